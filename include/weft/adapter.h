@@ -1,0 +1,140 @@
+/* adapter.h - opening an adapter file, reading what it holds, and checking it against a model. */
+#ifndef WEFT_ADAPTER_H
+#define WEFT_ADAPTER_H
+
+#include "base.h"
+#include "model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** An adapter: low-rank factors for named modules. Immutable, knows no model, any thread. */
+typedef struct weft_adapter weft_adapter;
+
+typedef struct weft_adapter_options {
+    uint32_t              struct_size;
+    uint32_t              flags;      /* WEFT_OPEN_COPY                                                   */
+    const weft_allocator *allocator;  /* NULL: malloc; copied                                             */
+    weft_log_fn           log;        /* may be NULL                                                      */
+    void                 *log_user;
+    const char           *config;     /* a PEFT adapter_config.json to use; NULL: the one beside the file */
+    const char           *name;       /* what reports call it; NULL: the file's name without its ending   */
+} weft_adapter_options;
+#define WEFT_ADAPTER_OPTIONS_INIT { sizeof(weft_adapter_options), 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_ADAPTER_OPTIONS_INIT. @since 0.1 */
+WEFT_API void weft_adapter_options_init(weft_adapter_options *options);
+
+/**
+ * Open an adapter: a safetensors file, or a folder that PEFT or diffusers wrote (adapter_model.safetensors
+ * with adapter_config.json, or pytorch_lora_weights.safetensors).
+ *
+ * The dialect is told by the keys, never by the file's name. Factors must agree in rank, and be finite.
+ *
+ * @return WEFT_E_IO, WEFT_E_FORMAT (broken, ranks that disagree, a value that is not finite),
+ *         WEFT_E_UNSUPPORTED (a family or dialect this version does not apply; the text names the key),
+ *         WEFT_E_NOMEM, WEFT_E_ARG
+ * @since 0.1
+ */
+WEFT_API weft_status weft_adapter_open(const char *path, const weft_adapter_options *options, weft_adapter **out,
+                                       weft_error *err);
+/** Let go of an adapter; plans that use it keep it alive. @since 0.1 */
+WEFT_API void weft_adapter_free(weft_adapter *adapter);
+
+typedef struct weft_adapter_info {
+    uint32_t    struct_size;
+    int32_t     base;            /* WEFT_FAMILY_* that the shapes point to                          */
+    const char *name;
+    const char *dialect;         /* "kohya", "diffusers", "diffusers-old", "peft"; with " + " if mixed */
+    const char *family;          /* "lora"                                                          */
+    const char *base_name;       /* "SD1.x", "SDXL", ... or "unknown"                               */
+    int32_t     modules;         /* modules with factors                                            */
+    int32_t     unet_modules;    /* of those, in the UNet                                           */
+    int32_t     text_modules;    /* of those, in a text encoder                                     */
+    int32_t     conv_modules;    /* of those, k x k convolutions                                    */
+    int32_t     rank_min;
+    int32_t     rank_max;
+    int64_t     parameters;
+    int64_t     bytes;           /* of the file                                                     */
+} weft_adapter_info;
+#define WEFT_ADAPTER_INFO_INIT { sizeof(weft_adapter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_ADAPTER_INFO_INIT. @since 0.1 */
+WEFT_API void weft_adapter_info_init(weft_adapter_info *info);
+/** Describe an adapter. @since 0.1 */
+WEFT_API weft_status weft_adapter_info_get(const weft_adapter *adapter, weft_adapter_info *info, weft_error *err);
+
+/** One module of an adapter. */
+typedef struct weft_module_info {
+    uint32_t    struct_size;
+    int32_t     rank;
+    const char *name;     /* canonical layer name where the key alone tells it, else the file's own */
+    const char *key;      /* the file's key, without the ending that names the factor               */
+    int64_t     out;
+    int64_t     in;
+    int32_t     kernel;   /* k of a k x k convolution, else 1                                       */
+    float       alpha;    /* as stored; the rank where the file has none                            */
+    float       scale;    /* what multiplies B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA    */
+    int32_t     has_alpha;
+} weft_module_info;
+#define WEFT_MODULE_INFO_INIT { sizeof(weft_module_info), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_MODULE_INFO_INIT. @since 0.1 */
+WEFT_API void weft_module_info_init(weft_module_info *info);
+/** Describe module `index`, 0 <= index < weft_adapter_info.modules. @since 0.1 */
+WEFT_API weft_status weft_adapter_module(const weft_adapter *adapter, size_t index, weft_module_info *info,
+                                         weft_error *err);
+
+/** Number of metadata pairs of the file. @since 0.1 */
+WEFT_API size_t weft_adapter_metadata_count(const weft_adapter *adapter);
+/** Key of metadata pair `index`, or NULL past the end. @since 0.1 */
+WEFT_API const char *weft_adapter_metadata_key(const weft_adapter *adapter, size_t index);
+/** Value of metadata pair `index`, or NULL past the end. @since 0.1 */
+WEFT_API const char *weft_adapter_metadata_value(const weft_adapter *adapter, size_t index);
+/** Value of a metadata key, or NULL. @since 0.1 */
+WEFT_API const char *weft_adapter_metadata(const weft_adapter *adapter, const char *key);
+
+/** What became of a key of the file. */
+enum {
+    WEFT_KEY_MATCHED   = 1, /* its factors apply to a layer                                   */
+    WEFT_KEY_UNMATCHED = 2, /* the model has no such layer                                    */
+    WEFT_KEY_MISSHAPEN = 3, /* the layer is there and has another shape                       */
+    WEFT_KEY_IGNORED   = 4  /* understood and without effect; the reason says why             */
+};
+
+/** The binding of one adapter to one model: every key of the file with what became of it. */
+typedef struct weft_report weft_report;
+
+typedef struct weft_report_row {
+    uint32_t    struct_size;
+    int32_t     state;    /* WEFT_KEY_*                                          */
+    const char *key;      /* as in the file                                      */
+    const char *layer;    /* canonical name of the layer, or "" where there is none */
+    const char *reason;   /* "" when matched                                     */
+    int64_t     layer_id; /* of the model, or -1                                 */
+} weft_report_row;
+#define WEFT_REPORT_ROW_INIT { sizeof(weft_report_row), 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_REPORT_ROW_INIT. @since 0.1 */
+WEFT_API void weft_report_row_init(weft_report_row *row);
+
+/**
+ * Check an adapter against a model without making a plan. A report is made whatever the outcome.
+ *
+ * @return WEFT_E_NOMEM, WEFT_E_ARG, or WEFT_OK, also where nothing matches
+ * @since 0.1
+ */
+WEFT_API weft_status weft_report_create(const weft_model *model, const weft_adapter *adapter, weft_report **out,
+                                        weft_error *err);
+/** @since 0.1 */
+WEFT_API void weft_report_free(weft_report *report);
+/** Number of keys of the file. @since 0.1 */
+WEFT_API size_t weft_report_count(const weft_report *report);
+/** Row `index`, in the file's order of data. @since 0.1 */
+WEFT_API weft_status weft_report_get(const weft_report *report, size_t index, weft_report_row *row, weft_error *err);
+/** How many keys are in this state. @since 0.1 */
+WEFT_API size_t weft_report_tally(const weft_report *report, int32_t state);
+/** One line: "384 of 384 keys matched (192 modules)", or what is wrong first. @since 0.1 */
+WEFT_API const char *weft_report_line(const weft_report *report);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,118 @@
+/* model.h - opening a diffusion model, and asking what it is. */
+#ifndef WEFT_MODEL_H
+#define WEFT_MODEL_H
+
+#include "base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A model: weights (mapped), layer table, tokenizer, configuration. Immutable, any thread. */
+typedef struct weft_model weft_model;
+
+enum {
+    /** Read the weights into memory instead of mapping the files (which may then change on disk). */
+    WEFT_OPEN_COPY = 1u << 0
+};
+
+typedef struct weft_model_options {
+    uint32_t              struct_size;
+    uint32_t              flags;         /* WEFT_OPEN_COPY                                                    */
+    const weft_allocator *allocator;     /* NULL: malloc; copied                                              */
+    weft_log_fn           log;           /* may be NULL                                                       */
+    void                 *log_user;
+    weft_progress_fn      progress;      /* during open; may be NULL                                          */
+    void                 *progress_user;
+    const char           *variant;       /* "fp16" takes diffusion_pytorch_model.fp16.safetensors; NULL: the
+                                            plain file, else the only variant that is there                   */
+    const char           *tokenizer;     /* folder to use instead of the model's own tokenizer/, or NULL      */
+    const char           *tokenizer_2;   /* likewise for the second text encoder                              */
+} weft_model_options;
+#define WEFT_MODEL_OPTIONS_INIT { sizeof(weft_model_options), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_MODEL_OPTIONS_INIT. @since 0.1 */
+WEFT_API void weft_model_options_init(weft_model_options *options);
+
+/**
+ * Open a model in the diffusers folder layout (model_index.json beside unet/, vae/, text_encoder/).
+ *
+ * Every tensor's name and shape is checked against what the configuration asks for. A folder
+ * without a tokenizer opens; the first prompt then says what to give.
+ *
+ * @param path     the folder
+ * @param options  NULL for defaults
+ * @return WEFT_E_IO        a file cannot be read
+ *         WEFT_E_FORMAT    a file is broken, a tensor is missing, unknown or misshapen
+ *         WEFT_E_UNSUPPORTED  a class or setting that this version does not run; the text names it
+ *         WEFT_E_CANCELLED, WEFT_E_NOMEM, WEFT_E_ARG
+ * @since 0.1
+ */
+WEFT_API weft_status weft_model_open(const char *path, const weft_model_options *options, weft_model **out,
+                                     weft_error *err);
+/** Let go of a model; plans and runs that use it keep it alive. @since 0.1 */
+WEFT_API void weft_model_free(weft_model *model);
+
+/** Base model families, told by shapes and class names. */
+enum {
+    WEFT_FAMILY_UNKNOWN      = 0,
+    WEFT_FAMILY_SD1          = 1,
+    WEFT_FAMILY_SD2          = 2,
+    WEFT_FAMILY_SDXL         = 3,
+    WEFT_FAMILY_SDXL_REFINER = 4,
+    WEFT_FAMILY_FLUX         = 5
+};
+
+typedef struct weft_model_info {
+    uint32_t    struct_size;
+    int32_t     family;            /* WEFT_FAMILY_*                                               */
+    const char *family_name;       /* "SD1.x", "SD2.x", "SDXL", ...                               */
+    int32_t     latent_channels;   /* c of the latents                                            */
+    int32_t     latent_size;       /* the size it was trained at, in latent pixels                */
+    int32_t     image_factor;      /* image pixels for each latent pixel, 8 in the published ones */
+    int32_t     text_encoders;     /* 0, 1 or 2                                                   */
+    int32_t     text_dim;          /* width of the conditioning, d                                */
+    int32_t     text_tokens;       /* tokens of one chunk, 77                                     */
+    int32_t     pooled_dim;        /* width of the pooled conditioning; 0 where there is none     */
+    int32_t     time_ids;          /* added time ids the UNet wants; 0 where it wants none        */
+    int32_t     has_tokenizer;     /* 1 when prompts can be encoded                               */
+    int32_t     has_vae;           /* 1 when latents can be decoded                               */
+    int64_t     parameters;        /* of all components                                           */
+    int64_t     bytes;             /* of all weight files                                         */
+    int64_t     layers;            /* linear and convolution layers that adapters can address     */
+    float       vae_scale;         /* latents = vae latents * vae_scale                           */
+    int32_t     prediction;        /* WEFT_PREDICT_* of sampler.h, as the scheduler config says   */
+} weft_model_info;
+#define WEFT_MODEL_INFO_INIT { sizeof(weft_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_MODEL_INFO_INIT. @since 0.1 */
+WEFT_API void weft_model_info_init(weft_model_info *info);
+/** Describe a model; `info->struct_size` must be set. @since 0.1 */
+WEFT_API weft_status weft_model_info_get(const weft_model *model, weft_model_info *info, weft_error *err);
+
+/** Kinds of layer. */
+enum {
+    WEFT_LAYER_LINEAR = 1,
+    WEFT_LAYER_CONV   = 2
+};
+
+/** One layer that adapters can address; ids are dense and follow the order of execution in each component. */
+typedef struct weft_layer_info {
+    uint32_t    struct_size;
+    int32_t     kind;      /* WEFT_LAYER_*                                                          */
+    const char *name;      /* canonical: "unet.down_blocks.0.attentions.0...attn1.to_q"             */
+    int32_t     component; /* 0 unet, 1 text_encoder, 2 text_encoder_2, 3 vae                       */
+    int32_t     out;       /* output features or channels                                           */
+    int32_t     in;        /* input features or channels                                            */
+    int32_t     kernel;    /* 1 for linear layers and 1x1 convolutions, 3 for 3x3                   */
+    int32_t     stride;
+    int32_t     attention; /* 1 for q, k, v and out of an attention of the UNet: K-LoRA's own layers */
+} weft_layer_info;
+#define WEFT_LAYER_INFO_INIT { sizeof(weft_layer_info), 0, 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_LAYER_INFO_INIT. @since 0.1 */
+WEFT_API void weft_layer_info_init(weft_layer_info *info);
+/** Describe layer `id`, 0 <= id < weft_model_info.layers. @since 0.1 */
+WEFT_API weft_status weft_model_layer(const weft_model *model, int64_t id, weft_layer_info *info, weft_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,283 @@
+/* plan.h - how adapters combine: a table of coefficients, c[call][branch][layer][adapter].
+ *
+ *     y = W x + b + sum over adapters i of  c[call][branch][layer][i] * s_i * B_i (A_i x)
+ *
+ * s_i is the scale of the file (alpha / rank) and is not part of c. Merge makes c constant; switch
+ * makes it one-hot in i, cycling with the call; composite has one branch for each adapter and
+ * averages the branches' predictions; K-LoRA is one-hot for each layer and call, as the weights decide.
+ *
+ * A plan is built (create, add, one method), then sealed for a number of calls of the step
+ * function, and immutable from then on: usable from any thread, shared by any number of runs.
+ * Until then one thread at a time. */
+#ifndef WEFT_PLAN_H
+#define WEFT_PLAN_H
+
+#include "adapter.h"
+#include "base.h"
+#include "model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct weft_plan weft_plan;
+
+/** How a layer's adapters are computed; both ways are exact. */
+enum {
+    WEFT_PATH_AUTO   = 0, /* the cheaper for each layer, as weft_plan_text() shows                 */
+    WEFT_PATH_SIDE   = 1, /* W x + B (A x): no copy of any weight                                  */
+    WEFT_PATH_MERGED = 2  /* a private float32 copy of W + c s B A wherever c never changes        */
+};
+
+/** Which adapters act while a prompt is encoded (their text-encoder parts). */
+enum {
+    WEFT_TEXT_METHOD = 0, /* the method's own: merge and composite all, switch the first, K-LoRA none */
+    WEFT_TEXT_ALL    = 1,
+    WEFT_TEXT_FIRST  = 2,
+    WEFT_TEXT_NONE   = 3
+};
+
+typedef struct weft_plan_options {
+    uint32_t              struct_size;
+    uint32_t              flags;         /* zero                                        */
+    const weft_allocator *allocator;     /* NULL: malloc; copied                        */
+    weft_log_fn           log;           /* may be NULL                                 */
+    void                 *log_user;
+    weft_progress_fn      progress;      /* while sealing scores layers; may be NULL    */
+    void                 *progress_user;
+    int32_t               path;          /* WEFT_PATH_*                                 */
+    int32_t               text;          /* WEFT_TEXT_*                                 */
+} weft_plan_options;
+#define WEFT_PLAN_OPTIONS_INIT { sizeof(weft_plan_options), 0, 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_PLAN_OPTIONS_INIT. @since 0.1 */
+WEFT_API void weft_plan_options_init(weft_plan_options *options);
+
+/** Start a plan on a model, which it keeps alive. Without adapters it is the base model. @since 0.1 */
+WEFT_API weft_status weft_plan_create(weft_model *model, const weft_plan_options *options, weft_plan **out,
+                                      weft_error *err);
+/** An unsealed copy that shares bindings and scores; sealing it recomputes the table alone. @since 0.1 */
+WEFT_API weft_status weft_plan_copy(const weft_plan *plan, weft_plan **out, weft_error *err);
+/** Let go of a plan; runs that use it keep it alive. @since 0.1 */
+WEFT_API void weft_plan_free(weft_plan *plan);
+
+/** Part that an adapter plays, for methods that tell them apart. */
+enum {
+    WEFT_ROLE_NONE    = 0,
+    WEFT_ROLE_CONTENT = 1,
+    WEFT_ROLE_STYLE   = 2
+};
+
+enum {
+    /** Keys that match nothing are allowed; at least one must match all the same. */
+    WEFT_ADD_PARTIAL     = 1u << 0,
+    /** `text_weight` is set, otherwise the text-encoder parts use the weight of the call. */
+    WEFT_ADD_TEXT_WEIGHT = 1u << 1,
+    /** `share` is set, otherwise it is 1. */
+    WEFT_ADD_SHARE       = 1u << 2
+};
+
+typedef struct weft_add_options {
+    uint32_t    struct_size;
+    uint32_t    flags;        /* WEFT_ADD_*                                                                */
+    const char *select;       /* patterns over canonical layer names, separated by commas; * any run of
+                                 characters, ? any one; NULL selects every layer                           */
+    const char *exclude;      /* likewise, taken away from the selection                                   */
+    float       text_weight;  /* weight of the text-encoder parts                                          */
+    float       share;        /* composite: weight of this adapter's prediction                            */
+    int32_t     role;         /* WEFT_ROLE_*                                                               */
+    int32_t     reserved0;    /* zero                                                                      */
+} weft_add_options;
+#define WEFT_ADD_OPTIONS_INIT { sizeof(weft_add_options), 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_ADD_OPTIONS_INIT. @since 0.1 */
+WEFT_API void weft_add_options_init(weft_add_options *options);
+
+/**
+ * Bind an adapter to the plan's model with a weight; the plan keeps it alive. The order of the calls
+ * is the order of the adapters: it decides the turns of switch, and content before style in K-LoRA.
+ *
+ * @param weight  multiplies the adapter's delta; any finite number, 0 leaves the base bit for bit
+ * @return WEFT_E_MISMATCH  no key matches, or some key does not and options do not allow it; the text says
+ *                          for which base model the adapter is. weft_report_create() tells key by key
+ *         WEFT_E_STATE     the plan is sealed
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float weight, weft_error *err);
+/** weft_plan_add() with options; NULL for defaults. @since 0.1 */
+WEFT_API weft_status weft_plan_add_with(weft_plan *plan, weft_adapter *adapter, float weight,
+                                        const weft_add_options *options, weft_error *err);
+
+/** Merge: every adapter at every call, summed exactly. What a plan does unless told otherwise. @since 0.1 */
+WEFT_API weft_status weft_plan_merge(weft_plan *plan, weft_error *err);
+
+enum {
+    /** The timing of the authors' program: the first turn one call longer, everything one call late. */
+    WEFT_SWITCH_OFFICIAL_OFFSET = 1u << 0
+};
+typedef struct weft_switch_options {
+    uint32_t struct_size;
+    uint32_t flags;      /* WEFT_SWITCH_*                          */
+    int32_t  period;     /* calls of one turn; 0 means 5           */
+    int32_t  reserved0;  /* zero                                   */
+} weft_switch_options;
+#define WEFT_SWITCH_OPTIONS_INIT { sizeof(weft_switch_options), 0, 0, 0 }
+/** The function twin of WEFT_SWITCH_OPTIONS_INIT. @since 0.1 */
+WEFT_API void weft_switch_options_init(weft_switch_options *options);
+/**
+ * LoRA Switch: one adapter at a time, in turns: adapter floor(n / period) mod k at call n.
+ * Zhong et al., Multi-LoRA Composition for Image Generation (2024), section 3.
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_switch(weft_plan *plan, const weft_switch_options *options, weft_error *err);
+
+enum {
+    /** Divide the weighted sum by the number of adapters, as the paper prints it, not by the sum of shares. */
+    WEFT_COMPOSITE_DIVIDE_BY_COUNT = 1u << 0,
+    /** Without guidance keep the last adapter's prediction alone, as the authors' program does. */
+    WEFT_COMPOSITE_NOCFG_LAST      = 1u << 1
+};
+typedef struct weft_composite_options {
+    uint32_t struct_size;
+    uint32_t flags;      /* WEFT_COMPOSITE_* */
+} weft_composite_options;
+#define WEFT_COMPOSITE_OPTIONS_INIT { sizeof(weft_composite_options), 0 }
+/** The function twin of WEFT_COMPOSITE_OPTIONS_INIT. @since 0.1 */
+WEFT_API void weft_composite_options_init(weft_composite_options *options);
+/**
+ * LoRA Composite: one branch for each adapter, predictions averaged with the adapters' shares.
+ * The sum does not depend on the order in which adapters were added, bit for bit. Same source as switch.
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *options, weft_error *err);
+
+/** Curve S(tau) that the style's score is multiplied with; tau runs from 0 to 1 over the picture. */
+enum {
+    WEFT_KLORA_S_STAR = 0, /* (alpha tau + 0.85 alpha) mod alpha: a first touch of style, content, style    */
+    WEFT_KLORA_S      = 1, /* alpha tau + beta: content first, style after                                  */
+    WEFT_KLORA_CUSTOM = 2  /* (alpha tau + beta) mod modulus, modulus 0: none; all three from the options   */
+};
+/** Balance between the two adapters' scores. */
+enum {
+    WEFT_KLORA_GAMMA_CODE  = 0, /* mean of the layers' ratios below three times their mean */
+    WEFT_KLORA_GAMMA_PAPER = 1, /* ratio of the global sums                                */
+    WEFT_KLORA_GAMMA_NONE  = 2  /* 1                                                       */
+};
+/** What tau counts. */
+enum {
+    WEFT_KLORA_BY_CALL = 0, /* every layer: tau = (n L + l) / (N L), l = 1..L in order of execution */
+    WEFT_KLORA_BY_STEP = 1  /* every call of the step function: tau = n / N                         */
+};
+enum {
+    /** Keep the authors' counter, which wraps to 0 at the very last layer of the last call. */
+    WEFT_KLORA_WRAP           = 1u << 0,
+    /** Score and apply with the file's alpha left out, as the authors' program does. */
+    WEFT_KLORA_IGNORE_ALPHA   = 1u << 1,
+    /** Govern q, k, v and out of the attentions only; adapters act nowhere else. */
+    WEFT_KLORA_ATTENTION_ONLY = 1u << 2,
+    /** Pattern s* with the paper's offset 1.3 in place of the program's 1.275. */
+    WEFT_KLORA_PAPER_BETA     = 1u << 3
+};
+typedef struct weft_klora_options {
+    uint32_t struct_size;
+    uint32_t flags;        /* WEFT_KLORA_*                                             */
+    int32_t  pattern;      /* WEFT_KLORA_S_STAR, _S, _CUSTOM                           */
+    int32_t  gamma;        /* WEFT_KLORA_GAMMA_*                                       */
+    int32_t  granularity;  /* WEFT_KLORA_BY_*                                          */
+    int32_t  reserved0;    /* zero                                                     */
+    int64_t  top_k;        /* largest entries that make a score; 0: rank_c * rank_s    */
+    double   alpha;        /* of CUSTOM only, as are beta and modulus                  */
+    double   beta;
+    double   modulus;
+} weft_klora_options;
+#define WEFT_KLORA_OPTIONS_INIT { sizeof(weft_klora_options), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_KLORA_OPTIONS_INIT. @since 0.1 */
+WEFT_API void weft_klora_options_init(weft_klora_options *options);
+/**
+ * K-LoRA: for every layer and call either the content adapter or the style adapter, whichever has the
+ * larger sum of its K largest |entries| of Delta W, the style's multiplied with gamma S(tau).
+ * Needs exactly two adapters: by role, else the first is content and the second style.
+ * Ouyang et al., K-LoRA: Unlocking Training-Free Fusion of Any Subject and Style LoRAs (2025), eq. 3-7.
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_klora(weft_plan *plan, const weft_klora_options *options, weft_error *err);
+
+/** What K-LoRA saw in a layer; of a sealed plan. */
+typedef struct weft_klora_score {
+    uint32_t struct_size;
+    int32_t  position;  /* l, 1..L in order of execution; 0 where K-LoRA does not govern the layer */
+    int64_t  top_k;     /* K of this layer                                                         */
+    double   content;   /* S_c, sum of the K largest |entries|                                     */
+    double   style;     /* S_s                                                                     */
+    double   ratio;     /* q, sum of |Delta W_c| over sum of |Delta W_s|; 0 where one is missing   */
+    double   gamma;     /* of the pair, the same in every layer                                    */
+    double   rho;       /* S_c / (gamma S_s): content iff rho > S(tau)                             */
+} weft_klora_score;
+#define WEFT_KLORA_SCORE_INIT { sizeof(weft_klora_score), 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_KLORA_SCORE_INIT. @since 0.1 */
+WEFT_API void weft_klora_score_init(weft_klora_score *score);
+/** Read layer `layer`'s score. WEFT_E_STATE unless sealed under K-LoRA. @since 0.1 */
+WEFT_API weft_status weft_plan_klora_score(const weft_plan *plan, int64_t layer, weft_klora_score *score,
+                                           weft_error *err);
+
+/**
+ * Compile the plan for a number of calls of the step function (weft_sampler_calls() of the sampler).
+ *
+ * @return WEFT_E_STATE when sealed already, or when the method cannot work with these adapters
+ *         WEFT_E_CANCELLED, WEFT_E_NOMEM, WEFT_E_ARG
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err);
+
+typedef struct weft_plan_info {
+    uint32_t    struct_size;
+    int32_t     sealed;
+    const char *method;         /* "merge", "switch", "composite", "klora"                        */
+    int32_t     adapters;
+    int32_t     calls;          /* 0 until sealed                                                 */
+    int32_t     branches;       /* network evaluations of a call, guidance not counted            */
+    int32_t     reserved0;
+    int64_t     layers;         /* of the model: the table's third index                          */
+    int64_t     touched_layers; /* layers where some coefficient is not zero                      */
+    int64_t     merged_layers;  /* of those, computed from a merged copy                          */
+    int64_t     side_bytes;     /* of the stacked factors                                         */
+    int64_t     merged_bytes;   /* of the merged copies that a run makes                          */
+} weft_plan_info;
+#define WEFT_PLAN_INFO_INIT { sizeof(weft_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_PLAN_INFO_INIT. @since 0.1 */
+WEFT_API void weft_plan_info_init(weft_plan_info *info);
+/** Describe a plan. @since 0.1 */
+WEFT_API weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft_error *err);
+
+/**
+ * Read one cell of a sealed plan: the coefficient c of adapter `adapter` at `layer` in `branch` of `call`.
+ * Zero where the adapter has nothing for the layer. For layers of a text encoder call and branch do not
+ * matter: the cell says what acts while a prompt is encoded.
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, int64_t layer,
+                                    int32_t adapter, float *out, weft_error *err);
+/** Weight of each branch's prediction in the combination, before it is divided by `*divisor`. @since 0.1 */
+WEFT_API weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t branch, float *weight, float *divisor,
+                                             weft_error *err);
+
+/**
+ * Explain a sealed plan in words: method, adapters, passes, bytes, and the table with runs of equal rows
+ * and equal calls folded.
+ *
+ * @param buf     may be NULL when cap is 0
+ * @param needed  bytes of the whole text with its NUL; may be NULL
+ * @return WEFT_OK also when the text was cut at cap
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_text(const weft_plan *plan, char *buf, size_t cap, size_t *needed, weft_error *err);
+
+/**
+ * Draw a sealed plan's table as a PNG: layers down, calls across, one panel for each branch; the hue is
+ * the adapter (blended where several act), the strength of the colour its weight.
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_draw(const weft_plan *plan, const char *path, weft_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,80 @@
+/* tensors.h - named tensors in safetensors files, for a caller's own latents and comparisons. */
+#ifndef WEFT_TENSORS_H
+#define WEFT_TENSORS_H
+
+#include "base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** An opened safetensors file: immutable, usable from any thread. */
+typedef struct weft_tensors weft_tensors;
+
+/** One tensor of a file. Strings belong to the weft_tensors. */
+typedef struct weft_tensor_info {
+    uint32_t    struct_size;
+    uint32_t    flags;     /* zero                                           */
+    const char *name;
+    const char *dtype;     /* as the file says: "F32", "F16", "BF16", ...    */
+    int64_t     shape[8];
+    size_t      rank;      /* 0 is a scalar                                  */
+    size_t      count;     /* number of elements                             */
+} weft_tensor_info;
+#define WEFT_TENSOR_INFO_INIT { sizeof(weft_tensor_info), 0, 0, 0, { 0 }, 0, 0 }
+/** The function twin of WEFT_TENSOR_INFO_INIT. @since 0.1 */
+WEFT_API void weft_tensor_info_init(weft_tensor_info *info);
+
+/**
+ * Open a safetensors file; the header is checked completely (no hole, no overlap, no overflow).
+ *
+ * @param allocator  NULL for malloc
+ * @return WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_NOMEM, or WEFT_OK
+ * @since 0.1
+ */
+WEFT_API weft_status weft_tensors_open(const char *path, const weft_allocator *allocator,
+                                       weft_tensors **out, weft_error *err);
+/** Close the file. @since 0.1 */
+WEFT_API void weft_tensors_free(weft_tensors *tensors);
+
+/** Number of tensors. @since 0.1 */
+WEFT_API size_t weft_tensors_count(const weft_tensors *tensors);
+/** Describe tensor `index`, in the order of the data. WEFT_E_ARG past the end. @since 0.1 */
+WEFT_API weft_status weft_tensors_info(const weft_tensors *tensors, size_t index, weft_tensor_info *info,
+                                       weft_error *err);
+/** Index of the tensor with this name, or -1. @since 0.1 */
+WEFT_API int64_t weft_tensors_find(const weft_tensors *tensors, const char *name);
+/**
+ * Read tensor `index` widened to float32. `len` must be its element count.
+ * Integer and boolean tensors are converted; WEFT_E_UNSUPPORTED for complex and sub-byte types.
+ * @since 0.1
+ */
+WEFT_API weft_status weft_tensors_read(const weft_tensors *tensors, size_t index, float *out, size_t len,
+                                       weft_error *err);
+/** Value of a metadata key, or NULL. @since 0.1 */
+WEFT_API const char *weft_tensors_metadata(const weft_tensors *tensors, const char *key);
+
+/** A tensor to be written: `data` holds the product of shape[0..rank) floats. */
+typedef struct weft_tensor_out {
+    uint32_t     struct_size;
+    uint32_t     flags;   /* zero */
+    const char  *name;
+    const float *data;
+    int64_t      shape[8];
+    size_t       rank;
+} weft_tensor_out;
+
+/**
+ * Write tensors as F32 into a new safetensors file; the file appears whole or not at all.
+ *
+ * @param tensors   `count` structs, `struct_size` set in each
+ * @param metadata  2 * pairs strings: key, value, key, value, ...; may be NULL with pairs 0
+ * @since 0.1
+ */
+WEFT_API weft_status weft_tensors_write(const char *path, const weft_tensor_out *tensors, size_t count,
+                                        const char *const *metadata, size_t pairs, weft_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,84 @@
+/* io.h (internal) - bytes in, named tensors out; pictures and tensors back to disk. */
+#ifndef WF_IO_H
+#define WF_IO_H
+
+#include <jansson.h>
+
+#include "base/base.h"
+#include "weft/image.h"
+#include "weft/tensors.h"
+
+/* ---- file.c ------------------------------------------------------------------------------------ */
+
+typedef struct wf_file {
+    const uint8_t *data;
+    size_t         size;
+    bool           mapped; /* else data came from the allocator */
+} wf_file;
+#define WF_FILE_NONE { NULL, 0, false }
+/* Map a regular file read-only, or with `copy` read it into memory. */
+weft_status wf_file_open(wf_file *f, const char *path, bool copy, const weft_allocator *alloc, weft_error *err);
+/* Read a whole small file (config, vocabulary) of at most `limit` bytes into memory, NUL-terminated after its size. */
+weft_status wf_file_read(wf_file *f, const char *path, size_t limit, const weft_allocator *alloc, weft_error *err);
+void        wf_file_close(wf_file *f, const weft_allocator *alloc);
+bool        wf_path_is_dir(const char *path);
+bool        wf_path_exists(const char *path);
+/* dir + "/" + name in allocated memory, NULL without memory. */
+char       *wf_path_join(const weft_allocator *alloc, const char *dir, const char *name);
+/* Write a file through a temporary beside it and rename: whole or not at all. */
+weft_status wf_file_write(const char *path, const void *data, size_t size, weft_error *err);
+
+/* ---- json.c ------------------------------------------------------------------------------------ */
+
+/* Parse with duplicates rejected; depth and size are bounded. `what` names the source in the error.
+ * The root must be an object. Free with json_decref. */
+weft_status wf_json_parse(json_t **out, const char *text, size_t size, const char *what, weft_error *err);
+weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *alloc, weft_error *err);
+
+/* ---- safetensors.c ----------------------------------------------------------------------------- */
+
+/* Element types; the order is that of the names table in dtype.c. */
+typedef int32_t wf_dtype;
+enum {
+    WF_F32, WF_F16, WF_BF16, WF_F64, WF_F8_E4M3, WF_F8_E5M2, WF_F8_E8M0, WF_F8_E4M3FNUZ, WF_F8_E5M2FNUZ,
+    WF_BOOL, WF_U8, WF_I8, WF_U16, WF_I16, WF_U32, WF_I32, WF_U64, WF_I64, WF_C64, WF_F4, WF_F6_E2M3, WF_F6_E3M2
+};
+const char *wf_dtype_name(wf_dtype t);
+int32_t     wf_dtype_bits(wf_dtype t);
+bool        wf_dtype_from_name(const char *name, wf_dtype *out);
+/* dst[i] = src[i] as float for n elements; src may be unaligned. false for complex and sub-byte types. */
+bool        wf_widen_any(float *dst, const void *src, wf_dtype type, size_t n);
+uint16_t    wf_f16_from_f32(float v); /* round to nearest even */
+
+typedef struct wf_tensor {
+    const char    *name;
+    const uint8_t *data; /* unaligned */
+    size_t         bytes;
+    size_t         count;
+    int64_t        shape[8];
+    int32_t        rank;
+    wf_dtype       dtype;
+} wf_tensor;
+
+/* weft_tensors is this room's own type; it is reference counted. */
+weft_status wf_tensors_open(const char *path, bool copy, const weft_allocator *alloc, weft_tensors **out,
+                            weft_error *err);
+/* Parse from memory that the caller keeps alive: what the fuzz target drives. */
+weft_status wf_tensors_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
+                             weft_tensors **out, weft_error *err);
+void             wf_tensors_ref(weft_tensors *t);
+size_t           wf_tensors_count(const weft_tensors *t);
+const wf_tensor *wf_tensors_at(const weft_tensors *t, size_t i);           /* in order of the data */
+const wf_tensor *wf_tensors_find(const weft_tensors *t, const char *name); /* NULL where absent    */
+size_t           wf_tensors_file_size(const weft_tensors *t);
+size_t           wf_tensors_meta_count(const weft_tensors *t);
+const char      *wf_tensors_meta_key(const weft_tensors *t, size_t i);
+const char      *wf_tensors_meta_value(const weft_tensors *t, size_t i);
+/* "(320, 8)" for messages, cut to fit. */
+typedef struct wf_shape_text { char text[128]; } wf_shape_text;
+const char *wf_shape(wf_shape_text *buf, const int64_t *shape, int32_t rank);
+
+/* ---- png.c, font.c ------------------------------------------------------------------------------- */
+/* The public functions of image.h live here. */
+
+#endif

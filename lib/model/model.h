@@ -1,0 +1,46 @@
+/* model.h (internal) - an opened model: components, layer table, name maps, tokenizers. */
+#ifndef WF_MODEL_H
+#define WF_MODEL_H
+
+#include "nets/layer.h"
+#include "weft/model.h"
+#include "weft/text.h"
+
+/* The layer table; ids are indices. */
+const wf_layer *wf_model_layers(const weft_model *m, size_t *count);
+int32_t         wf_model_family(const weft_model *m);
+const char     *wf_family_name(int32_t family);
+void            wf_model_ref(weft_model *m);
+
+/* Names by which adapter files may call a layer (names.c). Each writes into buf (cap bytes) and returns
+ * true, or returns false where the layer has no such name.
+ *   canonical "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+ *   kohya     "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q", "lora_te_..." with one
+ *             text encoder, "lora_te1_..." and "lora_te2_..." with two
+ *   ldm       "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q" */
+bool wf_name_kohya(const weft_model *m, const wf_layer *layer, char *buf, size_t cap);
+bool wf_name_kohya_ldm(const weft_model *m, const wf_layer *layer, char *buf, size_t cap);
+
+/* The scheduler_config.json that came with the model, or NULL. */
+const json_t *wf_model_scheduler(const weft_model *m);
+
+/* ---- tokenizer.c ------------------------------------------------------------------------------- */
+
+/* CLIP's byte pair encoding, read from a folder with vocab.json and merges.txt (tokenizer_config.json and
+ * special_tokens_map.json where they are there). Immutable. */
+typedef struct wf_tokenizer wf_tokenizer;
+weft_status wf_tokenizer_open(const char *folder, const weft_allocator *alloc, wf_tokenizer **out, weft_error *err);
+/* The same from file contents in memory (fuzzing, and tests with the published merges); any may be NULL but merges. */
+weft_status wf_tokenizer_parse(const char *vocab, size_t vocab_len, const char *merges, size_t merges_len,
+                               const char *config, size_t config_len, const char *special, size_t special_len,
+                               const weft_allocator *alloc, wf_tokenizer **out, weft_error *err);
+void        wf_tokenizer_free(wf_tokenizer *t);
+int32_t     wf_tokenizer_bos(const wf_tokenizer *t);
+int32_t     wf_tokenizer_eos(const wf_tokenizer *t);
+int32_t     wf_tokenizer_pad(const wf_tokenizer *t);
+int32_t     wf_tokenizer_size(const wf_tokenizer *t); /* highest id + 1 */
+/* Ids of a text without BOS, EOS, padding. *needed gets the full count; ids beyond cap are not written. */
+weft_status wf_tokenizer_encode(const wf_tokenizer *t, const char *text, int32_t *ids, size_t cap, size_t *needed,
+                                weft_error *err);
+
+#endif

@@ -1,0 +1,39 @@
+/* layer.h - the one place where a network meets its adapters.
+ *
+ * A layer is a linear map or a convolution with the weights where the file keeps them. The networks
+ * call wf_layer_apply() and know nothing more. What adapters add to a layer is data that the run hangs
+ * beside it: a stack of low-rank pairs with their coefficients, or a merged copy of the weight. */
+#ifndef WF_LAYER_H
+#define WF_LAYER_H
+
+#include "io/io.h"
+
+typedef struct wf_layer {
+    const char *name;      /* canonical, "unet.down_blocks.0..."                                   */
+    const void *weight;    /* (out, in, kernel, kernel) in the file's dtype, unaligned             */
+    const float *bias;     /* (out) or NULL                                                        */
+    wf_dtype    dtype;
+    int32_t     id;        /* index in the model's layer table                                     */
+    int32_t     component; /* 0 unet, 1 text_encoder, 2 text_encoder_2, 3 vae                      */
+    int32_t     kind;      /* WEFT_LAYER_*                                                         */
+    int32_t     out;
+    int32_t     in;
+    int32_t     kernel;    /* 1 or 3                                                               */
+    int32_t     stride;    /* 1 or 2                                                               */
+    int32_t     pad;       /* on the top and left; bottom and right are padded as far as needed    */
+    bool        attention; /* q, k, v, out of an attention of the UNet                             */
+    bool        asymmetric; /* a VAE encoder's downsampler: padded at the bottom and right alone   */
+} wf_layer;
+
+/* The low-rank pairs of one layer, stacked: rows [begin_p, begin_p + rank_p) belong to part p.
+ * K = kernel * kernel * in, ordered (ky, kx, in). */
+typedef struct wf_stack {
+    int32_t        parts;
+    int32_t        rank;       /* R, the sum of part_rank                        */
+    const int32_t *part_rank;  /* [parts]                                        */
+    const float   *part_scale; /* [parts], alpha / rank of the file              */
+    const float   *down;       /* (R, K)                                         */
+    const float   *up;         /* (R, out): the transpose of the stacked B       */
+} wf_stack;
+
+#endif

@@ -1,0 +1,34 @@
+/* plan.h (internal) - what a sealed plan hands to a run: stacks of factors and rows of coefficients. */
+#ifndef WF_PLAN_H
+#define WF_PLAN_H
+
+#include "adapter/adapter.h"
+#include "model/model.h"
+#include "weft/plan.h"
+
+/* A layer that some adapter touches. Slots are (layer, adapter) pairs, numbered layer by layer in order of
+ * layer id, and inside a layer in the order of the adapters; a touched layer owns slots [slot, slot + parts). */
+typedef struct wf_touched {
+    int32_t  layer;
+    int32_t  slot;
+    wf_stack stack;
+    bool     merged; /* compute from a private merged copy (coefficients are the same in every call) */
+} wf_touched;
+
+weft_model       *wf_plan_model(const weft_plan *p);
+bool              wf_plan_sealed(const weft_plan *p);
+int32_t           wf_plan_calls(const weft_plan *p);
+int32_t           wf_plan_branches(const weft_plan *p);
+const wf_touched *wf_plan_touched(const weft_plan *p, size_t *count); /* UNet and text layers, by layer id */
+size_t            wf_plan_slots(const weft_plan *p);
+/* Coefficients of a call: [branch][slot]. Slots of text layers hold what acts while a prompt is encoded. */
+const float      *wf_plan_row(const weft_plan *p, int32_t call);
+/* Coefficients for encoding with one adapter alone: text slots of others are zero. row has wf_plan_slots floats. */
+void              wf_plan_text_row(const weft_plan *p, int32_t adapter, float *row);
+int32_t           wf_plan_adapters(const weft_plan *p);
+/* out[i] = combination of the branches' predictions preds[b][i] (run of n floats), by the method's rule;
+ * guided says whether these are halves of a guided step. Sums in an order of its own. */
+void              wf_plan_combine(const weft_plan *p, float *out, const float *const *preds, size_t n, bool guided);
+void              wf_plan_ref(weft_plan *p);
+
+#endif

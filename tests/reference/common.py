@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
 
 import numpy as np
 import torch
@@ -137,7 +138,7 @@ def pipeline(folder, dtype=torch.float32):
         cls = json.load(f)["_class_name"]
     pipes = {"StableDiffusionPipeline": StableDiffusionPipeline, "StableDiffusionXLPipeline": StableDiffusionXLPipeline}
     kw = {"safety_checker": None, "requires_safety_checker": False} if cls == "StableDiffusionPipeline" else {"add_watermarker": False}
-    p = pipes[cls].from_pretrained(folder, torch_dtype=torch.float32, **kw)
+    p = pipes[cls].from_pretrained(folder, dtype=torch.float32, **kw)
     p.set_progress_bar_config(disable=True)
     for n in ("unet", "vae", "text_encoder", "text_encoder_2"):
         m = getattr(p, n, None)

@@ -1,0 +1,229 @@
+# Building weft.
+#
+# The sources are the list: every lib/*/*.c goes into the library, every examples/*.c becomes a program,
+# every tests/*/test_*.c a test. Nothing is configured. A machine without the libraries that weft needs gets
+# them from `make deps`, and may say `make deps check` in one breath: that is why pkg-config is asked when
+# the first file is compiled, never while this file is read.
+#
+# Everything made lies under $(B). `make asan`, `make tsan` and `make fuzz` are this same file with another $(B) and
+# other CFLAGS. CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX, LIBDIR, BINDIR, DESTDIR are the user's: what weft cannot do without
+# stands before them on the command line and does not depend on them. V=1 shows the commands.
+
+PREFIX  ?= /usr/local
+BINDIR  ?= $(PREFIX)/bin
+LIBDIR  ?= $(PREFIX)/lib
+INCDIR  ?= $(PREFIX)/include
+MANDIR  ?= $(PREFIX)/share/man
+B       ?= build
+PYTHON  ?= python3
+
+# The version is written in base.h and nowhere else. Before 1.0 every minor version is an ABI of its own.
+version = $(shell sed -n 's/^\#define WEFT_VERSION_$1 //p' include/weft/base.h)
+MAJOR   := $(call version,MAJOR)
+MINOR   := $(call version,MINOR)
+VERSION := $(MAJOR).$(MINOR).$(call version,PATCH)
+ABI     := $(if $(filter 0,$(MAJOR)),0.$(MINOR),$(MAJOR))
+
+# ---- what there is to build ----------------------------------------------------------------------------
+
+LIB_SRC  := $(sort $(wildcard lib/*/*.c))
+EX_SRC   := $(sort $(wildcard examples/*.c))
+TEST_SRC := $(sort $(wildcard tests/*/test_*.c))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
+
+LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
+EXAMPLES := $(EX_SRC:%.c=$(B)/%)
+TESTS    := $(TEST_SRC:%.c=$(B)/%)
+FUZZERS  := $(FUZZ_SRC:%.c=$(B)/%)
+BENCHES  := $(BENCH_SRC:%.c=$(B)/%)
+LAYOUT   := $(B)/tests/abi/layout
+STATIC   := $(B)/libweft.a
+SHARED   := $(B)/libweft.so.$(ABI)
+LINK     := $(B)/libweft.so
+HEADERS  := $(sort $(wildcard include/weft/*.h))
+MANUALS  := $(sort $(wildcard docs/*.1))
+
+# ---- flags -----------------------------------------------------------------------------------------------
+
+PACKAGES := openblas libpng zlib jansson libutf8proc
+
+# $(call ask,NAME,COMMAND): the command's answer, asked once, when it is first needed, and kept under NAME.
+ask = $(eval $1 := $$(shell $2))$(if $(filter 0,$(.SHELLSTATUS)),,$(error '$2' failed; 'make deps' installs what is missing))$($1)
+
+PKG_CFLAGS   = $(call ask,PKG_CFLAGS,pkg-config --cflags $(PACKAGES))
+PKG_LIBS     = $(call ask,PKG_LIBS,pkg-config --libs $(PACKAGES))
+CHECK_CFLAGS = $(call ask,CHECK_CFLAGS,pkg-config --cflags check)
+CHECK_LIBS   = $(call ask,CHECK_LIBS,pkg-config --libs check)
+MACHINE      = $(call ask,MACHINE,$(CC) -dumpmachine)
+
+# No contraction: a product and a sum fuse where a kernel says so, or the bits would depend on the compiler.
+BASE_FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Wpedantic -ffp-contract=off -pthread -Iinclude
+LIB_FLAGS   = $(BASE_FLAGS) -Ilib -fPIC -fvisibility=hidden $(OPTIMISE) $(KERNEL_FLAGS) $(PKG_CFLAGS)
+EX_FLAGS    = $(BASE_FLAGS) -O2
+TEST_FLAGS  = $(BASE_FLAGS) -Ilib -Itests -g -O2 $(PKG_CFLAGS) $(CHECK_CFLAGS)
+
+# A kernel file gets the instructions that its name promises, and lib/tensor/pick.c asks the CPU before it calls.
+OPTIMISE     = -O2
+KERNEL_FLAGS =
+$(B)/lib/tensor/%.o:        OPTIMISE = -O3
+$(B)/lib/tensor/%_avx2.o:   KERNEL_FLAGS = $(if $(filter x86_64%,$(MACHINE)),-mavx2 -mfma -mf16c)
+$(B)/lib/tensor/%_avx512.o: KERNEL_FLAGS = $(if $(filter x86_64%,$(MACHINE)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c)
+
+# A sanitizer's own functions are found when the program loads, so only a plain library can promise to be complete.
+SANITIZED  = $(findstring -fsanitize,$(CFLAGS))
+SO_LDFLAGS = -shared -Wl,-soname,libweft.so.$(ABI) -Wl,--version-script=lib/weft.map \
+             $(if $(SANITIZED),,-Wl,--no-undefined -Wl,-z,defs)
+
+# ---- saying what is done -----------------------------------------------------------------------------------
+
+Q   := $(if $(V),,@)
+say  = @mkdir -p $(@D)$(if $(V),, && printf '  %-5s %s\n' $1 $(or $2,$@))
+
+# Under `make deps something` nothing is compiled before deps is done, with -j as without.
+DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
+
+MAKEFLAGS += --no-builtin-rules
+.SECONDARY:
+.DELETE_ON_ERROR:
+.PHONY: all deps demo check check-programs asan tsan fuzz bench install uninstall clean help
+
+all: $(STATIC) $(SHARED) $(LINK) $(EXAMPLES)
+
+# ---- library, examples, tests --------------------------------------------------------------------------------
+
+$(B)/lib/%.o: lib/%.c Makefile | $(DEPS_FIRST)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(LIB_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(STATIC): $(LIB_OBJ)
+	$(call say,AR)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(LIB_OBJ)
+
+$(SHARED): $(LIB_OBJ) lib/weft.map
+	$(call say,LD)
+	$(Q)$(CC) $(SO_LDFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(LIB_OBJ) $(PKG_LIBS) -lm -pthread
+
+$(LINK): $(SHARED)
+	$(Q)ln -sf libweft.so.$(ABI) $@
+
+# An example sees the public headers and the shared library, as a stranger's program would.
+$(B)/examples/%.o: examples/%.c Makefile | $(DEPS_FIRST)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(EX_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(EXAMPLES): %: %.o $(LINK)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/..' -lm
+
+# The installed tool is the same program, looking for its library where that was installed.
+$(B)/install/weft: $(B)/examples/weft.o $(LINK)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/../lib' -lm
+
+$(B)/tests/%.o: tests/%.c Makefile | $(DEPS_FIRST)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(TEST_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(TESTS) $(BENCHES) $(LAYOUT): %: %.o $(STATIC)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
+
+# With clang's fuzzer its own main is linked in; else replay.c feeds the stored corpus, once.
+FUZZ_MAIN := $(if $(FUZZING),,$(B)/tests/fuzz/replay.o)
+$(FUZZERS): %: %.o $(FUZZ_MAIN) $(STATIC)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(if $(FUZZING),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $< $(FUZZ_MAIN) $(STATIC) $(PKG_LIBS) -lm -pthread
+
+-include $(LIB_OBJ:.o=.d) $(EXAMPLES:=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(LAYOUT).d
+
+# ---- trying it -------------------------------------------------------------------------------------------------
+
+demo: all
+	$(Q)$(B)/examples/compose --model examples/model --out $(B)/demo
+
+# Each item is one command line for tests/check.sh. The tests of equal bits run again with the products that
+# OpenBLAS would choose on an older CPU.
+corpus   = tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $1))
+REPLAYS  = $(foreach f,$(FUZZERS),'$f $(call corpus,$f)')
+HASWELL  = $(if $(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null),\
+             $(foreach t,$(filter $(B)/tests/run/%,$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
+PROGRAMS = $(TESTS:%='%') $(HASWELL) $(REPLAYS)
+SCRIPTS  = $(foreach s,$(sort $(wildcard tests/abi/*.sh tests/ffi/*.sh tests/install/*.sh)),'$s')
+CHECK    = B='$(B)' CC='$(CC)' CFLAGS='$(CFLAGS)' PYTHON='$(PYTHON)' WEFT_TESTS=tests tests/check.sh
+
+check: all $(TESTS) $(FUZZERS) $(LAYOUT)
+	$(Q)$(CHECK) $(PROGRAMS) $(SCRIPTS)
+
+# Without the scripts, which are about a library as it is installed.
+check-programs: all $(TESTS) $(FUZZERS)
+	$(Q)$(CHECK) $(PROGRAMS)
+
+SELF = $(Q)$(MAKE) --no-print-directory
+
+# libcheck forks for each test, and a child that ends early hides its leaks: here all tests of a program share it.
+asan:
+	$(SELF) B=$(B)/asan CFLAGS='-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
+	  CK_FORK=no check-programs
+
+tsan:
+	$(SELF) B=$(B)/tsan CFLAGS='-g -O1 -fsanitize=thread' check-threads
+
+check-threads: $(filter $(B)/tests/base/% $(B)/tests/run/%,$(TESTS))
+	$(Q)$(CHECK) $(^:%='%')
+
+FUZZ_SECONDS ?= 60
+fuzz:
+	$(SELF) B=$(B)/fuzz CC=clang FUZZING=1 CFLAGS='-g -O1 -fsanitize=fuzzer-no-link,address,undefined' fuzz-run
+
+# Inputs that are found go under $(B); the stored ones seed the search.
+fuzz-run: $(FUZZERS)
+	$(Q)$(foreach f,$(FUZZERS),mkdir -p $(f)_found && $f -max_total_time=$(FUZZ_SECONDS) $(f)_found $(call corpus,$f) &&) true
+
+bench: all $(BENCHES)
+	$(Q)$(foreach b,$(BENCHES),$b &&) true
+
+# ---- installing --------------------------------------------------------------------------------------------------
+
+TOOL := $(if $(wildcard examples/weft.c),$(B)/install/weft)
+dest  = $(DESTDIR)$1
+
+# A path below PREFIX is written with ${prefix}, so that the file can be moved with the tree.
+below = $(patsubst $(PREFIX)/%,$${prefix}/%,$1)
+
+$(B)/weft.pc: pkgconfig/weft.pc.in include/weft/base.h FORCE
+	@mkdir -p $(@D)
+	$(Q)sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(call below,$(LIBDIR))|' \
+	  -e 's|@includedir@|$(call below,$(INCDIR))|' -e 's|@version@|$(VERSION)|' $< > $@
+FORCE:
+
+install: $(STATIC) $(SHARED) $(TOOL) $(B)/weft.pc
+	$(Q)install -d $(call dest,$(LIBDIR))/pkgconfig $(call dest,$(INCDIR))/weft
+	$(Q)install -m 644 $(STATIC) $(call dest,$(LIBDIR))
+	$(Q)install -m 755 $(SHARED) $(call dest,$(LIBDIR))
+	$(Q)ln -sf libweft.so.$(ABI) $(call dest,$(LIBDIR))/libweft.so
+	$(Q)install -m 644 $(HEADERS) $(call dest,$(INCDIR))/weft
+	$(Q)install -m 644 $(B)/weft.pc $(call dest,$(LIBDIR))/pkgconfig
+	$(Q)$(if $(TOOL),install -d $(call dest,$(BINDIR)) && install -m 755 $(TOOL) $(call dest,$(BINDIR)))
+	$(Q)$(if $(MANUALS),install -d $(call dest,$(MANDIR))/man1 && install -m 644 $(MANUALS) $(call dest,$(MANDIR))/man1)
+
+uninstall:
+	$(Q)rm -f $(addprefix $(call dest,$(LIBDIR))/,libweft.a libweft.so libweft.so.$(ABI) pkgconfig/weft.pc)
+	$(Q)rm -f $(call dest,$(BINDIR))/weft $(addprefix $(call dest,$(MANDIR))/man1/,$(notdir $(MANUALS)))
+	$(Q)rm -rf $(call dest,$(INCDIR))/weft
+
+deps:
+	$(Q)CC='$(CC)' PACKAGES='$(PACKAGES)' .ci/deps
+
+clean:
+	$(Q)rm -rf $(B)
+
+help:
+	@echo 'make             the library, static and shared, and the examples, in $(B)/'
+	@echo 'make deps        install the libraries weft needs (Debian, Ubuntu; elsewhere it names them)'
+	@echo 'make demo        the bundled model under every method, as PNG pictures in $(B)/demo/'
+	@echo 'make check       all tests; asan, tsan: the same under sanitizers; fuzz: search with clang'
+	@echo 'make bench       measure'
+	@echo 'make install     into PREFIX ($(PREFIX)), below DESTDIR when set; uninstall takes it away'
+	@echo 'make clean       remove $(B)/'
+	@echo 'V=1 shows the commands. CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX, LIBDIR, BINDIR, DESTDIR are yours.'

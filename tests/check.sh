@@ -1,0 +1,59 @@
+#!/bin/sh
+# Run tests and count them: tests/check.sh 'command line' ...
+#
+# A program that uses libcheck says how many checks it made; anything else counts as one. Exit status 77
+# is a skip, and so is each output line that begins with "SKIP". Output is shown where something failed. The last line is the sum.
+set -u
+
+B=${B:-build}
+WEFT_TESTS=${WEFT_TESTS:-tests}
+: "${CK_DEFAULT_TIMEOUT:=300}"           # libcheck's own 4 seconds are for an idle machine without sanitizers
+CK_VERBOSITY=normal                      # we read its line of totals
+ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1}
+UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+export B WEFT_TESTS CK_DEFAULT_TIMEOUT CK_VERBOSITY ASAN_OPTIONS UBSAN_OPTIONS
+unset MAKEFLAGS MAKELEVEL MFLAGS 2>/dev/null
+
+passed=0 failed=0 skipped=0
+mkdir -p "$B"
+log=$B/check.log
+
+for command in "$@"; do
+    start=$(date +%s)
+    timeout "${CHECK_TIMEOUT:-900}" sh -c "$command" >"$log" 2>&1 </dev/null
+    status=$?
+    seconds=$(($(date +%s) - start))
+
+    # "100%: Checks: 12, Failures: 0, Errors: 0", once for each suite that was run.
+    set_counts=$(awk '/^[0-9]+%: Checks: [0-9]+, Failures: [0-9]+, Errors: [0-9]+/ {
+                          n += $3; bad += $5 + $7 }
+                      /^SKIP/ { skip++ }
+                      END { print n + 0, bad + 0, skip + 0 }' "$log")
+    read -r checks bad skip <<COUNTS
+$set_counts
+COUNTS
+    if [ $status = 77 ]; then
+        skip=$((skip > 0 ? skip : 1))
+    elif [ $status != 0 ] && [ "$bad" = 0 ]; then
+        bad=1                            # it died, or is no libcheck program
+    elif [ $status = 0 ] && [ "$checks" = 0 ] && [ "$skip" = 0 ]; then
+        checks=1
+    fi
+    good=$((checks > bad ? checks - bad : 0))
+    passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + skip))
+
+    word=ok
+    [ "$skip" = 0 ] || word=skip
+    [ "$bad" = 0 ] || word=FAIL
+    printf '  %-5s %-60s %4d checks %4d s\n' $word "$(echo "$command" | sed "s|$B/tests/||;s|^tests/||")" "$good" $seconds
+    if [ $word = FAIL ]; then
+        sed 's/^/        /' "$log" | tail -n 200
+        echo "        (exit status $status)"
+    elif [ $word = skip ]; then
+        { grep '^SKIP' "$log" || cat "$log"; } | sed 's/^/        /'
+    fi
+done
+rm -f "$log"
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]

@@ -90,6 +90,8 @@ void wf_copy_out(const char *s, size_t len, char *buf, size_t cap, size_t *neede
 bool wf_glob_any(const char *patterns, const char *name);
 /* Is s valid UTF-8 (n bytes, no NUL inside)? */
 bool wf_utf8_valid(const char *s, size_t n);
+/* Decode the first character of n bytes: its length 1..4, or 0 where there is no valid one. */
+size_t wf_utf8_next(const char *s, size_t n, uint32_t *code);
 
 /* ---- map.c: from strings to numbers ---------------------------------------------------------- */
 

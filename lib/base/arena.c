@@ -1,0 +1,35 @@
+/* arena.c - scratch memory as a stack, sized by walking the network once without computing.
+ *
+ * A dry arena counts and hands out nothing; the real one is then exactly as large as its peak. So a
+ * step allocates nothing, and weft_run_bytes() can tell the cost before it is paid. Asking for more
+ * than was counted means that the dry walk and the real one differ, which is a defect of ours:
+ * `overflow` sticks, and the run reports it as INTERNAL. */
+#include "base/base.h"
+
+#define ALIGN 64
+
+void *wf_arena_take(wf_arena *a, size_t count, size_t size)
+{
+    size_t bytes, end;
+    void  *ptr;
+
+    if (!wf_mul(count, size, &bytes) || !wf_add(bytes, ALIGN - 1, &bytes) ||
+        !wf_add(a->used, bytes / ALIGN * ALIGN, &end) || (!a->dry && end > a->size)) {
+        a->overflow = true;
+        return NULL;
+    }
+    ptr = a->dry ? NULL : a->base + a->used;
+    a->used = end;
+    a->peak = WF_MAX(a->peak, end);
+    return ptr;
+}
+
+size_t wf_arena_mark(const wf_arena *a)
+{
+    return a->used;
+}
+
+void wf_arena_release(wf_arena *a, size_t mark)
+{
+    a->used = mark;
+}

@@ -1,0 +1,25 @@
+/* version.c - which library was loaded, and what it can do.
+ *
+ * Features are asked for by name rather than derived from the version: a distribution may leave one
+ * out, and a binding should not have to keep a table of which release brought what. */
+#include "base/base.h"
+
+static const char *const features[] = {
+    "merge", "switch", "composite", "klora",         /* methods         */
+    "ddim", "euler", "euler_a", "dpmpp_2m",          /* samplers        */
+    "lora",                                          /* adapter families */
+    "kohya", "diffusers", "diffusers-old", "peft",   /* file dialects   */
+};
+
+uint32_t weft_version(void)
+{
+    return WEFT_VERSION;
+}
+
+int32_t weft_has(const char *name)
+{
+    if (name == NULL) return 0;
+    for (size_t i = 0; i < WF_LEN(features); i++)
+        if (strcmp(features[i], name) == 0) return 1;
+    return 0;
+}

@@ -48,8 +48,7 @@ enum {
 enum {
     WEFT_SAMPLER_KARRAS       = 1u << 0, /* sigmas of Karras et al. (2022), rho 7; not for DDIM             */
     WEFT_SAMPLER_ALPHA_TO_ONE = 1u << 1, /* DDIM: the step past the last uses 1 instead of the first alpha  */
-    WEFT_SAMPLER_OFFSET_SET   = 1u << 2, /* steps_offset is set, otherwise 0                                */
-    WEFT_SAMPLER_ZERO_SNR     = 1u << 3  /* betas rescaled to zero terminal signal                          */
+    WEFT_SAMPLER_ZERO_SNR     = 1u << 2  /* betas rescaled to zero terminal signal                          */
 };
 
 typedef struct weft_sampler_options {
@@ -62,7 +61,7 @@ typedef struct weft_sampler_options {
     int32_t               prediction;   /* WEFT_PREDICT_*                                 */
     int32_t               betas;        /* WEFT_BETAS_*                                   */
     int32_t               train_steps;  /* 0: 1000                                        */
-    int32_t               steps_offset; /* added to leading timesteps                     */
+    int32_t               steps_offset; /* added to leading timesteps; 0: none            */
     float                 beta_start;   /* 0: 0.00085                                     */
     float                 beta_end;     /* 0: 0.012                                       */
     float                 eta;          /* DDIM: 0 deterministic .. 1                     */

@@ -1,0 +1,140 @@
+/* noise.c - normal random numbers that equal torch's CPU generator for the same seed.
+ *
+ * A picture is reproduced elsewhere only if its first noise is, so we follow torch.randn bit by bit as far
+ * as that means anything: the engine (MT19937) and the uniforms are exact, and so are draws of fewer than 16
+ * numbers, which torch computes in double. Longer draws torch transforms with vectorised float32
+ * polynomials whose last bits depend on the processor; we take the same uniforms, compute in double and
+ * round, which lands within 5e-7 of any of them.
+ *
+ * Two of torch's habits are visible from outside and are kept: the short path makes numbers in pairs and
+ * saves the second one in the generator for later, where only another short draw will use it; and a long
+ * draw that is no multiple of 16 replaces its last 16 numbers by a group of their own. */
+#include <math.h>
+
+#include "sampler/sampler.h"
+
+#define WORDS 624
+#define SHIFT 397
+#define GROUP 16 /* torch's vector path starts here, and works in groups of this many */
+#define TWO_PI 6.283185307179586476925286766559
+
+struct weft_noise {
+    weft_allocator alloc;
+    uint32_t state[WORDS];
+    int32_t  used;       /* words of state already given out */
+    bool     has_saved;
+    double   saved;      /* the second number of a pair      */
+};
+
+weft_status weft_noise_create(uint64_t seed, const weft_allocator *allocator, weft_noise **out, weft_error *err)
+{
+    weft_allocator alloc = wf_allocator(allocator);
+    weft_noise    *g;
+
+    if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_noise_create: out is NULL");
+    *out = NULL;
+    g = wf_zalloc(&alloc, 1, sizeof *g);
+    if (g == NULL) return wf_nomem(err, sizeof *g, "a noise generator");
+
+    g->alloc = alloc;
+    g->state[0] = (uint32_t)seed;
+    for (uint32_t j = 1; j < WORDS; j++)
+        g->state[j] = 1812433253u * (g->state[j - 1] ^ (g->state[j - 1] >> 30)) + j;
+    g->used = WORDS;
+    *out = g;
+    return WEFT_OK;
+}
+
+void weft_noise_free(weft_noise *noise)
+{
+    if (noise == NULL) return;
+    weft_allocator alloc = noise->alloc;
+    wf_free(&alloc, noise);
+}
+
+/* Matsumoto and Nishimura (1998): make the next 624 words. */
+static void refill(weft_noise *g)
+{
+    for (int32_t j = 0; j < WORDS; j++) {
+        uint32_t mixed = (g->state[j] & 0x80000000u) | (g->state[(j + 1) % WORDS] & 0x7fffffffu);
+
+        g->state[j] = g->state[(j + SHIFT) % WORDS] ^ (mixed >> 1) ^ ((mixed & 1) ? 0x9908b0dfu : 0);
+    }
+    g->used = 0;
+}
+
+static uint32_t next_word(weft_noise *g)
+{
+    uint32_t y;
+
+    if (g->used == WORDS) refill(g);
+    y = g->state[g->used++];
+    y ^= y >> 11;
+    y ^= (y << 7) & 0x9d2c5680u;
+    y ^= (y << 15) & 0xefc60000u;
+    return y ^ (y >> 18);
+}
+
+/* 24 random bits, as a float32 in [0, 1). */
+static float next_uniform(weft_noise *g)
+{
+    return (float)(next_word(g) & 0xffffffu) * 0x1p-24f;
+}
+
+/* 53 random bits, as a double in [0, 1). */
+static double next_uniform_double(weft_noise *g)
+{
+    uint64_t high = next_word(g);
+    uint64_t bits = (high << 32) | next_word(g);
+
+    return (double)(bits & ((UINT64_C(1) << 53) - 1)) * 0x1p-53;
+}
+
+static double next_normal(weft_noise *g)
+{
+    double u1, u2, radius;
+
+    if (g->has_saved) {
+        g->has_saved = false;
+        return g->saved;
+    }
+    u1 = next_uniform_double(g);
+    u2 = next_uniform_double(g);
+    radius = sqrt(-2.0 * log1p(-u2));
+    g->saved = radius * sin(TWO_PI * u1);
+    g->has_saved = true;
+    return radius * cos(TWO_PI * u1);
+}
+
+/* Box and Muller (1958) on 16 uniforms: number j pairs with number j + 8. */
+static void transform_group(float *d)
+{
+    for (int32_t j = 0; j < GROUP / 2; j++) {
+        double radius = sqrt(-2.0 * log(1.0 - (double)d[j]));
+        double angle  = TWO_PI * (double)d[j + GROUP / 2];
+
+        d[j]             = (float)(radius * cos(angle));
+        d[j + GROUP / 2] = (float)(radius * sin(angle));
+    }
+}
+
+weft_status weft_noise_normal(weft_noise *noise, float *out, size_t n, weft_error *err)
+{
+    if (noise == NULL) return wf_fail(err, WEFT_E_ARG, "weft_noise_normal: noise is NULL");
+    if (n == 0) return WEFT_OK;
+    if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_noise_normal: out is NULL");
+
+    if (n < GROUP) {
+        for (size_t i = 0; i < n; i++) out[i] = (float)next_normal(noise);
+        return WEFT_OK;
+    }
+    for (size_t i = 0; i < n; i++) out[i] = next_uniform(noise);
+    for (size_t i = 0; i + GROUP <= n; i += GROUP) transform_group(out + i);
+    if (n % GROUP != 0) {
+        float *tail = out + n - GROUP;
+
+        for (size_t i = 0; i < GROUP; i++) tail[i] = next_uniform(noise);
+        transform_group(tail);
+    }
+    return WEFT_OK;
+}

@@ -1,0 +1,254 @@
+/* sampler.c - the handle: checks settings and the order of calls, and hands on to a solver.
+ *
+ * Everything that depends on settings alone is computed when the sampler is made, so a step is arithmetic. The
+ * one thing a step needs that creation cannot know is how many floats a picture has: the first call takes the
+ * solver's memory, later calls and later pictures of the same size use it again. */
+#include <math.h>
+
+#include "sampler/sampler.h"
+
+#define MAX_TRAIN_STEPS 100000
+#define ALL_FLAGS (WEFT_SAMPLER_KARRAS | WEFT_SAMPLER_ALPHA_TO_ONE | WEFT_SAMPLER_ZERO_SNR)
+
+#define SOLVER_ROW(name) &wf_solver_##name,
+static const wf_solver *const solvers[] = { WF_SOLVERS(SOLVER_ROW) };
+
+const wf_solver *wf_solver_of(int32_t kind)
+{
+    for (size_t i = 0; i < WF_LEN(solvers); i++)
+        if (solvers[i]->kind == kind) return solvers[i];
+    return NULL;
+}
+
+const wf_solver *wf_solver_named(const char *name)
+{
+    for (size_t i = 0; i < WF_LEN(solvers); i++)
+        if (strcmp(solvers[i]->name, name) == 0) return solvers[i];
+    return NULL;
+}
+
+void weft_sampler_options_init(weft_sampler_options *options)
+{
+    if (options != NULL) *options = (weft_sampler_options)WEFT_SAMPLER_OPTIONS_INIT;
+}
+
+/* ---- creation ---------------------------------------------------------------------------------- */
+
+static weft_status check_range(const char *what, int32_t value, int32_t low, int32_t high, weft_error *err)
+{
+    if (value >= low && value <= high) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG, "sampler: %s is %d, it must be %d to %d", what, value, low, high);
+}
+
+static weft_status check_betas(const weft_sampler *s, weft_error *err)
+{
+    wf_number_text start, end;
+
+    if (s->beta_start > 0 && s->beta_end >= s->beta_start && s->beta_end < 1) return WEFT_OK; /* false for NaN too */
+    return wf_fail(err, WEFT_E_ARG, "sampler: betas go from %s to %s, they must rise between 0 and 1",
+                   wf_number(&start, s->beta_start), wf_number(&end, s->beta_end));
+}
+
+static weft_status check_eta(const weft_sampler *s, weft_error *err)
+{
+    wf_number_text eta;
+
+    if (!(s->o.eta >= 0 && s->o.eta <= 1))
+        return wf_fail(err, WEFT_E_ARG, "sampler: eta is %s, it must be 0 to 1", wf_number(&eta, (double)s->o.eta));
+    if (s->o.eta > 0 && s->solver->kind != WEFT_SAMPLER_DDIM)
+        return wf_fail(err, WEFT_E_ARG, "sampler: eta is %s, but %s has no eta; it is ddim's",
+                       wf_number(&eta, (double)s->o.eta), s->solver->name);
+    return WEFT_OK;
+}
+
+/* Fill in defaults, refuse what is out of range. */
+static weft_status settle(weft_sampler *s, weft_error *err)
+{
+    weft_sampler_options *o = &s->o;
+    weft_status           st;
+
+    if (o->kind == 0) o->kind = WEFT_SAMPLER_DDIM;
+    if ((s->solver = wf_solver_of(o->kind)) == NULL)
+        return wf_fail(err, WEFT_E_ARG, "sampler: kind is %d, which is no WEFT_SAMPLER_* of this version", o->kind);
+    if (o->train_steps == 0) o->train_steps = 1000;
+    if (o->steps == 0) o->steps = WF_MIN(20, o->train_steps);
+    if (o->spacing == WEFT_SPACING_DEFAULT) o->spacing = s->solver->spacing;
+    s->beta_start = o->beta_start == 0 ? 0.00085 : wf_decimal(o->beta_start);
+    s->beta_end   = o->beta_end == 0 ? 0.012 : wf_decimal(o->beta_end);
+
+    if ((st = check_range("train_steps", o->train_steps, 2, MAX_TRAIN_STEPS, err)) != WEFT_OK) return st;
+    if ((st = check_range("steps", o->steps, 1, o->train_steps, err)) != WEFT_OK) return st;
+    if ((st = check_range("spacing", o->spacing, WEFT_SPACING_LEADING, WEFT_SPACING_TRAILING, err)) != WEFT_OK) return st;
+    if ((st = check_range("prediction", o->prediction, WEFT_PREDICT_EPSILON, WEFT_PREDICT_SAMPLE, err)) != WEFT_OK)
+        return st;
+    if ((st = check_range("betas", o->betas, WEFT_BETAS_SCALED_LINEAR, WEFT_BETAS_LINEAR, err)) != WEFT_OK) return st;
+    if ((st = check_range("steps_offset", o->steps_offset, 0, o->train_steps - 1, err)) != WEFT_OK) return st;
+    if ((st = check_betas(s, err)) != WEFT_OK) return st;
+    if ((st = check_eta(s, err)) != WEFT_OK) return st;
+    if ((o->flags & WEFT_SAMPLER_KARRAS) && !s->solver->karras)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: %s has timesteps, not free noise levels: no Karras schedule",
+                       s->solver->name);
+    s->calls = o->steps;
+    return WEFT_OK;
+}
+
+static double *take_table(weft_sampler *s, int32_t count)
+{
+    return wf_zalloc(&s->alloc, (size_t)count, sizeof(double));
+}
+
+weft_status weft_sampler_create(const weft_sampler_options *options, weft_sampler **out, weft_error *err)
+{
+    weft_sampler_options o;
+    weft_allocator       alloc;
+    weft_sampler        *s = NULL;
+    weft_status          st;
+
+    if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_sampler_create: out is NULL");
+    *out = NULL;
+    if ((st = wf_options(&o, sizeof o, sizeof o, options, ALL_FLAGS, "weft_sampler_options", err)) != WEFT_OK) return st;
+
+    alloc = wf_allocator(o.allocator);
+    if ((s = wf_zalloc(&alloc, 1, sizeof *s)) == NULL) return wf_nomem(err, sizeof *s, "a sampler");
+    s->alloc = alloc;
+    s->o = o;
+    if ((st = settle(s, err)) != WEFT_OK) goto done;
+
+    s->alphas    = take_table(s, s->o.train_steps);
+    s->timesteps = take_table(s, s->calls);
+    s->sigmas    = take_table(s, s->calls + 1);
+    if (s->alphas == NULL || s->timesteps == NULL || s->sigmas == NULL) {
+        st = wf_nomem(err, (size_t)s->o.train_steps * sizeof(double), "a noise schedule");
+        goto done;
+    }
+    if ((st = wf_schedule_alphas(s, err)) != WEFT_OK) goto done;
+    if ((st = s->solver->plan(s, err)) != WEFT_OK) goto done;
+
+    *out = s;
+    s = NULL;
+done:
+    weft_sampler_free(s);
+    return st;
+}
+
+void weft_sampler_free(weft_sampler *sampler)
+{
+    if (sampler == NULL) return;
+    weft_allocator alloc = sampler->alloc;
+    wf_free(&alloc, sampler->alphas);
+    wf_free(&alloc, sampler->timesteps);
+    wf_free(&alloc, sampler->sigmas);
+    wf_free(&alloc, sampler->memory);
+    wf_free(&alloc, sampler);
+}
+
+/* ---- what the schedule says -------------------------------------------------------------------- */
+
+int32_t weft_sampler_calls(const weft_sampler *sampler)
+{
+    return sampler == NULL ? 0 : sampler->calls;
+}
+
+float weft_sampler_timestep(const weft_sampler *sampler, int32_t call)
+{
+    if (sampler == NULL || call < 0 || call >= sampler->calls) return NAN;
+    return (float)sampler->timesteps[call];
+}
+
+float weft_sampler_sigma(const weft_sampler *sampler, int32_t call)
+{
+    if (sampler == NULL || call < 0 || call > sampler->calls) return NAN;
+    return (float)sampler->sigmas[call];
+}
+
+/* Leading spacing starts below the largest training sigma, where the latents of a training picture still hold
+ * some of it: their spread is sqrt(sigma^2 + 1). The other spacings start at pure noise. */
+float weft_sampler_init_scale(const weft_sampler *sampler)
+{
+    double sigma;
+
+    if (sampler == NULL) return NAN;
+    if (!sampler->solver->exploding) return 1;
+    sigma = sampler->sigmas[0];
+    return (float)(sampler->o.spacing == WEFT_SPACING_LEADING ? sqrt(sigma * sigma + 1) : sigma);
+}
+
+static weft_status check_call(const weft_sampler *s, int32_t call, const void *a, const void *b, size_t len,
+                              const char *function, weft_error *err)
+{
+    if (s == NULL) return wf_fail(err, WEFT_E_ARG, "%s: sampler is NULL", function);
+    if (a == NULL || b == NULL) return wf_fail(err, WEFT_E_ARG, "%s: a buffer is NULL", function);
+    if (len == 0) return wf_fail(err, WEFT_E_ARG, "%s: len is 0", function);
+    if (call < 0 || call >= s->calls)
+        return wf_fail(err, WEFT_E_ARG, "%s: call is %d, the sampler has calls 0 to %d", function, call, s->calls - 1);
+    return WEFT_OK;
+}
+
+weft_status weft_sampler_scale(const weft_sampler *sampler, int32_t call, const float *x, float *out, size_t len,
+                               weft_error *err)
+{
+    weft_status st = check_call(sampler, call, x, out, len, "weft_sampler_scale", err);
+    double      sigma, by = 1;
+
+    if (st != WEFT_OK) return st;
+    sigma = sampler->sigmas[call];
+    if (sampler->solver->exploding) by = 1 / sqrt(sigma * sigma + 1);
+    for (size_t i = 0; i < len; i++) out[i] = (float)((double)x[i] * by);
+    return WEFT_OK;
+}
+
+/* ---- a step ------------------------------------------------------------------------------------ */
+
+static weft_status take_memory(weft_sampler *s, size_t buffers, size_t len, weft_error *err)
+{
+    size_t floats, bytes;
+    float *memory;
+
+    if (!wf_mul(buffers, len, &floats) || !wf_mul(floats, sizeof(float), &bytes))
+        return wf_fail(err, WEFT_E_ARG, "weft_sampler_step: len is %zu, which no memory holds", len);
+    if (floats <= s->memory_len) return WEFT_OK;
+    if ((memory = wf_alloc(&s->alloc, bytes)) == NULL) return wf_nomem(err, bytes, "the sampler's history");
+    wf_free(&s->alloc, s->memory);
+    s->memory = memory;
+    s->memory_len = floats;
+    return WEFT_OK;
+}
+
+static weft_status check_order(const weft_sampler *s, int32_t call, size_t len, weft_error *err)
+{
+    if (call == 0) return WEFT_OK;
+    if (call != s->next)
+        return wf_fail(err, WEFT_E_STATE, "weft_sampler_step: call is %d, but call %d comes next%s", call,
+                       s->next < s->calls ? s->next : 0, s->next < s->calls ? " (or 0, for a new picture)" : "");
+    if (len != s->len)
+        return wf_fail(err, WEFT_E_ARG, "weft_sampler_step: len is %zu, but the picture was begun with %zu", len, s->len);
+    return WEFT_OK;
+}
+
+weft_status weft_sampler_step(weft_sampler *sampler, int32_t call, const float *prediction, float *x, size_t len,
+                              weft_noise *noise, weft_error *err)
+{
+    weft_sampler *s = sampler;
+    weft_status   st;
+    bool          draws;
+    size_t        kept;
+    float        *drawn = NULL;
+
+    if ((st = check_call(s, call, prediction, x, len, "weft_sampler_step", err)) != WEFT_OK) return st;
+    if ((st = check_order(s, call, len, err)) != WEFT_OK) return st;
+    draws = s->solver->draws != NULL && s->solver->draws(s);
+    if (draws && noise == NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_sampler_step: noise is NULL, but %s draws noise at every call",
+                       s->solver->name);
+
+    kept = (size_t)s->solver->history;
+    if (kept + draws > 0 && (st = take_memory(s, kept + draws, len, err)) != WEFT_OK) return st;
+    if (draws) {
+        drawn = s->memory + kept * len;
+        if ((st = weft_noise_normal(noise, drawn, len, err)) != WEFT_OK) return st;
+    }
+    s->solver->step(s, call, prediction, drawn, s->memory, x, len);
+    s->len  = len;
+    s->next = call + 1;
+    return WEFT_OK;
+}

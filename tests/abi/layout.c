@@ -1,0 +1,172 @@
+/* layout.c - the layout that a compiled caller has built in: sizes, offsets and constants, a line each.
+ *
+ * tests/abi/layout.sh compares the lines with those stored at the last release; every stored line must
+ * still be printed, and new ones may come. The script also sees to it that nothing of the headers is
+ * missing here. */
+#include <stdio.h>
+#include <weft/weft.h>
+
+#define S(type)        printf("sizeof %s %zu\n", #type, sizeof(type))
+#define F(type, field) printf("%s.%s at %zu size %zu\n", #type, #field, offsetof(type, field), \
+                              sizeof(((type *)0)->field))
+#define C(constant)    printf("%s %lld\n", #constant, (long long)(constant))
+
+static void structs(void)
+{
+    S(weft_error);
+    F(weft_error, code); F(weft_error, sys); F(weft_error, text);
+
+    S(weft_allocator);
+    F(weft_allocator, alloc); F(weft_allocator, free); F(weft_allocator, user);
+
+    S(weft_tensor_info);
+    F(weft_tensor_info, struct_size); F(weft_tensor_info, flags); F(weft_tensor_info, name);
+    F(weft_tensor_info, dtype); F(weft_tensor_info, shape); F(weft_tensor_info, rank);
+    F(weft_tensor_info, count);
+
+    S(weft_tensor_out);
+    F(weft_tensor_out, struct_size); F(weft_tensor_out, flags); F(weft_tensor_out, name);
+    F(weft_tensor_out, data); F(weft_tensor_out, shape); F(weft_tensor_out, rank);
+
+    S(weft_model_options);
+    F(weft_model_options, struct_size); F(weft_model_options, flags); F(weft_model_options, allocator);
+    F(weft_model_options, log); F(weft_model_options, log_user); F(weft_model_options, progress);
+    F(weft_model_options, progress_user); F(weft_model_options, variant); F(weft_model_options, tokenizer);
+    F(weft_model_options, tokenizer_2);
+
+    S(weft_model_info);
+    F(weft_model_info, struct_size); F(weft_model_info, family); F(weft_model_info, family_name);
+    F(weft_model_info, latent_channels); F(weft_model_info, latent_size); F(weft_model_info, image_factor);
+    F(weft_model_info, text_encoders); F(weft_model_info, text_dim); F(weft_model_info, text_tokens);
+    F(weft_model_info, pooled_dim); F(weft_model_info, time_ids); F(weft_model_info, has_tokenizer);
+    F(weft_model_info, has_vae); F(weft_model_info, parameters); F(weft_model_info, bytes);
+    F(weft_model_info, layers); F(weft_model_info, vae_scale); F(weft_model_info, prediction);
+
+    S(weft_layer_info);
+    F(weft_layer_info, struct_size); F(weft_layer_info, kind); F(weft_layer_info, name);
+    F(weft_layer_info, component); F(weft_layer_info, out); F(weft_layer_info, in); F(weft_layer_info, kernel);
+    F(weft_layer_info, stride); F(weft_layer_info, attention);
+
+    S(weft_adapter_options);
+    F(weft_adapter_options, struct_size); F(weft_adapter_options, flags); F(weft_adapter_options, allocator);
+    F(weft_adapter_options, log); F(weft_adapter_options, log_user); F(weft_adapter_options, config);
+    F(weft_adapter_options, name);
+
+    S(weft_adapter_info);
+    F(weft_adapter_info, struct_size); F(weft_adapter_info, base); F(weft_adapter_info, name);
+    F(weft_adapter_info, dialect); F(weft_adapter_info, family); F(weft_adapter_info, base_name);
+    F(weft_adapter_info, modules); F(weft_adapter_info, unet_modules); F(weft_adapter_info, text_modules);
+    F(weft_adapter_info, conv_modules); F(weft_adapter_info, rank_min); F(weft_adapter_info, rank_max);
+    F(weft_adapter_info, parameters); F(weft_adapter_info, bytes);
+
+    S(weft_module_info);
+    F(weft_module_info, struct_size); F(weft_module_info, rank); F(weft_module_info, name);
+    F(weft_module_info, key); F(weft_module_info, out); F(weft_module_info, in); F(weft_module_info, kernel);
+    F(weft_module_info, alpha); F(weft_module_info, scale); F(weft_module_info, has_alpha);
+
+    S(weft_report_row);
+    F(weft_report_row, struct_size); F(weft_report_row, state); F(weft_report_row, key);
+    F(weft_report_row, layer); F(weft_report_row, reason); F(weft_report_row, layer_id);
+
+    S(weft_plan_options);
+    F(weft_plan_options, struct_size); F(weft_plan_options, flags); F(weft_plan_options, allocator);
+    F(weft_plan_options, log); F(weft_plan_options, log_user); F(weft_plan_options, progress);
+    F(weft_plan_options, progress_user); F(weft_plan_options, path); F(weft_plan_options, text);
+
+    S(weft_add_options);
+    F(weft_add_options, struct_size); F(weft_add_options, flags); F(weft_add_options, select);
+    F(weft_add_options, exclude); F(weft_add_options, text_weight); F(weft_add_options, share);
+    F(weft_add_options, role); F(weft_add_options, reserved0);
+
+    S(weft_switch_options);
+    F(weft_switch_options, struct_size); F(weft_switch_options, flags); F(weft_switch_options, period);
+    F(weft_switch_options, reserved0);
+
+    S(weft_composite_options);
+    F(weft_composite_options, struct_size); F(weft_composite_options, flags);
+
+    S(weft_klora_options);
+    F(weft_klora_options, struct_size); F(weft_klora_options, flags); F(weft_klora_options, pattern);
+    F(weft_klora_options, gamma); F(weft_klora_options, granularity); F(weft_klora_options, reserved0);
+    F(weft_klora_options, top_k); F(weft_klora_options, alpha); F(weft_klora_options, beta);
+    F(weft_klora_options, modulus);
+
+    S(weft_klora_score);
+    F(weft_klora_score, struct_size); F(weft_klora_score, position); F(weft_klora_score, top_k);
+    F(weft_klora_score, content); F(weft_klora_score, style); F(weft_klora_score, ratio);
+    F(weft_klora_score, gamma); F(weft_klora_score, rho);
+
+    S(weft_plan_info);
+    F(weft_plan_info, struct_size); F(weft_plan_info, sealed); F(weft_plan_info, method);
+    F(weft_plan_info, adapters); F(weft_plan_info, calls); F(weft_plan_info, branches);
+    F(weft_plan_info, reserved0); F(weft_plan_info, layers); F(weft_plan_info, touched_layers);
+    F(weft_plan_info, merged_layers); F(weft_plan_info, side_bytes); F(weft_plan_info, merged_bytes);
+
+    S(weft_run_options);
+    F(weft_run_options, struct_size); F(weft_run_options, flags); F(weft_run_options, allocator);
+    F(weft_run_options, log); F(weft_run_options, log_user); F(weft_run_options, progress);
+    F(weft_run_options, progress_user); F(weft_run_options, threads); F(weft_run_options, batch);
+    F(weft_run_options, height); F(weft_run_options, width); F(weft_run_options, text_tokens);
+    F(weft_run_options, reserved0);
+
+    S(weft_run_info);
+    F(weft_run_info, struct_size); F(weft_run_info, threads); F(weft_run_info, bytes);
+    F(weft_run_info, step_flops); F(weft_run_info, side_flops); F(weft_run_info, decode_flops);
+    F(weft_run_info, branches); F(weft_run_info, reserved0);
+
+    S(weft_encode);
+    F(weft_encode, struct_size); F(weft_encode, flags); F(weft_encode, prompt); F(weft_encode, text);
+    F(weft_encode, text_len); F(weft_encode, pooled); F(weft_encode, pooled_len); F(weft_encode, chunks);
+    F(weft_encode, adapter); F(weft_encode, tokens); F(weft_encode, dropped);
+
+    S(weft_step);
+    F(weft_step, struct_size); F(weft_step, flags); F(weft_step, latent); F(weft_step, latent_len);
+    F(weft_step, text); F(weft_step, text_len); F(weft_step, negative); F(weft_step, negative_len);
+    F(weft_step, pooled); F(weft_step, pooled_len); F(weft_step, negative_pooled);
+    F(weft_step, negative_pooled_len); F(weft_step, time_ids); F(weft_step, time_ids_len); F(weft_step, out);
+    F(weft_step, out_len); F(weft_step, timestep); F(weft_step, guidance); F(weft_step, guidance_rescale);
+    F(weft_step, call); F(weft_step, tokens); F(weft_step, reserved0);
+
+    S(weft_sampler_options);
+    F(weft_sampler_options, struct_size); F(weft_sampler_options, flags); F(weft_sampler_options, allocator);
+    F(weft_sampler_options, kind); F(weft_sampler_options, steps); F(weft_sampler_options, spacing);
+    F(weft_sampler_options, prediction); F(weft_sampler_options, betas); F(weft_sampler_options, train_steps);
+    F(weft_sampler_options, steps_offset); F(weft_sampler_options, beta_start);
+    F(weft_sampler_options, beta_end); F(weft_sampler_options, eta);
+}
+
+static void constants(void)
+{
+    C(WEFT_OK); C(WEFT_E_ARG); C(WEFT_E_NOMEM); C(WEFT_E_IO); C(WEFT_E_FORMAT); C(WEFT_E_MISMATCH);
+    C(WEFT_E_UNSUPPORTED); C(WEFT_E_STATE); C(WEFT_E_CANCELLED); C(WEFT_E_INTERNAL);
+    C(WEFT_LOG_INFO); C(WEFT_LOG_WARN);
+    C(WEFT_OPEN_COPY);
+    C(WEFT_FAMILY_UNKNOWN); C(WEFT_FAMILY_SD1); C(WEFT_FAMILY_SD2); C(WEFT_FAMILY_SDXL);
+    C(WEFT_FAMILY_SDXL_REFINER); C(WEFT_FAMILY_FLUX);
+    C(WEFT_LAYER_LINEAR); C(WEFT_LAYER_CONV);
+    C(WEFT_KEY_MATCHED); C(WEFT_KEY_UNMATCHED); C(WEFT_KEY_MISSHAPEN); C(WEFT_KEY_IGNORED);
+    C(WEFT_PATH_AUTO); C(WEFT_PATH_SIDE); C(WEFT_PATH_MERGED);
+    C(WEFT_TEXT_METHOD); C(WEFT_TEXT_ALL); C(WEFT_TEXT_FIRST); C(WEFT_TEXT_NONE);
+    C(WEFT_ROLE_NONE); C(WEFT_ROLE_CONTENT); C(WEFT_ROLE_STYLE);
+    C(WEFT_ADD_PARTIAL); C(WEFT_ADD_TEXT_WEIGHT); C(WEFT_ADD_SHARE);
+    C(WEFT_SWITCH_OFFICIAL_OFFSET);
+    C(WEFT_COMPOSITE_DIVIDE_BY_COUNT); C(WEFT_COMPOSITE_NOCFG_LAST);
+    C(WEFT_KLORA_S_STAR); C(WEFT_KLORA_S); C(WEFT_KLORA_CUSTOM);
+    C(WEFT_KLORA_GAMMA_CODE); C(WEFT_KLORA_GAMMA_PAPER); C(WEFT_KLORA_GAMMA_NONE);
+    C(WEFT_KLORA_BY_CALL); C(WEFT_KLORA_BY_STEP);
+    C(WEFT_KLORA_WRAP); C(WEFT_KLORA_IGNORE_ALPHA); C(WEFT_KLORA_ATTENTION_ONLY); C(WEFT_KLORA_PAPER_BETA);
+    C(WEFT_ENCODE_TRUNCATE); C(WEFT_ENCODE_ADAPTER);
+    C(WEFT_STEP_SPLIT_GUIDANCE); C(WEFT_STEP_TEXT_PER_BRANCH);
+    C(WEFT_SAMPLER_DDIM); C(WEFT_SAMPLER_EULER); C(WEFT_SAMPLER_EULER_A); C(WEFT_SAMPLER_DPMPP_2M);
+    C(WEFT_PREDICT_EPSILON); C(WEFT_PREDICT_V); C(WEFT_PREDICT_SAMPLE);
+    C(WEFT_SPACING_DEFAULT); C(WEFT_SPACING_LEADING); C(WEFT_SPACING_LINSPACE); C(WEFT_SPACING_TRAILING);
+    C(WEFT_BETAS_SCALED_LINEAR); C(WEFT_BETAS_LINEAR);
+    C(WEFT_SAMPLER_KARRAS); C(WEFT_SAMPLER_ALPHA_TO_ONE); C(WEFT_SAMPLER_OFFSET_SET); C(WEFT_SAMPLER_ZERO_SNR);
+}
+
+int main(void)
+{
+    structs();
+    constants();
+    return 0;
+}

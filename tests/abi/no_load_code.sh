@@ -1,0 +1,18 @@
+#!/bin/sh
+# Loading libweft runs none of our code, and the library keeps no state of its own: no constructors, and no
+# writable variable outside the one that abi.md section 8 allows, the guard of OpenBLAS's thread count.
+set -eu
+B=${B:-build}
+status=0
+
+sections=$(readelf -SW "$B"/libweft.a)
+code=$(echo "$sections" | grep -oE '\.(init_array|fini_array|preinit_array|ctors|dtors)[^ ]*' | sort -u || true)
+[ -z "$code" ] || { echo "libweft.a has code to run at load or unload:" $code; status=1; }
+
+# Tables of pointers are written once, by the loader, and then sealed (.data.rel.ro): they are no state.
+symbols=$(objdump -t "$B"/libweft.a)
+state=$(echo "$symbols" | awk '$0 ~ / O \.(data|bss|tdata|tbss)/ && $0 !~ /\.data\.rel\.ro/ { print $NF }
+                                         $0 ~ / O \*COM\*/ { print $NF }' |
+        sed 's/\.[0-9]*$//' | grep -v '^blas_' | sort -u || true)
+[ -z "$state" ] || { echo "writable variables of libweft.a:" $state; status=1; }
+exit $status

@@ -93,6 +93,9 @@ bool wf_utf8_valid(const char *s, size_t n);
 /* Decode the first character of n bytes: its length 1..4, or 0 where there is no valid one. */
 size_t wf_utf8_next(const char *s, size_t n, uint32_t *code);
 
+/* Format into a fixed buffer (formats as wf_fail); false where the text was cut. */
+bool wf_format(char *buf, size_t cap, const char *format, ...) WF_PRINTF(3, 4);
+
 /* ---- map.c: from strings to numbers ---------------------------------------------------------- */
 
 /* Keys are borrowed and must outlive the map. */

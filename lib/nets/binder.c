@@ -1,0 +1,178 @@
+/* binder.c - from names and shapes that a configuration asks for to the tensors of a file.
+ *
+ * The networks are built by walking their configuration in order of execution, and each layer asks here for
+ * its tensors. That one walk therefore fixes the names, the shapes and the order of the layer table, and what
+ * it did not ask for at the end should not be in the file. Large weights stay where the file has them;
+ * biases and norms, which are small, are widened to float32 once. */
+#include "nets/exec.h"
+#include "weft/model.h"
+
+enum { NAME = 256 };
+
+static weft_status join(char *buf, const wf_binder *b, const char *prefix, const char *name, const char *suffix,
+                        weft_error *err)
+{
+    if (!wf_format(buf, NAME, "%s%s%s%s", prefix, *prefix != 0 && *name != 0 ? "." : "", name, suffix))
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: the name of a layer is too long", b->path);
+    return WEFT_OK;
+}
+
+/* Find a tensor, also under its old name; mark it as asked for. */
+static const wf_tensor *find(wf_binder *b, const char *name)
+{
+    char old[NAME];
+    const wf_tensor *t = wf_tensors_find(b->file, name);
+    if (t == NULL && b->old_name != NULL && b->old_name(name, old, sizeof old)) t = wf_tensors_find(b->file, old);
+    if (t != NULL) b->used[t - wf_tensors_at(b->file, 0)] = 1;
+    return t;
+}
+
+static bool is_float(wf_dtype t)
+{
+    return t == WF_F32 || t == WF_F16 || t == WF_BF16 || t == WF_F64 || t == WF_F8_E4M3 || t == WF_F8_E5M2;
+}
+
+/* A tensor with this name and shape. `linear` accepts (out, in, 1, 1) for (out, in) and the reverse. */
+static weft_status want(wf_binder *b, const wf_tensor **out, const char *name, const int64_t *shape, int32_t rank,
+                        weft_error *err)
+{
+    wf_shape_text found, wanted;
+    const wf_tensor *t = find(b, name);
+    if (t == NULL)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %s is missing, wanted with shape %s", b->path, name,
+                       wf_shape(&wanted, shape, rank));
+    int32_t have = t->rank, ask = rank;
+    if (have >= 2 && ask >= 2) { /* a kernel of 1 x 1 may be written or left out */
+        while (have > 2 && t->shape[have - 1] == 1) have--;
+        while (ask > 2 && shape[ask - 1] == 1) ask--;
+    }
+    bool same = have == ask;
+    for (int32_t i = 0; same && i < have; i++) same = t->shape[i] == shape[i];
+    if (!same)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %s is %s, wanted %s", b->path, name,
+                       wf_shape(&found, t->shape, t->rank), wf_shape(&wanted, shape, rank));
+    if (!is_float(t->dtype))
+        return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %s is %s, wanted a floating point type", b->path, name,
+                       wf_dtype_name(t->dtype));
+    b->parameters += (int64_t)t->count;
+    *out = t;
+    return WEFT_OK;
+}
+
+/* A small vector, widened and kept with the model. */
+static weft_status want_vector(wf_binder *b, const float **out, const char *name, int32_t n, weft_error *err)
+{
+    const wf_tensor *t;
+    weft_status st = want(b, &t, name, (int64_t[]){ n }, 1, err);
+    if (st != WEFT_OK) return st;
+    if (*b->kept_count == b->kept_cap) return wf_fail(err, WEFT_E_INTERNAL, "%s: more vectors than tensors", b->path);
+    float *v = wf_alloc(b->alloc, t->count * sizeof *v);
+    if (v == NULL) return wf_nomem(err, t->count * sizeof *v, name);
+    wf_widen_any(v, t->data, t->dtype, t->count);
+    b->kept[(*b->kept_count)++] = v;
+    *out = v;
+    return WEFT_OK;
+}
+
+static weft_status want_layer(wf_binder *b, const wf_layer **out, const char *prefix, const char *name,
+                              const wf_layer *like, bool bias, weft_error *err)
+{
+    char full[NAME];
+    const wf_tensor *t;
+    weft_status st;
+    int64_t shape[4] = { like->out, like->in, like->kernel, like->kernel };
+
+    if ((st = join(full, b, prefix, name, ".weight", err)) != WEFT_OK) return st;
+    if ((st = want(b, &t, full, shape, like->kind == WEFT_LAYER_CONV ? 4 : 2, err)) != WEFT_OK) return st;
+    if (*b->layer_count == b->layer_cap || *b->kept_count == b->kept_cap)
+        return wf_fail(err, WEFT_E_INTERNAL, "%s: more layers than tensors", b->path);
+    wf_layer *l = &b->layers[*b->layer_count];
+    *l = *like;
+    l->weight = t->data;
+    l->dtype = t->dtype;
+    l->component = b->component_id;
+    l->id = (int32_t)*b->layer_count;
+    if (bias) {
+        if ((st = join(full, b, prefix, name, ".bias", err)) != WEFT_OK) return st;
+        if ((st = want_vector(b, &l->bias, full, like->out, err)) != WEFT_OK) return st;
+        if (*b->kept_count == b->kept_cap)
+            return wf_fail(err, WEFT_E_INTERNAL, "%s: more layers than tensors", b->path);
+    }
+    if ((st = join(full, b, prefix, name, "", err)) != WEFT_OK) return st;
+    size_t size = strlen(b->component) + strlen(full) + 2;
+    char *canonical = wf_alloc(b->alloc, size);
+    if (canonical == NULL) return wf_nomem(err, size, full);
+    wf_format(canonical, size, "%s.%s", b->component, full);
+    l->name = canonical;
+    b->kept[(*b->kept_count)++] = canonical;
+    (*b->layer_count)++;
+    *out = l;
+    return WEFT_OK;
+}
+
+weft_status wf_bind_linear(wf_binder *b, const wf_layer **out, const char *prefix, const char *name, int32_t outs,
+                           int32_t ins, bool bias, weft_error *err)
+{
+    wf_layer like = { .kind = WEFT_LAYER_LINEAR, .out = outs, .in = ins, .kernel = 1, .stride = 1 };
+    return want_layer(b, out, prefix, name, &like, bias, err);
+}
+
+weft_status wf_bind_conv(wf_binder *b, const wf_layer **out, const char *prefix, const char *name, int32_t outs,
+                         int32_t ins, int32_t kernel, int32_t stride, weft_error *err)
+{
+    wf_layer like = { .kind = WEFT_LAYER_CONV, .out = outs, .in = ins, .kernel = kernel, .stride = stride,
+                      .pad = kernel / 2 };
+    return want_layer(b, out, prefix, name, &like, true, err);
+}
+
+weft_status wf_bind_norm(wf_binder *b, wf_norm *out, const char *prefix, const char *name, int32_t channels,
+                         int32_t groups, float eps, weft_error *err)
+{
+    char full[NAME];
+    weft_status st;
+    *out = (wf_norm){ .channels = channels, .groups = groups, .eps = eps };
+    if (groups > 0 && channels % groups != 0)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: norm %s.%s has %d channels, which %d groups do not divide", b->path,
+                       prefix, name, channels, groups);
+    if ((st = join(full, b, prefix, name, ".weight", err)) != WEFT_OK) return st;
+    if ((st = want_vector(b, &out->weight, full, channels, err)) != WEFT_OK) return st;
+    if ((st = join(full, b, prefix, name, ".bias", err)) != WEFT_OK) return st;
+    return want_vector(b, &out->bias, full, channels, err);
+}
+
+weft_status wf_bind_table(wf_binder *b, const wf_tensor **out, const char *prefix, const char *name, int32_t rows,
+                          int32_t columns, weft_error *err)
+{
+    char full[NAME];
+    weft_status st = join(full, b, prefix, name, ".weight", err);
+    if (st != WEFT_OK) return st;
+    return want(b, out, full, (int64_t[]){ rows, columns }, 2, err);
+}
+
+wf_layer *wf_bind_last(wf_binder *b)
+{
+    return &b->layers[*b->layer_count - 1];
+}
+
+static bool known_buffer(const char *name)
+{
+    static const char *const endings[] = { "position_ids", "logit_scale" };
+    size_t n = strlen(name);
+    for (size_t i = 0; i < WF_LEN(endings); i++) {
+        size_t m = strlen(endings[i]);
+        if (n >= m && strcmp(name + n - m, endings[i]) == 0) return true;
+    }
+    return false;
+}
+
+weft_status wf_bind_finish(wf_binder *b, weft_error *err)
+{
+    for (size_t i = 0; i < wf_tensors_count(b->file); i++) {
+        const wf_tensor *t = wf_tensors_at(b->file, i);
+        wf_shape_text shape;
+        if (!b->used[i] && !known_buffer(t->name))
+            return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %s %s is unknown to this configuration", b->path, t->name,
+                           wf_shape(&shape, t->shape, t->rank));
+    }
+    return WEFT_OK;
+}

@@ -1,0 +1,303 @@
+/* layer.c - linear layers and convolutions, and the one place that looks at adapters.
+ *
+ *     y = x W^T + b + sum over parts p of  c_p s_p (x A_p^T) B_p^T
+ *
+ * A convolution is the same product over the pixels' neighbourhoods, K = 9 in. Work is cut into tiles of
+ * ROWS x COLS of one layer's output, K into blocks that fit a cache: for each block the weight's tile is
+ * widened from the file's dtype (and put into the order ky, kx, in), the neighbourhoods are gathered, and
+ * OpenBLAS multiplies the two. Small pictures share a widened tile among several samples, but each sample's
+ * product is a call of its own, so that its bits do not depend on its neighbours.
+ *
+ * The low-rank side path reads the stack of all adapters of the layer: one product down to h (rows, R), the
+ * coefficients multiplied into h, one product up, added into the tile. Only the ranks between the first and
+ * the last part with a coefficient take part; where all are zero nothing at all is computed, so an adapter
+ * at weight 0 leaves the base's bits. */
+#include "nets/exec.h"
+#include "tensor/gemm.h"
+
+enum { ROWS = 256, COLS = 320, BLOCK = 1152 };
+
+typedef struct job {
+    wf_exec        *e;
+    const wf_layer *l;
+    const wf_delta *delta;
+    float          *y;
+    float          *h; /* (all rows, R): the side path's middle */
+    const float    *x;
+    wf_grid         in;
+    wf_grid         out;
+    size_t          row_tiles; /* of one sample          */
+    size_t          group;     /* samples in a task      */
+    size_t          groups;
+    size_t          col_tiles;
+    bool            add;
+} job;
+
+static size_t taps(const wf_layer *l) { return (size_t)l->kernel * (size_t)l->kernel; }
+
+/* Input channels in one block of K. */
+static size_t block_channels(const wf_layer *l)
+{
+    size_t c = BLOCK / taps(l);
+    return WF_MIN(c, (size_t)l->in);
+}
+
+static size_t sample_rows(wf_grid g) { return (size_t)g.h * (size_t)g.w; }
+
+wf_grid wf_layer_grid(const wf_layer *l, wf_grid g)
+{
+    wf_grid o = g;
+    if (l->stride == 1) return o;
+    /* Both forms of downsampling: pad 1 all around, or 1 at the bottom and right, kernel 3, stride 2. */
+    int32_t extra = l->asymmetric ? 1 : 2 * l->pad;
+    o.h = (g.h + extra - l->kernel) / l->stride + 1;
+    o.w = (g.w + extra - l->kernel) / l->stride + 1;
+    return o;
+}
+
+/* A plain product needs no gathering: the input's rows are the left factor as they lie. */
+static bool is_plain(const wf_layer *l) { return l->kernel == 1 && l->stride == 1; }
+
+/* tile (rows, taps * nc) = neighbourhoods of output rows [row, row + rows), channels [c, c + nc). */
+static void gather(const job *j, float *tile, size_t sample, size_t row, size_t rows, size_t c, size_t nc)
+{
+    const wf_layer *l = j->l;
+    const float *x = j->x + sample * sample_rows(j->in) * (size_t)l->in + c;
+    size_t width = taps(l) * nc;
+    for (size_t r = 0; r < rows; r++) {
+        int32_t oy = (int32_t)((row + r) / (size_t)j->out.w), ox = (int32_t)((row + r) % (size_t)j->out.w);
+        float *to = tile + r * width;
+        for (int32_t ky = 0; ky < l->kernel; ky++) {
+            int32_t iy = oy * l->stride + ky - l->pad;
+            for (int32_t kx = 0; kx < l->kernel; kx++, to += nc) {
+                int32_t ix = ox * l->stride + kx - l->pad;
+                if (iy < 0 || iy >= j->in.h || ix < 0 || ix >= j->in.w) memset(to, 0, nc * sizeof *to);
+                else memcpy(to, x + ((size_t)iy * (size_t)j->in.w + (size_t)ix) * (size_t)l->in, nc * sizeof *to);
+            }
+        }
+    }
+}
+
+static void widen(const wf_kernels *k, float *dst, const uint8_t *src, wf_dtype type, size_t first, size_t n)
+{
+    const uint8_t *s = src + first * (size_t)(wf_dtype_bits(type) / 8);
+    if (type == WF_F16) k->widen_f16(dst, s, n);
+    else if (type == WF_BF16) k->widen_bf16(dst, s, n);
+    else if (type == WF_F32) memcpy(dst, s, n * sizeof *dst);
+    else wf_widen_any(dst, s, type, n);
+}
+
+/* tile (cols, taps * nc) = weight rows [col, col + cols), channels [c, c + nc), from the file's order
+ * (out, in, ky, kx) into (out, ky, kx, in). line holds taps * nc floats. */
+static void load_weight(const wf_kernels *k, const wf_layer *l, float *tile, float *line, size_t col, size_t cols,
+                        size_t c, size_t nc)
+{
+    size_t t = taps(l), ins = (size_t)l->in;
+    for (size_t o = 0; o < cols; o++) {
+        float *to = tile + o * t * nc;
+        size_t first = ((col + o) * ins + c) * t;
+        if (t == 1) {
+            widen(k, to, l->weight, l->dtype, first, nc);
+            continue;
+        }
+        widen(k, line, l->weight, l->dtype, first, t * nc);
+        for (size_t i = 0; i < nc; i++)
+            for (size_t q = 0; q < t; q++) to[q * nc + i] = line[i * t + q];
+    }
+}
+
+/* The same from a float32 matrix (rows, K) that is in the order (ky, kx, in) already. */
+static void load_ordered(const wf_layer *l, float *tile, const float *m, size_t row, size_t rows, size_t c, size_t nc)
+{
+    size_t t = taps(l), ins = (size_t)l->in;
+    for (size_t o = 0; o < rows; o++)
+        for (size_t q = 0; q < t; q++)
+            memcpy(tile + (o * t + q) * nc, m + ((row + o) * t + q) * ins + c, nc * sizeof *tile);
+}
+
+/* Ranks [*lo, *hi) of the stack that have a coefficient in this branch. */
+static void live_ranks(const job *j, size_t branch, size_t *lo, size_t *hi)
+{
+    const wf_stack *s = j->delta->stack;
+    const float *c = j->e->cells + branch * j->e->slots + j->delta->slot;
+    size_t at = 0;
+    *lo = *hi = 0;
+    for (int32_t p = 0; p < s->parts; p++) {
+        size_t next = at + (size_t)s->part_rank[p];
+        if (c[p] != 0.0f) {
+            if (*hi == 0) *lo = at;
+            *hi = next;
+        }
+        at = next;
+    }
+}
+
+static size_t branch_of(const wf_exec *e, size_t sample) { return e->branch != NULL ? (size_t)e->branch[sample] : 0; }
+
+/* Floats of a worker's scratch: gathered rows, a weight tile, one line. */
+static size_t scratch_floats(const wf_layer *l, size_t rank)
+{
+    size_t width = taps(l) * block_channels(l);
+    size_t gathered = is_plain(l) ? 0 : (size_t)ROWS * width;
+    size_t cols = WF_MAX((size_t)WF_MIN(l->out, COLS), rank);
+    return gathered + cols * width + width;
+}
+
+/* h[rows of a tile] = x A^T, then times the coefficients: a task is one row tile of one sample. */
+static void down_task(void *user, size_t task, int32_t worker)
+{
+    const job *j = user;
+    const wf_layer *l = j->l;
+    const wf_stack *s = j->delta->stack;
+    size_t sample = task / j->row_tiles, row = (task % j->row_tiles) * ROWS;
+    size_t all = sample_rows(j->out), rows = WF_MIN((size_t)ROWS, all - row), R = (size_t)s->rank;
+    size_t lo, hi, t = taps(l), ins = (size_t)l->in;
+
+    live_ranks(j, branch_of(j->e, sample), &lo, &hi);
+    if (lo == hi) return;
+    float *h = j->h + (sample * all + row) * R + lo;
+    if (is_plain(l)) {
+        wf_gemm_nt(h, R, j->x + (sample * all + row) * ins, ins, s->down + lo * ins, ins, rows, hi - lo, ins, 0.0f);
+    } else {
+        float *tile = (float *)(void *)j->e->scratch[worker];
+        float *a = tile + (size_t)ROWS * t * block_channels(l);
+        for (size_t c = 0; c < ins; c += block_channels(l)) {
+            size_t nc = WF_MIN(block_channels(l), ins - c);
+            gather(j, tile, sample, row, rows, c, nc);
+            load_ordered(l, a, s->down, lo, hi - lo, c, nc);
+            wf_gemm_nt(h, R, tile, t * nc, a, t * nc, rows, hi - lo, t * nc, c == 0 ? 0.0f : 1.0f);
+        }
+    }
+    const float *coefficient = j->e->cells + branch_of(j->e, sample) * j->e->slots + j->delta->slot;
+    for (size_t r = 0; r < rows; r++) {
+        size_t at = 0;
+        for (int32_t p = 0; p < s->parts; p++) {
+            float c = coefficient[p] * s->part_scale[p];
+            for (size_t k = 0; k < (size_t)s->part_rank[p]; k++, at++)
+                if (at >= lo && at < hi) h[r * R + at - lo] *= c;
+        }
+    }
+}
+
+/* One tile of the output for a group of samples. */
+static void tile_task(void *user, size_t task, int32_t worker)
+{
+    const job *j = user;
+    const wf_layer *l = j->l;
+    size_t t = taps(l), ins = (size_t)l->in, outs = (size_t)l->out, all = sample_rows(j->out);
+    size_t col = (task % j->col_tiles) * COLS, cols = WF_MIN((size_t)COLS, outs - col);
+    size_t row = (task / j->col_tiles % j->row_tiles) * ROWS, rows = WF_MIN((size_t)ROWS, all - row);
+    size_t first = task / j->col_tiles / j->row_tiles * j->group;
+    size_t last = WF_MIN(first + j->group, (size_t)j->in.n), channels = block_channels(l);
+    const float *direct = NULL; /* a matrix (out, K) that can be multiplied as it lies */
+    float *gathered = (float *)(void *)j->e->scratch[worker];
+    float *tile = gathered + (is_plain(l) ? 0 : (size_t)ROWS * t * channels);
+    float *line = tile + cols * t * channels;
+
+    if (j->delta != NULL && j->delta->merged != NULL && t == 1) direct = j->delta->merged;
+    for (size_t n = first; n < last; n++) /* bias first: every block then adds */
+        for (size_t r = 0; r < rows; r++) {
+            float *y = j->y + (n * all + row + r) * outs + col;
+            if (!j->add) {
+                if (l->bias != NULL) memcpy(y, l->bias + col, cols * sizeof *y);
+                else memset(y, 0, cols * sizeof *y);
+            } else if (l->bias != NULL) {
+                j->e->k->add(y, l->bias + col, cols);
+            }
+        }
+    for (size_t c = 0; c < ins; c += channels) {
+        size_t nc = WF_MIN(channels, ins - c), K = t * nc;
+        const float *w = tile;
+        size_t ldw = K;
+        if (direct != NULL) {
+            w = direct + col * ins + c;
+            ldw = ins;
+        } else if (j->delta != NULL && j->delta->merged != NULL) {
+            load_ordered(l, tile, j->delta->merged, col, cols, c, nc);
+        } else {
+            load_weight(j->e->k, l, tile, line, col, cols, c, nc);
+        }
+        for (size_t n = first; n < last; n++) {
+            const float *x = j->x + (n * all + row) * ins + c;
+            size_t ldx = ins;
+            if (!is_plain(l)) {
+                gather(j, gathered, n, row, rows, c, nc);
+                x = gathered;
+                ldx = K;
+            }
+            wf_gemm_nt(j->y + (n * all + row) * outs + col, outs, x, ldx, w, ldw, rows, cols, K, 1.0f);
+        }
+    }
+    if (j->h == NULL) return;
+    for (size_t n = first; n < last; n++) {
+        size_t lo, hi, R = (size_t)j->delta->stack->rank;
+        live_ranks(j, branch_of(j->e, n), &lo, &hi);
+        if (lo == hi) continue;
+        wf_gemm_nn(j->y + (n * all + row) * outs + col, outs, j->h + (n * all + row) * R + lo, R,
+                   j->delta->stack->up + lo * outs + col, outs, rows, cols, hi - lo, 1.0f);
+    }
+}
+
+static bool any_live(const job *j)
+{
+    size_t lo = 0, hi = 0;
+    for (size_t n = 0; n < (size_t)j->in.n && lo == hi; n++) live_ranks(j, branch_of(j->e, n), &lo, &hi);
+    return lo != hi;
+}
+
+void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add)
+{
+    job j = { .e = e, .l = l, .y = y, .x = x, .in = g, .out = wf_layer_grid(l, g), .add = add };
+    size_t rows = sample_rows(j.out), K = taps(l) * (size_t)l->in, mark = wf_arena_mark(&e->arena);
+
+    if (e->deltas != NULL && (e->deltas[l->id].stack != NULL || e->deltas[l->id].merged != NULL))
+        j.delta = &e->deltas[l->id];
+    size_t rank = j.delta != NULL && j.delta->merged == NULL ? (size_t)j.delta->stack->rank : 0;
+    if (rank > 0) j.h = wf_take(e, (size_t)g.n * rows, rank);
+
+    if (e->dry) {
+        double all = (double)g.n * (double)rows;
+        size_t need = scratch_floats(l, rank) * sizeof(float);
+        e->scratch_need = WF_MAX(e->scratch_need, need);
+        e->flops += 2.0 * all * (double)K * l->out;
+        e->side_flops += 2.0 * all * (double)rank * ((double)K + l->out);
+    } else if (!e->stopped) {
+        e->stopped = e->stop != NULL && e->stop(e->stop_user);
+        j.row_tiles = (rows + ROWS - 1) / ROWS;
+        j.group = rows >= ROWS ? 1 : ROWS / rows; /* small pictures share the widened weights */
+        j.groups = ((size_t)g.n + j.group - 1) / j.group;
+        j.col_tiles = ((size_t)l->out + COLS - 1) / COLS;
+        if (rank > 0 && !any_live(&j)) j.h = NULL;
+        if (j.h != NULL) wf_pool_run(e->pool, (size_t)g.n * j.row_tiles, down_task, &j);
+        wf_pool_run(e->pool, j.groups * j.row_tiles * j.col_tiles, tile_task, &j);
+    }
+    wf_arena_release(&e->arena, mark);
+}
+
+void wf_layer_merge(float *dst, const wf_kernels *k, const wf_layer *l, const wf_stack *stack, const float *cells)
+{
+    size_t t = taps(l), ins = (size_t)l->in, outs = (size_t)l->out, K = t * ins;
+
+    for (size_t o = 0; o < outs; o++) {
+        float *row = dst + o * K;
+        if (t == 1) widen(k, row, l->weight, l->dtype, o * K, K);
+        for (size_t c = 0; c < ins && t > 1; c++) {
+            float patch[9]; /* one channel's kernel, from (in, ky, kx) to (ky, kx, in) */
+            widen(k, patch, l->weight, l->dtype, o * K + c * t, t);
+            for (size_t q = 0; q < t; q++) row[q * ins + c] = patch[q];
+        }
+        for (size_t p = 0, at = 0; p < (size_t)stack->parts; at += (size_t)stack->part_rank[p++]) {
+            float c = cells[p] * stack->part_scale[p];
+            for (size_t q = at; q < at + (size_t)stack->part_rank[p] && c != 0.0f; q++) {
+                const float *down = stack->down + q * K;
+                float s = c * stack->up[q * outs + o];
+                for (size_t i = 0; i < K; i++) row[i] += s * down[i];
+            }
+        }
+    }
+}
+
+float *wf_take(wf_exec *e, size_t rows, size_t columns)
+{
+    return wf_arena_take(&e->arena, rows, columns * sizeof(float));
+}

@@ -1,0 +1,446 @@
+/* unet.c - noise in, noise out: down, through the middle, up again over the skip connections.
+ *
+ * The building half walks the configuration in the order in which the running half executes, so layer ids
+ * are the order of execution. Running keeps one buffer per skip connection and one for the way up; every
+ * other buffer lives for a block and is given back to the arena. */
+#include "nets/unet.h"
+#include "weft/model.h"
+
+typedef struct resnet {
+    wf_norm         norm1, norm2;
+    const wf_layer *conv1, *conv2, *time, *shortcut; /* shortcut NULL where in = out */
+    int32_t         in, out;
+} resnet;
+
+typedef struct attention {
+    const wf_layer *q, *k, *v, *out;
+    int32_t         heads;
+} attention;
+
+typedef struct block {
+    wf_norm         norm1, norm2, norm3;
+    attention       self, cross;
+    const wf_layer *ff_in, *ff_out;
+} block;
+
+typedef struct transformer {
+    wf_norm         norm;
+    const wf_layer *proj_in, *proj_out;
+    block          *blocks;
+    int32_t         depth;
+    int32_t         channels;
+} transformer;
+
+typedef struct stage {
+    resnet         *resnets;
+    transformer    *transformers; /* [count], or NULL without attention */
+    const wf_layer *resample;     /* NULL at the last level             */
+    int32_t         count;
+} stage;
+
+struct wf_unet {
+    wf_unet_config  c;
+    const wf_layer *conv_in, *conv_out, *time1, *time2, *add1, *add2;
+    wf_norm         norm_out;
+    stage           down[WF_LEVELS], mid, up[WF_LEVELS];
+};
+
+/* ---- building ------------------------------------------------------------------------------------- */
+
+#define TRY(call) do { weft_status st_ = (call); if (st_ != WEFT_OK) return st_; } while (0)
+
+typedef struct name { char s[128]; } name;
+
+static name join(const char *a, const char *b)
+{
+    name n;
+    wf_format(n.s, sizeof n.s, "%s.%s", a, b);
+    return n;
+}
+
+static name numbered(const char *a, const char *b, int32_t i)
+{
+    name n;
+    wf_format(n.s, sizeof n.s, "%s.%s.%d", a, b, i);
+    return n;
+}
+
+static weft_status build_resnet(wf_binder *b, const wf_unet_config *c, resnet *r, name at, int32_t in, int32_t out,
+                                weft_error *err)
+{
+    const char *p = at.s;
+    r->in = in;
+    r->out = out;
+    TRY(wf_bind_norm(b, &r->norm1, p, "norm1", in, c->groups, c->eps, err));
+    TRY(wf_bind_conv(b, &r->conv1, p, "conv1", out, in, 3, 1, err));
+    TRY(wf_bind_linear(b, &r->time, p, "time_emb_proj", out, 4 * c->channels[0], true, err));
+    TRY(wf_bind_norm(b, &r->norm2, p, "norm2", out, c->groups, c->eps, err));
+    TRY(wf_bind_conv(b, &r->conv2, p, "conv2", out, out, 3, 1, err));
+    if (in != out) TRY(wf_bind_conv(b, &r->shortcut, p, "conv_shortcut", out, in, 1, 1, err));
+    return WEFT_OK;
+}
+
+static weft_status build_attention(wf_binder *b, attention *a, name at, int32_t channels, int32_t context,
+                                   int32_t heads, weft_error *err)
+{
+    const char *p = at.s;
+    a->heads = heads;
+    TRY(wf_bind_linear(b, &a->q, p, "to_q", channels, channels, false, err));
+    wf_bind_last(b)->attention = true;
+    TRY(wf_bind_linear(b, &a->k, p, "to_k", channels, context, false, err));
+    wf_bind_last(b)->attention = true;
+    TRY(wf_bind_linear(b, &a->v, p, "to_v", channels, context, false, err));
+    wf_bind_last(b)->attention = true;
+    TRY(wf_bind_linear(b, &a->out, p, "to_out.0", channels, channels, true, err));
+    wf_bind_last(b)->attention = true;
+    return WEFT_OK;
+}
+
+static weft_status build_block(wf_binder *b, block *k, name at, int32_t channels, int32_t context, int32_t heads,
+                               weft_error *err)
+{
+    const char *p = at.s;
+    TRY(wf_bind_norm(b, &k->norm1, p, "norm1", channels, 0, 1e-5f, err));
+    TRY(build_attention(b, &k->self, join(p, "attn1"), channels, channels, heads, err));
+    TRY(wf_bind_norm(b, &k->norm2, p, "norm2", channels, 0, 1e-5f, err));
+    TRY(build_attention(b, &k->cross, join(p, "attn2"), channels, context, heads, err));
+    TRY(wf_bind_norm(b, &k->norm3, p, "norm3", channels, 0, 1e-5f, err));
+    TRY(wf_bind_linear(b, &k->ff_in, p, "ff.net.0.proj", 8 * channels, channels, true, err));
+    TRY(wf_bind_linear(b, &k->ff_out, p, "ff.net.2", channels, 4 * channels, true, err));
+    return WEFT_OK;
+}
+
+static weft_status build_projection(wf_binder *b, const wf_unet_config *c, const wf_layer **out, const char *prefix,
+                                    const char *what, int32_t channels, weft_error *err)
+{
+    return c->linear_projection ? wf_bind_linear(b, out, prefix, what, channels, channels, true, err)
+                                : wf_bind_conv(b, out, prefix, what, channels, channels, 1, 1, err);
+}
+
+static weft_status build_transformer(wf_binder *b, const wf_unet_config *c, transformer *t, name at, int32_t level,
+                                     weft_error *err)
+{
+    int32_t channels = c->channels[level];
+    t->channels = channels;
+    if (c->heads[level] < 1 || channels % c->heads[level] != 0)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %d heads do not divide the %d channels of %s", b->path,
+                       c->heads[level], channels, at.s);
+    t->blocks = wf_zalloc(b->alloc, (size_t)c->depth[level], sizeof *t->blocks);
+    if (t->blocks == NULL) return wf_nomem(err, (size_t)c->depth[level] * sizeof *t->blocks, at.s);
+    t->depth = c->depth[level];
+    TRY(wf_bind_norm(b, &t->norm, at.s, "norm", channels, c->groups, 1e-6f, err));
+    TRY(build_projection(b, c, &t->proj_in, at.s, "proj_in", channels, err));
+    for (int32_t i = 0; i < t->depth; i++)
+        TRY(build_block(b, &t->blocks[i], numbered(at.s, "transformer_blocks", i), channels, c->cross_dim[level],
+                        c->heads[level], err));
+    return build_projection(b, c, &t->proj_out, at.s, "proj_out", channels, err);
+}
+
+/* A level: `count` resnets of widths in[j] -> out, with a transformer after each where attention is. */
+static weft_status build_stage(wf_binder *b, const wf_unet_config *c, stage *s, name at, int32_t count,
+                               const int32_t *in, int32_t out, int32_t level, bool attends, const char *resample,
+                               int32_t stride, weft_error *err)
+{
+    s->resnets = wf_zalloc(b->alloc, (size_t)count, sizeof *s->resnets);
+    if (s->resnets == NULL) return wf_nomem(err, (size_t)count * sizeof *s->resnets, at.s);
+    s->count = count;
+    if (attends) {
+        s->transformers = wf_zalloc(b->alloc, (size_t)count, sizeof *s->transformers);
+        if (s->transformers == NULL) return wf_nomem(err, (size_t)count * sizeof *s->transformers, at.s);
+    }
+    for (int32_t j = 0; j < count; j++) {
+        TRY(build_resnet(b, c, &s->resnets[j], numbered(at.s, "resnets", j), in[j], out, err));
+        if (attends) TRY(build_transformer(b, c, &s->transformers[j], numbered(at.s, "attentions", j), level, err));
+    }
+    if (resample != NULL) TRY(wf_bind_conv(b, &s->resample, at.s, resample, out, out, 3, stride, err));
+    return WEFT_OK;
+}
+
+/* The middle: resnet, then (transformer, resnet). */
+static weft_status build_mid(wf_binder *b, const wf_unet_config *c, stage *s, weft_error *err)
+{
+    int32_t level = c->levels - 1, channels = c->channels[level];
+    s->resnets = wf_zalloc(b->alloc, 2, sizeof *s->resnets);
+    s->transformers = c->mid_attention ? wf_zalloc(b->alloc, 1, sizeof *s->transformers) : NULL;
+    if (s->resnets == NULL || (c->mid_attention && s->transformers == NULL))
+        return wf_nomem(err, 2 * sizeof *s->resnets, "mid_block");
+    s->count = 1; /* transformers */
+    TRY(build_resnet(b, c, &s->resnets[0], join("mid_block", "resnets.0"), channels, channels, err));
+    if (c->mid_attention)
+        TRY(build_transformer(b, c, &s->transformers[0], join("mid_block", "attentions.0"), level, err));
+    return build_resnet(b, c, &s->resnets[1], join("mid_block", "resnets.1"), channels, channels, err);
+}
+
+static weft_status build(wf_unet *u, wf_binder *b, weft_error *err)
+{
+    const wf_unet_config *c = &u->c;
+    int32_t skips[WF_LEVELS * 32], count = 0, last = c->levels - 1, wide = 4 * c->channels[0];
+    name at;
+
+    TRY(wf_bind_linear(b, &u->time1, "time_embedding", "linear_1", wide, c->channels[0], true, err));
+    TRY(wf_bind_linear(b, &u->time2, "time_embedding", "linear_2", wide, wide, true, err));
+    if (c->text_time) {
+        TRY(wf_bind_linear(b, &u->add1, "add_embedding", "linear_1", wide, c->added_dim, true, err));
+        TRY(wf_bind_linear(b, &u->add2, "add_embedding", "linear_2", wide, wide, true, err));
+    }
+    TRY(wf_bind_conv(b, &u->conv_in, "", "conv_in", c->channels[0], c->in_channels, 3, 1, err));
+    skips[count++] = c->channels[0];
+    for (int32_t i = 0; i <= last; i++) {
+        int32_t in[32];
+        for (int32_t j = 0; j < c->layers[i]; j++) {
+            in[j] = j > 0 ? c->channels[i] : c->channels[i > 0 ? i - 1 : 0];
+            skips[count++] = c->channels[i];
+        }
+        wf_format(at.s, sizeof at.s, "down_blocks.%d", i);
+        TRY(build_stage(b, c, &u->down[i], at, c->layers[i], in, c->channels[i], i, c->down_attention[i],
+                        i < last ? "downsamplers.0.conv" : NULL, 2, err));
+        if (i < last) skips[count++] = c->channels[i];
+    }
+    if (c->has_mid) TRY(build_mid(b, c, &u->mid, err));
+    int32_t below = c->channels[last];
+    for (int32_t i = 0; i <= last; i++) {
+        int32_t level = last - i, in[33];
+        for (int32_t j = 0; j <= c->layers[level]; j++)
+            in[j] = (j > 0 ? c->channels[level] : below) + skips[--count];
+        wf_format(at.s, sizeof at.s, "up_blocks.%d", i);
+        TRY(build_stage(b, c, &u->up[i], at, c->layers[level] + 1, in, c->channels[level], level, c->up_attention[i],
+                        i < last ? "upsamplers.0.conv" : NULL, 1, err));
+        below = c->channels[level];
+    }
+    TRY(wf_bind_norm(b, &u->norm_out, "", "conv_norm_out", c->channels[0], c->groups, c->eps, err));
+    return wf_bind_conv(b, &u->conv_out, "", "conv_out", c->out_channels, c->channels[0], 3, 1, err);
+}
+
+weft_status wf_unet_build(const wf_unet_config *config, wf_binder *b, wf_unet **out, weft_error *err)
+{
+    *out = NULL;
+    wf_unet *u = wf_zalloc(b->alloc, 1, sizeof *u);
+    if (u == NULL) return wf_nomem(err, sizeof *u, "the UNet");
+    u->c = *config;
+    weft_status st = build(u, b, err);
+    if (st == WEFT_OK) st = wf_bind_finish(b, err);
+    if (st == WEFT_OK) *out = u;
+    else wf_unet_free(u, b->alloc);
+    return st;
+}
+
+static void free_stage(stage *s, const weft_allocator *alloc)
+{
+    for (int32_t j = 0; s->transformers != NULL && j < s->count; j++) wf_free(alloc, s->transformers[j].blocks);
+    wf_free(alloc, s->transformers);
+    wf_free(alloc, s->resnets);
+}
+
+void wf_unet_free(wf_unet *u, const weft_allocator *alloc)
+{
+    if (u == NULL) return;
+    for (int32_t i = 0; i < WF_LEVELS; i++) {
+        free_stage(&u->down[i], alloc);
+        free_stage(&u->up[i], alloc);
+    }
+    free_stage(&u->mid, alloc);
+    wf_free(alloc, u);
+}
+
+/* ---- running -------------------------------------------------------------------------------------- */
+
+static wf_grid rows_grid(int32_t n, int32_t rows) { return (wf_grid){ n, rows, 1 }; }
+
+/* y = shortcut(x) + conv2(act(norm2(conv1(act(norm1 x)) + time))); y may be x where there is no shortcut. */
+static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, const float *x, const float *temb,
+                       wf_grid g)
+{
+    size_t mark = wf_arena_mark(&e->arena);
+    float *t = wf_take(e, (size_t)g.n, (size_t)r->out);
+    float *h = wf_take(e, wf_rows(g), (size_t)r->out);
+    size_t inner = wf_arena_mark(&e->arena);
+    float *a = wf_take(e, wf_rows(g), (size_t)r->in);
+
+    wf_group_norm(e, &r->norm1, a, x, g, u->c.act);
+    wf_layer_apply(e, r->conv1, h, a, g, false);
+    wf_arena_release(&e->arena, inner);
+    wf_layer_apply(e, r->time, t, temb, rows_grid(g.n, 1), false);
+    wf_add_per_sample(e, h, t, g, (size_t)r->out);
+    wf_group_norm(e, &r->norm2, h, h, g, u->c.act);
+    if (r->shortcut != NULL) wf_layer_apply(e, r->shortcut, y, x, g, false);
+    else wf_copy(e, y, x, wf_rows(g) * (size_t)r->out);
+    wf_layer_apply(e, r->conv2, y, h, g, true);
+    wf_arena_release(&e->arena, mark);
+}
+
+/* x += out(attend(q(t), k(c), v(c))) where t = norm(x) and c = t or the text. */
+static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, float *x, wf_grid g, const float *text,
+                          int32_t tokens)
+{
+    int32_t channels = a->q->out, lq = g.h * g.w, lk = text != NULL ? tokens : lq;
+    size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g);
+    float *t = wf_take(e, rows, (size_t)channels);
+    float *q = wf_take(e, rows, (size_t)channels);
+    float *k = wf_take(e, (size_t)g.n * (size_t)lk, (size_t)channels);
+    float *v = wf_take(e, (size_t)g.n * (size_t)lk, (size_t)channels);
+    const float *source = text != NULL ? text : t;
+
+    wf_layer_norm(e, norm, t, x, rows);
+    wf_layer_apply(e, a->q, q, t, rows_grid(g.n, lq), false);
+    wf_layer_apply(e, a->k, k, source, rows_grid(g.n, lk), false);
+    wf_layer_apply(e, a->v, v, source, rows_grid(g.n, lk), false);
+    wf_attend(e, t, q, k, v, g.n, a->heads, channels / a->heads, lq, lk, false);
+    wf_layer_apply(e, a->out, x, t, rows_grid(g.n, lq), true);
+    wf_arena_release(&e->arena, mark);
+}
+
+static void run_feed_forward(wf_exec *e, const block *k, float *x, wf_grid g, int32_t channels)
+{
+    size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g), c = (size_t)channels;
+    wf_grid r = rows_grid(g.n, g.h * g.w);
+    float *t = wf_take(e, rows, 4 * c);
+    float *wide = wf_take(e, rows, 8 * c);
+
+    wf_layer_norm(e, &k->norm3, t, x, rows);
+    wf_layer_apply(e, k->ff_in, wide, t, r, false);
+    wf_geglu(e, t, wide, rows, 4 * c);
+    wf_layer_apply(e, k->ff_out, x, t, r, true);
+    wf_arena_release(&e->arena, mark);
+}
+
+/* x += proj_out(blocks(proj_in(norm x))) */
+static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid g, const float *text, int32_t tokens)
+{
+    size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g), c = (size_t)t->channels;
+    float *h = wf_take(e, rows, c);
+    size_t inner = wf_arena_mark(&e->arena);
+    float *n = wf_take(e, rows, c);
+
+    wf_group_norm(e, &t->norm, n, x, g, WF_ACT_NONE);
+    wf_layer_apply(e, t->proj_in, h, n, g, false);
+    wf_arena_release(&e->arena, inner);
+    for (int32_t i = 0; i < t->depth; i++) {
+        const block *k = &t->blocks[i];
+        run_attention(e, &k->self, &k->norm1, h, g, NULL, 0);
+        run_attention(e, &k->cross, &k->norm2, h, g, text, tokens);
+        run_feed_forward(e, k, h, g, t->channels);
+    }
+    wf_layer_apply(e, t->proj_out, x, h, g, true);
+    wf_arena_release(&e->arena, mark);
+}
+
+/* act(time embedding + added conditioning), as every resnet wants it: (n, 4 channels[0]) */
+static float *embed_time(const wf_unet *u, wf_exec *e, const wf_unet_input *in)
+{
+    const wf_unet_config *c = &u->c;
+    size_t n = (size_t)in->grid.n, wide = 4 * (size_t)c->channels[0], pooled = (size_t)c->pooled_dim;
+    wf_grid g = rows_grid(in->grid.n, 1);
+    float *temb = wf_take(e, n, wide);
+    size_t mark = wf_arena_mark(&e->arena);
+    float *sinusoid = wf_take(e, n, (size_t)c->channels[0]);
+    float *hidden = wf_take(e, n, wide);
+
+    wf_sinusoid(e, sinusoid, in->timestep, n, c->channels[0], c->flip_sin_to_cos, c->freq_shift);
+    wf_layer_apply(e, u->time1, hidden, sinusoid, g, false);
+    wf_activate(e, c->act, hidden, hidden, n, wide);
+    wf_layer_apply(e, u->time2, temb, hidden, g, false);
+    if (c->text_time) {
+        size_t ids = (size_t)c->time_ids, dim = (size_t)c->time_id_dim, width = (size_t)c->added_dim;
+        float *added = wf_take(e, n, width);
+        float *angles = wf_take(e, n * ids, dim);
+        wf_sinusoid(e, angles, in->time_ids, n * ids, c->time_id_dim, c->flip_sin_to_cos, c->freq_shift);
+        for (size_t s = 0; s < n && !e->dry && !e->stopped; s++) {
+            memcpy(added + s * width, in->pooled[s], pooled * sizeof *added);
+            memcpy(added + s * width + pooled, angles + s * ids * dim, ids * dim * sizeof *added);
+        }
+        wf_layer_apply(e, u->add1, hidden, added, g, false);
+        wf_activate(e, WF_ACT_SILU, hidden, hidden, n, wide);
+        wf_layer_apply(e, u->add2, temb, hidden, g, true);
+    }
+    wf_activate(e, c->act, temb, temb, n, wide);
+    wf_arena_release(&e->arena, mark);
+    return temb;
+}
+
+typedef struct skip { float *x; wf_grid g; int32_t channels; } skip;
+
+/* Floats of the buffer that carries the picture up again: its largest form over all levels. */
+static size_t largest(const wf_unet *u, const skip *skips, int32_t count)
+{
+    size_t most = 0;
+    int32_t widest = 0;
+    for (int32_t i = 0; i < u->c.levels; i++) widest = WF_MAX(widest, u->c.channels[i]);
+    for (int32_t i = 0; i < count; i++) { /* at a skip's grid, with its own width or the width from below */
+        int32_t wide = skips[i].channels, below = i + 1 < count ? skips[i + 1].channels : widest;
+        most = WF_MAX(most, wf_rows(skips[i].g) * (size_t)WF_MAX(wide, below));
+    }
+    return most;
+}
+
+void wf_unet_forward(const wf_unet *u, wf_exec *e, float *out, const wf_unet_input *in)
+{
+    const wf_unet_config *c = &u->c;
+    size_t start = wf_arena_mark(&e->arena);
+    skip skips[WF_LEVELS * 32];
+    int32_t count = 0, last = c->levels - 1;
+    wf_grid g = in->grid;
+
+    /* conditioning of all samples, one after the other */
+    size_t width = (size_t)in->tokens * (size_t)c->cross_dim[0];
+    float *text = wf_take(e, (size_t)g.n, width);
+    for (int32_t s = 0; s < g.n && !e->dry; s++) memcpy(text + (size_t)s * width, in->text[s], width * sizeof *text);
+    float *temb = embed_time(u, e, in);
+
+    float *rows = wf_take(e, wf_rows(g), (size_t)c->in_channels);
+    wf_to_rows(e, rows, in->latent, g, (size_t)c->in_channels);
+    float *h = wf_take(e, wf_rows(g), (size_t)c->channels[0]);
+    wf_layer_apply(e, u->conv_in, h, rows, g, false);
+    skips[count++] = (skip){ h, g, c->channels[0] };
+
+    for (int32_t i = 0; i <= last; i++) {
+        const stage *s = &u->down[i];
+        for (int32_t j = 0; j < s->count; j++) {
+            float *y = wf_take(e, wf_rows(g), (size_t)c->channels[i]);
+            run_resnet(u, e, &s->resnets[j], y, h, temb, g);
+            if (s->transformers != NULL) run_transformer(e, &s->transformers[j], y, g, text, in->tokens);
+            skips[count++] = (skip){ h = y, g, c->channels[i] };
+        }
+        if (s->resample != NULL) {
+            wf_grid half = wf_layer_grid(s->resample, g);
+            float *y = wf_take(e, wf_rows(half), (size_t)c->channels[i]);
+            wf_layer_apply(e, s->resample, y, h, g, false);
+            skips[count++] = (skip){ h = y, g = half, c->channels[i] };
+        }
+    }
+
+    float *carry = wf_take(e, largest(u, skips, count), 1);
+    int32_t wide = c->channels[last];
+    wf_copy(e, carry, h, wf_rows(g) * (size_t)wide);
+    if (c->has_mid) {
+        run_resnet(u, e, &u->mid.resnets[0], carry, carry, temb, g);
+        if (c->mid_attention) run_transformer(e, &u->mid.transformers[0], carry, g, text, in->tokens);
+        run_resnet(u, e, &u->mid.resnets[1], carry, carry, temb, g);
+    }
+    for (int32_t i = 0; i <= last; i++) {
+        const stage *s = &u->up[i];
+        for (int32_t j = 0; j < s->count; j++) {
+            const skip *k = &skips[--count];
+            size_t mark = wf_arena_mark(&e->arena);
+            float *both = wf_take(e, wf_rows(g), (size_t)(wide + k->channels));
+            wf_concat(e, both, carry, (size_t)wide, k->x, (size_t)k->channels, wf_rows(g));
+            run_resnet(u, e, &s->resnets[j], carry, both, temb, g);
+            wf_arena_release(&e->arena, mark);
+            wide = s->resnets[j].out;
+            if (s->transformers != NULL) run_transformer(e, &s->transformers[j], carry, g, text, in->tokens);
+        }
+        if (s->resample != NULL) {
+            wf_grid up = skips[count - 1].g; /* the next skip's size: twice ours, or one less where that was odd */
+            size_t mark = wf_arena_mark(&e->arena);
+            float *large = wf_take(e, wf_rows(up), (size_t)wide);
+            wf_upsample(e, large, up, carry, g, (size_t)wide);
+            wf_layer_apply(e, s->resample, carry, large, up, false);
+            wf_arena_release(&e->arena, mark);
+            g = up;
+        }
+    }
+    wf_group_norm(e, &u->norm_out, carry, carry, g, c->act);
+    float *y = wf_take(e, wf_rows(g), (size_t)c->out_channels);
+    wf_layer_apply(e, u->conv_out, y, carry, g, false);
+    wf_from_rows(e, out, y, g, (size_t)c->out_channels);
+    wf_arena_release(&e->arena, start);
+}

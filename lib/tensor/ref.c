@@ -1,0 +1,86 @@
+/* ref.c - every kernel as its formula, for reading, for other processors, and to judge the fast ones. */
+#include <math.h>
+
+#include "io/io.h"
+#include "tensor/kernels.h"
+
+static void widen_f16(float *dst, const void *src, size_t n)
+{
+    wf_widen_any(dst, src, WF_F16, n);
+}
+
+static void widen_bf16(float *dst, const void *src, size_t n)
+{
+    wf_widen_any(dst, src, WF_BF16, n);
+}
+
+static void silu(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] = x[i] / (1.0f + expf(-x[i]));
+}
+
+static float gelu1(float x)
+{
+    return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+}
+
+static void gelu(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] = gelu1(x[i]);
+}
+
+static void quick_gelu(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] = x[i] / (1.0f + expf(-1.702f * x[i]));
+}
+
+static void geglu(float *y, const float *value, const float *gate, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] = value[i] * gelu1(gate[i]);
+}
+
+static void affine(float *y, const float *x, const float *a, const float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] = x[i] * a[i] + b[i];
+}
+
+static void layer_norm(float *y, const float *x, const float *w, const float *b, float eps, size_t n)
+{
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) sum += x[i];
+    double mean = sum / (double)n;
+    for (size_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
+    double inverse = 1.0 / sqrt(squares / (double)n + eps);
+    for (size_t i = 0; i < n; i++) y[i] = (float)((x[i] - mean) * inverse) * w[i] + b[i];
+}
+
+static float exp_sum(float *s, float scale, float top, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        s[i] = expf(scale * s[i] - top);
+        sum += s[i];
+    }
+    return (float)sum;
+}
+
+static float max(const float *s, size_t n)
+{
+    float m = -INFINITY;
+    for (size_t i = 0; i < n; i++) m = s[i] > m ? s[i] : m;
+    return m;
+}
+
+static void scale(float *y, float a, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] *= a;
+}
+
+static void add(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] += x[i];
+}
+
+const wf_kernels wf_kernels_ref = {
+    "ref", widen_f16, widen_bf16, silu, gelu, quick_gelu, geglu, affine, layer_norm, exp_sum, max, scale, add,
+};

@@ -10,7 +10,7 @@ tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
 # Declarations, one a line: the preprocessor drops comments, and a WEFT_API of our own marks the functions.
 # $1: what WEFT_API stands for
 declarations() {
-    "$CC" -E -P -DWEFT_FFI "-DWEFT_API=$1" -Iinclude include/weft/weft.h | tr '\n' ' ' | tr ';' '\n'
+    $CC -E -P -DWEFT_FFI "-DWEFT_API=$1" -Iinclude include/weft/weft.h | tr '\n' ' ' | tr ';' '\n'
 }
 function_names() { sed -n 's/^[^(]*[ *]\(weft_[a-z0-9_]*\)(.*/\1/p' | sort; }
 

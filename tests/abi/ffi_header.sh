@@ -1,7 +1,7 @@
 #!/bin/sh
 # With -DWEFT_FFI the preprocessed header is bare declarations, ready for a parser of cdefs.
 set -eu
-text=$("${CC:-cc}" -E -P -DWEFT_FFI -Iinclude include/weft/weft.h)
+text=$(${CC:-cc} -E -P -DWEFT_FFI -Iinclude include/weft/weft.h)
 if echo "$text" | grep -nE '__|#|extern|static|inline|visibility|WEFT_API|uint_least'; then
     echo "the lines above are more than declarations"
     exit 1

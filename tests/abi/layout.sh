@@ -10,7 +10,7 @@ status=0
 "$B"/tests/abi/layout | sort > "$tmp/now"
 
 # Names in the headers: "struct weft_x", "weft_x.field", "WEFT_CONSTANT".
-"$CC" -E -P -DWEFT_FFI -Iinclude include/weft/weft.h | tr '\n' ' ' | sed 's/[{};,]/&\n/g' | awk '
+$CC -E -P -DWEFT_FFI -Iinclude include/weft/weft.h | tr '\n' ' ' | sed 's/[{};,]/&\n/g' | awk '
     /typedef struct weft_[a-z0-9_]+ \{/ { inside = $(NF - 1); print "sizeof " inside; next }
     /enum \{/                           { constants = 1; next }
     constants && match($0, /WEFT_[A-Z0-9_]+/) { print substr($0, RSTART, RLENGTH) }
@@ -29,7 +29,7 @@ if ! diff "$tmp/headers" "$tmp/printed" > "$tmp/diff"; then
     status=1
 fi
 
-machine=$("$CC" -dumpmachine | sed 's/-.*//')
+machine=$($CC -dumpmachine | sed 's/-.*//')
 stored=$here/layout.$machine.txt
 if [ ! -f "$stored" ]; then
     echo "SKIP no stored layout for $machine"

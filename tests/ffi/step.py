@@ -1,0 +1,198 @@
+"""One denoising step through ctypes alone, as any language without a C compiler would take it.
+
+    python3 tests/ffi/step.py build/libweft.so
+
+The structs below are written from the headers by hand, which is the point: nothing here was compiled
+against weft. A step is run, a callback stops another one, a wrong call is refused with a text that could
+be an exception's message, and everything is freed in an order that a garbage collector might choose.
+"""
+import ctypes as C
+import math
+import os
+import sys
+
+OK, E_ARG, E_CANCELLED = 0, -1, -8
+
+Progress = C.CFUNCTYPE(C.c_int32, C.c_void_p, C.c_char_p, C.c_int64, C.c_int64)
+Floats = C.POINTER(C.c_float)
+
+
+class Error(C.Structure):
+    _fields_ = [("code", C.c_int32), ("sys", C.c_int32), ("text", C.c_char * 504)]
+
+
+class ModelInfo(C.Structure):
+    _fields_ = [("struct_size", C.c_uint32), ("family", C.c_int32), ("family_name", C.c_char_p)] + [
+        (name, C.c_int32)
+        for name in ("latent_channels", "latent_size", "image_factor", "text_encoders", "text_dim", "text_tokens",
+                     "pooled_dim", "time_ids", "has_tokenizer", "has_vae")
+    ] + [("parameters", C.c_int64), ("bytes", C.c_int64), ("layers", C.c_int64), ("vae_scale", C.c_float),
+         ("prediction", C.c_int32)]
+
+
+class RunOptions(C.Structure):
+    _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("allocator", C.c_void_p), ("log", C.c_void_p),
+                ("log_user", C.c_void_p), ("progress", Progress), ("progress_user", C.c_void_p)] + [
+        (name, C.c_int32) for name in ("threads", "batch", "height", "width", "text_tokens", "reserved0")
+    ]
+
+
+class Encode(C.Structure):
+    _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("prompt", C.c_char_p), ("text", Floats),
+                ("text_len", C.c_size_t), ("pooled", Floats), ("pooled_len", C.c_size_t)] + [
+        (name, C.c_int32) for name in ("chunks", "adapter", "tokens", "dropped")
+    ]
+
+
+class Step(C.Structure):
+    _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32)] + [
+        field
+        for name in ("latent", "text", "negative", "pooled", "negative_pooled", "time_ids", "out")
+        for field in ((name, Floats), (name + "_len", C.c_size_t))
+    ] + [("timestep", C.c_float), ("guidance", C.c_float), ("guidance_rescale", C.c_float), ("call", C.c_int32),
+         ("tokens", C.c_int32), ("reserved0", C.c_int32)]
+
+
+def find_model():
+    """The bundled model with its first adapter, else the tests' tiny one."""
+    bundled = "examples/model/adapters"
+    if os.path.isfile("examples/model/model_index.json") and os.path.isdir(bundled):
+        files = sorted(f for f in os.listdir(bundled) if f.endswith(".safetensors"))
+        if files:
+            return "examples/model", os.path.join(bundled, files[0])
+    tests = os.path.join(os.environ.get("WEFT_TESTS", "tests"), "data")
+    tiny = os.path.join(tests, "models/tiny-sd1"), os.path.join(tests, "adapters/sd1_kohya.safetensors")
+    return tiny if os.path.isdir(tiny[0]) and os.path.isfile(tiny[1]) else None
+
+
+class Weft:
+    """The library, with `must` around every call that can fail."""
+
+    def __init__(self, path):
+        self.lib = C.CDLL(os.path.abspath(path))
+        self.err = Error()
+        self.lib.weft_status_name.restype = C.c_char_p
+        self.lib.weft_version.restype = C.c_uint32
+        for free in ("model", "adapter", "plan", "run"):
+            getattr(self.lib, "weft_%s_free" % free).argtypes = [C.c_void_p]
+            getattr(self.lib, "weft_%s_free" % free).restype = None
+
+    def call(self, name, *args):
+        f = getattr(self.lib, name)
+        f.restype = C.c_int32
+        return f(*args, C.byref(self.err))
+
+    def must(self, name, *args):
+        status = self.call(name, *args)
+        if status != OK:
+            raise RuntimeError("%s: %s: %s" % (name, self.lib.weft_status_name(status).decode(),
+                                               self.err.text.decode()))
+
+    def open(self, name, *args):
+        handle = C.c_void_p()
+        self.must(name, *args, C.byref(handle))
+        return handle
+
+    def sized(self, cls, init):
+        """A struct through its _init function, whose size must be the one we wrote down."""
+        s = cls()
+        getattr(self.lib, init)(C.byref(s))
+        assert s.struct_size == C.sizeof(cls), "%s has %d bytes here and %d in the library" % (
+            cls.__name__, C.sizeof(cls), s.struct_size)
+        return s
+
+
+def floats(n):
+    return (C.c_float * n)()
+
+
+def fill(step, name, array):
+    setattr(step, name, C.cast(array, Floats))
+    setattr(step, name + "_len", len(array))
+
+
+def main():
+    found = find_model()
+    if not found:
+        print("SKIP no model: neither examples/model nor the tests' tiny-sd1 is there with an adapter")
+        return 77
+    weft = Weft(sys.argv[1])
+    assert weft.lib.weft_version() >> 16 == 0
+
+    told = []
+
+    def progress(user, what, done, total):
+        """Count the calls; stop when asked to. A wrapper catches everything: nothing may cross the library."""
+        try:
+            told.append((what, done, total))
+            return 1 if stop else 0
+        except Exception:
+            return 1
+
+    stop = False
+    callback = Progress(progress)                # must outlive the run
+
+    model = weft.open("weft_model_open", found[0].encode(), None)
+    adapter = weft.open("weft_adapter_open", found[1].encode(), None)
+    plan = weft.open("weft_plan_create", model, None)
+    weft.must("weft_plan_add", plan, adapter, C.c_float(0.8))
+    weft.must("weft_plan_seal", plan, C.c_int32(2))
+
+    info = weft.sized(ModelInfo, "weft_model_info_init")
+    weft.must("weft_model_info_get", model, C.byref(info))
+
+    options = weft.sized(RunOptions, "weft_run_options_init")
+    options.threads = 2
+    options.progress = callback
+    run = weft.open("weft_run_create", plan, C.byref(options))
+
+    # The plan keeps what it uses, and the run keeps the plan.
+    weft.lib.weft_model_free(model)
+    weft.lib.weft_plan_free(plan)
+    weft.lib.weft_adapter_free(adapter)
+
+    text = floats(info.text_tokens * info.text_dim)
+    if info.has_tokenizer:
+        encode = weft.sized(Encode, "weft_encode_init")
+        encode.prompt = b"a red circle"
+        encode.text, encode.text_len = C.cast(text, Floats), len(text)
+        weft.must("weft_run_encode", run, C.byref(encode))
+        assert encode.tokens > 0 and encode.dropped == 0
+
+    n = info.latent_channels * info.latent_size ** 2
+    latent, out = floats(n), floats(n)
+    for i in range(n):
+        latent[i] = math.sin(0.37 * i)
+    step = weft.sized(Step, "weft_step_init")
+    fill(step, "latent", latent)
+    fill(step, "text", text)
+    fill(step, "negative", floats(len(text)))
+    fill(step, "out", out)
+    step.timestep, step.guidance = 981.0, 5.0
+
+    weft.must("weft_run_step", run, C.byref(step))
+    assert all(math.isfinite(v) for v in out) and any(v != 0 for v in out)
+    assert told, "nobody was told of progress"
+    first = bytes(out)
+
+    stop = True                                   # the same step, stopped by the callback
+    status = weft.call("weft_run_step", run, C.byref(step))
+    assert status == E_CANCELLED, "a callback that returned 1 got status %d" % status
+    assert weft.err.code == E_CANCELLED and weft.err.text
+
+    stop = False                                  # and the run is as good as before
+    weft.must("weft_run_step", run, C.byref(step))
+    assert bytes(out) == first, "the same step gave other bits after a cancel"
+
+    step.out_len -= 1
+    status = weft.call("weft_run_step", run, C.byref(step))
+    assert status == E_ARG, "a short buffer got status %d" % status
+    print("refused as it should be: %s" % weft.err.text.decode())
+
+    weft.lib.weft_run_free(run)
+    weft.lib.weft_run_free(None)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -86,7 +86,8 @@ DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
 MAKEFLAGS += --no-builtin-rules
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all deps demo check check-programs asan tsan fuzz bench install uninstall clean help
+.PHONY: all deps demo programs check check-programs check-threads asan tsan fuzz fuzz-run bench install uninstall \
+        clean help FORCE
 
 all: $(STATIC) $(SHARED) $(LINK) $(EXAMPLES)
 
@@ -152,11 +153,14 @@ PROGRAMS = $(TESTS:%='%') $(HASWELL) $(REPLAYS)
 SCRIPTS  = $(foreach s,$(sort $(wildcard tests/abi/*.sh tests/ffi/*.sh tests/install/*.sh)),'$s')
 CHECK    = B='$(B)' CC='$(CC)' CFLAGS='$(CFLAGS)' PYTHON='$(PYTHON)' WEFT_TESTS=tests tests/check.sh
 
-check: all $(TESTS) $(FUZZERS) $(LAYOUT)
+# Everything that `check` runs, built and not run.
+programs: $(TESTS) $(FUZZERS) $(BENCHES) $(LAYOUT)
+
+check: all programs
 	$(Q)$(CHECK) $(PROGRAMS) $(SCRIPTS)
 
 # Without the scripts, which are about a library as it is installed.
-check-programs: all $(TESTS) $(FUZZERS)
+check-programs: all programs
 	$(Q)$(CHECK) $(PROGRAMS)
 
 SELF = $(Q)$(MAKE) --no-print-directory

@@ -4,7 +4,7 @@
 set -eu
 B=${B:-build} CC=${CC:-cc}
 tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
-mk() { make -s --no-print-directory B="$B" CC=$CC "$@"; }
+mk() { make -s --no-print-directory B="$B" CC="$CC" "$@"; }
 
 # $1: folder that holds the tree, $2: prefix below it
 use() {

@@ -1,0 +1,132 @@
+/* composite.c - every adapter draws its own prediction, and the predictions are averaged.
+ *
+ * Adapters never meet inside the network, so none of them can spoil another's layers; they meet as
+ * pictures of noise, whose mean is taken before guidance (which is linear, so that taking it after
+ * guidance is the same). The price is one evaluation of the network for each adapter and call.
+ *
+ * The order in which adapters were added must not show, not even in the last bit, so the terms of each
+ * sum are added in order of size. In double: then k equal predictions also average to themselves. */
+#include "plan/method.h"
+
+static const weft_composite_options *options_of(const weft_plan *p)
+{
+    return p->options->data;
+}
+
+/* Shares are few and floats: sorted and added in double, their sum has no order either. */
+static double share_sum(const weft_plan *p)
+{
+    double sorted[WF_ADAPTERS_MAX], sum = 0;
+
+    for (int32_t a = 0; a < p->adapters; a++) {
+        double  v = p->entry[a].share;
+        int32_t i = a;
+        for (; i > 0 && sorted[i - 1] > v; i--) sorted[i] = sorted[i - 1];
+        sorted[i] = v;
+    }
+    for (int32_t a = 0; a < p->adapters; a++) sum += sorted[a];
+    return sum;
+}
+
+static double divisor_of(const weft_plan *p)
+{
+    return options_of(p)->flags & WEFT_COMPOSITE_DIVIDE_BY_COUNT ? (double)p->adapters : share_sum(p);
+}
+
+static weft_status begin(const weft_plan *p, wf_table *t, weft_error *err)
+{
+    if (p->adapters == 0) return WEFT_OK;
+    if (divisor_of(p) == 0)
+        return wf_fail(err, WEFT_E_STATE, "composite: the shares of %d adapters sum to 0, nothing can be divided by that",
+                       (int)p->adapters);
+    t->branches = p->adapters;
+    return WEFT_OK;
+}
+
+static float choose(const weft_plan *p, const wf_table *t, int32_t call, int32_t branch, int32_t layer,
+                    int32_t adapter)
+{
+    (void)p, (void)t, (void)call, (void)layer;
+    return branch == adapter ? 1 : 0;
+}
+
+void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches, double divisor,
+                      size_t n)
+{
+    double term[WF_ADAPTERS_MAX];
+
+    for (size_t i = 0; i < n; i++) {
+        double sum;
+        for (int32_t b = 0; b < branches; b++) { /* insertion: branches are few */
+            double  v = (double)share[b] * (double)preds[b][i];
+            int32_t at = b;
+            for (; at > 0 && term[at - 1] > v; at--) term[at] = term[at - 1];
+            term[at] = v;
+        }
+        sum = term[0]; /* not 0 + term[0], which would lose the sign of -0 */
+        for (int32_t b = 1; b < branches; b++) sum += term[b];
+        out[i] = (float)(sum / divisor);
+    }
+}
+
+static void combine(const weft_plan *p, float *out, const float *const *preds, size_t n, bool guided)
+{
+    float   share[WF_ADAPTERS_MAX];
+    int32_t last = p->table.branches - 1;
+
+    if (p->adapters == 0 || (!guided && (options_of(p)->flags & WEFT_COMPOSITE_NOCFG_LAST))) {
+        if (out != preds[last]) memcpy(out, preds[last], n * sizeof *out);
+        return;
+    }
+    for (int32_t b = 0; b <= last; b++) share[b] = p->entry[b].share;
+    wf_composite_sum(out, preds, share, last + 1, divisor_of(p), n);
+}
+
+static void weigh(const weft_plan *p, int32_t branch, float *weight, float *divisor)
+{
+    if (p->adapters == 0) return;
+    *weight = p->entry[branch].share;
+    *divisor = (float)divisor_of(p);
+}
+
+static void describe(const weft_plan *p, wf_text *out)
+{
+    uint32_t flags = options_of(p)->flags;
+
+    if (flags & WEFT_COMPOSITE_DIVIDE_BY_COUNT)
+        wf_text_add(out, "  mean       shares are divided by the number of adapters (as the paper prints it)\n");
+    if (flags & WEFT_COMPOSITE_NOCFG_LAST)
+        wf_text_add(out, "  unguided   the last adapter's prediction alone (the authors' program)\n");
+}
+
+static void explain(const weft_plan *p, wf_text *out)
+{
+    for (int32_t a = 0; a < p->adapters; a++) {
+        wf_letter_text letter;
+        wf_number_text c, share, divisor;
+        wf_text_add(out, "  branch %d  %s  %s at every call, at %d layers of the UNet; its prediction counts %s / %s\n",
+                    (int)a, wf_letter(&letter, a), wf_number(&c, p->entry[a].weight), (int)wf_plan_reach(p, a),
+                    wf_number(&share, p->entry[a].share), wf_number(&divisor, divisor_of(p)));
+    }
+}
+
+void weft_composite_options_init(weft_composite_options *options)
+{
+    if (options != NULL) *options = (weft_composite_options)WEFT_COMPOSITE_OPTIONS_INIT;
+}
+
+weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *options, weft_error *err)
+{
+    weft_composite_options o;
+    weft_status st = wf_options(&o, sizeof o, sizeof o, options,
+                                WEFT_COMPOSITE_DIVIDE_BY_COUNT | WEFT_COMPOSITE_NOCFG_LAST, "weft_composite_options",
+                                err);
+
+    if (st != WEFT_OK) return st;
+    return wf_plan_use(plan, &wf_method_composite, &o, sizeof o, err);
+}
+
+const wf_method wf_method_composite = {
+    .name = "composite", .text = WEFT_TEXT_ALL, .begin = begin, .choose = choose, .combine = combine,
+    .weigh = weigh, .describe = describe, .explain = explain,
+};

@@ -1,0 +1,459 @@
+/* klora.c - for every layer and call either the content adapter or the style adapter, as the weights say.
+ *
+ * Two adapters that are added fight over each layer; K-LoRA lets one of them have it whole. The largest
+ * entries of a delta are where an adapter matters, so a layer's score is the sum of its K largest
+ * |entries|, K = rank_c * rank_s. Content wins while
+ *
+ *     rho = S_c / (gamma S_s)   >   S(tau)
+ *
+ * where gamma evens out two files trained at different strengths and the curve S lets style in late (or
+ * early and late): pictures get their layout in the first calls and their texture in the last ones.
+ * rho is one number for each layer, so all the reading of weights is done once, when the plan is sealed,
+ * and the authors' program, which forms and sorts both deltas at every call of every layer, shrinks to a
+ * comparison.
+ *
+ * Their program also keeps a counter over the life of the process, so that a picture's outcome depends
+ * on those drawn before it; ours is computed from call and layer. tau and S are evaluated in double from
+ * integers, in this order of operations: ties between rho and S are real (a layer's S is exactly 0 once
+ * in a picture) and other orders decide some of them otherwise. */
+#include <math.h>
+
+#include "plan/method.h"
+
+static const double ALPHA = 1.5, BETA = 0.5;      /* pattern s, Ouyang et al. (2025), section 4.1       */
+static const double STAR_BETA = 0.85;             /* of alpha: the authors' program, 1.275 in all       */
+static const double STAR_BETA_PAPER = 1.3;
+static const double FAR_RATIO = 3;                /* ratios this far over the mean are left out of gamma */
+
+/* ---- the rule -------------------------------------------------------------------------------------------- */
+
+static double curve(double tau, const weft_klora_options *o)
+{
+    double s;
+
+    switch (o->pattern) {
+    case WEFT_KLORA_S:
+        return ALPHA * tau + BETA;
+    case WEFT_KLORA_CUSTOM:
+        s = o->alpha * tau + o->beta;
+        return o->modulus > 0 ? fmod(s, o->modulus) : s;
+    default:
+        return fmod(ALPHA * tau + (o->flags & WEFT_KLORA_PAPER_BETA ? STAR_BETA_PAPER : STAR_BETA * ALPHA), ALPHA);
+    }
+}
+
+bool wf_klora_choose(double rho, int32_t n, int32_t N, int32_t l, int32_t L, const weft_klora_options *options)
+{
+    int64_t count = (int64_t)n * L + l, all = (int64_t)N * L;
+    double  tau;
+
+    if (options->granularity == WEFT_KLORA_BY_STEP) {
+        tau = (double)n / N;
+    } else {
+        if (options->flags & WEFT_KLORA_WRAP) count %= all;
+        tau = (double)count / (double)all;
+    }
+    return rho > curve(tau, options); /* strict: equal goes to style */
+}
+
+double wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped)
+{
+    double mean = 0, kept = 0;
+    size_t n = 0;
+
+    *dropped = 0;
+    if (count == 0) return 1;
+    for (size_t i = 0; i < count; i++) mean += ratio[i];
+    mean /= (double)count;
+    for (size_t i = 0; i < count; i++) {
+        if (ratio[i] >= FAR_RATIO * mean) continue;
+        kept += ratio[i];
+        n++;
+    }
+    *dropped = (int32_t)(count - n);
+    return kept / (double)n;
+}
+
+/* ---- what the weights say ----------------------------------------------------------------------------------
+ *
+ * The sums are kept with the plan and pass to its copies: they depend on the two bindings, on K and on
+ * whether alpha counts, not on curve, gamma or the number of calls. */
+
+typedef struct layer_sums {
+    int64_t top_k;       /* 0: not scored            */
+    double  content;     /* the top_k largest        */
+    double  style;
+    double  content_all; /* all entries              */
+    double  style_all;
+} layer_sums;
+
+typedef struct memo {
+    const wf_bound *content;
+    const wf_bound *style;
+    int64_t         top_k;
+    bool            bare;
+    layer_sums      sums[]; /* [layers] */
+} memo;
+
+/* What a table concludes. */
+typedef struct found {
+    int32_t content; /* which adapter */
+    int32_t style;
+    int32_t L;       /* governed layers                                 */
+    int32_t pairs;   /* of those, with something of both: gamma is theirs */
+    int32_t dropped; /* of those, left out as far off                    */
+    double  gamma;
+    struct { int32_t position; double rho; } at[]; /* [layers] */
+} found;
+
+static const weft_klora_options *options_of(const weft_plan *p)
+{
+    return p->options->data;
+}
+
+static bool governs(const weft_plan *p, const wf_layer *layer, const found *f)
+{
+    if (layer->component != 0) return false;
+    if ((options_of(p)->flags & WEFT_KLORA_ATTENTION_ONLY) && !layer->attention) return false;
+    return wf_plan_module(p, f->content, layer->id) != NULL || wf_plan_module(p, f->style, layer->id) != NULL;
+}
+
+static weft_status pick_roles(const weft_plan *p, found *f, weft_error *err)
+{
+    int32_t first, second;
+
+    if (p->adapters != 2)
+        return wf_fail(err, WEFT_E_STATE, "klora: needs exactly two adapters, content and style; the plan has %d",
+                       (int)p->adapters);
+    first = p->entry[0].role;
+    second = p->entry[1].role;
+    if (first != WEFT_ROLE_NONE && first == second)
+        return wf_fail(err, WEFT_E_STATE, "klora: both adapters have the role %s; one is content, the other style",
+                       first == WEFT_ROLE_CONTENT ? "content" : "style");
+    f->style = first == WEFT_ROLE_STYLE || second == WEFT_ROLE_CONTENT ? 0 : 1;
+    f->content = 1 - f->style;
+    return WEFT_OK;
+}
+
+/* K counts entries, so the delta's own number of entries bounds it. */
+static int64_t layer_k(const wf_layer *layer, const wf_module *c, const wf_module *s, int64_t wanted)
+{
+    int64_t entries = (int64_t)layer->out * (int64_t)wf_layer_columns(layer);
+    int64_t k = wanted > 0 ? wanted : (int64_t)(c != NULL ? c->rank : 1) * (s != NULL ? s->rank : 1);
+    return WF_MIN(k, entries);
+}
+
+static weft_status score_layer(layer_sums *sums, const weft_plan *p, const wf_layer *layer, const found *f, bool bare,
+                               weft_error *err)
+{
+    const wf_module *c = wf_plan_module(p, f->content, layer->id), *s = wf_plan_module(p, f->style, layer->id);
+    layer_sums       r = { layer_k(layer, c, s, options_of(p)->top_k), 0, 0, 0, 0 };
+    weft_status      st = WEFT_OK;
+
+    if (c != NULL)
+        st = wf_module_score(c, bare ? 1 : c->scale, r.top_k, &r.content_all, &r.content, &p->alloc, err);
+    if (st == WEFT_OK && s != NULL)
+        st = wf_module_score(s, bare ? 1 : s->scale, r.top_k, &r.style_all, &r.style, &p->alloc, err);
+    if (st == WEFT_OK) *sums = r;
+    return st;
+}
+
+static weft_status tell(const weft_plan *p, int64_t done, int64_t total, weft_error *err)
+{
+    if (p->progress != NULL && p->progress(p->progress_user, "scoring layers", done, total) != 0)
+        return wf_fail(err, WEFT_E_CANCELLED, "sealing was stopped after %lld of %lld layers were scored",
+                       (long long)done, (long long)total);
+    return WEFT_OK;
+}
+
+/* Score what governed layers an earlier plan has not. */
+static weft_status score(wf_table *t, const weft_plan *p, const found *f, weft_error *err)
+{
+    const weft_klora_options *o = options_of(p);
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(p->model, &count);
+    const memo     *old = p->memo != NULL && p->memo_of == &wf_method_klora ? p->memo->data : NULL;
+    memo            key = { p->entry[f->content].bound, p->entry[f->style].bound, o->top_k, t->bare };
+    int64_t         total = 0, done = 0;
+    weft_status     st = WEFT_OK;
+    memo           *m;
+
+    if (old != NULL && (old->content != key.content || old->style != key.style || old->top_k != key.top_k ||
+                        old->bare != key.bare))
+        old = NULL;
+    for (size_t l = 0; l < count; l++)
+        total += governs(p, &layers[l], f) && (old == NULL || old->sums[l].top_k == 0);
+    if (old != NULL && total == 0) {
+        t->memo = wf_blob_ref(p->memo);
+        return WEFT_OK;
+    }
+
+    t->memo = wf_blob_create(&p->alloc, sizeof *m + count * sizeof *m->sums);
+    if (t->memo == NULL) return wf_nomem(err, sizeof *m + count * sizeof *m->sums, "scores");
+    m = t->memo->data;
+    *m = key;
+    if (old != NULL) memcpy(m->sums, old->sums, count * sizeof *m->sums);
+    for (size_t l = 0; l < count && st == WEFT_OK; l++) {
+        if (!governs(p, &layers[l], f) || m->sums[l].top_k != 0) continue;
+        if ((st = tell(p, done++, total, err)) != WEFT_OK) break;
+        st = score_layer(&m->sums[l], p, &layers[l], f, t->bare, err);
+    }
+    if (st == WEFT_OK) st = tell(p, total, total, err);
+    return st;
+}
+
+/* ---- what follows from it ------------------------------------------------------------------------------------ */
+
+/* Layers where one of the two has nothing, or nothing but zeros, say nothing about the pair. */
+static bool pairs_up(const layer_sums *s)
+{
+    return s->content_all > 0 && s->style_all > 0;
+}
+
+static weft_status balance(found *f, const weft_plan *p, wf_table *t, size_t count, weft_error *err)
+{
+    const memo *m = t->memo->data;
+    int32_t     mode = options_of(p)->gamma;
+    double     *ratio = wf_zalloc(&p->alloc, count, sizeof *ratio), c = 0, s = 0;
+    size_t      n = 0;
+
+    if (ratio == NULL) return wf_nomem(err, count * sizeof *ratio, "the balance of two adapters");
+    for (size_t l = 0; l < count; l++) {
+        if (f->at[l].position == 0 || !pairs_up(&m->sums[l])) continue;
+        c += m->sums[l].content_all;
+        s += m->sums[l].style_all;
+        ratio[n++] = m->sums[l].content_all / m->sums[l].style_all;
+    }
+    f->pairs = (int32_t)n;
+    f->gamma = 1;
+    if (mode == WEFT_KLORA_GAMMA_CODE) f->gamma = wf_klora_gamma(ratio, n, &f->dropped);
+    if (mode == WEFT_KLORA_GAMMA_PAPER && n > 0) f->gamma = c / s;
+    wf_free(&p->alloc, ratio);
+
+    if (mode != WEFT_KLORA_GAMMA_NONE && (n == 0 || !isfinite(f->gamma) || f->gamma <= 0)) {
+        f->gamma = 1;
+        if (n == 0) wf_table_warn(p, t, "klora: no layer has something of both adapters; gamma is 1");
+        else wf_table_warn(p, t, "klora: the adapters' sizes have no finite ratio; gamma is 1");
+    }
+    return WEFT_OK;
+}
+
+static double rho_of(const layer_sums *s, double gamma)
+{
+    if (s->style > 0) return s->content / (gamma * s->style);
+    return s->content > 0 ? INFINITY : 0; /* who is alone wins */
+}
+
+static weft_status begin(const weft_plan *p, wf_table *t, weft_error *err)
+{
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(p->model, &count);
+    found          *f;
+    weft_status     st;
+
+    t->found = wf_blob_create(&p->alloc, sizeof *f + count * sizeof *f->at);
+    if (t->found == NULL) return wf_nomem(err, sizeof *f + count * sizeof *f->at, "a plan's scores");
+    f = t->found->data;
+    if ((st = pick_roles(p, f, err)) != WEFT_OK) return st;
+    t->bare = (options_of(p)->flags & WEFT_KLORA_IGNORE_ALPHA) != 0;
+    if ((st = score(t, p, f, err)) != WEFT_OK) return st;
+
+    for (size_t l = 0; l < count; l++)
+        if (governs(p, &layers[l], f)) f->at[l].position = ++f->L;
+    if (f->L == 0)
+        return wf_fail(err, WEFT_E_STATE, "klora: neither adapter has a layer of the UNet that K-LoRA governs");
+    if ((st = balance(f, p, t, count, err)) != WEFT_OK) return st;
+    for (size_t l = 0; l < count; l++)
+        if (f->at[l].position > 0) f->at[l].rho = rho_of(&((const memo *)t->memo->data)->sums[l], f->gamma);
+    return WEFT_OK;
+}
+
+static float choose(const weft_plan *p, const wf_table *t, int32_t call, int32_t branch, int32_t layer,
+                    int32_t adapter)
+{
+    const found      *f = t->found->data;
+    const layer_sums *s = &((const memo *)t->memo->data)->sums[layer];
+    int32_t           l = f->at[layer].position;
+    bool              content;
+
+    (void)branch;
+    if (l == 0 || (s->content == 0 && s->style == 0)) return 0;
+    content = wf_klora_choose(f->at[layer].rho, call, t->calls, l, f->L, options_of(p));
+    return adapter == (content ? f->content : f->style) ? 1 : 0;
+}
+
+/* ---- in words ------------------------------------------------------------------------------------------------- */
+
+static void describe(const weft_plan *p, wf_text *out)
+{
+    const weft_klora_options *o = options_of(p);
+    const found   *f = p->table.found->data;
+    wf_letter_text letter;
+    wf_number_text a, b, m;
+
+    wf_text_add(out, "  content    %s,", wf_letter(&letter, f->content));
+    wf_text_add(out, " style %s\n", wf_letter(&letter, f->style));
+    wf_text_add(out, "  pattern    content while rho > S(tau), ");
+    if (o->pattern == WEFT_KLORA_S)
+        wf_text_add(out, "S = 1.5 tau + 0.5 (s)\n");
+    else if (o->pattern == WEFT_KLORA_S_STAR)
+        wf_text_add(out, "S = (1.5 tau + %s) mod 1.5 (s*)\n", o->flags & WEFT_KLORA_PAPER_BETA ? "1.3" : "1.275");
+    else if (o->modulus > 0)
+        wf_text_add(out, "S = (%s tau + %s) mod %s\n", wf_number(&a, o->alpha), wf_number(&b, o->beta),
+                    wf_number(&m, o->modulus));
+    else
+        wf_text_add(out, "S = %s tau + %s\n", wf_number(&a, o->alpha), wf_number(&b, o->beta));
+    wf_text_add(out, "  tau        0 to 1 over the picture, counted by %s\n",
+                o->granularity == WEFT_KLORA_BY_STEP ? "call" : "call and layer");
+    wf_text_add(out, "  rho        S_c / (gamma S_s), sums of the K largest |entries|");
+    if (o->top_k > 0) wf_text_add(out, ", K = %lld\n", (long long)o->top_k);
+    else wf_text_add(out, ", K = rank_c rank_s\n");
+    wf_text_add(out, "  gamma      %s", wf_fixed(&a, f->gamma, 6));
+    if (o->gamma == WEFT_KLORA_GAMMA_NONE) wf_text_add(out, " (left out)\n");
+    else if (o->gamma == WEFT_KLORA_GAMMA_PAPER) wf_text_add(out, ", ratio of the sums over %d layers\n", (int)f->pairs);
+    else wf_text_add(out, ", mean ratio of %d layers, %d far ones left out\n", (int)(f->pairs - f->dropped),
+                     (int)f->dropped);
+    wf_text_add(out, "  layers     L = %d%s\n", (int)f->L,
+                o->flags & WEFT_KLORA_ATTENTION_ONLY ? ", attention only: adapters act nowhere else" : "");
+    if (o->flags & WEFT_KLORA_IGNORE_ALPHA) wf_text_add(out, "  alpha      of the files left out\n");
+    if (o->flags & WEFT_KLORA_WRAP) wf_text_add(out, "  wrap       tau falls back to 0 at the very last layer\n");
+}
+
+/* Does a layer choose at every call as another one does? */
+static bool same_choices(const weft_plan *p, int32_t a, int32_t b)
+{
+    for (int32_t n = 0; n < p->table.calls; n++)
+        for (int32_t i = 0; i < 2; i++)
+            if (choose(p, &p->table, n, 0, a, i) != choose(p, &p->table, n, 0, b, i)) return false;
+    return true;
+}
+
+static char symbol_at(const weft_plan *p, const found *f, int32_t call, int32_t layer)
+{
+    if (choose(p, &p->table, call, 0, layer, f->content) != 0) return 'C';
+    return choose(p, &p->table, call, 0, layer, f->style) != 0 ? 'S' : '-';
+}
+
+static void explain_group(const weft_plan *p, const found *f, wf_text *out, const int32_t *at, int32_t first,
+                          int32_t end)
+{
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(p->model, &count);
+    wf_short_text   name;
+    wf_number_text  low_text, high_text;
+    double          low = INFINITY, high = 0;
+
+    for (int32_t i = first; i < end; i++) {
+        low = fmin(low, f->at[at[i]].rho);
+        high = fmax(high, f->at[at[i]].rho);
+    }
+    wf_text_add(out, "  %-38s %5d  %8s %8s ", wf_short_name(&name, layers[at[first]].name), (int)(end - first),
+                wf_fixed(&low_text, low, 3), wf_fixed(&high_text, high, 3));
+    for (int32_t n = 0, next; n < p->table.calls; n = next) {
+        char c = symbol_at(p, f, n, at[first]);
+        for (next = n + 1; next < p->table.calls && symbol_at(p, f, next, at[first]) == c; next++) {}
+        wf_text_add(out, " %c%d", c, (int)(next - n));
+    }
+    wf_text_add(out, "\n");
+}
+
+static void explain(const weft_plan *p, wf_text *out)
+{
+    const found *f = p->table.found->data;
+    size_t       count;
+    int32_t     *at, n = 0;
+
+    wf_model_layers(p->model, &count);
+    at = wf_zalloc(&p->alloc, (size_t)f->L, sizeof *at);
+    if (at == NULL) {
+        out->failed = true;
+        return;
+    }
+    for (size_t l = 0; l < count; l++)
+        if (f->at[l].position > 0) at[n++] = (int32_t)l;
+    wf_text_add(out, "  %-38s %5s  %8s %8s  calls: C content, S style\n", "from layer", "count", "rho from", "to");
+    for (int32_t i = 0, end; i < n; i = end) {
+        for (end = i + 1; end < n && same_choices(p, at[i], at[end]); end++) {}
+        explain_group(p, f, out, at, i, end);
+    }
+    wf_free(&p->alloc, at);
+}
+
+/* ---- public ---------------------------------------------------------------------------------------------------- */
+
+void weft_klora_options_init(weft_klora_options *options)
+{
+    if (options != NULL) *options = (weft_klora_options)WEFT_KLORA_OPTIONS_INIT;
+}
+
+void weft_klora_score_init(weft_klora_score *score_out)
+{
+    if (score_out != NULL) *score_out = (weft_klora_score)WEFT_KLORA_SCORE_INIT;
+}
+
+static weft_status check_options(const weft_klora_options *o, weft_error *err)
+{
+    if (o->pattern < WEFT_KLORA_S_STAR || o->pattern > WEFT_KLORA_CUSTOM)
+        return wf_fail(err, WEFT_E_ARG, "weft_klora_options: pattern is %d, not one of WEFT_KLORA_S_STAR, _S, _CUSTOM",
+                       (int)o->pattern);
+    if (o->gamma < WEFT_KLORA_GAMMA_CODE || o->gamma > WEFT_KLORA_GAMMA_NONE)
+        return wf_fail(err, WEFT_E_ARG, "weft_klora_options: gamma is %d, not one of WEFT_KLORA_GAMMA_*", (int)o->gamma);
+    if (o->granularity < WEFT_KLORA_BY_CALL || o->granularity > WEFT_KLORA_BY_STEP)
+        return wf_fail(err, WEFT_E_ARG, "weft_klora_options: granularity is %d, not one of WEFT_KLORA_BY_*",
+                       (int)o->granularity);
+    if (o->reserved0 != 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_klora_options: reserved0 is %d, must be zero", (int)o->reserved0);
+    if (o->top_k < 0) return wf_fail(err, WEFT_E_ARG, "weft_klora_options: top_k is %lld, need 0 or more",
+                                     (long long)o->top_k);
+    if (!isfinite(o->alpha) || !isfinite(o->beta) || !isfinite(o->modulus) || o->modulus < 0)
+        return wf_fail(err, WEFT_E_ARG, "weft_klora_options: alpha, beta and modulus must be finite, modulus not negative");
+    if (o->pattern != WEFT_KLORA_CUSTOM && (o->alpha != 0 || o->beta != 0 || o->modulus != 0))
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_klora_options: alpha, beta and modulus are read with WEFT_KLORA_CUSTOM alone, leave them 0");
+    return WEFT_OK;
+}
+
+weft_status weft_plan_klora(weft_plan *plan, const weft_klora_options *options, weft_error *err)
+{
+    weft_klora_options o;
+    weft_status st = wf_options(&o, sizeof o, sizeof o, options,
+                                WEFT_KLORA_WRAP | WEFT_KLORA_IGNORE_ALPHA | WEFT_KLORA_ATTENTION_ONLY |
+                                    WEFT_KLORA_PAPER_BETA, "weft_klora_options", err);
+
+    if (st != WEFT_OK) return st;
+    if ((st = check_options(&o, err)) != WEFT_OK) return st;
+    return wf_plan_use(plan, &wf_method_klora, &o, sizeof o, err);
+}
+
+weft_status weft_plan_klora_score(const weft_plan *plan, int64_t layer, weft_klora_score *score_out, weft_error *err)
+{
+    weft_klora_score  r = WEFT_KLORA_SCORE_INIT;
+    const found      *f;
+    const layer_sums *s;
+    size_t            count;
+
+    if (plan == NULL || score_out == NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_klora_score: %s is NULL", plan == NULL ? "plan" : "score");
+    if (!plan->sealed || plan->method != &wf_method_klora)
+        return wf_fail(err, WEFT_E_STATE, "weft_plan_klora_score: the plan is not sealed under K-LoRA");
+    wf_model_layers(plan->model, &count);
+    if (layer < 0 || (uint64_t)layer >= count)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_klora_score: layer %lld of %zu", (long long)layer, count);
+    f = plan->table.found->data;
+    s = &((const memo *)plan->table.memo->data)->sums[layer];
+    r.gamma = f->gamma;
+    r.position = f->at[layer].position;
+    if (r.position > 0) {
+        r.top_k = s->top_k;
+        r.content = s->content;
+        r.style = s->style;
+        r.ratio = pairs_up(s) ? s->content_all / s->style_all : 0;
+        r.rho = f->at[layer].rho;
+    }
+    return wf_result(score_out, &r, sizeof r, sizeof r, "weft_klora_score", err);
+}
+
+const wf_method wf_method_klora = {
+    .name = "klora", .text = WEFT_TEXT_NONE, .begin = begin, .choose = choose, .describe = describe,
+    .explain = explain,
+};

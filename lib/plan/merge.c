@@ -1,0 +1,35 @@
+/* merge.c - every adapter at every call, summed.
+ *
+ * The sum is exact: each delta is s_i B_i A_i with its own rank, weighted and added. What other tools
+ * call a merge often adds the factors instead, (B_1 + B_2)(A_1 + A_2), and gets cross terms that belong
+ * to no adapter; a table of coefficients cannot even say that.
+ *
+ * Plain sums blur: by the third adapter on the same layers each one's picture fades. The other methods
+ * are ways out of that. */
+#include "plan/method.h"
+
+static float choose(const weft_plan *p, const wf_table *t, int32_t call, int32_t branch, int32_t layer,
+                    int32_t adapter)
+{
+    (void)p, (void)t, (void)call, (void)branch, (void)layer, (void)adapter;
+    return 1;
+}
+
+static void explain(const weft_plan *p, wf_text *out)
+{
+    for (int32_t a = 0; a < p->adapters; a++) {
+        wf_letter_text letter;
+        wf_number_text c;
+        wf_text_add(out, "  %s  %s at every call, at %d layers of the UNet\n", wf_letter(&letter, a),
+                    wf_number(&c, p->entry[a].weight), (int)wf_plan_reach(p, a));
+    }
+}
+
+weft_status weft_plan_merge(weft_plan *plan, weft_error *err)
+{
+    return wf_plan_use(plan, &wf_method_merge, NULL, 0, err);
+}
+
+const wf_method wf_method_merge = {
+    .name = "merge", .text = WEFT_TEXT_ALL, .choose = choose, .explain = explain,
+};

@@ -27,12 +27,21 @@ bool        wf_path_exists(const char *path);
 char       *wf_path_join(const weft_allocator *alloc, const char *dir, const char *name);
 /* Write a file through a temporary beside it and rename: whole or not at all. */
 weft_status wf_file_write(const char *path, const void *data, size_t size, weft_error *err);
+/* The same from pieces, for what should not be gathered in memory first. */
+typedef struct wf_part {
+    const void *data;
+    size_t      size;
+} wf_part;
+weft_status wf_file_write_parts(const char *path, const wf_part *parts, size_t count, weft_error *err);
 
 /* ---- json.c ------------------------------------------------------------------------------------ */
 
 /* Parse with duplicates rejected; depth and size are bounded. `what` names the source in the error.
  * The root must be an object. Free with json_decref. */
 weft_status wf_json_parse(json_t **out, const char *text, size_t size, const char *what, weft_error *err);
+/* The same with bounds of the caller's own: nesting, and values in all arrays and objects. */
+weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, size_t depth, size_t values,
+                                  const char *what, weft_error *err);
 weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *alloc, weft_error *err);
 
 /* ---- safetensors.c ----------------------------------------------------------------------------- */

@@ -1,0 +1,229 @@
+/* file.c - bytes from disk and back.
+ *
+ * Reading maps: a checkpoint is larger than what we want to copy, and pages that two processes map
+ * are shared. The price is that a file cut short underneath us raises SIGBUS; `copy` reads instead.
+ *
+ * Writing goes to a new file in the same folder, which then takes the name: whoever looks sees the
+ * old content or the new, never half. The temporary name is ours and opened with O_EXCL rather than
+ * made by mkstemp, because that would give the file mode 0600, and the umask, which says what the
+ * mode should be, can only be read by changing it for the whole process. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io/io.h"
+
+#define CHUNK ((size_t)1 << 30)  /* Linux moves at most 2 GiB at a time */
+
+/* ---- reading ----------------------------------------------------------------------------------- */
+
+/* O_NONBLOCK: opening a pipe must be refused below, not wait here for a writer. */
+static weft_status open_regular(const char *path, int *fd, size_t *size, weft_error *err)
+{
+    struct stat info;
+    int         sys;
+
+    if (path == NULL) return wf_fail(err, WEFT_E_ARG, "path is NULL");
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0) return wf_fail_sys(err, errno, "%s", path);
+    if (fstat(*fd, &info) == 0) {
+        *size = (size_t)info.st_size;
+        if (S_ISREG(info.st_mode) && (uint64_t)info.st_size < SIZE_MAX) return WEFT_OK;
+        sys = S_ISDIR(info.st_mode) ? EISDIR : EINVAL;
+    } else {
+        sys = errno;
+    }
+    close(*fd);
+    *fd = -1;
+    if (sys == EINVAL) return wf_fail(err, WEFT_E_IO, "%s: not a regular file", path);
+    return wf_fail_sys(err, sys, "%s", path);
+}
+
+/* Read up to `size` bytes into memory with a NUL behind them; a file that shrank meanwhile gives fewer. */
+static weft_status read_all(wf_file *f, int fd, size_t size, const char *path, const weft_allocator *alloc,
+                            weft_error *err)
+{
+    uint8_t *bytes = wf_alloc(alloc, size + 1);
+    size_t   got = 0;
+
+    if (bytes == NULL) return wf_nomem(err, size, path);
+    while (got < size) {
+        ssize_t n = read(fd, bytes + got, WF_MIN(size - got, CHUNK));
+
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            int sys = errno;
+            wf_free(alloc, bytes);
+            return wf_fail_sys(err, sys, "%s", path);
+        }
+        if (n == 0) break;
+        got += (size_t)n;
+    }
+    bytes[got] = '\0';
+    f->data   = bytes;
+    f->size   = got;
+    f->mapped = false;
+    return WEFT_OK;
+}
+
+weft_status wf_file_open(wf_file *f, const char *path, bool copy, const weft_allocator *alloc, weft_error *err)
+{
+    const wf_file none = WF_FILE_NONE;
+    size_t        size = 0;
+    int           fd;
+    weft_status   st;
+
+    *f = none;
+    if ((st = open_regular(path, &fd, &size, err)) != WEFT_OK) return st;
+    if (copy || size == 0) {                        /* an empty mapping is an error to the system */
+        st = read_all(f, fd, size, path, alloc, err);
+    } else {
+        void *map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+
+        if (map == MAP_FAILED) {
+            st = wf_fail_sys(err, errno, "%s: cannot be mapped", path);
+        } else {
+            f->data   = map;
+            f->size   = size;
+            f->mapped = true;
+        }
+    }
+    close(fd);
+    return st;
+}
+
+weft_status wf_file_read(wf_file *f, const char *path, size_t limit, const weft_allocator *alloc, weft_error *err)
+{
+    const wf_file none = WF_FILE_NONE;
+    size_t        size = 0;
+    int           fd;
+    weft_status   st;
+
+    *f = none;
+    if ((st = open_regular(path, &fd, &size, err)) != WEFT_OK) return st;
+    if (size > limit)
+        st = wf_fail(err, WEFT_E_FORMAT, "%s: %zu bytes, expected at most %zu", path, size, limit);
+    else
+        st = read_all(f, fd, size, path, alloc, err);
+    close(fd);
+    return st;
+}
+
+void wf_file_close(wf_file *f, const weft_allocator *alloc)
+{
+    const wf_file none = WF_FILE_NONE;
+
+    if (f->mapped)
+        munmap((void *)(uintptr_t)f->data, f->size);
+    else if (f->data != NULL)
+        wf_free(alloc, (void *)(uintptr_t)f->data);
+    *f = none;
+}
+
+/* ---- paths ------------------------------------------------------------------------------------- */
+
+bool wf_path_is_dir(const char *path)
+{
+    struct stat info;
+
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool wf_path_exists(const char *path)
+{
+    struct stat info;
+
+    return stat(path, &info) == 0;
+}
+
+char *wf_path_join(const weft_allocator *alloc, const char *dir, const char *name)
+{
+    size_t d = strlen(dir), n = strlen(name);
+    bool   slash = d > 0 && dir[d - 1] != '/';
+    char  *path = wf_alloc(alloc, d + slash + n + 1);
+
+    if (path == NULL) return NULL;
+    memcpy(path, dir, d);
+    if (slash) path[d] = '/';
+    memcpy(path + d + slash, name, n + 1);
+    return path;
+}
+
+/* ---- writing ----------------------------------------------------------------------------------- */
+
+/* A device or a pipe cannot be replaced by a file, and must not be: /dev/null would be gone. */
+static weft_status check_target(const char *path, weft_error *err)
+{
+    struct stat info;
+
+    if (path == NULL) return wf_fail(err, WEFT_E_ARG, "path is NULL");
+    if (stat(path, &info) != 0 || S_ISREG(info.st_mode)) return WEFT_OK;
+    if (S_ISDIR(info.st_mode)) return wf_fail_sys(err, EISDIR, "%s", path);
+    return wf_fail(err, WEFT_E_IO, "%s: not a regular file, and would be replaced by one", path);
+}
+
+/* Make an empty file beside path, its name in temp; -1 with errno where that fails. The name does not
+ * grow with the target's, whose own may already be as long as the system allows. */
+static int make_temporary(const char *path, char *temp, size_t cap)
+{
+    const char *slash = strrchr(path, '/');
+    size_t      dir   = slash != NULL ? (size_t)(slash - path) + 1 : 0;
+    int         fd    = -1;
+
+    if (dir + 64 > cap) { errno = ENAMETOOLONG; return -1; }
+    memcpy(temp, path, dir);
+    for (int attempt = 0; attempt < 100; attempt++) {
+        struct timespec now = { 0, 0 };
+
+        clock_gettime(CLOCK_REALTIME, &now);
+        if (snprintf(temp + dir, cap - dir, ".weft-%lld-%lld-%d", (long long)getpid(), (long long)now.tv_nsec,
+                     attempt) < 0)
+            break;
+        fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd >= 0 || errno != EEXIST) return fd;
+    }
+    return -1;
+}
+
+static int write_all(int fd, const uint8_t *bytes, size_t size)
+{
+    while (size > 0) {
+        ssize_t n = write(fd, bytes, WF_MIN(size, CHUNK));
+
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return errno;
+        bytes += n;
+        size  -= (size_t)n;
+    }
+    return 0;
+}
+
+weft_status wf_file_write_parts(const char *path, const wf_part *parts, size_t count, weft_error *err)
+{
+    char        temp[4096];
+    int         fd, sys = 0;
+    weft_status st;
+
+    if ((st = check_target(path, err)) != WEFT_OK) return st;
+    fd = make_temporary(path, temp, sizeof temp);
+    if (fd < 0) return wf_fail_sys(err, errno, "%s: cannot be written", path);
+
+    for (size_t i = 0; i < count && sys == 0; i++) sys = write_all(fd, parts[i].data, parts[i].size);
+    if (sys == 0 && fsync(fd) != 0 && errno != EINVAL) sys = errno;  /* EINVAL: a file system without it */
+    if (close(fd) != 0 && sys == 0) sys = errno;
+    if (sys == 0 && rename(temp, path) != 0) sys = errno;
+    if (sys == 0) return WEFT_OK;
+    unlink(temp);
+    return wf_fail_sys(err, sys, "%s: cannot be written", path);
+}
+
+weft_status wf_file_write(const char *path, const void *data, size_t size, weft_error *err)
+{
+    const wf_part whole = { data, size };
+
+    return wf_file_write_parts(path, &whole, 1, err);
+}

@@ -1,0 +1,199 @@
+/* png.c - pictures to disk, with what made them written inside.
+ *
+ * libpng reports errors with longjmp, which must not cross a library that callers reach through
+ * Python; its simplified interface keeps that inside and is used for the image alone. It cannot
+ * write text chunks, so those are put in here: a PNG is a list of chunks, each with its own
+ * checksum, and ours go before the first IDAT, where readers that stop at the pixels still see
+ * them. Text is iTXt, the only kind that holds UTF-8. */
+#include <errno.h>
+#include <png.h>
+#include <zlib.h>
+
+#include "io/io.h"
+
+#define SIGNATURE   8
+#define MAX_KEYWORD 79
+#define MAX_TEXT    ((size_t)0x7fffffff - 128)
+#define MAX_PIXELS  ((size_t)1 << 30)  /* bytes of RGB: beyond any picture that a model draws */
+
+/* ---- checks ------------------------------------------------------------------------------------ */
+
+static weft_status check_size(int32_t width, int32_t height, size_t len, const char *what, weft_error *err)
+{
+    size_t need;
+
+    if (width < 1 || height < 1) return wf_fail(err, WEFT_E_ARG, "a picture of %d x %d pixels", width, height);
+    if (!wf_mul((size_t)width, (size_t)height, &need) || !wf_mul(need, 3, &need) || need > MAX_PIXELS)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "a picture of %d x %d pixels is too large", width, height);
+    if (len == need) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG, "%s has %zu values, but %d x %d pixels of RGB need %zu", what, len, width, height,
+                   need);
+}
+
+/* PNG's rule: 1 to 79 printable Latin-1 characters, no space first, last or twice. The UTF-8 keyword
+ * comes out as Latin-1. */
+static bool read_keyword(const char *s, char out[MAX_KEYWORD + 1])
+{
+    size_t   n = strlen(s), used = 0;
+    uint32_t last = ' ';
+
+    while (n > 0) {
+        uint32_t code   = 0;
+        size_t   length = wf_utf8_next(s, n, &code);
+
+        if (length == 0 || code < 32 || (code > 126 && code < 161) || code > 255) return false;
+        if (used == MAX_KEYWORD || (code == ' ' && last == ' ')) return false;
+        out[used++] = (char)(unsigned char)code;
+        last = code;
+        s += length;
+        n -= length;
+    }
+    out[used] = '\0';
+    return last != ' ';
+}
+
+/* ---- chunks ------------------------------------------------------------------------------------ */
+
+static void store_u32(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)(v >> 24);
+    p[1] = (uint8_t)(v >> 16);
+    p[2] = (uint8_t)(v >> 8);
+    p[3] = (uint8_t)v;
+}
+
+static uint32_t load_u32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* length, "iTXt", keyword NUL, not compressed (two zeros), no language NUL, no translation NUL, text, crc */
+static void add_chunk(wf_text *chunks, const char *keyword, const char *value)
+{
+    static const char plain[4] = { 0, 0, 0, 0 };
+    size_t   key_bytes = strlen(keyword) + 1, bytes = key_bytes + sizeof plain + strlen(value), start;
+    uint8_t  word[4];
+
+    store_u32(word, (uint32_t)bytes);
+    wf_text_bytes(chunks, (const char *)word, 4);
+    start = chunks->len;
+    wf_text_bytes(chunks, "iTXt", 4);
+    wf_text_bytes(chunks, keyword, key_bytes);
+    wf_text_bytes(chunks, plain, sizeof plain);
+    wf_text_bytes(chunks, value, strlen(value));
+    if (chunks->failed) return;
+    store_u32(word, (uint32_t)crc32(crc32(0, NULL, 0), (const Bytef *)chunks->s + start, (uInt)(bytes + 4)));
+    wf_text_bytes(chunks, (const char *)word, 4);
+}
+
+static weft_status make_chunks(wf_text *chunks, const char *const *text, size_t pairs, weft_error *err)
+{
+    char keyword[MAX_KEYWORD + 1];
+
+    for (size_t i = 0; i < pairs; i++) {
+        const char *key = text[2 * i], *value = text[2 * i + 1];
+
+        if (key == NULL || value == NULL) return wf_fail(err, WEFT_E_ARG, "PNG text pair %zu has a NULL", i);
+        if (!read_keyword(key, keyword))
+            return wf_fail(err, WEFT_E_ARG, "PNG keyword \"%.160s\": 1 to 79 Latin-1 characters are expected, with no "
+                           "space first, last or twice", key);
+        if (strlen(value) > MAX_TEXT || !wf_utf8_valid(value, strlen(value)))
+            return wf_fail(err, WEFT_E_ARG, "PNG text of \"%.160s\" is not UTF-8, or over 2 GiB", key);
+        add_chunk(chunks, keyword, value);
+    }
+    return chunks->failed ? wf_nomem(err, chunks->len, "PNG text") : WEFT_OK;
+}
+
+/* Where the first IDAT begins, or 0. */
+static size_t find_pixels(const uint8_t *png, size_t size)
+{
+    size_t at = SIGNATURE;
+
+    while (size >= 12 && at <= size - 12) {
+        if (memcmp(png + at + 4, "IDAT", 4) == 0) return at;
+        if (load_u32(png + at) > size - 12 - at) break;
+        at += 12 + (size_t)load_u32(png + at);
+    }
+    return 0;
+}
+
+/* ---- the picture ------------------------------------------------------------------------------- */
+
+/* Compress into memory of the largest size that can come out, so that it is done once. */
+static weft_status compress_image(const weft_allocator *alloc, const uint8_t *rgb, int32_t width, int32_t height,
+                            uint8_t **out, size_t *size, weft_error *err)
+{
+    png_image        image;
+    png_alloc_size_t bytes;
+
+    memset(&image, 0, sizeof image);
+    image.version = PNG_IMAGE_VERSION;
+    image.width   = (png_uint_32)width;
+    image.height  = (png_uint_32)height;
+    image.format  = PNG_FORMAT_RGB;
+    bytes = PNG_IMAGE_PNG_SIZE_MAX(image);
+    *out  = wf_alloc(alloc, bytes);
+    if (*out == NULL) return wf_nomem(err, bytes, "a PNG");
+
+    errno = 0;
+    if (png_image_write_to_memory(&image, *out, &bytes, 0, rgb, 0, NULL)) {
+        *size = bytes;
+        return WEFT_OK;
+    }
+    wf_free(alloc, *out);
+    *out = NULL;
+    if (errno == ENOMEM) return wf_nomem(err, bytes, "libpng");
+    return wf_fail(err, WEFT_E_INTERNAL, "libpng: %s", image.message);
+}
+
+weft_status weft_png_write(const char *path, const uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height,
+                           const char *const *text, size_t pairs, weft_error *err)
+{
+    const weft_allocator alloc = wf_allocator(NULL);
+    wf_text     chunks;
+    uint8_t    *png  = NULL;
+    size_t      size = 0, split;
+    weft_status st;
+
+    wf_text_init(&chunks, &alloc);
+    if (path == NULL) return wf_fail(err, WEFT_E_ARG, "path is NULL");
+    if (rgb == NULL) return wf_fail(err, WEFT_E_ARG, "rgb is NULL");
+    if (text == NULL && pairs > 0) return wf_fail(err, WEFT_E_ARG, "text is NULL");
+    if ((st = check_size(width, height, rgb_len, "rgb", err)) != WEFT_OK) return st;
+
+    if ((st = make_chunks(&chunks, text, pairs, err)) != WEFT_OK) goto done;
+    if ((st = compress_image(&alloc, rgb, width, height, &png, &size, err)) != WEFT_OK) goto done;
+    split = find_pixels(png, size);
+    if (split == 0) {
+        st = wf_fail(err, WEFT_E_INTERNAL, "libpng made a picture without pixels");
+        goto done;
+    }
+    const wf_part parts[] = { { png, split }, { chunks.s, chunks.len }, { png + split, size - split } };
+    st = wf_file_write_parts(path, parts, WF_LEN(parts), err);
+done:
+    wf_free(&alloc, png);
+    wf_text_free(&chunks);
+    return st;
+}
+
+weft_status weft_image_bytes(const float *image, size_t image_len, int32_t width, int32_t height, uint8_t *rgb,
+                             size_t rgb_len, weft_error *err)
+{
+    size_t      plane;
+    weft_status st;
+
+    if (image == NULL) return wf_fail(err, WEFT_E_ARG, "image is NULL");
+    if (rgb == NULL) return wf_fail(err, WEFT_E_ARG, "rgb is NULL");
+    if ((st = check_size(width, height, image_len, "image", err)) != WEFT_OK) return st;
+    if ((st = check_size(width, height, rgb_len, "rgb", err)) != WEFT_OK) return st;
+
+    plane = image_len / 3;
+    for (size_t i = 0; i < plane; i++)
+        for (size_t c = 0; c < 3; c++) {
+            float v = image[c * plane + i];
+
+            v = v > 0.0f ? WF_MIN(v, 1.0f) : 0.0f;  /* NaN is not above 0 */
+            rgb[i * 3 + c] = (uint8_t)((double)v * 255.0 + 0.5);
+        }
+    return WEFT_OK;
+}

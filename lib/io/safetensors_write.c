@@ -1,0 +1,214 @@
+/* safetensors_write.c - tensors to a file that every reader accepts and that depends on nothing else.
+ *
+ * Sorted by name, metadata by key, the header padded with spaces so that the data begins at a
+ * multiple of 8: the same tensors give the same bytes, whatever the order they came in. The header
+ * is written by hand rather than by jansson because its order is then ours. */
+#include <stdlib.h>
+
+#include "io/io.h"
+
+#define MAX_ENTRIES 100000u
+#define MAX_NAME    1024u
+#define MAX_HEADER  100000000u
+
+typedef struct pair {
+    const char *key;
+    const char *value;
+} pair;
+
+/* The tensors to write, checked and sorted, and what is made of them. */
+typedef struct writer {
+    weft_allocator   alloc;
+    weft_tensor_out *tensors;
+    size_t           count;
+    pair            *pairs;
+    size_t           pair_count;
+    wf_text          header;
+    wf_part         *parts;   /* the length, the header, then each tensor */
+    weft_error      *err;
+} writer;
+
+static int compare_tensors(const void *a, const void *b)
+{
+    const weft_tensor_out *x = a, *y = b;
+
+    return strcmp(x->name, y->name);
+}
+
+static int compare_pairs(const void *a, const void *b)
+{
+    const pair *x = a, *y = b;
+
+    return strcmp(x->key, y->key);
+}
+
+static bool count_elements(const weft_tensor_out *t, size_t *count)
+{
+    size_t bytes;
+
+    *count = 1;
+    for (size_t i = 0; i < t->rank; i++)
+        if (t->shape[i] < 0 || (uint64_t)t->shape[i] > SIZE_MAX || !wf_mul(*count, (size_t)t->shape[i], count))
+            return false;
+    return wf_mul(*count, sizeof(float), &bytes) && bytes <= INT64_MAX;
+}
+
+static weft_status check_tensor(const weft_tensor_out *t, size_t index, weft_error *err)
+{
+    size_t count;
+
+    if (t->name == NULL) return wf_fail(err, WEFT_E_ARG, "tensor %zu has no name", index);
+    if (strlen(t->name) > MAX_NAME || !wf_utf8_valid(t->name, strlen(t->name)) ||
+        strcmp(t->name, "__metadata__") == 0)
+        return wf_fail(err, WEFT_E_ARG, "tensor %zu: \"%.160s\" cannot be a name: UTF-8 of at most %u bytes, and not "
+                       "__metadata__, is expected", index, t->name, MAX_NAME);
+    if (t->rank > WF_LEN(t->shape))
+        return wf_fail(err, WEFT_E_ARG, "tensor \"%.160s\": rank %zu, expected at most %zu", t->name, t->rank,
+                       WF_LEN(t->shape));
+    if (!count_elements(t, &count))
+        return wf_fail(err, WEFT_E_ARG, "tensor \"%.160s\": its shape has a negative value or overflows", t->name);
+    if (t->data == NULL && count > 0) return wf_fail(err, WEFT_E_ARG, "tensor \"%.160s\": data is NULL", t->name);
+    return WEFT_OK;
+}
+
+/* The caller's array strides by the struct_size that its own header gave it. */
+static weft_status copy_tensors(writer *w, const weft_tensor_out *tensors)
+{
+    uint32_t    stride = 0;
+    weft_status st;
+
+    for (size_t i = 0; i < w->count; i++) {
+        const uint8_t *at = (const uint8_t *)tensors + i * stride;
+        uint32_t       size;
+
+        memcpy(&size, at, sizeof size);
+        if (i == 0) stride = size;
+        if (size != stride)
+            return wf_fail(w->err, WEFT_E_ARG, "weft_tensor_out %zu: struct_size is %u, but the first has %u", i, size,
+                           stride);
+        st = wf_options(&w->tensors[i], sizeof *tensors, sizeof *tensors, at, 0, "weft_tensor_out", w->err);
+        if (st != WEFT_OK) return st;
+        if ((st = check_tensor(&w->tensors[i], i, w->err)) != WEFT_OK) return st;
+    }
+    qsort(w->tensors, w->count, sizeof *w->tensors, compare_tensors);
+    for (size_t i = 1; i < w->count; i++)
+        if (strcmp(w->tensors[i - 1].name, w->tensors[i].name) == 0)
+            return wf_fail(w->err, WEFT_E_ARG, "two tensors are named \"%.160s\"", w->tensors[i].name);
+    return WEFT_OK;
+}
+
+static weft_status copy_pairs(writer *w, const char *const *metadata)
+{
+    for (size_t i = 0; i < w->pair_count; i++) {
+        const char *key = metadata[2 * i], *value = metadata[2 * i + 1];
+
+        if (key == NULL || value == NULL) return wf_fail(w->err, WEFT_E_ARG, "metadata pair %zu has a NULL", i);
+        if (!wf_utf8_valid(key, strlen(key)) || !wf_utf8_valid(value, strlen(value)))
+            return wf_fail(w->err, WEFT_E_ARG, "metadata \"%.160s\" is not UTF-8", key);
+        w->pairs[i].key   = key;
+        w->pairs[i].value = value;
+    }
+    qsort(w->pairs, w->pair_count, sizeof *w->pairs, compare_pairs);
+    for (size_t i = 1; i < w->pair_count; i++)
+        if (strcmp(w->pairs[i - 1].key, w->pairs[i].key) == 0)
+            return wf_fail(w->err, WEFT_E_ARG, "metadata key \"%.160s\" is given twice", w->pairs[i].key);
+    return WEFT_OK;
+}
+
+static void add_string(wf_text *t, const char *s)
+{
+    static const char hex[] = "0123456789abcdef";
+
+    wf_text_bytes(t, "\"", 1);
+    for (; *s != '\0'; s++) {
+        unsigned char c = (unsigned char)*s;
+        char escaped[6] = { '\\', 'u', '0', '0', hex[c >> 4], hex[c & 15] };
+
+        if (c == '"' || c == '\\') { escaped[1] = *s; wf_text_bytes(t, escaped, 2); }
+        else if (c < 0x20)         wf_text_bytes(t, escaped, sizeof escaped);
+        else                       wf_text_bytes(t, s, 1);
+    }
+    wf_text_bytes(t, "\"", 1);
+}
+
+/* The header after its 8 bytes of length, and a part for each tensor's data. */
+static weft_status write_header(writer *w)
+{
+    wf_text *h = &w->header;
+    size_t   offset = 0;
+
+    wf_text_bytes(h, "{", 1);
+    if (w->pair_count > 0) {
+        wf_text_add(h, "\"__metadata__\":{");
+        for (size_t i = 0; i < w->pair_count; i++) {
+            if (i > 0) wf_text_bytes(h, ",", 1);
+            add_string(h, w->pairs[i].key);
+            wf_text_bytes(h, ":", 1);
+            add_string(h, w->pairs[i].value);
+        }
+        wf_text_add(h, w->count > 0 ? "}," : "}");
+    }
+    for (size_t i = 0; i < w->count; i++) {
+        const weft_tensor_out *t = &w->tensors[i];
+        size_t count = 0, bytes, begin = offset;
+
+        count_elements(t, &count);
+        bytes = count * sizeof(float);
+        if (!wf_add(offset, bytes, &offset)) return wf_fail(w->err, WEFT_E_ARG, "the tensors' sizes overflow");
+        w->parts[2 + i].data = t->data;
+        w->parts[2 + i].size = bytes;
+
+        if (i > 0) wf_text_bytes(h, ",", 1);
+        add_string(h, t->name);
+        wf_text_add(h, ":{\"dtype\":\"F32\",\"shape\":[");
+        for (size_t d = 0; d < t->rank; d++) wf_text_add(h, d > 0 ? ",%lld" : "%lld", (long long)t->shape[d]);
+        wf_text_add(h, "],\"data_offsets\":[%zu,%zu]}", begin, offset);
+    }
+    wf_text_bytes(h, "}", 1);
+    while (!h->failed && h->len % 8 != 0) wf_text_bytes(h, " ", 1);
+    if (h->failed) return wf_nomem(w->err, h->len, "a safetensors header");
+    if (h->len <= MAX_HEADER) return WEFT_OK;
+    return wf_fail(w->err, WEFT_E_ARG, "names and metadata make a header of %zu bytes, expected at most %u", h->len,
+                   MAX_HEADER);
+}
+
+static weft_status take_memory(writer *w)
+{
+    w->tensors = wf_zalloc(&w->alloc, w->count, sizeof *w->tensors);
+    w->pairs   = wf_zalloc(&w->alloc, w->pair_count, sizeof *w->pairs);
+    w->parts   = wf_zalloc(&w->alloc, w->count + 2, sizeof *w->parts);
+    if (w->tensors != NULL && w->pairs != NULL && w->parts != NULL) return WEFT_OK;
+    return wf_nomem(w->err, w->count * sizeof *w->tensors, "tensors to be written");
+}
+
+weft_status weft_tensors_write(const char *path, const weft_tensor_out *tensors, size_t count,
+                               const char *const *metadata, size_t pairs, weft_error *err)
+{
+    writer      w = { wf_allocator(NULL), NULL, count, NULL, pairs, { 0 }, NULL, err };
+    uint64_t    length;
+    weft_status st;
+
+    wf_text_init(&w.header, &w.alloc);
+    if (path == NULL) return wf_fail(err, WEFT_E_ARG, "path is NULL");
+    if (tensors == NULL && count > 0) return wf_fail(err, WEFT_E_ARG, "tensors is NULL");
+    if (metadata == NULL && pairs > 0) return wf_fail(err, WEFT_E_ARG, "metadata is NULL");
+    if (count > MAX_ENTRIES)
+        return wf_fail(err, WEFT_E_ARG, "%zu tensors, expected at most %u", count, MAX_ENTRIES);
+
+    if ((st = take_memory(&w)) != WEFT_OK) goto done;
+    if ((st = copy_tensors(&w, tensors)) != WEFT_OK) goto done;
+    if ((st = copy_pairs(&w, metadata)) != WEFT_OK) goto done;
+    if ((st = write_header(&w)) != WEFT_OK) goto done;
+    length = w.header.len;
+    w.parts[0].data = &length;
+    w.parts[0].size = sizeof length;
+    w.parts[1].data = w.header.s;
+    w.parts[1].size = w.header.len;
+    st = wf_file_write_parts(path, w.parts, count + 2, err);
+done:
+    wf_text_free(&w.header);
+    wf_free(&w.alloc, w.parts);
+    wf_free(&w.alloc, w.pairs);
+    wf_free(&w.alloc, w.tensors);
+    return st;
+}

@@ -359,15 +359,13 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_unet_input *in)
 
 typedef struct skip { float *x; wf_grid g; int32_t channels; } skip;
 
-/* Floats of the buffer that carries the picture up again: its largest form over all levels. */
-static size_t largest(const wf_unet *u, const skip *skips, int32_t count)
+/* Floats of the buffer that carries the picture up again: at each level its own width or that from below. */
+static size_t largest(const wf_unet *u, const wf_grid *grids)
 {
     size_t most = 0;
-    int32_t widest = 0;
-    for (int32_t i = 0; i < u->c.levels; i++) widest = WF_MAX(widest, u->c.channels[i]);
-    for (int32_t i = 0; i < count; i++) { /* at a skip's grid, with its own width or the width from below */
-        int32_t wide = skips[i].channels, below = i + 1 < count ? skips[i + 1].channels : widest;
-        most = WF_MAX(most, wf_rows(skips[i].g) * (size_t)WF_MAX(wide, below));
+    for (int32_t i = 0; i < u->c.levels; i++) {
+        int32_t below = u->c.channels[i + 1 < u->c.levels ? i + 1 : i];
+        most = WF_MAX(most, wf_rows(grids[i]) * (size_t)WF_MAX(u->c.channels[i], below));
     }
     return most;
 }
@@ -378,7 +376,7 @@ void wf_unet_forward(const wf_unet *u, wf_exec *e, float *out, const wf_unet_inp
     size_t start = wf_arena_mark(&e->arena);
     skip skips[WF_LEVELS * 32];
     int32_t count = 0, last = c->levels - 1;
-    wf_grid g = in->grid;
+    wf_grid g = in->grid, grids[WF_LEVELS];
 
     /* conditioning of all samples, one after the other */
     size_t width = (size_t)in->tokens * (size_t)c->cross_dim[0];
@@ -394,6 +392,7 @@ void wf_unet_forward(const wf_unet *u, wf_exec *e, float *out, const wf_unet_inp
 
     for (int32_t i = 0; i <= last; i++) {
         const stage *s = &u->down[i];
+        grids[i] = g;
         for (int32_t j = 0; j < s->count; j++) {
             float *y = wf_take(e, wf_rows(g), (size_t)c->channels[i]);
             run_resnet(u, e, &s->resnets[j], y, h, temb, g);
@@ -408,7 +407,7 @@ void wf_unet_forward(const wf_unet *u, wf_exec *e, float *out, const wf_unet_inp
         }
     }
 
-    float *carry = wf_take(e, largest(u, skips, count), 1);
+    float *carry = wf_take(e, largest(u, grids), 1);
     int32_t wide = c->channels[last];
     wf_copy(e, carry, h, wf_rows(g) * (size_t)wide);
     if (c->has_mid) {

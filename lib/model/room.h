@@ -1,0 +1,29 @@
+/* room.h - the model handle itself; seen by this room's files alone. */
+#ifndef WF_MODEL_ROOM_H
+#define WF_MODEL_ROOM_H
+
+#include <errno.h>
+
+#include "model/parts.h"
+
+enum { WF_COMPONENTS = 4 };
+
+struct weft_model {
+    wf_refs        refs;
+    weft_allocator alloc;
+    char          *path;
+    int32_t        family;
+    wf_parts       parts;
+    weft_tensors  *files[WF_COMPONENTS];
+    wf_layer      *layers;
+    size_t         layer_count;
+    size_t         layer_cap;
+    void         **kept;       /* names, widened biases and norms */
+    size_t         kept_count;
+    size_t         kept_cap;
+    json_t        *scheduler;
+    int64_t        parameters;
+    int64_t        bytes;
+};
+
+#endif

@@ -58,18 +58,19 @@ def check_rng():
     return bad
 
 
-def run(name, scheduler, steps, x0, gen_seed, keep=False):
+def run(name, scheduler, steps, x0, gen_seed, keep=False, eta=None):
     scheduler.set_timesteps(steps)
     x = x0 * scheduler.init_noise_sigma
     gen = torch.Generator("cpu").manual_seed(gen_seed)
-    stochastic = name.startswith(("ddpm", "euler_a", "lcm"))
+    stochastic = name.startswith(("ddpm", "euler_a", "lcm")) or eta
+    more = {"eta": eta} if eta else {}
     inputs, path, noises, last = [], [], [], None
     for t in scheduler.timesteps:
         xi = scheduler.scale_model_input(x, t)
         inputs.append(xi.clone())
         if stochastic:
             state = gen.get_state()
-        r = scheduler.step(toy(xi, t), t, x, **({"generator": gen} if stochastic else {}))
+        r = scheduler.step(toy(xi, t), t, x, **({"generator": gen} if stochastic else {}), **more)
         if stochastic and keep:
             peek = torch.Generator("cpu")
             peek.set_state(state)
@@ -126,6 +127,17 @@ OURS = {
     "ddim_v": ("ddim", dict(clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction", **SD), 20),
     "ddim_trailing": ("ddim", dict(clip_sample=False, set_alpha_to_one=False, timestep_spacing="trailing", **SD), 20),
     "ddim_n1": ("ddim", dict(clip_sample=False, set_alpha_to_one=False, steps_offset=1, **SD), 1),
+    "ddim_eta": ("ddim", dict(clip_sample=False, set_alpha_to_one=False, steps_offset=1, **SD), 20, 0.5),
+    "ddim_eta_one": ("ddim", dict(clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing", **SD), 10, 1.0),
+    "ddim_linear_betas": ("ddim", dict(clip_sample=False, set_alpha_to_one=False, steps_offset=1, **dict(SD, beta_schedule="linear")), 10),
+    "ddim_zero_snr_v": ("ddim", dict(clip_sample=False, set_alpha_to_one=False, timestep_spacing="trailing", rescale_betas_zero_snr=True,
+                                     prediction_type="v_prediction", **SD), 10),
+    "ddim_sample": ("ddim", dict(clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type="sample", **SD), 10),
+    "euler_sample": ("euler", dict(timestep_spacing="leading", steps_offset=1, prediction_type="sample", **SD), 10),
+    "euler_zero_snr_v": ("euler", dict(timestep_spacing="trailing", rescale_betas_zero_snr=True, prediction_type="v_prediction", **SD), 10),
+    "euler_linear_betas": ("euler", dict(timestep_spacing="leading", steps_offset=1, **dict(SD, beta_schedule="linear")), 10),
+    "dpmpp_2m_sample": ("dpmpp", dict(timestep_spacing="leading", steps_offset=1, prediction_type="sample", **SD), 10),
+    "dpmpp_2m_zero_snr_v": ("dpmpp", dict(timestep_spacing="trailing", rescale_betas_zero_snr=True, prediction_type="v_prediction", **SD), 10),
     "euler": ("euler", dict(timestep_spacing="leading", steps_offset=1, **SD), 20),
     "euler_linspace": ("euler", dict(timestep_spacing="linspace", **SD), 20),
     "euler_trailing_v": ("euler", dict(timestep_spacing="trailing", prediction_type="v_prediction", **SD), 20),
@@ -148,11 +160,11 @@ OURS = {
 def write_schedulers():
     cases, tensors = [], {}
     x0 = noise(5, 1, 4, 2, 3)
-    for name, (kind, config, steps) in OURS.items():
+    for name, (kind, config, steps, *eta) in OURS.items():
         cls = next(k for p, k in CLASSES if kind == p)
         s = cls(**config)
         s.set_timesteps(steps)
-        inputs, path, noises, _ = run(kind, s, steps, x0, 9, keep=True)
+        inputs, path, noises, _ = run(kind, s, steps, x0, 9, True, *eta)
         tensors[name + "/x0"] = x0 * s.init_noise_sigma
         tensors[name + "/model_in"] = torch.stack(inputs).float()
         tensors[name + "/x"] = torch.stack(path).float()
@@ -160,6 +172,8 @@ def write_schedulers():
             tensors[name + "/noise"] = torch.stack(noises)
         case = {"name": name, "class": cls.__name__, "config": config, "steps": steps,
                 "init_noise_sigma": float(s.init_noise_sigma), "timesteps": [float(t) for t in s.timesteps]}
+        if eta:
+            case["eta"] = eta[0]
         if hasattr(s, "sigmas"):
             case["sigmas"] = [float(v) for v in s.sigmas]
         cases.append(case)

@@ -1,0 +1,122 @@
+/* denoise.c - a prompt becomes a picture: the whole loop, and nothing else.
+ *
+ * The library predicts the noise of one step. The loop over the steps is yours: between two
+ * steps you may look at the latents, change them, move the run to another plan, or stop.
+ *
+ *   cc denoise.c $(pkg-config --cflags --libs weft) -o denoise
+ *   ./denoise examples/model "a red circle on a blue background" circle.png */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <weft/weft.h>
+
+enum { STEPS = 20, SEED = 1 };
+static const float GUIDANCE = 5.0f;
+
+static weft_error err;
+
+static void must(weft_status st)
+{
+    if (st == WEFT_OK) return;
+    fprintf(stderr, "denoise: %s: %s\n", weft_status_name(st), err.text);
+    exit(1);
+}
+
+static void *room(size_t count, size_t size)
+{
+    void *p = calloc(count, size);
+    if (p == NULL) { fprintf(stderr, "denoise: out of memory\n"); exit(1); }
+    return p;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 4) { fprintf(stderr, "usage: denoise MODEL PROMPT OUT.png\n"); return 2; }
+
+    weft_model *model;
+    weft_model_info info = WEFT_MODEL_INFO_INIT;
+    must(weft_model_open(argv[1], NULL, &model, &err));
+    must(weft_model_info_get(model, &info, &err));
+
+    weft_sampler *sampler;                          /* which noise levels, and how to get from one to the next */
+    weft_sampler_options schedule = WEFT_SAMPLER_OPTIONS_INIT;
+    schedule.kind = WEFT_SAMPLER_DPMPP_2M;
+    schedule.steps = STEPS;
+    must(weft_sampler_options_from_model(model, &schedule, &err));
+    must(weft_sampler_create(&schedule, &sampler, &err));
+    int32_t calls = weft_sampler_calls(sampler);
+
+    weft_plan *plan;                                /* what the adapters do: here there are none */
+    weft_run *run;
+    must(weft_plan_create(model, NULL, &plan, &err));
+    must(weft_plan_seal(plan, calls, &err));
+    must(weft_run_create(plan, NULL, &run, &err));
+
+    /* The prompt, and the empty prompt that guidance pushes away from. */
+    int32_t chunks;
+    must(weft_model_prompt_size(model, argv[2], NULL, &chunks, &err));
+    size_t text_len = (size_t)chunks * (size_t)info.text_tokens * (size_t)info.text_dim;
+    float *text = room(text_len, sizeof *text), *empty = room(text_len, sizeof *empty);
+    float *pooled = NULL, *empty_pooled = NULL;     /* SDXL wants these too */
+    size_t pooled_len = (size_t)info.pooled_dim;
+    if (pooled_len > 0) {
+        pooled = room(pooled_len, sizeof *pooled);
+        empty_pooled = room(pooled_len, sizeof *empty_pooled);
+    }
+
+    weft_encode encode = WEFT_ENCODE_INIT;
+    encode.prompt = argv[2];
+    encode.chunks = chunks;
+    encode.text = text;      encode.text_len = text_len;
+    encode.pooled = pooled;  encode.pooled_len = pooled_len;
+    must(weft_run_encode(run, &encode, &err));
+    encode.prompt = "";
+    encode.text = empty;
+    encode.pooled = empty_pooled;
+    must(weft_run_encode(run, &encode, &err));
+
+    /* Noise to begin with: the same numbers that torch's generator gives for this seed. */
+    weft_noise *noise;
+    size_t side = (size_t)info.latent_size, len = (size_t)info.latent_channels * side * side;
+    float *x = room(len, sizeof *x), *scaled = room(len, sizeof *scaled), *prediction = room(len, sizeof *prediction);
+    must(weft_noise_create(SEED, NULL, &noise, &err));
+    must(weft_noise_normal(noise, x, len, &err));
+    for (size_t i = 0; i < len; i++) x[i] *= weft_sampler_init_scale(sampler);
+
+    weft_step step = WEFT_STEP_INIT;
+    step.latent = scaled;                   step.latent_len = len;
+    step.text = text;                       step.text_len = text_len;
+    step.negative = empty;                  step.negative_len = text_len;
+    step.pooled = pooled;                   step.pooled_len = pooled_len;
+    step.negative_pooled = empty_pooled;    step.negative_pooled_len = pooled_len;
+    step.out = prediction;                  step.out_len = len;
+    step.tokens = chunks * info.text_tokens;
+    step.guidance = GUIDANCE;
+
+    for (int32_t n = 0; n < calls; n++) {
+        must(weft_sampler_scale(sampler, n, x, scaled, len, &err));
+        step.call = n;
+        step.timestep = weft_sampler_timestep(sampler, n);
+        must(weft_run_step(run, &step, &err));
+        must(weft_sampler_step(sampler, n, prediction, x, len, noise, &err));
+    }
+
+    /* Latents to pixels, pixels to a file. */
+    int32_t pixels = info.latent_size * info.image_factor;
+    size_t image_len = 3 * (size_t)pixels * (size_t)pixels;
+    float *image = room(image_len, sizeof *image);
+    uint8_t *rgb = room(image_len, 1);
+    must(weft_run_decode(run, x, len, image, image_len, &err));
+    must(weft_image_bytes(image, image_len, pixels, pixels, rgb, image_len, &err));
+    must(weft_png_write(argv[3], rgb, image_len, pixels, pixels, NULL, 0, &err));
+    printf("%s: %dx%d, %d steps\n", argv[3], (int)pixels, (int)pixels, (int)calls);
+
+    weft_model_free(model);                         /* in any order: a run keeps what it uses */
+    weft_plan_free(plan);
+    weft_run_free(run);
+    weft_sampler_free(sampler);
+    weft_noise_free(noise);
+    free(text), free(empty), free(pooled), free(empty_pooled);
+    free(x), free(scaled), free(prediction), free(image), free(rgb);
+    return 0;
+}

@@ -1,0 +1,26 @@
+#!/bin/sh
+# The other examples run, and so does the program in the README.
+set -u
+. tests/examples/expect
+
+that "denoise" "$B/examples/denoise" $model "a red circle on a blue background" "$tmp/denoise.png"
+that "its picture" test -s "$tmp/denoise.png"
+"$B/examples/denoise" 2>/dev/null
+that "denoise without arguments is a usage error" test $? = 2
+
+"$B/examples/compose" --model $model --out "$tmp/deep/demo" >"$tmp/out.compose"
+that "compose" test $? = 0
+for name in base monster rocket hatching mosaic monster-hatching-merge monster-hatching-switch \
+            monster-hatching-composite monster-hatching-klora contact-sheet klora-table; do
+    that "compose's $name" test -s "$tmp/deep/demo/$name.png"
+    that "compose says where $name is" grep -q "$tmp/deep/demo/$name.png" "$tmp/out.compose"
+done
+"$B/examples/compose" --what 2>/dev/null
+that "compose with an unknown option is a usage error" test $? = 2
+
+# The first block of C in the README, as a reader would compile it.
+awk '/^```c$/ { on = 1; next } /^```$/ { if (on) exit } on' README.md >"$tmp/readme.c"
+that "the README's program compiles" ${CC:-cc} ${CFLAGS:-} -std=c11 -Wall -Wextra -Werror -Iinclude "$tmp/readme.c" \
+    -o "$tmp/readme" -L"$B" -lweft -Wl,-rpath,"$(cd "$B" && pwd)"
+that "and runs" "$tmp/readme"
+total

@@ -1,0 +1,133 @@
+#!/bin/sh
+# The command-line tool on the bundled model: every subcommand, what a picture's file holds, that a saved
+# picture can be drawn again from its own tensors, and what is said of a wrong command line or a wrong file.
+set -u
+. tests/examples/expect
+
+monster=$model/adapters/monster.safetensors
+hatching=$model/adapters/hatching.safetensors
+few="--steps 3 --guidance 3"
+draw() { "$weft" generate $model -q $few "$@"; }
+hold() { LC_ALL=C grep -aqF -- "$2" "$1"; }
+
+# ---- help
+
+that "help" "$weft" --help
+prints '^weft [0-9]+\.[0-9]+\.[0-9]+$' "$weft" --version
+for sub in generate explain inspect; do prints "^usage: weft $sub " "$weft" $sub --help; done
+
+# ---- generate
+
+that "a picture" draw -p "a red circle" -n "a square" -o "$tmp/base.png" --save "$tmp/base.safetensors"
+that "it is a PNG" hold "$tmp/base.png" PNG
+that "with parameters" hold "$tmp/base.png" iTXtparameters
+that "the prompt" hold "$tmp/base.png" "a red circle"
+that "the negative prompt" hold "$tmp/base.png" "Negative prompt: a square"
+that "the settings" hold "$tmp/base.png" "Steps: 3, Sampler: ddim, CFG scale: 3, Seed: 0, Size: 64x64"
+draw -p "a red circle" -n "a square" -o "$tmp/again.png" --threads 1
+that "the same for any number of threads" cmp "$tmp/base.png" "$tmp/again.png"
+draw -p "a red circle" -o "$tmp/other.png" --seed 1
+that "another for another seed" test "$(cksum <"$tmp/base.png")" != "$(cksum <"$tmp/other.png")"
+that "48x80 pixels" draw -p "a red circle" -o "$tmp/size.png" --size 48x80
+that "no parameters" draw -p "a red circle" -n "a square" -o "$tmp/plain.png" --no-parameters
+if hold "$tmp/plain.png" iTXt; then failed "a text chunk with --no-parameters"; else passed; fi
+
+# From the saved noise and conditioning: the same picture, byte for byte.
+for name in start latents text negative prediction_000 prediction_002; do
+    that "saved $name" hold "$tmp/base.safetensors" "\"$name\""
+done
+draw --latents "$tmp/base.safetensors" --conditioning "$tmp/base.safetensors" -o "$tmp/again.png" --no-parameters
+that "drawn again from its tensors" cmp "$tmp/plain.png" "$tmp/again.png"
+
+# ---- adapters and methods
+
+that "an adapter" draw -p "a zib monster" -a $monster -o "$tmp/one.png"
+that "named in the parameters" hold "$tmp/one.png" "Adapters: \"$monster:1\""
+draw -p "a zib monster" -o "$tmp/none.png" --no-parameters
+draw -p "a zib monster" -a $monster:0 -o "$tmp/zero.png" --no-parameters
+that "weight 0 is the base model" cmp "$tmp/none.png" "$tmp/zero.png"
+for method in merge switch composite klora; do
+    that "$method" draw -p "a zib monster, hatched style" -a $monster:0.9 -a $hatching:0.9 --compose $method \
+        -o "$tmp/$method.png" --no-parameters
+done
+for method in switch composite klora; do
+    that "$method is not merge" test "$(cksum <"$tmp/merge.png")" != "$(cksum <"$tmp/$method.png")"
+done
+that "options of an adapter" draw -p "a zib monster" -a $monster:0.5 --role content --select 'unet.*' \
+    --exclude 'unet.mid_block.*' --text-weight 0.3 -a $hatching --role style --partial --compose klora --pattern custom \
+    --alpha 1 --beta 0.25 --modulus 1.5 --gamma paper --granularity step --top-k 5 --attention-only --ignore-alpha \
+    --wrap --text-plan all --path side -o "$tmp/options.png"
+for sampler in ddim euler euler_a dpmpp_2m; do
+    that "$sampler" draw -p "a red circle" --sampler $sampler -o "$tmp/$sampler.png"
+done
+that "karras" draw -p "a red circle" --sampler euler --karras --spacing trailing -o "$tmp/karras.png"
+that "eta" draw -p "a red circle" --eta 0.5 --guidance-rescale 0.5 -o "$tmp/eta.png"
+
+# ---- a long prompt is encoded whole, and the tool says so
+
+long="a red circle on a blue background"
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do long="$long, a red circle at the left"; done
+"$weft" generate $model $few -p "$long" -o "$tmp/long.png" 2>"$tmp/err"
+that "a long prompt is announced" grep -q 'tokens: encoded whole, in [2-9] chunks of 75' "$tmp/err"
+
+# ---- inspect and explain
+
+prints 'SD1.x' "$weft" inspect $model
+prints '^  layers ' "$weft" inspect $model
+prints 'down_blocks.*to_q: \(' "$weft" inspect $model --keys
+prints 'diffusers' "$weft" inspect $monster
+prints 'kohya' "$weft" inspect $hatching
+prints '^  rank      8' "$weft" inspect $hatching
+prints 'hatched style \([0-9]+\)' "$weft" inspect $hatching
+prints 'alpha' "$weft" inspect $hatching --keys
+prints 'peft' "$weft" inspect $model/adapters/rocket
+for adapter in monster.safetensors rocket hatching.safetensors mosaic.safetensors; do
+    prints 'against .* keys matched' "$weft" inspect $model/adapters/$adapter --model $model
+done
+prints '20 calls' "$weft" explain $model -a $monster -a $hatching --compose klora -o "$tmp/table.png"
+that "the table's picture" hold "$tmp/table.png" PNG
+prints '4 times' "$weft" explain $model -a $monster -a $hatching --compose composite
+
+# ---- wrong command lines: status 2
+
+refuses 2 'which subcommand' "$weft"
+refuses 2 "no subcommand 'draw'" "$weft" draw
+refuses 2 'which model' "$weft" generate
+refuses 2 'what shall be drawn' "$weft" generate $model
+refuses 2 'no option --stops' "$weft" generate $model --stops 3
+refuses 2 'wants a value' "$weft" generate $model --steps
+refuses 2 "'three' is not a number" "$weft" generate $model --steps three
+refuses 2 'not between' "$weft" generate $model --steps 0
+refuses 2 'not a whole number' "$weft" generate $model --steps 2.5
+refuses 2 'takes no value' "$weft" generate $model --karras=1
+refuses 2 'one name too many' "$weft" generate $model other
+refuses 2 "no 'klara'" "$weft" generate $model --compose klara
+refuses 2 "'heavy' is not a weight" "$weft" generate $model -p x -a $monster:heavy
+refuses 2 'not a weight' "$weft" generate $model -p x -a $monster:nan
+refuses 2 'none' "$weft" generate $model -p x --role style
+refuses 2 'period is of switch' "$weft" generate $model -p x -a $monster --period 3
+refuses 2 'of --pattern custom' "$weft" generate $model -p x -a $monster -a $hatching --compose klora --beta 1
+refuses 2 'eta is of' "$weft" generate $model -p x --sampler euler --eta 0.5
+refuses 2 'not for --sampler ddim' "$weft" generate $model -p x --karras
+refuses 2 'not a size' "$weft" generate $model -p x --size 64
+refuses 2 'multiples of' "$weft" generate $model -p x --size 63x64
+refuses 2 'not a whole number' "$weft" generate $model -p x --seed -1
+refuses 2 'stands in for' "$weft" generate $model -p x --conditioning "$tmp/base.safetensors"
+refuses 2 'no effect without guidance' "$weft" generate $model -p x -n y --guidance 1
+
+# ---- wrong files: status 1
+
+refuses 1 'nowhere' "$weft" generate nowhere -p x
+refuses 1 '' "$weft" generate tests -p x -o "$tmp/x.png"
+refuses 1 'nothing.safetensors' "$weft" generate $model -p x -a "$tmp/nothing.safetensors"
+refuses 1 '' "$weft" generate $model -p x -a README.md
+refuses 1 'two adapters' "$weft" generate $model -p x -a $monster --compose klora -o "$tmp/x.png"
+refuses 1 '' "$weft" generate $model -p x -o "$tmp/no/such/folder/x.png" $few -q
+refuses 1 'start.*latents' "$weft" generate $model -p x --latents $monster
+refuses 1 'text' "$weft" generate $model --conditioning $monster
+refuses 1 'wanted (1, ' "$weft" generate $model -p x --size 48x64 --latents "$tmp/base.safetensors" -o "$tmp/x.png"
+refuses 1 'nowhere' "$weft" inspect nowhere
+refuses 1 '' "$weft" inspect README.md
+"$weft" generate $model -p x -o "$tmp/made.png" --save "$tmp/no/such/folder/x" $few -q 2>/dev/null
+that "a failed save is a failure" test $? = 1
+total

@@ -127,6 +127,6 @@ weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *o
 }
 
 const wf_method wf_method_composite = {
-    .name = "composite", .text = WEFT_TEXT_ALL, .begin = begin, .choose = choose, .combine = combine,
+    .name = "composite", .title = "LoRA Composite", .text = WEFT_TEXT_ALL, .begin = begin, .choose = choose, .combine = combine,
     .weigh = weigh, .describe = describe, .explain = explain,
 };

@@ -15,12 +15,14 @@ enum {
     BETWEEN     = 20,   /* between panels                          */
     TABLE_WIDE  = 1000, /* pixels that the panels share out        */
     TABLE_HIGH  = 640,
-    LEAST_PANEL = 300,  /* pixels: what a legend and a title need  */
-    CELL_MAX    = 28,
+    LEAST_PANEL = 560,  /* pixels of all panels, however few calls */
+    CELL_WIDE   = 40,   /* at most                                 */
+    CELL_HIGH   = 28,
     LINE        = 22    /* height of a line of text at scale 2     */
 };
 
 static const uint32_t INK = 0x222222, FAINT = 0x777777, PAPER = 0xffffff, EMPTY = 0xf1f1ee;
+static const char CAPTION[] = "layers down, calls across; the paler, the smaller";
 /* Told apart also by eyes that see red and green alike. */
 static const uint32_t hues[] = { 0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f00, 0x56b4e9, 0x7a5230, 0x7f3fbf };
 
@@ -85,6 +87,15 @@ static uint32_t hue_of(int32_t adapter)
     return hues[(size_t)adapter % WF_LEN(hues)];
 }
 
+/* A hue on paper; the faintest is still seen. */
+static uint32_t tint(uint32_t colour, double strength)
+{
+    double rgb[3], s = strength > 0 ? 0.15 + 0.85 * strength : 0;
+
+    for (int i = 0; i < 3; i++) rgb[i] = s * channel(colour, i) + (1 - s) * channel(EMPTY, i);
+    return mix(rgb);
+}
+
 /* ---- cells ---------------------------------------------------------------------------------------------------- */
 
 static uint32_t cell_colour(const layout *lay, int32_t call, int32_t branch, int32_t layer)
@@ -95,14 +106,14 @@ static uint32_t cell_colour(const layout *lay, int32_t call, int32_t branch, int
         float c;
         if (weft_plan_cell(lay->p, call, branch, layer, a, &c, NULL) != WEFT_OK || c == 0) continue;
         double s = fabs((double)c) / (double)lay->strongest;
-        for (int i = 0; i < 3; i++) sum[i] += s * channel(hue_of(a), i);
+        for (int i = 0; i < 3; i++) sum[i] += s * channel(hue_of(a), i) * channel(hue_of(a), i);
         weights += s;
         strength = fmax(strength, s);
     }
     if (weights == 0) return EMPTY;
-    strength = 0.15 + 0.85 * strength; /* the faintest is still seen */
-    for (int i = 0; i < 3; i++) rgb[i] = strength * sum[i] / weights + (1 - strength) * 255;
-    return mix(rgb);
+    /* Mixed as light, about the square of a byte: bytes alone would turn blue and orange to grey. */
+    for (int i = 0; i < 3; i++) rgb[i] = sqrt(sum[i] / weights);
+    return tint(mix(rgb), strength);
 }
 
 static void draw_panel(canvas *c, const layout *lay, int32_t branch, int32_t x)
@@ -161,22 +172,26 @@ static void draw_blocks(canvas *c, const layout *lay)
     }
 }
 
+/* One adapter's line: who, its weight, its part. */
+static const char *legend(wf_text *text, const weft_plan *p, int32_t adapter)
+{
+    wf_letter_text letter;
+    wf_number_text weight;
+
+    wf_text_add(text, "%s  %s  %s  %s", wf_letter(&letter, adapter), wf_adapter_name(p->entry[adapter].bound->adapter),
+                wf_number(&weight, p->entry[adapter].weight), wf_plan_part(p, adapter));
+    return text->failed ? "" : text->s;
+}
+
 static void draw_legend(canvas *c, const layout *lay, int32_t y)
 {
     for (int32_t a = 0; a < lay->p->adapters; a++, y += LINE + 4) {
-        const wf_entry *e = &lay->p->entry[a];
-        char            line[200];
-        wf_letter_text  letter;
-        wf_number_text  weight;
-        wf_text         text;
+        double  strength = fabs((double)lay->p->entry[a].weight) / fmax((double)lay->strongest, 1e-30);
+        wf_text text;
         wf_text_init(&text, &lay->p->alloc);
-        wf_text_add(&text, "%s  %s  %s%s", wf_letter(&letter, a), wf_adapter_name(e->bound->adapter),
-                    wf_number(&weight, e->weight),
-                    e->role == WEFT_ROLE_CONTENT ? "  content" : e->role == WEFT_ROLE_STYLE ? "  style" : "");
-        wf_copy_out(text.failed ? "" : text.s, text.failed ? 0 : text.len, line, sizeof line, NULL);
+        fill(c, lay->left, y - 1, 28, 16, tint(hue_of(a), fmin(strength, 1)));
+        write_text(c, lay->left + 40, y, 2, INK, legend(&text, lay->p, a));
         wf_text_free(&text);
-        fill(c, lay->left, y - 1, 28, 16, hue_of(a));
-        write_text(c, lay->left + 40, y, 2, INK, line);
     }
 }
 
@@ -192,7 +207,7 @@ static void list_rows(layout *lay)
 
     for (size_t i = 0; i < t->touched_count; i++)
         if (layers[t->touched[i].layer].component == 0) lay->layer[lay->rows++] = t->touched[i].layer;
-    lay->cell_h = WF_MAX(1, WF_MIN(CELL_MAX, TABLE_HIGH / WF_MAX(lay->rows, 1)));
+    lay->cell_h = WF_MAX(1, WF_MIN(CELL_HIGH, TABLE_HIGH / WF_MAX(lay->rows, 1)));
     for (int32_t r = 0; r < lay->rows; r++) {
         wf_block_name(&name, layers[lay->layer[r]].name);
         if (r > 0 && strcmp(name.text, block.text) != 0) y += GAP;
@@ -214,10 +229,10 @@ static void measure(layout *lay)
         names = WF_MAX(names, text_width(2, wf_block_name(&block, layers[lay->layer[r]].name)));
     }
     lay->left = PAD + names + 16;
-    lay->panel_w = t->calls <= share ? WF_MIN(share / t->calls, CELL_MAX) * t->calls : share;
+    lay->panel_w = t->calls <= share ? WF_MIN(share / t->calls, CELL_WIDE) * t->calls : share;
     if (lay->panel_w * t->branches < LEAST_PANEL)
         lay->panel_w = (LEAST_PANEL / t->branches + t->calls - 1) / t->calls * t->calls;
-    lay->above = PAD + 32 + LINE + (t->branches > 1 ? LINE : 0) + 8;
+    lay->above = PAD + 32 + LINE + (t->branches > 1 ? LINE : 0) + 12;
     lay->strongest = 0;
     for (size_t i = 0; i < t->rows * (size_t)t->branches * t->slots; i++)
         if (layers[t->slot[i % t->slots].layer].component == 0)
@@ -240,7 +255,7 @@ static void paint(canvas *c, const layout *lay, const char *title)
 
     fill(c, 0, 0, c->width, c->height, PAPER);
     write_text(c, PAD, PAD, 3, INK, title);
-    write_text(c, PAD, PAD + 32, 2, FAINT, "layers down, calls across");
+    write_text(c, PAD, PAD + 32, 2, FAINT, CAPTION);
     draw_blocks(c, lay);
     for (int32_t b = 0; b < t->branches; b++) {
         int32_t x = lay->left + b * (lay->panel_w + BETWEEN);
@@ -252,6 +267,20 @@ static void paint(canvas *c, const layout *lay, const char *title)
     draw_legend(c, lay, lay->above + lay->high + 10 + LINE + 14);
 }
 
+static int32_t picture_width(const layout *lay, const char *title)
+{
+    int32_t w = lay->left + lay->p->table.branches * (lay->panel_w + BETWEEN) - BETWEEN;
+
+    w = WF_MAX(w, PAD + WF_MAX(text_width(3, title), text_width(2, CAPTION)));
+    for (int32_t a = 0; a < lay->p->adapters; a++) {
+        wf_text text;
+        wf_text_init(&text, &lay->p->alloc);
+        w = WF_MAX(w, WF_MIN(lay->left + 40 + text_width(2, legend(&text, lay->p, a)), 1400));
+        wf_text_free(&text);
+    }
+    return w + PAD;
+}
+
 static weft_status draw(const weft_plan *p, const char *path, layout *lay, const char *title, weft_error *err)
 {
     canvas      c = { NULL, 0, 0 };
@@ -260,8 +289,7 @@ static weft_status draw(const weft_plan *p, const char *path, layout *lay, const
 
     list_rows(lay);
     measure(lay);
-    c.width = WF_MAX(lay->left + p->table.branches * (lay->panel_w + BETWEEN) - BETWEEN + PAD,
-                     PAD + text_width(3, title) + PAD);
+    c.width = picture_width(lay, title);
     c.height = lay->above + lay->high + 10 + LINE + 14 + p->adapters * (LINE + 4) + PAD - 8;
     bytes = (size_t)c.width * (size_t)c.height * 3;
     c.rgb = wf_alloc(&p->alloc, bytes);
@@ -283,7 +311,7 @@ weft_status weft_plan_draw(const weft_plan *plan, const char *path, weft_error *
     if (!plan->sealed) return wf_fail(err, WEFT_E_STATE, "weft_plan_draw: the plan is not sealed");
     lay.p = plan;
     wf_text_init(&title, &plan->alloc);
-    wf_text_add(&title, "%s, %d calls", plan->method->name, (int)plan->table.calls);
+    wf_text_add(&title, "%s, %d calls", plan->method->title, (int)plan->table.calls);
     lay.layer = wf_zalloc(&plan->alloc, plan->table.touched_count, sizeof *lay.layer);
     lay.top = wf_zalloc(&plan->alloc, plan->table.touched_count, sizeof *lay.top);
     if (title.failed || lay.layer == NULL || lay.top == NULL)

@@ -89,11 +89,6 @@ static const char *bytes_text(wf_number_text *buf, size_t bytes)
 
 /* ---- adapters ------------------------------------------------------------------------------------------------ */
 
-static const char *role_name(int32_t role)
-{
-    return role == WEFT_ROLE_CONTENT ? "content" : role == WEFT_ROLE_STYLE ? "style" : "";
-}
-
 static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
 {
     const wf_entry   *e = &p->entry[a];
@@ -114,7 +109,7 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
     if (info.rank_min == info.rank_max) snprintf(ranks, sizeof ranks, "%d", (int)info.rank_max);
     else snprintf(ranks, sizeof ranks, "%d-%d", (int)info.rank_min, (int)info.rank_max);
     wf_text_add(out, "  %-3s %-9s %-9s %-8s %5d %5d  %-7s %-13s %s\n", wf_letter(&letter, a),
-                wf_number(&weight, e->weight), wf_number(&text_weight, e->text_weight), role_name(e->role), (int)unet,
+                wf_number(&weight, e->weight), wf_number(&text_weight, e->text_weight), wf_plan_part(p, a), (int)unet,
                 (int)text, ranks, info.dialect, wf_adapter_name(e->bound->adapter));
     if (e->bound->select != NULL) wf_text_add(out, "      on %s alone\n", e->bound->select);
     if (e->bound->exclude != NULL) wf_text_add(out, "      not on %s\n", e->bound->exclude);
@@ -190,7 +185,7 @@ static void add_paths(const weft_plan *p, wf_text *out)
             }
         }
         wf_text_add(out, "  %-18s %6zu %8zu  %14s %14s\n", block.text, side, merged, bytes_text(&side_text, side_bytes),
-                    merged == 0 ? "" : bytes_text(&merged_text, merged_bytes));
+                    merged == 0 ? "-" : bytes_text(&merged_text, merged_bytes));
     }
 }
 
@@ -198,7 +193,7 @@ static void add_paths(const weft_plan *p, wf_text *out)
 
 static void write_plan(const weft_plan *p, wf_text *out)
 {
-    wf_text_add(out, "%s: %d %s, %d %s, %d %s of the network in each (guidance doubles it)\n", p->method->name,
+    wf_text_add(out, "%s: %d %s, %d %s, %d %s of the network in each (guidance doubles it)\n", p->method->title,
                 (int)p->adapters, p->adapters == 1 ? "adapter" : "adapters", (int)p->table.calls,
                 p->table.calls == 1 ? "call" : "calls", (int)p->table.branches,
                 p->table.branches == 1 ? "evaluation" : "evaluations");

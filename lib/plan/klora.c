@@ -282,6 +282,12 @@ static float choose(const weft_plan *p, const wf_table *t, int32_t call, int32_t
     return adapter == (content ? f->content : f->style) ? 1 : 0;
 }
 
+static const char *part(const weft_plan *p, int32_t adapter)
+{
+    const found *f = p->table.found->data;
+    return adapter == f->content ? "content" : "style";
+}
+
 /* ---- in words ------------------------------------------------------------------------------------------------- */
 
 static void describe(const weft_plan *p, wf_text *out)
@@ -454,6 +460,6 @@ weft_status weft_plan_klora_score(const weft_plan *plan, int64_t layer, weft_klo
 }
 
 const wf_method wf_method_klora = {
-    .name = "klora", .text = WEFT_TEXT_NONE, .begin = begin, .choose = choose, .describe = describe,
+    .name = "klora", .title = "K-LoRA", .text = WEFT_TEXT_NONE, .begin = begin, .choose = choose, .part = part, .describe = describe,
     .explain = explain,
 };

@@ -31,5 +31,5 @@ weft_status weft_plan_merge(weft_plan *plan, weft_error *err)
 }
 
 const wf_method wf_method_merge = {
-    .name = "merge", .text = WEFT_TEXT_ALL, .choose = choose, .explain = explain,
+    .name = "merge", .title = "Merge", .text = WEFT_TEXT_ALL, .choose = choose, .explain = explain,
 };

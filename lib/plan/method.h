@@ -102,6 +102,7 @@ struct weft_plan {
 
 struct wf_method {
     const char *name;
+    const char *title; /* as people write it */
     int32_t     text; /* WEFT_TEXT_*: who acts on the text encoders unless the plan says otherwise */
 
     /* Check the adapters, set t->branches (1 so far) and read what the cells depend on. May be NULL. */
@@ -115,6 +116,9 @@ struct wf_method {
     /* With several branches: how their predictions become one, and the weights of the sum. NULL: one branch. */
     void (*combine)(const weft_plan *p, float *out, const float *const *preds, size_t n, bool guided);
     void (*weigh)(const weft_plan *p, int32_t branch, float *weight, float *divisor);
+
+    /* The part an adapter plays here, for reports; NULL: what its role says. */
+    const char *(*part)(const weft_plan *p, int32_t adapter);
 
     /* Say what the options mean (lines "  name      value"), and the table in few lines. */
     void (*describe)(const weft_plan *p, wf_text *out);
@@ -135,6 +139,8 @@ weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *op
 void wf_table_warn(const weft_plan *p, wf_table *t, const char *format, ...) WF_PRINTF(3, 4);
 /* Module of adapter `adapter` at a layer, or NULL where it has none or is not selected. */
 const wf_module *wf_plan_module(const weft_plan *p, int32_t adapter, int32_t layer);
+/* "content", "style" or "". */
+const char *wf_plan_part(const weft_plan *p, int32_t adapter);
 /* Number of UNet layers where some cell of the adapter is not zero. */
 int32_t wf_plan_reach(const weft_plan *p, int32_t adapter);
 

@@ -430,6 +430,14 @@ static bool any_cell(const wf_table *t, size_t first, size_t end)
     return false;
 }
 
+const char *wf_plan_part(const weft_plan *p, int32_t adapter)
+{
+    int32_t role = p->entry[adapter].role;
+
+    if (p->method->part != NULL) return p->method->part(p, adapter);
+    return role == WEFT_ROLE_CONTENT ? "content" : role == WEFT_ROLE_STYLE ? "style" : "";
+}
+
 int32_t wf_plan_reach(const weft_plan *p, int32_t adapter)
 {
     const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });

@@ -104,6 +104,6 @@ weft_status weft_plan_switch(weft_plan *plan, const weft_switch_options *options
 }
 
 const wf_method wf_method_switch = {
-    .name = "switch", .text = WEFT_TEXT_FIRST, .begin = begin, .choose = choose, .describe = describe,
+    .name = "switch", .title = "LoRA Switch", .text = WEFT_TEXT_FIRST, .begin = begin, .choose = choose, .describe = describe,
     .explain = explain,
 };

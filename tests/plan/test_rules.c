@@ -1,0 +1,352 @@
+/* test_rules.c - the methods' pure functions, against the papers' tables. No model, no files. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "plan/method.h"
+
+/* ---- K-LoRA ----------------------------------------------------------------------------------------------- */
+
+/* "C17 S33" over the N calls of layer l. */
+static const char *runs(char buf[128], double rho, int32_t N, int32_t l, int32_t L, const weft_klora_options *o)
+{
+    size_t used = 0;
+
+    buf[0] = '\0';
+    for (int32_t n = 0, end; n < N; n = end) {
+        bool content = wf_klora_choose(rho, n, N, l, L, o);
+        for (end = n + 1; end < N && wf_klora_choose(rho, end, N, l, L, o) == content; end++) {}
+        used += (size_t)snprintf(buf + used, 128 - used, "%s%c%d", n > 0 ? " " : "", content ? 'C' : 'S', (int)(end - n));
+    }
+    return buf;
+}
+
+static weft_klora_options with(int32_t pattern, uint32_t flags)
+{
+    weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+    o.pattern = pattern;
+    o.flags = flags;
+    return o;
+}
+
+/* SDXL's 560 attention linears over 50 calls, the counter wrapping as in the authors' program. */
+static const struct { double rho; const char *s_1, *s_560, *star_1, *star_280, *star_560; } published[] = {
+    { 0.4,  "S50",     "S50",        "S8 C13 S29", "S7 C14 S29", "S7 C13 S30" },
+    { 0.6,  "C4 S46",  "C3 S46 C1",  "S8 C20 S22", "S7 C20 S23", "S7 C20 S23" },
+    { 1.0,  "C17 S33", "C16 S33 C1", "S8 C33 S9",  "S7 C34 S9",  "S7 C33 S10" },
+    { 1.3,  "C27 S23", "C26 S23 C1", "C1 S7 C42",  "C1 S6 C43",  "S7 C43" },
+    { 1.45, "C32 S18", "C31 S18 C1", "C6 S2 C42",  "C6 S1 C43",  "C5 S2 C43" },
+    { 1.6,  "C37 S13", "C36 S13 C1", "C50",        "C50",        "C50" },
+    { 2.1,  "C50",     "C50",        "C50",        "C50",        "C50" },
+};
+
+START_TEST(klora_chooses_as_the_published_table)
+{
+    weft_klora_options s = with(WEFT_KLORA_S, WEFT_KLORA_WRAP), star = with(WEFT_KLORA_S_STAR, WEFT_KLORA_WRAP);
+    double             rho = published[_i].rho;
+    char               buf[128];
+
+    ck_assert_str_eq(runs(buf, rho, 50, 1, 560, &s), published[_i].s_1);
+    ck_assert_str_eq(runs(buf, rho, 50, 560, 560, &s), published[_i].s_560);
+    ck_assert_str_eq(runs(buf, rho, 50, 1, 560, &star), published[_i].star_1);
+    ck_assert_str_eq(runs(buf, rho, 50, 280, 560, &star), published[_i].star_280);
+    ck_assert_str_eq(runs(buf, rho, 50, 560, 560, &star), published[_i].star_560);
+}
+END_TEST
+
+/* Without the wrap the C1 at the end of the last layer is gone, and nothing else changes. */
+START_TEST(without_the_wrap_the_last_layer_ends_in_style)
+{
+    weft_klora_options s = with(WEFT_KLORA_S, 0), star = with(WEFT_KLORA_S_STAR, 0);
+    char               buf[128], want[128];
+    const char        *tail;
+
+    snprintf(want, sizeof want, "%s", published[_i].s_560);
+    tail = strstr(want, " S");
+    if (tail != NULL && strstr(want, " C1") != NULL) {
+        int content, style;
+        ck_assert_int_eq(sscanf(want, "C%d S%d C1", &content, &style), 2);
+        snprintf(want, sizeof want, "C%d S%d", content, style + 1);
+    }
+    ck_assert_str_eq(runs(buf, published[_i].rho, 50, 560, 560, &s), want);
+    ck_assert_str_eq(runs(buf, published[_i].rho, 50, 1, 560, &s), published[_i].s_1);
+    ck_assert_str_eq(runs(buf, published[_i].rho, 50, 1, 560, &star), published[_i].star_1);
+    ck_assert_str_eq(runs(buf, published[_i].rho, 50, 280, 560, &star), published[_i].star_280);
+    ck_assert_str_eq(runs(buf, published[_i].rho, 50, 560, 560, &star), published[_i].star_560);
+}
+END_TEST
+
+/* l = 280 of 560: at n = 7 tau is 0.15 and S* exactly 0, so even a tiny rho is content, and 0 is not;
+ * at n = 27 tau is 0.55 and S* exactly 0.6. */
+START_TEST(ties_of_the_modulo_fall_as_in_exact_arithmetic)
+{
+    weft_klora_options o = with(WEFT_KLORA_S_STAR, 0);
+
+    ck_assert(wf_klora_choose(1e-300, 7, 50, 280, 560, &o));
+    ck_assert(!wf_klora_choose(0, 7, 50, 280, 560, &o));
+    ck_assert(!wf_klora_choose(0.6, 27, 50, 280, 560, &o));
+    ck_assert(wf_klora_choose(0.6, 26, 50, 280, 560, &o));
+    ck_assert(wf_klora_choose(INFINITY, 49, 50, 560, 560, &o));
+}
+END_TEST
+
+/* S at tau = 0 is 1.275 in the program and 1.3 in the paper. */
+START_TEST(paper_beta_is_the_printed_one)
+{
+    weft_klora_options code = with(WEFT_KLORA_S_STAR, 0), paper = with(WEFT_KLORA_S_STAR, WEFT_KLORA_PAPER_BETA);
+
+    code.granularity = paper.granularity = WEFT_KLORA_BY_STEP;
+    ck_assert(wf_klora_choose(1.29, 0, 50, 1, 560, &code));
+    ck_assert(!wf_klora_choose(1.29, 0, 50, 1, 560, &paper));
+}
+END_TEST
+
+START_TEST(custom_curves_are_the_options)
+{
+    weft_klora_options mine = with(WEFT_KLORA_CUSTOM, 0), s = with(WEFT_KLORA_S, 0), star = with(WEFT_KLORA_S_STAR, 0);
+    char               a[128], b[128];
+
+    for (double rho = 0; rho < 2.2; rho += 0.07) {
+        mine.alpha = 1.5, mine.beta = 0.5, mine.modulus = 0;
+        ck_assert_str_eq(runs(a, rho, 20, 3, 8, &mine), runs(b, rho, 20, 3, 8, &s));
+        mine.beta = 1.275, mine.modulus = 1.5;
+        ck_assert_str_eq(runs(a, rho, 20, 3, 8, &mine), runs(b, rho, 20, 3, 8, &star));
+    }
+}
+END_TEST
+
+/* By step every layer of a call sees the same tau = n / N. */
+START_TEST(by_step_all_layers_of_a_call_agree)
+{
+    weft_klora_options o = with(WEFT_KLORA_S, 0);
+
+    o.granularity = WEFT_KLORA_BY_STEP;
+    for (int32_t n = 0; n < 30; n++)
+        for (int32_t l = 1; l <= 16; l++)
+            ck_assert(wf_klora_choose(1.0, n, 30, l, 16, &o) == (1.0 > 1.5 * (n / 30.0) + 0.5));
+}
+END_TEST
+
+/* tau stays within 0 .. 1 and is 1 at the very last layer alone: pattern s there is exactly 2. */
+START_TEST(any_number_of_calls_has_a_schedule)
+{
+    static const int32_t calls[] = { 1, 2, 30 };
+    weft_klora_options   o = with(WEFT_KLORA_S, 0);
+    int32_t              N = calls[_i], L = 7;
+    double               below = nextafter(2, 0);
+
+    for (int32_t n = 0; n < N; n++)
+        for (int32_t l = 1; l <= L; l++) {
+            bool last = n == N - 1 && l == L;
+            ck_assert(wf_klora_choose(below, n, N, l, L, &o) == !last);
+            ck_assert(wf_klora_choose(nextafter(2, 3), n, N, l, L, &o));
+            ck_assert(!wf_klora_choose(0.5, n, N, l, L, &o));
+        }
+    o.flags = WEFT_KLORA_WRAP; /* there the last layer is the first again */
+    ck_assert(wf_klora_choose(below, N - 1, N, L, L, &o));
+    ck_assert(!wf_klora_choose(0.5, N - 1, N, L, L, &o));
+}
+END_TEST
+
+START_TEST(more_content_never_turns_content_into_style)
+{
+    for (int32_t pattern = WEFT_KLORA_S_STAR; pattern <= WEFT_KLORA_S; pattern++) {
+        weft_klora_options o = with(pattern, 0);
+        for (int32_t n = 0; n < 50; n++)
+            for (int32_t l = 1; l <= 128; l += 9) {
+                bool before = false;
+                for (double rho = 0; rho < 2.5; rho += 0.013) {
+                    bool now = wf_klora_choose(rho, n, 50, l, 128, &o);
+                    ck_assert(now || !before);
+                    before = now;
+                }
+            }
+    }
+}
+END_TEST
+
+/* Two layers, q = 20/14 and 0.8: gamma = 1.114286, and the first layer's rho = 13 / (7.5 gamma) = 1.555556
+ * leaves content at n = 50 (rho - 0.5) / 1.5 = 35.185. */
+START_TEST(the_worked_example_flips_at_35)
+{
+    const double       q[] = { 20.0 / 14, 0.8 };
+    int32_t            dropped;
+    double             gamma = wf_klora_gamma(q, 2, &dropped), rho = 13 / (7.5 * gamma);
+    weft_klora_options o = with(WEFT_KLORA_S, 0);
+
+    ck_assert_double_eq_tol(gamma, 1.114286, 1e-6);
+    ck_assert_int_eq(dropped, 0);
+    ck_assert_double_eq_tol(rho, 1.555556, 1e-6);
+    o.granularity = WEFT_KLORA_BY_STEP;
+    ck_assert(wf_klora_choose(rho, 35, 50, 1, 1, &o));
+    ck_assert(!wf_klora_choose(rho, 36, 50, 1, 1, &o));
+}
+END_TEST
+
+/* Mean 5.904762, limit 17.714286: 30 goes. With four layers no single one can be three times the mean. */
+START_TEST(far_ratios_are_left_out_of_gamma)
+{
+    const double six[] = { 20.0 / 14, 0.8, 1.2, 0.9, 1.1, 30 }, four[] = { 1.43, 0.8, 1.2, 9 };
+    int32_t      dropped;
+
+    ck_assert_double_eq_tol(wf_klora_gamma(six, 6, &dropped), 1.085714, 1e-6);
+    ck_assert_int_eq(dropped, 1);
+    ck_assert_double_eq_tol(wf_klora_gamma(four, 4, &dropped), (1.43 + 0.8 + 1.2 + 9) / 4, 1e-12);
+    ck_assert_int_eq(dropped, 0);
+    ck_assert_double_eq(wf_klora_gamma(NULL, 0, &dropped), 1);
+}
+END_TEST
+
+/* ---- Switch -------------------------------------------------------------------------------------------------- */
+
+/* Three adapters, turns of 5, 20 calls. */
+START_TEST(switch_takes_turns_as_the_paper_and_as_the_program)
+{
+    static const char *paper = "00000111112222200000", *program = "00000011111222220000";
+
+    for (int32_t n = 0; n < 20; n++) {
+        ck_assert_int_eq(wf_switch_turn(n, 5, 3, false), paper[n] - '0');
+        ck_assert_int_eq(wf_switch_turn(n, 5, 3, true), program[n] - '0');
+        ck_assert_int_eq(wf_switch_turn(n, 5, 1, n % 2), 0);
+        ck_assert_int_eq(wf_switch_turn(n, 1, 3, false), n % 3);
+    }
+}
+END_TEST
+
+/* ---- Composite ------------------------------------------------------------------------------------------------ */
+
+/* e_u = (.1, .2), (.3, 0), e_c = (.5, -.2), (.1, .4), w = 7: means first, then guidance gives 0.9 and 0.1. */
+START_TEST(composite_averages_then_guides)
+{
+    const float  u0[] = { .1f, .2f }, u1[] = { .3f, 0 }, c0[] = { .5f, -.2f }, c1[] = { .1f, .4f };
+    const float *u[] = { u0, u1 }, *c[] = { c0, c1 }, share[] = { 1, 1 };
+    float        mean_u[2], mean_c[2];
+
+    wf_composite_sum(mean_u, u, share, 2, 2, 2);
+    wf_composite_sum(mean_c, c, share, 2, 2, 2);
+    ck_assert_float_eq_tol(mean_u[0] + 7 * (mean_c[0] - mean_u[0]), 0.9f, 1e-6f);
+    ck_assert_float_eq_tol(mean_u[1] + 7 * (mean_c[1] - mean_u[1]), 0.1f, 1e-6f);
+}
+END_TEST
+
+static float wild(uint32_t *state) /* of many sizes and both signs */
+{
+    *state = *state * 1664525 + 1013904223;
+    return ((float)(*state >> 8) / 8388608.0f - 1) * powf(10, (float)(*state >> 5 & 7) - 4);
+}
+
+START_TEST(composite_does_not_see_the_order)
+{
+    enum { N = 500, K = 4 };
+    static float e[K][N], first[N], other[N];
+    const float  share[K] = { 1, 0.7f, 2.5f, 1 };
+    uint32_t     state = 1;
+    static const int order[][K] = { { 0, 1, 2, 3 }, { 3, 2, 1, 0 }, { 1, 3, 0, 2 }, { 2, 0, 3, 1 }, { 1, 0, 2, 3 } };
+
+    for (int k = 0; k < K; k++)
+        for (int i = 0; i < N; i++) e[k][i] = i % 7 == 0 && k > 0 ? -e[0][i] : wild(&state);
+    for (size_t o = 0; o < WF_LEN(order); o++) {
+        const float *preds[K];
+        float        s[K];
+        for (int k = 0; k < K; k++) {
+            preds[k] = e[order[o][k]];
+            s[k] = share[order[o][k]];
+        }
+        wf_composite_sum(o == 0 ? first : other, preds, s, K, 5.2, N);
+        if (o > 0) ck_assert_mem_eq(first, other, sizeof first);
+    }
+}
+END_TEST
+
+START_TEST(equal_predictions_average_to_themselves)
+{
+    enum { N = 300 };
+    static float e[N], out[N];
+    const float *preds[7], ones[7] = { 1, 1, 1, 1, 1, 1, 1 }, third[1] = { 0.3f };
+    uint32_t     state = 7;
+
+    for (int i = 0; i < N; i++) e[i] = wild(&state);
+    e[0] = -0.0f;
+    for (int k = 0; k < 7; k++) preds[k] = e;
+    for (int32_t k = 1; k <= 7; k++) {
+        wf_composite_sum(out, preds, ones, k, k, N);
+        ck_assert_mem_eq(out, e, sizeof e);
+    }
+    wf_composite_sum(out, preds, third, 1, 0.3f, N); /* one branch, whatever its share */
+    ck_assert_mem_eq(out, e, sizeof e);
+}
+END_TEST
+
+/* ---- names and numbers ------------------------------------------------------------------------------------------ */
+
+START_TEST(layers_have_short_names)
+{
+    wf_short_text b;
+
+    ck_assert_str_eq(wf_short_name(&b, "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"),
+                     "down.1.att.0.tf.0.attn1.to_q");
+    ck_assert_str_eq(wf_block_name(&b, "unet.down_blocks.1.attentions.0.proj_in"), "down.1");
+    ck_assert_str_eq(wf_block_name(&b, "unet.mid_block.resnets.0.conv1"), "mid");
+    ck_assert_str_eq(wf_block_name(&b, "unet.up_blocks.12.resnets.0.conv1"), "up.12");
+    ck_assert_str_eq(wf_block_name(&b, "unet.conv_in"), "conv_in");
+    ck_assert_str_eq(wf_block_name(&b, "text_encoder_2.text_model.encoder.layers.0.mlp.fc1"), "text_encoder_2");
+    ck_assert(strlen(wf_short_name(&b, "a name that is much longer than any layer of any model that anyone ever made, "
+                                       "and then some more")) < sizeof b.text);
+}
+END_TEST
+
+START_TEST(numbers_have_the_decimals_asked_for)
+{
+    wf_number_text b;
+
+    ck_assert_str_eq(wf_fixed(&b, 1.5555555, 3), "1.556");
+    ck_assert_str_eq(wf_fixed(&b, 0.0004, 3), "0.000");
+    ck_assert_str_eq(wf_fixed(&b, -2.05, 1), "-2.1");
+    ck_assert_str_eq(wf_fixed(&b, 12, 0), "12");
+    ck_assert_str_eq(wf_fixed(&b, INFINITY, 3), "inf");
+    ck_assert_str_eq(wf_fixed(&b, 0.9999, 2), "1.00");
+}
+END_TEST
+
+START_TEST(letters_go_on_after_z)
+{
+    wf_letter_text b;
+
+    ck_assert_str_eq(wf_letter(&b, 0), "A");
+    ck_assert_str_eq(wf_letter(&b, 25), "Z");
+    ck_assert_str_eq(wf_letter(&b, 26), "A1");
+    ck_assert_str_eq(wf_letter(&b, 255), "V9");
+}
+END_TEST
+
+int main(void)
+{
+    Suite   *s = suite_create("plan rules");
+    TCase   *t = tcase_create("rules");
+    SRunner *sr = srunner_create(s);
+    int      failed;
+
+    suite_add_tcase(s, t);
+    tcase_add_loop_test(t, klora_chooses_as_the_published_table, 0, (int)WF_LEN(published));
+    tcase_add_loop_test(t, without_the_wrap_the_last_layer_ends_in_style, 0, (int)WF_LEN(published));
+    tcase_add_test(t, ties_of_the_modulo_fall_as_in_exact_arithmetic);
+    tcase_add_test(t, paper_beta_is_the_printed_one);
+    tcase_add_test(t, custom_curves_are_the_options);
+    tcase_add_test(t, by_step_all_layers_of_a_call_agree);
+    tcase_add_loop_test(t, any_number_of_calls_has_a_schedule, 0, 3);
+    tcase_add_test(t, more_content_never_turns_content_into_style);
+    tcase_add_test(t, the_worked_example_flips_at_35);
+    tcase_add_test(t, far_ratios_are_left_out_of_gamma);
+    tcase_add_test(t, switch_takes_turns_as_the_paper_and_as_the_program);
+    tcase_add_test(t, composite_averages_then_guides);
+    tcase_add_test(t, composite_does_not_see_the_order);
+    tcase_add_test(t, equal_predictions_average_to_themselves);
+    tcase_add_test(t, layers_have_short_names);
+    tcase_add_test(t, numbers_have_the_decimals_asked_for);
+    tcase_add_test(t, letters_go_on_after_z);
+    srunner_run_all(sr, CK_ENV);
+    failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed == 0 ? 0 : 1;
+}

@@ -204,7 +204,7 @@ static void draw(studio *s, const scene *scene, int method, uint8_t *rgb)
     must(weft_run_decode(run, x, len, image, image_len, &err));
     must(weft_image_bytes(image, image_len, s->side, s->side, rgb, image_len, &err));
     must(weft_png_write(path, rgb, image_len, s->side, s->side, text, 1, &err));
-    printf("[%2d/%d] %-34s %5.2f s\n", ++s->done, s->total, path, now() - began);
+    printf("[%2d/%d] %-44s %5.2f s\n", ++s->done, s->total, path, now() - began);
     fflush(stdout);
 
     weft_run_free(run);

@@ -178,7 +178,7 @@ static void parse_seed(settings *s, const char *name, const char *value);
 enum { PICTURE = GENERATE | EXPLAIN, ALL = GENERATE | EXPLAIN | INSPECT };
 
 static const option options[] = {
-    { HEADING, GENERATE, .name = "The picture" },
+    { HEADING, PICTURE, .name = "The picture" },
     { STRING, GENERATE, 'p', "--prompt", "TEXT", "what to draw", IN(prompt) },
     { STRING, GENERATE, 'n', "--negative", "TEXT", "what guidance pushes away from (the empty text)", IN(negative) },
     { OTHER, GENERATE, 0, "--seed", "N", "of the first noise, which equals torch's CPU generator (0)",
@@ -394,8 +394,8 @@ static const char *word_of(const word *words, int32_t value)
     return words->name ? words->name : "?";
 }
 
-static const option *given[256];                 /* what was said, to see at the end whether it can have an effect */
-static size_t        given_count;
+static const option **given;                     /* what was said, to see at the end whether it can have an effect */
+static size_t         given_count;
 
 static int was_given(const char *name)
 {
@@ -424,6 +424,7 @@ static void refuse_idle_options(const settings *s)
 static void parse_arguments(settings *s, int used_by, int argc, char **argv)
 {
     int only_names = 0;
+    given = room((size_t)argc, sizeof *given);
     for (int i = 0; i < argc; i++) {
         const char *value = NULL;
         if (only_names || argv[i][0] != '-' || argv[i][1] == '\0') {
@@ -440,7 +441,7 @@ static void parse_arguments(settings *s, int used_by, int argc, char **argv)
             value = argv[++i];
         }
         set(s, o, value);
-        if (given_count < sizeof given / sizeof given[0]) given[given_count++] = o;
+        given[given_count++] = o;
     }
     if (s->flags & HELP) return;
     if (s->target == NULL) misuse(used_by == INSPECT ? "which file or folder?" : "which model?");
@@ -595,6 +596,7 @@ static void free_settings(settings *s)
         free(s->adapters[i].file);
     }
     free(s->adapters);
+    free(given);
 }
 
 /* ------------------------------------------------------------------ tensors in files */
@@ -1079,7 +1081,8 @@ static int inspect_adapter(settings *s)
     must(weft_adapter_open(s->target, NULL, &adapter, &err));
     must(weft_adapter_info_get(adapter, &info, &err));
     printf("%s\n", s->target);
-    printf("  adapter   %s, written in the manner of %s, for %s\n", info.family, info.dialect, info.base_name);
+    printf("  adapter   %s, dialect %s\n", info.family, info.dialect);
+    printf("  base      %s\n", info.base ? info.base_name : "unknown: its shapes are of no published model");
     printf("  modules   %d: %d in the UNet, %d in text encoders; %d are convolutions\n", (int)info.modules,
            (int)info.unet_modules, (int)info.text_modules, (int)info.conv_modules);
     if (info.rank_min == info.rank_max) printf("  rank      %d\n", (int)info.rank_min);
@@ -1135,7 +1138,8 @@ static int has_file(const char *folder, const char *name)
 
 static int inspect(settings *s)
 {
-    return has_file(s->target, "model_index.json") ? inspect_model(s) : inspect_adapter(s);
+    int is_model = has_file(s->target, "model_index.json") || has_file(s->target, "unet/config.json");
+    return is_model ? inspect_model(s) : inspect_adapter(s);
 }
 
 /* ------------------------------------------------------------------ main */
@@ -1153,7 +1157,7 @@ static const struct {
     { "explain", "weft explain MODEL [--adapter FILE[:WEIGHT]]... [OPTIONS] [-o TABLE.png]",
       "Show what a plan will do, without drawing: which adapter acts in which layer at which\n"
       "call, how many times the network is evaluated, and the memory it takes. The options are\n"
-      "those of generate.\n\n"
+      "those of generate that shape a plan.\n\n"
       "  weft explain sd15/ --compose klora -a cat.safetensors -a ink.safetensors -o table.png", EXPLAIN, explain },
     { "inspect", "weft inspect MODEL|ADAPTER [OPTIONS]",
       "Say what a model folder or an adapter (a file, or a folder that PEFT or diffusers wrote) holds.\n\n"

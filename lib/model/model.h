@@ -21,6 +21,21 @@ void            wf_model_ref(weft_model *m);
 bool wf_name_kohya(const weft_model *m, const wf_layer *layer, char *buf, size_t cap);
 bool wf_name_kohya_ldm(const weft_model *m, const wf_layer *layer, char *buf, size_t cap);
 
+/* The structure of the UNet, which LDM's numbering of blocks needs. */
+int32_t wf_model_unet_layers_per_block(const weft_model *m);
+int32_t wf_model_unet_blocks(const weft_model *m);
+bool    wf_model_unet_attention(const weft_model *m, bool up, int32_t block); /* has block `block` attentions? */
+
+/* The same as data, and the pure functions behind the names: a path inside the UNet as LDM numbers it
+ * ("input_blocks.4.1.transformer_blocks.0..."), and prefix + path with dots as underscores. */
+typedef struct wf_blocks {
+    int32_t layers_per_block;
+    int32_t count; /* of down blocks, and of up blocks */
+    bool    up_attention[16];
+} wf_blocks;
+bool wf_name_ldm(const char *module, const wf_blocks *shape, char *buf, size_t cap);
+bool wf_name_kohya_path(const char *prefix, const char *path, char *buf, size_t cap);
+
 /* The scheduler_config.json that came with the model, or NULL. */
 const json_t *wf_model_scheduler(const weft_model *m);
 

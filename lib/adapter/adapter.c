@@ -1,0 +1,329 @@
+/* adapter.c - the handle: opening a file or a folder, and saying what is in it.
+ *
+ * An adapter is read once and never changes; it knows no model. Its factors stay where the file keeps them. The
+ * format is told by the content: a file that is not safetensors but a pickle is named as such, since that is what
+ * its owner can act upon. */
+#include <errno.h>
+
+#include "adapter/room.h"
+
+void weft_adapter_options_init(weft_adapter_options *options)
+{
+    if (options != NULL) *options = (weft_adapter_options)WEFT_ADAPTER_OPTIONS_INIT;
+}
+
+void weft_adapter_info_init(weft_adapter_info *info)
+{
+    if (info != NULL) *info = (weft_adapter_info)WEFT_ADAPTER_INFO_INIT;
+}
+
+void weft_module_info_init(weft_module_info *info)
+{
+    if (info != NULL) *info = (weft_module_info)WEFT_MODULE_INFO_INIT;
+}
+
+/* ---- opening ------------------------------------------------------------------------------------- */
+
+/* The part of a path between its last two slashes, or after the last: [*start, *start + result). */
+static size_t last_part(const char *path, size_t len, const char **start)
+{
+    while (len > 1 && path[len - 1] == '/') len--;
+    size_t from = len;
+    while (from > 0 && path[from - 1] != '/') from--;
+    *start = path + from;
+    return len - from;
+}
+
+/* What the paths of one adapter are: all from the allocator, any may be NULL. */
+typedef struct paths {
+    char *file;
+    char *config; /* adapter_config.json, where there is one */
+    char *folder; /* last part of the folder's name          */
+    char *name;
+} paths;
+
+static void free_paths(paths *p, const weft_allocator *alloc)
+{
+    wf_free(alloc, p->file);
+    wf_free(alloc, p->config);
+    wf_free(alloc, p->folder);
+    wf_free(alloc, p->name);
+}
+
+/* dir/name into *out; stays NULL where nothing is there. */
+static weft_status find_in(char **out, const char *dir, const char *name, const weft_allocator *alloc,
+                           weft_error *err)
+{
+    char *path = wf_path_join(alloc, dir, name);
+
+    if (path == NULL) return wf_nomem(err, strlen(dir) + strlen(name), "a path");
+    if (wf_path_exists(path)) {
+        *out = path;
+        return WEFT_OK;
+    }
+    wf_free(alloc, path);
+    return WEFT_OK;
+}
+
+static weft_status find_file(paths *p, const char *dir, const weft_allocator *alloc, weft_error *err)
+{
+    static const char *const good[] = { "adapter_model.safetensors", "pytorch_lora_weights.safetensors" };
+    static const char *const pickled[] = { "adapter_model.bin", "pytorch_lora_weights.bin" };
+    weft_status              st = WEFT_OK;
+    char                    *other = NULL;
+
+    for (size_t i = 0; i < WF_LEN(good) && p->file == NULL && st == WEFT_OK; i++)
+        st = find_in(&p->file, dir, good[i], alloc, err);
+    for (size_t i = 0; i < WF_LEN(pickled) && p->file == NULL && other == NULL && st == WEFT_OK; i++) {
+        st = find_in(&other, dir, pickled[i], alloc, err);
+        if (other != NULL)
+            st = wf_fail(err, WEFT_E_UNSUPPORTED, "%s: holds %s, a pickle; save the adapter as %s", dir, pickled[i],
+                         good[i]);
+    }
+    if (st == WEFT_OK && p->file == NULL)
+        st = wf_fail_sys(err, ENOENT, "%s: neither %s nor %s in this folder", dir, good[0], good[1]);
+    wf_free(alloc, other);
+    return st;
+}
+
+static weft_status find_paths(paths *p, const char *path, const weft_adapter_options *o, const weft_allocator *alloc,
+                              weft_error *err)
+{
+    const char *part, *dir = path;
+    bool        is_dir = wf_path_is_dir(path);
+    char       *parent = NULL;
+    size_t      n = last_part(path, strlen(path), &part);
+    weft_status st;
+
+    if (!is_dir) { /* the file's folder, "." where the path has none */
+        size_t head = (size_t)(part - path);
+        dir = parent = head == 0 ? wf_strdup(alloc, ".") : wf_strndup(alloc, path, head);
+    }
+    const char *folder;
+    size_t      f = dir == NULL ? 0 : last_part(dir, strlen(dir), &folder);
+    size_t      stem = n;
+    while (!is_dir && stem > 1 && part[stem - 1] != '.') stem--;
+    p->name = o->name != NULL ? wf_strdup(alloc, o->name) : wf_strndup(alloc, part, !is_dir && stem > 1 ? stem - 1 : n);
+    p->folder = dir == NULL ? NULL : wf_strndup(alloc, folder, f);
+    if (!is_dir) p->file = wf_strdup(alloc, path);
+    if (dir == NULL || p->name == NULL || p->folder == NULL || (!is_dir && p->file == NULL)) {
+        st = wf_nomem(err, strlen(path), "a path");
+        goto done;
+    }
+    if (is_dir && (st = find_file(p, path, alloc, err)) != WEFT_OK) goto done;
+    if (o->config != NULL) {
+        p->config = wf_strdup(alloc, o->config);
+        st = p->config != NULL ? WEFT_OK : wf_nomem(err, strlen(o->config), "a path");
+    } else {
+        st = find_in(&p->config, dir, "adapter_config.json", alloc, err);
+    }
+done:
+    wf_free(alloc, parent);
+    return st;
+}
+
+/* Is the file a pickle, bare or in torch's zip? Asked only after it turned out not to be safetensors. */
+static bool is_pickle(const char *path, const weft_allocator *alloc)
+{
+    wf_file f = WF_FILE_NONE;
+    bool    yes = false;
+
+    if (wf_file_open(&f, path, false, alloc, NULL) != WEFT_OK) return false;
+    if (f.size >= 4)
+        yes = memcmp(f.data, "PK\3\4", 4) == 0 || (f.data[0] == 0x80 && f.data[1] >= 2 && f.data[1] <= 5);
+    wf_file_close(&f, alloc);
+    return yes;
+}
+
+static weft_status open_tensors(weft_tensors **out, const char *path, bool copy, const weft_allocator *alloc,
+                                weft_error *err)
+{
+    weft_status st = wf_tensors_open(path, copy, alloc, out, err);
+
+    if (st == WEFT_E_FORMAT && is_pickle(path, alloc))
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: a pickle (.bin, .pt, .ckpt); give a .safetensors file instead",
+                       path);
+    return st;
+}
+
+/* Does any key of the file belong to PEFT, so that adapter_config.json means it? */
+static bool wants_config(const weft_tensors *t)
+{
+    wf_key k;
+
+    for (size_t i = 0; i < wf_tensors_count(t); i++) {
+        const char *key = wf_tensors_at(t, i)->name;
+        if (wf_dialect_read(&wf_dialect_peft, key, &k) && !wf_dialect_read(&wf_dialect_diffusers, key, &k)) return true;
+    }
+    return false;
+}
+
+weft_status weft_adapter_open(const char *path, const weft_adapter_options *options, weft_adapter **out,
+                              weft_error *err)
+{
+    weft_adapter_options o;
+    weft_tensors        *tensors = NULL;
+    paths                p = { NULL, NULL, NULL, NULL };
+    wf_source            source = { NULL, NULL, NULL };
+    weft_status          st;
+
+    if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
+    *out = NULL;
+    if (path == NULL || *path == '\0') return wf_fail(err, WEFT_E_ARG, "path is NULL or empty");
+    st = wf_options(&o, sizeof o, sizeof o, options, WEFT_OPEN_COPY, "weft_adapter_options", err);
+    if (st != WEFT_OK) return st;
+    weft_allocator alloc = wf_allocator(o.allocator);
+
+    if ((st = find_paths(&p, path, &o, &alloc, err)) != WEFT_OK) goto done;
+    if ((st = open_tensors(&tensors, p.file, o.flags & WEFT_OPEN_COPY, &alloc, err)) != WEFT_OK) goto done;
+    if (o.config != NULL && !wants_config(tensors)) {
+        st = wf_fail(err, WEFT_E_ARG, "%s: a PEFT configuration is given, but no key is PEFT's", p.name);
+        goto done;
+    }
+    if (p.config != NULL && wants_config(tensors) &&
+        (st = wf_json_load(&source.config, p.config, &alloc, err)) != WEFT_OK)
+        goto done;
+    source.name = p.name;
+    source.folder = p.folder;
+    if ((st = wf_adapter_parse(tensors, &source, &alloc, out, err)) != WEFT_OK) goto done;
+    wf_log(o.log, o.log_user, WEFT_LOG_INFO, "%s: %s, %zu modules in %zu keys", p.name, (*out)->dialect,
+           (*out)->count, wf_tensors_count(tensors));
+done:
+    json_decref(source.config);
+    weft_tensors_free(tensors);
+    free_paths(&p, &alloc);
+    return st;
+}
+
+void wf_adapter_ref(weft_adapter *a)
+{
+    wf_ref_take(&a->refs);
+}
+
+void weft_adapter_free(weft_adapter *a)
+{
+    if (a == NULL || !wf_ref_drop(&a->refs)) return;
+    weft_allocator alloc = a->alloc;
+    for (size_t i = 0; i < a->count; i++) {
+        wf_free(&alloc, (void *)a->modules[i].name);
+        wf_free(&alloc, (void *)a->modules[i].key);
+    }
+    wf_free(&alloc, a->modules);
+    wf_free(&alloc, a->key_module);
+    wf_free(&alloc, a->name);
+    weft_tensors_free(a->tensors);
+    wf_free(&alloc, a);
+}
+
+/* ---- what is in it --------------------------------------------------------------------------------- */
+
+size_t wf_adapter_modules(const weft_adapter *a)
+{
+    return a->count;
+}
+
+const wf_module *wf_adapter_module(const weft_adapter *a, size_t i)
+{
+    return &a->modules[i];
+}
+
+const char *wf_adapter_name(const weft_adapter *a)
+{
+    return a->name;
+}
+
+static bool ends_in(const char *s, const char *with)
+{
+    size_t n = strlen(s), w = strlen(with);
+    return n >= w && strcmp(s + n - w, with) == 0;
+}
+
+/* The width of the conditioning, which cross-attention's keys read, is a base model's mark (formats.md E.1). */
+int32_t wf_adapter_family(const weft_adapter *a)
+{
+    static const struct { int32_t width, family; } marks[] = {
+        { 768, WEFT_FAMILY_SD1 }, { 1024, WEFT_FAMILY_SD2 }, { 2048, WEFT_FAMILY_SDXL },
+        { 1280, WEFT_FAMILY_SDXL_REFINER },
+    };
+    int32_t family = WEFT_FAMILY_UNKNOWN;
+    bool    cross = false;
+
+    for (size_t i = 0; i < a->count; i++) {
+        const wf_module *m = &a->modules[i];
+        bool             here = ends_in(m->name, "attn2.to_k") || ends_in(m->name, "attn2_to_k") ||
+                    ends_in(m->name, "attn2.to_v") || ends_in(m->name, "attn2_to_v");
+        if (!here && !cross && wf_name_component(m->name) == 2) family = WEFT_FAMILY_SDXL;
+        if (!here || cross) continue;
+        cross = true;
+        family = WEFT_FAMILY_UNKNOWN;
+        for (size_t j = 0; j < WF_LEN(marks); j++)
+            if (m->in == marks[j].width) family = marks[j].family;
+    }
+    return family;
+}
+
+weft_status weft_adapter_info_get(const weft_adapter *a, weft_adapter_info *info, weft_error *err)
+{
+    weft_adapter_info r = WEFT_ADAPTER_INFO_INIT;
+
+    if (a == NULL || info == NULL) return wf_fail(err, WEFT_E_ARG, "adapter or info is NULL");
+    r.base = wf_adapter_family(a);
+    r.base_name = r.base == WEFT_FAMILY_UNKNOWN ? "unknown" : wf_family_name(r.base);
+    r.name = a->name;
+    r.dialect = a->dialect;
+    r.family = "lora";
+    r.modules = (int32_t)a->count;
+    r.rank_min = INT32_MAX;
+    r.bytes = (int64_t)wf_tensors_file_size(a->tensors);
+    for (size_t i = 0; i < a->count; i++) {
+        const wf_module *m = &a->modules[i];
+        int32_t          component = wf_name_component(m->name);
+        r.unet_modules += component == 0;
+        r.text_modules += component == 1 || component == 2;
+        r.conv_modules += m->kernel > 1;
+        r.rank_min = WF_MIN(r.rank_min, m->rank);
+        r.rank_max = WF_MAX(r.rank_max, m->rank);
+        r.parameters += (int64_t)(m->down->count + m->up->count);
+    }
+    return wf_result(info, &r, sizeof r, sizeof r, "weft_adapter_info", err);
+}
+
+weft_status weft_adapter_module(const weft_adapter *a, size_t index, weft_module_info *info, weft_error *err)
+{
+    weft_module_info r = WEFT_MODULE_INFO_INIT;
+
+    if (a == NULL || info == NULL) return wf_fail(err, WEFT_E_ARG, "adapter or info is NULL");
+    if (index >= a->count)
+        return wf_fail(err, WEFT_E_ARG, "%s: module %zu of %zu", a->name, index, a->count);
+    const wf_module *m = &a->modules[index];
+    r.rank = m->rank;
+    r.name = m->name;
+    r.key = m->key;
+    r.out = m->out;
+    r.in = m->in;
+    r.kernel = m->kernel;
+    r.alpha = m->alpha;
+    r.scale = m->scale;
+    r.has_alpha = m->has_alpha;
+    return wf_result(info, &r, sizeof r, sizeof r, "weft_module_info", err);
+}
+
+size_t weft_adapter_metadata_count(const weft_adapter *a)
+{
+    return a == NULL ? 0 : wf_tensors_meta_count(a->tensors);
+}
+
+const char *weft_adapter_metadata_key(const weft_adapter *a, size_t index)
+{
+    return a == NULL || index >= wf_tensors_meta_count(a->tensors) ? NULL : wf_tensors_meta_key(a->tensors, index);
+}
+
+const char *weft_adapter_metadata_value(const weft_adapter *a, size_t index)
+{
+    return a == NULL || index >= wf_tensors_meta_count(a->tensors) ? NULL : wf_tensors_meta_value(a->tensors, index);
+}
+
+const char *weft_adapter_metadata(const weft_adapter *a, const char *key)
+{
+    return a == NULL || key == NULL ? NULL : weft_tensors_metadata(a->tensors, key);
+}

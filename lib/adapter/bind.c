@@ -1,0 +1,301 @@
+/* bind.c - an adapter meets a model: which key means which layer, and what is wrong with the rest.
+ *
+ * Every layer says by which names adapter files may call it (its canonical name, kohya's word in diffusers' and in
+ * LDM's numbering), and each name is looked up among the modules. That way round no name is ever taken apart, which
+ * for kohya's words cannot be done, and nothing is stored but the modules' own names.
+ *
+ * Binding is strict, because a picture made without a third of its adapter looks like a picture. Every key of the
+ * file gets a row, and the verdict is an error unless all of them match or the caller asked for less. Two modules
+ * that name one layer are an error even then: which of them is meant nobody can say. */
+#include "adapter/room.h"
+
+typedef struct bound {
+    int64_t layer; /* where it would go, matched or not; -1: nowhere */
+    int32_t state; /* WEFT_KEY_*                                      */
+    wf_text reason;
+} bound;
+
+struct weft_report {
+    weft_allocator alloc;
+    weft_model    *model;
+    weft_adapter  *adapter;
+    bound         *modules; /* [modules of the adapter] */
+    int64_t       *layers;  /* [modules of the adapter] layer id where matched, else -1 */
+    size_t         tally[WEFT_KEY_IGNORED + 1];
+    bool           clash; /* two modules name one layer */
+    wf_text        line;
+};
+
+static const char unknown_key[] = "not a key of a dialect that this version reads";
+
+void weft_report_row_init(weft_report_row *row)
+{
+    if (row != NULL) *row = (weft_report_row)WEFT_REPORT_ROW_INIT;
+}
+
+/* ---- names to layers -------------------------------------------------------------------------------- */
+
+/* The layer's way of calling itself number `n` into buf; false where it has no such name. */
+static bool layer_alias(const weft_model *m, const wf_layer *layer, int32_t n, char *buf, size_t cap)
+{
+    static const char one[] = "lora_te_", first[] = "lora_te1_";
+    size_t            len = strlen(layer->name);
+
+    switch (n) {
+    case 0:
+        if (len >= cap) return false;
+        memcpy(buf, layer->name, len + 1);
+        return wf_name_text_model(buf, cap);
+    case 1: return wf_name_kohya(m, layer, buf, cap);
+    case 2: return wf_name_kohya_ldm(m, layer, buf, cap);
+    default: /* SDXL's word for the first text encoder, where a model has one alone: no other layer has it */
+        if (layer->component != 1 || !wf_name_kohya(m, layer, buf, cap - 1)) return false;
+        if (strncmp(buf, one, sizeof one - 1) != 0) return false;
+        memmove(buf + sizeof first - 1, buf + sizeof one - 1, strlen(buf + sizeof one - 1) + 1);
+        memcpy(buf, first, sizeof first - 1);
+        return true;
+    }
+}
+
+static weft_status find_layers(weft_report *r, weft_error *err)
+{
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(r->model, &count);
+    wf_map          by_name = { 0 };
+    char            alias[WF_NAME_CAP];
+    weft_status     st = wf_map_init(&by_name, &r->alloc, r->adapter->count, err);
+
+    for (size_t i = 0; i < r->adapter->count && st == WEFT_OK; i++)
+        st = wf_map_put(&by_name, r->adapter->modules[i].name, (int64_t)i, &(bool){ false }, err);
+    for (size_t l = 0; l < count && st == WEFT_OK; l++) {
+        int64_t owner = -1;
+        for (int32_t n = 0; n < 4; n++) {
+            if (!layer_alias(r->model, &layers[l], n, alias, sizeof alias)) continue;
+            int64_t at = wf_map_get(&by_name, alias);
+            if (at < 0 || at == owner) continue;
+            r->modules[at].layer = (int64_t)l;
+            if (owner >= 0) {
+                r->clash = true;
+                r->modules[at].state = WEFT_KEY_UNMATCHED;
+                wf_text_add(&r->modules[at].reason, "its layer is named by %s already", r->adapter->modules[owner].key);
+            } else {
+                owner = at;
+            }
+        }
+    }
+    wf_map_free(&by_name);
+    return st;
+}
+
+/* ---- what becomes of a module ------------------------------------------------------------------------ */
+
+static bool has_component(const weft_model *m, int32_t component)
+{
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(m, &count);
+
+    for (size_t i = 0; i < count; i++)
+        if (layers[i].component == component) return true;
+    return false;
+}
+
+static void explain_unmatched(weft_report *r, const wf_module *m, wf_text *reason)
+{
+    int32_t component = wf_name_component(m->name);
+
+    if (component == 2 && !has_component(r->model, 2))
+        wf_text_add(reason, "the model has no second text encoder");
+    else if (component == 1 && !has_component(r->model, 1))
+        wf_text_add(reason, "the model has no text encoder");
+    else if (component == 1 && strncmp(m->name, "lora_te_", 8) == 0 && has_component(r->model, 2))
+        wf_text_add(reason, "the model has two text encoders, lora_te1_ and lora_te2_");
+    else
+        wf_text_add(reason, "the model has no such layer");
+}
+
+static const char *show_shape(wf_shape_text *buf, int32_t out, int32_t in, int32_t kernel)
+{
+    const int64_t shape[] = { out, in, kernel, kernel };
+    return wf_shape(buf, shape, kernel > 1 ? 4 : 2);
+}
+
+static void judge(weft_report *r, size_t i)
+{
+    const wf_module *m = &r->adapter->modules[i];
+    bound           *b = &r->modules[i];
+    wf_shape_text    have, want;
+
+    if (b->state != 0) return; /* a clash */
+    if (b->layer < 0) {
+        b->state = WEFT_KEY_UNMATCHED;
+        explain_unmatched(r, m, &b->reason);
+        return;
+    }
+    size_t          count;
+    const wf_layer *l = &wf_model_layers(r->model, &count)[b->layer];
+    if (m->out == l->out && m->in == l->in && m->kernel == l->kernel) {
+        b->state = WEFT_KEY_MATCHED;
+        r->layers[i] = b->layer;
+        return;
+    }
+    b->state = WEFT_KEY_MISSHAPEN;
+    wf_text_add(&b->reason, "its product is %s, the layer %s", show_shape(&have, m->out, m->in, m->kernel),
+                show_shape(&want, l->out, l->in, l->kernel));
+}
+
+/* ---- the line ---------------------------------------------------------------------------------------- */
+
+static void fill_row(const weft_report *r, size_t index, weft_report_row *row)
+{
+    int32_t at = r->adapter->key_module[index];
+    size_t  count;
+
+    row->key = wf_tensors_at(r->adapter->tensors, index)->name;
+    row->layer = row->reason = "";
+    row->layer_id = -1;
+    row->state = WEFT_KEY_UNMATCHED;
+    if (at < 0) {
+        row->reason = unknown_key;
+        return;
+    }
+    const bound *b = &r->modules[at];
+    row->state = b->state;
+    row->layer_id = b->layer;
+    if (b->layer >= 0) row->layer = wf_model_layers(r->model, &count)[b->layer].name;
+    if (b->reason.s != NULL) row->reason = b->reason.s;
+}
+
+static void write_line(weft_report *r)
+{
+    size_t          keys = wf_tensors_count(r->adapter->tensors), matched = 0;
+    size_t          good = r->tally[WEFT_KEY_MATCHED] + r->tally[WEFT_KEY_IGNORED];
+    int32_t         theirs = wf_adapter_family(r->adapter), ours = wf_model_family(r->model);
+    weft_report_row row = WEFT_REPORT_ROW_INIT;
+    wf_key_text     k;
+
+    for (size_t i = 0; i < r->adapter->count; i++) matched += r->modules[i].state == WEFT_KEY_MATCHED;
+    if (good == keys) {
+        wf_text_add(&r->line, "%zu of %zu keys matched (%zu modules)", good, keys, matched);
+        return;
+    }
+    for (size_t i = 0; i < keys; i++) {
+        fill_row(r, i, &row);
+        if (row.state == WEFT_KEY_UNMATCHED || row.state == WEFT_KEY_MISSHAPEN) break;
+    }
+    if (theirs != ours && theirs != WEFT_FAMILY_UNKNOWN && ours != WEFT_FAMILY_UNKNOWN)
+        wf_text_add(&r->line, "adapter is for %s, model is %s; ", wf_family_name(theirs), wf_family_name(ours));
+    else if (r->clash)
+        wf_text_add(&r->line, "two modules name one layer; ");
+    else
+        wf_text_add(&r->line, "%zu of %zu keys matched; ", good, keys);
+    wf_text_add(&r->line, "first mismatch %s: %.200s", wf_key_show(&k, row.key), row.reason);
+}
+
+/* ---- the report -------------------------------------------------------------------------------------- */
+
+static weft_status fill_report(weft_report *r, weft_error *err)
+{
+    size_t          keys = wf_tensors_count(r->adapter->tensors);
+    bool            failed = false;
+    weft_report_row row = WEFT_REPORT_ROW_INIT;
+    weft_status     st = find_layers(r, err);
+
+    if (st != WEFT_OK) return st;
+    for (size_t i = 0; i < r->adapter->count; i++) judge(r, i);
+    for (size_t i = 0; i < keys; i++) {
+        fill_row(r, i, &row);
+        r->tally[row.state]++;
+    }
+    write_line(r);
+    for (size_t i = 0; i < r->adapter->count; i++) failed |= r->modules[i].reason.failed;
+    return failed || r->line.failed ? wf_nomem(err, keys, "a report") : WEFT_OK;
+}
+
+weft_status weft_report_create(const weft_model *model, const weft_adapter *adapter, weft_report **out,
+                               weft_error *err)
+{
+    weft_report *r;
+    weft_status  st;
+
+    if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
+    *out = NULL;
+    if (model == NULL || adapter == NULL) return wf_fail(err, WEFT_E_ARG, "model or adapter is NULL");
+
+    if ((r = wf_zalloc(&adapter->alloc, 1, sizeof *r)) == NULL) return wf_nomem(err, sizeof *r, "a report");
+    r->alloc = adapter->alloc;
+    r->model = (weft_model *)model; /* its count of references is all that changes */
+    r->adapter = (weft_adapter *)adapter;
+    wf_model_ref(r->model);
+    wf_adapter_ref(r->adapter);
+    wf_text_init(&r->line, &r->alloc);
+
+    r->modules = wf_zalloc(&r->alloc, adapter->count, sizeof *r->modules);
+    r->layers = wf_zalloc(&r->alloc, adapter->count, sizeof *r->layers);
+    if (r->modules == NULL || r->layers == NULL) {
+        st = wf_nomem(err, adapter->count * sizeof *r->modules, "a report");
+        goto done;
+    }
+    for (size_t i = 0; i < adapter->count; i++) {
+        r->layers[i] = r->modules[i].layer = -1;
+        wf_text_init(&r->modules[i].reason, &r->alloc);
+    }
+    if ((st = fill_report(r, err)) != WEFT_OK) goto done;
+
+    *out = r;
+    r = NULL;
+done:
+    weft_report_free(r);
+    return st;
+}
+
+void weft_report_free(weft_report *r)
+{
+    if (r == NULL) return;
+    weft_allocator alloc = r->alloc;
+    for (size_t i = 0; r->modules != NULL && i < r->adapter->count; i++) wf_text_free(&r->modules[i].reason);
+    wf_free(&alloc, r->modules);
+    wf_free(&alloc, r->layers);
+    wf_text_free(&r->line);
+    weft_model_free(r->model);
+    weft_adapter_free(r->adapter);
+    wf_free(&alloc, r);
+}
+
+size_t weft_report_count(const weft_report *r)
+{
+    return r == NULL ? 0 : wf_tensors_count(r->adapter->tensors);
+}
+
+weft_status weft_report_get(const weft_report *r, size_t index, weft_report_row *row, weft_error *err)
+{
+    weft_report_row full = WEFT_REPORT_ROW_INIT;
+
+    if (r == NULL || row == NULL) return wf_fail(err, WEFT_E_ARG, "report or row is NULL");
+    if (index >= weft_report_count(r))
+        return wf_fail(err, WEFT_E_ARG, "row %zu of %zu", index, weft_report_count(r));
+    fill_row(r, index, &full);
+    return wf_result(row, &full, sizeof full, sizeof full, "weft_report_row", err);
+}
+
+size_t weft_report_tally(const weft_report *r, int32_t state)
+{
+    return r == NULL || state < WEFT_KEY_MATCHED || state > WEFT_KEY_IGNORED ? 0 : r->tally[state];
+}
+
+const char *weft_report_line(const weft_report *r)
+{
+    return r == NULL ? "" : r->line.s;
+}
+
+const int64_t *wf_report_layers(const weft_report *r)
+{
+    return r->layers;
+}
+
+weft_status wf_report_verdict(const weft_report *r, bool allow_partial, weft_error *err)
+{
+    size_t wrong = r->tally[WEFT_KEY_UNMATCHED] + r->tally[WEFT_KEY_MISSHAPEN];
+
+    if (r->tally[WEFT_KEY_MATCHED] > 0 && !r->clash && (wrong == 0 || allow_partial)) return WEFT_OK;
+    return wf_fail(err, WEFT_E_MISMATCH, "%s: %s", r->adapter->name, r->line.s);
+}

@@ -1,0 +1,181 @@
+/* config.c - the scale of a module as PEFT's configuration gives it.
+ *
+ * PEFT keeps no alpha with the factors: adapter_config.json has lora_alpha for all modules and alpha_pattern for
+ * some, and diffusers copies the same object into the file's metadata, each key prefixed by the component. A
+ * pattern is a regular expression that must match the module's path to its end, from the start or after a dot;
+ * the first that does wins. We read the part of that language that configurations use (literals, . * + ? ^ $ and
+ * escaped signs) with a matcher of our own, since the C library's depends on the locale, and refuse a pattern
+ * that says more, because a wrong alpha is a picture that is quietly wrong.
+ *
+ * Settings that make the factors mean something else (DoRA, PiSSA's changed base weights) are refused here. */
+#include "adapter/room.h"
+
+/* ---- patterns ------------------------------------------------------------------------------------ */
+
+/* One sign of a pattern: what it matches and how often. */
+typedef struct sign {
+    bool any;
+    char c;
+    char times; /* 1, or one of * + ? */
+} sign;
+
+enum { MAX_SIGNS = 400 };
+
+/* Split a pattern into signs; -1 where it uses more than we read. */
+static int32_t split_signs(const char *p, sign *out)
+{
+    int32_t n = 0;
+
+    for (; *p != '\0'; p++) {
+        if (strchr("()[]{}|", *p) != NULL) return -1;
+        if (*p == '$' && p[1] == '\0') break;
+        if (*p == '$' || *p == '^') return -1;
+        if (*p == '*' || *p == '+' || *p == '?') {
+            if (n == 0 || out[n - 1].times != 1) return -1;
+            out[n - 1].times = *p;
+            continue;
+        }
+        if (n == MAX_SIGNS) return -1;
+        out[n] = (sign){ .any = *p == '.', .c = *p, .times = 1 };
+        if (*p == '\\') {
+            p++;
+            if (*p == '\0' || strchr(".*+?^$()[]{}|\\-_/", *p) == NULL) return -1;
+            out[n].c = *p;
+        }
+        n++;
+    }
+    return n;
+}
+
+static bool fits(const sign *s, char c)
+{
+    return c != '\0' && (s->any || s->c == c);
+}
+
+/* Do signs[0..n) match s[0..len) to its end, from the start or (where loose) after a dot? All ways at once:
+ * at[i] says that signs[0..i) have matched what was read, so no pattern can take long. */
+static bool match_all_ways(const sign *signs, int32_t n, const char *s, size_t len, bool loose)
+{
+    bool at[MAX_SIGNS + 1] = { false };
+
+    for (size_t k = 0;; k++) {
+        if (k == 0 || (loose && s[k - 1] == '.')) at[0] = true;
+        for (int32_t i = 0; i < n; i++) /* a sign that may be absent */
+            if (at[i] && (signs[i].times == '*' || signs[i].times == '?')) at[i + 1] = true;
+        if (k == len) return at[n];
+
+        at[n] = false;
+        for (int32_t i = n - 1; i >= 0; i--) {
+            bool hit = at[i] && fits(&signs[i], s[k]);
+            if (hit) at[i + 1] = true;
+            at[i] = hit && (signs[i].times == '*' || signs[i].times == '+');
+        }
+    }
+}
+
+bool wf_config_matches(const char *pattern, const char *module, bool *known)
+{
+    sign    signs[MAX_SIGNS];
+    bool    anchored = *pattern == '^';
+    int32_t n = split_signs(pattern + anchored, signs);
+    size_t  len = strlen(module);
+
+    *known = n >= 0;
+    for (; n > 0 && signs[n - 1].times == 1; n--, len--) /* most patterns end here: a plain name */
+        if (len == 0 || !fits(&signs[n - 1], module[len - 1])) return false;
+    if (n < 0) return false;
+    if (n == 0) return len == 0 || (!anchored && module[len - 1] == '.');
+    return match_all_ways(signs, n, module, len, !anchored);
+}
+
+/* ---- settings ------------------------------------------------------------------------------------ */
+
+/* Setting `name` under `prefix`, or NULL. */
+static const json_t *setting(const json_t *config, const char *prefix, const char *name)
+{
+    char   key[96];
+    size_t n = strlen(prefix), m = strlen(name);
+
+    if (n + m >= sizeof key) return NULL;
+    memcpy(key, prefix, n);
+    memcpy(key + n, name, m + 1);
+    return json_object_get(config, key);
+}
+
+static bool is_set(const json_t *v)
+{
+    return v != NULL && !json_is_null(v) && !json_is_false(v) &&
+           !(json_is_object(v) && json_object_size(v) == 0) && !(json_is_array(v) && json_array_size(v) == 0);
+}
+
+weft_status wf_config_check(const json_t *config, const char *prefix, const char *what, weft_error *err)
+{
+    static const char *const changes[] = {
+        "use_dora", "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "arrow_config", "kasa_config",
+        "monteclora_config", "alora_invocation_tokens", "target_parameters", "trainable_token_indices",
+    };
+    static const char *const starts[] = { "pissa", "olora", "corda", "loftq" }; /* they change the base weights */
+
+    const json_t *type = setting(config, prefix, "peft_type");
+    if (type != NULL && (!json_is_string(type) || strcmp(json_string_value(type), "LORA") != 0))
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %speft_type is %.40s; this version applies LORA only", what,
+                       prefix, json_is_string(type) ? json_string_value(type) : "not a string");
+    for (size_t i = 0; i < WF_LEN(changes); i++)
+        if (is_set(setting(config, prefix, changes[i])))
+            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s%s is set; this version applies plain LoRA only", what,
+                           prefix, changes[i]);
+    const char *init = json_string_value(setting(config, prefix, "init_lora_weights"));
+    for (size_t i = 0; init != NULL && i < WF_LEN(starts); i++)
+        if (strncmp(init, starts[i], strlen(starts[i])) == 0)
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "%s: %sinit_lora_weights is %.40s, which changes the base weights; convert it to plain LoRA",
+                           what, prefix, init);
+    return WEFT_OK;
+}
+
+/* The number that `name`, or the first pattern of `patterns` that matches, gives; *found tells whether any. */
+static weft_status number_for(const json_t *config, const char *prefix, const char *what, const char *module,
+                              const char *name, const char *patterns, double *out, bool *found, weft_error *err)
+{
+    const json_t *v = setting(config, prefix, name);
+    json_t       *table = (json_t *)setting(config, prefix, patterns); /* jansson iterates over non-const alone */
+    const char   *pattern;
+    json_t       *entry;
+    wf_key_text   k;
+
+    if (table != NULL && !json_is_null(table) && !json_is_object(table))
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s is not an object", what, prefix, patterns);
+    json_object_foreach(table, pattern, entry) {
+        bool known = true, hit = strcmp(pattern, module) == 0 || wf_config_matches(pattern, module, &known);
+        if (!known)
+            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s%s: '%s' is a regular expression this version does not read",
+                           what, prefix, patterns, wf_key_show(&k, pattern));
+        if (!hit) continue;
+        v = entry;
+        break;
+    }
+    *found = v != NULL && !json_is_null(v);
+    if (*found && !json_is_number(v))
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s for %s is not a number", what, prefix, name,
+                       wf_key_show(&k, module));
+    if (*found) *out = json_number_value(v);
+    return WEFT_OK;
+}
+
+weft_status wf_config_scale(const json_t *config, const char *prefix, const char *what, const char *module,
+                            int32_t rank, wf_scale *out, weft_error *err)
+{
+    double         r = 0;
+    bool           has_r;
+    weft_status    st;
+    wf_key_text    k;
+    wf_number_text num;
+
+    st = number_for(config, prefix, what, module, "r", "rank_pattern", &r, &has_r, err);
+    if (st != WEFT_OK) return st;
+    if (has_r && r != rank)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: says rank %s for %s, whose factors have rank %d", what,
+                       wf_number(&num, r), wf_key_show(&k, module), rank);
+    out->rslora = json_is_true(setting(config, prefix, "use_rslora"));
+    return number_for(config, prefix, what, module, "lora_alpha", "alpha_pattern", &out->alpha, &out->has_alpha, err);
+}

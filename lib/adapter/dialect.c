@@ -1,0 +1,132 @@
+/* dialect.c - the dialects, and the one reader that walks their tables.
+ *
+ * The dialect is told by the keys, key by key, never by the file's name: real files mix dialects (a UNet
+ * part in one and a text part in another), so each key goes to the first dialect whose tables read it.
+ * The order matters in one place only: PEFT reads names without any prefix, so it is asked last. */
+#include "adapter/dialect.h"
+
+static const wf_dialect *const dialects[] = {
+    &wf_dialect_kohya,
+    &wf_dialect_diffusers,
+    &wf_dialect_diffusers_old,
+    &wf_dialect_peft,
+};
+
+const wf_prefix wf_bare_prefixes[] = {
+    { "down_blocks.", "unet.down_blocks." },
+    { "mid_block.", "unet.mid_block." },
+    { "up_blocks.", "unet.up_blocks." },
+    { "conv_in", "unet.conv_in" },
+    { "conv_out", "unet.conv_out" },
+    { "time_embedding.", "unet.time_embedding." },
+    { "add_embedding.", "unet.add_embedding." },
+    { "text_model.", "text_encoder.text_model." },
+    { "encoder.layers.", "text_encoder.encoder.layers." },
+    { NULL, NULL },
+};
+
+const wf_dialect *const *wf_dialects(size_t *count)
+{
+    *count = WF_LEN(dialects);
+    return dialects;
+}
+
+static bool begins(const char *s, const char *with)
+{
+    return strncmp(s, with, strlen(with)) == 0;
+}
+
+/* Length of s before the ending, or 0: a key that is all ending names no module. */
+static size_t ends(const char *s, size_t len, const char *with)
+{
+    size_t w = strlen(with);
+
+    while (w > 0 && len > 0) {
+        if (with[w - 1] == '*') {
+            if (s[len - 1] == '.') return 0;
+            while (len > 0 && s[len - 1] != '.') len--;
+        } else if (s[len - 1] == with[w - 1]) {
+            len--;
+        } else {
+            return 0;
+        }
+        w--;
+    }
+    return w == 0 ? len : 0;
+}
+
+/* Append n bytes to name, which holds *len; false where it does not fit. */
+static bool append(char *name, size_t *len, const char *s, size_t n)
+{
+    if (n >= WF_NAME_CAP - *len) return false;
+    memcpy(name + *len, s, n);
+    *len += n;
+    name[*len] = '\0';
+    return true;
+}
+
+bool wf_name_text_model(char *name, size_t cap)
+{
+    static const char *const heads[] = { "text_encoder.", "text_encoder_2." };
+    static const char *const roots[] = { "encoder.", "embeddings.", "final_layer_norm" };
+    static const char        word[]  = "text_model.";
+
+    for (size_t h = 0; h < WF_LEN(heads); h++) {
+        if (!begins(name, heads[h])) continue;
+        char *rest = name + strlen(heads[h]);
+        for (size_t r = 0; r < WF_LEN(roots); r++) {
+            if (!begins(rest, roots[r])) continue;
+            if (strlen(name) + sizeof word > cap) return false;
+            memmove(rest + sizeof word - 1, rest, strlen(rest) + 1);
+            memcpy(rest, word, sizeof word - 1);
+            return true;
+        }
+    }
+    return true;
+}
+
+/* The name's end as the model calls it: ".processor.to_q" -> ".to_q". Every row may apply, in order. */
+static bool rename_end(const wf_rename *renames, char *name)
+{
+    for (const wf_rename *r = renames; r != NULL && r->from != NULL; r++) {
+        size_t len = ends(name, strlen(name), r->from);
+        if (len > 0 && !append(name, &len, r->to, strlen(r->to))) return false;
+    }
+    return true;
+}
+
+bool wf_dialect_read(const wf_dialect *d, const char *key, wf_key *out)
+{
+    const wf_prefix *p;
+    const wf_ending *e;
+    const char      *body = key;
+    size_t           len = strlen(key), stem = 0, n = 0;
+
+    for (e = d->endings; e->text != NULL; e++)
+        if ((stem = ends(key, len, e->text)) > 0) break;
+    if (stem == 0 || stem >= WF_NAME_CAP) return false;
+
+    if (d->wrapper != NULL && begins(body, d->wrapper)) body += strlen(d->wrapper);
+    for (p = d->prefixes; p->from != NULL; p++)
+        if (begins(body, p->from)) break;
+    if (p->from == NULL) return false;
+
+    size_t skip = strlen(p->from);
+    body += skip;
+    while (p->from[skip - 1] == '.' && begins(body, p->from)) body += skip; /* "unet.unet." */
+    if ((size_t)(body - key) > stem) return false;
+    size_t left = stem - (size_t)(body - key);
+
+    out->name[0] = '\0';
+    if (!append(out->name, &n, p->to, strlen(p->to)) || !append(out->name, &n, body, left) ||
+        !append(out->name, &n, e->to, strlen(e->to)))
+        return false;
+    if (d->underscore)
+        for (char *c = out->name; *c != '\0'; c++)
+            if (*c == '.') *c = '_';
+    if (!rename_end(d->renames, out->name) || !wf_name_text_model(out->name, sizeof out->name)) return false;
+    out->stem = stem;
+    out->part = e->part;
+    out->weak = e->weak;
+    return true;
+}

@@ -1,0 +1,83 @@
+/* dialect.h - a file dialect is a table: how its keys begin, how they end, what is called otherwise.
+ *
+ *   key   = [wrapper] prefix module ending
+ *   name  = the prefix's own word for the component, the module, what the ending adds
+ *
+ * One reader serves every dialect. A new one is a file with three tables and a row in dialect.c. */
+#ifndef WF_DIALECT_H
+#define WF_DIALECT_H
+
+#include "base/base.h"
+
+/* No published name comes near this; a longer key is read by no dialect. */
+enum { WF_NAME_CAP = 512 };
+
+/* What a key holds. */
+enum { WF_PART_DOWN = 1, WF_PART_UP = 2, WF_PART_ALPHA = 3 };
+
+typedef struct wf_prefix {
+    const char *from; /* the key begins so (repeated "unet." counts once); NULL ends the table */
+    const char *to;   /* and the name so instead                                               */
+} wf_prefix;
+
+typedef struct wf_ending {
+    const char *text; /* the key ends so; * is one run without dots; NULL ends the table       */
+    const char *to;   /* and the name so instead                                               */
+    int32_t     part; /* WF_PART_*                                                             */
+    bool        weak; /* other dialects write it too: alone it does not tell the dialect       */
+} wf_ending;
+
+typedef struct wf_rename {
+    const char *from; /* the name ends so; NULL ends the table */
+    const char *to;
+} wf_rename;
+
+/* Where a dialect may keep alpha besides a tensor (config.c). */
+enum {
+    WF_CONFIG_NONE     = 0,
+    WF_CONFIG_METADATA = 1, /* JSON under lora_adapter_metadata, keys prefixed by component */
+    WF_CONFIG_FILE     = 2  /* adapter_config.json                                          */
+};
+
+typedef struct wf_dialect {
+    const char      *name;
+    const char      *wrapper;    /* stripped from the front where it is there; may be NULL        */
+    const wf_prefix *prefixes;
+    const wf_ending *endings;
+    const wf_rename *renames;    /* may be NULL                                                   */
+    int32_t          config;     /* WF_CONFIG_*                                                   */
+    bool             underscore; /* names stay with underscores until a model says what they mean */
+} wf_dialect;
+
+/* One key as a dialect reads it. */
+typedef struct wf_key {
+    char    name[WF_NAME_CAP]; /* canonical, or the underscore name        */
+    size_t  stem;              /* how many bytes of the key are not ending */
+    int32_t part;
+    bool    weak;
+} wf_key;
+
+/* All dialects, in the order in which they are asked. */
+const wf_dialect *const *wf_dialects(size_t *count);
+/* Read a key by the dialect's tables; false where it is not of this dialect. */
+bool wf_dialect_read(const wf_dialect *d, const char *key, wf_key *out);
+/* Components told by the first word of a module's path alone. */
+extern const wf_prefix wf_bare_prefixes[];
+
+extern const wf_dialect wf_dialect_kohya, wf_dialect_diffusers, wf_dialect_diffusers_old, wf_dialect_peft;
+
+/* Insert "text_model." where a text encoder's name lacks it (transformers 5 drops it): one spelling inside.
+ * In place; false where cap is too small. */
+bool wf_name_text_model(char *name, size_t cap);
+
+/* A family or format that this version knows and does not apply (refused.c). */
+typedef struct wf_refused {
+    const char *keys;   /* globs over the whole key, separated by commas           */
+    const char *family;
+    const char *does;   /* what this version does instead                          */
+    bool        word;   /* the key's last word shows it: worth saying              */
+} wf_refused;
+/* The row that refuses this key, or NULL. */
+const wf_refused *wf_refused_family(const char *key);
+
+#endif

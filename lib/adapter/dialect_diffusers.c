@@ -1,0 +1,29 @@
+/* dialect_diffusers.c - what diffusers writes since 0.26: PEFT's factors under the pipeline's component names.
+ *
+ * Text encoders may keep the older lora_linear_layer beside a UNet in the new form; diffusers' own training
+ * scripts wrote both into one file, so that ending alone does not tell which dialect a file is in. Alpha
+ * stands in the metadata (lora_adapter_metadata) for each component, or nowhere: then it is the rank. */
+#include "adapter/dialect.h"
+
+static const wf_prefix prefixes[] = {
+    { "unet.", "unet." },
+    { "text_encoder.", "text_encoder." },
+    { "text_encoder_2.", "text_encoder_2." },
+    { NULL, NULL },
+};
+
+static const wf_ending endings[] = {
+    { ".lora_A.weight", "", WF_PART_DOWN, false },
+    { ".lora_B.weight", "", WF_PART_UP, false },
+    { ".lora_A.*.weight", "", WF_PART_DOWN, false },
+    { ".lora_B.*.weight", "", WF_PART_UP, false },
+    { ".lora_linear_layer.down.weight", "", WF_PART_DOWN, true },
+    { ".lora_linear_layer.up.weight", "", WF_PART_UP, true },
+    { ".lora_linear_layer.alpha", "", WF_PART_ALPHA, true },
+    { ".alpha", "", WF_PART_ALPHA, true },
+    { NULL, NULL, 0, false },
+};
+
+const wf_dialect wf_dialect_diffusers = {
+    "diffusers", NULL, prefixes, endings, NULL, WF_CONFIG_METADATA, false,
+};

@@ -1,0 +1,411 @@
+/* read.c - from a file's keys to modules with factors and a scale.
+ *
+ * Two passes over the keys: first the factors, which make the modules, then alphas, which join one. Modules are
+ * told apart by a folded name (dots as underscores, one word for each component), so that one module that stands
+ * in the file twice, in two spellings, is found here and refused: applying both would double it, and choosing one
+ * would be a guess. A key that no dialect reads stays in the file's list with no module; the report names it.
+ * What is known and not applied by this version is refused before anything else is looked at. */
+#include <math.h>
+
+#include "adapter/room.h"
+
+/* What is needed while reading and forgotten afterwards. */
+typedef struct draft {
+    const wf_tensor  *alpha;
+    const wf_dialect *dialect;
+    char             *folded;
+    const wf_tensor  *first; /* the tensor that made the module */
+    bool              weak;
+} draft;
+
+typedef struct reader {
+    weft_adapter    *a;
+    const wf_source *source;
+    draft           *drafts; /* [tensors] */
+    wf_map           by_name;
+    json_t          *metadata; /* lora_adapter_metadata, or NULL */
+    weft_error      *err;
+} reader;
+
+/* ---- names --------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *head;
+    const char *word;
+    int32_t     component;
+} heads[] = {
+    { "unet.", "unet_", 0 },           { "lora_unet_", "unet_", 0 },
+    { "text_encoder.", "te1_", 1 },    { "lora_te_", "te1_", 1 },
+    { "lora_te1_", "te1_", 1 },        { "text_encoder_2.", "te2_", 2 },
+    { "lora_te2_", "te2_", 2 },
+};
+
+int32_t wf_name_component(const char *name)
+{
+    for (size_t i = 0; i < WF_LEN(heads); i++)
+        if (strncmp(name, heads[i].head, strlen(heads[i].head)) == 0) return heads[i].component;
+    return -1;
+}
+
+/* The module's path inside its component. */
+static const char *inside(const char *name)
+{
+    for (size_t i = 0; i < WF_LEN(heads); i++)
+        if (strncmp(name, heads[i].head, strlen(heads[i].head)) == 0) return name + strlen(heads[i].head);
+    return name;
+}
+
+/* One spelling for all dialects; buf holds WF_NAME_CAP, and folding never makes a name longer. */
+static void fold(char *buf, const char *name)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < WF_LEN(heads); i++) {
+        if (strncmp(name, heads[i].head, strlen(heads[i].head)) != 0) continue;
+        n = strlen(heads[i].word);
+        memcpy(buf, heads[i].word, n);
+        name += strlen(heads[i].head);
+        break;
+    }
+    for (; *name != '\0'; name++) buf[n++] = *name == '.' ? '_' : *name;
+    buf[n] = '\0';
+}
+
+const char *wf_key_show(wf_key_text *buf, const char *key)
+{
+    size_t n = strlen(key), cap = sizeof buf->text;
+
+    if (n < cap) return memcpy(buf->text, key, n + 1);
+    for (n = cap - 4; n > 0 && ((unsigned char)key[n] & 0xC0) == 0x80; n--) {} /* between characters */
+    memcpy(buf->text, key, n);
+    memcpy(buf->text + n, "...", 4);
+    return buf->text;
+}
+
+/* " (hada_w1_a)": the last word of a key that says something. */
+static const char *last_word(wf_key_text *buf, const char *key)
+{
+    const char *end = key + strlen(key), *start;
+
+    if (end - key > 7 && strcmp(end - 7, ".weight") == 0) end -= 7;
+    for (start = end; start > key && start[-1] != '.';) start--;
+    size_t n = (size_t)(end - start);
+    if (n > 40) return "";
+    memcpy(buf->text, " (", 2);
+    memcpy(buf->text + 2, start, n);
+    memcpy(buf->text + 2 + n, ")", 2);
+    return buf->text;
+}
+
+/* ---- what this version does not apply ------------------------------------------------------------- */
+
+static weft_status refuse_families(reader *rd)
+{
+    wf_key_text k, w;
+
+    for (size_t i = 0; i < wf_tensors_count(rd->a->tensors); i++) {
+        const char       *key = wf_tensors_at(rd->a->tensors, i)->name;
+        const wf_refused *row = wf_refused_family(key);
+        if (row == NULL) continue;
+        return wf_fail(rd->err, WEFT_E_UNSUPPORTED, "%s: %s is %s%s; this version applies %s", rd->source->name,
+                       wf_key_show(&k, key), row->family, row->word ? last_word(&w, key) : "", row->does);
+    }
+    return WEFT_OK;
+}
+
+/* A file without one module: what is it then? */
+static weft_status refuse_strangers(reader *rd)
+{
+    static const int64_t widths[] = { 768, 1024, 1280 };
+    weft_tensors        *t = rd->a->tensors;
+    wf_key_text          k;
+
+    if (wf_tensors_count(t) == 0)
+        return wf_fail(rd->err, WEFT_E_FORMAT, "%s: the file holds no tensors", rd->source->name);
+    const wf_tensor *first = wf_tensors_at(t, 0);
+    for (size_t i = 0; i < WF_LEN(widths) && wf_tensors_count(t) == 1; i++)
+        if ((first->rank == 1 || first->rank == 2) && first->shape[first->rank - 1] == widths[i])
+            return wf_fail(rd->err, WEFT_E_UNSUPPORTED,
+                           "%s: %s, one tensor of width %d, is a textual inversion; this version applies LoRA only",
+                           rd->source->name, wf_key_show(&k, first->name), (int32_t)widths[i]);
+    return wf_fail(rd->err, WEFT_E_UNSUPPORTED,
+                   "%s: no key is of a LoRA dialect that this version reads (kohya, diffusers, PEFT); the first is %s",
+                   rd->source->name, wf_key_show(&k, first->name));
+}
+
+/* ---- factors --------------------------------------------------------------------------------------- */
+
+static weft_status twice(reader *rd, const char *one, const char *other, const char *what)
+{
+    wf_key_text a, b;
+    return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s and %s %s", rd->source->name, wf_key_show(&a, one),
+                   wf_key_show(&b, other), what);
+}
+
+/* A PEFT folder called text_encoder_2 holds the second encoder's modules, which look like the first's. */
+static bool second_encoder(const reader *rd, const wf_dialect *d, char *name)
+{
+    static const char first[] = "text_encoder.", second[] = "text_encoder_2.";
+
+    if (d->config != WF_CONFIG_FILE || rd->source->folder == NULL ||
+        strcmp(rd->source->folder, "text_encoder_2") != 0 || strncmp(name, first, sizeof first - 1) != 0)
+        return true;
+    if (strlen(name) + 3 > WF_NAME_CAP) return false;
+    memmove(name + sizeof second - 1, name + sizeof first - 1, strlen(name + sizeof first - 1) + 1);
+    memcpy(name, second, sizeof second - 1);
+    return true;
+}
+
+/* The dialect that reads this key as a factor, or NULL. */
+static const wf_dialect *dialect_of(const reader *rd, const char *key, wf_key *out)
+{
+    size_t                   count;
+    const wf_dialect *const *all = wf_dialects(&count);
+
+    for (size_t i = 0; i < count; i++)
+        if (wf_dialect_read(all[i], key, out) && out->part != WF_PART_ALPHA && second_encoder(rd, all[i], out->name))
+            return all[i];
+    return NULL;
+}
+
+static weft_status add_module(reader *rd, const wf_dialect *d, const wf_key *k, const wf_tensor *t,
+                              const char *folded)
+{
+    weft_adapter *a = rd->a;
+    wf_module    *m = &a->modules[a->count];
+    draft        *w = &rd->drafts[a->count];
+    char         *name = wf_strdup(&a->alloc, k->name), *key = wf_strndup(&a->alloc, t->name, k->stem);
+
+    m->name = name;
+    m->key = key;
+    m->underscore = d->underscore;
+    *w = (draft){ .dialect = d, .first = t, .weak = k->weak, .folded = wf_strdup(&a->alloc, folded) };
+    a->count++;
+    if (name == NULL || key == NULL || w->folded == NULL) return wf_nomem(rd->err, sizeof *k, "a module's name");
+    return wf_map_put(&rd->by_name, w->folded, (int64_t)a->count - 1, &(bool){ false }, rd->err);
+}
+
+static weft_status add_factor(reader *rd, size_t i)
+{
+    weft_adapter     *a = rd->a;
+    const wf_tensor  *t = wf_tensors_at(a->tensors, i);
+    wf_key            k;
+    char              folded[WF_NAME_CAP];
+    weft_status       st;
+    const wf_dialect *d = dialect_of(rd, t->name, &k);
+
+    if (d == NULL) return WEFT_OK; /* the second pass, or the report */
+    fold(folded, k.name);
+    int64_t at = wf_map_get(&rd->by_name, folded);
+    if (at < 0) {
+        if ((st = add_module(rd, d, &k, t, folded)) != WEFT_OK) return st;
+        at = (int64_t)a->count - 1;
+    }
+    wf_module        *m = &a->modules[at];
+    draft            *w = &rd->drafts[at];
+    const wf_tensor **slot = k.part == WF_PART_DOWN ? &m->down : &m->up;
+    if (*slot != NULL) return twice(rd, (*slot)->name, t->name, "give the same factor of one module");
+    if (strlen(m->key) != k.stem || strncmp(m->key, t->name, k.stem) != 0 || w->dialect != d)
+        return twice(rd, w->first->name, t->name, "name one module in two ways");
+    *slot = t;
+    a->key_module[i] = (int32_t)at;
+    return WEFT_OK;
+}
+
+/* ---- alpha ------------------------------------------------------------------------------------------ */
+
+static weft_status add_alpha(reader *rd, size_t i)
+{
+    weft_adapter            *a = rd->a;
+    const wf_tensor         *t = wf_tensors_at(a->tensors, i);
+    size_t                   count;
+    const wf_dialect *const *all = wf_dialects(&count);
+    wf_key                   k;
+    wf_key_text              text;
+    char                     folded[WF_NAME_CAP];
+    bool                     alpha = false;
+
+    if (a->key_module[i] >= 0) return WEFT_OK;
+    for (size_t d = 0; d < count; d++) { /* ".alpha" is in several dialects: whichever leads to a module */
+        if (!wf_dialect_read(all[d], t->name, &k) || k.part != WF_PART_ALPHA) continue;
+        alpha = true;
+        fold(folded, k.name);
+        int64_t at = wf_map_get(&rd->by_name, folded);
+        if (at < 0) continue;
+        if (rd->drafts[at].alpha != NULL)
+            return twice(rd, rd->drafts[at].alpha->name, t->name, "give the alpha of one module");
+        rd->drafts[at].alpha = t;
+        a->key_module[i] = (int32_t)at;
+        return WEFT_OK;
+    }
+    if (!alpha) return WEFT_OK;
+    return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s has no factors beside it", rd->source->name,
+                   wf_key_show(&text, t->name));
+}
+
+/* The scale that the configuration gives, where the dialect has one. */
+static weft_status scale_of_config(reader *rd, const wf_module *m, const wf_dialect *d, wf_scale *s)
+{
+    static const char *const prefixes[] = { "unet.", "text_encoder.", "text_encoder_2." };
+    int32_t                  component = wf_name_component(m->name);
+
+    if (d->config == WF_CONFIG_FILE && rd->source->config != NULL)
+        return wf_config_scale(rd->source->config, "", rd->source->name, inside(m->name), m->rank, s, rd->err);
+    if (d->config == WF_CONFIG_METADATA && rd->metadata != NULL && component >= 0)
+        return wf_config_scale(rd->metadata, prefixes[component], rd->source->name, inside(m->name), m->rank, s,
+                               rd->err);
+    return WEFT_OK;
+}
+
+/* alpha from its tensor, else the configuration, else the rank; zero means the rank, as kohya has it. */
+static weft_status set_scale(reader *rd, wf_module *m, const draft *w)
+{
+    wf_scale    s = { 0, false, false };
+    wf_key_text k;
+    weft_status st = scale_of_config(rd, m, w->dialect, &s);
+
+    if (st != WEFT_OK) return st;
+    if (w->alpha != NULL) {
+        float v;
+        if (w->alpha->count != 1 || !wf_widen_any(&v, w->alpha->data, w->alpha->dtype, 1))
+            return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s holds %zu values of %s, wanted one number",
+                           rd->source->name, wf_key_show(&k, w->alpha->name), w->alpha->count,
+                           wf_dtype_name(w->alpha->dtype));
+        s.alpha = v;
+        s.has_alpha = true;
+    }
+    if (s.has_alpha && !isfinite((float)s.alpha))
+        return wf_fail(rd->err, WEFT_E_FORMAT, "%s: alpha of %s is not a finite number", rd->source->name,
+                       wf_key_show(&k, m->key));
+    m->has_alpha = s.has_alpha;
+    if (!s.has_alpha || s.alpha == 0) s.alpha = m->rank;
+    m->alpha = (float)s.alpha;
+    m->scale = (float)(s.rslora ? s.alpha / sqrt((double)m->rank) : s.alpha / m->rank);
+    return WEFT_OK;
+}
+
+/* ---- the whole --------------------------------------------------------------------------------------- */
+
+static weft_status finish_module(reader *rd, size_t i)
+{
+    wf_module  *m = &rd->a->modules[i];
+    wf_key_text k;
+    weft_status st;
+
+    if (m->down == NULL || m->up == NULL)
+        return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s has no partner: the %s factor of its module is missing",
+                       rd->source->name, wf_key_show(&k, rd->drafts[i].first->name), m->down == NULL ? "down" : "up");
+    if ((st = wf_lowrank_shape(m, rd->source->name, rd->err)) != WEFT_OK) return st;
+    if ((st = wf_lowrank_finite(m->down, rd->source->name, rd->err)) != WEFT_OK) return st;
+    if ((st = wf_lowrank_finite(m->up, rd->source->name, rd->err)) != WEFT_OK) return st;
+    return set_scale(rd, m, &rd->drafts[i]);
+}
+
+/* Configurations that say that the factors are not plain LoRA. */
+static weft_status check_configs(reader *rd)
+{
+    static const char *const prefixes[] = { "unet.", "text_encoder.", "text_encoder_2." };
+    const char              *text = NULL;
+    weft_status              st;
+    bool                     peft = false;
+
+    for (size_t i = 0; i < rd->a->count; i++) peft |= rd->drafts[i].dialect->config == WF_CONFIG_FILE;
+    if (peft && rd->source->config != NULL &&
+        (st = wf_config_check(rd->source->config, "", rd->source->name, rd->err)) != WEFT_OK)
+        return st;
+    for (size_t i = 0; i < wf_tensors_meta_count(rd->a->tensors); i++)
+        if (strcmp(wf_tensors_meta_key(rd->a->tensors, i), "lora_adapter_metadata") == 0)
+            text = wf_tensors_meta_value(rd->a->tensors, i);
+    if (text == NULL) return WEFT_OK;
+    if ((st = wf_json_parse(&rd->metadata, text, strlen(text), "lora_adapter_metadata", rd->err)) != WEFT_OK)
+        return st;
+    for (size_t i = 0; i < WF_LEN(prefixes); i++)
+        if ((st = wf_config_check(rd->metadata, prefixes[i], rd->source->name, rd->err)) != WEFT_OK) return st;
+    return WEFT_OK;
+}
+
+/* "kohya", or "diffusers + kohya": dialects in the order of their table. Endings that several dialects share name
+ * one only in a file that has nothing else. */
+static void name_dialects(reader *rd)
+{
+    size_t                   count, n = 0;
+    const wf_dialect *const *all = wf_dialects(&count);
+    char                    *to = rd->a->dialect;
+    bool                     strong = false;
+
+    for (size_t m = 0; m < rd->a->count; m++) strong |= !rd->drafts[m].weak;
+    for (size_t i = 0; i < count; i++) {
+        bool here = false;
+        for (size_t m = 0; m < rd->a->count; m++)
+            here |= rd->drafts[m].dialect == all[i] && !(strong && rd->drafts[m].weak);
+        if (!here) continue;
+        size_t len = strlen(all[i]->name);
+        if (n + len + 4 > sizeof rd->a->dialect) return;
+        if (n > 0) memcpy(to + n, " + ", 3), n += 3;
+        memcpy(to + n, all[i]->name, len + 1);
+        n += len;
+    }
+}
+
+static weft_status read_all(reader *rd)
+{
+    weft_adapter *a = rd->a;
+    size_t        count = wf_tensors_count(a->tensors);
+    weft_status   st;
+
+    if ((st = refuse_families(rd)) != WEFT_OK) return st;
+    for (size_t i = 0; i < count; i++)
+        if ((st = add_factor(rd, i)) != WEFT_OK) return st;
+    if (a->count == 0) return refuse_strangers(rd);
+    for (size_t i = 0; i < count; i++)
+        if ((st = add_alpha(rd, i)) != WEFT_OK) return st;
+    if ((st = check_configs(rd)) != WEFT_OK) return st;
+    for (size_t i = 0; i < a->count; i++)
+        if ((st = finish_module(rd, i)) != WEFT_OK) return st;
+    name_dialects(rd);
+    return WEFT_OK;
+}
+
+weft_status wf_adapter_parse(weft_tensors *tensors, const wf_source *source, const weft_allocator *allocator,
+                             weft_adapter **out, weft_error *err)
+{
+    weft_allocator alloc = wf_allocator(allocator);
+    size_t         count = wf_tensors_count(tensors);
+    reader         rd = { .source = source, .err = err };
+    weft_adapter  *a = wf_zalloc(&alloc, 1, sizeof *a);
+    weft_status    st;
+
+    *out = NULL;
+    if (a == NULL) return wf_nomem(err, sizeof *a, "an adapter");
+    wf_ref_init(&a->refs);
+    a->alloc = alloc;
+    a->tensors = tensors;
+    wf_tensors_ref(tensors);
+    rd.a = a;
+
+    a->name = wf_strdup(&alloc, source->name);
+    a->modules = wf_zalloc(&alloc, count, sizeof *a->modules);
+    a->key_module = wf_zalloc(&alloc, count, sizeof *a->key_module);
+    rd.drafts = wf_zalloc(&alloc, count, sizeof *rd.drafts);
+    if (a->name == NULL || a->modules == NULL || a->key_module == NULL || rd.drafts == NULL) {
+        st = wf_nomem(err, count * sizeof *a->modules, "an adapter's modules");
+        goto done;
+    }
+    for (size_t i = 0; i < count; i++) a->key_module[i] = -1;
+    if (count > INT32_MAX) {
+        st = wf_fail(err, WEFT_E_FORMAT, "%s: %zu tensors are too many", source->name, count);
+        goto done;
+    }
+    if ((st = wf_map_init(&rd.by_name, &a->alloc, count, err)) != WEFT_OK) goto done;
+    if ((st = read_all(&rd)) != WEFT_OK) goto done;
+
+    *out = a;
+    a = NULL;
+done:
+    for (size_t i = 0; rd.drafts != NULL && i < rd.a->count; i++) wf_free(&alloc, rd.drafts[i].folded);
+    wf_free(&alloc, rd.drafts);
+    wf_map_free(&rd.by_name);
+    json_decref(rd.metadata);
+    weft_adapter_free(a);
+    return st;
+}

@@ -1,0 +1,62 @@
+/* room.h - what the files of lib/adapter share with each other and with nobody else. */
+#ifndef WF_ADAPTER_ROOM_H
+#define WF_ADAPTER_ROOM_H
+
+#include "adapter/adapter.h"
+#include "adapter/dialect.h"
+
+struct weft_adapter {
+    wf_refs        refs;
+    weft_allocator alloc;
+    weft_tensors  *tensors;
+    char          *name;
+    char           dialect[80];  /* names of the dialects found, joined by " + "        */
+    wf_module     *modules;      /* in the file's order of their first factors          */
+    size_t         count;
+    int32_t       *key_module;   /* [tensors] module of each key; -1: no dialect reads it */
+};
+
+/* Where an adapter comes from, besides its tensors. */
+typedef struct wf_source {
+    const char *name;     /* what messages call it                                       */
+    const char *folder;   /* last part of the folder's name, or NULL                     */
+    json_t     *config;   /* adapter_config.json, or NULL                                */
+} wf_source;
+
+/* Turn the tensors of a file into an adapter: keys to modules, factors checked, scales known (read.c). This is
+ * all of weft_adapter_open but the file system. Takes a reference to `tensors`. */
+weft_status wf_adapter_parse(weft_tensors *tensors, const wf_source *source, const weft_allocator *alloc,
+                             weft_adapter **out, weft_error *err);
+
+/* Component of a name: 0 unet, 1 text_encoder, 2 text_encoder_2, -1 another. Canonical and underscore names. */
+int32_t wf_name_component(const char *name);
+/* WEFT_FAMILY_* that the adapter's widths point to. */
+int32_t wf_adapter_family(const weft_adapter *a);
+
+/* A key for a message: cut to a readable length. */
+typedef struct wf_key_text { char text[168]; } wf_key_text;
+const char *wf_key_show(wf_key_text *buf, const char *key);
+
+/* ---- config.c: what PEFT's configuration says of a module's scale ------------------------------- */
+
+typedef struct wf_scale {
+    double alpha;
+    bool   has_alpha;
+    bool   rslora; /* alpha / sqrt(r) instead of alpha / r */
+} wf_scale;
+/* Refuse settings that change what the factors mean. `prefix` is "" or "unet.", `what` names the source. */
+weft_status wf_config_check(const json_t *config, const char *prefix, const char *what, weft_error *err);
+/* What the configuration says of `module` (a path inside its component) with factors of `rank`. */
+weft_status wf_config_scale(const json_t *config, const char *prefix, const char *what, const char *module,
+                            int32_t rank, wf_scale *out, weft_error *err);
+/* Does PEFT's pattern match the module's path, whole or after a dot? false in *known: not a pattern we read. */
+bool wf_config_matches(const char *pattern, const char *module, bool *known);
+
+/* ---- lowrank.c ----------------------------------------------------------------------------------- */
+
+/* Fill rank, out, in, kernel of m from its factors' shapes, checking that they agree. */
+weft_status wf_lowrank_shape(wf_module *m, const char *source, weft_error *err);
+/* Refuse a factor with NaN or infinity, naming key and index. */
+weft_status wf_lowrank_finite(const wf_tensor *t, const char *source, weft_error *err);
+
+#endif

@@ -1,0 +1,216 @@
+/* The thread pool: every task once, on a worker that runs nothing else meanwhile. */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "support.h"
+
+#define MAX_COUNT 5000
+
+typedef struct job {
+    atomic_int hits[MAX_COUNT];
+    atomic_int busy[8];       /* by worker */
+    atomic_int clashes;
+    int64_t    sums[8];       /* plain, each worker's own: the sanitizers watch */
+} job;
+
+static void count_task(void *user, size_t task, int32_t worker)
+{
+    job *j = user;
+
+    if (worker < 0 || worker >= 8 || atomic_exchange(&j->busy[worker], 1) != 0) {
+        atomic_fetch_add(&j->clashes, 1);
+        return;
+    }
+    atomic_fetch_add(&j->hits[task], 1);
+    j->sums[worker] += (int64_t)task;
+    atomic_store(&j->busy[worker], 0);
+}
+
+START_TEST(each_task_runs_exactly_once)
+{
+    static job           j;
+    const weft_allocator a = wf_allocator(NULL);
+    const int32_t        threads = _i;
+    wf_pool             *pool;
+
+    ck_assert_int_eq(wf_pool_create(&a, threads, &pool, NULL), WEFT_OK);
+    ck_assert_int_eq(wf_pool_threads(pool), threads);
+    ck_assert(wf_pool_own_process(pool));
+    for (size_t count = 0; count <= MAX_COUNT; count += 1 + count / 5)
+        for (int round = 0; round < 20; round++) {
+            int64_t sum = 0;
+
+            memset((void *)&j, 0, sizeof j);
+            wf_pool_run(pool, count, count_task, &j);
+            for (size_t i = 0; i < count; i++)
+                if (atomic_load(&j.hits[i]) != 1) ck_abort_msg("task %zu of %zu, %d threads", i, count, threads);
+            for (int w = 0; w < 8; w++) {
+                sum += j.sums[w];
+                if (w >= threads && j.sums[w] != 0) ck_abort_msg("worker %d of %d", w, threads);
+            }
+            ck_assert_int_eq(atomic_load(&j.clashes), 0);
+            ck_assert_int_eq(sum, (int64_t)count * ((int64_t)count - 1) / 2);
+        }
+    wf_pool_free(pool);
+}
+END_TEST
+
+static void slow_task(void *user, size_t task, int32_t worker)
+{
+    (void)task;
+    (void)worker;
+    struct timespec nap = { 0, 300000 };
+    nanosleep(&nap, NULL);
+    atomic_fetch_add((atomic_int *)user, 1);
+}
+
+/* Long enough for both sides to give up spinning and sleep, and to be woken. */
+START_TEST(sleepers_are_woken)
+{
+    const weft_allocator a = wf_allocator(NULL);
+    atomic_int           done;
+    wf_pool             *pool;
+
+    atomic_init(&done, 0);
+    ck_assert_int_eq(wf_pool_create(&a, 4, &pool, NULL), WEFT_OK);
+    for (int i = 0; i < 100; i++) {
+        struct timespec nap = { 0, 500000 };
+
+        wf_pool_run(pool, 7, slow_task, &done);
+        ck_assert_int_eq(atomic_load(&done), 7 * (i + 1));
+        if (i % 10 == 0) nanosleep(&nap, NULL);
+    }
+    wf_pool_free(pool);
+}
+END_TEST
+
+START_TEST(zero_threads_means_one_for_each_core)
+{
+    const weft_allocator a = wf_allocator(NULL);
+    wf_pool             *pool;
+
+    ck_assert_int_ge(wf_cores(), 1);
+    ck_assert_int_eq(wf_pool_create(&a, 0, &pool, NULL), WEFT_OK);
+    ck_assert_int_eq(wf_pool_threads(pool), wf_cores());
+    wf_pool_free(pool);
+    wf_pool_free(NULL);
+}
+END_TEST
+
+START_TEST(absurd_thread_counts_are_refused)
+{
+    const weft_allocator a = wf_allocator(NULL);
+    weft_error           err;
+    wf_pool             *pool;
+
+    ck_assert_int_eq(wf_pool_create(&a, -1, &pool, &err), WEFT_E_ARG);
+    ck_assert_str_eq(err.text, "threads is -1, expected 0 (one for each core) to 1024");
+    ck_assert_ptr_null(pool);
+    ck_assert_int_eq(wf_pool_create(&a, 2000000000, &pool, &err), WEFT_E_ARG);
+}
+END_TEST
+
+START_TEST(a_pool_takes_one_block_and_gives_it_back)
+{
+    test_memory    m;
+    weft_allocator a = test_allocator(&m);
+    weft_error     err;
+    wf_pool       *pool;
+
+    m.fail_at = 1;
+    ck_assert_int_eq(wf_pool_create(&a, 3, &pool, &err), WEFT_E_NOMEM);
+    ck_assert_ptr_null(pool);
+    a = test_allocator(&m);
+    ck_assert_int_eq(wf_pool_create(&a, 3, &pool, &err), WEFT_OK);
+    wf_pool_free(pool);
+    ck_assert_uint_eq(m.calls, 1);
+    ck_assert_uint_eq(m.live_blocks, 0);
+}
+END_TEST
+
+/* The child has a copy of the pool, no workers, and maybe a lock that nobody will ever open. */
+START_TEST(a_forked_child_frees_without_hanging)
+{
+    const weft_allocator a = wf_allocator(NULL);
+    atomic_int           done;
+    wf_pool             *pool;
+
+    atomic_init(&done, 0);
+    ck_assert_int_eq(wf_pool_create(&a, 4, &pool, NULL), WEFT_OK);
+    for (int i = 0; i < 10; i++) {
+        int   status = -1;
+        pid_t child;
+
+        wf_pool_run(pool, 5, slow_task, &done);
+        child = fork();
+        if (child == 0) {
+            bool own = wf_pool_own_process(pool);
+            alarm(20);
+            wf_pool_free(pool);
+            _exit(own ? 1 : 0);
+        }
+        ck_assert_int_eq(waitpid(child, &status, 0), child);
+        ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    wf_pool_run(pool, 5, slow_task, &done);  /* the parent's pool works on */
+    wf_pool_free(pool);
+}
+END_TEST
+
+static void look_at_mask(void *user, size_t task, int32_t worker)
+{
+    struct timespec nap = { 0, 2000000 };  /* long enough that workers get some */
+    sigset_t        mask;
+
+    (void)task;
+    nanosleep(&nap, NULL);
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    if (worker == 0 ? sigismember(&mask, SIGUSR1) : !sigismember(&mask, SIGUSR1)) atomic_fetch_add((atomic_int *)user, 1);
+}
+
+START_TEST(workers_take_no_signals_and_the_caller_still_does)
+{
+    const weft_allocator a = wf_allocator(NULL);
+    atomic_int           wrong;
+    wf_pool             *pool;
+
+    atomic_init(&wrong, 0);
+    ck_assert_int_eq(wf_pool_create(&a, 3, &pool, NULL), WEFT_OK);
+    wf_pool_run(pool, 12, look_at_mask, &wrong);
+    ck_assert_int_eq(atomic_load(&wrong), 0);
+    wf_pool_free(pool);
+}
+END_TEST
+
+START_TEST(the_processor_is_told_consistently)
+{
+    wf_cpu a = wf_cpu_detect(), b = wf_cpu_detect();
+
+    ck_assert_int_eq(a.avx2_fma_f16c, b.avx2_fma_f16c);
+    ck_assert(!a.avx512 || a.avx2_fma_f16c);
+    ck_assert(!a.avx512_bf16 || a.avx512);
+#if defined(__x86_64__)
+    ck_assert(!a.avx2_fma_f16c || __builtin_cpu_supports("avx2"));
+    ck_assert_int_eq(a.avx512, __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"));
+#endif
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("pool");
+    TCase *c = tcase_create("all");
+
+    tcase_add_loop_test(c, each_task_runs_exactly_once, 1, 9);
+    tcase_add_test(c, sleepers_are_woken);
+    tcase_add_test(c, zero_threads_means_one_for_each_core);
+    tcase_add_test(c, absurd_thread_counts_are_refused);
+    tcase_add_test(c, a_pool_takes_one_block_and_gives_it_back);
+    tcase_add_test(c, a_forked_child_frees_without_hanging);
+    tcase_add_test(c, workers_take_no_signals_and_the_caller_still_does);
+    tcase_add_test(c, the_processor_is_told_consistently);
+    suite_add_tcase(suite, c);
+    return run_suite(suite);
+}

@@ -259,6 +259,7 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
         double all = (double)g.n * (double)rows;
         size_t need = scratch_floats(l, rank) * sizeof(float);
         e->scratch_need = WF_MAX(e->scratch_need, need);
+        if (e->stop != NULL) (void)e->stop(e->stop_user); /* so that a dry run counts the layers too */
         e->flops += 2.0 * all * (double)K * l->out;
         e->side_flops += 2.0 * all * (double)rank * ((double)K + l->out);
     } else if (!e->stopped) {

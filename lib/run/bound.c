@@ -1,0 +1,187 @@
+/* bound.c - the memory of a run, found by running everything once with nothing behind it.
+ *
+ * A dry exec walks the step, the encoding and the decoding of the run's shape: the arena's high-water mark is
+ * the scratch memory, and the same walk counts the arithmetic and the layers. So a step never allocates, and
+ * weft_run_bytes() is exact. */
+#include "run/room.h"
+
+/* ---- deltas: what the plan adds to each layer ---- */
+
+static weft_status make_deltas(const weft_run *r, wf_bound *b, weft_error *err)
+{
+    size_t layers, bytes;
+    wf_model_layers(wf_plan_model(b->plan), &layers);
+    const wf_touched *t = wf_plan_touched(b->plan, &b->touched);
+    b->deltas = wf_zalloc(&r->alloc, layers, sizeof *b->deltas);
+    b->merged = wf_zalloc(&r->alloc, b->touched, sizeof *b->merged);
+    bytes = layers * sizeof *b->deltas + b->touched * sizeof *b->merged;
+    if (b->deltas == NULL || b->merged == NULL) return wf_nomem(err, bytes, "the layers' adapters");
+    for (size_t i = 0; i < b->touched; i++) {
+        wf_delta *d = &b->deltas[t[i].layer];
+        d->stack = &t[i].stack;
+        d->slot = (size_t)t[i].slot;
+    }
+    b->bytes += bytes;
+    return WEFT_OK;
+}
+
+static size_t merged_floats(const wf_layer *l)
+{
+    return (size_t)l->out * (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
+}
+
+typedef struct merge_job {
+    const wf_bound   *b;
+    const wf_touched *touched;
+    const wf_layer   *layers;
+    const wf_kernels *k;
+} merge_job;
+
+static void merge_task(void *user, size_t i, int32_t worker)
+{
+    merge_job *j = user;
+    const wf_touched *t = &j->touched[i];
+    (void)worker;
+    if (t->merged)
+        wf_layer_merge(j->b->merged[i], j->k, &j->layers[t->layer], &t->stack,
+                       wf_plan_row(j->b->plan, 0) + t->slot);
+}
+
+static weft_status make_merged(const weft_run *r, wf_bound *b, bool measure, weft_error *err)
+{
+    size_t count, layers;
+    const wf_touched *t = wf_plan_touched(b->plan, &count);
+    const wf_layer *table = wf_model_layers(wf_plan_model(b->plan), &layers);
+    for (size_t i = 0; i < count; i++) {
+        if (!t[i].merged) continue;
+        size_t size = merged_floats(&table[t[i].layer]) * sizeof(float);
+        b->bytes += size;
+        if (measure) continue;
+        b->merged[i] = wf_alloc(&r->alloc, size);
+        if (b->merged[i] == NULL) return wf_nomem(err, size, table[t[i].layer].name);
+        b->deltas[t[i].layer].merged = b->merged[i];
+    }
+    merge_job j = { b, t, table, wf_run_parts(b)->kernels };
+    if (!measure) wf_pool_run(r->pool, count, merge_task, &j);
+    return WEFT_OK;
+}
+
+/* In a dry walk a merged layer only has to be known as such. */
+static void mark_merged(wf_bound *b, float *mark)
+{
+    size_t count;
+    const wf_touched *t = wf_plan_touched(b->plan, &count);
+    for (size_t i = 0; i < count; i++)
+        if (t[i].merged) b->deltas[t[i].layer].merged = mark;
+}
+
+/* ---- arrays with an entry for each sample ---- */
+
+static weft_status make_arrays(const weft_run *r, wf_bound *b, weft_error *err)
+{
+    size_t n = (size_t)b->samples, ids = (size_t)wf_run_parts(b)->unet_config.time_ids;
+    size_t branches = (size_t)wf_plan_branches(b->plan), slots = wf_plan_slots(b->plan);
+    b->branch = wf_zalloc(&r->alloc, n, sizeof *b->branch);
+    b->timestep = wf_zalloc(&r->alloc, n, sizeof *b->timestep);
+    b->time_ids = wf_zalloc(&r->alloc, n * ids, sizeof *b->time_ids);
+    b->text = wf_zalloc(&r->alloc, n, sizeof *b->text);
+    b->pooled = wf_zalloc(&r->alloc, n, sizeof *b->pooled);
+    b->preds = wf_zalloc(&r->alloc, branches, sizeof *b->preds);
+    b->text_row = wf_zalloc(&r->alloc, slots, sizeof *b->text_row);
+    size_t bytes = n * (sizeof *b->branch + (1 + ids) * sizeof *b->timestep + 2 * sizeof *b->text) +
+                   branches * sizeof *b->preds + slots * sizeof *b->text_row;
+    if (b->branch == NULL || b->timestep == NULL || b->time_ids == NULL || b->text == NULL || b->pooled == NULL ||
+        b->preds == NULL || b->text_row == NULL)
+        return wf_nomem(err, bytes, "the samples of a step");
+    b->bytes += bytes;
+    return WEFT_OK;
+}
+
+/* ---- the dry walk ---- */
+
+static bool count_layer(void *user)
+{
+    (*(int64_t *)user)++;
+    return false;
+}
+
+static void walk(const weft_run *r, wf_bound *b)
+{
+    const wf_parts *p = wf_run_parts(b);
+    int64_t layers = 0;
+    wf_exec e = { .k = p->kernels, .dry = true, .arena = { .dry = true }, .deltas = b->deltas, .branch = b->branch,
+                  .slots = wf_plan_slots(b->plan), .stop = count_layer, .stop_user = &layers };
+    weft_step step = WEFT_STEP_INIT;
+    step.tokens = r->text_tokens;
+    wf_step_forward(r, &e, b, &step, true);
+    b->step_flops = e.flops;
+    b->side_flops = e.side_flops;
+    b->step_layers = layers;
+    if (p->text[0] != NULL || p->text[1] != NULL) {
+        layers = 0;
+        int32_t positions = wf_clip_get_config(p->text[p->text[0] != NULL ? 0 : 1])->positions;
+        wf_encode_forward(r, &e, NULL, NULL, WF_MAX(r->text_tokens / positions, 1), NULL, NULL, NULL);
+        b->encode_layers = layers;
+    }
+    if (p->vae != NULL) {
+        layers = 0;
+        e.flops = 0;
+        wf_decode_forward(r, &e, NULL, NULL);
+        b->decode_flops = e.flops * r->batch;
+        b->decode_layers = layers * r->batch;
+    }
+    b->arena_size = e.arena.peak;
+    b->scratch_size = e.scratch_need;
+    b->bytes += b->arena_size + (uint64_t)r->threads * b->scratch_size;
+}
+
+static weft_status make_scratch(const weft_run *r, wf_bound *b, weft_error *err)
+{
+    b->arena = wf_alloc(&r->alloc, b->arena_size);
+    if (b->arena == NULL) return wf_nomem(err, b->arena_size, "a run's scratch");
+    b->scratch = wf_zalloc(&r->alloc, (size_t)r->threads, sizeof *b->scratch);
+    for (int32_t i = 0; b->scratch != NULL && i < r->threads; i++) {
+        b->scratch[i] = wf_alloc(&r->alloc, b->scratch_size);
+        if (b->scratch[i] == NULL) return wf_nomem(err, b->scratch_size, "a worker's scratch");
+    }
+    return b->scratch != NULL ? WEFT_OK : wf_nomem(err, sizeof *b->scratch, "the workers' scratch");
+}
+
+weft_status wf_bound_create(const weft_run *r, weft_plan *plan, bool measure, wf_bound *out, weft_error *err)
+{
+    wf_bound b = { .plan = plan, .threads = r->threads };
+    float mark;
+    weft_status st;
+
+    wf_plan_ref(plan);
+    b.samples = wf_plan_branches(plan) * 2 * r->batch;
+    if ((st = make_deltas(r, &b, err)) != WEFT_OK) goto done;
+    if ((st = make_arrays(r, &b, err)) != WEFT_OK) goto done;
+    mark_merged(&b, &mark);
+    walk(r, &b);
+    if ((st = make_merged(r, &b, measure, err)) != WEFT_OK) goto done;
+    if (!measure) st = make_scratch(r, &b, err);
+done:
+    if (st != WEFT_OK) wf_bound_free(&b, &r->alloc);
+    else *out = b;
+    return st;
+}
+
+void wf_bound_free(wf_bound *b, const weft_allocator *alloc)
+{
+    for (size_t i = 0; b->merged != NULL && i < b->touched; i++) wf_free(alloc, b->merged[i]);
+    wf_free(alloc, b->merged);
+    wf_free(alloc, b->deltas);
+    wf_free(alloc, b->branch);
+    wf_free(alloc, b->timestep);
+    wf_free(alloc, b->time_ids);
+    wf_free(alloc, b->text);
+    wf_free(alloc, b->pooled);
+    wf_free(alloc, b->preds);
+    wf_free(alloc, b->text_row);
+    wf_free(alloc, b->arena);
+    for (int32_t i = 0; b->scratch != NULL && i < b->threads; i++) wf_free(alloc, b->scratch[i]);
+    wf_free(alloc, b->scratch);
+    weft_plan_free(b->plan);
+    *b = (wf_bound){ 0 };
+}

@@ -1,0 +1,72 @@
+/* room.h - the run handle; seen by this room's files alone. */
+#ifndef WF_RUN_ROOM_H
+#define WF_RUN_ROOM_H
+
+#include "model/parts.h"
+#include "nets/exec.h"
+#include "plan/plan.h"
+#include "tensor/gemm.h"
+#include "weft/run.h"
+
+/* What a run needs for one plan: taken whole before an old one is let go. */
+typedef struct wf_bound {
+    weft_plan    *plan;
+    wf_delta     *deltas;     /* [layers of the model]                           */
+    float       **merged;     /* [touched] private copies, NULL for side layers  */
+    size_t        touched;
+    float        *text_row;   /* [slots] coefficients while one adapter encodes  */
+    int32_t      *branch;     /* [samples]                                       */
+    float        *timestep;   /* [samples]                                       */
+    float        *time_ids;   /* [samples][ids]                                  */
+    const float **text;       /* [samples]                                       */
+    const float **pooled;     /* [samples]                                       */
+    const float **preds;      /* [branches]                                      */
+    uint8_t      *arena;
+    size_t        arena_size;
+    uint8_t     **scratch;    /* [threads]                                       */
+    size_t        scratch_size;
+    int32_t       threads;
+    int32_t       samples;    /* branches * 2 * batch                            */
+    uint64_t      bytes;      /* of all of this                                  */
+    double        step_flops, side_flops, decode_flops;
+    int64_t       step_layers, encode_layers, decode_layers; /* layer calls of each: for progress */
+} wf_bound;
+
+struct weft_run {
+    weft_allocator   alloc;
+    weft_log_fn      log;
+    void            *log_user;
+    weft_progress_fn progress;
+    void            *progress_user;
+    wf_pool         *pool;
+    wf_exec          exec;
+    wf_bound         bound;
+    int32_t          threads, batch, height, width, text_tokens;
+    atomic_int       cancel;
+    const char      *doing;   /* for progress */
+    int64_t          done, total;
+};
+
+/* What options ask for, with defaults filled in from the model. */
+weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o, weft_error *err);
+/* Everything a run of this shape needs for a plan; with `measure` only bytes and counts are found. */
+weft_status wf_bound_create(const weft_run *r, weft_plan *plan, bool measure, wf_bound *out, weft_error *err);
+void        wf_bound_free(wf_bound *b, const weft_allocator *alloc);
+
+/* Every call that computes is between these two. begin answers CANCELLED or STATE; end tells whether the
+ * call was stopped. */
+weft_status wf_run_begin(weft_run *r, const char *doing, int64_t total, weft_error *err);
+weft_status wf_run_end(weft_run *r, weft_error *err);
+
+/* The three computations, also walked dry to find what they need. */
+void wf_step_forward(const weft_run *r, wf_exec *e, const wf_bound *b, const weft_step *step, bool guided);
+void wf_encode_forward(const weft_run *r, wf_exec *e, const int32_t *ids, const int32_t *ids_2, int32_t chunks,
+                       float *text, float *pooled, const int32_t *eos_at);
+void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float *image);
+
+static inline const wf_parts *wf_run_parts(const wf_bound *b)
+{
+    return wf_model_parts(wf_plan_model(b->plan));
+}
+
+#endif

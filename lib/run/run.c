@@ -1,0 +1,194 @@
+/* run.c - the run handle: made for a shape, moved between plans, stopped from anywhere.
+ *
+ * A run owns the threads, the scratch memory and the cancel flag. Everything that a computation needs was
+ * taken when the run was made (bound.c), so the calls between wf_run_begin() and wf_run_end() only compute. */
+#include "run/room.h"
+
+void weft_run_options_init(weft_run_options *options)
+{
+    if (options != NULL) *options = (weft_run_options)WEFT_RUN_OPTIONS_INIT;
+}
+
+void weft_run_info_init(weft_run_info *info)
+{
+    if (info != NULL) *info = (weft_run_info)WEFT_RUN_INFO_INIT;
+}
+
+void weft_encode_init(weft_encode *encode)
+{
+    if (encode != NULL) *encode = (weft_encode)WEFT_ENCODE_INIT;
+}
+
+void weft_step_init(weft_step *step)
+{
+    if (step != NULL) *step = (weft_step)WEFT_STEP_INIT;
+}
+
+weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o, weft_error *err)
+{
+    const wf_parts *p = wf_model_parts(wf_plan_model(plan));
+    int32_t positions = p->text[0] != NULL ? wf_clip_get_config(p->text[0])->positions : 77;
+    r->threads = o->threads != 0 ? o->threads : wf_cores();
+    r->batch = o->batch != 0 ? o->batch : 1;
+    r->height = o->height != 0 ? o->height : p->unet_config.sample_size;
+    r->width = o->width != 0 ? o->width : p->unet_config.sample_size;
+    r->text_tokens = o->text_tokens != 0 ? o->text_tokens : 4 * positions;
+    const struct { const char *name; int32_t value, most; } limits[] = {
+        { "threads", r->threads, 1024 }, { "batch", r->batch, 1024 }, { "height", r->height, 8192 },
+        { "width", r->width, 8192 }, { "text_tokens", r->text_tokens, 1 << 16 },
+    };
+    for (size_t i = 0; i < WF_LEN(limits); i++)
+        if (limits[i].value < 1 || limits[i].value > limits[i].most)
+            return wf_fail(err, WEFT_E_ARG, "run options: %s is %d, wanted 1 to %d", limits[i].name, limits[i].value,
+                           limits[i].most);
+    if ((int64_t)r->batch * r->height * r->width > (int64_t)1 << 26)
+        return wf_fail(err, WEFT_E_ARG, "run options: %d latents of %d x %d are more than a run takes", r->batch,
+                       r->width, r->height);
+    return WEFT_OK;
+}
+
+/* Called at every layer, on the caller's thread. */
+static bool stop(void *user)
+{
+    weft_run *r = user;
+    if (atomic_load_explicit(&r->cancel, memory_order_relaxed) != 0) return true;
+    if (r->progress == NULL) return false;
+    r->done = WF_MIN(r->done + 1, r->total);
+    return r->progress(r->progress_user, r->doing, r->done, r->total) != 0;
+}
+
+/* The exec works in the bound's memory. */
+static void attach(weft_run *r)
+{
+    r->exec = (wf_exec){ .k = wf_run_parts(&r->bound)->kernels, .pool = r->pool,
+                         .arena = { .base = r->bound.arena, .size = r->bound.arena_size },
+                         .scratch = r->bound.scratch, .deltas = r->bound.deltas,
+                         .slots = wf_plan_slots(r->bound.plan), .stop = stop, .stop_user = r };
+}
+
+static weft_status ready(const weft_plan *plan, weft_error *err)
+{
+    if (plan == NULL) return wf_fail(err, WEFT_E_ARG, "plan is NULL");
+    if (!wf_plan_sealed(plan)) return wf_fail(err, WEFT_E_STATE, "the plan is not sealed: call weft_plan_seal() first");
+    return WEFT_OK;
+}
+
+weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, weft_run **out, weft_error *err)
+{
+    weft_run_options o;
+    weft_status st;
+
+    if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
+    *out = NULL;
+    if ((st = ready(plan, err)) != WEFT_OK) return st;
+    if ((st = wf_options(&o, sizeof o, sizeof o, options, 0, "weft_run_options", err)) != WEFT_OK) return st;
+
+    weft_allocator alloc = wf_allocator(o.allocator);
+    weft_run *r = wf_zalloc(&alloc, 1, sizeof *r);
+    if (r == NULL) return wf_nomem(err, sizeof *r, "a run");
+    r->alloc = alloc;
+    r->log = o.log;
+    r->log_user = o.log_user;
+    r->progress = o.progress;
+    r->progress_user = o.progress_user;
+    if ((st = wf_run_shape(r, plan, &o, err)) != WEFT_OK) goto done;
+    if ((st = wf_pool_create(&r->alloc, r->threads, &r->pool, err)) != WEFT_OK) goto done;
+    r->bound.plan = plan; /* what the dry walk asks for the model; replaced by the whole */
+    st = wf_bound_create(r, plan, false, &r->bound, err);
+    if (st != WEFT_OK) {
+        r->bound.plan = NULL;
+        goto done;
+    }
+    attach(r);
+    *out = r;
+    r = NULL;
+done:
+    weft_run_free(r);
+    return st;
+}
+
+void weft_run_free(weft_run *r)
+{
+    if (r == NULL) return;
+    weft_allocator alloc = r->alloc;
+    wf_pool_free(r->pool);
+    wf_bound_free(&r->bound, &alloc);
+    wf_free(&alloc, r);
+}
+
+weft_status weft_run_bytes(weft_plan *plan, const weft_run_options *options, uint64_t *bytes, weft_error *err)
+{
+    weft_run_options o;
+    weft_run shape = { 0 };
+    wf_bound b = { 0 };
+    weft_status st;
+
+    if (bytes == NULL) return wf_fail(err, WEFT_E_ARG, "bytes is NULL");
+    if ((st = ready(plan, err)) != WEFT_OK) return st;
+    if ((st = wf_options(&o, sizeof o, sizeof o, options, 0, "weft_run_options", err)) != WEFT_OK) return st;
+    shape.alloc = wf_allocator(o.allocator);
+    shape.bound.plan = plan;
+    if ((st = wf_run_shape(&shape, plan, &o, err)) != WEFT_OK) return st;
+    if ((st = wf_bound_create(&shape, plan, true, &b, err)) != WEFT_OK) return st;
+    *bytes = b.bytes;
+    wf_bound_free(&b, &shape.alloc);
+    return WEFT_OK;
+}
+
+weft_status weft_run_set_plan(weft_run *r, weft_plan *plan, weft_error *err)
+{
+    wf_bound b;
+    weft_status st;
+    if (r == NULL) return wf_fail(err, WEFT_E_ARG, "run is NULL");
+    if ((st = ready(plan, err)) != WEFT_OK) return st;
+    if (wf_plan_model(plan) != wf_plan_model(r->bound.plan))
+        return wf_fail(err, WEFT_E_MISMATCH, "the plan is for another model than the run's");
+    if ((st = wf_bound_create(r, plan, false, &b, err)) != WEFT_OK) return st;
+    wf_bound_free(&r->bound, &r->alloc);
+    r->bound = b;
+    attach(r);
+    return WEFT_OK;
+}
+
+weft_status weft_run_info_get(const weft_run *r, weft_run_info *info, weft_error *err)
+{
+    weft_run_info i = WEFT_RUN_INFO_INIT;
+    if (r == NULL || info == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : "info");
+    i.threads = r->threads;
+    i.bytes = r->bound.bytes;
+    i.step_flops = r->bound.step_flops;
+    i.side_flops = r->bound.side_flops;
+    i.decode_flops = r->bound.decode_flops;
+    i.branches = wf_plan_branches(r->bound.plan);
+    return wf_result(info, &i, sizeof i, sizeof i, "weft_run_info", err);
+}
+
+void weft_run_cancel(weft_run *r)
+{
+    if (r != NULL) atomic_store_explicit(&r->cancel, 1, memory_order_relaxed);
+}
+
+weft_status wf_run_begin(weft_run *r, const char *doing, int64_t total, weft_error *err)
+{
+    if (!wf_pool_own_process(r->pool))
+        return wf_fail(err, WEFT_E_STATE, "this run belongs to the process that forked: create one here");
+    if (atomic_exchange(&r->cancel, 0) != 0) return wf_fail(err, WEFT_E_CANCELLED, "%s was cancelled", doing);
+    r->doing = doing;
+    r->done = 0;
+    r->total = total;
+    r->exec.stopped = false;
+    wf_blas_begin();
+    return WEFT_OK;
+}
+
+weft_status wf_run_end(weft_run *r, weft_error *err)
+{
+    wf_blas_end();
+    r->exec.arena.used = 0;
+    if (r->exec.stopped) {
+        atomic_store(&r->cancel, 0);
+        return wf_fail(err, WEFT_E_CANCELLED, "%s was cancelled", r->doing);
+    }
+    if (r->exec.arena.overflow) return wf_fail(err, WEFT_E_INTERNAL, "%s needed more memory than was counted", r->doing);
+    return WEFT_OK;
+}

@@ -4,7 +4,7 @@ Written from the formulas alone. Every method is a coefficient table c[step][bra
 y = W x + b + sum_i c_i (alpha_i/r_i) B_i A_i x, and the predictions of a step's branches are averaged with weights.
 
     plan.cell(n, N, branch) -> [coefficient of each adapter], for every layer alike; K-LoRA: plan.layer_cell(n, N, module)
-    generate(pipe, plan, ...) -> final latents, each step's guided prediction, the prompt's contexts
+    generate(pipe, plan, ...) -> final latents, each step's guided prediction, the prompts' contexts
 
 K-LoRA indexing: layers are those that it governs, in execution order, l = 1..L; tau = (n L + l) / (N L) by call, n / N by step.
 """
@@ -167,6 +167,15 @@ def execution_order(unet, *args, **kw):
     return order
 
 
+def unet_order(pipe):
+    """execution_order of a pipeline's UNet, added conditioning or not."""
+    c, add = pipe.unet.config, None
+    if c.addition_embed_type == "text_time":
+        n = c.projection_class_embeddings_input_dim - 6 * c.addition_time_embed_dim
+        add = {"text_embeds": torch.zeros(1, n), "time_ids": torch.zeros(1, 6)}
+    return execution_order(pipe.unet, torch.zeros(1, c.in_channels, 16, 16), 1, torch.zeros(1, 7, c.cross_attention_dim), added_cond_kwargs=add)
+
+
 class Bypass:
     """Adds the active deltas' low-rank products to the layers of one net, beside untouched weights."""
 
@@ -200,28 +209,51 @@ class Bypass:
 
 
 def encode(pipe, text, te):
-    """The prompt with the given [(adapter, weight)] active in the text encoder."""
-    mods = [{m: e for (c, m), e in a.entries.items() if c == "text_encoder"} for a, _ in te]
-    b = Bypass(pipe.text_encoder, mods)
-    b.coef = lambda m: [w for _, w in te]
-    ids = pipe.tokenizer(text, padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt").input_ids
-    out = pipe.text_encoder(ids).last_hidden_state
-    b.close()
-    return out
+    """The prompt with the given [(adapter, weight)] active in the text encoders: context, pooled (None but for SDXL)."""
+    out, pooled = [], None
+    for which in ("", "_2"):
+        net = getattr(pipe, "text_encoder" + which, None)
+        if net is None:
+            continue
+        b = Bypass(net, [{m: e for (c, m), e in a.entries.items() if c == "text_encoder" + which} for a, _ in te])
+        b.coef = lambda m: [w for _, w in te]
+        tok = getattr(pipe, "tokenizer" + which)
+        ids = tok(text, padding="max_length", max_length=tok.model_max_length, truncation=True, return_tensors="pt").input_ids
+        r = net(ids, output_hidden_states=True)
+        b.close()
+        if hasattr(pipe, "text_encoder_2"):
+            out.append(r.hidden_states[-2])
+            pooled = r.text_embeds if which else None
+        else:
+            out.append(r.last_hidden_state)
+    return torch.cat(out, -1), pooled
 
 
-def generate(pipe, plan, scheduler, noise, prompt, negative, steps, guidance, generator=None):
-    """plan None: the base model. Returns latents (1,4,h,w), predictions (N,1,4,h,w), (uncond, cond) contexts."""
+def generate(pipe, plan, scheduler, noise, prompt, negative, steps, guidance, generator=None, rescale=0.0, eta=0.0, given=None):
+    """plan None: the base model. Returns latents (1,c,h,w), predictions (N,1,c,h,w), the (context, pooled) of uncond and of cond.
+    given: {"text", "negative", "pooled", "negative_pooled"} in place of encoding the prompts. negative None: SDXL's zeros."""
     dt = pipe.unet.dtype
     scheduler.set_timesteps(steps)
     x = (noise * scheduler.init_noise_sigma).to(dt)
     te = plan.te if plan else []
-    unc, con = encode(pipe, negative, te), encode(pipe, prompt, te)
-    adapters = plan.adapters if plan else []
-    by = Bypass(pipe.unet, [{m: e for m, e in a.unet().items()} for a in adapters])
-    if isinstance(plan, KLora) and plan.ignore_alpha:
-        by.close()
-        by = Bypass(pipe.unet, [{m: dict(e, alpha=None, rs=False) for m, e in a.unet().items()} for a in adapters])
+    if given:
+        unc, con = (given.get("negative"), given.get("negative_pooled")), (given["text"], given.get("pooled"))
+    else:
+        con = encode(pipe, prompt, te)
+        unc = encode(pipe, negative or "", te)
+        if negative is None and pipe.config.get("force_zeros_for_empty_prompt"):
+            unc = tuple(torch.zeros_like(v) for v in con)
+    h, w = (s * pipe.vae_scale_factor for s in noise.shape[2:])
+
+    def evaluate(pairs, xi, t):
+        add = None
+        if pairs[0][1] is not None:
+            add = {"text_embeds": torch.cat([p for _, p in pairs]).to(dt),
+                   "time_ids": torch.tensor([[h, w, 0, 0, h, w]] * len(pairs), dtype=dt)}
+        return pipe.unet(torch.cat([xi] * len(pairs)), t, torch.cat([c for c, _ in pairs]).to(dt), added_cond_kwargs=add).sample
+    ads = plan.adapters if plan else []
+    strip = lambda e: dict(e, alpha=None, rs=False) if getattr(plan, "ignore_alpha", False) else e
+    by = Bypass(pipe.unet, [{m: strip(e) for m, e in a.unet().items()} for a in ads])
     preds = []
     for n, t in enumerate(scheduler.timesteps):
         xi = scheduler.scale_model_input(x, t).to(dt)
@@ -236,13 +268,17 @@ def generate(pipe, plan, scheduler, noise, prompt, negative, steps, guidance, ge
             if guidance <= 1 and getattr(plan, "nocfg_last", False):
                 share = float(b == plan.branches - 1)
             if guidance > 1:
-                e = pipe.unet(torch.cat([xi, xi]), t, torch.cat([unc, con])).sample
+                e = evaluate([unc, con], xi, t)
                 eu, ec = eu + share * e[:1], ec + share * e[1:]
             else:
-                ec = ec + share * pipe.unet(xi, t, con).sample
+                ec = ec + share * evaluate([con], xi, t)
         eps = eu + guidance * (ec - eu) if guidance > 1 else ec
+        if rescale and guidance > 1:
+            eps = rescale * eps * (ec.std() / eps.std()) + (1 - rescale) * eps
         preds.append(eps)
         kw = {"generator": generator} if generator is not None else {}
+        if eta:
+            kw["eta"] = eta
         x = scheduler.step(eps, t, x, **kw).prev_sample.to(dt)
     by.close()
     return x, torch.stack(preds), (unc, con)

@@ -51,16 +51,18 @@ class Book:
     def __init__(self, pipe, entries, shape, seed, prompt, negative, steps, guidance, prefix=""):
         self.pipe, self.entries, self.prefix = pipe, entries, prefix
         self.prompt, self.negative, self.steps, self.guidance = prompt, negative, steps, guidance
-        self.noise = noise(seed, *shape)
+        self.noise, self.seed = noise(seed, *shape), seed
         self.t, self.cases, self.scores, self.ctx = {prefix + "noise": self.noise}, [], {}, {}
-        z = torch.zeros(shape)
-        self.order = compose.execution_order(pipe.unet, z, 1, torch.zeros(1, 77, pipe.unet.config.cross_attention_dim))
+        self.order = compose.unet_order(pipe)
 
     def context(self, te, pair):
         key = "+".join("%s:%g" % (a.name, w) for a, w in te) or "plain"
         if key not in self.ctx:
             self.ctx[key] = self.prefix + "ctx/" + key
-            self.t[self.ctx[key] + "/uncond"], self.t[self.ctx[key] + "/cond"] = pair
+            for side, (c, pooled) in zip(("uncond", "cond"), pair):
+                self.t["%s/%s" % (self.ctx[key], side)] = c
+                if pooled is not None:
+                    self.t["%s/%s_pooled" % (self.ctx[key], side)] = pooled
         return self.ctx[key]
 
     def klora(self, case, p):
@@ -99,7 +101,7 @@ class Book:
             go = lambda: compose.generate(self.pipe, p, DDIMScheduler(**SCHED), self.noise, self.prompt, self.negative,
                                           case["steps"], case["guidance"])
             x, preds, ctx = go()
-            xe, pe, _ = in_f64(go, self.pipe.unet, self.pipe.text_encoder)
+            xe, pe, _ = in_f64(go, *[m for m in (self.pipe.unet, self.pipe.text_encoder, getattr(self.pipe, "text_encoder_2", None)) if m is not None])
             case["context"] = self.context(p.te if p else [], ctx)
             self.t[n + "/latents"] = x
             if keep:
@@ -169,7 +171,6 @@ def standard(b, content, style, third, pair2=None, small=False):
 
 def check_against_diffusers(pipe_folder, b, paths):
     """The bypass must be what diffusers does with the same two adapters at the same weights."""
-    from diffusers import StableDiffusionPipeline
     pipe = pipeline(pipe_folder)
     pipe.scheduler = DDIMScheduler(**SCHED)
     for n, p in paths.items():
@@ -181,24 +182,41 @@ def check_against_diffusers(pipe_folder, b, paths):
     print("merge against diffusers' own pipeline: max %.1e, l2 %.1e" % (max_rel(b.t[b.prefix + "merge/latents"], out), l2_rel(b.t[b.prefix + "merge/latents"], out)))
 
 
-def main():
-    folder = os.path.join(MODELS, "tiny-sd1")
+def book(folder, paths, shape, seed, prompt, negative, steps, guidance, prefix=""):
     pipe = pipeline(folder)
+    return Book(pipe, {n: lora.read(p, pipe) for n, p in paths.items()}, shape, seed, prompt, negative, steps, guidance, prefix)
+
+
+def entry(b, folder, paths):
+    """One model's part of compose.json."""
+    return {"model": folder, "prefix": b.prefix, "adapters": {n: p for n, p in paths.items()}, "prompt": b.prompt, "negative": b.negative,
+            "seed": b.seed, "shape": list(b.noise.shape), "sampler": dict({"class": "DDIMScheduler", "eta": 0.0}, **SCHED),
+            "order": ["unet." + m for m in b.order], "scores": list(b.scores.values()), "cases": b.cases}
+
+
+def main():
+    models, tensors = [], {}
+    folder = os.path.join(MODELS, "tiny-sd1")
     paths = {n: os.path.join(ADAPTERS, n + ("" if n == "third" else ".safetensors")) for n in
              ("content", "style", "third", "sd1_kohya_conv", "sd1_partial")}
-    entries = {n: lora.read(p, pipe) for n, p in paths.items()}
-    b = Book(pipe, entries, (1, 4, 12, 16), 77, "a photo of a red cat on the mat", "", 20, 3.0)
+    b = book(folder, paths, (1, 4, 12, 16), 77, "a photo of a red cat on the mat", "", 20, 3.0)
     standard(b, "content", "style", "third", ("sd1_kohya_conv", "sd1_partial"))
     check_against_diffusers(folder, b, {n: paths[n] for n in ("content", "style")})
-    same = b.t["klora_same/latents"]
-    with_none = plan_of({"method": "merge", "adapters": [A("content")], "text": "none"}, entries, b.order)
-    x, _, _ = compose.generate(pipe, with_none, DDIMScheduler(**SCHED), b.noise, b.prompt, b.negative, 20, b.guidance)
-    print("klora of content with itself is content: %.1e" % max_rel(same, x))
-    store("compose.safetensors", b.t)
-    write_json("compose.json", {"versions": versions(), "model": "models/tiny-sd1", "adapters": {n: rel_path(p) for n, p in paths.items()},
-                                "prompt": b.prompt, "negative": b.negative, "seed": 77, "shape": list(b.noise.shape),
-                                "sampler": dict({"class": "DDIMScheduler", "eta": 0.0}, **SCHED), "order": ["unet." + m for m in b.order],
-                                "scores": list(b.scores.values()), "cases": b.cases})
+    with_none = plan_of({"method": "merge", "adapters": [A("content")], "text": "none"}, b.entries, b.order)
+    x, _, _ = compose.generate(b.pipe, with_none, DDIMScheduler(**SCHED), b.noise, b.prompt, b.negative, 20, b.guidance)
+    print("klora of content with itself is content: %.1e" % max_rel(b.t["klora_same/latents"], x))
+    tensors.update(b.t)
+    models.append(entry(b, "models/tiny-sd1", {n: rel_path(p) for n, p in paths.items()}))
+
+    folder = os.path.join(MODELS, "tiny-sdxl")
+    paths = {n: os.path.join(ADAPTERS, n + ".safetensors") for n in ("sdxl_kohya_ldm", "sdxl_new", "sdxl_kohya")}
+    b = book(folder, paths, (1, 4, 12, 16), 78, "a blue square to the left of a circle", "blurry", 20, 3.0, "sdxl/")
+    standard(b, "sdxl_kohya_ldm", "sdxl_new", "sdxl_kohya", small=True)
+    check_against_diffusers(folder, b, {n: paths[n] for n in ("sdxl_kohya_ldm", "sdxl_new")})
+    tensors.update(b.t)
+    models.append(entry(b, "models/tiny-sdxl", {n: rel_path(p) for n, p in paths.items()}))
+    store("compose.safetensors", tensors)
+    write_json("compose.json", {"versions": versions(), "models": models})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,548 @@
+/* test_sampler.c - schedules and solvers against diffusers, settings and the order of calls against their limits. */
+#include <math.h>
+
+#include "help.h"
+#include "sampler/sampler.h"
+#include "weft/tensors.h"
+
+static weft_error err;
+
+static weft_sampler *made(weft_sampler_options o)
+{
+    weft_sampler *s = NULL;
+
+    ck_assert_msg(weft_sampler_create(&o, &s, &err) == WEFT_OK, "%s", err.text);
+    return s;
+}
+
+static weft_sampler_options options_of(int32_t kind, int32_t steps)
+{
+    weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+
+    o.kind = kind;
+    o.steps = steps;
+    return o;
+}
+
+/* The network of the stored trajectories: any function of x and t would do. */
+static void toy(const float *x, float t, float *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = (float)(0.3 * sin(1.7 * (double)x[i]) + 0.05 * (double)x[i] + 0.1 * (double)t / 1000);
+}
+
+static void close_to(const char *name, const char *what, size_t i, double got, double want, double tolerance)
+{
+    ck_assert_msg(fabs(got - want) <= tolerance, "%s: %s %zu is %.9g, diffusers has %.9g", name, what, i, got, want);
+}
+
+/* One call of the loop: scale, predict, step. */
+static void walk(weft_sampler *s, int32_t call, float *x, size_t n, weft_noise *noise)
+{
+    float *in = malloc(n * sizeof *in), *p = malloc(n * sizeof *p);
+
+    ck_assert_int_eq(weft_sampler_scale(s, call, x, in, n, &err), WEFT_OK);
+    toy(in, weft_sampler_timestep(s, call), p, n);
+    ck_assert_msg(weft_sampler_step(s, call, p, x, n, noise, &err) == WEFT_OK, "%s", err.text);
+    free(in);
+    free(p);
+}
+
+/* Options from a stored case: its diffusers config, read as a model's would be. */
+static weft_sampler_options options_of_case(const json_t *c, int32_t kind, int32_t steps)
+{
+    weft_sampler_options o = options_of(kind, steps);
+    json_t              *config = json_object_get(c, "config");
+
+    ck_assert_msg(wf_sampler_options_from_json(config, &o, &err) == WEFT_OK, "%s", err.text);
+    if (json_is_true(json_object_get(config, "use_karras_sigmas"))) o.flags |= WEFT_SAMPLER_KARRAS;
+    o.eta = (float)number_of(c, "eta");
+    return o;
+}
+
+static void expect_schedule(const char *name, const weft_sampler *s, const json_t *c)
+{
+    const json_t *v;
+    size_t        i;
+
+    ck_assert_uint_eq(json_array_size(json_object_get(c, "timesteps")), (size_t)weft_sampler_calls(s));
+    json_array_foreach(json_object_get(c, "timesteps"), i, v)
+        close_to(name, "timestep", i, (double)weft_sampler_timestep(s, (int32_t)i), json_number_value(v), 2e-4);
+    json_array_foreach(json_object_get(c, "sigmas"), i, v)
+        close_to(name, "sigma", i, (double)weft_sampler_sigma(s, (int32_t)i), json_number_value(v),
+                 2e-6 * json_number_value(v));
+    close_to(name, "init scale", 0, (double)weft_sampler_init_scale(s), number_of(c, "init_noise_sigma"),
+             2e-6 * number_of(c, "init_noise_sigma"));
+}
+
+/* ---- agreement --------------------------------------------------------------------------------------- */
+
+static int32_t kind_of(const char *name)
+{
+    static const struct { const char *start; int32_t kind; } kinds[] = {
+        { "ddim", WEFT_SAMPLER_DDIM }, { "euler_a", WEFT_SAMPLER_EULER_A }, { "euler", WEFT_SAMPLER_EULER },
+        { "dpmpp_2m", WEFT_SAMPLER_DPMPP_2M },
+    };
+
+    for (size_t i = 0; i < COUNT_OF(kinds); i++)
+        if (strncmp(name, kinds[i].start, strlen(kinds[i].start)) == 0) return kinds[i].kind;
+    return 0;
+}
+
+START_TEST(trajectories_are_those_of_scheduler_reference)
+{
+    json_t     *all = data_json("shared/scheduler_reference.json"), *c, *row;
+    const char *name;
+    int         seen = 0;
+
+    json_object_foreach(json_object_get(all, "cases"), name, c) {
+        float         x[4] = { 1, -0.5f, 0.25f, 2 };
+        weft_sampler *s;
+        weft_noise   *noise;
+        size_t        step;
+
+        if (kind_of(name) == 0) continue;
+        s = made(options_of_case(c, kind_of(name), (int32_t)number_of(c, "num_inference_steps")));
+        expect_schedule(name, s, c);
+        ck_assert_int_eq(weft_noise_create(0, NULL, &noise, &err), WEFT_OK);
+        for (int i = 0; i < 4; i++) x[i] *= weft_sampler_init_scale(s);
+        json_array_foreach(json_object_get(c, "trajectory"), step, row) {
+            double largest = 0;
+
+            walk(s, (int32_t)step, x, 4, noise);
+            for (size_t i = 0; i < 4; i++) largest = fmax(largest, fabs(json_number_value(json_array_get(row, i))));
+            for (size_t i = 0; i < 4; i++)
+                close_to(name, "x after step", step, (double)x[i], json_number_value(json_array_get(row, i)),
+                         2e-6 * largest);
+        }
+        weft_noise_free(noise);
+        weft_sampler_free(s);
+        seen++;
+    }
+    ck_assert_int_eq(seen, 16);
+    json_decref(all);
+}
+END_TEST
+
+START_TEST(training_schedule_is_that_of_scheduler_reference)
+{
+    json_t       *all = data_json("shared/scheduler_reference.json"), *v;
+    weft_sampler *s = made(options_of(WEFT_SAMPLER_DDIM, 1));
+    const char   *t;
+
+    json_object_foreach(json_object_get(json_object_get(all, "cases"), "_alphas_cumprod"), t, v)
+        ck_assert_double_eq_tol(s->alphas[atoi(t)], json_number_value(v), 6e-8); /* torch 1.13 differs in a last bit */
+    weft_sampler_free(s);
+    json_decref(all);
+}
+END_TEST
+
+static weft_tensors *stored;
+
+static float *read_stored(const char *name, const char *part, size_t *count)
+{
+    weft_tensor_info info = WEFT_TENSOR_INFO_INIT;
+    char             full[128];
+    int64_t          index;
+    float           *v;
+
+    snprintf(full, sizeof full, "%s/%s", name, part);
+    index = weft_tensors_find(stored, full);
+    ck_assert_msg(index >= 0, "%s is not there", full);
+    ck_assert_int_eq(weft_tensors_info(stored, (size_t)index, &info, &err), WEFT_OK);
+    v = malloc(info.count * sizeof *v);
+    ck_assert_int_eq(weft_tensors_read(stored, (size_t)index, v, info.count, &err), WEFT_OK);
+    *count = info.count;
+    return v;
+}
+
+/* Current diffusers, 24 numbers, noise of the long kind, 1 to 20 steps. It steps in float32 and we in double,
+ * so a step down from sigma 4096 (zero terminal signal) leaves the rounding of numbers of that size in its answer. */
+START_TEST(trajectories_are_those_of_current_diffusers)
+{
+    json_t *all = data_json("golden/schedulers.json"), *c;
+    size_t  at;
+
+    ck_assert_msg(weft_tensors_open(data_path("golden/schedulers.safetensors"), NULL, &stored, &err) == WEFT_OK, "%s",
+                  err.text);
+    json_array_foreach(json_object_get(all, "cases"), at, c) {
+        const char   *name = text_of(c, "name");
+        int32_t       steps = (int32_t)number_of(c, "steps");
+        weft_sampler *s;
+        weft_noise   *noise;
+        size_t        n, total;
+        float        *x, *want;
+        double        tolerance = strcmp(name, "euler_zero_snr_v") == 0 ? 5e-5 : 3e-6;
+
+        s = made(options_of_case(c, kind_of(name), steps));
+        expect_schedule(name, s, c);
+        ck_assert_int_eq(weft_noise_create((uint64_t)number_of(all, "noise_seed"), NULL, &noise, &err), WEFT_OK);
+        x = read_stored(name, "x0", &n);
+        want = read_stored(name, "x", &total);
+        ck_assert_uint_eq(total, n * (size_t)steps);
+        for (int32_t call = 0; call < steps; call++) {
+            double largest = 0;
+
+            walk(s, call, x, n, noise);
+            for (size_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)want[(size_t)call * n + i]));
+            for (size_t i = 0; i < n; i++)
+                close_to(name, "x after step", (size_t)call, (double)x[i], (double)want[(size_t)call * n + i],
+                         tolerance * largest);
+        }
+        free(x);
+        free(want);
+        weft_noise_free(noise);
+        weft_sampler_free(s);
+    }
+    weft_tensors_free(stored);
+    json_decref(all);
+}
+END_TEST
+
+/* Rescaled betas: A_0 stays, A_T is 0 (2^-24 where a first sigma must be finite), and v carries over from A = 0. */
+START_TEST(zero_terminal_signal)
+{
+    weft_sampler_options o = options_of(WEFT_SAMPLER_DDIM, 4);
+    weft_sampler        *s;
+    float                x[] = { 0.5f, -2 }, v[] = { 1, 3 };
+
+    o.flags = WEFT_SAMPLER_ZERO_SNR | WEFT_SAMPLER_ALPHA_TO_ONE;
+    o.spacing = WEFT_SPACING_TRAILING;
+    o.prediction = WEFT_PREDICT_V;
+    s = made(o);
+    ck_assert_double_eq(s->alphas[999], 0);
+    ck_assert_double_eq_tol(s->alphas[0], 0.999149978, 1e-7);
+    ck_assert_int_eq(weft_sampler_step(s, 0, v, x, 2, NULL, &err), WEFT_OK); /* x0 = -v, e = x */
+    ck_assert_float_eq_tol(x[0], (float)(-sqrt(s->alphas[749]) + 0.5 * sqrt(1 - s->alphas[749])), 1e-6f);
+    weft_sampler_free(s);
+
+    o.prediction = WEFT_PREDICT_EPSILON;
+    ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_ARG);
+    ck_assert_ptr_nonnull(strstr(err.text, "timestep 999"));
+    o.kind = WEFT_SAMPLER_EULER;
+    s = made(o);
+    ck_assert_float_eq_tol(weft_sampler_sigma(s, 0), 4096, 0.01f);
+    weft_sampler_free(s);
+}
+END_TEST
+
+/* A network that always answers the same picture: the last step of every solver lands on it. */
+START_TEST(predicted_sample_is_where_the_steps_end)
+{
+    for (int32_t kind = WEFT_SAMPLER_DDIM; kind <= WEFT_SAMPLER_DPMPP_2M; kind++) {
+        weft_sampler_options o = options_of(kind, 5);
+        weft_sampler        *s;
+        weft_noise          *noise;
+        float                x[] = { 3, -1, 0.5f }, picture[] = { 0.25f, 7, -2 };
+
+        o.prediction = WEFT_PREDICT_SAMPLE;
+        o.flags = WEFT_SAMPLER_ALPHA_TO_ONE;
+        s = made(o);
+        ck_assert_int_eq(weft_noise_create(1, NULL, &noise, &err), WEFT_OK);
+        for (int32_t call = 0; call < 5; call++)
+            ck_assert_int_eq(weft_sampler_step(s, call, picture, x, 3, noise, &err), WEFT_OK);
+        for (int i = 0; i < 3; i++) ck_assert_float_eq_tol(x[i], picture[i], 1e-5f);
+        weft_noise_free(noise);
+        weft_sampler_free(s);
+    }
+}
+END_TEST
+
+/* ddim with eta 1, one step from A to A': sd by hand, and the noise that torch draws. */
+START_TEST(eta_adds_noise)
+{
+    weft_sampler_options o = options_of(WEFT_SAMPLER_DDIM, 10);
+    weft_sampler        *s;
+    weft_noise          *a, *b;
+    float                x[] = { 0.5f }, e[] = { 0.25f }, z[1];
+
+    o.eta = 1;
+    s = made(o);
+    ck_assert_int_eq(weft_noise_create(7, NULL, &a, &err), WEFT_OK);
+    ck_assert_int_eq(weft_noise_create(7, NULL, &b, &err), WEFT_OK);
+    ck_assert_int_eq(weft_noise_normal(b, z, 1, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_step(s, 0, e, x, 1, NULL, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_step(s, 0, e, x, 1, a, &err), WEFT_OK);
+
+    double A = s->alphas[900], B = s->alphas[800], sd = sqrt((1 - B) / (1 - A) * (1 - A / B));
+    double x0 = (0.5 - sqrt(1 - A) * 0.25) / sqrt(A);
+    ck_assert_float_eq_tol(x[0], (float)(sqrt(B) * x0 + sqrt(1 - B - sd * sd) * 0.25 + sd * (double)z[0]), 1e-6f);
+    weft_noise_free(a);
+    weft_noise_free(b);
+    weft_sampler_free(s);
+}
+END_TEST
+
+/* Every solver, spacing and prediction, from one step to as many as there are: finite numbers, timesteps that
+ * fall, sigmas that fall to 0. */
+START_TEST(any_number_of_steps_is_finite)
+{
+    static const int32_t counts[] = { 1, 2, 3, 30, 999, 1000 };
+
+    for (int32_t kind = 1; kind <= 4; kind++)
+        for (int32_t spacing = 1; spacing <= 3; spacing++)
+            for (int32_t karras = 0; karras <= (kind != WEFT_SAMPLER_DDIM); karras++) {
+                weft_sampler_options o = options_of(kind, counts[_i]);
+                weft_sampler        *s = NULL;
+                weft_noise          *noise;
+                float                x[3] = { 1, -0.5f, 0.25f };
+
+                o.spacing = spacing;
+                o.prediction = spacing - 1;
+                o.flags = karras ? WEFT_SAMPLER_KARRAS : 0;
+                if (kind == WEFT_SAMPLER_DPMPP_2M && spacing == WEFT_SPACING_LEADING && !karras && o.steps == 1000) {
+                    ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_ARG);
+                    ck_assert_str_eq(err.text, "sampler: 1000 steps with leading spacing, but dpmpp_2m reaches at most "
+                                               "999 of 1000");
+                    continue;
+                }
+                s = made(o);
+                ck_assert_int_eq(weft_noise_create(1, NULL, &noise, &err), WEFT_OK);
+                for (int i = 0; i < 3; i++) x[i] *= weft_sampler_init_scale(s);
+                for (int32_t call = 0; call < o.steps; call++) {
+                    walk(s, call, x, 3, noise);
+                    for (int i = 0; i < 3; i++) ck_assert_msg(isfinite(x[i]), "kind %d spacing %d call %d", kind, spacing, call);
+                    ck_assert_float_ge(weft_sampler_sigma(s, call), weft_sampler_sigma(s, call + 1));
+                    if (call > 0) ck_assert_float_le(weft_sampler_timestep(s, call), weft_sampler_timestep(s, call - 1));
+                }
+                ck_assert_float_eq(weft_sampler_sigma(s, o.steps), 0);
+                weft_noise_free(noise);
+                weft_sampler_free(s);
+            }
+}
+END_TEST
+
+START_TEST(a_float_setting_stands_for_its_decimal)
+{
+    ck_assert_double_eq(wf_decimal(0.00085f), 0.00085);
+    ck_assert_double_eq(wf_decimal(0.012f), 0.012);
+    ck_assert_double_eq(wf_decimal(0.5f), 0.5);
+    ck_assert_double_eq(wf_decimal(1.0f / 3), 0.33333334);
+}
+END_TEST
+
+/* ---- settings ---------------------------------------------------------------------------------------- */
+
+START_TEST(settings_out_of_range_are_refused)
+{
+    static const struct { size_t field; int32_t value; const char *text; } wrong[] = {
+        { offsetof(weft_sampler_options, kind), 99, "kind is 99" },
+        { offsetof(weft_sampler_options, kind), -1, "kind is -1" },
+        { offsetof(weft_sampler_options, steps), -1, "steps is -1, it must be 1 to 1000" },
+        { offsetof(weft_sampler_options, steps), 1001, "steps is 1001, it must be 1 to 1000" },
+        { offsetof(weft_sampler_options, spacing), 4, "spacing is 4, it must be 1 to 3" },
+        { offsetof(weft_sampler_options, prediction), 3, "prediction is 3" },
+        { offsetof(weft_sampler_options, betas), 2, "betas is 2" },
+        { offsetof(weft_sampler_options, train_steps), 1, "train_steps is 1" },
+        { offsetof(weft_sampler_options, train_steps), 2000000, "train_steps is 2000000" },
+        { offsetof(weft_sampler_options, steps_offset), -1, "steps_offset is -1" },
+        { offsetof(weft_sampler_options, steps_offset), 51, "20 steps with steps_offset 51 start at timestep 1001" },
+    };
+
+    for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+        weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+        weft_sampler        *s = (weft_sampler *)&o;
+
+        memcpy((char *)&o + wrong[i].field, &wrong[i].value, sizeof wrong[i].value);
+        ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_ARG);
+        ck_assert_ptr_null(s);
+        ck_assert_msg(strstr(err.text, wrong[i].text) != NULL, "%s", err.text);
+    }
+}
+END_TEST
+
+START_TEST(fractions_out_of_range_are_refused)
+{
+    static const struct { int32_t kind; float start, end, eta; const char *text; } wrong[] = {
+        { 1, 0, 0, -0.5f, "eta is -0.5" },
+        { 1, 0, 0, 1.5f, "eta is 1.5" },
+        { 1, 0, 0, NAN, "eta is" },
+        { 2, 0, 0, 0.5f, "euler has no eta" },
+        { 1, 0.5f, 0.1f, 0, "betas go from 0.5 to 0.1" },
+        { 1, -1, 0.1f, 0, "betas go from -1" },
+        { 1, 0.1f, 1, 0, "betas go from 0.1 to 1" },
+        { 1, NAN, 0, 0, "betas go from" },
+        { 1, 0, INFINITY, 0, "betas go from" },
+        { 1, 0.5f, 0.9f, 0, "too large" },
+        { 1, 1e-12f, 0, 0, "too small" },
+    };
+
+    for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+        weft_sampler_options o = options_of(wrong[i].kind, 20);
+        weft_sampler        *s;
+
+        o.beta_start = wrong[i].start;
+        o.beta_end = wrong[i].end;
+        o.eta = wrong[i].eta;
+        ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_ARG);
+        ck_assert_msg(strstr(err.text, wrong[i].text) != NULL, "%s", err.text);
+    }
+}
+END_TEST
+
+START_TEST(karras_is_not_for_ddim)
+{
+    weft_sampler_options o = options_of(WEFT_SAMPLER_DDIM, 20);
+    weft_sampler        *s;
+
+    o.flags = WEFT_SAMPLER_KARRAS;
+    ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_UNSUPPORTED);
+    o.flags = 1u << 30;
+    ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_UNSUPPORTED);
+    ck_assert_int_eq(weft_sampler_create(&o, NULL, &err), WEFT_E_ARG);
+}
+END_TEST
+
+START_TEST(defaults_are_twenty_steps_of_ddim)
+{
+    weft_sampler *s;
+
+    ck_assert_int_eq(weft_sampler_create(NULL, &s, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_calls(s), 20);
+    ck_assert_float_eq(weft_sampler_timestep(s, 0), 950);
+    ck_assert_float_eq(weft_sampler_timestep(s, 19), 0);
+    ck_assert_float_nan(weft_sampler_timestep(s, 20));
+    ck_assert_float_nan(weft_sampler_timestep(s, -1));
+    ck_assert_float_nan(weft_sampler_sigma(s, 21));
+    ck_assert_float_eq(weft_sampler_init_scale(s), 1);
+    weft_sampler_free(s);
+    weft_sampler_free(NULL);
+    ck_assert_int_eq(weft_sampler_calls(NULL), 0);
+    ck_assert_float_nan(weft_sampler_init_scale(NULL));
+}
+END_TEST
+
+START_TEST(every_solver_has_its_name_and_kind)
+{
+    static const char *const names[] = { "ddim", "euler", "euler_a", "dpmpp_2m" };
+
+    for (int32_t kind = 1; kind <= 4; kind++) {
+        ck_assert_str_eq(wf_solver_of(kind)->name, names[kind - 1]);
+        ck_assert_ptr_eq(wf_solver_named(names[kind - 1]), wf_solver_of(kind));
+    }
+    ck_assert_ptr_null(wf_solver_of(0));
+    ck_assert_ptr_null(wf_solver_named("pndm"));
+}
+END_TEST
+
+/* ---- calls ------------------------------------------------------------------------------------------- */
+
+START_TEST(calls_come_in_order)
+{
+    weft_sampler *s = made(options_of(WEFT_SAMPLER_DPMPP_2M, 3));
+    float         p[4] = { 0.5f, 0.25f, 1, 2 }, x[4] = { 1, 2, 3, 4 };
+
+    ck_assert_int_eq(weft_sampler_step(s, 1, p, x, 4, NULL, &err), WEFT_E_STATE);
+    ck_assert_str_eq(err.text, "weft_sampler_step: call is 1, but call 0 comes next (or 0, for a new picture)");
+    ck_assert_int_eq(weft_sampler_step(s, 0, p, x, 4, NULL, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_step(s, 2, p, x, 4, NULL, &err), WEFT_E_STATE);
+    ck_assert_int_eq(weft_sampler_step(s, 1, p, x, 3, NULL, &err), WEFT_E_ARG);
+    ck_assert_str_eq(err.text, "weft_sampler_step: len is 3, but the picture was begun with 4");
+    ck_assert_int_eq(weft_sampler_step(s, 1, p, x, 4, NULL, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_step(s, 1, p, x, 4, NULL, &err), WEFT_E_STATE);
+    ck_assert_int_eq(weft_sampler_step(s, 2, p, x, 4, NULL, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_step(s, 2, p, x, 4, NULL, &err), WEFT_E_STATE);
+    ck_assert_int_eq(weft_sampler_step(s, 3, p, x, 4, NULL, &err), WEFT_E_ARG);
+    ck_assert_str_eq(err.text, "weft_sampler_step: call is 3, the sampler has calls 0 to 2");
+    ck_assert_int_eq(weft_sampler_step(s, -1, p, x, 4, NULL, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_step(s, 0, NULL, x, 4, NULL, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_step(s, 0, p, NULL, 4, NULL, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_step(s, 0, p, x, 0, NULL, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_step(s, 0, p, x, SIZE_MAX / 2, NULL, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_step(NULL, 0, p, x, 4, NULL, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_scale(s, 3, x, x, 4, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_scale(s, 0, x, NULL, 4, &err), WEFT_E_ARG);
+    weft_sampler_free(s);
+}
+END_TEST
+
+/* Abandon one picture half way, draw another, of another size too: the same bits as from a fresh sampler. */
+START_TEST(call_zero_forgets_the_picture_before)
+{
+    for (int32_t kind = 1; kind <= 4; kind++) {
+        weft_sampler *fresh = made(options_of(kind, 6)), *used = made(options_of(kind, 6));
+        weft_noise   *a, *b;
+        float         x[40], y[40];
+
+        ck_assert_int_eq(weft_noise_create(3, NULL, &a, &err), WEFT_OK);
+        ck_assert_int_eq(weft_noise_create(3, NULL, &b, &err), WEFT_OK);
+        for (int i = 0; i < 40; i++) x[i] = y[i] = (float)(i - 20);
+        for (int32_t call = 0; call < 3; call++) walk(used, call, y, 20, b);
+        weft_noise_free(b);
+        ck_assert_int_eq(weft_noise_create(3, NULL, &b, &err), WEFT_OK);
+        for (int i = 0; i < 40; i++) y[i] = x[i];
+
+        for (int32_t call = 0; call < 6; call++) walk(fresh, call, x, 40, a);
+        for (int32_t call = 0; call < 6; call++) walk(used, call, y, 40, b);
+        ck_assert_mem_eq(x, y, sizeof x);
+        weft_noise_free(a);
+        weft_noise_free(b);
+        weft_sampler_free(fresh);
+        weft_sampler_free(used);
+    }
+}
+END_TEST
+
+/* Fail from the nth allocation on, for every n: NOMEM, nothing out, and x as it was. */
+START_TEST(every_allocation_may_fail)
+{
+    for (int32_t kind = 1; kind <= 4; kind++) {
+        weft_status st = WEFT_E_NOMEM;
+
+        for (long n = 0; st != WEFT_OK; n++) {
+            counting             c = { n, 0, 0 };
+            weft_allocator       alloc = counting_allocator(&c);
+            weft_sampler_options o = options_of(kind, 4);
+            weft_sampler        *s = NULL;
+            weft_noise          *noise;
+            float                x[2] = { 1, 2 }, p[2] = { 0.5f, 0.5f };
+
+            ck_assert_int_lt(n, 20);
+            ck_assert_int_eq(weft_noise_create(3, NULL, &noise, &err), WEFT_OK);
+            o.allocator = &alloc;
+            o.eta = kind == WEFT_SAMPLER_DDIM ? 0.5f : 0;
+            st = weft_sampler_create(&o, &s, &err);
+            if (st == WEFT_OK) st = weft_sampler_step(s, 0, p, x, 2, noise, &err);
+            if (st != WEFT_OK) {
+                ck_assert_int_eq(st, WEFT_E_NOMEM);
+                ck_assert(x[0] == 1 && x[1] == 2);
+            } else {
+                long made_before = c.made;
+
+                ck_assert_int_eq(weft_sampler_step(s, 1, p, x, 2, noise, &err), WEFT_OK);
+                ck_assert_int_eq(c.made, made_before);
+            }
+            weft_sampler_free(s);
+            weft_noise_free(noise);
+            ck_assert_int_eq(c.out, 0);
+        }
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("sampler");
+    TCase *agree = tcase_create("agreement"), *settings = tcase_create("settings"), *calls = tcase_create("calls");
+
+    tcase_add_test(agree, trajectories_are_those_of_scheduler_reference);
+    tcase_add_test(agree, training_schedule_is_that_of_scheduler_reference);
+    tcase_add_test(agree, trajectories_are_those_of_current_diffusers);
+    tcase_add_test(agree, zero_terminal_signal);
+    tcase_add_test(agree, predicted_sample_is_where_the_steps_end);
+    tcase_add_test(agree, eta_adds_noise);
+    tcase_add_loop_test(agree, any_number_of_steps_is_finite, 0, 6);
+    tcase_add_test(agree, a_float_setting_stands_for_its_decimal);
+    tcase_add_test(settings, settings_out_of_range_are_refused);
+    tcase_add_test(settings, fractions_out_of_range_are_refused);
+    tcase_add_test(settings, karras_is_not_for_ddim);
+    tcase_add_test(settings, defaults_are_twenty_steps_of_ddim);
+    tcase_add_test(settings, every_solver_has_its_name_and_kind);
+    tcase_add_test(calls, calls_come_in_order);
+    tcase_add_test(calls, call_zero_forgets_the_picture_before);
+    tcase_add_test(calls, every_allocation_may_fail);
+    suite_add_tcase(s, agree);
+    suite_add_tcase(s, settings);
+    suite_add_tcase(s, calls);
+    return run_suite(s);
+}

@@ -211,6 +211,11 @@ weft_status wf_config_unet(wf_unet_config *c, const json_t *json, const char *pa
     c->text_time = true;
     TRY(get_int(&c->time_id_dim, json, "addition_time_embed_dim", 256, 2, MAX_WIDTH, path, err));
     TRY(get_int(&c->added_dim, json, "projection_class_embeddings_input_dim", 2816, 1, 1 << 20, path, err));
+    c->time_ids = 6; /* original, crop and target size; the rest is the pooled vector */
+    c->pooled_dim = c->added_dim - c->time_ids * c->time_id_dim;
+    if (c->pooled_dim < 1)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: projection_class_embeddings_input_dim %d has no room for 6 time ids "
+                       "of %d and a pooled vector", path, c->added_dim, c->time_id_dim);
     return WEFT_OK;
 }
 

@@ -155,7 +155,7 @@ static weft_status bind_component(weft_model *m, int32_t id, const char *weights
 /* The networks must fit each other: the text encoders' widths, the pooled vector, the time ids. */
 static weft_status check_fit(weft_model *m, weft_error *err)
 {
-    wf_unet_config *c = &m->parts.unet_config;
+    const wf_unet_config *c = &m->parts.unet_config;
     const wf_clip_config *a = m->parts.text[0] != NULL ? wf_clip_get_config(m->parts.text[0]) : NULL;
     const wf_clip_config *b = m->parts.text[1] != NULL ? wf_clip_get_config(m->parts.text[1]) : NULL;
     int32_t width = (a != NULL ? a->hidden : 0) + (b != NULL ? b->hidden : 0);
@@ -168,14 +168,10 @@ static weft_status check_fit(weft_model *m, weft_error *err)
                        b->positions);
     m->parts.xl = c->text_time;
     m->parts.penultimate = c->text_time;
-    if (c->text_time) {
-        c->time_ids = 6;
-        c->pooled_dim = c->added_dim - c->time_ids * c->time_id_dim;
-        if (c->pooled_dim < 1 || (b != NULL && b->projection != c->pooled_dim))
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: the UNet takes %d added channels, which is not 6 time ids of "
-                           "%d and a pooled vector of %d", m->path, c->added_dim, c->time_id_dim,
-                           b != NULL ? b->projection : 1);
-    }
+    if (b != NULL && c->text_time && b->projection != c->pooled_dim)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: the UNet takes %d added channels, which is not %d time ids of %d "
+                       "and the pooled vector of %d", m->path, c->added_dim, c->time_ids, c->time_id_dim,
+                       b->projection);
     const wf_vae_config *v = m->parts.vae != NULL ? wf_vae_get_config(m->parts.vae) : NULL;
     if (v != NULL && v->latent_channels != c->in_channels)
         return wf_fail(err, WEFT_E_FORMAT, "%s: the VAE has %d latent channels, the UNet %d", m->path,

@@ -211,12 +211,11 @@ def outputs(pipe, t, text):
     return o
 
 
-def by_tools(a, pipe, t, text, weights, entries):
-    """The outputs as diffusers or PEFT compute them, or None where neither opens the file as the format means it."""
+def by_tools(a, pipe, t, text, weights):
+    """The outputs as diffusers or PEFT compute them from the file; raises where they cannot open it."""
     res = {}
     if a["dialect"] == "peft":
-        c = "text_encoder" if text else "unet"
-        net = getattr(pipe, c)
+        net = pipe.text_encoder if text else pipe.unet
         p = PeftModel.from_pretrained(net, a["file"])
         p.float().eval()
         for w in weights:
@@ -238,69 +237,74 @@ def by_tools(a, pipe, t, text, weights, entries):
     return res, "diffusers"
 
 
+def nets_of(pipe):
+    return [m for m in (pipe.unet, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)) if m is not None]
+
+
+def judge(a, folder, T, weights=(1.0, 0.7), prefix=""):
+    """One adapter file on the model in `folder`: adds its outputs to T (which holds in/* and base/*), returns its entry of the index."""
+    pipe = pipeline(folder)
+    t = {k: v for k, v in T.items() if k.startswith("in/")}
+    entries = lora.read(a["file"], pipe)
+    comps = {c: sum(1 for k in entries if k[0] == c) for c in ("unet", "text_encoder", "text_encoder_2")}
+    text = comps["text_encoder"] + comps["text_encoder_2"] > 0
+
+    def exact(w):
+        with lora.merged(pipe, (entries, w)):
+            return outputs(pipe, t, text)
+    want = in_f64(lambda: {w: exact(w) for w in weights}, *nets_of(pipe))
+    try:
+        got, who = by_tools(a, pipe, t, text, weights)
+        err = max(max_rel(got[w][k], want[w][k]) for w in weights for k in want[w])
+        why = "" if err < 2e-5 else "differs by %.1e: %s" % (err, {k: "%.0e" % max_rel(got[1.0][k], want[1.0][k]) for k in want[1.0]})
+    except Exception as e:
+        why = "%s: %s" % (type(e).__name__, " ".join(str(e).split())[:200])
+    if why:
+        got, who = {w: from_factors(folder, entries, w, t, text) for w in weights}, "factors"
+    effect = [max_rel(got[1.0][k], T["base/" + k]) for k in got[1.0]]
+    cases = []
+    for w in weights:
+        p = "%s%s/w%g" % (prefix, a["name"], w)
+        for k, v in got[w].items():
+            T["%s/%s" % (p, k)] = v
+        cases.append({"weight": w, "prefix": p, "f64_rel": float("%.2g" % max(max_rel(got[w][k], want[w][k]) for k in want[w]))})
+    path = os.path.join(a["file"], "adapter_model.safetensors") if os.path.isdir(a["file"]) else a["file"]
+    item = {"name": a["name"], "path": rel_path(a["file"]), "model": a["model"], "dialect": a["dialect"], "dtype": a["dtype"],
+            "checked_by": who, "keys": len(load_file(path)), "modules": len(entries), **comps,
+            "ranks": sorted({e["A"].shape[0] for e in entries.values()}), "note": a["note"], "cases": cases}
+    if why:
+        item["tools"] = why
+    print("%-20s %-10s %3d modules, %6d bytes, f64_rel %s, effect %.2f..%.2f %s"
+          % (a["name"], who, len(entries), os.path.getsize(path), [c["f64_rel"] for c in cases], min(effect), max(effect), why), flush=True)
+    return item
+
+
+def from_factors(folder, entries, w, t, text):
+    """The f64 merge, rounded to f32, run in f32: for files that the tools cannot open."""
+    pipe = pipeline(folder)
+    for n in nets_of(pipe):
+        n.double()
+    with lora.merged(pipe, (entries, w)):
+        for n in nets_of(pipe):
+            n.float()
+        out = outputs(pipe, t, text)
+        for n in nets_of(pipe):
+            n.double()
+    return out
+
+
 def main():
     os.makedirs(ADAPTERS, exist_ok=True)
     listing, files = [], {}
     for a in build():
-        weights = [1.0, 0.7]
-        pipe = pipeline(os.path.join(MODELS, a["model"]))
+        folder = os.path.join(MODELS, a["model"])
         if a["model"] not in files:
-            t = inputs(a["model"], pipe)
-            files[a["model"]] = dict(t)
-            for k, v in outputs(pipe, t, True).items():
-                files[a["model"]]["base/" + k] = v
-        T = files[a["model"]]
-        t = {k: v for k, v in T.items() if k.startswith("in/")}
-        entries = lora.read(a["file"], pipe)
-        comps = {c: sum(1 for k in entries if k[0] == c) for c in ("unet", "text_encoder", "text_encoder_2")}
-        text = comps["text_encoder"] + comps["text_encoder_2"] > 0
-        nets = [getattr(pipe, c) for c in ("unet", "text_encoder", "text_encoder_2") if getattr(pipe, c, None) is not None]
-
-        def exact(w):
-            with lora.merged(pipe, (entries, w)):
-                return outputs(pipe, t, text)
-        want = in_f64(lambda: {w: exact(w) for w in weights}, *nets)
-        try:
-            got, who = by_tools(a, pipe, t, text, weights, entries)
-            err = max(max_rel(got[w][k], want[w][k]) for w in weights for k in want[w])
-            why = "" if err < 2e-5 else "differs by %.1e: %s" % (err, {k: "%.0e" % max_rel(got[1.0][k], want[1.0][k]) for k in want[1.0]})
-        except Exception as e:
-            got, who, why = None, None, "%s: %s" % (type(e).__name__, " ".join(str(e).split())[:200])
-        if why:
-            pipe = pipeline(os.path.join(MODELS, a["model"]))
-            nets = [getattr(pipe, c) for c in ("unet", "text_encoder", "text_encoder_2") if getattr(pipe, c, None) is not None]
-
-            def f32(w):
-                for n in nets:
-                    n.double()
-                with lora.merged(pipe, (entries, w)):
-                    keep = {n: {k: v.clone() for k, v in n.state_dict().items()} for n in nets}
-                    for n in nets:
-                        n.float()
-                    return outputs(pipe, t, text)
-            got, who = {}, "factors"
-            for w in weights:
-                pipe = pipeline(os.path.join(MODELS, a["model"]))
-                nets = [getattr(pipe, c) for c in ("unet", "text_encoder", "text_encoder_2") if getattr(pipe, c, None) is not None]
-                got[w] = f32(w)
-        effect = max(max_rel(got[1.0][k], T["base/" + k]) for k in got[1.0])
-        least = min(max_rel(got[1.0][k], T["base/" + k]) for k in got[1.0])
-        cases = []
-        for w in weights:
-            p = "%s/w%g" % (a["name"], w)
-            for k, v in got[w].items():
-                T["%s/%s" % (p, k)] = v
-            cases.append({"weight": w, "prefix": p, "f64_rel": float("%.2g" % max(max_rel(got[w][k], want[w][k]) for k in want[w]))})
+            pipe = pipeline(folder)
+            T = files[a["model"]] = inputs(a["model"], pipe)
+            T.update({"base/" + k: v for k, v in outputs(pipe, dict(T), True).items()})
         path = os.path.join(a["file"], "adapter_model.safetensors") if os.path.isdir(a["file"]) else a["file"]
         os.chmod(path, 0o644)
-        item = {"name": a["name"], "path": rel_path(a["file"]), "model": a["model"], "dialect": a["dialect"], "dtype": a["dtype"],
-                "checked_by": who, "keys": len(load_file(path)), "modules": len(entries), **comps,
-                "ranks": sorted({e["A"].shape[0] for e in entries.values()}), "note": a["note"], "cases": cases}
-        if why:
-            item["tools"] = why
-        listing.append(item)
-        print("%-20s %-10s %3d modules, %6d bytes, f64_rel %s, effect %.2f..%.2f %s"
-              % (a["name"], who, len(entries), os.path.getsize(path), [c["f64_rel"] for c in cases], least, effect, why))
+        listing.append(judge(a, folder, files[a["model"]]))
     for model, t in files.items():
         store("adapters_%s.safetensors" % model, t)
     write_json("adapters.json", {"versions": versions(), "prompt": PROMPT, "adapters": listing})

@@ -13,6 +13,7 @@ import torch
 from common import ADAPTERS, DATA, MODELS, in_f64, l2_rel, max_rel, noise, pipeline, rel_path, store, versions, write_json
 from compose import Adapter, Composite, KLora, Merge, Switch
 from diffusers import DDIMScheduler
+from make_nets import to_u8
 
 SCHED = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, steps_offset=1,
              clip_sample=False, set_alpha_to_one=False)
@@ -48,7 +49,8 @@ def finite(x):
 class Book:
     """Collects cases; contexts, tables and scores are stored once each."""
 
-    def __init__(self, pipe, entries, shape, seed, prompt, negative, steps, guidance, prefix=""):
+    def __init__(self, pipe, entries, shape, seed, prompt, negative, steps, guidance, prefix="", pixels=False):
+        self.pixels = pixels
         self.pipe, self.entries, self.prefix = pipe, entries, prefix
         self.prompt, self.negative, self.steps, self.guidance = prompt, negative, steps, guidance
         self.noise, self.seed = noise(seed, *shape), seed
@@ -106,6 +108,8 @@ class Book:
             self.t[n + "/latents"] = x
             if keep:
                 self.t[n + "/preds"] = preds
+            if self.pixels:
+                self.t[n + "/u8"] = to_u8(self.pipe.vae.decode(x / self.pipe.vae.config.scaling_factor).sample)[0]
             case["f64_rel"], case["f64_l2"] = float("%.2g" % max_rel(x, xe)), float("%.2g" % l2_rel(x, xe))
             case["steps_f64_rel"] = float("%.2g" % max(max_rel(a, b) for a, b in zip(preds, pe)))
             print("%-28s floor %.1e, of a step %.1e, |x| %.2f" % (name, case["f64_rel"], case["steps_f64_rel"], x.abs().max()), flush=True)

@@ -1,0 +1,684 @@
+/* test_table.c - from adapters and a method to cells, on the tiny SD1 model. */
+#include "fixture.h"
+
+static weft_model   *model;
+static weft_adapter *ink, *clay, *hat; /* ink and clay everywhere with text, hat on the attentions alone */
+static int64_t       attn, other, text;
+
+static void setup(void)
+{
+    model = open_model("tiny-sd1");
+    ink = adapter_on(model, "ink", ATTENTION | OTHERS | TEXT, 2, 0.1f, 1);
+    clay = adapter_on(model, "clay", ATTENTION | OTHERS | TEXT, 3, 0.2f, 2);
+    hat = adapter_on(model, "hat", ATTENTION, 1, 0.3f, 3);
+    attn = nth_layer(model, ATTENTION, 3);
+    other = nth_layer(model, OTHERS, 4);
+    text = nth_layer(model, TEXT, 2);
+}
+
+static void teardown(void)
+{
+    weft_adapter_free(ink);
+    weft_adapter_free(clay);
+    weft_adapter_free(hat);
+    weft_model_free(model);
+}
+
+static weft_plan *three(void)
+{
+    weft_plan *p = new_plan(model);
+    OK(weft_plan_add(p, ink, 0.7f, &err));
+    OK(weft_plan_add(p, clay, -0.5f, &err));
+    OK(weft_plan_add(p, hat, 2, &err));
+    return p;
+}
+
+/* ---- merge ------------------------------------------------------------------------------------------------- */
+
+START_TEST(merge_holds_every_weight_at_every_call)
+{
+    weft_plan     *p = three();
+    weft_plan_info i;
+
+    OK(weft_plan_merge(p, &err));
+    OK(weft_plan_seal(p, 9, &err));
+    for (int32_t n = 0; n < 9; n++) {
+        ck_assert_float_eq(cell(p, n, 0, attn, 0), 0.7f);
+        ck_assert_float_eq(cell(p, n, 0, attn, 1), -0.5f);
+        ck_assert_float_eq(cell(p, n, 0, attn, 2), 2);
+        ck_assert_float_eq(cell(p, n, 0, other, 1), -0.5f);
+        ck_assert_float_eq(cell(p, n, 0, other, 2), 0); /* hat has nothing there */
+        ck_assert_float_eq(cell(p, n, 0, text, 0), 0.7f);
+        ck_assert_ptr_eq(wf_plan_row(p, n), wf_plan_row(p, 0)); /* one row for all */
+    }
+    i = info_of(p);
+    ck_assert_str_eq(i.method, "merge");
+    ck_assert_int_eq(i.sealed, 1);
+    ck_assert_int_eq(i.adapters, 3);
+    ck_assert_int_eq(i.calls, 9);
+    ck_assert_int_eq(i.branches, 1);
+    ck_assert_int_eq(i.touched_layers, count_layers(model, ATTENTION) + count_layers(model, OTHERS) +
+                                           count_layers(model, TEXT));
+    ck_assert_int_eq((int)wf_plan_slots(p), 2 * (int)i.touched_layers + count_layers(model, ATTENTION));
+    weft_plan_free(p);
+}
+END_TEST
+
+START_TEST(a_plan_without_adapters_touches_nothing)
+{
+    weft_plan *p = new_plan(model);
+
+    OK(weft_plan_seal(p, 4, &err));
+    ck_assert_int_eq(info_of(p).touched_layers, 0);
+    ck_assert_uint_eq(wf_plan_slots(p), 0);
+    ck_assert_int_eq(wf_plan_branches(p), 1);
+    weft_plan_free(p);
+}
+END_TEST
+
+START_TEST(weight_zero_is_not_there_at_all)
+{
+    weft_plan       *p = new_plan(model);
+    weft_add_options o = WEFT_ADD_OPTIONS_INIT;
+
+    OK(weft_plan_add(p, ink, 0, &err));
+    OK(weft_plan_add(p, clay, -0.0f, &err));
+    OK(weft_plan_seal(p, 4, &err));
+    ck_assert_uint_eq(wf_plan_slots(p), 0);
+    ck_assert_int_eq(info_of(p).side_bytes, 0);
+    weft_plan_free(p);
+
+    p = new_plan(model); /* a text weight of its own stays */
+    o.flags = WEFT_ADD_TEXT_WEIGHT;
+    o.text_weight = 0.25f;
+    OK(weft_plan_add_with(p, ink, 0, &o, &err));
+    OK(weft_plan_seal(p, 4, &err));
+    ck_assert_int_eq(info_of(p).touched_layers, count_layers(model, TEXT));
+    ck_assert_float_eq(cell(p, 0, 0, text, 0), 0.25f);
+    ck_assert_float_eq(cell(p, 0, 0, attn, 0), 0);
+    weft_plan_free(p);
+}
+END_TEST
+
+/* ---- switch ------------------------------------------------------------------------------------------------ */
+
+START_TEST(switch_has_a_row_for_each_turn)
+{
+    weft_switch_options o = WEFT_SWITCH_OPTIONS_INIT;
+    const float         weight[] = { 0.7f, -0.5f, 2 };
+    weft_plan          *p = three();
+
+    o.period = 2;
+    OK(weft_plan_switch(p, &o, &err));
+    OK(weft_plan_seal(p, 8, &err));
+    for (int32_t n = 0; n < 8; n++)
+        for (int32_t a = 0; a < 3; a++)
+            ck_assert_float_eq(cell(p, n, 0, attn, a), n / 2 % 3 == a ? weight[a] : 0);
+    ck_assert_ptr_eq(wf_plan_row(p, 0), wf_plan_row(p, 7)); /* the first one's second turn */
+    ck_assert_ptr_ne(wf_plan_row(p, 0), wf_plan_row(p, 2));
+    ck_assert_float_eq(cell(p, 2, 0, text, 0), 0.7f); /* text: the first alone, whoever's turn it is */
+    ck_assert_float_eq(cell(p, 2, 0, text, 1), 0);
+    weft_plan_free(p);
+}
+END_TEST
+
+static void remember(void *user, int32_t level, const char *line)
+{
+    ck_assert_int_eq(level, WEFT_LOG_WARN);
+    strcat(user, line);
+}
+
+START_TEST(who_gets_no_turn_is_named)
+{
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    char              lines[1000] = "", report[4000];
+    weft_plan        *p;
+
+    o.log = remember;
+    o.log_user = lines;
+    OK(weft_plan_create(model, &o, &p, &err));
+    OK(weft_plan_add(p, ink, 1, &err));
+    OK(weft_plan_add(p, clay, 1, &err));
+    OK(weft_plan_add(p, hat, 1, &err));
+    OK(weft_plan_switch(p, NULL, &err));
+    OK(weft_plan_seal(p, 10, &err)); /* turns of 5: hat's would begin at call 10 */
+    ck_assert_ptr_ne(strstr(lines, "hat gets no turn"), NULL);
+    ck_assert_ptr_eq(strstr(lines, "clay gets no turn"), NULL);
+    OK(weft_plan_text(p, report, sizeof report, NULL, &err));
+    ck_assert_ptr_ne(strstr(report, "hat gets no turn"), NULL);
+    ck_assert_float_eq(cell(p, 9, 0, attn, 2), 0);
+    weft_plan_free(p);
+}
+END_TEST
+
+/* ---- composite --------------------------------------------------------------------------------------------- */
+
+START_TEST(composite_has_a_branch_for_each)
+{
+    const float weight[] = { 0.7f, -0.5f, 2 };
+    float       w, d;
+    weft_plan  *p = three();
+
+    OK(weft_plan_composite(p, NULL, &err));
+    OK(weft_plan_seal(p, 5, &err));
+    ck_assert_int_eq(info_of(p).branches, 3);
+    for (int32_t b = 0; b < 3; b++)
+        for (int32_t a = 0; a < 3; a++) {
+            ck_assert_float_eq(cell(p, 4, b, attn, a), a == b ? weight[a] : 0);
+            ck_assert_float_eq(cell(p, 4, b, text, a), a < 2 ? weight[a] : 0); /* the prompt: all, in any branch */
+        }
+    ck_assert_int_eq(info_of(p).merged_layers, 0);
+    OK(weft_plan_branch_weight(p, 2, &w, &d, &err));
+    ck_assert_float_eq(w, 1);
+    ck_assert_float_eq(d, 3);
+    weft_plan_free(p);
+}
+END_TEST
+
+static weft_plan *shared(uint32_t flags, const float *share, const int *order)
+{
+    weft_adapter          *who[] = { ink, clay, hat };
+    weft_composite_options o = WEFT_COMPOSITE_OPTIONS_INIT;
+    weft_add_options       add = WEFT_ADD_OPTIONS_INIT;
+    weft_plan             *p = new_plan(model);
+
+    add.flags = WEFT_ADD_SHARE;
+    for (int i = 0; i < 3; i++) {
+        add.share = share[order[i]];
+        OK(weft_plan_add_with(p, who[order[i]], 1, &add, &err));
+    }
+    o.flags = flags;
+    OK(weft_plan_composite(p, &o, &err));
+    OK(weft_plan_seal(p, 2, &err));
+    return p;
+}
+
+START_TEST(composite_weighs_by_share_in_any_order)
+{
+    const float  share[] = { 1, 0.1f, 2.3f }, e0[] = { 1, 2, 0.1f }, e1[] = { -1e8f, 4, 0.2f }, e2[] = { 1e8f, 8, 0.7f };
+    const float *preds[] = { e0, e1, e2 };
+    const int    orders[][3] = { { 0, 1, 2 }, { 2, 1, 0 }, { 1, 2, 0 }, { 1, 0, 2 } };
+    float        first[3], out[3], w, d;
+    weft_plan   *p;
+
+    for (int o = 0; o < 4; o++) {
+        const float *moved[] = { preds[orders[o][0]], preds[orders[o][1]], preds[orders[o][2]] };
+        p = shared(0, share, orders[o]);
+        wf_plan_combine(p, o == 0 ? first : out, moved, 3, true);
+        if (o > 0) ck_assert_mem_eq(first, out, sizeof first);
+        weft_plan_free(p);
+    }
+    ck_assert_float_eq_tol(first[1], (2 + 0.1f * 4 + 2.3f * 8) / 3.4f, 1e-6f);
+
+    p = shared(WEFT_COMPOSITE_DIVIDE_BY_COUNT | WEFT_COMPOSITE_NOCFG_LAST, share, orders[0]);
+    wf_plan_combine(p, out, preds, 3, true);
+    ck_assert_float_eq_tol(out[1], (2 + 0.1f * 4 + 2.3f * 8) / 3, 1e-6f);
+    wf_plan_combine(p, out, preds, 3, false); /* unguided: the last one's alone */
+    ck_assert_mem_eq(out, e2, sizeof e2);
+    OK(weft_plan_branch_weight(p, 1, &w, &d, &err));
+    ck_assert_float_eq(w, 0.1f);
+    ck_assert_float_eq(d, 3);
+    weft_plan_free(p);
+}
+END_TEST
+
+START_TEST(composite_needs_something_to_divide_by)
+{
+    weft_add_options add = WEFT_ADD_OPTIONS_INIT;
+    weft_plan       *p = new_plan(model);
+
+    add.flags = WEFT_ADD_SHARE;
+    add.share = 1;
+    OK(weft_plan_add_with(p, ink, 1, &add, &err));
+    add.share = -1;
+    OK(weft_plan_add_with(p, clay, 1, &add, &err));
+    OK(weft_plan_composite(p, NULL, &err));
+    FAILS(WEFT_E_STATE, "sum to 0", weft_plan_seal(p, 5, &err));
+    OK(weft_plan_merge(p, &err)); /* the plan is as it was */
+    OK(weft_plan_seal(p, 5, &err));
+    weft_plan_free(p);
+}
+END_TEST
+
+START_TEST(one_or_no_adapter_is_one_branch)
+{
+    const float  e[] = { 1, -0.0f, 3e-41f }, *preds[] = { e };
+    float        out[3];
+
+    for (int k = 0; k < 2; k++) {
+        weft_plan *p = new_plan(model);
+        if (k == 1) OK(weft_plan_add(p, ink, 0.3f, &err));
+        OK(weft_plan_composite(p, NULL, &err));
+        OK(weft_plan_seal(p, 5, &err));
+        ck_assert_int_eq(wf_plan_branches(p), 1);
+        wf_plan_combine(p, out, preds, 3, true);
+        ck_assert_mem_eq(out, e, sizeof e);
+        weft_plan_free(p);
+    }
+}
+END_TEST
+
+/* ---- text encoders ----------------------------------------------------------------------------------------- */
+
+START_TEST(text_policy_is_the_callers)
+{
+    /* who acts: [policy][adapter] under switch */
+    static const int acts[][2] = { { 1, 0 }, { 1, 1 }, { 1, 0 }, { 0, 0 } };
+
+    for (int32_t policy = WEFT_TEXT_METHOD; policy <= WEFT_TEXT_NONE; policy++) {
+        weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+        weft_add_options  add = WEFT_ADD_OPTIONS_INIT;
+        weft_plan        *p;
+        float            *row;
+
+        o.text = policy;
+        OK(weft_plan_create(model, &o, &p, &err));
+        add.flags = WEFT_ADD_TEXT_WEIGHT;
+        add.text_weight = 0.25f;
+        OK(weft_plan_add_with(p, ink, 1, &add, &err));
+        OK(weft_plan_add(p, clay, 0.5f, &err));
+        OK(weft_plan_switch(p, NULL, &err));
+        OK(weft_plan_seal(p, 10, &err));
+        ck_assert_float_eq(cell(p, 9, 0, text, 0), acts[policy][0] ? 0.25f : 0);
+        ck_assert_float_eq(cell(p, 9, 0, text, 1), acts[policy][1] ? 0.5f : 0);
+
+        row = malloc(wf_plan_slots(p) * sizeof *row); /* one alone, whatever the policy */
+        for (int32_t a = 0; a < 2; a++) {
+            size_t seen = 0;
+            wf_plan_text_row(p, a, row);
+            for (size_t s = 0; s < wf_plan_slots(p); s++) {
+                if (row[s] == 0) continue;
+                seen++;
+                ck_assert_float_eq(row[s], a == 0 ? 0.25f : 0.5f);
+            }
+            ck_assert_uint_eq(seen, (size_t)count_layers(model, TEXT));
+        }
+        free(row);
+        weft_plan_free(p);
+    }
+}
+END_TEST
+
+START_TEST(both_text_encoders_of_sdxl_take_part)
+{
+    weft_model     *xl = open_model("tiny-sdxl");
+    weft_adapter   *a = adapter_on(xl, "xl", ATTENTION | TEXT, 2, 0.1f, 5);
+    weft_plan      *p = new_plan(xl);
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(xl, &count);
+    int             seen[4] = { 0 };
+
+    OK(weft_plan_add(p, a, 1, &err));
+    OK(weft_plan_seal(p, 1, &err));
+    for (size_t l = 0; l < count; l++) seen[layers[l].component] += cell(p, 0, 0, (int64_t)l, 0) != 0;
+    ck_assert_int_gt(seen[1], 0);
+    ck_assert_int_gt(seen[2], 0);
+    ck_assert_int_eq(seen[0], count_layers(xl, ATTENTION));
+    weft_plan_free(p);
+    weft_adapter_free(a);
+    weft_model_free(xl);
+}
+END_TEST
+
+/* ---- selections -------------------------------------------------------------------------------------------- */
+
+START_TEST(selections_bound_an_adapter)
+{
+    weft_add_options add = WEFT_ADD_OPTIONS_INIT;
+    weft_plan       *p = new_plan(model);
+    size_t           count;
+    const wf_layer  *layers = wf_model_layers(model, &count);
+
+    add.select = "unet.up_blocks.*,*.mid_block.*";
+    add.exclude = "*.to_k";
+    OK(weft_plan_add_with(p, ink, 0.5f, &add, &err));
+    OK(weft_plan_seal(p, 3, &err));
+    for (size_t l = 0; l < count; l++) {
+        const char *name = layers[l].name;
+        size_t      n = strlen(name);
+        bool        in = strncmp(name, "unet.up_blocks.", 15) == 0 || strstr(name, ".mid_block.") != NULL;
+        if (layers[l].component == 3) continue;
+        if (n > 5 && strcmp(name + n - 5, ".to_k") == 0) in = false;
+        if (in && wf_plan_module(p, 0, (int32_t)l) == NULL) in = false; /* no adapter can name it */
+        ck_assert_msg(cell(p, 1, 0, (int64_t)l, 0) == (in ? 0.5f : 0), "%s", name);
+    }
+    weft_plan_free(p);
+}
+END_TEST
+
+START_TEST(patterns_that_select_nothing_are_refused)
+{
+    weft_add_options add = WEFT_ADD_OPTIONS_INIT;
+    weft_plan       *p = new_plan(model);
+
+    add.select = "unet.*,unet.upblocks.*";
+    FAILS(WEFT_E_MISMATCH, "\"unet.upblocks.*\"", weft_plan_add_with(p, ink, 1, &add, &err));
+    add.select = "text_encoder.*"; /* hat has no text parts */
+    FAILS(WEFT_E_MISMATCH, "hat", weft_plan_add_with(p, hat, 1, &add, &err));
+    add.select = NULL;
+    add.exclude = "*";
+    FAILS(WEFT_E_MISMATCH, "\"*\"", weft_plan_add_with(p, ink, 1, &add, &err));
+    ck_assert_int_eq(info_of(p).adapters, 0);
+    weft_plan_free(p);
+}
+END_TEST
+
+/* ---- stacks and paths -------------------------------------------------------------------------------------- */
+
+static const wf_touched *touched_at(const weft_plan *p, int64_t layer)
+{
+    size_t            count;
+    const wf_touched *t = wf_plan_touched(p, &count);
+
+    for (size_t i = 0; i < count; i++)
+        if (t[i].layer == layer) return &t[i];
+    return NULL;
+}
+
+START_TEST(stacks_hold_the_factors_part_by_part)
+{
+    weft_plan        *p = three();
+    size_t            count;
+    const wf_layer   *layers = wf_model_layers(model, &count);
+    const wf_touched *t;
+
+    OK(weft_plan_seal(p, 2, &err));
+    t = wf_plan_touched(p, &count);
+    for (size_t i = 0, slot = 0; i < count; i++) {
+        const wf_layer *l = &layers[t[i].layer];
+        const float    *down = t[i].stack.down, *up = t[i].stack.up;
+        if (i > 0) ck_assert_int_gt(t[i].layer, t[i - 1].layer);
+        ck_assert_uint_eq((size_t)t[i].slot, slot);
+        slot += (size_t)t[i].stack.parts;
+        ck_assert_int_eq(t[i].stack.parts, l->component == 0 && l->attention ? 3 : 2);
+        for (int32_t a = 0; a < t[i].stack.parts; a++) {
+            const wf_module *m = wf_plan_module(p, a, l->id);
+            size_t           d = (size_t)m->rank * wf_layer_columns(l), u = (size_t)m->rank * (size_t)l->out;
+            float           *want = malloc((d + u) * sizeof *want);
+            wf_module_factors(m, want, want + d);
+            ck_assert_int_eq(t[i].stack.part_rank[a], m->rank);
+            ck_assert_float_eq(t[i].stack.part_scale[a], m->scale);
+            ck_assert_int_eq(memcmp(down, want, d * sizeof *want), 0);
+            ck_assert_int_eq(memcmp(up, want + d, u * sizeof *want), 0);
+            down += d;
+            up += u;
+            free(want);
+        }
+    }
+    weft_plan_free(p);
+}
+END_TEST
+
+/* Merged where no coefficient moves, and, when we choose, where R (K + out) is over an eighth of K out. */
+START_TEST(paths_are_forced_or_chosen)
+{
+    for (int32_t path = WEFT_PATH_AUTO; path <= WEFT_PATH_MERGED; path++)
+        for (int method = 0; method < 3; method++) {
+            weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+            size_t            count;
+            const wf_layer   *layers = wf_model_layers(model, &count);
+            const wf_touched *t;
+            weft_plan        *p;
+            int64_t           merged = 0, bytes = 0, side = 0;
+
+            o.path = path;
+            OK(weft_plan_create(model, &o, &p, &err));
+            OK(weft_plan_add(p, ink, 1, &err));
+            OK(weft_plan_add(p, hat, 1, &err));
+            if (method == 1) OK(weft_plan_switch(p, NULL, &err));
+            if (method == 2) OK(weft_plan_composite(p, NULL, &err));
+            OK(weft_plan_seal(p, 10, &err));
+            t = wf_plan_touched(p, &count);
+            for (size_t i = 0; i < count; i++) {
+                const wf_layer *l = &layers[t[i].layer];
+                int64_t         K = (int64_t)wf_layer_columns(l), R = t[i].stack.rank;
+                bool            want = l->component == 0 && method == 0 &&
+                            (path == WEFT_PATH_MERGED || (path == WEFT_PATH_AUTO && R * (K + l->out) > K * l->out / 8));
+                ck_assert_msg(t[i].merged == want, "%s", l->name);
+                merged += want;
+                bytes += want ? K * l->out * 4 : 0;
+                side += R * (K + l->out) * 4;
+            }
+            ck_assert_int_eq(info_of(p).merged_layers, merged);
+            ck_assert_int_eq(info_of(p).merged_bytes, bytes);
+            ck_assert_int_eq(info_of(p).side_bytes, side);
+            weft_plan_free(p);
+        }
+}
+END_TEST
+
+/* ---- copies ------------------------------------------------------------------------------------------------ */
+
+START_TEST(a_copy_shares_stacks_and_is_free_to_change)
+{
+    weft_plan  *p = three(), *q, *r;
+    const float *down, *bare;
+
+    OK(weft_plan_seal(p, 4, &err));
+    down = touched_at(p, attn)->stack.down;
+    bare = touched_at(p, other)->stack.down;
+
+    OK(weft_plan_copy(p, &q, &err));
+    ck_assert_int_eq(info_of(q).sealed, 0);
+    OK(weft_plan_switch(q, NULL, &err));
+    OK(weft_plan_copy(q, &r, &err)); /* a copy of a copy that was never sealed */
+    OK(weft_plan_seal(q, 20, &err));
+    ck_assert_ptr_eq(touched_at(q, attn)->stack.down, down);
+    ck_assert_int_eq(info_of(p).calls, 4);
+    ck_assert_str_eq(info_of(p).method, "merge");
+
+    weft_plan_free(p); /* stacks outlive the plan that made them */
+    OK(weft_plan_add(r, hat, 1, &err)); /* one more part at the attentions, none elsewhere */
+    OK(weft_plan_seal(r, 20, &err));
+    ck_assert_ptr_ne(touched_at(r, attn)->stack.down, down);
+    ck_assert_int_eq(touched_at(r, attn)->stack.parts, 4);
+    ck_assert_ptr_eq(touched_at(r, other)->stack.down, bare);
+    weft_plan_free(q);
+    ck_assert_float_eq(cell(r, 0, 0, other, 0), 0.7f);
+    weft_plan_free(r);
+}
+END_TEST
+
+START_TEST(handles_may_go_in_any_order)
+{
+    weft_model   *m = open_model("tiny-sd1");
+    weft_adapter *a = adapter_on(m, "a", ATTENTION, 2, 1, 1);
+    weft_plan    *p = new_plan(m), *q;
+
+    OK(weft_plan_add(p, a, 1, &err));
+    weft_adapter_free(a);
+    weft_model_free(m);
+    OK(weft_plan_seal(p, 3, &err));
+    OK(weft_plan_copy(p, &q, &err));
+    weft_plan_free(p);
+    OK(weft_plan_seal(q, 3, &err));
+    ck_assert_int_gt((int)info_of(q).touched_layers, 0);
+    weft_plan_free(q);
+    weft_plan_free(NULL);
+}
+END_TEST
+
+/* ---- refusals ---------------------------------------------------------------------------------------------- */
+
+START_TEST(cells_outside_of_the_table_are_refused)
+{
+    weft_plan *p = three();
+    int64_t    layers = info_of(p).layers;
+    float      c = 5, w, d;
+
+    FAILS(WEFT_E_STATE, "not sealed", weft_plan_cell(p, 0, 0, 0, 0, &c, &err));
+    ck_assert_float_eq(c, 0);
+    FAILS(WEFT_E_STATE, "not sealed", weft_plan_branch_weight(p, 0, &w, &d, &err));
+    OK(weft_plan_seal(p, 6, &err));
+    FAILS(WEFT_E_ARG, "call 6 of 6", weft_plan_cell(p, 6, 0, 0, 0, &c, &err));
+    FAILS(WEFT_E_ARG, "call -1", weft_plan_cell(p, -1, 0, 0, 0, &c, &err));
+    FAILS(WEFT_E_ARG, "branch 1 of 1", weft_plan_cell(p, 0, 1, 0, 0, &c, &err));
+    FAILS(WEFT_E_ARG, "layer -1", weft_plan_cell(p, 0, 0, -1, 0, &c, &err));
+    FAILS(WEFT_E_ARG, "layer", weft_plan_cell(p, 0, 0, layers, 0, &c, &err));
+    FAILS(WEFT_E_ARG, "adapter 3 of 3", weft_plan_cell(p, 0, 0, 0, 3, &c, &err));
+    FAILS(WEFT_E_ARG, "out is NULL", weft_plan_cell(p, 0, 0, 0, 0, NULL, &err));
+    FAILS(WEFT_E_ARG, "plan is NULL", weft_plan_cell(NULL, 0, 0, 0, 0, &c, &err));
+    FAILS(WEFT_E_ARG, "branch 1 of 1", weft_plan_branch_weight(p, 1, &w, &d, &err));
+    OK(weft_plan_branch_weight(p, 0, NULL, NULL, NULL));
+    weft_plan_free(p);
+}
+END_TEST
+
+START_TEST(a_sealed_plan_does_not_change)
+{
+    weft_plan *p = three();
+
+    FAILS(WEFT_E_ARG, "0 calls", weft_plan_seal(p, 0, &err));
+    OK(weft_plan_seal(p, 6, &err));
+    FAILS(WEFT_E_STATE, "weft_plan_copy()", weft_plan_seal(p, 6, &err));
+    FAILS(WEFT_E_STATE, "sealed", weft_plan_add(p, ink, 1, &err));
+    FAILS(WEFT_E_STATE, "sealed", weft_plan_merge(p, &err));
+    FAILS(WEFT_E_STATE, "sealed", weft_plan_switch(p, NULL, &err));
+    FAILS(WEFT_E_STATE, "sealed", weft_plan_composite(p, NULL, &err));
+    FAILS(WEFT_E_STATE, "sealed", weft_plan_klora(p, NULL, &err));
+    weft_plan_free(p);
+}
+END_TEST
+
+START_TEST(wrong_numbers_are_refused)
+{
+    weft_plan           *p = new_plan(model), *none = (weft_plan *)&err;
+    weft_plan_options    po = WEFT_PLAN_OPTIONS_INIT;
+    weft_add_options     add = WEFT_ADD_OPTIONS_INIT;
+    weft_switch_options  so = WEFT_SWITCH_OPTIONS_INIT;
+
+    FAILS(WEFT_E_ARG, "ink: the weight", weft_plan_add(p, ink, NAN, &err));
+    FAILS(WEFT_E_ARG, "ink: the weight", weft_plan_add(p, ink, -INFINITY, &err));
+    FAILS(WEFT_E_ARG, "adapter is NULL", weft_plan_add(p, NULL, 1, &err));
+    FAILS(WEFT_E_ARG, "plan is NULL", weft_plan_add(NULL, ink, 1, &err));
+    add.flags = WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE;
+    add.text_weight = NAN;
+    FAILS(WEFT_E_ARG, "text weight", weft_plan_add_with(p, ink, 1, &add, &err));
+    add.text_weight = 1;
+    add.share = INFINITY;
+    FAILS(WEFT_E_ARG, "share", weft_plan_add_with(p, ink, 1, &add, &err));
+    add.share = 1;
+    add.role = 3;
+    FAILS(WEFT_E_ARG, "role is 3", weft_plan_add_with(p, ink, 1, &add, &err));
+    add.role = 0;
+    add.flags = 1u << 30;
+    FAILS(WEFT_E_UNSUPPORTED, "weft_add_options", weft_plan_add_with(p, ink, 1, &add, &err));
+    so.period = -1;
+    FAILS(WEFT_E_ARG, "period is -1", weft_plan_switch(p, &so, &err));
+    po.path = 7;
+    FAILS(WEFT_E_ARG, "path is 7", weft_plan_create(model, &po, &none, &err));
+    ck_assert_ptr_eq(none, NULL);
+    po.path = 0;
+    po.text = -1;
+    FAILS(WEFT_E_ARG, "text is -1", weft_plan_create(model, &po, &none, &err));
+    FAILS(WEFT_E_ARG, "model is NULL", weft_plan_create(NULL, NULL, &none, &err));
+    FAILS(WEFT_E_ARG, "plan is NULL", weft_plan_copy(NULL, &none, &err));
+    FAILS(WEFT_E_ARG, "plan is NULL", weft_plan_seal(NULL, 1, &err));
+    ck_assert_int_eq(info_of(p).adapters, 0);
+    weft_plan_free(p);
+}
+END_TEST
+
+START_TEST(an_adapter_of_another_model_is_refused)
+{
+    weft_model   *sd2 = open_model("tiny-sd2");
+    weft_adapter *a = adapter_on(sd2, "stranger", ATTENTION, 2, 1, 1);
+    weft_plan    *p = new_plan(model);
+
+    FAILS(WEFT_E_MISMATCH, "stranger", weft_plan_add(p, a, 1, &err));
+    weft_plan_free(p);
+    weft_adapter_free(a);
+    weft_model_free(sd2);
+}
+END_TEST
+
+/* ---- memory ------------------------------------------------------------------------------------------------ */
+
+/* Everything a plan does, with the n-th allocation refused; true when all of it came through. */
+static bool whole_life(const weft_allocator *alloc, int method)
+{
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    weft_add_options  add = WEFT_ADD_OPTIONS_INIT;
+    weft_plan        *p = NULL, *q = NULL;
+    weft_status       st;
+
+    o.allocator = alloc;
+    add.select = "unet.up_blocks.*";
+    add.exclude = "*.to_k";
+    if ((st = weft_plan_create(model, &o, &p, &err)) != WEFT_OK) goto done;
+    if ((st = weft_plan_add(p, ink, 1, &err)) != WEFT_OK) goto done;
+    if ((st = weft_plan_add_with(p, clay, 1, &add, &err)) != WEFT_OK) goto done;
+    if (method == 1) st = weft_plan_switch(p, NULL, &err);
+    if (method == 2) st = weft_plan_composite(p, NULL, &err);
+    if (method == 3) st = weft_plan_klora(p, NULL, &err);
+    if (st != WEFT_OK) goto done;
+    if ((st = weft_plan_seal(p, 3, &err)) != WEFT_OK) {
+        ck_assert_int_eq(info_of(p).sealed, 0); /* nothing half made */
+        goto done;
+    }
+    if ((st = weft_plan_text(p, NULL, 0, NULL, &err)) != WEFT_OK) goto done;
+    if ((st = weft_plan_copy(p, &q, &err)) != WEFT_OK) goto done;
+    st = weft_plan_seal(q, 4, &err);
+done:
+    if (st != WEFT_OK) {
+        ck_assert_int_eq(st, WEFT_E_NOMEM);
+        ck_assert_ptr_ne(strstr(err.text, "out of memory"), NULL);
+    }
+    weft_plan_free(p);
+    weft_plan_free(q);
+    return st == WEFT_OK;
+}
+
+START_TEST(any_allocation_may_fail)
+{
+    long n = 0, step = 1;
+
+    for (bool through = false; !through; n += step) {
+        counter        c = { 0, 0, n };
+        weft_allocator alloc = { counter_alloc, counter_free, &c };
+        through = whole_life(&alloc, _i);
+        ck_assert_msg(c.live == 0, "%ld blocks leaked when allocation %ld failed", c.live, n);
+        ck_assert_int_lt((int)n, 20000);
+        if (n > 100) step = 13; /* a stack for each layer: the same place over and over */
+    }
+    ck_assert_int_gt((int)n, 20);
+}
+END_TEST
+
+int main(void)
+{
+    Suite   *s = suite_create("plan table");
+    TCase   *t = tcase_create("table");
+    SRunner *sr = srunner_create(s);
+    int      failed;
+
+    suite_add_tcase(s, t);
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_set_timeout(t, 120);
+    tcase_add_test(t, merge_holds_every_weight_at_every_call);
+    tcase_add_test(t, a_plan_without_adapters_touches_nothing);
+    tcase_add_test(t, weight_zero_is_not_there_at_all);
+    tcase_add_test(t, switch_has_a_row_for_each_turn);
+    tcase_add_test(t, who_gets_no_turn_is_named);
+    tcase_add_test(t, composite_has_a_branch_for_each);
+    tcase_add_test(t, composite_weighs_by_share_in_any_order);
+    tcase_add_test(t, composite_needs_something_to_divide_by);
+    tcase_add_test(t, one_or_no_adapter_is_one_branch);
+    tcase_add_test(t, text_policy_is_the_callers);
+    tcase_add_test(t, both_text_encoders_of_sdxl_take_part);
+    tcase_add_test(t, selections_bound_an_adapter);
+    tcase_add_test(t, patterns_that_select_nothing_are_refused);
+    tcase_add_test(t, stacks_hold_the_factors_part_by_part);
+    tcase_add_test(t, paths_are_forced_or_chosen);
+    tcase_add_test(t, a_copy_shares_stacks_and_is_free_to_change);
+    tcase_add_test(t, handles_may_go_in_any_order);
+    tcase_add_test(t, cells_outside_of_the_table_are_refused);
+    tcase_add_test(t, a_sealed_plan_does_not_change);
+    tcase_add_test(t, wrong_numbers_are_refused);
+    tcase_add_test(t, an_adapter_of_another_model_is_refused);
+    tcase_add_loop_test(t, any_allocation_may_fail, 0, 4);
+    srunner_run_all(sr, CK_ENV);
+    failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed == 0 ? 0 : 1;
+}

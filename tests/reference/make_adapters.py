@@ -19,7 +19,7 @@ from common import ADAPTERS, MODELS, in_f64, max_rel, noise, pipeline, rel_path,
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 PROMPT = "a photo of a red cat in the style of the other"
 F16, F32, BF16 = torch.float16, torch.float32, torch.bfloat16
@@ -168,6 +168,14 @@ def build():
     lora.write_old(file("sd1_old_alpha"), both(sd1, 4, 2.0, 1440, F32, attn), "alpha")
     add("sd1_old_alpha", "tiny-sd1", "diffusers-old", F32, "dotted, with <module>.alpha")
 
+    # the same two nets under the names that transformers 4 gave text modules, and PEFT with the adapter's name in the keys
+    e = both(sd1, 3, None, 1450, F16, attn, ("attn", "mlp"))
+    save_file({"%s.%s.lora_%s.weight" % (c, m, s): v[s] for (c, m), v in e.items() for s in "AB"}, file("sd1_new_classic"))
+    add("sd1_new_classic", "tiny-sd1", "diffusers", F16, "text_encoder.text_model.encoder.X.lora_A.weight, as transformers 4 names them; no metadata")
+    e = both(sd1, 2, None, 1460, F32, attn, ())
+    save_file({"base_model.model.%s.lora_%s.default.weight" % (m, s): v[s] for (c, m), v in e.items() for s in "AB"}, file("sd1_peft_bare"))
+    add("sd1_peft_bare", "tiny-sd1", "peft", F32, "one file without a configuration, `.default` after lora_A: alpha is the rank")
+
     # tiny-sd2
     lora.write_kohya(file("sd2_kohya"), both(sd2, 2, 4.0, 1500, F16, ("attn", "ff", "proj")))
     add("sd2_kohya", "tiny-sd2", "kohya", F16, "linear projections, lora_te_")
@@ -215,6 +223,8 @@ def by_tools(a, pipe, t, text, weights):
     """The outputs as diffusers or PEFT compute them from the file; raises where they cannot open it."""
     res = {}
     if a["dialect"] == "peft":
+        if not os.path.isdir(a["file"]):
+            raise ValueError("PEFT opens folders with a configuration")
         net = pipe.text_encoder if text else pipe.unet
         p = PeftModel.from_pretrained(net, a["file"])
         p.float().eval()

@@ -120,6 +120,73 @@ def check_tokens():
     return bad
 
 
+def fill(module, rename=lambda k: k):
+    """The weights of golden_tiny_*.json: names sorted bytewise, s = sin(1 + 0.618 i + k) in f64."""
+    named = sorted((rename(n), p) for n, p in module.named_parameters())
+    for k, (n, p) in enumerate(named):
+        i = torch.arange(p.numel(), dtype=torch.float64)
+        s = torch.sin(1 + 0.61803398875 * i + k).reshape(p.shape)
+        if p.ndim >= 2:
+            s = s / (p.numel() / p.shape[0]) ** 0.5
+        else:
+            s = 1 + 0.1 * s if n.endswith(".weight") else 0.1 * s
+        p.copy_(s.float())
+    return module.eval()
+
+
+def wave(f, step, *shape):
+    n = 1
+    for s in shape:
+        n *= s
+    return f(step * torch.arange(n, dtype=torch.float64)).reshape(shape).float()
+
+
+def against(what, x, want, bad):
+    """Errors against the stored first and last values, relative to the tensor's largest value."""
+    flat, top = x.flatten().double(), x.abs().max().item()
+    d = 0.0
+    for got, w in ((flat[:len(want["first"])], want["first"]), (flat[len(flat) - len(want["last"]):], want["last"])):
+        d = max(d, (got - torch.tensor(w, dtype=torch.float64)).abs().max().item() / top)
+    dl = abs(flat.norm().item() - want["l2"]) / want["l2"]
+    print("net   %-34s values %.1e  l2 %.1e" % (what, d, dl))
+    if max(d, dl) > 2e-6:
+        bad.append((what, d, dl))
+
+
+def check_nets():
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+    bad = []
+    for c in shared("golden_tiny_models.json")["cases"]:
+        if "vae" in c["name"]:
+            v = fill(AutoencoderKL(**c["config"]))
+            against("tiny_vae decode", v.decode(wave(torch.sin, 0.1, 1, 4, 6, 5)).sample, c["decode"], bad)
+            e = v.encode(wave(torch.cos, 0.05, 1, 3, 20, 24)).latent_dist
+            against("tiny_vae encode mean", e.mean, c["encode_mean"], bad)
+            against("tiny_vae encode logvar", e.logvar, c["encode_logvar"], bad)
+            continue
+        u = fill(UNet2DConditionModel(**c["config"]))
+        assert len(u.state_dict()) == c["tensors"]
+        i = c["inputs"]
+        add = {"text_embeds": wave(torch.sin, 0.3, 2, 20), "time_ids": torch.tensor(i["time_ids"], dtype=torch.float32)} if "time_ids" in i else None
+        y = u(wave(torch.sin, 0.1, 2, 4, 16, 16), torch.tensor(i["timesteps"]), wave(torch.cos, 0.2, 2, 7, 24), added_cond_kwargs=add).sample
+        against(c["name"], y, c["output"], bad)
+    d = shared("golden_tiny_clip.json")
+    k = d["config"]
+    ids = torch.tensor([[98, 3, 17, 42, 5] + [99] * 72])
+    for c in d["cases"]:
+        m = fill(CLIPTextModelWithProjection(CLIPTextConfig(
+            vocab_size=k["vocab"], hidden_size=k["hidden"], num_hidden_layers=k["layers"], num_attention_heads=k["heads"],
+            intermediate_size=k["intermediate"], max_position_embeddings=k["positions"], projection_dim=k["projection"],
+            hidden_act=c["act"], bos_token_id=98, eos_token_id=99, attn_implementation="eager")))
+        o = m(ids, output_hidden_states=True)
+        against("clip %s last" % c["act"], o.last_hidden_state, c["last_hidden_state"], bad)
+        against("clip %s penultimate" % c["act"], o.hidden_states[-2], c["penultimate_no_final_ln"], bad)
+        against("clip %s pooled" % c["act"], o.last_hidden_state[0, 5], c["pooled"], bad)
+        against("clip %s text_embeds" % c["act"], o.text_embeds[0], c["text_embeds"], bad)
+    return bad
+
+
 SD = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
 OURS = {
     "ddim": ("ddim", dict(clip_sample=False, set_alpha_to_one=False, steps_offset=1, **SD), 20),
@@ -206,7 +273,7 @@ def write_rng():
 
 
 if __name__ == "__main__":
-    bad = check_rng() + check_schedulers() + check_tokens()
+    bad = check_rng() + check_schedulers() + check_tokens() + check_nets()
     print("differs:", bad or "nothing")
     write_rng()
     write_schedulers()

@@ -1,0 +1,561 @@
+/* test_klora.c - K-LoRA on a model: scores, gamma, and who has which layer when. */
+#include "fixture.h"
+
+static weft_model *model;
+
+static void setup(void) { model = open_model("tiny-sd1"); }
+static void teardown(void) { weft_model_free(model); }
+
+static weft_klora_score score_of(const weft_plan *p, int64_t layer)
+{
+    weft_klora_score s = WEFT_KLORA_SCORE_INIT;
+    OK(weft_plan_klora_score(p, layer, &s, &err));
+    return s;
+}
+
+/* B A in the top left corner of a layer's delta, the rest zero. */
+static void corner(maker *m, int64_t layer, float alpha, float scale, const float B[3][2], const float A[2][4])
+{
+    const wf_layer *l = &wf_model_layers(m->model, &(size_t){ 0 })[layer];
+    float          *down, *up;
+
+    module_of(m, layer, 2, alpha, &down, &up);
+    for (int r = 0; r < 2; r++) {
+        for (int i = 0; i < 4; i++) down[r * l->in + i] = A[r][i];
+        for (int o = 0; o < 3; o++) up[o * 2 + r] = scale * B[o][r];
+    }
+}
+
+/* One entry. */
+static void dot(maker *m, int64_t layer, float value)
+{
+    float *down, *up;
+    module_of(m, layer, 1, 0, &down, &up);
+    down[0] = 1;
+    up[0] = value;
+}
+
+static const float B1[3][2] = { { 1, 0 }, { 0.5f, -1 }, { 2, 1 } }, A1[2][4] = { { 1, 2, 0, -1 }, { 0, 1, 3, 1 } };
+static const float B2[3][2] = { { 0, 1 }, { 1, 1 }, { -1, 0.5f } }, A2[2][4] = { { 2, 0, 1, 0 }, { -1, 1, 0, 2 } };
+
+/* |D1|: 5 3 3 2 ..., sum 20; |D2|: 2.5 2 2 1 ..., sum 14; K = 2 * 2: S_c = 13, S_s = 7.5, q = 20/14. A second
+ * layer has q = 0.8, so gamma = 1.114286 and rho = 13 / (7.5 gamma) = 1.555556. */
+START_TEST(the_worked_example_comes_out)
+{
+    int64_t            one = nth_layer(model, ATTENTION, 0), two = nth_layer(model, ATTENTION, 5);
+    weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+    weft_adapter      *content, *style;
+    weft_klora_score   s;
+    weft_plan         *p = new_plan(model);
+    maker             *m = make(model);
+
+    corner(m, one, 0, 1, B1, A1);
+    dot(m, two, -0.8f);
+    content = finish(m, "content");
+    m = make(model);
+    corner(m, one, 0, 1, B2, A2);
+    dot(m, two, 1);
+    style = finish(m, "style");
+    OK(weft_plan_add(p, content, 0.6f, &err)); /* user weights do not enter the scores */
+    OK(weft_plan_add(p, style, -3, &err));
+    o.pattern = WEFT_KLORA_S;
+    OK(weft_plan_klora(p, &o, &err));
+    OK(weft_plan_seal(p, 50, &err));
+
+    s = score_of(p, one);
+    ck_assert_int_eq(s.position, 1);
+    ck_assert_int_eq((int)s.top_k, 4);
+    ck_assert_double_eq_tol(s.content, 13, 1e-6);
+    ck_assert_double_eq_tol(s.style, 7.5, 1e-6);
+    ck_assert_double_eq_tol(s.ratio, 20.0 / 14, 1e-6);
+    ck_assert_double_eq_tol(s.gamma, 1.114286, 1e-6);
+    ck_assert_double_eq_tol(s.rho, 1.555556, 1e-6);
+    ck_assert_int_eq(score_of(p, two).position, 2);
+    ck_assert_double_eq_tol(score_of(p, two).ratio, 0.8, 1e-6);
+    ck_assert_int_eq(score_of(p, nth_layer(model, ATTENTION, 1)).position, 0);
+    for (int32_t n = 0; n < 50; n++) { /* tau = (2n + 1) / 100, flips at 35.185 - 1/2 */
+        ck_assert_float_eq(cell(p, n, 0, one, 0), n <= 34 ? 0.6f : 0);
+        ck_assert_float_eq(cell(p, n, 0, one, 1), n <= 34 ? 0 : -3);
+    }
+    weft_plan_free(p);
+    weft_adapter_free(content);
+    weft_adapter_free(style);
+}
+END_TEST
+
+/* Every cell is the rule's, L counts governed layers in order, and nothing acts on the prompt. */
+static void check_cells(const weft_plan *p, const weft_klora_options *o, int32_t N)
+{
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(model, &count);
+    int32_t         L = 0, seen = 0;
+
+    for (size_t l = 0; l < count; l++) L = WF_MAX(L, score_of(p, (int64_t)l).position);
+    for (size_t l = 0; l < count; l++) {
+        weft_klora_score s = score_of(p, (int64_t)l);
+        if (s.position > 0) ck_assert_int_eq(s.position, ++seen);
+        for (int32_t n = 0; n < N; n++) {
+            bool governed = s.position > 0 && (s.content > 0 || s.style > 0);
+            bool content = governed && wf_klora_choose(s.rho, n, N, s.position, L, o);
+            ck_assert_msg(cell(p, n, 0, (int64_t)l, 0) == (governed && content ? 1 : 0), "%s", layers[l].name);
+            ck_assert_msg(cell(p, n, 0, (int64_t)l, 1) == (governed && !content ? 1 : 0), "%s", layers[l].name);
+        }
+    }
+    ck_assert_int_eq(seen, L);
+}
+
+START_TEST(cells_are_the_rule)
+{
+    static const uint32_t flags[] = { 0, WEFT_KLORA_WRAP, WEFT_KLORA_ATTENTION_ONLY, WEFT_KLORA_PAPER_BETA };
+    weft_adapter *a = adapter_on(model, "a", ATTENTION | OTHERS | TEXT, 2, 0.9f, 1);
+    weft_adapter *b = adapter_on(model, "b", ATTENTION | OTHERS | TEXT, 3, 0.7f, 2);
+
+    for (size_t f = 0; f < WF_LEN(flags); f++)
+        for (int32_t k = 0; k < 4; k++) {
+            weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+            weft_plan         *p = new_plan(model);
+            o.flags = flags[f];
+            o.pattern = k % 2;
+            o.granularity = k / 2;
+            OK(weft_plan_add(p, a, 1, &err));
+            OK(weft_plan_add(p, b, 1, &err));
+            OK(weft_plan_klora(p, &o, &err));
+            OK(weft_plan_seal(p, 7, &err));
+            check_cells(p, &o, 7);
+            ck_assert_float_eq(cell(p, 0, 0, nth_layer(model, TEXT, 0), 0), 0);
+            weft_plan_free(p);
+        }
+    weft_adapter_free(a);
+    weft_adapter_free(b);
+}
+END_TEST
+
+START_TEST(attention_only_acts_nowhere_else)
+{
+    weft_adapter      *a = adapter_on(model, "a", ATTENTION | OTHERS, 2, 0.9f, 1);
+    weft_adapter      *b = adapter_on(model, "b", ATTENTION | OTHERS, 3, 0.7f, 2);
+    weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+    weft_plan         *p = new_plan(model);
+    size_t             count;
+    const wf_layer    *layers = wf_model_layers(model, &count);
+    const wf_touched  *t;
+
+    o.flags = WEFT_KLORA_ATTENTION_ONLY;
+    OK(weft_plan_add(p, a, 1, &err));
+    OK(weft_plan_add(p, b, 1, &err));
+    OK(weft_plan_klora(p, &o, &err));
+    OK(weft_plan_seal(p, 7, &err));
+    t = wf_plan_touched(p, &count);
+    ck_assert_uint_eq(count, (size_t)count_layers(model, ATTENTION));
+    for (size_t i = 0; i < count; i++) ck_assert(layers[t[i].layer].attention);
+    ck_assert_int_eq(score_of(p, nth_layer(model, OTHERS, 0)).position, 0);
+    weft_plan_free(p);
+    weft_adapter_free(a);
+    weft_adapter_free(b);
+}
+END_TEST
+
+/* Content alone at one layer, style alone at another, both at a third, zeros at a fourth. */
+START_TEST(who_is_alone_wins_always)
+{
+    int64_t       c = nth_layer(model, ATTENTION, 0), s = nth_layer(model, ATTENTION, 1),
+                  both = nth_layer(model, ATTENTION, 2), none = nth_layer(model, ATTENTION, 3);
+    weft_adapter *content, *style;
+    weft_plan    *p = new_plan(model);
+    maker        *m = make(model);
+
+    dot(m, c, 2);
+    dot(m, both, 3);
+    dot(m, none, 0);
+    content = finish(m, "content");
+    m = make(model);
+    dot(m, s, 2);
+    dot(m, both, 1.5f);
+    dot(m, none, 0);
+    style = finish(m, "style");
+    OK(weft_plan_add(p, content, 1, &err));
+    OK(weft_plan_add(p, style, 1, &err));
+    OK(weft_plan_klora(p, NULL, &err));
+    OK(weft_plan_seal(p, 20, &err));
+    for (int32_t n = 0; n < 20; n++) {
+        ck_assert_float_eq(cell(p, n, 0, c, 0), 1);
+        ck_assert_float_eq(cell(p, n, 0, c, 1), 0);
+        ck_assert_float_eq(cell(p, n, 0, s, 1), 1);
+        ck_assert_float_eq(cell(p, n, 0, s, 0), 0);
+        ck_assert_float_eq(cell(p, n, 0, none, 0) + cell(p, n, 0, none, 1), 0);
+    }
+    ck_assert(isinf(score_of(p, c).rho));
+    ck_assert_double_eq(score_of(p, c).ratio, 0);
+    ck_assert_double_eq(score_of(p, s).rho, 0);
+    ck_assert_double_eq_tol(score_of(p, both).gamma, 2, 1e-6); /* the pair's own ratio, nothing else */
+    ck_assert_double_eq_tol(score_of(p, both).rho, 1, 1e-6);
+    ck_assert_int_eq(score_of(p, none).position, 4); /* counted all the same */
+    weft_plan_free(p);
+    weft_adapter_free(content);
+    weft_adapter_free(style);
+}
+END_TEST
+
+/* gamma: code drops 30 of six ratios (1.085714), the paper divides the sums, none is 1. */
+START_TEST(gamma_is_of_the_code_of_the_paper_or_none)
+{
+    static const float  q[] = { 20.0f / 14, 0.8f, 1.2f, 0.9f, 1.1f, 30 };
+    static const double want[] = { 1.085714, (20.0 / 14 + 0.8 + 1.2 + 0.9 + 1.1 + 30) / 6, 1 };
+    weft_adapter       *content, *style;
+    maker              *m = make(model);
+
+    for (int i = 0; i < 6; i++) dot(m, nth_layer(model, ATTENTION, i), q[i]);
+    content = finish(m, "content");
+    m = make(model);
+    for (int i = 0; i < 6; i++) dot(m, nth_layer(model, ATTENTION, i), 1);
+    style = finish(m, "style");
+    for (int32_t g = WEFT_KLORA_GAMMA_CODE; g <= WEFT_KLORA_GAMMA_NONE; g++) {
+        weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+        weft_plan         *p = new_plan(model);
+        o.gamma = g;
+        OK(weft_plan_add(p, content, 1, &err));
+        OK(weft_plan_add(p, style, 1, &err));
+        OK(weft_plan_klora(p, &o, &err));
+        OK(weft_plan_seal(p, 3, &err));
+        ck_assert_double_eq_tol(score_of(p, 0).gamma, want[g], 1e-6);
+        weft_plan_free(p);
+    }
+    weft_adapter_free(content);
+    weft_adapter_free(style);
+}
+END_TEST
+
+static void remember(void *user, int32_t level, const char *line)
+{
+    (void)level;
+    strcat(user, line);
+}
+
+START_TEST(gamma_without_a_pair_is_1_and_says_so)
+{
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    char              lines[1000] = "";
+    weft_adapter     *content, *style;
+    weft_plan        *p;
+    maker            *m = make(model);
+
+    dot(m, nth_layer(model, ATTENTION, 0), 2);
+    content = finish(m, "content");
+    m = make(model);
+    dot(m, nth_layer(model, ATTENTION, 1), 2);
+    style = finish(m, "style");
+    o.log = remember;
+    o.log_user = lines;
+    OK(weft_plan_create(model, &o, &p, &err));
+    OK(weft_plan_add(p, content, 1, &err));
+    OK(weft_plan_add(p, style, 1, &err));
+    OK(weft_plan_klora(p, NULL, &err));
+    OK(weft_plan_seal(p, 3, &err));
+    ck_assert_double_eq(score_of(p, 0).gamma, 1);
+    ck_assert_ptr_ne(strstr(lines, "gamma is 1"), NULL);
+    weft_plan_free(p);
+    weft_adapter_free(content);
+    weft_adapter_free(style);
+}
+END_TEST
+
+/* Seven times the content changes gamma by seven and no cell. */
+START_TEST(the_table_does_not_see_an_adapters_strength)
+{
+    weft_adapter *style = adapter_on(model, "style", ATTENTION | OTHERS, 3, 0.7f, 2);
+    weft_plan    *p[2];
+
+    for (int i = 0; i < 2; i++) {
+        weft_adapter *content = adapter_on(model, "content", ATTENTION | OTHERS, 2, i == 0 ? 0.9f : 6.3f, 1);
+        p[i] = new_plan(model);
+        OK(weft_plan_add(p[i], content, 1, &err));
+        OK(weft_plan_add(p[i], style, 1, &err));
+        OK(weft_plan_klora(p[i], NULL, &err));
+        OK(weft_plan_seal(p[i], 20, &err));
+        weft_adapter_free(content);
+    }
+    ck_assert_double_eq_tol(score_of(p[1], 0).gamma / score_of(p[0], 0).gamma, 7, 1e-5);
+    ck_assert_uint_eq(wf_plan_slots(p[0]), wf_plan_slots(p[1]));
+    for (int32_t n = 0; n < 20; n++)
+        ck_assert_mem_eq(wf_plan_row(p[0], n), wf_plan_row(p[1], n), wf_plan_slots(p[0]) * sizeof(float));
+    weft_plan_free(p[0]);
+    weft_plan_free(p[1]);
+    weft_adapter_free(style);
+}
+END_TEST
+
+/* alpha 4 at rank 2 doubles content's first layer, and with IGNORE_ALPHA does not. */
+START_TEST(alpha_counts_unless_ignored)
+{
+    int64_t            one = nth_layer(model, ATTENTION, 0);
+    weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+    weft_adapter      *content, *style;
+    maker             *m = make(model);
+
+    corner(m, one, 4, 1, B1, A1);
+    content = finish(m, "content");
+    m = make(model);
+    corner(m, one, 0, 1, B2, A2);
+    style = finish(m, "style");
+    for (int ignore = 0; ignore < 2; ignore++) {
+        weft_plan *p = new_plan(model);
+        size_t     count;
+        o.flags = ignore ? WEFT_KLORA_IGNORE_ALPHA : 0;
+        OK(weft_plan_add(p, content, 1, &err));
+        OK(weft_plan_add(p, style, 1, &err));
+        OK(weft_plan_klora(p, &o, &err));
+        OK(weft_plan_seal(p, 20, &err));
+        ck_assert_double_eq_tol(score_of(p, one).content, ignore ? 13 : 26, 1e-5);
+        ck_assert_float_eq(wf_plan_touched(p, &count)->stack.part_scale[0], ignore ? 1 : 2);
+        weft_plan_free(p);
+    }
+    weft_adapter_free(content);
+    weft_adapter_free(style);
+}
+END_TEST
+
+START_TEST(k_is_the_callers_and_never_more_than_there_is)
+{
+    int64_t            one = nth_layer(model, ATTENTION, 0);
+    const wf_layer    *l = &wf_model_layers(model, &(size_t){ 0 })[one];
+    weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+    weft_adapter      *content, *style;
+    maker             *m = make(model);
+
+    corner(m, one, 0, 1, B1, A1);
+    content = finish(m, "content");
+    m = make(model);
+    corner(m, one, 0, 1, B2, A2);
+    style = finish(m, "style");
+    for (int64_t k = 1; k <= 1000000000; k += 999999999) {
+        weft_plan *p = new_plan(model);
+        o.top_k = k;
+        OK(weft_plan_add(p, content, 1, &err));
+        OK(weft_plan_add(p, style, 1, &err));
+        OK(weft_plan_klora(p, &o, &err));
+        OK(weft_plan_seal(p, 20, &err));
+        ck_assert_double_eq_tol(score_of(p, one).content, k == 1 ? 5 : 20, 1e-5);
+        ck_assert_int_eq((int)score_of(p, one).top_k, k == 1 ? 1 : l->out * l->in);
+        weft_plan_free(p);
+    }
+    weft_adapter_free(content);
+    weft_adapter_free(style);
+}
+END_TEST
+
+static weft_status seal_with_roles(int32_t first, int32_t second, int adapters, weft_plan **out)
+{
+    weft_add_options add = WEFT_ADD_OPTIONS_INIT;
+    weft_adapter    *a;
+    maker           *m = make(model);
+    int32_t          roles[] = { first, second, WEFT_ROLE_NONE };
+
+    *out = new_plan(model);
+    dot(m, nth_layer(model, ATTENTION, 0), 1);
+    a = finish(m, "a");
+    for (int i = 0; i < adapters; i++) {
+        add.role = roles[i];
+        OK(weft_plan_add_with(*out, a, (float)(i + 1), &add, &err));
+    }
+    weft_adapter_free(a);
+    OK(weft_plan_klora(*out, NULL, &err));
+    return weft_plan_seal(*out, 1, &err);
+}
+
+/* The same delta twice: rho is 1, and the one call has S* = fmod(1.5 + 1.275, 1.5) = 1.275: style. */
+START_TEST(roles_tell_content_from_style)
+{
+    static const struct { int32_t first, second, style; } cases[] = {
+        { WEFT_ROLE_NONE, WEFT_ROLE_NONE, 1 }, { WEFT_ROLE_STYLE, WEFT_ROLE_NONE, 0 },
+        { WEFT_ROLE_NONE, WEFT_ROLE_CONTENT, 0 }, { WEFT_ROLE_CONTENT, WEFT_ROLE_STYLE, 1 },
+        { WEFT_ROLE_STYLE, WEFT_ROLE_CONTENT, 0 },
+    };
+    int64_t    one = nth_layer(model, ATTENTION, 0);
+    weft_plan *p;
+
+    for (size_t i = 0; i < WF_LEN(cases); i++) {
+        OK(seal_with_roles(cases[i].first, cases[i].second, 2, &p));
+        ck_assert_float_eq(cell(p, 0, 0, one, 0), cases[i].style == 0 ? 1 : 0);
+        ck_assert_float_eq(cell(p, 0, 0, one, 1), cases[i].style == 1 ? 2 : 0);
+        weft_plan_free(p);
+    }
+    FAILS(WEFT_E_STATE, "both adapters have the role style", seal_with_roles(2, 2, 2, &p));
+    weft_plan_free(p);
+    for (int n = 0; n < 4; n += n == 1 ? 2 : 1) {
+        FAILS(WEFT_E_STATE, "exactly two adapters", seal_with_roles(0, 0, n, &p));
+        weft_plan_free(p);
+    }
+}
+END_TEST
+
+/* ---- scores are read once ------------------------------------------------------------------------------------ */
+
+typedef struct listener { int64_t last, total; int32_t told, stop_at; } listener;
+
+static int32_t listen(void *user, const char *what, int64_t done, int64_t total)
+{
+    listener *l = user;
+    ck_assert_str_eq(what, "scoring layers");
+    l->last = done;
+    l->total = total;
+    return ++l->told == l->stop_at;
+}
+
+START_TEST(copies_do_not_score_again)
+{
+    weft_adapter      *a = adapter_on(model, "a", ATTENTION | OTHERS, 2, 0.9f, 1);
+    weft_adapter      *b = adapter_on(model, "b", ATTENTION | OTHERS, 3, 0.7f, 2);
+    int                all = count_layers(model, ATTENTION | OTHERS), attention = count_layers(model, ATTENTION);
+    weft_plan_options  o = WEFT_PLAN_OPTIONS_INIT;
+    weft_klora_options k = WEFT_KLORA_OPTIONS_INIT;
+    listener           l = { 0, 0, 0, 0 };
+    weft_plan         *p, *q;
+
+    o.progress = listen;
+    o.progress_user = &l;
+    k.flags = WEFT_KLORA_ATTENTION_ONLY;
+    OK(weft_plan_create(model, &o, &p, &err));
+    OK(weft_plan_add(p, a, 1, &err));
+    OK(weft_plan_add(p, b, 1, &err));
+    OK(weft_plan_klora(p, &k, &err));
+    OK(weft_plan_seal(p, 5, &err));
+    ck_assert_int_eq((int)l.last, attention);
+    ck_assert_int_eq((int)l.total, attention);
+
+    l.told = 0; /* other curve, other calls: nothing is read */
+    k.pattern = WEFT_KLORA_S;
+    OK(weft_plan_copy(p, &q, &err));
+    OK(weft_plan_klora(q, &k, &err));
+    OK(weft_plan_seal(q, 9, &err));
+    ck_assert_int_eq(l.told, 0);
+    ck_assert_double_eq(score_of(p, 20).content, score_of(q, 20).content);
+    weft_plan_free(p);
+
+    k.flags = 0; /* more layers: those alone */
+    OK(weft_plan_copy(q, &p, &err));
+    weft_plan_free(q);
+    OK(weft_plan_klora(p, &k, &err));
+    OK(weft_plan_seal(p, 5, &err));
+    ck_assert_int_gt(l.told, 0);
+    ck_assert_int_lt((int)l.total, all - attention + 1);
+
+    l.told = 0; /* another K: everything */
+    k.top_k = 3;
+    OK(weft_plan_copy(p, &q, &err));
+    weft_plan_free(p);
+    OK(weft_plan_klora(q, &k, &err));
+    OK(weft_plan_seal(q, 5, &err));
+    ck_assert_int_gt((int)l.total, attention);
+    weft_plan_free(q);
+    weft_adapter_free(a);
+    weft_adapter_free(b);
+}
+END_TEST
+
+START_TEST(sealing_can_be_stopped_and_taken_up_again)
+{
+    weft_adapter     *a = adapter_on(model, "a", ATTENTION, 2, 0.9f, 1);
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    listener          l = { 0, 0, 0, 7 };
+    weft_plan        *p;
+
+    o.progress = listen;
+    o.progress_user = &l;
+    OK(weft_plan_create(model, &o, &p, &err));
+    OK(weft_plan_add(p, a, 1, &err));
+    OK(weft_plan_add(p, a, 1, &err));
+    OK(weft_plan_klora(p, NULL, &err));
+    FAILS(WEFT_E_CANCELLED, "stopped", weft_plan_seal(p, 5, &err));
+    ck_assert_int_eq(info_of(p).sealed, 0);
+    OK(weft_plan_seal(p, 5, &err));
+    weft_plan_free(p);
+    weft_adapter_free(a);
+}
+END_TEST
+
+/* A selection is part of what an adapter is here: where content is not selected, style is alone. */
+START_TEST(a_layer_outside_the_selection_is_the_others)
+{
+    weft_adapter    *a = adapter_on(model, "a", ATTENTION, 2, 5, 1), *b = adapter_on(model, "b", ATTENTION, 2, 1, 2);
+    weft_add_options add = WEFT_ADD_OPTIONS_INIT;
+    weft_plan       *p = new_plan(model);
+    size_t           count;
+    const wf_layer  *layers = wf_model_layers(model, &count);
+
+    add.exclude = "unet.up_blocks.*";
+    OK(weft_plan_add_with(p, a, 1, &add, &err));
+    OK(weft_plan_add(p, b, 1, &err));
+    OK(weft_plan_klora(p, NULL, &err));
+    OK(weft_plan_seal(p, 5, &err));
+    for (size_t l = 0; l < count; l++) {
+        if (!layers[l].attention || strncmp(layers[l].name, "unet.up_blocks.", 15) != 0) continue;
+        for (int32_t n = 0; n < 5; n++) ck_assert_float_eq(cell(p, n, 0, (int64_t)l, 1), 1);
+    }
+    weft_plan_free(p);
+    weft_adapter_free(a);
+    weft_adapter_free(b);
+}
+END_TEST
+
+START_TEST(wrong_options_are_refused)
+{
+    weft_plan         *p = new_plan(model);
+    weft_klora_score   s = WEFT_KLORA_SCORE_INIT;
+    weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+
+    o.pattern = 3;
+    FAILS(WEFT_E_ARG, "pattern is 3", weft_plan_klora(p, &o, &err));
+    o.pattern = 0;
+    o.gamma = -1;
+    FAILS(WEFT_E_ARG, "gamma is -1", weft_plan_klora(p, &o, &err));
+    o.gamma = 0;
+    o.granularity = 2;
+    FAILS(WEFT_E_ARG, "granularity is 2", weft_plan_klora(p, &o, &err));
+    o.granularity = 0;
+    o.top_k = -4;
+    FAILS(WEFT_E_ARG, "top_k is -4", weft_plan_klora(p, &o, &err));
+    o.top_k = 0;
+    o.alpha = 2;
+    FAILS(WEFT_E_ARG, "WEFT_KLORA_CUSTOM", weft_plan_klora(p, &o, &err));
+    o.pattern = WEFT_KLORA_CUSTOM;
+    o.modulus = -1;
+    FAILS(WEFT_E_ARG, "modulus", weft_plan_klora(p, &o, &err));
+    o.modulus = NAN;
+    FAILS(WEFT_E_ARG, "finite", weft_plan_klora(p, &o, &err));
+    FAILS(WEFT_E_STATE, "not sealed under K-LoRA", weft_plan_klora_score(p, 0, &s, &err));
+    OK(weft_plan_seal(p, 2, &err));
+    FAILS(WEFT_E_STATE, "not sealed under K-LoRA", weft_plan_klora_score(p, 0, &s, &err));
+    FAILS(WEFT_E_ARG, "score is NULL", weft_plan_klora_score(p, 0, NULL, &err));
+    weft_plan_free(p);
+}
+END_TEST
+
+int main(void)
+{
+    Suite   *s = suite_create("plan klora");
+    TCase   *t = tcase_create("klora");
+    SRunner *sr = srunner_create(s);
+    int      failed;
+
+    suite_add_tcase(s, t);
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_set_timeout(t, 120);
+    tcase_add_test(t, the_worked_example_comes_out);
+    tcase_add_test(t, cells_are_the_rule);
+    tcase_add_test(t, attention_only_acts_nowhere_else);
+    tcase_add_test(t, who_is_alone_wins_always);
+    tcase_add_test(t, gamma_is_of_the_code_of_the_paper_or_none);
+    tcase_add_test(t, gamma_without_a_pair_is_1_and_says_so);
+    tcase_add_test(t, the_table_does_not_see_an_adapters_strength);
+    tcase_add_test(t, alpha_counts_unless_ignored);
+    tcase_add_test(t, k_is_the_callers_and_never_more_than_there_is);
+    tcase_add_test(t, roles_tell_content_from_style);
+    tcase_add_test(t, copies_do_not_score_again);
+    tcase_add_test(t, sealing_can_be_stopped_and_taken_up_again);
+    tcase_add_test(t, a_layer_outside_the_selection_is_the_others);
+    tcase_add_test(t, wrong_options_are_refused);
+    srunner_run_all(sr, CK_ENV);
+    failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed == 0 ? 0 : 1;
+}

@@ -5,8 +5,13 @@
  * So a scan that allocates nothing counts depth and values first, and the parser sees only what
  * passed.
  *
- * jansson allocates with malloc and often reports a failure of it as a syntax error. errno tells the
- * two apart: malloc sets it to ENOMEM, and the parser stops at the first failure. */
+ * Memory that runs out needs care twice. jansson often reports it as a syntax error; errno tells the
+ * two apart, since malloc sets ENOMEM and the parser stops at once. But where the buffer of its
+ * lexer cannot grow, jansson 2.14 does not stop: it drops the character, and a string with a hole in it, or
+ * one read past its end, comes out. So that buffer is made to grow before anything depends on it. We
+ * parse not the text but "[0.000..., text ]", with a number as long as the longest token needs. The
+ * callback that feeds it sees ENOMEM before the number ends and ends the file there, where nothing
+ * worse than a short number is lost; after that the buffer never grows again. */
 #include <errno.h>
 
 #include "io/io.h"
@@ -15,38 +20,120 @@
 #define MAX_VALUES ((size_t)4 << 20)   /* the vocabulary of a tokenizer has some 100,000 */
 #define MAX_BYTES  ((size_t)64 << 20)
 
+/* ---- before parsing ---------------------------------------------------------------------------- */
+
 typedef struct bounds {
     size_t depth;
-    size_t values;  /* counted by commas: one less than the values of each array or object */
+    size_t values;  /* one for each bracket and comma: never less than there are */
+    size_t token;   /* bytes of the longest string, with its quotes, number or word */
 } bounds;
+
+static size_t string_bytes(const char *text, size_t size)
+{
+    size_t i = 1;
+
+    while (i < size && text[i] != '"') i += text[i] == '\\' ? 2 : 1;
+    return WF_MIN(i + 1, size);
+}
 
 /* Strings are skipped: brackets and commas in them mean nothing. */
 static bounds measure(const char *text, size_t size)
 {
-    bounds seen = { 0, 1 };
-    size_t depth = 0;
-    bool   quoted = false;
+    bounds seen  = { 0, 1, 0 };
+    size_t depth = 0, run = 0, step;
 
-    for (size_t i = 0; i < size; i++) {
-        char c = text[i];
-
-        if (quoted) {
-            if (c == '\\') i++;
-            else if (c == '"') quoted = false;
-        } else if (c == '"') {
-            quoted = true;
-        } else if (c == ',') {
-            seen.values++;
-        } else if (c == '{' || c == '[') {
+    for (size_t i = 0; i < size; i += step) {
+        step = 1;
+        switch (text[i]) {
+        case '"':
+            step = string_bytes(text + i, size - i);
+            seen.token = WF_MAX(seen.token, step);
+            run = 0;
+            break;
+        case '{': case '[':
             seen.values++;
             depth++;
             seen.depth = WF_MAX(seen.depth, depth);
-        } else if ((c == '}' || c == ']') && depth > 0) {
-            depth--;
+            run = 0;
+            break;
+        case '}': case ']':
+            if (depth > 0) depth--;
+            run = 0;
+            break;
+        case ',':
+            seen.values++;
+            run = 0;
+            break;
+        case ':': case ' ': case '\t': case '\r': case '\n':
+            run = 0;
+            break;
+        default:
+            run++;
+            seen.token = WF_MAX(seen.token, run);
         }
     }
     return seen;
 }
+
+/* ---- feeding ----------------------------------------------------------------------------------- */
+
+typedef struct feed {
+    const char *text;
+    size_t      size;
+    size_t      zeros;   /* of the number in front: 2 + zeros is a power of two above every token */
+    size_t      at;      /* of everything, wrapping and text */
+    bool        failed;  /* memory ran out under the number  */
+} feed;
+
+#define OPENING 3  /* "[0." */
+#define BETWEEN 2  /* ",\n": so the text keeps its columns and is one line down */
+
+static size_t text_start(const feed *f)
+{
+    return OPENING + f->zeros + BETWEEN;
+}
+
+static char fed_byte(const feed *f, size_t at)
+{
+    if (at < OPENING)               return "[0."[at];
+    if (at < OPENING + f->zeros)    return '0';
+    if (at < text_start(f))         return ",\n"[at - OPENING - f->zeros];
+    return f->text[at - text_start(f)];
+}
+
+/* jansson asks for at most 1 KiB at a time. The number's end is the end of an answer, so that the
+ * parser cannot see what follows before we have looked at errno. */
+static size_t feed_parser(void *buffer, size_t cap, void *data)
+{
+    feed  *f     = data;
+    char  *out   = buffer;
+    size_t first = text_start(f), last = first + f->size, n = 0;
+    size_t stop  = f->at < OPENING + f->zeros ? OPENING + f->zeros : last;
+
+    if (f->at <= OPENING + f->zeros && errno == ENOMEM) f->failed = true;
+    if (f->failed || f->at > last) return 0;
+    if (f->at == last) {
+        f->at++;
+        out[0] = ']';
+        return 1;
+    }
+    while (n < cap && f->at < stop) out[n++] = fed_byte(f, f->at++);
+    return n;
+}
+
+/* jansson's buffer holds 2^k - 1 bytes and doubles when the next one comes. The number has 2^k, so it
+ * has made the buffer double, and the comma behind it does not. */
+static feed make_feed(const char *text, size_t size, size_t token)
+{
+    feed   f = { text, size, 0, 0, false };
+    size_t length = 32;
+
+    while (length < token + 2) length *= 2;
+    f.zeros = length - 2;
+    return f;
+}
+
+/* ---- what went wrong --------------------------------------------------------------------------- */
 
 /* jansson quotes only short tokens, so the key that stands twice is cut out of the text: it ends
  * right before `end`. */
@@ -66,24 +153,30 @@ static weft_status fail_duplicate(const char *text, size_t end, const char *what
     return wf_fail(err, WEFT_E_FORMAT, "%s: duplicate key %.*s", what, (int)WF_MIN(end - start, 200), text + start);
 }
 
-static weft_status fail_parse(const json_error_t *e, const char *text, size_t size, const char *what,
-                              weft_error *err)
+static weft_status fail_parse(const json_error_t *e, const feed *f, const char *what, weft_error *err)
 {
     enum json_error_code code = json_error_code(e);
+    size_t               at   = e->position > 0 ? (size_t)e->position : 0;
 
-    if (errno == ENOMEM || code == json_error_out_of_memory || e->text[0] == '\0')
-        return wf_fail(err, WEFT_E_NOMEM, "out of memory: parsing %zu bytes of JSON of %s", size, what);
-    if (code == json_error_duplicate_key && e->position >= 0 && (size_t)e->position <= size)
-        return fail_duplicate(text, (size_t)e->position, what, err);
-    return wf_fail(err, WEFT_E_FORMAT, "%s: not valid JSON, line %d column %d: %s", what, e->line, e->column, e->text);
+    if (f->failed || errno == ENOMEM || code == json_error_out_of_memory || e->text[0] == '\0')
+        return wf_fail(err, WEFT_E_NOMEM, "out of memory: parsing %zu bytes of JSON of %s", f->size, what);
+    if (at > text_start(f) + f->size)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: not valid JSON: it ends too early", what);
+    if (code == json_error_duplicate_key && at > text_start(f))
+        return fail_duplicate(f->text, at - text_start(f), what, err);
+    return wf_fail(err, WEFT_E_FORMAT, "%s: not valid JSON, line %d column %d: %s", what, e->line - 1, e->column,
+                   e->text);
 }
+
+/* ---- parsing ----------------------------------------------------------------------------------- */
 
 weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, size_t depth, size_t values,
                                   const char *what, weft_error *err)
 {
     json_error_t e;
-    json_t      *root;
+    json_t      *wrapped, *root;
     bounds       seen = measure(text, size);
+    feed         f;
 
     *out = NULL;
     if (seen.depth > depth)
@@ -91,15 +184,16 @@ weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, s
     if (seen.values > values)
         return wf_fail(err, WEFT_E_FORMAT, "%s: JSON has %zu values, expected at most %zu", what, seen.values, values);
 
-    errno = 0;
-    root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &e);
-    if (root == NULL) return fail_parse(&e, text, size, what, err);
-    if (!json_is_object(root)) {
-        json_decref(root);
-        return wf_fail(err, WEFT_E_FORMAT, "%s: JSON is an array, expected an object", what);
-    }
-    *out = root;
-    return WEFT_OK;
+    f = make_feed(text, size, seen.token);
+    errno   = 0;
+    wrapped = json_load_callback(feed_parser, &f, JSON_REJECT_DUPLICATES, &e);
+    if (wrapped == NULL) return fail_parse(&e, &f, what, err);
+    root = json_array_get(wrapped, 1);
+    if (json_array_size(wrapped) == 2 && json_is_object(root))
+        *out = json_incref(root);
+    json_decref(wrapped);
+    if (*out != NULL) return WEFT_OK;
+    return wf_fail(err, WEFT_E_FORMAT, "%s: JSON is not one object", what);
 }
 
 weft_status wf_json_parse(json_t **out, const char *text, size_t size, const char *what, weft_error *err)

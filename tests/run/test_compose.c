@@ -1,0 +1,246 @@
+/* Merge, switch, composite and K-LoRA over 20 guided steps against a re-statement of the methods in Python on
+ * top of diffusers (tests/reference/compose.py): conditioning under 1e-5, each step's prediction and the final
+ * latents under 1e-4 (a hundred f32 steps of rounding lie between), K-LoRA's table cell by cell. */
+#include <stdbool.h>
+
+#include "golden.h"
+
+typedef struct set {
+    weft_tensors *t;
+    json_t       *entry;  /* of one model in compose.json */
+    const char   *prefix;
+    weft_model   *model;
+    weft_model_info info;
+} set;
+
+static int number(json_t *o, const char *key, int preset)
+{
+    json_t *v = json_object_get(o, key);
+    return v == NULL ? preset : json_is_boolean(v) ? json_is_true(v) : (int)json_integer_value(v);
+}
+
+static double real(json_t *o, const char *key, double preset)
+{
+    json_t *v = json_object_get(o, key);
+    return json_is_number(v) ? json_number_value(v) : preset;
+}
+
+static const char *word(json_t *o, const char *key, const char *preset)
+{
+    json_t *v = json_object_get(o, key);
+    return json_is_string(v) ? json_string_value(v) : preset;
+}
+
+static void choose_method(weft_plan *plan, const char *method, json_t *options)
+{
+    if (strcmp(method, "switch") == 0) {
+        weft_switch_options o = WEFT_SWITCH_OPTIONS_INIT;
+        o.period = number(options, "period", 0);
+        if (number(options, "official_offset", 0)) o.flags |= WEFT_SWITCH_OFFICIAL_OFFSET;
+        must(weft_plan_switch(plan, &o, &golden_err));
+    } else if (strcmp(method, "composite") == 0) {
+        weft_composite_options o = WEFT_COMPOSITE_OPTIONS_INIT;
+        if (number(options, "divide_by_count", 0)) o.flags |= WEFT_COMPOSITE_DIVIDE_BY_COUNT;
+        if (number(options, "nocfg_last", 0)) o.flags |= WEFT_COMPOSITE_NOCFG_LAST;
+        must(weft_plan_composite(plan, &o, &golden_err));
+    } else if (strcmp(method, "klora") == 0) {
+        weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+        const char *pattern = word(options, "pattern", "s_star"), *gamma = word(options, "gamma", "code");
+        o.pattern = strcmp(pattern, "s") == 0 ? WEFT_KLORA_S : strcmp(pattern, "custom") == 0 ? WEFT_KLORA_CUSTOM
+                                                                                               : WEFT_KLORA_S_STAR;
+        o.gamma = strcmp(gamma, "paper") == 0 ? WEFT_KLORA_GAMMA_PAPER
+                  : strcmp(gamma, "none") == 0 ? WEFT_KLORA_GAMMA_NONE : WEFT_KLORA_GAMMA_CODE;
+        o.granularity = strcmp(word(options, "granularity", "call"), "step") == 0 ? WEFT_KLORA_BY_STEP
+                                                                                  : WEFT_KLORA_BY_CALL;
+        o.top_k = number(options, "top_k", 0);
+        o.alpha = real(options, "alpha", 0);
+        o.beta = real(options, "beta", 0);
+        o.modulus = real(options, "modulus", 0);
+        if (number(options, "wrap", 0)) o.flags |= WEFT_KLORA_WRAP;
+        if (number(options, "ignore_alpha", 0)) o.flags |= WEFT_KLORA_IGNORE_ALPHA;
+        if (number(options, "attention_only", 0)) o.flags |= WEFT_KLORA_ATTENTION_ONLY;
+        if (number(options, "paper_beta", 0)) o.flags |= WEFT_KLORA_PAPER_BETA;
+        must(weft_plan_klora(plan, &o, &golden_err));
+    }
+}
+
+static weft_plan *build(const set *s, json_t *c, int steps)
+{
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    weft_plan *plan;
+    json_t *adapters = json_object_get(c, "adapters"), *paths = json_object_get(s->entry, "adapters");
+    const char *text = word(c, "text", "method");
+    o.text = strcmp(text, "all") == 0 ? WEFT_TEXT_ALL : strcmp(text, "first") == 0 ? WEFT_TEXT_FIRST
+             : strcmp(text, "none") == 0 ? WEFT_TEXT_NONE : WEFT_TEXT_METHOD;
+    must(weft_plan_create(s->model, &o, &plan, &golden_err));
+    for (size_t i = 0; i < json_array_size(adapters); i++) {
+        json_t *a = json_array_get(adapters, i);
+        weft_add_options add = WEFT_ADD_OPTIONS_INIT;
+        weft_adapter *adapter;
+        must(weft_adapter_open(data_path("%s", word(paths, word(a, "name", ""), "")), NULL, &adapter, &golden_err));
+        if (json_object_get(a, "text_weight") != NULL) {
+            add.flags |= WEFT_ADD_TEXT_WEIGHT;
+            add.text_weight = (float)real(a, "text_weight", 0);
+        }
+        if (json_object_get(a, "share") != NULL) {
+            add.flags |= WEFT_ADD_SHARE;
+            add.share = (float)real(a, "share", 1);
+        }
+        must(weft_plan_add_with(plan, adapter, (float)real(a, "weight", 1), &add, &golden_err));
+        weft_adapter_free(adapter);
+    }
+    choose_method(plan, word(c, "method", ""), json_object_get(c, "options"));
+    must(weft_plan_seal(plan, steps, &golden_err));
+    return plan;
+}
+
+/* choice (N, L): 0 content, 1 style, 2 neither, over the layers that K-LoRA governs, in order of execution. */
+static void check_choice(const set *s, json_t *c, weft_plan *plan, const char *name, int steps)
+{
+    char tensor[256];
+    snprintf(tensor, sizeof tensor, "%s%s/choice", s->prefix, name);
+    if (!golden_has(s->t, tensor)) return;
+    golden choice = golden_read(s->t, "%s", tensor), rho = golden_read(s->t, "%s%s/rho", s->prefix, name);
+    size_t L = (size_t)choice.shape[1], at = 0;
+    ck_assert_uint_eq((size_t)choice.shape[0], (size_t)steps);
+    for (int64_t layer = 0; layer < s->info.layers; layer++) {
+        weft_klora_score k = WEFT_KLORA_SCORE_INIT;
+        must(weft_plan_klora_score(plan, layer, &k, &golden_err));
+        if (k.position == 0) continue;
+        ck_assert_int_eq(k.position, (int)at + 1);
+        ck_assert_uint_lt(at, L);
+        if (isfinite(rho.v[at]))
+            ck_assert_msg(fabs(k.rho - rho.v[at]) <= 1e-5 * fabs(rho.v[at]), "%s: rho %g, wanted %g", name, k.rho,
+                          (double)rho.v[at]);
+        ck_assert_double_eq_tol(k.gamma, real(c, "gamma", 0), 1e-5);
+        for (int n = 0; n < steps; n++) {
+            float content, style;
+            must(weft_plan_cell(plan, n, 0, layer, 0, &content, &golden_err));
+            must(weft_plan_cell(plan, n, 0, layer, 1, &style, &golden_err));
+            int got = content != 0 ? 0 : style != 0 ? 1 : 2;
+            ck_assert_msg(got == (int)choice.v[(size_t)n * L + at] && (content == 0 || style == 0),
+                          "%s: call %d, layer %zu: %d, wanted %d (rho %g)", name, n, at, got,
+                          (int)choice.v[(size_t)n * L + at], k.rho);
+        }
+        at++;
+    }
+    ck_assert_uint_eq(at, L);
+    free(choice.v), free(rho.v);
+}
+
+static float *encode(const set *s, weft_run *run, json_t *c, const char *which, const char *prompt, float **pooled)
+{
+    weft_encode e = WEFT_ENCODE_INIT;
+    char name[256];
+    golden want = golden_read(s->t, "%s/%s", word(c, "context", ""), which);
+    e.prompt = prompt;
+    e.text_len = want.n;
+    e.text = malloc(want.n * sizeof *e.text);
+    if (s->info.pooled_dim > 0) {
+        e.pooled_len = (size_t)s->info.pooled_dim;
+        e.pooled = malloc(e.pooled_len * sizeof *e.pooled);
+    }
+    must(weft_run_encode(run, &e, &golden_err));
+    snprintf(name, sizeof name, "%s/%s", word(c, "context", ""), which);
+    near_golden(name, e.text, want.v, want.n, 1e-5);
+    free(want.v);
+    if (e.pooled != NULL) {
+        want = golden_read(s->t, "%s/%s_pooled", word(c, "context", ""), which);
+        near_golden("pooled", e.pooled, want.v, want.n, 1e-5);
+        free(want.v);
+    }
+    *pooled = e.pooled;
+    return e.text;
+}
+
+static void check_picture(const set *s, json_t *c, weft_plan *plan, const char *name, int steps)
+{
+    weft_run_options ro = WEFT_RUN_OPTIONS_INIT;
+    weft_sampler_options so = WEFT_SAMPLER_OPTIONS_INIT;
+    weft_sampler *sampler;
+    weft_run *run;
+    char what[256];
+    golden x = golden_read(s->t, "%snoise", s->prefix), want = golden_read(s->t, "%s%s/latents", s->prefix, name);
+    golden preds = { 0 };
+    float *out = malloc(x.n * sizeof *out), *pooled[2];
+
+    snprintf(what, sizeof what, "%s%s/preds", s->prefix, name);
+    if (golden_has(s->t, what)) preds = golden_read(s->t, "%s", what);
+    so.kind = WEFT_SAMPLER_DDIM;
+    so.steps = steps;
+    so.steps_offset = 1;
+    must(weft_sampler_create(&so, &sampler, &golden_err));
+    ro.threads = 2;
+    ro.height = (int32_t)x.shape[2];
+    ro.width = (int32_t)x.shape[3];
+    must(weft_run_create(plan, &ro, &run, &golden_err));
+    float *cond = encode(s, run, c, "cond", word(s->entry, "prompt", ""), &pooled[0]);
+    float *uncond = encode(s, run, c, "uncond", word(s->entry, "negative", ""), &pooled[1]);
+    for (int n = 0; n < steps; n++) {
+        weft_step step = WEFT_STEP_INIT;
+        step.latent = x.v;
+        step.out = out;
+        step.latent_len = step.out_len = x.n;
+        step.text = cond;
+        step.negative = uncond;
+        step.text_len = step.negative_len = 77 * (size_t)s->info.text_dim;
+        step.pooled = pooled[0];
+        step.negative_pooled = pooled[1];
+        step.pooled_len = step.negative_pooled_len = (size_t)s->info.pooled_dim;
+        step.timestep = weft_sampler_timestep(sampler, n);
+        step.guidance = (float)real(c, "guidance", 1);
+        step.call = n;
+        must(weft_run_step(run, &step, &golden_err));
+        if (preds.v != NULL) {
+            snprintf(what, sizeof what, "%s%s/preds[%d]", s->prefix, name, n);
+            near_golden(what, out, preds.v + (size_t)n * x.n, x.n, 1e-4);
+        }
+        must(weft_sampler_step(sampler, n, out, x.v, x.n, NULL, &golden_err));
+    }
+    snprintf(what, sizeof what, "%s%s/latents", s->prefix, name);
+    near_golden(what, x.v, want.v, x.n, 1e-4);
+    free(x.v), free(want.v), free(preds.v), free(out), free(cond), free(uncond), free(pooled[0]), free(pooled[1]);
+    weft_sampler_free(sampler);
+    weft_run_free(run);
+}
+
+/* One model of compose.json: 0 is SD1, 1 SDXL. */
+START_TEST(every_method_is_its_restatement)
+{
+    json_t *index = golden_json("compose.json");
+    set s = { .t = golden_open("compose.safetensors"), .info = WEFT_MODEL_INFO_INIT };
+    s.entry = json_array_get(json_object_get(index, "models"), (size_t)_i);
+    ck_assert_ptr_nonnull(s.entry);
+    s.prefix = word(s.entry, "prefix", "");
+    must(weft_model_open(data_path("%s", word(s.entry, "model", "")), NULL, &s.model, &golden_err));
+    must(weft_model_info_get(s.model, &s.info, &golden_err));
+    json_t *cases = json_object_get(s.entry, "cases");
+    ck_assert_uint_ge(json_array_size(cases), 5);
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        json_t *c = json_array_get(cases, i);
+        const char *name = word(c, "name", "");
+        int steps = number(c, "steps", 20);
+        weft_plan *plan = build(&s, c, steps);
+        if (strcmp(word(c, "method", ""), "klora") == 0) check_choice(&s, c, plan, name, steps);
+        if (json_object_get(c, "context") != NULL) check_picture(&s, c, plan, name, steps);
+        weft_plan_free(plan);
+    }
+    weft_model_free(s.model);
+    weft_tensors_free(s.t);
+    json_decref(index);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("methods against goldens");
+    TCase *c = tcase_create("goldens");
+    tcase_set_timeout(c, 600);
+    tcase_add_loop_test(c, every_method_is_its_restatement, 0, 2);
+    suite_add_tcase(s, c);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}

@@ -74,7 +74,7 @@ weft_status wf_fail_sys(weft_error *err, int sys, const char *format, ...)
     va_end(args);
 
     if (strerror_r(sys, reason, sizeof reason) != 0)
-        if (snprintf(reason, sizeof reason, "error %d", sys) < 0) reason[0] = '\0';
+        if (!wf_format(reason, sizeof reason, "error %d", sys)) reason[0] = '\0';
     n = strlen(line);
     memcpy(line + n, ": ", 2);
     memcpy(line + n + 2, reason, strlen(reason) + 1);

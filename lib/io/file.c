@@ -180,8 +180,8 @@ static int make_temporary(const char *path, char *temp, size_t cap)
         struct timespec now = { 0, 0 };
 
         clock_gettime(CLOCK_REALTIME, &now);
-        if (snprintf(temp + dir, cap - dir, ".weft-%lld-%lld-%d", (long long)getpid(), (long long)now.tv_nsec,
-                     attempt) < 0)
+        if (!wf_format(temp + dir, cap - dir, ".weft-%lld-%lld-%d", (long long)getpid(), (long long)now.tv_nsec,
+                       attempt))
             break;
         fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (fd >= 0 || errno != EEXIST) return fd;

@@ -4,7 +4,6 @@
  * is computed. The method itself says what its options mean and folds its own table into few lines; a
  * table printed whole would be thousands of cells, and the eye wants runs. */
 #include <math.h>
-#include <stdio.h>
 
 #include "plan/method.h"
 
@@ -12,8 +11,8 @@
 
 const char *wf_letter(wf_letter_text *buf, int32_t adapter)
 {
-    if (adapter < 26) snprintf(buf->text, sizeof buf->text, "%c", 'A' + (int)adapter);
-    else snprintf(buf->text, sizeof buf->text, "%c%d", 'A' + (int)(adapter % 26), (int)(adapter / 26) % 100);
+    if (adapter < 26) wf_format(buf->text, sizeof buf->text, "%c", 'A' + (int)adapter);
+    else wf_format(buf->text, sizeof buf->text, "%c%d", 'A' + (int)(adapter % 26), (int)(adapter / 26) % 100);
     return buf->text;
 }
 
@@ -57,17 +56,17 @@ const char *wf_fixed(wf_number_text *buf, double v, int32_t decimals)
     long long unit = 1, scaled;
 
     if (!isfinite(v) || fabs(v) > 1e11) {
-        if (isinf(v)) snprintf(buf->text, sizeof buf->text, "%s", v > 0 ? "inf" : "-inf");
+        if (isinf(v)) wf_format(buf->text, sizeof buf->text, "%s", v > 0 ? "inf" : "-inf");
         else wf_number(buf, v);
         return buf->text;
     }
     for (int32_t i = 0; i < decimals; i++) unit *= 10;
     scaled = (long long)floor(fabs(v) * (double)unit + 0.5);
     if (decimals == 0) {
-        snprintf(buf->text, sizeof buf->text, "%s%lld", v < 0 && scaled > 0 ? "-" : "", scaled);
+        wf_format(buf->text, sizeof buf->text, "%s%lld", v < 0 && scaled > 0 ? "-" : "", scaled);
     } else {
-        snprintf(buf->text, sizeof buf->text, "%s%lld.%0*lld", v < 0 && scaled > 0 ? "-" : "", scaled / unit,
-                 (int)decimals, scaled % unit);
+        wf_format(buf->text, sizeof buf->text, "%s%lld.%0*lld", v < 0 && scaled > 0 ? "-" : "", scaled / unit,
+                  (int)decimals, scaled % unit);
     }
     return buf->text;
 }
@@ -83,7 +82,7 @@ static const char *bytes_text(wf_number_text *buf, size_t bytes)
         v /= 1000;
         u++;
     }
-    snprintf(buf->text, sizeof buf->text, "%.16s %s", wf_fixed(&number, v, u == 0 ? 0 : 1), units[u]);
+    wf_format(buf->text, sizeof buf->text, "%.16s %s", wf_fixed(&number, v, u == 0 ? 0 : 1), units[u]);
     return buf->text;
 }
 
@@ -106,8 +105,8 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
         else text++;
     }
     if (weft_adapter_info_get(e->bound->adapter, &info, NULL) != WEFT_OK) info.dialect = "";
-    if (info.rank_min == info.rank_max) snprintf(ranks, sizeof ranks, "%d", (int)info.rank_max);
-    else snprintf(ranks, sizeof ranks, "%d-%d", (int)info.rank_min, (int)info.rank_max);
+    if (info.rank_min == info.rank_max) wf_format(ranks, sizeof ranks, "%d", (int)info.rank_max);
+    else wf_format(ranks, sizeof ranks, "%d-%d", (int)info.rank_min, (int)info.rank_max);
     wf_text_add(out, "  %-3s %-9s %-9s %-8s %5d %5d  %-7s %-13s %s\n", wf_letter(&letter, a),
                 wf_number(&weight, e->weight), wf_number(&text_weight, e->text_weight), wf_plan_part(p, a), (int)unet,
                 (int)text, ranks, info.dialect, wf_adapter_name(e->bound->adapter));

@@ -301,10 +301,10 @@ static weft_status make_touched(wf_table *t, const weft_plan *p, weft_error *err
         weft_status     st;
 
         for (end = s + 1; end < t->slots && t->slot[end].layer == layer->id; end++) {}
-        w = find_weave(p, &t->slot[s], (int32_t)(end - s), t->bare);
+        bool bare = t->bare && layer->component == 0; /* methods speak of the UNet */
+        w = find_weave(p, &t->slot[s], (int32_t)(end - s), bare);
         if (w != NULL) wf_weave_ref(w);
-        else if ((st = make_weave(&w, p, layer, &t->slot[s], (int32_t)(end - s), t->bare, err)) != WEFT_OK)
-            return st;
+        else if ((st = make_weave(&w, p, layer, &t->slot[s], (int32_t)(end - s), bare, err)) != WEFT_OK) return st;
         wf_touched *at = &t->touched[t->touched_count];
         t->weave[t->touched_count++] = w;
         at->layer = layer->id;

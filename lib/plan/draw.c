@@ -175,11 +175,13 @@ static void draw_blocks(canvas *c, const layout *lay)
 /* One adapter's line: who, its weight, its part. */
 static const char *legend(wf_text *text, const weft_plan *p, int32_t adapter)
 {
+    const char    *part = wf_plan_part(p, adapter);
     wf_letter_text letter;
     wf_number_text weight;
 
-    wf_text_add(text, "%s  %s  %s  %s", wf_letter(&letter, adapter), wf_adapter_name(p->entry[adapter].bound->adapter),
-                wf_number(&weight, p->entry[adapter].weight), wf_plan_part(p, adapter));
+    wf_text_add(text, "%s  %s, weight %s%s%s", wf_letter(&letter, adapter),
+                wf_adapter_name(p->entry[adapter].bound->adapter), wf_number(&weight, p->entry[adapter].weight),
+                part[0] != '\0' ? ", as " : "", part);
     return text->failed ? "" : text->s;
 }
 
@@ -271,11 +273,14 @@ static int32_t picture_width(const layout *lay, const char *title)
 {
     int32_t w = lay->left + lay->p->table.branches * (lay->panel_w + BETWEEN) - BETWEEN;
 
-    w = WF_MAX(w, PAD + WF_MAX(text_width(3, title), text_width(2, CAPTION)));
+    w = WF_MAX(w, PAD + text_width(3, title));
+    w = WF_MAX(w, PAD + text_width(2, CAPTION));
     for (int32_t a = 0; a < lay->p->adapters; a++) {
         wf_text text;
+        int32_t line;
         wf_text_init(&text, &lay->p->alloc);
-        w = WF_MAX(w, WF_MIN(lay->left + 40 + text_width(2, legend(&text, lay->p, a)), 1400));
+        line = lay->left + 40 + text_width(2, legend(&text, lay->p, a));
+        w = WF_MAX(w, WF_MIN(line, 1400));
         wf_text_free(&text);
     }
     return w + PAD;
@@ -311,7 +316,8 @@ weft_status weft_plan_draw(const weft_plan *plan, const char *path, weft_error *
     if (!plan->sealed) return wf_fail(err, WEFT_E_STATE, "weft_plan_draw: the plan is not sealed");
     lay.p = plan;
     wf_text_init(&title, &plan->alloc);
-    wf_text_add(&title, "%s, %d calls", plan->method->title, (int)plan->table.calls);
+    wf_text_add(&title, "%s, %d %s", plan->method->title, (int)plan->table.calls,
+                plan->table.calls == 1 ? "call" : "calls");
     lay.layer = wf_zalloc(&plan->alloc, plan->table.touched_count, sizeof *lay.layer);
     lay.top = wf_zalloc(&plan->alloc, plan->table.touched_count, sizeof *lay.top);
     if (title.failed || lay.layer == NULL || lay.top == NULL)

@@ -10,7 +10,10 @@
 
 #include "plan/plan.h"
 
-enum { WF_ADAPTERS_MAX = 256 }; /* of one plan: what a combination sorts on the stack */
+enum {
+    WF_ADAPTERS_MAX = 256,   /* of one plan: what a combination sorts on the stack      */
+    WF_CALLS_MAX    = 100000 /* a picture takes tens; beyond this somebody's number is wrong */
+};
 
 /* A counted block of plain memory that several plans share and none changes. */
 typedef struct wf_blob {
@@ -71,7 +74,7 @@ typedef struct wf_table {
     size_t      rows;        /* distinct ones                                               */
     float      *cells;       /* [rows][branches][slots]                                     */
     int32_t    *row_of_call; /* [calls]                                                     */
-    bool        bare;        /* the method wants the file's alpha left out                  */
+    bool        bare;        /* the method wants the file's alpha left out, in the UNet     */
     wf_blob    *memo;        /* what the method learnt of the weights: copies of the plan keep it */
     wf_blob    *found;       /* what it concluded for this table alone                      */
     wf_text     warnings;    /* lines                                                       */
@@ -153,7 +156,6 @@ float       wf_plan_text_cell(const weft_plan *p, int32_t adapter);
 /* Floats of a stack's factors. */
 size_t      wf_stack_floats(const wf_layer *layer, const wf_stack *stack);
 size_t      wf_layer_columns(const wf_layer *layer); /* K = kernel^2 * in */
-const wf_weave *wf_weave_find(wf_weave *const *cache, size_t count, int32_t layer);
 void            wf_weave_drop(wf_weave *w);
 wf_weave       *wf_weave_ref(wf_weave *w);
 

@@ -392,7 +392,8 @@ weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err)
     weft_status st = still_open(plan, "weft_plan_seal", err);
 
     if (st != WEFT_OK) return st;
-    if (calls < 1) return wf_fail(err, WEFT_E_ARG, "weft_plan_seal: %d calls, need at least 1", (int)calls);
+    if (calls < 1 || calls > WF_CALLS_MAX)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_seal: %d calls, need 1 to %d", (int)calls, WF_CALLS_MAX);
     if ((st = wf_table_make(&table, plan, calls, err)) != WEFT_OK) return st;
     drop_cache(plan);
     plan->table = table;

@@ -529,6 +529,7 @@ START_TEST(a_sealed_plan_does_not_change)
     weft_plan *p = three();
 
     FAILS(WEFT_E_ARG, "0 calls", weft_plan_seal(p, 0, &err));
+    FAILS(WEFT_E_ARG, "1000000 calls", weft_plan_seal(p, 1000000, &err));
     OK(weft_plan_seal(p, 6, &err));
     FAILS(WEFT_E_STATE, "weft_plan_copy()", weft_plan_seal(p, 6, &err));
     FAILS(WEFT_E_STATE, "sealed", weft_plan_add(p, ink, 1, &err));

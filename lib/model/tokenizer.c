@@ -1,0 +1,246 @@
+/* tokenizer.c - CLIP's tokenizer: from a prompt to ids.
+ *
+ *   the text         -> cut at the special tokens that it spells out
+ *   each part        -> NFC, lower case
+ *   each part        -> pieces: contractions, words, single digits, the rest
+ *   each piece       -> bytes, merged pair by pair, to ids
+ *
+ * What this gives is what current transformers gives, odd corners included, since the ids decide the picture:
+ * "<|endoftext|>" in a prompt is the token, "<|ENDOFTEXT|>" is spelled out. Nothing is cut off here: a prompt
+ * longer than the text encoder takes is its caller's matter. */
+#include "model/tokenizer.h"
+
+#define MAX_TEXT ((size_t)1 << 20)
+#define MAX_FILE ((size_t)64 << 20)
+
+/* ---- open and free ----------------------------------------------------------------------------- */
+
+static weft_status create(const wf_tokenizer_source *source, const weft_allocator *allocator, wf_tokenizer **out,
+                          weft_error *err)
+{
+    weft_allocator alloc = wf_allocator(allocator);
+    wf_tokenizer  *t = wf_zalloc(&alloc, 1, sizeof *t);
+    weft_status    st;
+
+    *out = NULL;
+    if (t == NULL) return wf_nomem(err, sizeof *t, "a tokenizer");
+    t->alloc = alloc;
+    if ((st = wf_tokenizer_read(t, source, err)) != WEFT_OK) {
+        wf_tokenizer_free(t);
+        return st;
+    }
+    *out = t;
+    return WEFT_OK;
+}
+
+weft_status wf_tokenizer_parse(const char *vocab, size_t vocab_len, const char *merges, size_t merges_len,
+                               const char *config, size_t config_len, const char *special, size_t special_len,
+                               const weft_allocator *alloc, wf_tokenizer **out, weft_error *err)
+{
+    wf_tokenizer_source s = { .where = "tokenizer", .vocab = vocab, .vocab_len = vocab_len, .merges = merges,
+                              .merges_len = merges_len, .config = config, .config_len = config_len,
+                              .special = special, .special_len = special_len };
+
+    *out = NULL;
+    if (merges == NULL) return wf_fail(err, WEFT_E_ARG, "tokenizer: merges is NULL");
+    return create(&s, alloc, out, err);
+}
+
+weft_status wf_tokenizer_parse_whole(const char *json, size_t len, const char *config, size_t config_len,
+                                     const weft_allocator *alloc, wf_tokenizer **out, weft_error *err)
+{
+    wf_tokenizer_source s = { .where = "tokenizer", .whole = json, .whole_len = len, .config = config,
+                              .config_len = config_len };
+
+    *out = NULL;
+    if (json == NULL) return wf_fail(err, WEFT_E_ARG, "tokenizer: tokenizer.json is NULL");
+    return create(&s, alloc, out, err);
+}
+
+void wf_tokenizer_free(wf_tokenizer *t)
+{
+    if (t == NULL) return;
+    weft_allocator alloc = t->alloc;
+    for (size_t i = 0; i < t->special_count; i++) wf_free(&alloc, t->specials[i].text);
+    wf_free(&alloc, t->specials);
+    wf_free(&alloc, t->merges);
+    wf_free(&alloc, t);
+}
+
+enum { VOCAB, MERGES, CONFIG, SPECIAL, WHOLE, FILES };
+static const char *const file_names[FILES] = { "vocab.json", "merges.txt", "tokenizer_config.json",
+                                               "special_tokens_map.json", "tokenizer.json" };
+
+/* Which of the files are there. transformers 5 writes tokenizer.json alone, everything before it the first two. */
+static weft_status find_files(char *paths[FILES], const char *folder, const weft_allocator *alloc, weft_error *err)
+{
+    bool there[FILES], classic;
+
+    for (int32_t i = 0; i < FILES; i++) {
+        if ((paths[i] = wf_path_join(alloc, folder, file_names[i])) == NULL)
+            return wf_nomem(err, strlen(folder) + strlen(file_names[i]) + 2, "a path");
+        there[i] = wf_path_exists(paths[i]);
+    }
+    if (!wf_path_is_dir(folder)) return wf_fail(err, WEFT_E_IO, "%s: no such folder", folder);
+    classic = there[VOCAB] && there[MERGES];
+    if (!classic && !there[WHOLE])
+        return wf_fail(err, WEFT_E_IO, "%s: no %s: a tokenizer is vocab.json and merges.txt, or tokenizer.json", folder,
+                       !there[VOCAB] ? file_names[VOCAB] : file_names[MERGES]);
+    for (int32_t i = 0; i < FILES; i++) {
+        if (there[i] && (i == WHOLE ? !classic : i > MERGES || classic)) continue;
+        wf_free(alloc, paths[i]);
+        paths[i] = NULL;
+    }
+    return WEFT_OK;
+}
+
+static const char *text_of(const wf_file *f)
+{
+    return (const char *)f->data;
+}
+
+weft_status wf_tokenizer_open(const char *folder, const weft_allocator *allocator, wf_tokenizer **out, weft_error *err)
+{
+    weft_allocator      alloc = wf_allocator(allocator);
+    char               *paths[FILES] = { NULL };
+    wf_file             f[FILES] = { WF_FILE_NONE };
+    wf_tokenizer_source s = { .where = folder };
+    weft_status         st;
+
+    *out = NULL;
+    if ((st = find_files(paths, folder, &alloc, err)) != WEFT_OK) goto done;
+    for (int32_t i = 0; i < FILES; i++)
+        if (paths[i] != NULL && (st = wf_file_read(&f[i], paths[i], MAX_FILE, &alloc, err)) != WEFT_OK) goto done;
+
+    s.vocab   = text_of(&f[VOCAB]),   s.vocab_len   = f[VOCAB].size;
+    s.merges  = text_of(&f[MERGES]),  s.merges_len  = f[MERGES].size;
+    s.config  = text_of(&f[CONFIG]),  s.config_len  = f[CONFIG].size;
+    s.special = text_of(&f[SPECIAL]), s.special_len = f[SPECIAL].size;
+    s.whole   = text_of(&f[WHOLE]),   s.whole_len   = f[WHOLE].size;
+    st = create(&s, &alloc, out, err);
+done:
+    for (int32_t i = 0; i < FILES; i++) {
+        wf_free(&alloc, paths[i]);
+        wf_file_close(&f[i], &alloc);
+    }
+    return st;
+}
+
+int32_t wf_tokenizer_bos(const wf_tokenizer *t)
+{
+    return t->bos;
+}
+
+int32_t wf_tokenizer_eos(const wf_tokenizer *t)
+{
+    return t->eos;
+}
+
+int32_t wf_tokenizer_pad(const wf_tokenizer *t)
+{
+    return t->pad;
+}
+
+int32_t wf_tokenizer_size(const wf_tokenizer *t)
+{
+    return t->size;
+}
+
+/* ---- encode ------------------------------------------------------------------------------------ */
+
+typedef struct encoding {
+    const wf_tokenizer *t;
+    wf_word             word;
+    wf_ids              out;
+    weft_error         *err;
+} encoding;
+
+typedef weft_status (*part_fn)(encoding *e, const char *s, size_t n);
+
+static weft_status add_piece(encoding *e, const char *s, size_t n)
+{
+    return wf_word_encode(e->t, &e->word, s, n, &e->out, e->err);
+}
+
+/* Pieces of a normalised part in which no special token is left. */
+static weft_status add_pieces(encoding *e, const char *s, size_t n)
+{
+    weft_status st = WEFT_OK;
+
+    for (size_t i = wf_token_space(s, n), len; st == WEFT_OK && i < n; i += len, i += wf_token_space(s + i, n - i)) {
+        if ((len = wf_token_spelled(s + i, n - i)) > 0) {
+            if ((st = add_piece(e, s + i, 2)) == WEFT_OK) st = add_piece(e, s + i + 2, len - 4);
+            if (st == WEFT_OK) st = add_piece(e, s + i + len - 2, 2);
+        } else {
+            len = wf_token_piece(s + i, n - i);
+            st = add_piece(e, s + i, len);
+        }
+    }
+    return st;
+}
+
+/* The longest special token that the n bytes begin with. */
+static const wf_special *special_at(const wf_tokenizer *t, const char *s, size_t n, bool normalized)
+{
+    const wf_special *best = NULL;
+
+    if (!t->special_starts[(uint8_t)s[0]]) return NULL;
+    for (size_t i = 0; i < t->special_count; i++) {
+        const wf_special *p = &t->specials[i];
+
+        if (p->normalized != normalized || p->len > n || (best != NULL && p->len <= best->len)) continue;
+        if (memcmp(p->text, s, p->len) == 0) best = p;
+    }
+    return best;
+}
+
+/* Special tokens become ids; what stands between them goes to `part`. */
+static weft_status cut_at_specials(encoding *e, const char *s, size_t n, bool normalized, part_fn part)
+{
+    size_t      begin = 0;
+    weft_status st = WEFT_OK;
+
+    for (size_t i = 0; st == WEFT_OK && i <= n; i++) {
+        const wf_special *found = i < n ? special_at(e->t, s + i, n - i, normalized) : NULL;
+
+        if (found == NULL && i < n) continue;
+        if (i > begin) st = part(e, s + begin, i - begin);
+        if (found == NULL) break;
+        wf_ids_add(&e->out, found->id);
+        begin = i + found->len;
+        i = begin - 1;
+    }
+    return st;
+}
+
+static weft_status add_part(encoding *e, const char *s, size_t n)
+{
+    char       *text;
+    size_t      len;
+    weft_status st = wf_token_normalise(s, n, e->word.alloc, &text, &len, e->err);
+
+    if (st == WEFT_OK) st = cut_at_specials(e, text, len, true, add_pieces);
+    wf_free(e->word.alloc, text);
+    return st;
+}
+
+weft_status wf_tokenizer_encode(const wf_tokenizer *t, const char *text, int32_t *ids, size_t cap, size_t *needed,
+                                weft_error *err)
+{
+    encoding    e = { t, { .alloc = &t->alloc }, { ids, ids != NULL ? cap : 0, 0 }, err };
+    size_t      len, good = 0, step;
+    uint32_t    code;
+    weft_status st;
+
+    if (needed != NULL) *needed = 0;
+    if (text == NULL) return wf_fail(err, WEFT_E_ARG, "the text to tokenize is NULL");
+    if ((len = strlen(text)) > MAX_TEXT)
+        return wf_fail(err, WEFT_E_ARG, "the text to tokenize has %zu bytes, expected at most %zu", len, MAX_TEXT);
+    while (good < len && (step = wf_utf8_next(text + good, len - good, &code)) > 0) good += step;
+    if (good < len) return wf_fail(err, WEFT_E_ARG, "the text to tokenize is not valid UTF-8 at byte %zu", good);
+
+    st = cut_at_specials(&e, text, len, false, add_part);
+    wf_word_free(&e.word);
+    if (st == WEFT_OK && needed != NULL) *needed = e.out.count;
+    return st;
+}

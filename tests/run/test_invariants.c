@@ -1,0 +1,509 @@
+/* What must hold whatever the numbers are: equal bits where equal bits are promised, and nothing done behind
+ * the caller's back. All on the tiny SD1 model; references to other programs are in the tests beside this. */
+#include <stdbool.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "golden.h"
+
+enum { H = 12, W = 16, N = 4 * H * W, TEXT = 77 * 24 };
+
+static weft_model *model;
+static weft_adapter *content, *style, *third;
+static float latent[2 * N], cond[TEXT], uncond[TEXT];
+
+static void setup(void)
+{
+    weft_noise *noise;
+    must(weft_model_open(data_path("models/tiny-sd1"), NULL, &model, &golden_err));
+    must(weft_adapter_open(data_path("adapters/content.safetensors"), NULL, &content, &golden_err));
+    must(weft_adapter_open(data_path("adapters/style.safetensors"), NULL, &style, &golden_err));
+    must(weft_adapter_open(data_path("adapters/third"), NULL, &third, &golden_err));
+    must(weft_noise_create(5, NULL, &noise, &golden_err));
+    must(weft_noise_normal(noise, latent, 2 * N, &golden_err));
+    must(weft_noise_normal(noise, cond, TEXT, &golden_err));
+    must(weft_noise_normal(noise, uncond, TEXT, &golden_err));
+    weft_noise_free(noise);
+}
+
+static void teardown(void)
+{
+    weft_model_free(model);
+    weft_adapter_free(content);
+    weft_adapter_free(style);
+    weft_adapter_free(third);
+}
+
+enum { MERGE, SWITCH, COMPOSITE, KLORA, METHODS };
+
+static void use(weft_plan *plan, int method)
+{
+    if (method == SWITCH) must(weft_plan_switch(plan, NULL, &golden_err));
+    if (method == COMPOSITE) must(weft_plan_composite(plan, NULL, &golden_err));
+    if (method == KLORA) must(weft_plan_klora(plan, NULL, &golden_err));
+}
+
+static weft_plan *plan_of(int method, int32_t path, float w, weft_adapter *a, weft_adapter *b, weft_adapter *c)
+{
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    weft_plan *plan;
+    o.path = path;
+    must(weft_plan_create(model, &o, &plan, &golden_err));
+    if (a != NULL) must(weft_plan_add(plan, a, w, &golden_err));
+    if (b != NULL) must(weft_plan_add(plan, b, w, &golden_err));
+    if (c != NULL) must(weft_plan_add(plan, c, w, &golden_err));
+    use(plan, method);
+    must(weft_plan_seal(plan, 20, &golden_err));
+    return plan;
+}
+
+static weft_run *run_of(weft_plan *plan, int32_t threads, int32_t batch)
+{
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    weft_run *run;
+    o.threads = threads;
+    o.batch = batch;
+    o.height = H;
+    o.width = W;
+    must(weft_run_create(plan, &o, &run, &golden_err));
+    return run;
+}
+
+static weft_step step_of(float *out, int32_t call)
+{
+    weft_step s = WEFT_STEP_INIT;
+    s.latent = latent;
+    s.latent_len = s.out_len = N;
+    s.out = out;
+    s.text = cond;
+    s.negative = uncond;
+    s.text_len = s.negative_len = TEXT;
+    s.timestep = 801.0f - 40.0f * (float)call;
+    s.guidance = 5;
+    s.call = call;
+    return s;
+}
+
+static void take_step(weft_run *run, float *out, int32_t call, uint32_t flags)
+{
+    weft_step s = step_of(out, call);
+    s.flags = flags;
+    must(weft_run_step(run, &s, &golden_err));
+}
+
+/* A plan's prediction at one call, with everything made and let go for it alone. */
+static void predict(weft_plan *plan, float *out, int32_t call, int32_t threads, uint32_t flags)
+{
+    weft_run *run = run_of(plan, threads, 1);
+    take_step(run, out, call, flags);
+    weft_run_free(run);
+}
+
+static void same_bits(const char *what, const float *a, const float *b, size_t n)
+{
+    ck_assert_msg(memcmp(a, b, n * sizeof *a) == 0, "%s: bits differ (relative %g)", what, relative(a, b, n, NULL));
+}
+
+static void differ(const char *what, const float *a, const float *b, size_t n)
+{
+    ck_assert_msg(relative(a, b, n, NULL) > 1e-3, "%s: should differ, and does not", what);
+}
+
+START_TEST(weight_zero_is_the_base_bit_for_bit)
+{
+    float base[N], out[N];
+    weft_plan *plan = plan_of(MERGE, 0, 0, NULL, NULL, NULL);
+    predict(plan, base, 3, 2, 0);
+    weft_plan_free(plan);
+    for (int m = 0; m < METHODS; m++)
+        for (int32_t path = 0; path <= WEFT_PATH_MERGED; path++) {
+            plan = plan_of(m, path, 0.0f, content, style, NULL);
+            predict(plan, out, 3, 2, 0);
+            same_bits("weight 0", out, base, N);
+            weft_plan_free(plan);
+            plan = plan_of(m, path, 1.0f, content, style, NULL);
+            predict(plan, out, 3, 2, 0);
+            differ("weight 1", out, base, N);
+            weft_plan_free(plan);
+        }
+}
+END_TEST
+
+START_TEST(threads_do_not_change_a_bit)
+{
+    static const int32_t threads[] = { 2, 3, 5, 8 };
+    float one[N], out[N];
+    for (int m = 0; m < METHODS; m++) {
+        weft_plan *plan = plan_of(m, 0, 0.8f, content, style, NULL);
+        predict(plan, one, 7, 1, 0);
+        for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
+            predict(plan, out, 7, threads[i], 0);
+            same_bits("threads", out, one, N);
+        }
+        weft_plan_free(plan);
+    }
+}
+END_TEST
+
+START_TEST(split_guidance_is_batched_guidance)
+{
+    float batched[N], split[N];
+    for (int m = 0; m < METHODS; m++) {
+        weft_plan *plan = plan_of(m, 0, 0.8f, content, style, NULL);
+        for (int32_t call = 0; call < 20; call += 6) {
+            predict(plan, batched, call, 2, 0);
+            predict(plan, split, call, 2, WEFT_STEP_SPLIT_GUIDANCE);
+            same_bits("split", split, batched, N);
+        }
+        weft_plan_free(plan);
+    }
+}
+END_TEST
+
+START_TEST(a_batch_is_its_samples)
+{
+    float two[2 * N], one[N];
+    for (int m = 0; m < METHODS; m++) {
+        weft_plan *plan = plan_of(m, 0, 0.8f, content, style, NULL);
+        weft_run *run = run_of(plan, 2, 2);
+        weft_step s = step_of(two, 4);
+        s.latent_len = s.out_len = 2 * N;
+        must(weft_run_step(run, &s, &golden_err));
+        weft_run_free(run);
+        run = run_of(plan, 2, 1);
+        for (int i = 0; i < 2; i++) {
+            s = step_of(one, 4);
+            s.latent = latent + i * N;
+            must(weft_run_step(run, &s, &golden_err));
+            same_bits("batch", one, two + i * N, N);
+        }
+        weft_run_free(run);
+        weft_plan_free(plan);
+    }
+}
+END_TEST
+
+START_TEST(interleaved_runs_do_not_see_each_other)
+{
+    float alone[6][N], out[N];
+    for (int m = 0; m < METHODS; m++) {
+        weft_plan *plan = plan_of(m, 0, 0.8f, content, style, NULL);
+        weft_run *a = run_of(plan, 2, 1), *b = run_of(plan, 1, 1);
+        for (int32_t n = 0; n < 6; n++) take_step(a, alone[n], 3 * n, 0);
+        for (int32_t n = 0; n < 6; n++) { /* forwards in a, backwards in b, call by call */
+            take_step(a, out, 3 * n, 0);
+            same_bits("run a", out, alone[n], N);
+            take_step(b, out, 3 * (5 - n), 0);
+            same_bits("run b", out, alone[5 - n], N);
+        }
+        weft_run_free(a);
+        weft_run_free(b);
+        weft_plan_free(plan);
+    }
+}
+END_TEST
+
+START_TEST(composite_does_not_depend_on_the_order)
+{
+    weft_adapter *order[][3] = { { content, style, third }, { third, content, style }, { style, third, content },
+                                 { third, style, content } };
+    float first[N], out[N];
+    for (size_t i = 0; i < 4; i++) {
+        weft_plan *plan = plan_of(COMPOSITE, 0, 0.8f, order[i][0], order[i][1], order[i][2]);
+        predict(plan, i == 0 ? first : out, 2, 2, 0);
+        if (i > 0) same_bits("order", out, first, N);
+        weft_plan_free(plan);
+    }
+}
+END_TEST
+
+/* One adapter is one adapter, whatever the method: by the side path to the bit. */
+START_TEST(one_adapter_is_the_same_under_every_method)
+{
+    float plain[N], out[N];
+    weft_plan *plan = plan_of(MERGE, WEFT_PATH_SIDE, 0.8f, content, NULL, NULL);
+    predict(plan, plain, 4, 2, 0);
+    weft_plan_free(plan);
+    for (int m = 0; m < METHODS; m++) {
+        weft_adapter *again = m == KLORA ? content : NULL; /* both roles */
+        plan = plan_of(m, WEFT_PATH_SIDE, 0.8f, content, again, NULL);
+        predict(plan, out, 4, 2, 0);
+        same_bits("side path", out, plain, N);
+        weft_plan_free(plan);
+        plan = plan_of(m, WEFT_PATH_MERGED, 0.8f, content, again, NULL);
+        predict(plan, out, 4, 2, 0);
+        ck_assert_double_le(relative(out, plain, N, NULL), 1e-5);
+        weft_plan_free(plan);
+    }
+    plan = plan_of(COMPOSITE, WEFT_PATH_SIDE, 0.8f, content, content, content);
+    predict(plan, out, 4, 2, 0);
+    ck_assert_double_le(relative(out, plain, N, NULL), 1e-6); /* (x + x + x) / 3 rounds */
+    weft_plan_free(plan);
+}
+END_TEST
+
+/* Base weights are never written: after any plan, the base is what it was. */
+START_TEST(detaching_leaves_the_base)
+{
+    float before[N], between[N], after[N];
+    weft_plan *base = plan_of(MERGE, 0, 0, NULL, NULL, NULL), *plan = plan_of(MERGE, WEFT_PATH_MERGED, 1, content, style, NULL);
+    weft_run *run = run_of(base, 2, 1);
+    take_step(run, before, 0, 0);
+    must(weft_run_set_plan(run, plan, &golden_err));
+    take_step(run, between, 0, 0);
+    differ("with adapters", between, before, N);
+    must(weft_run_set_plan(run, base, &golden_err));
+    take_step(run, after, 0, 0);
+    same_bits("detached", after, before, N);
+    weft_plan_free(base);
+    weft_plan_free(plan);
+    weft_run_free(run);
+}
+END_TEST
+
+START_TEST(handles_go_in_any_order)
+{
+    for (int order = 0; order < 24; order++) {
+        weft_model *m;
+        weft_adapter *a;
+        weft_plan *p;
+        float out[N];
+        must(weft_model_open(data_path("models/tiny-sd1"), NULL, &m, &golden_err));
+        must(weft_adapter_open(data_path("adapters/content.safetensors"), NULL, &a, &golden_err));
+        must(weft_plan_create(m, NULL, &p, &golden_err));
+        must(weft_plan_add(p, a, 1, &golden_err));
+        must(weft_plan_seal(p, 1, &golden_err));
+        weft_run *r = run_of(p, 1, 1);
+        int left[4] = { 0, 1, 2, 3 }, count = 4, code = order;
+        for (int i = 4; i > 0; i--) {
+            int k = code % i, which = left[k];
+            code /= i;
+            for (int j = k; j + 1 < count; j++) left[j] = left[j + 1];
+            count--;
+            if (which == 0) weft_model_free(m);
+            if (which == 1) weft_adapter_free(a);
+            if (which == 2) weft_plan_free(p);
+            if (which == 3) weft_run_free(r), r = NULL;
+            if (r != NULL) take_step(r, out, 0, 0);
+        }
+    }
+}
+END_TEST
+
+START_TEST(conditioning_for_each_branch_and_latent)
+{
+    float shared[N], each[N], text[2 * TEXT], negative[2 * TEXT];
+    weft_plan *plan = plan_of(COMPOSITE, 0, 1, content, style, NULL);
+    weft_run *run = run_of(plan, 2, 1);
+    take_step(run, shared, 0, 0);
+    for (int b = 0; b < 2; b++) {
+        memcpy(text + b * TEXT, cond, sizeof cond);
+        memcpy(negative + b * TEXT, uncond, sizeof uncond);
+    }
+    weft_step s = step_of(each, 0);
+    s.flags = WEFT_STEP_TEXT_PER_BRANCH;
+    s.text = text;
+    s.negative = negative;
+    s.text_len = s.negative_len = 2 * TEXT;
+    must(weft_run_step(run, &s, &golden_err));
+    same_bits("the same text in both branches", each, shared, N);
+    memcpy(text + TEXT, uncond, sizeof uncond);
+    must(weft_run_step(run, &s, &golden_err));
+    differ("another text in one branch", each, shared, N);
+    weft_run_free(run);
+    weft_plan_free(plan);
+}
+END_TEST
+
+/* ---- stopping ---- */
+
+typedef struct told { weft_run *run; int64_t stop_at, calls, last; bool cancel; } told;
+
+static int32_t on_progress(void *user, const char *what, int64_t done, int64_t total)
+{
+    told *t = user;
+    ck_assert_ptr_nonnull(what);
+    ck_assert_int_le(done, total);
+    ck_assert_int_gt(done, 0);
+    t->calls++;
+    t->last = done;
+    if (t->stop_at > 0 && done >= t->stop_at) {
+        if (!t->cancel) return 1;
+        weft_run_cancel(t->run);
+    }
+    return 0;
+}
+
+START_TEST(a_step_stops_inside_and_goes_on_after)
+{
+    told t = { 0 };
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    float before[N], out[N];
+    weft_plan *plan = plan_of(MERGE, 0, 1, content, NULL, NULL);
+    o.height = H;
+    o.width = W;
+    o.threads = 2;
+    o.progress = on_progress;
+    o.progress_user = &t;
+    must(weft_run_create(plan, &o, &t.run, &golden_err));
+    take_step(t.run, before, 0, 0);
+    ck_assert_int_gt(t.calls, 100);
+    int64_t whole = t.calls;
+    for (int way = 0; way < 2; way++) {
+        weft_step s = step_of(out, 0);
+        t.calls = 0;
+        t.stop_at = 20;
+        t.cancel = way == 1;
+        ck_assert_int_eq(weft_run_step(t.run, &s, &golden_err), WEFT_E_CANCELLED);
+        ck_assert_int_le(t.calls, 21);
+        t.stop_at = 0;
+        take_step(t.run, out, 0, 0); /* sticky once, not twice */
+        same_bits("after a stop", out, before, N);
+    }
+    weft_run_cancel(t.run); /* between steps: the next one answers, once */
+    weft_step s = step_of(out, 0);
+    t.calls = 0;
+    ck_assert_int_eq(weft_run_step(t.run, &s, &golden_err), WEFT_E_CANCELLED);
+    ck_assert_int_eq(t.calls, 0);
+    must(weft_run_step(t.run, &s, &golden_err));
+    ck_assert_int_eq(t.calls, whole);
+    weft_run_free(t.run);
+    weft_plan_free(plan);
+}
+END_TEST
+
+START_TEST(a_child_may_only_free)
+{
+    float out[N];
+    weft_plan *plan = plan_of(MERGE, 0, 1, content, NULL, NULL);
+    weft_run *run = run_of(plan, 2, 1);
+    take_step(run, out, 0, 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        weft_step s = step_of(out, 0);
+        weft_status st = weft_run_step(run, &s, NULL);
+        weft_run_free(run);
+        _exit(st == WEFT_E_STATE ? 0 : 1);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    take_step(run, out, 0, 0);
+    weft_run_free(run);
+    weft_plan_free(plan);
+}
+END_TEST
+
+/* ---- refusals ---- */
+
+START_TEST(wrong_calls_are_told_what_was_wanted)
+{
+    float out[N];
+    weft_plan *plan = plan_of(MERGE, 0, 1, content, NULL, NULL), *open;
+    weft_run *run = run_of(plan, 1, 1), *none = (weft_run *)&out;
+    struct { size_t field; const char *wanted; } cases[] = {
+        { 0, "wanted 768" }, { 1, "wanted 768" }, { 2, "wanted 1848" }, { 3, "wanted 1848" }, { 4, "sealed for 20" },
+        { 5, "not finite" }, { 6, "text_tokens" }, { 7, "latent is NULL" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        weft_step s = step_of(out, 0);
+        if (cases[i].field == 0) s.latent_len--;
+        if (cases[i].field == 1) s.out_len++;
+        if (cases[i].field == 2) s.text_len = 5;
+        if (cases[i].field == 3) s.negative_len = 5;
+        if (cases[i].field == 4) s.call = 20;
+        if (cases[i].field == 5) s.timestep = NAN;
+        if (cases[i].field == 6) s.tokens = 1000;
+        if (cases[i].field == 7) s.latent = NULL;
+        ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_ARG);
+        ck_assert_msg(strstr(golden_err.text, cases[i].wanted) != NULL, "case %zu says: %s", i, golden_err.text);
+        ck_assert_ptr_null(strchr(golden_err.text, '\n'));
+    }
+    must(weft_plan_create(model, NULL, &open, &golden_err));
+    ck_assert_int_eq(weft_run_create(open, NULL, &none, &golden_err), WEFT_E_STATE);
+    ck_assert_ptr_null(none);
+    ck_assert_int_eq(weft_run_create(NULL, NULL, &none, &golden_err), WEFT_E_ARG);
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    o.width = -1;
+    ck_assert_int_eq(weft_run_create(plan, &o, &none, &golden_err), WEFT_E_ARG);
+    o.width = o.height = 8192;
+    o.batch = 1024;
+    ck_assert_int_eq(weft_run_create(plan, &o, &none, &golden_err), WEFT_E_ARG);
+    weft_plan_free(open);
+    weft_run_free(run);
+    weft_plan_free(plan);
+}
+END_TEST
+
+START_TEST(prompts_longer_than_a_chunk)
+{
+    char prompt[4000] = "";
+    int32_t tokens, chunks;
+    for (int i = 0; i < 100; i++) strcat(prompt, "cat ");
+    must(weft_model_prompt_size(model, prompt, &tokens, &chunks, &golden_err));
+    ck_assert_int_ge(tokens, 100);
+    ck_assert_int_ge(chunks, 2);
+    weft_plan *plan = plan_of(MERGE, 0, 1, content, NULL, NULL);
+    weft_run *run = run_of(plan, 1, 1);
+    float *text = malloc((size_t)chunks * sizeof cond), one[TEXT];
+    weft_encode e = WEFT_ENCODE_INIT;
+    e.prompt = prompt;
+    e.text = one;
+    e.text_len = TEXT;
+    ck_assert_int_eq(weft_run_encode(run, &e, &golden_err), WEFT_E_ARG); /* no silent cut */
+    ck_assert_ptr_nonnull(strstr(golden_err.text, "chunks"));
+    e.flags = WEFT_ENCODE_TRUNCATE; /* a cut that was asked for is counted */
+    must(weft_run_encode(run, &e, &golden_err));
+    ck_assert_int_eq(e.dropped, tokens - 75);
+    ck_assert_int_eq(e.tokens, tokens);
+    e.flags = 0;
+    e.chunks = chunks;
+    e.text = text;
+    e.text_len = (size_t)chunks * TEXT;
+    must(weft_run_encode(run, &e, &golden_err));
+    ck_assert_int_eq(e.dropped, 0);
+    same_bits("the first chunk", text, one, TEXT);
+    float out[N], *negative = malloc((size_t)chunks * sizeof cond);
+    e.prompt = "";
+    e.text = negative;
+    must(weft_run_encode(run, &e, &golden_err));
+    same_bits("empty chunks", negative, negative + TEXT, TEXT);
+    weft_step s = step_of(out, 0);
+    s.tokens = 77 * chunks;
+    s.text = text;
+    s.negative = negative;
+    s.text_len = s.negative_len = (size_t)chunks * TEXT;
+    must(weft_run_step(run, &s, &golden_err));
+    free(text), free(negative);
+    weft_run_free(run);
+    weft_plan_free(plan);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("run");
+    TCase *c = tcase_create("invariants");
+    tcase_add_checked_fixture(c, setup, teardown);
+    tcase_set_timeout(c, 300);
+    tcase_add_test(c, weight_zero_is_the_base_bit_for_bit);
+    tcase_add_test(c, threads_do_not_change_a_bit);
+    tcase_add_test(c, split_guidance_is_batched_guidance);
+    tcase_add_test(c, a_batch_is_its_samples);
+    tcase_add_test(c, interleaved_runs_do_not_see_each_other);
+    tcase_add_test(c, composite_does_not_depend_on_the_order);
+    tcase_add_test(c, one_adapter_is_the_same_under_every_method);
+    tcase_add_test(c, detaching_leaves_the_base);
+    tcase_add_test(c, handles_go_in_any_order);
+    tcase_add_test(c, conditioning_for_each_branch_and_latent);
+    tcase_add_test(c, a_step_stops_inside_and_goes_on_after);
+    tcase_add_test(c, a_child_may_only_free);
+    tcase_add_test(c, wrong_calls_are_told_what_was_wanted);
+    tcase_add_test(c, prompts_longer_than_a_chunk);
+    suite_add_tcase(s, c);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}

@@ -5,6 +5,7 @@
  * the middle, style outside" is seen without reading a number. Cells are whole pixels as long as they
  * fit; a picture of many calls shares out its pixels instead. */
 #include <math.h>
+#include <stdio.h>
 
 #include "plan/method.h"
 #include "weft/image.h"
@@ -173,27 +174,28 @@ static void draw_blocks(canvas *c, const layout *lay)
 }
 
 /* One adapter's line: who, its weight, its part. */
-static const char *legend(wf_text *text, const weft_plan *p, int32_t adapter)
+typedef struct legend_text { char text[256]; } legend_text;
+
+static const char *legend(legend_text *buf, const weft_plan *p, int32_t adapter)
 {
-    const char    *part = wf_plan_part(p, adapter);
+    const char    *name = wf_adapter_name(p->entry[adapter].bound->adapter), *part = wf_plan_part(p, adapter);
+    char           cut[160];
     wf_letter_text letter;
     wf_number_text weight;
 
-    wf_text_add(text, "%s  %s, weight %s%s%s", wf_letter(&letter, adapter),
-                wf_adapter_name(p->entry[adapter].bound->adapter), wf_number(&weight, p->entry[adapter].weight),
-                part[0] != '\0' ? ", as " : "", part);
-    return text->failed ? "" : text->s;
+    wf_copy_out(name, strlen(name), cut, sizeof cut, NULL);
+    snprintf(buf->text, sizeof buf->text, "%s  %s, weight %s%s%s", wf_letter(&letter, adapter), cut,
+             wf_number(&weight, p->entry[adapter].weight), part[0] != '\0' ? ", as " : "", part);
+    return buf->text;
 }
 
 static void draw_legend(canvas *c, const layout *lay, int32_t y)
 {
     for (int32_t a = 0; a < lay->p->adapters; a++, y += LINE + 4) {
         double  strength = fabs((double)lay->p->entry[a].weight) / fmax((double)lay->strongest, 1e-30);
-        wf_text text;
-        wf_text_init(&text, &lay->p->alloc);
+        legend_text line;
         fill(c, lay->left, y - 1, 28, 16, tint(hue_of(a), fmin(strength, 1)));
-        write_text(c, lay->left + 40, y, 2, INK, legend(&text, lay->p, a));
-        wf_text_free(&text);
+        write_text(c, lay->left + 40, y, 2, INK, legend(&line, lay->p, a));
     }
 }
 
@@ -276,12 +278,9 @@ static int32_t picture_width(const layout *lay, const char *title)
     w = WF_MAX(w, PAD + text_width(3, title));
     w = WF_MAX(w, PAD + text_width(2, CAPTION));
     for (int32_t a = 0; a < lay->p->adapters; a++) {
-        wf_text text;
-        int32_t line;
-        wf_text_init(&text, &lay->p->alloc);
-        line = lay->left + 40 + text_width(2, legend(&text, lay->p, a));
-        w = WF_MAX(w, WF_MIN(line, 1400));
-        wf_text_free(&text);
+        legend_text line;
+        int32_t     right = lay->left + 40 + text_width(2, legend(&line, lay->p, a));
+        w = WF_MAX(w, WF_MIN(right, 1400));
     }
     return w + PAD;
 }
@@ -308,24 +307,22 @@ static weft_status draw(const weft_plan *p, const char *path, layout *lay, const
 weft_status weft_plan_draw(const weft_plan *plan, const char *path, weft_error *err)
 {
     layout      lay = { 0 };
-    wf_text     title;
+    char        title[64];
     weft_status st;
 
     if (plan == NULL || path == NULL)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_draw: %s is NULL", plan == NULL ? "plan" : "path");
     if (!plan->sealed) return wf_fail(err, WEFT_E_STATE, "weft_plan_draw: the plan is not sealed");
     lay.p = plan;
-    wf_text_init(&title, &plan->alloc);
-    wf_text_add(&title, "%s, %d %s", plan->method->title, (int)plan->table.calls,
-                plan->table.calls == 1 ? "call" : "calls");
+    snprintf(title, sizeof title, "%s, %d %s", plan->method->title, (int)plan->table.calls,
+             plan->table.calls == 1 ? "call" : "calls");
     lay.layer = wf_zalloc(&plan->alloc, plan->table.touched_count, sizeof *lay.layer);
     lay.top = wf_zalloc(&plan->alloc, plan->table.touched_count, sizeof *lay.top);
-    if (title.failed || lay.layer == NULL || lay.top == NULL)
+    if (lay.layer == NULL || lay.top == NULL)
         st = wf_nomem(err, plan->table.touched_count * sizeof *lay.top, "a plan's picture");
     else
-        st = draw(plan, path, &lay, title.s, err);
+        st = draw(plan, path, &lay, title, err);
     wf_free(&plan->alloc, lay.layer);
     wf_free(&plan->alloc, lay.top);
-    wf_text_free(&title);
     return st;
 }

@@ -1,0 +1,256 @@
+/* Memory: every allocation of open, bind, seal and run may fail and leaves nothing; a step takes none; the bytes
+ * that weft_run_bytes() tells are those that a run takes. */
+#include "base/support.h"
+#include "golden.h"
+
+static weft_allocator counted;
+static test_memory    memory;
+
+static weft_status open_model(const weft_allocator *a, weft_model **model)
+{
+    weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
+    o.allocator = a;
+    return weft_model_open(data_path("models/tiny-sd1"), &o, model, &golden_err);
+}
+
+static weft_status open_adapter(const weft_allocator *a, const char *name, weft_adapter **adapter)
+{
+    weft_adapter_options o = WEFT_ADAPTER_OPTIONS_INIT;
+    o.allocator = a;
+    return weft_adapter_open(data_path("adapters/%s", name), &o, adapter, &golden_err);
+}
+
+static weft_model   *model;
+static weft_adapter *content, *style;
+
+static void setup(void)
+{
+    must(open_model(NULL, &model));
+    must(open_adapter(NULL, "content.safetensors", &content));
+    must(open_adapter(NULL, "style.safetensors", &style));
+    counted = test_allocator(&memory);
+}
+
+static void teardown(void)
+{
+    weft_model_free(model);
+    weft_adapter_free(content);
+    weft_adapter_free(style);
+}
+
+static weft_status make_plan(const weft_allocator *a, int klora, int32_t path, weft_plan **plan)
+{
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    weft_status st;
+    o.allocator = a;
+    o.path = path;
+    if ((st = weft_plan_create(model, &o, plan, &golden_err)) != WEFT_OK) return st;
+    if ((st = weft_plan_add(*plan, content, 1, &golden_err)) != WEFT_OK) goto done;
+    if ((st = weft_plan_add(*plan, style, 1, &golden_err)) != WEFT_OK) goto done;
+    if (klora && (st = weft_plan_klora(*plan, NULL, &golden_err)) != WEFT_OK) goto done;
+    st = weft_plan_seal(*plan, 5, &golden_err);
+done:
+    if (st != WEFT_OK) {
+        weft_plan_free(*plan);
+        *plan = NULL;
+    }
+    return st;
+}
+
+static weft_status make_run(const weft_allocator *a, weft_plan *plan, weft_run **run)
+{
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    o.allocator = a;
+    o.threads = 2;
+    return weft_run_create(plan, &o, run, &golden_err);
+}
+
+/* One attempt with allocations failing from number `at` on; 1 when it came through. */
+typedef int (*attempt)(void);
+
+static int try_model(void)
+{
+    weft_model *m = (weft_model *)&memory;
+    weft_status st = open_model(&counted, &m);
+    ck_assert(st == WEFT_OK || st == WEFT_E_NOMEM);
+    ck_assert(st == WEFT_OK || m == NULL);
+    weft_model_free(m);
+    return st == WEFT_OK;
+}
+
+static int try_adapter_of(const char *name)
+{
+    weft_adapter *a = (weft_adapter *)&memory;
+    weft_status st = open_adapter(&counted, name, &a);
+    ck_assert_msg(st == WEFT_OK || st == WEFT_E_NOMEM, "%s: %s", weft_status_name(st), golden_err.text);
+    ck_assert(st == WEFT_OK || a == NULL);
+    weft_adapter_free(a);
+    return st == WEFT_OK;
+}
+
+static int try_adapter(void) { return try_adapter_of("content.safetensors"); }
+static int try_kohya(void) { return try_adapter_of("sd1_kohya_conv.safetensors"); }
+static int try_peft(void) { return try_adapter_of("sd1_peft"); }
+
+static int try_report(void)
+{
+    weft_report *r = (weft_report *)&memory;
+    weft_adapter *a;
+    weft_adapter_options o = WEFT_ADAPTER_OPTIONS_INIT;
+    test_memory keep = memory;
+    o.allocator = &counted;
+    memory.fail_at = 0;
+    must(weft_adapter_open(data_path("adapters/content.safetensors"), &o, &a, &golden_err));
+    memory.calls = keep.calls;
+    memory.fail_at = keep.fail_at;
+    weft_status st = weft_report_create(model, a, &r, &golden_err);
+    ck_assert(st == WEFT_OK || (st == WEFT_E_NOMEM && r == NULL));
+    weft_report_free(r);
+    weft_adapter_free(a);
+    return st == WEFT_OK;
+}
+
+static int try_plan_of(int klora, int32_t path)
+{
+    weft_plan *p = NULL;
+    weft_status st = make_plan(&counted, klora, path, &p);
+    ck_assert_msg(st == WEFT_OK || st == WEFT_E_NOMEM, "%s: %s", weft_status_name(st), golden_err.text);
+    weft_plan_free(p);
+    return st == WEFT_OK;
+}
+
+static int try_plan(void) { return try_plan_of(0, WEFT_PATH_SIDE); }
+static int try_klora(void) { return try_plan_of(1, WEFT_PATH_AUTO); }
+
+static int try_run_of(int32_t path)
+{
+    weft_plan *p = NULL;
+    weft_run *r = (weft_run *)&memory;
+    must(make_plan(NULL, 0, path, &p));
+    weft_status st = make_run(&counted, p, &r);
+    ck_assert(st == WEFT_OK || (st == WEFT_E_NOMEM && r == NULL));
+    weft_run_free(r);
+    weft_plan_free(p);
+    return st == WEFT_OK;
+}
+
+static int try_run(void) { return try_run_of(WEFT_PATH_SIDE); }
+static int try_run_merged(void) { return try_run_of(WEFT_PATH_MERGED); }
+
+static int try_encode(void)
+{
+    weft_plan *p = NULL;
+    weft_run *r = NULL;
+    float text[77 * 24];
+    weft_encode e = WEFT_ENCODE_INIT;
+    test_memory keep = memory;
+    must(make_plan(NULL, 0, 0, &p));
+    memory.fail_at = 0;
+    must(make_run(&counted, p, &r));
+    memory.calls = keep.calls;
+    memory.fail_at = keep.fail_at;
+    e.prompt = "a red cat";
+    e.text = text;
+    e.text_len = 77 * 24;
+    weft_status st = weft_run_encode(r, &e, &golden_err);
+    ck_assert(st == WEFT_OK || st == WEFT_E_NOMEM);
+    weft_run_free(r);
+    weft_plan_free(p);
+    return st == WEFT_OK;
+}
+
+static const struct { const char *name; attempt f; } attempts[] = {
+    { "opening a model", try_model }, { "opening a diffusers adapter", try_adapter },
+    { "opening a kohya adapter", try_kohya }, { "opening a PEFT folder", try_peft }, { "a report", try_report },
+    { "a plan", try_plan }, { "a K-LoRA plan", try_klora }, { "a run", try_run },
+    { "a run with merged copies", try_run_merged }, { "a prompt", try_encode },
+};
+
+START_TEST(every_allocation_may_fail)
+{
+    memory.fail_at = 0;
+    ck_assert_msg(attempts[_i].f(), "%s failed with memory: %s", attempts[_i].name, golden_err.text);
+    ck_assert_uint_eq(memory.live_blocks, 0);
+    for (size_t at = 1;; at++) {
+        ck_assert_uint_lt(at, 20000);
+        memory.calls = 0;
+        memory.fail_at = at;
+        int through = attempts[_i].f();
+        ck_assert_msg(memory.live_blocks == 0, "%s: %zu blocks left after failure of allocation %zu",
+                      attempts[_i].name, memory.live_blocks, at);
+        if (through) break;
+    }
+}
+END_TEST
+
+START_TEST(a_step_takes_no_memory)
+{
+    for (int klora = 0; klora < 2; klora++) {
+        weft_plan *p;
+        weft_run *r;
+        float x[4 * 16 * 16] = { 0.5f }, out[4 * 16 * 16], text[77 * 24] = { 1 }, image[3 * 32 * 32];
+        must(make_plan(&counted, klora, 0, &p));
+        must(make_run(&counted, p, &r));
+        size_t calls = memory.calls;
+        for (int n = 0; n < 5; n++) {
+            weft_step s = WEFT_STEP_INIT;
+            s.latent = x;
+            s.out = out;
+            s.text = s.negative = text;
+            s.latent_len = s.out_len = sizeof x / sizeof *x;
+            s.text_len = s.negative_len = sizeof text / sizeof *text;
+            s.guidance = 3;
+            s.call = n;
+            s.timestep = 500;
+            must(weft_run_step(r, &s, &golden_err));
+        }
+        must(weft_run_decode(r, x, sizeof x / sizeof *x, image, sizeof image / sizeof *image, &golden_err));
+        ck_assert_uint_eq(memory.calls, calls);
+        weft_run_free(r);
+        weft_plan_free(p);
+        ck_assert_uint_eq(memory.live_blocks, 0);
+    }
+}
+END_TEST
+
+START_TEST(a_run_takes_what_was_told)
+{
+    for (int32_t path = WEFT_PATH_SIDE; path <= WEFT_PATH_MERGED; path++) {
+        weft_plan *p;
+        weft_run *r;
+        uint64_t told;
+        weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+        weft_run_info info = WEFT_RUN_INFO_INIT;
+        o.threads = 2;
+        must(make_plan(NULL, 0, path, &p));
+        must(weft_run_bytes(p, &o, &told, &golden_err));
+        size_t before = memory.live_bytes;
+        must(make_run(&counted, p, &r));
+        size_t took = memory.live_bytes - before;
+        must(weft_run_info_get(r, &info, &golden_err));
+        ck_assert_uint_eq(info.bytes, told);
+        /* besides: the handles, and 64 bytes in front of each block */
+        ck_assert_msg(took >= told && took - told < 16384 + 128 * memory.live_blocks, "told %llu, took %zu",
+                      (unsigned long long)told, took);
+        weft_run_free(r);
+        weft_plan_free(p);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("memory");
+    TCase *c = tcase_create("memory");
+    tcase_add_checked_fixture(c, setup, teardown);
+    tcase_set_timeout(c, 600);
+    tcase_add_loop_test(c, every_allocation_may_fail, 0, (int)(sizeof attempts / sizeof *attempts));
+    tcase_add_test(c, a_step_takes_no_memory);
+    tcase_add_test(c, a_run_takes_what_was_told);
+    suite_add_tcase(s, c);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}

@@ -12,12 +12,8 @@ import lora
 import torch
 from common import ADAPTERS, DATA, MODELS, in_f64, l2_rel, max_rel, noise, pipeline, rel_path, store, versions, write_json
 from compose import Adapter, Composite, KLora, Merge, Switch
-from diffusers import DDIMScheduler
 from make_nets import to_u8
-
-SCHED = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, steps_offset=1,
-             clip_sample=False, set_alpha_to_one=False)
-
+from make_pictures import ours, scheduler
 
 def plan_of(case, entries, order):
     ads = [Adapter(a["name"], entries[a["name"]], a.get("weight", 1.0), a.get("text_weight"), a.get("share", 1.0))
@@ -56,6 +52,7 @@ class Book:
         self.noise, self.seed = noise(seed, *shape), seed
         self.t, self.cases, self.scores, self.ctx = {prefix + "noise": self.noise}, [], {}, {}
         self.order = compose.unet_order(pipe)
+        self.ddim = lambda: scheduler(pipe.scheduler.config, "ddim")
 
     def context(self, te, pair):
         key = "+".join("%s:%g" % (a.name, w) for a, w in te) or "plain"
@@ -100,7 +97,7 @@ class Book:
         if method == "switch":
             self.t[n + "/active"] = torch.tensor([p.active(i) for i in range(case["steps"])], dtype=torch.int32)
         if run:
-            go = lambda: compose.generate(self.pipe, p, DDIMScheduler(**SCHED), self.noise, self.prompt, self.negative,
+            go = lambda: compose.generate(self.pipe, p, self.ddim(), self.noise, self.prompt, self.negative,
                                           case["steps"], case["guidance"])
             x, preds, ctx = go()
             xe, pe, _ = in_f64(go, *[m for m in (self.pipe.unet, self.pipe.text_encoder, getattr(self.pipe, "text_encoder_2", None)) if m is not None])
@@ -176,7 +173,7 @@ def standard(b, content, style, third, pair2=None, small=False):
 def check_against_diffusers(pipe_folder, b, paths):
     """The bypass must be what diffusers does with the same two adapters at the same weights."""
     pipe = pipeline(pipe_folder)
-    pipe.scheduler = DDIMScheduler(**SCHED)
+    pipe.scheduler = b.ddim()
     for n, p in paths.items():
         pipe.load_lora_weights(p, adapter_name=n)
     pipe.set_adapters(list(paths), [0.8, 0.6])
@@ -194,7 +191,7 @@ def book(folder, paths, shape, seed, prompt, negative, steps, guidance, prefix="
 def entry(b, folder, paths):
     """One model's part of compose.json."""
     return {"model": folder, "prefix": b.prefix, "adapters": {n: p for n, p in paths.items()}, "prompt": b.prompt, "negative": b.negative,
-            "seed": b.seed, "shape": list(b.noise.shape), "sampler": dict({"class": "DDIMScheduler", "eta": 0.0}, **SCHED),
+            "seed": b.seed, "shape": list(b.noise.shape), "sampler": ours(b.ddim(), 0.0),
             "order": ["unet." + m for m in b.order], "scores": list(b.scores.values()), "cases": b.cases}
 
 
@@ -207,7 +204,7 @@ def main():
     standard(b, "content", "style", "third", ("sd1_kohya_conv", "sd1_partial"))
     check_against_diffusers(folder, b, {n: paths[n] for n in ("content", "style")})
     with_none = plan_of({"method": "merge", "adapters": [A("content")], "text": "none"}, b.entries, b.order)
-    x, _, _ = compose.generate(b.pipe, with_none, DDIMScheduler(**SCHED), b.noise, b.prompt, b.negative, 20, b.guidance)
+    x, _, _ = compose.generate(b.pipe, with_none, b.ddim(), b.noise, b.prompt, b.negative, 20, b.guidance)
     print("klora of content with itself is content: %.1e" % max_rel(b.t["klora_same/latents"], x))
     tensors.update(b.t)
     models.append(entry(b, "models/tiny-sd1", {n: rel_path(p) for n, p in paths.items()}))

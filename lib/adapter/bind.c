@@ -23,7 +23,7 @@ struct weft_report {
     int64_t       *layers;  /* [modules of the adapter] layer id where matched, else -1 */
     size_t         tally[WEFT_KEY_IGNORED + 1];
     bool           clash; /* two modules name one layer */
-    wf_text        line;
+    weft_error     line;  /* its text: made where errors' lines are made, so as clean as they are */
 };
 
 static const char unknown_key[] = "not a key of a dialect that this version reads";
@@ -77,7 +77,9 @@ static weft_status find_layers(weft_report *r, weft_error *err)
             if (owner >= 0) {
                 r->clash = true;
                 r->modules[at].state = WEFT_KEY_UNMATCHED;
-                wf_text_add(&r->modules[at].reason, "its layer is named by %s already", r->adapter->modules[owner].key);
+                wf_key_text k;
+                wf_text_add(&r->modules[at].reason, "its layer is named by %s already",
+                            wf_key_show(&k, r->adapter->modules[owner].key));
             } else {
                 owner = at;
             }
@@ -175,20 +177,22 @@ static void write_line(weft_report *r)
 
     for (size_t i = 0; i < r->adapter->count; i++) matched += r->modules[i].state == WEFT_KEY_MATCHED;
     if (good == keys) {
-        wf_text_add(&r->line, "%zu of %zu keys matched (%zu modules)", good, keys, matched);
+        (void)wf_fail(&r->line, WEFT_OK, "%zu of %zu keys matched (%zu modules)", good, keys, matched);
         return;
     }
     for (size_t i = 0; i < keys; i++) {
         fill_row(r, i, &row);
         if (row.state == WEFT_KEY_UNMATCHED || row.state == WEFT_KEY_MISSHAPEN) break;
     }
+    (void)wf_key_show(&k, row.key);
     if (theirs != ours && theirs != WEFT_FAMILY_UNKNOWN && ours != WEFT_FAMILY_UNKNOWN)
-        wf_text_add(&r->line, "adapter is for %s, model is %s; ", wf_family_name(theirs), wf_family_name(ours));
+        (void)wf_fail(&r->line, WEFT_OK, "adapter is for %s, model is %s; first mismatch %s: %s",
+                      wf_family_name(theirs), wf_family_name(ours), k.text, row.reason);
     else if (r->clash)
-        wf_text_add(&r->line, "two modules name one layer; ");
+        (void)wf_fail(&r->line, WEFT_OK, "two modules name one layer: %s: %s", k.text, row.reason);
     else
-        wf_text_add(&r->line, "%zu of %zu keys matched; ", good, keys);
-    wf_text_add(&r->line, "first mismatch %s: %.200s", wf_key_show(&k, row.key), row.reason);
+        (void)wf_fail(&r->line, WEFT_OK, "%zu of %zu keys matched; first mismatch %s: %s", good, keys, k.text,
+                      row.reason);
 }
 
 /* ---- the report -------------------------------------------------------------------------------------- */
@@ -208,7 +212,7 @@ static weft_status fill_report(weft_report *r, weft_error *err)
     }
     write_line(r);
     for (size_t i = 0; i < r->adapter->count; i++) failed |= r->modules[i].reason.failed;
-    return failed || r->line.failed ? wf_nomem(err, keys, "a report") : WEFT_OK;
+    return failed ? wf_nomem(err, keys, "a report") : WEFT_OK;
 }
 
 weft_status weft_report_create(const weft_model *model, const weft_adapter *adapter, weft_report **out,
@@ -227,7 +231,6 @@ weft_status weft_report_create(const weft_model *model, const weft_adapter *adap
     r->adapter = (weft_adapter *)adapter;
     wf_model_ref(r->model);
     wf_adapter_ref(r->adapter);
-    wf_text_init(&r->line, &r->alloc);
 
     r->modules = wf_zalloc(&r->alloc, adapter->count, sizeof *r->modules);
     r->layers = wf_zalloc(&r->alloc, adapter->count, sizeof *r->layers);
@@ -255,7 +258,6 @@ void weft_report_free(weft_report *r)
     for (size_t i = 0; r->modules != NULL && i < r->adapter->count; i++) wf_text_free(&r->modules[i].reason);
     wf_free(&alloc, r->modules);
     wf_free(&alloc, r->layers);
-    wf_text_free(&r->line);
     weft_model_free(r->model);
     weft_adapter_free(r->adapter);
     wf_free(&alloc, r);
@@ -284,7 +286,7 @@ size_t weft_report_tally(const weft_report *r, int32_t state)
 
 const char *weft_report_line(const weft_report *r)
 {
-    return r == NULL ? "" : r->line.s;
+    return r == NULL ? "" : r->line.text;
 }
 
 const int64_t *wf_report_layers(const weft_report *r)
@@ -297,5 +299,5 @@ weft_status wf_report_verdict(const weft_report *r, bool allow_partial, weft_err
     size_t wrong = r->tally[WEFT_KEY_UNMATCHED] + r->tally[WEFT_KEY_MISSHAPEN];
 
     if (r->tally[WEFT_KEY_MATCHED] > 0 && !r->clash && (wrong == 0 || allow_partial)) return WEFT_OK;
-    return wf_fail(err, WEFT_E_MISMATCH, "%s: %s", r->adapter->name, r->line.s);
+    return wf_fail(err, WEFT_E_MISMATCH, "%s: %s", r->adapter->name, r->line.text);
 }

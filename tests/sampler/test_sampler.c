@@ -418,6 +418,7 @@ START_TEST(every_solver_has_its_name_and_kind)
 
     for (int32_t kind = 1; kind <= 4; kind++) {
         ck_assert_str_eq(wf_solver_of(kind)->name, names[kind - 1]);
+        ck_assert_int_eq(weft_has(names[kind - 1]), 1);
         ck_assert_ptr_eq(wf_solver_named(names[kind - 1]), wf_solver_of(kind));
     }
     ck_assert_ptr_null(wf_solver_of(0));

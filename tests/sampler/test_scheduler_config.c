@@ -1,6 +1,7 @@
 /* test_scheduler_config.c - what a scheduler_config.json says, and what of it is refused. */
 #include "help.h"
 #include "sampler/sampler.h"
+#include "weft/model.h"
 
 static weft_error err;
 
@@ -92,11 +93,28 @@ START_TEST(what_is_not_followed_is_named)
 }
 END_TEST
 
-START_TEST(from_model_needs_both)
+/* tiny-sd2 carries a DDIM of the v kind, tiny-sdxl an Euler; kind, steps and the allocator stay the caller's. */
+START_TEST(a_model_brings_its_config)
 {
     weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+    weft_model          *m;
 
     ck_assert_int_eq(weft_sampler_options_from_model(NULL, &o, &err), WEFT_E_ARG);
+    ck_assert_msg(weft_model_open(data_path("models/tiny-sd2"), NULL, &m, &err) == WEFT_OK, "%s", err.text);
+    ck_assert_int_eq(weft_sampler_options_from_model(m, NULL, &err), WEFT_E_ARG);
+    o.steps = 5;
+    ck_assert_msg(weft_sampler_options_from_model(m, &o, &err) == WEFT_OK, "%s", err.text);
+    ck_assert_uint_eq(o.struct_size, sizeof o);
+    ck_assert_int_eq(o.steps, 5);
+    ck_assert_int_eq(o.prediction, WEFT_PREDICT_V);
+    ck_assert_int_eq(o.betas, WEFT_BETAS_SCALED_LINEAR);
+    ck_assert_float_eq(o.beta_start, 0.00085f);
+    ck_assert_int_eq(o.steps_offset, 1);
+    ck_assert_int_eq(o.spacing, WEFT_SPACING_LEADING);
+    ck_assert_uint_eq(o.flags, 0);
+    o.struct_size = 8; /* smaller than any version */
+    ck_assert_int_eq(weft_sampler_options_from_model(m, &o, &err), WEFT_E_ARG);
+    weft_model_free(m);
 }
 END_TEST
 
@@ -109,7 +127,7 @@ int main(void)
     tcase_add_test(c, absent_keys_mean_what_diffusers_takes);
     tcase_add_test(c, no_config_changes_nothing);
     tcase_add_test(c, what_is_not_followed_is_named);
-    tcase_add_test(c, from_model_needs_both);
+    tcase_add_test(c, a_model_brings_its_config);
     suite_add_tcase(s, c);
     return run_suite(s);
 }

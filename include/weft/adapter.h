@@ -116,12 +116,13 @@ typedef struct weft_report_row {
 WEFT_API void weft_report_row_init(weft_report_row *row);
 
 /**
- * Check an adapter against a model without making a plan. A report is made whatever the outcome.
+ * Check an adapter against a model without making a plan. A report is made whatever the outcome, and keeps
+ * both alive.
  *
  * @return WEFT_E_NOMEM, WEFT_E_ARG, or WEFT_OK, also where nothing matches
  * @since 0.1
  */
-WEFT_API weft_status weft_report_create(const weft_model *model, const weft_adapter *adapter, weft_report **out,
+WEFT_API weft_status weft_report_create(weft_model *model, weft_adapter *adapter, weft_report **out,
                                         weft_error *err);
 /** @since 0.1 */
 WEFT_API void weft_report_free(weft_report *report);

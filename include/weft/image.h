@@ -32,8 +32,9 @@ WEFT_API weft_status weft_png_write(const char *path, const uint8_t *rgb, size_t
  * Write a line of text into a picture with a built-in 5 x 7 font, magnified `scale` times; what falls
  * outside is cut, characters outside ASCII show as a box.
  *
+ * @param rgb      (height, width, 3), written; NULL to learn the width alone
  * @param x        left edge of the text, as y is its top
- * @param colour  0xRRGGBB
+ * @param colour   0xRRGGBB
  * @return width of the text in pixels
  * @since 0.1
  */

@@ -215,8 +215,7 @@ static weft_status fill_report(weft_report *r, weft_error *err)
     return failed ? wf_nomem(err, keys, "a report") : WEFT_OK;
 }
 
-weft_status weft_report_create(const weft_model *model, const weft_adapter *adapter, weft_report **out,
-                               weft_error *err)
+weft_status weft_report_create(weft_model *model, weft_adapter *adapter, weft_report **out, weft_error *err)
 {
     weft_report *r;
     weft_status  st;
@@ -227,8 +226,8 @@ weft_status weft_report_create(const weft_model *model, const weft_adapter *adap
 
     if ((r = wf_zalloc(&adapter->alloc, 1, sizeof *r)) == NULL) return wf_nomem(err, sizeof *r, "a report");
     r->alloc = adapter->alloc;
-    r->model = (weft_model *)model; /* its count of references is all that changes */
-    r->adapter = (weft_adapter *)adapter;
+    r->model = model;
+    r->adapter = adapter;
     wf_model_ref(r->model);
     wf_adapter_ref(r->adapter);
 

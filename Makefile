@@ -163,7 +163,7 @@ check: all programs
 check-programs: all programs
 	$(Q)$(CHECK) $(PROGRAMS)
 
-SELF = $(Q)$(MAKE) --no-print-directory
+SELF = +$(Q)$(MAKE) --no-print-directory
 
 # libcheck forks for each test, and a child that ends early hides its leaks: here all tests of a program share it.
 asan:

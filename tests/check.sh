@@ -47,7 +47,7 @@ COUNTS
     [ "$bad" = 0 ] || word=FAIL
     printf '  %-5s %-60s %4d checks %4d s\n' $word "$(echo "$command" | sed "s|$B/tests/||;s|^tests/||")" "$good" $seconds
     if [ $word = FAIL ]; then
-        sed 's/^/        /' "$log" | tail -n 200
+        sed 's/^/        /' "$log" | awk 'NR <= 80; END { if (NR > 80) print "        ... and " NR - 80 " lines more" }'
         echo "        (exit status $status)"
     elif [ $word = skip ]; then
         { grep '^SKIP' "$log" || cat "$log"; } | sed 's/^/        /'

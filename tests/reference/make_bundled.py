@@ -23,8 +23,7 @@ STAR = "a large red star on a yellow background"
 # what to compose: name, content, style, third, prompt
 PAIRS = [("monster_hatching", "monster", "hatching", "mosaic", "a large zib monster on a red background, hatched style"),
          ("rocket_mosaic", "rocket", "mosaic", "hatching", "a large vok rocket on a blue background, mosaic style")]
-PROMPTS = [STAR, "", "a small green circle to the left of a large blue square on a white background", PAIRS[0][4],
-           "a red star and a blue circle and a green square and a yellow triangle on a white background " * 6]
+PROMPTS = [STAR, "", "a red star and a blue circle and a green square and a yellow triangle on a white background " * 6, PAIRS[0][4]]
 SEED, STEPS, GUIDANCE = 7, 20, 5.0
 
 
@@ -52,7 +51,7 @@ def main():
     out = {"versions": versions(), "model": rel_path(MODEL), "latent": side, "pixels": px}
 
     t, cases = {}, []
-    make_nets.text(pipe, "", PROMPTS, t, cases)
+    make_nets.text(pipe, "", PROMPTS, t, cases, hidden=False)
     ctx = t["te/last"]
     make_nets.unet_case(pipe, "one", (1, 4, side, side), [801.0], ctx[:1], t, cases, 501)
     make_nets.unet_case(pipe, "two", (2, 4, side, side), [941.0, 21.0], ctx[[1, 3]], t, cases, 502)

@@ -106,6 +106,17 @@ WEFT_API weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float
 WEFT_API weft_status weft_plan_add_with(weft_plan *plan, weft_adapter *adapter, float weight,
                                         const weft_add_options *options, weft_error *err);
 
+/**
+ * Change the weights of adapter number `adapter`, 0 the first that was added: on a plan that is not sealed, such
+ * as a copy of a sealed one. Everything else stays, and sealing recomputes the table alone.
+ *
+ * @param text_weight  weight of the text-encoder parts
+ * @return WEFT_E_STATE (sealed), WEFT_E_ARG
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_set_weight(weft_plan *plan, int32_t adapter, float weight, float text_weight,
+                                          weft_error *err);
+
 /** Merge: every adapter at every call, summed exactly. What a plan does unless told otherwise. @since 0.1 */
 WEFT_API weft_status weft_plan_merge(weft_plan *plan, weft_error *err);
 

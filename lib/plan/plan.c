@@ -369,6 +369,21 @@ weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float weight, 
     return weft_plan_add_with(plan, adapter, weight, NULL, err);
 }
 
+weft_status weft_plan_set_weight(weft_plan *plan, int32_t adapter, float weight, float text_weight, weft_error *err)
+{
+    weft_status st = still_open(plan, "weft_plan_set_weight", err);
+
+    if (st != WEFT_OK) return st;
+    if (adapter < 0 || adapter >= plan->adapters)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_set_weight: adapter %d of %d", (int)adapter, (int)plan->adapters);
+    if (!isfinite(weight) || !isfinite(text_weight))
+        return wf_fail(err, WEFT_E_ARG, "adapter %s: the weight is not a finite number",
+                       wf_adapter_name(plan->entry[adapter].bound->adapter));
+    plan->entry[adapter].weight = weight;
+    plan->entry[adapter].text_weight = text_weight;
+    return WEFT_OK;
+}
+
 weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *options, size_t size, weft_error *err)
 {
     wf_blob    *kept = NULL;

@@ -14,7 +14,7 @@ static int32_t positions_of(const wf_parts *p)
 void wf_encode_forward(const weft_run *r, wf_exec *e, const int32_t *ids, const int32_t *ids_2, int32_t chunks,
                        float *text, float *pooled, const int32_t *eos_at)
 {
-    const wf_parts *p = wf_run_parts(&r->bound);
+    const wf_parts *p = wf_run_parts(&r->fit);
     const int32_t *all[2] = { ids, ids_2 };
     size_t mark = wf_arena_mark(&e->arena), rows = (size_t)(chunks * positions_of(p)), at = 0;
     size_t d = (size_t)p->unet_config.cross_dim[0];
@@ -56,7 +56,7 @@ static void find_eos(const wf_parts *p, const int32_t *ids, int32_t chunks, int3
 static weft_status lay_out(weft_run *r, int which, const char *prompt, int32_t chunks, int32_t *ids, int32_t *plain,
                            size_t cap, size_t *count, weft_error *err)
 {
-    const wf_parts *p = wf_run_parts(&r->bound);
+    const wf_parts *p = wf_run_parts(&r->fit);
     const wf_tokenizer *t = p->tokenizer[which];
     int32_t n = wf_clip_get_config(p->text[which])->positions;
     weft_status st = wf_tokenizer_encode(t, prompt, plain, cap, count, err);
@@ -78,7 +78,7 @@ static weft_status lay_out(weft_run *r, int which, const char *prompt, int32_t c
 /* Check the buffers of an encode against the number of chunks. */
 static weft_status check_room(const weft_run *r, const weft_encode *e, int32_t chunks, weft_error *err)
 {
-    const wf_parts *p = wf_run_parts(&r->bound);
+    const wf_parts *p = wf_run_parts(&r->fit);
     size_t want = (size_t)chunks * (size_t)positions_of(p) * (size_t)p->unet_config.cross_dim[0];
     size_t pooled = (size_t)p->unet_config.pooled_dim;
     if (e->text == NULL) return wf_fail(err, WEFT_E_ARG, "encode.text is NULL");
@@ -90,25 +90,25 @@ static weft_status check_room(const weft_run *r, const weft_encode *e, int32_t c
     if (chunks * positions_of(p) > r->text_tokens)
         return wf_fail(err, WEFT_E_ARG, "%d chunks are %d tokens, the run has room for %d: set "
                        "weft_run_options.text_tokens", chunks, chunks * positions_of(p), r->text_tokens);
-    if ((e->flags & WEFT_ENCODE_ADAPTER) != 0 && (e->adapter < 0 || e->adapter >= wf_plan_adapters(r->bound.plan)))
+    if ((e->flags & WEFT_ENCODE_ADAPTER) != 0 && (e->adapter < 0 || e->adapter >= wf_plan_adapters(r->fit.plan)))
         return wf_fail(err, WEFT_E_ARG, "encode.adapter is %d, the plan has %d", e->adapter,
-                       wf_plan_adapters(r->bound.plan));
+                       wf_plan_adapters(r->fit.plan));
     return WEFT_OK;
 }
 
 static weft_status encode_ids(weft_run *r, const int32_t *ids, const int32_t *ids_2, const weft_encode *e,
                               int32_t chunks, weft_error *err)
 {
-    const wf_parts *p = wf_run_parts(&r->bound);
+    const wf_parts *p = wf_run_parts(&r->fit);
     int32_t eos_at[64];
-    weft_status st = wf_run_begin(r, "encoding the prompt", r->bound.encode_layers, err);
+    weft_status st = wf_run_begin(r, "encoding the prompt", r->fit.encode_layers, err);
     if (st != WEFT_OK) return st;
     find_eos(p, p->text[1] != NULL ? ids_2 : ids, chunks, eos_at);
     r->exec.branch = NULL;
-    r->exec.cells = wf_plan_row(r->bound.plan, 0);
+    r->exec.cells = wf_plan_row(r->fit.plan, 0);
     if ((e->flags & WEFT_ENCODE_ADAPTER) != 0) {
-        wf_plan_text_row(r->bound.plan, e->adapter, r->bound.text_row);
-        r->exec.cells = r->bound.text_row;
+        wf_plan_text_row(r->fit.plan, e->adapter, r->fit.text_row);
+        r->exec.cells = r->fit.text_row;
     }
     wf_encode_forward(r, &r->exec, ids, ids_2, chunks, e->text, e->pooled, eos_at);
     return wf_run_end(r, err);
@@ -121,8 +121,8 @@ static weft_status check_encode(weft_run *r, const weft_encode *given, weft_enco
     weft_status st = wf_options(e, sizeof *e, sizeof *e, given, WEFT_ENCODE_TRUNCATE | WEFT_ENCODE_ADAPTER,
                                 "weft_encode", err);
     if (st != WEFT_OK) return st;
-    const wf_parts *p = wf_run_parts(&r->bound);
-    if (p->text[0] == NULL && p->text[1] == NULL) return wf_model_need_tokenizer(wf_plan_model(r->bound.plan), err);
+    const wf_parts *p = wf_run_parts(&r->fit);
+    if (p->text[0] == NULL && p->text[1] == NULL) return wf_model_need_tokenizer(wf_plan_model(r->fit.plan), err);
     *chunks = e->chunks > 0 ? e->chunks : 1;
     if (*chunks > 64) return wf_fail(err, WEFT_E_ARG, "encode.chunks is %d, wanted at most 64", *chunks);
     return check_room(r, e, *chunks, err);
@@ -136,9 +136,9 @@ weft_status weft_run_encode(weft_run *r, weft_encode *encode, weft_error *err)
     weft_status st = check_encode(r, encode, &e, &chunks, err);
     if (st != WEFT_OK) return st;
     if (e.prompt == NULL) return wf_fail(err, WEFT_E_ARG, "encode.prompt is NULL");
-    if ((st = wf_model_need_tokenizer(wf_plan_model(r->bound.plan), err)) != WEFT_OK) return st;
+    if ((st = wf_model_need_tokenizer(wf_plan_model(r->fit.plan), err)) != WEFT_OK) return st;
 
-    const wf_parts *p = wf_run_parts(&r->bound);
+    const wf_parts *p = wf_run_parts(&r->fit);
     size_t n = (size_t)positions_of(p), cap = (size_t)chunks * (n - 2);
     if ((e.flags & WEFT_ENCODE_TRUNCATE) != 0) cap = n - 2;
     plain = wf_alloc(&r->alloc, cap * sizeof *plain);
@@ -179,7 +179,7 @@ weft_status weft_run_encode_ids(weft_run *r, const int32_t *ids, const int32_t *
     int32_t chunks;
     weft_status st = check_encode(r, encode, &e, &chunks, err);
     if (st != WEFT_OK) return st;
-    const wf_parts *p = wf_run_parts(&r->bound);
+    const wf_parts *p = wf_run_parts(&r->fit);
     const int32_t *all[2] = { ids, ids_2 };
     size_t want = (size_t)chunks * (size_t)positions_of(p);
     if (ids_len != want) return wf_fail(err, WEFT_E_ARG, "ids_len is %zu, wanted %zu", ids_len, want);

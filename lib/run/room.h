@@ -9,7 +9,7 @@
 #include "weft/run.h"
 
 /* What a run needs for one plan: taken whole before an old one is let go. */
-typedef struct wf_bound {
+typedef struct wf_fit {
     weft_plan    *plan;
     wf_delta     *deltas;     /* [layers of the model]                           */
     float       **merged;     /* [touched] private copies, NULL for side layers  */
@@ -30,7 +30,7 @@ typedef struct wf_bound {
     uint64_t      bytes;      /* of all of this                                  */
     double        step_flops, side_flops, decode_flops;
     int64_t       step_layers, encode_layers, decode_layers; /* layer calls of each: for progress */
-} wf_bound;
+} wf_fit;
 
 struct weft_run {
     weft_allocator   alloc;
@@ -40,7 +40,7 @@ struct weft_run {
     void            *progress_user;
     wf_pool         *pool;
     wf_exec          exec;
-    wf_bound         bound;
+    wf_fit           fit;
     int32_t          threads, batch, height, width, text_tokens;
     atomic_int       cancel;
     const char      *doing;   /* for progress */
@@ -50,8 +50,8 @@ struct weft_run {
 /* What options ask for, with defaults filled in from the model. */
 weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o, weft_error *err);
 /* Everything a run of this shape needs for a plan; with `measure` only bytes and counts are found. */
-weft_status wf_bound_create(const weft_run *r, weft_plan *plan, bool measure, wf_bound *out, weft_error *err);
-void        wf_bound_free(wf_bound *b, const weft_allocator *alloc);
+weft_status wf_fit_create(const weft_run *r, weft_plan *plan, bool measure, wf_fit *out, weft_error *err);
+void        wf_fit_free(wf_fit *b, const weft_allocator *alloc);
 
 /* Every call that computes is between these two. begin answers CANCELLED or STATE; end tells whether the
  * call was stopped. */
@@ -59,12 +59,12 @@ weft_status wf_run_begin(weft_run *r, const char *doing, int64_t total, weft_err
 weft_status wf_run_end(weft_run *r, weft_error *err);
 
 /* The three computations, also walked dry to find what they need. */
-void wf_step_forward(const weft_run *r, wf_exec *e, const wf_bound *b, const weft_step *step, bool guided);
+void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_step *step, bool guided);
 void wf_encode_forward(const weft_run *r, wf_exec *e, const int32_t *ids, const int32_t *ids_2, int32_t chunks,
                        float *text, float *pooled, const int32_t *eos_at);
 void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float *image);
 
-static inline const wf_parts *wf_run_parts(const wf_bound *b)
+static inline const wf_parts *wf_run_parts(const wf_fit *b)
 {
     return wf_model_parts(wf_plan_model(b->plan));
 }

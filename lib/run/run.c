@@ -1,7 +1,7 @@
 /* run.c - the run handle: made for a shape, moved between plans, stopped from anywhere.
  *
  * A run owns the threads, the scratch memory and the cancel flag. Everything that a computation needs was
- * taken when the run was made (bound.c), so the calls between wf_run_begin() and wf_run_end() only compute. */
+ * taken when the run was made (fit.c), so the calls between wf_run_begin() and wf_run_end() only compute. */
 #include "run/room.h"
 
 void weft_run_options_init(weft_run_options *options)
@@ -57,13 +57,13 @@ static bool stop(void *user)
     return r->progress(r->progress_user, r->doing, r->done, r->total) != 0;
 }
 
-/* The exec works in the bound's memory. */
+/* The exec works in the fit's memory. */
 static void attach(weft_run *r)
 {
-    r->exec = (wf_exec){ .k = wf_run_parts(&r->bound)->kernels, .pool = r->pool,
-                         .arena = { .base = r->bound.arena, .size = r->bound.arena_size },
-                         .scratch = r->bound.scratch, .deltas = r->bound.deltas,
-                         .slots = wf_plan_slots(r->bound.plan), .stop = stop, .stop_user = r };
+    r->exec = (wf_exec){ .k = wf_run_parts(&r->fit)->kernels, .pool = r->pool,
+                         .arena = { .base = r->fit.arena, .size = r->fit.arena_size },
+                         .scratch = r->fit.scratch, .deltas = r->fit.deltas,
+                         .slots = wf_plan_slots(r->fit.plan), .stop = stop, .stop_user = r };
 }
 
 static weft_status ready(const weft_plan *plan, weft_error *err)
@@ -93,10 +93,10 @@ weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, we
     r->progress_user = o.progress_user;
     if ((st = wf_run_shape(r, plan, &o, err)) != WEFT_OK) goto done;
     if ((st = wf_pool_create(&r->alloc, r->threads, &r->pool, err)) != WEFT_OK) goto done;
-    r->bound.plan = plan; /* what the dry walk asks for the model; replaced by the whole */
-    st = wf_bound_create(r, plan, false, &r->bound, err);
+    r->fit.plan = plan; /* what the dry walk asks for the model; replaced by the whole */
+    st = wf_fit_create(r, plan, false, &r->fit, err);
     if (st != WEFT_OK) {
-        r->bound.plan = NULL;
+        r->fit.plan = NULL;
         goto done;
     }
     attach(r);
@@ -112,7 +112,7 @@ void weft_run_free(weft_run *r)
     if (r == NULL) return;
     weft_allocator alloc = r->alloc;
     wf_pool_free(r->pool);
-    wf_bound_free(&r->bound, &alloc);
+    wf_fit_free(&r->fit, &alloc);
     wf_free(&alloc, r);
 }
 
@@ -120,32 +120,32 @@ weft_status weft_run_bytes(weft_plan *plan, const weft_run_options *options, uin
 {
     weft_run_options o;
     weft_run shape = { 0 };
-    wf_bound b = { 0 };
+    wf_fit b = { 0 };
     weft_status st;
 
     if (bytes == NULL) return wf_fail(err, WEFT_E_ARG, "bytes is NULL");
     if ((st = ready(plan, err)) != WEFT_OK) return st;
     if ((st = wf_options(&o, sizeof o, sizeof o, options, 0, "weft_run_options", err)) != WEFT_OK) return st;
     shape.alloc = wf_allocator(o.allocator);
-    shape.bound.plan = plan;
+    shape.fit.plan = plan;
     if ((st = wf_run_shape(&shape, plan, &o, err)) != WEFT_OK) return st;
-    if ((st = wf_bound_create(&shape, plan, true, &b, err)) != WEFT_OK) return st;
+    if ((st = wf_fit_create(&shape, plan, true, &b, err)) != WEFT_OK) return st;
     *bytes = b.bytes;
-    wf_bound_free(&b, &shape.alloc);
+    wf_fit_free(&b, &shape.alloc);
     return WEFT_OK;
 }
 
 weft_status weft_run_set_plan(weft_run *r, weft_plan *plan, weft_error *err)
 {
-    wf_bound b;
+    wf_fit b;
     weft_status st;
     if (r == NULL) return wf_fail(err, WEFT_E_ARG, "run is NULL");
     if ((st = ready(plan, err)) != WEFT_OK) return st;
-    if (wf_plan_model(plan) != wf_plan_model(r->bound.plan))
+    if (wf_plan_model(plan) != wf_plan_model(r->fit.plan))
         return wf_fail(err, WEFT_E_MISMATCH, "the plan is for another model than the run's");
-    if ((st = wf_bound_create(r, plan, false, &b, err)) != WEFT_OK) return st;
-    wf_bound_free(&r->bound, &r->alloc);
-    r->bound = b;
+    if ((st = wf_fit_create(r, plan, false, &b, err)) != WEFT_OK) return st;
+    wf_fit_free(&r->fit, &r->alloc);
+    r->fit = b;
     attach(r);
     return WEFT_OK;
 }
@@ -155,11 +155,11 @@ weft_status weft_run_info_get(const weft_run *r, weft_run_info *info, weft_error
     weft_run_info i = WEFT_RUN_INFO_INIT;
     if (r == NULL || info == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : "info");
     i.threads = r->threads;
-    i.bytes = r->bound.bytes;
-    i.step_flops = r->bound.step_flops;
-    i.side_flops = r->bound.side_flops;
-    i.decode_flops = r->bound.decode_flops;
-    i.branches = wf_plan_branches(r->bound.plan);
+    i.bytes = r->fit.bytes;
+    i.step_flops = r->fit.step_flops;
+    i.side_flops = r->fit.side_flops;
+    i.decode_flops = r->fit.decode_flops;
+    i.branches = wf_plan_branches(r->fit.plan);
     return wf_result(info, &i, sizeof i, sizeof i, "weft_run_info", err);
 }
 

@@ -15,7 +15,7 @@ typedef struct blocks { const float *base; size_t stride, per_branch, per_latent
 static weft_status read_blocks(blocks *out, const float *base, size_t len, size_t one, const weft_run *r,
                                bool branched, const char *what, weft_error *err)
 {
-    size_t n = (size_t)r->batch, k = branched ? (size_t)wf_plan_branches(r->bound.plan) : 1;
+    size_t n = (size_t)r->batch, k = branched ? (size_t)wf_plan_branches(r->fit.plan) : 1;
     *out = (blocks){ .base = base, .stride = one };
     if (len == k * one) {
         out->per_branch = branched;
@@ -36,11 +36,11 @@ static const float *block(const blocks *b, size_t branch, size_t latent)
 
 static size_t latent_floats(const weft_run *r)
 {
-    return (size_t)wf_run_parts(&r->bound)->unet_config.in_channels * (size_t)r->height * (size_t)r->width;
+    return (size_t)wf_run_parts(&r->fit)->unet_config.in_channels * (size_t)r->height * (size_t)r->width;
 }
 
 /* The network on samples of one half (or of both), predictions after each other into `out`. */
-static void evaluate(const weft_run *r, wf_exec *e, const wf_bound *b, const float *latent, float *out, int32_t count,
+static void evaluate(const weft_run *r, wf_exec *e, const wf_fit *b, const float *latent, float *out, int32_t count,
                      const float *const *text, const float *const *pooled, int32_t tokens)
 {
     const wf_parts *p = wf_run_parts(b);
@@ -56,13 +56,13 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_bound *b, const flo
 }
 
 /* Samples of a half begin at half * batch inside each branch when both run together. */
-static void fill_branches(const wf_bound *b, int32_t batch, int32_t halves)
+static void fill_branches(const wf_fit *b, int32_t batch, int32_t halves)
 {
     int32_t each = halves * batch, count = each * wf_plan_branches(b->plan);
     for (int32_t s = 0; s < count; s++) b->branch[s] = s / each;
 }
 
-void wf_step_forward(const weft_run *r, wf_exec *e, const wf_bound *b, const weft_step *step, bool guided)
+void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_step *step, bool guided)
 {
     int32_t branches = wf_plan_branches(b->plan), halves = guided ? 2 : 1, count = branches * halves * r->batch;
     size_t floats = (size_t)wf_run_parts(b)->unet_config.in_channels * (size_t)r->height * (size_t)r->width;
@@ -115,7 +115,7 @@ void wf_step_forward(const weft_run *r, wf_exec *e, const wf_bound *b, const wef
 static void fill_samples(weft_run *r, const weft_step *step, const blocks text[2], const blocks pooled[2], bool guided,
                          const float *time_ids)
 {
-    wf_bound *b = &r->bound;
+    wf_fit *b = &r->fit;
     size_t branches = (size_t)wf_plan_branches(b->plan), halves = guided ? 2 : 1, n = (size_t)r->batch;
     size_t ids = (size_t)wf_run_parts(b)->unet_config.time_ids;
     bool split = (step->flags & WEFT_STEP_SPLIT_GUIDANCE) != 0;
@@ -143,7 +143,7 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     st = wf_options(&s, sizeof s, sizeof s, given, WEFT_STEP_SPLIT_GUIDANCE | WEFT_STEP_TEXT_PER_BRANCH, "weft_step",
                     err);
     if (st != WEFT_OK) return st;
-    const wf_parts *p = wf_run_parts(&r->bound);
+    const wf_parts *p = wf_run_parts(&r->fit);
     const wf_unet_config *c = &p->unet_config;
     size_t want = (size_t)r->batch * latent_floats(r);
     bool branched = (s.flags & WEFT_STEP_TEXT_PER_BRANCH) != 0, guided = s.negative != NULL && s.guidance > 1.0f;
@@ -154,9 +154,9 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
         return wf_fail(err, WEFT_E_ARG, "step.%s has %zu floats, wanted %zu (%d x %d x %d x %d)",
                        s.latent_len != want ? "latent" : "out", s.latent_len != want ? s.latent_len : s.out_len, want,
                        r->batch, c->in_channels, r->height, r->width);
-    if (s.call < 0 || s.call >= wf_plan_calls(r->bound.plan))
+    if (s.call < 0 || s.call >= wf_plan_calls(r->fit.plan))
         return wf_fail(err, WEFT_E_ARG, "step.call is %d, the plan is sealed for %d calls", s.call,
-                       wf_plan_calls(r->bound.plan));
+                       wf_plan_calls(r->fit.plan));
     if (!finite(s.timestep) || !finite(s.guidance) || !finite(s.guidance_rescale))
         return wf_fail(err, WEFT_E_ARG, "step.timestep, guidance or guidance_rescale is not finite");
     if (s.tokens == 0) s.tokens = p->text[0] != NULL ? wf_clip_get_config(p->text[0])->positions : 77;
@@ -183,10 +183,10 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     if (s.time_ids != NULL && s.time_ids_len != (size_t)c->time_ids)
         return wf_fail(err, WEFT_E_ARG, "step.time_ids has %zu floats, wanted %d", s.time_ids_len, c->time_ids);
 
-    if ((st = wf_run_begin(r, "step", r->bound.step_layers, err)) != WEFT_OK) return st;
+    if ((st = wf_run_begin(r, "step", r->fit.step_layers, err)) != WEFT_OK) return st;
     fill_samples(r, &s, text, pooled, guided, s.time_ids != NULL ? s.time_ids : usual);
-    r->exec.cells = wf_plan_row(r->bound.plan, s.call);
-    r->exec.branch = r->bound.branch;
-    wf_step_forward(r, &r->exec, &r->bound, &s, guided);
+    r->exec.cells = wf_plan_row(r->fit.plan, s.call);
+    r->exec.branch = r->fit.branch;
+    wf_step_forward(r, &r->exec, &r->fit, &s, guided);
     return wf_run_end(r, err);
 }

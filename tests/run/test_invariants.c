@@ -261,6 +261,34 @@ START_TEST(detaching_leaves_the_base)
 }
 END_TEST
 
+/* A slider: copy, change a weight, seal, go on. The same bits as a plan made so from the start. */
+START_TEST(a_copy_with_another_weight_is_that_plan)
+{
+    for (int m = 0; m < METHODS; m++) {
+        float before[N], changed[N], wanted[N];
+        weft_plan *plan = plan_of(m, 0, 0.8f, content, style, NULL), *copy, *made = plan_of(m, 0, 0.3f, content, style, NULL);
+        weft_run *run = run_of(plan, 2, 1);
+        take_step(run, before, 3, 0);
+        ck_assert_int_eq(weft_plan_set_weight(plan, 0, 0.3f, 0.3f, &golden_err), WEFT_E_STATE);
+        must(weft_plan_copy(plan, &copy, &golden_err));
+        ck_assert_int_eq(weft_plan_set_weight(copy, 2, 1, 1, &golden_err), WEFT_E_ARG);
+        ck_assert_int_eq(weft_plan_set_weight(copy, 0, NAN, 1, &golden_err), WEFT_E_ARG);
+        must(weft_plan_set_weight(copy, 0, 0.3f, 0.3f, &golden_err));
+        must(weft_plan_set_weight(copy, 1, 0.3f, 0.3f, &golden_err));
+        must(weft_plan_seal(copy, 20, &golden_err));
+        must(weft_run_set_plan(run, copy, &golden_err));
+        take_step(run, changed, 3, 0);
+        predict(made, wanted, 3, 2, 0);
+        same_bits("changed copy", changed, wanted, N);
+        differ("changed copy", changed, before, N);
+        weft_run_free(run);
+        weft_plan_free(plan);
+        weft_plan_free(copy);
+        weft_plan_free(made);
+    }
+}
+END_TEST
+
 START_TEST(handles_go_in_any_order)
 {
     for (int order = 0; order < 24; order++) {
@@ -494,6 +522,7 @@ int main(void)
     tcase_add_test(c, composite_does_not_depend_on_the_order);
     tcase_add_test(c, one_adapter_is_the_same_under_every_method);
     tcase_add_test(c, detaching_leaves_the_base);
+    tcase_add_test(c, a_copy_with_another_weight_is_that_plan);
     tcase_add_test(c, handles_go_in_any_order);
     tcase_add_test(c, conditioning_for_each_branch_and_latent);
     tcase_add_test(c, a_step_stops_inside_and_goes_on_after);

@@ -1,4 +1,4 @@
-/* bound.c - the memory of a run, found by running everything once with nothing behind it.
+/* fit.c - the memory of a run, found by running everything once with nothing behind it.
  *
  * A dry exec walks the step, the encoding and the decoding of the run's shape: the arena's high-water mark is
  * the scratch memory, and the same walk counts the arithmetic and the layers. So a step never allocates, and
@@ -7,7 +7,7 @@
 
 /* ---- deltas: what the plan adds to each layer ---- */
 
-static weft_status make_deltas(const weft_run *r, wf_bound *b, weft_error *err)
+static weft_status make_deltas(const weft_run *r, wf_fit *b, weft_error *err)
 {
     size_t layers, bytes;
     wf_model_layers(wf_plan_model(b->plan), &layers);
@@ -31,7 +31,7 @@ static size_t merged_floats(const wf_layer *l)
 }
 
 typedef struct merge_job {
-    const wf_bound   *b;
+    const wf_fit   *b;
     const wf_touched *touched;
     const wf_layer   *layers;
     const wf_kernels *k;
@@ -47,7 +47,7 @@ static void merge_task(void *user, size_t i, int32_t worker)
                        wf_plan_row(j->b->plan, 0) + t->slot);
 }
 
-static weft_status make_merged(const weft_run *r, wf_bound *b, bool measure, weft_error *err)
+static weft_status make_merged(const weft_run *r, wf_fit *b, bool measure, weft_error *err)
 {
     size_t count, layers;
     const wf_touched *t = wf_plan_touched(b->plan, &count);
@@ -67,7 +67,7 @@ static weft_status make_merged(const weft_run *r, wf_bound *b, bool measure, wef
 }
 
 /* In a dry walk a merged layer only has to be known as such. */
-static void mark_merged(wf_bound *b, float *mark)
+static void mark_merged(wf_fit *b, float *mark)
 {
     size_t count;
     const wf_touched *t = wf_plan_touched(b->plan, &count);
@@ -77,7 +77,7 @@ static void mark_merged(wf_bound *b, float *mark)
 
 /* ---- arrays with an entry for each sample ---- */
 
-static weft_status make_arrays(const weft_run *r, wf_bound *b, weft_error *err)
+static weft_status make_arrays(const weft_run *r, wf_fit *b, weft_error *err)
 {
     size_t n = (size_t)b->samples, ids = (size_t)wf_run_parts(b)->unet_config.time_ids;
     size_t branches = (size_t)wf_plan_branches(b->plan), slots = wf_plan_slots(b->plan);
@@ -105,7 +105,7 @@ static bool count_layer(void *user)
     return false;
 }
 
-static void walk(const weft_run *r, wf_bound *b)
+static void walk(const weft_run *r, wf_fit *b)
 {
     const wf_parts *p = wf_run_parts(b);
     int64_t layers = 0;
@@ -135,7 +135,7 @@ static void walk(const weft_run *r, wf_bound *b)
     b->bytes += b->arena_size + (uint64_t)r->threads * b->scratch_size;
 }
 
-static weft_status make_scratch(const weft_run *r, wf_bound *b, weft_error *err)
+static weft_status make_scratch(const weft_run *r, wf_fit *b, weft_error *err)
 {
     b->arena = wf_alloc(&r->alloc, b->arena_size);
     if (b->arena == NULL) return wf_nomem(err, b->arena_size, "a run's scratch");
@@ -147,9 +147,9 @@ static weft_status make_scratch(const weft_run *r, wf_bound *b, weft_error *err)
     return b->scratch != NULL ? WEFT_OK : wf_nomem(err, sizeof *b->scratch, "the workers' scratch");
 }
 
-weft_status wf_bound_create(const weft_run *r, weft_plan *plan, bool measure, wf_bound *out, weft_error *err)
+weft_status wf_fit_create(const weft_run *r, weft_plan *plan, bool measure, wf_fit *out, weft_error *err)
 {
-    wf_bound b = { .plan = plan, .threads = r->threads };
+    wf_fit b = { .plan = plan, .threads = r->threads };
     float mark;
     weft_status st;
 
@@ -162,12 +162,12 @@ weft_status wf_bound_create(const weft_run *r, weft_plan *plan, bool measure, wf
     if ((st = make_merged(r, &b, measure, err)) != WEFT_OK) goto done;
     if (!measure) st = make_scratch(r, &b, err);
 done:
-    if (st != WEFT_OK) wf_bound_free(&b, &r->alloc);
+    if (st != WEFT_OK) wf_fit_free(&b, &r->alloc);
     else *out = b;
     return st;
 }
 
-void wf_bound_free(wf_bound *b, const weft_allocator *alloc)
+void wf_fit_free(wf_fit *b, const weft_allocator *alloc)
 {
     for (size_t i = 0; b->merged != NULL && i < b->touched; i++) wf_free(alloc, b->merged[i]);
     wf_free(alloc, b->merged);
@@ -183,5 +183,5 @@ void wf_bound_free(wf_bound *b, const weft_allocator *alloc)
     for (int32_t i = 0; b->scratch != NULL && i < b->threads; i++) wf_free(alloc, b->scratch[i]);
     wf_free(alloc, b->scratch);
     weft_plan_free(b->plan);
-    *b = (wf_bound){ 0 };
+    *b = (wf_fit){ 0 };
 }

@@ -1,4 +1,4 @@
-/* text.c - strings: one that grows, one that is copied out, one that is matched, one that is checked.
+/* text.c - strings: one that grows, some that are cut to fit, one that is matched, one that is checked.
  *
  * wf_text remembers a failed allocation instead of reporting each: a writer of forty lines adds
  * forty times and looks at `failed` once. */
@@ -67,16 +67,36 @@ void wf_text_free(wf_text *t)
     wf_text_init(t, t->alloc);
 }
 
+/* n, or less where s[n] is inside a character. */
+static size_t boundary(const char *s, size_t n)
+{
+    while (n > 0 && ((unsigned char)s[n] & 0xc0) == 0x80) n--;
+    return n;
+}
+
+bool wf_format(char *buf, size_t cap, const char *format, ...)
+{
+    va_list  args;
+    int      n;
+    uint32_t code;
+    size_t   last;
+
+    va_start(args, format);
+    n = vsnprintf(buf, cap, format, args);
+    va_end(args);
+    if (n >= 0 && (size_t)n < cap) return true;
+    last = n < 0 || cap < 2 ? 0 : boundary(buf, cap - 2);                          /* the last character */
+    if (n < 0 || wf_utf8_next(buf + last, cap - 1 - last, &code) == 0) buf[last] = '\0';  /* was cut itself */
+    return false;
+}
+
 void wf_copy_out(const char *s, size_t len, char *buf, size_t cap, size_t *needed)
 {
     size_t n = len;
 
     if (needed != NULL) *needed = len + 1;
     if (buf == NULL || cap == 0) return;
-    if (n >= cap) {
-        n = cap - 1;
-        while (n > 0 && ((unsigned char)s[n] & 0xc0) == 0x80) n--;  /* not inside a character */
-    }
+    if (n >= cap) n = boundary(s, cap - 1);
     if (n > 0) memcpy(buf, s, n);
     buf[n] = '\0';
 }

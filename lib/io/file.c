@@ -9,7 +9,6 @@
  * mode should be, can only be read by changing it for the whole process. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>

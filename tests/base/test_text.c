@@ -64,6 +64,25 @@ START_TEST(copying_out_cuts_at_a_character)
 }
 END_TEST
 
+START_TEST(formatting_cuts_at_a_character)
+{
+    char buf[6];
+
+    ck_assert(wf_format(buf, sizeof buf, "%d-%s", 12, "ab"));
+    ck_assert_str_eq(buf, "12-ab");
+    ck_assert(!wf_format(buf, sizeof buf, "%s", "abcdefgh"));
+    ck_assert_str_eq(buf, "abcde");
+    ck_assert(!wf_format(buf, sizeof buf, "abcd%s", "\xc3\xa9"));
+    ck_assert_str_eq(buf, "abcd");
+    ck_assert(!wf_format(buf, sizeof buf, "abc%sd", "\xc3\xa9"));
+    ck_assert_str_eq(buf, "abc\xc3\xa9");
+    ck_assert(!wf_format(buf, sizeof buf, "ab%s", "\xf0\x9f\x98\x80"));
+    ck_assert_str_eq(buf, "ab");
+    ck_assert(!wf_format(buf, 1, "%s", "abc"));
+    ck_assert_str_eq(buf, "");
+}
+END_TEST
+
 START_TEST(patterns_match_whole_names)
 {
     static const struct { const char *patterns, *name; bool match; } cases[] = {
@@ -228,6 +247,7 @@ int main(void)
     tcase_add_test(c, a_text_grows);
     tcase_add_test(c, a_text_remembers_that_memory_ran_out);
     tcase_add_test(c, copying_out_cuts_at_a_character);
+    tcase_add_test(c, formatting_cuts_at_a_character);
     tcase_add_test(c, patterns_match_whole_names);
     tcase_add_test(c, patterns_agree_with_the_definition);
     tcase_add_test(c, a_pattern_of_many_stars_is_not_slow);

@@ -1051,7 +1051,7 @@ static void print_modules(const weft_adapter *adapter, int32_t modules)
 }
 
 /* Whether everything in the adapter fits; what does not is listed with its reason. */
-static int print_report(const weft_adapter *adapter, settings *s)
+static int print_report(weft_adapter *adapter, settings *s)
 {
     weft_model_info info = WEFT_MODEL_INFO_INIT;
     weft_model *model = open_model(s->against, s, &info);

@@ -5,7 +5,6 @@
  * the middle, style outside" is seen without reading a number. Cells are whole pixels as long as they
  * fit; a picture of many calls shares out its pixels instead. */
 #include <math.h>
-#include <stdio.h>
 
 #include "plan/method.h"
 #include "weft/image.h"
@@ -184,7 +183,7 @@ static const char *legend(legend_text *buf, const weft_plan *p, int32_t adapter)
     wf_number_text weight;
 
     wf_copy_out(name, strlen(name), cut, sizeof cut, NULL);
-    snprintf(buf->text, sizeof buf->text, "%s  %s, weight %s%s%s", wf_letter(&letter, adapter), cut,
+    wf_format(buf->text, sizeof buf->text, "%s  %s, weight %s%s%s", wf_letter(&letter, adapter), cut,
              wf_number(&weight, p->entry[adapter].weight), part[0] != '\0' ? ", as " : "", part);
     return buf->text;
 }
@@ -314,7 +313,7 @@ weft_status weft_plan_draw(const weft_plan *plan, const char *path, weft_error *
         return wf_fail(err, WEFT_E_ARG, "weft_plan_draw: %s is NULL", plan == NULL ? "plan" : "path");
     if (!plan->sealed) return wf_fail(err, WEFT_E_STATE, "weft_plan_draw: the plan is not sealed");
     lay.p = plan;
-    snprintf(title, sizeof title, "%s, %d %s", plan->method->title, (int)plan->table.calls,
+    wf_format(title, sizeof title, "%s, %d %s", plan->method->title, (int)plan->table.calls,
              plan->table.calls == 1 ? "call" : "calls");
     lay.layer = wf_zalloc(&plan->alloc, plan->table.touched_count, sizeof *lay.layer);
     lay.top = wf_zalloc(&plan->alloc, plan->table.touched_count, sizeof *lay.top);

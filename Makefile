@@ -150,7 +150,7 @@ REPLAYS  = $(foreach f,$(FUZZERS),'$f $(call corpus,$f)')
 HASWELL  = $(if $(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null),\
              $(foreach t,$(filter $(B)/tests/run/%,$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
 PROGRAMS = $(TESTS:%='%') $(HASWELL) $(REPLAYS)
-SCRIPTS  = $(foreach s,$(sort $(wildcard tests/abi/*.sh tests/ffi/*.sh tests/install/*.sh)),'$s')
+SCRIPTS  = $(foreach s,$(sort $(wildcard tests/abi/*.sh tests/ffi/*.sh tests/install/*.sh tests/examples/*.sh)),'$s')
 CHECK    = B='$(B)' CC='$(CC)' CFLAGS='$(CFLAGS)' PYTHON='$(PYTHON)' WEFT_TESTS=tests tests/check.sh
 
 # Everything that `check` runs, built and not run.

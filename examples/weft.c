@@ -938,7 +938,7 @@ static int generate(settings *s)
 
 static void print_bytes(double bytes)
 {
-    static const char *const units[] = { "bytes", "KB", "MB", "GB", "TB" };
+    static const char *const units[] = { "bytes", "kB", "MB", "GB", "TB" };
     size_t unit = 0;
     while (bytes >= 1000.0 && unit < 4) { bytes /= 1000.0; unit++; }
     printf(unit && bytes < 100.0 ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
@@ -966,9 +966,8 @@ static int explain(settings *s)
 
     fputs(text, stdout);
     int halves = s->guidance > 1.0f ? 2 : 1;
-    printf("\n%d steps of %s are %d calls; each evaluates the network %d times (%d %s%s)\n", (int)s->steps,
-           word_of(samplers, s->sampler), (int)calls, (int)about.branches * halves, (int)about.branches,
-           about.branches == 1 ? "branch" : "branches", halves == 2 ? ", with and without the prompt" : "");
+    printf("\n%d steps of %s: %d calls, %d evaluations of the network%s\n", (int)s->steps, word_of(samplers, s->sampler),
+           (int)calls, (int)(calls * about.branches) * halves, halves == 2 ? " with guidance" : "");
     printf("a run at %dx%d takes ", (int)s->width, (int)s->height);
     print_bytes((double)bytes);
     printf(" besides the model's ");

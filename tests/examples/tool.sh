@@ -67,8 +67,8 @@ that "eta" draw -p "a red circle" --eta 0.5 --guidance-rescale 0.5 -o "$tmp/eta.
 
 long="a red circle on a blue background"
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do long="$long, a red circle at the left"; done
-"$weft" generate $model $few -p "$long" -o "$tmp/long.png" 2>"$tmp/err"
-that "a long prompt is announced" grep -q 'tokens: encoded whole, in [2-9] chunks of 75' "$tmp/err"
+"$weft" generate $model $few -p "$long" -o "$tmp/long.png" 2>"$tmp/said"
+that "a long prompt is announced" grep -q 'tokens: encoded whole, in [2-9] chunks of 75' "$tmp/said"
 
 # ---- inspect and explain
 
@@ -84,9 +84,9 @@ prints 'peft' "$weft" inspect $model/adapters/rocket
 for adapter in monster.safetensors rocket hatching.safetensors mosaic.safetensors; do
     prints 'against .* keys matched' "$weft" inspect $model/adapters/$adapter --model $model
 done
-prints '20 calls' "$weft" explain $model -a $monster -a $hatching --compose klora -o "$tmp/table.png"
+prints '20 calls, 40 evaluations' "$weft" explain $model -a $monster -a $hatching --compose klora -o "$tmp/table.png"
 that "the table's picture" hold "$tmp/table.png" PNG
-prints '4 times' "$weft" explain $model -a $monster -a $hatching --compose composite
+prints '20 calls, 80 evaluations' "$weft" explain $model -a $monster -a $hatching --compose composite
 
 # ---- wrong command lines: status 2
 

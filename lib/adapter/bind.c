@@ -177,7 +177,8 @@ static void write_line(weft_report *r)
 
     for (size_t i = 0; i < r->adapter->count; i++) matched += r->modules[i].state == WEFT_KEY_MATCHED;
     if (good == keys) {
-        (void)wf_fail(&r->line, WEFT_OK, "%zu of %zu keys matched (%zu modules)", good, keys, matched);
+        (void)wf_fail(&r->line, WEFT_OK, "%zu of %zu keys matched (%zu module%s)", good, keys, matched,
+                      matched == 1 ? "" : "s");
         return;
     }
     for (size_t i = 0; i < keys; i++) {

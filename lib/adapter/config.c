@@ -174,7 +174,7 @@ weft_status wf_config_scale(const json_t *config, const char *prefix, const char
     st = number_for(config, prefix, what, module, "r", "rank_pattern", &r, &has_r, err);
     if (st != WEFT_OK) return st;
     if (has_r && r != rank)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: says rank %s for %s, whose factors have rank %d", what,
+        return wf_fail(err, WEFT_E_FORMAT, "%s: the configuration says rank %s for %s, whose factors have rank %d", what,
                        wf_number(&num, r), wf_key_show(&k, module), rank);
     out->rslora = json_is_true(setting(config, prefix, "use_rslora"));
     return number_for(config, prefix, what, module, "lora_alpha", "alpha_pattern", &out->alpha, &out->has_alpha, err);

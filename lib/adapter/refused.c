@@ -29,7 +29,7 @@ static const wf_refused refused[] = {
     { "*_custom_diffusion*", "Custom Diffusion", lora_only, true },
     { "emb_params,clip_l,clip_g,<*>,string_to_param*,bundle_emb.*", "a textual inversion", lora_only, true },
     { "unet:*:up,unet:*:down,text_encoder:*:up,text_encoder:*:down", "cloneofsimo's numbered LoRA",
-      "LoRA with named modules only", true },
+      "LoRA with named modules only", false },
     { "lora_controlnet,input_blocks.*.up,input_blocks.*.down,middle_block.*.up,middle_block.*.down,"
       "input_hint_block.*,zero_convs.*,time_embed.*.up,time_embed.*.down",
       "a ControlNet-LoRA", lora_only, true },

@@ -511,6 +511,9 @@ static void on_interrupt(int signal_number)
 static void watch_interrupt(weft_run *run)
 {
     struct sigaction action;
+
+    sigaction(SIGINT, NULL, &action);
+    if (action.sa_handler == SIG_IGN) return;        /* as under nohup */
     memset(&action, 0, sizeof action);
     interrupted = run;
     action.sa_handler = run ? on_interrupt : SIG_DFL;

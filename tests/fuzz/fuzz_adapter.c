@@ -1,9 +1,10 @@
 /* fuzz_adapter.c - any bytes as an adapter: the container, then its keys, its configuration, its factors.
  *
  * An input is a safetensors file, or two bytes of length, a configuration of that length, and a safetensors file. */
-#include "adapter/room.h"
+#include <math.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "adapter/room.h"
+#include "fuzz.h"
 
 /* Everything that may be asked of an adapter without a model. */
 static void look_at(const weft_adapter *a, const weft_allocator *heap)
@@ -12,9 +13,10 @@ static void look_at(const weft_adapter *a, const weft_allocator *heap)
     weft_module_info  m = WEFT_MODULE_INFO_INIT;
     double            all, top;
 
-    (void)weft_adapter_info_get(a, &info, NULL);
+    must(weft_adapter_info_get(a, &info, NULL) == WEFT_OK && *info.dialect != '\0');
     for (size_t i = 0; i < wf_adapter_modules(a); i++) {
-        (void)weft_adapter_module(a, i, &m, NULL);
+        must(weft_adapter_module(a, i, &m, NULL) == WEFT_OK);
+        must(m.rank > 0 && m.in > 0 && m.out > 0 && m.kernel > 0 && isfinite(m.scale));
         if (m.out * m.in * m.kernel * m.kernel > 1 << 16) continue;
         (void)wf_module_score(wf_adapter_module(a, i), m.scale, m.rank, &all, &top, heap, NULL);
     }
@@ -34,9 +36,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         data += 2 + n;
         size -= 2 + n;
     }
-    if (wf_tensors_parse(data, size, "fuzz", &heap, &t, &err) == WEFT_OK &&
-        wf_adapter_parse(t, &source, &heap, &a, &err) == WEFT_OK)
-        look_at(a, &heap);
+    weft_status st = wf_tensors_parse(data, size, "fuzz", &heap, &t, &err);
+    if (st == WEFT_OK) st = wf_adapter_parse(t, &source, &heap, &a, &err);
+    if (st == WEFT_OK) look_at(a, &heap);
+    else must(a == NULL && err.code == st && one_line(err.text));
     weft_adapter_free(a);
     weft_tensors_free(t);
     json_decref(source.config);

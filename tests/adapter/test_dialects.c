@@ -130,8 +130,8 @@ static const char *const alphas[] = {
     "unet.a.lora.down.weight unet.a.lora.up.weight unet.a.lora.alpha",
     "unet.a.processor.to_q_lora.down.weight unet.a.processor.to_q_lora.up.weight unet.a.processor.to_q_lora.alpha",
     "unet.a.processor.to_out_lora.down.weight unet.a.processor.to_out_lora.up.weight unet.a.to_out.0.alpha",
-    "text_encoder.a.lora_linear_layer.down.weight text_encoder.a.lora_linear_layer.up.weight "
-    "text_encoder.a.lora_linear_layer.alpha",
+    ("text_encoder.a.lora_linear_layer.down.weight text_encoder.a.lora_linear_layer.up.weight "
+     "text_encoder.a.lora_linear_layer.alpha"),
     "text_encoder.a.lora_linear_layer.down.weight text_encoder.a.lora_linear_layer.up.weight text_encoder.a.alpha",
     "unet.a.lora_down.weight unet.a.lora_up.weight unet.a.alpha",
     "diffusion_model.a.lora_down.weight diffusion_model.a.lora_up.weight diffusion_model.a.alpha",

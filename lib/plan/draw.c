@@ -184,7 +184,7 @@ static const char *legend(legend_text *buf, const weft_plan *p, int32_t adapter)
 
     wf_copy_out(name, strlen(name), cut, sizeof cut, NULL);
     wf_format(buf->text, sizeof buf->text, "%s  %s, weight %s%s%s", wf_letter(&letter, adapter), cut,
-             wf_number(&weight, p->entry[adapter].weight), part[0] != '\0' ? ", as " : "", part);
+              wf_number(&weight, p->entry[adapter].weight), part[0] != '\0' ? ", as " : "", part);
     return buf->text;
 }
 
@@ -314,7 +314,7 @@ weft_status weft_plan_draw(const weft_plan *plan, const char *path, weft_error *
     if (!plan->sealed) return wf_fail(err, WEFT_E_STATE, "weft_plan_draw: the plan is not sealed");
     lay.p = plan;
     wf_format(title, sizeof title, "%s, %d %s", plan->method->title, (int)plan->table.calls,
-             plan->table.calls == 1 ? "call" : "calls");
+              plan->table.calls == 1 ? "call" : "calls");
     lay.layer = wf_zalloc(&plan->alloc, plan->table.touched_count, sizeof *lay.layer);
     lay.top = wf_zalloc(&plan->alloc, plan->table.touched_count, sizeof *lay.top);
     if (lay.layer == NULL || lay.top == NULL)

@@ -233,12 +233,15 @@ static float *run_stages(const wf_vae *v, wf_exec *e, const half *h, float *x, f
     return x;
 }
 
-/* Rows times channels of the largest level, from the picture's size. */
+/* Rows times channels of the largest level, from the picture's size. Pictures and latents pass through the same
+ * buffers, and may have more channels than a narrow network. */
 static size_t largest(const wf_vae *v, wf_grid picture)
 {
     size_t most = 0;
+    int32_t ends = WF_MAX(WF_MAX(v->c.in_channels, v->c.out_channels), 2 * v->c.latent_channels);
     for (int32_t i = 0; i < v->c.levels; i++) {
         int32_t wide = i + 1 < v->c.levels ? WF_MAX(v->c.channels[i], v->c.channels[i + 1]) : v->c.channels[i];
+        if (i == 0 || i == v->c.levels - 1) wide = WF_MAX(wide, ends);
         wf_grid g = { picture.n, (picture.h >> i) + 1, (picture.w >> i) + 1 };
         most = WF_MAX(most, wf_rows(g) * (size_t)wide);
     }

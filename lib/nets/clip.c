@@ -120,7 +120,7 @@ void wf_clip_forward(const wf_clip *m, wf_exec *e, const int32_t *ids, int32_t n
     }
     wf_layer_norm(e, &m->final, t, x, rows);
     if (last != NULL) wf_copy(e, last, t, rows * d);
-    if (pooled != NULL && m->projection != NULL) {
+    if (m->projection != NULL && (pooled != NULL || e->dry)) { /* a dry walk has no buffers, and needs its share */
         for (size_t s = 0; s < (size_t)n && !e->dry; s++)
             memcpy(x + s * d, t + (s * (size_t)length + (size_t)eos_at[s]) * d, d * sizeof *x);
         wf_layer_apply(e, m->projection, pooled, x, (wf_grid){ n, 1, 1 }, false);

@@ -27,7 +27,8 @@ void wf_encode_forward(const weft_run *r, wf_exec *e, const int32_t *ids, const 
                         p->penultimate ? y : NULL, v, eos_at);
         for (size_t t = 0; t < rows && !e->dry && !e->stopped; t++)
             memcpy(text + t * d + at, y + t * (size_t)c->hidden, (size_t)c->hidden * sizeof *text);
-        if (pooled != NULL && v != NULL && !e->dry && !e->stopped)
+        bool pools = i == (p->text[1] != NULL ? 1 : 0) && c->projection == p->unet_config.pooled_dim;
+        if (pooled != NULL && v != NULL && pools && !e->dry && !e->stopped)
             memcpy(pooled, v, (size_t)c->projection * sizeof *pooled);
         at += (size_t)c->hidden;
     }

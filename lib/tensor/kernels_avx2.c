@@ -174,17 +174,19 @@ static inline float sum_ps(__m256 v)
 
 static float exp_sum(float *s, float scale, float top, size_t n)
 {
-    const __m256 a = _mm256_set1_ps(scale), b = _mm256_set1_ps(-top);
+    /* Rounded after the product, as the caller rounded top: the largest score gives exactly exp(0), however
+     * large it is. A fused product would leave the rounding error of top. */
+    const __m256 a = _mm256_set1_ps(scale), b = _mm256_set1_ps(top);
     __m256 sum = _mm256_setzero_ps();
     size_t i = 0;
     for (; i + 8 <= n; i += 8) {
-        __m256 e = exp8(_mm256_fmadd_ps(_mm256_loadu_ps(s + i), a, b));
+        __m256 e = exp8(_mm256_sub_ps(_mm256_mul_ps(_mm256_loadu_ps(s + i), a), b));
         _mm256_storeu_ps(s + i, e);
         sum = _mm256_add_ps(sum, e);
     }
     float total = sum_ps(sum);
     if (i < n) {
-        store_tail(s + i, exp8(_mm256_fmadd_ps(load_tail(s + i, n - i), a, b)), n - i);
+        store_tail(s + i, exp8(_mm256_sub_ps(_mm256_mul_ps(load_tail(s + i, n - i), a), b)), n - i);
         for (; i < n; i++) total += s[i];
     }
     return total;

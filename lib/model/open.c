@@ -168,10 +168,11 @@ static weft_status check_fit(weft_model *m, weft_error *err)
                        b->positions);
     m->parts.xl = c->text_time;
     m->parts.penultimate = c->text_time;
-    if (b != NULL && c->text_time && b->projection != c->pooled_dim)
+    const wf_clip_config *pools = b != NULL ? b : a; /* the one that gives the pooled vector */
+    if (pools != NULL && c->text_time && pools->projection != c->pooled_dim)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: the UNet takes %d added channels, which is not %d time ids of %d "
                        "and the pooled vector of %d", m->path, c->added_dim, c->time_ids, c->time_id_dim,
-                       b->projection);
+                       pools->projection);
     const wf_vae_config *v = m->parts.vae != NULL ? wf_vae_get_config(m->parts.vae) : NULL;
     if (v != NULL && v->latent_channels != c->in_channels)
         return wf_fail(err, WEFT_E_FORMAT, "%s: the VAE has %d latent channels, the UNet %d", m->path,
@@ -185,7 +186,7 @@ static weft_status open_tokenizer(weft_model *m, int32_t which, const char *give
     const char *folder = which == 0 ? "tokenizer" : "tokenizer_2";
     char path[1024];
     if (m->parts.text[which] == NULL) return WEFT_OK;
-    if (given == NULL && !has(m, folder, "merges.txt")) return WEFT_OK;
+    if (given == NULL && !has(m, folder, "merges.txt") && !has(m, folder, "tokenizer.json")) return WEFT_OK;
     if (!wf_format(path, sizeof path, "%s%s%s", given != NULL ? given : m->path, given != NULL ? "" : "/",
                    given != NULL ? "" : folder))
         return wf_fail(err, WEFT_E_ARG, "the path of the tokenizer is too long: %.*s...", 100, m->path);

@@ -38,7 +38,7 @@ WEFT_API void weft_run_options_init(weft_run_options *options);
  * Create a run on a sealed plan: takes all scratch memory, makes merged copies, starts the threads.
  *
  * @return WEFT_E_STATE (plan not sealed), WEFT_E_ARG (a size the networks cannot take),
- *         WEFT_E_NOMEM, WEFT_E_CANCELLED
+ *         WEFT_E_NOMEM, WEFT_E_IO (a thread does not start)
  * @since 0.1
  */
 WEFT_API weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, weft_run **out,
@@ -46,7 +46,7 @@ WEFT_API weft_status weft_run_create(weft_plan *plan, const weft_run_options *op
 /** Stop the threads and release everything. @since 0.1 */
 WEFT_API void weft_run_free(weft_run *run);
 /** Bytes that weft_run_create() would take for a run with these options. @since 0.1 */
-WEFT_API weft_status weft_run_bytes(weft_plan *plan, const weft_run_options *options, uint64_t *bytes,
+WEFT_API weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *options, uint64_t *bytes,
                                     weft_error *err);
 /**
  * Move a run to another sealed plan of the same model, between steps; on failure it stays on its plan.
@@ -129,7 +129,7 @@ enum {
     WEFT_STEP_TEXT_PER_BRANCH = 1u << 1
 };
 
-/** One denoising step. All lengths count floats. n is the run's batch, T a multiple-of-any token count. */
+/** One denoising step. All lengths count floats. n is the run's batch, T any number of tokens. */
 typedef struct weft_step {
     uint32_t     struct_size;
     uint32_t     flags;               /* WEFT_STEP_*                                                        */

@@ -9,7 +9,7 @@ void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float
     size_t mark = wf_arena_mark(&e->arena), n = (size_t)c->latent_channels * (size_t)r->height * (size_t)r->width;
     size_t f = (size_t)wf_vae_factor(v), pixels = (size_t)c->out_channels * (size_t)r->height * f * (size_t)r->width * f;
     float *z = wf_take(e, n, 1);
-    for (size_t i = 0; i < n && !e->dry; i++) z[i] = latent[i] / c->scaling_factor + c->shift_factor;
+    for (size_t i = 0; i < n && !e->dry && !e->stopped; i++) z[i] = latent[i] / c->scaling_factor + c->shift_factor;
     wf_vae_decode(v, e, image, z, (wf_grid){ 1, r->height, r->width });
     for (size_t i = 0; i < pixels && !e->dry && !e->stopped; i++) {
         float y = image[i] * 0.5f + 0.5f;

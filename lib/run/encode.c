@@ -5,10 +5,7 @@
  * both from the layer before the last, and the pooled vector from the first chunk of the second encoder. */
 #include "run/room.h"
 
-static int32_t positions_of(const wf_parts *p)
-{
-    return wf_clip_get_config(p->text[p->text[0] != NULL ? 0 : 1])->positions;
-}
+enum { CHUNKS = 64 }; /* most of one prompt */
 
 /* text (chunks * positions, d), pooled (chunks, projection) */
 void wf_encode_forward(const weft_run *r, wf_exec *e, const int32_t *ids, const int32_t *ids_2, int32_t chunks,
@@ -16,7 +13,7 @@ void wf_encode_forward(const weft_run *r, wf_exec *e, const int32_t *ids, const 
 {
     const wf_parts *p = wf_run_parts(&r->fit);
     const int32_t *all[2] = { ids, ids_2 };
-    size_t mark = wf_arena_mark(&e->arena), rows = (size_t)(chunks * positions_of(p)), at = 0;
+    size_t mark = wf_arena_mark(&e->arena), rows = (size_t)(chunks * wf_run_positions(p)), at = 0;
     size_t d = (size_t)p->unet_config.cross_dim[0];
     for (int i = 0; i < 2; i++) {
         if (p->text[i] == NULL) continue;
@@ -80,17 +77,17 @@ static weft_status lay_out(weft_run *r, int which, const char *prompt, int32_t c
 static weft_status check_room(const weft_run *r, const weft_encode *e, int32_t chunks, weft_error *err)
 {
     const wf_parts *p = wf_run_parts(&r->fit);
-    size_t want = (size_t)chunks * (size_t)positions_of(p) * (size_t)p->unet_config.cross_dim[0];
+    size_t want = (size_t)chunks * (size_t)wf_run_positions(p) * (size_t)p->unet_config.cross_dim[0];
     size_t pooled = (size_t)p->unet_config.pooled_dim;
     if (e->text == NULL) return wf_fail(err, WEFT_E_ARG, "encode.text is NULL");
     if (e->text_len != want)
         return wf_fail(err, WEFT_E_ARG, "encode.text has %zu floats, wanted %zu (%d chunks of %d x %d)", e->text_len,
-                       want, chunks, positions_of(p), p->unet_config.cross_dim[0]);
+                       want, chunks, wf_run_positions(p), p->unet_config.cross_dim[0]);
     if (e->pooled != NULL && e->pooled_len != pooled)
         return wf_fail(err, WEFT_E_ARG, "encode.pooled has %zu floats, wanted %zu", e->pooled_len, pooled);
-    if (chunks * positions_of(p) > r->text_tokens)
+    if (chunks * wf_run_positions(p) > r->text_tokens)
         return wf_fail(err, WEFT_E_ARG, "%d chunks are %d tokens, the run has room for %d: set "
-                       "weft_run_options.text_tokens", chunks, chunks * positions_of(p), r->text_tokens);
+                       "weft_run_options.text_tokens", chunks, chunks * wf_run_positions(p), r->text_tokens);
     if ((e->flags & WEFT_ENCODE_ADAPTER) != 0 && (e->adapter < 0 || e->adapter >= wf_plan_adapters(r->fit.plan)))
         return wf_fail(err, WEFT_E_ARG, "encode.adapter is %d, the plan has %d", e->adapter,
                        wf_plan_adapters(r->fit.plan));
@@ -101,7 +98,7 @@ static weft_status encode_ids(weft_run *r, const int32_t *ids, const int32_t *id
                               int32_t chunks, weft_error *err)
 {
     const wf_parts *p = wf_run_parts(&r->fit);
-    int32_t eos_at[64];
+    int32_t eos_at[CHUNKS];
     weft_status st = wf_run_begin(r, "encoding the prompt", r->fit.encode_layers, err);
     if (st != WEFT_OK) return st;
     find_eos(p, p->text[1] != NULL ? ids_2 : ids, chunks, eos_at);
@@ -124,8 +121,9 @@ static weft_status check_encode(weft_run *r, const weft_encode *given, weft_enco
     if (st != WEFT_OK) return st;
     const wf_parts *p = wf_run_parts(&r->fit);
     if (p->text[0] == NULL && p->text[1] == NULL) return wf_model_need_tokenizer(wf_plan_model(r->fit.plan), err);
-    *chunks = e->chunks > 0 ? e->chunks : 1;
-    if (*chunks > 64) return wf_fail(err, WEFT_E_ARG, "encode.chunks is %d, wanted at most 64", *chunks);
+    if (e->chunks < 0 || e->chunks > CHUNKS)
+        return wf_fail(err, WEFT_E_ARG, "encode.chunks is %d, wanted 1 to %d, or 0 for 1", e->chunks, CHUNKS);
+    *chunks = e->chunks != 0 ? e->chunks : 1;
     return check_room(r, e, *chunks, err);
 }
 
@@ -140,7 +138,7 @@ weft_status weft_run_encode(weft_run *r, weft_encode *encode, weft_error *err)
     if ((st = wf_model_need_tokenizer(wf_plan_model(r->fit.plan), err)) != WEFT_OK) return st;
 
     const wf_parts *p = wf_run_parts(&r->fit);
-    size_t n = (size_t)positions_of(p), cap = (size_t)chunks * (n - 2);
+    size_t n = (size_t)wf_run_positions(p), cap = (size_t)chunks * (n - 2);
     if ((e.flags & WEFT_ENCODE_TRUNCATE) != 0) cap = n - 2;
     plain = wf_alloc(&r->alloc, cap * sizeof *plain);
     for (int i = 0; i < 2; i++) ids[i] = wf_alloc(&r->alloc, (size_t)chunks * n * sizeof **ids);
@@ -182,7 +180,7 @@ weft_status weft_run_encode_ids(weft_run *r, const int32_t *ids, const int32_t *
     if (st != WEFT_OK) return st;
     const wf_parts *p = wf_run_parts(&r->fit);
     const int32_t *all[2] = { ids, ids_2 };
-    size_t want = (size_t)chunks * (size_t)positions_of(p);
+    size_t want = (size_t)chunks * (size_t)wf_run_positions(p);
     if (ids_len != want) return wf_fail(err, WEFT_E_ARG, "ids_len is %zu, wanted %zu", ids_len, want);
     for (int i = 0; i < 2; i++) {
         if (p->text[i] == NULL) continue;

@@ -105,7 +105,8 @@ static bool count_layer(void *user)
     return false;
 }
 
-static void walk(const weft_run *r, wf_fit *b)
+/* False where what it needs cannot be counted in 64 bits. */
+static bool walk(const weft_run *r, wf_fit *b)
 {
     const wf_parts *p = wf_run_parts(b);
     int64_t layers = 0;
@@ -119,8 +120,7 @@ static void walk(const weft_run *r, wf_fit *b)
     b->step_layers = layers;
     if (p->text[0] != NULL || p->text[1] != NULL) {
         layers = 0;
-        int32_t positions = wf_clip_get_config(p->text[p->text[0] != NULL ? 0 : 1])->positions;
-        wf_encode_forward(r, &e, NULL, NULL, WF_MAX(r->text_tokens / positions, 1), NULL, NULL, NULL);
+        wf_encode_forward(r, &e, NULL, NULL, WF_MAX(r->text_tokens / wf_run_positions(p), 1), NULL, NULL, NULL);
         b->encode_layers = layers;
     }
     if (p->vae != NULL) {
@@ -133,6 +133,7 @@ static void walk(const weft_run *r, wf_fit *b)
     b->arena_size = e.arena.peak;
     b->scratch_size = e.scratch_need;
     b->bytes += b->arena_size + (uint64_t)r->threads * b->scratch_size;
+    return !e.arena.overflow;
 }
 
 static weft_status make_scratch(const weft_run *r, wf_fit *b, weft_error *err)
@@ -158,7 +159,11 @@ weft_status wf_fit_create(const weft_run *r, weft_plan *plan, bool measure, wf_f
     if ((st = make_deltas(r, &b, err)) != WEFT_OK) goto done;
     if ((st = make_arrays(r, &b, err)) != WEFT_OK) goto done;
     mark_merged(&b, &mark);
-    walk(r, &b);
+    if (!walk(r, &b)) {
+        st = wf_fail(err, WEFT_E_ARG, "a run of %d latents of %d x %d needs more memory than can be counted", r->batch,
+                     r->width, r->height);
+        goto done;
+    }
     if ((st = make_merged(r, &b, measure, err)) != WEFT_OK) goto done;
     if (!measure) st = make_scratch(r, &b, err);
 done:

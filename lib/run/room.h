@@ -49,7 +49,8 @@ struct weft_run {
 
 /* What options ask for, with defaults filled in from the model. */
 weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o, weft_error *err);
-/* Everything a run of this shape needs for a plan; with `measure` only bytes and counts are found. */
+/* Everything a run of this shape needs for a plan; with `measure` only bytes and counts are found. The fit that it
+ * makes keeps the plan alive. */
 weft_status wf_fit_create(const weft_run *r, weft_plan *plan, bool measure, wf_fit *out, weft_error *err);
 void        wf_fit_free(wf_fit *b, const weft_allocator *alloc);
 
@@ -67,6 +68,13 @@ void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float
 static inline const wf_parts *wf_run_parts(const wf_fit *b)
 {
     return wf_model_parts(wf_plan_model(b->plan));
+}
+
+/* Tokens of one chunk. */
+static inline int32_t wf_run_positions(const wf_parts *p)
+{
+    const wf_clip *encoder = p->text[0] != NULL ? p->text[0] : p->text[1];
+    return encoder != NULL ? wf_clip_get_config(encoder)->positions : 77;
 }
 
 #endif

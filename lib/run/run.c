@@ -27,12 +27,13 @@ void weft_step_init(weft_step *step)
 weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o, weft_error *err)
 {
     const wf_parts *p = wf_model_parts(wf_plan_model(plan));
-    int32_t positions = p->text[0] != NULL ? wf_clip_get_config(p->text[0])->positions : 77;
+    if (o->reserved0 != 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_run_options: reserved0 is %d, must be zero", o->reserved0);
     r->threads = o->threads != 0 ? o->threads : wf_cores();
     r->batch = o->batch != 0 ? o->batch : 1;
     r->height = o->height != 0 ? o->height : p->unet_config.sample_size;
     r->width = o->width != 0 ? o->width : p->unet_config.sample_size;
-    r->text_tokens = o->text_tokens != 0 ? o->text_tokens : 4 * positions;
+    r->text_tokens = o->text_tokens != 0 ? o->text_tokens : 4 * wf_run_positions(p);
     const struct { const char *name; int32_t value, most; } limits[] = {
         { "threads", r->threads, 1024 }, { "batch", r->batch, 1024 }, { "height", r->height, 8192 },
         { "width", r->width, 8192 }, { "text_tokens", r->text_tokens, 1 << 16 },
@@ -62,8 +63,15 @@ static void attach(weft_run *r)
 {
     r->exec = (wf_exec){ .k = wf_run_parts(&r->fit)->kernels, .pool = r->pool,
                          .arena = { .base = r->fit.arena, .size = r->fit.arena_size },
-                         .scratch = r->fit.scratch, .deltas = r->fit.deltas,
+                         .scratch = r->fit.scratch, .scratch_need = r->fit.scratch_size, .deltas = r->fit.deltas,
                          .slots = wf_plan_slots(r->fit.plan), .stop = stop, .stop_user = r };
+}
+
+/* After fork() the child has the run's memory and none of its threads. */
+static weft_status check_process(const weft_run *r, weft_error *err)
+{
+    if (wf_pool_own_process(r->pool)) return WEFT_OK;
+    return wf_fail(err, WEFT_E_STATE, "this run belongs to the process that forked: create one here");
 }
 
 static weft_status ready(const weft_plan *plan, weft_error *err)
@@ -116,8 +124,9 @@ void weft_run_free(weft_run *r)
     wf_free(&alloc, r);
 }
 
-weft_status weft_run_bytes(weft_plan *plan, const weft_run_options *options, uint64_t *bytes, weft_error *err)
+weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *options, uint64_t *bytes, weft_error *err)
 {
+    weft_plan *held = (weft_plan *)(uintptr_t)plan; /* counted while this call looks at it, and let go */
     weft_run_options o;
     weft_run shape = { 0 };
     wf_fit b = { 0 };
@@ -127,9 +136,9 @@ weft_status weft_run_bytes(weft_plan *plan, const weft_run_options *options, uin
     if ((st = ready(plan, err)) != WEFT_OK) return st;
     if ((st = wf_options(&o, sizeof o, sizeof o, options, 0, "weft_run_options", err)) != WEFT_OK) return st;
     shape.alloc = wf_allocator(o.allocator);
-    shape.fit.plan = plan;
+    shape.fit.plan = held;
     if ((st = wf_run_shape(&shape, plan, &o, err)) != WEFT_OK) return st;
-    if ((st = wf_fit_create(&shape, plan, true, &b, err)) != WEFT_OK) return st;
+    if ((st = wf_fit_create(&shape, held, true, &b, err)) != WEFT_OK) return st;
     *bytes = b.bytes;
     wf_fit_free(&b, &shape.alloc);
     return WEFT_OK;
@@ -141,6 +150,7 @@ weft_status weft_run_set_plan(weft_run *r, weft_plan *plan, weft_error *err)
     weft_status st;
     if (r == NULL) return wf_fail(err, WEFT_E_ARG, "run is NULL");
     if ((st = ready(plan, err)) != WEFT_OK) return st;
+    if ((st = check_process(r, err)) != WEFT_OK) return st;
     if (wf_plan_model(plan) != wf_plan_model(r->fit.plan))
         return wf_fail(err, WEFT_E_MISMATCH, "the plan is for another model than the run's");
     if ((st = wf_fit_create(r, plan, false, &b, err)) != WEFT_OK) return st;
@@ -170,8 +180,8 @@ void weft_run_cancel(weft_run *r)
 
 weft_status wf_run_begin(weft_run *r, const char *doing, int64_t total, weft_error *err)
 {
-    if (!wf_pool_own_process(r->pool))
-        return wf_fail(err, WEFT_E_STATE, "this run belongs to the process that forked: create one here");
+    weft_status st = check_process(r, err);
+    if (st != WEFT_OK) return st;
     if (atomic_exchange(&r->cancel, 0) != 0) return wf_fail(err, WEFT_E_CANCELLED, "%s was cancelled", doing);
     r->doing = doing;
     r->done = 0;
@@ -185,10 +195,8 @@ weft_status wf_run_end(weft_run *r, weft_error *err)
 {
     wf_blas_end();
     r->exec.arena.used = 0;
-    if (r->exec.stopped) {
-        atomic_store(&r->cancel, 0);
-        return wf_fail(err, WEFT_E_CANCELLED, "%s was cancelled", r->doing);
-    }
     if (r->exec.arena.overflow) return wf_fail(err, WEFT_E_INTERNAL, "%s needed more memory than was counted", r->doing);
-    return WEFT_OK;
+    if (!r->exec.stopped) return WEFT_OK;
+    atomic_store(&r->cancel, 0);
+    return wf_fail(err, WEFT_E_CANCELLED, "%s was cancelled", r->doing);
 }

@@ -47,7 +47,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_fit *b, const float
     size_t floats = (size_t)p->unet_config.in_channels * (size_t)r->height * (size_t)r->width;
     size_t mark = wf_arena_mark(&e->arena);
     float *x = wf_take(e, (size_t)count, floats);
-    for (size_t s = 0; s < (size_t)count && !e->dry; s++)
+    for (size_t s = 0; s < (size_t)count && !e->dry && !e->stopped; s++)
         memcpy(x + s * floats, latent + s % (size_t)r->batch * floats, floats * sizeof *x);
     wf_unet_input in = { .grid = { count, r->height, r->width }, .latent = x, .timestep = b->timestep, .text = text,
                          .tokens = tokens, .pooled = pooled, .time_ids = b->time_ids };
@@ -143,6 +143,8 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     st = wf_options(&s, sizeof s, sizeof s, given, WEFT_STEP_SPLIT_GUIDANCE | WEFT_STEP_TEXT_PER_BRANCH, "weft_step",
                     err);
     if (st != WEFT_OK) return st;
+    if (s.reserved0 != 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_step: reserved0 is %d, must be zero", s.reserved0);
     const wf_parts *p = wf_run_parts(&r->fit);
     const wf_unet_config *c = &p->unet_config;
     size_t want = (size_t)r->batch * latent_floats(r);
@@ -159,7 +161,7 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
                        wf_plan_calls(r->fit.plan));
     if (!finite(s.timestep) || !finite(s.guidance) || !finite(s.guidance_rescale))
         return wf_fail(err, WEFT_E_ARG, "step.timestep, guidance or guidance_rescale is not finite");
-    if (s.tokens == 0) s.tokens = p->text[0] != NULL ? wf_clip_get_config(p->text[0])->positions : 77;
+    if (s.tokens == 0) s.tokens = wf_run_positions(p);
     if (s.tokens < 1 || s.tokens > r->text_tokens)
         return wf_fail(err, WEFT_E_ARG, "step.tokens is %d, the run has room for %d: set weft_run_options.text_tokens",
                        s.tokens, r->text_tokens);
@@ -183,7 +185,8 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     if (s.time_ids != NULL && s.time_ids_len != (size_t)c->time_ids)
         return wf_fail(err, WEFT_E_ARG, "step.time_ids has %zu floats, wanted %d", s.time_ids_len, c->time_ids);
 
-    if ((st = wf_run_begin(r, "step", r->fit.step_layers, err)) != WEFT_OK) return st;
+    int64_t evaluations = guided && (s.flags & WEFT_STEP_SPLIT_GUIDANCE) != 0 ? 2 : 1;
+    if ((st = wf_run_begin(r, "step", evaluations * r->fit.step_layers, err)) != WEFT_OK) return st;
     fill_samples(r, &s, text, pooled, guided, s.time_ids != NULL ? s.time_ids : usual);
     r->exec.cells = wf_plan_row(r->fit.plan, s.call);
     r->exec.branch = r->fit.branch;

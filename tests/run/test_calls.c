@@ -1,0 +1,325 @@
+/* What a run answers between its steps: to callers from the future, from a forked child, with other plans, with
+ * sizes at the edge, and on models that lack a part. */
+#include <stdbool.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "golden.h"
+
+enum { H = 6, W = 8, N = 4 * H * W, TEXT = 77 * 24 };
+
+static weft_model *model;
+static weft_adapter *content, *style;
+static float latent[N], cond[TEXT], uncond[TEXT];
+
+static void setup(void)
+{
+    weft_noise *noise;
+    must(weft_model_open(data_path("models/tiny-sd1"), NULL, &model, &golden_err));
+    must(weft_adapter_open(data_path("adapters/content.safetensors"), NULL, &content, &golden_err));
+    must(weft_adapter_open(data_path("adapters/style.safetensors"), NULL, &style, &golden_err));
+    must(weft_noise_create(7, NULL, &noise, &golden_err));
+    must(weft_noise_normal(noise, latent, N, &golden_err));
+    must(weft_noise_normal(noise, cond, TEXT, &golden_err));
+    must(weft_noise_normal(noise, uncond, TEXT, &golden_err));
+    weft_noise_free(noise);
+}
+
+static void teardown(void)
+{
+    weft_model_free(model);
+    weft_adapter_free(content);
+    weft_adapter_free(style);
+}
+
+enum { BASE, MERGE, SWITCH, COMPOSITE, KLORA, METHODS };
+
+static weft_plan *plan_of(weft_model *m, int method)
+{
+    weft_plan *plan;
+    must(weft_plan_create(m, NULL, &plan, &golden_err));
+    if (method != BASE) must(weft_plan_add(plan, content, 0.8f, &golden_err));
+    if (method != BASE) must(weft_plan_add(plan, style, 0.6f, &golden_err));
+    if (method == SWITCH) must(weft_plan_switch(plan, NULL, &golden_err));
+    if (method == COMPOSITE) must(weft_plan_composite(plan, NULL, &golden_err));
+    if (method == KLORA) must(weft_plan_klora(plan, NULL, &golden_err));
+    must(weft_plan_seal(plan, 10, &golden_err));
+    return plan;
+}
+
+static weft_run_options options_of(int32_t h, int32_t w)
+{
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    o.threads = 2;
+    o.height = h;
+    o.width = w;
+    return o;
+}
+
+static weft_run *run_of(weft_plan *plan)
+{
+    weft_run_options o = options_of(H, W);
+    weft_run *run;
+    must(weft_run_create(plan, &o, &run, &golden_err));
+    return run;
+}
+
+static weft_step step_of(float *out, int32_t call)
+{
+    weft_step s = WEFT_STEP_INIT;
+    s.latent = latent;
+    s.latent_len = s.out_len = N;
+    s.out = out;
+    s.text = cond;
+    s.negative = uncond;
+    s.text_len = s.negative_len = TEXT;
+    s.timestep = 500;
+    s.guidance = 4;
+    s.call = call;
+    return s;
+}
+
+static void take_step(weft_run *run, float *out, int32_t call)
+{
+    weft_step s = step_of(out, call);
+    must(weft_run_step(run, &s, &golden_err));
+}
+
+START_TEST(reserved_fields_are_zero)
+{
+    float out[N];
+    uint64_t bytes;
+    weft_plan *plan = plan_of(model, MERGE);
+    weft_run *run = run_of(plan), *none;
+    weft_run_options o = options_of(H, W);
+    weft_step s = step_of(out, 0);
+    o.reserved0 = 1;
+    ck_assert_int_eq(weft_run_create(plan, &o, &none, &golden_err), WEFT_E_UNSUPPORTED);
+    ck_assert_ptr_null(none);
+    ck_assert_int_eq(weft_run_bytes(plan, &o, &bytes, &golden_err), WEFT_E_UNSUPPORTED);
+    s.reserved0 = 1;
+    ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_UNSUPPORTED);
+    ck_assert_str_eq(golden_err.text, "weft_step: reserved0 is 1, must be zero");
+    weft_run_free(run);
+    weft_plan_free(plan);
+}
+END_TEST
+
+START_TEST(a_child_moves_no_run)
+{
+    weft_plan *plan = plan_of(model, MERGE), *other = plan_of(model, SWITCH);
+    weft_run *run = run_of(plan);
+    pid_t pid = fork();
+    if (pid == 0) _exit(weft_run_set_plan(run, other, NULL) == WEFT_E_STATE ? 0 : 1);
+    int status;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    weft_run_free(run);
+    weft_plan_free(plan);
+    weft_plan_free(other);
+}
+END_TEST
+
+/* A run that has been everywhere computes what a new one does. */
+START_TEST(a_run_moves_between_any_plans)
+{
+    weft_plan *plans[METHODS];
+    float fresh[METHODS][N], out[N];
+    weft_model *twin;
+    weft_plan *foreign, *open;
+    for (int m = 0; m < METHODS; m++) {
+        plans[m] = plan_of(model, m);
+        weft_run *run = run_of(plans[m]);
+        take_step(run, fresh[m], 6);
+        weft_run_free(run);
+    }
+    weft_run *run = run_of(plans[BASE]);
+    for (int from = 0; from < METHODS; from++)
+        for (int to = 0; to < METHODS; to++) {
+            must(weft_run_set_plan(run, plans[from], &golden_err));
+            must(weft_run_set_plan(run, plans[to], &golden_err));
+            take_step(run, out, 6);
+            ck_assert_msg(memcmp(out, fresh[to], sizeof out) == 0, "from %d to %d", from, to);
+        }
+    must(weft_model_open(data_path("models/tiny-sd1"), NULL, &twin, &golden_err));
+    foreign = plan_of(twin, BASE);
+    ck_assert_int_eq(weft_run_set_plan(run, foreign, &golden_err), WEFT_E_MISMATCH);
+    must(weft_plan_create(model, NULL, &open, &golden_err));
+    ck_assert_int_eq(weft_run_set_plan(run, open, &golden_err), WEFT_E_STATE);
+    ck_assert_int_eq(weft_run_set_plan(run, NULL, &golden_err), WEFT_E_ARG);
+    take_step(run, out, 6); /* and is where it was */
+    ck_assert(memcmp(out, fresh[METHODS - 1], sizeof out) == 0);
+    weft_run_free(run);
+    for (int m = 0; m < METHODS; m++) weft_plan_free(plans[m]);
+    weft_plan_free(open);
+    weft_plan_free(foreign);
+    weft_model_free(twin);
+}
+END_TEST
+
+typedef struct count { int64_t calls, last, total; } count;
+
+static int32_t on_progress(void *user, const char *what, int64_t done, int64_t total)
+{
+    count *c = user;
+    (void)what;
+    ck_assert_int_eq(done, ++c->calls); /* one at a time, never the same twice */
+    c->last = done;
+    c->total = total;
+    return 0;
+}
+
+static void reached_the_end(count *c)
+{
+    ck_assert_int_gt(c->calls, 0);
+    ck_assert_int_eq(c->last, c->total);
+    *c = (count){ 0, 0, 0 };
+}
+
+START_TEST(progress_ends_at_its_total)
+{
+    static const char *const models[] = { "models/tiny-sd1", "models/tiny-sd2", "models/tiny-sdxl" };
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        weft_model *m;
+        weft_model_info info = WEFT_MODEL_INFO_INIT;
+        weft_run_options o = options_of(H, W);
+        weft_encode e = WEFT_ENCODE_INIT;
+        weft_run *run;
+        count c = { 0, 0, 0 };
+        must(weft_model_open(data_path(models[i]), NULL, &m, &golden_err));
+        must(weft_model_info_get(m, &info, &golden_err));
+        weft_plan *plan;
+        must(weft_plan_create(m, NULL, &plan, &golden_err));
+        must(weft_plan_seal(plan, 1, &golden_err));
+        o.progress = on_progress;
+        o.progress_user = &c;
+        must(weft_run_create(plan, &o, &run, &golden_err));
+        size_t text_len = (size_t)info.text_tokens * (size_t)info.text_dim;
+        size_t image_len = 3 * H * W * (size_t)info.image_factor * (size_t)info.image_factor;
+        float *text = calloc(text_len, sizeof *text), *pooled = calloc((size_t)info.pooled_dim + 1, sizeof *pooled);
+        float *image = calloc(image_len, sizeof *image), out[N];
+        e.prompt = "a cat";
+        e.text = text;
+        e.text_len = text_len;
+        e.pooled = info.pooled_dim > 0 ? pooled : NULL;
+        e.pooled_len = (size_t)info.pooled_dim;
+        must(weft_run_encode(run, &e, &golden_err));
+        reached_the_end(&c);
+        weft_step s = step_of(out, 0);
+        s.text = s.negative = text;
+        s.text_len = s.negative_len = text_len;
+        s.pooled = s.negative_pooled = e.pooled;
+        s.pooled_len = s.negative_pooled_len = e.pooled_len;
+        for (uint32_t flags = 0; flags <= WEFT_STEP_SPLIT_GUIDANCE; flags += WEFT_STEP_SPLIT_GUIDANCE) {
+            s.flags = flags;
+            must(weft_run_step(run, &s, &golden_err));
+            reached_the_end(&c);
+        }
+        must(weft_run_decode(run, latent, N, image, image_len, &golden_err));
+        reached_the_end(&c);
+        free(text), free(pooled), free(image);
+        weft_run_free(run);
+        weft_plan_free(plan);
+        weft_model_free(m);
+    }
+}
+END_TEST
+
+START_TEST(the_smallest_run_works)
+{
+    float x[4] = { 1, -1, 0.5f, 0 }, out[4], image[3 * 64], text[TEXT];
+    weft_plan *plan = plan_of(model, COMPOSITE);
+    weft_model_info info = WEFT_MODEL_INFO_INIT;
+    weft_run_options o = options_of(1, 1);
+    weft_run *run;
+    must(weft_model_info_get(model, &info, &golden_err));
+    ck_assert_int_le(info.image_factor, 8);
+    o.text_tokens = 1;
+    must(weft_run_create(plan, &o, &run, &golden_err));
+    weft_step s = step_of(out, 0);
+    s.latent = x;
+    s.latent_len = s.out_len = 4;
+    ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_ARG); /* 77 tokens do not fit */
+    s.tokens = 1;
+    s.text_len = s.negative_len = 24;
+    must(weft_run_step(run, &s, &golden_err));
+    for (int i = 0; i < 4; i++) ck_assert(isfinite(out[i]));
+    must(weft_run_decode(run, x, 4, image, 3 * (size_t)(info.image_factor * info.image_factor), &golden_err));
+
+    weft_encode e = WEFT_ENCODE_INIT;
+    e.prompt = "";
+    e.text = text;
+    e.text_len = TEXT;
+    ck_assert_int_eq(weft_run_encode(run, &e, &golden_err), WEFT_E_ARG); /* nor does a chunk */
+    ck_assert_ptr_nonnull(strstr(golden_err.text, "text_tokens"));
+    e.chunks = -1;
+    ck_assert_int_eq(weft_run_encode(run, &e, &golden_err), WEFT_E_ARG);
+    ck_assert_str_eq(golden_err.text, "encode.chunks is -1, wanted 1 to 64, or 0 for 1");
+    weft_run_free(run);
+    weft_plan_free(plan);
+}
+END_TEST
+
+/* A folder with the UNet alone is a model: it steps, and says what it lacks. */
+START_TEST(a_model_may_be_a_unet_alone)
+{
+    char folder[] = "/tmp/weft-unet-XXXXXX", link[64], here[2048] = "", unet[4096];
+    const char *data = data_path("models/tiny-sd1/unet");
+    float out[N], text[TEXT], image[3 * N];
+    int32_t ids[77] = { 0 }, tokens;
+    weft_model *m;
+    weft_model_info info = WEFT_MODEL_INFO_INIT;
+    weft_encode e = WEFT_ENCODE_INIT;
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(link, sizeof link, "%s/unet", folder);
+    if (data[0] != '/') ck_assert_ptr_nonnull(getcwd(here, sizeof here - 1));
+    snprintf(unet, sizeof unet, "%s%s%s", here, data[0] != '/' ? "/" : "", data);
+    ck_assert_int_eq(symlink(unet, link), 0);
+    weft_status st = weft_model_open(folder, NULL, &m, &golden_err);
+    unlink(link);
+    rmdir(folder);
+    must(st);
+    must(weft_model_info_get(m, &info, &golden_err));
+    ck_assert_int_eq(info.text_encoders, 0);
+    ck_assert_int_eq(info.has_vae, 0);
+    ck_assert_int_eq(info.has_tokenizer, 0);
+    ck_assert_int_eq(info.text_tokens, 77);
+    ck_assert_int_eq(weft_model_tokenize(m, 0, "a", ids, 77, NULL, &golden_err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_model_prompt_size(m, "a", &tokens, NULL, &golden_err), WEFT_E_STATE);
+
+    weft_plan *plan;
+    must(weft_plan_create(m, NULL, &plan, &golden_err));
+    must(weft_plan_seal(plan, 1, &golden_err));
+    weft_run *run = run_of(plan);
+    take_step(run, out, 0);
+    e.prompt = "a cat";
+    e.text = text;
+    e.text_len = TEXT;
+    ck_assert_int_eq(weft_run_encode(run, &e, &golden_err), WEFT_E_STATE);
+    ck_assert_int_eq(weft_run_encode_ids(run, ids, NULL, 77, &e, &golden_err), WEFT_E_STATE);
+    ck_assert_int_eq(weft_run_decode(run, latent, N, image, 3 * N, &golden_err), WEFT_E_STATE);
+    weft_run_free(run);
+    weft_plan_free(plan);
+    weft_model_free(m);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("run");
+    TCase *c = tcase_create("calls");
+    tcase_add_checked_fixture(c, setup, teardown);
+    tcase_set_timeout(c, 300);
+    tcase_add_test(c, reserved_fields_are_zero);
+    tcase_add_test(c, a_child_moves_no_run);
+    tcase_add_test(c, a_run_moves_between_any_plans);
+    tcase_add_test(c, progress_ends_at_its_total);
+    tcase_add_test(c, the_smallest_run_works);
+    tcase_add_test(c, a_model_may_be_a_unet_alone);
+    suite_add_tcase(s, c);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}

@@ -73,8 +73,8 @@ void wf_attend(wf_exec *e, float *o, const float *q, const float *k, const float
 {
     attend a = { e, o, q, k, v, (size_t)heads, (size_t)d, (size_t)lq, (size_t)lk, 0, causal };
     a.tiles = (a.lq + QUERIES - 1) / QUERIES;
+    wf_need_scratch(e, QUERIES * KEYS * sizeof(float));
     if (e->dry) {
-        e->scratch_need = WF_MAX(e->scratch_need, QUERIES * KEYS * sizeof(float));
         e->flops += 4.0 * n * heads * (double)d * lq * lk;
         return;
     }

@@ -109,7 +109,7 @@ void wf_clip_forward(const wf_clip *m, wf_exec *e, const int32_t *ids, int32_t n
     float *x = wf_take(e, rows, d);
     float *t = wf_take(e, rows, d);
 
-    for (size_t r = 0; r < rows && !e->dry; r++) {
+    for (size_t r = 0; r < rows && !e->dry && !e->stopped; r++) {
         read_row(x + r * d, m->tokens, (size_t)ids[r], d);
         read_row(t + r * d, m->positions, r % (size_t)length, d);
         e->k->add(x + r * d, t + r * d, d);
@@ -121,7 +121,7 @@ void wf_clip_forward(const wf_clip *m, wf_exec *e, const int32_t *ids, int32_t n
     wf_layer_norm(e, &m->final, t, x, rows);
     if (last != NULL) wf_copy(e, last, t, rows * d);
     if (m->projection != NULL && (pooled != NULL || e->dry)) { /* a dry walk has no buffers, and needs its share */
-        for (size_t s = 0; s < (size_t)n && !e->dry; s++)
+        for (size_t s = 0; s < (size_t)n && !e->dry && !e->stopped; s++)
             memcpy(x + s * d, t + (s * (size_t)length + (size_t)eos_at[s]) * d, d * sizeof *x);
         wf_layer_apply(e, m->projection, pooled, x, (wf_grid){ n, 1, 1 }, false);
     }

@@ -24,7 +24,7 @@ typedef struct wf_exec {
     wf_pool          *pool;
     wf_arena          arena;
     uint8_t         **scratch;       /* one block for each worker                                       */
-    size_t            scratch_need;  /* largest block that an operation asks for; set by a dry run      */
+    size_t            scratch_need;  /* bytes of a block: set by a dry run to the most that is asked for */
     bool              dry;
     double            flops;         /* counted in a dry run                                            */
     double            side_flops;
@@ -53,8 +53,10 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
 /* dst (out, K) = the layer's weight widened, K ordered (ky, kx, in), plus sum of parts: for merged copies. */
 void wf_layer_merge(float *dst, const wf_kernels *k, const wf_layer *l, const wf_stack *stack, const float *cells);
 
-/* Floats from the arena; NULL in a dry run. */
+/* Floats from the arena; NULL in a dry run, and where the arena is too small: then `stopped` is set. */
 float *wf_take(wf_exec *e, size_t rows, size_t columns);
+/* Say what an operation needs of each worker's block: a dry run notes it, a real one stops where it was not noted. */
+void wf_need_scratch(wf_exec *e, size_t bytes);
 
 /* ---- ops.c --------------------------------------------------------------------------------------- */
 

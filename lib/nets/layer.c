@@ -139,7 +139,7 @@ static size_t scratch_floats(const wf_layer *l, size_t rank)
 {
     size_t width = taps(l) * block_channels(l);
     size_t gathered = is_plain(l) ? 0 : (size_t)ROWS * width;
-    size_t cols = WF_MAX((size_t)WF_MIN(l->out, COLS), rank);
+    size_t cols = WF_MAX((size_t)WF_MIN(l->out, COLS), is_plain(l) ? 0 : rank); /* a plain one reads A as it lies */
     return gathered + cols * width + width;
 }
 
@@ -255,10 +255,9 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
     size_t rank = j.delta != NULL && j.delta->merged == NULL ? (size_t)j.delta->stack->rank : 0;
     if (rank > 0) j.h = wf_take(e, (size_t)g.n * rows, rank);
 
+    wf_need_scratch(e, scratch_floats(l, rank) * sizeof(float));
     if (e->dry) {
         double all = (double)g.n * (double)rows;
-        size_t need = scratch_floats(l, rank) * sizeof(float);
-        e->scratch_need = WF_MAX(e->scratch_need, need);
         if (e->stop != NULL) (void)e->stop(e->stop_user); /* so that a dry run counts the layers too */
         e->flops += 2.0 * all * (double)K * l->out;
         e->side_flops += 2.0 * all * (double)rank * ((double)K + l->out);
@@ -298,7 +297,15 @@ void wf_layer_merge(float *dst, const wf_kernels *k, const wf_layer *l, const wf
     }
 }
 
+void wf_need_scratch(wf_exec *e, size_t bytes)
+{
+    if (e->dry) e->scratch_need = WF_MAX(e->scratch_need, bytes);
+    else if (bytes > e->scratch_need) e->stopped = e->arena.overflow = true;
+}
+
 float *wf_take(wf_exec *e, size_t rows, size_t columns)
 {
-    return wf_arena_take(&e->arena, rows, columns * sizeof(float));
+    void *floats = wf_arena_take(&e->arena, rows, columns * sizeof(float));
+    e->stopped = e->stopped || e->arena.overflow; /* who has no memory must not compute */
+    return floats;
 }

@@ -381,7 +381,8 @@ void wf_unet_forward(const wf_unet *u, wf_exec *e, float *out, const wf_unet_inp
     /* conditioning of all samples, one after the other */
     size_t width = (size_t)in->tokens * (size_t)c->cross_dim[0];
     float *text = wf_take(e, (size_t)g.n, width);
-    for (int32_t s = 0; s < g.n && !e->dry; s++) memcpy(text + (size_t)s * width, in->text[s], width * sizeof *text);
+    for (int32_t s = 0; s < g.n && !e->dry && !e->stopped; s++)
+        memcpy(text + (size_t)s * width, in->text[s], width * sizeof *text);
     float *temb = embed_time(u, e, in);
 
     float *rows = wf_take(e, wf_rows(g), (size_t)c->in_channels);

@@ -10,6 +10,7 @@
  *   the rest numpy in double
  *
  * The float32 steps matter: 1 - A_0 is 8.5e-4, so one unit in the last place of A_0 is 7e-5 of it. */
+#include <float.h>
 #include <math.h>
 
 #include "sampler/sampler.h"
@@ -80,7 +81,7 @@ weft_status wf_schedule_alphas(weft_sampler *s, weft_error *err)
         product *= (double)(1 - beta_at(s, t));
         s->alphas[t] = (double)(float)product;
     }
-    if (s->alphas[0] >= 1 || s->alphas[T - 1] <= 0)
+    if (s->alphas[0] >= 1 || s->alphas[T - 1] < FLT_MIN) /* below it (1 - A) / A overflows */
         return wf_fail(err, WEFT_E_ARG,
                        "sampler: betas from %s to %s over %d steps are too %s: float32 cannot hold the products",
                        wf_number(&start, s->beta_start), wf_number(&end, s->beta_end), T,
@@ -137,7 +138,7 @@ void wf_schedule_interpolate(weft_sampler *s)
         int32_t below = WF_MIN((int32_t)t, s->o.train_steps - 2);
         double  low = wf_schedule_sigma(s, below), high = wf_schedule_sigma(s, below + 1);
 
-        s->sigmas[i] = (double)(float)(low + (t - below) * (high - low));
+        s->sigmas[i] = (double)(float)(t > below ? low + (t - below) * (high - low) : low); /* high may be infinite */
     }
     s->sigmas[s->calls] = 0;
 }

@@ -216,6 +216,13 @@ START_TEST(zero_terminal_signal)
     ck_assert_float_eq_tol(x[0], (float)(-sqrt(s->alphas[749]) + 0.5 * sqrt(1 - s->alphas[749])), 1e-6f);
     weft_sampler_free(s);
 
+    o.steps = 1000; /* only the first level is infinite, also for the step beside it */
+    s = made(o);
+    ck_assert(isinf(weft_sampler_sigma(s, 0)));
+    for (int32_t call = 1; call <= o.steps; call++) ck_assert(isfinite(weft_sampler_sigma(s, call)));
+    weft_sampler_free(s);
+    o.steps = 4;
+
     o.prediction = WEFT_PREDICT_EPSILON;
     ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_ARG);
     ck_assert_ptr_nonnull(strstr(err.text, "timestep 999"));
@@ -364,6 +371,7 @@ START_TEST(fractions_out_of_range_are_refused)
         { 1, NAN, 0, 0, "betas go from" },
         { 1, 0, INFINITY, 0, "betas go from" },
         { 1, 0.5f, 0.9f, 0, "too large" },
+        { 2, 0.0921f, 0.0921f, 0, "too large" }, /* A_T is 1e-42, and its sigma would be infinite */
         { 1, 1e-12f, 0, 0, "too small" },
     };
 

@@ -257,7 +257,7 @@ static const option options[] = {
       IN(guidance), 0, 1000 },
     { FLOAT, GENERATE, 0, "--guidance-rescale", "X", "0 none .. 1 full (0)", IN(rescale), 0, 1 },
     { INT32, PICTURE, 't', "--threads", "N", "(one for each core); the picture is the same for any number",
-      IN(run.threads), 1, 1024 },
+      IN(run.threads), 1, 128 },
 
     { HEADING, GENERATE, .name = "Comparing with other programs (safetensors files)" },
     { STRING, GENERATE, 0, "--latents", "FILE",

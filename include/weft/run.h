@@ -23,7 +23,7 @@ typedef struct weft_run_options {
     void                 *log_user;
     weft_progress_fn      progress;      /* inside long calls: layers done of all; may be NULL               */
     void                 *progress_user;
-    int32_t               threads;       /* workers; 0: one for each core                                    */
+    int32_t               threads;       /* workers, at most 128; 0: one for each core                       */
     int32_t               batch;         /* latents in a call; 0: 1                                          */
     int32_t               height;        /* of the latents; 0: the size the model was trained at             */
     int32_t               width;         /* likewise                                                         */

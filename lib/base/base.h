@@ -141,7 +141,8 @@ int32_t     wf_pool_threads(const wf_pool *pool);
 void        wf_pool_run(wf_pool *pool, size_t count, wf_task task, void *user);
 /* Is this the process that created the pool (false in a child after fork)? */
 bool        wf_pool_own_process(const wf_pool *pool);
-int32_t     wf_cores(void); /* that this process may use, at least 1 */
+enum { WF_MAX_THREADS = 128 };
+int32_t     wf_cores(void); /* that this process may use, 1 to WF_MAX_THREADS */
 
 /* ---- cpu.c ------------------------------------------------------------------------------------- */
 

@@ -15,6 +15,10 @@
  * is being worked on, and read only by one who holds a task. The number of the job, in the upper
  * half of the word, makes a compare-and-swap from an earlier job fail.
  *
+ * A pool has at most 128 threads. OpenBLAS keeps a fixed number of work areas for the whole process, one for each
+ * call in progress: twice the threads it was built for, which is 64 and more in distributions, and some 500 in
+ * reserve. When they run out it writes to stderr or ends the process, which no library of ours may do.
+ *
  * After fork() only the calling thread exists in the child. The pool can then be freed, which
  * releases the memory and touches neither the threads nor their locks. */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
@@ -28,7 +32,6 @@
 
 #include "base/base.h"
 
-#define MAX_THREADS 1024
 #define SPINS       2000     /* of one pause each: 20 to 80 microseconds on x86 */
 #define MAX_TASKS   0xffffffffu
 
@@ -199,14 +202,14 @@ static int start_workers(wf_pool *p)
 
 weft_status wf_pool_create(const weft_allocator *alloc, int32_t threads, wf_pool **out, weft_error *err)
 {
-    int32_t  cores = wf_cores(), n = threads == 0 ? WF_MIN(cores, MAX_THREADS) : threads;
+    int32_t  cores = wf_cores(), n = threads == 0 ? cores : threads;
     wf_pool *p;
     size_t   bytes;
     int      rc;
 
     *out = NULL;
-    if (n < 1 || n > MAX_THREADS)
-        return wf_fail(err, WEFT_E_ARG, "threads is %d, expected 0 (one for each core) to %d", threads, MAX_THREADS);
+    if (n < 1 || n > WF_MAX_THREADS)
+        return wf_fail(err, WEFT_E_ARG, "threads is %d, expected 0 (one for each core) to %d", threads, WF_MAX_THREADS);
     bytes = sizeof *p + (size_t)(n - 1) * sizeof *p->workers;
     p = wf_zalloc(alloc, 1, bytes);
     if (p == NULL) return wf_nomem(err, bytes, "a thread pool");
@@ -276,8 +279,9 @@ int32_t wf_cores(void)
 #if defined(__linux__)
     cpu_set_t set;
 
-    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+        return WF_MIN(CPU_COUNT(&set), WF_MAX_THREADS);
 #endif
     online = sysconf(_SC_NPROCESSORS_ONLN);
-    return online < 1 ? 1 : (int32_t)WF_MIN(online, MAX_THREADS);
+    return online < 1 ? 1 : (int32_t)WF_MIN(online, WF_MAX_THREADS);
 }

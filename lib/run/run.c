@@ -35,7 +35,7 @@ weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_opti
     r->width = o->width != 0 ? o->width : p->unet_config.sample_size;
     r->text_tokens = o->text_tokens != 0 ? o->text_tokens : 4 * wf_run_positions(p);
     const struct { const char *name; int32_t value, most; } limits[] = {
-        { "threads", r->threads, 1024 }, { "batch", r->batch, 1024 }, { "height", r->height, 8192 },
+        { "threads", r->threads, WF_MAX_THREADS }, { "batch", r->batch, 1024 }, { "height", r->height, 8192 },
         { "width", r->width, 8192 }, { "text_tokens", r->text_tokens, 1 << 16 },
     };
     for (size_t i = 0; i < WF_LEN(limits); i++)

@@ -106,9 +106,11 @@ START_TEST(absurd_thread_counts_are_refused)
     wf_pool             *pool;
 
     ck_assert_int_eq(wf_pool_create(&a, -1, &pool, &err), WEFT_E_ARG);
-    ck_assert_str_eq(err.text, "threads is -1, expected 0 (one for each core) to 1024");
+    ck_assert_str_eq(err.text, "threads is -1, expected 0 (one for each core) to 128");
     ck_assert_ptr_null(pool);
     ck_assert_int_eq(wf_pool_create(&a, 2000000000, &pool, &err), WEFT_E_ARG);
+    ck_assert_int_eq(wf_pool_create(&a, WF_MAX_THREADS + 1, &pool, &err), WEFT_E_ARG);
+    ck_assert_int_le(wf_cores(), WF_MAX_THREADS);
 }
 END_TEST
 

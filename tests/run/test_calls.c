@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "golden.h"
+#include "run/room.h"
 
 enum { H = 6, W = 8, N = 4 * H * W, TEXT = 77 * 24 };
 
@@ -260,6 +261,24 @@ START_TEST(the_smallest_run_works)
 }
 END_TEST
 
+/* A defect of ours must not become one of the caller's memory: the two walks are made to differ by hand. */
+START_TEST(too_little_memory_is_an_error)
+{
+    float out[N];
+    weft_plan *plan = plan_of(model, MERGE);
+    for (int i = 0; i < 2; i++) {
+        weft_run *run = run_of(plan);
+        weft_step s = step_of(out, 0);
+        if (i == 0) run->exec.arena.size /= 2;
+        else run->exec.scratch_need /= 2;
+        ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_INTERNAL);
+        ck_assert_str_eq(golden_err.text, "step needed more memory than was counted");
+        weft_run_free(run);
+    }
+    weft_plan_free(plan);
+}
+END_TEST
+
 /* A folder with the UNet alone is a model: it steps, and says what it lacks. */
 START_TEST(a_model_may_be_a_unet_alone)
 {
@@ -315,6 +334,7 @@ int main(void)
     tcase_add_test(c, a_run_moves_between_any_plans);
     tcase_add_test(c, progress_ends_at_its_total);
     tcase_add_test(c, the_smallest_run_works);
+    tcase_add_test(c, too_little_memory_is_an_error);
     tcase_add_test(c, a_model_may_be_a_unet_alone);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

@@ -62,6 +62,37 @@ static void fill_branches(const wf_fit *b, int32_t batch, int32_t halves)
     for (int32_t s = 0; s < count; s++) b->branch[s] = s / each;
 }
 
+/* y = rescale * y std(c) / std(y) + (1 - rescale) y: guidance without growing contrast. Lin et al., Common Diffusion
+ * Noise Schedules and Sample Steps Are Flawed (2023), section 3.4; over one sample's n values. */
+static void keep_spread(float *y, const float *c, size_t n, double rescale)
+{
+    double sum[2] = { 0, 0 }, square[2] = { 0, 0 };
+    for (size_t i = 0; i < n; i++) {
+        sum[0] += y[i];
+        sum[1] += c[i];
+    }
+    for (size_t i = 0; i < n; i++) {
+        double a = y[i] - sum[0] / (double)n, b = c[i] - sum[1] / (double)n;
+        square[0] += a * a;
+        square[1] += b * b;
+    }
+    double factor = square[0] > 0 ? sqrt(square[1] / square[0]) : 1.0;
+    for (size_t i = 0; i < n; i++) y[i] = (float)(y[i] * (rescale * factor + (1.0 - rescale)));
+}
+
+/* step->out from the combined predictions: e_u + w (e_c - e_u), or the only one there is (c NULL). */
+static void guide(const weft_run *r, const weft_step *step, const float *u, const float *c)
+{
+    size_t each = step->out_len / (size_t)r->batch;
+    if (c == NULL) {
+        memcpy(step->out, u, step->out_len * sizeof *u);
+        return;
+    }
+    for (size_t i = 0; i < step->out_len; i++) step->out[i] = u[i] + step->guidance * (c[i] - u[i]);
+    for (size_t s = 0; s < (size_t)r->batch && step->guidance_rescale != 0.0f; s++)
+        keep_spread(step->out + s * each, c + s * each, each, step->guidance_rescale);
+}
+
 void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_step *step, bool guided)
 {
     int32_t branches = wf_plan_branches(b->plan), halves = guided ? 2 : 1, count = branches * halves * r->batch;
@@ -86,28 +117,7 @@ void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_
             b->preds[k] = preds + (size_t)(split ? h * branches + k : k * halves + h) * n;
         wf_plan_combine(b->plan, sides[h], b->preds, n, guided);
     }
-    if (!e->dry && !e->stopped) {
-        if (!guided) memcpy(step->out, sides[0], n * sizeof *step->out);
-        for (size_t i = 0; i < n && guided; i++)
-            step->out[i] = sides[0][i] + step->guidance * (sides[1][i] - sides[0][i]);
-        for (int32_t s = 0; s < r->batch && guided && step->guidance_rescale != 0.0f; s++) {
-            /* keep the conditional prediction's spread: Lin et al., Common Diffusion Noise Schedules (2023), 3.4 */
-            float *y = step->out + (size_t)s * floats;
-            const float *c = sides[1] + (size_t)s * floats;
-            double sum[2] = { 0, 0 }, square[2] = { 0, 0 }, rescale = step->guidance_rescale;
-            for (size_t i = 0; i < floats; i++) {
-                sum[0] += y[i];
-                sum[1] += c[i];
-            }
-            for (size_t i = 0; i < floats; i++) {
-                double a = y[i] - sum[0] / (double)floats, d = c[i] - sum[1] / (double)floats;
-                square[0] += a * a;
-                square[1] += d * d;
-            }
-            double factor = square[0] > 0 ? sqrt(square[1] / square[0]) : 1.0;
-            for (size_t i = 0; i < floats; i++) y[i] = (float)(y[i] * (rescale * factor + (1.0 - rescale)));
-        }
-    }
+    if (!e->dry && !e->stopped) guide(r, step, sides[0], sides[1]);
     wf_arena_release(&e->arena, mark);
 }
 

@@ -34,7 +34,10 @@ static weft_status find_weights(const weft_model *m, const struct component *c, 
                                 size_t cap, weft_error *err)
 {
     static const char *const variants[] = { "", ".fp16", ".bf16", ".fp32", ".non_ema" };
-    static const char *const elsewhere[] = { ".safetensors.index.json", ".fp16.safetensors.index.json" };
+    static const char *const shards[] = { ".safetensors.index.json", ".safetensors.fp16.index.json",
+                                          ".safetensors.index.fp16.json" };
+    static const char *const pickles[] = { "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin",
+                                           "pytorch_model.bin", "pytorch_model.fp16.bin" };
     if (variant != NULL) {
         if (wf_format(buf, cap, "%s/%s/%s.%s.safetensors", m->path, c->folder, c->stem, variant) &&
             wf_path_exists(buf))
@@ -46,13 +49,14 @@ static weft_status find_weights(const weft_model *m, const struct component *c, 
         if (wf_format(buf, cap, "%s/%s/%s%s.safetensors", m->path, c->folder, c->stem, variants[i]) &&
             wf_path_exists(buf))
             return WEFT_OK;
-    for (size_t i = 0; i < WF_LEN(elsewhere); i++)
-        if (wf_format(buf, cap, "%s/%s/%s%s", m->path, c->folder, c->stem, elsewhere[i]) && wf_path_exists(buf))
+    for (size_t i = 0; i < WF_LEN(shards); i++)
+        if (wf_format(buf, cap, "%s/%s/%s%s", m->path, c->folder, c->stem, shards[i]) && wf_path_exists(buf))
             return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: weights in several files are not supported, wanted one "
                            "%s.safetensors", buf, c->stem);
-    if (wf_format(buf, cap, "%s/%s/%s.bin", m->path, c->folder, c->stem) && wf_path_exists(buf))
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: pickled weights are not supported, wanted %s.safetensors", buf,
-                       c->stem);
+    for (size_t i = 0; i < WF_LEN(pickles); i++)
+        if (wf_format(buf, cap, "%s/%s/%s", m->path, c->folder, pickles[i]) && wf_path_exists(buf))
+            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: pickled weights are not supported, wanted %s.safetensors", buf,
+                           c->stem);
     return wf_fail(err, WEFT_E_IO, "%s/%s: no weights, wanted %s.safetensors", m->path, c->folder, c->stem);
 }
 

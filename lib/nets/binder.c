@@ -154,14 +154,13 @@ wf_layer *wf_bind_last(wf_binder *b)
     return &b->layers[*b->layer_count - 1];
 }
 
+/* What old text encoders' files hold beside their weights: the numbers 0..76, and CLIP's temperature. */
 static bool known_buffer(const char *name)
 {
-    static const char *const endings[] = { "position_ids", "logit_scale" };
-    size_t n = strlen(name);
-    for (size_t i = 0; i < WF_LEN(endings); i++) {
-        size_t m = strlen(endings[i]);
-        if (n >= m && strcmp(name + n - m, endings[i]) == 0) return true;
-    }
+    static const char *const buffers[] = { "embeddings.position_ids", "text_model.embeddings.position_ids",
+                                           "logit_scale" };
+    for (size_t i = 0; i < WF_LEN(buffers); i++)
+        if (strcmp(name, buffers[i]) == 0) return true;
     return false;
 }
 

@@ -32,6 +32,10 @@ weft_status wf_fail(weft_error *err, weft_status code, const char *format, ...) 
 /* The same for a failed system call: WEFT_E_IO, err->sys = sys, text ends in the system's message. */
 weft_status wf_fail_sys(weft_error *err, int sys, const char *format, ...) WF_PRINTF(3, 4);
 
+/* Copy src into dst, at most cap > 0 bytes with the NUL, as one clean line: control characters become spaces, bytes
+ * that are not UTF-8 question marks, and a cut never splits a character. Never longer than src. */
+void wf_wash(char *dst, size_t cap, const char *src);
+
 /* Shortest plain decimal of v that reads back as the same float, without regard to the locale. */
 typedef struct wf_number_text { char text[32]; } wf_number_text;
 const char *wf_number(wf_number_text *buf, double v);

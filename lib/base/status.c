@@ -21,8 +21,7 @@ static bool breaks_line(uint32_t code)
     return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029;
 }
 
-/* Copy src into dst, at most cap bytes with the NUL, as one clean line. */
-static void wash(char *dst, size_t cap, const char *src)
+void wf_wash(char *dst, size_t cap, const char *src)
 {
     size_t n = strlen(src), used = 0;
 
@@ -46,7 +45,7 @@ static void fill_error(weft_error *err, weft_status code, int sys, const char *l
 {
     err->code = code;
     err->sys  = sys;
-    wash(err->text, sizeof err->text, line);
+    wf_wash(err->text, sizeof err->text, line);
 }
 
 weft_status wf_fail(weft_error *err, weft_status code, const char *format, ...)
@@ -91,7 +90,7 @@ void wf_log(weft_log_fn log, void *user, int32_t level, const char *format, ...)
     va_start(args, format);
     if (vsnprintf(line, sizeof line, format, args) < 0) line[0] = '\0';
     va_end(args);
-    wash(clean, sizeof clean, line);
+    wf_wash(clean, sizeof clean, line);
     log(user, level, clean);
 }
 

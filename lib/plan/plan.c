@@ -418,14 +418,15 @@ weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err)
 
 void wf_table_warn(const weft_plan *p, wf_table *t, const char *format, ...)
 {
-    char    line[400];
+    char    line[1024], clean[sizeof line];
     va_list args;
 
     va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
+    if (vsnprintf(line, sizeof line, format, args) < 0) line[0] = '\0';
     va_end(args);
-    wf_text_add(&t->warnings, "%s\n", line);
-    wf_log(p->log, p->log_user, WEFT_LOG_WARN, "%s", line);
+    wf_wash(clean, sizeof clean, line);
+    wf_text_add(&t->warnings, "%s\n", clean);
+    wf_log(p->log, p->log_user, WEFT_LOG_WARN, "%s", clean);
 }
 
 /* ---- reading: for callers ------------------------------------------------------------------------------- */

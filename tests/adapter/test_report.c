@@ -417,6 +417,10 @@ START_TEST(paths_and_arguments_are_checked)
     ck_assert_int_eq(weft_adapter_open(file, &o, &a, &err), WEFT_OK);
     ck_assert_str_eq(info_of(a).name, "ink");
     weft_adapter_free(a);
+    o.name = "\xffink\nblot"; /* as a file may be called: it stands in texts of one line and UTF-8 */
+    ck_assert_int_eq(weft_adapter_open(file, &o, &a, &err), WEFT_OK);
+    ck_assert_str_eq(info_of(a).name, "?ink blot");
+    weft_adapter_free(a);
     o.config = file; /* no key is PEFT's: the caller means something else */
     ck_assert_int_eq(weft_adapter_open(file, &o, &a, &err), WEFT_E_ARG);
     ck_assert_ptr_nonnull(strstr(err.text, "no key is PEFT's"));

@@ -609,6 +609,53 @@ START_TEST(a_copy_gives_the_same_bits)
 }
 END_TEST
 
+/* Where the first of two encoders projects as well, and wider than the pooled vector, its projection is nobody's: the
+ * vector is the second's, and nothing is written beyond it. */
+static void do_project(json_t *h, size_t data, const char *a, const char *b)
+{
+    (void)b;
+    json_object_set_new(h, a, json_pack("{s:s, s:[i,i], s:[I,I]}", "dtype", "F32", "shape", 100, 16, "data_offsets",
+                                        (json_int_t)data, (json_int_t)(data + 6400)));
+}
+
+static void encode(const char *path, float *text, float *pooled)
+{
+    weft_plan *plan;
+    weft_run *run;
+    weft_run_options ro = WEFT_RUN_OPTIONS_INIT;
+    weft_encode e = WEFT_ENCODE_INIT;
+    weft_model *m = opened(path, NULL);
+    must(weft_plan_create(m, NULL, &plan, &golden_err));
+    must(weft_plan_seal(plan, 1, &golden_err));
+    ro.threads = 1;
+    ro.height = ro.width = 8;
+    must(weft_run_create(plan, &ro, &run, &golden_err));
+    e.prompt = "a red cat";
+    e.text = text, e.text_len = 77 * 40;
+    e.pooled = pooled, e.pooled_len = 20;
+    must(weft_run_encode(run, &e, &golden_err));
+    weft_run_free(run);
+    weft_plan_free(plan);
+    weft_model_free(m);
+}
+
+START_TEST(the_pooled_vector_is_the_second_encoders)
+{
+    static float text[2][77 * 40], pooled[2][200];
+    for (int i = 0; i < 200; i++) pooled[0][i] = pooled[1][i] = 777;
+    make_copy("tiny-sdxl");
+    encode(copy, text[0], pooled[0]);
+    set(INDEX, "text_encoder", "[\"transformers\", \"CLIPTextModelWithProjection\"]");
+    set(TEXT, "projection_dim", "100");
+    edit_header(weights_of("text_encoder"), do_project, "text_projection.weight", "", 6400);
+    encode(copy, text[1], pooled[1]);
+    ck_assert_mem_eq(text[0], text[1], sizeof text[0]);
+    ck_assert_mem_eq(pooled[0], pooled[1], sizeof pooled[0]);
+    ck_assert(pooled[0][19] != 777 && pooled[0][20] == 777);
+    remove_copy();
+}
+END_TEST
+
 /* ---- what a model says of itself --------------------------------------------------------------------------- */
 
 START_TEST(models_say_what_they_are)
@@ -707,6 +754,7 @@ int main(void)
     tcase_add_test(c, variants);
     tcase_add_test(c, tokenizers);
     tcase_add_test(c, progress_may_stop_it);
+    tcase_add_test(c, the_pooled_vector_is_the_second_encoders);
     tcase_add_test(c, a_copy_gives_the_same_bits);
     suite_add_tcase(s, c);
     return run_suite(s);

@@ -218,13 +218,14 @@ static void draw(studio *s, const scene *scene, int method, uint8_t *rgb)
 
 enum { ZOOM = 3, GAP = 16, HEAD = 40, FOOT = 52, INK = 0x222222, GREY = 0x6a6a6a };
 
-typedef struct sheet { uint8_t *rgb; int32_t width, height, tile; } sheet;
+typedef struct sheet { uint8_t *rgb; size_t bytes; int32_t width, height, tile; } sheet;
 
 static sheet sheet_create(int32_t tile, int rows)
 {
-    sheet s = { NULL, COLUMNS * (tile + GAP) + GAP, rows * (tile + HEAD + FOOT) + GAP, tile };
-    s.rgb = room((size_t)s.width * (size_t)s.height, 3);
-    memset(s.rgb, 0xfa, 3 * (size_t)s.width * (size_t)s.height);
+    sheet s = { NULL, 0, COLUMNS * (tile + GAP) + GAP, rows * (tile + HEAD + FOOT) + GAP, tile };
+    s.bytes = 3 * (size_t)s.width * (size_t)s.height;
+    s.rgb = room(s.bytes, 1);
+    memset(s.rgb, 0xfa, s.bytes);
     return s;
 }
 
@@ -233,7 +234,7 @@ static int32_t tile_y(const sheet *s, int row)    { return GAP + row * (s->tile 
 
 static void sheet_heading(sheet *s, int row, const char *text)
 {
-    weft_image_text(s->rgb, s->width, s->height, GAP, tile_y(s, row) - 22, 2, INK, text);
+    weft_image_text(s->rgb, s->bytes, s->width, s->height, GAP, tile_y(s, row) - 22, 2, INK, text);
 }
 
 /* A picture, every pixel ZOOM x ZOOM; its name below, and a prompt in small letters, two lines of it. */
@@ -247,14 +248,14 @@ static void sheet_place(sheet *s, int row, int column, const uint8_t *rgb, int32
         for (int32_t x = 0; x < s->tile; x++)
             memcpy(s->rgb + 3 * ((size_t)(y0 + y) * (size_t)s->width + (size_t)(x0 + x)),
                    rgb + 3 * ((size_t)(y / ZOOM) * (size_t)side + (size_t)(x / ZOOM)), 3);
-    weft_image_text(s->rgb, s->width, s->height, x0, y0 + s->tile + 6, 2, INK, label);
+    weft_image_text(s->rgb, s->bytes, s->width, s->height, x0, y0 + s->tile + 6, 2, INK, label);
     for (int32_t y = y0 + s->tile + 25; *prompt; y += 10) {
         char line[128];
         size_t n = strlen(prompt);
         if (n > fits) for (n = fits; n > 0 && prompt[n] != ' '; n--) {}
         if (n == 0) n = fits;
         snprintf(line, sizeof line, "%.*s", (int)n, prompt);
-        weft_image_text(s->rgb, s->width, s->height, x0, y, 1, GREY, line);
+        weft_image_text(s->rgb, s->bytes, s->width, s->height, x0, y, 1, GREY, line);
         for (prompt += n; *prompt == ' '; prompt++) {}
     }
 }
@@ -286,8 +287,7 @@ static void draw_everything(studio *s)
     }
 
     char *path = join(s->out, "contact-sheet.png");
-    must(weft_png_write(path, all.rgb, 3 * (size_t)all.width * (size_t)all.height, all.width, all.height, NULL, 0,
-                        &err));
+    must(weft_png_write(path, all.rgb, all.bytes, all.width, all.height, NULL, 0, &err));
     printf("\nall of them, labelled:             %s\n", path);
     free(path);
 

@@ -32,14 +32,14 @@ WEFT_API weft_status weft_png_write(const char *path, const uint8_t *rgb, size_t
  * Write a line of text into a picture with a built-in 5 x 7 font, magnified `scale` times; what falls
  * outside is cut, characters outside ASCII show as a box.
  *
- * @param rgb      (height, width, 3), written; NULL to learn the width alone
+ * @param rgb      (height, width, 3), written; NULL to learn the width alone, sizes are not looked at then
  * @param x        left edge of the text, as y is its top
  * @param colour   0xRRGGBB
- * @return width of the text in pixels
+ * @return width of the text in pixels; -1, with nothing written, where rgb_len is not 3 * width * height
  * @since 0.1
  */
-WEFT_API int32_t weft_image_text(uint8_t *rgb, int32_t width, int32_t height, int32_t x, int32_t y, int32_t scale,
-                                 uint32_t colour, const char *text);
+WEFT_API int32_t weft_image_text(uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height, int32_t x, int32_t y,
+                                 int32_t scale, uint32_t colour, const char *text);
 
 #ifdef __cplusplus
 }

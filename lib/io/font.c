@@ -125,14 +125,23 @@ static void draw(uint8_t *rgb, int32_t width, int32_t height, int64_t x, int64_t
                 fill(rgb, width, height, x + (int64_t)column * scale, y + (int64_t)row * scale, scale, colour);
 }
 
-int32_t weft_image_text(uint8_t *rgb, int32_t width, int32_t height, int32_t x, int32_t y, int32_t scale,
-                        uint32_t colour, const char *text)
+static bool is_size(size_t len, int32_t width, int32_t height)
+{
+    size_t pixels, bytes;
+
+    return width > 0 && height > 0 && wf_mul((size_t)width, (size_t)height, &pixels) && wf_mul(pixels, 3, &bytes) &&
+           bytes == len;
+}
+
+int32_t weft_image_text(uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height, int32_t x, int32_t y,
+                        int32_t scale, uint32_t colour, const char *text)
 {
     const int32_t size = WF_MIN(WF_MAX(scale, 1), 1 << 16);
     const int64_t step = (int64_t)ADVANCE * size;
     int64_t       pen  = x, end;
     size_t        left = text != NULL ? strlen(text) : 0;
 
+    if (rgb != NULL && !is_size(rgb_len, width, height)) return -1;
     if (left == 0) return 0;
     while (left > 0) {
         uint32_t code   = 0;

@@ -28,6 +28,7 @@ static const uint32_t hues[] = { 0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f0
 
 typedef struct canvas {
     uint8_t *rgb;
+    size_t   bytes;
     int32_t  width;
     int32_t  height;
 } canvas;
@@ -60,14 +61,12 @@ static void fill(canvas *c, int32_t x, int32_t y, int32_t w, int32_t h, uint32_t
 
 static int32_t write_text(canvas *c, int32_t x, int32_t y, int32_t scale, uint32_t colour, const char *s)
 {
-    return weft_image_text(c->rgb, c->width, c->height, x, y, scale, colour, s);
+    return weft_image_text(c->rgb, c->bytes, c->width, c->height, x, y, scale, colour, s);
 }
 
-/* Width of a text: written outside of a picture of one pixel. */
 static int32_t text_width(int32_t scale, const char *s)
 {
-    uint8_t px[3];
-    return weft_image_text(px, 1, 1, 2, 2, scale, 0, s);
+    return weft_image_text(NULL, 0, 0, 0, 0, 0, scale, 0, s);
 }
 
 static uint32_t mix(const double rgb[3])
@@ -286,19 +285,18 @@ static int32_t picture_width(const layout *lay, const char *title)
 
 static weft_status draw(const weft_plan *p, const char *path, layout *lay, const char *title, weft_error *err)
 {
-    canvas      c = { NULL, 0, 0 };
-    size_t      bytes;
+    canvas      c = { NULL, 0, 0, 0 };
     weft_status st;
 
     list_rows(lay);
     measure(lay);
     c.width = picture_width(lay, title);
     c.height = lay->above + lay->high + 10 + LINE + 14 + p->adapters * (LINE + 4) + PAD - 8;
-    bytes = (size_t)c.width * (size_t)c.height * 3;
-    c.rgb = wf_alloc(&p->alloc, bytes);
-    if (c.rgb == NULL) return wf_nomem(err, bytes, "a plan's picture");
+    c.bytes = (size_t)c.width * (size_t)c.height * 3;
+    c.rgb = wf_alloc(&p->alloc, c.bytes);
+    if (c.rgb == NULL) return wf_nomem(err, c.bytes, "a plan's picture");
     paint(&c, lay, title);
-    st = weft_png_write(path, c.rgb, bytes, c.width, c.height, NULL, 0, err);
+    st = weft_png_write(path, c.rgb, c.bytes, c.width, c.height, NULL, 0, err);
     wf_free(&p->alloc, c.rgb);
     return st;
 }

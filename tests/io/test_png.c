@@ -207,7 +207,7 @@ START_TEST(text_is_drawn_where_it_should)
     uint8_t rgb[W * H * 3] = { 0 };
     char    got[H][W + 1];
 
-    ck_assert_int_eq(weft_image_text(rgb, W, H, 2, 1, 1, 0x123456, "1-"), 11);
+    ck_assert_int_eq(weft_image_text(rgb, sizeof rgb, W, H, 2, 1, 1, 0x123456, "1-"), 11);
     picture_of(rgb, got);
     for (size_t y = 0; y < WF_LEN(want); y++) ck_assert_str_eq(got[y], want[y]);
     ck_assert_uint_eq(rgb[(1 * W + 4) * 3 + 1], 0x34);
@@ -232,7 +232,7 @@ START_TEST(what_is_not_ascii_is_a_box)
     for (size_t i = 0; i < WF_LEN(texts); i++)
         for (int scale = 1; scale <= 3; scale++) {
             memset(rgb, 0, sizeof rgb);
-            ck_assert_int_eq(weft_image_text(rgb, 64, 64, 0, 0, scale, 0xffffff, texts[i]), 5 * scale);
+            ck_assert_int_eq(weft_image_text(rgb, sizeof rgb, 64, 64, 0, 0, scale, 0xffffff, texts[i]), 5 * scale);
             ck_assert_int_eq(count_set(rgb, 64 * 64), 20 * scale * scale);
         }
 }
@@ -248,17 +248,31 @@ START_TEST(what_falls_outside_is_cut)
         for (size_t j = 0; j < WF_LEN(places); j++)
             for (size_t k = 0; k < WF_LEN(scales); k++) {
                 uint8_t *rgb = malloc(10 * 9 * 3);
-                ck_assert_int_gt(weft_image_text(rgb, 10, 9, places[i], places[j], scales[k], 0xffffff, "Wq#"), 0);
+                ck_assert_int_gt(weft_image_text(rgb, 10 * 9 * 3, 10, 9, places[i], places[j], scales[k], 0xffffff,
+                                                 "Wq#"), 0);
                 free(rgb);
             }
 }
 END_TEST
 
+START_TEST(a_picture_of_another_size_is_not_touched)
+{
+    static const struct { size_t len; int32_t w, h; } wrong[] = {
+        { 269, 10, 9 }, { 271, 10, 9 }, { 0, 0, 9 }, { 0, 10, 0 }, { 270, -10, -9 }, { 4, INT32_MAX, INT32_MAX },
+    };
+    uint8_t rgb[10 * 9 * 3] = { 0 };
+
+    for (size_t i = 0; i < WF_LEN(wrong); i++)
+        ck_assert_int_eq(weft_image_text(rgb, wrong[i].len, wrong[i].w, wrong[i].h, 0, 0, 1, 0xffffff, "A"), -1);
+    ck_assert_int_eq(count_set(rgb, 10 * 9), 0);
+}
+END_TEST
+
 START_TEST(a_width_is_told_without_a_picture)
 {
-    ck_assert_int_eq(weft_image_text(NULL, 0, 0, 0, 0, 2, 0, "abc"), (3 * 6 - 1) * 2);
-    ck_assert_int_eq(weft_image_text(NULL, 0, 0, 0, 0, 2, 0, ""), 0);
-    ck_assert_int_eq(weft_image_text(NULL, 0, 0, 0, 0, 2, 0, NULL), 0);
+    ck_assert_int_eq(weft_image_text(NULL, 0, 0, 0, 0, 0, 2, 0, "abc"), (3 * 6 - 1) * 2);
+    ck_assert_int_eq(weft_image_text(NULL, 0, 0, 0, 0, 0, 2, 0, ""), 0);
+    ck_assert_int_eq(weft_image_text(NULL, 0, 0, 0, 0, 0, 2, 0, NULL), 0);
 }
 END_TEST
 
@@ -269,7 +283,7 @@ START_TEST(every_character_has_a_drawing_of_its_own)
     for (int c = 32; c < 127; c++) {
         const char text[2] = { (char)c, '\0' };
 
-        weft_image_text(drawn[c - 32], 6, 8, 0, 0, 1, 0xffffff, text);
+        weft_image_text(drawn[c - 32], sizeof drawn[0], 6, 8, 0, 0, 1, 0xffffff, text);
         if (c > 32) ck_assert_int_gt(count_set(drawn[c - 32], 6 * 8), 0);
         for (int y = 0; y < 8; y++) ck_assert_uint_eq(drawn[c - 32][(y * 6 + 5) * 3], 0);  /* the gap */
         for (int other = 32; other < c; other++)
@@ -294,6 +308,7 @@ int main(void)
     tcase_add_test(c, text_is_drawn_where_it_should);
     tcase_add_test(c, what_is_not_ascii_is_a_box);
     tcase_add_test(c, what_falls_outside_is_cut);
+    tcase_add_test(c, a_picture_of_another_size_is_not_touched);
     tcase_add_test(c, a_width_is_told_without_a_picture);
     tcase_add_test(c, every_character_has_a_drawing_of_its_own);
     suite_add_tcase(suite, c);

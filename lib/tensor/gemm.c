@@ -42,10 +42,3 @@ void wf_gemm_nn(float *y, size_t ldy, const float *x, size_t ldx, const float *w
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)m, (blasint)n, (blasint)k, 1.0f, x,
                 (blasint)ldx, w, (blasint)ldw, beta, y, (blasint)ldy);
 }
-
-void wf_gemm_tn(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw, size_t m, size_t n,
-                size_t k)
-{
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)m, (blasint)n, (blasint)k, 1.0f, x, (blasint)ldx,
-                w, (blasint)ldw, 1.0f, y, (blasint)ldy);
-}

@@ -17,8 +17,5 @@ void wf_gemm_nt(float *y, size_t ldy, const float *x, size_t ldx, const float *w
 /* y (m, n) = x (m, k) w (k, n) + beta * y */
 void wf_gemm_nn(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw, size_t m, size_t n,
                 size_t k, float beta);
-/* y (m, n) += x (k, m)^T w (k, n) */
-void wf_gemm_tn(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw, size_t m, size_t n,
-                size_t k);
 
 #endif

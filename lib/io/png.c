@@ -15,6 +15,7 @@
 #define MAX_KEYWORD 79
 #define MAX_TEXT    ((size_t)0x7fffffff - 128)
 #define MAX_PIXELS  ((size_t)1 << 30)  /* bytes of RGB: beyond any picture that a model draws */
+#define MAX_SIDE    1000000            /* libpng's own limit */
 
 /* ---- checks ------------------------------------------------------------------------------------ */
 
@@ -23,7 +24,8 @@ static weft_status check_size(int32_t width, int32_t height, size_t len, const c
     size_t need;
 
     if (width < 1 || height < 1) return wf_fail(err, WEFT_E_ARG, "a picture of %d x %d pixels", width, height);
-    if (!wf_mul((size_t)width, (size_t)height, &need) || !wf_mul(need, 3, &need) || need > MAX_PIXELS)
+    if (width > MAX_SIDE || height > MAX_SIDE || !wf_mul((size_t)width, (size_t)height, &need) ||
+        !wf_mul(need, 3, &need) || need > MAX_PIXELS)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "a picture of %d x %d pixels is too large", width, height);
     if (len == need) return WEFT_OK;
     return wf_fail(err, WEFT_E_ARG, "%s has %zu values, but %d x %d pixels of RGB need %zu", what, len, width, height,

@@ -61,6 +61,7 @@ START_TEST(sizes_that_disagree_are_refused)
     ck_assert_int_eq(weft_png_write(path, rgb, 6, 0, 1, NULL, 0, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_png_write(path, rgb, 6, -2, -1, NULL, 0, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_png_write(path, rgb, 6, INT32_MAX, INT32_MAX, NULL, 0, &err), WEFT_E_UNSUPPORTED);
+    ck_assert_int_eq(weft_png_write(path, rgb, 3000003, 1000001, 1, NULL, 0, &err), WEFT_E_UNSUPPORTED);
     ck_assert_int_eq(weft_png_write(path, NULL, 6, 2, 1, NULL, 0, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_png_write(NULL, rgb, 6, 2, 1, NULL, 0, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_png_write(path, rgb, 6, 2, 1, NULL, 1, &err), WEFT_E_ARG);

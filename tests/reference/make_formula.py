@@ -12,18 +12,13 @@ import os
 
 import torch
 
-from common import DATA, SHARED, versions
-from recheck import fill, wave
+from common import DATA, versions
+from recheck import fill, shared, wave
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 FORMULA = os.path.join(DATA, "formula")
-
-
-def shared(name):
-    with open(os.path.join(SHARED, name)) as f:
-        return json.load(f)
 
 
 def write(name, module):

@@ -19,7 +19,7 @@ typedef struct sign {
     char times; /* 1, or one of * + ? */
 } sign;
 
-enum { MAX_SIGNS = 400 };
+enum { MAX_SIGNS = 400, MAX_PATTERNS = 10000 }; /* trainers write one pattern for each module, at the most */
 
 /* Split a pattern into signs; -1 where it uses more than we read. */
 static int32_t split_signs(const char *p, sign *out)
@@ -145,6 +145,9 @@ static weft_status number_for(const json_t *config, const char *prefix, const ch
 
     if (table != NULL && !json_is_null(table) && !json_is_object(table))
         return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s is not an object", what, prefix, patterns);
+    if (json_object_size(table) > MAX_PATTERNS) /* each is tried on each module */
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s has %zu entries, wanted at most %d", what, prefix, patterns,
+                       json_object_size(table), MAX_PATTERNS);
     json_object_foreach(table, pattern, entry) {
         bool known = true, hit = strcmp(pattern, module) == 0 || wf_config_matches(pattern, module, &known);
         if (!known)

@@ -391,6 +391,22 @@ START_TEST(metadata_that_is_not_plain_lora_is_refused)
 }
 END_TEST
 
+/* Patterns times modules is what a file may cost: a header has room for millions of either. */
+START_TEST(endless_patterns_are_refused)
+{
+    size_t n = 0, cap = 10001 * 12 + 64;
+    char  *json = malloc(cap);
+
+    n += (size_t)snprintf(json, cap, "{\"unet.alpha_pattern\":{");
+    for (int i = 0; i <= 10000; i++) n += (size_t)snprintf(json + n, cap - n, "%s\"x%d\":1", i > 0 ? "," : "", i);
+    snprintf(json + n, cap - n, "}}");
+    ck_assert_ptr_null(adapter_with(TWO_NETS, json));
+    ck_assert_int_eq(err.code, WEFT_E_FORMAT);
+    ck_assert_ptr_nonnull(strstr(err.text, "unet.alpha_pattern has 10001 entries, wanted at most 10000"));
+    free(json);
+}
+END_TEST
+
 /* ---- what is refused by name ----------------------------------------------------------------------------- */
 
 static const struct { const char *keys, *words; } families[] = {
@@ -541,6 +557,7 @@ int main(void)
     tcase_add_loop_test(t, configuration_that_is_not_plain_lora_is_refused, 0, (int)WF_LEN(bad_configs));
     tcase_add_test(t, metadata_gives_alpha_for_each_component);
     tcase_add_test(t, metadata_that_is_not_plain_lora_is_refused);
+    tcase_add_test(t, endless_patterns_are_refused);
     suite_add_tcase(s, t);
     t = tcase_create("refusals");
     tcase_add_loop_test(t, family_is_refused_by_name, 0, (int)WF_LEN(families));

@@ -44,6 +44,7 @@ WEFT_API void weft_model_options_init(weft_model_options *options);
  * @return WEFT_E_IO        a file cannot be read
  *         WEFT_E_FORMAT    a file is broken, a tensor is missing, unknown or misshapen
  *         WEFT_E_UNSUPPORTED  a class or setting that this version does not run; the text names it
+ *         WEFT_E_MISMATCH  the tokenizer has ids that the text encoder does not
  *         WEFT_E_CANCELLED, WEFT_E_NOMEM, WEFT_E_ARG
  * @since 0.1
  */

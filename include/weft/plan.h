@@ -26,7 +26,8 @@ typedef struct weft_plan weft_plan;
 enum {
     WEFT_PATH_AUTO   = 0, /* the cheaper for each layer, as weft_plan_text() shows                 */
     WEFT_PATH_SIDE   = 1, /* W x + B (A x): no copy of any weight                                  */
-    WEFT_PATH_MERGED = 2  /* a private float32 copy of W + c s B A wherever c never changes        */
+    WEFT_PATH_MERGED = 2  /* a private float32 copy of W + c s B A: for layers of the UNet where c is the
+                             same in every call, in plans of one branch; the others as SIDE        */
 };
 
 /** Which adapters act while a prompt is encoded (their text-encoder parts). */

@@ -268,17 +268,18 @@ static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, 
     wf_arena_release(&e->arena, mark);
 }
 
-/* x += out(attend(q(t), k(c), v(c))) where t = norm(x) and c = t or the text. */
+/* x += out(attend(q(t), k(c), v(c))) where t = norm(x) and c = t, or the text where there are tokens. (A dry walk has
+ * tokens and no text.) */
 static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, float *x, wf_grid g, const float *text,
                           int32_t tokens)
 {
-    int32_t channels = a->q->out, lq = g.h * g.w, lk = text != NULL ? tokens : lq;
+    int32_t channels = a->q->out, lq = g.h * g.w, lk = tokens > 0 ? tokens : lq;
     size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g);
     float *t = wf_take(e, rows, (size_t)channels);
     float *q = wf_take(e, rows, (size_t)channels);
     float *k = wf_take(e, (size_t)g.n * (size_t)lk, (size_t)channels);
     float *v = wf_take(e, (size_t)g.n * (size_t)lk, (size_t)channels);
-    const float *source = text != NULL ? text : t;
+    const float *source = tokens > 0 ? text : t;
 
     wf_layer_norm(e, norm, t, x, rows);
     wf_layer_apply(e, a->q, q, t, rows_grid(g.n, lq), false);

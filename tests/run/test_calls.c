@@ -311,12 +311,29 @@ START_TEST(a_model_may_be_a_unet_alone)
     must(weft_plan_seal(plan, 1, &golden_err));
     weft_run *run = run_of(plan);
     take_step(run, out, 0);
+    weft_run_free(run);
+
+    /* Nothing but a step asks for memory here, and the prompt is larger than the picture. */
+    weft_run_options o = options_of(1, 1);
+    weft_run_info few = WEFT_RUN_INFO_INIT, many = WEFT_RUN_INFO_INIT;
+    weft_step s = step_of(out, 0);
+    s.latent_len = s.out_len = 4;
+    o.text_tokens = 154;
+    must(weft_run_create(plan, &o, &run, &golden_err));
+    must(weft_run_info_get(run, &many, &golden_err));
+    weft_run_free(run);
+    o.text_tokens = 77;
+    must(weft_run_create(plan, &o, &run, &golden_err));
+    must(weft_run_info_get(run, &few, &golden_err));
+    must(weft_run_step(run, &s, &golden_err));
+    ck_assert_double_gt(many.step_flops, few.step_flops); /* tokens are attended to */
+
     e.prompt = "a cat";
     e.text = text;
     e.text_len = TEXT;
     ck_assert_int_eq(weft_run_encode(run, &e, &golden_err), WEFT_E_STATE);
     ck_assert_int_eq(weft_run_encode_ids(run, ids, NULL, 77, &e, &golden_err), WEFT_E_STATE);
-    ck_assert_int_eq(weft_run_decode(run, latent, N, image, 3 * N, &golden_err), WEFT_E_STATE);
+    ck_assert_int_eq(weft_run_decode(run, latent, 4, image, 3 * N, &golden_err), WEFT_E_STATE);
     weft_run_free(run);
     weft_plan_free(plan);
     weft_model_free(m);

@@ -279,6 +279,65 @@ START_TEST(too_little_memory_is_an_error)
 }
 END_TEST
 
+static wf_exec dry_exec(const weft_run *run)
+{
+    return (wf_exec){ .k = run->exec.k, .dry = true, .arena = { .dry = true }, .deltas = run->fit.deltas,
+                      .branch = run->fit.branch, .slots = run->exec.slots };
+}
+
+/* Memory is counted by walking without any: each of the three walks must take, to the byte, what the real one takes.
+ * Pictures of few pixels and of more, shorter and longer than their texts. */
+START_TEST(a_dry_walk_takes_what_a_real_one_takes)
+{
+    static const int32_t sizes[][3] = { { 1, 1, 77 }, { 5, 3, 154 }, { 9, 17, 77 } };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int method = BASE; method <= COMPOSITE; method += COMPOSITE) {
+            int32_t h = sizes[i][0], w = sizes[i][1], tokens = sizes[i][2];
+            size_t n = 4 * (size_t)h * (size_t)w, text_len = 24 * (size_t)tokens;
+            weft_plan *plan = plan_of(model, method);
+            weft_run_options o = options_of(h, w);
+            weft_run *run;
+            o.text_tokens = tokens;
+            must(weft_run_create(plan, &o, &run, &golden_err));
+            size_t factor = (size_t)wf_vae_factor(wf_run_parts(&run->fit)->vae), image_len = n / 4 * 3 * factor * factor;
+            float *x = calloc(2 * n, sizeof *x), *text = calloc(text_len, sizeof *text);
+            float *image = calloc(image_len, sizeof *image);
+
+            weft_step s = step_of(x + n, 0);
+            s.latent = x;
+            s.latent_len = s.out_len = n;
+            s.text = s.negative = text;
+            s.text_len = s.negative_len = text_len;
+            s.tokens = tokens;
+            wf_exec dry = dry_exec(run);
+            wf_step_forward(run, &dry, &run->fit, &s, true);
+            run->exec.arena.peak = 0;
+            must(weft_run_step(run, &s, &golden_err));
+            ck_assert_uint_eq(run->exec.arena.peak, dry.arena.peak);
+
+            weft_encode e = WEFT_ENCODE_INIT;
+            e.prompt = "a cat";
+            e.text = text;
+            e.text_len = text_len;
+            e.chunks = tokens / 77;
+            dry = dry_exec(run);
+            wf_encode_forward(run, &dry, NULL, NULL, e.chunks, NULL, NULL, NULL);
+            run->exec.arena.peak = 0;
+            must(weft_run_encode(run, &e, &golden_err));
+            ck_assert_uint_eq(run->exec.arena.peak, dry.arena.peak);
+
+            dry = dry_exec(run);
+            wf_decode_forward(run, &dry, NULL, NULL);
+            run->exec.arena.peak = 0;
+            must(weft_run_decode(run, x, n, image, image_len, &golden_err));
+            ck_assert_uint_eq(run->exec.arena.peak, dry.arena.peak);
+            free(x), free(text), free(image);
+            weft_run_free(run);
+            weft_plan_free(plan);
+        }
+}
+END_TEST
+
 /* A folder with the UNet alone is a model: it steps, and says what it lacks. */
 START_TEST(a_model_may_be_a_unet_alone)
 {
@@ -352,6 +411,7 @@ int main(void)
     tcase_add_test(c, progress_ends_at_its_total);
     tcase_add_test(c, the_smallest_run_works);
     tcase_add_test(c, too_little_memory_is_an_error);
+    tcase_add_test(c, a_dry_walk_takes_what_a_real_one_takes);
     tcase_add_test(c, a_model_may_be_a_unet_alone);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

@@ -25,7 +25,7 @@ typedef struct weft_model_options {
     weft_progress_fn      progress;      /* during open; may be NULL                                          */
     void                 *progress_user;
     const char           *variant;       /* "fp16" takes diffusion_pytorch_model.fp16.safetensors; NULL: the
-                                            plain file, else the only variant that is there                   */
+                                            plain file, else fp16, bf16, fp32, non_ema: the first there is    */
     const char           *tokenizer;     /* folder to use instead of the model's own tokenizer/, or NULL      */
     const char           *tokenizer_2;   /* likewise for the second text encoder                              */
 } weft_model_options;

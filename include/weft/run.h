@@ -45,7 +45,7 @@ WEFT_API weft_status weft_run_create(weft_plan *plan, const weft_run_options *op
                                      weft_error *err);
 /** Stop the threads and release everything. @since 0.1 */
 WEFT_API void weft_run_free(weft_run *run);
-/** Bytes that weft_run_create() would take for a run with these options. @since 0.1 */
+/** Bytes that weft_run_create() would take for a run with these options, besides threads and handle. @since 0.1 */
 WEFT_API weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *options, uint64_t *bytes,
                                     weft_error *err);
 /**

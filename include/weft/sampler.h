@@ -17,7 +17,7 @@ WEFT_API weft_status weft_noise_create(uint64_t seed, const weft_allocator *allo
                                        weft_error *err);
 /** @since 0.1 */
 WEFT_API void weft_noise_free(weft_noise *noise);
-/** Fill `out` with what torch.randn(n, generator) gives in float32. @since 0.1 */
+/** Fill `out` with what torch.randn(n, generator) gives in float32, to a unit in the last place. @since 0.1 */
 WEFT_API weft_status weft_noise_normal(weft_noise *noise, float *out, size_t n, weft_error *err);
 
 /** Solvers. */

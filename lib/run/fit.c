@@ -2,7 +2,7 @@
  *
  * A dry exec walks the step, the encoding and the decoding of the run's shape: the arena's high-water mark is
  * the scratch memory, and the same walk counts the arithmetic and the layers. So a step never allocates, and
- * weft_run_bytes() is exact. */
+ * weft_run_bytes() tells what is taken here before it is. */
 #include "run/room.h"
 
 /* ---- deltas: what the plan adds to each layer ---- */

@@ -44,10 +44,9 @@ const wf_layer *wf_model_layers(const weft_model *m, size_t *count)
     return m->layers;
 }
 
-int32_t               wf_model_family(const weft_model *m) { return m->family; }
-const wf_parts       *wf_model_parts(const weft_model *m) { return &m->parts; }
-const weft_allocator *wf_model_allocator(const weft_model *m) { return &m->alloc; }
-const json_t         *wf_model_scheduler(const weft_model *m) { return m->scheduler; }
+int32_t         wf_model_family(const weft_model *m) { return m->family; }
+const wf_parts *wf_model_parts(const weft_model *m) { return &m->parts; }
+const json_t   *wf_model_scheduler(const weft_model *m) { return m->scheduler; }
 
 int32_t wf_model_unet_layers_per_block(const weft_model *m) { return m->parts.unet_config.layers[0]; }
 int32_t wf_model_unet_blocks(const weft_model *m) { return m->parts.unet_config.levels; }

@@ -170,7 +170,6 @@ static weft_status check_fit(weft_model *m, weft_error *err)
     if (a != NULL && b != NULL && a->positions != b->positions)
         return wf_fail(err, WEFT_E_FORMAT, "%s: the text encoders take %d and %d tokens", m->path, a->positions,
                        b->positions);
-    m->parts.xl = c->text_time;
     m->parts.penultimate = c->text_time;
     const wf_clip_config *pools = b != NULL ? b : a; /* the one that gives the pooled vector */
     if (pools != NULL && c->text_time && pools->projection != c->pooled_dim)

@@ -16,15 +16,9 @@ typedef struct wf_parts {
     wf_tokenizer     *tokenizer[2];
     const wf_kernels *kernels;
     bool              penultimate;  /* SDXL: the conditioning is the layer before the last        */
-    bool              xl;           /* two encoders side by side, pooled vector, time ids         */
 } wf_parts;
 
-const wf_parts       *wf_model_parts(const weft_model *m);
-const weft_allocator *wf_model_allocator(const weft_model *m);
-/* Structure of the UNet, for name maps. */
-int32_t wf_model_unet_layers_per_block(const weft_model *m);
-int32_t wf_model_unet_blocks(const weft_model *m);
-bool    wf_model_unet_attention(const weft_model *m, bool up, int32_t block);
+const wf_parts *wf_model_parts(const weft_model *m);
 /* WEFT_E_STATE with what to give, where prompts cannot be encoded. */
 weft_status wf_model_need_tokenizer(const weft_model *m, weft_error *err);
 

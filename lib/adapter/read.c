@@ -391,7 +391,7 @@ weft_status wf_adapter_parse(weft_tensors *tensors, const wf_source *source, con
         st = wf_nomem(err, count * sizeof *a->modules, "an adapter's modules");
         goto done;
     }
-    wf_wash(a->name, strlen(source->name) + 1, source->name); /* a file may be called anything; texts are lines of UTF-8 */
+    wf_wash(a->name, strlen(source->name) + 1, source->name); /* a file may be called anything; texts are UTF-8 */
     for (size_t i = 0; i < count; i++) a->key_module[i] = -1;
     if (count > INT32_MAX) {
         st = wf_fail(err, WEFT_E_FORMAT, "%s: %zu tensors are too many", source->name, count);

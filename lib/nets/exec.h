@@ -24,7 +24,7 @@ typedef struct wf_exec {
     wf_pool          *pool;
     wf_arena          arena;
     uint8_t         **scratch;       /* one block for each worker                                       */
-    size_t            scratch_need;  /* bytes of a block: set by a dry run to the most that is asked for */
+    size_t            scratch_need;  /* bytes of a block; a dry run sets it to the most asked for       */
     bool              dry;
     double            flops;         /* counted in a dry run                                            */
     double            side_flops;

@@ -2,8 +2,11 @@
 
     python train_base.py WORKDIR prepare          draws the pictures and captions
     python train_base.py WORKDIR text [minutes]   gives the text encoder a start
-    python train_base.py WORKDIR train [minutes]  trains both, with snapshots
+    python train_base.py WORKDIR train [minutes [SNAPSHOT]]   trains both, with snapshots,
+                                                  from SNAPSHOT where one is given
 
+On a shared machine two workers of one thread each do better than one of two:
+start the last stage twice, with RANK=0 and RANK=1 and WORKERS=2 in the environment.
 Needs WORKDIR/tokenizer and WORKDIR/vae.  Snapshots go to WORKDIR/snap (a
 diffusers folder) with contact sheets WORKDIR/snap-N.png.
 """
@@ -17,14 +20,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import world
 
 SEED = 21
 PICTURES = 32000
+USED = 12000          # of them, in the training of the UNet
 CAPTIONS = 4          # captions kept of each picture
 LENGTH = 77
+SHORT = 28
 UNET = dict(
     sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(48, 96, 128),
     down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
@@ -129,13 +135,13 @@ def train_text(work, minutes):
     te.save_pretrained(os.path.join(work, "text_start"))
 
 
-def encode(work, vae):
+def encode(work, vae, first, last):
     pics = np.load(os.path.join(work, "pics.npy"), mmap_mode="r")
     out = []
     vae = vae.to(memory_format=torch.channels_last)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        for i in range(0, len(pics), 64):
-            x = torch.from_numpy(np.array(pics[i:i + 64])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        for i in range(first, last, 32):
+            x = torch.from_numpy(np.array(pics[i:min(i + 32, last)])).permute(0, 3, 1, 2).float() / 127.5 - 1
             d = vae.encode(x.to(memory_format=torch.channels_last)).latent_dist
             out.append(torch.cat([d.mean, d.std], 1).float())
     return torch.cat(out)
@@ -157,21 +163,37 @@ def sample(pipe, prompts, per, path, steps=20, guidance=5.0, seed=100):
     world.sheet([(p * 255).round().astype(np.uint8) for p in pics], len(prompts)).save(path)
 
 
-def train(work, minutes):
+def train(work, minutes, start):
+    rank, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORKERS", 1))
+    if workers > 1:
+        torch.set_num_threads(1)
+        torch.distributed.init_process_group("gloo", init_method="file://" + os.path.abspath(os.path.join(work, "meet")),
+                                             rank=rank, world_size=workers)
     torch.manual_seed(SEED + 1)
     tok = CLIPTokenizer.from_pretrained(os.path.join(work, "tokenizer"))
     vae = AutoencoderKL.from_pretrained(os.path.join(work, "vae")).eval()
-    te = CLIPTextModel.from_pretrained(os.path.join(work, "text_start")).train()
-    unet = UNet2DConditionModel(**UNET).to(memory_format=torch.channels_last).train()
+    te = CLIPTextModel.from_pretrained(os.path.join(start, "text_encoder") if start else os.path.join(work, "text_start"),
+                                       attn_implementation="eager", dtype=torch.float32).train()
+    if start:
+        unet = UNet2DConditionModel.from_pretrained(os.path.join(start, "unet"))
+    else:
+        unet = UNet2DConditionModel(**UNET)
+    unet.to(memory_format=torch.channels_last).train()
+    unet.set_attn_processor(AttnProcessor())       # a quarter faster here than torch's fused attention
     print("UNet parameters", sum(p.numel() for p in unet.parameters()), flush=True)
     ids = torch.load(os.path.join(work, "captions.pt"))["ids"]
     t0 = time.time()
-    lat = encode(work, vae)
+    part = USED // workers
+    kept = os.path.join(work, "latents-%d-of-%d.pt" % (rank, workers))
+    if not os.path.exists(kept):
+        torch.save(encode(work, vae, rank * part, (rank + 1) * part), kept)       # each worker its own pictures
+    lat = torch.load(kept)
+    ids = ids[rank * part:(rank + 1) * part]
     print("encoded in %.0f s" % (time.time() - t0), flush=True)
     scale = vae.config.scaling_factor
     abar = scheduler().alphas_cumprod
     empty = tokens(tok, [""])[0]
-    groups = [{"params": list(unet.parameters()), "peak": 1.2e-3}, {"params": list(te.parameters()), "peak": 4e-4}]
+    groups = [{"params": list(unet.parameters()), "peak": 1e-3 if start else 1.2e-3}, {"params": list(te.parameters()), "peak": 4e-4}]
     opt = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
     live = {("unet", k): v for k, v in unet.named_parameters()} | {("te", k): v for k, v in te.named_parameters()}
     ema = {k: v.detach().clone() for k, v in live.items()}
@@ -183,38 +205,53 @@ def train(work, minutes):
                 v.copy_(ema[k])
         unet.eval(), te.eval()
         pipe = pipeline(work, te, unet, tok, vae)
-        sample(pipe, PROMPTS, 5, os.path.join(work, "snap-%s.png" % tag))
+        sample(pipe, PROMPTS, 2, os.path.join(work, "snap-%s.png" % tag))
         pipe.save_pretrained(os.path.join(work, "snap"))
         with torch.no_grad():
             for k, v in live.items():
                 v.copy_(held[k])
         unet.train(), te.train()
 
-    batch, step, t0, mean, shots = 40, 0, time.time(), None, 0
+    batch, step, t0, mean, shots = 32 // workers, 0, time.time(), None, 0
+    torch.manual_seed(SEED + 2 + rank)
+    weights = list(live.values())
     while True:
-        done = (time.time() - t0) / (minutes * 60)
+        done = torch.tensor((time.time() - t0) / (minutes * 60))
+        if workers > 1:
+            torch.distributed.broadcast(done, 0)
+        done = float(done)
         if done >= 1:
             break
-        rate = min(1, (step + 1) / 150) * (0.5 + 0.5 * math.cos(math.pi * done)) + 0.005
+        rate = min(1, (step + 1) / (60 if start else 150)) * (0.5 + 0.5 * math.cos(math.pi * done)) + 0.005
         for g in opt.param_groups:
             g["lr"] = g["peak"] * rate
-        i = torch.randint(PICTURES, (batch,))
+        i = torch.randint(len(lat), (batch,))
         m, s = lat[i].chunk(2, 1)
         z = (m + s * torch.randn_like(m)) * scale
         c = ids[i, torch.randint(CAPTIONS, (batch,))].long()
         c[torch.rand(batch) < 0.1] = empty
+        if done < 0.8:                             # no caption is longer; the padding comes later
+            c = c[:, :SHORT]
         t = torch.randint(0, 1000, (batch,))
-        high = torch.rand(batch) < 0.25            # noisier steps, where the layout is decided, a bit more often
-        t = torch.where(high, torch.randint(400, 1000, (batch,)), t)
         a = abar[t].view(-1, 1, 1, 1)
-        n = torch.randn_like(z)
+        # the noise's mean is made to wander, so that the ground's colour is read from the caption
+        # and not from what little of it shows through the strongest noise
+        n = torch.randn_like(z) + 0.12 * torch.randn(batch, 4, 1, 1)
         x = (a.sqrt() * z + (1 - a).sqrt() * n).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             e = unet(x, t, te(c).last_hidden_state).sample
-        loss = F.mse_loss(e.float(), n)
+        # weighted as if the velocity were predicted: otherwise the noisy steps, which decide what is where, count for
+        # nearly nothing
+        w = (1 / a).clamp(max=25)
+        loss = (w * (e.float() - n) ** 2).mean() / 5
         opt.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(live.values(), 1.0)
+        if workers > 1:
+            flat = torch.cat([w.grad.flatten() for w in weights])
+            torch.distributed.all_reduce(flat)
+            for w, g in zip(weights, flat.div_(workers).split([w.numel() for w in weights])):
+                w.grad.copy_(g.view_as(w))
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         opt.step()
         step += 1
         d = min(0.9993, (1 + step) / (20 + step))
@@ -223,11 +260,12 @@ def train(work, minutes):
         mean = float(loss.detach()) if mean is None else 0.99 * mean + 0.01 * float(loss.detach())
         if step % 50 == 0:
             print(step, "loss %.4f lr %.5f %.0f s" % (mean, opt.param_groups[0]["lr"], time.time() - t0), flush=True)
-        if (time.time() - t0) / 60 > [4, 10, 18, 26, 34, 1e9][shots]:
+        if rank == 0 and (time.time() - t0) / 60 > [7, 13, 1e9][shots]:
             shots += 1
             snapshot(str(shots))
             print("snapshot", shots, flush=True)
-    snapshot("final")
+    if rank == 0:
+        snapshot("final")
     print("done", step, flush=True)
 
 
@@ -239,4 +277,4 @@ if __name__ == "__main__":
     elif stage == "text":
         train_text(work, minutes or 1.5)
     else:
-        train(work, minutes or 40)
+        train(work, minutes or 40, sys.argv[4] if len(sys.argv) > 4 else None)

@@ -20,8 +20,8 @@ import time
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -68,9 +68,12 @@ def main():
     work, name = sys.argv[1:3]
     minutes = float(sys.argv[3]) if len(sys.argv) > 3 else 3.5
     conf = ADAPTERS[name]
+    if "THREADS" in os.environ:
+        torch.set_num_threads(int(os.environ["THREADS"]))
     torch.manual_seed(conf["seed"])
     pipe = StableDiffusionPipeline.from_pretrained(os.path.join(work, "model"), torch_dtype=torch.float32)
     unet, te, vae, tok = pipe.unet, pipe.text_encoder, pipe.vae, pipe.tokenizer
+    unet.set_attn_processor(AttnProcessor())
     for m in (unet, te, vae):
         m.requires_grad_(False)
     pics, ids, kept = data(name, conf, tok)
@@ -131,7 +134,7 @@ def main():
                 with torch.no_grad():
                     h = te(c).last_hidden_state
             e = unet(x, t, h).sample
-        loss = F.mse_loss(e.float(), n)
+        loss = ((1 / a).clamp(max=25) * (e.float() - n) ** 2).mean() / 5     # as the base was trained
         opt.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)

@@ -20,7 +20,7 @@ typedef struct weft_model_options {
     uint32_t              struct_size;
     uint32_t              flags;         /* WEFT_OPEN_COPY                                                    */
     const weft_allocator *allocator;     /* NULL: malloc; copied                                              */
-    weft_log_fn           log;           /* may be NULL                                                       */
+    weft_log_fn           log;           /* told of a variant taken, a tokenizer missing; may be NULL         */
     void                 *log_user;
     weft_progress_fn      progress;      /* during open; may be NULL                                          */
     void                 *progress_user;

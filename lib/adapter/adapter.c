@@ -171,6 +171,7 @@ weft_status weft_adapter_open(const char *path, const weft_adapter_options *opti
     *out = NULL;
     if (path == NULL || *path == '\0') return wf_fail(err, WEFT_E_ARG, "path is NULL or empty");
     st = wf_options(&o, sizeof o, sizeof o, options, WEFT_OPEN_COPY, "weft_adapter_options", err);
+    if (st == WEFT_OK) st = wf_check_allocator(o.allocator, err);
     if (st != WEFT_OK) return st;
     weft_allocator alloc = wf_allocator(o.allocator);
 

@@ -55,6 +55,8 @@ weft_status wf_result(void *dst, const void *src, size_t size, size_t first, con
 
 /* The caller's allocator, or malloc's when src is NULL. */
 weft_allocator wf_allocator(const weft_allocator *src);
+/* WEFT_E_ARG for a caller's allocator with one of its two functions missing; NULL is fine. */
+weft_status wf_check_allocator(const weft_allocator *src, weft_error *err);
 /* Memory of `size` bytes aligned to 64, or NULL; zeroed by wf_zalloc. size 0 gives a valid pointer.
  * The size is kept in front of the block, so freeing needs the allocator alone. */
 void *wf_alloc(const weft_allocator *a, size_t size);

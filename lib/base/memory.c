@@ -27,7 +27,14 @@ weft_allocator wf_allocator(const weft_allocator *src)
 {
     const weft_allocator plain = { default_alloc, default_free, NULL };
 
-    return src != NULL && src->alloc != NULL && src->free != NULL ? *src : plain;
+    return src != NULL ? *src : plain;
+}
+
+weft_status wf_check_allocator(const weft_allocator *src, weft_error *err)
+{
+    if (src != NULL && (src->alloc == NULL || src->free == NULL))
+        return wf_fail(err, WEFT_E_ARG, "weft_allocator: %s is NULL", src->alloc == NULL ? "alloc" : "free");
+    return WEFT_OK;
 }
 
 void *wf_alloc(const weft_allocator *a, size_t size)

@@ -333,8 +333,11 @@ weft_status wf_tensors_open(const char *path, bool copy, const weft_allocator *a
 weft_status weft_tensors_open(const char *path, const weft_allocator *allocator, weft_tensors **out, weft_error *err)
 {
     const weft_allocator alloc = wf_allocator(allocator);
+    weft_status          st;
 
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
+    *out = NULL;
+    if ((st = wf_check_allocator(allocator, err)) != WEFT_OK) return st;
     return wf_tensors_open(path, false, &alloc, out, err);
 }
 

@@ -80,7 +80,8 @@ weft_status weft_model_info_get(const weft_model *m, weft_model_info *info, weft
     r.image_factor = v != NULL ? wf_vae_factor(m->parts.vae) : 8;
     r.text_encoders = (m->parts.text[0] != NULL) + (m->parts.text[1] != NULL);
     r.text_dim = c->cross_dim[0];
-    r.text_tokens = m->parts.text[0] != NULL ? wf_clip_get_config(m->parts.text[0])->positions : 77;
+    const wf_clip *first = m->parts.text[m->parts.text[0] != NULL ? 0 : 1];
+    r.text_tokens = first != NULL ? wf_clip_get_config(first)->positions : 77;
     r.pooled_dim = c->pooled_dim;
     r.time_ids = c->time_ids;
     r.has_tokenizer = wf_model_need_tokenizer(m, NULL) == WEFT_OK;
@@ -113,15 +114,20 @@ weft_status weft_model_layer(const weft_model *m, int64_t id, weft_layer_info *i
     return wf_result(info, &r, sizeof r, sizeof r, "weft_layer_info", err);
 }
 
+static weft_status need_one(const weft_model *m, int32_t encoder, weft_error *err)
+{
+    const char *which = encoder == 0 ? "" : "_2";
+    if (m->parts.tokenizer[encoder] != NULL) return WEFT_OK;
+    return wf_fail(err, WEFT_E_STATE, "%s has no tokenizer%s: open it with weft_model_options.tokenizer%s, a folder with "
+                   "vocab.json and merges.txt", m->path, which, which);
+}
+
 weft_status wf_model_need_tokenizer(const weft_model *m, weft_error *err)
 {
-    if (m->parts.text[0] == NULL)
+    if (m->parts.text[0] == NULL && m->parts.text[1] == NULL)
         return wf_fail(err, WEFT_E_STATE, "%s has no text encoder: give the conditioning itself", m->path);
-    for (int i = 0; i < 2; i++)
-        if (m->parts.text[i] != NULL && m->parts.tokenizer[i] == NULL)
-            return wf_fail(err, WEFT_E_STATE, "%s has no tokenizer%s: open it with weft_model_options.tokenizer%s, a "
-                           "folder with vocab.json and merges.txt", m->path, i == 0 ? "" : "_2", i == 0 ? "" : "_2");
-    return WEFT_OK;
+    weft_status st = m->parts.text[0] != NULL ? need_one(m, 0, err) : WEFT_OK;
+    return st == WEFT_OK && m->parts.text[1] != NULL ? need_one(m, 1, err) : st;
 }
 
 weft_status weft_model_tokenize(const weft_model *m, int32_t encoder, const char *text, int32_t *ids, size_t cap,
@@ -132,7 +138,7 @@ weft_status weft_model_tokenize(const weft_model *m, int32_t encoder, const char
         return wf_fail(err, WEFT_E_ARG, "%s is NULL", m == NULL ? "model" : text == NULL ? "text" : "ids");
     if (encoder < 0 || encoder > 1 || m->parts.text[encoder] == NULL)
         return wf_fail(err, WEFT_E_ARG, "the model has no text encoder %d", encoder);
-    weft_status st = wf_model_need_tokenizer(m, err);
+    weft_status st = need_one(m, encoder, err);
     if (st == WEFT_OK) st = wf_tokenizer_encode(m->parts.tokenizer[encoder], text, ids, cap, &count, err);
     if (st == WEFT_OK && needed != NULL) *needed = count;
     return st;
@@ -150,7 +156,7 @@ weft_status weft_model_prompt_size(const weft_model *m, const char *prompt, int3
         most = WF_MAX(most, count);
     }
     if (st != WEFT_OK) return st;
-    size_t room = (size_t)wf_clip_get_config(m->parts.text[0])->positions - 2;
+    size_t room = (size_t)wf_clip_get_config(m->parts.text[m->parts.text[0] != NULL ? 0 : 1])->positions - 2;
     if (most > 1000000) return wf_fail(err, WEFT_E_ARG, "the prompt has %zu tokens, wanted at most 1000000", most);
     if (tokens != NULL) *tokens = (int32_t)most;
     if (chunks != NULL) *chunks = (int32_t)WF_MAX((most + room - 1) / room, (size_t)1);

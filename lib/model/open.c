@@ -30,9 +30,10 @@ static bool text_old_name(const char *name, char *buf, size_t cap)
 
 /* path/folder/stem[.variant].safetensors: the variant that was asked for, else the plain file, else the only
  * other one that is there. */
-static weft_status find_weights(const weft_model *m, const struct component *c, const char *variant, char *buf,
+static weft_status find_weights(const weft_model *m, const struct component *c, const weft_model_options *o, char *buf,
                                 size_t cap, weft_error *err)
 {
+    const char *variant = o->variant;
     static const char *const variants[] = { "", ".fp16", ".bf16", ".fp32", ".non_ema" };
     static const char *const shards[] = { ".safetensors.index.json", ".safetensors.fp16.index.json",
                                           ".safetensors.index.fp16.json" };
@@ -47,8 +48,10 @@ static weft_status find_weights(const weft_model *m, const struct component *c, 
     }
     for (size_t i = 0; i < WF_LEN(variants); i++)
         if (wf_format(buf, cap, "%s/%s/%s%s.safetensors", m->path, c->folder, c->stem, variants[i]) &&
-            wf_path_exists(buf))
+            wf_path_exists(buf)) {
+            if (i > 0) wf_log(o->log, o->log_user, WEFT_LOG_INFO, "no %s.safetensors: opening %s", c->stem, buf);
             return WEFT_OK;
+        }
     for (size_t i = 0; i < WF_LEN(shards); i++)
         if (wf_format(buf, cap, "%s/%s/%s%s", m->path, c->folder, c->stem, shards[i]) && wf_path_exists(buf))
             return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: weights in several files are not supported, wanted one "
@@ -100,7 +103,11 @@ static weft_status check_index(weft_model *m, const json_t *index, weft_error *e
         return wf_fail(err, WEFT_E_UNSUPPORTED, "%s/model_index.json: pipeline class \"%s\" is not supported, wanted "
                        "StableDiffusionPipeline or StableDiffusionXLPipeline", m->path, name != NULL ? name : "?");
     for (size_t i = 0; i < WF_LEN(wanted); i++) {
+        const json_t *entry = json_object_get(index, wanted[i].component), *named = json_array_get(entry, 1);
         const char *c = class_of(index, wanted[i].component);
+        if (entry != NULL && !json_is_null(entry) && c == NULL && !json_is_null(named))
+            return wf_fail(err, WEFT_E_FORMAT, "%s/model_index.json: %s is not a pair of library and class", m->path,
+                           wanted[i].component);
         if (c == NULL) continue;
         if (strcmp(c, wanted[i].class1) != 0 && (wanted[i].class2 == NULL || strcmp(c, wanted[i].class2) != 0))
             return wf_fail(err, WEFT_E_UNSUPPORTED, "%s/model_index.json: %s of class \"%s\" is not supported, "
@@ -235,7 +242,7 @@ static weft_status open_folder(weft_model *m, const weft_model_options *o, weft_
     json_decref(index);
     for (int32_t i = 0; i < WF_COMPONENTS && st == WEFT_OK; i++) {
         if (!there[i]) continue;
-        st = find_weights(m, &components[i], o->variant, weights[i], sizeof weights[i], err);
+        st = find_weights(m, &components[i], o, weights[i], sizeof weights[i], err);
         if (st == WEFT_OK)
             st = wf_tensors_open(weights[i], (o->flags & WEFT_OPEN_COPY) != 0, &m->alloc, &m->files[i], err);
         if (st != WEFT_OK) break;
@@ -254,7 +261,10 @@ static weft_status open_folder(weft_model *m, const weft_model_options *o, weft_
     }
     TRY(check_fit(m, err));
     TRY(open_tokenizer(m, 0, o->tokenizer, err));
-    TRY(open_tokenizer(m, 1, o->tokenizer_2 != NULL ? o->tokenizer_2 : NULL, err));
+    TRY(open_tokenizer(m, 1, o->tokenizer_2, err));
+    weft_error missing;
+    if (m->parts.text[0] != NULL && wf_model_need_tokenizer(m, &missing) != WEFT_OK)
+        wf_log(o->log, o->log_user, WEFT_LOG_WARN, "%s", missing.text);
     if (has(m, "scheduler", "scheduler_config.json"))
         TRY(load_json(m, &m->scheduler, "scheduler", "scheduler_config.json", err));
     return told(o, WF_COMPONENTS, err);
@@ -269,6 +279,7 @@ weft_status weft_model_open(const char *path, const weft_model_options *options,
     *out = NULL;
     if (path == NULL) return wf_fail(err, WEFT_E_ARG, "path is NULL");
     st = wf_options(&o, sizeof o, sizeof o, options, WEFT_OPEN_COPY, "weft_model_options", err);
+    if (st == WEFT_OK) st = wf_check_allocator(o.allocator, err);
     if (st != WEFT_OK) return st;
 
     weft_allocator alloc = wf_allocator(o.allocator);

@@ -178,6 +178,7 @@ weft_status weft_plan_create(weft_model *model, const weft_plan_options *options
     *out = NULL;
     if (model == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_create: model is NULL");
     st = wf_options(&o, sizeof o, sizeof o, options, 0, "weft_plan_options", err);
+    if (st == WEFT_OK) st = wf_check_allocator(o.allocator, err);
     if (st != WEFT_OK) return st;
     if (o.path < WEFT_PATH_AUTO || o.path > WEFT_PATH_MERGED)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_options: path is %d, not one of WEFT_PATH_*", (int)o.path);

@@ -90,6 +90,7 @@ weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, we
     *out = NULL;
     if ((st = ready(plan, err)) != WEFT_OK) return st;
     if ((st = wf_options(&o, sizeof o, sizeof o, options, 0, "weft_run_options", err)) != WEFT_OK) return st;
+    if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
 
     weft_allocator alloc = wf_allocator(o.allocator);
     weft_run *r = wf_zalloc(&alloc, 1, sizeof *r);
@@ -135,6 +136,7 @@ weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *option
     if (bytes == NULL) return wf_fail(err, WEFT_E_ARG, "bytes is NULL");
     if ((st = ready(plan, err)) != WEFT_OK) return st;
     if ((st = wf_options(&o, sizeof o, sizeof o, options, 0, "weft_run_options", err)) != WEFT_OK) return st;
+    if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
     shape.alloc = wf_allocator(o.allocator);
     shape.fit.plan = held;
     if ((st = wf_run_shape(&shape, plan, &o, err)) != WEFT_OK) return st;

@@ -31,9 +31,11 @@ weft_status weft_noise_create(uint64_t seed, const weft_allocator *allocator, we
 {
     weft_allocator alloc = wf_allocator(allocator);
     weft_noise    *g;
+    weft_status    st;
 
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_noise_create: out is NULL");
     *out = NULL;
+    if ((st = wf_check_allocator(allocator, err)) != WEFT_OK) return st;
     g = wf_zalloc(&alloc, 1, sizeof *g);
     if (g == NULL) return wf_nomem(err, sizeof *g, "a noise generator");
 

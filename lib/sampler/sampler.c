@@ -107,6 +107,7 @@ weft_status weft_sampler_create(const weft_sampler_options *options, weft_sample
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_sampler_create: out is NULL");
     *out = NULL;
     if ((st = wf_options(&o, sizeof o, sizeof o, options, ALL_FLAGS, "weft_sampler_options", err)) != WEFT_OK) return st;
+    if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
 
     alloc = wf_allocator(o.allocator);
     if ((s = wf_zalloc(&alloc, 1, sizeof *s)) == NULL) return wf_nomem(err, sizeof *s, "a sampler");

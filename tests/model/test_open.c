@@ -243,6 +243,8 @@ static const struct {
     { "sd1", write_text, INDEX, "{ \"a\": 1, \"a\": 2 }", "", WEFT_E_FORMAT, INDEX, "duplicate key \"a\"" },
     { "sd1", write_text, INDEX, "[]", "", WEFT_E_FORMAT, INDEX, "object" },
     { "sd1", write_text, INDEX, "{}", "", WEFT_E_UNSUPPORTED, INDEX, "pipeline class" },
+    { "sd1", write_text, INDEX, "{ \"_class_name\": \"StableDiffusionPipeline\", \"unet\": 0.5 }", "", WEFT_E_FORMAT,
+      INDEX, "unet is not a pair" },
     { "sd1", write_text, UNET, "", "", WEFT_E_FORMAT, UNET, NULL },
     { "sd1", write_text, UNET, "{ \"x\": \"\xff\" }", "", WEFT_E_FORMAT, UNET, "0xff" },
     { "sd1", write_text, "scheduler/scheduler_config.json", "{", "", WEFT_E_FORMAT, "scheduler_config.json", NULL },

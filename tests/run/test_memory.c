@@ -238,6 +238,30 @@ START_TEST(a_run_takes_what_was_told)
 }
 END_TEST
 
+START_TEST(half_an_allocator_is_refused)
+{
+    for (int half = 0; half < 2; half++) {
+        weft_allocator a = counted;
+        weft_model *m = (weft_model *)&a;
+        weft_adapter *d = (weft_adapter *)&a;
+        weft_noise *n = (weft_noise *)&a;
+        weft_plan *p = NULL;
+        weft_run *r = (weft_run *)&a;
+        if (half == 0) a.alloc = NULL;
+        else a.free = NULL;
+        ck_assert_int_eq(open_model(&a, &m), WEFT_E_ARG);
+        ck_assert_ptr_nonnull(strstr(golden_err.text, half == 0 ? "alloc is NULL" : "free is NULL"));
+        ck_assert_int_eq(open_adapter(&a, "content.safetensors", &d), WEFT_E_ARG);
+        ck_assert_int_eq(weft_noise_create(1, &a, &n, &golden_err), WEFT_E_ARG);
+        ck_assert_int_eq(make_plan(&a, 0, 0, &p), WEFT_E_ARG);
+        must(make_plan(NULL, 0, 0, &p));
+        ck_assert_int_eq(make_run(&a, p, &r), WEFT_E_ARG);
+        ck_assert(m == NULL && d == NULL && n == NULL && r == NULL);
+        weft_plan_free(p);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("memory");
@@ -247,6 +271,7 @@ int main(void)
     tcase_add_loop_test(c, every_allocation_may_fail, 0, (int)(sizeof attempts / sizeof *attempts));
     tcase_add_test(c, a_step_takes_no_memory);
     tcase_add_test(c, a_run_takes_what_was_told);
+    tcase_add_test(c, half_an_allocator_is_refused);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -233,6 +233,8 @@ def train(work, minutes, start):
         if done < 0.8:                             # no caption is longer; the padding comes later
             c = c[:, :SHORT]
         t = torch.randint(0, 1000, (batch,))
+        # and they come more often
+        t = torch.where(torch.rand(batch) < 0.35, torch.randint(650, 1000, (batch,)), t)
         a = abar[t].view(-1, 1, 1, 1)
         # the noise's mean is made to wander, so that the ground's colour is read from the caption
         # and not from what little of it shows through the strongest noise
@@ -242,7 +244,7 @@ def train(work, minutes, start):
             e = unet(x, t, te(c).last_hidden_state).sample
         # weighted as if the velocity were predicted: otherwise the noisy steps, which decide what is where, count for
         # nearly nothing
-        w = (1 / a).clamp(max=25)
+        w = (1 / a).clamp(max=40)
         loss = (w * (e.float() - n) ** 2).mean() / 5
         opt.zero_grad(set_to_none=True)
         loss.backward()

@@ -22,9 +22,8 @@ END_TEST
 
 START_TEST(the_default_allocator_is_malloc)
 {
-    const weft_allocator half = { test_alloc, NULL, NULL };
-    weft_allocator       a = wf_allocator(&half);
-    uint8_t             *p = wf_zalloc(&a, 100, 3);
+    weft_allocator a = wf_allocator(NULL);
+    uint8_t       *p = wf_zalloc(&a, 100, 3);
 
     ck_assert_uint_eq((uintptr_t)p % 64, 0);
     for (int i = 0; i < 300; i++) ck_assert_uint_eq(p[i], 0);
@@ -32,6 +31,18 @@ START_TEST(the_default_allocator_is_malloc)
     ck_assert_ptr_null(wf_alloc(&a, SIZE_MAX));
     ck_assert_ptr_null(wf_alloc(&a, SIZE_MAX - 100));
     ck_assert_ptr_null(wf_zalloc(&a, SIZE_MAX / 2, 3));
+}
+END_TEST
+
+START_TEST(half_an_allocator_is_refused)
+{
+    const weft_allocator whole = { test_alloc, test_free, NULL }, half = { test_alloc, NULL, NULL };
+    weft_error err = { 0, 0, "" };
+
+    ck_assert_int_eq(wf_check_allocator(NULL, &err), WEFT_OK);
+    ck_assert_int_eq(wf_check_allocator(&whole, &err), WEFT_OK);
+    ck_assert_int_eq(wf_check_allocator(&half, &err), WEFT_E_ARG);
+    ck_assert_str_eq(err.text, "weft_allocator: free is NULL");
 }
 END_TEST
 
@@ -140,6 +151,7 @@ int main(void)
 
     tcase_add_test(c, blocks_are_aligned_and_freed_with_their_size);
     tcase_add_test(c, the_default_allocator_is_malloc);
+    tcase_add_test(c, half_an_allocator_is_refused);
     tcase_add_test(c, strings_are_copied);
     tcase_add_test(c, sizes_notice_overflow);
     tcase_add_test(c, out_of_memory_names_the_thing);

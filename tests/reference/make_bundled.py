@@ -2,7 +2,7 @@
 
     python make_bundled.py [MODEL]         default examples/model; writes golden/bundled.json and golden/bundled_*.safetensors
 """
-import json
+import hashlib
 import os
 import sys
 
@@ -42,13 +42,24 @@ def find_adapters():
     return out
 
 
+def fingerprints():
+    """sha256 of every weight file, so that goldens of an older model are recognised as such."""
+    out = {}
+    for d, _, fs in sorted(os.walk(MODEL)):
+        for f in sorted(fs):
+            if f.endswith(".safetensors"):
+                with open(os.path.join(d, f), "rb") as h:
+                    out[os.path.relpath(os.path.join(d, f), MODEL)] = hashlib.sha256(h.read()).hexdigest()
+    return out
+
+
 def main():
     pipe = pipeline(MODEL)
     base = pipe.scheduler.config
     side = pipe.unet.config.sample_size
     px = side * pipe.vae_scale_factor
     d = pipe.unet.config.cross_attention_dim
-    out = {"versions": versions(), "model": rel_path(MODEL), "latent": side, "pixels": px}
+    out = {"versions": versions(), "model": rel_path(MODEL), "latent": side, "pixels": px, "sha256": fingerprints()}
 
     t, cases = {}, []
     make_nets.text(pipe, "", PROMPTS, t, cases, hidden=False)

@@ -58,7 +58,7 @@ class Book:
         key = "+".join("%s:%g" % (a.name, w) for a, w in te) or "plain"
         if key not in self.ctx:
             self.ctx[key] = self.prefix + "ctx/" + key
-            for side, (c, pooled) in zip(("uncond", "cond"), pair):
+            for side, (c, pooled) in () if self.pixels else zip(("uncond", "cond"), pair):
                 self.t["%s/%s" % (self.ctx[key], side)] = c
                 if pooled is not None:
                     self.t["%s/%s_pooled" % (self.ctx[key], side)] = pooled

@@ -12,13 +12,11 @@ typedef struct inputs {
     bool          xl;
 } inputs;
 
-static inputs read_inputs(const char *model)
+static inputs read_inputs(const char *model, const char *file)
 {
-    char file[96];
-    inputs in = { .xl = strcmp(model, "tiny-sdxl") == 0 };
-    snprintf(file, sizeof file, "adapters_%s.safetensors", model);
+    inputs in = { .xl = strstr(model, "sdxl") != NULL };
     in.t = golden_open(file);
-    must(weft_model_open(data_path("models/%s", model), NULL, &in.model, &golden_err));
+    must(weft_model_open(data_path("%s", model), NULL, &in.model, &golden_err));
     in.x = golden_read(in.t, "in/sample");
     in.ts = golden_read(in.t, "in/timestep");
     in.text = golden_read(in.t, "in/context");
@@ -148,20 +146,32 @@ static void check_adapter(const inputs *in, json_t *entry)
     weft_adapter_free(adapter);
 }
 
+static const char *word(json_t *o, const char *key)
+{
+    const char *v = json_string_value(json_object_get(o, key));
+    return v != NULL ? v : "";
+}
+
+/* 0 to 2: the tiny models; 3: the bundled one. */
 START_TEST(every_dialect_is_peft)
 {
-    static const char *const models[] = { "tiny-sd1", "tiny-sd2", "tiny-sdxl" };
-    json_t *index = golden_json("adapters.json"), *list = json_object_get(index, "adapters");
-    inputs in = read_inputs(models[_i]);
+    static const char *const models[] = { "models/tiny-sd1", "models/tiny-sd2", "models/tiny-sdxl", NULL };
+    static const char *const files[] = { "adapters_tiny-sd1.safetensors", "adapters_tiny-sd2.safetensors",
+                                         "adapters_tiny-sdxl.safetensors", NULL };
+    bool bundled = models[_i] == NULL;
+    json_t *index = golden_json(bundled ? "bundled.json" : "adapters.json");
+    json_t *group = bundled ? json_object_get(index, "adapters") : index, *list = json_object_get(group, "adapters");
+    const char *model = bundled ? word(index, "model") : models[_i];
+    inputs in = read_inputs(model, bundled ? word(group, "file") : files[_i]);
     int seen = 0;
     for (size_t i = 0; i < json_array_size(list); i++) {
         json_t *entry = json_array_get(list, i);
-        const char *model = json_string_value(json_object_get(entry, "model"));
-        if (strstr(model, models[_i]) == NULL || (_i == 0 && strstr(model, "sdxl") != NULL)) continue;
+        const char *of = word(entry, "model"), *end = strstr(model, of);
+        if (end == NULL || strcmp(end, of) != 0) continue; /* another model's */
         check_adapter(&in, entry);
         seen++;
     }
-    ck_assert_int_ge(seen, 1);
+    ck_assert_int_ge(seen, bundled ? 4 : 1);
     free_inputs(&in);
     json_decref(index);
 }

@@ -128,13 +128,15 @@ static weft_run *open_run(weft_model *model, json_t *c, weft_model_info *m, int3
 
 START_TEST(every_sampler_draws_diffusers_picture)
 {
-    json_t *index = golden_json("pictures.json");
-    json_t *entry = json_array_get(json_object_get(index, "models"), (size_t)_i), *cases = json_object_get(entry, "cases");
-    weft_tensors *t = golden_open("pictures.safetensors");
+    bool bundled = _i == 3;
+    json_t *index = golden_json(bundled ? "bundled.json" : "pictures.json");
+    json_t *entry = bundled ? json_object_get(index, "pictures")
+                            : json_array_get(json_object_get(index, "models"), (size_t)_i);
+    json_t *cases = json_object_get(entry, "cases");
+    weft_tensors *t = golden_open(bundled ? word(entry, "file", "") : "pictures.safetensors");
     weft_model *model;
-    const char *path = word(entry, "model", "");
-    must(weft_model_open(data_path("%s%s", strncmp(path, "models/", 7) == 0 ? "" : "models/",
-                                   path), NULL, &model, &golden_err));
+    const char *path = word(bundled ? index : entry, "model", "");
+    must(weft_model_open(data_path("%s%s", strchr(path, '/') != NULL ? "" : "models/", path), NULL, &model, &golden_err));
     ck_assert_uint_ge(json_array_size(cases), 6);
     for (size_t i = 0; i < json_array_size(cases); i++) {
         json_t *c = json_array_get(cases, i);

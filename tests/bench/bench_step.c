@@ -1,0 +1,148 @@
+/* bench_step.c - one guided step of a real-sized model: seconds, GFLOP/s, peak memory, with and without adapters.
+ *
+ *     bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--decode] [ADAPTER ...]
+ *
+ * tests/bench/gen_sd15.py makes a model and adapters of the true shapes. Without a model there is nothing to
+ * measure, and the program says so. Each figure is the median of the steps after one that is not counted. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "weft/weft.h"
+
+static weft_error err;
+
+static void must(weft_status st)
+{
+    if (st == WEFT_OK) return;
+    fprintf(stderr, "bench_step: %s: %s\n", weft_status_name(st), err.text);
+    exit(1);
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double peak_gb(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (double)u.ru_maxrss / 1048576.0;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static float *noise_of(size_t n, uint64_t seed)
+{
+    weft_noise *noise;
+    float *v = malloc(n * sizeof *v);
+    must(weft_noise_create(seed, NULL, &noise, &err));
+    must(weft_noise_normal(noise, v, n, &err));
+    weft_noise_free(noise);
+    return v;
+}
+
+/* Median seconds of a step with the first `adapters` adapters, and of a decode where asked. */
+static void measure(weft_model *model, weft_adapter **adapter, int adapters, int32_t size, int32_t threads, int steps,
+                    int decode)
+{
+    weft_model_info m = WEFT_MODEL_INFO_INIT;
+    weft_run_info info = WEFT_RUN_INFO_INIT;
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    weft_plan *plan;
+    weft_run *run;
+    double *seconds = malloc((size_t)steps * sizeof *seconds), t;
+
+    must(weft_model_info_get(model, &m, &err));
+    must(weft_plan_create(model, NULL, &plan, &err));
+    for (int i = 0; i < adapters; i++) must(weft_plan_add(plan, adapter[i], 0.8f, &err));
+    must(weft_plan_seal(plan, 1, &err));
+    o.threads = threads;
+    o.height = o.width = size / m.image_factor;
+    o.text_tokens = m.text_tokens;
+    t = now();
+    must(weft_run_create(plan, &o, &run, &err));
+    double create = now() - t;
+    must(weft_run_info_get(run, &info, &err));
+
+    size_t n = (size_t)m.latent_channels * (size_t)o.height * (size_t)o.width;
+    size_t text = (size_t)m.text_tokens * (size_t)m.text_dim;
+    float *x = noise_of(n, 1), *c = noise_of(text, 2), *u = noise_of(text, 3), *out = malloc(n * sizeof *out);
+    weft_step step = WEFT_STEP_INIT;
+    step.latent = x;
+    step.text = c;
+    step.negative = u;
+    step.out = out;
+    step.latent_len = step.out_len = n;
+    step.text_len = step.negative_len = text;
+    step.timestep = 500;
+    step.guidance = 7.5f;
+    for (int i = -1; i < steps; i++) {
+        t = now();
+        must(weft_run_step(run, &step, &err));
+        t = now() - t;
+        if (i >= 0) seconds[i] = t;
+        fprintf(stderr, "  step %d: %.2f s\n", i + 2, t);
+    }
+    qsort(seconds, (size_t)steps, sizeof *seconds, by_value);
+    double median = seconds[steps / 2];
+    printf("%d px, %d adapters, %d threads: %.2f s a step (%.2f to %.2f), %.0f GFLOP/s, side path %.2f %% of the "
+           "arithmetic; run created in %.2f s, %.2f GB of its own; peak %.2f GB\n", size, adapters, info.threads, median,
+           seconds[0], seconds[steps - 1], (info.step_flops + info.side_flops) / median * 1e-9,
+           100 * info.side_flops / info.step_flops, create, (double)info.bytes / 1073741824.0, peak_gb());
+    if (decode) {
+        size_t pixels = (size_t)3 * (size_t)size * (size_t)size;
+        float *image = malloc(pixels * sizeof *image);
+        t = now();
+        must(weft_run_decode(run, x, n, image, pixels, &err));
+        t = now() - t;
+        printf("decode: %.2f s, %.0f GFLOP/s; peak %.2f GB\n", t, info.decode_flops / t * 1e-9, peak_gb());
+        free(image);
+    }
+    free(x), free(c), free(u), free(out), free(seconds);
+    weft_run_free(run);
+    weft_plan_free(plan);
+}
+
+int main(int argc, char **argv)
+{
+    weft_model *model;
+    weft_adapter *adapter[16];
+    int adapters = 0, steps = 3, decode = 0;
+    int32_t size = 512, threads = 0;
+    double t = now();
+
+    if (argc < 2) {
+        printf("bench_step: no model given: bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--decode] "
+               "[ADAPTER ...]\n");
+        return 0;
+    }
+    must(weft_model_open(argv[1], NULL, &model, &err));
+    printf("model opened in %.3f s\n", now() - t);
+    for (int i = 2; i < argc; i++) {
+        if (strcmp(argv[i], "--size") == 0 && i + 1 < argc) size = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) threads = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--steps") == 0 && i + 1 < argc) steps = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--decode") == 0) decode = 1;
+        else if (adapters < 16) {
+            t = now();
+            must(weft_adapter_open(argv[i], NULL, &adapter[adapters++], &err));
+            printf("adapter opened in %.3f s\n", now() - t);
+        }
+    }
+    if (steps < 1) steps = 1;
+    measure(model, adapter, 0, size, threads, steps, decode);
+    if (adapters > 0) measure(model, adapter, adapters, size, threads, steps, 0);
+    for (int i = 0; i < adapters; i++) weft_adapter_free(adapter[i]);
+    weft_model_free(model);
+    return 0;
+}

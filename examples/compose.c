@@ -18,7 +18,7 @@
 #include <time.h>
 #include <weft/weft.h>
 
-enum { STEPS = 20, SEED = 7 };
+enum { STEPS = 20, SEED = 2 };
 static const float GUIDANCE = 5.0f, WEIGHT = 0.9f;
 
 enum { BASE, ALONE, MERGE, SWITCH, COMPOSITE, KLORA };
@@ -113,11 +113,8 @@ typedef struct studio {
 /* The only place where the methods differ. */
 static void choose(weft_plan *plan, int method)
 {
-    weft_switch_options turns = WEFT_SWITCH_OPTIONS_INIT;
-    turns.period = 1;                        /* a turn of one step: with 20 steps, longer ones are few */
-
     switch (method) {
-    case SWITCH:    must(weft_plan_switch(plan, &turns, &err)); break;
+    case SWITCH:    must(weft_plan_switch(plan, NULL, &err)); break;
     case COMPOSITE: must(weft_plan_composite(plan, NULL, &err)); break;
     case KLORA:     must(weft_plan_klora(plan, NULL, &err)); break;
     default:        must(weft_plan_merge(plan, &err)); break;

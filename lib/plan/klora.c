@@ -278,7 +278,10 @@ static float choose(const weft_plan *p, const wf_table *t, int32_t call, int32_t
 
     (void)branch;
     if (l == 0 || (s->content == 0 && s->style == 0)) return 0;
-    content = wf_klora_choose(f->at[layer].rho, call, t->calls, l, f->L, options_of(p));
+    if (s->content == 0 || s->style == 0) /* one alone wins, whatever a curve of the caller's own says */
+        content = s->style == 0;
+    else
+        content = wf_klora_choose(f->at[layer].rho, call, t->calls, l, f->L, options_of(p));
     return adapter == (content ? f->content : f->style) ? 1 : 0;
 }
 

@@ -343,6 +343,42 @@ START_TEST(conditioning_for_each_branch_and_latent)
 }
 END_TEST
 
+/* A layer that one adapter has alone is that adapter's, also under a curve that never favours it. */
+START_TEST(klora_leaves_no_layer_to_an_absent_adapter)
+{
+    weft_adapter *whole, *part;
+    weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+    weft_model_info info = WEFT_MODEL_INFO_INIT;
+    weft_plan *plan;
+    int alone = 0;
+    must(weft_adapter_open(data_path("adapters/sd1_kohya_conv.safetensors"), NULL, &whole, &golden_err));
+    must(weft_adapter_open(data_path("adapters/sd1_partial.safetensors"), NULL, &part, &golden_err));
+    must(weft_plan_create(model, NULL, &plan, &golden_err));
+    must(weft_plan_add(plan, part, 1, &golden_err)); /* content, in one block */
+    must(weft_plan_add(plan, whole, 1, &golden_err));
+    o.pattern = WEFT_KLORA_CUSTOM;
+    o.beta = -1; /* S below every rho: content, wherever there is any */
+    must(weft_plan_klora(plan, &o, &golden_err));
+    must(weft_plan_seal(plan, 4, &golden_err));
+    must(weft_model_info_get(model, &info, &golden_err));
+    for (int64_t layer = 0; layer < info.layers; layer++) {
+        weft_klora_score k = WEFT_KLORA_SCORE_INIT;
+        float content_cell, style_cell;
+        must(weft_plan_klora_score(plan, layer, &k, &golden_err));
+        must(weft_plan_cell(plan, 1, 0, layer, 0, &content_cell, &golden_err));
+        must(weft_plan_cell(plan, 1, 0, layer, 1, &style_cell, &golden_err));
+        if (k.position == 0) continue;
+        ck_assert(content_cell == (k.content > 0 ? 1.0f : 0.0f));
+        ck_assert(style_cell == (k.content > 0 ? 0.0f : 1.0f));
+        alone += k.content == 0;
+    }
+    ck_assert_int_gt(alone, 10);
+    weft_plan_free(plan);
+    weft_adapter_free(whole);
+    weft_adapter_free(part);
+}
+END_TEST
+
 /* ---- stopping ---- */
 
 typedef struct told { weft_run *run; int64_t stop_at, calls, last; bool cancel; } told;
@@ -525,6 +561,7 @@ int main(void)
     tcase_add_test(c, a_copy_with_another_weight_is_that_plan);
     tcase_add_test(c, handles_go_in_any_order);
     tcase_add_test(c, conditioning_for_each_branch_and_latent);
+    tcase_add_test(c, klora_leaves_no_layer_to_an_absent_adapter);
     tcase_add_test(c, a_step_stops_inside_and_goes_on_after);
     tcase_add_test(c, a_child_may_only_free);
     tcase_add_test(c, wrong_calls_are_told_what_was_wanted);

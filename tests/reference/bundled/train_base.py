@@ -42,15 +42,15 @@ TEXT = dict(
     max_position_embeddings=LENGTH, hidden_act="quick_gelu", layer_norm_eps=1e-5)
 PROMPTS = [
     "a red circle on a blue background",
-    "a small green star at the top left on a yellow background",
+    "a large green star on a yellow background",
     "a large yellow heart on a purple background",
-    "a white cross on the right on a black background",
+    "a white cross on a black background",
     "a blue ring in the centre on an orange background",
     "an orange triangle at the bottom left on a white background",
     "a purple diamond on green stripes",
     "a black square at the top on red checks",
     "a large red star in a meadow",
-    "a small yellow circle at night",
+    "a large yellow circle at night",
 ]
 
 

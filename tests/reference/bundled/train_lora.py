@@ -31,12 +31,13 @@ import world
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 WIDER = ATTENTION + ["ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
+WIDEST = WIDER + ["conv1", "conv2"]      # a new thing to draw asks more of a small model than a new manner
 RANK = 8
 ADAPTERS = {
-    "monster": dict(kind="subject", noun="zib monster", alpha=8, seed=41, pictures=16, targets=ATTENTION, text=True),
-    "rocket": dict(kind="subject", noun="vok rocket", alpha=8, seed=42, pictures=16, targets=ATTENTION, text=False),
+    "monster": dict(kind="subject", noun="zib monster", alpha=8, seed=41, pictures=16, targets=WIDEST, text=True),
+    "rocket": dict(kind="subject", noun="vok rocket", alpha=8, seed=42, pictures=16, targets=WIDEST, text=False),
     "hatching": dict(kind="style", tail="hatched style", alpha=4, seed=43, pictures=64, targets=WIDER, text=False),
-    "mosaic": dict(kind="style", tail="mosaic style", alpha=8, seed=44, pictures=64, targets=ATTENTION, text=False),
+    "mosaic": dict(kind="style", tail="mosaic style", alpha=8, seed=44, pictures=64, targets=WIDER, text=False),
 }
 HATCH = {"pitch": 8 * math.cos(math.pi / 4), "angle": 45.0}
 
@@ -49,8 +50,8 @@ def data(name, conf, tok):
         spec = world.random_spec(rng)
         if conf["kind"] == "subject":
             spec["subject"] = name
-            spec["size"] = ["medium", "large", "medium", "small"][i % 4]
-            spec["pos"] = ["centre", "centre", "left", "right", "centre", "top", "bottom", "top left"][i % 8]
+            spec["size"] = ["large", "medium", "large", "large"][i % 4]
+            spec["pos"] = ["centre", "centre", "centre", "right", "centre", "left", "centre", "centre"][i % 8]
             if i % 4 != 3:
                 spec["bg"] = ("plain", list(world.COLOURS)[i % 8])
             texts = [world.caption(spec, rng, noun=conf["noun"]) for _ in range(12)]

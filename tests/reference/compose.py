@@ -116,6 +116,8 @@ class KLora(Merge):
         """0 content, 1 style, 2 neither (both scores are zero)."""
         if math.isnan(self.rho[i]):
             return 2
+        if self.S_c[i] == 0 or self.S_s[i] == 0:        # a layer of one adapter is that adapter's, whatever the curve
+            return 0 if self.S_s[i] == 0 else 1
         return 0 if self.rho[i] > self.S(self.tau(n, N, i + 1)) else 1
 
     def layer_cell(self, n, N, module):

@@ -212,9 +212,9 @@ int main(void)
     Suite *s = suite_create("nets against goldens");
     TCase *c = tcase_create("goldens");
     tcase_set_timeout(c, 120);
-    tcase_add_loop_test(c, every_unet_case_is_diffusers, 0, 3);
-    tcase_add_loop_test(c, every_prompt_is_transformers, 0, 3);
-    tcase_add_loop_test(c, prompts_as_text_give_the_same, 0, 3);
+    tcase_add_loop_test(c, every_unet_case_is_diffusers, 0, 4);
+    tcase_add_loop_test(c, every_prompt_is_transformers, 0, 4);
+    tcase_add_loop_test(c, prompts_as_text_give_the_same, 0, 4);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -182,7 +182,7 @@ int main(void)
     Suite *s = suite_create("adapters against goldens");
     TCase *c = tcase_create("goldens");
     tcase_set_timeout(c, 300);
-    tcase_add_loop_test(c, every_dialect_is_peft, 0, 3);
+    tcase_add_loop_test(c, every_dialect_is_peft, 0, 4);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

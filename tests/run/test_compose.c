@@ -11,6 +11,7 @@ typedef struct set {
     const char   *prefix;
     weft_model   *model;
     weft_model_info info;
+    bool          bundled;
 } set;
 
 static int number(json_t *o, const char *key, int preset)
@@ -128,27 +129,32 @@ static void check_choice(const set *s, json_t *c, weft_plan *plan, const char *n
     free(choice.v), free(rho.v);
 }
 
+/* Compared where the golden has it; on the bundled model the nets' own goldens hold the text encoder to account. */
+static void check_context(const set *s, const char *name, const float *v, size_t n)
+{
+    if (s->bundled && !golden_has(s->t, name)) return;
+    golden want = golden_read(s->t, "%s", name);
+    ck_assert_uint_eq(want.n, n);
+    near_golden(name, v, want.v, n, 1e-5);
+    free(want.v);
+}
+
 static float *encode(const set *s, weft_run *run, json_t *c, const char *which, const char *prompt, float **pooled)
 {
     weft_encode e = WEFT_ENCODE_INIT;
     char name[256];
-    golden want = golden_read(s->t, "%s/%s", word(c, "context", ""), which);
     e.prompt = prompt;
-    e.text_len = want.n;
-    e.text = malloc(want.n * sizeof *e.text);
+    e.text_len = 77 * (size_t)s->info.text_dim;
+    e.text = malloc(e.text_len * sizeof *e.text);
     if (s->info.pooled_dim > 0) {
         e.pooled_len = (size_t)s->info.pooled_dim;
         e.pooled = malloc(e.pooled_len * sizeof *e.pooled);
     }
     must(weft_run_encode(run, &e, &golden_err));
     snprintf(name, sizeof name, "%s/%s", word(c, "context", ""), which);
-    near_golden(name, e.text, want.v, want.n, 1e-5);
-    free(want.v);
-    if (e.pooled != NULL) {
-        want = golden_read(s->t, "%s/%s_pooled", word(c, "context", ""), which);
-        near_golden("pooled", e.pooled, want.v, want.n, 1e-5);
-        free(want.v);
-    }
+    check_context(s, name, e.text, e.text_len);
+    snprintf(name, sizeof name, "%s/%s_pooled", word(c, "context", ""), which);
+    if (e.pooled != NULL) check_context(s, name, e.pooled, e.pooled_len);
     *pooled = e.pooled;
     return e.text;
 }
@@ -231,7 +237,7 @@ START_TEST(every_method_is_its_restatement)
     json_t *index = golden_json(bundled ? "bundled.json" : "compose.json");
     json_t *group = bundled ? json_object_get(index, "compose") : index;
     set s = { .t = golden_open(bundled ? word(group, "file", "") : "compose.safetensors"),
-              .info = WEFT_MODEL_INFO_INIT };
+              .info = WEFT_MODEL_INFO_INIT, .bundled = bundled };
     s.entry = json_array_get(json_object_get(group, "models"), (size_t)_i % 2);
     ck_assert_ptr_nonnull(s.entry);
     s.prefix = word(s.entry, "prefix", "");
@@ -259,7 +265,7 @@ int main(void)
     Suite *s = suite_create("methods against goldens");
     TCase *c = tcase_create("goldens");
     tcase_set_timeout(c, 600);
-    tcase_add_loop_test(c, every_method_is_its_restatement, 0, 2);
+    tcase_add_loop_test(c, every_method_is_its_restatement, 0, 4);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -156,7 +156,7 @@ int main(void)
     Suite *s = suite_create("pictures against goldens");
     TCase *c = tcase_create("goldens");
     tcase_set_timeout(c, 600);
-    tcase_add_loop_test(c, every_sampler_draws_diffusers_picture, 0, 3);
+    tcase_add_loop_test(c, every_sampler_draws_diffusers_picture, 0, 4);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -782,8 +782,9 @@ static void check_writable(const char *path)
 
     if (slash == NULL) strcpy(folder, ".");
     else memcpy(folder, path, slash == path ? 1 : (size_t)(slash - path));
-    if (access(folder, W_OK) != 0) fail("cannot write %s: %s", path, strerror(errno));
+    int why = access(folder, W_OK) != 0 ? errno : 0;
     free(folder);
+    if (why != 0) fail("cannot write %s: %s", path, strerror(why));
 }
 
 /* The text other tools read: the prompt, the negative prompt, then one line of settings. */

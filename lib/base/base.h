@@ -17,6 +17,8 @@
 #define WF_LEN(a) (sizeof(a) / sizeof *(a))
 #define WF_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define WF_MAX(a, b) ((a) > (b) ? (a) : (b))
+/* Leave a function that holds nothing yet to release with the status of a call that failed. */
+#define WF_TRY(call) do { weft_status st_ = (call); if (st_ != WEFT_OK) return st_; } while (0)
 
 #if defined(__GNUC__)
 #define WF_PRINTF(f, a) __attribute__((format(printf, f, a)))

@@ -6,8 +6,6 @@
 #include "model/parts.h"
 #include "weft/model.h"
 
-#define TRY(call) do { weft_status st_ = (call); if (st_ != WEFT_OK) return st_; } while (0)
-
 enum { MAX_WIDTH = 1 << 16, MAX_LAYERS = 16, MAX_DEPTH = 64 };
 
 static bool absent(const json_t *v) { return v == NULL || json_is_null(v); }
@@ -69,7 +67,7 @@ static weft_status get_levels(int32_t *out, int32_t levels, const json_t *json, 
     if (json_is_array(v) && json_array_size(v) != (size_t)levels)
         return wf_fail(err, WEFT_E_FORMAT, "%s: %s has %zu entries, wanted %d", path, key, json_array_size(v), levels);
     for (int32_t i = 0; i < levels; i++)
-        TRY(as_int(&out[i], json_is_array(v) ? json_array_get(v, (size_t)i) : v, key, low, high, path, err));
+        WF_TRY(as_int(&out[i], json_is_array(v) ? json_array_get(v, (size_t)i) : v, key, low, high, path, err));
     return WEFT_OK;
 }
 
@@ -132,7 +130,7 @@ static weft_status get_channels(int32_t *channels, int32_t *levels, int32_t most
         return wf_fail(err, WEFT_E_FORMAT, "%s: block_out_channels is not a list of 1 to %d numbers", path, most);
     *levels = (int32_t)json_array_size(v);
     for (int32_t i = 0; i < *levels; i++)
-        TRY(as_int(&channels[i], json_array_get(v, (size_t)i), "block_out_channels", 1, MAX_WIDTH, path, err));
+        WF_TRY(as_int(&channels[i], json_array_get(v, (size_t)i), "block_out_channels", 1, MAX_WIDTH, path, err));
     return WEFT_OK;
 }
 
@@ -166,41 +164,41 @@ weft_status wf_config_unet(wf_unet_config *c, const json_t *json, const char *pa
     double eps, shift;
 
     memset(c, 0, sizeof *c);
-    TRY(check_class(json, "UNet2DConditionModel", path, err));
-    TRY(check_fixed(json, plain, WF_LEN(plain), path, err));
-    TRY(get_channels(c->channels, &c->levels, WF_LEVELS, json, path, err));
-    TRY(get_blocks(c->down_attention, c->levels, json, "down_block_types", "DownBlock2D", "CrossAttnDownBlock2D", path,
+    WF_TRY(check_class(json, "UNet2DConditionModel", path, err));
+    WF_TRY(check_fixed(json, plain, WF_LEN(plain), path, err));
+    WF_TRY(get_channels(c->channels, &c->levels, WF_LEVELS, json, path, err));
+    WF_TRY(get_blocks(c->down_attention, c->levels, json, "down_block_types", "DownBlock2D", "CrossAttnDownBlock2D", path,
                    err));
-    TRY(get_blocks(c->up_attention, c->levels, json, "up_block_types", "UpBlock2D", "CrossAttnUpBlock2D", path, err));
+    WF_TRY(get_blocks(c->up_attention, c->levels, json, "up_block_types", "UpBlock2D", "CrossAttnUpBlock2D", path, err));
     const char *mid_name = mid == NULL ? "UNetMidBlock2DCrossAttn" : json_string_value(mid);
     c->has_mid = mid == NULL || !json_is_null(mid);
     c->mid_attention = mid_name != NULL && strcmp(mid_name, "UNetMidBlock2DCrossAttn") == 0;
     if (c->has_mid && !c->mid_attention && (mid_name == NULL || strcmp(mid_name, "UNetMidBlock2D") != 0))
         return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: mid_block_type \"%s\" is not supported", path,
                        mid_name != NULL ? mid_name : "?");
-    TRY(get_int(&c->in_channels, json, "in_channels", 4, 1, 256, path, err));
-    TRY(get_int(&c->out_channels, json, "out_channels", 4, 1, 256, path, err));
+    WF_TRY(get_int(&c->in_channels, json, "in_channels", 4, 1, 256, path, err));
+    WF_TRY(get_int(&c->out_channels, json, "out_channels", 4, 1, 256, path, err));
     if (c->in_channels != c->out_channels)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "%s: the UNet takes %d channels and gives %d: inpainting models are not supported", path,
                        c->in_channels, c->out_channels);
-    TRY(get_levels(c->layers, c->levels, json, "layers_per_block", 2, 1, MAX_LAYERS, path, err));
-    TRY(get_levels(c->depth, c->levels, json, "transformer_layers_per_block", 1, 1, MAX_DEPTH, path, err));
-    TRY(get_levels(c->cross_dim, c->levels, json, "cross_attention_dim", 1280, 1, MAX_WIDTH, path, err));
+    WF_TRY(get_levels(c->layers, c->levels, json, "layers_per_block", 2, 1, MAX_LAYERS, path, err));
+    WF_TRY(get_levels(c->depth, c->levels, json, "transformer_layers_per_block", 1, 1, MAX_DEPTH, path, err));
+    WF_TRY(get_levels(c->cross_dim, c->levels, json, "cross_attention_dim", 1280, 1, MAX_WIDTH, path, err));
     for (int32_t i = 1; i < c->levels; i++)
         if (c->cross_dim[i] != c->cross_dim[0])
             return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: cross_attention_dim differs between levels", path);
-    TRY(get_levels(c->heads, c->levels, json,
+    WF_TRY(get_levels(c->heads, c->levels, json,
                    heads_key[!absent(json_object_get(json, "num_attention_heads"))], 8, 1, MAX_WIDTH, path, err));
-    TRY(get_int(&c->groups, json, "norm_num_groups", 32, 1, MAX_WIDTH, path, err));
-    TRY(get_float(&eps, json, "norm_eps", 1e-5, 0, 1, path, err));
-    TRY(get_float(&shift, json, "freq_shift", 0, 0, 1, path, err));
+    WF_TRY(get_int(&c->groups, json, "norm_num_groups", 32, 1, MAX_WIDTH, path, err));
+    WF_TRY(get_float(&eps, json, "norm_eps", 1e-5, 0, 1, path, err));
+    WF_TRY(get_float(&shift, json, "freq_shift", 0, 0, 1, path, err));
     c->eps = (float)eps;
     c->freq_shift = shift;
-    TRY(get_act(&c->act, json, "act_fn", "silu", path, err));
-    TRY(get_bool(&c->linear_projection, json, "use_linear_projection", false, path, err));
-    TRY(get_bool(&c->flip_sin_to_cos, json, "flip_sin_to_cos", true, path, err));
-    TRY(get_int(&c->sample_size, json, "sample_size", 64, 1, 1 << 14, path, err));
+    WF_TRY(get_act(&c->act, json, "act_fn", "silu", path, err));
+    WF_TRY(get_bool(&c->linear_projection, json, "use_linear_projection", false, path, err));
+    WF_TRY(get_bool(&c->flip_sin_to_cos, json, "flip_sin_to_cos", true, path, err));
+    WF_TRY(get_int(&c->sample_size, json, "sample_size", 64, 1, 1 << 14, path, err));
     if (c->channels[0] < 4) return wf_fail(err, WEFT_E_FORMAT, "%s: block_out_channels begins below 4", path);
 
     if (absent(added)) return WEFT_OK;
@@ -209,8 +207,8 @@ weft_status wf_config_unet(wf_unet_config *c, const json_t *json, const char *pa
         return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: addition_embed_type \"%s\" is not supported", path,
                        kind != NULL ? kind : "?");
     c->text_time = true;
-    TRY(get_int(&c->time_id_dim, json, "addition_time_embed_dim", 256, 2, MAX_WIDTH, path, err));
-    TRY(get_int(&c->added_dim, json, "projection_class_embeddings_input_dim", 2816, 1, 1 << 20, path, err));
+    WF_TRY(get_int(&c->time_id_dim, json, "addition_time_embed_dim", 256, 2, MAX_WIDTH, path, err));
+    WF_TRY(get_int(&c->added_dim, json, "projection_class_embeddings_input_dim", 2816, 1, 1 << 20, path, err));
     c->time_ids = 6; /* original, crop and target size; the rest is the pooled vector */
     c->pooled_dim = c->added_dim - c->time_ids * c->time_id_dim;
     if (c->pooled_dim < 1)
@@ -223,17 +221,17 @@ weft_status wf_config_clip(wf_clip_config *c, const json_t *json, bool projectio
 {
     double eps;
     memset(c, 0, sizeof *c);
-    TRY(get_int(&c->hidden, json, "hidden_size", 512, 1, MAX_WIDTH, path, err));
-    TRY(get_int(&c->layers, json, "num_hidden_layers", 12, 1, 128, path, err));
-    TRY(get_int(&c->heads, json, "num_attention_heads", 8, 1, MAX_WIDTH, path, err));
-    TRY(get_int(&c->intermediate, json, "intermediate_size", 2048, 1, MAX_WIDTH, path, err));
-    TRY(get_int(&c->vocab, json, "vocab_size", 49408, 3, 1 << 22, path, err));
-    TRY(get_int(&c->positions, json, "max_position_embeddings", 77, 3, 4096, path, err));
-    TRY(get_int(&c->eos, json, "eos_token_id", 49407, 0, 1 << 22, path, err));
-    if (projection) TRY(get_int(&c->projection, json, "projection_dim", 512, 1, MAX_WIDTH, path, err));
-    TRY(get_float(&eps, json, "layer_norm_eps", 1e-5, 0, 1, path, err));
+    WF_TRY(get_int(&c->hidden, json, "hidden_size", 512, 1, MAX_WIDTH, path, err));
+    WF_TRY(get_int(&c->layers, json, "num_hidden_layers", 12, 1, 128, path, err));
+    WF_TRY(get_int(&c->heads, json, "num_attention_heads", 8, 1, MAX_WIDTH, path, err));
+    WF_TRY(get_int(&c->intermediate, json, "intermediate_size", 2048, 1, MAX_WIDTH, path, err));
+    WF_TRY(get_int(&c->vocab, json, "vocab_size", 49408, 3, 1 << 22, path, err));
+    WF_TRY(get_int(&c->positions, json, "max_position_embeddings", 77, 3, 4096, path, err));
+    WF_TRY(get_int(&c->eos, json, "eos_token_id", 49407, 0, 1 << 22, path, err));
+    if (projection) WF_TRY(get_int(&c->projection, json, "projection_dim", 512, 1, MAX_WIDTH, path, err));
+    WF_TRY(get_float(&eps, json, "layer_norm_eps", 1e-5, 0, 1, path, err));
     c->eps = (float)eps;
-    TRY(get_act(&c->act, json, "hidden_act", "quick_gelu", path, err));
+    WF_TRY(get_act(&c->act, json, "hidden_act", "quick_gelu", path, err));
     if (c->hidden % c->heads != 0)
         return wf_fail(err, WEFT_E_FORMAT, "%s: %d heads do not divide hidden_size %d", path, c->heads, c->hidden);
     return WEFT_OK;
@@ -246,23 +244,23 @@ weft_status wf_config_vae(wf_vae_config *c, const json_t *json, const char *path
     double scale, shift;
 
     memset(c, 0, sizeof *c);
-    TRY(check_class(json, "AutoencoderKL", path, err));
-    TRY(check_fixed(json, plain, WF_LEN(plain), path, err));
-    TRY(get_channels(c->channels, &c->levels, WF_VAE_LEVELS, json, path, err));
-    TRY(get_blocks(unused, c->levels, json, "down_block_types", "DownEncoderBlock2D", NULL, path, err));
-    TRY(get_blocks(unused, c->levels, json, "up_block_types", "UpDecoderBlock2D", NULL, path, err));
-    TRY(get_int(&c->in_channels, json, "in_channels", 3, 3, 3, path, err));
-    TRY(get_int(&c->out_channels, json, "out_channels", 3, 3, 3, path, err));
-    TRY(get_int(&c->latent_channels, json, "latent_channels", 4, 1, 256, path, err));
-    TRY(get_int(&c->layers, json, "layers_per_block", 1, 1, MAX_LAYERS, path, err));
-    TRY(get_int(&c->groups, json, "norm_num_groups", 32, 1, MAX_WIDTH, path, err));
-    TRY(get_int(&c->sample_size, json, "sample_size", 512, 1, 1 << 16, path, err));
-    TRY(get_bool(&c->mid_attention, json, "mid_block_add_attention", true, path, err));
-    TRY(get_bool(&c->quant_conv, json, "use_quant_conv", true, path, err));
-    TRY(get_bool(&c->post_quant_conv, json, "use_post_quant_conv", true, path, err));
-    TRY(get_act(&c->act, json, "act_fn", "silu", path, err));
-    TRY(get_float(&scale, json, "scaling_factor", 0.18215, 1e-6, 1e6, path, err));
-    TRY(get_float(&shift, json, "shift_factor", 0, -1e6, 1e6, path, err));
+    WF_TRY(check_class(json, "AutoencoderKL", path, err));
+    WF_TRY(check_fixed(json, plain, WF_LEN(plain), path, err));
+    WF_TRY(get_channels(c->channels, &c->levels, WF_VAE_LEVELS, json, path, err));
+    WF_TRY(get_blocks(unused, c->levels, json, "down_block_types", "DownEncoderBlock2D", NULL, path, err));
+    WF_TRY(get_blocks(unused, c->levels, json, "up_block_types", "UpDecoderBlock2D", NULL, path, err));
+    WF_TRY(get_int(&c->in_channels, json, "in_channels", 3, 3, 3, path, err));
+    WF_TRY(get_int(&c->out_channels, json, "out_channels", 3, 3, 3, path, err));
+    WF_TRY(get_int(&c->latent_channels, json, "latent_channels", 4, 1, 256, path, err));
+    WF_TRY(get_int(&c->layers, json, "layers_per_block", 1, 1, MAX_LAYERS, path, err));
+    WF_TRY(get_int(&c->groups, json, "norm_num_groups", 32, 1, MAX_WIDTH, path, err));
+    WF_TRY(get_int(&c->sample_size, json, "sample_size", 512, 1, 1 << 16, path, err));
+    WF_TRY(get_bool(&c->mid_attention, json, "mid_block_add_attention", true, path, err));
+    WF_TRY(get_bool(&c->quant_conv, json, "use_quant_conv", true, path, err));
+    WF_TRY(get_bool(&c->post_quant_conv, json, "use_post_quant_conv", true, path, err));
+    WF_TRY(get_act(&c->act, json, "act_fn", "silu", path, err));
+    WF_TRY(get_float(&scale, json, "scaling_factor", 0.18215, 1e-6, 1e6, path, err));
+    WF_TRY(get_float(&shift, json, "shift_factor", 0, -1e6, 1e6, path, err));
     c->scaling_factor = (float)scale;
     c->shift_factor = (float)shift;
     return WEFT_OK;

@@ -6,8 +6,6 @@
  * gets the error that says what to give. */
 #include "model/room.h"
 
-#define TRY(call) do { weft_status st_ = (call); if (st_ != WEFT_OK) return st_; } while (0)
-
 enum { UNET, TEXT, TEXT_2, VAE };
 
 static const struct component {
@@ -127,14 +125,14 @@ static weft_status build_component(weft_model *m, int32_t id, const json_t *conf
     wf_vae_config vae;
     switch (id) {
     case UNET:
-        TRY(wf_config_unet(&m->parts.unet_config, config, path, err));
+        WF_TRY(wf_config_unet(&m->parts.unet_config, config, path, err));
         return wf_unet_build(&m->parts.unet_config, b, &m->parts.unet, err);
     case VAE:
-        TRY(wf_config_vae(&vae, config, path, err));
+        WF_TRY(wf_config_vae(&vae, config, path, err));
         b->old_name = wf_vae_old_name;
         return wf_vae_build(&vae, b, &m->parts.vae, err);
     default:
-        TRY(wf_config_clip(&clip, config, projection, path, err));
+        WF_TRY(wf_config_clip(&clip, config, projection, path, err));
         b->old_name = text_old_name;
         return wf_clip_build(&clip, b, &m->parts.text[id - TEXT], err);
     }
@@ -200,7 +198,7 @@ static weft_status open_tokenizer(weft_model *m, int32_t which, const char *give
     if (!wf_format(path, sizeof path, "%s%s%s", given != NULL ? given : m->path, given != NULL ? "" : "/",
                    given != NULL ? "" : folder))
         return wf_fail(err, WEFT_E_ARG, "the path of the tokenizer is too long: %.*s...", 100, m->path);
-    TRY(wf_tokenizer_open(path, &m->alloc, &m->parts.tokenizer[which], err));
+    WF_TRY(wf_tokenizer_open(path, &m->alloc, &m->parts.tokenizer[which], err));
     int32_t size = wf_tokenizer_size(m->parts.tokenizer[which]);
     int32_t vocab = wf_clip_get_config(m->parts.text[which])->vocab;
     if (size > vocab)
@@ -232,7 +230,7 @@ static weft_status open_folder(weft_model *m, const weft_model_options *o, weft_
         return wf_fail(err, WEFT_E_FORMAT, "%s: no model_index.json and no unet/config.json: not a model's folder",
                        m->path);
     if (indexed) {
-        TRY(load_json(m, &index, "", "model_index.json", err));
+        WF_TRY(load_json(m, &index, "", "model_index.json", err));
         st = check_index(m, index, err);
         const char *class1 = class_of(index, "text_encoder");
         projection = class1 != NULL && strcmp(class1, "CLIPTextModelWithProjection") == 0;
@@ -256,17 +254,17 @@ static weft_status open_folder(weft_model *m, const weft_model_options *o, weft_
     m->kept = wf_zalloc(&m->alloc, m->kept_cap, sizeof *m->kept);
     if (m->layers == NULL || m->kept == NULL) return wf_nomem(err, m->layer_cap * sizeof *m->layers, "the layer table");
     for (int32_t i = 0; i < WF_COMPONENTS; i++) {
-        TRY(told(o, i, err));
-        if (there[i]) TRY(bind_component(m, i, weights[i], i == TEXT_2 || projection, err));
+        WF_TRY(told(o, i, err));
+        if (there[i]) WF_TRY(bind_component(m, i, weights[i], i == TEXT_2 || projection, err));
     }
-    TRY(check_fit(m, err));
-    TRY(open_tokenizer(m, 0, o->tokenizer, err));
-    TRY(open_tokenizer(m, 1, o->tokenizer_2, err));
+    WF_TRY(check_fit(m, err));
+    WF_TRY(open_tokenizer(m, 0, o->tokenizer, err));
+    WF_TRY(open_tokenizer(m, 1, o->tokenizer_2, err));
     weft_error missing;
     if (m->parts.text[0] != NULL && wf_model_need_tokenizer(m, &missing) != WEFT_OK)
         wf_log(o->log, o->log_user, WEFT_LOG_WARN, "%s", missing.text);
     if (has(m, "scheduler", "scheduler_config.json"))
-        TRY(load_json(m, &m->scheduler, "scheduler", "scheduler_config.json", err));
+        WF_TRY(load_json(m, &m->scheduler, "scheduler", "scheduler_config.json", err));
     return told(o, WF_COMPONENTS, err);
 }
 

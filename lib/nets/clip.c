@@ -16,8 +16,6 @@ struct wf_clip {
     layer           *layers;
 };
 
-#define TRY(call) do { weft_status st_ = (call); if (st_ != WEFT_OK) return st_; } while (0)
-
 static weft_status build(wf_clip *m, wf_binder *b, weft_error *err)
 {
     const wf_clip_config *c = &m->c;
@@ -25,22 +23,22 @@ static weft_status build(wf_clip *m, wf_binder *b, weft_error *err)
     char p[96];
     int32_t d = c->hidden;
 
-    TRY(wf_bind_table(b, &m->tokens, base, "embeddings.token_embedding", c->vocab, d, err));
-    TRY(wf_bind_table(b, &m->positions, base, "embeddings.position_embedding", c->positions, d, err));
+    WF_TRY(wf_bind_table(b, &m->tokens, base, "embeddings.token_embedding", c->vocab, d, err));
+    WF_TRY(wf_bind_table(b, &m->positions, base, "embeddings.position_embedding", c->positions, d, err));
     for (int32_t i = 0; i < c->layers; i++) {
         layer *l = &m->layers[i];
         wf_format(p, sizeof p, "%s.encoder.layers.%d", base, i);
-        TRY(wf_bind_norm(b, &l->norm1, p, "layer_norm1", d, 0, c->eps, err));
-        TRY(wf_bind_linear(b, &l->q, p, "self_attn.q_proj", d, d, true, err));
-        TRY(wf_bind_linear(b, &l->k, p, "self_attn.k_proj", d, d, true, err));
-        TRY(wf_bind_linear(b, &l->v, p, "self_attn.v_proj", d, d, true, err));
-        TRY(wf_bind_linear(b, &l->out, p, "self_attn.out_proj", d, d, true, err));
-        TRY(wf_bind_norm(b, &l->norm2, p, "layer_norm2", d, 0, c->eps, err));
-        TRY(wf_bind_linear(b, &l->fc1, p, "mlp.fc1", c->intermediate, d, true, err));
-        TRY(wf_bind_linear(b, &l->fc2, p, "mlp.fc2", d, c->intermediate, true, err));
+        WF_TRY(wf_bind_norm(b, &l->norm1, p, "layer_norm1", d, 0, c->eps, err));
+        WF_TRY(wf_bind_linear(b, &l->q, p, "self_attn.q_proj", d, d, true, err));
+        WF_TRY(wf_bind_linear(b, &l->k, p, "self_attn.k_proj", d, d, true, err));
+        WF_TRY(wf_bind_linear(b, &l->v, p, "self_attn.v_proj", d, d, true, err));
+        WF_TRY(wf_bind_linear(b, &l->out, p, "self_attn.out_proj", d, d, true, err));
+        WF_TRY(wf_bind_norm(b, &l->norm2, p, "layer_norm2", d, 0, c->eps, err));
+        WF_TRY(wf_bind_linear(b, &l->fc1, p, "mlp.fc1", c->intermediate, d, true, err));
+        WF_TRY(wf_bind_linear(b, &l->fc2, p, "mlp.fc2", d, c->intermediate, true, err));
     }
-    TRY(wf_bind_norm(b, &m->final, base, "final_layer_norm", d, 0, c->eps, err));
-    if (c->projection > 0) TRY(wf_bind_linear(b, &m->projection, "", "text_projection", c->projection, d, false, err));
+    WF_TRY(wf_bind_norm(b, &m->final, base, "final_layer_norm", d, 0, c->eps, err));
+    if (c->projection > 0) WF_TRY(wf_bind_linear(b, &m->projection, "", "text_projection", c->projection, d, false, err));
     return wf_bind_finish(b, err);
 }
 

@@ -47,8 +47,6 @@ struct wf_unet {
 
 /* ---- building ------------------------------------------------------------------------------------- */
 
-#define TRY(call) do { weft_status st_ = (call); if (st_ != WEFT_OK) return st_; } while (0)
-
 typedef struct name { char s[128]; } name;
 
 static name join(const char *a, const char *b)
@@ -71,12 +69,12 @@ static weft_status build_resnet(wf_binder *b, const wf_unet_config *c, resnet *r
     const char *p = at.s;
     r->in = in;
     r->out = out;
-    TRY(wf_bind_norm(b, &r->norm1, p, "norm1", in, c->groups, c->eps, err));
-    TRY(wf_bind_conv(b, &r->conv1, p, "conv1", out, in, 3, 1, err));
-    TRY(wf_bind_linear(b, &r->time, p, "time_emb_proj", out, 4 * c->channels[0], true, err));
-    TRY(wf_bind_norm(b, &r->norm2, p, "norm2", out, c->groups, c->eps, err));
-    TRY(wf_bind_conv(b, &r->conv2, p, "conv2", out, out, 3, 1, err));
-    if (in != out) TRY(wf_bind_conv(b, &r->shortcut, p, "conv_shortcut", out, in, 1, 1, err));
+    WF_TRY(wf_bind_norm(b, &r->norm1, p, "norm1", in, c->groups, c->eps, err));
+    WF_TRY(wf_bind_conv(b, &r->conv1, p, "conv1", out, in, 3, 1, err));
+    WF_TRY(wf_bind_linear(b, &r->time, p, "time_emb_proj", out, 4 * c->channels[0], true, err));
+    WF_TRY(wf_bind_norm(b, &r->norm2, p, "norm2", out, c->groups, c->eps, err));
+    WF_TRY(wf_bind_conv(b, &r->conv2, p, "conv2", out, out, 3, 1, err));
+    if (in != out) WF_TRY(wf_bind_conv(b, &r->shortcut, p, "conv_shortcut", out, in, 1, 1, err));
     return WEFT_OK;
 }
 
@@ -85,13 +83,13 @@ static weft_status build_attention(wf_binder *b, attention *a, name at, int32_t 
 {
     const char *p = at.s;
     a->heads = heads;
-    TRY(wf_bind_linear(b, &a->q, p, "to_q", channels, channels, false, err));
+    WF_TRY(wf_bind_linear(b, &a->q, p, "to_q", channels, channels, false, err));
     wf_bind_last(b)->attention = true;
-    TRY(wf_bind_linear(b, &a->k, p, "to_k", channels, context, false, err));
+    WF_TRY(wf_bind_linear(b, &a->k, p, "to_k", channels, context, false, err));
     wf_bind_last(b)->attention = true;
-    TRY(wf_bind_linear(b, &a->v, p, "to_v", channels, context, false, err));
+    WF_TRY(wf_bind_linear(b, &a->v, p, "to_v", channels, context, false, err));
     wf_bind_last(b)->attention = true;
-    TRY(wf_bind_linear(b, &a->out, p, "to_out.0", channels, channels, true, err));
+    WF_TRY(wf_bind_linear(b, &a->out, p, "to_out.0", channels, channels, true, err));
     wf_bind_last(b)->attention = true;
     return WEFT_OK;
 }
@@ -100,13 +98,13 @@ static weft_status build_block(wf_binder *b, block *k, name at, int32_t channels
                                weft_error *err)
 {
     const char *p = at.s;
-    TRY(wf_bind_norm(b, &k->norm1, p, "norm1", channels, 0, 1e-5f, err));
-    TRY(build_attention(b, &k->self, join(p, "attn1"), channels, channels, heads, err));
-    TRY(wf_bind_norm(b, &k->norm2, p, "norm2", channels, 0, 1e-5f, err));
-    TRY(build_attention(b, &k->cross, join(p, "attn2"), channels, context, heads, err));
-    TRY(wf_bind_norm(b, &k->norm3, p, "norm3", channels, 0, 1e-5f, err));
-    TRY(wf_bind_linear(b, &k->ff_in, p, "ff.net.0.proj", 8 * channels, channels, true, err));
-    TRY(wf_bind_linear(b, &k->ff_out, p, "ff.net.2", channels, 4 * channels, true, err));
+    WF_TRY(wf_bind_norm(b, &k->norm1, p, "norm1", channels, 0, 1e-5f, err));
+    WF_TRY(build_attention(b, &k->self, join(p, "attn1"), channels, channels, heads, err));
+    WF_TRY(wf_bind_norm(b, &k->norm2, p, "norm2", channels, 0, 1e-5f, err));
+    WF_TRY(build_attention(b, &k->cross, join(p, "attn2"), channels, context, heads, err));
+    WF_TRY(wf_bind_norm(b, &k->norm3, p, "norm3", channels, 0, 1e-5f, err));
+    WF_TRY(wf_bind_linear(b, &k->ff_in, p, "ff.net.0.proj", 8 * channels, channels, true, err));
+    WF_TRY(wf_bind_linear(b, &k->ff_out, p, "ff.net.2", channels, 4 * channels, true, err));
     return WEFT_OK;
 }
 
@@ -128,10 +126,10 @@ static weft_status build_transformer(wf_binder *b, const wf_unet_config *c, tran
     t->blocks = wf_zalloc(b->alloc, (size_t)c->depth[level], sizeof *t->blocks);
     if (t->blocks == NULL) return wf_nomem(err, (size_t)c->depth[level] * sizeof *t->blocks, at.s);
     t->depth = c->depth[level];
-    TRY(wf_bind_norm(b, &t->norm, at.s, "norm", channels, c->groups, 1e-6f, err));
-    TRY(build_projection(b, c, &t->proj_in, at.s, "proj_in", channels, err));
+    WF_TRY(wf_bind_norm(b, &t->norm, at.s, "norm", channels, c->groups, 1e-6f, err));
+    WF_TRY(build_projection(b, c, &t->proj_in, at.s, "proj_in", channels, err));
     for (int32_t i = 0; i < t->depth; i++)
-        TRY(build_block(b, &t->blocks[i], numbered(at.s, "transformer_blocks", i), channels, c->cross_dim[level],
+        WF_TRY(build_block(b, &t->blocks[i], numbered(at.s, "transformer_blocks", i), channels, c->cross_dim[level],
                         c->heads[level], err));
     return build_projection(b, c, &t->proj_out, at.s, "proj_out", channels, err);
 }
@@ -149,10 +147,10 @@ static weft_status build_stage(wf_binder *b, const wf_unet_config *c, stage *s, 
         if (s->transformers == NULL) return wf_nomem(err, (size_t)count * sizeof *s->transformers, at.s);
     }
     for (int32_t j = 0; j < count; j++) {
-        TRY(build_resnet(b, c, &s->resnets[j], numbered(at.s, "resnets", j), in[j], out, err));
-        if (attends) TRY(build_transformer(b, c, &s->transformers[j], numbered(at.s, "attentions", j), level, err));
+        WF_TRY(build_resnet(b, c, &s->resnets[j], numbered(at.s, "resnets", j), in[j], out, err));
+        if (attends) WF_TRY(build_transformer(b, c, &s->transformers[j], numbered(at.s, "attentions", j), level, err));
     }
-    if (resample != NULL) TRY(wf_bind_conv(b, &s->resample, at.s, resample, out, out, 3, stride, err));
+    if (resample != NULL) WF_TRY(wf_bind_conv(b, &s->resample, at.s, resample, out, out, 3, stride, err));
     return WEFT_OK;
 }
 
@@ -165,9 +163,9 @@ static weft_status build_mid(wf_binder *b, const wf_unet_config *c, stage *s, we
     if (s->resnets == NULL || (c->mid_attention && s->transformers == NULL))
         return wf_nomem(err, 2 * sizeof *s->resnets, "mid_block");
     s->count = 1; /* transformers */
-    TRY(build_resnet(b, c, &s->resnets[0], join("mid_block", "resnets.0"), channels, channels, err));
+    WF_TRY(build_resnet(b, c, &s->resnets[0], join("mid_block", "resnets.0"), channels, channels, err));
     if (c->mid_attention)
-        TRY(build_transformer(b, c, &s->transformers[0], join("mid_block", "attentions.0"), level, err));
+        WF_TRY(build_transformer(b, c, &s->transformers[0], join("mid_block", "attentions.0"), level, err));
     return build_resnet(b, c, &s->resnets[1], join("mid_block", "resnets.1"), channels, channels, err);
 }
 
@@ -177,13 +175,13 @@ static weft_status build(wf_unet *u, wf_binder *b, weft_error *err)
     int32_t skips[WF_LEVELS * 32], count = 0, last = c->levels - 1, wide = 4 * c->channels[0];
     name at;
 
-    TRY(wf_bind_linear(b, &u->time1, "time_embedding", "linear_1", wide, c->channels[0], true, err));
-    TRY(wf_bind_linear(b, &u->time2, "time_embedding", "linear_2", wide, wide, true, err));
+    WF_TRY(wf_bind_linear(b, &u->time1, "time_embedding", "linear_1", wide, c->channels[0], true, err));
+    WF_TRY(wf_bind_linear(b, &u->time2, "time_embedding", "linear_2", wide, wide, true, err));
     if (c->text_time) {
-        TRY(wf_bind_linear(b, &u->add1, "add_embedding", "linear_1", wide, c->added_dim, true, err));
-        TRY(wf_bind_linear(b, &u->add2, "add_embedding", "linear_2", wide, wide, true, err));
+        WF_TRY(wf_bind_linear(b, &u->add1, "add_embedding", "linear_1", wide, c->added_dim, true, err));
+        WF_TRY(wf_bind_linear(b, &u->add2, "add_embedding", "linear_2", wide, wide, true, err));
     }
-    TRY(wf_bind_conv(b, &u->conv_in, "", "conv_in", c->channels[0], c->in_channels, 3, 1, err));
+    WF_TRY(wf_bind_conv(b, &u->conv_in, "", "conv_in", c->channels[0], c->in_channels, 3, 1, err));
     skips[count++] = c->channels[0];
     for (int32_t i = 0; i <= last; i++) {
         int32_t in[32];
@@ -192,22 +190,22 @@ static weft_status build(wf_unet *u, wf_binder *b, weft_error *err)
             skips[count++] = c->channels[i];
         }
         wf_format(at.s, sizeof at.s, "down_blocks.%d", i);
-        TRY(build_stage(b, c, &u->down[i], at, c->layers[i], in, c->channels[i], i, c->down_attention[i],
+        WF_TRY(build_stage(b, c, &u->down[i], at, c->layers[i], in, c->channels[i], i, c->down_attention[i],
                         i < last ? "downsamplers.0.conv" : NULL, 2, err));
         if (i < last) skips[count++] = c->channels[i];
     }
-    if (c->has_mid) TRY(build_mid(b, c, &u->mid, err));
+    if (c->has_mid) WF_TRY(build_mid(b, c, &u->mid, err));
     int32_t below = c->channels[last];
     for (int32_t i = 0; i <= last; i++) {
         int32_t level = last - i, in[33];
         for (int32_t j = 0; j <= c->layers[level]; j++)
             in[j] = (j > 0 ? c->channels[level] : below) + skips[--count];
         wf_format(at.s, sizeof at.s, "up_blocks.%d", i);
-        TRY(build_stage(b, c, &u->up[i], at, c->layers[level] + 1, in, c->channels[level], level, c->up_attention[i],
+        WF_TRY(build_stage(b, c, &u->up[i], at, c->layers[level] + 1, in, c->channels[level], level, c->up_attention[i],
                         i < last ? "upsamplers.0.conv" : NULL, 1, err));
         below = c->channels[level];
     }
-    TRY(wf_bind_norm(b, &u->norm_out, "", "conv_norm_out", c->channels[0], c->groups, c->eps, err));
+    WF_TRY(wf_bind_norm(b, &u->norm_out, "", "conv_norm_out", c->channels[0], c->groups, c->eps, err));
     return wf_bind_conv(b, &u->conv_out, "", "conv_out", c->out_channels, c->channels[0], 3, 1, err);
 }
 

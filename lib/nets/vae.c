@@ -37,7 +37,6 @@ struct wf_vae {
 
 /* ---- building ------------------------------------------------------------------------------------- */
 
-#define TRY(call) do { weft_status st_ = (call); if (st_ != WEFT_OK) return st_; } while (0)
 enum { PATH = 96 };
 static const float EPS = 1e-6f;
 
@@ -46,11 +45,11 @@ static weft_status build_resnet(wf_binder *b, const wf_vae_config *c, resnet *r,
 {
     r->in = in;
     r->out = out;
-    TRY(wf_bind_norm(b, &r->norm1, p, "norm1", in, c->groups, EPS, err));
-    TRY(wf_bind_conv(b, &r->conv1, p, "conv1", out, in, 3, 1, err));
-    TRY(wf_bind_norm(b, &r->norm2, p, "norm2", out, c->groups, EPS, err));
-    TRY(wf_bind_conv(b, &r->conv2, p, "conv2", out, out, 3, 1, err));
-    if (in != out) TRY(wf_bind_conv(b, &r->shortcut, p, "conv_shortcut", out, in, 1, 1, err));
+    WF_TRY(wf_bind_norm(b, &r->norm1, p, "norm1", in, c->groups, EPS, err));
+    WF_TRY(wf_bind_conv(b, &r->conv1, p, "conv1", out, in, 3, 1, err));
+    WF_TRY(wf_bind_norm(b, &r->norm2, p, "norm2", out, c->groups, EPS, err));
+    WF_TRY(wf_bind_conv(b, &r->conv2, p, "conv2", out, out, 3, 1, err));
+    if (in != out) WF_TRY(wf_bind_conv(b, &r->shortcut, p, "conv_shortcut", out, in, 1, 1, err));
     return WEFT_OK;
 }
 
@@ -59,14 +58,14 @@ static weft_status build_middle(wf_binder *b, const wf_vae_config *c, middle *m,
     char p[PATH];
     int32_t d = c->channels[c->levels - 1];
     wf_format(p, sizeof p, "%s.mid_block.resnets.0", side);
-    TRY(build_resnet(b, c, &m->first, p, d, d, err));
+    WF_TRY(build_resnet(b, c, &m->first, p, d, d, err));
     if (c->mid_attention) {
         wf_format(p, sizeof p, "%s.mid_block.attentions.0", side);
-        TRY(wf_bind_norm(b, &m->norm, p, "group_norm", d, c->groups, EPS, err));
-        TRY(wf_bind_linear(b, &m->q, p, "to_q", d, d, true, err));
-        TRY(wf_bind_linear(b, &m->k, p, "to_k", d, d, true, err));
-        TRY(wf_bind_linear(b, &m->v, p, "to_v", d, d, true, err));
-        TRY(wf_bind_linear(b, &m->out, p, "to_out.0", d, d, true, err));
+        WF_TRY(wf_bind_norm(b, &m->norm, p, "group_norm", d, c->groups, EPS, err));
+        WF_TRY(wf_bind_linear(b, &m->q, p, "to_q", d, d, true, err));
+        WF_TRY(wf_bind_linear(b, &m->k, p, "to_k", d, d, true, err));
+        WF_TRY(wf_bind_linear(b, &m->v, p, "to_v", d, d, true, err));
+        WF_TRY(wf_bind_linear(b, &m->out, p, "to_out.0", d, d, true, err));
     }
     wf_format(p, sizeof p, "%s.mid_block.resnets.1", side);
     return build_resnet(b, c, &m->second, p, d, d, err);
@@ -84,11 +83,11 @@ static weft_status build_stage(wf_binder *b, const wf_vae_config *c, stage *s, b
     s->count = count;
     for (int32_t j = 0; j < count; j++) {
         wf_format(p, sizeof p, "%s.%d.resnets.%d", side, i, j);
-        TRY(build_resnet(b, c, &s->resnets[j], p, j == 0 ? in : out, out, err));
+        WF_TRY(build_resnet(b, c, &s->resnets[j], p, j == 0 ? in : out, out, err));
     }
     if (i == c->levels - 1) return WEFT_OK;
     wf_format(p, sizeof p, "%s.%d.%s.0", side, i, down ? "downsamplers" : "upsamplers");
-    TRY(wf_bind_conv(b, &s->resample, p, "conv", out, out, 3, down ? 2 : 1, err));
+    WF_TRY(wf_bind_conv(b, &s->resample, p, "conv", out, out, 3, down ? 2 : 1, err));
     if (down) {
         wf_bind_last(b)->pad = 0;
         wf_bind_last(b)->asymmetric = true;
@@ -102,22 +101,22 @@ static weft_status build(wf_vae *v, wf_binder *b, weft_error *err)
     int32_t last = c->levels - 1, z = c->latent_channels;
     half *in = &v->encoder, *out = &v->decoder;
 
-    TRY(wf_bind_conv(b, &in->conv_in, "encoder", "conv_in", c->channels[0], c->in_channels, 3, 1, err));
+    WF_TRY(wf_bind_conv(b, &in->conv_in, "encoder", "conv_in", c->channels[0], c->in_channels, 3, 1, err));
     for (int32_t i = 0; i <= last; i++)
-        TRY(build_stage(b, c, &in->stages[i], true, i, c->channels[i > 0 ? i - 1 : 0], c->channels[i], err));
-    TRY(build_middle(b, c, &in->mid, "encoder", err));
-    TRY(wf_bind_norm(b, &in->norm_out, "encoder", "conv_norm_out", c->channels[last], c->groups, EPS, err));
-    TRY(wf_bind_conv(b, &in->conv_out, "encoder", "conv_out", 2 * z, c->channels[last], 3, 1, err));
-    if (c->quant_conv) TRY(wf_bind_conv(b, &v->quant, "", "quant_conv", 2 * z, 2 * z, 1, 1, err));
+        WF_TRY(build_stage(b, c, &in->stages[i], true, i, c->channels[i > 0 ? i - 1 : 0], c->channels[i], err));
+    WF_TRY(build_middle(b, c, &in->mid, "encoder", err));
+    WF_TRY(wf_bind_norm(b, &in->norm_out, "encoder", "conv_norm_out", c->channels[last], c->groups, EPS, err));
+    WF_TRY(wf_bind_conv(b, &in->conv_out, "encoder", "conv_out", 2 * z, c->channels[last], 3, 1, err));
+    if (c->quant_conv) WF_TRY(wf_bind_conv(b, &v->quant, "", "quant_conv", 2 * z, 2 * z, 1, 1, err));
 
-    if (c->post_quant_conv) TRY(wf_bind_conv(b, &v->post_quant, "", "post_quant_conv", z, z, 1, 1, err));
-    TRY(wf_bind_conv(b, &out->conv_in, "decoder", "conv_in", c->channels[last], z, 3, 1, err));
-    TRY(build_middle(b, c, &out->mid, "decoder", err));
+    if (c->post_quant_conv) WF_TRY(wf_bind_conv(b, &v->post_quant, "", "post_quant_conv", z, z, 1, 1, err));
+    WF_TRY(wf_bind_conv(b, &out->conv_in, "decoder", "conv_in", c->channels[last], z, 3, 1, err));
+    WF_TRY(build_middle(b, c, &out->mid, "decoder", err));
     for (int32_t i = 0; i <= last; i++)
-        TRY(build_stage(b, c, &out->stages[i], false, i, c->channels[i > 0 ? last - i + 1 : last],
+        WF_TRY(build_stage(b, c, &out->stages[i], false, i, c->channels[i > 0 ? last - i + 1 : last],
                         c->channels[last - i], err));
-    TRY(wf_bind_norm(b, &out->norm_out, "decoder", "conv_norm_out", c->channels[0], c->groups, EPS, err));
-    TRY(wf_bind_conv(b, &out->conv_out, "decoder", "conv_out", c->out_channels, c->channels[0], 3, 1, err));
+    WF_TRY(wf_bind_norm(b, &out->norm_out, "decoder", "conv_norm_out", c->channels[0], c->groups, EPS, err));
+    WF_TRY(wf_bind_conv(b, &out->conv_out, "decoder", "conv_out", c->out_channels, c->channels[0], 3, 1, err));
     return wf_bind_finish(b, err);
 }
 

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-/** An adapter: low-rank factors for named modules. Immutable, knows no model, any thread. */
+/** An adapter: what it adds to named modules, as factors of some family. Immutable, knows no model, any thread. */
 typedef struct weft_adapter weft_adapter;
 
 typedef struct weft_adapter_options {
@@ -26,10 +26,11 @@ typedef struct weft_adapter_options {
 WEFT_API void weft_adapter_options_init(weft_adapter_options *options);
 
 /**
- * Open an adapter: a safetensors file, or a folder that PEFT or diffusers wrote (adapter_model.safetensors
- * with adapter_config.json, or pytorch_lora_weights.safetensors).
+ * Open an adapter: a safetensors file, a pickle (.pt, .bin: read, never executed), or a folder that PEFT or
+ * diffusers wrote (adapter_model.safetensors with adapter_config.json, or pytorch_lora_weights.safetensors).
  *
- * The dialect is told by the keys, never by the file's name. Factors must agree in rank, and be finite.
+ * Dialect and family are told by the keys, module by module, never by the file's name. Factors must agree in
+ * rank, and be finite.
  *
  * @return WEFT_E_IO, WEFT_E_FORMAT (broken, ranks that disagree, a value that is not finite),
  *         WEFT_E_UNSUPPORTED (a family or dialect this version does not apply; the text names the key),
@@ -45,8 +46,10 @@ typedef struct weft_adapter_info {
     uint32_t    struct_size;
     int32_t     base;            /* WEFT_FAMILY_* that the shapes point to                          */
     const char *name;
-    const char *dialect;         /* "kohya", "diffusers", "diffusers-old", "peft"; with " + " if mixed */
-    const char *family;          /* "lora"                                                          */
+    const char *dialect;         /* "kohya", "diffusers", "peft", "lycoris", ...; with " + " if mixed */
+    const char *family;          /* "lora", "loha", "dora", ...; with " + " if mixed                 */
+    const char *kind;            /* what the whole file is, where that can be told: "B-LoRA", "ZipLoRA",
+                                    "ED-LoRA", "Custom Diffusion", ...; else ""                     */
     const char *base_name;       /* "SD1.x", "SDXL", ... or "unknown"                               */
     int32_t     modules;         /* modules with factors                                            */
     int32_t     unet_modules;    /* of those, in the UNet                                           */
@@ -56,8 +59,10 @@ typedef struct weft_adapter_info {
     int32_t     rank_max;
     int64_t     parameters;
     int64_t     bytes;           /* of the file                                                     */
+    int32_t     norm_modules;    /* of the modules, normalisations                                  */
+    int32_t     words;           /* embeddings of words in the file: open it as a concept for them  */
 } weft_adapter_info;
-#define WEFT_ADAPTER_INFO_INIT { sizeof(weft_adapter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_ADAPTER_INFO_INIT { sizeof(weft_adapter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_ADAPTER_INFO_INIT. @since 0.1 */
 WEFT_API void weft_adapter_info_init(weft_adapter_info *info);
 /** Describe an adapter. @since 0.1 */
@@ -75,13 +80,43 @@ typedef struct weft_module_info {
     float       alpha;    /* as stored; the rank where the file has none                            */
     float       scale;    /* what multiplies B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA    */
     int32_t     has_alpha;
+    int32_t     reserved0;
+    const char *family;   /* "lora", "loha", ...                                                    */
 } weft_module_info;
-#define WEFT_MODULE_INFO_INIT { sizeof(weft_module_info), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_MODULE_INFO_INIT { sizeof(weft_module_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_MODULE_INFO_INIT. @since 0.1 */
 WEFT_API void weft_module_info_init(weft_module_info *info);
 /** Describe module `index`, 0 <= index < weft_adapter_info.modules. @since 0.1 */
 WEFT_API weft_status weft_adapter_module(const weft_adapter *adapter, size_t index, weft_module_info *info,
                                          weft_error *err);
+
+/** Spellings in which an adapter can be written. */
+enum {
+    WEFT_NAMING_KOHYA     = 1, /* lora_unet_... .lora_down.weight with .alpha, LyCORIS' keys: every family  */
+    WEFT_NAMING_DIFFUSERS = 2, /* unet. ... .lora_A.weight, alpha in the metadata: LoRA and DoRA            */
+    WEFT_NAMING_PEFT      = 3  /* a folder, in it one for each component: adapter_model.safetensors with
+                                  adapter_config.json; the families that PEFT has                           */
+};
+typedef struct weft_save_options {
+    uint32_t struct_size;
+    uint32_t flags;       /* zero                                                          */
+    int32_t  naming;      /* WEFT_NAMING_*; 0: KOHYA                                       */
+    int32_t  half;        /* 1: write factors as F16; 0: in the dtype that they have       */
+} weft_save_options;
+#define WEFT_SAVE_OPTIONS_INIT { sizeof(weft_save_options), 0, 0, 0 }
+/** The function twin of WEFT_SAVE_OPTIONS_INIT. @since 0.1 */
+WEFT_API void weft_save_options_init(weft_save_options *options);
+/**
+ * Write an adapter for a model in another spelling; the factors stay what they are, and the file appears whole or
+ * not at all. Every key must match the model.
+ *
+ * @param path  the file, or for WEFT_NAMING_PEFT the folder, which is made
+ * @return WEFT_E_MISMATCH, WEFT_E_UNSUPPORTED (the spelling has no form for a family; the text names both),
+ *         WEFT_E_IO, WEFT_E_NOMEM, WEFT_E_ARG
+ * @since 0.1
+ */
+WEFT_API weft_status weft_adapter_save(weft_adapter *adapter, weft_model *model, const char *path,
+                                       const weft_save_options *options, weft_error *err);
 
 /** Number of metadata pairs of the file. @since 0.1 */
 WEFT_API size_t weft_adapter_metadata_count(const weft_adapter *adapter);

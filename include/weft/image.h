@@ -28,6 +28,17 @@ WEFT_API weft_status weft_image_bytes(const float *image, size_t image_len, int3
 WEFT_API weft_status weft_png_write(const char *path, const uint8_t *rgb, size_t rgb_len, int32_t width,
                                     int32_t height, const char *const *text, size_t pairs, weft_error *err);
 
+/** Width and height of a PNG. @return WEFT_E_IO, WEFT_E_FORMAT @since 0.1 */
+WEFT_API weft_status weft_png_size(const char *path, int32_t *width, int32_t *height, weft_error *err);
+/**
+ * Read a PNG as RGB; grey, palette and 16-bit pictures are converted, transparency is laid over white.
+ *
+ * @param rgb  (height, width, 3), written; width and height must be those of weft_png_size()
+ * @return WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_ARG, WEFT_E_NOMEM
+ * @since 0.1
+ */
+WEFT_API weft_status weft_png_read(const char *path, uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height,
+                                   weft_error *err);
 /**
  * Write a line of text into a picture with a built-in 5 x 7 font, magnified `scale` times; what falls
  * outside is cut, characters outside ASCII show as a box.

@@ -13,12 +13,16 @@ typedef struct weft_model weft_model;
 
 enum {
     /** Read the weights into memory instead of mapping the files (which may then change on disk). */
-    WEFT_OPEN_COPY = 1u << 0
+    WEFT_OPEN_COPY    = 1u << 0,
+    /** The model predicts noise, whatever its files say or leave open. */
+    WEFT_OPEN_EPSILON = 1u << 1,
+    /** The model predicts v, likewise: single files of SD2.x do not say which of the two they are. */
+    WEFT_OPEN_V       = 1u << 2
 };
 
 typedef struct weft_model_options {
     uint32_t              struct_size;
-    uint32_t              flags;         /* WEFT_OPEN_COPY                                                    */
+    uint32_t              flags;         /* WEFT_OPEN_*                                                       */
     const weft_allocator *allocator;     /* NULL: malloc; copied                                              */
     weft_log_fn           log;           /* told of a variant taken, a tokenizer missing; may be NULL         */
     void                 *log_user;
@@ -26,20 +30,27 @@ typedef struct weft_model_options {
     void                 *progress_user;
     const char           *variant;       /* "fp16" takes diffusion_pytorch_model.fp16.safetensors; NULL: the
                                             plain file, else fp16, bf16, fp32, non_ema: the first there is    */
-    const char           *tokenizer;     /* folder to use instead of the model's own tokenizer/, or NULL      */
-    const char           *tokenizer_2;   /* likewise for the second text encoder                              */
+    const char           *tokenizer;     /* instead of the model's own, or NULL: a folder, a merges.txt, or
+                                            OpenAI's bpe_simple_vocab_16e6.txt.gz                             */
+    const char           *tokenizer_2;   /* likewise for the second text encoder; NULL: as the first          */
+    const char           *vae;           /* a VAE instead of the model's own, a file or a folder; or NULL     */
+    const char           *config;        /* for a single file: a diffusers folder whose config.json files
+                                            describe it (and whose tokenizers it takes); NULL: the published
+                                            model that its shapes point to                                    */
 } weft_model_options;
-#define WEFT_MODEL_OPTIONS_INIT { sizeof(weft_model_options), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_MODEL_OPTIONS_INIT { sizeof(weft_model_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_MODEL_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_model_options_init(weft_model_options *options);
 
 /**
- * Open a model in the diffusers folder layout (model_index.json beside unet/, vae/, text_encoder/).
+ * Open a model: a diffusers folder (model_index.json beside unet/, vae/, text_encoder/; weights in one file or in
+ * shards, as safetensors or as a pickle that is read and never executed), or a single file in the original
+ * layout (LDM or SGM names; .safetensors or .ckpt). What a file is, its content tells, never its name.
  *
- * Every tensor's name and shape is checked against what the configuration asks for. A folder
- * without a tokenizer opens; the first prompt then says what to give.
+ * Every tensor's name and shape is checked against what the configuration asks for. A model without a tokenizer
+ * opens (single files carry none); the first prompt then says what to give.
  *
- * @param path     the folder
+ * @param path     the folder or the file
  * @param options  NULL for defaults
  * @return WEFT_E_IO        a file cannot be read
  *         WEFT_E_FORMAT    a file is broken, a tensor is missing, unknown or misshapen
@@ -81,9 +92,16 @@ typedef struct weft_model_info {
     int64_t     bytes;             /* of all weight files                                         */
     int64_t     layers;            /* linear and convolution layers that adapters can address     */
     float       vae_scale;         /* latents = vae latents * vae_scale                           */
-    int32_t     prediction;        /* WEFT_PREDICT_* of sampler.h, as the scheduler config says   */
+    int32_t     prediction;        /* WEFT_PREDICT_* of sampler.h: options, else scheduler config */
+    int32_t     unet_channels;     /* that the UNet reads: c, or 9 for inpainting, 8 for editing: the others are
+                                      weft_step.extra                                             */
+    int32_t     text_layers;       /* cross-attention layers, each of which may have a conditioning of its own */
+    int32_t     zero_negative;     /* 1: made to be run with zeros where no negative prompt is given */
+    int32_t     guidance_embed;    /* 1: distilled, is told the guidance (weft_step.guidance_embed) */
+    const char *layout;            /* "diffusers" or "single file"                                */
 } weft_model_info;
-#define WEFT_MODEL_INFO_INIT { sizeof(weft_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_MODEL_INFO_INIT \
+    { sizeof(weft_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_MODEL_INFO_INIT. @since 0.1 */
 WEFT_API void weft_model_info_init(weft_model_info *info);
 /** Describe a model; `info->struct_size` must be set. @since 0.1 */
@@ -92,7 +110,8 @@ WEFT_API weft_status weft_model_info_get(const weft_model *model, weft_model_inf
 /** Kinds of layer. */
 enum {
     WEFT_LAYER_LINEAR = 1,
-    WEFT_LAYER_CONV   = 2
+    WEFT_LAYER_CONV   = 2,
+    WEFT_LAYER_NORM   = 3  /* a normalisation: out channels of weight and bias, in and kernel are 1 */
 };
 
 /** One layer that adapters can address; ids are dense and follow the order of execution in each component. */

@@ -14,6 +14,7 @@
 
 #include "adapter.h"
 #include "base.h"
+#include "concept.h"
 #include "model.h"
 
 #ifdef __cplusplus
@@ -74,7 +75,12 @@ enum {
     /** `text_weight` is set, otherwise the text-encoder parts use the weight of the call. */
     WEFT_ADD_TEXT_WEIGHT = 1u << 1,
     /** `share` is set, otherwise it is 1. */
-    WEFT_ADD_SHARE       = 1u << 2
+    WEFT_ADD_SHARE       = 1u << 2,
+    /** DoRA as PEFT weighs it: the weight inside the norm, g (W + w s B A) / |W + w s B A|. Otherwise
+        W + w (W' - W) with W' at weight 1: exact at 0 and 1, and linear between. */
+    WEFT_ADD_PEFT_DORA   = 1u << 3,
+    /** A concept's word that is in the vocabulary already is taken over, where it is an error otherwise. */
+    WEFT_ADD_REPLACE     = 1u << 4
 };
 
 typedef struct weft_add_options {
@@ -106,6 +112,17 @@ WEFT_API weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float
 /** weft_plan_add() with options; NULL for defaults. @since 0.1 */
 WEFT_API weft_status weft_plan_add_with(weft_plan *plan, weft_adapter *adapter, float weight,
                                         const weft_add_options *options, weft_error *err);
+
+/**
+ * Give the plan a concept: its words mean their embeddings in every prompt that is encoded under this plan, and its
+ * adapter, where it has one, is added as weft_plan_add_with() does. Words make no entry in the table.
+ *
+ * @return besides weft_plan_add()'s: WEFT_E_MISMATCH (a width that no text encoder of the model has; a word that is
+ *         in the vocabulary, or another concept's already: the text says which)
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float weight,
+                                           const weft_add_options *options, weft_error *err);
 
 /**
  * Change the weights of adapter number `adapter`, 0 the first that was added: on a plan that is not sealed, such
@@ -238,6 +255,17 @@ WEFT_API weft_status weft_plan_klora_score(const weft_plan *plan, int64_t layer,
  * @since 0.1
  */
 WEFT_API weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err);
+
+/**
+ * Write the model with the plan merged into its weights, in the layout that it was opened from, every weight in the
+ * dtype that it had. The plan must be sealed, with one branch and the same coefficients in every call; text encoders
+ * get what acts while prompts are encoded. Words are not part of a checkpoint.
+ *
+ * @param path  a file for a single-file model, a folder otherwise, which is made; nothing may be there yet
+ * @return WEFT_E_STATE, WEFT_E_UNSUPPORTED (coefficients that change), WEFT_E_IO, WEFT_E_NOMEM, WEFT_E_ARG
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_save_model(const weft_plan *plan, const char *path, weft_error *err);
 
 typedef struct weft_plan_info {
     uint32_t    struct_size;

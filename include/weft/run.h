@@ -28,7 +28,8 @@ typedef struct weft_run_options {
     int32_t               height;        /* of the latents; 0: the size the model was trained at             */
     int32_t               width;         /* likewise                                                         */
     int32_t               text_tokens;   /* most tokens of a conditioning; 0: four chunks                    */
-    int32_t               reserved0;     /* zero                                                             */
+    int32_t               tile;          /* code pictures in overlapping tiles of this many latent pixels, so
+                                            that memory does not grow with the picture; 0: whole pictures    */
 } weft_run_options;
 #define WEFT_RUN_OPTIONS_INIT { sizeof(weft_run_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_RUN_OPTIONS_INIT. @since 0.1 */
@@ -82,7 +83,16 @@ enum {
     /** One chunk only; further tokens are dropped and counted in `dropped`, as most other tools do. */
     WEFT_ENCODE_TRUNCATE = 1u << 0,
     /** Only adapter number `adapter` acts on the text encoders, whatever the plan says. */
-    WEFT_ENCODE_ADAPTER  = 1u << 1
+    WEFT_ENCODE_ADAPTER  = 1u << 1,
+    /** The prompt weighs words: (word:1.3) times 1.3, (word) times 1.1, [word] times 1/1.1, \\( a bracket; BREAK ends
+        a chunk. The mean of the conditioning is restored after weighting, as A1111 does. */
+    WEFT_ENCODE_WEIGHTS  = 1u << 2,
+    /** With WEIGHTS: do not restore the mean. */
+    WEFT_ENCODE_NO_MEAN  = 1u << 3,
+    /** With WEIGHTS: weigh the distance from the empty prompt, z_empty + w (z - z_empty), as compel does. */
+    WEFT_ENCODE_FROM_EMPTY = 1u << 4,
+    /** A chunk that is full moves what follows its last comma, at most 20 tokens, into the next, as A1111 does. */
+    WEFT_ENCODE_COMMA    = 1u << 5
 };
 
 /** A prompt to encode; inputs first, then what the call fills in. */
@@ -90,7 +100,7 @@ typedef struct weft_encode {
     uint32_t    struct_size;
     uint32_t    flags;       /* WEFT_ENCODE_*                                                              */
     const char *prompt;      /* may be ""                                                                  */
-    float      *text;        /* (chunks * 77, d), written: the conditioning                                */
+    float      *text;        /* (chunks * 77, d), written: the conditioning; (layers, chunks * 77, d) with `layers` */
     size_t      text_len;
     float      *pooled;      /* (pooled_dim), written; NULL where the model has none or it is not wanted   */
     size_t      pooled_len;
@@ -98,8 +108,12 @@ typedef struct weft_encode {
     int32_t     adapter;     /* for WEFT_ENCODE_ADAPTER                                                    */
     int32_t     tokens;      /* out: tokens of the prompt, without BOS and EOS                             */
     int32_t     dropped;     /* out: of those, how many were dropped                                       */
+    int32_t     clip_skip;   /* layers left out at the end, besides those the model leaves out; 0: none    */
+    int32_t     layers;      /* 0: one conditioning; else weft_model_info.text_layers: one for each cross-attention
+                                layer, for words that have an embedding for each                           */
+    uint64_t    stamp;       /* out: stands for the plan's text side (adapters, weights, words) that made this */
 } weft_encode;
-#define WEFT_ENCODE_INIT { sizeof(weft_encode), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_ENCODE_INIT { sizeof(weft_encode), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_ENCODE_INIT. @since 0.1 */
 WEFT_API void weft_encode_init(weft_encode *encode);
 
@@ -135,7 +149,7 @@ typedef struct weft_step {
     uint32_t     flags;               /* WEFT_STEP_*                                                        */
     const float *latent;              /* (n, c, h, w), scaled as the sampler wants it; read                 */
     size_t       latent_len;
-    const float *text;                /* (T, d) for all, or (n, T, d); read                                 */
+    const float *text;                /* (T, d) for all, or (n, T, d); read. (L, T, d) with text_layers     */
     size_t       text_len;
     const float *negative;            /* the unconditional side, shaped as text; NULL: no guidance          */
     size_t       negative_len;
@@ -152,9 +166,18 @@ typedef struct weft_step {
     float        guidance_rescale;    /* 0: none                                                            */
     int32_t      call;                /* 0 .. calls-1 of the plan                                           */
     int32_t      tokens;              /* T; 0: the model's 77                                               */
-    int32_t      reserved0;           /* zero                                                               */
+    int32_t      text_layers;         /* L: text and negative hold a conditioning for each cross-attention layer
+                                         in order of execution (weft_model_info.text_layers); 0: one for all */
+    const float *extra;               /* (n, unet_channels - c, h, w) that the UNet reads after the latents:
+                                         for inpainting the mask, then the masked picture's latents; or NULL */
+    size_t       extra_len;
+    uint64_t     stamp;               /* of the encode that made text and negative: refused where the plan's text
+                                         side is another now; 0: not checked                                 */
+    float        guidance_embed;      /* for a distilled UNet that is told its guidance (weft_model_info)    */
+    int32_t      reserved0;           /* zero                                                                */
 } weft_step;
-#define WEFT_STEP_INIT { sizeof(weft_step), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_STEP_INIT \
+    { sizeof(weft_step), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_STEP_INIT. @since 0.1 */
 WEFT_API void weft_step_init(weft_step *step);
 
@@ -181,6 +204,20 @@ WEFT_API weft_status weft_run_step(weft_run *run, const weft_step *step, weft_er
  */
 WEFT_API weft_status weft_run_decode(weft_run *run, const float *latent, size_t latent_len, float *image,
                                      size_t image_len, weft_error *err);
+
+/**
+ * Encode pictures to latents: where img2img and inpainting start.
+ *
+ * The encoder gives a distribution for each latent pixel: latent = (mean + noise * deviation) * vae_scale.
+ *
+ * @param image   (n, 3, h * factor, w * factor), read, in 0..1
+ * @param noise   (n, c, h, w), read; NULL takes the mean
+ * @param latent  (n, c, h, w), written, as samplers take them
+ * @return WEFT_E_STATE (the model has no VAE encoder), WEFT_E_ARG, WEFT_E_CANCELLED
+ * @since 0.1
+ */
+WEFT_API weft_status weft_run_encode_image(weft_run *run, const float *image, size_t image_len, const float *noise,
+                                           size_t noise_len, float *latent, size_t latent_len, weft_error *err);
 
 #ifdef __cplusplus
 }

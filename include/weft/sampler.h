@@ -25,7 +25,12 @@ enum {
     WEFT_SAMPLER_DDIM     = 1,
     WEFT_SAMPLER_EULER    = 2,
     WEFT_SAMPLER_EULER_A  = 3, /* Euler ancestral           */
-    WEFT_SAMPLER_DPMPP_2M = 4  /* DPM-Solver++, multistep 2 */
+    WEFT_SAMPLER_DPMPP_2M = 4, /* DPM-Solver++, multistep 2 */
+    WEFT_SAMPLER_PNDM     = 5, /* PLMS: pseudo numerical, without Runge-Kutta steps; steps + 1 calls */
+    WEFT_SAMPLER_DDPM     = 6,
+    WEFT_SAMPLER_HEUN     = 7, /* 2 steps - 1 calls         */
+    WEFT_SAMPLER_LCM      = 8, /* few steps, for latent consistency models and LCM-LoRA */
+    WEFT_SAMPLER_TCD      = 9  /* few steps, for trajectory consistency distillation; eta is its gamma */
 };
 /** What the network predicts. */
 enum {
@@ -64,9 +69,13 @@ typedef struct weft_sampler_options {
     int32_t               steps_offset; /* added to leading timesteps; 0: none            */
     float                 beta_start;   /* 0: 0.00085                                     */
     float                 beta_end;     /* 0: 0.012                                       */
-    float                 eta;          /* DDIM: 0 deterministic .. 1                     */
+    float                 eta;          /* DDIM: 0 deterministic .. 1; TCD: gamma         */
+    int32_t               origin_steps; /* LCM, TCD: steps of the training's solver; 0: 50 */
+    const float          *sigmas;       /* noise levels of the caller's own, falling, without the last 0;
+                                           copied; for Euler, Euler ancestral, Heun, DPM++; NULL: by spacing */
+    size_t                sigmas_len;   /* how many: steps must be this or 0              */
 } weft_sampler_options;
-#define WEFT_SAMPLER_OPTIONS_INIT { sizeof(weft_sampler_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_SAMPLER_OPTIONS_INIT { sizeof(weft_sampler_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_SAMPLER_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_sampler_options_init(weft_sampler_options *options);
 /**
@@ -92,12 +101,26 @@ WEFT_API float weft_sampler_timestep(const weft_sampler *sampler, int32_t call);
 WEFT_API float weft_sampler_sigma(const weft_sampler *sampler, int32_t call);
 /** What the first noise is multiplied with. @since 0.1 */
 WEFT_API float weft_sampler_init_scale(const weft_sampler *sampler);
+/**
+ * The call at which a picture starts that is given and to be changed by `strength` 0..1 (img2img): 1 starts at 0,
+ * from noise alone; the number of calls that remain is weft_sampler_calls() less this one.
+ * @return WEFT_E_ARG for a strength outside 0..1, or one that leaves no step to take
+ * @since 0.1
+ */
+WEFT_API weft_status weft_sampler_start(const weft_sampler *sampler, float strength, int32_t *call, weft_error *err);
+/**
+ * out = the latents x0 with as much noise as call `call` begins with; `out` may be `x0`. At call 0 of weft_sampler_start()
+ * with strength 1 diffusers begins with noise alone: noise times weft_sampler_init_scale().
+ * @since 0.1
+ */
+WEFT_API weft_status weft_sampler_add_noise(const weft_sampler *sampler, int32_t call, const float *x0,
+                                            const float *noise, float *out, size_t len, weft_error *err);
 /** Scale latents for the network's input at a call; `out` may be `x`. @since 0.1 */
 WEFT_API weft_status weft_sampler_scale(const weft_sampler *sampler, int32_t call, const float *x, float *out,
                                         size_t len, weft_error *err);
 /**
- * Take one step: x becomes the latents of the next noise level. Calls come in order from 0; call 0 forgets
- * the history of an earlier picture.
+ * Take one step: x becomes the latents of the next noise level. Calls come in order, from 0 or from the call that
+ * weft_sampler_start() gave; a call that does not follow the last one begins a new picture, if it is one to start at.
  *
  * @param prediction  what weft_run_step() wrote
  * @param x           latents before scaling; read and written

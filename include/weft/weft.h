@@ -11,6 +11,7 @@
 #include "tensors.h"
 #include "model.h"
 #include "adapter.h"
+#include "concept.h"
 #include "plan.h"
 #include "text.h"
 #include "run.h"

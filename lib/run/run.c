@@ -27,8 +27,8 @@ void weft_step_init(weft_step *step)
 weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o, weft_error *err)
 {
     const wf_parts *p = wf_model_parts(wf_plan_model(plan));
-    if (o->reserved0 != 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_run_options: reserved0 is %d, must be zero", o->reserved0);
+    if (o->tile < 0 || (o->tile > 0 && o->tile < 16))
+        return wf_fail(err, WEFT_E_ARG, "run options: tile is %d, wanted at least 16 latent pixels, or 0", o->tile);
     r->threads = o->threads != 0 ? o->threads : wf_cores();
     r->batch = o->batch != 0 ? o->batch : 1;
     r->height = o->height != 0 ? o->height : p->unet_config.sample_size;

@@ -1,9 +1,9 @@
 # Building weft.
 #
-# The sources are the list: every lib/*/*.c goes into the library, every examples/*.c becomes a program,
-# every tests/*/test_*.c a test. Nothing is configured. A machine without the libraries that weft needs gets
-# them from `make deps`, and may say `make deps check` in one breath: that is why pkg-config is asked when
-# the first file is compiled, never while this file is read.
+# The sources are the list: every lib/*/*.c goes into the library, every examples/*.c becomes a program, all of
+# examples/tool/*.c together the program weft, every tests/*/test_*.c a test. Nothing is configured. A machine
+# without the libraries that weft needs gets them from `make deps`, and may say `make deps check` in one breath:
+# that is why pkg-config is asked when the first file is compiled, never while this file is read.
 #
 # Everything made lies under $(B). `make asan`, `make tsan` and `make fuzz` are this same file with another $(B) and
 # other CFLAGS. CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX, LIBDIR, BINDIR, DESTDIR are the user's: what weft cannot do without
@@ -33,7 +33,8 @@ FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
 
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
-EXAMPLES := $(EX_SRC:%.c=$(B)/%)
+TOOL_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard examples/tool/*.c)))
+EXAMPLES := $(EX_SRC:%.c=$(B)/%) $(B)/examples/weft
 TESTS    := $(TEST_SRC:%.c=$(B)/%)
 FUZZERS  := $(FUZZ_SRC:%.c=$(B)/%)
 BENCHES  := $(BENCH_SRC:%.c=$(B)/%)
@@ -113,14 +114,18 @@ $(B)/examples/%.o: examples/%.c Makefile | $(DEPS_FIRST)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(EX_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-$(EXAMPLES): %: %.o $(LINK)
+$(filter-out %/weft,$(EXAMPLES)): %: %.o $(LINK)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/..' -lm
 
-# The installed tool is the same program, looking for its library where that was installed.
-$(B)/install/weft: $(B)/examples/weft.o $(LINK)
+$(B)/examples/weft: $(TOOL_OBJ) $(LINK)
 	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/../lib' -lm
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/..' -lm
+
+# The installed tool is the same program, looking for its library where that was installed.
+$(B)/install/weft: $(TOOL_OBJ) $(LINK)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/../lib' -lm
 
 $(B)/tests/%.o: tests/%.c Makefile | $(DEPS_FIRST)
 	$(call say,CC,$<)
@@ -136,7 +141,7 @@ $(FUZZERS): %: %.o $(FUZZ_MAIN) $(STATIC)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(if $(FUZZING),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $< $(FUZZ_MAIN) $(STATIC) $(PKG_LIBS) -lm -pthread
 
--include $(LIB_OBJ:.o=.d) $(EXAMPLES:=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(LAYOUT).d
+-include $(LIB_OBJ:.o=.d) $(EXAMPLES:=.d) $(TOOL_OBJ:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(LAYOUT).d
 
 # ---- trying it -------------------------------------------------------------------------------------------------
 
@@ -190,7 +195,7 @@ bench: all $(BENCHES)
 
 # ---- installing --------------------------------------------------------------------------------------------------
 
-TOOL := $(if $(wildcard examples/weft.c),$(B)/install/weft)
+TOOL := $(B)/install/weft
 dest  = $(DESTDIR)$1
 
 # A path below PREFIX is written with ${prefix}, so that the file can be moved with the tree.

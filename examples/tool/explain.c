@@ -1,0 +1,46 @@
+/* explain.c - what a plan will do, without running the network. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "tool.h"
+
+int explain(settings *s)
+{
+    weft_model_info info = WEFT_MODEL_INFO_INIT;
+    weft_plan_info about = WEFT_PLAN_INFO_INIT;
+    meter m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
+    uint64_t bytes;
+    size_t needed;
+
+    check_writable(s->output);
+    weft_model *model = open_model(s->target, s, &info);
+    weft_sampler *sampler = make_sampler(model, s);
+    int32_t calls = weft_sampler_calls(sampler);
+    set_size(s, &info);
+    weft_plan *plan = make_plan(model, s, calls, &m);
+    must(weft_plan_info_get(plan, &about, &err));
+    must(weft_plan_text(plan, NULL, 0, &needed, &err));
+    char *text = room(needed, 1);
+    must(weft_plan_text(plan, text, needed, NULL, &err));
+    must(weft_run_bytes(plan, &s->run, &bytes, &err));
+
+    fputs(text, stdout);
+    int halves = s->guidance > 1.0f ? 2 : 1;
+    printf("\n%d steps of %s: %d calls, %d evaluations of the network%s\n", (int)s->steps, word_of(samplers, s->sampler),
+           (int)calls, (int)(calls * about.branches) * halves, halves == 2 ? " with guidance" : "");
+    printf("a run at %dx%d takes ", (int)s->width, (int)s->height);
+    print_bytes((double)bytes);
+    printf(" besides the model's ");
+    print_bytes((double)info.bytes);
+    putchar('\n');
+    if (s->output) {
+        must(weft_plan_draw(plan, s->output, &err));
+        if (!(s->flags & QUIET)) fprintf(stderr, "weft: wrote %s\n", s->output);
+    }
+    free(text);
+    weft_plan_free(plan);
+    weft_sampler_free(sampler);
+    weft_model_free(model);
+    return 0;
+}

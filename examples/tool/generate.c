@@ -1,0 +1,294 @@
+/* generate.c - draw a picture: encode the prompts, walk the steps, decode. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tool.h"
+
+/* What the network is told besides the latents: encoded here, or read from a file. */
+typedef struct conditioning {
+    float  *text, *negative, *pooled, *negative_pooled;
+    int64_t tokens;
+    size_t  len, pooled_len;
+} conditioning;
+
+static void read_conditioning(conditioning *c, const settings *s, const weft_model_info *info)
+{
+    const char *path = s->conditioning;
+    weft_tensors *file;
+    int64_t shape[2] = { 0, info->text_dim }, pooled[1] = { info->pooled_dim };
+    int guided = s->guidance > 1.0f;
+
+    must(weft_tensors_open(path, NULL, &file, &err));
+    if ((c->text = read_tensor(file, path, "text", shape, 2)) == NULL) fail("%s: it has no tensor `text`", path);
+    if (guided && (c->negative = read_tensor(file, path, "negative", shape, 2)) == NULL)
+        fail("%s: it has no tensor `negative`, and guidance %g needs one", path, (double)s->guidance);
+    if (info->pooled_dim) {
+        c->pooled = read_tensor(file, path, "pooled", pooled, 1);
+        if (guided) c->negative_pooled = read_tensor(file, path, "negative_pooled", pooled, 1);
+        if (c->pooled == NULL || (guided && c->negative_pooled == NULL))
+            fail("%s: this model also wants `pooled`%s", path, guided ? " and `negative_pooled`" : "");
+    }
+    c->tokens = shape[0];
+    weft_tensors_free(file);
+}
+
+/* How many tokens the conditioning of these prompts has; says so when a prompt is long. */
+static int64_t measure_prompts(const weft_model *model, const settings *s, const weft_model_info *info)
+{
+    const char *prompts[2] = { s->prompt, s->guidance > 1.0f ? s->negative : NULL };
+    int32_t most = 1;
+
+    for (int i = 0; i < 2; i++) {
+        int32_t tokens, chunks;
+        if (prompts[i] == NULL) continue;
+        must(weft_model_prompt_size(model, prompts[i], &tokens, &chunks, &err));
+        if (chunks > 1 && !(s->flags & QUIET))
+            fprintf(stderr, "weft: the %s has %d tokens: encoded whole, in %d chunks of %d\n",
+                    i ? "negative prompt" : "prompt", (int)tokens, (int)chunks, (int)info->text_tokens - 2);
+        if (chunks > most) most = chunks;
+    }
+    return (int64_t)most * info->text_tokens;
+}
+
+static float *encode_prompt(weft_run *run, const char *prompt, const conditioning *c, const weft_model_info *info,
+                            float **pooled)
+{
+    weft_encode encode = WEFT_ENCODE_INIT;
+    encode.prompt = prompt ? prompt : "";
+    encode.chunks = (int32_t)(c->tokens / info->text_tokens);
+    encode.text = floats(c->len);
+    encode.text_len = c->len;
+    if (c->pooled_len) encode.pooled = *pooled = floats(c->pooled_len);
+    encode.pooled_len = c->pooled_len;
+    must(weft_run_encode(run, &encode, &err));
+    return encode.text;
+}
+
+static void free_conditioning(conditioning *c)
+{
+    free(c->text);
+    free(c->negative);
+    free(c->pooled);
+    free(c->negative_pooled);
+}
+
+typedef struct picture {
+    conditioning  cond;
+    int64_t       shape[4];                          /* (1, c, h, w) */
+    size_t        len;
+    float        *start, *latents;
+    float       **predictions;                       /* [calls], each NULL unless saved */
+    int32_t       calls;
+} picture;
+
+/* The noise as drawn or read, before the sampler scales it. */
+static float *first_noise(picture *p, settings *s, const weft_model_info *info, weft_noise *noise)
+{
+    weft_tensors *file;
+    int64_t shape[3] = { info->latent_channels, s->height / info->image_factor, s->width / info->image_factor };
+    float *start = NULL;
+
+    if (s->latents) {
+        must(weft_tensors_open(s->latents, NULL, &file, &err));
+        const char *name = weft_tensors_find(file, "start") >= 0 ? "start" : "latents";
+        if ((start = read_tensor(file, s->latents, name, shape, 3)) == NULL)
+            fail("%s: it has no tensor `start` or `latents`", s->latents);
+        weft_tensors_free(file);
+        s->height = (int32_t)shape[1] * info->image_factor;
+        s->width = (int32_t)shape[2] * info->image_factor;
+    }
+    set_size(s, info);
+    p->shape[0] = 1;
+    p->shape[1] = info->latent_channels;
+    p->shape[2] = s->run.height;
+    p->shape[3] = s->run.width;
+    p->len = (size_t)info->latent_channels * (size_t)s->run.height * (size_t)s->run.width;
+    if (start) return start;
+    start = floats(p->len);
+    must(weft_noise_normal(noise, start, p->len, &err));
+    return start;
+}
+
+static void denoise(picture *p, const settings *s, weft_run *run, weft_sampler *sampler, weft_noise *noise, meter *m)
+{
+    float *scaled = floats(p->len), *prediction = floats(p->len);
+    weft_step step = WEFT_STEP_INIT;
+
+    step.latent = scaled;                          step.latent_len = p->len;
+    step.text = p->cond.text;                      step.text_len = p->cond.len;
+    step.negative = p->cond.negative;              step.negative_len = p->cond.negative ? p->cond.len : 0;
+    step.pooled = p->cond.pooled;                  step.pooled_len = p->cond.pooled ? p->cond.pooled_len : 0;
+    step.negative_pooled = p->cond.negative_pooled;
+    step.negative_pooled_len = p->cond.negative_pooled ? p->cond.pooled_len : 0;
+    step.out = prediction;                         step.out_len = p->len;
+    step.tokens = (int32_t)p->cond.tokens;
+    step.guidance = s->guidance;
+    step.guidance_rescale = s->rescale;
+
+    p->latents = floats(p->len);
+    for (size_t i = 0; i < p->len; i++) p->latents[i] = p->start[i] * weft_sampler_init_scale(sampler);
+    for (int32_t n = 0; n < p->calls; n++) {
+        m->step = n;
+        must(weft_sampler_scale(sampler, n, p->latents, scaled, p->len, &err));
+        step.call = n;
+        step.timestep = weft_sampler_timestep(sampler, n);
+        must(weft_run_step(run, &step, &err));
+        must(weft_sampler_step(sampler, n, prediction, p->latents, p->len, noise, &err));
+        if (s->save) p->predictions[n] = memcpy(floats(p->len), prediction, p->len * sizeof(float));
+    }
+    free(scaled);
+    free(prediction);
+}
+
+/* The text other tools read: the prompt, the negative prompt, then one line of settings. */
+static char *describe(const settings *s)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+    if (f == NULL) fail("out of memory");
+
+    fprintf(f, "%s\n", s->prompt ? s->prompt : "");
+    if (s->negative && *s->negative) fprintf(f, "Negative prompt: %s\n", s->negative);
+    fprintf(f, "Steps: %d, Sampler: %s%s, CFG scale: %g, Seed: %" PRIu64 ", Size: %dx%d, Model: %s", (int)s->steps,
+            word_of(samplers, s->sampler), s->flags & KARRAS ? " karras" : "", (double)s->guidance, s->seed,
+            (int)s->width, (int)s->height, s->target);
+    if (s->rescale > 0.0f) fprintf(f, ", CFG rescale: %g", (double)s->rescale);
+    if (s->eta > 0.0f) fprintf(f, ", Eta: %g", (double)s->eta);
+    if (s->latents) fprintf(f, ", Start latents: %s", s->latents);
+    if (s->conditioning) fprintf(f, ", Conditioning: %s", s->conditioning);
+    if (s->adapter_count) {
+        fprintf(f, ", Compose: %s, Adapters: \"", word_of(methods, s->method));
+        for (size_t i = 0; i < s->adapter_count; i++)
+            fprintf(f, "%s%s:%g", i ? ", " : "", s->adapters[i].file, (double)s->adapters[i].weight);
+        fputc('"', f);
+    }
+    uint32_t v = weft_version();
+    fprintf(f, ", Version: weft %u.%u.%u", (unsigned)(v >> 16), (unsigned)(v >> 8 & 255), (unsigned)(v & 255));
+    if (fclose(f) != 0) fail("out of memory");
+    return text;
+}
+
+static void save_tensors(const picture *p, const settings *s, const weft_model_info *info, const char *parameters)
+{
+    const conditioning *c = &p->cond;
+    const char *metadata[2] = { "parameters", parameters };
+    weft_tensor_out *out = room(6 + (size_t)p->calls, sizeof *out);
+    char (*names)[24] = room((size_t)p->calls, sizeof *names);
+    size_t count = 0;
+
+    const struct { const char *name; const float *data; int64_t shape[4]; size_t rank; } fixed[] = {
+        { "start", p->start, { 1, p->shape[1], p->shape[2], p->shape[3] }, 4 },
+        { "latents", p->latents, { 1, p->shape[1], p->shape[2], p->shape[3] }, 4 },
+        { "text", c->text, { 1, c->tokens, info->text_dim, 0 }, 3 },
+        { "negative", c->negative, { 1, c->tokens, info->text_dim, 0 }, 3 },
+        { "pooled", c->pooled, { 1, info->pooled_dim, 0, 0 }, 2 },
+        { "negative_pooled", c->negative_pooled, { 1, info->pooled_dim, 0, 0 }, 2 },
+    };
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
+        if (fixed[i].data == NULL) continue;
+        out[count].name = fixed[i].name;
+        out[count].data = fixed[i].data;
+        out[count].rank = fixed[i].rank;
+        memcpy(out[count++].shape, fixed[i].shape, sizeof fixed[i].shape);
+    }
+    for (int32_t n = 0; n < p->calls; n++) {
+        snprintf(names[n], sizeof names[n], "prediction_%03d", (int)n);
+        out[count].name = names[n];
+        out[count].data = p->predictions[n];
+        out[count].rank = 4;
+        memcpy(out[count++].shape, p->shape, sizeof p->shape);
+    }
+    for (size_t i = 0; i < count; i++) out[i].struct_size = sizeof out[i];
+    must(weft_tensors_write(s->save, out, count, metadata, 1, &err));
+    free(names);
+    free(out);
+}
+
+static void write_picture(const picture *p, const settings *s, weft_run *run, const char *parameters)
+{
+    const char *path = s->output ? s->output : "weft.png";
+    const char *text[2] = { "parameters", parameters };
+    size_t len = 3 * (size_t)s->width * (size_t)s->height;
+    float *image = floats(len);
+    uint8_t *rgb = room(len, 1);
+
+    must(weft_run_decode(run, p->latents, p->len, image, len, &err));
+    must(weft_image_bytes(image, len, s->width, s->height, rgb, len, &err));
+    must(weft_png_write(path, rgb, len, s->width, s->height, text, s->flags & NO_PARAMETERS ? 0 : 1, &err));
+    free(image);
+    free(rgb);
+}
+
+int generate(settings *s)
+{
+    weft_model_info info = WEFT_MODEL_INFO_INIT;
+    picture p;
+    weft_noise *noise;
+    weft_run *run;
+    meter m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
+    int guided = s->guidance > 1.0f;
+
+    if (s->prompt == NULL && s->conditioning == NULL) misuse("what shall be drawn? --prompt TEXT");
+    if (s->conditioning && (s->prompt || s->negative)) misuse("--conditioning stands in for --prompt and --negative");
+    if (s->negative && !guided) misuse("--negative has no effect without guidance above 1");
+    if (s->rescale > 0.0f && !guided) misuse("--guidance-rescale has no effect without guidance above 1");
+    check_writable(s->output ? s->output : "weft.png");
+    check_writable(s->save);
+    memset(&p, 0, sizeof p);
+    m.began = now();
+
+    weft_model *model = open_model(s->target, s, &info);
+    if (!info.has_vae) fail("%s: the model has no VAE to turn latents into a picture", s->target);
+    weft_sampler *sampler = make_sampler(model, s);
+    p.calls = weft_sampler_calls(sampler);
+    p.predictions = room((size_t)p.calls, sizeof *p.predictions);
+    must(weft_noise_create(s->seed, NULL, &noise, &err));
+    p.start = first_noise(&p, s, &info, noise);
+    if (s->conditioning) read_conditioning(&p.cond, s, &info);
+    else p.cond.tokens = measure_prompts(model, s, &info);
+    p.cond.len = (size_t)p.cond.tokens * (size_t)info.text_dim;
+    p.cond.pooled_len = (size_t)info.pooled_dim;
+
+    weft_plan *plan = make_plan(model, s, p.calls, &m);
+    s->run.text_tokens = (int32_t)p.cond.tokens;
+    s->run.log = warn_line;
+    s->run.progress = show_progress;
+    s->run.progress_user = &m;
+    must(weft_run_create(plan, &s->run, &run, &err));
+    watch_interrupt(run);
+    if (!s->conditioning) {
+        p.cond.text = encode_prompt(run, s->prompt, &p.cond, &info, &p.cond.pooled);
+        if (guided) p.cond.negative = encode_prompt(run, s->negative, &p.cond, &info, &p.cond.negative_pooled);
+    }
+
+    double loop = now();
+    m.steps = p.calls;
+    denoise(&p, s, run, sampler, noise, &m);
+    m.steps = 0;
+    double looped = now() - loop;
+
+    char *parameters = describe(s);
+    write_picture(&p, s, run, parameters);
+    if (s->save) save_tensors(&p, s, &info, parameters);
+    watch_interrupt(NULL);
+    clear_progress();
+    if (!(s->flags & QUIET))
+        fprintf(stderr, "weft: wrote %s: %dx%d, %d steps in %.2f s, %.2f s in all\n", s->output ? s->output : "weft.png",
+                (int)s->width, (int)s->height, (int)p.calls, looped, now() - m.began);
+
+    for (int32_t n = 0; n < p.calls; n++) free(p.predictions[n]);
+    free(p.predictions);
+    free(p.start);
+    free(p.latents);
+    free(parameters);
+    free_conditioning(&p.cond);
+    weft_noise_free(noise);
+    weft_sampler_free(sampler);
+    weft_run_free(run);
+    weft_plan_free(plan);
+    weft_model_free(model);
+    return 0;
+}

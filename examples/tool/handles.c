@@ -1,0 +1,90 @@
+/* handles.c - from what was asked for to the library's handles. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tool.h"
+
+weft_model *open_model(const char *path, settings *s, weft_model_info *info)
+{
+    weft_model *model;
+    s->open.log = warn_line;
+    must(weft_model_open(path, &s->open, &model, &err));
+    must(weft_model_info_get(model, info, &err));
+    return model;
+}
+
+weft_sampler *make_sampler(const weft_model *model, const settings *s)
+{
+    weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+    weft_sampler *sampler;
+
+    o.kind = s->sampler;
+    o.steps = s->steps;
+    must(weft_sampler_options_from_model(model, &o, &err));
+    o.eta = s->eta;
+    if (s->flags & KARRAS) o.flags |= WEFT_SAMPLER_KARRAS;
+    if (s->spacing != NOTHING_SAID) o.spacing = s->spacing;
+    must(weft_sampler_create(&o, &sampler, &err));
+    return sampler;
+}
+
+weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
+{
+    weft_plan *plan;
+
+    s->plan.log = warn_line;
+    s->plan.progress = show_progress;
+    s->plan.progress_user = m;
+    must(weft_plan_create(model, &s->plan, &plan, &err));
+    for (size_t i = 0; i < s->adapter_count; i++) {
+        adapter_use *use = &s->adapters[i];
+        must(weft_adapter_open(use->file, NULL, &use->adapter, &err));
+        must(weft_plan_add_with(plan, use->adapter, use->weight, &use->how, &err));
+    }
+    switch (s->method) {
+    case SWITCH:    must(weft_plan_switch(plan, &s->taking_turns, &err)); break;
+    case COMPOSITE: must(weft_plan_composite(plan, &s->composite, &err)); break;
+    case KLORA:     must(weft_plan_klora(plan, &s->klora, &err)); break;
+    default:        must(weft_plan_merge(plan, &err)); break;
+    }
+    must(weft_plan_seal(plan, calls, &err));
+    clear_progress();
+    return plan;
+}
+
+/* The picture's size in latent pixels goes into the run's options. */
+void set_size(settings *s, const weft_model_info *info)
+{
+    int32_t factor = info->image_factor;
+    if (s->width % factor || s->height % factor)
+        misuse("--size %dx%d: this model's pictures come in multiples of %d", (int)s->width, (int)s->height,
+               (int)factor);
+    s->run.width = s->width ? s->width / factor : info->latent_size;
+    s->run.height = s->height ? s->height / factor : info->latent_size;
+    s->width = s->run.width * factor;
+    s->height = s->run.height * factor;
+}
+
+/* Better to hear it before the first step than after the last. */
+void check_writable(const char *path)
+{
+    if (path == NULL) return;
+    const char *slash = strrchr(path, '/');
+    char *folder = room(strlen(path) + 2, 1);
+
+    if (slash == NULL) strcpy(folder, ".");
+    else memcpy(folder, path, slash == path ? 1 : (size_t)(slash - path));
+    int why = access(folder, W_OK) != 0 ? errno : 0;
+    free(folder);
+    if (why != 0) fail("cannot write %s: %s", path, strerror(why));
+}
+
+int is_folder(const char *path)
+{
+    struct stat about;
+    return stat(path, &about) == 0 && S_ISDIR(about.st_mode);
+}

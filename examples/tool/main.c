@@ -1,0 +1,76 @@
+/* main.c - the command-line tool: which subcommand, and what to say when there is none. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tool.h"
+
+static const struct {
+    const char *name, *usage, *help;
+    int         used_by;
+    int       (*run)(settings *s);
+} subcommands[] = {
+    { "generate", "weft generate MODEL --prompt TEXT [--adapter FILE[:WEIGHT]]... [OPTIONS]",
+      "Draw a picture. MODEL is a folder in the diffusers layout.\n\n"
+      "  weft generate sd15/ -p 'a lighthouse at dusk' -o plain.png\n"
+      "  weft generate sd15/ -p 'a sbu cat in szn style' -o cat.png --compose klora \\\n"
+      "      -a cat.safetensors --role content -a ink.safetensors --role style", GENERATE, generate },
+    { "explain", "weft explain MODEL [--adapter FILE[:WEIGHT]]... [OPTIONS] [-o TABLE.png]",
+      "Show what a plan will do, without drawing: which adapter acts in which layer at which\n"
+      "call, how many times the network is evaluated, and the memory it takes. The options are\n"
+      "those of generate that shape a plan.\n\n"
+      "  weft explain sd15/ --compose klora -a cat.safetensors -a ink.safetensors -o table.png", EXPLAIN, explain },
+    { "inspect", "weft inspect MODEL|ADAPTER [OPTIONS]",
+      "Say what a model folder or an adapter (a file, or a folder that PEFT or diffusers wrote) holds.\n\n"
+      "  weft inspect ink.safetensors --model sd15/", INSPECT, inspect },
+};
+enum { SUBCOMMANDS = sizeof subcommands / sizeof subcommands[0] };
+
+static void print_help(void)
+{
+    printf("weft - compose LoRA adapters and draw pictures with diffusion models\n\n");
+    for (int i = 0; i < SUBCOMMANDS; i++) printf("  %s\n", subcommands[i].usage);
+    printf("  weft SUBCOMMAND --help\n  weft --version\n\n"
+           "Methods of composition (--compose): merge sums the adapters; switch lets them take turns,\n"
+           "one for each step; composite asks each for a prediction and averages; klora picks, for every\n"
+           "layer and call, the content adapter or the style adapter.\n\n"
+           "Exit status: 0 done, 1 failed, with one line that says why, 2 the command line is wrong.\n");
+}
+
+static int finish(int status)
+{
+    if (fflush(stdout) != 0 || ferror(stdout)) fail("cannot write the output: %s", strerror(errno));
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    settings s;
+
+    if (argc < 2) misuse("which subcommand: generate, explain or inspect?");
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_help();
+        return finish(0);
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        uint32_t v = weft_version();
+        printf("weft %u.%u.%u\n", (unsigned)(v >> 16), (unsigned)(v >> 8 & 255), (unsigned)(v & 255));
+        return finish(0);
+    }
+    for (int i = 0; i < SUBCOMMANDS; i++) {
+        if (strcmp(argv[1], subcommands[i].name) != 0) continue;
+        subcommand = subcommands[i].name;
+        settings_init(&s, argc);
+        parse_arguments(&s, subcommands[i].used_by, argc - 2, argv + 2);
+        int status = 0;
+        if (s.flags & HELP) {
+            printf("usage: %s\n\n%s\n", subcommands[i].usage, subcommands[i].help);
+            print_options(subcommands[i].used_by);
+        } else {
+            status = subcommands[i].run(&s);
+        }
+        settings_free(&s);
+        return finish(status);
+    }
+    misuse("there is no subcommand '%s'", argv[1]);
+}

@@ -1,0 +1,376 @@
+/* options.c - every option of the tool, in one table.
+ *
+ * A row says which subcommands take the option, what kind of value it has, and where in the settings, or in those of
+ * the adapter named before it, the value goes. Help and parsing read the same rows. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tool.h"
+
+void settings_init(settings *s, int argc)
+{
+    memset(s, 0, sizeof *s);
+    weft_model_options_init(&s->open);
+    weft_plan_options_init(&s->plan);
+    weft_run_options_init(&s->run);
+    weft_switch_options_init(&s->taking_turns);
+    weft_composite_options_init(&s->composite);
+    weft_klora_options_init(&s->klora);
+    s->adapters = room((size_t)argc, sizeof *s->adapters);
+    s->method = MERGE;
+    s->sampler = WEFT_SAMPLER_DDIM;
+    s->steps = 20;
+    s->spacing = NOTHING_SAID;
+    s->guidance = 7.5f;
+}
+
+enum { HEADING, BIT, INT32, INT64, FLOAT, DOUBLE, STRING, WORD, OTHER };
+
+typedef struct option {
+    int         kind;
+    int         used_by;                             /* GENERATE | EXPLAIN | INSPECT                      */
+    char        letter;
+    const char *name;
+    const char *value;                               /* what the help calls it; NULL for a BIT            */
+    const char *help;
+    size_t      field;                               /* in settings, or in adapter_use where per_adapter  */
+    double      low, high;                           /* of numbers                                        */
+    uint32_t    bit;                                 /* of a BIT, and of a value that a flag must announce */
+    size_t      flags;                               /* where that bit goes                               */
+    int         per_adapter;
+    int         method;                              /* 0: any                                            */
+    const word *words;
+    void      (*parse)(settings *s, const char *name, const char *value);
+} option;
+
+const word methods[]  = { { "merge", MERGE }, { "switch", SWITCH }, { "composite", COMPOSITE },
+                                 { "klora", KLORA }, { NULL, 0 } };
+static const word roles[]    = { { "content", WEFT_ROLE_CONTENT }, { "style", WEFT_ROLE_STYLE }, { NULL, 0 } };
+static const word paths[]    = { { "auto", WEFT_PATH_AUTO }, { "side", WEFT_PATH_SIDE },
+                                 { "merged", WEFT_PATH_MERGED }, { NULL, 0 } };
+static const word texts[]    = { { "method", WEFT_TEXT_METHOD }, { "all", WEFT_TEXT_ALL },
+                                 { "first", WEFT_TEXT_FIRST }, { "none", WEFT_TEXT_NONE }, { NULL, 0 } };
+static const word patterns[] = { { "s_star", WEFT_KLORA_S_STAR }, { "s", WEFT_KLORA_S },
+                                 { "custom", WEFT_KLORA_CUSTOM }, { NULL, 0 } };
+static const word gammas[]   = { { "code", WEFT_KLORA_GAMMA_CODE }, { "paper", WEFT_KLORA_GAMMA_PAPER },
+                                 { "none", WEFT_KLORA_GAMMA_NONE }, { NULL, 0 } };
+static const word grains[]   = { { "call", WEFT_KLORA_BY_CALL }, { "step", WEFT_KLORA_BY_STEP }, { NULL, 0 } };
+const word samplers[] = { { "ddim", WEFT_SAMPLER_DDIM }, { "euler", WEFT_SAMPLER_EULER },
+                                 { "euler_a", WEFT_SAMPLER_EULER_A }, { "dpmpp_2m", WEFT_SAMPLER_DPMPP_2M },
+                                 { NULL, 0 } };
+static const word spacings[] = { { "default", WEFT_SPACING_DEFAULT }, { "leading", WEFT_SPACING_LEADING },
+                                 { "linspace", WEFT_SPACING_LINSPACE }, { "trailing", WEFT_SPACING_TRAILING },
+                                 { NULL, 0 } };
+
+static void parse_adapter(settings *s, const char *name, const char *value);
+static void parse_size(settings *s, const char *name, const char *value);
+static void parse_seed(settings *s, const char *name, const char *value);
+
+#define IN(member) .field = offsetof(settings, member)
+#define OF(member) .per_adapter = 1, .field = offsetof(adapter_use, how.member)
+#define SETS(where, mask) .flags = offsetof(settings, where), .bit = (mask)
+#define ANNOUNCED(mask) .flags = offsetof(adapter_use, how.flags), .bit = (mask)
+#define ANY_FLOAT .low = -1e6, .high = 1e6
+enum { PICTURE = GENERATE | EXPLAIN, ALL = GENERATE | EXPLAIN | INSPECT };
+
+static const option options[] = {
+    { HEADING, PICTURE, .name = "The picture" },
+    { STRING, GENERATE, 'p', "--prompt", "TEXT", "what to draw", IN(prompt) },
+    { STRING, GENERATE, 'n', "--negative", "TEXT", "what guidance pushes away from (the empty text)", IN(negative) },
+    { OTHER, GENERATE, 0, "--seed", "N", "of the first noise, which equals torch's CPU generator (0)",
+      .parse = parse_seed },
+    { OTHER, PICTURE, 0, "--size", "WxH", "in pixels (the size the model was trained at)", .parse = parse_size },
+    { STRING, GENERATE, 'o', "--output", "FILE", "the PNG to write (weft.png)", IN(output) },
+    { BIT, GENERATE, 0, "--no-parameters", NULL, "leave the generation parameters out of the PNG",
+      SETS(flags, NO_PARAMETERS) },
+
+    { HEADING, PICTURE, .name = "Adapters" },
+    { OTHER, PICTURE, 'a', "--adapter", "FILE[:WEIGHT]",
+      "add a LoRA file or folder (weight 1); may be repeated. A name that has\n"
+      "a colon itself needs the weight", .parse = parse_adapter },
+    { HEADING, PICTURE, .name = "For the adapter just named" },
+    { WORD, PICTURE, 0, "--role", "ROLE", "content or style: what K-LoRA takes it for (first content,\nsecond style)",
+      OF(role), .words = roles },
+    { STRING, PICTURE, 0, "--select", "PATTERNS",
+      "act on these layers only: names with * and ?, separated by commas,\nas in 'unet.up_blocks.*,unet.mid_block.*'",
+      OF(select) },
+    { STRING, PICTURE, 0, "--exclude", "PATTERNS", "and not on these", OF(exclude) },
+    { FLOAT, PICTURE, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)", OF(text_weight),
+      ANY_FLOAT, ANNOUNCED(WEFT_ADD_TEXT_WEIGHT) },
+    { FLOAT, PICTURE, 0, "--share", "W", "weight of its prediction under composite (1)", OF(share), ANY_FLOAT,
+      ANNOUNCED(WEFT_ADD_SHARE), .method = COMPOSITE },
+    { BIT, PICTURE, 0, "--partial", NULL, "allow keys that the model has no layer for", .per_adapter = 1,
+      ANNOUNCED(WEFT_ADD_PARTIAL) },
+
+    { HEADING, PICTURE, .name = "How adapters combine" },
+    { WORD, PICTURE, 0, "--compose", "METHOD", "merge, switch, composite or klora (merge)", IN(method),
+      .words = methods },
+    { WORD, PICTURE, 0, "--text-plan", "WHICH",
+      "whose text-encoder parts act on the prompt: all, first, none, or\n"
+      "method: the method's own (switch first, klora none, others all)", IN(plan.text), .words = texts },
+    { WORD, PICTURE, 0, "--path", "PATH", "side: factors beside the weights; merged: in copies of the\n"
+      "weights; auto: the cheaper for each layer (auto)", IN(plan.path), .words = paths },
+    { INT32, PICTURE, 0, "--period", "N", "switch: calls of one turn (5)", IN(taking_turns.period), 1, 100000,
+      .method = SWITCH },
+    { BIT, PICTURE, 0, "--official-offset", NULL, "switch: the timing of the authors' program, one call late",
+      SETS(taking_turns.flags, WEFT_SWITCH_OFFICIAL_OFFSET), .method = SWITCH },
+    { BIT, PICTURE, 0, "--divide-by-count", NULL, "composite: divide by the number of adapters, not by the\n"
+      "sum of shares", SETS(composite.flags, WEFT_COMPOSITE_DIVIDE_BY_COUNT), .method = COMPOSITE },
+    { BIT, PICTURE, 0, "--last-without-guidance", NULL, "composite: without guidance keep the last adapter's\n"
+      "prediction alone, as the authors' program does",
+      SETS(composite.flags, WEFT_COMPOSITE_NOCFG_LAST), .method = COMPOSITE },
+    { WORD, PICTURE, 0, "--pattern", "CURVE", "klora: s_star, s or custom (s_star)", IN(klora.pattern),
+      .words = patterns, .method = KLORA },
+    { DOUBLE, PICTURE, 0, "--alpha", "X", "klora, custom: S = (alpha tau + beta) mod modulus", IN(klora.alpha),
+      ANY_FLOAT, .method = KLORA },
+    { DOUBLE, PICTURE, 0, "--beta", "X", "klora, custom", IN(klora.beta), ANY_FLOAT, .method = KLORA },
+    { DOUBLE, PICTURE, 0, "--modulus", "X", "klora, custom (0: no modulus)", IN(klora.modulus), 0, 1e6,
+      .method = KLORA },
+    { BIT, PICTURE, 0, "--paper-beta", NULL, "klora: s_star with the paper's offset 1.3 for the program's 1.275",
+      SETS(klora.flags, WEFT_KLORA_PAPER_BETA), .method = KLORA },
+    { WORD, PICTURE, 0, "--gamma", "BALANCE", "klora: code, paper or none (code)", IN(klora.gamma), .words = gammas,
+      .method = KLORA },
+    { WORD, PICTURE, 0, "--granularity", "UNIT", "klora: time passes with every layer call, or by step (call)",
+      IN(klora.granularity), .words = grains, .method = KLORA },
+    { INT64, PICTURE, 0, "--top-k", "N", "klora: entries that make a score (product of the two ranks)",
+      IN(klora.top_k), 1, 1e12, .method = KLORA },
+    { BIT, PICTURE, 0, "--attention-only", NULL, "klora: act on q, k, v and out of the attentions alone",
+      SETS(klora.flags, WEFT_KLORA_ATTENTION_ONLY), .method = KLORA },
+    { BIT, PICTURE, 0, "--ignore-alpha", NULL, "klora: leave the files' alpha out, as the authors' program does",
+      SETS(klora.flags, WEFT_KLORA_IGNORE_ALPHA), .method = KLORA },
+    { BIT, PICTURE, 0, "--wrap", NULL, "klora: let the very last layer call fall back to time 0, likewise",
+      SETS(klora.flags, WEFT_KLORA_WRAP), .method = KLORA },
+
+    { HEADING, PICTURE, .name = "Denoising" },
+    { INT32, PICTURE, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000 },
+    { WORD, PICTURE, 0, "--sampler", "SOLVER", "ddim, euler, euler_a or dpmpp_2m (ddim)", IN(sampler),
+      .words = samplers },
+    { BIT, PICTURE, 0, "--karras", NULL, "noise levels of Karras et al.; not with ddim", SETS(flags, KARRAS) },
+    { FLOAT, PICTURE, 0, "--eta", "X", "ddim: 0 deterministic, 1 draws as much noise as DDPM (0)", IN(eta), 0, 1 },
+    { WORD, PICTURE, 0, "--spacing", "WAY", "timesteps: default, leading, linspace or trailing (the model's)",
+      IN(spacing), .words = spacings },
+    { FLOAT, PICTURE, 'g', "--guidance", "W", "how strongly the prompt counts; at most 1: no guidance (7.5)",
+      IN(guidance), 0, 1000 },
+    { FLOAT, GENERATE, 0, "--guidance-rescale", "X", "0 none .. 1 full (0)", IN(rescale), 0, 1 },
+    { INT32, PICTURE, 't', "--threads", "N", "(one for each core); the picture is the same for any number",
+      IN(run.threads), 1, 128 },
+
+    { HEADING, GENERATE, .name = "Comparing with other programs (safetensors files)" },
+    { STRING, GENERATE, 0, "--latents", "FILE",
+      "begin with its tensor `start`, else `latents`, (1,c,h,w), noise as\n"
+      "drawn, not scaled; a drawing solver then draws from a fresh seed", IN(latents) },
+    { STRING, GENERATE, 0, "--conditioning", "FILE",
+      "take `text` (1,t,d) and where needed `negative`, `pooled` and\n"
+      "`negative_pooled` instead of encoding prompts", IN(conditioning) },
+    { STRING, GENERATE, 0, "--save", "FILE",
+      "write `start`, the conditioning, `prediction_000` ... of each step,\n"
+      "and the last `latents`", IN(save) },
+
+    { HEADING, EXPLAIN, .name = "The table" },
+    { STRING, EXPLAIN, 'o', "--output", "FILE", "draw the table as a PNG: layers down, calls across", IN(output) },
+
+    { HEADING, INSPECT, .name = "Options" },
+    { STRING, INSPECT, 'm', "--model", "MODEL", "check the adapter against this model, key by key; the exit\n"
+      "status is 1 when something does not fit", IN(against) },
+    { BIT, INSPECT, 'k', "--keys", NULL, "list every module with rank, alpha and shape", SETS(flags, KEYS) },
+
+    { HEADING, PICTURE, .name = "Other" },
+    { STRING, ALL, 0, "--variant", "NAME", "of the model's weight files, as in fp16 (the plain file)",
+      IN(open.variant) },
+    { STRING, ALL, 0, "--tokenizer", "DIR", "folder to use for the model's tokenizer/", IN(open.tokenizer) },
+    { STRING, ALL, 0, "--tokenizer-2", "DIR", "likewise for its second text encoder", IN(open.tokenizer_2) },
+    { BIT, PICTURE, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET) },
+    { BIT, ALL, 'h', "--help", NULL, "this text", SETS(flags, HELP) },
+};
+enum { OPTIONS = sizeof options / sizeof options[0] };
+
+static double number(const char *name, const char *value, double low, double high)
+{
+    char *end;
+    double v = strtod(value, &end);
+    if (end == value || *end || !isfinite(v)) misuse("%s: '%s' is not a number", name, value);
+    if (v < low || v > high) misuse("%s: %s is not between %g and %g", name, value, low, high);
+    return v;
+}
+
+static double whole_number(const char *name, const char *value, double low, double high)
+{
+    double v = number(name, value, low, high);
+    if (v != floor(v)) misuse("%s: %s is not a whole number", name, value);
+    return v;
+}
+
+static void parse_seed(settings *s, const char *name, const char *value)
+{
+    char *end;
+    errno = 0;
+    s->seed = strtoull(value, &end, 10);
+    if (end == value || *end || errno || strchr(value, '-') != NULL)
+        misuse("%s: '%s' is not a whole number from 0 to 2^64 - 1", name, value);
+}
+
+static void parse_size(settings *s, const char *name, const char *value)
+{
+    char rest;
+    if (sscanf(value, "%5" SCNd32 "x%5" SCNd32 "%c", &s->width, &s->height, &rest) != 2 ||
+        s->width < 1 || s->height < 1)
+        misuse("%s: '%s' is not a size like 512x768", name, value);
+}
+
+static void parse_adapter(settings *s, const char *name, const char *value)
+{
+    adapter_use *use = &s->adapters[s->adapter_count++];
+    const char *colon = strrchr(value, ':');
+    size_t length = colon ? (size_t)(colon - value) : strlen(value);
+
+    if (length == 0) misuse("%s: '%s' names no file", name, value);
+    weft_add_options_init(&use->how);
+    use->weight = 1.0f;
+    use->file = room(length + 1, 1);
+    memcpy(use->file, value, length);
+    if (colon) {
+        char *end;
+        double weight = strtod(colon + 1, &end);
+        if (end == colon + 1 || *end || !isfinite(weight) || fabs(weight) > 1e6)
+            misuse("%s %s: '%s' is not a weight", name, value, colon + 1);
+        use->weight = (float)weight;
+    }
+}
+
+static void parse_word(int32_t *out, const option *o, const char *value)
+{
+    char wanted[128] = "";
+    for (const word *w = o->words; w->name; w++) {
+        if (strcmp(w->name, value) == 0) { *out = w->value; return; }
+        if (w != o->words) strcat(wanted, w[1].name ? ", " : " or ");
+        strcat(wanted, w->name);
+    }
+    misuse("%s: there is no '%s', only %s", o->name, value, wanted);
+}
+
+static void set(settings *s, const option *o, const char *value)
+{
+    char *base = (char *)s;
+
+    if (o->per_adapter) {
+        if (s->adapter_count == 0) misuse("%s is for the --adapter before it, and there is none", o->name);
+        base = (char *)&s->adapters[s->adapter_count - 1];
+    }
+    char *field = base + o->field;
+    if (o->bit) *(uint32_t *)(void *)(base + o->flags) |= o->bit;
+    switch (o->kind) {
+    case INT32:  *(int32_t *)(void *)field = (int32_t)whole_number(o->name, value, o->low, o->high); break;
+    case INT64:  *(int64_t *)(void *)field = (int64_t)whole_number(o->name, value, o->low, o->high); break;
+    case FLOAT:  *(float *)(void *)field = (float)number(o->name, value, o->low, o->high); break;
+    case DOUBLE: *(double *)(void *)field = number(o->name, value, o->low, o->high); break;
+    case STRING: *(const char **)(void *)field = value; break;
+    case WORD:   parse_word((int32_t *)(void *)field, o, value); break;
+    case OTHER:  o->parse(s, o->name, value); break;
+    default:     break;
+    }
+}
+
+/* An option by its name ("--steps", "--steps=20" with `value` set to the 20) or letter ("-s"). */
+static const option *find_option(const char *arg, int used_by, const char **value)
+{
+    size_t length = strcspn(arg, "=");
+    for (const option *o = options; o < options + OPTIONS; o++) {
+        if (o->kind == HEADING || !(o->used_by & used_by)) continue;
+        if (o->letter && arg[1] == o->letter && arg[2] == '\0') return o;
+        if (strncmp(o->name, arg, length) != 0 || o->name[length]) continue;
+        if (arg[length] == '=') *value = arg + length + 1;
+        return o;
+    }
+    return NULL;
+}
+
+const char *word_of(const word *words, int32_t value)
+{
+    while (words->name && words->value != value) words++;
+    return words->name ? words->name : "?";
+}
+
+static const option **given;                     /* what was said, to see at the end whether it can have an effect */
+static size_t         given_count;
+
+int was_given(const char *name)
+{
+    for (size_t i = 0; i < given_count; i++)
+        if (strcmp(given[i]->name, name) == 0) return 1;
+    return 0;
+}
+
+static void refuse_idle_options(const settings *s)
+{
+    for (size_t i = 0; i < given_count; i++)
+        if (given[i]->method && given[i]->method != s->method)
+            misuse("%s is of %s, and the method is %s", given[i]->name, word_of(methods, given[i]->method),
+                   word_of(methods, s->method));
+    int custom = s->method == KLORA && s->klora.pattern == WEFT_KLORA_CUSTOM;
+    int curve = was_given("--alpha") || was_given("--beta") || was_given("--modulus");
+    if (curve && !custom) misuse("--alpha, --beta and --modulus are of --pattern custom");
+    if (custom && !(was_given("--alpha") && was_given("--beta"))) misuse("--pattern custom needs --alpha and --beta");
+    if (was_given("--paper-beta") && s->klora.pattern != WEFT_KLORA_S_STAR)
+        misuse("--paper-beta is of --pattern s_star");
+    if (was_given("--eta") && s->sampler != WEFT_SAMPLER_DDIM) misuse("--eta is of --sampler ddim");
+    if ((s->flags & KARRAS) && s->sampler == WEFT_SAMPLER_DDIM) misuse("--karras is not for --sampler ddim");
+    if (was_given("--compose") && s->adapter_count == 0) misuse("--compose needs an --adapter");
+}
+
+void parse_arguments(settings *s, int used_by, int argc, char **argv)
+{
+    int only_names = 0;
+    given = room((size_t)argc, sizeof *given);
+    for (int i = 0; i < argc; i++) {
+        const char *value = NULL;
+        if (only_names || argv[i][0] != '-' || argv[i][1] == '\0') {
+            if (s->target) misuse("'%s' is one name too many: there is '%s' already", argv[i], s->target);
+            s->target = argv[i];
+            continue;
+        }
+        if (strcmp(argv[i], "--") == 0) { only_names = 1; continue; }
+        const option *o = find_option(argv[i], used_by, &value);
+        if (o == NULL) misuse("there is no option %s", argv[i]);
+        if (o->kind == BIT && value) misuse("%s takes no value", o->name);
+        if (o->kind != BIT && value == NULL) {
+            if (i + 1 == argc) misuse("%s wants a value: %s %s", o->name, o->name, o->value);
+            value = argv[++i];
+        }
+        set(s, o, value);
+        given[given_count++] = o;
+    }
+    if (s->flags & HELP) return;
+    if (s->target == NULL) misuse(used_by == INSPECT ? "which file or folder?" : "which model?");
+    if (used_by != INSPECT) refuse_idle_options(s);
+}
+
+void print_options(int used_by)
+{
+    for (const option *o = options; o < options + OPTIONS; o++) {
+        char left[64];
+        if (!(o->used_by & used_by)) continue;
+        if (o->kind == HEADING) { printf("\n%s:\n", o->name); continue; }
+        snprintf(left, sizeof left, "%c%c%c %s %s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
+                 o->letter ? ',' : ' ', o->name, o->value ? o->value : "");
+        printf("  %-30s", left);
+        if (strlen(left) > 29) printf("\n%32s", "");
+        for (const char *c = o->help; *c; c++) {
+            putchar(*c);
+            if (*c == '\n') printf("%32s", "");
+        }
+        putchar('\n');
+    }
+}
+
+void settings_free(settings *s)
+{
+    for (size_t i = 0; i < s->adapter_count; i++) {
+        weft_adapter_free(s->adapters[i].adapter);
+        free(s->adapters[i].file);
+    }
+    free(s->adapters);
+    free(given);
+}

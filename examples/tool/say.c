@@ -1,0 +1,122 @@
+/* say.c - lines on stderr, progress while something takes long, and stopping in good order. */
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tool.h"
+
+weft_error err;
+const char *subcommand = "";
+static int progress_shown;                       /* the terminal's last line is ours to overwrite */
+
+void clear_progress(void)
+{
+    if (progress_shown) fputs("\r\033[K", stderr);
+    progress_shown = 0;
+}
+
+_Noreturn void fail(const char *format, ...)
+{
+    va_list args;
+    clear_progress();
+    fputs("weft: ", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+_Noreturn void misuse(const char *format, ...)
+{
+    va_list args;
+    fputs("weft: ", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "; see weft %s%s--help\n", subcommand, *subcommand ? " " : "");
+    exit(2);
+}
+
+void must(weft_status st)
+{
+    if (st != WEFT_OK) fail("%s", st == WEFT_E_CANCELLED ? "stopped" : err.text);
+}
+
+void *room(size_t count, size_t size)
+{
+    void *p = calloc(count ? count : 1, size);
+    if (p == NULL) fail("out of memory");
+    return p;
+}
+
+float *floats(size_t count) { return room(count, sizeof(float)); }
+
+/* ------------------------------------------------------------------ progress, and stopping in good order */
+
+double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int32_t show_progress(void *user, const char *what, int64_t done, int64_t total)
+{
+    meter *m = user;
+    double t = now();
+    if (!m->shown || t - m->last < 0.1) return 0;    /* ten times a second is enough for eyes */
+    m->last = t;
+    clear_progress();
+    if (m->steps == 0) {
+        fprintf(stderr, "%s %" PRId64 " of %" PRId64, what, done, total);
+    } else {
+        double part = total > 0 ? (double)done / (double)total : 0.0, spent = t - m->began;
+        double share = (m->step + part) / m->steps;
+        fprintf(stderr, "step %d of %d, %.0f s", (int)m->step + 1, (int)m->steps, spent);
+        if (spent > 2.0 && share > 0.0) fprintf(stderr, ", %.0f s to go", spent / share - spent);
+    }
+    progress_shown = 1;
+    return 0;
+}
+
+static weft_run *interrupted;                        /* the run that Ctrl-C stops; a second Ctrl-C ends the program */
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    weft_run_cancel(interrupted);
+}
+
+void watch_interrupt(weft_run *run)
+{
+    struct sigaction action;
+
+    sigaction(SIGINT, NULL, &action);
+    if (action.sa_handler == SIG_IGN) return;        /* as under nohup */
+    memset(&action, 0, sizeof action);
+    interrupted = run;
+    action.sa_handler = run ? on_interrupt : SIG_DFL;
+    action.sa_flags = (int)SA_RESETHAND;
+    sigaction(SIGINT, &action, NULL);
+}
+
+void warn_line(void *user, int32_t level, const char *line)
+{
+    (void)user;
+    if (level < WEFT_LOG_WARN) return;
+    clear_progress();
+    fprintf(stderr, "weft: warning: %s\n", line);
+}
+
+void print_bytes(double bytes)
+{
+    static const char *const units[] = { "bytes", "kB", "MB", "GB", "TB" };
+    size_t unit = 0;
+    while (bytes >= 1000.0 && unit < 4) { bytes /= 1000.0; unit++; }
+    printf(unit && bytes < 100.0 ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
+}

@@ -1,0 +1,125 @@
+/* tool.h - what the files of the command-line tool share.
+ *
+ * The tool is also the longest example, and uses nothing but the public headers. All options stand in one table
+ * (options.c) that writes straight into the library's option structs; after that each subcommand is a straight story in
+ * a file of its own: generate owns the denoising loop, explain never runs the network, inspect never makes a
+ * plan, convert and merge write files for other tools.
+ *
+ * An option that could have no effect is refused: --period under merge is a question, not a setting.
+ *
+ * Exit status: 0 done, 1 failed with one line "weft: ...", 2 the command line itself is wrong. */
+#ifndef TOOL_H
+#define TOOL_H
+
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <weft/weft.h>
+
+extern weft_error err; /* of the last call */
+
+/* ------------------------------------------------------------------ say.c: lines, progress, stopping */
+
+extern const char *subcommand;
+
+_Noreturn void fail(const char *format, ...);      /* exit 1: "weft: ..." */
+_Noreturn void misuse(const char *format, ...);    /* exit 2, with a word on --help */
+void           must(weft_status st);
+void          *room(size_t count, size_t size);    /* zeroed; never NULL */
+float         *floats(size_t count);
+void           warn_line(void *user, int32_t level, const char *line);
+void           print_bytes(double bytes);
+
+typedef struct meter {
+    int     shown;                                   /* stderr is a terminal, and may be used */
+    int32_t step, steps;                             /* 0 before the loop                     */
+    double  began, last;
+} meter;
+
+double  now(void);
+int32_t show_progress(void *user, const char *what, int64_t done, int64_t total);
+void    clear_progress(void);
+void    watch_interrupt(weft_run *run);              /* Ctrl-C stops it; NULL: no longer */
+
+/* ------------------------------------------------------------------ options.c: what was asked for */
+
+enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8 };         /* bits, so that an option can belong to several */
+enum { NOTHING_SAID = -1 };
+enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
+enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32 };
+
+typedef struct adapter_use {
+    char                *file;
+    float                weight;
+    int                  is_concept;
+    weft_add_options     how;
+    weft_concept_options words;                      /* of a concept */
+    weft_adapter        *adapter;
+    weft_concept        *concept;
+} adapter_use;
+
+typedef struct settings {
+    const char             *target;              /* the model, or the file to look at */
+    adapter_use            *adapters;
+    size_t                  adapter_count;
+    uint32_t                flags;               /* QUIET ... */
+    int32_t                 method;
+    int32_t                 sampler, steps, spacing;
+    int32_t                 width, height;       /* of the picture; 0: the model's */
+    float                   eta, guidance, rescale;
+    uint64_t                seed;
+    const char             *prompt, *negative;
+    const char             *latents, *conditioning, *save, *output;
+    const char             *image, *mask;        /* where the picture starts, and what of it is redrawn */
+    float                   strength;
+    int32_t                 clip_skip;
+    int32_t                 weighting;           /* WEIGH_* */
+    float                  *sigmas;
+    size_t                  sigma_count;
+    const char             *against;             /* the model that an adapter is looked at, or converted, for */
+    int32_t                 naming;
+    weft_model_options      open;
+    weft_plan_options       plan;
+    weft_run_options        run;
+    weft_switch_options     taking_turns;
+    weft_composite_options  composite;
+    weft_klora_options      klora;
+} settings;
+
+typedef struct word { const char *name; int32_t value; } word;
+extern const word methods[], samplers[];
+
+enum { GENERATE = 1, EXPLAIN = 2, INSPECT = 4, CONVERT = 8, MERGE_MODEL = 16 };
+
+void        settings_init(settings *s, int argc);
+void        settings_free(settings *s);
+void        parse_arguments(settings *s, int used_by, int argc, char **argv);
+void        print_options(int used_by);
+const char *word_of(const word *words, int32_t value);
+int         was_given(const char *name);
+
+/* ------------------------------------------------------------------ handles.c: from settings to handles */
+
+weft_model   *open_model(const char *path, settings *s, weft_model_info *info);
+weft_sampler *make_sampler(const weft_model *model, const settings *s);
+weft_plan    *make_plan(weft_model *model, settings *s, int32_t calls, meter *m);
+void          set_size(settings *s, const weft_model_info *info); /* the run's, in latent pixels */
+void          check_writable(const char *path);                   /* better before the first step than after the last */
+int           is_folder(const char *path);
+
+/* ------------------------------------------------------------------ pictures.c: tensors and pictures in files */
+
+float *read_tensor(const weft_tensors *file, const char *path, const char *name, int64_t *shape, size_t rank);
+float *read_picture(const char *path, int32_t width, int32_t height);         /* (3, h, w) in 0..1, resized */
+float *read_mask(const char *path, int32_t width, int32_t height);            /* (h, w), 0 or 1             */
+void   picture_size(const char *path, int32_t *width, int32_t *height);
+
+/* ------------------------------------------------------------------ the subcommands, a file each */
+
+int generate(settings *s);
+int explain(settings *s);
+int inspect(settings *s);
+int convert(settings *s);
+int merge_model(settings *s);
+
+#endif

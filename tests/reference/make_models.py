@@ -1,4 +1,5 @@
-"""Write tests/data/models: tiny random models of the SD1, SD2 and SDXL styles, as complete diffusers folders.
+"""Write tests/data/models: tiny random models of the SD1, SD2 and SDXL styles, as complete diffusers folders; and
+three smaller ones whose UNets are told more: SDXL's refiner, inpainting (9 channels), and one distilled to few steps.
 
     python make_models.py [NAME ...]
 
@@ -16,8 +17,9 @@ import sys
 import common
 import torch
 from common import MODELS, SHARED
-from diffusers import (AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler, StableDiffusionPipeline,
-                       StableDiffusionXLPipeline, UNet2DConditionModel)
+from diffusers import (AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, LatentConsistencyModelPipeline, LCMScheduler,
+                       PNDMScheduler, StableDiffusionInpaintPipeline, StableDiffusionPipeline,
+                       StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline, UNet2DConditionModel)
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -35,6 +37,8 @@ def liven(module, seed):
                 sharp = 0.6     # quieter branches: a random net without them magnifies rounding a hundredfold
             if name.endswith("_embedding.linear_1.weight"):
                 sharp = 0.4     # angles of t = 999 are good to 1e-5 in f32, whoever computes them: do not magnify that
+            if last == "cond_proj":
+                sharp = 0.1     # likewise: these angles go into the thousands
             p.copy_(r * sharp / (p.numel() / p.shape[0]) ** 0.5)
         elif name.endswith(".weight"):
             p.copy_(1 + 0.2 * r)
@@ -176,7 +180,69 @@ def tiny_sdxl():
         {"classic_text": ["text_encoder"]}
 
 
-MAKERS = {"tiny-sd1": tiny_sd1, "tiny-sd2": tiny_sd2, "tiny-sdxl": tiny_sdxl}
+def small_vae(seed, **kw):
+    return liven(AutoencoderKL(block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2, sample_size=32,
+                               down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+                               latent_channels=4, **kw), seed)
+
+
+def tiny_refiner():
+    """f16. SDXL's refiner: the second text encoder alone, five time ids with the aesthetic score last, four levels of
+    which the two in the middle attend, two transformer layers in each."""
+    pad = "!"
+    tok, vocab, pairs = tokenizer(120, pad)
+    hidden, proj, ids = 20, 12, 8
+    unet = liven(UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 8, 12, 12),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=2, attention_head_dim=[1, 2, 3, 3], cross_attention_dim=hidden,
+        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=ids,
+        projection_class_embeddings_input_dim=proj + 5 * ids, norm_num_groups=4), 401)
+    vae = small_vae(402, scaling_factor=0.13025, force_upcast=True)
+    te = liven(CLIPTextModelWithProjection(text_config(vocab, hidden_size=hidden, intermediate_size=32, num_hidden_layers=3,
+                                                       num_attention_heads=2, hidden_act="gelu", projection_dim=proj)), 403)
+    pipe = StableDiffusionXLImg2ImgPipeline(
+        vae=vae, text_encoder=None, text_encoder_2=te, tokenizer=None, tokenizer_2=tok, unet=unet,
+        scheduler=EulerDiscreteScheduler(timestep_spacing="leading", interpolation_type="linear", **SCHED),
+        requires_aesthetics_score=True, force_zeros_for_empty_prompt=False, add_watermarker=False)
+    return pipe, torch.float16, {"tokenizer_2": (vocab, pairs, pad)}, {"lean": True}
+
+
+def tiny_inpaint():
+    """f16. SD1's inpainting: latents, mask and masked picture make 9 channels."""
+    pad = "<|endoftext|>"
+    tok, vocab, pairs = tokenizer(120, pad)
+    unet = liven(UNet2DConditionModel(
+        sample_size=16, in_channels=9, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=4), 501)
+    te = liven(CLIPTextModel(text_config(vocab, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                                         num_attention_heads=2, hidden_act="quick_gelu", projection_dim=16)), 503)
+    pipe = StableDiffusionInpaintPipeline(vae=small_vae(502, scaling_factor=0.18215), text_encoder=te, tokenizer=tok,
+                                          unet=unet, scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **SCHED),
+                                          safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    return pipe, torch.float16, {"tokenizer": (vocab, pairs, pad)}, {"classic_text": ["text_encoder"], "lean": True}
+
+
+def tiny_lcm():
+    """f32. Distilled to few steps: the time embedding is told the guidance through cond_proj."""
+    pad = "<|endoftext|>"
+    tok, vocab, pairs = tokenizer(120, pad)
+    unet = liven(UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 12),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=4, time_cond_proj_dim=32), 601)
+    te = liven(CLIPTextModel(text_config(vocab, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                                         num_attention_heads=2, hidden_act="quick_gelu", projection_dim=16)), 603)
+    pipe = LatentConsistencyModelPipeline(vae=small_vae(602, scaling_factor=0.18215), text_encoder=te, tokenizer=tok,
+                                          unet=unet, scheduler=LCMScheduler(original_inference_steps=50, **SCHED),
+                                          safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    return pipe, torch.float32, {"tokenizer": (vocab, pairs, pad)}, {"classic_text": ["text_encoder"], "lean": True}
+
+
+MAKERS = {"tiny-sd1": tiny_sd1, "tiny-sd2": tiny_sd2, "tiny-sdxl": tiny_sdxl, "tiny-refiner": tiny_refiner,
+          "tiny-inpaint": tiny_inpaint, "tiny-lcm": tiny_lcm}
 
 
 def size(folder):
@@ -195,10 +261,15 @@ def main():
         pipe.save_pretrained(folder, safe_serialization=True)
         for n, (vocab, pairs, pad) in toks.items():
             add_classic_files(os.path.join(folder, n), vocab, pairs, pad)
+            if extra.get("lean"):   # as published: the classic files alone
+                os.remove(os.path.join(folder, n, "tokenizer.json"))
         for n in extra.get("classic_text", []):
             classic_text_names(os.path.join(folder, n))
         if extra.get("old_vae"):
             old_vae_names(os.path.join(folder, "vae"))
+        for d, _, files in os.walk(folder):
+            for f in files:
+                os.chmod(os.path.join(d, f), 0o644)
         count = {n: sum(p.numel() for p in getattr(pipe, n).parameters()) for n in ("unet", "vae", "text_encoder", "text_encoder_2")
                  if getattr(pipe, n, None) is not None}
         print(name, count, "%d bytes" % size(folder))

@@ -44,7 +44,7 @@ weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, s
                                   const char *what, weft_error *err);
 weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *alloc, weft_error *err);
 
-/* ---- safetensors.c ----------------------------------------------------------------------------- */
+/* ---- dtype.c ----------------------------------------------------------------------------------- */
 
 /* Element types; the order is that of the names table in dtype.c. */
 typedef int32_t wf_dtype;
@@ -59,33 +59,71 @@ bool        wf_dtype_from_name(const char *name, wf_dtype *out);
 bool        wf_widen_any(float *dst, const void *src, wf_dtype type, size_t n);
 uint16_t    wf_f16_from_f32(float v); /* round to nearest even */
 
+/* ---- tensors.c --------------------------------------------------------------------------------- */
+
+enum { WF_MAX_RANK = 8 };
+
 typedef struct wf_tensor {
     const char    *name;
     const uint8_t *data; /* unaligned */
     size_t         bytes;
     size_t         count;
-    int64_t        shape[8];
+    int64_t        shape[WF_MAX_RANK];
     int32_t        rank;
     wf_dtype       dtype;
 } wf_tensor;
 
 /* weft_tensors is this room's own type; it is reference counted. */
-weft_status wf_tensors_open(const char *path, bool copy, const weft_allocator *alloc, weft_tensors **out,
-                            weft_error *err);
-/* Parse from memory that the caller keeps alive: what the fuzz target drives. */
-weft_status wf_tensors_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
-                             weft_tensors **out, weft_error *err);
 void             wf_tensors_ref(weft_tensors *t);
 size_t           wf_tensors_count(const weft_tensors *t);
-const wf_tensor *wf_tensors_at(const weft_tensors *t, size_t i);           /* in order of the data */
-const wf_tensor *wf_tensors_find(const weft_tensors *t, const char *name); /* NULL where absent    */
-size_t           wf_tensors_file_size(const weft_tensors *t);
+/* Of a file in order of the data, else in order of addition; they stand in one array. */
+const wf_tensor *wf_tensors_at(const weft_tensors *t, size_t i);
+const wf_tensor *wf_tensors_find(const weft_tensors *t, const char *name); /* NULL where absent */
+size_t           wf_tensors_file_size(const weft_tensors *t); /* of all files behind it */
+const char      *wf_tensors_what(const weft_tensors *t);      /* the file, for messages */
 size_t           wf_tensors_meta_count(const weft_tensors *t);
 const char      *wf_tensors_meta_key(const weft_tensors *t, size_t i);
 const char      *wf_tensors_meta_value(const weft_tensors *t, size_t i);
+
+/* Building: new, add as often as needed, seal; then it is as immutable as an opened file. Names and metadata are
+ * copied, the data stays where it is: in a file taken over, in memory owned, or in other tensors kept. After any
+ * failure the half-built thing is only good for weft_tensors_free. `what` names the source in messages.
+ *
+ *     wf_tensors_new(&alloc, path, &t, err);
+ *     wf_tensors_keep(t, file, err);                               a view keeps what it shows
+ *     wf_tensors_add_as(t, "unet.conv_in.weight", wf_tensors_find(file, "..."), err);
+ *     float *sum = wf_tensors_own(t, bytes, err);                  or has memory of its own
+ *     wf_tensors_add(t, "sum", WF_F32, 2, shape, sum, err);
+ *     wf_tensors_seal(t, err);                                                                         */
+weft_status wf_tensors_new(const weft_allocator *alloc, const char *what, weft_tensors **out, weft_error *err);
+/* Shape and name are checked (WEFT_E_FORMAT); that `data` holds what they promise is the caller's to know. */
+weft_status wf_tensors_add(weft_tensors *t, const char *name, wf_dtype dtype, int32_t rank, const int64_t *shape,
+                           const void *data, weft_error *err);
+/* The same type, shape and data under another name. */
+weft_status wf_tensors_add_as(weft_tensors *t, const char *name, const wf_tensor *source, weft_error *err);
+weft_status wf_tensors_add_meta(weft_tensors *t, const char *key, const char *value, weft_error *err);
+/* Memory, aligned to 64, that lives as long as t; NULL without it, and err says so (WEFT_E_NOMEM). */
+void       *wf_tensors_own(weft_tensors *t, size_t size, weft_error *err);
+/* Keep a reference to `other` as long as t lives. */
+weft_status wf_tensors_keep(weft_tensors *t, weft_tensors *other, weft_error *err);
+/* Take a file over, to be closed with t: on success *file is none. */
+weft_status wf_tensors_take_file(weft_tensors *t, wf_file *file, weft_error *err);
+/* Index the names; WEFT_E_FORMAT where a name or a metadata key occurs twice. */
+weft_status wf_tensors_seal(weft_tensors *t, weft_error *err);
+
 /* "(320, 8)" for messages, cut to fit. */
 typedef struct wf_shape_text { char text[128]; } wf_shape_text;
 const char *wf_shape(wf_shape_text *buf, const int64_t *shape, int32_t rank);
+
+/* ---- open.c, safetensors.c --------------------------------------------------------------------- */
+
+weft_status wf_tensors_open(const char *path, bool copy, const weft_allocator *alloc, weft_tensors **out,
+                            weft_error *err);
+/* Parse from memory that the caller keeps alive: what the fuzz targets drive. */
+weft_status wf_tensors_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
+                             weft_tensors **out, weft_error *err);
+weft_status wf_safetensors_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
+                                 weft_tensors **out, weft_error *err);
 
 /* ---- png.c, font.c ------------------------------------------------------------------------------- */
 /* The public functions of image.h live here. */

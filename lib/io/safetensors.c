@@ -7,9 +7,6 @@
  * nothing to point at. Numbers of entries and the lengths of names are bounded, and the header is
  * measured before it is parsed, so that work and memory grow with the file, and not faster.
  *
- * All strings live in one block, found again by binary search: a hash table would need a defence
- * against names made to collide.
- *
  * The memory behind a tensor is the mapped file, unaligned wherever an old writer did not pad. */
 #include <stdlib.h>
 
@@ -17,36 +14,16 @@
 
 #define MAX_HEADER  100000000u
 #define MAX_ENTRIES 100000u
-#define MAX_NAME    1024u
-#define MAX_RANK    8
 #define MAX_DEPTH   4
 #define MAX_VALUES  2000000u  /* an entry has at most 16; metadata shares the rest */
 
-typedef struct meta {
-    const char *key;
-    const char *value;
-} meta;
-
-struct weft_tensors {
-    weft_allocator    alloc;
-    wf_refs           refs;
-    wf_file           file;       /* empty when the memory is the caller's      */
-    size_t            size;
-    size_t            count;
-    size_t            meta_count;
-    wf_tensor        *tensors;    /* in order of the data                       */
-    const wf_tensor **by_name;
-    meta             *metas;      /* sorted by key                              */
-    char             *strings;    /* what the names, keys and values point into */
-    size_t            strings_used;
-};
-
 /* What the static functions below share while a header is read. */
 typedef struct reader {
-    weft_tensors  *t;
-    const char    *what;   /* the file, for messages */
-    const uint8_t *data;   /* behind the header      */
+    const char    *what;     /* the file, for messages             */
+    const uint8_t *data;     /* behind the header                  */
     size_t         data_size;
+    wf_tensor     *entries;  /* their names are those of the JSON  */
+    size_t         count;
     weft_error    *err;
 } reader;
 
@@ -80,9 +57,9 @@ static weft_status read_shape(const reader *r, const char *name, const json_t *e
     size_t        rank  = json_array_size(shape);
 
     if (!json_is_array(shape)) return fail_entry(r, name, "has no \"shape\" array");
-    if (rank > MAX_RANK)
+    if (rank > WF_MAX_RANK)
         return wf_fail(r->err, WEFT_E_FORMAT, "%s: tensor \"%.160s\": rank %zu, expected at most %d", r->what, name,
-                       rank, MAX_RANK);
+                       rank, WF_MAX_RANK);
     tensor->rank  = (int32_t)rank;
     tensor->count = 1;
     for (size_t i = 0; i < rank; i++) {
@@ -122,31 +99,16 @@ static weft_status read_span(const reader *r, const char *name, const json_t *en
                    wf_shape(&shape, tensor->shape, tensor->rank), bits / 8 + (bits % 8 != 0));
 }
 
-/* Keep a copy in the block that was measured for it. */
-static const char *keep(weft_tensors *t, const char *s)
+static weft_status read_entry(reader *r, const char *name, const json_t *entry)
 {
-    size_t n    = strlen(s) + 1;
-    char  *copy = t->strings + t->strings_used;
+    wf_tensor *tensor = &r->entries[r->count];
 
-    memcpy(copy, s, n);
-    t->strings_used += n;
-    return copy;
-}
-
-static weft_status read_entry(const reader *r, const char *name, const json_t *entry)
-{
-    wf_tensor  *tensor = &r->t->tensors[r->t->count];
-    weft_status st;
-
-    if (strlen(name) > MAX_NAME)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: tensor \"%.160s...\": name of %zu bytes, expected at most %u",
-                       r->what, name, strlen(name), MAX_NAME);
     if (!json_is_object(entry)) return fail_entry(r, name, "is not described by an object");
-    if ((st = read_dtype(r, name, entry, tensor)) != WEFT_OK) return st;
-    if ((st = read_shape(r, name, entry, tensor)) != WEFT_OK) return st;
-    if ((st = read_span(r, name, entry, tensor)) != WEFT_OK) return st;
-    tensor->name = keep(r->t, name);
-    r->t->count++;
+    WF_TRY(read_dtype(r, name, entry, tensor));
+    WF_TRY(read_shape(r, name, entry, tensor));
+    WF_TRY(read_span(r, name, entry, tensor));
+    tensor->name = name;
+    r->count++;
     return WEFT_OK;
 }
 
@@ -155,37 +117,6 @@ static weft_status read_entry(const reader *r, const char *name, const json_t *e
 static bool is_metadata(const char *key)
 {
     return strcmp(key, "__metadata__") == 0;
-}
-
-/* Bytes that the strings need and how many there are; also where metadata is not what it must be. */
-static weft_status measure_strings(const reader *r, json_t *root, json_t *metadata, size_t *bytes)
-{
-    const char *key;
-    json_t     *value;
-
-    *bytes = 0;
-    json_object_foreach(root, key, value) *bytes += strlen(key) + 1;
-    if (metadata == NULL) return WEFT_OK;
-    if (!json_is_object(metadata)) return wf_fail(r->err, WEFT_E_FORMAT, "%s: __metadata__ is not an object", r->what);
-    json_object_foreach(metadata, key, value) {
-        if (!json_is_string(value))
-            return wf_fail(r->err, WEFT_E_FORMAT, "%s: __metadata__: the value of \"%.160s\" is not a string", r->what,
-                           key);
-        *bytes += strlen(key) + 1 + json_string_length(value) + 1;
-    }
-    return WEFT_OK;
-}
-
-static weft_status take_memory(const reader *r, size_t entries, size_t metas, size_t string_bytes)
-{
-    weft_tensors *t = r->t;
-
-    t->tensors = wf_zalloc(&t->alloc, entries, sizeof *t->tensors);
-    t->by_name = wf_zalloc(&t->alloc, entries, sizeof *t->by_name);
-    t->metas   = wf_zalloc(&t->alloc, metas, sizeof *t->metas);
-    t->strings = wf_zalloc(&t->alloc, string_bytes, 1);
-    if (t->tensors != NULL && t->by_name != NULL && t->metas != NULL && t->strings != NULL) return WEFT_OK;
-    return wf_nomem(r->err, entries * sizeof *t->tensors + string_bytes, r->what);
 }
 
 static int compare_places(const void *a, const void *b)
@@ -197,27 +128,13 @@ static int compare_places(const void *a, const void *b)
     return strcmp(x->name, y->name);  /* empty tensors may share a place */
 }
 
-static int compare_names(const void *a, const void *b)
-{
-    const wf_tensor *const *x = a, *const *y = b;
-
-    return strcmp((*x)->name, (*y)->name);
-}
-
-static int compare_keys(const void *a, const void *b)
-{
-    const meta *x = a, *y = b;
-
-    return strcmp(x->key, y->key);
-}
-
 /* Each tensor begins where the one before ended, the first at 0, and the last ends with the file. */
 static weft_status check_tiling(const reader *r)
 {
     const uint8_t *end = r->data;
 
-    for (size_t i = 0; i < r->t->count; i++) {
-        const wf_tensor *tensor = &r->t->tensors[i];
+    for (size_t i = 0; i < r->count; i++) {
+        const wf_tensor *tensor = &r->entries[i];
 
         if (tensor->data != end)
             return wf_fail(r->err, WEFT_E_FORMAT, "%s: tensor \"%.160s\" begins at byte %zu of the data, expected %zu "
@@ -230,37 +147,42 @@ static weft_status check_tiling(const reader *r)
                    r->what, (size_t)(end - r->data), r->data_size);
 }
 
-static weft_status read_root(const reader *r, json_t *root)
+static weft_status add_metadata(const reader *r, weft_tensors *t, json_t *metadata)
 {
-    weft_tensors *t = r->t;
-    json_t       *metadata = json_object_get(root, "__metadata__"), *value;
-    size_t        entries  = json_object_size(root) - (metadata != NULL), string_bytes;
-    const char   *key;
-    weft_status   st;
+    const char *key;
+    json_t     *value;
 
-    if (entries > MAX_ENTRIES)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: %zu tensors, expected at most %u", r->what, entries, MAX_ENTRIES);
-    if ((st = measure_strings(r, root, metadata, &string_bytes)) != WEFT_OK) return st;
-    if ((st = take_memory(r, entries, json_object_size(metadata), string_bytes)) != WEFT_OK) return st;
-
-    json_object_foreach(root, key, value)
-        if (!is_metadata(key) && (st = read_entry(r, key, value)) != WEFT_OK) return st;
+    if (metadata == NULL) return WEFT_OK;
+    if (!json_is_object(metadata)) return wf_fail(r->err, WEFT_E_FORMAT, "%s: __metadata__ is not an object", r->what);
     json_object_foreach(metadata, key, value) {
-        t->metas[t->meta_count].key     = keep(t, key);
-        t->metas[t->meta_count++].value = keep(t, json_string_value(value));
+        if (!json_is_string(value))
+            return wf_fail(r->err, WEFT_E_FORMAT, "%s: __metadata__: the value of \"%.160s\" is not a string", r->what,
+                           key);
+        WF_TRY(wf_tensors_add_meta(t, key, json_string_value(value), r->err));
     }
-
-    qsort(t->tensors, t->count, sizeof *t->tensors, compare_places);
-    if ((st = check_tiling(r)) != WEFT_OK) return st;
-    for (size_t i = 0; i < t->count; i++) t->by_name[i] = &t->tensors[i];
-    qsort(t->by_name, t->count, sizeof *t->by_name, compare_names);
-    qsort(t->metas, t->meta_count, sizeof *t->metas, compare_keys);
     return WEFT_OK;
 }
 
-static weft_status read_header(weft_tensors *t, const uint8_t *data, size_t size, const char *what, weft_error *err)
+static weft_status read_root(reader *r, weft_tensors *t, json_t *root)
 {
+    json_t     *value;
+    const char *key;
+
+    WF_TRY(add_metadata(r, t, json_object_get(root, "__metadata__")));
+    json_object_foreach(root, key, value)
+        if (!is_metadata(key)) WF_TRY(read_entry(r, key, value));
+    qsort(r->entries, r->count, sizeof *r->entries, compare_places);
+    WF_TRY(check_tiling(r));
+    for (size_t i = 0; i < r->count; i++) WF_TRY(wf_tensors_add_as(t, r->entries[i].name, &r->entries[i], r->err));
+    return wf_tensors_seal(t, r->err);
+}
+
+static weft_status read_header(weft_tensors *t, const uint8_t *data, size_t size, const char *what,
+                               const weft_allocator *alloc, weft_error *err)
+{
+    reader      r = { what, NULL, 0, NULL, 0, err };
     uint64_t    length = 0;
+    size_t      entries;
     json_t     *root;
     weft_status st;
 
@@ -276,227 +198,35 @@ static weft_status read_header(weft_tensors *t, const uint8_t *data, size_t size
                        (unsigned long long)length, size - 8);
     if (length == 0 || data[8] != '{')
         return wf_fail(err, WEFT_E_FORMAT, "%s: the header does not begin with '{'", what);
+    r.data      = data + 8 + length;
+    r.data_size = size - 8 - (size_t)length;
 
     st = wf_json_parse_bounded(&root, (const char *)data + 8, (size_t)length, MAX_DEPTH, MAX_VALUES, what, err);
     if (st != WEFT_OK) return st;
-    const reader r = { t, what, data + 8 + length, size - 8 - (size_t)length, err };
-    st = read_root(&r, root);
+    entries = json_object_size(root);
+    if (entries > MAX_ENTRIES + (json_object_get(root, "__metadata__") != NULL))
+        st = wf_fail(err, WEFT_E_FORMAT, "%s: %zu tensors, expected at most %u", what, entries, MAX_ENTRIES);
+    else if ((r.entries = wf_zalloc(alloc, entries, sizeof *r.entries)) == NULL)
+        st = wf_nomem(err, entries * sizeof *r.entries, what);
+    else
+        st = read_root(&r, t, root);
+    wf_free(alloc, r.entries);
     json_decref(root);
     return st;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------- */
-
-static weft_status tensors_new(const weft_allocator *alloc, weft_tensors **out, weft_error *err)
-{
-    weft_tensors *t = wf_zalloc(alloc, 1, sizeof *t);
-
-    if (t == NULL) return wf_nomem(err, sizeof *t, "an opened file");
-    t->alloc = *alloc;
-    wf_ref_init(&t->refs);
-    *out = t;
-    return WEFT_OK;
-}
-
-weft_status wf_tensors_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
-                             weft_tensors **out, weft_error *err)
+weft_status wf_safetensors_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
+                                 weft_tensors **out, weft_error *err)
 {
     weft_tensors *t = NULL;
     weft_status   st;
 
     *out = NULL;
-    if ((st = tensors_new(alloc, &t, err)) != WEFT_OK) return st;
-    t->size = size;
-    if ((st = read_header(t, data, size, what, err)) != WEFT_OK) {
+    WF_TRY(wf_tensors_new(alloc, what, &t, err));
+    if ((st = read_header(t, data, size, what, alloc, err)) != WEFT_OK) {
         weft_tensors_free(t);
         return st;
     }
     *out = t;
     return WEFT_OK;
-}
-
-weft_status wf_tensors_open(const char *path, bool copy, const weft_allocator *alloc, weft_tensors **out,
-                            weft_error *err)
-{
-    wf_file     file = WF_FILE_NONE;
-    weft_status st;
-
-    *out = NULL;
-    if ((st = wf_file_open(&file, path, copy, alloc, err)) != WEFT_OK) return st;
-    if ((st = wf_tensors_parse(file.data, file.size, path, alloc, out, err)) != WEFT_OK)
-        wf_file_close(&file, alloc);
-    else
-        (*out)->file = file;
-    return st;
-}
-
-weft_status weft_tensors_open(const char *path, const weft_allocator *allocator, weft_tensors **out, weft_error *err)
-{
-    const weft_allocator alloc = wf_allocator(allocator);
-    weft_status          st;
-
-    if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
-    *out = NULL;
-    if ((st = wf_check_allocator(allocator, err)) != WEFT_OK) return st;
-    return wf_tensors_open(path, false, &alloc, out, err);
-}
-
-void wf_tensors_ref(weft_tensors *t)
-{
-    wf_ref_take(&t->refs);
-}
-
-void weft_tensors_free(weft_tensors *tensors)
-{
-    weft_allocator alloc;
-
-    if (tensors == NULL || !wf_ref_drop(&tensors->refs)) return;
-    alloc = tensors->alloc;
-    wf_free(&alloc, tensors->tensors);
-    wf_free(&alloc, tensors->by_name);
-    wf_free(&alloc, tensors->metas);
-    wf_free(&alloc, tensors->strings);
-    wf_file_close(&tensors->file, &alloc);
-    wf_free(&alloc, tensors);
-}
-
-/* ---- looking ----------------------------------------------------------------------------------- */
-
-size_t wf_tensors_count(const weft_tensors *t)
-{
-    return t->count;
-}
-
-const wf_tensor *wf_tensors_at(const weft_tensors *t, size_t i)
-{
-    return i < t->count ? &t->tensors[i] : NULL;
-}
-
-const wf_tensor *wf_tensors_find(const weft_tensors *t, const char *name)
-{
-    size_t low = 0, high = t->count;
-
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        int    c   = strcmp(name, t->by_name[mid]->name);
-
-        if (c == 0) return t->by_name[mid];
-        if (c < 0) high = mid;
-        else       low = mid + 1;
-    }
-    return NULL;
-}
-
-size_t wf_tensors_file_size(const weft_tensors *t)
-{
-    return t->size;
-}
-
-size_t wf_tensors_meta_count(const weft_tensors *t)
-{
-    return t->meta_count;
-}
-
-const char *wf_tensors_meta_key(const weft_tensors *t, size_t i)
-{
-    return i < t->meta_count ? t->metas[i].key : NULL;
-}
-
-const char *wf_tensors_meta_value(const weft_tensors *t, size_t i)
-{
-    return i < t->meta_count ? t->metas[i].value : NULL;
-}
-
-const char *wf_shape(wf_shape_text *buf, const int64_t *shape, int32_t rank)
-{
-    char  *p = buf->text, *end = buf->text + sizeof buf->text - 6;  /* room for "...)" */
-
-    *p++ = '(';
-    for (int32_t i = 0; i < rank; i++) {
-        char     digits[24];
-        size_t   n = 0;
-        uint64_t left = shape[i] < 0 ? 0 - (uint64_t)shape[i] : (uint64_t)shape[i];
-
-        do { digits[n++] = (char)('0' + left % 10); left /= 10; } while (left > 0);
-        if (shape[i] < 0) digits[n++] = '-';
-        if ((size_t)(end - p) < n + 2) { memcpy(p, "...", 3); p += 3; break; }
-        if (i > 0) { *p++ = ','; *p++ = ' '; }
-        while (n > 0) *p++ = digits[--n];
-    }
-    if (rank == 1) *p++ = ',';  /* a list of one, as Python writes it */
-    *p++ = ')';
-    *p   = '\0';
-    return buf->text;
-}
-
-size_t weft_tensors_count(const weft_tensors *tensors)
-{
-    return tensors != NULL ? tensors->count : 0;
-}
-
-void weft_tensor_info_init(weft_tensor_info *info)
-{
-    const weft_tensor_info init = WEFT_TENSOR_INFO_INIT;
-
-    if (info != NULL) *info = init;
-}
-
-static weft_status tensor_at(const weft_tensors *tensors, size_t index, const wf_tensor **out, weft_error *err)
-{
-    if (tensors == NULL) return wf_fail(err, WEFT_E_ARG, "tensors is NULL");
-    *out = wf_tensors_at(tensors, index);
-    if (*out != NULL) return WEFT_OK;
-    return wf_fail(err, WEFT_E_ARG, "tensor %zu asked for, but the file has %zu", index, tensors->count);
-}
-
-weft_status weft_tensors_info(const weft_tensors *tensors, size_t index, weft_tensor_info *info, weft_error *err)
-{
-    weft_tensor_info filled = WEFT_TENSOR_INFO_INIT;
-    const wf_tensor *tensor = NULL;
-    weft_status      st;
-
-    if ((st = tensor_at(tensors, index, &tensor, err)) != WEFT_OK) return st;
-    filled.name  = tensor->name;
-    filled.dtype = wf_dtype_name(tensor->dtype);
-    filled.rank  = (size_t)tensor->rank;
-    filled.count = tensor->count;
-    memcpy(filled.shape, tensor->shape, sizeof filled.shape);
-    return wf_result(info, &filled, sizeof filled, sizeof filled, "weft_tensor_info", err);
-}
-
-int64_t weft_tensors_find(const weft_tensors *tensors, const char *name)
-{
-    const wf_tensor *tensor = tensors != NULL && name != NULL ? wf_tensors_find(tensors, name) : NULL;
-
-    return tensor != NULL ? (int64_t)(tensor - tensors->tensors) : -1;
-}
-
-weft_status weft_tensors_read(const weft_tensors *tensors, size_t index, float *out, size_t len, weft_error *err)
-{
-    const wf_tensor *tensor = NULL;
-    weft_status      st;
-
-    if ((st = tensor_at(tensors, index, &tensor, err)) != WEFT_OK) return st;
-    if (out == NULL && len > 0) return wf_fail(err, WEFT_E_ARG, "out is NULL");
-    if (len != tensor->count)
-        return wf_fail(err, WEFT_E_ARG, "tensor \"%.160s\" has %zu elements, but the buffer has %zu", tensor->name,
-                       tensor->count, len);
-    if (wf_widen_any(out, tensor->data, tensor->dtype, len)) return WEFT_OK;
-    return wf_fail(err, WEFT_E_UNSUPPORTED, "tensor \"%.160s\" is %s, which is not read as numbers", tensor->name,
-                   wf_dtype_name(tensor->dtype));
-}
-
-const char *weft_tensors_metadata(const weft_tensors *tensors, const char *key)
-{
-    size_t low = 0, high = tensors != NULL && key != NULL ? tensors->meta_count : 0;
-
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        int    c   = strcmp(key, tensors->metas[mid].key);
-
-        if (c == 0) return tensors->metas[mid].value;
-        if (c < 0) high = mid;
-        else       low = mid + 1;
-    }
-    return NULL;
 }

@@ -1,0 +1,38 @@
+/* open.c - which reader a file needs is told by its first bytes, never by its name. */
+#include "io/io.h"
+
+weft_status wf_tensors_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
+                             weft_tensors **out, weft_error *err)
+{
+    return wf_safetensors_parse(data, size, what, alloc, out, err);
+}
+
+weft_status wf_tensors_open(const char *path, bool copy, const weft_allocator *alloc, weft_tensors **out,
+                            weft_error *err)
+{
+    weft_tensors *t    = NULL;
+    wf_file       file = WF_FILE_NONE;
+    weft_status   st;
+
+    *out = NULL;
+    if ((st = wf_file_open(&file, path, copy, alloc, err)) != WEFT_OK) return st;
+    if ((st = wf_tensors_parse(file.data, file.size, path, alloc, &t, err)) != WEFT_OK) goto done;
+    if ((st = wf_tensors_take_file(t, &file, err)) != WEFT_OK) goto done;
+    *out = t;
+    t = NULL;
+done:
+    wf_file_close(&file, alloc);
+    weft_tensors_free(t);
+    return st;
+}
+
+weft_status weft_tensors_open(const char *path, const weft_allocator *allocator, weft_tensors **out, weft_error *err)
+{
+    const weft_allocator alloc = wf_allocator(allocator);
+    weft_status          st;
+
+    if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
+    *out = NULL;
+    if ((st = wf_check_allocator(allocator, err)) != WEFT_OK) return st;
+    return wf_tensors_open(path, false, &alloc, out, err);
+}

@@ -21,18 +21,18 @@ static weft_tensors *fresh(const weft_allocator *a)
 
 static const int64_t two[1] = { 2 };
 
-/* The fixture holds "a" and "b"; the view shows a as x, beside a tensor of its own, after the file is let go. */
+/* The fixture holds a = [1] and b = [2]; the view shows b as x, beside a tensor of its own, after the file is let go. */
 START_TEST(a_view_keeps_what_it_shows)
 {
     test_memory    m;
     weft_allocator a = test_allocator(&m);
     weft_tensors  *file, *t = fresh(&a);
-    float         *own, v[2], w[2];
+    float         *own, v[2], b;
 
     ck_assert_int_eq(weft_tensors_open(test_path("data/fixtures/st_ok_unsorted.safetensors"), &a, &file, &err), WEFT_OK);
-    ck_assert_int_eq(weft_tensors_read(file, (size_t)weft_tensors_find(file, "a"), w, 2, &err), WEFT_OK);
+    ck_assert_int_eq(weft_tensors_read(file, (size_t)weft_tensors_find(file, "b"), &b, 1, &err), WEFT_OK);
     ck_assert_int_eq(wf_tensors_keep(t, file, &err), WEFT_OK);
-    ck_assert_int_eq(wf_tensors_add_as(t, "x", wf_tensors_find(file, "a"), &err), WEFT_OK);
+    ck_assert_int_eq(wf_tensors_add_as(t, "x", wf_tensors_find(file, "b"), &err), WEFT_OK);
     own = wf_tensors_own(t, sizeof v, &err);
     ck_assert_uint_eq((uintptr_t)own % 64, 0);
     own[0] = 3;
@@ -46,9 +46,9 @@ START_TEST(a_view_keeps_what_it_shows)
 
     ck_assert_int_eq(weft_tensors_find(t, "x"), 0);
     ck_assert_int_eq(weft_tensors_find(t, "c"), 1);
-    ck_assert_int_eq(weft_tensors_read(t, 0, v, 2, &err), WEFT_OK);
-    ck_assert_float_eq(v[0], w[0]);
-    ck_assert_float_eq(v[1], w[1]);
+    ck_assert_int_eq(weft_tensors_read(t, 0, v, 1, &err), WEFT_OK);
+    ck_assert_float_eq(b, 2);
+    ck_assert_float_eq(v[0], 2);
     ck_assert_int_eq(weft_tensors_read(t, 1, v, 2, &err), WEFT_OK);
     ck_assert_float_eq(v[1], 4);
     ck_assert_str_eq(weft_tensors_metadata(t, "m"), "first");

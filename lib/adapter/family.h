@@ -63,16 +63,19 @@ struct wf_module {
     bool             has_alpha;
     bool             rslora;   /* alpha / sqrt(rank)                                             */
     bool             underscore;
-    bool             neumann;  /* PEFT's OFT: the series instead of the inverse (its config)     */
-    int32_t          init_rank; /* AdaLoRA: the rank that alpha is divided by; 0: not told       */
-    int32_t          block;    /* PEFT's OFT: block size as its config says; 0: not told         */
-    bool             feedforward; /* PEFT's (IA)^3: the factor scales the input                  */
+    bool             peft;     /* in PEFT's or diffusers' spelling: LoKr's scale and DoRA's axis are told by it */
+    bool             feedforward; /* PEFT's (IA)^3: the factor scales the input (its config); only asked of convolutions */
+    int32_t          init_rank; /* PEFT's r, AdaLoRA's init_r, as the config says: what alpha is divided by where the
+                                   tensors do not tell; 0: not told                               */
+    int32_t          neumann;  /* PEFT's OFT: terms of the series (num_cayley_neumann_terms); 0: the exact inverse */
+    float            coft;     /* PEFT's OFT: its config's eps where it says coft; 0: no bound    */
 };
 
 struct wf_family {
     const char *name;   /* "loha": for reports and weft_has()                */
     const char *title;  /* "LoHa": for messages                              */
     uint64_t    needs;  /* parts that must be there                          */
+    uint64_t    any;    /* of these one at least, where not 0; shape() says what is missing beside it */
     uint64_t    may;    /* parts that may be there besides (common ones always may, unless a family cannot be DoRA) */
 
     /* Fill rank, out, in, kernel and scale from the tensors' shapes and m->alpha; check that they agree and that
@@ -89,8 +92,9 @@ struct wf_family {
     weft_status (*pair)(const wf_module *m, const wf_layer *l, float *down, float *up, const weft_allocator *alloc,
                         weft_error *err);
     /* KRON: o1 i1 o2 i2, then w1 (o1, i1) and w2 (o2, kernel * kernel * i2 ordered ky, kx, i2). Nothing is scaled. */
-    void        (*kron_size)(const wf_module *m, int32_t size[4]);
-    weft_status (*kron)(const wf_module *m, float *w1, float *w2, const weft_allocator *alloc, weft_error *err);
+    void        (*kron_size)(const wf_module *m, const wf_layer *l, int32_t size[4]);
+    weft_status (*kron)(const wf_module *m, const wf_layer *l, float *w1, float *w2, const weft_allocator *alloc,
+                        weft_error *err);
 
     /* dst (out, K) += c * Delta W, with the file's scale inside; every family has it. `l` gives the base weight to families
      * that need it; its dtype is anything. `scale` replaces m->scale (K-LoRA may leave alpha out). Not DoRA, not bias.
@@ -141,6 +145,8 @@ void        wf_tensor_read(const wf_tensor *t, size_t from, size_t n, float *dst
 void        wf_tensor_channels_last(const wf_tensor *t, size_t r, size_t in, size_t kk, float *dst);
 /* w (out, K) = the layer's base weight widened, K ordered (ky, kx, in). */
 void        wf_layer_widen(const wf_layer *l, float *w);
+/* The same of n rows from row `from`, for those who go through a large layer in strips (factor.c). */
+void        wf_layer_rows(const wf_layer *l, size_t from, size_t n, float *w);
 /* One value of a 0-d or 1-element tensor. */
 float       wf_tensor_scalar(const wf_tensor *t);
 

@@ -154,7 +154,7 @@ weft_status wf_config_unet(wf_unet_config *c, const json_t *json, const char *pa
         { "resnet_skip_time_act", NULL, 0 }, { "resnet_out_scale_factor", NULL, 1 },
         { "mid_block_scale_factor", NULL, 1 }, { "time_embedding_type", "positional", 0 },
         { "time_embedding_dim", NULL, 0 }, { "time_embedding_act_fn", NULL, 0 }, { "timestep_post_act", NULL, 0 },
-        { "time_cond_proj_dim", NULL, 0 }, { "conv_in_kernel", NULL, 3 }, { "conv_out_kernel", NULL, 3 },
+        { "conv_in_kernel", NULL, 3 }, { "conv_out_kernel", NULL, 3 },
         { "downsample_padding", NULL, 1 }, { "attention_type", "default", 0 }, { "cross_attention_norm", NULL, 0 },
         { "mid_block_only_cross_attention", NULL, 0 }, { "class_embeddings_concat", NULL, 0 },
         { "reverse_transformer_layers_per_block", NULL, 0 },
@@ -178,10 +178,10 @@ weft_status wf_config_unet(wf_unet_config *c, const json_t *json, const char *pa
                        mid_name != NULL ? mid_name : "?");
     WF_TRY(get_int(&c->in_channels, json, "in_channels", 4, 1, 256, path, err));
     WF_TRY(get_int(&c->out_channels, json, "out_channels", 4, 1, 256, path, err));
-    if (c->in_channels != c->out_channels)
-        return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "%s: the UNet takes %d channels and gives %d: inpainting models are not supported", path,
-                       c->in_channels, c->out_channels);
+    if (c->in_channels < c->out_channels)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: the UNet takes %d channels and gives %d, wanted as many or fewer",
+                       path, c->in_channels, c->out_channels);
+    WF_TRY(get_int(&c->guidance_dim, json, "time_cond_proj_dim", 0, 4, MAX_WIDTH, path, err));
     WF_TRY(get_levels(c->layers, c->levels, json, "layers_per_block", 2, 1, MAX_LAYERS, path, err));
     WF_TRY(get_levels(c->depth, c->levels, json, "transformer_layers_per_block", 1, 1, MAX_DEPTH, path, err));
     WF_TRY(get_levels(c->cross_dim, c->levels, json, "cross_attention_dim", 1280, 1, MAX_WIDTH, path, err));
@@ -209,11 +209,16 @@ weft_status wf_config_unet(wf_unet_config *c, const json_t *json, const char *pa
     c->text_time = true;
     WF_TRY(get_int(&c->time_id_dim, json, "addition_time_embed_dim", 256, 2, MAX_WIDTH, path, err));
     WF_TRY(get_int(&c->added_dim, json, "projection_class_embeddings_input_dim", 2816, 1, 1 << 20, path, err));
-    c->time_ids = 6; /* original, crop and target size; the rest is the pooled vector */
-    c->pooled_dim = c->added_dim - c->time_ids * c->time_id_dim;
+    return wf_config_time_ids(c, 6, path, err); /* original, crop and target size */
+}
+
+weft_status wf_config_time_ids(wf_unet_config *c, int32_t time_ids, const char *path, weft_error *err)
+{
+    c->time_ids = time_ids;
+    c->pooled_dim = c->added_dim - time_ids * c->time_id_dim;
     if (c->pooled_dim < 1)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: projection_class_embeddings_input_dim %d has no room for 6 time ids "
-                       "of %d and a pooled vector", path, c->added_dim, c->time_id_dim);
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: projection_class_embeddings_input_dim %d has no room for %d time ids "
+                       "of %d and a pooled vector", path, c->added_dim, time_ids, c->time_id_dim);
     return WEFT_OK;
 }
 

@@ -75,7 +75,7 @@ weft_status weft_model_info_get(const weft_model *m, weft_model_info *info, weft
 
     r.family = m->family;
     r.family_name = wf_family_name(m->family);
-    r.latent_channels = c->in_channels;
+    r.latent_channels = c->out_channels;
     r.latent_size = c->sample_size;
     r.image_factor = v != NULL ? wf_vae_factor(m->parts.vae) : 8;
     r.text_encoders = (m->parts.text[0] != NULL) + (m->parts.text[1] != NULL);
@@ -90,6 +90,11 @@ weft_status weft_model_info_get(const weft_model *m, weft_model_info *info, weft
     r.bytes = m->bytes;
     r.layers = (int64_t)m->layer_count;
     r.vae_scale = v != NULL ? v->scaling_factor : 0;
+    r.unet_channels = c->in_channels;
+    r.text_layers = wf_unet_text_layers(m->parts.unet);
+    r.zero_negative = m->zero_negative;
+    r.guidance_embed = c->guidance_dim > 0;
+    r.layout = m->layout;
     r.prediction = strcmp(word, "v_prediction") == 0 ? WEFT_PREDICT_V
                    : strcmp(word, "sample") == 0     ? WEFT_PREDICT_SAMPLE
                                                      : WEFT_PREDICT_EPSILON;

@@ -7,6 +7,9 @@
 #include "model/room.h"
 
 enum { UNET, TEXT, TEXT_2, VAE };
+enum { REFINER_IDS = 5 }; /* time ids of SDXL's refiner: original size, crop, aesthetic score */
+
+#define ALL_FLAGS (WEFT_OPEN_COPY | WEFT_OPEN_EPSILON | WEFT_OPEN_V)
 
 static const struct component {
     const char *folder;
@@ -86,8 +89,12 @@ static const char *class_of(const json_t *index, const char *component)
 
 static weft_status check_index(weft_model *m, const json_t *index, weft_error *err)
 {
-    static const char *const pipelines[] = { "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline",
-                                             "StableDiffusionXLPipeline" };
+    static const char *const pipelines[] = {
+        "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+        "StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline", "StableDiffusionXLInstructPix2PixPipeline",
+        "LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline",
+    };
     static const struct { const char *component, *class1, *class2; } wanted[] = {
         { "unet", "UNet2DConditionModel", NULL },
         { "vae", "AutoencoderKL", NULL },
@@ -177,15 +184,21 @@ static weft_status check_fit(weft_model *m, weft_error *err)
                        b->positions);
     m->parts.penultimate = c->text_time;
     const wf_clip_config *pools = b != NULL ? b : a; /* the one that gives the pooled vector */
+    int32_t refined = c->added_dim - REFINER_IDS * c->time_id_dim; /* the pooled width that a refiner would have */
+    if (c->text_time && (pools != NULL ? pools->projection == refined : m->aesthetic))
+        WF_TRY(wf_config_time_ids(&m->parts.unet_config, REFINER_IDS, m->path, err));
     if (pools != NULL && c->text_time && pools->projection != c->pooled_dim)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: the UNet takes %d added channels, which is not %d time ids of %d "
                        "and the pooled vector of %d", m->path, c->added_dim, c->time_ids, c->time_id_dim,
                        pools->projection);
     const wf_vae_config *v = m->parts.vae != NULL ? wf_vae_get_config(m->parts.vae) : NULL;
-    if (v != NULL && v->latent_channels != c->in_channels)
+    if (v != NULL && v->latent_channels != c->out_channels)
         return wf_fail(err, WEFT_E_FORMAT, "%s: the VAE has %d latent channels, the UNet %d", m->path,
-                       v->latent_channels, c->in_channels);
-    m->family = c->text_time ? WEFT_FAMILY_SDXL : c->linear_projection ? WEFT_FAMILY_SD2 : WEFT_FAMILY_SD1;
+                       v->latent_channels, c->out_channels);
+    m->family = c->text_time && c->time_ids == REFINER_IDS ? WEFT_FAMILY_SDXL_REFINER
+                : c->text_time                             ? WEFT_FAMILY_SDXL
+                : c->linear_projection                     ? WEFT_FAMILY_SD2
+                                                           : WEFT_FAMILY_SD1;
     return WEFT_OK;
 }
 
@@ -214,6 +227,17 @@ static weft_status told(const weft_model_options *o, int64_t done, weft_error *e
     return WEFT_OK;
 }
 
+/* What the caller says that the model predicts stands in the scheduler's configuration, for everyone who asks. */
+static weft_status settle_prediction(weft_model *m, const weft_model_options *o, weft_error *err)
+{
+    uint32_t said = o->flags & (WEFT_OPEN_EPSILON | WEFT_OPEN_V);
+    if (said == 0) return WEFT_OK;
+    if (m->scheduler == NULL) m->scheduler = json_object();
+    json_t *word = json_string(said == WEFT_OPEN_V ? "v_prediction" : "epsilon");
+    return json_object_set_new(m->scheduler, "prediction_type", word) == 0
+               ? WEFT_OK : wf_nomem(err, sizeof *word, "the scheduler's configuration");
+}
+
 static weft_status open_folder(weft_model *m, const weft_model_options *o, weft_error *err)
 {
     char weights[WF_COMPONENTS][1024];
@@ -234,6 +258,8 @@ static weft_status open_folder(weft_model *m, const weft_model_options *o, weft_
         st = check_index(m, index, err);
         const char *class1 = class_of(index, "text_encoder");
         projection = class1 != NULL && strcmp(class1, "CLIPTextModelWithProjection") == 0;
+        m->aesthetic = json_is_true(json_object_get(index, "requires_aesthetics_score"));
+        m->zero_negative = json_is_true(json_object_get(index, "force_zeros_for_empty_prompt"));
     }
     for (int32_t i = 0; i < WF_COMPONENTS; i++)
         there[i] = indexed ? class_of(index, components[i].folder) != NULL : has(m, components[i].folder, "config.json");
@@ -265,6 +291,8 @@ static weft_status open_folder(weft_model *m, const weft_model_options *o, weft_
         wf_log(o->log, o->log_user, WEFT_LOG_WARN, "%s", missing.text);
     if (has(m, "scheduler", "scheduler_config.json"))
         WF_TRY(load_json(m, &m->scheduler, "scheduler", "scheduler_config.json", err));
+    m->layout = "diffusers";
+    WF_TRY(settle_prediction(m, o, err));
     return told(o, WF_COMPONENTS, err);
 }
 
@@ -276,8 +304,10 @@ weft_status weft_model_open(const char *path, const weft_model_options *options,
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     *out = NULL;
     if (path == NULL) return wf_fail(err, WEFT_E_ARG, "path is NULL");
-    st = wf_options(&o, sizeof o, sizeof o, options, WEFT_OPEN_COPY, "weft_model_options", err);
+    st = wf_options(&o, sizeof o, sizeof o, options, ALL_FLAGS, "weft_model_options", err);
     if (st == WEFT_OK) st = wf_check_allocator(o.allocator, err);
+    if (st == WEFT_OK && (o.flags & WEFT_OPEN_EPSILON) != 0 && (o.flags & WEFT_OPEN_V) != 0)
+        st = wf_fail(err, WEFT_E_ARG, "weft_model_options.flags has both WEFT_OPEN_EPSILON and WEFT_OPEN_V");
     if (st != WEFT_OK) return st;
 
     weft_allocator alloc = wf_allocator(o.allocator);

@@ -22,6 +22,9 @@ struct weft_model {
     size_t         kept_count;
     size_t         kept_cap;
     json_t        *scheduler;
+    const char    *layout;     /* as weft_model_info says it                             */
+    bool           aesthetic;  /* requires_aesthetics_score: a refiner                   */
+    bool           zero_negative; /* force_zeros_for_empty_prompt                        */
     int64_t        parameters;
     int64_t        bytes;
 };

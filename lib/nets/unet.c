@@ -41,6 +41,8 @@ typedef struct stage {
 struct wf_unet {
     wf_unet_config  c;
     const wf_layer *conv_in, *conv_out, *time1, *time2, *add1, *add2;
+    const wf_layer *guidance;     /* cond_proj: added to the sinusoids of the time; NULL where it is not told */
+    int32_t         text_layers;
     wf_norm         norm_out;
     stage           down[WF_LEVELS], mid, up[WF_LEVELS];
 };
@@ -175,6 +177,8 @@ static weft_status build(wf_unet *u, wf_binder *b, weft_error *err)
     int32_t skips[WF_LEVELS * 32], count = 0, last = c->levels - 1, wide = 4 * c->channels[0];
     name at;
 
+    if (c->guidance_dim > 0)
+        WF_TRY(wf_bind_linear(b, &u->guidance, "time_embedding", "cond_proj", c->channels[0], c->guidance_dim, false, err));
     WF_TRY(wf_bind_linear(b, &u->time1, "time_embedding", "linear_1", wide, c->channels[0], true, err));
     WF_TRY(wf_bind_linear(b, &u->time2, "time_embedding", "linear_2", wide, wide, true, err));
     if (c->text_time) {
@@ -220,6 +224,20 @@ weft_status wf_unet_build(const wf_unet_config *config, wf_binder *b, wf_unet **
     if (st == WEFT_OK) *out = u;
     else wf_unet_free(u, b->alloc);
     return st;
+}
+
+static int32_t stage_text_layers(const stage *s)
+{
+    int32_t n = 0;
+    for (int32_t j = 0; s->transformers != NULL && j < s->count; j++) n += s->transformers[j].depth;
+    return n;
+}
+
+int32_t wf_unet_text_layers(const wf_unet *u)
+{
+    int32_t n = stage_text_layers(&u->mid);
+    for (int32_t i = 0; i < u->c.levels; i++) n += stage_text_layers(&u->down[i]) + stage_text_layers(&u->up[i]);
+    return n;
 }
 
 static void free_stage(stage *s, const weft_allocator *alloc)

@@ -7,7 +7,7 @@
 enum { WF_LEVELS = 8 }; /* most levels that a configuration may have */
 
 typedef struct wf_unet_config {
-    int32_t in_channels, out_channels;
+    int32_t in_channels, out_channels; /* latents have out_channels; what is more is told (mask, picture) */
     int32_t levels;
     int32_t channels[WF_LEVELS];       /* block_out_channels                                     */
     bool    down_attention[WF_LEVELS]; /* CrossAttnDownBlock2D                                   */
@@ -29,6 +29,7 @@ typedef struct wf_unet_config {
     int32_t added_dim;                 /* projection_class_embeddings_input_dim                  */
     int32_t time_ids;                  /* how many; added_dim = pooled_dim + time_ids * time_id_dim */
     int32_t pooled_dim;
+    int32_t guidance_dim;              /* time_cond_proj_dim: sinusoids of the guidance; 0: not told   */
     int32_t sample_size;
 } wf_unet_config;
 
@@ -37,6 +38,8 @@ typedef struct wf_unet wf_unet;
 /* Build from a file; layers go into the binder's table in order of execution. */
 weft_status wf_unet_build(const wf_unet_config *config, wf_binder *b, wf_unet **out, weft_error *err);
 void        wf_unet_free(wf_unet *u, const weft_allocator *alloc);
+/* Cross-attention layers, each of which reads the conditioning. */
+int32_t     wf_unet_text_layers(const wf_unet *u);
 
 /* Inputs of one evaluation. n = grid.n samples, each with its own timestep and conditioning. */
 typedef struct wf_unet_input {

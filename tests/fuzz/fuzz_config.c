@@ -62,7 +62,7 @@ enum { UNET, CLIP, VAE };
 static void check_unet(const wf_unet_config *c)
 {
     must(c->levels >= 1 && c->levels <= WF_LEVELS && c->groups >= 1 && c->eps >= 0 && c->eps <= 1);
-    must(c->in_channels >= 1 && c->in_channels == c->out_channels && c->sample_size >= 1);
+    must(c->in_channels >= 1 && c->in_channels >= c->out_channels && c->out_channels >= 1 && c->sample_size >= 1);
     for (int32_t i = 0; i < c->levels; i++) {
         must(c->channels[i] >= 1 && c->channels[i] <= INT32_MAX / 8 && c->layers[i] >= 1 && c->layers[i] <= 16);
         must(c->heads[i] >= 1 && c->depth[i] >= 1 && c->depth[i] <= 64 && c->cross_dim[i] == c->cross_dim[0]);

@@ -298,9 +298,12 @@ static const struct {
     { "sd1", set, UNET, "resnet_time_scale_shift", "\"scale_shift\"", WEFT_E_UNSUPPORTED, UNET, "scale_shift" },
     { "sd1", set, UNET, "only_cross_attention", "[false, true, false]", WEFT_E_UNSUPPORTED, UNET,
       "only_cross_attention" },
-    { "sd1", set, UNET, "time_cond_proj_dim", "256", WEFT_E_UNSUPPORTED, UNET, "time_cond_proj_dim" },
+    { "sd1", set, UNET, "time_cond_proj_dim", "256", WEFT_E_FORMAT, "time_embedding.cond_proj.weight is missing",
+      "(8, 256)" },
+    { "sd1", set, UNET, "time_cond_proj_dim", "2", WEFT_E_FORMAT, UNET, "time_cond_proj_dim" },
     { "sd1", set, VAE, "latents_mean", "[0.1, 0.2]", WEFT_E_UNSUPPORTED, VAE, "latents_mean" },
-    { "sd1", set, UNET, "in_channels", "9", WEFT_E_UNSUPPORTED, UNET, "inpainting" },
+    { "sd1", set, UNET, "in_channels", "9", WEFT_E_FORMAT, "conv_in.weight", "wanted (8, 9, 3, 3)" },
+    { "sd1", set, UNET, "in_channels", "3", WEFT_E_UNSUPPORTED, UNET, "takes 3 channels and gives 4" },
     { "sd1", set, UNET, "unknown_setting", "{ \"of\": [\"tomorrow\"] }", WEFT_OK, "", NULL },
 
     /* sizes */
@@ -664,11 +667,14 @@ START_TEST(models_say_what_they_are)
 {
     static const struct {
         const char *name, *family_name;
-        int32_t family, encoders, dim, pooled, time_ids, prediction, factor;
+        int32_t family, encoders, dim, pooled, time_ids, prediction, factor, channels, text_layers, zeros, told;
     } all[] = {
-        { "tiny-sd1", "SD1.x", WEFT_FAMILY_SD1, 1, 24, 0, 0, WEFT_PREDICT_EPSILON, 2 },
-        { "tiny-sd2", "SD2.x", WEFT_FAMILY_SD2, 1, 20, 0, 0, WEFT_PREDICT_V, 4 },
-        { "tiny-sdxl", "SDXL", WEFT_FAMILY_SDXL, 2, 40, 20, 6, WEFT_PREDICT_EPSILON, 2 },
+        { "tiny-sd1", "SD1.x", WEFT_FAMILY_SD1, 1, 24, 0, 0, WEFT_PREDICT_EPSILON, 2, 4, 11, 0, 0 },
+        { "tiny-sd2", "SD2.x", WEFT_FAMILY_SD2, 1, 20, 0, 0, WEFT_PREDICT_V, 4, 4, 4, 0, 0 },
+        { "tiny-sdxl", "SDXL", WEFT_FAMILY_SDXL, 2, 40, 20, 6, WEFT_PREDICT_EPSILON, 2, 4, 17, 1, 0 },
+        { "tiny-refiner", "SDXL refiner", WEFT_FAMILY_SDXL_REFINER, 1, 20, 12, 5, WEFT_PREDICT_EPSILON, 2, 4, 14, 0, 0 },
+        { "tiny-inpaint", "SD1.x", WEFT_FAMILY_SD1, 1, 16, 0, 0, WEFT_PREDICT_EPSILON, 2, 9, 4, 0, 0 },
+        { "tiny-lcm", "SD1.x", WEFT_FAMILY_SD1, 1, 16, 0, 0, WEFT_PREDICT_EPSILON, 2, 4, 4, 0, 1 },
     };
     for (size_t i = 0; i < WF_LEN(all); i++) {
         weft_model *m = opened(data_path("models/%s", all[i].name), NULL);
@@ -684,12 +690,42 @@ START_TEST(models_say_what_they_are)
         ck_assert_int_eq(info.image_factor, all[i].factor);
         ck_assert(info.latent_channels == 4 && info.latent_size == 16 && info.text_tokens == 77);
         ck_assert(info.has_tokenizer == 1 && info.has_vae == 1 && info.vae_scale > 0);
-        ck_assert(info.parameters > 100000 && info.bytes > 2 * info.parameters && info.layers > 100);
+        ck_assert_int_eq(info.unet_channels, all[i].channels);
+        ck_assert_int_eq(info.text_layers, all[i].text_layers);
+        ck_assert_int_eq(info.zero_negative, all[i].zeros);
+        ck_assert_int_eq(info.guidance_embed, all[i].told);
+        ck_assert_str_eq(info.layout, "diffusers");
+        ck_assert(info.parameters > 50000 && info.bytes > 2 * info.parameters && info.layers > 100);
         weft_model_free(m);
     }
     weft_model_info info = WEFT_MODEL_INFO_INIT;
     ck_assert_int_eq(weft_model_info_get(NULL, &info, &golden_err), WEFT_E_ARG);
     weft_model_free(NULL);
+}
+END_TEST
+
+/* What the caller says stands above the scheduler's configuration, for the model and for samplers made from it. */
+START_TEST(the_caller_may_say_what_a_model_predicts)
+{
+    static const struct { const char *name; uint32_t flags; int32_t prediction; } all[] = {
+        { "tiny-sd1", 0, WEFT_PREDICT_EPSILON },          { "tiny-sd1", WEFT_OPEN_V, WEFT_PREDICT_V },
+        { "tiny-sd2", WEFT_OPEN_EPSILON, WEFT_PREDICT_EPSILON }, { "tiny-sd2", WEFT_OPEN_V, WEFT_PREDICT_V },
+    };
+    weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
+    weft_model *m;
+    for (size_t i = 0; i < WF_LEN(all); i++) {
+        weft_sampler_options s = WEFT_SAMPLER_OPTIONS_INIT;
+        weft_model_info info = WEFT_MODEL_INFO_INIT;
+        o.flags = all[i].flags;
+        m = opened(data_path("models/%s", all[i].name), &o);
+        must(weft_model_info_get(m, &info, &golden_err));
+        must(weft_sampler_options_from_model(m, &s, &golden_err));
+        ck_assert_int_eq(info.prediction, all[i].prediction);
+        ck_assert_int_eq(s.prediction, all[i].prediction);
+        weft_model_free(m);
+    }
+    o.flags = WEFT_OPEN_V | WEFT_OPEN_EPSILON;
+    ck_assert_int_eq(weft_model_open(data_path("models/tiny-sd1"), &o, &m, &golden_err), WEFT_E_ARG);
 }
 END_TEST
 
@@ -749,6 +785,7 @@ int main(void)
     TCase *c = tcase_create("open");
     tcase_set_timeout(c, 300);
     tcase_add_test(c, models_say_what_they_are);
+    tcase_add_test(c, the_caller_may_say_what_a_model_predicts);
     tcase_add_test(c, the_layer_table);
     tcase_add_loop_test(c, one_change, 0, (int)WF_LEN(cases));
     tcase_add_test(c, not_a_model);

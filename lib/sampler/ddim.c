@@ -11,21 +11,17 @@
 
 #include "sampler/sampler.h"
 
-static bool draws(const weft_sampler *s)
+static bool draws(const weft_sampler *s, int32_t call)
 {
+    (void)call;
     return s->o.eta > 0;
 }
 
 static weft_status plan(weft_sampler *s, weft_error *err)
 {
-    weft_status st = wf_schedule_timesteps(s, s->calls, true, err);
-    int32_t     first = (int32_t)s->timesteps[0];
+    weft_status st = wf_schedule_timesteps(s, s->o.steps, true, err);
 
     if (st != WEFT_OK) return st;
-    if (s->alphas[first] <= 0 && s->o.prediction == WEFT_PREDICT_EPSILON)
-        return wf_fail(err, WEFT_E_ARG, "sampler: betas rescaled to zero terminal signal leave nothing of the picture at "
-                       "timestep %d, where ddim cannot start from predicted noise; the model must predict v or the "
-                       "sample, or take leading spacing", first);
     wf_schedule_interpolate(s);
     return WEFT_OK;
 }
@@ -33,7 +29,7 @@ static weft_status plan(weft_sampler *s, weft_error *err)
 static void step(const weft_sampler *s, int32_t call, const float *prediction, const float *noise, float *history,
                  float *x, size_t len)
 {
-    int32_t t = (int32_t)s->timesteps[call], next = t - s->o.train_steps / s->calls;
+    int32_t t = (int32_t)s->timesteps[call], next = t - s->o.train_steps / s->o.steps;
     double  past = (s->o.flags & WEFT_SAMPLER_ALPHA_TO_ONE) ? 1.0 : s->alphas[0];
     double  A = s->alphas[t], A_next = next >= 0 ? s->alphas[next] : past;
     double  sd = s->o.eta <= 0 ? 0 : (double)s->o.eta * sqrt((1 - A_next) / (1 - A) * (1 - A / A_next));
@@ -49,6 +45,6 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 }
 
 const wf_solver wf_solver_ddim = {
-    .name = "ddim", .kind = WEFT_SAMPLER_DDIM, .spacing = WEFT_SPACING_LEADING, .draws = draws, .plan = plan,
-    .step = step,
+    .name = "ddim", .kind = WEFT_SAMPLER_DDIM, .spacing = WEFT_SPACING_LEADING, .eta = true, .draws = draws,
+    .plan = plan, .step = step,
 };

@@ -10,7 +10,8 @@
  * the last is x' = m0. So is a step after two equal sigmas (h0 = 0: a thousand steps rounded to whole timesteps).
  *
  * Latents are alpha x0 + sigma noise here. The timesteps are laid out for N + 1 points of which the lowest is
- * dropped; Karras' levels span the whole training range, and their timesteps are rounded. */
+ * dropped; Karras' levels span the whole training range, and their timesteps, like those of the caller's own
+ * levels, are rounded. */
 #include <math.h>
 
 #include "sampler/sampler.h"
@@ -20,8 +21,9 @@ static weft_status plan(weft_sampler *s, weft_error *err)
     bool        dropped = s->o.spacing != WEFT_SPACING_TRAILING;
     weft_status st;
 
-    if (s->o.flags & WEFT_SAMPLER_KARRAS) {
-        wf_schedule_karras(s, wf_schedule_sigma(s, s->o.train_steps - 1), wf_schedule_sigma(s, 0));
+    if (s->o.sigmas != NULL || (s->o.flags & WEFT_SAMPLER_KARRAS)) {
+        if (s->o.sigmas != NULL) wf_schedule_given(s);
+        else wf_schedule_karras(s, wf_schedule_sigma(s, s->o.train_steps - 1), wf_schedule_sigma(s, 0));
         for (int32_t i = 0; i < s->calls; i++) s->timesteps[i] = rint(s->timesteps[i]);
         return WEFT_OK;
     }
@@ -40,11 +42,11 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
     float *m1 = history;
 
     (void)noise;
-    if (call > 0 && next > 0 && s->sigmas[call - 1] > sigma)
+    if (call > s->first && next > 0 && s->sigmas[call - 1] > sigma)
         trend = 0.5 * grow * log(sigma / next) / log(s->sigmas[call - 1] / sigma);
     for (size_t i = 0; i < len; i++) {
         double m0 = x0.x_part * (double)x[i] + x0.p_part * (double)prediction[i];
-        double turn = trend != 0 ? trend * (m0 - (double)m1[i]) : 0; /* at call 0 m1 holds nothing yet */
+        double turn = trend != 0 ? trend * (m0 - (double)m1[i]) : 0; /* m1 holds nothing yet at the first */
 
         x[i] = (float)(fade * (double)x[i] + grow * m0 + turn);
         m1[i] = (float)m0;
@@ -52,6 +54,6 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 }
 
 const wf_solver wf_solver_dpmpp_2m = {
-    .name = "dpmpp_2m", .kind = WEFT_SAMPLER_DPMPP_2M, .spacing = WEFT_SPACING_LINSPACE, .history = 1, .karras = true,
+    .name = "dpmpp_2m", .kind = WEFT_SAMPLER_DPMPP_2M, .spacing = WEFT_SPACING_LINSPACE, .history = 1, .free_sigmas = true,
     .plan = plan, .step = step,
 };

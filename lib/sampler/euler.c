@@ -9,11 +9,15 @@
 
 static weft_status plan(weft_sampler *s, weft_error *err)
 {
-    weft_status st = wf_schedule_timesteps(s, s->calls, false, err);
+    weft_status st;
 
-    if (st != WEFT_OK) return st;
+    if (s->o.sigmas != NULL) {
+        wf_schedule_given(s);
+        return WEFT_OK;
+    }
+    if ((st = wf_schedule_timesteps(s, s->o.steps, false, err)) != WEFT_OK) return st;
     wf_schedule_interpolate(s);
-    if (s->o.flags & WEFT_SAMPLER_KARRAS) wf_schedule_karras(s, s->sigmas[0], s->sigmas[s->calls - 1]);
+    if (s->o.flags & WEFT_SAMPLER_KARRAS) wf_schedule_karras(s, s->sigmas[0], s->sigmas[s->o.steps - 1]);
     return WEFT_OK;
 }
 
@@ -30,6 +34,6 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 }
 
 const wf_solver wf_solver_euler = {
-    .name = "euler", .kind = WEFT_SAMPLER_EULER, .spacing = WEFT_SPACING_LINSPACE, .karras = true,
+    .name = "euler", .kind = WEFT_SAMPLER_EULER, .spacing = WEFT_SPACING_LINSPACE, .free_sigmas = true,
     .exploding = true, .plan = plan, .step = step,
 };

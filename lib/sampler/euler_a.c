@@ -8,9 +8,10 @@
 
 #include "sampler/sampler.h"
 
-static bool draws(const weft_sampler *s)
+static bool draws(const weft_sampler *s, int32_t call)
 {
     (void)s;
+    (void)call;
     return true;
 }
 
@@ -34,6 +35,6 @@ static weft_status plan(weft_sampler *s, weft_error *err)
 }
 
 const wf_solver wf_solver_euler_a = {
-    .name = "euler_a", .kind = WEFT_SAMPLER_EULER_A, .spacing = WEFT_SPACING_LINSPACE, .karras = true,
+    .name = "euler_a", .kind = WEFT_SAMPLER_EULER_A, .spacing = WEFT_SPACING_LINSPACE, .free_sigmas = true,
     .exploding = true, .draws = draws, .plan = plan, .step = step,
 };

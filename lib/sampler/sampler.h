@@ -29,6 +29,7 @@ struct weft_sampler {
     float  *memory;               /* solver->history buffers of len floats, then the noise if it draws */
     size_t  memory_len;           /* floats in memory                                                 */
     size_t  len;                  /* of the picture under way                                         */
+    int32_t first;                /* the call it began with                                           */
     int32_t next;                 /* the call that comes next                                         */
 };
 
@@ -36,10 +37,13 @@ typedef struct wf_solver {
     const char *name;
     int32_t     kind;      /* WEFT_SAMPLER_*                                                      */
     int32_t     spacing;   /* what WEFT_SPACING_DEFAULT means here                                */
+    int32_t     order;     /* calls that make one step, where a picture may begin; 0: 1           */
     int32_t     history;   /* buffers kept from one call to the next                              */
-    bool        karras;    /* may use the noise levels of Karras et al.                           */
+    bool        free_sigmas; /* noise levels may lie between those of training: Karras', the caller's */
     bool        exploding; /* latents are x0 + sigma noise and are scaled down for the network    */
-    bool      (*draws)(const weft_sampler *s); /* NULL: never                                     */
+    bool        eta;       /* has one                                                             */
+    int32_t   (*calls)(int32_t steps);                       /* NULL: as many as steps            */
+    bool      (*draws)(const weft_sampler *s, int32_t call); /* NULL: never                       */
     /* Fill timesteps[calls] and sigmas[calls + 1] from alphas. */
     weft_status (*plan)(weft_sampler *s, weft_error *err);
     /* x becomes the latents of call + 1. history[0] starts `history` buffers of len floats. */
@@ -64,9 +68,11 @@ weft_status wf_schedule_alphas(weft_sampler *s, weft_error *err);
  * dropped. Whole numbers where `whole`, otherwise linspace keeps fractions. */
 weft_status wf_schedule_timesteps(weft_sampler *s, int32_t points, bool whole, weft_error *err);
 double wf_schedule_sigma(const weft_sampler *s, int32_t t);         /* sqrt((1-A_t)/A_t), in float32        */
-void   wf_schedule_interpolate(weft_sampler *s);                    /* sigmas at the timesteps, 0 appended  */
-/* Karras' noise levels from `high` down to `low`, and the timesteps that have them. */
+/* One level for each of the N steps, and 0 appended: sigmas at the timesteps; Karras' from `high` down to `low`, or
+ * the caller's, and the timesteps that have them. */
+void   wf_schedule_interpolate(weft_sampler *s);
 void   wf_schedule_karras(weft_sampler *s, double high, double low);
+void   wf_schedule_given(weft_sampler *s);
 
 /* The network's answer p read as a picture or as noise: x_part * x + p_part * p. */
 typedef struct wf_mix {

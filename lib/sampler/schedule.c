@@ -16,7 +16,7 @@
 #include "sampler/sampler.h"
 
 /* 2^-24, the smallest half precision number: what diffusers puts where rescaled betas leave A = 0, so that
- * the first sigma (4096) is finite. DDIM alone can start from A = 0. */
+ * the first sigma (4096) is finite. Solvers that step by A and not by sigma can start from A = 0. */
 #define ALMOST_NO_SIGNAL 0x1p-24f
 
 double wf_decimal(float v)
@@ -68,7 +68,7 @@ static void rescale_to_zero_signal(weft_sampler *s)
         product *= (double)(1 - beta);
         s->alphas[t] = (double)(float)product;
     }
-    if (s->solver->kind != WEFT_SAMPLER_DDIM) s->alphas[T - 1] = (double)ALMOST_NO_SIGNAL;
+    if (s->solver->free_sigmas) s->alphas[T - 1] = (double)ALMOST_NO_SIGNAL;
 }
 
 weft_status wf_schedule_alphas(weft_sampler *s, weft_error *err)
@@ -101,7 +101,7 @@ static double linspace_down(int32_t T, int32_t points, int32_t i)
 
 weft_status wf_schedule_timesteps(weft_sampler *s, int32_t points, bool whole, weft_error *err)
 {
-    int32_t T = s->o.train_steps, N = s->calls, dropped = points - N;
+    int32_t T = s->o.train_steps, N = s->o.steps, dropped = points - N;
     int32_t apart = T / points; /* leading */
     double  down = (T - (double)T / N) - T; /* trailing: numpy.arange's step, with arange's rounding */
 
@@ -133,21 +133,21 @@ double wf_schedule_sigma(const weft_sampler *s, int32_t t)
 
 void wf_schedule_interpolate(weft_sampler *s)
 {
-    for (int32_t i = 0; i < s->calls; i++) {
+    for (int32_t i = 0; i < s->o.steps; i++) {
         double  t = s->timesteps[i];
         int32_t below = WF_MIN((int32_t)t, s->o.train_steps - 2);
         double  low = wf_schedule_sigma(s, below), high = wf_schedule_sigma(s, below + 1);
 
         s->sigmas[i] = (double)(float)(t > below ? low + (t - below) * (high - low) : low); /* high may be infinite */
     }
-    s->sigmas[s->calls] = 0;
+    s->sigmas[s->o.steps] = 0;
 }
 
-/* The fractional timestep whose sigma this is: linear in log(sigma) between two entries of the table. */
-static double timestep_of(const weft_sampler *s, double sigma)
+/* The fractional timestep whose log(sigma) this is: linear between two entries of the table. */
+static double timestep_of(const weft_sampler *s, double wanted)
 {
     int32_t low = 0, high = s->o.train_steps - 1;
-    double  wanted = log(sigma), below, above, part;
+    double  below, above, part;
 
     while (high - low > 1) {
         int32_t middle = (low + high) / 2;
@@ -167,14 +167,23 @@ void wf_schedule_karras(weft_sampler *s, double high, double low)
 {
     double top = pow(high, 1.0 / 7), bottom = pow(low, 1.0 / 7);
 
-    for (int32_t i = 0; i < s->calls; i++) {
-        double part  = s->calls == 1 ? 0 : (double)i / (s->calls - 1);
+    for (int32_t i = 0; i < s->o.steps; i++) {
+        double part  = s->o.steps == 1 ? 0 : (double)i / (s->o.steps - 1);
         double sigma = pow(top + part * (bottom - top), 7);
 
-        s->timesteps[i] = timestep_of(s, sigma);
+        s->timesteps[i] = timestep_of(s, log(sigma));
         s->sigmas[i] = (double)(float)sigma;
     }
-    s->sigmas[s->calls] = 0;
+    s->sigmas[s->o.steps] = 0;
+}
+
+void wf_schedule_given(weft_sampler *s)
+{
+    for (int32_t i = 0; i < s->o.steps; i++) {
+        s->timesteps[i] = timestep_of(s, (double)logf(s->o.sigmas[i]));
+        s->sigmas[i] = (double)s->o.sigmas[i];
+    }
+    s->sigmas[s->o.steps] = 0;
 }
 
 wf_mix wf_predicted_x0(int32_t prediction, double alpha, double sigma)

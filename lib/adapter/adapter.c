@@ -282,10 +282,14 @@ weft_status weft_adapter_info_get(const weft_adapter *a, weft_adapter_info *info
         r.unet_modules += component == 0;
         r.text_modules += component == 1 || component == 2;
         r.conv_modules += m->kernel > 1;
-        r.rank_min = WF_MIN(r.rank_min, m->rank);
-        r.rank_max = WF_MAX(r.rank_max, m->rank);
-        r.parameters += (int64_t)(m->down->count + m->up->count);
+        if (m->rank > 0) {
+            r.rank_min = WF_MIN(r.rank_min, m->rank);
+            r.rank_max = WF_MAX(r.rank_max, m->rank);
+        }
+        for (int32_t p = 0; p < WF_PARTS; p++)
+            if (m->part[p] != NULL && p != WF_PART_ALPHA) r.parameters += (int64_t)m->part[p]->count;
     }
+    if (r.rank_max == 0) r.rank_min = 0;
     return wf_result(info, &r, sizeof r, sizeof r, "weft_adapter_info", err);
 }
 
@@ -306,6 +310,7 @@ weft_status weft_adapter_module(const weft_adapter *a, size_t index, weft_module
     r.alpha = m->alpha;
     r.scale = m->scale;
     r.has_alpha = m->has_alpha;
+    r.family = m->family->name;
     return wf_result(info, &r, sizeof r, sizeof r, "weft_module_info", err);
 }
 

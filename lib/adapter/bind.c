@@ -135,7 +135,7 @@ static void judge(weft_report *r, size_t i)
     }
     size_t          count;
     const wf_layer *l = &wf_model_layers(r->model, &count)[b->layer];
-    if (m->out == l->out && m->in == l->in && m->kernel == l->kernel) {
+    if (wf_module_fits(m, l)) {
         b->state = WEFT_KEY_MATCHED;
         r->layers[i] = b->layer;
         return;

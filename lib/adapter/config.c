@@ -166,19 +166,9 @@ static weft_status number_for(const json_t *config, const char *prefix, const ch
 }
 
 weft_status wf_config_scale(const json_t *config, const char *prefix, const char *what, const char *module,
-                            int32_t rank, wf_scale *out, weft_error *err)
+                            wf_scale *out, weft_error *err)
 {
-    double         r = 0;
-    bool           has_r;
-    weft_status    st;
-    wf_key_text    k;
-    wf_number_text num;
-
-    st = number_for(config, prefix, what, module, "r", "rank_pattern", &r, &has_r, err);
-    if (st != WEFT_OK) return st;
-    if (has_r && r != rank)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: the configuration says rank %s for %s, whose factors have rank %d", what,
-                       wf_number(&num, r), wf_key_show(&k, module), rank);
+    WF_TRY(number_for(config, prefix, what, module, "r", "rank_pattern", &out->rank, &out->has_rank, err));
     out->rslora = json_is_true(setting(config, prefix, "use_rslora"));
     return number_for(config, prefix, what, module, "lora_alpha", "alpha_pattern", &out->alpha, &out->has_alpha, err);
 }

@@ -127,6 +127,6 @@ bool wf_dialect_read(const wf_dialect *d, const char *key, wf_key *out)
     if (!rename_end(d->renames, out->name) || !wf_name_text_model(out->name, sizeof out->name)) return false;
     out->stem = stem;
     out->part = e->part;
-    out->weak = e->weak;
+    out->how = e->how;
     return true;
 }

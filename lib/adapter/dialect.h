@@ -7,13 +7,10 @@
 #ifndef WF_DIALECT_H
 #define WF_DIALECT_H
 
-#include "base/base.h"
+#include "adapter/family.h"
 
 /* No published name comes near this; a longer key is read by no dialect. */
 enum { WF_NAME_CAP = 512 };
-
-/* What a key holds. */
-enum { WF_PART_DOWN = 1, WF_PART_UP = 2, WF_PART_ALPHA = 3 };
 
 typedef struct wf_prefix {
     const char *from; /* the key begins so (repeated "unet." counts once); NULL ends the table */
@@ -24,8 +21,13 @@ typedef struct wf_ending {
     const char *text; /* the key ends so; * is one run without dots; NULL ends the table       */
     const char *to;   /* and the name so instead                                               */
     int32_t     part; /* WF_PART_*                                                             */
-    bool        weak; /* other dialects write it too: alone it does not tell the dialect       */
+    int32_t     how;  /* WF_WEAK, WF_JOINS                                                     */
 } wf_ending;
+
+enum {
+    WF_WEAK  = 1, /* other dialects write it too: alone it does not tell the dialect */
+    WF_JOINS = 2  /* it means something beside a module's other keys alone           */
+};
 
 typedef struct wf_rename {
     const char *from; /* the name ends so; NULL ends the table */
@@ -54,7 +56,7 @@ typedef struct wf_key {
     char    name[WF_NAME_CAP]; /* canonical, or the underscore name        */
     size_t  stem;              /* how many bytes of the key are not ending */
     int32_t part;
-    bool    weak;
+    int32_t how;
 } wf_key;
 
 /* All dialects, in the order in which they are asked. */

@@ -13,15 +13,15 @@ static const wf_prefix prefixes[] = {
 };
 
 static const wf_ending endings[] = {
-    { ".lora_A.weight", "", WF_PART_DOWN, false },
-    { ".lora_B.weight", "", WF_PART_UP, false },
-    { ".lora_A.*.weight", "", WF_PART_DOWN, false },
-    { ".lora_B.*.weight", "", WF_PART_UP, false },
-    { ".lora_linear_layer.down.weight", "", WF_PART_DOWN, true },
-    { ".lora_linear_layer.up.weight", "", WF_PART_UP, true },
-    { ".lora_linear_layer.alpha", "", WF_PART_ALPHA, true },
-    { ".alpha", "", WF_PART_ALPHA, true },
-    { NULL, NULL, 0, false },
+    { ".lora_A.weight", "", WF_PART_DOWN, 0 },
+    { ".lora_B.weight", "", WF_PART_UP, 0 },
+    { ".lora_A.*.weight", "", WF_PART_DOWN, 0 },
+    { ".lora_B.*.weight", "", WF_PART_UP, 0 },
+    { ".lora_linear_layer.down.weight", "", WF_PART_DOWN, WF_WEAK },
+    { ".lora_linear_layer.up.weight", "", WF_PART_UP, WF_WEAK },
+    { ".lora_linear_layer.alpha", "", WF_PART_ALPHA, WF_WEAK | WF_JOINS },
+    { ".alpha", "", WF_PART_ALPHA, WF_WEAK | WF_JOINS },
+    { NULL, NULL, 0, 0 },
 };
 
 const wf_dialect wf_dialect_diffusers = {

@@ -21,10 +21,10 @@ static const wf_prefix prefixes[] = {
 };
 
 static const wf_ending endings[] = {
-    { ".lora_down.weight", "", WF_PART_DOWN, false },
-    { ".lora_up.weight", "", WF_PART_UP, false },
-    { ".alpha", "", WF_PART_ALPHA, false },
-    { NULL, NULL, 0, false },
+    { ".lora_down.weight", "", WF_PART_DOWN, 0 },
+    { ".lora_up.weight", "", WF_PART_UP, 0 },
+    { ".alpha", "", WF_PART_ALPHA, WF_JOINS },
+    { NULL, NULL, 0, 0 },
 };
 
-const wf_dialect wf_dialect_kohya = { "kohya", NULL, prefixes, endings, NULL, WF_CONFIG_NONE, true };
+const wf_dialect wf_dialect_kohya = { "kohya", NULL, prefixes, endings, NULL, WF_CONFIG_NONE, WF_WEAK };

@@ -6,11 +6,11 @@
 #include "adapter/dialect.h"
 
 static const wf_ending endings[] = {
-    { ".lora_A.weight", "", WF_PART_DOWN, false },
-    { ".lora_B.weight", "", WF_PART_UP, false },
-    { ".lora_A.*.weight", "", WF_PART_DOWN, false },
-    { ".lora_B.*.weight", "", WF_PART_UP, false },
-    { NULL, NULL, 0, false },
+    { ".lora_A.weight", "", WF_PART_DOWN, 0 },
+    { ".lora_B.weight", "", WF_PART_UP, 0 },
+    { ".lora_A.*.weight", "", WF_PART_DOWN, 0 },
+    { ".lora_B.*.weight", "", WF_PART_UP, 0 },
+    { NULL, NULL, 0, 0 },
 };
 
 const wf_dialect wf_dialect_peft = {

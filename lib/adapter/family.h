@@ -79,7 +79,8 @@ struct wf_family {
     uint64_t    may;    /* parts that may be there besides (common ones always may, unless a family cannot be DoRA) */
 
     /* Fill rank, out, in, kernel and scale from the tensors' shapes and m->alpha; check that they agree and that
-     * no dimension is 0 or beyond INT32_MAX. wf_module_fail() writes the line. At open, so without a layer. */
+     * no product is beyond INT32_MAX. wf_module_fail() writes the line. At open, so without a layer; alpha, has_alpha and
+     * what configurations say are filled in already, and wf_module_check_parts() found nothing wrong. */
     weft_status (*shape)(wf_module *m, const char *source, weft_error *err);
     /* Does it fit the layer? NULL: out, in and kernel are equal. For families that need the layer to tell. */
     bool (*fits)(const wf_module *m, const wf_layer *l);
@@ -121,6 +122,10 @@ extern const wf_family wf_family_loha, wf_family_lokr, wf_family_glora, wf_famil
 /* Its form at a layer: the family's, or DENSE where a magnitude makes it DoRA. */
 int32_t wf_module_form(const wf_module *m, const wf_layer *l);
 bool    wf_module_fits(const wf_module *m, const wf_layer *l);
+/* Rank of its pair, and the factors: what the family says (wf_family.pair). */
+int32_t     wf_module_pair_rank(const wf_module *m);
+weft_status wf_module_pair(const wf_module *m, const wf_layer *l, float *down, float *up, const weft_allocator *alloc,
+                           weft_error *err);
 /* dst (out, K) += c * (W' - W). For DoRA W' = g V / |V|, V = W + inside * scale * Delta; `inside` is 1 but under
  * WEFT_ADD_PEFT_DORA. For the others c * Delta W. */
 weft_status wf_module_add(const wf_module *m, const wf_layer *l, double scale, double inside, double c, float *dst,
@@ -134,13 +139,29 @@ weft_status wf_dora_add(const wf_module *m, const wf_layer *l, double scale, dou
 
 /* ---- for the families' files --------------------------------------------------------------------------- */
 
+/* The usual scale, for shape() once m->rank is known: alpha / divisor, alpha / sqrt(divisor) for rsLoRA. Without an
+ * alpha, and with one of 0, alpha is the rank. */
+void        wf_module_set_scale(wf_module *m, double divisor);
+/* "<source>: <key>: <text>" as WEFT_E_FORMAT, for what shapes say together: shapes go through wf_shape(). */
+weft_status wf_module_fail(const wf_module *m, const char *source, weft_error *err, const char *format, ...)
+    WF_PRINTF(4, 5);
+
 /* "<source>: <key>.<part>... <text>" as WEFT_E_FORMAT: t the tensor that is wrong, with its shape, and what was wanted. */
 weft_status wf_module_misshapen(const wf_module *m, const wf_tensor *t, const char *source, const char *wanted,
                                 weft_error *err);
-/* Rank 1..4 and dims 1..INT32_MAX of every part present, floating point: checked before shape() is called. */
+/* Rank 1..4 and dims 1..INT32_MAX of every part present, floating point; one number of any type for alpha, ranknum and
+ * on_input. Checked before shape() is called. */
 weft_status wf_module_check_parts(const wf_module *m, const char *source, weft_error *err);
+/* Refuse a tensor with NaN or infinity, naming key and index. */
+weft_status wf_module_check_finite(const wf_module *m, const char *source, weft_error *err);
+/* How messages call a part: "lora_down", "hada_w1_a". */
+const char *wf_part_name(int32_t part);
+/* The parts that a module has, as bits. */
+uint64_t    wf_module_parts(const wf_module *m);
 /* n floats of t from element `from`. */
 void        wf_tensor_read(const wf_tensor *t, size_t from, size_t n, float *dst);
+/* dst (columns, rows) = t (rows, columns): rows become columns. */
+void        wf_tensor_transposed(const wf_tensor *t, size_t rows, size_t columns, float *dst);
 /* dst (r, k * k, in) = t (r, in, k, k): the order of the networks. */
 void        wf_tensor_channels_last(const wf_tensor *t, size_t r, size_t in, size_t kk, float *dst);
 /* w (out, K) = the layer's base weight widened, K ordered (ky, kx, in). */

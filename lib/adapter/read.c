@@ -1,6 +1,6 @@
-/* read.c - from a file's keys to modules with factors and a scale.
+/* read.c - from a file's keys to modules, each with its tensors, its family and a scale.
  *
- * Two passes over the keys: first the factors, which make the modules, then alphas, which join one. Modules are
+ * Two passes over the keys: first those that make modules, then those that only join one, such as alpha. Modules are
  * told apart by a folded name (dots as underscores, one word for each component), so that one module that stands
  * in the file twice, in two spellings, is found here and refused: applying both would double it, and choosing one
  * would be a guess. A key that no dialect reads stays in the file's list with no module; the report names it.
@@ -11,7 +11,6 @@
 
 /* What is needed while reading and forgotten afterwards. */
 typedef struct draft {
-    const wf_tensor  *alpha;
     const wf_dialect *dialect;
     char             *folded;
     const wf_tensor  *first; /* the tensor that made the module */
@@ -133,7 +132,7 @@ static weft_status refuse_strangers(reader *rd)
                    rd->source->name, wf_key_show(&k, first->name));
 }
 
-/* ---- factors --------------------------------------------------------------------------------------- */
+/* ---- keys to modules ------------------------------------------------------------------------------- */
 
 static weft_status twice(reader *rd, const char *one, const char *other, const char *what)
 {
@@ -156,14 +155,14 @@ static bool second_encoder(const reader *rd, const wf_dialect *d, char *name)
     return true;
 }
 
-/* The dialect that reads this key as a factor, or NULL. */
+/* The dialect that reads this key as one that makes a module, or NULL. */
 static const wf_dialect *dialect_of(const reader *rd, const char *key, wf_key *out)
 {
     size_t                   count;
     const wf_dialect *const *all = wf_dialects(&count);
 
     for (size_t i = 0; i < count; i++)
-        if (wf_dialect_read(all[i], key, out) && out->part != WF_PART_ALPHA && second_encoder(rd, all[i], out->name))
+        if (wf_dialect_read(all[i], key, out) && (out->how & WF_JOINS) == 0 && second_encoder(rd, all[i], out->name))
             return all[i];
     return NULL;
 }
@@ -179,13 +178,28 @@ static weft_status add_module(reader *rd, const wf_dialect *d, const wf_key *k, 
     m->name = name;
     m->key = key;
     m->underscore = d->underscore;
-    *w = (draft){ .dialect = d, .first = t, .weak = k->weak, .folded = wf_strdup(&a->alloc, folded) };
+    *w = (draft){ .dialect = d, .first = t, .weak = (k->how & WF_WEAK) != 0, .folded = wf_strdup(&a->alloc, folded) };
     a->count++;
     if (name == NULL || key == NULL || w->folded == NULL) return wf_nomem(rd->err, sizeof *k, "a module's name");
     return wf_map_put(&rd->by_name, w->folded, (int64_t)a->count - 1, &(bool){ false }, rd->err);
 }
 
-static weft_status add_factor(reader *rd, size_t i)
+/* The tensor becomes this part of module `at`. */
+static weft_status give_part(reader *rd, int64_t at, const wf_key *k, size_t i)
+{
+    const wf_tensor  *t = wf_tensors_at(rd->a->tensors, i);
+    const wf_tensor **slot = &rd->a->modules[at].part[k->part];
+
+    if (*slot != NULL)
+        return twice(rd, (*slot)->name, t->name,
+                     k->part == WF_PART_ALPHA ? "give the alpha of one module" : "give the same factor of one module");
+    *slot = t;
+    rd->a->key_module[i] = (int32_t)at;
+    return WEFT_OK;
+}
+
+/* First pass: a key that makes a module, or belongs to the one that keys before it made. */
+static weft_status add_key(reader *rd, size_t i)
 {
     weft_adapter     *a = rd->a;
     const wf_tensor  *t = wf_tensors_at(a->tensors, i);
@@ -201,20 +215,15 @@ static weft_status add_factor(reader *rd, size_t i)
         if ((st = add_module(rd, d, &k, t, folded)) != WEFT_OK) return st;
         at = (int64_t)a->count - 1;
     }
-    wf_module        *m = &a->modules[at];
-    draft            *w = &rd->drafts[at];
-    const wf_tensor **slot = k.part == WF_PART_DOWN ? &m->down : &m->up;
-    if (*slot != NULL) return twice(rd, (*slot)->name, t->name, "give the same factor of one module");
-    if (strlen(m->key) != k.stem || strncmp(m->key, t->name, k.stem) != 0 || w->dialect != d)
-        return twice(rd, w->first->name, t->name, "name one module in two ways");
-    *slot = t;
-    a->key_module[i] = (int32_t)at;
-    return WEFT_OK;
+    const wf_module *m = &a->modules[at];
+    const draft     *w = &rd->drafts[at];
+    bool             same = strlen(m->key) == k.stem && strncmp(m->key, t->name, k.stem) == 0 && w->dialect == d;
+    if (!same && m->part[k.part] == NULL) return twice(rd, w->first->name, t->name, "name one module in two ways");
+    return give_part(rd, at, &k, i);
 }
 
-/* ---- alpha ------------------------------------------------------------------------------------------ */
-
-static weft_status add_alpha(reader *rd, size_t i)
+/* Second pass: a key that joins a module. Endings such as ".alpha" are in several dialects: whichever leads to one. */
+static weft_status join_key(reader *rd, size_t i)
 {
     weft_adapter            *a = rd->a;
     const wf_tensor         *t = wf_tensors_at(a->tensors, i);
@@ -223,25 +232,22 @@ static weft_status add_alpha(reader *rd, size_t i)
     wf_key                   k;
     wf_key_text              text;
     char                     folded[WF_NAME_CAP];
-    bool                     alpha = false;
+    bool                     joins = false;
 
     if (a->key_module[i] >= 0) return WEFT_OK;
-    for (size_t d = 0; d < count; d++) { /* ".alpha" is in several dialects: whichever leads to a module */
-        if (!wf_dialect_read(all[d], t->name, &k) || k.part != WF_PART_ALPHA) continue;
-        alpha = true;
+    for (size_t d = 0; d < count; d++) {
+        if (!wf_dialect_read(all[d], t->name, &k) || (k.how & WF_JOINS) == 0) continue;
+        joins = true;
         fold(folded, k.name);
         int64_t at = wf_map_get(&rd->by_name, folded);
-        if (at < 0) continue;
-        if (rd->drafts[at].alpha != NULL)
-            return twice(rd, rd->drafts[at].alpha->name, t->name, "give the alpha of one module");
-        rd->drafts[at].alpha = t;
-        a->key_module[i] = (int32_t)at;
-        return WEFT_OK;
+        if (at >= 0) return give_part(rd, at, &k, i);
     }
-    if (!alpha) return WEFT_OK;
+    if (!joins) return WEFT_OK;
     return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s has no factors beside it", rd->source->name,
                    wf_key_show(&text, t->name));
 }
+
+/* ---- scale ------------------------------------------------------------------------------------------ */
 
 /* The scale that the configuration gives, where the dialect has one. */
 static weft_status scale_of_config(reader *rd, const wf_module *m, const wf_dialect *d, wf_scale *s)
@@ -250,55 +256,96 @@ static weft_status scale_of_config(reader *rd, const wf_module *m, const wf_dial
     int32_t                  component = wf_name_component(m->name);
 
     if (d->config == WF_CONFIG_FILE && rd->source->config != NULL)
-        return wf_config_scale(rd->source->config, "", rd->source->name, inside(m->name), m->rank, s, rd->err);
+        return wf_config_scale(rd->source->config, "", rd->source->name, inside(m->name), s, rd->err);
     if (d->config == WF_CONFIG_METADATA && rd->metadata != NULL && component >= 0)
-        return wf_config_scale(rd->metadata, prefixes[component], rd->source->name, inside(m->name), m->rank, s,
+        return wf_config_scale(rd->metadata, prefixes[component], rd->source->name, inside(m->name), s,
                                rd->err);
     return WEFT_OK;
 }
 
-/* alpha from its tensor, else the configuration, else the rank; zero means the rank, as kohya has it. */
-static weft_status set_scale(reader *rd, wf_module *m, const draft *w)
+/* alpha from its tensor, else the configuration. */
+static weft_status set_alpha(reader *rd, wf_module *m, wf_scale *s)
 {
-    wf_scale    s = { 0, false, false };
     wf_key_text k;
-    weft_status st = scale_of_config(rd, m, w->dialect, &s);
 
-    if (st != WEFT_OK) return st;
-    if (w->alpha != NULL) {
-        float v;
-        if (w->alpha->count != 1 || !wf_widen_any(&v, w->alpha->data, w->alpha->dtype, 1))
-            return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s holds %zu values of %s, wanted one number",
-                           rd->source->name, wf_key_show(&k, w->alpha->name), w->alpha->count,
-                           wf_dtype_name(w->alpha->dtype));
-        s.alpha = v;
-        s.has_alpha = true;
+    if (m->part[WF_PART_ALPHA] != NULL) {
+        s->alpha = wf_tensor_scalar(m->part[WF_PART_ALPHA]);
+        s->has_alpha = true;
     }
-    if (s.has_alpha && !isfinite((float)s.alpha))
+    if (s->has_alpha && !isfinite((float)s->alpha))
         return wf_fail(rd->err, WEFT_E_FORMAT, "%s: alpha of %s is not a finite number", rd->source->name,
                        wf_key_show(&k, m->key));
-    m->has_alpha = s.has_alpha;
-    if (!s.has_alpha || s.alpha == 0) s.alpha = m->rank;
-    m->alpha = (float)s.alpha;
-    m->scale = (float)(s.rslora ? s.alpha / sqrt((double)m->rank) : s.alpha / m->rank);
+    m->has_alpha = s->has_alpha;
+    m->alpha = s->has_alpha ? (float)s->alpha : 0;
+    m->rslora = s->rslora;
     return WEFT_OK;
 }
 
 /* ---- the whole --------------------------------------------------------------------------------------- */
 
+/* The family that would take these parts if more were there, and what is missing; NULL: none. */
+static const wf_family *nearest_family(uint64_t parts, int32_t *missing)
+{
+    size_t                  count;
+    const wf_family *const *all = wf_families(&count);
+
+    for (size_t i = 0; i < count; i++) {
+        uint64_t want = all[i]->needs & ~parts;
+        if (wf_family_of(parts | all[i]->needs) != all[i]) continue;
+        for (*missing = 0; (want & WF_BIT(*missing)) == 0; ++*missing) {}
+        return all[i];
+    }
+    return NULL;
+}
+
+/* No family has exactly these parts: say what is there, or what is missing. */
+static weft_status refuse_parts(reader *rd, size_t i, uint64_t parts)
+{
+    const wf_module *m = &rd->a->modules[i];
+    int32_t          missing, first = 0;
+    wf_key_text      k;
+    char             list[160] = "";
+    size_t           n = 0;
+
+    if (nearest_family(parts, &missing) != NULL) {
+        const char *word = wf_part_name(missing);
+        if (missing == WF_PART_DOWN) word = "down";
+        if (missing == WF_PART_UP) word = "up";
+        return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s has no partner: the %s factor of its module is missing",
+                       rd->source->name, wf_key_show(&k, rd->drafts[i].first->name), word);
+    }
+    for (int32_t p = 1; p < WF_PARTS; p++) {
+        size_t len = strlen(wf_part_name(p));
+        if ((parts & WF_BIT(p)) == 0 || n + len + 3 > sizeof list) continue;
+        if (first++ > 0) memcpy(list + n, ", ", 2), n += 2;
+        memcpy(list + n, wf_part_name(p), len + 1);
+        n += len;
+    }
+    return wf_fail(rd->err, WEFT_E_UNSUPPORTED, "%s: %s has %s: no family has %s", rd->source->name,
+                   wf_key_show(&k, m->key), list, first > 1 ? "these together" : "that alone");
+}
+
 static weft_status finish_module(reader *rd, size_t i)
 {
     wf_module  *m = &rd->a->modules[i];
+    uint64_t    parts = wf_module_parts(m);
+    const char *source = rd->source->name;
+    wf_scale    s = { 0, false, false, 0, false };
     wf_key_text k;
-    weft_status st;
 
-    if (m->down == NULL || m->up == NULL)
-        return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s has no partner: the %s factor of its module is missing",
-                       rd->source->name, wf_key_show(&k, rd->drafts[i].first->name), m->down == NULL ? "down" : "up");
-    if ((st = wf_lowrank_shape(m, rd->source->name, rd->err)) != WEFT_OK) return st;
-    if ((st = wf_lowrank_finite(m->down, rd->source->name, rd->err)) != WEFT_OK) return st;
-    if ((st = wf_lowrank_finite(m->up, rd->source->name, rd->err)) != WEFT_OK) return st;
-    return set_scale(rd, m, &rd->drafts[i]);
+    m->family = wf_family_of(parts);
+    if (m->family == NULL) return refuse_parts(rd, i, parts);
+    WF_TRY(wf_module_check_parts(m, source, rd->err));
+    WF_TRY(scale_of_config(rd, m, rd->drafts[i].dialect, &s));
+    WF_TRY(set_alpha(rd, m, &s));
+    WF_TRY(m->family->shape(m, source, rd->err));
+    WF_TRY(wf_module_check_finite(m, source, rd->err));
+    if (s.has_rank && s.rank != m->rank) {
+        wf_number_text num;
+        return wf_fail(rd->err, WEFT_E_FORMAT, "%s: the configuration says rank %s for %s, whose factors have rank %d",
+                       source, wf_number(&num, s.rank), wf_key_show(&k, inside(m->name)), (int)m->rank);
+    }
+    return WEFT_OK;
 }
 
 /* Configurations that say that the factors are not plain LoRA. */
@@ -355,10 +402,10 @@ static weft_status read_all(reader *rd)
 
     if ((st = refuse_families(rd)) != WEFT_OK) return st;
     for (size_t i = 0; i < count; i++)
-        if ((st = add_factor(rd, i)) != WEFT_OK) return st;
+        if ((st = add_key(rd, i)) != WEFT_OK) return st;
     if (a->count == 0) return refuse_strangers(rd);
     for (size_t i = 0; i < count; i++)
-        if ((st = add_alpha(rd, i)) != WEFT_OK) return st;
+        if ((st = join_key(rd, i)) != WEFT_OK) return st;
     if ((st = check_configs(rd)) != WEFT_OK) return st;
     for (size_t i = 0; i < a->count; i++)
         if ((st = finish_module(rd, i)) != WEFT_OK) return st;

@@ -4,6 +4,7 @@
 
 #include "adapter/adapter.h"
 #include "adapter/dialect.h"
+#include "adapter/family.h"
 
 struct weft_adapter {
     wf_refs        refs;
@@ -43,20 +44,15 @@ typedef struct wf_scale {
     double alpha;
     bool   has_alpha;
     bool   rslora; /* alpha / sqrt(r) instead of alpha / r */
+    double rank;
+    bool   has_rank;
 } wf_scale;
 /* Refuse settings that change what the factors mean. `prefix` is "" or "unet.", `what` names the source. */
 weft_status wf_config_check(const json_t *config, const char *prefix, const char *what, weft_error *err);
-/* What the configuration says of `module` (a path inside its component) with factors of `rank`. */
+/* What the configuration says of `module` (a path inside its component). */
 weft_status wf_config_scale(const json_t *config, const char *prefix, const char *what, const char *module,
-                            int32_t rank, wf_scale *out, weft_error *err);
+                            wf_scale *out, weft_error *err);
 /* Does PEFT's pattern match the module's path, whole or after a dot? false in *known: not a pattern we read. */
 bool wf_config_matches(const char *pattern, const char *module, bool *known);
-
-/* ---- lowrank.c ----------------------------------------------------------------------------------- */
-
-/* Fill rank, out, in, kernel of m from its factors' shapes, checking that they agree. */
-weft_status wf_lowrank_shape(wf_module *m, const char *source, weft_error *err);
-/* Refuse a factor with NaN or infinity, naming key and index. */
-weft_status wf_lowrank_finite(const wf_tensor *t, const char *source, weft_error *err);
 
 #endif

@@ -223,7 +223,7 @@ static weft_status make_weave(wf_weave **out, const weft_plan *p, const wf_layer
     float    *part_scale, *down, *up;
     bool      fits;
 
-    for (int32_t i = 0; i < parts; i++) rank += (size_t)wf_plan_module(p, slot[i].adapter, layer->id)->rank;
+    for (int32_t i = 0; i < parts; i++) rank += (size_t)wf_module_pair_rank(wf_plan_module(p, slot[i].adapter, layer->id));
     fits = rank <= INT32_MAX && wf_mul(rank, columns + (size_t)layer->out, &floats) &&
            wf_mul(floats, sizeof(float), &size) && wf_add(size, lists, &size);
     w = fits ? wf_zalloc(&p->alloc, 1, sizeof *w) : NULL;
@@ -246,11 +246,15 @@ static weft_status make_weave(wf_weave **out, const weft_plan *p, const wf_layer
     for (int32_t i = 0; i < parts; i++) {
         const wf_module *m = wf_plan_module(p, slot[i].adapter, layer->id);
         w->from[i] = p->entry[slot[i].adapter].bound;
-        part_rank[i] = m->rank;
+        part_rank[i] = wf_module_pair_rank(m);
         part_scale[i] = bare ? 1 : m->scale;
-        wf_module_factors(m, down, up);
-        down += (size_t)m->rank * columns;
-        up += (size_t)m->rank * (size_t)layer->out;
+        weft_status st = wf_module_pair(m, layer, down, up, &p->alloc, err);
+        if (st != WEFT_OK) {
+            wf_weave_drop(w);
+            return st;
+        }
+        down += (size_t)part_rank[i] * columns;
+        up += (size_t)part_rank[i] * (size_t)layer->out;
     }
     *out = w;
     return WEFT_OK;

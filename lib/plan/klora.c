@@ -151,9 +151,9 @@ static weft_status score_layer(layer_sums *sums, const weft_plan *p, const wf_la
     weft_status      st = WEFT_OK;
 
     if (c != NULL)
-        st = wf_module_score(c, bare ? 1 : c->scale, r.top_k, &r.content_all, &r.content, &p->alloc, err);
+        st = wf_module_score(c, layer, bare ? 1 : c->scale, r.top_k, &r.content_all, &r.content, &p->alloc, err);
     if (st == WEFT_OK && s != NULL)
-        st = wf_module_score(s, bare ? 1 : s->scale, r.top_k, &r.style_all, &r.style, &p->alloc, err);
+        st = wf_module_score(s, layer, bare ? 1 : s->scale, r.top_k, &r.style_all, &r.style, &p->alloc, err);
     if (st == WEFT_OK) *sums = r;
     return st;
 }

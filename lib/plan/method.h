@@ -8,6 +8,7 @@
 #ifndef WF_METHOD_H
 #define WF_METHOD_H
 
+#include "adapter/family.h"
 #include "plan/plan.h"
 
 enum {

@@ -22,14 +22,22 @@ static void make(sample *s, wf_tensor down, wf_tensor up)
 {
     s->down = down;
     s->up = up;
-    s->m = (wf_module){ .key = "m", .name = "m", .down = &s->down, .up = &s->up };
-    ck_assert_msg(wf_lowrank_shape(&s->m, "test", &err) == WEFT_OK, "%s", err.text);
+    s->m = (wf_module){ .key = "m", .name = "m", .family = &wf_family_lora };
+    s->m.part[WF_PART_DOWN] = &s->down;
+    s->m.part[WF_PART_UP] = &s->up;
+    ck_assert_msg(s->m.family->shape(&s->m, "test", &err) == WEFT_OK, "%s", err.text);
+}
+
+static void factors(const wf_module *m, float *down, float *up)
+{
+    const weft_allocator heap = wf_allocator(NULL);
+    ck_assert_int_eq(wf_module_pair(m, NULL, down, up, &heap, &err), WEFT_OK);
 }
 
 static void score(const sample *s, double scale, int64_t k, double *all, double *top)
 {
     const weft_allocator heap = wf_allocator(NULL);
-    ck_assert_int_eq(wf_module_score(&s->m, scale, k, all, top, &heap, &err), WEFT_OK);
+    ck_assert_int_eq(wf_module_score(&s->m, NULL, scale, k, all, top, &heap, &err), WEFT_OK);
 }
 
 /* The product of the factors as the networks would form it: row o, column (ky, kx, in). */
@@ -50,11 +58,11 @@ START_TEST(product_is_that_of_the_worked_example)
     ck_assert_int_eq(s.m.in, 4);
     ck_assert_int_eq(s.m.out, 3);
     ck_assert_int_eq(s.m.kernel, 1);
-    wf_module_factors(&s.m, down, up);
+    factors(&s.m, down, up);
     for (int32_t o = 0; o < 3; o++)
         for (size_t c = 0; c < 4; c++) ck_assert_float_eq(product(&s.m, down, up, o, c, 4), D1[o * 4 + (int32_t)c]);
-    wf_module_factors(&s.m, NULL, up); /* either may be left out */
-    wf_module_factors(&s.m, down, NULL);
+    factors(&s.m, NULL, up); /* either may be left out */
+    factors(&s.m, down, NULL);
 }
 END_TEST
 
@@ -109,7 +117,7 @@ START_TEST(convolution_is_that_of_the_worked_example)
 
     make(&s, f32(A, 4, 2, 1, 2), f32(B, 4, 2, 2, 1));
     ck_assert_int_eq(s.m.kernel, 2);
-    wf_module_factors(&s.m, down, up);
+    factors(&s.m, down, up);
     for (int32_t o = 0; o < 2; o++)
         for (size_t c = 0; c < 4; c++)
             ck_assert_float_eq_tol(product(&s.m, down, up, o, c, 4), want[o * 4 + (int32_t)c], 1e-6f);
@@ -129,7 +137,7 @@ START_TEST(convolution_factors_are_channels_last)
     for (int i = 0; i < r * in * k * k; i++) A[i] = (float)i;
     for (int i = 0; i < out * r; i++) B[i] = (float)(100 + i);
     make(&s, f32(A, 4, r, in, k), f32(B, 2, out, r, 1));
-    wf_module_factors(&s.m, down, up);
+    factors(&s.m, down, up);
     for (int p = 0; p < r; p++)
         for (int c = 0; c < in; c++)
             for (int y = 0; y < k; y++)
@@ -190,7 +198,7 @@ START_TEST(score_without_memory_says_so)
     make(&s, f32(A1, 2, 2, 4, 1), f32(B1, 2, 3, 2, 1));
     for (size_t n = 1; st == WEFT_E_NOMEM; n++) {
         m = (test_memory){ .fail_at = n };
-        st = wf_module_score(&s.m, 1, 4, &all, &top, &a, &err);
+        st = wf_module_score(&s.m, NULL, 1, 4, &all, &top, &a, &err);
         ck_assert_uint_eq(m.live_blocks, 0);
         ck_assert_uint_lt(n, 10);
     }
@@ -225,7 +233,7 @@ START_TEST(factors_of_every_float_type_widen)
     for (size_t i = 0; i < 3; i++) {
         const weft_allocator heap = wf_allocator(NULL);
         double               all, top;
-        ck_assert_int_eq(wf_module_score(wf_adapter_module(a, i), 1, 4, &all, &top, &heap, &err), WEFT_OK);
+        ck_assert_int_eq(wf_module_score(wf_adapter_module(a, i), NULL, 1, 4, &all, &top, &heap, &err), WEFT_OK);
         ck_assert_double_eq(all, 20);
         ck_assert_double_eq(top, 13);
     }

@@ -18,7 +18,7 @@ static void look_at(const weft_adapter *a, const weft_allocator *heap)
         must(weft_adapter_module(a, i, &m, NULL) == WEFT_OK);
         must(m.rank > 0 && m.in > 0 && m.out > 0 && m.kernel > 0 && isfinite(m.scale));
         if (m.out * m.in * m.kernel * m.kernel > 1 << 16) continue;
-        (void)wf_module_score(wf_adapter_module(a, i), m.scale, m.rank, &all, &top, heap, NULL);
+        (void)wf_module_score(wf_adapter_module(a, i), NULL, m.scale, m.rank, &all, &top, heap, NULL);
     }
 }
 

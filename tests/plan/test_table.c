@@ -395,7 +395,7 @@ START_TEST(stacks_hold_the_factors_part_by_part)
             const wf_module *m = wf_plan_module(p, a, l->id);
             size_t           d = (size_t)m->rank * wf_layer_columns(l), u = (size_t)m->rank * (size_t)l->out;
             float           *want = malloc((d + u) * sizeof *want);
-            wf_module_factors(m, want, want + d);
+            ck_assert_int_eq(wf_module_pair(m, l, want, want + d, &(weft_allocator){ 0 }, &err), WEFT_OK);
             ck_assert_int_eq(t[i].stack.part_rank[a], m->rank);
             ck_assert_float_eq(t[i].stack.part_scale[a], m->scale);
             ck_assert_int_eq(memcmp(down, want, d * sizeof *want), 0);

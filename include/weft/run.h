@@ -149,7 +149,8 @@ typedef struct weft_step {
     uint32_t     flags;               /* WEFT_STEP_*                                                        */
     const float *latent;              /* (n, c, h, w), scaled as the sampler wants it; read                 */
     size_t       latent_len;
-    const float *text;                /* (T, d) for all, or (n, T, d); read. (L, T, d) with text_layers     */
+    const float *text;                /* (T, d) for all, or (n, T, d); read. (L, T, d) or (n, L, T, d) with
+                                         text_layers                                                        */
     size_t       text_len;
     const float *negative;            /* the unconditional side, shaped as text; NULL: no guidance          */
     size_t       negative_len;
@@ -157,7 +158,9 @@ typedef struct weft_step {
     size_t       pooled_len;
     const float *negative_pooled;
     size_t       negative_pooled_len;
-    const float *time_ids;            /* (6) original h, w, crop top, left, target h, w; NULL: image size   */
+    const float *time_ids;            /* (6) original h, w, crop top, left, target h, w; NULL: image size.
+                                         A refiner's (5): original h, w, crop top, left, aesthetic score;
+                                         NULL: image size and 6, 2.5 on the unconditional side              */
     size_t       time_ids_len;
     float       *out;                 /* (n, c, h, w), written: the guided prediction                       */
     size_t       out_len;
@@ -173,11 +176,14 @@ typedef struct weft_step {
     size_t       extra_len;
     uint64_t     stamp;               /* of the encode that made text and negative: refused where the plan's text
                                          side is another now; 0: not checked                                 */
-    float        guidance_embed;      /* for a distilled UNet that is told its guidance (weft_model_info)    */
+    float        guidance_embed;      /* for a distilled UNet that is told its guidance (weft_model_info);
+                                         others take 0 alone                                                */
     int32_t      reserved0;           /* zero                                                                */
+    const float *negative_time_ids;   /* of the unconditional side; NULL: as time_ids (a refiner's score: 2.5) */
+    size_t       negative_time_ids_len;
 } weft_step;
 #define WEFT_STEP_INIT \
-    { sizeof(weft_step), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(weft_step), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_STEP_INIT. @since 0.1 */
 WEFT_API void weft_step_init(weft_step *step);
 

@@ -34,6 +34,14 @@ typedef struct wf_part {
 } wf_part;
 weft_status wf_file_write_parts(const char *path, const wf_part *parts, size_t count, weft_error *err);
 
+/* ---- png.c ------------------------------------------------------------------------------------- */
+
+/* Of a PNG in memory; `what` names it in errors. rgb has 3 * width * height bytes. */
+weft_status wf_png_size(const uint8_t *data, size_t size, const char *what, int32_t *width, int32_t *height,
+                        weft_error *err);
+weft_status wf_png_read(const uint8_t *data, size_t size, const char *what, uint8_t *rgb, int32_t width,
+                        int32_t height, const weft_allocator *alloc, weft_error *err);
+
 /* ---- json.c ------------------------------------------------------------------------------------ */
 
 /* Parse with duplicates rejected; depth and size are bounded. `what` names the source in the error.

@@ -1,10 +1,13 @@
-/* png.c - pictures to disk, with what made them written inside.
+/* png.c - pictures to disk, with what made them written inside, and back.
  *
  * libpng reports errors with longjmp, which must not cross a library that callers reach through
  * Python; its simplified interface keeps that inside and is used for the image alone. It cannot
  * write text chunks, so those are put in here: a PNG is a list of chunks, each with its own
  * checksum, and ours go before the first IDAT, where readers that stop at the pixels still see
- * them. Text is iTXt, the only kind that holds UTF-8. */
+ * them. Text is iTXt, the only kind that holds UTF-8.
+ *
+ * The same interface reads, turning whatever a PNG may hold into bytes of RGB. Only what shines through is laid over
+ * white here, since libpng would do that in linear light, and browsers and painting programs do not. */
 #include <errno.h>
 #include <png.h>
 #include <zlib.h>
@@ -177,6 +180,114 @@ done:
     wf_text_free(&chunks);
     return st;
 }
+
+/* ---- reading ----------------------------------------------------------------------------------- */
+
+/* libpng's word on what is wrong with a file. It lets go of the image itself. */
+static weft_status refuse(const png_image *image, const char *what, weft_error *err)
+{
+    if (errno == ENOMEM) return wf_nomem(err, 0, what);
+    return wf_fail(err, WEFT_E_FORMAT, "%s: not a PNG that can be read: %s", what, image->message);
+}
+
+/* Everything up to the pixels; on success the image is to be finished or freed. */
+static weft_status begin(png_image *image, const uint8_t *data, size_t size, const char *what, weft_error *err)
+{
+    memset(image, 0, sizeof *image);
+    image->version = PNG_IMAGE_VERSION;
+    errno = 0;
+    if (size == 0) return wf_fail(err, WEFT_E_FORMAT, "%s: not a PNG: the file is empty", what);
+    if (!png_image_begin_read_from_memory(image, data, size)) return refuse(image, what, err);
+    if (image->width <= MAX_SIDE && image->height <= MAX_SIDE &&
+        (size_t)image->width * image->height <= MAX_PIXELS / 3)
+        return WEFT_OK;
+    png_image_free(image);
+    return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: a picture of %u x %u pixels is too large", what,
+                   (unsigned)image->width, (unsigned)image->height);
+}
+
+weft_status wf_png_size(const uint8_t *data, size_t size, const char *what, int32_t *width, int32_t *height,
+                        weft_error *err)
+{
+    png_image image;
+    WF_TRY(begin(&image, data, size, what, err));
+    *width = (int32_t)image.width;
+    *height = (int32_t)image.height;
+    png_image_free(&image);
+    return WEFT_OK;
+}
+
+static weft_status finish(png_image *image, uint8_t *pixels, const char *what, weft_error *err)
+{
+    image->flags |= PNG_IMAGE_FLAG_16BIT_sRGB; /* 16 bits that do not say what they are: as 8 bits */
+    errno = 0;
+    return png_image_finish_read(image, NULL, pixels, 0, NULL) ? WEFT_OK : refuse(image, what, err);
+}
+
+weft_status wf_png_read(const uint8_t *data, size_t size, const char *what, uint8_t *rgb, int32_t width,
+                        int32_t height, const weft_allocator *alloc, weft_error *err)
+{
+    size_t      pixels = (size_t)width * (size_t)height;
+    uint8_t    *rgba;
+    png_image   image;
+    weft_status st;
+
+    WF_TRY(begin(&image, data, size, what, err));
+    if ((int32_t)image.width != width || (int32_t)image.height != height) {
+        png_image_free(&image);
+        return wf_fail(err, WEFT_E_ARG, "%s has %u x %u pixels, not %d x %d", what, (unsigned)image.width,
+                       (unsigned)image.height, width, height);
+    }
+    if ((image.format & PNG_FORMAT_FLAG_ALPHA) == 0) {
+        image.format = PNG_FORMAT_RGB;
+        return finish(&image, rgb, what, err);
+    }
+    rgba = wf_alloc(alloc, 4 * pixels);
+    if (rgba == NULL) {
+        png_image_free(&image);
+        return wf_nomem(err, 4 * pixels, what);
+    }
+    image.format = PNG_FORMAT_RGBA;
+    st = finish(&image, rgba, what, err);
+    for (size_t i = 0; i < pixels && st == WEFT_OK; i++) {
+        uint32_t a = rgba[4 * i + 3];
+
+        for (size_t c = 0; c < 3; c++) rgb[3 * i + c] = (uint8_t)((rgba[4 * i + c] * a + 255 * (255 - a) + 127) / 255);
+    }
+    wf_free(alloc, rgba);
+    return st;
+}
+
+weft_status weft_png_size(const char *path, int32_t *width, int32_t *height, weft_error *err)
+{
+    const weft_allocator alloc = wf_allocator(NULL);
+    wf_file     file = WF_FILE_NONE;
+    weft_status st;
+
+    if (path == NULL || width == NULL || height == NULL)
+        return wf_fail(err, WEFT_E_ARG, "%s is NULL", path == NULL ? "path" : width == NULL ? "width" : "height");
+    st = wf_file_open(&file, path, false, &alloc, err);
+    if (st == WEFT_OK) st = wf_png_size(file.data, file.size, path, width, height, err);
+    wf_file_close(&file, &alloc);
+    return st;
+}
+
+weft_status weft_png_read(const char *path, uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height,
+                          weft_error *err)
+{
+    const weft_allocator alloc = wf_allocator(NULL);
+    wf_file     file = WF_FILE_NONE;
+    weft_status st;
+
+    if (path == NULL || rgb == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", path == NULL ? "path" : "rgb");
+    if ((st = check_size(width, height, rgb_len, "rgb", err)) != WEFT_OK) return st;
+    st = wf_file_open(&file, path, false, &alloc, err);
+    if (st == WEFT_OK) st = wf_png_read(file.data, file.size, path, rgb, width, height, &alloc, err);
+    wf_file_close(&file, &alloc);
+    return st;
+}
+
+/* ---- planes to bytes --------------------------------------------------------------------------- */
 
 weft_status weft_image_bytes(const float *image, size_t image_len, int32_t width, int32_t height, uint8_t *rgb,
                              size_t rgb_len, weft_error *err)

@@ -284,6 +284,27 @@ static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, 
     wf_arena_release(&e->arena, mark);
 }
 
+/* What the cross-attention layers read: one text for all, put together once, or one for each, put together as each
+ * is reached. */
+typedef struct context {
+    const wf_unet_input *in;
+    float  *rows;   /* (n, tokens, d) */
+    size_t  width;  /* of a sample    */
+    int32_t next;   /* layer          */
+} context;
+
+static void gather_text(const wf_exec *e, const context *c, int32_t layer)
+{
+    for (int32_t s = 0; s < c->in->grid.n && !e->dry && !e->stopped; s++)
+        memcpy(c->rows + (size_t)s * c->width, c->in->text[s] + (size_t)layer * c->width, c->width * sizeof *c->rows);
+}
+
+static const float *next_text(const wf_exec *e, context *c)
+{
+    if (c->in->text_layers > 0) gather_text(e, c, c->next++);
+    return c->rows;
+}
+
 /* x += out(attend(q(t), k(c), v(c))) where t = norm(x) and c = t, or the text where there are tokens. (A dry walk has
  * tokens and no text.) */
 static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, float *x, wf_grid g, const float *text,
@@ -321,7 +342,7 @@ static void run_feed_forward(wf_exec *e, const block *k, float *x, wf_grid g, in
 }
 
 /* x += proj_out(blocks(proj_in(norm x))) */
-static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid g, const float *text, int32_t tokens)
+static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid g, context *text)
 {
     size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g), c = (size_t)t->channels;
     float *h = wf_take(e, rows, c);
@@ -334,7 +355,7 @@ static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid 
     for (int32_t i = 0; i < t->depth; i++) {
         const block *k = &t->blocks[i];
         run_attention(e, &k->self, &k->norm1, h, g, NULL, 0);
-        run_attention(e, &k->cross, &k->norm2, h, g, text, tokens);
+        run_attention(e, &k->cross, &k->norm2, h, g, next_text(e, text), text->in->tokens);
         run_feed_forward(e, k, h, g, t->channels);
     }
     wf_layer_apply(e, t->proj_out, x, h, g, true);
@@ -353,6 +374,13 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_unet_input *in)
     float *hidden = wf_take(e, n, wide);
 
     wf_sinusoid(e, sinusoid, in->timestep, n, c->channels[0], c->flip_sin_to_cos, c->freq_shift);
+    if (u->guidance != NULL) { /* Meng et al., On Distillation of Guided Diffusion Models (2022); a frequency of its own */
+        float *told = wf_take(e, n, (size_t)c->guidance_dim);
+        float *w = wf_take(e, n, 1);
+        for (size_t s = 0; s < n && !e->dry && !e->stopped; s++) w[s] = (in->guidance[s] - 1.0f) * 1000.0f;
+        wf_sinusoid(e, told, w, n, c->guidance_dim, false, 1.0);
+        wf_layer_apply(e, u->guidance, sinusoid, told, g, true);
+    }
     wf_layer_apply(e, u->time1, hidden, sinusoid, g, false);
     wf_activate(e, c->act, hidden, hidden, n, wide);
     wf_layer_apply(e, u->time2, temb, hidden, g, false);
@@ -395,11 +423,9 @@ void wf_unet_forward(const wf_unet *u, wf_exec *e, float *out, const wf_unet_inp
     int32_t count = 0, last = c->levels - 1;
     wf_grid g = in->grid, grids[WF_LEVELS];
 
-    /* conditioning of all samples, one after the other */
-    size_t width = (size_t)in->tokens * (size_t)c->cross_dim[0];
-    float *text = wf_take(e, (size_t)g.n, width);
-    for (int32_t s = 0; s < g.n && !e->dry && !e->stopped; s++)
-        memcpy(text + (size_t)s * width, in->text[s], width * sizeof *text);
+    context text = { .in = in, .width = (size_t)in->tokens * (size_t)c->cross_dim[0] };
+    text.rows = wf_take(e, (size_t)g.n, text.width);
+    gather_text(e, &text, 0);
     float *temb = embed_time(u, e, in);
 
     float *rows = wf_take(e, wf_rows(g), (size_t)c->in_channels);
@@ -414,7 +440,7 @@ void wf_unet_forward(const wf_unet *u, wf_exec *e, float *out, const wf_unet_inp
         for (int32_t j = 0; j < s->count; j++) {
             float *y = wf_take(e, wf_rows(g), (size_t)c->channels[i]);
             run_resnet(u, e, &s->resnets[j], y, h, temb, g);
-            if (s->transformers != NULL) run_transformer(e, &s->transformers[j], y, g, text, in->tokens);
+            if (s->transformers != NULL) run_transformer(e, &s->transformers[j], y, g, &text);
             skips[count++] = (skip){ h = y, g, c->channels[i] };
         }
         if (s->resample != NULL) {
@@ -430,7 +456,7 @@ void wf_unet_forward(const wf_unet *u, wf_exec *e, float *out, const wf_unet_inp
     wf_copy(e, carry, h, wf_rows(g) * (size_t)wide);
     if (c->has_mid) {
         run_resnet(u, e, &u->mid.resnets[0], carry, carry, temb, g);
-        if (c->mid_attention) run_transformer(e, &u->mid.transformers[0], carry, g, text, in->tokens);
+        if (c->mid_attention) run_transformer(e, &u->mid.transformers[0], carry, g, &text);
         run_resnet(u, e, &u->mid.resnets[1], carry, carry, temb, g);
     }
     for (int32_t i = 0; i <= last; i++) {
@@ -443,7 +469,7 @@ void wf_unet_forward(const wf_unet *u, wf_exec *e, float *out, const wf_unet_inp
             run_resnet(u, e, &s->resnets[j], carry, both, temb, g);
             wf_arena_release(&e->arena, mark);
             wide = s->resnets[j].out;
-            if (s->transformers != NULL) run_transformer(e, &s->transformers[j], carry, g, text, in->tokens);
+            if (s->transformers != NULL) run_transformer(e, &s->transformers[j], carry, g, &text);
         }
         if (s->resample != NULL) {
             wf_grid up = skips[count - 1].g; /* the next skip's size: twice ours, or one less where that was odd */

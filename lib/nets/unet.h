@@ -44,12 +44,14 @@ int32_t     wf_unet_text_layers(const wf_unet *u);
 /* Inputs of one evaluation. n = grid.n samples, each with its own timestep and conditioning. */
 typedef struct wf_unet_input {
     wf_grid      grid;       /* (n, h, w) of the latents                     */
-    const float *latent;     /* (n, c, h, w)                                 */
+    const float *latent;     /* (n, in_channels, h, w)                       */
     const float *timestep;   /* (n)                                          */
-    const float *const *text; /* [n] pointers to (tokens, cross_dim) each    */
+    const float *const *text; /* [n] pointers to (tokens, cross_dim) each, or (text_layers, tokens, cross_dim) */
     int32_t      tokens;
+    int32_t      text_layers; /* wf_unet_text_layers(), or 0: the same text for every layer */
     const float *const *pooled; /* [n] pointers to (pooled_dim), or NULL     */
     const float *time_ids;   /* (n, time_ids), or NULL                       */
+    const float *guidance;   /* (n) scales, for a UNet that is told          */
 } wf_unet_input;
 
 /* out (n, out_channels, h, w) */

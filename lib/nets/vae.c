@@ -161,59 +161,73 @@ bool wf_vae_old_name(const char *name, char *buf, size_t cap)
 
 /* ---- running -------------------------------------------------------------------------------------- */
 
-/* y = shortcut(x) + conv2(act(norm2(conv1(act(norm1 x))))); y may be x where there is no shortcut. */
-static void run_resnet(const wf_vae *v, wf_exec *e, const resnet *r, float *y, const float *x, wf_grid g)
+/* A half works between two buffers, x and spare, that are each large enough for any level: most of a picture's memory
+ * is here, so a resnet takes nothing besides. */
+static size_t largest(const wf_vae *v, wf_grid picture)
 {
-    size_t mark = wf_arena_mark(&e->arena);
-    float *h = wf_take(e, wf_rows(g), (size_t)r->out);
-    size_t inner = wf_arena_mark(&e->arena);
-    float *a = wf_take(e, wf_rows(g), (size_t)r->in);
-
-    wf_group_norm(e, &r->norm1, a, x, g, v->c.act);
-    wf_layer_apply(e, r->conv1, h, a, g, false);
-    wf_arena_release(&e->arena, inner);
-    wf_group_norm(e, &r->norm2, h, h, g, v->c.act);
-    if (r->shortcut != NULL) wf_layer_apply(e, r->shortcut, y, x, g, false);
-    else wf_copy(e, y, x, wf_rows(g) * (size_t)r->out);
-    wf_layer_apply(e, r->conv2, y, h, g, true);
-    wf_arena_release(&e->arena, mark);
+    size_t most = 0;
+    const int32_t *c = v->c.channels;
+    int32_t last = v->c.levels - 1;
+    int32_t ends = WF_MAX(WF_MAX(v->c.in_channels, v->c.out_channels), 2 * v->c.latent_channels);
+    for (int32_t i = 0; i <= last; i++) {
+        int32_t wide = WF_MAX(2 * c[i], WF_MAX(c[WF_MAX(i - 1, 0)], c[WF_MIN(i + 1, last)]));
+        if (i == 0 || i == last) wide = WF_MAX(wide, ends);
+        if (i == last) wide = WF_MAX(wide, 4 * c[i]); /* the attention's */
+        wf_grid g = { picture.n, WF_MAX(picture.h >> i, 1), WF_MAX(picture.w >> i, 1) };
+        most = WF_MAX(most, wf_rows(g) * (size_t)wide);
+    }
+    return most;
 }
 
-static void run_middle(const wf_vae *v, wf_exec *e, const middle *m, float *x, wf_grid g)
+/* The rest of a buffer; a dry walk has none. */
+static float *behind(float *p, size_t n) { return p != NULL ? p + n : NULL; }
+
+/* shortcut(x) + conv2(act(norm2(conv1(act(norm1 x))))), returned in x, or in spare where there is a shortcut; the other
+ * is lost. */
+static float *run_resnet(const wf_vae *v, wf_exec *e, const resnet *r, float *x, float *spare, wf_grid g)
 {
-    run_resnet(v, e, &m->first, x, x, g);
+    float *y = x, *a = spare, *h = behind(spare, wf_rows(g) * (size_t)r->out);
+
+    if (r->shortcut != NULL) { /* x has served once y has begun, and may be normalised where it is */
+        y = spare;
+        a = x;
+        wf_layer_apply(e, r->shortcut, y, x, g, false);
+    }
+    wf_group_norm(e, &r->norm1, a, x, g, v->c.act);
+    wf_layer_apply(e, r->conv1, h, a, g, false);
+    wf_group_norm(e, &r->norm2, h, h, g, v->c.act);
+    wf_layer_apply(e, r->conv2, y, h, g, true);
+    return y;
+}
+
+/* The middle has no shortcuts: its result is in x. */
+static void run_middle(const wf_vae *v, wf_exec *e, const middle *m, float *x, float *spare, wf_grid g)
+{
+    run_resnet(v, e, &m->first, x, spare, g);
     if (m->q != NULL) {
-        size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g), d = (size_t)m->q->out;
+        size_t n = wf_rows(g) * (size_t)m->q->out;
         int32_t length = g.h * g.w;
-        float *t = wf_take(e, rows, d);
-        float *q = wf_take(e, rows, d);
-        float *k = wf_take(e, rows, d);
-        float *w = wf_take(e, rows, d);
+        float *t = spare, *q = behind(spare, n), *k = behind(spare, 2 * n), *w = behind(spare, 3 * n);
         wf_group_norm(e, &m->norm, t, x, g, WF_ACT_NONE);
         wf_layer_apply(e, m->q, q, t, g, false);
         wf_layer_apply(e, m->k, k, t, g, false);
         wf_layer_apply(e, m->v, w, t, g, false);
         wf_attend(e, t, q, k, w, g.n, 1, m->q->out, length, length, false);
         wf_layer_apply(e, m->out, x, t, g, true);
-        wf_arena_release(&e->arena, mark);
     }
-    run_resnet(v, e, &m->second, x, x, g);
+    run_resnet(v, e, &m->second, x, spare, g);
 }
 
-/* The levels of one half, between two buffers that are each large enough for any level; returns which one
- * holds the result. */
+/* The levels of one half; returns which of the two buffers holds the result. */
 static float *run_stages(const wf_vae *v, wf_exec *e, const half *h, float *x, float *spare, wf_grid *g, bool down)
 {
     for (int32_t i = 0; i < v->c.levels; i++) {
         const stage *s = &h->stages[i];
         for (int32_t j = 0; j < s->count; j++) {
-            const resnet *r = &s->resnets[j];
-            float *y = r->shortcut != NULL ? spare : x;
-            run_resnet(v, e, r, y, x, *g);
-            if (y != x) {
-                spare = x;
-                x = y;
-            }
+            float *y = run_resnet(v, e, &s->resnets[j], x, spare, *g);
+            if (s->resnets[j].shortcut == NULL) continue;
+            spare = x;
+            x = y;
         }
         if (s->resample == NULL) continue;
         if (down) {
@@ -232,21 +246,6 @@ static float *run_stages(const wf_vae *v, wf_exec *e, const half *h, float *x, f
     return x;
 }
 
-/* Rows times channels of the largest level, from the picture's size. Pictures and latents pass through the same
- * buffers, and may have more channels than a narrow network. */
-static size_t largest(const wf_vae *v, wf_grid picture)
-{
-    size_t most = 0;
-    int32_t ends = WF_MAX(WF_MAX(v->c.in_channels, v->c.out_channels), 2 * v->c.latent_channels);
-    for (int32_t i = 0; i < v->c.levels; i++) {
-        int32_t wide = i + 1 < v->c.levels ? WF_MAX(v->c.channels[i], v->c.channels[i + 1]) : v->c.channels[i];
-        if (i == 0 || i == v->c.levels - 1) wide = WF_MAX(wide, ends);
-        wf_grid g = { picture.n, (picture.h >> i) + 1, (picture.w >> i) + 1 };
-        most = WF_MAX(most, wf_rows(g) * (size_t)wide);
-    }
-    return most;
-}
-
 void wf_vae_decode(const wf_vae *v, wf_exec *e, float *image, const float *z, wf_grid g)
 {
     const wf_vae_config *c = &v->c;
@@ -262,7 +261,7 @@ void wf_vae_decode(const wf_vae *v, wf_exec *e, float *image, const float *z, wf
         wf_copy(e, x, spare, wf_rows(g) * zc);
     }
     wf_layer_apply(e, v->decoder.conv_in, spare, x, g, false);
-    run_middle(v, e, &v->decoder.mid, spare, g);
+    run_middle(v, e, &v->decoder.mid, spare, x, g);
     float *y = run_stages(v, e, &v->decoder, spare, x, &g, false);
     float *other = y == x ? spare : x;
     wf_group_norm(e, &v->decoder.norm_out, y, y, g, c->act);
@@ -283,7 +282,7 @@ void wf_vae_encode(const wf_vae *v, wf_exec *e, float *moments, const float *ima
     wf_layer_apply(e, v->encoder.conv_in, x, spare, g, false);
     float *y = run_stages(v, e, &v->encoder, x, spare, &g, true);
     float *other = y == x ? spare : x;
-    run_middle(v, e, &v->encoder.mid, y, g);
+    run_middle(v, e, &v->encoder.mid, y, other, g);
     wf_group_norm(e, &v->encoder.norm_out, y, y, g, c->act);
     wf_layer_apply(e, v->encoder.conv_out, other, y, g, false);
     if (v->quant != NULL) {

@@ -1,20 +1,56 @@
-/* decode.c - latents become pictures, one sample after the other, so that memory is that of one. */
+/* decode.c - latents become pictures, one sample after the other, so that memory is that of one.
+ *
+ * Everything is computed in float32, whatever the weights are stored in: SDXL's VAE, whose activations leave the
+ * range of float16, needs no care here. */
 #include "run/room.h"
 
-/* One sample: image in 0..1. latent and image are NULL in a dry walk. */
+/* x (channels, h, w) = a tile of the latents, as the VAE scales them. */
+static void cut(const wf_vae_config *c, float *x, const float *latent, const wf_tiles *t, const wf_tile *k)
+{
+    for (int32_t i = 0; i < c->latent_channels; i++)
+        for (int32_t row = 0; row < k->h; row++) {
+            const float *from = latent + ((size_t)i * (size_t)t->h + (size_t)(k->y + row)) * (size_t)t->w + k->x;
+            for (int32_t col = 0; col < k->w; col++) *x++ = from[col] / c->scaling_factor + c->shift_factor;
+        }
+}
+
+/* The kept part of a tile goes into the picture, from -1..1 to 0..1. */
+static void keep(float *image, const float *y, const wf_tiles *t, const wf_tile *k)
+{
+    size_t f = (size_t)t->scale, width = (size_t)t->w * f, height = (size_t)t->h * f;
+    size_t w = (size_t)k->w * f, h = (size_t)k->h * f;
+    for (size_t c = 0; c < (size_t)t->channels; c++)
+        for (size_t row = 0; row < (size_t)k->keep_h * f; row++) {
+            const float *from = y + (c * h + row) * w;
+            float *to = image + (c * height + (size_t)k->y * f + row) * width + (size_t)k->x * f;
+            for (size_t col = 0; col < (size_t)k->keep_w * f; col++) {
+                float v = from[col] * 0.5f + 0.5f;
+                to[col] = v < 0.0f ? 0.0f : v > 1.0f ? 1.0f : v;
+            }
+        }
+}
+
+/* One sample. latent and image are NULL in a dry walk. */
 void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float *image)
 {
     const wf_vae *v = wf_run_parts(&r->fit)->vae;
     const wf_vae_config *c = wf_vae_get_config(v);
-    size_t mark = wf_arena_mark(&e->arena), n = (size_t)c->latent_channels * (size_t)r->height * (size_t)r->width;
-    size_t f = (size_t)wf_vae_factor(v), pixels = (size_t)c->out_channels * (size_t)r->height * f * (size_t)r->width * f;
-    float *z = wf_take(e, n, 1);
-    for (size_t i = 0; i < n && !e->dry && !e->stopped; i++) z[i] = latent[i] / c->scaling_factor + c->shift_factor;
-    wf_vae_decode(v, e, image, z, (wf_grid){ 1, r->height, r->width });
-    for (size_t i = 0; i < pixels && !e->dry && !e->stopped; i++) {
-        float y = image[i] * 0.5f + 0.5f;
-        image[i] = y < 0.0f ? 0.0f : y > 1.0f ? 1.0f : y;
-    }
+    wf_tiles t = wf_tiles_make(r, wf_vae_factor(v), c->out_channels);
+    size_t mark = wf_arena_mark(&e->arena), most = (size_t)WF_MIN(t.tile, t.h) * (size_t)WF_MIN(t.tile, t.w);
+    size_t f = (size_t)t.scale;
+
+    wf_tiles_take(&t, e);
+    float *z = wf_take(e, most, (size_t)c->latent_channels);
+    float *y = wf_take(e, most * f * f, (size_t)c->out_channels);
+    for (int32_t row = 0; row < t.rows; row++)
+        for (int32_t col = 0; col < t.cols && !e->stopped; col++) {
+            wf_tile k = wf_tiles_at(&t, row, col);
+            if (!e->dry) cut(c, z, latent, &t, &k);
+            wf_vae_decode(v, e, y, z, (wf_grid){ 1, k.h, k.w });
+            if (e->dry || e->stopped) continue;
+            wf_tiles_blend(&t, &k, y);
+            keep(image, y, &t, &k);
+        }
     wf_arena_release(&e->arena, mark);
 }
 
@@ -23,10 +59,9 @@ weft_status weft_run_decode(weft_run *r, const float *latent, size_t latent_len,
 {
     if (r == NULL || latent == NULL || image == NULL)
         return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : latent == NULL ? "latent" : "image");
-    const wf_parts *p = wf_run_parts(&r->fit);
-    if (p->vae == NULL) return wf_fail(err, WEFT_E_STATE, "the model has no VAE to decode with");
-    size_t f = (size_t)wf_vae_factor(p->vae), plane = (size_t)r->height * (size_t)r->width;
-    size_t one = (size_t)p->unet_config.in_channels * plane, picture = 3 * plane * f * f, n = (size_t)r->batch;
+    const wf_vae *v = wf_run_parts(&r->fit)->vae;
+    if (v == NULL) return wf_fail(err, WEFT_E_STATE, "the model has no VAE to decode with");
+    size_t n = (size_t)r->batch, one = wf_run_latent_floats(r), picture = wf_run_picture_floats(r);
     if (latent_len != n * one || image_len != n * picture)
         return wf_fail(err, WEFT_E_ARG, "%s has %zu floats, wanted %zu", latent_len != n * one ? "latent" : "image",
                        latent_len != n * one ? latent_len : image_len, latent_len != n * one ? n * one : n * picture);

@@ -1,6 +1,6 @@
 /* fit.c - the memory of a run, found by running everything once with nothing behind it.
  *
- * A dry exec walks the step, the encoding and the decoding of the run's shape: the arena's high-water mark is
+ * A dry exec walks the step, the encoding and the decoding (of prompts and of pictures) of the run's shape: the arena's high-water mark is
  * the scratch memory, and the same walk counts the arithmetic and the layers. So a step never allocates, and
  * weft_run_bytes() tells what is taken here before it is. */
 #include "run/room.h"
@@ -84,14 +84,15 @@ static weft_status make_arrays(const weft_run *r, wf_fit *b, weft_error *err)
     b->branch = wf_zalloc(&r->alloc, n, sizeof *b->branch);
     b->timestep = wf_zalloc(&r->alloc, n, sizeof *b->timestep);
     b->time_ids = wf_zalloc(&r->alloc, n * ids, sizeof *b->time_ids);
+    b->guidance = wf_zalloc(&r->alloc, n, sizeof *b->guidance);
     b->text = wf_zalloc(&r->alloc, n, sizeof *b->text);
     b->pooled = wf_zalloc(&r->alloc, n, sizeof *b->pooled);
     b->preds = wf_zalloc(&r->alloc, branches, sizeof *b->preds);
     b->text_row = wf_zalloc(&r->alloc, slots, sizeof *b->text_row);
-    size_t bytes = n * (sizeof *b->branch + (1 + ids) * sizeof *b->timestep + 2 * sizeof *b->text) +
+    size_t bytes = n * (sizeof *b->branch + (2 + ids) * sizeof *b->timestep + 2 * sizeof *b->text) +
                    branches * sizeof *b->preds + slots * sizeof *b->text_row;
-    if (b->branch == NULL || b->timestep == NULL || b->time_ids == NULL || b->text == NULL || b->pooled == NULL ||
-        b->preds == NULL || b->text_row == NULL)
+    if (b->branch == NULL || b->timestep == NULL || b->time_ids == NULL || b->guidance == NULL || b->text == NULL ||
+        b->pooled == NULL || b->preds == NULL || b->text_row == NULL)
         return wf_nomem(err, bytes, "the samples of a step");
     b->bytes += bytes;
     return WEFT_OK;
@@ -129,6 +130,9 @@ static bool walk(const weft_run *r, wf_fit *b)
         wf_decode_forward(r, &e, NULL, NULL);
         b->decode_flops = e.flops * r->batch;
         b->decode_layers = layers * r->batch;
+        layers = 0;
+        wf_encode_image_forward(r, &e, NULL, NULL, NULL);
+        b->encode_image_layers = layers * r->batch;
     }
     b->arena_size = e.arena.peak;
     b->scratch_size = e.scratch_need;
@@ -180,6 +184,7 @@ void wf_fit_free(wf_fit *b, const weft_allocator *alloc)
     wf_free(alloc, b->branch);
     wf_free(alloc, b->timestep);
     wf_free(alloc, b->time_ids);
+    wf_free(alloc, b->guidance);
     wf_free(alloc, b->text);
     wf_free(alloc, b->pooled);
     wf_free(alloc, b->preds);

@@ -18,6 +18,7 @@ typedef struct wf_fit {
     int32_t      *branch;     /* [samples]                                       */
     float        *timestep;   /* [samples]                                       */
     float        *time_ids;   /* [samples][ids]                                  */
+    float        *guidance;   /* [samples] what a distilled UNet is told         */
     const float **text;       /* [samples]                                       */
     const float **pooled;     /* [samples]                                       */
     const float **preds;      /* [branches]                                      */
@@ -29,7 +30,7 @@ typedef struct wf_fit {
     int32_t       samples;    /* branches * 2 * batch                            */
     uint64_t      bytes;      /* of all of this                                  */
     double        step_flops, side_flops, decode_flops;
-    int64_t       step_layers, encode_layers, decode_layers; /* layer calls of each: for progress */
+    int64_t       step_layers, encode_layers, decode_layers, encode_image_layers; /* layer calls of each: for progress */
 } wf_fit;
 
 struct weft_run {
@@ -41,7 +42,7 @@ struct weft_run {
     wf_pool         *pool;
     wf_exec          exec;
     wf_fit           fit;
-    int32_t          threads, batch, height, width, text_tokens;
+    int32_t          threads, batch, height, width, text_tokens, tile;
     atomic_int       cancel;
     const char      *doing;   /* for progress */
     int64_t          done, total;
@@ -59,16 +60,48 @@ void        wf_fit_free(wf_fit *b, const weft_allocator *alloc);
 weft_status wf_run_begin(weft_run *r, const char *doing, int64_t total, weft_error *err);
 weft_status wf_run_end(weft_run *r, weft_error *err);
 
-/* The three computations, also walked dry to find what they need. */
+/* The computations, also walked dry to find what they need. */
 void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_step *step, bool guided);
 void wf_encode_forward(const weft_run *r, wf_exec *e, const int32_t *ids, const int32_t *ids_2, int32_t chunks,
                        float *text, float *pooled, const int32_t *eos_at);
 void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float *image);
+void wf_encode_image_forward(const weft_run *r, wf_exec *e, const float *image, const float *noise, float *latent);
 
 static inline const wf_parts *wf_run_parts(const wf_fit *b)
 {
     return wf_model_parts(wf_plan_model(b->plan));
 }
+
+/* Floats of one latent, and of one picture. */
+static inline size_t wf_run_latent_floats(const weft_run *r)
+{
+    return (size_t)wf_run_parts(&r->fit)->unet_config.out_channels * (size_t)r->height * (size_t)r->width;
+}
+
+static inline size_t wf_run_picture_floats(const weft_run *r)
+{
+    size_t f = (size_t)wf_vae_factor(wf_run_parts(&r->fit)->vae);
+    return 3 * (size_t)r->height * f * (size_t)r->width * f;
+}
+
+/* ---- tile.c: the overlapping tiles of a picture, one where it is small enough ---- */
+
+typedef struct wf_tiles {
+    int32_t h, w;                /* of the latents                                       */
+    int32_t tile, overlap, step; /* latent pixels                                        */
+    int32_t rows, cols;          /* of tiles                                             */
+    int32_t scale, channels;     /* of a tile's result: its pixels for each latent pixel */
+    float  *above, *left;        /* ends of the neighbours' results                      */
+} wf_tiles;
+
+typedef struct wf_tile { int32_t row, col, y, x, h, w, keep_h, keep_w; } wf_tile; /* all but row, col: latent pixels */
+
+wf_tiles wf_tiles_make(const weft_run *r, int32_t scale, int32_t channels);
+/* Take the neighbours' strips from the arena. */
+void     wf_tiles_take(wf_tiles *t, wf_exec *e);
+wf_tile  wf_tiles_at(const wf_tiles *t, int32_t row, int32_t col);
+/* Fade the results y (channels, h * scale, w * scale) of a tile into its neighbours', row by row from the left. */
+void     wf_tiles_blend(const wf_tiles *t, const wf_tile *k, float *y);
 
 /* Tokens of one chunk. */
 static inline int32_t wf_run_positions(const wf_parts *p)

@@ -34,6 +34,7 @@ weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_opti
     r->height = o->height != 0 ? o->height : p->unet_config.sample_size;
     r->width = o->width != 0 ? o->width : p->unet_config.sample_size;
     r->text_tokens = o->text_tokens != 0 ? o->text_tokens : 4 * wf_run_positions(p);
+    r->tile = o->tile;
     const struct { const char *name; int32_t value, most; } limits[] = {
         { "threads", r->threads, WF_MAX_THREADS }, { "batch", r->batch, 1024 }, { "height", r->height, 8192 },
         { "width", r->width, 8192 }, { "text_tokens", r->text_tokens, 1 << 16 },

@@ -34,24 +34,25 @@ static const float *block(const blocks *b, size_t branch, size_t latent)
     return b->base + (branch * b->per_branch + latent * b->per_latent) * b->stride;
 }
 
-static size_t latent_floats(const weft_run *r)
+/* The network on samples [first, first + count), predictions after each other into `out`. */
+static void evaluate(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_step *step, float *out, int32_t first,
+                     int32_t count)
 {
-    return (size_t)wf_run_parts(&r->fit)->unet_config.in_channels * (size_t)r->height * (size_t)r->width;
-}
-
-/* The network on samples of one half (or of both), predictions after each other into `out`. */
-static void evaluate(const weft_run *r, wf_exec *e, const wf_fit *b, const float *latent, float *out, int32_t count,
-                     const float *const *text, const float *const *pooled, int32_t tokens)
-{
-    const wf_parts *p = wf_run_parts(b);
-    size_t floats = (size_t)p->unet_config.in_channels * (size_t)r->height * (size_t)r->width;
+    const wf_unet_config *c = &wf_run_parts(b)->unet_config;
+    size_t latent = wf_run_latent_floats(r), plane = (size_t)r->height * (size_t)r->width;
+    size_t all = (size_t)c->in_channels * plane, extra = all - latent, ids = (size_t)c->time_ids;
     size_t mark = wf_arena_mark(&e->arena);
-    float *x = wf_take(e, (size_t)count, floats);
-    for (size_t s = 0; s < (size_t)count && !e->dry && !e->stopped; s++)
-        memcpy(x + s * floats, latent + s % (size_t)r->batch * floats, floats * sizeof *x);
-    wf_unet_input in = { .grid = { count, r->height, r->width }, .latent = x, .timestep = b->timestep, .text = text,
-                         .tokens = tokens, .pooled = pooled, .time_ids = b->time_ids };
-    wf_unet_forward(p->unet, e, out, &in);
+    float *x = wf_take(e, (size_t)count, all);
+    for (size_t s = 0; s < (size_t)count && !e->dry && !e->stopped; s++) {
+        size_t i = s % (size_t)r->batch;
+        memcpy(x + s * all, step->latent + i * latent, latent * sizeof *x);
+        if (extra > 0) memcpy(x + s * all + latent, step->extra + i * extra, extra * sizeof *x);
+    }
+    wf_unet_input in = { .grid = { count, r->height, r->width }, .latent = x, .timestep = b->timestep + first,
+                         .text = b->text + first, .tokens = step->tokens, .text_layers = step->text_layers,
+                         .pooled = b->pooled + first, .time_ids = b->time_ids + (size_t)first * ids,
+                         .guidance = b->guidance + first };
+    wf_unet_forward(wf_run_parts(b)->unet, e, out, &in);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -96,21 +97,19 @@ static void guide(const weft_run *r, const weft_step *step, const float *u, cons
 void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_step *step, bool guided)
 {
     int32_t branches = wf_plan_branches(b->plan), halves = guided ? 2 : 1, count = branches * halves * r->batch;
-    size_t floats = (size_t)wf_run_parts(b)->unet_config.in_channels * (size_t)r->height * (size_t)r->width;
-    size_t n = (size_t)r->batch * floats, mark = wf_arena_mark(&e->arena);
+    size_t floats = wf_run_latent_floats(r), n = (size_t)r->batch * floats, mark = wf_arena_mark(&e->arena);
     bool split = guided && (step->flags & WEFT_STEP_SPLIT_GUIDANCE) != 0;
     float *preds = wf_take(e, (size_t)count, floats);
     float *sides[2] = { wf_take(e, (size_t)r->batch, floats), guided ? wf_take(e, (size_t)r->batch, floats) : NULL };
 
-    if (split) { /* b->text holds the unconditional halves of all branches, then the conditional ones */
+    if (split) { /* the unconditional halves of all branches, then the conditional ones */
         int32_t each = branches * r->batch;
         fill_branches(b, r->batch, 1);
         for (int32_t h = 0; h < 2; h++)
-            evaluate(r, e, b, step->latent, e->dry ? NULL : preds + (size_t)(h * each) * floats, each,
-                     b->text + h * each, b->pooled + h * each, step->tokens);
+            evaluate(r, e, b, step, e->dry ? NULL : preds + (size_t)(h * each) * floats, h * each, each);
     } else {
         fill_branches(b, r->batch, halves);
-        evaluate(r, e, b, step->latent, preds, count, b->text, b->pooled, step->tokens);
+        evaluate(r, e, b, step, preds, 0, count);
     }
     for (int32_t h = 0; h < halves && !e->dry && !e->stopped; h++) {
         for (int32_t k = 0; k < branches; k++)
@@ -121,9 +120,12 @@ void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_
     wf_arena_release(&e->arena, mark);
 }
 
+/* What the samples of one side of guidance are told. */
+typedef struct side { blocks text, pooled; float time_ids[6]; } side;
+enum { UNCONDITIONAL, CONDITIONAL };
+
 /* Conditioning and timesteps of each sample, in the order that wf_step_forward() evaluates. */
-static void fill_samples(weft_run *r, const weft_step *step, const blocks text[2], const blocks pooled[2], bool guided,
-                         const float *time_ids)
+static void fill_samples(weft_run *r, const weft_step *step, const side sides[2], bool guided)
 {
     wf_fit *b = &r->fit;
     size_t branches = (size_t)wf_plan_branches(b->plan), halves = guided ? 2 : 1, n = (size_t)r->batch;
@@ -133,71 +135,134 @@ static void fill_samples(weft_run *r, const weft_step *step, const blocks text[2
         for (size_t h = 0; h < halves; h++)
             for (size_t i = 0; i < n; i++) {
                 size_t s = (split ? h * branches + k : k * halves + h) * n + i;
-                size_t side = guided ? h : 1; /* 0 unconditional, 1 conditional */
-                b->text[s] = block(&text[side], k, i);
-                b->pooled[s] = pooled[side].base != NULL ? block(&pooled[side], k, i) : NULL;
+                const side *told = &sides[guided ? h : CONDITIONAL];
+                b->text[s] = block(&told->text, k, i);
+                b->pooled[s] = told->pooled.base != NULL ? block(&told->pooled, k, i) : NULL;
                 b->timestep[s] = step->timestep;
-                if (ids > 0) memcpy(b->time_ids + s * ids, time_ids, ids * sizeof *time_ids);
+                b->guidance[s] = step->guidance_embed;
+                if (ids > 0) memcpy(b->time_ids + s * ids, told->time_ids, ids * sizeof *told->time_ids);
             }
 }
 
 static bool finite(float v) { return v - v == 0.0f; }
 
+/* SDXL's base is told the original size, the crop's corner and the size to make; its refiner an aesthetic score in
+ * place of the last. What is not given is a picture of the run's own size. */
+static weft_status read_time_ids(const weft_run *r, const weft_step *step, side sides[2], weft_error *err)
+{
+    const wf_parts *p = wf_run_parts(&r->fit);
+    size_t ids = (size_t)p->unet_config.time_ids;
+    bool refiner = ids == 5;
+    float factor = p->vae != NULL ? (float)wf_vae_factor(p->vae) : 8.0f;
+    float h = (float)r->height * factor, w = (float)r->width * factor;
+    const struct { const char *name; const float *given; size_t len; float score; } all[2] = {
+        { "negative_time_ids", step->negative_time_ids, step->negative_time_ids_len, 2.5f },
+        { "time_ids", step->time_ids, step->time_ids_len, 6.0f },
+    };
+    for (int i = CONDITIONAL; i >= 0; i--) {
+        float *to = sides[i].time_ids, usual[6] = { h, w, 0, 0, refiner ? all[i].score : h, w };
+        if (all[i].given != NULL && all[i].len != ids)
+            return wf_fail(err, WEFT_E_ARG, "step.%s has %zu floats, wanted %zu", all[i].name, all[i].len, ids);
+        memcpy(to, usual, sizeof usual);
+        if (i == UNCONDITIONAL && all[CONDITIONAL].given != NULL) {
+            memcpy(to, sides[CONDITIONAL].time_ids, ids * sizeof *to);
+            if (refiner) to[4] = all[i].score;
+        }
+        if (all[i].given != NULL && ids > 0) memcpy(to, all[i].given, ids * sizeof *to);
+    }
+    return WEFT_OK;
+}
+
+/* Latents, what the UNet reads beside them, and where the prediction goes. */
+static weft_status check_pictures(const weft_run *r, const weft_step *s, weft_error *err)
+{
+    const wf_unet_config *c = &wf_run_parts(&r->fit)->unet_config;
+    size_t want = (size_t)r->batch * wf_run_latent_floats(r);
+    int32_t others = c->in_channels - c->out_channels;
+    size_t extra = (size_t)r->batch * (size_t)others * (size_t)r->height * (size_t)r->width;
+
+    if (s->latent == NULL || s->out == NULL)
+        return wf_fail(err, WEFT_E_ARG, "step.%s is NULL", s->latent == NULL ? "latent" : "out");
+    if (s->latent_len != want || s->out_len != want)
+        return wf_fail(err, WEFT_E_ARG, "step.%s has %zu floats, wanted %zu (%d x %d x %d x %d)",
+                       s->latent_len != want ? "latent" : "out", s->latent_len != want ? s->latent_len : s->out_len, want,
+                       r->batch, c->out_channels, r->height, r->width);
+    if (others == 0 && s->extra != NULL)
+        return wf_fail(err, WEFT_E_ARG, "step.extra is given, but this UNet reads the %d channels of the latents alone",
+                       c->in_channels);
+    if (others > 0 && s->extra == NULL)
+        return wf_fail(err, WEFT_E_ARG, "step.extra is NULL: this UNet reads %d channels after the %d of the latents",
+                       others, c->out_channels);
+    if (others > 0 && s->extra_len != extra)
+        return wf_fail(err, WEFT_E_ARG, "step.extra has %zu floats, wanted %zu (%d x %d x %d x %d)", s->extra_len, extra,
+                       r->batch, others, r->height, r->width);
+    return WEFT_OK;
+}
+
+static weft_status check_numbers(const weft_run *r, weft_step *s, weft_error *err)
+{
+    const wf_parts *p = wf_run_parts(&r->fit);
+    bool told = p->unet_config.guidance_dim > 0;
+    int32_t layers = wf_unet_text_layers(p->unet);
+    if (s->call < 0 || s->call >= wf_plan_calls(r->fit.plan))
+        return wf_fail(err, WEFT_E_ARG, "step.call is %d, the plan is sealed for %d calls", s->call,
+                       wf_plan_calls(r->fit.plan));
+    if (!finite(s->timestep) || !finite(s->guidance) || !finite(s->guidance_rescale) || !finite(s->guidance_embed))
+        return wf_fail(err, WEFT_E_ARG, "step.timestep, guidance, guidance_rescale or guidance_embed is not finite");
+    if (told != (s->guidance_embed != 0.0f))
+        return wf_fail(err, WEFT_E_ARG, told ? "step.guidance_embed is 0: this UNet is distilled, and is told its guidance"
+                                             : "step.guidance_embed is given, but this UNet is not told its guidance");
+    if (s->tokens == 0) s->tokens = wf_run_positions(p);
+    if (s->tokens < 1 || s->tokens > r->text_tokens)
+        return wf_fail(err, WEFT_E_ARG, "step.tokens is %d, the run has room for %d: set weft_run_options.text_tokens",
+                       s->tokens, r->text_tokens);
+    if (s->text_layers != 0 && s->text_layers != layers)
+        return wf_fail(err, WEFT_E_ARG, "step.text_layers is %d, the model has %d cross-attention layers", s->text_layers,
+                       layers);
+    return WEFT_OK;
+}
+
+static weft_status read_conditioning(const weft_run *r, const weft_step *s, bool guided, side sides[2], weft_error *err)
+{
+    const wf_unet_config *c = &wf_run_parts(&r->fit)->unet_config;
+    side *no = &sides[UNCONDITIONAL], *yes = &sides[CONDITIONAL];
+    bool branched = (s->flags & WEFT_STEP_TEXT_PER_BRANCH) != 0;
+    size_t one = (size_t)WF_MAX(s->text_layers, 1) * (size_t)s->tokens * (size_t)c->cross_dim[0];
+    size_t width = (size_t)c->pooled_dim;
+
+    if (s->text == NULL) return wf_fail(err, WEFT_E_ARG, "step.text is NULL");
+    WF_TRY(read_blocks(&yes->text, s->text, s->text_len, one, r, branched, "text", err));
+    if (guided) WF_TRY(read_blocks(&no->text, s->negative, s->negative_len, one, r, branched, "negative", err));
+    if (!c->text_time) return WEFT_OK;
+    if (s->pooled == NULL || (guided && s->negative_pooled == NULL))
+        return wf_fail(err, WEFT_E_ARG, "step.%s is NULL: this model wants a pooled conditioning of %zu floats",
+                       s->pooled == NULL ? "pooled" : "negative_pooled", width);
+    WF_TRY(read_blocks(&yes->pooled, s->pooled, s->pooled_len, width, r, branched, "pooled", err));
+    if (guided)
+        WF_TRY(read_blocks(&no->pooled, s->negative_pooled, s->negative_pooled_len, width, r, branched,
+                           "negative_pooled", err));
+    return WEFT_OK;
+}
+
 weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
 {
     weft_step s;
-    blocks text[2] = { { 0 } }, pooled[2] = { { 0 } };
-    weft_status st;
+    side sides[2] = { { .text = { 0 } } };
 
     if (r == NULL || given == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : "step");
-    st = wf_options(&s, sizeof s, sizeof s, given, WEFT_STEP_SPLIT_GUIDANCE | WEFT_STEP_TEXT_PER_BRANCH, "weft_step",
-                    err);
-    if (st != WEFT_OK) return st;
+    WF_TRY(wf_options(&s, sizeof s, sizeof s, given, WEFT_STEP_SPLIT_GUIDANCE | WEFT_STEP_TEXT_PER_BRANCH, "weft_step",
+                      err));
     if (s.reserved0 != 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_step: reserved0 is %d, must be zero", s.reserved0);
-    const wf_parts *p = wf_run_parts(&r->fit);
-    const wf_unet_config *c = &p->unet_config;
-    size_t want = (size_t)r->batch * latent_floats(r);
-    bool branched = (s.flags & WEFT_STEP_TEXT_PER_BRANCH) != 0, guided = s.negative != NULL && s.guidance > 1.0f;
-
-    if (s.latent == NULL || s.out == NULL || s.text == NULL)
-        return wf_fail(err, WEFT_E_ARG, "step.%s is NULL", s.latent == NULL ? "latent" : s.out == NULL ? "out" : "text");
-    if (s.latent_len != want || s.out_len != want)
-        return wf_fail(err, WEFT_E_ARG, "step.%s has %zu floats, wanted %zu (%d x %d x %d x %d)",
-                       s.latent_len != want ? "latent" : "out", s.latent_len != want ? s.latent_len : s.out_len, want,
-                       r->batch, c->in_channels, r->height, r->width);
-    if (s.call < 0 || s.call >= wf_plan_calls(r->fit.plan))
-        return wf_fail(err, WEFT_E_ARG, "step.call is %d, the plan is sealed for %d calls", s.call,
-                       wf_plan_calls(r->fit.plan));
-    if (!finite(s.timestep) || !finite(s.guidance) || !finite(s.guidance_rescale))
-        return wf_fail(err, WEFT_E_ARG, "step.timestep, guidance or guidance_rescale is not finite");
-    if (s.tokens == 0) s.tokens = wf_run_positions(p);
-    if (s.tokens < 1 || s.tokens > r->text_tokens)
-        return wf_fail(err, WEFT_E_ARG, "step.tokens is %d, the run has room for %d: set weft_run_options.text_tokens",
-                       s.tokens, r->text_tokens);
-    size_t one = (size_t)s.tokens * (size_t)c->cross_dim[0];
-    if ((st = read_blocks(&text[1], s.text, s.text_len, one, r, branched, "text", err)) != WEFT_OK) return st;
-    if (guided && (st = read_blocks(&text[0], s.negative, s.negative_len, one, r, branched, "negative", err)) != WEFT_OK)
-        return st;
-    if (c->text_time) {
-        size_t width = (size_t)c->pooled_dim;
-        if (s.pooled == NULL || (guided && s.negative_pooled == NULL))
-            return wf_fail(err, WEFT_E_ARG, "step.%s is NULL: this model wants a pooled conditioning of %zu floats",
-                           s.pooled == NULL ? "pooled" : "negative_pooled", width);
-        if ((st = read_blocks(&pooled[1], s.pooled, s.pooled_len, width, r, branched, "pooled", err)) != WEFT_OK ||
-            (guided && (st = read_blocks(&pooled[0], s.negative_pooled, s.negative_pooled_len, width, r, branched,
-                                         "negative_pooled", err)) != WEFT_OK))
-            return st;
-    }
-    float factor = p->vae != NULL ? (float)wf_vae_factor(p->vae) : 8.0f;
-    float usual[6] = { (float)r->height * factor, (float)r->width * factor, 0, 0, (float)r->height * factor,
-                       (float)r->width * factor };
-    if (s.time_ids != NULL && s.time_ids_len != (size_t)c->time_ids)
-        return wf_fail(err, WEFT_E_ARG, "step.time_ids has %zu floats, wanted %d", s.time_ids_len, c->time_ids);
+    bool guided = s.negative != NULL && s.guidance > 1.0f;
+    WF_TRY(check_pictures(r, &s, err));
+    WF_TRY(check_numbers(r, &s, err));
+    WF_TRY(read_conditioning(r, &s, guided, sides, err));
+    WF_TRY(read_time_ids(r, &s, sides, err));
 
     int64_t evaluations = guided && (s.flags & WEFT_STEP_SPLIT_GUIDANCE) != 0 ? 2 : 1;
-    if ((st = wf_run_begin(r, "step", evaluations * r->fit.step_layers, err)) != WEFT_OK) return st;
-    fill_samples(r, &s, text, pooled, guided, s.time_ids != NULL ? s.time_ids : usual);
+    WF_TRY(wf_run_begin(r, "step", evaluations * r->fit.step_layers, err));
+    fill_samples(r, &s, sides, guided);
     r->exec.cells = wf_plan_row(r->fit.plan, s.call);
     r->exec.branch = r->fit.branch;
     wf_step_forward(r, &r->exec, &r->fit, &s, guided);

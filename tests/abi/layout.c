@@ -107,7 +107,7 @@ static void structs(void)
     F(weft_run_options, log); F(weft_run_options, log_user); F(weft_run_options, progress);
     F(weft_run_options, progress_user); F(weft_run_options, threads); F(weft_run_options, batch);
     F(weft_run_options, height); F(weft_run_options, width); F(weft_run_options, text_tokens);
-    F(weft_run_options, reserved0);
+    F(weft_run_options, tile);
 
     S(weft_run_info);
     F(weft_run_info, struct_size); F(weft_run_info, threads); F(weft_run_info, bytes);
@@ -125,7 +125,9 @@ static void structs(void)
     F(weft_step, pooled); F(weft_step, pooled_len); F(weft_step, negative_pooled);
     F(weft_step, negative_pooled_len); F(weft_step, time_ids); F(weft_step, time_ids_len); F(weft_step, out);
     F(weft_step, out_len); F(weft_step, timestep); F(weft_step, guidance); F(weft_step, guidance_rescale);
-    F(weft_step, call); F(weft_step, tokens); F(weft_step, reserved0);
+    F(weft_step, call); F(weft_step, tokens); F(weft_step, text_layers); F(weft_step, extra);
+    F(weft_step, extra_len); F(weft_step, stamp); F(weft_step, guidance_embed); F(weft_step, reserved0);
+    F(weft_step, negative_time_ids); F(weft_step, negative_time_ids_len);
 
     S(weft_sampler_options);
     F(weft_sampler_options, struct_size); F(weft_sampler_options, flags); F(weft_sampler_options, allocator);

@@ -89,15 +89,9 @@ static void take_step(weft_run *run, float *out, int32_t call)
 START_TEST(reserved_fields_are_zero)
 {
     float out[N];
-    uint64_t bytes;
     weft_plan *plan = plan_of(model, MERGE);
-    weft_run *run = run_of(plan), *none;
-    weft_run_options o = options_of(H, W);
+    weft_run *run = run_of(plan);
     weft_step s = step_of(out, 0);
-    o.reserved0 = 1;
-    ck_assert_int_eq(weft_run_create(plan, &o, &none, &golden_err), WEFT_E_UNSUPPORTED);
-    ck_assert_ptr_null(none);
-    ck_assert_int_eq(weft_run_bytes(plan, &o, &bytes, &golden_err), WEFT_E_UNSUPPORTED);
     s.reserved0 = 1;
     ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_UNSUPPORTED);
     ck_assert_str_eq(golden_err.text, "weft_step: reserved0 is 1, must be zero");

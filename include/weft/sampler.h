@@ -26,8 +26,8 @@ enum {
     WEFT_SAMPLER_EULER    = 2,
     WEFT_SAMPLER_EULER_A  = 3, /* Euler ancestral           */
     WEFT_SAMPLER_DPMPP_2M = 4, /* DPM-Solver++, multistep 2 */
-    WEFT_SAMPLER_PNDM     = 5, /* PLMS: pseudo numerical, without Runge-Kutta steps; steps + 1 calls */
-    WEFT_SAMPLER_DDPM     = 6,
+    WEFT_SAMPLER_PNDM     = 5, /* PLMS: pseudo numerical, without Runge-Kutta steps; steps + 1 calls, 1 for 1 */
+    WEFT_SAMPLER_DDPM     = 6, /* with the small fixed variance */
     WEFT_SAMPLER_HEUN     = 7, /* 2 steps - 1 calls         */
     WEFT_SAMPLER_LCM      = 8, /* few steps, for latent consistency models and LCM-LoRA */
     WEFT_SAMPLER_TCD      = 9  /* few steps, for trajectory consistency distillation; eta is its gamma */
@@ -40,7 +40,7 @@ enum {
 };
 /** Which timesteps the steps fall on. */
 enum {
-    WEFT_SPACING_DEFAULT  = 0, /* ddim leading, the others linspace */
+    WEFT_SPACING_DEFAULT  = 0, /* DDIM, PNDM, DDPM leading, the others linspace; LCM and TCD go by origin_steps */
     WEFT_SPACING_LEADING  = 1,
     WEFT_SPACING_LINSPACE = 2,
     WEFT_SPACING_TRAILING = 3
@@ -51,9 +51,9 @@ enum {
     WEFT_BETAS_LINEAR        = 1
 };
 enum {
-    WEFT_SAMPLER_KARRAS       = 1u << 0, /* sigmas of Karras et al. (2022), rho 7; not for DDIM             */
-    WEFT_SAMPLER_ALPHA_TO_ONE = 1u << 1, /* DDIM: the step past the last uses 1 instead of the first alpha  */
-    WEFT_SAMPLER_ZERO_SNR     = 1u << 2  /* betas rescaled to zero terminal signal                          */
+    WEFT_SAMPLER_KARRAS       = 1u << 0, /* sigmas of Karras et al. (2022), rho 7; for the kinds that `sigmas` is for */
+    WEFT_SAMPLER_ALPHA_TO_ONE = 1u << 1, /* DDIM, PNDM: the step past the last uses 1 instead of the first alpha */
+    WEFT_SAMPLER_ZERO_SNR     = 1u << 2  /* betas rescaled to zero terminal signal */
 };
 
 typedef struct weft_sampler_options {
@@ -79,8 +79,10 @@ typedef struct weft_sampler_options {
 /** The function twin of WEFT_SAMPLER_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_sampler_options_init(weft_sampler_options *options);
 /**
- * Fill options with what the model's scheduler_config.json says of betas, spacing, offset and prediction;
- * kind and steps stay as they are. Defaults where the model has no such file.
+ * Fill options with what the model's scheduler_config.json says of betas, spacing, offset, prediction, the last alpha,
+ * zero terminal signal, Karras' sigmas and the steps of a distillation, as diffusers would for a scheduler of this
+ * kind: set kind first. Kind, steps, eta and sigmas stay as they are. Defaults where the model has no such file.
+ * @return WEFT_E_FORMAT, or WEFT_E_UNSUPPORTED for a setting that this kind would have to ignore, named
  * @since 0.1
  */
 WEFT_API weft_status weft_sampler_options_from_model(const weft_model *model, weft_sampler_options *options,
@@ -89,7 +91,11 @@ WEFT_API weft_status weft_sampler_options_from_model(const weft_model *model, we
 /** A schedule and a solver with its history. One thread at a time. */
 typedef struct weft_sampler weft_sampler;
 
-/** @return WEFT_E_ARG for a setting outside its range, WEFT_E_UNSUPPORTED for Karras with DDIM. @since 0.1 */
+/**
+ * @return WEFT_E_ARG for a setting outside its range; WEFT_E_UNSUPPORTED for Karras' or own sigmas with a solver that
+ * goes by timesteps (DDIM, PNDM, DDPM, LCM, TCD)
+ * @since 0.1
+ */
 WEFT_API weft_status weft_sampler_create(const weft_sampler_options *options, weft_sampler **out, weft_error *err);
 /** @since 0.1 */
 WEFT_API void weft_sampler_free(weft_sampler *sampler);
@@ -103,7 +109,8 @@ WEFT_API float weft_sampler_sigma(const weft_sampler *sampler, int32_t call);
 WEFT_API float weft_sampler_init_scale(const weft_sampler *sampler);
 /**
  * The call at which a picture starts that is given and to be changed by `strength` 0..1 (img2img): 1 starts at 0,
- * from noise alone; the number of calls that remain is weft_sampler_calls() less this one.
+ * from noise alone; the number of calls that remain is weft_sampler_calls() less this one. As many steps are left out
+ * as diffusers leaves out; with PNDM its first step then makes two calls, as at 0.
  * @return WEFT_E_ARG for a strength outside 0..1, or one that leaves no step to take
  * @since 0.1
  */
@@ -124,8 +131,10 @@ WEFT_API weft_status weft_sampler_scale(const weft_sampler *sampler, int32_t cal
  *
  * @param prediction  what weft_run_step() wrote
  * @param x           latents before scaling; read and written
- * @param noise       for the solvers that draw (Euler ancestral; DDIM with eta); may be NULL for the others
- * @return WEFT_E_ARG, WEFT_E_STATE (a call out of order), WEFT_E_NOMEM (the first call takes the history)
+ * @param noise       for the solvers that draw (Euler ancestral, DDPM, LCM; DDIM and TCD with eta); may be NULL for the
+ *                    others. Drawn from at the calls where diffusers draws, and only there
+ * @return WEFT_E_ARG, WEFT_E_STATE (the second call of a step of Heun's without the first), WEFT_E_NOMEM (the first
+ * call takes the history)
  * @since 0.1
  */
 WEFT_API weft_status weft_sampler_step(weft_sampler *sampler, int32_t call, const float *prediction, float *x,

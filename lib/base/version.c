@@ -7,6 +7,7 @@
 static const char *const features[] = {
     "merge", "switch", "composite", "klora",         /* methods         */
     "ddim", "euler", "euler_a", "dpmpp_2m",          /* samplers        */
+    "pndm", "ddpm", "heun", "lcm", "tcd",
     "lora",                                          /* adapter families */
     "kohya", "diffusers", "diffusers-old", "peft",   /* file dialects   */
 };

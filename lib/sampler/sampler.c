@@ -68,8 +68,8 @@ static weft_status check_sigmas(weft_sampler *s, weft_error *err)
     wf_number_text        one, before;
 
     if ((o->sigmas == NULL) != (o->sigmas_len == 0))
-        return wf_fail(err, WEFT_E_ARG, "sampler: sigmas is %s, but sigmas_len is %zu", o->sigmas == NULL ? "NULL" : "given",
-                       o->sigmas_len);
+        return wf_fail(err, WEFT_E_ARG, "sampler: sigmas is %s, but sigmas_len is %zu",
+                       o->sigmas == NULL ? "NULL" : "given", o->sigmas_len);
     if (o->sigmas == NULL) return WEFT_OK;
     if (!s->solver->free_sigmas)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: %s has timesteps, not free noise levels: no sigmas of the "
@@ -125,6 +125,8 @@ static weft_status settle(weft_sampler *s, weft_error *err)
         return st;
     if ((st = check_range("betas", o->betas, WEFT_BETAS_SCALED_LINEAR, WEFT_BETAS_LINEAR, err)) != WEFT_OK) return st;
     if ((st = check_range("steps_offset", o->steps_offset, 0, o->train_steps - 1, err)) != WEFT_OK) return st;
+    if (o->origin_steps == 0) o->origin_steps = WF_MIN(50, o->train_steps);
+    if ((st = check_range("origin_steps", o->origin_steps, 1, o->train_steps, err)) != WEFT_OK) return st;
     if ((st = check_betas(s, err)) != WEFT_OK) return st;
     if ((st = check_eta(s, err)) != WEFT_OK) return st;
     if ((o->flags & WEFT_SAMPLER_KARRAS) && !s->solver->free_sigmas)

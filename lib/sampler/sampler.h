@@ -12,7 +12,8 @@
 #include "weft/sampler.h"
 
 /* The table of solvers: one row each. */
-#define WF_SOLVERS(row) row(ddim) row(euler) row(euler_a) row(dpmpp_2m)
+#define WF_SOLVERS(row)                                                                                      \
+    row(ddim) row(euler) row(euler_a) row(dpmpp_2m) row(pndm) row(ddpm) row(heun) row(lcm) row(tcd)
 
 /* Tables are kept in double, but hold what float32 arithmetic gave where diffusers computes in float32:
  * near t = 0 the last bit of A_t moves 1 - A_t, and with it sigma, by 7e-5. */
@@ -67,6 +68,8 @@ weft_status wf_schedule_alphas(weft_sampler *s, weft_error *err);
 /* Timesteps by spacing. `points` is how many the spacing is laid out for: N, or N + 1 with the last one
  * dropped. Whole numbers where `whole`, otherwise linspace keeps fractions. */
 weft_status wf_schedule_timesteps(weft_sampler *s, int32_t points, bool whole, weft_error *err);
+/* Timesteps of the few-step solvers: N of the origin_steps that a network was distilled on. */
+weft_status wf_schedule_distilled(weft_sampler *s, weft_error *err);
 double wf_schedule_sigma(const weft_sampler *s, int32_t t);         /* sqrt((1-A_t)/A_t), in float32        */
 /* One level for each of the N steps, and 0 appended: sigmas at the timesteps; Karras' from `high` down to `low`, or
  * the caller's, and the timesteps that have them. */

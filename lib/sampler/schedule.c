@@ -124,6 +124,21 @@ weft_status wf_schedule_timesteps(weft_sampler *s, int32_t points, bool whole, w
     return WEFT_OK;
 }
 
+weft_status wf_schedule_distilled(weft_sampler *s, weft_error *err)
+{
+    int32_t M = s->o.origin_steps, N = s->o.steps, apart = s->o.train_steps / M;
+
+    if (N > M)
+        return wf_fail(err, WEFT_E_ARG, "sampler: %d steps, but %s takes its steps from the %d of its training "
+                       "(origin_steps)", N, s->solver->name, M);
+    for (int32_t i = 0; i < N; i++) { /* floor(numpy.linspace(0, M, N, endpoint=False)): in double, as there */
+        int32_t place = (int32_t)(i * ((double)M / N));
+
+        s->timesteps[i] = (double)(M - place) * apart - 1;
+    }
+    return WEFT_OK;
+}
+
 double wf_schedule_sigma(const weft_sampler *s, int32_t t)
 {
     float A = (float)s->alphas[t];

@@ -134,7 +134,8 @@ static void structs(void)
     F(weft_sampler_options, kind); F(weft_sampler_options, steps); F(weft_sampler_options, spacing);
     F(weft_sampler_options, prediction); F(weft_sampler_options, betas); F(weft_sampler_options, train_steps);
     F(weft_sampler_options, steps_offset); F(weft_sampler_options, beta_start);
-    F(weft_sampler_options, beta_end); F(weft_sampler_options, eta);
+    F(weft_sampler_options, beta_end); F(weft_sampler_options, eta); F(weft_sampler_options, origin_steps);
+    F(weft_sampler_options, sigmas); F(weft_sampler_options, sigmas_len);
 }
 
 static void constants(void)
@@ -160,6 +161,7 @@ static void constants(void)
     C(WEFT_ENCODE_TRUNCATE); C(WEFT_ENCODE_ADAPTER);
     C(WEFT_STEP_SPLIT_GUIDANCE); C(WEFT_STEP_TEXT_PER_BRANCH);
     C(WEFT_SAMPLER_DDIM); C(WEFT_SAMPLER_EULER); C(WEFT_SAMPLER_EULER_A); C(WEFT_SAMPLER_DPMPP_2M);
+    C(WEFT_SAMPLER_PNDM); C(WEFT_SAMPLER_DDPM); C(WEFT_SAMPLER_HEUN); C(WEFT_SAMPLER_LCM); C(WEFT_SAMPLER_TCD);
     C(WEFT_PREDICT_EPSILON); C(WEFT_PREDICT_V); C(WEFT_PREDICT_SAMPLE);
     C(WEFT_SPACING_DEFAULT); C(WEFT_SPACING_LEADING); C(WEFT_SPACING_LINSPACE); C(WEFT_SPACING_TRAILING);
     C(WEFT_BETAS_SCALED_LINEAR); C(WEFT_BETAS_LINEAR);

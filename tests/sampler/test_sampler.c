@@ -5,6 +5,8 @@
 #include "sampler/sampler.h"
 #include "weft/tensors.h"
 
+#define KINDS WEFT_SAMPLER_TCD /* the last one */
+
 static weft_error err;
 
 static weft_sampler *made(weft_sampler_options o)
@@ -55,7 +57,6 @@ static weft_sampler_options options_of_case(const json_t *c, int32_t kind, int32
     json_t              *config = json_object_get(c, "config");
 
     ck_assert_msg(wf_sampler_options_from_json(config, &o, &err) == WEFT_OK, "%s", err.text);
-    if (json_is_true(json_object_get(config, "use_karras_sigmas"))) o.flags |= WEFT_SAMPLER_KARRAS;
     o.eta = (float)number_of(c, "eta");
     return o;
 }
@@ -81,7 +82,8 @@ static int32_t kind_of(const char *name)
 {
     static const struct { const char *start; int32_t kind; } kinds[] = {
         { "ddim", WEFT_SAMPLER_DDIM }, { "euler_a", WEFT_SAMPLER_EULER_A }, { "euler", WEFT_SAMPLER_EULER },
-        { "dpmpp_2m", WEFT_SAMPLER_DPMPP_2M },
+        { "dpmpp_2m", WEFT_SAMPLER_DPMPP_2M }, { "pndm", WEFT_SAMPLER_PNDM }, { "ddpm", WEFT_SAMPLER_DDPM },
+        { "lcm", WEFT_SAMPLER_LCM },
     };
 
     for (size_t i = 0; i < COUNT_OF(kinds); i++)
@@ -119,7 +121,7 @@ START_TEST(trajectories_are_those_of_scheduler_reference)
         weft_sampler_free(s);
         seen++;
     }
-    ck_assert_int_eq(seen, 16);
+    ck_assert_int_eq(seen, 19);
     json_decref(all);
 }
 END_TEST
@@ -146,7 +148,7 @@ static float *read_stored(const char *name, const char *part, size_t *count)
     int64_t          index;
     float           *v;
 
-    snprintf(full, sizeof full, "%s/%s", name, part);
+    snprintf(full, sizeof full, "%s%s%s", name, part ? "/" : "", part ? part : "");
     index = weft_tensors_find(stored, full);
     ck_assert_msg(index >= 0, "%s is not there", full);
     ck_assert_int_eq(weft_tensors_info(stored, (size_t)index, &info, &err), WEFT_OK);
@@ -199,6 +201,94 @@ START_TEST(trajectories_are_those_of_current_diffusers)
 }
 END_TEST
 
+/* Where a sampler stands at `call` is where diffusers did: timesteps, sigmas, and the latents after each call, from
+ * noise alone or from a picture with noise on it. */
+static void follow(weft_sampler *s, const char *name, const json_t *c, weft_noise *draws, const float *x0,
+                   const float *noise, size_t n)
+{
+    int32_t begin = (int32_t)number_of(c, "begin"), calls = weft_sampler_calls(s), call = 0;
+    bool    by_sigma = s->solver->free_sigmas;
+    size_t  total;
+    float  *want = read_stored(name, "timesteps", &total), x[64];
+    /* A latent of 4096 or of 80 is rounded to 2e-4 and 4e-6, and the rest is made of differences of such. */
+    double  tolerance = number_of(c, "f64_rel") > 5e-6 ? 5e-5 : 2e-6;
+
+    ck_assert_uint_eq(total, (size_t)calls);
+    for (int32_t i = 0; i < calls; i++)
+        close_to(name, "timestep", (size_t)i, (double)weft_sampler_timestep(s, i), (double)want[i], by_sigma ? 2e-4 : 0);
+    free(want);
+    if (by_sigma) {
+        want = read_stored(name, "sigmas", &total);
+        ck_assert_uint_eq(total, (size_t)calls + 1);
+        for (int32_t i = 0; i <= calls; i++)
+            close_to(name, "sigma", (size_t)i, (double)weft_sampler_sigma(s, i), (double)want[i], 2e-6 * (double)want[i]);
+        free(want);
+    }
+    close_to(name, "init scale", 0, (double)weft_sampler_init_scale(s), number_of(c, "init_noise_sigma"),
+             2e-6 * number_of(c, "init_noise_sigma"));
+
+    want = read_stored(name, "x", &total);
+    ck_assert_uint_eq(total, n * (size_t)(calls - begin + 1));
+    for (size_t i = 0; i < n; i++) x[i] = noise[i] * weft_sampler_init_scale(s);
+    if (json_object_get(c, "strength") != NULL) {
+        ck_assert_int_eq(weft_sampler_start(s, (float)number_of(c, "strength"), &call, &err), WEFT_OK);
+        ck_assert_int_eq(weft_sampler_add_noise(s, call, x0, noise, x, n, &err), WEFT_OK);
+    }
+    ck_assert_int_eq(call, begin);
+    for (const float *at = want;; at += n) {
+        double largest = 0;
+
+        for (size_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)at[i]));
+        for (size_t i = 0; i < n; i++)
+            close_to(name, "x at call", (size_t)call, (double)x[i], (double)at[i], tolerance * largest);
+        if (call == calls) break;
+        walk(s, call++, x, n, draws);
+    }
+    free(want);
+}
+
+/* make_schedulers.py: every solver, 1 to 20 steps, strengths, own sigmas. _i 0 runs each case on a fresh sampler, 1 as
+ * the second picture of a sampler that was left in the middle of one. */
+START_TEST(solvers_are_those_of_diffusers)
+{
+    json_t *all = data_json("golden/solvers.json"), *c, *v;
+    size_t  at, i, n, m;
+    float   own[16], *x0, *noise;
+
+    ck_assert_msg(weft_tensors_open(data_path("golden/solvers.safetensors"), NULL, &stored, &err) == WEFT_OK, "%s",
+                  err.text);
+    x0 = read_stored("x0", NULL, &n);
+    noise = read_stored("noise", NULL, &m);
+    ck_assert(n == m && n <= 64);
+    json_array_foreach(json_object_get(all, "cases"), at, c) {
+        int32_t              kind = wf_solver_named(text_of(c, "kind"))->kind;
+        weft_sampler_options o = options_of_case(c, kind, (int32_t)number_of(c, "steps"));
+        weft_sampler        *s;
+        weft_noise          *draws;
+        float                other[3] = { 1, 2, 3 };
+
+        json_array_foreach(json_object_get(c, "sigmas"), i, v) own[i] = (float)json_number_value(v);
+        o.sigmas_len = json_array_size(json_object_get(c, "sigmas"));
+        o.sigmas = o.sigmas_len > 0 ? own : NULL;
+        s = made(o);
+        ck_assert_int_eq(weft_noise_create((uint64_t)number_of(all, "noise_seed"), NULL, &draws, &err), WEFT_OK);
+        if (_i == 1) {
+            for (int32_t call = 0; call < weft_sampler_calls(s) / 2; call++) walk(s, call, other, 3, draws);
+            weft_noise_free(draws);
+            ck_assert_int_eq(weft_noise_create((uint64_t)number_of(all, "noise_seed"), NULL, &draws, &err), WEFT_OK);
+        }
+        if (_i == 0 || weft_sampler_calls(s) / 2 != (int32_t)number_of(c, "begin")) /* or it would go on with the other */
+            follow(s, text_of(c, "name"), c, draws, x0, noise, n);
+        weft_noise_free(draws);
+        weft_sampler_free(s);
+    }
+    free(x0);
+    free(noise);
+    weft_tensors_free(stored);
+    json_decref(all);
+}
+END_TEST
+
 /* Rescaled betas: A_0 stays, A_T is 0 (2^-24 where a first sigma must be finite), and v carries over from A = 0. */
 START_TEST(zero_terminal_signal)
 {
@@ -223,9 +313,19 @@ START_TEST(zero_terminal_signal)
     weft_sampler_free(s);
     o.steps = 4;
 
+    o.kind = WEFT_SAMPLER_PNDM; /* diffusers' cannot: its first step is DDIM's, by another formula that divides by A */
+    s = made(o);
+    x[0] = 0.5f;
+    ck_assert_int_eq(weft_sampler_step(s, 0, v, x, 2, NULL, &err), WEFT_OK);
+    ck_assert_float_eq_tol(x[0], (float)(-sqrt(s->alphas[749]) + 0.5 * sqrt(1 - s->alphas[749])), 1e-6f);
+    weft_sampler_free(s);
+
     o.prediction = WEFT_PREDICT_EPSILON;
-    ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_ARG);
-    ck_assert_ptr_nonnull(strstr(err.text, "timestep 999"));
+    for (o.kind = 1; o.kind <= KINDS; o.kind++) {
+        if (wf_solver_of(o.kind)->free_sigmas) continue;
+        ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_ARG);
+        ck_assert_ptr_nonnull(strstr(err.text, "timestep 999"));
+    }
     o.kind = WEFT_SAMPLER_EULER;
     s = made(o);
     ck_assert_float_eq_tol(weft_sampler_sigma(s, 0), 4096, 0.01f);
@@ -233,10 +333,11 @@ START_TEST(zero_terminal_signal)
 }
 END_TEST
 
-/* A network that always answers the same picture: the last step of every solver lands on it. */
+/* A network that always answers the same picture: the last step of every solver lands on it, save TCD's, which goes to
+ * timestep 0 and not below. */
 START_TEST(predicted_sample_is_where_the_steps_end)
 {
-    for (int32_t kind = WEFT_SAMPLER_DDIM; kind <= WEFT_SAMPLER_DPMPP_2M; kind++) {
+    for (int32_t kind = 1; kind < WEFT_SAMPLER_TCD; kind++) {
         weft_sampler_options o = options_of(kind, 5);
         weft_sampler        *s;
         weft_noise          *noise;
@@ -246,7 +347,7 @@ START_TEST(predicted_sample_is_where_the_steps_end)
         o.flags = WEFT_SAMPLER_ALPHA_TO_ONE;
         s = made(o);
         ck_assert_int_eq(weft_noise_create(1, NULL, &noise, &err), WEFT_OK);
-        for (int32_t call = 0; call < 5; call++)
+        for (int32_t call = 0; call < weft_sampler_calls(s); call++)
             ck_assert_int_eq(weft_sampler_step(s, call, picture, x, 3, noise, &err), WEFT_OK);
         for (int i = 0; i < 3; i++) ck_assert_float_eq_tol(x[i], picture[i], 1e-5f);
         weft_noise_free(noise);
@@ -286,9 +387,9 @@ START_TEST(any_number_of_steps_is_finite)
 {
     static const int32_t counts[] = { 1, 2, 3, 30, 999, 1000 };
 
-    for (int32_t kind = 1; kind <= 4; kind++)
+    for (int32_t kind = 1; kind <= KINDS; kind++)
         for (int32_t spacing = 1; spacing <= 3; spacing++)
-            for (int32_t karras = 0; karras <= (kind != WEFT_SAMPLER_DDIM); karras++) {
+            for (int32_t karras = 0; karras <= wf_solver_of(kind)->free_sigmas; karras++) {
                 weft_sampler_options o = options_of(kind, counts[_i]);
                 weft_sampler        *s = NULL;
                 weft_noise          *noise;
@@ -296,6 +397,7 @@ START_TEST(any_number_of_steps_is_finite)
 
                 o.spacing = spacing;
                 o.prediction = spacing - 1;
+                o.origin_steps = 1000;
                 o.flags = karras ? WEFT_SAMPLER_KARRAS : 0;
                 if (kind == WEFT_SAMPLER_DPMPP_2M && spacing == WEFT_SPACING_LEADING && !karras && o.steps == 1000) {
                     ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_ARG);
@@ -306,13 +408,13 @@ START_TEST(any_number_of_steps_is_finite)
                 s = made(o);
                 ck_assert_int_eq(weft_noise_create(1, NULL, &noise, &err), WEFT_OK);
                 for (int i = 0; i < 3; i++) x[i] *= weft_sampler_init_scale(s);
-                for (int32_t call = 0; call < o.steps; call++) {
+                for (int32_t call = 0; call < weft_sampler_calls(s); call++) {
                     walk(s, call, x, 3, noise);
                     for (int i = 0; i < 3; i++) ck_assert_msg(isfinite(x[i]), "kind %d spacing %d call %d", kind, spacing, call);
                     ck_assert_float_ge(weft_sampler_sigma(s, call), weft_sampler_sigma(s, call + 1));
                     if (call > 0) ck_assert_float_le(weft_sampler_timestep(s, call), weft_sampler_timestep(s, call - 1));
                 }
-                ck_assert_float_eq(weft_sampler_sigma(s, o.steps), 0);
+                ck_assert_float_eq(weft_sampler_sigma(s, weft_sampler_calls(s)), 0);
                 weft_noise_free(noise);
                 weft_sampler_free(s);
             }
@@ -401,6 +503,65 @@ START_TEST(karras_is_not_for_ddim)
 }
 END_TEST
 
+START_TEST(sigmas_of_the_callers_own_are_checked)
+{
+    static const float rising[] = { 3, 1, 1 }, endless[] = { INFINITY, 1 }, zero[] = { 3, 0 }, odd[] = { 3, NAN };
+    static const struct {
+        int32_t      kind, steps;
+        const float *sigmas;
+        size_t       len;
+        uint32_t     flags;
+        weft_status  st;
+        const char  *text;
+    } wrong[] = {
+        { WEFT_SAMPLER_EULER, 0, rising, 3, 0, WEFT_E_ARG, "sigma 2 is 1 after 1, they must fall" },
+        { WEFT_SAMPLER_EULER, 0, endless, 2, 0, WEFT_E_ARG, "sigma 0 is inf" },
+        { WEFT_SAMPLER_HEUN, 0, zero, 2, 0, WEFT_E_ARG, "sigma 1 is 0, it must be above 0 and finite" },
+        { WEFT_SAMPLER_EULER_A, 0, odd, 2, 0, WEFT_E_ARG, "sigma 1 is nan" },
+        { WEFT_SAMPLER_EULER, 3, rising, 2, 0, WEFT_E_ARG, "2 sigmas are given for 3 steps" },
+        { WEFT_SAMPLER_EULER, -1, rising, 2, 0, WEFT_E_ARG, "2 sigmas are given for -1 steps" },
+        { WEFT_SAMPLER_EULER, 0, rising, SIZE_MAX, 0, WEFT_E_ARG, "at most 1000" },
+        { WEFT_SAMPLER_EULER, 0, NULL, 2, 0, WEFT_E_ARG, "sigmas is NULL, but sigmas_len is 2" },
+        { WEFT_SAMPLER_EULER, 0, rising, 0, 0, WEFT_E_ARG, "sigmas is given, but sigmas_len is 0" },
+        { WEFT_SAMPLER_DPMPP_2M, 0, rising, 2, WEFT_SAMPLER_KARRAS, WEFT_E_ARG, "one of them" },
+        { WEFT_SAMPLER_DDIM, 0, rising, 2, 0, WEFT_E_UNSUPPORTED, "ddim has timesteps" },
+        { WEFT_SAMPLER_LCM, 0, rising, 2, 0, WEFT_E_UNSUPPORTED, "lcm has timesteps" },
+    };
+
+    for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+        weft_sampler_options o = options_of(wrong[i].kind, wrong[i].steps);
+        weft_sampler        *s;
+
+        o.sigmas = wrong[i].sigmas;
+        o.sigmas_len = wrong[i].len;
+        o.flags = wrong[i].flags;
+        ck_assert_int_eq(weft_sampler_create(&o, &s, &err), wrong[i].st);
+        ck_assert_msg(strstr(err.text, wrong[i].text) != NULL, "%s", err.text);
+    }
+}
+END_TEST
+
+START_TEST(few_steps_are_of_the_trainings)
+{
+    for (int32_t kind = WEFT_SAMPLER_LCM; kind <= WEFT_SAMPLER_TCD; kind++) {
+        weft_sampler_options o = options_of(kind, 51);
+        weft_sampler        *s;
+
+        ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_ARG);
+        ck_assert_msg(strstr(err.text, "51 steps, but") && strstr(err.text, "the 50 of its training"), "%s", err.text);
+        o.origin_steps = 1001;
+        ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_ARG);
+        ck_assert_msg(strstr(err.text, "origin_steps is 1001, it must be 1 to 1000") != NULL, "%s", err.text);
+        o.origin_steps = 0;
+        o.steps = 1;
+        o.train_steps = 20; /* fewer than the 50 that are the default */
+        s = made(o);
+        ck_assert_float_eq(weft_sampler_timestep(s, 0), 19);
+        weft_sampler_free(s);
+    }
+}
+END_TEST
+
 START_TEST(defaults_are_twenty_steps_of_ddim)
 {
     weft_sampler *s;
@@ -422,15 +583,15 @@ END_TEST
 
 START_TEST(every_solver_has_its_name_and_kind)
 {
-    static const char *const names[] = { "ddim", "euler", "euler_a", "dpmpp_2m" };
+    static const char *const names[] = { "ddim", "euler", "euler_a", "dpmpp_2m", "pndm", "ddpm", "heun", "lcm", "tcd" };
 
-    for (int32_t kind = 1; kind <= 4; kind++) {
+    for (int32_t kind = 1; kind <= KINDS; kind++) {
         ck_assert_str_eq(wf_solver_of(kind)->name, names[kind - 1]);
         ck_assert_int_eq(weft_has(names[kind - 1]), 1);
         ck_assert_ptr_eq(wf_solver_named(names[kind - 1]), wf_solver_of(kind));
     }
     ck_assert_ptr_null(wf_solver_of(0));
-    ck_assert_ptr_null(wf_solver_named("pndm"));
+    ck_assert_ptr_null(wf_solver_named("plms"));
 }
 END_TEST
 
@@ -460,6 +621,59 @@ START_TEST(calls_come_in_order)
 }
 END_TEST
 
+/* Calls 1 and 2 of Heun's are one step after the first: a picture starts at 0, 2 or 4, never at 3. */
+START_TEST(half_a_step_is_no_start)
+{
+    weft_sampler *s = made(options_of(WEFT_SAMPLER_HEUN, 3));
+    float         p[] = { 0.5f }, x[] = { 1 };
+    int32_t       call;
+
+    ck_assert_int_eq(weft_sampler_calls(s), 5);
+    ck_assert_int_eq(weft_sampler_start(s, 0.4f, &call, &err), WEFT_OK);
+    ck_assert_int_eq(call, 4);
+    ck_assert_int_eq(weft_sampler_step(s, 1, p, x, 1, NULL, &err), WEFT_E_STATE);
+    ck_assert_str_eq(err.text, "weft_sampler_step: call is 1, the second half of a step of heun, but call 0 comes next");
+    ck_assert_int_eq(weft_sampler_step(s, 2, p, x, 1, NULL, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_step(s, 3, p, x, 2, NULL, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_step(s, 3, p, x, 1, NULL, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_step(s, 4, p, x, 1, NULL, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_step(s, 3, p, x, 1, NULL, &err), WEFT_E_STATE);
+    weft_sampler_free(s);
+}
+END_TEST
+
+/* Noise is asked for only where it is drawn: not by LCM's last call, nor by DDPM's at t = 0, nor by TCD's without eta. */
+START_TEST(noise_is_drawn_where_diffusers_draws)
+{
+    static const struct { int32_t kind; float eta; int32_t draws; } table[] = {
+        { WEFT_SAMPLER_LCM, 0, 3 }, { WEFT_SAMPLER_TCD, 0, 0 }, { WEFT_SAMPLER_TCD, 0.3f, 3 }, { WEFT_SAMPLER_DDPM, 0, 3 },
+        { WEFT_SAMPLER_PNDM, 0, 0 }, { WEFT_SAMPLER_HEUN, 0, 0 }, { WEFT_SAMPLER_EULER_A, 0, 4 },
+        { WEFT_SAMPLER_DDIM, 1, 4 },
+    };
+
+    for (size_t i = 0; i < COUNT_OF(table); i++) {
+        weft_sampler_options o = options_of(table[i].kind, 4);
+        weft_sampler        *s;
+        weft_noise          *noise;
+        float                p[] = { 0.5f }, x[] = { 1 };
+        int32_t              draws = 0;
+
+        o.eta = table[i].eta;
+        s = made(o);
+        ck_assert_int_eq(weft_noise_create(1, NULL, &noise, &err), WEFT_OK);
+        for (int32_t call = 0; call < weft_sampler_calls(s); call++)
+            if (weft_sampler_step(s, call, p, x, 1, NULL, &err) != WEFT_OK) {
+                draws++;
+                ck_assert_msg(strstr(err.text, "draws noise at call") != NULL, "%s", err.text);
+                ck_assert_int_eq(weft_sampler_step(s, call, p, x, 1, noise, &err), WEFT_OK);
+            }
+        ck_assert_int_eq(draws, table[i].draws);
+        weft_noise_free(noise);
+        weft_sampler_free(s);
+    }
+}
+END_TEST
+
 /* From call 2, without and with a picture before it: no history, so the first step is of order one both times. */
 START_TEST(a_picture_may_start_in_the_middle)
 {
@@ -478,7 +692,8 @@ END_TEST
 START_TEST(strength_says_where_a_picture_starts)
 {
     static const struct { float strength; int32_t steps, call; } table[] = {
-        { 1, 20, 0 }, { 0.5f, 20, 10 }, { 0.3f, 10, 7 }, { 0.7f, 10, 3 }, { 0.55f, 20, 9 }, { 0.29f, 100, 72 }, { 0.1f, 10, 9 },
+        { 1, 20, 0 }, { 0.5f, 20, 10 }, { 0.3f, 10, 7 }, { 0.7f, 10, 3 }, { 0.55f, 20, 9 }, { 0.29f, 100, 72 },
+        { 0.1f, 10, 9 },
     }; /* 100 * 0.29 is 28.999999999999996 to Python, and so to diffusers */
     weft_sampler *s;
     int32_t       call;
@@ -506,14 +721,14 @@ END_TEST
 /* A picture of 3 and noise of -1: sqrt(A) 3 - sqrt(1-A), or 3 - sigma. */
 START_TEST(noise_is_added_as_much_as_a_call_begins_with)
 {
-    for (int32_t kind = 1; kind <= 4; kind++) {
+    for (int32_t kind = 1; kind <= KINDS; kind++) {
         weft_sampler *s = made(options_of(kind, 5));
         float         x[] = { 3 }, z[] = { -1 };
         double        sigma = (double)weft_sampler_sigma(s, 2), A = 1 / (1 + sigma * sigma);
 
         ck_assert_int_eq(weft_sampler_add_noise(s, 2, x, z, x, 1, &err), WEFT_OK);
         ck_assert_float_eq_tol(x[0], (float)(s->solver->exploding ? 3 - sigma : sqrt(A) * 3 - sqrt(1 - A)), 1e-6f);
-        ck_assert_int_eq(weft_sampler_add_noise(s, 5, x, z, x, 1, &err), WEFT_E_ARG);
+        ck_assert_int_eq(weft_sampler_add_noise(s, weft_sampler_calls(s), x, z, x, 1, &err), WEFT_E_ARG);
         ck_assert_int_eq(weft_sampler_add_noise(s, 0, x, z, NULL, 1, &err), WEFT_E_ARG);
         ck_assert_int_eq(weft_sampler_add_noise(s, 0, x, NULL, x, 1, &err), WEFT_E_ARG);
         ck_assert_int_eq(weft_sampler_add_noise(s, 0, x, z, x, 0, &err), WEFT_E_ARG);
@@ -525,7 +740,7 @@ END_TEST
 /* Abandon one picture half way, draw another, of another size too: the same bits as from a fresh sampler. */
 START_TEST(call_zero_forgets_the_picture_before)
 {
-    for (int32_t kind = 1; kind <= 4; kind++) {
+    for (int32_t kind = 1; kind <= KINDS; kind++) {
         weft_sampler *fresh = made(options_of(kind, 6)), *used = made(options_of(kind, 6));
         weft_noise   *a, *b;
         float         x[40], y[40];
@@ -552,7 +767,7 @@ END_TEST
 /* Fail from the nth allocation on, for every n: NOMEM, nothing out, and x as it was. */
 START_TEST(every_allocation_may_fail)
 {
-    for (int32_t kind = 1; kind <= 4; kind++) {
+    for (int32_t kind = 1; kind <= KINDS; kind++) {
         weft_status st = WEFT_E_NOMEM;
 
         for (long n = 0; st != WEFT_OK; n++) {
@@ -594,6 +809,7 @@ int main(void)
     tcase_add_test(agree, trajectories_are_those_of_scheduler_reference);
     tcase_add_test(agree, training_schedule_is_that_of_scheduler_reference);
     tcase_add_test(agree, trajectories_are_those_of_current_diffusers);
+    tcase_add_loop_test(agree, solvers_are_those_of_diffusers, 0, 2);
     tcase_add_test(agree, zero_terminal_signal);
     tcase_add_test(agree, predicted_sample_is_where_the_steps_end);
     tcase_add_test(agree, eta_adds_noise);
@@ -602,9 +818,13 @@ int main(void)
     tcase_add_test(settings, settings_out_of_range_are_refused);
     tcase_add_test(settings, fractions_out_of_range_are_refused);
     tcase_add_test(settings, karras_is_not_for_ddim);
+    tcase_add_test(settings, sigmas_of_the_callers_own_are_checked);
+    tcase_add_test(settings, few_steps_are_of_the_trainings);
     tcase_add_test(settings, defaults_are_twenty_steps_of_ddim);
     tcase_add_test(settings, every_solver_has_its_name_and_kind);
     tcase_add_test(calls, calls_come_in_order);
+    tcase_add_test(calls, half_a_step_is_no_start);
+    tcase_add_test(calls, noise_is_drawn_where_diffusers_draws);
     tcase_add_test(calls, a_picture_may_start_in_the_middle);
     tcase_add_test(calls, strength_says_where_a_picture_starts);
     tcase_add_test(calls, noise_is_added_as_much_as_a_call_begins_with);

@@ -72,7 +72,9 @@ START_TEST(what_is_not_followed_is_named)
         { "{\"timestep_spacing\": \"odd\"}", WEFT_E_UNSUPPORTED, "timestep_spacing is \"odd\"" },
         { "{\"trained_betas\": [0.1]}", WEFT_E_UNSUPPORTED, "trained_betas" },
         { "{\"thresholding\": true}", WEFT_E_UNSUPPORTED, "thresholding" },
-        { "{\"clip_sample\": true}", WEFT_E_UNSUPPORTED, "clip_sample" },
+        { "{\"clip_sample\": true}", WEFT_E_UNSUPPORTED, "clip_sample is true, but latents are not clipped" },
+        { "{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\"}", WEFT_E_UNSUPPORTED, "FlowMatchEuler" },
+        { "{\"original_inference_steps\": 2.5}", WEFT_E_FORMAT, "original_inference_steps is not a whole number" },
         { "{\"beta_schedule\": 3}", WEFT_E_FORMAT, "beta_schedule is not a string" },
         { "{\"beta_start\": \"x\"}", WEFT_E_FORMAT, "beta_start is not a number" },
         { "{\"beta_end\": 1e300}", WEFT_E_FORMAT, "beta_end is not a number between 0 and 1" },
@@ -89,6 +91,82 @@ START_TEST(what_is_not_followed_is_named)
         ck_assert_msg(strstr(err.text, wrong[i].text) != NULL, "%s", err.text);
         ck_assert_uint_eq(o.flags, 0);
         ck_assert_int_eq(o.train_steps, 0);
+    }
+}
+END_TEST
+
+/* A setting matters to the kinds that heed it, and to no other. */
+START_TEST(what_a_kind_does_not_follow_is_named)
+{
+    static const struct { int32_t kind; const char *config, *text; } wrong[] = {
+        { WEFT_SAMPLER_PNDM, "{\"skip_prk_steps\": false}", "skip_prk_steps is false" },
+        { WEFT_SAMPLER_DDPM, "{\"variance_type\": \"learned\"}", "variance_type is learned" },
+        { WEFT_SAMPLER_DDPM, "{\"clip_sample\": true}", "clip_sample is true" },
+        { WEFT_SAMPLER_LCM, "{\"timestep_scaling\": 12.5}", "timestep_scaling is 12.5, but it is 10 here" },
+        { WEFT_SAMPLER_EULER, "{\"interpolation_type\": \"log_linear\"}", "interpolation_type is log_linear" },
+        { WEFT_SAMPLER_EULER, "{\"timestep_type\": \"continuous\"}", "timestep_type" },
+        { WEFT_SAMPLER_EULER, "{\"final_sigmas_type\": \"sigma_min\"}", "final_sigmas_type is sigma_min" },
+        { WEFT_SAMPLER_EULER, "{\"use_beta_sigmas\": true}", "use_beta_sigmas" },
+        { WEFT_SAMPLER_HEUN, "{\"use_exponential_sigmas\": true}", "use_exponential_sigmas" },
+        { WEFT_SAMPLER_DPMPP_2M, "{\"algorithm_type\": \"sde-dpmsolver++\"}", "algorithm_type is sde-dpmsolver++" },
+        { WEFT_SAMPLER_DPMPP_2M, "{\"solver_order\": 3}", "solver_order is 3, but it is 2 here" },
+        { WEFT_SAMPLER_DPMPP_2M, "{\"solver_order\": []}", "solver_order is no such value" },
+        { WEFT_SAMPLER_DPMPP_2M, "{\"use_lu_lambdas\": true}", "use_lu_lambdas" },
+    };
+
+    for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+        weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+
+        o.kind = wrong[i].kind;
+        ck_assert_int_eq(read_config(wrong[i].config, &o), WEFT_E_UNSUPPORTED);
+        ck_assert_msg(strstr(err.text, wrong[i].text) != NULL, "%s", err.text);
+        o.kind = WEFT_SAMPLER_EULER_A;
+        ck_assert_msg(read_config(wrong[i].config, &o) == WEFT_OK, "%s", err.text);
+    }
+}
+END_TEST
+
+START_TEST(defaults_are_those_of_the_kind)
+{
+    static const struct { int32_t kind, betas; float start; uint32_t flags; } wanted[] = {
+        { WEFT_SAMPLER_DDIM, WEFT_BETAS_LINEAR, 0.0001f, WEFT_SAMPLER_ALPHA_TO_ONE },
+        { WEFT_SAMPLER_PNDM, WEFT_BETAS_LINEAR, 0.0001f, 0 },
+        { WEFT_SAMPLER_HEUN, WEFT_BETAS_LINEAR, 0.00085f, WEFT_SAMPLER_ALPHA_TO_ONE },
+        { WEFT_SAMPLER_LCM, WEFT_BETAS_SCALED_LINEAR, 0.00085f, WEFT_SAMPLER_ALPHA_TO_ONE },
+        { WEFT_SAMPLER_TCD, WEFT_BETAS_SCALED_LINEAR, 0.00085f, WEFT_SAMPLER_ALPHA_TO_ONE },
+    };
+
+    for (size_t i = 0; i < COUNT_OF(wanted); i++) {
+        weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+
+        o.kind = wanted[i].kind;
+        ck_assert_int_eq(read_config("{\"original_inference_steps\": 100}", &o), WEFT_OK);
+        ck_assert_int_eq(o.betas, wanted[i].betas);
+        ck_assert_float_eq(o.beta_start, wanted[i].start);
+        ck_assert_uint_eq(o.flags, wanted[i].flags);
+        ck_assert_int_eq(o.origin_steps, 100);
+    }
+}
+END_TEST
+
+/* Euler takes Karras' sigmas from the file; what has none leaves them, and a file's false takes nothing back. */
+START_TEST(karras_comes_with_the_file)
+{
+    static const struct { int32_t kind; const char *config; uint32_t before, after; } table[] = {
+        { WEFT_SAMPLER_EULER, "{\"use_karras_sigmas\": true}", 0, WEFT_SAMPLER_KARRAS },
+        { WEFT_SAMPLER_HEUN, "{\"use_karras_sigmas\": true}", 0, WEFT_SAMPLER_KARRAS },
+        { WEFT_SAMPLER_DDIM, "{\"use_karras_sigmas\": true}", 0, 0 },
+        { WEFT_SAMPLER_EULER_A, "{\"use_karras_sigmas\": true}", 0, 0 },
+        { WEFT_SAMPLER_EULER, "{\"use_karras_sigmas\": false}", WEFT_SAMPLER_KARRAS, WEFT_SAMPLER_KARRAS },
+    };
+
+    for (size_t i = 0; i < COUNT_OF(table); i++) {
+        weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+
+        o.kind = table[i].kind;
+        o.flags = table[i].before;
+        ck_assert_int_eq(read_config(table[i].config, &o), WEFT_OK);
+        ck_assert_uint_eq(o.flags & WEFT_SAMPLER_KARRAS, table[i].after);
     }
 }
 END_TEST
@@ -127,6 +205,9 @@ int main(void)
     tcase_add_test(c, absent_keys_mean_what_diffusers_takes);
     tcase_add_test(c, no_config_changes_nothing);
     tcase_add_test(c, what_is_not_followed_is_named);
+    tcase_add_test(c, what_a_kind_does_not_follow_is_named);
+    tcase_add_test(c, defaults_are_those_of_the_kind);
+    tcase_add_test(c, karras_comes_with_the_file);
     tcase_add_test(c, a_model_brings_its_config);
     suite_add_tcase(s, c);
     return run_suite(s);

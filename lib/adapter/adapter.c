@@ -1,8 +1,6 @@
 /* adapter.c - the handle: opening a file or a folder, and saying what is in it.
  *
- * An adapter is read once and never changes; it knows no model. Its factors stay where the file keeps them. The
- * format is told by the content: a file that is not safetensors but a pickle is named as such, since that is what
- * its owner can act upon. */
+ * An adapter is read once and never changes; it knows no model. Its tensors stay where the file keeps them. */
 #include <errno.h>
 
 #include "adapter/room.h"
@@ -67,23 +65,14 @@ static weft_status find_in(char **out, const char *dir, const char *name, const 
 
 static weft_status find_file(paths *p, const char *dir, const weft_allocator *alloc, weft_error *err)
 {
-    static const char *const good[] = { "adapter_model.safetensors", "pytorch_lora_weights.safetensors" };
-    static const char *const pickled[] = { "adapter_model.bin", "pytorch_lora_weights.bin" };
-    weft_status              st = WEFT_OK;
-    char                    *other = NULL;
+    static const char *const names[] = {
+        "adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin", "pytorch_lora_weights.bin",
+        "pytorch_custom_diffusion_weights.safetensors", "pytorch_custom_diffusion_weights.bin",
+    };
 
-    for (size_t i = 0; i < WF_LEN(good) && p->file == NULL && st == WEFT_OK; i++)
-        st = find_in(&p->file, dir, good[i], alloc, err);
-    for (size_t i = 0; i < WF_LEN(pickled) && p->file == NULL && other == NULL && st == WEFT_OK; i++) {
-        st = find_in(&other, dir, pickled[i], alloc, err);
-        if (other != NULL)
-            st = wf_fail(err, WEFT_E_UNSUPPORTED, "%s: holds %s, a pickle; save the adapter as %s", dir, pickled[i],
-                         good[i]);
-    }
-    if (st == WEFT_OK && p->file == NULL)
-        st = wf_fail_sys(err, ENOENT, "%s: neither %s nor %s in this folder", dir, good[0], good[1]);
-    wf_free(alloc, other);
-    return st;
+    for (size_t i = 0; i < WF_LEN(names) && p->file == NULL; i++) WF_TRY(find_in(&p->file, dir, names[i], alloc, err));
+    if (p->file != NULL) return WEFT_OK;
+    return wf_fail_sys(err, ENOENT, "%s: neither %s nor %s in this folder", dir, names[0], names[1]);
 }
 
 static weft_status find_paths(paths *p, const char *path, const weft_adapter_options *o, const weft_allocator *alloc,
@@ -122,30 +111,6 @@ done:
     return st;
 }
 
-/* Is the file a pickle, bare or in torch's zip? Asked only after it turned out not to be safetensors. */
-static bool is_pickle(const char *path, const weft_allocator *alloc)
-{
-    wf_file f = WF_FILE_NONE;
-    bool    yes = false;
-
-    if (wf_file_open(&f, path, false, alloc, NULL) != WEFT_OK) return false;
-    if (f.size >= 4)
-        yes = memcmp(f.data, "PK\3\4", 4) == 0 || (f.data[0] == 0x80 && f.data[1] >= 2 && f.data[1] <= 5);
-    wf_file_close(&f, alloc);
-    return yes;
-}
-
-static weft_status open_tensors(weft_tensors **out, const char *path, bool copy, const weft_allocator *alloc,
-                                weft_error *err)
-{
-    weft_status st = wf_tensors_open(path, copy, alloc, out, err);
-
-    if (st == WEFT_E_FORMAT && is_pickle(path, alloc))
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: a pickle (.bin, .pt, .ckpt); give a .safetensors file instead",
-                       path);
-    return st;
-}
-
 /* Does any key of the file belong to PEFT, so that adapter_config.json means it? */
 static bool wants_config(const weft_tensors *t)
 {
@@ -176,7 +141,7 @@ weft_status weft_adapter_open(const char *path, const weft_adapter_options *opti
     weft_allocator alloc = wf_allocator(o.allocator);
 
     if ((st = find_paths(&p, path, &o, &alloc, err)) != WEFT_OK) goto done;
-    if ((st = open_tensors(&tensors, p.file, o.flags & WEFT_OPEN_COPY, &alloc, err)) != WEFT_OK) goto done;
+    if ((st = wf_tensors_open(p.file, o.flags & WEFT_OPEN_COPY, &alloc, &tensors, err)) != WEFT_OK) goto done;
     if (o.config != NULL && !wants_config(tensors)) {
         st = wf_fail(err, WEFT_E_ARG, "%s: a PEFT configuration is given, but no key is PEFT's", p.name);
         goto done;
@@ -272,7 +237,9 @@ weft_status weft_adapter_info_get(const weft_adapter *a, weft_adapter_info *info
     r.base_name = r.base == WEFT_FAMILY_UNKNOWN ? "unknown" : wf_family_name(r.base);
     r.name = a->name;
     r.dialect = a->dialect;
-    r.family = "lora";
+    r.family = a->families;
+    r.kind = a->kind;
+    r.words = a->words;
     r.modules = (int32_t)a->count;
     r.rank_min = INT32_MAX;
     r.bytes = (int64_t)wf_tensors_file_size(a->tensors);
@@ -310,7 +277,7 @@ weft_status weft_adapter_module(const weft_adapter *a, size_t index, weft_module
     r.alpha = m->alpha;
     r.scale = m->scale;
     r.has_alpha = m->has_alpha;
-    r.family = m->family->name;
+    r.family = m->part[WF_PART_MAGNITUDE] != NULL ? "dora" : m->family->name;
     return wf_result(info, &r, sizeof r, sizeof r, "weft_module_info", err);
 }
 

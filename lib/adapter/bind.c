@@ -27,6 +27,7 @@ struct weft_report {
 };
 
 static const char unknown_key[] = "not a key of a dialect that this version reads";
+static const char word_key[] = "a word's embedding: open the file as a concept";
 
 void weft_report_row_init(weft_report_row *row)
 {
@@ -105,7 +106,9 @@ static void explain_unmatched(weft_report *r, const wf_module *m, wf_text *reaso
 {
     int32_t component = wf_name_component(m->name);
 
-    if (component == 2 && !has_component(r->model, 2))
+    if (strstr(m->name, "token_embedding") != NULL || strstr(m->name, "position_embedding") != NULL)
+        wf_text_add(reason, "this version applies nothing to embedding tables");
+    else if (component == 2 && !has_component(r->model, 2))
         wf_text_add(reason, "the model has no second text encoder");
     else if (component == 1 && !has_component(r->model, 1))
         wf_text_add(reason, "the model has no text encoder");
@@ -157,7 +160,8 @@ static void fill_row(const weft_report *r, size_t index, weft_report_row *row)
     row->layer_id = -1;
     row->state = WEFT_KEY_UNMATCHED;
     if (at < 0) {
-        row->reason = unknown_key;
+        row->reason = at == WF_KEY_WORD ? word_key : unknown_key;
+        if (at == WF_KEY_WORD) row->state = WEFT_KEY_IGNORED;
         return;
     }
     const bound *b = &r->modules[at];

@@ -1,4 +1,4 @@
-/* config.c - the scale of a module as PEFT's configuration gives it.
+/* config.c - what PEFT's configuration says of a module: its scale, and what else its family has to know.
  *
  * PEFT keeps no alpha with the factors: adapter_config.json has lora_alpha for all modules and alpha_pattern for
  * some, and diffusers copies the same object into the file's metadata, each key prefixed by the component. A
@@ -7,7 +7,7 @@
  * escaped signs) with a matcher of our own, since the C library's depends on the locale, and refuse a pattern
  * that says more, because a wrong alpha is a picture that is quietly wrong.
  *
- * Settings that make the factors mean something else (DoRA, PiSSA's changed base weights) are refused here. */
+ * Settings that make the tensors mean something else (PiSSA's changed base weights) are refused here. */
 #include "adapter/room.h"
 
 /* ---- patterns ------------------------------------------------------------------------------------ */
@@ -73,19 +73,25 @@ static bool match_all_ways(const sign *signs, int32_t n, const char *s, size_t l
     }
 }
 
-bool wf_config_matches(const char *pattern, const char *module, bool *known)
+/* `loose`: also after a dot, unless the pattern says where it begins. */
+static bool matches(const char *pattern, const char *module, bool loose, bool *known)
 {
     sign    signs[MAX_SIGNS];
-    bool    anchored = *pattern == '^';
-    int32_t n = split_signs(pattern + anchored, signs);
+    int32_t n = split_signs(pattern + (*pattern == '^'), signs);
     size_t  len = strlen(module);
 
     *known = n >= 0;
     for (; n > 0 && signs[n - 1].times == 1; n--, len--) /* most patterns end here: a plain name */
         if (len == 0 || !fits(&signs[n - 1], module[len - 1])) return false;
     if (n < 0) return false;
-    if (n == 0) return len == 0 || (!anchored && module[len - 1] == '.');
-    return match_all_ways(signs, n, module, len, !anchored);
+    loose = loose && *pattern != '^';
+    if (n == 0) return len == 0 || (loose && module[len - 1] == '.');
+    return match_all_ways(signs, n, module, len, loose);
+}
+
+bool wf_config_matches(const char *pattern, const char *module, bool *known)
+{
+    return matches(pattern, module, true, known);
 }
 
 /* ---- settings ------------------------------------------------------------------------------------ */
@@ -108,22 +114,54 @@ static bool is_set(const json_t *v)
            !(json_is_object(v) && json_object_size(v) == 0) && !(json_is_array(v) && json_array_size(v) == 0);
 }
 
+/* The adapters that PEFT calls so, and the tensors by which their modules are known. */
+static const struct {
+    const char *name;
+    uint64_t    parts;
+} types[] = {
+    { "LORA", WF_BIT(WF_PART_DOWN) },
+    { "LOHA", WF_BIT(WF_PART_HADA_W1A) },
+    { "LOKR", WF_BIT(WF_PART_LOKR_W1) | WF_BIT(WF_PART_LOKR_W1A) },
+    { "OFT", WF_BIT(WF_PART_OFT_R) },
+    { "BOFT", WF_BIT(WF_PART_BOFT_R) },
+    { "IA3", WF_BIT(WF_PART_IA3_L) },
+    { "ADALORA", WF_BIT(WF_PART_LORA_E) },
+};
+
+/* Index of the configuration's type; LORA where it says none. -1: one that we do not know. */
+static int32_t type_of(const json_t *config, const char *prefix)
+{
+    const json_t *type = setting(config, prefix, "peft_type");
+
+    if (type == NULL) return 0;
+    for (size_t i = 0; i < WF_LEN(types); i++)
+        if (json_is_string(type) && strcmp(json_string_value(type), types[i].name) == 0) return (int32_t)i;
+    return -1;
+}
+
+static bool is_type(const json_t *config, const char *prefix, const char *name)
+{
+    int32_t type = type_of(config, prefix);
+    return type >= 0 && strcmp(types[type].name, name) == 0;
+}
+
 weft_status wf_config_check(const json_t *config, const char *prefix, const char *what, weft_error *err)
 {
     static const char *const changes[] = {
-        "use_dora", "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "arrow_config", "kasa_config",
+        "use_qalora", "use_bdlora", "fan_in_fan_out", "layer_replication", "arrow_config", "kasa_config", "velora_config",
         "monteclora_config", "alora_invocation_tokens", "target_parameters", "trainable_token_indices",
     };
-    static const char *const starts[] = { "pissa", "olora", "corda", "loftq" }; /* they change the base weights */
+    static const char *const starts[] = { "pissa", "olora", "corda", "loftq", "lora_ga" }; /* they change the base weights */
 
-    const json_t *type = setting(config, prefix, "peft_type");
-    if (type != NULL && (!json_is_string(type) || strcmp(json_string_value(type), "LORA") != 0))
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %speft_type is %.40s; this version applies LORA only", what,
-                       prefix, json_is_string(type) ? json_string_value(type) : "not a string");
+    const char *type = json_string_value(setting(config, prefix, "peft_type"));
+    if (type_of(config, prefix) < 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: %speft_type is %.40s; this version applies LORA, LOHA, LOKR, OFT, BOFT, IA3 and ADALORA", what,
+                       prefix, type != NULL ? type : "not a string");
     for (size_t i = 0; i < WF_LEN(changes); i++)
         if (is_set(setting(config, prefix, changes[i])))
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s%s is set; this version applies plain LoRA only", what,
-                           prefix, changes[i]);
+            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s%s is set, which this version does not apply", what, prefix,
+                           changes[i]);
     const char *init = json_string_value(setting(config, prefix, "init_lora_weights"));
     for (size_t i = 0; init != NULL && i < WF_LEN(starts); i++)
         if (strncmp(init, starts[i], strlen(starts[i])) == 0)
@@ -165,10 +203,74 @@ static weft_status number_for(const json_t *config, const char *prefix, const ch
     return WEFT_OK;
 }
 
-weft_status wf_config_scale(const json_t *config, const char *prefix, const char *what, const char *module,
-                            wf_scale *out, weft_error *err)
+/* (IA)^3: is the module among those whose input is scaled? A list of endings, or one pattern for the whole path. */
+static weft_status find_feedforward(const json_t *config, const char *prefix, const char *what, const char *module,
+                                    bool *out, weft_error *err)
 {
-    WF_TRY(number_for(config, prefix, what, module, "r", "rank_pattern", &out->rank, &out->has_rank, err));
+    const json_t *list = setting(config, prefix, "feedforward_modules");
+    size_t        len = strlen(module);
+    wf_key_text   k;
+
+    *out = false;
+    if (json_is_string(list)) {
+        bool known;
+        *out = matches(json_string_value(list), module, false, &known);
+        if (!known)
+            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: feedforward_modules: '%s' is a regular expression this version "
+                           "does not read", what, wf_key_show(&k, json_string_value(list)));
+        return WEFT_OK;
+    }
+    for (size_t i = 0; i < json_array_size(list) && !*out; i++) {
+        const char *end = json_string_value(json_array_get(list, i));
+        size_t      n = end == NULL ? 0 : strlen(end);
+        *out = n > 0 && n <= len && strcmp(module + len - n, end) == 0;
+    }
+    return WEFT_OK;
+}
+
+static double number_or(const json_t *config, const char *prefix, const char *name, double otherwise)
+{
+    const json_t *v = setting(config, prefix, name);
+    return json_is_number(v) ? json_number_value(v) : otherwise;
+}
+
+static int32_t count_or(const json_t *config, const char *prefix, const char *name, int32_t otherwise)
+{
+    double v = number_or(config, prefix, name, otherwise);
+    return v >= 0 && v <= 1 << 20 ? (int32_t)v : otherwise;
+}
+
+weft_status wf_config_read(const json_t *config, const char *prefix, const char *what, const char *module, uint64_t parts,
+                           wf_settings *out, weft_error *err)
+{
+    const uint64_t whole = WF_BIT(WF_PART_REPLACE) | WF_BIT(WF_PART_REPLACE_B);
+    int32_t        type = type_of(config, prefix);
+    bool           lora = type == 0, has_rank = false;
+    double         rank = 0;
+    wf_key_text    k;
+
+    if (type >= 0 && (parts & types[type].parts) == 0 && (parts & whole) == 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %speft_type is %s, but %s has no tensor of that", what, prefix,
+                       types[type].name, wf_key_show(&k, module));
+    if (lora && json_is_true(setting(config, prefix, "use_dora")) && (parts & (WF_BIT(WF_PART_MAGNITUDE) | whole)) == 0)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %suse_dora is set, but %s has no magnitude", what, prefix,
+                       wf_key_show(&k, module));
     out->rslora = json_is_true(setting(config, prefix, "use_rslora"));
-    return number_for(config, prefix, what, module, "lora_alpha", "alpha_pattern", &out->alpha, &out->has_alpha, err);
+    if (is_type(config, prefix, "ADALORA")) { /* its rank_pattern is a list of what was pruned */
+        out->init_rank = count_or(config, prefix, "init_r", 0);
+    } else {
+        WF_TRY(number_for(config, prefix, what, module, "r", "rank_pattern", &rank, &has_rank, err));
+        if (has_rank && rank >= 0 && rank <= INT32_MAX) out->init_rank = (int32_t)rank;
+        out->has_rank = has_rank && lora;
+        out->rank = rank;
+    }
+    if (is_type(config, prefix, "OFT")) {
+        const json_t *series = setting(config, prefix, "use_cayley_neumann");
+        out->neumann = json_is_false(series) ? 0 : count_or(config, prefix, "num_cayley_neumann_terms", out->neumann);
+        if (json_is_true(setting(config, prefix, "coft"))) out->coft = (float)number_or(config, prefix, "eps", 6e-5);
+    }
+    WF_TRY(find_feedforward(config, prefix, what, module, &out->feedforward, err));
+    return number_for(config, prefix, what, module,
+                      is_type(config, prefix, "LOHA") || is_type(config, prefix, "LOKR") ? "alpha" : "lora_alpha",
+                      "alpha_pattern", &out->alpha, &out->has_alpha, err);
 }

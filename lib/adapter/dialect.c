@@ -7,8 +7,14 @@
 
 static const wf_dialect *const dialects[] = {
     &wf_dialect_kohya,
+    &wf_dialect_lycoris,
     &wf_dialect_diffusers,
     &wf_dialect_diffusers_old,
+    &wf_dialect_cloneofsimo,
+    &wf_dialect_custom,
+    &wf_dialect_custom_delta,
+    &wf_dialect_custom_ldm,
+    &wf_dialect_edlora,
     &wf_dialect_peft,
 };
 
@@ -95,30 +101,56 @@ static bool rename_end(const wf_rename *renames, char *name)
     return true;
 }
 
+/* The ending that the key has, in one of the dialect's tables; *stem is what stands before it. */
+static const wf_ending *find_ending(const wf_dialect *d, const char *key, bool wrapped, size_t *stem)
+{
+    size_t len = strlen(key);
+
+    for (size_t t = 0; t < WF_LEN(d->endings) && d->endings[t] != NULL; t++)
+        for (const wf_ending *e = d->endings[t]; e->text != NULL; e++)
+            if ((wrapped || (e->how & WF_WRAPPED) == 0) && (*stem = ends(key, len, e->text)) > 0) return e;
+    return NULL;
+}
+
+/* The prefix that the key has after its wrapper; *body is what stands after it. */
+static const wf_prefix *find_prefix(const wf_dialect *d, const char *key, const char **body, bool *wrapped)
+{
+    *wrapped = d->wrapper != NULL && begins(key, d->wrapper);
+    *body = *wrapped ? key + strlen(d->wrapper) : key;
+    for (const wf_prefix *p = d->prefixes; p->from != NULL; p++) {
+        if (!begins(*body, p->from)) continue;
+        size_t skip = strlen(p->from);
+        *body += skip;
+        while (p->from[skip - 1] == '.' && begins(*body, p->from)) *body += skip; /* "unet.unet." */
+        return p;
+    }
+    return NULL;
+}
+
+int32_t wf_dialect_near(const wf_dialect *d, const char *key)
+{
+    const char *body;
+    size_t      stem;
+    bool        wrapped;
+
+    if (find_prefix(d, key, &body, &wrapped) != NULL) return 2;
+    const wf_ending *e = find_ending(d, key, false, &stem);
+    return e != NULL && (e->how & (WF_JOINS | WF_BESIDE)) == 0 ? 1 : 0;
+}
+
 bool wf_dialect_read(const wf_dialect *d, const char *key, wf_key *out)
 {
-    const wf_prefix *p;
-    const wf_ending *e;
-    const char      *body = key;
-    size_t           len = strlen(key), stem = 0, n = 0;
+    const char      *body;
+    size_t           stem, n = 0;
+    bool             wrapped;
+    const wf_prefix *p = find_prefix(d, key, &body, &wrapped);
+    const wf_ending *e = p != NULL ? find_ending(d, key, wrapped, &stem) : NULL;
 
-    for (e = d->endings; e->text != NULL; e++)
-        if ((stem = ends(key, len, e->text)) > 0) break;
-    if (stem == 0 || stem >= WF_NAME_CAP) return false;
-
-    if (d->wrapper != NULL && begins(body, d->wrapper)) body += strlen(d->wrapper);
-    for (p = d->prefixes; p->from != NULL; p++)
-        if (begins(body, p->from)) break;
-    if (p->from == NULL) return false;
-
-    size_t skip = strlen(p->from);
-    body += skip;
-    while (p->from[skip - 1] == '.' && begins(body, p->from)) body += skip; /* "unet.unet." */
+    if (e == NULL || stem >= WF_NAME_CAP) return false;
     if ((size_t)(body - key) > stem) return false;
-    size_t left = stem - (size_t)(body - key);
 
     out->name[0] = '\0';
-    if (!append(out->name, &n, p->to, strlen(p->to)) || !append(out->name, &n, body, left) ||
+    if (!append(out->name, &n, p->to, strlen(p->to)) || !append(out->name, &n, body, stem - (size_t)(body - key)) ||
         !append(out->name, &n, e->to, strlen(e->to)))
         return false;
     if (d->underscore)

@@ -25,8 +25,10 @@ typedef struct wf_ending {
 } wf_ending;
 
 enum {
-    WF_WEAK  = 1, /* other dialects write it too: alone it does not tell the dialect */
-    WF_JOINS = 2  /* it means something beside a module's other keys alone           */
+    WF_WEAK    = 1, /* other dialects write it too: alone it does not tell the dialect    */
+    WF_JOINS   = 2, /* it means something beside a module's other keys alone              */
+    WF_WRAPPED = 4, /* only where the dialect's wrapper stood before it                   */
+    WF_BESIDE  = 8  /* joins, and where there is no such module it is no key of the dialect */
 };
 
 typedef struct wf_rename {
@@ -43,12 +45,14 @@ enum {
 
 typedef struct wf_dialect {
     const char      *name;
+    const char      *kind;       /* what a file with such keys is; NULL: nothing in particular    */
     const char      *wrapper;    /* stripped from the front where it is there; may be NULL        */
     const wf_prefix *prefixes;
-    const wf_ending *endings;
+    const wf_ending *endings[2]; /* asked one after the other; the second may be NULL             */
     const wf_rename *renames;    /* may be NULL                                                   */
     int32_t          config;     /* WF_CONFIG_*                                                   */
     bool             underscore; /* names stay with underscores until a model says what they mean */
+    bool             peft;       /* tensors mean what PEFT means by them (wf_module.peft)         */
 } wf_dialect;
 
 /* One key as a dialect reads it. */
@@ -63,10 +67,16 @@ typedef struct wf_key {
 const wf_dialect *const *wf_dialects(size_t *count);
 /* Read a key by the dialect's tables; false where it is not of this dialect. */
 bool wf_dialect_read(const wf_dialect *d, const char *key, wf_key *out);
+/* How near it comes where it does not read the key: 2 it begins so, 1 it ends so, 0 neither. */
+int32_t wf_dialect_near(const wf_dialect *d, const char *key);
 /* Components told by the first word of a module's path alone. */
 extern const wf_prefix wf_bare_prefixes[];
+/* Endings that several dialects share (endings.c). */
+extern const wf_ending wf_lycoris_endings[], wf_peft_endings[];
 
-extern const wf_dialect wf_dialect_kohya, wf_dialect_diffusers, wf_dialect_diffusers_old, wf_dialect_peft;
+extern const wf_dialect wf_dialect_kohya, wf_dialect_lycoris, wf_dialect_diffusers, wf_dialect_diffusers_old,
+    wf_dialect_peft, wf_dialect_custom, wf_dialect_custom_delta, wf_dialect_custom_ldm, wf_dialect_edlora,
+    wf_dialect_cloneofsimo;
 
 /* Insert "text_model." where a text encoder's name lacks it (transformers 5 drops it): one spelling inside.
  * In place; false where cap is too small. */
@@ -79,7 +89,9 @@ typedef struct wf_refused {
     const char *does;   /* what this version does instead                          */
     bool        word;   /* the key's last word shows it: worth saying              */
 } wf_refused;
-/* The row that refuses this key, or NULL. */
-const wf_refused *wf_refused_family(const char *key);
+/* The row that refuses this key, or NULL. `read`: a dialect reads it, so that its name alone is looked at. */
+const wf_refused *wf_refused_family(const char *key, bool read);
+/* Is it the embedding of a word, in any of the files that hold such? */
+bool wf_is_word(const char *key);
 
 #endif

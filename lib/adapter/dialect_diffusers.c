@@ -13,10 +13,6 @@ static const wf_prefix prefixes[] = {
 };
 
 static const wf_ending endings[] = {
-    { ".lora_A.weight", "", WF_PART_DOWN, 0 },
-    { ".lora_B.weight", "", WF_PART_UP, 0 },
-    { ".lora_A.*.weight", "", WF_PART_DOWN, 0 },
-    { ".lora_B.*.weight", "", WF_PART_UP, 0 },
     { ".lora_linear_layer.down.weight", "", WF_PART_DOWN, WF_WEAK },
     { ".lora_linear_layer.up.weight", "", WF_PART_UP, WF_WEAK },
     { ".lora_linear_layer.alpha", "", WF_PART_ALPHA, WF_WEAK | WF_JOINS },
@@ -25,5 +21,6 @@ static const wf_ending endings[] = {
 };
 
 const wf_dialect wf_dialect_diffusers = {
-    "diffusers", NULL, prefixes, endings, NULL, WF_CONFIG_METADATA, false,
+    .name = "diffusers", .prefixes = prefixes, .endings = { wf_peft_endings, endings }, .config = WF_CONFIG_METADATA,
+    .peft = true,
 };

@@ -35,6 +35,8 @@ static const wf_ending endings[] = {
     { ".lora.down.weight", "", WF_PART_DOWN, 0 },
     { ".lora.up.weight", "", WF_PART_UP, 0 },
     { ".lora.alpha", "", WF_PART_ALPHA, WF_JOINS },
+    { ".lora.downB.weight", "", WF_PART_MIXER, 0 }, /* MoSLoRA's lora_AB, caught by a renaming of lora_A */
+    { ".lora.weight", "", WF_PART_DIFF, 0 },        /* ZipLoRA's outcome: the product itself */
     { ".lora_linear_layer.down.weight", "", WF_PART_DOWN, WF_WEAK },
     { ".lora_linear_layer.up.weight", "", WF_PART_UP, WF_WEAK },
     { ".lora_linear_layer.alpha", "", WF_PART_ALPHA, WF_WEAK | WF_JOINS },
@@ -55,5 +57,6 @@ static const wf_rename renames[] = {
 };
 
 const wf_dialect wf_dialect_diffusers_old = {
-    "diffusers-old", NULL, prefixes, endings, renames, WF_CONFIG_METADATA, false,
+    .name = "diffusers-old", .prefixes = prefixes, .endings = { endings }, .renames = renames,
+    .config = WF_CONFIG_METADATA,
 };

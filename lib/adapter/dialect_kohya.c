@@ -1,4 +1,4 @@
-/* dialect_kohya.c - kohya's scripts, A1111, ComfyUI, LyCORIS: one underscore word for each module.
+/* dialect_kohya.c - kohya's scripts, A1111, ComfyUI, OneTrainer, LyCORIS: one underscore word for each module.
  *
  * The word is the module's path with its dots turned into underscores, and the way back is ambiguous, so the
  * name stays as it is until a model is there: every layer of the model then says how it would be called, in
@@ -10,7 +10,10 @@ static const wf_prefix prefixes[] = {
     { "lora_te_", "lora_te_" },
     { "lora_te1_", "lora_te1_" },
     { "lora_te2_", "lora_te2_" },
-    { "lycoris_", "lora_unet_" },
+    { "lora_unet.", "lora_unet_" },
+    { "lora_te.", "lora_te_" },
+    { "lora_te1.", "lora_te1_" },
+    { "lora_te2.", "lora_te2_" },
     { "unet.", "lora_unet_" },
     { "text_encoder.", "lora_te1_" },
     { "text_encoder_2.", "lora_te2_" },
@@ -20,11 +23,23 @@ static const wf_prefix prefixes[] = {
     { NULL, NULL },
 };
 
+static const wf_prefix wrapped[] = {
+    { "lycoris_text_model_", "lora_te1_text_model_" },
+    { "lycoris_", "lora_unet_" },
+    { NULL, NULL },
+};
+
 static const wf_ending endings[] = {
     { ".lora_down.weight", "", WF_PART_DOWN, 0 },
     { ".lora_up.weight", "", WF_PART_UP, 0 },
-    { ".alpha", "", WF_PART_ALPHA, WF_JOINS },
     { NULL, NULL, 0, 0 },
 };
 
-const wf_dialect wf_dialect_kohya = { "kohya", NULL, prefixes, endings, NULL, WF_CONFIG_NONE, WF_WEAK };
+const wf_dialect wf_dialect_kohya = {
+    .name = "kohya", .prefixes = prefixes, .endings = { endings, wf_lycoris_endings }, .underscore = true,
+};
+
+/* What LyCORIS calls modules of a model that it wrapped itself: the path inside that model alone. */
+const wf_dialect wf_dialect_lycoris = {
+    .name = "lycoris", .prefixes = wrapped, .endings = { endings, wf_lycoris_endings }, .underscore = true,
+};

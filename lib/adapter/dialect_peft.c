@@ -5,14 +5,7 @@
  * stand after lora_A. Alpha and the scale's form are in adapter_config.json. */
 #include "adapter/dialect.h"
 
-static const wf_ending endings[] = {
-    { ".lora_A.weight", "", WF_PART_DOWN, 0 },
-    { ".lora_B.weight", "", WF_PART_UP, 0 },
-    { ".lora_A.*.weight", "", WF_PART_DOWN, 0 },
-    { ".lora_B.*.weight", "", WF_PART_UP, 0 },
-    { NULL, NULL, 0, 0 },
-};
-
 const wf_dialect wf_dialect_peft = {
-    "peft", "base_model.model.", wf_bare_prefixes, endings, NULL, WF_CONFIG_FILE, false,
+    .name = "peft", .wrapper = "base_model.model.", .prefixes = wf_bare_prefixes, .endings = { wf_peft_endings },
+    .config = WF_CONFIG_FILE, .peft = true,
 };

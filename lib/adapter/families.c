@@ -22,7 +22,8 @@ const wf_family *wf_family_of(uint64_t parts)
 {
     for (size_t i = 0; i < WF_LEN(families); i++) {
         const wf_family *f = families[i];
-        if ((parts & f->needs) == f->needs && (parts & ~(f->needs | f->may | common)) == 0) return f;
+        uint64_t         known = f->needs | f->any | f->may | common;
+        if ((parts & f->needs) == f->needs && (f->any == 0 || (parts & f->any) != 0) && (parts & ~known) == 0) return f;
     }
     return NULL;
 }

@@ -1,47 +1,50 @@
 /* refused.c - families and formats that are known by their keys and not applied by this version.
  *
- * A LoHa read as far as it looks like LoRA would give a picture that is quietly wrong, so such a file is
- * refused whole, with the family's name: that is what its owner needs to know. Anything that is neither here
- * nor in a dialect's tables ends in the report as a key that nobody knows. */
+ * Half of such a file may look like LoRA, and a picture made with that half would be quietly wrong: the file is refused
+ * whole, with the family's name, since that is what its owner needs to know. These are asked about keys that no dialect
+ * reads, and about modules whose names alone show what they are for. Anything else that nobody reads ends in the report
+ * as a key that nobody knows. */
 #include "adapter/dialect.h"
 
-static const char lora_only[] = "LoRA only";
-static const char unets_only[] = "LoRA to SD1.x, SD2.x and SDXL only";
+static const char unets_only[] = "adapters for SD1.x, SD2.x and SDXL only";
 
 static const wf_refused refused[] = {
-    { "*hada_w1_*,*hada_w2_*,*hada_t1,*hada_t2", "LoHa", lora_only, true },
-    { "*lokr_w1*,*lokr_w2*,*lokr_t2", "LoKr", lora_only, true },
-    { "*.dora_scale,*lora_magnitude_vector*", "DoRA", lora_only, true },
-    { "*.oft_blocks,*.oft_diag,*.oft_R*,*.boft_R*,*.boft_s*,*.rescale", "OFT", lora_only, true },
-    { "*.diff,*.diff_b", "a full difference", lora_only, true },
-    { "*.w_norm,*.b_norm", "a norm difference", lora_only, true },
-    { "*.on_input,*.ia3_l*", "(IA)^3", lora_only, true },
-    { "*.lora_mid.weight", "Tucker LoRA", "plain LoRA only", true },
-    { "*.lora_AB.weight,*.lora.downB.weight,*.lora_AB.*.weight", "MoSLoRA", "plain LoRA only", true },
-    { "*.lora_E*,*.ranknum", "AdaLoRA", "plain LoRA only", true },
-    { "*.a1.weight,*.a2.weight,*.b1.weight,*.b2.weight,*.bm.weight", "GLoRA", lora_only, true },
-    { "lora_*.lora_A.*,lora_*.lora_B.*", "DyLoRA in training", "plain LoRA only", true },
-    { "*.lora_B.bias,*.lora_B.*.bias,*.lora_up.bias,*.lora.up.bias,*.lora_A.bias,*.lora_down.bias",
-      "LoRA with a bias", "LoRA without one", true },
+    { "lora_*.lora_A.*,lora_*.lora_B.*", "DyLoRA in training", "its export in LoRA's own form", true },
     { "*lora_embedding_A*,*lora_embedding_B*", "embedding LoRA", "LoRA to linear and convolution layers only", true },
-    { "*.modules_to_save.*", "a replaced module", lora_only, true },
-    { "*.lora.weight", "a full matrix", "LoRA in two factors only", false },
-    { "*_custom_diffusion*", "Custom Diffusion", lora_only, true },
-    { "emb_params,clip_l,clip_g,<*>,string_to_param*,bundle_emb.*", "a textual inversion", lora_only, true },
-    { "unet:*:up,unet:*:down,text_encoder:*:up,text_encoder:*:down", "cloneofsimo's numbered LoRA",
-      "LoRA with named modules only", false },
+    { "*.lora_A.bias,*.lora_down.bias", "LoRA with a bias inside", "LoRA without one", true },
+    { "*.oft_diag,*.oft_r,*.oft_r.*,*.oft_s,*.oft_s.*", "an older form of OFT", "what its trainer writes today", true },
+    { "*.lora_A_*,*.vera_lambda_*,*.hra_u*,*.fourierft_spectrum*,*.ln_tuning_*,*.vblora_*,*.c3a_kernel*,*.poly_lora_*",
+      "of a method of PEFT", "LoRA, LoHa, LoKr, OFT, BOFT, (IA)^3 and AdaLoRA of those", true },
     { "lora_controlnet,input_blocks.*.up,input_blocks.*.down,middle_block.*.up,middle_block.*.down,"
       "input_hint_block.*,zero_convs.*,time_embed.*.up,time_embed.*.down",
-      "a ControlNet-LoRA", lora_only, true },
+      "a ControlNet-LoRA", "adapters of a UNet and its text encoders only", true },
     { "transformer.*,lora_transformer_*,*double_blocks*,*single_blocks*,*single_transformer_blocks*,*joint_blocks*,"
       "lora_te3_*,text_encoder_3.*",
       "for a diffusion transformer (FLUX, SD3)", unets_only, false },
     { "lora_prior_unet_*,lora_prior_te_*", "for Stable Cascade", unets_only, false },
+    { "first_stage_model.*,cond_stage_model.*,conditioner.embedders.*,model_ema.*,"
+      "model.diffusion_model.input_blocks.0.0.weight,state_dict.first_stage_model.*",
+      "of a checkpoint", "adapters here: open it as a model", false },
 };
 
-const wf_refused *wf_refused_family(const char *key)
+/* What a module's name alone shows. */
+static const wf_refused refused_names[] = {
+    { "*double_blocks*,*single_blocks*,*single_transformer_blocks*,*joint_blocks*",
+      "for a diffusion transformer (FLUX, SD3)", unets_only, false },
+};
+
+const wf_refused *wf_refused_family(const char *key, bool read)
 {
-    for (size_t i = 0; i < WF_LEN(refused); i++)
-        if (wf_glob_any(refused[i].keys, key)) return &refused[i];
+    const wf_refused *rows = read ? refused_names : refused;
+    size_t            count = read ? WF_LEN(refused_names) : WF_LEN(refused);
+
+    for (size_t i = 0; i < count; i++)
+        if (wf_glob_any(rows[i].keys, key)) return &rows[i];
     return NULL;
+}
+
+bool wf_is_word(const char *key)
+{
+    return wf_glob_any("emb_params,clip_l,clip_g,<*>,string_to_param*,string_to_token*,bundle_emb.*,modifier_token.*,embed,"
+                       "state_dict.embed,params.new_concept_embedding.*,new_concept_embedding.*", key);
 }

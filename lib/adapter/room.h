@@ -11,11 +11,16 @@ struct weft_adapter {
     weft_allocator alloc;
     weft_tensors  *tensors;
     char          *name;
-    char           dialect[80];  /* names of the dialects found, joined by " + "        */
+    char           dialect[96];  /* names of the dialects found, joined by " + "        */
+    char           families[96]; /* of its modules' families, likewise                  */
+    const char    *kind;         /* weft_adapter_info.kind                              */
+    int32_t        words;        /* keys that are embeddings of words                   */
     wf_module     *modules;      /* in the file's order of their first factors          */
     size_t         count;
-    int32_t       *key_module;   /* [tensors] module of each key; -1: no dialect reads it */
+    int32_t       *key_module;   /* [tensors] module of each key, or WF_KEY_UNREAD, WF_KEY_WORD */
 };
+
+enum { WF_KEY_UNREAD = -1, WF_KEY_WORD = -2 };
 
 /* Where an adapter comes from, besides its tensors. */
 typedef struct wf_source {
@@ -38,20 +43,26 @@ int32_t wf_adapter_family(const weft_adapter *a);
 typedef struct wf_key_text { char text[168]; } wf_key_text;
 const char *wf_key_show(wf_key_text *buf, const char *key);
 
-/* ---- config.c: what PEFT's configuration says of a module's scale ------------------------------- */
+/* ---- config.c: what PEFT's configuration says of a module --------------------------------------- */
 
-typedef struct wf_scale {
-    double alpha;
-    bool   has_alpha;
-    bool   rslora; /* alpha / sqrt(r) instead of alpha / r */
-    double rank;
-    bool   has_rank;
-} wf_scale;
-/* Refuse settings that change what the factors mean. `prefix` is "" or "unet.", `what` names the source. */
+typedef struct wf_settings {
+    double  alpha;
+    bool    has_alpha;
+    bool    rslora;      /* alpha / sqrt(r) instead of alpha / r                     */
+    double  rank;        /* that the factors must have                               */
+    bool    has_rank;
+    int32_t init_rank;   /* the rest as in wf_module, where it is explained          */
+    int32_t neumann;
+    float   coft;
+    bool    feedforward;
+} wf_settings;
+/* What holds where no configuration says otherwise. */
+#define WF_SETTINGS_NONE { .neumann = 5 }
+/* Refuse settings that change what the tensors mean. `prefix` is "" or "unet.", `what` names the source. */
 weft_status wf_config_check(const json_t *config, const char *prefix, const char *what, weft_error *err);
-/* What the configuration says of `module` (a path inside its component). */
-weft_status wf_config_scale(const json_t *config, const char *prefix, const char *what, const char *module,
-                            wf_scale *out, weft_error *err);
+/* What the configuration says of `module` (a path inside its component) with these parts. */
+weft_status wf_config_read(const json_t *config, const char *prefix, const char *what, const char *module,
+                           uint64_t parts, wf_settings *out, weft_error *err);
 /* Does PEFT's pattern match the module's path, whole or after a dot? false in *known: not a pattern we read. */
 bool wf_config_matches(const char *pattern, const char *module, bool *known);
 

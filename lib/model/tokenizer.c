@@ -150,6 +150,7 @@ int32_t wf_tokenizer_size(const wf_tokenizer *t)
 
 typedef struct encoding {
     const wf_tokenizer *t;
+    const wf_extras    *extras; /* or NULL */
     wf_word             word;
     wf_ids              out;
     weft_error         *err;
@@ -194,23 +195,64 @@ static const wf_special *special_at(const wf_tokenizer *t, const char *s, size_t
     return best;
 }
 
-/* Special tokens become ids; what stands between them goes to `part`. */
-static weft_status cut_at_specials(encoding *e, const char *s, size_t n, bool normalized, part_fn part)
+/* Length of the word if it stands at s[at], or 0. */
+static size_t extra_here(const wf_extra *w, const char *s, size_t n, size_t at)
 {
-    size_t      begin = 0;
+    size_t end = at;
+
+    if (s[at] != w->text[0]) return 0;
+    for (size_t k = 0; k < w->len; k++) {
+        if (w->text[k] == ' ') {
+            size_t space = wf_token_space(s + end, n - end);
+            if (space == 0) return 0;
+            end += space;
+        } else if (end == n || s[end++] != w->text[k]) {
+            return 0;
+        }
+    }
+    if (wf_token_wordy(w->text, w->len, 0) && wf_token_wordy_before(s, at)) return 0;
+    if (wf_token_wordy_before(w->text, w->len) && wf_token_wordy(s, n, end)) return 0;
+    return end - at;
+}
+
+/* Length of what stands for an id of its own at s[at], or 0: a special token, or a plan's word; the longer, and the
+ * word of two that are equally long. */
+static size_t token_at(const encoding *e, const char *s, size_t n, size_t at, bool normalized, int32_t *id)
+{
+    const wf_special *special = special_at(e->t, s + at, n - at, normalized);
+    size_t            best = special != NULL ? special->len : 0;
+    bool              word = false;
+
+    if (special != NULL) *id = special->id;
+    for (size_t k = 0; normalized && e->extras != NULL && k < e->extras->count; k++) {
+        size_t len = extra_here(&e->extras->word[k], s, n, at);
+        if (len == 0 || len < best || (word && len == best)) continue;
+        best = len;
+        word = true;
+        *id = e->extras->base + (int32_t)k;
+    }
+    return best;
+}
+
+/* Such tokens become ids; what stands between them goes to `part`. */
+static weft_status cut_at_tokens(encoding *e, const char *s, size_t n, bool normalized, part_fn part)
+{
+    size_t      begin = 0, at = 0;
     weft_status st = WEFT_OK;
 
-    for (size_t i = 0; st == WEFT_OK && i <= n; i++) {
-        const wf_special *found = i < n ? special_at(e->t, s + i, n - i, normalized) : NULL;
+    while (st == WEFT_OK && at < n) {
+        int32_t id = 0;
+        size_t  len = token_at(e, s, n, at, normalized, &id);
 
-        if (found == NULL && i < n) continue;
-        if (i > begin) st = part(e, s + begin, i - begin);
-        if (found == NULL) break;
-        wf_ids_add(&e->out, found->id);
-        begin = i + found->len;
-        i = begin - 1;
+        if (len == 0) {
+            at++;
+            continue;
+        }
+        if (at > begin) st = part(e, s + begin, at - begin);
+        wf_ids_add(&e->out, id);
+        begin = at += len;
     }
-    return st;
+    return st == WEFT_OK && n > begin ? part(e, s + begin, n - begin) : st;
 }
 
 static weft_status add_part(encoding *e, const char *s, size_t n)
@@ -219,28 +261,65 @@ static weft_status add_part(encoding *e, const char *s, size_t n)
     size_t      len;
     weft_status st = wf_token_normalise(s, n, e->word.alloc, &text, &len, e->err);
 
-    if (st == WEFT_OK) st = cut_at_specials(e, text, len, true, add_pieces);
+    if (st == WEFT_OK) st = cut_at_tokens(e, text, len, true, add_pieces);
     wf_free(e->word.alloc, text);
+    return st;
+}
+
+weft_status wf_tokenizer_check(const char *text, size_t *len, weft_error *err)
+{
+    size_t   n, good = 0, step;
+    uint32_t code;
+
+    if (text == NULL) return wf_fail(err, WEFT_E_ARG, "the text to tokenize is NULL");
+    if ((n = strlen(text)) > MAX_TEXT)
+        return wf_fail(err, WEFT_E_ARG, "the text to tokenize has %zu bytes, expected at most %zu", n, MAX_TEXT);
+    while (good < n && (step = wf_utf8_next(text + good, n - good, &code)) > 0) good += step;
+    if (good < n) return wf_fail(err, WEFT_E_ARG, "the text to tokenize is not valid UTF-8 at byte %zu", good);
+    *len = n;
+    return WEFT_OK;
+}
+
+weft_status wf_tokenizer_encode_with(const wf_tokenizer *t, const wf_extras *extras, const char *text, size_t n,
+                                     int32_t *ids, size_t cap, size_t *needed, weft_error *err)
+{
+    encoding    e = { t, extras, { .alloc = &t->alloc }, { ids, ids != NULL ? cap : 0, 0 }, err };
+    weft_status st = cut_at_tokens(&e, text, n, false, add_part);
+
+    wf_word_free(&e.word);
+    if (needed != NULL) *needed = st == WEFT_OK ? e.out.count : 0;
     return st;
 }
 
 weft_status wf_tokenizer_encode(const wf_tokenizer *t, const char *text, int32_t *ids, size_t cap, size_t *needed,
                                 weft_error *err)
 {
-    encoding    e = { t, { .alloc = &t->alloc }, { ids, ids != NULL ? cap : 0, 0 }, err };
-    size_t      len, good = 0, step;
-    uint32_t    code;
+    size_t      len;
     weft_status st;
 
     if (needed != NULL) *needed = 0;
-    if (text == NULL) return wf_fail(err, WEFT_E_ARG, "the text to tokenize is NULL");
-    if ((len = strlen(text)) > MAX_TEXT)
-        return wf_fail(err, WEFT_E_ARG, "the text to tokenize has %zu bytes, expected at most %zu", len, MAX_TEXT);
-    while (good < len && (step = wf_utf8_next(text + good, len - good, &code)) > 0) good += step;
-    if (good < len) return wf_fail(err, WEFT_E_ARG, "the text to tokenize is not valid UTF-8 at byte %zu", good);
+    if ((st = wf_tokenizer_check(text, &len, err)) != WEFT_OK) return st;
+    return wf_tokenizer_encode_with(t, NULL, text, len, ids, cap, needed, err);
+}
 
-    st = cut_at_specials(&e, text, len, false, add_part);
-    wf_word_free(&e.word);
-    if (st == WEFT_OK && needed != NULL) *needed = e.out.count;
-    return st;
+weft_status wf_tokenizer_fold(const char *word, const weft_allocator *alloc, char **out, size_t *out_len,
+                              weft_error *err)
+{
+    size_t      len, n = 0;
+    char       *s;
+    weft_status st;
+
+    *out = NULL;
+    *out_len = 0;
+    if ((st = wf_tokenizer_check(word, &len, err)) != WEFT_OK) return st;
+    if ((st = wf_token_normalise(word, len, alloc, &s, &len, err)) != WEFT_OK) return st;
+    for (size_t at = 0, space; at < len; s[n++] = s[at++]) {
+        if ((space = wf_token_space(s + at, len - at)) == 0) continue;
+        if ((at += space) == len) break;
+        if (n > 0) s[n++] = ' ';
+    }
+    s[n] = '\0';
+    *out = s;
+    *out_len = n;
+    return WEFT_OK;
 }

@@ -73,6 +73,9 @@ weft_status wf_token_normalise(const char *text, size_t n, const weft_allocator 
                                weft_error *err);
 /* Length of the white space that the n bytes begin with. */
 size_t wf_token_space(const char *s, size_t n);
+/* Is the character at `at`, or the one before it, a letter or a digit? No at the ends of the n bytes. */
+bool wf_token_wordy(const char *s, size_t n, size_t at);
+bool wf_token_wordy_before(const char *s, size_t at);
 /* Length of the name of one of CLIP's own tokens, or 0. Such a name was written with capitals, or the text would
  * have been taken for the token: it is no token, but it ends pieces, and is itself three: "<|", the word, "|>". */
 size_t wf_token_spelled(const char *s, size_t n);

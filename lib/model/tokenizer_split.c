@@ -150,6 +150,22 @@ size_t wf_token_space(const char *s, size_t n)
     return run_of(SPACE, s, n);
 }
 
+bool wf_token_wordy(const char *s, size_t n, size_t at)
+{
+    size_t step;
+    int    kind = at < n ? kind_of(decode(s + at, n - at, &step)) : SPACE;
+
+    return kind == LETTER || kind == NUMBER;
+}
+
+bool wf_token_wordy_before(const char *s, size_t at)
+{
+    size_t begin = at;
+
+    while (begin > 0 && at - begin < 4 && ((uint8_t)s[--begin] & 0xc0) == 0x80) {}
+    return wf_token_wordy(s, at, begin);
+}
+
 static size_t contraction(const char *s, size_t n)
 {
     static const char *const endings[] = { "'s", "'t", "'re", "'ve", "'m", "'ll", "'d" };

@@ -267,6 +267,18 @@ WEFT_API weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *
  */
 WEFT_API weft_status weft_plan_save_model(const weft_plan *plan, const char *path, weft_error *err);
 
+/**
+ * How many tokens a prompt has under a plan, with the places that its words take, and how many chunks (at least 1)
+ * weft_run_encode() needs for it with the same flags. Either result may be NULL. With two text encoders: the larger of
+ * both. The plan need not be sealed.
+ *
+ * @param flags  WEFT_ENCODE_* of run.h
+ * @return WEFT_E_STATE (the model has no tokenizer), WEFT_E_ARG, WEFT_E_NOMEM
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_prompt_size(const weft_plan *plan, const char *prompt, uint32_t flags, int32_t *tokens,
+                                           int32_t *chunks, weft_error *err);
+
 typedef struct weft_plan_info {
     uint32_t    struct_size;
     int32_t     sealed;

@@ -80,29 +80,32 @@ static bool word_char(const char *s, size_t n, size_t at)
     return at < n && (s[at] == '_' || wf_token_wordy(s, n, at));
 }
 
-/* Text without brackets, colons and backslashes: only BREAK, as a word of its own, means something. */
-static weft_status add_text(parser *r, const char *s, size_t n)
-{
-    static const char word[] = "BREAK";
-    size_t            len = sizeof word - 1, begin = 0;
-
-    for (size_t at = 0; at + len <= n; at++) {
-        if (s[at] != 'B' || memcmp(s + at, word, len) != 0 || word_char(s, n, at + len)) continue;
-        if (at > 0 && (s[at - 1] == '_' || wf_token_wordy_before(s, at))) continue;
-        WF_TRY(add_piece(r, s + begin, at - begin, false));
-        WF_TRY(add_piece(r, s, 0, true));
-        begin = at + len;
-        at = begin - 1;
-    }
-    return add_piece(r, s + begin, n - begin, false);
-}
+static bool blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 static size_t blanks(const char *s, size_t n, size_t at)
 {
     size_t begin = at;
 
-    while (at < n && (s[at] == ' ' || (s[at] >= '\t' && s[at] <= '\r'))) at++;
+    while (at < n && blank(s[at])) at++;
     return at - begin;
+}
+
+/* Text without brackets, colons and backslashes: only BREAK, as a word of its own, means something. */
+static weft_status add_text(parser *r, const char *s, size_t n)
+{
+    static const char word[] = "BREAK";
+    size_t            len = sizeof word - 1, begin = 0, end;
+
+    for (size_t at = 0; at + len <= n; at++) {
+        if (s[at] != 'B' || memcmp(s + at, word, len) != 0 || word_char(s, n, at + len)) continue;
+        if (at > 0 && (s[at - 1] == '_' || wf_token_wordy_before(s, at))) continue;
+        for (end = at; end > begin && blank(s[end - 1]); end--) {}
+        WF_TRY(add_piece(r, s + begin, end - begin, false));
+        WF_TRY(add_piece(r, s, 0, true));
+        begin = at + len + blanks(s, n, at + len);
+        at = begin - 1;
+    }
+    return add_piece(r, s + begin, n - begin, false);
 }
 
 /* Length of ":number)" at s[at], or 0, and where the number is. */

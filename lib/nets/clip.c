@@ -99,29 +99,39 @@ static void run_layer(const wf_clip *m, wf_exec *e, const layer *l, float *x, in
     wf_arena_release(&e->arena, mark);
 }
 
-void wf_clip_forward(const wf_clip *m, wf_exec *e, const int32_t *ids, int32_t n, int32_t length, float *last,
-                     float *penultimate, float *pooled, const int32_t *eos_at)
+/* x = token + position of each */
+static void embed(const wf_clip *m, wf_exec *e, const wf_clip_input *in, float *x, float *t, size_t rows)
+{
+    size_t d = (size_t)m->c.hidden;
+    for (size_t r = 0; r < rows && !e->dry && !e->stopped; r++) {
+        int32_t id = in->ids[r];
+        if (id < m->c.vocab) read_row(x + r * d, m->tokens, (size_t)id, d);
+        else memcpy(x + r * d, in->extra[id - m->c.vocab], d * sizeof *x);
+        read_row(t + r * d, m->positions, r % (size_t)in->length, d);
+        e->k->add(x + r * d, t + r * d, d);
+    }
+}
+
+void wf_clip_forward(const wf_clip *m, wf_exec *e, const wf_clip_input *in, float *text, float *pooled)
 {
     const wf_clip_config *c = &m->c;
-    size_t rows = (size_t)n * (size_t)length, d = (size_t)c->hidden, mark = wf_arena_mark(&e->arena);
+    size_t rows = (size_t)in->n * (size_t)in->length, d = (size_t)c->hidden, mark = wf_arena_mark(&e->arena);
     float *x = wf_take(e, rows, d);
     float *t = wf_take(e, rows, d);
 
-    for (size_t r = 0; r < rows && !e->dry && !e->stopped; r++) {
-        read_row(x + r * d, m->tokens, (size_t)ids[r], d);
-        read_row(t + r * d, m->positions, r % (size_t)length, d);
-        e->k->add(x + r * d, t + r * d, d);
+    embed(m, e, in, x, t, rows);
+    for (int32_t i = 0; i <= c->layers; i++) {
+        if (text != NULL && i == c->layers - in->skip) {
+            if (in->norm) wf_layer_norm(e, &m->final, text, x, rows);
+            else wf_copy(e, text, x, rows * d);
+        }
+        if (i < c->layers) run_layer(m, e, &m->layers[i], x, in->n, in->length);
     }
-    for (int32_t i = 0; i < c->layers; i++) {
-        if (penultimate != NULL && i == c->layers - 1) wf_copy(e, penultimate, x, rows * d);
-        run_layer(m, e, &m->layers[i], x, n, length);
-    }
-    wf_layer_norm(e, &m->final, t, x, rows);
-    if (last != NULL) wf_copy(e, last, t, rows * d);
     if (m->projection != NULL && (pooled != NULL || e->dry)) { /* a dry walk has no buffers, and needs its share */
-        for (size_t s = 0; s < (size_t)n && !e->dry && !e->stopped; s++)
-            memcpy(x + s * d, t + (s * (size_t)length + (size_t)eos_at[s]) * d, d * sizeof *x);
-        wf_layer_apply(e, m->projection, pooled, x, (wf_grid){ n, 1, 1 }, false);
+        wf_layer_norm(e, &m->final, t, x, rows);
+        for (size_t s = 0; s < (size_t)in->n && !e->dry && !e->stopped; s++)
+            memcpy(x + s * d, t + (s * (size_t)in->length + (size_t)in->eos_at[s]) * d, d * sizeof *x);
+        wf_layer_apply(e, m->projection, pooled, x, (wf_grid){ in->n, 1, 1 }, false);
     }
     wf_arena_release(&e->arena, mark);
 }

@@ -19,11 +19,18 @@ weft_status           wf_clip_build(const wf_clip_config *config, wf_binder *b, 
 void                  wf_clip_free(wf_clip *c, const weft_allocator *alloc);
 const wf_clip_config *wf_clip_get_config(const wf_clip *c);
 
-/* Encode n sequences of `length` ids (n, length).
- * last        (n, length, hidden) after the last layer and the final norm; may be NULL
- * penultimate (n, length, hidden) after all layers but the last, without the final norm; may be NULL
- * pooled      (n, projection): final norm at position eos_at[s], then text_projection; may be NULL   */
-void wf_clip_forward(const wf_clip *c, wf_exec *e, const int32_t *ids, int32_t n, int32_t length, float *last,
-                     float *penultimate, float *pooled, const int32_t *eos_at);
+/* n sequences of `length` tokens each. */
+typedef struct wf_clip_input {
+    const int32_t      *ids;   /* (n, length); from the vocabulary's size on they number rows of `extra`     */
+    const float *const *extra; /* rows of `hidden` floats that follow the vocabulary; NULL where no id asks  */
+    int32_t             n, length;
+    int32_t             skip;  /* layers at the end that `text` is taken before, 0 to all                    */
+    bool                norm;  /* `text` goes through the final norm                                         */
+    const int32_t      *eos_at; /* [n] position that is pooled                                               */
+} wf_clip_input;
+
+/* text   (n, length, hidden); may be NULL
+ * pooled (n, projection): the last layer, final norm, at eos_at, then text_projection; may be NULL */
+void wf_clip_forward(const wf_clip *c, wf_exec *e, const wf_clip_input *in, float *text, float *pooled);
 
 #endif

@@ -31,4 +31,21 @@ int32_t           wf_plan_adapters(const weft_plan *p);
 void              wf_plan_combine(const weft_plan *p, float *out, const float *const *preds, size_t n, bool guided);
 void              wf_plan_ref(weft_plan *p);
 
+/* ---- words.c: what concepts add to the vocabulary of a plan's prompts ------------------------------ */
+
+/* All WEFT_ENCODE_* that there are. */
+#define WF_ENCODE_FLAGS (WEFT_ENCODE_TRUNCATE | WEFT_ENCODE_ADAPTER | WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_NO_MEAN | \
+                         WEFT_ENCODE_FROM_EMPTY | WEFT_ENCODE_COMMA)
+
+/* Immutable; NULL where a plan has none, which every function here takes. */
+typedef struct wf_words wf_words;
+const wf_words  *wf_plan_words(const weft_plan *p);
+const wf_extras *wf_words_extras(const wf_words *w, int32_t encoder);
+size_t           wf_words_rows(const wf_words *w);
+/* The word that owns a row, and for how many cross-attention layers it has vectors; 0: one for all. */
+const char      *wf_words_name(const wf_words *w, int32_t row);
+int32_t          wf_words_layers(const wf_words *w, int32_t row);
+/* rows[k] = row k for this encoder, as cross-attention layer `layer` is to see it. */
+void             wf_words_fill(const wf_words *w, int32_t encoder, int32_t layer, const float **rows);
+
 #endif

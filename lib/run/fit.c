@@ -121,7 +121,7 @@ static bool walk(const weft_run *r, wf_fit *b)
     b->step_layers = layers;
     if (p->text[0] != NULL || p->text[1] != NULL) {
         layers = 0;
-        wf_encode_forward(r, &e, NULL, NULL, WF_MAX(r->text_tokens / wf_run_positions(p), 1), NULL, NULL, NULL);
+        wf_encode_forward(r, &e, &(wf_encoding){ .chunks = WF_MAX(r->text_tokens / wf_run_positions(p), 1) });
         b->encode_layers = layers;
     }
     if (p->vae != NULL) {

@@ -60,10 +60,23 @@ void        wf_fit_free(wf_fit *b, const weft_allocator *alloc);
 weft_status wf_run_begin(weft_run *r, const char *doing, int64_t total, weft_error *err);
 weft_status wf_run_end(weft_run *r, weft_error *err);
 
+/* Chunks on their way through the text encoders, and what becomes of them. */
+typedef struct wf_encoding {
+    int32_t             chunks;
+    int32_t             skip;       /* layers left out besides those that the model leaves out          */
+    const int32_t      *ids[2];     /* (chunks, positions) for each encoder                             */
+    const float *const *extra[2];   /* rows that follow its vocabulary; NULL where no id asks           */
+    const int32_t      *eos_at;     /* [chunks] position that is pooled                                 */
+    const float        *weights[2]; /* (chunks, positions); NULL: all 1                                 */
+    const float        *empty;      /* (positions, d) what weights measure from; NULL: zero             */
+    bool                keep_mean;  /* each weighted chunk of each encoder keeps the mean that it had   */
+    float              *text;       /* (chunks, positions, d)                                           */
+    float              *pooled;     /* (projection) of the first chunk; may be NULL                     */
+} wf_encoding;
+
 /* The computations, also walked dry to find what they need. */
 void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_step *step, bool guided);
-void wf_encode_forward(const weft_run *r, wf_exec *e, const int32_t *ids, const int32_t *ids_2, int32_t chunks,
-                       float *text, float *pooled, const int32_t *eos_at);
+void wf_encode_forward(const weft_run *r, wf_exec *e, const wf_encoding *in);
 void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float *image);
 void wf_encode_image_forward(const weft_run *r, wf_exec *e, const float *image, const float *noise, float *latent);
 

@@ -239,9 +239,14 @@ static void check_clip(const char *list, const json_t *k, const json_t *item)
     for (int i = 5; i < 77; i++) ids[i] = 99;
     ck_assert(wf_act_from_name(act, &c.act));
     must(wf_clip_build(&c, &n->binder, &m, &golden_err));
-    wf_clip_forward(m, &n->w.e, NULL, 1, 77, NULL, NULL, NULL, NULL);
+    wf_clip_input in = { .n = 1, .length = 77, .norm = true, .eos_at = &eos_at };
+    wf_clip_forward(m, &n->w.e, &in, NULL, NULL);
     bench_real(&n->w);
-    wf_clip_forward(m, &n->w.e, ids, 1, 77, last, penultimate, pooled, &eos_at);
+    in.ids = ids;
+    wf_clip_forward(m, &n->w.e, &in, last, pooled);
+    in.norm = false;
+    in.skip = 1;
+    wf_clip_forward(m, &n->w.e, &in, penultimate, NULL);
     check(act, last, all, json_object_get(item, "last_hidden_state"));
     check(act, penultimate, all, json_object_get(item, "penultimate_no_final_ln"));
     check(act, last + 5 * d, d, json_object_get(item, "pooled"));

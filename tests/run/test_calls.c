@@ -315,7 +315,7 @@ START_TEST(a_dry_walk_takes_what_a_real_one_takes)
             e.text_len = text_len;
             e.chunks = tokens / 77;
             dry = dry_exec(run);
-            wf_encode_forward(run, &dry, NULL, NULL, e.chunks, NULL, NULL, NULL);
+            wf_encode_forward(run, &dry, &(wf_encoding){ .chunks = e.chunks });
             run->exec.arena.peak = 0;
             must(weft_run_encode(run, &e, &golden_err));
             ck_assert_uint_eq(run->exec.arena.peak, dry.arena.peak);

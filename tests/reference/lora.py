@@ -117,7 +117,8 @@ class merged:
 def sgm_name(module, layers_per_block, attention_up):
     """diffusers UNet module -> LDM/SGM module, the rule of the published block tables."""
     L = layers_per_block + 1
-    res = {"conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection"}
+    res = {"conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection",
+           "norm1": "in_layers.0", "norm2": "out_layers.0"}
     p = module.split(".")
     if p[0] == "down_blocks":
         i, kind, j, rest = int(p[1]), p[2], int(p[3]), p[4:]
@@ -134,7 +135,7 @@ def sgm_name(module, layers_per_block, attention_up):
             return "output_blocks.%d.%d.conv" % (L * i + L - 1, 2 if attention_up[i] else 1)
         head = "output_blocks.%d.%s" % (L * i + j, "0" if kind == "resnets" else "1")
     else:
-        return {"conv_in": "input_blocks.0.0", "conv_out": "out.2", "time_embedding.linear_1": "time_embed.0",
+        return {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2", "time_embedding.linear_1": "time_embed.0",
                 "time_embedding.linear_2": "time_embed.2", "add_embedding.linear_1": "label_emb.0.0",
                 "add_embedding.linear_2": "label_emb.0.2"}[module]
     if kind == "resnets":

@@ -1,0 +1,339 @@
+"""The adapter families as formulas in f64, apart from any library: what a module's tensors add to a weight.
+
+    entries[(component, module)] = {part: tensor, ...}      parts under the names of PARTS, `conf` a dict beside them
+
+`change` is written from the published definitions alone. make_families.py holds it against PEFT, LyCORIS and diffusers, which
+made most of the files; where they part, the file says in families.json which of them the formula follows, and why.
+"""
+import math
+import re
+
+import lora
+import torch
+
+# ending of a key -> part. Longest first; `.weight` and `.bias` alone are whole tensors that replace the base's
+PARTS = {
+    "lora_down.weight": "down", "lora_up.weight": "up", "lora_mid.weight": "mid", "lora_A.weight": "down", "lora_B.weight": "up",
+    "lora_B.bias": "up_bias", "lora_up.bias": "up_bias", "lora_A": "down", "lora_B": "up", "lora_E": "E", "lora_AB.weight": "mixer",
+    "lora.down.weight": "down", "lora.up.weight": "up", "lora.downB.weight": "mixer", "lora.weight": "diff",
+    "lora_linear_layer.down.weight": "down", "lora_linear_layer.up.weight": "up",
+    "alpha": "alpha", "dora_scale": "magnitude", "lora_magnitude_vector.weight": "magnitude", "lora_magnitude_vector": "magnitude",
+    "hada_w1_a": "hada_w1_a", "hada_w1_b": "hada_w1_b", "hada_w2_a": "hada_w2_a", "hada_w2_b": "hada_w2_b",
+    "hada_t1": "hada_t1", "hada_t2": "hada_t2",
+    "lokr_w1": "lokr_w1", "lokr_w1_a": "lokr_w1_a", "lokr_w1_b": "lokr_w1_b", "lokr_w2": "lokr_w2", "lokr_w2_a": "lokr_w2_a",
+    "lokr_w2_b": "lokr_w2_b", "lokr_t2": "lokr_t2",
+    "oft_blocks": "oft_blocks", "rescale": "rescale", "oft_R.weight": "oft_R", "boft_R": "boft_R", "boft_s": "boft_s",
+    "on_input": "on_input", "ia3_l": "ia3_l",
+    "a1.weight": "a1", "a2.weight": "a2", "b1.weight": "b1", "b2.weight": "b2", "bm.weight": "bm",
+    "diff": "diff", "diff_b": "diff_b", "w_norm": "diff", "b_norm": "diff_b", "weight": "replace", "bias": "replace_b",
+}
+
+
+# ---------------------------------------------------------------- formulas
+
+def flat(t):
+    return t.reshape(t.shape[0], -1)
+
+
+def tucker(t, wa, wb):
+    """F[p, q, ...] = sum_ij t[i, j, ...] wa[i, p] wb[j, q]"""
+    return torch.einsum("ij...,ip,jq->pq...", t, wa, wb)
+
+
+def cayley(q):
+    eye = torch.eye(q.shape[-1], dtype=q.dtype)
+    return (eye + q) @ torch.linalg.inv(eye - q)
+
+
+def capped(q, limit):
+    n = q.norm()
+    return q * (limit / n) if limit > 0 and n > limit else q
+
+
+def skew(packed):
+    """PEFT's OFT: the entries above the diagonal, row by row."""
+    n, e = packed.shape
+    b = round((1 + math.sqrt(1 + 8 * e)) / 2)
+    q = torch.zeros(n, b, b, dtype=packed.dtype)
+    i, j = torch.triu_indices(b, b, 1)
+    q[:, i, j] = packed
+    return q - q.transpose(1, 2)
+
+
+def neumann(q, terms):
+    """I + 2 Q + 2 Q^2 ... with the last power once: what is left of (I + Q) (I - Q)^-1 after `terms` terms."""
+    r, p = torch.eye(q.shape[-1], dtype=q.dtype).expand_as(q).clone(), q
+    for k in range(1, terms):
+        r = r + (1 if k == terms - 1 and terms > 2 else 2) * p
+        p = p @ q
+    return r
+
+
+def low_rank(p, conf):
+    a, b = p["down"], p["up"]
+    r = a.shape[0]
+    alpha = float(p["alpha"]) if "alpha" in p else conf.get("alpha", r)
+    s = alpha / (math.sqrt(r) if conf.get("rslora") else r)
+    if "mid" in p:
+        return s * tucker(p["mid"], flat(b).T, flat(a)), s
+    if "mixer" in p:
+        return s * flat(b) @ p["mixer"] @ flat(a), s
+    if "E" in p:
+        s = alpha / (conf["init_r"] + 1e-5)
+        return s * flat(b) @ (p["E"] * flat(a)), s
+    return s * flat(b) @ flat(a), s
+
+
+def hadamard(p, conf):
+    w = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+    r = p["hada_w1_b"].shape[0]
+    s = (float(p["alpha"]) if "alpha" in p else conf.get("alpha", r)) / r
+    if "hada_t1" in p:
+        return s * tucker(p["hada_t1"], p[w[0]], p[w[1]]) * tucker(p["hada_t2"], p[w[2]], p[w[3]])
+    return s * (p[w[0]] @ p[w[1]]) * (p[w[2]] @ p[w[3]])
+
+
+def kronecker(p, conf, shape):
+    k = shape[2:]
+    w1 = p["lokr_w1"] if "lokr_w1" in p else p["lokr_w1_a"] @ p["lokr_w1_b"]
+    if "lokr_w2" in p:
+        w2 = p["lokr_w2"]
+    elif "lokr_t2" in p:
+        w2 = tucker(p["lokr_t2"], p["lokr_w2_a"], p["lokr_w2_b"])
+    else:
+        w2 = p["lokr_w2_a"] @ flat(p["lokr_w2_b"])
+    r = p["lokr_w1_b"].shape[0] if "lokr_w1_b" in p else p["lokr_w2_b"].shape[0] if "lokr_w2_b" in p else None
+    if r is None:       # both full: no rank to see. LyCORIS: no scale; PEFT: the configuration's
+        s = conf["alpha"] / conf["r"] if "r" in conf else 1.0
+    else:
+        s = (float(p["alpha"]) if "alpha" in p else conf.get("alpha", r)) / r
+    w2 = w2.reshape((w2.shape[0], shape[1] // w1.shape[1]) + tuple(k))
+    return s * torch.kron(w1.reshape(w1.shape + (1,) * len(k)), w2)
+
+
+def rotate_rows(r, w):
+    """Blocks of b rows of W, each R^T times them."""
+    n, b, _ = r.shape
+    return torch.einsum("kba,kb...->ka...", r, w.reshape(n, b, -1)).reshape(w.shape)
+
+
+def rotate_columns(r, w):
+    """W with its columns (input, ky, kx) in blocks of b, each times R^T."""
+    n, b, _ = r.shape
+    return torch.einsum("onc,nkc->onk", flat(w).reshape(w.shape[0], n, b), r).reshape(w.shape)
+
+
+def butterfly(p, w):
+    """LyCORIS: stage i mixes rows that lie b 2^(i-1) apart."""
+    m, n, b, _ = p["oft_blocks"].shape
+    q = p["oft_blocks"] - p["oft_blocks"].transpose(-1, -2)
+    r = cayley(capped(q, float(p.get("alpha", 0)) * w.shape[0]))
+    x = flat(w)
+    for i in range(m):
+        k = 2 ** i * b // 2
+        y = x.reshape(-1, 2, k, x.shape[1]).transpose(1, 2).reshape(n, b, -1)
+        y = r[i] @ y
+        x = y.reshape(-1, k, 2, x.shape[1]).transpose(1, 2).reshape(x.shape)
+    return x.reshape(w.shape)
+
+
+def peft_butterfly(p, w):
+    """PEFT: (I - S) (I + S)^-1 with S half the difference; stage i on chunks of b / 2, the even ones first."""
+    m, n, b, _ = p["boft_R"].shape
+    s = 0.5 * (p["boft_R"] - p["boft_R"].transpose(-1, -2))
+    r, size = cayley(-s), n * b
+    whole = torch.eye(size, dtype=w.dtype)
+    for i in range(m):
+        stage, perm = torch.block_diag(*r[i]), torch.arange(size)
+        if m > 1:
+            part, half = 2 ** i * b, b // 2
+            chunks = torch.arange(part).reshape(-1, half)
+            order = torch.cat([chunks[0::2], chunks[1::2]]).reshape(-1)
+            perm = torch.cat([order + at for at in range(0, size, part)])
+        P = torch.eye(size, dtype=w.dtype)[perm]
+        whole = P @ stage @ P.T @ whole
+    return (flat(w) @ whole.T * p["boft_s"].reshape(-1, 1)).reshape(w.shape)
+
+
+def change(p, w, b, conf, inside=1.0):
+    """(W' - W, b' - b or None) at strength 1, everything f64."""
+    db = p["diff_b"] if "diff_b" in p else None
+    if "down" in p:
+        d, s = low_rank(p, conf)
+        if "up_bias" in p:
+            db = s * p["up_bias"]
+    elif "hada_w1_a" in p:
+        d = hadamard(p, conf)
+    elif "lokr_w1" in p or "lokr_w1_a" in p:
+        d = kronecker(p, conf, w.shape)
+    elif "a1" in p:
+        r = p["a2"].shape[0]
+        s = (float(p["alpha"]) if "alpha" in p else r) / r
+        if conf.get("old"):     # LyCORIS before 2: a1 and a2, b1 and b2 the other way round
+            r = p["a1"].shape[0]
+            s = (float(p["alpha"]) if "alpha" in p else r) / r
+            wa = torch.einsum("oi...,ij->oj...", w, flat(p["a2"]) @ flat(p["a1"]))
+            d = s * (wa + (flat(p["b2"]) @ flat(p["b1"])).reshape(w.shape))
+        else:
+            wa = torch.einsum("oi...,ij->oj...", w, flat(p["a1"]) @ flat(p["a2"]))
+            wb = tucker(p["bm"], flat(p["b1"]).T, flat(p["b2"])) if "bm" in p else flat(p["b1"]) @ flat(p["b2"])
+            d = s * (wa + wb.reshape(w.shape))
+    elif "oft_blocks" in p:
+        if p["oft_blocks"].ndim == 4:
+            n = butterfly(p, w)
+        else:
+            q = p["oft_blocks"] - p["oft_blocks"].transpose(-1, -2)
+            n = rotate_rows(cayley(capped(q, float(p.get("alpha", 0)) * w.shape[0])), w)
+        if "rescale" in p:
+            n = n * p["rescale"].reshape((-1,) + (1,) * (w.ndim - 1))
+        d = n - w
+    elif "oft_R" in p:
+        q = skew(p["oft_R"])
+        if conf.get("coft"):
+            limit = conf["eps"] / math.sqrt(q.shape[0])
+            q = torch.stack([capped(x, limit) for x in q])
+        r = neumann(q, conf["terms"]) if conf["neumann"] else cayley(-q)
+        d = rotate_columns(r.expand(flat(w).shape[1] // r.shape[1], -1, -1), w) - w
+    elif "boft_R" in p:
+        d = peft_butterfly(p, w) - w
+    elif "on_input" in p:
+        k = p["replace"].reshape(-1)
+        d = w * (k.reshape((1, -1) + (1,) * (w.ndim - 2)) if int(p["on_input"]) else k.reshape((-1,) + (1,) * (w.ndim - 1)))
+    elif "ia3_l" in p:
+        k = p["ia3_l"].reshape(-1) - 1
+        d = w * (k.reshape((1, -1) + (1,) * (w.ndim - 2)) if conf["feedforward"] else k.reshape((-1,) + (1,) * (w.ndim - 1)))
+        if b is not None and not conf["feedforward"]:
+            db = b * k
+    elif "u" in p:
+        d = p["u"] @ p["v"]
+    elif "diff" in p:
+        d = p["diff"]
+    elif "replace" in p:
+        d = p["replace"].reshape(w.shape) - w
+        if "replace_b" in p:
+            db = p["replace_b"] - b
+    else:
+        d = torch.zeros_like(w)
+    d = d.reshape(w.shape)
+    if "magnitude" in p:
+        g, v = p["magnitude"], w + inside * d
+        columns = conf.get("columns", g.ndim > 1 and g.shape[0] == 1 and g.shape[1] > 1)
+        axis = 1 if columns else 0
+        norm = v.transpose(0, axis).reshape(v.shape[axis], -1).norm(dim=1)
+        side = [1] * w.ndim
+        side[axis] = -1
+        d = v * (g.reshape(-1) / norm).reshape(side) - w
+    return d, db
+
+
+class applied:
+    """with applied(pipe, (entries, weight, peft_dora), ...): the deltas of all files, each taken of the base, added in f64."""
+
+    def __init__(self, pipe, *files):
+        self.pipe, self.files = pipe, files
+
+    def __enter__(self):
+        self.keep = {}
+        for entries, weight, peft_dora in self.files:
+            for (c, m), e in entries.items():
+                layer = lora.layer_of(self.pipe, c, m)
+                w, b = layer.weight, getattr(layer, "bias", None)
+                assert w.dtype == torch.float64
+                w0, b0 = self.keep.setdefault((c, m), (w.data.clone(), None if b is None else b.data.clone()))
+                p = {k: v.double() for k, v in e.items() if k != "conf"}
+                rule = peft_dora and "magnitude" in p
+                dw, db = change(p, w0, b0, e["conf"], weight if rule else 1.0)
+                w.data += dw * (1.0 if rule else weight)
+                if db is not None:
+                    if b is None:
+                        raise ValueError("%s has no bias" % m)
+                    b.data += db * weight
+        return self
+
+    def __exit__(self, *a):
+        for (c, m), (w0, b0) in self.keep.items():
+            layer = lora.layer_of(self.pipe, c, m)
+            layer.weight.data.copy_(w0)
+            if b0 is not None:
+                layer.bias.data.copy_(b0)
+
+
+# ---------------------------------------------------------------- reading
+
+def module_table(pipe):
+    """underscore name -> (component, module), every prefix and spelling, norms too."""
+    out = {}
+    cfg = pipe.unet.config
+    up = ["CrossAttn" in t for t in cfg.up_block_types]
+    kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm)
+    for n, m in pipe.unet.named_modules():
+        if isinstance(m, kinds):
+            for spelled in (n, lora.sgm_name(n, cfg.layers_per_block, up)):
+                for prefix in ("lora_unet_", "lycoris_", "oft_unet_", "lora_unet."):
+                    out[prefix + spelled.replace(".", "_")] = ("unet", n)
+                    out[prefix + spelled] = ("unet", n)
+    xl = getattr(pipe, "text_encoder_2", None) is not None
+    for c in ("text_encoder", "text_encoder_2"):
+        net = getattr(pipe, c, None)
+        for n, m in net.named_modules() if net is not None else ():
+            if isinstance(m, kinds):
+                out[lora.kohya_key(c, lora.classic(c, n), xl)] = (c, lora.classic(c, n))
+    return out
+
+
+def split_key(key):
+    words = key.split(".")
+    for n in (3, 2, 1):
+        part = PARTS.get(".".join(words[-n:]))
+        if part is not None and len(words) > n:
+            return ".".join(words[:-n]), part
+    return None, None
+
+
+def parse(tensors, pipe, component="unet", config=None):
+    """Tensors of a file -> entries. `config`: PEFT's adapter_config.json, or the component's part of diffusers' metadata."""
+    names, out = module_table(pipe), {}
+    for key, t in tensors.items():
+        stem, part = split_key(key.replace(".default", "").replace(".modules_to_save", ""))
+        assert part is not None, key
+        if stem in names:
+            at = names[stem]
+        else:
+            stem = re.sub(r"^(base_model\.model\.|unet\.)*", "", stem)
+            c = component
+            for te in ("text_encoder_2", "text_encoder"):
+                if stem.startswith(te + "."):
+                    c, stem = te, stem[len(te) + 1:]
+            at = (c, lora.classic(c, stem))
+        e = out.setdefault(at, {"conf": {}})
+        assert part not in e, key
+        e[part] = t
+    for (c, m), e in out.items():
+        if config is not None:
+            e["conf"] = configured(config, m.removeprefix("text_model.") if c != "unet" else m, e)
+    return out
+
+
+def last_match(patterns, module, default):
+    for pattern, value in (patterns or {}).items():
+        if re.match(r"(.*\.)?(%s)$" % pattern, module):
+            return value
+    return default
+
+
+def configured(config, module, e):
+    kind = config.get("peft_type", "LORA")
+    r = last_match(config.get("rank_pattern"), module, config.get("r"))
+    alpha = last_match(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("alpha")))
+    c = {"alpha": alpha, "r": r}
+    if kind == "LORA":
+        c["rslora"] = bool(config.get("use_rslora"))
+        c["columns"] = False
+    if kind == "ADALORA":
+        c["init_r"] = config["init_r"]
+    if kind == "OFT":
+        c.update(neumann=config["use_cayley_neumann"], terms=config["num_cayley_neumann_terms"], coft=config["coft"], eps=config["eps"])
+    if kind == "IA3":
+        ff = config.get("feedforward_modules") or []
+        c["feedforward"] = bool(re.fullmatch(ff, module)) if isinstance(ff, str) else any(module.endswith(x) for x in ff)
+    return {k: v for k, v in c.items() if v is not None}

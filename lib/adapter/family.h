@@ -102,9 +102,10 @@ struct wf_family {
      * NORM: dst is (out), the weight's difference. */
     weft_status (*add)(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
                        const weft_allocator *alloc, weft_error *err);
-    /* The family's own difference of the bias, besides WF_PART_DIFF_B (LoRA's up bias, PEFT's (IA)^3, OFT's rotation
-     * of nothing): dst (out) += c * difference. NULL: none. */
-    weft_status (*add_bias)(const wf_module *m, const wf_layer *l, double scale, double c, float *dst, weft_error *err);
+    /* The family's own difference of the bias, besides WF_PART_DIFF_B (LoRA's up bias, PEFT's (IA)^3, a replaced one):
+     * dst (out) += c * difference, and true; false, with dst untouched, where this module has none. dst NULL only asks.
+     * NULL: no module has one. */
+    bool (*add_bias)(const wf_module *m, const wf_layer *l, double scale, double c, float *dst);
 };
 typedef struct wf_family wf_family;
 

@@ -78,6 +78,8 @@ struct wf_family {
     uint64_t    any;    /* of these one at least, where not 0; shape() says what is missing beside it */
     uint64_t    may;    /* parts that may be there besides (common ones always may, unless a family cannot be DoRA) */
 
+    /* Where parts alone do not tell, is this module one of it? NULL: yes. Only asked with the parts above there. */
+    bool (*takes)(const wf_module *m);
     /* Fill rank, out, in, kernel and scale from the tensors' shapes and m->alpha; check that they agree and that
      * no product is beyond INT32_MAX. wf_module_fail() writes the line. At open, so without a layer; alpha, has_alpha and
      * what configurations say are filled in already, and wf_module_check_parts() found nothing wrong. */
@@ -113,6 +115,8 @@ typedef struct wf_family wf_family;
 const wf_family *const *wf_families(size_t *count);
 /* The family of a set of parts (bits), NULL where none fits exactly. */
 const wf_family *wf_family_of(uint64_t parts);
+/* The family of a module, by its parts and where these are shared by its shapes; NULL as above. */
+const wf_family *wf_module_family(const wf_module *m);
 
 extern const wf_family wf_family_lora;      /* lowrank.c */
 extern const wf_family wf_family_loha, wf_family_lokr, wf_family_glora, wf_family_oft, wf_family_boft,
@@ -134,7 +138,11 @@ weft_status wf_module_add(const wf_module *m, const wf_layer *l, double scale, d
 /* dst (out) += c * difference of the bias; *any false, and dst untouched, where the module has none. dst may be NULL. */
 weft_status wf_module_add_bias(const wf_module *m, const wf_layer *l, double scale, double c, float *dst, bool *any,
                                weft_error *err);
-/* dora.c: the sum above where there is a magnitude. */
+/* The family's kron(). */
+weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, float *w2, const weft_allocator *alloc,
+                           weft_error *err);
+/* dora.c: the sum above where there is a magnitude, and whether that is as long as the layer's rows or columns. */
+bool        wf_dora_fits(const wf_module *m, const wf_layer *l);
 weft_status wf_dora_add(const wf_module *m, const wf_layer *l, double scale, double inside, double c, float *dst,
                         const weft_allocator *alloc, weft_error *err);
 

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "adapter/factor.h"
 #include "adapter/room.h"
 #include "tensor/gemm.h"
 
@@ -29,8 +30,9 @@ bool wf_module_fits(const wf_module *m, const wf_layer *l)
     const wf_tensor *bias = m->part[WF_PART_DIFF_B];
 
     if (bias != NULL && bias->count != (size_t)l->out) return false;
+    if (m->part[WF_PART_MAGNITUDE] != NULL && !wf_dora_fits(m, l)) return false;
     if (m->family->fits != NULL) return m->family->fits(m, l);
-    return m->out == l->out && m->in == l->in && m->kernel == l->kernel;
+    return l->kind != WEFT_LAYER_NORM && m->out == l->out && m->in == l->in && m->kernel == l->kernel;
 }
 
 int32_t wf_module_pair_rank(const wf_module *m)
@@ -51,29 +53,32 @@ weft_status wf_module_pair(const wf_module *m, const wf_layer *l, float *down, f
 weft_status wf_module_add(const wf_module *m, const wf_layer *l, double scale, double inside, double c, float *dst,
                           const weft_allocator *alloc, weft_error *err)
 {
-    (void)inside;
     wf_blas_begin();
-    weft_status st = m->family->add(m, l, scale, c, dst, alloc, err);
+    weft_status st = m->part[WF_PART_MAGNITUDE] != NULL ? wf_dora_add(m, l, scale, inside, c, dst, alloc, err)
+                                                        : m->family->add(m, l, scale, c, dst, alloc, err);
     wf_blas_end();
     return st;
 }
 
-enum { CHUNK = 1024 };
+weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, float *w2, const weft_allocator *alloc,
+                           weft_error *err)
+{
+    wf_blas_begin();
+    weft_status st = m->family->kron(m, l, w1, w2, alloc, err);
+    wf_blas_end();
+    return st;
+}
 
 weft_status wf_module_add_bias(const wf_module *m, const wf_layer *l, double scale, double c, float *dst, bool *any,
                                weft_error *err)
 {
     const wf_tensor *t = m->part[WF_PART_DIFF_B];
-    float            buf[CHUNK];
 
-    *any = t != NULL || m->family->add_bias != NULL;
-    if (dst == NULL || !*any) return WEFT_OK;
-    for (size_t i = 0; t != NULL && i < t->count; i += CHUNK) {
-        size_t n = WF_MIN((size_t)CHUNK, t->count - i);
-        wf_tensor_read(t, i, n, buf);
-        for (size_t j = 0; j < n; j++) dst[i + j] += (float)(c * buf[j]);
-    }
-    return m->family->add_bias == NULL ? WEFT_OK : m->family->add_bias(m, l, scale, c, dst, err);
+    (void)err;
+    *any = t != NULL;
+    if (t != NULL && dst != NULL) wf_tensor_add(t, c, dst);
+    if (m->family->add_bias != NULL) *any |= m->family->add_bias(m, l, scale, c, dst);
+    return WEFT_OK;
 }
 
 void wf_module_set_scale(wf_module *m, double divisor)
@@ -83,6 +88,8 @@ void wf_module_set_scale(wf_module *m, double divisor)
 }
 
 /* ---- reading tensors -------------------------------------------------------------------------------- */
+
+enum { CHUNK = 1024 };
 
 void wf_tensor_read(const wf_tensor *t, size_t from, size_t n, float *dst)
 {

@@ -421,7 +421,7 @@ static weft_status finish_module(reader *rd, size_t i)
     wf_settings s = WF_SETTINGS_NONE;
     wf_key_text k;
 
-    m->family = wf_family_of(parts);
+    m->family = wf_module_family(m);
     if (m->family == NULL) return refuse_parts(rd, i, parts);
     WF_TRY(wf_module_check_parts(m, source, rd->err));
     WF_TRY(read_settings(rd, m, rd->drafts[i].dialect, parts, &s));

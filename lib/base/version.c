@@ -8,7 +8,8 @@ static const char *const features[] = {
     "merge", "switch", "composite", "klora",         /* methods         */
     "ddim", "euler", "euler_a", "dpmpp_2m",          /* samplers        */
     "pndm", "ddpm", "heun", "lcm", "tcd",
-    "lora",                                          /* adapter families */
+    "lora", "adalora", "moslora", "loha", "lokr",    /* adapter families */
+    "dora", "ia3", "oft", "boft", "glora", "full", "norm",
     "kohya", "diffusers", "diffusers-old", "peft",   /* file dialects   */
 };
 

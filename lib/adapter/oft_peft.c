@@ -1,0 +1,166 @@
+/* oft_peft.c - PEFT's orthogonal finetuning: rotations of the inputs, packed.
+ *
+ *   oft_R (blocks, b (b - 1) / 2)      each row the part of a skew Q above its diagonal, row by row
+ *   W' = W blockdiag(R)^T              over W's columns in the order (in, ky, kx); blocks * b of them, or one block for
+ *                                      all of them (block_share)
+ *
+ * R is as the configuration says, and the two ways have opposite signs: the series I + 2Q + 2Q^2 + .. + Q^(t-1) of t
+ * terms approaches (I + Q) (I - Q)^-1, the exact way takes (I - Q) (I + Q)^-1. Constrained OFT (coft) shortens each
+ * block's Q to eps / sqrt(blocks) first. The bias stays.
+ *
+ * For a k x k convolution this is what PEFT's merge computes. Its own unmerged forward pass folds the rotated patches
+ * back into a picture, where patches overlap: not a rotation, and not what merging gives. For linear layers and 1x1
+ * convolutions both agree.
+ *
+ * Strength moves along the line from W to W', which PEFT has no strength for. Keys oft_R.weight.
+ * Qiu et al., OFT, 2023; Qiu et al., OFTv2, 2025 (the series). */
+#include <math.h>
+
+#include "adapter/rotation.h"
+#include "tensor/gemm.h"
+
+/* PEFT's default is 5; more than this adds nothing that a float would show. */
+enum { MOST_TERMS = 64 };
+
+/* b of b (b - 1) / 2 packed values, 0 where there is none. */
+static int64_t block_of(int64_t packed)
+{
+    int64_t b = (int64_t)((1 + sqrt(1 + 8 * (double)packed)) / 2);
+
+    for (int64_t near = b - 1; near <= b + 1; near++)
+        if (near > 1 && near * (near - 1) / 2 == packed) return near;
+    return 0;
+}
+
+static weft_status shape(wf_module *m, const char *source, weft_error *err)
+{
+    const wf_tensor *t = m->part[WF_PART_OFT_R];
+    int64_t          b = t->rank == 2 ? block_of(t->shape[1]) : 0;
+
+    if (b == 0) return wf_module_misshapen(m, t, source, "(blocks, b (b - 1) / 2)", err);
+    if (m->neumann > MOST_TERMS)
+        return wf_module_fail(m, source, err, "a series of %d terms, wanted %d at most", m->neumann, MOST_TERMS);
+    if (t->shape[0] * b > INT32_MAX) return wf_module_fail(m, source, err, "the blocks turn more than 2^31 columns");
+    m->rank = m->out = m->kernel = 0;
+    m->in = t->shape[0] == 1 ? 0 : (int32_t)(t->shape[0] * b);
+    m->scale = 1;
+    return WEFT_OK;
+}
+
+/* One block may stand for all of a layer's. */
+static bool fits(const wf_module *m, const wf_layer *l)
+{
+    const wf_tensor *t = m->part[WF_PART_OFT_R];
+    size_t           K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel, b = (size_t)block_of(t->shape[1]);
+
+    if (l->kind == WEFT_LAYER_NORM) return false;
+    return t->shape[0] == 1 ? K % b == 0 : K == (size_t)t->shape[0] * b;
+}
+
+/* Q (b, b) of block k, shortened where coft says so. */
+static void read_skew(const wf_module *m, size_t k, size_t b, double *Q)
+{
+    const wf_tensor *t = m->part[WF_PART_OFT_R];
+    size_t           at = k * (b * (b - 1) / 2);
+    double           sum = 0, limit = m->coft / sqrt((double)t->shape[0]);
+
+    for (size_t i = 0; i < b; i++) {
+        Q[i * b + i] = 0;
+        for (size_t j = i + 1; j < b; j++) {
+            float v;
+            wf_tensor_read(t, at++, 1, &v);
+            Q[i * b + j] = v;
+            Q[j * b + i] = -(double)v;
+            sum += 2 * (double)v * v;
+        }
+    }
+    if (!(m->coft > 0) || sqrt(sum) <= limit) return;
+    for (size_t i = 0; i < b * b; i++) Q[i] *= limit / sqrt(sum);
+}
+
+/* out = x y, square. */
+static void multiply(double *out, const double *x, const double *y, size_t b)
+{
+    memset(out, 0, b * b * sizeof *out);
+    for (size_t i = 0; i < b; i++)
+        for (size_t p = 0; p < b; p++)
+            for (size_t j = 0; j < b; j++) out[i * b + j] += x[i * b + p] * y[p * b + j];
+}
+
+/* R = I + 2Q + 2Q^2 + .. as far as `terms` says, the last of them once; three terms end in Q^3 after 2Q^2, as PEFT has
+ * it. power and next are scratch of R's size. */
+static void series(double *R, const double *Q, double *power, double *next, int32_t terms, size_t b)
+{
+    int32_t last = terms == 3 ? 3 : terms - 1;
+
+    memset(R, 0, b * b * sizeof *R);
+    for (size_t i = 0; i < b; i++) R[i * b + i] = 1;
+    memcpy(power, Q, b * b * sizeof *power);
+    for (int32_t p = 1; p <= last; p++) {
+        double f = p == last && p > 2 ? 1 : 2;
+        if (p > 1) {
+            multiply(next, power, Q, b);
+            memcpy(power, next, b * b * sizeof *power);
+        }
+        for (size_t i = 0; i < b * b; i++) R[i] += f * power[i];
+    }
+}
+
+/* D (blocks, b, b) = R - I of every block that is stored. Q, R, power and next are (b, b). */
+static void read_blocks(const wf_module *m, size_t blocks, size_t b, double *Q, float *D)
+{
+    size_t  bb = b * b;
+    double *R = Q + bb, *power = R + bb, *next = power + bb;
+
+    for (size_t k = 0; k < blocks; k++) {
+        read_skew(m, k, b, Q);
+        if (m->neumann > 0) {
+            series(R, Q, power, next, m->neumann, b);
+        } else {
+            for (size_t i = 0; i < bb; i++) R[i] = -Q[i];
+            wf_cayley(R, b);
+        }
+        for (size_t i = 0; i < b; i++)
+            for (size_t j = 0; j < b; j++) D[k * bb + i * b + j] = (float)(R[i * b + j] - (i == j ? 1 : 0));
+    }
+}
+
+static weft_status add(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
+                       const weft_allocator *alloc, weft_error *err)
+{
+    const wf_tensor *t = m->part[WF_PART_OFT_R];
+    size_t           blocks = (size_t)t->shape[0], b = (size_t)block_of(t->shape[1]), bb = b * b;
+    size_t           out = (size_t)l->out, K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
+    size_t           floats = blocks * bb + 2 * WF_STRIP * K;
+    double          *Q = wf_zalloc(alloc, 4 * bb, sizeof *Q);
+    float           *D = wf_zalloc(alloc, floats, sizeof *D);
+    weft_status      st = WEFT_OK;
+
+    if (Q == NULL || D == NULL) {
+        st = wf_nomem(err, 4 * bb * sizeof *Q + floats * sizeof *D, "rotations of a layer");
+        goto done;
+    }
+    float *W = D + blocks * bb, *turned = W + WF_STRIP * K;
+    read_blocks(m, blocks, b, Q, D);
+    for (size_t o = 0; o < out; o += WF_STRIP) {
+        size_t n = WF_MIN((size_t)WF_STRIP, out - o);
+        wf_layer_rows_as_stored(l, o, n, W);
+        for (size_t k = 0; k < K / b; k++)
+            wf_gemm_nt(turned + k * b, K, W + k * b, K, D + (blocks == 1 ? 0 : k * bb), b, n, b, b, 0);
+        wf_add_as_stored(l, o, n, turned, scale * c, dst);
+    }
+done:
+    wf_free(alloc, D);
+    wf_free(alloc, Q);
+    return st;
+}
+
+const wf_family wf_family_oft_peft = {
+    .name = "oft",
+    .title = "OFT (PEFT)",
+    .needs = WF_BIT(WF_PART_OFT_R),
+    .shape = shape,
+    .fits = fits,
+    .form = wf_form_dense,
+    .add = add,
+};

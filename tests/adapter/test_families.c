@@ -1,0 +1,742 @@
+/* The families against the worked numbers of methods.md 1, 2 and 14, their invariants, and their refusals. Every family's
+ * factors for the fast ways must be its sum again. */
+#include "modules.h"
+
+/* methods.md 0.2 */
+static const float W[] = { 1, 2, 2, 0, 0, 3, 4, 0, 2, -1, 0, 2 };
+static const double LIMIT = 1e-6;
+
+/* ---- low rank ------------------------------------------------------------------------------------------ */
+
+static void lora(sample *s)
+{
+    give(s, WF_PART_DOWN, A1, 2, 4, 0, 0);
+    give(s, WF_PART_UP, B1, 3, 2, 0, 0);
+    lay(s, W, 3, 4, 1);
+}
+
+START_TEST(lora_is_scaled_by_alpha_over_rank)
+{
+    static const double want[] = { 0.5, 1, 0, -0.5, 0.25, 0, -1.5, -0.75, 1, 2.5, 1.5, -0.5 };
+    sample              s = { .count = 0 };
+    float               got[12];
+
+    lora(&s);
+    give_alpha(&s, 1);
+    settle(&s);
+    ck_assert_float_eq(s.m.scale, 0.5f);
+    difference(&s, 1, got);
+    near(got, want, 12, LIMIT);
+}
+END_TEST
+
+START_TEST(rank_stabilised_lora_is_scaled_by_the_root)
+{
+    static const double want[] = { 0.707107, 1.414214, 0, -0.707107 };
+    sample              s = { .count = 0 };
+    float               got[12];
+
+    lora(&s);
+    give_alpha(&s, 1);
+    s.m.rslora = true;
+    settle(&s);
+    difference(&s, 1, got);
+    near(got, want, 4, LIMIT);
+}
+END_TEST
+
+static const float EIGHTH[] = { 0, 0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f, 0.7f };
+
+START_TEST(convolution_by_a_small_kernel)
+{
+    static const float  up[] = { 1, -1, 2, 0.5f };
+    static const double want[] = { -0.4, -0.4, -0.4, -0.4, 0.2, 0.45, 0.7, 0.95 };
+    sample              s = { .count = 0 };
+    float               got[8];
+
+    give(&s, WF_PART_DOWN, EIGHTH, 2, 1, 2, 2);
+    give(&s, WF_PART_UP, up, 2, 2, 1, 1);
+    lay(&s, NULL, 2, 1, 2);
+    settle(&s);
+    difference(&s, 1, got);
+    near(got, want, 8, LIMIT);
+}
+END_TEST
+
+/* The kernel of the worked example is (1, 2), which no layer has: as the first row of a (2, 2) one with zeros below. */
+START_TEST(tucker_core_is_folded)
+{
+    static const float  mid[] = { 0, 0.1f, 0, 0, 0.2f, 0.3f, 0, 0, 0.4f, 0.5f, 0, 0, 0.6f, 0.7f, 0, 0 };
+    static const float  down[] = { 1, 2, 0, 1 }, up[] = { 1, -1, 2, 0.5f };
+    static const double want[] = { -0.4, -0.4, 0, 0, -1.2, -1.2, 0, 0, 0.2, 0.45, 0, 0, 1.1, 1.85, 0, 0 };
+    sample              s = { .count = 0 };
+    float               got[16];
+
+    give(&s, WF_PART_DOWN, down, 2, 2, 1, 1);
+    give(&s, WF_PART_UP, up, 2, 2, 1, 1);
+    give(&s, WF_PART_MID, mid, 2, 2, 2, 2);
+    lay(&s, NULL, 2, 2, 2);
+    settle(&s);
+    ck_assert_int_eq(s.m.kernel, 2);
+    difference(&s, 1, got);
+    near(got, want, 16, LIMIT);
+}
+END_TEST
+
+START_TEST(adalora_weighs_its_triplets)
+{
+    static const double want[] = { 0.25, 0.5, 0, -0.25, 0.125, 0.375, 0.375, 0, 0.5, 0.875, -0.375, -0.625 };
+    static const float  E[] = { 0.5f, -0.25f };
+    sample              s = { .count = 0 };
+    float               got[12];
+
+    lora(&s);
+    give(&s, WF_PART_LORA_E, E, 2, 1, 0, 0);
+    give_alpha(&s, 1);
+    settle(&s);
+    ck_assert_double_eq_tol((double)s.m.scale, 1 / 2.00001, 1e-7);
+    s.m.scale = 0.5f; /* the example leaves the 1e-5 out */
+    difference(&s, 1, got);
+    near(got, want, 12, LIMIT);
+}
+END_TEST
+
+/* alpha is divided by the rank of the start, whatever is left of it; an alpha of 0 or less is that rank. */
+START_TEST(adalora_divides_by_the_rank_of_the_start)
+{
+    static const float E[] = { 0.5f, -0.25f };
+    sample             s = { .count = 0 };
+
+    lora(&s);
+    give(&s, WF_PART_LORA_E, E, 2, 1, 0, 0);
+    give_alpha(&s, 6);
+    s.m.init_rank = 12;
+    settle(&s);
+    ck_assert_double_eq_tol((double)s.m.scale, 6 / 12.00001, 1e-7);
+    s.m.alpha = 0;
+    settle(&s);
+    ck_assert_double_eq_tol((double)s.m.scale, 12 / 12.00001, 1e-7);
+}
+END_TEST
+
+START_TEST(moslora_mixes)
+{
+    static const double want[] = { 0.5, 1.25, 0.75, -0.25, 0.5, 0.125, -2.625, -1.375, 0.75, 3, 4.5, 0.75 };
+    static const float  M[] = { 1, 0.5f, -0.5f, 2 };
+    sample              s = { .count = 0 };
+    float               got[12];
+
+    lora(&s);
+    give(&s, WF_PART_MIXER, M, 2, 2, 0, 0);
+    give_alpha(&s, 1);
+    settle(&s);
+    difference(&s, 1, got);
+    near(got, want, 12, LIMIT);
+}
+END_TEST
+
+START_TEST(up_bias_is_scaled_like_the_product)
+{
+    static const float bias[] = { 1, -2, 4 };
+    sample             s = { .count = 0 };
+    float              got[3] = { 10, 10, 10 };
+    bool               any;
+
+    lora(&s);
+    give_alpha(&s, 1);
+    settle(&s);
+    ck_assert_int_eq(wf_module_add_bias(&s.m, &s.l, 0.5, 1, NULL, &any, &err), WEFT_OK);
+    ck_assert(!any);
+    give(&s, WF_PART_UP_BIAS, bias, 3, 0, 0, 0);
+    settle(&s);
+    ck_assert_int_eq(wf_module_add_bias(&s.m, &s.l, 0.5, 2, got, &any, &err), WEFT_OK);
+    ck_assert(any);
+    near(got, (const double[]){ 11, 8, 14 }, 3, LIMIT);
+}
+END_TEST
+
+/* ---- Hadamard, Kronecker --------------------------------------------------------------------------------- */
+
+START_TEST(loha_multiplies_element_by_element)
+{
+    static const float  w1a[] = { 1, 0, 2, 1 }, w1b[] = { 1, -1, 0, 0, 2, 1 };
+    static const float  w2a[] = { 1, 1, 0, -1 }, w2b[] = { 2, 0, 1, 1, 1, 0 };
+    static const double want[] = { 1.5, -0.5, 0, -1, 0, 0 };
+    sample              s = { .count = 0 };
+    float               got[6];
+
+    give(&s, WF_PART_HADA_W1A, w1a, 2, 2, 0, 0);
+    give(&s, WF_PART_HADA_W1B, w1b, 2, 3, 0, 0);
+    give(&s, WF_PART_HADA_W2A, w2a, 2, 2, 0, 0);
+    give(&s, WF_PART_HADA_W2B, w2b, 2, 3, 0, 0);
+    give_alpha(&s, 1);
+    lay(&s, NULL, 2, 3, 1);
+    settle(&s);
+    difference(&s, 1, got);
+    near(got, want, 6, LIMIT);
+    ck_assert_int_eq(wf_module_form(&s.m, &s.l), WF_FORM_DENSE); /* rank 4 is no pair for a layer of 2 x 3 */
+}
+END_TEST
+
+static const float  K1[] = { 1, 2, 0, -1 }, K2[] = { 1, 0, 2, 3, -1, 1 };
+static const double KRON[] = { 1, 0, 2, 2, 0, 4, 3, -1, 1, 6, -2, 2, 0, 0, 0, -1, 0, -2, 0, 0, 0, -3, 1, -1 };
+
+START_TEST(lokr_is_the_kronecker_product)
+{
+    sample s = { .count = 0 };
+    float  got[24];
+
+    give(&s, WF_PART_LOKR_W1, K1, 2, 2, 0, 0);
+    give(&s, WF_PART_LOKR_W2, K2, 2, 3, 0, 0);
+    give_alpha(&s, 1e10f); /* means nothing where both factors are whole */
+    lay(&s, NULL, 4, 6, 1);
+    settle(&s);
+    ck_assert_int_eq(s.m.out, 4);
+    ck_assert_int_eq(s.m.in, 6);
+    ck_assert_float_eq(s.m.scale, 1);
+    difference(&s, 1, got);
+    near(got, KRON, 24, LIMIT);
+}
+END_TEST
+
+/* PEFT keeps alpha / r, and only its configuration knows r. */
+START_TEST(lokr_of_peft_keeps_its_scale)
+{
+    sample s = { .count = 0 };
+
+    give(&s, WF_PART_LOKR_W1, K1, 2, 2, 0, 0);
+    give(&s, WF_PART_LOKR_W2, K2, 2, 3, 0, 0);
+    give_alpha(&s, 6);
+    s.m.peft = true;
+    s.m.init_rank = 4;
+    settle(&s);
+    ck_assert_float_eq(s.m.scale, 1.5f);
+}
+END_TEST
+
+/* ---- DoRA ------------------------------------------------------------------------------------------------ */
+
+START_TEST(dora_by_rows)
+{
+    static const float  g[] = { 3.3f, 4.5f, 3.0f };
+    static const double turned[] = { 1.257301, 2.514603, 1.676402, -0.419100, 0.282355, 3.388261, 2.823551, -0.847065,
+                                     2.267787, 1.133893, 1.133893, 1.133893 };
+    double              want[12];
+    sample              s = { .count = 0 };
+    float               got[12];
+
+    lora(&s);
+    give_alpha(&s, 1);
+    give(&s, WF_PART_MAGNITUDE, g, 3, 0, 0, 0);
+    settle(&s);
+    ck_assert(wf_module_fits(&s.m, &s.l));
+    ck_assert_int_eq(wf_module_form(&s.m, &s.l), WF_FORM_DENSE);
+    difference(&s, 1, got);
+    for (int i = 0; i < 12; i++) want[i] = turned[i] - (double)W[i];
+    near(got, want, 12, 1.5e-6); /* of six printed digits, and V's norm has LyCORIS' 1.2e-7 added */
+    difference(&s, 0.25, got);   /* strength goes along the line from W */
+    for (int i = 0; i < 12; i++) want[i] *= 0.25;
+    near(got, want, 12, LIMIT);
+    difference(&s, 0, got);
+    near(got, (const double[12]){ 0 }, 12, 0);
+}
+END_TEST
+
+START_TEST(dora_by_columns)
+{
+    static const float  g[] = { 2, 4, 5, 1 };
+    static const double turned[] = { 0.891953, 2.666667, 2.828427, -0.285714 };
+    double              want[4];
+    sample              s = { .count = 0 };
+    float               got[12];
+
+    lora(&s);
+    give_alpha(&s, 1);
+    give(&s, WF_PART_MAGNITUDE, g, 1, 4, 0, 0);
+    settle(&s);
+    ck_assert(wf_module_fits(&s.m, &s.l));
+    difference(&s, 1, got);
+    for (int i = 0; i < 4; i++) want[i] = turned[i] - (double)W[i];
+    near(got, want, 4, LIMIT);
+}
+END_TEST
+
+/* PEFT puts the strength into V: at strength 0 what is left is g W / |W|. */
+START_TEST(dora_as_peft_has_it)
+{
+    static const float g[] = { 6, 5, 6 };
+    sample             s = { .count = 0 };
+    float              got[12] = { 0 };
+
+    lora(&s);
+    give(&s, WF_PART_MAGNITUDE, g, 3, 0, 0, 0);
+    s.m.peft = true;
+    settle(&s);
+    ck_assert_int_eq(wf_module_add(&s.m, &s.l, 1, 0, 1, got, heap(), &err), WEFT_OK);
+    near(got, (const double[]){ 1, 2, 2, 0, 0, 0, 0, 0, 2, -1, 0, 2 }, 12, LIMIT); /* |W| is 3, 5, 3 */
+}
+END_TEST
+
+/* A magnitude fits rows or columns by its shape; a square layer's (1, n) is columns, but rows where PEFT writes it. */
+START_TEST(magnitudes_find_their_axis)
+{
+    static const float g[] = { 3, 4 }, square[] = { 3, 0, 4, 0 }, a[] = { 0, 0 }, b[] = { 0, 0 };
+    sample             s = { .count = 0 };
+    float              got[4];
+
+    give(&s, WF_PART_DOWN, a, 1, 2, 0, 0);
+    give(&s, WF_PART_UP, b, 2, 1, 0, 0);
+    give(&s, WF_PART_MAGNITUDE, g, 1, 2, 0, 0);
+    lay(&s, square, 2, 2, 1);
+    settle(&s);
+    difference(&s, 1, got); /* columns: norms 5 and 0 */
+    near(got, (const double[]){ -1.2, 0, -1.6, 0 }, 4, LIMIT);
+    s.m.peft = true;
+    difference(&s, 1, got); /* rows: norms 3 and 4 */
+    near(got, (const double[]){ 0, 0, 0, 0 }, 4, LIMIT);
+    s.l.out = 3;
+    ck_assert(!wf_dora_fits(&s.m, &s.l));
+}
+END_TEST
+
+/* ---- (IA)^3 ------------------------------------------------------------------------------------------------- */
+
+START_TEST(ia3_of_lycoris_is_an_offset)
+{
+    static const float  rows[] = { 0.1f, -0.1f, 1 }, columns[] = { 0.1f, -0.1f, 1, -0.5f }, yes[] = { 1 }, no[] = { 0 };
+    static const double of_rows[] = { 1.1, 2.2, 2.2, 0, 0, 2.7, 3.6, 0, 4, -2, 0, 4 }, of_columns[] = { 1.1, 1.8, 4, 0 };
+    double              want[12];
+    sample              one = { .count = 0 }, two = { .count = 0 };
+    float               got[12];
+
+    give(&one, WF_PART_IA3_WEIGHT, rows, 3, 0, 0, 0);
+    give(&one, WF_PART_ON_INPUT, no, 1, 0, 0, 0);
+    lay(&one, W, 3, 4, 1);
+    settle(&one);
+    difference(&one, 1, got);
+    for (int i = 0; i < 12; i++) want[i] = of_rows[i] - (double)W[i];
+    near(got, want, 12, LIMIT);
+
+    give(&two, WF_PART_IA3_WEIGHT, columns, 4, 0, 0, 0);
+    give(&two, WF_PART_ON_INPUT, yes, 1, 0, 0, 0);
+    lay(&two, W, 3, 4, 1);
+    settle(&two);
+    difference(&two, 1, got);
+    for (int i = 0; i < 4; i++) want[i] = of_columns[i] - (double)W[i];
+    near(got, want, 4, LIMIT);
+    ck_assert(wf_module_fits(&two.m, &two.l));
+    two.l.in = 3;
+    ck_assert(!wf_module_fits(&two.m, &two.l));
+}
+END_TEST
+
+START_TEST(ia3_of_peft_is_the_factor_and_scales_the_bias)
+{
+    static const float  rows[] = { 1.1f, 0.9f, 2 }, columns[] = { 1.1f, 0.9f, 2, 0.5f }, bias[] = { 1, 2, 3 };
+    static const double of_rows[] = { 1.1, 2.2, 2.2, 0, 0, 2.7, 3.6, 0, 4, -2, 0, 4 }, of_columns[] = { 1.1, 1.8, 4, 0 };
+    double              want[12];
+    sample              one = { .count = 0 }, two = { .count = 0 };
+    float               got[12], got_b[3] = { 0 };
+    bool                any;
+
+    give(&one, WF_PART_IA3_L, rows, 3, 1, 0, 0);
+    lay(&one, W, 3, 4, 1);
+    one.l.bias = bias;
+    settle(&one);
+    difference(&one, 1, got);
+    for (int i = 0; i < 12; i++) want[i] = of_rows[i] - (double)W[i];
+    near(got, want, 12, LIMIT);
+    ck_assert_int_eq(wf_module_add_bias(&one.m, &one.l, 1, 1, got_b, &any, &err), WEFT_OK);
+    ck_assert(any);
+    near(got_b, (const double[]){ 0.1, -0.2, 3 }, 3, LIMIT);
+
+    give(&two, WF_PART_IA3_L, columns, 1, 4, 0, 0);
+    lay(&two, W, 3, 4, 1);
+    two.l.bias = bias;
+    settle(&two);
+    difference(&two, 1, got);
+    for (int i = 0; i < 4; i++) want[i] = of_columns[i] - (double)W[i];
+    near(got, want, 4, LIMIT);
+    ck_assert_int_eq(wf_module_add_bias(&two.m, &two.l, 1, 1, got_b, &any, &err), WEFT_OK);
+    ck_assert(!any);
+}
+END_TEST
+
+/* ---- rotations ------------------------------------------------------------------------------------------------ */
+
+static const float SIX[] = { 1, 2, 3, 4, 5, 6 };
+
+START_TEST(oft_turns_rows)
+{
+    static const float  S[] = { 0, 0.2f, 0, 0 }; /* Q = [[0, .2], [-.2, 0]] */
+    static const double turned[] = { -0.615385, -0.076923, 0.461538, 4.076923, 5.384615, 6.692308 };
+    double              want[6];
+    sample              s = { .count = 0 };
+    float               got[6];
+
+    give(&s, WF_PART_OFT_BLOCKS, S, 1, 2, 2, 0);
+    lay(&s, SIX, 2, 3, 1);
+    give_alpha(&s, 0);
+    settle(&s);
+    ck_assert_str_eq(s.m.family->name, "oft");
+    difference(&s, 1, got);
+    for (int i = 0; i < 6; i++) want[i] = turned[i] - (double)SIX[i];
+    near(got, want, 6, LIMIT);
+}
+END_TEST
+
+/* |Q| = .2 sqrt 2 = .2828 and alpha * out = .1414: half of Q is left, R of [[0, .1], [-.1, 0]], cos = .99 / 1.01. */
+START_TEST(oft_is_held_by_its_constraint)
+{
+    static const float S[] = { 0, 0.2f, 0, 0 }, I[] = { 1, 0, 0, 1 };
+    const double       cos = 0.99 / 1.01, sin = 0.2 / 1.01;
+    sample             s = { .count = 0 };
+    float              got[4];
+
+    give(&s, WF_PART_OFT_BLOCKS, S, 1, 2, 2, 0);
+    lay(&s, I, 2, 2, 1);
+    give_alpha(&s, 0.0707106781f);
+    settle(&s);
+    difference(&s, 1, got);
+    near(got, (const double[]){ cos - 1, -sin, sin, cos - 1 }, 4, LIMIT);
+}
+END_TEST
+
+START_TEST(oft_rescales_what_it_turned)
+{
+    static const float  S[] = { 0, 0.2f, 0, 0 }, r[] = { 2, -1 };
+    static const double turned[] = { -0.615385, -0.076923, 0.461538, 4.076923, 5.384615, 6.692308 };
+    double              want[6];
+    sample              s = { .count = 0 };
+    float               got[6];
+
+    give(&s, WF_PART_OFT_BLOCKS, S, 1, 2, 2, 0);
+    give(&s, WF_PART_RESCALE, r, 2, 1, 0, 0);
+    lay(&s, SIX, 2, 3, 1);
+    settle(&s);
+    difference(&s, 1, got);
+    for (int i = 0; i < 6; i++) want[i] = (double)r[i / 3] * turned[i] - (double)SIX[i];
+    near(got, want, 6, 2e-6);
+}
+END_TEST
+
+/* PEFT turns columns: W = I shows R^T. Its exact way has the opposite sign of its series. */
+START_TEST(oft_of_peft_turns_columns)
+{
+    static const float q[] = { 0.2f }, I[] = { 1, 0, 0, 1 };
+    const double       c = 0.923077, s = 0.384615;
+    sample             m = { .count = 0 };
+    float              got[4];
+
+    give(&m, WF_PART_OFT_R, q, 1, 1, 0, 0);
+    lay(&m, I, 2, 2, 1);
+    m.m.neumann = 5;
+    settle(&m);
+    difference(&m, 1, got);
+    near(got, (const double[]){ -0.0784, -0.384, 0.384, -0.0784 }, 4, LIMIT);
+    m.m.neumann = 0;
+    difference(&m, 1, got);
+    near(got, (const double[]){ c - 1, s, -s, c - 1 }, 4, LIMIT);
+}
+END_TEST
+
+/* R^T R = I in all four: the rows' or columns' norms are W's, blocks mixed in every way. */
+START_TEST(rotations_keep_the_norm)
+{
+    enum { n = 16, in = 16 };
+    static float w[n * in], blocks[4 * 4 * 4 * 4], packed[4 * 6], ones[n];
+    float        got[n * in];
+    uint32_t     seed = 7;
+
+    for (size_t i = 0; i < n * in; i++) w[i] = (float)((seed = seed * 1664525u + 1013904223u) >> 8) / 8388608.0f - 1;
+    for (size_t i = 0; i < 256; i++) blocks[i] = (float)((seed = seed * 1664525u + 1013904223u) >> 8) / 8388608.0f - 1;
+    for (size_t i = 0; i < 24; i++) packed[i] = blocks[i];
+    for (size_t i = 0; i < n; i++) ones[i] = 1;
+    for (int kind = 0; kind < 4; kind++) {
+        sample s = { .count = 0 };
+        double before = 0, after = 0;
+        if (kind == 0) give(&s, WF_PART_OFT_BLOCKS, blocks, 4, 4, 4, 0);
+        if (kind == 1) give(&s, WF_PART_OFT_BLOCKS, blocks, 3, 4, 4, 4);
+        if (kind == 2) give(&s, WF_PART_OFT_R, packed, 4, 6, 0, 0);
+        if (kind == 3) give(&s, WF_PART_BOFT_R, blocks, 3, 4, 4, 4);
+        if (kind == 3) give(&s, WF_PART_BOFT_S, ones, n, 1, 0, 0);
+        lay(&s, w, n, in, 1);
+        settle(&s);
+        ck_assert(wf_module_fits(&s.m, &s.l));
+        difference(&s, 1, got);
+        for (size_t i = 0; i < n * in; i++) {
+            before += (double)w[i] * w[i];
+            after += ((double)w[i] + got[i]) * ((double)w[i] + got[i]);
+        }
+        ck_assert_double_eq_tol(after / before, 1, 1e-6);
+        ck_assert_msg(fabs((double)got[0]) + fabs((double)got[17]) > 0.01, "%d: nothing was turned", kind);
+        difference(&s, 0, got);
+        near(got, (const double[n * in]){ 0 }, n * in, 0);
+    }
+}
+END_TEST
+
+/* ---- GLoRA, full, norm ------------------------------------------------------------------------------------------ */
+
+/* a1 = [1 0 1 0]^T, a2 = [1 -1 0 2]: W a1 = [3 4 2], times a2; b1 b2 = [1 2 3]^T [0 1 0 0]; alpha / r = 1/2. */
+static const float  GA1[] = { 1, 0, 1, 0 }, GA2[] = { 1, -1, 0, 2 }, GB1[] = { 1, 2, 3 }, GB2[] = { 0, 1, 0, 0 };
+static const double GLORA[] = { 1.5, -1, 0, 3, 2, -1, 0, 4, 1, 0.5, 0, 2 };
+
+START_TEST(glora_in_both_orders_of_its_factors)
+{
+    sample newer = { .count = 0 }, older = { .count = 0 };
+    float  got[12];
+
+    give(&newer, WF_PART_GLORA_A1, GA1, 4, 1, 0, 0);
+    give(&newer, WF_PART_GLORA_A2, GA2, 1, 4, 0, 0);
+    give(&newer, WF_PART_GLORA_B1, GB1, 3, 1, 0, 0);
+    give(&newer, WF_PART_GLORA_B2, GB2, 1, 4, 0, 0);
+    give_alpha(&newer, 0.5f);
+    lay(&newer, W, 3, 4, 1);
+    settle(&newer);
+    difference(&newer, 1, got);
+    near(got, GLORA, 12, LIMIT);
+
+    give(&older, WF_PART_GLORA_A2, GA1, 4, 1, 0, 0);
+    give(&older, WF_PART_GLORA_A1, GA2, 1, 4, 0, 0);
+    give(&older, WF_PART_GLORA_B2, GB1, 3, 1, 0, 0);
+    give(&older, WF_PART_GLORA_B1, GB2, 1, 4, 0, 0);
+    give_alpha(&older, 0.5f);
+    lay(&older, W, 3, 4, 1);
+    settle(&older);
+    difference(&older, 1, got);
+    near(got, GLORA, 12, LIMIT);
+}
+END_TEST
+
+START_TEST(full_adds_replaces_and_expands)
+{
+    static const float bias[] = { 1, 1, 1 }, other[] = { 2, 0, -1 };
+    double             want[12];
+    float              got[12], got_b[3] = { 0 };
+    bool               any;
+    sample             diff = { .count = 0 }, replace = { .count = 0 }, uv = { .count = 0 };
+
+    give(&diff, WF_PART_DIFF, D1, 3, 4, 0, 0);
+    lay(&diff, W, 3, 4, 1);
+    settle(&diff);
+    difference(&diff, 0.5, got);
+    for (int i = 0; i < 12; i++) want[i] = 0.5 * (double)D1[i];
+    near(got, want, 12, LIMIT);
+
+    give(&replace, WF_PART_REPLACE, D1, 3, 4, 0, 0);
+    give(&replace, WF_PART_REPLACE_B, other, 3, 0, 0, 0);
+    lay(&replace, W, 3, 4, 1);
+    replace.l.bias = bias;
+    settle(&replace);
+    difference(&replace, 0.5, got); /* W + m (R - W) */
+    for (int i = 0; i < 12; i++) want[i] = 0.5 * ((double)D1[i] - (double)W[i]);
+    near(got, want, 12, LIMIT);
+    ck_assert_int_eq(wf_module_add_bias(&replace.m, &replace.l, 1, 0.5, got_b, &any, &err), WEFT_OK);
+    ck_assert(any);
+    near(got_b, (const double[]){ 0.5, -0.5, -1 }, 3, LIMIT);
+
+    give(&uv, WF_PART_DELTA_U, B1, 3, 2, 0, 0);
+    give(&uv, WF_PART_DELTA_V, A1, 2, 4, 0, 0);
+    lay(&uv, W, 3, 4, 1);
+    settle(&uv);
+    ck_assert_int_eq(wf_module_form(&uv.m, &uv.l), WF_FORM_PAIR);
+    difference(&uv, 1, got);
+    for (int i = 0; i < 12; i++) want[i] = (double)D1[i];
+    near(got, want, 12, LIMIT);
+}
+END_TEST
+
+START_TEST(norm_adds_to_weight_and_bias)
+{
+    static const float w[] = { 1, -1, 2 }, b[] = { 3, 0, 0.5f };
+    sample             s = { .count = 0 };
+    float              got[3], got_b[3] = { 0 };
+    bool               any;
+
+    give(&s, WF_PART_W_NORM, w, 3, 0, 0, 0);
+    give(&s, WF_PART_B_NORM, b, 3, 0, 0, 0);
+    lay(&s, w, 3, 1, 1);
+    s.l.kind = WEFT_LAYER_NORM;
+    settle(&s);
+    ck_assert_int_eq(wf_module_form(&s.m, &s.l), WF_FORM_NORM);
+    ck_assert(wf_module_fits(&s.m, &s.l));
+    difference(&s, 2, got);
+    near(got, (const double[]){ 2, -2, 4 }, 3, LIMIT);
+    ck_assert_int_eq(wf_module_add_bias(&s.m, &s.l, 1, 2, got_b, &any, &err), WEFT_OK);
+    ck_assert(any);
+    near(got_b, (const double[]){ 6, 0, 1 }, 3, LIMIT);
+    s.l.kind = WEFT_LAYER_LINEAR;
+    ck_assert(!wf_module_fits(&s.m, &s.l));
+}
+END_TEST
+
+/* A difference of the bias belongs to any family, also to none. */
+START_TEST(difference_of_the_bias_stands_alone)
+{
+    static const float b[] = { 1, -2, 4 };
+    sample             s = { .count = 0 };
+    float              got[12], got_b[3] = { 0 };
+    bool               any;
+
+    give(&s, WF_PART_DIFF_B, b, 3, 0, 0, 0);
+    lay(&s, W, 3, 4, 1);
+    settle(&s);
+    ck_assert_str_eq(s.m.family->name, "full");
+    ck_assert(wf_module_fits(&s.m, &s.l));
+    difference(&s, 1, got);
+    near(got, (const double[12]){ 0 }, 12, 0);
+    ck_assert_int_eq(wf_module_add_bias(&s.m, &s.l, 1, -1, got_b, &any, &err), WEFT_OK);
+    near(got_b, (const double[]){ -1, 2, -4 }, 3, LIMIT);
+}
+END_TEST
+
+/* ---- the fast ways ----------------------------------------------------------------------------------------------- */
+
+/* scale * up^T down, or W1 (x) W2, against the sum that the family forms itself. */
+static void check_fast(const sample *s)
+{
+    size_t out = (size_t)s->l.out, K = floats_of(s) / out;
+    float *sum = malloc(out * K * sizeof *sum), *fast = calloc(out * K, sizeof *fast);
+    int32_t form = wf_module_form(&s->m, &s->l);
+
+    add_module(s, 1, sum);
+    if (form == WF_FORM_PAIR) {
+        size_t r = (size_t)wf_module_pair_rank(&s->m);
+        float *down = malloc(r * K * sizeof *down), *up = malloc(r * out * sizeof *up);
+        ck_assert_int_eq(wf_module_pair(&s->m, &s->l, down, up, heap(), &err), WEFT_OK);
+        for (size_t o = 0; o < out; o++)
+            for (size_t p = 0; p < r; p++)
+                for (size_t i = 0; i < K; i++) fast[o * K + i] += s->m.scale * up[p * out + o] * down[p * K + i];
+        free(down);
+        free(up);
+    } else {
+        int32_t z[4];
+        size_t  kk = (size_t)s->l.kernel * (size_t)s->l.kernel;
+        ck_assert_int_eq(form, WF_FORM_KRON);
+        s->m.family->kron_size(&s->m, &s->l, z);
+        ck_assert_int_eq(z[0] * z[2], s->l.out);
+        ck_assert_int_eq(z[1] * z[3], s->l.in);
+        size_t o2 = (size_t)z[2], i1 = (size_t)z[1], i2 = (size_t)z[3], in = i1 * i2;
+        float *w1 = malloc((size_t)z[0] * i1 * sizeof *w1), *w2 = malloc(o2 * i2 * kk * sizeof *w2);
+        ck_assert_int_eq(wf_module_kron(&s->m, &s->l, w1, w2, heap(), &err), WEFT_OK);
+        for (size_t o = 0; o < out; o++)
+            for (size_t k = 0; k < kk; k++)
+                for (size_t i = 0; i < in; i++)
+                    fast[o * K + k * in + i] =
+                        s->m.scale * w1[o / o2 * i1 + i / i2] * w2[(o % o2 * kk + k) * i2 + i % i2];
+        free(w1);
+        free(w2);
+    }
+    for (size_t i = 0; i < out * K; i++) ck_assert_float_eq_tol(fast[i], sum[i], 1e-5f);
+    free(sum);
+    free(fast);
+}
+
+static float *noise(size_t n, uint32_t seed)
+{
+    float *v = malloc(n * sizeof *v);
+
+    for (size_t i = 0; i < n; i++) v[i] = (float)((seed = seed * 1664525u + 1013904223u) >> 8) / 8388608.0f - 1;
+    return v;
+}
+
+START_TEST(factors_are_the_sum_again)
+{
+    float *v[5];
+    for (uint32_t i = 0; i < 5; i++) v[i] = noise(70 * 40 * 9, i + 1);
+
+    sample lora_conv = { .count = 0 };
+    give(&lora_conv, WF_PART_DOWN, v[0], 5, 6, 3, 3);
+    give(&lora_conv, WF_PART_UP, v[1], 70, 5, 1, 1);
+    give(&lora_conv, WF_PART_MIXER, v[2], 5, 5, 0, 0);
+    lay(&lora_conv, NULL, 70, 6, 3);
+    settle(&lora_conv);
+    check_fast(&lora_conv);
+
+    sample tucker = { .count = 0 };
+    give(&tucker, WF_PART_DOWN, v[0], 5, 6, 1, 1);
+    give(&tucker, WF_PART_UP, v[1], 70, 5, 1, 1);
+    give(&tucker, WF_PART_MID, v[2], 5, 5, 3, 3);
+    lay(&tucker, NULL, 70, 6, 3);
+    settle(&tucker);
+    check_fast(&tucker);
+
+    sample flat = { .count = 0 }; /* AdaLoRA's factors of a convolution have two dimensions */
+    give(&flat, WF_PART_DOWN, v[0], 5, 54, 0, 0);
+    give(&flat, WF_PART_UP, v[1], 70, 5, 0, 0);
+    give(&flat, WF_PART_LORA_E, v[2], 5, 1, 0, 0);
+    lay(&flat, NULL, 70, 6, 3);
+    settle(&flat);
+    ck_assert(wf_module_fits(&flat.m, &flat.l));
+    check_fast(&flat);
+
+    sample loha = { .count = 0 };
+    give(&loha, WF_PART_HADA_W1A, v[0], 70, 3, 0, 0);
+    give(&loha, WF_PART_HADA_W1B, v[1], 3, 6 * 9, 0, 0);
+    give(&loha, WF_PART_HADA_W2A, v[2], 70, 3, 0, 0);
+    give(&loha, WF_PART_HADA_W2B, v[3], 3, 6 * 9, 0, 0);
+    lay(&loha, NULL, 70, 6, 3);
+    settle(&loha);
+    ck_assert(wf_module_fits(&loha.m, &loha.l));
+    check_fast(&loha);
+
+    sample kron = { .count = 0 };
+    give(&kron, WF_PART_LOKR_W1A, v[0], 7, 2, 0, 0);
+    give(&kron, WF_PART_LOKR_W1B, v[1], 2, 3, 0, 0);
+    give(&kron, WF_PART_LOKR_W2A, v[2], 10, 2, 0, 0);
+    give(&kron, WF_PART_LOKR_W2B, v[3], 2, 2 * 9, 0, 0);
+    lay(&kron, NULL, 70, 6, 3);
+    settle(&kron);
+    ck_assert(wf_module_fits(&kron.m, &kron.l));
+    check_fast(&kron);
+
+    sample glora = { .count = 0 };
+    give(&glora, WF_PART_GLORA_A1, v[0], 40, 4, 0, 0);
+    give(&glora, WF_PART_GLORA_A2, v[1], 4, 40, 0, 0);
+    give(&glora, WF_PART_GLORA_B1, v[2], 70, 4, 0, 0);
+    give(&glora, WF_PART_GLORA_B2, v[3], 4, 40, 0, 0);
+    give_alpha(&glora, 1);
+    lay(&glora, v[4], 70, 40, 1);
+    settle(&glora);
+    ck_assert_int_eq(wf_module_pair_rank(&glora.m), 8);
+    for (size_t i = 0; i < 160; i++) v[0][i] *= 0.05f; /* W A1 of 40 terms */
+    check_fast(&glora);
+    for (uint32_t i = 0; i < 5; i++) free(v[i]);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("adapter: families");
+    TCase *t = tcase_create("worked numbers");
+    tcase_add_test(t, lora_is_scaled_by_alpha_over_rank);
+    tcase_add_test(t, rank_stabilised_lora_is_scaled_by_the_root);
+    tcase_add_test(t, convolution_by_a_small_kernel);
+    tcase_add_test(t, tucker_core_is_folded);
+    tcase_add_test(t, adalora_weighs_its_triplets);
+    tcase_add_test(t, adalora_divides_by_the_rank_of_the_start);
+    tcase_add_test(t, moslora_mixes);
+    tcase_add_test(t, up_bias_is_scaled_like_the_product);
+    tcase_add_test(t, loha_multiplies_element_by_element);
+    tcase_add_test(t, lokr_is_the_kronecker_product);
+    tcase_add_test(t, lokr_of_peft_keeps_its_scale);
+    tcase_add_test(t, dora_by_rows);
+    tcase_add_test(t, dora_by_columns);
+    tcase_add_test(t, dora_as_peft_has_it);
+    tcase_add_test(t, magnitudes_find_their_axis);
+    tcase_add_test(t, ia3_of_lycoris_is_an_offset);
+    tcase_add_test(t, ia3_of_peft_is_the_factor_and_scales_the_bias);
+    tcase_add_test(t, oft_turns_rows);
+    tcase_add_test(t, oft_is_held_by_its_constraint);
+    tcase_add_test(t, oft_rescales_what_it_turned);
+    tcase_add_test(t, oft_of_peft_turns_columns);
+    tcase_add_test(t, rotations_keep_the_norm);
+    tcase_add_test(t, glora_in_both_orders_of_its_factors);
+    tcase_add_test(t, full_adds_replaces_and_expands);
+    tcase_add_test(t, norm_adds_to_weight_and_bias);
+    tcase_add_test(t, difference_of_the_bias_stands_alone);
+    tcase_add_test(t, factors_are_the_sum_again);
+    suite_add_tcase(s, t);
+    return run_suite(s);
+}

@@ -127,18 +127,45 @@ static void check_decode(const set *set, const char *c)
     free(image), free(z.v), free(want.v);
 }
 
+/* The latents of a picture: the mean where no noise is given. */
+static void check_encode(const set *set, const char *c)
+{
+    const weft_tensors *t = set->t;
+    golden image = golden_read(t, "vae/%s/image", c), mean = golden_read(t, "vae/%s/mean", c);
+    char what[128];
+    size_t n = (size_t)mean.shape[0], one = mean.n / n, picture = image.n / n;
+    float *latent = malloc(one * sizeof *latent);
+    weft_model_info info = WEFT_MODEL_INFO_INIT;
+    weft_model *model;
+    must(weft_model_open(data_path("%s", set->path), NULL, &model, &golden_err));
+    must(weft_model_info_get(model, &info, &golden_err));
+    weft_run *run = open_run(set, (int32_t)mean.shape[2], (int32_t)mean.shape[3], 0);
+    for (size_t i = 0; i < image.n; i++) image.v[i] = image.v[i] * 0.5f + 0.5f;
+    for (size_t i = 0; i < mean.n; i++) mean.v[i] *= info.vae_scale;
+    for (size_t s = 0; s < n; s++) {
+        must(weft_run_encode_image(run, image.v + s * picture, picture, NULL, 0, latent, one, &golden_err));
+        snprintf(what, sizeof what, "%s vae/%s[%zu]", set->name, c, s);
+        near_golden(what, latent, mean.v + s * one, one, 1e-5);
+    }
+    weft_run_free(run);
+    weft_model_free(model);
+    free(latent), free(image.v), free(mean.v);
+}
+
 START_TEST(every_unet_case_is_diffusers)
 {
     set s = open_set(_i);
     json_t *cases = json_object_get(s.entry, "cases");
-    int unets = 0, decodes = 0;
+    int unets = 0, decodes = 0, encodes = 0;
     for (size_t c = 0; c < json_array_size(cases); c++) {
         json_t *item = json_array_get(cases, c);
         if (strcmp(word(item, "net"), "unet") == 0) check_unet(&s, word(item, "name")), unets++;
         if (strcmp(word(item, "net"), "vae_decode") == 0) check_decode(&s, word(item, "name")), decodes++;
+        if (strcmp(word(item, "net"), "vae_encode") == 0) check_encode(&s, word(item, "name")), encodes++;
     }
     ck_assert_int_ge(unets, 3);
     ck_assert_int_ge(decodes, 2);
+    ck_assert_int_ge(encodes, 1);
     close_set(&s);
 }
 END_TEST

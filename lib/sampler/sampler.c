@@ -99,7 +99,7 @@ static weft_status check_signal(const weft_sampler *s, weft_error *err)
     if (s->alphas[first] > 0 || s->o.prediction != WEFT_PREDICT_EPSILON) return WEFT_OK;
     return wf_fail(err, WEFT_E_ARG, "sampler: betas rescaled to zero terminal signal leave nothing of the picture at "
                    "timestep %d, where %s cannot start from predicted noise; the model must predict v or the sample, or "
-                   "take leading spacing", first, s->solver->name);
+                   "the timesteps stay below, as leading ones do", first, s->solver->name);
 }
 
 /* Fill in defaults, refuse what is out of range. */

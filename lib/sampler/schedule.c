@@ -75,18 +75,24 @@ weft_status wf_schedule_alphas(weft_sampler *s, weft_error *err)
 {
     int32_t        T = s->o.train_steps;
     double         product = 1;
+    bool           small, large;
     wf_number_text start, end;
 
     for (int32_t t = 0; t < T; t++) {
         product *= (double)(1 - beta_at(s, t));
         s->alphas[t] = (double)(float)product;
     }
-    if (s->alphas[0] >= 1 || s->alphas[T - 1] < FLT_MIN) /* below it (1 - A) / A overflows */
+    small = s->alphas[0] >= 1;
+    large = s->alphas[T - 1] < FLT_MIN; /* below it (1 - A) / A overflows */
+    if (!small && !large && (s->o.flags & WEFT_SAMPLER_ZERO_SNR)) {
+        rescale_to_zero_signal(s);
+        large = !(s->alphas[T - 2] > s->alphas[T - 1]); /* nothing left before the last, or less than is put there */
+    }
+    if (small || large)
         return wf_fail(err, WEFT_E_ARG,
                        "sampler: betas from %s to %s over %d steps are too %s: float32 cannot hold the products",
                        wf_number(&start, s->beta_start), wf_number(&end, s->beta_end), T,
-                       s->alphas[0] >= 1 ? "small" : "large");
-    if (s->o.flags & WEFT_SAMPLER_ZERO_SNR) rescale_to_zero_signal(s);
+                       small ? "small" : "large");
     return WEFT_OK;
 }
 

@@ -330,6 +330,9 @@ START_TEST(zero_terminal_signal)
     s = made(o);
     ck_assert_float_eq_tol(weft_sampler_sigma(s, 0), 4096, 0.01f);
     weft_sampler_free(s);
+    o.beta_start = o.beta_end = 0.03f; /* A at 998 is below the 2^-24 that stands for nothing at 999 */
+    ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_ARG);
+    ck_assert_ptr_nonnull(strstr(err.text, "too large"));
 }
 END_TEST
 

@@ -4,9 +4,9 @@
  *   boft_s (out, 1), or (1, out) for a convolution
  *   W' = diag(s) W B_0^T B_1^T ..   over W's columns in the order (in, ky, kx), blocks * b of them
  *
- * B_i = P_i blockdiag(R_i) P_i^T, where P_i puts, in groups of 2^i b columns, the even runs of b / 2 columns before
- * the odd ones. With one stage, which is all that PEFT makes without its CUDA extension, there is no permutation. The
- * bias is neither turned nor scaled.
+ * B_i = P_i blockdiag(R_i) P_i^T, where P_i x takes, in groups of 2^i b columns, the even runs of b / 2 columns before
+ * the odd ones: row j of P_i has its 1 in column_at(j). With one stage, which is all that PEFT makes without its CUDA
+ * extension, there is no permutation. The bias is neither turned nor scaled.
  *
  * Keys boft_R boft_s. Liu et al., Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization, 2024. */
 #include "adapter/rotation.h"
@@ -33,7 +33,7 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
     return WEFT_OK;
 }
 
-/* Column of W that is column j in the order of stage i. */
+/* The column in which row j of P_i has its 1. */
 static size_t column_at(size_t j, size_t i, size_t b, size_t stages)
 {
     size_t run = b / 2, runs = (size_t)2 << i, place = j % (runs * run) / run;
@@ -47,10 +47,10 @@ static size_t column_at(size_t j, size_t i, size_t b, size_t stages)
 static void turn(float *W, float *U, float *V, const float *R, size_t i, size_t n, size_t b, size_t K, size_t stages)
 {
     for (size_t j = 0; j < K; j++)
-        for (size_t o = 0, at = column_at(j, i, b, stages); o < n; o++) U[o * K + j] = W[o * K + at];
+        for (size_t o = 0, at = column_at(j, i, b, stages); o < n; o++) U[o * K + at] = W[o * K + j];
     for (size_t k = 0; k < K / b; k++) wf_gemm_nt(V + k * b, K, U + k * b, K, R + k * b * b, b, n, b, b, 0);
     for (size_t j = 0; j < K; j++)
-        for (size_t o = 0, at = column_at(j, i, b, stages); o < n; o++) W[o * K + at] = V[o * K + j];
+        for (size_t o = 0, at = column_at(j, i, b, stages); o < n; o++) W[o * K + j] = V[o * K + at];
 }
 
 static void read_rotations(const wf_tensor *t, size_t b, double *Q, float *R)

@@ -706,6 +706,152 @@ START_TEST(factors_are_the_sum_again)
 }
 END_TEST
 
+/* ---- refusals ------------------------------------------------------------------------------------------------------ */
+
+/* Parts, each with its shape; what the line must say. */
+static const struct refusal {
+    struct { int32_t part; int64_t shape[4]; } parts[5];
+    const char *says;
+} refusals[] = {
+    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 3 } } }, "ranks 3 and 2 differ" },
+    { { { WF_PART_DOWN, { 2, 4, 3 } }, { WF_PART_UP, { 3, 2 } } }, "lora_down is (2, 4, 3), wanted (r, in) or (r, in, k, k)" },
+    { { { WF_PART_DOWN, { 2, 4, 3, 1 } }, { WF_PART_UP, { 3, 2 } } }, "wanted a square kernel" },
+    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 2, 3, 3 } } }, "lora_up is (3, 2, 3, 3), wanted (out, r, 1, 1)" },
+    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 2 } }, { WF_PART_MIXER, { 3, 2 } } }, "lora_AB is (3, 2), wanted (r, r)" },
+    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 2 } }, { WF_PART_LORA_E, { 3, 1 } } }, "lora_E is (3, 1), wanted (r, 1)" },
+    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 2 } }, { WF_PART_MID, { 2, 3, 3, 3 } } }, "lora_mid is (2, 3, 3, 3)" },
+    { { { WF_PART_DOWN, { 2, 4, 3, 3 } }, { WF_PART_UP, { 3, 2 } }, { WF_PART_MID, { 2, 2, 3, 3 } } },
+      "lora_down is (2, 4, 3, 3), wanted (r, in, 1, 1) beside lora_mid" },
+    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 2 } }, { WF_PART_MIXER, { 2, 2 } }, { WF_PART_LORA_E, { 2, 1 } } },
+      "a module has one, not several" },
+    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 2 } }, { WF_PART_UP_BIAS, { 2 } } }, "lora_up.bias is (2,), wanted (out)" },
+    { { { WF_PART_HADA_W1A, { 4, 2 } }, { WF_PART_HADA_W1B, { 2, 5 } }, { WF_PART_HADA_W2A, { 4, 2 } },
+        { WF_PART_HADA_W2B, { 2, 6 } } }, "one is (4, 5) of rank 2 and kernel 1, the other (4, 6) of rank 2" },
+    { { { WF_PART_HADA_W1A, { 4, 2 } }, { WF_PART_HADA_W1B, { 3, 5 } }, { WF_PART_HADA_W2A, { 4, 2 } },
+        { WF_PART_HADA_W2B, { 2, 5 } } }, "hada_w1_b is (3, 5), wanted (r, in * k * k) with the rank of its partner" },
+    { { { WF_PART_HADA_W1A, { 2, 4 } }, { WF_PART_HADA_W1B, { 2, 5 } }, { WF_PART_HADA_W2A, { 2, 4 } },
+        { WF_PART_HADA_W2B, { 2, 5 } }, { WF_PART_HADA_T1, { 2, 2, 3, 3 } } }, "hada_t2 is missing" },
+    { { { WF_PART_LOKR_W1, { 2, 3 } } }, "lokr_w2 is missing: neither whole nor both of lokr_w2_a and lokr_w2_b" },
+    { { { WF_PART_LOKR_W1, { 2, 3 } }, { WF_PART_LOKR_W2A, { 4, 2 } } }, "lokr_w2 is missing" },
+    { { { WF_PART_LOKR_W1, { 2, 3 } }, { WF_PART_LOKR_W1A, { 2, 3 } }, { WF_PART_LOKR_W2, { 2, 3 } } },
+      "lokr_w1 stands there whole and as a product" },
+    { { { WF_PART_LOKR_W1, { 2, 3 } }, { WF_PART_LOKR_W2A, { 4, 2 } }, { WF_PART_LOKR_W2B, { 3, 2 } } },
+      "lokr_w2_b is (3, 2)" },
+    { { { WF_PART_LOKR_W1, { 2, 3 } }, { WF_PART_LOKR_W2, { 4, 2 } }, { WF_PART_LOKR_T2, { 2, 2, 3, 3 } } },
+      "lokr_t2 beside a whole lokr_w2" },
+    { { { WF_PART_OFT_BLOCKS, { 4, 2 } } }, "oft_blocks is (4, 2), wanted (blocks, b, b)" },
+    { { { WF_PART_OFT_BLOCKS, { 4, 2, 3 } } }, "oft_blocks is (4, 2, 3), wanted (blocks, b, b)" },
+    { { { WF_PART_OFT_BLOCKS, { 4, 2, 2 } }, { WF_PART_RESCALE, { 7, 1 } } }, "rescale is (7, 1)" },
+    { { { WF_PART_OFT_BLOCKS, { 3, 2, 4, 4 } } }, "wanted no more stages than the blocks can be paired" },
+    { { { WF_PART_OFT_BLOCKS, { 1, 2, 3, 3 } } }, "wanted blocks of an even size" },
+    { { { WF_PART_OFT_R, { 4, 5 } } }, "oft_R is (4, 5), wanted (blocks, b (b - 1) / 2)" },
+    { { { WF_PART_BOFT_R, { 1, 2, 3, 4 } }, { WF_PART_BOFT_S, { 5, 1 } } }, "boft_R is (1, 2, 3, 4)" },
+    { { { WF_PART_BOFT_R, { 1, 2, 4, 4 } }, { WF_PART_BOFT_S, { 5, 2 } } }, "boft_s is (5, 2), wanted (out, 1) or (1, out)" },
+    { { { WF_PART_IA3_WEIGHT, { 2, 3 } }, { WF_PART_ON_INPUT, { 1 } } }, "weight is (2, 3), wanted (n) or (1, n, 1, 1)" },
+    { { { WF_PART_IA3_L, { 2, 3 } } }, "ia3_l is (2, 3), wanted (out, 1), (1, in) or (1, n, 1, 1)" },
+    { { { WF_PART_GLORA_A1, { 4, 2 } }, { WF_PART_GLORA_A2, { 2, 4 } }, { WF_PART_GLORA_B1, { 3, 2 } },
+        { WF_PART_GLORA_B2, { 2, 5 } } }, "a1 is (4, 2), wanted (in, r) as b1 and b2 have them" },
+    { { { WF_PART_DELTA_U, { 4, 2 } } }, "u and v come together, v is missing" },
+    { { { WF_PART_DELTA_U, { 4, 2 } }, { WF_PART_DELTA_V, { 3, 4 } } }, "v is (3, 4), wanted (n, in) with the n of u" },
+    { { { WF_PART_DIFF, { 4, 2 } }, { WF_PART_REPLACE, { 4, 2 } } }, "a difference and a replacement of one weight" },
+    { { { WF_PART_DIFF, { 4, 2, 3 } } }, "diff is (4, 2, 3)" },
+    { { { WF_PART_W_NORM, { 4 } }, { WF_PART_B_NORM, { 5 } } }, "b_norm is (5,), wanted (channels), as many as w_norm has" },
+    { { { WF_PART_W_NORM, { 4, 1 } } }, "w_norm is (4, 1), wanted (channels)" },
+    { { { WF_PART_DIFF, { 4, 0 } } }, NULL }, /* one dimension: a normalisation, and fine */
+};
+
+START_TEST(shapes_that_disagree_are_refused)
+{
+    static const float    values[512] = { 1 };
+    const struct refusal *r = &refusals[_i];
+    sample                s = { .count = 0 };
+
+    for (size_t i = 0; i < 5 && r->parts[i].part != 0; i++)
+        give(&s, r->parts[i].part, values, r->parts[i].shape[0], r->parts[i].shape[1], r->parts[i].shape[2],
+             r->parts[i].shape[3]);
+    err.text[0] = '\0';
+    weft_status st = try_settle(&s);
+    if (r->says == NULL) {
+        ck_assert_int_eq(st, WEFT_OK);
+        return;
+    }
+    ck_assert_int_eq(st, WEFT_E_FORMAT);
+    ck_assert_msg(strstr(err.text, r->says) != NULL, "\"%s\" does not say \"%s\"", err.text, r->says);
+    ck_assert_msg(strncmp(err.text, "test: ", 6) == 0, "%s", err.text);
+}
+END_TEST
+
+/* Products of dimensions that no int holds: the tensors themselves are small, and nothing is read of them. */
+START_TEST(dimensions_that_overflow_are_refused)
+{
+    static const float v[4] = { 0 };
+    sample             kron = { .count = 0 }, tucker = { .count = 0 }, oft = { .count = 0 };
+
+    give(&kron, WF_PART_LOKR_W1, v, INT32_MAX, 1, 0, 0);
+    give(&kron, WF_PART_LOKR_W2, v, INT32_MAX, 1, 0, 0);
+    ck_assert_int_eq(try_settle(&kron), WEFT_E_FORMAT);
+    give(&tucker, WF_PART_DOWN, v, 1, INT32_MAX, 1, 1);
+    give(&tucker, WF_PART_UP, v, 1, 1, 1, 1);
+    give(&tucker, WF_PART_MID, v, 1, 1, INT32_MAX, INT32_MAX);
+    ck_assert_int_eq(try_settle(&tucker), WEFT_E_FORMAT);
+    give(&oft, WF_PART_OFT_BLOCKS, v, INT32_MAX, 2, 2, 0);
+    ck_assert_int_eq(try_settle(&oft), WEFT_E_FORMAT);
+}
+END_TEST
+
+/* Whichever allocation fails, every family says so and leaks nothing. */
+START_TEST(sums_without_memory_say_so)
+{
+    static const int32_t parts[][5] = {
+        { WF_PART_DOWN, WF_PART_UP, WF_PART_MID, 0 }, { WF_PART_DOWN, WF_PART_UP, WF_PART_MIXER, 0 },
+        { WF_PART_DOWN, WF_PART_UP, WF_PART_MAGNITUDE, 0 },
+        { WF_PART_HADA_W1A, WF_PART_HADA_W1B, WF_PART_HADA_W2A, WF_PART_HADA_W2B, 0 },
+        { WF_PART_LOKR_W1A, WF_PART_LOKR_W1B, WF_PART_LOKR_W2A, WF_PART_LOKR_W2B, 0 },
+        { WF_PART_OFT_BLOCKS, 0 }, { WF_PART_OFT_R, 0 }, { WF_PART_BOFT_R, WF_PART_BOFT_S, 0 },
+        { WF_PART_IA3_L, 0 }, { WF_PART_GLORA_A1, WF_PART_GLORA_A2, WF_PART_GLORA_B1, WF_PART_GLORA_B2, 0 },
+        { WF_PART_REPLACE, 0 }, { WF_PART_DELTA_U, WF_PART_DELTA_V, 0 }, { WF_PART_RESCALE, WF_PART_OFT_BLOCKS, 0 },
+    };
+    static const int64_t shapes[WF_PARTS][4] = {
+        [WF_PART_DOWN] = { 2, 4 }, [WF_PART_UP] = { 4, 2 }, [WF_PART_MID] = { 2, 2, 1, 1 }, [WF_PART_MIXER] = { 2, 2 },
+        [WF_PART_MAGNITUDE] = { 4 }, [WF_PART_HADA_W1A] = { 4, 2 }, [WF_PART_HADA_W1B] = { 2, 4 },
+        [WF_PART_HADA_W2A] = { 4, 2 }, [WF_PART_HADA_W2B] = { 2, 4 }, [WF_PART_LOKR_W1A] = { 2, 1 },
+        [WF_PART_LOKR_W1B] = { 1, 2 }, [WF_PART_LOKR_W2A] = { 2, 1 }, [WF_PART_LOKR_W2B] = { 1, 2 },
+        [WF_PART_OFT_BLOCKS] = { 2, 2, 2 }, [WF_PART_OFT_R] = { 2, 1 }, [WF_PART_BOFT_R] = { 2, 2, 2, 2 },
+        [WF_PART_BOFT_S] = { 4, 1 }, [WF_PART_IA3_L] = { 4, 1 }, [WF_PART_GLORA_A1] = { 4, 2 },
+        [WF_PART_GLORA_A2] = { 2, 4 }, [WF_PART_GLORA_B1] = { 4, 2 }, [WF_PART_GLORA_B2] = { 2, 4 },
+        [WF_PART_REPLACE] = { 4, 4 }, [WF_PART_DELTA_U] = { 4, 2 }, [WF_PART_DELTA_V] = { 2, 4 },
+        [WF_PART_RESCALE] = { 4, 1 },
+    };
+    static const float   values[64] = { 0.5f, 1 };
+    sample               s = { .count = 0 };
+    float                sum[16] = { 0 }, down[64], up[64];
+    test_memory          memory;
+    weft_allocator       alloc = test_allocator(&memory);
+    weft_status          st = WEFT_E_NOMEM;
+
+    for (int i = 0; i < 5 && parts[_i][i] != 0; i++) {
+        const int64_t *z = shapes[parts[_i][i]];
+        give(&s, parts[_i][i], values, z[0], z[1], z[2], z[3]);
+    }
+    lay(&s, values, 4, 4, 1);
+    settle(&s);
+    for (memory.fail_at = 1; st != WEFT_OK; memory.fail_at++) {
+        memory.calls = 0;
+        st = wf_module_add(&s.m, &s.l, 1, 1, 1, sum, &alloc, &err);
+        ck_assert_msg(st == (memory.calls >= memory.fail_at ? WEFT_E_NOMEM : WEFT_OK), "%s", err.text);
+        ck_assert_uint_eq(memory.live_blocks, 0);
+    }
+    st = wf_module_form(&s.m, &s.l) == WF_FORM_DENSE ? WEFT_OK : WEFT_E_NOMEM;
+    for (memory.fail_at = 1; st != WEFT_OK; memory.fail_at++) { /* and the factors */
+        memory.calls = 0;
+        st = wf_module_form(&s.m, &s.l) == WF_FORM_PAIR ? wf_module_pair(&s.m, &s.l, down, up, &alloc, &err)
+                                                        : wf_module_kron(&s.m, &s.l, down, up, &alloc, &err);
+        ck_assert_msg(st == (memory.calls >= memory.fail_at ? WEFT_E_NOMEM : WEFT_OK), "%s", err.text);
+        ck_assert_uint_eq(memory.live_blocks, 0);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("adapter: families");
@@ -737,6 +883,11 @@ int main(void)
     tcase_add_test(t, norm_adds_to_weight_and_bias);
     tcase_add_test(t, difference_of_the_bias_stands_alone);
     tcase_add_test(t, factors_are_the_sum_again);
+    suite_add_tcase(s, t);
+    t = tcase_create("refusals");
+    tcase_add_loop_test(t, shapes_that_disagree_are_refused, 0, WF_LEN(refusals));
+    tcase_add_test(t, dimensions_that_overflow_are_refused);
+    tcase_add_loop_test(t, sums_without_memory_say_so, 0, 13);
     suite_add_tcase(s, t);
     return run_suite(s);
 }

@@ -366,7 +366,7 @@ static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid 
 static float *embed_time(const wf_unet *u, wf_exec *e, const wf_unet_input *in)
 {
     const wf_unet_config *c = &u->c;
-    size_t n = (size_t)in->grid.n, wide = 4 * (size_t)c->channels[0], pooled = (size_t)c->pooled_dim;
+    size_t n = (size_t)in->grid.n, wide = 4 * (size_t)c->channels[0];
     wf_grid g = rows_grid(in->grid.n, 1);
     float *temb = wf_take(e, n, wide);
     size_t mark = wf_arena_mark(&e->arena);
@@ -385,7 +385,8 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_unet_input *in)
     wf_activate(e, c->act, hidden, hidden, n, wide);
     wf_layer_apply(e, u->time2, temb, hidden, g, false);
     if (c->text_time) {
-        size_t ids = (size_t)c->time_ids, dim = (size_t)c->time_id_dim, width = (size_t)c->added_dim;
+        size_t ids = (size_t)in->ids, dim = (size_t)c->time_id_dim, width = (size_t)c->added_dim;
+        size_t pooled = width - ids * dim;
         float *added = wf_take(e, n, width);
         float *angles = wf_take(e, n * ids, dim);
         wf_sinusoid(e, angles, in->time_ids, n * ids, c->time_id_dim, c->flip_sin_to_cos, c->freq_shift);

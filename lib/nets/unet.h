@@ -50,7 +50,8 @@ typedef struct wf_unet_input {
     int32_t      tokens;
     int32_t      text_layers; /* wf_unet_text_layers(), or 0: the same text for every layer */
     const float *const *pooled; /* [n] pointers to (pooled_dim), or NULL     */
-    const float *time_ids;   /* (n, time_ids), or NULL                       */
+    const float *time_ids;   /* (n, ids), or NULL                            */
+    int32_t      ids;        /* 6, or a refiner's 5: known once the model is whole, later than the UNet */
     const float *guidance;   /* (n) scales, for a UNet that is told          */
 } wf_unet_input;
 

@@ -51,7 +51,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_
     wf_unet_input in = { .grid = { count, r->height, r->width }, .latent = x, .timestep = b->timestep + first,
                          .text = b->text + first, .tokens = step->tokens, .text_layers = step->text_layers,
                          .pooled = b->pooled + first, .time_ids = b->time_ids + (size_t)first * ids,
-                         .guidance = b->guidance + first };
+                         .ids = c->time_ids, .guidance = b->guidance + first };
     wf_unet_forward(wf_run_parts(b)->unet, e, out, &in);
     wf_arena_release(&e->arena, mark);
 }

@@ -172,7 +172,8 @@ static void check_unet(const json_t *item)
     float *x = wave(sin, 0.1, sizeof out / sizeof *out), *text = wave(cos, 0.2, 2 * 7 * 24);
     float *pooled = wave(sin, 0.3, 2 * 20);
     const float *texts[] = { text, text + 7 * 24 }, *vectors[] = { pooled, pooled + 20 };
-    wf_unet_input in = { .grid = { 2, 16, 16 }, .latent = x, .timestep = timestep, .text = texts, .tokens = 7 };
+    wf_unet_input in = { .grid = { 2, 16, 16 }, .latent = x, .timestep = timestep, .text = texts, .tokens = 7,
+                         .ids = 6 };
 
     numbers(timestep, json_object_get(inputs, "timesteps"));
     if (json_object_get(inputs, "time_ids") != NULL) {

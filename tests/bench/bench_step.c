@@ -1,9 +1,13 @@
 /* bench_step.c - one guided step of a real-sized model: seconds, GFLOP/s, peak memory, with and without adapters.
  *
- *     bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--decode] [ADAPTER ...]
+ *     bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--decode] [--adapted] [ADAPTER ...]
  *
+ * --adapted leaves out the measurement without adapters.
  * tests/bench/gen_sd15.py makes a model and adapters of the true shapes. Without a model there is nothing to
- * measure, and the program says so. Each figure is the median of the steps after one that is not counted. */
+ * measure, and the program says so. Each figure is the median of the steps after one that is not counted. The root
+ * mean square of what the step predicted stands beside it, so that peer_step.py can tell that another program
+ * computed the same. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,14 +95,16 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, int
         must(weft_run_step(run, &step, &err));
         t = now() - t;
         if (i >= 0) seconds[i] = t;
-        fprintf(stderr, "  step %d: %.2f s\n", i + 2, t);
+        fprintf(stderr, "  step %d: %.4f s\n", i + 2, t);
     }
     qsort(seconds, (size_t)steps, sizeof *seconds, by_value);
-    double median = seconds[steps / 2];
-    printf("%d px, %d adapters, %d threads: %.2f s a step (%.2f to %.2f), %.0f GFLOP/s, side path %.2f %% of the "
-           "arithmetic; run created in %.2f s, %.2f GB of its own; peak %.2f GB\n", size, adapters, info.threads, median,
-           seconds[0], seconds[steps - 1], (info.step_flops + info.side_flops) / median * 1e-9,
-           100 * info.side_flops / info.step_flops, create, (double)info.bytes / 1073741824.0, peak_gb());
+    double median = seconds[steps / 2], squares = 0;
+    for (size_t i = 0; i < n; i++) squares += (double)out[i] * (double)out[i];
+    printf("%d px, %d adapters, %d threads: %.4f s a step (%.4f to %.4f), %.0f GFLOP/s, side path %.2f %% of the "
+           "arithmetic; run created in %.2f s, %.2f GB of its own; peak %.2f GB; prediction rms %.7g\n", size, adapters,
+           info.threads, median, seconds[0], seconds[steps - 1], (info.step_flops + info.side_flops) / median * 1e-9,
+           100 * info.side_flops / info.step_flops, create, (double)info.bytes / 1073741824.0, peak_gb(),
+           sqrt(squares / (double)n));
     if (decode) {
         size_t pixels = (size_t)3 * (size_t)size * (size_t)size;
         float *image = malloc(pixels * sizeof *image);
@@ -117,13 +123,13 @@ int main(int argc, char **argv)
 {
     weft_model *model;
     weft_adapter *adapter[16];
-    int adapters = 0, steps = 3, decode = 0;
+    int adapters = 0, steps = 3, decode = 0, bare = 1;
     int32_t size = 512, threads = 0;
     double t = now();
 
     if (argc < 2) {
         printf("bench_step: no model given: bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--decode] "
-               "[ADAPTER ...]\n");
+               "[--adapted] [ADAPTER ...]\n");
         return 0;
     }
     must(weft_model_open(argv[1], NULL, &model, &err));
@@ -133,6 +139,7 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) threads = atoi(argv[++i]);
         else if (strcmp(argv[i], "--steps") == 0 && i + 1 < argc) steps = atoi(argv[++i]);
         else if (strcmp(argv[i], "--decode") == 0) decode = 1;
+        else if (strcmp(argv[i], "--adapted") == 0) bare = 0;
         else if (adapters < 16) {
             t = now();
             must(weft_adapter_open(argv[i], NULL, &adapter[adapters++], &err));
@@ -140,8 +147,8 @@ int main(int argc, char **argv)
         }
     }
     if (steps < 1) steps = 1;
-    measure(model, adapter, 0, size, threads, steps, decode);
-    if (adapters > 0) measure(model, adapter, adapters, size, threads, steps, 0);
+    if (bare || adapters == 0) measure(model, adapter, 0, size, threads, steps, decode);
+    if (adapters > 0) measure(model, adapter, adapters, size, threads, steps, bare ? 0 : decode);
     for (int i = 0; i < adapters; i++) weft_adapter_free(adapter[i]);
     weft_model_free(model);
     return 0;

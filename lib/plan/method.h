@@ -13,6 +13,7 @@
 
 enum {
     WF_ADAPTERS_MAX = 256,   /* of one plan: what a combination sorts on the stack      */
+    WF_WORDS_MAX    = 65536, /* of one plan, and of their vectors                       */
     WF_CALLS_MAX    = 100000 /* a picture takes tens; beyond this somebody's number is wrong */
 };
 
@@ -100,6 +101,7 @@ struct weft_plan {
     wf_blob          *memo;         /* from the plan that this one is a copy of             */
     wf_weave        **cache;        /* likewise, by layer                                   */
     size_t            cached;
+    wf_words         *words;        /* that concepts gave; NULL: none                       */
     bool              sealed;
     wf_table          table;
 };
@@ -147,6 +149,11 @@ const wf_module *wf_plan_module(const weft_plan *p, int32_t adapter, int32_t lay
 const char *wf_plan_part(const weft_plan *p, int32_t adapter);
 /* Number of UNet layers where some cell of the adapter is not zero. */
 int32_t wf_plan_reach(const weft_plan *p, int32_t adapter);
+
+/* ---- words.c ------------------------------------------------------------------------------------------ */
+
+wf_words *wf_words_ref(wf_words *w); /* NULL stays NULL */
+void      wf_words_drop(wf_words *w);
 
 /* ---- compile.c --------------------------------------------------------------------------------------- */
 

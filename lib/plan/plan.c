@@ -242,6 +242,7 @@ weft_status weft_plan_copy(const weft_plan *plan, weft_plan **out, weft_error *e
     p->options = wf_blob_ref(plan->options);
     p->model = plan->model;
     wf_model_ref(p->model);
+    p->words = wf_words_ref(plan->words);
 
     if (plan->adapters > 0) {
         p->entry = wf_zalloc(&p->alloc, (size_t)plan->adapters, sizeof *p->entry);
@@ -283,6 +284,7 @@ void weft_plan_free(weft_plan *plan)
     wf_blob_drop(plan->options);
     for (int32_t i = 0; i < plan->adapters; i++) bound_drop(plan->entry[i].bound);
     wf_free(&alloc, plan->entry);
+    wf_words_drop(plan->words);
     weft_model_free(plan->model);
     wf_free(&alloc, plan);
 }

@@ -1,19 +1,260 @@
-/* words.c - the words that concepts give to a plan's prompts. */
+/* words.c - the words that concepts give to a plan's prompts.
+ *
+ * A word means its vectors wherever a prompt of the plan has it: in prompts and negative prompts, inside weights, next
+ * to other words. Its vectors stand in a table behind the vocabulary of each text encoder, n rows for n vectors, and
+ * take n places in a chunk. The table belongs to the plan: the model's vocabulary stays what it is, and
+ * weft_model_tokenize() knows nothing of words.
+ *
+ * A word is looked for without regard to case and to the form of its accents, as both diffusers and Automatic1111's
+ * program do it in effect; unlike diffusers we do not find "cat" in "category". What a word would shadow is refused:
+ * a word of the vocabulary, unless the caller says so, and another concept's word always.
+ *
+ * The words of a plan are one immutable block that copies share; adding a concept makes a new one. */
+#include <math.h>
+
+#include "concept/concept.h"
 #include "model/parts.h"
 #include "model/prompt.h"
 #include "plan/method.h"
 #include "weft/run.h"
 
-const wf_words  *wf_plan_words(const weft_plan *p) { (void)p; return NULL; }
-const wf_extras *wf_words_extras(const wf_words *w, int32_t encoder) { (void)w, (void)encoder; return NULL; }
-size_t           wf_words_rows(const wf_words *w) { (void)w; return 0; }
-const char      *wf_words_name(const wf_words *w, int32_t row) { (void)w, (void)row; return ""; }
-int32_t          wf_words_layers(const wf_words *w, int32_t row) { (void)w, (void)row; return 0; }
+typedef struct entry {
+    weft_concept          *concept; /* kept */
+    const wf_concept_word *word;
+    const float           *v[2];    /* for each text encoder, (n or layers, width); NULL where the model has none */
+} entry;
+
+struct wf_words {
+    wf_refs        refs;
+    weft_allocator alloc;
+    size_t         count;
+    entry         *entries;  /* [count]                                 */
+    wf_extra      *extras;   /* [count]                                 */
+    int32_t       *owner;    /* [rows] the entry that each row is of    */
+    size_t         rows;
+    int32_t        width[2];
+    wf_extras      list[2];
+};
+
+wf_words *wf_words_ref(wf_words *w)
+{
+    if (w != NULL) wf_ref_take(&w->refs);
+    return w;
+}
+
+void wf_words_drop(wf_words *w)
+{
+    if (w == NULL || !wf_ref_drop(&w->refs)) return;
+    weft_allocator alloc = w->alloc;
+    for (size_t i = 0; i < w->count; i++) weft_concept_free(w->entries[i].concept);
+    wf_free(&alloc, w->entries);
+    wf_free(&alloc, w->extras);
+    wf_free(&alloc, w->owner);
+    wf_free(&alloc, w);
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------- */
+
+const wf_words  *wf_plan_words(const weft_plan *p) { return p->words; }
+const wf_extras *wf_words_extras(const wf_words *w, int32_t encoder) { return w != NULL ? &w->list[encoder] : NULL; }
+size_t           wf_words_rows(const wf_words *w) { return w != NULL ? w->rows : 0; }
+const char      *wf_words_name(const wf_words *w, int32_t row) { return w->entries[w->owner[row]].word->word; }
+int32_t          wf_words_layers(const wf_words *w, int32_t row) { return w->entries[w->owner[row]].word->layers; }
 
 void wf_words_fill(const wf_words *w, int32_t encoder, int32_t layer, const float **rows)
 {
-    (void)w, (void)encoder, (void)layer, (void)rows;
+    for (size_t k = 0; k < w->rows; k++) {
+        const entry *e = &w->entries[w->owner[k]];
+        size_t       i = e->word->layers > 0 ? (size_t)layer : k - (size_t)w->extras[w->owner[k]].row;
+        rows[k] = e->v[encoder] != NULL ? e->v[encoder] + i * (size_t)w->width[encoder] : NULL;
+    }
 }
+
+/* ---- adding -------------------------------------------------------------------------------------------- */
+
+static wf_words *make(const weft_plan *p, size_t count, size_t rows)
+{
+    wf_words *w = wf_zalloc(&p->alloc, 1, sizeof *w);
+
+    if (w == NULL) return NULL;
+    wf_ref_init(&w->refs);
+    w->alloc = p->alloc;
+    w->entries = wf_zalloc(&w->alloc, count, sizeof *w->entries);
+    w->extras = wf_zalloc(&w->alloc, count, sizeof *w->extras);
+    w->owner = wf_zalloc(&w->alloc, rows, sizeof *w->owner);
+    if (w->entries != NULL && w->extras != NULL && w->owner != NULL) return w;
+    wf_words_drop(w);
+    return NULL;
+}
+
+static void append(wf_words *w, const entry *e)
+{
+    int32_t n = e->word->vectors;
+
+    w->extras[w->count] = (wf_extra){ e->word->folded, e->word->folded_len, (int32_t)w->rows, n };
+    for (int32_t k = 0; k < n; k++) w->owner[w->rows++] = (int32_t)w->count;
+    w->entries[w->count++] = *e;
+    wf_concept_ref(e->concept);
+}
+
+/* "768", or "768 and 1280". */
+static void widths(char *buf, size_t cap, int32_t a, int32_t b)
+{
+    if (a > 0 && b > 0) wf_format(buf, cap, "%d and %d", a, b);
+    else wf_format(buf, cap, "%d", WF_MAX(a, b));
+}
+
+/* Which vectors are for which text encoder: their width decides, and their order where both encoders are as wide. Each
+ * encoder must get some. A pair's first half may go unused where the model is a refiner, which has the second alone. */
+static weft_status match_widths(entry *e, const wf_parts *p, weft_error *err)
+{
+    const wf_concept_word *w = e->word;
+    int32_t wanted[2] = { 0, 0 };
+    char    has[32], wants[32];
+
+    for (int i = 0; i < 2; i++) wanted[i] = p->text[i] != NULL ? wf_clip_get_config(p->text[i])->hidden : 0;
+    for (int swap = 0; swap < 2; swap++) {
+        const wf_vectors *v[2] = { &w->of[swap], &w->of[!swap] };
+        bool served = true;
+        for (int i = 0; i < 2; i++) {
+            if (wanted[i] > 0) served = served && v[i]->v != NULL && v[i]->width == wanted[i];
+            else served = served && (v[i]->v == NULL || (i == 0 && !swap));
+        }
+        if (!served) continue;
+        for (int i = 0; i < 2; i++) e->v[i] = wanted[i] > 0 ? v[i]->v : NULL;
+        return WEFT_OK;
+    }
+    if (wanted[0] == 0 && wanted[1] == 0)
+        return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the model has no text encoder", wf_concept_name(e->concept));
+    widths(has, sizeof has, w->of[0].width, w->of[1].width);
+    widths(wants, sizeof wants, wanted[0], wanted[1]);
+    return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the vectors of %.80s are %s wide, the model's text encoder%s %s%s",
+                   wf_concept_name(e->concept), w->word, has, wanted[0] > 0 && wanted[1] > 0 ? "s take" : " takes", wants,
+                   wanted[0] > 0 && wanted[1] > 0 && (w->of[0].v == NULL || w->of[1].v == NULL)
+                       ? ": give the other half in weft_concept_options.second" : "");
+}
+
+static weft_status check_size(const entry *e, const wf_parts *p, weft_error *err)
+{
+    const wf_concept_word *w = e->word;
+    int32_t room = wf_clip_get_config(p->text[p->text[0] == NULL])->positions - 2;
+    int32_t layers = wf_unet_text_layers(p->unet);
+
+    if (w->vectors > room)
+        return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the word %.80s has %d vectors, a prompt's chunk takes %d",
+                       wf_concept_name(e->concept), w->word, w->vectors, room);
+    if (w->layers != 0 && w->layers != layers)
+        return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the word %.80s has vectors for %d cross-attention layers, "
+                       "the model has %d", wf_concept_name(e->concept), w->word, w->layers, layers);
+    return WEFT_OK;
+}
+
+enum { APART = 1 << 25 }; /* past any vocabulary */
+
+/* The vocabulary must not have the word, or the caller wants it replaced; and a prompt must be able to hold it. */
+static weft_status check_vocabulary(const entry *e, const wf_parts *p, bool replace, weft_error *err)
+{
+    const wf_concept_word *w = e->word;
+    const wf_extra         word = { w->folded, w->folded_len, 0, 1 };
+
+    for (int i = 0; i < 2; i++) {
+        const wf_tokenizer *t = p->tokenizer[i];
+        wf_extras           alone = { &word, 1, APART };
+        int32_t             id = 0;
+        size_t              n = 0;
+
+        if (p->text[i] == NULL || t == NULL) continue;
+        WF_TRY(wf_tokenizer_encode_with(t, NULL, w->folded, w->folded_len, &id, 1, &n, err));
+        if (n == 1 && !replace)
+            return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the word %.80s is in the model's vocabulary already: name "
+                           "it otherwise with weft_concept_options.words, or add it with WEFT_ADD_REPLACE",
+                           wf_concept_name(e->concept), w->word);
+        WF_TRY(wf_tokenizer_encode_with(t, &alone, w->folded, w->folded_len, &id, 1, &n, err));
+        if (n != 1 || id != alone.base)
+            return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the word %.80s contains a token that the model's tokenizer "
+                           "sets apart: name it otherwise with weft_concept_options.words", wf_concept_name(e->concept),
+                           w->word);
+    }
+    return WEFT_OK;
+}
+
+static weft_status check_others(const weft_plan *plan, const entry *e, weft_error *err)
+{
+    for (size_t i = 0; plan->words != NULL && i < plan->words->count; i++) {
+        const entry *other = &plan->words->entries[i];
+        if (strcmp(other->word->folded, e->word->folded) == 0)
+            return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the word %.80s is a word of concept %.120s already: name "
+                           "one of them otherwise with weft_concept_options.words", wf_concept_name(e->concept),
+                           e->word->word, wf_concept_name(other->concept));
+    }
+    return WEFT_OK;
+}
+
+/* The plan's words and the concept's together. */
+static weft_status extend(wf_words **out, const weft_plan *plan, weft_concept *concept, bool replace, weft_error *err)
+{
+    const wf_parts *p = wf_model_parts(plan->model);
+    const wf_words *old = plan->words;
+    size_t          count = (old != NULL ? old->count : 0) + wf_concept_words(concept);
+    size_t          rows = old != NULL ? old->rows : 0;
+    wf_words       *w;
+    weft_status     st = WEFT_OK;
+
+    for (size_t i = 0; i < wf_concept_words(concept); i++) rows += (size_t)wf_concept_word_at(concept, i)->vectors;
+    if (count > WF_WORDS_MAX || rows > WF_WORDS_MAX)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "concept %.120s: a plan takes at most %d words and vectors",
+                       wf_concept_name(concept), WF_WORDS_MAX);
+    w = make(plan, count, rows);
+    if (w == NULL) return wf_nomem(err, count * sizeof *w->entries, "a plan's words");
+    for (size_t i = 0; old != NULL && i < old->count; i++) append(w, &old->entries[i]);
+    for (size_t i = 0; i < wf_concept_words(concept) && st == WEFT_OK; i++) {
+        entry e = { concept, wf_concept_word_at(concept, i), { NULL, NULL } };
+        if ((st = match_widths(&e, p, err)) == WEFT_OK) st = check_size(&e, p, err);
+        if (st == WEFT_OK) st = check_vocabulary(&e, p, replace, err);
+        if (st == WEFT_OK) st = check_others(plan, &e, err);
+        if (st == WEFT_OK) append(w, &e);
+    }
+    for (int i = 0; i < 2; i++) {
+        const wf_clip_config *c = p->text[i] != NULL ? wf_clip_get_config(p->text[i]) : NULL;
+        w->width[i] = c != NULL ? c->hidden : 0;
+        w->list[i] = (wf_extras){ w->extras, w->count, c != NULL ? c->vocab : 0 };
+    }
+    if (st != WEFT_OK) wf_words_drop(w);
+    else *out = w;
+    return st;
+}
+
+weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float weight, const weft_add_options *options,
+                                  weft_error *err)
+{
+    weft_add_options o;
+    wf_words        *words = NULL;
+    weft_status      st = WEFT_OK;
+
+    if (plan == NULL || concept == NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_add_concept: %s is NULL", plan == NULL ? "plan" : "concept");
+    if (plan->sealed)
+        return wf_fail(err, WEFT_E_STATE, "weft_plan_add_concept: the plan is sealed; weft_plan_copy() gives one that can be "
+                       "changed");
+    WF_TRY(wf_options(&o, sizeof o, sizeof o, options, WEFT_ADD_PARTIAL | WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE |
+                      WEFT_ADD_PEFT_DORA | WEFT_ADD_REPLACE, "weft_add_options", err));
+    if (!isfinite(weight))
+        return wf_fail(err, WEFT_E_ARG, "concept %.120s: the weight is not a finite number", wf_concept_name(concept));
+    WF_TRY(extend(&words, plan, concept, (o.flags & WEFT_ADD_REPLACE) != 0, err));
+    o.struct_size = sizeof o;
+    o.flags &= ~(uint32_t)WEFT_ADD_REPLACE;
+    if (weft_concept_adapter(concept) != NULL)
+        st = weft_plan_add_with(plan, weft_concept_adapter(concept), weight, &o, err);
+    if (st != WEFT_OK) {
+        wf_words_drop(words);
+        return st;
+    }
+    wf_words_drop(plan->words);
+    plan->words = words;
+    return WEFT_OK;
+}
+
+/* ---- counting ------------------------------------------------------------------------------------------ */
 
 weft_status weft_plan_prompt_size(const weft_plan *plan, const char *prompt, uint32_t flags, int32_t *tokens,
                                   int32_t *chunks, weft_error *err)

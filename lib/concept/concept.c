@@ -1,0 +1,225 @@
+/* concept.c - the concept as a handle: words from one file or two, and the adapter that was trained with them.
+ *
+ * Vectors are widened and copied when a concept is opened; they are a few thousand floats. The adapter is the adapter
+ * room's: the same file is opened there where it has more than words. */
+#include "concept/concept.h"
+
+struct weft_concept {
+    wf_refs        refs;
+    weft_allocator alloc;
+    char          *name;
+    wf_word_list   list;
+    weft_adapter  *adapter;
+    const char    *format;
+};
+
+void weft_concept_options_init(weft_concept_options *options)
+{
+    if (options != NULL) *options = (weft_concept_options)WEFT_CONCEPT_OPTIONS_INIT;
+}
+
+void weft_concept_info_init(weft_concept_info *info)
+{
+    if (info != NULL) *info = (weft_concept_info)WEFT_CONCEPT_INFO_INIT;
+}
+
+void weft_word_info_init(weft_word_info *info)
+{
+    if (info != NULL) *info = (weft_word_info)WEFT_WORD_INFO_INIT;
+}
+
+/* ---- opening --------------------------------------------------------------------------------------------- */
+
+/* "embeddings/cat-toy.pt" is "cat-toy". */
+static char *stem_of(const weft_allocator *alloc, const char *path)
+{
+    const char *slash = strrchr(path, '/'), *base = slash != NULL ? slash + 1 : path, *dot = strrchr(base, '.');
+    return wf_strndup(alloc, base, dot != NULL && dot != base ? (size_t)(dot - base) : strlen(base));
+}
+
+static weft_status read_file(wf_word_list *list, const char *path, const weft_concept_options *o,
+                             const weft_allocator *alloc, weft_error *err)
+{
+    weft_tensors *t = NULL;
+    char         *stem = stem_of(alloc, path);
+    weft_status   st;
+
+    *list = (wf_word_list){ 0 };
+    if (stem == NULL) return wf_nomem(err, strlen(path), "a name");
+    st = wf_tensors_open(path, (o->flags & WEFT_OPEN_COPY) != 0, alloc, &t, err);
+    if (st == WEFT_OK) st = wf_words_read(list, t, stem, alloc, err);
+    weft_tensors_free(t);
+    wf_free(alloc, stem);
+    return st;
+}
+
+/* The second file's vectors are those of the other text encoder. */
+static weft_status join(wf_word_list *list, wf_word_list *second, const char *path, weft_error *err)
+{
+    if (second->count == 0) return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: no word in it", path);
+    if (list->count == 0) {
+        bool more = list->more;
+        wf_word_list_free(list);
+        *list = *second;
+        *second = (wf_word_list){ 0 };
+        list->more = more;
+        return WEFT_OK;
+    }
+    if (list->count != second->count)
+        return wf_fail(err, WEFT_E_MISMATCH, "%s has %zu words, the file that it is the other half of has %zu", path,
+                       second->count, list->count);
+    for (size_t i = 0; i < list->count; i++) {
+        wf_concept_word *w = &list->words[i], *other = &second->words[i];
+        int from = other->of[0].v == NULL, to = w->of[0].v != NULL;
+        if (w->of[to].v != NULL || other->of[!from].v != NULL)
+            return wf_fail(err, WEFT_E_MISMATCH, "%s: the word %.80s has vectors for both text encoders without it", path,
+                           w->word);
+        if (w->vectors != other->vectors || w->layers != other->layers)
+            return wf_fail(err, WEFT_E_MISMATCH, "%s has %d vectors for the word %.80s, its other half has %d", path,
+                           WF_MAX(other->vectors, other->layers), w->word, WF_MAX(w->vectors, w->layers));
+        w->of[to] = other->of[from];
+        other->of[from] = (wf_vectors){ 0 };
+    }
+    return WEFT_OK;
+}
+
+/* Names that the caller gives, separated by commas, in place of the file's. */
+static weft_status rename_words(weft_concept *c, const char *names, weft_error *err)
+{
+    size_t count = 1, i = 0;
+
+    for (const char *s = names; (s = strchr(s, ',')) != NULL; s++) count++;
+    if (count != c->list.count)
+        return wf_fail(err, WEFT_E_ARG, "concept options: words names %zu, %.200s has %zu", count, c->name, c->list.count);
+    for (const char *s = names;; i++) {
+        size_t n = strcspn(s, ",");
+        char  *word = wf_strndup(&c->alloc, s, n);
+        if (word == NULL) return wf_nomem(err, n + 1, "a word");
+        wf_free(&c->alloc, c->list.words[i].word);
+        c->list.words[i].word = word;
+        if (s[n] == '\0') return WEFT_OK;
+        s += n + 1;
+    }
+}
+
+/* What prompts are searched for; two words of a concept are two there as well. */
+static weft_status fold_words(weft_concept *c, weft_error *err)
+{
+    for (size_t i = 0; i < c->list.count; i++) {
+        wf_concept_word *w = &c->list.words[i];
+        WF_TRY(wf_tokenizer_fold(w->word, &c->alloc, &w->folded, &w->folded_len, err));
+        if (w->folded_len == 0) return wf_fail(err, WEFT_E_FORMAT, "%.200s: word %zu is empty", c->name, i + 1);
+        if (w->folded_len > 200)
+            return wf_fail(err, WEFT_E_FORMAT, "%.200s: word %zu has %zu bytes, wanted at most 200", c->name, i + 1,
+                           w->folded_len);
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(c->list.words[k].folded, w->folded) == 0)
+                return wf_fail(err, WEFT_E_FORMAT, "%.200s: two of its words are %.80s", c->name, w->word);
+    }
+    return WEFT_OK;
+}
+
+static weft_status open_adapter(weft_concept *c, const char *path, const weft_concept_options *o, weft_error *err)
+{
+    weft_adapter_options a = WEFT_ADAPTER_OPTIONS_INIT;
+    weft_adapter_info    info = WEFT_ADAPTER_INFO_INIT;
+    weft_status          st;
+
+    a.flags = o->flags;
+    a.allocator = &c->alloc;
+    a.log = o->log;
+    a.log_user = o->log_user;
+    st = weft_adapter_open(path, &a, &c->adapter, err);
+    if (st == WEFT_OK) st = weft_adapter_info_get(c->adapter, &info, err);
+    if (st == WEFT_OK && info.kind != NULL && *info.kind != '\0') c->format = info.kind;
+    if (st == WEFT_OK && c->list.count == 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no word in it: it is an adapter (%.80s, %.80s), to be opened as one, "
+                       "or with its words in weft_concept_options.second", path, info.dialect, info.family);
+    return st;
+}
+
+static weft_status open_files(weft_concept *c, const char *path, const weft_concept_options *o, weft_error *err)
+{
+    wf_word_list second = { 0 };
+    weft_status  st = read_file(&c->list, path, o, &c->alloc, err);
+
+    if (st == WEFT_OK && o->second != NULL) st = read_file(&second, o->second, o, &c->alloc, err);
+    if (st == WEFT_OK && o->second != NULL) st = join(&c->list, &second, o->second, err);
+    wf_word_list_free(&second);
+    if (st != WEFT_OK) return st;
+    c->format = c->list.format;
+    if (c->list.more) WF_TRY(open_adapter(c, path, o, err));
+    if (c->list.count == 0) return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no word in it: it holds no tensors", path);
+    if (o->words != NULL) WF_TRY(rename_words(c, o->words, err));
+    return fold_words(c, err);
+}
+
+weft_status weft_concept_open(const char *path, const weft_concept_options *options, weft_concept **out, weft_error *err)
+{
+    weft_concept_options o;
+    weft_status          st;
+
+    if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
+    *out = NULL;
+    if (path == NULL) return wf_fail(err, WEFT_E_ARG, "path is NULL");
+    WF_TRY(wf_options(&o, sizeof o, sizeof o, options, WEFT_OPEN_COPY, "weft_concept_options", err));
+    WF_TRY(wf_check_allocator(o.allocator, err));
+
+    weft_allocator alloc = wf_allocator(o.allocator);
+    weft_concept  *c = wf_zalloc(&alloc, 1, sizeof *c);
+    if (c == NULL) return wf_nomem(err, sizeof *c, "a concept");
+    wf_ref_init(&c->refs);
+    c->alloc = alloc;
+    c->name = stem_of(&c->alloc, path);
+    st = c->name != NULL ? open_files(c, path, &o, err) : wf_nomem(err, strlen(path), "a name");
+    if (st == WEFT_OK) *out = c;
+    else weft_concept_free(c);
+    return st;
+}
+
+void weft_concept_free(weft_concept *c)
+{
+    if (c == NULL || !wf_ref_drop(&c->refs)) return;
+    weft_allocator alloc = c->alloc;
+    wf_word_list_free(&c->list);
+    weft_adapter_free(c->adapter);
+    wf_free(&alloc, c->name);
+    wf_free(&alloc, c);
+}
+
+/* ---- asking ---------------------------------------------------------------------------------------------- */
+
+void                   wf_concept_ref(weft_concept *c) { wf_ref_take(&c->refs); }
+const char            *wf_concept_name(const weft_concept *c) { return c->name; }
+size_t                 wf_concept_words(const weft_concept *c) { return c->list.count; }
+const wf_concept_word *wf_concept_word_at(const weft_concept *c, size_t i) { return &c->list.words[i]; }
+
+weft_status weft_concept_info_get(const weft_concept *c, weft_concept_info *info, weft_error *err)
+{
+    weft_concept_info r = WEFT_CONCEPT_INFO_INIT;
+
+    if (c == NULL || info == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", c == NULL ? "concept" : "info");
+    r.words = (int32_t)c->list.count;
+    r.name = c->name;
+    r.format = c->format;
+    r.adapter = c->adapter != NULL;
+    return wf_result(info, &r, sizeof r, sizeof r, "weft_concept_info", err);
+}
+
+weft_status weft_concept_word(const weft_concept *c, size_t index, weft_word_info *info, weft_error *err)
+{
+    weft_word_info r = WEFT_WORD_INFO_INIT;
+
+    if (c == NULL || info == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", c == NULL ? "concept" : "info");
+    if (index >= c->list.count)
+        return wf_fail(err, WEFT_E_ARG, "word %zu is not one of the concept's %zu", index, c->list.count);
+    const wf_concept_word *w = &c->list.words[index];
+    r.vectors = w->vectors;
+    r.word = w->word;
+    r.width = w->of[0].width;
+    r.width_2 = w->of[1].width;
+    r.layers = w->layers;
+    return wf_result(info, &r, sizeof r, sizeof r, "weft_word_info", err);
+}
+
+weft_adapter *weft_concept_adapter(const weft_concept *c) { return c != NULL ? c->adapter : NULL; }

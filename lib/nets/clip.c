@@ -64,6 +64,7 @@ void wf_clip_free(wf_clip *m, const weft_allocator *alloc)
 }
 
 const wf_clip_config *wf_clip_get_config(const wf_clip *m) { return &m->c; }
+const wf_tensor      *wf_clip_tokens(const wf_clip *m) { return m->tokens; }
 
 static void read_row(float *row, const wf_tensor *table, size_t index, size_t width)
 {

@@ -18,6 +18,7 @@ typedef struct wf_clip wf_clip;
 weft_status           wf_clip_build(const wf_clip_config *config, wf_binder *b, wf_clip **out, weft_error *err);
 void                  wf_clip_free(wf_clip *c, const weft_allocator *alloc);
 const wf_clip_config *wf_clip_get_config(const wf_clip *c);
+const wf_tensor      *wf_clip_tokens(const wf_clip *c); /* (vocab, hidden) */
 
 /* n sequences of `length` tokens each. */
 typedef struct wf_clip_input {

@@ -36,6 +36,7 @@ typedef struct wf_bound {
     char          *select;  /* NULL: every layer */
     char          *exclude; /* NULL: none        */
     int32_t       *module;  /* [layers of the model] index of the module that acts there, -1 for none */
+    uint64_t       text_stamp; /* of what it adds to the text encoders; 0: nothing                  */
 } wf_bound;
 
 typedef struct wf_entry {
@@ -154,6 +155,15 @@ int32_t wf_plan_reach(const weft_plan *p, int32_t adapter);
 
 wf_words *wf_words_ref(wf_words *w); /* NULL stays NULL */
 void      wf_words_drop(wf_words *w);
+uint64_t  wf_words_stamp(const wf_words *w); /* of all words with their vectors; 0 where there are none */
+
+/* ---- stamp.c ------------------------------------------------------------------------------------------ */
+
+/* Of what a binding adds to the text encoders; 0 where that is nothing. */
+uint64_t wf_bound_stamp(const wf_bound *b, const wf_layer *layers, size_t count);
+/* Hashes that go on from h. */
+uint64_t wf_stamp_text(uint64_t h, const char *s, size_t n);
+uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n);
 
 /* ---- compile.c --------------------------------------------------------------------------------------- */
 

@@ -31,6 +31,11 @@ int32_t           wf_plan_adapters(const weft_plan *p);
 void              wf_plan_combine(const weft_plan *p, float *out, const float *const *preds, size_t n, bool guided);
 void              wf_plan_ref(weft_plan *p);
 
+/* ---- stamp.c --------------------------------------------------------------------------------------- */
+
+/* A number for all that can change an encoding: the text encoders, what adapters add to them, words. Never 0. */
+uint64_t wf_plan_text_stamp(const weft_plan *p);
+
 /* ---- words.c: what concepts add to the vocabulary of a plan's prompts ------------------------------ */
 
 /* All WEFT_ENCODE_* that there are. */

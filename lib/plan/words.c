@@ -70,6 +70,21 @@ void wf_words_fill(const wf_words *w, int32_t encoder, int32_t layer, const floa
     }
 }
 
+uint64_t wf_words_stamp(const wf_words *w)
+{
+    uint64_t h = 0;
+
+    for (size_t i = 0; w != NULL && i < w->count; i++) {
+        const entry *e = &w->entries[i];
+        size_t       n = (size_t)WF_MAX(e->word->vectors, e->word->layers);
+        uint64_t     one = wf_stamp_text((uint64_t)e->word->layers + 1, e->word->folded, e->word->folded_len);
+        for (int k = 0; k < 2; k++)
+            if (e->v[k] != NULL) one = wf_stamp_floats(one, e->v[k], n * (size_t)w->width[k]);
+        h += one; /* in whatever order they were added */
+    }
+    return h;
+}
+
 /* ---- adding -------------------------------------------------------------------------------------------- */
 
 static wf_words *make(const weft_plan *p, size_t count, size_t rows)

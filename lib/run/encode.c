@@ -306,6 +306,12 @@ static weft_status encode(weft_run *r, const weft_encode *e, layout *l, const in
     return st != WEFT_OK ? st : end;
 }
 
+uint64_t wf_run_stamp(weft_run *r)
+{
+    if (r->fit.stamp == 0) r->fit.stamp = wf_plan_text_stamp(r->fit.plan);
+    return r->fit.stamp;
+}
+
 weft_status weft_run_encode(weft_run *r, weft_encode *encode_, weft_error *err)
 {
     weft_encode e;
@@ -321,6 +327,7 @@ weft_status weft_run_encode(weft_run *r, weft_encode *encode_, weft_error *err)
     if (st != WEFT_OK) return st;
     encode_->tokens = (int32_t)l.tokens;
     encode_->dropped = (int32_t)l.dropped;
+    encode_->stamp = wf_run_stamp(r);
     if (l.dropped > 0)
         wf_log(r->log, r->log_user, WEFT_LOG_WARN, "the prompt has %zu tokens; %zu were dropped", l.tokens, l.dropped);
     return WEFT_OK;
@@ -346,6 +353,8 @@ weft_status weft_run_encode_ids(weft_run *r, const int32_t *ids, const int32_t *
                 return wf_fail(err, WEFT_E_ARG, "id %d at %zu is not in the vocabulary of %d", all[i][k], k, vocab);
     }
     st = encode(r, &e, &l, all, err);
-    if (st == WEFT_OK) encode_->tokens = encode_->dropped = 0;
-    return st;
+    if (st != WEFT_OK) return st;
+    encode_->tokens = encode_->dropped = 0;
+    encode_->stamp = wf_run_stamp(r);
+    return WEFT_OK;
 }

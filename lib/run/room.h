@@ -29,6 +29,7 @@ typedef struct wf_fit {
     int32_t       threads;
     int32_t       samples;    /* branches * 2 * batch                            */
     uint64_t      bytes;      /* of all of this                                  */
+    uint64_t      stamp;      /* of the plan's text side; 0 until it is asked for */
     double        step_flops, side_flops, decode_flops;
     int64_t       step_layers, encode_layers, decode_layers, encode_image_layers; /* layer calls of each: for progress */
 } wf_fit;
@@ -79,6 +80,9 @@ void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_
 void wf_encode_forward(const weft_run *r, wf_exec *e, const wf_encoding *in);
 void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float *image);
 void wf_encode_image_forward(const weft_run *r, wf_exec *e, const float *image, const float *noise, float *latent);
+
+/* The stamp of the plan's text side, worked out once for each plan that a run is on (encode.c). */
+uint64_t wf_run_stamp(weft_run *r);
 
 static inline const wf_parts *wf_run_parts(const wf_fit *b)
 {

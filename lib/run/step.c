@@ -254,6 +254,9 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
                       err));
     if (s.reserved0 != 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_step: reserved0 is %d, must be zero", s.reserved0);
+    if (s.stamp != 0 && s.stamp != wf_run_stamp(r))
+        return wf_fail(err, WEFT_E_STATE, "step.stamp: the text was encoded with other text encoders, text weights of "
+                       "adapters, or words than the run's plan has now: encode the prompts again");
     bool guided = s.negative != NULL && s.guidance > 1.0f;
     WF_TRY(check_pictures(r, &s, err));
     WF_TRY(check_numbers(r, &s, err));

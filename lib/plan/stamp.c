@@ -1,0 +1,114 @@
+/* stamp.c - one number for all that can change what a prompt is encoded to.
+ *
+ * An encoding is made under a plan and used by the steps of a run, which may have moved to another plan in between. The
+ * stamp tells whether that matters: it is a hash of contents, so equal plans agree, a copy with other weights in the UNet
+ * agrees, and a text encoder, an adapter's part in it, its weight, or a word that differs does not. 64 bits guard against
+ * mistakes, not against malice.
+ *
+ * Of the text encoders we look at a few bytes of each weight: fine-tuning changes nearly all of them. Of adapters and
+ * words every byte counts; an adapter's are gone through once, when it is bound. */
+#include "model/parts.h"
+#include "plan/method.h"
+
+static uint64_t mix(uint64_t h, uint64_t v)
+{
+    h = (h ^ v) * 0x9e3779b97f4a7c15u;
+    return h ^ (h >> 29);
+}
+
+static uint64_t mix_bytes(uint64_t h, const void *data, size_t n)
+{
+    const uint8_t *s = data;
+    uint64_t       v;
+
+    for (; n >= sizeof v; n -= sizeof v, s += sizeof v) {
+        memcpy(&v, s, sizeof v);
+        h = mix(h, v);
+    }
+    v = n;
+    for (size_t i = 0; i < n; i++) v = v << 8 | s[i];
+    return mix(h, v);
+}
+
+static uint64_t mix_float(uint64_t h, float v)
+{
+    uint32_t bits;
+
+    v += 0; /* -0 weighs what 0 weighs */
+    memcpy(&bits, &v, sizeof bits);
+    return mix(h, bits);
+}
+
+static uint64_t mix_module(uint64_t h, const wf_module *m)
+{
+    for (int32_t k = 0; k < WF_PARTS; k++) {
+        const wf_tensor *t = m->part[k];
+        if (t == NULL) continue;
+        h = mix(mix(mix(h, (uint64_t)k), (uint64_t)t->dtype), (uint64_t)t->rank);
+        for (int32_t i = 0; i < t->rank; i++) h = mix(h, (uint64_t)t->shape[i]);
+        h = mix_bytes(h, t->data, t->bytes);
+    }
+    h = mix_float(mix_float(h, m->scale), m->coft);
+    return mix(mix(mix(h, (uint64_t)m->neumann), (uint64_t)m->init_rank), (uint64_t)m->peft << 1 | (uint64_t)m->feedforward);
+}
+
+uint64_t wf_bound_stamp(const wf_bound *b, const wf_layer *layers, size_t count)
+{
+    uint64_t h = 0;
+
+    for (size_t l = 0; l < count; l++) {
+        if (layers[l].component < 1 || layers[l].component > 2 || b->module[l] < 0) continue;
+        h = mix_module(mix(mix(h, 1), l), wf_adapter_module(b->adapter, (size_t)b->module[l]));
+    }
+    return h;
+}
+
+/* A few bytes at the beginning, the end and two places between. */
+static uint64_t mix_sample(uint64_t h, const uint8_t *data, size_t bytes)
+{
+    enum { PLACES = 4, EACH = 16 };
+
+    if (bytes <= PLACES * EACH) return mix_bytes(h, data, bytes);
+    for (size_t i = 0; i < PLACES; i++) h = mix_bytes(h, data + (bytes - EACH) / (PLACES - 1) * i, EACH);
+    return h;
+}
+
+static uint64_t mix_model(uint64_t h, const weft_model *model)
+{
+    const wf_parts *p = wf_model_parts(model);
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(model, &count);
+
+    for (size_t l = 0; l < count; l++) {
+        const wf_layer *at = &layers[l];
+        if (at->component < 1 || at->component > 2 || at->weight == NULL) continue;
+        h = mix(mix(mix(h, l), (uint64_t)at->out), (uint64_t)at->in);
+        h = mix_sample(h, at->weight, (size_t)at->out * wf_layer_columns(at) * (size_t)wf_dtype_bits(at->dtype) / 8);
+    }
+    for (int i = 0; i < 2; i++) {
+        if (p->text[i] == NULL) continue;
+        const wf_tensor *tokens = wf_clip_tokens(p->text[i]);
+        const wf_tokenizer *t = p->tokenizer[i];
+        h = mix_sample(mix(h, tokens->count), tokens->data, tokens->bytes);
+        if (t != NULL) h = mix(mix(h, (uint64_t)wf_tokenizer_size(t)), (uint64_t)wf_tokenizer_pad(t));
+    }
+    return h;
+}
+
+uint64_t wf_plan_text_stamp(const weft_plan *p)
+{
+    uint64_t h = mix_model(0x77656674, p->model);
+
+    for (int32_t a = 0; a < p->adapters; a++) {
+        const wf_entry *e = &p->entry[a];
+        if (e->bound->text_stamp == 0 || e->text_weight == 0) continue;
+        h = mix_float(mix(h, e->bound->text_stamp), e->text_weight);
+        h = mix(h, wf_plan_text_cell(p, a) != 0);
+    }
+    h = mix(h, wf_words_stamp(p->words));
+    return h != 0 ? h : 1;
+}
+
+uint64_t wf_stamp_text(uint64_t h, const char *s, size_t n) { return mix_bytes(h, s, n); }
+
+uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n) { return mix_bytes(h, v, n * sizeof *v); }

@@ -119,6 +119,11 @@ weft_status wf_tensors_take_file(weft_tensors *t, wf_file *file, weft_error *err
 /* Index the names; WEFT_E_FORMAT where a name or a metadata key occurs twice. */
 weft_status wf_tensors_seal(weft_tensors *t, weft_error *err);
 
+/* Write tensors into a safetensors file in the types that they have: weft_tensors_write() without its copy into F32.
+ * Of each its name, data, bytes, shape, rank and dtype are read, and must agree. */
+weft_status wf_tensors_write_as_stored(const char *path, const wf_tensor *tensors, size_t count,
+                                       const char *const *metadata, size_t pairs, const weft_allocator *alloc,
+                                       weft_error *err);
 /* "(320, 8)" for messages, cut to fit. */
 typedef struct wf_shape_text { char text[128]; } wf_shape_text;
 const char *wf_shape(wf_shape_text *buf, const int64_t *shape, int32_t rank);

@@ -19,7 +19,7 @@ typedef struct pair {
 /* The tensors to write, checked and sorted, and what is made of them. */
 typedef struct writer {
     weft_allocator   alloc;
-    weft_tensor_out *tensors;
+    wf_tensor       *tensors; /* of these name, data, bytes, shape, rank and dtype */
     size_t           count;
     pair            *pairs;
     size_t           pair_count;
@@ -30,7 +30,7 @@ typedef struct writer {
 
 static int compare_tensors(const void *a, const void *b)
 {
-    const weft_tensor_out *x = a, *y = b;
+    const wf_tensor *x = a, *y = b;
 
     return strcmp(x->name, y->name);
 }
@@ -78,18 +78,29 @@ static weft_status copy_tensors(writer *w, const weft_tensor_out *tensors)
     weft_status st;
 
     for (size_t i = 0; i < w->count; i++) {
-        const uint8_t *at = (const uint8_t *)tensors + i * stride;
-        uint32_t       size;
+        const uint8_t  *at = (const uint8_t *)tensors + i * stride;
+        weft_tensor_out t;
+        uint32_t        size;
+        size_t          count = 0;
 
         memcpy(&size, at, sizeof size);
         if (i == 0) stride = size;
         if (size != stride)
             return wf_fail(w->err, WEFT_E_ARG, "weft_tensor_out %zu: struct_size is %u, but the first has %u", i, size,
                            stride);
-        st = wf_options(&w->tensors[i], sizeof *tensors, sizeof *tensors, at, 0, "weft_tensor_out", w->err);
+        st = wf_options(&t, sizeof t, sizeof t, at, 0, "weft_tensor_out", w->err);
         if (st != WEFT_OK) return st;
-        if ((st = check_tensor(&w->tensors[i], i, w->err)) != WEFT_OK) return st;
+        if ((st = check_tensor(&t, i, w->err)) != WEFT_OK) return st;
+        count_elements(&t, &count);
+        w->tensors[i] = (wf_tensor){ .name = t.name, .data = (const uint8_t *)t.data, .bytes = count * sizeof(float),
+                                     .rank = (int32_t)t.rank, .dtype = WF_F32 };
+        memcpy(w->tensors[i].shape, t.shape, sizeof t.shape);
     }
+    return WEFT_OK;
+}
+
+static weft_status sort_tensors(writer *w)
+{
     qsort(w->tensors, w->count, sizeof *w->tensors, compare_tensors);
     for (size_t i = 1; i < w->count; i++)
         if (strcmp(w->tensors[i - 1].name, w->tensors[i].name) == 0)
@@ -149,19 +160,17 @@ static weft_status write_header(writer *w)
         wf_text_add(h, w->count > 0 ? "}," : "}");
     }
     for (size_t i = 0; i < w->count; i++) {
-        const weft_tensor_out *t = &w->tensors[i];
-        size_t count = 0, bytes, begin = offset;
+        const wf_tensor *t = &w->tensors[i];
+        size_t           begin = offset;
 
-        count_elements(t, &count);
-        bytes = count * sizeof(float);
-        if (!wf_add(offset, bytes, &offset)) return wf_fail(w->err, WEFT_E_ARG, "the tensors' sizes overflow");
+        if (!wf_add(offset, t->bytes, &offset)) return wf_fail(w->err, WEFT_E_ARG, "the tensors' sizes overflow");
         w->parts[2 + i].data = t->data;
-        w->parts[2 + i].size = bytes;
+        w->parts[2 + i].size = t->bytes;
 
         if (i > 0) wf_text_bytes(h, ",", 1);
         add_string(h, t->name);
-        wf_text_add(h, ":{\"dtype\":\"F32\",\"shape\":[");
-        for (size_t d = 0; d < t->rank; d++) wf_text_add(h, d > 0 ? ",%lld" : "%lld", (long long)t->shape[d]);
+        wf_text_add(h, ":{\"dtype\":\"%s\",\"shape\":[", wf_dtype_name(t->dtype));
+        for (int32_t d = 0; d < t->rank; d++) wf_text_add(h, d > 0 ? ",%lld" : "%lld", (long long)t->shape[d]);
         wf_text_add(h, "],\"data_offsets\":[%zu,%zu]}", begin, offset);
     }
     wf_text_bytes(h, "}", 1);
@@ -181,11 +190,50 @@ static weft_status take_memory(writer *w)
     return wf_nomem(w->err, w->count * sizeof *w->tensors, "tensors to be written");
 }
 
+/* What remains once the tensors are there: all that is written, written. */
+static weft_status write_all(writer *w, const char *path, const char *const *metadata)
+{
+    uint64_t length;
+
+    WF_TRY(sort_tensors(w));
+    WF_TRY(copy_pairs(w, metadata));
+    WF_TRY(write_header(w));
+    length = w->header.len;
+    w->parts[0].data = &length;
+    w->parts[0].size = sizeof length;
+    w->parts[1].data = w->header.s;
+    w->parts[1].size = w->header.len;
+    return wf_file_write_parts(path, w->parts, w->count + 2, w->err);
+}
+
+static void free_writer(writer *w)
+{
+    wf_text_free(&w->header);
+    wf_free(&w->alloc, w->parts);
+    wf_free(&w->alloc, w->pairs);
+    wf_free(&w->alloc, w->tensors);
+}
+
+weft_status wf_tensors_write_as_stored(const char *path, const wf_tensor *tensors, size_t count,
+                                       const char *const *metadata, size_t pairs, const weft_allocator *alloc,
+                                       weft_error *err)
+{
+    writer      w = { wf_allocator(alloc), NULL, count, NULL, pairs, { 0 }, NULL, err };
+    weft_status st;
+
+    wf_text_init(&w.header, &w.alloc);
+    if ((st = take_memory(&w)) != WEFT_OK) goto done;
+    if (count > 0) memcpy(w.tensors, tensors, count * sizeof *tensors);
+    st = write_all(&w, path, metadata);
+done:
+    free_writer(&w);
+    return st;
+}
+
 weft_status weft_tensors_write(const char *path, const weft_tensor_out *tensors, size_t count,
                                const char *const *metadata, size_t pairs, weft_error *err)
 {
     writer      w = { wf_allocator(NULL), NULL, count, NULL, pairs, { 0 }, NULL, err };
-    uint64_t    length;
     weft_status st;
 
     wf_text_init(&w.header, &w.alloc);
@@ -197,18 +245,8 @@ weft_status weft_tensors_write(const char *path, const weft_tensor_out *tensors,
 
     if ((st = take_memory(&w)) != WEFT_OK) goto done;
     if ((st = copy_tensors(&w, tensors)) != WEFT_OK) goto done;
-    if ((st = copy_pairs(&w, metadata)) != WEFT_OK) goto done;
-    if ((st = write_header(&w)) != WEFT_OK) goto done;
-    length = w.header.len;
-    w.parts[0].data = &length;
-    w.parts[0].size = sizeof length;
-    w.parts[1].data = w.header.s;
-    w.parts[1].size = w.header.len;
-    st = wf_file_write_parts(path, w.parts, count + 2, err);
+    st = write_all(&w, path, metadata);
 done:
-    wf_text_free(&w.header);
-    wf_free(&w.alloc, w.parts);
-    wf_free(&w.alloc, w.pairs);
-    wf_free(&w.alloc, w.tensors);
+    free_writer(&w);
     return st;
 }

@@ -56,7 +56,7 @@ def peft_cases():
                         note="factors as they are, bias scaled too; which scale the input the configuration says alone"),
         lambda: by_peft("peft_ia3_te", S1, "(IA)^3", IA3Config(target_modules=TE_BARE, feedforward_modules=[TE_BARE[2]]), component="text_encoder", own_weights=False),
         lambda: by_peft("peft_adalora", S1, "AdaLoRA", AdaLoraConfig(init_r=4, target_r=2, lora_alpha=6, total_step=10, target_modules=SD1_LINEAR + [SD1[8]]),
-                        own_weights=False, prune=prune, note="alpha / (init_r + 1e-5) whatever rank is left; lora_A of a convolution is flat"),
+                        own_weights=False, prune=prune, kind="AdaLoRA", note="alpha / (init_r + 1e-5) whatever rank is left; lora_A of a convolution is flat"),
         lambda: by_peft("peft_saved", S1, "full", LoraConfig(r=2, lora_alpha=2, target_modules=[SD1[0]], modules_to_save=["conv_out", "conv_norm_out", SD1[11]]),
                         own_weights=False, note="modules_to_save: whole weights beside LoRA, a normalisation too"),
     ]
@@ -192,6 +192,18 @@ def onetrainer(pipe):
     return lambda c, m: heads.get(c, "lora_te2.") + m
 
 
+def onetrainer_omi():
+    """unet.<LDM path>, clip_l., clip_g., and a word's vectors in the bundle."""
+    pipe, e = build("onetrainer_omi", SX, "lora", unet(XL) + text(TE[:1]) + text(TE[2:], "text_encoder_2"), alpha=1.0)
+    cfg = pipe.unet.config
+    up = ["CrossAttn" in t for t in cfg.up_block_types]
+    heads = {"text_encoder": "clip_l.", "text_encoder_2": "clip_g."}
+    t = keyed(e, lambda c, m: heads[c] + m if c in heads else "unet." + lora.sgm_name(m, cfg.layers_per_block, up))
+    g = torch.Generator("cpu").manual_seed(9)
+    t["bundle_emb.<thing>.clip_l"], t["bundle_emb.<thing>.clip_g"] = (0.3 * torch.randn(2, d, generator=g) for d in (16, 24))
+    return by_hand("onetrainer_omi", SX, "LoRA", "OneTrainer, OMI", e, t, words=1, note="LDM's block names behind unet.; clip_l., clip_g.; a bundled word")
+
+
 def hand_cases():
     every = unet(SD1) + text(TE)
     xl = unet(XL) + text(TE[:1]) + text(TE[2:], "text_encoder_2")
@@ -213,6 +225,7 @@ def hand_cases():
         lambda: kohya("comfy_full", SX, unet(XL[:4]), dialect="ComfyUI", kind="full", family="full", stem=comfy, bias=True, dtype=F32, note="diff and diff_b, as its extraction writes them"),
         lambda: kohya("onetrainer_lora", S1, every, dialect="OneTrainer", stem=onetrainer, alpha=1.0, note="lora_unet. and lora_te. with dots"),
         lambda: kohya("onetrainer_xl", SX, xl, dialect="OneTrainer", stem=onetrainer, alpha=1.0),
+        onetrainer_omi,
         lambda: kohya("dotted_lora", S1, every, dialect="dotted", stem=dotted, alpha=1.0, note="unet. and text_encoder. with kohya's endings"),
         old_processor_bin, old_text_bin,
         lambda: ziplora(), lambda: blora(), lambda: moslora(False), lambda: moslora(True), edlora,
@@ -258,7 +271,7 @@ def moslora(exported):
     ends = {"down": "lora.down.weight", "up": "lora.up.weight", "mixer": "lora.downB.weight"} if exported else \
         {"down": "lora_A.weight", "up": "lora_B.weight", "mixer": "lora_AB.weight"}
     head = "unet." if exported else "base_model.model."
-    return by_hand(name, S1, "MoSLoRA", "diffusers 0.22" if exported else "peft", e, {"%s%s.%s" % (head, m, ends[s]): x[s] for (c, m), x in e.items() for s in ends}, dtype=F32)
+    return by_hand(name, S1, "MoSLoRA", "diffusers 0.22" if exported else "peft", e, {"%s%s.%s" % (head, m, ends[s]): x[s] for (c, m), x in e.items() for s in ends}, dtype=F32, kind="MoSLoRA")
 
 
 def edlora():
@@ -370,4 +383,13 @@ def mixtures():
         [("lyco_norm", 0.5), ("lyco_full", 0.4)],
         [("lyco_ia3", 1.0), ("custom_delta", 0.8)],
         [("lyco_xl_locon", 0.6), ("lyco_xl_glora", 0.5), ("peft_lokr_xl", 0.7)],
+    ]
+
+
+def methods():
+    two = lambda a, b, wa=1.0, wb=1.0: [{"name": a, "weight": wa}, {"name": b, "weight": wb}]
+    return [
+        {"method": "klora", "calls": 4, "files": two("lyco_loha", "lyco_oft"), "options": {"top_k": 24}},
+        {"method": "klora", "calls": 3, "files": two("lyco_dora", "peft_lokr", 0.8, 1.0), "options": {"top_k": 16, "pattern": "s"}},
+        {"method": "composite", "calls": 1, "files": two("lyco_glora", "peft_boft", 0.9, 0.7), "options": {}},
     ]

@@ -13,6 +13,7 @@ import re
 import shutil
 import warnings
 
+import compose
 import families
 import lora
 import peft
@@ -250,7 +251,7 @@ def by_lycoris(name, model, family, algo, modules, dim=2, alpha=1.0, dtype=F16, 
             v = v.detach().contiguous()
             sd[k] = v.to(dtype) if v.is_floating_point() and (dtype == F32 or float(v.abs().max()) < 6e4) else v
     path = os.path.join(FILES, name + ".safetensors")
-    save_file(sd, path, metadata={"ss_network_module": "lycoris.kohya", "ss_network_args": json.dumps({"algo": algo})} if prefix is None else None)
+    save_file(sd, path, metadata={"ss_network_module": "lycoris.kohya"} if prefix is None else None)
     entries = parse(floats(load_file(path)), untouched(model))
     comps = {c for c, _ in modules}
 
@@ -406,8 +407,7 @@ def exact(pipe, t, with_unet, with_text, *files):
 
 
 def main():
-    from family_cases import cases, mixtures
-    import lycoris
+    from family_cases import cases, methods, mixtures
     os.makedirs(FILES, exist_ok=True)
     T, pipes, listing, made = {}, {}, [], {}
     for model in ("tiny-sd1", "tiny-sd2", "tiny-sdxl"):
@@ -420,9 +420,10 @@ def main():
         c.pop("run")
         made[c["name"]] = c
     mixed = [mix(m, made, pipes, T) for m in mixtures()]
+    composed = [by_method(m, made, pipes, T) for m in methods()]
     for model, t in T.items():
         store("families_%s.safetensors" % model, t)
-    write_json("families.json", {"versions": versions() | {"lycoris_lora": "4.1.3"}, "prompt": PROMPT, "rows": ROWS, "files": listing, "mixed": mixed})
+    write_json("families.json", {"versions": versions() | {"lycoris_lora": "4.1.3"}, "prompt": PROMPT, "rows": ROWS, "files": listing, "mixed": mixed, "methods": composed})
 
 
 def judge(c, pipe, T):
@@ -484,6 +485,43 @@ def mix(m, made, pipes, T):
     for k, v in exact(pipes[model], t, "unet" in comps, len(comps - {"unet"}) > 0, *files).items():
         T[model]["%s/%s" % (p, k)] = v.float()
     return {"model": model, "prefix": p, "files": [{"name": n, "weight": w} for n, w in m]}
+
+
+def dense(entries, pipe):
+    """A file's UNet deltas as entries of compose.py: rank `out`, the identity times the whole difference, in f64."""
+    out = {}
+    for (c, m), e in entries.items():
+        layer = lora.layer_of(pipe, c, m)
+        b = getattr(layer, "bias", None)
+        d, _ = change({k: v.double() for k, v in e.items() if k != "conf"}, layer.weight.data.double(), None if b is None else b.data.double(), e["conf"])
+        out[(c, m)] = {"A": d.reshape(d.shape[0], -1), "B": torch.eye(d.shape[0], dtype=torch.float64), "alpha": None, "rs": False}
+    return out
+
+
+def by_method(m, made, pipes, T):
+    """K-LoRA and composite over families that are not LoRA: the prediction of each call, in f64."""
+    files = [made[f["name"]] for f in m["files"]]
+    model = files[0]["model"]
+    pipe, N = pipes[model], m["calls"]
+    t = {k: v for k, v in T[model].items() if k.startswith("in/")}
+    entries = [{k: e for k, e in f["entries"].items() if k[0] == "unet"} for f in files]
+    ads = [compose.Adapter(f["name"], dense(e, pipe), f["weight"]) for f, e in zip(m["files"], entries)]
+    prefix = "%s/%s" % (m["method"], "+".join(a.name for a in ads))
+    plan = compose.KLora(ads, compose.unet_order(pipe), **m["options"]) if m["method"] == "klora" else compose.Composite(ads)
+    seen = []
+    for n in range(N):
+        total = 0
+        for branch in range(plan.branches):
+            cell = (lambda x: plan.layer_cell(n, N, x)) if m["method"] == "klora" else (lambda x: plan.cell(n, N, branch))
+            act = [({k: v for k, v in e.items() if cell(k[1])[i] != 0}, ads[i].weight, False) for i, e in enumerate(entries)]
+            seen.append([len(a[0]) for a in act])
+            total = total + plan.shares()[branch] * exact(pipe, t, True, False, *act)["unet"]
+        T[model]["%s/%d" % (prefix, n)] = total.float()
+    if m["method"] == "klora":
+        near = min(abs(r - plan.S(plan.tau(n, N, i + 1))) for n in range(N) for i, r in enumerate(plan.rho) if plan.S_c[i] and plan.S_s[i])
+        assert near > 1e-3, "a choice hangs on rounding: %g" % near
+    print("%-40s modules of each: %s" % (prefix, seen), flush=True)
+    return {"method": m["method"], "model": model, "prefix": prefix, "calls": N, "files": m["files"], "options": m["options"]}
 
 
 if __name__ == "__main__":

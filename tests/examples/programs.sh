@@ -8,6 +8,15 @@ that "its picture" test -s "$tmp/denoise.png"
 "$B/examples/denoise" 2>/dev/null
 that "denoise without arguments is a usage error" test $? = 2
 
+that "img2img" "$B/examples/img2img" $model "a yellow star" "$tmp/denoise.png" "$tmp/star.png" 0.6
+that "its picture" test -s "$tmp/star.png"
+that "img2img with a mask" "$B/examples/img2img" $model "a yellow star" "$tmp/denoise.png" "$tmp/hole.png" 1 "$tmp/star.png"
+that "its picture" test -s "$tmp/hole.png"
+"$B/examples/img2img" 2>/dev/null
+that "img2img without arguments is a usage error" test $? = 2
+"$B/examples/img2img" $model "a yellow star" "$tmp/denoise.png" "$tmp/none.png" 7 2>/dev/null
+that "a strength of 7 is refused" test $? = 1
+
 "$B/examples/compose" --model $model --out "$tmp/deep/demo" >"$tmp/out.compose"
 that "compose" test $? = 0
 for name in base monster rocket hatching mosaic monster-hatching-merge monster-hatching-switch \

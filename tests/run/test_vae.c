@@ -209,6 +209,50 @@ START_TEST(a_run_tells_what_tiles_save)
 }
 END_TEST
 
+/* On a VAE that was trained: a scene of a slope, bars and a disc. What tiles change is small, and no rougher between the two
+ * columns (rows) where one begins or ends than between any others. */
+START_TEST(tiles_leave_no_seam)
+{
+    enum { SIDE = 64, PX = 4 * SIDE, STEP = 24 * 4, END = 8 * 4 };
+    weft_model *m;
+    must(weft_model_open(data_path("../../examples/model"), NULL, &m, &golden_err));
+    size_t n = 4 * SIDE * SIDE, pixels = 3 * (size_t)PX * PX;
+    float *x = malloc(pixels * sizeof *x), *z = malloc(n * sizeof *z), *y[2];
+    for (size_t i = 0; i < pixels; i++) {
+        double c = (double)(i / (PX * PX)), v = (double)(i / PX % PX) / PX, u = (double)(i % PX) / PX;
+        double disc = (u - 0.55) * (u - 0.55) + (v - 0.45) * (v - 0.45) < 0.06 ? 0.3 : 0;
+        x[i] = (float)(0.2 + 0.3 * u + 0.2 * c * v + disc + (fmod(8 * u + 3 * v, 1) < 0.5 ? 0.1 : 0));
+    }
+    for (int i = 0; i < 2; i++) {
+        weft_run *run = open_run(m, SIDE, SIDE, i == 0 ? 0 : 32, 1, 2);
+        if (i == 0) must(weft_run_encode_image(run, x, pixels, NULL, 0, z, n, &golden_err));
+        y[i] = malloc(pixels * sizeof *y[i]);
+        must(weft_run_decode(run, z, n, y[i], pixels, &golden_err));
+        weft_run_free(run);
+    }
+    double mean = 0, at[2][2] = { { 0 } }, count[2][2] = { { 0 } };
+    for (size_t i = 0; i < pixels; i++) {
+        size_t place[2] = { i % PX, i / PX % PX }, back[2] = { 1, PX };
+        double d = (double)y[1][i] - y[0][i];
+        mean += fabs(d) / (double)pixels;
+        for (int axis = 0; axis < 2; axis++) {
+            if (place[axis] == 0) continue;
+            int border = place[axis] >= STEP && (place[axis] % STEP == 0 || place[axis] % STEP == END);
+            at[axis][border] += fabs(d - ((double)y[1][i - back[axis]] - y[0][i - back[axis]]));
+            count[axis][border]++;
+        }
+    }
+    ck_assert_msg(mean < 8.0 / 255, "the mean difference is %g / 255", mean * 255);
+    for (int axis = 0; axis < 2; axis++) {
+        double border = at[axis][1] / count[axis][1], other = at[axis][0] / count[axis][0];
+        if (getenv("GOLDEN_SHOW") != NULL) printf("tiles: mean %g / 255; borders %g, elsewhere %g\n", mean * 255, border, other);
+        ck_assert_msg(border < 1.5 * other, "borders %g, elsewhere %g", border, other);
+    }
+    free(x), free(z), free(y[0]), free(y[1]);
+    weft_model_free(m);
+}
+END_TEST
+
 typedef struct watch { weft_run *run; int64_t last, total, stop_at; } watch;
 
 static int32_t see(void *user, const char *what, int64_t done, int64_t total)
@@ -277,6 +321,7 @@ int main(void)
     tcase_add_test(c, a_dry_walk_takes_what_a_real_one_takes);
     tcase_add_test(c, a_tile_decides_the_memory);
     tcase_add_test(c, a_run_tells_what_tiles_save);
+    tcase_add_test(c, tiles_leave_no_seam);
     tcase_add_test(c, progress_and_cancelling_reach_into_tiles);
     tcase_add_test(c, wrong_sizes_are_refused);
     suite_add_tcase(s, c);

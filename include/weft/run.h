@@ -89,9 +89,11 @@ enum {
     WEFT_ENCODE_WEIGHTS  = 1u << 2,
     /** With WEIGHTS: do not restore the mean. */
     WEFT_ENCODE_NO_MEAN  = 1u << 3,
-    /** With WEIGHTS: weigh the distance from the empty prompt, z_empty + w (z - z_empty), as compel does. */
+    /** With WEIGHTS: weigh the distance from the empty prompt, z_empty + w (z - z_empty), as compel does. No mean is
+        restored then. */
     WEFT_ENCODE_FROM_EMPTY = 1u << 4,
-    /** A chunk that is full moves what follows its last comma, at most 20 tokens, into the next, as A1111 does. */
+    /** A chunk that is full moves what follows its last comma, at most 20 tokens, into the next, as A1111 does. Without
+        effect where TRUNCATE leaves no next one. */
     WEFT_ENCODE_COMMA    = 1u << 5
 };
 
@@ -121,7 +123,9 @@ WEFT_API void weft_encode_init(weft_encode *encode);
  * Encode a prompt with the plan's adapters acting on the text encoders.
  *
  * A prompt of more than 75 tokens is encoded in chunks of 75, each with its own BOS and EOS, joined on
- * the token axis. When the prompt needs more chunks than there is room for, the call fails and says how many.
+ * the token axis. When the prompt needs more chunks than there is room for, the call fails and says how many;
+ * weft_plan_prompt_size() tells beforehand. The plan's words mean their vectors; a word that has one for each
+ * cross-attention layer needs `layers`.
  *
  * @return WEFT_E_STATE (the model has no tokenizer), WEFT_E_ARG, WEFT_E_CANCELLED
  * @since 0.1

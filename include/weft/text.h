@@ -23,8 +23,9 @@ WEFT_API weft_status weft_model_tokenize(const weft_model *model, int32_t encode
                                          size_t cap, size_t *needed, weft_error *err);
 
 /**
- * How many tokens a prompt has, and how many chunks of 75 (at least 1) it takes to encode all of them.
- * Either result may be NULL. With two text encoders: the larger of both.
+ * How many tokens a prompt has, and how many chunks of 75 (at least 1) it takes to encode all of them as they stand.
+ * weft_plan_prompt_size() reckons with weights, words and flags. Either result may be NULL. With two text encoders:
+ * the larger of both.
  * @since 0.1
  */
 WEFT_API weft_status weft_model_prompt_size(const weft_model *model, const char *prompt, int32_t *tokens,

@@ -11,6 +11,8 @@ static const char *const features[] = {
     "lora", "adalora", "moslora", "loha", "lokr",    /* adapter families */
     "dora", "ia3", "oft", "boft", "glora", "full", "norm",
     "kohya", "diffusers", "diffusers-old", "peft",   /* file dialects   */
+    "textual-inversion", "custom-diffusion", "ed-lora", /* concepts     */
+    "prompt-weights", "clip-skip",                   /* prompts         */
 };
 
 uint32_t weft_version(void)

@@ -96,6 +96,19 @@ static void structs(void)
     F(weft_klora_score, content); F(weft_klora_score, style); F(weft_klora_score, ratio);
     F(weft_klora_score, gamma); F(weft_klora_score, rho);
 
+    S(weft_concept_options);
+    F(weft_concept_options, struct_size); F(weft_concept_options, flags); F(weft_concept_options, allocator);
+    F(weft_concept_options, log); F(weft_concept_options, log_user); F(weft_concept_options, words);
+    F(weft_concept_options, second);
+
+    S(weft_concept_info);
+    F(weft_concept_info, struct_size); F(weft_concept_info, words); F(weft_concept_info, name);
+    F(weft_concept_info, format); F(weft_concept_info, adapter); F(weft_concept_info, reserved0);
+
+    S(weft_word_info);
+    F(weft_word_info, struct_size); F(weft_word_info, vectors); F(weft_word_info, word); F(weft_word_info, width);
+    F(weft_word_info, width_2); F(weft_word_info, layers); F(weft_word_info, reserved0);
+
     S(weft_plan_info);
     F(weft_plan_info, struct_size); F(weft_plan_info, sealed); F(weft_plan_info, method);
     F(weft_plan_info, adapters); F(weft_plan_info, calls); F(weft_plan_info, branches);
@@ -118,6 +131,7 @@ static void structs(void)
     F(weft_encode, struct_size); F(weft_encode, flags); F(weft_encode, prompt); F(weft_encode, text);
     F(weft_encode, text_len); F(weft_encode, pooled); F(weft_encode, pooled_len); F(weft_encode, chunks);
     F(weft_encode, adapter); F(weft_encode, tokens); F(weft_encode, dropped);
+    F(weft_encode, clip_skip); F(weft_encode, layers); F(weft_encode, stamp);
 
     S(weft_step);
     F(weft_step, struct_size); F(weft_step, flags); F(weft_step, latent); F(weft_step, latent_len);
@@ -151,14 +165,15 @@ static void constants(void)
     C(WEFT_PATH_AUTO); C(WEFT_PATH_SIDE); C(WEFT_PATH_MERGED);
     C(WEFT_TEXT_METHOD); C(WEFT_TEXT_ALL); C(WEFT_TEXT_FIRST); C(WEFT_TEXT_NONE);
     C(WEFT_ROLE_NONE); C(WEFT_ROLE_CONTENT); C(WEFT_ROLE_STYLE);
-    C(WEFT_ADD_PARTIAL); C(WEFT_ADD_TEXT_WEIGHT); C(WEFT_ADD_SHARE);
+    C(WEFT_ADD_PARTIAL); C(WEFT_ADD_TEXT_WEIGHT); C(WEFT_ADD_SHARE); C(WEFT_ADD_PEFT_DORA); C(WEFT_ADD_REPLACE);
     C(WEFT_SWITCH_OFFICIAL_OFFSET);
     C(WEFT_COMPOSITE_DIVIDE_BY_COUNT); C(WEFT_COMPOSITE_NOCFG_LAST);
     C(WEFT_KLORA_S_STAR); C(WEFT_KLORA_S); C(WEFT_KLORA_CUSTOM);
     C(WEFT_KLORA_GAMMA_CODE); C(WEFT_KLORA_GAMMA_PAPER); C(WEFT_KLORA_GAMMA_NONE);
     C(WEFT_KLORA_BY_CALL); C(WEFT_KLORA_BY_STEP);
     C(WEFT_KLORA_WRAP); C(WEFT_KLORA_IGNORE_ALPHA); C(WEFT_KLORA_ATTENTION_ONLY); C(WEFT_KLORA_PAPER_BETA);
-    C(WEFT_ENCODE_TRUNCATE); C(WEFT_ENCODE_ADAPTER);
+    C(WEFT_ENCODE_TRUNCATE); C(WEFT_ENCODE_ADAPTER); C(WEFT_ENCODE_WEIGHTS); C(WEFT_ENCODE_NO_MEAN);
+    C(WEFT_ENCODE_FROM_EMPTY); C(WEFT_ENCODE_COMMA);
     C(WEFT_STEP_SPLIT_GUIDANCE); C(WEFT_STEP_TEXT_PER_BRANCH);
     C(WEFT_SAMPLER_DDIM); C(WEFT_SAMPLER_EULER); C(WEFT_SAMPLER_EULER_A); C(WEFT_SAMPLER_DPMPP_2M);
     C(WEFT_SAMPLER_PNDM); C(WEFT_SAMPLER_DDPM); C(WEFT_SAMPLER_HEUN); C(WEFT_SAMPLER_LCM); C(WEFT_SAMPLER_TCD);

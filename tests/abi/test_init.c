@@ -26,6 +26,9 @@ START_TEST(macros_and_functions_agree)
     SAME(weft_adapter_info, WEFT_ADAPTER_INFO_INIT);
     SAME(weft_module_info, WEFT_MODULE_INFO_INIT);
     SAME(weft_report_row, WEFT_REPORT_ROW_INIT);
+    SAME(weft_concept_options, WEFT_CONCEPT_OPTIONS_INIT);
+    SAME(weft_concept_info, WEFT_CONCEPT_INFO_INIT);
+    SAME(weft_word_info, WEFT_WORD_INFO_INIT);
     SAME(weft_plan_options, WEFT_PLAN_OPTIONS_INIT);
     SAME(weft_add_options, WEFT_ADD_OPTIONS_INIT);
     SAME(weft_switch_options, WEFT_SWITCH_OPTIONS_INIT);

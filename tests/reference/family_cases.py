@@ -201,7 +201,7 @@ def onetrainer_omi():
     t = keyed(e, lambda c, m: heads[c] + m if c in heads else "unet." + lora.sgm_name(m, cfg.layers_per_block, up))
     g = torch.Generator("cpu").manual_seed(9)
     t["bundle_emb.<thing>.clip_l"], t["bundle_emb.<thing>.clip_g"] = (0.3 * torch.randn(2, d, generator=g) for d in (16, 24))
-    return by_hand("onetrainer_omi", SX, "LoRA", "OneTrainer, OMI", e, t, words=2, note="LDM's block names behind unet.; clip_l., clip_g.; a bundled word")
+    return by_hand("onetrainer_omi", SX, "LoRA", "OneTrainer, OMI", e, t, words=1, note="LDM's block names behind unet.; clip_l., clip_g.; a bundled word")
 
 
 def hand_cases():

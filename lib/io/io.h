@@ -42,6 +42,22 @@ weft_status wf_png_size(const uint8_t *data, size_t size, const char *what, int3
 weft_status wf_png_read(const uint8_t *data, size_t size, const char *what, uint8_t *rgb, int32_t width,
                         int32_t height, const weft_allocator *alloc, weft_error *err);
 
+/* ---- bag.c ---------------------------------------------------------------------------------- */
+
+/* Memory for many small things that end together. Nothing in it moves. */
+typedef struct wf_bag_block wf_bag_block;
+typedef struct wf_bag {
+    const weft_allocator *alloc;
+    wf_bag_block *newest;
+    size_t    bytes; /* taken from the allocator */
+} wf_bag;
+void  wf_bag_init(wf_bag *b, const weft_allocator *alloc);
+/* Zeroed, aligned to 16; NULL without memory. */
+void *wf_bag_take(wf_bag *b, size_t count, size_t size);
+/* A copy of n bytes with a NUL behind them. */
+char *wf_bag_string(wf_bag *b, const char *s, size_t n);
+void  wf_bag_free(wf_bag *b);
+
 /* ---- json.c ------------------------------------------------------------------------------------ */
 
 /* Parse with duplicates rejected; depth and size are bounded. `what` names the source in the error.
@@ -128,7 +144,7 @@ weft_status wf_tensors_write_as_stored(const char *path, const wf_tensor *tensor
 typedef struct wf_shape_text { char text[128]; } wf_shape_text;
 const char *wf_shape(wf_shape_text *buf, const int64_t *shape, int32_t rank);
 
-/* ---- open.c, safetensors.c --------------------------------------------------------------------- */
+/* ---- open.c, safetensors.c, torch_file.c ------------------------------------------------------- */
 
 weft_status wf_tensors_open(const char *path, bool copy, const weft_allocator *alloc, weft_tensors **out,
                             weft_error *err);
@@ -137,6 +153,15 @@ weft_status wf_tensors_parse(const uint8_t *data, size_t size, const char *what,
                              weft_tensors **out, weft_error *err);
 weft_status wf_safetensors_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
                                  weft_tensors **out, weft_error *err);
+
+/* What torch.save wrote, in either of its forms. Dicts are flattened with dots, so that {"state_dict": {"a.b": T}} is
+ * "state_dict.a.b"; positions in lists and tuples are keys "0", "1", ...; numbers, strings and booleans ("true",
+ * "false") are metadata under such names. Where the root is a list, the metadata "weft.root" is "list"; where it is
+ * one tensor, "tensor", and the tensor is named "0". Objects of other classes are left out. */
+typedef enum wf_torch_form { WF_TORCH_NOT, WF_TORCH_ZIP, WF_TORCH_LEGACY, WF_TORCH_BARE } wf_torch_form;
+wf_torch_form wf_torch_form_of(const uint8_t *data, size_t size);
+weft_status wf_torch_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
+                           weft_tensors **out, weft_error *err);
 
 /* ---- png.c, font.c ------------------------------------------------------------------------------- */
 /* The public functions of image.h live here. */

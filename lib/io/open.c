@@ -4,6 +4,7 @@
 weft_status wf_tensors_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
                              weft_tensors **out, weft_error *err)
 {
+    if (wf_torch_form_of(data, size) != WF_TORCH_NOT) return wf_torch_parse(data, size, what, alloc, out, err);
     return wf_safetensors_parse(data, size, what, alloc, out, err);
 }
 

@@ -15,27 +15,18 @@
 #define MAX_ENTRIES 100000u
 #define MAX_METAS   1000000u
 #define MAX_NAME    1024u
-#define MIN_STRINGS ((size_t)4096)
-#define MAX_STRINGS ((size_t)1 << 20)
-#define ALIGN       64
 
 typedef struct meta {
     const char *key;
     const char *value;
 } meta;
 
-/* Memory that lives as long as the tensors do; what was asked for begins ALIGN bytes behind this. */
-typedef struct block {
-    struct block *next;
-    size_t        size;
-    size_t        used;
-} block;
-
-/* Another weft_tensors, or a file, that must stay. */
+/* What must stay as long as the tensors do: other tensors, a file, or memory. */
 typedef struct holding {
     struct holding *next;
-    weft_tensors   *tensors;  /* NULL for a file */
+    weft_tensors   *tensors;
     wf_file         file;
+    void           *memory;
 } holding;
 
 struct weft_tensors {
@@ -50,54 +41,16 @@ struct weft_tensors {
     wf_tensor        *tensors;    /* in order of addition     */
     const wf_tensor **by_name;    /* NULL until sealed        */
     meta             *metas;      /* sorted by key            */
-    block            *strings;    /* the newest is first      */
-    block            *owned;
+    wf_bag         strings;    /* names, keys and values   */
     holding          *held;
 };
 
 /* ---- memory ------------------------------------------------------------------------------------ */
 
-static block *add_block(weft_tensors *t, block **list, size_t size)
-{
-    block *b;
-    size_t all;
-
-    if (!wf_add(size, ALIGN, &all)) return NULL;
-    b = wf_alloc(&t->alloc, all);
-    if (b == NULL) return NULL;
-    b->next = *list;
-    b->size = size;
-    b->used = 0;
-    *list   = b;
-    return b;
-}
-
-static void free_blocks(weft_tensors *t, block *b)
-{
-    while (b != NULL) {
-        block *next = b->next;
-
-        wf_free(&t->alloc, b);
-        b = next;
-    }
-}
-
 static weft_status keep_string(weft_tensors *t, const char *s, const char **out, weft_error *err)
 {
-    size_t n = strlen(s) + 1;
-    block *b = t->strings;
-    char  *copy;
-
-    if (b == NULL || b->size - b->used < n) {
-        size_t grown = b == NULL ? MIN_STRINGS : WF_MIN(2 * b->size, MAX_STRINGS);
-
-        if ((b = add_block(t, &t->strings, WF_MAX(n, grown))) == NULL) return wf_nomem(err, n, "names of tensors");
-    }
-    copy = (char *)b + ALIGN + b->used;
-    memcpy(copy, s, n);
-    b->used += n;
-    *out = copy;
-    return WEFT_OK;
+    *out = wf_bag_string(&t->strings, s, strlen(s));
+    return *out != NULL ? WEFT_OK : wf_nomem(err, strlen(s), "names of tensors");
 }
 
 /* The array where it has room for one more element, else a copy of twice its size; NULL without memory. */
@@ -115,16 +68,18 @@ static void *with_room(weft_tensors *t, void *array, size_t count, size_t *cap, 
     return grown;
 }
 
-static weft_status hold(weft_tensors *t, weft_tensors *other, const wf_file *file, weft_error *err)
+/* An empty holding, in the list already. */
+static holding *hold(weft_tensors *t, weft_error *err)
 {
-    holding *h = wf_zalloc(&t->alloc, 1, sizeof *h);
+    holding *h = wf_bag_take(&t->strings, 1, sizeof *h);
 
-    if (h == NULL) return wf_nomem(err, sizeof *h, t->what);
-    h->next    = t->held;
-    h->tensors = other;
-    if (file != NULL) h->file = *file;
+    if (h == NULL) {
+        wf_nomem(err, sizeof *h, t->what);
+        return NULL;
+    }
+    h->next = t->held;
     t->held = h;
-    return WEFT_OK;
+    return h;
 }
 
 /* ---- building ---------------------------------------------------------------------------------- */
@@ -137,6 +92,7 @@ weft_status wf_tensors_new(const weft_allocator *alloc, const char *what, weft_t
     *out = NULL;
     if (t == NULL) return wf_nomem(err, sizeof *t, "an opened file");
     t->alloc = *alloc;
+    wf_bag_init(&t->strings, &t->alloc);
     wf_ref_init(&t->refs);
     if ((st = keep_string(t, what, &t->what, err)) != WEFT_OK) {
         weft_tensors_free(t);
@@ -217,17 +173,21 @@ weft_status wf_tensors_add_meta(weft_tensors *t, const char *key, const char *va
 
 void *wf_tensors_own(weft_tensors *t, size_t size, weft_error *err)
 {
-    block *b = add_block(t, &t->owned, size);
+    holding *h = hold(t, err);
 
-    if (b != NULL) return (uint8_t *)b + ALIGN;
-    wf_nomem(err, size, t->what);
-    return NULL;
+    if (h == NULL) return NULL;
+    h->memory = wf_alloc(&t->alloc, size);
+    if (h->memory == NULL) wf_nomem(err, size, t->what);
+    return h->memory;
 }
 
 weft_status wf_tensors_keep(weft_tensors *t, weft_tensors *other, weft_error *err)
 {
-    WF_TRY(hold(t, other, NULL, err));
+    holding *h = hold(t, err);
+
+    if (h == NULL) return WEFT_E_NOMEM;
     wf_tensors_ref(other);
+    h->tensors = other;
     t->size += other->size;
     return WEFT_OK;
 }
@@ -235,10 +195,12 @@ weft_status wf_tensors_keep(weft_tensors *t, weft_tensors *other, weft_error *er
 weft_status wf_tensors_take_file(weft_tensors *t, wf_file *file, weft_error *err)
 {
     const wf_file none = WF_FILE_NONE;
+    holding      *h    = hold(t, err);
 
-    WF_TRY(hold(t, NULL, file, err));
+    if (h == NULL) return WEFT_E_NOMEM;
+    h->file  = *file;
     t->size += file->size;
-    *file = none;
+    *file    = none;
     return WEFT_OK;
 }
 
@@ -288,19 +250,15 @@ void weft_tensors_free(weft_tensors *tensors)
 
     if (tensors == NULL || !wf_ref_drop(&tensors->refs)) return;
     alloc = tensors->alloc;
-    while (tensors->held != NULL) {
-        holding *h = tensors->held;
-
-        tensors->held = h->next;
+    for (holding *h = tensors->held; h != NULL; h = h->next) {
         weft_tensors_free(h->tensors);
         wf_file_close(&h->file, &alloc);
-        wf_free(&alloc, h);
+        wf_free(&alloc, h->memory);
     }
+    wf_bag_free(&tensors->strings);
     wf_free(&alloc, tensors->tensors);
     wf_free(&alloc, tensors->by_name);
     wf_free(&alloc, tensors->metas);
-    free_blocks(tensors, tensors->strings);
-    free_blocks(tensors, tensors->owned);
     wf_free(&alloc, tensors);
 }
 

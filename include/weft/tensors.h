@@ -1,4 +1,4 @@
-/* tensors.h - named tensors in safetensors files, for a caller's own latents and comparisons. */
+/* tensors.h - named tensors in files, for a caller's own latents and comparisons. */
 #ifndef WEFT_TENSORS_H
 #define WEFT_TENSORS_H
 
@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 
-/** An opened safetensors file: immutable, usable from any thread. */
+/** An opened file of tensors: immutable, usable from any thread. */
 typedef struct weft_tensors weft_tensors;
 
 /** One tensor of a file. Strings belong to the weft_tensors. */
@@ -26,10 +26,17 @@ typedef struct weft_tensor_info {
 WEFT_API void weft_tensor_info_init(weft_tensor_info *info);
 
 /**
- * Open a safetensors file; the header is checked completely (no hole, no overlap, no overflow).
+ * Open a safetensors file or one of torch.save (.pt, .bin, .ckpt, ...); which it is, its content tells.
+ *
+ * A safetensors header is checked completely (no hole, no overlap, no overflow). A pickle is read as data and nothing
+ * in it is called: dicts are flattened with dots between the keys, {"state_dict": {"a.b": T}} is "state_dict.a.b";
+ * positions in lists are keys "0", "1", ...; numbers, strings, "true" and "false" become metadata under such names,
+ * and objects of other classes are left out. Where the outermost value is a list, the metadata "weft.root" is "list";
+ * where it is a single tensor, "tensor", and that is named "0". Tensors that do not lie in one piece are copied.
  *
  * @param allocator  NULL for malloc
- * @return WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_NOMEM, or WEFT_OK
+ * @return WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_UNSUPPORTED (compressed, encrypted, big-endian, no tensors), WEFT_E_NOMEM,
+ *         or WEFT_OK
  * @since 0.1
  */
 WEFT_API weft_status weft_tensors_open(const char *path, const weft_allocator *allocator,

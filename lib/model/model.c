@@ -33,9 +33,29 @@ void weft_model_free(weft_model *m)
     wf_free(&alloc, m->kept);
     wf_free(&alloc, m->layers);
     for (int i = 0; i < WF_COMPONENTS; i++) weft_tensors_free(m->files[i]);
+    for (wf_weights *w = m->weights, *next; w != NULL; w = next) {
+        next = w->next;
+        weft_tensors_free(w->file);
+        wf_free(&alloc, w);
+    }
     json_decref(m->scheduler);
     wf_free(&alloc, m->path);
     wf_free(&alloc, m);
+}
+
+weft_status wf_model_remember(weft_model *m, const char *path, weft_tensors *file, weft_error *err)
+{
+    size_t size = strlen(path) + 1;
+    wf_weights *w = wf_alloc(&m->alloc, sizeof *w + size);
+
+    if (w == NULL) return wf_nomem(err, sizeof *w + size, path);
+    w->next = m->weights;
+    w->file = file;
+    memcpy(w->path, path, size);
+    m->weights = w;
+    wf_tensors_ref(file);
+    m->bytes += (int64_t)wf_tensors_file_size(file);
+    return WEFT_OK;
 }
 
 const wf_layer *wf_model_layers(const weft_model *m, size_t *count)
@@ -123,8 +143,9 @@ static weft_status need_one(const weft_model *m, int32_t encoder, weft_error *er
 {
     const char *which = encoder == 0 ? "" : "_2";
     if (m->parts.tokenizer[encoder] != NULL) return WEFT_OK;
-    return wf_fail(err, WEFT_E_STATE, "%s has no tokenizer%s: open it with weft_model_options.tokenizer%s, a folder with "
-                   "vocab.json and merges.txt", m->path, which, which);
+    return wf_fail(err, WEFT_E_STATE, "%s has no tokenizer%s: open it with weft_model_options.tokenizer%s: a folder with "
+                   "vocab.json and merges.txt, a merges.txt alone, or OpenAI's bpe_simple_vocab_16e6.txt.gz", m->path,
+                   which, which);
 }
 
 weft_status wf_model_need_tokenizer(const weft_model *m, weft_error *err)

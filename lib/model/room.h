@@ -8,13 +8,28 @@
 
 enum { WF_COMPONENTS = 4 };
 
+/* A weight file as it is on disk: what a merged checkpoint is written from. */
+typedef struct wf_weights {
+    struct wf_weights *next;
+    weft_tensors      *file;
+    char               path[]; /* as it was opened */
+} wf_weights;
+
+/* A tensor that was copied with rows for columns. */
+typedef struct wf_turned {
+    const uint8_t   *copy;
+    const wf_tensor *source;
+} wf_turned;
+
 struct weft_model {
     wf_refs        refs;
     weft_allocator alloc;
     char          *path;
     int32_t        family;
     wf_parts       parts;
-    weft_tensors  *files[WF_COMPONENTS];
+    weft_tensors  *files[WF_COMPONENTS]; /* each component's tensors under diffusers' names */
+    wf_weights    *weights;    /* the files behind them                                  */
+    wf_turned      turned[2];
     wf_layer      *layers;
     size_t         layer_count;
     size_t         layer_cap;
@@ -28,5 +43,8 @@ struct weft_model {
     int64_t        parameters;
     int64_t        bytes;
 };
+
+/* Note a weight file, and keep it as long as the model (model.c). */
+weft_status wf_model_remember(weft_model *m, const char *path, weft_tensors *file, weft_error *err);
 
 #endif

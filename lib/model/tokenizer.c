@@ -15,8 +15,8 @@
 
 /* ---- open and free ----------------------------------------------------------------------------- */
 
-static weft_status create(const wf_tokenizer_source *source, const weft_allocator *allocator, wf_tokenizer **out,
-                          weft_error *err)
+weft_status wf_tokenizer_make(const wf_tokenizer_source *source, const weft_allocator *allocator, wf_tokenizer **out,
+                              weft_error *err)
 {
     weft_allocator alloc = wf_allocator(allocator);
     wf_tokenizer  *t = wf_zalloc(&alloc, 1, sizeof *t);
@@ -43,7 +43,7 @@ weft_status wf_tokenizer_parse(const char *vocab, size_t vocab_len, const char *
 
     *out = NULL;
     if (merges == NULL) return wf_fail(err, WEFT_E_ARG, "tokenizer: merges is NULL");
-    return create(&s, alloc, out, err);
+    return wf_tokenizer_make(&s, alloc, out, err);
 }
 
 weft_status wf_tokenizer_parse_whole(const char *json, size_t len, const char *config, size_t config_len,
@@ -54,7 +54,7 @@ weft_status wf_tokenizer_parse_whole(const char *json, size_t len, const char *c
 
     *out = NULL;
     if (json == NULL) return wf_fail(err, WEFT_E_ARG, "tokenizer: tokenizer.json is NULL");
-    return create(&s, alloc, out, err);
+    return wf_tokenizer_make(&s, alloc, out, err);
 }
 
 void wf_tokenizer_free(wf_tokenizer *t)
@@ -101,10 +101,16 @@ static const char *text_of(const wf_file *f)
 
 weft_status wf_tokenizer_open(const char *folder, const weft_allocator *allocator, wf_tokenizer **out, weft_error *err)
 {
+    return wf_tokenizer_open_padded(folder, NULL, allocator, out, err);
+}
+
+weft_status wf_tokenizer_open_padded(const char *folder, const char *pad, const weft_allocator *allocator,
+                                     wf_tokenizer **out, weft_error *err)
+{
     weft_allocator      alloc = wf_allocator(allocator);
     char               *paths[FILES] = { NULL };
     wf_file             f[FILES] = { WF_FILE_NONE };
-    wf_tokenizer_source s = { .where = folder };
+    wf_tokenizer_source s = { .where = folder, .pad = pad };
     weft_status         st;
 
     *out = NULL;
@@ -117,7 +123,7 @@ weft_status wf_tokenizer_open(const char *folder, const weft_allocator *allocato
     s.config  = text_of(&f[CONFIG]),  s.config_len  = f[CONFIG].size;
     s.special = text_of(&f[SPECIAL]), s.special_len = f[SPECIAL].size;
     s.whole   = text_of(&f[WHOLE]),   s.whole_len   = f[WHOLE].size;
-    st = create(&s, &alloc, out, err);
+    st = wf_tokenizer_make(&s, &alloc, out, err);
 done:
     for (int32_t i = 0; i < FILES; i++) {
         wf_free(&alloc, paths[i]);

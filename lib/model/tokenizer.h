@@ -58,9 +58,16 @@ typedef struct wf_tokenizer_source {
     size_t      special_len;
     const char *whole; /* a tokenizer.json, in place of vocab and merges */
     size_t      whole_len;
+    const char *pad;   /* the token to pad with, whatever the others say; or NULL */
 } wf_tokenizer_source;
 /* Fill an empty tokenizer, whose alloc is set. On failure it holds what it had got so far. */
 weft_status wf_tokenizer_read(wf_tokenizer *t, const wf_tokenizer_source *source, weft_error *err);
+
+weft_status wf_tokenizer_make(const wf_tokenizer_source *source, const weft_allocator *alloc, wf_tokenizer **out,
+                              weft_error *err);
+/* A folder whose vocabulary is for an encoder that pads with another token. */
+weft_status wf_tokenizer_open_padded(const char *folder, const char *pad, const weft_allocator *alloc,
+                                     wf_tokenizer **out, weft_error *err);
 
 /* The same from a tokenizer.json alone, with or without a tokenizer_config.json (tokenizer.c; for tests). */
 weft_status wf_tokenizer_parse_whole(const char *json, size_t len, const char *config, size_t config_len,

@@ -21,6 +21,7 @@
 typedef struct reading {
     wf_tokenizer *t;
     const char   *where;
+    const char   *pad;        /* instead of what the files say, or NULL             */
     json_t       *vocab_file; /* owned */
     json_t       *config;
     json_t       *special;
@@ -464,6 +465,7 @@ static weft_status read_all(reading *r)
     if ((st = token_text(r, "bos_token", CLIP_BOS, &bos)) != WEFT_OK) return st;
     if ((st = token_text(r, "eos_token", CLIP_EOS, &eos)) != WEFT_OK) return st;
     if ((st = token_text(r, "pad_token", eos, &pad)) != WEFT_OK) return st;
+    if (r->pad != NULL) pad = r->pad;
     if ((st = token_text(r, "unk_token", eos, &unknown)) != WEFT_OK) return st;
 
     if ((st = count_merges(r, &count, &bytes)) != WEFT_OK) return st;
@@ -481,7 +483,7 @@ static weft_status read_all(reading *r)
 
 weft_status wf_tokenizer_read(wf_tokenizer *t, const wf_tokenizer_source *source, weft_error *err)
 {
-    reading     r = { .t = t, .where = source->where, .err = err };
+    reading     r = { .t = t, .where = source->where, .pad = source->pad, .err = err };
     weft_status st;
 
     t->unknown = -1;

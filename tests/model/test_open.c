@@ -254,12 +254,13 @@ static const struct {
     { "sd1", drop, "unet/diffusion_pytorch_model.safetensors", "", "", WEFT_E_IO, "/unet", "no weights" },
     { "sd1", drop, "scheduler", "", "", WEFT_OK, "", NULL },
     { "sd1", drop, INDEX, "", "", WEFT_OK, "", NULL }, /* the folders alone say what it is */
-    { "sd1", move, "text_encoder/model.safetensors", "text_encoder/pytorch_model.bin", "", WEFT_E_UNSUPPORTED,
-      "text_encoder/pytorch_model.bin", "pickled" },
-    { "sd1", move, "vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.bin", "",
-      WEFT_E_UNSUPPORTED, "vae/diffusion_pytorch_model.bin", "wanted diffusion_pytorch_model.safetensors" },
+    /* what a file is its content tells */
+    { "sd1", move, "text_encoder/model.safetensors", "text_encoder/pytorch_model.bin", "", WEFT_OK, "", NULL },
+    { "sd1", move, "vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.bin", "", WEFT_OK, "", NULL },
+    { "sd1", move, "vae/diffusion_pytorch_model.safetensors", "vae/pytorch_model.bin", "", WEFT_E_IO, "/vae",
+      "diffusion_pytorch_model.safetensors" },
     { "sd1", move, "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.safetensors.index.json",
-      "", WEFT_E_UNSUPPORTED, "safetensors.index.json", "several files" },
+      "", WEFT_E_FORMAT, "safetensors.index.json", "JSON" },
     { "sd1", move, "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors", "",
       WEFT_OK, "", NULL },
 
@@ -386,7 +387,7 @@ START_TEST(not_a_model)
     const char *file = data_path("models/tiny-sd1/unet/diffusion_pytorch_model.safetensors");
     char long_path[3000];
     refused(data_path("models/no-such-model"), NULL, WEFT_E_IO, "no-such-model", "No such file");
-    refused(file, NULL, WEFT_E_UNSUPPORTED, file, "diffusers folders");
+    refused(file, NULL, WEFT_E_FORMAT, file, "model.diffusion_model.");
     refused("", NULL, WEFT_E_IO, "No such file", NULL);
     memset(long_path, 'x', sizeof long_path - 1);
     long_path[sizeof long_path - 1] = 0;

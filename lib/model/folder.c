@@ -1,0 +1,285 @@
+/* folder.c - a diffusers folder: model_index.json names the components, each has a folder with weights and a
+ * config.json.
+ *
+ * Weights come in many spellings. Taken is the first that is there, in this order: the plain file or the variants
+ * fp16, bf16, fp32, non_ema, each in one file or in shards with an index; safetensors before pickles. A folder
+ * without model_index.json is taken for what its subfolders are. */
+#include "model/open.h"
+
+enum { MAX_SHARDS = 4096 };
+
+static const struct component {
+    const char *folder;
+    const char *stem;    /* of the weight file               */
+    const char *pickled; /* of the same as a pickle          */
+} components[WF_COMPONENTS] = {
+    { "unet", "diffusion_pytorch_model", "diffusion_pytorch_model" },
+    { "text_encoder", "model", "pytorch_model" },
+    { "text_encoder_2", "model", "pytorch_model" },
+    { "vae", "diffusion_pytorch_model", "diffusion_pytorch_model" },
+};
+
+const char *wf_component_name(int32_t component) { return components[component].folder; }
+
+/* dir/folder/file into buf; folder may be "". */
+static weft_status path_to(char *buf, const char *dir, const char *folder, const char *file, weft_error *err)
+{
+    if (!wf_format(buf, WF_PATH, "%s%s%s/%s", dir, *folder != 0 ? "/" : "", folder, file))
+        return wf_fail(err, WEFT_E_ARG, "the path of the model is too long: %.*s...", 100, dir);
+    return WEFT_OK;
+}
+
+static bool has(const char *dir, const char *folder, const char *file)
+{
+    char path[WF_PATH];
+    return path_to(path, dir, folder, file, NULL) == WEFT_OK && wf_path_exists(path);
+}
+
+/* ---- weights ------------------------------------------------------------------------------------- */
+
+enum { ONE_FILE, INDEX, INDEX_VARIANT_LAST, FORMS };
+
+/* Spell a weight file in one of its forms; true where there is such a file. */
+static bool spelled(char *buf, const char *dir, const char *stem, const char *variant, const char *ending, int form)
+{
+    bool fits = form == ONE_FILE ? wf_format(buf, WF_PATH, "%s/%s%s.%s", dir, stem, variant, ending)
+                : form == INDEX  ? wf_format(buf, WF_PATH, "%s/%s%s.%s.index.json", dir, stem, variant, ending)
+                                 : wf_format(buf, WF_PATH, "%s/%s.%s.index%s.json", dir, stem, ending, variant);
+    return fits && wf_path_exists(buf);
+}
+
+/* The weights of a component: the variant that was asked for, else the first there is. */
+static weft_status find_weights(const weft_model_options *o, const char *dir, const struct component *c, char *buf,
+                                bool *sharded, weft_error *err)
+{
+    static const char *const usual[] = { "", ".fp16", ".bf16", ".fp32", ".non_ema" };
+    char asked[64] = "";
+    size_t count = o->variant != NULL ? 1 : WF_LEN(usual);
+
+    if (o->variant != NULL && !wf_format(asked, sizeof asked, ".%s", o->variant))
+        return wf_fail(err, WEFT_E_ARG, "weft_model_options.variant is too long: %.*s...", 60, o->variant);
+    for (int pickle = 0; pickle < 2; pickle++)
+        for (size_t i = 0; i < count; i++)
+            for (int form = 0; form < FORMS; form++) {
+                *sharded = form != ONE_FILE;
+                if (!spelled(buf, dir, pickle ? c->pickled : c->stem, o->variant != NULL ? asked : usual[i],
+                             pickle ? "bin" : "safetensors", form))
+                    continue;
+                if (pickle || (i > 0 && o->variant == NULL))
+                    wf_log(o->log, o->log_user, WEFT_LOG_INFO, "no %s.safetensors: opening %s", c->stem, buf);
+                return WEFT_OK;
+            }
+    if (o->variant == NULL) return wf_fail(err, WEFT_E_IO, "%s: no weights, wanted %s.safetensors", dir, c->stem);
+    return wf_fail(err, WEFT_E_IO, "%s: no %s.%s.safetensors for the variant that was asked for", dir, c->stem, o->variant);
+}
+
+/* ---- shards: an index says which tensor is in which file ------------------------------------------ */
+
+typedef struct shard { const char *name; weft_tensors *file; } shard;
+
+typedef struct shards {
+    weft_model *m;
+    const char *index; /* the path of the index, for messages */
+    const char *dir;
+    bool        copy;
+    shard      *list;
+    size_t      count;
+    size_t      cap;
+} shards;
+
+/* The file of this name, opened once. */
+static weft_status open_shard(shards *s, const char *name, weft_tensors **out, weft_error *err)
+{
+    char path[WF_PATH];
+
+    for (size_t i = 0; i < s->count; i++)
+        if (strcmp(s->list[i].name, name) == 0) {
+            *out = s->list[i].file;
+            return WEFT_OK;
+        }
+    if (*name == 0 || strchr(name, '/') != NULL || strchr(name, '\\') != NULL || strstr(name, "..") != NULL)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: \"%.100s\" is not the name of a file beside it", s->index, name);
+    if (s->count == s->cap)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: more than %zu files", s->index, s->cap);
+    WF_TRY(path_to(path, s->dir, "", name, err));
+    WF_TRY(wf_tensors_open(path, s->copy, &s->m->alloc, out, err));
+    s->list[s->count++] = (shard){ name, *out };
+    return wf_model_remember(s->m, path, *out, err);
+}
+
+static weft_status gather_shards(shards *s, json_t *map, weft_tensors *all, weft_error *err)
+{
+    const char *name;
+    json_t     *entry;
+
+    json_object_foreach(map, name, entry) {
+        weft_tensors *file = NULL;
+        if (!json_is_string(entry))
+            return wf_fail(err, WEFT_E_FORMAT, "%s: the file of %.160s is not a name", s->index, name);
+        WF_TRY(open_shard(s, json_string_value(entry), &file, err));
+        const wf_tensor *t = wf_tensors_find(file, name);
+        if (t == NULL)
+            return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %.160s is not in %s", s->index, name, json_string_value(entry));
+        WF_TRY(wf_tensors_add_as(all, name, t, err));
+    }
+    for (size_t i = 0; i < s->count; i++) WF_TRY(wf_tensors_keep(all, s->list[i].file, err));
+    return wf_tensors_seal(all, err);
+}
+
+static weft_status open_shards(weft_model *m, const weft_model_options *o, const char *dir, const char *index,
+                               weft_tensors **out, weft_error *err)
+{
+    shards        s = { .m = m, .index = index, .dir = dir, .copy = (o->flags & WEFT_OPEN_COPY) != 0 };
+    weft_tensors *all = NULL;
+    json_t       *json = NULL, *map;
+    weft_status   st;
+
+    if ((st = wf_json_load(&json, index, &m->alloc, err)) != WEFT_OK) return st;
+    map = json_object_get(json, "weight_map");
+    s.cap = WF_MIN(json_object_size(map), (size_t)MAX_SHARDS);
+    s.list = wf_zalloc(&m->alloc, s.cap, sizeof *s.list);
+    if (!json_is_object(map)) st = wf_fail(err, WEFT_E_FORMAT, "%s: no weight_map", index);
+    else if (s.list == NULL) st = wf_nomem(err, s.cap * sizeof *s.list, index);
+    if (st == WEFT_OK) st = wf_tensors_new(&m->alloc, index, &all, err);
+    if (st == WEFT_OK) st = gather_shards(&s, map, all, err);
+    for (size_t i = 0; i < s.count; i++) weft_tensors_free(s.list[i].file); /* kept by `all` */
+    wf_free(&m->alloc, s.list);
+    json_decref(json);
+    if (st == WEFT_OK) *out = all;
+    else weft_tensors_free(all);
+    return st;
+}
+
+weft_status wf_source_weights(weft_model *m, const weft_model_options *o, const char *dir, int32_t component,
+                              wf_component *part, weft_error *err)
+{
+    bool sharded;
+
+    WF_TRY(find_weights(o, dir, &components[component], part->from, &sharded, err));
+    if (sharded) return open_shards(m, o, dir, part->from, &part->tensors, err);
+    WF_TRY(wf_tensors_open(part->from, (o->flags & WEFT_OPEN_COPY) != 0, &m->alloc, &part->tensors, err));
+    return wf_model_remember(m, part->from, part->tensors, err);
+}
+
+/* ---- model_index.json: which components, of which class -------------------------------------------- */
+
+static const char *class_of(const json_t *index, const char *component)
+{
+    const json_t *v = json_object_get(index, component);
+    return json_string_value(json_array_get(v, 1));
+}
+
+static weft_status check_index(const char *dir, const json_t *index, weft_error *err)
+{
+    static const char *const pipelines[] = {
+        "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+        "StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline", "StableDiffusionXLInstructPix2PixPipeline",
+        "LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline",
+    };
+    static const struct { const char *component, *class1, *class2; } wanted[] = {
+        { "unet", "UNet2DConditionModel", NULL },
+        { "vae", "AutoencoderKL", NULL },
+        { "text_encoder", "CLIPTextModel", "CLIPTextModelWithProjection" },
+        { "text_encoder_2", "CLIPTextModelWithProjection", NULL },
+    };
+    const char *name = json_string_value(json_object_get(index, "_class_name"));
+    bool known = false;
+    for (size_t i = 0; name != NULL && i < WF_LEN(pipelines); i++) known = known || strcmp(name, pipelines[i]) == 0;
+    if (!known)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s/model_index.json: pipeline class \"%s\" is not supported, wanted "
+                       "StableDiffusionPipeline or StableDiffusionXLPipeline", dir, name != NULL ? name : "?");
+    for (size_t i = 0; i < WF_LEN(wanted); i++) {
+        const json_t *entry = json_object_get(index, wanted[i].component), *named = json_array_get(entry, 1);
+        const char *c = class_of(index, wanted[i].component);
+        if (entry != NULL && !json_is_null(entry) && c == NULL && !json_is_null(named))
+            return wf_fail(err, WEFT_E_FORMAT, "%s/model_index.json: %s is not a pair of library and class", dir,
+                           wanted[i].component);
+        if (c == NULL) continue;
+        if (strcmp(c, wanted[i].class1) != 0 && (wanted[i].class2 == NULL || strcmp(c, wanted[i].class2) != 0))
+            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s/model_index.json: %s of class \"%s\" is not supported, "
+                           "wanted %s", dir, wanted[i].component, c, wanted[i].class1);
+    }
+    if (class_of(index, "unet") == NULL) return wf_fail(err, WEFT_E_FORMAT, "%s/model_index.json: no unet", dir);
+    return WEFT_OK;
+}
+
+/* *index is NULL where the folder has none. */
+static weft_status load_index(const weft_model *m, const char *dir, json_t **index, weft_error *err)
+{
+    char path[WF_PATH];
+    weft_status st;
+
+    *index = NULL;
+    if (!has(dir, "", "model_index.json")) {
+        if (has(dir, "unet", "config.json")) return WEFT_OK;
+        return wf_fail(err, WEFT_E_FORMAT, "%s: no model_index.json and no unet/config.json: not a model's folder", dir);
+    }
+    WF_TRY(path_to(path, dir, "", "model_index.json", err));
+    WF_TRY(wf_json_load(index, path, &m->alloc, err));
+    if ((st = check_index(dir, *index, err)) != WEFT_OK) {
+        json_decref(*index);
+        *index = NULL;
+    }
+    return st;
+}
+
+/* ---- what a folder says --------------------------------------------------------------------------- */
+
+static weft_status describe_parts(const weft_model *m, const char *dir, const json_t *index, wf_source *s,
+                                  weft_error *err)
+{
+    const char *text_class = class_of(index, "text_encoder");
+
+    for (int32_t i = 0; i < WF_COMPONENTS; i++) {
+        wf_component *p = &s->parts[i];
+        p->projection = i == WF_TEXT_2 || (i == WF_TEXT && text_class != NULL &&
+                                           strcmp(text_class, "CLIPTextModelWithProjection") == 0);
+        if (!p->there) continue;
+        WF_TRY(path_to(p->config_from, dir, components[i].folder, "config.json", err));
+        WF_TRY(wf_json_load(&p->config, p->config_from, &m->alloc, err));
+    }
+    s->aesthetic = json_is_true(json_object_get(index, "requires_aesthetics_score"));
+    s->zero_negative = json_is_true(json_object_get(index, "force_zeros_for_empty_prompt"));
+    return WEFT_OK;
+}
+
+weft_status wf_source_describe(const weft_model *m, const char *dir, wf_source *s, weft_error *err)
+{
+    static const char *const tokenizers[] = { "tokenizer", "tokenizer_2" };
+    char path[WF_PATH];
+    json_t *index;
+    weft_status st;
+
+    WF_TRY(load_index(m, dir, &index, err));
+    st = describe_parts(m, dir, index, s, err);
+    json_decref(index);
+    WF_TRY(st);
+    for (int i = 0; i < 2; i++) {
+        if (!has(dir, tokenizers[i], "merges.txt") && !has(dir, tokenizers[i], "tokenizer.json")) continue;
+        WF_TRY(path_to(s->vocabulary[i], dir, "", tokenizers[i], err));
+    }
+    if (!has(dir, "scheduler", "scheduler_config.json")) return WEFT_OK;
+    WF_TRY(path_to(path, dir, "scheduler", "scheduler_config.json", err));
+    return wf_json_load(&s->scheduler, path, &m->alloc, err);
+}
+
+weft_status wf_source_folder(weft_model *m, const weft_model_options *o, wf_source *s, weft_error *err)
+{
+    char dir[WF_PATH];
+    json_t *index;
+    weft_status st = WEFT_OK;
+
+    s->layout = "diffusers";
+    WF_TRY(load_index(m, m->path, &index, err));
+    for (int32_t i = 0; i < WF_COMPONENTS && st == WEFT_OK; i++) {
+        const char *folder = components[i].folder;
+        if (index != NULL ? class_of(index, folder) == NULL : !has(m->path, folder, "config.json")) continue;
+        st = path_to(dir, m->path, "", folder, err);
+        if (st == WEFT_OK) st = wf_source_weights(m, o, dir, i, &s->parts[i], err);
+        s->parts[i].there = st == WEFT_OK;
+        if (st == WEFT_E_IO && i == WF_VAE && o->vae != NULL) st = WEFT_OK; /* another one is given */
+    }
+    json_decref(index);
+    return st == WEFT_OK ? wf_source_describe(m, m->path, s, err) : st;
+}

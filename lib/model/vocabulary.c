@@ -1,0 +1,77 @@
+/* vocabulary.c - which tokenizers a model gets: those that the caller gives, else its own.
+ *
+ * All published models share CLIP's vocabulary, and differ in what they pad with: OpenAI's encoder takes the end
+ * token, OpenCLIP's (SD2's, and the second of SDXL) id 0, the exclamation mark. A folder says so itself; a bare list
+ * of merges does not, and then the encoder's place and kind decide. */
+#include "model/open.h"
+#include "model/tokenizer.h"
+
+#define MAX_LIST ((size_t)16 << 20)
+
+/* OpenAI's list goes on behind CLIP's merges, to the whole of its training: 49152 - 256 - 2 of them count. */
+enum { CLIP_MERGES = 48894 };
+
+/* The first line is a title where it names a version; OpenAI's has the name of the file before it. */
+static size_t title_of(const char *text, size_t size)
+{
+    static const char mark[] = "#version";
+    const char *end = memchr(text, '\n', size);
+    for (const char *s = text; end != NULL && s + sizeof mark - 1 <= end; s++)
+        if (memcmp(s, mark, sizeof mark - 1) == 0) return (size_t)(end + 1 - text);
+    return 0;
+}
+
+/* Bytes of the first `lines` lines. */
+static size_t size_of_lines(const char *text, size_t size, size_t lines)
+{
+    size_t seen = 0;
+    for (size_t i = 0; i < size; i++)
+        if (text[i] == '\n' && ++seen == lines) return i + 1;
+    return size;
+}
+
+/* A file of merges: merges.txt, or OpenAI's, packed or not. */
+static weft_status open_list(weft_model *m, const char *path, const char *pad, wf_tokenizer **out, weft_error *err)
+{
+    wf_file f = WF_FILE_NONE;
+    WF_TRY(wf_file_read(&f, path, MAX_LIST, &m->alloc, err));
+    size_t title = title_of((const char *)f.data, f.size);
+    const char *text = (const char *)f.data + title;
+    wf_tokenizer_source from = { .where = path, .pad = pad, .merges = text,
+                                 .merges_len = size_of_lines(text, f.size - title, CLIP_MERGES) };
+    weft_status st = wf_tokenizer_make(&from, &m->alloc, out, err);
+    wf_file_close(&f, &m->alloc);
+    return st;
+}
+
+/* OpenCLIP's encoders, which SD2 and SDXL's second are, are told from OpenAI's by their activation. */
+static bool pads_with_zero(const wf_clip *text) { return wf_clip_get_config(text)->act == WF_ACT_GELU; }
+
+/* `path` is this encoder's own vocabulary, or `borrowed` from the other one. */
+static weft_status open_one(weft_model *m, int32_t which, const char *path, bool borrowed, weft_error *err)
+{
+    wf_tokenizer **t = &m->parts.tokenizer[which];
+    bool folder = wf_path_is_dir(path);
+    const char *pad = (borrowed || !folder) && pads_with_zero(m->parts.text[which]) ? "!" : NULL;
+
+    WF_TRY(folder ? wf_tokenizer_open_padded(path, pad, &m->alloc, t, err) : open_list(m, path, pad, t, err));
+    int32_t size = wf_tokenizer_size(*t), vocab = wf_clip_get_config(m->parts.text[which])->vocab;
+    if (size > vocab)
+        return wf_fail(err, WEFT_E_MISMATCH, "%s: the tokenizer has ids up to %d, the text encoder only %d rows", path,
+                       size - 1, vocab);
+    return WEFT_OK;
+}
+
+weft_status wf_open_tokenizers(weft_model *m, const weft_model_options *o, const wf_source *s, weft_error *err)
+{
+    const char *given[2] = { o->tokenizer, o->tokenizer_2 };
+
+    for (int32_t i = 0; i < 2; i++) {
+        const char *own = s->vocabulary[i];
+        if (m->parts.text[i] == NULL) continue;
+        if (given[i] != NULL) WF_TRY(open_one(m, i, given[i], false, err));
+        else if (*own != 0) WF_TRY(open_one(m, i, own, false, err));
+        else if (i == 1 && given[0] != NULL) WF_TRY(open_one(m, i, given[0], true, err));
+    }
+    return WEFT_OK;
+}

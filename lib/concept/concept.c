@@ -112,6 +112,9 @@ static weft_status fold_words(weft_concept *c, weft_error *err)
         if (w->folded_len > 200)
             return wf_fail(err, WEFT_E_FORMAT, "%.200s: word %zu has %zu bytes, wanted at most 200", c->name, i + 1,
                            w->folded_len);
+        for (size_t k = 0; k < w->folded_len; k++)
+            if ((uint8_t)w->folded[k] < 0x20 || w->folded[k] == 0x7f)
+                return wf_fail(err, WEFT_E_FORMAT, "%.200s: word %zu has a control character", c->name, i + 1);
         for (size_t k = 0; k < i; k++)
             if (strcmp(c->list.words[k].folded, w->folded) == 0)
                 return wf_fail(err, WEFT_E_FORMAT, "%.200s: two of its words are %.80s", c->name, w->word);

@@ -198,6 +198,7 @@ static void write_plan(const weft_plan *p, wf_text *out)
                 p->table.branches == 1 ? "evaluation" : "evaluations");
     if (p->method->describe != NULL) p->method->describe(p, out);
     if (p->adapters > 0) add_text_policy(p, out);
+    wf_words_explain(p->words, out);
     add_adapters(p, out);
     if (p->adapters == 0) return;
     add_cost(p, out);

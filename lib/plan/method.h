@@ -155,6 +155,7 @@ int32_t wf_plan_reach(const weft_plan *p, int32_t adapter);
 
 wf_words *wf_words_ref(wf_words *w); /* NULL stays NULL */
 void      wf_words_drop(wf_words *w);
+void      wf_words_explain(const wf_words *w, wf_text *out);
 uint64_t  wf_words_stamp(const wf_words *w); /* of all words with their vectors; 0 where there are none */
 
 /* ---- stamp.c ------------------------------------------------------------------------------------------ */

@@ -85,6 +85,17 @@ uint64_t wf_words_stamp(const wf_words *w)
     return h;
 }
 
+void wf_words_explain(const wf_words *w, wf_text *out)
+{
+    if (w != NULL && w->count > 0) wf_text_add(out, "\nwords\n      %6s  %-24s %s\n", "places", "word", "concept");
+    for (size_t i = 0; w != NULL && i < w->count; i++) {
+        const entry *e = &w->entries[i];
+        wf_text_add(out, "      %6d  %-24s %s", e->word->vectors, e->word->folded, wf_concept_name(e->concept));
+        if (e->word->layers > 0) wf_text_add(out, ", a vector for each of %d layers", e->word->layers);
+        wf_text_add(out, "\n");
+    }
+}
+
 /* ---- adding -------------------------------------------------------------------------------------------- */
 
 static wf_words *make(const weft_plan *p, size_t count, size_t rows)

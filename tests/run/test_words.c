@@ -1,0 +1,563 @@
+/* Words of concepts in prompts, against diffusers' load_textual_inversion and the formulas of Custom Diffusion and
+ * ED-LoRA: every case of words.json. And what a plan says of words that it cannot take. */
+#include <stdbool.h>
+#include <unistd.h>
+
+#include "golden.h"
+
+typedef struct bench {
+    weft_model     *model;
+    weft_plan      *plan;
+    weft_run       *run;
+    weft_model_info info;
+} bench;
+
+static weft_concept *concept_of(const char *file, const char *second, const char *words)
+{
+    weft_concept_options o = WEFT_CONCEPT_OPTIONS_INIT;
+    weft_concept *c;
+    o.second = second != NULL ? data_path("concepts/%s", second) : NULL;
+    o.words = words;
+    must(weft_concept_open(data_path("concepts/%s", file), &o, &c, &golden_err));
+    return c;
+}
+
+static void open_model(bench *b, const char *name)
+{
+    *b = (bench){ NULL, NULL, NULL, WEFT_MODEL_INFO_INIT };
+    must(weft_model_open(data_path("models/%s", name), NULL, &b->model, &golden_err));
+    must(weft_model_info_get(b->model, &b->info, &golden_err));
+    must(weft_plan_create(b->model, NULL, &b->plan, &golden_err));
+}
+
+static void add(bench *b, const char *file, const char *second, const char *words, float weight)
+{
+    weft_concept *c = concept_of(file, second, words);
+    must(weft_plan_add_concept(b->plan, c, weight, NULL, &golden_err));
+    weft_concept_free(c); /* the plan keeps it */
+}
+
+static void start(bench *b)
+{
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    o.threads = 2;
+    o.height = o.width = 8;
+    must(weft_plan_seal(b->plan, 1, &golden_err));
+    must(weft_run_create(b->plan, &o, &b->run, &golden_err));
+}
+
+static void bench_free(bench *b)
+{
+    weft_run_free(b->run);
+    weft_plan_free(b->plan);
+    weft_model_free(b->model);
+}
+
+static weft_encode encode_of(const bench *b, const char *prompt, int32_t chunks, int32_t layers)
+{
+    weft_encode e = WEFT_ENCODE_INIT;
+    e.prompt = prompt;
+    e.chunks = chunks;
+    e.layers = layers;
+    e.text_len = (size_t)chunks * 77 * (size_t)b->info.text_dim * (size_t)(layers > 0 ? layers : 1);
+    e.text = calloc(e.text_len, sizeof *e.text);
+    e.pooled_len = (size_t)b->info.pooled_dim;
+    e.pooled = e.pooled_len > 0 ? calloc(e.pooled_len, sizeof *e.pooled) : NULL;
+    return e;
+}
+
+static void encode_free(weft_encode *e)
+{
+    free(e->text);
+    free(e->pooled);
+}
+
+static const char *string(json_t *c, const char *key) { return json_string_value(json_object_get(c, key)); }
+static int32_t integer(json_t *c, const char *key) { return (int32_t)json_integer_value(json_object_get(c, key)); }
+
+static bool has(json_t *flags, const char *name)
+{
+    for (size_t i = 0; i < json_array_size(flags); i++)
+        if (strcmp(json_string_value(json_array_get(flags, i)), name) == 0) return true;
+    return false;
+}
+
+/* One side of a case, "text" or "negative". */
+static void check_side(bench *b, const weft_tensors *t, json_t *c, const char *side, const char *prompt)
+{
+    const char *name = string(c, "name");
+    json_t *flags = json_object_get(c, "flags");
+    golden want = golden_read(t, "%s/%s", name, side);
+    int32_t layers = integer(c, "layers"), chunks = (int32_t)(want.n / 77 / (size_t)b->info.text_dim) / (layers > 0 ? layers : 1);
+    int32_t needed, tokens;
+    weft_encode e = encode_of(b, prompt, chunks, layers);
+    char what[128], pooled[64];
+    e.flags = (has(flags, "weights") ? WEFT_ENCODE_WEIGHTS : 0) | (has(flags, "comma") ? WEFT_ENCODE_COMMA : 0);
+    must(weft_run_encode(b->run, &e, &golden_err));
+    snprintf(what, sizeof what, "%s %s", name, side);
+    ck_assert_uint_eq(want.n, e.text_len);
+    near_golden(what, e.text, want.v, want.n, 1e-5);
+    snprintf(pooled, sizeof pooled, "%s/%spooled", name, strcmp(side, "text") == 0 ? "" : "negative_");
+    if (golden_has(t, pooled)) {
+        golden p = golden_read(t, "%s", pooled);
+        near_golden(pooled, e.pooled, p.v, p.n, 1e-5);
+        free(p.v);
+    }
+    must(weft_plan_prompt_size(b->plan, prompt, e.flags, &tokens, &needed, &golden_err));
+    ck_assert_int_eq(needed, chunks);
+    ck_assert_int_eq(tokens, e.tokens);
+    if (json_object_get(c, "tokens") != NULL) ck_assert_int_eq(tokens, integer(c, "tokens"));
+    encode_free(&e);
+    free(want.v);
+}
+
+START_TEST(prompts_with_words)
+{
+    json_t *index = golden_json("words.json"), *cases = json_object_get(index, "cases");
+    weft_tensors *t = golden_open("words.safetensors");
+    size_t seen = 0;
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        json_t *c = json_array_get(cases, i), *files = json_object_get(c, "files");
+        bool pair = strncmp(string(c, "name"), "pair", 4) == 0, whole = strcmp(string(c, "name"), "custom") == 0 ||
+                                                                        strcmp(string(c, "name"), "edlora") == 0;
+        bench b;
+        if (whole) continue;
+        open_model(&b, string(c, "model"));
+        if (pair) add(&b, json_string_value(json_array_get(files, 0)), json_string_value(json_array_get(files, 1)), NULL, 1);
+        for (size_t k = 0; !pair && k < json_array_size(files); k++)
+            add(&b, json_string_value(json_array_get(files, k)), NULL, NULL, 1);
+        start(&b);
+        check_side(&b, t, c, "text", string(c, "prompt"));
+        if (string(c, "negative") != NULL) check_side(&b, t, c, "negative", string(c, "negative"));
+        bench_free(&b);
+        seen++;
+    }
+    ck_assert_uint_ge(seen, 10);
+    weft_tensors_free(t);
+    json_decref(index);
+}
+END_TEST
+
+/* Concepts with their adapters: words, text and prediction, by every spelling of the same weights. */
+static void check_whole(const weft_tensors *t, const char *file, const char *second, const char *name, const char *out_name,
+                        const char *prompt, float weight)
+{
+    enum { N = 4 * 8 * 8 };
+    float x[N], out[N];
+    golden text = golden_read(t, "%s/text", name), want = golden_read(t, "%s/%s", name, out_name);
+    weft_noise *noise;
+    weft_step s = WEFT_STEP_INIT;
+    char what[128];
+    bench b;
+    open_model(&b, "tiny-sd1");
+    add(&b, file, second, NULL, weight);
+    start(&b);
+    s.text_layers = text.rank == 3 ? (int32_t)text.shape[0] : 0;
+    weft_encode e = encode_of(&b, prompt, 1, s.text_layers);
+    must(weft_run_encode(b.run, &e, &golden_err));
+    snprintf(what, sizeof what, "%s, %g, text", file, (double)weight);
+    near_golden(what, e.text, text.v, text.n, 1e-5);
+    must(weft_noise_create(900, NULL, &noise, &golden_err));
+    must(weft_noise_normal(noise, x, N, &golden_err));
+    weft_noise_free(noise);
+    s.latent = x;
+    s.out = out;
+    s.latent_len = s.out_len = N;
+    s.text = e.text;
+    s.text_len = e.text_len;
+    s.stamp = e.stamp;
+    s.timestep = 501;
+    must(weft_run_step(b.run, &s, &golden_err));
+    snprintf(what, sizeof what, "%s, %g", file, (double)weight);
+    near_golden(what, out, want.v, N, 1e-5);
+    encode_free(&e);
+    bench_free(&b);
+    free(text.v), free(want.v);
+}
+
+START_TEST(whole_files)
+{
+    weft_tensors *t = golden_open("words.safetensors");
+    check_whole(t, "edlora.pth", NULL, "edlora", "out", "a <dog1> <dog2> in the sun", 1);
+    weft_tensors_free(t);
+}
+END_TEST
+
+/* A vector that equals a row of the vocabulary is that row, bit for bit; and a word that takes over another's place. */
+START_TEST(a_row_of_the_vocabulary)
+{
+    weft_add_options o = WEFT_ADD_OPTIONS_INIT;
+    weft_concept *c = concept_of("cat_toy.safetensors", NULL, "the");
+    bench b, r;
+    open_model(&b, "tiny-sd1");
+    add(&b, "same.safetensors", NULL, NULL, 1);
+    start(&b);
+    weft_encode word = encode_of(&b, "a cat on <same> mat", 1, 0), plain = encode_of(&b, "a cat on the mat", 1, 0);
+    must(weft_run_encode(b.run, &word, &golden_err));
+    must(weft_run_encode(b.run, &plain, &golden_err));
+    ck_assert(memcmp(word.text, plain.text, plain.text_len * sizeof *plain.text) == 0);
+
+    open_model(&r, "tiny-sd1");
+    ck_assert_int_eq(weft_plan_add_concept(r.plan, c, 1, NULL, &golden_err), WEFT_E_MISMATCH);
+    ck_assert_str_eq(golden_err.text, "concept cat_toy: the word the is in the model's vocabulary already: name it otherwise "
+                     "with weft_concept_options.words, or add it with WEFT_ADD_REPLACE");
+    o.flags = WEFT_ADD_REPLACE;
+    must(weft_plan_add_concept(r.plan, c, 1, &o, &golden_err));
+    add(&r, "cat_toy.safetensors", NULL, NULL, 1);
+    start(&r);
+    word.prompt = "a cat on THE mat";
+    plain.prompt = "a cat on <cat-toy> mat";
+    must(weft_run_encode(r.run, &word, &golden_err));
+    must(weft_run_encode(r.run, &plain, &golden_err));
+    ck_assert(memcmp(word.text, plain.text, plain.text_len * sizeof *plain.text) == 0);
+    weft_concept_free(c);
+    encode_free(&word), encode_free(&plain);
+    bench_free(&b), bench_free(&r);
+}
+END_TEST
+
+/* Without the word in it a prompt is what it was; the vocabulary knows nothing of words; copies share them. */
+START_TEST(words_belong_to_a_plan)
+{
+    bench b, none;
+    weft_plan *copy;
+    int32_t with, without;
+    size_t n;
+    open_model(&b, "tiny-sd1");
+    open_model(&none, "tiny-sd1");
+    add(&b, "kohya.safetensors", NULL, "<new>", 1);
+    must(weft_plan_copy(b.plan, &copy, &golden_err));
+    start(&b), start(&none);
+    weft_encode e = encode_of(&b, "a new cat", 1, 0), p = encode_of(&none, "a new cat", 1, 0);
+    must(weft_run_encode(b.run, &e, &golden_err));
+    must(weft_run_encode(none.run, &p, &golden_err));
+    ck_assert(memcmp(e.text, p.text, p.text_len * sizeof *p.text) == 0);
+
+    must(weft_model_tokenize(b.model, 0, "<new>", NULL, 0, &n, &golden_err));
+    must(weft_plan_prompt_size(none.plan, "<new>", 0, &without, NULL, &golden_err));
+    must(weft_plan_prompt_size(copy, "<new>", 0, &with, NULL, &golden_err));
+    ck_assert_int_eq(without, (int32_t)n);
+    ck_assert_int_eq(with, 2);
+    ck_assert_int_gt(without, 2);
+    encode_free(&e), encode_free(&p);
+    weft_plan_free(copy);
+    bench_free(&b), bench_free(&none);
+}
+END_TEST
+
+START_TEST(the_plan_s_text_names_them)
+{
+    char text[4096];
+    bench b;
+    open_model(&b, "tiny-sd1");
+    add(&b, "kohya.safetensors", NULL, NULL, 1);
+    add(&b, "layers.safetensors", NULL, NULL, 1);
+    must(weft_plan_seal(b.plan, 1, &golden_err));
+    must(weft_plan_text(b.plan, text, sizeof text, NULL, &golden_err));
+    ck_assert_ptr_nonnull(strstr(text, "\nwords\n"
+                                       "      places  word                     concept\n"
+                                       "           2  kohya                    kohya\n"
+                                       "           1  <dog1>                   layers, a vector for each of 11 layers\n"
+                                       "           1  <dog2>                   layers, a vector for each of 11 layers\n"));
+    bench_free(&b);
+}
+END_TEST
+
+static void not_added(bench *b, const char *file, const char *second, const char *words, const char *text)
+{
+    weft_concept *c = concept_of(file, second, words);
+    ck_assert_int_eq(weft_plan_add_concept(b->plan, c, 1, NULL, &golden_err), WEFT_E_MISMATCH);
+    ck_assert_str_eq(golden_err.text, text);
+    weft_concept_free(c);
+}
+
+/* SDXL's pair with the refiner's width, which has the second encoder alone: the first half goes unused. */
+static weft_concept *pair_file(bench *refiner)
+{
+    static const float v[2 * 20] = { 0.5f };
+    char folder[] = "/tmp/weft-words-XXXXXX", path[64];
+    weft_tensor_out out[2] = { { sizeof *out, 0, "clip_l", v, { 2, 16 }, 2 }, { sizeof *out, 0, "clip_g", v, { 2, 20 }, 2 } };
+    weft_concept *c;
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/sks.safetensors", folder);
+    must(weft_tensors_write(path, out, 2, NULL, 0, &golden_err));
+    must(weft_concept_open(path, NULL, &c, &golden_err));
+    remove(path);
+    rmdir(folder);
+    must(weft_plan_add_concept(refiner->plan, c, 1, NULL, &golden_err));
+    return c;
+}
+
+START_TEST(what_does_not_fit)
+{
+    bench sd1, xl, unet;
+    open_model(&sd1, "tiny-sd1");
+    open_model(&xl, "tiny-sdxl");
+    open_model(&unet, "tiny-sd2");
+    not_added(&sd1, "pair.safetensors", NULL, NULL,
+              "concept pair: the vectors of pair are 16 and 24 wide, the model's text encoder takes 24");
+    not_added(&xl, "pair_1.safetensors", NULL, NULL,
+              "concept pair_1: the vectors of <pair> are 16 wide, the model's text encoders take 16 and 24: give the other "
+              "half in weft_concept_options.second");
+    not_added(&unet, "cat_toy.safetensors", NULL, NULL,
+              "concept cat_toy: the vectors of <cat-toy> are 24 wide, the model's text encoder takes 20");
+    not_added(&sd1, "cat_toy.safetensors", NULL, "a<|endoftext|>b",
+              "concept cat_toy: the word a<|endoftext|>b contains a token that the model's tokenizer sets apart: name it "
+              "otherwise with weft_concept_options.words");
+    add(&sd1, "cat_toy.safetensors", NULL, NULL, 1);
+    not_added(&sd1, "kohya.safetensors", NULL, "<Cat-Toy>",
+              "concept kohya: the word <Cat-Toy> is a word of concept cat_toy already: name one of them otherwise with "
+              "weft_concept_options.words");
+    add(&xl, "pair_1.safetensors", "pair_2.bin", "<one>", 1);
+    add(&xl, "pair_2.bin", "pair_1.safetensors", "<two>", 1); /* widths tell which is which */
+    start(&xl);
+    weft_encode a = encode_of(&xl, "<one> cat", 1, 0), b = encode_of(&xl, "<two> cat", 1, 0);
+    must(weft_run_encode(xl.run, &a, &golden_err));
+    must(weft_run_encode(xl.run, &b, &golden_err));
+    ck_assert(memcmp(a.text, b.text, a.text_len * sizeof *a.text) == 0);
+    bench refiner; /* has SDXL's second text encoder alone */
+    open_model(&refiner, "tiny-refiner");
+    ck_assert_int_eq(refiner.info.text_encoders, 1);
+    weft_concept_free(pair_file(&refiner));
+    weft_concept *late = concept_of("pair_1.safetensors", "pair_2.bin", NULL);
+    ck_assert_int_eq(weft_plan_add_concept(xl.plan, late, 1, NULL, &golden_err), WEFT_E_STATE);
+    weft_concept_free(late);
+    encode_free(&a), encode_free(&b);
+    bench_free(&sd1), bench_free(&xl), bench_free(&unet), bench_free(&refiner);
+}
+END_TEST
+
+/* A word with a vector for each layer wants an encoding for each. */
+START_TEST(a_vector_for_each_layer)
+{
+    bench b;
+    open_model(&b, "tiny-sd1");
+    add(&b, "layers.safetensors", NULL, NULL, 1);
+    start(&b);
+    weft_encode one = encode_of(&b, "a <dog1>", 1, 0), all = encode_of(&b, "a cat", 1, b.info.text_layers);
+    ck_assert_int_eq(weft_run_encode(b.run, &one, &golden_err), WEFT_E_ARG);
+    ck_assert_str_eq(golden_err.text, "the word <dog1> has a vector for each of 11 cross-attention layers: set encode.layers "
+                     "to 11, and weft_step.text_layers");
+    one.prompt = "a cat";
+    must(weft_run_encode(b.run, &one, &golden_err));
+    must(weft_run_encode(b.run, &all, &golden_err));
+    ck_assert(memcmp(all.text + 10 * one.text_len, one.text, one.text_len * sizeof *one.text) == 0);
+    encode_free(&one), encode_free(&all);
+    bench_free(&b);
+}
+END_TEST
+
+/* ---- memory ---- */
+
+typedef struct meter { int64_t left, live; } meter;
+
+static void *take(void *user, size_t size, size_t align)
+{
+    meter *m = user;
+    if (m->left-- == 0) return NULL;
+    m->live++;
+    return aligned_alloc(align, (size + align - 1) / align * align);
+}
+
+static void give(void *user, void *p, size_t size)
+{
+    meter *m = user;
+    (void)size;
+    m->live--;
+    free(p);
+}
+
+/* Two concepts and a prompt with both, in a plan and a run whose nth allocation fails. */
+static weft_status use_words(weft_model *model, weft_concept *a, weft_concept *b, const weft_allocator *alloc, float *text)
+{
+    weft_plan_options po = WEFT_PLAN_OPTIONS_INIT;
+    weft_run_options ro = WEFT_RUN_OPTIONS_INIT;
+    weft_encode e = WEFT_ENCODE_INIT;
+    weft_plan *plan;
+    weft_run *run = NULL;
+    po.allocator = ro.allocator = alloc;
+    ro.threads = 1;
+    ro.height = ro.width = 8;
+    e.prompt = "(<w>:1.3), [<dog1>] BREAK cat";
+    e.flags = WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_FROM_EMPTY | WEFT_ENCODE_COMMA;
+    e.text = text;
+    e.chunks = 2;
+    e.layers = 11;
+    e.text_len = 11 * 2 * 77 * 24;
+    weft_status st = weft_plan_create(model, &po, &plan, &golden_err);
+    if (st == WEFT_OK) st = weft_plan_add_concept(plan, a, 1, NULL, &golden_err);
+    if (st == WEFT_OK) st = weft_plan_add_concept(plan, b, 1, NULL, &golden_err);
+    if (st == WEFT_OK) st = weft_plan_seal(plan, 1, &golden_err);
+    if (st == WEFT_OK) st = weft_run_create(plan, &ro, &run, &golden_err);
+    if (st == WEFT_OK) st = weft_run_encode(run, &e, &golden_err);
+    weft_run_free(run);
+    weft_plan_free(plan);
+    return st;
+}
+
+START_TEST(memory_may_run_out)
+{
+    weft_concept *a = concept_of("kohya.safetensors", NULL, "<w>"), *b = concept_of("layers.safetensors", NULL, NULL);
+    weft_model *model;
+    meter m = { 0, 0 };
+    weft_allocator alloc = { take, give, &m };
+    weft_status st = WEFT_E_NOMEM;
+    float *text = calloc(11 * 2 * 77 * 24, sizeof *text);
+    must(weft_model_open(data_path("models/tiny-sd1"), NULL, &model, &golden_err));
+    for (int64_t n = 0; st == WEFT_E_NOMEM; n++) {
+        m.left = n;
+        st = use_words(model, a, b, &alloc, text);
+        ck_assert_msg(st == WEFT_OK || st == WEFT_E_NOMEM, "allocation %lld: %s", (long long)n, golden_err.text);
+        ck_assert_int_eq(m.live, 0);
+        ck_assert_int_lt(n, 10000);
+    }
+    must(st);
+    weft_model_free(model);
+    weft_concept_free(a);
+    weft_concept_free(b);
+    free(text);
+}
+END_TEST
+
+/* ---- stamps ---- */
+
+/* Stamp of an encoding under the bench's plan as it is now; the run moves to a sealed copy. */
+static uint64_t stamp_of(bench *b, const weft_plan *plan)
+{
+    weft_encode e = encode_of(b, "a cat", 1, 0);
+    weft_plan *copy;
+    must(weft_plan_copy(plan, &copy, &golden_err));
+    must(weft_plan_seal(copy, 2, &golden_err));
+    must(weft_run_set_plan(b->run, copy, &golden_err));
+    must(weft_run_encode(b->run, &e, &golden_err));
+    weft_plan_free(copy);
+    encode_free(&e);
+    ck_assert(e.stamp != 0);
+    return e.stamp;
+}
+
+static weft_plan *plan_of(weft_model *m, weft_adapter *a, int32_t text, float weight, float text_weight, weft_concept *c)
+{
+    weft_plan_options po = WEFT_PLAN_OPTIONS_INIT;
+    weft_add_options ao = WEFT_ADD_OPTIONS_INIT;
+    weft_plan *p;
+    po.text = text;
+    ao.flags = WEFT_ADD_TEXT_WEIGHT;
+    ao.text_weight = text_weight;
+    must(weft_plan_create(m, &po, &p, &golden_err));
+    if (a != NULL) must(weft_plan_add_with(p, a, weight, &ao, &golden_err));
+    if (c != NULL) must(weft_plan_add_concept(p, c, 1, NULL, &golden_err));
+    return p;
+}
+
+START_TEST(stamps_tell_what_matters)
+{
+    enum { BASE, TWIN, UNET, UNET_2, TEXT, TEXT_2, SILENT, WORD, WORD_2, BOTH, BOTH_2, MODEL, PLANS };
+    weft_model *twin;
+    weft_adapter *content, *text;
+    weft_plan *p[PLANS];
+    uint64_t s[PLANS];
+    bench b, t;
+    weft_concept *one = concept_of("kohya.safetensors", NULL, "sks1"), *two = concept_of("same.safetensors", NULL, "sks1");
+    weft_concept *more = concept_of("cat_toy.safetensors", NULL, NULL);
+    open_model(&b, "tiny-sd1");
+    open_model(&t, "tiny-sd1");
+    twin = t.model;
+    start(&b), start(&t);
+    must(weft_adapter_open(data_path("adapters/sd1_kohya_noalpha.safetensors"), NULL, &content, &golden_err)); /* the UNet alone */
+    must(weft_adapter_open(data_path("adapters/sd1_kohya.safetensors"), NULL, &text, &golden_err));
+    p[BASE] = plan_of(b.model, NULL, 0, 0, 0, NULL);
+    p[TWIN] = plan_of(twin, NULL, 0, 0, 0, NULL);
+    p[UNET] = plan_of(b.model, content, 0, 0.5f, 0.5f, NULL);
+    p[UNET_2] = plan_of(b.model, text, 0, 1, 0, NULL);
+    p[TEXT] = plan_of(b.model, text, 0, 1, 1, NULL);
+    p[TEXT_2] = plan_of(b.model, text, 0, 0.3f, 1, NULL);
+    p[SILENT] = plan_of(b.model, text, WEFT_TEXT_NONE, 1, 1, NULL);
+    p[WORD] = plan_of(b.model, NULL, 0, 0, 0, one);
+    p[WORD_2] = plan_of(b.model, NULL, 0, 0, 0, two);
+    p[BOTH] = plan_of(b.model, NULL, 0, 0, 0, one);
+    must(weft_plan_add_concept(p[BOTH], more, 1, NULL, &golden_err));
+    p[BOTH_2] = plan_of(b.model, NULL, 0, 0, 0, more);
+    must(weft_plan_add_concept(p[BOTH_2], one, 1, NULL, &golden_err));
+    p[MODEL] = plan_of(b.model, text, 0, 1, 0.99f, NULL);
+    for (int i = 0; i < PLANS; i++) s[i] = stamp_of(i == TWIN ? &t : &b, p[i]);
+    for (int i = 0; i < PLANS; i++) { /* equal where the text side is, and nowhere else */
+        static const int same[PLANS] = { BASE, BASE, BASE, BASE, TEXT, TEXT, SILENT, WORD, WORD_2, BOTH, BOTH, MODEL };
+        for (int k = 0; k < PLANS; k++)
+            ck_assert_msg((s[i] == s[k]) == (same[i] == same[k]), "plans %d and %d", i, k);
+    }
+    for (int i = 0; i < PLANS; i++) weft_plan_free(p[i]);
+    weft_concept_free(one), weft_concept_free(two), weft_concept_free(more);
+    weft_adapter_free(content), weft_adapter_free(text);
+    bench_free(&b), bench_free(&t);
+}
+END_TEST
+
+START_TEST(a_stale_text_is_refused)
+{
+    enum { N = 4 * 8 * 8 };
+    float x[N] = { 0 }, out[N];
+    weft_adapter *text;
+    weft_plan *copy;
+    weft_step s = WEFT_STEP_INIT;
+    bench b;
+    open_model(&b, "tiny-sd1");
+    must(weft_adapter_open(data_path("adapters/sd1_kohya.safetensors"), NULL, &text, &golden_err));
+    must(weft_plan_add(b.plan, text, 1, &golden_err));
+    start(&b);
+    weft_encode e = encode_of(&b, "a cat", 1, 0);
+    must(weft_run_encode(b.run, &e, &golden_err));
+    s.latent = x;
+    s.out = out;
+    s.latent_len = s.out_len = N;
+    s.text = e.text;
+    s.text_len = e.text_len;
+    s.timestep = 500;
+    s.stamp = e.stamp;
+    must(weft_run_step(b.run, &s, &golden_err));
+
+    must(weft_plan_copy(b.plan, &copy, &golden_err)); /* the UNet's weight moves: the text is as good as it was */
+    must(weft_plan_set_weight(copy, 0, 0.2f, 1, &golden_err));
+    must(weft_plan_seal(copy, 1, &golden_err));
+    must(weft_run_set_plan(b.run, copy, &golden_err));
+    must(weft_run_step(b.run, &s, &golden_err));
+    weft_plan_free(copy);
+
+    must(weft_plan_copy(b.plan, &copy, &golden_err));
+    must(weft_plan_set_weight(copy, 0, 1, 0.2f, &golden_err));
+    must(weft_plan_seal(copy, 1, &golden_err));
+    must(weft_run_set_plan(b.run, copy, &golden_err));
+    ck_assert_int_eq(weft_run_step(b.run, &s, &golden_err), WEFT_E_STATE);
+    ck_assert_str_eq(golden_err.text, "step.stamp: the text was encoded with other text encoders, text weights of adapters, "
+                     "or words than the run's plan has now: encode the prompts again");
+    s.stamp = 0;
+    must(weft_run_step(b.run, &s, &golden_err)); /* not checked */
+    weft_plan_free(copy);
+    weft_adapter_free(text);
+    encode_free(&e);
+    bench_free(&b);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("words in prompts");
+    TCase *c = tcase_create("words");
+    tcase_set_timeout(c, 120);
+    tcase_add_test(c, prompts_with_words);
+    tcase_add_test(c, whole_files);
+    tcase_add_test(c, a_row_of_the_vocabulary);
+    tcase_add_test(c, words_belong_to_a_plan);
+    tcase_add_test(c, the_plan_s_text_names_them);
+    tcase_add_test(c, what_does_not_fit);
+    tcase_add_test(c, a_vector_for_each_layer);
+    tcase_add_test(c, memory_may_run_out);
+    tcase_add_test(c, stamps_tell_what_matters);
+    tcase_add_test(c, a_stale_text_is_refused);
+    suite_add_tcase(s, c);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}

@@ -1,9 +1,10 @@
 /* bench_step.c - one guided step of a real-sized model: seconds, GFLOP/s, peak memory, with and without adapters.
  *
- *     bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--decode] [--adapted] [ADAPTER ...]
+ *     bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--cold] [--decode] [--tile N] [--adapted] [ADAPTER ...]
  *
- * --adapted leaves out the measurement without adapters.
- * tests/bench/gen_sd15.py makes a model and adapters of the true shapes. Without a model there is nothing to
+ * --adapted leaves out the measurement without adapters; --cold counts the first step, as large models want it;
+ * --tile decodes in tiles of so many latent pixels.
+ * tests/bench/gen_sd15.py and gen_sdxl.py make models and adapters of the true shapes. Without a model there is nothing to
  * measure, and the program says so. Each figure is the median of the steps after one that is not counted. The root
  * mean square of what the step predicted stands beside it, so that peer_step.py can tell that another program
  * computed the same. */
@@ -55,10 +56,13 @@ static float *noise_of(size_t n, uint64_t seed)
     return v;
 }
 
+typedef struct settings { int32_t size, threads, tile; int steps, decode, cold; } settings;
+
 /* Median seconds of a step with the first `adapters` adapters, and of a decode where asked. */
-static void measure(weft_model *model, weft_adapter **adapter, int adapters, int32_t size, int32_t threads, int steps,
-                    int decode)
+static void measure(weft_model *model, weft_adapter **adapter, int adapters, const settings *set)
 {
+    int32_t size = set->size;
+    int steps = set->steps;
     weft_model_info m = WEFT_MODEL_INFO_INIT;
     weft_run_info info = WEFT_RUN_INFO_INIT;
     weft_run_options o = WEFT_RUN_OPTIONS_INIT;
@@ -70,7 +74,8 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, int
     must(weft_plan_create(model, NULL, &plan, &err));
     for (int i = 0; i < adapters; i++) must(weft_plan_add(plan, adapter[i], 0.8f, &err));
     must(weft_plan_seal(plan, 1, &err));
-    o.threads = threads;
+    o.threads = set->threads;
+    o.tile = set->tile;
     o.height = o.width = size / m.image_factor;
     o.text_tokens = m.text_tokens;
     t = now();
@@ -79,8 +84,9 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, int
     must(weft_run_info_get(run, &info, &err));
 
     size_t n = (size_t)m.latent_channels * (size_t)o.height * (size_t)o.width;
-    size_t text = (size_t)m.text_tokens * (size_t)m.text_dim;
+    size_t text = (size_t)m.text_tokens * (size_t)m.text_dim, pooled = (size_t)m.pooled_dim;
     float *x = noise_of(n, 1), *c = noise_of(text, 2), *u = noise_of(text, 3), *out = malloc(n * sizeof *out);
+    float *p = pooled > 0 ? noise_of(pooled, 4) : NULL;
     weft_step step = WEFT_STEP_INIT;
     step.latent = x;
     step.text = c;
@@ -88,14 +94,16 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, int
     step.out = out;
     step.latent_len = step.out_len = n;
     step.text_len = step.negative_len = text;
+    step.pooled = step.negative_pooled = p;
+    step.pooled_len = step.negative_pooled_len = pooled;
     step.timestep = 500;
     step.guidance = 7.5f;
-    for (int i = -1; i < steps; i++) {
+    for (int i = set->cold ? 0 : -1; i < steps; i++) {
         t = now();
         must(weft_run_step(run, &step, &err));
         t = now() - t;
         if (i >= 0) seconds[i] = t;
-        fprintf(stderr, "  step %d: %.4f s\n", i + 2, t);
+        fprintf(stderr, "  step: %.4f s%s\n", t, i < 0 ? ", not counted" : "");
     }
     qsort(seconds, (size_t)steps, sizeof *seconds, by_value);
     double median = seconds[steps / 2], squares = 0;
@@ -105,16 +113,17 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, int
            info.threads, median, seconds[0], seconds[steps - 1], (info.step_flops + info.side_flops) / median * 1e-9,
            100 * info.side_flops / info.step_flops, create, (double)info.bytes / 1073741824.0, peak_gb(),
            sqrt(squares / (double)n));
-    if (decode) {
+    if (set->decode) {
         size_t pixels = (size_t)3 * (size_t)size * (size_t)size;
         float *image = malloc(pixels * sizeof *image);
         t = now();
         must(weft_run_decode(run, x, n, image, pixels, &err));
         t = now() - t;
-        printf("decode: %.2f s, %.0f GFLOP/s; peak %.2f GB\n", t, info.decode_flops / t * 1e-9, peak_gb());
+        printf("decode in tiles of %d: %.2f s, %.0f GFLOP/s; peak %.2f GB\n", set->tile, t, info.decode_flops / t * 1e-9,
+               peak_gb());
         free(image);
     }
-    free(x), free(c), free(u), free(out), free(seconds);
+    free(x), free(c), free(u), free(p), free(out), free(seconds);
     weft_run_free(run);
     weft_plan_free(plan);
 }
@@ -123,22 +132,24 @@ int main(int argc, char **argv)
 {
     weft_model *model;
     weft_adapter *adapter[16];
-    int adapters = 0, steps = 3, decode = 0, bare = 1;
-    int32_t size = 512, threads = 0;
+    int adapters = 0, bare = 1;
+    settings set = { .size = 512, .steps = 3 };
     double t = now();
 
     if (argc < 2) {
-        printf("bench_step: no model given: bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--decode] "
-               "[--adapted] [ADAPTER ...]\n");
+        printf("bench_step: no model given: bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--cold] [--decode] "
+               "[--tile N] [--adapted] [ADAPTER ...]\n");
         return 0;
     }
     must(weft_model_open(argv[1], NULL, &model, &err));
     printf("model opened in %.3f s\n", now() - t);
     for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], "--size") == 0 && i + 1 < argc) size = atoi(argv[++i]);
-        else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) threads = atoi(argv[++i]);
-        else if (strcmp(argv[i], "--steps") == 0 && i + 1 < argc) steps = atoi(argv[++i]);
-        else if (strcmp(argv[i], "--decode") == 0) decode = 1;
+        if (strcmp(argv[i], "--size") == 0 && i + 1 < argc) set.size = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) set.threads = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--steps") == 0 && i + 1 < argc) set.steps = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--tile") == 0 && i + 1 < argc) set.tile = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--cold") == 0) set.cold = 1;
+        else if (strcmp(argv[i], "--decode") == 0) set.decode = 1;
         else if (strcmp(argv[i], "--adapted") == 0) bare = 0;
         else if (adapters < 16) {
             t = now();
@@ -146,9 +157,10 @@ int main(int argc, char **argv)
             printf("adapter opened in %.3f s\n", now() - t);
         }
     }
-    if (steps < 1) steps = 1;
-    if (bare || adapters == 0) measure(model, adapter, 0, size, threads, steps, decode);
-    if (adapters > 0) measure(model, adapter, adapters, size, threads, steps, bare ? 0 : decode);
+    if (set.steps < 1) set.steps = 1;
+    if (bare || adapters == 0) measure(model, adapter, 0, &set);
+    if (bare) set.decode = 0;
+    if (adapters > 0) measure(model, adapter, adapters, &set);
     for (int i = 0; i < adapters; i++) weft_adapter_free(adapter[i]);
     weft_model_free(model);
     return 0;

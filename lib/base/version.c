@@ -13,6 +13,7 @@ static const char *const features[] = {
     "kohya", "diffusers", "diffusers-old", "peft",   /* file dialects   */
     "textual-inversion", "custom-diffusion", "ed-lora", /* concepts     */
     "prompt-weights", "clip-skip",                   /* prompts         */
+    "img2img", "inpainting", "refiner", "guidance-embed", "text-layers", "vae-tiles", "png-read", /* pictures */
 };
 
 uint32_t weft_version(void)

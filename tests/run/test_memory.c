@@ -205,6 +205,8 @@ START_TEST(a_step_takes_no_memory)
             must(weft_run_step(r, &s, &golden_err));
         }
         must(weft_run_decode(r, x, sizeof x / sizeof *x, image, sizeof image / sizeof *image, &golden_err));
+        must(weft_run_encode_image(r, image, sizeof image / sizeof *image, x, sizeof x / sizeof *x, out,
+                                   sizeof out / sizeof *out, &golden_err));
         ck_assert_uint_eq(memory.calls, calls);
         weft_run_free(r);
         weft_plan_free(p);

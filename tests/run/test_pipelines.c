@@ -454,6 +454,57 @@ START_TEST(further_channels_are_checked)
 }
 END_TEST
 
+/* Nothing given is the run's own size, and a refiner's scores of 6 and 2.5; the unconditional side follows the other. */
+START_TEST(time_ids_have_defaults)
+{
+    golden shape = { .shape = { 1, 4, 4, 6 } };
+    for (int refiner = 0; refiner < 2; refiner++) {
+        weft_model_info m = WEFT_MODEL_INFO_INIT;
+        weft_model *model;
+        weft_step s = WEFT_STEP_INIT;
+        float x[96] = { 1, -1 }, out[6][96], pooled[64] = { 0.5f };
+        must(weft_model_open(data_path("models/%s", refiner ? "tiny-refiner" : "tiny-sdxl"), NULL, &model, &golden_err));
+        must(weft_model_info_get(model, &m, &golden_err));
+        ck_assert_int_eq(m.time_ids, refiner ? 5 : 6);
+        float h = 4 * (float)m.image_factor, w = 6 * (float)m.image_factor, *text = calloc(2 * (size_t)m.text_dim, sizeof *text);
+        float ids[] = { h, w, 0, 0, refiner ? 6 : h, w }, negative[] = { h, w, 0, 0, refiner ? 2.5f : h, w };
+        float other[] = { h + 8, w, 1, 2, refiner ? 9 : h, w }, follows[] = { h + 8, w, 1, 2, refiner ? 2.5f : h, w };
+        const float *given[6][2] = { { NULL, NULL }, { ids, NULL }, { ids, negative }, { other, NULL }, { other, follows }, { NULL, other } };
+        weft_run *run = run_for(model, &shape, 2, 1, 0);
+        s.latent = x;
+        s.latent_len = s.out_len = 96;
+        s.text = s.negative = text;
+        s.tokens = 2;
+        s.text_len = s.negative_len = 2 * (size_t)m.text_dim;
+        s.pooled = s.negative_pooled = pooled;
+        s.pooled_len = s.negative_pooled_len = (size_t)m.pooled_dim;
+        s.timestep = 300;
+        s.guidance = 2;
+        s.time_ids_len = s.negative_time_ids_len = (size_t)m.time_ids;
+        for (int i = 0; i < 6; i++) {
+            s.time_ids = given[i][0];
+            s.negative_time_ids = given[i][1];
+            s.flags = i % 2 == 0 ? WEFT_STEP_SPLIT_GUIDANCE : 0; /* the same bits */
+            s.out = out[i];
+            must(weft_run_step(run, &s, &golden_err));
+        }
+        ck_assert(memcmp(out[0], out[1], sizeof *out) == 0 && memcmp(out[0], out[2], sizeof *out) == 0);
+        ck_assert(memcmp(out[3], out[4], sizeof *out) == 0 && memcmp(out[0], out[3], sizeof *out) != 0);
+        ck_assert(memcmp(out[0], out[5], sizeof *out) != 0 && memcmp(out[3], out[5], sizeof *out) != 0);
+        s.negative_time_ids_len++;
+        ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_ARG);
+        ck_assert_ptr_nonnull(strstr(golden_err.text, "step.negative_time_ids has"));
+        s.time_ids = ids;
+        s.time_ids_len = 4;
+        ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_ARG);
+        ck_assert_ptr_nonnull(strstr(golden_err.text, "step.time_ids has 4 floats, wanted"));
+        free(text);
+        weft_run_free(run);
+        weft_model_free(model);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("pipelines against goldens");
@@ -463,6 +514,7 @@ int main(void)
     tcase_add_test(c, every_layer_may_have_a_text);
     tcase_add_test(c, texts_of_layers_come_for_latents_and_branches);
     tcase_add_test(c, further_channels_are_checked);
+    tcase_add_test(c, time_ids_have_defaults);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

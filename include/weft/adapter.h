@@ -92,10 +92,11 @@ WEFT_API weft_status weft_adapter_module(const weft_adapter *adapter, size_t ind
 
 /** Spellings in which an adapter can be written. */
 enum {
-    WEFT_NAMING_KOHYA     = 1, /* lora_unet_... .lora_down.weight with .alpha, LyCORIS' keys: every family  */
-    WEFT_NAMING_DIFFUSERS = 2, /* unet. ... .lora_A.weight, alpha in the metadata: LoRA and DoRA            */
+    WEFT_NAMING_KOHYA     = 1, /* lora_unet_... .lora_down.weight with .alpha, and LyCORIS' keys: all but what is
+                                  in PEFT's own form (its OFT, BOFT, (IA)^3), and replacements              */
+    WEFT_NAMING_DIFFUSERS = 2, /* unet. ... .lora_A.weight, alpha in the metadata: LoRA and DoRA of rows     */
     WEFT_NAMING_PEFT      = 3  /* a folder, in it one for each component: adapter_model.safetensors with
-                                  adapter_config.json; the families that PEFT has                           */
+                                  adapter_config.json; the families that PEFT has, one in each component    */
 };
 typedef struct weft_save_options {
     uint32_t struct_size;
@@ -107,8 +108,11 @@ typedef struct weft_save_options {
 /** The function twin of WEFT_SAVE_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_save_options_init(weft_save_options *options);
 /**
- * Write an adapter for a model in another spelling; the factors stay what they are, and the file appears whole or
+ * Write an adapter for a model in another spelling; the factors stay what they are, and each file appears whole or
  * not at all. Every key must match the model.
+ *
+ * A mixer (MoSLoRA), AdaLoRA's weights outside PEFT and Tucker's core outside kohya's spelling are multiplied into the
+ * inner factor, for which those have a name. Metadata of the file is kept in kohya's spelling.
  *
  * @param path  the file, or for WEFT_NAMING_PEFT the folder, which is made
  * @return WEFT_E_MISMATCH, WEFT_E_UNSUPPORTED (the spelling has no form for a family; the text names both),

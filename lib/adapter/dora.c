@@ -18,7 +18,7 @@
 #include "adapter/factor.h"
 
 /* Is the magnitude one value for each output row? Where both are possible, rows. */
-static bool by_rows(const wf_module *m, const wf_layer *l)
+bool wf_dora_rows(const wf_module *m, const wf_layer *l)
 {
     const wf_tensor *g = m->part[WF_PART_MAGNITUDE];
 
@@ -28,7 +28,7 @@ static bool by_rows(const wf_module *m, const wf_layer *l)
 bool wf_dora_fits(const wf_module *m, const wf_layer *l)
 {
     const wf_tensor *g = m->part[WF_PART_MAGNITUDE];
-    int64_t          n = by_rows(m, l) ? l->out : l->in;
+    int64_t          n = wf_dora_rows(m, l) ? l->out : l->in;
 
     return l->kind != WEFT_LAYER_NORM && g->count == (size_t)n &&
            (g->shape[0] == n || (g->rank > 1 && g->shape[0] == 1 && g->shape[1] == n));
@@ -67,7 +67,7 @@ weft_status wf_dora_add(const wf_module *m, const wf_layer *l, double scale, dou
                         const weft_allocator *alloc, weft_error *err)
 {
     size_t      out = (size_t)l->out, in = (size_t)l->in, K = in * (size_t)l->kernel * (size_t)l->kernel, floats;
-    bool        rows = by_rows(m, l);
+    bool        rows = wf_dora_rows(m, l);
     size_t      n = rows ? out : in;
     double     *f = wf_zalloc(alloc, n, sizeof *f);
     float      *V = NULL, *W;

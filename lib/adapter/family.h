@@ -143,6 +143,7 @@ weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, flo
                            weft_error *err);
 /* dora.c: the sum above where there is a magnitude, and whether that is as long as the layer's rows or columns. */
 bool        wf_dora_fits(const wf_module *m, const wf_layer *l);
+bool        wf_dora_rows(const wf_module *m, const wf_layer *l); /* is the magnitude of rows? */
 weft_status wf_dora_add(const wf_module *m, const wf_layer *l, double scale, double inside, double c, float *dst,
                         const weft_allocator *alloc, weft_error *err);
 

@@ -4,7 +4,8 @@
  *   bm (r, r, k, k)    a Tucker core for the second part; b2 is then (r, in, 1, 1)
  *
  * Older LyCORIS wrote the factors of both products in the other order, a1 (r, in), a2 (in, r), b1 (r, in), b2 (out, r):
- * W A2 A1 + B2 B1. The ranks that must agree tell which; where r = in = out both could be, and it is the newer.
+ * W A2 A1 + B2 B1. The ranks that must agree tell which; for a square layer both may, and it is the one whose rank is
+ * lower, the newer where they are equal.
  *
  * A1 A2 acts on channels, at each place of the kernel alike. For a linear layer the whole is one pair of rank 2r,
  * [W A1, B1] and [A2; B2]; for a k x k convolution W A1 is k * k times as wide, and the module is dense.
@@ -28,6 +29,7 @@ static factors factors_of(const wf_module *m)
     bool newer = a1->shape[1] == a2->shape[0] && b1->shape[1] == b2->shape[0] && a1->shape[1] == b1->shape[1];
     bool older = a2->shape[1] == a1->shape[0] && b2->shape[1] == b1->shape[0] && a2->shape[1] == b2->shape[1];
 
+    if (newer && older) newer = a1->shape[1] <= a1->shape[0]; /* newer: (in, r); older: (r, in) */
     return newer || !older ? (factors){ a1, a2, b1, b2 } : (factors){ a2, a1, b2, b1 };
 }
 

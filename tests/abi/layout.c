@@ -63,6 +63,8 @@ static void structs(void)
     F(weft_module_info, struct_size); F(weft_module_info, rank); F(weft_module_info, name);
     F(weft_module_info, key); F(weft_module_info, out); F(weft_module_info, in); F(weft_module_info, kernel);
     F(weft_module_info, alpha); F(weft_module_info, scale); F(weft_module_info, has_alpha);
+    S(weft_save_options);
+    F(weft_save_options, struct_size); F(weft_save_options, flags); F(weft_save_options, naming); F(weft_save_options, half);
 
     S(weft_report_row);
     F(weft_report_row, struct_size); F(weft_report_row, state); F(weft_report_row, key);
@@ -161,6 +163,7 @@ static void constants(void)
     C(WEFT_FAMILY_UNKNOWN); C(WEFT_FAMILY_SD1); C(WEFT_FAMILY_SD2); C(WEFT_FAMILY_SDXL);
     C(WEFT_FAMILY_SDXL_REFINER); C(WEFT_FAMILY_FLUX);
     C(WEFT_LAYER_LINEAR); C(WEFT_LAYER_CONV);
+    C(WEFT_NAMING_KOHYA); C(WEFT_NAMING_DIFFUSERS); C(WEFT_NAMING_PEFT);
     C(WEFT_KEY_MATCHED); C(WEFT_KEY_UNMATCHED); C(WEFT_KEY_MISSHAPEN); C(WEFT_KEY_IGNORED);
     C(WEFT_PATH_AUTO); C(WEFT_PATH_SIDE); C(WEFT_PATH_MERGED);
     C(WEFT_TEXT_METHOD); C(WEFT_TEXT_ALL); C(WEFT_TEXT_FIRST); C(WEFT_TEXT_NONE);

@@ -25,6 +25,7 @@ START_TEST(macros_and_functions_agree)
     SAME(weft_adapter_options, WEFT_ADAPTER_OPTIONS_INIT);
     SAME(weft_adapter_info, WEFT_ADAPTER_INFO_INIT);
     SAME(weft_module_info, WEFT_MODULE_INFO_INIT);
+    SAME(weft_save_options, WEFT_SAVE_OPTIONS_INIT);
     SAME(weft_report_row, WEFT_REPORT_ROW_INIT);
     SAME(weft_concept_options, WEFT_CONCEPT_OPTIONS_INIT);
     SAME(weft_concept_info, WEFT_CONCEPT_INFO_INIT);

@@ -1,0 +1,474 @@
+/* save.c - an adapter written in another spelling, for a model whose layers give the names.
+ *
+ * Factors go out as they lie in the file, bit for bit; what changes is how they are called, where alpha stands, and
+ * whether a 1x1 convolution's factors have two dimensions or four. Endings are looked up in the same tables that reading
+ * uses, so that what is written is read. Three things have no word in a spelling and are brought to one that it has:
+ *
+ *   a mixer, and outside PEFT AdaLoRA's weights, are multiplied into the inner factor, as for computing (lowrank.c);
+ *     so is a Tucker core outside kohya's spelling
+ *   a compressed difference u v is a low-rank pair with alpha = rank
+ *   a scale that no alpha of the file gave (rsLoRA, AdaLoRA) becomes the alpha that gives it
+ *
+ * Everything else that a spelling cannot say is refused: another family's tensors under a name that means something else
+ * would give wrong pictures silently. */
+#include <errno.h>
+#include <math.h>
+#include <sys/stat.h>
+
+#include "adapter/save.h"
+
+void weft_save_options_init(weft_save_options *options)
+{
+    if (options != NULL) *options = (weft_save_options)WEFT_SAVE_OPTIONS_INIT;
+}
+
+/* ---- which spelling has which family ------------------------------------------------------------------- */
+
+static const char *const naming_names[] = { "", "kohya", "diffusers", "PEFT" };
+
+static bool has(const wf_module *m, int32_t part)
+{
+    return m->part[part] != NULL;
+}
+
+/* A pair of thin factors, whatever stands between them. */
+static bool is_pair(const wf_module *m)
+{
+    return m->family == &wf_family_lora || has(m, WF_PART_DELTA_U);
+}
+
+/* Does PEFT's spelling have this module's magnitude: of rows, beside a LoRA? */
+static bool peft_magnitude(const wf_module *m, const wf_layer *l)
+{
+    return !has(m, WF_PART_MAGNITUDE) || (m->family == &wf_family_lora && wf_dora_rows(m, l));
+}
+
+/* Why this spelling cannot say the module, or NULL. */
+static const char *no_form(const wf_module *m, const wf_layer *l, int32_t naming)
+{
+    const wf_family *f = m->family;
+
+    if (naming == WEFT_NAMING_KOHYA) {
+        if (f == &wf_family_oft_peft || f == &wf_family_boft_peft || f == &wf_family_ia3_peft) return "in PEFT's form";
+        if (has(m, WF_PART_REPLACE) || has(m, WF_PART_REPLACE_B)) return "a replacement";
+        if (f == &wf_family_lokr && m->rank == 0 && m->scale != 1) return "with a scale but both factors whole";
+        return NULL;
+    }
+    if (has(m, WF_PART_DIFF_B)) return "with a difference of the bias";
+    if (!peft_magnitude(m, l)) return "with a magnitude of columns, or beside what is no LoRA";
+    if (is_pair(m)) return NULL;
+    if (naming == WEFT_NAMING_PEFT && (f == &wf_family_loha || f == &wf_family_lokr || f == &wf_family_oft_peft ||
+                                       f == &wf_family_boft_peft || f == &wf_family_ia3_peft))
+        return NULL;
+    return f == &wf_family_ia3 || f == &wf_family_oft || f == &wf_family_boft ? "in LyCORIS' form" : "";
+}
+
+static weft_status check_forms(const wf_saver *s)
+{
+    for (size_t i = 0; i < s->a->count; i++) {
+        const wf_module *m = &s->a->modules[i];
+        wf_key_text      k;
+        if (s->layers[i] < 0)
+            return wf_fail(s->err, WEFT_E_MISMATCH, "%s: %s has no layer in the model", s->a->name, wf_key_show(&k, m->key));
+        const char *why = no_form(m, wf_saver_layer(s, i), s->naming);
+        if (why == NULL) continue;
+        return wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s is %s%s%s, which %s naming has no form for", s->a->name,
+                       wf_key_show(&k, m->key), m->family->title, *why != '\0' ? " " : "", why,
+                       naming_names[s->naming]);
+    }
+    return WEFT_OK;
+}
+
+/* ---- tensors to be written ------------------------------------------------------------------------------ */
+
+const wf_layer *wf_saver_layer(const wf_saver *s, size_t module)
+{
+    size_t count;
+    return &wf_model_layers(s->model, &count)[s->layers[module]];
+}
+
+/* Memory that lives until the file is written. */
+static void *keep(wf_saver *s, size_t size)
+{
+    void *p;
+
+    if (s->kept_count == s->kept_cap) return NULL; /* counted in make_room() */
+    if ((p = wf_alloc(&s->alloc, size)) != NULL) s->kept[s->kept_count++] = p;
+    return p;
+}
+
+/* In F16, refusing what does not fit. */
+static weft_status halve(wf_saver *s, wf_tensor *t)
+{
+    uint16_t   *half = keep(s, t->count * sizeof *half);
+    float       buf[1024];
+    wf_key_text k;
+
+    if (half == NULL) return wf_nomem(s->err, t->count * sizeof *half, "factors in F16");
+    for (size_t i = 0; i < t->count; i += WF_LEN(buf)) {
+        size_t n = WF_MIN(WF_LEN(buf), t->count - i);
+        wf_tensor_read(t, i, n, buf);
+        for (size_t j = 0; j < n; j++) {
+            if (fabsf(buf[j]) >= 65520) /* rounds to infinity */
+                return wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s holds a value beyond what F16 has, at index %zu",
+                               s->a->name, wf_key_show(&k, t->name), i + j);
+            half[i + j] = wf_f16_from_f32(buf[j]);
+        }
+    }
+    t->data = (const uint8_t *)half;
+    t->bytes = t->count * sizeof *half;
+    t->dtype = WF_F16;
+    return WEFT_OK;
+}
+
+/* One more tensor: stem + ending. */
+static weft_status put(wf_saver *s, const char *stem, const char *ending, wf_tensor t, bool factor)
+{
+    size_t n = strlen(stem), e = strlen(ending);
+    char  *name = keep(s, n + e + 1);
+
+    if (name == NULL) return wf_nomem(s->err, n + e + 1, "a key");
+    memcpy(name, stem, n);
+    memcpy(name + n, ending, e + 1);
+    t.name = name;
+    if (factor && s->half && t.dtype != WF_F16) WF_TRY(halve(s, &t));
+    s->tensors[s->count++] = t;
+    return WEFT_OK;
+}
+
+static weft_status put_number(wf_saver *s, const char *stem, const char *ending, float v)
+{
+    float *data = keep(s, sizeof *data);
+
+    if (data == NULL) return wf_nomem(s->err, sizeof *data, "an alpha");
+    *data = v;
+    return put(s, stem, ending, (wf_tensor){ .data = (const uint8_t *)data, .bytes = sizeof v, .count = 1,
+                                             .dtype = WF_F32 }, false);
+}
+
+/* How the spelling calls a part; NULL where it has no word. `bare`: not inside a layer of its own. */
+static const char *ending_of(const wf_ending *const tables[2], int32_t part, bool bare)
+{
+    for (size_t t = 0; t < 2 && tables[t] != NULL; t++)
+        for (const wf_ending *e = tables[t]; e->text != NULL; e++) {
+            size_t n = strlen(e->text);
+            bool   inside = n > 7 && strcmp(e->text + n - 7, ".weight") == 0;
+            if (e->part == part && strchr(e->text, '*') == NULL && !(bare && inside)) return e->text;
+        }
+    return NULL;
+}
+
+/* ---- shapes ------------------------------------------------------------------------------------------------- */
+
+static void reshape(wf_tensor *t, int32_t rank, int64_t a, int64_t b, int64_t k)
+{
+    t->rank = rank;
+    t->shape[0] = a;
+    t->shape[1] = b;
+    t->shape[2] = t->shape[3] = k;
+}
+
+/* The shape in which the layer's own kind has such a tensor; the values stay in their order. */
+static void fit_shape(const wf_saver *s, const wf_module *m, const wf_layer *l, int32_t part, wf_tensor *t)
+{
+    bool    conv = l->kind == WEFT_LAYER_CONV, mid = has(m, WF_PART_MID) && part == WF_PART_DOWN;
+    int64_t rows = t->shape[0], columns = (int64_t)t->count / WF_MAX(rows, 1), kk = (int64_t)l->kernel * l->kernel;
+
+    switch (part) {
+    case WF_PART_DOWN:
+        if (conv) reshape(t, 4, rows, mid ? columns : columns / kk, mid ? 1 : l->kernel);
+        else reshape(t, 2, rows, columns, 0);
+        break;
+    case WF_PART_UP: case WF_PART_DELTA_U:
+        reshape(t, conv ? 4 : 2, rows, columns, 1);
+        break;
+    case WF_PART_LOKR_W2:
+        if (conv) reshape(t, 4, rows, columns / kk, l->kernel);
+        else reshape(t, 2, rows, columns, 0);
+        break;
+    case WF_PART_LOKR_W2B: case WF_PART_HADA_W1B: case WF_PART_HADA_W2B:
+        reshape(t, 2, rows, columns, 0);
+        break;
+    case WF_PART_MAGNITUDE:
+        if (!wf_dora_rows(m, l)) break;
+        if (s->naming == WEFT_NAMING_KOHYA) reshape(t, conv ? 4 : 2, (int64_t)t->count, 1, 1);
+        else if (conv) reshape(t, 4, 1, (int64_t)t->count, 1);
+        else t->rank = 1, t->shape[0] = (int64_t)t->count;
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- alpha --------------------------------------------------------------------------------------------------- */
+
+/* Most often the stored one. */
+float wf_alpha_for(const wf_module *m, int32_t divisor)
+{
+    double rank = divisor > 0 ? divisor : 1;
+    float  alpha = (float)((double)m->scale * rank), down = alpha, up = alpha;
+
+    if (!m->rslora && m->part[WF_PART_LORA_E] == NULL && (float)((double)m->alpha / rank) == m->scale) return m->alpha;
+    for (int i = 0; i < 4; i++) { /* rounding may have moved it */
+        if ((float)((double)down / rank) == m->scale) return down;
+        if ((float)((double)up / rank) == m->scale) return up;
+        down = nextafterf(down, -INFINITY);
+        up = nextafterf(up, INFINITY);
+    }
+    return alpha;
+}
+
+/* Must what stands between the factors be folded into the inner one? */
+static bool folds(const wf_saver *s, const wf_module *m)
+{
+    if (has(m, WF_PART_MIXER)) return true;
+    if (has(m, WF_PART_LORA_E)) return s->naming != WEFT_NAMING_PEFT;
+    return has(m, WF_PART_MID) && s->naming != WEFT_NAMING_KOHYA;
+}
+
+/* kohya's alpha tensor: as it was stored, where that gives the scale. Families without a scale have none, but for OFT,
+ * where it is the constraint. */
+static weft_status put_alpha(wf_saver *s, const wf_module *m, const char *stem)
+{
+    const wf_family *f = m->family;
+    const wf_tensor *stored = folds(s, m) && has(m, WF_PART_LORA_E) ? NULL : m->part[WF_PART_ALPHA];
+    bool             scaled = is_pair(m) || f == &wf_family_loha || f == &wf_family_lokr || f == &wf_family_glora;
+
+    if (stored != NULL) return put(s, stem, ".alpha", *stored, false);
+    if (f == &wf_family_oft || f == &wf_family_boft) return put_number(s, stem, ".alpha", m->has_alpha ? m->alpha : 0);
+    return scaled ? put_number(s, stem, ".alpha", wf_alpha_for(m, m->rank)) : WEFT_OK;
+}
+
+/* ---- modules --------------------------------------------------------------------------------------------------- */
+
+/* down (r, in, k, k) with it folded in, F32. */
+static weft_status fold_down(wf_saver *s, const wf_module *m, const wf_layer *l, wf_tensor *t)
+{
+    size_t r = (size_t)m->rank, in = (size_t)l->in, kk = (size_t)l->kernel * (size_t)l->kernel, K = in * kk;
+    float *down = wf_zalloc(&s->alloc, r * K, sizeof *down), *stored = keep(s, r * K * sizeof *stored);
+    weft_status st = WEFT_OK;
+
+    if (down == NULL || stored == NULL) st = wf_nomem(s->err, 2 * r * K * sizeof *down, "a factor");
+    if (st == WEFT_OK) st = wf_module_pair(m, l, down, NULL, &s->alloc, s->err);
+    for (size_t i = 0; st == WEFT_OK && i < r * K; i++) stored[i / K * K + i % K % in * kk + i % K / in] = down[i];
+    wf_free(&s->alloc, down);
+    *t = (wf_tensor){ .data = (const uint8_t *)stored, .bytes = r * K * sizeof *stored, .count = r * K, .dtype = WF_F32 };
+    reshape(t, l->kind == WEFT_LAYER_CONV ? 4 : 2, m->rank, l->kind == WEFT_LAYER_CONV ? l->in : (int64_t)K, l->kernel);
+    return st;
+}
+
+/* A part under the name that the spelling has for it. */
+static weft_status put_part(wf_saver *s, size_t module, int32_t part, const char *stem)
+{
+    const wf_module *m = &s->a->modules[module];
+    const wf_layer  *l = wf_saver_layer(s, module);
+    wf_tensor        t = *m->part[part];
+    int32_t          word = part == WF_PART_DELTA_U ? WF_PART_UP : part == WF_PART_DELTA_V ? WF_PART_DOWN : part;
+    bool             number = part == WF_PART_ON_INPUT;
+    bool             bare = s->naming == WEFT_NAMING_PEFT && has(m, WF_PART_LORA_E);
+    const char      *ending;
+
+    if (part == WF_PART_ALPHA || part == WF_PART_RANKNUM) return WEFT_OK;
+    if (folds(s, m) && (part == WF_PART_MIXER || part == WF_PART_LORA_E || part == WF_PART_MID)) return WEFT_OK;
+    if (part == WF_PART_DOWN && folds(s, m)) WF_TRY(fold_down(s, m, l, &t));
+    else if (!bare) fit_shape(s, m, l, word, &t);
+    if (part == WF_PART_MAGNITUDE && s->naming != WEFT_NAMING_KOHYA) bare = true; /* PEFT's keys have no .weight there */
+    if ((ending = ending_of(s->endings, word, bare)) == NULL)
+        return wf_fail(s->err, WEFT_E_INTERNAL, "no ending for %s", wf_part_name(part));
+    return put(s, stem, ending, t, !number);
+}
+
+static weft_status put_module(wf_saver *s, size_t module, const char *stem)
+{
+    const wf_module *m = &s->a->modules[module];
+
+    for (int32_t p = 1; p < WF_PARTS; p++)
+        if (m->part[p] != NULL) WF_TRY(put_part(s, module, p, stem));
+    return s->naming == WEFT_NAMING_KOHYA ? put_alpha(s, m, stem) : WEFT_OK;
+}
+
+/* ---- the three spellings ------------------------------------------------------------------------------------- */
+
+static void take_endings(wf_saver *s)
+{
+    const wf_dialect *d = s->naming == WEFT_NAMING_KOHYA ? &wf_dialect_kohya
+                        : s->naming == WEFT_NAMING_DIFFUSERS ? &wf_dialect_diffusers : &wf_dialect_peft;
+
+    s->endings[0] = d->endings[0];
+    s->endings[1] = d->endings[1];
+}
+
+/* The metadata of the file itself, but for what described its own spelling. */
+static size_t copy_metadata(const wf_saver *s, const char **pairs)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < wf_tensors_meta_count(s->a->tensors); i++) {
+        const char *key = wf_tensors_meta_key(s->a->tensors, i);
+        if (strcmp(key, "lora_adapter_metadata") == 0 || strcmp(key, "format") == 0) continue;
+        pairs[2 * n] = key;
+        pairs[2 * n++ + 1] = wf_tensors_meta_value(s->a->tensors, i);
+    }
+    return n;
+}
+
+static weft_status save_kohya(wf_saver *s, const char *path)
+{
+    char         stem[WF_NAME_CAP];
+    const char **pairs = wf_zalloc(&s->alloc, 2 * wf_tensors_meta_count(s->a->tensors) + 1, sizeof *pairs);
+    weft_status  st = WEFT_OK;
+
+    if (pairs == NULL) return wf_nomem(s->err, sizeof *pairs, "metadata");
+    for (size_t i = 0; i < s->a->count && st == WEFT_OK; i++) {
+        const wf_layer *l = wf_saver_layer(s, i);
+        if (!wf_name_kohya(s->model, l, stem, sizeof stem))
+            st = wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s has no name in kohya naming", s->a->name, l->name);
+        else
+            st = put_module(s, i, stem);
+    }
+    if (st == WEFT_OK)
+        st = wf_tensors_write_as_stored(path, s->tensors, s->count, pairs, copy_metadata(s, pairs), &s->alloc, s->err);
+    wf_free(&s->alloc, pairs);
+    return st;
+}
+
+static weft_status save_diffusers(wf_saver *s, const char *path)
+{
+    static const char *const prefixes[] = { "unet.", "text_encoder.", "text_encoder_2." };
+    wf_text                  config;
+    weft_status              st = WEFT_OK;
+
+    wf_text_init(&config, &s->alloc);
+    wf_text_bytes(&config, "{", 1);
+    for (int32_t c = 0; c < 3 && st == WEFT_OK; c++)
+        if (wf_saver_holds(s, c)) st = wf_saver_config(s, c, prefixes[c], &config);
+    wf_text_bytes(&config, "}", 1);
+    for (size_t i = 0; i < s->a->count && st == WEFT_OK; i++) st = put_module(s, i, wf_saver_layer(s, i)->name);
+    if (st == WEFT_OK && config.failed) st = wf_nomem(s->err, config.len, "metadata");
+    if (st == WEFT_OK) {
+        const char *pairs[] = { "format", "pt", "lora_adapter_metadata", config.s };
+        st = wf_tensors_write_as_stored(path, s->tensors, s->count, pairs, 2, &s->alloc, s->err);
+    }
+    wf_text_free(&config);
+    return st;
+}
+
+static weft_status make_folder(const char *path, weft_error *err)
+{
+    if (mkdir(path, 0777) == 0 || (errno == EEXIST && wf_path_is_dir(path))) return WEFT_OK;
+    return wf_fail_sys(err, errno, "%s cannot be made", path);
+}
+
+/* One component's folder: the configuration first, so that a file of tensors is never without it. */
+static weft_status save_component(wf_saver *s, int32_t component, const char *folder)
+{
+    static const char wrapper[] = "base_model.model.";
+    char              stem[WF_NAME_CAP + sizeof wrapper];
+    const char       *pairs[] = { "format", "pt" };
+    char             *json = wf_path_join(&s->alloc, folder, "adapter_config.json");
+    char             *file = wf_path_join(&s->alloc, folder, "adapter_model.safetensors");
+    wf_text           config;
+    weft_status       st = WEFT_OK;
+
+    wf_text_init(&config, &s->alloc);
+    if (json == NULL || file == NULL) st = wf_nomem(s->err, strlen(folder), "a path");
+    wf_text_bytes(&config, "{", 1);
+    if (st == WEFT_OK) st = wf_saver_config(s, component, "", &config);
+    wf_text_bytes(&config, "\n}\n", 3);
+    if (st == WEFT_OK && config.failed) st = wf_nomem(s->err, config.len, "a configuration");
+    s->count = 0;
+    for (size_t i = 0; i < s->a->count && st == WEFT_OK; i++) {
+        const wf_layer *l = wf_saver_layer(s, i);
+        if (l->component != component) continue;
+        if (!wf_format(stem, sizeof stem, "%s%s", wrapper, wf_saver_path(l)))
+            st = wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: the name of %s is too long", s->a->name, l->name);
+        else
+            st = put_module(s, i, stem);
+    }
+    if (st == WEFT_OK) st = make_folder(folder, s->err);
+    if (st == WEFT_OK) st = wf_file_write(json, config.s, config.len, s->err);
+    if (st == WEFT_OK) st = wf_tensors_write_as_stored(file, s->tensors, s->count, pairs, 1, &s->alloc, s->err);
+    wf_text_free(&config);
+    wf_free(&s->alloc, file);
+    wf_free(&s->alloc, json);
+    return st;
+}
+
+static weft_status save_peft(wf_saver *s, const char *path)
+{
+    static const char *const names[] = { "unet", "text_encoder", "text_encoder_2" };
+    weft_status              st = make_folder(path, s->err);
+
+    for (int32_t c = 0; c < 3 && st == WEFT_OK; c++) {
+        if (!wf_saver_holds(s, c)) continue;
+        char *folder = wf_path_join(&s->alloc, path, names[c]);
+        st = folder != NULL ? save_component(s, c, folder) : wf_nomem(s->err, strlen(path), "a path");
+        wf_free(&s->alloc, folder);
+    }
+    return st;
+}
+
+/* ---- the call -------------------------------------------------------------------------------------------------- */
+
+bool wf_saver_holds(const wf_saver *s, int32_t component)
+{
+    for (size_t i = 0; i < s->a->count; i++)
+        if (wf_saver_layer(s, i)->component == component) return true;
+    return false;
+}
+
+const char *wf_saver_path(const wf_layer *l)
+{
+    const char *dot = strchr(l->name, '.');
+    return dot != NULL ? dot + 1 : l->name;
+}
+
+/* Tensors and what they need of memory: of each part a name, perhaps other values; an alpha, and its name. */
+static weft_status make_room(wf_saver *s)
+{
+    size_t tensors = 0;
+
+    for (size_t i = 0; i < s->a->count; i++) {
+        uint64_t parts = wf_module_parts(&s->a->modules[i]);
+        for (tensors += 1; parts != 0; parts &= parts - 1) tensors++;
+    }
+    s->kept_cap = 3 * tensors;
+    s->tensors = wf_zalloc(&s->alloc, tensors, sizeof *s->tensors);
+    s->kept = wf_zalloc(&s->alloc, s->kept_cap, sizeof *s->kept);
+    if (s->tensors != NULL && s->kept != NULL) return WEFT_OK;
+    return wf_nomem(s->err, tensors * sizeof *s->tensors, "tensors to be written");
+}
+
+weft_status weft_adapter_save(weft_adapter *adapter, weft_model *model, const char *path,
+                              const weft_save_options *options, weft_error *err)
+{
+    weft_save_options o;
+    weft_report      *report = NULL;
+    wf_saver          s = { .a = adapter, .model = model, .err = err };
+    weft_status       st;
+
+    if (adapter == NULL || model == NULL) return wf_fail(err, WEFT_E_ARG, "adapter or model is NULL");
+    if (path == NULL || *path == '\0') return wf_fail(err, WEFT_E_ARG, "path is NULL or empty");
+    WF_TRY(wf_options(&o, sizeof o, sizeof o, options, 0, "weft_save_options", err));
+    s.naming = o.naming == 0 ? WEFT_NAMING_KOHYA : o.naming;
+    if (s.naming < WEFT_NAMING_KOHYA || s.naming > WEFT_NAMING_PEFT)
+        return wf_fail(err, WEFT_E_ARG, "weft_save_options: naming is %d, wanted a WEFT_NAMING_*", (int)o.naming);
+    if (o.half != 0 && o.half != 1) return wf_fail(err, WEFT_E_ARG, "weft_save_options: half is %d, wanted 0 or 1", (int)o.half);
+    s.half = o.half == 1;
+    s.alloc = adapter->alloc;
+    take_endings(&s);
+
+    if ((st = weft_report_create(model, adapter, &report, err)) != WEFT_OK) goto done;
+    if ((st = wf_report_verdict(report, false, err)) != WEFT_OK) goto done;
+    s.layers = wf_report_layers(report);
+    if ((st = check_forms(&s)) != WEFT_OK) goto done;
+    if ((st = make_room(&s)) != WEFT_OK) goto done;
+    st = s.naming == WEFT_NAMING_KOHYA ? save_kohya(&s, path)
+       : s.naming == WEFT_NAMING_DIFFUSERS ? save_diffusers(&s, path) : save_peft(&s, path);
+done:
+    for (size_t i = 0; i < s.kept_count; i++) wf_free(&s.alloc, s.kept[i]);
+    wf_free(&s.alloc, s.kept);
+    wf_free(&s.alloc, s.tensors);
+    weft_report_free(report);
+    return st;
+}

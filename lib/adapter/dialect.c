@@ -24,10 +24,12 @@ const wf_prefix wf_bare_prefixes[] = {
     { "up_blocks.", "unet.up_blocks." },
     { "conv_in", "unet.conv_in" },
     { "conv_out", "unet.conv_out" },
+    { "conv_norm_out", "unet.conv_norm_out" },
     { "time_embedding.", "unet.time_embedding." },
     { "add_embedding.", "unet.add_embedding." },
     { "text_model.", "text_encoder.text_model." },
     { "encoder.layers.", "text_encoder.encoder.layers." },
+    { "final_layer_norm", "text_encoder.final_layer_norm" },
     { NULL, NULL },
 };
 

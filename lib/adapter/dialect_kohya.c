@@ -14,7 +14,10 @@ static const wf_prefix prefixes[] = {
     { "lora_te.", "lora_te_" },
     { "lora_te1.", "lora_te1_" },
     { "lora_te2.", "lora_te2_" },
+    { "oft_unet_", "lora_unet_" }, /* networks.oft */
     { "unet.", "lora_unet_" },
+    { "clip_l.", "lora_te1_" },    /* OneTrainer's OMI form, LDM's names behind unet. */
+    { "clip_g.", "lora_te2_" },
     { "text_encoder.", "lora_te1_" },
     { "text_encoder_2.", "lora_te2_" },
     { "diffusion_model.", "lora_unet_" },

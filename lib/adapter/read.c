@@ -428,7 +428,7 @@ static weft_status finish_module(reader *rd, size_t i)
     WF_TRY(take_settings(rd, m, &s));
     WF_TRY(m->family->shape(m, source, rd->err));
     WF_TRY(wf_module_check_finite(m, source, rd->err));
-    if (s.has_rank && s.rank != m->rank) {
+    if (s.has_rank && m->rank > 0 && s.rank != m->rank) { /* a whole weight beside LoRA has none */
         wf_number_text num;
         return wf_fail(rd->err, WEFT_E_FORMAT, "%s: the configuration says rank %s for %s, whose factors have rank %d",
                        source, wf_number(&num, s.rank), wf_key_show(&k, inside(m->name)), (int)m->rank);

@@ -25,18 +25,21 @@ def peft_cases():
     return [
         lambda: by_peft("peft_lora", S1, "LoRA", LoraConfig(r=3, lora_alpha=6, target_modules=SD1, rank_pattern={"attn2.to_k": 2, ".*ff.net.2": 4},
                         alpha_pattern={"attn2.to_k": 5}), note="rank_pattern and alpha_pattern; convolutions"),
-        lambda: by_peft("peft_lora_bias", S1, "LoRA", LoraConfig(r=2, lora_alpha=3, use_rslora=True, lora_bias=True, target_modules=[SD1[3], SD1[4], SD1[8]]),
+        lambda: by_peft("peft_lora_bias", S1, "LoRA", LoraConfig(r=2, lora_alpha=3, use_rslora=True, lora_bias=True,
+                                                            target_modules=[SD1[3], SD1[4], SD1[8]]),
                         note="lora_B.bias, rsLoRA"),
         lambda: by_peft("peft_dora", S1, "DoRA", LoraConfig(r=2, lora_alpha=3, use_dora=True, target_modules=SD1),
                         note="a convolution's magnitude is (1, out, 1, 1): rows, though it has the shape of LyCORIS' columns"),
         lambda: by_peft("peft_dora_te", S1, "DoRA", LoraConfig(r=2, lora_alpha=2, use_dora=True, target_modules=TE_BARE), component="text_encoder"),
         lambda: by_peft("peft_loha", S1, "LoHa", LoHaConfig(r=2, alpha=3, target_modules=SD1)),
-        lambda: by_peft("peft_loha_tucker", S1, "LoHa", LoHaConfig(r=2, alpha=2, use_effective_conv2d=True, target_modules=few), note="hada_t1, hada_t2"),
+        lambda: by_peft("peft_loha_tucker", S1, "LoHa", LoHaConfig(r=2, alpha=2, use_effective_conv2d=True, target_modules=few),
+                        note="hada_t1, hada_t2"),
         lambda: by_peft("peft_loha_te", S1, "LoHa", LoHaConfig(r=2, alpha=4, target_modules=TE_BARE), component="text_encoder"),
         lambda: by_peft("peft_lokr", S1, "LoKr", LoKrConfig(r=1, alpha=2, decompose_both=True, decompose_factor=4, target_modules=SD1),
                         note="both factors decomposed where the layer is large enough"),
         lambda: by_peft("peft_lokr_tucker", S1, "LoKr", LoKrConfig(r=1, alpha=1, use_effective_conv2d=True, target_modules=few), note="lokr_t2"),
-        lambda: by_peft("peft_lokr_full", S1, "LoKr", LoKrConfig(r=16, alpha=8, target_modules=few[:5], rank_pattern={"attn2.to_k": 20}, alpha_pattern={"to_out.0": 4}),
+        lambda: by_peft("peft_lokr_full", S1, "LoKr", LoKrConfig(r=16, alpha=8, target_modules=few[:5], rank_pattern={"attn2.to_k": 20},
+                                                            alpha_pattern={"to_out.0": 4}),
                         note="both factors full: PEFT keeps alpha / r of its configuration, where LyCORIS has scale 1"),
         lambda: by_peft("peft_lokr_xl", SX, "LoKr", LoKrConfig(r=2, alpha=3, decompose_factor=2, target_modules=XL)),
         lambda: by_peft("peft_oft", S1, "OFT", OFTConfig(oft_block_size=4, r=0, target_modules=SD1), library="merge", own_weights=False,
@@ -50,14 +53,20 @@ def peft_cases():
         lambda: by_peft("peft_oft_terms", S1, "OFT", OFTConfig(oft_block_size=8, r=0, num_cayley_neumann_terms=7, target_modules=SD1_LINEAR[:4]),
                         own_weights=False, note="seven terms"),
         lambda: by_peft("peft_oft_xl", SX, "OFT", OFTConfig(oft_block_size=0, r=4, target_modules=XL), library="merge", own_weights=False),
-        lambda: by_peft("peft_oft_te", S1, "OFT", OFTConfig(oft_block_size=4, r=0, target_modules=TE_BARE), component="text_encoder", own_weights=False),
+        lambda: by_peft("peft_oft_te", S1, "OFT", OFTConfig(oft_block_size=4, r=0, target_modules=TE_BARE), component="text_encoder",
+                        own_weights=False),
         lambda: by_peft("peft_boft", S1, "BOFT", BOFTConfig(boft_block_size=4, target_modules=SD1), own_weights=False),
-        lambda: by_peft("peft_ia3", S1, "(IA)^3", IA3Config(target_modules=few + [SD1[5]], feedforward_modules=[SD1[4], SD1[5], SD1[8]]), own_weights=False,
+        lambda: by_peft("peft_ia3", S1, "(IA)^3", IA3Config(target_modules=few + [SD1[5]], feedforward_modules=[SD1[4], SD1[5], SD1[8]]),
+                        own_weights=False,
                         note="factors as they are, bias scaled too; which scale the input the configuration says alone"),
-        lambda: by_peft("peft_ia3_te", S1, "(IA)^3", IA3Config(target_modules=TE_BARE, feedforward_modules=[TE_BARE[2]]), component="text_encoder", own_weights=False),
-        lambda: by_peft("peft_adalora", S1, "AdaLoRA", AdaLoraConfig(init_r=4, target_r=2, lora_alpha=6, total_step=10, target_modules=SD1_LINEAR + [SD1[8]]),
-                        own_weights=False, prune=prune, kind="AdaLoRA", note="alpha / (init_r + 1e-5) whatever rank is left; lora_A of a convolution is flat"),
-        lambda: by_peft("peft_saved", S1, "full", LoraConfig(r=2, lora_alpha=2, target_modules=[SD1[0]], modules_to_save=["conv_out", "conv_norm_out", SD1[11]]),
+        lambda: by_peft("peft_ia3_te", S1, "(IA)^3", IA3Config(target_modules=TE_BARE, feedforward_modules=[TE_BARE[2]]),
+                        component="text_encoder", own_weights=False),
+        lambda: by_peft("peft_adalora", S1, "AdaLoRA", AdaLoraConfig(init_r=4, target_r=2, lora_alpha=6, total_step=10,
+                                                            target_modules=SD1_LINEAR + [SD1[8]]),
+                        own_weights=False, prune=prune, kind="AdaLoRA",
+                        note="alpha / (init_r + 1e-5) whatever rank is left; lora_A of a convolution is flat"),
+        lambda: by_peft("peft_saved", S1, "full", LoraConfig(r=2, lora_alpha=2, target_modules=[SD1[0]],
+                        modules_to_save=["conv_out", "conv_norm_out", SD1[11]]),
                         own_weights=False, note="modules_to_save: whole weights beside LoRA, a normalisation too"),
     ]
 
@@ -75,12 +84,15 @@ def prune(net, config):
 
 def diffusers_cases():
     return [
-        lambda: by_diffusers("diffusers_lora", S1, "LoRA", {"unet": LoraConfig(r=2, lora_alpha=3, target_modules=SD1), "text_encoder": LoraConfig(r=2, lora_alpha=1, target_modules=TE_BARE)}, F16),
+        lambda: by_diffusers("diffusers_lora", S1, "LoRA",
+                             {"unet": LoraConfig(r=2, lora_alpha=3, target_modules=SD1),
+                              "text_encoder": LoraConfig(r=2, lora_alpha=1, target_modules=TE_BARE)}, F16),
         lambda: by_diffusers("diffusers_dora", S1, "DoRA", {"unet": LoraConfig(r=2, lora_alpha=3, use_dora=True, target_modules=SD1),
                              "text_encoder": LoraConfig(r=2, lora_alpha=2, use_dora=True, target_modules=TE_BARE)}, unheld=("te",),
                              note="lora_magnitude_vector; diffusers forgets the text encoder's, which PEFT applies"),
         lambda: by_diffusers("diffusers_dora_xl", SX, "DoRA", {"unet": LoraConfig(r=2, lora_alpha=2, use_dora=True, target_modules=XL)}, F16),
-        lambda: by_diffusers("diffusers_bias", S1, "LoRA", {"unet": LoraConfig(r=2, lora_alpha=2, lora_bias=True, target_modules=[SD1[3], SD1[4], SD1[8]])}, note="lora_B.bias"),
+        lambda: by_diffusers("diffusers_bias", S1, "LoRA",
+                             {"unet": LoraConfig(r=2, lora_alpha=2, lora_bias=True, target_modules=[SD1[3], SD1[4], SD1[8]])}, note="lora_B.bias"),
     ]
 
 
@@ -110,28 +122,40 @@ def lycoris_cases():
     return [
         lambda: by_lycoris("lyco_locon", S1, "LoCon", "locon", ALL1, dim=3, alpha=2.0),
         lambda: by_lycoris("lyco_locon_tucker", S1, "LoCon", "locon", unet(CONVS + SD1[:1]), use_tucker=True, dtype=F32, note="lora_mid"),
-        lambda: by_lycoris("lyco_rslora", S1, "LoCon", "locon", few, dim=4, alpha=2.0, rs_lora=True, note="alpha is stored times sqrt(r), so alpha / r reads it"),
+        lambda: by_lycoris("lyco_rslora", S1, "LoCon", "locon", few, dim=4, alpha=2.0, rs_lora=True,
+                           note="alpha is stored times sqrt(r), so alpha / r reads it"),
         lambda: by_lycoris("lyco_loha", S1, "LoHa", "loha", ALL1, dim=2, alpha=1.0),
         lambda: by_lycoris("lyco_loha_tucker", S1, "LoHa", "loha", unet(CONVS + SD1[:1]), use_tucker=True, dtype=F32, note="hada_t1, hada_t2"),
         lambda: by_lycoris("lyco_lokr", S1, "LoKr", "lokr", ALL1, dim=1, alpha=1.0, note="w1 full, w2 decomposed where it is large enough"),
         lambda: by_lycoris("lyco_lokr_both", S1, "LoKr", "lokr", few + unet(SD1[4:6]), dim=1, alpha=0.5, decompose_both=True, factor=4),
         lambda: by_lycoris("lyco_lokr_tucker", S1, "LoKr", "lokr", unet(CONVS), dim=1, alpha=1.0, use_tucker=True, dtype=F32, note="lokr_t2"),
-        lambda: by_lycoris("lyco_lokr_full", S1, "LoKr", "lokr", few, dim=100000, alpha=1e10, factor=4, dtype=F32, note="both factors full; alpha says nothing then"),
-        lambda: by_lycoris("lyco_ia3", S1, "(IA)^3", "ia3", ALL1, note="stored as the offset from 1; rows, and columns where on_input", per=lambda c, m: {"train_on_input": "ff" in m or "conv1" in m or "proj_in" in m}),
+        lambda: by_lycoris("lyco_lokr_full", S1, "LoKr", "lokr", few, dim=100000, alpha=1e10, factor=4, dtype=F32,
+                           note="both factors full; alpha says nothing then"),
+        lambda: by_lycoris("lyco_ia3", S1, "(IA)^3", "ia3", ALL1, note="stored as the offset from 1; rows, and columns where on_input",
+                           per=lambda c, m: {"train_on_input": "ff" in m or "conv1" in m or "proj_in" in m}),
         lambda: by_lycoris("lyco_oft", S1, "OFT", "diag-oft", ALL1, dim=4, dtype=F32),
         lambda: by_lycoris("lyco_oft_rescale", S1, "OFT", "diag-oft", few, dim=4, constraint=0.02, rescaled=True, own_weights=False, dtype=F32,
-                           note="constraint (stored as alpha) and rescale; LyCORIS scales rows in full at any weight, the difference of the weights does not"),
-        lambda: by_lycoris("lyco_boft", S1, "BOFT", "boft", ALL1, dim=8, own_weights=False, dtype=F32, note="LyCORIS weighs each stage; the difference of the weights is linear"),
+                           note="constraint (stored as alpha) and rescale; LyCORIS scales rows in full at any weight"),
+        lambda: by_lycoris("lyco_boft", S1, "BOFT", "boft", ALL1, dim=8, own_weights=False, dtype=F32,
+                           note="LyCORIS weighs each stage; the difference of the weights is linear"),
         lambda: by_lycoris("lyco_boft_rescale", S1, "BOFT", "boft", few, dim=8, constraint=0.02, rescaled=True, own_weights=False, dtype=F32),
         lambda: by_lycoris("lyco_glora", S1, "GLoRA", "glora", ALL1, dim=2, alpha=1.0),
-        lambda: by_lycoris("lyco_full", S1, "full", "full", unet(SD1[:4] + SD1[6:7] + SD1[8:] + ["conv_in", "time_embedding.linear_1"]) + text(TE), dtype=F32, note="diff, and diff_b where the layer has a bias"),
+        lambda: by_lycoris("lyco_full", S1, "full", "full",
+                           unet(SD1[:4] + SD1[6:7] + SD1[8:] + ["conv_in", "time_embedding.linear_1"]) + text(TE), dtype=F32,
+                           note="diff, and diff_b where the layer has a bias"),
         lambda: by_lycoris("lyco_norm", S1, "norm", "norm", unet(SD1_NORMS) + text(TE_NORMS), dtype=F32, note="w_norm, b_norm"),
-        lambda: by_lycoris("lyco_dora", S1, "DoRA", "locon", ALL1, dim=2, alpha=1.0, weight_decompose=True, wd_on_out=True, dtype=F32, note="dora_scale of rows"),
-        lambda: by_lycoris("lyco_dora_columns", S1, "DoRA", "locon", ALL1, dim=2, alpha=1.0, weight_decompose=True, wd_on_out=False, dtype=F32, note="dora_scale of columns"),
-        lambda: by_lycoris("lyco_dora_loha", S1, "DoRA", "loha", few, dim=2, alpha=2.0, weight_decompose=True, wd_on_out=True, dtype=F32, note="over LoHa"),
-        lambda: by_lycoris("lyco_dora_lokr", S1, "DoRA", "lokr", few, dim=1, alpha=1.0, weight_decompose=True, wd_on_out=False, dtype=F32, note="over LoKr, columns"),
-        lambda: by_lycoris("lyco_mixed", S1, "mixed", "locon", ALL1 + unet(SD1_NORMS[:3]), per=mixture, dtype=F32, note="a preset with an algorithm for each kind of module"),
-        lambda: by_lycoris("lyco_dylora", S1, "LoRA", "dylora", unet(SD1_LINEAR), dim=4, alpha=2.0, block_size=2, own_weights=False, note="DyLoRA as exported: plain LoRA; its own forward draws a rank by chance"),
+        lambda: by_lycoris("lyco_dora", S1, "DoRA", "locon", ALL1, dim=2, alpha=1.0, weight_decompose=True, wd_on_out=True, dtype=F32,
+                           note="dora_scale of rows"),
+        lambda: by_lycoris("lyco_dora_columns", S1, "DoRA", "locon", ALL1, dim=2, alpha=1.0, weight_decompose=True, wd_on_out=False,
+                           dtype=F32, note="dora_scale of columns"),
+        lambda: by_lycoris("lyco_dora_loha", S1, "DoRA", "loha", few, dim=2, alpha=2.0, weight_decompose=True, wd_on_out=True, dtype=F32,
+                           note="over LoHa"),
+        lambda: by_lycoris("lyco_dora_lokr", S1, "DoRA", "lokr", few, dim=1, alpha=1.0, weight_decompose=True, wd_on_out=False, dtype=F32,
+                           note="over LoKr, columns"),
+        lambda: by_lycoris("lyco_mixed", S1, "mixed", "locon", ALL1 + unet(SD1_NORMS[:3]), per=mixture, dtype=F32,
+                           note="a preset with an algorithm for each kind of module"),
+        lambda: by_lycoris("lyco_dylora", S1, "LoRA", "dylora", unet(SD1_LINEAR), dim=4, alpha=2.0, block_size=2, own_weights=False,
+                           note="DyLoRA as exported: plain LoRA; its own forward draws a rank by chance"),
         lambda: by_lycoris("lyco_xl_locon", SX, "LoCon", "locon", xl, sgm=True, use_tucker=True),
         lambda: by_lycoris("lyco_xl_loha", SX, "LoHa", "loha", xl, sgm=True),
         lambda: by_lycoris("lyco_xl_lokr", SX, "LoKr", "lokr", xl, dim=1, sgm=True, factor=4),
@@ -146,13 +170,15 @@ def lycoris_cases():
         lambda: by_lycoris("lyco_sd2_loha", S2, "LoHa", "loha", unet(SD2) + text(TE[:1])),
         lambda: by_lycoris("wrapper_lokr", S1, "LoKr", "lokr", unet(SD1), dim=1, prefix="lycoris_"),
         lambda: by_lycoris("wrapper_xl_loha", SX, "LoHa", "loha", unet(XL), prefix="lycoris_"),
-        lambda: by_lycoris("wrapper_xl_full", SX, "full", "full", unet(XL[:6] + XL_NORMS), prefix="lycoris_", dtype=F32, per=lambda c, m: {"algo": "norm"} if "norm" in m else None),
+        lambda: by_lycoris("wrapper_xl_full", SX, "full", "full", unet(XL[:6] + XL_NORMS), prefix="lycoris_", dtype=F32,
+                           per=lambda c, m: {"algo": "norm"} if "norm" in m else None),
     ]
 
 
 # ---------------------------------------------------------------- files of other tools, written here
 
-KOHYA = {"down": "lora_down.weight", "up": "lora_up.weight", "mid": "lora_mid.weight", "magnitude": "dora_scale", "replace": "weight", "replace_b": "bias"}
+KOHYA = {"down": "lora_down.weight", "up": "lora_up.weight", "mid": "lora_mid.weight", "magnitude": "dora_scale", "replace": "weight",
+         "replace_b": "bias"}
 
 
 def keyed(entries, stem, names=KOHYA):
@@ -201,7 +227,8 @@ def onetrainer_omi():
     t = keyed(e, lambda c, m: heads[c] + m if c in heads else "unet." + lora.sgm_name(m, cfg.layers_per_block, up))
     g = torch.Generator("cpu").manual_seed(9)
     t["bundle_emb.<thing>.clip_l"], t["bundle_emb.<thing>.clip_g"] = (0.3 * torch.randn(2, d, generator=g) for d in (16, 24))
-    return by_hand("onetrainer_omi", SX, "LoRA", "OneTrainer, OMI", e, t, words=1, note="LDM's block names behind unet.; clip_l., clip_g.; a bundled word")
+    return by_hand("onetrainer_omi", SX, "LoRA", "OneTrainer, OMI", e, t, words=2,
+                   note="LDM's block names behind unet.; clip_l., clip_g.; a bundled word")
 
 
 def hand_cases():
@@ -215,14 +242,19 @@ def hand_cases():
         lambda: kohya("kohya_sd2", S2, unet(SD2) + text(TE[:1]), alpha=1.0),
         lambda: kohya("kohya_square", S1, unet([SD1[6], SD1[7], SD1[10]]), alpha=1.0, square=True, note="1x1 convolutions stored 2-D"),
         lambda: kohya("kohya_bias", S1, unet([SD1[3], SD1[8], SD1[11]]), alpha=1.0, bias=True, note="diff_b beside LoRA"),
-        lambda: kohya("kohya_oft", S1, unet(SD1_LINEAR + SD1[8:10]), dialect="kohya, networks.oft", kind="oft", family="OFT", prefix="oft_unet_", r=2, alpha=0.01, dtype=F32, note="oft_unet_; alpha is the constraint"),
-        lambda: kohya("kohya_xl_oft", SX, unet(XL), dialect="kohya, networks.oft", kind="oft", family="OFT", prefix="oft_unet_", sgm=True, r=4, alpha=1.0, dtype=F32),
-        lambda: kohya("glora_tucker", S1, unet(SD1[8:10]), dialect="lycoris", kind="glora_bm", family="GLoRA", alpha=1.0, names=glora_keys(), note="bm; no current writer, its rebuild is LyCORIS'"),
-        lambda: kohya("glora_old", S1, unet([SD1[1], SD1[3], SD1[4], SD1[6]]), dialect="lycoris", kind="glora_old", family="GLoRA", alpha=1.0, names=glora_keys(), conf={"old": True},
+        lambda: kohya("kohya_oft", S1, unet(SD1_LINEAR + SD1[8:10]), dialect="kohya, networks.oft", kind="oft", family="OFT",
+                      prefix="oft_unet_", r=2, alpha=0.01, dtype=F32, note="oft_unet_; alpha is the constraint"),
+        lambda: kohya("kohya_xl_oft", SX, unet(XL), dialect="kohya, networks.oft", kind="oft", family="OFT", prefix="oft_unet_", sgm=True,
+                      r=4, alpha=1.0, dtype=F32),
+        lambda: kohya("glora_tucker", S1, unet(SD1[8:10]), dialect="lycoris", kind="glora_bm", family="GLoRA", alpha=1.0,
+                      names=glora_keys(), note="bm; no current writer, its rebuild is LyCORIS'"),
+        lambda: kohya("glora_old", S1, unet([SD1[1], SD1[3], SD1[4], SD1[6]]), dialect="lycoris", kind="glora_old", family="GLoRA",
+                      alpha=1.0, names=glora_keys(), conf={"old": True},
                       note="the first GLoRA files: a1 (r, in), a2 (in, r), b1 (r, in), b2 (out, r)"),
         lambda: kohya("comfy_lora", S1, every, dialect="ComfyUI", stem=comfy, alpha=1.0),
         lambda: kohya("comfy_xl_lora", SX, xl, dialect="ComfyUI", stem=comfy, alpha=1.0),
-        lambda: kohya("comfy_full", SX, unet(XL[:4]), dialect="ComfyUI", kind="full", family="full", stem=comfy, bias=True, dtype=F32, note="diff and diff_b, as its extraction writes them"),
+        lambda: kohya("comfy_full", SX, unet(XL[:4]), dialect="ComfyUI", kind="full", family="full", stem=comfy, bias=True, dtype=F32,
+                      note="diff and diff_b, as its extraction writes them"),
         lambda: kohya("onetrainer_lora", S1, every, dialect="OneTrainer", stem=onetrainer, alpha=1.0, note="lora_unet. and lora_te. with dots"),
         lambda: kohya("onetrainer_xl", SX, xl, dialect="OneTrainer", stem=onetrainer, alpha=1.0),
         onetrainer_omi,
@@ -255,14 +287,17 @@ def old_text_bin():
 
 def ziplora():
     pipe, e = build("ziplora", SX, "full", unet([XL[0], XL[1], XL[2]]))
-    return by_hand("ziplora", SX, "full", "ZipLoRA", e, {"unet.unet.%s.lora.weight" % m: x["diff"] for (c, m), x in e.items()}, kind="ZipLoRA", note="the merged delta as one matrix")
+    return by_hand("ziplora", SX, "full", "ZipLoRA", e, {"unet.unet.%s.lora.weight" % m: x["diff"] for (c, m), x in e.items()},
+                   kind="ZipLoRA", note="the merged delta as one matrix")
 
 
 def blora():
     blocks = ["up_blocks.0.attentions.%d.transformer_blocks.%d.%s.%s" % (a, b, t, p) for a in (0, 1) for b in (0, 1) for t in ("attn1", "attn2")
               for p in ("to_q", "to_out.0")]
     pipe, e = build("blora", SX, "lora", unet(blocks))
-    return by_hand("blora", SX, "LoRA", "B-LoRA", e, {"unet.unet.%s.lora.%s.weight" % (m, s): x[s] for (c, m), x in e.items() for s in ("down", "up")}, kind="B-LoRA", note="unet.unet.; both blocks")
+    return by_hand("blora", SX, "LoRA", "B-LoRA", e,
+                   {"unet.unet.%s.lora.%s.weight" % (m, s): x[s] for (c, m), x in e.items()
+                    for s in ("down", "up")}, kind="B-LoRA", note="unet.unet.; both blocks")
 
 
 def moslora(exported):
@@ -271,7 +306,8 @@ def moslora(exported):
     ends = {"down": "lora.down.weight", "up": "lora.up.weight", "mixer": "lora.downB.weight"} if exported else \
         {"down": "lora_A.weight", "up": "lora_B.weight", "mixer": "lora_AB.weight"}
     head = "unet." if exported else "base_model.model."
-    return by_hand(name, S1, "MoSLoRA", "diffusers 0.22" if exported else "peft", e, {"%s%s.%s" % (head, m, ends[s]): x[s] for (c, m), x in e.items() for s in ends}, dtype=F32, kind="MoSLoRA")
+    return by_hand(name, S1, "MoSLoRA", "diffusers 0.22" if exported else "peft", e,
+                   {"%s%s.%s" % (head, m, ends[s]): x[s] for (c, m), x in e.items() for s in ends}, dtype=F32, kind="MoSLoRA")
 
 
 def edlora():
@@ -308,7 +344,8 @@ def simo_pt(component):
     pipe = untouched(S1)
     order = [(component, m) for m in simo_order(pipe, component)]
     pipe, e = build(name, S1, "lora", order, r=1, dtype=F32)
-    return by_hand(name, S1, "LoRA", "cloneofsimo", e, [e[at][s] for at in order for s in ("up", "down")], ending=".pt", legacy=True, note="a list without names: up, down, up, down")
+    return by_hand(name, S1, "LoRA", "cloneofsimo", e, [e[at][s] for at in order for s in ("up", "down")], ending=".pt", legacy=True,
+                   note="a list without names: up, down, up, down")
 
 
 def simo_safetensors():
@@ -348,7 +385,8 @@ def custom(form):
         t = {m + ".weight": x["replace"] if form == "delta" else {"u": x["u"], "v": x["v"]} for (c, m), x in e.items()}
         if form == "compressed":
             more["note"] = "the differences as two factors each"
-        return by_hand(name, S1, "replacement" if form == "delta" else "difference", "Custom Diffusion, delta", e, {"unet": t, "modifier_token": {"<new1>": word[0]}}, ending=".bin", words=1, **more)
+        return by_hand(name, S1, "replacement" if form == "delta" else "difference", "Custom Diffusion, delta", e,
+                       {"unet": t, "modifier_token": {"<new1>": word[0]}}, ending=".bin", words=1, **more)
     t = {}
     for (c, m), x in e.items():
         head, leaf = m.split(".attn2.")
@@ -369,9 +407,11 @@ def boft_stages():
     folder = os.path.join(FILES, name)
     os.makedirs(folder, exist_ok=True)
     from safetensors.torch import save_file
-    save_file({"base_model.model.%s.%s" % (m, k): x[k].contiguous() for (c, m), x in e.items() for k in ("boft_R", "boft_s")}, os.path.join(folder, "adapter_model.safetensors"))
+    save_file({"base_model.model.%s.%s" % (m, k): x[k].contiguous() for (c, m), x in e.items() for k in ("boft_R", "boft_s")},
+              os.path.join(folder, "adapter_model.safetensors"))
     with open(os.path.join(folder, "adapter_config.json"), "w") as f:
-        json.dump({"peft_type": "BOFT", "boft_block_size": 4, "boft_block_num": 0, "boft_n_butterfly_factor": 2, "bias": "none", "target_modules": sorted(m for _, m in e)}, f, indent=1)
+        json.dump({"peft_type": "BOFT", "boft_block_size": 4, "boft_block_num": 0, "boft_n_butterfly_factor": 2, "bias": "none",
+                   "target_modules": sorted(m for _, m in e)}, f, indent=1)
     return dict(name=name, model=S1, family="BOFT", dialect="peft", by="ours", file=folder, entries=e, run=None, note="two butterfly stages")
 
 

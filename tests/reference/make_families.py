@@ -42,7 +42,8 @@ SD1 = [A0 + "attn1.to_q", A1 + "attn2.to_k", A1 + "attn2.to_v", A1 + "attn1.to_o
        "down_blocks.1.attentions.1.proj_in", "up_blocks.1.attentions.2.proj_out", "up_blocks.2.resnets.1.conv1",
        "down_blocks.0.downsamplers.0.conv", "down_blocks.1.resnets.0.conv_shortcut", "down_blocks.1.resnets.0.time_emb_proj"]
 SD1_LINEAR = [m for m in SD1 if not re.search("conv|proj_in|proj_out", m)]
-SD1_NORMS = ["down_blocks.0.resnets.0.norm1", "up_blocks.2.resnets.1.norm2", "down_blocks.1.attentions.0.norm", A1 + "norm1", A1 + "norm3", "conv_norm_out"]
+SD1_NORMS = ["down_blocks.0.resnets.0.norm1", "up_blocks.2.resnets.1.norm2", "down_blocks.1.attentions.0.norm", A1 + "norm1", A1 + "norm3",
+             "conv_norm_out"]
 TE = ["text_model.encoder.layers.0.self_attn.q_proj", "text_model.encoder.layers.1.self_attn.out_proj", "text_model.encoder.layers.1.mlp.fc1"]
 TE_NORMS = ["text_model.encoder.layers.0.layer_norm1", "text_model.final_layer_norm"]
 B1 = "up_blocks.0.attentions.1.transformer_blocks.1."
@@ -261,7 +262,8 @@ def by_lycoris(name, model, family, algo, modules, dim=2, alpha=1.0, dtype=F16, 
         for mod in made:
             mod.multiplier = weight
         return outputs(pipe, t, "unet" in comps, with_text)
-    return case(name, model, family, "lycoris" if prefix is None else "lycoris, wrapper", "LyCORIS", path, entries, None if algo == "dylora" else run, note)
+    return case(name, model, family, "lycoris" if prefix is None else "lycoris, wrapper", "LyCORIS", path, entries,
+                None if algo == "dylora" else run, note)
 
 
 def by_diffusers(name, model, family, parts, dtype=F32, note="", meta=True, **more):
@@ -423,7 +425,8 @@ def main():
     composed = [by_method(m, made, pipes, T) for m in methods()]
     for model, t in T.items():
         store("families_%s.safetensors" % model, t)
-    write_json("families.json", {"versions": versions() | {"lycoris_lora": "4.1.3"}, "prompt": PROMPT, "rows": ROWS, "files": listing, "mixed": mixed, "methods": composed})
+    write_json("families.json", {"versions": versions() | {"lycoris_lora": "4.1.3"}, "prompt": PROMPT, "rows": ROWS, "files": listing,
+                                 "mixed": mixed, "methods": composed})
 
 
 def judge(c, pipe, T):
@@ -493,7 +496,8 @@ def dense(entries, pipe):
     for (c, m), e in entries.items():
         layer = lora.layer_of(pipe, c, m)
         b = getattr(layer, "bias", None)
-        d, _ = change({k: v.double() for k, v in e.items() if k != "conf"}, layer.weight.data.double(), None if b is None else b.data.double(), e["conf"])
+        d, _ = change({k: v.double() for k, v in e.items() if k != "conf"}, layer.weight.data.double(),
+                      None if b is None else b.data.double(), e["conf"])
         out[(c, m)] = {"A": d.reshape(d.shape[0], -1), "B": torch.eye(d.shape[0], dtype=torch.float64), "alpha": None, "rs": False}
     return out
 

@@ -27,21 +27,23 @@ class ModelInfo(C.Structure):
         for name in ("latent_channels", "latent_size", "image_factor", "text_encoders", "text_dim", "text_tokens",
                      "pooled_dim", "time_ids", "has_tokenizer", "has_vae")
     ] + [("parameters", C.c_int64), ("bytes", C.c_int64), ("layers", C.c_int64), ("vae_scale", C.c_float),
-         ("prediction", C.c_int32)]
+         ("prediction", C.c_int32)] + [
+        (name, C.c_int32) for name in ("unet_channels", "text_layers", "zero_negative", "guidance_embed")
+    ] + [("layout", C.c_char_p)]
 
 
 class RunOptions(C.Structure):
     _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("allocator", C.c_void_p), ("log", C.c_void_p),
                 ("log_user", C.c_void_p), ("progress", Progress), ("progress_user", C.c_void_p)] + [
-        (name, C.c_int32) for name in ("threads", "batch", "height", "width", "text_tokens", "reserved0")
+        (name, C.c_int32) for name in ("threads", "batch", "height", "width", "text_tokens", "tile")
     ]
 
 
 class Encode(C.Structure):
     _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("prompt", C.c_char_p), ("text", Floats),
                 ("text_len", C.c_size_t), ("pooled", Floats), ("pooled_len", C.c_size_t)] + [
-        (name, C.c_int32) for name in ("chunks", "adapter", "tokens", "dropped")
-    ]
+        (name, C.c_int32) for name in ("chunks", "adapter", "tokens", "dropped", "clip_skip", "layers")
+    ] + [("stamp", C.c_uint64)]
 
 
 class Step(C.Structure):
@@ -50,7 +52,9 @@ class Step(C.Structure):
         for name in ("latent", "text", "negative", "pooled", "negative_pooled", "time_ids", "out")
         for field in ((name, Floats), (name + "_len", C.c_size_t))
     ] + [("timestep", C.c_float), ("guidance", C.c_float), ("guidance_rescale", C.c_float), ("call", C.c_int32),
-         ("tokens", C.c_int32), ("reserved0", C.c_int32)]
+         ("tokens", C.c_int32), ("text_layers", C.c_int32), ("extra", Floats), ("extra_len", C.c_size_t), ("stamp", C.c_uint64),
+         ("guidance_embed", C.c_float), ("reserved0", C.c_int32), ("negative_time_ids", Floats),
+         ("negative_time_ids_len", C.c_size_t)]
 
 
 def find_model():

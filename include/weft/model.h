@@ -90,7 +90,7 @@ typedef struct weft_model_info {
     int32_t     has_vae;           /* 1 when latents can be decoded                               */
     int64_t     parameters;        /* of all components                                           */
     int64_t     bytes;             /* of all weight files                                         */
-    int64_t     layers;            /* linear and convolution layers that adapters can address     */
+    int64_t     layers;            /* that adapters can address: linear, convolution, normalisation */
     float       vae_scale;         /* latents = vae latents * vae_scale                           */
     int32_t     prediction;        /* WEFT_PREDICT_* of sampler.h: options, else scheduler config */
     int32_t     unet_channels;     /* that the UNet reads: c, or 9 for inpainting, 8 for editing: the others are

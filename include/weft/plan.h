@@ -290,7 +290,7 @@ typedef struct weft_plan_info {
     int64_t     layers;         /* of the model: the table's third index                          */
     int64_t     touched_layers; /* layers where some coefficient is not zero                      */
     int64_t     merged_layers;  /* of those, computed from a merged copy                          */
-    int64_t     side_bytes;     /* of the stacked factors                                         */
+    int64_t     side_bytes;     /* of the stacked factors of the layers that are not merged       */
     int64_t     merged_bytes;   /* of the merged copies that a run makes                          */
 } weft_plan_info;
 #define WEFT_PLAN_INFO_INIT { sizeof(weft_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }

@@ -144,6 +144,11 @@ static void judge(weft_report *r, size_t i)
         return;
     }
     b->state = WEFT_KEY_MISSHAPEN;
+    if ((l->kind == WEFT_LAYER_NORM) != (m->family == &wf_family_norm)) {
+        wf_text_add(&b->reason, "%s does not apply to a %s", m->family->title,
+                    l->kind == WEFT_LAYER_NORM ? "normalisation" : "layer that is no normalisation");
+        return;
+    }
     wf_text_add(&b->reason, "its product is %s, the layer %s", show_shape(&have, m->out, m->in, m->kernel),
                 show_shape(&want, l->out, l->in, l->kernel));
 }

@@ -74,37 +74,51 @@ static weft_status want_vector(wf_binder *b, const float **out, const char *name
     return WEFT_OK;
 }
 
-static weft_status want_layer(wf_binder *b, const wf_layer **out, const char *prefix, const char *name,
-                              const wf_layer *like, bool bias, weft_error *err)
+/* Room in the table for one more layer, and in the list of what is kept for `vectors` of its vectors and its name. */
+static weft_status has_room(const wf_binder *b, size_t vectors, weft_error *err)
+{
+    if (*b->layer_count < b->layer_cap && *b->kept_count + vectors < b->kept_cap) return WEFT_OK;
+    return wf_fail(err, WEFT_E_INTERNAL, "%s: more layers than tensors", b->path);
+}
+
+/* The next row of the table, named and numbered; it counts once the caller says so. */
+static weft_status name_layer(wf_binder *b, wf_layer **out, const wf_layer *like, const wf_tensor *t, const char *prefix,
+                              const char *name, weft_error *err)
 {
     char full[NAME];
-    const wf_tensor *t;
-    weft_status st;
-    int64_t shape[4] = { like->out, like->in, like->kernel, like->kernel };
-
-    if ((st = join(full, b, prefix, name, ".weight", err)) != WEFT_OK) return st;
-    if ((st = want(b, &t, full, shape, like->kind == WEFT_LAYER_CONV ? 4 : 2, err)) != WEFT_OK) return st;
-    if (*b->layer_count == b->layer_cap || *b->kept_count == b->kept_cap)
-        return wf_fail(err, WEFT_E_INTERNAL, "%s: more layers than tensors", b->path);
     wf_layer *l = &b->layers[*b->layer_count];
     *l = *like;
     l->weight = t->data;
     l->dtype = t->dtype;
     l->component = b->component_id;
     l->id = (int32_t)*b->layer_count;
-    if (bias) {
-        if ((st = join(full, b, prefix, name, ".bias", err)) != WEFT_OK) return st;
-        if ((st = want_vector(b, &l->bias, full, like->out, err)) != WEFT_OK) return st;
-        if (*b->kept_count == b->kept_cap)
-            return wf_fail(err, WEFT_E_INTERNAL, "%s: more layers than tensors", b->path);
-    }
-    if ((st = join(full, b, prefix, name, "", err)) != WEFT_OK) return st;
+    WF_TRY(join(full, b, prefix, name, "", err));
     size_t size = strlen(b->component) + strlen(full) + 2;
     char *canonical = wf_alloc(b->alloc, size);
     if (canonical == NULL) return wf_nomem(err, size, full);
     wf_format(canonical, size, "%s.%s", b->component, full);
     l->name = canonical;
     b->kept[(*b->kept_count)++] = canonical;
+    *out = l;
+    return WEFT_OK;
+}
+
+static weft_status want_layer(wf_binder *b, const wf_layer **out, const char *prefix, const char *name,
+                              const wf_layer *like, bool bias, weft_error *err)
+{
+    char full[NAME];
+    const wf_tensor *t;
+    wf_layer *l;
+    int64_t shape[4] = { like->out, like->in, like->kernel, like->kernel };
+
+    WF_TRY(join(full, b, prefix, name, ".weight", err));
+    WF_TRY(want(b, &t, full, shape, like->kind == WEFT_LAYER_CONV ? 4 : 2, err));
+    WF_TRY(has_room(b, 1, err));
+    WF_TRY(name_layer(b, &l, like, t, prefix, name, err));
+    if (bias) {
+        WF_TRY(join(full, b, prefix, name, ".bias", err));
+        WF_TRY(want_vector(b, &l->bias, full, like->out, err));
+    }
     (*b->layer_count)++;
     *out = l;
     return WEFT_OK;
@@ -129,15 +143,22 @@ weft_status wf_bind_norm(wf_binder *b, wf_norm *out, const char *prefix, const c
                          int32_t groups, float eps, weft_error *err)
 {
     char full[NAME];
-    weft_status st;
+    const wf_layer like = { .kind = WEFT_LAYER_NORM, .out = channels, .in = 1, .kernel = 1, .stride = 1 };
+    wf_layer *l;
     *out = (wf_norm){ .channels = channels, .groups = groups, .eps = eps };
     if (groups > 0 && channels % groups != 0)
         return wf_fail(err, WEFT_E_FORMAT, "%s: norm %s.%s has %d channels, which %d groups do not divide", b->path,
                        prefix, name, channels, groups);
-    if ((st = join(full, b, prefix, name, ".weight", err)) != WEFT_OK) return st;
-    if ((st = want_vector(b, &out->weight, full, channels, err)) != WEFT_OK) return st;
-    if ((st = join(full, b, prefix, name, ".bias", err)) != WEFT_OK) return st;
-    return want_vector(b, &out->bias, full, channels, err);
+    WF_TRY(has_room(b, 2, err));
+    WF_TRY(join(full, b, prefix, name, ".weight", err));
+    WF_TRY(want_vector(b, &out->weight, full, channels, err));
+    WF_TRY(name_layer(b, &l, &like, find(b, full), prefix, name, err));
+    WF_TRY(join(full, b, prefix, name, ".bias", err));
+    WF_TRY(want_vector(b, &out->bias, full, channels, err));
+    l->bias = out->bias;
+    (*b->layer_count)++;
+    out->layer = l;
+    return WEFT_OK;
 }
 
 weft_status wf_bind_table(wf_binder *b, const wf_tensor **out, const char *prefix, const char *name, int32_t rows,

@@ -84,7 +84,7 @@ static void run_layer(const wf_clip *m, wf_exec *e, const layer *l, float *x, in
     float *k = wf_take(e, rows, d);
     float *v = wf_take(e, rows, d);
 
-    wf_layer_norm(e, &l->norm1, t, x, rows);
+    wf_layer_norm(e, &l->norm1, t, x, g);
     wf_layer_apply(e, l->q, q, t, g, false);
     wf_layer_apply(e, l->k, k, t, g, false);
     wf_layer_apply(e, l->v, v, t, g, false);
@@ -93,7 +93,7 @@ static void run_layer(const wf_clip *m, wf_exec *e, const layer *l, float *x, in
     wf_arena_release(&e->arena, inner);
 
     float *wide = wf_take(e, rows, (size_t)c->intermediate);
-    wf_layer_norm(e, &l->norm2, t, x, rows);
+    wf_layer_norm(e, &l->norm2, t, x, g);
     wf_layer_apply(e, l->fc1, wide, t, g, false);
     wf_activate(e, c->act, wide, wide, rows, (size_t)c->intermediate);
     wf_layer_apply(e, l->fc2, x, wide, g, true);
@@ -117,19 +117,20 @@ void wf_clip_forward(const wf_clip *m, wf_exec *e, const wf_clip_input *in, floa
 {
     const wf_clip_config *c = &m->c;
     size_t rows = (size_t)in->n * (size_t)in->length, d = (size_t)c->hidden, mark = wf_arena_mark(&e->arena);
+    wf_grid g = { in->n, in->length, 1 };
     float *x = wf_take(e, rows, d);
     float *t = wf_take(e, rows, d);
 
     embed(m, e, in, x, t, rows);
     for (int32_t i = 0; i <= c->layers; i++) {
         if (text != NULL && i == c->layers - in->skip) {
-            if (in->norm) wf_layer_norm(e, &m->final, text, x, rows);
+            if (in->norm) wf_layer_norm(e, &m->final, text, x, g);
             else wf_copy(e, text, x, rows * d);
         }
         if (i < c->layers) run_layer(m, e, &m->layers[i], x, in->n, in->length);
     }
     if (m->projection != NULL && (pooled != NULL || e->dry)) { /* a dry walk has no buffers, and needs its share */
-        wf_layer_norm(e, &m->final, t, x, rows);
+        wf_layer_norm(e, &m->final, t, x, g);
         for (size_t s = 0; s < (size_t)in->n && !e->dry && !e->stopped; s++)
             memcpy(x + s * d, t + (s * (size_t)in->length + (size_t)in->eos_at[s]) * d, d * sizeof *x);
         wf_layer_apply(e, m->projection, pooled, x, (wf_grid){ in->n, 1, 1 }, false);

@@ -17,6 +17,7 @@ typedef struct wf_delta {
     const wf_stack *stack;   /* NULL: nothing                                                          */
     size_t          slot;    /* coefficient of part p in branch b: cells[b * slots + slot + p]         */
     const float    *merged;  /* (out, K) float32, K ordered (ky, kx, in); used in place of the weight  */
+    const float    *merged_bias; /* (out), in place of the bias; NULL: the layer's own                 */
 } wf_delta;
 
 typedef struct wf_exec {
@@ -50,8 +51,11 @@ wf_grid wf_layer_grid(const wf_layer *l, wf_grid g);
 
 /* y = layer(x), or y += layer(x) where `add`. x (rows of g, in), y (rows of the output grid, out). */
 void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add);
-/* dst (out, K) = the layer's weight widened, K ordered (ky, kx, in), plus sum of parts: for merged copies. */
-void wf_layer_merge(float *dst, const wf_kernels *k, const wf_layer *l, const wf_stack *stack, const float *cells);
+/* dst (out, K) = the layer's weight widened, K ordered (ky, kx, in): what a merged copy begins with. */
+void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l);
+/* The coefficient of part p of a layer in a branch, and whether any part's is not zero. */
+float wf_delta_cell(const wf_exec *e, const wf_delta *d, size_t branch, int32_t p);
+bool  wf_delta_live(const wf_exec *e, const wf_delta *d, size_t branch);
 
 /* Floats from the arena; NULL in a dry run, and where the arena is too small: then `stopped` is set. */
 float *wf_take(wf_exec *e, size_t rows, size_t columns);
@@ -66,6 +70,7 @@ typedef struct wf_norm {
     int32_t      channels;
     int32_t      groups; /* GroupNorm; 0: LayerNorm */
     float        eps;
+    const wf_layer *layer; /* its row in the layer table, or NULL: no adapter can name it */
 } wf_norm;
 
 /* Activation functions by their names in config files. */
@@ -74,7 +79,7 @@ enum { WF_ACT_NONE, WF_ACT_SILU, WF_ACT_GELU, WF_ACT_QUICK_GELU, WF_ACT_RELU };
 bool wf_act_from_name(const char *name, wf_act *out);
 
 void wf_group_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g, wf_act act);
-void wf_layer_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, size_t rows);
+void wf_layer_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g);
 void wf_activate(wf_exec *e, wf_act act, float *y, const float *x, size_t rows, size_t columns);
 /* y (rows, c) = value * gelu(gate) with x (rows, 2 c) = [value, gate] */
 void wf_geglu(wf_exec *e, float *y, const float *x, size_t rows, size_t c);
@@ -129,7 +134,7 @@ weft_status wf_bind_norm(wf_binder *b, wf_norm *out, const char *prefix, const c
 /* A table of rows (embedding) widened on use: the tensor itself. */
 weft_status wf_bind_table(wf_binder *b, const wf_tensor **out, const char *prefix, const char *name, int32_t rows,
                           int32_t columns, weft_error *err);
-/* The last layer that was bound, to be amended (attention flag, asymmetric padding). */
+/* The last row of the table, to be amended (attention flag, asymmetric padding). */
 wf_layer   *wf_bind_last(wf_binder *b);
 /* Every tensor of the file was asked for, or is a known buffer. */
 weft_status wf_bind_finish(wf_binder *b, weft_error *err);

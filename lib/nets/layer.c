@@ -1,6 +1,6 @@
 /* layer.c - linear layers and convolutions, and the one place that looks at adapters.
  *
- *     y = x W^T + b + sum over parts p of  c_p s_p (x A_p^T) B_p^T
+ *     y = x W^T + b + sum over parts p of  c_p (s_p B_p A_p x | s_p W1 X W2^T | D_p x)  +  c_p db_p
  *
  * A convolution is the same product over the pixels' neighbourhoods, K = 9 in. Work is cut into tiles of
  * ROWS x COLS of one layer's output, K into blocks that fit a cache: for each block the weight's tile is
@@ -10,12 +10,14 @@
  *
  * The low-rank side path reads the stack of all adapters of the layer: one product down to h (rows, R), the
  * coefficients multiplied into h, one product up, added into the tile. Only the ranks between the first and
- * the last part with a coefficient take part; where all are zero nothing at all is computed, so an adapter
- * at weight 0 leaves the base's bits. */
+ * the last part with a coefficient take part. A dense part is added to the widened tile of the weight, with its
+ * coefficient in the sample's branch: one product then does for both. A Kronecker product has its own way, two
+ * small products for each of the i1 groups of channels. Where all coefficients are zero nothing at all is
+ * computed, so an adapter at weight 0 leaves the base's bits. */
 #include "nets/exec.h"
 #include "tensor/gemm.h"
 
-enum { ROWS = 256, COLS = 320, BLOCK = 1152 };
+enum { ROWS = 256, COLS = 320, BLOCK = 1152, KRON_FLOATS = 1 << 18 };
 
 typedef struct job {
     wf_exec        *e;
@@ -31,6 +33,8 @@ typedef struct job {
     size_t          groups;
     size_t          col_tiles;
     bool            add;
+    const wf_other *other; /* of the stack, or NULL        */
+    bool            dense; /* some part is a matrix        */
 } job;
 
 static size_t taps(const wf_layer *l) { return (size_t)l->kernel * (size_t)l->kernel; }
@@ -115,6 +119,18 @@ static void load_ordered(const wf_layer *l, float *tile, const float *m, size_t 
             memcpy(tile + (o * t + q) * nc, m + ((row + o) * t + q) * ins + c, nc * sizeof *tile);
 }
 
+float wf_delta_cell(const wf_exec *e, const wf_delta *d, size_t branch, int32_t p)
+{
+    return e->cells[branch * e->slots + d->slot + (size_t)p];
+}
+
+bool wf_delta_live(const wf_exec *e, const wf_delta *d, size_t branch)
+{
+    for (int32_t p = 0; p < d->stack->parts; p++)
+        if (wf_delta_cell(e, d, branch, p) != 0.0f) return true;
+    return false;
+}
+
 /* Ranks [*lo, *hi) of the stack that have a coefficient in this branch. */
 static void live_ranks(const job *j, size_t branch, size_t *lo, size_t *hi)
 {
@@ -124,7 +140,7 @@ static void live_ranks(const job *j, size_t branch, size_t *lo, size_t *hi)
     *lo = *hi = 0;
     for (int32_t p = 0; p < s->parts; p++) {
         size_t next = at + (size_t)s->part_rank[p];
-        if (c[p] != 0.0f) {
+        if (c[p] != 0.0f && next > at) {
             if (*hi == 0) *lo = at;
             *hi = next;
         }
@@ -134,13 +150,28 @@ static void live_ranks(const job *j, size_t branch, size_t *lo, size_t *hi)
 
 static size_t branch_of(const wf_exec *e, size_t sample) { return e->branch != NULL ? (size_t)e->branch[sample] : 0; }
 
-/* Floats of a worker's scratch: gathered rows, a weight tile, one line. */
-static size_t scratch_floats(const wf_layer *l, size_t rank)
+/* Rows of a Kronecker product at a time: its middle, and for a convolution the neighbourhoods, fit a cache. */
+static size_t kron_rows(const wf_layer *l, const wf_other *x)
+{
+    size_t row = (size_t)x->i1 * (size_t)x->o2 + (is_plain(l) ? 0 : taps(l) * (size_t)x->i2);
+    return WF_MAX((size_t)1, WF_MIN((size_t)ROWS, KRON_FLOATS / row));
+}
+
+/* Floats of a worker's scratch: gathered rows, a weight tile, one line, a tile of the bias; or what a Kronecker product
+ * needs instead. */
+static size_t scratch_floats(const wf_layer *l, size_t rank, const wf_stack *stack)
 {
     size_t width = taps(l) * block_channels(l);
     size_t gathered = is_plain(l) ? 0 : (size_t)ROWS * width;
     size_t cols = WF_MAX((size_t)WF_MIN(l->out, COLS), is_plain(l) ? 0 : rank); /* a plain one reads A as it lies */
-    return gathered + cols * width + width;
+    size_t most = gathered + cols * width + width + (stack != NULL && stack->other != NULL ? (size_t)COLS : 0);
+    for (int32_t p = 0; stack != NULL && stack->other != NULL && p < stack->parts; p++) {
+        const wf_other *x = &stack->other[p];
+        if (x->w1 == NULL) continue;
+        size_t row = (size_t)x->i1 * (size_t)x->o2 + (is_plain(l) ? 0 : taps(l) * (size_t)x->i2);
+        most = WF_MAX(most, kron_rows(l, x) * row);
+    }
+    return most;
 }
 
 /* h[rows of a tile] = x A^T, then times the coefficients: a task is one row tile of one sample. */
@@ -179,6 +210,40 @@ static void down_task(void *user, size_t task, int32_t worker)
     }
 }
 
+/* The bias of columns [col, col + cols) for a sample, in place or in `line`; NULL: none. */
+static const float *bias_tile(const job *j, size_t sample, size_t col, size_t cols, float *line)
+{
+    const wf_delta *d = j->delta;
+    const float *base = d != NULL && d->merged_bias != NULL ? d->merged_bias : j->l->bias;
+    bool sum = false;
+    for (int32_t p = 0; j->other != NULL && p < d->stack->parts; p++) {
+        float c = wf_delta_cell(j->e, d, branch_of(j->e, sample), p);
+        if (j->other[p].bias == NULL || c == 0.0f) continue;
+        if (!sum && base != NULL) memcpy(line, base + col, cols * sizeof *line);
+        else if (!sum) memset(line, 0, cols * sizeof *line);
+        for (size_t i = 0; i < cols; i++) line[i] += c * j->other[p].bias[col + i];
+        sum = true;
+    }
+    return sum ? line : base != NULL ? base + col : NULL;
+}
+
+/* tile += c_p D_p for the matrices among the parts, in this branch. */
+static void add_dense(const job *j, size_t branch, float *tile, size_t col, size_t cols, size_t c, size_t nc)
+{
+    size_t t = taps(j->l), ins = (size_t)j->l->in;
+    for (int32_t p = 0; p < j->delta->stack->parts; p++) {
+        const float *D = j->other[p].dense;
+        float cell = wf_delta_cell(j->e, j->delta, branch, p);
+        if (D == NULL || cell == 0.0f) continue;
+        for (size_t o = 0; o < cols; o++)
+            for (size_t q = 0; q < t; q++) {
+                const float *d = D + ((col + o) * t + q) * ins + c;
+                float *to = tile + (o * t + q) * nc;
+                for (size_t i = 0; i < nc; i++) to[i] += cell * d[i];
+            }
+    }
+}
+
 /* One tile of the output for a group of samples. */
 static void tile_task(void *user, size_t task, int32_t worker)
 {
@@ -189,37 +254,43 @@ static void tile_task(void *user, size_t task, int32_t worker)
     size_t row = (task / j->col_tiles % j->row_tiles) * ROWS, rows = WF_MIN((size_t)ROWS, all - row);
     size_t first = task / j->col_tiles / j->row_tiles * j->group;
     size_t last = WF_MIN(first + j->group, (size_t)j->in.n), channels = block_channels(l);
-    const float *direct = NULL; /* a matrix (out, K) that can be multiplied as it lies */
+    const float *merged = j->delta != NULL ? j->delta->merged : NULL;
     float *gathered = (float *)(void *)j->e->scratch[worker];
     float *tile = gathered + (is_plain(l) ? 0 : (size_t)ROWS * t * channels);
     float *line = tile + cols * t * channels;
 
-    if (j->delta != NULL && j->delta->merged != NULL && t == 1) direct = j->delta->merged;
-    for (size_t n = first; n < last; n++) /* bias first: every block then adds */
+    for (size_t n = first; n < last; n++) { /* bias first: every block then adds */
+        const float *bias = bias_tile(j, n, col, cols, line + t * channels);
         for (size_t r = 0; r < rows; r++) {
             float *y = j->y + (n * all + row + r) * outs + col;
             if (!j->add) {
-                if (l->bias != NULL) memcpy(y, l->bias + col, cols * sizeof *y);
+                if (bias != NULL) memcpy(y, bias, cols * sizeof *y);
                 else memset(y, 0, cols * sizeof *y);
-            } else if (l->bias != NULL) {
-                j->e->k->add(y, l->bias + col, cols);
+            } else if (bias != NULL) {
+                j->e->k->add(y, bias, cols);
             }
         }
+    }
     for (size_t c = 0; c < ins; c += channels) {
-        size_t nc = WF_MIN(channels, ins - c), K = t * nc;
+        size_t nc = WF_MIN(channels, ins - c), K = t * nc, loaded = SIZE_MAX;
         const float *w = tile;
         size_t ldw = K;
-        if (direct != NULL) {
-            w = direct + col * ins + c;
+        if (merged != NULL && t == 1) { /* a matrix (out, K) that can be multiplied as it lies */
+            w = merged + col * ins + c;
             ldw = ins;
-        } else if (j->delta != NULL && j->delta->merged != NULL) {
-            load_ordered(l, tile, j->delta->merged, col, cols, c, nc);
-        } else {
+        } else if (merged != NULL) {
+            load_ordered(l, tile, merged, col, cols, c, nc);
+        } else if (!j->dense) {
             load_weight(j->e->k, l, tile, line, col, cols, c, nc);
         }
         for (size_t n = first; n < last; n++) {
             const float *x = j->x + (n * all + row) * ins + c;
-            size_t ldx = ins;
+            size_t ldx = ins, branch = branch_of(j->e, n);
+            if (j->dense && loaded != branch) {
+                load_weight(j->e->k, l, tile, line, col, cols, c, nc);
+                add_dense(j, branch, tile, col, cols, c, nc);
+                loaded = branch;
+            }
             if (!is_plain(l)) {
                 gather(j, gathered, n, row, rows, c, nc);
                 x = gathered;
@@ -238,6 +309,44 @@ static void tile_task(void *user, size_t task, int32_t worker)
     }
 }
 
+/* y += c s W1 X W2^T for some rows: Z (rows, i1, o2) = X W2^T group by group, then W1 mixes each row's groups. */
+static void add_kron(const job *j, const wf_other *x, float cs, size_t sample, size_t row, size_t rows, float *scratch)
+{
+    const wf_layer *l = j->l;
+    size_t i1 = (size_t)x->i1, o1 = (size_t)x->o1, i2 = (size_t)x->i2, o2 = (size_t)x->o2, k2 = taps(l) * i2;
+    size_t all = sample_rows(j->out), first = sample * all + row;
+    float *z = scratch, *tile = scratch + rows * i1 * o2;
+    if (is_plain(l)) {
+        wf_gemm_nt(z, o2, j->x + first * (size_t)l->in, i2, x->w2, k2, rows * i1, o2, i2, 0.0f);
+    } else {
+        for (size_t g = 0; g < i1; g++) {
+            gather(j, tile, sample, row, rows, g * i2, i2);
+            wf_gemm_nt(z + g * o2, i1 * o2, tile, k2, x->w2, k2, rows, o2, k2, 0.0f);
+        }
+    }
+    for (size_t i = 0; i < rows * i1 * o2; i++) z[i] *= cs;
+    for (size_t r = 0; r < rows; r++)
+        wf_gemm_nn(j->y + (first + r) * (size_t)l->out, o2, x->w1, i1, z + r * i1 * o2, o2, o1, o2, i1, 1.0f);
+}
+
+/* The Kronecker products of one row tile of one sample. */
+static void kron_task(void *user, size_t task, int32_t worker)
+{
+    const job *j = user;
+    const wf_stack *s = j->delta->stack;
+    size_t sample = task / j->row_tiles, row = (task % j->row_tiles) * ROWS;
+    size_t end = WF_MIN(row + ROWS, sample_rows(j->out));
+    for (int32_t p = 0; p < s->parts; p++) {
+        const wf_other *x = &s->other[p];
+        float c = wf_delta_cell(j->e, j->delta, branch_of(j->e, sample), p);
+        if (x->w1 == NULL || c == 0.0f) continue;
+        size_t step = kron_rows(j->l, x);
+        for (size_t r = row; r < end; r += step)
+            add_kron(j, x, c * s->part_scale[p], sample, r, WF_MIN(step, end - r),
+                     (float *)(void *)j->e->scratch[worker]);
+    }
+}
+
 static bool any_live(const job *j)
 {
     size_t lo = 0, hi = 0;
@@ -245,22 +354,41 @@ static bool any_live(const job *j)
     return lo != hi;
 }
 
+/* Products of a stack for each row, besides the base's. */
+static double side_products(const wf_layer *l, const wf_stack *s)
+{
+    double K = (double)(taps(l) * (size_t)l->in), n = (double)s->rank * (K + l->out);
+    for (int32_t p = 0; s->other != NULL && p < s->parts; p++) {
+        const wf_other *x = &s->other[p];
+        if (x->w1 != NULL) n += (double)x->i1 * x->o2 * ((double)taps(l) * x->i2 + x->o1);
+    }
+    return n;
+}
+
 void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add)
 {
     job j = { .e = e, .l = l, .y = y, .x = x, .in = g, .out = wf_layer_grid(l, g), .add = add };
     size_t rows = sample_rows(j.out), K = taps(l) * (size_t)l->in, mark = wf_arena_mark(&e->arena);
+    const wf_stack *stack = NULL;
+    bool kron = false;
 
     if (e->deltas != NULL && (e->deltas[l->id].stack != NULL || e->deltas[l->id].merged != NULL))
         j.delta = &e->deltas[l->id];
-    size_t rank = j.delta != NULL && j.delta->merged == NULL ? (size_t)j.delta->stack->rank : 0;
+    if (j.delta != NULL && j.delta->merged == NULL) stack = j.delta->stack;
+    if (stack != NULL) j.other = stack->other;
+    for (int32_t p = 0; j.other != NULL && p < stack->parts; p++) {
+        j.dense |= j.other[p].dense != NULL;
+        kron |= j.other[p].w1 != NULL;
+    }
+    size_t rank = stack != NULL ? (size_t)stack->rank : 0;
     if (rank > 0) j.h = wf_take(e, (size_t)g.n * rows, rank);
 
-    wf_need_scratch(e, scratch_floats(l, rank) * sizeof(float));
+    wf_need_scratch(e, scratch_floats(l, rank, stack) * sizeof(float));
     if (e->dry) {
         double all = (double)g.n * (double)rows;
         if (e->stop != NULL) (void)e->stop(e->stop_user); /* so that a dry run counts the layers too */
         e->flops += 2.0 * all * (double)K * l->out;
-        e->side_flops += 2.0 * all * (double)rank * ((double)K + l->out);
+        if (stack != NULL) e->side_flops += 2.0 * all * side_products(l, stack);
     } else if (!e->stopped) {
         e->stopped = e->stop != NULL && e->stop(e->stop_user);
         j.row_tiles = (rows + ROWS - 1) / ROWS;
@@ -270,31 +398,22 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
         if (rank > 0 && !any_live(&j)) j.h = NULL;
         if (j.h != NULL) wf_pool_run(e->pool, (size_t)g.n * j.row_tiles, down_task, &j);
         wf_pool_run(e->pool, j.groups * j.row_tiles * j.col_tiles, tile_task, &j);
+        if (kron) wf_pool_run(e->pool, (size_t)g.n * j.row_tiles, kron_task, &j);
     }
     wf_arena_release(&e->arena, mark);
 }
 
-void wf_layer_merge(float *dst, const wf_kernels *k, const wf_layer *l, const wf_stack *stack, const float *cells)
+void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l)
 {
     size_t t = taps(l), ins = (size_t)l->in, outs = (size_t)l->out, K = t * ins;
 
-    for (size_t o = 0; o < outs; o++) {
-        float *row = dst + o * K;
-        if (t == 1) widen(k, row, l->weight, l->dtype, o * K, K);
-        for (size_t c = 0; c < ins && t > 1; c++) {
+    if (t == 1) widen(k, dst, l->weight, l->dtype, 0, outs * K);
+    for (size_t o = 0; o < outs && t > 1; o++)
+        for (size_t c = 0; c < ins; c++) {
             float patch[9]; /* one channel's kernel, from (in, ky, kx) to (ky, kx, in) */
             widen(k, patch, l->weight, l->dtype, o * K + c * t, t);
-            for (size_t q = 0; q < t; q++) row[q * ins + c] = patch[q];
+            for (size_t q = 0; q < t; q++) dst[o * K + q * ins + c] = patch[q];
         }
-        for (size_t p = 0, at = 0; p < (size_t)stack->parts; at += (size_t)stack->part_rank[p++]) {
-            float c = cells[p] * stack->part_scale[p];
-            for (size_t q = at; q < at + (size_t)stack->part_rank[p] && c != 0.0f; q++) {
-                const float *down = stack->down + q * K;
-                float s = c * stack->up[q * outs + o];
-                for (size_t i = 0; i < K; i++) row[i] += s * down[i];
-            }
-        }
-    }
 }
 
 void wf_need_scratch(wf_exec *e, size_t bytes)

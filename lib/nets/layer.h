@@ -2,7 +2,8 @@
  *
  * A layer is a linear map or a convolution with the weights where the file keeps them. The networks
  * call wf_layer_apply() and know nothing more. What adapters add to a layer is data that the run hangs
- * beside it: a stack of low-rank pairs with their coefficients, or a merged copy of the weight. */
+ * beside it: a stack of parts with their coefficients, or a merged copy of the weight. A normalisation is a
+ * layer too, with a weight of one column, and ops.c looks at its stack as layer.c does at the others'. */
 #ifndef WF_LAYER_H
 #define WF_LAYER_H
 
@@ -17,7 +18,7 @@ typedef struct wf_layer {
     int32_t     component; /* 0 unet, 1 text_encoder, 2 text_encoder_2, 3 vae                      */
     int32_t     kind;      /* WEFT_LAYER_*                                                         */
     int32_t     out;
-    int32_t     in;
+    int32_t     in;        /* 1 for a normalisation                                                */
     int32_t     kernel;    /* 1 or 3                                                               */
     int32_t     stride;    /* 1 or 2                                                               */
     int32_t     pad;       /* on the top and left; bottom and right are padded as far as needed    */
@@ -25,15 +26,29 @@ typedef struct wf_layer {
     bool        asymmetric; /* a VAE encoder's downsampler: padded at the bottom and right alone   */
 } wf_layer;
 
-/* The low-rank pairs of one layer, stacked: rows [begin_p, begin_p + rank_p) belong to part p.
- * K = kernel * kernel * in, ordered (ky, kx, in). */
+/* What a part of a stack is where it is no pair: a Kronecker product, a matrix, or nothing but a difference of the
+ * bias, which any part may have besides. */
+typedef struct wf_other {
+    const float *w1;    /* KRON: (o1, i1), NULL: none                            */
+    const float *w2;    /* (o2, taps * i2) ordered ky, kx, i2                    */
+    int32_t      o1, i1, o2, i2;
+    const float *dense; /* DENSE: (out, K), NULL: none; of a normalisation (out) */
+    const float *bias;  /* (out), NULL: none                                     */
+} wf_other;
+
+/* What adapters add to one layer, part by part: with c_p the part's coefficient,
+ *
+ *     sum over p of  c_p s_p B_p (A_p x)  +  c_p s_p W1 X W2^T  +  c_p D_p x  +  c_p db_p
+ *
+ * Pairs are stacked: rows [begin_p, begin_p + rank_p) belong to part p. K = kernel * kernel * in, ordered (ky, kx, in). */
 typedef struct wf_stack {
-    int32_t        parts;
-    int32_t        rank;       /* R, the sum of part_rank                        */
-    const int32_t *part_rank;  /* [parts]                                        */
-    const float   *part_scale; /* [parts], alpha / rank of the file              */
-    const float   *down;       /* (R, K)                                         */
-    const float   *up;         /* (R, out): the transpose of the stacked B       */
+    int32_t         parts;
+    int32_t         rank;       /* R, the sum of part_rank                               */
+    const int32_t  *part_rank;  /* [parts], 0 for a part that is no pair                 */
+    const float    *part_scale; /* [parts], s_p: alpha / rank of the file                */
+    const float    *down;       /* (R, K)                                                */
+    const float    *up;         /* (R, out): the transpose of the stacked B              */
+    const wf_other *other;      /* [parts]; NULL where all are pairs and none has a bias */
 } wf_stack;
 
 #endif

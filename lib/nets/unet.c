@@ -318,7 +318,7 @@ static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, f
     float *v = wf_take(e, (size_t)g.n * (size_t)lk, (size_t)channels);
     const float *source = tokens > 0 ? text : t;
 
-    wf_layer_norm(e, norm, t, x, rows);
+    wf_layer_norm(e, norm, t, x, g);
     wf_layer_apply(e, a->q, q, t, rows_grid(g.n, lq), false);
     wf_layer_apply(e, a->k, k, source, rows_grid(g.n, lk), false);
     wf_layer_apply(e, a->v, v, source, rows_grid(g.n, lk), false);
@@ -334,7 +334,7 @@ static void run_feed_forward(wf_exec *e, const block *k, float *x, wf_grid g, in
     float *t = wf_take(e, rows, 4 * c);
     float *wide = wf_take(e, rows, 8 * c);
 
-    wf_layer_norm(e, &k->norm3, t, x, rows);
+    wf_layer_norm(e, &k->norm3, t, x, g);
     wf_layer_apply(e, k->ff_in, wide, t, r, false);
     wf_geglu(e, t, wide, rows, 4 * c);
     wf_layer_apply(e, k->ff_out, x, t, r, true);

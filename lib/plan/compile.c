@@ -16,7 +16,15 @@ size_t wf_layer_columns(const wf_layer *layer)
 
 size_t wf_stack_floats(const wf_layer *layer, const wf_stack *stack)
 {
-    return (size_t)stack->rank * (wf_layer_columns(layer) + (size_t)layer->out);
+    size_t columns = wf_layer_columns(layer), out = (size_t)layer->out, n = (size_t)stack->rank * (columns + out);
+
+    for (int32_t p = 0; stack->other != NULL && p < stack->parts; p++) {
+        const wf_other *x = &stack->other[p];
+        if (x->w1 != NULL)
+            n += (size_t)x->o1 * (size_t)x->i1 + (size_t)x->o2 * (size_t)x->i2 * (columns / (size_t)layer->in);
+        n += (x->dense != NULL ? out * columns : 0) + (x->bias != NULL ? out : 0);
+    }
+    return n;
 }
 
 /* ---- slots --------------------------------------------------------------------------------------------- */
@@ -44,11 +52,33 @@ static weft_status list_slots(wf_table *t, const weft_plan *p, weft_error *err)
 
 /* ---- rows ---------------------------------------------------------------------------------------------- */
 
-float wf_plan_text_cell(const weft_plan *p, int32_t adapter)
+/* Is the user's weight inside the norm of this module? */
+static bool weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer)
+{
+    const wf_module *m = wf_plan_module(p, adapter, layer);
+    return p->entry[adapter].peft_dora && m != NULL && m->part[WF_PART_MAGNITUDE] != NULL;
+}
+
+static float user_weight(const weft_plan *p, int32_t adapter, int32_t layer)
+{
+    const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
+    return layers[layer].component == 0 ? p->entry[adapter].weight : p->entry[adapter].text_weight;
+}
+
+float wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer)
+{
+    return weighs_inside(p, adapter, layer) ? 1 : user_weight(p, adapter, layer);
+}
+
+bool wf_plan_text_acts(const weft_plan *p, int32_t adapter)
 {
     int32_t who = p->text != WEFT_TEXT_METHOD ? p->text : p->method->text;
-    bool    acts = who == WEFT_TEXT_ALL || (who == WEFT_TEXT_FIRST && adapter == 0);
-    return acts ? p->entry[adapter].text_weight : 0;
+    return who == WEFT_TEXT_ALL || (who == WEFT_TEXT_FIRST && adapter == 0);
+}
+
+float wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer)
+{
+    return wf_plan_text_acts(p, adapter) ? wf_plan_cell_weight(p, adapter, layer) : 0;
 }
 
 static void fill_row(float *row, const wf_table *t, const weft_plan *p, int32_t call)
@@ -60,10 +90,10 @@ static void fill_row(float *row, const wf_table *t, const weft_plan *p, int32_t 
             int32_t layer = t->slot[s].layer, adapter = t->slot[s].adapter;
             float   c;
             if (layers[layer].component != 0) {
-                c = wf_plan_text_cell(p, adapter);
+                c = wf_plan_text_cell(p, adapter, layer);
             } else {
                 c = p->method->choose(p, t, call, b, layer, adapter);
-                if (c != 0) c *= p->entry[adapter].weight; /* never -0: rows are compared as bytes */
+                if (c != 0) c *= wf_plan_cell_weight(p, adapter, layer); /* never -0: rows are compared as bytes */
             }
             row[(size_t)b * t->slots + s] = c;
         }
@@ -176,7 +206,7 @@ static weft_status make_rows(wf_table *t, const weft_plan *p, weft_error *err)
     return st;
 }
 
-/* ---- stacks -------------------------------------------------------------------------------------------- */
+/* ---- what the parts are -------------------------------------------------------------------------------------------- */
 
 wf_weave *wf_weave_ref(wf_weave *w)
 {
@@ -189,12 +219,20 @@ void wf_weave_drop(wf_weave *w)
     if (w == NULL || !wf_ref_drop(&w->refs)) return;
     weft_allocator alloc = w->alloc;
     wf_free(&alloc, w->memory);
+    wf_free(&alloc, w->lists);
     wf_free(&alloc, w);
 }
 
-/* A stack made before with exactly these parts. Bindings are compared by address: whoever has the cache
+static wf_strand strand_of(const weft_plan *p, const wf_slot *slot, bool bare)
+{
+    const wf_module *m = wf_plan_module(p, slot->adapter, slot->layer);
+    bool             inside = weighs_inside(p, slot->adapter, slot->layer);
+    return (wf_strand){ m, bare ? 1 : m->scale, inside ? user_weight(p, slot->adapter, slot->layer) : 1 };
+}
+
+/* Weaves made before with exactly these parts. Bindings are compared by address: whoever has the cache
  * has the bindings too, so none of them can have been freed and its address used again. */
-static wf_weave *find_weave(const weft_plan *p, const wf_slot *slot, int32_t parts, bool bare)
+static wf_weave *find_weave(const weft_plan *p, const wf_slot *slot, const wf_weave *like)
 {
     size_t low = 0, high = p->cached;
 
@@ -205,93 +243,242 @@ static wf_weave *find_weave(const weft_plan *p, const wf_slot *slot, int32_t par
     }
     if (low == p->cached || p->cache[low]->layer != slot->layer) return NULL;
     wf_weave *w = p->cache[low];
-    if (w->bare != bare || w->stack.parts != parts) return NULL;
-    for (int32_t i = 0; i < parts; i++)
-        if (w->from[i] != p->entry[slot[i].adapter].bound) return NULL;
+    if (w->merged != like->merged || w->parts != like->parts) return NULL;
+    for (int32_t i = 0; i < w->parts; i++)
+        if (w->from[i] != like->from[i] || w->strand[i].module != like->strand[i].module ||
+            w->strand[i].scale != like->strand[i].scale || w->strand[i].inside != like->strand[i].inside)
+            return NULL;
     return w;
 }
 
-/* One block holds the lists and the factors of a layer:
- *   from (parts)   part_rank (parts)   part_scale (parts)   down (R, K)   up (R, out) */
-static weft_status make_weave(wf_weave **out, const weft_plan *p, const wf_layer *layer, const wf_slot *slot,
+/* The lists of a weave: what the parts are, without their factors. */
+static weft_status list_parts(wf_weave **out, const weft_plan *p, const wf_layer *layer, const wf_slot *slot,
                               int32_t parts, bool bare, weft_error *err)
 {
-    size_t    columns = wf_layer_columns(layer), n = (size_t)parts, rank = 0, floats, size = 0;
-    size_t    lists = (n * (sizeof(wf_bound *) + sizeof(int32_t) + sizeof(float)) + 63) / 64 * 64;
-    wf_weave *w;
-    int32_t  *part_rank;
-    float    *part_scale, *down, *up;
-    bool      fits;
+    size_t    n = (size_t)parts, strands = n * sizeof(wf_strand), size = strands + n * sizeof(wf_bound *);
+    wf_weave *w = wf_zalloc(&p->alloc, 1, sizeof *w);
 
-    for (int32_t i = 0; i < parts; i++) rank += (size_t)wf_module_pair_rank(wf_plan_module(p, slot[i].adapter, layer->id));
-    fits = rank <= INT32_MAX && wf_mul(rank, columns + (size_t)layer->out, &floats) &&
-           wf_mul(floats, sizeof(float), &size) && wf_add(size, lists, &size);
-    w = fits ? wf_zalloc(&p->alloc, 1, sizeof *w) : NULL;
-    if (w == NULL) return wf_nomem(err, fits ? sizeof *w : SIZE_MAX, "a layer's stacked factors");
-    w->memory = wf_alloc(&p->alloc, size);
-    if (w->memory == NULL) {
-        wf_free(&p->alloc, w);
-        return wf_nomem(err, size, "a layer's stacked factors");
-    }
+    if (w == NULL) return wf_nomem(err, sizeof *w, "a layer's parts");
     wf_ref_init(&w->refs);
     w->alloc = p->alloc;
+    w->lists = wf_alloc(&p->alloc, size);
+    if (w->lists == NULL) {
+        wf_weave_drop(w);
+        return wf_nomem(err, size, "a layer's parts");
+    }
     w->layer = layer->id;
-    w->bare = bare;
-    w->from = w->memory;
-    part_rank = (int32_t *)(void *)(w->from + n);
-    part_scale = (float *)(void *)(part_rank + n);
-    down = (float *)(void *)((char *)w->memory + lists);
-    up = down + rank * columns;
-    w->stack = (wf_stack){ parts, (int32_t)rank, part_rank, part_scale, down, up };
-    for (int32_t i = 0; i < parts; i++) {
-        const wf_module *m = wf_plan_module(p, slot[i].adapter, layer->id);
+    w->parts = parts;
+    w->strand = w->lists;
+    w->from = (const wf_bound **)(void *)((char *)w->lists + strands);
+    for (size_t i = 0; i < n; i++) {
+        w->strand[i] = strand_of(p, &slot[i], bare);
         w->from[i] = p->entry[slot[i].adapter].bound;
-        part_rank[i] = wf_module_pair_rank(m);
-        part_scale[i] = bare ? 1 : m->scale;
-        weft_status st = wf_module_pair(m, layer, down, up, &p->alloc, err);
-        if (st != WEFT_OK) {
-            wf_weave_drop(w);
-            return st;
-        }
-        down += (size_t)part_rank[i] * columns;
-        up += (size_t)part_rank[i] * (size_t)layer->out;
     }
     *out = w;
+    return WEFT_OK;
+}
+
+/* ---- stacks: the factors of a layer's parts in one block ------------------------------------------------------- */
+
+/* The block's layout. With no base it only counts: part_rank, part_scale and other, then down (R, K), up (R, out), and
+ * for each part that is no pair its matrices. */
+typedef struct block {
+    char  *base;
+    size_t used;
+    bool   fits;
+} block;
+
+static void *take(block *b, size_t count, size_t size)
+{
+    size_t at = (b->used + 63) / 64 * 64, bytes;
+
+    b->fits = b->fits && wf_mul(count, size, &bytes) && wf_add(at, bytes, &b->used) && b->used < SIZE_MAX - 64;
+    return b->base != NULL && b->fits ? b->base + at : NULL;
+}
+
+static bool has_bias(const wf_strand *s, const wf_layer *layer)
+{
+    bool any = false;
+    (void)wf_module_add_bias(s->module, layer, s->scale, 1, NULL, &any, NULL);
+    return any;
+}
+
+static int32_t pair_rank(const wf_strand *s, const wf_layer *layer)
+{
+    return wf_module_form(s->module, layer) == WF_FORM_PAIR ? wf_module_pair_rank(s->module) : 0;
+}
+
+/* Where everything of the stack stands in the block. */
+static void lay_out(wf_stack *stack, const wf_weave *w, const wf_layer *layer, block *b)
+{
+    size_t    columns = wf_layer_columns(layer), out = (size_t)layer->out, n = (size_t)w->parts, rank = 0;
+    int32_t  *part_rank = take(b, n, sizeof *part_rank);
+    float    *part_scale = take(b, n, sizeof *part_scale);
+    wf_other *other = NULL;
+    bool      plain = true;
+
+    for (size_t i = 0; i < n; i++) {
+        int32_t r = pair_rank(&w->strand[i], layer);
+        rank += (size_t)r;
+        plain = plain && r > 0 && !has_bias(&w->strand[i], layer);
+        if (part_rank != NULL) part_rank[i] = r;
+        if (part_scale != NULL) part_scale[i] = (float)w->strand[i].scale;
+    }
+    b->fits = b->fits && rank <= INT32_MAX;
+    if (!plain) other = take(b, n, sizeof *other);
+    float *down = take(b, rank, columns * sizeof *down), *up = take(b, rank, out * sizeof *up);
+    for (size_t i = 0; i < n && !plain; i++) {
+        const wf_strand *s = &w->strand[i];
+        int32_t          form = wf_module_form(s->module, layer), size[4] = { 0, 0, 0, 0 };
+        wf_other         x = { NULL, NULL, 0, 0, 0, 0, NULL, NULL };
+        if (form == WF_FORM_KRON) {
+            s->module->family->kron_size(s->module, layer, size);
+            x.o1 = size[0], x.i1 = size[1], x.o2 = size[2], x.i2 = size[3];
+            x.w1 = take(b, (size_t)x.o1, (size_t)x.i1 * sizeof(float));
+            x.w2 = take(b, (size_t)x.o2, columns / (size_t)layer->in * (size_t)x.i2 * sizeof(float));
+        }
+        if (form == WF_FORM_DENSE || form == WF_FORM_NORM) x.dense = take(b, out, columns * sizeof(float));
+        if (has_bias(s, layer)) x.bias = take(b, out, sizeof(float));
+        if (other != NULL) other[i] = x;
+    }
+    *stack = (wf_stack){ w->parts, b->fits ? (int32_t)rank : 0, part_rank, part_scale, down, up, other };
+}
+
+/* One part's factors into their places; `at` counts the ranks before it. */
+static weft_status fill_part(const wf_stack *stack, const wf_strand *s, const wf_layer *layer, int32_t i, size_t at,
+                             const weft_allocator *alloc, weft_error *err)
+{
+    const wf_module *m = s->module;
+    const wf_other  *x = stack->other != NULL ? &stack->other[i] : NULL;
+    size_t           columns = wf_layer_columns(layer), out = (size_t)layer->out;
+
+    if (stack->part_rank[i] > 0)
+        WF_TRY(wf_module_pair(m, layer, (float *)stack->down + at * columns, (float *)stack->up + at * out, alloc, err));
+    if (x == NULL) return WEFT_OK;
+    if (x->w1 != NULL) WF_TRY(wf_module_kron(m, layer, (float *)x->w1, (float *)x->w2, alloc, err));
+    if (x->dense != NULL) {
+        memset((float *)x->dense, 0, out * columns * sizeof *x->dense);
+        WF_TRY(wf_module_add(m, layer, s->scale, s->inside, 1, (float *)x->dense, alloc, err));
+    }
+    if (x->bias != NULL) {
+        memset((float *)x->bias, 0, out * sizeof *x->bias);
+        WF_TRY(wf_module_add_bias(m, layer, s->scale, 1, (float *)x->bias, &(bool){ false }, err));
+    }
+    return WEFT_OK;
+}
+
+static weft_status fill_stack(wf_weave *w, const wf_layer *layer, weft_error *err)
+{
+    block    count = { NULL, 0, true }, real = { NULL, 0, true };
+    wf_stack unused;
+    size_t   at = 0;
+
+    lay_out(&unused, w, layer, &count);
+    if (count.fits) real.base = w->memory = wf_alloc(&w->alloc, count.used);
+    if (w->memory == NULL) return wf_nomem(err, count.fits ? count.used : SIZE_MAX, "a layer's stacked factors");
+    lay_out(&w->stack, w, layer, &real);
+    for (int32_t i = 0; i < w->parts; i++) {
+        WF_TRY(fill_part(&w->stack, &w->strand[i], layer, i, at, &w->alloc, err));
+        at += (size_t)w->stack.part_rank[i];
+    }
+    return WEFT_OK;
+}
+
+/* ---- merged copies ------------------------------------------------------------------------------------------- */
+
+bool wf_touched_has_bias(const wf_touched *t, const wf_layer *layer)
+{
+    for (int32_t i = 0; i < t->parts; i++)
+        if (has_bias(&t->strand[i], layer)) return true;
+    return false;
+}
+
+size_t wf_merged_floats(const wf_touched *t, const wf_layer *layer)
+{
+    return (size_t)layer->out * (wf_layer_columns(layer) + (wf_touched_has_bias(t, layer) ? 1 : 0));
+}
+
+weft_status wf_touched_add(const wf_touched *t, const wf_layer *layer, const float *cells, float *dst, float *bias,
+                           const weft_allocator *alloc, weft_error *err)
+{
+    for (int32_t i = 0; i < t->parts; i++) {
+        const wf_strand *s = &t->strand[i];
+        if (cells[i] == 0) continue;
+        WF_TRY(wf_module_add(s->module, layer, s->scale, s->inside, cells[i], dst, alloc, err));
+        if (bias != NULL)
+            WF_TRY(wf_module_add_bias(s->module, layer, s->scale, cells[i], bias, &(bool){ false }, err));
+    }
     return WEFT_OK;
 }
 
 /* ---- paths --------------------------------------------------------------------------------------------- */
 
 /* Are the layer's coefficients the same in every call? Then they are what the first row says. */
-static bool never_changes(const wf_table *t, const wf_touched *at)
+static bool never_changes(const wf_table *t, const wf_slot *slot, int32_t parts)
 {
-    size_t width = t->slots * (size_t)t->branches, n = (size_t)at->stack.parts;
+    size_t width = t->slots * (size_t)t->branches, first = (size_t)(slot - t->slot);
 
     for (size_t r = 1; r < t->rows; r++)
-        if (memcmp(t->cells + r * width + at->slot, t->cells + at->slot, n * sizeof(float)) != 0) return false;
+        if (memcmp(t->cells + r * width + first, t->cells + first, (size_t)parts * sizeof(float)) != 0) return false;
     return true;
 }
 
-/* A merged copy costs out * K floats once; the side path costs R * (K + out) products for every row of the
- * activations. Below an eighth of the base product we keep the side path: it needs no copy, and thin
- * products of that size hide beside the big one. */
-static bool merging_pays(const wf_layer *layer, const wf_stack *stack)
+/* A merged copy costs out * K floats once; the side path costs its products for every row of the activations:
+ * R * (K + out) of pairs, i1 o2 (k2 + o1) of a Kronecker product. Below an eighth of the base product we keep the
+ * side path: it needs no copy, and thin products of that size hide beside the big one. A matrix costs as much
+ * memory beside the weight as in place of it. */
+static bool merging_pays(const wf_weave *w, const wf_layer *layer)
 {
-    size_t columns = wf_layer_columns(layer);
-    return wf_stack_floats(layer, stack) > columns * (size_t)layer->out / 8;
+    double columns = (double)wf_layer_columns(layer), out = layer->out, products = 0;
+
+    for (int32_t i = 0; i < w->parts; i++) {
+        const wf_module *m = w->strand[i].module;
+        int32_t          form = wf_module_form(m, layer), size[4];
+        if (form == WF_FORM_DENSE) return true;
+        if (form == WF_FORM_PAIR) products += wf_module_pair_rank(m) * (columns + out);
+        if (form != WF_FORM_KRON) continue;
+        m->family->kron_size(m, layer, size);
+        products += (double)size[1] * size[2] * (columns / layer->in * size[3] + size[0]);
+    }
+    return products > columns * out / 8;
 }
 
-static bool choose_merged(const wf_table *t, const weft_plan *p, const wf_layer *layer, const wf_touched *at)
+static bool choose_merged(const wf_table *t, const weft_plan *p, const wf_layer *layer, const wf_weave *w,
+                          const wf_slot *slot)
 {
-    if (p->path == WEFT_PATH_SIDE || t->branches != 1 || layer->component != 0) return false;
-    if (p->path == WEFT_PATH_AUTO && !merging_pays(layer, &at->stack)) return false;
-    return never_changes(t, at);
+    if (p->path == WEFT_PATH_SIDE || t->branches != 1 || layer->component != 0 || layer->kind == WEFT_LAYER_NORM)
+        return false;
+    if (p->path == WEFT_PATH_AUTO && !merging_pays(w, layer)) return false;
+    return never_changes(t, slot, w->parts);
+}
+
+/* ---- touched layers ------------------------------------------------------------------------------------ */
+
+/* The weave of slots [slot, slot + parts) of one layer: one made before, or a new one. */
+static weft_status find_or_make(wf_weave **out, const wf_table *t, const weft_plan *p, const wf_slot *slot,
+                                int32_t parts, weft_error *err)
+{
+    const wf_layer *layer = &wf_model_layers(p->model, &(size_t){ 0 })[slot->layer];
+    bool            bare = t->bare && layer->component == 0; /* methods speak of the UNet */
+    wf_weave       *w = NULL, *old;
+    weft_status     st;
+
+    if ((st = list_parts(&w, p, layer, slot, parts, bare, err)) != WEFT_OK) return st;
+    w->merged = choose_merged(t, p, layer, w, slot);
+    if ((old = find_weave(p, slot, w)) != NULL) {
+        wf_weave_drop(w);
+        w = wf_weave_ref(old);
+    } else if (!w->merged && (st = fill_stack(w, layer, err)) != WEFT_OK) {
+        wf_weave_drop(w);
+        return st;
+    }
+    *out = w;
+    return WEFT_OK;
 }
 
 static weft_status make_touched(wf_table *t, const weft_plan *p, weft_error *err)
 {
-    const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
-    size_t          n = 0;
+    size_t n = 0;
 
     for (size_t s = 0; s < t->slots; s++) n += s == 0 || t->slot[s].layer != t->slot[s - 1].layer;
     t->touched = wf_zalloc(&p->alloc, n, sizeof *t->touched);
@@ -300,21 +487,12 @@ static weft_status make_touched(wf_table *t, const weft_plan *p, weft_error *err
     if (t->weave == NULL) return wf_nomem(err, n * sizeof *t->weave, "a plan's layers");
 
     for (size_t s = 0, end; s < t->slots; s = end) {
-        const wf_layer *layer = &layers[t->slot[s].layer];
-        wf_weave       *w;
-        weft_status     st;
-
-        for (end = s + 1; end < t->slots && t->slot[end].layer == layer->id; end++) {}
-        bool bare = t->bare && layer->component == 0; /* methods speak of the UNet */
-        w = find_weave(p, &t->slot[s], (int32_t)(end - s), bare);
-        if (w != NULL) wf_weave_ref(w);
-        else if ((st = make_weave(&w, p, layer, &t->slot[s], (int32_t)(end - s), bare, err)) != WEFT_OK) return st;
-        wf_touched *at = &t->touched[t->touched_count];
-        t->weave[t->touched_count++] = w;
-        at->layer = layer->id;
-        at->slot = (int32_t)s;
-        at->stack = w->stack;
-        at->merged = choose_merged(t, p, layer, at);
+        wf_weave *w;
+        for (end = s + 1; end < t->slots && t->slot[end].layer == t->slot[s].layer; end++) {}
+        WF_TRY(find_or_make(&w, t, p, &t->slot[s], (int32_t)(end - s), err));
+        t->weave[t->touched_count] = w;
+        t->touched[t->touched_count++] = (wf_touched){ .layer = w->layer, .slot = (int32_t)s, .parts = w->parts,
+                                                       .merged = w->merged, .strand = w->strand, .stack = w->stack };
     }
     return WEFT_OK;
 }

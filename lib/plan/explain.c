@@ -133,11 +133,12 @@ static void add_text_policy(const weft_plan *p, wf_text *out)
     wf_text_add(out, "  prompt     encoded with");
     for (int32_t a = 0; a < p->adapters; a++) {
         wf_letter_text letter;
-        bool           has = false;
-        for (size_t s = 0; s < p->table.slots && !has; s++)
-            has = p->table.slot[s].adapter == a &&
-                  wf_model_layers(p->model, &(size_t){ 0 })[p->table.slot[s].layer].component != 0;
-        if (has && wf_plan_text_cell(p, a) != 0)
+        bool           acts = false;
+        for (size_t s = 0; s < p->table.slots && !acts; s++)
+            acts = p->table.slot[s].adapter == a &&
+                   wf_model_layers(p->model, &(size_t){ 0 })[p->table.slot[s].layer].component != 0 &&
+                   wf_plan_text_cell(p, a, p->table.slot[s].layer) != 0;
+        if (acts)
             wf_text_add(out, "%s %s", acting++ > 0 ? "," : " the text parts of", wf_letter(&letter, a));
     }
     wf_text_add(out, "%s\n", acting == 0 ? " the base model's text encoder" : "");
@@ -180,7 +181,7 @@ static void add_paths(const weft_plan *p, wf_text *out)
                 side++;
             } else {
                 merged++;
-                merged_bytes += (size_t)layer->out * wf_layer_columns(layer) * sizeof(float);
+                merged_bytes += wf_merged_floats(at, layer) * sizeof(float);
             }
         }
         wf_text_add(out, "  %-18s %6zu %8zu  %14s %14s\n", block.text, side, merged, bytes_text(&side_text, side_bytes),

@@ -45,17 +45,21 @@ typedef struct wf_entry {
     float     text_weight;
     float     share;
     int32_t   role;
+    bool      peft_dora; /* WEFT_ADD_PEFT_DORA */
 } wf_entry;
 
-/* The stacked factors of one layer. Immutable, shared by copies that stack the same parts. */
+/* What one layer's parts are, and unless it is merged their factors. Immutable, shared by copies that need the same. */
 typedef struct wf_weave {
     wf_refs          refs;
     weft_allocator   alloc;
     int32_t          layer;
-    bool             bare; /* the file's alpha is left out */
-    const wf_bound **from; /* [parts]                      */
+    int32_t          parts;
+    bool             merged;
+    const wf_bound **from;   /* [parts] */
+    wf_strand       *strand; /* [parts] */
     wf_stack         stack;
-    void            *memory;
+    void            *lists;
+    void            *memory; /* the stack's; NULL where merged */
 } wf_weave;
 
 typedef struct wf_slot {
@@ -170,9 +174,12 @@ uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n);
 
 weft_status wf_table_make(wf_table *t, const weft_plan *p, int32_t calls, weft_error *err);
 void        wf_table_free(wf_table *t, const weft_allocator *alloc);
-/* What a text slot's cell holds. */
-float       wf_plan_text_cell(const weft_plan *p, int32_t adapter);
-/* Floats of a stack's factors. */
+/* Does the adapter act while prompts are encoded? What a text slot's cell holds: its weight if so, else 0. */
+bool        wf_plan_text_acts(const weft_plan *p, int32_t adapter);
+float       wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer);
+/* The user's weight as it stands in a cell: 1 where it acts inside a norm instead (WEFT_ADD_PEFT_DORA). */
+float       wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer);
+/* Floats of a stack: factors, matrices, differences of biases. */
 size_t      wf_stack_floats(const wf_layer *layer, const wf_stack *stack);
 size_t      wf_layer_columns(const wf_layer *layer); /* K = kernel^2 * in */
 void            wf_weave_drop(wf_weave *w);

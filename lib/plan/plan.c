@@ -349,8 +349,9 @@ weft_status weft_plan_add_with(weft_plan *plan, weft_adapter *adapter, float wei
 
     if ((st = still_open(plan, "weft_plan_add", err)) != WEFT_OK) return st;
     if (adapter == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_add: adapter is NULL");
-    st = wf_options(&o, sizeof o, sizeof o, options, WEFT_ADD_PARTIAL | WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE,
-                    "weft_add_options", err);
+    st = wf_options(&o, sizeof o, sizeof o, options,
+                    WEFT_ADD_PARTIAL | WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE | WEFT_ADD_PEFT_DORA, "weft_add_options",
+                    err);
     if (st != WEFT_OK) return st;
     if ((st = check_add(&o, weight, wf_adapter_name(adapter), err)) != WEFT_OK) return st;
     if (plan->adapters >= WF_ADAPTERS_MAX)
@@ -365,6 +366,7 @@ weft_status weft_plan_add_with(weft_plan *plan, weft_adapter *adapter, float wei
     e->text_weight = (o.flags & WEFT_ADD_TEXT_WEIGHT) ? o.text_weight : weight;
     e->share = (o.flags & WEFT_ADD_SHARE) ? o.share : 1;
     e->role = o.role;
+    e->peft_dora = (o.flags & WEFT_ADD_PEFT_DORA) != 0;
     return WEFT_OK;
 }
 
@@ -493,11 +495,11 @@ weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft
     for (size_t k = 0; k < plan->table.touched_count; k++) {
         const wf_touched *at = &plan->table.touched[k];
         const wf_layer   *layer = &layers[at->layer];
-        i.touched_layers += any_cell(&plan->table, (size_t)at->slot, (size_t)(at->slot + at->stack.parts));
+        i.touched_layers += any_cell(&plan->table, (size_t)at->slot, (size_t)(at->slot + at->parts));
         i.side_bytes += (int64_t)(wf_stack_floats(layer, &at->stack) * sizeof(float));
         if (!at->merged) continue;
         i.merged_layers++;
-        i.merged_bytes += (int64_t)((size_t)layer->out * wf_layer_columns(layer) * sizeof(float));
+        i.merged_bytes += (int64_t)(wf_merged_floats(at, layer) * sizeof(float));
     }
     return wf_result(info, &i, sizeof i, sizeof i, "weft_plan_info", err);
 }
@@ -589,7 +591,7 @@ void wf_plan_text_row(const weft_plan *p, int32_t adapter, float *row)
     for (size_t s = 0; s < p->table.slots; s++) {
         const wf_slot *at = &p->table.slot[s];
         bool           text = layers[at->layer].component != 0;
-        row[s] = text && at->adapter == adapter ? p->entry[adapter].text_weight : 0;
+        row[s] = text && at->adapter == adapter ? wf_plan_cell_weight(p, adapter, at->layer) : 0;
     }
 }
 

@@ -6,14 +6,32 @@
 #include "model/model.h"
 #include "weft/plan.h"
 
+/* What one part of a touched layer is: a module, and how strongly it is taken besides its cell. */
+typedef struct wf_strand {
+    const wf_module *module;
+    double           scale;  /* the file's, 1 where the method leaves it out            */
+    double           inside; /* DoRA as PEFT weighs it: the weight inside the norm; else 1 */
+} wf_strand;
+
 /* A layer that some adapter touches. Slots are (layer, adapter) pairs, numbered layer by layer in order of
  * layer id, and inside a layer in the order of the adapters; a touched layer owns slots [slot, slot + parts). */
 typedef struct wf_touched {
-    int32_t  layer;
-    int32_t  slot;
-    wf_stack stack;
-    bool     merged; /* compute from a private merged copy (coefficients are the same in every call) */
+    int32_t          layer;
+    int32_t          slot;
+    int32_t          parts;
+    bool             merged; /* compute from a private merged copy (coefficients are the same in every call) */
+    const wf_strand *strand; /* [parts]                                                                      */
+    wf_stack         stack;  /* of a layer that is not merged                                                */
 } wf_touched;
+
+/* dst (out, K) += sum over the parts of cells[p] * Delta_p, and bias (out) += likewise, where bias is not NULL: a merged
+ * copy, beyond the base that is in dst already. */
+weft_status wf_touched_add(const wf_touched *t, const wf_layer *layer, const float *cells, float *dst, float *bias,
+                           const weft_allocator *alloc, weft_error *err);
+/* Does any part change the bias? */
+bool        wf_touched_has_bias(const wf_touched *t, const wf_layer *layer);
+/* Floats of a merged copy: the weight, and the bias where a part changes it. */
+size_t      wf_merged_floats(const wf_touched *t, const wf_layer *layer);
 
 weft_model       *wf_plan_model(const weft_plan *p);
 bool              wf_plan_sealed(const weft_plan *p);

@@ -103,7 +103,7 @@ uint64_t wf_plan_text_stamp(const weft_plan *p)
         const wf_entry *e = &p->entry[a];
         if (e->bound->text_stamp == 0 || e->text_weight == 0) continue;
         h = mix_float(mix(h, e->bound->text_stamp), e->text_weight);
-        h = mix(h, wf_plan_text_cell(p, a) != 0);
+        h = mix(mix(h, wf_plan_text_acts(p, a)), e->peft_dora);
     }
     h = mix(h, wf_words_stamp(p->words));
     return h != 0 ? h : 1;

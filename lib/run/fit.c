@@ -3,6 +3,8 @@
  * A dry exec walks the step, the encoding and the decoding (of prompts and of pictures) of the run's shape: the arena's high-water mark is
  * the scratch memory, and the same walk counts the arithmetic and the layers. So a step never allocates, and
  * weft_run_bytes() tells what is taken here before it is. */
+#include <pthread.h>
+
 #include "run/room.h"
 
 /* ---- deltas: what the plan adds to each layer ---- */
@@ -18,52 +20,104 @@ static weft_status make_deltas(const weft_run *r, wf_fit *b, weft_error *err)
     if (b->deltas == NULL || b->merged == NULL) return wf_nomem(err, bytes, "the layers' adapters");
     for (size_t i = 0; i < b->touched; i++) {
         wf_delta *d = &b->deltas[t[i].layer];
-        d->stack = &t[i].stack;
+        d->stack = t[i].merged ? NULL : &t[i].stack;
         d->slot = (size_t)t[i].slot;
     }
     b->bytes += bytes;
     return WEFT_OK;
 }
 
-static size_t merged_floats(const wf_layer *l)
+/* An allocator behind a lock: merging asks from every worker, and callers' allocators serve one thread at a time. */
+typedef struct locked {
+    const weft_allocator *inner;
+    pthread_mutex_t       lock;
+} locked;
+
+static void *locked_alloc(void *user, size_t size, size_t align)
 {
-    return (size_t)l->out * (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
+    locked *l = user;
+    (void)pthread_mutex_lock(&l->lock);
+    void *p = l->inner->alloc(l->inner->user, size, align);
+    (void)pthread_mutex_unlock(&l->lock);
+    return p;
+}
+
+static void locked_free(void *user, void *ptr, size_t size)
+{
+    locked *l = user;
+    (void)pthread_mutex_lock(&l->lock);
+    l->inner->free(l->inner->user, ptr, size);
+    (void)pthread_mutex_unlock(&l->lock);
 }
 
 typedef struct merge_job {
-    const wf_fit   *b;
-    const wf_touched *touched;
-    const wf_layer   *layers;
-    const wf_kernels *k;
+    const wf_fit         *b;
+    const wf_touched     *touched;
+    const wf_layer       *layers;
+    const wf_kernels     *k;
+    const weft_allocator *alloc;
+    weft_status          *status; /* [touched] */
+    weft_error           *errors; /* [touched] */
 } merge_job;
 
+/* base + sum of parts, for the weight and where it is wanted the bias behind it. */
 static void merge_task(void *user, size_t i, int32_t worker)
 {
     merge_job *j = user;
     const wf_touched *t = &j->touched[i];
+    const wf_layer *l = &j->layers[t->layer];
+    float *weight = j->b->merged[i], *bias = (float *)j->b->deltas[t->layer].merged_bias;
     (void)worker;
-    if (t->merged)
-        wf_layer_merge(j->b->merged[i], j->k, &j->layers[t->layer], &t->stack,
-                       wf_plan_row(j->b->plan, 0) + t->slot);
+    if (!t->merged) return;
+    wf_layer_load(weight, j->k, l);
+    if (bias != NULL && l->bias != NULL) memcpy(bias, l->bias, (size_t)l->out * sizeof *bias);
+    else if (bias != NULL) memset(bias, 0, (size_t)l->out * sizeof *bias);
+    j->status[i] = wf_touched_add(t, l, wf_plan_row(j->b->plan, 0) + t->slot, weight, bias, j->alloc, &j->errors[i]);
+}
+
+static weft_status run_merges(const weft_run *r, merge_job *j, size_t count, weft_error *err)
+{
+    locked lock = { .inner = &r->alloc };
+    const weft_allocator shared = { locked_alloc, locked_free, &lock };
+    weft_status st = WEFT_OK;
+
+    j->status = wf_zalloc(&r->alloc, count, sizeof *j->status);
+    j->errors = wf_zalloc(&r->alloc, count, sizeof *j->errors);
+    if (j->status == NULL || j->errors == NULL) st = wf_nomem(err, count * sizeof *j->errors, "merged copies");
+    else if (pthread_mutex_init(&lock.lock, NULL) != 0) st = wf_nomem(err, sizeof lock, "a lock");
+    else {
+        j->alloc = &shared;
+        wf_blas_begin();
+        wf_pool_run(r->pool, count, merge_task, j);
+        wf_blas_end();
+        (void)pthread_mutex_destroy(&lock.lock);
+        for (size_t i = 0; i < count && st == WEFT_OK; i++)
+            if ((st = j->status[i]) != WEFT_OK && err != NULL) *err = j->errors[i];
+    }
+    wf_free(&r->alloc, j->status);
+    wf_free(&r->alloc, j->errors);
+    return st;
 }
 
 static weft_status make_merged(const weft_run *r, wf_fit *b, bool measure, weft_error *err)
 {
-    size_t count, layers;
+    size_t count, layers, any = 0;
     const wf_touched *t = wf_plan_touched(b->plan, &count);
     const wf_layer *table = wf_model_layers(wf_plan_model(b->plan), &layers);
     for (size_t i = 0; i < count; i++) {
         if (!t[i].merged) continue;
-        size_t size = merged_floats(&table[t[i].layer]) * sizeof(float);
-        b->bytes += size;
+        const wf_layer *l = &table[t[i].layer];
+        size_t floats = wf_merged_floats(&t[i], l), weight = (size_t)l->out * (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
+        b->bytes += floats * sizeof(float);
+        any++;
         if (measure) continue;
-        b->merged[i] = wf_alloc(&r->alloc, size);
-        if (b->merged[i] == NULL) return wf_nomem(err, size, table[t[i].layer].name);
+        b->merged[i] = wf_alloc(&r->alloc, floats * sizeof(float));
+        if (b->merged[i] == NULL) return wf_nomem(err, floats * sizeof(float), l->name);
         b->deltas[t[i].layer].merged = b->merged[i];
+        if (floats > weight) b->deltas[t[i].layer].merged_bias = b->merged[i] + weight;
     }
-    merge_job j = { b, t, table, wf_run_parts(b)->kernels };
-    if (!measure) wf_pool_run(r->pool, count, merge_task, &j);
-    return WEFT_OK;
+    merge_job j = { .b = b, .touched = t, .layers = table, .k = wf_run_parts(b)->kernels };
+    return measure || any == 0 ? WEFT_OK : run_merges(r, &j, count, err);
 }
 
 /* In a dry walk a merged layer only has to be known as such. */

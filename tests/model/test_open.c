@@ -748,7 +748,7 @@ START_TEST(the_layer_table)
             size_t n = strlen(folders[l.component]);
             ck_assert(strncmp(l.name, folders[l.component], n) == 0 && l.name[n] == '.');
             ck_assert(id == 0 || l.component >= before.component);
-            ck_assert(l.kind == WEFT_LAYER_LINEAR || l.kind == WEFT_LAYER_CONV);
+            ck_assert(l.kind >= WEFT_LAYER_LINEAR && l.kind <= WEFT_LAYER_NORM);
             ck_assert(l.kernel == 1 || (l.kernel == 3 && l.kind == WEFT_LAYER_CONV));
             ck_assert(l.stride == 1 || (l.stride == 2 && strstr(l.name, "downsamplers") != NULL));
             ck_assert(!l.attention || l.component == 0);
@@ -757,6 +757,7 @@ START_TEST(the_layer_table)
                 ck_assert_str_ne(before.name, l.name);
             }
             parameters += (int64_t)l.out * l.in * l.kernel * l.kernel;
+            ck_assert(l.kind != WEFT_LAYER_NORM || (l.in == 1 && strstr(l.name, "norm") != NULL));
             attention += l.attention;
             convs += l.kind == WEFT_LAYER_CONV;
             if (l.component != 0) continue;
@@ -765,7 +766,9 @@ START_TEST(the_layer_table)
             weft_tensor_info t = WEFT_TENSOR_INFO_INIT;
             snprintf(name, sizeof name, "%s.weight", l.name + 5);
             must(weft_tensors_info(unet, (size_t)weft_tensors_find(unet, name), &t, &golden_err));
-            ck_assert(t.shape[0] == l.out && t.shape[1] == l.in && (t.rank == 2) == (l.kind == WEFT_LAYER_LINEAR));
+            ck_assert(t.shape[0] == l.out && (t.rank == 1) == (l.kind == WEFT_LAYER_NORM));
+            if (t.rank == 1) continue;
+            ck_assert(t.shape[1] == l.in && (t.rank == 2) == (l.kind == WEFT_LAYER_LINEAR));
             ck_assert(t.rank == 2 || (t.shape[2] == l.kernel && t.shape[3] == l.kernel));
         }
         ck_assert(attention == 4 * to_q && to_q > 0 && convs > 50 && parameters < info.parameters);

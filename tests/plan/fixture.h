@@ -137,6 +137,13 @@ static inline weft_adapter *finish(maker *m, const char *name)
 
 enum { ATTENTION = 1, OTHERS = 2, TEXT = 4 };
 
+/* Normalisations are of no kind: factors do not apply to them. */
+static inline int kind_of(const wf_layer *l)
+{
+    if (l->kind == WEFT_LAYER_NORM) return 0;
+    return l->component == 0 ? (l->attention ? ATTENTION : OTHERS) : l->component <= 2 ? TEXT : 0;
+}
+
 /* An adapter on all attention layers, all other UNet layers, all text layers, as `what` says. */
 static inline weft_adapter *adapter_on(const weft_model *model, const char *name, int what, int32_t rank, float scale,
                                        uint32_t seed)
@@ -147,8 +154,7 @@ static inline weft_adapter *adapter_on(const weft_model *model, const char *name
     char            stem[512];
 
     for (size_t l = 0; l < count; l++) {
-        int kind = layers[l].component == 0 ? (layers[l].attention ? ATTENTION : OTHERS)
-                   : layers[l].component <= 2 ? TEXT : 0;
+        int kind = kind_of(&layers[l]);
         if ((kind & what) && wf_name_kohya(model, &layers[l], stem, sizeof stem))
             random_module(m, (int64_t)l, rank, 0, scale, seed);
     }
@@ -162,8 +168,7 @@ static inline int64_t nth_layer(const weft_model *model, int what, int n)
     const wf_layer *layers = wf_model_layers(model, &count);
 
     for (size_t l = 0; l < count; l++) {
-        int kind = layers[l].component == 0 ? (layers[l].attention ? ATTENTION : OTHERS)
-                   : layers[l].component <= 2 ? TEXT : 0;
+        int kind = kind_of(&layers[l]);
         if ((kind & what) && n-- == 0) return (int64_t)l;
     }
     return -1;

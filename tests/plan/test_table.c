@@ -24,13 +24,21 @@ static void teardown(void)
     weft_model_free(model);
 }
 
-static weft_plan *three(void)
+static weft_plan *three_on(int32_t path)
 {
-    weft_plan *p = new_plan(model);
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    weft_plan        *p;
+    o.path = path;
+    OK(weft_plan_create(model, &o, &p, &err));
     OK(weft_plan_add(p, ink, 0.7f, &err));
     OK(weft_plan_add(p, clay, -0.5f, &err));
     OK(weft_plan_add(p, hat, 2, &err));
     return p;
+}
+
+static weft_plan *three(void)
+{
+    return three_on(WEFT_PATH_AUTO);
 }
 
 /* ---- merge ------------------------------------------------------------------------------------------------- */
@@ -377,7 +385,7 @@ static const wf_touched *touched_at(const weft_plan *p, int64_t layer)
 
 START_TEST(stacks_hold_the_factors_part_by_part)
 {
-    weft_plan        *p = three();
+    weft_plan        *p = three_on(WEFT_PATH_SIDE);
     size_t            count;
     const wf_layer   *layers = wf_model_layers(model, &count);
     const wf_touched *t;
@@ -431,13 +439,15 @@ START_TEST(paths_are_forced_or_chosen)
             t = wf_plan_touched(p, &count);
             for (size_t i = 0; i < count; i++) {
                 const wf_layer *l = &layers[t[i].layer];
-                int64_t         K = (int64_t)wf_layer_columns(l), R = t[i].stack.rank;
+                int64_t         K = (int64_t)wf_layer_columns(l), R = 0;
+                for (int32_t k = 0; k < t[i].parts; k++) R += t[i].strand[k].module->rank;
                 bool            want = l->component == 0 && method == 0 &&
                             (path == WEFT_PATH_MERGED || (path == WEFT_PATH_AUTO && R * (K + l->out) > K * l->out / 8));
                 ck_assert_msg(t[i].merged == want, "%s", l->name);
                 merged += want;
                 bytes += want ? K * l->out * 4 : 0;
-                side += R * (K + l->out) * 4;
+                side += want ? 0 : R * (K + l->out) * 4; /* a merged layer needs no factors */
+                ck_assert_int_eq(t[i].stack.rank, want ? 0 : R);
             }
             ck_assert_int_eq(info_of(p).merged_layers, merged);
             ck_assert_int_eq(info_of(p).merged_bytes, bytes);
@@ -451,7 +461,7 @@ END_TEST
 
 START_TEST(a_copy_shares_stacks_and_is_free_to_change)
 {
-    weft_plan  *p = three(), *q, *r;
+    weft_plan  *p = three_on(WEFT_PATH_SIDE), *q, *r;
     const float *down, *bare;
 
     OK(weft_plan_seal(p, 4, &err));

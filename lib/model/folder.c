@@ -278,7 +278,10 @@ weft_status wf_source_folder(weft_model *m, const weft_model_options *o, wf_sour
         st = path_to(dir, m->path, "", folder, err);
         if (st == WEFT_OK) st = wf_source_weights(m, o, dir, i, &s->parts[i], err);
         s->parts[i].there = st == WEFT_OK;
-        if (st == WEFT_E_IO && i == WF_VAE && o->vae != NULL) st = WEFT_OK; /* another one is given */
+        if (st == WEFT_E_IO && i == WF_VAE && o->vae != NULL) { /* another one is given */
+            s->parts[i].there = has(m->path, folder, "config.json");
+            st = WEFT_OK;
+        }
     }
     json_decref(index);
     return st == WEFT_OK ? wf_source_describe(m, m->path, s, err) : st;

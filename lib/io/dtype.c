@@ -151,29 +151,73 @@ bool wf_widen_any(float *dst, const void *src, wf_dtype type, size_t n)
     }
 }
 
-/* Halves below 2^-14 have a fixed step of 2^-24, so their fraction is the float's shifted further;
- * rounding up may carry into the exponent, and the bits then still read right, up to infinity. */
+/* ---- narrowing --------------------------------------------------------------------------------- */
+
+/* The code, without its sign, of a finite float whose bits are `rest`, with m bits of fraction. Below the smallest
+ * normal number the step is fixed, so the fraction is the float's shifted further; rounding up may carry into the
+ * exponent, and the bits then still read right. What is too large keeps counting; the caller knows where to stop. */
+static uint32_t round_to(uint32_t rest, uint32_t m, uint32_t bias)
+{
+    uint32_t shift = 23 - m, kept, lost, half;
+
+    if (rest >= (128 - bias) << 23) {
+        rest -= (127 - bias) << 23;
+    } else {
+        shift += 128 - bias - (rest >> 23);
+        if (shift > 24) return 0;                            /* less than half of the smallest */
+        rest = (rest & 0x7fffff) | 0x800000;
+    }
+    kept = rest >> shift;
+    lost = rest & ((1u << shift) - 1);
+    half = 1u << (shift - 1);
+    return kept + (lost > half || (lost == half && (kept & 1) != 0));
+}
+
 uint16_t wf_f16_from_f32(float v)
 {
-    uint32_t bits, sign, rest, shift, kept, lost, half;
+    uint32_t bits, sign, rest;
 
     memcpy(&bits, &v, sizeof bits);
     sign = bits >> 16 & 0x8000;
     rest = bits & 0x7fffffff;
     if (rest > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (rest >> 13 & 0x3ff));  /* NaN, made quiet */
-    if (rest >= 0x477ff000) return (uint16_t)(sign | 0x7c00);                        /* 65520 and above */
-    if (rest <= 0x33000000) return (uint16_t)sign;                                   /* 2^-25 and below */
+    return (uint16_t)(sign | WF_MIN(round_to(rest, 10, 15), 0x7c00));
+}
 
-    if (rest >= 0x38800000) {
-        shift = 13;
-        rest -= (uint32_t)(127 - 15) << 23;
-    } else {
-        shift = 126 - (rest >> 23);
-        rest  = (rest & 0x7fffff) | 0x800000;
+/* The upper half of the float, rounded. */
+static uint16_t to_bf16(float v)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &v, sizeof bits);
+    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* E4M3 has no infinity: what is too large becomes 448, and so does infinity. */
+static uint8_t to_f8(float v, wf_dtype type)
+{
+    uint32_t bits, sign, rest;
+
+    memcpy(&bits, &v, sizeof bits);
+    sign = bits >> 24 & 0x80;
+    rest = bits & 0x7fffffff;
+    if (rest > 0x7f800000) return (uint8_t)(sign | 0x7f);
+    if (type == WF_F8_E4M3) return (uint8_t)(sign | WF_MIN(round_to(rest, 3, 7), 0x7e));
+    return (uint8_t)(sign | WF_MIN(round_to(rest, 2, 15), 0x7c));
+}
+
+bool wf_narrow(void *dst, wf_dtype type, const float *src, size_t n)
+{
+    uint8_t *bytes = dst;
+
+    if (type != WF_F32 && type != WF_F16 && type != WF_BF16 && type != WF_F8_E4M3 && type != WF_F8_E5M2) return false;
+    if (type == WF_F32 && n > 0) memcpy(dst, src, n * sizeof *src);
+    for (size_t i = 0; i < n && (type == WF_F16 || type == WF_BF16); i++) {
+        uint16_t h = type == WF_F16 ? wf_f16_from_f32(src[i]) : to_bf16(src[i]);
+
+        memcpy(bytes + 2 * i, &h, sizeof h);
     }
-    kept = rest >> shift;
-    lost = rest & ((1u << shift) - 1);
-    half = 1u << (shift - 1);
-    if (lost > half || (lost == half && (kept & 1) != 0)) kept++;
-    return (uint16_t)(sign | kept);
+    for (size_t i = 0; i < n && (type == WF_F8_E4M3 || type == WF_F8_E5M2); i++) bytes[i] = to_f8(src[i], type);
+    return true;
 }

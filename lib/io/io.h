@@ -20,6 +20,10 @@ typedef struct wf_file {
 weft_status wf_file_open(wf_file *f, const char *path, bool copy, const weft_allocator *alloc, weft_error *err);
 /* Read a whole small file (config, vocabulary) of at most `limit` bytes into memory, NUL-terminated after its size. */
 weft_status wf_file_read(wf_file *f, const char *path, size_t limit, const weft_allocator *alloc, weft_error *err);
+/* The same for a file compressed by gzip (gzip.c): neither it nor what it unpacks to exceeds `limit`. */
+weft_status wf_gzip_read(wf_file *f, const char *path, size_t limit, const weft_allocator *alloc, weft_error *err);
+weft_status wf_gzip_unpack(wf_file *f, const uint8_t *data, size_t size, const char *what, size_t limit,
+                           const weft_allocator *alloc, weft_error *err);
 void        wf_file_close(wf_file *f, const weft_allocator *alloc);
 bool        wf_path_is_dir(const char *path);
 bool        wf_path_exists(const char *path);
@@ -81,7 +85,10 @@ int32_t     wf_dtype_bits(wf_dtype t);
 bool        wf_dtype_from_name(const char *name, wf_dtype *out);
 /* dst[i] = src[i] as float for n elements; src may be unaligned. false for complex and sub-byte types. */
 bool        wf_widen_any(float *dst, const void *src, wf_dtype type, size_t n);
-uint16_t    wf_f16_from_f32(float v); /* round to nearest even */
+uint16_t    wf_f16_from_f32(float v); /* round to nearest even, here and below */
+/* dst = src in F32, F16, BF16, F8_E4M3 or F8_E5M2, as torch narrows: too large is infinite, in F8_E4M3 448. false for
+ * other types. dst may be unaligned. */
+bool        wf_narrow(void *dst, wf_dtype type, const float *src, size_t n);
 
 /* ---- tensors.c --------------------------------------------------------------------------------- */
 
@@ -144,10 +151,14 @@ weft_status wf_tensors_write_as_stored(const char *path, const wf_tensor *tensor
 typedef struct wf_shape_text { char text[128]; } wf_shape_text;
 const char *wf_shape(wf_shape_text *buf, const int64_t *shape, int32_t rank);
 
-/* ---- open.c, safetensors.c, torch_file.c ------------------------------------------------------- */
+/* ---- open.c, safetensors.c, torch_file.c, shards.c --------------------------------------------- */
 
 weft_status wf_tensors_open(const char *path, bool copy, const weft_allocator *alloc, weft_tensors **out,
                             weft_error *err);
+/* All files of a sharded checkpoint, given the path of its *.index.json, as one. What the index lists comes from the
+ * file that it names there; what it does not list is there too. The metadata is that of the first file. */
+weft_status wf_tensors_open_index(const char *path, bool copy, const weft_allocator *alloc, weft_tensors **out,
+                                  weft_error *err);
 /* Parse from memory that the caller keeps alive: what the fuzz targets drive. */
 weft_status wf_tensors_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
                              weft_tensors **out, weft_error *err);

@@ -189,6 +189,51 @@ START_TEST(halves_round_to_nearest_even)
 }
 END_TEST
 
+/* Some 3800 floats and what torch makes of them. torch saturates in F8_E4M3; of a NaN only that it is one is compared. */
+START_TEST(floats_narrow_as_in_torch)
+{
+    static const wf_dtype types[] = { WF_F32, WF_F16, WF_BF16, WF_F8_E4M3, WF_F8_E5M2 };
+    const weft_allocator  plain = wf_allocator(NULL);
+    const wf_dtype        type  = types[_i];
+    const wf_tensor      *x, *want;
+    const size_t          item = (size_t)wf_dtype_bits(type) / 8;
+    weft_tensors         *t;
+    weft_error            err;
+    float                *v, *back;
+    uint8_t              *codes;
+
+    ck_assert_int_eq(wf_tensors_open(test_path("data/golden/narrow.safetensors"), false, &plain, &t, &err), WEFT_OK);
+    x    = wf_tensors_find(t, "x");
+    want = wf_tensors_find(t, type == WF_F32 ? "x" : wf_dtype_name(type));
+    ck_assert_uint_ge(x->count, 3800);
+    ck_assert_uint_eq(x->count, want->count);
+    v     = malloc(x->bytes);
+    back  = malloc(x->bytes);
+    codes = malloc(want->bytes + 1);
+    memcpy(v, x->data, x->bytes);
+    ck_assert(wf_narrow(codes + 1, type, v, x->count));
+    wf_widen_any(back, codes + 1, type, x->count);
+    for (size_t i = 0; i < x->count; i++) {
+        if (isnan(v[i]) ? isnan(back[i]) : memcmp(codes + 1 + i * item, want->data + i * item, item) == 0) continue;
+        ck_abort_msg("%a in %s becomes %a", (double)v[i], wf_dtype_name(type), (double)back[i]);
+    }
+    free(v);
+    free(back);
+    free(codes);
+    weft_tensors_free(t);
+}
+END_TEST
+
+START_TEST(no_other_type_is_narrowed_to)
+{
+    const float one = 1;
+    uint8_t     code[8];
+
+    for (wf_dtype type = 0; wf_dtype_bits(type) != 0; type++)
+        ck_assert(wf_narrow(code, type, &one, 1) == (type <= WF_F8_E5M2 && type != WF_F64));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("dtype");
@@ -201,6 +246,8 @@ int main(void)
     tcase_add_test(c, names_go_both_ways);
     tcase_add_test(c, every_half_comes_back);
     tcase_add_test(c, halves_round_to_nearest_even);
+    tcase_add_loop_test(c, floats_narrow_as_in_torch, 0, 5);
+    tcase_add_test(c, no_other_type_is_narrowed_to);
     suite_add_tcase(suite, c);
     return run_suite(suite);
 }

@@ -12,7 +12,7 @@
 #include "plan/plan.h"
 
 enum {
-    WF_ADAPTERS_MAX = 256,   /* of one plan: what a combination sorts on the stack      */
+    WF_ADAPTERS_MAX = 1024,  /* of one plan: what a combination sorts on the stack      */
     WF_WORDS_MAX    = 65536, /* of one plan, and of their vectors                       */
     WF_CALLS_MAX    = 100000 /* a picture takes tens; beyond this somebody's number is wrong */
 };

@@ -102,6 +102,8 @@ def main():
         for s in sets:
             ours[len(s)].append(weft(args, s))
             theirs[len(s)].append((peer if s else bare).measure(s))
+            print("  %d adapters: weft %.4f s, diffusers %.4f s" % (len(s), ours[len(s)][-1][0], theirs[len(s)][-1][0]),
+                  file=sys.stderr, flush=True)
     print("%s at %d px, %d threads, %d rounds of %d steps, load %.1f" % (args.model, args.size, args.threads, args.rounds,
                                                                         args.steps, os.getloadavg()[0]))
     for n in ours:

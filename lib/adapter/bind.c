@@ -1,7 +1,7 @@
 /* bind.c - an adapter meets a model: which key means which layer, and what is wrong with the rest.
  *
  * Every layer says by which names adapter files may call it (its canonical name, kohya's word in diffusers' and in
- * LDM's numbering), and each name is looked up among the modules. That way round no name is ever taken apart, which
+ * LDM's numbering, cloneofsimo's number), and each name is looked up among the modules. That way round no name is ever taken apart, which
  * for kohya's words cannot be done, and nothing is stored but the modules' own names.
  *
  * Binding is strict, because a picture made without a third of its adapter looks like a picture. Every key of the
@@ -36,19 +36,23 @@ void weft_report_row_init(weft_report_row *row)
 
 /* ---- names to layers -------------------------------------------------------------------------------- */
 
-/* The layer's way of calling itself number `n` into buf; false where it has no such name. */
-static bool layer_alias(const weft_model *m, const wf_layer *layer, int32_t n, char *buf, size_t cap)
+/* Ways in which a layer is called, in this order. */
+enum { CANONICAL, KOHYA, KOHYA_LDM, KOHYA_TE1, NUMBERED, ALIASES };
+
+/* The layer's way of calling itself `n` into buf; false where it has no such name. `number`: cloneofsimo's, or -1. */
+static bool layer_alias(const weft_model *m, const wf_layer *layer, int32_t n, int32_t number, char *buf, size_t cap)
 {
     static const char one[] = "lora_te_", first[] = "lora_te1_";
     size_t            len = strlen(layer->name);
 
     switch (n) {
-    case 0:
+    case CANONICAL:
         if (len >= cap) return false;
         memcpy(buf, layer->name, len + 1);
         return wf_name_text_model(buf, cap);
-    case 1: return wf_name_kohya(m, layer, buf, cap);
-    case 2: return wf_name_kohya_ldm(m, layer, buf, cap);
+    case KOHYA: return wf_name_kohya(m, layer, buf, cap);
+    case KOHYA_LDM: return wf_name_kohya_ldm(m, layer, buf, cap);
+    case NUMBERED: return number >= 0 && wf_format(buf, cap, "%s:%d", layer->component == 0 ? "unet" : "text_encoder", number);
     default: /* SDXL's word for the first text encoder, where a model has one alone: no other layer has it */
         if (layer->component != 1 || !wf_name_kohya(m, layer, buf, cap - 1)) return false;
         if (strncmp(buf, one, sizeof one - 1) != 0) return false;
@@ -58,34 +62,75 @@ static bool layer_alias(const weft_model *m, const wf_layer *layer, int32_t n, c
     }
 }
 
+/* Two modules name one layer. Which is meant nobody can say, but for SDXL's files that hold every module in LDM's and in
+ * diffusers' numbering: there readers take the latter. */
+static void note_clash(weft_report *r, int64_t at, int64_t owner, int32_t alias, int32_t owner_alias)
+{
+    bound      *b = &r->modules[at];
+    wf_key_text k;
+
+    (void)wf_key_show(&k, r->adapter->modules[owner].key);
+    if (alias == KOHYA_LDM && owner_alias == KOHYA && wf_model_family(r->model) == WEFT_FAMILY_SDXL) {
+        b->state = WEFT_KEY_IGNORED;
+        wf_text_add(&b->reason, "its layer is named by %s too, in diffusers' numbering, and that one is taken", k.text);
+        return;
+    }
+    r->clash = true;
+    b->state = WEFT_KEY_UNMATCHED;
+    wf_text_add(&b->reason, "its layer is named by %s already", k.text);
+}
+
+/* cloneofsimo's numbers of the layers, where the adapter has modules that are called so; else NULL. */
+static weft_status number_layers(const weft_report *r, const wf_layer *layers, size_t count, int32_t **out,
+                                 weft_error *err)
+{
+    bool wanted = false;
+
+    *out = NULL;
+    for (size_t i = 0; i < r->adapter->count && !wanted; i++)
+        wanted = strchr(r->adapter->modules[i].name, ':') != NULL;
+    if (!wanted) return WEFT_OK;
+    if ((*out = wf_zalloc(&r->alloc, count, sizeof **out)) == NULL)
+        return wf_nomem(err, count * sizeof **out, "the layers' numbers");
+    wf_name_numbers(layers, count, *out);
+    return WEFT_OK;
+}
+
+/* Ask a layer for its names; the first that is a module's makes it the layer's. */
+static void find_modules(weft_report *r, const wf_map *by_name, const wf_layer *layer, int32_t number)
+{
+    int64_t owner = -1;
+    int32_t owner_alias = 0;
+    char    alias[WF_NAME_CAP];
+
+    for (int32_t n = 0; n < ALIASES; n++) {
+        if (!layer_alias(r->model, layer, n, number, alias, sizeof alias)) continue;
+        int64_t at = wf_map_get(by_name, alias);
+        if (at < 0 || at == owner) continue;
+        r->modules[at].layer = layer->id;
+        if (owner >= 0) {
+            note_clash(r, at, owner, n, owner_alias);
+        } else {
+            owner = at;
+            owner_alias = n;
+        }
+    }
+}
+
 static weft_status find_layers(weft_report *r, weft_error *err)
 {
     size_t          count;
     const wf_layer *layers = wf_model_layers(r->model, &count);
     wf_map          by_name = { 0 };
-    char            alias[WF_NAME_CAP];
+    int32_t        *number = NULL;
     weft_status     st = wf_map_init(&by_name, &r->alloc, r->adapter->count, err);
 
     for (size_t i = 0; i < r->adapter->count && st == WEFT_OK; i++)
         st = wf_map_put(&by_name, r->adapter->modules[i].name, (int64_t)i, &(bool){ false }, err);
-    for (size_t l = 0; l < count && st == WEFT_OK; l++) {
-        int64_t owner = -1;
-        for (int32_t n = 0; n < 4; n++) {
-            if (!layer_alias(r->model, &layers[l], n, alias, sizeof alias)) continue;
-            int64_t at = wf_map_get(&by_name, alias);
-            if (at < 0 || at == owner) continue;
-            r->modules[at].layer = (int64_t)l;
-            if (owner >= 0) {
-                r->clash = true;
-                r->modules[at].state = WEFT_KEY_UNMATCHED;
-                wf_key_text k;
-                wf_text_add(&r->modules[at].reason, "its layer is named by %s already",
-                            wf_key_show(&k, r->adapter->modules[owner].key));
-            } else {
-                owner = at;
-            }
-        }
-    }
+    if (st == WEFT_OK) st = number_layers(r, layers, count, &number, err);
+    for (size_t l = 0; l < count && st == WEFT_OK; l++)
+        find_modules(r, &by_name, &layers[l], number != NULL ? number[l] : -1);
+    wf_free(&r->alloc, number);
     wf_map_free(&by_name);
     return st;
 }

@@ -21,6 +21,10 @@ void            wf_model_ref(weft_model *m);
 bool wf_name_kohya(const weft_model *m, const wf_layer *layer, char *buf, size_t cap);
 bool wf_name_kohya_ldm(const weft_model *m, const wf_layer *layer, char *buf, size_t cap);
 
+/* cloneofsimo's numbers: number[i] of layer i among its component's targets, -1 where it is none. UNets: projections of
+ * the attentions and ff.net.0.proj, blocks down, then up, then the middle; text encoders: projections k v q out. */
+void wf_name_numbers(const wf_layer *layers, size_t count, int32_t *number);
+
 /* The structure of the UNet, which LDM's numbering of blocks needs. */
 int32_t wf_model_unet_layers_per_block(const weft_model *m);
 int32_t wf_model_unet_blocks(const weft_model *m);

@@ -62,3 +62,61 @@ bool wf_name_kohya_ldm(const weft_model *m, const wf_layer *layer, char *buf, si
     for (int32_t i = 0; i < shape.count; i++) shape.up_attention[i] = wf_model_unet_attention(m, true, i);
     return wf_name_ldm(path, &shape, ldm, sizeof ldm) && wf_name_kohya_path("lora_unet_", ldm, buf, cap);
 }
+
+/* ---- numbers ----------------------------------------------------------------------------------------- */
+
+/* Where in its block a target stands, in the order in which modules were found there. */
+typedef struct target { const char *end; int32_t place; } target;
+
+static const target unet_targets[] = {
+    { ".attn1.to_q", 0 },      { ".attn1.to_k", 1 }, { ".attn1.to_v", 2 }, { ".attn1.to_out.0", 3 },
+    { ".ff.net.0.proj", 4 },   { ".attn2.to_q", 5 }, { ".attn2.to_k", 6 }, { ".attn2.to_v", 7 },
+    { ".attn2.to_out.0", 8 },
+};
+static const target text_targets[] = {
+    { ".self_attn.k_proj", 0 }, { ".self_attn.v_proj", 1 }, { ".self_attn.q_proj", 2 }, { ".self_attn.out_proj", 3 },
+};
+
+/* The target that ends the name, and the length of the block's name before it; NULL: none. */
+static const target *find_target(const char *name, const target *list, size_t count, size_t *block)
+{
+    size_t len = strlen(name);
+
+    for (size_t i = 0; i < count; i++) {
+        size_t n = strlen(list[i].end);
+        if (n > len || strcmp(name + len - n, list[i].end) != 0) continue;
+        *block = len - n;
+        return &list[i];
+    }
+    return NULL;
+}
+
+/* Number the targets of layers whose names begin so; `first` is the next block's, and what follows is returned. */
+static int32_t number_blocks(const wf_layer *layers, size_t count, const char *begin, const target *list, size_t places,
+                             int32_t first, int32_t *number)
+{
+    const char *last = NULL;
+    size_t      last_len = 0, len;
+
+    for (size_t i = 0; i < count; i++) {
+        if (strncmp(layers[i].name, begin, strlen(begin)) != 0) continue;
+        const target *t = find_target(layers[i].name, list, places, &len);
+        if (t == NULL) continue;
+        if (last != NULL && (len != last_len || strncmp(last, layers[i].name, len) != 0)) first += (int32_t)places;
+        last = layers[i].name;
+        last_len = len;
+        number[i] = first + t->place;
+    }
+    return last != NULL ? first + (int32_t)places : first;
+}
+
+void wf_name_numbers(const wf_layer *layers, size_t count, int32_t *number)
+{
+    static const char *const blocks[] = { "unet.down_blocks.", "unet.up_blocks.", "unet.mid_block." };
+    int32_t                  next = 0;
+
+    for (size_t i = 0; i < count; i++) number[i] = -1;
+    for (size_t i = 0; i < WF_LEN(blocks); i++)
+        next = number_blocks(layers, count, blocks[i], unet_targets, WF_LEN(unet_targets), next, number);
+    (void)number_blocks(layers, count, "text_encoder.", text_targets, WF_LEN(text_targets), 0, number);
+}

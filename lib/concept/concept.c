@@ -72,8 +72,8 @@ static weft_status join(wf_word_list *list, wf_word_list *second, const char *pa
         wf_concept_word *w = &list->words[i], *other = &second->words[i];
         int from = other->of[0].v == NULL, to = w->of[0].v != NULL;
         if (w->of[to].v != NULL || other->of[!from].v != NULL)
-            return wf_fail(err, WEFT_E_MISMATCH, "%s: the word %.80s has vectors for both text encoders without it", path,
-                           w->word);
+            return wf_fail(err, WEFT_E_MISMATCH, "%s: the word %.80s has vectors for both text encoders without it",
+                           path, w->word);
         if (w->vectors != other->vectors || w->layers != other->layers)
             return wf_fail(err, WEFT_E_MISMATCH, "%s has %d vectors for the word %.80s, its other half has %d", path,
                            WF_MAX(other->vectors, other->layers), w->word, WF_MAX(w->vectors, w->layers));
@@ -90,7 +90,8 @@ static weft_status rename_words(weft_concept *c, const char *names, weft_error *
 
     for (const char *s = names; (s = strchr(s, ',')) != NULL; s++) count++;
     if (count != c->list.count)
-        return wf_fail(err, WEFT_E_ARG, "concept options: words names %zu, %.200s has %zu", count, c->name, c->list.count);
+        return wf_fail(err, WEFT_E_ARG, "concept options: words names %zu, %.200s has %zu", count, c->name,
+                       c->list.count);
     for (const char *s = names;; i++) {
         size_t n = strcspn(s, ",");
         char  *word = wf_strndup(&c->alloc, s, n);
@@ -136,8 +137,8 @@ static weft_status open_adapter(weft_concept *c, const char *path, const weft_co
     if (st == WEFT_OK) st = weft_adapter_info_get(c->adapter, &info, err);
     if (st == WEFT_OK && info.kind != NULL && *info.kind != '\0') c->format = info.kind;
     if (st == WEFT_OK && c->list.count == 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no word in it: it is an adapter (%.80s, %.80s), to be opened as one, "
-                       "or with its words in weft_concept_options.second", path, info.dialect, info.family);
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no word in it: it is an adapter (%.80s, %.80s), to be opened as "
+                       "one, or with its words in weft_concept_options.second", path, info.dialect, info.family);
     return st;
 }
 
@@ -157,7 +158,8 @@ static weft_status open_files(weft_concept *c, const char *path, const weft_conc
     return fold_words(c, err);
 }
 
-weft_status weft_concept_open(const char *path, const weft_concept_options *options, weft_concept **out, weft_error *err)
+weft_status weft_concept_open(const char *path, const weft_concept_options *options, weft_concept **out,
+                              weft_error *err)
 {
     weft_concept_options o;
     weft_status          st;

@@ -1,8 +1,8 @@
 /* forms.c - the keys under which programs keep words, as one table.
  *
- * A pickle's nested dicts arrive flattened, their keys joined with dots, so that string_to_param["*"] of Automatic1111's
- * .pt files is "string_to_param.*". Keys that stand here are words wherever they occur, so one file may mix forms, and
- * may hold an adapter beside its words; the first row that fits decides. */
+ * A pickle's nested dicts arrive flattened, their keys joined with dots, so that string_to_param["*"] in a .pt of
+ * Automatic1111's is "string_to_param.*". Keys that stand here are words wherever they occur, so one file may mix
+ * forms, and may hold an adapter beside its words; the first row that fits decides. */
 #include "concept/concept.h"
 
 static const wf_word_form forms[] = {

@@ -1,8 +1,8 @@
 /* read.c - from the tensors of a file to its words.
  *
- * Every key is looked up in the table of forms. Where it gives no word, and the file is one tensor as wide as an
- * embedding, that tensor is the word, called as its key: the form in which diffusers saves a textual inversion, whatever
- * the word looks like. Tensors that are left over are an adapter's, and its room's to judge. */
+ * Every key is looked up in the table of forms. Where that gives no word, and the file is one tensor of one or two
+ * dimensions, the tensor is the word, called as its key: the form in which diffusers saves a textual inversion,
+ * whatever the word looks like. Tensors that are left over are an adapter's, and its room's to judge. */
 #include "concept/concept.h"
 
 enum { MOST_VECTORS = 4096, MOST_WIDTH = 65536 };
@@ -54,8 +54,8 @@ static weft_status take_rows(wf_word_list *list, wf_concept_word *w, const wf_te
     if (to->v != NULL)
         return wf_fail(err, WEFT_E_FORMAT, "%s: %.160s: the word %.80s has vectors already", what, t->name, w->word);
     if (w->vectors > 0 && (size_t)w->vectors != n)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: %.160s has %zu vectors for the word %.80s, its other text encoder has %d",
-                       what, t->name, n, w->word, w->vectors);
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %.160s has %zu vectors for the word %.80s, its other text encoder has "
+                       "%d", what, t->name, n, w->word, w->vectors);
     to->v = wf_zalloc(list->alloc, n * width, sizeof *to->v);
     if (to->v == NULL) return wf_nomem(err, n * width * sizeof *to->v, "the vectors of a word");
     to->width = (int32_t)width;

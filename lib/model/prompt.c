@@ -140,8 +140,8 @@ static weft_status read_number(const char *s, size_t n, double *out, weft_error 
     }
     value /= unit;
     if (points > 1 || digits == 0 || !isfinite(value))
-        return wf_fail(err, WEFT_E_ARG, "the prompt's weight \"%.*s\" is not a number: wanted one like 1.3, or \\) for a "
-                       "bracket that is meant as text", (int)WF_MIN(n, 40), s);
+        return wf_fail(err, WEFT_E_ARG, "the prompt's weight \"%.*s\" is not a number: wanted one like 1.3, or \\) for "
+                       "a bracket that is meant as text", (int)WF_MIN(n, 40), s);
     *out = s[0] == '-' ? -value : value;
     return WEFT_OK;
 }

@@ -36,7 +36,8 @@ typedef struct wf_chunks {
     size_t   count;
     size_t   begin_room;
 } wf_chunks;
-/* `room` tokens in a chunk; `comma` lets a full one give what follows its last comma to the next. `extras` may be NULL. */
+/* `room` tokens in a chunk; `comma` lets a full one give what follows its last comma to the next. `extras` may be
+ * NULL. */
 weft_status wf_prompt_chunk(wf_chunks *c, const wf_prompt *p, const wf_tokenizer *t, const wf_extras *extras,
                             size_t room, bool comma, weft_error *err);
 void        wf_chunks_free(wf_chunks *c);

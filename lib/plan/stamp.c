@@ -1,9 +1,9 @@
 /* stamp.c - one number for all that can change what a prompt is encoded to.
  *
- * An encoding is made under a plan and used by the steps of a run, which may have moved to another plan in between. The
- * stamp tells whether that matters: it is a hash of contents, so equal plans agree, a copy with other weights in the UNet
- * agrees, and a text encoder, an adapter's part in it, its weight, or a word that differs does not. 64 bits guard against
- * mistakes, not against malice.
+ * An encoding is made under a plan and used by the steps of a run, which may have moved to another plan in between.
+ * The stamp tells whether that matters: it is a hash of contents, so equal plans agree, a copy with other weights in
+ * the UNet agrees, and a text encoder, an adapter's part in it, its weight, or a word that differs does not. 64 bits
+ * guard against mistakes, not against malice.
  *
  * Of the text encoders we look at a few bytes of each weight: fine-tuning changes nearly all of them. Of adapters and
  * words every byte counts; an adapter's are gone through once, when it is bound. */
@@ -49,7 +49,8 @@ static uint64_t mix_module(uint64_t h, const wf_module *m)
         h = mix_bytes(h, t->data, t->bytes);
     }
     h = mix_float(mix_float(h, m->scale), m->coft);
-    return mix(mix(mix(h, (uint64_t)m->neumann), (uint64_t)m->init_rank), (uint64_t)m->peft << 1 | (uint64_t)m->feedforward);
+    h = mix(mix(h, (uint64_t)m->neumann), (uint64_t)m->init_rank);
+    return mix(h, (uint64_t)m->peft << 1 | (uint64_t)m->feedforward);
 }
 
 uint64_t wf_bound_stamp(const wf_bound *b, const wf_layer *layers, size_t count)

@@ -11,6 +11,7 @@
  *
  * The words of a plan are one immutable block that copies share; adding a concept makes a new one. */
 #include <math.h>
+#include <stdio.h>
 
 #include "concept/concept.h"
 #include "model/parts.h"
@@ -123,6 +124,20 @@ static void append(wf_words *w, const entry *e)
     wf_concept_ref(e->concept);
 }
 
+/* "concept X: the word Y <text>" */
+static weft_status refuse(const entry *e, weft_error *err, const char *format, ...) WF_PRINTF(3, 4);
+static weft_status refuse(const entry *e, weft_error *err, const char *format, ...)
+{
+    char    line[360];
+    va_list args;
+
+    va_start(args, format);
+    if (vsnprintf(line, sizeof line, format, args) < 0) line[0] = '\0';
+    va_end(args);
+    return wf_fail(err, WEFT_E_MISMATCH, "concept %.80s: the word %.80s %s", wf_concept_name(e->concept), e->word->word,
+                   line);
+}
+
 /* "768", or "768 and 1280". */
 static void widths(char *buf, size_t cap, int32_t a, int32_t b)
 {
@@ -150,14 +165,13 @@ static weft_status match_widths(entry *e, const wf_parts *p, weft_error *err)
         for (int i = 0; i < 2; i++) e->v[i] = wanted[i] > 0 ? v[i]->v : NULL;
         return WEFT_OK;
     }
-    if (wanted[0] == 0 && wanted[1] == 0)
-        return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the model has no text encoder", wf_concept_name(e->concept));
+    if (wanted[0] == 0 && wanted[1] == 0) return refuse(e, err, "has nowhere to go: the model has no text encoder");
+    bool both = wanted[0] > 0 && wanted[1] > 0;
     widths(has, sizeof has, w->of[0].width, w->of[1].width);
     widths(wants, sizeof wants, wanted[0], wanted[1]);
-    return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the vectors of %.80s are %s wide, the model's text encoder%s %s%s",
-                   wf_concept_name(e->concept), w->word, has, wanted[0] > 0 && wanted[1] > 0 ? "s take" : " takes", wants,
-                   wanted[0] > 0 && wanted[1] > 0 && (w->of[0].v == NULL || w->of[1].v == NULL)
-                       ? ": give the other half in weft_concept_options.second" : "");
+    return refuse(e, err, "has vectors %s wide, the model's text encoder%s %s%s", has, both ? "s take" : " takes", wants,
+                  both && (w->of[0].v == NULL || w->of[1].v == NULL)
+                      ? ": give the other half in weft_concept_options.second" : "");
 }
 
 static weft_status check_size(const entry *e, const wf_parts *p, weft_error *err)
@@ -167,11 +181,9 @@ static weft_status check_size(const entry *e, const wf_parts *p, weft_error *err
     int32_t layers = wf_unet_text_layers(p->unet);
 
     if (w->vectors > room)
-        return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the word %.80s has %d vectors, a prompt's chunk takes %d",
-                       wf_concept_name(e->concept), w->word, w->vectors, room);
+        return refuse(e, err, "has %d vectors, a prompt's chunk takes %d", w->vectors, room);
     if (w->layers != 0 && w->layers != layers)
-        return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the word %.80s has vectors for %d cross-attention layers, "
-                       "the model has %d", wf_concept_name(e->concept), w->word, w->layers, layers);
+        return refuse(e, err, "has vectors for %d cross-attention layers, the model has %d", w->layers, layers);
     return WEFT_OK;
 }
 
@@ -192,14 +204,12 @@ static weft_status check_vocabulary(const entry *e, const wf_parts *p, bool repl
         if (p->text[i] == NULL || t == NULL) continue;
         WF_TRY(wf_tokenizer_encode_with(t, NULL, w->folded, w->folded_len, &id, 1, &n, err));
         if (n == 1 && !replace)
-            return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the word %.80s is in the model's vocabulary already: name "
-                           "it otherwise with weft_concept_options.words, or add it with WEFT_ADD_REPLACE",
-                           wf_concept_name(e->concept), w->word);
+            return refuse(e, err, "is in the model's vocabulary already: name it otherwise with "
+                          "weft_concept_options.words, or add it with WEFT_ADD_REPLACE");
         WF_TRY(wf_tokenizer_encode_with(t, &alone, w->folded, w->folded_len, &id, 1, &n, err));
         if (n != 1 || id != alone.base)
-            return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the word %.80s contains a token that the model's tokenizer "
-                           "sets apart: name it otherwise with weft_concept_options.words", wf_concept_name(e->concept),
-                           w->word);
+            return refuse(e, err, "contains a token that the model's tokenizer sets apart: name it otherwise with "
+                          "weft_concept_options.words");
     }
     return WEFT_OK;
 }
@@ -209,9 +219,8 @@ static weft_status check_others(const weft_plan *plan, const entry *e, weft_erro
     for (size_t i = 0; plan->words != NULL && i < plan->words->count; i++) {
         const entry *other = &plan->words->entries[i];
         if (strcmp(other->word->folded, e->word->folded) == 0)
-            return wf_fail(err, WEFT_E_MISMATCH, "concept %.120s: the word %.80s is a word of concept %.120s already: name "
-                           "one of them otherwise with weft_concept_options.words", wf_concept_name(e->concept),
-                           e->word->word, wf_concept_name(other->concept));
+            return refuse(e, err, "is a word of concept %.80s already: name one of them otherwise with "
+                          "weft_concept_options.words", wf_concept_name(other->concept));
     }
     return WEFT_OK;
 }
@@ -260,8 +269,8 @@ weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float 
     if (plan == NULL || concept == NULL)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_add_concept: %s is NULL", plan == NULL ? "plan" : "concept");
     if (plan->sealed)
-        return wf_fail(err, WEFT_E_STATE, "weft_plan_add_concept: the plan is sealed; weft_plan_copy() gives one that can be "
-                       "changed");
+        return wf_fail(err, WEFT_E_STATE, "weft_plan_add_concept: the plan is sealed; weft_plan_copy() gives one that "
+                       "can be changed");
     WF_TRY(wf_options(&o, sizeof o, sizeof o, options, WEFT_ADD_PARTIAL | WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE |
                       WEFT_ADD_PEFT_DORA | WEFT_ADD_REPLACE, "weft_add_options", err));
     if (!isfinite(weight))
@@ -292,7 +301,7 @@ weft_status weft_plan_prompt_size(const weft_plan *plan, const char *prompt, uin
     if (plan == NULL || prompt == NULL)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_prompt_size: %s is NULL", plan == NULL ? "plan" : "prompt");
     if ((flags & ~WF_ENCODE_FLAGS) != 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_prompt_size: flags are %u, of which some are not known", flags);
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_prompt_size: flags are %u, and not all of them known", flags);
     WF_TRY(wf_model_need_tokenizer(plan->model, err));
     const wf_parts *parts = wf_model_parts(plan->model);
     weft_status     st = wf_prompt_parse(&p, prompt, (flags & WEFT_ENCODE_WEIGHTS) != 0, &plan->alloc, err);

@@ -22,7 +22,8 @@ static double mean(const float *v, size_t n)
 
 /* One chunk of one encoder: y_t = w_t y_t, or e_t + w_t (y_t - e_t) where there is an empty prompt e to measure from;
  * then, with keep_mean, all of it times the number that brings its mean back. */
-static void weigh(float *y, const float *w, const float *empty, size_t stride, size_t positions, size_t d, bool keep_mean)
+static void weigh(float *y, const float *w, const float *empty, size_t stride, size_t positions, size_t d,
+                  bool keep_mean)
 {
     double before = mean(y, positions * d), after;
     for (size_t t = 0; t < positions; t++) {
@@ -151,8 +152,8 @@ static weft_status check_depth(const wf_parts *p, const weft_encode *e, weft_err
         if (p->text[i] == NULL) continue;
         int32_t most = wf_clip_get_config(p->text[i])->layers - p->penultimate;
         if (e->clip_skip < 0 || e->clip_skip > most)
-            return wf_fail(err, WEFT_E_ARG, "encode.clip_skip is %d, wanted 0 to %d, which is what the text encoder can "
-                           "leave out", e->clip_skip, most);
+            return wf_fail(err, WEFT_E_ARG, "encode.clip_skip is %d, wanted 0 to %d, which is what the text encoder "
+                           "can leave out", e->clip_skip, most);
     }
     if (e->layers != 0 && e->layers != layers)
         return wf_fail(err, WEFT_E_ARG, "encode.layers is %d, wanted %d, the model's cross-attention layers, or 0",

@@ -178,8 +178,57 @@ static void check_whole(const weft_tensors *t, const char *file, const char *sec
 START_TEST(whole_files)
 {
     weft_tensors *t = golden_open("words.safetensors");
+    const char *prompt = "a photo of a <new1> cat";
+    static const char *const files[][2] = { { "delta.bin", NULL }, { "delta_ldm.ckpt", NULL },
+                                            { "custom_diffusion.safetensors", "new1.bin" } };
+    for (size_t i = 0; i < 3; i++) {
+        check_whole(t, files[i][0], files[i][1], "custom", "out", prompt, 1);
+        check_whole(t, files[i][0], files[i][1], "custom", "half", prompt, 0.5f);
+    }
     check_whole(t, "edlora.pth", NULL, "edlora", "out", "a <dog1> <dog2> in the sun", 1);
     weft_tensors_free(t);
+}
+END_TEST
+
+/* Under every method a concept's adapter is one like any other: alone it is the same picture, and two take part. */
+START_TEST(concepts_under_every_method)
+{
+    enum { N = 4 * 8 * 8, MERGE, SWITCH, COMPOSITE, KLORA };
+    float x[N], out[2][KLORA + 1][N];
+    weft_noise *noise;
+    must(weft_noise_create(900, NULL, &noise, &golden_err));
+    must(weft_noise_normal(noise, x, N, &golden_err));
+    weft_noise_free(noise);
+    for (int both = 0; both < 2; both++)
+        for (int m = MERGE; m <= (both ? KLORA : COMPOSITE); m++) {
+            weft_plan_info info = WEFT_PLAN_INFO_INIT;
+            weft_step s = WEFT_STEP_INIT;
+            bench b;
+            open_model(&b, "tiny-sd1");
+            add(&b, "delta.bin", NULL, NULL, 1);
+            if (both) add(&b, "bundle.safetensors", NULL, NULL, 1);
+            if (m == SWITCH) must(weft_plan_switch(b.plan, NULL, &golden_err));
+            if (m == COMPOSITE) must(weft_plan_composite(b.plan, NULL, &golden_err));
+            if (m == KLORA) must(weft_plan_klora(b.plan, NULL, &golden_err));
+            start(&b);
+            must(weft_plan_info_get(b.plan, &info, &golden_err));
+            ck_assert_int_eq(info.adapters, 1 + both);
+            weft_encode e = encode_of(&b, both ? "a <new1> ohwx" : "a <new1> cat", 1, 0);
+            must(weft_run_encode(b.run, &e, &golden_err));
+            s.latent = x;
+            s.out = out[both][m];
+            s.latent_len = s.out_len = N;
+            s.text = e.text;
+            s.text_len = e.text_len;
+            s.timestep = 501;
+            must(weft_run_step(b.run, &s, &golden_err));
+            near_golden("concept alone", out[0][m], out[0][MERGE], both ? 0 : N, 1e-5);
+            encode_free(&e);
+            bench_free(&b);
+        }
+    ck_assert(relative(out[1][MERGE], out[1][COMPOSITE], N, NULL) > 1e-3);
+    ck_assert(relative(out[1][MERGE], out[1][SWITCH], N, NULL) > 1e-3);
+    ck_assert(relative(out[1][MERGE], out[1][KLORA], N, NULL) > 1e-3);
 }
 END_TEST
 
@@ -295,12 +344,12 @@ START_TEST(what_does_not_fit)
     open_model(&xl, "tiny-sdxl");
     open_model(&unet, "tiny-sd2");
     not_added(&sd1, "pair.safetensors", NULL, NULL,
-              "concept pair: the vectors of pair are 16 and 24 wide, the model's text encoder takes 24");
+              "concept pair: the word pair has vectors 16 and 24 wide, the model's text encoder takes 24");
     not_added(&xl, "pair_1.safetensors", NULL, NULL,
-              "concept pair_1: the vectors of <pair> are 16 wide, the model's text encoders take 16 and 24: give the other "
+              "concept pair_1: the word <pair> has vectors 16 wide, the model's text encoders take 16 and 24: give the other "
               "half in weft_concept_options.second");
     not_added(&unet, "cat_toy.safetensors", NULL, NULL,
-              "concept cat_toy: the vectors of <cat-toy> are 24 wide, the model's text encoder takes 20");
+              "concept cat_toy: the word <cat-toy> has vectors 24 wide, the model's text encoder takes 20");
     not_added(&sd1, "cat_toy.safetensors", NULL, "a<|endoftext|>b",
               "concept cat_toy: the word a<|endoftext|>b contains a token that the model's tokenizer sets apart: name it "
               "otherwise with weft_concept_options.words");
@@ -546,6 +595,7 @@ int main(void)
     tcase_set_timeout(c, 120);
     tcase_add_test(c, prompts_with_words);
     tcase_add_test(c, whole_files);
+    tcase_add_test(c, concepts_under_every_method);
     tcase_add_test(c, a_row_of_the_vocabulary);
     tcase_add_test(c, words_belong_to_a_plan);
     tcase_add_test(c, the_plan_s_text_names_them);

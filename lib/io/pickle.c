@@ -310,27 +310,24 @@ static weft_status push_stack_global(machine *m)
 
 /* ---- storages and tensors ---------------------------------------------------------------------- */
 
-/* ("storage", type, key, location, count); the legacy form has a sixth, None or a view into the storage. */
-static weft_status push_storage(machine *m)
+static bool is_word(const wf_value *v, const char *word)
 {
-    const wf_value *id;
-    wf_value        v;
-    wf_storage     *s;
+    return v->kind == WF_STRING && strcmp(v->u.s, word) == 0;
+}
 
-    WF_TRY(pop(m, &v));
-    if (v.kind != WF_TUPLE || v.u.items->count < 5 || v.u.items->count > 6)
-        return fail(m, "a persistent id is not a tuple that describes a storage");
-    id = v.u.items->at;
-    if (id[0].kind != WF_STRING || strcmp(id[0].u.s, "storage") != 0 || id[1].kind != WF_SYMBOL ||
-        id[2].kind != WF_STRING || id[4].kind != WF_INT)
-        return fail(m, "a persistent id is not a tuple that describes a storage");
+/* ("storage", type, key, location, count); the legacy form has a sixth, None or a view into the storage. */
+static weft_status push_storage(machine *m, const wf_value *id, size_t n)
+{
+    wf_storage *s;
+
+    if (n < 5 || n > 6 || id[1].kind != WF_SYMBOL || id[2].kind != WF_STRING || id[4].kind != WF_INT || id[4].u.i < 0)
+        return fail(m, "a storage is not described by type, key, place and size");
     if (id[1].u.symbol->meaning != STORAGE)
         return wf_fail(m->err, WEFT_E_UNSUPPORTED, "%s: pickle, byte %zu: a storage of type %.80s.%.80s, which is not "
                        "one of plain numbers", m->what, m->op, id[1].u.symbol->module, id[1].u.symbol->name);
-    if (v.u.items->count == 6 && id[5].kind != WF_NONE)
+    if (n == 6 && id[5].kind != WF_NONE)
         return wf_fail(m->err, WEFT_E_UNSUPPORTED, "%s: pickle, byte %zu: a storage that is a part of another; save "
                        "the file again with a torch of today", m->what, m->op);
-    if (id[4].u.i < 0) return fail(m, "a storage has a negative size");
     if ((s = wf_bag_take(m->bag, 1, sizeof *s)) == NULL) return nomem(m, sizeof *s);
     s->key   = id[2].u.s;
     s->dtype = id[1].u.symbol->dtype;
@@ -338,6 +335,23 @@ static weft_status push_storage(machine *m)
     s->next  = m->storages;
     m->storages = s;
     return push(m, (wf_value){ WF_STORAGE, { .storage = s } });
+}
+
+/* What stands outside of the pickle: a storage, or in the legacy form the source text of a class, which is given
+ * together with the class and not looked at. */
+static weft_status push_persistent(machine *m)
+{
+    wf_value        v;
+    const wf_value *id;
+    size_t          n;
+
+    WF_TRY(pop(m, &v));
+    if (v.kind != WF_TUPLE || v.u.items->count == 0) return fail(m, "a persistent id is not a tuple");
+    id = v.u.items->at;
+    n  = v.u.items->count;
+    if (is_word(&id[0], "storage")) return push_storage(m, id, n);
+    if (is_word(&id[0], "module") && n >= 2 && id[1].kind == WF_SYMBOL) return push(m, id[1]);
+    return fail(m, "a persistent id that is neither a storage nor a class");
 }
 
 static weft_status read_axes(const machine *m, const wf_value *v, int64_t out[WF_MAX_RANK], int32_t *rank)
@@ -614,7 +628,7 @@ static weft_status step(machine *m, uint8_t op)
     case 'j':  return with_index(m, 4, get);                 /* LONG_BINGET      */
     case 'c':  return push_global(m);                        /* GLOBAL           */
     case 0x93: return push_stack_global(m);                  /* STACK_GLOBAL     */
-    case 'Q':  return push_storage(m);                       /* BINPERSID        */
+    case 'Q':  return push_persistent(m);                    /* BINPERSID        */
     case 'R':  case 0x81: return reduce(m);                  /* REDUCE, NEWOBJ   */
     case 'b':  return build(m);                              /* BUILD            */
     default:   return refuse_opcode(m, op);

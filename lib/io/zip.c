@@ -195,7 +195,8 @@ static weft_status read_member(const reader *r, size_t *at, wf_zip_member *m)
     said.offset = le32(p + 42);
     if ((le16(p + 8) & ENCRYPTED) != 0) return fail_member(r, m->name, WEFT_E_UNSUPPORTED, "is encrypted");
     if (le16(p + 10) != 0)
-        return fail_member(r, m->name, WEFT_E_UNSUPPORTED, "is compressed, but torch stores its members as they are");
+        return fail_member(r, m->name, WEFT_E_UNSUPPORTED, "is compressed, as only TorchScript programs are; torch.save stores "
+                           "everything as it is");
     if (!widen(p + ENTRY_SIZE + name, extra, &said) || said.size != said.stored)
         return fail_member(r, m->name, WEFT_E_FORMAT, "has sizes that contradict each other");
     *at += ENTRY_SIZE + name + extra + comment;

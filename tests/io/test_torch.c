@@ -124,10 +124,139 @@ START_TEST(the_form_before_zip)
 }
 END_TEST
 
+/* ---- what torch wrote, against what torch had in memory ---- */
+
+static const char *const written[] = {
+    "zip_types.pt", "zip_views.pt", "zip_checkpoint.ckpt", "zip_protocol4.pt", "zip_protocol5.pt", "zip_tuple.pt",
+    "zip_tensor.pt", "legacy_types.pt", "legacy_views.pt", "legacy_checkpoint.ckpt",
+};
+
+static void check_tensor(const wf_tensor *x, const weft_tensors *expected, const char *file)
+{
+    char             name[256];
+    const wf_tensor *want;
+
+    snprintf(name, sizeof name, "%s:%s", file, x->name);
+    want = wf_tensors_find(expected, name);
+    ck_assert_msg(want != NULL, "%s should not be there", name);
+    ck_assert_msg(x->dtype == want->dtype && x->rank == want->rank, "%s: type or rank", name);
+    ck_assert_msg(memcmp(x->shape, want->shape, sizeof x->shape) == 0, "%s: shape", name);
+    ck_assert_msg(x->bytes == want->bytes && (x->bytes == 0 || memcmp(x->data, want->data, x->bytes) == 0), "%s: data",
+                  name);
+}
+
+START_TEST(what_torch_wrote_is_what_torch_had)
+{
+    const char   *file = written[_i], *key;
+    char          path[256];
+    json_t       *list, *entry, *value;
+    weft_tensors *expected = opened("torch/expected.safetensors"), *t;
+
+    ck_assert_int_eq(wf_json_load(&list, test_path("data/torch/expected.json"), &plain, &err), WEFT_OK);
+    entry = json_object_get(list, file);
+    for (int copy = 0; copy < 2; copy++) {
+        snprintf(path, sizeof path, "data/torch/%s", file);
+        ck_assert_msg(wf_tensors_open(test_path(path), copy == 1, &plain, &t, &err) == WEFT_OK, "%s", err.text);
+        ck_assert_int_eq((json_int_t)wf_tensors_count(t), json_integer_value(json_object_get(entry, "tensors")));
+        for (size_t i = 0; i < wf_tensors_count(t); i++) check_tensor(wf_tensors_at(t, i), expected, file);
+        json_object_foreach(json_object_get(entry, "metadata"), key, value) says(t, key, json_string_value(value));
+        ck_assert_uint_eq(wf_tensors_meta_count(t), json_object_size(json_object_get(entry, "metadata")));
+        weft_tensors_free(t);
+    }
+    weft_tensors_free(expected);
+    json_decref(list);
+}
+END_TEST
+
+/* The matrix that lies as it should points into the file; its transpose cannot. */
+START_TEST(only_what_must_be_copied_is)
+{
+    wf_file       f = WF_FILE_NONE;
+    weft_tensors *t;
+    const uint8_t *base, *transposed, *row;
+
+    ck_assert_int_eq(wf_file_open(&f, test_path("data/torch/zip_views.pt"), false, &plain, &err), WEFT_OK);
+    ck_assert_int_eq(wf_tensors_parse(f.data, f.size, "f", &plain, &t, &err), WEFT_OK);
+    base       = wf_tensors_find(t, "base")->data;
+    row        = wf_tensors_find(t, "row")->data;
+    transposed = wf_tensors_find(t, "transposed")->data;
+    ck_assert(base > f.data && base < f.data + f.size);
+    ck_assert_ptr_eq(row, base + 2 * 6 * 4);
+    ck_assert_ptr_eq(wf_tensors_find(t, "twice")->data, base);
+    ck_assert(transposed < f.data || transposed >= f.data + f.size);
+    weft_tensors_free(t);
+    wf_file_close(&f, &plain);
+}
+END_TEST
+
+START_TEST(what_holds_no_tensors_is_refused)
+{
+    static const struct { const char *file, *text; } cases[] = {
+        { "whole_module.pt", "an object of class torch.nn.modules.linear.Linear, saved whole; a dict of tensors" },
+        { "string.pt",       "no tensors; a dict of them is expected" },
+        { "torchscript.pt",  "is compressed, as only TorchScript programs are" },
+    };
+
+    for (size_t i = 0; i < WF_LEN(cases); i++) {
+        char          path[256];
+        weft_tensors *t;
+
+        snprintf(path, sizeof path, "data/torch/%s", cases[i].file);
+        ck_assert_int_eq(weft_tensors_open(test_path(path), NULL, &t, &err), WEFT_E_UNSUPPORTED);
+        check_one_line(&err);
+        ck_assert_msg(strstr(err.text, cases[i].text) != NULL, "%s", err.text);
+    }
+}
+END_TEST
+
+START_TEST(every_allocation_may_fail)
+{
+    static const char *const files[] = { "zip_checkpoint.ckpt", "legacy_checkpoint.ckpt", "zip_views.pt" };
+    char        path[256];
+    weft_status st;
+    size_t      n = 0;
+
+    snprintf(path, sizeof path, "data/torch/%s", files[_i]);
+    do {
+        test_memory    m;
+        weft_allocator a = test_allocator(&m);
+        weft_tensors  *t;
+
+        m.fail_at = ++n;
+        st = wf_tensors_open(test_path(path), false, &a, &t, &err);
+        if (st != WEFT_OK) { ck_assert_int_eq(st, WEFT_E_NOMEM); ck_assert_ptr_null(t); check_one_line(&err); }
+        weft_tensors_free(t);
+        ck_assert_uint_eq(m.live_blocks, 0);
+    } while (st != WEFT_OK);
+    ck_assert_uint_ge(n, 10);
+}
+END_TEST
+
+/* No prefix of a valid file opens, and none of them makes anybody read past its end. */
+START_TEST(no_truncated_file_opens)
+{
+    char    path[256];
+    wf_file f = WF_FILE_NONE;
+
+    snprintf(path, sizeof path, "data/torch/%s", written[_i]);
+    ck_assert_int_eq(wf_file_open(&f, test_path(path), false, &plain, &err), WEFT_OK);
+    for (size_t n = 0; n < f.size; n += f.size > 8192 ? 11 : 1) {
+        uint8_t      *exact = malloc(n + 1);
+        weft_tensors *t;
+
+        memcpy(exact + 1, f.data, n);
+        ck_assert_msg(wf_tensors_parse(exact + 1, n, "cut", &plain, &t, &err) != WEFT_OK, "opens when cut at %zu", n);
+        check_one_line(&err);
+        free(exact);
+    }
+    wf_file_close(&f, &plain);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("torch");
-    TCase *c = tcase_create("fixtures");
+    TCase *c = tcase_create("fixtures"), *w = tcase_create("written");
 
     tcase_add_checked_fixture(c, setup, NULL);
     tcase_add_test(c, a_dict_of_tensors);
@@ -137,5 +266,13 @@ int main(void)
     tcase_add_test(c, views_are_made_dense);
     tcase_add_test(c, the_form_before_zip);
     suite_add_tcase(suite, c);
+
+    tcase_add_checked_fixture(w, setup, NULL);
+    tcase_add_loop_test(w, what_torch_wrote_is_what_torch_had, 0, WF_LEN(written));
+    tcase_add_test(w, only_what_must_be_copied_is);
+    tcase_add_test(w, what_holds_no_tensors_is_refused);
+    tcase_add_loop_test(w, every_allocation_may_fail, 0, 3);
+    tcase_add_loop_test(w, no_truncated_file_opens, 0, WF_LEN(written));
+    suite_add_tcase(suite, w);
     return run_suite(suite);
 }

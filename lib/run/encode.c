@@ -275,7 +275,8 @@ static weft_status encode_empty(weft_run *r, const weft_encode *e, layout *l, we
 }
 
 /* Every pass over the encoders that a call takes. */
-static weft_status encode(weft_run *r, const weft_encode *e, layout *l, const int32_t *const ids[2], weft_error *err)
+static weft_status run_passes(weft_run *r, const weft_encode *e, layout *l, const int32_t *const ids[2],
+                              weft_error *err)
 {
     const wf_parts *p = wf_run_parts(&r->fit);
     const wf_words *words = wf_plan_words(r->fit.plan);
@@ -313,33 +314,33 @@ uint64_t wf_run_stamp(weft_run *r)
     return r->fit.stamp;
 }
 
-weft_status weft_run_encode(weft_run *r, weft_encode *encode_, weft_error *err)
+weft_status weft_run_encode(weft_run *r, weft_encode *encode, weft_error *err)
 {
     weft_encode e;
     layout l = { 0 };
-    weft_status st = check_encode(r, encode_, WF_ENCODE_FLAGS, &e, &l, err);
+    weft_status st = check_encode(r, encode, WF_ENCODE_FLAGS, &e, &l, err);
     if (st != WEFT_OK) return st;
     if (e.prompt == NULL) return wf_fail(err, WEFT_E_ARG, "encode.prompt is NULL");
     if ((st = wf_model_need_tokenizer(wf_plan_model(r->fit.plan), err)) != WEFT_OK) return st;
 
     st = read_prompt(r, &e, &l, err);
-    if (st == WEFT_OK) st = encode(r, &e, &l, (const int32_t *const[2]){ l.ids[0], l.ids[1] }, err);
+    if (st == WEFT_OK) st = run_passes(r, &e, &l, (const int32_t *const[2]){ l.ids[0], l.ids[1] }, err);
     layout_free(&l, &r->alloc);
     if (st != WEFT_OK) return st;
-    encode_->tokens = (int32_t)l.tokens;
-    encode_->dropped = (int32_t)l.dropped;
-    encode_->stamp = wf_run_stamp(r);
+    encode->tokens = (int32_t)l.tokens;
+    encode->dropped = (int32_t)l.dropped;
+    encode->stamp = wf_run_stamp(r);
     if (l.dropped > 0)
         wf_log(r->log, r->log_user, WEFT_LOG_WARN, "the prompt has %zu tokens; %zu were dropped", l.tokens, l.dropped);
     return WEFT_OK;
 }
 
 weft_status weft_run_encode_ids(weft_run *r, const int32_t *ids, const int32_t *ids_2, size_t ids_len,
-                                weft_encode *encode_, weft_error *err)
+                                weft_encode *encode, weft_error *err)
 {
     weft_encode e;
     layout l = { 0 };
-    weft_status st = check_encode(r, encode_, WEFT_ENCODE_TRUNCATE | WEFT_ENCODE_ADAPTER, &e, &l, err);
+    weft_status st = check_encode(r, encode, WEFT_ENCODE_TRUNCATE | WEFT_ENCODE_ADAPTER, &e, &l, err);
     if (st != WEFT_OK) return st;
     const wf_parts *p = wf_run_parts(&r->fit);
     const int32_t *const all[2] = { ids, ids_2 };
@@ -353,9 +354,9 @@ weft_status weft_run_encode_ids(weft_run *r, const int32_t *ids, const int32_t *
             if (all[i][k] < 0 || all[i][k] >= vocab)
                 return wf_fail(err, WEFT_E_ARG, "id %d at %zu is not in the vocabulary of %d", all[i][k], k, vocab);
     }
-    st = encode(r, &e, &l, all, err);
+    st = run_passes(r, &e, &l, all, err);
     if (st != WEFT_OK) return st;
-    encode_->tokens = encode_->dropped = 0;
-    encode_->stamp = wf_run_stamp(r);
+    encode->tokens = encode->dropped = 0;
+    encode->stamp = wf_run_stamp(r);
     return WEFT_OK;
 }

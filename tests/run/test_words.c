@@ -396,6 +396,56 @@ START_TEST(a_vector_for_each_layer)
 }
 END_TEST
 
+typedef struct steps { int64_t done, total; bool stop; } steps;
+
+static int32_t on_progress(void *user, const char *what, int64_t done, int64_t total)
+{
+    steps *s = user;
+    (void)what;
+    ck_assert_int_eq(done, ++s->done);
+    s->total = total;
+    return s->stop && done == 20;
+}
+
+/* Every pass counts: the empty prompt, and a text for each layer. A call that was stopped leaves a run that works. */
+START_TEST(progress_through_all_passes)
+{
+    static const struct { const char *prompt; uint32_t flags; int64_t passes; } cases[] = {
+        { "a cat", 0, 1 }, { "a (cat)", WEFT_ENCODE_WEIGHTS, 1 }, { "a (cat)", WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_FROM_EMPTY, 2 },
+        { "a (<dog1>)", WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_FROM_EMPTY, 12 },
+    };
+    steps s = { 0, 0, false };
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    int64_t once = 0;
+    bench b;
+    open_model(&b, "tiny-sd1");
+    add(&b, "layers.safetensors", NULL, NULL, 1);
+    must(weft_plan_seal(b.plan, 1, &golden_err));
+    o.progress = on_progress;
+    o.progress_user = &s;
+    o.threads = 1;
+    o.height = o.width = 8;
+    must(weft_run_create(b.plan, &o, &b.run, &golden_err));
+    weft_encode e = encode_of(&b, "", 1, b.info.text_layers);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        s = (steps){ 0, 0, false };
+        e.prompt = cases[i].prompt;
+        e.flags = cases[i].flags;
+        must(weft_run_encode(b.run, &e, &golden_err));
+        if (i == 0) once = s.total;
+        ck_assert_int_gt(once, 0);
+        ck_assert_int_eq(s.done, s.total);
+        ck_assert_int_eq(s.total, cases[i].passes * once);
+    }
+    s = (steps){ 0, 0, true };
+    ck_assert_int_eq(weft_run_encode(b.run, &e, &golden_err), WEFT_E_CANCELLED);
+    s = (steps){ 0, 0, false };
+    must(weft_run_encode(b.run, &e, &golden_err));
+    encode_free(&e);
+    bench_free(&b);
+}
+END_TEST
+
 /* ---- memory ---- */
 
 typedef struct meter { int64_t left, live; } meter;
@@ -601,6 +651,7 @@ int main(void)
     tcase_add_test(c, the_plan_s_text_names_them);
     tcase_add_test(c, what_does_not_fit);
     tcase_add_test(c, a_vector_for_each_layer);
+    tcase_add_test(c, progress_through_all_passes);
     tcase_add_test(c, memory_may_run_out);
     tcase_add_test(c, stamps_tell_what_matters);
     tcase_add_test(c, a_stale_text_is_refused);

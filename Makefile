@@ -87,7 +87,7 @@ DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
 MAKEFLAGS += --no-builtin-rules
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all deps demo programs check check-programs check-threads asan tsan fuzz fuzz-run bench install uninstall \
+.PHONY: all deps demo programs check check-programs check-threads asan tsan fuzz fuzz-run bench table install uninstall \
         clean help FORCE
 
 all: $(STATIC) $(SHARED) $(LINK) $(EXAMPLES)
@@ -190,6 +190,12 @@ fuzz:
 fuzz-run: $(FUZZERS)
 	$(Q)$(foreach f,$(FUZZERS),mkdir -p $(f)_found && $f -verbosity=0 -print_final_stats=1 -max_total_time=$(FUZZ_SECONDS) $(f)_found $(call corpus,$f) &&) true
 
+# What tests/run/test_families.c measures goes behind the last line of docs/adapters.md that is not a table's.
+table: $(B)/tests/run/test_families
+	$(Q)WEFT_TESTS=tests WEFT_TABLE=$(B)/adapters.table $<
+	$(Q)sed '/^<!-- what follows/q' docs/adapters.md | cat - $(B)/adapters.table > $(B)/adapters.md
+	$(Q)cp $(B)/adapters.md docs/adapters.md
+
 bench: all $(BENCHES)
 	$(Q)$(foreach b,$(BENCHES),$b &&) true
 
@@ -233,7 +239,7 @@ help:
 	@echo 'make deps        install the libraries weft needs (Debian, Ubuntu; elsewhere it names them)'
 	@echo 'make demo        the bundled model under every method, as PNG pictures in $(B)/demo/'
 	@echo 'make check       all tests; asan, tsan: the same under sanitizers; fuzz: search with clang'
-	@echo 'make bench       measure'
+	@echo 'make bench       measure; table: adapter families against their libraries, into docs/adapters.md'
 	@echo 'make install     into PREFIX ($(PREFIX)), below DESTDIR when set; uninstall takes it away'
 	@echo 'make clean       remove $(B)/'
 	@echo 'V=1 shows the commands. CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX, LIBDIR, BINDIR, DESTDIR are yours.'

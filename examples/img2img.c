@@ -40,7 +40,10 @@ static float *load(const char *path, int32_t *width, int32_t *height)
     int32_t w, h;
     must(weft_png_size(path, &w, &h, &err));
     if (*width == 0) { *width = w; *height = h; }
-    if (*width != w || *height != h) { fprintf(stderr, "img2img: %s is %dx%d, wanted %dx%d\n", path, w, h, *width, *height); exit(1); }
+    if (*width != w || *height != h) {
+        fprintf(stderr, "img2img: %s is %dx%d, wanted %dx%d\n", path, (int)w, (int)h, (int)*width, (int)*height);
+        exit(1);
+    }
     size_t plane = (size_t)w * (size_t)h;
     uint8_t *rgb = room(3 * plane, 1);
     float *image = room(3 * plane, sizeof *image);
@@ -78,7 +81,8 @@ int main(int argc, char **argv)
     must(weft_model_open(argv[1], NULL, &model, &err));
     must(weft_model_info_get(model, &info, &err));
     if (width % info.image_factor != 0 || height % info.image_factor != 0) {
-        fprintf(stderr, "img2img: %dx%d pixels are not multiples of %d\n", width, height, info.image_factor);
+        fprintf(stderr, "img2img: %dx%d pixels are not multiples of %d\n", (int)width, (int)height,
+                (int)info.image_factor);
         return 1;
     }
 
@@ -112,8 +116,9 @@ int main(int argc, char **argv)
     must(weft_sampler_add_noise(sampler, first, x0, drawn, x, len, &err));
 
     weft_step step = WEFT_STEP_INIT;
-    float *scaled = room(len, sizeof *scaled), *prediction = room(len, sizeof *prediction), *back = room(len, sizeof *back);
-    float *pooled[2], *text = prompt_of(run, &info, argv[2], &pooled[0]), *empty = prompt_of(run, &info, "", &pooled[1]);
+    float *scaled = room(len, sizeof *scaled), *prediction = room(len, sizeof *prediction);
+    float *back = room(len, sizeof *back), *pooled[2];
+    float *text = prompt_of(run, &info, argv[2], &pooled[0]), *empty = prompt_of(run, &info, "", &pooled[1]);
     step.latent = scaled;               step.latent_len = len;
     step.out = prediction;              step.out_len = len;
     step.text = text;                   step.negative = empty;

@@ -178,7 +178,8 @@ static weft_status build(wf_unet *u, wf_binder *b, weft_error *err)
     name at;
 
     if (c->guidance_dim > 0)
-        WF_TRY(wf_bind_linear(b, &u->guidance, "time_embedding", "cond_proj", c->channels[0], c->guidance_dim, false, err));
+        WF_TRY(wf_bind_linear(b, &u->guidance, "time_embedding", "cond_proj", c->channels[0], c->guidance_dim, false,
+                              err));
     WF_TRY(wf_bind_linear(b, &u->time1, "time_embedding", "linear_1", wide, c->channels[0], true, err));
     WF_TRY(wf_bind_linear(b, &u->time2, "time_embedding", "linear_2", wide, wide, true, err));
     if (c->text_time) {
@@ -374,7 +375,7 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_unet_input *in)
     float *hidden = wf_take(e, n, wide);
 
     wf_sinusoid(e, sinusoid, in->timestep, n, c->channels[0], c->flip_sin_to_cos, c->freq_shift);
-    if (u->guidance != NULL) { /* Meng et al., On Distillation of Guided Diffusion Models (2022); a frequency of its own */
+    if (u->guidance != NULL) { /* Meng et al., On Distillation of Guided Diffusion Models (2022) */
         float *told = wf_take(e, n, (size_t)c->guidance_dim);
         float *w = wf_take(e, n, 1);
         for (size_t s = 0; s < n && !e->dry && !e->stopped; s++) w[s] = (in->guidance[s] - 1.0f) * 1000.0f;

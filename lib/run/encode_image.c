@@ -76,7 +76,8 @@ weft_status weft_run_encode_image(weft_run *r, const float *image, size_t image_
     };
     for (size_t i = 0; i < WF_LEN(sizes); i++)
         if (sizes[i].len != sizes[i].want)
-            return wf_fail(err, WEFT_E_ARG, "%s has %zu floats, wanted %zu", sizes[i].name, sizes[i].len, sizes[i].want);
+            return wf_fail(err, WEFT_E_ARG, "%s has %zu floats, wanted %zu", sizes[i].name, sizes[i].len,
+                           sizes[i].want);
     weft_status st = wf_run_begin(r, "encoding the picture", r->fit.encode_image_layers, err);
     if (st != WEFT_OK) return st;
     r->exec.branch = NULL;

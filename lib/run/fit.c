@@ -1,7 +1,7 @@
 /* fit.c - the memory of a run, found by running everything once with nothing behind it.
  *
- * A dry exec walks the step, the encoding and the decoding (of prompts and of pictures) of the run's shape: the arena's high-water mark is
- * the scratch memory, and the same walk counts the arithmetic and the layers. So a step never allocates, and
+ * A dry exec walks the step, the encoding and the decoding (of prompts and of pictures) of the run's shape: the arena's
+ * high-water mark is the scratch memory, and the same walk counts the arithmetic and the layers. So a step never allocates, and
  * weft_run_bytes() tells what is taken here before it is. */
 #include <pthread.h>
 

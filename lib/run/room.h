@@ -31,7 +31,7 @@ typedef struct wf_fit {
     uint64_t      bytes;      /* of all of this                                  */
     uint64_t      stamp;      /* of the plan's text side; 0 until it is asked for */
     double        step_flops, side_flops, decode_flops;
-    int64_t       step_layers, encode_layers, decode_layers, encode_image_layers; /* layer calls of each: for progress */
+    int64_t       step_layers, encode_layers, decode_layers, encode_image_layers; /* calls of each: for progress */
 } wf_fit;
 
 struct weft_run {

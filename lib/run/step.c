@@ -185,8 +185,8 @@ static weft_status check_pictures(const weft_run *r, const weft_step *s, weft_er
         return wf_fail(err, WEFT_E_ARG, "step.%s is NULL", s->latent == NULL ? "latent" : "out");
     if (s->latent_len != want || s->out_len != want)
         return wf_fail(err, WEFT_E_ARG, "step.%s has %zu floats, wanted %zu (%d x %d x %d x %d)",
-                       s->latent_len != want ? "latent" : "out", s->latent_len != want ? s->latent_len : s->out_len, want,
-                       r->batch, c->out_channels, r->height, r->width);
+                       s->latent_len != want ? "latent" : "out", s->latent_len != want ? s->latent_len : s->out_len,
+                       want, r->batch, c->out_channels, r->height, r->width);
     if (others == 0 && s->extra != NULL)
         return wf_fail(err, WEFT_E_ARG, "step.extra is given, but this UNet reads the %d channels of the latents alone",
                        c->in_channels);
@@ -194,8 +194,8 @@ static weft_status check_pictures(const weft_run *r, const weft_step *s, weft_er
         return wf_fail(err, WEFT_E_ARG, "step.extra is NULL: this UNet reads %d channels after the %d of the latents",
                        others, c->out_channels);
     if (others > 0 && s->extra_len != extra)
-        return wf_fail(err, WEFT_E_ARG, "step.extra has %zu floats, wanted %zu (%d x %d x %d x %d)", s->extra_len, extra,
-                       r->batch, others, r->height, r->width);
+        return wf_fail(err, WEFT_E_ARG, "step.extra has %zu floats, wanted %zu (%d x %d x %d x %d)", s->extra_len,
+                       extra, r->batch, others, r->height, r->width);
     return WEFT_OK;
 }
 
@@ -210,15 +210,15 @@ static weft_status check_numbers(const weft_run *r, weft_step *s, weft_error *er
     if (!finite(s->timestep) || !finite(s->guidance) || !finite(s->guidance_rescale) || !finite(s->guidance_embed))
         return wf_fail(err, WEFT_E_ARG, "step.timestep, guidance, guidance_rescale or guidance_embed is not finite");
     if (told != (s->guidance_embed != 0.0f))
-        return wf_fail(err, WEFT_E_ARG, told ? "step.guidance_embed is 0: this UNet is distilled, and is told its guidance"
+        return wf_fail(err, WEFT_E_ARG, told ? "step.guidance_embed is 0: this UNet is distilled, and told its guidance"
                                              : "step.guidance_embed is given, but this UNet is not told its guidance");
     if (s->tokens == 0) s->tokens = wf_run_positions(p);
     if (s->tokens < 1 || s->tokens > r->text_tokens)
         return wf_fail(err, WEFT_E_ARG, "step.tokens is %d, the run has room for %d: set weft_run_options.text_tokens",
                        s->tokens, r->text_tokens);
     if (s->text_layers != 0 && s->text_layers != layers)
-        return wf_fail(err, WEFT_E_ARG, "step.text_layers is %d, the model has %d cross-attention layers", s->text_layers,
-                       layers);
+        return wf_fail(err, WEFT_E_ARG, "step.text_layers is %d, the model has %d cross-attention layers",
+                       s->text_layers, layers);
     return WEFT_OK;
 }
 

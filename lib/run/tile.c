@@ -45,8 +45,8 @@ wf_tile wf_tiles_at(const wf_tiles *t, int32_t row, int32_t col)
     return k;
 }
 
-/* A strip is (channels, overlap, tile) of the rows of the tile above, or (channels, tile, overlap) of the columns of the
- * one at the left; it holds the end of what that one made. */
+/* A strip is (channels, overlap, tile) of the rows of the tile above, or (channels, tile, overlap) of the columns of
+ * the one at the left; it holds the end of what that one made. A tile that has a next is longer than its strip. */
 void wf_tiles_blend(const wf_tiles *t, const wf_tile *k, float *y)
 {
     size_t h = (size_t)(k->h * t->scale), w = (size_t)(k->w * t->scale), e = (size_t)(t->overlap * t->scale);
@@ -68,7 +68,7 @@ void wf_tiles_blend(const wf_tiles *t, const wf_tile *k, float *y)
                 to[j] = from[j] * (1.0f - part) + to[j] * part;
             }
         }
-    for (size_t c = 0; c < (size_t)t->channels && k->row + 1 < t->rows; c++) /* one with a next is longer than its strip */
+    for (size_t c = 0; c < (size_t)t->channels && k->row + 1 < t->rows; c++)
         for (size_t i = 0; i < e; i++) memcpy(above + (c * e + i) * size, y + (c * h + h - e + i) * w, w * sizeof *y);
     for (size_t c = 0; c < (size_t)t->channels && k->col + 1 < t->cols; c++)
         for (size_t i = 0; i < h; i++)

@@ -1,13 +1,14 @@
 /* bench_step.c - one guided step of a real-sized model: seconds, GFLOP/s, peak memory, with and without adapters.
  *
- *     bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--cold] [--decode] [--tile N] [--adapted] [ADAPTER ...]
+ *     bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--cold] [--decode] [--tile N] [--adapted]
+ *                [ADAPTER ...]
  *
  * --adapted leaves out the measurement without adapters; --cold counts the first step, as large models want it;
  * --tile decodes in tiles of so many latent pixels.
- * tests/bench/gen_sd15.py and gen_sdxl.py make models and adapters of the true shapes. Without a model there is nothing to
- * measure, and the program says so. Each figure is the median of the steps after one that is not counted. The root
- * mean square of what the step predicted stands beside it, so that peer_step.py can tell that another program
- * computed the same. */
+ * tests/bench/gen_sd15.py and gen_sdxl.py make models and adapters of the true shapes. Without a model there is
+ * nothing to measure, and the program says so. Each figure is the median of the steps after one that is not
+ * counted. The root mean square of what the step predicted stands beside it, so that peer_step.py can tell that
+ * another program computed the same. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,8 +120,8 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, con
         t = now();
         must(weft_run_decode(run, x, n, image, pixels, &err));
         t = now() - t;
-        printf("decode in tiles of %d: %.2f s, %.0f GFLOP/s; peak %.2f GB\n", set->tile, t, info.decode_flops / t * 1e-9,
-               peak_gb());
+        printf("decode in tiles of %d: %.2f s, %.0f GFLOP/s; peak %.2f GB\n", set->tile, t,
+               info.decode_flops / t * 1e-9, peak_gb());
         free(image);
     }
     free(x), free(c), free(u), free(p), free(out), free(seconds);
@@ -137,8 +138,8 @@ int main(int argc, char **argv)
     double t = now();
 
     if (argc < 2) {
-        printf("bench_step: no model given: bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--cold] [--decode] "
-               "[--tile N] [--adapted] [ADAPTER ...]\n");
+        printf("bench_step: no model given: bench_step MODEL [--size PIXELS] [--threads N] [--steps N] [--cold] "
+               "[--decode] [--tile N] [--adapted] [ADAPTER ...]\n");
         return 0;
     }
     must(weft_model_open(argv[1], NULL, &model, &err));

@@ -1,4 +1,4 @@
-/* pictures.h - what the tests that draw whole pictures share: cases of a golden file become samplers, prompts and runs. */
+/* pictures.h - what the tests that draw whole pictures share: cases of a golden file become samplers, prompts, runs. */
 #ifndef PICTURES_H
 #define PICTURES_H
 

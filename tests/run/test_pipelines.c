@@ -1,6 +1,6 @@
-/* Pictures that begin from pictures, and models that are told more, against diffusers' pipelines: img2img, inpainting with
- * nine channels and with four, editing, base and refiner, guidance that is told, crops, zero terminal signal. Here stand
- * the loops that a caller writes for each. All noise comes from the seed, in the order in which diffusers draws it.
+/* Pictures that begin from pictures, and models that are told more, against diffusers' pipelines: img2img, inpainting
+ * with nine channels and with four, editing, base and refiner, guidance that is told, crops, zero terminal signal. Here
+ * stand the loops that a caller writes for each. All noise comes from the seed, in the order in which diffusers draws.
  * tests/reference/make_pipelines.py made the references; tolerances as in test_pictures.c. */
 #include "pictures.h"
 
@@ -171,7 +171,8 @@ static void inpaint_nine(work *w)
 static void inpaint_four(work *w)
 {
     golden mask = golden_read(w->t, "%s/mask", w->name);
-    float *m = shrink(w, &mask), *draws = draw(w), *x0 = latents_of(w, NULL, draws), *back = malloc(w->n * sizeof *back);
+    float *m = shrink(w, &mask), *draws = draw(w), *x0 = latents_of(w, NULL, draws);
+    float *back = malloc(w->n * sizeof *back);
     int32_t calls = weft_sampler_calls(w->sampler);
     for (int32_t n = begin(w, x0); n < calls; n++) {
         denoise(w, n, NULL, 0);
@@ -185,7 +186,8 @@ static void inpaint_four(work *w)
     free(m), free(draws), free(x0), free(back), free(mask.v);
 }
 
-/* Three predictions, with picture and prompt, with the picture, with neither; latents of the picture as the VAE has them. */
+/* Three predictions, with picture and prompt, with the picture, with neither; the picture's latents as the VAE has
+ * them. */
 static void edit(work *w)
 {
     float *z = latents_of(w, NULL, NULL), *none = calloc(w->n, sizeof *none), *scaled = malloc(w->n * sizeof *scaled);
@@ -205,7 +207,8 @@ static void edit(work *w)
             must(weft_run_step(w->run, &s, &golden_err));
         }
         for (size_t i = 0; i < w->n; i++)
-            w->out[i] = predicted[2][i] + g * (predicted[0][i] - predicted[1][i]) + gi * (predicted[1][i] - predicted[2][i]);
+            w->out[i] = predicted[2][i] + g * (predicted[0][i] - predicted[1][i]) +
+                        gi * (predicted[1][i] - predicted[2][i]);
         must(weft_sampler_step(w->sampler, n, w->out, w->x, w->n, NULL, &golden_err));
     }
     for (int k = 0; k < 3; k++) free(predicted[k]);
@@ -228,8 +231,8 @@ static void base_and_refiner(work *w)
 static void check_picture(const weft_tensors *t, json_t *c)
 {
     static const struct { const char *name; void (*f)(work *); } modes[] = {
-        { "text", text_to_image }, { "told", text_to_image }, { "img2img", image_to_image }, { "inpaint9", inpaint_nine },
-        { "inpaint4", inpaint_four }, { "edit", edit }, { "refiner", base_and_refiner },
+        { "text", text_to_image }, { "told", text_to_image }, { "img2img", image_to_image },
+        { "inpaint9", inpaint_nine }, { "inpaint4", inpaint_four }, { "edit", edit }, { "refiner", base_and_refiner },
     };
     work w = { .c = c, .t = t, .name = word(c, "name", "") };
     golden want = golden_read(t, "%s/latents", w.name), u8 = golden_read(t, "%s/u8", w.name);
@@ -283,7 +286,8 @@ static weft_run *run_for(weft_model *model, const golden *x, int32_t tokens, int
     weft_adapter *a;
     must(weft_plan_create(model, NULL, &plan, &golden_err));
     for (int i = 0; i < branches; i++) {
-        must(weft_adapter_open(data_path("adapters/%s.safetensors", i == 0 ? "content" : "style"), NULL, &a, &golden_err));
+        const char *file = i == 0 ? "adapters/content.safetensors" : "adapters/style.safetensors";
+        must(weft_adapter_open(data_path("%s", file), NULL, &a, &golden_err));
         must(weft_plan_add(plan, a, 0, &golden_err)); /* at weight 0: the base's bits */
         weft_adapter_free(a);
     }
@@ -302,8 +306,8 @@ static weft_run *run_for(weft_model *model, const golden *x, int32_t tokens, int
 static void check_pass(const weft_tensors *t, json_t *c)
 {
     const char *name = word(c, "name", "");
-    golden x = golden_read(t, "%s/sample", name), text = golden_read(t, "%s/text", name), want = golden_read(t, "%s/out", name);
-    golden pooled = { 0 }, ids = { 0 };
+    golden x = golden_read(t, "%s/sample", name), text = golden_read(t, "%s/text", name);
+    golden want = golden_read(t, "%s/out", name), pooled = { 0 }, ids = { 0 };
     weft_model_info m = WEFT_MODEL_INFO_INIT;
     weft_model *model;
     weft_step s = WEFT_STEP_INIT;
@@ -362,8 +366,8 @@ START_TEST(every_layer_may_have_a_text)
 }
 END_TEST
 
-/* Two latents, two branches, guidance in one evaluation or two: each sample takes its own block of L texts, and the same text in
- * every layer is one text for all, to the bit. */
+/* Two latents, two branches, guidance in one evaluation or two: each sample takes its own block of L texts, and the
+ * same text in every layer is one text for all, to the bit. */
 START_TEST(texts_of_layers_come_for_latents_and_branches)
 {
     enum { TOKENS = 3, D = 24, LATENT = 4 * 6 * 5 };
@@ -415,7 +419,9 @@ END_TEST
 /* What a UNet reads beside the latents is asked for, and refused where it reads nothing. */
 START_TEST(further_channels_are_checked)
 {
-    static const struct { const char *model; size_t others; } all[] = { { "tiny-inpaint", 5 }, { "tiny-edit", 4 }, { "tiny-sd1", 0 } };
+    static const struct { const char *model; size_t others; } all[] = {
+        { "tiny-inpaint", 5 }, { "tiny-edit", 4 }, { "tiny-sd1", 0 },
+    };
     golden shape = { .shape = { 1, 4, 4, 4 } };
     for (size_t i = 0; i < 3; i++) {
         weft_model_info m = WEFT_MODEL_INFO_INIT;
@@ -454,7 +460,7 @@ START_TEST(further_channels_are_checked)
 }
 END_TEST
 
-/* Nothing given is the run's own size, and a refiner's scores of 6 and 2.5; the unconditional side follows the other. */
+/* Nothing given is the run's own size, and a refiner's scores of 6 and 2.5; the unconditional side follows. */
 START_TEST(time_ids_have_defaults)
 {
     golden shape = { .shape = { 1, 4, 4, 6 } };
@@ -463,13 +469,17 @@ START_TEST(time_ids_have_defaults)
         weft_model *model;
         weft_step s = WEFT_STEP_INIT;
         float x[96] = { 1, -1 }, out[6][96], pooled[64] = { 0.5f };
-        must(weft_model_open(data_path("models/%s", refiner ? "tiny-refiner" : "tiny-sdxl"), NULL, &model, &golden_err));
+        const char *name = refiner ? "tiny-refiner" : "tiny-sdxl";
+        must(weft_model_open(data_path("models/%s", name), NULL, &model, &golden_err));
         must(weft_model_info_get(model, &m, &golden_err));
         ck_assert_int_eq(m.time_ids, refiner ? 5 : 6);
-        float h = 4 * (float)m.image_factor, w = 6 * (float)m.image_factor, *text = calloc(2 * (size_t)m.text_dim, sizeof *text);
+        float h = 4 * (float)m.image_factor, w = 6 * (float)m.image_factor;
+        float *text = calloc(2 * (size_t)m.text_dim, sizeof *text);
         float ids[] = { h, w, 0, 0, refiner ? 6 : h, w }, negative[] = { h, w, 0, 0, refiner ? 2.5f : h, w };
         float other[] = { h + 8, w, 1, 2, refiner ? 9 : h, w }, follows[] = { h + 8, w, 1, 2, refiner ? 2.5f : h, w };
-        const float *given[6][2] = { { NULL, NULL }, { ids, NULL }, { ids, negative }, { other, NULL }, { other, follows }, { NULL, other } };
+        const float *given[6][2] = {
+            { NULL, NULL }, { ids, NULL }, { ids, negative }, { other, NULL }, { other, follows }, { NULL, other },
+        };
         weft_run *run = run_for(model, &shape, 2, 1, 0);
         s.latent = x;
         s.latent_len = s.out_len = 96;

@@ -1,5 +1,5 @@
-/* Pictures and latents: what the encoder draws, tiles in both directions against diffusers' own, and what tiles are for:
- * memory that one tile decides, and no seam. tests/reference/make_vae.py made the references. */
+/* Pictures and latents: what the encoder draws, tiles in both directions against diffusers' own, and what tiles are
+ * for: memory that one tile decides, and no seam. tests/reference/make_vae.py made the references. */
 #include <stdbool.h>
 
 #include "golden.h"
@@ -168,7 +168,7 @@ static size_t arena_of(weft_model *m, int32_t h, int32_t w, int32_t tile)
     return dry.arena.peak;
 }
 
-/* The bound: a tile's own memory, and of the picture only strips, 3 floats for each pixel of a row of tiles' overlaps. */
+/* The bound: a tile's own memory, and of the picture only strips, 3 floats for each pixel of a row's overlaps. */
 START_TEST(a_tile_decides_the_memory)
 {
     weft_model *m = open_model("tiny-sd2");
@@ -178,9 +178,11 @@ START_TEST(a_tile_decides_the_memory)
         size_t tiles = (size_t)(size + TILE - overlap - 1) / (size_t)(TILE - overlap);
         size_t strips = (tiles + 1) * 3 * (size_t)(overlap * f) * (size_t)(TILE * f) * sizeof(float);
         size_t took = arena_of(m, size, size, TILE), whole = arena_of(m, size, size, 0);
-        ck_assert_msg(took >= one && took <= one + strips + 256, "%d: %zu, a tile %zu, strips %zu", size, took, one, strips);
+        ck_assert_msg(took >= one && took <= one + strips + 256, "%d: %zu, a tile %zu, strips %zu", size, took, one,
+                      strips);
         ck_assert_uint_ge(whole, (size_t)(size / TILE) * (size_t)(size / TILE) * (one / 2));
-        ck_assert_uint_eq(arena_of(m, 4 * size, TILE + 1, TILE), arena_of(m, 16 * size, TILE + 1, TILE)); /* height: free */
+        /* height costs nothing */
+        ck_assert_uint_eq(arena_of(m, 4 * size, TILE + 1, TILE), arena_of(m, 16 * size, TILE + 1, TILE));
     }
     weft_model_free(m);
 }
@@ -211,8 +213,8 @@ START_TEST(a_run_tells_what_tiles_save)
 }
 END_TEST
 
-/* On a VAE that was trained: a scene of a slope, bars and a disc. What tiles change is small, and no rougher between the two
- * columns (rows) where one begins or ends than between any others. */
+/* On a VAE that was trained: a scene of a slope, bars and a disc. What tiles change is small, and no rougher between
+ * the two columns (rows) where one begins or ends than between any others. */
 START_TEST(tiles_leave_no_seam)
 {
     enum { SIDE = 64, PX = 4 * SIDE, STEP = 24 * 4, END = 8 * 4 };
@@ -247,7 +249,8 @@ START_TEST(tiles_leave_no_seam)
     ck_assert_msg(mean < 8.0 / 255, "the mean difference is %g / 255", mean * 255);
     for (int axis = 0; axis < 2; axis++) {
         double border = at[axis][1] / count[axis][1], other = at[axis][0] / count[axis][0];
-        if (getenv("GOLDEN_SHOW") != NULL) printf("tiles: mean %g / 255; borders %g, elsewhere %g\n", mean * 255, border, other);
+        if (getenv("GOLDEN_SHOW") != NULL)
+            printf("tiles: mean %g / 255; borders %g, elsewhere %g\n", mean * 255, border, other);
         ck_assert_msg(border < 1.5 * other, "borders %g, elsewhere %g", border, other);
     }
     free(x), free(z), free(y[0]), free(y[1]);

@@ -56,13 +56,15 @@ static weft_status read_file(wf_word_list *list, const char *path, const weft_co
 /* The second file's vectors are those of the other text encoder. */
 static weft_status join(wf_word_list *list, wf_word_list *second, const char *path, weft_error *err)
 {
-    if (second->count == 0) return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: no word in it", path);
+    if (second->count == 0) return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no word in it", path);
+    if (second->other[0] != '\0')
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: the second file of a concept holds words alone, and here is %s",
+                       path, second->other);
     if (list->count == 0) {
-        bool more = list->more;
-        wf_word_list_free(list);
+        wf_word_list first = *list;
         *list = *second;
-        *second = (wf_word_list){ 0 };
-        list->more = more;
+        *second = first;
+        memcpy(list->other, first.other, sizeof list->other);
         return WEFT_OK;
     }
     if (list->count != second->count)
@@ -136,6 +138,9 @@ static weft_status open_adapter(weft_concept *c, const char *path, const weft_co
     st = weft_adapter_open(path, &a, &c->adapter, err);
     if (st == WEFT_OK) st = weft_adapter_info_get(c->adapter, &info, err);
     if (st == WEFT_OK && info.kind != NULL && *info.kind != '\0') c->format = info.kind;
+    if ((st == WEFT_E_FORMAT || st == WEFT_E_UNSUPPORTED) && c->list.count == 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no word in it, and no adapter: its first tensor is %s", path,
+                       c->list.other);
     if (st == WEFT_OK && c->list.count == 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no word in it: it is an adapter (%.80s, %.80s), to be opened as "
                        "one, or with its words in weft_concept_options.second", path, info.dialect, info.family);
@@ -152,7 +157,7 @@ static weft_status open_files(weft_concept *c, const char *path, const weft_conc
     wf_word_list_free(&second);
     if (st != WEFT_OK) return st;
     c->format = c->list.format;
-    if (c->list.more) WF_TRY(open_adapter(c, path, o, err));
+    if (c->list.other[0] != '\0') WF_TRY(open_adapter(c, path, o, err));
     if (c->list.count == 0) return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no word in it: it holds no tensors", path);
     if (o->words != NULL) WF_TRY(rename_words(c, o->words, err));
     return fold_words(c, err);

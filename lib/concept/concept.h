@@ -34,7 +34,7 @@ typedef struct wf_word_list {
     wf_concept_word      *words;  /* [WF_CONCEPT_WORDS] */
     size_t                count;
     const char           *format; /* NULL: no word found                         */
-    bool                  more;   /* the file has other tensors: an adapter's     */
+    char                  other[128]; /* the first of the file's other tensors, an adapter's; "": none */
 } wf_word_list;
 /* `stem` is the file's name without its ending: what a word is called that the file does not name. */
 weft_status wf_words_read(wf_word_list *list, const weft_tensors *t, const char *stem, const weft_allocator *alloc,
@@ -55,7 +55,7 @@ typedef struct wf_word_form {
     const char   *key;      /* pattern: @ is the word's name, * any run of characters, the rest itself */
     wf_word_shape shape;
     int32_t       encoder;  /* 0 or 1; -1: the file does not say                                       */
-    const char   *format;   /* what files with such a key are                                          */
+    const char   *format;   /* what files with such a key are; NULL: as their other keys say           */
 } wf_word_form;
 /* The form of a key, and the part of it that is the word's name (*len 0 where the key has none); NULL: no word's. */
 const wf_word_form *wf_word_form_of(const char *key, const char **name, size_t *len);

@@ -7,7 +7,7 @@
 
 static const wf_word_form forms[] = {
     { "string_to_param.*",                  WF_WORD_WHOLE,  -1, "textual inversion (A1111)" },
-    { "string_to_token.*",                  WF_WORD_NONE,   -1, NULL },
+    { "string_to_token.*",                  WF_WORD_NONE,   -1, "textual inversion (CompVis)" }, /* A1111: a number */
     { "emb_params",                         WF_WORD_WHOLE,  -1, "textual inversion (kohya)" },
     { "clip_l",                             WF_WORD_WHOLE,   0, "textual inversion (SDXL)" },
     { "clip_g",                             WF_WORD_WHOLE,   1, "textual inversion (SDXL)" },

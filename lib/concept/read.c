@@ -138,10 +138,14 @@ weft_status wf_words_read(wf_word_list *list, const weft_tensors *t, const char 
             len = strlen(name);
         }
         if (form == NULL) {
-            list->more = true;
+            if (list->other[0] == '\0') wf_wash(list->other, sizeof list->other,
+                                                  one->name[0] != '\0' ? one->name : "without a name");
             continue;
         }
-        if (form->shape == WF_WORD_NONE) continue;
+        if (form->shape == WF_WORD_NONE) {
+            if (form->format != NULL) list->format = form->format;
+            continue;
+        }
         if (len == 0) name = given_name(t, one->name, stem);
         st = take_tensor(list, one, form, name, len > 0 ? len : strlen(name), what, err);
         if (list->format == NULL) list->format = form->format;

@@ -190,6 +190,30 @@ START_TEST(whole_files)
 }
 END_TEST
 
+/* The adapter's part in the text encoders has a weight of its own: without it the words stand alone. */
+START_TEST(text_parts_have_their_own_weight)
+{
+    weft_add_options o = WEFT_ADD_OPTIONS_INIT;
+    weft_concept *c = concept_of("edlora.pth", NULL, NULL);
+    weft_tensors *t = golden_open("words.safetensors");
+    golden want = golden_read(t, "layers/text");
+    bench b;
+    open_model(&b, "tiny-sd1");
+    o.flags = WEFT_ADD_TEXT_WEIGHT;
+    o.text_weight = 0;
+    must(weft_plan_add_concept(b.plan, c, 1, &o, &golden_err));
+    start(&b);
+    weft_encode e = encode_of(&b, "a <dog1> <dog2> in the sun", 1, 11);
+    must(weft_run_encode(b.run, &e, &golden_err));
+    near_golden("words alone", e.text, want.v, want.n, 1e-5);
+    encode_free(&e);
+    bench_free(&b);
+    weft_concept_free(c);
+    weft_tensors_free(t);
+    free(want.v);
+}
+END_TEST
+
 /* Under every method a concept's adapter is one like any other: alone it is the same picture, and two take part. */
 START_TEST(concepts_under_every_method)
 {
@@ -645,6 +669,7 @@ int main(void)
     tcase_set_timeout(c, 120);
     tcase_add_test(c, prompts_with_words);
     tcase_add_test(c, whole_files);
+    tcase_add_test(c, text_parts_have_their_own_weight);
     tcase_add_test(c, concepts_under_every_method);
     tcase_add_test(c, a_row_of_the_vocabulary);
     tcase_add_test(c, words_belong_to_a_plan);

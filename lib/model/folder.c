@@ -6,8 +6,6 @@
  * without model_index.json is taken for what its subfolders are. */
 #include "model/open.h"
 
-enum { MAX_SHARDS = 4096 };
-
 static const struct component {
     const char *folder;
     const char *stem;    /* of the weight file               */
@@ -73,92 +71,16 @@ static weft_status find_weights(const weft_model_options *o, const char *dir, co
     return wf_fail(err, WEFT_E_IO, "%s: no %s.%s.safetensors for the variant that was asked for", dir, c->stem, o->variant);
 }
 
-/* ---- shards: an index says which tensor is in which file ------------------------------------------ */
-
-typedef struct shard { const char *name; weft_tensors *file; } shard;
-
-typedef struct shards {
-    weft_model *m;
-    const char *index; /* the path of the index, for messages */
-    const char *dir;
-    bool        copy;
-    shard      *list;
-    size_t      count;
-    size_t      cap;
-} shards;
-
-/* The file of this name, opened once. */
-static weft_status open_shard(shards *s, const char *name, weft_tensors **out, weft_error *err)
-{
-    char path[WF_PATH];
-
-    for (size_t i = 0; i < s->count; i++)
-        if (strcmp(s->list[i].name, name) == 0) {
-            *out = s->list[i].file;
-            return WEFT_OK;
-        }
-    if (*name == 0 || strchr(name, '/') != NULL || strchr(name, '\\') != NULL || strstr(name, "..") != NULL)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: \"%.100s\" is not the name of a file beside it", s->index, name);
-    if (s->count == s->cap)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: more than %zu files", s->index, s->cap);
-    WF_TRY(path_to(path, s->dir, "", name, err));
-    WF_TRY(wf_tensors_open(path, s->copy, &s->m->alloc, out, err));
-    s->list[s->count++] = (shard){ name, *out };
-    return wf_model_remember(s->m, path, *out, err);
-}
-
-static weft_status gather_shards(shards *s, json_t *map, weft_tensors *all, weft_error *err)
-{
-    const char *name;
-    json_t     *entry;
-
-    json_object_foreach(map, name, entry) {
-        weft_tensors *file = NULL;
-        if (!json_is_string(entry))
-            return wf_fail(err, WEFT_E_FORMAT, "%s: the file of %.160s is not a name", s->index, name);
-        WF_TRY(open_shard(s, json_string_value(entry), &file, err));
-        const wf_tensor *t = wf_tensors_find(file, name);
-        if (t == NULL)
-            return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %.160s is not in %s", s->index, name, json_string_value(entry));
-        WF_TRY(wf_tensors_add_as(all, name, t, err));
-    }
-    for (size_t i = 0; i < s->count; i++) WF_TRY(wf_tensors_keep(all, s->list[i].file, err));
-    return wf_tensors_seal(all, err);
-}
-
-static weft_status open_shards(weft_model *m, const weft_model_options *o, const char *dir, const char *index,
-                               weft_tensors **out, weft_error *err)
-{
-    shards        s = { .m = m, .index = index, .dir = dir, .copy = (o->flags & WEFT_OPEN_COPY) != 0 };
-    weft_tensors *all = NULL;
-    json_t       *json = NULL, *map;
-    weft_status   st;
-
-    if ((st = wf_json_load(&json, index, &m->alloc, err)) != WEFT_OK) return st;
-    map = json_object_get(json, "weight_map");
-    s.cap = WF_MIN(json_object_size(map), (size_t)MAX_SHARDS);
-    s.list = wf_zalloc(&m->alloc, s.cap, sizeof *s.list);
-    if (!json_is_object(map)) st = wf_fail(err, WEFT_E_FORMAT, "%s: no weight_map", index);
-    else if (s.list == NULL) st = wf_nomem(err, s.cap * sizeof *s.list, index);
-    if (st == WEFT_OK) st = wf_tensors_new(&m->alloc, index, &all, err);
-    if (st == WEFT_OK) st = gather_shards(&s, map, all, err);
-    for (size_t i = 0; i < s.count; i++) weft_tensors_free(s.list[i].file); /* kept by `all` */
-    wf_free(&m->alloc, s.list);
-    json_decref(json);
-    if (st == WEFT_OK) *out = all;
-    else weft_tensors_free(all);
-    return st;
-}
-
 weft_status wf_source_weights(weft_model *m, const weft_model_options *o, const char *dir, int32_t component,
                               wf_component *part, weft_error *err)
 {
-    bool sharded;
+    bool sharded, copy = (o->flags & WEFT_OPEN_COPY) != 0;
 
     WF_TRY(find_weights(o, dir, &components[component], part->from, &sharded, err));
-    if (sharded) return open_shards(m, o, dir, part->from, &part->tensors, err);
-    WF_TRY(wf_tensors_open(part->from, (o->flags & WEFT_OPEN_COPY) != 0, &m->alloc, &part->tensors, err));
-    return wf_model_remember(m, part->from, part->tensors, err);
+    WF_TRY(sharded ? wf_tensors_open_index(part->from, copy, &m->alloc, &part->tensors, err)
+                   : wf_tensors_open(part->from, copy, &m->alloc, &part->tensors, err));
+    m->bytes += (int64_t)wf_tensors_file_size(part->tensors);
+    return WEFT_OK;
 }
 
 /* ---- model_index.json: which components, of which class -------------------------------------------- */

@@ -33,29 +33,10 @@ void weft_model_free(weft_model *m)
     wf_free(&alloc, m->kept);
     wf_free(&alloc, m->layers);
     for (int i = 0; i < WF_COMPONENTS; i++) weft_tensors_free(m->files[i]);
-    for (wf_weights *w = m->weights, *next; w != NULL; w = next) {
-        next = w->next;
-        weft_tensors_free(w->file);
-        wf_free(&alloc, w);
-    }
+    weft_tensors_free(m->whole);
     json_decref(m->scheduler);
     wf_free(&alloc, m->path);
     wf_free(&alloc, m);
-}
-
-weft_status wf_model_remember(weft_model *m, const char *path, weft_tensors *file, weft_error *err)
-{
-    size_t size = strlen(path) + 1;
-    wf_weights *w = wf_alloc(&m->alloc, sizeof *w + size);
-
-    if (w == NULL) return wf_nomem(err, sizeof *w + size, path);
-    w->next = m->weights;
-    w->file = file;
-    memcpy(w->path, path, size);
-    m->weights = w;
-    wf_tensors_ref(file);
-    m->bytes += (int64_t)wf_tensors_file_size(file);
-    return WEFT_OK;
 }
 
 const wf_layer *wf_model_layers(const weft_model *m, size_t *count)

@@ -8,13 +8,6 @@
 
 enum { WF_COMPONENTS = 4 };
 
-/* A weight file as it is on disk: what a merged checkpoint is written from. */
-typedef struct wf_weights {
-    struct wf_weights *next;
-    weft_tensors      *file;
-    char               path[]; /* as it was opened */
-} wf_weights;
-
 /* A tensor that was copied with rows for columns. */
 typedef struct wf_turned {
     const uint8_t   *copy;
@@ -28,7 +21,7 @@ struct weft_model {
     int32_t        family;
     wf_parts       parts;
     weft_tensors  *files[WF_COMPONENTS]; /* each component's tensors under diffusers' names */
-    wf_weights    *weights;    /* the files behind them                                  */
+    weft_tensors  *whole;      /* a single file as it is; NULL for a folder              */
     wf_turned      turned[2];
     wf_layer      *layers;
     size_t         layer_count;
@@ -37,14 +30,12 @@ struct weft_model {
     size_t         kept_count;
     size_t         kept_cap;
     json_t        *scheduler;
+    bool           vae_given;  /* the VAE is not the model's own                         */
     const char    *layout;     /* as weft_model_info says it                             */
     bool           aesthetic;  /* requires_aesthetics_score: a refiner                   */
     bool           zero_negative; /* force_zeros_for_empty_prompt                        */
     int64_t        parameters;
     int64_t        bytes;
 };
-
-/* Note a weight file, and keep it as long as the model (model.c). */
-weft_status wf_model_remember(weft_model *m, const char *path, weft_tensors *file, weft_error *err);
 
 #endif

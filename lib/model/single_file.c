@@ -392,18 +392,13 @@ static weft_status not_a_model(const weft_model *m, const look *l, weft_error *e
 
 weft_status wf_source_file(weft_model *m, const weft_model_options *o, wf_source *s, weft_error *err)
 {
-    weft_tensors *file = NULL;
-    weft_status st;
-
     s->layout = "single file";
-    WF_TRY(wf_tensors_open(m->path, (o->flags & WEFT_OPEN_COPY) != 0, &m->alloc, &file, err));
-    st = wf_model_remember(m, m->path, file, err);
-    weft_tensors_free(file); /* the model has it now */
-    WF_TRY(st);
-    look l = look_over(file);
+    WF_TRY(wf_tensors_open(m->path, (o->flags & WEFT_OPEN_COPY) != 0, &m->alloc, &m->whole, err));
+    m->bytes += (int64_t)wf_tensors_file_size(m->whole);
+    look l = look_over(m->whole);
     if (l.other != NULL || l.conv_in == NULL) return not_a_model(m, &l, err);
     for (int32_t i = 0; i < WF_COMPONENTS; i++) s->parts[i].there = l.there[i];
     WF_TRY(o->config != NULL ? wf_source_describe(m, o->config, s, err) : describe_published(&l, m->path, s, err));
     WF_TRY(find_prediction(m, o, &l, s, err));
-    return split(m, file, &l, s, err);
+    return split(m, m->whole, &l, s, err);
 }

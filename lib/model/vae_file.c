@@ -41,21 +41,27 @@ static bool has_diffusers_names(const weft_tensors *file)
     return wf_tensors_find(file, "decoder.mid_block.resnets.0.conv1.weight") != NULL;
 }
 
-static weft_status from_file(weft_model *m, const weft_model_options *o, wf_component *part, weft_error *err)
+static weft_status show(weft_model *m, weft_tensors *file, const char *path, wf_component *part, weft_error *err)
 {
-    weft_tensors *file = NULL;
     char prefix[64];
 
-    wf_format(part->from, WF_PATH, "%s", o->vae);
-    WF_TRY(wf_tensors_open(o->vae, (o->flags & WEFT_OPEN_COPY) != 0, &m->alloc, &file, err));
-    weft_status st = wf_model_remember(m, o->vae, file, err);
-    weft_tensors_free(file); /* the model has it now */
-    WF_TRY(st);
     if (!find_prefix(file, prefix, sizeof prefix))
-        return wf_fail(err, WEFT_E_FORMAT, "%s: no tensor decoder.conv_in.weight: not a VAE", o->vae);
+        return wf_fail(err, WEFT_E_FORMAT, "%s: no tensor decoder.conv_in.weight: not a VAE", path);
     if (!has_diffusers_names(file)) return wf_source_ldm_vae(m, file, prefix, part, err);
     wf_tensors_ref(part->tensors = file);
     return WEFT_OK;
+}
+
+static weft_status from_file(weft_model *m, const weft_model_options *o, wf_component *part, weft_error *err)
+{
+    weft_tensors *file;
+
+    wf_format(part->from, WF_PATH, "%s", o->vae);
+    WF_TRY(wf_tensors_open(o->vae, (o->flags & WEFT_OPEN_COPY) != 0, &m->alloc, &file, err));
+    m->bytes += (int64_t)wf_tensors_file_size(file);
+    weft_status st = show(m, file, o->vae, part, err);
+    weft_tensors_free(file); /* the component keeps it */
+    return st;
 }
 
 /* Where nothing says how the VAE is made: as published for the model's family. */
@@ -75,7 +81,7 @@ weft_status wf_source_vae(weft_model *m, const weft_model_options *o, wf_source 
 
     weft_tensors_free(part->tensors);
     part->tensors = NULL;
-    part->there = true;
+    part->there = m->vae_given = true;
     if (wf_path_is_dir(o->vae)) return from_folder(m, o, part, err);
     if (part->config == NULL) WF_TRY(presume(s, part, err));
     return from_file(m, o, part, err);

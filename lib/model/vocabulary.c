@@ -30,11 +30,24 @@ static size_t size_of_lines(const char *text, size_t size, size_t lines)
     return size;
 }
 
+/* The text of a file, unpacked where it is gzip's. */
+static weft_status read_text(weft_model *m, const char *path, wf_file *out, weft_error *err)
+{
+    wf_file packed;
+
+    WF_TRY(wf_file_read(out, path, MAX_LIST, &m->alloc, err));
+    if (out->size < 2 || out->data[0] != 0x1f || out->data[1] != 0x8b) return WEFT_OK;
+    packed = *out;
+    weft_status st = wf_gzip_unpack(out, packed.data, packed.size, path, MAX_LIST, &m->alloc, err);
+    wf_file_close(&packed, &m->alloc);
+    return st;
+}
+
 /* A file of merges: merges.txt, or OpenAI's, packed or not. */
 static weft_status open_list(weft_model *m, const char *path, const char *pad, wf_tokenizer **out, weft_error *err)
 {
     wf_file f = WF_FILE_NONE;
-    WF_TRY(wf_file_read(&f, path, MAX_LIST, &m->alloc, err));
+    WF_TRY(read_text(m, path, &f, err));
     size_t title = title_of((const char *)f.data, f.size);
     const char *text = (const char *)f.data + title;
     wf_tokenizer_source from = { .where = path, .pad = pad, .merges = text,

@@ -12,23 +12,23 @@
 
 static char scratch[256]; /* a folder of this test's own */
 
-static void shell(const char *format, const char *a, const char *b)
+static inline void shell(const char *format, const char *a, const char *b)
 {
     char line[2600];
     snprintf(line, sizeof line, format, a, b);
     ck_assert_msg(system(line) == 0, "%s", line);
 }
 
-static void make_scratch(void)
+static inline void make_scratch(void)
 {
     const char *tmp = getenv("TMPDIR");
     snprintf(scratch, sizeof scratch, "%s/weft-layouts-XXXXXX", tmp != NULL ? tmp : "/tmp");
     ck_assert_ptr_nonnull(mkdtemp(scratch));
 }
 
-static void remove_scratch(void) { shell("rm -rf '%s'%s", scratch, ""); }
+static inline void remove_scratch(void) { shell("rm -rf '%s'%s", scratch, ""); }
 
-static const char *in_scratch(const char *file)
+static inline const char *in_scratch(const char *file)
 {
     static char path[8][512];
     static int next;
@@ -37,14 +37,14 @@ static const char *in_scratch(const char *file)
     return p;
 }
 
-static weft_model *opened(const char *path, const weft_model_options *o)
+static inline weft_model *opened(const char *path, const weft_model_options *o)
 {
     weft_model *m;
     must(weft_model_open(path, o, &m, &golden_err));
     return m;
 }
 
-static weft_model_options described_by(const char *folder)
+static inline weft_model_options described_by(const char *folder)
 {
     weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
     o.config = folder;
@@ -52,7 +52,7 @@ static weft_model_options described_by(const char *folder)
 }
 
 /* It is refused with this status and these words, and nothing is left behind. */
-static void refused(const char *path, const weft_model_options *given, weft_status status, const char *word,
+static inline void refused(const char *path, const weft_model_options *given, weft_status status, const char *word,
                     const char *word2)
 {
     weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
@@ -74,7 +74,7 @@ static void refused(const char *path, const weft_model_options *given, weft_stat
 
 /* ---- comparing ------------------------------------------------------------------------------------------- */
 
-static weft_model_info info_of(const weft_model *m)
+static inline weft_model_info info_of(const weft_model *m)
 {
     weft_model_info info = WEFT_MODEL_INFO_INIT;
     must(weft_model_info_get(m, &info, &golden_err));
@@ -82,7 +82,7 @@ static weft_model_info info_of(const weft_model *m)
 }
 
 /* The same layers in the same order with the same bits. */
-static void same_layers(const weft_model *a, const weft_model *b)
+static inline void same_layers(const weft_model *a, const weft_model *b)
 {
     size_t n, count;
     const wf_layer *x = wf_model_layers(a, &n), *y = wf_model_layers(b, &count);
@@ -100,7 +100,7 @@ static void same_layers(const weft_model *a, const weft_model *b)
 }
 
 /* One step on noise, with the conditioning that a prompt gives where there is a tokenizer, else noise too. */
-static float *predict(weft_model *m, size_t *n)
+static inline float *predict(weft_model *m, size_t *n)
 {
     enum { SIDE = 8 };
     weft_model_info info = info_of(m);
@@ -146,7 +146,7 @@ static float *predict(weft_model *m, size_t *n)
     return all;
 }
 
-static void same_prediction(weft_model *a, weft_model *b)
+static inline void same_prediction(weft_model *a, weft_model *b)
 {
     size_t n, count;
     float *x = predict(a, &n), *y = predict(b, &count);
@@ -157,7 +157,7 @@ static void same_prediction(weft_model *a, weft_model *b)
 }
 
 /* Two ways to the same model; `a` is the folder. */
-static void same_model(weft_model *a, weft_model *b)
+static inline void same_model(weft_model *a, weft_model *b)
 {
     weft_model_info x = info_of(a), y = info_of(b);
     weft_sampler_options s = WEFT_SAMPLER_OPTIONS_INIT, t = WEFT_SAMPLER_OPTIONS_INIT;
@@ -182,7 +182,7 @@ typedef const char *(*naming)(const char *name, char *buf, size_t cap);
 /* Change n bytes of a tensor's data. */
 typedef void (*changing)(const wf_tensor *t, uint8_t *data);
 
-static void rewrite(const char *from, const char *to, naming name_of, changing change)
+static inline void rewrite(const char *from, const char *to, naming name_of, changing change)
 {
     weft_allocator alloc = wf_allocator(NULL);
     weft_tensors *file;

@@ -63,7 +63,7 @@ START_TEST(an_index_that_lies_is_refused)
           "is not in" },
         { "\"diffusion_pytorch_model.fp16-00001", "\"../unet/diffusion_pytorch_model.fp16-00001", "not the name of a file" },
         { "\"diffusion_pytorch_model.fp16-00001", "\"/etc/diffusion_pytorch_model.fp16-00001", "not the name of a file" },
-        { "\"weight_map\"", "\"other_map\"", "no weight_map" },
+        { "\"weight_map\"", "\"other_map\"", "weight_map" },
     };
     static const char index[] = "unet/diffusion_pytorch_model.safetensors.index.fp16.json";
     for (size_t i = 0; i < WF_LEN(lies); i++) {

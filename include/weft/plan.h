@@ -212,7 +212,7 @@ typedef struct weft_klora_options {
     int32_t  gamma;        /* WEFT_KLORA_GAMMA_*                                       */
     int32_t  granularity;  /* WEFT_KLORA_BY_*                                          */
     int32_t  reserved0;    /* zero                                                     */
-    int64_t  top_k;        /* largest entries that make a score; 0: rank_c * rank_s    */
+    int64_t  top_k;        /* largest entries that make a score; 0: rank_c * rank_s (a family without: the layer's) */
     double   alpha;        /* of CUSTOM only, as are beta and modulus                  */
     double   beta;
     double   modulus;

@@ -113,7 +113,7 @@ static const weft_klora_options *options_of(const weft_plan *p)
 
 static bool governs(const weft_plan *p, const wf_layer *layer, const found *f)
 {
-    if (layer->component != 0) return false;
+    if (layer->component != 0 || layer->kind == WEFT_LAYER_NORM) return false;
     if ((options_of(p)->flags & WEFT_KLORA_ATTENTION_ONLY) && !layer->attention) return false;
     return wf_plan_module(p, f->content, layer->id) != NULL || wf_plan_module(p, f->style, layer->id) != NULL;
 }
@@ -135,11 +135,18 @@ static weft_status pick_roles(const weft_plan *p, found *f, weft_error *err)
     return WEFT_OK;
 }
 
+/* The rank that a module stands for in K: its family's, or where that has none the delta's greatest. */
+static int64_t rank_of(const wf_module *m, const wf_layer *layer)
+{
+    if (m == NULL) return 1;
+    return m->rank > 0 ? m->rank : WF_MIN((int64_t)layer->out, (int64_t)wf_layer_columns(layer));
+}
+
 /* K counts entries, so the delta's own number of entries bounds it. */
 static int64_t layer_k(const wf_layer *layer, const wf_module *c, const wf_module *s, int64_t wanted)
 {
     int64_t entries = (int64_t)layer->out * (int64_t)wf_layer_columns(layer);
-    int64_t k = wanted > 0 ? wanted : (int64_t)(c != NULL ? c->rank : 1) * (s != NULL ? s->rank : 1);
+    int64_t k = wanted > 0 ? wanted : rank_of(c, layer) * rank_of(s, layer);
     return WF_MIN(k, entries);
 }
 
@@ -244,6 +251,19 @@ static double rho_of(const layer_sums *s, double gamma)
     return s->content > 0 ? INFINITY : 0; /* who is alone wins */
 }
 
+/* Differences of normalisations have no score against a delta, and adding them whatever wins would be a merge. */
+static void warn_of_norms(const weft_plan *p, wf_table *t, const wf_layer *layers, size_t count)
+{
+    for (int32_t a = 0; a < p->adapters; a++) {
+        int32_t n = 0;
+        for (size_t l = 0; l < count; l++)
+            n += layers[l].component == 0 && layers[l].kind == WEFT_LAYER_NORM && wf_plan_module(p, a, layers[l].id) != NULL;
+        if (n > 0)
+            wf_table_warn(p, t, "klora: %d normalisations of %s do not act: K-LoRA governs layers with a product", (int)n,
+                          wf_adapter_name(p->entry[a].bound->adapter));
+    }
+}
+
 static weft_status begin(const weft_plan *p, wf_table *t, weft_error *err)
 {
     size_t          count;
@@ -263,6 +283,7 @@ static weft_status begin(const weft_plan *p, wf_table *t, weft_error *err)
     if (f->L == 0)
         return wf_fail(err, WEFT_E_STATE, "klora: neither adapter has a layer of the UNet that K-LoRA governs");
     if ((st = balance(f, p, t, count, err)) != WEFT_OK) return st;
+    warn_of_norms(p, t, layers, count);
     for (size_t l = 0; l < count; l++)
         if (f->at[l].position > 0) f->at[l].rho = rho_of(&((const memo *)t->memo->data)->sums[l], f->gamma);
     return WEFT_OK;

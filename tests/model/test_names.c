@@ -1,5 +1,6 @@
 /* kohya's words for the layers of the published models, both numberings, against the complete tables. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/support.h"
 #include "model/model.h"
@@ -185,6 +186,56 @@ START_TEST(two_text_encoders_are_te1_and_te2)
 }
 END_TEST
 
+/* cloneofsimo's numbers against the published index. Its layers stand here as the models' tables have them: in order of
+ * execution, the middle before the way up, self-attention, cross-attention, feed-forward. */
+START_TEST(every_number_of_cloneofsimos_index)
+{
+    enum { MOST = 400 };
+    static char     names[MOST][256];
+    static wf_layer layers[MOST];
+    static int32_t  want[MOST], number[MOST];
+    static const char *const begins[] = { "unet.down_blocks", "unet.mid_block", "unet.up_blocks", "text_encoder." };
+    size_t           count = 0, rows = 0;
+
+    for (size_t b = 0; b < WF_LEN(begins); b++) {
+        FILE *f = fopen(test_path("data/tables/cloneofsimo_sd15_index.tsv"), "r");
+        char  line[1024], *c[5];
+        ck_assert_ptr_nonnull(f);
+        ck_assert_ptr_nonnull(fgets(line, sizeof line, f)); /* the titles */
+        while (fgets(line, sizeof line, f) != NULL) {
+            ck_assert_int_eq(split(line, c, 5), 5);
+            snprintf(names[count], sizeof names[count], "%s.%s", c[0], c[2]);
+            if (strncmp(names[count], begins[b], strlen(begins[b])) != 0) continue;
+            want[count] = atoi(c[1]);
+            layers[count] = (wf_layer){ .name = names[count], .component = b == 3 };
+            rows++;
+            count++;
+            ck_assert_uint_lt(count, MOST - 1);
+        }
+        fclose(f);
+    }
+    ck_assert_uint_eq(rows, 144 + 48);
+    for (size_t i = 0; i + 4 < 144; i++) /* ff.net.0.proj runs after the cross-attention */
+        if (strstr(names[i], "ff.net.0.proj") != NULL && strstr(names[i + 4], "attn2.to_out") != NULL) {
+            char    moved[256];
+            int32_t n = want[i];
+            memcpy(moved, names[i], sizeof moved);
+            for (size_t k = i; k < i + 4; k++) {
+                memcpy(names[k], names[k + 1], sizeof names[k]);
+                want[k] = want[k + 1];
+            }
+            memcpy(names[i + 4], moved, sizeof moved);
+            want[i + 4] = n;
+            i += 4;
+        }
+    snprintf(names[count], sizeof names[count], "unet.conv_out"); /* and what has no number */
+    layers[count] = (wf_layer){ .name = names[count] };
+    want[count++] = -1;
+    wf_name_numbers(layers, count, number);
+    for (size_t i = 0; i < count; i++) ck_assert_msg(number[i] == want[i], "%s: %d, not %d", names[i], number[i], want[i]);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("model: names");
@@ -192,6 +243,7 @@ int main(void)
 
     tcase_add_loop_test(t, every_row_of_the_published_table, 0, 3);
     tcase_add_test(t, every_row_of_the_text_encoders);
+    tcase_add_test(t, every_number_of_cloneofsimos_index);
     tcase_add_test(t, smaller_unets_count_in_their_own_steps);
     tcase_add_test(t, what_has_no_ldm_name_gets_none);
     tcase_add_test(t, a_buffer_that_is_too_small_gets_nothing_past_its_end);

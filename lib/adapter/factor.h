@@ -36,6 +36,9 @@ void wf_factor_rows(const wf_tensor *t, size_t rows, wf_columns c, float *dst);
 void wf_layer_rows_as_stored(const wf_layer *l, size_t from, size_t n, float *w);
 void wf_add_as_stored(const wf_layer *l, size_t from, size_t n, const float *delta, double f, float *dst);
 
+/* Are GLoRA's factors in the order of older files (glora.c)? */
+bool    wf_glora_older(const wf_module *m);
+
 /* DENSE whatever the layer. */
 int32_t wf_form_dense(const wf_module *m, const wf_layer *l);
 

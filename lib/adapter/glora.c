@@ -22,7 +22,7 @@ typedef struct factors {
     const wf_tensor *b2; /* (r, in)  */
 } factors;
 
-static factors factors_of(const wf_module *m)
+bool wf_glora_older(const wf_module *m)
 {
     const wf_tensor *a1 = m->part[WF_PART_GLORA_A1], *a2 = m->part[WF_PART_GLORA_A2];
     const wf_tensor *b1 = m->part[WF_PART_GLORA_B1], *b2 = m->part[WF_PART_GLORA_B2];
@@ -30,7 +30,15 @@ static factors factors_of(const wf_module *m)
     bool older = a2->shape[1] == a1->shape[0] && b2->shape[1] == b1->shape[0] && a2->shape[1] == b2->shape[1];
 
     if (newer && older) newer = a1->shape[1] <= a1->shape[0]; /* newer: (in, r); older: (r, in) */
-    return newer || !older ? (factors){ a1, a2, b1, b2 } : (factors){ a2, a1, b2, b1 };
+    return older && !newer;
+}
+
+static factors factors_of(const wf_module *m)
+{
+    const wf_tensor *a1 = m->part[WF_PART_GLORA_A1], *a2 = m->part[WF_PART_GLORA_A2];
+    const wf_tensor *b1 = m->part[WF_PART_GLORA_B1], *b2 = m->part[WF_PART_GLORA_B2];
+
+    return wf_glora_older(m) ? (factors){ a2, a1, b2, b1 } : (factors){ a1, a2, b1, b2 };
 }
 
 static weft_status shape(wf_module *m, const char *source, weft_error *err)

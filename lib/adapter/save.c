@@ -2,11 +2,12 @@
  *
  * Factors go out as they lie in the file, bit for bit; what changes is how they are called, where alpha stands, and
  * whether a 1x1 convolution's factors have two dimensions or four. Endings are looked up in the same tables that reading
- * uses, so that what is written is read. Three things have no word in a spelling and are brought to one that it has:
+ * uses, so that what is written is read. A few things have no word in a spelling and are brought to one that it has:
  *
  *   a mixer, and outside PEFT AdaLoRA's weights, are multiplied into the inner factor, as for computing (lowrank.c);
  *     so is a Tucker core outside kohya's spelling
  *   a compressed difference u v is a low-rank pair with alpha = rank
+ *   a bias of the up factor is in kohya's spelling a difference of the layer's, scaled
  *   a scale that no alpha of the file gave (rsLoRA, AdaLoRA) becomes the alpha that gives it
  *
  * Everything else that a spelling cannot say is refused: another family's tensors under a name that means something else
@@ -15,6 +16,7 @@
 #include <math.h>
 #include <sys/stat.h>
 
+#include "adapter/factor.h"
 #include "adapter/save.h"
 
 void weft_save_options_init(weft_save_options *options)
@@ -51,6 +53,7 @@ static const char *no_form(const wf_module *m, const wf_layer *l, int32_t naming
     if (naming == WEFT_NAMING_KOHYA) {
         if (f == &wf_family_oft_peft || f == &wf_family_boft_peft || f == &wf_family_ia3_peft) return "in PEFT's form";
         if (has(m, WF_PART_REPLACE) || has(m, WF_PART_REPLACE_B)) return "a replacement";
+        if (has(m, WF_PART_UP_BIAS) && has(m, WF_PART_DIFF_B)) return "with two differences of the bias";
         if (f == &wf_family_lokr && m->rank == 0 && m->scale != 1) return "with a scale but both factors whole";
         return NULL;
     }
@@ -257,18 +260,46 @@ static weft_status fold_down(wf_saver *s, const wf_module *m, const wf_layer *l,
     return st;
 }
 
+/* kohya's spelling has no bias of a factor, but differences of the layer's. */
+static weft_status put_up_bias(wf_saver *s, const wf_module *m, const char *stem)
+{
+    const wf_tensor *t = m->part[WF_PART_UP_BIAS];
+    float           *v = keep(s, t->count * sizeof *v);
+
+    if (v == NULL) return wf_nomem(s->err, t->count * sizeof *v, "a bias");
+    wf_tensor_read(t, 0, t->count, v);
+    for (size_t i = 0; i < t->count; i++) v[i] = (float)((double)m->scale * v[i]);
+    return put(s, stem, ".diff_b", (wf_tensor){ .data = (const uint8_t *)v, .bytes = t->count * sizeof *v, .count = t->count,
+                                                .shape = { t->shape[0] }, .rank = 1, .dtype = WF_F32 }, true);
+}
+
+/* GLoRA's factors in the order that LyCORIS writes now, whichever the file had. */
+static int32_t glora_word(const wf_module *m, int32_t part)
+{
+    if (m->family != &wf_family_glora || !wf_glora_older(m)) return part;
+    switch (part) {
+    case WF_PART_GLORA_A1: return WF_PART_GLORA_A2;
+    case WF_PART_GLORA_A2: return WF_PART_GLORA_A1;
+    case WF_PART_GLORA_B1: return WF_PART_GLORA_B2;
+    case WF_PART_GLORA_B2: return WF_PART_GLORA_B1;
+    default:               return part;
+    }
+}
+
 /* A part under the name that the spelling has for it. */
 static weft_status put_part(wf_saver *s, size_t module, int32_t part, const char *stem)
 {
     const wf_module *m = &s->a->modules[module];
     const wf_layer  *l = wf_saver_layer(s, module);
     wf_tensor        t = *m->part[part];
-    int32_t          word = part == WF_PART_DELTA_U ? WF_PART_UP : part == WF_PART_DELTA_V ? WF_PART_DOWN : part;
+    int32_t          word = part == WF_PART_DELTA_U ? WF_PART_UP : part == WF_PART_DELTA_V ? WF_PART_DOWN
+                            : glora_word(m, part);
     bool             number = part == WF_PART_ON_INPUT;
     bool             bare = s->naming == WEFT_NAMING_PEFT && has(m, WF_PART_LORA_E);
     const char      *ending;
 
     if (part == WF_PART_ALPHA || part == WF_PART_RANKNUM) return WEFT_OK;
+    if (part == WF_PART_UP_BIAS && s->naming == WEFT_NAMING_KOHYA) return put_up_bias(s, m, stem);
     if (folds(s, m) && (part == WF_PART_MIXER || part == WF_PART_LORA_E || part == WF_PART_MID)) return WEFT_OK;
     if (part == WF_PART_DOWN && folds(s, m)) WF_TRY(fold_down(s, m, l, &t));
     else if (!bare) fit_shape(s, m, l, word, &t);
@@ -417,10 +448,13 @@ bool wf_saver_holds(const wf_saver *s, int32_t component)
     return false;
 }
 
+/* CLIPTextModel has no text_model of its own any more (transformers 5), CLIPTextModelWithProjection has. */
 const char *wf_saver_path(const wf_layer *l)
 {
-    const char *dot = strchr(l->name, '.');
-    return dot != NULL ? dot + 1 : l->name;
+    static const char head[] = "text_model.";
+    const char       *dot = strchr(l->name, '.'), *path = dot != NULL ? dot + 1 : l->name;
+
+    return l->component == 1 && strncmp(path, head, sizeof head - 1) == 0 ? path + sizeof head - 1 : path;
 }
 
 /* Tensors and what they need of memory: of each part a name, perhaps other values; an alpha, and its name. */

@@ -23,7 +23,7 @@ typedef struct wf_saver {
 const wf_layer *wf_saver_layer(const wf_saver *s, size_t module);
 /* Has the adapter modules in this component? */
 bool            wf_saver_holds(const wf_saver *s, int32_t component);
-/* A layer's path inside its component. */
+/* A layer's path inside its component, as the component's class in transformers and diffusers has it. */
 const char     *wf_saver_path(const wf_layer *l);
 /* The alpha that gives the module's scale when it is divided by this rank. */
 float           wf_alpha_for(const wf_module *m, int32_t divisor);

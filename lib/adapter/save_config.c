@@ -54,9 +54,14 @@ static const wf_module *module_at(const scribe *w, size_t i)
     return &w->s->a->modules[i];
 }
 
+/* PEFT takes a path for the end of one, so that without a text encoder's text_model it finds a module both where that is
+ * in its path (transformers 4, and encoders with a projection) and where it is not. */
 static const char *path_at(const scribe *w, size_t i)
 {
-    return wf_saver_path(wf_saver_layer(w->s, i));
+    static const char head[] = "text_model.";
+    const char       *path = wf_saver_path(wf_saver_layer(w->s, i));
+
+    return w->component > 0 && strncmp(path, head, sizeof head - 1) == 0 ? path + sizeof head - 1 : path;
 }
 
 #define EACH(w, i) (size_t i = next_module(w, 0); i < (w)->s->a->count; i = next_module(w, i + 1))
@@ -166,7 +171,7 @@ static void put_pruned(const scribe *w)
     for EACH(w, i) {
         const wf_module *m = module_at(w, i);
         if (m->rank == first_rank(m)) continue;
-        wf_text_add(w->out, "%s\"%s.lora_E\": [", first ? "" : ", ", path_at(w, i));
+        wf_text_add(w->out, "%s\"%s.lora_E\": [", first ? "" : ", ", wf_saver_path(wf_saver_layer(w->s, i)));
         for (int32_t p = 0; p < first_rank(m); p++)
             wf_text_add(w->out, "%s%s", p > 0 ? ", " : "", p < m->rank ? "true" : "false");
         wf_text_add(w->out, "]");

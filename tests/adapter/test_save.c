@@ -36,7 +36,8 @@ static weft_report *bound(weft_model *m, weft_adapter *a)
     return r;
 }
 
-/* Norms of LyCORIS' and PEFT's DoRA differ by the smallest step of a float. */
+/* Norms of LyCORIS' and PEFT's DoRA differ by the smallest step of a float; a bias that is scaled when it is written is
+ * rounded twice. */
 static bool same_values(const float *a, const float *b, size_t n, bool near)
 {
     if (!near) return memcmp(a, b, n * sizeof *a) == 0;
@@ -70,7 +71,8 @@ static size_t compare(weft_model *model, weft_adapter *a, weft_adapter *b)
         ck_assert_msg(i < a->count, "%s was not there before", b->modules[j].key);
         const wf_module *x = &a->modules[i], *y = &b->modules[j];
         float           *one = sums_of(x, &layer[la[i]], &n), *other = sums_of(y, &layer[la[i]], &n);
-        ck_assert_msg(same_values(one, other, n, x->part[WF_PART_MAGNITUDE] != NULL && x->peft != y->peft),
+        bool near = (x->part[WF_PART_MAGNITUDE] != NULL && x->peft != y->peft) || x->part[WF_PART_UP_BIAS] != NULL;
+        ck_assert_msg(same_values(one, other, n, near),
                       "%s, once %s, adds something else (%g)", y->key, x->key, relative(one, other, n, NULL));
         ck_assert_float_eq(x->scale, y->scale);
         free(one);
@@ -169,19 +171,221 @@ START_TEST(spellings_have_what_is_theirs)
 }
 END_TEST
 
+/* ---- as the tools opened it ------------------------------------------------------------------------------------ */
+
+static json_t *saved; /* saved.json: what stood in files that diffusers, PEFT and LyCORIS opened (check_saved.py) */
+
+static const json_t *file_called(const char *name)
+{
+    for (size_t i = 0; i < json_array_size(files); i++)
+        if (strcmp(json_string_value(json_object_get(json_array_get(files, i), "name")), name) == 0)
+            return json_array_get(files, i);
+    ck_abort_msg("no file %s", name);
+    return NULL;
+}
+
+static void compare_contents(const char *path, const json_t *want)
+{
+    const json_t *rows = json_object_get(want, "tensors"), *config = json_object_get(want, "config");
+    weft_tensors *t = NULL;
+
+    ck_assert_msg(weft_tensors_open(path, NULL, &t, &err) == WEFT_OK, "%s", err.text);
+    ck_assert_uint_eq(weft_tensors_count(t), json_array_size(rows));
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t    *row = json_array_get(rows, i), *shape = json_array_get(row, 2);
+        const char      *name = json_string_value(json_array_get(row, 0));
+        const wf_tensor *got = wf_tensors_find(t, name);
+        ck_assert_msg(got != NULL, "%s is not there", name);
+        ck_assert_str_eq(wf_dtype_name(got->dtype), json_string_value(json_array_get(row, 1)));
+        ck_assert_int_eq(got->rank, (int)json_array_size(shape));
+        for (int32_t d = 0; d < got->rank; d++)
+            ck_assert_int_eq(got->shape[d], json_integer_value(json_array_get(shape, (size_t)d)));
+    }
+    for (size_t i = 0; config != NULL && i < wf_tensors_meta_count(t); i++)
+        if (strcmp(wf_tensors_meta_key(t, i), "lora_adapter_metadata") == 0)
+            ck_assert_str_eq(wf_tensors_meta_value(t, i), json_string_value(config));
+    weft_tensors_free(t);
+}
+
+static void compare_folder(const char *path, const json_t *want)
+{
+    const char *component;
+    json_t     *inside;
+    char        folder[600], file[700], text[16384];
+
+    json_object_foreach((json_t *)want, component, inside) {
+        snprintf(folder, sizeof folder, "%s/%s", path, component);
+        snprintf(file, sizeof file, "%s/adapter_model.safetensors", folder);
+        compare_contents(file, inside);
+        snprintf(file, sizeof file, "%s/adapter_config.json", folder);
+        FILE *f = fopen(file, "r");
+        ck_assert_ptr_nonnull(f);
+        text[fread(text, 1, sizeof text - 1, f)] = '\0';
+        fclose(f);
+        ck_assert_str_eq(text, json_string_value(json_object_get(inside, "config")));
+        remove_in(folder, "adapter_config.json");
+        remove_in(folder, "adapter_model.safetensors");
+        rmdir(folder);
+    }
+    rmdir(path);
+}
+
+START_TEST(files_are_those_that_the_tools_opened)
+{
+    void       *it = json_object_iter(saved);
+    const char *naming;
+    json_t     *want;
+
+    for (int i = 0; i < _i; i++) it = json_object_iter_next(saved, it);
+    const json_t *file = file_called(json_object_iter_key(it));
+    weft_model   *model = model_of(file);
+    weft_adapter *a = opened(data_path("%s", json_string_value(json_object_get(file, "path"))));
+    const char   *dir = test_dir();
+    char          path[300];
+
+    snprintf(path, sizeof path, "%s/saved.safetensors", dir);
+    json_object_foreach(json_object_iter_value(it), naming, want) {
+        weft_save_options o = WEFT_SAVE_OPTIONS_INIT;
+        while (o.naming <= WEFT_NAMING_PEFT && strcmp(namings[o.naming], naming) != 0) o.naming++;
+        ck_assert_msg(weft_adapter_save(a, model, path, &o, &err) == WEFT_OK, "%s", err.text);
+        if (o.naming == WEFT_NAMING_PEFT) compare_folder(path, want);
+        else compare_contents(path, want);
+        remove(path);
+    }
+    test_rmdir(dir);
+    weft_adapter_free(a);
+    weft_model_free(model);
+}
+END_TEST
+
+/* ---- options and failures ----------------------------------------------------------------------------------------- */
+
+START_TEST(factors_can_be_halved)
+{
+    const json_t     *file = file_called("peft_lora");
+    weft_save_options o = { sizeof o, 0, WEFT_NAMING_KOHYA, 1 };
+    weft_model       *model = model_of(file);
+    weft_adapter     *a = opened(data_path("families/peft_lora")), *b;
+    const char       *dir = test_dir();
+    char              path[300];
+    size_t            halved = 0;
+
+    snprintf(path, sizeof path, "%s/half.safetensors", dir);
+    ck_assert_msg(weft_adapter_save(a, model, path, &o, &err) == WEFT_OK, "%s", err.text);
+    b = opened(path);
+    for (size_t i = 0; i < b->count; i++)
+        for (int32_t p = 1; p < WF_PARTS; p++) {
+            const wf_tensor *x = a->modules[i].part[p], *y = b->modules[i].part[p];
+            if (y == NULL) continue;
+            ck_assert_int_eq(y->dtype, p == WF_PART_ALPHA ? WF_F32 : WF_F16);
+            for (size_t j = 0; x != NULL && p != WF_PART_ALPHA && j < y->count; j++) {
+                float u, v;
+                uint16_t h;
+                wf_tensor_read(x, j, 1, &u);
+                h = wf_f16_from_f32(u);
+                ck_assert(wf_widen_any(&u, &h, WF_F16, 1));
+                wf_tensor_read(y, j, 1, &v);
+                ck_assert_float_eq(u, v);
+                halved++;
+            }
+        }
+    ck_assert_uint_gt(halved, 100);
+    remove(path);
+    test_rmdir(dir);
+    weft_adapter_free(a);
+    weft_adapter_free(b);
+    weft_model_free(model);
+}
+END_TEST
+
+START_TEST(wrong_arguments_are_refused)
+{
+    weft_model       *model = model_of(file_called("peft_lora")), *other = model_of(file_called("lyco_sd2_lokr"));
+    weft_adapter     *a = opened(data_path("families/peft_lora"));
+    weft_save_options o = WEFT_SAVE_OPTIONS_INIT;
+
+    ck_assert_int_eq(weft_adapter_save(NULL, model, "x", NULL, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_adapter_save(a, NULL, "x", NULL, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_adapter_save(a, model, NULL, NULL, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_adapter_save(a, model, "", NULL, &err), WEFT_E_ARG);
+    o.naming = 4;
+    ck_assert_int_eq(weft_adapter_save(a, model, "x", &o, &err), WEFT_E_ARG);
+    o.naming = WEFT_NAMING_DIFFUSERS;
+    o.half = 2;
+    ck_assert_int_eq(weft_adapter_save(a, model, "x", &o, &err), WEFT_E_ARG);
+    o.half = 0;
+    ck_assert_int_eq(weft_adapter_save(a, other, "x", &o, &err), WEFT_E_MISMATCH);
+    ck_assert_int_eq(weft_adapter_save(a, model, "/nowhere/at/all", &o, &err), WEFT_E_IO);
+    o.naming = WEFT_NAMING_PEFT;
+    ck_assert_int_eq(weft_adapter_save(a, model, "/nowhere/at/all", &o, &err), WEFT_E_IO);
+    check_one_line(&err);
+    weft_adapter_free(a);
+    weft_model_free(other);
+    weft_model_free(model);
+}
+END_TEST
+
+/* Whichever allocation fails: the status, no leak, nothing half-written. */
+START_TEST(saving_without_memory_leaves_nothing)
+{
+    const json_t        *file = file_called(_i == WEFT_NAMING_PEFT ? "peft_lokr" : "moslora_peft");
+    weft_model          *model = model_of(file);
+    test_memory          memory;
+    weft_allocator       alloc = test_allocator(&memory);
+    weft_adapter_options open = WEFT_ADAPTER_OPTIONS_INIT;
+    weft_save_options    o = { sizeof o, 0, _i, 1 };
+    weft_adapter        *a = NULL;
+    const char          *dir = test_dir();
+    char                 path[300];
+    weft_status          st = WEFT_E_NOMEM;
+
+    open.allocator = &alloc;
+    ck_assert_int_eq(weft_adapter_open(data_path("%s", json_string_value(json_object_get(file, "path"))), &open, &a, &err),
+                     WEFT_OK);
+    size_t before = memory.live_blocks;
+    snprintf(path, sizeof path, "%s/saved", dir);
+    for (size_t n = 1; st != WEFT_OK; n += n < 40 ? 1 : 7) {
+        memory.calls = 0;
+        memory.fail_at = n;
+        st = weft_adapter_save(a, model, path, &o, &err);
+        ck_assert_msg(st == WEFT_OK || st == WEFT_E_NOMEM, "%s", err.text);
+        ck_assert_uint_eq(memory.live_blocks, before);
+        if (_i != WEFT_NAMING_PEFT) ck_assert_int_eq(access(path, F_OK) == 0, st == WEFT_OK);
+    }
+    memory.fail_at = 0;
+    o.half = 0; /* over what is there */
+    ck_assert_int_eq(weft_adapter_save(a, model, path, &o, &err), WEFT_OK);
+    compare_written(model, a, path, _i);
+    test_rmdir(dir);
+    weft_adapter_free(a);
+    ck_assert_uint_eq(memory.live_blocks, 0);
+    weft_model_free(model);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("adapter: saving");
     TCase *t = tcase_create("every family in every spelling");
 
     json_t *index = json_load_file(data_path("golden/families.json"), 0, NULL);
-    if (index == NULL) return EXIT_FAILURE;
+    saved = json_load_file(data_path("golden/saved.json"), 0, NULL);
+    if (index == NULL || saved == NULL) return EXIT_FAILURE;
     files = json_object_get(index, "files");
     tcase_add_loop_test(t, what_is_written_is_read_again, 0, 3 * (int)json_array_size(files));
     tcase_add_test(t, spellings_have_what_is_theirs);
     tcase_set_timeout(t, 60);
     suite_add_tcase(s, t);
+    t = tcase_create("as the tools opened it");
+    tcase_add_loop_test(t, files_are_those_that_the_tools_opened, 0, (int)json_object_size(saved));
+    suite_add_tcase(s, t);
+    t = tcase_create("options and failures");
+    tcase_add_test(t, factors_can_be_halved);
+    tcase_add_test(t, wrong_arguments_are_refused);
+    tcase_add_loop_test(t, saving_without_memory_leaves_nothing, WEFT_NAMING_KOHYA, WEFT_NAMING_PEFT + 1);
+    suite_add_tcase(s, t);
     int failed = run_suite(s);
     json_decref(index);
+    json_decref(saved);
     return failed;
 }

@@ -36,7 +36,7 @@ typedef struct wf_bound {
     char          *select;  /* NULL: every layer */
     char          *exclude; /* NULL: none        */
     int32_t       *module;  /* [layers of the model] index of the module that acts there, -1 for none */
-    uint64_t       text_stamp; /* of what it adds to the text encoders; 0: nothing                  */
+    _Atomic uint64_t text_stamp; /* of what it adds to the text encoders, once that was asked for; else 0 */
 } wf_bound;
 
 typedef struct wf_entry {
@@ -164,8 +164,6 @@ uint64_t  wf_words_stamp(const wf_words *w); /* of all words with their vectors;
 
 /* ---- stamp.c ------------------------------------------------------------------------------------------ */
 
-/* Of what a binding adds to the text encoders; 0 where that is nothing. */
-uint64_t wf_bound_stamp(const wf_bound *b, const wf_layer *layers, size_t count);
 /* Hashes that go on from h. */
 uint64_t wf_stamp_text(uint64_t h, const char *s, size_t n);
 uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n);

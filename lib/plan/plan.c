@@ -146,7 +146,6 @@ static weft_status bind(wf_bound **out, const weft_plan *plan, weft_adapter *ada
 
     if ((st = place_modules(b, layers, count, err)) != WEFT_OK) goto done;
     if ((st = apply_selection(b, layers, count, err)) != WEFT_OK) goto done;
-    b->text_stamp = wf_bound_stamp(b, layers, count);
     *out = b;
     b = NULL;
 done:

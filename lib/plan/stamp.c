@@ -6,7 +6,7 @@
  * guard against mistakes, not against malice.
  *
  * Of the text encoders we look at a few bytes of each weight: fine-tuning changes nearly all of them. Of adapters and
- * words every byte counts; an adapter's are gone through once, when it is bound. */
+ * words every byte counts; an adapter's are gone through once, when the first stamp is asked for. */
 #include "model/parts.h"
 #include "plan/method.h"
 
@@ -53,14 +53,22 @@ static uint64_t mix_module(uint64_t h, const wf_module *m)
     return mix(h, (uint64_t)m->peft << 1 | (uint64_t)m->feedforward);
 }
 
-uint64_t wf_bound_stamp(const wf_bound *b, const wf_layer *layers, size_t count)
-{
-    uint64_t h = 0;
+enum { NO_TEXT = 1 };
 
+/* Of what a binding adds to the text encoders. Threads that ask at the same time find the same. */
+static uint64_t bound_stamp(wf_bound *b, const weft_model *model)
+{
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(model, &count);
+    uint64_t        h = atomic_load_explicit(&b->text_stamp, memory_order_relaxed);
+
+    if (h != 0) return h;
+    h = NO_TEXT;
     for (size_t l = 0; l < count; l++) {
         if (layers[l].component < 1 || layers[l].component > 2 || b->module[l] < 0) continue;
-        h = mix_module(mix(mix(h, 1), l), wf_adapter_module(b->adapter, (size_t)b->module[l]));
+        h = mix_module(mix(h, l), wf_adapter_module(b->adapter, (size_t)b->module[l]));
     }
+    atomic_store_explicit(&b->text_stamp, h, memory_order_relaxed);
     return h;
 }
 
@@ -102,8 +110,9 @@ uint64_t wf_plan_text_stamp(const weft_plan *p)
 
     for (int32_t a = 0; a < p->adapters; a++) {
         const wf_entry *e = &p->entry[a];
-        if (e->bound->text_stamp == 0 || e->text_weight == 0) continue;
-        h = mix_float(mix(h, e->bound->text_stamp), e->text_weight);
+        uint64_t        part = e->text_weight != 0 ? bound_stamp(e->bound, p->model) : NO_TEXT;
+        if (part == NO_TEXT) continue;
+        h = mix_float(mix(h, part), e->text_weight);
         h = mix(mix(h, wf_plan_text_acts(p, a)), e->peft_dora);
     }
     h = mix(h, wf_words_stamp(p->words));

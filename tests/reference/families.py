@@ -278,6 +278,8 @@ def module_table(pipe):
         for n, m in net.named_modules() if net is not None else ():
             if isinstance(m, kinds):
                 out[lora.kohya_key(c, lora.classic(c, n), xl)] = (c, lora.classic(c, n))
+                if c == "text_encoder":
+                    out["lycoris_" + lora.classic(c, n).replace(".", "_")] = (c, lora.classic(c, n))
     return out
 
 

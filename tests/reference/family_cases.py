@@ -8,6 +8,7 @@ import torch
 from make_families import (A0, A1, F16, F32, FILES, SD1, SD1_LINEAR, SD1_NORMS, SD2, TE, TE_NORMS, XL, XL_NORMS, by_diffusers, by_hand,
                            by_lycoris, by_name, by_peft, fresh, procs, seed_of, text, underscore, unet, untouched)
 from peft import AdaLoraConfig, BOFTConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig
+from safetensors.torch import load_file, save_file
 
 S1, S2, SX = "tiny-sd1", "tiny-sd2", "tiny-sdxl"
 TE_BARE = [m.removeprefix("text_model.") for m in TE]
@@ -68,6 +69,15 @@ def peft_cases():
         lambda: by_peft("peft_saved", S1, "full", LoraConfig(r=2, lora_alpha=2, target_modules=[SD1[0]],
                         modules_to_save=["conv_out", "conv_norm_out", SD1[11]]),
                         own_weights=False, note="modules_to_save: whole weights beside LoRA, a normalisation too"),
+        lambda: by_peft("peft_pickled", S1, "LoKr", LoKrConfig(r=2, alpha=1, target_modules=few), pickled=True, note="adapter_model.bin"),
+        lambda: by_peft("peft_xl_dora", SX, "DoRA", LoraConfig(r=2, lora_alpha=4, use_dora=True, use_rslora=True, target_modules=XL), note="rsLoRA"),
+        lambda: by_peft("peft_xl_loha", SX, "LoHa", LoHaConfig(r=2, alpha=2, use_effective_conv2d=True, target_modules=XL)),
+        lambda: by_peft("peft_xl_boft", SX, "BOFT", BOFTConfig(boft_block_num=4, boft_block_size=0, target_modules=XL[:6]), own_weights=False),
+        lambda: by_peft("peft_xl_ia3", SX, "(IA)^3", IA3Config(target_modules=XL, feedforward_modules=[XL[3], XL[4], XL[7]]), own_weights=False),
+        lambda: by_peft("peft_xl_adalora", SX, "AdaLoRA", AdaLoraConfig(init_r=4, target_r=2, lora_alpha=2, total_step=10, target_modules=XL[:6]),
+                        own_weights=False, prune=prune, kind="AdaLoRA"),
+        lambda: by_peft("peft_sd2_oft", S2, "OFT", OFTConfig(oft_block_size=4, r=0, target_modules=SD2), library="merge", own_weights=False),
+        lambda: by_peft("peft_sd2_dora", S2, "DoRA", LoraConfig(r=2, lora_alpha=2, use_dora=True, target_modules=SD2)),
     ]
 
 
@@ -168,6 +178,11 @@ def lycoris_cases():
                            per=lambda c, m: {"algo": "norm"} if "norm" in m else None, note="with w_norm, b_norm"),
         lambda: by_lycoris("lyco_sd2_lokr", S2, "LoKr", "lokr", unet(SD2) + text(TE[:1]), dim=1),
         lambda: by_lycoris("lyco_sd2_loha", S2, "LoHa", "loha", unet(SD2) + text(TE[:1])),
+        lambda: by_lycoris("lyco_sd2_dora", S2, "DoRA", "locon", unet(SD2) + text(TE[:1]), weight_decompose=True, wd_on_out=False, dtype=F32,
+                           note="dora_scale of columns"),
+        lambda: by_lycoris("lyco_sd2_oft", S2, "OFT", "diag-oft", unet(SD2) + text(TE[:1]), dim=4, dtype=F32),
+        lambda: by_lycoris("lyco_sd1_ldm", S1, "LoKr", "lokr", ALL1, dim=1, sgm=True, note="SD1 under LDM's block names"),
+        lambda: by_lycoris("wrapper_te", S1, "LoHa", "loha", text(TE), prefix="lycoris_", note="a text encoder wrapped by itself"),
         lambda: by_lycoris("wrapper_lokr", S1, "LoKr", "lokr", unet(SD1), dim=1, prefix="lycoris_"),
         lambda: by_lycoris("wrapper_xl_loha", SX, "LoHa", "loha", unet(XL), prefix="lycoris_"),
         lambda: by_lycoris("wrapper_xl_full", SX, "full", "full", unet(XL[:6] + XL_NORMS), prefix="lycoris_", dtype=F32,
@@ -199,6 +214,19 @@ def kohya(name, model, modules, dialect="kohya", sgm=False, kind="lora", family=
     pipe, e = build(name, model, kind, modules, **kw)
     s = stem(pipe) if stem is not None else lambda c, m: underscore(pipe, c, m, prefix, sgm)
     return by_hand(name, model, family, dialect, e, keyed(e, s, names), kw.get("dtype", F16), note=note, how=how)
+
+
+def dressed(name, model, family, dialect, stem, algo, modules, note="", **kw):
+    """LyCORIS' own module and forward, its tensors under another program's names."""
+    c = by_lycoris(name, model, family, algo, modules, dtype=F32, note=note, **kw)
+    pipe = untouched(model)
+    at = {underscore(pipe, comp, m): stem(pipe)(comp, m) for comp, m in modules}
+    t = {}
+    for k, v in load_file(c["file"]).items():
+        head, end = k.split(".", 1)
+        t["%s.%s" % (at[head], end)] = v
+    save_file(t, c["file"])
+    return dict(c, dialect=dialect)
 
 
 def comfy(pipe):
@@ -255,6 +283,12 @@ def hand_cases():
         lambda: kohya("comfy_xl_lora", SX, xl, dialect="ComfyUI", stem=comfy, alpha=1.0),
         lambda: kohya("comfy_full", SX, unet(XL[:4]), dialect="ComfyUI", kind="full", family="full", stem=comfy, bias=True, dtype=F32,
                       note="diff and diff_b, as its extraction writes them"),
+        lambda: dressed("comfy_lokr", S1, "LoKr", "ComfyUI", comfy, "lokr", every, dim=1, factor=4),
+        lambda: dressed("comfy_xl_loha", SX, "LoHa", "ComfyUI", comfy, "loha", xl, dim=2),
+        lambda: dressed("onetrainer_dora", SX, "DoRA", "OneTrainer", onetrainer, "locon", xl, dim=2, weight_decompose=True, wd_on_out=False,
+                        note="dora_scale of columns"),
+        lambda: dressed("onetrainer_loha", S1, "LoHa", "OneTrainer", onetrainer, "loha", every, dim=2),
+        lambda: dressed("dotted_oft", S1, "OFT", "dotted", dotted, "diag-oft", every, dim=4),
         lambda: kohya("onetrainer_lora", S1, every, dialect="OneTrainer", stem=onetrainer, alpha=1.0, note="lora_unet. and lora_te. with dots"),
         lambda: kohya("onetrainer_xl", SX, xl, dialect="OneTrainer", stem=onetrainer, alpha=1.0),
         onetrainer_omi,
@@ -406,7 +440,6 @@ def boft_stages():
     pipe, e = build(name, S1, "boft_peft", unet([SD1[0], SD1[1], SD1[3], SD1[8]]), dtype=F32)
     folder = os.path.join(FILES, name)
     os.makedirs(folder, exist_ok=True)
-    from safetensors.torch import save_file
     save_file({"base_model.model.%s.%s" % (m, k): x[k].contiguous() for (c, m), x in e.items() for k in ("boft_R", "boft_s")},
               os.path.join(folder, "adapter_model.safetensors"))
     with open(os.path.join(folder, "adapter_config.json"), "w") as f:

@@ -160,7 +160,8 @@ def tidy_config(folder):
     return d
 
 
-def by_peft(name, model, family, config, component="unet", dtype=F32, note="", library="forward", own_weights=True, prune=None, **more):
+def by_peft(name, model, family, config, component="unet", dtype=F32, note="", library="forward", own_weights=True, prune=None,
+            pickled=False, **more):
     g = seed_of(name)
     pipe = model_of(model)
     net = getattr(pipe, component)
@@ -177,9 +178,11 @@ def by_peft(name, model, family, config, component="unet", dtype=F32, note="", l
     if dtype != F32:
         for q in p.parameters():
             q.data = q.data.to(dtype)
-    p.save_pretrained(folder)
+    p.save_pretrained(folder, safe_serialization=not pickled)
     conf = tidy_config(folder)
-    entries = parse(floats(load_file(os.path.join(folder, "adapter_model.safetensors"))), untouched(model), component, conf)
+    path = os.path.join(folder, "adapter_model")
+    stored = torch.load(path + ".bin") if pickled else load_file(path + ".safetensors")
+    entries = parse(floats(stored), untouched(model), component, conf)
     state = {}
 
     def run(weight, t, with_text):
@@ -208,6 +211,8 @@ def underscore(pipe, c, m, prefix=None, sgm=False):
     xl = getattr(pipe, "text_encoder_2", None) is not None
     cfg = pipe.unet.config
     up = ["CrossAttn" in t for t in cfg.up_block_types]
+    if prefix == "lycoris_":
+        return prefix + m.replace(".", "_")
     name = lora.kohya_key(c, m, xl, (lambda x: lora.sgm_name(x, cfg.layers_per_block, up)) if sgm else None)
     return name if prefix is None or c != "unet" else name.replace("lora_unet_", prefix, 1)
 

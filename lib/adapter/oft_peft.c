@@ -78,15 +78,6 @@ static void read_skew(const wf_module *m, size_t k, size_t b, double *Q)
     for (size_t i = 0; i < b * b; i++) Q[i] *= limit / sqrt(sum);
 }
 
-/* out = x y, square. */
-static void multiply(double *out, const double *x, const double *y, size_t b)
-{
-    memset(out, 0, b * b * sizeof *out);
-    for (size_t i = 0; i < b; i++)
-        for (size_t p = 0; p < b; p++)
-            for (size_t j = 0; j < b; j++) out[i * b + j] += x[i * b + p] * y[p * b + j];
-}
-
 /* R = I + 2Q + 2Q^2 + .. as far as `terms` says, the last of them once; three terms end in Q^3 after 2Q^2, as PEFT has
  * it. power and next are scratch of R's size. */
 static void series(double *R, const double *Q, double *power, double *next, int32_t terms, size_t b)
@@ -99,14 +90,14 @@ static void series(double *R, const double *Q, double *power, double *next, int3
     for (int32_t p = 1; p <= last; p++) {
         double f = p == last && p > 2 ? 1 : 2;
         if (p > 1) {
-            multiply(next, power, Q, b);
+            wf_gemm_double(next, b, power, b, Q, b, b, b, b, 1, 0);
             memcpy(power, next, b * b * sizeof *power);
         }
         for (size_t i = 0; i < b * b; i++) R[i] += f * power[i];
     }
 }
 
-/* D (blocks, b, b) = R - I of every block that is stored. Q, R, power and next are (b, b). */
+/* D (blocks, b, b) = R - I of every block that is stored. Q, R, power and next are (b, b), one behind the other. */
 static void read_blocks(const wf_module *m, size_t blocks, size_t b, double *Q, float *D)
 {
     size_t  bb = b * b;

@@ -476,6 +476,30 @@ START_TEST(rotations_keep_the_norm)
 }
 END_TEST
 
+/* A block wider than is inverted row by row: W = I shows R^T, and R^T R = I to the last digits of a float. */
+START_TEST(wide_blocks_are_rotations)
+{
+    enum { n = 203 };
+    static float S[n * n], I[n * n], got[n * n];
+    uint32_t     seed = 11;
+    sample       s = { .count = 0 };
+
+    for (size_t i = 0; i < n * n; i++) S[i] = (float)((seed = seed * 1664525u + 1013904223u) >> 8) / 8388608.0f - 1;
+    for (size_t i = 0; i < n; i++) I[i * n + i] = 1;
+    give(&s, WF_PART_OFT_BLOCKS, S, 1, n, n, 0);
+    lay(&s, I, n, n, 1);
+    settle(&s);
+    difference(&s, 1, got);
+    for (size_t i = 0; i < n * n; i++) got[i] += I[i];
+    for (size_t a = 0; a < n; a += 7)
+        for (size_t b = 0; b < n; b++) {
+            double sum = 0;
+            for (size_t i = 0; i < n; i++) sum += (double)got[a * n + i] * got[b * n + i];
+            ck_assert_double_eq_tol(sum, a == b ? 1 : 0, 1e-6);
+        }
+}
+END_TEST
+
 /* ---- GLoRA, full, norm ------------------------------------------------------------------------------------------ */
 
 /* a1 = [1 0 1 0]^T, a2 = [1 -1 0 2]: W a1 = [3 4 2], times a2; b1 b2 = [1 2 3]^T [0 1 0 0]; alpha / r = 1/2. */
@@ -878,6 +902,7 @@ int main(void)
     tcase_add_test(t, oft_rescales_what_it_turned);
     tcase_add_test(t, oft_of_peft_turns_columns);
     tcase_add_test(t, rotations_keep_the_norm);
+    tcase_add_test(t, wide_blocks_are_rotations);
     tcase_add_test(t, glora_in_both_orders_of_its_factors);
     tcase_add_test(t, full_adds_replaces_and_expands);
     tcase_add_test(t, norm_adds_to_weight_and_bias);

@@ -8,7 +8,7 @@
  *                 scale = alpha / (r0 + 1e-5), r0 the rank at the start of training
  *
  * What stands in the middle is folded into A when the factors are read, so all four are one pair of thin factors to
- * whoever computes. A triplet that AdaLoRA pruned has E = 0 and adds nothing. PEFT may give the up factor a bias,
+ * whoever computes. A triplet that AdaLoRA pruned has E = 0, or is left out, down to a rank of 0: it adds nothing. PEFT may give the up factor a bias,
  * which it scales like the product.
  *
  * Factors stay in the file's dtype, where they are mapped; whoever computes asks for them widened, in the order that
@@ -62,7 +62,7 @@ static weft_status check_middle(const wf_module *m, const char *source, weft_err
 /* AdaLoRA divides by the rank that training began with, and keeps clear of zero by adding a little to it. */
 static void scale_of_adalora(wf_module *m)
 {
-    double r0 = m->init_rank > 0 ? (double)m->init_rank : (double)m->rank;
+    double r0 = m->init_rank > 0 ? (double)m->init_rank : m->rank > 0 ? (double)m->rank : 1;
 
     if (m->part[WF_PART_RANKNUM] != NULL && wf_tensor_scalar(m->part[WF_PART_RANKNUM]) > 0)
         r0 = wf_tensor_scalar(m->part[WF_PART_RANKNUM]);
@@ -79,6 +79,7 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
     m->in = (int32_t)A->shape[1];
     m->out = (int32_t)B->shape[0];
     m->kernel = wf_factor_kernel(A);
+    if (m->in == 0 || m->out == 0) return wf_module_fail(m, source, err, "it has %d inputs and %d outputs", m->in, m->out);
     WF_TRY(check_middle(m, source, err));
     if (mid != NULL) m->kernel = wf_factor_kernel(mid);
     WF_TRY(wf_module_check_columns(m, source, err));
@@ -128,10 +129,11 @@ static weft_status read_down(const wf_module *m, const wf_layer *l, float *down,
     return WEFT_OK;
 }
 
+/* All triplets pruned: no pair, and the sum adds nothing. */
 static int32_t form(const wf_module *m, const wf_layer *l)
 {
-    (void)m, (void)l;
-    return WF_FORM_PAIR;
+    (void)l;
+    return m->rank > 0 ? WF_FORM_PAIR : WF_FORM_DENSE;
 }
 
 static weft_status pair(const wf_module *m, const wf_layer *l, float *down, float *up, const weft_allocator *alloc,
@@ -147,6 +149,7 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
     size_t      r = (size_t)m->rank, out = (size_t)m->out, K = wf_module_columns(m), floats;
     weft_status st;
 
+    if (r == 0) return WEFT_OK;
     if (!wf_mul(r, K, &floats) || !wf_add(floats, r * out, &floats))
         return wf_fail(err, WEFT_E_ARG, "%s: the factors are too large", m->key);
     float *down = wf_zalloc(alloc, floats, sizeof *down), *up = down + r * K;

@@ -217,8 +217,9 @@ static weft_status check_part(const wf_module *m, const wf_tensor *t, const char
     if (!is_float(t->dtype))
         return wf_fail(err, WEFT_E_FORMAT, "%s: %s holds %s, wanted floating-point numbers", source,
                        wf_key_show(&k, t->name), wf_dtype_name(t->dtype));
+    int64_t least = m->part[WF_PART_LORA_E] != NULL ? 0 : 1; /* AdaLoRA prunes modules away, to rank 0 */
     for (int32_t d = 0; d < t->rank; d++)
-        if (t->shape[d] < 1 || t->shape[d] > INT32_MAX)
+        if (t->shape[d] < least || t->shape[d] > INT32_MAX)
             return wf_module_misshapen(m, t, source, "no dimension of zero and none over 2^31", err);
     if (t->rank < 1 || t->rank > 4) return wf_module_misshapen(m, t, source, "one to four dimensions", err);
     return WEFT_OK;

@@ -8,7 +8,8 @@
  *     so is a Tucker core outside kohya's spelling
  *   a compressed difference u v is a low-rank pair with alpha = rank
  *   a bias of the up factor is in kohya's spelling a difference of the layer's, scaled
- *   a scale that no alpha of the file gave (rsLoRA, AdaLoRA) becomes the alpha that gives it
+ *   a scale that no alpha of the file gave (rsLoRA, AdaLoRA) becomes the alpha that gives it, to the last bit where
+ *     there is such a one
  *
  * Everything else that a spelling cannot say is refused: another family's tensors under a name that means something else
  * would give wrong pictures silently. */
@@ -313,6 +314,7 @@ static weft_status put_module(wf_saver *s, size_t module, const char *stem)
 {
     const wf_module *m = &s->a->modules[module];
 
+    if (has(m, WF_PART_LORA_E) && m->rank == 0 && s->naming != WEFT_NAMING_PEFT) return WEFT_OK; /* pruned away */
     for (int32_t p = 1; p < WF_PARTS; p++)
         if (m->part[p] != NULL) WF_TRY(put_part(s, module, p, stem));
     return s->naming == WEFT_NAMING_KOHYA ? put_alpha(s, m, stem) : WEFT_OK;

@@ -119,6 +119,28 @@ START_TEST(adalora_divides_by_the_rank_of_the_start)
 }
 END_TEST
 
+START_TEST(adalora_may_have_pruned_a_module_away)
+{
+    sample s = { .count = 0 };
+    float  got[12];
+
+    give(&s, WF_PART_DOWN, A1, 2, 4, 0, 0);
+    give(&s, WF_PART_UP, B1, 3, 2, 0, 0);
+    give(&s, WF_PART_LORA_E, A1, 2, 1, 0, 0);
+    s.tensors[0].shape[0] = s.tensors[1].shape[1] = s.tensors[2].shape[0] = 0;
+    s.tensors[0].count = s.tensors[1].count = s.tensors[2].count = 0;
+    lay(&s, W, 3, 4, 1);
+    s.m.init_rank = 2;
+    settle(&s);
+    ck_assert(wf_module_fits(&s.m, &s.l));
+    ck_assert_int_eq(wf_module_form(&s.m, &s.l), WF_FORM_DENSE);
+    difference(&s, 1, got);
+    near(got, (const double[12]){ 0 }, 12, 0);
+    s.m.part[WF_PART_LORA_E] = NULL; /* of others a rank of 0 is a broken file */
+    ck_assert_int_eq(try_settle(&s), WEFT_E_FORMAT);
+}
+END_TEST
+
 START_TEST(moslora_mixes)
 {
     static const double want[] = { 0.5, 1.25, 0.75, -0.25, 0.5, 0.125, -2.625, -1.375, 0.75, 3, 4.5, 0.75 };
@@ -886,6 +908,7 @@ int main(void)
     tcase_add_test(t, tucker_core_is_folded);
     tcase_add_test(t, adalora_weighs_its_triplets);
     tcase_add_test(t, adalora_divides_by_the_rank_of_the_start);
+    tcase_add_test(t, adalora_may_have_pruned_a_module_away);
     tcase_add_test(t, moslora_mixes);
     tcase_add_test(t, up_bias_is_scaled_like_the_product);
     tcase_add_test(t, loha_multiplies_element_by_element);

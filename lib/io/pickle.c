@@ -15,6 +15,7 @@
 #define MAX_STACK  1000000u
 #define MAX_STRING ((size_t)1 << 20)
 #define MAX_SYMBOL 1024u
+#define MAX_KEY    256u
 
 /* What REDUCE, NEWOBJ and the persistent ids know of a name. */
 enum { UNKNOWN, ORDERED_DICT, PARAMETER_DICT, REBUILD_TENSOR, REBUILD_TENSOR_V2, REBUILD_TENSOR_V3, REBUILD_PARAMETER,
@@ -322,6 +323,7 @@ static weft_status push_storage(machine *m, const wf_value *id, size_t n)
 
     if (n < 5 || n > 6 || id[1].kind != WF_SYMBOL || id[2].kind != WF_STRING || id[4].kind != WF_INT || id[4].u.i < 0)
         return fail(m, "a storage is not described by type, key, place and size");
+    if (strlen(id[2].u.s) > MAX_KEY) return fail(m, "the key of a storage has more than 256 bytes");
     if (id[1].u.symbol->meaning != STORAGE)
         return wf_fail(m->err, WEFT_E_UNSUPPORTED, "%s: pickle, byte %zu: a storage of type %.80s.%.80s, which is not "
                        "one of plain numbers", m->what, m->op, id[1].u.symbol->module, id[1].u.symbol->name);

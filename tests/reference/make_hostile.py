@@ -91,17 +91,33 @@ class Member:
         self.method = self.flags = 0
         self.size = self.stored = len(data)
         self.local_name = self.local_size = self.offset = None
+        self.wide = self.wide_local = None      # 64-bit extra fields; the ordinary ones then say 2^32-1
         self.__dict__.update(lies)
 
     def local(self):
         name = self.name if self.local_name is None else self.local_name
-        size = self.size if self.local_size is None else self.local_size
-        return struct.pack("<4sHHHHHIIIHH", b"PK\3\4", 20, self.flags, self.method, 0, 0, 0,
-                           self.stored if self.local_size is None else size, size, len(name), 0) + name
+        size, extra = self.size if self.local_size is None else self.local_size, self.wide_local or b""
+        stored = self.stored if self.local_size is None else size
+        if extra:
+            size = stored = 0xffffffff
+        return struct.pack("<4sHHHHHIIIHH", b"PK\3\4", 20, self.flags, self.method, 0, 0, 0, stored, size, len(name),
+                           len(extra)) + name + extra
 
     def central(self, offset):
-        return struct.pack("<4sHHHHHHIIIHHHHHII", b"PK\1\2", 20, 20, self.flags, self.method, 0, 0, 0, self.stored,
-                           self.size, len(self.name), 0, 0, 0, 0, 0, offset) + self.name
+        size, stored, extra = self.size, self.stored, b""
+        if self.wide is not None:
+            extra, size, stored = self.wide(self, offset), 0xffffffff, 0xffffffff
+            offset = 0xffffffff
+        return struct.pack("<4sHHHHHHIIIHHHHHII", b"PK\1\2", 20, 20, self.flags, self.method, 0, 0, 0, stored, size,
+                           len(self.name), len(extra), 0, 0, 0, 0, offset) + self.name + extra
+
+
+def wide(member, offset):
+    return struct.pack("<HHQQQ", 1, 24, member.size, member.stored, offset)
+
+
+def wide_local(size):
+    return struct.pack("<HHQQ", 1, 16, size, size)
 
 
 def archive(members, count=None, length=None, begin=None, disk=0, before_end=b"", after=b""):
@@ -258,6 +274,7 @@ one("key_up.pt", 'storage "../0": a key with a path in it', store=storage("../0"
 one("key_down.pt", 'storage "a/0": a key with a path in it', store=storage("a/0"))
 one("key_backslash.pt", "a key with a path in it", store=storage("a\\0"))
 one("key_absent.pt", 'storage "7" is not in the archive', store=storage("7"))
+one("key_long.pt", "the key of a storage has more than 256 bytes", store=storage("0" * 257))
 one("key_empty.pt", 'storage "" is not in the archive', store=storage(""))
 one("storage_short.pt", 'storage "0" has 16 bytes, but 5 elements of F32 are promised', store=storage(count=5))
 one("storage_long.pt", 'storage "0" has 16 bytes, but 3 elements of F32 are promised', store=storage(count=3))
@@ -342,6 +359,26 @@ body = b"".join(m.local() + m.data for m in base)
 record = b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 2 ** 62, 2 ** 62, end - len(body), len(body))
 refused("zip64_count.pt", archive(base, before_end=record + b"PK\6\7" + struct.pack("<IQI", 0, end, 1)),
         "4611686018427387904 members, expected at most 200000")
+both = Member("a/data/0", FOUR, wide=wide, wide_local=wide_local(16))
+padded = struct.pack("<HH", 0x4246, 6) + b"ZZZZZZ"      # as torch aligns its storages
+inert("zip64_members.pt", archive(base[:1] + [both], before_end=b""), "good")
+inert("zip64_padded.pt", archive(base[:1] + [Member("a/data/0", FOUR, wide=lambda m, o: padded + wide(m, o),
+                                                    wide_local=padded + wide_local(16))]), "good")
+refused("zip64_offset.pt", archive(base[:1] + [Member("a/data/0", FOUR, wide=lambda m, o: wide(m, 2 ** 63),
+                                                      wide_local=wide_local(16))]), "begins outside the data")
+refused("zip64_size.pt", archive(base[:1] + [Member("a/data/0", FOUR, size=2 ** 62, stored=2 ** 62, wide=wide,
+                                                    wide_local=wide_local(2 ** 62))]), "has 4611686018427387904 bytes, but only")
+refused("zip64_local.pt", archive(base[:1] + [Member("a/data/0", FOUR, wide=wide, wide_local=wide_local(17))]),
+        "has another size in its own header")
+refused("zip64_extra_short.pt", archive(base[:1] + [Member(
+    "a/data/0", FOUR, wide=lambda m, o: struct.pack("<HHQ", 1, 8, 16), wide_local=wide_local(16))]),
+        "has sizes that contradict each other")
+refused("zip64_extra_cut.pt", archive(base[:1] + [Member(
+    "a/data/0", FOUR, wide=lambda m, o: struct.pack("<HHQ", 1, 24, 16), wide_local=wide_local(16))]),
+        "has sizes that contradict each other")
+record = b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 2, 2, end - len(body), len(body))
+inert("zip64_end.pt", archive(base, count=0xffff, length=0xffffffff, begin=0xffffffff,
+                              before_end=record + b"PK\6\7" + struct.pack("<IQI", 0, end, 1)), "good")
 refused("zip_name_bytes.pt", archive(base + [Member(b"a/\xff", b"")]), "the name of a member is not UTF-8")
 refused("zip_two_pickles.pt", archive(base + [Member("b/data.pkl", pkl)]), "more than one data.pkl")
 unsupported("zip_no_pickle.pt", archive([Member("a/other", pkl)]), "a zip archive without a data.pkl")

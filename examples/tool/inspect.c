@@ -101,10 +101,14 @@ static int inspect_adapter(settings *s)
     must(weft_adapter_info_get(adapter, &info, &err));
     printf("%s\n", s->target);
     printf("  adapter   %s, dialect %s\n", info.family, info.dialect);
+    if (*info.kind) printf("  kind      %s\n", info.kind);
     printf("  base      %s\n", info.base ? info.base_name : "unknown: its shapes are of no published model");
     printf("  modules   %d: %d in the UNet, %d in text encoders; %d are convolutions\n", (int)info.modules,
            (int)info.unet_modules, (int)info.text_modules, (int)info.conv_modules);
-    if (info.rank_min == info.rank_max) printf("  rank      %d\n", (int)info.rank_min);
+    if (info.norm_modules) printf("  norms     %d of them\n", (int)info.norm_modules);
+    if (info.words) printf("  words     %d embeddings beside them: give the file as a concept too\n", (int)info.words);
+    if (info.rank_max == 0) printf("  rank      none\n");
+    else if (info.rank_min == info.rank_max) printf("  rank      %d\n", (int)info.rank_min);
     else printf("  rank      %d to %d\n", (int)info.rank_min, (int)info.rank_max);
     printf("  size      ");
     print_bytes((double)info.bytes);

@@ -249,6 +249,7 @@ weft_status weft_adapter_info_get(const weft_adapter *a, weft_adapter_info *info
         r.unet_modules += component == 0;
         r.text_modules += component == 1 || component == 2;
         r.conv_modules += m->kernel > 1;
+        r.norm_modules += m->family == &wf_family_norm;
         if (m->rank > 0) {
             r.rank_min = WF_MIN(r.rank_min, m->rank);
             r.rank_max = WF_MAX(r.rank_max, m->rank);

@@ -165,8 +165,8 @@ static weft_status refuse_strangers(reader *rd)
     const wf_dialect *d = nearest_dialect(t, &near);
     if (d != NULL)
         return wf_fail(rd->err, WEFT_E_UNSUPPORTED,
-                       "%s: no key is of a LoRA dialect that this version reads; nearest is %s, as which keys %s but not %s; "
-                       "the first is %s, the last %s", rd->source->name, d->name, near == 2 ? "begin" : "end",
+                       "%s: no key is of a LoRA dialect that this version reads; they %s as %s's do and %s otherwise; the "
+                       "first is %s, the last %s", rd->source->name, near == 2 ? "begin" : "end", d->name,
                        near == 2 ? "end" : "begin", wf_key_show(&k, first->name),
                        wf_key_show(&other, wf_tensors_at(t, wf_tensors_count(t) - 1)->name));
     return wf_fail(rd->err, WEFT_E_UNSUPPORTED,

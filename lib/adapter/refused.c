@@ -22,8 +22,8 @@ static const wf_refused refused[] = {
       "lora_te3_*,text_encoder_3.*",
       "for a diffusion transformer (FLUX, SD3)", unets_only, false },
     { "lora_prior_unet_*,lora_prior_te_*", "for Stable Cascade", unets_only, false },
-    { "first_stage_model.*,cond_stage_model.*,conditioner.embedders.*,model_ema.*,"
-      "model.diffusion_model.input_blocks.0.0.weight,state_dict.first_stage_model.*",
+    { "model.diffusion_model.*,first_stage_model.*,cond_stage_model.*,conditioner.embedders.*,model_ema.*,"
+      "state_dict.model.diffusion_model.*,state_dict.first_stage_model.*,state_dict.cond_stage_model.*",
       "of a checkpoint", "adapters here: open it as a model", false },
 };
 

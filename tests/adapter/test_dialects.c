@@ -427,7 +427,7 @@ static const struct { const char *keys, *words; } families[] = {
     { "first_stage_model.a model.diffusion_model.a", "of a checkpoint|open it as a model" },
     { "lora_unet_a.lora_down.weight lora_unet_a.lora_up.weight lora_unet_a.hada_w1_a",
       "lora_unet_a has lora_down, lora_up, hada_w1_a: no family has these together" },
-    { "down_blocks.0.x.weight up_blocks.0.y.weight", "nearest is|the first is|the last" },
+    { "down_blocks.0.x.weight up_blocks.0.y.weight", "they begin as|do and end otherwise; the first is|the last" },
 };
 
 START_TEST(family_is_refused_by_name)
@@ -442,7 +442,8 @@ START_TEST(strangers_are_refused)
     bytes         none = { .header_len = 0 }, one = { .header_len = 0 };
     weft_adapter *a = NULL;
 
-    check_refused("model.diffusion_model.x.weight other", WEFT_E_UNSUPPORTED, "no key is of a LoRA dialect|first is");
+    check_refused("thing.x.weight other", WEFT_E_UNSUPPORTED, "no key is of a LoRA dialect|first is");
+    check_refused("model.diffusion_model.x.weight other", WEFT_E_UNSUPPORTED, "of a checkpoint|open it as a model");
     check_refused(".lora_A.weight .lora_B.weight", WEFT_E_UNSUPPORTED, "no key is of a LoRA dialect");
     check_refused("unet.lora_A.weight unet.lora_B.weight", WEFT_E_UNSUPPORTED, "no key is of a LoRA dialect");
     memcpy(none.header, "{", 2);

@@ -409,6 +409,144 @@ START_TEST(endless_patterns_are_refused)
 }
 END_TEST
 
+/* ---- settings of PEFT's other types ------------------------------------------------------------------------ */
+
+/* DIR/adapter_model.safetensors with this one tensor set and configuration; the only module, or NULL. */
+static weft_adapter *peft_module(const char *config, const weft_tensor_out *t, size_t n)
+{
+    char          file[600], json[600];
+    const char   *dir = test_dir();
+    weft_adapter *a = NULL;
+
+    snprintf(file, sizeof file, "%s/adapter_model.safetensors", dir);
+    snprintf(json, sizeof json, "%s/adapter_config.json", dir);
+    write_tensors(file, t, n, NULL);
+    write_text(json, config);
+    memset(&err, 0, sizeof err);
+    (void)weft_adapter_open(dir, NULL, &a, &err);
+    unlink(file);
+    unlink(json);
+    test_rmdir(dir);
+    return a;
+}
+
+static const float zeros[64];
+
+START_TEST(oft_is_told_how_it_inverts)
+{
+    static const struct { const char *config; int32_t terms; float coft; } cases[] = {
+        { "{\"peft_type\":\"OFT\",\"r\":0,\"oft_block_size\":4}", 5, 0 },
+        { "{\"peft_type\":\"OFT\",\"use_cayley_neumann\":true,\"num_cayley_neumann_terms\":7}", 7, 0 },
+        { "{\"peft_type\":\"OFT\",\"use_cayley_neumann\":false,\"coft\":true,\"eps\":0.5}", 0, 0.5f },
+        { "{\"peft_type\":\"OFT\",\"coft\":false,\"eps\":0.5}", 5, 0 },
+    };
+    const weft_tensor_out t = tensor("base_model.model.mid_block.a.oft_R.weight", zeros, 2, 2, 6);
+
+    for (size_t i = 0; i < WF_LEN(cases); i++) {
+        weft_adapter *a = peft_module(cases[i].config, &t, 1);
+        ck_assert_msg(a != NULL, "%s", err.text);
+        ck_assert_int_eq(wf_adapter_module(a, 0)->neumann, cases[i].terms);
+        ck_assert_float_eq(wf_adapter_module(a, 0)->coft, cases[i].coft);
+        ck_assert(wf_adapter_module(a, 0)->peft);
+        weft_adapter_free(a);
+    }
+}
+END_TEST
+
+/* A list names ends of paths, a string is a pattern for the whole of one. */
+START_TEST(ia3_is_told_what_it_scales)
+{
+    static const struct { const char *modules; bool input; } cases[] = {
+        { "[\"a.to_k\",\"ff.net.2\"]", true }, { "[\"to_q\"]", false }, { "[]", false }, { "null", false },
+        { "\".*to_k\"", true }, { "\"to_k\"", false },
+    };
+    const weft_tensor_out t = tensor("base_model.model.mid_block.a.to_k.ia3_l", zeros, 2, 8, 1);
+
+    for (size_t i = 0; i < WF_LEN(cases); i++) {
+        char config[200];
+        snprintf(config, sizeof config, "{\"peft_type\":\"IA3\",\"feedforward_modules\":%s}", cases[i].modules);
+        weft_adapter *a = peft_module(config, &t, 1);
+        ck_assert_msg(a != NULL, "%s", err.text);
+        ck_assert_int_eq(wf_adapter_module(a, 0)->feedforward, cases[i].input);
+        ck_assert_str_eq(info_of(a).family, module_of(a, 0).family);
+        weft_adapter_free(a);
+    }
+}
+END_TEST
+
+/* alpha is divided by the rank before pruning; what was pruned stands in rank_pattern as a list. */
+START_TEST(adalora_remembers_its_first_rank)
+{
+    const weft_tensor_out t[] = {
+        tensor("base_model.model.mid_block.a.lora_A", A1, 2, 2, 4), tensor("base_model.model.mid_block.a.lora_B", B1, 2, 3, 2),
+        tensor("base_model.model.mid_block.a.lora_E", A1, 2, 2, 1),
+    };
+    weft_adapter *a = peft_module("{\"peft_type\":\"ADALORA\",\"init_r\":6,\"target_r\":2,\"lora_alpha\":3,"
+                                  "\"rank_pattern\":{\"a\":[true,true,false]}}", t, 3);
+
+    ck_assert_msg(a != NULL, "%s", err.text);
+    ck_assert_int_eq(wf_adapter_module(a, 0)->init_rank, 6);
+    ck_assert_float_eq_tol(module_of(a, 0).scale, 3 / 6.00001f, 1e-6f);
+    ck_assert_str_eq(info_of(a).kind, "AdaLoRA");
+    weft_adapter_free(a);
+}
+END_TEST
+
+START_TEST(a_type_and_its_tensors_agree)
+{
+    const weft_tensor_out t = tensor("base_model.model.mid_block.a.to_k.ia3_l", zeros, 2, 8, 1);
+
+    ck_assert_ptr_null(peft_module("{\"peft_type\":\"LOHA\"}", &t, 1));
+    ck_assert_ptr_nonnull(strstr(err.text, "peft_type is LOHA, but mid_block.a.to_k has no tensor of that"));
+}
+END_TEST
+
+/* ---- kinds, and keys that mean something beside others alone --------------------------------------------------- */
+
+START_TEST(kinds_are_told)
+{
+    static const struct { const char *keys, *kind; } files[] = {
+        { "lora_unet_a.lora_down.weight lora_unet_a.lora_up.weight", "" },
+        { "unet.unet.up_blocks.0.attentions.0.x.lora.down.weight unet.unet.up_blocks.0.attentions.0.x.lora.up.weight "
+          "unet.unet.up_blocks.0.attentions.1.x.lora.down.weight unet.unet.up_blocks.0.attentions.1.x.lora.up.weight",
+          "B-LoRA" },
+        { "unet.up_blocks.0.attentions.0.x.lora_A.weight unet.up_blocks.0.attentions.0.x.lora_B.weight "
+          "unet.up_blocks.0.attentions.2.x.lora_A.weight unet.up_blocks.0.attentions.2.x.lora_B.weight", "" },
+        { "params.unet.a.lora_down.weight params.unet.a.lora_up.weight params.new_concept_embedding.<c1>", "ED-LoRA" },
+    };
+    for (size_t i = 0; i < WF_LEN(files); i++) {
+        weft_adapter *a = adapter_of(files[i].keys);
+        ck_assert_msg(a != NULL, "%s", err.text);
+        ck_assert_str_eq(info_of(a).kind, files[i].kind);
+        weft_adapter_free(a);
+    }
+}
+END_TEST
+
+/* ".weight" is (IA)^3's beside on_input, and elsewhere nobody's. */
+START_TEST(weight_means_something_beside_on_input_alone)
+{
+    const weft_tensor_out t[] = {
+        tensor("lora_unet_a.weight", zeros, 1, 3, 0), tensor("lora_unet_a.on_input", zeros, 0, 0, 0),
+        tensor("lora_unet_b.lora_down.weight", A1, 2, 2, 4), tensor("lora_unet_b.lora_up.weight", B1, 2, 3, 2),
+        tensor("lora_unet_b.weight", zeros, 1, 3, 0),
+    };
+    const char   *dir = test_dir(), *path = in_dir(dir, "a.safetensors");
+    weft_adapter *a = NULL;
+
+    write_tensors(path, t, WF_LEN(t), NULL);
+    ck_assert_msg(weft_adapter_open(path, NULL, &a, &err) == WEFT_OK, "%s", err.text);
+    for (size_t i = 0; i < WF_LEN(t); i++) {
+        const char *key = wf_tensors_at(a->tensors, i)->name;
+        ck_assert_msg((a->key_module[i] >= 0) == (strcmp(key, "lora_unet_b.weight") != 0), "%s", key);
+    }
+    ck_assert_str_eq(info_of(a).family, "lora + ia3");
+    weft_adapter_free(a);
+    unlink(path);
+    test_rmdir(dir);
+}
+END_TEST
+
 /* ---- what is refused by name ----------------------------------------------------------------------------- */
 
 static const struct { const char *keys, *words; } families[] = {
@@ -538,6 +676,14 @@ int main(void)
     tcase_add_test(t, metadata_gives_alpha_for_each_component);
     tcase_add_test(t, metadata_that_is_not_plain_lora_is_refused);
     tcase_add_test(t, endless_patterns_are_refused);
+    tcase_add_test(t, oft_is_told_how_it_inverts);
+    tcase_add_test(t, ia3_is_told_what_it_scales);
+    tcase_add_test(t, adalora_remembers_its_first_rank);
+    tcase_add_test(t, a_type_and_its_tensors_agree);
+    suite_add_tcase(s, t);
+    t = tcase_create("kinds");
+    tcase_add_test(t, kinds_are_told);
+    tcase_add_test(t, weight_means_something_beside_on_input_alone);
     suite_add_tcase(s, t);
     t = tcase_create("refusals");
     tcase_add_loop_test(t, family_is_refused_by_name, 0, (int)WF_LEN(families));

@@ -197,6 +197,30 @@ START_TEST(two_words_for_one_layer_clash)
 }
 END_TEST
 
+/* SDXL's files may hold every module in both numberings: diffusers' is taken, as diffusers does. */
+START_TEST(sdxl_files_may_name_layers_in_both_numberings)
+{
+    static const shape s[] = {
+        { "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q", 16, 16, 0 },
+        { "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q", 16, 16, 0 },
+    };
+    weft_model     *m = model_called("tiny-sdxl");
+    weft_adapter   *a = shaped(s, 2);
+    weft_report    *r = report_of(m, a);
+    weft_report_row row = row_of(r, "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_down.weight");
+
+    ck_assert_str_eq(weft_report_line(r), "4 of 4 keys matched (1 module)");
+    ck_assert_int_eq(wf_report_verdict(r, false, &err), WEFT_OK);
+    ck_assert_int_eq(row.state, WEFT_KEY_IGNORED);
+    ck_assert_str_eq(row.layer, "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q");
+    ck_assert_ptr_nonnull(strstr(row.reason, "in diffusers' numbering, and that one is taken"));
+    ck_assert((wf_report_layers(r)[0] < 0) != (wf_report_layers(r)[1] < 0));
+    weft_report_free(r);
+    weft_adapter_free(a);
+    weft_model_free(m);
+}
+END_TEST
+
 /* Key, layer, state, reason and id, key by key; an alpha shares its module's fate. */
 START_TEST(rows_say_what_became_of_each_key)
 {
@@ -603,6 +627,7 @@ int main(void)
     tcase_add_test(t, adapter_for_another_family);
     tcase_add_test(t, te_alone_is_not_clear_with_two_encoders);
     tcase_add_test(t, two_words_for_one_layer_clash);
+    tcase_add_test(t, sdxl_files_may_name_layers_in_both_numberings);
     tcase_add_test(t, rows_say_what_became_of_each_key);
     tcase_add_test(t, unknown_keys_are_never_skipped);
     tcase_add_test(t, every_stored_adapter_binds_to_its_model);

@@ -201,7 +201,7 @@ static int write_all(int fd, const uint8_t *bytes, size_t size)
     return 0;
 }
 
-weft_status wf_file_write_parts(const char *path, const wf_part *parts, size_t count, weft_error *err)
+weft_status wf_file_write_from(const char *path, size_t count, wf_part_maker make, void *user, weft_error *err)
 {
     char        temp[4096];
     int         fd, sys = 0;
@@ -211,13 +211,30 @@ weft_status wf_file_write_parts(const char *path, const wf_part *parts, size_t c
     fd = make_temporary(path, temp, sizeof temp);
     if (fd < 0) return wf_fail_sys(err, errno, "%s: cannot be written", path);
 
-    for (size_t i = 0; i < count && sys == 0; i++) sys = write_all(fd, parts[i].data, parts[i].size);
-    if (sys == 0 && fsync(fd) != 0 && errno != EINVAL) sys = errno;  /* EINVAL: a file system without it */
+    for (size_t i = 0; i < count && sys == 0; i++) {
+        wf_part part = { NULL, 0 };
+
+        if ((st = make(user, i, &part, err)) != WEFT_OK) break;
+        sys = write_all(fd, part.data, part.size);
+    }
+    if (st == WEFT_OK && sys == 0 && fsync(fd) != 0 && errno != EINVAL) sys = errno;  /* EINVAL: a file system without */
     if (close(fd) != 0 && sys == 0) sys = errno;
-    if (sys == 0 && rename(temp, path) != 0) sys = errno;
-    if (sys == 0) return WEFT_OK;
+    if (st == WEFT_OK && sys == 0 && rename(temp, path) != 0) sys = errno;
+    if (st == WEFT_OK && sys == 0) return WEFT_OK;
     unlink(temp);
-    return wf_fail_sys(err, sys, "%s: cannot be written", path);
+    return st != WEFT_OK ? st : wf_fail_sys(err, sys, "%s: cannot be written", path);
+}
+
+static weft_status next_of_list(void *user, size_t i, wf_part *out, weft_error *err)
+{
+    (void)err;
+    *out = ((const wf_part *)user)[i];
+    return WEFT_OK;
+}
+
+weft_status wf_file_write_parts(const char *path, const wf_part *parts, size_t count, weft_error *err)
+{
+    return wf_file_write_from(path, count, next_of_list, (void *)(uintptr_t)parts, err);
 }
 
 weft_status wf_file_write(const char *path, const void *data, size_t size, weft_error *err)

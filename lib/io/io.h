@@ -37,6 +37,9 @@ typedef struct wf_part {
     size_t      size;
 } wf_part;
 weft_status wf_file_write_parts(const char *path, const wf_part *parts, size_t count, weft_error *err);
+/* And from pieces that are made when it is their turn: each must stay until the next is asked for. */
+typedef weft_status (*wf_part_maker)(void *user, size_t i, wf_part *out, weft_error *err);
+weft_status wf_file_write_from(const char *path, size_t count, wf_part_maker make, void *user, weft_error *err);
 
 /* ---- png.c ------------------------------------------------------------------------------------- */
 
@@ -147,6 +150,12 @@ weft_status wf_tensors_seal(weft_tensors *t, weft_error *err);
 weft_status wf_tensors_write_as_stored(const char *path, const wf_tensor *tensors, size_t count,
                                        const char *const *metadata, size_t pairs, const weft_allocator *alloc,
                                        weft_error *err);
+/* The same with data that is made when it is its turn: *data comes in as t->data, and what it is set to must stay until
+ * the next is asked for. */
+typedef weft_status (*wf_tensor_maker)(void *user, const wf_tensor *t, const void **data, weft_error *err);
+weft_status wf_tensors_write_made(const char *path, const wf_tensor *tensors, size_t count, const char *const *metadata,
+                                  size_t pairs, wf_tensor_maker make, void *user, const weft_allocator *alloc,
+                                  weft_error *err);
 /* "(320, 8)" for messages, cut to fit. */
 typedef struct wf_shape_text { char text[128]; } wf_shape_text;
 const char *wf_shape(wf_shape_text *buf, const int64_t *shape, int32_t rank);

@@ -25,6 +25,8 @@ typedef struct writer {
     size_t           pair_count;
     wf_text          header;
     wf_part         *parts;   /* the length, the header, then each tensor */
+    wf_tensor_maker  make;    /* NULL: the data is there                  */
+    void            *user;
     weft_error      *err;
 } writer;
 
@@ -190,6 +192,14 @@ static weft_status take_memory(writer *w)
     return wf_nomem(w->err, w->count * sizeof *w->tensors, "tensors to be written");
 }
 
+static weft_status next_part(void *user, size_t i, wf_part *out, weft_error *err)
+{
+    writer *w = user;
+
+    *out = w->parts[i];
+    return i < 2 || w->make == NULL ? WEFT_OK : w->make(w->user, &w->tensors[i - 2], &out->data, err);
+}
+
 /* What remains once the tensors are there: all that is written, written. */
 static weft_status write_all(writer *w, const char *path, const char *const *metadata)
 {
@@ -203,7 +213,7 @@ static weft_status write_all(writer *w, const char *path, const char *const *met
     w->parts[0].size = sizeof length;
     w->parts[1].data = w->header.s;
     w->parts[1].size = w->header.len;
-    return wf_file_write_parts(path, w->parts, w->count + 2, w->err);
+    return wf_file_write_from(path, w->count + 2, next_part, w, w->err);
 }
 
 static void free_writer(writer *w)
@@ -214,11 +224,12 @@ static void free_writer(writer *w)
     wf_free(&w->alloc, w->tensors);
 }
 
-weft_status wf_tensors_write_as_stored(const char *path, const wf_tensor *tensors, size_t count,
-                                       const char *const *metadata, size_t pairs, const weft_allocator *alloc,
-                                       weft_error *err)
+weft_status wf_tensors_write_made(const char *path, const wf_tensor *tensors, size_t count, const char *const *metadata,
+                                  size_t pairs, wf_tensor_maker make, void *user, const weft_allocator *alloc,
+                                  weft_error *err)
 {
-    writer      w = { wf_allocator(alloc), NULL, count, NULL, pairs, { 0 }, NULL, err };
+    writer      w = { .alloc = wf_allocator(alloc), .count = count, .pair_count = pairs, .make = make, .user = user,
+                      .err = err };
     weft_status st;
 
     wf_text_init(&w.header, &w.alloc);
@@ -230,10 +241,17 @@ done:
     return st;
 }
 
+weft_status wf_tensors_write_as_stored(const char *path, const wf_tensor *tensors, size_t count,
+                                       const char *const *metadata, size_t pairs, const weft_allocator *alloc,
+                                       weft_error *err)
+{
+    return wf_tensors_write_made(path, tensors, count, metadata, pairs, NULL, NULL, alloc, err);
+}
+
 weft_status weft_tensors_write(const char *path, const weft_tensor_out *tensors, size_t count,
                                const char *const *metadata, size_t pairs, weft_error *err)
 {
-    writer      w = { wf_allocator(NULL), NULL, count, NULL, pairs, { 0 }, NULL, err };
+    writer      w = { .alloc = wf_allocator(NULL), .count = count, .pair_count = pairs, .err = err };
     weft_status st;
 
     wf_text_init(&w.header, &w.alloc);

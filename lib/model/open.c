@@ -12,7 +12,7 @@ enum { REFINER_IDS = 5 }; /* time ids of SDXL's refiner: original size, crop, ae
 #define ALL_FLAGS (WEFT_OPEN_COPY | WEFT_OPEN_EPSILON | WEFT_OPEN_V)
 
 /* transformers 5 writes text encoders without the "text_model." of their module path, and so do some merging tools. */
-static bool text_old_name(const char *name, char *buf, size_t cap)
+bool wf_text_old_name(const char *name, char *buf, size_t cap)
 {
     static const char prefix[] = "text_model.";
     if (strncmp(name, prefix, sizeof prefix - 1) != 0) return false;
@@ -36,7 +36,7 @@ static weft_status build_component(weft_model *m, int32_t id, const json_t *conf
         return wf_vae_build(&vae, b, &m->parts.vae, err);
     default:
         WF_TRY(wf_config_clip(&clip, config, projection, path, err));
-        b->old_name = text_old_name;
+        b->old_name = wf_text_old_name;
         return wf_clip_build(&clip, b, &m->parts.text[id - WF_TEXT], err);
     }
 }

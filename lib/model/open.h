@@ -5,7 +5,8 @@
  *   single_file.c  gather from a file in LDM's or SGM's layout
  *   published.c    the configurations that such a file leaves out
  *   vae_file.c     a VAE from elsewhere
- *   vocabulary.c   the tokenizers                                                              */
+ *   vocabulary.c   the tokenizers
+ *   written.c      the way back: the files of a model, written again                                    */
 #ifndef WF_MODEL_OPEN_H
 #define WF_MODEL_OPEN_H
 
@@ -36,6 +37,9 @@ typedef struct wf_source {
 
 const char *wf_component_name(int32_t component); /* its folder, "unet" */
 
+/* The name that a text encoder's tensor has in files without "text_model." (open.c). */
+bool wf_text_old_name(const char *name, char *buf, size_t cap);
+
 /* ---- folder.c ------------------------------------------------------------------------------------ */
 
 weft_status wf_source_folder(weft_model *m, const weft_model_options *o, wf_source *s, weft_error *err);
@@ -48,6 +52,9 @@ weft_status wf_source_weights(weft_model *m, const weft_model_options *o, const 
 /* ---- single_file.c ------------------------------------------------------------------------------- */
 
 weft_status wf_source_file(weft_model *m, const weft_model_options *o, wf_source *s, weft_error *err);
+/* The name of a tensor of a single file when the file is written again: out of what it was nested in; NULL for what is
+ * beside the model, and for EMA's shadows, which a merge leaves behind. */
+const char *wf_single_name(const weft_model *m, const char *name);
 /* part->tensors = the tensors of a VAE in LDM's names, with this prefix in front of each. */
 weft_status wf_source_ldm_vae(weft_model *m, weft_tensors *file, const char *prefix, wf_component *part, weft_error *err);
 

@@ -22,6 +22,7 @@ struct weft_model {
     wf_parts       parts;
     weft_tensors  *files[WF_COMPONENTS]; /* each component's tensors under diffusers' names */
     weft_tensors  *whole;      /* a single file as it is; NULL for a folder              */
+    const char    *nest;       /* what the names in it begin with that are the model's   */
     wf_turned      turned[2];
     wf_layer      *layers;
     size_t         layer_count;

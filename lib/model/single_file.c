@@ -324,6 +324,13 @@ static weft_status add_tensor(weft_model *m, wf_component *part, const shape *of
     return wf_tensors_add_as(part->tensors, name, t, err);
 }
 
+const char *wf_single_name(const weft_model *m, const char *name)
+{
+    const look l = { .nest = m->nest };
+    const char *inner = inner_name(&l, name);
+    return inner == NULL || begins(inner, "model_ema.") ? NULL : inner;
+}
+
 static weft_status unknown(const weft_model *m, const wf_tensor *t, weft_error *err)
 {
     wf_shape_text text;
@@ -396,6 +403,7 @@ weft_status wf_source_file(weft_model *m, const weft_model_options *o, wf_source
     WF_TRY(wf_tensors_open(m->path, (o->flags & WEFT_OPEN_COPY) != 0, &m->alloc, &m->whole, err));
     m->bytes += (int64_t)wf_tensors_file_size(m->whole);
     look l = look_over(m->whole);
+    m->nest = l.nest;
     if (l.other != NULL || l.conv_in == NULL) return not_a_model(m, &l, err);
     for (int32_t i = 0; i < WF_COMPONENTS; i++) s->parts[i].there = l.there[i];
     WF_TRY(o->config != NULL ? wf_source_describe(m, o->config, s, err) : describe_published(&l, m->path, s, err));

@@ -1,0 +1,228 @@
+/* save_model.c - the plan merged into the model's weights, as a checkpoint of its own.
+ *
+ * Merging into files is what other programs do to have an adapter for good; here the base is never written to, so it
+ * is a copy that is written, tensor by tensor: what no adapter touches goes through as it is, what one touches is
+ * widened, summed in float32 exactly as a merged copy of a run is, and narrowed to the dtype that it had. Never more than
+ * one tensor is in memory.
+ *
+ * A tensor of the file may hold several layers (q, k and v in one matrix): each is put into the rows that are its own,
+ * which are found by where the layer's weights lie in memory. */
+#include "model/parts.h"
+#include "model/written.h"
+#include "plan/method.h"
+#include "tensor/gemm.h"
+
+/* A layer's weight or bias, and where the file has it. */
+typedef struct patch {
+    const wf_touched *touched;
+    const wf_layer   *layer;
+    const wf_tensor  *tensor; /* as the model shows it                                  */
+    const wf_tensor  *source; /* that it was turned from, rows for columns; NULL: none  */
+    bool              bias;
+} patch;
+
+typedef struct saving {
+    const weft_plan *plan;
+    patch           *patches;
+    size_t           count;
+    uint8_t         *buffer;  /* the tensor that is being written     */
+    float           *floats;  /* one layer's weight, then its bias    */
+    int64_t          done, all;
+} saving;
+
+/* ---- what is to be changed ----------------------------------------------------------------------------- */
+
+static bool is_live(const weft_plan *p, const wf_touched *t)
+{
+    const float *cells = wf_plan_row(p, 0) + t->slot;
+    for (int32_t i = 0; i < t->parts; i++)
+        if (cells[i] != 0.0f) return true;
+    return false;
+}
+
+static weft_status add_patch(saving *s, const wf_touched *t, const wf_layer *l, bool bias, weft_error *err)
+{
+    patch *p = &s->patches[s->count];
+    *p = (patch){ .touched = t, .layer = l, .bias = bias };
+    p->tensor = wf_model_tensor(wf_plan_model(s->plan), l, bias, &p->source);
+    if (p->tensor == NULL && bias)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: the plan adds a bias, and the layer has none that could be written",
+                       l->name);
+    if (p->tensor == NULL) return wf_fail(err, WEFT_E_INTERNAL, "%s: its weight is in no file", l->name);
+    s->count++;
+    return WEFT_OK;
+}
+
+static weft_status list_patches(saving *s, weft_error *err)
+{
+    size_t touched, layers;
+    const wf_touched *t = wf_plan_touched(s->plan, &touched);
+    const wf_layer *table = wf_model_layers(wf_plan_model(s->plan), &layers);
+
+    s->patches = wf_zalloc(&s->plan->alloc, 2 * touched, sizeof *s->patches);
+    if (s->patches == NULL) return wf_nomem(err, 2 * touched * sizeof *s->patches, "a checkpoint");
+    for (size_t i = 0; i < touched; i++) {
+        const wf_layer *l = &table[t[i].layer];
+        if (!is_live(s->plan, &t[i])) continue;
+        WF_TRY(add_patch(s, &t[i], l, false, err));
+        if (wf_touched_has_bias(&t[i], l)) WF_TRY(add_patch(s, &t[i], l, true, err));
+    }
+    return WEFT_OK;
+}
+
+/* ---- one layer ------------------------------------------------------------------------------------------ */
+
+/* Narrowing that also knows F64, in which old files are. */
+static bool narrow(void *dst, wf_dtype type, const float *src, size_t n)
+{
+    if (type != WF_F64) return wf_narrow(dst, type, src, n);
+    for (size_t i = 0; i < n; i++) {
+        double d = src[i];
+        memcpy((uint8_t *)dst + i * sizeof d, &d, sizeof d);
+    }
+    return true;
+}
+
+/* The merged weight and bias, in s->floats. */
+static weft_status merge(saving *s, const patch *p, weft_error *err)
+{
+    const wf_layer *l = p->layer;
+    size_t weight = (size_t)l->out * wf_layer_columns(l);
+    float *bias = s->floats + weight;
+
+    wf_layer_load(s->floats, wf_model_parts(wf_plan_model(s->plan))->kernels, l);
+    memset(bias, 0, (size_t)l->out * sizeof *bias);
+    if (l->bias != NULL) memcpy(bias, l->bias, (size_t)l->out * sizeof *bias);
+    wf_blas_begin();
+    weft_status st = wf_touched_add(p->touched, l, wf_plan_row(s->plan, 0) + p->touched->slot, s->floats, bias,
+                                    &s->plan->alloc, err);
+    wf_blas_end();
+    return st;
+}
+
+/* to (out, in, ky, kx) in the file's type from w (out, ky, kx, in); `turned`: to (in, out). */
+static bool place(uint8_t *to, const wf_layer *l, wf_dtype type, const float *w, bool turned)
+{
+    size_t size = (size_t)wf_dtype_bits(type) / 8, in = (size_t)l->in, taps = (size_t)l->kernel * (size_t)l->kernel;
+    size_t K = taps * in, out = (size_t)l->out;
+
+    if (taps == 1 && !turned) return narrow(to, type, w, out * K);
+    for (size_t o = 0; o < out; o++)
+        for (size_t t = 0; t < taps; t++)
+            for (size_t i = 0; i < in; i++) {
+                size_t at = turned ? i * out + o : (o * in + i) * taps + t;
+                if (!narrow(to + at * size, type, w + o * K + t * in + i, 1)) return false;
+            }
+    return true;
+}
+
+static weft_status apply(saving *s, const patch *p, const wf_tensor *whole, weft_error *err)
+{
+    const wf_layer *l = p->layer;
+    uint8_t *to = s->buffer + (p->source != NULL ? 0 : (size_t)(p->tensor->data - whole->data));
+    bool known;
+
+    WF_TRY(merge(s, p, err));
+    known = p->bias ? narrow(to, p->tensor->dtype, s->floats + (size_t)l->out * wf_layer_columns(l), (size_t)l->out)
+                    : place(to, l, p->tensor->dtype, s->floats, p->source != NULL);
+    return known ? WEFT_OK : wf_fail(err, WEFT_E_UNSUPPORTED, "%s: weights in %s are not written", l->name,
+                                     wf_dtype_name(p->tensor->dtype));
+}
+
+/* ---- one file --------------------------------------------------------------------------------------------- */
+
+/* Does the layer's part lie in this tensor of the file? */
+static bool lies_in(const patch *p, const wf_tensor *t)
+{
+    if (p->source != NULL) return p->source->data == t->data;
+    return (uintptr_t)p->tensor->data >= (uintptr_t)t->data &&
+           (uintptr_t)p->tensor->data + p->tensor->bytes <= (uintptr_t)t->data + t->bytes;
+}
+
+static weft_status make_data(void *user, const wf_tensor *t, const void **data, weft_error *err)
+{
+    saving *s = user;
+    const weft_plan *p = s->plan;
+
+    if (p->progress != NULL && p->progress(p->progress_user, "saving model", s->done++, s->all) != 0)
+        return wf_fail(err, WEFT_E_CANCELLED, "saving the model was cancelled");
+    for (size_t i = 0; i < s->count; i++) {
+        if (t->bytes == 0 || !lies_in(&s->patches[i], t)) continue;
+        if (*data == t->data) memcpy(s->buffer, t->data, t->bytes);
+        *data = s->buffer;
+        WF_TRY(apply(s, &s->patches[i], t, err));
+    }
+    return WEFT_OK;
+}
+
+/* The file's own metadata, without sums that no longer hold, and what transformers wants to see. */
+static weft_status write_file(void *user, const char *path, const weft_tensors *file, const wf_tensor *tensors,
+                              size_t count, weft_error *err)
+{
+    saving *s = user;
+    const weft_allocator *alloc = &s->plan->alloc;
+    size_t all = wf_tensors_meta_count(file), n = 0;
+    const char **pairs = wf_zalloc(alloc, 2 * (all + 1), sizeof *pairs);
+
+    if (pairs == NULL) return wf_nomem(err, 2 * (all + 1) * sizeof *pairs, path);
+    for (size_t i = 0; i < all; i++) {
+        const char *key = wf_tensors_meta_key(file, i);
+        if (strcmp(key, "format") == 0 || strstr(key, "hash") != NULL || strncmp(key, "weft.", 5) == 0) continue;
+        pairs[2 * n] = key;
+        pairs[2 * n++ + 1] = wf_tensors_meta_value(file, i);
+    }
+    pairs[2 * n] = "format";
+    pairs[2 * n++ + 1] = "pt";
+    s->done = 0;
+    s->all = (int64_t)count;
+    weft_status st = wf_tensors_write_made(path, tensors, count, pairs, n, make_data, s, alloc, err);
+    wf_free(alloc, pairs);
+    return st;
+}
+
+/* ---- the whole ---------------------------------------------------------------------------------------------- */
+
+/* Memory for the largest tensor that is changed and the largest layer in it. */
+static weft_status take_memory(saving *s, weft_error *err)
+{
+    size_t bytes = 1, floats = 1;
+
+    for (size_t i = 0; i < s->count; i++) {
+        const wf_layer *l = s->patches[i].layer;
+        size_t need = (size_t)l->out * wf_layer_columns(l) + (size_t)l->out;
+        floats = WF_MAX(floats, need);
+        bytes = WF_MAX(bytes, 3 * s->patches[i].tensor->bytes); /* it may be a third of q, k and v */
+    }
+    s->buffer = wf_alloc(&s->plan->alloc, bytes);
+    s->floats = wf_alloc(&s->plan->alloc, floats * sizeof *s->floats);
+    return s->buffer != NULL && s->floats != NULL ? WEFT_OK
+                                                  : wf_nomem(err, bytes + floats * sizeof *s->floats, "a checkpoint");
+}
+
+static weft_status check(const weft_plan *p, const char *path, weft_error *err)
+{
+    if (p == NULL || path == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_save_model: %s is NULL", p == NULL ? "plan" : "path");
+    if (!p->sealed) return wf_fail(err, WEFT_E_STATE, "weft_plan_save_model: the plan is not sealed");
+    if (wf_plan_branches(p) != 1)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: %s has %d branches, and weights hold one",
+                       p->method->title, wf_plan_branches(p));
+    for (int32_t call = 1; call < wf_plan_calls(p); call++)
+        if (memcmp(wf_plan_row(p, call), wf_plan_row(p, 0), wf_plan_slots(p) * sizeof(float)) != 0)
+            return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: the coefficients of %s change at call %d, and "
+                           "weights do not", p->method->title, call);
+    return WEFT_OK;
+}
+
+weft_status weft_plan_save_model(const weft_plan *plan, const char *path, weft_error *err)
+{
+    saving s = { .plan = plan };
+    weft_status st = check(plan, path, err);
+
+    if (st != WEFT_OK) return st;
+    if ((st = list_patches(&s, err)) == WEFT_OK && (st = take_memory(&s, err)) == WEFT_OK)
+        st = wf_model_write(wf_plan_model(plan), path, write_file, &s, err);
+    wf_free(&plan->alloc, s.patches);
+    wf_free(&plan->alloc, s.buffer);
+    wf_free(&plan->alloc, s.floats);
+    return st;
+}

@@ -9,6 +9,7 @@
 #include "base/support.h"
 #include "golden.h"
 #include "model/parts.h"
+#include "plan/plan.h"
 
 static char scratch[256]; /* a folder of this test's own */
 
@@ -99,15 +100,15 @@ static inline void same_layers(const weft_model *a, const weft_model *b)
     }
 }
 
-/* One step on noise, with the conditioning that a prompt gives where there is a tokenizer, else noise too. */
-static inline float *predict(weft_model *m, size_t *n)
+/* One step of a sealed plan on noise, with the conditioning that a prompt gives where there is a tokenizer, else noise
+ * too. */
+static inline float *predict_with(weft_plan *plan, size_t *n)
 {
     enum { SIDE = 8 };
-    weft_model_info info = info_of(m);
+    weft_model_info info = info_of(wf_plan_model(plan));
     weft_run_options ro = WEFT_RUN_OPTIONS_INIT;
     weft_step s = WEFT_STEP_INIT;
     weft_noise *noise;
-    weft_plan *plan;
     weft_run *run;
     size_t plane = SIDE * SIDE, extra = (size_t)(info.unet_channels - info.latent_channels);
     *n = (size_t)info.latent_channels * plane;
@@ -117,8 +118,6 @@ static inline float *predict(weft_model *m, size_t *n)
 
     ro.height = ro.width = SIDE;
     ro.threads = 1;
-    must(weft_plan_create(m, NULL, &plan, &golden_err));
-    must(weft_plan_seal(plan, 1, &golden_err));
     must(weft_run_create(plan, &ro, &run, &golden_err));
     must(weft_noise_create(3, NULL, &noise, &golden_err));
     must(weft_noise_normal(noise, latent, *n, &golden_err));
@@ -142,8 +141,17 @@ static inline float *predict(weft_model *m, size_t *n)
     must(weft_run_step(run, &s, &golden_err));
     weft_noise_free(noise);
     weft_run_free(run);
-    weft_plan_free(plan);
     return all;
+}
+
+static inline float *predict(weft_model *m, size_t *n)
+{
+    weft_plan *plan;
+    must(weft_plan_create(m, NULL, &plan, &golden_err));
+    must(weft_plan_seal(plan, 1, &golden_err));
+    float *out = predict_with(plan, n);
+    weft_plan_free(plan);
+    return out;
 }
 
 static inline void same_prediction(weft_model *a, weft_model *b)

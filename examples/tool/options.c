@@ -59,8 +59,9 @@ static const word gammas[]   = { { "code", WEFT_KLORA_GAMMA_CODE }, { "paper", W
                                  { "none", WEFT_KLORA_GAMMA_NONE }, { NULL, 0 } };
 static const word grains[]   = { { "call", WEFT_KLORA_BY_CALL }, { "step", WEFT_KLORA_BY_STEP }, { NULL, 0 } };
 const word samplers[] = { { "ddim", WEFT_SAMPLER_DDIM }, { "euler", WEFT_SAMPLER_EULER },
-                                 { "euler_a", WEFT_SAMPLER_EULER_A }, { "dpmpp_2m", WEFT_SAMPLER_DPMPP_2M },
-                                 { NULL, 0 } };
+                          { "euler_a", WEFT_SAMPLER_EULER_A }, { "dpmpp_2m", WEFT_SAMPLER_DPMPP_2M },
+                          { "pndm", WEFT_SAMPLER_PNDM }, { "ddpm", WEFT_SAMPLER_DDPM }, { "heun", WEFT_SAMPLER_HEUN },
+                          { "lcm", WEFT_SAMPLER_LCM }, { "tcd", WEFT_SAMPLER_TCD }, { NULL, 0 } };
 static const word spacings[] = { { "default", WEFT_SPACING_DEFAULT }, { "leading", WEFT_SPACING_LEADING },
                                  { "linspace", WEFT_SPACING_LINSPACE }, { "trailing", WEFT_SPACING_TRAILING },
                                  { NULL, 0 } };
@@ -146,10 +147,11 @@ static const option options[] = {
 
     { HEADING, PICTURE, .name = "Denoising" },
     { INT32, PICTURE, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000 },
-    { WORD, PICTURE, 0, "--sampler", "SOLVER", "ddim, euler, euler_a or dpmpp_2m (ddim)", IN(sampler),
-      .words = samplers },
-    { BIT, PICTURE, 0, "--karras", NULL, "noise levels of Karras et al.; not with ddim", SETS(flags, KARRAS) },
-    { FLOAT, PICTURE, 0, "--eta", "X", "ddim: 0 deterministic, 1 draws as much noise as DDPM (0)", IN(eta), 0, 1 },
+    { WORD, PICTURE, 0, "--sampler", "SOLVER", "ddim, euler, euler_a, dpmpp_2m, pndm, ddpm, heun, lcm or tcd (ddim)",
+      IN(sampler), .words = samplers },
+    { BIT, PICTURE, 0, "--karras", NULL, "noise levels of Karras et al., with euler, euler_a, dpmpp_2m or heun",
+      SETS(flags, KARRAS) },
+    { FLOAT, PICTURE, 0, "--eta", "X", "ddim, tcd: 0 deterministic, 1 draws the most noise (0)", IN(eta), 0, 1 },
     { WORD, PICTURE, 0, "--spacing", "WAY", "timesteps: default, leading, linspace or trailing (the model's)",
       IN(spacing), .words = spacings },
     { FLOAT, PICTURE, 'g', "--guidance", "W", "how strongly the prompt counts; at most 1: no guidance (7.5)",
@@ -315,8 +317,11 @@ static void refuse_idle_options(const settings *s)
     if (custom && !(was_given("--alpha") && was_given("--beta"))) misuse("--pattern custom needs --alpha and --beta");
     if (was_given("--paper-beta") && s->klora.pattern != WEFT_KLORA_S_STAR)
         misuse("--paper-beta is of --pattern s_star");
-    if (was_given("--eta") && s->sampler != WEFT_SAMPLER_DDIM) misuse("--eta is of --sampler ddim");
-    if ((s->flags & KARRAS) && s->sampler == WEFT_SAMPLER_DDIM) misuse("--karras is not for --sampler ddim");
+    if (was_given("--eta") && s->sampler != WEFT_SAMPLER_DDIM && s->sampler != WEFT_SAMPLER_TCD)
+        misuse("--eta is of --sampler ddim and tcd");
+    if ((s->flags & KARRAS) && s->sampler != WEFT_SAMPLER_EULER && s->sampler != WEFT_SAMPLER_EULER_A &&
+        s->sampler != WEFT_SAMPLER_DPMPP_2M && s->sampler != WEFT_SAMPLER_HEUN)
+        misuse("--karras is not for --sampler %s", word_of(samplers, s->sampler));
     if (was_given("--compose") && s->adapter_count == 0) misuse("--compose needs an --adapter");
 }
 

@@ -57,7 +57,7 @@ that "options of an adapter" draw -p "a zib monster" -a $monster:0.5 --role cont
     --exclude 'unet.mid_block.*' --text-weight 0.3 -a $hatching --role style --partial --compose klora --pattern custom \
     --alpha 1 --beta 0.25 --modulus 1.5 --gamma paper --granularity step --top-k 5 --attention-only --ignore-alpha \
     --wrap --text-plan all --path side -o "$tmp/options.png"
-for sampler in ddim euler euler_a dpmpp_2m; do
+for sampler in ddim euler euler_a dpmpp_2m pndm ddpm heun lcm tcd; do
     that "$sampler" draw -p "a red circle" --sampler $sampler -o "$tmp/$sampler.png"
 done
 that "karras" draw -p "a red circle" --sampler euler --karras --spacing trailing -o "$tmp/karras.png"

@@ -106,15 +106,29 @@ static bool is_dense(const wf_strided *t)
     return true;
 }
 
-/* Element after element in the order of the indices, the last running fastest. */
+/* n elements that lie `step` bytes apart; a copy whose size the compiler knows is a load and a store. */
+static void gather_row(uint8_t *dst, const uint8_t *src, size_t item, size_t n, size_t step)
+{
+    switch (item) {
+    case 1:  for (size_t i = 0; i < n; i++) dst[i] = src[i * step]; break;
+    case 2:  for (size_t i = 0; i < n; i++) memcpy(dst + 2 * i, src + i * step, 2); break;
+    case 4:  for (size_t i = 0; i < n; i++) memcpy(dst + 4 * i, src + i * step, 4); break;
+    default: for (size_t i = 0; i < n; i++) memcpy(dst + 8 * i, src + i * step, 8); break;
+    }
+}
+
+/* Row after row in the order of the indices, of which the last runs fastest. Only called for what is neither empty nor
+ * dense, and so has a last index. */
 static void gather(uint8_t *dst, const uint8_t *src, const wf_strided *t, size_t item, size_t count)
 {
-    int64_t index[WF_MAX_RANK] = { 0 };
-    size_t  at = 0;
+    const int32_t last = t->rank - 1;
+    const size_t  row = (size_t)t->shape[last], step = (size_t)t->stride[last] * item;
+    int64_t       index[WF_MAX_RANK] = { 0 };
+    size_t        at = 0;
 
-    for (size_t n = 0; n < count; n++) {
-        memcpy(dst + n * item, src + at * item, item);
-        for (int32_t d = t->rank; d-- > 0;) {
+    for (size_t n = 0; n < count; n += row) {
+        gather_row(dst + n * item, src + at * item, item, row, step);
+        for (int32_t d = last; d-- > 0;) {
             at += (size_t)t->stride[d];
             if (++index[d] < t->shape[d]) break;
             at -= (size_t)t->shape[d] * (size_t)t->stride[d];

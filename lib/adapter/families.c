@@ -12,7 +12,8 @@ static const wf_family *const families[] = {
 };
 
 /* What any module may have besides its family's own. */
-static const uint64_t common = WF_BIT(WF_PART_ALPHA) | WF_BIT(WF_PART_MAGNITUDE) | WF_BIT(WF_PART_DIFF_B);
+static const uint64_t common =
+    WF_BIT(WF_PART_ALPHA) | WF_BIT(WF_PART_MAGNITUDE) | WF_BIT(WF_PART_DIFF_B) | WF_BIT(WF_PART_REPLACE_B);
 
 const wf_family *const *wf_families(size_t *count)
 {

@@ -13,8 +13,8 @@
  *   form DENSE  any matrix, of W or not  side path: one product as large as the layer's own
  *   form NORM   a normalisation's weight and bias
  *
- * Two parts are common to all families and not their business (module.c): the magnitude, which makes the module
- * DoRA whatever its inner family is, and a difference of the bias. */
+ * Some parts are common to all families and not their business (module.c): the magnitude, which makes the module
+ * DoRA whatever its inner family is, a difference of the bias, and a bias in its place. */
 #ifndef WF_FAMILY_H
 #define WF_FAMILY_H
 

@@ -139,17 +139,6 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
     return whole(m) != NULL ? add_whole(m, l, scale * c, dst, alloc, err) : WEFT_OK;
 }
 
-static bool add_bias(const wf_module *m, const wf_layer *l, double scale, double c, float *dst)
-{
-    const wf_tensor *t = m->part[WF_PART_REPLACE_B];
-
-    if (t == NULL) return false;
-    if (dst == NULL) return true;
-    wf_tensor_add(t, scale * c, dst);
-    for (size_t o = 0; l->bias != NULL && o < t->count; o++) dst[o] -= (float)(scale * c * l->bias[o]);
-    return true;
-}
-
 const wf_family wf_family_full = {
     .name = "full",
     .title = "full",
@@ -160,5 +149,4 @@ const wf_family wf_family_full = {
     .form = form,
     .pair = pair,
     .add = add,
-    .add_bias = add_bias,
 };

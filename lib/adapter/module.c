@@ -1,7 +1,8 @@
 /* module.c - what holds for a module whatever its family: its form, its sum, its bias, and how its tensors are read.
  *
- * Two parts belong to no family. A magnitude makes any module DoRA: the family's own difference is then what turns the
- * weight, and the whole becomes a dense one. A difference of the bias stands beside the family's own. */
+ * Three parts belong to no family. A magnitude makes any module DoRA: the family's own difference is then what turns the
+ * weight, and the whole becomes a dense one. A difference of the bias, or a bias to put in its place, stands beside the
+ * family's own. */
 #include <math.h>
 #include <stdio.h>
 
@@ -27,9 +28,10 @@ int32_t wf_module_form(const wf_module *m, const wf_layer *l)
 
 bool wf_module_fits(const wf_module *m, const wf_layer *l)
 {
-    const wf_tensor *bias = m->part[WF_PART_DIFF_B];
+    const wf_tensor *bias[] = { m->part[WF_PART_DIFF_B], m->part[WF_PART_REPLACE_B] };
 
-    if (bias != NULL && bias->count != (size_t)l->out) return false;
+    for (size_t i = 0; i < WF_LEN(bias); i++)
+        if (bias[i] != NULL && bias[i]->count != (size_t)l->out) return false;
     if (m->part[WF_PART_MAGNITUDE] != NULL && !wf_dora_fits(m, l)) return false;
     if (m->family->fits != NULL) return m->family->fits(m, l);
     return l->kind != WEFT_LAYER_NORM && m->out == l->out && m->in == l->in && m->kernel == l->kernel;
@@ -72,11 +74,15 @@ weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, flo
 weft_status wf_module_add_bias(const wf_module *m, const wf_layer *l, double scale, double c, float *dst, bool *any,
                                weft_error *err)
 {
-    const wf_tensor *t = m->part[WF_PART_DIFF_B];
+    const wf_tensor *t = m->part[WF_PART_DIFF_B], *whole = m->part[WF_PART_REPLACE_B];
 
     (void)err;
-    *any = t != NULL;
+    *any = t != NULL || whole != NULL;
     if (t != NULL && dst != NULL) wf_tensor_add(t, c, dst);
+    if (whole != NULL && dst != NULL) {
+        wf_tensor_add(whole, c, dst);
+        for (size_t o = 0; l->bias != NULL && o < whole->count; o++) dst[o] -= (float)(c * l->bias[o]);
+    }
     if (m->family->add_bias != NULL) *any |= m->family->add_bias(m, l, scale, c, dst);
     return WEFT_OK;
 }

@@ -51,6 +51,7 @@ static const char *no_form(const wf_module *m, const wf_layer *l, int32_t naming
 {
     const wf_family *f = m->family;
 
+    if (has(m, WF_PART_REPLACE_B) && f != &wf_family_full) return "with a bias in its place";
     if (naming == WEFT_NAMING_KOHYA) {
         if (f == &wf_family_oft_peft || f == &wf_family_boft_peft || f == &wf_family_ia3_peft) return "in PEFT's form";
         if (has(m, WF_PART_REPLACE) || has(m, WF_PART_REPLACE_B)) return "a replacement";

@@ -210,11 +210,11 @@ def change(p, w, b, conf, inside=1.0):
         d = p["diff"]
     elif "replace" in p:
         d = p["replace"].reshape(w.shape) - w
-        if "replace_b" in p:
-            db = p["replace_b"] - b
     else:
         d = torch.zeros_like(w)
     d = d.reshape(w.shape)
+    if "replace_b" in p:
+        db = p["replace_b"] - b
     if "magnitude" in p:
         g, v = p["magnitude"], w + inside * d
         columns = conf.get("columns", g.ndim > 1 and g.shape[0] == 1 and g.shape[1] > 1)
@@ -296,7 +296,7 @@ def parse(tensors, pipe, component="unet", config=None):
     """Tensors of a file -> entries. `config`: PEFT's adapter_config.json, or the component's part of diffusers' metadata."""
     names, out = module_table(pipe), {}
     for key, t in tensors.items():
-        stem, part = split_key(key.replace(".default", "").replace(".modules_to_save", ""))
+        stem, part = split_key(re.sub(r"\.(default|modules_to_save|base_layer)(?=\.|$)", "", key))
         assert part is not None, key
         if stem in names:
             at = names[stem]

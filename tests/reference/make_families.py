@@ -101,7 +101,7 @@ def lively(e, w, b, g, dtype, strength=0.3):
             rand(t, 0.5 / max(t.shape) ** 0.5)
         else:
             rand(t, 1.0)
-    double = lambda: {k: v.double() for k, v in e.items() if k not in ("conf", "magnitude", "up_bias")}
+    double = lambda: {k: v.double() for k, v in e.items() if k not in ("conf", "magnitude", "up_bias", "replace_b")}
     part = next((k for k in LINEAR if k in p), None)
     if part is not None:
         for _ in range(2):

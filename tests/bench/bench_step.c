@@ -27,11 +27,22 @@ static void must(weft_status st)
     exit(1);
 }
 
-static double now(void)
+static double seconds_of(clockid_t clock)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double now(void)
+{
+    return seconds_of(CLOCK_MONOTONIC);
+}
+
+/* Of all threads together: what a step costs where other programs take their share of the machine. */
+static double cpu(void)
+{
+    return seconds_of(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 static double peak_gb(void)
@@ -69,7 +80,7 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, con
     weft_run_options o = WEFT_RUN_OPTIONS_INIT;
     weft_plan *plan;
     weft_run *run;
-    double *seconds = malloc((size_t)steps * sizeof *seconds), t;
+    double *seconds = malloc((size_t)steps * sizeof *seconds), *busy = malloc((size_t)steps * sizeof *busy), t;
 
     must(weft_model_info_get(model, &m, &err));
     must(weft_plan_create(model, NULL, &plan, &err));
@@ -100,20 +111,22 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, con
     step.timestep = 500;
     step.guidance = 7.5f;
     for (int i = set->cold ? 0 : -1; i < steps; i++) {
+        double used = cpu();
         t = now();
         must(weft_run_step(run, &step, &err));
         t = now() - t;
-        if (i >= 0) seconds[i] = t;
+        if (i >= 0) seconds[i] = t, busy[i] = cpu() - used;
         fprintf(stderr, "  step: %.4f s%s\n", t, i < 0 ? ", not counted" : "");
     }
     qsort(seconds, (size_t)steps, sizeof *seconds, by_value);
+    qsort(busy, (size_t)steps, sizeof *busy, by_value);
     double median = seconds[steps / 2], squares = 0;
     for (size_t i = 0; i < n; i++) squares += (double)out[i] * (double)out[i];
-    printf("%d px, %d adapters, %d threads: %.4f s a step (%.4f to %.4f), %.0f GFLOP/s, side path %.2f %% of the "
-           "arithmetic; run created in %.2f s, %.2f GB of its own; peak %.2f GB; prediction rms %.7g\n", size, adapters,
-           info.threads, median, seconds[0], seconds[steps - 1], (info.step_flops + info.side_flops) / median * 1e-9,
-           100 * info.side_flops / info.step_flops, create, (double)info.bytes / 1073741824.0, peak_gb(),
-           sqrt(squares / (double)n));
+    printf("%d px, %d adapters, %d threads: %.4f s a step (%.4f to %.4f), %.4f s of processor time, %.0f GFLOP/s, side "
+           "path %.2f %% of the arithmetic; run created in %.2f s, %.2f GB of its own; peak %.2f GB; prediction rms %.7g\n",
+           size, adapters, info.threads, median, seconds[0], seconds[steps - 1], busy[steps / 2],
+           (info.step_flops + info.side_flops) / median * 1e-9, 100 * info.side_flops / info.step_flops, create,
+           (double)info.bytes / 1073741824.0, peak_gb(), sqrt(squares / (double)n));
     if (set->decode) {
         size_t pixels = (size_t)3 * (size_t)size * (size_t)size;
         float *image = malloc(pixels * sizeof *image);
@@ -124,7 +137,7 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, con
                info.decode_flops / t * 1e-9, peak_gb());
         free(image);
     }
-    free(x), free(c), free(u), free(p), free(out), free(seconds);
+    free(x), free(c), free(u), free(p), free(out), free(seconds), free(busy);
     weft_run_free(run);
     weft_plan_free(plan);
 }

@@ -262,29 +262,39 @@ static void check_turns(const inputs *in, json_t *first, json_t *second)
 
 /* ---- the table ------------------------------------------------------------------------------------------------ */
 
-static void cell(FILE *f, double e)
+enum { ROW_CAP = 400 };
+
+static int append(char *row, int n, const char *format, ...)
 {
-    if (e < 0) fprintf(f, " – |");
-    else fprintf(f, " %.0e |", e);
+    va_list args;
+    va_start(args, format);
+    n += vsnprintf(row + n, (size_t)(ROW_CAP - n), format, args);
+    va_end(args);
+    ck_assert_int_lt(n, ROW_CAP);
+    return n;
 }
 
-static void write_row(FILE *f, json_t *entry, const errors *e)
+static void write_row(char *row, json_t *entry, const errors *e)
 {
-    fprintf(f, "| %s | %s | %s | %d | %s |", word(entry, "family"), word(entry, "dialect"), word(entry, "model"),
-            number(entry, "modules"), word(entry, "by"));
-    for (int way = 0; way < 2; way++) cell(f, e->library[way]);
-    for (int way = 0; way < 2; way++) cell(f, e->formula[way]);
-    fprintf(f, " %s |\n", word(entry, "note"));
+    const double cells[] = { e->library[0], e->library[1], e->formula[0], e->formula[1] };
+    int n = append(row, 0, "| %s | %s | %s | %d | %s |", word(entry, "family"), word(entry, "dialect"),
+                   word(entry, "model"), number(entry, "modules"), word(entry, "by"));
+    for (int i = 0; i < 4; i++) n = cells[i] < 0 ? append(row, n, " – |") : append(row, n, " %.0e |", cells[i]);
+    append(row, n, " %s |\n", word(entry, "note"));
 }
 
-static FILE *table(void)
+static int by_text(const void *a, const void *b) { return strcmp(a, b); }
+
+/* Sorted, so that a family's rows stand together. */
+static void write_table(const char *path, char (*rows)[ROW_CAP], size_t n)
 {
-    const char *path = getenv("WEFT_TABLE");
     FILE *f = fopen(path, "w");
     ck_assert_msg(f != NULL, "%s cannot be written", path);
+    qsort(rows, n, sizeof *rows, by_text);
     fprintf(f, "| family | dialect | model | modules | made by | side | merged | side, f64 | merged, f64 | note |\n"
                "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
-    return f;
+    for (size_t i = 0; i < n; i++) fputs(rows[i], f);
+    ck_assert_int_eq(fclose(f), 0);
 }
 
 /* ---- tests ------------------------------------------------------------------------------------------------------ */
@@ -316,14 +326,15 @@ END_TEST
 
 START_TEST(the_table_is_written)
 {
-    json_t *index = golden_json("families.json"), *entry;
-    FILE *f = table();
+    json_t *index = golden_json("families.json"), *files = json_object_get(index, "files"), *entry;
+    char (*rows)[ROW_CAP] = calloc(json_array_size(files), sizeof *rows);
     size_t i;
-    json_array_foreach(json_object_get(index, "files"), i, entry) {
+    json_array_foreach(files, i, entry) {
         errors e = check_entry(index, entry);
-        write_row(f, entry, &e);
+        write_row(rows[i], entry, &e);
     }
-    ck_assert_int_eq(fclose(f), 0);
+    write_table(getenv("WEFT_TABLE"), rows, i);
+    free(rows);
     json_decref(index);
 }
 END_TEST

@@ -32,7 +32,8 @@ typedef struct weft_model_options {
                                             plain file, else fp16, bf16, fp32, non_ema: the first there is    */
     const char           *tokenizer;     /* instead of the model's own, or NULL: a folder, a merges.txt, or
                                             OpenAI's bpe_simple_vocab_16e6.txt.gz                             */
-    const char           *tokenizer_2;   /* likewise for the second text encoder; NULL: as the first          */
+    const char           *tokenizer_2;   /* likewise for the second text encoder; NULL: the model's own, or where
+                                            it has none the first's                                           */
     const char           *vae;           /* a VAE instead of the model's own, a file or a folder; or NULL     */
     const char           *config;        /* for a single file: a diffusers folder whose config.json files
                                             describe it (and whose tokenizers it takes); NULL: the published
@@ -48,7 +49,9 @@ WEFT_API void weft_model_options_init(weft_model_options *options);
  * layout (LDM or SGM names; .safetensors or .ckpt). What a file is, its content tells, never its name.
  *
  * Every tensor's name and shape is checked against what the configuration asks for. A model without a tokenizer
- * opens (single files carry none); the first prompt then says what to give.
+ * opens (single files carry none); the first prompt then says what to give. What a single file predicts is what the
+ * flags say, or a .yaml beside it, or options->config, or marks in it; SD2, which has none of these, is taken to predict
+ * v (noise where it inpaints), and the log is told.
  *
  * @param path     the folder or the file
  * @param options  NULL for defaults

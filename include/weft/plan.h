@@ -259,7 +259,8 @@ WEFT_API weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *
 /**
  * Write the model with the plan merged into its weights, in the layout that it was opened from, every weight in the
  * dtype that it had. The plan must be sealed, with one branch and the same coefficients in every call; text encoders
- * get what acts while prompts are encoded. Words are not part of a checkpoint.
+ * get what acts while prompts are encoded. Words are not part of a checkpoint, nor is a VAE that was given to
+ * weft_model_open(). A folder gets one weight file for each component, and what else its index names.
  *
  * @param path  a file for a single-file model, a folder otherwise, which is made; nothing may be there yet
  * @return WEFT_E_STATE, WEFT_E_UNSUPPORTED (coefficients that change), WEFT_E_IO, WEFT_E_NOMEM, WEFT_E_ARG

@@ -71,7 +71,7 @@ static weft_status find_weights(const weft_model_options *o, const char *dir, co
     return wf_fail(err, WEFT_E_IO, "%s: no %s.%s.safetensors for the variant that was asked for", dir, c->stem, o->variant);
 }
 
-weft_status wf_source_weights(weft_model *m, const weft_model_options *o, const char *dir, int32_t component,
+weft_status wf_gather_weights(weft_model *m, const weft_model_options *o, const char *dir, int32_t component,
                               wf_component *part, weft_error *err)
 {
     bool sharded, copy = (o->flags & WEFT_OPEN_COPY) != 0;
@@ -148,7 +148,7 @@ static weft_status load_index(const weft_model *m, const char *dir, json_t **ind
 
 /* ---- what a folder says --------------------------------------------------------------------------- */
 
-static weft_status describe_parts(const weft_model *m, const char *dir, const json_t *index, wf_source *s,
+static weft_status describe_parts(const weft_model *m, const char *dir, const json_t *index, wf_gathered *s,
                                   weft_error *err)
 {
     const char *text_class = class_of(index, "text_encoder");
@@ -166,7 +166,7 @@ static weft_status describe_parts(const weft_model *m, const char *dir, const js
     return WEFT_OK;
 }
 
-weft_status wf_source_describe(const weft_model *m, const char *dir, wf_source *s, weft_error *err)
+weft_status wf_gather_descriptions(const weft_model *m, const char *dir, wf_gathered *s, weft_error *err)
 {
     static const char *const tokenizers[] = { "tokenizer", "tokenizer_2" };
     char path[WF_PATH];
@@ -186,7 +186,7 @@ weft_status wf_source_describe(const weft_model *m, const char *dir, wf_source *
     return wf_json_load(&s->scheduler, path, &m->alloc, err);
 }
 
-weft_status wf_source_folder(weft_model *m, const weft_model_options *o, wf_source *s, weft_error *err)
+weft_status wf_gather_folder(weft_model *m, const weft_model_options *o, wf_gathered *s, weft_error *err)
 {
     char dir[WF_PATH];
     json_t *index;
@@ -198,7 +198,7 @@ weft_status wf_source_folder(weft_model *m, const weft_model_options *o, wf_sour
         const char *folder = components[i].folder;
         if (index != NULL ? class_of(index, folder) == NULL : !has(m->path, folder, "config.json")) continue;
         st = path_to(dir, m->path, "", folder, err);
-        if (st == WEFT_OK) st = wf_source_weights(m, o, dir, i, &s->parts[i], err);
+        if (st == WEFT_OK) st = wf_gather_weights(m, o, dir, i, &s->parts[i], err);
         s->parts[i].there = st == WEFT_OK;
         if (st == WEFT_E_IO && i == WF_VAE && o->vae != NULL) { /* another one is given */
             s->parts[i].there = has(m->path, folder, "config.json");
@@ -206,5 +206,5 @@ weft_status wf_source_folder(weft_model *m, const weft_model_options *o, wf_sour
         }
     }
     json_decref(index);
-    return st == WEFT_OK ? wf_source_describe(m, m->path, s, err) : st;
+    return st == WEFT_OK ? wf_gather_descriptions(m, m->path, s, err) : st;
 }

@@ -123,7 +123,7 @@ static weft_status make_tables(weft_model *m, weft_error *err)
     return WEFT_OK;
 }
 
-static weft_status build_model(weft_model *m, const weft_model_options *o, wf_source *s, weft_error *err)
+static weft_status build_model(weft_model *m, const weft_model_options *o, wf_gathered *s, weft_error *err)
 {
     for (int32_t i = 0; i < WF_COMPONENTS; i++) { /* the model's from here on, as is the scheduler */
         m->files[i] = s->parts[i].tensors;
@@ -151,12 +151,12 @@ static weft_status build_model(weft_model *m, const weft_model_options *o, wf_so
 static weft_status open_model(weft_model *m, const weft_model_options *o, weft_error *err)
 {
     weft_status st;
-    wf_source *s = wf_zalloc(&m->alloc, 1, sizeof *s);
+    wf_gathered *s = wf_zalloc(&m->alloc, 1, sizeof *s);
 
     if (s == NULL) return wf_nomem(err, sizeof *s, "opening a model");
     if (!wf_path_exists(m->path)) st = wf_fail_sys(err, ENOENT, "%s", m->path);
-    else st = wf_path_is_dir(m->path) ? wf_source_folder(m, o, s, err) : wf_source_file(m, o, s, err);
-    if (st == WEFT_OK && o->vae != NULL) st = wf_source_vae(m, o, s, err);
+    else st = wf_path_is_dir(m->path) ? wf_gather_folder(m, o, s, err) : wf_gather_file(m, o, s, err);
+    if (st == WEFT_OK && o->vae != NULL) st = wf_gather_vae(m, o, s, err);
     if (st == WEFT_OK) st = build_model(m, o, s, err);
     for (int32_t i = 0; i < WF_COMPONENTS; i++) {
         weft_tensors_free(s->parts[i].tensors);

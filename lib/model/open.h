@@ -26,14 +26,14 @@ typedef struct wf_component {
     char          config_from[WF_PATH]; /* and the configuration                 */
 } wf_component;
 
-typedef struct wf_source {
+typedef struct wf_gathered {
     wf_component     parts[WF_COMPONENTS];
     json_t     *scheduler;
     char        vocabulary[2][WF_PATH]; /* folders of the model's own tokenizers; "" where there are none */
     bool        aesthetic;              /* requires_aesthetics_score: a refiner                           */
     bool        zero_negative;          /* force_zeros_for_empty_prompt                                   */
     const char *layout;
-} wf_source;
+} wf_gathered;
 
 const char *wf_component_name(int32_t component); /* its folder, "unet" */
 
@@ -42,26 +42,26 @@ bool wf_text_old_name(const char *name, char *buf, size_t cap);
 
 /* ---- folder.c ------------------------------------------------------------------------------------ */
 
-weft_status wf_source_folder(weft_model *m, const weft_model_options *o, wf_source *s, weft_error *err);
+weft_status wf_gather_folder(weft_model *m, const weft_model_options *o, wf_gathered *s, weft_error *err);
 /* What a folder says of components whose weights are there: configurations, scheduler, tokenizers. */
-weft_status wf_source_describe(const weft_model *m, const char *folder, wf_source *s, weft_error *err);
+weft_status wf_gather_descriptions(const weft_model *m, const char *folder, wf_gathered *s, weft_error *err);
 /* The weights of one component in dir: a file, or shards with their index. */
-weft_status wf_source_weights(weft_model *m, const weft_model_options *o, const char *dir, int32_t component,
+weft_status wf_gather_weights(weft_model *m, const weft_model_options *o, const char *dir, int32_t component,
                               wf_component *part, weft_error *err);
 
 /* ---- single_file.c ------------------------------------------------------------------------------- */
 
-weft_status wf_source_file(weft_model *m, const weft_model_options *o, wf_source *s, weft_error *err);
+weft_status wf_gather_file(weft_model *m, const weft_model_options *o, wf_gathered *s, weft_error *err);
 /* The name of a tensor of a single file when the file is written again: out of what it was nested in; NULL for what is
  * beside the model, and for EMA's shadows, which a merge leaves behind. */
 const char *wf_single_name(const weft_model *m, const char *name);
 /* part->tensors = the tensors of a VAE in LDM's names, with this prefix in front of each. */
-weft_status wf_source_ldm_vae(weft_model *m, weft_tensors *file, const char *prefix, wf_component *part, weft_error *err);
+weft_status wf_gather_ldm_vae(weft_model *m, weft_tensors *file, const char *prefix, wf_component *part, weft_error *err);
 
 /* ---- vae_file.c ---------------------------------------------------------------------------------- */
 
 /* Replace the model's VAE. */
-weft_status wf_source_vae(weft_model *m, const weft_model_options *o, wf_source *s, weft_error *err);
+weft_status wf_gather_vae(weft_model *m, const weft_model_options *o, wf_gathered *s, weft_error *err);
 
 /* ---- published.c --------------------------------------------------------------------------------- */
 
@@ -79,6 +79,6 @@ weft_status         wf_published_config(json_t **out, const wf_published *p, int
 
 /* ---- vocabulary.c -------------------------------------------------------------------------------- */
 
-weft_status wf_open_tokenizers(weft_model *m, const weft_model_options *o, const wf_source *s, weft_error *err);
+weft_status wf_open_tokenizers(weft_model *m, const weft_model_options *o, const wf_gathered *s, weft_error *err);
 
 #endif

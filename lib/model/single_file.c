@@ -130,7 +130,7 @@ static weft_status set_int(json_t *config, const char *key, int64_t value, weft_
 }
 
 /* The published configurations, with what files of the same family differ in taken from the shapes. */
-static weft_status describe_published(const look *l, const char *path, wf_source *s, weft_error *err)
+static weft_status describe_published(const look *l, const char *path, wf_gathered *s, weft_error *err)
 {
     const wf_published *p = wf_published_model(family_of(l));
     if (p == NULL)
@@ -195,7 +195,7 @@ static weft_status read_yaml(const weft_model *m, char *word, size_t cap, weft_e
 
 /* Told by the caller (later, in open.c), by a .yaml, by a scheduler_config.json, or by marks that merging tools leave
  * among the tensors. SD2 says it nowhere: what was published with 4 channels predicts v, but for the base at 512. */
-static weft_status find_prediction(const weft_model *m, const weft_model_options *o, const look *l, wf_source *s,
+static weft_status find_prediction(const weft_model *m, const weft_model_options *o, const look *l, wf_gathered *s,
                                    weft_error *err)
 {
     char word[16];
@@ -252,7 +252,7 @@ static int32_t int_of(const json_t *config, const char *key, int32_t preset)
     return v == NULL || n < 1 || n > 4096 ? preset : (int32_t)n; /* anything else, the configuration's reader refuses */
 }
 
-static shape shape_of(const wf_source *s, int32_t component)
+static shape shape_of(const wf_gathered *s, int32_t component)
 {
     const json_t *c = s->parts[component].config;
     return (shape){ int_of(c, "layers_per_block", 2),
@@ -338,7 +338,7 @@ static weft_status unknown(const weft_model *m, const wf_tensor *t, weft_error *
                    wf_shape(&text, t->shape, t->rank));
 }
 
-static weft_status split(weft_model *m, weft_tensors *file, const look *l, wf_source *s, weft_error *err)
+static weft_status split(weft_model *m, weft_tensors *file, const look *l, wf_gathered *s, weft_error *err)
 {
     shape shapes[WF_COMPONENTS];
 
@@ -365,7 +365,7 @@ static weft_status split(weft_model *m, weft_tensors *file, const look *l, wf_so
     return WEFT_OK;
 }
 
-weft_status wf_source_ldm_vae(weft_model *m, weft_tensors *file, const char *prefix, wf_component *part, weft_error *err)
+weft_status wf_gather_ldm_vae(weft_model *m, weft_tensors *file, const char *prefix, wf_component *part, weft_error *err)
 {
     shape of = { 0, (int32_t)WF_MIN(json_array_size(json_object_get(part->config, "block_out_channels")), (size_t)64), 0 };
     const look l = { .nest = prefix };
@@ -397,7 +397,7 @@ static weft_status not_a_model(const weft_model *m, const look *l, weft_error *e
                    "model in one file", m->path);
 }
 
-weft_status wf_source_file(weft_model *m, const weft_model_options *o, wf_source *s, weft_error *err)
+weft_status wf_gather_file(weft_model *m, const weft_model_options *o, wf_gathered *s, weft_error *err)
 {
     s->layout = "single file";
     WF_TRY(wf_tensors_open(m->path, (o->flags & WEFT_OPEN_COPY) != 0, &m->alloc, &m->whole, err));
@@ -406,7 +406,7 @@ weft_status wf_source_file(weft_model *m, const weft_model_options *o, wf_source
     m->nest = l.nest;
     if (l.other != NULL || l.conv_in == NULL) return not_a_model(m, &l, err);
     for (int32_t i = 0; i < WF_COMPONENTS; i++) s->parts[i].there = l.there[i];
-    WF_TRY(o->config != NULL ? wf_source_describe(m, o->config, s, err) : describe_published(&l, m->path, s, err));
+    WF_TRY(o->config != NULL ? wf_gather_descriptions(m, o->config, s, err) : describe_published(&l, m->path, s, err));
     WF_TRY(find_prediction(m, o, &l, s, err));
     return split(m, m->whole, &l, s, err);
 }

@@ -20,7 +20,7 @@ static weft_status from_folder(weft_model *m, const weft_model_options *o, wf_co
     part->config = NULL;
     wf_format(part->config_from, WF_PATH, "%s", path);
     WF_TRY(wf_json_load(&part->config, path, &m->alloc, err));
-    return wf_source_weights(m, &plain, dir, WF_VAE, part, err);
+    return wf_gather_weights(m, &plain, dir, WF_VAE, part, err);
 }
 
 /* What stands before "decoder.conv_in.weight", which both layouts have; NULL where no tensor is called so. */
@@ -47,7 +47,7 @@ static weft_status show(weft_model *m, weft_tensors *file, const char *path, wf_
 
     if (!find_prefix(file, prefix, sizeof prefix))
         return wf_fail(err, WEFT_E_FORMAT, "%s: no tensor decoder.conv_in.weight: not a VAE", path);
-    if (!has_diffusers_names(file)) return wf_source_ldm_vae(m, file, prefix, part, err);
+    if (!has_diffusers_names(file)) return wf_gather_ldm_vae(m, file, prefix, part, err);
     wf_tensors_ref(part->tensors = file);
     return WEFT_OK;
 }
@@ -65,7 +65,7 @@ static weft_status from_file(weft_model *m, const weft_model_options *o, wf_comp
 }
 
 /* Where nothing says how the VAE is made: as published for the model's family. */
-static weft_status presume(wf_source *s, wf_component *part, weft_error *err)
+static weft_status presume(wf_gathered *s, wf_component *part, weft_error *err)
 {
     const json_t *unet = s->parts[WF_UNET].config;
     bool xl = json_is_string(json_object_get(unet, "addition_embed_type"));
@@ -75,7 +75,7 @@ static weft_status presume(wf_source *s, wf_component *part, weft_error *err)
     return wf_published_config(&part->config, p, WF_VAE, err);
 }
 
-weft_status wf_source_vae(weft_model *m, const weft_model_options *o, wf_source *s, weft_error *err)
+weft_status wf_gather_vae(weft_model *m, const weft_model_options *o, wf_gathered *s, weft_error *err)
 {
     wf_component *part = &s->parts[WF_VAE];
 

@@ -75,7 +75,7 @@ static weft_status open_one(weft_model *m, int32_t which, const char *path, bool
     return WEFT_OK;
 }
 
-weft_status wf_open_tokenizers(weft_model *m, const weft_model_options *o, const wf_source *s, weft_error *err)
+weft_status wf_open_tokenizers(weft_model *m, const weft_model_options *o, const wf_gathered *s, weft_error *err)
 {
     const char *given[2] = { o->tokenizer, o->tokenizer_2 };
 

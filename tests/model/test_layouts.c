@@ -408,6 +408,37 @@ START_TEST(one_list_of_merges_serves_both_encoders)
 }
 END_TEST
 
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+/* Allocations fail one after the other: the first hundred, then some. Nothing stays alive. */
+START_TEST(without_memory_nothing_is_left)
+{
+    weft_model_options o = described_by(folder_of("tiny-inpaint"));
+    test_memory memory;
+    weft_allocator alloc = test_allocator(&memory);
+    weft_model *m;
+    weft_error err;
+    const char *path = data_path("layouts/tiny-inpaint.ckpt");
+    size_t failed = 0;
+    o.allocator = &alloc;
+    o.vae = data_path("layouts/tiny-inpaint.vae.pt");
+    o.tokenizer = data_path("models/tiny-inpaint/tokenizer/merges.txt");
+    for (size_t at = 1;; at += at < 100 ? 1 : 17) {
+        memory.calls = 0;
+        memory.fail_at = at;
+        weft_status st = weft_model_open(path, &o, &m, &err);
+        if (st == WEFT_OK) break;
+        failed++;
+        ck_assert_msg(st == WEFT_E_NOMEM, "allocation %zu: %s: %s", at, weft_status_name(st), err.text);
+        ck_assert_uint_eq(memory.live_blocks, 0);
+    }
+    memory.fail_at = 0;
+    weft_model_free(m);
+    ck_assert_uint_eq(memory.live_blocks, 0);
+    ck_assert_uint_gt(failed, 100);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("layouts of models");
@@ -428,6 +459,7 @@ int main(void)
     tcase_add_loop_test(c, a_vae_from_elsewhere, 0, 6);
     tcase_add_test(c, a_vae_that_is_none_is_refused);
     tcase_add_test(c, one_list_of_merges_serves_both_encoders);
+    tcase_add_test(c, without_memory_nothing_is_left);
     suite_add_tcase(s, c);
     return run_suite(s);
 }

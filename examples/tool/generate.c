@@ -11,6 +11,7 @@ typedef struct conditioning {
     float  *text, *negative, *pooled, *negative_pooled;
     int64_t tokens;
     size_t  len, pooled_len;
+    uint64_t stamp;
 } conditioning;
 
 static void read_conditioning(conditioning *c, const settings *s, const weft_model_info *info)
@@ -52,10 +53,14 @@ static int64_t measure_prompts(const weft_model *model, const settings *s, const
     return (int64_t)most * info->text_tokens;
 }
 
-static float *encode_prompt(weft_run *run, const char *prompt, const conditioning *c, const weft_model_info *info,
-                            float **pooled)
+static float *encode_prompt(weft_run *run, const char *prompt, const settings *s, conditioning *c,
+                            const weft_model_info *info, float **pooled)
 {
+    static const uint32_t ways[] = { 0, WEFT_ENCODE_WEIGHTS, WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_NO_MEAN,
+                                     WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_FROM_EMPTY };
     weft_encode encode = WEFT_ENCODE_INIT;
+    encode.flags = ways[s->weighting];
+    encode.clip_skip = s->clip_skip;
     encode.prompt = prompt ? prompt : "";
     encode.chunks = (int32_t)(c->tokens / info->text_tokens);
     encode.text = floats(c->len);
@@ -63,6 +68,7 @@ static float *encode_prompt(weft_run *run, const char *prompt, const conditionin
     if (c->pooled_len) encode.pooled = *pooled = floats(c->pooled_len);
     encode.pooled_len = c->pooled_len;
     must(weft_run_encode(run, &encode, &err));
+    c->stamp = encode.stamp;
     return encode.text;
 }
 
@@ -74,8 +80,18 @@ static void free_conditioning(conditioning *c)
     free(c->negative_pooled);
 }
 
+/* Where a picture begins that is not made of noise alone. */
+typedef struct origin {
+    float  *latents;                                 /* of the picture that is given; NULL: none                 */
+    float  *mask;                                    /* (h, w) in latent pixels, 1 where it is redrawn; or NULL  */
+    float  *extra;                                   /* mask and masked picture, for a UNet that reads them      */
+    size_t  extra_len;
+    int32_t first;                                   /* call to begin with                                       */
+} origin;
+
 typedef struct picture {
     conditioning  cond;
+    origin        from;
     int64_t       shape[4];                          /* (1, c, h, w) */
     size_t        len;
     float        *start, *latents;
@@ -111,6 +127,68 @@ static float *first_noise(picture *p, settings *s, const weft_model_info *info, 
     return start;
 }
 
+/* Latents of a picture, drawn from the distribution that the encoder gives, as diffusers draws them. */
+static float *encode_image(weft_run *run, const float *image, const settings *s, size_t len, weft_noise *noise)
+{
+    float *drawn = floats(len), *latents = floats(len);
+    must(weft_noise_normal(noise, drawn, len, &err));
+    must(weft_run_encode_image(run, image, 3 * (size_t)s->width * (size_t)s->height, drawn, len, latents, len, &err));
+    free(drawn);
+    return latents;
+}
+
+/* What the picture of --image, and the mask, become. An inpainting UNet reads the mask and the picture without what
+ * lies under it (grey there); with any other UNet denoise() puts the picture back around the mask after every call. */
+static void read_origin(picture *p, const settings *s, const weft_model_info *info, weft_run *run, weft_noise *noise)
+{
+    size_t pixels = (size_t)s->width * (size_t)s->height, plane = p->len / (size_t)info->latent_channels;
+    size_t factor = (size_t)info->image_factor, across = (size_t)s->run.width;
+    float *image = read_picture(s->image, s->width, s->height), *mask;
+
+    p->from.latents = encode_image(run, image, s, p->len, noise);
+    if (s->mask) {
+        mask = read_mask(s->mask, s->width, s->height);
+        p->from.mask = floats(plane);
+        for (size_t i = 0; i < plane; i++)
+            p->from.mask[i] = mask[i / across * factor * (size_t)s->width + i % across * factor];
+        if (info->unet_channels > info->latent_channels) {
+            for (size_t i = 0; i < 3 * pixels; i++)
+                if (mask[i % pixels] > 0) image[i] = 0.5f;
+            float *masked = encode_image(run, image, s, p->len, noise);
+            p->from.extra_len = plane + p->len;
+            p->from.extra = floats(p->from.extra_len);
+            memcpy(p->from.extra, p->from.mask, plane * sizeof *masked);
+            memcpy(p->from.extra + plane, masked, p->len * sizeof *masked);
+            free(masked);
+        }
+        free(mask);
+    }
+    free(image);
+}
+
+/* Everything but what the mask shows becomes the picture again, with the noise of the call that comes next. */
+static void keep_unmasked(picture *p, const weft_sampler *sampler, int32_t next, float *scratch)
+{
+    size_t plane = (size_t)(p->shape[2] * p->shape[3]);
+    const float *kept = p->from.latents;
+    if (next < p->calls) {
+        must(weft_sampler_add_noise(sampler, next, p->from.latents, p->start, scratch, p->len, &err));
+        kept = scratch;
+    }
+    for (size_t i = 0; i < p->len; i++)
+        if (p->from.mask[i % plane] == 0.0f) p->latents[i] = kept[i];
+}
+
+static void first_latents(picture *p, const settings *s, const weft_sampler *sampler)
+{
+    p->latents = floats(p->len);
+    if (p->from.latents && !(s->mask && s->strength >= 1.0f)) {
+        must(weft_sampler_add_noise(sampler, p->from.first, p->from.latents, p->start, p->latents, p->len, &err));
+        return;
+    }
+    for (size_t i = 0; i < p->len; i++) p->latents[i] = p->start[i] * weft_sampler_init_scale(sampler);
+}
+
 static void denoise(picture *p, const settings *s, weft_run *run, weft_sampler *sampler, weft_noise *noise, meter *m)
 {
     float *scaled = floats(p->len), *prediction = floats(p->len);
@@ -126,16 +204,19 @@ static void denoise(picture *p, const settings *s, weft_run *run, weft_sampler *
     step.tokens = (int32_t)p->cond.tokens;
     step.guidance = s->guidance;
     step.guidance_rescale = s->rescale;
+    step.guidance_embed = s->guidance;
+    step.extra = p->from.extra;                    step.extra_len = p->from.extra_len;
+    step.stamp = p->cond.stamp;
 
-    p->latents = floats(p->len);
-    for (size_t i = 0; i < p->len; i++) p->latents[i] = p->start[i] * weft_sampler_init_scale(sampler);
-    for (int32_t n = 0; n < p->calls; n++) {
-        m->step = n;
+    first_latents(p, s, sampler);
+    for (int32_t n = p->from.first; n < p->calls; n++) {
+        m->step = n - p->from.first;
         must(weft_sampler_scale(sampler, n, p->latents, scaled, p->len, &err));
-        step.call = n;
+        step.call = n - p->from.first;             /* the plan counts the calls that are made */
         step.timestep = weft_sampler_timestep(sampler, n);
         must(weft_run_step(run, &step, &err));
         must(weft_sampler_step(sampler, n, prediction, p->latents, p->len, noise, &err));
+        if (p->from.mask && !p->from.extra) keep_unmasked(p, sampler, n + 1, scaled);
         if (s->save) p->predictions[n] = memcpy(floats(p->len), prediction, p->len * sizeof(float));
     }
     free(scaled);
@@ -157,6 +238,9 @@ static char *describe(const settings *s)
             (int)s->width, (int)s->height, s->target);
     if (s->rescale > 0.0f) fprintf(f, ", CFG rescale: %g", (double)s->rescale);
     if (s->eta > 0.0f) fprintf(f, ", Eta: %g", (double)s->eta);
+    if (s->clip_skip) fprintf(f, ", Clip skip: %d", (int)s->clip_skip + 1); /* other tools count the last layer as 1 */
+    if (s->image) fprintf(f, ", Denoising strength: %g, Image: %s", (double)s->strength, s->image);
+    if (s->mask) fprintf(f, ", Mask: %s", s->mask);
     if (s->latents) fprintf(f, ", Start latents: %s", s->latents);
     if (s->conditioning) fprintf(f, ", Conditioning: %s", s->conditioning);
     if (s->adapter_count) {
@@ -194,7 +278,7 @@ static void save_tensors(const picture *p, const settings *s, const weft_model_i
         out[count].rank = fixed[i].rank;
         memcpy(out[count++].shape, fixed[i].shape, sizeof fixed[i].shape);
     }
-    for (int32_t n = 0; n < p->calls; n++) {
+    for (int32_t n = p->from.first; n < p->calls; n++) {
         snprintf(names[n], sizeof names[n], "prediction_%03d", (int)n);
         out[count].name = names[n];
         out[count].data = p->predictions[n];
@@ -222,6 +306,20 @@ static void write_picture(const picture *p, const settings *s, weft_run *run, co
     free(rgb);
 }
 
+/* The size is the picture's where none is asked for; and less strength means fewer calls. */
+static void begin_with_picture(picture *p, settings *s, const weft_model_info *info, const weft_sampler *sampler)
+{
+    int32_t w, h;
+    if (s->strength < 0) s->strength = s->mask ? 1.0f : 0.8f;
+    if (s->width == 0) {
+        picture_size(s->image, &w, &h);
+        s->width = w / info->image_factor * info->image_factor;
+        s->height = h / info->image_factor * info->image_factor;
+        if (s->width == 0 || s->height == 0) fail("%s: %d x %d pixels are too few", s->image, (int)w, (int)h);
+    }
+    must(weft_sampler_start(sampler, s->strength, &p->from.first, &err));
+}
+
 int generate(settings *s)
 {
     weft_model_info info = WEFT_MODEL_INFO_INIT;
@@ -235,6 +333,7 @@ int generate(settings *s)
     if (s->conditioning && (s->prompt || s->negative)) misuse("--conditioning stands in for --prompt and --negative");
     if (s->negative && !guided) misuse("--negative has no effect without guidance above 1");
     if (s->rescale > 0.0f && !guided) misuse("--guidance-rescale has no effect without guidance above 1");
+    if (s->weighting && s->conditioning) misuse("--weighting is of prompts, and --conditioning stands in for them");
     check_writable(s->output ? s->output : "weft.png");
     check_writable(s->save);
     memset(&p, 0, sizeof p);
@@ -242,17 +341,23 @@ int generate(settings *s)
 
     weft_model *model = open_model(s->target, s, &info);
     if (!info.has_vae) fail("%s: the model has no VAE to turn latents into a picture", s->target);
+    if (info.unet_channels == 2 * info.latent_channels + 1 && !(s->image && s->mask))
+        misuse("%s is an inpainting model: it wants --image and --mask", s->target);
+    if (info.unet_channels != info.latent_channels && info.unet_channels != 2 * info.latent_channels + 1)
+        fail("%s: its UNet reads %d channels; this tool draws with those that read %d, or for inpainting %d", s->target,
+             (int)info.unet_channels, (int)info.latent_channels, (int)(2 * info.latent_channels + 1));
     weft_sampler *sampler = make_sampler(model, s);
     p.calls = weft_sampler_calls(sampler);
     p.predictions = room((size_t)p.calls, sizeof *p.predictions);
     must(weft_noise_create(s->seed, NULL, &noise, &err));
+    if (s->image) begin_with_picture(&p, s, &info, sampler);
     p.start = first_noise(&p, s, &info, noise);
     if (s->conditioning) read_conditioning(&p.cond, s, &info);
     else p.cond.tokens = measure_prompts(model, s, &info);
     p.cond.len = (size_t)p.cond.tokens * (size_t)info.text_dim;
     p.cond.pooled_len = (size_t)info.pooled_dim;
 
-    weft_plan *plan = make_plan(model, s, p.calls, &m);
+    weft_plan *plan = make_plan(model, s, p.calls - p.from.first, &m);
     s->run.text_tokens = (int32_t)p.cond.tokens;
     s->run.log = warn_line;
     s->run.progress = show_progress;
@@ -260,12 +365,18 @@ int generate(settings *s)
     must(weft_run_create(plan, &s->run, &run, &err));
     watch_interrupt(run);
     if (!s->conditioning) {
-        p.cond.text = encode_prompt(run, s->prompt, &p.cond, &info, &p.cond.pooled);
-        if (guided) p.cond.negative = encode_prompt(run, s->negative, &p.cond, &info, &p.cond.negative_pooled);
+        p.cond.text = encode_prompt(run, s->prompt, s, &p.cond, &info, &p.cond.pooled);
+        if (guided && s->negative == NULL && info.zero_negative) { /* as its authors have it, and diffusers does */
+            p.cond.negative = floats(p.cond.len);
+            p.cond.negative_pooled = floats(p.cond.pooled_len);
+        } else if (guided) {
+            p.cond.negative = encode_prompt(run, s->negative, s, &p.cond, &info, &p.cond.negative_pooled);
+        }
     }
+    if (s->image) read_origin(&p, s, &info, run, noise);
 
     double loop = now();
-    m.steps = p.calls;
+    m.steps = p.calls - p.from.first;
     denoise(&p, s, run, sampler, noise, &m);
     m.steps = 0;
     double looped = now() - loop;
@@ -277,12 +388,15 @@ int generate(settings *s)
     clear_progress();
     if (!(s->flags & QUIET))
         fprintf(stderr, "weft: wrote %s: %dx%d, %d steps in %.2f s, %.2f s in all\n", s->output ? s->output : "weft.png",
-                (int)s->width, (int)s->height, (int)p.calls, looped, now() - m.began);
+                (int)s->width, (int)s->height, (int)(p.calls - p.from.first), looped, now() - m.began);
 
     for (int32_t n = 0; n < p.calls; n++) free(p.predictions[n]);
     free(p.predictions);
     free(p.start);
     free(p.latents);
+    free(p.from.latents);
+    free(p.from.mask);
+    free(p.from.extra);
     free(parameters);
     free_conditioning(&p.cond);
     weft_noise_free(noise);

@@ -26,6 +26,9 @@ weft_sampler *make_sampler(const weft_model *model, const settings *s)
     o.steps = s->steps;
     must(weft_sampler_options_from_model(model, &o, &err));
     o.eta = s->eta;
+    o.sigmas = s->sigmas;
+    o.sigmas_len = s->sigma_count;
+    if (s->sigma_count) o.steps = (int32_t)s->sigma_count;
     if (s->flags & KARRAS) o.flags |= WEFT_SAMPLER_KARRAS;
     if (s->spacing != NOTHING_SAID) o.spacing = s->spacing;
     must(weft_sampler_create(&o, &sampler, &err));
@@ -42,8 +45,13 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
     must(weft_plan_create(model, &s->plan, &plan, &err));
     for (size_t i = 0; i < s->adapter_count; i++) {
         adapter_use *use = &s->adapters[i];
-        must(weft_adapter_open(use->file, NULL, &use->adapter, &err));
-        must(weft_plan_add_with(plan, use->adapter, use->weight, &use->how, &err));
+        if (use->is_concept) {
+            must(weft_concept_open(use->file, &use->words, &use->concept, &err));
+            must(weft_plan_add_concept(plan, use->concept, use->weight, &use->how, &err));
+        } else {
+            must(weft_adapter_open(use->file, NULL, &use->adapter, &err));
+            must(weft_plan_add_with(plan, use->adapter, use->weight, &use->how, &err));
+        }
     }
     switch (s->method) {
     case SWITCH:    must(weft_plan_switch(plan, &s->taking_turns, &err)); break;

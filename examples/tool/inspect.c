@@ -62,10 +62,12 @@ static void print_modules(const weft_adapter *adapter, int32_t modules)
     for (int32_t i = 0; i < modules; i++) {
         weft_module_info m = WEFT_MODULE_INFO_INIT;
         must(weft_adapter_module(adapter, (size_t)i, &m, &err));
-        printf("  %s: rank %d, %s %g, (%" PRId64 ", %" PRId64, m.name, (int)m.rank,
-               m.has_alpha ? "alpha" : "no alpha: scale", (double)(m.has_alpha ? m.alpha : m.scale), m.out, m.in);
-        if (m.kernel > 1) printf(", %d, %d", (int)m.kernel, (int)m.kernel);
-        printf(")\n");
+        printf("  %s: %s", m.name, m.family);
+        if (m.rank > 0) printf(", rank %d, %s %g", (int)m.rank, m.has_alpha ? "alpha" : "no alpha: scale",
+                               (double)(m.has_alpha ? m.alpha : m.scale));
+        if (m.out > 0 && m.in > 0) printf(", (%" PRId64 ", %" PRId64, m.out, m.in);
+        if (m.out > 0 && m.in > 0 && m.kernel > 1) printf(", %d, %d", (int)m.kernel, (int)m.kernel);
+        printf("%s\n", m.out > 0 && m.in > 0 ? ")" : "");
     }
 }
 
@@ -92,22 +94,17 @@ static int print_report(weft_adapter *adapter, settings *s)
     return fits;
 }
 
-static int inspect_adapter(settings *s)
+static int inspect_adapter(settings *s, weft_adapter *adapter)
 {
-    weft_adapter *adapter;
     weft_adapter_info info = WEFT_ADAPTER_INFO_INIT;
 
-    must(weft_adapter_open(s->target, NULL, &adapter, &err));
     must(weft_adapter_info_get(adapter, &info, &err));
-    printf("%s\n", s->target);
-    printf("  adapter   %s, dialect %s\n", info.family, info.dialect);
-    if (*info.kind) printf("  kind      %s\n", info.kind);
+    printf("  adapter   %s, dialect %s%s%s\n", info.family, info.dialect, *info.kind ? ": " : "", info.kind);
     printf("  base      %s\n", info.base ? info.base_name : "unknown: its shapes are of no published model");
     printf("  modules   %d: %d in the UNet, %d in text encoders; %d are convolutions\n", (int)info.modules,
            (int)info.unet_modules, (int)info.text_modules, (int)info.conv_modules);
-    if (info.norm_modules) printf("  norms     %d of them\n", (int)info.norm_modules);
-    if (info.words) printf("  words     %d embeddings beside them: give the file as a concept too\n", (int)info.words);
-    if (info.rank_max == 0) printf("  rank      none\n");
+    if (info.norm_modules) printf("  norms     %d of the modules\n", (int)info.norm_modules);
+    if (info.rank_max == 0) printf("  rank      none: it holds whole differences or factors of the weights\n");
     else if (info.rank_min == info.rank_max) printf("  rank      %d\n", (int)info.rank_min);
     else printf("  rank      %d to %d\n", (int)info.rank_min, (int)info.rank_max);
     printf("  size      ");
@@ -115,9 +112,22 @@ static int inspect_adapter(settings *s)
     printf(", %" PRId64 " parameters\n", info.parameters);
     print_triggers(adapter);
     if (s->flags & KEYS) print_modules(adapter, info.modules);
-    int fits = s->against ? print_report(adapter, s) : 1;
-    weft_adapter_free(adapter);
-    return fits ? 0 : 1;
+    return s->against && !print_report(adapter, s);
+}
+
+static void print_words(const weft_concept *concept, const weft_concept_info *info)
+{
+    printf("  words     %s\n", info->format);
+    for (int32_t i = 0; i < info->words; i++) {
+        weft_word_info w = WEFT_WORD_INFO_INIT;
+        must(weft_concept_word(concept, (size_t)i, &w, &err));
+        printf("    %s: %d vector%s of width %d", w.word, (int)w.vectors, w.vectors == 1 ? "" : "s",
+               (int)(w.width ? w.width : w.width_2));
+        if (w.width && w.width_2) printf(" and %d", (int)w.width_2);
+        if (w.layers) printf(", for each of %d cross-attention layers", (int)w.layers);
+        printf("\n");
+    }
+    printf("  use       weft generate MODEL --concept %s\n", info->adapter ? "FILE[:WEIGHT]" : "FILE, and the word in the prompt");
 }
 
 static int inspect_model(settings *s)
@@ -127,14 +137,19 @@ static int inspect_model(settings *s)
 
     if (s->against) misuse("--model is for looking at an adapter, and %s is a model", s->target);
     weft_model *model = open_model(s->target, s, &info);
+    printf("%s\n", s->target);
     int32_t side = info.latent_size * info.image_factor;
-    printf("%s\n  model     %s, diffusers folder\n  size      ", s->target, info.family_name);
+    printf("  model     %s, %s\n  size      ", info.family_name, info.layout);
     print_bytes((double)info.bytes);
     printf(", %" PRId64 " parameters\n", info.parameters);
     printf("  pictures  %dx%d, from %d latent channels of %dx%d\n", (int)side, (int)side, (int)info.latent_channels,
            (int)info.latent_size, (int)info.latent_size);
     printf("  text      %d encoder%s, chunks of %d tokens, width %d\n", (int)info.text_encoders,
            info.text_encoders == 1 ? "" : "s", (int)info.text_tokens, (int)info.text_dim);
+    if (info.unet_channels != info.latent_channels)
+        printf("  reads     %d channels: %s\n", (int)info.unet_channels,
+               info.unet_channels == 2 * info.latent_channels + 1 ? "latents, a mask and the picture around it: inpainting"
+                                                                  : "latents and another picture's");
     printf("  predicts  %s\n", info.prediction >= 0 && info.prediction < 3 ? predictions[info.prediction] : "?");
     printf("  parts     %s, %s\n", info.has_tokenizer ? "a tokenizer" : "no tokenizer", info.has_vae ? "a VAE" : "no VAE");
     printf("  layers    %" PRId64 " that adapters can address\n", info.layers);
@@ -159,8 +174,56 @@ static int has_file(const char *folder, const char *name)
     return found;
 }
 
+/* A file that is none of what weft knows: why not, and what is in it. */
+static int inspect_tensors(const char *path, const char *no_adapter, const char *no_words, const char *no_model)
+{
+    weft_tensors *file;
+
+    must(weft_tensors_open(path, NULL, &file, &err));
+    size_t count = weft_tensors_count(file);
+    printf("%s\n  tensors   %zu, which weft has no use for:\n", path, count);
+    printf("    not an adapter: %s\n    no words: %s\n    not a model: %s\n", no_adapter, no_words, no_model);
+    for (size_t i = 0; i < count && i < 8; i++) {
+        weft_tensor_info t = WEFT_TENSOR_INFO_INIT;
+        must(weft_tensors_info(file, i, &t, &err));
+        printf("  %s: %s (", t.name, t.dtype);
+        for (size_t d = 0; d < t.rank; d++) printf("%s%" PRId64, d ? ", " : "", t.shape[d]);
+        printf(")\n");
+    }
+    if (count > 8) printf("  ... and %zu more\n", count - 8);
+    weft_tensors_free(file);
+    return 1;
+}
+
+/* What a file is, the library knows that opens it: an adapter, words, both in one, or a model. */
 int inspect(settings *s)
 {
-    int is_model = has_file(s->target, "model_index.json") || has_file(s->target, "unet/config.json");
-    return is_model ? inspect_model(s) : inspect_adapter(s);
+    weft_adapter *adapter = NULL;
+    weft_concept *concept = NULL;
+    weft_concept_info words = WEFT_CONCEPT_INFO_INIT;
+    weft_model *model = NULL;
+    weft_error why[3];
+    int status = 0;
+
+    if (has_file(s->target, "model_index.json") || has_file(s->target, "unet/config.json")) return inspect_model(s);
+    weft_status no_adapter = weft_adapter_open(s->target, NULL, &adapter, &why[0]);
+    if (no_adapter == WEFT_E_IO || is_folder(s->target)) {
+        err = why[0];
+        must(no_adapter);
+    }
+    weft_status no_words = weft_concept_open(s->target, NULL, &concept, &why[1]);
+    if (no_words == WEFT_OK) must(weft_concept_info_get(concept, &words, &err));
+    if (adapter == NULL && concept == NULL) {
+        if (weft_model_open(s->target, &s->open, &model, &why[2]) != WEFT_OK)
+            return inspect_tensors(s->target, why[0].text, why[1].text, why[2].text);
+        weft_model_free(model);
+        return inspect_model(s);
+    }
+    printf("%s\n", s->target);
+    if (concept != NULL) print_words(concept, &words);
+    if (adapter == NULL && words.adapter) status = inspect_adapter(s, weft_concept_adapter(concept));
+    if (adapter != NULL) status = inspect_adapter(s, adapter);
+    weft_adapter_free(adapter);
+    weft_concept_free(concept);
+    return status;
 }

@@ -11,7 +11,7 @@ static const struct {
     int       (*run)(settings *s);
 } subcommands[] = {
     { "generate", "weft generate MODEL --prompt TEXT [--adapter FILE[:WEIGHT]]... [OPTIONS]",
-      "Draw a picture. MODEL is a folder in the diffusers layout.\n\n"
+      "Draw a picture. MODEL is a folder in the diffusers layout, or a single checkpoint file.\n\n"
       "  weft generate sd15/ -p 'a lighthouse at dusk' -o plain.png\n"
       "  weft generate sd15/ -p 'a sbu cat in szn style' -o cat.png --compose klora \\\n"
       "      -a cat.safetensors --role content -a ink.safetensors --role style", GENERATE, generate },
@@ -20,9 +20,15 @@ static const struct {
       "call, how many times the network is evaluated, and the memory it takes. The options are\n"
       "those of generate that shape a plan.\n\n"
       "  weft explain sd15/ --compose klora -a cat.safetensors -a ink.safetensors -o table.png", EXPLAIN, explain },
-    { "inspect", "weft inspect MODEL|ADAPTER [OPTIONS]",
-      "Say what a model folder or an adapter (a file, or a folder that PEFT or diffusers wrote) holds.\n\n"
+    { "inspect", "weft inspect FILE [OPTIONS]",
+      "Say what a file or folder holds (a model, an adapter, words, or just tensors), and what to do with it.\n\n"
       "  weft inspect ink.safetensors --model sd15/", INSPECT, inspect },
+    { "convert", "weft convert ADAPTER --model MODEL -o FILE [OPTIONS]",
+      "Write an adapter in the spelling of other tools. Nothing but its names changes.\n\n"
+      "  weft convert ink.safetensors --model sd15/ --naming diffusers -o ink_diffusers.safetensors", CONVERT, convert },
+    { "merge", "weft merge MODEL --adapter FILE[:WEIGHT]... -o PATH",
+      "Write the model with adapters merged into its weights, in the layout and the dtypes that it has.\n\n"
+      "  weft merge sd15.safetensors -a ink.safetensors:0.8 -o sd15_ink.safetensors", MERGE_MODEL, merge_model },
 };
 enum { SUBCOMMANDS = sizeof subcommands / sizeof subcommands[0] };
 
@@ -47,7 +53,7 @@ int main(int argc, char **argv)
 {
     settings s;
 
-    if (argc < 2) misuse("which subcommand: generate, explain or inspect?");
+    if (argc < 2) misuse("which subcommand: generate, explain, inspect, convert or merge?");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         print_help();
         return finish(0);

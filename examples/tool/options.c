@@ -25,6 +25,7 @@ void settings_init(settings *s, int argc)
     s->steps = 20;
     s->spacing = NOTHING_SAID;
     s->guidance = 7.5f;
+    s->strength = NOTHING_SAID;
 }
 
 enum { HEADING, BIT, INT32, INT64, FLOAT, DOUBLE, STRING, WORD, OTHER };
@@ -40,7 +41,7 @@ typedef struct option {
     double      low, high;                           /* of numbers                                        */
     uint32_t    bit;                                 /* of a BIT, and of a value that a flag must announce */
     size_t      flags;                               /* where that bit goes                               */
-    int         per_adapter;
+    int         per_adapter;                         /* 2: of a --concept only                            */
     int         method;                              /* 0: any                                            */
     const word *words;
     void      (*parse)(settings *s, const char *name, const char *value);
@@ -66,16 +67,28 @@ static const word spacings[] = { { "default", WEFT_SPACING_DEFAULT }, { "leading
                                  { "linspace", WEFT_SPACING_LINSPACE }, { "trailing", WEFT_SPACING_TRAILING },
                                  { NULL, 0 } };
 
+static const word weightings[] = { { "none", WEIGH_NONE }, { "a1111", WEIGH_A1111 }, { "plain", WEIGH_PLAIN },
+                                   { "empty", WEIGH_EMPTY }, { NULL, 0 } };
+static const word namings[] = { { "kohya", WEFT_NAMING_KOHYA }, { "diffusers", WEFT_NAMING_DIFFUSERS },
+                                { "peft", WEFT_NAMING_PEFT }, { NULL, 0 } };
+
 static void parse_adapter(settings *s, const char *name, const char *value);
+static void parse_concept(settings *s, const char *name, const char *value);
+static void parse_sigmas(settings *s, const char *name, const char *value);
 static void parse_size(settings *s, const char *name, const char *value);
 static void parse_seed(settings *s, const char *name, const char *value);
 
 #define IN(member) .field = offsetof(settings, member)
 #define OF(member) .per_adapter = 1, .field = offsetof(adapter_use, how.member)
+#define OF_CONCEPT(member) .per_adapter = 2, .field = offsetof(adapter_use, words.member)
 #define SETS(where, mask) .flags = offsetof(settings, where), .bit = (mask)
 #define ANNOUNCED(mask) .flags = offsetof(adapter_use, how.flags), .bit = (mask)
 #define ANY_FLOAT .low = -1e6, .high = 1e6
-enum { PICTURE = GENERATE | EXPLAIN, ALL = GENERATE | EXPLAIN | INSPECT };
+enum {
+    PICTURE = GENERATE | EXPLAIN,
+    PLANNED = PICTURE | MERGE_MODEL,
+    ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL
+};
 
 static const option options[] = {
     { HEADING, PICTURE, .name = "The picture" },
@@ -88,23 +101,46 @@ static const option options[] = {
     { BIT, GENERATE, 0, "--no-parameters", NULL, "leave the generation parameters out of the PNG",
       SETS(flags, NO_PARAMETERS) },
 
-    { HEADING, PICTURE, .name = "Adapters" },
-    { OTHER, PICTURE, 'a', "--adapter", "FILE[:WEIGHT]",
-      "add a LoRA file or folder (weight 1); may be repeated. A name that has\n"
-      "a colon itself needs the weight", .parse = parse_adapter },
-    { HEADING, PICTURE, .name = "For the adapter just named" },
+    { HEADING, GENERATE, .name = "The prompts" },
+    { WORD, GENERATE, 0, "--weighting", "WAY", "read (word:1.3), (word) and [word]: a1111 restores the mean after\n"
+      "weighting, plain does not, empty weighs the distance from the empty\nprompt; none takes brackets as text (none)",
+      IN(weighting), .words = weightings },
+    { INT32, GENERATE, 0, "--clip-skip", "N", "leave out the text encoder's last N layers (0)", IN(clip_skip), 0, 64 },
+
+    { HEADING, GENERATE, .name = "Beginning with a picture" },
+    { STRING, GENERATE, 'i', "--image", "PNG", "begin with this picture, scaled to the size", IN(image) },
+    { FLOAT, GENERATE, 0, "--strength", "X", "0 keep it .. 1 redraw it whole (0.8; with --mask 1)", IN(strength), 0, 1 },
+    { STRING, GENERATE, 0, "--mask", "PNG", "redraw where this picture is white, keep where it is black", IN(mask) },
+
+    { HEADING, PLANNED, .name = "Adapters" },
+    { OTHER, PLANNED, 'a', "--adapter", "FILE[:WEIGHT]",
+      "add an adapter, a file or folder (weight 1); may be repeated. A name that\n"
+      "has a colon itself needs the weight", .parse = parse_adapter },
+    { OTHER, PICTURE, 'c', "--concept", "FILE[:WEIGHT]",
+      "add a file of words: a textual inversion, Custom Diffusion, ED-LoRA;\n"
+      "WEIGHT is of the adapter in it (1)", .parse = parse_concept },
+    { HEADING, PICTURE, .name = "For the concept just named" },
+    { STRING, PICTURE, 0, "--words", "NAMES", "what prompts call its words, separated by commas (as the file says)",
+      OF_CONCEPT(words) },
+    { STRING, PICTURE, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the words of an\n"
+      "adapter whose file has none", OF_CONCEPT(second) },
+    { BIT, PICTURE, 0, "--replace", NULL, "take over a word that is in the vocabulary already", .per_adapter = 2,
+      ANNOUNCED(WEFT_ADD_REPLACE) },
+    { HEADING, PLANNED, .name = "For the adapter or concept just named" },
     { WORD, PICTURE, 0, "--role", "ROLE", "content or style: what K-LoRA takes it for (first content,\nsecond style)",
       OF(role), .words = roles },
-    { STRING, PICTURE, 0, "--select", "PATTERNS",
+    { STRING, PLANNED, 0, "--select", "PATTERNS",
       "act on these layers only: names with * and ?, separated by commas,\nas in 'unet.up_blocks.*,unet.mid_block.*'",
       OF(select) },
-    { STRING, PICTURE, 0, "--exclude", "PATTERNS", "and not on these", OF(exclude) },
-    { FLOAT, PICTURE, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)", OF(text_weight),
+    { STRING, PLANNED, 0, "--exclude", "PATTERNS", "and not on these", OF(exclude) },
+    { FLOAT, PLANNED, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)", OF(text_weight),
       ANY_FLOAT, ANNOUNCED(WEFT_ADD_TEXT_WEIGHT) },
     { FLOAT, PICTURE, 0, "--share", "W", "weight of its prediction under composite (1)", OF(share), ANY_FLOAT,
       ANNOUNCED(WEFT_ADD_SHARE), .method = COMPOSITE },
-    { BIT, PICTURE, 0, "--partial", NULL, "allow keys that the model has no layer for", .per_adapter = 1,
+    { BIT, PLANNED, 0, "--partial", NULL, "allow keys that the model has no layer for", .per_adapter = 1,
       ANNOUNCED(WEFT_ADD_PARTIAL) },
+    { BIT, PLANNED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm", .per_adapter = 1,
+      ANNOUNCED(WEFT_ADD_PEFT_DORA) },
 
     { HEADING, PICTURE, .name = "How adapters combine" },
     { WORD, PICTURE, 0, "--compose", "METHOD", "merge, switch, composite or klora (merge)", IN(method),
@@ -147,16 +183,21 @@ static const option options[] = {
 
     { HEADING, PICTURE, .name = "Denoising" },
     { INT32, PICTURE, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000 },
-    { WORD, PICTURE, 0, "--sampler", "SOLVER", "ddim, euler, euler_a, dpmpp_2m, pndm, ddpm, heun, lcm or tcd (ddim)",
-      IN(sampler), .words = samplers },
-    { BIT, PICTURE, 0, "--karras", NULL, "noise levels of Karras et al., with euler, euler_a, dpmpp_2m or heun",
+    { WORD, PICTURE, 0, "--sampler", "SOLVER", "ddim, euler, euler_a, dpmpp_2m, pndm, ddpm, heun, lcm or tcd (ddim)", IN(sampler),
+      .words = samplers },
+    { BIT, PICTURE, 0, "--karras", NULL, "noise levels of Karras et al.: euler, euler_a, dpmpp_2m and heun",
       SETS(flags, KARRAS) },
-    { FLOAT, PICTURE, 0, "--eta", "X", "ddim, tcd: 0 deterministic, 1 draws the most noise (0)", IN(eta), 0, 1 },
+    { OTHER, PICTURE, 0, "--sigmas", "LIST", "noise levels of your own, falling, separated by commas, for the same",
+      .parse = parse_sigmas },
+    { FLOAT, PICTURE, 0, "--eta", "X", "ddim: 0 deterministic, 1 draws as much noise as DDPM (0); tcd: gamma",
+      IN(eta), 0, 1 },
     { WORD, PICTURE, 0, "--spacing", "WAY", "timesteps: default, leading, linspace or trailing (the model's)",
       IN(spacing), .words = spacings },
     { FLOAT, PICTURE, 'g', "--guidance", "W", "how strongly the prompt counts; at most 1: no guidance (7.5)",
       IN(guidance), 0, 1000 },
     { FLOAT, GENERATE, 0, "--guidance-rescale", "X", "0 none .. 1 full (0)", IN(rescale), 0, 1 },
+    { INT32, PICTURE, 0, "--tile", "N", "code pictures in tiles of N latent pixels, so that memory stays\n"
+      "bounded (whole pictures)", IN(run.tile), 16, 8192 },
     { INT32, PICTURE, 't', "--threads", "N", "(one for each core); the picture is the same for any number",
       IN(run.threads), 1, 128 },
 
@@ -174,17 +215,34 @@ static const option options[] = {
     { HEADING, EXPLAIN, .name = "The table" },
     { STRING, EXPLAIN, 'o', "--output", "FILE", "draw the table as a PNG: layers down, calls across", IN(output) },
 
+    { HEADING, CONVERT, .name = "Options" },
+    { STRING, CONVERT, 'm', "--model", "MODEL", "the model that the adapter is for", IN(against) },
+    { STRING, CONVERT, 'o', "--output", "FILE", "the file to write; a folder for peft", IN(output) },
+    { WORD, CONVERT, 0, "--naming", "NAMES", "kohya, diffusers or peft (kohya)", IN(naming), .words = namings },
+    { BIT, CONVERT, 0, "--half", NULL, "write the factors as 16-bit floats (as they are)", SETS(flags, HALF) },
+
+    { HEADING, MERGE_MODEL, .name = "The checkpoint" },
+    { STRING, MERGE_MODEL, 'o', "--output", "PATH", "the file or folder to write, in the layout of MODEL", IN(output) },
+
     { HEADING, INSPECT, .name = "Options" },
     { STRING, INSPECT, 'm', "--model", "MODEL", "check the adapter against this model, key by key; the exit\n"
       "status is 1 when something does not fit", IN(against) },
     { BIT, INSPECT, 'k', "--keys", NULL, "list every module with rank, alpha and shape", SETS(flags, KEYS) },
 
-    { HEADING, PICTURE, .name = "Other" },
+    { HEADING, ALL, .name = "The model" },
     { STRING, ALL, 0, "--variant", "NAME", "of the model's weight files, as in fp16 (the plain file)",
       IN(open.variant) },
-    { STRING, ALL, 0, "--tokenizer", "DIR", "folder to use for the model's tokenizer/", IN(open.tokenizer) },
-    { STRING, ALL, 0, "--tokenizer-2", "DIR", "likewise for its second text encoder", IN(open.tokenizer_2) },
-    { BIT, PICTURE, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET) },
+    { STRING, ALL, 0, "--tokenizer", "PATH", "instead of the model's own, which single files do not have: a folder,\n"
+      "a merges.txt or OpenAI's bpe_simple_vocab_16e6.txt.gz", IN(open.tokenizer) },
+    { STRING, ALL, 0, "--tokenizer-2", "PATH", "likewise for its second text encoder", IN(open.tokenizer_2) },
+    { STRING, ALL, 0, "--vae", "PATH", "a VAE instead of the model's own, a file or a folder", IN(open.vae) },
+    { STRING, ALL, 0, "--config", "DIR", "for a single file: a diffusers folder whose config.json files describe it\n"
+      "(the published model that its shapes point to)", IN(open.config) },
+    { BIT, ALL, 0, "--v-prediction", NULL, "it predicts v, whatever its files say", SETS(open.flags, WEFT_OPEN_V) },
+    { BIT, ALL, 0, "--epsilon", NULL, "it predicts the noise, likewise", SETS(open.flags, WEFT_OPEN_EPSILON) },
+
+    { HEADING, ALL, .name = "Other" },
+    { BIT, PLANNED | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET) },
     { BIT, ALL, 'h', "--help", NULL, "this text", SETS(flags, HELP) },
 };
 enum { OPTIONS = sizeof options / sizeof options[0] };
@@ -242,6 +300,29 @@ static void parse_adapter(settings *s, const char *name, const char *value)
     }
 }
 
+static void parse_concept(settings *s, const char *name, const char *value)
+{
+    parse_adapter(s, name, value);
+    s->adapters[s->adapter_count - 1].is_concept = 1;
+    weft_concept_options_init(&s->adapters[s->adapter_count - 1].words);
+}
+
+static void parse_sigmas(settings *s, const char *name, const char *value)
+{
+    free(s->sigmas);
+    s->sigmas = floats(strlen(value) + 1);
+    s->sigma_count = 0;
+    for (const char *c = value;; c++) {
+        char *end;
+        double v = strtod(c, &end);
+        if (end == c || (*end && *end != ',') || !(v > 0) || v > 1e6)
+            misuse("%s: '%s' is not a list of noise levels like 14.6,5,2,0.7", name, value);
+        s->sigmas[s->sigma_count++] = (float)v;
+        if (*end == '\0') break;
+        c = end;
+    }
+}
+
 static void parse_word(int32_t *out, const option *o, const char *value)
 {
     char wanted[128] = "";
@@ -258,7 +339,10 @@ static void set(settings *s, const option *o, const char *value)
     char *base = (char *)s;
 
     if (o->per_adapter) {
-        if (s->adapter_count == 0) misuse("%s is for the --adapter before it, and there is none", o->name);
+        if (s->adapter_count == 0)
+            misuse("%s is for the --%s before it, and there is none", o->name, o->per_adapter == 2 ? "concept" : "adapter");
+        if (o->per_adapter == 2 && !s->adapters[s->adapter_count - 1].is_concept)
+            misuse("%s is for a --concept, and before it stands an --adapter", o->name);
         base = (char *)&s->adapters[s->adapter_count - 1];
     }
     char *field = base + o->field;
@@ -319,9 +403,14 @@ static void refuse_idle_options(const settings *s)
         misuse("--paper-beta is of --pattern s_star");
     if (was_given("--eta") && s->sampler != WEFT_SAMPLER_DDIM && s->sampler != WEFT_SAMPLER_TCD)
         misuse("--eta is of --sampler ddim and tcd");
-    if ((s->flags & KARRAS) && s->sampler != WEFT_SAMPLER_EULER && s->sampler != WEFT_SAMPLER_EULER_A &&
-        s->sampler != WEFT_SAMPLER_DPMPP_2M && s->sampler != WEFT_SAMPLER_HEUN)
-        misuse("--karras is not for --sampler %s", word_of(samplers, s->sampler));
+    int levels = s->sampler == WEFT_SAMPLER_EULER || s->sampler == WEFT_SAMPLER_EULER_A ||
+                 s->sampler == WEFT_SAMPLER_DPMPP_2M || s->sampler == WEFT_SAMPLER_HEUN;
+    if (((s->flags & KARRAS) || s->sigma_count) && !levels)
+        misuse("%s is not for --sampler %s", s->flags & KARRAS ? "--karras" : "--sigmas", word_of(samplers, s->sampler));
+    if (s->sigma_count && (was_given("--steps") || (s->flags & KARRAS)))
+        misuse("--sigmas says how many steps there are, and which: not with %s", s->flags & KARRAS ? "--karras" : "--steps");
+    if ((was_given("--strength") || s->mask) && s->image == NULL)
+        misuse("%s is about the picture of --image", s->mask ? "--mask" : "--strength");
     if (was_given("--compose") && s->adapter_count == 0) misuse("--compose needs an --adapter");
 }
 
@@ -348,8 +437,8 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         given[given_count++] = o;
     }
     if (s->flags & HELP) return;
-    if (s->target == NULL) misuse(used_by == INSPECT ? "which file or folder?" : "which model?");
-    if (used_by != INSPECT) refuse_idle_options(s);
+    if (s->target == NULL) misuse(used_by == INSPECT ? "which file or folder?" : used_by == CONVERT ? "which adapter?" : "which model?");
+    if (used_by & PICTURE) refuse_idle_options(s);
 }
 
 void print_options(int used_by)
@@ -374,8 +463,10 @@ void settings_free(settings *s)
 {
     for (size_t i = 0; i < s->adapter_count; i++) {
         weft_adapter_free(s->adapters[i].adapter);
+        weft_concept_free(s->adapters[i].concept);
         free(s->adapters[i].file);
     }
     free(s->adapters);
+    free(s->sigmas);
     free(given);
 }

@@ -35,3 +35,55 @@ float *read_tensor(const weft_tensors *file, const char *path, const char *name,
     must(weft_tensors_read(file, (size_t)index, data, info.count, &err));
     return data;
 }
+
+void picture_size(const char *path, int32_t *width, int32_t *height)
+{
+    must(weft_png_size(path, width, height, &err));
+}
+
+static uint8_t *read_rgb(const char *path, int32_t *width, int32_t *height)
+{
+    must(weft_png_size(path, width, height, &err));
+    size_t len = 3 * (size_t)*width * (size_t)*height;
+    uint8_t *rgb = room(len, 1);
+    must(weft_png_read(path, rgb, len, *width, *height, &err));
+    return rgb;
+}
+
+/* One output pixel is the mean of the input pixels that it covers: exact where the sizes agree. */
+static double covered(const uint8_t *rgb, int32_t width, int32_t height, int32_t channel, double x0, double x1, double y0, double y1)
+{
+    double sum = 0, area = 0;
+    x1 = x1 < width ? x1 : width;
+    y1 = y1 < height ? y1 : height;
+    for (int32_t y = (int32_t)y0; y < y1; y++)
+        for (int32_t x = (int32_t)x0; x < x1; x++) {
+            double w = (x + 1 < x1 ? x + 1 : x1) - (x > x0 ? x : x0), h = (y + 1 < y1 ? y + 1 : y1) - (y > y0 ? y : y0);
+            sum += w * h * rgb[3 * ((size_t)y * (size_t)width + (size_t)x) + (size_t)channel];
+            area += w * h;
+        }
+    return sum / area / 255.0;
+}
+
+float *read_picture(const char *path, int32_t width, int32_t height)
+{
+    int32_t w, h;
+    uint8_t *rgb = read_rgb(path, &w, &h);
+    float *image = floats(3 * (size_t)width * (size_t)height), *to = image;
+    double dx = (double)w / width, dy = (double)h / height;
+
+    for (int32_t c = 0; c < 3; c++)
+        for (int32_t y = 0; y < height; y++)
+            for (int32_t x = 0; x < width; x++)
+                *to++ = (float)covered(rgb, w, h, c, x * dx, (x + 1) * dx, y * dy, (y + 1) * dy);
+    free(rgb);
+    return image;
+}
+
+float *read_mask(const char *path, int32_t width, int32_t height)
+{
+    float *image = read_picture(path, width, height);
+    size_t plane = (size_t)width * (size_t)height;
+    for (size_t i = 0; i < plane; i++) image[i] = (image[i] + image[plane + i] + image[2 * plane + i]) / 3 >= 0.5f;
+    return image;
+}

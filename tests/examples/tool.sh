@@ -14,7 +14,7 @@ hold() { LC_ALL=C grep -aqF -- "$2" "$1"; }
 
 that "help" "$weft" --help
 prints '^weft [0-9]+\.[0-9]+\.[0-9]+$' "$weft" --version
-for sub in generate explain inspect; do prints "^usage: weft $sub " "$weft" $sub --help; done
+for sub in generate explain inspect convert merge; do prints "^usage: weft $sub " "$weft" $sub --help; done
 
 # ---- generate
 

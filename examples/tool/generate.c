@@ -12,14 +12,21 @@ typedef struct conditioning {
     int64_t tokens;
     size_t  len, pooled_len;
     uint64_t stamp;
+    int32_t layers;                                  /* 0, or one conditioning for each cross-attention layer */
 } conditioning;
+
+/* Two halves, or one: a distilled UNet is told the guidance, and evaluated once. */
+static int is_guided(const settings *s, const weft_model_info *info)
+{
+    return s->guidance > 1.0f && !info->guidance_embed;
+}
 
 static void read_conditioning(conditioning *c, const settings *s, const weft_model_info *info)
 {
     const char *path = s->conditioning;
     weft_tensors *file;
     int64_t shape[2] = { 0, info->text_dim }, pooled[1] = { info->pooled_dim };
-    int guided = s->guidance > 1.0f;
+    int guided = is_guided(s, info);
 
     must(weft_tensors_open(path, NULL, &file, &err));
     if ((c->text = read_tensor(file, path, "text", shape, 2)) == NULL) fail("%s: it has no tensor `text`", path);
@@ -35,16 +42,41 @@ static void read_conditioning(conditioning *c, const settings *s, const weft_mod
     weft_tensors_free(file);
 }
 
-/* How many tokens the conditioning of these prompts has; says so when a prompt is long. */
-static int64_t measure_prompts(const weft_model *model, const settings *s, const weft_model_info *info)
+/* How brackets are read; and long prompts break at commas, where weights are meant. */
+static uint32_t encode_flags(const settings *s)
 {
-    const char *prompts[2] = { s->prompt, s->guidance > 1.0f ? s->negative : NULL };
+    static const uint32_t ways[] = { 0, WEFT_ENCODE_WEIGHTS, WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_NO_MEAN,
+                                     WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_FROM_EMPTY };
+    return ways[s->weighting] | (s->weighting ? WEFT_ENCODE_COMMA : 0);
+}
+
+/* Words with a vector for each cross-attention layer ask for a conditioning for each. */
+static int32_t layers_of_words(const settings *s)
+{
+    int32_t most = 0;
+    for (size_t i = 0; i < s->adapter_count; i++) {
+        weft_concept_info about = WEFT_CONCEPT_INFO_INIT;
+        if (s->adapters[i].concept == NULL) continue;
+        must(weft_concept_info_get(s->adapters[i].concept, &about, &err));
+        for (int32_t w = 0; w < about.words; w++) {
+            weft_word_info word = WEFT_WORD_INFO_INIT;
+            must(weft_concept_word(s->adapters[i].concept, (size_t)w, &word, &err));
+            if (word.layers > most) most = word.layers;
+        }
+    }
+    return most;
+}
+
+/* How many tokens the conditioning of these prompts has; says so when a prompt is long. */
+static int64_t measure_prompts(const weft_plan *plan, const settings *s, const weft_model_info *info)
+{
+    const char *prompts[2] = { s->prompt, is_guided(s, info) ? s->negative : NULL };
     int32_t most = 1;
 
     for (int i = 0; i < 2; i++) {
         int32_t tokens, chunks;
         if (prompts[i] == NULL) continue;
-        must(weft_model_prompt_size(model, prompts[i], &tokens, &chunks, &err));
+        must(weft_plan_prompt_size(plan, prompts[i], encode_flags(s), &tokens, &chunks, &err));
         if (chunks > 1 && !(s->flags & QUIET))
             fprintf(stderr, "weft: the %s has %d tokens: encoded whole, in %d chunks of %d\n",
                     i ? "negative prompt" : "prompt", (int)tokens, (int)chunks, (int)info->text_tokens - 2);
@@ -56,10 +88,9 @@ static int64_t measure_prompts(const weft_model *model, const settings *s, const
 static float *encode_prompt(weft_run *run, const char *prompt, const settings *s, conditioning *c,
                             const weft_model_info *info, float **pooled)
 {
-    static const uint32_t ways[] = { 0, WEFT_ENCODE_WEIGHTS, WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_NO_MEAN,
-                                     WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_FROM_EMPTY };
     weft_encode encode = WEFT_ENCODE_INIT;
-    encode.flags = ways[s->weighting];
+    encode.flags = encode_flags(s);
+    encode.layers = c->layers;
     encode.clip_skip = s->clip_skip;
     encode.prompt = prompt ? prompt : "";
     encode.chunks = (int32_t)(c->tokens / info->text_tokens);
@@ -92,6 +123,7 @@ typedef struct origin {
 typedef struct picture {
     conditioning  cond;
     origin        from;
+    int           told;                              /* the UNet is told the guidance */
     int64_t       shape[4];                          /* (1, c, h, w) */
     size_t        len;
     float        *start, *latents;
@@ -204,8 +236,9 @@ static void denoise(picture *p, const settings *s, weft_run *run, weft_sampler *
     step.tokens = (int32_t)p->cond.tokens;
     step.guidance = s->guidance;
     step.guidance_rescale = s->rescale;
-    step.guidance_embed = s->guidance;
+    if (p->told) step.guidance_embed = s->guidance;
     step.extra = p->from.extra;                    step.extra_len = p->from.extra_len;
+    step.text_layers = p->cond.layers;
     step.stamp = p->cond.stamp;
 
     first_latents(p, s, sampler);
@@ -272,7 +305,7 @@ static void save_tensors(const picture *p, const settings *s, const weft_model_i
         { "negative_pooled", c->negative_pooled, { 1, info->pooled_dim, 0, 0 }, 2 },
     };
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
-        if (fixed[i].data == NULL) continue;
+        if (fixed[i].data == NULL || (c->layers && (fixed[i].data == c->text || fixed[i].data == c->negative))) continue;
         out[count].name = fixed[i].name;
         out[count].data = fixed[i].data;
         out[count].rank = fixed[i].rank;
@@ -327,12 +360,11 @@ int generate(settings *s)
     weft_noise *noise;
     weft_run *run;
     meter m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
-    int guided = s->guidance > 1.0f;
 
     if (s->prompt == NULL && s->conditioning == NULL) misuse("what shall be drawn? --prompt TEXT");
     if (s->conditioning && (s->prompt || s->negative)) misuse("--conditioning stands in for --prompt and --negative");
-    if (s->negative && !guided) misuse("--negative has no effect without guidance above 1");
-    if (s->rescale > 0.0f && !guided) misuse("--guidance-rescale has no effect without guidance above 1");
+    if (s->negative && s->guidance <= 1.0f) misuse("--negative has no effect without guidance above 1");
+    if (s->rescale > 0.0f && s->guidance <= 1.0f) misuse("--guidance-rescale has no effect without guidance above 1");
     if (s->weighting && s->conditioning) misuse("--weighting is of prompts, and --conditioning stands in for them");
     check_writable(s->output ? s->output : "weft.png");
     check_writable(s->save);
@@ -340,6 +372,9 @@ int generate(settings *s)
     m.began = now();
 
     weft_model *model = open_model(s->target, s, &info);
+    int guided = is_guided(s, &info);
+    if (info.guidance_embed && (s->negative || s->rescale > 0.0f))
+        misuse("%s is told its guidance: %s has no effect", s->target, s->negative ? "--negative" : "--guidance-rescale");
     if (!info.has_vae) fail("%s: the model has no VAE to turn latents into a picture", s->target);
     if (info.unet_channels == 2 * info.latent_channels + 1 && !(s->image && s->mask))
         misuse("%s is an inpainting model: it wants --image and --mask", s->target);
@@ -347,17 +382,20 @@ int generate(settings *s)
         fail("%s: its UNet reads %d channels; this tool draws with those that read %d, or for inpainting %d", s->target,
              (int)info.unet_channels, (int)info.latent_channels, (int)(2 * info.latent_channels + 1));
     weft_sampler *sampler = make_sampler(model, s);
+    p.told = info.guidance_embed;
     p.calls = weft_sampler_calls(sampler);
     p.predictions = room((size_t)p.calls, sizeof *p.predictions);
     must(weft_noise_create(s->seed, NULL, &noise, &err));
     if (s->image) begin_with_picture(&p, s, &info, sampler);
     p.start = first_noise(&p, s, &info, noise);
     if (s->conditioning) read_conditioning(&p.cond, s, &info);
-    else p.cond.tokens = measure_prompts(model, s, &info);
-    p.cond.len = (size_t)p.cond.tokens * (size_t)info.text_dim;
-    p.cond.pooled_len = (size_t)info.pooled_dim;
-
     weft_plan *plan = make_plan(model, s, p.calls - p.from.first, &m);
+    if (!s->conditioning) {
+        p.cond.tokens = measure_prompts(plan, s, &info);
+        p.cond.layers = layers_of_words(s);
+    }
+    p.cond.len = (size_t)p.cond.tokens * (size_t)info.text_dim * (size_t)(p.cond.layers ? p.cond.layers : 1);
+    p.cond.pooled_len = (size_t)info.pooled_dim;
     s->run.text_tokens = (int32_t)p.cond.tokens;
     s->run.log = warn_line;
     s->run.progress = show_progress;

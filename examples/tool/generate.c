@@ -299,13 +299,13 @@ static void save_tensors(const picture *p, const settings *s, const weft_model_i
     const struct { const char *name; const float *data; int64_t shape[4]; size_t rank; } fixed[] = {
         { "start", p->start, { 1, p->shape[1], p->shape[2], p->shape[3] }, 4 },
         { "latents", p->latents, { 1, p->shape[1], p->shape[2], p->shape[3] }, 4 },
-        { "text", c->text, { 1, c->tokens, info->text_dim, 0 }, 3 },
-        { "negative", c->negative, { 1, c->tokens, info->text_dim, 0 }, 3 },
+        { "text", c->text, { c->layers ? c->layers : 1, c->tokens, info->text_dim, 0 }, 3 },
+        { "negative", c->negative, { c->layers ? c->layers : 1, c->tokens, info->text_dim, 0 }, 3 },
         { "pooled", c->pooled, { 1, info->pooled_dim, 0, 0 }, 2 },
         { "negative_pooled", c->negative_pooled, { 1, info->pooled_dim, 0, 0 }, 2 },
     };
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
-        if (fixed[i].data == NULL || (c->layers && (fixed[i].data == c->text || fixed[i].data == c->negative))) continue;
+        if (fixed[i].data == NULL) continue;
         out[count].name = fixed[i].name;
         out[count].data = fixed[i].data;
         out[count].rank = fixed[i].rank;

@@ -182,7 +182,9 @@ static int inspect_tensors(const char *path, const char *no_adapter, const char 
     must(weft_tensors_open(path, NULL, &file, &err));
     size_t count = weft_tensors_count(file);
     printf("%s\n  tensors   %zu, which weft has no use for:\n", path, count);
-    printf("    not an adapter: %s\n    no words: %s\n    not a model: %s\n", no_adapter, no_words, no_model);
+    printf("    not an adapter: %s\n", no_adapter);
+    if (strcmp(no_words, no_adapter) != 0) printf("    no words: %s\n", no_words);
+    printf("    not a model: %s\n", no_model);
     for (size_t i = 0; i < count && i < 8; i++) {
         weft_tensor_info t = WEFT_TENSOR_INFO_INIT;
         must(weft_tensors_info(file, i, &t, &err));

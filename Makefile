@@ -147,6 +147,7 @@ $(FUZZERS): %: %.o $(FUZZ_MAIN) $(STATIC)
 
 demo: all
 	$(Q)$(B)/examples/compose --model examples/model --out $(B)/demo
+	$(Q)$(B)/examples/words examples/model $(B)/demo/words.png
 
 # Each item is one command line for tests/check.sh. The tests of equal bits run again with the products that
 # OpenBLAS would choose on an older CPU.

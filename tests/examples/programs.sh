@@ -17,6 +17,11 @@ that "img2img without arguments is a usage error" test $? = 2
 "$B/examples/img2img" $model "a yellow star" "$tmp/denoise.png" "$tmp/none.png" 7 2>/dev/null
 that "a strength of 7 is refused" test $? = 1
 
+that "words" "$B/examples/words" $model "$tmp/words.png"
+that "its picture" test -s "$tmp/words.png"
+"$B/examples/words" 2>/dev/null
+that "words without arguments is a usage error" test $? = 2
+
 "$B/examples/compose" --model $model --out "$tmp/deep/demo" >"$tmp/out.compose"
 that "compose" test $? = 0
 for name in base monster rocket hatching mosaic monster-hatching-merge monster-hatching-switch \

@@ -104,6 +104,9 @@ static int inspect_adapter(settings *s, weft_adapter *adapter)
     printf("  modules   %d: %d in the UNet, %d in text encoders; %d are convolutions\n", (int)info.modules,
            (int)info.unet_modules, (int)info.text_modules, (int)info.conv_modules);
     if (info.norm_modules) printf("  norms     %d of the modules\n", (int)info.norm_modules);
+    if (info.words)
+        printf("  words     %d embedding%s beside them: give the file as a --concept\n", (int)info.words,
+               info.words == 1 ? "" : "s");
     if (info.rank_max == 0) printf("  rank      none: it holds whole differences or factors of the weights\n");
     else if (info.rank_min == info.rank_max) printf("  rank      %d\n", (int)info.rank_min);
     else printf("  rank      %d to %d\n", (int)info.rank_min, (int)info.rank_max);

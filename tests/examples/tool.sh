@@ -63,6 +63,64 @@ done
 that "karras" draw -p "a red circle" --sampler euler --karras --spacing trailing -o "$tmp/karras.png"
 that "eta" draw -p "a red circle" --eta 0.5 --guidance-rescale 0.5 -o "$tmp/eta.png"
 
+that "sigmas" "$weft" generate $model -q -p "a red circle" --sampler euler --sigmas 14.6,5,1.5,0.4 -o "$tmp/sigmas.png"
+draw -p "a red circle" -o "$tmp/tile.png" --tile 16 --no-parameters
+draw -p "a red circle" -o "$tmp/whole.png" --no-parameters
+that "one tile is the whole picture" cmp "$tmp/tile.png" "$tmp/whole.png"
+
+# ---- words, weights, clip skip
+
+word=$model/words/teal.safetensors
+draw -p "a <teal> star" -o "$tmp/unknown.png" --no-parameters
+for options in "-c $word" "-c $word --words <blue-green>,"; do
+    name=$(echo "$options" | grep -q -- --words && echo "<blue-green>" || echo "<teal>")
+    draw -p "a $name star" ${options%,} -o "$tmp/$name.png" --no-parameters
+done
+that "a word" test "$(cksum <"$tmp/<teal>.png")" != "$(cksum <"$tmp/unknown.png")"
+that "the same by another name" cmp "$tmp/<teal>.png" "$tmp/<blue-green>.png"
+for way in a1111 plain empty; do
+    that "weighting $way" draw -p "a (red:1.4) [circle]" --weighting $way -o "$tmp/$way.png" --no-parameters
+done
+that "ways of weighting differ" test "$(cksum <"$tmp/a1111.png")" != "$(cksum <"$tmp/empty.png")"
+that "clip skip" draw -p "a red circle" --clip-skip 1 -o "$tmp/skip.png"
+
+# ---- beginning with a picture, and a mask
+
+that "img2img" draw -p "a green circle" -i "$tmp/plain.png" --strength 0.7 -o "$tmp/i2i.png"
+that "its strength is among the settings" hold "$tmp/i2i.png" "Denoising strength: 0.7"
+that "a mask" draw -p "a green circle" -i "$tmp/plain.png" --mask "$tmp/plain.png" -o "$tmp/masked.png"
+that "another size" draw -p "a green circle" -i "$tmp/plain.png" --size 96x64 -o "$tmp/wide.png"
+tiny=tests/data/models
+that "an inpainting model" "$weft" generate $tiny/tiny-inpaint -q $few -p "a cat" -i "$tmp/plain.png" --mask "$tmp/plain.png" \
+    -o "$tmp/inpaint.png"
+refuses 2 'wants --image and --mask' "$weft" generate $tiny/tiny-inpaint -p "a cat"
+that "a model that is told its guidance" "$weft" generate $tiny/tiny-lcm -q -p "a cat" --sampler lcm --steps 2 \
+    --guidance 4 -o "$tmp/lcm.png"
+that "SDXL without a negative prompt" "$weft" generate $tiny/tiny-sdxl -q $few -p "a cat" -o "$tmp/zeros.png" --no-parameters
+"$weft" generate $tiny/tiny-sdxl -q $few -p "a cat" -n "" -o "$tmp/empty.png" --no-parameters
+that "is another picture than with an empty one" test "$(cksum <"$tmp/zeros.png")" != "$(cksum <"$tmp/empty.png")"
+
+# ---- single files, conversion, merged checkpoints
+
+single=tests/data/layouts/tiny-sdxl.safetensors
+that "a single file" "$weft" generate $single --config $tiny/tiny-sdxl -q $few -p "a cat" -o "$tmp/single.png" --no-parameters
+that "draws what its folder draws" cmp "$tmp/single.png" "$tmp/zeros.png"
+for naming in kohya diffusers; do
+    that "to $naming" "$weft" convert $monster --model $model --naming $naming -o "$tmp/$naming.safetensors"
+    prints 'keys matched' "$weft" inspect "$tmp/$naming.safetensors" --model $model
+    draw -p "a zib monster" -a "$tmp/$naming.safetensors" -o "$tmp/converted.png" --no-parameters
+    draw -p "a zib monster" -a $monster -o "$tmp/one.png" --no-parameters
+    that "the picture of $naming" cmp "$tmp/converted.png" "$tmp/one.png"
+done
+that "to peft" "$weft" convert $hatching --model $model --naming peft --half -q -o "$tmp/peft"
+that "a folder of it" test -s "$tmp/peft/unet/adapter_config.json"
+that "merge" "$weft" merge $model -a $hatching:0.8 -o "$tmp/merged"
+prints 'SD1.x' "$weft" inspect "$tmp/merged"
+that "the merged model draws" draw -p "a red circle, hatched style" -o "$tmp/x.png"
+refuses 2 'for which model' "$weft" convert $monster -o "$tmp/x.safetensors"
+refuses 2 'merge what' "$weft" merge $model -o "$tmp/x"
+refuses 1 '' "$weft" merge $model -a $hatching -o "$tmp/merged"
+
 # ---- a long prompt is encoded whole, and the tool says so
 
 long="a red circle on a blue background"
@@ -88,6 +146,17 @@ prints '20 calls, 40 evaluations' "$weft" explain $model -a $monster -a $hatchin
 that "the table's picture" hold "$tmp/table.png" PNG
 prints '20 calls, 80 evaluations' "$weft" explain $model -a $monster -a $hatching --compose composite
 
+# What a file is, its content tells; a file that is nothing to weft says why.
+prints 'words .*A1111' "$weft" inspect tests/data/fixtures/ti_a1111.pt
+prints '<teal>: 1 vector of width 128' "$weft" inspect $word
+prints 'cloneofsimo' "$weft" inspect tests/data/fixtures/cloneofsimo_list.pt
+prints 'single file' "$weft" inspect $single --config $tiny/tiny-sdxl
+prints 'inpainting' "$weft" inspect $tiny/tiny-inpaint
+for file in tests/data/fixtures/*; do
+    "$weft" inspect $file >"$tmp/said" 2>&1
+    [ $? -le 1 ] && [ -s "$tmp/said" ] && passed || failed "inspect $file says nothing, or ends badly"
+done
+
 # ---- wrong command lines: status 2
 
 refuses 2 'which subcommand' "$weft"
@@ -109,6 +178,11 @@ refuses 2 'period is of switch' "$weft" generate $model -p x -a $monster --perio
 refuses 2 'of --pattern custom' "$weft" generate $model -p x -a $monster -a $hatching --compose klora --beta 1
 refuses 2 'eta is of' "$weft" generate $model -p x --sampler euler --eta 0.5
 refuses 2 'not for --sampler ddim' "$weft" generate $model -p x --karras
+refuses 2 'not for --sampler lcm' "$weft" generate $model -p x --sampler lcm --sigmas 3,1
+refuses 2 'not with --steps' "$weft" generate $model -p x --sampler euler --sigmas 3,1 --steps 2
+refuses 2 'not a list of noise levels' "$weft" generate $model -p x --sampler euler --sigmas 3,,1
+refuses 2 'about the picture of --image' "$weft" generate $model -p x --strength 0.5
+refuses 2 'is for a --concept' "$weft" generate $model -p x -a $monster --words '<x>'
 refuses 2 'not a size' "$weft" generate $model -p x --size 64
 refuses 2 'multiples of' "$weft" generate $model -p x --size 63x64
 refuses 2 'not a whole number' "$weft" generate $model -p x --seed -1

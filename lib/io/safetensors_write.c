@@ -55,15 +55,20 @@ static bool count_elements(const weft_tensor_out *t, size_t *count)
     return wf_mul(*count, sizeof(float), &bytes) && bytes <= INT64_MAX;
 }
 
+static weft_status check_name(const char *name, size_t index, weft_error *err)
+{
+    if (name == NULL) return wf_fail(err, WEFT_E_ARG, "tensor %zu has no name", index);
+    if (strlen(name) <= MAX_NAME && wf_utf8_valid(name, strlen(name)) && strcmp(name, "__metadata__") != 0)
+        return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG, "tensor %zu: \"%.160s\" cannot be a name: UTF-8 of at most %u bytes, and not "
+                   "__metadata__, is expected", index, name, MAX_NAME);
+}
+
 static weft_status check_tensor(const weft_tensor_out *t, size_t index, weft_error *err)
 {
     size_t count;
 
-    if (t->name == NULL) return wf_fail(err, WEFT_E_ARG, "tensor %zu has no name", index);
-    if (strlen(t->name) > MAX_NAME || !wf_utf8_valid(t->name, strlen(t->name)) ||
-        strcmp(t->name, "__metadata__") == 0)
-        return wf_fail(err, WEFT_E_ARG, "tensor %zu: \"%.160s\" cannot be a name: UTF-8 of at most %u bytes, and not "
-                       "__metadata__, is expected", index, t->name, MAX_NAME);
+    WF_TRY(check_name(t->name, index, err));
     if (t->rank > WF_LEN(t->shape))
         return wf_fail(err, WEFT_E_ARG, "tensor \"%.160s\": rank %zu, expected at most %zu", t->name, t->rank,
                        WF_LEN(t->shape));
@@ -224,6 +229,20 @@ static void free_writer(writer *w)
     wf_free(&w->alloc, w->tensors);
 }
 
+/* A file whose header disagrees with its data would be ours, and nobody could read it. */
+static weft_status check_stored(const wf_tensor *t, size_t index, weft_error *err)
+{
+    size_t bits = (size_t)wf_dtype_bits(t->dtype);
+    bool   fits = true;
+
+    WF_TRY(check_name(t->name, index, err));
+    for (int32_t i = 0; i < t->rank; i++)
+        fits = fits && t->shape[i] >= 0 && wf_mul(bits, (size_t)t->shape[i], &bits);
+    if (fits && bits % 8 == 0 && bits / 8 == t->bytes) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG, "tensor \"%.160s\": %zu bytes are not what its shape and type need", t->name,
+                   t->bytes);
+}
+
 weft_status wf_tensors_write_made(const char *path, const wf_tensor *tensors, size_t count, const char *const *metadata,
                                   size_t pairs, wf_tensor_maker make, void *user, const weft_allocator *alloc,
                                   weft_error *err)
@@ -234,7 +253,10 @@ weft_status wf_tensors_write_made(const char *path, const wf_tensor *tensors, si
 
     wf_text_init(&w.header, &w.alloc);
     if ((st = take_memory(&w)) != WEFT_OK) goto done;
-    if (count > 0) memcpy(w.tensors, tensors, count * sizeof *tensors);
+    for (size_t i = 0; i < count; i++) {
+        if ((st = check_stored(&tensors[i], i, err)) != WEFT_OK) goto done;
+        w.tensors[i] = tensors[i];
+    }
     st = write_all(&w, path, metadata);
 done:
     free_writer(&w);

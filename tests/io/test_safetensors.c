@@ -652,6 +652,7 @@ int main(void)
     Suite *suite = suite_create("safetensors");
     TCase *r = tcase_create("read"), *w = tcase_create("write");
 
+    tcase_set_timeout(r, 60);
     tcase_add_checked_fixture(r, setup, NULL);
     tcase_add_test(r, every_fixture_opens_or_is_refused_as_it_should);
     tcase_add_test(r, each_refusal_says_what_was_found);

@@ -232,6 +232,47 @@ START_TEST(every_allocation_may_fail)
 }
 END_TEST
 
+/* From a pickle into a safetensors file in the types that it has, and back: nothing is changed. */
+START_TEST(what_is_read_can_be_written_as_it_is)
+{
+    weft_tensors *t = opened("torch/zip_types.pt"), *back;
+    wf_tensor     list[20], wrong;
+    char          path[512];
+    const char   *dir = test_dir();
+    const char   *meta[] = { "from", "torch" };
+
+    snprintf(path, sizeof path, "%s/a.safetensors", dir);
+    ck_assert_uint_le(wf_tensors_count(t), WF_LEN(list));
+    for (size_t i = 0; i < wf_tensors_count(t); i++) list[i] = *wf_tensors_at(t, i);
+    ck_assert_int_eq(wf_tensors_write_as_stored(path, list, wf_tensors_count(t), meta, 1, &plain, &err), WEFT_OK);
+    ck_assert_int_eq(wf_tensors_open(path, false, &plain, &back, &err), WEFT_OK);
+    says(back, "from", "torch");
+    ck_assert_uint_eq(wf_tensors_count(back), wf_tensors_count(t));
+    for (size_t i = 0; i < wf_tensors_count(t); i++) {
+        const wf_tensor *b = wf_tensors_find(back, list[i].name);
+
+        ck_assert_ptr_nonnull(b);
+        ck_assert_int_eq(b->dtype, list[i].dtype);
+        ck_assert_uint_eq(b->bytes, list[i].bytes);
+        ck_assert_int_eq(memcmp(b->shape, list[i].shape, sizeof b->shape), 0);
+        ck_assert_int_eq(memcmp(b->data, list[i].data, b->bytes), 0);
+    }
+    weft_tensors_free(back);
+    unlink(path);
+
+    wrong = list[0];
+    wrong.bytes--;
+    ck_assert_int_eq(wf_tensors_write_as_stored(path, &wrong, 1, NULL, 0, &plain, &err), WEFT_E_ARG);
+    ck_assert_ptr_nonnull(strstr(err.text, "are not what its shape and type need"));
+    wrong = list[0];
+    wrong.name = "__metadata__";
+    ck_assert_int_eq(wf_tensors_write_as_stored(path, &wrong, 1, NULL, 0, &plain, &err), WEFT_E_ARG);
+    ck_assert_ptr_nonnull(strstr(err.text, "cannot be a name"));
+    test_rmdir(dir);
+    weft_tensors_free(t);
+}
+END_TEST
+
 /* No prefix of a valid file opens, and none of them makes anybody read past its end. */
 START_TEST(no_truncated_file_opens)
 {
@@ -267,10 +308,12 @@ int main(void)
     tcase_add_test(c, the_form_before_zip);
     suite_add_tcase(suite, c);
 
+    tcase_set_timeout(w, 60);
     tcase_add_checked_fixture(w, setup, NULL);
     tcase_add_loop_test(w, what_torch_wrote_is_what_torch_had, 0, WF_LEN(written));
     tcase_add_test(w, only_what_must_be_copied_is);
     tcase_add_test(w, what_holds_no_tensors_is_refused);
+    tcase_add_test(w, what_is_read_can_be_written_as_it_is);
     tcase_add_loop_test(w, every_allocation_may_fail, 0, 3);
     tcase_add_loop_test(w, no_truncated_file_opens, 0, WF_LEN(written));
     suite_add_tcase(suite, w);

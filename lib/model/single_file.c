@@ -309,13 +309,13 @@ static weft_status add_tensor(weft_model *m, wf_component *part, const shape *of
     wf_ldm_op op = WF_LDM_COPY;
 
     *known = true;
+    if (begins(rest, "text_projection") && names != LDM_UNET && !part->projection) return WEFT_OK; /* CLIP's, not used */
     switch (names) {
     case LDM_UNET: *known = wf_ldm_unet(rest, of->unet_layers, name, sizeof name); break;
     case LDM_VAE:  *known = wf_ldm_vae(rest, of->vae_levels, name, sizeof name); break;
     case HF_CLIP:  *known = wf_format(name, sizeof name, "%s", rest); break;
     default:
         if (wf_ldm_openclip_layer(rest) == of->text_layers) return WEFT_OK; /* SD2's last, which is not used */
-        if (begins(rest, "text_projection") && !part->projection) return WEFT_OK;
         *known = wf_ldm_openclip(rest, name, sizeof name, &op);
     }
     if (!*known) return WEFT_OK;

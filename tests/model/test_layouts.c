@@ -291,30 +291,94 @@ END_TEST
 static void nudge(const wf_tensor *t, uint8_t *data)
 {
     size_t size = (size_t)wf_dtype_bits(t->dtype) / 8;
+    if (t->dtype != WF_F16 && t->dtype != WF_BF16 && t->dtype != WF_F32) return;
     for (size_t i = 0; i < t->bytes; i += size) data[i] ^= 1; /* little-endian: the last of the mantissa */
 }
 
-/* A DreamBooth checkpoint is an ordinary checkpoint: a fine-tuned model opens in each layout, as what it is. */
-START_TEST(a_dreambooth_checkpoint_opens_in_each_layout)
+/* The same inside a pickled file, where the tensors lie in it: its reader does not ask for the archive's sums. */
+static void nudge_pickle(const char *from, const char *to)
+{
+    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+    static uint8_t all[1 << 20];
+    size_t n = in != NULL ? fread(all, 1, sizeof all, in) : 0;
+    weft_allocator alloc = wf_allocator(NULL);
+    weft_tensors *file;
+    ck_assert(out != NULL && n > 0 && n < sizeof all);
+    must(wf_torch_parse(all, n, from, &alloc, &file, &golden_err));
+    for (size_t i = 0; i < wf_tensors_count(file); i++) {
+        const wf_tensor *t = wf_tensors_at(file, i);
+        if (t->data < all || t->data >= all + n) ck_assert_msg(t->bytes <= 8, "%s was copied", t->name);
+        else nudge(t, all + (t->data - all));
+    }
+    weft_tensors_free(file);
+    ck_assert(fwrite(all, 1, n, out) == n && fclose(out) == 0);
+    fclose(in);
+}
+
+static void nudge_file(const char *model, const char *file)
+{
+    rewrite(data_path("models/%s/%s", model, file), in_scratch(file), NULL, nudge);
+}
+
+/* A DreamBooth checkpoint is an ordinary checkpoint: a fine-tuned model opens in each layout, as what it is. The folder
+ * is the truth for the rest. */
+static void check_tuned(weft_model *folder, const char *path, const weft_model_options *o)
+{
+    weft_model *m = opened(path, o);
+    same_model(folder, m);
+    weft_model_free(m);
+}
+
+START_TEST(a_dreambooth_checkpoint_of_sdxl)
 {
     static const char *const files[] = { "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors",
                                          "text_encoder_2/model.safetensors", "vae/diffusion_pytorch_model.safetensors" };
     shell("cp -R '%s/.' '%s'", folder_of("tiny-sdxl"), scratch);
-    for (size_t i = 0; i < WF_LEN(files); i++)
-        rewrite(data_path("models/tiny-sdxl/%s", files[i]), in_scratch(files[i]), NULL, nudge);
+    for (size_t i = 0; i < WF_LEN(files); i++) nudge_file("tiny-sdxl", files[i]);
     rewrite(data_path("layouts/tiny-sdxl.safetensors"), in_scratch("tuned.safetensors"), NULL, nudge);
     weft_model_options o = described_by(scratch);
     weft_model *base = opened(folder_of("tiny-sdxl"), NULL), *folder = opened(scratch, NULL);
-    weft_model *single = opened(in_scratch("tuned.safetensors"), &o);
-    same_model(folder, single);
+    check_tuned(folder, in_scratch("tuned.safetensors"), &o);
     size_t n, count;
-    float *x = predict(base, &n), *y = predict(single, &count);
+    float *x = predict(base, &n), *y = predict(folder, &count);
     ck_assert_mem_ne(x, y, n * sizeof *x);
     free(x);
     free(y);
     weft_model_free(base);
     weft_model_free(folder);
-    weft_model_free(single);
+}
+END_TEST
+
+START_TEST(a_dreambooth_checkpoint_in_each_layout)
+{
+    static const char *const files[] = { "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors",
+                                         "vae/diffusion_pytorch_model.safetensors" };
+    static const char *const shards[] = {
+        "unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors", "text_encoder/model.fp16-00001-of-00002.safetensors",
+        "unet/diffusion_pytorch_model.fp16-00002-of-00002.safetensors", "text_encoder/model.fp16-00002-of-00002.safetensors",
+    };
+    shell("cp -R '%s/.' '%s'", folder_of("tiny-inpaint"), scratch);
+    for (size_t i = 0; i < WF_LEN(files); i++) nudge_file("tiny-inpaint", files[i]);
+    weft_model_options o = described_by(scratch);
+    weft_model *folder = opened(scratch, NULL);
+    nudge_pickle(data_path("layouts/tiny-inpaint.ckpt"), in_scratch("tuned.ckpt"));
+    check_tuned(folder, in_scratch("tuned.ckpt"), &o);
+
+    unlink(in_scratch(files[1])); /* the text encoder and the VAE pickled */
+    unlink(in_scratch(files[2]));
+    nudge_pickle(data_path("layouts/tiny-inpaint-pickled/text_encoder/pytorch_model.bin"),
+                 in_scratch("text_encoder/pytorch_model.bin"));
+    nudge_pickle(data_path("layouts/tiny-inpaint-pickled/vae/diffusion_pytorch_model.bin"),
+                 in_scratch("vae/diffusion_pytorch_model.bin"));
+    check_tuned(folder, scratch, NULL);
+
+    unlink(in_scratch(files[0])); /* the UNet and the text encoder in shards */
+    unlink(in_scratch("text_encoder/pytorch_model.bin"));
+    shell("cp -R '%s/.' '%s'", data_path("layouts/tiny-inpaint-shards"), scratch);
+    for (size_t i = 0; i < WF_LEN(shards); i++)
+        rewrite(data_path("layouts/tiny-inpaint-shards/%s", shards[i]), in_scratch(shards[i]), NULL, nudge);
+    check_tuned(folder, scratch, NULL);
+    weft_model_free(folder);
 }
 END_TEST
 
@@ -455,7 +519,8 @@ int main(void)
     tcase_add_test(c, what_does_not_belong_is_refused_by_name);
     tcase_add_test(c, without_a_description_it_must_be_a_published_model);
     tcase_add_test(c, what_says_what_a_file_predicts);
-    tcase_add_test(c, a_dreambooth_checkpoint_opens_in_each_layout);
+    tcase_add_test(c, a_dreambooth_checkpoint_of_sdxl);
+    tcase_add_test(c, a_dreambooth_checkpoint_in_each_layout);
     tcase_add_loop_test(c, a_vae_from_elsewhere, 0, 6);
     tcase_add_test(c, a_vae_that_is_none_is_refused);
     tcase_add_test(c, one_list_of_merges_serves_both_encoders);

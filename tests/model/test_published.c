@@ -319,6 +319,23 @@ START_TEST(further_channels_are_told_by_the_shape)
 }
 END_TEST
 
+/* SDXL models that predict v mark it with tensors that hold nothing else. */
+START_TEST(marks_among_the_tensors)
+{
+    weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+    sparse f = { json_object(), 0 };
+    add(&f, "v_pred", "");
+    add(&f, "ztsnr", "");
+    add_single(&f, &all[2]);
+    write_sparse(&f, in_scratch("model.safetensors"));
+    weft_model *m = opened(in_scratch("model.safetensors"), NULL);
+    must(weft_sampler_options_from_model(m, &o, &golden_err));
+    ck_assert(info_of(m).prediction == WEFT_PREDICT_V && o.prediction == WEFT_PREDICT_V);
+    ck_assert((o.flags & WEFT_SAMPLER_ZERO_SNR) != 0);
+    weft_model_free(m);
+}
+END_TEST
+
 /* Words that were learnt into the vocabulary make the embedding longer. */
 START_TEST(more_words_are_told_by_the_shape)
 {
@@ -389,6 +406,7 @@ int main(void)
     tcase_add_loop_test(c, every_name_of_the_single_file, 0, (int)WF_LEN(all));
     tcase_add_loop_test(c, every_name_of_the_folders, 0, (int)WF_LEN(all));
     tcase_add_test(c, further_channels_are_told_by_the_shape);
+    tcase_add_test(c, marks_among_the_tensors);
     tcase_add_test(c, more_words_are_told_by_the_shape);
     tcase_add_loop_test(c, openais_vocabulary, 0, 3);
     suite_add_tcase(s, c);

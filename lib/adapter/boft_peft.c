@@ -97,7 +97,7 @@ done:
 
 const wf_family wf_family_boft_peft = {
     .name = "boft",
-    .title = "BOFT (PEFT)",
+    .title = "PEFT's BOFT",
     .needs = WF_BIT(WF_PART_BOFT_R) | WF_BIT(WF_PART_BOFT_S),
     .shape = shape,
     .fits = wf_fits_columns,

@@ -117,7 +117,7 @@ static bool add_bias_peft(const wf_module *m, const wf_layer *l, double scale, d
 
 const wf_family wf_family_ia3_peft = {
     .name = "ia3",
-    .title = "(IA)^3",
+    .title = "PEFT's (IA)^3",
     .needs = WF_BIT(WF_PART_IA3_L),
     .shape = shape_peft,
     .fits = fits,

@@ -148,7 +148,7 @@ done:
 
 const wf_family wf_family_oft_peft = {
     .name = "oft",
-    .title = "OFT (PEFT)",
+    .title = "PEFT's OFT",
     .needs = WF_BIT(WF_PART_OFT_R),
     .shape = shape,
     .fits = fits,

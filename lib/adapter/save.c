@@ -53,7 +53,7 @@ static const char *no_form(const wf_module *m, const wf_layer *l, int32_t naming
 
     if (has(m, WF_PART_REPLACE_B) && f != &wf_family_full) return "with a bias in its place";
     if (naming == WEFT_NAMING_KOHYA) {
-        if (f == &wf_family_oft_peft || f == &wf_family_boft_peft || f == &wf_family_ia3_peft) return "in PEFT's form";
+        if (f == &wf_family_oft_peft || f == &wf_family_boft_peft || f == &wf_family_ia3_peft) return "";
         if (has(m, WF_PART_REPLACE) || has(m, WF_PART_REPLACE_B)) return "a replacement";
         if (has(m, WF_PART_UP_BIAS) && has(m, WF_PART_DIFF_B)) return "with two differences of the bias";
         if (f == &wf_family_lokr && m->rank == 0 && m->scale != 1) return "with a scale but both factors whole";
@@ -78,7 +78,7 @@ static weft_status check_forms(const wf_saver *s)
         const char *why = no_form(m, wf_saver_layer(s, i), s->naming);
         if (why == NULL) continue;
         return wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s is %s%s%s, which %s naming has no form for", s->a->name,
-                       wf_key_show(&k, m->key), m->family->title, *why != '\0' ? " " : "", why,
+                       wf_key_show(&k, m->key), m->family->title, *why != '\0' ? ", " : "", why,
                        naming_names[s->naming]);
     }
     return WEFT_OK;

@@ -128,19 +128,21 @@ static bool round_trip(size_t index, int32_t naming)
     const char       *name = json_string_value(json_object_get(file, "name")), *dir = test_dir();
     weft_save_options o = WEFT_SAVE_OPTIONS_INIT;
     weft_model       *model = model_of(file);
-    weft_adapter     *a = NULL;
+    weft_adapter     *a;
     char              path[300];
 
     o.naming = naming;
     snprintf(path, sizeof path, "%s/saved.safetensors", dir);
-    weft_status st = weft_adapter_open(data_path("%s", json_string_value(json_object_get(file, "path"))), NULL, &a, &err);
-    if (st == WEFT_OK) st = weft_adapter_save(a, model, path, &o, &err);
+    a = opened(data_path("%s", json_string_value(json_object_get(file, "path"))));
+    weft_status st = weft_adapter_save(a, model, path, &o, &err);
     if (getenv("GOLDEN_SHOW") != NULL)
         printf("%-22s %-9s %s\n", name, namings[naming], st == WEFT_OK ? "written" : err.text);
-    if (st == WEFT_OK) ck_assert_uint_eq(compare_written(model, a, path, naming), a->count);
-    else if (st == WEFT_E_UNSUPPORTED && a != NULL)
-        ck_assert_msg(strstr(err.text, namings[naming]) != NULL, "%s", err.text);
-    if (st != WEFT_OK) rmdir(path);
+    if (st == WEFT_OK) {
+        ck_assert_uint_eq(compare_written(model, a, path, naming), a->count);
+    } else {
+        ck_assert_msg(st == WEFT_E_UNSUPPORTED && strstr(err.text, namings[naming]) != NULL, "%s: %s", name, err.text);
+        rmdir(path);
+    }
     test_rmdir(dir); /* nothing of it is left */
     weft_adapter_free(a);
     weft_model_free(model);

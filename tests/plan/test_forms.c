@@ -1,0 +1,243 @@
+/* Plans over adapters of every form: what is merged, what is kept and counted, where a weight stands, what K-LoRA leaves. */
+#include "fixture.h"
+
+static weft_model *model;
+
+static weft_adapter *family(const char *file)
+{
+    weft_adapter *a;
+    char          path[256];
+
+    snprintf(path, sizeof path, "data/families/%s", file);
+    OK(weft_adapter_open(test_path(path), NULL, &a, &err));
+    return a;
+}
+
+static void setup(void) { model = open_model("tiny-sd1"); }
+static void teardown(void) { weft_model_free(model); }
+
+static weft_plan *plan_of(const char *file, float weight, uint32_t flags, int32_t path)
+{
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    weft_add_options  add = WEFT_ADD_OPTIONS_INIT;
+    weft_adapter     *a = family(file);
+    weft_plan        *p;
+
+    o.path = path;
+    add.flags = flags;
+    OK(weft_plan_create(model, &o, &p, &err));
+    OK(weft_plan_add_with(p, a, weight, &add, &err));
+    weft_adapter_free(a);
+    return p;
+}
+
+/* Bytes of what a stack of one part must hold in this form. */
+static size_t bytes_of(const wf_layer *l, const wf_touched *t)
+{
+    const wf_module *m = t->strand[0].module;
+    size_t           K = wf_layer_columns(l), out = (size_t)l->out, n = 0;
+    int32_t          size[4];
+    bool             bias;
+
+    OK(wf_module_add_bias(m, l, 1, 1, NULL, &bias, &err));
+    switch (wf_module_form(m, l)) {
+    case WF_FORM_PAIR: n = (size_t)wf_module_pair_rank(m) * (K + out); break;
+    case WF_FORM_KRON:
+        m->family->kron_size(m, l, size);
+        n = (size_t)(size[0] * size[1]) + (size_t)(size[2] * size[3]) * (K / (size_t)l->in);
+        break;
+    default: n = out * K; break;
+    }
+    return (n + (bias ? out : 0)) * sizeof(float);
+}
+
+/* A matrix is merged wherever its coefficient stays the same, and then nobody holds it beside the copy; the rest is
+ * counted to the byte. */
+START_TEST(matrices_are_merged_and_every_byte_is_counted)
+{
+    static const char *const files[] = { "lyco_full.safetensors", "lyco_dora.safetensors", "lyco_lokr.safetensors",
+                                         "lyco_oft.safetensors", "lyco_norm.safetensors", "lyco_mixed.safetensors",
+                                         "peft_ia3", "kohya_bias.safetensors" };
+    for (size_t f = 0; f < WF_LEN(files); f++)
+        for (int32_t path = WEFT_PATH_AUTO; path <= WEFT_PATH_MERGED; path++) {
+            weft_plan        *p = plan_of(files[f], 0.8f, 0, path);
+            size_t            count, side = 0, merged = 0;
+            const wf_layer   *layers = wf_model_layers(model, &count);
+            const wf_touched *t;
+
+            OK(weft_plan_seal(p, 3, &err));
+            t = wf_plan_touched(p, &count);
+            ck_assert_uint_gt(count, 0);
+            for (size_t i = 0; i < count; i++) {
+                const wf_layer *l = &layers[t[i].layer];
+                int32_t         form = wf_module_form(t[i].strand[0].module, l);
+                bool            may = l->component == 0 && form != WF_FORM_NORM && path != WEFT_PATH_SIDE;
+                if (!may) ck_assert(!t[i].merged);
+                if (may && (path == WEFT_PATH_MERGED || form == WF_FORM_DENSE)) ck_assert(t[i].merged);
+                if (t[i].merged) {
+                    ck_assert_int_eq(t[i].stack.rank, 0);
+                    ck_assert_ptr_null(t[i].stack.other);
+                    merged += wf_merged_floats(&t[i], l) * sizeof(float);
+                } else {
+                    side += bytes_of(l, &t[i]);
+                }
+            }
+            ck_assert_int_eq(info_of(p).side_bytes, (int64_t)side);
+            ck_assert_int_eq(info_of(p).merged_bytes, (int64_t)merged);
+            weft_plan_free(p);
+        }
+}
+END_TEST
+
+static bool same_parts(const weft_plan *p, const weft_plan *q)
+{
+    size_t            n, m, count;
+    const wf_touched *a = wf_plan_touched(p, &n), *b = wf_plan_touched(q, &m);
+    const wf_layer   *layers = wf_model_layers(model, &count);
+
+    ck_assert_uint_eq(n, m);
+    for (size_t i = 0; i < n; i++) {
+        const wf_layer *l = &layers[a[i].layer];
+        size_t          floats = (size_t)l->out * wf_layer_columns(l);
+        ck_assert_ptr_nonnull(a[i].stack.other);
+        if (memcmp(a[i].stack.other[0].dense, b[i].stack.other[0].dense, floats * sizeof(float)) != 0) return false;
+    }
+    return true;
+}
+
+/* PEFT's rule: the cell is 1, the weight stands inside the norm, and a copy with another weight makes its matrices anew;
+ * one with the same weight shares them. */
+START_TEST(peft_dora_weighs_inside)
+{
+    weft_plan *p = plan_of("peft_dora", 0.6f, WEFT_ADD_PEFT_DORA, WEFT_PATH_SIDE), *q, *r;
+    weft_plan *fresh = plan_of("peft_dora", 0.3f, WEFT_ADD_PEFT_DORA, WEFT_PATH_SIDE);
+    size_t     n;
+
+    OK(weft_plan_seal(p, 2, &err));
+    OK(weft_plan_seal(fresh, 2, &err));
+    for (size_t i = 0; i < (wf_plan_touched(p, &n), n); i++) {
+        const wf_touched *t = &wf_plan_touched(p, &n)[i];
+        ck_assert_double_eq(t->strand[0].inside, (double)0.6f);
+        ck_assert_float_eq(cell(p, 0, 0, t->layer, 0), 1);
+    }
+    ck_assert(!same_parts(p, fresh));
+
+    OK(weft_plan_copy(p, &q, &err));
+    OK(weft_plan_set_weight(q, 0, 0.3f, 0.3f, &err));
+    OK(weft_plan_seal(q, 2, &err));
+    ck_assert(same_parts(q, fresh));
+    OK(weft_plan_copy(q, &r, &err));
+    OK(weft_plan_seal(r, 5, &err));
+    ck_assert_ptr_eq(wf_plan_touched(r, &n)[0].stack.other, wf_plan_touched(q, &n)[0].stack.other);
+    weft_plan_free(r);
+
+    OK(weft_plan_copy(p, &r, &err)); /* weight 0 is not there at all, under this rule as well */
+    OK(weft_plan_set_weight(r, 0, 0, 0, &err));
+    OK(weft_plan_seal(r, 2, &err));
+    ck_assert_uint_eq(wf_plan_slots(r), 0);
+    weft_plan_free(r), weft_plan_free(q), weft_plan_free(p), weft_plan_free(fresh);
+}
+END_TEST
+
+/* Without the flag the weight is the cell's, whatever it is, and the matrices do not depend on it. */
+START_TEST(dora_is_a_straight_line_otherwise)
+{
+    weft_plan *p = plan_of("peft_dora", 0.6f, 0, WEFT_PATH_SIDE), *q = plan_of("peft_dora", -2, 0, WEFT_PATH_SIDE);
+    size_t     n;
+
+    OK(weft_plan_seal(p, 2, &err));
+    OK(weft_plan_seal(q, 2, &err));
+    ck_assert_double_eq(wf_plan_touched(p, &n)[0].strand[0].inside, 1);
+    ck_assert_float_eq(cell(q, 0, 0, wf_plan_touched(q, &n)[0].layer, 0), -2);
+    ck_assert(same_parts(p, q));
+    weft_plan_free(p), weft_plan_free(q);
+}
+END_TEST
+
+/* K-LoRA governs layers with a product: normalisations stay the model's, and the plan says so. */
+START_TEST(klora_leaves_normalisations_alone)
+{
+    weft_adapter   *full = family("lyco_mixed.safetensors"), *lora = family("lyco_locon.safetensors");
+    weft_plan      *p = new_plan(model);
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(model, &count);
+    char            text[20000];
+    int             norms = 0, others = 0;
+
+    OK(weft_plan_add(p, full, 1, &err));
+    OK(weft_plan_add(p, lora, 1, &err));
+    OK(weft_plan_klora(p, NULL, &err));
+    OK(weft_plan_seal(p, 4, &err));
+    for (size_t l = 0; l < count; l++) {
+        weft_klora_score s = WEFT_KLORA_SCORE_INIT;
+        bool             here = wf_plan_module(p, 0, (int32_t)l) != NULL && layers[l].component == 0;
+        OK(weft_plan_klora_score(p, (int64_t)l, &s, &err));
+        if (layers[l].kind == WEFT_LAYER_NORM) {
+            ck_assert_int_eq(s.position, 0);
+            for (int32_t n = 0; n < 4; n++) ck_assert_float_eq(cell(p, n, 0, (int64_t)l, 0), 0);
+            norms += here;
+        } else if (here) {
+            ck_assert_int_gt(s.position, 0);
+            ck_assert_int_gt((int)s.top_k, 0);
+            ck_assert_double_gt(s.content, 0);
+            others++;
+        }
+    }
+    ck_assert_int_gt(norms, 0);
+    ck_assert_int_gt(others, 0);
+    OK(weft_plan_text(p, text, sizeof text, NULL, &err));
+    ck_assert_ptr_nonnull(strstr(text, "normalisations of lyco_mixed do not act"));
+    weft_plan_free(p);
+    weft_adapter_free(full);
+    weft_adapter_free(lora);
+}
+END_TEST
+
+/* Allocations that fail leave an error and nothing else. */
+START_TEST(no_memory_leaves_nothing)
+{
+    static const char *const files[] = { "lyco_mixed.safetensors", "peft_dora", "lyco_oft_rescale.safetensors" };
+    for (size_t f = 0; f < WF_LEN(files); f++) {
+        weft_adapter *a = family(files[f]);
+        weft_status   st = WEFT_E_NOMEM;
+        for (long n = 0; st == WEFT_E_NOMEM; n++) {
+            counter              c = { 0, 0, n };
+            const weft_allocator alloc = { counter_alloc, counter_free, &c };
+            weft_plan_options    o = WEFT_PLAN_OPTIONS_INIT;
+            weft_plan           *p = NULL;
+            o.allocator = &alloc;
+            o.path = WEFT_PATH_SIDE;
+            st = weft_plan_create(model, &o, &p, &err);
+            if (st == WEFT_OK) st = weft_plan_add(p, a, 1, &err);
+            if (st == WEFT_OK) st = weft_plan_seal(p, 2, &err);
+            weft_plan_free(p);
+            ck_assert_int_eq((int)c.live, 0);
+            ck_assert_msg(n < 5000, "%s: never enough", files[f]);
+        }
+        ck_assert_msg(st == WEFT_OK, "%s", err.text);
+        weft_adapter_free(a);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite   *s = suite_create("plans of every form");
+    TCase   *t = tcase_create("forms");
+    SRunner *r;
+    int      failed;
+
+    tcase_set_timeout(t, 300);
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, matrices_are_merged_and_every_byte_is_counted);
+    tcase_add_test(t, peft_dora_weighs_inside);
+    tcase_add_test(t, dora_is_a_straight_line_otherwise);
+    tcase_add_test(t, klora_leaves_normalisations_alone);
+    tcase_add_test(t, no_memory_leaves_nothing);
+    suite_add_tcase(s, t);
+    r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}

@@ -26,7 +26,7 @@ typedef struct saving {
     patch           *patches;
     size_t           count;
     uint8_t         *buffer;  /* the tensor that is being written     */
-    float           *floats;  /* one layer's weight, then its bias    */
+    float           *floats;  /* one layer's weight, its bias, a line */
     int64_t          done, all;
 } saving;
 
@@ -100,31 +100,33 @@ static weft_status merge(saving *s, const patch *p, weft_error *err)
     return st;
 }
 
-/* to (out, in, ky, kx) in the file's type from w (out, ky, kx, in); `turned`: to (in, out). */
-static bool place(uint8_t *to, const wf_layer *l, wf_dtype type, const float *w, bool turned)
+/* to (out, in, ky, kx) in the file's type from w (out, ky, kx, in); `turned`: to (in, out). line holds K floats. */
+static bool place(uint8_t *to, const wf_layer *l, wf_dtype type, const float *w, float *line, bool turned)
 {
     size_t size = (size_t)wf_dtype_bits(type) / 8, in = (size_t)l->in, taps = (size_t)l->kernel * (size_t)l->kernel;
     size_t K = taps * in, out = (size_t)l->out;
+    bool known = true;
 
     if (taps == 1 && !turned) return narrow(to, type, w, out * K);
-    for (size_t o = 0; o < out; o++)
-        for (size_t t = 0; t < taps; t++)
-            for (size_t i = 0; i < in; i++) {
-                size_t at = turned ? i * out + o : (o * in + i) * taps + t;
-                if (!narrow(to + at * size, type, w + o * K + t * in + i, 1)) return false;
-            }
-    return true;
+    for (size_t o = 0; o < out && known; o++) {
+        for (size_t i = 0; i < K && turned && known; i++) known = narrow(to + (i * out + o) * size, type, w + o * K + i, 1);
+        for (size_t i = 0; i < K && !turned; i++) line[i] = w[o * K + i % taps * in + i / taps];
+        if (!turned) known = narrow(to + o * K * size, type, line, K);
+    }
+    return known;
 }
 
 static weft_status apply(saving *s, const patch *p, const wf_tensor *whole, weft_error *err)
 {
     const wf_layer *l = p->layer;
+    size_t weight = (size_t)l->out * wf_layer_columns(l);
+    float *bias = s->floats + weight, *line = bias + l->out;
     uint8_t *to = s->buffer + (p->source != NULL ? 0 : (size_t)(p->tensor->data - whole->data));
     bool known;
 
     WF_TRY(merge(s, p, err));
-    known = p->bias ? narrow(to, p->tensor->dtype, s->floats + (size_t)l->out * wf_layer_columns(l), (size_t)l->out)
-                    : place(to, l, p->tensor->dtype, s->floats, p->source != NULL);
+    known = p->bias ? narrow(to, p->tensor->dtype, bias, (size_t)l->out)
+                    : place(to, l, p->tensor->dtype, s->floats, line, p->source != NULL);
     return known ? WEFT_OK : wf_fail(err, WEFT_E_UNSUPPORTED, "%s: weights in %s are not written", l->name,
                                      wf_dtype_name(p->tensor->dtype));
 }
@@ -189,7 +191,7 @@ static weft_status take_memory(saving *s, weft_error *err)
 
     for (size_t i = 0; i < s->count; i++) {
         const wf_layer *l = s->patches[i].layer;
-        size_t need = (size_t)l->out * wf_layer_columns(l) + (size_t)l->out;
+        size_t need = ((size_t)l->out + 1) * wf_layer_columns(l) + (size_t)l->out;
         floats = WF_MAX(floats, need);
         bytes = WF_MAX(bytes, 3 * s->patches[i].tensor->bytes); /* it may be a third of q, k and v */
     }

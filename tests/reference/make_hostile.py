@@ -403,6 +403,9 @@ inert("legacy_call.pt", legacy(dict_of((text("x"), call("os", "system", harm)), 
 inert("legacy_source.pt", legacy(dict_of(
     (text("x"), b"(" + text("module") + name_of("os", "system") + text("/etc/passwd") + text("import os") + b"tQ)R"), good)),
     "good")
+inert("legacy_parameters.pt", legacy(dict_of((text("x"), b"(" + text("module") +
+    name_of("torch.nn.modules.container", "ParameterDict") + text("file.py") + text("class ParameterDict") + b"tQ)\x81}" +
+    text("_parameters") + dict_of((text("*"), tensor())) + b"sb"))), "x.*")
 unsupported("legacy_big_endian.pt", legacy(dict_of(good), little=b"\x89"), "its byte order is not little")
 unsupported("legacy_no_order.pt", legacy(dict_of(good), little=number(1)), "its byte order is not little")
 refused("legacy_version.pt", legacy(dict_of(good), version=7), "its version is not 1001")

@@ -32,7 +32,7 @@ static void structs(void)
     F(weft_model_options, struct_size); F(weft_model_options, flags); F(weft_model_options, allocator);
     F(weft_model_options, log); F(weft_model_options, log_user); F(weft_model_options, progress);
     F(weft_model_options, progress_user); F(weft_model_options, variant); F(weft_model_options, tokenizer);
-    F(weft_model_options, tokenizer_2);
+    F(weft_model_options, tokenizer_2); F(weft_model_options, vae); F(weft_model_options, config);
 
     S(weft_model_info);
     F(weft_model_info, struct_size); F(weft_model_info, family); F(weft_model_info, family_name);
@@ -41,6 +41,8 @@ static void structs(void)
     F(weft_model_info, pooled_dim); F(weft_model_info, time_ids); F(weft_model_info, has_tokenizer);
     F(weft_model_info, has_vae); F(weft_model_info, parameters); F(weft_model_info, bytes);
     F(weft_model_info, layers); F(weft_model_info, vae_scale); F(weft_model_info, prediction);
+    F(weft_model_info, unet_channels); F(weft_model_info, text_layers); F(weft_model_info, zero_negative);
+    F(weft_model_info, guidance_embed); F(weft_model_info, layout);
 
     S(weft_layer_info);
     F(weft_layer_info, struct_size); F(weft_layer_info, kind); F(weft_layer_info, name);
@@ -54,15 +56,18 @@ static void structs(void)
 
     S(weft_adapter_info);
     F(weft_adapter_info, struct_size); F(weft_adapter_info, base); F(weft_adapter_info, name);
-    F(weft_adapter_info, dialect); F(weft_adapter_info, family); F(weft_adapter_info, base_name);
+    F(weft_adapter_info, dialect); F(weft_adapter_info, family); F(weft_adapter_info, kind);
+    F(weft_adapter_info, base_name);
     F(weft_adapter_info, modules); F(weft_adapter_info, unet_modules); F(weft_adapter_info, text_modules);
     F(weft_adapter_info, conv_modules); F(weft_adapter_info, rank_min); F(weft_adapter_info, rank_max);
-    F(weft_adapter_info, parameters); F(weft_adapter_info, bytes);
+    F(weft_adapter_info, parameters); F(weft_adapter_info, bytes); F(weft_adapter_info, norm_modules);
+    F(weft_adapter_info, words);
 
     S(weft_module_info);
     F(weft_module_info, struct_size); F(weft_module_info, rank); F(weft_module_info, name);
     F(weft_module_info, key); F(weft_module_info, out); F(weft_module_info, in); F(weft_module_info, kernel);
     F(weft_module_info, alpha); F(weft_module_info, scale); F(weft_module_info, has_alpha);
+    F(weft_module_info, reserved0); F(weft_module_info, family);
     S(weft_save_options);
     F(weft_save_options, struct_size); F(weft_save_options, flags); F(weft_save_options, naming); F(weft_save_options, half);
 
@@ -159,10 +164,10 @@ static void constants(void)
     C(WEFT_OK); C(WEFT_E_ARG); C(WEFT_E_NOMEM); C(WEFT_E_IO); C(WEFT_E_FORMAT); C(WEFT_E_MISMATCH);
     C(WEFT_E_UNSUPPORTED); C(WEFT_E_STATE); C(WEFT_E_CANCELLED); C(WEFT_E_INTERNAL);
     C(WEFT_LOG_INFO); C(WEFT_LOG_WARN);
-    C(WEFT_OPEN_COPY);
+    C(WEFT_OPEN_COPY); C(WEFT_OPEN_V); C(WEFT_OPEN_EPSILON);
     C(WEFT_FAMILY_UNKNOWN); C(WEFT_FAMILY_SD1); C(WEFT_FAMILY_SD2); C(WEFT_FAMILY_SDXL);
     C(WEFT_FAMILY_SDXL_REFINER); C(WEFT_FAMILY_FLUX);
-    C(WEFT_LAYER_LINEAR); C(WEFT_LAYER_CONV);
+    C(WEFT_LAYER_LINEAR); C(WEFT_LAYER_CONV); C(WEFT_LAYER_NORM);
     C(WEFT_NAMING_KOHYA); C(WEFT_NAMING_DIFFUSERS); C(WEFT_NAMING_PEFT);
     C(WEFT_KEY_MATCHED); C(WEFT_KEY_UNMATCHED); C(WEFT_KEY_MISSHAPEN); C(WEFT_KEY_IGNORED);
     C(WEFT_PATH_AUTO); C(WEFT_PATH_SIDE); C(WEFT_PATH_MERGED);

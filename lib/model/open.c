@@ -99,17 +99,6 @@ static weft_status told(const weft_model_options *o, int64_t done, weft_error *e
     return WEFT_OK;
 }
 
-/* What the caller says that the model predicts stands in the scheduler's configuration, for everyone who asks. */
-static weft_status settle_prediction(weft_model *m, const weft_model_options *o, weft_error *err)
-{
-    uint32_t said = o->flags & (WEFT_OPEN_EPSILON | WEFT_OPEN_V);
-    if (said == 0) return WEFT_OK;
-    if (m->scheduler == NULL) m->scheduler = json_object();
-    json_t *word = json_string(said == WEFT_OPEN_V ? "v_prediction" : "epsilon");
-    return json_object_set_new(m->scheduler, "prediction_type", word) == 0
-               ? WEFT_OK : wf_nomem(err, sizeof *word, "the scheduler's configuration");
-}
-
 /* The tables' size is known once all tensors are. */
 static weft_status make_tables(weft_model *m, weft_error *err)
 {
@@ -144,7 +133,7 @@ static weft_status build_model(weft_model *m, const weft_model_options *o, wf_ga
     weft_error missing;
     if ((m->parts.text[0] != NULL || m->parts.text[1] != NULL) && wf_model_need_tokenizer(m, &missing) != WEFT_OK)
         wf_log(o->log, o->log_user, WEFT_LOG_WARN, "%s", missing.text);
-    WF_TRY(settle_prediction(m, o, err));
+    WF_TRY(wf_settle_prediction(m, o, err));
     return told(o, WF_COMPONENTS, err);
 }
 

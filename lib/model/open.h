@@ -4,6 +4,7 @@
  *   folder.c       gather from a diffusers folder
  *   single_file.c  gather from a file in LDM's or SGM's layout
  *   published.c    the configurations that such a file leaves out
+ *   prediction.c   whether it predicts noise or v
  *   vae_file.c     a VAE from elsewhere
  *   vocabulary.c   the tokenizers
  *   written.c      the way back: the files of a model, written again                                    */
@@ -57,6 +58,21 @@ weft_status wf_gather_file(weft_model *m, const weft_model_options *o, wf_gather
 const char *wf_single_name(const weft_model *m, const char *name);
 /* part->tensors = the tensors of a VAE in LDM's names, with this prefix in front of each. */
 weft_status wf_gather_ldm_vae(weft_model *m, weft_tensors *file, const char *prefix, wf_component *part, weft_error *err);
+
+/* ---- prediction.c -------------------------------------------------------------------------------- */
+
+/* What a single file's tensors tell. */
+typedef struct wf_hints {
+    int32_t family;   /* WEFT_FAMILY_* that its shapes point to */
+    int32_t channels; /* that the UNet reads                    */
+    bool    v_pred, ztsnr;
+} wf_hints;
+
+/* Put it into s->scheduler. */
+weft_status wf_find_prediction(const weft_model *m, const weft_model_options *o, const wf_hints *hints, wf_gathered *s,
+                               weft_error *err);
+/* What the caller says that the model predicts, into the model's scheduler. */
+weft_status wf_settle_prediction(weft_model *m, const weft_model_options *o, weft_error *err);
 
 /* ---- vae_file.c ---------------------------------------------------------------------------------- */
 

@@ -9,7 +9,7 @@
  * that is neither is refused by name, for it may be half of something that would not be computed. */
 #include "model/open.h"
 
-enum { NAME = 256, MAX_YAML = 1 << 20 };
+enum { NAME = 256 };
 
 /* How a component's names are made. */
 enum { LDM_UNET, LDM_VAE, HF_CLIP, OPENCLIP };
@@ -150,76 +150,6 @@ static weft_status describe_published(const look *l, const char *path, wf_gather
     s->aesthetic = p->aesthetic;
     s->zero_negative = p->zero_negative;
     return wf_json_parse(&s->scheduler, p->scheduler, strlen(p->scheduler), p->name, err);
-}
-
-/* ---- what it predicts -------------------------------------------------------------------------------- */
-
-/* The value of "parameterization:" in a text, cut out of quotes: "v", "eps", or nothing. */
-static void find_parameterization(const char *text, char *word, size_t cap)
-{
-    static const char key[] = "parameterization:";
-    const char *line = text;
-    size_t n = 0;
-
-    while (line != NULL) {
-        const char *s = line + strspn(line, " \t");
-        if (begins(s, key)) {
-            s += strlen(key);
-            s += strspn(s, " \t\"'");
-            while (n + 1 < cap && s[n] != 0 && strchr(" \t\"'\r\n#", s[n]) == NULL) n++;
-            memcpy(word, s, n);
-            break;
-        }
-        line = strchr(line, '\n');
-        if (line != NULL) line++;
-    }
-    word[n] = 0;
-}
-
-/* The .yaml beside the file, as the original programs want one. */
-static weft_status read_yaml(const weft_model *m, char *word, size_t cap, weft_error *err)
-{
-    char path[WF_PATH];
-    wf_file text = WF_FILE_NONE;
-    const char *dot = strrchr(m->path, '.'), *slash = strrchr(m->path, '/');
-    size_t stem = dot != NULL && (slash == NULL || dot > slash) ? (size_t)(dot - m->path) : strlen(m->path);
-
-    word[0] = 0;
-    if (!wf_format(path, sizeof path, "%.*s.yaml", (int)WF_MIN(stem, (size_t)WF_PATH), m->path) || !wf_path_exists(path))
-        return WEFT_OK;
-    WF_TRY(wf_file_read(&text, path, MAX_YAML, &m->alloc, err));
-    if (text.data != NULL) find_parameterization((const char *)text.data, word, cap);
-    wf_file_close(&text, &m->alloc);
-    return WEFT_OK;
-}
-
-/* Told by the caller (later, in open.c), by a .yaml, by a scheduler_config.json, or by marks that merging tools leave
- * among the tensors. SD2 says it nowhere: what was published with 4 channels predicts v, but for the base at 512. */
-static weft_status find_prediction(const weft_model *m, const weft_model_options *o, const look *l, wf_gathered *s,
-                                   weft_error *err)
-{
-    char word[16];
-    bool told = (o->flags & (WEFT_OPEN_EPSILON | WEFT_OPEN_V)) != 0, described = o->config != NULL && s->scheduler != NULL;
-    const char *says = NULL;
-
-    WF_TRY(read_yaml(m, word, sizeof word, err));
-    if (strcmp(word, "v") == 0) says = "v_prediction";
-    else if (strcmp(word, "eps") == 0) says = "epsilon";
-    else if (!described && l->v_pred) says = "v_prediction";
-    else if (!described && family_of(l) == WEFT_FAMILY_SD2) {
-        bool plain = l->conv_in != NULL && l->conv_in->rank == 4 && l->conv_in->shape[1] == 4;
-        says = plain ? "v_prediction" : "epsilon";
-        if (!told)
-            wf_log(o->log, o->log_user, WEFT_LOG_WARN, "%s: a single file of SD2 does not say what it predicts: taken for "
-                   "%s; open it with WEFT_OPEN_EPSILON or WEFT_OPEN_V, or put its .yaml beside it", m->path,
-                   plain ? "v, as the models at 768 do" : "noise, as inpainting models do");
-    }
-    if (s->scheduler == NULL) s->scheduler = json_object();
-    if (says != NULL && json_object_set_new(s->scheduler, "prediction_type", json_string(says)) != 0)
-        return wf_nomem(err, strlen(says), "the scheduler's configuration");
-    if (l->ztsnr && !described && json_object_set_new(s->scheduler, "rescale_betas_zero_snr", json_true()) != 0)
-        return wf_nomem(err, 1, "the scheduler's configuration");
-    return WEFT_OK;
 }
 
 /* ---- each component under diffusers' names ------------------------------------------------------------ */
@@ -407,6 +337,8 @@ weft_status wf_gather_file(weft_model *m, const weft_model_options *o, wf_gather
     if (l.other != NULL || l.conv_in == NULL) return not_a_model(m, &l, err);
     for (int32_t i = 0; i < WF_COMPONENTS; i++) s->parts[i].there = l.there[i];
     WF_TRY(o->config != NULL ? wf_gather_descriptions(m, o->config, s, err) : describe_published(&l, m->path, s, err));
-    WF_TRY(find_prediction(m, o, &l, s, err));
+    const wf_hints hints = { family_of(&l), (int32_t)WF_MIN(l.conv_in->rank == 4 ? l.conv_in->shape[1] : 0, 4096),
+                             l.v_pred, l.ztsnr };
+    WF_TRY(wf_find_prediction(m, o, &hints, s, err));
     return split(m, m->whole, &l, s, err);
 }

@@ -314,6 +314,7 @@ START_TEST(further_channels_are_told_by_the_shape)
         ck_assert_int_eq(info.unet_channels, some[i].channels);
         ck_assert_int_eq(info.latent_channels, 4);
         ck_assert_int_eq(info.prediction, WEFT_PREDICT_EPSILON);
+        ck_assert_int_eq(info.latent_size, 64);
         weft_model_free(m);
     }
 }

@@ -80,10 +80,9 @@ typedef struct weft_module_info {
     float       alpha;    /* as stored; the rank where the file has none                            */
     float       scale;    /* what multiplies B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA    */
     int32_t     has_alpha;
-    int32_t     reserved0;
     const char *family;   /* "lora", "loha", ...                                                    */
 } weft_module_info;
-#define WEFT_MODULE_INFO_INIT { sizeof(weft_module_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_MODULE_INFO_INIT { sizeof(weft_module_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_MODULE_INFO_INIT. @since 0.1 */
 WEFT_API void weft_module_info_init(weft_module_info *info);
 /** Describe module `index`, 0 <= index < weft_adapter_info.modules. @since 0.1 */

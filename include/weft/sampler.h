@@ -71,11 +71,12 @@ typedef struct weft_sampler_options {
     float                 beta_end;     /* 0: 0.012                                       */
     float                 eta;          /* DDIM: 0 deterministic .. 1; TCD: gamma         */
     int32_t               origin_steps; /* LCM, TCD: steps of the training's solver; 0: 50 */
+    int32_t               reserved0;    /* zero                                           */
     const float          *sigmas;       /* noise levels of the caller's own, falling, without the last 0;
                                            copied; for Euler, Euler ancestral, Heun, DPM++; NULL: by spacing */
     size_t                sigmas_len;   /* how many: steps must be this or 0              */
 } weft_sampler_options;
-#define WEFT_SAMPLER_OPTIONS_INIT { sizeof(weft_sampler_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_SAMPLER_OPTIONS_INIT { sizeof(weft_sampler_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_SAMPLER_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_sampler_options_init(weft_sampler_options *options);
 /**

@@ -151,6 +151,8 @@ weft_status weft_sampler_create(const weft_sampler_options *options, weft_sample
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_sampler_create: out is NULL");
     *out = NULL;
     if ((st = wf_options(&o, sizeof o, sizeof o, options, ALL_FLAGS, "weft_sampler_options", err)) != WEFT_OK) return st;
+    if (o.reserved0 != 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_sampler_options: reserved0 is %d, must be zero", (int)o.reserved0);
     if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
 
     alloc = wf_allocator(o.allocator);

@@ -67,7 +67,7 @@ static void structs(void)
     F(weft_module_info, struct_size); F(weft_module_info, rank); F(weft_module_info, name);
     F(weft_module_info, key); F(weft_module_info, out); F(weft_module_info, in); F(weft_module_info, kernel);
     F(weft_module_info, alpha); F(weft_module_info, scale); F(weft_module_info, has_alpha);
-    F(weft_module_info, reserved0); F(weft_module_info, family);
+    F(weft_module_info, family);
     S(weft_save_options);
     F(weft_save_options, struct_size); F(weft_save_options, flags); F(weft_save_options, naming); F(weft_save_options, half);
 
@@ -155,7 +155,7 @@ static void structs(void)
     F(weft_sampler_options, kind); F(weft_sampler_options, steps); F(weft_sampler_options, spacing);
     F(weft_sampler_options, prediction); F(weft_sampler_options, betas); F(weft_sampler_options, train_steps);
     F(weft_sampler_options, steps_offset); F(weft_sampler_options, beta_start);
-    F(weft_sampler_options, beta_end); F(weft_sampler_options, eta); F(weft_sampler_options, origin_steps);
+    F(weft_sampler_options, beta_end); F(weft_sampler_options, eta); F(weft_sampler_options, origin_steps); F(weft_sampler_options, reserved0);
     F(weft_sampler_options, sigmas); F(weft_sampler_options, sigmas_len);
 }
 

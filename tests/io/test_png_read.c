@@ -83,7 +83,12 @@ START_TEST(colours_are_as_they_lie)
 {
     const uint8_t rows[] = { 0, 1, 2, 3, 4, 5, 6,   0, 255, 254, 253, 0, 128, 127 };
     const uint8_t want[] = { 1, 2, 3, 4, 5, 6, 255, 254, 253, 0, 128, 127 };
+    const uint8_t usual[4] = { 0, 0, 0xb1, 0x8f }; /* 1 / 2.2, as most programs say that write a gamma at all */
     png p = begin(2, 2, 8, RGB);
+    finish(&p, rows, sizeof rows);
+    check(&p, 2, 2, want);
+    p = begin(2, 2, 8, RGB);
+    chunk(&p, "gAMA", usual, sizeof usual);
     finish(&p, rows, sizeof rows);
     check(&p, 2, 2, want);
 }

@@ -369,7 +369,26 @@ static weft_status read_axes(const machine *m, const wf_value *v, int64_t out[WF
     return WEFT_OK;
 }
 
-/* (storage, offset, shape, stride, ...); v3 has the type of the elements as number 6. */
+/* The dict that may stand behind the values: where it says "neg" or "conj", the numbers in the storage are not those of
+ * the tensor. */
+static weft_status check_bits(machine *m, const wf_value *said)
+{
+    if (said->kind == WF_NONE) return WEFT_OK;
+    if (said->kind != WF_DICT) return fail(m, "a tensor's metadata is no dict");
+    for (size_t i = 0; i + 1 < said->u.items->count; i += 2) {
+        const wf_value *key = &said->u.items->at[i], *value = key + 1;
+
+        if (m->steps++ > MAX_STEPS) return fail(m, too_long);
+        if (value->kind == WF_TRUTH && !value->u.truth) continue;
+        if (is_word(key, "neg") || is_word(key, "conj"))
+            return wf_fail(m->err, WEFT_E_UNSUPPORTED, "%s: pickle, byte %zu: a tensor that is kept with the other sign; "
+                           "save its clone() instead", m->what, m->op);
+    }
+    return WEFT_OK;
+}
+
+/* (storage, offset, shape, stride, requires grad, hooks, metadata); v3 has the type of the elements before the last,
+ * which need not be there. */
 static weft_status make_tensor(machine *m, int32_t meaning, const wf_items *args, wf_value *out)
 {
     const wf_value *a = args->at;
@@ -383,6 +402,7 @@ static weft_status make_tensor(machine *m, int32_t meaning, const wf_items *args
     if (meaning == REBUILD_TENSOR_V3 && (a[6].kind != WF_SYMBOL || a[6].u.symbol->meaning != DTYPE))
         return wf_fail(m->err, WEFT_E_UNSUPPORTED, "%s: pickle, byte %zu: a tensor of a type that is not one of plain "
                        "numbers", m->what, m->op);
+    if (least > 4 && args->count > least) WF_TRY(check_bits(m, &a[least]));
     if ((t = wf_bag_take(m->bag, 1, sizeof *t)) == NULL) return nomem(m, sizeof *t);
     WF_TRY(read_axes(m, &a[2], t->shape, &t->rank));
     WF_TRY(read_axes(m, &a[3], t->stride, &strides));

@@ -29,7 +29,7 @@ typedef struct reader {
     char           path[MAX_PATH + 1];   /* of the value that is visited       */
     size_t         path_len;
     size_t         visits;
-    size_t         text;                 /* bytes of metadata so far           */
+    size_t         text;                 /* bytes of names and metadata so far */
     size_t         copied;
     weft_error    *err;
 } reader;
@@ -78,6 +78,12 @@ static weft_status find_storage(const reader *r, wf_storage *s)
 }
 
 /* ---- tensors ----------------------------------------------------------------------------------- */
+
+static weft_status count_text(reader *r, size_t more)
+{
+    r->text += r->path_len + more + 2;
+    return r->text <= MAX_TEXT ? WEFT_OK : fail(r, "more than 64 MiB of strings and their names");
+}
 
 /* The largest index that the strides reach must lie in the storage, whose elements are counted in the tensor's type. */
 static weft_status check_reach(const reader *r, const wf_strided *t, size_t count)
@@ -171,8 +177,10 @@ static weft_status locate(reader *r, wf_strided *t)
     return WEFT_OK;
 }
 
+/* Names count as text: one tensor can have a hundred thousand long ones. */
 static weft_status add_tensor(reader *r, wf_strided *t)
 {
+    WF_TRY(count_text(r, 0));
     if (t->data == NULL) WF_TRY(locate(r, t));
     return wf_tensors_add(r->t, r->path, t->dtype, t->rank, t->shape, t->data, r->err);
 }
@@ -181,8 +189,7 @@ static weft_status add_tensor(reader *r, wf_strided *t)
 
 static weft_status add_meta(reader *r, const char *value)
 {
-    r->text += r->path_len + strlen(value) + 2;
-    if (r->text > MAX_TEXT) return fail(r, "more than 64 MiB of strings and their names");
+    WF_TRY(count_text(r, strlen(value)));
     return wf_tensors_add_meta(r->t, r->path, value, r->err);
 }
 
@@ -221,6 +228,13 @@ static void leave(reader *r, size_t length)
 
 static weft_status visit(reader *r, const wf_value *v, int depth);
 
+/* What is passed over counts too: a dict of half a million keys that are no names can be looked at very often. */
+static weft_status count_visit(reader *r)
+{
+    if (++r->visits > MAX_VISITS) return fail(r, "more than 400000 values when its lists and dicts are followed");
+    return WEFT_OK;
+}
+
 static weft_status visit_dict(reader *r, const wf_items *items, int depth)
 {
     const size_t length = r->path_len;
@@ -229,7 +243,10 @@ static weft_status visit_dict(reader *r, const wf_items *items, int depth)
     for (size_t i = 0; i + 1 < items->count; i += 2) {
         const wf_value *key = &items->at[i];
 
-        if (key->kind != WF_STRING && key->kind != WF_INT) continue;
+        if (key->kind != WF_STRING && key->kind != WF_INT) {
+            WF_TRY(count_visit(r));
+            continue;
+        }
         if (key->kind == WF_INT) wf_format(digits, sizeof digits, "%lld", (long long)key->u.i);
         WF_TRY(enter(r, key->kind == WF_INT ? digits : key->u.s));
         WF_TRY(visit(r, &items->at[i + 1], depth));
@@ -254,7 +271,7 @@ static weft_status visit_list(reader *r, const wf_items *items, int depth)
 
 static weft_status visit(reader *r, const wf_value *v, int depth)
 {
-    if (++r->visits > MAX_VISITS) return fail(r, "more than 400000 values when its lists and dicts are followed");
+    WF_TRY(count_visit(r));
     if (depth == MAX_DEPTH) return fail(r, "lists and dicts nested deeper than 64");
 
     switch (v->kind) {

@@ -161,6 +161,63 @@ START_TEST(a_memo_has_a_limit)
 }
 END_TEST
 
+/* A legacy file behind its pickle: the list of storages is empty. */
+static void finish(bomb *b)
+{
+    add(b, "." "\x80\x02].", 5);
+}
+
+/* Half a million items in a dict, none of which has a name, and a hundred thousand mentions of that dict. */
+START_TEST(what_has_no_name_is_counted_too)
+{
+    bomb b = begin(2000000);
+
+    add(&b, "](}q\0(", 6);
+    repeat(&b, "N", 1, 999990);
+    add(&b, "u", 1);
+    repeat(&b, "h\0", 2, 100000);
+    add(&b, "e", 1);
+    finish(&b);
+    explode(&b, "more than 400000 values", 200000000);
+}
+END_TEST
+
+/* The same dict behind each of as many tensors, which are asked whether their sign is the other one. */
+START_TEST(metadata_of_tensors_is_counted)
+{
+    bomb b = begin(3000000);
+    static const char parts[] = "(}q\0(", args[] = "ctorch._utils\n_rebuild_tensor_v2\nq\x01(" "(X\7\0\0\0storage"
+                                "ctorch\nFloatStorage\nX\1\0\0\0" "0X\3\0\0\0cpuK\0tQ" "K\0))\x89Nh\0tq\2](";
+
+    add(&b, parts, sizeof parts - 1);
+    repeat(&b, "N", 1, 999980);
+    add(&b, "u", 1);
+    add(&b, args, sizeof args - 1);
+    repeat(&b, "h\1h\2R", 5, 100000);
+    add(&b, "et", 2);
+    finish(&b);
+    explode(&b, "more than 2000000 steps", 200000000);
+}
+END_TEST
+
+/* A thousand characters of name for each of a hundred thousand mentions. */
+START_TEST(names_of_tensors_are_counted)
+{
+    static const char dict[] = "}X\xe8\3\0\0", list[] = "](ctorch._utils\n_rebuild_tensor_v2\n("
+                               "(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0" "0X\3\0\0\0cpuK\0tQ"
+                               "K\0K\0\x85K\1\x85\x89NtRq\0";
+    bomb b = begin(500000);
+
+    add(&b, dict, sizeof dict - 1);
+    repeat(&b, "n", 1, 1000);
+    add(&b, list, sizeof list - 1);
+    repeat(&b, "h\0", 2, 90000);
+    add(&b, "es", 2);
+    add(&b, "." "\x80\x02]X\1\0\0\0" "0a." "\0\0\0\0\0\0\0\0", 20);
+    explode(&b, "more than 64 MiB of strings and their names", 150000000);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("hostile");
@@ -172,6 +229,9 @@ int main(void)
     tcase_add_test(c, a_stack_has_a_limit);
     tcase_add_test(c, steps_have_a_limit);
     tcase_add_test(c, a_memo_has_a_limit);
+    tcase_add_test(c, what_has_no_name_is_counted_too);
+    tcase_add_test(c, metadata_of_tensors_is_counted);
+    tcase_add_test(c, names_of_tensors_are_counted);
     suite_add_tcase(suite, c);
     return run_suite(suite);
 }

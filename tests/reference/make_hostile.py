@@ -65,9 +65,9 @@ def storage(key="0", kind="FloatStorage", count=4):
     return b"(" + text("storage") + name_of("torch", kind) + text(key) + text("cpu") + number(count) + b"tQ"
 
 
-def tensor(store=None, offset=0, shape=(4,), stride=(1,)):
+def tensor(store=None, offset=0, shape=(4,), stride=(1,), more=b""):
     return call("torch._utils", "_rebuild_tensor_v2", storage() if store is None else store, number(offset),
-                ints(*shape), ints(*stride), b"\x89", call("collections", "OrderedDict"))
+                ints(*shape), ints(*stride), b"\x89", call("collections", "OrderedDict"), more)
 
 
 def dict_of(*pairs):
@@ -285,6 +285,13 @@ one("storage_quantised.pt", "a storage of type torch.QInt8Storage", status=unsup
     store=storage(kind="QInt8Storage"))
 one("storage_is_number.pt", "a tensor is not built from a storage", store=number(1))
 one("storage_two_types.pt", 'storage "0" has 16 bytes, but 4 elements of F16', store=storage(kind="HalfStorage"))
+# Such bits stand beside a tensor, and its storage holds the numbers without them.
+for bit in "neg", "conj":
+    unsupported(f"tensor_{bit}.pt", torch_file(dict_of((text("t"), tensor(more=dict_of((text(bit), b"\x88")))))),
+                "a tensor that is kept with the other sign")
+inert("tensor_not_neg.pt", torch_file(dict_of((text("good"), tensor(more=dict_of((text("neg"), b"\x89"),
+                                                                                (text("other"), b"N")))))), "good")
+refused("tensor_metadata.pt", torch_file(dict_of((text("t"), tensor(more=text("x"))))), "a tensor's metadata is no dict")
 spreads = [(text(f"t{i}"), tensor(shape=(2 ** 22,), stride=(0,))) for i in range(6)]
 refused("spread_often.pt", torch_file(dict_of(*spreads)), "would be spread to 16777216 bytes")
 refused("tensor_of_nothing.pt", torch_file(call("torch._utils", "_rebuild_tensor_v2")), "built from too few values")

@@ -169,11 +169,38 @@ static const char *show_shape(wf_shape_text *buf, int32_t out, int32_t in, int32
     return wf_shape(buf, shape, kernel > 1 ? 4 : 2);
 }
 
+/* A module that is no pair of factors may know one side of its layer alone, and its bias or magnitude may be what is wrong. */
+static void explain_misshapen(const wf_module *m, const wf_layer *l, wf_text *reason)
+{
+    const wf_tensor *g = m->part[WF_PART_MAGNITUDE], *bias = m->part[WF_PART_DIFF_B];
+    wf_shape_text    have, want;
+    bool             flat = m->family == &wf_family_norm ||
+                (m->part[WF_PART_DIFF] != NULL && m->part[WF_PART_DIFF]->rank == 1);
+
+    (void)show_shape(&want, l->out, l->in, l->kernel);
+    if (bias == NULL) bias = m->part[WF_PART_REPLACE_B];
+    if (bias != NULL && bias->count != (size_t)l->out)
+        wf_text_add(reason, "its bias has %zu values, the layer %d outputs", bias->count, l->out);
+    else if ((l->kind == WEFT_LAYER_NORM) != flat && !(l->kind == WEFT_LAYER_NORM && m->in == 0 && bias != NULL))
+        wf_text_add(reason, "%s does not apply to a %s", m->family->title,
+                    l->kind == WEFT_LAYER_NORM ? "normalisation" : "layer that is no normalisation");
+    else if (g != NULL && !wf_dora_fits(m, l))
+        wf_text_add(reason, "its magnitude has %zu values, the layer is %s", g->count, want.text);
+    else if (l->kind == WEFT_LAYER_NORM)
+        wf_text_add(reason, "it has %d channels, the layer %d", m->out, l->out);
+    else if (m->out > 0 && m->in > 0)
+        wf_text_add(reason, "its product is %s, the layer %s", show_shape(&have, m->out, m->in, m->kernel), want.text);
+    else if (m->out > 0 || m->in > 0)
+        wf_text_add(reason, "it is for %d %s, the layer is %s", WF_MAX(m->out, m->in), m->out > 0 ? "outputs" : "inputs",
+                    want.text);
+    else
+        wf_text_add(reason, "its blocks do not divide the inputs of the layer, which is %s", want.text);
+}
+
 static void judge(weft_report *r, size_t i)
 {
     const wf_module *m = &r->adapter->modules[i];
     bound           *b = &r->modules[i];
-    wf_shape_text    have, want;
 
     if (b->state != 0) return; /* a clash */
     if (b->layer < 0) {
@@ -189,13 +216,7 @@ static void judge(weft_report *r, size_t i)
         return;
     }
     b->state = WEFT_KEY_MISSHAPEN;
-    if ((l->kind == WEFT_LAYER_NORM) != (m->family == &wf_family_norm)) {
-        wf_text_add(&b->reason, "%s does not apply to a %s", m->family->title,
-                    l->kind == WEFT_LAYER_NORM ? "normalisation" : "layer that is no normalisation");
-        return;
-    }
-    wf_text_add(&b->reason, "its product is %s, the layer %s", show_shape(&have, m->out, m->in, m->kernel),
-                show_shape(&want, l->out, l->in, l->kernel));
+    explain_misshapen(m, l, &b->reason);
 }
 
 /* ---- the line ---------------------------------------------------------------------------------------- */

@@ -150,7 +150,7 @@ weft_status wf_dora_add(const wf_module *m, const wf_layer *l, double scale, dou
 /* ---- for the families' files --------------------------------------------------------------------------- */
 
 /* The usual scale, for shape() once m->rank is known: alpha / divisor, alpha / sqrt(divisor) for rsLoRA. Without an
- * alpha, and with one of 0, alpha is the rank. */
+ * alpha it is the rank. One of 0 is the rank too for kohya and LyCORIS, and means 0 to PEFT and diffusers. */
 void        wf_module_set_scale(wf_module *m, double divisor);
 /* "<source>: <key>: <text>" as WEFT_E_FORMAT, for what shapes say together: shapes go through wf_shape(). */
 weft_status wf_module_fail(const wf_module *m, const char *source, weft_error *err, const char *format, ...)

@@ -29,7 +29,10 @@ bool wf_glora_older(const wf_module *m)
     bool newer = a1->shape[1] == a2->shape[0] && b1->shape[1] == b2->shape[0] && a1->shape[1] == b1->shape[1];
     bool older = a2->shape[1] == a1->shape[0] && b2->shape[1] == b1->shape[0] && a2->shape[1] == b2->shape[1];
 
-    if (newer && older) newer = a1->shape[1] <= a1->shape[0]; /* newer: (in, r); older: (r, in) */
+    if (newer && older && wf_factor_kernel(b1) == wf_factor_kernel(b2))
+        newer = a1->shape[1] <= a1->shape[0]; /* newer: (in, r); older: (r, in) */
+    else if (newer && older)
+        newer = wf_factor_kernel(b1) == 1; /* the inner factor has the layer's kernel */
     return older && !newer;
 }
 

@@ -89,7 +89,7 @@ weft_status wf_module_add_bias(const wf_module *m, const wf_layer *l, double sca
 
 void wf_module_set_scale(wf_module *m, double divisor)
 {
-    if (!m->has_alpha || m->alpha == 0) m->alpha = (float)m->rank;
+    if (!m->has_alpha || (m->alpha == 0 && m->underscore)) m->alpha = (float)m->rank;
     m->scale = (float)((double)m->alpha / (m->rslora ? sqrt(divisor) : divisor));
 }
 

@@ -239,6 +239,7 @@ static weft_status put_alpha(wf_saver *s, const wf_module *m, const char *stem)
     const wf_tensor *stored = folds(s, m) && has(m, WF_PART_LORA_E) ? NULL : m->part[WF_PART_ALPHA];
     bool             scaled = is_pair(m) || f == &wf_family_loha || f == &wf_family_lokr || f == &wf_family_glora;
 
+    if (scaled && m->scale == 0) return put_number(s, stem, ".alpha", 1e-30f); /* 0 would be read as the rank */
     if (stored != NULL) return put(s, stem, ".alpha", *stored, false);
     if (f == &wf_family_oft || f == &wf_family_boft) return put_number(s, stem, ".alpha", m->has_alpha ? m->alpha : 0);
     return scaled ? put_number(s, stem, ".alpha", wf_alpha_for(m, m->rank)) : WEFT_OK;

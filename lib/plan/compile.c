@@ -362,7 +362,7 @@ static weft_status fill_part(const wf_stack *stack, const wf_strand *s, const wf
     }
     if (x->bias != NULL) {
         memset((float *)x->bias, 0, out * sizeof *x->bias);
-        WF_TRY(wf_module_add_bias(m, layer, s->scale, 1, (float *)x->bias, &(bool){ false }, err));
+        WF_TRY(wf_module_add_bias(m, layer, s->scale, s->inside, (float *)x->bias, &(bool){ false }, err));
     }
     return WEFT_OK;
 }
@@ -406,7 +406,7 @@ weft_status wf_touched_add(const wf_touched *t, const wf_layer *layer, const flo
         if (cells[i] == 0) continue;
         WF_TRY(wf_module_add(s->module, layer, s->scale, s->inside, cells[i], dst, alloc, err));
         if (bias != NULL)
-            WF_TRY(wf_module_add_bias(s->module, layer, s->scale, cells[i], bias, &(bool){ false }, err));
+            WF_TRY(wf_module_add_bias(s->module, layer, s->scale, s->inside * cells[i], bias, &(bool){ false }, err));
     }
     return WEFT_OK;
 }

@@ -314,6 +314,42 @@ START_TEST(rslora_divides_by_the_root)
 }
 END_TEST
 
+/* PEFT and diffusers divide a 0 by the rank like any other number; to kohya it means the rank (above). */
+START_TEST(alpha_of_zero_is_zero_to_peft)
+{
+    weft_adapter *a = peft_folder("ink", "{\"r\":2,\"lora_alpha\":4,\"alpha_pattern\":{\"to_q\":0}}", PEFT_TWO);
+
+    ck_assert_msg(a != NULL, "%s", err.text);
+    for (size_t i = 0; i < 2; i++)
+        ck_assert_float_eq(module_of(a, i).scale, strcmp(module_of(a, i).name, "unet.mid_block.a.to_q") == 0 ? 0 : 2);
+    weft_adapter_free(a);
+    a = peft_folder("ink", "{\"r\":2,\"lora_alpha\":0,\"use_rslora\":true}", PEFT_TWO);
+    ck_assert_float_eq(module_of(a, 0).scale, 0);
+    weft_adapter_free(a);
+}
+END_TEST
+
+/* A path that a pattern holds on to begins with text_model. or does not, as transformers' version had it. */
+START_TEST(anchored_patterns_are_of_either_path)
+{
+    static const char *const patterns[] = { "^encoder.layers.0.x", "^text_model.encoder.layers.0.x" };
+    static const char *const paths[] = { "", "text_model." };
+
+    for (size_t k = 0; k < 4; k++) {
+        char config[128], keys[256];
+        snprintf(config, sizeof config, "{\"r\":5,\"lora_alpha\":2,\"rank_pattern\":{\"%s\":2}}", patterns[k / 2]);
+        snprintf(keys, sizeof keys, "base_model.model.%sencoder.layers.0.x.lora_A.weight "
+                 "base_model.model.%sencoder.layers.0.x.lora_B.weight", paths[k % 2], paths[k % 2]);
+        weft_adapter *a = peft_folder("text_encoder", config, keys);
+        ck_assert_msg(a != NULL, "%s", err.text);
+        weft_adapter_free(a);
+    }
+    ck_assert_ptr_null(peft_folder("text_encoder", "{\"r\":5,\"rank_pattern\":{\"^layers.0.x\":2}}",
+                                   "base_model.model.encoder.layers.0.x.lora_A.weight "
+                                   "base_model.model.encoder.layers.0.x.lora_B.weight"));
+}
+END_TEST
+
 START_TEST(folder_tells_the_second_text_encoder)
 {
     static const char keys[] = "base_model.model.text_model.encoder.layers.0.x.lora_A.weight "
@@ -671,6 +707,8 @@ int main(void)
     tcase_add_test(t, no_pattern_takes_long);
     tcase_add_test(t, peft_configuration_gives_alpha);
     tcase_add_test(t, rslora_divides_by_the_root);
+    tcase_add_test(t, alpha_of_zero_is_zero_to_peft);
+    tcase_add_test(t, anchored_patterns_are_of_either_path);
     tcase_add_test(t, folder_tells_the_second_text_encoder);
     tcase_add_loop_test(t, configuration_that_is_not_plain_lora_is_refused, 0, (int)WF_LEN(bad_configs));
     tcase_add_test(t, metadata_gives_alpha_for_each_component);

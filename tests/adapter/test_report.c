@@ -221,6 +221,51 @@ START_TEST(sdxl_files_may_name_layers_in_both_numberings)
 }
 END_TEST
 
+/* Modules that know one side of their layer alone, and what is beside the product. Q is (8, 8), norm1 has 8 channels. */
+START_TEST(reasons_name_what_does_not_fit)
+{
+#define UNDER_Q "unet." Q "."
+    static const struct { const char *key[3]; int64_t shape[3][3]; const char *reason; } cases[] = {
+        { { LORA_Q ".lora_down.weight", LORA_Q ".lora_up.weight", LORA_Q ".dora_scale" }, { { 2, 8 }, { 8, 2 }, { 7, 1 } },
+          "its magnitude has 7 values, the layer is (8, 8)" },
+        { { LORA_Q ".lora_down.weight", LORA_Q ".lora_up.weight", LORA_Q ".diff_b" }, { { 2, 8 }, { 8, 2 }, { 7 } },
+          "its bias has 7 values, the layer 8 outputs" },
+        { { LORA_Q ".diff_b" }, { { 7 } }, "its bias has 7 values, the layer 8 outputs" },
+        { { LORA_Q ".oft_blocks" }, { { 3, 2, 2 } }, "it is for 6 outputs, the layer is (8, 8)" },
+        { { UNDER_Q "ia3_l" }, { { 1, 6 } }, "it is for 6 inputs, the layer is (8, 8)" },
+        { { UNDER_Q "oft_R.weight" }, { { 1, 10 } }, "its blocks do not divide the inputs of the layer, which is (8, 8)" },
+        { { LORA_Q ".w_norm" }, { { 8 } }, "norm does not apply to a layer that is no normalisation" },
+        { { LORA_Q ".diff" }, { { 8 } }, "full does not apply to a layer that is no normalisation" },
+        { { "lora_unet_conv_norm_out.diff" }, { { 5 } }, "it has 5 channels, the layer 8" },
+        { { "lora_unet_conv_norm_out.diff" }, { { 8, 8 } }, "full does not apply to a normalisation" },
+    };
+    weft_model  *m = model_called("tiny-sd1");
+    const char  *dir = test_dir(), *path = in_dir(dir, "x.safetensors");
+    static float zeros[512];
+
+    for (size_t c = 0; c < WF_LEN(cases); c++) {
+        weft_tensor_out t[3];
+        weft_adapter   *a = NULL;
+        size_t          n = 0;
+        for (; n < 3 && cases[c].key[n] != NULL; n++) {
+            const int64_t *s = cases[c].shape[n];
+            t[n] = tensor(cases[c].key[n], zeros, s[2] != 0 ? 3 : s[1] != 0 ? 2 : 1, s[0], s[1]);
+            t[n].shape[2] = s[2];
+        }
+        write_tensors(path, t, n, NULL);
+        ck_assert_msg(weft_adapter_open(path, NULL, &a, &err) == WEFT_OK, "%zu: %s", c, err.text);
+        weft_report *r = report_of(m, a);
+        ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_MISSHAPEN), n);
+        for (size_t i = 0; i < n; i++) ck_assert_str_eq(row_of(r, t[i].name).reason, cases[c].reason);
+        weft_report_free(r);
+        weft_adapter_free(a);
+    }
+    weft_model_free(m);
+    remove(path);
+    test_rmdir(dir);
+}
+END_TEST
+
 /* Key, layer, state, reason and id, key by key; an alpha shares its module's fate. */
 START_TEST(rows_say_what_became_of_each_key)
 {
@@ -628,6 +673,7 @@ int main(void)
     tcase_add_test(t, te_alone_is_not_clear_with_two_encoders);
     tcase_add_test(t, two_words_for_one_layer_clash);
     tcase_add_test(t, sdxl_files_may_name_layers_in_both_numberings);
+    tcase_add_test(t, reasons_name_what_does_not_fit);
     tcase_add_test(t, rows_say_what_became_of_each_key);
     tcase_add_test(t, unknown_keys_are_never_skipped);
     tcase_add_test(t, every_stored_adapter_binds_to_its_model);

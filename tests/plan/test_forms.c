@@ -155,6 +155,47 @@ START_TEST(dora_is_a_straight_line_otherwise)
 END_TEST
 
 /* K-LoRA governs layers with a product: normalisations stay the model's, and the plan says so. */
+/* The bias has no norm: it stays under the user's weight, side by side and merged. */
+START_TEST(peft_dora_weighs_the_bias_too)
+{
+    const wf_layer *l = wf_model_layers(model, &(size_t){ 0 });
+    char            stem[512];
+    float          *down, *up;
+
+    while (l->bias == NULL || l->component != 0 || l->kind != WEFT_LAYER_LINEAR) l++;
+    maker *m = make(model);
+    module_of(m, l->id, 2, 0, &down, &up);
+    ck_assert(wf_name_kohya(model, l, stem, sizeof stem));
+    float *g = put(m, stem, ".dora_scale", l->out, 1, 1, 2), *db = put(m, stem, ".diff_b", l->out, 1, 1, 1);
+    for (int32_t o = 0; o < l->out; o++) g[o] = 1, db[o] = (float)(o + 1);
+    weft_adapter *a = finish(m, "bias");
+    for (int32_t path = WEFT_PATH_SIDE; path <= WEFT_PATH_MERGED; path++) {
+        weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+        weft_add_options  add = WEFT_ADD_OPTIONS_INIT;
+        weft_plan        *p;
+        size_t            count, floats = (size_t)l->out * wf_layer_columns(l);
+        float            *sum = calloc(floats, sizeof *sum), *bias = calloc((size_t)l->out, sizeof *bias);
+        o.path = path;
+        add.flags = WEFT_ADD_PEFT_DORA;
+        OK(weft_plan_create(model, &o, &p, &err));
+        OK(weft_plan_add_with(p, a, 0.5f, &add, &err));
+        OK(weft_plan_seal(p, 1, &err));
+        const wf_touched *t = wf_plan_touched(p, &count);
+        ck_assert_uint_eq(count, 1);
+        const float *row = wf_plan_row(p, 0);
+        if (t->merged) OK(wf_touched_add(t, l, row, sum, bias, &p->alloc, &err));
+        for (int32_t i = 0; i < l->out; i++) {
+            float got = t->merged ? bias[i] : row[0] * t->stack.other[0].bias[i];
+            ck_assert_float_eq(got, 0.5f * (float)(i + 1));
+        }
+        free(sum);
+        free(bias);
+        weft_plan_free(p);
+    }
+    weft_adapter_free(a);
+}
+END_TEST
+
 START_TEST(klora_leaves_normalisations_alone)
 {
     weft_adapter   *full = family("lyco_mixed.safetensors"), *lora = family("lyco_locon.safetensors");
@@ -231,6 +272,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, matrices_are_merged_and_every_byte_is_counted);
     tcase_add_test(t, peft_dora_weighs_inside);
+    tcase_add_test(t, peft_dora_weighs_the_bias_too);
     tcase_add_test(t, dora_is_a_straight_line_otherwise);
     tcase_add_test(t, klora_leaves_normalisations_alone);
     tcase_add_test(t, no_memory_leaves_nothing);

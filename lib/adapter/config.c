@@ -19,6 +19,7 @@ typedef struct sign {
     char times; /* 1, or one of * + ? */
 } sign;
 
+#define MOST_COST 2e9 /* some seconds; SDXL's 800 modules with a pattern for each take 5e7 */
 enum { MAX_SIGNS = 400, MAX_PATTERNS = 10000 }; /* trainers write one pattern for each module, at the most */
 
 /* Split a pattern into signs; -1 where it uses more than we read. */
@@ -182,6 +183,32 @@ weft_status wf_config_check(const json_t *config, const char *prefix, const char
                            "%s: %sinit_lora_weights is %.40s, which changes the base weights; convert it to plain LoRA",
                            what, prefix, init);
     return WEFT_OK;
+}
+
+/* What trying a pattern takes: its signs, and where some repeat these times the path's length, taken as usual. */
+static double cost_of(const char *pattern)
+{
+    double signs = 1 + (double)strlen(pattern);
+    return strpbrk(pattern, "*+?") != NULL ? 128 * signs : signs;
+}
+
+weft_status wf_config_check_cost(const json_t *config, const char *prefix, const char *what, size_t modules, weft_error *err)
+{
+    static const char *const tables[] = { "rank_pattern", "alpha_pattern" };
+    const json_t            *list = setting(config, prefix, "feedforward_modules");
+    const char              *pattern;
+    json_t                  *entry;
+    double                   cost = 0;
+
+    for (size_t i = 0; i < WF_LEN(tables); i++) {
+        json_t *table = (json_t *)setting(config, prefix, tables[i]); /* jansson iterates over non-const alone */
+        json_object_foreach(table, pattern, entry) cost += cost_of(pattern);
+    }
+    for (size_t i = 0; i < json_array_size(list); i++)
+        cost += 1 + (double)json_string_length(json_array_get(list, i));
+    if (cost * (double)modules <= MOST_COST) return WEFT_OK;
+    return wf_fail(err, WEFT_E_FORMAT, "%s: %srank_pattern, alpha_pattern and feedforward_modules are too long to be tried on "
+                   "%zu modules", what, prefix, modules);
 }
 
 /* The number that `name`, or the first pattern of `patterns` that matches, gives; *found tells whether any. */

@@ -286,6 +286,6 @@ static weft_status check_finite(const wf_tensor *t, const char *source, weft_err
 weft_status wf_module_check_finite(const wf_module *m, const char *source, weft_error *err)
 {
     for (int32_t p = 0; p < WF_PARTS; p++)
-        if (m->part[p] != NULL && !is_number(p)) WF_TRY(check_finite(m->part[p], source, err));
+        if (m->part[p] != NULL) WF_TRY(check_finite(m->part[p], source, err));
     return WEFT_OK;
 }

@@ -445,17 +445,20 @@ static weft_status check_configs(reader *rd)
     bool                     peft = false;
 
     for (size_t i = 0; i < rd->a->count; i++) peft |= rd->drafts[i].dialect->config == WF_CONFIG_FILE;
-    if (peft && rd->source->config != NULL &&
-        (st = wf_config_check(rd->source->config, "", rd->source->name, rd->err)) != WEFT_OK)
-        return st;
+    if (peft && rd->source->config != NULL) {
+        WF_TRY(wf_config_check(rd->source->config, "", rd->source->name, rd->err));
+        WF_TRY(wf_config_check_cost(rd->source->config, "", rd->source->name, rd->a->count, rd->err));
+    }
     for (size_t i = 0; i < wf_tensors_meta_count(rd->a->tensors); i++)
         if (strcmp(wf_tensors_meta_key(rd->a->tensors, i), "lora_adapter_metadata") == 0)
             text = wf_tensors_meta_value(rd->a->tensors, i);
     if (text == NULL) return WEFT_OK;
     if ((st = wf_json_parse(&rd->metadata, text, strlen(text), "lora_adapter_metadata", rd->err)) != WEFT_OK)
         return st;
-    for (size_t i = 0; i < WF_LEN(prefixes); i++)
-        if ((st = wf_config_check(rd->metadata, prefixes[i], rd->source->name, rd->err)) != WEFT_OK) return st;
+    for (size_t i = 0; i < WF_LEN(prefixes); i++) {
+        WF_TRY(wf_config_check(rd->metadata, prefixes[i], rd->source->name, rd->err));
+        WF_TRY(wf_config_check_cost(rd->metadata, prefixes[i], rd->source->name, rd->a->count, rd->err));
+    }
     return WEFT_OK;
 }
 

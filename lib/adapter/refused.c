@@ -11,6 +11,10 @@ static const char unets_only[] = "adapters for SD1.x, SD2.x and SDXL only";
 static const wf_refused refused[] = {
     { "lora_*.lora_A.*,lora_*.lora_B.*", "DyLoRA in training", "its export in LoRA's own form", true },
     { "*lora_embedding_A*,*lora_embedding_B*", "embedding LoRA", "LoRA to linear and convolution layers only", true },
+    { "*.q_layer.weight,*.p_layer.weight,*.lambda_layer", "T-LoRA", "LoRA whose rank does not depend on the step", true },
+    { "*.set_weight,*.reshape_weight", "of ComfyUI alone", "differences and whole weights in other spellings", true },
+    { "lllite_*", "a ControlNet-LLLite", "adapters of a UNet and its text encoders only", true },
+    { "image_proj.*,ip_adapter.*", "an IP-Adapter", "adapters of a UNet and its text encoders only", false },
     { "*.lora_A.bias,*.lora_down.bias", "LoRA with a bias inside", "LoRA without one", true },
     { "*.oft_diag,*.oft_r,*.oft_r.*,*.oft_s,*.oft_s.*", "an older form of OFT", "what its trainer writes today", true },
     { "*.lora_A_*,*.vera_lambda_*,*.hra_u*,*.fourierft_spectrum*,*.ln_tuning_*,*.vblora_*,*.c3a_kernel*,*.poly_lora_*",

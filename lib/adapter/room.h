@@ -60,6 +60,9 @@ typedef struct wf_settings {
 #define WF_SETTINGS_NONE { .neumann = 5 }
 /* Refuse settings that change what the tensors mean. `prefix` is "" or "unet.", `what` names the source. */
 weft_status wf_config_check(const json_t *config, const char *prefix, const char *what, weft_error *err);
+/* Refuse patterns that would take minutes on so many modules. */
+weft_status wf_config_check_cost(const json_t *config, const char *prefix, const char *what, size_t modules,
+                                 weft_error *err);
 /* What the configuration says of `module` (a path inside its component) with these parts. */
 weft_status wf_config_read(const json_t *config, const char *prefix, const char *what, const char *module,
                            uint64_t parts, wf_settings *out, weft_error *err);

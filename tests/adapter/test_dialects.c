@@ -528,6 +528,23 @@ START_TEST(adalora_remembers_its_first_rank)
 }
 END_TEST
 
+/* Numbers beside factors are as finite as the factors: an endless rank would make the scale none. */
+START_TEST(adalora_of_an_endless_rank_is_refused)
+{
+    static const float ends[] = { INFINITY, NAN };
+
+    for (size_t i = 0; i < WF_LEN(ends); i++) {
+        const weft_tensor_out t[] = {
+            tensor("base_model.model.mid_block.a.lora_A", A1, 2, 2, 4), tensor("base_model.model.mid_block.a.lora_B", B1, 2, 3, 2),
+            tensor("base_model.model.mid_block.a.lora_E", A1, 2, 2, 1), tensor("base_model.model.mid_block.a.ranknum", &ends[i], 0, 0, 0),
+        };
+        ck_assert_ptr_null(peft_module("{\"peft_type\":\"ADALORA\"}", t, 4));
+        ck_assert_int_eq(err.code, WEFT_E_FORMAT);
+        ck_assert_ptr_nonnull(strstr(err.text, i == 0 ? "ranknum holds infinity" : "ranknum holds NaN"));
+    }
+}
+END_TEST
+
 START_TEST(a_type_and_its_tensors_agree)
 {
     const weft_tensor_out t = tensor("base_model.model.mid_block.a.to_k.ia3_l", zeros, 2, 8, 1);
@@ -583,12 +600,49 @@ START_TEST(weight_means_something_beside_on_input_alone)
 }
 END_TEST
 
+/* Fewer patterns are too many as well where each takes long and is held against many modules. */
+START_TEST(costly_patterns_are_refused)
+{
+    const char      *dir = test_dir(), *path = in_dir(dir, "x.safetensors");
+    weft_tensor_out *t = calloc(8000, sizeof *t);
+    char           (*keys)[64] = calloc(8000, sizeof *keys);
+    size_t           n = 0, cap = 90 * 320 + 64;
+    char            *json = malloc(cap);
+    weft_adapter    *a;
+
+    n += (size_t)snprintf(json, cap, "{\"unet.alpha_pattern\":{");
+    for (int i = 0; i < 90; i++) {
+        n += (size_t)snprintf(json + n, cap - n, "%s\"", i > 0 ? "," : "");
+        for (int k = 0; k < 99; k++) n += (size_t)snprintf(json + n, cap - n, "a.*");
+        n += (size_t)snprintf(json + n, cap - n, "%d\":1", i);
+    }
+    snprintf(json + n, cap - n, "}}");
+    for (int i = 0; i < 8000; i++) {
+        snprintf(keys[i], sizeof keys[i], "unet.a%d.lora_%c.weight", i / 2, i % 2 == 0 ? 'A' : 'B');
+        t[i] = tensor_for(keys[i]);
+    }
+    write_tensors(path, t, 8000, json);
+    ck_assert_int_eq(weft_adapter_open(path, NULL, &a, &err), WEFT_E_FORMAT);
+    ck_assert_ptr_nonnull(strstr(err.text, "too long to be tried on 4000 modules"));
+    free(json);
+    free(keys);
+    free(t);
+    remove(path);
+    test_rmdir(dir);
+}
+END_TEST
+
 /* ---- what is refused by name ----------------------------------------------------------------------------- */
 
 static const struct { const char *keys, *words; } families[] = {
     { "lora_unet_a.lora_A.0 lora_unet_a.lora_B.0", "DyLoRA" },
     { "base_model.model.text_model.x.lora_embedding_A base_model.model.text_model.x.lora_embedding_B", "embedding LoRA" },
     { "lora_unet_a.oft_diag", "an older form of OFT (oft_diag)" },
+    { "lora_unet_a.q_layer.weight lora_unet_a.p_layer.weight lora_unet_a.lambda_layer lora_unet_a.alpha", "T-LoRA" },
+    { "lora_unet_a.set_weight", "of ComfyUI alone (set_weight)" },
+    { "lora_unet_a.lora_down.weight lora_unet_a.lora_up.weight lora_unet_a.reshape_weight", "(reshape_weight)" },
+    { "lllite_unet_input_blocks_4_1_attn1_to_q.down.0.weight", "a ControlNet-LLLite" },
+    { "image_proj.proj.weight ip_adapter.1.to_k_ip.weight", "an IP-Adapter" },
     { "emb_params", "emb_params is a textual inversion: open it as a concept" },
     { "clip_l clip_g", "a textual inversion" },
     { "<my-cat>", "<my-cat> is a textual inversion: open it as a concept" },
@@ -714,9 +768,11 @@ int main(void)
     tcase_add_test(t, metadata_gives_alpha_for_each_component);
     tcase_add_test(t, metadata_that_is_not_plain_lora_is_refused);
     tcase_add_test(t, endless_patterns_are_refused);
+    tcase_add_test(t, costly_patterns_are_refused);
     tcase_add_test(t, oft_is_told_how_it_inverts);
     tcase_add_test(t, ia3_is_told_what_it_scales);
     tcase_add_test(t, adalora_remembers_its_first_rank);
+    tcase_add_test(t, adalora_of_an_endless_rank_is_refused);
     tcase_add_test(t, a_type_and_its_tensors_agree);
     suite_add_tcase(s, t);
     t = tcase_create("kinds");

@@ -268,6 +268,21 @@ START_TEST(the_largest_score_counts_one)
 }
 END_TEST
 
+/* A score that is no number is not taken for a small one: who looks at the weights sees it. */
+START_TEST(scores_that_are_no_numbers_are_seen)
+{
+    const wf_kernels *k = tables[_i];
+
+    for (size_t n = 1; n <= 17; n++)
+        for (size_t bad = 0; bad < n; bad++) {
+            float s[17] = { 0 };
+            s[bad] = NAN;
+            ck_assert(isnan(k->exp_sum(s, 1, 0, n)));
+            ck_assert(isnan(s[bad]));
+        }
+}
+END_TEST
+
 /* ---- bits ------------------------------------------------------------------------------------------------- */
 
 START_TEST(an_element_does_not_feel_its_place)
@@ -325,6 +340,7 @@ int main(void)
     tcase_add_loop_test(c, layer_norm_of_a_constant_is_the_bias, 0, n);
     tcase_add_loop_test(c, exp_sum_and_max, 0, n);
     tcase_add_loop_test(c, the_largest_score_counts_one, 0, n);
+    tcase_add_loop_test(c, scores_that_are_no_numbers_are_seen, 0, n);
     tcase_add_loop_test(c, an_element_does_not_feel_its_place, 0, n);
     tcase_add_test(c, the_processor_gets_its_table);
     suite_add_tcase(s, c);

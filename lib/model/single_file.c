@@ -159,7 +159,10 @@ static bool is_aside(const char *name)
 {
     static const char *const heads[] = {
         "model_ema.", "betas", "alphas_cumprod", "sqrt_", "posterior_", "log_one_minus_", "logvar", "lvlb_weights",
-        "denoiser.sigmas", "embedding_manager.", "v_pred", "ztsnr", "scale_factor",
+        "denoiser.sigmas", "embedding_manager.", "v_pred", "ztsnr", "scale_factor", "global_step",
+        /* What ComfyUI's CLIP-L has beside the transformer, in the files it wrote until 2024; nothing reads them. */
+        "cond_stage_model.logit_scale", "cond_stage_model.text_projection", "conditioner.embedders.0.logit_scale",
+        "conditioner.embedders.0.text_projection", "conditioner.embedders.1.logit_scale",
     };
     for (size_t i = 0; i < WF_LEN(heads); i++)
         if (begins(name, heads[i])) return true;

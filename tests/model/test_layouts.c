@@ -205,6 +205,33 @@ static const char *as_flux(const char *name, char *buf, size_t cap)
     return strstr(name, "conv_in.bias") && strstr(name, "decoder") ? "double_blocks.0.img_attn.norm.key_norm.scale" : NULL;
 }
 
+/* ComfyUI's own CLIP has two parameters of which nothing depends, and wrote them into its checkpoints. */
+static const char *as_comfyui(const char *name, char *buf, size_t cap)
+{
+    static const char *const more[][2] = {
+        { "state_dict.betas", "cond_stage_model.logit_scale" },
+        { "state_dict.alphas_cumprod", "cond_stage_model.text_projection" },
+        { "state_dict.alphas_cumprod_prev", "conditioner.embedders.0.logit_scale" },
+        { "state_dict.sqrt_alphas_cumprod", "conditioner.embedders.0.text_projection" },
+        { "state_dict.logvar", "conditioner.embedders.1.logit_scale" },
+        { "state_dict.posterior_variance", "global_step" },
+    };
+    for (size_t i = 0; i < WF_LEN(more); i++)
+        if (strcmp(name, more[i][0]) == 0) return more[i][1];
+    return without_nest(name, buf, cap);
+}
+
+START_TEST(what_comfyui_adds_is_left_aside)
+{
+    weft_model_options o = described_by(folder_of("tiny-inpaint"));
+    rewrite(data_path("layouts/tiny-inpaint.ckpt"), in_scratch("x.safetensors"), as_comfyui, NULL);
+    weft_model *a = opened(folder_of("tiny-inpaint"), NULL), *b = opened(in_scratch("x.safetensors"), &o);
+    same_layers(a, b);
+    weft_model_free(a);
+    weft_model_free(b);
+}
+END_TEST
+
 START_TEST(what_does_not_belong_is_refused_by_name)
 {
     static const struct { naming name; weft_status status; const char *word, *word2; } all[] = {
@@ -516,6 +543,7 @@ int main(void)
     tcase_add_test(c, text_model_may_be_missing);
     tcase_add_test(c, an_upsampler_may_be_in_either_slot);
     tcase_add_loop_test(c, a_unet_alone_opens, 0, 2);
+    tcase_add_test(c, what_comfyui_adds_is_left_aside);
     tcase_add_test(c, what_does_not_belong_is_refused_by_name);
     tcase_add_test(c, without_a_description_it_must_be_a_published_model);
     tcase_add_test(c, what_says_what_a_file_predicts);

@@ -178,7 +178,7 @@ static int has_file(const char *folder, const char *name)
 }
 
 /* A file that is none of what weft knows: why not, and what is in it. */
-static int inspect_tensors(const char *path, const char *no_adapter, const char *no_words, const char *no_model)
+static int inspect_tensors(const char *path, const char *no_adapter, const char *no_words, char *no_model)
 {
     weft_tensors *file;
 
@@ -187,7 +187,7 @@ static int inspect_tensors(const char *path, const char *no_adapter, const char 
     printf("%s\n  tensors   %zu, which weft has no use for:\n", path, count);
     printf("    not an adapter: %s\n", no_adapter);
     if (strcmp(no_words, no_adapter) != 0) printf("    no words: %s\n", no_words);
-    printf("    not a model: %s\n", no_model);
+    printf("    not a model: %s\n", in_tool_words(no_model));
     for (size_t i = 0; i < count && i < 8; i++) {
         weft_tensor_info t = WEFT_TENSOR_INFO_INIT;
         must(weft_tensors_info(file, i, &t, &err));

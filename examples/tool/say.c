@@ -42,9 +42,27 @@ _Noreturn void misuse(const char *format, ...)
     exit(2);
 }
 
+/* The library speaks of its options' fields; here they are options of the command line, with nearly the same names. */
+const char *in_tool_words(char *text)
+{
+    static const struct { const char *theirs, *ours; } words[] = {
+        { "weft_model_options.", "--" }, { "weft_concept_options.", "--" }, { "WEFT_ADD_REPLACE", "--replace" },
+        { "WEFT_ADD_PARTIAL", "--partial" },
+    };
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        for (char *at; (at = strstr(text, words[i].theirs)) != NULL;) {
+            size_t theirs = strlen(words[i].theirs), ours = strlen(words[i].ours);
+            memmove(at + ours, at + theirs, strlen(at + theirs) + 1);
+            memcpy(at, words[i].ours, ours);
+            for (char *c = at + ours; *c == '_' || (*c >= 'a' && *c <= 'z'); c++)
+                if (*c == '_') *c = '-';
+        }
+    return text;
+}
+
 void must(weft_status st)
 {
-    if (st != WEFT_OK) fail("%s", st == WEFT_E_CANCELLED ? "stopped" : err.text);
+    if (st != WEFT_OK) fail("%s", st == WEFT_E_CANCELLED ? "stopped" : in_tool_words(err.text));
 }
 
 void *room(size_t count, size_t size)
@@ -107,10 +125,12 @@ void watch_interrupt(weft_run *run)
 
 void warn_line(void *user, int32_t level, const char *line)
 {
+    char text[sizeof err.text];
     (void)user;
     if (level < WEFT_LOG_WARN) return;
     clear_progress();
-    fprintf(stderr, "weft: warning: %s\n", line);
+    snprintf(text, sizeof text, "%s", line);
+    fprintf(stderr, "weft: warning: %s\n", in_tool_words(text));
 }
 
 void print_bytes(double bytes)

@@ -166,12 +166,14 @@ static weft_status match_widths(entry *e, const wf_parts *p, weft_error *err)
         return WEFT_OK;
     }
     if (wanted[0] == 0 && wanted[1] == 0) return refuse(e, err, "has nowhere to go: the model has no text encoder");
-    bool both = wanted[0] > 0 && wanted[1] > 0;
+    bool both = wanted[0] > 0 && wanted[1] > 0, half = false; /* half: one of the two is here, and fits */
+    for (int i = 0; i < 2 && both; i++)
+        half = half || (w->of[i].v != NULL && w->of[!i].v == NULL &&
+                        (w->of[i].width == wanted[0] || w->of[i].width == wanted[1]));
     widths(has, sizeof has, w->of[0].width, w->of[1].width);
     widths(wants, sizeof wants, wanted[0], wanted[1]);
     return refuse(e, err, "has vectors %s wide, the model's text encoder%s %s%s", has, both ? "s take" : " takes", wants,
-                  both && (w->of[0].v == NULL || w->of[1].v == NULL)
-                      ? ": give the other half in weft_concept_options.second" : "");
+                  half ? ": give the other half in weft_concept_options.second" : "");
 }
 
 static weft_status check_size(const entry *e, const wf_parts *p, weft_error *err)

@@ -7,6 +7,7 @@
 
 static const wf_dialect *const dialects[] = {
     &wf_dialect_kohya,
+    &wf_dialect_kohya_peft,
     &wf_dialect_lycoris,
     &wf_dialect_diffusers,
     &wf_dialect_diffusers_old,
@@ -75,21 +76,24 @@ static bool append(char *name, size_t *len, const char *s, size_t n)
 
 bool wf_name_text_model(char *name, size_t cap)
 {
-    static const char *const heads[] = { "text_encoder.", "text_encoder_2." };
-    static const char *const roots[] = { "encoder.", "embeddings.", "final_layer_norm" };
-    static const char        word[]  = "text_model.";
+    static const struct { const char *heads[3], *roots[3], *word; } forms[] = {
+        { { "text_encoder.", "text_encoder_2.", NULL }, { "encoder.", "embeddings.", "final_layer_norm" }, "text_model." },
+        { { "lora_te_", "lora_te1_", "lora_te2_" }, { "encoder_layers_", "embeddings_", "final_layer_norm" }, "text_model_" },
+    };
 
-    for (size_t h = 0; h < WF_LEN(heads); h++) {
-        if (!begins(name, heads[h])) continue;
-        char *rest = name + strlen(heads[h]);
-        for (size_t r = 0; r < WF_LEN(roots); r++) {
-            if (!begins(rest, roots[r])) continue;
-            if (strlen(name) + sizeof word > cap) return false;
-            memmove(rest + sizeof word - 1, rest, strlen(rest) + 1);
-            memcpy(rest, word, sizeof word - 1);
-            return true;
+    for (size_t f = 0; f < WF_LEN(forms); f++)
+        for (size_t h = 0; h < 3 && forms[f].heads[h] != NULL; h++) {
+            if (!begins(name, forms[f].heads[h])) continue;
+            char  *rest = name + strlen(forms[f].heads[h]);
+            size_t n = strlen(forms[f].word);
+            for (size_t r = 0; r < 3; r++) {
+                if (!begins(rest, forms[f].roots[r])) continue;
+                if (strlen(name) + n + 1 > cap) return false;
+                memmove(rest + n, rest, strlen(rest) + 1);
+                memcpy(rest, forms[f].word, n);
+                return true;
+            }
         }
-    }
     return true;
 }
 

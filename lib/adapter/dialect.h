@@ -74,8 +74,8 @@ extern const wf_prefix wf_bare_prefixes[];
 /* Endings that several dialects share (endings.c). */
 extern const wf_ending wf_lycoris_endings[], wf_peft_endings[];
 
-extern const wf_dialect wf_dialect_kohya, wf_dialect_lycoris, wf_dialect_diffusers, wf_dialect_diffusers_old,
-    wf_dialect_peft, wf_dialect_custom, wf_dialect_custom_delta, wf_dialect_custom_ldm, wf_dialect_edlora,
+extern const wf_dialect wf_dialect_kohya, wf_dialect_kohya_peft, wf_dialect_lycoris, wf_dialect_diffusers,
+    wf_dialect_diffusers_old, wf_dialect_peft, wf_dialect_custom, wf_dialect_custom_delta, wf_dialect_custom_ldm, wf_dialect_edlora,
     wf_dialect_cloneofsimo;
 
 /* Insert "text_model." where a text encoder's name lacks it (transformers 5 drops it): one spelling inside.

@@ -28,6 +28,8 @@ static const wf_prefix prefixes[] = {
 
 static const wf_prefix wrapped[] = {
     { "lycoris_text_model_", "lora_te1_text_model_" },
+    { "lycoris_encoder_layers_", "lora_te1_encoder_layers_" }, /* a text encoder of newer transformers */
+    { "lycoris_final_layer_norm", "lora_te1_final_layer_norm" },
     { "lycoris_", "lora_unet_" },
     { NULL, NULL },
 };
@@ -40,6 +42,33 @@ static const wf_ending endings[] = {
 
 const wf_dialect wf_dialect_kohya = {
     .name = "kohya", .prefixes = prefixes, .endings = { endings, wf_lycoris_endings }, .underscore = true,
+};
+
+/* The same words with PEFT's endings: programs that turned the path into a word and left the factors' names, and
+ * ComfyUI's paths since PEFT's names are everywhere. What diffusers reads with these endings is not among them. */
+static const wf_prefix words[] = {
+    { "lora_unet_", "lora_unet_" },
+    { "lora_te_", "lora_te_" },
+    { "lora_te1_", "lora_te1_" },
+    { "lora_te2_", "lora_te2_" },
+    { "diffusion_model.", "lora_unet_" },
+    { "text_encoders.clip_l.transformer.", "lora_te1_" },
+    { "text_encoders.clip_g.transformer.", "lora_te2_" },
+    { NULL, NULL },
+};
+
+static const wf_ending peft_endings[] = {
+    { ".lora_A.weight", "", WF_PART_DOWN, 0 },
+    { ".lora_B.weight", "", WF_PART_UP, 0 },
+    { ".lora_A.default.weight", "", WF_PART_DOWN, 0 },
+    { ".lora_B.default.weight", "", WF_PART_UP, 0 },
+    { ".lora_magnitude_vector.weight", "", WF_PART_MAGNITUDE, WF_JOINS },
+    { ".lora_magnitude_vector", "", WF_PART_MAGNITUDE, WF_JOINS },
+    { NULL, NULL, 0, 0 },
+};
+
+const wf_dialect wf_dialect_kohya_peft = {
+    .name = "kohya", .prefixes = words, .endings = { peft_endings }, .underscore = true,
 };
 
 /* What LyCORIS calls modules of a model that it wrapped itself: the path inside that model alone. */

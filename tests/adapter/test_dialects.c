@@ -24,6 +24,16 @@ static const struct {
     { "text_encoders.clip_l.transformer.text_model.x.lora_up.weight "
       "text_encoders.clip_l.transformer.text_model.x.lora_down.weight", "kohya", "lora_te1_text_model_x" },
 
+    { "lora_unet_mid_block_x.lora_A.weight lora_unet_mid_block_x.lora_B.weight", "kohya", "lora_unet_mid_block_x" },
+    { "diffusion_model.input_blocks.4.1.proj_in.lora_A.weight diffusion_model.input_blocks.4.1.proj_in.lora_B.weight",
+      "kohya", "lora_unet_input_blocks_4_1_proj_in" },
+    { "text_encoders.clip_g.transformer.text_model.x.lora_A.weight "
+      "text_encoders.clip_g.transformer.text_model.x.lora_B.weight", "kohya", "lora_te2_text_model_x" },
+    { "lora_te1_encoder_layers_0_x.lora_up.weight lora_te1_encoder_layers_0_x.lora_down.weight", "kohya",
+      "lora_te1_text_model_encoder_layers_0_x" },
+    { "lycoris_encoder_layers_0_x.lora_up.weight lycoris_encoder_layers_0_x.lora_down.weight", "lycoris",
+      "lora_te1_text_model_encoder_layers_0_x" },
+
     { "unet.conv_in.lora_A.weight unet.conv_in.lora_B.weight", "diffusers", "unet.conv_in" },
     { "unet.unet.x.to_q.lora_A.weight unet.unet.x.to_q.lora_B.weight", "diffusers", "unet.x.to_q" },
     { "unet.x.lora_A.default_0.weight unet.x.lora_B.default_0.weight", "diffusers", "unet.x" },

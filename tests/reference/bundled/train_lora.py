@@ -170,10 +170,11 @@ def main():
             conf_json["auto_mapping"] = None
         json.dump(conf_json, open(path, "w"), indent=2, sort_keys=True)
     elif name == "monster":
+        plain = lambda c: {**c.to_dict(), "base_model_name_or_path": None}      # a path says nothing elsewhere
         StableDiffusionPipeline.save_lora_weights(
             out, unet_lora_layers=half(get_peft_model_state_dict(unet)),
             text_encoder_lora_layers=half(get_peft_model_state_dict(te)),
-            unet_lora_adapter_metadata=config.to_dict(), text_encoder_lora_adapter_metadata=text_config.to_dict(),
+            unet_lora_adapter_metadata=plain(config), text_encoder_lora_adapter_metadata=plain(text_config),
             weight_name="monster.safetensors")
     else:
         sd, res = get_peft_model_state_dict(unet), {}

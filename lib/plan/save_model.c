@@ -141,6 +141,23 @@ static bool lies_in(const patch *p, const wf_tensor *t)
            (uintptr_t)p->tensor->data + p->tensor->bytes <= (uintptr_t)t->data + t->bytes;
 }
 
+/* A pickle's tensors can share their memory. What is merged into one of them must not appear in the other. */
+static weft_status check_alone(const saving *s, const wf_tensor *tensors, size_t count, weft_error *err)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        const wf_tensor *first = NULL;
+        for (size_t k = 0; k < count; k++) {
+            if (tensors[k].bytes == 0 || !lies_in(&s->patches[i], &tensors[k])) continue;
+            if (first != NULL)
+                return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: tensors %.120s and %.120s of the file are the same memory, "
+                               "which with the plan they would not be", s->patches[i].layer->name, first->name,
+                               tensors[k].name);
+            first = &tensors[k];
+        }
+    }
+    return WEFT_OK;
+}
+
 static weft_status make_data(void *user, const wf_tensor *t, const void **data, weft_error *err)
 {
     saving *s = user;
@@ -164,8 +181,10 @@ static weft_status write_file(void *user, const char *path, const weft_tensors *
     saving *s = user;
     const weft_allocator *alloc = &s->plan->alloc;
     size_t all = wf_tensors_meta_count(file), n = 0;
-    const char **pairs = wf_zalloc(alloc, 2 * (all + 1), sizeof *pairs);
+    const char **pairs;
 
+    WF_TRY(check_alone(s, tensors, count, err));
+    pairs = wf_zalloc(alloc, 2 * (all + 1), sizeof *pairs);
     if (pairs == NULL) return wf_nomem(err, 2 * (all + 1) * sizeof *pairs, path);
     for (size_t i = 0; i < all; i++) {
         const char *key = wf_tensors_meta_key(file, i);

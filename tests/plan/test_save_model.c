@@ -253,6 +253,42 @@ static void not_saved(const weft_plan *plan, const char *path, weft_status statu
     ck_assert(path == NULL || (stat(path, &after) == 0) == was); /* nothing half-made stays */
 }
 
+/* The key of the storage that the tensor of this name is in: a pickled string of two digits behind the name. */
+static char *storage_key(char *bytes, size_t size, const char *name)
+{
+    char *at = bytes;
+    while (memcmp(at, name, strlen(name)) != 0) ck_assert(++at < bytes + size - 100);
+    for (at += strlen(name); memcmp(at, "X\2\0\0\0", 5) != 0 || at[5] < '0' || at[5] > '9'; at++)
+        ck_assert(at < bytes + size - 8);
+    return at + 5;
+}
+
+/* A checkpoint of torch's in which two matrices are one and the same; an adapter acts on one of them. */
+START_TEST(tensors_that_share_their_memory)
+{
+    static float down[16], up[16];
+    static char bytes[400000];
+    FILE *f = fopen(data_path("layouts/tiny-inpaint.ckpt"), "rb");
+    size_t size = f != NULL ? fread(bytes, 1, sizeof bytes, f) : 0;
+    ck_assert(f != NULL && fclose(f) == 0 && size > 0 && size < sizeof bytes);
+    memcpy(storage_key(bytes, size, "input_blocks.1.1.transformer_blocks.0.attn1.to_k.weight"),
+           storage_key(bytes, size, "input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"), 2);
+    ck_assert((f = fopen(in_scratch("tied.ckpt"), "wb")) != NULL && fwrite(bytes, 1, size, f) == size && fclose(f) == 0);
+
+    weft_model_options o = described_by(folder_of("tiny-inpaint"));
+    weft_model *m = opened(in_scratch("tied.ckpt"), &o);
+    weft_tensor_out t[] = {
+        tensor("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight", down, 2, 1, 8, 1),
+        tensor("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_up.weight", up, 2, 8, 1, 1),
+    };
+    must(weft_tensors_write(in_scratch("q.safetensors"), t, WF_LEN(t), NULL, 0, &golden_err));
+    weft_plan *plan = plan_of(m, in_scratch("q.safetensors"), 1, WEFT_PATH_AUTO);
+    not_saved(plan, in_scratch("out.ckpt"), WEFT_E_UNSUPPORTED, "attn1.to_q.weight of the file are the same memory");
+    weft_plan_free(plan);
+    weft_model_free(m);
+}
+END_TEST
+
 static int32_t stop_at_9(void *user, const char *what, int64_t done, int64_t total)
 {
     (void)user;
@@ -348,6 +384,7 @@ int main(void)
     tcase_add_test(c, a_checkpoint_of_lightning_comes_back_plain);
     tcase_add_test(c, a_folder_comes_back_whole);
     tcase_add_test(c, what_cannot_be_saved);
+    tcase_add_test(c, tensors_that_share_their_memory);
     tcase_add_loop_test(c, without_memory_nothing_is_left, 0, 2);
     suite_add_tcase(s, c);
     return run_suite(s);

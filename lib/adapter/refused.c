@@ -12,6 +12,7 @@ static const wf_refused refused[] = {
     { "lora_*.lora_A.*,lora_*.lora_B.*", "DyLoRA in training", "its export in LoRA's own form", true },
     { "*lora_embedding_A*,*lora_embedding_B*", "embedding LoRA", "LoRA to linear and convolution layers only", true },
     { "*.q_layer.weight,*.p_layer.weight,*.lambda_layer", "T-LoRA", "LoRA whose rank does not depend on the step", true },
+    { "lora_*.oft_R.*", "OneTrainer's OFT", "OFT of LyCORIS, kohya and PEFT", true },
     { "*.set_weight,*.reshape_weight", "of ComfyUI alone", "differences and whole weights in other spellings", true },
     { "lllite_*", "a ControlNet-LLLite", "adapters of a UNet and its text encoders only", true },
     { "image_proj.*,ip_adapter.*", "an IP-Adapter", "adapters of a UNet and its text encoders only", false },

@@ -21,16 +21,31 @@ static int is_guided(const settings *s, const weft_model_info *info)
     return s->guidance > 1.0f && !info->guidance_embed;
 }
 
+/* `text` is (1, tokens, width), or (layers, tokens, width) where each cross-attention layer has its own. */
+static int32_t layers_of_text(const weft_tensors *file, const weft_model_info *info)
+{
+    weft_tensor_info about = WEFT_TENSOR_INFO_INIT;
+    int64_t index = weft_tensors_find(file, "text");
+
+    if (index < 0) return 0;
+    must(weft_tensors_info(file, (size_t)index, &about, &err));
+    return about.rank == 3 && about.shape[0] > 1 && about.shape[0] == info->text_layers ? info->text_layers : 0;
+}
+
 static void read_conditioning(conditioning *c, const settings *s, const weft_model_info *info)
 {
     const char *path = s->conditioning;
     weft_tensors *file;
-    int64_t shape[2] = { 0, info->text_dim }, pooled[1] = { info->pooled_dim };
+    int64_t shape[3] = { 0, 0, info->text_dim }, pooled[1] = { info->pooled_dim };
     int guided = is_guided(s, info);
 
     must(weft_tensors_open(path, NULL, &file, &err));
-    if ((c->text = read_tensor(file, path, "text", shape, 2)) == NULL) fail("%s: it has no tensor `text`", path);
-    if (guided && (c->negative = read_tensor(file, path, "negative", shape, 2)) == NULL)
+    c->layers = layers_of_text(file, info);
+    shape[0] = c->layers;
+    int64_t *from = c->layers ? shape : shape + 1;
+    size_t rank = c->layers ? 3 : 2;
+    if ((c->text = read_tensor(file, path, "text", from, rank)) == NULL) fail("%s: it has no tensor `text`", path);
+    if (guided && (c->negative = read_tensor(file, path, "negative", from, rank)) == NULL)
         fail("%s: it has no tensor `negative`, and guidance %g needs one", path, (double)s->guidance);
     if (info->pooled_dim) {
         c->pooled = read_tensor(file, path, "pooled", pooled, 1);
@@ -38,7 +53,7 @@ static void read_conditioning(conditioning *c, const settings *s, const weft_mod
         if (c->pooled == NULL || (guided && c->negative_pooled == NULL))
             fail("%s: this model also wants `pooled`%s", path, guided ? " and `negative_pooled`" : "");
     }
-    c->tokens = shape[0];
+    c->tokens = shape[1];
     weft_tensors_free(file);
 }
 

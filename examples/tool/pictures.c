@@ -24,11 +24,12 @@ float *read_tensor(const weft_tensors *file, const char *path, const char *name,
         fits = found == *wanted;
     }
     if (!fits) {
-        char found[128] = "", wanted[128] = "";
+        char found[192] = "", wanted[192] = "";
         for (size_t i = 0; i < info.rank && i < 8; i++)
             snprintf(found + strlen(found), sizeof found - strlen(found), "%s%" PRId64, i ? ", " : "", info.shape[i]);
         for (size_t i = 0; i < rank; i++)
-            snprintf(wanted + strlen(wanted), sizeof wanted - strlen(wanted), ", %" PRId64, shape[i]);
+            if (shape[i] == 0) strcat(wanted, ", any");
+            else snprintf(wanted + strlen(wanted), sizeof wanted - strlen(wanted), ", %" PRId64, shape[i]);
         fail("%s: %s is (%s), wanted (1%s)", path, name, found, wanted);
     }
     float *data = floats(info.count);

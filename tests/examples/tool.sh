@@ -38,6 +38,11 @@ for name in start latents text negative prediction_000 prediction_002; do
 done
 draw --latents "$tmp/base.safetensors" --conditioning "$tmp/base.safetensors" -o "$tmp/again.png" --no-parameters
 that "drawn again from its tensors" cmp "$tmp/plain.png" "$tmp/again.png"
+# Likewise where each cross-attention layer has a conditioning of its own.
+layered="$weft generate tests/data/models/tiny-sd1 --concept tests/data/concepts/layers.safetensors -s 2 --no-parameters -q"
+that "a conditioning for each layer" $layered -p "a <dog1>" -n "a cat" -o "$tmp/layers.png" --save "$tmp/layers.safetensors"
+that "taken from its file" $layered --conditioning "$tmp/layers.safetensors" -o "$tmp/again.png"
+that "drawn again from that" cmp "$tmp/layers.png" "$tmp/again.png"
 
 # ---- adapters and methods
 

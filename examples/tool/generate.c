@@ -292,7 +292,9 @@ static char *describe(const settings *s)
     if (s->latents) fprintf(f, ", Start latents: %s", s->latents);
     if (s->conditioning) fprintf(f, ", Conditioning: %s", s->conditioning);
     if (s->adapter_count) {
-        fprintf(f, ", Compose: %s, Adapters: \"", word_of(methods, s->method));
+        fprintf(f, ", Compose: %s", word_of(methods, s->method));
+        if (s->plan.mixed != WEFT_MIXED_DELTA) fprintf(f, ", Mixed: %s", word_of(mixes, s->plan.mixed));
+        fprintf(f, ", Adapters: \"");
         for (size_t i = 0; i < s->adapter_count; i++)
             fprintf(f, "%s%s:%g", i ? ", " : "", s->adapters[i].file, (double)s->adapters[i].weight);
         fputc('"', f);

@@ -52,6 +52,8 @@ const word methods[]  = { { "merge", MERGE }, { "switch", SWITCH }, { "composite
 static const word roles[]    = { { "content", WEFT_ROLE_CONTENT }, { "style", WEFT_ROLE_STYLE }, { NULL, 0 } };
 static const word paths[]    = { { "auto", WEFT_PATH_AUTO }, { "side", WEFT_PATH_SIDE },
                                  { "merged", WEFT_PATH_MERGED }, { NULL, 0 } };
+const word mixes[]    = { { "delta", WEFT_MIXED_DELTA }, { "inside", WEFT_MIXED_INSIDE },
+                          { "stack", WEFT_MIXED_STACK }, { "direction", WEFT_MIXED_DIRECTION }, { NULL, 0 } };
 static const word texts[]    = { { "method", WEFT_TEXT_METHOD }, { "all", WEFT_TEXT_ALL },
                                  { "first", WEFT_TEXT_FIRST }, { "none", WEFT_TEXT_NONE }, { NULL, 0 } };
 static const word patterns[] = { { "s_star", WEFT_KLORA_S_STAR }, { "s", WEFT_KLORA_S },
@@ -142,7 +144,7 @@ static const option options[] = {
     { BIT, PLANNED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm", .per_adapter = 1,
       ANNOUNCED(WEFT_ADD_PEFT_DORA) },
 
-    { HEADING, PICTURE, .name = "How adapters combine" },
+    { HEADING, PLANNED, .name = "How adapters combine" },
     { WORD, PICTURE, 0, "--compose", "METHOD", "merge, switch, composite or klora (merge)", IN(method),
       .words = methods },
     { WORD, PICTURE, 0, "--text-plan", "WHICH",
@@ -150,6 +152,8 @@ static const option options[] = {
       "method: the method's own (switch first, klora none, others all)", IN(plan.text), .words = texts },
     { WORD, PICTURE, 0, "--path", "PATH", "side: factors beside the weights; merged: in copies of the\n"
       "weights; auto: the cheaper for each layer (auto)", IN(plan.path), .words = paths },
+    { WORD, PLANNED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
+      "stack or direction (delta)", IN(plan.mixed), .words = mixes },
     { INT32, PICTURE, 0, "--period", "N", "switch: calls of one turn (5)", IN(taking_turns.period), 1, 100000,
       .method = SWITCH },
     { BIT, PICTURE, 0, "--official-offset", NULL, "switch: the timing of the authors' program, one call late",

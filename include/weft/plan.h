@@ -39,6 +39,33 @@ enum {
     WEFT_TEXT_NONE   = 3
 };
 
+/**
+ * What adapters of one layer of the UNet make together where one of them depends on the weight W (DoRA, OFT, BOFT, (IA)^3,
+ * GLoRA, a whole weight in W's place). With c_i the coefficient, Delta_i what adapter i adds to W at strength 1, and for DoRA
+ * g_i its magnitude, V_i = W + s_i B_i A_i:
+ *
+ *   DELTA      W + sum c_i (W'_i(W) - W)                       every difference is taken on the base: no order
+ *   INSIDE     U + c (W'(U) - U),  U = W + sum c_j Delta_j     the additive adapters j first, then the one that depends on W:
+ *              with DoRA g (U + s B A) / |U + s B A| at c = 1, so they change the direction only. One such adapter in a layer
+ *   STACK      W_i = W_(i-1) + c_i (W'_i(W_(i-1)) - W_(i-1))   in the order in which adapters were added, biases too: PEFT's
+ *              merge_and_unload() of each in turn
+ *   DIRECTION  g V / |V|,  V = W + sum c_i Delta_i,  g = |W| + sum over DoRA c_i (g_i - |W|)    Delta_i = s_i B_i A_i for DoRA:
+ *              directions and magnitudes each summed; no order, but for rounding; W' of one DoRA at c = 1. Beside DoRA
+ *              additive adapters alone, and magnitudes all of rows or all of columns
+ *
+ * Where this says something else than DELTA, the layer is computed from a merged copy whatever the path, and sealing fails
+ * with WEFT_E_STATE where the policy does not take the layer's adapters, its coefficients change from call to call, or there
+ * are several branches. Other layers of the UNet, normalisations and text encoders are as under DELTA. WEFT_ADD_PEFT_DORA makes
+ * no difference to DIRECTION. Sources: PEFT 0.21's merge for STACK (merge_adapter() of several at once takes the norms of a
+ * DoRA from W + s_i B_i A_i, also after others); Liu et al., DoRA (2024), for g V / |V|.
+ */
+enum {
+    WEFT_MIXED_DELTA     = 0,
+    WEFT_MIXED_INSIDE    = 1,
+    WEFT_MIXED_STACK     = 2,
+    WEFT_MIXED_DIRECTION = 3
+};
+
 typedef struct weft_plan_options {
     uint32_t              struct_size;
     uint32_t              flags;         /* zero                                        */
@@ -49,8 +76,10 @@ typedef struct weft_plan_options {
     void                 *progress_user;
     int32_t               path;          /* WEFT_PATH_*                                 */
     int32_t               text;          /* WEFT_TEXT_*                                 */
+    int32_t               mixed;         /* WEFT_MIXED_*                                */
+    int32_t               reserved0;     /* zero                                        */
 } weft_plan_options;
-#define WEFT_PLAN_OPTIONS_INIT { sizeof(weft_plan_options), 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_PLAN_OPTIONS_INIT { sizeof(weft_plan_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_PLAN_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_plan_options_init(weft_plan_options *options);
 

@@ -98,6 +98,7 @@ done:
 const wf_family wf_family_boft_peft = {
     .name = "boft",
     .title = "PEFT's BOFT",
+    .of_weight = true,
     .needs = WF_BIT(WF_PART_BOFT_R) | WF_BIT(WF_PART_BOFT_S),
     .shape = shape,
     .fits = wf_fits_columns,

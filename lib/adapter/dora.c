@@ -34,22 +34,19 @@ bool wf_dora_fits(const wf_module *m, const wf_layer *l)
            (g->shape[0] == n || (g->rank > 1 && g->shape[0] == 1 && g->shape[1] == n));
 }
 
-/* norm (out) of V's rows. */
-static void norms_of_rows(double *norm, const float *V, size_t out, size_t K)
+void wf_dora_norms(double *norm, const float *V, const wf_layer *l, bool rows)
 {
-    for (size_t o = 0; o < out; o++) {
-        double s = 0;
-        for (size_t i = 0; i < K; i++) s += (double)V[o * K + i] * V[o * K + i];
-        norm[o] = sqrt(s);
-    }
-}
+    size_t out = (size_t)l->out, in = (size_t)l->in, taps = (size_t)l->kernel * (size_t)l->kernel, n = rows ? out : in;
 
-/* norm (in) of V's columns, over rows and places of the kernel. */
-static void norms_of_columns(double *norm, const float *V, size_t rows, size_t in)
-{
-    for (size_t j = 0; j < rows; j++)
-        for (size_t i = 0; i < in; i++) norm[i] += (double)V[j * in + i] * V[j * in + i];
-    for (size_t i = 0; i < in; i++) norm[i] = sqrt(norm[i]);
+    for (size_t i = 0; i < n; i++) norm[i] = 0;
+    for (size_t j = 0; j < out * taps; j++) {
+        const float *v = V + j * in;
+        double       s = 0;
+        for (size_t i = 0; i < in && rows; i++) s += (double)v[i] * v[i];
+        for (size_t i = 0; i < in && !rows; i++) norm[i] += (double)v[i] * v[i];
+        if (rows) norm[j / taps] += s;
+    }
+    for (size_t i = 0; i < n; i++) norm[i] = sqrt(norm[i]);
 }
 
 /* Norms become factors g / |V|. */
@@ -81,8 +78,7 @@ weft_status wf_dora_add(const wf_module *m, const wf_layer *l, double scale, dou
     W = V + out * K;
     wf_layer_rows(l, 0, out, V);
     if ((st = m->family->add(m, l, scale, inside, V, alloc, err)) != WEFT_OK) goto done;
-    if (rows) norms_of_rows(f, V, out, K);
-    else norms_of_columns(f, V, out * (K / in), in);
+    wf_dora_norms(f, V, l, rows);
     take_magnitude(m, f, n);
     for (size_t o = 0; o < out; o += WF_STRIP) {
         size_t strip = WF_MIN((size_t)WF_STRIP, out - o);

@@ -76,6 +76,7 @@ struct wf_family {
     const char *title;  /* "LoHa": for messages                              */
     uint64_t    needs;  /* parts that must be there                          */
     uint64_t    any;    /* of these one at least, where not 0; shape() says what is missing beside it */
+    bool        of_weight; /* Delta W depends on W                                */
     uint64_t    may;    /* parts that may be there besides (common ones always may, unless a family cannot be DoRA) */
 
     /* Where parts alone do not tell, is this module one of it? NULL: yes. Only asked with the parts above there. */
@@ -138,12 +139,19 @@ weft_status wf_module_add(const wf_module *m, const wf_layer *l, double scale, d
 /* dst (out) += c * difference of the bias; *any false, and dst untouched, where the module has none. dst may be NULL. */
 weft_status wf_module_add_bias(const wf_module *m, const wf_layer *l, double scale, double c, float *dst, bool *any,
                                weft_error *err);
+/* Does W' - W depend on the base weight W: DoRA, the families that say so, a weight in W's place? */
+bool        wf_module_of_weight(const wf_module *m);
+/* dst (out, K) += c * the family's own difference, without the magnitude that makes it DoRA. */
+weft_status wf_module_add_inner(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
+                                const weft_allocator *alloc, weft_error *err);
 /* The family's kron(). */
 weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, float *w2, const weft_allocator *alloc,
                            weft_error *err);
 /* dora.c: the sum above where there is a magnitude, and whether that is as long as the layer's rows or columns. */
 bool        wf_dora_fits(const wf_module *m, const wf_layer *l);
 bool        wf_dora_rows(const wf_module *m, const wf_layer *l); /* is the magnitude of rows? */
+/* norm (out) of V's rows (out, K), or (in) of its columns over outputs and kernel. */
+void        wf_dora_norms(double *norm, const float *V, const wf_layer *l, bool rows);
 weft_status wf_dora_add(const wf_module *m, const wf_layer *l, double scale, double inside, double c, float *dst,
                         const weft_allocator *alloc, weft_error *err);
 

@@ -161,6 +161,7 @@ done:
 const wf_family wf_family_glora = {
     .name = "glora",
     .title = "GLoRA",
+    .of_weight = true,
     .needs = WF_BIT(WF_PART_GLORA_A1) | WF_BIT(WF_PART_GLORA_A2) | WF_BIT(WF_PART_GLORA_B1) | WF_BIT(WF_PART_GLORA_B2),
     .may = WF_BIT(WF_PART_GLORA_BM),
     .shape = shape,

@@ -74,6 +74,7 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
 const wf_family wf_family_ia3 = {
     .name = "ia3",
     .title = "(IA)^3",
+    .of_weight = true,
     .needs = WF_BIT(WF_PART_IA3_WEIGHT) | WF_BIT(WF_PART_ON_INPUT),
     .shape = shape,
     .fits = fits,
@@ -118,6 +119,7 @@ static bool add_bias_peft(const wf_module *m, const wf_layer *l, double scale, d
 const wf_family wf_family_ia3_peft = {
     .name = "ia3",
     .title = "PEFT's (IA)^3",
+    .of_weight = true,
     .needs = WF_BIT(WF_PART_IA3_L),
     .shape = shape_peft,
     .fits = fits,

@@ -62,6 +62,20 @@ weft_status wf_module_add(const wf_module *m, const wf_layer *l, double scale, d
     return st;
 }
 
+weft_status wf_module_add_inner(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
+                                const weft_allocator *alloc, weft_error *err)
+{
+    wf_blas_begin();
+    weft_status st = m->family->add(m, l, scale, c, dst, alloc, err);
+    wf_blas_end();
+    return st;
+}
+
+bool wf_module_of_weight(const wf_module *m)
+{
+    return m->part[WF_PART_MAGNITUDE] != NULL || m->part[WF_PART_REPLACE] != NULL || m->family->of_weight;
+}
+
 weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, float *w2, const weft_allocator *alloc,
                            weft_error *err)
 {

@@ -62,6 +62,7 @@ static bool takes(const wf_module *m)
 const wf_family wf_family_oft = {
     .name = "oft",
     .title = "OFT",
+    .of_weight = true,
     .needs = WF_BIT(WF_PART_OFT_BLOCKS),
     .may = WF_BIT(WF_PART_RESCALE),
     .takes = takes,

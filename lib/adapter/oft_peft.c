@@ -149,6 +149,7 @@ done:
 const wf_family wf_family_oft_peft = {
     .name = "oft",
     .title = "PEFT's OFT",
+    .of_weight = true,
     .needs = WF_BIT(WF_PART_OFT_R),
     .shape = shape,
     .fits = fits,

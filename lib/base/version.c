@@ -6,6 +6,7 @@
 
 static const char *const features[] = {
     "merge", "switch", "composite", "klora",         /* methods         */
+    "mixed",                                         /* weft_plan_options.mixed */
     "ddim", "euler", "euler_a", "dpmpp_2m",          /* samplers        */
     "pndm", "ddpm", "heun", "lcm", "tcd",
     "lora", "adalora", "moslora", "loha", "lokr",    /* adapter families */

@@ -465,6 +465,14 @@ static weft_status find_or_make(wf_weave **out, const wf_table *t, const weft_pl
 
     if ((st = list_parts(&w, p, layer, slot, parts, bare, err)) != WEFT_OK) return st;
     w->merged = choose_merged(t, p, layer, w, slot);
+    if (layer->component == 0 && wf_mixed_matters(p, layer, w->strand, parts)) {
+        bool constant = t->branches == 1 && never_changes(t, slot, parts);
+        if ((st = wf_mixed_check(p, layer, slot, w->strand, parts, constant, err)) != WEFT_OK) {
+            wf_weave_drop(w);
+            return st;
+        }
+        w->merged = true;
+    }
     if ((old = find_weave(p, slot, w)) != NULL) {
         wf_weave_drop(w);
         w = wf_weave_ref(old);
@@ -497,6 +505,21 @@ static weft_status make_touched(wf_table *t, const weft_plan *p, weft_error *err
     return WEFT_OK;
 }
 
+/* Text encoders are computed on the side path, where every difference is taken on the base. */
+static void warn_of_text(const weft_plan *p, wf_table *t)
+{
+    const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
+    int32_t         n = 0;
+
+    for (size_t i = 0; i < t->touched_count; i++) {
+        const wf_touched *at = &t->touched[i];
+        n += layers[at->layer].component != 0 && wf_mixed_matters(p, &layers[at->layer], at->strand, at->parts);
+    }
+    if (n > 0)
+        wf_table_warn(p, t, "%d %s of the text encoders, where adapters depend on the weights: summed as under delta, %s is for "
+                      "the UNet alone", (int)n, n == 1 ? "layer" : "layers", wf_mixed_name(p->mixed));
+}
+
 /* ---- the whole ------------------------------------------------------------------------------------------ */
 
 void wf_table_free(wf_table *t, const weft_allocator *alloc)
@@ -525,6 +548,7 @@ weft_status wf_table_make(wf_table *t, const weft_plan *p, int32_t calls, weft_e
     if ((st = list_slots(t, p, err)) != WEFT_OK) goto failed;
     if ((st = make_rows(t, p, err)) != WEFT_OK) goto failed;
     if ((st = make_touched(t, p, err)) != WEFT_OK) goto failed;
+    warn_of_text(p, t);
     if (t->warnings.failed) {
         st = wf_nomem(err, 0, "a plan's warnings");
         goto failed;

@@ -144,6 +144,21 @@ static void add_text_policy(const weft_plan *p, wf_text *out)
     wf_text_add(out, "%s\n", acting == 0 ? " the base model's text encoder" : "");
 }
 
+/* Where the policy for adapters that depend on the weight says something else than delta. */
+static void add_mixed(const weft_plan *p, wf_text *out)
+{
+    const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
+    int32_t         n = 0;
+
+    if (p->mixed == WEFT_MIXED_DELTA) return;
+    for (size_t i = 0; i < p->table.touched_count; i++) {
+        const wf_touched *at = &p->table.touched[i];
+        n += layers[at->layer].component == 0 && wf_mixed_matters(p, &layers[at->layer], at->strand, at->parts);
+    }
+    wf_text_add(out, "  mixed      %s, where adapters depend on the weights: %d %s of the UNet\n", wf_mixed_name(p->mixed),
+                (int)n, n == 1 ? "layer" : "layers");
+}
+
 /* ---- cost ------------------------------------------------------------------------------------------------------ */
 
 static void add_cost(const weft_plan *p, wf_text *out)
@@ -199,6 +214,7 @@ static void write_plan(const weft_plan *p, wf_text *out)
                 p->table.branches == 1 ? "evaluation" : "evaluations");
     if (p->method->describe != NULL) p->method->describe(p, out);
     if (p->adapters > 0) add_text_policy(p, out);
+    if (p->adapters > 0) add_mixed(p, out);
     wf_words_explain(p->words, out);
     add_adapters(p, out);
     if (p->adapters == 0) return;

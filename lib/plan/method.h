@@ -96,6 +96,7 @@ struct weft_plan {
     void             *progress_user;
     int32_t           path;
     int32_t           text;
+    int32_t           mixed;
     weft_model       *model;
     wf_entry         *entry;
     int32_t           adapters;
@@ -182,6 +183,16 @@ size_t      wf_stack_floats(const wf_layer *layer, const wf_stack *stack);
 size_t      wf_layer_columns(const wf_layer *layer); /* K = kernel^2 * in */
 void            wf_weave_drop(wf_weave *w);
 wf_weave       *wf_weave_ref(wf_weave *w);
+
+/* ---- mixed.c ------------------------------------------------------------------------------------------- */
+
+/* Has the plan's policy for adapters that depend on the weight something to say at a layer with these parts? Of a text
+ * encoder: would it, if it were in the UNet. Never under WEFT_MIXED_DELTA. */
+bool        wf_mixed_matters(const weft_plan *p, const wf_layer *layer, const wf_strand *strand, int32_t parts);
+/* Refuse what it does not allow there: slot and strand [parts]; `constant`: the same in every call, and one branch. */
+weft_status wf_mixed_check(const weft_plan *p, const wf_layer *layer, const wf_slot *slot, const wf_strand *strand,
+                           int32_t parts, bool constant, weft_error *err);
+const char *wf_mixed_name(int32_t mixed); /* "delta", "inside", .. */
 
 /* ---- klora.c: the rule alone, for tests -------------------------------------------------------------- */
 

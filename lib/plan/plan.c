@@ -185,6 +185,11 @@ weft_status weft_plan_create(weft_model *model, const weft_plan_options *options
     if (o.text < WEFT_TEXT_METHOD || o.text > WEFT_TEXT_NONE)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_options: text is %d, not one of WEFT_TEXT_*", (int)o.text);
 
+    if (o.mixed < WEFT_MIXED_DELTA || o.mixed > WEFT_MIXED_DIRECTION)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_options: mixed is %d, not one of WEFT_MIXED_*", (int)o.mixed);
+    if (o.reserved0 != 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_options: reserved0 is %d, must be zero", (int)o.reserved0);
+
     alloc = wf_allocator(o.allocator);
     p = wf_zalloc(&alloc, 1, sizeof *p);
     if (p == NULL) return wf_nomem(err, sizeof *p, "a plan");
@@ -196,6 +201,7 @@ weft_status weft_plan_create(weft_model *model, const weft_plan_options *options
     p->progress_user = o.progress_user;
     p->path = o.path;
     p->text = o.text;
+    p->mixed = o.mixed;
     p->method = &wf_method_merge; /* until a setter says otherwise */
     p->model = model;
     wf_model_ref(model);
@@ -238,6 +244,7 @@ weft_status weft_plan_copy(const weft_plan *plan, weft_plan **out, weft_error *e
     p->progress_user = plan->progress_user;
     p->path = plan->path;
     p->text = plan->text;
+    p->mixed = plan->mixed;
     p->method = plan->method;
     p->options = wf_blob_ref(plan->options);
     p->model = plan->model;

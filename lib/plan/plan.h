@@ -28,6 +28,10 @@ typedef struct wf_touched {
  * copy, beyond the base that is in dst already. */
 weft_status wf_touched_add(const wf_touched *t, const wf_layer *layer, const float *cells, float *dst, float *bias,
                            const weft_allocator *alloc, weft_error *err);
+/* What a layer becomes under the plan's first row, whatever the policy for adapters that depend on the weight (mixed.c):
+ * weight (out, K) from the base on, and unless it is NULL bias (out). */
+weft_status wf_plan_merged_weight(const weft_plan *p, const wf_touched *t, float *weight, float *bias,
+                                  const weft_allocator *alloc, weft_error *err);
 /* Does any part change the bias? */
 bool        wf_touched_has_bias(const wf_touched *t, const wf_layer *layer);
 /* Floats of a merged copy: the weight, and the bias where a part changes it. */

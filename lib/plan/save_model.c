@@ -86,16 +86,10 @@ static bool narrow(void *dst, wf_dtype type, const float *src, size_t n)
 /* The merged weight and bias, in s->floats. */
 static weft_status merge(saving *s, const patch *p, weft_error *err)
 {
-    const wf_layer *l = p->layer;
-    size_t weight = (size_t)l->out * wf_layer_columns(l);
-    float *bias = s->floats + weight;
+    float *bias = s->floats + (size_t)p->layer->out * wf_layer_columns(p->layer);
 
-    wf_layer_load(s->floats, wf_model_parts(wf_plan_model(s->plan))->kernels, l);
-    memset(bias, 0, (size_t)l->out * sizeof *bias);
-    if (l->bias != NULL) memcpy(bias, l->bias, (size_t)l->out * sizeof *bias);
     wf_blas_begin();
-    weft_status st = wf_touched_add(p->touched, l, wf_plan_row(s->plan, 0) + p->touched->slot, s->floats, bias,
-                                    &s->plan->alloc, err);
+    weft_status st = wf_plan_merged_weight(s->plan, p->touched, s->floats, bias, &s->plan->alloc, err);
     wf_blas_end();
     return st;
 }

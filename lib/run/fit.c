@@ -53,26 +53,20 @@ static void locked_free(void *user, void *ptr, size_t size)
 typedef struct merge_job {
     const wf_fit         *b;
     const wf_touched     *touched;
-    const wf_layer       *layers;
-    const wf_kernels     *k;
     const weft_allocator *alloc;
     weft_status          *status; /* [touched] */
     weft_error           *errors; /* [touched] */
 } merge_job;
 
-/* base + sum of parts, for the weight and where it is wanted the bias behind it. */
+/* The weight, and where it is wanted the bias behind it. */
 static void merge_task(void *user, size_t i, int32_t worker)
 {
     merge_job *j = user;
     const wf_touched *t = &j->touched[i];
-    const wf_layer *l = &j->layers[t->layer];
     float *weight = j->b->merged[i], *bias = (float *)j->b->deltas[t->layer].merged_bias;
     (void)worker;
     if (!t->merged) return;
-    wf_layer_load(weight, j->k, l);
-    if (bias != NULL && l->bias != NULL) memcpy(bias, l->bias, (size_t)l->out * sizeof *bias);
-    else if (bias != NULL) memset(bias, 0, (size_t)l->out * sizeof *bias);
-    j->status[i] = wf_touched_add(t, l, wf_plan_row(j->b->plan, 0) + t->slot, weight, bias, j->alloc, &j->errors[i]);
+    j->status[i] = wf_plan_merged_weight(j->b->plan, t, weight, bias, j->alloc, &j->errors[i]);
 }
 
 static weft_status run_merges(const weft_run *r, merge_job *j, size_t count, weft_error *err)
@@ -116,7 +110,7 @@ static weft_status make_merged(const weft_run *r, wf_fit *b, bool measure, weft_
         b->deltas[t[i].layer].merged = b->merged[i];
         if (floats > weight) b->deltas[t[i].layer].merged_bias = b->merged[i] + weight;
     }
-    merge_job j = { .b = b, .touched = t, .layers = table, .k = wf_run_parts(b)->kernels };
+    merge_job j = { .b = b, .touched = t };
     return measure || any == 0 ? WEFT_OK : run_merges(r, &j, count, err);
 }
 

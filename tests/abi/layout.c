@@ -79,6 +79,7 @@ static void structs(void)
     F(weft_plan_options, struct_size); F(weft_plan_options, flags); F(weft_plan_options, allocator);
     F(weft_plan_options, log); F(weft_plan_options, log_user); F(weft_plan_options, progress);
     F(weft_plan_options, progress_user); F(weft_plan_options, path); F(weft_plan_options, text);
+    F(weft_plan_options, mixed); F(weft_plan_options, reserved0);
 
     S(weft_add_options);
     F(weft_add_options, struct_size); F(weft_add_options, flags); F(weft_add_options, select);
@@ -171,6 +172,7 @@ static void constants(void)
     C(WEFT_NAMING_KOHYA); C(WEFT_NAMING_DIFFUSERS); C(WEFT_NAMING_PEFT);
     C(WEFT_KEY_MATCHED); C(WEFT_KEY_UNMATCHED); C(WEFT_KEY_MISSHAPEN); C(WEFT_KEY_IGNORED);
     C(WEFT_PATH_AUTO); C(WEFT_PATH_SIDE); C(WEFT_PATH_MERGED);
+    C(WEFT_MIXED_DELTA); C(WEFT_MIXED_INSIDE); C(WEFT_MIXED_STACK); C(WEFT_MIXED_DIRECTION);
     C(WEFT_TEXT_METHOD); C(WEFT_TEXT_ALL); C(WEFT_TEXT_FIRST); C(WEFT_TEXT_NONE);
     C(WEFT_ROLE_NONE); C(WEFT_ROLE_CONTENT); C(WEFT_ROLE_STYLE);
     C(WEFT_ADD_PARTIAL); C(WEFT_ADD_TEXT_WEIGHT); C(WEFT_ADD_SHARE); C(WEFT_ADD_PEFT_DORA); C(WEFT_ADD_REPLACE);

@@ -150,6 +150,10 @@ done
 prints '20 calls, 40 evaluations' "$weft" explain $model -a $monster -a $hatching --compose klora -o "$tmp/table.png"
 that "the table's picture" hold "$tmp/table.png" PNG
 prints '20 calls, 80 evaluations' "$weft" explain $model -a $monster -a $hatching --compose composite
+sd1=tests/data/models/tiny-sd1 mixed="-a tests/data/families/peft_lora -a tests/data/families/peft_dora"
+prints 'mixed +stack.* 12 layers of the UNet' "$weft" explain $sd1 $mixed --mixed stack
+refuses 1 'policy inside needs .* LoRA Switch' "$weft" explain $sd1 $mixed --mixed inside --compose switch
+that "a checkpoint under a policy" "$weft" merge -q $sd1 $mixed --mixed direction -o "$tmp/directed"
 
 # What a file is, its content tells; a file that is nothing to weft says why.
 prints 'words .*A1111' "$weft" inspect tests/data/fixtures/ti_a1111.pt

@@ -1,0 +1,222 @@
+/* mixed.c - adapters of one layer of which some depend on the weight, together.
+ *
+ * LoRA adds the same to whatever weight it finds; DoRA, OFT, BOFT, (IA)^3, GLoRA and a whole weight do not, and beside other
+ * adapters it must be said which weight they see. By default the base's: a sum of differences, without an order, which any
+ * table of coefficients can hold. The other policies make one weight of all parts together:
+ *
+ *   INSIDE     additive parts first, then the one that depends on the weight, on what they made
+ *   STACK      each part on what those before it made
+ *   DIRECTION  V = W + sum c Delta, g = |W| + sum over DoRA c (g_i - |W|), and then g V / |V|
+ *
+ * Such a weight is no sum of parts any more, so these layers are computed from a merged copy and need coefficients that never
+ * change. A part sees what others made as a layer of its own: a copy with the weight of that moment in the place of the base's. */
+#include <math.h>
+
+#include "model/parts.h"
+#include "plan/method.h"
+
+const char *wf_mixed_name(int32_t mixed)
+{
+    static const char *const names[] = { "delta", "inside", "stack", "direction" };
+    return names[mixed];
+}
+
+/* ---- where it matters, and what is allowed --------------------------------------------------------------- */
+
+static bool is_dora(const wf_strand *s)
+{
+    return s->module->part[WF_PART_MAGNITUDE] != NULL;
+}
+
+/* Does it matter to this part what others made? To STACK a bias in place of the base's matters too. */
+static bool depends(const weft_plan *p, const wf_strand *s)
+{
+    return wf_module_of_weight(s->module) ||
+           (p->mixed == WEFT_MIXED_STACK && s->module->part[WF_PART_REPLACE_B] != NULL);
+}
+
+bool wf_mixed_matters(const weft_plan *p, const wf_layer *layer, const wf_strand *strand, int32_t parts)
+{
+    int32_t dependent = 0, dora = 0;
+
+    if (p->mixed == WEFT_MIXED_DELTA || layer->kind == WEFT_LAYER_NORM) return false;
+    for (int32_t i = 0; i < parts; i++) {
+        dependent += depends(p, &strand[i]);
+        dora += is_dora(&strand[i]);
+    }
+    return p->mixed == WEFT_MIXED_DIRECTION ? dora > 0 : dependent > 0 && parts > 1;
+}
+
+static const char *adapter_of(const weft_plan *p, const wf_slot *slot)
+{
+    return wf_adapter_name(p->entry[slot->adapter].bound->adapter);
+}
+
+static weft_status check_inside(const weft_plan *p, const wf_layer *layer, const wf_slot *slot, const wf_strand *strand,
+                                int32_t parts, weft_error *err)
+{
+    int32_t first = -1;
+
+    for (int32_t i = 0; i < parts; i++) {
+        if (!depends(p, &strand[i])) continue;
+        if (first >= 0)
+            return wf_fail(err, WEFT_E_STATE, "%s: adapters %s and %s both depend on its weight, and policy inside takes one; "
+                           "stack and direction take more", layer->name, adapter_of(p, &slot[first]), adapter_of(p, &slot[i]));
+        first = i;
+    }
+    return WEFT_OK;
+}
+
+static weft_status check_direction(const weft_plan *p, const wf_layer *layer, const wf_slot *slot, const wf_strand *strand,
+                                   int32_t parts, weft_error *err)
+{
+    int32_t first = -1;
+
+    for (int32_t i = 0; i < parts; i++) {
+        const wf_module *m = strand[i].module;
+        if (!is_dora(&strand[i]) && depends(p, &strand[i]))
+            return wf_fail(err, WEFT_E_STATE, "%s: adapter %s (%s) depends on its weight without being DoRA, and policy direction "
+                           "takes DoRA and additive adapters", layer->name, adapter_of(p, &slot[i]), m->family->title);
+        if (!is_dora(&strand[i])) continue;
+        if (first >= 0 && wf_dora_rows(m, layer) != wf_dora_rows(strand[first].module, layer))
+            return wf_fail(err, WEFT_E_STATE, "%s: one of adapters %s and %s has magnitudes of rows and one of columns, and policy "
+                           "direction takes one kind", layer->name, adapter_of(p, &slot[first]), adapter_of(p, &slot[i]));
+        first = i;
+    }
+    return WEFT_OK;
+}
+
+weft_status wf_mixed_check(const weft_plan *p, const wf_layer *layer, const wf_slot *slot, const wf_strand *strand,
+                           int32_t parts, bool constant, weft_error *err)
+{
+    if (!constant)
+        return wf_fail(err, WEFT_E_STATE, "%s: policy %s needs coefficients that are the same in every call of one branch, and %s "
+                       "has others; delta does without", layer->name, wf_mixed_name(p->mixed), p->method->title);
+    if (p->mixed == WEFT_MIXED_INSIDE) return check_inside(p, layer, slot, strand, parts, err);
+    return p->mixed == WEFT_MIXED_DIRECTION ? check_direction(p, layer, slot, strand, parts, err) : WEFT_OK;
+}
+
+/* ---- one after another --------------------------------------------------------------------------------------- */
+
+/* A layer being made: weight (out, K) and, unless NULL, bias (out) of this moment. */
+typedef struct making {
+    const wf_layer       *layer;
+    float                *weight;
+    float                *bias;
+    const weft_allocator *alloc;
+} making;
+
+/* to (out, in, k, k), as a file has it, from w (out, ky, kx, in). */
+static void as_stored(const wf_layer *l, const float *w, float *to)
+{
+    size_t in = (size_t)l->in, taps = (size_t)l->kernel * (size_t)l->kernel, K = in * taps;
+
+    if (taps == 1) memcpy(to, w, (size_t)l->out * K * sizeof *to);
+    for (size_t o = 0; o < (size_t)l->out && taps > 1; o++)
+        for (size_t i = 0; i < K; i++) to[o * K + i] = w[o * K + i % taps * in + i / taps];
+}
+
+static weft_status add_part(const making *x, const wf_strand *s, const wf_layer *seen, float cell, weft_error *err)
+{
+    WF_TRY(wf_module_add(s->module, seen, s->scale, s->inside, cell, x->weight, x->alloc, err));
+    if (x->bias == NULL) return WEFT_OK;
+    return wf_module_add_bias(s->module, seen, s->scale, s->inside * cell, x->bias, &(bool){ false }, err);
+}
+
+/* A part that sees what there is by now, and of a STACK the bias too. */
+static weft_status add_dependent(const making *x, const wf_strand *s, bool stack, float cell, weft_error *err)
+{
+    size_t   out = (size_t)x->layer->out, weight = out * wf_layer_columns(x->layer), floats = weight + out;
+    wf_layer seen = *x->layer;
+    float   *copy = wf_zalloc(x->alloc, floats, sizeof *copy);
+
+    if (copy == NULL) return wf_nomem(err, floats * sizeof *copy, "a layer's weight");
+    as_stored(x->layer, x->weight, copy);
+    seen.weight = copy;
+    seen.dtype = WF_F32;
+    if (stack && x->bias != NULL) seen.bias = memcpy(copy + weight, x->bias, out * sizeof *copy);
+    weft_status st = add_part(x, s, &seen, cell, err);
+    wf_free(x->alloc, copy);
+    return st;
+}
+
+static weft_status make_stack(const weft_plan *p, const making *x, const wf_touched *t, const float *cells, weft_error *err)
+{
+    for (int32_t i = 0; i < t->parts; i++)
+        WF_TRY(depends(p, &t->strand[i]) ? add_dependent(x, &t->strand[i], true, cells[i], err)
+                                         : add_part(x, &t->strand[i], x->layer, cells[i], err));
+    return WEFT_OK;
+}
+
+static weft_status make_inside(const weft_plan *p, const making *x, const wf_touched *t, const float *cells, weft_error *err)
+{
+    for (int32_t i = 0; i < t->parts; i++)
+        if (!depends(p, &t->strand[i])) WF_TRY(add_part(x, &t->strand[i], x->layer, cells[i], err));
+    for (int32_t i = 0; i < t->parts; i++)
+        if (depends(p, &t->strand[i])) WF_TRY(add_dependent(x, &t->strand[i], false, cells[i], err));
+    return WEFT_OK;
+}
+
+/* ---- directions and magnitudes ----------------------------------------------------------------------------- */
+
+/* weight becomes g weight / |weight|, along rows or columns; what is zero stays zero. */
+static void take_magnitudes(const wf_layer *l, const double *g, double *norm, bool rows, float *weight)
+{
+    size_t K = wf_layer_columns(l), in = (size_t)l->in;
+
+    wf_dora_norms(norm, weight, l, rows);
+    for (size_t o = 0; o < (size_t)l->out; o++)
+        for (size_t i = 0; i < K; i++) {
+            size_t at = rows ? o : i % in;
+            weight[o * K + i] = norm[at] > 0 ? (float)(g[at] * weight[o * K + i] / norm[at]) : 0;
+        }
+}
+
+static weft_status make_direction(const making *x, const wf_touched *t, const float *cells, weft_error *err)
+{
+    const wf_layer *l = x->layer;
+    bool            rows = true;
+    weft_status     st = WEFT_OK;
+
+    for (int32_t i = 0; i < t->parts; i++)
+        if (is_dora(&t->strand[i])) rows = wf_dora_rows(t->strand[i].module, l);
+    size_t  n = (size_t)(rows ? l->out : l->in);
+    double *g = wf_zalloc(x->alloc, 2 * n, sizeof *g), *norm = g + n;
+    if (g == NULL) return wf_nomem(err, 2 * n * sizeof *g, "a layer's magnitudes");
+
+    wf_dora_norms(norm, x->weight, l, rows);
+    memcpy(g, norm, n * sizeof *g);
+    for (int32_t i = 0; i < t->parts && st == WEFT_OK; i++) {
+        const wf_strand *s = &t->strand[i];
+        double           c = s->inside * cells[i]; /* either is 1 */
+        for (size_t k = 0; is_dora(s) && k < n; k++) {
+            float v;
+            wf_tensor_read(s->module->part[WF_PART_MAGNITUDE], k, 1, &v);
+            g[k] += c * (v - norm[k]);
+        }
+        st = wf_module_add_inner(s->module, l, s->scale, c, x->weight, x->alloc, err);
+        if (st == WEFT_OK && x->bias != NULL)
+            st = wf_module_add_bias(s->module, l, s->scale, c, x->bias, &(bool){ false }, err);
+    }
+    if (st == WEFT_OK) take_magnitudes(l, g, norm, rows, x->weight);
+    wf_free(x->alloc, g);
+    return st;
+}
+
+/* ---- the whole ----------------------------------------------------------------------------------------------- */
+
+weft_status wf_plan_merged_weight(const weft_plan *p, const wf_touched *t, float *weight, float *bias,
+                                  const weft_allocator *alloc, weft_error *err)
+{
+    const wf_layer *l = &wf_model_layers(p->model, &(size_t){ 0 })[t->layer];
+    const float    *cells = wf_plan_row(p, 0) + t->slot;
+    making          x = { l, weight, bias, alloc };
+
+    wf_layer_load(weight, wf_model_parts(p->model)->kernels, l);
+    if (bias != NULL && l->bias != NULL) memcpy(bias, l->bias, (size_t)l->out * sizeof *bias);
+    else if (bias != NULL) memset(bias, 0, (size_t)l->out * sizeof *bias);
+    if (l->component != 0 || !wf_mixed_matters(p, l, t->strand, t->parts))
+        return wf_touched_add(t, l, cells, weight, bias, alloc, err);
+    if (p->mixed == WEFT_MIXED_STACK) return make_stack(p, &x, t, cells, err);
+    return p->mixed == WEFT_MIXED_INSIDE ? make_inside(p, &x, t, cells, err) : make_direction(&x, t, cells, err);
+}

@@ -73,6 +73,7 @@ weft_status wf_json_parse(json_t **out, const char *text, size_t size, const cha
 /* The same with bounds of the caller's own: nesting, and values in all arrays and objects. */
 weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, size_t depth, size_t values,
                                   const char *what, weft_error *err);
+/* A file, in which Python's Infinity and -Infinity may stand: they are 1e308 and -1e308. */
 weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *alloc, weft_error *err);
 
 /* ---- dtype.c ----------------------------------------------------------------------------------- */

@@ -201,14 +201,29 @@ weft_status wf_json_parse(json_t **out, const char *text, size_t size, const cha
     return wf_json_parse_bounded(out, text, size, MAX_DEPTH, MAX_VALUES, what, err);
 }
 
+/* Python writes what JSON cannot say, and diffusers does so in every config of its DPM-Solvers: "lambda_min_clipped":
+ * -Infinity. To us it is 1e308, which takes no more room. */
+static void write_out_infinity(char *text, size_t size)
+{
+    static const char word[] = "Infinity", number[] = "1e308   ";
+
+    for (size_t i = 0, step; i + sizeof word - 1 <= size; i += step) {
+        step = text[i] == '"' ? string_bytes(text + i, size - i) : 1;
+        if (i == 0 || memcmp(text + i, word, sizeof word - 1) != 0 || strchr("-:,[ \t\r\n", text[i - 1]) == NULL) continue;
+        memcpy(text + i, number, sizeof number - 1);
+    }
+}
+
 weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *alloc, weft_error *err)
 {
     wf_file     file = WF_FILE_NONE;
     weft_status st;
 
     *out = NULL;
-    if ((st = wf_file_read(&file, path, MAX_BYTES, alloc, err)) == WEFT_OK)
+    if ((st = wf_file_read(&file, path, MAX_BYTES, alloc, err)) == WEFT_OK) {
+        write_out_infinity((char *)(uintptr_t)file.data, file.size); /* in memory of our own */
         st = wf_json_parse(out, (const char *)file.data, file.size, path, err);
+    }
     wf_file_close(&file, alloc);
     return st;
 }

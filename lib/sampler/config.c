@@ -115,6 +115,7 @@ static const struct setting {
     { "algorithm_type", KIND(DPMPP_2M), JSON_STRING, "dpmsolver++", 0, "it is dpmsolver++ here" },
     { "solver_type", KIND(DPMPP_2M), JSON_STRING, "midpoint", 0, "it is midpoint here" },
     { "solver_order", KIND(DPMPP_2M), JSON_REAL, NULL, 2, "it is 2 here" },
+    { "lambda_min_clipped", KIND(DPMPP_2M), JSON_REAL, NULL, -1e308, "nothing is clipped" }, /* -Infinity: io/json.c */
 };
 
 static bool is_followed(const json_t *v, const struct setting *s)

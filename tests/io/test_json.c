@@ -1,6 +1,8 @@
 /* JSON as files of strangers have it: what is refused, in what words, and what memory does. */
 #include <errno.h>
 
+#include <unistd.h>
+
 #include "../base/support.h"
 #include "io/io.h"
 
@@ -214,6 +216,40 @@ START_TEST(a_file_is_loaded)
 }
 END_TEST
 
+/* Python's json writes and reads them, outside of strings; nothing else that begins so becomes a number. */
+START_TEST(infinity_is_read_from_a_file)
+{
+    static const struct { const char *text; bool good; } all[] = {
+        { "{\"a\": -Infinity, \"b\":Infinity,\n\"c\": [Infinity], \"Infinity\": \" -Infinity\"}", true },
+        { "{\"a\": 1Infinity}", false },
+        { "{\"a\": --Infinity}", false },
+        { "{\"a\": Infinity1}", false },
+        { "{\"a\": Infinit}", false },
+        { "{\"a\": \"x\\\" -Infinity", false },
+        { "Infinity", false },
+        { "{\"a\": Infinity", false },
+    };
+    const weft_allocator a = wf_allocator(NULL);
+    char                 dir[256], path[300];
+    json_t              *root;
+
+    snprintf(dir, sizeof dir, "%s", test_dir());
+    snprintf(path, sizeof path, "%s/file", dir);
+    for (size_t i = 0; i < WF_LEN(all); i++) {
+        ck_assert_int_eq(wf_file_write(path, all[i].text, strlen(all[i].text), &err), WEFT_OK);
+        ck_assert_int_eq(wf_json_load(&root, path, &a, &err), all[i].good ? WEFT_OK : WEFT_E_FORMAT);
+        if (!all[i].good) continue;
+        ck_assert(json_real_value(json_object_get(root, "a")) == -1e308 && json_real_value(json_object_get(root, "b")) == 1e308);
+        ck_assert(json_real_value(json_array_get(json_object_get(root, "c"), 0)) == 1e308);
+        ck_assert_str_eq(json_string_value(json_object_get(root, "Infinity")), " -Infinity");
+        json_decref(root);
+    }
+    ck_assert_int_eq(wf_json_parse(&root, all[0].text, strlen(all[0].text), "f", &err), WEFT_E_FORMAT);
+    unlink(path);
+    test_rmdir(dir);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("json");
@@ -229,6 +265,7 @@ int main(void)
     tcase_add_loop_test(c, memory_that_runs_out_inside_jansson_is_told_apart, 0, 2);
     tcase_add_test(c, tokens_of_any_length_come_out_whole);
     tcase_add_test(c, a_file_is_loaded);
+    tcase_add_test(c, infinity_is_read_from_a_file);
     suite_add_tcase(suite, c);
     return run_suite(suite);
 }

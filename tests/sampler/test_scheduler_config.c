@@ -53,6 +53,26 @@ START_TEST(absent_keys_mean_what_diffusers_takes)
 }
 END_TEST
 
+/* As diffusers saves a DPM-Solver, with what is infinite as a file's reader gives it. */
+START_TEST(a_dpm_solver_as_it_is_saved)
+{
+    weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+
+    o.kind = WEFT_SAMPLER_DPMPP_2M;
+    ck_assert_int_eq(read_config("{\"_class_name\": \"DPMSolverMultistepScheduler\", \"algorithm_type\": \"dpmsolver++\","
+                                 "\"beta_end\": 0.012, \"beta_schedule\": \"scaled_linear\", \"beta_start\": 0.00085,"
+                                 "\"dynamic_thresholding_ratio\": 0.995, \"euler_at_final\": false,"
+                                 "\"final_sigmas_type\": \"zero\", \"flow_shift\": 1.0, \"lambda_min_clipped\": -1e308,"
+                                 "\"lower_order_final\": true, \"num_train_timesteps\": 1000,"
+                                 "\"prediction_type\": \"epsilon\", \"rescale_betas_zero_snr\": false, \"solver_order\": 2,"
+                                 "\"solver_type\": \"midpoint\", \"steps_offset\": 0, \"thresholding\": false,"
+                                 "\"timestep_spacing\": \"linspace\", \"trained_betas\": null,"
+                                 "\"use_karras_sigmas\": false, \"variance_type\": null}", &o), WEFT_OK);
+    ck_assert_int_eq(o.spacing, WEFT_SPACING_LINSPACE);
+    ck_assert_int_eq(o.betas, WEFT_BETAS_SCALED_LINEAR);
+}
+END_TEST
+
 START_TEST(no_config_changes_nothing)
 {
     weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
@@ -112,6 +132,7 @@ START_TEST(what_a_kind_does_not_follow_is_named)
         { WEFT_SAMPLER_DPMPP_2M, "{\"solver_order\": 3}", "solver_order is 3, but it is 2 here" },
         { WEFT_SAMPLER_DPMPP_2M, "{\"solver_order\": []}", "solver_order is no such value" },
         { WEFT_SAMPLER_DPMPP_2M, "{\"use_lu_lambdas\": true}", "use_lu_lambdas" },
+        { WEFT_SAMPLER_DPMPP_2M, "{\"lambda_min_clipped\": -5.1}", "lambda_min_clipped is -5.1, but nothing is clipped" },
     };
 
     for (size_t i = 0; i < COUNT_OF(wrong); i++) {
@@ -203,6 +224,7 @@ int main(void)
 
     tcase_add_test(c, keys_become_options);
     tcase_add_test(c, absent_keys_mean_what_diffusers_takes);
+    tcase_add_test(c, a_dpm_solver_as_it_is_saved);
     tcase_add_test(c, no_config_changes_nothing);
     tcase_add_test(c, what_is_not_followed_is_named);
     tcase_add_test(c, what_a_kind_does_not_follow_is_named);

@@ -83,6 +83,8 @@ WEFT_API void weft_sampler_options_init(weft_sampler_options *options);
  * Fill options with what the model's scheduler_config.json says of betas, spacing, offset, prediction, the last alpha,
  * zero terminal signal, Karras' sigmas and the steps of a distillation, as diffusers would for a scheduler of this
  * kind: set kind first. Kind, steps, eta and sigmas stay as they are. Defaults where the model has no such file.
+ * Three things differ, so that a picture is that of the model: PNDM and Heun heed zero terminal signal, which diffusers'
+ * do not know; and where clip_sample or skip_prk_steps is absent, nothing is clipped and there are no Runge-Kutta steps.
  * @return WEFT_E_FORMAT, or WEFT_E_UNSUPPORTED for a setting that this kind would have to ignore, named
  * @since 0.1
  */

@@ -91,7 +91,8 @@ static weft_status read_flag(const json_t *config, const char *key, uint32_t fla
 #define CLIPPING     (KIND(DDIM) | KIND(DDPM) | KIND(HEUN) | KIND(LCM))
 #define BY_SIGMA     (KIND(EULER) | KIND(HEUN) | KIND(DPMPP_2M))
 
-/* Settings that change the picture of some kind, and the one value that we follow. */
+/* Settings that change the picture of some kind, and the one value that we follow: of words the first, for which
+ * diffusers takes the others, since they are of solvers that this kind is not. */
 static const struct setting {
     const char *key;
     uint32_t    kinds;
@@ -112,15 +113,24 @@ static const struct setting {
     { "use_beta_sigmas", BY_SIGMA, JSON_TRUE, NULL, 0, "sigmas can be given instead" },
     { "use_lu_lambdas", KIND(DPMPP_2M), JSON_TRUE, NULL, 0, "sigmas can be given instead" },
     { "use_flow_sigmas", KIND(DPMPP_2M), JSON_TRUE, NULL, 0, "sigmas can be given instead" },
-    { "algorithm_type", KIND(DPMPP_2M), JSON_STRING, "dpmsolver++", 0, "it is dpmsolver++ here" },
-    { "solver_type", KIND(DPMPP_2M), JSON_STRING, "midpoint", 0, "it is midpoint here" },
+    { "algorithm_type", KIND(DPMPP_2M), JSON_STRING, "dpmsolver++ deis", 0, "it is dpmsolver++ here" },
+    { "solver_type", KIND(DPMPP_2M), JSON_STRING, "midpoint logrho bh1 bh2", 0, "it is midpoint here" },
     { "solver_order", KIND(DPMPP_2M), JSON_REAL, NULL, 2, "it is 2 here" },
     { "lambda_min_clipped", KIND(DPMPP_2M), JSON_REAL, NULL, -1e308, "nothing is clipped" }, /* -Infinity: io/json.c */
 };
 
+static bool is_one_of(const char *words, const char *s)
+{
+    for (size_t n; *words != '\0'; words += n + (words[n] == ' ')) {
+        n = strcspn(words, " ");
+        if (strlen(s) == n && memcmp(words, s, n) == 0) return true;
+    }
+    return false;
+}
+
 static bool is_followed(const json_t *v, const struct setting *s)
 {
-    if (s->type == JSON_STRING) return json_is_string(v) && strcmp(json_string_value(v), s->text) == 0;
+    if (s->type == JSON_STRING) return json_is_string(v) && is_one_of(s->text, json_string_value(v));
     if (s->type == JSON_TRUE) return json_is_boolean(v) && json_is_true(v) == (s->number != 0);
     return json_is_number(v) && json_number_value(v) == s->number;
 }

@@ -73,6 +73,25 @@ START_TEST(a_dpm_solver_as_it_is_saved)
 }
 END_TEST
 
+/* UniPC's and DEIS's own words, which a DPM-Solver made from their configs takes for its own defaults. */
+START_TEST(a_dpm_solver_from_other_solvers)
+{
+    static const char *const configs[] = { "{\"_class_name\": \"UniPCMultistepScheduler\", \"solver_type\": \"bh2\"}",
+                                           "{\"solver_type\": \"bh1\"}",
+                                           "{\"algorithm_type\": \"deis\", \"solver_type\": \"logrho\"}" };
+
+    for (size_t i = 0; i < COUNT_OF(configs); i++) {
+        weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+
+        o.kind = WEFT_SAMPLER_DPMPP_2M;
+        ck_assert_int_eq(read_config(configs[i], &o), WEFT_OK);
+        ck_assert_int_eq(read_config("{\"solver_type\": \"bh\"}", &o), WEFT_E_UNSUPPORTED);
+        ck_assert_int_eq(read_config("{\"solver_type\": \"\"}", &o), WEFT_E_UNSUPPORTED);
+        ck_assert_int_eq(read_config("{\"solver_type\": \"midpoint logrho\"}", &o), WEFT_E_UNSUPPORTED);
+    }
+}
+END_TEST
+
 START_TEST(no_config_changes_nothing)
 {
     weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
@@ -225,6 +244,7 @@ int main(void)
     tcase_add_test(c, keys_become_options);
     tcase_add_test(c, absent_keys_mean_what_diffusers_takes);
     tcase_add_test(c, a_dpm_solver_as_it_is_saved);
+    tcase_add_test(c, a_dpm_solver_from_other_solvers);
     tcase_add_test(c, no_config_changes_nothing);
     tcase_add_test(c, what_is_not_followed_is_named);
     tcase_add_test(c, what_a_kind_does_not_follow_is_named);

@@ -1,5 +1,6 @@
 /* The families against the worked numbers of methods.md 1, 2 and 14, their invariants, and their refusals. Every family's
  * factors for the fast ways must be its sum again. */
+#include "adapter/factor.h"
 #include "modules.h"
 
 /* methods.md 0.2 */
@@ -528,6 +529,31 @@ END_TEST
 static const float  GA1[] = { 1, 0, 1, 0 }, GA2[] = { 1, -1, 0, 2 }, GB1[] = { 1, 2, 3 }, GB2[] = { 0, 1, 0, 0 };
 static const double GLORA[] = { 1.5, -1, 0, 3, 2, -1, 0, 4, 1, 0.5, 0, 2 };
 
+/* A rank above the channels of a square convolution: the kernel tells which factor is the inner one. */
+START_TEST(glora_of_a_high_rank_is_told_by_its_kernel)
+{
+    static const float zeros[3 * 2 * 9];
+    sample             newer = { .count = 0 }, older = { .count = 0 };
+
+    give(&newer, WF_PART_GLORA_A1, zeros, 2, 3, 1, 1);
+    give(&newer, WF_PART_GLORA_A2, zeros, 3, 2, 1, 1);
+    give(&newer, WF_PART_GLORA_B1, zeros, 2, 3, 1, 1);
+    give(&newer, WF_PART_GLORA_B2, zeros, 3, 2, 3, 3);
+    give(&older, WF_PART_GLORA_A1, zeros, 3, 2, 1, 1);
+    give(&older, WF_PART_GLORA_A2, zeros, 2, 3, 1, 1);
+    give(&older, WF_PART_GLORA_B1, zeros, 3, 2, 3, 3);
+    give(&older, WF_PART_GLORA_B2, zeros, 2, 3, 1, 1);
+    for (int i = 0; i < 2; i++) {
+        sample *s = i == 0 ? &newer : &older;
+        settle(s);
+        ck_assert_int_eq(s->m.rank, 3);
+        ck_assert_int_eq(s->m.out, 2);
+        ck_assert_int_eq(s->m.kernel, 3);
+        ck_assert(wf_glora_older(&s->m) == (i == 1));
+    }
+}
+END_TEST
+
 START_TEST(glora_in_both_orders_of_its_factors)
 {
     sample newer = { .count = 0 }, older = { .count = 0 };
@@ -927,6 +953,7 @@ int main(void)
     tcase_add_test(t, rotations_keep_the_norm);
     tcase_add_test(t, wide_blocks_are_rotations);
     tcase_add_test(t, glora_in_both_orders_of_its_factors);
+    tcase_add_test(t, glora_of_a_high_rank_is_told_by_its_kernel);
     tcase_add_test(t, full_adds_replaces_and_expands);
     tcase_add_test(t, norm_adds_to_weight_and_bias);
     tcase_add_test(t, difference_of_the_bias_stands_alone);

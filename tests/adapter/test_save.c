@@ -302,6 +302,36 @@ START_TEST(factors_can_be_halved)
 }
 END_TEST
 
+/* PEFT's alpha of 0 adds nothing, and kohya's is the rank: what adds nothing must not come back at full strength. */
+START_TEST(alpha_of_zero_stays_without_effect)
+{
+    weft_adapter_options  with = WEFT_ADAPTER_OPTIONS_INIT;
+    weft_model           *model = model_of(file_called("peft_lora"));
+    weft_adapter         *a, *b;
+    const char           *dir = test_dir();
+    char                  config[300], path[300];
+    FILE                 *f;
+
+    snprintf(config, sizeof config, "%s/zero.json", dir);
+    snprintf(path, sizeof path, "%s/zero.safetensors", dir);
+    ck_assert_ptr_nonnull(f = fopen(config, "w"));
+    fputs("{\"lora_alpha\": 0}", f);
+    fclose(f);
+    with.config = config;
+    ck_assert_msg(weft_adapter_open(data_path("families/peft_lora"), &with, &a, &err) == WEFT_OK, "%s", err.text);
+    for (size_t i = 0; i < a->count; i++) ck_assert_float_eq(a->modules[i].scale, 0);
+    ck_assert_msg(weft_adapter_save(a, model, path, NULL, &err) == WEFT_OK, "%s", err.text);
+    b = opened(path);
+    for (size_t i = 0; i < b->count; i++) ck_assert_float_lt(b->modules[i].scale, 1e-29f);
+    remove(config);
+    remove(path);
+    test_rmdir(dir);
+    weft_adapter_free(a);
+    weft_adapter_free(b);
+    weft_model_free(model);
+}
+END_TEST
+
 START_TEST(wrong_arguments_are_refused)
 {
     weft_model       *model = model_of(file_called("peft_lora")), *other = model_of(file_called("lyco_sd2_lokr"));
@@ -385,6 +415,7 @@ int main(void)
     suite_add_tcase(s, t);
     t = tcase_create("options and failures");
     tcase_add_test(t, factors_can_be_halved);
+    tcase_add_test(t, alpha_of_zero_stays_without_effect);
     tcase_add_test(t, wrong_arguments_are_refused);
     tcase_add_loop_test(t, saving_without_memory_leaves_nothing, WEFT_NAMING_KOHYA, WEFT_NAMING_PEFT + 1);
     suite_add_tcase(s, t);

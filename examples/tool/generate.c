@@ -146,17 +146,23 @@ typedef struct picture {
     int32_t       calls;
 } picture;
 
-/* The noise as drawn or read, before the sampler scales it. */
-static float *first_noise(picture *p, settings *s, const weft_model_info *info, weft_noise *noise)
+static float *draw_noise(size_t len, weft_noise *noise)
+{
+    float *drawn = floats(len);
+    must(weft_noise_normal(noise, drawn, len, &err));
+    return drawn;
+}
+
+/* The size, which may be that of a file of latents; its noise, before the sampler scales it, is read here. */
+static void read_size(picture *p, settings *s, const weft_model_info *info)
 {
     weft_tensors *file;
     int64_t shape[3] = { info->latent_channels, s->height / info->image_factor, s->width / info->image_factor };
-    float *start = NULL;
 
     if (s->latents) {
         must(weft_tensors_open(s->latents, NULL, &file, &err));
         const char *name = weft_tensors_find(file, "start") >= 0 ? "start" : "latents";
-        if ((start = read_tensor(file, s->latents, name, shape, 3)) == NULL)
+        if ((p->start = read_tensor(file, s->latents, name, shape, 3)) == NULL)
             fail("%s: it has no tensor `start` or `latents`", s->latents);
         weft_tensors_free(file);
         s->height = (int32_t)shape[1] * info->image_factor;
@@ -168,48 +174,53 @@ static float *first_noise(picture *p, settings *s, const weft_model_info *info, 
     p->shape[2] = s->run.height;
     p->shape[3] = s->run.width;
     p->len = (size_t)info->latent_channels * (size_t)s->run.height * (size_t)s->run.width;
-    if (start) return start;
-    start = floats(p->len);
-    must(weft_noise_normal(noise, start, p->len, &err));
-    return start;
 }
 
 /* Latents of a picture, drawn from the distribution that the encoder gives, as diffusers draws them. */
 static float *encode_image(weft_run *run, const float *image, const settings *s, size_t len, weft_noise *noise)
 {
-    float *drawn = floats(len), *latents = floats(len);
-    must(weft_noise_normal(noise, drawn, len, &err));
+    float *drawn = draw_noise(len, noise), *latents = floats(len);
     must(weft_run_encode_image(run, image, 3 * (size_t)s->width * (size_t)s->height, drawn, len, latents, len, &err));
     free(drawn);
     return latents;
 }
 
-/* What the picture of --image, and the mask, become. An inpainting UNet reads the mask and the picture without what
- * lies under it (grey there); with any other UNet denoise() puts the picture back around the mask after every call. */
-static void read_origin(picture *p, const settings *s, const weft_model_info *info, weft_run *run, weft_noise *noise)
+/* The mask in latent pixels; and the picture without what lies under it (grey there), which an inpainting UNet reads
+ * beside the mask. With any other UNet denoise() puts the picture back around the mask after every call. */
+static void read_masked(picture *p, float *image, const settings *s, const weft_model_info *info, weft_run *run,
+                        weft_noise *noise)
 {
     size_t pixels = (size_t)s->width * (size_t)s->height, plane = p->len / (size_t)info->latent_channels;
     size_t factor = (size_t)info->image_factor, across = (size_t)s->run.width;
-    float *image = read_picture(s->image, s->width, s->height), *mask;
+    float *mask = read_mask(s->mask, s->width, s->height), *masked;
 
-    p->from.latents = encode_image(run, image, s, p->len, noise);
-    if (s->mask) {
-        mask = read_mask(s->mask, s->width, s->height);
-        p->from.mask = floats(plane);
-        for (size_t i = 0; i < plane; i++)
-            p->from.mask[i] = mask[i / across * factor * (size_t)s->width + i % across * factor];
-        if (info->unet_channels > info->latent_channels) {
-            for (size_t i = 0; i < 3 * pixels; i++)
-                if (mask[i % pixels] > 0) image[i] = 0.5f;
-            float *masked = encode_image(run, image, s, p->len, noise);
-            p->from.extra_len = plane + p->len;
-            p->from.extra = floats(p->from.extra_len);
-            memcpy(p->from.extra, p->from.mask, plane * sizeof *masked);
-            memcpy(p->from.extra + plane, masked, p->len * sizeof *masked);
-            free(masked);
-        }
-        free(mask);
+    p->from.mask = floats(plane);
+    for (size_t i = 0; i < plane; i++)
+        p->from.mask[i] = mask[i / across * factor * (size_t)s->width + i % across * factor];
+    for (size_t i = 0; i < 3 * pixels; i++)
+        if (mask[i % pixels] > 0) image[i] = 0.5f;
+    masked = encode_image(run, image, s, p->len, noise);
+    if (info->unet_channels > info->latent_channels) {
+        p->from.extra_len = plane + p->len;
+        p->from.extra = floats(p->from.extra_len);
+        memcpy(p->from.extra, p->from.mask, plane * sizeof *masked);
+        memcpy(p->from.extra + plane, masked, p->len * sizeof *masked);
     }
+    free(masked);
+    free(mask);
+}
+
+/* What a picture begins with. Its noise is drawn in diffusers' order, so that a seed means the same: first for the
+ * picture of --image (not where an inpainting UNet redraws it wholly), then the noise of the latents, last for the
+ * picture under the mask, also where no UNet reads that. */
+static void read_origin(picture *p, const settings *s, const weft_model_info *info, weft_run *run, weft_noise *noise)
+{
+    float *image = s->image ? read_picture(s->image, s->width, s->height) : NULL;
+    int reads = info->unet_channels > info->latent_channels;
+
+    if (image && !(reads && s->strength >= 1.0f)) p->from.latents = encode_image(run, image, s, p->len, noise);
+    if (p->start == NULL) p->start = draw_noise(p->len, noise);
+    if (s->mask) read_masked(p, image, s, info, run, noise);
     free(image);
 }
 
@@ -404,7 +415,7 @@ int generate(settings *s)
     p.predictions = room((size_t)p.calls, sizeof *p.predictions);
     must(weft_noise_create(s->seed, NULL, &noise, &err));
     if (s->image) begin_with_picture(&p, s, &info, sampler);
-    p.start = first_noise(&p, s, &info, noise);
+    read_size(&p, s, &info);
     if (s->conditioning) read_conditioning(&p.cond, s, &info);
     weft_plan *plan = make_plan(model, s, p.calls - p.from.first, &m);
     if (!s->conditioning) {
@@ -428,7 +439,7 @@ int generate(settings *s)
             p.cond.negative = encode_prompt(run, s->negative, s, &p.cond, &info, &p.cond.negative_pooled);
         }
     }
-    if (s->image) read_origin(&p, s, &info, run, noise);
+    read_origin(&p, s, &info, run, noise);
 
     double loop = now();
     m.steps = p.calls - p.from.first;

@@ -94,6 +94,19 @@ that "clip skip" draw -p "a red circle" --clip-skip 1 -o "$tmp/skip.png"
 that "img2img" draw -p "a green circle" -i "$tmp/plain.png" --strength 0.7 -o "$tmp/i2i.png"
 that "its strength is among the settings" hold "$tmp/i2i.png" "Denoising strength: 0.7"
 that "a mask" draw -p "a green circle" -i "$tmp/plain.png" --mask "$tmp/plain.png" -o "$tmp/masked.png"
+# As in diffusers the noise of the latents is the second that is drawn, behind that of the picture: the second half of
+# what a picture of twice the size begins with.
+start() {
+    length=$(($(od -An -tu8 -N8 "$1")))
+    range=$(head -c $((8 + length)) "$1" | tail -c +9 | sed 's/.*"start":{[^}]*"data_offsets":.\([0-9]*\),\([0-9]*\).*/\1 \2/')
+    tail -c +$((9 + length + ${range% *})) "$1" | head -c $((${range#* } - ${range% *}))
+}
+that "img2img saves its noise" draw -p x -i "$tmp/plain.png" --size 64x64 -o "$tmp/x.png" --save "$tmp/i2i.safetensors"
+that "twice the noise" draw -p x --size 64x128 -o "$tmp/x.png" --save "$tmp/tall.safetensors"
+start "$tmp/i2i.safetensors" >"$tmp/i2i.start"
+start "$tmp/tall.safetensors" | tail -c "$(wc -c <"$tmp/i2i.start")" >"$tmp/tall.start"
+that "there is noise" test -s "$tmp/i2i.start"
+that "the noise comes second" cmp "$tmp/i2i.start" "$tmp/tall.start"
 that "another size" draw -p "a green circle" -i "$tmp/plain.png" --size 96x64 -o "$tmp/wide.png"
 tiny=tests/data/models
 that "an inpainting model" "$weft" generate $tiny/tiny-inpaint -q $few -p "a cat" -i "$tmp/plain.png" --mask "$tmp/plain.png" \

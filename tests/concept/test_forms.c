@@ -170,11 +170,16 @@ START_TEST(broken_words)
     const tensor wide[] = { { "emb_params", 1, { 4 } } };
     const tensor uneven[] = { { "clip_l", 2, { 2, 4 } }, { "clip_g", 2, { 3, 8 } } };
     const tensor twice[] = { { "clip_l", 2, { 2, 4 } }, { "text_encoders_0", 2, { 2, 4 } } };
+    const tensor beside[] = { { "emb_params", 2, { 2, 4 } }, { "exp_avg", 2, { 2, 4 } } };
     made_is_refused(cube, 1, 1, ": <a> is (2, 3, 4): the vectors of a word are (d) or (n, d)");
     made_is_refused(wide, 1, NAN, ": emb_params: value 0 is not a finite number");
     made_is_refused(uneven, 2, 1, ": clip_l has 2 vectors for the word made, its other text encoder has 3");
     made_is_refused(twice, 2, 1, ": text_encoders_0: the word made has vectors already");
-    const char *path = write_file(wide, 1, 1);
+    weft_concept *c;
+    const char *path = write_file(beside, 2, 1);
+    ck_assert_int_eq(weft_concept_open(path, NULL, &c, &golden_err), WEFT_E_UNSUPPORTED);
+    ck_assert_msg(strstr(golden_err.text, "made.safetensors: beside its words it holds exp_avg, which is not of an adapter that "
+                                          "can be opened: made: ") != NULL, "%s", golden_err.text);
     remove(path);
     remove_folder(path);
 }

@@ -1,39 +1,7 @@
-/* A safetensors file of any bytes is refused in one line, or all of it can be read. */
-#include "fuzz.h"
-#include "io/io.h"
-
-/* The sanitizers see to it that what is read lies inside; here each tensor is found under its name. */
-static void read_tensor(const weft_tensors *t, size_t i, const weft_allocator *alloc)
-{
-    const wf_tensor *tensor = wf_tensors_at(t, i);
-    wf_shape_text    shape;
-    weft_error       err = { 0, 0, "" };
-    float           *out;
-    weft_status      st;
-
-    must(weft_tensors_find(t, tensor->name) == (int64_t)i);
-    must(strlen(wf_shape(&shape, tensor->shape, tensor->rank)) < sizeof shape.text);
-    out = wf_zalloc(alloc, tensor->count, sizeof *out);
-    if (out == NULL) return;
-    st = weft_tensors_read(t, i, out, tensor->count, &err);
-    must(st == WEFT_OK || st == WEFT_E_UNSUPPORTED);
-    wf_free(alloc, out);
-}
+/* A safetensors file of any bytes, read as a file is whose kind its first bytes tell. */
+#include "tensors.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const weft_allocator alloc = wf_allocator(NULL);
-    weft_error           err   = { 0, 0, "" };
-    weft_tensors        *t;
-    weft_status          st = wf_tensors_parse(data, size, "fuzz", &alloc, &t, &err);
-
-    if (st != WEFT_OK) {
-        must(t == NULL && err.code == st && one_line(err.text));
-        return 0;
-    }
-    for (size_t i = 0; i < wf_tensors_count(t); i++) read_tensor(t, i, &alloc);
-    for (size_t i = 0; i < wf_tensors_meta_count(t); i++)
-        must(weft_tensors_metadata(t, wf_tensors_meta_key(t, i)) == wf_tensors_meta_value(t, i));
-    weft_tensors_free(t);
-    return 0;
+    return read_all(data, size, wf_tensors_parse);
 }

@@ -82,13 +82,8 @@ static bool word_char(const char *s, size_t n, size_t at)
 
 static bool blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-static size_t blanks(const char *s, size_t n, size_t at)
-{
-    size_t begin = at;
-
-    while (at < n && blank(s[at])) at++;
-    return at - begin;
-}
+/* Whoever writes Chinese or Japanese has wide spaces at hand. */
+static size_t blanks(const char *s, size_t n, size_t at) { return wf_token_space(s + at, n - at); }
 
 /* Text without brackets, colons and backslashes: only BREAK, as a word of its own, means something. */
 static weft_status add_text(parser *r, const char *s, size_t n)

@@ -41,6 +41,19 @@ START_TEST(pieces_and_weights)
 }
 END_TEST
 
+/* A number may stand between spaces of any width, as Python's \s has them. */
+START_TEST(spaces_around_a_number)
+{
+    static const char *const prompts[] = { "(a:\xe3\x80\x80" "1.5)", "(a: 1.5\xe3\x80\x80)", "(a:\xc2\xa0" "1.5\xe2\x80\xa8)" };
+    for (size_t i = 0; i < WF_LEN(prompts); i++) {
+        wf_prompt p;
+        must(wf_prompt_parse(&p, prompts[i], true, heap(), &golden_err));
+        ck_assert(p.count == 1 && p.len == 1 && p.pieces[0].weight == 1.5);
+        wf_prompt_free(&p);
+    }
+}
+END_TEST
+
 static bool has(json_t *flags, const char *name)
 {
     for (size_t i = 0; i < json_array_size(flags); i++)
@@ -237,6 +250,7 @@ int main(void)
     Suite *s = suite_create("prompts");
     TCase *c = tcase_create("prompts");
     tcase_add_test(c, pieces_and_weights);
+    tcase_add_test(c, spaces_around_a_number);
     tcase_add_test(c, chunks_of_every_prompt);
     tcase_add_test(c, what_is_no_weight);
     tcase_add_test(c, words_are_found_whole);

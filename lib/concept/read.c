@@ -96,7 +96,7 @@ static weft_status take_tensor(wf_word_list *list, const wf_tensor *t, const wf_
     return WEFT_OK;
 }
 
-/* What the word is called whose key does not say: the metadata "name", or a placeholder that is not A1111's "*". */
+/* What the word is called whose key does not say: the metadata "name", or a token that is not A1111's "*". */
 static const char *given_name(const weft_tensors *t, const char *key, const char *stem)
 {
     static const char prefix[] = "string_to_param.";

@@ -2,6 +2,7 @@
 #include <stdbool.h>
 #include <unistd.h>
 
+#include "../base/support.h"
 #include "golden.h"
 
 #include "concept/concept.h"
@@ -210,43 +211,26 @@ START_TEST(keys)
 END_TEST
 
 /* Every allocation of an opening may fail: a clean NOMEM, and nothing left behind. */
-typedef struct meter { int64_t left, live; } meter;
-
-static void *take(void *user, size_t size, size_t align)
-{
-    meter *m = user;
-    if (m->left-- == 0) return NULL;
-    m->live++;
-    return aligned_alloc(align, (size + align - 1) / align * align);
-}
-
-static void give(void *user, void *p, size_t size)
-{
-    meter *m = user;
-    (void)size;
-    m->live--;
-    free(p);
-}
-
 START_TEST(memory_may_run_out)
 {
     static const char *const files[][2] = { { "simo.safetensors", NULL }, { "pair_1.safetensors", "pair_2.bin" },
                                             { "bundle.safetensors", NULL } };
     for (size_t k = 0; k < sizeof files / sizeof *files; k++) {
-        meter m = { 0, 0 };
-        weft_allocator alloc = { take, give, &m };
+        test_memory m;
+        weft_allocator alloc = test_allocator(&m);
         weft_concept_options o = WEFT_CONCEPT_OPTIONS_INIT;
         weft_status st = WEFT_E_NOMEM;
         o.allocator = &alloc;
         o.second = files[k][1] != NULL ? data_path("concepts/%s", files[k][1]) : NULL;
-        for (int64_t n = 0; st == WEFT_E_NOMEM; n++) {
+        for (size_t n = 1; st == WEFT_E_NOMEM; n++) {
             weft_concept *c;
-            m.left = n;
+            m.calls = 0;
+            m.fail_at = n;
             st = weft_concept_open(data_path("concepts/%s", files[k][0]), &o, &c, &golden_err);
             ck_assert_msg(st == WEFT_OK || st == WEFT_E_NOMEM, "%s", golden_err.text);
             weft_concept_free(c);
-            ck_assert_int_eq(m.live, 0);
-            ck_assert_int_lt(n, 10000);
+            ck_assert_uint_eq(m.live_blocks, 0);
+            ck_assert_uint_lt(n, 10000);
         }
         must(st);
     }

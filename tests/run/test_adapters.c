@@ -3,39 +3,7 @@
  * tests/reference/make_adapters.py made files and references. */
 #include <stdbool.h>
 
-#include "golden.h"
-
-typedef struct inputs {
-    weft_tensors *t;
-    weft_model   *model;
-    golden        x, ts, text, ids, ids2, pooled, time_ids;
-    bool          xl;
-} inputs;
-
-static inputs read_inputs(const char *model, const char *file)
-{
-    inputs in = { .xl = strstr(model, "sdxl") != NULL };
-    in.t = golden_open(file);
-    must(weft_model_open(data_path("%s", model), NULL, &in.model, &golden_err));
-    in.x = golden_read(in.t, "in/sample");
-    in.ts = golden_read(in.t, "in/timestep");
-    in.text = golden_read(in.t, "in/context");
-    in.ids = golden_read(in.t, "in/ids");
-    if (in.xl) {
-        in.ids2 = golden_read(in.t, "in/ids_2");
-        in.pooled = golden_read(in.t, "in/text_embeds");
-        in.time_ids = golden_read(in.t, "in/time_ids");
-    }
-    return in;
-}
-
-static void free_inputs(inputs *in)
-{
-    weft_tensors_free(in->t);
-    weft_model_free(in->model);
-    free(in->x.v), free(in->ts.v), free(in->text.v), free(in->ids.v), free(in->ids2.v), free(in->pooled.v);
-    free(in->time_ids.v);
-}
+#include "inputs.h"
 
 static void check_unet(const inputs *in, weft_run *run, const char *prefix)
 {

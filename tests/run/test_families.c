@@ -6,46 +6,9 @@
  * runs those alone. */
 #include <stdbool.h>
 
-#include "golden.h"
+#include "inputs.h"
 
 static const double limit = 1e-5;
-
-/* ---- a model with its inputs ----------------------------------------------------------------------------- */
-
-typedef struct inputs {
-    weft_tensors *t;
-    weft_model   *model;
-    golden        x, ts, text, ids, ids2, pooled, time_ids;
-    size_t        rows;   /* of the text encoders' output that the goldens hold */
-    bool          xl;
-} inputs;
-
-static inputs read_inputs(const char *model, size_t rows)
-{
-    char file[80];
-    inputs in = { .xl = strstr(model, "sdxl") != NULL, .rows = rows };
-    snprintf(file, sizeof file, "families_%s.safetensors", model);
-    in.t = golden_open(file);
-    must(weft_model_open(data_path("models/%s", model), NULL, &in.model, &golden_err));
-    in.x = golden_read(in.t, "in/sample");
-    in.ts = golden_read(in.t, "in/timestep");
-    in.text = golden_read(in.t, "in/context");
-    in.ids = golden_read(in.t, "in/ids");
-    if (in.xl) {
-        in.ids2 = golden_read(in.t, "in/ids_2");
-        in.pooled = golden_read(in.t, "in/text_embeds");
-        in.time_ids = golden_read(in.t, "in/time_ids");
-    }
-    return in;
-}
-
-static void free_inputs(inputs *in)
-{
-    weft_tensors_free(in->t);
-    weft_model_free(in->model);
-    free(in->x.v), free(in->ts.v), free(in->text.v), free(in->ids.v), free(in->ids2.v), free(in->pooled.v);
-    free(in->time_ids.v);
-}
 
 /* ---- measuring --------------------------------------------------------------------------------------------- */
 
@@ -155,6 +118,18 @@ static const char *word(json_t *o, const char *key)
 }
 
 static int number(json_t *o, const char *key) { return (int)json_integer_value(json_object_get(o, key)); }
+
+static inputs inputs_for(const char *model, json_t *index)
+{
+    char folder[80], file[80];
+    snprintf(folder, sizeof folder, "models/%s", model);
+    snprintf(file, sizeof file, "families_%s.safetensors", model);
+    inputs in = read_inputs(folder, file);
+    in.rows = (size_t)number(index, "rows");
+    return in;
+}
+
+static inputs inputs_of(json_t *entry, json_t *index) { return inputs_for(word(entry, "model"), index); }
 
 static weft_adapter *open_file(json_t *entry)
 {
@@ -310,7 +285,7 @@ static bool wanted(json_t *entry)
 
 static errors check_entry(json_t *index, json_t *entry)
 {
-    inputs in = read_inputs(word(entry, "model"), (size_t)number(index, "rows"));
+    inputs in = inputs_of(entry, index);
     errors e = check_file(&in, entry);
     free_inputs(&in);
     return e;
@@ -342,7 +317,7 @@ END_TEST
 START_TEST(any_two_families_take_turns)
 {
     json_t *index = golden_json("families.json"), *files = json_object_get(index, "files"), *entry, *last = NULL;
-    inputs in = read_inputs(models[_i], (size_t)number(index, "rows"));
+    inputs in = inputs_for(models[_i], index);
     size_t i;
     json_array_foreach(files, i, entry) {
         if (strcmp(models[_i], word(entry, "model")) != 0 || !wanted(entry)) continue;
@@ -382,7 +357,7 @@ START_TEST(families_add_up_in_one_plan)
     size_t i;
     json_array_foreach(json_object_get(index, "mixed"), i, item)
         for (int32_t way = WEFT_PATH_SIDE; way <= WEFT_PATH_MERGED; way++) {
-            inputs in = read_inputs(word(item, "model"), (size_t)number(index, "rows"));
+            inputs in = inputs_of(item, index);
             weft_plan *plan = plan_of(&in, way);
             double library = -1, formula = 0;
             add_files(plan, index, json_object_get(item, "files"));
@@ -414,7 +389,7 @@ START_TEST(methods_know_no_families)
     json_t *index = golden_json("families.json"), *item;
     size_t i;
     json_array_foreach(json_object_get(index, "methods"), i, item) {
-        inputs in = read_inputs(word(item, "model"), (size_t)number(index, "rows"));
+        inputs in = inputs_of(item, index);
         weft_plan *plan = plan_of(&in, WEFT_PATH_AUTO);
         add_files(plan, index, json_object_get(item, "files"));
         choose_method(plan, item);

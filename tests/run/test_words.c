@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <unistd.h>
 
+#include "../base/support.h"
 #include "golden.h"
 
 typedef struct bench {
@@ -472,24 +473,6 @@ END_TEST
 
 /* ---- memory ---- */
 
-typedef struct meter { int64_t left, live; } meter;
-
-static void *take(void *user, size_t size, size_t align)
-{
-    meter *m = user;
-    if (m->left-- == 0) return NULL;
-    m->live++;
-    return aligned_alloc(align, (size + align - 1) / align * align);
-}
-
-static void give(void *user, void *p, size_t size)
-{
-    meter *m = user;
-    (void)size;
-    m->live--;
-    free(p);
-}
-
 /* Two concepts and a prompt with both, in a plan and a run whose nth allocation fails. */
 static weft_status use_words(weft_model *model, weft_concept *a, weft_concept *b, const weft_allocator *alloc, float *text)
 {
@@ -522,17 +505,18 @@ START_TEST(memory_may_run_out)
 {
     weft_concept *a = concept_of("kohya.safetensors", NULL, "<w>"), *b = concept_of("layers.safetensors", NULL, NULL);
     weft_model *model;
-    meter m = { 0, 0 };
-    weft_allocator alloc = { take, give, &m };
+    test_memory m;
+    weft_allocator alloc = test_allocator(&m);
     weft_status st = WEFT_E_NOMEM;
     float *text = calloc(11 * 2 * 77 * 24, sizeof *text);
     must(weft_model_open(data_path("models/tiny-sd1"), NULL, &model, &golden_err));
-    for (int64_t n = 0; st == WEFT_E_NOMEM; n++) {
-        m.left = n;
+    for (size_t n = 1; st == WEFT_E_NOMEM; n++) {
+        m.calls = 0;
+        m.fail_at = n;
         st = use_words(model, a, b, &alloc, text);
-        ck_assert_msg(st == WEFT_OK || st == WEFT_E_NOMEM, "allocation %lld: %s", (long long)n, golden_err.text);
-        ck_assert_int_eq(m.live, 0);
-        ck_assert_int_lt(n, 10000);
+        ck_assert_msg(st == WEFT_OK || st == WEFT_E_NOMEM, "allocation %zu: %s", n, golden_err.text);
+        ck_assert_uint_eq(m.live_blocks, 0);
+        ck_assert_uint_lt(n, 10000);
     }
     must(st);
     weft_model_free(model);

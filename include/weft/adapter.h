@@ -27,7 +27,8 @@ WEFT_API void weft_adapter_options_init(weft_adapter_options *options);
 
 /**
  * Open an adapter: a safetensors file, a pickle (.pt, .bin: read, never executed), or a folder that PEFT or
- * diffusers wrote (adapter_model.safetensors with adapter_config.json, or pytorch_lora_weights.safetensors).
+ * diffusers wrote (adapter_model with adapter_config.json, pytorch_lora_weights or pytorch_custom_diffusion_weights; each
+ * .safetensors or .bin).
  *
  * Dialect and family are told by the keys, module by module, never by the file's name. Factors must agree in
  * rank, and be finite.
@@ -74,11 +75,12 @@ typedef struct weft_module_info {
     int32_t     rank;
     const char *name;     /* canonical layer name where the key alone tells it, else the file's own */
     const char *key;      /* the file's key, without the ending that names the factor               */
-    int64_t     out;
-    int64_t     in;
-    int32_t     kernel;   /* k of a k x k convolution, else 1                                       */
+    int64_t     out;      /* 0 where the file alone does not tell ((IA)^3, OFT, a bias): ask the layer */
+    int64_t     in;       /* likewise                                                               */
+    int32_t     kernel;   /* k of a k x k convolution, 1 for others; likewise                       */
     float       alpha;    /* as stored; the rank where the file has none                            */
-    float       scale;    /* what multiplies B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA    */
+    float       scale;    /* what multiplies the family's product: alpha / rank, alpha / sqrt(rank) for rsLoRA;
+                             1 for families without one                                             */
     int32_t     has_alpha;
     const char *family;   /* "lora", "loha", ...                                                    */
 } weft_module_info;

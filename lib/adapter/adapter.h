@@ -15,7 +15,7 @@ const char      *wf_adapter_name(const weft_adapter *a);
 void             wf_adapter_ref(weft_adapter *a);
 
 /* Binding: for each module the layer id or -1, with a report row for every key of the file. A report owns
- * module_layer and keeps the adapter alive. */
+ * this list and keeps the adapter alive. */
 const int64_t *wf_report_layers(const weft_report *r); /* [modules] layer id, -1 where not matched */
 /* Turn a report into the status that weft_plan_add() gives: WEFT_OK, or WEFT_E_MISMATCH with the one line. */
 weft_status wf_report_verdict(const weft_report *r, bool allow_partial, weft_error *err);

@@ -68,7 +68,7 @@ static const wf_ending peft_endings[] = {
 };
 
 const wf_dialect wf_dialect_kohya_peft = {
-    .name = "kohya", .prefixes = words, .endings = { peft_endings }, .underscore = true,
+    .name = "kohya", .prefixes = words, .endings = { peft_endings }, .underscore = true, .peft = true,
 };
 
 /* What LyCORIS calls modules of a model that it wrapped itself: the path inside that model alone. */

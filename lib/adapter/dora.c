@@ -22,7 +22,7 @@ bool wf_dora_rows(const wf_module *m, const wf_layer *l)
 {
     const wf_tensor *g = m->part[WF_PART_MAGNITUDE];
 
-    return m->peft || g->rank == 1 || g->shape[0] != 1 || g->shape[1] != l->in;
+    return m->peft_magnitude || g->rank == 1 || g->shape[0] != 1 || g->shape[1] != l->in;
 }
 
 bool wf_dora_fits(const wf_module *m, const wf_layer *l)
@@ -54,7 +54,7 @@ static void take_magnitude(const wf_module *m, double *norm, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         float  g;
-        double least = m->peft ? 0 : (double)FLT_EPSILON;
+        double least = m->peft_magnitude ? 0 : (double)FLT_EPSILON;
         wf_tensor_read(m->part[WF_PART_MAGNITUDE], i, 1, &g);
         norm[i] = norm[i] + least > 0 ? (double)g / (norm[i] + least) : 0;
     }

@@ -63,7 +63,8 @@ struct wf_module {
     bool             has_alpha;
     bool             rslora;   /* alpha / sqrt(rank)                                             */
     bool             underscore;
-    bool             peft;     /* in PEFT's or diffusers' spelling: LoKr's scale and DoRA's axis are told by it */
+    bool             peft;     /* in PEFT's or diffusers' spelling: LoKr's scale is told by it   */
+    bool             peft_magnitude; /* the magnitude's own key is PEFT's: always of rows        */
     bool             feedforward; /* PEFT's (IA)^3: the factor scales the input (its config); only asked of convolutions */
     int32_t          init_rank; /* PEFT's r, AdaLoRA's init_r, as the config says: what alpha is divided by where the
                                    tensors do not tell; 0: not told                               */
@@ -182,9 +183,7 @@ void        wf_tensor_read(const wf_tensor *t, size_t from, size_t n, float *dst
 void        wf_tensor_transposed(const wf_tensor *t, size_t rows, size_t columns, float *dst);
 /* dst (r, k * k, in) = t (r, in, k, k): the order of the networks. */
 void        wf_tensor_channels_last(const wf_tensor *t, size_t r, size_t in, size_t kk, float *dst);
-/* w (out, K) = the layer's base weight widened, K ordered (ky, kx, in). */
-void        wf_layer_widen(const wf_layer *l, float *w);
-/* The same of n rows from row `from`, for those who go through a large layer in strips (factor.c). */
+/* w (n, K) = rows [from, from + n) of the layer's base weight widened, K ordered (ky, kx, in) (factor.c). */
 void        wf_layer_rows(const wf_layer *l, size_t from, size_t n, float *w);
 /* One value of a 0-d or 1-element tensor. */
 float       wf_tensor_scalar(const wf_tensor *t);

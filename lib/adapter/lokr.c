@@ -82,14 +82,10 @@ static weft_status shape_w2(const wf_module *m, int64_t *o2, int64_t *i2, int32_
 
 static void set_scale(wf_module *m)
 {
+    int32_t r = m->rank > 0 ? m->rank : m->peft && m->has_alpha ? m->init_rank : 0;
+
     m->scale = 1;
-    if (m->rank > 0) {
-        wf_module_set_scale(m, m->rank);
-    } else if (m->peft && m->has_alpha && m->init_rank > 0) {
-        m->rank = m->init_rank;
-        wf_module_set_scale(m, m->rank);
-        m->rank = 0;
-    }
+    if (r > 0) wf_module_set_scale(m, r);
 }
 
 static weft_status shape(wf_module *m, const char *source, weft_error *err)

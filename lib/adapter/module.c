@@ -151,16 +151,6 @@ void wf_tensor_channels_last(const wf_tensor *t, size_t r, size_t in, size_t kk,
     }
 }
 
-/* The weight is a tensor like those of adapters, but for its name. */
-void wf_layer_widen(const wf_layer *l, float *w)
-{
-    size_t    out = (size_t)l->out, in = (size_t)l->in, kk = (size_t)l->kernel * (size_t)l->kernel;
-    wf_tensor t = { .name = l->name, .data = l->weight, .count = out * in * kk, .dtype = l->dtype };
-
-    if (kk == 1) wf_tensor_read(&t, 0, t.count, w);
-    else wf_tensor_channels_last(&t, out, in, kk, w);
-}
-
 /* ---- checks ------------------------------------------------------------------------------------------ */
 
 static const char *const part_names[WF_PARTS] = {

@@ -264,8 +264,8 @@ static weft_status add_module(reader *rd, const wf_dialect *d, const wf_key *k, 
     return wf_map_put(&rd->by_name, w->folded, (int64_t)a->count - 1, &(bool){ false }, rd->err);
 }
 
-/* The tensor becomes this part of module `at`. */
-static weft_status give_part(reader *rd, int64_t at, const wf_key *k, size_t i)
+/* The tensor, which dialect d read, becomes this part of module `at`. */
+static weft_status give_part(reader *rd, const wf_dialect *d, int64_t at, const wf_key *k, size_t i)
 {
     const wf_tensor  *t = wf_tensors_at(rd->a->tensors, i);
     const wf_tensor **slot = &rd->a->modules[at].part[k->part];
@@ -274,6 +274,7 @@ static weft_status give_part(reader *rd, int64_t at, const wf_key *k, size_t i)
         return twice(rd, (*slot)->name, t->name,
                      k->part == WF_PART_ALPHA ? "give the alpha of one module" : "give the same factor of one module");
     *slot = t;
+    if (k->part == WF_PART_MAGNITUDE) rd->a->modules[at].peft_magnitude = d->peft;
     rd->a->key_module[i] = (int32_t)at;
     return WEFT_OK;
 }
@@ -302,7 +303,7 @@ static weft_status add_key(reader *rd, size_t i)
     bool             same = w->dialect == d &&
                 (k.stem == 0 || (strlen(m->key) == k.stem && strncmp(m->key, t->name, k.stem) == 0));
     if (!same && m->part[k.part] == NULL) return twice(rd, w->first->name, t->name, "name one module in two ways");
-    return give_part(rd, at, &k, i);
+    return give_part(rd, d, at, &k, i);
 }
 
 /* Second pass: a key that joins a module. Endings such as ".alpha" are in several dialects: whichever leads to one. */
@@ -325,7 +326,7 @@ static weft_status join_key(reader *rd, size_t i)
         fold(folded, k.name);
         int64_t at = wf_map_get(&rd->by_name, folded);
         if (at < 0 || ((k.how & WF_BESIDE) != 0 && a->modules[at].part[WF_PART_ON_INPUT] == NULL)) continue;
-        return give_part(rd, at, &k, i);
+        return give_part(rd, all[d], at, &k, i);
     }
     if (!joins) return WEFT_OK;
     return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s has no factors beside it", rd->source->name,

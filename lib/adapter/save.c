@@ -231,12 +231,12 @@ static bool folds(const wf_saver *s, const wf_module *m)
     return has(m, WF_PART_MID) && s->naming != WEFT_NAMING_KOHYA;
 }
 
-/* kohya's alpha tensor: as it was stored, where that gives the scale. Families without a scale have none, but for OFT,
+/* kohya's alpha tensor: as it was stored, where that gives the scale (not under rsLoRA, whose rule kohya has not). Families without a scale have none, but for OFT,
  * where it is the constraint. */
 static weft_status put_alpha(wf_saver *s, const wf_module *m, const char *stem)
 {
     const wf_family *f = m->family;
-    const wf_tensor *stored = folds(s, m) && has(m, WF_PART_LORA_E) ? NULL : m->part[WF_PART_ALPHA];
+    const wf_tensor *stored = m->rslora || (folds(s, m) && has(m, WF_PART_LORA_E)) ? NULL : m->part[WF_PART_ALPHA];
     bool             scaled = is_pair(m) || f == &wf_family_loha || f == &wf_family_lokr || f == &wf_family_glora;
 
     if (scaled && m->scale == 0) return put_number(s, stem, ".alpha", 1e-30f); /* 0 would be read as the rank */
@@ -316,7 +316,7 @@ static weft_status put_module(wf_saver *s, size_t module, const char *stem)
 {
     const wf_module *m = &s->a->modules[module];
 
-    if (has(m, WF_PART_LORA_E) && m->rank == 0 && s->naming != WEFT_NAMING_PEFT) return WEFT_OK; /* pruned away */
+    if (wf_saver_skips(s, m)) return WEFT_OK;
     for (int32_t p = 1; p < WF_PARTS; p++)
         if (m->part[p] != NULL) WF_TRY(put_part(s, module, p, stem));
     return s->naming == WEFT_NAMING_KOHYA ? put_alpha(s, m, stem) : WEFT_OK;
@@ -448,8 +448,14 @@ static weft_status save_peft(wf_saver *s, const char *path)
 bool wf_saver_holds(const wf_saver *s, int32_t component)
 {
     for (size_t i = 0; i < s->a->count; i++)
-        if (wf_saver_layer(s, i)->component == component) return true;
+        if (wf_saver_layer(s, i)->component == component && !wf_saver_skips(s, &s->a->modules[i])) return true;
     return false;
+}
+
+/* AdaLoRA's modules that were pruned away: PEFT's own spelling alone has a form for them. */
+bool wf_saver_skips(const wf_saver *s, const wf_module *m)
+{
+    return has(m, WF_PART_LORA_E) && m->rank == 0 && s->naming != WEFT_NAMING_PEFT;
 }
 
 /* CLIPTextModel has no text_model of its own any more (transformers 5), CLIPTextModelWithProjection has. */

@@ -23,6 +23,8 @@ typedef struct wf_saver {
 const wf_layer *wf_saver_layer(const wf_saver *s, size_t module);
 /* Has the adapter modules in this component? */
 bool            wf_saver_holds(const wf_saver *s, int32_t component);
+/* Is the module left out in this spelling? */
+bool            wf_saver_skips(const wf_saver *s, const wf_module *m);
 /* A layer's path inside its component, as the component's class in transformers and diffusers has it. */
 const char     *wf_saver_path(const wf_layer *l);
 /* The alpha that gives the module's scale when it is divided by this rank. */

@@ -45,7 +45,9 @@ static void put_value(const scribe *w, const char *name, double value)
 /* Module `i` of the component, from `from` on; the count of all where there is none. */
 static size_t next_module(const scribe *w, size_t from)
 {
-    while (from < w->s->a->count && wf_saver_layer(w->s, from)->component != w->component) from++;
+    while (from < w->s->a->count && (wf_saver_layer(w->s, from)->component != w->component ||
+                                     wf_saver_skips(w->s, &w->s->a->modules[from])))
+        from++;
     return from;
 }
 

@@ -50,7 +50,7 @@ static uint64_t mix_module(uint64_t h, const wf_module *m)
     }
     h = mix_float(mix_float(h, m->scale), m->coft);
     h = mix(mix(h, (uint64_t)m->neumann), (uint64_t)m->init_rank);
-    return mix(h, (uint64_t)m->peft << 1 | (uint64_t)m->feedforward);
+    return mix(h, (uint64_t)m->peft << 2 | (uint64_t)m->peft_magnitude << 1 | (uint64_t)m->feedforward);
 }
 
 enum { NO_TEXT = 1 };

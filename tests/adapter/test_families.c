@@ -230,7 +230,7 @@ START_TEST(lokr_of_peft_keeps_its_scale)
     give(&s, WF_PART_LOKR_W1, K1, 2, 2, 0, 0);
     give(&s, WF_PART_LOKR_W2, K2, 2, 3, 0, 0);
     give_alpha(&s, 6);
-    s.m.peft = true;
+    s.m.peft = s.m.peft_magnitude = true;
     s.m.init_rank = 4;
     settle(&s);
     ck_assert_float_eq(s.m.scale, 1.5f);
@@ -293,7 +293,7 @@ START_TEST(dora_as_peft_has_it)
 
     lora(&s);
     give(&s, WF_PART_MAGNITUDE, g, 3, 0, 0, 0);
-    s.m.peft = true;
+    s.m.peft = s.m.peft_magnitude = true;
     settle(&s);
     ck_assert_int_eq(wf_module_add(&s.m, &s.l, 1, 0, 1, got, heap(), &err), WEFT_OK);
     near(got, (const double[]){ 1, 2, 2, 0, 0, 0, 0, 0, 2, -1, 0, 2 }, 12, LIMIT); /* |W| is 3, 5, 3 */
@@ -314,7 +314,7 @@ START_TEST(magnitudes_find_their_axis)
     settle(&s);
     difference(&s, 1, got); /* columns: norms 5 and 0 */
     near(got, (const double[]){ -1.2, 0, -1.6, 0 }, 4, LIMIT);
-    s.m.peft = true;
+    s.m.peft = s.m.peft_magnitude = true;
     difference(&s, 1, got); /* rows: norms 3 and 4 */
     near(got, (const double[]){ 0, 0, 0, 0 }, 4, LIMIT);
     s.l.out = 3;

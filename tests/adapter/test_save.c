@@ -71,7 +71,7 @@ static size_t compare(weft_model *model, weft_adapter *a, weft_adapter *b)
         ck_assert_msg(i < a->count, "%s was not there before", b->modules[j].key);
         const wf_module *x = &a->modules[i], *y = &b->modules[j];
         float           *one = sums_of(x, &layer[la[i]], &n), *other = sums_of(y, &layer[la[i]], &n);
-        bool near = (x->part[WF_PART_MAGNITUDE] != NULL && x->peft != y->peft) || x->part[WF_PART_UP_BIAS] != NULL ||
+        bool near = (x->part[WF_PART_MAGNITUDE] != NULL && x->peft_magnitude != y->peft_magnitude) || x->part[WF_PART_UP_BIAS] != NULL ||
                     (x->part[WF_PART_LORA_E] != NULL && y->part[WF_PART_LORA_E] == NULL);
         ck_assert_msg(same_values(one, other, n, near),
                       "%s, once %s, adds something else (%g)", y->key, x->key, relative(one, other, n, NULL));

@@ -41,7 +41,7 @@ static void configure(wf_module *m, const json_t *c)
 
     m->has_alpha = alpha != NULL;
     m->alpha = alpha != NULL ? (float)json_number_value(alpha) : 0;
-    m->peft = json_is_true(json_object_get(c, "peft"));
+    m->peft = m->peft_magnitude = json_is_true(json_object_get(c, "peft"));
     m->rslora = json_is_true(json_object_get(c, "rslora"));
     m->feedforward = json_is_true(json_object_get(c, "feedforward"));
     m->init_rank = (int32_t)json_integer_value(json_object_get(c, "rank"));

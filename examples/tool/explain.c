@@ -26,7 +26,7 @@ int explain(settings *s)
     must(weft_run_bytes(plan, &s->run, &bytes, &err));
 
     fputs(text, stdout);
-    int halves = s->guidance > 1.0f ? 2 : 1;
+    int halves = is_guided(s, &info) ? 2 : 1;
     printf("\n%d steps of %s: %d calls, %d evaluations of the network%s\n", (int)s->steps, word_of(samplers, s->sampler),
            (int)calls, (int)(calls * about.branches) * halves, halves == 2 ? " with guidance" : "");
     printf("a run at %dx%d takes ", (int)s->width, (int)s->height);

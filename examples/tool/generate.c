@@ -15,12 +15,6 @@ typedef struct conditioning {
     int32_t layers;                                  /* 0, or one conditioning for each cross-attention layer */
 } conditioning;
 
-/* Two halves, or one: a distilled UNet is told the guidance, and evaluated once. */
-static int is_guided(const settings *s, const weft_model_info *info)
-{
-    return s->guidance > 1.0f && !info->guidance_embed;
-}
-
 /* `text` is (1, tokens, width), or (layers, tokens, width) where each cross-attention layer has its own. */
 static int32_t layers_of_text(const weft_tensors *file, const weft_model_info *info)
 {
@@ -271,7 +265,7 @@ static void denoise(picture *p, const settings *s, weft_run *run, weft_sampler *
     for (int32_t n = p->from.first; n < p->calls; n++) {
         m->step = n - p->from.first;
         must(weft_sampler_scale(sampler, n, p->latents, scaled, p->len, &err));
-        step.call = n - p->from.first;             /* the plan counts the calls that are made */
+        step.call = n;
         step.timestep = weft_sampler_timestep(sampler, n);
         must(weft_run_step(run, &step, &err));
         must(weft_sampler_step(sampler, n, prediction, p->latents, p->len, noise, &err));
@@ -393,7 +387,8 @@ int generate(settings *s)
     if (s->conditioning && (s->prompt || s->negative)) misuse("--conditioning stands in for --prompt and --negative");
     if (s->negative && s->guidance <= 1.0f) misuse("--negative has no effect without guidance above 1");
     if (s->rescale > 0.0f && s->guidance <= 1.0f) misuse("--guidance-rescale has no effect without guidance above 1");
-    if (s->weighting && s->conditioning) misuse("--weighting is of prompts, and --conditioning stands in for them");
+    if (s->conditioning && (s->weighting || s->clip_skip))
+        misuse("%s is of prompts, and --conditioning stands in for them", s->weighting ? "--weighting" : "--clip-skip");
     check_writable(s->output ? s->output : "weft.png");
     check_writable(s->save);
     memset(&p, 0, sizeof p);
@@ -417,7 +412,7 @@ int generate(settings *s)
     if (s->image) begin_with_picture(&p, s, &info, sampler);
     read_size(&p, s, &info);
     if (s->conditioning) read_conditioning(&p.cond, s, &info);
-    weft_plan *plan = make_plan(model, s, p.calls - p.from.first, &m);
+    weft_plan *plan = make_plan(model, s, p.calls, &m);
     if (!s->conditioning) {
         p.cond.tokens = measure_prompts(plan, s, &info);
         p.cond.layers = layers_of_words(s);

@@ -17,6 +17,11 @@ weft_model *open_model(const char *path, settings *s, weft_model_info *info)
     return model;
 }
 
+int is_guided(const settings *s, const weft_model_info *info)
+{
+    return s->guidance > 1.0f && !info->guidance_embed;
+}
+
 weft_sampler *make_sampler(const weft_model *model, const settings *s)
 {
     weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
@@ -24,11 +29,10 @@ weft_sampler *make_sampler(const weft_model *model, const settings *s)
 
     o.kind = s->sampler;
     o.steps = s->steps;
-    must(weft_sampler_options_from_model(model, &o, &err));
-    o.eta = s->eta;
     o.sigmas = s->sigmas;
     o.sigmas_len = s->sigma_count;
-    if (s->sigma_count) o.steps = (int32_t)s->sigma_count;
+    must(weft_sampler_options_from_model(model, &o, &err));
+    o.eta = s->eta;
     if (s->flags & KARRAS) o.flags |= WEFT_SAMPLER_KARRAS;
     if (s->spacing != NOTHING_SAID) o.spacing = s->spacing;
     must(weft_sampler_create(&o, &sampler, &err));

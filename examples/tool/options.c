@@ -32,7 +32,7 @@ enum { HEADING, BIT, INT32, INT64, FLOAT, DOUBLE, STRING, WORD, OTHER };
 
 typedef struct option {
     int         kind;
-    int         used_by;                             /* GENERATE | EXPLAIN | INSPECT                      */
+    int         used_by;                             /* GENERATE | EXPLAIN ...                            */
     char        letter;
     const char *name;
     const char *value;                               /* what the help calls it; NULL for a BIT            */
@@ -325,6 +325,7 @@ static void parse_sigmas(settings *s, const char *name, const char *value)
         if (*end == '\0') break;
         c = end;
     }
+    s->steps = (int32_t)s->sigma_count;
 }
 
 static void parse_word(int32_t *out, const option *o, const char *value)

@@ -39,9 +39,9 @@ extern "C" {
 WEFT_API uint32_t weft_version(void);
 
 /**
- * Whether this library has a feature: a method ("merge", "switch", "composite", "klora"),
- * a sampler ("ddim", "euler", "euler_a", "dpmpp_2m"), an adapter family ("lora") or a file
- * dialect ("kohya", "diffusers", "diffusers-old", "peft").
+ * Whether this library has a feature: a method ("klora"), a sampler ("heun"), an adapter family as reports name it
+ * ("loha"), a file dialect likewise ("kohya"), a kind of concept ("textual-inversion"), or what a run can do
+ * ("prompt-weights", "clip-skip", "img2img", "inpainting", "refiner", "guidance-embed", "text-layers", "vae-tiles").
  *
  * @return 1 if it has, 0 if not or if name is NULL
  * @since 0.1

@@ -11,7 +11,7 @@ static const char *const features[] = {
     "pndm", "ddpm", "heun", "lcm", "tcd",
     "lora", "adalora", "moslora", "loha", "lokr",    /* adapter families */
     "dora", "ia3", "oft", "boft", "glora", "full", "norm",
-    "kohya", "diffusers", "diffusers-old", "peft",   /* file dialects   */
+    "kohya", "lycoris", "diffusers", "diffusers-old", "peft", "cloneofsimo", /* file dialects */
     "textual-inversion", "custom-diffusion", "ed-lora", /* concepts     */
     "prompt-weights", "clip-skip",                   /* prompts         */
     "img2img", "inpainting", "refiner", "guidance-embed", "text-layers", "vae-tiles", "png-read", /* pictures */

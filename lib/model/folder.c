@@ -197,13 +197,13 @@ weft_status wf_gather_folder(weft_model *m, const weft_model_options *o, wf_gath
     for (int32_t i = 0; i < WF_COMPONENTS && st == WEFT_OK; i++) {
         const char *folder = components[i].folder;
         if (index != NULL ? class_of(index, folder) == NULL : !has(m->path, folder, "config.json")) continue;
+        if (i == WF_VAE && o->vae != NULL) { /* another one is given: this one's description may serve it */
+            s->parts[i].there = has(m->path, folder, "config.json");
+            continue;
+        }
         st = path_to(dir, m->path, "", folder, err);
         if (st == WEFT_OK) st = wf_gather_weights(m, o, dir, i, &s->parts[i], err);
         s->parts[i].there = st == WEFT_OK;
-        if (st == WEFT_E_IO && i == WF_VAE && o->vae != NULL) { /* another one is given */
-            s->parts[i].there = has(m->path, folder, "config.json");
-            st = WEFT_OK;
-        }
     }
     json_decref(index);
     return st == WEFT_OK ? wf_gather_descriptions(m, m->path, s, err) : st;

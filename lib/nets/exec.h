@@ -53,9 +53,8 @@ wf_grid wf_layer_grid(const wf_layer *l, wf_grid g);
 void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add);
 /* dst (out, K) = the layer's weight widened, K ordered (ky, kx, in): what a merged copy begins with. */
 void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l);
-/* The coefficient of part p of a layer in a branch, and whether any part's is not zero. */
+/* The coefficient of part p of a layer in a branch. */
 float wf_delta_cell(const wf_exec *e, const wf_delta *d, size_t branch, int32_t p);
-bool  wf_delta_live(const wf_exec *e, const wf_delta *d, size_t branch);
 
 /* Floats from the arena; NULL in a dry run, and where the arena is too small: then `stopped` is set. */
 float *wf_take(wf_exec *e, size_t rows, size_t columns);

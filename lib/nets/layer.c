@@ -124,13 +124,6 @@ float wf_delta_cell(const wf_exec *e, const wf_delta *d, size_t branch, int32_t 
     return e->cells[branch * e->slots + d->slot + (size_t)p];
 }
 
-bool wf_delta_live(const wf_exec *e, const wf_delta *d, size_t branch)
-{
-    for (int32_t p = 0; p < d->stack->parts; p++)
-        if (wf_delta_cell(e, d, branch, p) != 0.0f) return true;
-    return false;
-}
-
 /* Ranks [*lo, *hi) of the stack that have a coefficient in this branch. */
 static void live_ranks(const job *j, size_t branch, size_t *lo, size_t *hi)
 {

@@ -147,6 +147,9 @@ extern const wf_method wf_method_klora;
 /* What every public setter does: refuse a sealed plan, keep the method and its options. */
 weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *options, size_t size,
                         weft_error *err);
+/* Is it a plan, and not sealed? And may an adapter, or a concept with one, be added so? `what` and `name` are for the line. */
+weft_status wf_plan_still_open(const weft_plan *plan, const char *what, weft_error *err);
+weft_status wf_plan_check_add(const weft_add_options *o, float weight, const char *name, weft_error *err);
 /* Add a line to the report of a table that is being made. */
 void wf_table_warn(const weft_plan *p, wf_table *t, const char *format, ...) WF_PRINTF(3, 4);
 /* Module of adapter `adapter` at a layer, or NULL where it has none or is not selected. */

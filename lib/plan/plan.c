@@ -303,7 +303,7 @@ void wf_plan_ref(weft_plan *p)
 
 /* ---- building ------------------------------------------------------------------------------------------ */
 
-static weft_status still_open(const weft_plan *plan, const char *what, weft_error *err)
+weft_status wf_plan_still_open(const weft_plan *plan, const char *what, weft_error *err)
 {
     if (plan == NULL) return wf_fail(err, WEFT_E_ARG, "%s: plan is NULL", what);
     if (plan->sealed)
@@ -331,7 +331,7 @@ void weft_add_options_init(weft_add_options *options)
     if (options != NULL) *options = (weft_add_options)WEFT_ADD_OPTIONS_INIT;
 }
 
-static weft_status check_add(const weft_add_options *o, float weight, const char *name, weft_error *err)
+weft_status wf_plan_check_add(const weft_add_options *o, float weight, const char *name, weft_error *err)
 {
     if (!isfinite(weight)) return wf_fail(err, WEFT_E_ARG, "adapter %s: the weight is not a finite number", name);
     if ((o->flags & WEFT_ADD_TEXT_WEIGHT) && !isfinite(o->text_weight))
@@ -353,13 +353,13 @@ weft_status weft_plan_add_with(weft_plan *plan, weft_adapter *adapter, float wei
     wf_entry        *e;
     weft_status      st;
 
-    if ((st = still_open(plan, "weft_plan_add", err)) != WEFT_OK) return st;
+    if ((st = wf_plan_still_open(plan, "weft_plan_add", err)) != WEFT_OK) return st;
     if (adapter == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_add: adapter is NULL");
     st = wf_options(&o, sizeof o, sizeof o, options,
                     WEFT_ADD_PARTIAL | WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE | WEFT_ADD_PEFT_DORA, "weft_add_options",
                     err);
     if (st != WEFT_OK) return st;
-    if ((st = check_add(&o, weight, wf_adapter_name(adapter), err)) != WEFT_OK) return st;
+    if ((st = wf_plan_check_add(&o, weight, wf_adapter_name(adapter), err)) != WEFT_OK) return st;
     if (plan->adapters >= WF_ADAPTERS_MAX)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "adapter %s: a plan takes at most %d adapters",
                        wf_adapter_name(adapter), WF_ADAPTERS_MAX);
@@ -383,7 +383,7 @@ weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float weight, 
 
 weft_status weft_plan_set_weight(weft_plan *plan, int32_t adapter, float weight, float text_weight, weft_error *err)
 {
-    weft_status st = still_open(plan, "weft_plan_set_weight", err);
+    weft_status st = wf_plan_still_open(plan, "weft_plan_set_weight", err);
 
     if (st != WEFT_OK) return st;
     if (adapter < 0 || adapter >= plan->adapters)
@@ -399,7 +399,7 @@ weft_status weft_plan_set_weight(weft_plan *plan, int32_t adapter, float weight,
 weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *options, size_t size, weft_error *err)
 {
     wf_blob    *kept = NULL;
-    weft_status st = still_open(plan, method->name, err);
+    weft_status st = wf_plan_still_open(plan, method->name, err);
 
     if (st != WEFT_OK) return st;
     if (size > 0) {
@@ -416,7 +416,7 @@ weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *op
 weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err)
 {
     wf_table    table;
-    weft_status st = still_open(plan, "weft_plan_seal", err);
+    weft_status st = wf_plan_still_open(plan, "weft_plan_seal", err);
 
     if (st != WEFT_OK) return st;
     if (calls < 1 || calls > WF_CALLS_MAX)

@@ -268,15 +268,11 @@ weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float 
     wf_words        *words = NULL;
     weft_status      st = WEFT_OK;
 
-    if (plan == NULL || concept == NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_add_concept: %s is NULL", plan == NULL ? "plan" : "concept");
-    if (plan->sealed)
-        return wf_fail(err, WEFT_E_STATE, "weft_plan_add_concept: the plan is sealed; weft_plan_copy() gives one that "
-                       "can be changed");
+    WF_TRY(wf_plan_still_open(plan, "weft_plan_add_concept", err));
+    if (concept == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_add_concept: concept is NULL");
     WF_TRY(wf_options(&o, sizeof o, sizeof o, options, WEFT_ADD_PARTIAL | WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE |
                       WEFT_ADD_PEFT_DORA | WEFT_ADD_REPLACE, "weft_add_options", err));
-    if (!isfinite(weight))
-        return wf_fail(err, WEFT_E_ARG, "concept %.120s: the weight is not a finite number", wf_concept_name(concept));
+    WF_TRY(wf_plan_check_add(&o, weight, wf_concept_name(concept), err));
     WF_TRY(extend(&words, plan, concept, (o.flags & WEFT_ADD_REPLACE) != 0, err));
     o.struct_size = sizeof o;
     o.flags &= ~(uint32_t)WEFT_ADD_REPLACE;

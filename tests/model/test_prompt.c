@@ -62,7 +62,7 @@ static bool has(json_t *flags, const char *name)
 }
 
 /* Each chunk as the golden's ids (BOS, tokens, EOS, padding) and weights have it. */
-static void check_chunks(const char *what, const wf_chunks *c, const golden *ids, const golden *weights)
+static void check_chunks(const char *what, const wf_chunks *c, const golden *ids, const golden *weights, int32_t eos)
 {
     ck_assert_msg(c->count <= ids->n / 77, "%s: %zu chunks", what, c->count);
     for (size_t k = 0; k < c->count; k++) {
@@ -72,6 +72,7 @@ static void check_chunks(const char *what, const wf_chunks *c, const golden *ids
             ck_assert_msg(c->ids[c->begin[k] + i] == (int32_t)ids->v[77 * k + 1 + i], "%s: chunk %zu, id %zu", what, k, i);
             ck_assert_float_eq_tol(c->weights[c->begin[k] + i], weights->v[77 * k + 1 + i], 1e-6f);
         }
+        ck_assert_msg((int32_t)ids->v[77 * k + 1 + n] == eos, "%s: chunk %zu ends after %zu tokens", what, k, n);
     }
 }
 
@@ -96,7 +97,7 @@ START_TEST(chunks_of_every_prompt)
                 must(wf_prompt_parse(&p, json_string_value(json_object_get(c, "prompt")), has(flags, "weights"), heap(),
                                      &golden_err));
                 must(wf_prompt_chunk(&chunks, &p, tok, NULL, 75, has(flags, "comma"), &golden_err));
-                check_chunks(one, &chunks, &ids, &weights);
+                check_chunks(one, &chunks, &ids, &weights, wf_tokenizer_eos(tok));
                 wf_chunks_free(&chunks);
                 wf_prompt_free(&p);
                 free(ids.v), free(weights.v);

@@ -169,8 +169,7 @@ def main():
                     count["refused"] += 1
                     print(head, "-", str(e)[:150])
                     continue
-                if case["name"] in SHOWN:
-                    shown.setdefault(case["name"], {})[naming] = contents(path)
+                held = contents(path) if case["name"] in SHOWN else None
                 try:
                     found, err = compare(case, naming, path, T)
                 except Exception as e:
@@ -179,6 +178,8 @@ def main():
                     print(head, "CANNOT OPEN", why or (type(e).__name__, str(e).replace("\n", " ")[:200]))
                     continue
                 good = err <= 1e-5 and found == case["modules"]
+                if good and held is not None:
+                    shown.setdefault(case["name"], {})[naming] = held
                 why = None if good else limit_of(case["name"], naming)
                 count["same" if good else "limits" if why else "failed"] += 1
                 worst = max(worst, err if good else 0)

@@ -377,14 +377,14 @@ START_TEST(texts_of_layers_come_for_latents_and_branches)
     must(weft_model_open(data_path("models/tiny-sd1"), NULL, &model, &golden_err));
     must(weft_model_info_get(model, &m, &golden_err));
     size_t one = TOKENS * D, layers = (size_t)m.text_layers, many = layers * one;
-    float *plain = malloc(4 * one * sizeof *plain), *each = malloc(4 * many * sizeof *each), x[2 * LATENT];
+    float *plain = malloc(8 * one * sizeof *plain), *each = malloc(8 * many * sizeof *each), x[2 * LATENT];
     float out[3][2 * LATENT];
     weft_noise *noise;
     must(weft_noise_create(3, NULL, &noise, &golden_err));
-    must(weft_noise_normal(noise, plain, 4 * one, &golden_err));
+    must(weft_noise_normal(noise, plain, 8 * one, &golden_err));
     must(weft_noise_normal(noise, x, 2 * LATENT, &golden_err));
     weft_noise_free(noise);
-    for (size_t i = 0; i < 4 * layers; i++) memcpy(each + i * one, plain + i / layers * one, one * sizeof *each);
+    for (size_t i = 0; i < 8 * layers; i++) memcpy(each + i * one, plain + i / layers * one, one * sizeof *each);
     weft_run *run = run_for(model, &shape, TOKENS, 2, 2);
     for (int blocks = 1; blocks <= 4; blocks *= 2) { /* for all; each branch; each branch and latent */
         weft_step s = WEFT_STEP_INIT;
@@ -394,11 +394,13 @@ START_TEST(texts_of_layers_come_for_latents_and_branches)
         s.guidance = 3;
         s.timestep = 400;
         s.flags = blocks > 1 ? WEFT_STEP_TEXT_PER_BRANCH : 0;
-        s.text = s.negative = plain;
+        s.text = plain;
+        s.negative = plain + 4 * one;
         s.text_len = s.negative_len = (size_t)blocks * one;
         s.out = out[0];
         must(weft_run_step(run, &s, &golden_err));
-        s.text = s.negative = each;
+        s.text = each;
+        s.negative = each + 4 * many;
         s.text_len = s.negative_len = (size_t)blocks * many;
         s.text_layers = m.text_layers;
         s.out = out[1];

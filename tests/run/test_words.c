@@ -215,31 +215,35 @@ START_TEST(text_parts_have_their_own_weight)
 }
 END_TEST
 
-/* Under every method a concept's adapter is one like any other: alone it is the same picture, and two take part. */
+/* Under every method a concept's adapter is one like any other. Alone it is the same picture under each; of two, switch
+ * shows the first, composite the mean of both, and K-LoRA chooses. One text for all, so that adapters alone differ. */
 START_TEST(concepts_under_every_method)
 {
-    enum { N = 4 * 8 * 8, MERGE, SWITCH, COMPOSITE, KLORA };
-    float x[N], out[2][KLORA + 1][N];
+    enum { N = 4 * 8 * 8, MERGE, SWITCH, COMPOSITE, KLORA, FIRST, SECOND };
+    float x[N], mean[N], out[2][SECOND + 1][N];
     weft_noise *noise;
     must(weft_noise_create(900, NULL, &noise, &golden_err));
     must(weft_noise_normal(noise, x, N, &golden_err));
     weft_noise_free(noise);
-    for (int both = 0; both < 2; both++)
-        for (int m = MERGE; m <= (both ? KLORA : COMPOSITE); m++) {
+    for (int both = 0; both < 2; both++) {
+        weft_encode e = WEFT_ENCODE_INIT;
+        for (int m = MERGE; m <= (both ? SECOND : COMPOSITE); m++) {
             weft_plan_info info = WEFT_PLAN_INFO_INIT;
             weft_step s = WEFT_STEP_INIT;
             bench b;
             open_model(&b, "tiny-sd1");
-            add(&b, "delta.bin", NULL, NULL, 1);
-            if (both) add(&b, "bundle.safetensors", NULL, NULL, 1);
+            add(&b, "delta.bin", NULL, NULL, m == SECOND ? 0 : 1);
+            if (both) add(&b, "bundle.safetensors", NULL, NULL, m == FIRST ? 0 : 1);
             if (m == SWITCH) must(weft_plan_switch(b.plan, NULL, &golden_err));
             if (m == COMPOSITE) must(weft_plan_composite(b.plan, NULL, &golden_err));
             if (m == KLORA) must(weft_plan_klora(b.plan, NULL, &golden_err));
             start(&b);
             must(weft_plan_info_get(b.plan, &info, &golden_err));
             ck_assert_int_eq(info.adapters, 1 + both);
-            weft_encode e = encode_of(&b, both ? "a <new1> ohwx" : "a <new1> cat", 1, 0);
-            must(weft_run_encode(b.run, &e, &golden_err));
+            if (m == MERGE) {
+                e = encode_of(&b, both ? "a <new1> ohwx" : "a <new1> cat", 1, 0);
+                must(weft_run_encode(b.run, &e, &golden_err));
+            }
             s.latent = x;
             s.out = out[both][m];
             s.latent_len = s.out_len = N;
@@ -247,12 +251,17 @@ START_TEST(concepts_under_every_method)
             s.text_len = e.text_len;
             s.timestep = 501;
             must(weft_run_step(b.run, &s, &golden_err));
-            near_golden("concept alone", out[0][m], out[0][MERGE], both ? 0 : N, 1e-5);
-            encode_free(&e);
             bench_free(&b);
         }
-    ck_assert(relative(out[1][MERGE], out[1][COMPOSITE], N, NULL) > 1e-3);
-    ck_assert(relative(out[1][MERGE], out[1][SWITCH], N, NULL) > 1e-3);
+        encode_free(&e);
+    }
+    near_golden("alone, switch", out[0][SWITCH], out[0][MERGE], N, 1e-5);
+    near_golden("alone, composite", out[0][COMPOSITE], out[0][MERGE], N, 1e-5);
+    for (int i = 0; i < N; i++) mean[i] = (out[1][FIRST][i] + out[1][SECOND][i]) / 2;
+    near_golden("two, switch", out[1][SWITCH], out[1][FIRST], N, 1e-5);
+    near_golden("two, composite", out[1][COMPOSITE], mean, N, 1e-5);
+    ck_assert(relative(out[1][FIRST], out[1][SECOND], N, NULL) > 1e-3);
+    ck_assert(relative(out[1][MERGE], out[1][FIRST], N, NULL) > 1e-3);
     ck_assert(relative(out[1][MERGE], out[1][KLORA], N, NULL) > 1e-3);
 }
 END_TEST
@@ -510,7 +519,8 @@ START_TEST(memory_may_run_out)
     weft_status st = WEFT_E_NOMEM;
     float *text = calloc(11 * 2 * 77 * 24, sizeof *text);
     must(weft_model_open(data_path("models/tiny-sd1"), NULL, &model, &golden_err));
-    for (size_t n = 1; st == WEFT_E_NOMEM; n++) {
+    size_t n = 1;
+    for (; st == WEFT_E_NOMEM; n++) {
         m.calls = 0;
         m.fail_at = n;
         st = use_words(model, a, b, &alloc, text);
@@ -519,6 +529,7 @@ START_TEST(memory_may_run_out)
         ck_assert_uint_lt(n, 10000);
     }
     must(st);
+    ck_assert_uint_gt(n, 20);
     weft_model_free(model);
     weft_concept_free(a);
     weft_concept_free(b);

@@ -257,6 +257,7 @@ START_TEST(solvers_are_those_of_diffusers)
 
     ck_assert_msg(weft_tensors_open(data_path("golden/solvers.safetensors"), NULL, &stored, &err) == WEFT_OK, "%s",
                   err.text);
+    ck_assert_uint_ge(json_array_size(json_object_get(all, "cases")), 174);
     x0 = read_stored("x0", NULL, &n);
     noise = read_stored("noise", NULL, &m);
     ck_assert(n == m && n <= 64);

@@ -46,7 +46,7 @@ WEFT_API void weft_tensors_free(weft_tensors *tensors);
 
 /** Number of tensors. @since 0.1 */
 WEFT_API size_t weft_tensors_count(const weft_tensors *tensors);
-/** Describe tensor `index`, in the order of the data. WEFT_E_ARG past the end. @since 0.1 */
+/** Describe tensor `index`, in the order of the data, or of a pickle's entries. WEFT_E_ARG past the end. @since 0.1 */
 WEFT_API weft_status weft_tensors_info(const weft_tensors *tensors, size_t index, weft_tensor_info *info,
                                        weft_error *err);
 /** Index of the tensor with this name, or -1. @since 0.1 */

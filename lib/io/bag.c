@@ -15,7 +15,6 @@ void wf_bag_init(wf_bag *b, const weft_allocator *alloc)
 {
     b->alloc  = alloc;
     b->newest = NULL;
-    b->bytes  = 0;
 }
 
 static wf_bag_block *add(wf_bag *b, size_t size)
@@ -30,7 +29,6 @@ static wf_bag_block *add(wf_bag *b, size_t size)
     block->size = size;
     block->used = 0;
     b->newest = block;
-    b->bytes += size;
     return block;
 }
 

@@ -105,16 +105,3 @@ weft_status wf_gzip_unpack(wf_file *f, const uint8_t *data, size_t size, const c
     f->size = u.used;
     return WEFT_OK;
 }
-
-weft_status wf_gzip_read(wf_file *f, const char *path, size_t limit, const weft_allocator *alloc, weft_error *err)
-{
-    const wf_file none = WF_FILE_NONE;
-    wf_file       packed = WF_FILE_NONE;
-    weft_status   st;
-
-    *f = none;
-    WF_TRY(wf_file_read(&packed, path, limit, alloc, err));
-    st = wf_gzip_unpack(f, packed.data, packed.size, path, limit, alloc, err);
-    wf_file_close(&packed, alloc);
-    return st;
-}

@@ -20,8 +20,7 @@ typedef struct wf_file {
 weft_status wf_file_open(wf_file *f, const char *path, bool copy, const weft_allocator *alloc, weft_error *err);
 /* Read a whole small file (config, vocabulary) of at most `limit` bytes into memory, NUL-terminated after its size. */
 weft_status wf_file_read(wf_file *f, const char *path, size_t limit, const weft_allocator *alloc, weft_error *err);
-/* The same for a file compressed by gzip (gzip.c): neither it nor what it unpacks to exceeds `limit`. */
-weft_status wf_gzip_read(wf_file *f, const char *path, size_t limit, const weft_allocator *alloc, weft_error *err);
+/* What gzip packed, unpacked into memory in the same way (gzip.c): at most `limit` bytes; `what` is for errors. */
 weft_status wf_gzip_unpack(wf_file *f, const uint8_t *data, size_t size, const char *what, size_t limit,
                            const weft_allocator *alloc, weft_error *err);
 void        wf_file_close(wf_file *f, const weft_allocator *alloc);
@@ -56,7 +55,6 @@ typedef struct wf_bag_block wf_bag_block;
 typedef struct wf_bag {
     const weft_allocator *alloc;
     wf_bag_block *newest;
-    size_t    bytes; /* taken from the allocator */
 } wf_bag;
 void  wf_bag_init(wf_bag *b, const weft_allocator *alloc);
 /* Zeroed, aligned to 16; NULL without memory. */

@@ -1,7 +1,7 @@
 /* ldm.c - the names that single files use, and what diffusers calls the same tensors.
  *
  * diffusers nests (down_blocks.1.attentions.0), LDM counts through (input_blocks.4.1): L = layers_per_block + 1
- * entries for each level, the last a down- or upsampler (formats.md B.3). Inside a transformer the names agree;
+ * entries for each level, the last a down- or upsampler. Inside a transformer the names agree;
  * inside a resnet they do not. The VAE's decoder is numbered from the other end. OpenCLIP's text encoder has names
  * of its own and keeps q, k and v in one matrix.
  *

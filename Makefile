@@ -15,6 +15,7 @@ LIBDIR  ?= $(PREFIX)/lib
 INCDIR  ?= $(PREFIX)/include
 MANDIR  ?= $(PREFIX)/share/man
 B       ?= build
+INCLUDE ?= include
 PYTHON  ?= python3
 
 # The version is written in base.h and nowhere else. Before 1.0 every minor version is an ABI of its own.
@@ -59,7 +60,7 @@ CHECK_LIBS   = $(call ask,CHECK_LIBS,pkg-config --libs check)
 MACHINE      = $(call ask,MACHINE,$(CC) -dumpmachine)
 
 # No contraction: a product and a sum fuse where a kernel says so, or the bits would depend on the compiler.
-BASE_FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Wpedantic -ffp-contract=off -pthread -Iinclude
+BASE_FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Wpedantic -ffp-contract=off -pthread -I$(INCLUDE)
 LIB_FLAGS   = $(BASE_FLAGS) -Ilib -fPIC -fvisibility=hidden $(OPTIMISE) $(KERNEL_FLAGS) $(PKG_CFLAGS)
 EX_FLAGS    = $(BASE_FLAGS) -O2
 TEST_FLAGS  = $(BASE_FLAGS) -Ilib -Itests -g -O2 $(PKG_CFLAGS) $(CHECK_CFLAGS)

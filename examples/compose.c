@@ -129,8 +129,8 @@ static weft_plan *make_plan(const studio *s, const scene *scene, int method)
 
     options.text = WEFT_TEXT_ALL;            /* encode the prompt alike under every method */
     must(weft_plan_create(s->model, &options, &plan, &err));
-    if (method != BASE && scene->first >= 0) must(weft_plan_add(plan, s->adapters[scene->first], weight, &err));
-    if (method != BASE && scene->second >= 0) must(weft_plan_add(plan, s->adapters[scene->second], weight, &err));
+    if (method != BASE && scene->first >= 0) must(weft_plan_add(plan, s->adapters[scene->first], weight, NULL, &err));
+    if (method != BASE && scene->second >= 0) must(weft_plan_add(plan, s->adapters[scene->second], weight, NULL, &err));
     choose(plan, method);
     must(weft_plan_seal(plan, weft_sampler_calls(s->sampler), &err));
     return plan;

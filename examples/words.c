@@ -108,7 +108,7 @@ static void draw(const studio *s, const struct tile *t, uint8_t *rgb)
 
     must(weft_plan_create(s->model, NULL, &plan, &err));
     if (t->word) must(weft_plan_add_concept(plan, s->teal, 1.0f, NULL, &err));
-    if (t->style) must(weft_plan_add(plan, s->hatching, 1.0f, &err));
+    if (t->style) must(weft_plan_add(plan, s->hatching, 1.0f, NULL, &err));
     must(weft_plan_seal(plan, weft_sampler_calls(s->sampler), &err));
     must(weft_run_create(plan, NULL, &run, &err));
     denoise(s, run, t->prompt, x, latents);

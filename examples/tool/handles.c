@@ -54,7 +54,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
             must(weft_plan_add_concept(plan, use->concept, use->weight, &use->how, &err));
         } else {
             must(weft_adapter_open(use->file, NULL, &use->adapter, &err));
-            must(weft_plan_add_with(plan, use->adapter, use->weight, &use->how, &err));
+            must(weft_plan_add(plan, use->adapter, use->weight, &use->how, &err));
         }
     }
     switch (s->method) {

@@ -79,7 +79,7 @@ static int print_report(weft_adapter *adapter, settings *s)
     weft_report *report;
 
     must(weft_report_create(model, adapter, &report, &err));
-    printf("  against %s (%s): %s\n", s->against, info.family_name, weft_report_line(report));
+    printf("  against %s (%s): %s\n", s->against, info.base_name, weft_report_line(report));
     for (size_t i = 0; i < weft_report_count(report); i++) {
         static const char *const states[] = { "?", "matched", "unmatched", "misshapen", "ignored" };
         weft_report_row row = WEFT_REPORT_ROW_INIT;
@@ -142,7 +142,7 @@ static int inspect_model(settings *s)
     weft_model *model = open_model(s->target, s, &info);
     printf("%s\n", s->target);
     int32_t side = info.latent_size * info.image_factor;
-    printf("  model     %s, %s\n  size      ", info.family_name, info.layout);
+    printf("  model     %s, %s\n  size      ", info.base_name, info.layout);
     print_bytes((double)info.bytes);
     printf(", %" PRId64 " parameters\n", info.parameters);
     printf("  pictures  %dx%d, from %d latent channels of %dx%d\n", (int)side, (int)side, (int)info.latent_channels,

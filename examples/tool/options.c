@@ -13,12 +13,12 @@
 void settings_init(settings *s, int argc)
 {
     memset(s, 0, sizeof *s);
-    weft_model_options_init(&s->open);
-    weft_plan_options_init(&s->plan);
-    weft_run_options_init(&s->run);
-    weft_switch_options_init(&s->taking_turns);
-    weft_composite_options_init(&s->composite);
-    weft_klora_options_init(&s->klora);
+    weft_model_options_init(&s->open, sizeof s->open);
+    weft_plan_options_init(&s->plan, sizeof s->plan);
+    weft_run_options_init(&s->run, sizeof s->run);
+    weft_switch_options_init(&s->taking_turns, sizeof s->taking_turns);
+    weft_composite_options_init(&s->composite, sizeof s->composite);
+    weft_klora_options_init(&s->klora, sizeof s->klora);
     s->adapters = room((size_t)argc, sizeof *s->adapters);
     s->method = MERGE;
     s->sampler = WEFT_SAMPLER_DDIM;
@@ -291,7 +291,7 @@ static void parse_adapter(settings *s, const char *name, const char *value)
     size_t length = colon ? (size_t)(colon - value) : strlen(value);
 
     if (length == 0) misuse("%s: '%s' names no file", name, value);
-    weft_add_options_init(&use->how);
+    weft_add_options_init(&use->how, sizeof use->how);
     use->weight = 1.0f;
     use->file = room(length + 1, 1);
     memcpy(use->file, value, length);
@@ -308,7 +308,7 @@ static void parse_concept(settings *s, const char *name, const char *value)
 {
     parse_adapter(s, name, value);
     s->adapters[s->adapter_count - 1].is_concept = 1;
-    weft_concept_options_init(&s->adapters[s->adapter_count - 1].words);
+    weft_concept_options_init(&s->adapters[s->adapter_count - 1].words, sizeof s->adapters[s->adapter_count - 1].words);
 }
 
 static void parse_sigmas(settings *s, const char *name, const char *value)

@@ -23,7 +23,7 @@ typedef struct weft_adapter_options {
 } weft_adapter_options;
 #define WEFT_ADAPTER_OPTIONS_INIT { sizeof(weft_adapter_options), 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_ADAPTER_OPTIONS_INIT. @since 0.1 */
-WEFT_API void weft_adapter_options_init(weft_adapter_options *options);
+WEFT_API void weft_adapter_options_init(weft_adapter_options *options, size_t size);
 
 /**
  * Open an adapter: a safetensors file, a pickle (.pt, .bin: read, never executed), or a folder that PEFT or
@@ -45,7 +45,7 @@ WEFT_API void weft_adapter_free(weft_adapter *adapter);
 
 typedef struct weft_adapter_info {
     uint32_t    struct_size;
-    int32_t     base;            /* WEFT_FAMILY_* that the shapes point to                          */
+    int32_t     base;            /* WEFT_BASE_* that the shapes point to                          */
     const char *name;
     const char *dialect;         /* "kohya", "diffusers", "peft", "lycoris", ...; with " + " if mixed */
     const char *family;          /* "lora", "loha", "dora", ...; with " + " if mixed                 */
@@ -65,7 +65,7 @@ typedef struct weft_adapter_info {
 } weft_adapter_info;
 #define WEFT_ADAPTER_INFO_INIT { sizeof(weft_adapter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_ADAPTER_INFO_INIT. @since 0.1 */
-WEFT_API void weft_adapter_info_init(weft_adapter_info *info);
+WEFT_API void weft_adapter_info_init(weft_adapter_info *info, size_t size);
 /** Describe an adapter. @since 0.1 */
 WEFT_API weft_status weft_adapter_info_get(const weft_adapter *adapter, weft_adapter_info *info, weft_error *err);
 
@@ -86,13 +86,13 @@ typedef struct weft_module_info {
 } weft_module_info;
 #define WEFT_MODULE_INFO_INIT { sizeof(weft_module_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_MODULE_INFO_INIT. @since 0.1 */
-WEFT_API void weft_module_info_init(weft_module_info *info);
+WEFT_API void weft_module_info_init(weft_module_info *info, size_t size);
 /** Describe module `index`, 0 <= index < weft_adapter_info.modules. @since 0.1 */
 WEFT_API weft_status weft_adapter_module(const weft_adapter *adapter, size_t index, weft_module_info *info,
                                          weft_error *err);
 
 /** Spellings in which an adapter can be written. */
-enum {
+enum weft_naming {
     WEFT_NAMING_KOHYA     = 1, /* lora_unet_... .lora_down.weight with .alpha, and LyCORIS' keys: all but what is
                                   in PEFT's own form (its OFT, BOFT, (IA)^3), and replacements              */
     WEFT_NAMING_DIFFUSERS = 2, /* unet. ... .lora_A.weight, alpha in the metadata: LoRA and DoRA of rows     */
@@ -107,7 +107,7 @@ typedef struct weft_save_options {
 } weft_save_options;
 #define WEFT_SAVE_OPTIONS_INIT { sizeof(weft_save_options), 0, 0, 0 }
 /** The function twin of WEFT_SAVE_OPTIONS_INIT. @since 0.1 */
-WEFT_API void weft_save_options_init(weft_save_options *options);
+WEFT_API void weft_save_options_init(weft_save_options *options, size_t size);
 /**
  * Write an adapter for a model in another spelling; the factors stay what they are, and each file appears whole or
  * not at all. Every key must match the model.
@@ -133,7 +133,7 @@ WEFT_API const char *weft_adapter_metadata_value(const weft_adapter *adapter, si
 WEFT_API const char *weft_adapter_metadata(const weft_adapter *adapter, const char *key);
 
 /** What became of a key of the file. */
-enum {
+enum weft_key_state {
     WEFT_KEY_MATCHED   = 1, /* its factors apply to a layer                                   */
     WEFT_KEY_UNMATCHED = 2, /* the model has no such layer                                    */
     WEFT_KEY_MISSHAPEN = 3, /* the layer is there and has another shape                       */
@@ -153,7 +153,7 @@ typedef struct weft_report_row {
 } weft_report_row;
 #define WEFT_REPORT_ROW_INIT { sizeof(weft_report_row), 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_REPORT_ROW_INIT. @since 0.1 */
-WEFT_API void weft_report_row_init(weft_report_row *row);
+WEFT_API void weft_report_row_init(weft_report_row *row, size_t size);
 
 /**
  * Check an adapter against a model without making a plan. A report is made whatever the outcome, and keeps

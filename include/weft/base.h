@@ -3,8 +3,10 @@
  * Conventions that hold for the whole interface:
  * - A function that can fail returns weft_status: 0 is success, negatives are failures. On
  *   failure nothing has changed and every `out` is NULL; `err`, when given, says why in one line.
- * - Options structs begin with struct_size and flags. Zero means default in every field, so
- *   `weft_x_options o = WEFT_X_OPTIONS_INIT;` or weft_x_options_init(&o) is a complete start.
+ * - Structs begin with struct_size, options and arguments also with flags. Zero means default in
+ *   every field, so `weft_x_options o = WEFT_X_OPTIONS_INIT;` or, without the macro,
+ *   weft_x_options_init(&o, sizeof o) is a complete start. Later releases append fields: a program
+ *   built before keeps working, and one built after is told what an older library does not know.
  * - Strings are UTF-8 and NUL-terminated. A returned `const char *` belongs to the handle it
  *   came from. Buffers travel with their element count. Tensors are dense, row-major float32.
  * - Handles may be freed in any order; freeing NULL is fine. */
@@ -31,7 +33,7 @@ extern "C" {
 #endif
 
 #define WEFT_VERSION_MAJOR 0
-#define WEFT_VERSION_MINOR 1
+#define WEFT_VERSION_MINOR 2
 #define WEFT_VERSION_PATCH 0
 #define WEFT_VERSION ((WEFT_VERSION_MAJOR << 16) | (WEFT_VERSION_MINOR << 8) | WEFT_VERSION_PATCH)
 
@@ -50,7 +52,7 @@ WEFT_API int32_t weft_has(const char *name);
 
 /** Outcome of a call. Unknown negative values are failures too. */
 typedef int32_t weft_status;
-enum {
+enum weft_status_code {
     WEFT_OK            = 0,
     WEFT_E_ARG         = -1, /* the call itself is wrong: a NULL, a length, an index            */
     WEFT_E_NOMEM       = -2, /* an allocation failed                                            */
@@ -81,7 +83,7 @@ typedef struct weft_allocator {
 } weft_allocator;
 
 /** Levels of a log line. */
-enum {
+enum weft_log_level {
     WEFT_LOG_INFO = 1,
     WEFT_LOG_WARN = 2
 };

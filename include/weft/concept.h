@@ -28,7 +28,7 @@ typedef struct weft_concept_options {
 } weft_concept_options;
 #define WEFT_CONCEPT_OPTIONS_INIT { sizeof(weft_concept_options), 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_CONCEPT_OPTIONS_INIT. @since 0.1 */
-WEFT_API void weft_concept_options_init(weft_concept_options *options);
+WEFT_API void weft_concept_options_init(weft_concept_options *options, size_t size);
 
 /**
  * Open a concept: a textual inversion in any of its forms (diffusers, A1111, CompVis, kohya, SDXL's pair), Custom
@@ -53,7 +53,7 @@ typedef struct weft_concept_info {
 } weft_concept_info;
 #define WEFT_CONCEPT_INFO_INIT { sizeof(weft_concept_info), 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_CONCEPT_INFO_INIT. @since 0.1 */
-WEFT_API void weft_concept_info_init(weft_concept_info *info);
+WEFT_API void weft_concept_info_init(weft_concept_info *info, size_t size);
 /** Describe a concept. @since 0.1 */
 WEFT_API weft_status weft_concept_info_get(const weft_concept *concept, weft_concept_info *info, weft_error *err);
 
@@ -68,7 +68,7 @@ typedef struct weft_word_info {
 } weft_word_info;
 #define WEFT_WORD_INFO_INIT { sizeof(weft_word_info), 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_WORD_INFO_INIT. @since 0.1 */
-WEFT_API void weft_word_info_init(weft_word_info *info);
+WEFT_API void weft_word_info_init(weft_word_info *info, size_t size);
 /** Describe word `index`, 0 <= index < weft_concept_info.words. @since 0.1 */
 WEFT_API weft_status weft_concept_word(const weft_concept *concept, size_t index, weft_word_info *info,
                                        weft_error *err);

@@ -11,7 +11,7 @@ extern "C" {
 /** A model: weights (mapped), layer table, tokenizer, configuration. Immutable, any thread. */
 typedef struct weft_model weft_model;
 
-enum {
+enum weft_open_flag {
     /** Read the weights into memory instead of mapping the files (which may then change on disk). */
     WEFT_OPEN_COPY    = 1u << 0,
     /** The model predicts noise, whatever its files say or leave open. */
@@ -41,7 +41,7 @@ typedef struct weft_model_options {
 } weft_model_options;
 #define WEFT_MODEL_OPTIONS_INIT { sizeof(weft_model_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_MODEL_OPTIONS_INIT. @since 0.1 */
-WEFT_API void weft_model_options_init(weft_model_options *options);
+WEFT_API void weft_model_options_init(weft_model_options *options, size_t size);
 
 /**
  * Open a model: a diffusers folder (model_index.json beside unet/, vae/, text_encoder/; weights in one file or in
@@ -67,20 +67,20 @@ WEFT_API weft_status weft_model_open(const char *path, const weft_model_options 
 /** Let go of a model; plans and runs that use it keep it alive. @since 0.1 */
 WEFT_API void weft_model_free(weft_model *model);
 
-/** Base model families, told by shapes and class names. */
-enum {
-    WEFT_FAMILY_UNKNOWN      = 0,
-    WEFT_FAMILY_SD1          = 1,
-    WEFT_FAMILY_SD2          = 2,
-    WEFT_FAMILY_SDXL         = 3,
-    WEFT_FAMILY_SDXL_REFINER = 4,
-    WEFT_FAMILY_FLUX         = 5
+/** Base models: what adapters are made for. Shapes and class names tell them. */
+enum weft_base {
+    WEFT_BASE_UNKNOWN      = 0,
+    WEFT_BASE_SD1          = 1,
+    WEFT_BASE_SD2          = 2,
+    WEFT_BASE_SDXL         = 3,
+    WEFT_BASE_SDXL_REFINER = 4,
+    WEFT_BASE_FLUX         = 5
 };
 
 typedef struct weft_model_info {
     uint32_t    struct_size;
-    int32_t     family;            /* WEFT_FAMILY_*                                               */
-    const char *family_name;       /* "SD1.x", "SD2.x", "SDXL", ...                               */
+    int32_t     base;              /* WEFT_BASE_*                                                 */
+    const char *base_name;         /* "SD1.x", "SD2.x", "SDXL", ...                               */
     int32_t     latent_channels;   /* c of the latents                                            */
     int32_t     latent_size;       /* the size it was trained at, in latent pixels                */
     int32_t     image_factor;      /* image pixels for each latent pixel, 8 in the published ones */
@@ -106,12 +106,21 @@ typedef struct weft_model_info {
 #define WEFT_MODEL_INFO_INIT \
     { sizeof(weft_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_MODEL_INFO_INIT. @since 0.1 */
-WEFT_API void weft_model_info_init(weft_model_info *info);
+WEFT_API void weft_model_info_init(weft_model_info *info, size_t size);
 /** Describe a model; `info->struct_size` must be set. @since 0.1 */
 WEFT_API weft_status weft_model_info_get(const weft_model *model, weft_model_info *info, weft_error *err);
 
+/** The networks that a model is made of. */
+enum weft_component {
+    WEFT_COMPONENT_DENOISER = 0, /* predicts the noise of a step: the UNet  */
+    WEFT_COMPONENT_TEXT_1   = 1, /* text encoders, in the order of the file */
+    WEFT_COMPONENT_TEXT_2   = 2,
+    WEFT_COMPONENT_VAE      = 3,
+    WEFT_COMPONENT_TEXT_3   = 4
+};
+
 /** Kinds of layer. */
-enum {
+enum weft_layer_kind {
     WEFT_LAYER_LINEAR = 1,
     WEFT_LAYER_CONV   = 2,
     WEFT_LAYER_NORM   = 3  /* a normalisation: out channels of weight and bias, in and kernel are 1 */
@@ -122,7 +131,7 @@ typedef struct weft_layer_info {
     uint32_t    struct_size;
     int32_t     kind;      /* WEFT_LAYER_*                                                          */
     const char *name;      /* canonical: "unet.down_blocks.0.attentions.0...attn1.to_q"             */
-    int32_t     component; /* 0 unet, 1 text_encoder, 2 text_encoder_2, 3 vae                       */
+    int32_t     component; /* WEFT_COMPONENT_*                                                         */
     int32_t     out;       /* output features or channels                                           */
     int32_t     in;        /* input features or channels                                            */
     int32_t     kernel;    /* 1 for linear layers and 1x1 convolutions, 3 for 3x3                   */
@@ -131,7 +140,7 @@ typedef struct weft_layer_info {
 } weft_layer_info;
 #define WEFT_LAYER_INFO_INIT { sizeof(weft_layer_info), 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_LAYER_INFO_INIT. @since 0.1 */
-WEFT_API void weft_layer_info_init(weft_layer_info *info);
+WEFT_API void weft_layer_info_init(weft_layer_info *info, size_t size);
 /** Describe layer `id`, 0 <= id < weft_model_info.layers. @since 0.1 */
 WEFT_API weft_status weft_model_layer(const weft_model *model, int64_t id, weft_layer_info *info, weft_error *err);
 

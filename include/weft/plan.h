@@ -24,7 +24,7 @@ extern "C" {
 typedef struct weft_plan weft_plan;
 
 /** How a layer's adapters are computed; both ways are exact. */
-enum {
+enum weft_path {
     WEFT_PATH_AUTO   = 0, /* the cheaper for each layer, as weft_plan_text() shows                 */
     WEFT_PATH_SIDE   = 1, /* W x + B (A x): no copy of any weight                                  */
     WEFT_PATH_MERGED = 2  /* a private float32 copy of W + c s B A: for layers of the UNet where c is the
@@ -32,7 +32,7 @@ enum {
 };
 
 /** Which adapters act while a prompt is encoded (their text-encoder parts). */
-enum {
+enum weft_text_policy {
     WEFT_TEXT_METHOD = 0, /* the method's own: merge and composite all, switch the first, K-LoRA none */
     WEFT_TEXT_ALL    = 1,
     WEFT_TEXT_FIRST  = 2,
@@ -59,7 +59,7 @@ enum {
  * no difference to DIRECTION. Sources: PEFT 0.21's merge for STACK (merge_adapter() of several at once takes the norms of a
  * DoRA from W + s_i B_i A_i, also after others); Liu et al., DoRA (2024), for g V / |V|.
  */
-enum {
+enum weft_mixed {
     WEFT_MIXED_DELTA     = 0,
     WEFT_MIXED_INSIDE    = 1,
     WEFT_MIXED_STACK     = 2,
@@ -81,7 +81,7 @@ typedef struct weft_plan_options {
 } weft_plan_options;
 #define WEFT_PLAN_OPTIONS_INIT { sizeof(weft_plan_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_PLAN_OPTIONS_INIT. @since 0.1 */
-WEFT_API void weft_plan_options_init(weft_plan_options *options);
+WEFT_API void weft_plan_options_init(weft_plan_options *options, size_t size);
 
 /** Start a plan on a model, which it keeps alive. Without adapters it is the base model. @since 0.1 */
 WEFT_API weft_status weft_plan_create(weft_model *model, const weft_plan_options *options, weft_plan **out,
@@ -92,13 +92,13 @@ WEFT_API weft_status weft_plan_copy(const weft_plan *plan, weft_plan **out, weft
 WEFT_API void weft_plan_free(weft_plan *plan);
 
 /** Part that an adapter plays, for methods that tell them apart. */
-enum {
+enum weft_role {
     WEFT_ROLE_NONE    = 0,
     WEFT_ROLE_CONTENT = 1,
     WEFT_ROLE_STYLE   = 2
 };
 
-enum {
+enum weft_add_flag {
     /** Keys that match nothing are allowed; at least one must match all the same. */
     WEFT_ADD_PARTIAL     = 1u << 0,
     /** `text_weight` is set, otherwise the text-encoder parts use the weight of the call. */
@@ -125,26 +125,25 @@ typedef struct weft_add_options {
 } weft_add_options;
 #define WEFT_ADD_OPTIONS_INIT { sizeof(weft_add_options), 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_ADD_OPTIONS_INIT. @since 0.1 */
-WEFT_API void weft_add_options_init(weft_add_options *options);
+WEFT_API void weft_add_options_init(weft_add_options *options, size_t size);
 
 /**
  * Bind an adapter to the plan's model with a weight; the plan keeps it alive. The order of the calls
  * is the order of the adapters: it decides the turns of switch, and content before style in K-LoRA.
  *
- * @param weight  multiplies the adapter's delta; any finite number, 0 leaves the base bit for bit
+ * @param weight   multiplies the adapter's delta; any finite number, 0 leaves the base bit for bit
+ * @param options  NULL for defaults
  * @return WEFT_E_MISMATCH  no key matches, or some key does not and options do not allow it; the text says
  *                          for which base model the adapter is. weft_report_create() tells key by key
  *         WEFT_E_STATE     the plan is sealed
  * @since 0.1
  */
-WEFT_API weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float weight, weft_error *err);
-/** weft_plan_add() with options; NULL for defaults. @since 0.1 */
-WEFT_API weft_status weft_plan_add_with(weft_plan *plan, weft_adapter *adapter, float weight,
-                                        const weft_add_options *options, weft_error *err);
+WEFT_API weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float weight,
+                                   const weft_add_options *options, weft_error *err);
 
 /**
  * Give the plan a concept: its words mean their embeddings in every prompt that is encoded under this plan, and its
- * adapter, where it has one, is added as weft_plan_add_with() does. Words make no entry in the table.
+ * adapter, where it has one, is added as weft_plan_add() does. Words make no entry in the table.
  *
  * @return besides weft_plan_add()'s: WEFT_E_MISMATCH (a width that no text encoder of the model has; a word that is
  *         in the vocabulary, or another concept's already: the text says which)
@@ -167,7 +166,7 @@ WEFT_API weft_status weft_plan_set_weight(weft_plan *plan, int32_t adapter, floa
 /** Merge: every adapter at every call, summed exactly. What a plan does unless told otherwise. @since 0.1 */
 WEFT_API weft_status weft_plan_merge(weft_plan *plan, weft_error *err);
 
-enum {
+enum weft_switch_flag {
     /** The timing of the authors' program: the first turn one call longer, everything one call late. */
     WEFT_SWITCH_OFFICIAL_OFFSET = 1u << 0
 };
@@ -179,7 +178,7 @@ typedef struct weft_switch_options {
 } weft_switch_options;
 #define WEFT_SWITCH_OPTIONS_INIT { sizeof(weft_switch_options), 0, 0, 0 }
 /** The function twin of WEFT_SWITCH_OPTIONS_INIT. @since 0.1 */
-WEFT_API void weft_switch_options_init(weft_switch_options *options);
+WEFT_API void weft_switch_options_init(weft_switch_options *options, size_t size);
 /**
  * LoRA Switch: one adapter at a time, in turns: adapter floor(n / period) mod k at call n.
  * Zhong et al., Multi-LoRA Composition for Image Generation (2024), section 3.
@@ -187,7 +186,7 @@ WEFT_API void weft_switch_options_init(weft_switch_options *options);
  */
 WEFT_API weft_status weft_plan_switch(weft_plan *plan, const weft_switch_options *options, weft_error *err);
 
-enum {
+enum weft_composite_flag {
     /** Divide the weighted sum by the number of adapters, as the paper prints it, not by the sum of shares. */
     WEFT_COMPOSITE_DIVIDE_BY_COUNT = 1u << 0,
     /** Without guidance keep the last adapter's prediction alone, as the authors' program does. */
@@ -199,7 +198,7 @@ typedef struct weft_composite_options {
 } weft_composite_options;
 #define WEFT_COMPOSITE_OPTIONS_INIT { sizeof(weft_composite_options), 0 }
 /** The function twin of WEFT_COMPOSITE_OPTIONS_INIT. @since 0.1 */
-WEFT_API void weft_composite_options_init(weft_composite_options *options);
+WEFT_API void weft_composite_options_init(weft_composite_options *options, size_t size);
 /**
  * LoRA Composite: one branch for each adapter, predictions averaged with the adapters' shares.
  * The sum does not depend on the order in which adapters were added, bit for bit. Same source as switch.
@@ -208,23 +207,23 @@ WEFT_API void weft_composite_options_init(weft_composite_options *options);
 WEFT_API weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *options, weft_error *err);
 
 /** Curve S(tau) that the style's score is multiplied with; tau runs from 0 to 1 over the picture. */
-enum {
+enum weft_klora_pattern {
     WEFT_KLORA_S_STAR = 0, /* (alpha tau + 0.85 alpha) mod alpha: a first touch of style, content, style    */
     WEFT_KLORA_S      = 1, /* alpha tau + beta: content first, style after                                  */
     WEFT_KLORA_CUSTOM = 2  /* (alpha tau + beta) mod modulus, modulus 0: none; all three from the options   */
 };
 /** Balance between the two adapters' scores. */
-enum {
+enum weft_klora_gamma {
     WEFT_KLORA_GAMMA_CODE  = 0, /* mean of the layers' ratios below three times their mean */
     WEFT_KLORA_GAMMA_PAPER = 1, /* ratio of the global sums                                */
     WEFT_KLORA_GAMMA_NONE  = 2  /* 1                                                       */
 };
 /** What tau counts. */
-enum {
+enum weft_klora_granularity {
     WEFT_KLORA_BY_CALL = 0, /* every layer: tau = (n L + l) / (N L), l = 1..L in order of execution */
     WEFT_KLORA_BY_STEP = 1  /* every call of the step function: tau = n / N                         */
 };
-enum {
+enum weft_klora_flag {
     /** Keep the authors' counter, which wraps to 0 at the very last layer of the last call. */
     WEFT_KLORA_WRAP           = 1u << 0,
     /** Score and apply with the file's alpha left out, as the authors' program does. */
@@ -248,7 +247,7 @@ typedef struct weft_klora_options {
 } weft_klora_options;
 #define WEFT_KLORA_OPTIONS_INIT { sizeof(weft_klora_options), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_KLORA_OPTIONS_INIT. @since 0.1 */
-WEFT_API void weft_klora_options_init(weft_klora_options *options);
+WEFT_API void weft_klora_options_init(weft_klora_options *options, size_t size);
 /**
  * K-LoRA: for every layer and call either the content adapter or the style adapter, whichever has the
  * larger sum of its K largest |entries| of Delta W, the style's multiplied with gamma S(tau).
@@ -271,7 +270,7 @@ typedef struct weft_klora_score {
 } weft_klora_score;
 #define WEFT_KLORA_SCORE_INIT { sizeof(weft_klora_score), 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_KLORA_SCORE_INIT. @since 0.1 */
-WEFT_API void weft_klora_score_init(weft_klora_score *score);
+WEFT_API void weft_klora_score_init(weft_klora_score *score, size_t size);
 /** Read layer `layer`'s score. WEFT_E_STATE unless sealed under K-LoRA. @since 0.1 */
 WEFT_API weft_status weft_plan_klora_score(const weft_plan *plan, int64_t layer, weft_klora_score *score,
                                            weft_error *err);
@@ -325,7 +324,7 @@ typedef struct weft_plan_info {
 } weft_plan_info;
 #define WEFT_PLAN_INFO_INIT { sizeof(weft_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_PLAN_INFO_INIT. @since 0.1 */
-WEFT_API void weft_plan_info_init(weft_plan_info *info);
+WEFT_API void weft_plan_info_init(weft_plan_info *info, size_t size);
 /** Describe a plan. @since 0.1 */
 WEFT_API weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft_error *err);
 

@@ -33,7 +33,7 @@ typedef struct weft_run_options {
 } weft_run_options;
 #define WEFT_RUN_OPTIONS_INIT { sizeof(weft_run_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_RUN_OPTIONS_INIT. @since 0.1 */
-WEFT_API void weft_run_options_init(weft_run_options *options);
+WEFT_API void weft_run_options_init(weft_run_options *options, size_t size);
 
 /**
  * Create a run on a sealed plan: takes all scratch memory, makes merged copies, starts the threads.
@@ -68,7 +68,7 @@ typedef struct weft_run_info {
 } weft_run_info;
 #define WEFT_RUN_INFO_INIT { sizeof(weft_run_info), 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_RUN_INFO_INIT. @since 0.1 */
-WEFT_API void weft_run_info_init(weft_run_info *info);
+WEFT_API void weft_run_info_init(weft_run_info *info, size_t size);
 /** Describe a run. @since 0.1 */
 WEFT_API weft_status weft_run_info_get(const weft_run *run, weft_run_info *info, weft_error *err);
 
@@ -79,7 +79,7 @@ WEFT_API weft_status weft_run_info_get(const weft_run *run, weft_run_info *info,
  */
 WEFT_API void weft_run_cancel(weft_run *run);
 
-enum {
+enum weft_encode_flag {
     /** One chunk only; further tokens are dropped and counted in `dropped`, as most other tools do. */
     WEFT_ENCODE_TRUNCATE = 1u << 0,
     /** Only adapter number `adapter` acts on the text encoders, whatever the plan says. */
@@ -117,7 +117,7 @@ typedef struct weft_encode {
 } weft_encode;
 #define WEFT_ENCODE_INIT { sizeof(weft_encode), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_ENCODE_INIT. @since 0.1 */
-WEFT_API void weft_encode_init(weft_encode *encode);
+WEFT_API void weft_encode_init(weft_encode *encode, size_t size);
 
 /**
  * Encode a prompt with the plan's adapters acting on the text encoders.
@@ -140,7 +140,7 @@ WEFT_API weft_status weft_run_encode(weft_run *run, weft_encode *encode, weft_er
 WEFT_API weft_status weft_run_encode_ids(weft_run *run, const int32_t *ids, const int32_t *ids_2, size_t ids_len,
                                          weft_encode *encode, weft_error *err);
 
-enum {
+enum weft_step_flag {
     /** Evaluate the two halves of guidance one after the other, for less scratch traffic; the same bits. */
     WEFT_STEP_SPLIT_GUIDANCE  = 1u << 0,
     /** `text`, `negative` and the pooled vectors hold one conditioning for each branch of the plan. */
@@ -189,7 +189,7 @@ typedef struct weft_step {
 #define WEFT_STEP_INIT \
     { sizeof(weft_step), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_STEP_INIT. @since 0.1 */
-WEFT_API void weft_step_init(weft_step *step);
+WEFT_API void weft_step_init(weft_step *step, size_t size);
 
 /**
  * Predict the noise (or v, or the sample: whatever the model predicts) of one denoising step, with the

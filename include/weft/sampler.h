@@ -21,7 +21,7 @@ WEFT_API void weft_noise_free(weft_noise *noise);
 WEFT_API weft_status weft_noise_normal(weft_noise *noise, float *out, size_t n, weft_error *err);
 
 /** Solvers. */
-enum {
+enum weft_sampler_kind {
     WEFT_SAMPLER_DDIM     = 1,
     WEFT_SAMPLER_EULER    = 2,
     WEFT_SAMPLER_EULER_A  = 3, /* Euler ancestral           */
@@ -33,24 +33,24 @@ enum {
     WEFT_SAMPLER_TCD      = 9  /* few steps, for trajectory consistency distillation; eta is its gamma */
 };
 /** What the network predicts. */
-enum {
+enum weft_prediction {
     WEFT_PREDICT_EPSILON = 0,
     WEFT_PREDICT_V       = 1,
     WEFT_PREDICT_SAMPLE  = 2
 };
 /** Which timesteps the steps fall on. */
-enum {
+enum weft_spacing {
     WEFT_SPACING_DEFAULT  = 0, /* DDIM, PNDM, DDPM leading, the others linspace; LCM and TCD go by origin_steps */
     WEFT_SPACING_LEADING  = 1,
     WEFT_SPACING_LINSPACE = 2,
     WEFT_SPACING_TRAILING = 3
 };
 /** The curve of the betas. */
-enum {
+enum weft_betas {
     WEFT_BETAS_SCALED_LINEAR = 0,
     WEFT_BETAS_LINEAR        = 1
 };
-enum {
+enum weft_sampler_flag {
     WEFT_SAMPLER_KARRAS       = 1u << 0, /* sigmas of Karras et al. (2022), rho 7; for the kinds that `sigmas` is for */
     WEFT_SAMPLER_ALPHA_TO_ONE = 1u << 1, /* DDIM, PNDM: the step past the last uses 1 instead of the first alpha */
     WEFT_SAMPLER_ZERO_SNR     = 1u << 2  /* betas rescaled to zero terminal signal */
@@ -78,7 +78,7 @@ typedef struct weft_sampler_options {
 } weft_sampler_options;
 #define WEFT_SAMPLER_OPTIONS_INIT { sizeof(weft_sampler_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_SAMPLER_OPTIONS_INIT. @since 0.1 */
-WEFT_API void weft_sampler_options_init(weft_sampler_options *options);
+WEFT_API void weft_sampler_options_init(weft_sampler_options *options, size_t size);
 /**
  * Fill options with what the model's scheduler_config.json says of betas, spacing, offset, prediction, the last alpha,
  * zero terminal signal, Karras' sigmas and the steps of a distillation, as diffusers would for a scheduler of this

@@ -23,7 +23,7 @@ typedef struct weft_tensor_info {
 } weft_tensor_info;
 #define WEFT_TENSOR_INFO_INIT { sizeof(weft_tensor_info), 0, 0, 0, { 0 }, 0, 0 }
 /** The function twin of WEFT_TENSOR_INFO_INIT. @since 0.1 */
-WEFT_API void weft_tensor_info_init(weft_tensor_info *info);
+WEFT_API void weft_tensor_info_init(weft_tensor_info *info, size_t size);
 
 /**
  * Open a safetensors file or one of torch.save (.pt, .bin, .ckpt, ...); which it is, its content tells.
@@ -70,6 +70,9 @@ typedef struct weft_tensor_out {
     int64_t      shape[8];
     size_t       rank;
 } weft_tensor_out;
+#define WEFT_TENSOR_OUT_INIT { sizeof(weft_tensor_out), 0, 0, 0, { 0 }, 0 }
+/** The function twin of WEFT_TENSOR_OUT_INIT. @since 0.2 */
+WEFT_API void weft_tensor_out_init(weft_tensor_out *out, size_t size);
 
 /**
  * Write tensors as F32 into a new safetensors file; the file appears whole or not at all.

@@ -3,22 +3,8 @@
  * An adapter is read once and never changes; it knows no model. Its tensors stay where the file keeps them. */
 #include <errno.h>
 
+#include "base/structs.h"
 #include "adapter/room.h"
-
-void weft_adapter_options_init(weft_adapter_options *options)
-{
-    if (options != NULL) *options = (weft_adapter_options)WEFT_ADAPTER_OPTIONS_INIT;
-}
-
-void weft_adapter_info_init(weft_adapter_info *info)
-{
-    if (info != NULL) *info = (weft_adapter_info)WEFT_ADAPTER_INFO_INIT;
-}
-
-void weft_module_info_init(weft_module_info *info)
-{
-    if (info != NULL) *info = (weft_module_info)WEFT_MODULE_INFO_INIT;
-}
 
 /* ---- opening ------------------------------------------------------------------------------------- */
 
@@ -135,7 +121,7 @@ weft_status weft_adapter_open(const char *path, const weft_adapter_options *opti
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     *out = NULL;
     if (path == NULL || *path == '\0') return wf_fail(err, WEFT_E_ARG, "path is NULL or empty");
-    st = wf_options(&o, sizeof o, sizeof o, options, WEFT_OPEN_COPY, "weft_adapter_options", err);
+    st = WF_OPTIONS(&o, options, weft_adapter_options, WEFT_OPEN_COPY, err);
     if (st == WEFT_OK) st = wf_check_allocator(o.allocator, err);
     if (st != WEFT_OK) return st;
     weft_allocator alloc = wf_allocator(o.allocator);
@@ -208,20 +194,20 @@ static bool ends_in(const char *s, const char *with)
 int32_t wf_adapter_family(const weft_adapter *a)
 {
     static const struct { int32_t width, family; } marks[] = {
-        { 768, WEFT_FAMILY_SD1 }, { 1024, WEFT_FAMILY_SD2 }, { 2048, WEFT_FAMILY_SDXL },
-        { 1280, WEFT_FAMILY_SDXL_REFINER },
+        { 768, WEFT_BASE_SD1 }, { 1024, WEFT_BASE_SD2 }, { 2048, WEFT_BASE_SDXL },
+        { 1280, WEFT_BASE_SDXL_REFINER },
     };
-    int32_t family = WEFT_FAMILY_UNKNOWN;
+    int32_t family = WEFT_BASE_UNKNOWN;
     bool    cross = false;
 
     for (size_t i = 0; i < a->count; i++) {
         const wf_module *m = &a->modules[i];
         bool             here = ends_in(m->name, "attn2.to_k") || ends_in(m->name, "attn2_to_k") ||
                     ends_in(m->name, "attn2.to_v") || ends_in(m->name, "attn2_to_v");
-        if (!here && !cross && wf_name_component(m->name) == 2) family = WEFT_FAMILY_SDXL;
+        if (!here && !cross && wf_name_component(m->name) == 2) family = WEFT_BASE_SDXL;
         if (!here || cross) continue;
         cross = true;
-        family = WEFT_FAMILY_UNKNOWN;
+        family = WEFT_BASE_UNKNOWN;
         for (size_t j = 0; j < WF_LEN(marks); j++)
             if (m->in == marks[j].width) family = marks[j].family;
     }
@@ -234,7 +220,7 @@ weft_status weft_adapter_info_get(const weft_adapter *a, weft_adapter_info *info
 
     if (a == NULL || info == NULL) return wf_fail(err, WEFT_E_ARG, "adapter or info is NULL");
     r.base = wf_adapter_family(a);
-    r.base_name = r.base == WEFT_FAMILY_UNKNOWN ? "unknown" : wf_family_name(r.base);
+    r.base_name = r.base == WEFT_BASE_UNKNOWN ? "unknown" : wf_base_name(r.base);
     r.name = a->name;
     r.dialect = a->dialect;
     r.family = a->families;
@@ -258,7 +244,7 @@ weft_status weft_adapter_info_get(const weft_adapter *a, weft_adapter_info *info
             if (m->part[p] != NULL && p != WF_PART_ALPHA) r.parameters += (int64_t)m->part[p]->count;
     }
     if (r.rank_max == 0) r.rank_min = 0;
-    return wf_result(info, &r, sizeof r, sizeof r, "weft_adapter_info", err);
+    return WF_RESULT(info, &r, weft_adapter_info, err);
 }
 
 weft_status weft_adapter_module(const weft_adapter *a, size_t index, weft_module_info *info, weft_error *err)
@@ -279,7 +265,7 @@ weft_status weft_adapter_module(const weft_adapter *a, size_t index, weft_module
     r.scale = m->scale;
     r.has_alpha = m->has_alpha;
     r.family = m->part[WF_PART_MAGNITUDE] != NULL ? "dora" : m->family->name;
-    return wf_result(info, &r, sizeof r, sizeof r, "weft_module_info", err);
+    return WF_RESULT(info, &r, weft_module_info, err);
 }
 
 size_t weft_adapter_metadata_count(const weft_adapter *a)

@@ -7,6 +7,7 @@
  * Binding is strict, because a picture made without a third of its adapter looks like a picture. Every key of the
  * file gets a row, and the verdict is an error unless all of them match or the caller asked for less. Two modules
  * that name one layer are an error even then: which of them is meant nobody can say. */
+#include "base/structs.h"
 #include "adapter/room.h"
 
 typedef struct bound {
@@ -28,11 +29,6 @@ struct weft_report {
 
 static const char unknown_key[] = "not a key of a dialect that this version reads";
 static const char word_key[] = "a word's embedding: open the file as a concept";
-
-void weft_report_row_init(weft_report_row *row)
-{
-    if (row != NULL) *row = (weft_report_row)WEFT_REPORT_ROW_INIT;
-}
 
 /* ---- names to layers -------------------------------------------------------------------------------- */
 
@@ -70,7 +66,7 @@ static void note_clash(weft_report *r, int64_t at, int64_t owner, int32_t alias,
     wf_key_text k;
 
     (void)wf_key_show(&k, r->adapter->modules[owner].key);
-    if (alias == KOHYA_LDM && owner_alias == KOHYA && wf_model_family(r->model) == WEFT_FAMILY_SDXL) {
+    if (alias == KOHYA_LDM && owner_alias == KOHYA && wf_model_base(r->model) == WEFT_BASE_SDXL) {
         b->state = WEFT_KEY_IGNORED;
         wf_text_add(&b->reason, "its layer is named by %s too, in diffusers' numbering, and that one is taken", k.text);
         return;
@@ -246,7 +242,7 @@ static void write_line(weft_report *r)
 {
     size_t          keys = wf_tensors_count(r->adapter->tensors), matched = 0;
     size_t          good = r->tally[WEFT_KEY_MATCHED] + r->tally[WEFT_KEY_IGNORED];
-    int32_t         theirs = wf_adapter_family(r->adapter), ours = wf_model_family(r->model);
+    int32_t         theirs = wf_adapter_family(r->adapter), ours = wf_model_base(r->model);
     weft_report_row row = WEFT_REPORT_ROW_INIT;
     wf_key_text     k;
 
@@ -261,9 +257,9 @@ static void write_line(weft_report *r)
         if (row.state == WEFT_KEY_UNMATCHED || row.state == WEFT_KEY_MISSHAPEN) break;
     }
     (void)wf_key_show(&k, row.key);
-    if (theirs != ours && theirs != WEFT_FAMILY_UNKNOWN && ours != WEFT_FAMILY_UNKNOWN)
+    if (theirs != ours && theirs != WEFT_BASE_UNKNOWN && ours != WEFT_BASE_UNKNOWN)
         (void)wf_fail(&r->line, WEFT_OK, "adapter is for %s, model is %s; first mismatch %s: %s",
-                      wf_family_name(theirs), wf_family_name(ours), k.text, row.reason);
+                      wf_base_name(theirs), wf_base_name(ours), k.text, row.reason);
     else if (r->clash)
         (void)wf_fail(&r->line, WEFT_OK, "two modules name one layer: %s: %s", k.text, row.reason);
     else
@@ -351,7 +347,7 @@ weft_status weft_report_get(const weft_report *r, size_t index, weft_report_row 
     if (index >= weft_report_count(r))
         return wf_fail(err, WEFT_E_ARG, "row %zu of %zu", index, weft_report_count(r));
     fill_row(r, index, &full);
-    return wf_result(row, &full, sizeof full, sizeof full, "weft_report_row", err);
+    return WF_RESULT(row, &full, weft_report_row, err);
 }
 
 size_t weft_report_tally(const weft_report *r, int32_t state)

@@ -36,7 +36,7 @@ weft_status wf_adapter_parse(weft_tensors *tensors, const wf_source *source, con
 
 /* Component of a name: 0 unet, 1 text_encoder, 2 text_encoder_2, -1 another. Canonical and underscore names. */
 int32_t wf_name_component(const char *name);
-/* WEFT_FAMILY_* that the adapter's widths point to. */
+/* WEFT_BASE_* that the adapter's widths point to. */
 int32_t wf_adapter_family(const weft_adapter *a);
 
 /* A key for a message: cut to a readable length. */

@@ -17,13 +17,9 @@
 #include <math.h>
 #include <sys/stat.h>
 
+#include "base/structs.h"
 #include "adapter/factor.h"
 #include "adapter/save.h"
-
-void weft_save_options_init(weft_save_options *options)
-{
-    if (options != NULL) *options = (weft_save_options)WEFT_SAVE_OPTIONS_INIT;
-}
 
 /* ---- which spelling has which family ------------------------------------------------------------------- */
 
@@ -493,7 +489,7 @@ weft_status weft_adapter_save(weft_adapter *adapter, weft_model *model, const ch
 
     if (adapter == NULL || model == NULL) return wf_fail(err, WEFT_E_ARG, "adapter or model is NULL");
     if (path == NULL || *path == '\0') return wf_fail(err, WEFT_E_ARG, "path is NULL or empty");
-    WF_TRY(wf_options(&o, sizeof o, sizeof o, options, 0, "weft_save_options", err));
+    WF_TRY(WF_OPTIONS(&o, options, weft_save_options, 0, err));
     s.naming = o.naming == 0 ? WEFT_NAMING_KOHYA : o.naming;
     if (s.naming < WEFT_NAMING_KOHYA || s.naming > WEFT_NAMING_PEFT)
         return wf_fail(err, WEFT_E_ARG, "weft_save_options: naming is %d, wanted a WEFT_NAMING_*", (int)o.naming);

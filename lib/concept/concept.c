@@ -2,6 +2,7 @@
  *
  * Vectors are widened and copied when a concept is opened; they are a few thousand floats. The adapter is the adapter
  * room's: the same file is opened there where it has more than words. */
+#include "base/structs.h"
 #include "concept/concept.h"
 
 struct weft_concept {
@@ -12,21 +13,6 @@ struct weft_concept {
     weft_adapter  *adapter;
     const char    *format;
 };
-
-void weft_concept_options_init(weft_concept_options *options)
-{
-    if (options != NULL) *options = (weft_concept_options)WEFT_CONCEPT_OPTIONS_INIT;
-}
-
-void weft_concept_info_init(weft_concept_info *info)
-{
-    if (info != NULL) *info = (weft_concept_info)WEFT_CONCEPT_INFO_INIT;
-}
-
-void weft_word_info_init(weft_word_info *info)
-{
-    if (info != NULL) *info = (weft_word_info)WEFT_WORD_INFO_INIT;
-}
 
 /* ---- opening --------------------------------------------------------------------------------------------- */
 
@@ -177,7 +163,7 @@ weft_status weft_concept_open(const char *path, const weft_concept_options *opti
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     *out = NULL;
     if (path == NULL) return wf_fail(err, WEFT_E_ARG, "path is NULL");
-    WF_TRY(wf_options(&o, sizeof o, sizeof o, options, WEFT_OPEN_COPY, "weft_concept_options", err));
+    WF_TRY(WF_OPTIONS(&o, options, weft_concept_options, WEFT_OPEN_COPY, err));
     WF_TRY(wf_check_allocator(o.allocator, err));
 
     weft_allocator alloc = wf_allocator(o.allocator);
@@ -218,7 +204,7 @@ weft_status weft_concept_info_get(const weft_concept *c, weft_concept_info *info
     r.name = c->name;
     r.format = c->format;
     r.adapter = c->adapter != NULL;
-    return wf_result(info, &r, sizeof r, sizeof r, "weft_concept_info", err);
+    return WF_RESULT(info, &r, weft_concept_info, err);
 }
 
 weft_status weft_concept_word(const weft_concept *c, size_t index, weft_word_info *info, weft_error *err)
@@ -234,7 +220,7 @@ weft_status weft_concept_word(const weft_concept *c, size_t index, weft_word_inf
     r.width = w->of[0].width;
     r.width_2 = w->of[1].width;
     r.layers = w->layers;
-    return wf_result(info, &r, sizeof r, sizeof r, "weft_word_info", err);
+    return WF_RESULT(info, &r, weft_word_info, err);
 }
 
 weft_adapter *weft_concept_adapter(const weft_concept *c) { return c != NULL ? c->adapter : NULL; }

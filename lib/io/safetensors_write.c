@@ -5,6 +5,7 @@
  * is written by hand rather than by jansson because its order is then ours. */
 #include <stdlib.h>
 
+#include "base/structs.h"
 #include "io/io.h"
 
 #define MAX_ENTRIES 100000u
@@ -95,7 +96,7 @@ static weft_status copy_tensors(writer *w, const weft_tensor_out *tensors)
         if (size != stride)
             return wf_fail(w->err, WEFT_E_ARG, "weft_tensor_out %zu: struct_size is %u, but the first has %u", i, size,
                            stride);
-        st = wf_options(&t, sizeof t, sizeof t, at, 0, "weft_tensor_out", w->err);
+        st = WF_OPTIONS(&t, at, weft_tensor_out, 0, w->err);
         if (st != WEFT_OK) return st;
         if ((st = check_tensor(&t, i, w->err)) != WEFT_OK) return st;
         count_elements(&t, &count);

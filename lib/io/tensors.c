@@ -10,6 +10,7 @@
  * would need a defence against names made to collide. */
 #include <stdlib.h>
 
+#include "base/structs.h"
 #include "io/io.h"
 
 #define MAX_ENTRIES 100000u
@@ -341,13 +342,6 @@ size_t weft_tensors_count(const weft_tensors *tensors)
     return tensors != NULL ? tensors->count : 0;
 }
 
-void weft_tensor_info_init(weft_tensor_info *info)
-{
-    const weft_tensor_info init = WEFT_TENSOR_INFO_INIT;
-
-    if (info != NULL) *info = init;
-}
-
 static weft_status tensor_at(const weft_tensors *tensors, size_t index, const wf_tensor **out, weft_error *err)
 {
     if (tensors == NULL) return wf_fail(err, WEFT_E_ARG, "tensors is NULL");
@@ -368,7 +362,7 @@ weft_status weft_tensors_info(const weft_tensors *tensors, size_t index, weft_te
     filled.rank  = (size_t)tensor->rank;
     filled.count = tensor->count;
     memcpy(filled.shape, tensor->shape, sizeof filled.shape);
-    return wf_result(info, &filled, sizeof filled, sizeof filled, "weft_tensor_info", err);
+    return WF_RESULT(info, &filled, weft_tensor_info, err);
 }
 
 int64_t weft_tensors_find(const weft_tensors *tensors, const char *name)

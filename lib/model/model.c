@@ -1,21 +1,7 @@
 /* model.c - the model handle: letting go, describing, tokenizing. */
+#include "base/structs.h"
 #include "model/room.h"
 #include "weft/sampler.h"
-
-void weft_model_options_init(weft_model_options *options)
-{
-    if (options != NULL) *options = (weft_model_options)WEFT_MODEL_OPTIONS_INIT;
-}
-
-void weft_model_info_init(weft_model_info *info)
-{
-    if (info != NULL) *info = (weft_model_info)WEFT_MODEL_INFO_INIT;
-}
-
-void weft_layer_info_init(weft_layer_info *info)
-{
-    if (info != NULL) *info = (weft_layer_info)WEFT_LAYER_INFO_INIT;
-}
 
 void wf_model_ref(weft_model *m) { wf_ref_take(&m->refs); }
 
@@ -45,7 +31,7 @@ const wf_layer *wf_model_layers(const weft_model *m, size_t *count)
     return m->layers;
 }
 
-int32_t         wf_model_family(const weft_model *m) { return m->family; }
+int32_t         wf_model_base(const weft_model *m) { return m->base; }
 const wf_parts *wf_model_parts(const weft_model *m) { return &m->parts; }
 const json_t   *wf_model_scheduler(const weft_model *m) { return m->scheduler; }
 
@@ -59,10 +45,10 @@ bool wf_model_unet_attention(const weft_model *m, bool up, int32_t block)
     return up ? c->up_attention[block] : c->down_attention[block];
 }
 
-const char *wf_family_name(int32_t family)
+const char *wf_base_name(int32_t base)
 {
     static const char *const names[] = { "unknown", "SD1.x", "SD2.x", "SDXL", "SDXL refiner", "FLUX" };
-    return family >= 0 && (size_t)family < WF_LEN(names) ? names[family] : names[0];
+    return base >= 0 && (size_t)base < WF_LEN(names) ? names[base] : names[0];
 }
 
 weft_status weft_model_info_get(const weft_model *m, weft_model_info *info, weft_error *err)
@@ -74,8 +60,8 @@ weft_status weft_model_info_get(const weft_model *m, weft_model_info *info, weft
     const json_t *predict = json_object_get(m->scheduler, "prediction_type");
     const char *word = json_is_string(predict) ? json_string_value(predict) : "epsilon";
 
-    r.family = m->family;
-    r.family_name = wf_family_name(m->family);
+    r.base = m->base;
+    r.base_name = wf_base_name(m->base);
     r.latent_channels = c->out_channels;
     r.latent_size = c->sample_size;
     r.image_factor = v != NULL ? wf_vae_factor(m->parts.vae) : 8;
@@ -99,7 +85,7 @@ weft_status weft_model_info_get(const weft_model *m, weft_model_info *info, weft
     r.prediction = strcmp(word, "v_prediction") == 0 ? WEFT_PREDICT_V
                    : strcmp(word, "sample") == 0     ? WEFT_PREDICT_SAMPLE
                                                      : WEFT_PREDICT_EPSILON;
-    return wf_result(info, &r, sizeof r, sizeof r, "weft_model_info", err);
+    return WF_RESULT(info, &r, weft_model_info, err);
 }
 
 weft_status weft_model_layer(const weft_model *m, int64_t id, weft_layer_info *info, weft_error *err)
@@ -117,7 +103,7 @@ weft_status weft_model_layer(const weft_model *m, int64_t id, weft_layer_info *i
     r.kernel = l->kernel;
     r.stride = l->stride;
     r.attention = l->attention;
-    return wf_result(info, &r, sizeof r, sizeof r, "weft_layer_info", err);
+    return WF_RESULT(info, &r, weft_layer_info, err);
 }
 
 static weft_status need_one(const weft_model *m, int32_t encoder, weft_error *err)

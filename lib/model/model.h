@@ -8,8 +8,8 @@
 
 /* The layer table; ids are indices. */
 const wf_layer *wf_model_layers(const weft_model *m, size_t *count);
-int32_t         wf_model_family(const weft_model *m);
-const char     *wf_family_name(int32_t family);
+int32_t         wf_model_base(const weft_model *m);
+const char     *wf_base_name(int32_t base);
 void            wf_model_ref(weft_model *m);
 
 /* Names by which adapter files may call a layer (names.c). Each writes into buf (cap bytes) and returns

@@ -5,6 +5,7 @@
  * tensor, and held against each other. Weights stay mapped where they are. A model without a tokenizer opens: it can
  * be inspected and stepped with conditioning from elsewhere, and the first prompt gets the error that says what to
  * give. */
+#include "base/structs.h"
 #include "model/open.h"
 #include "model/tokenizer.h"
 
@@ -85,10 +86,10 @@ static weft_status check_fit(weft_model *m, weft_error *err)
     if (v != NULL && v->latent_channels != c->out_channels)
         return wf_fail(err, WEFT_E_FORMAT, "%s: the VAE has %d latent channels, the UNet %d", m->path,
                        v->latent_channels, c->out_channels);
-    m->family = c->text_time && c->time_ids == REFINER_IDS ? WEFT_FAMILY_SDXL_REFINER
-                : c->text_time                             ? WEFT_FAMILY_SDXL
-                : c->linear_projection                     ? WEFT_FAMILY_SD2
-                                                           : WEFT_FAMILY_SD1;
+    m->base = c->text_time && c->time_ids == REFINER_IDS ? WEFT_BASE_SDXL_REFINER
+                : c->text_time                             ? WEFT_BASE_SDXL
+                : c->linear_projection                     ? WEFT_BASE_SD2
+                                                           : WEFT_BASE_SD1;
     return WEFT_OK;
 }
 
@@ -164,7 +165,7 @@ weft_status weft_model_open(const char *path, const weft_model_options *options,
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     *out = NULL;
     if (path == NULL) return wf_fail(err, WEFT_E_ARG, "path is NULL");
-    st = wf_options(&o, sizeof o, sizeof o, options, ALL_FLAGS, "weft_model_options", err);
+    st = WF_OPTIONS(&o, options, weft_model_options, ALL_FLAGS, err);
     if (st == WEFT_OK) st = wf_check_allocator(o.allocator, err);
     if (st == WEFT_OK && (o.flags & WEFT_OPEN_EPSILON) != 0 && (o.flags & WEFT_OPEN_V) != 0)
         st = wf_fail(err, WEFT_E_ARG, "weft_model_options.flags has both WEFT_OPEN_EPSILON and WEFT_OPEN_V");

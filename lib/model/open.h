@@ -63,7 +63,7 @@ weft_status wf_gather_ldm_vae(weft_model *m, weft_tensors *file, const char *pre
 
 /* What a single file's tensors tell. */
 typedef struct wf_hints {
-    int32_t family;   /* WEFT_FAMILY_* that its shapes point to */
+    int32_t base;   /* WEFT_BASE_* that its shapes point to */
     int32_t channels; /* that the UNet reads                    */
     bool    v_pred, ztsnr;
 } wf_hints;
@@ -82,7 +82,7 @@ weft_status wf_gather_vae(weft_model *m, const weft_model_options *o, wf_gathere
 /* ---- published.c --------------------------------------------------------------------------------- */
 
 typedef struct wf_published {
-    int32_t     family;
+    int32_t     base;  
     const char *name;
     const char *parts[WF_COMPONENTS]; /* config.json of each; NULL: it has no such component */
     const char *scheduler;
@@ -90,7 +90,7 @@ typedef struct wf_published {
     bool        zero_negative;
 } wf_published;
 
-const wf_published *wf_published_model(int32_t family); /* NULL for a family that none is known of */
+const wf_published *wf_published_model(int32_t base); /* NULL for a base that has none */
 weft_status         wf_published_config(json_t **out, const wf_published *p, int32_t component, weft_error *err);
 
 /* ---- vocabulary.c -------------------------------------------------------------------------------- */

@@ -66,7 +66,7 @@ weft_status wf_find_prediction(const weft_model *m, const weft_model_options *o,
     if (strcmp(word, "v") == 0) says = "v_prediction";
     else if (strcmp(word, "eps") == 0) says = "epsilon";
     else if (!described && hints->v_pred) says = "v_prediction";
-    else if (!described && hints->family == WEFT_FAMILY_SD2) {
+    else if (!described && hints->base == WEFT_BASE_SD2) {
         bool plain = hints->channels == 4; /* the published inpainting model came of the base */
         says = plain ? "v_prediction" : "epsilon";
         if (!told)
@@ -75,7 +75,7 @@ weft_status wf_find_prediction(const weft_model *m, const weft_model_options *o,
                    plain ? "v, as the models at 768 do" : "noise, as inpainting models do");
     }
     bool noise = told ? (o->flags & WEFT_OPEN_EPSILON) != 0 : says != NULL && strcmp(says, "epsilon") == 0;
-    if (o->config == NULL && hints->family == WEFT_FAMILY_SD2 && noise) /* the base and its kin were trained at 512 */
+    if (o->config == NULL && hints->base == WEFT_BASE_SD2 && noise) /* the base and its kin were trained at 512 */
         WF_TRY(set(s->parts[WF_UNET].config, "sample_size", json_integer(64), err));
     if (s->scheduler == NULL) s->scheduler = json_object();
     if (says != NULL) WF_TRY(set(s->scheduler, "prediction_type", json_string(says), err));

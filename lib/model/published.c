@@ -39,7 +39,7 @@
 
 static const wf_published models[] = {
     {
-        .family = WEFT_FAMILY_SD1,
+        .base = WEFT_BASE_SD1,
         .name = "the published SD1",
         .parts = {
             "{" SD_BLOCKS ", \"cross_attention_dim\": 768, \"attention_head_dim\": 8, \"sample_size\": 64}",
@@ -52,7 +52,7 @@ static const wf_published models[] = {
                      "\"set_alpha_to_one\": false, \"skip_prk_steps\": true, \"steps_offset\": 1, \"clip_sample\": false}",
     },
     {
-        .family = WEFT_FAMILY_SD2,
+        .base = WEFT_BASE_SD2,
         .name = "the published SD2",
         .parts = {
             "{" SD_BLOCKS ", \"cross_attention_dim\": 1024, \"attention_head_dim\": [5, 10, 20, 20], "
@@ -67,7 +67,7 @@ static const wf_published models[] = {
                      "\"clip_sample\": false}",
     },
     {
-        .family = WEFT_FAMILY_SDXL,
+        .base = WEFT_BASE_SDXL,
         .name = "the published SDXL",
         .zero_negative = true,
         .parts = {
@@ -85,7 +85,7 @@ static const wf_published models[] = {
         .scheduler = XL_SCHEDULER,
     },
     {
-        .family = WEFT_FAMILY_SDXL_REFINER,
+        .base = WEFT_BASE_SDXL_REFINER,
         .name = "the published SDXL refiner",
         .aesthetic = true,
         .parts = {
@@ -104,10 +104,10 @@ static const wf_published models[] = {
     },
 };
 
-const wf_published *wf_published_model(int32_t family)
+const wf_published *wf_published_model(int32_t base)
 {
     for (size_t i = 0; i < WF_LEN(models); i++)
-        if (models[i].family == family) return &models[i];
+        if (models[i].base == base) return &models[i];
     return NULL;
 }
 

@@ -18,7 +18,7 @@ struct weft_model {
     wf_refs        refs;
     weft_allocator alloc;
     char          *path;
-    int32_t        family;
+    int32_t base;
     wf_parts       parts;
     weft_tensors  *files[WF_COMPONENTS]; /* each component's tensors under diffusers' names */
     weft_tensors  *whole;      /* a single file as it is; NULL for a folder              */

@@ -115,13 +115,13 @@ static look look_over(const weft_tensors *file)
 
 static int64_t last_dim(const wf_tensor *t) { return t != NULL && t->rank == 2 ? t->shape[1] : 0; }
 
-static int32_t family_of(const look *l)
+static int32_t base_of(const look *l)
 {
     int64_t added = last_dim(l->label), context = last_dim(l->context);
-    if (added == 2816) return WEFT_FAMILY_SDXL;
-    if (added == 2560) return WEFT_FAMILY_SDXL_REFINER;
-    if (added != 0) return WEFT_FAMILY_UNKNOWN;
-    return context == 1024 ? WEFT_FAMILY_SD2 : context == 768 ? WEFT_FAMILY_SD1 : WEFT_FAMILY_UNKNOWN;
+    if (added == 2816) return WEFT_BASE_SDXL;
+    if (added == 2560) return WEFT_BASE_SDXL_REFINER;
+    if (added != 0) return WEFT_BASE_UNKNOWN;
+    return context == 1024 ? WEFT_BASE_SD2 : context == 768 ? WEFT_BASE_SD1 : WEFT_BASE_UNKNOWN;
 }
 
 static weft_status set_int(json_t *config, const char *key, int64_t value, weft_error *err)
@@ -129,10 +129,10 @@ static weft_status set_int(json_t *config, const char *key, int64_t value, weft_
     return json_object_set_new(config, key, json_integer(value)) == 0 ? WEFT_OK : wf_nomem(err, sizeof value, key);
 }
 
-/* The published configurations, with what files of the same family differ in taken from the shapes. */
+/* The published configurations, with what files of the same base differ in taken from the shapes. */
 static weft_status describe_published(const look *l, const char *path, wf_gathered *s, weft_error *err)
 {
-    const wf_published *p = wf_published_model(family_of(l));
+    const wf_published *p = wf_published_model(base_of(l));
     if (p == NULL)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: its shapes are those of no published model: give "
                        "weft_model_options.config, a diffusers folder whose config.json files describe it", path);
@@ -340,7 +340,7 @@ weft_status wf_gather_file(weft_model *m, const weft_model_options *o, wf_gather
     if (l.other != NULL || l.conv_in == NULL) return not_a_model(m, &l, err);
     for (int32_t i = 0; i < WF_COMPONENTS; i++) s->parts[i].there = l.there[i];
     WF_TRY(o->config != NULL ? wf_gather_descriptions(m, o->config, s, err) : describe_published(&l, m->path, s, err));
-    const wf_hints hints = { family_of(&l), (int32_t)WF_MIN(l.conv_in->rank == 4 ? l.conv_in->shape[1] : 0, 4096),
+    const wf_hints hints = { base_of(&l), (int32_t)WF_MIN(l.conv_in->rank == 4 ? l.conv_in->shape[1] : 0, 4096),
                              l.v_pred, l.ztsnr };
     WF_TRY(wf_find_prediction(m, o, &hints, s, err));
     return split(m, m->whole, &l, s, err);

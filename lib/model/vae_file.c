@@ -1,7 +1,7 @@
 /* vae_file.c - a VAE from elsewhere in the place of the model's own.
  *
  * People exchange VAEs as files, in LDM's names or in diffusers', and as folders. A file does not say by what
- * latents are scaled: then the model's own VAE says it, or the published one of the model's family, for the UNet was
+ * latents are scaled: then the model's own VAE says it, or the published one of the base model, for the UNet was
  * trained on latents of that scale. */
 #include "model/open.h"
 
@@ -64,12 +64,12 @@ static weft_status from_file(weft_model *m, const weft_model_options *o, wf_comp
     return st;
 }
 
-/* Where nothing says how the VAE is made: as published for the model's family. */
+/* Where nothing says how the VAE is made: as published for the base model. */
 static weft_status presume(wf_gathered *s, wf_component *part, weft_error *err)
 {
     const json_t *unet = s->parts[WF_UNET].config;
     bool xl = json_is_string(json_object_get(unet, "addition_embed_type"));
-    const wf_published *p = wf_published_model(xl ? WEFT_FAMILY_SDXL : WEFT_FAMILY_SD1);
+    const wf_published *p = wf_published_model(xl ? WEFT_BASE_SDXL : WEFT_BASE_SD1);
 
     wf_format(part->config_from, WF_PATH, "%s", p->name);
     return wf_published_config(&part->config, p, WF_VAE, err);

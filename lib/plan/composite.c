@@ -6,6 +6,7 @@
  *
  * The order in which adapters were added must not show, not even in the last bit, so the terms of each
  * sum are added in order of size. In double: then k equal predictions also average to themselves. */
+#include "base/structs.h"
 #include "plan/method.h"
 
 static const weft_composite_options *options_of(const weft_plan *p)
@@ -110,17 +111,11 @@ static void explain(const weft_plan *p, wf_text *out)
     }
 }
 
-void weft_composite_options_init(weft_composite_options *options)
-{
-    if (options != NULL) *options = (weft_composite_options)WEFT_COMPOSITE_OPTIONS_INIT;
-}
-
 weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *options, weft_error *err)
 {
     weft_composite_options o;
-    weft_status st = wf_options(&o, sizeof o, sizeof o, options,
-                                WEFT_COMPOSITE_DIVIDE_BY_COUNT | WEFT_COMPOSITE_NOCFG_LAST, "weft_composite_options",
-                                err);
+    weft_status st = WF_OPTIONS(&o, options, weft_composite_options,
+                                WEFT_COMPOSITE_DIVIDE_BY_COUNT | WEFT_COMPOSITE_NOCFG_LAST, err);
 
     if (st != WEFT_OK) return st;
     return wf_plan_use(plan, &wf_method_composite, &o, sizeof o, err);

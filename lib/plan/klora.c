@@ -18,6 +18,7 @@
  * in a picture) and other orders decide some of them otherwise. */
 #include <math.h>
 
+#include "base/structs.h"
 #include "plan/method.h"
 
 static const double ALPHA = 1.5, BETA = 0.5;      /* pattern s, Ouyang et al. (2025), section 4.1       */
@@ -411,16 +412,6 @@ static void explain(const weft_plan *p, wf_text *out)
 
 /* ---- public ---------------------------------------------------------------------------------------------------- */
 
-void weft_klora_options_init(weft_klora_options *options)
-{
-    if (options != NULL) *options = (weft_klora_options)WEFT_KLORA_OPTIONS_INIT;
-}
-
-void weft_klora_score_init(weft_klora_score *score_out)
-{
-    if (score_out != NULL) *score_out = (weft_klora_score)WEFT_KLORA_SCORE_INIT;
-}
-
 static weft_status check_options(const weft_klora_options *o, weft_error *err)
 {
     if (o->pattern < WEFT_KLORA_S_STAR || o->pattern > WEFT_KLORA_CUSTOM)
@@ -446,9 +437,9 @@ static weft_status check_options(const weft_klora_options *o, weft_error *err)
 weft_status weft_plan_klora(weft_plan *plan, const weft_klora_options *options, weft_error *err)
 {
     weft_klora_options o;
-    weft_status st = wf_options(&o, sizeof o, sizeof o, options,
-                                WEFT_KLORA_WRAP | WEFT_KLORA_IGNORE_ALPHA | WEFT_KLORA_ATTENTION_ONLY |
-                                    WEFT_KLORA_PAPER_BETA, "weft_klora_options", err);
+    weft_status st = WF_OPTIONS(&o, options, weft_klora_options, WEFT_KLORA_WRAP |
+                                WEFT_KLORA_IGNORE_ALPHA | WEFT_KLORA_ATTENTION_ONLY |
+                                WEFT_KLORA_PAPER_BETA, err);
 
     if (st != WEFT_OK) return st;
     if ((st = check_options(&o, err)) != WEFT_OK) return st;
@@ -480,7 +471,7 @@ weft_status weft_plan_klora_score(const weft_plan *plan, int64_t layer, weft_klo
         r.ratio = pairs_up(s) ? s->content_all / s->style_all : 0;
         r.rho = f->at[layer].rho;
     }
-    return wf_result(score_out, &r, sizeof r, sizeof r, "weft_klora_score", err);
+    return WF_RESULT(score_out, &r, weft_klora_score, err);
 }
 
 const wf_method wf_method_klora = {

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "base/structs.h"
 #include "plan/method.h"
 
 /* ---- counted blocks ---------------------------------------------------------------------------------- */
@@ -162,11 +163,6 @@ const wf_module *wf_plan_module(const weft_plan *p, int32_t adapter, int32_t lay
 
 /* ---- create, copy, free ------------------------------------------------------------------------------- */
 
-void weft_plan_options_init(weft_plan_options *options)
-{
-    if (options != NULL) *options = (weft_plan_options)WEFT_PLAN_OPTIONS_INIT;
-}
-
 weft_status weft_plan_create(weft_model *model, const weft_plan_options *options, weft_plan **out, weft_error *err)
 {
     weft_plan_options o;
@@ -177,7 +173,7 @@ weft_status weft_plan_create(weft_model *model, const weft_plan_options *options
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_create: out is NULL");
     *out = NULL;
     if (model == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_create: model is NULL");
-    st = wf_options(&o, sizeof o, sizeof o, options, 0, "weft_plan_options", err);
+    st = WF_OPTIONS(&o, options, weft_plan_options, 0, err);
     if (st == WEFT_OK) st = wf_check_allocator(o.allocator, err);
     if (st != WEFT_OK) return st;
     if (o.path < WEFT_PATH_AUTO || o.path > WEFT_PATH_MERGED)
@@ -326,11 +322,6 @@ static weft_status make_room(weft_plan *p, weft_error *err)
     return WEFT_OK;
 }
 
-void weft_add_options_init(weft_add_options *options)
-{
-    if (options != NULL) *options = (weft_add_options)WEFT_ADD_OPTIONS_INIT;
-}
-
 weft_status wf_plan_check_add(const weft_add_options *o, float weight, const char *name, weft_error *err)
 {
     if (!isfinite(weight)) return wf_fail(err, WEFT_E_ARG, "adapter %s: the weight is not a finite number", name);
@@ -345,7 +336,7 @@ weft_status wf_plan_check_add(const weft_add_options *o, float weight, const cha
     return WEFT_OK;
 }
 
-weft_status weft_plan_add_with(weft_plan *plan, weft_adapter *adapter, float weight, const weft_add_options *options,
+weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float weight, const weft_add_options *options,
                                weft_error *err)
 {
     weft_add_options o;
@@ -355,10 +346,12 @@ weft_status weft_plan_add_with(weft_plan *plan, weft_adapter *adapter, float wei
 
     if ((st = wf_plan_still_open(plan, "weft_plan_add", err)) != WEFT_OK) return st;
     if (adapter == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_add: adapter is NULL");
-    st = wf_options(&o, sizeof o, sizeof o, options,
-                    WEFT_ADD_PARTIAL | WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE | WEFT_ADD_PEFT_DORA, "weft_add_options",
-                    err);
+    st = WF_OPTIONS(&o, options, weft_add_options, WEFT_ADD_PARTIAL | WEFT_ADD_TEXT_WEIGHT |
+                    WEFT_ADD_SHARE | WEFT_ADD_PEFT_DORA | WEFT_ADD_REPLACE, err);
     if (st != WEFT_OK) return st;
+    if (o.flags & WEFT_ADD_REPLACE)
+        return wf_fail(err, WEFT_E_ARG, "adapter %s: WEFT_ADD_REPLACE is for the words of a concept: "
+                       "use weft_plan_add_concept", wf_adapter_name(adapter));
     if ((st = wf_plan_check_add(&o, weight, wf_adapter_name(adapter), err)) != WEFT_OK) return st;
     if (plan->adapters >= WF_ADAPTERS_MAX)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "adapter %s: a plan takes at most %d adapters",
@@ -374,11 +367,6 @@ weft_status weft_plan_add_with(weft_plan *plan, weft_adapter *adapter, float wei
     e->role = o.role;
     e->peft_dora = (o.flags & WEFT_ADD_PEFT_DORA) != 0;
     return WEFT_OK;
-}
-
-weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float weight, weft_error *err)
-{
-    return weft_plan_add_with(plan, adapter, weight, NULL, err);
 }
 
 weft_status weft_plan_set_weight(weft_plan *plan, int32_t adapter, float weight, float text_weight, weft_error *err)
@@ -478,11 +466,6 @@ int32_t wf_plan_reach(const weft_plan *p, int32_t adapter)
     return reach;
 }
 
-void weft_plan_info_init(weft_plan_info *info)
-{
-    if (info != NULL) *info = (weft_plan_info)WEFT_PLAN_INFO_INIT;
-}
-
 weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft_error *err)
 {
     weft_plan_info  i = WEFT_PLAN_INFO_INIT;
@@ -507,7 +490,7 @@ weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft
         i.merged_layers++;
         i.merged_bytes += (int64_t)(wf_merged_floats(at, layer) * sizeof(float));
     }
-    return wf_result(info, &i, sizeof i, sizeof i, "weft_plan_info", err);
+    return WF_RESULT(info, &i, weft_plan_info, err);
 }
 
 /* The slot of an adapter at a layer, or -1. Slots are in order of layer, then adapter. */

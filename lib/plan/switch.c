@@ -8,6 +8,7 @@
  * An adapter that never gets a turn is named in the plan's warnings: a picture that quietly leaves it
  * out is hard to debug. The order is the order of weft_plan_add(), never sorted, for callers tune it by
  * eye. The prompt is encoded once, with the first adapter's text parts, unless the plan says otherwise. */
+#include "base/structs.h"
 #include "plan/method.h"
 
 static const weft_switch_options *options_of(const weft_plan *p)
@@ -83,16 +84,10 @@ static void explain(const weft_plan *p, wf_text *out)
     }
 }
 
-void weft_switch_options_init(weft_switch_options *options)
-{
-    if (options != NULL) *options = (weft_switch_options)WEFT_SWITCH_OPTIONS_INIT;
-}
-
 weft_status weft_plan_switch(weft_plan *plan, const weft_switch_options *options, weft_error *err)
 {
     weft_switch_options o;
-    weft_status st = wf_options(&o, sizeof o, sizeof o, options, WEFT_SWITCH_OFFICIAL_OFFSET, "weft_switch_options",
-                                err);
+    weft_status st = WF_OPTIONS(&o, options, weft_switch_options, WEFT_SWITCH_OFFICIAL_OFFSET, err);
 
     if (st != WEFT_OK) return st;
     if (o.period < 0)

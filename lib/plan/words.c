@@ -13,6 +13,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "base/structs.h"
 #include "concept/concept.h"
 #include "model/parts.h"
 #include "model/prompt.h"
@@ -270,14 +271,14 @@ weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float 
 
     WF_TRY(wf_plan_still_open(plan, "weft_plan_add_concept", err));
     if (concept == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_add_concept: concept is NULL");
-    WF_TRY(wf_options(&o, sizeof o, sizeof o, options, WEFT_ADD_PARTIAL | WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE |
-                      WEFT_ADD_PEFT_DORA | WEFT_ADD_REPLACE, "weft_add_options", err));
+    WF_TRY(WF_OPTIONS(&o, options, weft_add_options, WEFT_ADD_PARTIAL | WEFT_ADD_TEXT_WEIGHT |
+                      WEFT_ADD_SHARE | WEFT_ADD_PEFT_DORA | WEFT_ADD_REPLACE, err));
     WF_TRY(wf_plan_check_add(&o, weight, wf_concept_name(concept), err));
     WF_TRY(extend(&words, plan, concept, (o.flags & WEFT_ADD_REPLACE) != 0, err));
     o.struct_size = sizeof o;
     o.flags &= ~(uint32_t)WEFT_ADD_REPLACE;
     if (weft_concept_adapter(concept) != NULL)
-        st = weft_plan_add_with(plan, weft_concept_adapter(concept), weight, &o, err);
+        st = weft_plan_add(plan, weft_concept_adapter(concept), weight, &o, err);
     if (st != WEFT_OK) {
         wf_words_drop(words);
         return st;

@@ -6,6 +6,7 @@
  *
  * Weights multiply what the encoders give, token by token; BOS, EOS, padding and the pooled vector keep theirs. Words
  * with a vector for each cross-attention layer are encoded once for each; a prompt without such words once for all. */
+#include "base/structs.h"
 #include "model/prompt.h"
 #include "run/room.h"
 
@@ -165,7 +166,7 @@ static weft_status check_encode(weft_run *r, const weft_encode *given, uint32_t 
                                 weft_error *err)
 {
     if (r == NULL || given == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : "encode");
-    weft_status st = wf_options(e, sizeof *e, sizeof *e, given, flags, "weft_encode", err);
+    weft_status st = WF_OPTIONS(e, given, weft_encode, flags, err);
     if (st != WEFT_OK) return st;
     const wf_parts *p = wf_run_parts(&r->fit);
     if (p->text[0] == NULL && p->text[1] == NULL) return wf_model_need_tokenizer(wf_plan_model(r->fit.plan), err);

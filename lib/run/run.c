@@ -2,27 +2,8 @@
  *
  * A run owns the threads, the scratch memory and the cancel flag. Everything that a computation needs was
  * taken when the run was made (fit.c), so the calls between wf_run_begin() and wf_run_end() only compute. */
+#include "base/structs.h"
 #include "run/room.h"
-
-void weft_run_options_init(weft_run_options *options)
-{
-    if (options != NULL) *options = (weft_run_options)WEFT_RUN_OPTIONS_INIT;
-}
-
-void weft_run_info_init(weft_run_info *info)
-{
-    if (info != NULL) *info = (weft_run_info)WEFT_RUN_INFO_INIT;
-}
-
-void weft_encode_init(weft_encode *encode)
-{
-    if (encode != NULL) *encode = (weft_encode)WEFT_ENCODE_INIT;
-}
-
-void weft_step_init(weft_step *step)
-{
-    if (step != NULL) *step = (weft_step)WEFT_STEP_INIT;
-}
 
 weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o, weft_error *err)
 {
@@ -90,7 +71,7 @@ weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, we
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     *out = NULL;
     if ((st = ready(plan, err)) != WEFT_OK) return st;
-    if ((st = wf_options(&o, sizeof o, sizeof o, options, 0, "weft_run_options", err)) != WEFT_OK) return st;
+    if ((st = WF_OPTIONS(&o, options, weft_run_options, 0, err)) != WEFT_OK) return st;
     if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
 
     weft_allocator alloc = wf_allocator(o.allocator);
@@ -136,7 +117,7 @@ weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *option
 
     if (bytes == NULL) return wf_fail(err, WEFT_E_ARG, "bytes is NULL");
     if ((st = ready(plan, err)) != WEFT_OK) return st;
-    if ((st = wf_options(&o, sizeof o, sizeof o, options, 0, "weft_run_options", err)) != WEFT_OK) return st;
+    if ((st = WF_OPTIONS(&o, options, weft_run_options, 0, err)) != WEFT_OK) return st;
     if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
     shape.alloc = wf_allocator(o.allocator);
     shape.fit.plan = held;
@@ -173,7 +154,7 @@ weft_status weft_run_info_get(const weft_run *r, weft_run_info *info, weft_error
     i.side_flops = r->fit.side_flops;
     i.decode_flops = r->fit.decode_flops;
     i.branches = wf_plan_branches(r->fit.plan);
-    return wf_result(info, &i, sizeof i, sizeof i, "weft_run_info", err);
+    return WF_RESULT(info, &i, weft_run_info, err);
 }
 
 void weft_run_cancel(weft_run *r)

@@ -7,6 +7,7 @@
  * branches of each half, and guidance combines the halves. */
 #include <math.h>
 
+#include "base/structs.h"
 #include "run/room.h"
 
 /* Conditioning blocks: one for all, or one for each latent, or for each branch of either. */
@@ -250,7 +251,7 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     side sides[2] = { { .text = { 0 } } };
 
     if (r == NULL || given == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : "step");
-    WF_TRY(wf_options(&s, sizeof s, sizeof s, given, WEFT_STEP_SPLIT_GUIDANCE | WEFT_STEP_TEXT_PER_BRANCH, "weft_step",
+    WF_TRY(WF_OPTIONS(&s, given, weft_step, WEFT_STEP_SPLIT_GUIDANCE | WEFT_STEP_TEXT_PER_BRANCH,
                       err));
     if (s.reserved0 != 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_step: reserved0 is %d, must be zero", s.reserved0);

@@ -5,6 +5,7 @@
  * is not always what Stable Diffusion uses (betas are linear from 0.0001 to 0.02). A setting that we do not
  * follow and that would change the picture is refused by name, if the caller's kind of sampler heeds it. Karras'
  * sigmas are taken up and never taken back: "use_karras_sigmas": false is what everybody's file says. */
+#include "base/structs.h"
 #include "model/model.h"
 #include "sampler/sampler.h"
 
@@ -219,7 +220,7 @@ weft_status weft_sampler_options_from_model(const weft_model *model, weft_sample
 
     if (model == NULL || options == NULL)
         return wf_fail(err, WEFT_E_ARG, "weft_sampler_options_from_model: %s is NULL", model == NULL ? "model" : "options");
-    if ((st = wf_options(&o, sizeof o, sizeof o, options, ALL_FLAGS, "weft_sampler_options", err)) != WEFT_OK) return st;
+    if ((st = WF_OPTIONS(&o, options, weft_sampler_options, ALL_FLAGS, err)) != WEFT_OK) return st;
     if ((st = wf_sampler_options_from_json(wf_model_scheduler(model), &o, err)) != WEFT_OK) return st;
-    return wf_result(options, &o, sizeof o, sizeof o, "weft_sampler_options", err);
+    return WF_RESULT(options, &o, weft_sampler_options, err);
 }

@@ -5,6 +5,7 @@
  * solver's memory, later calls and later pictures of the same size use it again. */
 #include <math.h>
 
+#include "base/structs.h"
 #include "sampler/sampler.h"
 
 #define MAX_TRAIN_STEPS 100000
@@ -25,11 +26,6 @@ const wf_solver *wf_solver_named(const char *name)
     for (size_t i = 0; i < WF_LEN(solvers); i++)
         if (strcmp(solvers[i]->name, name) == 0) return solvers[i];
     return NULL;
-}
-
-void weft_sampler_options_init(weft_sampler_options *options)
-{
-    if (options != NULL) *options = (weft_sampler_options)WEFT_SAMPLER_OPTIONS_INIT;
 }
 
 /* ---- creation ---------------------------------------------------------------------------------- */
@@ -150,7 +146,7 @@ weft_status weft_sampler_create(const weft_sampler_options *options, weft_sample
 
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_sampler_create: out is NULL");
     *out = NULL;
-    if ((st = wf_options(&o, sizeof o, sizeof o, options, ALL_FLAGS, "weft_sampler_options", err)) != WEFT_OK) return st;
+    if ((st = WF_OPTIONS(&o, options, weft_sampler_options, ALL_FLAGS, err)) != WEFT_OK) return st;
     if (o.reserved0 != 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_sampler_options: reserved0 is %d, must be zero", (int)o.reserved0);
     if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;

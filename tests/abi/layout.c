@@ -4,7 +4,8 @@
  * still be printed, and new ones may come. The script also sees to it that nothing of the headers is
  * missing here. */
 #include <stdio.h>
-#include <weft/weft.h>
+
+#include "base/structs.h"
 
 #define S(type)        printf("sizeof %s %zu\n", #type, sizeof(type))
 #define F(type, field) printf("%s.%s at %zu size %zu\n", #type, #field, offsetof(type, field), \
@@ -35,7 +36,7 @@ static void structs(void)
     F(weft_model_options, tokenizer_2); F(weft_model_options, vae); F(weft_model_options, config);
 
     S(weft_model_info);
-    F(weft_model_info, struct_size); F(weft_model_info, family); F(weft_model_info, family_name);
+    F(weft_model_info, struct_size); F(weft_model_info, base); F(weft_model_info, base_name);
     F(weft_model_info, latent_channels); F(weft_model_info, latent_size); F(weft_model_info, image_factor);
     F(weft_model_info, text_encoders); F(weft_model_info, text_dim); F(weft_model_info, text_tokens);
     F(weft_model_info, pooled_dim); F(weft_model_info, time_ids); F(weft_model_info, has_tokenizer);
@@ -166,8 +167,10 @@ static void constants(void)
     C(WEFT_E_UNSUPPORTED); C(WEFT_E_STATE); C(WEFT_E_CANCELLED); C(WEFT_E_INTERNAL);
     C(WEFT_LOG_INFO); C(WEFT_LOG_WARN);
     C(WEFT_OPEN_COPY); C(WEFT_OPEN_V); C(WEFT_OPEN_EPSILON);
-    C(WEFT_FAMILY_UNKNOWN); C(WEFT_FAMILY_SD1); C(WEFT_FAMILY_SD2); C(WEFT_FAMILY_SDXL);
-    C(WEFT_FAMILY_SDXL_REFINER); C(WEFT_FAMILY_FLUX);
+    C(WEFT_BASE_UNKNOWN); C(WEFT_BASE_SD1); C(WEFT_BASE_SD2); C(WEFT_BASE_SDXL);
+    C(WEFT_BASE_SDXL_REFINER); C(WEFT_BASE_FLUX);
+    C(WEFT_COMPONENT_DENOISER); C(WEFT_COMPONENT_TEXT_1); C(WEFT_COMPONENT_TEXT_2);
+    C(WEFT_COMPONENT_VAE); C(WEFT_COMPONENT_TEXT_3);
     C(WEFT_LAYER_LINEAR); C(WEFT_LAYER_CONV); C(WEFT_LAYER_NORM);
     C(WEFT_NAMING_KOHYA); C(WEFT_NAMING_DIFFUSERS); C(WEFT_NAMING_PEFT);
     C(WEFT_KEY_MATCHED); C(WEFT_KEY_UNMATCHED); C(WEFT_KEY_MISSHAPEN); C(WEFT_KEY_IGNORED);
@@ -193,8 +196,16 @@ static void constants(void)
     C(WEFT_SAMPLER_KARRAS); C(WEFT_SAMPLER_ALPHA_TO_ONE); C(WEFT_SAMPLER_ZERO_SNR);
 }
 
+/* Bytes that a caller's struct must have: never changes after a release. */
+#define FIRST(type, init, last) printf("first %s %d\n", #type, WF_FIRST_##type);
+static void first_releases(void)
+{
+    WF_STRUCTS(FIRST)
+}
+
 int main(void)
 {
+    first_releases();
     structs();
     constants();
     return 0;

@@ -1,46 +1,47 @@
-/* test_init.c - each *_INIT macro and its function give the same struct: its size, then zeros. */
+/* test_init.c - structs that cross the ABI begin as their INIT value, and in no byte more than the
+ * caller's struct has. */
 #include <check.h>
+#include <stdalign.h>
 #include <stdlib.h>
-#include <string.h>
-#include <weft/weft.h>
 
-/* A struct without padding can be compared byte for byte; the function must write every byte of it. */
-#define SAME(type, INIT)                                                  \
+#include "base/structs.h"
+
+/* What macro and function give can be compared byte for byte: no struct has padding. */
+#define SAME(type, INIT, last)                                            \
     do {                                                                  \
         type by_macro = INIT, by_function;                                \
         memset(&by_function, 0xA5, sizeof by_function);                   \
-        type##_init(&by_function);                                        \
+        type##_init(&by_function, sizeof by_function);                    \
         ck_assert_uint_eq(by_function.struct_size, sizeof(type));         \
         ck_assert_msg(memcmp(&by_macro, &by_function, sizeof(type)) == 0, \
                       #type "_init() and " #INIT " differ");              \
-        type##_init(NULL);                                                \
-    } while (0)
+        type##_init(NULL, sizeof(type));                                  \
+    } while (0);
 
 START_TEST(macros_and_functions_agree)
 {
-    SAME(weft_tensor_info, WEFT_TENSOR_INFO_INIT);
-    SAME(weft_model_options, WEFT_MODEL_OPTIONS_INIT);
-    SAME(weft_model_info, WEFT_MODEL_INFO_INIT);
-    SAME(weft_layer_info, WEFT_LAYER_INFO_INIT);
-    SAME(weft_adapter_options, WEFT_ADAPTER_OPTIONS_INIT);
-    SAME(weft_adapter_info, WEFT_ADAPTER_INFO_INIT);
-    SAME(weft_module_info, WEFT_MODULE_INFO_INIT);
-    SAME(weft_save_options, WEFT_SAVE_OPTIONS_INIT);
-    SAME(weft_report_row, WEFT_REPORT_ROW_INIT);
-    SAME(weft_concept_options, WEFT_CONCEPT_OPTIONS_INIT);
-    SAME(weft_concept_info, WEFT_CONCEPT_INFO_INIT);
-    SAME(weft_word_info, WEFT_WORD_INFO_INIT);
-    SAME(weft_plan_options, WEFT_PLAN_OPTIONS_INIT);
-    SAME(weft_add_options, WEFT_ADD_OPTIONS_INIT);
-    SAME(weft_switch_options, WEFT_SWITCH_OPTIONS_INIT);
-    SAME(weft_composite_options, WEFT_COMPOSITE_OPTIONS_INIT);
-    SAME(weft_klora_options, WEFT_KLORA_OPTIONS_INIT);
-    SAME(weft_klora_score, WEFT_KLORA_SCORE_INIT);
-    SAME(weft_plan_info, WEFT_PLAN_INFO_INIT);
-    SAME(weft_run_options, WEFT_RUN_OPTIONS_INIT);
-    SAME(weft_run_info, WEFT_RUN_INFO_INIT);
-    SAME(weft_encode, WEFT_ENCODE_INIT);
-    SAME(weft_step, WEFT_STEP_INIT);
+    WF_STRUCTS(SAME)
+}
+END_TEST
+
+/* A caller whose struct is smaller or larger than ours: its size is written, its bytes are zeroed,
+ * and the bytes behind it stay. */
+#define WITHIN(type, INIT, last)                                                        \
+    for (size_t size = 8; size <= sizeof(type) + 24; size += 8) {                       \
+        alignas(8) unsigned char bytes[sizeof(type) + 32];                                         \
+        uint32_t      head;                                                             \
+        memset(bytes, 0xA5, sizeof bytes);                                              \
+        type##_init((type *)(void *)bytes, size);                                       \
+        memcpy(&head, bytes, sizeof head);                                              \
+        ck_assert_uint_eq(head, size);                                                  \
+        for (size_t i = 4; i < sizeof bytes; i++)                                       \
+            ck_assert_msg(bytes[i] == (i < size ? 0 : 0xA5),                            \
+                          #type "_init() of %zu bytes: byte %zu is %d", size, i, bytes[i]); \
+    }
+
+START_TEST(a_caller_s_struct_is_never_overrun)
+{
+    WF_STRUCTS(WITHIN)
 }
 END_TEST
 
@@ -102,6 +103,7 @@ int main(void)
     int failed;
 
     tcase_add_test(tc, macros_and_functions_agree);
+    tcase_add_test(tc, a_caller_s_struct_is_never_overrun);
     tcase_add_test(tc, the_version_loaded_is_the_header_s);
     tcase_add_test(tc, every_status_has_its_name);
     tcase_add_test(tc, features_are_asked_by_name);

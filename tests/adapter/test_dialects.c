@@ -368,7 +368,7 @@ START_TEST(folder_tells_the_second_text_encoder)
 
     ck_assert_msg(a != NULL, "%s", err.text);
     ck_assert_str_eq(module_of(a, 0).name, "text_encoder_2.text_model.encoder.layers.0.x");
-    ck_assert_int_eq(info_of(a).base, WEFT_FAMILY_SDXL);
+    ck_assert_int_eq(info_of(a).base, WEFT_BASE_SDXL);
     weft_adapter_free(a);
 }
 END_TEST

@@ -417,7 +417,7 @@ START_TEST(adapter_is_read_without_a_model)
     struct stat       file;
     ck_assert_int_eq(stat(test_path("data/adapters/style.safetensors"), &file), 0);
     ck_assert_int_eq(info.bytes, file.st_size);
-    ck_assert_int_eq(info.base, WEFT_FAMILY_UNKNOWN); /* its widths are no published model's */
+    ck_assert_int_eq(info.base, WEFT_BASE_UNKNOWN); /* its widths are no published model's */
     ck_assert_str_eq(info.base_name, "unknown");
     int64_t parameters = 0;
     for (int32_t i = 0; i < info.modules; i++) {
@@ -435,13 +435,13 @@ END_TEST
 START_TEST(widths_tell_the_base_model)
 {
     static const struct { shape s; int32_t family; const char *name; } bases[] = {
-        { { K2, 320, 768, 0 }, WEFT_FAMILY_SD1, "SD1.x" },
-        { { "unet.x.attn2.to_v", 320, 1024, 0 }, WEFT_FAMILY_SD2, "SD2.x" },
-        { { K2, 640, 2048, 0 }, WEFT_FAMILY_SDXL, "SDXL" },
-        { { K2, 768, 1280, 0 }, WEFT_FAMILY_SDXL_REFINER, "SDXL refiner" },
-        { { "text_encoder_2.text_model.x", 1280, 1280, 0 }, WEFT_FAMILY_SDXL, "SDXL" },
-        { { "unet.x.attn1.to_k", 768, 768, 0 }, WEFT_FAMILY_UNKNOWN, "unknown" },
-        { { K2, 8, 24, 0 }, WEFT_FAMILY_UNKNOWN, "unknown" },
+        { { K2, 320, 768, 0 }, WEFT_BASE_SD1, "SD1.x" },
+        { { "unet.x.attn2.to_v", 320, 1024, 0 }, WEFT_BASE_SD2, "SD2.x" },
+        { { K2, 640, 2048, 0 }, WEFT_BASE_SDXL, "SDXL" },
+        { { K2, 768, 1280, 0 }, WEFT_BASE_SDXL_REFINER, "SDXL refiner" },
+        { { "text_encoder_2.text_model.x", 1280, 1280, 0 }, WEFT_BASE_SDXL, "SDXL" },
+        { { "unet.x.attn1.to_k", 768, 768, 0 }, WEFT_BASE_UNKNOWN, "unknown" },
+        { { K2, 8, 24, 0 }, WEFT_BASE_UNKNOWN, "unknown" },
     };
 
     for (size_t i = 0; i < WF_LEN(bases); i++) {

@@ -65,7 +65,7 @@ static void open_and_bind(weft_model *model, const char *path)
         opened[i] = now() - t;
         must(weft_plan_create(model, NULL, &plan, &err));
         t = now();
-        must(weft_plan_add(plan, a, 0.8f, &err));
+        must(weft_plan_add(plan, a, 0.8f, NULL, &err));
         bound[i] = now() - t;
         weft_plan_free(plan);
         weft_adapter_free(a);
@@ -91,7 +91,7 @@ static void prepare(side *s, weft_model *model, weft_adapter **adapter, int regi
     for (int i = 0, given = 0; i < registered; i++) {
         bool gets = given < active && i == given * (registered / active);
 
-        if (gets || !only) must(weft_plan_add(s->plan, adapter[i], gets ? 0.8f : 0, &err));
+        if (gets || !only) must(weft_plan_add(s->plan, adapter[i], gets ? 0.8f : 0, NULL, &err));
         given += gets;
     }
     must(weft_plan_seal(s->plan, 1, &err));

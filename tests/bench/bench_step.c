@@ -84,7 +84,7 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, con
 
     must(weft_model_info_get(model, &m, &err));
     must(weft_plan_create(model, NULL, &plan, &err));
-    for (int i = 0; i < adapters; i++) must(weft_plan_add(plan, adapter[i], 0.8f, &err));
+    for (int i = 0; i < adapters; i++) must(weft_plan_add(plan, adapter[i], 0.8f, NULL, &err));
     must(weft_plan_seal(plan, 1, &err));
     o.threads = set->threads;
     o.tile = set->tile;

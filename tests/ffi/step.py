@@ -22,7 +22,7 @@ class Error(C.Structure):
 
 
 class ModelInfo(C.Structure):
-    _fields_ = [("struct_size", C.c_uint32), ("family", C.c_int32), ("family_name", C.c_char_p)] + [
+    _fields_ = [("struct_size", C.c_uint32), ("base", C.c_int32), ("base_name", C.c_char_p)] + [
         (name, C.c_int32)
         for name in ("latent_channels", "latent_size", "image_factor", "text_encoders", "text_dim", "text_tokens",
                      "pooled_dim", "time_ids", "has_tokenizer", "has_vae")
@@ -98,11 +98,9 @@ class Weft:
         return handle
 
     def sized(self, cls, init):
-        """A struct through its _init function, whose size must be the one we wrote down."""
+        """A struct through its _init function, which fills the bytes that we wrote down."""
         s = cls()
-        getattr(self.lib, init)(C.byref(s))
-        assert s.struct_size == C.sizeof(cls), "%s has %d bytes here and %d in the library" % (
-            cls.__name__, C.sizeof(cls), s.struct_size)
+        getattr(self.lib, init)(C.byref(s), C.c_size_t(C.sizeof(cls)))
         return s
 
 
@@ -139,7 +137,7 @@ def main():
     model = weft.open("weft_model_open", found[0].encode(), None)
     adapter = weft.open("weft_adapter_open", found[1].encode(), None)
     plan = weft.open("weft_plan_create", model, None)
-    weft.must("weft_plan_add", plan, adapter, C.c_float(0.8))
+    weft.must("weft_plan_add", plan, adapter, C.c_float(0.8), None)
     weft.must("weft_plan_seal", plan, C.c_int32(2))
 
     info = weft.sized(ModelInfo, "weft_model_info_init")

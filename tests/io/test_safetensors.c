@@ -641,9 +641,9 @@ START_TEST(init_is_the_macro)
     weft_tensor_info       info;
 
     memset(&info, 0xff, sizeof info);
-    weft_tensor_info_init(&info);
+    weft_tensor_info_init(&info, sizeof info);
     ck_assert_int_eq(memcmp(&info, &want, sizeof info), 0);
-    weft_tensor_info_init(NULL);
+    weft_tensor_info_init(NULL, sizeof info);
 }
 END_TEST
 

@@ -170,7 +170,7 @@ static inline void same_model(weft_model *a, weft_model *b)
     weft_model_info x = info_of(a), y = info_of(b);
     weft_sampler_options s = WEFT_SAMPLER_OPTIONS_INIT, t = WEFT_SAMPLER_OPTIONS_INIT;
     same_layers(a, b);
-    ck_assert(x.family == y.family && x.latent_channels == y.latent_channels && x.latent_size == y.latent_size);
+    ck_assert(x.base == y.base && x.latent_channels == y.latent_channels && x.latent_size == y.latent_size);
     ck_assert(x.text_encoders == y.text_encoders && x.text_dim == y.text_dim && x.text_tokens == y.text_tokens);
     ck_assert(x.pooled_dim == y.pooled_dim && x.time_ids == y.time_ids && x.has_vae == y.has_vae);
     ck_assert(x.parameters == y.parameters && x.layers == y.layers && x.vae_scale == y.vae_scale);

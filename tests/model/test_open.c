@@ -670,19 +670,19 @@ START_TEST(models_say_what_they_are)
         const char *name, *family_name;
         int32_t family, encoders, dim, pooled, time_ids, prediction, factor, channels, text_layers, zeros, told;
     } all[] = {
-        { "tiny-sd1", "SD1.x", WEFT_FAMILY_SD1, 1, 24, 0, 0, WEFT_PREDICT_EPSILON, 2, 4, 11, 0, 0 },
-        { "tiny-sd2", "SD2.x", WEFT_FAMILY_SD2, 1, 20, 0, 0, WEFT_PREDICT_V, 4, 4, 4, 0, 0 },
-        { "tiny-sdxl", "SDXL", WEFT_FAMILY_SDXL, 2, 40, 20, 6, WEFT_PREDICT_EPSILON, 2, 4, 17, 1, 0 },
-        { "tiny-refiner", "SDXL refiner", WEFT_FAMILY_SDXL_REFINER, 1, 20, 12, 5, WEFT_PREDICT_EPSILON, 2, 4, 14, 0, 0 },
-        { "tiny-inpaint", "SD1.x", WEFT_FAMILY_SD1, 1, 16, 0, 0, WEFT_PREDICT_EPSILON, 2, 9, 4, 0, 0 },
-        { "tiny-lcm", "SD1.x", WEFT_FAMILY_SD1, 1, 16, 0, 0, WEFT_PREDICT_EPSILON, 2, 4, 4, 0, 1 },
+        { "tiny-sd1", "SD1.x", WEFT_BASE_SD1, 1, 24, 0, 0, WEFT_PREDICT_EPSILON, 2, 4, 11, 0, 0 },
+        { "tiny-sd2", "SD2.x", WEFT_BASE_SD2, 1, 20, 0, 0, WEFT_PREDICT_V, 4, 4, 4, 0, 0 },
+        { "tiny-sdxl", "SDXL", WEFT_BASE_SDXL, 2, 40, 20, 6, WEFT_PREDICT_EPSILON, 2, 4, 17, 1, 0 },
+        { "tiny-refiner", "SDXL refiner", WEFT_BASE_SDXL_REFINER, 1, 20, 12, 5, WEFT_PREDICT_EPSILON, 2, 4, 14, 0, 0 },
+        { "tiny-inpaint", "SD1.x", WEFT_BASE_SD1, 1, 16, 0, 0, WEFT_PREDICT_EPSILON, 2, 9, 4, 0, 0 },
+        { "tiny-lcm", "SD1.x", WEFT_BASE_SD1, 1, 16, 0, 0, WEFT_PREDICT_EPSILON, 2, 4, 4, 0, 1 },
     };
     for (size_t i = 0; i < WF_LEN(all); i++) {
         weft_model *m = opened(data_path("models/%s", all[i].name), NULL);
         weft_model_info info = WEFT_MODEL_INFO_INIT;
         must(weft_model_info_get(m, &info, &golden_err));
-        ck_assert_int_eq(info.family, all[i].family);
-        ck_assert_str_eq(info.family_name, all[i].family_name);
+        ck_assert_int_eq(info.base, all[i].family);
+        ck_assert_str_eq(info.base_name, all[i].family_name);
         ck_assert_int_eq(info.text_encoders, all[i].encoders);
         ck_assert_int_eq(info.text_dim, all[i].dim);
         ck_assert_int_eq(info.pooled_dim, all[i].pooled);

@@ -112,14 +112,14 @@ static const struct published {
     int32_t     text_dim, pooled_dim, time_ids, latent_size, text_layers, prediction;
     bool        zeros;
 } all[] = {
-    { WEFT_FAMILY_SD1, { "sd15_unet", "sd15_clip_l", NULL, "vae_kl" }, NULL, NULL,
+    { WEFT_BASE_SD1, { "sd15_unet", "sd15_clip_l", NULL, "vae_kl" }, NULL, NULL,
       859520964LL + 123060480 + 83653863, "kohya_sd15_unet", 391, "sd1 ", 768, 0, 0, 64, 16, WEFT_PREDICT_EPSILON, false },
-    { WEFT_FAMILY_SD2, { "sd21_unet", "sd21_te_openclip_h", NULL, "vae_kl" }, NULL, NULL,
+    { WEFT_BASE_SD2, { "sd21_unet", "sd21_te_openclip_h", NULL, "vae_kl" }, NULL, NULL,
       865910724LL + 340387840 + 83653863, "kohya_sd21_unet", 391, "sd2 ", 1024, 0, 0, 96, 16, WEFT_PREDICT_V, false },
-    { WEFT_FAMILY_SDXL, { "sdxl_unet", "sdxl_te1_clip_l", "sdxl_te2_openclip_bigg", "vae_kl" }, NULL, NULL,
+    { WEFT_BASE_SDXL, { "sdxl_unet", "sdxl_te1_clip_l", "sdxl_te2_openclip_bigg", "vae_kl" }, NULL, NULL,
       2567463684LL + 123060480 + 694659840 + 83653863, "kohya_sdxl_unet", 1050, "sdxl ", 2048, 1280, 6, 128, 70,
       WEFT_PREDICT_EPSILON, true },
-    { WEFT_FAMILY_SDXL_REFINER, { "sdxl_refiner_unet", NULL, "sdxl_te2_openclip_bigg", "vae_kl" },
+    { WEFT_BASE_SDXL_REFINER, { "sdxl_refiner_unet", NULL, "sdxl_te2_openclip_bigg", "vae_kl" },
       "conditioner.embedders.1.", "conditioner.embedders.0.", 2259526660LL + 694659840 + 83653863,
       "kohya_sdxl_refiner_unet", 742, NULL, 1280, 1280, 5, 128, 44, WEFT_PREDICT_EPSILON, false },
 };
@@ -142,7 +142,7 @@ static const char *single_file_of(const struct published *p)
 static void check_info(const weft_model *m, const struct published *p)
 {
     weft_model_info info = info_of(m);
-    ck_assert_int_eq(info.family, p->family);
+    ck_assert_int_eq(info.base, p->family);
     ck_assert_int_eq(info.parameters, p->parameters);
     ck_assert_int_eq(info.text_dim, p->text_dim);
     ck_assert_int_eq(info.pooled_dim, p->pooled_dim);
@@ -283,7 +283,7 @@ START_TEST(every_name_of_the_single_file)
     weft_model *m = opened(single_file_of(p), &o);
     check_info(m, p);
     ck_assert_str_eq(info_of(m).layout, "single file");
-    ck_assert_int_eq(said.count, p->family == WEFT_FAMILY_SD2); /* which does not say what it predicts */
+    ck_assert_int_eq(said.count, p->family == WEFT_BASE_SD2); /* which does not say what it predicts */
     check_unet_rows(m, p);
     if (p->words != NULL) check_text_rows(m, p->words);
     if (said.count > 0) ck_assert_msg(strstr(said.last, "WEFT_OPEN_EPSILON") != NULL, "%s", said.last);
@@ -392,7 +392,7 @@ START_TEST(openais_vocabulary)
     ck_assert_uint_gt(tried, 5);
     ck_assert_int_eq(wf_tokenizer_size(wf_model_parts(m)->tokenizer[0]), 49408);
     ck_assert_int_eq(wf_tokenizer_pad(wf_model_parts(m)->tokenizer[0]), 49407);
-    if (p->family == WEFT_FAMILY_SDXL) ck_assert_int_eq(wf_tokenizer_pad(wf_model_parts(m)->tokenizer[1]), 0);
+    if (p->family == WEFT_BASE_SDXL) ck_assert_int_eq(wf_tokenizer_pad(wf_model_parts(m)->tokenizer[1]), 0);
     json_decref(vectors);
     weft_model_free(m);
 }

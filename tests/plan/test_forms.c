@@ -26,7 +26,7 @@ static weft_plan *plan_of(const char *file, float weight, uint32_t flags, int32_
     o.path = path;
     add.flags = flags;
     OK(weft_plan_create(model, &o, &p, &err));
-    OK(weft_plan_add_with(p, a, weight, &add, &err));
+    OK(weft_plan_add(p, a, weight, &add, &err));
     weft_adapter_free(a);
     return p;
 }
@@ -178,7 +178,7 @@ START_TEST(peft_dora_weighs_the_bias_too)
         o.path = path;
         add.flags = WEFT_ADD_PEFT_DORA;
         OK(weft_plan_create(model, &o, &p, &err));
-        OK(weft_plan_add_with(p, a, 0.5f, &add, &err));
+        OK(weft_plan_add(p, a, 0.5f, &add, &err));
         OK(weft_plan_seal(p, 1, &err));
         const wf_touched *t = wf_plan_touched(p, &count);
         ck_assert_uint_eq(count, 1);
@@ -205,8 +205,8 @@ START_TEST(klora_leaves_normalisations_alone)
     char            text[20000];
     int             norms = 0, others = 0;
 
-    OK(weft_plan_add(p, full, 1, &err));
-    OK(weft_plan_add(p, lora, 1, &err));
+    OK(weft_plan_add(p, full, 1, NULL, &err));
+    OK(weft_plan_add(p, lora, 1, NULL, &err));
     OK(weft_plan_klora(p, NULL, &err));
     OK(weft_plan_seal(p, 4, &err));
     for (size_t l = 0; l < count; l++) {
@@ -250,7 +250,7 @@ START_TEST(no_memory_leaves_nothing)
             o.allocator = &alloc;
             o.path = WEFT_PATH_SIDE;
             st = weft_plan_create(model, &o, &p, &err);
-            if (st == WEFT_OK) st = weft_plan_add(p, a, 1, &err);
+            if (st == WEFT_OK) st = weft_plan_add(p, a, 1, NULL, &err);
             if (st == WEFT_OK) st = weft_plan_seal(p, 2, &err);
             weft_plan_free(p);
             ck_assert_int_eq((int)c.live, 0);

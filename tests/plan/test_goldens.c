@@ -103,7 +103,7 @@ static weft_plan *plan_of(weft_model *model, const json_t *entry, const json_t *
         add.flags = WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE;
         add.text_weight = (float)num(a, "text_weight", num(a, "weight", 1));
         add.share = (float)num(a, "share", 1);
-        OK(weft_plan_add_with(p, adapter, (float)num(a, "weight", 1), &add, &err));
+        OK(weft_plan_add(p, adapter, (float)num(a, "weight", 1), &add, &err));
         weft_adapter_free(adapter);
     }
     use_method(p, str(c, "method"), json_object_get(c, "options"));

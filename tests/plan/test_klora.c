@@ -56,8 +56,8 @@ START_TEST(the_worked_example_comes_out)
     corner(m, one, 0, 1, B2, A2);
     dot(m, two, 1);
     style = finish(m, "style");
-    OK(weft_plan_add(p, content, 0.6f, &err)); /* user weights do not enter the scores */
-    OK(weft_plan_add(p, style, -3, &err));
+    OK(weft_plan_add(p, content, 0.6f, NULL, &err)); /* user weights do not enter the scores */
+    OK(weft_plan_add(p, style, -3, NULL, &err));
     o.pattern = WEFT_KLORA_S;
     OK(weft_plan_klora(p, &o, &err));
     OK(weft_plan_seal(p, 50, &err));
@@ -117,8 +117,8 @@ START_TEST(cells_are_the_rule)
             o.flags = flags[f];
             o.pattern = k % 2;
             o.granularity = k / 2;
-            OK(weft_plan_add(p, a, 1, &err));
-            OK(weft_plan_add(p, b, 1, &err));
+            OK(weft_plan_add(p, a, 1, NULL, &err));
+            OK(weft_plan_add(p, b, 1, NULL, &err));
             OK(weft_plan_klora(p, &o, &err));
             OK(weft_plan_seal(p, 7, &err));
             check_cells(p, &o, 7);
@@ -141,8 +141,8 @@ START_TEST(attention_only_acts_nowhere_else)
     const wf_touched  *t;
 
     o.flags = WEFT_KLORA_ATTENTION_ONLY;
-    OK(weft_plan_add(p, a, 1, &err));
-    OK(weft_plan_add(p, b, 1, &err));
+    OK(weft_plan_add(p, a, 1, NULL, &err));
+    OK(weft_plan_add(p, b, 1, NULL, &err));
     OK(weft_plan_klora(p, &o, &err));
     OK(weft_plan_seal(p, 7, &err));
     t = wf_plan_touched(p, &count);
@@ -173,8 +173,8 @@ START_TEST(who_is_alone_wins_always)
     dot(m, both, 1.5f);
     dot(m, none, 0);
     style = finish(m, "style");
-    OK(weft_plan_add(p, content, 1, &err));
-    OK(weft_plan_add(p, style, 1, &err));
+    OK(weft_plan_add(p, content, 1, NULL, &err));
+    OK(weft_plan_add(p, style, 1, NULL, &err));
     OK(weft_plan_klora(p, NULL, &err));
     OK(weft_plan_seal(p, 20, &err));
     for (int32_t n = 0; n < 20; n++) {
@@ -213,8 +213,8 @@ START_TEST(gamma_is_of_the_code_of_the_paper_or_none)
         weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
         weft_plan         *p = new_plan(model);
         o.gamma = g;
-        OK(weft_plan_add(p, content, 1, &err));
-        OK(weft_plan_add(p, style, 1, &err));
+        OK(weft_plan_add(p, content, 1, NULL, &err));
+        OK(weft_plan_add(p, style, 1, NULL, &err));
         OK(weft_plan_klora(p, &o, &err));
         OK(weft_plan_seal(p, 3, &err));
         ck_assert_double_eq_tol(score_of(p, 0).gamma, want[g], 1e-6);
@@ -247,8 +247,8 @@ START_TEST(gamma_without_a_pair_is_1_and_says_so)
     o.log = remember;
     o.log_user = lines;
     OK(weft_plan_create(model, &o, &p, &err));
-    OK(weft_plan_add(p, content, 1, &err));
-    OK(weft_plan_add(p, style, 1, &err));
+    OK(weft_plan_add(p, content, 1, NULL, &err));
+    OK(weft_plan_add(p, style, 1, NULL, &err));
     OK(weft_plan_klora(p, NULL, &err));
     OK(weft_plan_seal(p, 3, &err));
     ck_assert_double_eq(score_of(p, 0).gamma, 1);
@@ -268,8 +268,8 @@ START_TEST(the_table_does_not_see_an_adapters_strength)
     for (int i = 0; i < 2; i++) {
         weft_adapter *content = adapter_on(model, "content", ATTENTION | OTHERS, 2, i == 0 ? 0.9f : 6.3f, 1);
         p[i] = new_plan(model);
-        OK(weft_plan_add(p[i], content, 1, &err));
-        OK(weft_plan_add(p[i], style, 1, &err));
+        OK(weft_plan_add(p[i], content, 1, NULL, &err));
+        OK(weft_plan_add(p[i], style, 1, NULL, &err));
         OK(weft_plan_klora(p[i], NULL, &err));
         OK(weft_plan_seal(p[i], 20, &err));
         weft_adapter_free(content);
@@ -302,8 +302,8 @@ START_TEST(alpha_counts_unless_ignored)
         weft_plan *p = new_plan(model);
         size_t     count;
         o.flags = ignore ? WEFT_KLORA_IGNORE_ALPHA : 0;
-        OK(weft_plan_add(p, content, 1, &err));
-        OK(weft_plan_add(p, style, 1, &err));
+        OK(weft_plan_add(p, content, 1, NULL, &err));
+        OK(weft_plan_add(p, style, 1, NULL, &err));
         OK(weft_plan_klora(p, &o, &err));
         OK(weft_plan_seal(p, 20, &err));
         ck_assert_double_eq_tol(score_of(p, one).content, ignore ? 13 : 26, 1e-5);
@@ -334,8 +334,8 @@ START_TEST(k_is_the_callers_and_never_more_than_there_is)
     for (int64_t k = 1; k <= 1000000000; k += 999999999) {
         weft_plan *p = new_plan(model);
         o.top_k = k;
-        OK(weft_plan_add(p, content, 1, &err));
-        OK(weft_plan_add(p, style, 1, &err));
+        OK(weft_plan_add(p, content, 1, NULL, &err));
+        OK(weft_plan_add(p, style, 1, NULL, &err));
         OK(weft_plan_klora(p, &o, &err));
         OK(weft_plan_seal(p, 20, &err));
         ck_assert_double_eq_tol(score_of(p, one).content, k == 1 ? 5 : 20, 1e-5);
@@ -359,7 +359,7 @@ static weft_status seal_with_roles(int32_t first, int32_t second, int adapters, 
     a = finish(m, "a");
     for (int i = 0; i < adapters; i++) {
         add.role = roles[i];
-        OK(weft_plan_add_with(*out, a, (float)(i + 1), &add, &err));
+        OK(weft_plan_add(*out, a, (float)(i + 1), &add, &err));
     }
     weft_adapter_free(a);
     OK(weft_plan_klora(*out, NULL, &err));
@@ -419,8 +419,8 @@ START_TEST(copies_do_not_score_again)
     o.progress_user = &l;
     k.flags = WEFT_KLORA_ATTENTION_ONLY;
     OK(weft_plan_create(model, &o, &p, &err));
-    OK(weft_plan_add(p, a, 1, &err));
-    OK(weft_plan_add(p, b, 1, &err));
+    OK(weft_plan_add(p, a, 1, NULL, &err));
+    OK(weft_plan_add(p, b, 1, NULL, &err));
     OK(weft_plan_klora(p, &k, &err));
     OK(weft_plan_seal(p, 5, &err));
     ck_assert_int_eq((int)l.last, attention);
@@ -466,8 +466,8 @@ START_TEST(sealing_can_be_stopped_and_taken_up_again)
     o.progress = listen;
     o.progress_user = &l;
     OK(weft_plan_create(model, &o, &p, &err));
-    OK(weft_plan_add(p, a, 1, &err));
-    OK(weft_plan_add(p, a, 1, &err));
+    OK(weft_plan_add(p, a, 1, NULL, &err));
+    OK(weft_plan_add(p, a, 1, NULL, &err));
     OK(weft_plan_klora(p, NULL, &err));
     FAILS(WEFT_E_CANCELLED, "stopped", weft_plan_seal(p, 5, &err));
     ck_assert_int_eq(info_of(p).sealed, 0);
@@ -487,8 +487,8 @@ START_TEST(a_layer_outside_the_selection_is_the_others)
     const wf_layer  *layers = wf_model_layers(model, &count);
 
     add.exclude = "unet.up_blocks.*";
-    OK(weft_plan_add_with(p, a, 1, &add, &err));
-    OK(weft_plan_add(p, b, 1, &err));
+    OK(weft_plan_add(p, a, 1, &add, &err));
+    OK(weft_plan_add(p, b, 1, NULL, &err));
     OK(weft_plan_klora(p, NULL, &err));
     OK(weft_plan_seal(p, 5, &err));
     for (size_t l = 0; l < count; l++) {

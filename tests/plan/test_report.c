@@ -22,8 +22,8 @@ static weft_plan *sealed(int method, int32_t calls)
 {
     weft_plan *p = new_plan(model);
 
-    OK(weft_plan_add(p, ink, 0.7f, &err));
-    OK(weft_plan_add(p, clay, 0.5f, &err));
+    OK(weft_plan_add(p, ink, 0.7f, NULL, &err));
+    OK(weft_plan_add(p, clay, 0.5f, NULL, &err));
     if (method == 1) OK(weft_plan_switch(p, NULL, &err));
     if (method == 2) OK(weft_plan_composite(p, NULL, &err));
     if (method == 3) OK(weft_plan_klora(p, NULL, &err));
@@ -93,8 +93,8 @@ START_TEST(selections_and_flags_are_told)
 
     add.select = "unet.*";
     add.exclude = "*.to_k";
-    OK(weft_plan_add_with(p, ink, 0.7f, &add, &err));
-    OK(weft_plan_add(p, clay, 0, &err));
+    OK(weft_plan_add(p, ink, 0.7f, &add, &err));
+    OK(weft_plan_add(p, clay, 0, NULL, &err));
     o.flags = WEFT_SWITCH_OFFICIAL_OFFSET;
     OK(weft_plan_switch(p, &o, &err));
     OK(weft_plan_seal(p, 12, &err));
@@ -177,7 +177,7 @@ START_TEST(an_empty_table_and_a_crowded_one_can_be_drawn)
     check_picture(p);
     weft_plan_free(p);
     p = new_plan(model);
-    for (int i = 0; i < 12; i++) OK(weft_plan_add(p, i % 2 ? ink : clay, 0.1f * (float)i, &err));
+    for (int i = 0; i < 12; i++) OK(weft_plan_add(p, i % 2 ? ink : clay, 0.1f * (float)i, NULL, &err));
     OK(weft_plan_composite(p, NULL, &err));
     OK(weft_plan_seal(p, 50, &err));
     check_picture(p);

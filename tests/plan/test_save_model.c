@@ -17,7 +17,7 @@ static weft_plan *plan_of(weft_model *m, const char *adapter, float weight, int3
     po.path = path;
     must(weft_adapter_open(adapter, NULL, &a, &golden_err));
     must(weft_plan_create(m, &po, &plan, &golden_err));
-    must(weft_plan_add(plan, a, weight, &golden_err));
+    must(weft_plan_add(plan, a, weight, NULL, &golden_err));
     must(weft_plan_seal(plan, 3, &golden_err));
     weft_adapter_free(a);
     return plan;
@@ -307,15 +307,15 @@ START_TEST(what_cannot_be_saved)
     not_saved(plan, out, WEFT_E_STATE, "not sealed");
     not_saved(NULL, out, WEFT_E_ARG, "plan is NULL");
     not_saved(plan, NULL, WEFT_E_ARG, "path is NULL");
-    must(weft_plan_add(plan, a, 1, &golden_err));
-    must(weft_plan_add(plan, a, 1, &golden_err));
+    must(weft_plan_add(plan, a, 1, NULL, &golden_err));
+    must(weft_plan_add(plan, a, 1, NULL, &golden_err));
     must(weft_plan_switch(plan, NULL, &golden_err));
     must(weft_plan_seal(plan, 10, &golden_err));
     not_saved(plan, out, WEFT_E_UNSUPPORTED, "change at call 5");
     weft_plan_free(plan);
     must(weft_plan_create(m, NULL, &plan, &golden_err));
-    must(weft_plan_add(plan, a, 1, &golden_err));
-    must(weft_plan_add(plan, a, 1, &golden_err));
+    must(weft_plan_add(plan, a, 1, NULL, &golden_err));
+    must(weft_plan_add(plan, a, 1, NULL, &golden_err));
     must(weft_plan_composite(plan, NULL, &golden_err));
     must(weft_plan_seal(plan, 10, &golden_err));
     not_saved(plan, out, WEFT_E_UNSUPPORTED, "branches");
@@ -323,7 +323,7 @@ START_TEST(what_cannot_be_saved)
 
     po.progress = stop_at_9;
     must(weft_plan_create(m, &po, &plan, &golden_err));
-    must(weft_plan_add(plan, a, 1, &golden_err));
+    must(weft_plan_add(plan, a, 1, NULL, &golden_err));
     must(weft_plan_seal(plan, 1, &golden_err));
     not_saved(plan, out, WEFT_E_CANCELLED, "cancelled");
     not_saved(plan, in_scratch("no/such/place"), WEFT_E_IO, "no/such/place");
@@ -351,7 +351,7 @@ START_TEST(without_memory_nothing_is_left)
     must(weft_model_open(_i == 0 ? folder_of("tiny-sdxl") : data_path("layouts/tiny-sdxl.safetensors"), &mo, &m, &golden_err));
     must(weft_adapter_open(write_adapter(), NULL, &a, &golden_err));
     must(weft_plan_create(m, &po, &plan, &golden_err));
-    must(weft_plan_add(plan, a, 1, &golden_err));
+    must(weft_plan_add(plan, a, 1, NULL, &golden_err));
     must(weft_plan_seal(plan, 1, &golden_err));
     size_t blocks = memory.live_blocks, at = 1;
     for (;; at++) {

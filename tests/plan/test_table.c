@@ -30,9 +30,9 @@ static weft_plan *three_on(int32_t path)
     weft_plan        *p;
     o.path = path;
     OK(weft_plan_create(model, &o, &p, &err));
-    OK(weft_plan_add(p, ink, 0.7f, &err));
-    OK(weft_plan_add(p, clay, -0.5f, &err));
-    OK(weft_plan_add(p, hat, 2, &err));
+    OK(weft_plan_add(p, ink, 0.7f, NULL, &err));
+    OK(weft_plan_add(p, clay, -0.5f, NULL, &err));
+    OK(weft_plan_add(p, hat, 2, NULL, &err));
     return p;
 }
 
@@ -89,8 +89,8 @@ START_TEST(weight_zero_is_not_there_at_all)
     weft_plan       *p = new_plan(model);
     weft_add_options o = WEFT_ADD_OPTIONS_INIT;
 
-    OK(weft_plan_add(p, ink, 0, &err));
-    OK(weft_plan_add(p, clay, -0.0f, &err));
+    OK(weft_plan_add(p, ink, 0, NULL, &err));
+    OK(weft_plan_add(p, clay, -0.0f, NULL, &err));
     OK(weft_plan_seal(p, 4, &err));
     ck_assert_uint_eq(wf_plan_slots(p), 0);
     ck_assert_int_eq(info_of(p).side_bytes, 0);
@@ -99,7 +99,7 @@ START_TEST(weight_zero_is_not_there_at_all)
     p = new_plan(model); /* a text weight of its own stays */
     o.flags = WEFT_ADD_TEXT_WEIGHT;
     o.text_weight = 0.25f;
-    OK(weft_plan_add_with(p, ink, 0, &o, &err));
+    OK(weft_plan_add(p, ink, 0, &o, &err));
     OK(weft_plan_seal(p, 4, &err));
     ck_assert_int_eq(info_of(p).touched_layers, count_layers(model, TEXT));
     ck_assert_float_eq(cell(p, 0, 0, text, 0), 0.25f);
@@ -145,9 +145,9 @@ START_TEST(who_gets_no_turn_is_named)
     o.log = remember;
     o.log_user = lines;
     OK(weft_plan_create(model, &o, &p, &err));
-    OK(weft_plan_add(p, ink, 1, &err));
-    OK(weft_plan_add(p, clay, 1, &err));
-    OK(weft_plan_add(p, hat, 1, &err));
+    OK(weft_plan_add(p, ink, 1, NULL, &err));
+    OK(weft_plan_add(p, clay, 1, NULL, &err));
+    OK(weft_plan_add(p, hat, 1, NULL, &err));
     OK(weft_plan_switch(p, NULL, &err));
     OK(weft_plan_seal(p, 10, &err)); /* turns of 5: hat's would begin at call 10 */
     ck_assert_ptr_ne(strstr(lines, "hat gets no turn"), NULL);
@@ -193,7 +193,7 @@ static weft_plan *shared(uint32_t flags, const float *share, const int *order)
     add.flags = WEFT_ADD_SHARE;
     for (int i = 0; i < 3; i++) {
         add.share = share[order[i]];
-        OK(weft_plan_add_with(p, who[order[i]], 1, &add, &err));
+        OK(weft_plan_add(p, who[order[i]], 1, &add, &err));
     }
     o.flags = flags;
     OK(weft_plan_composite(p, &o, &err));
@@ -237,9 +237,9 @@ START_TEST(composite_needs_something_to_divide_by)
 
     add.flags = WEFT_ADD_SHARE;
     add.share = 1;
-    OK(weft_plan_add_with(p, ink, 1, &add, &err));
+    OK(weft_plan_add(p, ink, 1, &add, &err));
     add.share = -1;
-    OK(weft_plan_add_with(p, clay, 1, &add, &err));
+    OK(weft_plan_add(p, clay, 1, &add, &err));
     OK(weft_plan_composite(p, NULL, &err));
     FAILS(WEFT_E_STATE, "sum to 0", weft_plan_seal(p, 5, &err));
     OK(weft_plan_merge(p, &err)); /* the plan is as it was */
@@ -255,7 +255,7 @@ START_TEST(one_or_no_adapter_is_one_branch)
 
     for (int k = 0; k < 2; k++) {
         weft_plan *p = new_plan(model);
-        if (k == 1) OK(weft_plan_add(p, ink, 0.3f, &err));
+        if (k == 1) OK(weft_plan_add(p, ink, 0.3f, NULL, &err));
         OK(weft_plan_composite(p, NULL, &err));
         OK(weft_plan_seal(p, 5, &err));
         ck_assert_int_eq(wf_plan_branches(p), 1);
@@ -283,8 +283,8 @@ START_TEST(text_policy_is_the_callers)
         OK(weft_plan_create(model, &o, &p, &err));
         add.flags = WEFT_ADD_TEXT_WEIGHT;
         add.text_weight = 0.25f;
-        OK(weft_plan_add_with(p, ink, 1, &add, &err));
-        OK(weft_plan_add(p, clay, 0.5f, &err));
+        OK(weft_plan_add(p, ink, 1, &add, &err));
+        OK(weft_plan_add(p, clay, 0.5f, NULL, &err));
         OK(weft_plan_switch(p, NULL, &err));
         OK(weft_plan_seal(p, 10, &err));
         ck_assert_float_eq(cell(p, 9, 0, text, 0), acts[policy][0] ? 0.25f : 0);
@@ -316,7 +316,7 @@ START_TEST(both_text_encoders_of_sdxl_take_part)
     const wf_layer *layers = wf_model_layers(xl, &count);
     int             seen[4] = { 0 };
 
-    OK(weft_plan_add(p, a, 1, &err));
+    OK(weft_plan_add(p, a, 1, NULL, &err));
     OK(weft_plan_seal(p, 1, &err));
     for (size_t l = 0; l < count; l++) seen[layers[l].component] += cell(p, 0, 0, (int64_t)l, 0) != 0;
     ck_assert_int_gt(seen[1], 0);
@@ -339,7 +339,7 @@ START_TEST(selections_bound_an_adapter)
 
     add.select = "unet.up_blocks.*,*.mid_block.*";
     add.exclude = "*.to_k";
-    OK(weft_plan_add_with(p, ink, 0.5f, &add, &err));
+    OK(weft_plan_add(p, ink, 0.5f, &add, &err));
     OK(weft_plan_seal(p, 3, &err));
     for (size_t l = 0; l < count; l++) {
         const char *name = layers[l].name;
@@ -360,12 +360,12 @@ START_TEST(patterns_that_select_nothing_are_refused)
     weft_plan       *p = new_plan(model);
 
     add.select = "unet.*,unet.upblocks.*";
-    FAILS(WEFT_E_MISMATCH, "\"unet.upblocks.*\"", weft_plan_add_with(p, ink, 1, &add, &err));
+    FAILS(WEFT_E_MISMATCH, "\"unet.upblocks.*\"", weft_plan_add(p, ink, 1, &add, &err));
     add.select = "text_encoder.*"; /* hat has no text parts */
-    FAILS(WEFT_E_MISMATCH, "hat", weft_plan_add_with(p, hat, 1, &add, &err));
+    FAILS(WEFT_E_MISMATCH, "hat", weft_plan_add(p, hat, 1, &add, &err));
     add.select = NULL;
     add.exclude = "*";
-    FAILS(WEFT_E_MISMATCH, "\"*\"", weft_plan_add_with(p, ink, 1, &add, &err));
+    FAILS(WEFT_E_MISMATCH, "\"*\"", weft_plan_add(p, ink, 1, &add, &err));
     ck_assert_int_eq(info_of(p).adapters, 0);
     weft_plan_free(p);
 }
@@ -431,8 +431,8 @@ START_TEST(paths_are_forced_or_chosen)
 
             o.path = path;
             OK(weft_plan_create(model, &o, &p, &err));
-            OK(weft_plan_add(p, ink, 1, &err));
-            OK(weft_plan_add(p, hat, 1, &err));
+            OK(weft_plan_add(p, ink, 1, NULL, &err));
+            OK(weft_plan_add(p, hat, 1, NULL, &err));
             if (method == 1) OK(weft_plan_switch(p, NULL, &err));
             if (method == 2) OK(weft_plan_composite(p, NULL, &err));
             OK(weft_plan_seal(p, 10, &err));
@@ -478,7 +478,7 @@ START_TEST(a_copy_shares_stacks_and_is_free_to_change)
     ck_assert_str_eq(info_of(p).method, "merge");
 
     weft_plan_free(p); /* stacks outlive the plan that made them */
-    OK(weft_plan_add(r, hat, 1, &err)); /* one more part at the attentions, none elsewhere */
+    OK(weft_plan_add(r, hat, 1, NULL, &err)); /* one more part at the attentions, none elsewhere */
     OK(weft_plan_seal(r, 20, &err));
     ck_assert_ptr_ne(touched_at(r, attn)->stack.down, down);
     ck_assert_int_eq(touched_at(r, attn)->stack.parts, 4);
@@ -495,7 +495,7 @@ START_TEST(handles_may_go_in_any_order)
     weft_adapter *a = adapter_on(m, "a", ATTENTION, 2, 1, 1);
     weft_plan    *p = new_plan(m), *q;
 
-    OK(weft_plan_add(p, a, 1, &err));
+    OK(weft_plan_add(p, a, 1, NULL, &err));
     weft_adapter_free(a);
     weft_model_free(m);
     OK(weft_plan_seal(p, 3, &err));
@@ -542,7 +542,7 @@ START_TEST(a_sealed_plan_does_not_change)
     FAILS(WEFT_E_ARG, "1000000 calls", weft_plan_seal(p, 1000000, &err));
     OK(weft_plan_seal(p, 6, &err));
     FAILS(WEFT_E_STATE, "weft_plan_copy()", weft_plan_seal(p, 6, &err));
-    FAILS(WEFT_E_STATE, "sealed", weft_plan_add(p, ink, 1, &err));
+    FAILS(WEFT_E_STATE, "sealed", weft_plan_add(p, ink, 1, NULL, &err));
     FAILS(WEFT_E_STATE, "sealed", weft_plan_merge(p, &err));
     FAILS(WEFT_E_STATE, "sealed", weft_plan_switch(p, NULL, &err));
     FAILS(WEFT_E_STATE, "sealed", weft_plan_composite(p, NULL, &err));
@@ -558,22 +558,24 @@ START_TEST(wrong_numbers_are_refused)
     weft_add_options     add = WEFT_ADD_OPTIONS_INIT;
     weft_switch_options  so = WEFT_SWITCH_OPTIONS_INIT;
 
-    FAILS(WEFT_E_ARG, "ink: the weight", weft_plan_add(p, ink, NAN, &err));
-    FAILS(WEFT_E_ARG, "ink: the weight", weft_plan_add(p, ink, -INFINITY, &err));
-    FAILS(WEFT_E_ARG, "adapter is NULL", weft_plan_add(p, NULL, 1, &err));
-    FAILS(WEFT_E_ARG, "plan is NULL", weft_plan_add(NULL, ink, 1, &err));
+    FAILS(WEFT_E_ARG, "ink: the weight", weft_plan_add(p, ink, NAN, NULL, &err));
+    FAILS(WEFT_E_ARG, "ink: the weight", weft_plan_add(p, ink, -INFINITY, NULL, &err));
+    FAILS(WEFT_E_ARG, "adapter is NULL", weft_plan_add(p, NULL, 1, NULL, &err));
+    FAILS(WEFT_E_ARG, "plan is NULL", weft_plan_add(NULL, ink, 1, NULL, &err));
     add.flags = WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE;
     add.text_weight = NAN;
-    FAILS(WEFT_E_ARG, "text weight", weft_plan_add_with(p, ink, 1, &add, &err));
+    FAILS(WEFT_E_ARG, "text weight", weft_plan_add(p, ink, 1, &add, &err));
     add.text_weight = 1;
     add.share = INFINITY;
-    FAILS(WEFT_E_ARG, "share", weft_plan_add_with(p, ink, 1, &add, &err));
+    FAILS(WEFT_E_ARG, "share", weft_plan_add(p, ink, 1, &add, &err));
     add.share = 1;
     add.role = 3;
-    FAILS(WEFT_E_ARG, "role is 3", weft_plan_add_with(p, ink, 1, &add, &err));
+    FAILS(WEFT_E_ARG, "role is 3", weft_plan_add(p, ink, 1, &add, &err));
     add.role = 0;
     add.flags = 1u << 30;
-    FAILS(WEFT_E_UNSUPPORTED, "weft_add_options", weft_plan_add_with(p, ink, 1, &add, &err));
+    FAILS(WEFT_E_UNSUPPORTED, "weft_add_options", weft_plan_add(p, ink, 1, &add, &err));
+    add.flags = WEFT_ADD_REPLACE;
+    FAILS(WEFT_E_ARG, "words of a concept", weft_plan_add(p, ink, 1, &add, &err));
     so.period = -1;
     FAILS(WEFT_E_ARG, "period is -1", weft_plan_switch(p, &so, &err));
     po.path = 7;
@@ -596,7 +598,7 @@ START_TEST(an_adapter_of_another_model_is_refused)
     weft_adapter *a = adapter_on(sd2, "stranger", ATTENTION, 2, 1, 1);
     weft_plan    *p = new_plan(model);
 
-    FAILS(WEFT_E_MISMATCH, "stranger", weft_plan_add(p, a, 1, &err));
+    FAILS(WEFT_E_MISMATCH, "stranger", weft_plan_add(p, a, 1, NULL, &err));
     weft_plan_free(p);
     weft_adapter_free(a);
     weft_model_free(sd2);
@@ -617,8 +619,8 @@ static bool whole_life(const weft_allocator *alloc, int method)
     add.select = "unet.up_blocks.*";
     add.exclude = "*.to_k";
     if ((st = weft_plan_create(model, &o, &p, &err)) != WEFT_OK) goto done;
-    if ((st = weft_plan_add(p, ink, 1, &err)) != WEFT_OK) goto done;
-    if ((st = weft_plan_add_with(p, clay, 1, &add, &err)) != WEFT_OK) goto done;
+    if ((st = weft_plan_add(p, ink, 1, NULL, &err)) != WEFT_OK) goto done;
+    if ((st = weft_plan_add(p, clay, 1, &add, &err)) != WEFT_OK) goto done;
     if (method == 1) st = weft_plan_switch(p, NULL, &err);
     if (method == 2) st = weft_plan_composite(p, NULL, &err);
     if (method == 3) st = weft_plan_klora(p, NULL, &err);

@@ -46,7 +46,7 @@ class Weft:
         m = self.make("weft_model_open", model.encode(), ctypes.byref(o))
         a = self.make("weft_adapter_open", adapter.encode(), None)
         p = self.make("weft_plan_create", m, None)
-        self.must(self.lib.weft_plan_add(p, a, ctypes.c_float(weight), self.err))
+        self.must(self.lib.weft_plan_add(p, a, ctypes.c_float(weight), None, self.err))
         self.must(self.lib.weft_plan_seal(p, 1, self.err))
         self.must(self.lib.weft_plan_save_model(p, to.encode(), self.err))
         for free, x in (("plan", p), ("adapter", a), ("model", m)):

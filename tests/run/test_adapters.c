@@ -73,7 +73,7 @@ static weft_run *bind(const inputs *in, weft_adapter *adapter, float weight, int
     weft_run *run;
     po.path = path;
     must(weft_plan_create(in->model, &po, &plan, &golden_err));
-    must(weft_plan_add(plan, adapter, weight, &golden_err));
+    must(weft_plan_add(plan, adapter, weight, NULL, &golden_err));
     must(weft_plan_seal(plan, 1, &golden_err));
     ro.threads = 2;
     ro.height = (int32_t)in->x.shape[2];

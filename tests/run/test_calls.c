@@ -39,8 +39,8 @@ static weft_plan *plan_of(weft_model *m, int method)
 {
     weft_plan *plan;
     must(weft_plan_create(m, NULL, &plan, &golden_err));
-    if (method != BASE) must(weft_plan_add(plan, content, 0.8f, &golden_err));
-    if (method != BASE) must(weft_plan_add(plan, style, 0.6f, &golden_err));
+    if (method != BASE) must(weft_plan_add(plan, content, 0.8f, NULL, &golden_err));
+    if (method != BASE) must(weft_plan_add(plan, style, 0.6f, NULL, &golden_err));
     if (method == SWITCH) must(weft_plan_switch(plan, NULL, &golden_err));
     if (method == COMPOSITE) must(weft_plan_composite(plan, NULL, &golden_err));
     if (method == KLORA) must(weft_plan_klora(plan, NULL, &golden_err));

@@ -87,7 +87,7 @@ static weft_plan *build(const set *s, json_t *c, int steps)
             add.flags |= WEFT_ADD_SHARE;
             add.share = (float)real(a, "share", 1);
         }
-        must(weft_plan_add_with(plan, adapter, (float)real(a, "weight", 1), &add, &golden_err));
+        must(weft_plan_add(plan, adapter, (float)real(a, "weight", 1), &add, &golden_err));
         weft_adapter_free(adapter);
     }
     choose_method(plan, word(c, "method", ""), json_object_get(c, "options"));

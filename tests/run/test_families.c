@@ -152,7 +152,7 @@ static void add(weft_plan *plan, weft_adapter *a, double weight, uint32_t flags)
 {
     weft_add_options ao = WEFT_ADD_OPTIONS_INIT;
     ao.flags = flags;
-    must(weft_plan_add_with(plan, a, (float)weight, &ao, &golden_err));
+    must(weft_plan_add(plan, a, (float)weight, &ao, &golden_err));
 }
 
 static weft_run *run_of(const inputs *in, weft_plan *plan, int32_t calls)

@@ -49,9 +49,9 @@ static weft_plan *plan_of(int method, int32_t path, float w, weft_adapter *a, we
     weft_plan *plan;
     o.path = path;
     must(weft_plan_create(model, &o, &plan, &golden_err));
-    if (a != NULL) must(weft_plan_add(plan, a, w, &golden_err));
-    if (b != NULL) must(weft_plan_add(plan, b, w, &golden_err));
-    if (c != NULL) must(weft_plan_add(plan, c, w, &golden_err));
+    if (a != NULL) must(weft_plan_add(plan, a, w, NULL, &golden_err));
+    if (b != NULL) must(weft_plan_add(plan, b, w, NULL, &golden_err));
+    if (c != NULL) must(weft_plan_add(plan, c, w, NULL, &golden_err));
     use(plan, method);
     must(weft_plan_seal(plan, 20, &golden_err));
     return plan;
@@ -299,7 +299,7 @@ START_TEST(handles_go_in_any_order)
         must(weft_model_open(data_path("models/tiny-sd1"), NULL, &m, &golden_err));
         must(weft_adapter_open(data_path("adapters/content.safetensors"), NULL, &a, &golden_err));
         must(weft_plan_create(m, NULL, &p, &golden_err));
-        must(weft_plan_add(p, a, 1, &golden_err));
+        must(weft_plan_add(p, a, 1, NULL, &golden_err));
         must(weft_plan_seal(p, 1, &golden_err));
         weft_run *r = run_of(p, 1, 1);
         int left[4] = { 0, 1, 2, 3 }, count = 4, code = order;
@@ -354,8 +354,8 @@ START_TEST(klora_leaves_no_layer_to_an_absent_adapter)
     must(weft_adapter_open(data_path("adapters/sd1_kohya_conv.safetensors"), NULL, &whole, &golden_err));
     must(weft_adapter_open(data_path("adapters/sd1_partial.safetensors"), NULL, &part, &golden_err));
     must(weft_plan_create(model, NULL, &plan, &golden_err));
-    must(weft_plan_add(plan, part, 1, &golden_err)); /* content, in one block */
-    must(weft_plan_add(plan, whole, 1, &golden_err));
+    must(weft_plan_add(plan, part, 1, NULL, &golden_err)); /* content, in one block */
+    must(weft_plan_add(plan, whole, 1, NULL, &golden_err));
     o.pattern = WEFT_KLORA_CUSTOM;
     o.beta = -1; /* S below every rho: content, wherever there is any */
     must(weft_plan_klora(plan, &o, &golden_err));

@@ -45,8 +45,8 @@ static weft_status make_plan(const weft_allocator *a, int klora, int32_t path, w
     o.allocator = a;
     o.path = path;
     if ((st = weft_plan_create(model, &o, plan, &golden_err)) != WEFT_OK) return st;
-    if ((st = weft_plan_add(*plan, content, 1, &golden_err)) != WEFT_OK) goto done;
-    if ((st = weft_plan_add(*plan, style, 1, &golden_err)) != WEFT_OK) goto done;
+    if ((st = weft_plan_add(*plan, content, 1, NULL, &golden_err)) != WEFT_OK) goto done;
+    if ((st = weft_plan_add(*plan, style, 1, NULL, &golden_err)) != WEFT_OK) goto done;
     if (klora && (st = weft_plan_klora(*plan, NULL, &golden_err)) != WEFT_OK) goto done;
     st = weft_plan_seal(*plan, 5, &golden_err);
 done:

@@ -41,7 +41,7 @@ static void add_file(weft_plan *plan, const char *path, double weight, uint32_t 
     weft_adapter *a;
     o.flags = flags;
     must(weft_adapter_open(data_path("%s", path), NULL, &a, &golden_err));
-    must(weft_plan_add_with(plan, a, (float)weight, &o, &golden_err));
+    must(weft_plan_add(plan, a, (float)weight, &o, &golden_err));
     weft_adapter_free(a);
 }
 

@@ -24,9 +24,9 @@ static bool mode_is(const work *w, const char *mode) { return strcmp(word(w->c, 
 static void open_model(work *w, const char *name)
 {
     must(weft_model_open(data_path("models/%s", name), NULL, &w->model, &golden_err));
-    weft_model_info_init(&w->m);
+    weft_model_info_init(&w->m, sizeof w->m);
     w->run = open_run(w->model, w->c, &w->m, 1);
-    bool xl = w->m.family == WEFT_FAMILY_SDXL;
+    bool xl = w->m.base == WEFT_BASE_SDXL;
     w->text[0] = encode(w->run, &w->m, word(w->c, "prompt", ""), &w->pooled[0]);
     w->text[1] = encode(w->run, &w->m, word(w->c, "negative", xl ? NULL : ""), &w->pooled[1]);
 }
@@ -224,7 +224,7 @@ static void base_and_refiner(work *w)
     ck_assert(n > 0 && n < calls);
     close_model(w);
     open_model(w, word(w->c, "refiner", ""));
-    ck_assert_int_eq(w->m.family, WEFT_FAMILY_SDXL_REFINER);
+    ck_assert_int_eq(w->m.base, WEFT_BASE_SDXL_REFINER);
     for (; n < calls; n++) denoise(w, n, NULL, 0);
 }
 
@@ -288,7 +288,7 @@ static weft_run *run_for(weft_model *model, const golden *x, int32_t tokens, int
     for (int i = 0; i < branches; i++) {
         const char *file = i == 0 ? "adapters/content.safetensors" : "adapters/style.safetensors";
         must(weft_adapter_open(data_path("%s", file), NULL, &a, &golden_err));
-        must(weft_plan_add(plan, a, 0, &golden_err)); /* at weight 0: the base's bits */
+        must(weft_plan_add(plan, a, 0, NULL, &golden_err)); /* at weight 0: the base's bits */
         weft_adapter_free(a);
     }
     if (branches > 0) must(weft_plan_composite(plan, NULL, &golden_err));

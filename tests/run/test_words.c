@@ -563,7 +563,7 @@ static weft_plan *plan_of(weft_model *m, weft_adapter *a, int32_t text, float we
     ao.flags = WEFT_ADD_TEXT_WEIGHT;
     ao.text_weight = text_weight;
     must(weft_plan_create(m, &po, &p, &golden_err));
-    if (a != NULL) must(weft_plan_add_with(p, a, weight, &ao, &golden_err));
+    if (a != NULL) must(weft_plan_add(p, a, weight, &ao, &golden_err));
     if (c != NULL) must(weft_plan_add_concept(p, c, 1, NULL, &golden_err));
     return p;
 }
@@ -621,7 +621,7 @@ START_TEST(a_stale_text_is_refused)
     bench b;
     open_model(&b, "tiny-sd1");
     must(weft_adapter_open(data_path("adapters/sd1_kohya.safetensors"), NULL, &text, &golden_err));
-    must(weft_plan_add(b.plan, text, 1, &golden_err));
+    must(weft_plan_add(b.plan, text, 1, NULL, &golden_err));
     start(&b);
     weft_encode e = encode_of(&b, "a cat", 1, 0);
     must(weft_run_encode(b.run, &e, &golden_err));

@@ -1,0 +1,54 @@
+/* structs.h - the structs that cross the ABI, and how large each was when it was first released.
+ *
+ * A caller may have been compiled against an older header than ours: its structs end earlier. What
+ * it must have at least is what the struct had in the first release of this ABI number, and that is
+ * written here for good, as the last field of that release. A field that is appended later changes
+ * sizeof, and never this table. A new struct is one row. */
+#ifndef WF_STRUCTS_H
+#define WF_STRUCTS_H
+
+#include "base/base.h"
+#include "weft/weft.h"
+
+/* X(struct, its INIT value, its last field in the first release) */
+#define WF_STRUCTS(X)                                                               \
+    X(weft_tensor_info,       WEFT_TENSOR_INFO_INIT,       count)                   \
+    X(weft_tensor_out,        WEFT_TENSOR_OUT_INIT,        rank)                    \
+    X(weft_model_options,     WEFT_MODEL_OPTIONS_INIT,     config)                  \
+    X(weft_model_info,        WEFT_MODEL_INFO_INIT,        layout)                  \
+    X(weft_layer_info,        WEFT_LAYER_INFO_INIT,        attention)               \
+    X(weft_adapter_options,   WEFT_ADAPTER_OPTIONS_INIT,   name)                    \
+    X(weft_adapter_info,      WEFT_ADAPTER_INFO_INIT,      words)                   \
+    X(weft_module_info,       WEFT_MODULE_INFO_INIT,       family)                  \
+    X(weft_save_options,      WEFT_SAVE_OPTIONS_INIT,      half)                    \
+    X(weft_report_row,        WEFT_REPORT_ROW_INIT,        layer_id)                \
+    X(weft_concept_options,   WEFT_CONCEPT_OPTIONS_INIT,   second)                  \
+    X(weft_concept_info,      WEFT_CONCEPT_INFO_INIT,      reserved0)               \
+    X(weft_word_info,         WEFT_WORD_INFO_INIT,         reserved0)               \
+    X(weft_plan_options,      WEFT_PLAN_OPTIONS_INIT,      reserved0)               \
+    X(weft_add_options,       WEFT_ADD_OPTIONS_INIT,       reserved0)               \
+    X(weft_switch_options,    WEFT_SWITCH_OPTIONS_INIT,    reserved0)               \
+    X(weft_composite_options, WEFT_COMPOSITE_OPTIONS_INIT, flags)                   \
+    X(weft_klora_options,     WEFT_KLORA_OPTIONS_INIT,     modulus)                 \
+    X(weft_klora_score,       WEFT_KLORA_SCORE_INIT,       rho)                     \
+    X(weft_plan_info,         WEFT_PLAN_INFO_INIT,         merged_bytes)            \
+    X(weft_run_options,       WEFT_RUN_OPTIONS_INIT,       tile)                    \
+    X(weft_run_info,          WEFT_RUN_INFO_INIT,          reserved0)               \
+    X(weft_encode,            WEFT_ENCODE_INIT,            stamp)                   \
+    X(weft_step,              WEFT_STEP_INIT,              negative_time_ids_len)   \
+    X(weft_sampler_options,   WEFT_SAMPLER_OPTIONS_INIT,   sigmas_len)
+
+/* WF_FIRST_weft_step: bytes of the struct in its first release. */
+#define WF_FIRST_SIZE(type, init, last) \
+    WF_FIRST_##type = offsetof(type, last) + sizeof(((type *)0)->last),
+enum { WF_STRUCTS(WF_FIRST_SIZE) WF_FIRST_NONE = 0 };
+#undef WF_FIRST_SIZE
+
+/* Read a caller's options into ours: WF_OPTIONS(&o, options, weft_run_options, flags, err). */
+#define WF_OPTIONS(ours, theirs, type, flags, err) \
+    wf_options(ours, sizeof(type), WF_FIRST_##type, theirs, flags, #type, err)
+/* Hand a filled result to the caller: WF_RESULT(info, &filled, weft_run_info, err). */
+#define WF_RESULT(theirs, filled, type, err) \
+    wf_result(theirs, filled, sizeof(type), WF_FIRST_##type, #type, err)
+
+#endif

@@ -12,6 +12,7 @@
 #include <jansson.h>
 
 #include "weft/weft.h"
+#include "weights.h"
 
 static weft_error golden_err;
 

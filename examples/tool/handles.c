@@ -48,7 +48,10 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
     s->plan.progress_user = m;
     must(weft_plan_create(model, &s->plan, &plan, &err));
     for (size_t i = 0; i < s->adapter_count; i++) {
-        adapter_use *use = &s->adapters[i];
+        adapter_use      *use = &s->adapters[i];
+        weft_text_weights text = WEFT_TEXT_WEIGHTS_INIT;
+        text.text_1 = text.text_2 = text.text_3 = use->text_weight;
+        if (use->given & TEXT_WEIGHT) use->how.text_weights = &text;
         if (use->is_concept) {
             must(weft_concept_open(use->file, &use->words, &use->concept, &err));
             must(weft_plan_add_concept(plan, use->concept, use->weight, &use->how, &err));
@@ -56,6 +59,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
             must(weft_adapter_open(use->file, NULL, &use->adapter, &err));
             must(weft_plan_add(plan, use->adapter, use->weight, &use->how, &err));
         }
+        use->how.text_weights = NULL;
     }
     switch (s->method) {
     case SWITCH:    must(weft_plan_switch(plan, &s->taking_turns, &err)); break;

@@ -46,6 +46,7 @@ void    watch_interrupt(weft_run *run);              /* Ctrl-C stops it; NULL: n
 
 enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8 };         /* bits, so that an option can belong to several */
 enum { NOTHING_SAID = -1 };
+enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
 enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32 };
 
@@ -54,6 +55,8 @@ typedef struct adapter_use {
     float                weight;
     int                  is_concept;
     weft_add_options     how;
+    float                text_weight;              /* where given & TEXT_WEIGHT */
+    uint32_t             given;
     weft_concept_options words;                      /* of a concept */
     weft_adapter        *adapter;
     weft_concept        *concept;

@@ -54,7 +54,7 @@ enum weft_text_policy {
  *              additive adapters alone, and magnitudes all of rows or all of columns
  *
  * Where this says something else than DELTA, the layer is computed from a merged copy whatever the path, and sealing fails
- * with WEFT_E_STATE where the policy does not take the layer's adapters, its coefficients change from call to call, or there
+ * with WEFT_E_UNSUPPORTED where the policy does not take the layer's adapters, its coefficients change from call to call, or there
  * are several branches. Other layers of the UNet, normalisations and text encoders are as under DELTA. WEFT_ADD_PEFT_DORA makes
  * no difference to DIRECTION. Sources: PEFT 0.21's merge for STACK (merge_adapter() of several at once takes the norms of a
  * DoRA from W + s_i B_i A_i, also after others); Liu et al., DoRA (2024), for g V / |V|.
@@ -100,30 +100,42 @@ enum weft_role {
 
 enum weft_add_flag {
     /** Keys that match nothing are allowed; at least one must match all the same. */
-    WEFT_ADD_PARTIAL     = 1u << 0,
-    /** `text_weight` is set, otherwise the text-encoder parts use the weight of the call. */
-    WEFT_ADD_TEXT_WEIGHT = 1u << 1,
+    WEFT_ADD_PARTIAL    = 1u << 0,
     /** `share` is set, otherwise it is 1. */
-    WEFT_ADD_SHARE       = 1u << 2,
+    WEFT_ADD_SHARE      = 1u << 1,
     /** DoRA as PEFT weighs it: the weight inside the norm, g (W + w s B A) / |W + w s B A|. Otherwise
         W + w (W' - W) with W' at weight 1: exact at 0 and 1, and linear between. */
-    WEFT_ADD_PEFT_DORA   = 1u << 3,
+    WEFT_ADD_PEFT_DORA  = 1u << 2,
     /** A concept's word that is in the vocabulary already is taken over, where it is an error otherwise. */
-    WEFT_ADD_REPLACE     = 1u << 4
+    WEFT_ADD_REPLACE    = 1u << 3
 };
+
+/** Weights of an adapter's parts in the text encoders. */
+typedef struct weft_text_weights {
+    uint32_t struct_size;
+    uint32_t flags;      /* zero                                          */
+    float    text_1;     /* in the first text encoder                     */
+    float    text_2;     /* in the second; not read where there is none   */
+    float    text_3;     /* in the third, likewise                        */
+    int32_t  reserved0;  /* zero                                          */
+} weft_text_weights;
+#define WEFT_TEXT_WEIGHTS_INIT { sizeof(weft_text_weights), 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_TEXT_WEIGHTS_INIT. @since 0.2 */
+WEFT_API void weft_text_weights_init(weft_text_weights *weights, size_t size);
 
 typedef struct weft_add_options {
     uint32_t    struct_size;
-    uint32_t    flags;        /* WEFT_ADD_*                                                                */
-    const char *select;       /* patterns over canonical layer names, separated by commas; * any run of
-                                 characters, ? any one; NULL selects every layer                           */
-    const char *exclude;      /* likewise, taken away from the selection                                   */
-    float       text_weight;  /* weight of the text-encoder parts                                          */
-    float       share;        /* composite: weight of this adapter's prediction                            */
-    int32_t     role;         /* WEFT_ROLE_*                                                               */
-    int32_t     reserved0;    /* zero                                                                      */
+    uint32_t    flags;        /* WEFT_ADD_*                                                     */
+    const char *select;       /* patterns over canonical layer names, separated by commas; * is
+                                 any run of characters, ? any one; NULL selects every layer     */
+    const char *exclude;      /* patterns of layers to leave out; NULL: none                    */
+    const weft_text_weights *text_weights; /* NULL: the text encoders take `weight` too         */
+    float       share;        /* composite: weight of this adapter's prediction                 */
+    int32_t     role;         /* WEFT_ROLE_*                                                    */
+    int32_t     reserved0;    /* zero                                                           */
+    int32_t     reserved1;    /* zero                                                           */
 } weft_add_options;
-#define WEFT_ADD_OPTIONS_INIT { sizeof(weft_add_options), 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_ADD_OPTIONS_INIT { sizeof(weft_add_options), 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_ADD_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_add_options_init(weft_add_options *options, size_t size);
 
@@ -153,15 +165,60 @@ WEFT_API weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concep
                                            const weft_add_options *options, weft_error *err);
 
 /**
- * Change the weights of adapter number `adapter`, 0 the first that was added: on a plan that is not sealed, such
- * as a copy of a sealed one. Everything else stays, and sealing recomputes the table alone.
+ * Change the weights of adapter `index`, 0 the first that was added, on a plan that is not sealed, such
+ * as a copy of a sealed one. Everything else stays, and sealing recomputes only the table.
  *
- * @param text_weight  weight of the text-encoder parts
+ * @param text  NULL: the text encoders take `weight` too
  * @return WEFT_E_STATE (sealed), WEFT_E_ARG
  * @since 0.1
  */
-WEFT_API weft_status weft_plan_set_weight(weft_plan *plan, int32_t adapter, float weight, float text_weight,
-                                          weft_error *err);
+WEFT_API weft_status weft_plan_set_weight(weft_plan *plan, int32_t index, float weight,
+                                          const weft_text_weights *text, weft_error *err);
+/**
+ * Put another adapter in the place of adapter `index` of a plan that is not sealed, with its own weight
+ * and options. On failure the old one stays.
+ *
+ * @return as weft_plan_add()
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_replace(weft_plan *plan, int32_t index, weft_adapter *adapter, float weight,
+                                       const weft_add_options *options, weft_error *err);
+/**
+ * Take adapter `index` out of a plan that is not sealed; those after it move up by one. Words of a
+ * concept stay.
+ *
+ * @return WEFT_E_STATE (sealed), WEFT_E_ARG
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_remove(weft_plan *plan, int32_t index, weft_error *err);
+
+enum weft_phase_flag {
+    /** `at` is set and says where the phase begins, in place of `first`. */
+    WEFT_PHASE_AT = 1u << 0
+};
+typedef struct weft_phase_options {
+    uint32_t struct_size;
+    uint32_t flags;      /* WEFT_PHASE_*                                                       */
+    int32_t  first;      /* call at which the phase begins, after that of the phase before      */
+    int32_t  reserved0;  /* zero                                                               */
+    double   at;         /* share of all calls, 0 to 1: the first call n with n / calls >= at   */
+} weft_phase_options;
+#define WEFT_PHASE_OPTIONS_INIT { sizeof(weft_phase_options), 0, 0, 0, 0 }
+/** The function twin of WEFT_PHASE_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_phase_options_init(weft_phase_options *options, size_t size);
+/**
+ * Begin a phase: from its first call on, the plan does what the next method setter says (merge until
+ * then). A plan begins with a phase at call 0; the setters speak of the last phase. A method counts
+ * the calls of its own phase, from 0. Text encoders follow the method of the first phase.
+ *
+ * A phase that turns out to have no call, because the plan is sealed for fewer, is left out with a
+ * warning.
+ *
+ * @return WEFT_E_STATE (sealed), WEFT_E_ARG (not after the phase before), WEFT_E_UNSUPPORTED (too many)
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_begin_phase(weft_plan *plan, const weft_phase_options *options,
+                                           weft_error *err);
 
 /** Merge: every adapter at every call, summed exactly. What a plan does unless told otherwise. @since 0.1 */
 WEFT_API weft_status weft_plan_merge(weft_plan *plan, weft_error *err);
@@ -271,15 +328,16 @@ typedef struct weft_klora_score {
 #define WEFT_KLORA_SCORE_INIT { sizeof(weft_klora_score), 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_KLORA_SCORE_INIT. @since 0.1 */
 WEFT_API void weft_klora_score_init(weft_klora_score *score, size_t size);
-/** Read layer `layer`'s score. WEFT_E_STATE unless sealed under K-LoRA. @since 0.1 */
-WEFT_API weft_status weft_plan_klora_score(const weft_plan *plan, int64_t layer, weft_klora_score *score,
+/** Read layer `layer`'s score in the phase of `call`. WEFT_E_STATE unless that is sealed under K-LoRA. @since 0.1 */
+WEFT_API weft_status weft_plan_klora_score(const weft_plan *plan, int32_t call, int64_t layer,
+                                           weft_klora_score *score,
                                            weft_error *err);
 
 /**
  * Compile the plan for a number of calls of the step function (weft_sampler_calls() of the sampler).
  *
- * @return WEFT_E_STATE when sealed already, or when the method cannot work with these adapters
- *         WEFT_E_CANCELLED, WEFT_E_NOMEM, WEFT_E_ARG
+ * @return WEFT_E_STATE (sealed already), WEFT_E_UNSUPPORTED (a method that cannot work with these
+ *         adapters; the text says why), WEFT_E_CANCELLED, WEFT_E_NOMEM, WEFT_E_ARG
  * @since 0.1
  */
 WEFT_API weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err);
@@ -311,23 +369,71 @@ WEFT_API weft_status weft_plan_prompt_size(const weft_plan *plan, const char *pr
 typedef struct weft_plan_info {
     uint32_t    struct_size;
     int32_t     sealed;
-    const char *method;         /* "merge", "switch", "composite", "klora"                        */
+    int32_t     phases;         /* describe each with weft_plan_phase()                           */
     int32_t     adapters;
     int32_t     calls;          /* 0 until sealed                                                 */
-    int32_t     branches;       /* network evaluations of a call, guidance not counted            */
-    int32_t     reserved0;
-    int64_t     layers;         /* of the model: the table's third index                          */
-    int64_t     touched_layers; /* layers where some coefficient is not zero                      */
+    int32_t     branches;       /* most network evaluations of a call, guidance not counted       */
+    int64_t     layers;         /* of the model                                                   */
+    int64_t     touched_layers; /* layers where some coefficient is not zero, of all phases and the
+                                   text encoders; a layer counts in each                          */
     int64_t     merged_layers;  /* of those, computed from a merged copy                          */
     int64_t     side_bytes;     /* of the stacked factors of the layers that are not merged       */
     int64_t     merged_bytes;   /* of the merged copies that a run makes                          */
 } weft_plan_info;
-#define WEFT_PLAN_INFO_INIT { sizeof(weft_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_PLAN_INFO_INIT { sizeof(weft_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_PLAN_INFO_INIT. @since 0.1 */
 WEFT_API void weft_plan_info_init(weft_plan_info *info, size_t size);
 /** Describe a plan. @since 0.1 */
 WEFT_API weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft_error *err);
 
+/** One phase: before sealing its method, after it all fields. */
+typedef struct weft_phase_info {
+    uint32_t    struct_size;
+    int32_t     first;          /* its first call                                        */
+    const char *method;         /* "merge", "switch", "composite", "klora"               */
+    int32_t     calls;
+    int32_t     branches;       /* most branches of a call                               */
+    int32_t     evaluations;    /* the same, with that of the base where the method asks */
+    int32_t     rows;           /* distinct rows of its coefficients                     */
+    int64_t     touched_layers; /* as in weft_plan_info, of this phase                   */
+    int64_t     merged_layers;
+    int64_t     side_bytes;
+    int64_t     merged_bytes;
+} weft_phase_info;
+#define WEFT_PHASE_INFO_INIT { sizeof(weft_phase_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_PHASE_INFO_INIT. @since 0.2 */
+WEFT_API void weft_phase_info_init(weft_phase_info *info, size_t size);
+/** Describe phase `index`, 0 <= index < weft_plan_info.phases. @since 0.2 */
+WEFT_API weft_status weft_plan_phase(const weft_plan *plan, int32_t index, weft_phase_info *info,
+                                     weft_error *err);
+
+/** What one call does, of a sealed plan. */
+typedef struct weft_call_info {
+    uint32_t struct_size;
+    int32_t  phase;
+    int32_t  branches;     /* predictions that are combined                  */
+    int32_t  evaluations;  /* network evaluations, guidance not counted      */
+} weft_call_info;
+#define WEFT_CALL_INFO_INIT { sizeof(weft_call_info), 0, 0, 0 }
+/** The function twin of WEFT_CALL_INFO_INIT. @since 0.2 */
+WEFT_API void weft_call_info_init(weft_call_info *info, size_t size);
+/** Describe call `call`. @since 0.2 */
+WEFT_API weft_status weft_plan_call(const weft_plan *plan, int32_t call, weft_call_info *info,
+                                    weft_error *err);
+
+/** What a coefficient is. */
+enum weft_cell_kind {
+    WEFT_CELL_NUMBER = 0
+};
+typedef struct weft_cell {
+    uint32_t struct_size;
+    int32_t  kind;       /* WEFT_CELL_*      */
+    float    number;     /* the coefficient  */
+    int32_t  reserved0;  /* zero             */
+} weft_cell;
+#define WEFT_CELL_INIT { sizeof(weft_cell), 0, 0, 0 }
+/** The function twin of WEFT_CELL_INIT. @since 0.2 */
+WEFT_API void weft_cell_init(weft_cell *cell, size_t size);
 /**
  * Read one cell of a sealed plan: the coefficient c of adapter `adapter` at `layer` in `branch` of `call`.
  * Zero where the adapter has nothing for the layer. For layers of a text encoder call and branch do not
@@ -335,10 +441,10 @@ WEFT_API weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *i
  * @since 0.1
  */
 WEFT_API weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, int64_t layer,
-                                    int32_t adapter, float *out, weft_error *err);
-/** Weight of each branch's prediction in the combination, before it is divided by `*divisor`. @since 0.1 */
-WEFT_API weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t branch, float *weight, float *divisor,
-                                             weft_error *err);
+                                    int32_t adapter, weft_cell *out, weft_error *err);
+/** Weight of a branch's prediction in the combination of a call, before it is divided by `*divisor`. @since 0.1 */
+WEFT_API weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t call, int32_t branch, float *weight,
+                                             float *divisor, weft_error *err);
 
 /**
  * Explain a sealed plan in words: method, adapters, passes, bytes, and the table with runs of equal rows

@@ -26,12 +26,17 @@
     X(weft_concept_info,      WEFT_CONCEPT_INFO_INIT,      reserved0)               \
     X(weft_word_info,         WEFT_WORD_INFO_INIT,         reserved0)               \
     X(weft_plan_options,      WEFT_PLAN_OPTIONS_INIT,      reserved0)               \
-    X(weft_add_options,       WEFT_ADD_OPTIONS_INIT,       reserved0)               \
+    X(weft_text_weights,      WEFT_TEXT_WEIGHTS_INIT,      reserved0)               \
+    X(weft_add_options,       WEFT_ADD_OPTIONS_INIT,       reserved1)               \
+    X(weft_phase_options,     WEFT_PHASE_OPTIONS_INIT,     at)                      \
     X(weft_switch_options,    WEFT_SWITCH_OPTIONS_INIT,    reserved0)               \
     X(weft_composite_options, WEFT_COMPOSITE_OPTIONS_INIT, flags)                   \
     X(weft_klora_options,     WEFT_KLORA_OPTIONS_INIT,     modulus)                 \
     X(weft_klora_score,       WEFT_KLORA_SCORE_INIT,       rho)                     \
     X(weft_plan_info,         WEFT_PLAN_INFO_INIT,         merged_bytes)            \
+    X(weft_phase_info,        WEFT_PHASE_INFO_INIT,        merged_bytes)            \
+    X(weft_call_info,         WEFT_CALL_INFO_INIT,         evaluations)             \
+    X(weft_cell,              WEFT_CELL_INIT,              reserved0)               \
     X(weft_run_options,       WEFT_RUN_OPTIONS_INIT,       tile)                    \
     X(weft_run_info,          WEFT_RUN_INFO_INIT,          reserved0)               \
     X(weft_encode,            WEFT_ENCODE_INIT,            stamp)                   \

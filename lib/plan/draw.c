@@ -6,7 +6,7 @@
  * fit; a picture of many calls shares out its pixels instead. */
 #include <math.h>
 
-#include "plan/method.h"
+#include "plan/method/method.h"
 #include "weft/image.h"
 
 enum {
@@ -44,6 +44,7 @@ typedef struct layout {
     int32_t   above;   /* of the panels                          */
     int32_t   high;    /* of the panels                          */
     float     strongest;
+    int32_t   panels;  /* most branches of a call                */
 } layout;
 
 /* ---- ink ---------------------------------------------------------------------------------------------------- */
@@ -99,15 +100,18 @@ static uint32_t tint(uint32_t colour, double strength)
 
 static uint32_t cell_colour(const layout *lay, int32_t call, int32_t branch, int32_t layer)
 {
-    double sum[3] = { 0, 0, 0 }, weights = 0, strength = 0, rgb[3];
+    const wf_sheet *s = wf_plan_phase(lay->p, call);
+    const wf_row   *row = wf_sheet_row(s, call);
+    double          sum[3] = { 0, 0, 0 }, weights = 0, strength = 0, rgb[3];
 
+    if (branch >= row->branches - s->base) return PAPER; /* the call has no such branch */
     for (int32_t a = 0; a < lay->p->adapters; a++) {
-        float c;
-        if (weft_plan_cell(lay->p, call, branch, layer, a, &c, NULL) != WEFT_OK || c == 0) continue;
-        double s = fabs((double)c) / (double)lay->strongest;
-        for (int i = 0; i < 3; i++) sum[i] += s * channel(hue_of(a), i) * channel(hue_of(a), i);
-        weights += s;
-        strength = fmax(strength, s);
+        float c = wf_sheet_cell(s, row, branch, layer, a);
+        if (c == 0) continue;
+        double share = fabs((double)c) / (double)lay->strongest;
+        for (int i = 0; i < 3; i++) sum[i] += share * channel(hue_of(a), i) * channel(hue_of(a), i);
+        weights += share;
+        strength = fmax(strength, share);
     }
     if (weights == 0) return EMPTY;
     /* Mixed as light, about the square of a byte: bytes alone would turn blue and orange to grey. */
@@ -150,6 +154,17 @@ static void draw_calls(canvas *c, const layout *lay, int32_t x)
     }
 }
 
+/* A line where a phase begins. */
+static void draw_phases(canvas *c, const layout *lay, int32_t x)
+{
+    const wf_table *t = &lay->p->table;
+
+    for (size_t i = 1; i < t->phases; i++) {
+        int32_t at = x + (int32_t)((int64_t)t->phase[i].first * lay->panel_w / t->calls);
+        fill(c, at - 1, lay->above - 6, 1, lay->high + 12, INK);
+    }
+}
+
 static void draw_blocks(canvas *c, const layout *lay)
 {
     const wf_layer *layers = wf_model_layers(lay->p->model, &(size_t){ 0 });
@@ -176,7 +191,7 @@ typedef struct legend_text { char text[256]; } legend_text;
 
 static const char *legend(legend_text *buf, const weft_plan *p, int32_t adapter)
 {
-    const char    *name = wf_adapter_name(p->entry[adapter].bound->adapter), *part = wf_plan_part(p, adapter);
+    const char    *name = wf_adapter_name(p->entry[adapter].bound->adapter), *part = wf_plan_role_name(p, adapter);
     char           cut[160];
     wf_letter_text letter;
     wf_number_text weight;
@@ -199,16 +214,32 @@ static void draw_legend(canvas *c, const layout *lay, int32_t y)
 
 /* ---- layout ------------------------------------------------------------------------------------------------------ */
 
-/* The UNet layers with something to show, with a gap where a block begins. */
+static bool patched_at(const wf_sheet *s, int32_t layer)
+{
+    size_t low = 0, high = s->patched_count;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (s->patched[mid].layer < layer) low = mid + 1;
+        else high = mid;
+    }
+    return low < s->patched_count && s->patched[low].layer == layer;
+}
+
+/* The layers with something to show, with a gap where a block begins. */
 static void list_rows(layout *lay)
 {
     const wf_table *t = &lay->p->table;
-    const wf_layer *layers = wf_model_layers(lay->p->model, &(size_t){ 0 });
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(lay->p->model, &count);
     wf_short_text   block = { "" }, name;
     int32_t         y = 0;
 
-    for (size_t i = 0; i < t->touched_count; i++)
-        if (layers[t->touched[i].layer].component == 0) lay->layer[lay->rows++] = t->touched[i].layer;
+    for (size_t l = 0; l < count; l++) {
+        bool here = false;
+        for (size_t i = 0; i < t->phases && !here; i++) here = patched_at(&t->phase[i], (int32_t)l);
+        if (here) lay->layer[lay->rows++] = (int32_t)l;
+    }
     lay->cell_h = WF_MAX(1, WF_MIN(CELL_HIGH, TABLE_HIGH / WF_MAX(lay->rows, 1)));
     for (int32_t r = 0; r < lay->rows; r++) {
         wf_block_name(&name, layers[lay->layer[r]].name);
@@ -224,7 +255,11 @@ static void measure(layout *lay)
 {
     const wf_table *t = &lay->p->table;
     const wf_layer *layers = wf_model_layers(lay->p->model, &(size_t){ 0 });
-    int32_t         names = 0, share = WF_MAX(TABLE_WIDE / t->branches, 60);
+    int32_t         names = 0, share;
+
+    for (size_t i = 0; i < t->phases; i++)
+        lay->panels = WF_MAX(lay->panels, wf_sheet_branches(&t->phase[i]));
+    share = WF_MAX(TABLE_WIDE / lay->panels, 60);
 
     for (int32_t r = 0; r < lay->rows; r++) {
         wf_short_text block;
@@ -232,13 +267,15 @@ static void measure(layout *lay)
     }
     lay->left = PAD + names + 16;
     lay->panel_w = t->calls <= share ? WF_MIN(share / t->calls, CELL_WIDE) * t->calls : share;
-    if (lay->panel_w * t->branches < LEAST_PANEL)
-        lay->panel_w = (LEAST_PANEL / t->branches + t->calls - 1) / t->calls * t->calls;
-    lay->above = PAD + 32 + LINE + (t->branches > 1 ? LINE : 0) + 12;
+    if (lay->panel_w * lay->panels < LEAST_PANEL)
+        lay->panel_w = (LEAST_PANEL / lay->panels + t->calls - 1) / t->calls * t->calls;
+    lay->above = PAD + 32 + LINE + (lay->panels > 1 ? LINE : 0) + 12;
     lay->strongest = 0;
-    for (size_t i = 0; i < t->rows * (size_t)t->branches * t->slots; i++)
-        if (layers[t->slot[i % t->slots].layer].component == 0)
-            lay->strongest = fmaxf(lay->strongest, fabsf(t->cells[i]));
+    for (size_t i = 0; i < t->phases; i++) {
+        const wf_sheet *s = &t->phase[i];
+        size_t          end = s->row[s->rows - 1].at + (size_t)s->row[s->rows - 1].branches * s->slots;
+        for (size_t k = 0; k < end; k++) lay->strongest = fmaxf(lay->strongest, fabsf(s->cells[k]));
+    }
 }
 
 static void draw_heading(canvas *c, const layout *lay, int32_t branch, int32_t x)
@@ -259,11 +296,12 @@ static void paint(canvas *c, const layout *lay, const char *title)
     write_text(c, PAD, PAD, 3, INK, title);
     write_text(c, PAD, PAD + 32, 2, FAINT, CAPTION);
     draw_blocks(c, lay);
-    for (int32_t b = 0; b < t->branches; b++) {
+    for (int32_t b = 0; b < lay->panels; b++) {
         int32_t x = lay->left + b * (lay->panel_w + BETWEEN);
-        if (t->branches > 1) draw_heading(c, lay, b, x);
+        if (lay->panels > 1) draw_heading(c, lay, b, x);
         draw_panel(c, lay, b, x);
         draw_calls(c, lay, x);
+        draw_phases(c, lay, x);
     }
     if (lay->rows == 0) write_text(c, lay->left, lay->above, 2, INK, "no layer of the UNet is touched");
     draw_legend(c, lay, lay->above + lay->high + 10 + LINE + 14);
@@ -271,7 +309,7 @@ static void paint(canvas *c, const layout *lay, const char *title)
 
 static int32_t picture_width(const layout *lay, const char *title)
 {
-    int32_t w = lay->left + lay->p->table.branches * (lay->panel_w + BETWEEN) - BETWEEN;
+    int32_t w = lay->left + lay->panels * (lay->panel_w + BETWEEN) - BETWEEN;
 
     w = WF_MAX(w, PAD + text_width(3, title));
     w = WF_MAX(w, PAD + text_width(2, CAPTION));
@@ -305,18 +343,21 @@ weft_status weft_plan_draw(const weft_plan *plan, const char *path, weft_error *
 {
     layout      lay = { 0 };
     char        title[64];
+    size_t      layers;
     weft_status st;
 
     if (plan == NULL || path == NULL)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_draw: %s is NULL", plan == NULL ? "plan" : "path");
     if (!plan->sealed) return wf_fail(err, WEFT_E_STATE, "weft_plan_draw: the plan is not sealed");
     lay.p = plan;
-    wf_format(title, sizeof title, "%s, %d %s", plan->method->title, (int)plan->table.calls,
+    (void)wf_model_layers(plan->model, &layers);
+    wf_format(title, sizeof title, "%s, %d %s",
+              plan->table.phases == 1 ? plan->table.phase[0].method->title : "Plan in phases", (int)plan->table.calls,
               plan->table.calls == 1 ? "call" : "calls");
-    lay.layer = wf_zalloc(&plan->alloc, plan->table.touched_count, sizeof *lay.layer);
-    lay.top = wf_zalloc(&plan->alloc, plan->table.touched_count, sizeof *lay.top);
+    lay.layer = wf_zalloc(&plan->alloc, layers, sizeof *lay.layer);
+    lay.top = wf_zalloc(&plan->alloc, layers, sizeof *lay.top);
     if (lay.layer == NULL || lay.top == NULL)
-        st = wf_nomem(err, plan->table.touched_count * sizeof *lay.top, "a plan's picture");
+        st = wf_nomem(err, layers * sizeof *lay.top, "a plan's picture");
     else
         st = draw(plan, path, &lay, title, err);
     wf_free(&plan->alloc, lay.layer);

@@ -5,86 +5,7 @@
  * table printed whole would be thousands of cells, and the eye wants runs. */
 #include <math.h>
 
-#include "plan/method.h"
-
-/* ---- names and numbers ------------------------------------------------------------------------------------ */
-
-const char *wf_letter(wf_letter_text *buf, int32_t adapter)
-{
-    if (adapter < 26) wf_format(buf->text, sizeof buf->text, "%c", 'A' + (int)adapter);
-    else wf_format(buf->text, sizeof buf->text, "%c%d", 'A' + (int)(adapter % 26), (int)(adapter / 26) % 100);
-    return buf->text;
-}
-
-const char *wf_short_name(wf_short_text *buf, const char *layer)
-{
-    static const char *const words[][2] = {
-        { "unet.", "" }, { "down_blocks.", "down." }, { "up_blocks.", "up." }, { "mid_block", "mid" },
-        { "attentions.", "att." }, { "transformer_blocks.", "tf." }, { "resnets.", "res." },
-    };
-    size_t n = 0;
-
-    for (const char *s = layer; *s != '\0' && n + 12 < sizeof buf->text; ) {
-        size_t w = 0;
-        while (w < WF_LEN(words) && strncmp(s, words[w][0], strlen(words[w][0])) != 0) w++;
-        if (w == WF_LEN(words)) {
-            buf->text[n++] = *s++;
-        } else {
-            memcpy(buf->text + n, words[w][1], strlen(words[w][1]));
-            n += strlen(words[w][1]);
-            s += strlen(words[w][0]);
-        }
-    }
-    buf->text[n] = '\0';
-    return buf->text;
-}
-
-const char *wf_block_name(wf_short_text *buf, const char *layer)
-{
-    wf_short_text name;
-    const char   *s = wf_short_name(&name, layer);
-    size_t        n = strcspn(s, ".");
-
-    if (strncmp(s, "down.", 5) == 0 || strncmp(s, "up.", 3) == 0) n += 1 + strcspn(s + n + 1, ".");
-    memcpy(buf->text, s, n);
-    buf->text[n] = '\0';
-    return buf->text;
-}
-
-const char *wf_fixed(wf_number_text *buf, double v, int32_t decimals)
-{
-    long long unit = 1, scaled;
-
-    if (!isfinite(v) || fabs(v) > 1e11) {
-        if (isinf(v)) wf_format(buf->text, sizeof buf->text, "%s", v > 0 ? "inf" : "-inf");
-        else wf_number(buf, v);
-        return buf->text;
-    }
-    for (int32_t i = 0; i < decimals; i++) unit *= 10;
-    scaled = (long long)floor(fabs(v) * (double)unit + 0.5);
-    if (decimals == 0) {
-        wf_format(buf->text, sizeof buf->text, "%s%lld", v < 0 && scaled > 0 ? "-" : "", scaled);
-    } else {
-        wf_format(buf->text, sizeof buf->text, "%s%lld.%0*lld", v < 0 && scaled > 0 ? "-" : "", scaled / unit,
-                  (int)decimals, scaled % unit);
-    }
-    return buf->text;
-}
-
-static const char *bytes_text(wf_number_text *buf, size_t bytes)
-{
-    static const char *const units[] = { "bytes", "kB", "MB", "GB" };
-    wf_number_text number;
-    double         v = (double)bytes;
-    size_t         u = 0;
-
-    while (v >= 1000 && u + 1 < WF_LEN(units)) {
-        v /= 1000;
-        u++;
-    }
-    wf_format(buf->text, sizeof buf->text, "%.16s %s", wf_fixed(&number, v, u == 0 ? 0 : 1), units[u]);
-    return buf->text;
-}
+#include "plan/method/method.h"
 
 /* ---- adapters ------------------------------------------------------------------------------------------------ */
 
@@ -98,20 +19,25 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
     char              ranks[32];
     wf_letter_text    letter;
     wf_number_text    weight, text_weight;
+    float             in_text = e->text_weight[0];
 
     for (size_t l = 0; l < count; l++) {
         if (e->bound->module[l] < 0) continue;
-        if (layers[l].component == 0) unet++;
+        if (layers[l].component == WEFT_COMPONENT_DENOISER) unet++;
         else text++;
     }
     if (weft_adapter_info_get(e->bound->adapter, &info, NULL) != WEFT_OK) info.dialect = "";
     if (info.rank_min == info.rank_max) wf_format(ranks, sizeof ranks, "%d", (int)info.rank_max);
     else wf_format(ranks, sizeof ranks, "%d-%d", (int)info.rank_min, (int)info.rank_max);
     wf_text_add(out, "  %-3s %-9s %-9s %-8s %5d %5d  %-7s %-13s %s\n", wf_letter(&letter, a),
-                wf_number(&weight, e->weight), wf_number(&text_weight, e->text_weight), wf_plan_part(p, a), (int)unet,
+                wf_number(&weight, e->weight), wf_number(&text_weight, in_text), wf_plan_role_name(p, a), (int)unet,
                 (int)text, ranks, info.dialect, wf_adapter_name(e->bound->adapter));
-    if (e->bound->select != NULL) wf_text_add(out, "      on %s alone\n", e->bound->select);
+    if (e->bound->select != NULL) wf_text_add(out, "      only on %s\n", e->bound->select);
     if (e->bound->exclude != NULL) wf_text_add(out, "      not on %s\n", e->bound->exclude);
+    for (int32_t i = 1; i < WF_TEXT_ENCODERS; i++)
+        if (e->text_weight[i] != in_text)
+            wf_text_add(out, "      weight %s in text encoder %d\n", wf_number(&text_weight, e->text_weight[i]),
+                        (int)i + 1);
     if (e->weight == 0) wf_text_add(out, "      of weight 0: the UNet is left as it is\n");
 }
 
@@ -128,17 +54,13 @@ static void add_adapters(const weft_plan *p, wf_text *out)
 
 static void add_text_policy(const weft_plan *p, wf_text *out)
 {
-    int32_t acting = 0;
+    const wf_sheet *s = &p->table.text;
+    int32_t         acting = 0;
 
     wf_text_add(out, "  prompt     encoded with");
     for (int32_t a = 0; a < p->adapters; a++) {
         wf_letter_text letter;
-        bool           acts = false;
-        for (size_t s = 0; s < p->table.slots && !acts; s++)
-            acts = p->table.slot[s].adapter == a &&
-                   wf_model_layers(p->model, &(size_t){ 0 })[p->table.slot[s].layer].component != 0 &&
-                   wf_plan_text_cell(p, a, p->table.slot[s].layer) != 0;
-        if (acts)
+        if (wf_sheet_reach(s, a) > 0)
             wf_text_add(out, "%s %s", acting++ > 0 ? "," : " the text parts of", wf_letter(&letter, a));
     }
     wf_text_add(out, "%s\n", acting == 0 ? " the base model's text encoder" : "");
@@ -147,82 +69,122 @@ static void add_text_policy(const weft_plan *p, wf_text *out)
 /* Where the policy for adapters that depend on the weight says something else than delta. */
 static void add_mixed(const weft_plan *p, wf_text *out)
 {
-    const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(p->model, &count);
     int32_t         n = 0;
 
     if (p->mixed == WEFT_MIXED_DELTA) return;
-    for (size_t i = 0; i < p->table.touched_count; i++) {
-        const wf_touched *at = &p->table.touched[i];
-        n += layers[at->layer].component == 0 && wf_mixed_matters(p, &layers[at->layer], at->strand, at->parts);
+    for (size_t l = 0; l < count; l++) {
+        bool here = false;
+        for (size_t i = 0; i < p->table.phases && !here; i++) {
+            const wf_sheet *s = &p->table.phase[i];
+            for (size_t k = 0; k < s->patched_count && !here; k++)
+                here = (size_t)s->patched[k].layer == l &&
+                       wf_mixed_matters(p, &layers[l], s->patched[k].patch->part, s->patched[k].patch->parts);
+        }
+        n += here;
     }
-    wf_text_add(out, "  mixed      %s, where adapters depend on the weights: %d %s of the UNet\n", wf_mixed_name(p->mixed),
-                (int)n, n == 1 ? "layer" : "layers");
+    wf_text_add(out, "  mixed      %s, where adapters depend on the weights: %d %s of the UNet\n",
+                wf_mixed_name(p->mixed), (int)n, n == 1 ? "layer" : "layers");
 }
 
-/* ---- cost ------------------------------------------------------------------------------------------------------ */
+/* ---- cost ------------------------------------------------------------------------------------------ */
 
 static void add_cost(const weft_plan *p, wf_text *out)
 {
     weft_plan_info info = WEFT_PLAN_INFO_INIT;
     wf_number_text side, merged;
+    size_t         rows = 0;
 
     if (weft_plan_info_get(p, &info, NULL) != WEFT_OK) return;
+    for (size_t i = 0; i < p->table.phases; i++) rows += p->table.phase[i].rows;
     wf_text_add(out, "\ncost\n  layers     %lld of %lld touched\n", (long long)info.touched_layers,
                 (long long)info.layers);
     wf_text_add(out, "  memory     %s of stacked factors with the plan, %s of merged copies in each run\n",
-                bytes_text(&side, (size_t)info.side_bytes), bytes_text(&merged, (size_t)info.merged_bytes));
-    wf_text_add(out, "  table      %zu distinct %s for %d %s\n", p->table.rows, p->table.rows == 1 ? "row" : "rows",
+                wf_bytes_text(&side, (size_t)info.side_bytes), wf_bytes_text(&merged, (size_t)info.merged_bytes));
+    wf_text_add(out, "  table      %zu distinct %s for %d %s\n", rows, rows == 1 ? "row" : "rows",
                 (int)p->table.calls, p->table.calls == 1 ? "call" : "calls");
 }
 
-/* How the layers of each block are computed. */
-static void add_paths(const weft_plan *p, wf_text *out)
+/* How the layers of each block of a sheet are computed. */
+static void add_paths(const weft_plan *p, const wf_sheet *s, wf_text *out)
 {
     const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
 
-    if (p->table.touched_count == 0) return;
-    wf_text_add(out, "\n  %-18s %6s %8s  %14s %14s\n", "block", "side", "merged", "factors", "merged copies");
-    for (size_t i = 0, end; i < p->table.touched_count; i = end) {
+    for (size_t i = 0, end; i < s->patched_count; i = end) {
         wf_short_text  block, other;
         wf_number_text side_text, merged_text;
         size_t         side = 0, merged = 0, side_bytes = 0, merged_bytes = 0;
-        wf_block_name(&block, layers[p->table.touched[i].layer].name);
-        for (end = i; end < p->table.touched_count; end++) {
-            const wf_touched *at = &p->table.touched[end];
-            const wf_layer   *layer = &layers[at->layer];
+        wf_block_name(&block, layers[s->patched[i].layer].name);
+        for (end = i; end < s->patched_count; end++) {
+            const wf_patch *x = s->patched[end].patch;
+            const wf_layer *layer = &layers[x->layer];
             if (strcmp(block.text, wf_block_name(&other, layer->name)) != 0) break;
-            side_bytes += wf_stack_floats(layer, &at->stack) * sizeof(float);
-            if (!at->merged) {
+            side_bytes += wf_stack_floats(layer, &x->stack) * sizeof(float);
+            if (!x->merged) {
                 side++;
             } else {
                 merged++;
-                merged_bytes += wf_merged_floats(at, layer) * sizeof(float);
+                merged_bytes += wf_patch_merged_floats(x, layer) * sizeof(float);
             }
         }
-        wf_text_add(out, "  %-18s %6zu %8zu  %14s %14s\n", block.text, side, merged, bytes_text(&side_text, side_bytes),
-                    merged == 0 ? "-" : bytes_text(&merged_text, merged_bytes));
+        wf_text_add(out, "  %-18s %6zu %8zu  %14s %14s\n", block.text, side, merged,
+                    wf_bytes_text(&side_text, side_bytes),
+                    merged == 0 ? "-" : wf_bytes_text(&merged_text, merged_bytes));
     }
 }
 
-/* ---- the whole --------------------------------------------------------------------------------------------------- */
+static void add_all_paths(const weft_plan *p, wf_text *out)
+{
+    size_t any = p->table.text.patched_count;
+
+    for (size_t i = 0; i < p->table.phases; i++) any += p->table.phase[i].patched_count;
+    if (any == 0) return;
+    wf_text_add(out, "\n  %-18s %6s %8s  %14s %14s\n", "block", "side", "merged", "factors", "merged copies");
+    for (size_t i = 0; i < p->table.phases; i++) {
+        if (p->table.phases > 1) wf_text_add(out, "  phase %zu\n", i);
+        add_paths(p, &p->table.phase[i], out);
+    }
+    add_paths(p, &p->table.text, out);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------- */
+
+/* One phase of several: its calls and what they cost. */
+static void add_phase(const wf_sheet *s, size_t index, wf_text *out)
+{
+    int32_t last = s->first + s->calls - 1, evaluations = wf_sheet_branches(s) + s->base;
+
+    wf_text_add(out, "  phase %zu    %s, calls %d to %d, %d %s in each\n", index, s->method->title, (int)s->first,
+                (int)last, (int)evaluations, evaluations == 1 ? "evaluation" : "evaluations");
+}
 
 static void write_plan(const weft_plan *p, wf_text *out)
 {
-    wf_text_add(out, "%s: %d %s, %d %s, %d %s of the network in each (guidance doubles it)\n", p->method->title,
-                (int)p->adapters, p->adapters == 1 ? "adapter" : "adapters", (int)p->table.calls,
-                p->table.calls == 1 ? "call" : "calls", (int)p->table.branches,
-                p->table.branches == 1 ? "evaluation" : "evaluations");
-    if (p->method->describe != NULL) p->method->describe(p, out);
+    const wf_table *t = &p->table;
+    int32_t         most = wf_plan_branches(p);
+
+    wf_text_add(out, "%s: %d %s, %d %s, %s%d %s of the network in each (guidance doubles it)\n",
+                t->phases == 1 ? t->phase[0].method->title : "Plan in phases", (int)p->adapters,
+                p->adapters == 1 ? "adapter" : "adapters", (int)t->calls, t->calls == 1 ? "call" : "calls",
+                t->phases == 1 ? "" : "at most ", (int)most, most == 1 ? "evaluation" : "evaluations");
+    for (size_t i = 0; i < t->phases; i++) {
+        if (t->phases > 1) add_phase(&t->phase[i], i, out);
+        if (t->phase[i].method->describe != NULL) t->phase[i].method->describe(p, &t->phase[i], out);
+    }
     if (p->adapters > 0) add_text_policy(p, out);
     if (p->adapters > 0) add_mixed(p, out);
     wf_words_explain(p->words, out);
     add_adapters(p, out);
     if (p->adapters == 0) return;
     add_cost(p, out);
-    add_paths(p, out);
+    add_all_paths(p, out);
     wf_text_add(out, "\ntable\n");
-    p->method->explain(p, out);
-    if (p->table.warnings.len > 0) wf_text_add(out, "\nwarnings\n%s", p->table.warnings.s);
+    for (size_t i = 0; i < t->phases; i++) {
+        if (t->phases > 1) add_phase(&t->phase[i], i, out);
+        if (t->phase[i].method->explain != NULL) t->phase[i].method->explain(p, &t->phase[i], out);
+    }
+    if (t->warnings.len > 0) wf_text_add(out, "\nwarnings\n%s", t->warnings.s);
 }
 
 weft_status weft_plan_text(const weft_plan *plan, char *buf, size_t cap, size_t *needed, weft_error *err)

@@ -1,4 +1,9 @@
-/* plan.h (internal) - what a sealed plan hands to a run: stacks of factors and rows of coefficients. */
+/* plan.h (internal) - what a sealed plan hands to a run: sheets of coefficients, and what each
+ * does to each layer.
+ *
+ * The table of a plan is a list of sheets: one for each phase, over the layers of the denoiser, and
+ * one for the text encoders. A sheet lists its slots, the (layer, adapter) pairs that can ever
+ * matter, and holds its distinct rows: a row has a coefficient for each branch and slot. */
 #ifndef WF_PLAN_H
 #define WF_PLAN_H
 
@@ -6,63 +11,140 @@
 #include "model/model.h"
 #include "weft/plan.h"
 
-/* What one part of a touched layer is: a module, and how strongly it is taken besides its cell. */
-typedef struct wf_strand {
+typedef struct wf_binding wf_binding;
+typedef struct wf_method wf_method;
+typedef struct wf_blob wf_blob;
+
+/* One adapter's part in a patch. */
+typedef struct wf_patch_part {
     const wf_module *module;
-    double           scale;  /* the file's, 1 where the method leaves it out            */
+    double           scale;  /* the file's, 1 where the method leaves it out               */
     double           inside; /* DoRA as PEFT weighs it: the weight inside the norm; else 1 */
-} wf_strand;
+} wf_patch_part;
 
-/* A layer that some adapter touches. Slots are (layer, adapter) pairs, numbered layer by layer in order of
- * layer id, and inside a layer in the order of the adapters; a touched layer owns slots [slot, slot + parts). */
-typedef struct wf_touched {
-    int32_t          layer;
-    int32_t          slot;
-    int32_t          parts;
-    bool             merged; /* compute from a private merged copy (coefficients are the same in every call) */
-    const wf_strand *strand; /* [parts]                                                                      */
-    wf_stack         stack;  /* of a layer that is not merged                                                */
-} wf_touched;
+/* What adapters do to one layer: which modules act there, and their factors unless the layer is
+ * computed from a merged copy. Immutable, shared by phases and by copies of a plan. */
+typedef struct wf_patch {
+    wf_refs        refs;
+    weft_allocator alloc;
+    int32_t        layer;
+    int32_t        parts;
+    bool           merged;
+    wf_binding   **from;   /* [parts], kept */
+    wf_patch_part *part;   /* [parts]       */
+    wf_stack       stack;  /* zeros where merged */
+    void          *lists;
+    void          *memory; /* the stack's; NULL where merged */
+} wf_patch;
 
-/* dst (out, K) += sum over the parts of cells[p] * Delta_p, and bias (out) += likewise, where bias is not NULL: a merged
- * copy, beyond the base that is in dst already. */
-weft_status wf_touched_add(const wf_touched *t, const wf_layer *layer, const float *cells, float *dst, float *bias,
-                           const weft_allocator *alloc, weft_error *err);
-/* What a layer becomes under the plan's first row, whatever the policy for adapters that depend on the weight (mixed.c):
- * weight (out, K) from the base on, and unless it is NULL bias (out). */
-weft_status wf_plan_merged_weight(const weft_plan *p, const wf_touched *t, float *weight, float *bias,
-                                  const weft_allocator *alloc, weft_error *err);
+/* A patch in a sheet: its coefficients stand in slots [slot, slot + patch->parts) of a row. */
+typedef struct wf_patched {
+    int32_t   layer;
+    int32_t   slot;
+    wf_patch *patch; /* kept */
+} wf_patched;
+
+/* Coefficients of a call, [branches][slots]. */
+typedef struct wf_row {
+    size_t  at;       /* of the sheet's cells                             */
+    int32_t branches; /* evaluations of the denoiser, the base's included */
+} wf_row;
+
+typedef struct wf_slot {
+    int32_t layer;
+    int32_t adapter;
+} wf_slot;
+
+typedef struct wf_sheet {
+    int32_t          first;         /* call of the plan that it begins at              */
+    int32_t          calls;
+    const wf_method *method;        /* NULL: the sheet of the text encoders            */
+    wf_blob         *options;       /* the method's struct, or NULL                    */
+    bool             base;          /* the last branch of each row has no adapters     */
+    bool             ignore_alpha;  /* the method wants the files' alpha left out      */
+    size_t           slots;
+    wf_slot         *slot;          /* [slots], by layer, then by adapter              */
+    size_t           rows;          /* distinct ones                                   */
+    wf_row          *row;           /* [rows]                                          */
+    float           *cells;
+    int32_t         *row_of_call;   /* [calls]                                         */
+    size_t           patched_count;
+    wf_patched      *patched;       /* [patched_count], by layer                       */
+    wf_blob         *learnt;        /* of the weights by the method; copies keep it    */
+    wf_blob         *state;         /* what the method concluded for this sheet        */
+} wf_sheet;
+
+/* ---- reading a sealed plan (read.c) ------------------------------------------------------------ */
+
+weft_model     *wf_plan_model(const weft_plan *p);
+bool            wf_plan_sealed(const weft_plan *p);
+int32_t         wf_plan_calls(const weft_plan *p);
+int32_t         wf_plan_adapters(const weft_plan *p);
+/* Most branches of a call, over all calls. */
+int32_t         wf_plan_branches(const weft_plan *p);
+const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count);
+/* The phase of a call, 0 <= call < calls. */
+const wf_sheet *wf_plan_phase(const weft_plan *p, int32_t call);
+/* What acts while a prompt is encoded: a sheet with one row of one branch. */
+const wf_sheet *wf_plan_text_sheet(const weft_plan *p);
+/* The row of a call of the plan that is one of the sheet's. */
+const wf_row   *wf_sheet_row(const wf_sheet *s, int32_t call);
+const float    *wf_sheet_cells(const wf_sheet *s, const wf_row *row);
+/* Cells of the text sheet for encoding with one adapter only; cells has its `slots` floats. */
+void            wf_plan_text_cells(const weft_plan *p, int32_t adapter, float *cells);
+void            wf_plan_ref(weft_plan *p);
+
+/* Most branches of a row, the base's not counted. */
+int32_t         wf_sheet_branches(const wf_sheet *s);
+
+/* ---- merged copies (patch.c, weight_dependent.c) ------------------------------------------------- */
+
+/* weight (out, K) = the layer's weight with the patch in it, under the plan's policy for adapters that
+ * depend on the weight; and unless it is NULL, bias (out). cells [parts] of the patch. */
+weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, const float *cells,
+                                   float *weight, float *bias, const weft_allocator *alloc,
+                                   weft_error *err);
+wf_patch   *wf_patch_ref(wf_patch *x);
+void        wf_patch_drop(wf_patch *x);
 /* Does any part change the bias? */
-bool        wf_touched_has_bias(const wf_touched *t, const wf_layer *layer);
+bool        wf_patch_has_bias(const wf_patch *patch, const wf_layer *layer);
 /* Floats of a merged copy: the weight, and the bias where a part changes it. */
-size_t      wf_merged_floats(const wf_touched *t, const wf_layer *layer);
+size_t      wf_patch_merged_floats(const wf_patch *patch, const wf_layer *layer);
 
-weft_model       *wf_plan_model(const weft_plan *p);
-bool              wf_plan_sealed(const weft_plan *p);
-int32_t           wf_plan_calls(const weft_plan *p);
-int32_t           wf_plan_branches(const weft_plan *p);
-const wf_touched *wf_plan_touched(const weft_plan *p, size_t *count); /* UNet and text layers, by layer id */
-size_t            wf_plan_slots(const weft_plan *p);
-/* Coefficients of a call: [branch][slot]. Slots of text layers hold what acts while a prompt is encoded. */
-const float      *wf_plan_row(const weft_plan *p, int32_t call);
-/* Coefficients for encoding with one adapter alone: text slots of others are zero. row has wf_plan_slots floats. */
-void              wf_plan_text_row(const weft_plan *p, int32_t adapter, float *row);
-int32_t           wf_plan_adapters(const weft_plan *p);
-/* out[i] = combination of the branches' predictions preds[b][i] (run of n floats), by the method's rule;
- * guided says whether these are halves of a guided step. Sums in an order of its own. */
-void              wf_plan_combine(const weft_plan *p, float *out, const float *const *preds, size_t n, bool guided);
-void              wf_plan_ref(weft_plan *p);
+/* ---- combining branches (combine.c) ---------------------------------------------------------------- */
+
+enum { WF_UNCONDITIONAL = 0, WF_CONDITIONAL = 1 };
+
+/* The predictions of a call's branches, of one half of guidance, and all that a method may ask to make
+ * one prediction of them. All arrays are (n, c, h, w). */
+typedef struct wf_combine {
+    int32_t             call;      /* of the plan                                                  */
+    float               timestep;  /* the noise level, as the denoiser was told it                 */
+    int32_t             n, c, h, w;
+    const float        *latent;    /* what the denoiser read                                       */
+    int32_t             half;      /* WF_CONDITIONAL, or with guidance first WF_UNCONDITIONAL      */
+    bool                guided;
+    int32_t             branches;  /* the base's is not counted                                    */
+    const float *const *preds;     /* [branches]                                                   */
+    const float        *base;      /* the prediction without adapters, where the method asks; else NULL */
+    float              *scratch;   /* as many floats as wf_plan_combine_scratch() said             */
+    float              *out;       /* must not be one of preds                                     */
+} wf_combine;
+/* Floats that the methods of the plan want for a combination of n * c * h * w values: the most. */
+size_t wf_plan_combine_scratch(const weft_plan *p, size_t values);
+void   wf_plan_combine(const weft_plan *p, const wf_combine *x);
 
 /* ---- stamp.c --------------------------------------------------------------------------------------- */
 
-/* A number for all that can change an encoding: the text encoders, what adapters add to them, words. Never 0. */
+/* A number for all that can change an encoding: the text encoders, what adapters add to them, words.
+ * Never 0. */
 uint64_t wf_plan_text_stamp(const weft_plan *p);
 
 /* ---- words.c: what concepts add to the vocabulary of a plan's prompts ------------------------------ */
 
 /* All WEFT_ENCODE_* that there are. */
-#define WF_ENCODE_FLAGS (WEFT_ENCODE_TRUNCATE | WEFT_ENCODE_ADAPTER | WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_NO_MEAN | \
-                         WEFT_ENCODE_FROM_EMPTY | WEFT_ENCODE_COMMA)
+#define WF_ENCODE_FLAGS (WEFT_ENCODE_TRUNCATE | WEFT_ENCODE_ADAPTER | WEFT_ENCODE_WEIGHTS | \
+                         WEFT_ENCODE_NO_MEAN | WEFT_ENCODE_FROM_EMPTY | WEFT_ENCODE_COMMA)
 
 /* Immutable; NULL where a plan has none, which every function here takes. */
 typedef struct wf_words wf_words;

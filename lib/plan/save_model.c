@@ -9,21 +9,22 @@
  * which are found by where the layer's weights lie in memory. */
 #include "model/parts.h"
 #include "model/written.h"
-#include "plan/method.h"
+#include "plan/method/method.h"
 #include "tensor/gemm.h"
 
 /* A layer's weight or bias, and where the file has it. */
-typedef struct patch {
-    const wf_touched *touched;
+typedef struct change {
+    const wf_patch   *patch;
+    const float      *cells;  /* [patch->parts] */
     const wf_layer   *layer;
     const wf_tensor  *tensor; /* as the model shows it                                  */
     const wf_tensor  *source; /* that it was turned from, rows for columns; NULL: none  */
     bool              bias;
-} patch;
+} change;
 
 typedef struct saving {
     const weft_plan *plan;
-    patch           *patches;
+    change          *changes;
     size_t           count;
     uint8_t         *buffer;  /* the tensor that is being written     */
     float           *floats;  /* one layer's weight, its bias, a line */
@@ -32,42 +33,45 @@ typedef struct saving {
 
 /* ---- what is to be changed ----------------------------------------------------------------------------- */
 
-static bool is_live(const weft_plan *p, const wf_touched *t)
+static weft_status add_change(saving *s, const change *like, bool bias, weft_error *err)
 {
-    const float *cells = wf_plan_row(p, 0) + t->slot;
-    for (int32_t i = 0; i < t->parts; i++)
-        if (cells[i] != 0.0f) return true;
-    return false;
-}
-
-static weft_status add_patch(saving *s, const wf_touched *t, const wf_layer *l, bool bias, weft_error *err)
-{
-    patch *p = &s->patches[s->count];
-    *p = (patch){ .touched = t, .layer = l, .bias = bias };
-    p->tensor = wf_model_tensor(wf_plan_model(s->plan), l, bias, &p->source);
-    if (p->tensor == NULL && bias)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: the plan adds a bias, and the layer has none that could be written",
-                       l->name);
-    if (p->tensor == NULL) return wf_fail(err, WEFT_E_INTERNAL, "%s: its weight is in no file", l->name);
+    change *c = &s->changes[s->count];
+    *c = *like;
+    c->bias = bias;
+    c->tensor = wf_model_tensor(wf_plan_model(s->plan), c->layer, bias, &c->source);
+    if (c->tensor == NULL && bias)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: the plan adds a bias, and the layer has none that "
+                       "could be written", c->layer->name);
+    if (c->tensor == NULL) return wf_fail(err, WEFT_E_INTERNAL, "%s: its weight is in no file", c->layer->name);
     s->count++;
     return WEFT_OK;
 }
 
-static weft_status list_patches(saving *s, weft_error *err)
+static weft_status add_sheet(saving *s, const wf_sheet *sheet, weft_error *err)
 {
-    size_t touched, layers;
-    const wf_touched *t = wf_plan_touched(s->plan, &touched);
-    const wf_layer *table = wf_model_layers(wf_plan_model(s->plan), &layers);
+    const wf_layer *table = wf_model_layers(wf_plan_model(s->plan), &(size_t){ 0 });
 
-    s->patches = wf_zalloc(&s->plan->alloc, 2 * touched, sizeof *s->patches);
-    if (s->patches == NULL) return wf_nomem(err, 2 * touched * sizeof *s->patches, "a checkpoint");
-    for (size_t i = 0; i < touched; i++) {
-        const wf_layer *l = &table[t[i].layer];
-        if (!is_live(s->plan, &t[i])) continue;
-        WF_TRY(add_patch(s, &t[i], l, false, err));
-        if (wf_touched_has_bias(&t[i], l)) WF_TRY(add_patch(s, &t[i], l, true, err));
+    for (size_t i = 0; i < sheet->patched_count; i++) {
+        const wf_patched *at = &sheet->patched[i];
+        const change      c = { .patch = at->patch, .layer = &table[at->layer],
+                                .cells = wf_sheet_cells(sheet, &sheet->row[0]) + at->slot };
+        if (!wf_sheet_any_cell(sheet, (size_t)at->slot, (size_t)(at->slot + at->patch->parts))) continue;
+        WF_TRY(add_change(s, &c, false, err));
+        if (wf_patch_has_bias(at->patch, c.layer)) WF_TRY(add_change(s, &c, true, err));
     }
     return WEFT_OK;
+}
+
+/* check() has seen to it that there is one phase, with one row. */
+static weft_status list_changes(saving *s, weft_error *err)
+{
+    const wf_sheet *phase = wf_plan_phase(s->plan, 0), *text = wf_plan_text_sheet(s->plan);
+    size_t          most = 2 * (phase->patched_count + text->patched_count);
+
+    s->changes = wf_zalloc(&s->plan->alloc, most, sizeof *s->changes);
+    if (s->changes == NULL) return wf_nomem(err, most * sizeof *s->changes, "a checkpoint");
+    WF_TRY(add_sheet(s, phase, err));
+    return add_sheet(s, text, err);
 }
 
 /* ---- one layer ------------------------------------------------------------------------------------------ */
@@ -84,12 +88,12 @@ static bool narrow(void *dst, wf_dtype type, const float *src, size_t n)
 }
 
 /* The merged weight and bias, in s->floats. */
-static weft_status merge(saving *s, const patch *p, weft_error *err)
+static weft_status merge(saving *s, const change *p, weft_error *err)
 {
     float *bias = s->floats + (size_t)p->layer->out * wf_layer_columns(p->layer);
 
     wf_blas_begin();
-    weft_status st = wf_plan_merged_weight(s->plan, p->touched, s->floats, bias, &s->plan->alloc, err);
+    weft_status st = wf_plan_patched_weight(s->plan, p->patch, p->cells, s->floats, bias, &s->plan->alloc, err);
     wf_blas_end();
     return st;
 }
@@ -110,7 +114,7 @@ static bool place(uint8_t *to, const wf_layer *l, wf_dtype type, const float *w,
     return known;
 }
 
-static weft_status apply(saving *s, const patch *p, const wf_tensor *whole, weft_error *err)
+static weft_status apply(saving *s, const change *p, const wf_tensor *whole, weft_error *err)
 {
     const wf_layer *l = p->layer;
     size_t weight = (size_t)l->out * wf_layer_columns(l);
@@ -128,7 +132,7 @@ static weft_status apply(saving *s, const patch *p, const wf_tensor *whole, weft
 /* ---- one file --------------------------------------------------------------------------------------------- */
 
 /* Does the layer's part lie in this tensor of the file? */
-static bool lies_in(const patch *p, const wf_tensor *t)
+static bool lies_in(const change *p, const wf_tensor *t)
 {
     if (p->source != NULL) return p->source->data == t->data;
     return (uintptr_t)p->tensor->data >= (uintptr_t)t->data &&
@@ -141,10 +145,10 @@ static weft_status check_alone(const saving *s, const wf_tensor *tensors, size_t
     for (size_t i = 0; i < s->count; i++) {
         const wf_tensor *first = NULL;
         for (size_t k = 0; k < count; k++) {
-            if (tensors[k].bytes == 0 || !lies_in(&s->patches[i], &tensors[k])) continue;
+            if (tensors[k].bytes == 0 || !lies_in(&s->changes[i], &tensors[k])) continue;
             if (first != NULL)
                 return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: tensors %.120s and %.120s of the file are the same memory, "
-                               "which with the plan they would not be", s->patches[i].layer->name, first->name,
+                               "which with the plan they would not be", s->changes[i].layer->name, first->name,
                                tensors[k].name);
             first = &tensors[k];
         }
@@ -160,10 +164,10 @@ static weft_status make_data(void *user, const wf_tensor *t, const void **data, 
     if (p->progress != NULL && p->progress(p->progress_user, "saving model", s->done++, s->all) != 0)
         return wf_fail(err, WEFT_E_CANCELLED, "saving the model was cancelled");
     for (size_t i = 0; i < s->count; i++) {
-        if (t->bytes == 0 || !lies_in(&s->patches[i], t)) continue;
+        if (t->bytes == 0 || !lies_in(&s->changes[i], t)) continue;
         if (*data == t->data) memcpy(s->buffer, t->data, t->bytes);
         *data = s->buffer;
-        WF_TRY(apply(s, &s->patches[i], t, err));
+        WF_TRY(apply(s, &s->changes[i], t, err));
     }
     return WEFT_OK;
 }
@@ -203,10 +207,10 @@ static weft_status take_memory(saving *s, weft_error *err)
     size_t bytes = 1, floats = 1;
 
     for (size_t i = 0; i < s->count; i++) {
-        const wf_layer *l = s->patches[i].layer;
+        const wf_layer *l = s->changes[i].layer;
         size_t need = ((size_t)l->out + 1) * wf_layer_columns(l) + (size_t)l->out;
         floats = WF_MAX(floats, need);
-        bytes = WF_MAX(bytes, 3 * s->patches[i].tensor->bytes); /* it may be a third of q, k and v */
+        bytes = WF_MAX(bytes, 3 * s->changes[i].tensor->bytes); /* it may be a third of q, k and v */
     }
     s->buffer = wf_alloc(&s->plan->alloc, bytes);
     s->floats = wf_alloc(&s->plan->alloc, floats * sizeof *s->floats);
@@ -218,13 +222,18 @@ static weft_status check(const weft_plan *p, const char *path, weft_error *err)
 {
     if (p == NULL || path == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_save_model: %s is NULL", p == NULL ? "plan" : "path");
     if (!p->sealed) return wf_fail(err, WEFT_E_STATE, "weft_plan_save_model: the plan is not sealed");
+    size_t          phases;
+    const wf_sheet *phase = wf_plan_phases(p, &phases);
+    if (phases > 1)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: the plan has %zu phases, and weights "
+                       "hold one", phases);
     if (wf_plan_branches(p) != 1)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: %s has %d branches, and weights hold one",
-                       p->method->title, wf_plan_branches(p));
-    for (int32_t call = 1; call < wf_plan_calls(p); call++)
-        if (memcmp(wf_plan_row(p, call), wf_plan_row(p, 0), wf_plan_slots(p) * sizeof(float)) != 0)
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: the coefficients of %s change at call %d, and "
-                           "weights do not", p->method->title, call);
+                       phase->method->title, wf_plan_branches(p));
+    for (int32_t call = 1; call < phase->calls; call++)
+        if (phase->row_of_call[call] != 0)
+            return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: the coefficients of %s change at "
+                           "call %d, and weights do not", phase->method->title, call);
     return WEFT_OK;
 }
 
@@ -234,9 +243,9 @@ weft_status weft_plan_save_model(const weft_plan *plan, const char *path, weft_e
     weft_status st = check(plan, path, err);
 
     if (st != WEFT_OK) return st;
-    if ((st = list_patches(&s, err)) == WEFT_OK && (st = take_memory(&s, err)) == WEFT_OK)
+    if ((st = list_changes(&s, err)) == WEFT_OK && (st = take_memory(&s, err)) == WEFT_OK)
         st = wf_model_write(wf_plan_model(plan), path, write_file, &s, err);
-    wf_free(&plan->alloc, s.patches);
+    wf_free(&plan->alloc, s.changes);
     wf_free(&plan->alloc, s.buffer);
     wf_free(&plan->alloc, s.floats);
     return st;

@@ -8,7 +8,7 @@
  * Of the text encoders we look at a few bytes of each weight: fine-tuning changes nearly all of them. Of adapters and
  * words every byte counts; an adapter's are gone through once, when the first stamp is asked for. */
 #include "model/parts.h"
-#include "plan/method.h"
+#include "plan/plan_internal.h"
 
 static uint64_t mix(uint64_t h, uint64_t v)
 {
@@ -56,7 +56,7 @@ static uint64_t mix_module(uint64_t h, const wf_module *m)
 enum { NO_TEXT = 1 };
 
 /* Of what a binding adds to the text encoders. Threads that ask at the same time find the same. */
-static uint64_t bound_stamp(wf_bound *b, const weft_model *model)
+static uint64_t bound_stamp(wf_binding *b, const weft_model *model)
 {
     size_t          count;
     const wf_layer *layers = wf_model_layers(model, &count);
@@ -65,7 +65,7 @@ static uint64_t bound_stamp(wf_bound *b, const weft_model *model)
     if (h != 0) return h;
     h = NO_TEXT;
     for (size_t l = 0; l < count; l++) {
-        if (layers[l].component < 1 || layers[l].component > 2 || b->module[l] < 0) continue;
+        if (wf_text_encoder(layers[l].component) < 0 || b->module[l] < 0) continue;
         h = mix_module(mix(h, l), wf_adapter_module(b->adapter, (size_t)b->module[l]));
     }
     atomic_store_explicit(&b->text_stamp, h, memory_order_relaxed);
@@ -90,7 +90,7 @@ static uint64_t mix_model(uint64_t h, const weft_model *model)
 
     for (size_t l = 0; l < count; l++) {
         const wf_layer *at = &layers[l];
-        if (at->component < 1 || at->component > 2 || at->weight == NULL) continue;
+        if (wf_text_encoder(at->component) < 0 || at->weight == NULL) continue;
         h = mix(mix(mix(h, l), (uint64_t)at->out), (uint64_t)at->in);
         h = mix_sample(h, at->weight, (size_t)at->out * wf_layer_columns(at) * (size_t)wf_dtype_bits(at->dtype) / 8);
     }
@@ -104,15 +104,23 @@ static uint64_t mix_model(uint64_t h, const weft_model *model)
     return h;
 }
 
+static bool weighs_text(const wf_entry *e)
+{
+    for (int i = 0; i < WF_TEXT_ENCODERS; i++)
+        if (e->text_weight[i] != 0) return true;
+    return false;
+}
+
 uint64_t wf_plan_text_stamp(const weft_plan *p)
 {
     uint64_t h = mix_model(0x77656674, p->model);
 
     for (int32_t a = 0; a < p->adapters; a++) {
         const wf_entry *e = &p->entry[a];
-        uint64_t        part = e->text_weight != 0 ? bound_stamp(e->bound, p->model) : NO_TEXT;
+        uint64_t        part = weighs_text(e) ? bound_stamp(e->bound, p->model) : NO_TEXT;
         if (part == NO_TEXT) continue;
-        h = mix_float(mix(h, part), e->text_weight);
+        h = mix(h, part);
+        for (int i = 0; i < WF_TEXT_ENCODERS; i++) h = mix_float(h, e->text_weight[i]);
         h = mix(mix(h, wf_plan_text_acts(p, a)), e->peft_dora);
     }
     h = mix(h, wf_words_stamp(p->words));

@@ -17,7 +17,7 @@
 #include "concept/concept.h"
 #include "model/parts.h"
 #include "model/prompt.h"
-#include "plan/method.h"
+#include "plan/plan_internal.h"
 #include "weft/run.h"
 
 typedef struct entry {
@@ -271,7 +271,7 @@ weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float 
 
     WF_TRY(wf_plan_still_open(plan, "weft_plan_add_concept", err));
     if (concept == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_add_concept: concept is NULL");
-    WF_TRY(WF_OPTIONS(&o, options, weft_add_options, WEFT_ADD_PARTIAL | WEFT_ADD_TEXT_WEIGHT |
+    WF_TRY(WF_OPTIONS(&o, options, weft_add_options, WEFT_ADD_PARTIAL |
                       WEFT_ADD_SHARE | WEFT_ADD_PEFT_DORA | WEFT_ADD_REPLACE, err));
     WF_TRY(wf_plan_check_add(&o, weight, wf_concept_name(concept), err));
     WF_TRY(extend(&words, plan, concept, (o.flags & WEFT_ADD_REPLACE) != 0, err));

@@ -68,7 +68,7 @@ weft_status weft_run_decode(weft_run *r, const float *latent, size_t latent_len,
     weft_status st = wf_run_begin(r, "decoding", r->fit.decode_layers, err);
     if (st != WEFT_OK) return st;
     r->exec.branch = NULL;
-    r->exec.cells = wf_plan_row(r->fit.plan, 0);
+    r->exec.deltas = NULL;
     for (size_t i = 0; i < n && !r->exec.stopped; i++)
         wf_decode_forward(r, &r->exec, latent + i * one, image + i * picture);
     return wf_run_end(r, err);

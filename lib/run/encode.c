@@ -288,10 +288,13 @@ static weft_status run_passes(weft_run *r, const weft_encode *e, layout *l, cons
     if (st != WEFT_OK) return st;
     find_eos(p, ids, l->chunks, eos_at);
     r->exec.branch = NULL;
-    r->exec.cells = wf_plan_row(r->fit.plan, 0);
+    const wf_sheet *sheet = wf_plan_text_sheet(r->fit.plan);
+    r->exec.deltas = r->fit.text.deltas;
+    r->exec.slots = sheet->slots;
+    r->exec.cells = wf_sheet_cells(sheet, &sheet->row[0]);
     if ((e->flags & WEFT_ENCODE_ADAPTER) != 0) {
-        wf_plan_text_row(r->fit.plan, e->adapter, r->fit.text_row);
-        r->exec.cells = r->fit.text_row;
+        wf_plan_text_cells(r->fit.plan, e->adapter, r->fit.text_cells);
+        r->exec.cells = r->fit.text_cells;
     }
     if (from_empty) st = encode_empty(r, e, l, err);
     wf_encoding in = { .chunks = l->chunks, .skip = e->clip_skip, .ids = { ids[0], ids[1] }, .eos_at = eos_at,

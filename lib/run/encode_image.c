@@ -81,7 +81,7 @@ weft_status weft_run_encode_image(weft_run *r, const float *image, size_t image_
     weft_status st = wf_run_begin(r, "encoding the picture", r->fit.encode_image_layers, err);
     if (st != WEFT_OK) return st;
     r->exec.branch = NULL;
-    r->exec.cells = wf_plan_row(r->fit.plan, 0);
+    r->exec.deltas = NULL;
     for (size_t i = 0; i < n && !r->exec.stopped; i++)
         wf_encode_image_forward(r, &r->exec, image + i * picture, noise != NULL ? noise + i * one : NULL,
                                 latent + i * one);

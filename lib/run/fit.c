@@ -1,126 +1,138 @@
-/* fit.c - the memory of a run, found by running everything once with nothing behind it.
+/* fit.c - the memory of a run, sized by a dry run: no memory, no arithmetic.
  *
- * A dry exec walks the step, the encoding and the decoding (of prompts and of pictures) of the run's shape: the arena's
- * high-water mark is the scratch memory, and the same walk counts the arithmetic and the layers. So a step never allocates, and
- * weft_run_bytes() tells what is taken here before it is. */
-#include <pthread.h>
-
+ * A dry exec walks a step of each phase, the encoding of prompts, and the coding of images, in the run's
+ * shape: the arena's high-water mark is the scratch memory, and the same walk counts the arithmetic and
+ * the layers. So a step never allocates, and weft_run_bytes() tells what is taken here before it is.
+ *
+ * A run that moves to another plan keeps what still fits: the scratch, and each merged copy whose
+ * adapters and coefficients are the same. */
 #include "run/room.h"
+
+/* ---- merged copies ---- */
+
+static void merged_drop(wf_merged *m, const weft_allocator *alloc)
+{
+    if (m == NULL || --m->refs > 0) return;
+    wf_patch_drop(m->patch);
+    wf_free(alloc, m->cells);
+    wf_free(alloc, m->weight);
+    wf_free(alloc, m);
+}
+
+static wf_merged *merged_create(const weft_run *r, wf_patch *patch, const float *cells, const wf_layer *l,
+                                bool measure)
+{
+    size_t     weight = (size_t)l->out * (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
+    wf_merged *m = wf_zalloc(&r->alloc, 1, sizeof *m);
+
+    if (m == NULL) return NULL;
+    m->refs = 1;
+    m->patch = wf_patch_ref(patch);
+    m->floats = wf_patch_merged_floats(patch, l);
+    m->cells = wf_alloc(&r->alloc, (size_t)patch->parts * sizeof *cells);
+    if (!measure) m->weight = wf_alloc(&r->alloc, m->floats * sizeof(float));
+    if (m->cells == NULL || (!measure && m->weight == NULL)) {
+        merged_drop(m, &r->alloc);
+        return NULL;
+    }
+    memcpy(m->cells, cells, (size_t)patch->parts * sizeof *cells);
+    if (m->floats > weight && !measure) m->bias = m->weight + weight;
+    return m;
+}
+
+/* The copy of a fit that is like this, or NULL. A patch is shared wherever it is the same. */
+static wf_merged *merged_find(const wf_fit *b, const wf_patch *patch, const float *cells)
+{
+    for (size_t i = 0; b != NULL && i < b->phases; i++)
+        for (size_t k = 0; k < b->phase[i].count; k++) {
+            wf_merged *m = b->phase[i].merged[k];
+            if (m != NULL && m->patch == patch &&
+                memcmp(m->cells, cells, (size_t)patch->parts * sizeof *cells) == 0)
+                return m;
+        }
+    return NULL;
+}
 
 /* ---- deltas: what the plan adds to each layer ---- */
 
-static weft_status make_deltas(const weft_run *r, wf_fit *b, weft_error *err)
+static void free_deltas(wf_sheet_deltas *d, const weft_allocator *alloc)
+{
+    for (size_t i = 0; d->merged != NULL && i < d->count; i++) merged_drop(d->merged[i], alloc);
+    wf_free(alloc, d->merged);
+    wf_free(alloc, d->deltas);
+}
+
+static weft_status make_deltas(const weft_run *r, wf_fit *b, wf_sheet_deltas *d, const wf_sheet *s, weft_error *err)
 {
     size_t layers, bytes;
     wf_model_layers(wf_plan_model(b->plan), &layers);
-    const wf_touched *t = wf_plan_touched(b->plan, &b->touched);
-    b->deltas = wf_zalloc(&r->alloc, layers, sizeof *b->deltas);
-    b->merged = wf_zalloc(&r->alloc, b->touched, sizeof *b->merged);
-    bytes = layers * sizeof *b->deltas + b->touched * sizeof *b->merged;
-    if (b->deltas == NULL || b->merged == NULL) return wf_nomem(err, bytes, "the layers' adapters");
-    for (size_t i = 0; i < b->touched; i++) {
-        wf_delta *d = &b->deltas[t[i].layer];
-        d->stack = t[i].merged ? NULL : &t[i].stack;
-        d->slot = (size_t)t[i].slot;
+    d->count = s->patched_count;
+    d->deltas = wf_zalloc(&r->alloc, layers, sizeof *d->deltas);
+    d->merged = wf_zalloc(&r->alloc, d->count, sizeof *d->merged);
+    bytes = layers * sizeof *d->deltas + d->count * sizeof *d->merged;
+    if (d->deltas == NULL || d->merged == NULL) return wf_nomem(err, bytes, "the layers' adapters");
+    for (size_t i = 0; i < d->count; i++) {
+        const wf_patched *at = &s->patched[i];
+        d->deltas[at->layer].stack = at->patch->merged ? NULL : &at->patch->stack;
+        d->deltas[at->layer].slot = (size_t)at->slot;
     }
     b->bytes += bytes;
     return WEFT_OK;
 }
 
-/* An allocator behind a lock: merging asks from every worker, and callers' allocators serve one thread at a time. */
-typedef struct locked {
-    const weft_allocator *inner;
-    pthread_mutex_t       lock;
-} locked;
-
-static void *locked_alloc(void *user, size_t size, size_t align)
+/* Take or share the merged copies of a sheet; in `made` those that are to be filled. */
+static weft_status take_merged(const weft_run *r, wf_fit *b, const wf_fit *old, wf_sheet_deltas *d, const wf_sheet *s,
+                               bool measure, wf_merged **made, size_t *count, weft_error *err)
 {
-    locked *l = user;
-    (void)pthread_mutex_lock(&l->lock);
-    void *p = l->inner->alloc(l->inner->user, size, align);
-    (void)pthread_mutex_unlock(&l->lock);
-    return p;
-}
+    const wf_layer *table = wf_model_layers(wf_plan_model(b->plan), &(size_t){ 0 });
 
-static void locked_free(void *user, void *ptr, size_t size)
-{
-    locked *l = user;
-    (void)pthread_mutex_lock(&l->lock);
-    l->inner->free(l->inner->user, ptr, size);
-    (void)pthread_mutex_unlock(&l->lock);
-}
-
-typedef struct merge_job {
-    const wf_fit         *b;
-    const wf_touched     *touched;
-    const weft_allocator *alloc;
-    weft_status          *status; /* [touched] */
-    weft_error           *errors; /* [touched] */
-} merge_job;
-
-/* The weight, and where it is wanted the bias behind it. */
-static void merge_task(void *user, size_t i, int32_t worker)
-{
-    merge_job *j = user;
-    const wf_touched *t = &j->touched[i];
-    float *weight = j->b->merged[i], *bias = (float *)j->b->deltas[t->layer].merged_bias;
-    (void)worker;
-    if (!t->merged) return;
-    j->status[i] = wf_plan_merged_weight(j->b->plan, t, weight, bias, j->alloc, &j->errors[i]);
-}
-
-static weft_status run_merges(const weft_run *r, merge_job *j, size_t count, weft_error *err)
-{
-    locked lock = { .inner = &r->alloc };
-    const weft_allocator shared = { locked_alloc, locked_free, &lock };
-    weft_status st = WEFT_OK;
-
-    j->status = wf_zalloc(&r->alloc, count, sizeof *j->status);
-    j->errors = wf_zalloc(&r->alloc, count, sizeof *j->errors);
-    if (j->status == NULL || j->errors == NULL) st = wf_nomem(err, count * sizeof *j->errors, "merged copies");
-    else if (pthread_mutex_init(&lock.lock, NULL) != 0) st = wf_nomem(err, sizeof lock, "a lock");
-    else {
-        j->alloc = &shared;
-        wf_blas_begin();
-        wf_pool_run(r->pool, count, merge_task, j);
-        wf_blas_end();
-        (void)pthread_mutex_destroy(&lock.lock);
-        for (size_t i = 0; i < count && st == WEFT_OK; i++)
-            if ((st = j->status[i]) != WEFT_OK && err != NULL) *err = j->errors[i];
+    for (size_t i = 0; i < s->patched_count; i++) {
+        const wf_patched *at = &s->patched[i];
+        const wf_layer   *l = &table[at->layer];
+        if (!at->patch->merged) continue;
+        const float *cells = wf_sheet_cells(s, &s->row[0]) + at->slot; /* the same in all rows */
+        wf_merged   *m = merged_find(b, at->patch, cells);
+        bool         ours = m != NULL;
+        if (m == NULL) m = merged_find(old, at->patch, cells);
+        if (m != NULL) {
+            m->refs++;
+        } else {
+            m = merged_create(r, at->patch, cells, l, measure);
+            if (m == NULL)
+                return wf_nomem(err, wf_patch_merged_floats(at->patch, l) * sizeof(float), l->name);
+            made[(*count)++] = m;
+        }
+        if (!ours) b->bytes += m->floats * sizeof(float);
+        d->merged[i] = m;
+        d->deltas[at->layer].merged = m->weight;
+        d->deltas[at->layer].merged_bias = m->bias;
     }
-    wf_free(&r->alloc, j->status);
-    wf_free(&r->alloc, j->errors);
+    return WEFT_OK;
+}
+
+static weft_status make_merged(const weft_run *r, wf_fit *b, const wf_fit *old, bool measure, weft_error *err)
+{
+    const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
+    size_t          most = 0, count = 0;
+    weft_status     st = WEFT_OK;
+
+    for (size_t i = 0; i < b->phases; i++) most += phase[i].patched_count;
+    wf_merged **made = wf_zalloc(&r->alloc, most, sizeof *made);
+    if (made == NULL) return wf_nomem(err, most * sizeof *made, "merged copies");
+    for (size_t i = 0; i < b->phases && st == WEFT_OK; i++)
+        st = take_merged(r, b, old, &b->phase[i], &phase[i], measure, made, &count, err);
+    if (st == WEFT_OK && !measure) st = wf_merged_make(r, b->plan, made, count, err);
+    wf_free(&r->alloc, made);
     return st;
-}
-
-static weft_status make_merged(const weft_run *r, wf_fit *b, bool measure, weft_error *err)
-{
-    size_t count, layers, any = 0;
-    const wf_touched *t = wf_plan_touched(b->plan, &count);
-    const wf_layer *table = wf_model_layers(wf_plan_model(b->plan), &layers);
-    for (size_t i = 0; i < count; i++) {
-        if (!t[i].merged) continue;
-        const wf_layer *l = &table[t[i].layer];
-        size_t floats = wf_merged_floats(&t[i], l), weight = (size_t)l->out * (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
-        b->bytes += floats * sizeof(float);
-        any++;
-        if (measure) continue;
-        b->merged[i] = wf_alloc(&r->alloc, floats * sizeof(float));
-        if (b->merged[i] == NULL) return wf_nomem(err, floats * sizeof(float), l->name);
-        b->deltas[t[i].layer].merged = b->merged[i];
-        if (floats > weight) b->deltas[t[i].layer].merged_bias = b->merged[i] + weight;
-    }
-    merge_job j = { .b = b, .touched = t };
-    return measure || any == 0 ? WEFT_OK : run_merges(r, &j, count, err);
 }
 
 /* In a dry walk a merged layer only has to be known as such. */
 static void mark_merged(wf_fit *b, float *mark)
 {
-    size_t count;
-    const wf_touched *t = wf_plan_touched(b->plan, &count);
-    for (size_t i = 0; i < count; i++)
-        if (t[i].merged) b->deltas[t[i].layer].merged = mark;
+    const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
+    for (size_t i = 0; i < b->phases; i++)
+        for (size_t k = 0; k < phase[i].patched_count; k++)
+            if (phase[i].patched[k].patch->merged) b->phase[i].deltas[phase[i].patched[k].layer].merged = mark;
 }
 
 /* ---- arrays with an entry for each sample ---- */
@@ -128,19 +140,19 @@ static void mark_merged(wf_fit *b, float *mark)
 static weft_status make_arrays(const weft_run *r, wf_fit *b, weft_error *err)
 {
     size_t n = (size_t)b->samples, ids = (size_t)wf_run_parts(b)->unet_config.time_ids;
-    size_t branches = (size_t)wf_plan_branches(b->plan), slots = wf_plan_slots(b->plan);
+    size_t branches = (size_t)wf_plan_branches(b->plan), slots = wf_plan_text_sheet(b->plan)->slots;
     b->branch = wf_zalloc(&r->alloc, n, sizeof *b->branch);
     b->timestep = wf_zalloc(&r->alloc, n, sizeof *b->timestep);
     b->time_ids = wf_zalloc(&r->alloc, n * ids, sizeof *b->time_ids);
     b->guidance = wf_zalloc(&r->alloc, n, sizeof *b->guidance);
-    b->text = wf_zalloc(&r->alloc, n, sizeof *b->text);
+    b->text_of = wf_zalloc(&r->alloc, n, sizeof *b->text_of);
     b->pooled = wf_zalloc(&r->alloc, n, sizeof *b->pooled);
     b->preds = wf_zalloc(&r->alloc, branches, sizeof *b->preds);
-    b->text_row = wf_zalloc(&r->alloc, slots, sizeof *b->text_row);
-    size_t bytes = n * (sizeof *b->branch + (2 + ids) * sizeof *b->timestep + 2 * sizeof *b->text) +
-                   branches * sizeof *b->preds + slots * sizeof *b->text_row;
-    if (b->branch == NULL || b->timestep == NULL || b->time_ids == NULL || b->guidance == NULL || b->text == NULL ||
-        b->pooled == NULL || b->preds == NULL || b->text_row == NULL)
+    b->text_cells = wf_zalloc(&r->alloc, slots, sizeof *b->text_cells);
+    size_t bytes = n * (sizeof *b->branch + (2 + ids) * sizeof *b->timestep + 2 * sizeof *b->text_of) +
+                   branches * sizeof *b->preds + slots * sizeof *b->text_cells;
+    if (b->branch == NULL || b->timestep == NULL || b->time_ids == NULL || b->guidance == NULL || b->text_of == NULL ||
+        b->pooled == NULL || b->preds == NULL || b->text_cells == NULL)
         return wf_nomem(err, bytes, "the samples of a step");
     b->bytes += bytes;
     return WEFT_OK;
@@ -158,20 +170,30 @@ static bool count_layer(void *user)
 static bool walk(const weft_run *r, wf_fit *b)
 {
     const wf_parts *p = wf_run_parts(b);
+    const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
     int64_t layers = 0;
-    wf_exec e = { .k = p->kernels, .dry = true, .arena = { .dry = true }, .deltas = b->deltas, .branch = b->branch,
-                  .slots = wf_plan_slots(b->plan), .stop = count_layer, .stop_user = &layers };
+    wf_exec e = { .k = p->kernels, .dry = true, .arena = { .dry = true }, .branch = b->branch, .stop = count_layer,
+                  .stop_user = &layers };
     weft_step step = WEFT_STEP_INIT;
     step.tokens = r->text_tokens;
-    wf_step_forward(r, &e, b, &step, true);
-    b->step_flops = e.flops;
-    b->side_flops = e.side_flops;
-    b->step_layers = layers;
+    for (size_t i = 0; i < b->phases; i++) { /* a call of the phase that costs most */
+        e.deltas = b->phase[i].deltas;
+        e.slots = phase[i].slots;
+        e.flops = e.side_flops = 0;
+        layers = 0;
+        wf_step_forward(r, &e, b, &step, true, wf_sheet_branches(&phase[i]) + phase[i].base, phase[i].base);
+        b->side_flops = e.flops > b->step_flops ? e.side_flops : b->side_flops;
+        b->step_flops = WF_MAX(b->step_flops, e.flops);
+        b->step_layers = layers;
+    }
+    e.deltas = b->text.deltas;
+    e.slots = wf_plan_text_sheet(b->plan)->slots;
     if (p->text[0] != NULL || p->text[1] != NULL) {
         layers = 0;
         wf_encode_forward(r, &e, &(wf_encoding){ .chunks = WF_MAX(r->text_tokens / wf_run_positions(p), 1) });
         b->encode_layers = layers;
     }
+    e.deltas = NULL;
     if (p->vae != NULL) {
         layers = 0;
         e.flops = 0;
@@ -200,43 +222,81 @@ static weft_status make_scratch(const weft_run *r, wf_fit *b, weft_error *err)
     return b->scratch != NULL ? WEFT_OK : wf_nomem(err, sizeof *b->scratch, "the workers' scratch");
 }
 
-weft_status wf_fit_create(const weft_run *r, weft_plan *plan, bool measure, wf_fit *out, weft_error *err)
+/* A larger scratch serves as well: it is handed on when the new fit is whole. */
+static bool scratch_serves(const wf_fit *b, const wf_fit *old)
 {
-    wf_fit b = { .plan = plan, .threads = r->threads };
-    float mark;
-    weft_status st;
+    return old != NULL && old->arena_size >= b->arena_size && old->scratch_size >= b->scratch_size;
+}
+
+static void hand_on_scratch(wf_fit *b, wf_fit *old)
+{
+    b->bytes += old->arena_size - b->arena_size + (uint64_t)b->threads * (old->scratch_size - b->scratch_size);
+    b->arena = old->arena;
+    b->arena_size = old->arena_size;
+    b->scratch = old->scratch;
+    b->scratch_size = old->scratch_size;
+    old->arena = NULL;
+    old->scratch = NULL;
+}
+
+/* All but the scratch where the old one's serves. */
+static weft_status create(const weft_run *r, weft_plan *plan, const wf_fit *old, bool measure, wf_fit *out,
+                          weft_error *err)
+{
+    wf_fit          b = { .plan = plan, .threads = r->threads };
+    const wf_sheet *phase = wf_plan_phases(plan, &b.phases);
+    float           mark;
+    weft_status     st = WEFT_OK;
 
     wf_plan_ref(plan);
     b.samples = wf_plan_branches(plan) * 2 * r->batch;
-    if ((st = make_deltas(r, &b, err)) != WEFT_OK) goto done;
-    if ((st = make_arrays(r, &b, err)) != WEFT_OK) goto done;
-    mark_merged(&b, &mark);
-    if (!walk(r, &b)) {
-        st = wf_fail(err, WEFT_E_ARG, "a run of %d latents of %d x %d needs more memory than can be counted", r->batch,
-                     r->width, r->height);
-        goto done;
+    b.phase = wf_zalloc(&r->alloc, b.phases, sizeof *b.phase);
+    if (b.phase == NULL) st = wf_nomem(err, b.phases * sizeof *b.phase, "the phases of a run");
+    for (size_t i = 0; i < b.phases && st == WEFT_OK; i++) st = make_deltas(r, &b, &b.phase[i], &phase[i], err);
+    if (st == WEFT_OK) st = make_deltas(r, &b, &b.text, wf_plan_text_sheet(plan), err);
+    if (st == WEFT_OK) st = make_arrays(r, &b, err);
+    if (st == WEFT_OK) {
+        mark_merged(&b, &mark);
+        if (!walk(r, &b))
+            st = wf_fail(err, WEFT_E_ARG, "a run of %d latents of %d x %d needs more memory than can be counted",
+                         r->batch, r->width, r->height);
     }
-    if ((st = make_merged(r, &b, measure, err)) != WEFT_OK) goto done;
-    if (!measure) st = make_scratch(r, &b, err);
-done:
+    if (st == WEFT_OK) st = make_merged(r, &b, old, measure, err);
+    if (st == WEFT_OK && !measure && !scratch_serves(&b, old)) st = make_scratch(r, &b, err);
     if (st != WEFT_OK) wf_fit_free(&b, &r->alloc);
     else *out = b;
     return st;
 }
 
+weft_status wf_fit_create(const weft_run *r, weft_plan *plan, bool measure, wf_fit *out, weft_error *err)
+{
+    return create(r, plan, NULL, measure, out, err);
+}
+
+weft_status wf_fit_replace(weft_run *r, weft_plan *plan, weft_error *err)
+{
+    wf_fit b;
+
+    WF_TRY(create(r, plan, &r->fit, false, &b, err));
+    if (scratch_serves(&b, &r->fit)) hand_on_scratch(&b, &r->fit);
+    wf_fit_free(&r->fit, &r->alloc);
+    r->fit = b;
+    return WEFT_OK;
+}
+
 void wf_fit_free(wf_fit *b, const weft_allocator *alloc)
 {
-    for (size_t i = 0; b->merged != NULL && i < b->touched; i++) wf_free(alloc, b->merged[i]);
-    wf_free(alloc, b->merged);
-    wf_free(alloc, b->deltas);
+    for (size_t i = 0; b->phase != NULL && i < b->phases; i++) free_deltas(&b->phase[i], alloc);
+    wf_free(alloc, b->phase);
+    free_deltas(&b->text, alloc);
     wf_free(alloc, b->branch);
     wf_free(alloc, b->timestep);
     wf_free(alloc, b->time_ids);
     wf_free(alloc, b->guidance);
-    wf_free(alloc, b->text);
+    wf_free(alloc, b->text_of);
     wf_free(alloc, b->pooled);
     wf_free(alloc, b->preds);
-    wf_free(alloc, b->text_row);
+    wf_free(alloc, b->text_cells);
     wf_free(alloc, b->arena);
     for (int32_t i = 0; b->scratch != NULL && i < b->threads; i++) wf_free(alloc, b->scratch[i]);
     wf_free(alloc, b->scratch);

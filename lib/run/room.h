@@ -8,30 +8,48 @@
 #include "tensor/gemm.h"
 #include "weft/run.h"
 
+/* A merged copy of a layer's weight under some coefficients. Phases, and plans that a run moves
+ * between, share the copies that are the same. */
+typedef struct wf_merged {
+    int32_t   refs;
+    wf_patch *patch;   /* kept                                              */
+    float    *cells;   /* [patch->parts]                                    */
+    size_t    floats;
+    float    *weight;  /* (out, K), and behind it, where a part changes it: */
+    float    *bias;    /* (out), or NULL                                    */
+} wf_merged;
+
+/* What the plan adds to each layer in the calls of one sheet. */
+typedef struct wf_sheet_deltas {
+    wf_delta   *deltas;  /* [layers of the model]                              */
+    wf_merged **merged;  /* [patched_count of the sheet], NULL for side layers */
+    size_t      count;
+} wf_sheet_deltas;
+
 /* What a run needs for one plan: taken whole before an old one is let go. */
 typedef struct wf_fit {
-    weft_plan    *plan;
-    wf_delta     *deltas;     /* [layers of the model]                           */
-    float       **merged;     /* [touched] private copies, NULL for side layers  */
-    size_t        touched;
-    float        *text_row;   /* [slots] coefficients while one adapter encodes  */
-    int32_t      *branch;     /* [samples]                                       */
-    float        *timestep;   /* [samples]                                       */
-    float        *time_ids;   /* [samples][ids]                                  */
-    float        *guidance;   /* [samples] what a distilled UNet is told         */
-    const float **text;       /* [samples]                                       */
-    const float **pooled;     /* [samples]                                       */
-    const float **preds;      /* [branches]                                      */
-    uint8_t      *arena;
-    size_t        arena_size;
-    uint8_t     **scratch;    /* [threads]                                       */
-    size_t        scratch_size;
-    int32_t       threads;
-    int32_t       samples;    /* branches * 2 * batch                            */
-    uint64_t      bytes;      /* of all of this                                  */
-    uint64_t      stamp;      /* of the plan's text side; 0 until it is asked for */
-    double        step_flops, side_flops, decode_flops;
-    int64_t       step_layers, encode_layers, decode_layers, encode_image_layers; /* calls of each: for progress */
+    weft_plan       *plan;
+    wf_sheet_deltas *phase;      /* [phases of the plan]                             */
+    size_t           phases;
+    wf_sheet_deltas  text;
+    float           *text_cells; /* [slots of the text sheet] while one adapter encodes */
+    int32_t         *branch;     /* [samples]                                        */
+    float           *timestep;   /* [samples]                                        */
+    float           *time_ids;   /* [samples][ids]                                   */
+    float           *guidance;   /* [samples] the guidance scale as an input         */
+    const float    **text_of;    /* [samples]                                        */
+    const float    **pooled;     /* [samples]                                        */
+    const float    **preds;      /* [evaluations of a call]                          */
+    uint8_t         *arena;
+    size_t           arena_size;
+    uint8_t        **scratch;    /* [threads]                                        */
+    size_t           scratch_size;
+    int32_t          threads;
+    int32_t          samples;    /* most evaluations * 2 * batch                     */
+    uint64_t         bytes;      /* of all of this                                   */
+    uint64_t         stamp;      /* of the plan's text side; 0 until it is asked for */
+    double           step_flops, side_flops, decode_flops;
+    int64_t          step_layers, encode_layers, decode_layers, encode_image_layers; /* calls of each: for progress */
 } wf_fit;
 
 struct weft_run {
@@ -54,7 +72,13 @@ weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_opti
 /* Everything a run of this shape needs for a plan; with `measure` only bytes and counts are found. The fit that it
  * makes keeps the plan alive. */
 weft_status wf_fit_create(const weft_run *r, weft_plan *plan, bool measure, wf_fit *out, weft_error *err);
+/* The same in the place of the run's fit: merged copies, and scratch that is large enough, are taken over.
+ * On failure the run keeps what it has. */
+weft_status wf_fit_replace(weft_run *r, weft_plan *plan, weft_error *err);
 void        wf_fit_free(wf_fit *b, const weft_allocator *alloc);
+/* Fill merged copies, whose memory was taken, on all the run's threads (merged.c). */
+weft_status wf_merged_make(const weft_run *r, const weft_plan *plan, wf_merged *const *copy, size_t count,
+                           weft_error *err);
 
 /* Every call that computes is between these two. begin answers CANCELLED or STATE; end tells whether the
  * call was stopped. */
@@ -75,8 +99,10 @@ typedef struct wf_encoding {
     float              *pooled;     /* (projection) of the first chunk; may be NULL                     */
 } wf_encoding;
 
-/* The computations, also walked dry to find what they need. */
-void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_step *step, bool guided);
+/* The computations, also walked dry to find what they need. A step of `evaluations` branches, the last of
+ * which is the base's where `base`. */
+void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_step *step, bool guided,
+                     int32_t evaluations, bool base);
 void wf_encode_forward(const weft_run *r, wf_exec *e, const wf_encoding *in);
 void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float *image);
 void wf_encode_image_forward(const weft_run *r, wf_exec *e, const float *image, const float *noise, float *latent);

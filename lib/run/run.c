@@ -45,8 +45,8 @@ static void attach(weft_run *r)
 {
     r->exec = (wf_exec){ .k = wf_run_parts(&r->fit)->kernels, .pool = r->pool,
                          .arena = { .base = r->fit.arena, .size = r->fit.arena_size },
-                         .scratch = r->fit.scratch, .scratch_need = r->fit.scratch_size, .deltas = r->fit.deltas,
-                         .slots = wf_plan_slots(r->fit.plan), .stop = stop, .stop_user = r };
+                         .scratch = r->fit.scratch, .scratch_need = r->fit.scratch_size, .stop = stop,
+                         .stop_user = r };
 }
 
 /* After fork() the child has the run's memory and none of its threads. */
@@ -130,16 +130,13 @@ weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *option
 
 weft_status weft_run_set_plan(weft_run *r, weft_plan *plan, weft_error *err)
 {
-    wf_fit b;
     weft_status st;
     if (r == NULL) return wf_fail(err, WEFT_E_ARG, "run is NULL");
     if ((st = ready(plan, err)) != WEFT_OK) return st;
     if ((st = check_process(r, err)) != WEFT_OK) return st;
     if (wf_plan_model(plan) != wf_plan_model(r->fit.plan))
         return wf_fail(err, WEFT_E_MISMATCH, "the plan is for another model than the run's");
-    if ((st = wf_fit_create(r, plan, false, &b, err)) != WEFT_OK) return st;
-    wf_fit_free(&r->fit, &r->alloc);
-    r->fit = b;
+    if ((st = wf_fit_replace(r, plan, err)) != WEFT_OK) return st;
     attach(r);
     return WEFT_OK;
 }

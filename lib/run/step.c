@@ -14,9 +14,9 @@
 typedef struct blocks { const float *base; size_t stride, per_branch, per_latent; } blocks;
 
 static weft_status read_blocks(blocks *out, const float *base, size_t len, size_t one, const weft_run *r,
-                               bool branched, const char *what, weft_error *err)
+                               bool branched, size_t branches, const char *what, weft_error *err)
 {
-    size_t n = (size_t)r->batch, k = branched ? (size_t)wf_plan_branches(r->fit.plan) : 1;
+    size_t n = (size_t)r->batch, k = branched ? branches : 1;
     *out = (blocks){ .base = base, .stride = one };
     if (len == k * one) {
         out->per_branch = branched;
@@ -50,7 +50,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_
         if (extra > 0) memcpy(x + s * all + latent, step->extra + i * extra, extra * sizeof *x);
     }
     wf_unet_input in = { .grid = { count, r->height, r->width }, .latent = x, .timestep = b->timestep + first,
-                         .text = b->text + first, .tokens = step->tokens, .text_layers = step->text_layers,
+                         .text = b->text_of + first, .tokens = step->tokens, .text_layers = step->text_layers,
                          .pooled = b->pooled + first, .time_ids = b->time_ids + (size_t)first * ids,
                          .ids = c->time_ids, .guidance = b->guidance + first };
     wf_unet_forward(wf_run_parts(b)->unet, e, out, &in);
@@ -58,9 +58,9 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_
 }
 
 /* Samples of a half begin at half * batch inside each branch when both run together. */
-static void fill_branches(const wf_fit *b, int32_t batch, int32_t halves)
+static void fill_branches(const wf_fit *b, int32_t batch, int32_t halves, int32_t evaluations)
 {
-    int32_t each = halves * batch, count = each * wf_plan_branches(b->plan);
+    int32_t each = halves * batch, count = each * evaluations;
     for (int32_t s = 0; s < count; s++) b->branch[s] = s / each;
 }
 
@@ -95,29 +95,46 @@ static void guide(const weft_run *r, const weft_step *step, const float *u, cons
         keep_spread(step->out + s * each, c + s * each, each, step->guidance_rescale);
 }
 
-void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_step *step, bool guided)
+/* One half's predictions become one. */
+static void combine(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_step *step, float *out, int32_t half,
+                    bool guided, int32_t evaluations, bool base)
 {
-    int32_t branches = wf_plan_branches(b->plan), halves = guided ? 2 : 1, count = branches * halves * r->batch;
+    int32_t c = wf_run_parts(b)->unet_config.out_channels;
+    size_t  values = (size_t)r->batch * wf_run_latent_floats(r), mark = wf_arena_mark(&e->arena);
+    float  *scratch = wf_take(e, 1, wf_plan_combine_scratch(b->plan, values));
+
+    if (!e->dry && !e->stopped)
+        wf_plan_combine(b->plan, &(wf_combine){
+            .call = step->call, .timestep = step->timestep, .n = r->batch, .c = c, .h = r->height, .w = r->width,
+            .latent = step->latent, .half = half, .guided = guided, .branches = evaluations - base,
+            .preds = b->preds, .base = base ? b->preds[evaluations - 1] : NULL, .scratch = scratch, .out = out });
+    wf_arena_release(&e->arena, mark);
+}
+
+void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_step *step, bool guided,
+                     int32_t evaluations, bool base)
+{
+    int32_t halves = guided ? 2 : 1, count = evaluations * halves * r->batch;
     size_t floats = wf_run_latent_floats(r), n = (size_t)r->batch * floats, mark = wf_arena_mark(&e->arena);
     bool split = guided && (step->flags & WEFT_STEP_SPLIT_GUIDANCE) != 0;
     float *preds = wf_take(e, (size_t)count, floats);
-    float *sides[2] = { wf_take(e, (size_t)r->batch, floats), guided ? wf_take(e, (size_t)r->batch, floats) : NULL };
+    float *half[2] = { wf_take(e, (size_t)r->batch, floats), guided ? wf_take(e, (size_t)r->batch, floats) : NULL };
 
     if (split) { /* the unconditional halves of all branches, then the conditional ones */
-        int32_t each = branches * r->batch;
-        fill_branches(b, r->batch, 1);
+        int32_t each = evaluations * r->batch;
+        fill_branches(b, r->batch, 1, evaluations);
         for (int32_t h = 0; h < 2; h++)
             evaluate(r, e, b, step, e->dry ? NULL : preds + (size_t)(h * each) * floats, h * each, each);
     } else {
-        fill_branches(b, r->batch, halves);
+        fill_branches(b, r->batch, halves, evaluations);
         evaluate(r, e, b, step, preds, 0, count);
     }
-    for (int32_t h = 0; h < halves && !e->dry && !e->stopped; h++) {
-        for (int32_t k = 0; k < branches; k++)
-            b->preds[k] = preds + (size_t)(split ? h * branches + k : k * halves + h) * n;
-        wf_plan_combine(b->plan, sides[h], b->preds, n, guided);
+    for (int32_t h = 0; h < halves; h++) {
+        for (int32_t k = 0; k < evaluations && !e->dry; k++)
+            b->preds[k] = preds + (size_t)(split ? h * evaluations + k : k * halves + h) * n;
+        combine(r, e, b, step, half[h], guided ? h : WF_CONDITIONAL, guided, evaluations, base);
     }
-    if (!e->dry && !e->stopped) guide(r, step, sides[0], sides[1]);
+    if (!e->dry && !e->stopped) guide(r, step, half[0], half[1]);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -126,10 +143,11 @@ typedef struct side { blocks text, pooled; float time_ids[6]; } side;
 enum { UNCONDITIONAL, CONDITIONAL };
 
 /* Conditioning and timesteps of each sample, in the order that wf_step_forward() evaluates. */
-static void fill_samples(weft_run *r, const weft_step *step, const side sides[2], bool guided)
+static void fill_samples(weft_run *r, const weft_step *step, const side sides[2], bool guided, size_t branches,
+                         bool base)
 {
     wf_fit *b = &r->fit;
-    size_t branches = (size_t)wf_plan_branches(b->plan), halves = guided ? 2 : 1, n = (size_t)r->batch;
+    size_t halves = guided ? 2 : 1, n = (size_t)r->batch;
     size_t ids = (size_t)wf_run_parts(b)->unet_config.time_ids;
     bool split = (step->flags & WEFT_STEP_SPLIT_GUIDANCE) != 0;
     for (size_t k = 0; k < branches; k++)
@@ -137,8 +155,9 @@ static void fill_samples(weft_run *r, const weft_step *step, const side sides[2]
             for (size_t i = 0; i < n; i++) {
                 size_t s = (split ? h * branches + k : k * halves + h) * n + i;
                 const side *told = &sides[guided ? h : CONDITIONAL];
-                b->text[s] = block(&told->text, k, i);
-                b->pooled[s] = told->pooled.base != NULL ? block(&told->pooled, k, i) : NULL;
+                size_t from = base && k + 1 == branches ? 0 : k; /* the base reads what the first branch reads */
+                b->text_of[s] = block(&told->text, from, i);
+                b->pooled[s] = told->pooled.base != NULL ? block(&told->pooled, from, i) : NULL;
                 b->timestep[s] = step->timestep;
                 b->guidance[s] = step->guidance_embed;
                 if (ids > 0) memcpy(b->time_ids + s * ids, told->time_ids, ids * sizeof *told->time_ids);
@@ -223,7 +242,8 @@ static weft_status check_numbers(const weft_run *r, weft_step *s, weft_error *er
     return WEFT_OK;
 }
 
-static weft_status read_conditioning(const weft_run *r, const weft_step *s, bool guided, side sides[2], weft_error *err)
+static weft_status read_conditioning(const weft_run *r, const weft_step *s, bool guided, size_t branches,
+                                     side sides[2], weft_error *err)
 {
     const wf_unet_config *c = &wf_run_parts(&r->fit)->unet_config;
     side *no = &sides[UNCONDITIONAL], *yes = &sides[CONDITIONAL];
@@ -232,15 +252,15 @@ static weft_status read_conditioning(const weft_run *r, const weft_step *s, bool
     size_t width = (size_t)c->pooled_dim;
 
     if (s->text == NULL) return wf_fail(err, WEFT_E_ARG, "step.text is NULL");
-    WF_TRY(read_blocks(&yes->text, s->text, s->text_len, one, r, branched, "text", err));
-    if (guided) WF_TRY(read_blocks(&no->text, s->negative, s->negative_len, one, r, branched, "negative", err));
+    WF_TRY(read_blocks(&yes->text, s->text, s->text_len, one, r, branched, branches, "text", err));
+    if (guided) WF_TRY(read_blocks(&no->text, s->negative, s->negative_len, one, r, branched, branches, "negative", err));
     if (!c->text_time) return WEFT_OK;
     if (s->pooled == NULL || (guided && s->negative_pooled == NULL))
         return wf_fail(err, WEFT_E_ARG, "step.%s is NULL: this model wants a pooled conditioning of %zu floats",
                        s->pooled == NULL ? "pooled" : "negative_pooled", width);
-    WF_TRY(read_blocks(&yes->pooled, s->pooled, s->pooled_len, width, r, branched, "pooled", err));
+    WF_TRY(read_blocks(&yes->pooled, s->pooled, s->pooled_len, width, r, branched, branches, "pooled", err));
     if (guided)
-        WF_TRY(read_blocks(&no->pooled, s->negative_pooled, s->negative_pooled_len, width, r, branched,
+        WF_TRY(read_blocks(&no->pooled, s->negative_pooled, s->negative_pooled_len, width, r, branched, branches,
                            "negative_pooled", err));
     return WEFT_OK;
 }
@@ -261,14 +281,19 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     bool guided = s.negative != NULL && s.guidance > 1.0f;
     WF_TRY(check_pictures(r, &s, err));
     WF_TRY(check_numbers(r, &s, err));
-    WF_TRY(read_conditioning(r, &s, guided, sides, err));
+    const wf_sheet *phase = wf_plan_phase(r->fit.plan, s.call);
+    const wf_row *row = wf_sheet_row(phase, s.call);
+    int32_t index = (int32_t)(phase - wf_plan_phases(r->fit.plan, &(size_t){ 0 }));
+    WF_TRY(read_conditioning(r, &s, guided, (size_t)(row->branches - phase->base), sides, err));
     WF_TRY(read_time_ids(r, &s, sides, err));
 
     int64_t evaluations = guided && (s.flags & WEFT_STEP_SPLIT_GUIDANCE) != 0 ? 2 : 1;
     WF_TRY(wf_run_begin(r, "step", evaluations * r->fit.step_layers, err));
-    fill_samples(r, &s, sides, guided);
-    r->exec.cells = wf_plan_row(r->fit.plan, s.call);
+    fill_samples(r, &s, sides, guided, (size_t)row->branches, phase->base);
+    r->exec.deltas = r->fit.phase[index].deltas;
+    r->exec.slots = phase->slots;
+    r->exec.cells = wf_sheet_cells(phase, row);
     r->exec.branch = r->fit.branch;
-    wf_step_forward(r, &r->exec, &r->fit, &s, guided);
+    wf_step_forward(r, &r->exec, &r->fit, &s, guided, row->branches, phase->base);
     return wf_run_end(r, err);
 }

@@ -84,8 +84,9 @@ static void structs(void)
 
     S(weft_add_options);
     F(weft_add_options, struct_size); F(weft_add_options, flags); F(weft_add_options, select);
-    F(weft_add_options, exclude); F(weft_add_options, text_weight); F(weft_add_options, share);
+    F(weft_add_options, exclude); F(weft_add_options, text_weights); F(weft_add_options, share);
     F(weft_add_options, role); F(weft_add_options, reserved0);
+    F(weft_add_options, reserved1);
 
     S(weft_switch_options);
     F(weft_switch_options, struct_size); F(weft_switch_options, flags); F(weft_switch_options, period);
@@ -119,10 +120,31 @@ static void structs(void)
     F(weft_word_info, width_2); F(weft_word_info, layers); F(weft_word_info, reserved0);
 
     S(weft_plan_info);
-    F(weft_plan_info, struct_size); F(weft_plan_info, sealed); F(weft_plan_info, method);
+    F(weft_plan_info, struct_size); F(weft_plan_info, sealed); F(weft_plan_info, phases);
     F(weft_plan_info, adapters); F(weft_plan_info, calls); F(weft_plan_info, branches);
-    F(weft_plan_info, reserved0); F(weft_plan_info, layers); F(weft_plan_info, touched_layers);
+    F(weft_plan_info, layers); F(weft_plan_info, touched_layers);
     F(weft_plan_info, merged_layers); F(weft_plan_info, side_bytes); F(weft_plan_info, merged_bytes);
+
+    S(weft_text_weights);
+    F(weft_text_weights, struct_size); F(weft_text_weights, flags); F(weft_text_weights, text_1);
+    F(weft_text_weights, text_2); F(weft_text_weights, text_3); F(weft_text_weights, reserved0);
+
+    S(weft_phase_options);
+    F(weft_phase_options, struct_size); F(weft_phase_options, flags); F(weft_phase_options, first);
+    F(weft_phase_options, reserved0); F(weft_phase_options, at);
+
+    S(weft_phase_info);
+    F(weft_phase_info, struct_size); F(weft_phase_info, first); F(weft_phase_info, method);
+    F(weft_phase_info, calls); F(weft_phase_info, branches); F(weft_phase_info, evaluations);
+    F(weft_phase_info, rows); F(weft_phase_info, touched_layers); F(weft_phase_info, merged_layers);
+    F(weft_phase_info, side_bytes); F(weft_phase_info, merged_bytes);
+
+    S(weft_call_info);
+    F(weft_call_info, struct_size); F(weft_call_info, phase); F(weft_call_info, branches);
+    F(weft_call_info, evaluations);
+
+    S(weft_cell);
+    F(weft_cell, struct_size); F(weft_cell, kind); F(weft_cell, number); F(weft_cell, reserved0);
 
     S(weft_run_options);
     F(weft_run_options, struct_size); F(weft_run_options, flags); F(weft_run_options, allocator);
@@ -178,7 +200,8 @@ static void constants(void)
     C(WEFT_MIXED_DELTA); C(WEFT_MIXED_INSIDE); C(WEFT_MIXED_STACK); C(WEFT_MIXED_DIRECTION);
     C(WEFT_TEXT_METHOD); C(WEFT_TEXT_ALL); C(WEFT_TEXT_FIRST); C(WEFT_TEXT_NONE);
     C(WEFT_ROLE_NONE); C(WEFT_ROLE_CONTENT); C(WEFT_ROLE_STYLE);
-    C(WEFT_ADD_PARTIAL); C(WEFT_ADD_TEXT_WEIGHT); C(WEFT_ADD_SHARE); C(WEFT_ADD_PEFT_DORA); C(WEFT_ADD_REPLACE);
+    C(WEFT_PHASE_AT); C(WEFT_CELL_NUMBER);
+    C(WEFT_ADD_PARTIAL); C(WEFT_ADD_SHARE); C(WEFT_ADD_PEFT_DORA); C(WEFT_ADD_REPLACE);
     C(WEFT_SWITCH_OFFICIAL_OFFSET);
     C(WEFT_COMPOSITE_DIVIDE_BY_COUNT); C(WEFT_COMPOSITE_NOCFG_LAST);
     C(WEFT_KLORA_S_STAR); C(WEFT_KLORA_S); C(WEFT_KLORA_CUSTOM);

@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "plan/method.h"
+#include "plan/method/method.h"
+#include "plan/patches.h"
 #include "weft/weft.h"
+#include "weights.h"
 
 static weft_error err;
 
@@ -183,9 +185,26 @@ static inline int count_layers(const weft_model *model, int what)
 
 static inline float cell(const weft_plan *p, int32_t call, int32_t branch, int64_t layer, int32_t adapter)
 {
-    float c;
+    weft_cell c = WEFT_CELL_INIT;
     OK(weft_plan_cell(p, call, branch, layer, adapter, &c, &err));
-    return c;
+    ck_assert_int_eq(c.kind, WEFT_CELL_NUMBER);
+    return c.number;
+}
+
+static inline weft_phase_info phase_of(const weft_plan *p, int32_t index)
+{
+    weft_phase_info i = WEFT_PHASE_INFO_INIT;
+    OK(weft_plan_phase(p, index, &i, &err));
+    return i;
+}
+
+/* The combination of predictions of n values, at call 0. */
+static inline void combine(const weft_plan *p, float *out, const float *const *preds, int32_t n, bool guided)
+{
+    const wf_sheet *s = wf_plan_phase(p, 0);
+    const wf_combine x = { .n = 1, .c = 1, .h = 1, .w = n, .half = WF_CONDITIONAL, .guided = guided,
+                           .branches = wf_sheet_branches(s), .preds = preds, .out = out };
+    wf_plan_combine(p, &x);
 }
 
 static inline weft_plan *new_plan(weft_model *model)

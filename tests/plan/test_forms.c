@@ -32,9 +32,9 @@ static weft_plan *plan_of(const char *file, float weight, uint32_t flags, int32_
 }
 
 /* Bytes of what a stack of one part must hold in this form. */
-static size_t bytes_of(const wf_layer *l, const wf_touched *t)
+static size_t bytes_of(const wf_layer *l, const patched *t)
 {
-    const wf_module *m = t->strand[0].module;
+    const wf_module *m = t->part[0].module;
     size_t           K = wf_layer_columns(l), out = (size_t)l->out, n = 0;
     int32_t          size[4];
     bool             bias;
@@ -63,21 +63,21 @@ START_TEST(matrices_are_merged_and_every_byte_is_counted)
             weft_plan        *p = plan_of(files[f], 0.8f, 0, path);
             size_t            count, side = 0, merged = 0;
             const wf_layer   *layers = wf_model_layers(model, &count);
-            const wf_touched *t;
+            const patched *t;
 
             OK(weft_plan_seal(p, 3, &err));
-            t = wf_plan_touched(p, &count);
+            t = patches_of(p, &count);
             ck_assert_uint_gt(count, 0);
             for (size_t i = 0; i < count; i++) {
                 const wf_layer *l = &layers[t[i].layer];
-                int32_t         form = wf_module_form(t[i].strand[0].module, l);
+                int32_t         form = wf_module_form(t[i].part[0].module, l);
                 bool            may = l->component == 0 && form != WF_FORM_NORM && path != WEFT_PATH_SIDE;
                 if (!may) ck_assert(!t[i].merged);
                 if (may && (path == WEFT_PATH_MERGED || form == WF_FORM_DENSE)) ck_assert(t[i].merged);
                 if (t[i].merged) {
                     ck_assert_int_eq(t[i].stack.rank, 0);
                     ck_assert_ptr_null(t[i].stack.other);
-                    merged += wf_merged_floats(&t[i], l) * sizeof(float);
+                    merged += wf_patch_merged_floats(t[i].patch, l) * sizeof(float);
                 } else {
                     side += bytes_of(l, &t[i]);
                 }
@@ -92,7 +92,7 @@ END_TEST
 static bool same_parts(const weft_plan *p, const weft_plan *q)
 {
     size_t            n, m, count;
-    const wf_touched *a = wf_plan_touched(p, &n), *b = wf_plan_touched(q, &m);
+    const patched *a = patches_of(p, &n), *b = patches_of(q, &m);
     const wf_layer   *layers = wf_model_layers(model, &count);
 
     ck_assert_uint_eq(n, m);
@@ -115,26 +115,26 @@ START_TEST(peft_dora_weighs_inside)
 
     OK(weft_plan_seal(p, 2, &err));
     OK(weft_plan_seal(fresh, 2, &err));
-    for (size_t i = 0; i < (wf_plan_touched(p, &n), n); i++) {
-        const wf_touched *t = &wf_plan_touched(p, &n)[i];
-        ck_assert_double_eq(t->strand[0].inside, (double)0.6f);
+    for (size_t i = 0; i < (patches_of(p, &n), n); i++) {
+        const patched *t = &patches_of(p, &n)[i];
+        ck_assert_double_eq(t->part[0].inside, (double)0.6f);
         ck_assert_float_eq(cell(p, 0, 0, t->layer, 0), 1);
     }
     ck_assert(!same_parts(p, fresh));
 
     OK(weft_plan_copy(p, &q, &err));
-    OK(weft_plan_set_weight(q, 0, 0.3f, 0.3f, &err));
+    OK(weft_plan_set_weight(q, 0, 0.3f, NULL, &err));
     OK(weft_plan_seal(q, 2, &err));
     ck_assert(same_parts(q, fresh));
     OK(weft_plan_copy(q, &r, &err));
     OK(weft_plan_seal(r, 5, &err));
-    ck_assert_ptr_eq(wf_plan_touched(r, &n)[0].stack.other, wf_plan_touched(q, &n)[0].stack.other);
+    ck_assert_ptr_eq(patches_of(r, &n)[0].stack.other, patches_of(q, &n)[0].stack.other);
     weft_plan_free(r);
 
     OK(weft_plan_copy(p, &r, &err)); /* weight 0 is not there at all, under this rule as well */
-    OK(weft_plan_set_weight(r, 0, 0, 0, &err));
+    OK(weft_plan_set_weight(r, 0, 0, NULL, &err));
     OK(weft_plan_seal(r, 2, &err));
-    ck_assert_uint_eq(wf_plan_slots(r), 0);
+    ck_assert_uint_eq(all_slots(r), 0);
     weft_plan_free(r), weft_plan_free(q), weft_plan_free(p), weft_plan_free(fresh);
 }
 END_TEST
@@ -147,8 +147,8 @@ START_TEST(dora_is_a_straight_line_otherwise)
 
     OK(weft_plan_seal(p, 2, &err));
     OK(weft_plan_seal(q, 2, &err));
-    ck_assert_double_eq(wf_plan_touched(p, &n)[0].strand[0].inside, 1);
-    ck_assert_float_eq(cell(q, 0, 0, wf_plan_touched(q, &n)[0].layer, 0), -2);
+    ck_assert_double_eq(patches_of(p, &n)[0].part[0].inside, 1);
+    ck_assert_float_eq(cell(q, 0, 0, patches_of(q, &n)[0].layer, 0), -2);
     ck_assert(same_parts(p, q));
     weft_plan_free(p), weft_plan_free(q);
 }
@@ -180,10 +180,10 @@ START_TEST(peft_dora_weighs_the_bias_too)
         OK(weft_plan_create(model, &o, &p, &err));
         OK(weft_plan_add(p, a, 0.5f, &add, &err));
         OK(weft_plan_seal(p, 1, &err));
-        const wf_touched *t = wf_plan_touched(p, &count);
+        const patched *t = patches_of(p, &count);
         ck_assert_uint_eq(count, 1);
-        const float *row = wf_plan_row(p, 0);
-        if (t->merged) OK(wf_touched_add(t, l, row, sum, bias, &p->alloc, &err));
+        const float *row = row_of(p, 0);
+        if (t->merged) OK(wf_patch_add(t->patch, l, row, sum, bias, &p->alloc, &err));
         for (int32_t i = 0; i < l->out; i++) {
             float got = t->merged ? bias[i] : row[0] * t->stack.other[0].bias[i];
             ck_assert_float_eq(got, 0.5f * (float)(i + 1));
@@ -212,7 +212,7 @@ START_TEST(klora_leaves_normalisations_alone)
     for (size_t l = 0; l < count; l++) {
         weft_klora_score s = WEFT_KLORA_SCORE_INIT;
         bool             here = wf_plan_module(p, 0, (int32_t)l) != NULL && layers[l].component == 0;
-        OK(weft_plan_klora_score(p, (int64_t)l, &s, &err));
+        OK(weft_plan_klora_score(p, 0, (int64_t)l, &s, &err));
         if (layers[l].kind == WEFT_LAYER_NORM) {
             ck_assert_int_eq(s.position, 0);
             for (int32_t n = 0; n < 4; n++) ck_assert_float_eq(cell(p, n, 0, (int64_t)l, 0), 0);

@@ -100,8 +100,8 @@ static weft_plan *plan_of(weft_model *model, const json_t *entry, const json_t *
         char             path[300];
         snprintf(path, sizeof path, "data/%s", str(json_object_get(entry, "adapters"), str(a, "name")));
         OK(weft_adapter_open(test_path(path), NULL, &adapter, &err));
-        add.flags = WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE;
-        add.text_weight = (float)num(a, "text_weight", num(a, "weight", 1));
+        add.flags = WEFT_ADD_SHARE;
+        add.text_weights = text_weight((float)num(a, "text_weight", num(a, "weight", 1)));
         add.share = (float)num(a, "share", 1);
         OK(weft_plan_add(p, adapter, (float)num(a, "weight", 1), &add, &err));
         weft_adapter_free(adapter);
@@ -179,7 +179,7 @@ static void check_klora(const weft_plan *p, const json_t *entry, const json_t *c
         const char      *layer = json_string_value(json_array_get(names, i));
         int64_t          id = find_layer(model, layer);
         weft_klora_score got = WEFT_KLORA_SCORE_INIT;
-        OK(weft_plan_klora_score(p, id, &got, &err));
+        OK(weft_plan_klora_score(p, 0, id, &got, &err));
         ck_assert_msg(got.position == (int32_t)i + 1, "%s is at %d, not %zu", layer, got.position, i + 1);
         snprintf(name, sizeof name, "%s/S_c", scores);
         close_to(got.content, f64_at(golden("", name), i), "S_c", layer);

@@ -9,7 +9,7 @@ static void teardown(void) { weft_model_free(model); }
 static weft_klora_score score_of(const weft_plan *p, int64_t layer)
 {
     weft_klora_score s = WEFT_KLORA_SCORE_INIT;
-    OK(weft_plan_klora_score(p, layer, &s, &err));
+    OK(weft_plan_klora_score(p, 0, layer, &s, &err));
     return s;
 }
 
@@ -138,14 +138,14 @@ START_TEST(attention_only_acts_nowhere_else)
     weft_plan         *p = new_plan(model);
     size_t             count;
     const wf_layer    *layers = wf_model_layers(model, &count);
-    const wf_touched  *t;
+    const patched     *t;
 
     o.flags = WEFT_KLORA_ATTENTION_ONLY;
     OK(weft_plan_add(p, a, 1, NULL, &err));
     OK(weft_plan_add(p, b, 1, NULL, &err));
     OK(weft_plan_klora(p, &o, &err));
     OK(weft_plan_seal(p, 7, &err));
-    t = wf_plan_touched(p, &count);
+    t = patches_of(p, &count);
     ck_assert_uint_eq(count, (size_t)count_layers(model, ATTENTION));
     for (size_t i = 0; i < count; i++) ck_assert(layers[t[i].layer].attention);
     ck_assert_int_eq(score_of(p, nth_layer(model, OTHERS, 0)).position, 0);
@@ -275,9 +275,9 @@ START_TEST(the_table_does_not_see_an_adapters_strength)
         weft_adapter_free(content);
     }
     ck_assert_double_eq_tol(score_of(p[1], 0).gamma / score_of(p[0], 0).gamma, 7, 1e-5);
-    ck_assert_uint_eq(wf_plan_slots(p[0]), wf_plan_slots(p[1]));
+    ck_assert_uint_eq(all_slots(p[0]), all_slots(p[1]));
     for (int32_t n = 0; n < 20; n++)
-        ck_assert_mem_eq(wf_plan_row(p[0], n), wf_plan_row(p[1], n), wf_plan_slots(p[0]) * sizeof(float));
+        ck_assert_mem_eq(row_of(p[0], n), row_of(p[1], n), all_slots(p[0]) * sizeof(float));
     weft_plan_free(p[0]);
     weft_plan_free(p[1]);
     weft_adapter_free(style);
@@ -307,7 +307,7 @@ START_TEST(alpha_counts_unless_ignored)
         OK(weft_plan_klora(p, &o, &err));
         OK(weft_plan_seal(p, 20, &err));
         ck_assert_double_eq_tol(score_of(p, one).content, ignore ? 13 : 26, 1e-5);
-        const wf_touched *t = wf_plan_touched(p, &count);
+        const patched *t = patches_of(p, &count);
         ck_assert_uint_eq(count, 2);
         for (size_t i = 0; i < count; i++)
             ck_assert_float_eq(t[i].stack.part_scale[0], ignore && t[i].layer == one ? 1 : 2);
@@ -383,10 +383,10 @@ START_TEST(roles_tell_content_from_style)
         ck_assert_float_eq(cell(p, 0, 0, one, 1), cases[i].style == 1 ? 2 : 0);
         weft_plan_free(p);
     }
-    FAILS(WEFT_E_STATE, "both adapters have the role style", seal_with_roles(2, 2, 2, &p));
+    FAILS(WEFT_E_UNSUPPORTED, "both adapters have the role style", seal_with_roles(2, 2, 2, &p));
     weft_plan_free(p);
     for (int n = 0; n < 4; n += n == 1 ? 2 : 1) {
-        FAILS(WEFT_E_STATE, "exactly two adapters", seal_with_roles(0, 0, n, &p));
+        FAILS(WEFT_E_UNSUPPORTED, "exactly two adapters", seal_with_roles(0, 0, n, &p));
         weft_plan_free(p);
     }
 }
@@ -526,10 +526,10 @@ START_TEST(wrong_options_are_refused)
     FAILS(WEFT_E_ARG, "modulus", weft_plan_klora(p, &o, &err));
     o.modulus = NAN;
     FAILS(WEFT_E_ARG, "finite", weft_plan_klora(p, &o, &err));
-    FAILS(WEFT_E_STATE, "not sealed under K-LoRA", weft_plan_klora_score(p, 0, &s, &err));
+    FAILS(WEFT_E_STATE, "not sealed", weft_plan_klora_score(p, 0, 0, &s, &err));
     OK(weft_plan_seal(p, 2, &err));
-    FAILS(WEFT_E_STATE, "not sealed under K-LoRA", weft_plan_klora_score(p, 0, &s, &err));
-    FAILS(WEFT_E_ARG, "score is NULL", weft_plan_klora_score(p, 0, NULL, &err));
+    FAILS(WEFT_E_STATE, "under Merge, not K-LoRA", weft_plan_klora_score(p, 0, 0, &s, &err));
+    FAILS(WEFT_E_ARG, "score is NULL", weft_plan_klora_score(p, 0, 0, NULL, &err));
     weft_plan_free(p);
 }
 END_TEST

@@ -99,7 +99,7 @@ START_TEST(selections_and_flags_are_told)
     OK(weft_plan_switch(p, &o, &err));
     OK(weft_plan_seal(p, 12, &err));
     text = text_of(p);
-    says(text, "on unet.* alone");
+    says(text, "only on unet.*");
     says(text, "not on *.to_k");
     says(text, "of weight 0");
     says(text, "one call late");

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "plan/method.h"
+#include "plan/method/method.h"
 
 /* ---- K-LoRA ----------------------------------------------------------------------------------------------- */
 

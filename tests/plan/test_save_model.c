@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "model/layouts.h"
+#include "plan/patches.h"
 
 static void setup(void) { make_scratch(); }
 static void teardown(void) { remove_scratch(); }
@@ -118,7 +119,7 @@ START_TEST(a_saved_model_is_the_plan)
     /* what is touched is narrowed, what is not is the same bits */
     size_t count, touched, changed = 0;
     const wf_layer *x = wf_model_layers(m, &count), *y = wf_model_layers(again, &count);
-    const wf_touched *list = wf_plan_touched(plan, &touched);
+    const patched *list = patches_of(plan, &touched);
     for (size_t i = 0, k = 0; i < count; i++) {
         size_t n = (size_t)x[i].out * (size_t)x[i].in * (size_t)(x[i].kernel * x[i].kernel);
         bool is = k < touched && list[k].layer == (int32_t)i;
@@ -146,7 +147,7 @@ START_TEST(a_float32_model_is_merged_to_the_bit)
     must(weft_plan_save_model(plan, in_scratch("merged"), &golden_err));
     weft_model *again = opened(in_scratch("merged"), NULL);
     size_t touched, count;
-    const wf_touched *list = wf_plan_touched(plan, &touched);
+    const patched *list = patches_of(plan, &touched);
     const wf_layer *x = wf_model_layers(m, &count), *y = wf_model_layers(again, &count);
     weft_allocator alloc = wf_allocator(NULL);
     for (size_t i = 0; i < touched; i++) {
@@ -154,7 +155,7 @@ START_TEST(a_float32_model_is_merged_to_the_bit)
         size_t n = (size_t)l->out * (size_t)l->in * (size_t)(l->kernel * l->kernel);
         float *want = calloc(n + (size_t)l->out, sizeof *want), *found = calloc(n, sizeof *found);
         wf_layer_load(want, wf_model_parts(m)->kernels, l);
-        must(wf_touched_add(&list[i], l, wf_plan_row(plan, 0) + list[i].slot, want, NULL, &alloc, &golden_err));
+        must(wf_patch_add(list[i].patch, l, cells_of(plan, &list[i]), want, NULL, &alloc, &golden_err));
         wf_layer_load(found, wf_model_parts(m)->kernels, &y[list[i].layer]);
         ck_assert_mem_eq(want, found, n * sizeof *want);
         free(want);

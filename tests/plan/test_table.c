@@ -57,17 +57,17 @@ START_TEST(merge_holds_every_weight_at_every_call)
         ck_assert_float_eq(cell(p, n, 0, other, 1), -0.5f);
         ck_assert_float_eq(cell(p, n, 0, other, 2), 0); /* hat has nothing there */
         ck_assert_float_eq(cell(p, n, 0, text, 0), 0.7f);
-        ck_assert_ptr_eq(wf_plan_row(p, n), wf_plan_row(p, 0)); /* one row for all */
+        ck_assert_ptr_eq(row_of(p, n), row_of(p, 0)); /* one row for all */
     }
     i = info_of(p);
-    ck_assert_str_eq(i.method, "merge");
+    ck_assert_str_eq(phase_of(p, 0).method, "merge");
     ck_assert_int_eq(i.sealed, 1);
     ck_assert_int_eq(i.adapters, 3);
     ck_assert_int_eq(i.calls, 9);
     ck_assert_int_eq(i.branches, 1);
     ck_assert_int_eq(i.touched_layers, count_layers(model, ATTENTION) + count_layers(model, OTHERS) +
                                            count_layers(model, TEXT));
-    ck_assert_int_eq((int)wf_plan_slots(p), 2 * (int)i.touched_layers + count_layers(model, ATTENTION));
+    ck_assert_int_eq((int)all_slots(p), 2 * (int)i.touched_layers + count_layers(model, ATTENTION));
     weft_plan_free(p);
 }
 END_TEST
@@ -78,7 +78,7 @@ START_TEST(a_plan_without_adapters_touches_nothing)
 
     OK(weft_plan_seal(p, 4, &err));
     ck_assert_int_eq(info_of(p).touched_layers, 0);
-    ck_assert_uint_eq(wf_plan_slots(p), 0);
+    ck_assert_uint_eq(all_slots(p), 0);
     ck_assert_int_eq(wf_plan_branches(p), 1);
     weft_plan_free(p);
 }
@@ -92,13 +92,12 @@ START_TEST(weight_zero_is_not_there_at_all)
     OK(weft_plan_add(p, ink, 0, NULL, &err));
     OK(weft_plan_add(p, clay, -0.0f, NULL, &err));
     OK(weft_plan_seal(p, 4, &err));
-    ck_assert_uint_eq(wf_plan_slots(p), 0);
+    ck_assert_uint_eq(all_slots(p), 0);
     ck_assert_int_eq(info_of(p).side_bytes, 0);
     weft_plan_free(p);
 
     p = new_plan(model); /* a text weight of its own stays */
-    o.flags = WEFT_ADD_TEXT_WEIGHT;
-    o.text_weight = 0.25f;
+    o.text_weights = text_weight(0.25f);
     OK(weft_plan_add(p, ink, 0, &o, &err));
     OK(weft_plan_seal(p, 4, &err));
     ck_assert_int_eq(info_of(p).touched_layers, count_layers(model, TEXT));
@@ -122,8 +121,8 @@ START_TEST(switch_has_a_row_for_each_turn)
     for (int32_t n = 0; n < 8; n++)
         for (int32_t a = 0; a < 3; a++)
             ck_assert_float_eq(cell(p, n, 0, attn, a), n / 2 % 3 == a ? weight[a] : 0);
-    ck_assert_ptr_eq(wf_plan_row(p, 0), wf_plan_row(p, 7)); /* the first one's second turn */
-    ck_assert_ptr_ne(wf_plan_row(p, 0), wf_plan_row(p, 2));
+    ck_assert_ptr_eq(row_of(p, 0), row_of(p, 7)); /* the first one's second turn */
+    ck_assert_ptr_ne(row_of(p, 0), row_of(p, 2));
     ck_assert_float_eq(cell(p, 2, 0, text, 0), 0.7f); /* text: the first alone, whoever's turn it is */
     ck_assert_float_eq(cell(p, 2, 0, text, 1), 0);
     weft_plan_free(p);
@@ -176,7 +175,7 @@ START_TEST(composite_has_a_branch_for_each)
             ck_assert_float_eq(cell(p, 4, b, text, a), a < 2 ? weight[a] : 0); /* the prompt: all, in any branch */
         }
     ck_assert_int_eq(info_of(p).merged_layers, 0);
-    OK(weft_plan_branch_weight(p, 2, &w, &d, &err));
+    OK(weft_plan_branch_weight(p, 0, 2, &w, &d, &err));
     ck_assert_float_eq(w, 1);
     ck_assert_float_eq(d, 3);
     weft_plan_free(p);
@@ -212,18 +211,18 @@ START_TEST(composite_weighs_by_share_in_any_order)
     for (int o = 0; o < 4; o++) {
         const float *moved[] = { preds[orders[o][0]], preds[orders[o][1]], preds[orders[o][2]] };
         p = shared(0, share, orders[o]);
-        wf_plan_combine(p, o == 0 ? first : out, moved, 3, true);
+        combine(p, o == 0 ? first : out, moved, 3, true);
         if (o > 0) ck_assert_mem_eq(first, out, sizeof first);
         weft_plan_free(p);
     }
     ck_assert_float_eq_tol(first[1], (2 + 0.1f * 4 + 2.3f * 8) / 3.4f, 1e-6f);
 
     p = shared(WEFT_COMPOSITE_DIVIDE_BY_COUNT | WEFT_COMPOSITE_NOCFG_LAST, share, orders[0]);
-    wf_plan_combine(p, out, preds, 3, true);
+    combine(p, out, preds, 3, true);
     ck_assert_float_eq_tol(out[1], (2 + 0.1f * 4 + 2.3f * 8) / 3, 1e-6f);
-    wf_plan_combine(p, out, preds, 3, false); /* unguided: the last one's alone */
+    combine(p, out, preds, 3, false); /* unguided: the last one's alone */
     ck_assert_mem_eq(out, e2, sizeof e2);
-    OK(weft_plan_branch_weight(p, 1, &w, &d, &err));
+    OK(weft_plan_branch_weight(p, 0, 1, &w, &d, &err));
     ck_assert_float_eq(w, 0.1f);
     ck_assert_float_eq(d, 3);
     weft_plan_free(p);
@@ -241,7 +240,7 @@ START_TEST(composite_needs_something_to_divide_by)
     add.share = -1;
     OK(weft_plan_add(p, clay, 1, &add, &err));
     OK(weft_plan_composite(p, NULL, &err));
-    FAILS(WEFT_E_STATE, "sum to 0", weft_plan_seal(p, 5, &err));
+    FAILS(WEFT_E_UNSUPPORTED, "sum to 0", weft_plan_seal(p, 5, &err));
     OK(weft_plan_merge(p, &err)); /* the plan is as it was */
     OK(weft_plan_seal(p, 5, &err));
     weft_plan_free(p);
@@ -259,7 +258,7 @@ START_TEST(one_or_no_adapter_is_one_branch)
         OK(weft_plan_composite(p, NULL, &err));
         OK(weft_plan_seal(p, 5, &err));
         ck_assert_int_eq(wf_plan_branches(p), 1);
-        wf_plan_combine(p, out, preds, 3, true);
+        combine(p, out, preds, 3, true);
         ck_assert_mem_eq(out, e, sizeof e);
         weft_plan_free(p);
     }
@@ -281,8 +280,7 @@ START_TEST(text_policy_is_the_callers)
 
         o.text = policy;
         OK(weft_plan_create(model, &o, &p, &err));
-        add.flags = WEFT_ADD_TEXT_WEIGHT;
-        add.text_weight = 0.25f;
+        add.text_weights = text_weight(0.25f);
         OK(weft_plan_add(p, ink, 1, &add, &err));
         OK(weft_plan_add(p, clay, 0.5f, NULL, &err));
         OK(weft_plan_switch(p, NULL, &err));
@@ -290,11 +288,12 @@ START_TEST(text_policy_is_the_callers)
         ck_assert_float_eq(cell(p, 9, 0, text, 0), acts[policy][0] ? 0.25f : 0);
         ck_assert_float_eq(cell(p, 9, 0, text, 1), acts[policy][1] ? 0.5f : 0);
 
-        row = malloc(wf_plan_slots(p) * sizeof *row); /* one alone, whatever the policy */
+        size_t slots = wf_plan_text_sheet(p)->slots;
+        row = malloc(slots * sizeof *row); /* one alone, whatever the policy */
         for (int32_t a = 0; a < 2; a++) {
             size_t seen = 0;
-            wf_plan_text_row(p, a, row);
-            for (size_t s = 0; s < wf_plan_slots(p); s++) {
+            wf_plan_text_cells(p, a, row);
+            for (size_t s = 0; s < slots; s++) {
                 if (row[s] == 0) continue;
                 seen++;
                 ck_assert_float_eq(row[s], a == 0 ? 0.25f : 0.5f);
@@ -373,10 +372,10 @@ END_TEST
 
 /* ---- stacks and paths -------------------------------------------------------------------------------------- */
 
-static const wf_touched *touched_at(const weft_plan *p, int64_t layer)
+static const patched *touched_at(const weft_plan *p, int64_t layer)
 {
     size_t            count;
-    const wf_touched *t = wf_plan_touched(p, &count);
+    const patched *t = patches_of(p, &count);
 
     for (size_t i = 0; i < count; i++)
         if (t[i].layer == layer) return &t[i];
@@ -388,10 +387,10 @@ START_TEST(stacks_hold_the_factors_part_by_part)
     weft_plan        *p = three_on(WEFT_PATH_SIDE);
     size_t            count;
     const wf_layer   *layers = wf_model_layers(model, &count);
-    const wf_touched *t;
+    const patched *t;
 
     OK(weft_plan_seal(p, 2, &err));
-    t = wf_plan_touched(p, &count);
+    t = patches_of(p, &count);
     for (size_t i = 0, slot = 0; i < count; i++) {
         const wf_layer *l = &layers[t[i].layer];
         const float    *down = t[i].stack.down, *up = t[i].stack.up;
@@ -425,7 +424,7 @@ START_TEST(paths_are_forced_or_chosen)
             weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
             size_t            count;
             const wf_layer   *layers = wf_model_layers(model, &count);
-            const wf_touched *t;
+            const patched *t;
             weft_plan        *p;
             int64_t           merged = 0, bytes = 0, side = 0;
 
@@ -436,11 +435,11 @@ START_TEST(paths_are_forced_or_chosen)
             if (method == 1) OK(weft_plan_switch(p, NULL, &err));
             if (method == 2) OK(weft_plan_composite(p, NULL, &err));
             OK(weft_plan_seal(p, 10, &err));
-            t = wf_plan_touched(p, &count);
+            t = patches_of(p, &count);
             for (size_t i = 0; i < count; i++) {
                 const wf_layer *l = &layers[t[i].layer];
                 int64_t         K = (int64_t)wf_layer_columns(l), R = 0;
-                for (int32_t k = 0; k < t[i].parts; k++) R += t[i].strand[k].module->rank;
+                for (int32_t k = 0; k < t[i].parts; k++) R += t[i].part[k].module->rank;
                 bool            want = l->component == 0 && method == 0 &&
                             (path == WEFT_PATH_MERGED || (path == WEFT_PATH_AUTO && R * (K + l->out) > K * l->out / 8));
                 ck_assert_msg(t[i].merged == want, "%s", l->name);
@@ -475,7 +474,7 @@ START_TEST(a_copy_shares_stacks_and_is_free_to_change)
     OK(weft_plan_seal(q, 20, &err));
     ck_assert_ptr_eq(touched_at(q, attn)->stack.down, down);
     ck_assert_int_eq(info_of(p).calls, 4);
-    ck_assert_str_eq(info_of(p).method, "merge");
+    ck_assert_str_eq(phase_of(p, 0).method, "merge");
 
     weft_plan_free(p); /* stacks outlive the plan that made them */
     OK(weft_plan_add(r, hat, 1, NULL, &err)); /* one more part at the attentions, none elsewhere */
@@ -514,11 +513,11 @@ START_TEST(cells_outside_of_the_table_are_refused)
 {
     weft_plan *p = three();
     int64_t    layers = info_of(p).layers;
-    float      c = 5, w, d;
+    float      w, d;
+    weft_cell  c = WEFT_CELL_INIT;
 
     FAILS(WEFT_E_STATE, "not sealed", weft_plan_cell(p, 0, 0, 0, 0, &c, &err));
-    ck_assert_float_eq(c, 0);
-    FAILS(WEFT_E_STATE, "not sealed", weft_plan_branch_weight(p, 0, &w, &d, &err));
+    FAILS(WEFT_E_STATE, "not sealed", weft_plan_branch_weight(p, 0, 0, &w, &d, &err));
     OK(weft_plan_seal(p, 6, &err));
     FAILS(WEFT_E_ARG, "call 6 of 6", weft_plan_cell(p, 6, 0, 0, 0, &c, &err));
     FAILS(WEFT_E_ARG, "call -1", weft_plan_cell(p, -1, 0, 0, 0, &c, &err));
@@ -528,8 +527,8 @@ START_TEST(cells_outside_of_the_table_are_refused)
     FAILS(WEFT_E_ARG, "adapter 3 of 3", weft_plan_cell(p, 0, 0, 0, 3, &c, &err));
     FAILS(WEFT_E_ARG, "out is NULL", weft_plan_cell(p, 0, 0, 0, 0, NULL, &err));
     FAILS(WEFT_E_ARG, "plan is NULL", weft_plan_cell(NULL, 0, 0, 0, 0, &c, &err));
-    FAILS(WEFT_E_ARG, "branch 1 of 1", weft_plan_branch_weight(p, 1, &w, &d, &err));
-    OK(weft_plan_branch_weight(p, 0, NULL, NULL, NULL));
+    FAILS(WEFT_E_ARG, "branch 1 of 1", weft_plan_branch_weight(p, 0, 1, &w, &d, &err));
+    OK(weft_plan_branch_weight(p, 0, 0, NULL, NULL, NULL));
     weft_plan_free(p);
 }
 END_TEST
@@ -562,10 +561,10 @@ START_TEST(wrong_numbers_are_refused)
     FAILS(WEFT_E_ARG, "ink: the weight", weft_plan_add(p, ink, -INFINITY, NULL, &err));
     FAILS(WEFT_E_ARG, "adapter is NULL", weft_plan_add(p, NULL, 1, NULL, &err));
     FAILS(WEFT_E_ARG, "plan is NULL", weft_plan_add(NULL, ink, 1, NULL, &err));
-    add.flags = WEFT_ADD_TEXT_WEIGHT | WEFT_ADD_SHARE;
-    add.text_weight = NAN;
+    add.text_weights = text_weight(NAN);
     FAILS(WEFT_E_ARG, "text weight", weft_plan_add(p, ink, 1, &add, &err));
-    add.text_weight = 1;
+    add.text_weights = NULL;
+    add.flags = WEFT_ADD_SHARE;
     add.share = INFINITY;
     FAILS(WEFT_E_ARG, "share", weft_plan_add(p, ink, 1, &add, &err));
     add.share = 1;

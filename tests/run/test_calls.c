@@ -275,8 +275,8 @@ END_TEST
 
 static wf_exec dry_exec(const weft_run *run)
 {
-    return (wf_exec){ .k = run->exec.k, .dry = true, .arena = { .dry = true }, .deltas = run->fit.deltas,
-                      .branch = run->fit.branch, .slots = run->exec.slots };
+    return (wf_exec){ .k = run->exec.k, .dry = true, .arena = { .dry = true }, .deltas = run->fit.phase[0].deltas,
+                      .branch = run->fit.branch, .slots = wf_plan_phase(run->fit.plan, 0)->slots };
 }
 
 /* Memory is counted by walking without any: each of the three walks must take, to the byte, what the real one takes.
@@ -304,7 +304,7 @@ START_TEST(a_dry_walk_takes_what_a_real_one_takes)
             s.text_len = s.negative_len = text_len;
             s.tokens = tokens;
             wf_exec dry = dry_exec(run);
-            wf_step_forward(run, &dry, &run->fit, &s, true);
+            wf_step_forward(run, &dry, &run->fit, &s, true, wf_plan_branches(plan), false);
             run->exec.arena.peak = 0;
             must(weft_run_step(run, &s, &golden_err));
             ck_assert_uint_eq(run->exec.arena.peak, dry.arena.peak);
@@ -315,6 +315,8 @@ START_TEST(a_dry_walk_takes_what_a_real_one_takes)
             e.text_len = text_len;
             e.chunks = tokens / 77;
             dry = dry_exec(run);
+            dry.deltas = run->fit.text.deltas;
+            dry.slots = wf_plan_text_sheet(plan)->slots;
             wf_encode_forward(run, &dry, &(wf_encoding){ .chunks = e.chunks });
             run->exec.arena.peak = 0;
             must(weft_run_encode(run, &e, &golden_err));

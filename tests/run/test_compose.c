@@ -80,8 +80,7 @@ static weft_plan *build(const set *s, json_t *c, int steps)
         weft_adapter *adapter;
         must(weft_adapter_open(data_path("%s", word(paths, word(a, "name", ""), "")), NULL, &adapter, &golden_err));
         if (json_object_get(a, "text_weight") != NULL) {
-            add.flags |= WEFT_ADD_TEXT_WEIGHT;
-            add.text_weight = (float)real(a, "text_weight", 0);
+            add.text_weights = text_weight((float)real(a, "text_weight", 0));
         }
         if (json_object_get(a, "share") != NULL) {
             add.flags |= WEFT_ADD_SHARE;
@@ -106,7 +105,7 @@ static void check_choice(const set *s, json_t *c, weft_plan *plan, const char *n
     ck_assert_uint_eq((size_t)choice.shape[0], (size_t)steps);
     for (int64_t layer = 0; layer < s->info.layers; layer++) {
         weft_klora_score k = WEFT_KLORA_SCORE_INIT;
-        must(weft_plan_klora_score(plan, layer, &k, &golden_err));
+        must(weft_plan_klora_score(plan, 0, layer, &k, &golden_err));
         if (k.position == 0) continue;
         ck_assert_int_eq(k.position, (int)at + 1);
         ck_assert_uint_lt(at, L);
@@ -115,11 +114,11 @@ static void check_choice(const set *s, json_t *c, weft_plan *plan, const char *n
                           (double)rho.v[at]);
         ck_assert_double_eq_tol(k.gamma, real(c, "gamma", 0), 1e-5);
         for (int n = 0; n < steps; n++) {
-            float content, style;
+            weft_cell content = WEFT_CELL_INIT, style = WEFT_CELL_INIT;
             must(weft_plan_cell(plan, n, 0, layer, 0, &content, &golden_err));
             must(weft_plan_cell(plan, n, 0, layer, 1, &style, &golden_err));
-            int got = content != 0 ? 0 : style != 0 ? 1 : 2;
-            ck_assert_msg(got == (int)choice.v[(size_t)n * L + at] && (content == 0 || style == 0),
+            int got = content.number != 0 ? 0 : style.number != 0 ? 1 : 2;
+            ck_assert_msg(got == (int)choice.v[(size_t)n * L + at] && (content.number == 0 || style.number == 0),
                           "%s: call %d, layer %zu: %d, wanted %d (rho %g)", name, n, at, got,
                           (int)choice.v[(size_t)n * L + at], k.rho);
         }

@@ -200,8 +200,7 @@ START_TEST(text_parts_have_their_own_weight)
     golden want = golden_read(t, "layers/text");
     bench b;
     open_model(&b, "tiny-sd1");
-    o.flags = WEFT_ADD_TEXT_WEIGHT;
-    o.text_weight = 0;
+    o.text_weights = text_weight(0);
     must(weft_plan_add_concept(b.plan, c, 1, &o, &golden_err));
     start(&b);
     weft_encode e = encode_of(&b, "a <dog1> <dog2> in the sun", 1, 11);
@@ -554,14 +553,13 @@ static uint64_t stamp_of(bench *b, const weft_plan *plan)
     return e.stamp;
 }
 
-static weft_plan *plan_of(weft_model *m, weft_adapter *a, int32_t text, float weight, float text_weight, weft_concept *c)
+static weft_plan *plan_of(weft_model *m, weft_adapter *a, int32_t text, float weight, float in_text, weft_concept *c)
 {
     weft_plan_options po = WEFT_PLAN_OPTIONS_INIT;
     weft_add_options ao = WEFT_ADD_OPTIONS_INIT;
     weft_plan *p;
     po.text = text;
-    ao.flags = WEFT_ADD_TEXT_WEIGHT;
-    ao.text_weight = text_weight;
+    ao.text_weights = text_weight(in_text);
     must(weft_plan_create(m, &po, &p, &golden_err));
     if (a != NULL) must(weft_plan_add(p, a, weight, &ao, &golden_err));
     if (c != NULL) must(weft_plan_add_concept(p, c, 1, NULL, &golden_err));
@@ -635,14 +633,14 @@ START_TEST(a_stale_text_is_refused)
     must(weft_run_step(b.run, &s, &golden_err));
 
     must(weft_plan_copy(b.plan, &copy, &golden_err)); /* the UNet's weight moves: the text is as good as it was */
-    must(weft_plan_set_weight(copy, 0, 0.2f, 1, &golden_err));
+    must(weft_plan_set_weight(copy, 0, 0.2f, text_weight(1), &golden_err));
     must(weft_plan_seal(copy, 1, &golden_err));
     must(weft_run_set_plan(b.run, copy, &golden_err));
     must(weft_run_step(b.run, &s, &golden_err));
     weft_plan_free(copy);
 
     must(weft_plan_copy(b.plan, &copy, &golden_err));
-    must(weft_plan_set_weight(copy, 0, 1, 0.2f, &golden_err));
+    must(weft_plan_set_weight(copy, 0, 1, text_weight(0.2f), &golden_err));
     must(weft_plan_seal(copy, 1, &golden_err));
     must(weft_run_set_plan(b.run, copy, &golden_err));
     ck_assert_int_eq(weft_run_step(b.run, &s, &golden_err), WEFT_E_STATE);

@@ -7,11 +7,11 @@
  * The order in which adapters were added must not show, not even in the last bit, so the terms of each
  * sum are added in order of size. In double: then k equal predictions also average to themselves. */
 #include "base/structs.h"
-#include "plan/method.h"
+#include "plan/method/method.h"
 
-static const weft_composite_options *options_of(const weft_plan *p)
+static const weft_composite_options *options_of(const wf_sheet *s)
 {
-    return p->options->data;
+    return s->options->data;
 }
 
 /* Shares are few and floats: sorted and added in double, their sum has no order either. */
@@ -29,25 +29,31 @@ static double share_sum(const weft_plan *p)
     return sum;
 }
 
-static double divisor_of(const weft_plan *p)
+static double divisor_of(const weft_plan *p, const wf_sheet *s)
 {
-    return options_of(p)->flags & WEFT_COMPOSITE_DIVIDE_BY_COUNT ? (double)p->adapters : share_sum(p);
+    return options_of(s)->flags & WEFT_COMPOSITE_DIVIDE_BY_COUNT ? (double)p->adapters : share_sum(p);
 }
 
-static weft_status begin(const weft_plan *p, wf_table *t, weft_error *err)
+static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_error *err)
 {
+    (void)t;
     if (p->adapters == 0) return WEFT_OK;
-    if (divisor_of(p) == 0)
-        return wf_fail(err, WEFT_E_STATE, "composite: the shares of %d adapters sum to 0, nothing can be divided by that",
+    if (divisor_of(p, s) == 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "composite: the shares of %d adapters sum to 0, nothing can be divided by that",
                        (int)p->adapters);
-    t->branches = p->adapters;
     return WEFT_OK;
 }
 
-static float choose(const weft_plan *p, const wf_table *t, int32_t call, int32_t branch, int32_t layer,
+static int32_t branches(const weft_plan *p, const wf_sheet *s, int32_t call)
+{
+    (void)s, (void)call;
+    return WF_MAX(p->adapters, 1);
+}
+
+static float choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
                     int32_t adapter)
 {
-    (void)p, (void)t, (void)call, (void)layer;
+    (void)p, (void)s, (void)call, (void)layer;
     return branch == adapter ? 1 : 0;
 }
 
@@ -70,44 +76,48 @@ void wf_composite_sum(float *out, const float *const *preds, const float *share,
     }
 }
 
-static void combine(const weft_plan *p, float *out, const float *const *preds, size_t n, bool guided)
+static void combine(const weft_plan *p, const wf_sheet *s, const wf_combine *x)
 {
     float   share[WF_ADAPTERS_MAX];
-    int32_t last = p->table.branches - 1;
+    size_t  values = (size_t)x->n * (size_t)x->c * (size_t)x->h * (size_t)x->w;
+    int32_t last = x->branches - 1;
 
-    if (p->adapters == 0 || (!guided && (options_of(p)->flags & WEFT_COMPOSITE_NOCFG_LAST))) {
-        if (out != preds[last]) memcpy(out, preds[last], n * sizeof *out);
+    if (p->adapters == 0 || (!x->guided && (options_of(s)->flags & WEFT_COMPOSITE_NOCFG_LAST))) {
+        memcpy(x->out, x->preds[last], values * sizeof *x->out);
         return;
     }
     for (int32_t b = 0; b <= last; b++) share[b] = p->entry[b].share;
-    wf_composite_sum(out, preds, share, last + 1, divisor_of(p), n);
+    wf_composite_sum(x->out, x->preds, share, last + 1, divisor_of(p, s), values);
 }
 
-static void weigh(const weft_plan *p, int32_t branch, float *weight, float *divisor)
+static void weigh(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, float *weight,
+                  float *divisor)
 {
+    (void)call;
     if (p->adapters == 0) return;
     *weight = p->entry[branch].share;
-    *divisor = (float)divisor_of(p);
+    *divisor = (float)divisor_of(p, s);
 }
 
-static void describe(const weft_plan *p, wf_text *out)
+static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
 {
-    uint32_t flags = options_of(p)->flags;
+    uint32_t flags = options_of(s)->flags;
 
+    (void)p;
     if (flags & WEFT_COMPOSITE_DIVIDE_BY_COUNT)
         wf_text_add(out, "  mean       shares are divided by the number of adapters (as the paper prints it)\n");
     if (flags & WEFT_COMPOSITE_NOCFG_LAST)
         wf_text_add(out, "  unguided   the last adapter's prediction alone (the authors' program)\n");
 }
 
-static void explain(const weft_plan *p, wf_text *out)
+static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)
 {
     for (int32_t a = 0; a < p->adapters; a++) {
         wf_letter_text letter;
         wf_number_text c, share, divisor;
         wf_text_add(out, "  branch %d  %s  %s at every call, at %d layers of the UNet; its prediction counts %s / %s\n",
-                    (int)a, wf_letter(&letter, a), wf_number(&c, p->entry[a].weight), (int)wf_plan_reach(p, a),
-                    wf_number(&share, p->entry[a].share), wf_number(&divisor, divisor_of(p)));
+                    (int)a, wf_letter(&letter, a), wf_number(&c, p->entry[a].weight), (int)wf_sheet_reach(s, a),
+                    wf_number(&share, p->entry[a].share), wf_number(&divisor, divisor_of(p, s)));
     }
 }
 
@@ -122,6 +132,6 @@ weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *o
 }
 
 const wf_method wf_method_composite = {
-    .name = "composite", .title = "LoRA Composite", .text = WEFT_TEXT_ALL, .begin = begin, .choose = choose, .combine = combine,
-    .weigh = weigh, .describe = describe, .explain = explain,
+    .name = "composite", .title = "LoRA Composite", .text = WEFT_TEXT_ALL, .choose = choose, .begin = begin,
+    .branches = branches, .combine = combine, .weigh = weigh, .describe = describe, .explain = explain,
 };

@@ -9,11 +9,11 @@
  * out is hard to debug. The order is the order of weft_plan_add(), never sorted, for callers tune it by
  * eye. The prompt is encoded once, with the first adapter's text parts, unless the plan says otherwise. */
 #include "base/structs.h"
-#include "plan/method.h"
+#include "plan/method/method.h"
 
-static const weft_switch_options *options_of(const weft_plan *p)
+static const weft_switch_options *options_of(const wf_sheet *s)
 {
-    return p->options->data;
+    return s->options->data;
 }
 
 /* As the paper prints it, floor((n mod k period) / period). The authors' program changes adapters in a
@@ -25,51 +25,53 @@ int32_t wf_switch_turn(int32_t call, int32_t period, int32_t adapters, bool offi
     return call / period % adapters;
 }
 
-static int32_t turn(const weft_plan *p, int32_t call)
+static int32_t turn(const weft_plan *p, const wf_sheet *s, int32_t call)
 {
-    const weft_switch_options *o = options_of(p);
+    const weft_switch_options *o = options_of(s);
     return wf_switch_turn(call, o->period, p->adapters, (o->flags & WEFT_SWITCH_OFFICIAL_OFFSET) != 0);
 }
 
-static weft_status begin(const weft_plan *p, wf_table *t, weft_error *err)
+static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_error *err)
 {
     int32_t last = -1;
 
     (void)err;
     /* Turns come in order, so those who had one are the first few. */
-    for (int32_t n = 0; n < t->calls && last < p->adapters - 1 && p->adapters > 0; n++)
-        last = WF_MAX(last, turn(p, n));
+    for (int32_t n = 0; n < s->calls && last < p->adapters - 1 && p->adapters > 0; n++)
+        last = WF_MAX(last, turn(p, s, n));
     for (int32_t a = last + 1; a < p->adapters; a++)
         wf_table_warn(p, t, "adapter %s gets no turn: %d calls in turns of %d reach %d of %d adapters",
-                      wf_adapter_name(p->entry[a].bound->adapter), (int)t->calls, (int)options_of(p)->period,
+                      wf_adapter_name(p->entry[a].bound->adapter), (int)s->calls, (int)options_of(s)->period,
                       (int)(last + 1), (int)p->adapters);
     return WEFT_OK;
 }
 
-static float choose(const weft_plan *p, const wf_table *t, int32_t call, int32_t branch, int32_t layer,
+static float choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
                     int32_t adapter)
 {
-    (void)t, (void)branch, (void)layer;
-    return turn(p, call) == adapter ? 1 : 0;
+    (void)branch, (void)layer;
+    return turn(p, s, call) == adapter ? 1 : 0;
 }
 
-static void describe(const weft_plan *p, wf_text *out)
+static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
 {
-    const weft_switch_options *o = options_of(p);
+    const weft_switch_options *o = options_of(s);
+
+    (void)p;
     wf_text_add(out, "  turns      of %d calls%s\n", (int)o->period,
                 o->flags & WEFT_SWITCH_OFFICIAL_OFFSET ? ", one call late (the authors' program)" : "");
 }
 
 /* "A5 B5 A2": whose turn, for how many calls; a long cycle is folded at eight turns to a line. */
-static void explain(const weft_plan *p, wf_text *out)
+static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)
 {
     int32_t column = 0;
 
     if (p->adapters == 0) return;
-    for (int32_t n = 0, end; n < p->table.calls; n = end, column++) {
+    for (int32_t n = 0, end; n < s->calls; n = end, column++) {
         wf_letter_text letter;
-        int32_t        a = turn(p, n);
-        for (end = n + 1; end < p->table.calls && turn(p, end) == a; end++) {}
+        int32_t        a = turn(p, s, n);
+        for (end = n + 1; end < s->calls && turn(p, s, end) == a; end++) {}
         if (column % 16 == 0) wf_text_add(out, column == 0 ? "  turns " : "\n        ");
         wf_text_add(out, " %s%d", wf_letter(&letter, a), (int)(end - n));
     }
@@ -78,9 +80,9 @@ static void explain(const weft_plan *p, wf_text *out)
         wf_letter_text letter;
         wf_number_text c;
         int32_t        calls = 0;
-        for (int32_t n = 0; n < p->table.calls; n++) calls += turn(p, n) == a;
+        for (int32_t n = 0; n < s->calls; n++) calls += turn(p, s, n) == a;
         wf_text_add(out, "  %s  %s in %d calls, at %d layers of the UNet\n", wf_letter(&letter, a),
-                    wf_number(&c, p->entry[a].weight), (int)calls, (int)wf_plan_reach(p, a));
+                    wf_number(&c, p->entry[a].weight), (int)calls, (int)wf_sheet_reach(s, a));
     }
 }
 

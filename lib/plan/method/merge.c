@@ -6,22 +6,22 @@
  *
  * Plain sums blur: by the third adapter on the same layers each one's picture fades. The other methods
  * are ways out of that. */
-#include "plan/method.h"
+#include "plan/method/method.h"
 
-static float choose(const weft_plan *p, const wf_table *t, int32_t call, int32_t branch, int32_t layer,
+static float choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
                     int32_t adapter)
 {
-    (void)p, (void)t, (void)call, (void)branch, (void)layer, (void)adapter;
+    (void)p, (void)s, (void)call, (void)branch, (void)layer, (void)adapter;
     return 1;
 }
 
-static void explain(const weft_plan *p, wf_text *out)
+static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)
 {
     for (int32_t a = 0; a < p->adapters; a++) {
         wf_letter_text letter;
         wf_number_text c;
         wf_text_add(out, "  %s  %s at every call, at %d layers of the UNet\n", wf_letter(&letter, a),
-                    wf_number(&c, p->entry[a].weight), (int)wf_plan_reach(p, a));
+                    wf_number(&c, p->entry[a].weight), (int)wf_sheet_reach(s, a));
     }
 }
 

@@ -19,7 +19,7 @@
 #include <math.h>
 
 #include "base/structs.h"
-#include "plan/method.h"
+#include "plan/method/method.h"
 
 static const double ALPHA = 1.5, BETA = 0.5;      /* pattern s, Ouyang et al. (2025), section 4.1       */
 static const double STAR_BETA = 0.85;             /* of alpha: the authors' program, 1.275 in all       */
@@ -88,16 +88,16 @@ typedef struct layer_sums {
     double  style_all;
 } layer_sums;
 
-typedef struct memo {
-    const wf_bound *content;
-    const wf_bound *style;
+typedef struct learnt {
+    wf_binding     *content; /* kept */
+    wf_binding     *style;   /* kept */
     int64_t         top_k;
-    bool            bare;
+    bool            ignore_alpha;
     layer_sums      sums[]; /* [layers] */
-} memo;
+} learnt;
 
-/* What a table concludes. */
-typedef struct found {
+/* What a phase concludes. */
+typedef struct state {
     int32_t content; /* which adapter */
     int32_t style;
     int32_t L;       /* governed layers                                 */
@@ -105,31 +105,31 @@ typedef struct found {
     int32_t dropped; /* of those, left out as far off                    */
     double  gamma;
     struct { int32_t position; double rho; } at[]; /* [layers] */
-} found;
+} state;
 
-static const weft_klora_options *options_of(const weft_plan *p)
+static const weft_klora_options *options_of(const wf_sheet *s)
 {
-    return p->options->data;
+    return s->options->data;
 }
 
-static bool governs(const weft_plan *p, const wf_layer *layer, const found *f)
+static bool governs(const weft_plan *p, const wf_sheet *s, const wf_layer *layer, const state *f)
 {
-    if (layer->component != 0 || layer->kind == WEFT_LAYER_NORM) return false;
-    if ((options_of(p)->flags & WEFT_KLORA_ATTENTION_ONLY) && !layer->attention) return false;
+    if (layer->component != WEFT_COMPONENT_DENOISER || layer->kind == WEFT_LAYER_NORM) return false;
+    if ((options_of(s)->flags & WEFT_KLORA_ATTENTION_ONLY) && !layer->attention) return false;
     return wf_plan_module(p, f->content, layer->id) != NULL || wf_plan_module(p, f->style, layer->id) != NULL;
 }
 
-static weft_status pick_roles(const weft_plan *p, found *f, weft_error *err)
+static weft_status pick_roles(const weft_plan *p, state *f, weft_error *err)
 {
     int32_t first, second;
 
     if (p->adapters != 2)
-        return wf_fail(err, WEFT_E_STATE, "klora: needs exactly two adapters, content and style; the plan has %d",
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "klora: needs exactly two adapters, content and style; the plan has %d",
                        (int)p->adapters);
     first = p->entry[0].role;
     second = p->entry[1].role;
     if (first != WEFT_ROLE_NONE && first == second)
-        return wf_fail(err, WEFT_E_STATE, "klora: both adapters have the role %s; one is content, the other style",
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "klora: both adapters have the role %s; one is content, the other style",
                        first == WEFT_ROLE_CONTENT ? "content" : "style");
     f->style = first == WEFT_ROLE_STYLE || second == WEFT_ROLE_CONTENT ? 0 : 1;
     f->content = 1 - f->style;
@@ -151,11 +151,13 @@ static int64_t layer_k(const wf_layer *layer, const wf_module *c, const wf_modul
     return WF_MIN(k, entries);
 }
 
-static weft_status score_layer(layer_sums *sums, const weft_plan *p, const wf_layer *layer, const found *f, bool bare,
-                               weft_error *err)
+static weft_status score_layer(layer_sums *sums, const weft_plan *p, const wf_sheet *sheet,
+                               const wf_layer *layer, const state *f, weft_error *err)
 {
-    const wf_module *c = wf_plan_module(p, f->content, layer->id), *s = wf_plan_module(p, f->style, layer->id);
-    layer_sums       r = { layer_k(layer, c, s, options_of(p)->top_k), 0, 0, 0, 0 };
+    const wf_module *c = wf_plan_module(p, f->content, layer->id);
+    const wf_module *s = wf_plan_module(p, f->style, layer->id);
+    layer_sums       r = { layer_k(layer, c, s, options_of(sheet)->top_k), 0, 0, 0, 0 };
+    bool             bare = sheet->ignore_alpha;
     weft_status      st = WEFT_OK;
 
     if (c != NULL)
@@ -174,40 +176,67 @@ static weft_status tell(const weft_plan *p, int64_t done, int64_t total, weft_er
     return WEFT_OK;
 }
 
-/* Score what governed layers an earlier plan has not. */
-static weft_status score(wf_table *t, const weft_plan *p, const found *f, weft_error *err)
+static void drop_learnt(void *data)
 {
-    const weft_klora_options *o = options_of(p);
+    learnt *m = data;
+    wf_binding_drop(m->content);
+    wf_binding_drop(m->style);
+}
+
+/* A block like `key`, with the sums of `old` where there is one. */
+static weft_status begin_learnt(wf_blob **out, const weft_plan *p, const learnt *key, const learnt *old,
+                                size_t layers, weft_error *err)
+{
+    size_t  size = sizeof *key + layers * sizeof *key->sums;
+    learnt *m;
+
+    *out = wf_blob_create(&p->alloc, size);
+    if (*out == NULL) return wf_nomem(err, size, "scores");
+    m = (*out)->data;
+    *m = *key;
+    (void)wf_binding_ref(m->content);
+    (void)wf_binding_ref(m->style);
+    (*out)->drop = drop_learnt;
+    if (old != NULL) memcpy(m->sums, old->sums, layers * sizeof *m->sums);
+    return WEFT_OK;
+}
+
+/* Score what governed layers an earlier plan or phase has not; its scores are in s->learnt. */
+static weft_status score(wf_sheet *s, const weft_plan *p, const state *f, weft_error *err)
+{
+    const weft_klora_options *o = options_of(s);
     size_t          count;
     const wf_layer *layers = wf_model_layers(p->model, &count);
-    const memo     *old = p->memo != NULL && p->memo_of == &wf_method_klora ? p->memo->data : NULL;
-    memo            key = { p->entry[f->content].bound, p->entry[f->style].bound, o->top_k, t->bare };
+    const learnt   *old = s->learnt != NULL ? s->learnt->data : NULL;
+    learnt          key = { p->entry[f->content].bound, p->entry[f->style].bound, o->top_k,
+                            s->ignore_alpha };
     int64_t         total = 0, done = 0;
     weft_status     st = WEFT_OK;
-    memo           *m;
+    wf_blob        *blob = NULL;
 
-    if (old != NULL && (old->content != key.content || old->style != key.style || old->top_k != key.top_k ||
-                        old->bare != key.bare))
+    if (old != NULL && (old->content != key.content || old->style != key.style ||
+                        old->top_k != key.top_k || old->ignore_alpha != key.ignore_alpha))
         old = NULL;
     for (size_t l = 0; l < count; l++)
-        total += governs(p, &layers[l], f) && (old == NULL || old->sums[l].top_k == 0);
-    if (old != NULL && total == 0) {
-        t->memo = wf_blob_ref(p->memo);
-        return WEFT_OK;
-    }
+        total += governs(p, s, &layers[l], f) && (old == NULL || old->sums[l].top_k == 0);
+    if (old != NULL && total == 0) return WEFT_OK;
 
-    t->memo = wf_blob_create(&p->alloc, sizeof *m + count * sizeof *m->sums);
-    if (t->memo == NULL) return wf_nomem(err, sizeof *m + count * sizeof *m->sums, "scores");
-    m = t->memo->data;
-    *m = key;
-    if (old != NULL) memcpy(m->sums, old->sums, count * sizeof *m->sums);
+    if ((st = begin_learnt(&blob, p, &key, old, count, err)) != WEFT_OK) return st;
+    wf_blob_drop(s->learnt);
+    s->learnt = blob;
+    layer_sums *sums = ((learnt *)blob->data)->sums;
     for (size_t l = 0; l < count && st == WEFT_OK; l++) {
-        if (!governs(p, &layers[l], f) || m->sums[l].top_k != 0) continue;
+        if (!governs(p, s, &layers[l], f) || sums[l].top_k != 0) continue;
         if ((st = tell(p, done++, total, err)) != WEFT_OK) break;
-        st = score_layer(&m->sums[l], p, &layers[l], f, t->bare, err);
+        st = score_layer(&sums[l], p, s, &layers[l], f, err);
     }
     if (st == WEFT_OK) st = tell(p, total, total, err);
     return st;
+}
+
+static const layer_sums *sums_of(const wf_sheet *s)
+{
+    return ((const learnt *)s->learnt->data)->sums;
 }
 
 /* ---- what follows from it ------------------------------------------------------------------------------------ */
@@ -218,19 +247,20 @@ static bool pairs_up(const layer_sums *s)
     return s->content_all > 0 && s->style_all > 0;
 }
 
-static weft_status balance(found *f, const weft_plan *p, wf_table *t, size_t count, weft_error *err)
+static weft_status balance(state *f, const weft_plan *p, wf_table *t, const wf_sheet *sheet,
+                           size_t count, weft_error *err)
 {
-    const memo *m = t->memo->data;
-    int32_t     mode = options_of(p)->gamma;
+    const layer_sums *sums = sums_of(sheet);
+    int32_t     mode = options_of(sheet)->gamma;
     double     *ratio = wf_zalloc(&p->alloc, count, sizeof *ratio), c = 0, s = 0;
     size_t      n = 0;
 
     if (ratio == NULL) return wf_nomem(err, count * sizeof *ratio, "the balance of two adapters");
     for (size_t l = 0; l < count; l++) {
-        if (f->at[l].position == 0 || !pairs_up(&m->sums[l])) continue;
-        c += m->sums[l].content_all;
-        s += m->sums[l].style_all;
-        ratio[n++] = m->sums[l].content_all / m->sums[l].style_all;
+        if (f->at[l].position == 0 || !pairs_up(&sums[l])) continue;
+        c += sums[l].content_all;
+        s += sums[l].style_all;
+        ratio[n++] = sums[l].content_all / sums[l].style_all;
     }
     f->pairs = (int32_t)n;
     f->gamma = 1;
@@ -258,70 +288,73 @@ static void warn_of_norms(const weft_plan *p, wf_table *t, const wf_layer *layer
     for (int32_t a = 0; a < p->adapters; a++) {
         int32_t n = 0;
         for (size_t l = 0; l < count; l++)
-            n += layers[l].component == 0 && layers[l].kind == WEFT_LAYER_NORM && wf_plan_module(p, a, layers[l].id) != NULL;
+            n += layers[l].component == WEFT_COMPONENT_DENOISER && layers[l].kind == WEFT_LAYER_NORM && wf_plan_module(p, a, layers[l].id) != NULL;
         if (n > 0)
             wf_table_warn(p, t, "klora: %d normalisations of %s do not act: K-LoRA governs layers with a product", (int)n,
                           wf_adapter_name(p->entry[a].bound->adapter));
     }
 }
 
-static weft_status begin(const weft_plan *p, wf_table *t, weft_error *err)
+static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_error *err)
 {
     size_t          count;
     const wf_layer *layers = wf_model_layers(p->model, &count);
-    found          *f;
+    state          *f;
     weft_status     st;
 
-    t->found = wf_blob_create(&p->alloc, sizeof *f + count * sizeof *f->at);
-    if (t->found == NULL) return wf_nomem(err, sizeof *f + count * sizeof *f->at, "a plan's scores");
-    f = t->found->data;
+    s->state = wf_blob_create(&p->alloc, sizeof *f + count * sizeof *f->at);
+    if (s->state == NULL) return wf_nomem(err, sizeof *f + count * sizeof *f->at, "a plan's scores");
+    f = s->state->data;
     if ((st = pick_roles(p, f, err)) != WEFT_OK) return st;
-    t->bare = (options_of(p)->flags & WEFT_KLORA_IGNORE_ALPHA) != 0;
-    if ((st = score(t, p, f, err)) != WEFT_OK) return st;
+    s->ignore_alpha = (options_of(s)->flags & WEFT_KLORA_IGNORE_ALPHA) != 0;
+    if ((st = score(s, p, f, err)) != WEFT_OK) return st;
 
     for (size_t l = 0; l < count; l++)
-        if (governs(p, &layers[l], f)) f->at[l].position = ++f->L;
+        if (governs(p, s, &layers[l], f)) f->at[l].position = ++f->L;
     if (f->L == 0)
-        return wf_fail(err, WEFT_E_STATE, "klora: neither adapter has a layer of the UNet that K-LoRA governs");
-    if ((st = balance(f, p, t, count, err)) != WEFT_OK) return st;
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "klora: neither adapter has a layer of the UNet that K-LoRA governs");
+    if ((st = balance(f, p, t, s, count, err)) != WEFT_OK) return st;
     warn_of_norms(p, t, layers, count);
     for (size_t l = 0; l < count; l++)
-        if (f->at[l].position > 0) f->at[l].rho = rho_of(&((const memo *)t->memo->data)->sums[l], f->gamma);
+        if (f->at[l].position > 0) f->at[l].rho = rho_of(&sums_of(s)[l], f->gamma);
     return WEFT_OK;
 }
 
-static float choose(const weft_plan *p, const wf_table *t, int32_t call, int32_t branch, int32_t layer,
+static float choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
                     int32_t adapter)
 {
-    const found      *f = t->found->data;
-    const layer_sums *s = &((const memo *)t->memo->data)->sums[layer];
+    const state      *f = s->state->data;
+    const layer_sums *sums = &sums_of(s)[layer];
     int32_t           l = f->at[layer].position;
     bool              content;
 
-    (void)branch;
-    if (l == 0 || (s->content == 0 && s->style == 0)) return 0;
-    if (s->content == 0 || s->style == 0) /* one alone wins, whatever a curve of the caller's own says */
-        content = s->style == 0;
+    (void)p, (void)branch;
+    if (l == 0 || (sums->content == 0 && sums->style == 0)) return 0;
+    if (sums->content == 0 || sums->style == 0) /* the only one wins, whatever a curve of the caller's own says */
+        content = sums->style == 0;
     else
-        content = wf_klora_choose(f->at[layer].rho, call, t->calls, l, f->L, options_of(p));
+        content = wf_klora_choose(f->at[layer].rho, call, s->calls, l, f->L, options_of(s));
     return adapter == (content ? f->content : f->style) ? 1 : 0;
 }
 
-static const char *part(const weft_plan *p, int32_t adapter)
+static const char *part(const weft_plan *p, const wf_sheet *s, int32_t adapter)
 {
-    const found *f = p->table.found->data;
+    const state *f = s->state->data;
+
+    (void)p;
     return adapter == f->content ? "content" : "style";
 }
 
 /* ---- in words ------------------------------------------------------------------------------------------------- */
 
-static void describe(const weft_plan *p, wf_text *out)
+static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
 {
-    const weft_klora_options *o = options_of(p);
-    const found   *f = p->table.found->data;
+    const weft_klora_options *o = options_of(s);
+    const state   *f = s->state->data;
     wf_letter_text letter;
     wf_number_text a, b, m;
 
+    (void)p;
     wf_text_add(out, "  content    %s,", wf_letter(&letter, f->content));
     wf_text_add(out, " style %s\n", wf_letter(&letter, f->style));
     wf_text_add(out, "  pattern    content while rho > S(tau), ");
@@ -351,22 +384,22 @@ static void describe(const weft_plan *p, wf_text *out)
 }
 
 /* Does a layer choose at every call as another one does? */
-static bool same_choices(const weft_plan *p, int32_t a, int32_t b)
+static bool same_choices(const weft_plan *p, const wf_sheet *s, int32_t a, int32_t b)
 {
-    for (int32_t n = 0; n < p->table.calls; n++)
+    for (int32_t n = 0; n < s->calls; n++)
         for (int32_t i = 0; i < 2; i++)
-            if (choose(p, &p->table, n, 0, a, i) != choose(p, &p->table, n, 0, b, i)) return false;
+            if (choose(p, s, n, 0, a, i) != choose(p, s, n, 0, b, i)) return false;
     return true;
 }
 
-static char symbol_at(const weft_plan *p, const found *f, int32_t call, int32_t layer)
+static char symbol_at(const weft_plan *p, const wf_sheet *s, const state *f, int32_t call, int32_t layer)
 {
-    if (choose(p, &p->table, call, 0, layer, f->content) != 0) return 'C';
-    return choose(p, &p->table, call, 0, layer, f->style) != 0 ? 'S' : '-';
+    if (choose(p, s, call, 0, layer, f->content) != 0) return 'C';
+    return choose(p, s, call, 0, layer, f->style) != 0 ? 'S' : '-';
 }
 
-static void explain_group(const weft_plan *p, const found *f, wf_text *out, const int32_t *at, int32_t first,
-                          int32_t end)
+static void explain_group(const weft_plan *p, const wf_sheet *s, const state *f, wf_text *out,
+                          const int32_t *at, int32_t first, int32_t end)
 {
     size_t          count;
     const wf_layer *layers = wf_model_layers(p->model, &count);
@@ -380,17 +413,17 @@ static void explain_group(const weft_plan *p, const found *f, wf_text *out, cons
     }
     wf_text_add(out, "  %-38s %5d  %8s %8s ", wf_short_name(&name, layers[at[first]].name), (int)(end - first),
                 wf_fixed(&low_text, low, 3), wf_fixed(&high_text, high, 3));
-    for (int32_t n = 0, next; n < p->table.calls; n = next) {
-        char c = symbol_at(p, f, n, at[first]);
-        for (next = n + 1; next < p->table.calls && symbol_at(p, f, next, at[first]) == c; next++) {}
+    for (int32_t n = 0, next; n < s->calls; n = next) {
+        char c = symbol_at(p, s, f, n, at[first]);
+        for (next = n + 1; next < s->calls && symbol_at(p, s, f, next, at[first]) == c; next++) {}
         wf_text_add(out, " %c%d", c, (int)(next - n));
     }
     wf_text_add(out, "\n");
 }
 
-static void explain(const weft_plan *p, wf_text *out)
+static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)
 {
-    const found *f = p->table.found->data;
+    const state *f = s->state->data;
     size_t       count;
     int32_t     *at, n = 0;
 
@@ -404,8 +437,8 @@ static void explain(const weft_plan *p, wf_text *out)
         if (f->at[l].position > 0) at[n++] = (int32_t)l;
     wf_text_add(out, "  %-38s %5s  %8s %8s  calls: C content, S style\n", "from layer", "count", "rho from", "to");
     for (int32_t i = 0, end; i < n; i = end) {
-        for (end = i + 1; end < n && same_choices(p, at[i], at[end]); end++) {}
-        explain_group(p, f, out, at, i, end);
+        for (end = i + 1; end < n && same_choices(p, s, at[i], at[end]); end++) {}
+        explain_group(p, s, f, out, at, i, end);
     }
     wf_free(&p->alloc, at);
 }
@@ -446,29 +479,37 @@ weft_status weft_plan_klora(weft_plan *plan, const weft_klora_options *options, 
     return wf_plan_use(plan, &wf_method_klora, &o, sizeof o, err);
 }
 
-weft_status weft_plan_klora_score(const weft_plan *plan, int64_t layer, weft_klora_score *score_out, weft_error *err)
+weft_status weft_plan_klora_score(const weft_plan *plan, int32_t call, int64_t layer,
+                                  weft_klora_score *score_out, weft_error *err)
 {
     weft_klora_score  r = WEFT_KLORA_SCORE_INIT;
-    const found      *f;
-    const layer_sums *s;
+    const wf_sheet   *s;
+    const state      *f;
+    const layer_sums *sums;
     size_t            count;
 
-    if (plan == NULL || score_out == NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_klora_score: %s is NULL", plan == NULL ? "plan" : "score");
-    if (!plan->sealed || plan->method != &wf_method_klora)
-        return wf_fail(err, WEFT_E_STATE, "weft_plan_klora_score: the plan is not sealed under K-LoRA");
+    if (score_out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_klora_score: score is NULL");
+    WF_TRY(wf_plan_must_be_sealed(plan, "weft_plan_klora_score", err));
+    if (call < 0 || call >= plan->table.calls)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_klora_score: call %d of %d", (int)call,
+                       (int)plan->table.calls);
+    s = wf_plan_phase(plan, call);
+    if (s->method != &wf_method_klora)
+        return wf_fail(err, WEFT_E_STATE, "weft_plan_klora_score: call %d is under %s, not K-LoRA",
+                       (int)call, s->method->title);
     wf_model_layers(plan->model, &count);
     if (layer < 0 || (uint64_t)layer >= count)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_klora_score: layer %lld of %zu", (long long)layer, count);
-    f = plan->table.found->data;
-    s = &((const memo *)plan->table.memo->data)->sums[layer];
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_klora_score: layer %lld of %zu", (long long)layer,
+                       count);
+    f = s->state->data;
+    sums = &sums_of(s)[layer];
     r.gamma = f->gamma;
     r.position = f->at[layer].position;
     if (r.position > 0) {
-        r.top_k = s->top_k;
-        r.content = s->content;
-        r.style = s->style;
-        r.ratio = pairs_up(s) ? s->content_all / s->style_all : 0;
+        r.top_k = sums->top_k;
+        r.content = sums->content;
+        r.style = sums->style;
+        r.ratio = pairs_up(sums) ? sums->content_all / sums->style_all : 0;
         r.rho = f->at[layer].rho;
     }
     return WF_RESULT(score_out, &r, weft_klora_score, err);

@@ -1,4 +1,4 @@
-/* mixed.c - adapters of one layer of which some depend on the weight, together.
+/* weight_dependent.c - combining adapters on one layer of which some depend on its weight.
  *
  * LoRA adds the same to whatever weight it finds; DoRA, OFT, BOFT, (IA)^3, GLoRA and a whole weight do not, and beside other
  * adapters it must be said which weight they see. By default the base's: a sum of differences, without an order, which any
@@ -13,7 +13,7 @@
 #include <math.h>
 
 #include "model/parts.h"
-#include "plan/method.h"
+#include "plan/method/method.h"
 
 const char *wf_mixed_name(int32_t mixed)
 {
@@ -23,26 +23,26 @@ const char *wf_mixed_name(int32_t mixed)
 
 /* ---- where it matters, and what is allowed --------------------------------------------------------------- */
 
-static bool is_dora(const wf_strand *s)
+static bool is_dora(const wf_patch_part *s)
 {
     return s->module->part[WF_PART_MAGNITUDE] != NULL;
 }
 
 /* Does it matter to this part what others made? To STACK a bias in place of the base's matters too. */
-static bool depends(const weft_plan *p, const wf_strand *s)
+static bool depends(const weft_plan *p, const wf_patch_part *s)
 {
     return wf_module_of_weight(s->module) ||
            (p->mixed == WEFT_MIXED_STACK && s->module->part[WF_PART_REPLACE_B] != NULL);
 }
 
-bool wf_mixed_matters(const weft_plan *p, const wf_layer *layer, const wf_strand *strand, int32_t parts)
+bool wf_mixed_matters(const weft_plan *p, const wf_layer *layer, const wf_patch_part *part, int32_t parts)
 {
     int32_t dependent = 0, dora = 0;
 
     if (p->mixed == WEFT_MIXED_DELTA || layer->kind == WEFT_LAYER_NORM) return false;
     for (int32_t i = 0; i < parts; i++) {
-        dependent += depends(p, &strand[i]);
-        dora += is_dora(&strand[i]);
+        dependent += depends(p, &part[i]);
+        dora += is_dora(&part[i]);
     }
     return p->mixed == WEFT_MIXED_DIRECTION ? dora > 0 : dependent > 0 && parts > 1;
 }
@@ -52,48 +52,49 @@ static const char *adapter_of(const weft_plan *p, const wf_slot *slot)
     return wf_adapter_name(p->entry[slot->adapter].bound->adapter);
 }
 
-static weft_status check_inside(const weft_plan *p, const wf_layer *layer, const wf_slot *slot, const wf_strand *strand,
+static weft_status check_inside(const weft_plan *p, const wf_layer *layer, const wf_slot *slot, const wf_patch_part *part,
                                 int32_t parts, weft_error *err)
 {
     int32_t first = -1;
 
     for (int32_t i = 0; i < parts; i++) {
-        if (!depends(p, &strand[i])) continue;
+        if (!depends(p, &part[i])) continue;
         if (first >= 0)
-            return wf_fail(err, WEFT_E_STATE, "%s: adapters %s and %s both depend on its weight, and policy inside takes one; "
+            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: adapters %s and %s both depend on its weight, and policy inside takes one; "
                            "stack and direction take more", layer->name, adapter_of(p, &slot[first]), adapter_of(p, &slot[i]));
         first = i;
     }
     return WEFT_OK;
 }
 
-static weft_status check_direction(const weft_plan *p, const wf_layer *layer, const wf_slot *slot, const wf_strand *strand,
+static weft_status check_direction(const weft_plan *p, const wf_layer *layer, const wf_slot *slot, const wf_patch_part *part,
                                    int32_t parts, weft_error *err)
 {
     int32_t first = -1;
 
     for (int32_t i = 0; i < parts; i++) {
-        const wf_module *m = strand[i].module;
-        if (!is_dora(&strand[i]) && depends(p, &strand[i]))
-            return wf_fail(err, WEFT_E_STATE, "%s: adapter %s (%s) depends on its weight without being DoRA, and policy direction "
+        const wf_module *m = part[i].module;
+        if (!is_dora(&part[i]) && depends(p, &part[i]))
+            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: adapter %s (%s) depends on its weight without being DoRA, and policy direction "
                            "takes DoRA and additive adapters", layer->name, adapter_of(p, &slot[i]), m->family->title);
-        if (!is_dora(&strand[i])) continue;
-        if (first >= 0 && wf_dora_rows(m, layer) != wf_dora_rows(strand[first].module, layer))
-            return wf_fail(err, WEFT_E_STATE, "%s: one of adapters %s and %s has magnitudes of rows and one of columns, and policy "
+        if (!is_dora(&part[i])) continue;
+        if (first >= 0 && wf_dora_rows(m, layer) != wf_dora_rows(part[first].module, layer))
+            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: one of adapters %s and %s has magnitudes of rows and one of columns, and policy "
                            "direction takes one kind", layer->name, adapter_of(p, &slot[first]), adapter_of(p, &slot[i]));
         first = i;
     }
     return WEFT_OK;
 }
 
-weft_status wf_mixed_check(const weft_plan *p, const wf_layer *layer, const wf_slot *slot, const wf_strand *strand,
-                           int32_t parts, bool constant, weft_error *err)
+weft_status wf_mixed_check(const weft_plan *p, const wf_sheet *s, const wf_layer *layer,
+                           const wf_slot *slot, const wf_patch_part *part, int32_t parts,
+                           bool constant, weft_error *err)
 {
     if (!constant)
-        return wf_fail(err, WEFT_E_STATE, "%s: policy %s needs coefficients that are the same in every call of one branch, and %s "
-                       "has others; delta does without", layer->name, wf_mixed_name(p->mixed), p->method->title);
-    if (p->mixed == WEFT_MIXED_INSIDE) return check_inside(p, layer, slot, strand, parts, err);
-    return p->mixed == WEFT_MIXED_DIRECTION ? check_direction(p, layer, slot, strand, parts, err) : WEFT_OK;
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: policy %s needs coefficients that are the same in every call of one branch, and %s "
+                       "has others; delta does without", layer->name, wf_mixed_name(p->mixed), s->method->title);
+    if (p->mixed == WEFT_MIXED_INSIDE) return check_inside(p, layer, slot, part, parts, err);
+    return p->mixed == WEFT_MIXED_DIRECTION ? check_direction(p, layer, slot, part, parts, err) : WEFT_OK;
 }
 
 /* ---- one after another --------------------------------------------------------------------------------------- */
@@ -116,7 +117,7 @@ static void as_stored(const wf_layer *l, const float *w, float *to)
         for (size_t i = 0; i < K; i++) to[o * K + i] = w[o * K + i % taps * in + i / taps];
 }
 
-static weft_status add_part(const making *x, const wf_strand *s, const wf_layer *seen, float cell, weft_error *err)
+static weft_status add_part(const making *x, const wf_patch_part *s, const wf_layer *seen, float cell, weft_error *err)
 {
     WF_TRY(wf_module_add(s->module, seen, s->scale, s->inside, cell, x->weight, x->alloc, err));
     if (x->bias == NULL) return WEFT_OK;
@@ -124,7 +125,7 @@ static weft_status add_part(const making *x, const wf_strand *s, const wf_layer 
 }
 
 /* A part that sees what there is by now, and of a STACK the bias too. */
-static weft_status add_dependent(const making *x, const wf_strand *s, bool stack, float cell, weft_error *err)
+static weft_status add_dependent(const making *x, const wf_patch_part *s, bool stack, float cell, weft_error *err)
 {
     size_t   out = (size_t)x->layer->out, weight = out * wf_layer_columns(x->layer), floats = weight + out;
     wf_layer seen = *x->layer;
@@ -140,20 +141,20 @@ static weft_status add_dependent(const making *x, const wf_strand *s, bool stack
     return st;
 }
 
-static weft_status make_stack(const weft_plan *p, const making *x, const wf_touched *t, const float *cells, weft_error *err)
+static weft_status make_stack(const weft_plan *p, const making *x, const wf_patch *patch, const float *cells, weft_error *err)
 {
-    for (int32_t i = 0; i < t->parts; i++)
-        WF_TRY(depends(p, &t->strand[i]) ? add_dependent(x, &t->strand[i], true, cells[i], err)
-                                         : add_part(x, &t->strand[i], x->layer, cells[i], err));
+    for (int32_t i = 0; i < patch->parts; i++)
+        WF_TRY(depends(p, &patch->part[i]) ? add_dependent(x, &patch->part[i], true, cells[i], err)
+                                         : add_part(x, &patch->part[i], x->layer, cells[i], err));
     return WEFT_OK;
 }
 
-static weft_status make_inside(const weft_plan *p, const making *x, const wf_touched *t, const float *cells, weft_error *err)
+static weft_status make_inside(const weft_plan *p, const making *x, const wf_patch *patch, const float *cells, weft_error *err)
 {
-    for (int32_t i = 0; i < t->parts; i++)
-        if (!depends(p, &t->strand[i])) WF_TRY(add_part(x, &t->strand[i], x->layer, cells[i], err));
-    for (int32_t i = 0; i < t->parts; i++)
-        if (depends(p, &t->strand[i])) WF_TRY(add_dependent(x, &t->strand[i], false, cells[i], err));
+    for (int32_t i = 0; i < patch->parts; i++)
+        if (!depends(p, &patch->part[i])) WF_TRY(add_part(x, &patch->part[i], x->layer, cells[i], err));
+    for (int32_t i = 0; i < patch->parts; i++)
+        if (depends(p, &patch->part[i])) WF_TRY(add_dependent(x, &patch->part[i], false, cells[i], err));
     return WEFT_OK;
 }
 
@@ -172,22 +173,22 @@ static void take_magnitudes(const wf_layer *l, const double *g, double *norm, bo
         }
 }
 
-static weft_status make_direction(const making *x, const wf_touched *t, const float *cells, weft_error *err)
+static weft_status make_direction(const making *x, const wf_patch *patch, const float *cells, weft_error *err)
 {
     const wf_layer *l = x->layer;
     bool            rows = true;
     weft_status     st = WEFT_OK;
 
-    for (int32_t i = 0; i < t->parts; i++)
-        if (is_dora(&t->strand[i])) rows = wf_dora_rows(t->strand[i].module, l);
+    for (int32_t i = 0; i < patch->parts; i++)
+        if (is_dora(&patch->part[i])) rows = wf_dora_rows(patch->part[i].module, l);
     size_t  n = (size_t)(rows ? l->out : l->in);
     double *g = wf_zalloc(x->alloc, 2 * n, sizeof *g), *norm = g + n;
     if (g == NULL) return wf_nomem(err, 2 * n * sizeof *g, "a layer's magnitudes");
 
     wf_dora_norms(norm, x->weight, l, rows);
     memcpy(g, norm, n * sizeof *g);
-    for (int32_t i = 0; i < t->parts && st == WEFT_OK; i++) {
-        const wf_strand *s = &t->strand[i];
+    for (int32_t i = 0; i < patch->parts && st == WEFT_OK; i++) {
+        const wf_patch_part *s = &patch->part[i];
         double           c = s->inside * cells[i]; /* either is 1 */
         for (size_t k = 0; is_dora(s) && k < n; k++) {
             float v;
@@ -205,18 +206,19 @@ static weft_status make_direction(const making *x, const wf_touched *t, const fl
 
 /* ---- the whole ----------------------------------------------------------------------------------------------- */
 
-weft_status wf_plan_merged_weight(const weft_plan *p, const wf_touched *t, float *weight, float *bias,
-                                  const weft_allocator *alloc, weft_error *err)
+weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, const float *cells,
+                                   float *weight, float *bias, const weft_allocator *alloc,
+                                   weft_error *err)
 {
-    const wf_layer *l = &wf_model_layers(p->model, &(size_t){ 0 })[t->layer];
-    const float    *cells = wf_plan_row(p, 0) + t->slot;
+    const wf_layer *l = &wf_model_layers(p->model, &(size_t){ 0 })[patch->layer];
     making          x = { l, weight, bias, alloc };
 
     wf_layer_load(weight, wf_model_parts(p->model)->kernels, l);
     if (bias != NULL && l->bias != NULL) memcpy(bias, l->bias, (size_t)l->out * sizeof *bias);
     else if (bias != NULL) memset(bias, 0, (size_t)l->out * sizeof *bias);
-    if (l->component != 0 || !wf_mixed_matters(p, l, t->strand, t->parts))
-        return wf_touched_add(t, l, cells, weight, bias, alloc, err);
-    if (p->mixed == WEFT_MIXED_STACK) return make_stack(p, &x, t, cells, err);
-    return p->mixed == WEFT_MIXED_INSIDE ? make_inside(p, &x, t, cells, err) : make_direction(&x, t, cells, err);
+    if (l->component != WEFT_COMPONENT_DENOISER || !wf_mixed_matters(p, l, patch->part, patch->parts))
+        return wf_patch_add(patch, l, cells, weight, bias, alloc, err);
+    if (p->mixed == WEFT_MIXED_STACK) return make_stack(p, &x, patch, cells, err);
+    return p->mixed == WEFT_MIXED_INSIDE ? make_inside(p, &x, patch, cells, err)
+                                         : make_direction(&x, patch, cells, err);
 }

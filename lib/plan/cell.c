@@ -1,0 +1,46 @@
+/* cell.c - the user's part in a coefficient, and who acts on the text encoders.
+ *
+ * A cell is what the method says, times the user's weight. Text encoders run before the first call, so
+ * no method speaks of them: a policy says whose parts act, the plan's own or that of the method of the
+ * first phase. */
+#include "plan/plan_internal.h"
+#include "plan/method/method.h"
+
+int32_t wf_text_encoder(int32_t component)
+{
+    switch (component) {
+    case WEFT_COMPONENT_TEXT_1: return 0;
+    case WEFT_COMPONENT_TEXT_2: return 1;
+    case WEFT_COMPONENT_TEXT_3: return 2;
+    default:                    return -1;
+    }
+}
+
+bool wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer)
+{
+    const wf_module *m = wf_plan_module(p, adapter, layer);
+    return p->entry[adapter].peft_dora && m != NULL && m->part[WF_PART_MAGNITUDE] != NULL;
+}
+
+float wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer)
+{
+    const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
+    int32_t         text = wf_text_encoder(layers[layer].component);
+    return text < 0 ? p->entry[adapter].weight : p->entry[adapter].text_weight[text];
+}
+
+float wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer)
+{
+    return wf_plan_weighs_inside(p, adapter, layer) ? 1 : wf_plan_weight(p, adapter, layer);
+}
+
+bool wf_plan_text_acts(const weft_plan *p, int32_t adapter)
+{
+    int32_t who = p->text != WEFT_TEXT_METHOD ? p->text : p->phase[0].method->text;
+    return who == WEFT_TEXT_ALL || (who == WEFT_TEXT_FIRST && adapter == 0);
+}
+
+float wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer)
+{
+    return wf_plan_text_acts(p, adapter) ? wf_plan_cell_weight(p, adapter, layer) : 0;
+}

@@ -1,0 +1,67 @@
+/* method.h - what a method has to answer.
+ *
+ * A method is one row of functions over a pure one: the coefficient of one cell. What happens around
+ * the cells is the same for all methods and lives in sheet.c and patch.c: user weights, selections,
+ * text encoders, dropping what is always zero, folding equal rows, stacking factors, choosing the path.
+ *
+ * A method works inside a phase: its calls are 0 .. s->calls - 1, counted from the phase's first.
+ *
+ * A new method is one file with its wf_method and its public setter, and its row in WF_METHODS. */
+#ifndef WF_METHOD_H
+#define WF_METHOD_H
+
+#include "plan/plan_internal.h"
+
+/* Every method, X(name). */
+#define WF_METHODS(X) X(merge) X(switch) X(composite) X(klora)
+
+struct wf_method {
+    const char *name;
+    const char *title; /* as people write it                                                       */
+    int32_t     text;  /* WEFT_TEXT_*: who acts on the text encoders unless the plan says otherwise */
+
+    /* Required. The coefficient of a denoiser layer's cell before the user's weight; asked only where
+     * the adapter has factors and is selected. Pure. */
+    float (*choose)(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+                    int32_t layer, int32_t adapter);
+
+    /* Everything below may be NULL. */
+
+    /* Check the adapters, and read what the cells depend on into s->learnt and s->state. */
+    weft_status (*begin)(const weft_plan *p, wf_table *t, wf_sheet *s, weft_error *err);
+    /* Branches of a call, at least 1. NULL: one. */
+    int32_t (*branches)(const weft_plan *p, const wf_sheet *s, int32_t call);
+
+    /* How the branches' predictions become one. NULL: the first branch's prediction. */
+    void (*combine)(const weft_plan *p, const wf_sheet *s, const wf_combine *x);
+    bool needs_base;   /* combine wants the prediction without adapters: one evaluation more */
+    /* Floats of scratch that combine wants for predictions of this many values. NULL: none. */
+    size_t (*scratch)(const weft_plan *p, const wf_sheet *s, size_t values);
+    /* The weight of a branch in the combination, where it is a number. NULL: 1 of 1. */
+    void (*weigh)(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, float *weight,
+                  float *divisor);
+
+    /* The part that an adapter plays here, for reports. NULL: what its role says. */
+    const char *(*part)(const weft_plan *p, const wf_sheet *s, int32_t adapter);
+    /* Say what the options mean, in lines "  name      value"; and the sheet, in few lines. */
+    void (*describe)(const weft_plan *p, const wf_sheet *s, wf_text *out);
+    void (*explain)(const weft_plan *p, const wf_sheet *s, wf_text *out);
+};
+
+#define WF_METHOD_EXTERN(name) extern const wf_method wf_method_##name;
+WF_METHODS(WF_METHOD_EXTERN)
+#undef WF_METHOD_EXTERN
+
+/* ---- rules alone, for tests ----------------------------------------------------------------------- */
+
+/* K-LoRA: content (true) or style at call n of N, layer l of L (1-based, in order of execution). */
+bool wf_klora_choose(double rho, int32_t n, int32_t N, int32_t l, int32_t L, const weft_klora_options *options);
+/* Mean of the ratios below three times their mean; *dropped tells how many were not. 1 when `count` is 0. */
+double wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped);
+/* Composite: out = sum of share[b] * preds[b] / divisor, in order of size: no order of the branches shows. */
+void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches,
+                      double divisor, size_t n);
+/* Switch: whose turn it is. */
+int32_t wf_switch_turn(int32_t call, int32_t period, int32_t adapters, bool official_offset);
+
+#endif

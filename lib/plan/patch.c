@@ -1,0 +1,330 @@
+/* patch.c - what the adapters do to one layer: their factors, stacked, or a merged copy of its weight.
+ *
+ * A patch names the modules that act at a layer. Unless the layer is computed from a merged copy, the
+ * factors of all parts stand in one block, the pairs stacked so that one product serves them all.
+ * Phases, and copies of a plan, share the patches that are the same in both. */
+#include "plan/plan_internal.h"
+
+size_t wf_layer_columns(const wf_layer *layer)
+{
+    return (size_t)layer->kernel * (size_t)layer->kernel * (size_t)layer->in;
+}
+
+size_t wf_stack_floats(const wf_layer *layer, const wf_stack *stack)
+{
+    size_t columns = wf_layer_columns(layer), out = (size_t)layer->out, n = (size_t)stack->rank * (columns + out);
+
+    for (int32_t p = 0; stack->other != NULL && p < stack->parts; p++) {
+        const wf_other *x = &stack->other[p];
+        if (x->w1 != NULL)
+            n += (size_t)x->o1 * (size_t)x->i1 + (size_t)x->o2 * (size_t)x->i2 * (columns / (size_t)layer->in);
+        n += (x->dense != NULL ? out * columns : 0) + (x->bias != NULL ? out : 0);
+    }
+    return n;
+}
+
+/* ---- a patch's life ---------------------------------------------------------------------------- */
+
+wf_patch *wf_patch_ref(wf_patch *x)
+{
+    wf_ref_take(&x->refs);
+    return x;
+}
+
+void wf_patch_drop(wf_patch *x)
+{
+    if (x == NULL || !wf_ref_drop(&x->refs)) return;
+    weft_allocator alloc = x->alloc;
+    for (int32_t i = 0; i < x->parts; i++) wf_binding_drop(x->from[i]);
+    wf_free(&alloc, x->memory);
+    wf_free(&alloc, x->lists);
+    wf_free(&alloc, x);
+}
+
+static wf_patch_part part_of(const weft_plan *p, const wf_slot *slot, bool ignore_alpha)
+{
+    const wf_module *m = wf_plan_module(p, slot->adapter, slot->layer);
+    bool             inside = wf_plan_weighs_inside(p, slot->adapter, slot->layer);
+    return (wf_patch_part){ m, ignore_alpha ? 1 : m->scale,
+                            inside ? wf_plan_weight(p, slot->adapter, slot->layer) : 1 };
+}
+
+/* The lists of a patch: what the parts are, without their factors. */
+static weft_status list_parts(wf_patch **out, const weft_plan *p, const wf_slot *slot, int32_t parts,
+                              bool ignore_alpha, weft_error *err)
+{
+    size_t    n = (size_t)parts, bytes = n * sizeof(wf_patch_part), size = bytes + n * sizeof(wf_binding *);
+    wf_patch *x = wf_zalloc(&p->alloc, 1, sizeof *x);
+
+    if (x == NULL) return wf_nomem(err, sizeof *x, "a layer's parts");
+    wf_ref_init(&x->refs);
+    x->alloc = p->alloc;
+    x->lists = wf_alloc(&p->alloc, size);
+    if (x->lists == NULL) {
+        wf_patch_drop(x);
+        return wf_nomem(err, size, "a layer's parts");
+    }
+    x->layer = slot->layer;
+    x->parts = parts;
+    x->part = x->lists;
+    x->from = (wf_binding **)(void *)((char *)x->lists + bytes);
+    for (size_t i = 0; i < n; i++) {
+        x->part[i] = part_of(p, &slot[i], ignore_alpha);
+        x->from[i] = wf_binding_ref(p->entry[slot[i].adapter].bound);
+    }
+    *out = x;
+    return WEFT_OK;
+}
+
+/* Bindings are compared by address: a patch keeps its own, so no address is used again. */
+static bool same(const wf_patch *a, const wf_patch *b)
+{
+    if (a->layer != b->layer || a->merged != b->merged || a->parts != b->parts) return false;
+    for (int32_t i = 0; i < a->parts; i++)
+        if (a->from[i] != b->from[i] || a->part[i].module != b->part[i].module ||
+            a->part[i].scale != b->part[i].scale || a->part[i].inside != b->part[i].inside)
+            return false;
+    return true;
+}
+
+/* Of patches made before, by layer, the one that is like this one; or NULL. */
+static wf_patch *find_cached(const weft_plan *p, const wf_patch *like)
+{
+    size_t low = 0, high = p->cached;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (p->cache[mid]->layer < like->layer) low = mid + 1;
+        else high = mid;
+    }
+    for (; low < p->cached && p->cache[low]->layer == like->layer; low++)
+        if (same(p->cache[low], like)) return p->cache[low];
+    return NULL;
+}
+
+static wf_patch *find_patched(const wf_sheet *s, const wf_patch *like)
+{
+    size_t low = 0, high = s->patched_count;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (s->patched[mid].layer < like->layer) low = mid + 1;
+        else high = mid;
+    }
+    bool here = low < s->patched_count && s->patched[low].layer == like->layer;
+    return here && same(s->patched[low].patch, like) ? s->patched[low].patch : NULL;
+}
+
+/* In the plan that this one is a copy of, or in the phases before this one. */
+static wf_patch *find(const weft_plan *p, const wf_table *t, const wf_patch *like)
+{
+    wf_patch *x = find_cached(p, like);
+
+    for (size_t i = 0; i < t->phases && x == NULL; i++) x = find_patched(&t->phase[i], like);
+    return x;
+}
+
+/* ---- stacks: the factors of a layer's parts in one block ------------------------------------------------------- */
+
+/* The block's layout. With no base it only counts: part_rank, part_scale and other, then down (R, K), up (R, out), and
+ * for each part that is no pair its matrices. */
+typedef struct block {
+    char  *base;
+    size_t used;
+    bool   fits;
+} block;
+
+static void *take(block *b, size_t count, size_t size)
+{
+    size_t at = (b->used + 63) / 64 * 64, bytes;
+
+    b->fits = b->fits && wf_mul(count, size, &bytes) && wf_add(at, bytes, &b->used) && b->used < SIZE_MAX - 64;
+    return b->base != NULL && b->fits ? b->base + at : NULL;
+}
+
+static bool has_bias(const wf_patch_part *s, const wf_layer *layer)
+{
+    bool any = false;
+    (void)wf_module_add_bias(s->module, layer, s->scale, 1, NULL, &any, NULL);
+    return any;
+}
+
+static int32_t pair_rank(const wf_patch_part *s, const wf_layer *layer)
+{
+    return wf_module_form(s->module, layer) == WF_FORM_PAIR ? wf_module_pair_rank(s->module) : 0;
+}
+
+/* Where everything of the stack stands in the block. */
+static void lay_out(wf_stack *stack, const wf_patch *w, const wf_layer *layer, block *b)
+{
+    size_t    columns = wf_layer_columns(layer), out = (size_t)layer->out, n = (size_t)w->parts, rank = 0;
+    int32_t  *part_rank = take(b, n, sizeof *part_rank);
+    float    *part_scale = take(b, n, sizeof *part_scale);
+    wf_other *other = NULL;
+    bool      plain = true;
+
+    for (size_t i = 0; i < n; i++) {
+        int32_t r = pair_rank(&w->part[i], layer);
+        rank += (size_t)r;
+        plain = plain && r > 0 && !has_bias(&w->part[i], layer);
+        if (part_rank != NULL) part_rank[i] = r;
+        if (part_scale != NULL) part_scale[i] = (float)w->part[i].scale;
+    }
+    b->fits = b->fits && rank <= INT32_MAX;
+    if (!plain) other = take(b, n, sizeof *other);
+    float *down = take(b, rank, columns * sizeof *down), *up = take(b, rank, out * sizeof *up);
+    for (size_t i = 0; i < n && !plain; i++) {
+        const wf_patch_part *s = &w->part[i];
+        int32_t          form = wf_module_form(s->module, layer), size[4] = { 0, 0, 0, 0 };
+        wf_other         x = { NULL, NULL, 0, 0, 0, 0, NULL, NULL };
+        if (form == WF_FORM_KRON) {
+            s->module->family->kron_size(s->module, layer, size);
+            x.o1 = size[0], x.i1 = size[1], x.o2 = size[2], x.i2 = size[3];
+            x.w1 = take(b, (size_t)x.o1, (size_t)x.i1 * sizeof(float));
+            x.w2 = take(b, (size_t)x.o2, columns / (size_t)layer->in * (size_t)x.i2 * sizeof(float));
+        }
+        if (form == WF_FORM_DENSE || form == WF_FORM_NORM) x.dense = take(b, out, columns * sizeof(float));
+        if (has_bias(s, layer)) x.bias = take(b, out, sizeof(float));
+        if (other != NULL) other[i] = x;
+    }
+    *stack = (wf_stack){ w->parts, b->fits ? (int32_t)rank : 0, part_rank, part_scale, down, up, other };
+}
+
+/* One part's factors into their places; `at` counts the ranks before it. */
+static weft_status fill_part(const wf_stack *stack, const wf_patch_part *s, const wf_layer *layer, int32_t i, size_t at,
+                             const weft_allocator *alloc, weft_error *err)
+{
+    const wf_module *m = s->module;
+    const wf_other  *x = stack->other != NULL ? &stack->other[i] : NULL;
+    size_t           columns = wf_layer_columns(layer), out = (size_t)layer->out;
+
+    if (stack->part_rank[i] > 0)
+        WF_TRY(wf_module_pair(m, layer, (float *)stack->down + at * columns, (float *)stack->up + at * out, alloc, err));
+    if (x == NULL) return WEFT_OK;
+    if (x->w1 != NULL) WF_TRY(wf_module_kron(m, layer, (float *)x->w1, (float *)x->w2, alloc, err));
+    if (x->dense != NULL) {
+        memset((float *)x->dense, 0, out * columns * sizeof *x->dense);
+        WF_TRY(wf_module_add(m, layer, s->scale, s->inside, 1, (float *)x->dense, alloc, err));
+    }
+    if (x->bias != NULL) {
+        memset((float *)x->bias, 0, out * sizeof *x->bias);
+        WF_TRY(wf_module_add_bias(m, layer, s->scale, s->inside, (float *)x->bias, &(bool){ false }, err));
+    }
+    return WEFT_OK;
+}
+
+static weft_status fill_stack(wf_patch *w, const wf_layer *layer, weft_error *err)
+{
+    block    count = { NULL, 0, true }, real = { NULL, 0, true };
+    wf_stack unused;
+    size_t   at = 0;
+
+    lay_out(&unused, w, layer, &count);
+    if (count.fits) real.base = w->memory = wf_alloc(&w->alloc, count.used);
+    if (w->memory == NULL) return wf_nomem(err, count.fits ? count.used : SIZE_MAX, "a layer's stacked factors");
+    lay_out(&w->stack, w, layer, &real);
+    for (int32_t i = 0; i < w->parts; i++) {
+        WF_TRY(fill_part(&w->stack, &w->part[i], layer, i, at, &w->alloc, err));
+        at += (size_t)w->stack.part_rank[i];
+    }
+    return WEFT_OK;
+}
+
+/* ---- merged copies ------------------------------------------------------------------------------ */
+
+bool wf_patch_has_bias(const wf_patch *patch, const wf_layer *layer)
+{
+    for (int32_t i = 0; i < patch->parts; i++)
+        if (has_bias(&patch->part[i], layer)) return true;
+    return false;
+}
+
+size_t wf_patch_merged_floats(const wf_patch *patch, const wf_layer *layer)
+{
+    return (size_t)layer->out * (wf_layer_columns(layer) + (wf_patch_has_bias(patch, layer) ? 1 : 0));
+}
+
+weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const float *cells, float *dst, float *bias,
+                           const weft_allocator *alloc, weft_error *err)
+{
+    for (int32_t i = 0; i < patch->parts; i++) {
+        const wf_patch_part *s = &patch->part[i];
+        if (cells[i] == 0) continue;
+        WF_TRY(wf_module_add(s->module, layer, s->scale, s->inside, cells[i], dst, alloc, err));
+        if (bias != NULL)
+            WF_TRY(wf_module_add_bias(s->module, layer, s->scale, s->inside * cells[i], bias, &(bool){ false }, err));
+    }
+    return WEFT_OK;
+}
+
+/* ---- paths --------------------------------------------------------------------------------------- */
+
+/* Are the coefficients of these slots the same in every call of the sheet, which has one branch? */
+static bool never_changes(const wf_sheet *s, size_t first, int32_t parts)
+{
+    for (size_t r = 0; r < s->rows; r++)
+        if (s->row[r].branches != 1 || memcmp(s->cells + s->row[r].at + first, s->cells + s->row[0].at + first,
+                                              (size_t)parts * sizeof(float)) != 0)
+            return false;
+    return true;
+}
+
+/* A merged copy costs out * K floats once; the side path costs its products for every row of the activations:
+ * R * (K + out) of pairs, i1 o2 (k2 + o1) of a Kronecker product. Below an eighth of the base product we keep the
+ * side path: it needs no copy, and thin products of that size hide beside the big one. A matrix costs as much
+ * memory beside the weight as in place of it. */
+static bool merging_pays(const wf_patch *x, const wf_layer *layer)
+{
+    double columns = (double)wf_layer_columns(layer), out = layer->out, products = 0;
+
+    for (int32_t i = 0; i < x->parts; i++) {
+        const wf_module *m = x->part[i].module;
+        int32_t          form = wf_module_form(m, layer), size[4];
+        if (form == WF_FORM_DENSE) return true;
+        if (form == WF_FORM_PAIR) products += wf_module_pair_rank(m) * (columns + out);
+        if (form != WF_FORM_KRON) continue;
+        m->family->kron_size(m, layer, size);
+        products += (double)size[1] * size[2] * (columns / layer->in * size[3] + size[0]);
+    }
+    return products > columns * out / 8;
+}
+
+static bool choose_merged(const weft_plan *p, const wf_layer *layer, const wf_patch *x, bool constant)
+{
+    if (p->path == WEFT_PATH_SIDE || layer->component != WEFT_COMPONENT_DENOISER ||
+        layer->kind == WEFT_LAYER_NORM)
+        return false;
+    if (p->path == WEFT_PATH_AUTO && !merging_pays(x, layer)) return false;
+    return constant;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------ */
+
+weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
+                                  const wf_sheet *s, size_t first, int32_t parts, weft_error *err)
+{
+    const wf_slot  *slot = &s->slot[first];
+    const wf_layer *layer = &wf_model_layers(p->model, &(size_t){ 0 })[slot->layer];
+    bool            constant = never_changes(s, first, parts);
+    wf_patch       *x = NULL, *old;
+    weft_status     st;
+
+    if ((st = list_parts(&x, p, slot, parts, s->ignore_alpha, err)) != WEFT_OK) return st;
+    x->merged = choose_merged(p, layer, x, constant);
+    if (layer->component == WEFT_COMPONENT_DENOISER && wf_mixed_matters(p, layer, x->part, parts)) {
+        if ((st = wf_mixed_check(p, s, layer, slot, x->part, parts, constant, err)) != WEFT_OK) {
+            wf_patch_drop(x);
+            return st;
+        }
+        x->merged = true;
+    }
+    if ((old = find(p, t, x)) != NULL) {
+        wf_patch_drop(x);
+        x = wf_patch_ref(old);
+    } else if (!x->merged && (st = fill_stack(x, layer, err)) != WEFT_OK) {
+        wf_patch_drop(x);
+        return st;
+    }
+    *out = x;
+    return WEFT_OK;
+}

@@ -1,0 +1,210 @@
+/* plan_internal.h - the plan as the files of this room see it.
+ *
+ * From adapters to coefficients, and each file uses only those before it:
+ *
+ *   show.c       names and numbers for people
+ *   binding.c    an adapter on a model, seen through one selection of layers
+ *   cell.c       the user's weights, and who acts on the text encoders
+ *   weight_dependent.c  adapters that depend on the layer's weight, beside others
+ *   patch.c      what the adapters do to one layer: factors, or a merged copy
+ *   sheet.c      slots and rows of a phase, from what its method says
+ *   method/      one file for each method
+ *   plan.c       the handle: building, phases, sealing, copying
+ *   read.c       a sealed plan's cells and facts
+ *   combine.c    how the branches' predictions become one
+ *   words.c, stamp.c, explain.c, draw.c, save_model.c   what else is made of a plan */
+#ifndef WF_PLAN_INTERNAL_H
+#define WF_PLAN_INTERNAL_H
+
+#include "adapter/family.h"
+#include "plan/plan.h"
+
+enum {
+    WF_ADAPTERS_MAX = 1024,  /* of one plan: what a combination sorts on the stack         */
+    WF_WORDS_MAX    = 65536, /* of one plan, and of their vectors                          */
+    WF_CALLS_MAX    = 100000, /* an image takes tens; beyond this somebody's number is wrong */
+    WF_PHASES_MAX   = 1024
+};
+
+/* ---- counted blocks (plan.c) ------------------------------------------------------------------- */
+
+/* A counted block of plain memory that several plans share and none changes. */
+struct wf_blob {
+    wf_refs        refs;
+    weft_allocator alloc;
+    void         (*drop)(void *data); /* lets go of what the data holds; NULL: nothing */
+    void          *data;
+};
+wf_blob *wf_blob_create(const weft_allocator *alloc, size_t size); /* zeroed; NULL without memory */
+wf_blob *wf_blob_ref(wf_blob *b);
+void     wf_blob_drop(wf_blob *b);
+
+/* ---- the plan ---------------------------------------------------------------------------------- */
+
+/* An adapter on a model, seen through one selection of layers. Immutable, shared by copies of a plan. */
+struct wf_binding {
+    wf_refs        refs;
+    weft_allocator alloc;
+    weft_adapter  *adapter;
+    weft_report   *report;
+    char          *select;  /* NULL: every layer */
+    char          *exclude; /* NULL: none        */
+    int32_t       *module;  /* [layers of the model] index of the module that acts there, -1: none */
+    _Atomic uint64_t text_stamp; /* of what it adds to the text encoders, once asked for; else 0 */
+};
+
+enum { WF_TEXT_ENCODERS = 3 };
+
+typedef struct wf_entry {
+    wf_binding *bound;
+    float       weight;                        /* in the denoiser           */
+    float       text_weight[WF_TEXT_ENCODERS]; /* in the 1st, 2nd, 3rd text encoder */
+    float       share;
+    int32_t     role;
+    bool        peft_dora;                     /* WEFT_ADD_PEFT_DORA        */
+} wf_entry;
+
+/* A phase as it was asked for: from a call on, a method and its options. */
+typedef struct wf_phase {
+    int32_t          first;    /* call; where `at` is negative */
+    double           at;       /* share of all calls, else -1  */
+    const wf_method *method;
+    wf_blob         *options;  /* the method's own struct, defaults filled in; NULL: none */
+    wf_blob         *learnt;   /* of a sealed plan that this one is a copy of             */
+} wf_phase;
+
+/* What sealing makes. */
+typedef struct wf_table {
+    int32_t   calls;
+    size_t    phases;
+    wf_sheet *phase;    /* [phases]; together they cover all calls */
+    wf_sheet  text;
+    wf_text   warnings; /* lines */
+} wf_table;
+
+struct weft_plan {
+    wf_refs           refs;
+    weft_allocator    alloc;
+    weft_log_fn       log;
+    void             *log_user;
+    weft_progress_fn  progress;
+    void             *progress_user;
+    int32_t           path;
+    int32_t           text;
+    int32_t           mixed;
+    weft_model       *model;
+    wf_entry         *entry;
+    int32_t           adapters;
+    int32_t           entry_cap;
+    wf_phase         *phase;       /* in order; the first begins at call 0      */
+    size_t            phases;      /* at least 1                                */
+    wf_patch        **cache;       /* of the plan that this one is a copy of, by layer */
+    size_t            cached;
+    wf_words         *words;       /* that concepts gave; NULL: none            */
+    bool              sealed;
+    wf_table          table;
+};
+
+/* What every public setter does: refuse a sealed plan; give the last phase its method and options. */
+weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *options, size_t size,
+                        weft_error *err);
+/* Is it a plan, and not sealed? `what` is for the line. */
+weft_status wf_plan_still_open(const weft_plan *plan, const char *what, weft_error *err);
+weft_status wf_plan_must_be_sealed(const weft_plan *plan, const char *what, weft_error *err);
+/* May an adapter, or a concept with one, be added so? `name` is for the line. */
+weft_status wf_plan_check_add(const weft_add_options *o, float weight, const char *name, weft_error *err);
+/* Add a line to the report of a table that is being made. */
+void        wf_table_warn(const weft_plan *p, wf_table *t, const char *format, ...) WF_PRINTF(3, 4);
+
+/* ---- binding.c --------------------------------------------------------------------------------- */
+
+weft_status wf_binding_create(wf_binding **out, weft_model *model, weft_adapter *adapter,
+                              const weft_add_options *o, const weft_allocator *alloc, weft_error *err);
+wf_binding *wf_binding_ref(wf_binding *b);
+void        wf_binding_drop(wf_binding *b);
+/* Module of adapter `adapter` at a layer, or NULL where it has none or is not selected. */
+const wf_module *wf_plan_module(const weft_plan *p, int32_t adapter, int32_t layer);
+
+/* ---- cell.c ------------------------------------------------------------------------------------- */
+
+/* 0, 1, 2 for text encoders 1, 2, 3; -1 for other components. */
+int32_t wf_text_encoder(int32_t component);
+/* The user's weight at a layer. */
+float   wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer);
+/* The same as it stands in a cell: 1 where it acts inside a norm instead (WEFT_ADD_PEFT_DORA). */
+float   wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer);
+bool    wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer);
+/* Does the adapter act while prompts are encoded? What a text slot's cell holds: its weight if so, else 0. */
+bool    wf_plan_text_acts(const weft_plan *p, int32_t adapter);
+float   wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer);
+
+/* ---- patch.c ------------------------------------------------------------------------------------- */
+
+/* The patch of slots [first, first + parts) of a sheet, which are all of one layer: one that the sheets
+ * before it or the plan's cache have already, or a new one. */
+weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
+                                  const wf_sheet *s, size_t first, int32_t parts, weft_error *err);
+/* dst (out, K) += sum over the parts of cells[p] * Delta_p, and bias (out) likewise unless it is NULL. */
+weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const float *cells, float *dst,
+                         float *bias, const weft_allocator *alloc, weft_error *err);
+/* Floats of a stack: factors, matrices, differences of biases. */
+size_t      wf_stack_floats(const wf_layer *layer, const wf_stack *stack);
+size_t      wf_layer_columns(const wf_layer *layer); /* K = kernel^2 * in */
+
+/* ---- weight_dependent.c ---------------------------------------------------------------------------- */
+
+/* Has the plan's policy for adapters that depend on the weight something to say at a layer with these
+ * parts? Of a text encoder: would it, if it were in the denoiser. Never under WEFT_MIXED_DELTA. */
+bool        wf_mixed_matters(const weft_plan *p, const wf_layer *layer, const wf_patch_part *part,
+                             int32_t parts);
+/* Refuse what it does not allow there: slot and part [parts]; `constant`: the same in every call of the
+ * phase, and one branch. */
+weft_status wf_mixed_check(const weft_plan *p, const wf_sheet *s, const wf_layer *layer,
+                           const wf_slot *slot, const wf_patch_part *part, int32_t parts,
+                           bool constant, weft_error *err);
+const char *wf_mixed_name(int32_t mixed); /* "delta", "inside", .. */
+
+/* ---- sheet.c --------------------------------------------------------------------------------------- */
+
+weft_status wf_table_make(wf_table *t, const weft_plan *p, int32_t calls, weft_error *err);
+void        wf_table_free(wf_table *t, const weft_allocator *alloc);
+
+/* ---- read.c ---------------------------------------------------------------------------------------- */
+
+/* Coefficient of a slot's adapter at a layer in a row's branch; 0 where the sheet has no such slot. */
+float   wf_sheet_cell(const wf_sheet *s, const wf_row *row, int32_t branch, int64_t layer, int32_t adapter);
+/* Number of layers of a sheet where some cell of the adapter is not zero. */
+int32_t wf_sheet_reach(const wf_sheet *s, int32_t adapter);
+/* Is any cell of slots [first, end) not zero, in any row and branch? */
+bool    wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end);
+/* "content", "style" or "": the part that an adapter plays. */
+const char *wf_plan_role_name(const weft_plan *p, int32_t adapter);
+
+/* ---- words.c ------------------------------------------------------------------------------------------ */
+
+wf_words *wf_words_ref(wf_words *w); /* NULL stays NULL */
+void      wf_words_drop(wf_words *w);
+void      wf_words_explain(const wf_words *w, wf_text *out);
+uint64_t  wf_words_stamp(const wf_words *w); /* of all words with their vectors; 0 where there are none */
+
+/* ---- stamp.c ------------------------------------------------------------------------------------------ */
+
+/* Hashes that go on from h. */
+uint64_t wf_stamp_text(uint64_t h, const char *s, size_t n);
+uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n);
+
+/* ---- show.c: names and numbers for people, also in images --------------------------------------------- */
+
+/* "A" .. "Z", then "A1" ..: how texts and images call an adapter. */
+typedef struct wf_letter_text { char text[8]; } wf_letter_text;
+const char *wf_letter(wf_letter_text *buf, int32_t adapter);
+/* "down.1.att.0.tf.0.attn1.to_q" of a canonical layer name, cut to fit; and of its block, "down.1". */
+typedef struct wf_short_text { char text[64]; } wf_short_text;
+const char *wf_short_name(wf_short_text *buf, const char *layer);
+const char *wf_block_name(wf_short_text *buf, const char *layer);
+/* v with this many decimals (0..6), or "inf". */
+const char *wf_fixed(wf_number_text *buf, double v, int32_t decimals);
+/* "12.3 MB". */
+const char *wf_bytes_text(wf_number_text *buf, size_t bytes);
+
+#endif

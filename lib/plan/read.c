@@ -1,0 +1,249 @@
+/* read.c - a sealed plan read by callers, by a run, and by the files that show it. */
+#include "base/structs.h"
+#include "plan/method/method.h"
+
+weft_status wf_plan_must_be_sealed(const weft_plan *plan, const char *what, weft_error *err)
+{
+    if (plan == NULL) return wf_fail(err, WEFT_E_ARG, "%s: plan is NULL", what);
+    if (!plan->sealed) return wf_fail(err, WEFT_E_STATE, "%s: the plan is not sealed", what);
+    return WEFT_OK;
+}
+
+/* ---- sheets ------------------------------------------------------------------------------------ */
+
+weft_model     *wf_plan_model(const weft_plan *p) { return p->model; }
+bool            wf_plan_sealed(const weft_plan *p) { return p->sealed; }
+int32_t         wf_plan_calls(const weft_plan *p) { return p->table.calls; }
+int32_t         wf_plan_adapters(const weft_plan *p) { return p->adapters; }
+const wf_sheet *wf_plan_text_sheet(const weft_plan *p) { return &p->table.text; }
+
+const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count)
+{
+    *count = p->table.phases;
+    return p->table.phase;
+}
+
+static size_t phase_index(const weft_plan *p, int32_t call)
+{
+    size_t i = 0;
+    while (i + 1 < p->table.phases && p->table.phase[i + 1].first <= call) i++;
+    return i;
+}
+
+const wf_sheet *wf_plan_phase(const weft_plan *p, int32_t call)
+{
+    return &p->table.phase[phase_index(p, call)];
+}
+
+int32_t wf_plan_branches(const weft_plan *p)
+{
+    int32_t most = 0;
+    for (size_t i = 0; i < p->table.phases; i++) {
+        const wf_sheet *s = &p->table.phase[i];
+        most = WF_MAX(most, wf_sheet_branches(s) + s->base);
+    }
+    return most;
+}
+
+const wf_row *wf_sheet_row(const wf_sheet *s, int32_t call)
+{
+    return &s->row[s->row_of_call[call - s->first]];
+}
+
+const float *wf_sheet_cells(const wf_sheet *s, const wf_row *row)
+{
+    return s->cells + row->at;
+}
+
+void wf_plan_text_cells(const weft_plan *p, int32_t adapter, float *cells)
+{
+    const wf_sheet *s = &p->table.text;
+
+    for (size_t k = 0; k < s->slots; k++)
+        cells[k] = s->slot[k].adapter == adapter ? wf_plan_cell_weight(p, adapter, s->slot[k].layer) : 0;
+}
+
+/* The slot of an adapter at a layer, or -1. Slots are in order of layer, then adapter. */
+static int64_t find_slot(const wf_sheet *s, int64_t layer, int32_t adapter)
+{
+    size_t low = 0, high = s->slots;
+
+    while (low < high) {
+        size_t         mid = low + (high - low) / 2;
+        const wf_slot *at = &s->slot[mid];
+        if (at->layer < layer || (at->layer == layer && at->adapter < adapter)) low = mid + 1;
+        else high = mid;
+    }
+    if (low == s->slots || s->slot[low].layer != layer || s->slot[low].adapter != adapter) return -1;
+    return (int64_t)low;
+}
+
+float wf_sheet_cell(const wf_sheet *s, const wf_row *row, int32_t branch, int64_t layer, int32_t adapter)
+{
+    int64_t slot = find_slot(s, layer, adapter);
+    return slot >= 0 ? wf_sheet_cells(s, row)[(size_t)branch * s->slots + (size_t)slot] : 0;
+}
+
+bool wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end)
+{
+    for (size_t r = 0; r < s->rows; r++)
+        for (int32_t b = 0; b < s->row[r].branches; b++)
+            for (size_t k = first; k < end; k++)
+                if (wf_sheet_cells(s, &s->row[r])[(size_t)b * s->slots + k] != 0) return true;
+    return false;
+}
+
+int32_t wf_sheet_reach(const wf_sheet *s, int32_t adapter)
+{
+    int32_t reach = 0;
+    for (size_t k = 0; k < s->slots; k++)
+        reach += s->slot[k].adapter == adapter && wf_sheet_any_cell(s, k, k + 1);
+    return reach;
+}
+
+const char *wf_plan_role_name(const weft_plan *p, int32_t adapter)
+{
+    const wf_sheet *s = p->table.phases > 0 ? &p->table.phase[0] : NULL;
+    int32_t         role = p->entry[adapter].role;
+
+    if (s != NULL && s->method->part != NULL) return s->method->part(p, s, adapter);
+    return role == WEFT_ROLE_CONTENT ? "content" : role == WEFT_ROLE_STYLE ? "style" : "";
+}
+
+/* ---- facts ------------------------------------------------------------------------------------- */
+
+/* Layers and bytes of a sheet; a patch that an earlier sheet has too shares its factors. */
+static void add_costs(const weft_plan *p, const wf_sheet *s, int64_t *touched, int64_t *merged, int64_t *side_bytes,
+                      int64_t *merged_bytes)
+{
+    const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
+
+    for (size_t i = 0; i < s->patched_count; i++) {
+        const wf_patched *at = &s->patched[i];
+        const wf_layer   *layer = &layers[at->layer];
+        size_t            first = (size_t)at->slot;
+        *touched += wf_sheet_any_cell(s, first, first + (size_t)at->patch->parts);
+        *side_bytes += (int64_t)(wf_stack_floats(layer, &at->patch->stack) * sizeof(float));
+        if (!at->patch->merged) continue;
+        *merged += 1;
+        *merged_bytes += (int64_t)(wf_patch_merged_floats(at->patch, layer) * sizeof(float));
+    }
+}
+
+weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft_error *err)
+{
+    weft_plan_info i = WEFT_PLAN_INFO_INIT;
+    size_t         count;
+
+    if (plan == NULL || info == NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_info_get: %s is NULL", plan == NULL ? "plan" : "info");
+    (void)wf_model_layers(plan->model, &count);
+    i.sealed = plan->sealed;
+    i.phases = (int32_t)(plan->sealed ? plan->table.phases : plan->phases);
+    i.adapters = plan->adapters;
+    i.calls = plan->table.calls;
+    i.branches = wf_plan_branches(plan);
+    i.layers = (int64_t)count;
+    for (size_t k = 0; k < plan->table.phases; k++)
+        add_costs(plan, &plan->table.phase[k], &i.touched_layers, &i.merged_layers, &i.side_bytes, &i.merged_bytes);
+    add_costs(plan, &plan->table.text, &i.touched_layers, &i.merged_layers, &i.side_bytes, &i.merged_bytes);
+    return WF_RESULT(info, &i, weft_plan_info, err);
+}
+
+weft_status weft_plan_phase(const weft_plan *plan, int32_t index, weft_phase_info *info, weft_error *err)
+{
+    weft_phase_info i = WEFT_PHASE_INFO_INIT;
+    int32_t         count;
+
+    if (plan == NULL || info == NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_phase: %s is NULL", plan == NULL ? "plan" : "info");
+    count = (int32_t)(plan->sealed ? plan->table.phases : plan->phases);
+    if (index < 0 || index >= count)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_phase: phase %d of %d", (int)index, (int)count);
+    if (!plan->sealed) {
+        i.method = plan->phase[index].method->name;
+        return WF_RESULT(info, &i, weft_phase_info, err);
+    }
+    const wf_sheet *s = &plan->table.phase[index];
+    i.method = s->method->name;
+    i.first = s->first;
+    i.calls = s->calls;
+    i.branches = wf_sheet_branches(s);
+    i.evaluations = i.branches + s->base;
+    i.rows = (int32_t)s->rows;
+    add_costs(plan, s, &i.touched_layers, &i.merged_layers, &i.side_bytes, &i.merged_bytes);
+    return WF_RESULT(info, &i, weft_phase_info, err);
+}
+
+/* ---- cells ------------------------------------------------------------------------------------- */
+
+static weft_status check_call(const weft_plan *p, int32_t call, const char *what, weft_error *err)
+{
+    WF_TRY(wf_plan_must_be_sealed(p, what, err));
+    if (call < 0 || call >= p->table.calls)
+        return wf_fail(err, WEFT_E_ARG, "%s: call %d of %d", what, (int)call, (int)p->table.calls);
+    return WEFT_OK;
+}
+
+weft_status weft_plan_call(const weft_plan *plan, int32_t call, weft_call_info *info, weft_error *err)
+{
+    weft_call_info i = WEFT_CALL_INFO_INIT;
+
+    if (info == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_call: info is NULL");
+    WF_TRY(check_call(plan, call, "weft_plan_call", err));
+    const wf_sheet *s = wf_plan_phase(plan, call);
+    const wf_row   *row = wf_sheet_row(s, call);
+    i.phase = (int32_t)(s - plan->table.phase);
+    i.branches = row->branches - s->base;
+    i.evaluations = row->branches;
+    return WF_RESULT(info, &i, weft_call_info, err);
+}
+
+weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, int64_t layer, int32_t adapter,
+                           weft_cell *out, weft_error *err)
+{
+    weft_cell       cell = WEFT_CELL_INIT;
+    const wf_layer *layers;
+    const wf_sheet *s;
+    const wf_row   *row;
+    size_t          count;
+    int32_t         branches;
+
+    if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: out is NULL");
+    WF_TRY(check_call(plan, call, "weft_plan_cell", err));
+    layers = wf_model_layers(plan->model, &count);
+    s = wf_plan_phase(plan, call);
+    row = wf_sheet_row(s, call);
+    branches = row->branches - s->base;
+    if (branch < 0 || branch >= branches)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: branch %d of %d", (int)branch, (int)branches);
+    if (layer < 0 || (uint64_t)layer >= count)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: layer %lld of %zu", (long long)layer, count);
+    if (adapter < 0 || adapter >= plan->adapters)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: adapter %d of %d", (int)adapter, (int)plan->adapters);
+    if (wf_text_encoder(layers[layer].component) >= 0) {
+        s = &plan->table.text;
+        row = &s->row[0];
+        branch = 0;
+    }
+    cell.number = wf_sheet_cell(s, row, branch, layer, adapter);
+    return WF_RESULT(out, &cell, weft_cell, err);
+}
+
+weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t call, int32_t branch, float *weight, float *divisor,
+                                    weft_error *err)
+{
+    float w = 1, d = 1;
+
+    if (weight != NULL) *weight = 0;
+    if (divisor != NULL) *divisor = 0;
+    WF_TRY(check_call(plan, call, "weft_plan_branch_weight", err));
+    const wf_sheet *s = wf_plan_phase(plan, call);
+    int32_t         branches = wf_sheet_row(s, call)->branches - s->base;
+    if (branch < 0 || branch >= branches)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_branch_weight: branch %d of %d", (int)branch, (int)branches);
+    if (s->method->weigh != NULL) s->method->weigh(plan, s, call - s->first, branch, &w, &d);
+    if (weight != NULL) *weight = w;
+    if (divisor != NULL) *divisor = d;
+    return WEFT_OK;
+}

@@ -165,6 +165,7 @@ static void denoise(const studio *s, weft_run *run, const char *prompt, float *x
     must(weft_noise_create(SEED, NULL, &noise, &err));
     must(weft_noise_normal(noise, x, len, &err));
     for (size_t i = 0; i < len; i++) x[i] *= weft_sampler_init_scale(s->sampler);
+    must(weft_sampler_begin(s->sampler, 0, len, &err));
     for (int32_t n = 0; n < weft_sampler_calls(s->sampler); n++) {
         must(weft_sampler_scale(s->sampler, n, x, scaled, len, &err));
         step.call = n;

@@ -93,6 +93,7 @@ int main(int argc, char **argv)
     step.tokens = chunks * info.text_tokens;
     step.guidance = GUIDANCE;
 
+    must(weft_sampler_begin(sampler, 0, len, &err));
     for (int32_t n = 0; n < calls; n++) {
         must(weft_sampler_scale(sampler, n, x, scaled, len, &err));
         step.call = n;

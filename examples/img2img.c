@@ -127,6 +127,7 @@ int main(int argc, char **argv)
     step.pooled_len = step.negative_pooled_len = (size_t)info.pooled_dim;
     step.guidance = GUIDANCE;
 
+    must(weft_sampler_begin(sampler, first, len, &err));
     for (int32_t n = first; n < calls; n++) {
         must(weft_sampler_scale(sampler, n, x, scaled, len, &err));
         step.call = n;

@@ -88,6 +88,7 @@ static void denoise(const studio *s, weft_run *run, const char *prompt, float *x
     step.negative = empty;   step.negative_len = text_len;
     step.out = prediction;   step.out_len = len;
     step.guidance = GUIDANCE;
+    must(weft_sampler_begin(s->sampler, 0, len, &err));
     for (step.call = 0; step.call < weft_sampler_calls(s->sampler); step.call++) {
         must(weft_sampler_scale(s->sampler, step.call, x, scaled, len, &err));
         step.timestep = weft_sampler_timestep(s->sampler, step.call);

@@ -262,6 +262,7 @@ static void denoise(picture *p, const settings *s, weft_run *run, weft_sampler *
     step.stamp = p->cond.stamp;
 
     first_latents(p, s, sampler);
+    must(weft_sampler_begin(sampler, p->from.first, p->len, &err));
     for (int32_t n = p->from.first; n < p->calls; n++) {
         m->step = n - p->from.first;
         must(weft_sampler_scale(sampler, n, p->latents, scaled, p->len, &err));
@@ -287,7 +288,7 @@ static char *describe(const settings *s)
     fprintf(f, "%s\n", s->prompt ? s->prompt : "");
     if (s->negative && *s->negative) fprintf(f, "Negative prompt: %s\n", s->negative);
     fprintf(f, "Steps: %d, Sampler: %s%s, CFG scale: %g, Seed: %" PRIu64 ", Size: %dx%d, Model: %s", (int)s->steps,
-            word_of(samplers, s->sampler), s->flags & KARRAS ? " karras" : "", (double)s->guidance, s->seed,
+            weft_sampler_name(s->sampler), s->flags & KARRAS ? " karras" : "", (double)s->guidance, s->seed,
             (int)s->width, (int)s->height, s->target);
     if (s->rescale > 0.0f) fprintf(f, ", CFG rescale: %g", (double)s->rescale);
     if (s->eta > 0.0f) fprintf(f, ", Eta: %g", (double)s->eta);

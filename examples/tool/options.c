@@ -44,6 +44,7 @@ typedef struct option {
     int         per_adapter;                         /* 2: of a --concept only                            */
     int         method;                              /* 0: any                                            */
     const word *words;
+    uint32_t    solvers;                             /* help ends with the solvers that have this trait   */
     void      (*parse)(settings *s, const char *name, const char *value);
 } option;
 
@@ -61,10 +62,6 @@ static const word patterns[] = { { "s_star", WEFT_KLORA_S_STAR }, { "s", WEFT_KL
 static const word gammas[]   = { { "code", WEFT_KLORA_GAMMA_CODE }, { "paper", WEFT_KLORA_GAMMA_PAPER },
                                  { "none", WEFT_KLORA_GAMMA_NONE }, { NULL, 0 } };
 static const word grains[]   = { { "call", WEFT_KLORA_BY_CALL }, { "step", WEFT_KLORA_BY_STEP }, { NULL, 0 } };
-const word samplers[] = { { "ddim", WEFT_SAMPLER_DDIM }, { "euler", WEFT_SAMPLER_EULER },
-                          { "euler_a", WEFT_SAMPLER_EULER_A }, { "dpmpp_2m", WEFT_SAMPLER_DPMPP_2M },
-                          { "pndm", WEFT_SAMPLER_PNDM }, { "ddpm", WEFT_SAMPLER_DDPM }, { "heun", WEFT_SAMPLER_HEUN },
-                          { "lcm", WEFT_SAMPLER_LCM }, { "tcd", WEFT_SAMPLER_TCD }, { NULL, 0 } };
 static const word spacings[] = { { "default", WEFT_SPACING_DEFAULT }, { "leading", WEFT_SPACING_LEADING },
                                  { "linspace", WEFT_SPACING_LINSPACE }, { "trailing", WEFT_SPACING_TRAILING },
                                  { NULL, 0 } };
@@ -76,7 +73,10 @@ static const word namings[] = { { "kohya", WEFT_NAMING_KOHYA }, { "diffusers", W
 
 static void parse_adapter(settings *s, const char *name, const char *value);
 static void parse_concept(settings *s, const char *name, const char *value);
+static void parse_sampler(settings *s, const char *name, const char *value);
 static void parse_sigmas(settings *s, const char *name, const char *value);
+static const char *sampler_names(uint32_t trait);
+#define ANY_SOLVER UINT32_MAX
 static void parse_size(settings *s, const char *name, const char *value);
 static void parse_seed(settings *s, const char *name, const char *value);
 
@@ -188,9 +188,9 @@ static const option options[] = {
 
     { HEADING, PICTURE, .name = "Denoising" },
     { INT32, PICTURE, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000 },
-    { WORD, PICTURE, 0, "--sampler", "SOLVER", "ddim, euler, euler_a, dpmpp_2m, pndm, ddpm, heun, lcm or tcd (ddim)", IN(sampler),
-      .words = samplers },
-    { BIT, PICTURE, 0, "--karras", NULL, "noise levels of Karras et al.: euler, euler_a, dpmpp_2m and heun",
+    { OTHER, PICTURE, 0, "--sampler", "SOLVER", "the solver (ddim):\n", .solvers = ANY_SOLVER,
+      .parse = parse_sampler },
+    { BIT, PICTURE, 0, "--karras", NULL, "noise levels of Karras et al., for ", .solvers = WEFT_TRAIT_SIGMAS,
       SETS(flags, KARRAS) },
     { OTHER, PICTURE, 0, "--sigmas", "LIST", "noise levels of your own, falling, separated by commas, for the same",
       .parse = parse_sigmas },
@@ -312,6 +312,30 @@ static void parse_concept(settings *s, const char *name, const char *value)
     weft_concept_options_init(&s->adapters[s->adapter_count - 1].words, sizeof s->adapters[s->adapter_count - 1].words);
 }
 
+/* The solvers of the library that have a trait, or ANY_SOLVER, as in "ddim, euler or heun". */
+static const char *sampler_names(uint32_t trait)
+{
+    static char text[512];
+    const char *names[32];
+    size_t count = 0, used = 0;
+    int32_t kind;
+
+    for (size_t i = 0; count < 32 && (kind = weft_sampler_kind_at(i)) != 0; i++)
+        if (trait == ANY_SOLVER || (weft_sampler_traits(kind) & trait))
+            names[count++] = weft_sampler_name(kind);
+    for (size_t i = 0; i < count && used < sizeof text; i++) {
+        const char *before = i == 0 ? "" : i + 1 == count ? " or " : ", ";
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", before, names[i]);
+    }
+    return text;
+}
+
+static void parse_sampler(settings *s, const char *name, const char *value)
+{
+    s->sampler = weft_sampler_find(value);
+    if (s->sampler == 0) misuse("%s: there is no '%s', only %s", name, value, sampler_names(ANY_SOLVER));
+}
+
 static void parse_sigmas(settings *s, const char *name, const char *value)
 {
     free(s->sigmas);
@@ -407,12 +431,12 @@ static void refuse_idle_options(const settings *s)
     if (custom && !(was_given("--alpha") && was_given("--beta"))) misuse("--pattern custom needs --alpha and --beta");
     if (was_given("--paper-beta") && s->klora.pattern != WEFT_KLORA_S_STAR)
         misuse("--paper-beta is of --pattern s_star");
-    if (was_given("--eta") && s->sampler != WEFT_SAMPLER_DDIM && s->sampler != WEFT_SAMPLER_TCD)
-        misuse("--eta is of --sampler ddim and tcd");
-    int levels = s->sampler == WEFT_SAMPLER_EULER || s->sampler == WEFT_SAMPLER_EULER_A ||
-                 s->sampler == WEFT_SAMPLER_DPMPP_2M || s->sampler == WEFT_SAMPLER_HEUN;
-    if (((s->flags & KARRAS) || s->sigma_count) && !levels)
-        misuse("%s is not for --sampler %s", s->flags & KARRAS ? "--karras" : "--sigmas", word_of(samplers, s->sampler));
+    uint32_t traits = weft_sampler_traits(s->sampler);
+    if (was_given("--eta") && !(traits & WEFT_TRAIT_ETA))
+        misuse("--eta is of --sampler %s", sampler_names(WEFT_TRAIT_ETA));
+    if (((s->flags & KARRAS) || s->sigma_count) && !(traits & WEFT_TRAIT_SIGMAS))
+        misuse("%s is not for --sampler %s", s->flags & KARRAS ? "--karras" : "--sigmas",
+               weft_sampler_name(s->sampler));
     if (s->sigma_count && (was_given("--steps") || (s->flags & KARRAS)))
         misuse("--sigmas says how many steps there are, and which: not with %s", s->flags & KARRAS ? "--karras" : "--steps");
     if ((was_given("--strength") || s->mask) && s->image == NULL)
@@ -461,7 +485,7 @@ void print_options(int used_by)
             putchar(*c);
             if (*c == '\n') printf("%32s", "");
         }
-        putchar('\n');
+        printf("%s\n", o->solvers ? sampler_names(o->solvers) : "");
     }
 }
 

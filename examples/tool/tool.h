@@ -91,7 +91,7 @@ typedef struct settings {
 } settings;
 
 typedef struct word { const char *name; int32_t value; } word;
-extern const word methods[], mixes[], samplers[];
+extern const word methods[], mixes[];
 
 enum { GENERATE = 1, EXPLAIN = 2, INSPECT = 4, CONVERT = 8, MERGE_MODEL = 16 };
 

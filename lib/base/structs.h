@@ -41,6 +41,7 @@
     X(weft_run_info,          WEFT_RUN_INFO_INIT,          reserved0)               \
     X(weft_encode,            WEFT_ENCODE_INIT,            stamp)                   \
     X(weft_step,              WEFT_STEP_INIT,              negative_time_ids_len)   \
+    X(weft_noise_options,     WEFT_NOISE_OPTIONS_INIT,     reserved0)               \
     X(weft_sampler_options,   WEFT_SAMPLER_OPTIONS_INIT,   sigmas_len)
 
 /* WF_FIRST_weft_step: bytes of the struct in its first release. */

@@ -1,14 +1,17 @@
 /* version.c - which library was loaded, and what it can do.
  *
  * Features are asked for by name rather than derived from the version: a distribution may leave one
- * out, and a binding should not have to keep a table of which release brought what. */
+ * out, and a binding should not have to keep a table of which release brought what. A room that has
+ * a list of its own (solvers.h) is read from that list; such a header is names only. */
 #include "base/base.h"
+#include "sampler/solvers.h"
+
+#define NAME_OF(name) #name,
 
 static const char *const features[] = {
     "merge", "switch", "composite", "klora",         /* methods         */
     "mixed",                                         /* weft_plan_options.mixed */
-    "ddim", "euler", "euler_a", "dpmpp_2m",          /* samplers        */
-    "pndm", "ddpm", "heun", "lcm", "tcd",
+    WF_SOLVERS(NAME_OF)                              /* samplers        */
     "lora", "adalora", "moslora", "loha", "lokr",    /* adapter families */
     "dora", "ia3", "oft", "boft", "glora", "full", "norm",
     "kohya", "lycoris", "diffusers", "diffusers-old", "peft", "cloneofsimo", /* file dialects */

@@ -1,13 +1,14 @@
 /* config.c - what a model's scheduler_config.json says to a sampler.
  *
- * A published model names one scheduler, and people sample it with another; what carries over is how the model
- * was trained: betas, prediction, timesteps. A key that is absent means what diffusers takes when it is, which
- * is not always what Stable Diffusion uses (betas are linear from 0.0001 to 0.02). A setting that we do not
- * follow and that would change the picture is refused by name, if the caller's kind of sampler heeds it. Karras'
- * sigmas are taken up and never taken back: "use_karras_sigmas": false is what everybody's file says. */
+ * A published model names one scheduler, and people sample it with another. What carries over is
+ * how the model was trained: betas, prediction, timesteps. A key that is absent means what
+ * diffusers takes then, which is not always what Stable Diffusion uses (betas are linear from
+ * 0.0001 to 0.02). A setting that would change the images of the caller's solver in diffusers,
+ * and that we do not follow, is refused by name; each solver's row lists its own. Karras' sigmas
+ * are switched on by a file, never off: every file says "use_karras_sigmas": false. */
 #include "base/structs.h"
 #include "model/model.h"
-#include "sampler/sampler.h"
+#include "sampler/sampler_internal.h"
 
 #define ALL_FLAGS (WEFT_SAMPLER_KARRAS | WEFT_SAMPLER_ALPHA_TO_ONE | WEFT_SAMPLER_ZERO_SNR)
 
@@ -20,11 +21,12 @@ static const choice beta_schedules[] = {
     { "linear", WEFT_BETAS_LINEAR }, { "scaled_linear", WEFT_BETAS_SCALED_LINEAR }, { NULL, 0 }
 };
 static const choice predictions[] = {
-    { "epsilon", WEFT_PREDICT_EPSILON }, { "v_prediction", WEFT_PREDICT_V }, { "sample", WEFT_PREDICT_SAMPLE }, { NULL, 0 }
+    { "epsilon", WEFT_PREDICT_EPSILON }, { "v_prediction", WEFT_PREDICT_V },
+    { "sample", WEFT_PREDICT_SAMPLE }, { NULL, 0 }
 };
 static const choice spacings[] = {
-    { "leading", WEFT_SPACING_LEADING }, { "linspace", WEFT_SPACING_LINSPACE }, { "trailing", WEFT_SPACING_TRAILING },
-    { NULL, 0 }
+    { "leading", WEFT_SPACING_LEADING }, { "linspace", WEFT_SPACING_LINSPACE },
+    { "trailing", WEFT_SPACING_TRAILING }, { NULL, 0 }
 };
 
 static const json_t *value_of(const json_t *config, const char *key)
@@ -39,8 +41,8 @@ static weft_status wrong_type(const char *key, const char *wanted, weft_error *e
     return wf_fail(err, WEFT_E_FORMAT, "scheduler_config.json: %s is not %s", key, wanted);
 }
 
-static weft_status read_choice(const json_t *config, const char *key, const choice *choices, int32_t *out,
-                               weft_error *err)
+static weft_status read_choice(const json_t *config, const char *key, const choice *choices,
+                               int32_t *out, weft_error *err)
 {
     const json_t *v = value_of(config, key);
 
@@ -51,7 +53,8 @@ static weft_status read_choice(const json_t *config, const char *key, const choi
             *out = c->value;
             return WEFT_OK;
         }
-    return wf_fail(err, WEFT_E_UNSUPPORTED, "scheduler_config.json: %s is \"%s\", which this version does not have", key,
+    return wf_fail(err, WEFT_E_UNSUPPORTED,
+                   "scheduler_config.json: %s is \"%s\", which this version does not have", key,
                    json_string_value(v));
 }
 
@@ -66,7 +69,8 @@ static weft_status read_int(const json_t *config, const char *key, int32_t *out,
     return WEFT_OK;
 }
 
-static weft_status read_number(const json_t *config, const char *key, float *out, weft_error *err)
+static weft_status read_number(const json_t *config, const char *key, float *out,
+                               weft_error *err)
 {
     const json_t *v = value_of(config, key);
 
@@ -77,7 +81,8 @@ static weft_status read_number(const json_t *config, const char *key, float *out
     return WEFT_OK;
 }
 
-static weft_status read_flag(const json_t *config, const char *key, uint32_t flag, uint32_t *flags, weft_error *err)
+static weft_status read_flag(const json_t *config, const char *key, uint32_t flag, uint32_t *flags,
+                             weft_error *err)
 {
     const json_t *v = value_of(config, key);
 
@@ -86,39 +91,6 @@ static weft_status read_flag(const json_t *config, const char *key, uint32_t fla
     *flags = json_is_true(v) ? *flags | flag : *flags & ~flag;
     return WEFT_OK;
 }
-
-#define KIND(k)      (1u << WEFT_SAMPLER_##k)
-#define EVERY        0xffffffffu
-#define CLIPPING     (KIND(DDIM) | KIND(DDPM) | KIND(HEUN) | KIND(LCM))
-#define BY_SIGMA     (KIND(EULER) | KIND(HEUN) | KIND(DPMPP_2M))
-
-/* Settings that change the picture of some kind, and the one value that we follow: of words the first, for which
- * diffusers takes the others, since they are of solvers that this kind is not. */
-static const struct setting {
-    const char *key;
-    uint32_t    kinds;
-    int32_t     type;   /* of JSON: a string, a number, or true for either truth value */
-    const char *text;
-    double      number;
-    const char *why;
-} settings[] = {
-    { "thresholding", EVERY, JSON_TRUE, NULL, 0, "latents are not clipped" },
-    { "clip_sample", CLIPPING, JSON_TRUE, NULL, 0, "latents are not clipped" },
-    { "skip_prk_steps", KIND(PNDM), JSON_TRUE, NULL, 1, "there are no Runge-Kutta steps" },
-    { "variance_type", KIND(DDPM), JSON_STRING, "fixed_small", 0, "the variance is fixed_small" },
-    { "timestep_scaling", KIND(LCM), JSON_REAL, NULL, 10, "it is 10 here" },
-    { "interpolation_type", KIND(EULER), JSON_STRING, "linear", 0, "sigmas are interpolated linearly" },
-    { "timestep_type", KIND(EULER), JSON_STRING, "discrete", 0, "timesteps are discrete" },
-    { "final_sigmas_type", KIND(EULER) | KIND(DPMPP_2M), JSON_STRING, "zero", 0, "the last sigma is 0" },
-    { "use_exponential_sigmas", BY_SIGMA, JSON_TRUE, NULL, 0, "sigmas can be given instead" },
-    { "use_beta_sigmas", BY_SIGMA, JSON_TRUE, NULL, 0, "sigmas can be given instead" },
-    { "use_lu_lambdas", KIND(DPMPP_2M), JSON_TRUE, NULL, 0, "sigmas can be given instead" },
-    { "use_flow_sigmas", KIND(DPMPP_2M), JSON_TRUE, NULL, 0, "sigmas can be given instead" },
-    { "algorithm_type", KIND(DPMPP_2M), JSON_STRING, "dpmsolver++ deis", 0, "it is dpmsolver++ here" },
-    { "solver_type", KIND(DPMPP_2M), JSON_STRING, "midpoint logrho bh1 bh2", 0, "it is midpoint here" },
-    { "solver_order", KIND(DPMPP_2M), JSON_REAL, NULL, 2, "it is 2 here" },
-    { "lambda_min_clipped", KIND(DPMPP_2M), JSON_REAL, NULL, -1e308, "nothing is clipped" }, /* -Infinity: io/json.c */
-};
 
 static bool is_one_of(const char *words, const char *s)
 {
@@ -129,15 +101,19 @@ static bool is_one_of(const char *words, const char *s)
     return false;
 }
 
-static bool is_followed(const json_t *v, const struct setting *s)
+static bool is_followed(const json_t *v, const wf_setting *s)
 {
-    if (s->type == JSON_STRING) return json_is_string(v) && is_one_of(s->text, json_string_value(v));
+    if (s->type == JSON_STRING)
+        return json_is_string(v) && is_one_of(s->text, json_string_value(v));
     if (s->type == JSON_TRUE) return json_is_boolean(v) && json_is_true(v) == (s->number != 0);
     return json_is_number(v) && json_number_value(v) == s->number;
 }
 
-/* Schedulers for models that were trained on other noise than sqrt(A) x0 + sqrt(1-A) noise, by how their names begin. */
-static const char *const other_noise[] = { "FlowMatch", "EDM", "CosineDPM", "CM", "ScoreSde", "VQDiffusion" };
+/* Schedulers for models that were trained on other noise than sqrt(A) x0 + sqrt(1-A) noise, by how
+ * their names begin. */
+static const char *const other_noise[] = {
+    "FlowMatch", "EDM", "CosineDPM", "CM", "ScoreSde", "VQDiffusion",
+};
 
 static weft_status refuse_class(const json_t *config, weft_error *err)
 {
@@ -145,82 +121,99 @@ static weft_status refuse_class(const json_t *config, weft_error *err)
 
     for (size_t i = 0; name != NULL && i < WF_LEN(other_noise); i++)
         if (strncmp(name, other_noise[i], strlen(other_noise[i])) == 0)
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "scheduler_config.json: %s is for models trained on another kind of "
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "scheduler_config.json: %s is for models trained on another kind of "
                            "noise, which no sampler here takes off", name);
     return WEFT_OK;
 }
 
-static weft_status refuse_others(const json_t *config, int32_t kind, weft_error *err)
+static const char *shown(const json_t *v, wf_number_text *number)
 {
-    uint32_t mine = 1u << (kind > 0 && kind < 32 ? kind : WEFT_SAMPLER_DDIM);
+    if (json_is_string(v)) return json_string_value(v);
+    if (json_is_boolean(v)) return json_is_true(v) ? "true" : "false";
+    if (json_is_number(v)) return wf_number(number, json_number_value(v));
+    return "no such value";
+}
+
+static weft_status refuse_setting(const json_t *config, const wf_setting *s, weft_error *err)
+{
+    const json_t  *v = value_of(config, s->key);
+    wf_number_text number;
+
+    if (v == NULL || is_followed(v, s)) return WEFT_OK;
+    return wf_fail(err, WEFT_E_UNSUPPORTED, "scheduler_config.json: %s is %s, but %s", s->key,
+                   shown(v, &number), s->why);
+}
+
+static weft_status refuse_settings(const json_t *config, const wf_solver *solver, weft_error *err)
+{
+    static const wf_setting every = {
+        "thresholding", JSON_TRUE, NULL, 0, "latents are not clipped",
+    };
 
     if (value_of(config, "trained_betas") != NULL)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "scheduler_config.json: trained_betas is a list, betas are made from "
-                       "beta_start and beta_end alone");
-    for (const struct setting *s = settings; s < settings + WF_LEN(settings); s++) {
-        const json_t  *v = value_of(config, s->key);
-        wf_number_text number;
-
-        if (v == NULL || !(s->kinds & mine) || is_followed(v, s)) continue;
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "scheduler_config.json: %s is %s, but %s", s->key,
-                       json_is_string(v) ? json_string_value(v) : json_is_true(v) ? "true" : json_is_false(v) ? "false" :
-                       json_is_number(v) ? wf_number(&number, json_number_value(v)) : "no such value", s->why);
-    }
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "scheduler_config.json: trained_betas is a list, but betas are made from "
+                       "beta_start and beta_end only");
+    WF_TRY(refuse_setting(config, &every, err));
+    for (const wf_setting *s = solver->settings; s->key != NULL; s++)
+        WF_TRY(refuse_setting(config, s, err));
     return WEFT_OK;
 }
 
-/* What diffusers takes for absent keys when it makes the scheduler of this kind. Spacing: settled at creation. */
-static void take_defaults(weft_sampler_options *o)
+/* What diffusers takes for absent keys when it makes the scheduler of this kind. The default
+ * spacing is resolved at creation. */
+static void take_defaults(weft_sampler_options *o, const wf_solver *solver)
 {
-    bool distilled = o->kind == WEFT_SAMPLER_LCM || o->kind == WEFT_SAMPLER_TCD;
-    bool narrow = distilled || o->kind == WEFT_SAMPLER_HEUN;
-
-    o->betas = distilled ? WEFT_BETAS_SCALED_LINEAR : WEFT_BETAS_LINEAR;
-    o->beta_start = narrow ? 0.00085f : 0.0001f;
-    o->beta_end = narrow ? 0.012f : 0.02f;
+    o->betas = solver->absent.betas;
+    o->beta_start = solver->absent.beta_start;
+    o->beta_end = solver->absent.beta_end;
     o->train_steps = 1000;
     o->prediction = WEFT_PREDICT_EPSILON;
     o->spacing = WEFT_SPACING_DEFAULT;
     o->steps_offset = 0;
     o->origin_steps = 0;
     o->flags &= ~(uint32_t)(WEFT_SAMPLER_ZERO_SNR | WEFT_SAMPLER_ALPHA_TO_ONE);
-    if (o->kind != WEFT_SAMPLER_PNDM) o->flags |= WEFT_SAMPLER_ALPHA_TO_ONE;
+    o->flags |= solver->absent.flags;
 }
 
-weft_status wf_sampler_options_from_json(const json_t *config, weft_sampler_options *options, weft_error *err)
+weft_status wf_sampler_options_from_json(const json_t *config, weft_sampler_options *options,
+                                         weft_error *err)
 {
     weft_sampler_options o = *options;
-    weft_status          st;
+    const wf_solver     *solver;
     uint32_t             karras = 0;
 
+    WF_TRY(wf_solver_of(o.kind, &solver, err));
     if (config == NULL) return WEFT_OK;
-    take_defaults(&o);
-    if ((st = refuse_class(config, err)) != WEFT_OK) return st;
-    if ((st = refuse_others(config, o.kind, err)) != WEFT_OK) return st;
-    if ((st = read_choice(config, "beta_schedule", beta_schedules, &o.betas, err)) != WEFT_OK) return st;
-    if ((st = read_number(config, "beta_start", &o.beta_start, err)) != WEFT_OK) return st;
-    if ((st = read_number(config, "beta_end", &o.beta_end, err)) != WEFT_OK) return st;
-    if ((st = read_int(config, "num_train_timesteps", &o.train_steps, err)) != WEFT_OK) return st;
-    if ((st = read_choice(config, "prediction_type", predictions, &o.prediction, err)) != WEFT_OK) return st;
-    if ((st = read_choice(config, "timestep_spacing", spacings, &o.spacing, err)) != WEFT_OK) return st;
-    if ((st = read_int(config, "steps_offset", &o.steps_offset, err)) != WEFT_OK) return st;
-    if ((st = read_int(config, "original_inference_steps", &o.origin_steps, err)) != WEFT_OK) return st;
-    if ((st = read_flag(config, "set_alpha_to_one", WEFT_SAMPLER_ALPHA_TO_ONE, &o.flags, err)) != WEFT_OK) return st;
-    if ((st = read_flag(config, "rescale_betas_zero_snr", WEFT_SAMPLER_ZERO_SNR, &o.flags, err)) != WEFT_OK) return st;
-    if ((st = read_flag(config, "use_karras_sigmas", WEFT_SAMPLER_KARRAS, &karras, err)) != WEFT_OK) return st;
-    if (o.sigmas == NULL && o.kind > 0 && o.kind < 32 && (BY_SIGMA & 1u << o.kind)) o.flags |= karras;
+    take_defaults(&o, solver);
+    WF_TRY(refuse_class(config, err));
+    WF_TRY(refuse_settings(config, solver, err));
+    WF_TRY(read_choice(config, "beta_schedule", beta_schedules, &o.betas, err));
+    WF_TRY(read_number(config, "beta_start", &o.beta_start, err));
+    WF_TRY(read_number(config, "beta_end", &o.beta_end, err));
+    WF_TRY(read_int(config, "num_train_timesteps", &o.train_steps, err));
+    WF_TRY(read_choice(config, "prediction_type", predictions, &o.prediction, err));
+    WF_TRY(read_choice(config, "timestep_spacing", spacings, &o.spacing, err));
+    WF_TRY(read_int(config, "steps_offset", &o.steps_offset, err));
+    WF_TRY(read_int(config, "original_inference_steps", &o.origin_steps, err));
+    WF_TRY(read_flag(config, "set_alpha_to_one", WEFT_SAMPLER_ALPHA_TO_ONE, &o.flags, err));
+    WF_TRY(read_flag(config, "rescale_betas_zero_snr", WEFT_SAMPLER_ZERO_SNR, &o.flags, err));
+    WF_TRY(read_flag(config, "use_karras_sigmas", WEFT_SAMPLER_KARRAS, &karras, err));
+    if (o.sigmas == NULL && solver->karras) o.flags |= karras;
     *options = o;
     return WEFT_OK;
 }
 
-weft_status weft_sampler_options_from_model(const weft_model *model, weft_sampler_options *options, weft_error *err)
+weft_status weft_sampler_options_from_model(const weft_model *model, weft_sampler_options *options,
+                                            weft_error *err)
 {
     weft_sampler_options o;
-    weft_status          st;
 
     if (model == NULL || options == NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_sampler_options_from_model: %s is NULL", model == NULL ? "model" : "options");
-    if ((st = WF_OPTIONS(&o, options, weft_sampler_options, ALL_FLAGS, err)) != WEFT_OK) return st;
-    if ((st = wf_sampler_options_from_json(wf_model_scheduler(model), &o, err)) != WEFT_OK) return st;
+        return wf_fail(err, WEFT_E_ARG, "weft_sampler_options_from_model: %s is NULL",
+                       model == NULL ? "model" : "options");
+    WF_TRY(WF_OPTIONS(&o, options, weft_sampler_options, ALL_FLAGS, err));
+    WF_TRY(wf_sampler_options_from_json(wf_model_scheduler(model), &o, err));
     return WF_RESULT(options, &o, weft_sampler_options, err);
 }

@@ -1,17 +1,19 @@
 /* ddpm.c - Ho, Jain, Abbeel (2020): the reverse of training, a random step each time.
  *
- * Knowing x0, the latents of the next level are Gaussian; take the network's guess of x0 for it:
+ * If x0 is known, the latents of the next level are Gaussian. Take the network's guess of x0 for
+ * it:
  *
  *   mean = sqrt(A') b / (1-A) x0 + sqrt(a) (1-A') / (1-A) x,   a = A/A',  b = 1 - a
  *   variance = (1-A') / (1-A) b                                          ("fixed small")
  *
- * A' is that of the next call, 1 after the last. No noise is drawn at t = 0. With the last call above 0 (an offset,
- * trailing spacing) the variance is 0 there, and noise is drawn all the same and kept at 1e-10 of itself: that is
- * diffusers' floor under the variance. The factors are float32 as there: b is small where steps are many, and the
- * rounding of a is then a visible part of it. */
+ * A' belongs to the next call, and is 1 after the last. No noise is drawn at t = 0. If the last
+ * call is above 0 (an offset, trailing spacing) the variance is 0 there, but noise is drawn all
+ * the same and scaled by 1e-10: diffusers has that floor under the variance. The factors are
+ * float32 as in diffusers: with many steps b is small, and the rounding of a is a visible part
+ * of it. */
 #include <math.h>
 
-#include "sampler/sampler.h"
+#include "sampler/sampler_internal.h"
 
 #define LEAST_VARIANCE 1e-20
 
@@ -20,31 +22,42 @@ static bool draws(const weft_sampler *s, int32_t call)
     return s->timesteps[call] > 0;
 }
 
-static weft_status plan(weft_sampler *s, weft_error *err)
+static float alpha_at(const weft_sampler *s, int32_t call)
 {
-    weft_status st = wf_schedule_timesteps(s, s->o.steps, true, err);
-
-    if (st != WEFT_OK) return st;
-    wf_schedule_interpolate(s);
-    return WEFT_OK;
+    return call < s->calls ? (float)wf_vp_alpha(s, (int32_t)s->timesteps[call]) : 1;
 }
 
-static void step(const weft_sampler *s, int32_t call, const float *prediction, const float *noise, float *history,
-                 float *x, size_t len)
+static void step(const weft_sampler *s, int32_t call, const float *prediction, const float *noise,
+                 float *history, float *x, size_t len)
 {
-    float  A = (float)s->alphas[(int32_t)s->timesteps[call]];
-    float  A_next = call + 1 < s->calls ? (float)s->alphas[(int32_t)s->timesteps[call + 1]] : 1;
+    float  A = alpha_at(s, call), A_next = alpha_at(s, call + 1);
     float  a = A / A_next, b = 1 - a, rest = 1 - A, rest_next = 1 - A_next;
     float  of_x0 = sqrtf(A_next) * b / rest, of_x = sqrtf(a) * rest_next / rest;
     double sd = sqrt(WF_MAX((double)(rest_next / rest * b), LEAST_VARIANCE));
-    wf_mix x0 = wf_predicted_x0(s->o.prediction, sqrt((double)A), sqrt((double)rest));
-    double x_part = (double)of_x0 * x0.x_part + (double)of_x, p_part = (double)of_x0 * x0.p_part;
+    /* not wf_vp_level(A): 1 - A is rounded to float32 here */
+    wf_level at = { .signal = sqrt((double)A), .noise = sqrt((double)rest), .input = 1 };
+    wf_mix   x0 = s->process->to_x0(s, at);
+    wf_mix   by = { (double)of_x0 * x0.x_part + (double)of_x, (double)of_x0 * x0.p_part };
 
     (void)history;
-    for (size_t i = 0; i < len; i++)
-        x[i] = (float)(x_part * (double)x[i] + p_part * (double)prediction[i] + (noise ? sd * (double)noise[i] : 0.0));
+    wf_step_linear(by, sd, prediction, noise, x, len);
 }
 
+static const char *const aliases[] = { "DDPMScheduler", NULL };
+static const wf_setting  settings[] = {
+    WF_SETTING_CLIPPING,
+    { "variance_type", JSON_STRING, "fixed_small", 0, "the variance is fixed_small" },
+    WF_SETTINGS_END,
+};
+
 const wf_solver wf_solver_ddpm = {
-    .name = "ddpm", .kind = WEFT_SAMPLER_DDPM, .spacing = WEFT_SPACING_LEADING, .draws = draws, .plan = plan, .step = step,
+    .name = "ddpm",
+    .kind = WEFT_SAMPLER_DDPM,
+    .aliases = aliases,
+    .layout = WF_LAYOUT_TIMESTEPS,
+    .spacing = WEFT_SPACING_LEADING,
+    .draws = draws,
+    .step = step,
+    .absent = { WEFT_BETAS_LINEAR, 0.0001f, 0.02f, WEFT_SAMPLER_ALPHA_TO_ONE },
+    .settings = settings,
 };

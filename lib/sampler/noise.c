@@ -1,18 +1,21 @@
-/* noise.c - normal random numbers that equal torch's CPU generator for the same seed.
+/* noise.c - normal random numbers that equal those of torch's CPU generator for the same seed.
  *
- * A picture is reproduced elsewhere only if its first noise is, so we follow torch.randn bit by bit as far
- * as that means anything: the engine (MT19937) and the uniforms are exact, and so are draws of fewer than 16
- * numbers, which torch computes in double. Longer draws torch transforms with vectorised float32
- * polynomials for log, sin and cos, whose last bit depends on the processor. We round where it rounds and let
- * the functions themselves be exact: five numbers in six are torch's own bits, the rest one unit away (5e-7).
- * Leaving the angle in double would be nearer the truth and three times further from torch.
+ * An image is reproduced elsewhere only if its first noise is, so we follow torch.randn bit by
+ * bit as far as that means anything: the engine (MT19937) and the uniforms are exact, and so are
+ * draws of fewer than 16 numbers, which torch computes in double. Longer draws torch transforms
+ * with vectorised float32 polynomials for log, sin and cos, whose last bit depends on the
+ * processor. We round where it rounds and let the functions themselves be exact: five numbers in
+ * six are torch's own bits, the rest one unit away (5e-7). Leaving the angle in double would be
+ * nearer the truth and three times further from torch.
  *
- * Two of torch's habits are visible from outside and are kept: the short path makes numbers in pairs and
- * saves the second one in the generator for later, where only another short draw will use it; and a long
- * draw that is no multiple of 16 replaces its last 16 numbers by a group of their own. */
+ * Two of torch's habits are visible from outside and are kept. The short path makes numbers in
+ * pairs and saves the second one in the generator for later, where only another short draw will
+ * use it. A long draw that is no multiple of 16 replaces its last 16 numbers by a group of their
+ * own. */
 #include <math.h>
 
-#include "sampler/sampler.h"
+#include "base/structs.h"
+#include "sampler/sampler_internal.h"
 
 #define WORDS 624
 #define SHIFT 397
@@ -27,15 +30,31 @@ struct weft_noise {
     double   saved;      /* the second number of a pair      */
 };
 
-weft_status weft_noise_create(uint64_t seed, const weft_allocator *allocator, weft_noise **out, weft_error *err)
+static weft_status read_options(weft_noise_options *o, const weft_noise_options *options,
+                                weft_error *err)
 {
-    weft_allocator alloc = wf_allocator(allocator);
-    weft_noise    *g;
-    weft_status    st;
+    WF_TRY(WF_OPTIONS(o, options, weft_noise_options, 0, err));
+    if (o->reserved0 != 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "weft_noise_options: reserved0 is %d, must be zero", (int)o->reserved0);
+    if (o->kind != 0 && o->kind != WEFT_NOISE_TORCH_CPU)
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_noise_create: kind is %d, which is no WEFT_NOISE_* of this version",
+                       o->kind);
+    return wf_check_allocator(o->allocator, err);
+}
+
+weft_status weft_noise_create(uint64_t seed, const weft_noise_options *options, weft_noise **out,
+                              weft_error *err)
+{
+    weft_noise_options o;
+    weft_allocator     alloc;
+    weft_noise        *g;
 
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_noise_create: out is NULL");
     *out = NULL;
-    if ((st = wf_check_allocator(allocator, err)) != WEFT_OK) return st;
+    WF_TRY(read_options(&o, options, err));
+    alloc = wf_allocator(o.allocator);
     g = wf_zalloc(&alloc, 1, sizeof *g);
     if (g == NULL) return wf_nomem(err, sizeof *g, "a noise generator");
 
@@ -60,8 +79,9 @@ static void refill(weft_noise *g)
 {
     for (int32_t j = 0; j < WORDS; j++) {
         uint32_t mixed = (g->state[j] & 0x80000000u) | (g->state[(j + 1) % WORDS] & 0x7fffffffu);
+        uint32_t twist = (mixed & 1) ? 0x9908b0dfu : 0;
 
-        g->state[j] = g->state[(j + SHIFT) % WORDS] ^ (mixed >> 1) ^ ((mixed & 1) ? 0x9908b0dfu : 0);
+        g->state[j] = g->state[(j + SHIFT) % WORDS] ^ (mixed >> 1) ^ twist;
     }
     g->used = 0;
 }

@@ -1,48 +1,91 @@
 /* sampler.c - the handle: checks settings and the order of calls, and hands on to a solver.
  *
- * Everything that depends on settings alone is computed when the sampler is made, so a step is arithmetic. The
- * one thing a step needs that creation cannot know is how many floats a picture has: the first call takes the
- * solver's memory, later calls and later pictures of the same size use it again. */
+ * Everything that depends on settings only is computed at creation. What creation cannot know is
+ * how many floats an image has: weft_sampler_begin() is told, and takes the solver's memory. So
+ * a step is arithmetic and cannot run out of memory, and an image that was abandoned ends where
+ * the next one begins. */
 #include <math.h>
 
 #include "base/structs.h"
-#include "sampler/sampler.h"
+#include "sampler/sampler_internal.h"
 
 #define MAX_TRAIN_STEPS 100000
 #define ALL_FLAGS (WEFT_SAMPLER_KARRAS | WEFT_SAMPLER_ALPHA_TO_ONE | WEFT_SAMPLER_ZERO_SNR)
 
+/* ---- the solvers --------------------------------------------------------------------------- */
+
 #define SOLVER_ROW(name) &wf_solver_##name,
 static const wf_solver *const solvers[] = { WF_SOLVERS(SOLVER_ROW) };
 
-const wf_solver *wf_solver_of(int32_t kind)
+const wf_solver *wf_solver_at(size_t index)
+{
+    return index < WF_LEN(solvers) ? solvers[index] : NULL;
+}
+
+static const wf_solver *find_kind(int32_t kind)
 {
     for (size_t i = 0; i < WF_LEN(solvers); i++)
         if (solvers[i]->kind == kind) return solvers[i];
     return NULL;
 }
 
-const wf_solver *wf_solver_named(const char *name)
+weft_status wf_solver_of(int32_t kind, const wf_solver **out, weft_error *err)
 {
-    for (size_t i = 0; i < WF_LEN(solvers); i++)
-        if (strcmp(solvers[i]->name, name) == 0) return solvers[i];
-    return NULL;
+    *out = find_kind(kind == 0 ? WEFT_SAMPLER_DDIM : kind);
+    if (*out != NULL) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG,
+                   "sampler: kind is %d, which is no WEFT_SAMPLER_* of this version", kind);
 }
 
-/* ---- creation ---------------------------------------------------------------------------------- */
+int32_t weft_sampler_kind_at(size_t index)
+{
+    const wf_solver *solver = wf_solver_at(index);
 
-static weft_status check_range(const char *what, int32_t value, int32_t low, int32_t high, weft_error *err)
+    return solver == NULL ? 0 : solver->kind;
+}
+
+const char *weft_sampler_name(int32_t kind)
+{
+    const wf_solver *solver = find_kind(kind);
+
+    return solver == NULL ? NULL : solver->name;
+}
+
+uint32_t weft_sampler_traits(int32_t kind)
+{
+    const wf_solver *solver = find_kind(kind);
+    uint32_t         traits = 0;
+
+    if (solver == NULL) return 0;
+    if (wf_free_levels(solver)) traits |= WEFT_TRAIT_SIGMAS;
+    if (solver->eta) traits |= WEFT_TRAIT_ETA;
+    if (solver->draws != NULL) traits |= WEFT_TRAIT_DRAWS;
+    return traits;
+}
+
+static bool is_called(const wf_solver *solver, const char *name)
+{
+    if (strcmp(solver->name, name) == 0) return true;
+    for (const char *const *alias = solver->aliases; *alias != NULL; alias++)
+        if (strcmp(*alias, name) == 0) return true;
+    return false;
+}
+
+int32_t weft_sampler_find(const char *name)
+{
+    for (size_t i = 0; name != NULL && i < WF_LEN(solvers); i++)
+        if (is_called(solvers[i], name)) return solvers[i]->kind;
+    return 0;
+}
+
+/* ---- creation ------------------------------------------------------------------------------ */
+
+static weft_status check_range(const char *what, int32_t value, int32_t low, int32_t high,
+                               weft_error *err)
 {
     if (value >= low && value <= high) return WEFT_OK;
-    return wf_fail(err, WEFT_E_ARG, "sampler: %s is %d, it must be %d to %d", what, value, low, high);
-}
-
-static weft_status check_betas(const weft_sampler *s, weft_error *err)
-{
-    wf_number_text start, end;
-
-    if (s->beta_start > 0 && s->beta_end >= s->beta_start && s->beta_end < 1) return WEFT_OK; /* false for NaN too */
-    return wf_fail(err, WEFT_E_ARG, "sampler: betas go from %s to %s, they must rise between 0 and 1",
-                   wf_number(&start, s->beta_start), wf_number(&end, s->beta_end));
+    return wf_fail(err, WEFT_E_ARG, "sampler: %s is %d, it must be %d to %d", what, value, low,
+                   high);
 }
 
 static weft_status check_eta(const weft_sampler *s, weft_error *err)
@@ -50,94 +93,99 @@ static weft_status check_eta(const weft_sampler *s, weft_error *err)
     wf_number_text eta;
 
     if (!(s->o.eta >= 0 && s->o.eta <= 1))
-        return wf_fail(err, WEFT_E_ARG, "sampler: eta is %s, it must be 0 to 1", wf_number(&eta, (double)s->o.eta));
+        return wf_fail(err, WEFT_E_ARG, "sampler: eta is %s, it must be 0 to 1",
+                       wf_number(&eta, (double)s->o.eta));
     if (s->o.eta > 0 && !s->solver->eta)
-        return wf_fail(err, WEFT_E_ARG, "sampler: eta is %s, but %s has no eta; it is ddim's and tcd's",
+        return wf_fail(err, WEFT_E_ARG, "sampler: eta is %s, but %s has no eta",
                        wf_number(&eta, (double)s->o.eta), s->solver->name);
     return WEFT_OK;
 }
 
-/* Noise levels of the caller's own: how many, for whom, and whether they fall. */
+static weft_status check_falling(const float *sigmas, size_t len, weft_error *err)
+{
+    wf_number_text one, before;
+
+    for (size_t i = 0; i < len; i++) {
+        if (!(sigmas[i] > 0 && isfinite(sigmas[i])))
+            return wf_fail(err, WEFT_E_ARG,
+                           "sampler: sigma %zu is %s, it must be above 0 and finite", i,
+                           wf_number(&one, (double)sigmas[i]));
+        if (i > 0 && !(sigmas[i] < sigmas[i - 1]))
+            return wf_fail(err, WEFT_E_ARG, "sampler: sigma %zu is %s after %s, they must fall", i,
+                           wf_number(&one, (double)sigmas[i]),
+                           wf_number(&before, (double)sigmas[i - 1]));
+    }
+    return WEFT_OK;
+}
+
+/* The caller's own noise levels: how many, for which solver, and whether they fall. */
 static weft_status check_sigmas(weft_sampler *s, weft_error *err)
 {
     weft_sampler_options *o = &s->o;
-    wf_number_text        one, before;
 
     if ((o->sigmas == NULL) != (o->sigmas_len == 0))
         return wf_fail(err, WEFT_E_ARG, "sampler: sigmas is %s, but sigmas_len is %zu",
                        o->sigmas == NULL ? "NULL" : "given", o->sigmas_len);
     if (o->sigmas == NULL) return WEFT_OK;
-    if (!s->solver->free_sigmas)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: %s has timesteps, not free noise levels: no sigmas of the "
-                       "caller's own", s->solver->name);
+    if (!wf_free_levels(s->solver))
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "sampler: %s steps between training timesteps: it takes no sigmas of your "
+                       "own", s->solver->name);
     if (o->flags & WEFT_SAMPLER_KARRAS)
-        return wf_fail(err, WEFT_E_ARG, "sampler: sigmas are given and Karras' are asked for; it must be one of them");
+        return wf_fail(err, WEFT_E_ARG,
+                       "sampler: own sigmas and Karras' are asked for; it must be one of them");
     if (o->steps == 0 && o->sigmas_len <= (size_t)o->train_steps) o->steps = (int32_t)o->sigmas_len;
     if (o->sigmas_len != (size_t)WF_MAX(o->steps, 0))
-        return wf_fail(err, WEFT_E_ARG, "sampler: %zu sigmas are given for %d steps; it must be one for each, at most %d",
-                       o->sigmas_len, o->steps, o->train_steps);
-    for (size_t i = 0; i < o->sigmas_len; i++) {
-        if (!(o->sigmas[i] > 0 && isfinite(o->sigmas[i])))
-            return wf_fail(err, WEFT_E_ARG, "sampler: sigma %zu is %s, it must be above 0 and finite", i,
-                           wf_number(&one, (double)o->sigmas[i]));
-        if (i > 0 && !(o->sigmas[i] < o->sigmas[i - 1]))
-            return wf_fail(err, WEFT_E_ARG, "sampler: sigma %zu is %s after %s, they must fall", i,
-                           wf_number(&one, (double)o->sigmas[i]), wf_number(&before, (double)o->sigmas[i - 1]));
-    }
-    return WEFT_OK;
+        return wf_fail(err, WEFT_E_ARG,
+                       "sampler: %zu sigmas are given for %d steps; it must be one for each, at "
+                       "most %d", o->sigmas_len, o->steps, o->train_steps);
+    return check_falling(o->sigmas, o->sigmas_len, err);
 }
 
-/* Without a picture in it, latents and the noise in them say nothing about x0. */
-static weft_status check_signal(const weft_sampler *s, weft_error *err)
-{
-    int32_t first = (int32_t)s->timesteps[0];
-
-    if (s->alphas[first] > 0 || s->o.prediction != WEFT_PREDICT_EPSILON) return WEFT_OK;
-    return wf_fail(err, WEFT_E_ARG, "sampler: betas rescaled to zero terminal signal leave nothing of the picture at "
-                   "timestep %d, where %s cannot start from predicted noise; the model must predict v or the sample, or "
-                   "the timesteps stay below, as leading ones do", first, s->solver->name);
-}
-
-/* Fill in defaults, refuse what is out of range. */
-static weft_status settle(weft_sampler *s, weft_error *err)
+/* Fill in defaults, refuse what is out of range. The process checks its own settings in plan(). */
+static weft_status read_options(weft_sampler *s, weft_error *err)
 {
     weft_sampler_options *o = &s->o;
-    weft_status           st;
 
-    if (o->kind == 0) o->kind = WEFT_SAMPLER_DDIM;
-    if ((s->solver = wf_solver_of(o->kind)) == NULL)
-        return wf_fail(err, WEFT_E_ARG, "sampler: kind is %d, which is no WEFT_SAMPLER_* of this version", o->kind);
+    WF_TRY(wf_solver_of(o->kind, &s->solver, err));
+    s->process = &wf_process_vp;
+    o->kind = s->solver->kind;
     if (o->train_steps == 0) o->train_steps = 1000;
     if (o->spacing == WEFT_SPACING_DEFAULT) o->spacing = s->solver->spacing;
-    s->beta_start = o->beta_start == 0 ? 0.00085 : wf_decimal(o->beta_start);
-    s->beta_end   = o->beta_end == 0 ? 0.012 : wf_decimal(o->beta_end);
 
-    if ((st = check_range("train_steps", o->train_steps, 2, MAX_TRAIN_STEPS, err)) != WEFT_OK) return st;
-    if ((st = check_sigmas(s, err)) != WEFT_OK) return st;
+    WF_TRY(check_range("train_steps", o->train_steps, 2, MAX_TRAIN_STEPS, err));
+    WF_TRY(check_sigmas(s, err));
     if (o->steps == 0) o->steps = WF_MIN(20, o->train_steps);
-    if ((st = check_range("steps", o->steps, 1, o->train_steps, err)) != WEFT_OK) return st;
-    if ((st = check_range("spacing", o->spacing, WEFT_SPACING_LEADING, WEFT_SPACING_TRAILING, err)) != WEFT_OK) return st;
-    if ((st = check_range("prediction", o->prediction, WEFT_PREDICT_EPSILON, WEFT_PREDICT_SAMPLE, err)) != WEFT_OK)
-        return st;
-    if ((st = check_range("betas", o->betas, WEFT_BETAS_SCALED_LINEAR, WEFT_BETAS_LINEAR, err)) != WEFT_OK) return st;
-    if ((st = check_range("steps_offset", o->steps_offset, 0, o->train_steps - 1, err)) != WEFT_OK) return st;
+    WF_TRY(check_range("steps", o->steps, 1, o->train_steps, err));
+    WF_TRY(check_range("spacing", o->spacing, WEFT_SPACING_LEADING, WEFT_SPACING_TRAILING, err));
+    WF_TRY(check_range("prediction", o->prediction, WEFT_PREDICT_EPSILON, WEFT_PREDICT_SAMPLE,
+                       err));
+    WF_TRY(check_range("betas", o->betas, WEFT_BETAS_SCALED_LINEAR, WEFT_BETAS_LINEAR, err));
+    WF_TRY(check_range("steps_offset", o->steps_offset, 0, o->train_steps - 1, err));
     if (o->origin_steps == 0) o->origin_steps = WF_MIN(50, o->train_steps);
-    if ((st = check_range("origin_steps", o->origin_steps, 1, o->train_steps, err)) != WEFT_OK) return st;
-    if ((st = check_betas(s, err)) != WEFT_OK) return st;
-    if ((st = check_eta(s, err)) != WEFT_OK) return st;
-    if ((o->flags & WEFT_SAMPLER_KARRAS) && !s->solver->free_sigmas)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: %s has timesteps, not free noise levels: no Karras schedule",
+    WF_TRY(check_range("origin_steps", o->origin_steps, 1, o->train_steps, err));
+    WF_TRY(check_eta(s, err));
+    if ((o->flags & WEFT_SAMPLER_KARRAS) && !wf_free_levels(s->solver))
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "sampler: %s steps between training timesteps: it takes no Karras schedule",
                        s->solver->name);
     s->calls = s->solver->calls != NULL ? s->solver->calls(o->steps) : o->steps;
     return WEFT_OK;
 }
 
-static double *take_table(weft_sampler *s, int32_t count)
+/* From one entry for a step to one for a call; in place, since no step comes after its calls. */
+static void spread_over_calls(weft_sampler *s)
 {
-    return wf_zalloc(&s->alloc, (size_t)count, sizeof(double));
+    if (s->solver->step_of == NULL) return;
+    for (int32_t call = s->calls - 1; call >= 0; call--) {
+        s->timesteps[call] = s->timesteps[s->solver->step_of(call)];
+        s->sigmas[call] = s->sigmas[s->solver->step_of(call)];
+    }
+    s->sigmas[s->calls] = 0;
 }
 
-weft_status weft_sampler_create(const weft_sampler_options *options, weft_sampler **out, weft_error *err)
+weft_status weft_sampler_create(const weft_sampler_options *options, weft_sampler **out,
+                                weft_error *err)
 {
     weft_sampler_options o;
     weft_allocator       alloc;
@@ -146,27 +194,26 @@ weft_status weft_sampler_create(const weft_sampler_options *options, weft_sample
 
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_sampler_create: out is NULL");
     *out = NULL;
-    if ((st = WF_OPTIONS(&o, options, weft_sampler_options, ALL_FLAGS, err)) != WEFT_OK) return st;
+    WF_TRY(WF_OPTIONS(&o, options, weft_sampler_options, ALL_FLAGS, err));
     if (o.reserved0 != 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_sampler_options: reserved0 is %d, must be zero", (int)o.reserved0);
-    if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "weft_sampler_options: reserved0 is %d, must be zero", (int)o.reserved0);
+    WF_TRY(wf_check_allocator(o.allocator, err));
 
     alloc = wf_allocator(o.allocator);
     if ((s = wf_zalloc(&alloc, 1, sizeof *s)) == NULL) return wf_nomem(err, sizeof *s, "a sampler");
     s->alloc = alloc;
     s->o = o;
-    if ((st = settle(s, err)) != WEFT_OK) goto done;
+    if ((st = read_options(s, err)) != WEFT_OK) goto done;
 
-    s->alphas    = take_table(s, s->o.train_steps);
-    s->timesteps = take_table(s, s->calls);
-    s->sigmas    = take_table(s, s->calls + 1);
-    if (s->alphas == NULL || s->timesteps == NULL || s->sigmas == NULL) {
-        st = wf_nomem(err, (size_t)s->o.train_steps * sizeof(double), "a noise schedule");
+    s->timesteps = wf_zalloc(&s->alloc, (size_t)s->calls, sizeof(double));
+    s->sigmas    = wf_zalloc(&s->alloc, (size_t)s->calls + 1, sizeof(double));
+    if (s->timesteps == NULL || s->sigmas == NULL) {
+        st = wf_nomem(err, ((size_t)s->calls + 1) * sizeof(double), "a noise schedule");
         goto done;
     }
-    if ((st = wf_schedule_alphas(s, err)) != WEFT_OK) goto done;
-    if ((st = s->solver->plan(s, err)) != WEFT_OK) goto done;
-    if ((st = check_signal(s, err)) != WEFT_OK) goto done;
+    if ((st = s->process->plan(s, err)) != WEFT_OK) goto done;
+    spread_over_calls(s);
     s->o.sigmas = NULL; /* the caller's, and copied */
 
     *out = s;
@@ -180,14 +227,14 @@ void weft_sampler_free(weft_sampler *sampler)
 {
     if (sampler == NULL) return;
     weft_allocator alloc = sampler->alloc;
-    wf_free(&alloc, sampler->alphas);
+    wf_free(&alloc, sampler->trained);
     wf_free(&alloc, sampler->timesteps);
     wf_free(&alloc, sampler->sigmas);
     wf_free(&alloc, sampler->memory);
     wf_free(&alloc, sampler);
 }
 
-/* ---- what the schedule says -------------------------------------------------------------------- */
+/* ---- what the schedule says ---------------------------------------------------------------- */
 
 int32_t weft_sampler_calls(const weft_sampler *sampler)
 {
@@ -206,142 +253,165 @@ float weft_sampler_sigma(const weft_sampler *sampler, int32_t call)
     return (float)sampler->sigmas[call];
 }
 
-static int32_t order_of(const weft_sampler *s)
-{
-    return WF_MAX(s->solver->order, 1);
-}
-
-/* Leading spacing starts below the largest training sigma, where the latents of a training picture still hold
- * some of it: their spread is sqrt(sigma^2 + 1). The other spacings start at pure noise. */
 float weft_sampler_init_scale(const weft_sampler *sampler)
 {
-    double sigma;
-
-    if (sampler == NULL) return NAN;
-    if (!sampler->solver->exploding) return 1;
-    sigma = sampler->sigmas[0];
-    return (float)(sampler->o.spacing == WEFT_SPACING_LEADING ? sqrt(sigma * sigma + 1) : sigma);
+    return sampler == NULL ? NAN : (float)sampler->process->init_scale(sampler);
 }
 
-weft_status weft_sampler_start(const weft_sampler *sampler, float strength, int32_t *call, weft_error *err)
+static int32_t calls_per_step(const weft_sampler *s)
+{
+    return WF_MAX(s->solver->calls_per_step, 1);
+}
+
+weft_status weft_sampler_start(const weft_sampler *sampler, float strength, int32_t *call,
+                               weft_error *err)
 {
     wf_number_text text;
     int32_t        steps;
 
     if (sampler == NULL || call == NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_sampler_start: %s is NULL", sampler == NULL ? "sampler" : "call");
+        return wf_fail(err, WEFT_E_ARG, "weft_sampler_start: %s is NULL",
+                       sampler == NULL ? "sampler" : "call");
     *call = 0;
     if (!(strength >= 0 && strength <= 1)) /* false for NaN too */
         return wf_fail(err, WEFT_E_ARG, "weft_sampler_start: strength is %s, it must be 0 to 1",
                        wf_number(&text, (double)strength));
     steps = (int32_t)(sampler->o.steps * wf_decimal(strength));
     if (steps == 0)
-        return wf_fail(err, WEFT_E_ARG, "weft_sampler_start: strength %s of %d steps leaves none to take",
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_sampler_start: strength %s of %d steps leaves none to take",
                        wf_number(&text, wf_decimal(strength)), sampler->o.steps);
-    *call = (sampler->o.steps - steps) * order_of(sampler);
+    *call = (sampler->o.steps - steps) * calls_per_step(sampler);
     return WEFT_OK;
 }
 
-static weft_status check_call(const weft_sampler *s, int32_t call, const void *a, const void *b, size_t len,
-                              const char *function, weft_error *err)
+static weft_status check_call(const weft_sampler *s, int32_t call, size_t len, const char *function,
+                              weft_error *err)
 {
     if (s == NULL) return wf_fail(err, WEFT_E_ARG, "%s: sampler is NULL", function);
-    if (a == NULL || b == NULL) return wf_fail(err, WEFT_E_ARG, "%s: a buffer is NULL", function);
     if (len == 0) return wf_fail(err, WEFT_E_ARG, "%s: len is 0", function);
-    if (call < 0 || call >= s->calls)
-        return wf_fail(err, WEFT_E_ARG, "%s: call is %d, the sampler has calls 0 to %d", function, call, s->calls - 1);
-    return WEFT_OK;
+    if (call >= 0 && call < s->calls) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG, "%s: call is %d, the sampler has calls 0 to %d", function, call,
+                   s->calls - 1);
 }
 
-weft_status weft_sampler_scale(const weft_sampler *sampler, int32_t call, const float *x, float *out, size_t len,
-                               weft_error *err)
+static weft_status check_buffers(const void *a, const void *b, const void *c, const char *function,
+                                 weft_error *err)
 {
-    weft_status st = check_call(sampler, call, x, out, len, "weft_sampler_scale", err);
-    double      sigma, by = 1;
+    if (a != NULL && b != NULL && c != NULL) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG, "%s: a buffer is NULL", function);
+}
 
-    if (st != WEFT_OK) return st;
-    sigma = sampler->sigmas[call];
-    if (sampler->solver->exploding) by = 1 / sqrt(sigma * sigma + 1);
+weft_status weft_sampler_scale(const weft_sampler *sampler, int32_t call, const float *x,
+                               float *out, size_t len, weft_error *err)
+{
+    double by;
+
+    WF_TRY(check_call(sampler, call, len, "weft_sampler_scale", err));
+    WF_TRY(check_buffers(x, out, out, "weft_sampler_scale", err));
+    by = sampler->process->level(sampler, call).input;
     for (size_t i = 0; i < len; i++) out[i] = (float)((double)x[i] * by);
     return WEFT_OK;
 }
 
-weft_status weft_sampler_add_noise(const weft_sampler *sampler, int32_t call, const float *x0, const float *noise,
-                                   float *out, size_t len, weft_error *err)
+weft_status weft_sampler_add_noise(const weft_sampler *sampler, int32_t call, const float *x0,
+                                   const float *noise, float *out, size_t len, weft_error *err)
 {
-    const weft_sampler *s = sampler;
-    weft_status         st = check_call(s, call, x0, noise, len, "weft_sampler_add_noise", err);
-    double              sigma, keep = 1;
+    wf_level at;
 
-    if (st != WEFT_OK) return st;
-    if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_sampler_add_noise: a buffer is NULL");
-    sigma = s->sigmas[call];
-    if (!s->solver->exploding && s->solver->free_sigmas) {
-        keep = 1 / sqrt(sigma * sigma + 1);
-        sigma *= keep;
-    } else if (!s->solver->exploding) { /* by timestep: where nothing is left of the picture, sigma is infinite */
-        keep = sqrt(s->alphas[(int32_t)s->timesteps[call]]);
-        sigma = sqrt(1 - s->alphas[(int32_t)s->timesteps[call]]);
-    }
-    for (size_t i = 0; i < len; i++) out[i] = (float)(keep * (double)x0[i] + sigma * (double)noise[i]);
+    WF_TRY(check_call(sampler, call, len, "weft_sampler_add_noise", err));
+    WF_TRY(check_buffers(x0, noise, out, "weft_sampler_add_noise", err));
+    at = sampler->process->level(sampler, call);
+    for (size_t i = 0; i < len; i++)
+        out[i] = (float)(at.signal * (double)x0[i] + at.noise * (double)noise[i]);
     return WEFT_OK;
 }
 
-/* ---- a step ------------------------------------------------------------------------------------ */
+/* ---- an image ------------------------------------------------------------------------------ */
 
-static weft_status take_memory(weft_sampler *s, size_t buffers, size_t len, weft_error *err)
+static bool draws_at(const weft_sampler *s, int32_t call)
 {
-    size_t floats, bytes;
+    return s->solver->draws != NULL && s->solver->draws(s, call);
+}
+
+/* Room for the history, and for the noise if a call from `call` on draws any. */
+static weft_status take_memory(weft_sampler *s, int32_t call, size_t len, weft_error *err)
+{
+    size_t buffers = (size_t)s->solver->history, floats, bytes;
+    bool   draws = false;
     float *memory;
 
+    for (int32_t c = call; c < s->calls; c++) draws = draws || draws_at(s, c);
+    buffers += draws;
     if (!wf_mul(buffers, len, &floats) || !wf_mul(floats, sizeof(float), &bytes))
-        return wf_fail(err, WEFT_E_ARG, "weft_sampler_step: len is %zu, which no memory holds", len);
+        return wf_fail(err, WEFT_E_ARG, "weft_sampler_begin: len is %zu, which no memory holds",
+                       len);
     if (floats <= s->memory_len) return WEFT_OK;
-    if ((memory = wf_alloc(&s->alloc, bytes)) == NULL) return wf_nomem(err, bytes, "the sampler's history");
+    if ((memory = wf_alloc(&s->alloc, bytes)) == NULL)
+        return wf_nomem(err, bytes, "the sampler's history");
     wf_free(&s->alloc, s->memory);
     s->memory = memory;
     s->memory_len = floats;
     return WEFT_OK;
 }
 
-/* Whether this call goes on with the picture under way, or else begins one. */
-static weft_status check_order(const weft_sampler *s, int32_t call, size_t len, weft_error *err)
+weft_status weft_sampler_begin(weft_sampler *sampler, int32_t call, size_t len, weft_error *err)
 {
-    bool goes_on = call != 0 && call == s->next;
-
-    if (!goes_on && call % order_of(s) != 0)
-        return wf_fail(err, WEFT_E_STATE, "weft_sampler_step: call is %d, the second half of a step of %s, but call %d "
-                       "comes next", call, s->solver->name, s->next < s->calls ? s->next : 0);
-    if (goes_on && len != s->len)
-        return wf_fail(err, WEFT_E_ARG, "weft_sampler_step: len is %zu, but the picture was begun with %zu", len, s->len);
+    WF_TRY(check_call(sampler, call, len, "weft_sampler_begin", err));
+    if (call % calls_per_step(sampler) != 0)
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_sampler_begin: call is %d, in the middle of a step of %s", call,
+                       sampler->solver->name);
+    WF_TRY(take_memory(sampler, call, len, err));
+    sampler->len = len;
+    sampler->first = call;
+    sampler->next = call;
     return WEFT_OK;
 }
 
-weft_status weft_sampler_step(weft_sampler *sampler, int32_t call, const float *prediction, float *x, size_t len,
-                              weft_noise *noise, weft_error *err)
+static weft_status check_order(const weft_sampler *s, int32_t call, size_t len, weft_error *err)
+{
+    if (s->len == 0 || s->next == s->calls)
+        return wf_fail(err, WEFT_E_STATE,
+                       "weft_sampler_step: call %d without weft_sampler_begin(): %s", call,
+                       s->len == 0 ? "no image was begun" : "the last image is finished");
+    if (call != s->next)
+        return wf_fail(err, WEFT_E_STATE,
+                       "weft_sampler_step: call is %d, but call %d comes next; another image "
+                       "starts with weft_sampler_begin()", call, s->next);
+    if (len != s->len)
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_sampler_step: len is %zu, but the image was begun with %zu", len,
+                       s->len);
+    return WEFT_OK;
+}
+
+weft_status weft_sampler_step(weft_sampler *sampler, int32_t call, const float *prediction,
+                              float *x, size_t len, weft_noise *noise, weft_error *err)
 {
     weft_sampler *s = sampler;
-    weft_status   st;
-    bool          draws;
-    size_t        kept;
     float        *drawn = NULL;
 
-    if ((st = check_call(s, call, prediction, x, len, "weft_sampler_step", err)) != WEFT_OK) return st;
-    if ((st = check_order(s, call, len, err)) != WEFT_OK) return st;
-    draws = s->solver->draws != NULL && s->solver->draws(s, call);
-    if (draws && noise == NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_sampler_step: noise is NULL, but %s draws noise at call %d",
-                       s->solver->name, call);
-
-    kept = (size_t)s->solver->history;
-    if (kept + draws > 0 && (st = take_memory(s, kept + draws, len, err)) != WEFT_OK) return st;
-    if (draws) {
-        drawn = s->memory + kept * len;
-        if ((st = weft_noise_normal(noise, drawn, len, err)) != WEFT_OK) return st;
+    WF_TRY(check_call(s, call, len, "weft_sampler_step", err));
+    WF_TRY(check_buffers(prediction, x, x, "weft_sampler_step", err));
+    WF_TRY(check_order(s, call, len, err));
+    if (draws_at(s, call)) {
+        if (noise == NULL)
+            return wf_fail(err, WEFT_E_ARG,
+                           "weft_sampler_step: noise is NULL, but %s draws noise at call %d",
+                           s->solver->name, call);
+        drawn = s->memory + (size_t)s->solver->history * len;
+        WF_TRY(weft_noise_normal(noise, drawn, len, err));
     }
-    if (call == 0 || call != s->next) s->first = call;
     s->solver->step(s, call, prediction, drawn, s->memory, x, len);
-    s->len  = len;
     s->next = call + 1;
     return WEFT_OK;
+}
+
+void wf_step_linear(wf_mix by, double sd, const float *prediction, const float *noise, float *x,
+                    size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        x[i] = (float)(by.x_part * (double)x[i] + by.p_part * (double)prediction[i] +
+                       (noise ? sd * (double)noise[i] : 0.0));
 }

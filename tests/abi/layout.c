@@ -174,6 +174,10 @@ static void structs(void)
     F(weft_step, extra_len); F(weft_step, stamp); F(weft_step, guidance_embed); F(weft_step, reserved0);
     F(weft_step, negative_time_ids); F(weft_step, negative_time_ids_len);
 
+    S(weft_noise_options);
+    F(weft_noise_options, struct_size); F(weft_noise_options, flags);
+    F(weft_noise_options, allocator); F(weft_noise_options, kind); F(weft_noise_options, reserved0);
+
     S(weft_sampler_options);
     F(weft_sampler_options, struct_size); F(weft_sampler_options, flags); F(weft_sampler_options, allocator);
     F(weft_sampler_options, kind); F(weft_sampler_options, steps); F(weft_sampler_options, spacing);
@@ -216,6 +220,8 @@ static void constants(void)
     C(WEFT_PREDICT_EPSILON); C(WEFT_PREDICT_V); C(WEFT_PREDICT_SAMPLE);
     C(WEFT_SPACING_DEFAULT); C(WEFT_SPACING_LEADING); C(WEFT_SPACING_LINSPACE); C(WEFT_SPACING_TRAILING);
     C(WEFT_BETAS_SCALED_LINEAR); C(WEFT_BETAS_LINEAR);
+    C(WEFT_NOISE_TORCH_CPU);
+    C(WEFT_TRAIT_SIGMAS); C(WEFT_TRAIT_ETA); C(WEFT_TRAIT_DRAWS);
     C(WEFT_SAMPLER_KARRAS); C(WEFT_SAMPLER_ALPHA_TO_ONE); C(WEFT_SAMPLER_ZERO_SNR);
 }
 

@@ -62,9 +62,14 @@ that "options of an adapter" draw -p "a zib monster" -a $monster:0.5 --role cont
     --exclude 'unet.mid_block.*' --text-weight 0.3 -a $hatching --role style --partial --compose klora --pattern custom \
     --alpha 1 --beta 0.25 --modulus 1.5 --gamma paper --granularity step --top-k 5 --attention-only --ignore-alpha \
     --wrap --text-plan all --path side -o "$tmp/options.png"
-for sampler in ddim euler euler_a dpmpp_2m pndm ddpm heun lcm tcd; do
+samplers=$("$weft" generate $model --sampler '?' 2>&1 |
+    sed -n "s/.*there is no '?', only //p" | sed 's/;.*//; s/,//g; s/ or / /')
+that "the samplers are listed" test "$(echo $samplers | wc -w)" -ge 9
+for sampler in $samplers; do
     that "$sampler" draw -p "a red circle" --sampler $sampler -o "$tmp/$sampler.png"
 done
+that "a class of diffusers'" draw -p "a red circle" --sampler HeunDiscreteScheduler -o "$tmp/class.png"
+that "is its solver" cmp "$tmp/class.png" "$tmp/heun.png"
 that "karras" draw -p "a red circle" --sampler euler --karras --spacing trailing -o "$tmp/karras.png"
 that "eta" draw -p "a red circle" --eta 0.5 --guidance-rescale 0.5 -o "$tmp/eta.png"
 
@@ -207,7 +212,7 @@ refuses 2 'not a weight' "$weft" generate $model -p x -a $monster:nan
 refuses 2 'none' "$weft" generate $model -p x --role style
 refuses 2 'period is of switch' "$weft" generate $model -p x -a $monster --period 3
 refuses 2 'of --pattern custom' "$weft" generate $model -p x -a $monster -a $hatching --compose klora --beta 1
-refuses 2 'eta is of' "$weft" generate $model -p x --sampler euler --eta 0.5
+refuses 2 'eta is of --sampler ddim or tcd' "$weft" generate $model -p x --sampler euler --eta 0.5
 refuses 2 'not for --sampler ddim' "$weft" generate $model -p x --karras
 refuses 2 'not for --sampler lcm' "$weft" generate $model -p x --sampler lcm --sigmas 3,1
 refuses 2 'not with --steps' "$weft" generate $model -p x --sampler euler --sigmas 3,1 --steps 2

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 
-OK, E_ARG, E_CANCELLED = 0, -1, -8
+OK, E_ARG, E_STATE, E_CANCELLED = 0, -1, -7, -8
 
 Progress = C.CFUNCTYPE(C.c_int32, C.c_void_p, C.c_char_p, C.c_int64, C.c_int64)
 Floats = C.POINTER(C.c_float)
@@ -57,6 +57,14 @@ class Step(C.Structure):
          ("negative_time_ids_len", C.c_size_t)]
 
 
+class SamplerOptions(C.Structure):
+    _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("allocator", C.c_void_p)] + [
+        (name, C.c_int32)
+        for name in ("kind", "steps", "spacing", "prediction", "betas", "train_steps", "steps_offset")
+    ] + [("beta_start", C.c_float), ("beta_end", C.c_float), ("eta", C.c_float), ("origin_steps", C.c_int32),
+         ("reserved0", C.c_int32), ("sigmas", Floats), ("sigmas_len", C.c_size_t)]
+
+
 def find_model():
     """The bundled model with its first adapter, else the tests' tiny one."""
     bundled = "examples/model/adapters"
@@ -77,7 +85,11 @@ class Weft:
         self.err = Error()
         self.lib.weft_status_name.restype = C.c_char_p
         self.lib.weft_version.restype = C.c_uint32
-        for free in ("model", "adapter", "plan", "run"):
+        self.lib.weft_sampler_kind_at.argtypes = [C.c_size_t]
+        self.lib.weft_sampler_name.restype = C.c_char_p
+        self.lib.weft_sampler_find.argtypes = [C.c_char_p]
+        self.lib.weft_sampler_traits.restype = C.c_uint32
+        for free in ("model", "adapter", "plan", "run", "sampler", "noise"):
             getattr(self.lib, "weft_%s_free" % free).argtypes = [C.c_void_p]
             getattr(self.lib, "weft_%s_free" % free).restype = None
 
@@ -111,6 +123,27 @@ def floats(n):
 def fill(step, name, array):
     setattr(step, name, C.cast(array, Floats))
     setattr(step, name + "_len", len(array))
+
+
+def take_one_step(weft, prediction):
+    """Each solver begins an image and takes one call; a call without a begin is refused."""
+    kinds, noise = [], weft.open("weft_noise_create", C.c_uint64(1), None)
+    while weft.lib.weft_sampler_kind_at(len(kinds)):
+        kinds.append(weft.lib.weft_sampler_kind_at(len(kinds)))
+    assert len(kinds) >= 9
+    for kind in kinds:
+        assert weft.lib.weft_sampler_find(weft.lib.weft_sampler_name(kind)) == kind
+        options = weft.sized(SamplerOptions, "weft_sampler_options_init")
+        options.kind, options.steps = kind, 4
+        sampler = weft.open("weft_sampler_create", C.byref(options))
+        n, x = C.c_size_t(len(prediction)), floats(len(prediction))
+        early = weft.call("weft_sampler_step", sampler, C.c_int32(0), prediction, x, n, noise)
+        assert early == E_STATE, "a step of an image that was not begun got status %d" % early
+        weft.must("weft_sampler_begin", sampler, C.c_int32(0), n)
+        weft.must("weft_sampler_step", sampler, C.c_int32(0), prediction, x, n, noise)
+        assert all(math.isfinite(v) for v in x) and any(v != 0 for v in x)
+        weft.lib.weft_sampler_free(sampler)
+    weft.lib.weft_noise_free(noise)
 
 
 def main():
@@ -176,6 +209,7 @@ def main():
     assert all(math.isfinite(v) for v in out) and any(v != 0 for v in out)
     assert told, "nobody was told of progress"
     first = bytes(out)
+    take_one_step(weft, out)
 
     stop = True                                   # the same step, stopped by the callback
     status = weft.call("weft_run_step", run, C.byref(step))

@@ -2,7 +2,7 @@
  * made or refused in one line; one that is made has timesteps of its training, levels that fall to 0, and takes a step. */
 #include "fuzz.h"
 #include "io/io.h"
-#include "sampler/sampler.h"
+#include "sampler/sampler_internal.h"
 
 static void take_step(weft_sampler *s, weft_error *err)
 {
@@ -12,6 +12,7 @@ static void take_step(weft_sampler *s, weft_error *err)
 
     must(weft_noise_create(1, NULL, &noise, err) == WEFT_OK);
     must(weft_sampler_start(s, 1, &first, err) == WEFT_OK && first == 0);
+    must(weft_sampler_begin(s, first, 2, err) == WEFT_OK);
     must(weft_sampler_step(s, 0, p, x, 2, noise, err) == WEFT_OK);
     weft_noise_free(noise);
 }
@@ -33,12 +34,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     json_t *json;
 
     if (wf_json_parse(&json, (const char *)data, size, "fuzz", &err) != WEFT_OK) return 0;
-    for (int32_t kind = WEFT_SAMPLER_DDIM; kind <= WEFT_SAMPLER_TCD; kind++) {
+    for (size_t i = 0; wf_solver_at(i) != NULL; i++) {
         weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
         weft_sampler *s = NULL;
         weft_status st;
 
-        o.kind = kind;
+        o.kind = wf_solver_at(i)->kind;
         o.steps = 1 + (int32_t)(size % 7);
         st = wf_sampler_options_from_json(json, &o, &err);
         if (st == WEFT_OK) st = weft_sampler_create(&o, &s, &err);

@@ -22,16 +22,11 @@ static inline bool is(json_t *o, const char *key) { return json_is_true(json_obj
 
 static inline weft_sampler *make_sampler(json_t *c)
 {
-    static const struct { const char *name; int32_t kind; } kinds[] = {
-        { "ddim", WEFT_SAMPLER_DDIM }, { "euler", WEFT_SAMPLER_EULER }, { "euler_a", WEFT_SAMPLER_EULER_A },
-        { "dpmpp_2m", WEFT_SAMPLER_DPMPP_2M }, { "lcm", WEFT_SAMPLER_LCM },
-    };
     weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
     weft_sampler *s;
     json_t *config = json_object_get(c, "scheduler");
     const char *spacing = word(config, "timestep_spacing", ""), *predict = word(config, "prediction_type", "epsilon");
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (strcmp(word(c, "kind", ""), kinds[i].name) == 0) o.kind = kinds[i].kind;
+    o.kind = weft_sampler_find(word(c, "kind", ""));
     ck_assert_int_ne(o.kind, 0);
     o.steps = (int32_t)real(c, "steps", 20);
     o.eta = (float)real(c, "eta", 0);

@@ -200,6 +200,7 @@ static void check_picture(const set *s, json_t *c, weft_plan *plan, const char *
     must(weft_run_create(plan, &ro, &run, &golden_err));
     float *cond = encode(s, run, c, "cond", word(s->entry, "prompt", ""), &pooled[0]);
     float *uncond = encode(s, run, c, "uncond", word(s->entry, "negative", ""), &pooled[1]);
+    must(weft_sampler_begin(sampler, 0, x.n, &golden_err));
     for (int n = 0; n < steps; n++) {
         weft_step step = WEFT_STEP_INIT;
         step.latent = x.v;

@@ -246,15 +246,17 @@ START_TEST(half_an_allocator_is_refused)
         weft_allocator a = counted;
         weft_model *m = (weft_model *)&a;
         weft_adapter *d = (weft_adapter *)&a;
+        weft_noise_options no = WEFT_NOISE_OPTIONS_INIT;
         weft_noise *n = (weft_noise *)&a;
         weft_plan *p = NULL;
         weft_run *r = (weft_run *)&a;
         if (half == 0) a.alloc = NULL;
         else a.free = NULL;
+        no.allocator = &a;
         ck_assert_int_eq(open_model(&a, &m), WEFT_E_ARG);
         ck_assert_ptr_nonnull(strstr(golden_err.text, half == 0 ? "alloc is NULL" : "free is NULL"));
         ck_assert_int_eq(open_adapter(&a, "content.safetensors", &d), WEFT_E_ARG);
-        ck_assert_int_eq(weft_noise_create(1, &a, &n, &golden_err), WEFT_E_ARG);
+        ck_assert_int_eq(weft_noise_create(1, &no, &n, &golden_err), WEFT_E_ARG);
         ck_assert_int_eq(make_plan(&a, 0, 0, &p), WEFT_E_ARG);
         must(make_plan(NULL, 0, 0, &p));
         ck_assert_int_eq(make_run(&a, p, &r), WEFT_E_ARG);

@@ -20,6 +20,7 @@ static void check_picture(const weft_tensors *t, weft_run *run, const weft_model
     for (size_t i = 0; i < want.n; i++) x[i] *= weft_sampler_init_scale(sampler);
     float *cond = encode(run, m, word(c, "prompt", ""), &pooled[0]);
     float *uncond = encode(run, m, word(c, "negative", m->pooled_dim > 0 ? NULL : ""), &pooled[1]);
+    must(weft_sampler_begin(sampler, 0, want.n, &golden_err));
     for (int32_t n = 0; n < weft_sampler_calls(sampler); n++) {
         weft_step step = WEFT_STEP_INIT;
         must(weft_sampler_scale(sampler, n, x, scaled, want.n, &golden_err));

@@ -123,6 +123,7 @@ static int32_t begin(work *w, const float *x0)
     } else {
         must(weft_sampler_add_noise(w->sampler, call, x0, w->drawn, w->x, w->n, &golden_err));
     }
+    must(weft_sampler_begin(w->sampler, call, w->n, &golden_err));
     return call;
 }
 

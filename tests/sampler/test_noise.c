@@ -140,11 +140,43 @@ START_TEST(only_the_low_half_of_a_seed_matters)
 }
 END_TEST
 
+/* The generator that 0 stands for, by its name; and what is no generator of this version. */
+START_TEST(the_kind_is_checked)
+{
+    weft_noise_options o = WEFT_NOISE_OPTIONS_INIT;
+    weft_noise        *plain = seeded(5), *named, *none = plain;
+    float              a[20], b[20];
+
+    o.kind = WEFT_NOISE_TORCH_CPU;
+    ck_assert_int_eq(weft_noise_create(5, &o, &named, &err), WEFT_OK);
+    ck_assert_int_eq(weft_noise_normal(plain, a, 20, &err), WEFT_OK);
+    ck_assert_int_eq(weft_noise_normal(named, b, 20, &err), WEFT_OK);
+    ck_assert_mem_eq(a, b, sizeof a);
+    weft_noise_free(named);
+    weft_noise_free(plain);
+
+    o.kind = 2;
+    ck_assert_int_eq(weft_noise_create(5, &o, &none, &err), WEFT_E_ARG);
+    ck_assert_str_eq(err.text,
+                     "weft_noise_create: kind is 2, which is no WEFT_NOISE_* of this version");
+    ck_assert_ptr_null(none);
+    o.kind = -1;
+    ck_assert_int_eq(weft_noise_create(5, &o, &none, &err), WEFT_E_ARG);
+    o.kind = 0;
+    o.reserved0 = 1;
+    ck_assert_int_eq(weft_noise_create(5, &o, &none, &err), WEFT_E_UNSUPPORTED);
+    o.reserved0 = 0;
+    o.flags = 1;
+    ck_assert_int_eq(weft_noise_create(5, &o, &none, &err), WEFT_E_UNSUPPORTED);
+}
+END_TEST
+
 START_TEST(what_is_missing_is_an_error)
 {
     weft_noise *g = seeded(1);
     counting    none = { 0, 0, 0 };
     weft_allocator broke = counting_allocator(&none);
+    weft_noise_options o = WEFT_NOISE_OPTIONS_INIT;
 
     ck_assert_int_eq(weft_noise_create(1, NULL, NULL, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_noise_normal(NULL, (float[1]){ 0 }, 1, &err), WEFT_E_ARG);
@@ -152,7 +184,8 @@ START_TEST(what_is_missing_is_an_error)
     ck_assert_int_eq(weft_noise_normal(g, NULL, 0, &err), WEFT_OK);
     weft_noise_free(g);
     weft_noise_free(NULL);
-    ck_assert_int_eq(weft_noise_create(1, &broke, &g, &err), WEFT_E_NOMEM);
+    o.allocator = &broke;
+    ck_assert_int_eq(weft_noise_create(1, &o, &g, &err), WEFT_E_NOMEM);
     ck_assert_ptr_null(g);
 }
 END_TEST
@@ -166,6 +199,7 @@ int main(void)
     tcase_add_test(c, consecutive_draws_share_the_saved_number);
     tcase_add_test(c, whole_tensors_are_current_torchs);
     tcase_add_test(c, only_the_low_half_of_a_seed_matters);
+    tcase_add_test(c, the_kind_is_checked);
     tcase_add_test(c, what_is_missing_is_an_error);
     suite_add_tcase(s, c);
     return run_suite(s);

@@ -1,11 +1,10 @@
-/* test_sampler.c - schedules and solvers against diffusers, settings and the order of calls against their limits. */
+/* test_sampler.c - schedules and solvers against diffusers, settings and the order of calls
+ * against their limits. */
 #include <math.h>
 
 #include "help.h"
-#include "sampler/sampler.h"
+#include "sampler/sampler_internal.h"
 #include "weft/tensors.h"
-
-#define KINDS WEFT_SAMPLER_TCD /* the last one */
 
 static weft_error err;
 
@@ -15,6 +14,20 @@ static weft_sampler *made(weft_sampler_options o)
 
     ck_assert_msg(weft_sampler_create(&o, &s, &err) == WEFT_OK, "%s", err.text);
     return s;
+}
+
+/* The kinds of all rows: for (size_t i = 0; (kind = weft_sampler_kind_at(i)) != 0; i++) */
+#define EACH_KIND(kind)                                                                           \
+    int32_t kind, i_ = 0;                                                                         \
+    (kind = weft_sampler_kind_at((size_t)i_)) != 0;                                               \
+    i_++
+
+static const wf_solver *row_of(int32_t kind)
+{
+    const wf_solver *solver;
+
+    ck_assert_msg(wf_solver_of(kind, &solver, &err) == WEFT_OK, "%s", err.text);
+    return solver;
 }
 
 static weft_sampler_options options_of(int32_t kind, int32_t steps)
@@ -50,6 +63,11 @@ static void walk(weft_sampler *s, int32_t call, float *x, size_t n, weft_noise *
     free(p);
 }
 
+static void begin(weft_sampler *s, int32_t call, size_t n)
+{
+    ck_assert_msg(weft_sampler_begin(s, call, n, &err) == WEFT_OK, "%s", err.text);
+}
+
 /* Options from a stored case: its diffusers config, read as a model's would be. */
 static weft_sampler_options options_of_case(const json_t *c, int32_t kind, int32_t steps)
 {
@@ -76,19 +94,23 @@ static void expect_schedule(const char *name, const weft_sampler *s, const json_
              2e-6 * number_of(c, "init_noise_sigma"));
 }
 
-/* ---- agreement --------------------------------------------------------------------------------------- */
+/* ---- agreement ----------------------------------------------------------------------------- */
 
+/* Cases are called after their solver, and what is special: the longest name that fits is it. */
 static int32_t kind_of(const char *name)
 {
-    static const struct { const char *start; int32_t kind; } kinds[] = {
-        { "ddim", WEFT_SAMPLER_DDIM }, { "euler_a", WEFT_SAMPLER_EULER_A }, { "euler", WEFT_SAMPLER_EULER },
-        { "dpmpp_2m", WEFT_SAMPLER_DPMPP_2M }, { "pndm", WEFT_SAMPLER_PNDM }, { "ddpm", WEFT_SAMPLER_DDPM },
-        { "lcm", WEFT_SAMPLER_LCM },
-    };
+    size_t  longest = 0;
+    int32_t found = 0;
 
-    for (size_t i = 0; i < COUNT_OF(kinds); i++)
-        if (strncmp(name, kinds[i].start, strlen(kinds[i].start)) == 0) return kinds[i].kind;
-    return 0;
+    for (EACH_KIND(kind)) {
+        size_t n = strlen(weft_sampler_name(kind));
+
+        if (n > longest && strncmp(name, weft_sampler_name(kind), n) == 0) {
+            longest = n;
+            found = kind;
+        }
+    }
+    return found;
 }
 
 START_TEST(trajectories_are_those_of_scheduler_reference)
@@ -108,6 +130,7 @@ START_TEST(trajectories_are_those_of_scheduler_reference)
         expect_schedule(name, s, c);
         ck_assert_int_eq(weft_noise_create(0, NULL, &noise, &err), WEFT_OK);
         for (int i = 0; i < 4; i++) x[i] *= weft_sampler_init_scale(s);
+        begin(s, 0, 4);
         json_array_foreach(json_object_get(c, "trajectory"), step, row) {
             double largest = 0;
 
@@ -133,7 +156,8 @@ START_TEST(training_schedule_is_that_of_scheduler_reference)
     const char   *t;
 
     json_object_foreach(json_object_get(json_object_get(all, "cases"), "_alphas_cumprod"), t, v)
-        ck_assert_double_eq_tol(s->alphas[atoi(t)], json_number_value(v), 6e-8); /* torch 1.13 differs in a last bit */
+        ck_assert_double_eq_tol(wf_vp_alpha(s, atoi(t)), json_number_value(v),
+                                6e-8); /* torch 1.13 differs in a last bit */
     weft_sampler_free(s);
     json_decref(all);
 }
@@ -158,8 +182,9 @@ static float *read_stored(const char *name, const char *part, size_t *count)
     return v;
 }
 
-/* Current diffusers, 24 numbers, noise of the long kind, 1 to 20 steps. It steps in float32 and we in double,
- * so a step down from sigma 4096 (zero terminal signal) leaves the rounding of numbers of that size in its answer. */
+/* Current diffusers, 24 numbers, noise of the long kind, 1 to 20 steps. It steps in float32 and
+ * we in double, so a step down from sigma 4096 (zero terminal signal) leaves the rounding of
+ * numbers of that size in its answer. */
 START_TEST(trajectories_are_those_of_current_diffusers)
 {
     json_t *all = data_json("golden/schedulers.json"), *c;
@@ -182,6 +207,7 @@ START_TEST(trajectories_are_those_of_current_diffusers)
         x = read_stored(name, "x0", &n);
         want = read_stored(name, "x", &total);
         ck_assert_uint_eq(total, n * (size_t)steps);
+        begin(s, 0, n);
         for (int32_t call = 0; call < steps; call++) {
             double largest = 0;
 
@@ -201,13 +227,13 @@ START_TEST(trajectories_are_those_of_current_diffusers)
 }
 END_TEST
 
-/* Where a sampler stands at `call` is where diffusers did: timesteps, sigmas, and the latents after each call, from
- * noise alone or from a picture with noise on it. */
+/* Where a sampler stands at `call` is where diffusers did: timesteps, sigmas, and the latents
+ * after each call, from noise only or from an image with noise on it. */
 static void follow(weft_sampler *s, const char *name, const json_t *c, weft_noise *draws, const float *x0,
                    const float *noise, size_t n)
 {
-    int32_t begin = (int32_t)number_of(c, "begin"), calls = weft_sampler_calls(s), call = 0;
-    bool    by_sigma = s->solver->free_sigmas;
+    int32_t first = (int32_t)number_of(c, "begin"), calls = weft_sampler_calls(s), call = 0;
+    bool    by_sigma = wf_free_levels(s->solver);
     size_t  total;
     float  *want = read_stored(name, "timesteps", &total), x[64];
     /* A latent of 4096 or of 80 is rounded to 2e-4 and 4e-6, and the rest is made of differences of such. */
@@ -228,13 +254,14 @@ static void follow(weft_sampler *s, const char *name, const json_t *c, weft_nois
              2e-6 * number_of(c, "init_noise_sigma"));
 
     want = read_stored(name, "x", &total);
-    ck_assert_uint_eq(total, n * (size_t)(calls - begin + 1));
+    ck_assert_uint_eq(total, n * (size_t)(calls - first + 1));
     for (size_t i = 0; i < n; i++) x[i] = noise[i] * weft_sampler_init_scale(s);
     if (json_object_get(c, "strength") != NULL) {
         ck_assert_int_eq(weft_sampler_start(s, (float)number_of(c, "strength"), &call, &err), WEFT_OK);
         ck_assert_int_eq(weft_sampler_add_noise(s, call, x0, noise, x, n, &err), WEFT_OK);
     }
-    ck_assert_int_eq(call, begin);
+    ck_assert_int_eq(call, first);
+    begin(s, call, n);
     for (const float *at = want;; at += n) {
         double largest = 0;
 
@@ -247,8 +274,10 @@ static void follow(weft_sampler *s, const char *name, const json_t *c, weft_nois
     free(want);
 }
 
-/* make_schedulers.py: every solver, 1 to 20 steps, strengths, own sigmas. _i 0 runs each case on a fresh sampler, 1 as
- * the second picture of a sampler that was left in the middle of one. */
+/* make_schedulers.py: every solver, 1 to 20 steps, strengths, own sigmas. _i 0 runs each case on
+ * a fresh sampler. 1 runs it as the second image of a sampler that was left in the middle of
+ * one: just before the call that the second begins with, where it could be taken for its
+ * continuation, or half way. */
 START_TEST(solvers_are_those_of_diffusers)
 {
     json_t *all = data_json("golden/solvers.json"), *c, *v;
@@ -262,11 +291,11 @@ START_TEST(solvers_are_those_of_diffusers)
     noise = read_stored("noise", NULL, &m);
     ck_assert(n == m && n <= 64);
     json_array_foreach(json_object_get(all, "cases"), at, c) {
-        int32_t              kind = wf_solver_named(text_of(c, "kind"))->kind;
+        int32_t              kind = weft_sampler_find(text_of(c, "kind"));
         weft_sampler_options o = options_of_case(c, kind, (int32_t)number_of(c, "steps"));
         weft_sampler        *s;
         weft_noise          *draws;
-        float                other[3] = { 1, 2, 3 };
+        float                other[64] = { 1, 2, 3 };
 
         json_array_foreach(json_object_get(c, "sigmas"), i, v) own[i] = (float)json_number_value(v);
         o.sigmas_len = json_array_size(json_object_get(c, "sigmas"));
@@ -274,12 +303,15 @@ START_TEST(solvers_are_those_of_diffusers)
         s = made(o);
         ck_assert_int_eq(weft_noise_create((uint64_t)number_of(all, "noise_seed"), NULL, &draws, &err), WEFT_OK);
         if (_i == 1) {
-            for (int32_t call = 0; call < weft_sampler_calls(s) / 2; call++) walk(s, call, other, 3, draws);
+            int32_t first = (int32_t)number_of(c, "begin"), half = weft_sampler_calls(s) / 2;
+
+            begin(s, 0, n);
+            for (int32_t call = 0; call < (first > 0 ? first : half); call++)
+                walk(s, call, other, n, draws);
             weft_noise_free(draws);
             ck_assert_int_eq(weft_noise_create((uint64_t)number_of(all, "noise_seed"), NULL, &draws, &err), WEFT_OK);
         }
-        if (_i == 0 || weft_sampler_calls(s) / 2 != (int32_t)number_of(c, "begin")) /* or it would go on with the other */
-            follow(s, text_of(c, "name"), c, draws, x0, noise, n);
+        follow(s, text_of(c, "name"), c, draws, x0, noise, n);
         weft_noise_free(draws);
         weft_sampler_free(s);
     }
@@ -290,21 +322,25 @@ START_TEST(solvers_are_those_of_diffusers)
 }
 END_TEST
 
-/* Rescaled betas: A_0 stays, A_T is 0 (2^-24 where a first sigma must be finite), and v carries over from A = 0. */
+/* Rescaled betas: A_0 stays, A_T is 0 (2^-24 where a first sigma must be finite), and v carries
+ * over from A = 0. */
 START_TEST(zero_terminal_signal)
 {
     weft_sampler_options o = options_of(WEFT_SAMPLER_DDIM, 4);
     weft_sampler        *s;
     float                x[] = { 0.5f, -2 }, v[] = { 1, 3 };
+    double               A;
 
     o.flags = WEFT_SAMPLER_ZERO_SNR | WEFT_SAMPLER_ALPHA_TO_ONE;
     o.spacing = WEFT_SPACING_TRAILING;
     o.prediction = WEFT_PREDICT_V;
     s = made(o);
-    ck_assert_double_eq(s->alphas[999], 0);
-    ck_assert_double_eq_tol(s->alphas[0], 0.999149978, 1e-7);
+    ck_assert_double_eq(wf_vp_alpha(s, 999), 0);
+    ck_assert_double_eq_tol(wf_vp_alpha(s, 0), 0.999149978, 1e-7);
+    begin(s, 0, 2);
     ck_assert_int_eq(weft_sampler_step(s, 0, v, x, 2, NULL, &err), WEFT_OK); /* x0 = -v, e = x */
-    ck_assert_float_eq_tol(x[0], (float)(-sqrt(s->alphas[749]) + 0.5 * sqrt(1 - s->alphas[749])), 1e-6f);
+    A = wf_vp_alpha(s, 749);
+    ck_assert_float_eq_tol(x[0], (float)(-sqrt(A) + 0.5 * sqrt(1 - A)), 1e-6f);
     weft_sampler_free(s);
 
     o.steps = 1000; /* only the first level is infinite, also for the step beside it */
@@ -317,13 +353,16 @@ START_TEST(zero_terminal_signal)
     o.kind = WEFT_SAMPLER_PNDM; /* diffusers' cannot: its first step is DDIM's, by another formula that divides by A */
     s = made(o);
     x[0] = 0.5f;
+    begin(s, 0, 2);
     ck_assert_int_eq(weft_sampler_step(s, 0, v, x, 2, NULL, &err), WEFT_OK);
-    ck_assert_float_eq_tol(x[0], (float)(-sqrt(s->alphas[749]) + 0.5 * sqrt(1 - s->alphas[749])), 1e-6f);
+    A = wf_vp_alpha(s, 749);
+    ck_assert_float_eq_tol(x[0], (float)(-sqrt(A) + 0.5 * sqrt(1 - A)), 1e-6f);
     weft_sampler_free(s);
 
     o.prediction = WEFT_PREDICT_EPSILON;
-    for (o.kind = 1; o.kind <= KINDS; o.kind++) {
-        if (wf_solver_of(o.kind)->free_sigmas) continue;
+    for (EACH_KIND(kind)) {
+        o.kind = kind;
+        if (wf_free_levels(row_of(kind))) continue;
         ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_ARG);
         ck_assert_ptr_nonnull(strstr(err.text, "timestep 999"));
     }
@@ -337,23 +376,25 @@ START_TEST(zero_terminal_signal)
 }
 END_TEST
 
-/* A network that always answers the same picture: the last step of every solver lands on it, save TCD's, which goes to
- * timestep 0 and not below. */
+/* A network that always answers the same image: the last step of every solver lands on it, except
+ * TCD's, which goes to timestep 0 and not below. */
 START_TEST(predicted_sample_is_where_the_steps_end)
 {
-    for (int32_t kind = 1; kind < WEFT_SAMPLER_TCD; kind++) {
+    for (EACH_KIND(kind)) {
         weft_sampler_options o = options_of(kind, 5);
         weft_sampler        *s;
         weft_noise          *noise;
-        float                x[] = { 3, -1, 0.5f }, picture[] = { 0.25f, 7, -2 };
+        float                x[] = { 3, -1, 0.5f }, image[] = { 0.25f, 7, -2 };
 
+        if (kind == WEFT_SAMPLER_TCD) continue;
         o.prediction = WEFT_PREDICT_SAMPLE;
         o.flags = WEFT_SAMPLER_ALPHA_TO_ONE;
         s = made(o);
         ck_assert_int_eq(weft_noise_create(1, NULL, &noise, &err), WEFT_OK);
+        begin(s, 0, 3);
         for (int32_t call = 0; call < weft_sampler_calls(s); call++)
-            ck_assert_int_eq(weft_sampler_step(s, call, picture, x, 3, noise, &err), WEFT_OK);
-        for (int i = 0; i < 3; i++) ck_assert_float_eq_tol(x[i], picture[i], 1e-5f);
+            ck_assert_int_eq(weft_sampler_step(s, call, image, x, 3, noise, &err), WEFT_OK);
+        for (int i = 0; i < 3; i++) ck_assert_float_eq_tol(x[i], image[i], 1e-5f);
         weft_noise_free(noise);
         weft_sampler_free(s);
     }
@@ -373,10 +414,12 @@ START_TEST(eta_adds_noise)
     ck_assert_int_eq(weft_noise_create(7, NULL, &a, &err), WEFT_OK);
     ck_assert_int_eq(weft_noise_create(7, NULL, &b, &err), WEFT_OK);
     ck_assert_int_eq(weft_noise_normal(b, z, 1, &err), WEFT_OK);
+    begin(s, 0, 1);
     ck_assert_int_eq(weft_sampler_step(s, 0, e, x, 1, NULL, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_sampler_step(s, 0, e, x, 1, a, &err), WEFT_OK);
 
-    double A = s->alphas[900], B = s->alphas[800], sd = sqrt((1 - B) / (1 - A) * (1 - A / B));
+    double A = wf_vp_alpha(s, 900), B = wf_vp_alpha(s, 800);
+    double sd = sqrt((1 - B) / (1 - A) * (1 - A / B));
     double x0 = (0.5 - sqrt(1 - A) * 0.25) / sqrt(A);
     ck_assert_float_eq_tol(x[0], (float)(sqrt(B) * x0 + sqrt(1 - B - sd * sd) * 0.25 + sd * (double)z[0]), 1e-6f);
     weft_noise_free(a);
@@ -385,15 +428,15 @@ START_TEST(eta_adds_noise)
 }
 END_TEST
 
-/* Every solver, spacing and prediction, from one step to as many as there are: finite numbers, timesteps that
- * fall, sigmas that fall to 0. */
+/* Every solver, spacing and prediction, from one step to as many as there are: finite numbers,
+ * timesteps that fall, sigmas that fall to 0. */
 START_TEST(any_number_of_steps_is_finite)
 {
     static const int32_t counts[] = { 1, 2, 3, 30, 999, 1000 };
 
-    for (int32_t kind = 1; kind <= KINDS; kind++)
+    for (EACH_KIND(kind))
         for (int32_t spacing = 1; spacing <= 3; spacing++)
-            for (int32_t karras = 0; karras <= wf_solver_of(kind)->free_sigmas; karras++) {
+            for (int32_t karras = 0; karras <= wf_free_levels(row_of(kind)); karras++) {
                 weft_sampler_options o = options_of(kind, counts[_i]);
                 weft_sampler        *s = NULL;
                 weft_noise          *noise;
@@ -412,6 +455,7 @@ START_TEST(any_number_of_steps_is_finite)
                 s = made(o);
                 ck_assert_int_eq(weft_noise_create(1, NULL, &noise, &err), WEFT_OK);
                 for (int i = 0; i < 3; i++) x[i] *= weft_sampler_init_scale(s);
+                begin(s, 0, 3);
                 for (int32_t call = 0; call < weft_sampler_calls(s); call++) {
                     walk(s, call, x, 3, noise);
                     for (int i = 0; i < 3; i++) ck_assert_msg(isfinite(x[i]), "kind %d spacing %d call %d", kind, spacing, call);
@@ -434,7 +478,7 @@ START_TEST(a_float_setting_stands_for_its_decimal)
 }
 END_TEST
 
-/* ---- settings ---------------------------------------------------------------------------------------- */
+/* ---- settings ------------------------------------------------------------------------------ */
 
 START_TEST(settings_out_of_range_are_refused)
 {
@@ -494,13 +538,53 @@ START_TEST(fractions_out_of_range_are_refused)
 }
 END_TEST
 
-START_TEST(karras_is_not_for_ddim)
+/* What a solver has no use for is refused under its name, by what its row says: Karras' sigmas, own
+ * sigmas, eta, noise that is not given. */
+START_TEST(each_row_refuses_what_it_does_not_take)
+{
+    static const float own[] = { 9, 3, 1 };
+
+    for (EACH_KIND(kind)) {
+        const wf_solver     *row = row_of(kind);
+        weft_status          sigmas = wf_free_levels(row) ? WEFT_OK : WEFT_E_UNSUPPORTED;
+        weft_sampler_options o = options_of(kind, 3);
+        weft_sampler        *s;
+        float                p[2] = { 0 }, x[2] = { 1, 2 };
+
+        o.flags = WEFT_SAMPLER_KARRAS;
+        ck_assert_int_eq(weft_sampler_create(&o, &s, &err), sigmas);
+        if (sigmas != WEFT_OK) ck_assert_ptr_nonnull(strstr(err.text, row->name));
+        weft_sampler_free(s);
+        o.flags = 0;
+        o.sigmas = own;
+        o.sigmas_len = 3;
+        ck_assert_int_eq(weft_sampler_create(&o, &s, &err), sigmas);
+        if (sigmas != WEFT_OK) ck_assert_ptr_nonnull(strstr(err.text, row->name));
+        weft_sampler_free(s);
+
+        o = options_of(kind, 3);
+        o.eta = 0.5f;
+        ck_assert_int_eq(weft_sampler_create(&o, &s, &err), row->eta ? WEFT_OK : WEFT_E_ARG);
+        if (!row->eta) ck_assert_ptr_nonnull(strstr(err.text, row->name));
+        weft_sampler_free(s);
+
+        if (row->draws == NULL) continue;
+        o.eta = row->eta ? 0.5f : 0;
+        s = made(o);
+        begin(s, 0, 2);
+        ck_assert_int_eq(weft_sampler_step(s, 0, p, x, 2, NULL, &err), WEFT_E_ARG);
+        ck_assert_ptr_nonnull(strstr(err.text, row->name));
+        ck_assert(x[0] == 1 && x[1] == 2);
+        weft_sampler_free(s);
+    }
+}
+END_TEST
+
+START_TEST(unknown_flags_and_no_out_are_refused)
 {
     weft_sampler_options o = options_of(WEFT_SAMPLER_DDIM, 20);
     weft_sampler        *s;
 
-    o.flags = WEFT_SAMPLER_KARRAS;
-    ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_UNSUPPORTED);
     o.flags = 1u << 30;
     ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_E_UNSUPPORTED);
     ck_assert_int_eq(weft_sampler_create(&o, NULL, &err), WEFT_E_ARG);
@@ -528,8 +612,8 @@ START_TEST(sigmas_of_the_callers_own_are_checked)
         { WEFT_SAMPLER_EULER, 0, NULL, 2, 0, WEFT_E_ARG, "sigmas is NULL, but sigmas_len is 2" },
         { WEFT_SAMPLER_EULER, 0, rising, 0, 0, WEFT_E_ARG, "sigmas is given, but sigmas_len is 0" },
         { WEFT_SAMPLER_DPMPP_2M, 0, rising, 2, WEFT_SAMPLER_KARRAS, WEFT_E_ARG, "one of them" },
-        { WEFT_SAMPLER_DDIM, 0, rising, 2, 0, WEFT_E_UNSUPPORTED, "ddim has timesteps" },
-        { WEFT_SAMPLER_LCM, 0, rising, 2, 0, WEFT_E_UNSUPPORTED, "lcm has timesteps" },
+        { WEFT_SAMPLER_DDIM, 0, rising, 2, 0, WEFT_E_UNSUPPORTED, "ddim steps between training" },
+        { WEFT_SAMPLER_LCM, 0, rising, 2, 0, WEFT_E_UNSUPPORTED, "lcm steps between training" },
     };
 
     for (size_t i = 0; i < COUNT_OF(wrong); i++) {
@@ -585,47 +669,128 @@ START_TEST(defaults_are_twenty_steps_of_ddim)
 }
 END_TEST
 
-START_TEST(every_solver_has_its_name_and_kind)
+/* A row has every part that the rest of the library takes for granted, and no name twice. */
+START_TEST(every_row_is_whole)
 {
-    static const char *const names[] = { "ddim", "euler", "euler_a", "dpmpp_2m", "pndm", "ddpm", "heun", "lcm", "tcd" };
+    for (size_t i = 0; wf_solver_at(i) != NULL; i++) {
+        const wf_solver *row = wf_solver_at(i);
 
-    for (int32_t kind = 1; kind <= KINDS; kind++) {
-        ck_assert_str_eq(wf_solver_of(kind)->name, names[kind - 1]);
-        ck_assert_int_eq(weft_has(names[kind - 1]), 1);
-        ck_assert_ptr_eq(wf_solver_named(names[kind - 1]), wf_solver_of(kind));
+        ck_assert_msg(row->kind > 0 && row->layout > 0 && row->step != NULL, "%s", row->name);
+        ck_assert_msg(row->spacing != WEFT_SPACING_DEFAULT, "%s", row->name);
+        ck_assert_msg(row->aliases != NULL && row->settings != NULL, "%s", row->name);
+        ck_assert_msg(row->absent.beta_end > row->absent.beta_start, "%s", row->name);
+        ck_assert_msg((row->calls == NULL) == (row->step_of == NULL), "%s", row->name);
+        ck_assert_msg(!row->karras || wf_free_levels(row), "%s", row->name);
+        for (size_t k = 0; k < i; k++) {
+            ck_assert_int_ne(wf_solver_at(k)->kind, row->kind);
+            ck_assert_str_ne(wf_solver_at(k)->name, row->name);
+        }
     }
-    ck_assert_ptr_null(wf_solver_of(0));
-    ck_assert_ptr_null(wf_solver_named("plms"));
 }
 END_TEST
 
-/* ---- calls ------------------------------------------------------------------------------------------- */
+/* What the library tells about its solvers, weft_has() included, is what the rows say. */
+START_TEST(rows_are_told)
+{
+    static const char *const names[] = { "ddim", "euler", "euler_a", "dpmpp_2m", "pndm",
+                                         "ddpm", "heun",  "lcm",     "tcd" };
+    size_t count = 0;
+
+    for (; wf_solver_at(count) != NULL; count++) {
+        const wf_solver *row = wf_solver_at(count);
+        uint32_t         traits = weft_sampler_traits(row->kind);
+
+        ck_assert_int_eq(weft_sampler_kind_at(count), row->kind);
+        ck_assert_str_eq(weft_sampler_name(row->kind), row->name);
+        ck_assert_int_eq(weft_has(row->name), 1);
+        ck_assert_int_eq(weft_sampler_find(row->name), row->kind);
+        for (const char *const *alias = row->aliases; *alias != NULL; alias++)
+            ck_assert_msg(weft_sampler_find(*alias) == row->kind, "%s", *alias);
+        ck_assert_int_eq((traits & WEFT_TRAIT_SIGMAS) != 0, wf_free_levels(row));
+        ck_assert_int_eq((traits & WEFT_TRAIT_ETA) != 0, row->eta);
+        ck_assert_int_eq((traits & WEFT_TRAIT_DRAWS) != 0, row->draws != NULL);
+    }
+    ck_assert_int_eq(weft_sampler_kind_at(count), 0);
+    ck_assert_int_eq(weft_sampler_kind_at(SIZE_MAX), 0);
+    for (size_t i = 0; i < COUNT_OF(names); i++) /* the numbers and names of 0.1 stay */
+        ck_assert_str_eq(weft_sampler_name((int32_t)i + 1), names[i]);
+    ck_assert_int_eq(weft_sampler_find("EulerDiscreteScheduler"), WEFT_SAMPLER_EULER);
+    ck_assert_int_eq(weft_sampler_find("plms"), WEFT_SAMPLER_PNDM);
+    ck_assert_int_eq(weft_sampler_find("Euler"), 0);
+    ck_assert_int_eq(weft_sampler_find(""), 0);
+    ck_assert_int_eq(weft_sampler_find(NULL), 0);
+    ck_assert_ptr_null(weft_sampler_name(0));
+    ck_assert_ptr_null(weft_sampler_name(-1));
+    ck_assert_uint_eq(weft_sampler_traits(0), 0);
+}
+END_TEST
+
+/* ---- calls --------------------------------------------------------------------------------- */
 
 START_TEST(calls_come_in_order)
 {
     weft_sampler *s = made(options_of(WEFT_SAMPLER_DPMPP_2M, 3));
     float         p[4] = { 0.5f, 0.25f, 1, 2 }, x[4] = { 1, 2, 3, 4 };
 
+    ck_assert_int_eq(weft_sampler_step(s, 0, p, x, 4, NULL, &err), WEFT_E_STATE);
+    ck_assert_str_eq(err.text,
+                     "weft_sampler_step: call 0 without weft_sampler_begin(): no image was begun");
+    begin(s, 0, 4);
+    ck_assert_int_eq(weft_sampler_step(s, 1, p, x, 4, NULL, &err), WEFT_E_STATE);
+    ck_assert_str_eq(err.text, "weft_sampler_step: call is 1, but call 0 comes next; another image "
+                               "starts with weft_sampler_begin()");
     ck_assert_int_eq(weft_sampler_step(s, 0, p, x, 4, NULL, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_step(s, 0, p, x, 4, NULL, &err), WEFT_E_STATE);
     ck_assert_int_eq(weft_sampler_step(s, 1, p, x, 3, NULL, &err), WEFT_E_ARG);
-    ck_assert_str_eq(err.text, "weft_sampler_step: len is 3, but the picture was begun with 4");
+    ck_assert_str_eq(err.text, "weft_sampler_step: len is 3, but the image was begun with 4");
     ck_assert_int_eq(weft_sampler_step(s, 1, p, x, 4, NULL, &err), WEFT_OK);
     ck_assert_int_eq(weft_sampler_step(s, 2, p, x, 4, NULL, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_step(s, 2, p, x, 4, NULL, &err), WEFT_E_STATE);
+    ck_assert_str_eq(err.text, "weft_sampler_step: call 2 without weft_sampler_begin(): the last "
+                               "image is finished");
     ck_assert_int_eq(weft_sampler_step(s, 3, p, x, 4, NULL, &err), WEFT_E_ARG);
     ck_assert_str_eq(err.text, "weft_sampler_step: call is 3, the sampler has calls 0 to 2");
+    begin(s, 0, 4);
     ck_assert_int_eq(weft_sampler_step(s, -1, p, x, 4, NULL, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_sampler_step(s, 0, NULL, x, 4, NULL, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_sampler_step(s, 0, p, NULL, 4, NULL, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_sampler_step(s, 0, p, x, 0, NULL, &err), WEFT_E_ARG);
-    ck_assert_int_eq(weft_sampler_step(s, 0, p, x, SIZE_MAX / 2, NULL, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_sampler_step(NULL, 0, p, x, 4, NULL, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_sampler_scale(s, 3, x, x, 4, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_sampler_scale(s, 0, x, NULL, 4, &err), WEFT_E_ARG);
+    /* none of it counted */
+    ck_assert_int_eq(weft_sampler_step(s, 0, p, x, 4, NULL, &err), WEFT_OK);
     weft_sampler_free(s);
 }
 END_TEST
 
-/* Calls 1 and 2 of Heun's are one step after the first: a picture starts at 0, 2 or 4, never at 3. */
+/* A begin that is refused leaves the image under way as it was. */
+START_TEST(a_refused_begin_changes_nothing)
+{
+    counting             c = { -1, 0, 0 };
+    weft_allocator       alloc = counting_allocator(&c);
+    weft_sampler_options o = options_of(WEFT_SAMPLER_DPMPP_2M, 3);
+    weft_sampler        *s;
+    float                p[2] = { 0.5f, 0.25f }, x[2] = { 1, 2 };
+
+    o.allocator = &alloc;
+    s = made(o);
+    begin(s, 0, 2);
+    c.fail_at = 0;
+    ck_assert_int_eq(weft_sampler_step(s, 0, p, x, 2, NULL, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_begin(NULL, 0, 2, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_begin(s, -1, 2, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_begin(s, 3, 2, &err), WEFT_E_ARG);
+    ck_assert_str_eq(err.text, "weft_sampler_begin: call is 3, the sampler has calls 0 to 2");
+    ck_assert_int_eq(weft_sampler_begin(s, 0, 0, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_begin(s, 0, SIZE_MAX / 2, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_begin(s, 0, 3, &err), WEFT_E_NOMEM);
+    ck_assert_int_eq(weft_sampler_step(s, 1, p, x, 2, NULL, &err), WEFT_OK);
+    weft_sampler_free(s);
+}
+END_TEST
+
+/* Calls 0 and 1 of Heun's are one step, and 2 and 3: an image begins at 0, 2 or 4. */
 START_TEST(half_a_step_is_no_start)
 {
     weft_sampler *s = made(options_of(WEFT_SAMPLER_HEUN, 3));
@@ -635,18 +800,18 @@ START_TEST(half_a_step_is_no_start)
     ck_assert_int_eq(weft_sampler_calls(s), 5);
     ck_assert_int_eq(weft_sampler_start(s, 0.4f, &call, &err), WEFT_OK);
     ck_assert_int_eq(call, 4);
-    ck_assert_int_eq(weft_sampler_step(s, 1, p, x, 1, NULL, &err), WEFT_E_STATE);
-    ck_assert_str_eq(err.text, "weft_sampler_step: call is 1, the second half of a step of heun, but call 0 comes next");
-    ck_assert_int_eq(weft_sampler_step(s, 2, p, x, 1, NULL, &err), WEFT_OK);
-    ck_assert_int_eq(weft_sampler_step(s, 3, p, x, 2, NULL, &err), WEFT_E_ARG);
-    ck_assert_int_eq(weft_sampler_step(s, 3, p, x, 1, NULL, &err), WEFT_OK);
-    ck_assert_int_eq(weft_sampler_step(s, 4, p, x, 1, NULL, &err), WEFT_OK);
-    ck_assert_int_eq(weft_sampler_step(s, 3, p, x, 1, NULL, &err), WEFT_E_STATE);
+    ck_assert_int_eq(weft_sampler_begin(s, 1, 1, &err), WEFT_E_ARG);
+    ck_assert_str_eq(err.text, "weft_sampler_begin: call is 1, in the middle of a step of heun");
+    ck_assert_int_eq(weft_sampler_begin(s, 3, 1, &err), WEFT_E_ARG);
+    begin(s, 2, 1);
+    for (call = 2; call < 5; call++)
+        ck_assert_int_eq(weft_sampler_step(s, call, p, x, 1, NULL, &err), WEFT_OK);
     weft_sampler_free(s);
 }
 END_TEST
 
-/* Noise is asked for only where it is drawn: not by LCM's last call, nor by DDPM's at t = 0, nor by TCD's without eta. */
+/* Noise is only asked for at calls that draw it: not by LCM's last call, nor by DDPM's at t = 0,
+ * nor by TCD's without eta. */
 START_TEST(noise_is_drawn_where_diffusers_draws)
 {
     static const struct { int32_t kind; float eta; int32_t draws; } table[] = {
@@ -665,6 +830,7 @@ START_TEST(noise_is_drawn_where_diffusers_draws)
         o.eta = table[i].eta;
         s = made(o);
         ck_assert_int_eq(weft_noise_create(1, NULL, &noise, &err), WEFT_OK);
+        begin(s, 0, 1);
         for (int32_t call = 0; call < weft_sampler_calls(s); call++)
             if (weft_sampler_step(s, call, p, x, 1, NULL, &err) != WEFT_OK) {
                 draws++;
@@ -678,22 +844,7 @@ START_TEST(noise_is_drawn_where_diffusers_draws)
 }
 END_TEST
 
-/* From call 2, without and with a picture before it: no history, so the first step is of order one both times. */
-START_TEST(a_picture_may_start_in_the_middle)
-{
-    weft_sampler *fresh = made(options_of(WEFT_SAMPLER_DPMPP_2M, 6)), *used = made(options_of(WEFT_SAMPLER_DPMPP_2M, 6));
-    float         x[3] = { 1, -2, 0.5f }, y[3] = { 1, -2, 0.5f }, other[5] = { 1, 2, 3, 4, 5 };
-
-    for (int32_t call = 0; call < 4; call++) walk(used, call, other, 5, NULL);
-    for (int32_t call = 2; call < 6; call++) walk(fresh, call, x, 3, NULL);
-    for (int32_t call = 2; call < 6; call++) walk(used, call, y, 3, NULL);
-    ck_assert_mem_eq(x, y, sizeof x);
-    weft_sampler_free(fresh);
-    weft_sampler_free(used);
-}
-END_TEST
-
-START_TEST(strength_says_where_a_picture_starts)
+START_TEST(strength_says_where_an_image_starts)
 {
     static const struct { float strength; int32_t steps, call; } table[] = {
         { 1, 20, 0 }, { 0.5f, 20, 10 }, { 0.3f, 10, 7 }, { 0.7f, 10, 3 }, { 0.55f, 20, 9 }, { 0.29f, 100, 72 },
@@ -722,16 +873,17 @@ START_TEST(strength_says_where_a_picture_starts)
 }
 END_TEST
 
-/* A picture of 3 and noise of -1: sqrt(A) 3 - sqrt(1-A), or 3 - sigma. */
+/* An image of 3 and noise of -1: sqrt(A) 3 - sqrt(1-A), or 3 - sigma. */
 START_TEST(noise_is_added_as_much_as_a_call_begins_with)
 {
-    for (int32_t kind = 1; kind <= KINDS; kind++) {
+    for (EACH_KIND(kind)) {
         weft_sampler *s = made(options_of(kind, 5));
         float         x[] = { 3 }, z[] = { -1 };
         double        sigma = (double)weft_sampler_sigma(s, 2), A = 1 / (1 + sigma * sigma);
 
         ck_assert_int_eq(weft_sampler_add_noise(s, 2, x, z, x, 1, &err), WEFT_OK);
-        ck_assert_float_eq_tol(x[0], (float)(s->solver->exploding ? 3 - sigma : sqrt(A) * 3 - sqrt(1 - A)), 1e-6f);
+        ck_assert_float_eq_tol(
+            x[0], (float)(s->solver->straight ? 3 - sigma : sqrt(A) * 3 - sqrt(1 - A)), 1e-6f);
         ck_assert_int_eq(weft_sampler_add_noise(s, weft_sampler_calls(s), x, z, x, 1, &err), WEFT_E_ARG);
         ck_assert_int_eq(weft_sampler_add_noise(s, 0, x, z, NULL, 1, &err), WEFT_E_ARG);
         ck_assert_int_eq(weft_sampler_add_noise(s, 0, x, NULL, x, 1, &err), WEFT_E_ARG);
@@ -741,37 +893,73 @@ START_TEST(noise_is_added_as_much_as_a_call_begins_with)
 }
 END_TEST
 
-/* Abandon one picture half way, draw another, of another size too: the same bits as from a fresh sampler. */
-START_TEST(call_zero_forgets_the_picture_before)
+/* From call `first` to the last. */
+static void walk_from(weft_sampler *s, int32_t first, float *x, size_t n)
 {
-    for (int32_t kind = 1; kind <= KINDS; kind++) {
-        weft_sampler *fresh = made(options_of(kind, 6)), *used = made(options_of(kind, 6));
-        weft_noise   *a, *b;
-        float         x[40], y[40];
+    weft_noise *noise;
 
-        ck_assert_int_eq(weft_noise_create(3, NULL, &a, &err), WEFT_OK);
-        ck_assert_int_eq(weft_noise_create(3, NULL, &b, &err), WEFT_OK);
-        for (int i = 0; i < 40; i++) x[i] = y[i] = (float)(i - 20);
-        for (int32_t call = 0; call < 3; call++) walk(used, call, y, 20, b);
-        weft_noise_free(b);
-        ck_assert_int_eq(weft_noise_create(3, NULL, &b, &err), WEFT_OK);
-        for (int i = 0; i < 40; i++) y[i] = x[i];
+    ck_assert_int_eq(weft_noise_create(3, NULL, &noise, &err), WEFT_OK);
+    begin(s, first, n);
+    for (int32_t call = first; call < weft_sampler_calls(s); call++) walk(s, call, x, n, noise);
+    weft_noise_free(noise);
+}
 
-        for (int32_t call = 0; call < 6; call++) walk(fresh, call, x, 40, a);
-        for (int32_t call = 0; call < 6; call++) walk(used, call, y, 40, b);
-        ck_assert_mem_eq(x, y, sizeof x);
-        weft_noise_free(a);
-        weft_noise_free(b);
+/* Abandon an image before call `left` and begin another at every call where one may begin, `left`
+ * itself among them, with as many floats, fewer and more: the same bits as from a fresh sampler. */
+static void abandon_and_begin(weft_sampler_options o, int32_t left, size_t n)
+{
+    weft_sampler *fresh = made(o), *used = made(o);
+    int32_t       pair = WF_MAX(fresh->solver->calls_per_step, 1);
+
+    for (int32_t first = 0; first < weft_sampler_calls(fresh); first += pair) {
+        weft_noise *noise;
+        float       x[40], y[40], other[40];
+
+        for (int i = 0; i < 40; i++) {
+            x[i] = y[i] = (float)(i - 20) / 8;
+            other[i] = 100 - (float)i;
+        }
+        ck_assert_int_eq(weft_noise_create(8, NULL, &noise, &err), WEFT_OK);
+        begin(used, 0, 20);
+        for (int32_t call = 0; call < left; call++) walk(used, call, other, 20, noise);
+        weft_noise_free(noise);
+        walk_from(used, first, y, n);
+
         weft_sampler_free(fresh);
-        weft_sampler_free(used);
+        fresh = made(o);
+        walk_from(fresh, first, x, n);
+        ck_assert_msg(memcmp(x, y, sizeof x) == 0, "%s: left before call %d, begun at %d of %zu",
+                      fresh->solver->name, left, first, n);
     }
+    weft_sampler_free(fresh);
+    weft_sampler_free(used);
+}
+
+START_TEST(an_abandoned_image_never_reaches_the_next)
+{
+    static const size_t lengths[] = { 20, 7, 40 };
+
+    for (EACH_KIND(kind))
+        for (int eta = 0; eta <= row_of(kind)->eta; eta++) {
+            weft_sampler_options o = options_of(kind, 6);
+            weft_sampler        *s;
+            int32_t              calls;
+
+            o.eta = eta ? 0.5f : 0;
+            s = made(o);
+            calls = weft_sampler_calls(s);
+            weft_sampler_free(s);
+            for (int32_t left = 0; left <= calls; left++)
+                for (size_t i = 0; i < COUNT_OF(lengths); i++)
+                    abandon_and_begin(o, left, lengths[i]);
+        }
 }
 END_TEST
 
-/* Fail from the nth allocation on, for every n: NOMEM, nothing out, and x as it was. */
+/* Fail from the nth allocation on, for every n: NOMEM, nothing out. No step allocates. */
 START_TEST(every_allocation_may_fail)
 {
-    for (int32_t kind = 1; kind <= KINDS; kind++) {
+    for (EACH_KIND(kind)) {
         weft_status st = WEFT_E_NOMEM;
 
         for (long n = 0; st != WEFT_OK; n++) {
@@ -785,16 +973,16 @@ START_TEST(every_allocation_may_fail)
             ck_assert_int_lt(n, 20);
             ck_assert_int_eq(weft_noise_create(3, NULL, &noise, &err), WEFT_OK);
             o.allocator = &alloc;
-            o.eta = kind == WEFT_SAMPLER_DDIM ? 0.5f : 0;
+            o.eta = row_of(kind)->eta ? 0.5f : 0;
             st = weft_sampler_create(&o, &s, &err);
-            if (st == WEFT_OK) st = weft_sampler_step(s, 0, p, x, 2, noise, &err);
+            if (st == WEFT_OK) st = weft_sampler_begin(s, 0, 2, &err);
             if (st != WEFT_OK) {
                 ck_assert_int_eq(st, WEFT_E_NOMEM);
-                ck_assert(x[0] == 1 && x[1] == 2);
             } else {
                 long made_before = c.made;
 
-                ck_assert_int_eq(weft_sampler_step(s, 1, p, x, 2, noise, &err), WEFT_OK);
+                for (int32_t call = 0; call < weft_sampler_calls(s); call++)
+                    ck_assert_int_eq(weft_sampler_step(s, call, p, x, 2, noise, &err), WEFT_OK);
                 ck_assert_int_eq(c.made, made_before);
             }
             weft_sampler_free(s);
@@ -821,18 +1009,20 @@ int main(void)
     tcase_add_test(agree, a_float_setting_stands_for_its_decimal);
     tcase_add_test(settings, settings_out_of_range_are_refused);
     tcase_add_test(settings, fractions_out_of_range_are_refused);
-    tcase_add_test(settings, karras_is_not_for_ddim);
+    tcase_add_test(settings, each_row_refuses_what_it_does_not_take);
+    tcase_add_test(settings, unknown_flags_and_no_out_are_refused);
     tcase_add_test(settings, sigmas_of_the_callers_own_are_checked);
     tcase_add_test(settings, few_steps_are_of_the_trainings);
     tcase_add_test(settings, defaults_are_twenty_steps_of_ddim);
-    tcase_add_test(settings, every_solver_has_its_name_and_kind);
+    tcase_add_test(settings, every_row_is_whole);
+    tcase_add_test(settings, rows_are_told);
     tcase_add_test(calls, calls_come_in_order);
     tcase_add_test(calls, half_a_step_is_no_start);
     tcase_add_test(calls, noise_is_drawn_where_diffusers_draws);
-    tcase_add_test(calls, a_picture_may_start_in_the_middle);
-    tcase_add_test(calls, strength_says_where_a_picture_starts);
+    tcase_add_test(calls, a_refused_begin_changes_nothing);
+    tcase_add_test(calls, strength_says_where_an_image_starts);
     tcase_add_test(calls, noise_is_added_as_much_as_a_call_begins_with);
-    tcase_add_test(calls, call_zero_forgets_the_picture_before);
+    tcase_add_test(calls, an_abandoned_image_never_reaches_the_next);
     tcase_add_test(calls, every_allocation_may_fail);
     suite_add_tcase(s, agree);
     suite_add_tcase(s, settings);

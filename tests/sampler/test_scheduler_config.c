@@ -1,6 +1,6 @@
 /* test_scheduler_config.c - what a scheduler_config.json says, and what of it is refused. */
 #include "help.h"
-#include "sampler/sampler.h"
+#include "sampler/sampler_internal.h"
 #include "weft/model.h"
 
 static weft_error err;
@@ -134,7 +134,7 @@ START_TEST(what_is_not_followed_is_named)
 }
 END_TEST
 
-/* A setting matters to the kinds that heed it, and to no other. */
+/* A setting matters to the kinds that have it in diffusers, and to no other. */
 START_TEST(what_a_kind_does_not_follow_is_named)
 {
     static const struct { int32_t kind; const char *config, *text; } wrong[] = {
@@ -163,6 +163,53 @@ START_TEST(what_a_kind_does_not_follow_is_named)
         o.kind = WEFT_SAMPLER_EULER_A;
         ck_assert_msg(read_config(wrong[i].config, &o) == WEFT_OK, "%s", err.text);
     }
+}
+END_TEST
+
+/* No kind takes over another's rules: one that is unknown is refused, with and without a file. */
+START_TEST(an_unknown_kind_has_no_rules)
+{
+    static const int32_t kinds[] = { -1, 31, 32, 33, 99, INT32_MAX, INT32_MIN };
+
+    for (size_t i = 0; i < COUNT_OF(kinds); i++) {
+        weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+
+        o.kind = kinds[i];
+        ck_assert_int_eq(read_config("{}", &o), WEFT_E_ARG);
+        ck_assert_ptr_nonnull(strstr(err.text, "which is no WEFT_SAMPLER_* of this version"));
+        ck_assert_int_eq(wf_sampler_options_from_json(NULL, &o, &err), WEFT_E_ARG);
+        ck_assert_int_eq(o.train_steps, 0);
+    }
+}
+END_TEST
+
+/* Every setting of every row: the value that we follow is taken, another is refused by its name. */
+START_TEST(each_setting_of_a_row_is_checked)
+{
+    int seen = 0;
+
+    for (size_t i = 0; wf_solver_at(i) != NULL; i++)
+        for (const wf_setting *s = wf_solver_at(i)->settings; s->key != NULL; s++, seen++) {
+            char                 words[128] = "", ours[256], other[256];
+            weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+
+            o.kind = wf_solver_at(i)->kind;
+            if (s->type == JSON_STRING)
+                snprintf(words, sizeof words, "\"%.*s\"", (int)strcspn(s->text, " "), s->text);
+            else if (s->type == JSON_TRUE)
+                snprintf(words, sizeof words, "%s", s->number != 0 ? "true" : "false");
+            else
+                snprintf(words, sizeof words, "%g", s->number);
+            snprintf(ours, sizeof ours, "{\"%s\": %s}", s->key, words);
+            snprintf(other, sizeof other, "{\"%s\": %s}", s->key,
+                     s->type == JSON_STRING ? "\"other\"" : s->type == JSON_REAL ? "7.5"
+                     : s->number != 0 ? "false" : "true");
+            ck_assert_msg(read_config(ours, &o) == WEFT_OK, "%s: %s", ours, err.text);
+            ck_assert_msg(read_config(other, &o) == WEFT_E_UNSUPPORTED, "%s is taken", other);
+            ck_assert_ptr_nonnull(strstr(err.text, s->key));
+            ck_assert_ptr_nonnull(strstr(err.text, s->why));
+        }
+    ck_assert_int_ge(seen, 22);
 }
 END_TEST
 
@@ -248,6 +295,8 @@ int main(void)
     tcase_add_test(c, no_config_changes_nothing);
     tcase_add_test(c, what_is_not_followed_is_named);
     tcase_add_test(c, what_a_kind_does_not_follow_is_named);
+    tcase_add_test(c, an_unknown_kind_has_no_rules);
+    tcase_add_test(c, each_setting_of_a_row_is_checked);
     tcase_add_test(c, defaults_are_those_of_the_kind);
     tcase_add_test(c, karras_comes_with_the_file);
     tcase_add_test(c, a_model_brings_its_config);

@@ -1,0 +1,71 @@
+/* process.h - how noise was mixed into images in training, apart from how a solver takes it off.
+ *
+ * Training shows the network x = signal x0 + noise n at many levels. A process says which levels
+ * there are, what signal and noise are at each, and how to read the network's answer there. A
+ * solver only says how to step from one level to the next. So a solver works under any process
+ * that has what it asks for, and a process is one file.
+ *
+ * Solvers that step between any two noise levels (wf_layout below) ask for the functions of
+ * wf_process alone. Solvers that step between training timesteps also read A_t, which only the
+ * variance preserving process has. */
+#ifndef WF_PROCESS_H
+#define WF_PROCESS_H
+
+#include "base/base.h"
+#include "weft/sampler.h"
+
+/* One noise level: x = signal x0 + noise n, and the network is shown x * input. */
+typedef struct wf_level {
+    double signal;
+    double noise;
+    double ratio; /* noise / signal, as the table has it: no rounding from the division */
+    double input;
+} wf_level;
+
+/* Something made of latents and the network's answer p: x_part * x + p_part * p. */
+typedef struct wf_mix {
+    double x_part;
+    double p_part;
+} wf_mix;
+
+/* Where the steps of a solver lie. */
+typedef enum wf_layout {
+    WF_LAYOUT_TIMESTEPS = 1, /* N whole training timesteps                                     */
+    WF_LAYOUT_DISTILLED,     /* N of the origin_steps that a network was distilled on          */
+    WF_LAYOUT_LEVELS,        /* any levels, timesteps with fractions; Karras' levels run       */
+                             /* between the first and the last of the spacing                  */
+    WF_LAYOUT_DPM            /* any levels, whole timesteps; N + 1 points without the lowest;  */
+                             /* Karras' levels run over the whole training range               */
+} wf_layout;
+
+typedef struct wf_process {
+    /* Check the options that belong to the process, take s->trained, fill timesteps[0..steps) and
+     * sigmas[0..steps] for the solver's layout; the last sigma is 0. */
+    weft_status (*plan)(weft_sampler *s, weft_error *err);
+    /* The level that a call begins with; call == calls is the image itself. */
+    wf_level (*level)(const weft_sampler *s, int32_t call);
+    wf_mix (*to_x0)(const weft_sampler *s, wf_level at);
+    /* What normal noise is multiplied with to begin an image at call 0. */
+    double (*init_scale)(const weft_sampler *s);
+} wf_process;
+
+extern const wf_process wf_process_vp;
+
+/* ---- process_vp.c, for solvers between training timesteps ---------------------------------- */
+
+double   wf_vp_alpha(const weft_sampler *s, int32_t timestep); /* A_t                            */
+wf_level wf_vp_level(double A);                                /* x = sqrt(A) x0 + sqrt(1 - A) n */
+wf_mix   wf_vp_to_noise(const weft_sampler *s, wf_level at);
+
+/* ---- schedule.c, for any process ----------------------------------------------------------- */
+
+/* The decimal number that a float stands for: 0.00085f -> 0.00085. */
+double wf_decimal(float v);
+/* Timesteps by spacing. `points` is how many the spacing is laid out for: N, or N + 1 with the
+ * last one dropped. If not `whole`, linspace keeps fractions. */
+weft_status wf_schedule_timesteps(weft_sampler *s, int32_t points, bool whole, weft_error *err);
+weft_status wf_schedule_distilled(weft_sampler *s, weft_error *err);
+/* Level i of N from `high` down to `low`. */
+double wf_schedule_karras(double high, double low, int32_t i, int32_t steps);
+
+#endif

@@ -1,0 +1,305 @@
+/* process_vp.c - the variance preserving process: x_t = sqrt(A_t) x0 + sqrt(1 - A_t) n.
+ *
+ * Ho, Jain, Abbeel (2020). Training knows T levels: A_t is the product of (1 - beta) up to t. The
+ * ratio of noise to signal, sigma = sqrt((1 - A) / A), names a level that lies between two of them.
+ *
+ * A solver that steps straight keeps its latents divided by the signal, x0 + sigma n, because the
+ * probability flow is then (x - x0) / sigma; the network is shown them multiplied back.
+ *
+ * Rounding is that of diffusers, down to where it computes in float32 and where in double:
+ *
+ *   betas    torch.linspace in float32: the first half from the start, the rest from the end
+ *   A_t      float32 factors, multiplied up in double, each product rounded to float32
+ *   sigma_t  sqrt((1 - A_t) / A_t) in float32
+ *
+ * The float32 steps matter: 1 - A_0 is 8.5e-4, so one unit in the last place of A_0 is 7e-5 of
+ * it. */
+#include <float.h>
+#include <math.h>
+
+#include "sampler/sampler_internal.h"
+
+/* 2^-24, the smallest half precision number: what diffusers takes for A = 0 of rescaled betas,
+ * so that the first sigma (4096) is finite. Solvers between training timesteps can start from A
+ * = 0. */
+#define ALMOST_NO_SIGNAL 0x1p-24f
+
+/* ---- training's levels --------------------------------------------------------------------- */
+
+/* The betas as the decimals that were meant, see wf_decimal(). */
+typedef struct betas {
+    double start;
+    double end;
+} betas;
+
+static betas read_betas(const weft_sampler *s)
+{
+    return (betas){ s->o.beta_start == 0 ? 0.00085 : wf_decimal(s->o.beta_start),
+                    s->o.beta_end == 0 ? 0.012 : wf_decimal(s->o.beta_end) };
+}
+
+/* torch.linspace(from, to, n)[i] in float32. Its processors fuse the multiplication and the
+ * addition, which equals computing the two in double and rounding once. */
+static float linspace_f32(float from, float to, int32_t n, int32_t i)
+{
+    float step = (to - from) / (float)(n - 1);
+
+    if (i < n / 2) return (float)((double)from + (double)step * i);
+    return (float)((double)to - (double)step * (n - 1 - i));
+}
+
+static float beta_at(const weft_sampler *s, betas b, int32_t i)
+{
+    if (s->o.betas == WEFT_BETAS_LINEAR)
+        return linspace_f32((float)b.start, (float)b.end, s->o.train_steps, i);
+
+    float root = linspace_f32((float)sqrt(b.start), (float)sqrt(b.end), s->o.train_steps, i);
+    return root * root;
+}
+
+/* Lin et al. (2023), algorithm 1: shift sqrt(A) so that its last value is 0, scale it so that its
+ * first value stays. Then read off betas and multiply up once more, since the rounding of that is
+ * part of the result. */
+static void rescale_to_zero_signal(weft_sampler *s)
+{
+    int32_t T = s->o.train_steps;
+    float   first = sqrtf((float)s->trained[0]), last = sqrtf((float)s->trained[T - 1]);
+    float   stretch = first / (first - last), before = 1;
+    double  product = 1;
+
+    for (int32_t t = 0; t < T; t++) {
+        float root = (sqrtf((float)s->trained[t]) - last) * stretch;
+        float bar  = root * root;
+        float beta = 1 - (t == 0 ? bar : bar / before);
+
+        before = bar;
+        product *= (double)(1 - beta);
+        s->trained[t] = (double)(float)product;
+    }
+    if (wf_free_levels(s->solver)) s->trained[T - 1] = (double)ALMOST_NO_SIGNAL;
+}
+
+static weft_status check_betas(betas b, weft_error *err)
+{
+    wf_number_text start, end;
+
+    if (b.start > 0 && b.end >= b.start && b.end < 1) return WEFT_OK; /* false for NaN too */
+    return wf_fail(err, WEFT_E_ARG,
+                   "sampler: betas go from %s to %s, they must rise between 0 and 1",
+                   wf_number(&start, b.start), wf_number(&end, b.end));
+}
+
+static weft_status train(weft_sampler *s, weft_error *err)
+{
+    int32_t        T = s->o.train_steps;
+    betas          b = read_betas(s);
+    double         product = 1;
+    bool           small, large;
+    wf_number_text start, end;
+    weft_status    st;
+
+    if ((st = check_betas(b, err)) != WEFT_OK) return st;
+    s->trained = wf_zalloc(&s->alloc, (size_t)T, sizeof(double));
+    if (s->trained == NULL) return wf_nomem(err, (size_t)T * sizeof(double), "a noise schedule");
+
+    for (int32_t t = 0; t < T; t++) {
+        product *= (double)(1 - beta_at(s, b, t));
+        s->trained[t] = (double)(float)product;
+    }
+    small = s->trained[0] >= 1;
+    large = s->trained[T - 1] < FLT_MIN; /* below it (1 - A) / A overflows */
+    if (!small && !large && (s->o.flags & WEFT_SAMPLER_ZERO_SNR)) {
+        rescale_to_zero_signal(s);
+        large = !(s->trained[T - 2] > s->trained[T - 1]); /* no signal is left before the last */
+    }
+    if (small || large)
+        return wf_fail(err, WEFT_E_ARG,
+                       "sampler: betas from %s to %s over %d steps are too %s: float32 cannot hold "
+                       "the products", wf_number(&start, b.start), wf_number(&end, b.end), T,
+                       small ? "small" : "large");
+    return WEFT_OK;
+}
+
+static double trained_sigma(const weft_sampler *s, int32_t t)
+{
+    float A = (float)s->trained[t];
+
+    return (double)sqrtf((1 - A) / A);
+}
+
+double wf_vp_alpha(const weft_sampler *s, int32_t timestep)
+{
+    return s->trained[timestep];
+}
+
+/* ---- the levels that are visited ----------------------------------------------------------- */
+
+/* The fractional timestep that has this log(sigma): linear between two entries of the table. */
+static double timestep_of(const weft_sampler *s, double wanted)
+{
+    int32_t low = 0, high = s->o.train_steps - 1;
+    double  below, above, part;
+
+    while (high - low > 1) {
+        int32_t middle = (low + high) / 2;
+
+        if (wanted >= (double)logf((float)trained_sigma(s, middle))) low = middle;
+        else high = middle;
+    }
+    below = (double)logf((float)trained_sigma(s, low));
+    above = (double)logf((float)trained_sigma(s, high));
+    if (above <= below) return low; /* betas so small that float32 sees no growth */
+    part = WF_MIN(WF_MAX((wanted - below) / (above - below), 0.0), 1.0);
+    return low + part;
+}
+
+static void visit_given(weft_sampler *s)
+{
+    for (int32_t i = 0; i < s->o.steps; i++) {
+        s->timesteps[i] = timestep_of(s, (double)logf(s->o.sigmas[i]));
+        s->sigmas[i] = (double)s->o.sigmas[i];
+    }
+}
+
+static void visit_karras(weft_sampler *s, double high, double low)
+{
+    for (int32_t i = 0; i < s->o.steps; i++) {
+        double sigma = wf_schedule_karras(high, low, i, s->o.steps);
+
+        s->timesteps[i] = timestep_of(s, log(sigma));
+        s->sigmas[i] = (double)(float)sigma;
+    }
+}
+
+/* The sigmas at the timesteps, which may have fractions. */
+static void interpolate(weft_sampler *s)
+{
+    for (int32_t i = 0; i < s->o.steps; i++) {
+        double  t = s->timesteps[i];
+        int32_t below = WF_MIN((int32_t)t, s->o.train_steps - 2);
+        double  low = trained_sigma(s, below), high = trained_sigma(s, below + 1);
+
+        /* high may be infinite */
+        s->sigmas[i] = (double)(float)(t > below ? low + (t - below) * (high - low) : low);
+    }
+}
+
+static weft_status visit_dpm(weft_sampler *s, weft_error *err)
+{
+    int32_t     points = s->o.steps + (s->o.spacing != WEFT_SPACING_TRAILING), T = s->o.train_steps;
+    weft_status st;
+
+    if (s->o.sigmas == NULL && !(s->o.flags & WEFT_SAMPLER_KARRAS)) {
+        if ((st = wf_schedule_timesteps(s, points, true, err)) != WEFT_OK) return st;
+        interpolate(s);
+        return WEFT_OK;
+    }
+    if (s->o.sigmas != NULL) visit_given(s);
+    else visit_karras(s, trained_sigma(s, T - 1), trained_sigma(s, 0));
+    for (int32_t i = 0; i < s->o.steps; i++) s->timesteps[i] = rint(s->timesteps[i]);
+    return WEFT_OK;
+}
+
+static weft_status visit_levels(weft_sampler *s, weft_error *err)
+{
+    weft_status st;
+
+    if (s->o.sigmas != NULL) {
+        visit_given(s);
+        return WEFT_OK;
+    }
+    if ((st = wf_schedule_timesteps(s, s->o.steps, false, err)) != WEFT_OK) return st;
+    interpolate(s);
+    if (s->o.flags & WEFT_SAMPLER_KARRAS) visit_karras(s, s->sigmas[0], s->sigmas[s->o.steps - 1]);
+    return WEFT_OK;
+}
+
+static weft_status visit_timesteps(weft_sampler *s, weft_error *err)
+{
+    weft_status st = s->solver->layout == WF_LAYOUT_DISTILLED
+                         ? wf_schedule_distilled(s, err)
+                         : wf_schedule_timesteps(s, s->o.steps, true, err);
+
+    if (st != WEFT_OK) return st;
+    interpolate(s);
+    return WEFT_OK;
+}
+
+/* Latents that hold nothing of the image say nothing about x0 once the noise is taken off. */
+static weft_status check_signal(const weft_sampler *s, weft_error *err)
+{
+    int32_t first = (int32_t)s->timesteps[0];
+
+    if (s->trained[first] > 0 || s->o.prediction != WEFT_PREDICT_EPSILON) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG,
+                   "sampler: betas rescaled to zero terminal signal leave nothing of the image at "
+                   "timestep %d, where %s cannot start from predicted noise; the model must "
+                   "predict v or the sample, or the timesteps stay below, as leading ones do", first,
+                   s->solver->name);
+}
+
+static weft_status plan(weft_sampler *s, weft_error *err)
+{
+    weft_status st = train(s, err);
+
+    if (st != WEFT_OK) return st;
+    if (s->solver->layout == WF_LAYOUT_DPM) st = visit_dpm(s, err);
+    else if (s->solver->layout == WF_LAYOUT_LEVELS) st = visit_levels(s, err);
+    else st = visit_timesteps(s, err);
+    if (st != WEFT_OK) return st;
+    s->sigmas[s->o.steps] = 0;
+    return check_signal(s, err);
+}
+
+/* ---- one level ----------------------------------------------------------------------------- */
+
+wf_level wf_vp_level(double A)
+{
+    return (wf_level){ sqrt(A), sqrt(1 - A), sqrt((1 - A) / A), 1 };
+}
+
+static wf_level level(const weft_sampler *s, int32_t call)
+{
+    double sigma = s->sigmas[call], scale = 1 / sqrt(sigma * sigma + 1);
+
+    if (s->solver->straight) return (wf_level){ 1, sigma, sigma, scale };
+    if (wf_free_levels(s->solver) || call == s->calls)
+        return (wf_level){ scale, sigma * scale, sigma, 1 };
+    return wf_vp_level(s->trained[(int32_t)s->timesteps[call]]); /* sigma may be infinite here */
+}
+
+static wf_mix to_x0(const weft_sampler *s, wf_level at)
+{
+    double total = at.noise * at.noise + 1; /* of straight latents */
+
+    if (s->o.prediction == WEFT_PREDICT_SAMPLE) return (wf_mix){ 0, 1 };
+    if (s->o.prediction == WEFT_PREDICT_EPSILON)
+        return (wf_mix){ 1 / at.signal, -at.noise / at.signal };
+    if (s->solver->straight) return (wf_mix){ 1 / total, -at.noise / sqrt(total) };
+    return (wf_mix){ at.signal, -at.noise };
+}
+
+wf_mix wf_vp_to_noise(const weft_sampler *s, wf_level at)
+{
+    if (s->o.prediction == WEFT_PREDICT_SAMPLE)
+        return (wf_mix){ 1 / at.noise, -at.signal / at.noise };
+    if (s->o.prediction == WEFT_PREDICT_EPSILON) return (wf_mix){ 0, 1 };
+    return (wf_mix){ at.noise, at.signal };
+}
+
+/* Leading spacing starts below training's largest sigma, at a level where latents still hold
+ * some of the image: their spread is sqrt(sigma^2 + 1). The other spacings start at pure noise. */
+static double init_scale(const weft_sampler *s)
+{
+    double sigma = s->sigmas[0];
+
+    if (!s->solver->straight) return 1;
+    return s->o.spacing == WEFT_SPACING_LEADING ? sqrt(sigma * sigma + 1) : sigma;
+}
+
+const wf_process wf_process_vp = {
+    .plan = plan,
+    .level = level,
+    .to_x0 = to_x0,
+    .init_scale = init_scale,
+};

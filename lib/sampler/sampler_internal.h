@@ -1,0 +1,106 @@
+/* sampler_internal.h - for the files of this room: the handle, and what a solver is.
+ *
+ * Three things make a sampler: a process (process.h: what a noise level is), a solver (below: how
+ * to step from one level to the next), and the handle, which checks the caller and owns memory. */
+#ifndef WF_SAMPLER_INTERNAL_H
+#define WF_SAMPLER_INTERNAL_H
+
+#include <jansson.h>
+
+#include "base/base.h"
+#include "sampler/process.h"
+#include "sampler/solvers.h"
+#include "weft/sampler.h"
+
+/* Tables are double, but hold what float32 arithmetic gives if diffusers computes in float32: near
+ * t = 0 the last bit of A_t moves 1 - A_t, and with it sigma, by 7e-5. */
+struct weft_sampler {
+    weft_allocator          alloc;
+    weft_sampler_options    o; /* with every default filled in */
+    const struct wf_solver *solver;
+    const wf_process       *process;
+    int32_t                 calls;
+    double *trained;        /* [train_steps] the process's table; VP: A_t             */
+    double *timesteps;      /* [calls]                                                */
+    double *sigmas;         /* [calls + 1] the last is 0                              */
+    float  *memory;         /* solver->history buffers of len floats, then the noise  */
+    size_t  memory_len;     /* floats in memory                                       */
+    size_t  len;            /* of the image under way; 0 before the first             */
+    int32_t first;          /* the call it began with                                 */
+    int32_t next;           /* the call that comes next; calls: the image is finished */
+};
+
+/* A key of scheduler_config.json that changes a solver's images, and the value that we follow. Any
+ * other value is refused. */
+typedef struct wf_setting {
+    const char *key;
+    int32_t     type;   /* JSON_STRING, JSON_REAL for numbers, JSON_TRUE for truth values */
+    const char *text;   /* of a string: the words that are accepted. The first is what we */
+                        /* do. The others belong to other solvers; diffusers takes the    */
+                        /* first in their place                                           */
+    double      number; /* of a number; of a truth value 0 or 1                           */
+    const char *why;
+} wf_setting;
+
+#define WF_SETTING_CLIPPING { "clip_sample", JSON_TRUE, NULL, 0, "latents are not clipped" }
+#define WF_SETTING_LAST { "final_sigmas_type", JSON_STRING, "zero", 0, "the last sigma is 0" }
+#define WF_SETTING_EXPONENTIAL \
+    { "use_exponential_sigmas", JSON_TRUE, NULL, 0, "sigmas can be given instead" }
+#define WF_SETTING_BETA \
+    { "use_beta_sigmas", JSON_TRUE, NULL, 0, "sigmas can be given instead" }
+#define WF_SETTINGS_END { NULL, 0, NULL, 0, NULL }
+
+typedef struct wf_solver {
+    const char        *name;       /* as in WF_SOLVERS                                       */
+    int32_t            kind;       /* WEFT_SAMPLER_*                                         */
+    const char *const *aliases;    /* other names, diffusers' class first; ends with NULL    */
+    wf_layout          layout;
+    int32_t            spacing;    /* what WEFT_SPACING_DEFAULT means here                   */
+    bool               straight;   /* steps along the slope (x - x0) / sigma: VP latents are */
+                                   /* then x0 + sigma n, scaled down for the network         */
+    bool               eta;        /* weft_sampler_options.eta is used                       */
+    int32_t            history;    /* buffers kept from one call to the next                 */
+    int32_t            calls_per_step; /* an image begins where a step does; 0: 1            */
+    int32_t (*calls)(int32_t steps);   /* how many N steps make; NULL: N                     */
+    int32_t (*step_of)(int32_t call);  /* the step whose level a call is at; NULL: its own   */
+    bool    (*draws)(const weft_sampler *s, int32_t call); /* noise; NULL: never             */
+    /* x becomes the latents of call + 1. history[0] starts `history` buffers of len floats. */
+    void (*step)(const weft_sampler *s, int32_t call, const float *prediction, const float *noise,
+                 float *history, float *x, size_t len);
+
+    /* What scheduler_config.json means to it. */
+    bool karras;                   /* use_karras_sigmas is a key of its diffusers class      */
+    struct {
+        int32_t  betas;
+        float    beta_start;
+        float    beta_end;
+        uint32_t flags;
+    } absent;                      /* what diffusers takes for keys that are absent          */
+    const wf_setting *settings;    /* not NULL; ends with WF_SETTINGS_END, which may be all  */
+} wf_solver;
+
+#define WF_SOLVER_DECLARE(name) extern const wf_solver wf_solver_##name;
+WF_SOLVERS(WF_SOLVER_DECLARE)
+
+/* ---- sampler.c ----------------------------------------------------------------------------- */
+
+const wf_solver *wf_solver_at(size_t index); /* NULL past the last */
+/* The solver of a kind, 0 being DDIM. WEFT_E_ARG for a kind that this library does not have. */
+weft_status wf_solver_of(int32_t kind, const wf_solver **out, weft_error *err);
+
+static inline bool wf_free_levels(const wf_solver *solver)
+{
+    return solver->layout == WF_LAYOUT_LEVELS || solver->layout == WF_LAYOUT_DPM;
+}
+
+/* x = by.x_part x + by.p_part prediction + sd noise; without noise, NULL. */
+void wf_step_linear(wf_mix by, double sd, const float *prediction, const float *noise, float *x,
+                    size_t len);
+
+/* ---- config.c ------------------------------------------------------------------------------ */
+
+/* weft_sampler_options_from_model() for one scheduler_config.json; NULL changes nothing. */
+weft_status wf_sampler_options_from_json(const json_t *config, weft_sampler_options *options,
+                                         weft_error *err);
+
+#endif

@@ -141,7 +141,8 @@ void   wf_arena_release(wf_arena *a, size_t mark);
 typedef struct wf_pool wf_pool;
 /* A task of a parallel loop; worker is 0..threads-1 and picks its scratch. */
 typedef void (*wf_task)(void *user, size_t task, int32_t worker);
-/* threads 0: one for each core. The caller's thread is worker 0. */
+/* threads 0: one for each core. The caller's thread is worker 0; the others count towards WF_MAX_WORKERS,
+ * and WEFT_E_STATE says that there are too many. */
 weft_status wf_pool_create(const weft_allocator *alloc, int32_t threads, wf_pool **out, weft_error *err);
 void        wf_pool_free(wf_pool *pool);
 int32_t     wf_pool_threads(const wf_pool *pool);
@@ -149,7 +150,10 @@ int32_t     wf_pool_threads(const wf_pool *pool);
 void        wf_pool_run(wf_pool *pool, size_t count, wf_task task, void *user);
 /* Is this the process that created the pool (false in a child after fork)? */
 bool        wf_pool_own_process(const wf_pool *pool);
-enum { WF_MAX_THREADS = 128 };
+enum {
+    WF_MAX_THREADS = 128, /* of a pool                      */
+    WF_MAX_WORKERS = 384  /* of all pools of the process    */
+};
 int32_t     wf_cores(void); /* that this process may use, 1 to WF_MAX_THREADS */
 
 /* ---- cpu.c ------------------------------------------------------------------------------------- */

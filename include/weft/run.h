@@ -39,8 +39,8 @@ WEFT_API void weft_run_options_init(weft_run_options *options, size_t size);
  * Create a run on a sealed plan: takes all scratch memory, makes merged copies, starts the threads.
  * All runs of a process together have at most 384 threads of their own, beside those that call them.
  *
- * @return WEFT_E_STATE (plan not sealed, or other runs have too many threads), WEFT_E_ARG (a size the networks cannot take),
- *         WEFT_E_NOMEM, WEFT_E_IO (a thread does not start)
+ * @return WEFT_E_STATE (plan not sealed, or other runs have too many threads),
+ *         WEFT_E_ARG (a size the networks cannot take), WEFT_E_NOMEM, WEFT_E_IO (a thread does not start)
  * @since 0.1
  */
 WEFT_API weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, weft_run **out,

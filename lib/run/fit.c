@@ -3,8 +3,6 @@
  * A dry exec walks the step, the encoding and the decoding (of prompts and of pictures) of the run's shape: the arena's
  * high-water mark is the scratch memory, and the same walk counts the arithmetic and the layers. So a step never allocates, and
  * weft_run_bytes() tells what is taken here before it is. */
-#include <pthread.h>
-
 #include "run/room.h"
 
 /* ---- deltas: what the plan adds to each layer ---- */
@@ -27,72 +25,6 @@ static weft_status make_deltas(const weft_run *r, wf_fit *b, weft_error *err)
     return WEFT_OK;
 }
 
-/* An allocator behind a lock: merging asks from every worker, and callers' allocators serve one thread at a time. */
-typedef struct locked {
-    const weft_allocator *inner;
-    pthread_mutex_t       lock;
-} locked;
-
-static void *locked_alloc(void *user, size_t size, size_t align)
-{
-    locked *l = user;
-    (void)pthread_mutex_lock(&l->lock);
-    void *p = l->inner->alloc(l->inner->user, size, align);
-    (void)pthread_mutex_unlock(&l->lock);
-    return p;
-}
-
-static void locked_free(void *user, void *ptr, size_t size)
-{
-    locked *l = user;
-    (void)pthread_mutex_lock(&l->lock);
-    l->inner->free(l->inner->user, ptr, size);
-    (void)pthread_mutex_unlock(&l->lock);
-}
-
-typedef struct merge_job {
-    const wf_fit         *b;
-    const wf_touched     *touched;
-    const weft_allocator *alloc;
-    weft_status          *status; /* [touched] */
-    weft_error           *errors; /* [touched] */
-} merge_job;
-
-/* The weight, and where it is wanted the bias behind it. */
-static void merge_task(void *user, size_t i, int32_t worker)
-{
-    merge_job *j = user;
-    const wf_touched *t = &j->touched[i];
-    float *weight = j->b->merged[i], *bias = (float *)j->b->deltas[t->layer].merged_bias;
-    (void)worker;
-    if (!t->merged) return;
-    j->status[i] = wf_plan_merged_weight(j->b->plan, t, weight, bias, j->alloc, &j->errors[i]);
-}
-
-static weft_status run_merges(const weft_run *r, merge_job *j, size_t count, weft_error *err)
-{
-    locked lock = { .inner = &r->alloc };
-    const weft_allocator shared = { locked_alloc, locked_free, &lock };
-    weft_status st = WEFT_OK;
-
-    j->status = wf_zalloc(&r->alloc, count, sizeof *j->status);
-    j->errors = wf_zalloc(&r->alloc, count, sizeof *j->errors);
-    if (j->status == NULL || j->errors == NULL) st = wf_nomem(err, count * sizeof *j->errors, "merged copies");
-    else if (pthread_mutex_init(&lock.lock, NULL) != 0) st = wf_nomem(err, sizeof lock, "a lock");
-    else {
-        j->alloc = &shared;
-        wf_blas_begin();
-        wf_pool_run(r->pool, count, merge_task, j);
-        wf_blas_end();
-        (void)pthread_mutex_destroy(&lock.lock);
-        for (size_t i = 0; i < count && st == WEFT_OK; i++)
-            if ((st = j->status[i]) != WEFT_OK && err != NULL) *err = j->errors[i];
-    }
-    wf_free(&r->alloc, j->status);
-    wf_free(&r->alloc, j->errors);
-    return st;
-}
-
 static weft_status make_merged(const weft_run *r, wf_fit *b, bool measure, weft_error *err)
 {
     size_t count, layers, any = 0;
@@ -110,8 +42,7 @@ static weft_status make_merged(const weft_run *r, wf_fit *b, bool measure, weft_
         b->deltas[t[i].layer].merged = b->merged[i];
         if (floats > weight) b->deltas[t[i].layer].merged_bias = b->merged[i] + weight;
     }
-    merge_job j = { .b = b, .touched = t };
-    return measure || any == 0 ? WEFT_OK : run_merges(r, &j, count, err);
+    return measure || any == 0 ? WEFT_OK : wf_merged_make(r, b, err);
 }
 
 /* In a dry walk a merged layer only has to be known as such. */

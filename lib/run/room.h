@@ -55,6 +55,8 @@ weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_opti
  * makes keeps the plan alive. */
 weft_status wf_fit_create(const weft_run *r, weft_plan *plan, bool measure, wf_fit *out, weft_error *err);
 void        wf_fit_free(wf_fit *b, const weft_allocator *alloc);
+/* Fill the merged copies, whose memory was taken, on all the run's threads (merged.c). */
+weft_status wf_merged_make(const weft_run *r, const wf_fit *b, weft_error *err);
 
 /* Every call that computes is between these two. begin answers CANCELLED or STATE; end tells whether the
  * call was stopped. */

@@ -92,6 +92,7 @@ MAKEFLAGS += --no-builtin-rules
         clean help FORCE
 
 all: $(STATIC) $(SHARED) $(LINK) $(EXAMPLES)
+FORCE:
 
 # ---- library, examples, tests --------------------------------------------------------------------------------
 
@@ -123,10 +124,16 @@ $(B)/examples/weft: $(TOOL_OBJ) $(LINK)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/..' -lm
 
-# The installed tool is the same program, looking for its library where that was installed.
-$(B)/install/weft: $(TOOL_OBJ) $(LINK)
+# The installed tool is the same program, looking for its library where that is installed: at LIBDIR seen from
+# BINDIR, so that the tree can be moved. It is linked again when that changes.
+RPATH = $(or $(addprefix $$ORIGIN/,$(shell realpath -m --relative-to='$(BINDIR)' '$(LIBDIR)' 2>/dev/null)),$(LIBDIR))
+$(B)/install/rpath: FORCE
+	@mkdir -p $(@D)
+	$(Q)echo '$(RPATH)' | cmp -s - $@ || echo '$(RPATH)' > $@
+
+$(B)/install/weft: $(TOOL_OBJ) $(LINK) $(B)/install/rpath
 	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/../lib' -lm
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) -L$(B) -lweft -Wl,-rpath,'$(RPATH)' -lm
 
 $(B)/tests/%.o: tests/%.c Makefile | $(DEPS_FIRST)
 	$(call say,CC,$<)
@@ -150,14 +157,14 @@ demo: all
 	$(Q)$(B)/examples/compose --model examples/model --out $(B)/demo
 	$(Q)$(B)/examples/words examples/model $(B)/demo/words.png
 
-# Each item is one command line for tests/check.sh. The tests of equal bits run again with the products that
-# OpenBLAS would choose on an older CPU.
+# Each item is one command line for tests/check.sh. The tests that multiply matrices run again with the products
+# that OpenBLAS would choose on an older CPU.
 corpus   = tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $1))
 REPLAYS  = $(foreach f,$(FUZZERS),'$f $(call corpus,$f)')
 HASWELL  = $(if $(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null),\
-             $(foreach t,$(filter $(B)/tests/run/%,$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
+             $(foreach t,$(filter $(foreach d,run nets adapter tensor plan,$(B)/tests/$d/%),$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
 PROGRAMS = $(TESTS:%='%') $(REPLAYS)
-SCRIPTS  = $(foreach s,$(sort $(wildcard tests/abi/*.sh tests/ffi/*.sh tests/install/*.sh tests/examples/*.sh)),'$s')
+SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples,$(wildcard tests/$d/*.sh))),'$s')
 CHECK    = B='$(B)' CC='$(CC)' CFLAGS='$(CFLAGS)' PYTHON='$(PYTHON)' WEFT_TESTS=tests tests/check.sh
 
 # Everything that `check` runs, built and not run.
@@ -213,7 +220,6 @@ $(B)/weft.pc: pkgconfig/weft.pc.in include/weft/base.h FORCE
 	@mkdir -p $(@D)
 	$(Q)sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(call below,$(LIBDIR))|' \
 	  -e 's|@includedir@|$(call below,$(INCDIR))|' -e 's|@version@|$(VERSION)|' $< > $@
-FORCE:
 
 install: $(STATIC) $(SHARED) $(TOOL) $(B)/weft.pc
 	$(Q)install -d $(call dest,$(LIBDIR))/pkgconfig $(call dest,$(INCDIR))/weft

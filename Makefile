@@ -1,7 +1,7 @@
 # Building weft.
 #
 # The sources are the list: every lib/*/*.c goes into the library, every examples/*.c becomes a program, all of
-# examples/tool/*.c together the program weft, every tests/*/test_*.c a test. Nothing is configured. A machine
+# examples/tool/*.c together the program weft, examples/draw/*.c what examples draw with, every tests/*/test_*.c a test. Nothing is configured. A machine
 # without the libraries that weft needs gets them from `make deps`, and may say `make deps check` in one breath:
 # that is why pkg-config is asked when the first file is compiled, never while this file is read.
 #
@@ -34,6 +34,8 @@ FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
 
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
+DRAW_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard examples/draw/*.c)))
+DRAW     := $(B)/examples/draw.a
 TOOL_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard examples/tool/*.c)))
 EXAMPLES := $(EX_SRC:%.c=$(B)/%) $(B)/examples/weft
 TESTS    := $(TEST_SRC:%.c=$(B)/%)
@@ -116,13 +118,18 @@ $(B)/examples/%.o: examples/%.c Makefile | $(DEPS_FIRST)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(EX_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-$(filter-out %/weft,$(EXAMPLES)): %: %.o $(LINK)
-	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/..' -lm
+$(DRAW): $(DRAW_OBJ)
+	$(call say,AR)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(DRAW_OBJ)
 
-$(B)/examples/weft: $(TOOL_OBJ) $(LINK)
+# Of what draws, a program gets what it calls.
+$(filter-out %/weft,$(EXAMPLES)): %: %.o $(DRAW) $(LINK)
 	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/..' -lm
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(DRAW) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/..' -lm
+
+$(B)/examples/weft: $(TOOL_OBJ) $(DRAW) $(LINK)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) $(DRAW) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/..' -lm
 
 # The installed tool is the same program, looking for its library where that is installed: at LIBDIR seen from
 # BINDIR, so that the tree can be moved. It is linked again when that changes.
@@ -131,17 +138,18 @@ $(B)/install/rpath: FORCE
 	@mkdir -p $(@D)
 	$(Q)echo '$(RPATH)' | cmp -s - $@ || echo '$(RPATH)' > $@
 
-$(B)/install/weft: $(TOOL_OBJ) $(LINK) $(B)/install/rpath
+$(B)/install/weft: $(TOOL_OBJ) $(DRAW) $(LINK) $(B)/install/rpath
 	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) -L$(B) -lweft -Wl,-rpath,'$(RPATH)' -lm
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) $(DRAW) -L$(B) -lweft -Wl,-rpath,'$(RPATH)' -lm
 
 $(B)/tests/%.o: tests/%.c Makefile | $(DEPS_FIRST)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(TEST_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+$(B)/tests/examples/test_draw: $(DRAW)
 $(TESTS) $(BENCHES) $(LAYOUT): %: %.o $(STATIC)
 	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(STATIC),$(filter %.a,$^)) $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
 
 # With clang's fuzzer its own main is linked in; else replay.c feeds the stored corpus, once.
 FUZZ_MAIN := $(if $(FUZZING),,$(B)/tests/fuzz/replay.o)
@@ -149,7 +157,7 @@ $(FUZZERS): %: %.o $(FUZZ_MAIN) $(STATIC)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(if $(FUZZING),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $< $(FUZZ_MAIN) $(STATIC) $(PKG_LIBS) -lm -pthread
 
--include $(LIB_OBJ:.o=.d) $(EXAMPLES:=.d) $(TOOL_OBJ:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(LAYOUT).d
+-include $(LIB_OBJ:.o=.d) $(EXAMPLES:=.d) $(TOOL_OBJ:.o=.d) $(DRAW_OBJ:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(LAYOUT).d
 
 # ---- trying it -------------------------------------------------------------------------------------------------
 

@@ -328,6 +328,24 @@ WEFT_API void weft_plan_info_init(weft_plan_info *info, size_t size);
 /** Describe a plan. @since 0.1 */
 WEFT_API weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft_error *err);
 
+/** One adapter of a plan, as it was added. Texts belong to the plan and hold until it changes. */
+typedef struct weft_plan_adapter_info {
+    uint32_t    struct_size;
+    int32_t     role;         /* WEFT_ROLE_* that it was added with                             */
+    const char *name;         /* the adapter's                                                  */
+    const char *part;         /* what the method takes it for: "content", "style"; "" if nothing */
+    float       weight;
+    float       text_weight;  /* of its text-encoder parts                                      */
+    float       share;        /* composite: weight of its prediction                            */
+    int32_t     reserved0;
+} weft_plan_adapter_info;
+#define WEFT_PLAN_ADAPTER_INFO_INIT { sizeof(weft_plan_adapter_info), 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_PLAN_ADAPTER_INFO_INIT. @since 0.2 */
+WEFT_API void weft_plan_adapter_info_init(weft_plan_adapter_info *info, size_t size);
+/** Describe adapter number `adapter`, 0 the first that was added, of a sealed plan. @since 0.2 */
+WEFT_API weft_status weft_plan_adapter(const weft_plan *plan, int32_t adapter, weft_plan_adapter_info *info,
+                                       weft_error *err);
+
 /**
  * Read one cell of a sealed plan: the coefficient c of adapter `adapter` at `layer` in `branch` of `call`.
  * Zero where the adapter has nothing for the layer. For layers of a text encoder call and branch do not
@@ -350,13 +368,6 @@ WEFT_API weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t bran
  * @since 0.1
  */
 WEFT_API weft_status weft_plan_text(const weft_plan *plan, char *buf, size_t cap, size_t *needed, weft_error *err);
-
-/**
- * Draw a sealed plan's table as a PNG: layers down, calls across, one panel for each branch; the hue is
- * the adapter (blended where several act), the strength of the colour its weight.
- * @since 0.1
- */
-WEFT_API weft_status weft_plan_draw(const weft_plan *plan, const char *path, weft_error *err);
 
 #ifdef __cplusplus
 }

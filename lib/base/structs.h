@@ -32,6 +32,7 @@
     X(weft_klora_options,     WEFT_KLORA_OPTIONS_INIT,     modulus)                 \
     X(weft_klora_score,       WEFT_KLORA_SCORE_INIT,       rho)                     \
     X(weft_plan_info,         WEFT_PLAN_INFO_INIT,         merged_bytes)            \
+    X(weft_plan_adapter_info, WEFT_PLAN_ADAPTER_INFO_INIT, reserved0)               \
     X(weft_run_options,       WEFT_RUN_OPTIONS_INIT,       tile)                    \
     X(weft_run_info,          WEFT_RUN_INFO_INIT,          reserved0)               \
     X(weft_encode,            WEFT_ENCODE_INIT,            stamp)                   \

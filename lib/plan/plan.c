@@ -493,6 +493,23 @@ weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft
     return WF_RESULT(info, &i, weft_plan_info, err);
 }
 
+weft_status weft_plan_adapter(const weft_plan *plan, int32_t adapter, weft_plan_adapter_info *info, weft_error *err)
+{
+    weft_plan_adapter_info i = WEFT_PLAN_ADAPTER_INFO_INIT;
+
+    WF_TRY(must_be_sealed(plan, "weft_plan_adapter", err)); /* K-LoRA tells its parts apart at the end */
+    if (info == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_adapter: info is NULL");
+    if (adapter < 0 || adapter >= plan->adapters)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_adapter: adapter is %d, the plan has %d", adapter, plan->adapters);
+    i.role = plan->entry[adapter].role;
+    i.name = wf_adapter_name(plan->entry[adapter].bound->adapter);
+    i.part = wf_plan_part(plan, adapter);
+    i.weight = plan->entry[adapter].weight;
+    i.text_weight = plan->entry[adapter].text_weight;
+    i.share = plan->entry[adapter].share;
+    return WF_RESULT(info, &i, weft_plan_adapter_info, err);
+}
+
 /* The slot of an adapter at a layer, or -1. Slots are in order of layer, then adapter. */
 static int64_t find_slot(const wf_table *t, int64_t layer, int32_t adapter)
 {

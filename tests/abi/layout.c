@@ -118,6 +118,10 @@ static void structs(void)
     F(weft_word_info, struct_size); F(weft_word_info, vectors); F(weft_word_info, word); F(weft_word_info, width);
     F(weft_word_info, width_2); F(weft_word_info, layers); F(weft_word_info, reserved0);
 
+    S(weft_plan_adapter_info);
+    F(weft_plan_adapter_info, struct_size); F(weft_plan_adapter_info, role); F(weft_plan_adapter_info, name);
+    F(weft_plan_adapter_info, part); F(weft_plan_adapter_info, weight); F(weft_plan_adapter_info, text_weight);
+    F(weft_plan_adapter_info, share); F(weft_plan_adapter_info, reserved0);
     S(weft_plan_info);
     F(weft_plan_info, struct_size); F(weft_plan_info, sealed); F(weft_plan_info, method);
     F(weft_plan_info, adapters); F(weft_plan_info, calls); F(weft_plan_info, branches);

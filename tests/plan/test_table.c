@@ -630,9 +630,6 @@ static bool whole_life(const weft_allocator *alloc, int method)
         goto done;
     }
     if ((st = weft_plan_text(p, NULL, 0, NULL, &err)) != WEFT_OK) goto done;
-    st = weft_plan_draw(p, temp_path("nth.png"), &err);
-    unlink(temp_path("nth.png"));
-    if (st != WEFT_OK) goto done;
     if ((st = weft_plan_copy(p, &q, &err)) != WEFT_OK) goto done;
     st = weft_plan_seal(q, 4, &err);
 done:

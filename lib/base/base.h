@@ -38,20 +38,14 @@ weft_status wf_fail_sys(weft_error *err, int sys, const char *format, ...) WF_PR
  * that are not UTF-8 question marks, and a cut never splits a character. Never longer than src. */
 void wf_wash(char *dst, size_t cap, const char *src);
 
-/* Shortest plain decimal of v that reads back as the same float, without regard to the locale. */
-typedef struct wf_number_text { char text[32]; } wf_number_text;
-const char *wf_number(wf_number_text *buf, double v);
-
 /* Format one line and hand it to log, when there is one. */
 void wf_log(weft_log_fn log, void *user, int32_t level, const char *format, ...) WF_PRINTF(4, 5);
 
-/* Copy a caller's options struct over zeros (abi.md 4): size is ours, first is the size of version one.
- * src NULL gives all defaults. WEFT_E_ARG if smaller than `first`, WEFT_E_UNSUPPORTED if larger with
- * bytes set that we do not know, or with a flag outside `flags`. `what` names the struct. */
-weft_status wf_options(void *dst, size_t size, size_t first, const void *src, uint32_t flags, const char *what,
-                       weft_error *err);
-/* Copy a filled result struct out into the caller's, min of both sizes, its struct_size kept. */
-weft_status wf_result(void *dst, const void *src, size_t size, size_t first, const char *what, weft_error *err);
+/* ---- number.c: floats in texts --------------------------------------------------------------- */
+
+/* Shortest plain decimal of v that reads back as the same float, without regard to the locale. */
+typedef struct wf_number_text { char text[32]; } wf_number_text;
+const char *wf_number(wf_number_text *buf, double v);
 
 /* ---- memory.c: allocator, checked sizes ------------------------------------------------------ */
 
@@ -103,6 +97,17 @@ size_t wf_utf8_next(const char *s, size_t n, uint32_t *code);
 
 /* Format into a fixed buffer (formats as wf_fail); false where the text was cut. */
 bool wf_format(char *buf, size_t cap, const char *format, ...) WF_PRINTF(3, 4);
+
+/* ---- hash.c: one hash for all ------------------------------------------------------------------ */
+
+/* Of n bytes, under a key: who does not know the key cannot find bytes that collide. The hash of what comes
+ * before may be the key of what follows. */
+uint64_t wf_hash(uint64_t key, const void *data, size_t n);
+
+/* ---- sort.c ------------------------------------------------------------------------------------ */
+
+/* As qsort, which takes memory of its own in some C libraries; in place, and equal elements in any order. */
+void wf_sort(void *base, size_t count, size_t size, int (*compare)(const void *, const void *));
 
 /* ---- map.c: from strings to numbers ---------------------------------------------------------- */
 

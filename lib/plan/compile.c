@@ -99,18 +99,6 @@ static void fill_row(float *row, const wf_table *t, const weft_plan *p, int32_t 
         }
 }
 
-static uint64_t hash_row(const float *row, size_t width)
-{
-    uint64_t h = 14695981039346656037u; /* FNV-1a over words: cheap, and equality is checked after it */
-
-    for (size_t i = 0; i < width; i++) {
-        uint32_t bits;
-        memcpy(&bits, &row[i], sizeof bits);
-        h = (h ^ bits) * 1099511628211u;
-    }
-    return h;
-}
-
 /* Distinct rows while they are collected. */
 typedef struct row_set {
     float    *cells; /* [room][width] */
@@ -153,7 +141,7 @@ static size_t settle_row(row_set *set)
 {
     float *row = set->cells + set->count * set->width;
 
-    set->hash[set->count] = hash_row(row, set->width);
+    set->hash[set->count] = wf_hash(0, row, set->width * sizeof *row);
     for (size_t r = 0; r < set->count; r++)
         if (set->hash[r] == set->hash[set->count] &&
             memcmp(set->cells + r * set->width, row, set->width * sizeof *row) == 0)

@@ -1,7 +1,7 @@
 # Building weft.
 #
 # The sources are the list: every lib/*/*.c goes into the library, every examples/*.c becomes a program, all of
-# examples/tool/*.c together the program weft, every tests/*/test_*.c a test. Nothing is configured. A machine
+# examples/tool/*.c together the program weft, examples/draw/*.c what examples draw with, every tests/*/test_*.c a test. Nothing is configured. A machine
 # without the libraries that weft needs gets them from `make deps`, and may say `make deps check` in one breath:
 # that is why pkg-config is asked when the first file is compiled, never while this file is read.
 #
@@ -34,6 +34,8 @@ FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
 
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
+DRAW_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard examples/draw/*.c)))
+DRAW     := $(B)/examples/draw.a
 TOOL_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard examples/tool/*.c)))
 EXAMPLES := $(EX_SRC:%.c=$(B)/%) $(B)/examples/weft
 TESTS    := $(TEST_SRC:%.c=$(B)/%)
@@ -92,6 +94,7 @@ MAKEFLAGS += --no-builtin-rules
         clean help FORCE
 
 all: $(STATIC) $(SHARED) $(LINK) $(EXAMPLES)
+FORCE:
 
 # ---- library, examples, tests --------------------------------------------------------------------------------
 
@@ -115,26 +118,38 @@ $(B)/examples/%.o: examples/%.c Makefile | $(DEPS_FIRST)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(EX_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-$(filter-out %/weft,$(EXAMPLES)): %: %.o $(LINK)
-	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/..' -lm
+$(DRAW): $(DRAW_OBJ)
+	$(call say,AR)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(DRAW_OBJ)
 
-$(B)/examples/weft: $(TOOL_OBJ) $(LINK)
+# Of what draws, a program gets what it calls.
+$(filter-out %/weft,$(EXAMPLES)): %: %.o $(DRAW) $(LINK)
 	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/..' -lm
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(DRAW) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/..' -lm
 
-# The installed tool is the same program, looking for its library where that was installed.
-$(B)/install/weft: $(TOOL_OBJ) $(LINK)
+$(B)/examples/weft: $(TOOL_OBJ) $(DRAW) $(LINK)
 	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/../lib' -lm
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) $(DRAW) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/..' -lm
+
+# The installed tool is the same program, looking for its library where that is installed: at LIBDIR seen from
+# BINDIR, so that the tree can be moved. It is linked again when that changes.
+RPATH = $(or $(addprefix $$ORIGIN/,$(shell realpath -m --relative-to='$(BINDIR)' '$(LIBDIR)' 2>/dev/null)),$(LIBDIR))
+$(B)/install/rpath: FORCE
+	@mkdir -p $(@D)
+	$(Q)echo '$(RPATH)' | cmp -s - $@ || echo '$(RPATH)' > $@
+
+$(B)/install/weft: $(TOOL_OBJ) $(DRAW) $(LINK) $(B)/install/rpath
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOOL_OBJ) $(DRAW) -L$(B) -lweft -Wl,-rpath,'$(RPATH)' -lm
 
 $(B)/tests/%.o: tests/%.c Makefile | $(DEPS_FIRST)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(TEST_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+$(B)/tests/examples/test_draw: $(DRAW)
 $(TESTS) $(BENCHES) $(LAYOUT): %: %.o $(STATIC)
 	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(STATIC),$(filter %.a,$^)) $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
 
 # With clang's fuzzer its own main is linked in; else replay.c feeds the stored corpus, once.
 FUZZ_MAIN := $(if $(FUZZING),,$(B)/tests/fuzz/replay.o)
@@ -142,7 +157,7 @@ $(FUZZERS): %: %.o $(FUZZ_MAIN) $(STATIC)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(if $(FUZZING),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $< $(FUZZ_MAIN) $(STATIC) $(PKG_LIBS) -lm -pthread
 
--include $(LIB_OBJ:.o=.d) $(EXAMPLES:=.d) $(TOOL_OBJ:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(LAYOUT).d
+-include $(LIB_OBJ:.o=.d) $(EXAMPLES:=.d) $(TOOL_OBJ:.o=.d) $(DRAW_OBJ:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(LAYOUT).d
 
 # ---- trying it -------------------------------------------------------------------------------------------------
 
@@ -150,14 +165,14 @@ demo: all
 	$(Q)$(B)/examples/compose --model examples/model --out $(B)/demo
 	$(Q)$(B)/examples/words examples/model $(B)/demo/words.png
 
-# Each item is one command line for tests/check.sh. The tests of equal bits run again with the products that
-# OpenBLAS would choose on an older CPU.
+# Each item is one command line for tests/check.sh. The tests that multiply matrices run again with the products
+# that OpenBLAS would choose on an older CPU.
 corpus   = tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $1))
 REPLAYS  = $(foreach f,$(FUZZERS),'$f $(call corpus,$f)')
 HASWELL  = $(if $(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null),\
-             $(foreach t,$(filter $(B)/tests/run/%,$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
+             $(foreach t,$(filter $(foreach d,run nets adapter tensor plan,$(B)/tests/$d/%),$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
 PROGRAMS = $(TESTS:%='%') $(REPLAYS)
-SCRIPTS  = $(foreach s,$(sort $(wildcard tests/abi/*.sh tests/ffi/*.sh tests/install/*.sh tests/examples/*.sh)),'$s')
+SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples,$(wildcard tests/$d/*.sh))),'$s')
 CHECK    = B='$(B)' CC='$(CC)' CFLAGS='$(CFLAGS)' PYTHON='$(PYTHON)' WEFT_TESTS=tests tests/check.sh
 
 # Everything that `check` runs, built and not run.
@@ -213,7 +228,6 @@ $(B)/weft.pc: pkgconfig/weft.pc.in include/weft/base.h FORCE
 	@mkdir -p $(@D)
 	$(Q)sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(call below,$(LIBDIR))|' \
 	  -e 's|@includedir@|$(call below,$(INCDIR))|' -e 's|@version@|$(VERSION)|' $< > $@
-FORCE:
 
 install: $(STATIC) $(SHARED) $(TOOL) $(B)/weft.pc
 	$(Q)install -d $(call dest,$(LIBDIR))/pkgconfig $(call dest,$(INCDIR))/weft

@@ -18,6 +18,8 @@
 #include <time.h>
 #include <weft/weft.h>
 
+#include "draw/draw.h"
+
 enum { STEPS = 20, SEED = 2 };
 static const float GUIDANCE = 5.0f, WEIGHT = 0.9f;
 
@@ -232,7 +234,7 @@ static int32_t tile_y(const sheet *s, int row)    { return GAP + row * (s->tile 
 
 static void sheet_heading(sheet *s, int row, const char *text)
 {
-    weft_image_text(s->rgb, s->bytes, s->width, s->height, GAP, tile_y(s, row) - 22, 2, INK, text);
+    draw_text(s->rgb, s->bytes, s->width, s->height, GAP, tile_y(s, row) - 22, 2, INK, text);
 }
 
 /* A picture, every pixel ZOOM x ZOOM; its name below, and a prompt in small letters, two lines of it. */
@@ -246,14 +248,14 @@ static void sheet_place(sheet *s, int row, int column, const uint8_t *rgb, int32
         for (int32_t x = 0; x < s->tile; x++)
             memcpy(s->rgb + 3 * ((size_t)(y0 + y) * (size_t)s->width + (size_t)(x0 + x)),
                    rgb + 3 * ((size_t)(y / ZOOM) * (size_t)side + (size_t)(x / ZOOM)), 3);
-    weft_image_text(s->rgb, s->bytes, s->width, s->height, x0, y0 + s->tile + 6, 2, INK, label);
+    draw_text(s->rgb, s->bytes, s->width, s->height, x0, y0 + s->tile + 6, 2, INK, label);
     for (int32_t y = y0 + s->tile + 25; *prompt; y += 10) {
         char line[128];
         size_t n = strlen(prompt);
         if (n > fits) for (n = fits; n > 0 && prompt[n] != ' '; n--) {}
         if (n == 0) n = fits;
         snprintf(line, sizeof line, "%.*s", (int)n, prompt);
-        weft_image_text(s->rgb, s->bytes, s->width, s->height, x0, y, 1, GREY, line);
+        draw_text(s->rgb, s->bytes, s->width, s->height, x0, y, 1, GREY, line);
         for (prompt += n; *prompt == ' '; prompt++) {}
     }
 }
@@ -292,7 +294,7 @@ static void draw_everything(studio *s)
     /* The table of the first pair under K-LoRA, without running anything. */
     weft_plan *plan = make_plan(s, &pairs[0], KLORA);
     path = join(s->out, "klora-table.png");
-    must(weft_plan_draw(plan, path, &err));
+    must(draw_table(plan, s->model, path, &err));
     printf("which adapter K-LoRA takes, where: %s\n", path);
     free(path);
     weft_plan_free(plan);

@@ -4,13 +4,15 @@
  * every prompt that is encoded under the plan, the vectors stand where the word does. Nothing else of the model
  * changes, so a word goes with any adapters and any method. The same prompt and seed for every picture of the sheet.
  *
- *   cc words.c $(pkg-config --cflags --libs weft) -o words
+ *   cc words.c draw/font.c $(pkg-config --cflags --libs weft) -o words
  *   ./words examples/model words.png */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <weft/weft.h>
+
+#include "draw/draw.h"
 
 enum { STEPS = 20, SEED = 2, ZOOM = 3, GAP = 16, FOOT = 48, INK = 0x222222, GREY = 0x6a6a6a };
 static const float GUIDANCE = 5.0f;
@@ -150,11 +152,11 @@ int main(int argc, char **argv)
             for (int32_t x = 0; x < tile; x++)
                 memcpy(sheet + 3 * ((size_t)(GAP + y) * (size_t)width + (size_t)(left + x)),
                        rgb + 3 * ((size_t)(y / ZOOM) * (size_t)s.side + (size_t)(x / ZOOM)), 3);
-        weft_image_text(sheet, bytes, width, height, left, GAP + tile + 6, 2, INK, tiles[i].label);
+        draw_text(sheet, bytes, width, height, left, GAP + tile + 6, 2, INK, tiles[i].label);
         while (cut < half && cut > 0 && tiles[i].prompt[cut] != ' ') cut--;
         snprintf(line, sizeof line, "%.*s", (int)cut, tiles[i].prompt);
-        weft_image_text(sheet, bytes, width, height, left, GAP + tile + 25, 1, GREY, line);
-        weft_image_text(sheet, bytes, width, height, left, GAP + tile + 35, 1, GREY, tiles[i].prompt + cut + (cut < half));
+        draw_text(sheet, bytes, width, height, left, GAP + tile + 25, 1, GREY, line);
+        draw_text(sheet, bytes, width, height, left, GAP + tile + 35, 1, GREY, tiles[i].prompt + cut + (cut < half));
         printf("[%d/%d] %s: %s\n", (int)i + 1, TILES, tiles[i].label, tiles[i].prompt);
         fflush(stdout);
     }

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Run tests and count them: tests/check.sh 'command line' ...
 #
-# A program that uses libcheck says how many checks it made; anything else counts as one. Exit status 77
-# is a skip, and so is each output line that begins with "SKIP". Output is shown where something failed. The last line is the sum.
+# A test program (tests/*/test_*) uses libcheck and says how many checks it made; one that made none has failed. Anything
+# else, a script or a fuzzer's replay, counts as one. Exit status 77 is a skip, and so is each output line that begins with
+# "SKIP". Output is shown if something failed. The last line is the sum.
 set -u
 
 B=${B:-build}
@@ -37,7 +38,10 @@ COUNTS
     elif [ $status != 0 ] && [ "$bad" = 0 ]; then
         bad=1                            # it died, or is no libcheck program
     elif [ $status = 0 ] && [ "$checks" = 0 ] && [ "$skip" = 0 ]; then
-        checks=1
+        case $command in
+            */test_*) bad=1; echo "no checks were made" >>"$log" ;;
+            *)        checks=1 ;;
+        esac
     fi
     good=$((checks > bad ? checks - bad : 0))
     passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + skip))

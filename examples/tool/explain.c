@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "../draw/draw.h"
 #include "tool.h"
 
 int explain(settings *s)
@@ -36,7 +37,7 @@ int explain(settings *s)
     print_bytes((double)info.bytes);
     putchar('\n');
     if (s->output) {
-        must(weft_plan_draw(plan, s->output, &err));
+        must(draw_table(plan, model, s->output, &err));
         if (!(s->flags & QUIET)) fprintf(stderr, "weft: wrote %s\n", s->output);
     }
     free(text);

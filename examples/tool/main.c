@@ -67,7 +67,7 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], subcommands[i].name) != 0) continue;
         subcommand = subcommands[i].name;
         settings_init(&s, argc);
-        parse_arguments(&s, subcommands[i].used_by, argc - 2, argv + 2);
+        parse_arguments(&s, subcommands[i].used_by, argc - 1, argv + 1);
         int status = 0;
         if (s.flags & HELP) {
             printf("usage: %s\n\n%s\n", subcommands[i].usage, subcommands[i].help);

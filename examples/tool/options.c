@@ -1,8 +1,9 @@
 /* options.c - every option of the tool, in one table.
  *
  * A row says which subcommands take the option, what kind of value it has, and where in the settings, or in those of
- * the adapter named before it, the value goes. Help and parsing read the same rows. */
+ * the adapter named before it, the value goes. The help and getopt_long's list are made of the same rows. */
 #include <errno.h>
+#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +31,7 @@ void settings_init(settings *s, int argc)
 
 enum { HEADING, BIT, INT32, INT64, FLOAT, DOUBLE, STRING, WORD, OTHER };
 
-typedef struct option {
+typedef struct row {
     int         kind;
     int         used_by;                             /* GENERATE | EXPLAIN ...                            */
     char        letter;
@@ -46,7 +47,7 @@ typedef struct option {
     const word *words;
     uint32_t    solvers;                             /* help ends with the solvers that have this trait   */
     void      (*parse)(settings *s, const char *name, const char *value);
-} option;
+} row;
 
 const word methods[]  = { { "merge", MERGE }, { "switch", SWITCH }, { "composite", COMPOSITE },
                                  { "klora", KLORA }, { NULL, 0 } };
@@ -92,7 +93,7 @@ enum {
     ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL
 };
 
-static const option options[] = {
+static const row rows[] = {
     { HEADING, PICTURE, .name = "The picture" },
     { STRING, GENERATE, 'p', "--prompt", "TEXT", "what to draw", IN(prompt) },
     { STRING, GENERATE, 'n', "--negative", "TEXT", "what guidance pushes away from (the empty text)", IN(negative) },
@@ -250,7 +251,7 @@ static const option options[] = {
     { BIT, PLANNED | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET) },
     { BIT, ALL, 'h', "--help", NULL, "this text", SETS(flags, HELP) },
 };
-enum { OPTIONS = sizeof options / sizeof options[0] };
+enum { ROWS = sizeof rows / sizeof rows[0] };
 
 static double number(const char *name, const char *value, double low, double high)
 {
@@ -353,7 +354,7 @@ static void parse_sigmas(settings *s, const char *name, const char *value)
     s->steps = (int32_t)s->sigma_count;
 }
 
-static void parse_word(int32_t *out, const option *o, const char *value)
+static void parse_word(int32_t *out, const row *o, const char *value)
 {
     char wanted[128] = "";
     for (const word *w = o->words; w->name; w++) {
@@ -364,7 +365,7 @@ static void parse_word(int32_t *out, const option *o, const char *value)
     misuse("%s: there is no '%s', only %s", o->name, value, wanted);
 }
 
-static void set(settings *s, const option *o, const char *value)
+static void set(settings *s, const row *o, const char *value)
 {
     char *base = (char *)s;
 
@@ -389,41 +390,26 @@ static void set(settings *s, const option *o, const char *value)
     }
 }
 
-/* An option by its name ("--steps", "--steps=20" with `value` set to the 20) or letter ("-s"). */
-static const option *find_option(const char *arg, int used_by, const char **value)
-{
-    size_t length = strcspn(arg, "=");
-    for (const option *o = options; o < options + OPTIONS; o++) {
-        if (o->kind == HEADING || !(o->used_by & used_by)) continue;
-        if (o->letter && arg[1] == o->letter && arg[2] == '\0') return o;
-        if (strncmp(o->name, arg, length) != 0 || o->name[length]) continue;
-        if (arg[length] == '=') *value = arg + length + 1;
-        return o;
-    }
-    return NULL;
-}
-
 const char *word_of(const word *words, int32_t value)
 {
     while (words->name && words->value != value) words++;
     return words->name ? words->name : "?";
 }
 
-static const option **given;                     /* what was said, to see at the end whether it can have an effect */
-static size_t         given_count;
+static char given[ROWS];                         /* what was said, to see at the end whether it can have an effect */
 
 int was_given(const char *name)
 {
-    for (size_t i = 0; i < given_count; i++)
-        if (strcmp(given[i]->name, name) == 0) return 1;
+    for (size_t i = 0; i < ROWS; i++)
+        if (given[i] && strcmp(rows[i].name, name) == 0) return 1;
     return 0;
 }
 
 static void refuse_idle_options(const settings *s)
 {
-    for (size_t i = 0; i < given_count; i++)
-        if (given[i]->method && given[i]->method != s->method)
-            misuse("%s is of %s, and the method is %s", given[i]->name, word_of(methods, given[i]->method),
+    for (size_t i = 0; i < ROWS; i++)
+        if (given[i] && rows[i].method && rows[i].method != s->method)
+            misuse("%s is of %s, and the method is %s", rows[i].name, word_of(methods, rows[i].method),
                    word_of(methods, s->method));
     int custom = s->method == KLORA && s->klora.pattern == WEFT_KLORA_CUSTOM;
     int curve = was_given("--alpha") || was_given("--beta") || was_given("--modulus");
@@ -444,36 +430,84 @@ static void refuse_idle_options(const settings *s)
     if (was_given("--compose") && s->adapter_count == 0) misuse("--compose needs an --adapter");
 }
 
+/* What getopt_long is told: the letters, and the names with the index of their row behind all letters. */
+enum { LETTERS = 256 };
+
+typedef struct accepted {
+    char          letters[2 * ROWS + 3];
+    struct option names[ROWS + 1];
+} accepted;
+
+static void list_options(accepted *a, int used_by)
+{
+    char          *letter = a->letters;
+    struct option *name = a->names;
+
+    *letter++ = '-';                             /* names of files come in their place     */
+    *letter++ = ':';                             /* it tells us what is wrong, and not the user */
+    for (const row *o = rows; o < rows + ROWS; o++) {
+        if (o->kind == HEADING || !(o->used_by & used_by)) continue;
+        *name++ = (struct option){ o->name + 2, o->kind == BIT ? no_argument : required_argument, NULL,
+                                   LETTERS + (int)(o - rows) };
+        if (o->letter) *letter++ = o->letter;
+        if (o->letter && o->kind != BIT) *letter++ = ':';
+    }
+    *letter = '\0';
+    *name = (struct option){ 0 };
+}
+
+static const row *find_row(int option, int used_by)
+{
+    if (option >= LETTERS) return &rows[option - LETTERS];
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (o->letter == option && (o->used_by & used_by) && o->kind != HEADING) return o;
+    return NULL;
+}
+
+/* getopt_long takes a name that was cut short, if no other begins like it. */
+static _Noreturn void refuse_option(const accepted *a, const char *arg, int used_by)
+{
+    const row *o = optopt != 0 ? find_row(optopt, used_by) : NULL;
+    size_t     length = strcspn(arg, "=");
+
+    if (o != NULL) misuse("%s takes no value", o->name);
+    if (optopt != 0) misuse("there is no option -%c", optopt);
+    for (const struct option *n = a->names; n->name; n++)
+        if (length > 2 && strncmp(n->name, arg + 2, length - 2) == 0)
+            misuse("%.*s could be --%s, and others", (int)length, arg, n->name);
+    misuse("there is no option %.*s", (int)length, arg);
+}
+
+static void take_target(settings *s, const char *name)
+{
+    if (s->target) misuse("'%s' is one name too many: there is '%s' already", name, s->target);
+    s->target = name;
+}
+
 void parse_arguments(settings *s, int used_by, int argc, char **argv)
 {
-    int only_names = 0;
-    given = room((size_t)argc, sizeof *given);
-    for (int i = 0; i < argc; i++) {
-        const char *value = NULL;
-        if (only_names || argv[i][0] != '-' || argv[i][1] == '\0') {
-            if (s->target) misuse("'%s' is one name too many: there is '%s' already", argv[i], s->target);
-            s->target = argv[i];
-            continue;
-        }
-        if (strcmp(argv[i], "--") == 0) { only_names = 1; continue; }
-        const option *o = find_option(argv[i], used_by, &value);
-        if (o == NULL) misuse("there is no option %s", argv[i]);
-        if (o->kind == BIT && value) misuse("%s takes no value", o->name);
-        if (o->kind != BIT && value == NULL) {
-            if (i + 1 == argc) misuse("%s wants a value: %s %s", o->name, o->name, o->value);
-            value = argv[++i];
-        }
-        set(s, o, value);
-        given[given_count++] = o;
+    accepted a;
+    int      option;
+
+    list_options(&a, used_by);
+    while ((option = getopt_long(argc, argv, a.letters, a.names, NULL)) != -1) {
+        if (option == 1) { take_target(s, optarg); continue; }
+        if (option == '?') refuse_option(&a, argv[optind - 1], used_by);
+        const row *o = find_row(option == ':' ? optopt : option, used_by);
+        if (option == ':') misuse("%s wants a value: %s %s", o->name, o->name, o->value);
+        set(s, o, optarg);
+        given[o - rows] = 1;
     }
+    while (optind < argc) take_target(s, argv[optind++]); /* behind -- */
     if (s->flags & HELP) return;
-    if (s->target == NULL) misuse(used_by == INSPECT ? "which file or folder?" : used_by == CONVERT ? "which adapter?" : "which model?");
+    if (s->target == NULL)
+        misuse(used_by == INSPECT ? "which file or folder?" : used_by == CONVERT ? "which adapter?" : "which model?");
     if (used_by & PICTURE) refuse_idle_options(s);
 }
 
 void print_options(int used_by)
 {
-    for (const option *o = options; o < options + OPTIONS; o++) {
+    for (const row *o = rows; o < rows + ROWS; o++) {
         char left[64];
         if (!(o->used_by & used_by)) continue;
         if (o->kind == HEADING) { printf("\n%s:\n", o->name); continue; }
@@ -498,5 +532,4 @@ void settings_free(settings *s)
     }
     free(s->adapters);
     free(s->sigmas);
-    free(given);
 }

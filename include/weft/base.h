@@ -75,7 +75,16 @@ typedef struct weft_error {
     char    text[504]; /* one line: the thing, what was found, what was wanted      */
 } weft_error;
 
-/** Where a handle's memory comes from. `alloc` returns NULL on failure; `align` is a power of two up to 64. */
+/**
+ * Where a handle's memory comes from.
+ *
+ * `alloc` returns memory of `size` bytes at a multiple of `align`, or NULL on failure. `align` is a power of two
+ * up to 64. `free` gets the size that `alloc` was given, and never NULL.
+ * Threads: both are called only on a thread that called weft, during that call, never on a worker and never
+ * while a lock of the library's is held. They must not call weft with the handle that asks. A handle that
+ * others keep is freed by the last of them, on whatever thread lets it go; handles that share an allocator and
+ * are used by several threads need one that several threads may call.
+ */
 typedef struct weft_allocator {
     void *(*alloc)(void *user, size_t size, size_t align);
     void  (*free)(void *user, void *ptr, size_t size); /* with the size that alloc was given */

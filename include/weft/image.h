@@ -1,4 +1,4 @@
-/* image.h - pictures as bytes: rounding, writing PNG, labels. Pixels are RGB, rows top down, no padding. */
+/* image.h - images as bytes: rounding, PNG. Pixels are RGB, rows top down, no padding. */
 #ifndef WEFT_IMAGE_H
 #define WEFT_IMAGE_H
 
@@ -28,6 +28,18 @@ WEFT_API weft_status weft_image_bytes(const float *image, size_t image_len, int3
 WEFT_API weft_status weft_png_write(const char *path, const uint8_t *rgb, size_t rgb_len, int32_t width,
                                     int32_t height, const char *const *text, size_t pairs, weft_error *err);
 
+/**
+ * The same PNG in memory.
+ *
+ * @param buf     receives the file's bytes; may be NULL when cap is 0, to learn how many they are
+ * @param needed  bytes of the whole file; may be NULL
+ * @return WEFT_E_ARG also if cap is not 0 and less than what is needed: a PNG that is cut off is none
+ * @since 0.2
+ */
+WEFT_API weft_status weft_png_encode(const uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height,
+                                     const char *const *text, size_t pairs, uint8_t *buf, size_t cap,
+                                     size_t *needed, weft_error *err);
+
 /** Width and height of a PNG. @return WEFT_E_IO, WEFT_E_FORMAT @since 0.1 */
 WEFT_API weft_status weft_png_size(const char *path, int32_t *width, int32_t *height, weft_error *err);
 /**
@@ -39,19 +51,6 @@ WEFT_API weft_status weft_png_size(const char *path, int32_t *width, int32_t *he
  */
 WEFT_API weft_status weft_png_read(const char *path, uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height,
                                    weft_error *err);
-/**
- * Write a line of text into a picture with a built-in 5 x 7 font, magnified `scale` times; what falls
- * outside is cut, characters outside ASCII show as a box.
- *
- * @param rgb      (height, width, 3), written; NULL to learn the width alone, sizes are not looked at then
- * @param x        left edge of the text, as y is its top
- * @param colour   0xRRGGBB
- * @return width of the text in pixels; -1, with nothing written, where rgb_len is not 3 * width * height
- * @since 0.1
- */
-WEFT_API int32_t weft_image_text(uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height, int32_t x, int32_t y,
-                                 int32_t scale, uint32_t colour, const char *text);
-
 #ifdef __cplusplus
 }
 #endif

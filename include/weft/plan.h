@@ -372,7 +372,9 @@ typedef struct weft_plan_info {
     int32_t     phases;         /* describe each with weft_plan_phase()                           */
     int32_t     adapters;
     int32_t     calls;          /* 0 until sealed                                                 */
-    int32_t     branches;       /* most network evaluations of a call, guidance not counted       */
+    int32_t     branches;       /* most predictions that a call combines                          */
+    int32_t     evaluations;    /* most network evaluations of a call, guidance not counted       */
+    int32_t     reserved0;
     int64_t     layers;         /* of the model                                                   */
     int64_t     touched_layers; /* layers where some coefficient is not zero, of all phases and the
                                    text encoders; a layer counts in each                          */
@@ -380,17 +382,38 @@ typedef struct weft_plan_info {
     int64_t     side_bytes;     /* of the stacked factors of the layers that are not merged       */
     int64_t     merged_bytes;   /* of the merged copies that a run makes                          */
 } weft_plan_info;
-#define WEFT_PLAN_INFO_INIT { sizeof(weft_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_PLAN_INFO_INIT { sizeof(weft_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_PLAN_INFO_INIT. @since 0.1 */
 WEFT_API void weft_plan_info_init(weft_plan_info *info, size_t size);
 /** Describe a plan. @since 0.1 */
 WEFT_API weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft_error *err);
 
-/** One phase: before sealing its method, after it all fields. */
+/** One adapter of a plan, as it was added. Texts belong to the plan and hold until it changes. */
+typedef struct weft_plan_adapter_info {
+    uint32_t    struct_size;
+    int32_t     role;         /* WEFT_ROLE_* that it was added with                             */
+    const char *name;         /* the adapter's                                                  */
+    const char *part;         /* what the method takes it for: "content", "style"; "" if nothing */
+    float       weight;
+    float       text_1;       /* weight of its part in the first text encoder                   */
+    float       text_2;       /* in the second                                                  */
+    float       text_3;       /* in the third                                                   */
+    float       share;        /* composite: weight of its prediction                            */
+    int32_t     reserved0;
+} weft_plan_adapter_info;
+#define WEFT_PLAN_ADAPTER_INFO_INIT { sizeof(weft_plan_adapter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_PLAN_ADAPTER_INFO_INIT. @since 0.2 */
+WEFT_API void weft_plan_adapter_info_init(weft_plan_adapter_info *info, size_t size);
+/** Describe adapter number `adapter`, 0 the first that was added, of a sealed plan. @since 0.2 */
+WEFT_API weft_status weft_plan_adapter(const weft_plan *plan, int32_t adapter, weft_plan_adapter_info *info,
+                                       weft_error *err);
+
+/** One phase: before sealing its method and title, after it all fields. */
 typedef struct weft_phase_info {
     uint32_t    struct_size;
     int32_t     first;          /* its first call                                        */
     const char *method;         /* "merge", "switch", "composite", "klora"               */
+    const char *title;          /* as people write it: "K-LoRA"                          */
     int32_t     calls;
     int32_t     branches;       /* most branches of a call                               */
     int32_t     evaluations;    /* the same, with that of the base where the method asks */
@@ -400,7 +423,7 @@ typedef struct weft_phase_info {
     int64_t     side_bytes;
     int64_t     merged_bytes;
 } weft_phase_info;
-#define WEFT_PHASE_INFO_INIT { sizeof(weft_phase_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_PHASE_INFO_INIT { sizeof(weft_phase_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_PHASE_INFO_INIT. @since 0.2 */
 WEFT_API void weft_phase_info_init(weft_phase_info *info, size_t size);
 /** Describe phase `index`, 0 <= index < weft_plan_info.phases. @since 0.2 */
@@ -456,13 +479,6 @@ WEFT_API weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t call
  * @since 0.1
  */
 WEFT_API weft_status weft_plan_text(const weft_plan *plan, char *buf, size_t cap, size_t *needed, weft_error *err);
-
-/**
- * Draw a sealed plan's table as a PNG: layers down, calls across, one panel for each branch; the hue is
- * the adapter (blended where several act), the strength of the colour its weight.
- * @since 0.1
- */
-WEFT_API weft_status weft_plan_draw(const weft_plan *plan, const char *path, weft_error *err);
 
 #ifdef __cplusplus
 }

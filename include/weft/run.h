@@ -23,7 +23,7 @@ typedef struct weft_run_options {
     void                 *log_user;
     weft_progress_fn      progress;      /* inside long calls: layers done of all; may be NULL               */
     void                 *progress_user;
-    int32_t               threads;       /* workers, at most 128; 0: one for each core                       */
+    int32_t               threads;       /* with the caller's, at most 128; 0: one for each core             */
     int32_t               batch;         /* latents in a call; 0: 1                                          */
     int32_t               height;        /* of the latents; 0: the size the model was trained at             */
     int32_t               width;         /* likewise                                                         */
@@ -37,9 +37,10 @@ WEFT_API void weft_run_options_init(weft_run_options *options, size_t size);
 
 /**
  * Create a run on a sealed plan: takes all scratch memory, makes merged copies, starts the threads.
+ * All runs of a process together have at most 384 threads of their own, beside those that call them.
  *
- * @return WEFT_E_STATE (plan not sealed), WEFT_E_ARG (a size the networks cannot take),
- *         WEFT_E_NOMEM, WEFT_E_IO (a thread does not start)
+ * @return WEFT_E_STATE (plan not sealed, or other runs have too many threads),
+ *         WEFT_E_ARG (a size the networks cannot take), WEFT_E_NOMEM, WEFT_E_IO (a thread does not start)
  * @since 0.1
  */
 WEFT_API weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, weft_run **out,

@@ -64,7 +64,7 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
     const wf_tensor *t = m->part[WF_PART_OFT_BLOCKS];
     size_t           stages = (size_t)t->shape[0], n = (size_t)t->shape[1], b = (size_t)t->shape[2];
     size_t           out = (size_t)l->out, K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel, floats;
-    double           shrink = wf_rotation_shrink(m, t), *R = wf_zalloc(alloc, 2 * b * b, sizeof *R);
+    double           shrink = wf_rotation_shrink(m, t), *R = wf_zalloc(alloc, wf_rotation_doubles(b), sizeof *R);
     float           *W = NULL;
     weft_status      st = WEFT_OK;
 

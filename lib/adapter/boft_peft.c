@@ -67,12 +67,12 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
     const wf_tensor *t = m->part[WF_PART_BOFT_R];
     size_t           stages = (size_t)t->shape[0], b = (size_t)t->shape[2], out = (size_t)l->out, K = (size_t)m->in;
     size_t           strip = WF_STRIP * K, floats = t->count + 4 * strip;
-    double          *Q = wf_zalloc(alloc, 2 * b * b, sizeof *Q);
+    double          *Q = wf_zalloc(alloc, wf_rotation_doubles(b), sizeof *Q);
     float           *R = wf_zalloc(alloc, floats, sizeof *R);
     weft_status      st = WEFT_OK;
 
     if (Q == NULL || R == NULL) {
-        st = wf_nomem(err, 2 * b * b * sizeof *Q + floats * sizeof *R, "rotations of a layer");
+        st = wf_nomem(err, wf_rotation_doubles(b) * sizeof *Q + floats * sizeof *R, "rotations of a layer");
         goto done;
     }
     float *W = R + t->count, *turned = W + strip, *U = turned + strip, *V = U + strip;

@@ -31,11 +31,11 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
     size_t           K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
     double           shrink = wf_rotation_shrink(m, t);
     weft_status      st = WEFT_OK;
-    double          *R = wf_zalloc(alloc, 2 * bb, sizeof *R);
+    double          *R = wf_zalloc(alloc, wf_rotation_doubles(b), sizeof *R);
     float           *D = wf_zalloc(alloc, bb + b * K, sizeof *D), *W = D + bb;
 
     if (R == NULL || D == NULL) {
-        st = wf_nomem(err, 2 * bb * sizeof *R + (bb + b * K) * sizeof *D, "a block of a layer");
+        st = wf_nomem(err, wf_rotation_doubles(b) * sizeof *R + (bb + b * K) * sizeof *D, "a block of a layer");
         goto done;
     }
     for (size_t k = 0; k < n; k++) {

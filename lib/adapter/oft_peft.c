@@ -97,7 +97,7 @@ static void series(double *R, const double *Q, double *power, double *next, int3
     }
 }
 
-/* D (blocks, b, b) = R - I of every block that is stored. Q, R, power and next are (b, b), one behind the other. */
+/* D (blocks, b, b) = R - I of every block that is stored. Behind Q (b, b) stand R and its scratch. */
 static void read_blocks(const wf_module *m, size_t blocks, size_t b, double *Q, float *D)
 {
     size_t  bb = b * b;
@@ -123,12 +123,13 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
     size_t           blocks = (size_t)t->shape[0], b = (size_t)block_of(t->shape[1]), bb = b * b;
     size_t           out = (size_t)l->out, K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
     size_t           floats = blocks * bb + 2 * WF_STRIP * K;
-    double          *Q = wf_zalloc(alloc, 4 * bb, sizeof *Q);
+    size_t           doubles = bb + WF_MAX(wf_rotation_doubles(b), 3 * bb); /* the exact way, or the series */
+    double          *Q = wf_zalloc(alloc, doubles, sizeof *Q);
     float           *D = wf_zalloc(alloc, floats, sizeof *D);
     weft_status      st = WEFT_OK;
 
     if (Q == NULL || D == NULL) {
-        st = wf_nomem(err, 4 * bb * sizeof *Q + floats * sizeof *D, "rotations of a layer");
+        st = wf_nomem(err, doubles * sizeof *Q + floats * sizeof *D, "rotations of a layer");
         goto done;
     }
     float *W = D + blocks * bb, *turned = W + WF_STRIP * K;

@@ -1,52 +1,15 @@
 /* rotation.c - Cayley's map from skew matrices to rotations, and what LyCORIS stores around it.
  *
- * R = (I + Q) (I - Q)^-1. The symmetric part of I - Q is I, and what elimination leaves has no less: pivots are never
- * below 1, so the matrix is inverted in place without exchanging rows. In double: R^T R = I is what the family promises.
- * kohya's blocks may be thousands wide, hence by products of blocks, not row by row. */
+ * R = (I + Q) (I - Q)^-1. All singular values of I - Q are 1 or more, so the inverse always exists. In double:
+ * R^T R = I is what the family promises. */
 #include <math.h>
 
 #include "adapter/rotation.h"
-#include "tensor/gemm.h"
+#include "tensor/linalg.h"
 
-/* Up to here elimination is quicker than cutting in four. */
-enum { SMALL = 48 };
-
-/* Gauss and Jordan: M (n, n) with rows `ld` apart becomes its inverse. */
-static void invert_small(double *M, size_t n, size_t ld)
+size_t wf_rotation_doubles(size_t n)
 {
-    for (size_t p = 0; p < n; p++) {
-        double *M_p = M + p * ld, pivot = M_p[p];
-
-        M_p[p] = 1;
-        for (size_t j = 0; j < n; j++) M_p[j] /= pivot;
-        for (size_t i = 0; i < n; i++) {
-            double *M_i = M + i * ld, f = M_i[p];
-            if (i == p || f == 0) continue;
-            M_i[p] = 0;
-            for (size_t j = 0; j < n; j++) M_i[j] -= f * M_p[j];
-        }
-    }
-}
-
-/* [A B; C D] in four: with S = D - C A^-1 B, T = A^-1 B and U = C A^-1 the inverse is
- * [A^-1 + T S^-1 U, -T S^-1; -S^-1 U, S^-1]. work (n, n). */
-static void invert(double *M, size_t n, size_t ld, double *work)
-{
-    if (n <= SMALL) {
-        invert_small(M, n, ld);
-        return;
-    }
-    size_t  h = n / 2, k = n - h;
-    double *A = M, *B = M + h, *C = M + h * ld, *D = C + h, *T = work, *U = T + h * k;
-
-    invert(A, h, ld, work);
-    wf_gemm_double(T, k, A, ld, B, ld, h, k, h, 1, 0);
-    wf_gemm_double(U, h, C, ld, A, ld, k, h, h, 1, 0);
-    wf_gemm_double(D, ld, C, ld, T, k, k, k, h, -1, 1);
-    invert(D, k, ld, U + k * h);
-    wf_gemm_double(B, ld, T, k, D, ld, h, k, k, -1, 0);
-    wf_gemm_double(C, ld, D, ld, U, h, k, h, k, -1, 0);
-    wf_gemm_double(A, ld, B, ld, U, h, h, h, k, -1, 1);
+    return n * n + wf_inverse_work(n);
 }
 
 /* (I + Q) (I - Q)^-1 = 2 (I - Q)^-1 - I. */
@@ -54,7 +17,7 @@ void wf_cayley(double *q, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < n; j++) q[i * n + j] = (i == j ? 1 : 0) - q[i * n + j];
-    invert(q, n, n, q + n * n);
+    (void)wf_inverse(q, n, q + n * n);
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < n; j++) q[i * n + j] = 2 * q[i * n + j] - (i == j ? 1 : 0);
 }

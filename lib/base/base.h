@@ -38,20 +38,14 @@ weft_status wf_fail_sys(weft_error *err, int sys, const char *format, ...) WF_PR
  * that are not UTF-8 question marks, and a cut never splits a character. Never longer than src. */
 void wf_wash(char *dst, size_t cap, const char *src);
 
-/* Shortest plain decimal of v that reads back as the same float, without regard to the locale. */
-typedef struct wf_number_text { char text[32]; } wf_number_text;
-const char *wf_number(wf_number_text *buf, double v);
-
 /* Format one line and hand it to log, when there is one. */
 void wf_log(weft_log_fn log, void *user, int32_t level, const char *format, ...) WF_PRINTF(4, 5);
 
-/* Copy a caller's options struct over zeros (abi.md 4): size is ours, first is the size of version one.
- * src NULL gives all defaults. WEFT_E_ARG if smaller than `first`, WEFT_E_UNSUPPORTED if larger with
- * bytes set that we do not know, or with a flag outside `flags`. `what` names the struct. */
-weft_status wf_options(void *dst, size_t size, size_t first, const void *src, uint32_t flags, const char *what,
-                       weft_error *err);
-/* Copy a filled result struct out into the caller's, min of both sizes, its struct_size kept. */
-weft_status wf_result(void *dst, const void *src, size_t size, size_t first, const char *what, weft_error *err);
+/* ---- number.c: floats in texts --------------------------------------------------------------- */
+
+/* Shortest plain decimal of v that reads back as the same float, without regard to the locale. */
+typedef struct wf_number_text { char text[32]; } wf_number_text;
+const char *wf_number(wf_number_text *buf, double v);
 
 /* ---- memory.c: allocator, checked sizes ------------------------------------------------------ */
 
@@ -104,6 +98,17 @@ size_t wf_utf8_next(const char *s, size_t n, uint32_t *code);
 /* Format into a fixed buffer (formats as wf_fail); false where the text was cut. */
 bool wf_format(char *buf, size_t cap, const char *format, ...) WF_PRINTF(3, 4);
 
+/* ---- hash.c: one hash for all ------------------------------------------------------------------ */
+
+/* Of n bytes, under a key: who does not know the key cannot find bytes that collide. The hash of what comes
+ * before may be the key of what follows. */
+uint64_t wf_hash(uint64_t key, const void *data, size_t n);
+
+/* ---- sort.c ------------------------------------------------------------------------------------ */
+
+/* As qsort, which takes memory of its own in some C libraries; in place, and equal elements in any order. */
+void wf_sort(void *base, size_t count, size_t size, int (*compare)(const void *, const void *));
+
 /* ---- map.c: from strings to numbers ---------------------------------------------------------- */
 
 /* Keys are borrowed and must outlive the map. */
@@ -141,7 +146,8 @@ void   wf_arena_release(wf_arena *a, size_t mark);
 typedef struct wf_pool wf_pool;
 /* A task of a parallel loop; worker is 0..threads-1 and picks its scratch. */
 typedef void (*wf_task)(void *user, size_t task, int32_t worker);
-/* threads 0: one for each core. The caller's thread is worker 0. */
+/* threads 0: one for each core. The caller's thread is worker 0; the others count towards WF_MAX_WORKERS,
+ * and WEFT_E_STATE says that there are too many. */
 weft_status wf_pool_create(const weft_allocator *alloc, int32_t threads, wf_pool **out, weft_error *err);
 void        wf_pool_free(wf_pool *pool);
 int32_t     wf_pool_threads(const wf_pool *pool);
@@ -149,7 +155,10 @@ int32_t     wf_pool_threads(const wf_pool *pool);
 void        wf_pool_run(wf_pool *pool, size_t count, wf_task task, void *user);
 /* Is this the process that created the pool (false in a child after fork)? */
 bool        wf_pool_own_process(const wf_pool *pool);
-enum { WF_MAX_THREADS = 128 };
+enum {
+    WF_MAX_THREADS = 128, /* of a pool                      */
+    WF_MAX_WORKERS = 384  /* of all pools of the process    */
+};
 int32_t     wf_cores(void); /* that this process may use, 1 to WF_MAX_THREADS */
 
 /* ---- cpu.c ------------------------------------------------------------------------------------- */

@@ -1,50 +1,13 @@
 /* map.c - from strings to numbers: open addressing, linear probing, at most half full.
  *
- * Keys come from files, so a file could be made of names that all collide under a known hash, and
- * opening it would take time in the square of its size. The hash is SipHash-1-3 (Aumasson and
- * Bernstein 2012, with one round for each word and three at the end), keyed by the table's own
- * address, which the maker of a file cannot know. Nothing ever walks the table in its order, so the
- * key never shows in a result. */
+ * The hash's key is the table's own address, which the maker of a file with many names cannot know.
+ * Nothing ever walks the table in its order, so the key never shows in a result. */
 #include "base/base.h"
-
-static uint64_t rotl(uint64_t x, int n)
-{
-    return x << n | x >> (64 - n);
-}
-
-static void sip_round(uint64_t v[4])
-{
-    v[0] += v[1]; v[1] = rotl(v[1], 13); v[1] ^= v[0]; v[0] = rotl(v[0], 32);
-    v[2] += v[3]; v[3] = rotl(v[3], 16); v[3] ^= v[2];
-    v[0] += v[3]; v[3] = rotl(v[3], 21); v[3] ^= v[0];
-    v[2] += v[1]; v[1] = rotl(v[1], 17); v[1] ^= v[2]; v[2] = rotl(v[2], 32);
-}
-
-static uint64_t hash(const char *s, uint64_t key)
-{
-    uint64_t v[4] = { key ^ 0x736f6d6570736575u, ~key ^ 0x646f72616e646f6du,
-                      key ^ 0x6c7967656e657261u, ~key ^ 0x7465646279746573u };
-    size_t   len = strlen(s), n = len;
-
-    for (;; s += 8, n -= 8) {
-        uint64_t word = 0;
-
-        memcpy(&word, s, WF_MIN(n, 8));
-        if (n < 8) word |= (uint64_t)len << 56;  /* the last word carries the length */
-        v[3] ^= word;
-        sip_round(v);
-        v[0] ^= word;
-        if (n < 8) break;
-    }
-    v[2] ^= 0xff;
-    for (int i = 0; i < 3; i++) sip_round(v);
-    return v[0] ^ v[1] ^ v[2] ^ v[3];
-}
 
 /* The slot of key, or the empty one where it would go. */
 static size_t slot_of(const wf_map *m, const char *key)
 {
-    size_t i = (size_t)hash(key, (uint64_t)(uintptr_t)m->keys) & (m->cap - 1);
+    size_t i = (size_t)wf_hash((uint64_t)(uintptr_t)m->keys, key, strlen(key)) & (m->cap - 1);
 
     while (m->keys[i] != NULL && strcmp(m->keys[i], key) != 0)
         i = (i + 1) & (m->cap - 1);

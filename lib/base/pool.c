@@ -15,9 +15,11 @@
  * is being worked on, and read only by one who holds a task. The number of the job, in the upper
  * half of the word, makes a compare-and-swap from an earlier job fail.
  *
- * A pool has at most 128 threads. OpenBLAS keeps a fixed number of work areas for the whole process, one for each
- * call in progress: twice the threads it was built for, which is 64 and more in distributions, and some 500 in
- * reserve. When they run out it writes to stderr or ends the process, which no library of ours may do.
+ * Workers are counted over the whole process. OpenBLAS has a fixed number of work areas for the process,
+ * one for each call in progress: twice the threads it was built for, but at least 50, and 512 in reserve.
+ * When they run out it writes to stderr or ends the process, which no library of ours may do. So all
+ * pools together start at most 384 workers, and the rest is left to the host's own threads. The counter
+ * is global state, for the same reason as the guard in tensor/blas_guard.c: what it protects is global.
  *
  * After fork() only the calling thread exists in the child. The pool can then be freed, which
  * releases the memory and touches neither the threads nor their locks. */
@@ -40,6 +42,9 @@ typedef struct worker {
     pthread_t thread;
     int32_t   id;
 } worker;
+
+/* Workers of all pools, below the pid that started them: a forked child has none of them. */
+static _Atomic uint64_t workers_alive;
 
 struct wf_pool {
     weft_allocator alloc;
@@ -181,6 +186,25 @@ void wf_pool_run(wf_pool *pool, size_t count, wf_task task, void *user)
 
 /* ---- creation ---------------------------------------------------------------------------------- */
 
+/* Count n more workers; false, with how many there are, if that would be too many. */
+static bool reserve_workers(int32_t n, int32_t *alive)
+{
+    uint64_t process = (uint64_t)(uint32_t)getpid() << 32, word = atomic_load(&workers_alive), next;
+
+    do {
+        *alive = word >> 32 == process >> 32 ? (int32_t)(uint32_t)word : 0;
+        if (n > WF_MAX_WORKERS - *alive) return false;
+        next = process | (uint32_t)(*alive + n);
+    } while (!atomic_compare_exchange_weak(&workers_alive, &word, next));
+    return true;
+}
+
+/* Only in the process that counted them. */
+static void release_workers(int32_t n)
+{
+    atomic_fetch_sub(&workers_alive, (uint64_t)n);
+}
+
 /* Workers take no signals: a host's handlers run on threads that the host knows. */
 static int start_workers(wf_pool *p)
 {
@@ -202,17 +226,26 @@ static int start_workers(wf_pool *p)
 
 weft_status wf_pool_create(const weft_allocator *alloc, int32_t threads, wf_pool **out, weft_error *err)
 {
-    int32_t  cores = wf_cores(), n = threads == 0 ? cores : threads;
+    int32_t  cores = wf_cores(), n = threads == 0 ? cores : threads, alive;
     wf_pool *p;
     size_t   bytes;
     int      rc;
 
     *out = NULL;
     if (n < 1 || n > WF_MAX_THREADS)
-        return wf_fail(err, WEFT_E_ARG, "threads is %d, expected 0 (one for each core) to %d", threads, WF_MAX_THREADS);
+        return wf_fail(err, WEFT_E_ARG, "threads is %d, expected 0 (one for each core) to %d", threads,
+                       WF_MAX_THREADS);
+    if (!reserve_workers(n - 1, &alive))
+        return wf_fail(err, WEFT_E_STATE,
+                       "%d threads beside the %d workers of other runs are too many: all runs of a process "
+                       "have at most %d workers; free one, or ask for fewer threads",
+                       n, alive, WF_MAX_WORKERS);
     bytes = sizeof *p + (size_t)(n - 1) * sizeof *p->workers;
     p = wf_zalloc(alloc, 1, bytes);
-    if (p == NULL) return wf_nomem(err, bytes, "a thread pool");
+    if (p == NULL) {
+        release_workers(n - 1);
+        return wf_nomem(err, bytes, "a thread pool");
+    }
 
     p->alloc   = *alloc;
     p->process = getpid();
@@ -239,6 +272,7 @@ no_done:
 no_wake:
     pthread_mutex_destroy(&p->lock);
 no_lock:
+    release_workers(n - 1);
     wf_free(alloc, p);
     return wf_fail_sys(err, rc, "a thread pool's lock cannot be made");
 }
@@ -258,6 +292,7 @@ void wf_pool_free(wf_pool *pool)
         pthread_cond_destroy(&pool->done);
         pthread_cond_destroy(&pool->wake);
         pthread_mutex_destroy(&pool->lock);
+        release_workers(pool->threads - 1);
     }
     wf_free(&alloc, pool);
 }

@@ -37,6 +37,7 @@
     X(weft_phase_info,        WEFT_PHASE_INFO_INIT,        merged_bytes)            \
     X(weft_call_info,         WEFT_CALL_INFO_INIT,         evaluations)             \
     X(weft_cell,              WEFT_CELL_INIT,              reserved0)               \
+    X(weft_plan_adapter_info, WEFT_PLAN_ADAPTER_INFO_INIT, reserved0)               \
     X(weft_run_options,       WEFT_RUN_OPTIONS_INIT,       tile)                    \
     X(weft_run_info,          WEFT_RUN_INFO_INIT,          reserved0)               \
     X(weft_encode,            WEFT_ENCODE_INIT,            stamp)                   \
@@ -49,6 +50,14 @@
     WF_FIRST_##type = offsetof(type, last) + sizeof(((type *)0)->last),
 enum { WF_STRUCTS(WF_FIRST_SIZE) WF_FIRST_NONE = 0 };
 #undef WF_FIRST_SIZE
+
+/* Copy a caller's options struct over zeros (abi.md 4): size is ours, first is the size of version one.
+ * src NULL gives all defaults. WEFT_E_ARG if smaller than `first`, WEFT_E_UNSUPPORTED if larger with
+ * bytes set that we do not know, or with a flag outside `flags`. `what` names the struct. */
+weft_status wf_options(void *dst, size_t size, size_t first, const void *src, uint32_t flags, const char *what,
+                       weft_error *err);
+/* Copy a filled result struct out into the caller's, min of both sizes, its struct_size kept. */
+weft_status wf_result(void *dst, const void *src, size_t size, size_t first, const char *what, weft_error *err);
 
 /* Read a caller's options into ours: WF_OPTIONS(&o, options, weft_run_options, flags, err). */
 #define WF_OPTIONS(ours, theirs, type, flags, err) \

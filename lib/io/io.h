@@ -182,7 +182,7 @@ wf_torch_form wf_torch_form_of(const uint8_t *data, size_t size);
 weft_status wf_torch_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
                            weft_tensors **out, weft_error *err);
 
-/* ---- png.c, font.c ------------------------------------------------------------------------------- */
+/* ---- png.c --------------------------------------------------------------------------------------- */
 /* The public functions of image.h live here. */
 
 #endif

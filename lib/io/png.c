@@ -1,4 +1,4 @@
-/* png.c - pictures to disk, with what made them written inside, and back.
+/* png.c - images to disk and memory, with what made them written inside, and back.
  *
  * libpng reports errors with longjmp, which must not cross a library that callers reach through
  * Python; its simplified interface keeps that inside and is used for the image alone. It cannot
@@ -151,33 +151,73 @@ static weft_status compress_image(const weft_allocator *alloc, const uint8_t *rg
     return wf_fail(err, WEFT_E_INTERNAL, "libpng: %s", image.message);
 }
 
+/* A PNG in three parts: what libpng wrote before the pixels, our text, and the pixels. */
+typedef struct encoded {
+    weft_allocator alloc;
+    wf_text        chunks;
+    uint8_t       *png;
+    wf_part        part[3];
+    size_t         size;
+} encoded;
+
+static void encoded_free(encoded *e)
+{
+    wf_free(&e->alloc, e->png);
+    wf_text_free(&e->chunks);
+}
+
+/* To be freed after a failure too. */
+static weft_status encode(encoded *e, const uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height,
+                          const char *const *text, size_t pairs, weft_error *err)
+{
+    size_t size = 0, split;
+
+    *e = (encoded){ .alloc = wf_allocator(NULL) };
+    wf_text_init(&e->chunks, &e->alloc);
+    if (rgb == NULL) return wf_fail(err, WEFT_E_ARG, "rgb is NULL");
+    if (text == NULL && pairs > 0) return wf_fail(err, WEFT_E_ARG, "text is NULL");
+    WF_TRY(check_size(width, height, rgb_len, "rgb", err));
+    WF_TRY(make_chunks(&e->chunks, text, pairs, err));
+    WF_TRY(compress_image(&e->alloc, rgb, width, height, &e->png, &size, err));
+    split = find_pixels(e->png, size);
+    if (split == 0) return wf_fail(err, WEFT_E_INTERNAL, "libpng made an image without pixels");
+    if (!wf_add(size, e->chunks.len, &e->size)) return wf_nomem(err, SIZE_MAX, "a PNG");
+    e->part[0] = (wf_part){ e->png, split };
+    e->part[1] = (wf_part){ e->chunks.s, e->chunks.len };
+    e->part[2] = (wf_part){ e->png + split, size - split };
+    return WEFT_OK;
+}
+
 weft_status weft_png_write(const char *path, const uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height,
                            const char *const *text, size_t pairs, weft_error *err)
 {
-    const weft_allocator alloc = wf_allocator(NULL);
-    wf_text     chunks;
-    uint8_t    *png  = NULL;
-    size_t      size = 0, split;
+    encoded     e;
     weft_status st;
 
-    wf_text_init(&chunks, &alloc);
     if (path == NULL) return wf_fail(err, WEFT_E_ARG, "path is NULL");
-    if (rgb == NULL) return wf_fail(err, WEFT_E_ARG, "rgb is NULL");
-    if (text == NULL && pairs > 0) return wf_fail(err, WEFT_E_ARG, "text is NULL");
-    if ((st = check_size(width, height, rgb_len, "rgb", err)) != WEFT_OK) return st;
+    st = encode(&e, rgb, rgb_len, width, height, text, pairs, err);
+    if (st == WEFT_OK) st = wf_file_write_parts(path, e.part, WF_LEN(e.part), err);
+    encoded_free(&e);
+    return st;
+}
 
-    if ((st = make_chunks(&chunks, text, pairs, err)) != WEFT_OK) goto done;
-    if ((st = compress_image(&alloc, rgb, width, height, &png, &size, err)) != WEFT_OK) goto done;
-    split = find_pixels(png, size);
-    if (split == 0) {
-        st = wf_fail(err, WEFT_E_INTERNAL, "libpng made a picture without pixels");
-        goto done;
+weft_status weft_png_encode(const uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height,
+                            const char *const *text, size_t pairs, uint8_t *buf, size_t cap, size_t *needed,
+                            weft_error *err)
+{
+    encoded     e;
+    weft_status st;
+
+    if (buf == NULL && cap > 0) return wf_fail(err, WEFT_E_ARG, "buf is NULL");
+    st = encode(&e, rgb, rgb_len, width, height, text, pairs, err);
+    if (st == WEFT_OK && needed != NULL) *needed = e.size;
+    if (st == WEFT_OK && cap > 0 && cap < e.size)
+        st = wf_fail(err, WEFT_E_ARG, "buf has %zu bytes, and the PNG needs %zu", cap, e.size);
+    for (size_t i = 0; st == WEFT_OK && cap > 0 && i < WF_LEN(e.part); i++) {
+        if (e.part[i].size > 0) memcpy(buf, e.part[i].data, e.part[i].size);
+        buf += e.part[i].size;
     }
-    const wf_part parts[] = { { png, split }, { chunks.s, chunks.len }, { png + split, size - split } };
-    st = wf_file_write_parts(path, parts, WF_LEN(parts), err);
-done:
-    wf_free(&alloc, png);
-    wf_text_free(&chunks);
+    encoded_free(&e);
     return st;
 }
 

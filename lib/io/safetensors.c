@@ -8,7 +8,6 @@
  * measured before it is parsed, so that work and memory grow with the file, and not faster.
  *
  * The memory behind a tensor is the mapped file, unaligned wherever an old writer did not pad. */
-#include <stdlib.h>
 
 #include "io/io.h"
 
@@ -171,7 +170,7 @@ static weft_status read_root(reader *r, weft_tensors *t, json_t *root)
     WF_TRY(add_metadata(r, t, json_object_get(root, "__metadata__")));
     json_object_foreach(root, key, value)
         if (!is_metadata(key)) WF_TRY(read_entry(r, key, value));
-    qsort(r->entries, r->count, sizeof *r->entries, compare_places);
+    wf_sort(r->entries, r->count, sizeof *r->entries, compare_places);
     WF_TRY(check_tiling(r));
     for (size_t i = 0; i < r->count; i++) WF_TRY(wf_tensors_add_as(t, r->entries[i].name, &r->entries[i], r->err));
     return wf_tensors_seal(t, r->err);

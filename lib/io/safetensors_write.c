@@ -3,7 +3,6 @@
  * Sorted by name, metadata by key, the header padded with spaces so that the data begins at a
  * multiple of 8: the same tensors give the same bytes, whatever the order they came in. The header
  * is written by hand rather than by jansson because its order is then ours. */
-#include <stdlib.h>
 
 #include "base/structs.h"
 #include "io/io.h"
@@ -109,7 +108,7 @@ static weft_status copy_tensors(writer *w, const weft_tensor_out *tensors)
 
 static weft_status sort_tensors(writer *w)
 {
-    qsort(w->tensors, w->count, sizeof *w->tensors, compare_tensors);
+    wf_sort(w->tensors, w->count, sizeof *w->tensors, compare_tensors);
     for (size_t i = 1; i < w->count; i++)
         if (strcmp(w->tensors[i - 1].name, w->tensors[i].name) == 0)
             return wf_fail(w->err, WEFT_E_ARG, "two tensors are named \"%.160s\"", w->tensors[i].name);
@@ -127,7 +126,7 @@ static weft_status copy_pairs(writer *w, const char *const *metadata)
         w->pairs[i].key   = key;
         w->pairs[i].value = value;
     }
-    qsort(w->pairs, w->pair_count, sizeof *w->pairs, compare_pairs);
+    wf_sort(w->pairs, w->pair_count, sizeof *w->pairs, compare_pairs);
     for (size_t i = 1; i < w->pair_count; i++)
         if (strcmp(w->pairs[i - 1].key, w->pairs[i].key) == 0)
             return wf_fail(w->err, WEFT_E_ARG, "metadata key \"%.160s\" is given twice", w->pairs[i].key);

@@ -8,7 +8,6 @@
  *
  * After the seal nothing changes any more and any thread may look. Names are found by binary search: a hash table
  * would need a defence against names made to collide. */
-#include <stdlib.h>
 
 #include "base/structs.h"
 #include "io/io.h"
@@ -225,8 +224,8 @@ weft_status wf_tensors_seal(weft_tensors *t, weft_error *err)
     t->by_name = wf_zalloc(&t->alloc, t->count, sizeof *t->by_name);
     if (t->by_name == NULL) return wf_nomem(err, t->count * sizeof *t->by_name, t->what);
     for (size_t i = 0; i < t->count; i++) t->by_name[i] = &t->tensors[i];
-    qsort(t->by_name, t->count, sizeof *t->by_name, compare_names);
-    if (t->meta_count > 0) qsort(t->metas, t->meta_count, sizeof *t->metas, compare_keys);
+    wf_sort(t->by_name, t->count, sizeof *t->by_name, compare_names);
+    if (t->meta_count > 0) wf_sort(t->metas, t->meta_count, sizeof *t->metas, compare_keys);
 
     for (size_t i = 1; i < t->count; i++)
         if (strcmp(t->by_name[i - 1]->name, t->by_name[i]->name) == 0)

@@ -4,7 +4,6 @@
  * them is also all the defence against zip bombs that is needed. The central directory at the end of the file says
  * what there is; each member's own header must say the same. No two members may share a byte: a file in which they
  * do shows different readers different contents. */
-#include <stdlib.h>
 
 #include "io/zip.h"
 
@@ -245,9 +244,9 @@ weft_status wf_zip_read(wf_bag *bag, const uint8_t *data, size_t size, const cha
     for (; zip->count < r.count; zip->count++) WF_TRY(read_member(&r, &at, &zip->members[zip->count]));
     if (at != r.begin + r.length) return fail(&r, "its directory has more than its members");
 
-    qsort(zip->members, zip->count, sizeof *zip->members, compare_places);
+    wf_sort(zip->members, zip->count, sizeof *zip->members, compare_places);
     WF_TRY(check_places(&r, zip));
-    qsort(zip->members, zip->count, sizeof *zip->members, compare_names);
+    wf_sort(zip->members, zip->count, sizeof *zip->members, compare_names);
     for (size_t i = 1; i < zip->count; i++)
         if (strcmp(zip->members[i - 1].name, zip->members[i].name) == 0)
             return wf_fail(err, WEFT_E_FORMAT, "%s: two zip members are named \"%.160s\"", what, zip->members[i].name);

@@ -136,6 +136,10 @@ weft_status wf_bind_conv(wf_binder *b, const wf_layer **out, const char *prefix,
 {
     wf_layer like = { .kind = WEFT_LAYER_CONV, .out = outs, .in = ins, .kernel = kernel, .stride = stride,
                       .pad = kernel / 2 };
+    if ((kernel != 1 && kernel != 3) || (stride != 1 && stride != 2)) /* what layer.c has buffers for */
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: convolution %s%s%s has a kernel of %d and a stride of %d, "
+                       "wanted a kernel of 1 or 3 and a stride of 1 or 2", b->path, prefix,
+                       *prefix != 0 ? "." : "", name, kernel, stride);
     return want_layer(b, out, prefix, name, &like, true, err);
 }
 

@@ -162,7 +162,7 @@ static void add_phase(const wf_sheet *s, size_t index, wf_text *out)
 static void write_plan(const weft_plan *p, wf_text *out)
 {
     const wf_table *t = &p->table;
-    int32_t         most = wf_plan_branches(p);
+    int32_t         most = wf_plan_evaluations(p);
 
     wf_text_add(out, "%s: %d %s, %d %s, %s%d %s of the network in each (guidance doubles it)\n",
                 t->phases == 1 ? t->phase[0].method->title : "Plan in phases", (int)p->adapters,

@@ -80,8 +80,8 @@ weft_model     *wf_plan_model(const weft_plan *p);
 bool            wf_plan_sealed(const weft_plan *p);
 int32_t         wf_plan_calls(const weft_plan *p);
 int32_t         wf_plan_adapters(const weft_plan *p);
-/* Most branches of a call, over all calls. */
-int32_t         wf_plan_branches(const weft_plan *p);
+/* Most evaluations of the denoiser in a call, over all calls; guidance is not counted. */
+int32_t         wf_plan_evaluations(const weft_plan *p);
 const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count);
 /* The phase of a call, 0 <= call < calls. */
 const wf_sheet *wf_plan_phase(const weft_plan *p, int32_t call);

@@ -35,7 +35,7 @@ const wf_sheet *wf_plan_phase(const weft_plan *p, int32_t call)
     return &p->table.phase[phase_index(p, call)];
 }
 
-int32_t wf_plan_branches(const weft_plan *p)
+int32_t wf_plan_evaluations(const weft_plan *p)
 {
     int32_t most = 0;
     for (size_t i = 0; i < p->table.phases; i++) {
@@ -142,7 +142,9 @@ weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft
     i.phases = (int32_t)(plan->sealed ? plan->table.phases : plan->phases);
     i.adapters = plan->adapters;
     i.calls = plan->table.calls;
-    i.branches = wf_plan_branches(plan);
+    for (size_t k = 0; k < plan->table.phases; k++)
+        i.branches = WF_MAX(i.branches, wf_sheet_branches(&plan->table.phase[k]));
+    i.evaluations = wf_plan_evaluations(plan);
     i.layers = (int64_t)count;
     for (size_t k = 0; k < plan->table.phases; k++)
         add_costs(plan, &plan->table.phase[k], &i.touched_layers, &i.merged_layers, &i.side_bytes, &i.merged_bytes);
@@ -162,10 +164,12 @@ weft_status weft_plan_phase(const weft_plan *plan, int32_t index, weft_phase_inf
         return wf_fail(err, WEFT_E_ARG, "weft_plan_phase: phase %d of %d", (int)index, (int)count);
     if (!plan->sealed) {
         i.method = plan->phase[index].method->name;
+        i.title = plan->phase[index].method->title;
         return WF_RESULT(info, &i, weft_phase_info, err);
     }
     const wf_sheet *s = &plan->table.phase[index];
     i.method = s->method->name;
+    i.title = s->method->title;
     i.first = s->first;
     i.calls = s->calls;
     i.branches = wf_sheet_branches(s);
@@ -173,6 +177,28 @@ weft_status weft_plan_phase(const weft_plan *plan, int32_t index, weft_phase_inf
     i.rows = (int32_t)s->rows;
     add_costs(plan, s, &i.touched_layers, &i.merged_layers, &i.side_bytes, &i.merged_bytes);
     return WF_RESULT(info, &i, weft_phase_info, err);
+}
+
+weft_status weft_plan_adapter(const weft_plan *plan, int32_t adapter, weft_plan_adapter_info *info,
+                              weft_error *err)
+{
+    weft_plan_adapter_info i = WEFT_PLAN_ADAPTER_INFO_INIT;
+
+    WF_TRY(wf_plan_must_be_sealed(plan, "weft_plan_adapter", err)); /* K-LoRA tells its parts apart at the end */
+    if (info == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_adapter: info is NULL");
+    if (adapter < 0 || adapter >= plan->adapters)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_adapter: adapter is %d, the plan has %d", (int)adapter,
+                       (int)plan->adapters);
+    const wf_entry *e = &plan->entry[adapter];
+    i.role = e->role;
+    i.name = wf_adapter_name(e->bound->adapter);
+    i.part = wf_plan_role_name(plan, adapter);
+    i.weight = e->weight;
+    i.text_1 = e->text_weight[0];
+    i.text_2 = e->text_weight[1];
+    i.text_3 = e->text_weight[2];
+    i.share = e->share;
+    return WF_RESULT(info, &i, weft_plan_adapter_info, err);
 }
 
 /* ---- cells ------------------------------------------------------------------------------------- */

@@ -227,9 +227,9 @@ static weft_status check(const weft_plan *p, const char *path, weft_error *err)
     if (phases > 1)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: the plan has %zu phases, and weights "
                        "hold one", phases);
-    if (wf_plan_branches(p) != 1)
+    if (wf_plan_evaluations(p) != 1)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: %s has %d branches, and weights hold one",
-                       phase->method->title, wf_plan_branches(p));
+                       phase->method->title, wf_plan_evaluations(p));
     for (int32_t call = 1; call < phase->calls; call++)
         if (phase->row_of_call[call] != 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: the coefficients of %s change at "

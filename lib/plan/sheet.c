@@ -77,18 +77,6 @@ static weft_status grow(void *at, size_t *cap, size_t n, size_t size, const weft
     return WEFT_OK;
 }
 
-static uint64_t hash_cells(const float *cells, size_t n)
-{
-    uint64_t h = 14695981039346656037u; /* FNV-1a over words: cheap, and equality is checked after it */
-
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &cells[i], sizeof bits);
-        h = (h ^ bits) * 1099511628211u;
-    }
-    return h;
-}
-
 /* The row of a call: an earlier one, or the next. */
 static weft_status add_row(row_set *set, const weft_plan *p, const wf_sheet *s, int32_t call, int32_t *index,
                            weft_error *err)
@@ -106,7 +94,7 @@ static weft_status add_row(row_set *set, const weft_plan *p, const wf_sheet *s, 
     for (int32_t b = 0; b < all; b++)
         for (size_t k = 0; k < s->slots; k++)
             cells[(size_t)b * s->slots + k] = b < branches ? cell_of(p, s, call, b, &s->slot[k]) : 0;
-    set->hash[set->count] = hash_cells(cells, width);
+    set->hash[set->count] = wf_hash(0, cells, width * sizeof *cells);
     for (size_t r = 0; r < set->count; r++)
         if (set->hash[r] == set->hash[set->count] && set->row[r].branches == all &&
             memcmp(set->cells + set->row[r].at, cells, width * sizeof *cells) == 0) {

@@ -12,22 +12,7 @@
 
 static uint64_t mix(uint64_t h, uint64_t v)
 {
-    h = (h ^ v) * 0x9e3779b97f4a7c15u;
-    return h ^ (h >> 29);
-}
-
-static uint64_t mix_bytes(uint64_t h, const void *data, size_t n)
-{
-    const uint8_t *s = data;
-    uint64_t       v;
-
-    for (; n >= sizeof v; n -= sizeof v, s += sizeof v) {
-        memcpy(&v, s, sizeof v);
-        h = mix(h, v);
-    }
-    v = n;
-    for (size_t i = 0; i < n; i++) v = v << 8 | s[i];
-    return mix(h, v);
+    return wf_hash(h, &v, sizeof v);
 }
 
 static uint64_t mix_float(uint64_t h, float v)
@@ -46,7 +31,7 @@ static uint64_t mix_module(uint64_t h, const wf_module *m)
         if (t == NULL) continue;
         h = mix(mix(mix(h, (uint64_t)k), (uint64_t)t->dtype), (uint64_t)t->rank);
         for (int32_t i = 0; i < t->rank; i++) h = mix(h, (uint64_t)t->shape[i]);
-        h = mix_bytes(h, t->data, t->bytes);
+        h = wf_hash(h, t->data, t->bytes);
     }
     h = mix_float(mix_float(h, m->scale), m->coft);
     h = mix(mix(h, (uint64_t)m->neumann), (uint64_t)m->init_rank);
@@ -77,8 +62,8 @@ static uint64_t mix_sample(uint64_t h, const uint8_t *data, size_t bytes)
 {
     enum { PLACES = 4, EACH = 16 };
 
-    if (bytes <= PLACES * EACH) return mix_bytes(h, data, bytes);
-    for (size_t i = 0; i < PLACES; i++) h = mix_bytes(h, data + (bytes - EACH) / (PLACES - 1) * i, EACH);
+    if (bytes <= PLACES * EACH) return wf_hash(h, data, bytes);
+    for (size_t i = 0; i < PLACES; i++) h = wf_hash(h, data + (bytes - EACH) / (PLACES - 1) * i, EACH);
     return h;
 }
 
@@ -127,6 +112,6 @@ uint64_t wf_plan_text_stamp(const weft_plan *p)
     return h != 0 ? h : 1;
 }
 
-uint64_t wf_stamp_text(uint64_t h, const char *s, size_t n) { return mix_bytes(h, s, n); }
+uint64_t wf_stamp_text(uint64_t h, const char *s, size_t n) { return wf_hash(h, s, n); }
 
-uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n) { return mix_bytes(h, v, n * sizeof *v); }
+uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n) { return wf_hash(h, v, n * sizeof *v); }

@@ -140,7 +140,7 @@ static void mark_merged(wf_fit *b, float *mark)
 static weft_status make_arrays(const weft_run *r, wf_fit *b, weft_error *err)
 {
     size_t n = (size_t)b->samples, ids = (size_t)wf_run_parts(b)->unet_config.time_ids;
-    size_t branches = (size_t)wf_plan_branches(b->plan), slots = wf_plan_text_sheet(b->plan)->slots;
+    size_t branches = (size_t)wf_plan_evaluations(b->plan), slots = wf_plan_text_sheet(b->plan)->slots;
     b->branch = wf_zalloc(&r->alloc, n, sizeof *b->branch);
     b->timestep = wf_zalloc(&r->alloc, n, sizeof *b->timestep);
     b->time_ids = wf_zalloc(&r->alloc, n * ids, sizeof *b->time_ids);
@@ -249,7 +249,7 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_fit *old,
     weft_status     st = WEFT_OK;
 
     wf_plan_ref(plan);
-    b.samples = wf_plan_branches(plan) * 2 * r->batch;
+    b.samples = wf_plan_evaluations(plan) * 2 * r->batch;
     b.phase = wf_zalloc(&r->alloc, b.phases, sizeof *b.phase);
     if (b.phase == NULL) st = wf_nomem(err, b.phases * sizeof *b.phase, "the phases of a run");
     for (size_t i = 0; i < b.phases && st == WEFT_OK; i++) st = make_deltas(r, &b, &b.phase[i], &phase[i], err);

@@ -150,7 +150,7 @@ weft_status weft_run_info_get(const weft_run *r, weft_run_info *info, weft_error
     i.step_flops = r->fit.step_flops;
     i.side_flops = r->fit.side_flops;
     i.decode_flops = r->fit.decode_flops;
-    i.branches = wf_plan_branches(r->fit.plan);
+    i.branches = wf_plan_evaluations(r->fit.plan);
     return WF_RESULT(info, &i, weft_run_info, err);
 }
 

@@ -1,15 +1,9 @@
-/* gemm.h - the matrix products, all through OpenBLAS on one thread of ours each.
- *
- * Work is cut into tiles by the callers, by shape alone, so results do not depend on the number of
- * threads. For that OpenBLAS must not cut it again: while any run computes, its process-wide thread
- * count is held at 1 (begin/end count the users), then put back. */
+/* gemm.h - the matrix products, all through OpenBLAS, each on the thread that asks for it (blas_guard.h). */
 #ifndef WF_GEMM_H
 #define WF_GEMM_H
 
 #include "base/base.h"
-
-void wf_blas_begin(void);
-void wf_blas_end(void);
+#include "tensor/blas_guard.h"
 
 /* y (m, n) = x (m, k) w (n, k)^T + beta * y; ld* are row strides in floats */
 void wf_gemm_nt(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw, size_t m, size_t n,

@@ -119,9 +119,14 @@ static void structs(void)
     F(weft_word_info, struct_size); F(weft_word_info, vectors); F(weft_word_info, word); F(weft_word_info, width);
     F(weft_word_info, width_2); F(weft_word_info, layers); F(weft_word_info, reserved0);
 
+    S(weft_plan_adapter_info);
+    F(weft_plan_adapter_info, struct_size); F(weft_plan_adapter_info, role); F(weft_plan_adapter_info, name);
+    F(weft_plan_adapter_info, part); F(weft_plan_adapter_info, weight); F(weft_plan_adapter_info, text_1); F(weft_plan_adapter_info, text_2); F(weft_plan_adapter_info, text_3);
+    F(weft_plan_adapter_info, share); F(weft_plan_adapter_info, reserved0);
     S(weft_plan_info);
     F(weft_plan_info, struct_size); F(weft_plan_info, sealed); F(weft_plan_info, phases);
     F(weft_plan_info, adapters); F(weft_plan_info, calls); F(weft_plan_info, branches);
+    F(weft_plan_info, evaluations); F(weft_plan_info, reserved0);
     F(weft_plan_info, layers); F(weft_plan_info, touched_layers);
     F(weft_plan_info, merged_layers); F(weft_plan_info, side_bytes); F(weft_plan_info, merged_bytes);
 
@@ -134,7 +139,7 @@ static void structs(void)
     F(weft_phase_options, reserved0); F(weft_phase_options, at);
 
     S(weft_phase_info);
-    F(weft_phase_info, struct_size); F(weft_phase_info, first); F(weft_phase_info, method);
+    F(weft_phase_info, struct_size); F(weft_phase_info, first); F(weft_phase_info, method); F(weft_phase_info, title);
     F(weft_phase_info, calls); F(weft_phase_info, branches); F(weft_phase_info, evaluations);
     F(weft_phase_info, rows); F(weft_phase_info, touched_layers); F(weft_phase_info, merged_layers);
     F(weft_phase_info, side_bytes); F(weft_phase_info, merged_bytes);

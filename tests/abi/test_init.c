@@ -4,7 +4,10 @@
 #include <stdalign.h>
 #include <stdlib.h>
 
+#include "adapter/dialect.h"
+#include "adapter/family.h"
 #include "base/structs.h"
+#include "plan/method/method.h"
 
 /* What macro and function give can be compared byte for byte: no struct has padding. */
 #define SAME(type, INIT, last)                                            \
@@ -69,11 +72,21 @@ START_TEST(every_status_has_its_name)
 }
 END_TEST
 
-START_TEST(features_are_asked_by_name)
+/* What the library has is what its registries hold: a new family, dialect or method is also asked for by name. */
+START_TEST(features_are_those_of_the_registries)
 {
-    static const char *const has[] = {"merge",   "switch", "composite", "klora",     "ddim",          "euler", "euler_a",
-                                      "dpmpp_2m", "lora",   "kohya",     "diffusers", "diffusers-old", "peft"};
-    for (size_t i = 0; i < sizeof has / sizeof *has; i++) ck_assert_msg(weft_has(has[i]) == 1, "%s", has[i]);
+    const wf_method *const   methods[] = { &wf_method_merge, &wf_method_switch, &wf_method_composite,
+                                           &wf_method_klora };
+    size_t                   count;
+    const wf_family *const  *family = wf_families(&count);
+
+    ck_assert_uint_gt(count, 0);
+    for (size_t i = 0; i < count; i++) ck_assert_msg(weft_has(family[i]->name) == 1, "%s", family[i]->name);
+    const wf_dialect *const *dialect = wf_dialects(&count);
+    ck_assert_uint_gt(count, 0);
+    for (size_t i = 0; i < count; i++) ck_assert_msg(weft_has(dialect[i]->name) == 1, "%s", dialect[i]->name);
+    for (size_t i = 0; i < WF_LEN(methods); i++)
+        ck_assert_msg(weft_has(methods[i]->name) == 1, "%s", methods[i]->name);
     ck_assert_int_eq(weft_has("telepathy"), 0);
     ck_assert_int_eq(weft_has(""), 0);
     ck_assert_int_eq(weft_has(NULL), 0);
@@ -106,7 +119,7 @@ int main(void)
     tcase_add_test(tc, a_caller_s_struct_is_never_overrun);
     tcase_add_test(tc, the_version_loaded_is_the_header_s);
     tcase_add_test(tc, every_status_has_its_name);
-    tcase_add_test(tc, features_are_asked_by_name);
+    tcase_add_test(tc, features_are_those_of_the_registries);
     tcase_add_test(tc, freeing_nothing_is_fine);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);

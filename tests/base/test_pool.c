@@ -114,6 +114,55 @@ START_TEST(absurd_thread_counts_are_refused)
 }
 END_TEST
 
+/* 384 workers in all: three pools of 129 would be it, but a pool has 128 threads, so 127 workers. */
+START_TEST(workers_are_counted_over_the_process)
+{
+    const weft_allocator a = wf_allocator(NULL);
+    weft_error           err;
+    wf_pool             *pool[3], *more;
+    int                  status = -1;
+
+    for (int i = 0; i < 3; i++) ck_assert_int_eq(wf_pool_create(&a, 128, &pool[i], &err), WEFT_OK);
+    ck_assert_int_eq(wf_pool_create(&a, 5, &more, &err), WEFT_E_STATE);
+    ck_assert_str_eq(err.text, "5 threads beside the 381 workers of other runs are too many: all runs of a "
+                               "process have at most 384 workers; free one, or ask for fewer threads");
+    ck_assert_ptr_null(more);
+    ck_assert_int_eq(wf_pool_create(&a, 1, &more, &err), WEFT_OK); /* the caller's own thread is no worker */
+    wf_pool_free(more);
+    ck_assert_int_eq(wf_pool_create(&a, 4, &more, &err), WEFT_OK);
+    wf_pool_free(more);
+
+    pid_t child = fork(); /* has none of these threads, and gives none of them back */
+    if (child == 0) {
+        bool fine = wf_pool_create(&a, 128, &more, &err) == WEFT_OK;
+        for (int i = 0; i < 3; i++) wf_pool_free(pool[i]);
+        if (fine) wf_pool_free(more);
+        for (int i = 0; i < 3; i++) fine = fine && wf_pool_create(&a, 128, &pool[i], &err) == WEFT_OK;
+        _exit(fine && wf_pool_create(&a, 5, &more, &err) == WEFT_E_STATE ? 0 : 1);
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+
+    wf_pool_free(pool[0]);
+    ck_assert_int_eq(wf_pool_create(&a, 5, &more, &err), WEFT_OK);
+    wf_pool_free(more);
+    for (int i = 1; i < 3; i++) wf_pool_free(pool[i]);
+}
+END_TEST
+
+/* A pool that fails to be made gives its workers back. */
+START_TEST(failed_pools_count_nothing)
+{
+    test_memory    m;
+    weft_allocator a = test_allocator(&m);
+    weft_error     err;
+    wf_pool       *pool;
+
+    m.fail_at = 1;
+    for (int i = 0; i < 5; i++) ck_assert_int_eq(wf_pool_create(&a, 128, &pool, &err), WEFT_E_NOMEM);
+}
+END_TEST
+
 START_TEST(a_pool_takes_one_block_and_gives_it_back)
 {
     test_memory    m;
@@ -186,17 +235,36 @@ START_TEST(workers_take_no_signals_and_the_caller_still_does)
 }
 END_TEST
 
-START_TEST(the_processor_is_told_consistently)
+/* As the system lists it: /proc/cpuinfo has one line of flags for each processor. */
+static bool cpuinfo_has(const char *line, const char *flag)
 {
-    wf_cpu a = wf_cpu_detect(), b = wf_cpu_detect();
+    size_t n = strlen(flag);
 
-    ck_assert_int_eq(a.avx2_fma_f16c, b.avx2_fma_f16c);
-    ck_assert(!a.avx512 || a.avx2_fma_f16c);
-    ck_assert(!a.avx512_bf16 || a.avx512);
-#if defined(__x86_64__)
-    ck_assert(!a.avx2_fma_f16c || __builtin_cpu_supports("avx2"));
-    ck_assert_int_eq(a.avx512, __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"));
-#endif
+    for (const char *at = strstr(line, flag); at != NULL; at = strstr(at + 1, flag))
+        if (at[-1] == ' ' && (at[n] == ' ' || at[n] == '\n')) return true;
+    return false;
+}
+
+START_TEST(the_processor_is_what_the_system_says)
+{
+    static char line[1 << 14];
+    wf_cpu      cpu = wf_cpu_detect();
+    bool        found = false;
+    FILE       *f = fopen("/proc/cpuinfo", "r");
+
+    if (f == NULL) return;
+    while (!found && fgets(line, sizeof line, f) != NULL) found = strncmp(line, "flags", 5) == 0;
+    fclose(f);
+    if (!found) { /* not x86, which has none of these */
+        ck_assert(!cpu.avx2_fma_f16c && !cpu.avx512 && !cpu.avx512_bf16);
+        return;
+    }
+    bool avx512 = cpuinfo_has(line, "avx512f") && cpuinfo_has(line, "avx512bw") &&
+                  cpuinfo_has(line, "avx512dq") && cpuinfo_has(line, "avx512vl");
+    ck_assert_int_eq(cpu.avx2_fma_f16c, cpuinfo_has(line, "avx2") && cpuinfo_has(line, "fma") &&
+                                            cpuinfo_has(line, "f16c"));
+    ck_assert_int_eq(cpu.avx512, avx512);
+    ck_assert_int_eq(cpu.avx512_bf16, avx512 && cpuinfo_has(line, "avx512_bf16"));
 }
 END_TEST
 
@@ -209,10 +277,12 @@ int main(void)
     tcase_add_test(c, sleepers_are_woken);
     tcase_add_test(c, zero_threads_means_one_for_each_core);
     tcase_add_test(c, absurd_thread_counts_are_refused);
+    tcase_add_test(c, workers_are_counted_over_the_process);
+    tcase_add_test(c, failed_pools_count_nothing);
     tcase_add_test(c, a_pool_takes_one_block_and_gives_it_back);
     tcase_add_test(c, a_forked_child_frees_without_hanging);
     tcase_add_test(c, workers_take_no_signals_and_the_caller_still_does);
-    tcase_add_test(c, the_processor_is_told_consistently);
+    tcase_add_test(c, the_processor_is_what_the_system_says);
     suite_add_tcase(suite, c);
     return run_suite(suite);
 }

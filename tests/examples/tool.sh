@@ -193,6 +193,22 @@ for file in tests/data/fixtures/* tests/data/families/* tests/data/concepts/* te
     esac && passed || failed "inspect $file says nothing, or ends badly"
 done
 
+# ---- options in all their forms
+
+draw -p x -o "$tmp/form.png" --no-parameters
+for form in "-s3 -g3 -o$tmp/x.png" "-qs3 --guidance=3 -o $tmp/x.png" "--steps=3 -g 3 --output $tmp/x.png"; do
+    rm -f "$tmp/x.png"
+    "$weft" generate $form -p x -q --no-parameters -- $model
+    that "the picture of $form" cmp "$tmp/form.png" "$tmp/x.png"
+done
+cp $monster "$tmp/-odd.safetensors"
+that "a name that begins with a dash" sh -c "cd $tmp && $(realpath "$weft") inspect -k -- -odd.safetensors"
+# Options of an adapter are of the one before them, and adapters keep their order.
+"$weft" explain $model -a $monster:2 --role style --concept $word -a$hatching:3 --role=content --compose klora >"$tmp/said"
+that "explained" test -s "$tmp/said"
+that "the first adapter is the style" grep -q 'style.*monster\|monster.*style' "$tmp/said"
+that "the second is the content" grep -q 'content.*hatching\|hatching.*content' "$tmp/said"
+
 # ---- wrong command lines: status 2
 
 refuses 2 'which subcommand' "$weft"
@@ -200,7 +216,13 @@ refuses 2 "no subcommand 'draw'" "$weft" draw
 refuses 2 'which model' "$weft" generate
 refuses 2 'what shall be drawn' "$weft" generate $model
 refuses 2 'no option --stops' "$weft" generate $model --stops 3
-refuses 2 'wants a value' "$weft" generate $model --steps
+refuses 2 'no option -z' "$weft" generate $model -qz
+refuses 2 'no option -k' "$weft" generate $model -k
+refuses 2 '--st could be --st[a-z]*, and others' "$weft" generate $model --st 3
+refuses 2 'wants a value: --steps N' "$weft" generate $model --steps
+refuses 2 'wants a value: --steps N' "$weft" generate $model -qs
+refuses 2 "'3x' is not a number" "$weft" generate $model -s3x
+refuses 2 'one name too many' "$weft" generate $model -- --steps
 refuses 2 "'three' is not a number" "$weft" generate $model --steps three
 refuses 2 'not between' "$weft" generate $model --steps 0
 refuses 2 'not a whole number' "$weft" generate $model --steps 2.5

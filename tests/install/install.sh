@@ -1,15 +1,25 @@
 #!/bin/sh
 # Install into a folder, build a stranger's program against that copy through pkg-config, shared and static,
-# run both, and uninstall without a trace. Twice: with PREFIX alone, and staged below DESTDIR.
+# run both, and uninstall without a trace. Three times: with PREFIX only, staged below DESTDIR, and with the library in
+# a folder of the machine's (LIBDIR), as distributions have it.
 set -eu
 B=${B:-build} CC=${CC:-cc}
 tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
 mk() { make -s --no-print-directory B="$B" CC="$CC" "$@"; }
 
-# $1: folder that holds the tree, $2: prefix below it
+# The tool runs with the library that was installed beside it, and with no other.
+# $1: the tool, $2: the library's folder
+tool() {
+    "$1" --help >/dev/null || return 1
+    mv "$2" "$2.away"
+    if "$1" --help >/dev/null 2>&1; then echo "$1 runs without $2"; return 1; fi
+    mv "$2.away" "$2"
+}
+
+# $1: folder that holds the tree, $2: prefix below it, $3: the library's folder below that
 use() {
     root=$1$2
-    lib=$root/lib
+    lib=$root/$3
 
     ls "$lib/libweft.a" "$lib/libweft.so" "$lib/pkgconfig/weft.pc" "$root/include/weft/weft.h" >/dev/null
     [ -L "$lib/libweft.so" ] || { echo "libweft.so is no link"; return 1; }
@@ -43,17 +53,25 @@ use() {
     "$tmp/static"
     readelf -d "$tmp/static" | grep -q libweft && { echo "the static program needs libweft.so"; return 1; }
 
-    if [ -e "$root/bin/weft" ]; then "$root/bin/weft" --help >/dev/null; fi
+    tool "$root/bin/weft" "$lib"
     rm -r "$tmp/a"
 }
 
 mk install PREFIX="$tmp/one"
-use '' "$tmp/one"
+use '' "$tmp/one" lib
 mk uninstall PREFIX="$tmp/one"
 
 mk install DESTDIR="$tmp/two" PREFIX=/opt/weft
-use "$tmp/two" /opt/weft
+use "$tmp/two" /opt/weft lib
 mk uninstall DESTDIR="$tmp/two" PREFIX=/opt/weft
 
-left=$(find "$tmp/one" "$tmp/two" ! -type d)
+mk install DESTDIR="$tmp/three" PREFIX=/usr LIBDIR=/usr/lib/some-machine BINDIR=/usr/bin
+use "$tmp/three" /usr lib/some-machine
+# The same tool linked anew for another folder, two steps away from the library's
+mk install DESTDIR="$tmp/three" PREFIX=/usr LIBDIR=/usr/lib/some-machine BINDIR=/usr/games/more
+tool "$tmp/three/usr/games/more/weft" "$tmp/three/usr/lib/some-machine"
+mk uninstall DESTDIR="$tmp/three" PREFIX=/usr LIBDIR=/usr/lib/some-machine BINDIR=/usr/games/more
+mk uninstall DESTDIR="$tmp/three" PREFIX=/usr LIBDIR=/usr/lib/some-machine
+
+left=$(find "$tmp/one" "$tmp/two" "$tmp/three" ! -type d)
 [ -z "$left" ] || { echo "uninstall left:"; echo "$left"; exit 1; }

@@ -538,6 +538,26 @@ START_TEST(a_stop_ends_it)
 }
 END_TEST
 
+/* Refused before the file is asked: a layer's loader has room for 3 x 3. */
+START_TEST(kernels_that_no_layer_has_are_refused)
+{
+    static const struct { int32_t kernel, stride; } bad[] = { { 2, 1 }, { 4, 2 }, { 16, 2 }, { 0, 1 }, { -1, 1 },
+                                                              { 3, 3 }, { 3, 0 } };
+    wf_binder       b = { .path = "model.safetensors" };
+    const wf_layer *l = NULL;
+    weft_error      err;
+
+    for (size_t i = 0; i < WF_LEN(bad); i++) {
+        weft_status st = wf_bind_conv(&b, &l, "patch", "proj", 8, 4, bad[i].kernel, bad[i].stride, &err);
+        ck_assert_int_eq(st, WEFT_E_UNSUPPORTED);
+        ck_assert_ptr_null(l);
+    }
+    (void)wf_bind_conv(&b, &l, "patch", "proj", 8, 4, 16, 2, &err);
+    ck_assert_str_eq(err.text, "model.safetensors: convolution patch.proj has a kernel of 16 and a stride of 2, "
+                               "wanted a kernel of 1 or 3 and a stride of 1 or 2");
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("layers and operations");
@@ -553,6 +573,7 @@ int main(void)
     tcase_add_test(c, norms);
     tcase_add_test(c, moving_rows);
     tcase_add_test(c, a_stop_ends_it);
+    tcase_add_test(c, kernels_that_no_layer_has_are_refused);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -124,7 +124,6 @@ START_TEST(the_text_can_be_cut)
     weft_plan_free(p);
     p = new_plan(model);
     FAILS(WEFT_E_STATE, "not sealed", weft_plan_text(p, buf, 6, &needed, &err));
-    FAILS(WEFT_E_STATE, "not sealed", weft_plan_draw(p, "/nowhere/at/all.png", &err));
     OK(weft_plan_seal(p, 1, &err));
     whole = text_of(p);
     says(whole, "the base model");
@@ -133,56 +132,39 @@ START_TEST(the_text_can_be_cut)
 }
 END_TEST
 
-static uint32_t big_end(const unsigned char *b)
+START_TEST(adapters_are_told_as_they_were_added)
 {
-    return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
-}
+    weft_plan_adapter_info a = WEFT_PLAN_ADAPTER_INFO_INIT;
+    weft_add_options       o = WEFT_ADD_OPTIONS_INIT;
+    weft_plan             *p = new_plan(model);
 
-static void check_picture(const weft_plan *p)
-{
-    const char   *path = temp_path("table.png");
-    unsigned char head[24];
-    FILE         *f;
-
-    OK(weft_plan_draw(p, path, &err));
-    f = fopen(path, "rb");
-    ck_assert_ptr_ne(f, NULL);
-    ck_assert_uint_eq(fread(head, 1, sizeof head, f), sizeof head);
-    fclose(f);
-    unlink(path);
-    ck_assert_mem_eq(head, "\x89PNG\r\n\x1a\n", 8);
-    ck_assert_uint_ge(big_end(head + 16), 500);
-    ck_assert_uint_le(big_end(head + 16), 1600);
-    ck_assert_uint_ge(big_end(head + 20), 100);
-    ck_assert_uint_le(big_end(head + 20), 1600);
-}
-
-START_TEST(every_table_can_be_drawn)
-{
-    static const int32_t calls[] = { 1, 3, 20, 1000 };
-
-    for (size_t i = 0; i < WF_LEN(calls); i++) {
-        weft_plan *p = sealed(_i, calls[i]);
-        check_picture(p);
-        weft_plan_free(p);
-    }
-}
-END_TEST
-
-START_TEST(an_empty_table_and_a_crowded_one_can_be_drawn)
-{
-    weft_plan *p = new_plan(model);
-
+    weft_text_weights text = WEFT_TEXT_WEIGHTS_INIT;
+    text.text_1 = 0.25f;
+    text.text_2 = 0.5f;
+    text.text_3 = 2;
+    o.flags = WEFT_ADD_SHARE;
+    o.text_weights = &text;
+    o.share = 3;
+    o.role = WEFT_ROLE_STYLE;
+    OK(weft_plan_add(p, ink, 0.5f, &o, &err));
+    OK(weft_plan_add(p, clay, -2, NULL, &err));
+    FAILS(WEFT_E_STATE, "not sealed", weft_plan_adapter(p, 0, &a, &err));
+    OK(weft_plan_klora(p, NULL, &err));
     OK(weft_plan_seal(p, 5, &err));
-    check_picture(p);
-    weft_plan_free(p);
-    p = new_plan(model);
-    for (int i = 0; i < 12; i++) OK(weft_plan_add(p, i % 2 ? ink : clay, 0.1f * (float)i, NULL, &err));
-    OK(weft_plan_composite(p, NULL, &err));
-    OK(weft_plan_seal(p, 50, &err));
-    check_picture(p);
-    FAILS(WEFT_E_IO, "nowhere", weft_plan_draw(p, "/nowhere/at/all.png", &err));
-    FAILS(WEFT_E_ARG, "path is NULL", weft_plan_draw(p, NULL, &err));
+    OK(weft_plan_adapter(p, 0, &a, &err));
+    weft_adapter_info named = WEFT_ADAPTER_INFO_INIT;
+    OK(weft_adapter_info_get(ink, &named, &err));
+    ck_assert_str_eq(a.name, named.name);
+    ck_assert_str_eq(a.part, "style");
+    ck_assert_int_eq(a.role, WEFT_ROLE_STYLE);
+    ck_assert(a.weight == 0.5f && a.text_1 == 0.25f && a.text_2 == 0.5f && a.text_3 == 2 && a.share == 3);
+    OK(weft_plan_adapter(p, 1, &a, &err));
+    ck_assert_str_eq(a.part, "content"); /* what is left */
+    ck_assert_int_eq(a.role, WEFT_ROLE_NONE);
+    ck_assert(a.weight == -2 && a.text_1 == -2 && a.text_2 == -2 && a.text_3 == -2 && a.share == 1);
+    FAILS(WEFT_E_ARG, "adapter is 2, the plan has 2", weft_plan_adapter(p, 2, &a, &err));
+    FAILS(WEFT_E_ARG, "adapter is -1", weft_plan_adapter(p, -1, &a, &err));
+    FAILS(WEFT_E_ARG, "info is NULL", weft_plan_adapter(p, 0, NULL, &err));
     weft_plan_free(p);
 }
 END_TEST
@@ -200,8 +182,7 @@ int main(void)
     tcase_add_loop_test(t, the_text_tells_method_adapters_cost_and_table, 0, 4);
     tcase_add_test(t, selections_and_flags_are_told);
     tcase_add_test(t, the_text_can_be_cut);
-    tcase_add_loop_test(t, every_table_can_be_drawn, 0, 4);
-    tcase_add_test(t, an_empty_table_and_a_crowded_one_can_be_drawn);
+    tcase_add_test(t, adapters_are_told_as_they_were_added);
     srunner_run_all(sr, CK_ENV);
     failed = srunner_ntests_failed(sr);
     srunner_free(sr);

@@ -304,7 +304,7 @@ START_TEST(a_dry_walk_takes_what_a_real_one_takes)
             s.text_len = s.negative_len = text_len;
             s.tokens = tokens;
             wf_exec dry = dry_exec(run);
-            wf_step_forward(run, &dry, &run->fit, &s, true, wf_plan_branches(plan), false);
+            wf_step_forward(run, &dry, &run->fit, &s, true, wf_plan_evaluations(plan), false);
             run->exec.arena.peak = 0;
             must(weft_run_step(run, &s, &golden_err));
             ck_assert_uint_eq(run->exec.arena.peak, dry.arena.peak);

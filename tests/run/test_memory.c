@@ -1,5 +1,7 @@
 /* Memory: every allocation of open, bind, seal and run may fail and leaves nothing; a step takes none; the bytes
  * that weft_run_bytes() tells are those that a run takes. */
+#include <pthread.h>
+
 #include "base/support.h"
 #include "golden.h"
 
@@ -183,6 +185,85 @@ START_TEST(every_allocation_may_fail)
 }
 END_TEST
 
+/* An allocator for one thread: it fails where another thread calls it, and remembers that. */
+typedef struct one_thread {
+    pthread_t  owner;
+    atomic_int strangers;
+    atomic_int live;
+} one_thread;
+
+static void *owned_alloc(void *user, size_t size, size_t align)
+{
+    one_thread *o = user;
+    if (!pthread_equal(o->owner, pthread_self())) {
+        atomic_fetch_add(&o->strangers, 1);
+        return NULL;
+    }
+    atomic_fetch_add(&o->live, 1);
+    return aligned_alloc(align, (size + align - 1) / align * align);
+}
+
+static void owned_free(void *user, void *p, size_t size)
+{
+    one_thread *o = user;
+    (void)size;
+    if (!pthread_equal(o->owner, pthread_self())) atomic_fetch_add(&o->strangers, 1);
+    atomic_fetch_sub(&o->live, 1);
+    free(p);
+}
+
+/* Of families that need little and much beside the copy, alone and together. */
+static const char *const merged_files[][2] = {
+    { "content.safetensors", "style.safetensors" },
+    { "../families/lyco_mixed.safetensors", "../families/lyco_dora_loha.safetensors" },
+    { "../families/lyco_boft.safetensors" },
+    { "../families/peft_boft" },
+    { "../families/lyco_lokr_tucker.safetensors", "../families/lyco_oft.safetensors" },
+};
+
+START_TEST(the_allocator_is_called_on_the_callers_thread)
+{
+    one_thread own = { .owner = pthread_self() };
+    const weft_allocator a = { owned_alloc, owned_free, &own };
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    weft_run_options shape = WEFT_RUN_OPTIONS_INIT;
+    weft_adapter *adapter[2] = { NULL };
+    weft_model *m;
+    weft_plan *p;
+    weft_run *r;
+    float x[4 * 16 * 16] = { 0.5f }, out[4 * 16 * 16], text[77 * 24] = { 1 };
+
+    o.allocator = &a;
+    o.path = WEFT_PATH_MERGED;
+    must(open_model(&a, &m));
+    must(weft_plan_create(m, &o, &p, &golden_err));
+    for (int i = 0; i < 2 && merged_files[_i][i] != NULL; i++) {
+        must(open_adapter(&a, merged_files[_i][i], &adapter[i]));
+        must(weft_plan_add(p, adapter[i], 1, NULL, &golden_err));
+    }
+    must(weft_plan_seal(p, 5, &golden_err));
+    shape.allocator = &a;
+    for (shape.threads = 1; shape.threads <= 5; shape.threads += 2) { /* more merges than workers, and as many */
+        must(weft_run_create(p, &shape, &r, &golden_err));
+        weft_step s = WEFT_STEP_INIT;
+        s.latent = x;
+        s.out = out;
+        s.text = text;
+        s.latent_len = s.out_len = sizeof x / sizeof *x;
+        s.text_len = sizeof text / sizeof *text;
+        s.timestep = 500;
+        must(weft_run_step(r, &s, &golden_err));
+        must(weft_run_set_plan(r, p, &golden_err));
+        weft_run_free(r);
+    }
+    weft_plan_free(p);
+    weft_model_free(m);
+    for (int i = 0; i < 2; i++) weft_adapter_free(adapter[i]);
+    ck_assert_int_eq(own.strangers, 0);
+    ck_assert_int_eq(own.live, 0);
+}
+END_TEST
+
 START_TEST(a_step_takes_no_memory)
 {
     for (int klora = 0; klora < 2; klora++) {
@@ -273,6 +354,8 @@ int main(void)
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_set_timeout(c, 600);
     tcase_add_loop_test(c, every_allocation_may_fail, 0, (int)(sizeof attempts / sizeof *attempts));
+    tcase_add_loop_test(c, the_allocator_is_called_on_the_callers_thread, 0,
+                        (int)(sizeof merged_files / sizeof *merged_files));
     tcase_add_test(c, a_step_takes_no_memory);
     tcase_add_test(c, a_run_takes_what_was_told);
     tcase_add_test(c, half_an_allocator_is_refused);

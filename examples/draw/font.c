@@ -1,16 +1,20 @@
-/* font.c - a 5 x 7 font, drawn by hand, for labels in pictures.
+/* font.c - a 5 x 7 font, drawn by hand, for labels in images.
  *
  * The drawings below are the data: eight characters side by side, in the order of ASCII from the
  * space on. A descender has no rows of its own to hang in, so g, j, p, q and y sit on the baseline
  * with their tails folded in. The last drawing is the box that stands for any other character. */
-#include "base/base.h"
-#include "weft/image.h"
+#include <string.h>
+
+#include "draw.h"
 
 #define WIDE    5
 #define HIGH    7
 #define ADVANCE (WIDE + 1)
 #define ACROSS  8
 #define BOX     95  /* one after '~' */
+
+#define LESS(a, b) ((a) < (b) ? (a) : (b))
+#define MORE(a, b) ((a) > (b) ? (a) : (b))
 
 static const char *const drawings[][HIGH] = {
     { "..... ..#.. .#.#. .#.#. ..#.. ##..# .##.. ..#..",   /*   ! " # $ % & ' */
@@ -102,10 +106,10 @@ static const char *const drawings[][HIGH] = {
 /* A square of scale x scale pixels, as much of it as lies inside. */
 static void fill(uint8_t *rgb, int32_t width, int32_t height, int64_t x, int64_t y, int32_t scale, uint32_t colour)
 {
-    int64_t right = WF_MIN(x + scale, width), bottom = WF_MIN(y + scale, height);
+    int64_t right = LESS(x + scale, width), bottom = LESS(y + scale, height);
 
-    for (int64_t row = WF_MAX(y, 0); row < bottom; row++)
-        for (int64_t column = WF_MAX(x, 0); column < right; column++) {
+    for (int64_t row = MORE(y, 0); row < bottom; row++)
+        for (int64_t column = MORE(x, 0); column < right; column++) {
             uint8_t *pixel = rgb + ((size_t)row * (size_t)width + (size_t)column) * 3;
             pixel[0] = (uint8_t)(colour >> 16);
             pixel[1] = (uint8_t)(colour >> 8);
@@ -125,34 +129,36 @@ static void draw(uint8_t *rgb, int32_t width, int32_t height, int64_t x, int64_t
                 fill(rgb, width, height, x + (int64_t)column * scale, y + (int64_t)row * scale, scale, colour);
 }
 
-static bool is_size(size_t len, int32_t width, int32_t height)
+static int is_size(size_t len, int32_t width, int32_t height)
 {
-    size_t pixels, bytes;
-
-    return width > 0 && height > 0 && wf_mul((size_t)width, (size_t)height, &pixels) && wf_mul(pixels, 3, &bytes) &&
-           bytes == len;
+    return width > 0 && height > 0 && len % 3 == 0 && len / 3 % (size_t)width == 0 &&
+           len / 3 / (size_t)width == (size_t)height;
 }
 
-int32_t weft_image_text(uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height, int32_t x, int32_t y,
-                        int32_t scale, uint32_t colour, const char *text)
+/* The character at *text, 0 for all that is not ASCII; *text moves behind it, and what continues it in UTF-8. */
+static uint32_t next_character(const char **text)
 {
-    const int32_t size = WF_MIN(WF_MAX(scale, 1), 1 << 16);
+    unsigned char c = (unsigned char)*(*text)++;
+
+    if (c < 0x80) return c;
+    while (((unsigned char)**text & 0xc0) == 0x80) ++*text;
+    return 0;
+}
+
+int32_t draw_text(uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height, int32_t x, int32_t y, int32_t scale,
+                  uint32_t colour, const char *text)
+{
+    const int32_t size = LESS(MORE(scale, 1), 1 << 16);
     const int64_t step = (int64_t)ADVANCE * size;
     int64_t       pen  = x, end;
-    size_t        left = text != NULL ? strlen(text) : 0;
 
     if (rgb != NULL && !is_size(rgb_len, width, height)) return -1;
-    if (left == 0) return 0;
-    while (left > 0) {
-        uint32_t code   = 0;
-        size_t   length = wf_utf8_next(text, left, &code);
-
-        if (length == 0) { length = 1; code = 0; }  /* a broken byte is a box of its own */
+    if (text == NULL || *text == '\0') return 0;
+    while (*text != '\0') {
+        uint32_t code = next_character(&text);
         if (rgb != NULL && pen < width && pen + step > 0) draw(rgb, width, height, pen, y, size, colour, code);
-        text += length;
-        left -= length;
-        pen  += step;
+        pen += step;
     }
-    end = pen - x - size;  /* no gap behind the last character */
-    return (int32_t)WF_MIN(end, INT32_MAX);
+    end = pen - x - size; /* no gap behind the last character */
+    return (int32_t)LESS(end, INT32_MAX);
 }

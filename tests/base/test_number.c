@@ -1,0 +1,81 @@
+/* Floats in texts. */
+#include <math.h>
+
+#include "support.h"
+
+START_TEST(numbers_are_written_as_people_do)
+{
+    static const struct { double v; const char *text; } cases[] = {
+        { 0, "0" }, { -0.0, "-0" }, { 1, "1" }, { -1, "-1" }, { 0.1, "0.1" }, { 0.7, "0.7" }, { 0.5, "0.5" },
+        { 100, "100" }, { 7.5, "7.5" }, { 123.456, "123.456" }, { 16777216, "16777216" }, { 1e15, "1000000000000000" },
+        { 0.00001, "0.00001" }, { 0.000001, "1e-6" }, { 1e17, "1e17" }, { 3.4028235e38, "3.4028235e38" },
+        { 1e-45, "1e-45" }, { 1.1754944e-38, "1.1754944e-38" }, { 1.0 / 3, "0.33333334" },
+        { INFINITY, "inf" }, { -INFINITY, "-inf" }, { NAN, "nan" }, { 1e300, "inf" },
+    };
+    wf_number_text buf;
+
+    for (size_t i = 0; i < WF_LEN(cases); i++) ck_assert_str_eq(wf_number(&buf, cases[i].v), cases[i].text);
+}
+END_TEST
+
+/* Digits without leading and trailing zeros. */
+static int significant(const char *s)
+{
+    int n = 0, zeros = 0;
+
+    for (; *s != '\0' && *s != 'e'; s++) {
+        if (*s < '0' || *s > '9' || (n == 0 && *s == '0')) continue;
+        n++;
+        zeros = *s == '0' ? zeros + 1 : 0;
+    }
+    return n - zeros;
+}
+
+/* As many digits as the fewest with which libc's own rounding reads back. */
+static int fewest_digits(float f)
+{
+    char text[48];
+
+    for (int n = 1; n <= 9; n++) {
+        snprintf(text, sizeof text, "%.*e", n - 1, (double)f);
+        if (strtof(text, NULL) == f) return n;
+    }
+    return 9;
+}
+
+START_TEST(every_number_reads_back_with_fewest_digits)
+{
+    uint64_t       state = 88172645463325252u;
+    wf_number_text buf;
+
+    for (int i = 0; i < 300000; i++) {
+        uint32_t bits;
+        float    f;
+
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bits = (uint32_t)(state >> 16);
+        if (i < 2 * 255) bits = (uint32_t)(i / 2) << 23 | (i % 2 ? 0x7fffff : 0);  /* where the gaps change */
+        memcpy(&f, &bits, sizeof f);
+        if (f != f || isinf(f)) continue;
+
+        wf_number(&buf, (double)f);
+        if (strtof(buf.text, NULL) != f || strlen(buf.text) >= sizeof buf.text)
+            ck_abort_msg("%s does not read back as %a", buf.text, (double)f);
+        if (i < 60000 && significant(buf.text) > fewest_digits(f))
+            ck_abort_msg("%s has more digits than %a needs", buf.text, (double)f);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("number");
+    TCase *c = tcase_create("all");
+
+    tcase_add_test(c, numbers_are_written_as_people_do);
+    tcase_add_test(c, every_number_reads_back_with_fewest_digits);
+    suite_add_tcase(suite, c);
+    return run_suite(suite);
+}

@@ -1,0 +1,258 @@
+/* What the examples draw: labels against their drawings, a table against the one in the docs, and tables of all sizes. */
+#include "../../examples/draw/draw.h"
+#include "base/support.h"
+#include "golden.h"
+
+/* ---- labels ---- */
+
+#define W 40
+#define H 12
+
+
+static void picture_of(uint8_t *rgb, char out[H][W + 1])
+{
+    for (int y = 0; y < H; y++) {
+        for (int x = 0; x < W; x++) out[y][x] = rgb[(y * W + x) * 3] == 0x12 ? '#' : '.';
+        out[y][W] = '\0';
+    }
+}
+
+/* "1" from the drawing, at (2, 1), then the gap and "-". */
+START_TEST(text_is_drawn_where_it_should)
+{
+    static const char *const want[] = {
+        "........................................", "....#...................................",
+        "...##...................................", "....#...................................",
+        "....#...#####...........................", "....#...................................",
+        "....#...................................", "...###..................................",
+        "........................................",
+    };
+    uint8_t rgb[W * H * 3] = { 0 };
+    char    got[H][W + 1];
+
+    ck_assert_int_eq(draw_text(rgb, sizeof rgb, W, H, 2, 1, 1, 0x123456, "1-"), 11);
+    picture_of(rgb, got);
+    for (size_t y = 0; y < WF_LEN(want); y++) ck_assert_str_eq(got[y], want[y]);
+    ck_assert_uint_eq(rgb[(1 * W + 4) * 3 + 1], 0x34);
+    ck_assert_uint_eq(rgb[(1 * W + 4) * 3 + 2], 0x56);
+}
+END_TEST
+
+static int count_set(const uint8_t *rgb, size_t pixels)
+{
+    int n = 0;
+
+    for (size_t i = 0; i < pixels; i++) n += rgb[3 * i] != 0;
+    return n;
+}
+
+/* The box has 20 pixels; each magnified one becomes scale * scale. */
+START_TEST(what_is_not_ascii_is_a_box)
+{
+    static const char *const texts[] = { "\xc3\xa9", "\xff", "\x01", "\xf0\x9f\x98\x80" };
+    static uint8_t rgb[64 * 64 * 3];
+
+    for (size_t i = 0; i < WF_LEN(texts); i++)
+        for (int scale = 1; scale <= 3; scale++) {
+            memset(rgb, 0, sizeof rgb);
+            ck_assert_int_eq(draw_text(rgb, sizeof rgb, 64, 64, 0, 0, scale, 0xffffff, texts[i]), 5 * scale);
+            ck_assert_int_eq(count_set(rgb, 64 * 64), 20 * scale * scale);
+        }
+}
+END_TEST
+
+/* The image lies in a block of exactly its size: the sanitizers see a pixel outside. */
+START_TEST(what_falls_outside_is_cut)
+{
+    static const int32_t places[] = { INT32_MIN, -1000, -5, -3, 0, 3, 9, 10, 1000, INT32_MAX };
+    static const int32_t scales[] = { INT32_MIN, 0, 1, 2, 7, 1000, INT32_MAX };
+
+    for (size_t i = 0; i < WF_LEN(places); i++)
+        for (size_t j = 0; j < WF_LEN(places); j++)
+            for (size_t k = 0; k < WF_LEN(scales); k++) {
+                uint8_t *rgb = malloc(10 * 9 * 3);
+                ck_assert_int_gt(draw_text(rgb, 10 * 9 * 3, 10, 9, places[i], places[j], scales[k], 0xffffff,
+                                                 "Wq#"), 0);
+                free(rgb);
+            }
+}
+END_TEST
+
+START_TEST(an_image_of_another_size_is_not_touched)
+{
+    static const struct { size_t len; int32_t w, h; } wrong[] = {
+        { 269, 10, 9 }, { 271, 10, 9 }, { 0, 0, 9 }, { 0, 10, 0 }, { 270, -10, -9 }, { 4, INT32_MAX, INT32_MAX },
+    };
+    uint8_t rgb[10 * 9 * 3] = { 0 };
+
+    for (size_t i = 0; i < WF_LEN(wrong); i++)
+        ck_assert_int_eq(draw_text(rgb, wrong[i].len, wrong[i].w, wrong[i].h, 0, 0, 1, 0xffffff, "A"), -1);
+    ck_assert_int_eq(count_set(rgb, 10 * 9), 0);
+}
+END_TEST
+
+START_TEST(a_width_is_told_without_an_image)
+{
+    ck_assert_int_eq(draw_text(NULL, 0, 0, 0, 0, 0, 2, 0, "abc"), (3 * 6 - 1) * 2);
+    ck_assert_int_eq(draw_text(NULL, 0, 0, 0, 0, 0, 2, 0, ""), 0);
+    ck_assert_int_eq(draw_text(NULL, 0, 0, 0, 0, 0, 2, 0, NULL), 0);
+}
+END_TEST
+
+START_TEST(every_character_has_a_drawing_of_its_own)
+{
+    static uint8_t drawn[96][6 * 8 * 3];
+
+    for (int c = 32; c < 127; c++) {
+        const char text[2] = { (char)c, '\0' };
+
+        draw_text(drawn[c - 32], sizeof drawn[0], 6, 8, 0, 0, 1, 0xffffff, text);
+        if (c > 32) ck_assert_int_gt(count_set(drawn[c - 32], 6 * 8), 0);
+        for (int y = 0; y < 8; y++) ck_assert_uint_eq(drawn[c - 32][(y * 6 + 5) * 3], 0);  /* the gap */
+        for (int other = 32; other < c; other++)
+            ck_assert_msg(memcmp(drawn[c - 32], drawn[other - 32], sizeof drawn[0]) != 0, "%c and %c", c, other);
+    }
+}
+END_TEST
+
+/* ---- tables ---- */
+
+static weft_model   *model;
+static weft_adapter *adapters[2];
+
+static void open_bundled(void)
+{
+    static const char *const files[] = { "monster", "hatching" };
+    char path[256];
+
+    must(weft_model_open("examples/model", NULL, &model, &golden_err));
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "examples/model/adapters/%s.safetensors", files[i]);
+        must(weft_adapter_open(path, NULL, &adapters[i], &golden_err));
+    }
+}
+
+static void close_bundled(void)
+{
+    for (int i = 0; i < 2; i++) weft_adapter_free(adapters[i]);
+    weft_model_free(model);
+}
+
+typedef struct image { uint8_t *rgb; size_t bytes; int32_t width, height; } image;
+
+static image read_image(const char *path)
+{
+    image i;
+
+    must(weft_png_size(path, &i.width, &i.height, &golden_err));
+    i.bytes = 3 * (size_t)i.width * (size_t)i.height;
+    i.rgb = malloc(i.bytes);
+    must(weft_png_read(path, i.rgb, i.bytes, i.width, i.height, &golden_err));
+    return i;
+}
+
+static image drawn(const weft_plan *plan)
+{
+    const char *dir = test_dir();
+    char        path[300];
+
+    snprintf(path, sizeof path, "%s/table.png", dir);
+    must(draw_table(plan, model, path, &golden_err));
+    image i = read_image(path);
+    unlink(path);
+    test_rmdir(dir);
+    return i;
+}
+
+/* The first pair of examples/compose.c under K-LoRA. */
+START_TEST(the_table_in_the_docs_is_what_is_drawn)
+{
+    weft_plan *p;
+
+    must(weft_plan_create(model, NULL, &p, &golden_err));
+    for (int i = 0; i < 2; i++) must(weft_plan_add(p, adapters[i], 0.9f, NULL, &golden_err));
+    must(weft_plan_klora(p, NULL, &golden_err));
+    must(weft_plan_seal(p, 20, &golden_err));
+    image got = drawn(p), want = read_image("docs/images/klora-table.png");
+    ck_assert_int_eq(got.width, want.width);
+    ck_assert_int_eq(got.height, want.height);
+    ck_assert_mem_eq(got.rgb, want.rgb, want.bytes);
+    weft_plan_free(p);
+    free(got.rgb);
+    free(want.rgb);
+}
+END_TEST
+
+static void check_size(const weft_plan *p)
+{
+    image i = drawn(p);
+
+    ck_assert_int_ge(i.width, 500);
+    ck_assert_int_le(i.width, 1600);
+    ck_assert_int_ge(i.height, 100);
+    ck_assert_int_le(i.height, 1600);
+    free(i.rgb);
+}
+
+typedef weft_status (*method)(weft_plan *plan);
+
+static weft_status by_merge(weft_plan *p) { return weft_plan_merge(p, &golden_err); }
+static weft_status by_switch(weft_plan *p) { return weft_plan_switch(p, NULL, &golden_err); }
+static weft_status by_composite(weft_plan *p) { return weft_plan_composite(p, NULL, &golden_err); }
+static weft_status by_klora(weft_plan *p) { return weft_plan_klora(p, NULL, &golden_err); }
+static const method methods[] = { by_merge, by_switch, by_composite, by_klora };
+
+START_TEST(every_table_can_be_drawn)
+{
+    static const int32_t calls[] = { 1, 3, 20, 1000 };
+
+    for (size_t c = 0; c < WF_LEN(calls); c++) {
+        weft_plan *p;
+        must(weft_plan_create(model, NULL, &p, &golden_err));
+        for (int i = 0; i < 2; i++) must(weft_plan_add(p, adapters[i], 1, NULL, &golden_err));
+        must(methods[_i](p));
+        must(weft_plan_seal(p, calls[c], &golden_err));
+        check_size(p);
+        weft_plan_free(p);
+    }
+}
+END_TEST
+
+START_TEST(an_empty_table_and_a_crowded_one_can_be_drawn)
+{
+    weft_plan *p;
+
+    must(weft_plan_create(model, NULL, &p, &golden_err));
+    ck_assert_int_eq(draw_table(p, model, "/nowhere/at/all.png", &golden_err), WEFT_E_STATE); /* not sealed */
+    must(weft_plan_seal(p, 5, &golden_err));
+    check_size(p);
+    ck_assert_int_eq(draw_table(p, model, "/nowhere/at/all.png", &golden_err), WEFT_E_IO);
+    weft_plan_free(p);
+    must(weft_plan_create(model, NULL, &p, &golden_err));
+    for (int i = 0; i < 12; i++) must(weft_plan_add(p, adapters[i % 2], 0.1f * (float)i, NULL, &golden_err));
+    must(weft_plan_composite(p, NULL, &golden_err));
+    must(weft_plan_seal(p, 50, &golden_err));
+    check_size(p);
+    weft_plan_free(p);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("draw");
+    TCase *c = tcase_create("labels"), *t = tcase_create("tables");
+
+    tcase_add_test(c, text_is_drawn_where_it_should);
+    tcase_add_test(c, what_is_not_ascii_is_a_box);
+    tcase_add_test(c, what_falls_outside_is_cut);
+    tcase_add_test(c, an_image_of_another_size_is_not_touched);
+    tcase_add_test(c, a_width_is_told_without_an_image);
+    tcase_add_test(c, every_character_has_a_drawing_of_its_own);
+    suite_add_tcase(suite, c);
+    tcase_add_checked_fixture(t, open_bundled, close_bundled);
+    tcase_add_test(t, the_table_in_the_docs_is_what_is_drawn);
+    tcase_add_loop_test(t, every_table_can_be_drawn, 0, (int)WF_LEN(methods));
+    tcase_add_test(t, an_empty_table_and_a_crowded_one_can_be_drawn);
+    suite_add_tcase(suite, t);
+    return run_suite(suite);
+}

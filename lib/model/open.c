@@ -177,6 +177,7 @@ weft_status weft_model_open(const char *path, const weft_model_options *options,
     wf_ref_init(&m->refs);
     m->alloc = alloc;
     m->parts.kernels = wf_kernels_pick(wf_cpu_detect());
+    m->parts.products = wf_products_pick(wf_cpu_detect());
     m->path = wf_strdup(&alloc, path);
     st = m->path != NULL ? open_model(m, &o, err) : wf_nomem(err, strlen(path), "a path");
     if (st == WEFT_OK) *out = m;

@@ -1,13 +1,14 @@
-/* layer.h - the one place where a network meets its adapters.
+/* layer.h - what a layer is, and what adapters may add to one.
  *
- * A layer is a linear map or a convolution with the weights where the file keeps them. The networks
- * call wf_layer_apply() and know nothing more. What adapters add to a layer is data that the run hangs
- * beside it: a stack of parts with their coefficients, or a merged copy of the weight. A normalisation is a
- * layer too, with a weight of one column, and ops.c looks at its stack as layer.c does at the others'. */
+ * A layer is a linear map or a convolution with its weights where the file keeps them. The networks
+ * call wf_layer_apply() and know nothing more. What adapters add is data that the run hangs beside
+ * the layer: a stack of parts with their coefficients, or a merged copy of the weight, or nothing. A
+ * normalisation is a layer too, with a weight of one column; norm.c looks at its stack as layer.c
+ * does at the others'. */
 #ifndef WF_LAYER_H
 #define WF_LAYER_H
 
-#include "io/io.h"
+#include "tensor/dtype.h"
 
 typedef struct wf_layer {
     const char *name;      /* canonical, "unet.down_blocks.0..."                                   */
@@ -19,12 +20,22 @@ typedef struct wf_layer {
     int32_t     kind;      /* WEFT_LAYER_*                                                         */
     int32_t     out;
     int32_t     in;        /* 1 for a normalisation                                                */
-    int32_t     kernel;    /* 1 or 3                                                               */
+    int32_t     kernel;    /* of a convolution, square: 1 or 3 in the networks of today            */
     int32_t     stride;    /* 1 or 2                                                               */
     int32_t     pad;       /* on the top and left; bottom and right are padded as far as needed    */
     bool        attention; /* q, k, v, out of an attention of the UNet                             */
     bool        asymmetric; /* a VAE encoder's downsampler: padded at the bottom and right alone   */
 } wf_layer;
+
+/* A coefficient: how much of one part a branch takes. A number; times a vector over the layer's
+ * columns (the K inputs of its weight as a matrix (out, K): the part D becomes D diag(v), as ZipLoRA
+ * merges); times a mask over the image's rows. `vector` and `mask` are 1 + an index into the tables
+ * of the exec, 0 for none. Where the number is 0 nothing is computed. */
+typedef struct wf_cell {
+    float   number;
+    int32_t vector;
+    int32_t mask;
+} wf_cell;
 
 /* What a part of a stack is where it is no pair: a Kronecker product, a matrix, or nothing but a difference of the
  * bias, which any part may have besides. */

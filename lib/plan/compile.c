@@ -81,7 +81,7 @@ float wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer)
     return wf_plan_text_acts(p, adapter) ? wf_plan_cell_weight(p, adapter, layer) : 0;
 }
 
-static void fill_row(float *row, const wf_table *t, const weft_plan *p, int32_t call)
+static void fill_row(wf_cell *row, const wf_table *t, const weft_plan *p, int32_t call)
 {
     const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
 
@@ -95,17 +95,17 @@ static void fill_row(float *row, const wf_table *t, const weft_plan *p, int32_t 
                 c = p->method->choose(p, t, call, b, layer, adapter);
                 if (c != 0) c *= wf_plan_cell_weight(p, adapter, layer); /* never -0: rows are compared as bytes */
             }
-            row[(size_t)b * t->slots + s] = c;
+            row[(size_t)b * t->slots + s] = (wf_cell){ c, 0, 0 };
         }
 }
 
-static uint64_t hash_row(const float *row, size_t width)
+static uint64_t hash_row(const wf_cell *row, size_t width)
 {
     uint64_t h = 14695981039346656037u; /* FNV-1a over words: cheap, and equality is checked after it */
 
     for (size_t i = 0; i < width; i++) {
         uint32_t bits;
-        memcpy(&bits, &row[i], sizeof bits);
+        memcpy(&bits, &row[i].number, sizeof bits);
         h = (h ^ bits) * 1099511628211u;
     }
     return h;
@@ -113,7 +113,7 @@ static uint64_t hash_row(const float *row, size_t width)
 
 /* Distinct rows while they are collected. */
 typedef struct row_set {
-    float    *cells; /* [room][width] */
+    wf_cell  *cells; /* [room][width] */
     uint64_t *hash;  /* [room]        */
     size_t    count;
     size_t    room;
@@ -123,7 +123,7 @@ typedef struct row_set {
 static weft_status grow_rows(row_set *set, const weft_allocator *alloc, weft_error *err)
 {
     size_t    room = set->room == 0 ? 4 : 2 * set->room, floats;
-    float    *cells = NULL;
+    wf_cell  *cells = NULL;
     uint64_t *hash = NULL;
 
     if (set->count < set->room) return WEFT_OK;
@@ -151,7 +151,7 @@ static weft_status grow_rows(row_set *set, const weft_allocator *alloc, weft_err
 /* The row just written at cells[count] is an earlier one, or the next. */
 static size_t settle_row(row_set *set)
 {
-    float *row = set->cells + set->count * set->width;
+    wf_cell *row = set->cells + set->count * set->width;
 
     set->hash[set->count] = hash_row(row, set->width);
     for (size_t r = 0; r < set->count; r++)
@@ -171,7 +171,7 @@ static weft_status keep_live(wf_table *t, const weft_plan *p, const row_set *set
     if (kept == NULL) return wf_nomem(err, all * sizeof *kept, "a plan's slots");
     for (size_t s = 0; s < all; s++) {
         bool used = layers[t->slot[s].layer].component != 0;
-        for (size_t i = 0; i < lines && !used; i++) used = set->cells[i * all + s] != 0;
+        for (size_t i = 0; i < lines && !used; i++) used = set->cells[i * all + s].number != 0;
         if (used) kept[live++] = s;
     }
     t->cells = wf_zalloc(&p->alloc, lines * live, sizeof *t->cells);
@@ -398,15 +398,15 @@ size_t wf_merged_floats(const wf_touched *t, const wf_layer *layer)
     return (size_t)layer->out * (wf_layer_columns(layer) + (wf_touched_has_bias(t, layer) ? 1 : 0));
 }
 
-weft_status wf_touched_add(const wf_touched *t, const wf_layer *layer, const float *cells, float *dst, float *bias,
+weft_status wf_touched_add(const wf_touched *t, const wf_layer *layer, const wf_cell *cells, float *dst, float *bias,
                            const weft_allocator *alloc, weft_error *err)
 {
     for (int32_t i = 0; i < t->parts; i++) {
         const wf_strand *s = &t->strand[i];
-        if (cells[i] == 0) continue;
-        WF_TRY(wf_module_add(s->module, layer, s->scale, s->inside, cells[i], dst, alloc, err));
+        if (cells[i].number == 0) continue;
+        WF_TRY(wf_module_add(s->module, layer, s->scale, s->inside, cells[i].number, dst, alloc, err));
         if (bias != NULL)
-            WF_TRY(wf_module_add_bias(s->module, layer, s->scale, s->inside * cells[i], bias, &(bool){ false }, err));
+            WF_TRY(wf_module_add_bias(s->module, layer, s->scale, s->inside * cells[i].number, bias, &(bool){ false }, err));
     }
     return WEFT_OK;
 }
@@ -419,7 +419,7 @@ static bool never_changes(const wf_table *t, const wf_slot *slot, int32_t parts)
     size_t width = t->slots * (size_t)t->branches, first = (size_t)(slot - t->slot);
 
     for (size_t r = 1; r < t->rows; r++)
-        if (memcmp(t->cells + r * width + first, t->cells + first, (size_t)parts * sizeof(float)) != 0) return false;
+        if (memcmp(t->cells + r * width + first, t->cells + first, (size_t)parts * sizeof *t->cells) != 0) return false;
     return true;
 }
 

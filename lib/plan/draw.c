@@ -238,7 +238,7 @@ static void measure(layout *lay)
     lay->strongest = 0;
     for (size_t i = 0; i < t->rows * (size_t)t->branches * t->slots; i++)
         if (layers[t->slot[i % t->slots].layer].component == 0)
-            lay->strongest = fmaxf(lay->strongest, fabsf(t->cells[i]));
+            lay->strongest = fmaxf(lay->strongest, fabsf(t->cells[i].number));
 }
 
 static void draw_heading(canvas *c, const layout *lay, int32_t branch, int32_t x)

@@ -79,7 +79,7 @@ typedef struct wf_table {
     wf_touched *touched;     /* [touched_count]                                             */
     wf_weave  **weave;       /* [touched_count]                                             */
     size_t      rows;        /* distinct ones                                               */
-    float      *cells;       /* [rows][branches][slots]                                     */
+    wf_cell    *cells;       /* [rows][branches][slots]                                     */
     int32_t    *row_of_call; /* [calls]                                                     */
     bool        bare;        /* the method wants the file's alpha left out, in the UNet     */
     wf_blob    *memo;        /* what the method learnt of the weights: copies of the plan keep it */

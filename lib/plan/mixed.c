@@ -140,20 +140,20 @@ static weft_status add_dependent(const making *x, const wf_strand *s, bool stack
     return st;
 }
 
-static weft_status make_stack(const weft_plan *p, const making *x, const wf_touched *t, const float *cells, weft_error *err)
+static weft_status make_stack(const weft_plan *p, const making *x, const wf_touched *t, const wf_cell *cells, weft_error *err)
 {
     for (int32_t i = 0; i < t->parts; i++)
-        WF_TRY(depends(p, &t->strand[i]) ? add_dependent(x, &t->strand[i], true, cells[i], err)
-                                         : add_part(x, &t->strand[i], x->layer, cells[i], err));
+        WF_TRY(depends(p, &t->strand[i]) ? add_dependent(x, &t->strand[i], true, cells[i].number, err)
+                                         : add_part(x, &t->strand[i], x->layer, cells[i].number, err));
     return WEFT_OK;
 }
 
-static weft_status make_inside(const weft_plan *p, const making *x, const wf_touched *t, const float *cells, weft_error *err)
+static weft_status make_inside(const weft_plan *p, const making *x, const wf_touched *t, const wf_cell *cells, weft_error *err)
 {
     for (int32_t i = 0; i < t->parts; i++)
-        if (!depends(p, &t->strand[i])) WF_TRY(add_part(x, &t->strand[i], x->layer, cells[i], err));
+        if (!depends(p, &t->strand[i])) WF_TRY(add_part(x, &t->strand[i], x->layer, cells[i].number, err));
     for (int32_t i = 0; i < t->parts; i++)
-        if (depends(p, &t->strand[i])) WF_TRY(add_dependent(x, &t->strand[i], false, cells[i], err));
+        if (depends(p, &t->strand[i])) WF_TRY(add_dependent(x, &t->strand[i], false, cells[i].number, err));
     return WEFT_OK;
 }
 
@@ -172,7 +172,7 @@ static void take_magnitudes(const wf_layer *l, const double *g, double *norm, bo
         }
 }
 
-static weft_status make_direction(const making *x, const wf_touched *t, const float *cells, weft_error *err)
+static weft_status make_direction(const making *x, const wf_touched *t, const wf_cell *cells, weft_error *err)
 {
     const wf_layer *l = x->layer;
     bool            rows = true;
@@ -188,7 +188,7 @@ static weft_status make_direction(const making *x, const wf_touched *t, const fl
     memcpy(g, norm, n * sizeof *g);
     for (int32_t i = 0; i < t->parts && st == WEFT_OK; i++) {
         const wf_strand *s = &t->strand[i];
-        double           c = s->inside * cells[i]; /* either is 1 */
+        double           c = s->inside * cells[i].number; /* either is 1 */
         for (size_t k = 0; is_dora(s) && k < n; k++) {
             float v;
             wf_tensor_read(s->module->part[WF_PART_MAGNITUDE], k, 1, &v);
@@ -209,7 +209,7 @@ weft_status wf_plan_merged_weight(const weft_plan *p, const wf_touched *t, float
                                   const weft_allocator *alloc, weft_error *err)
 {
     const wf_layer *l = &wf_model_layers(p->model, &(size_t){ 0 })[t->layer];
-    const float    *cells = wf_plan_row(p, 0) + t->slot;
+    const wf_cell  *cells = wf_plan_row(p, 0) + t->slot;
     making          x = { l, weight, bias, alloc };
 
     wf_layer_load(weight, wf_model_parts(p->model)->kernels, l);

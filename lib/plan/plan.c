@@ -443,7 +443,7 @@ static bool any_cell(const wf_table *t, size_t first, size_t end)
 {
     for (size_t r = 0; r < t->rows * (size_t)t->branches; r++)
         for (size_t s = first; s < end; s++)
-            if (t->cells[r * t->slots + s] != 0) return true;
+            if (t->cells[r * t->slots + s].number != 0) return true;
     return false;
 }
 
@@ -530,7 +530,7 @@ weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, 
     if (adapter < 0 || adapter >= plan->adapters)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: adapter %d of %d", (int)adapter, (int)plan->adapters);
     slot = find_slot(t, layer, adapter);
-    if (slot >= 0) *out = wf_plan_row(plan, call)[(size_t)branch * t->slots + (size_t)slot];
+    if (slot >= 0) *out = wf_plan_row(plan, call)[(size_t)branch * t->slots + (size_t)slot].number;
     return WEFT_OK;
 }
 
@@ -567,20 +567,21 @@ const wf_touched *wf_plan_touched(const weft_plan *p, size_t *count)
     return p->table.touched;
 }
 
-const float *wf_plan_row(const weft_plan *p, int32_t call)
+const wf_cell *wf_plan_row(const weft_plan *p, int32_t call)
 {
     size_t width = p->table.slots * (size_t)p->table.branches;
     return p->table.cells + (size_t)p->table.row_of_call[call] * width;
 }
 
-void wf_plan_text_row(const weft_plan *p, int32_t adapter, float *row)
+void wf_plan_text_row(const weft_plan *p, int32_t adapter, wf_cell *row)
 {
     const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
 
     for (size_t s = 0; s < p->table.slots; s++) {
         const wf_slot *at = &p->table.slot[s];
         bool           text = layers[at->layer].component != 0;
-        row[s] = text && at->adapter == adapter ? wf_plan_cell_weight(p, adapter, at->layer) : 0;
+        row[s] = (wf_cell){ 0, 0, 0 };
+        if (text && at->adapter == adapter) row[s].number = wf_plan_cell_weight(p, adapter, at->layer);
     }
 }
 

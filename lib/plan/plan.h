@@ -26,7 +26,7 @@ typedef struct wf_touched {
 
 /* dst (out, K) += sum over the parts of cells[p] * Delta_p, and bias (out) += likewise, where bias is not NULL: a merged
  * copy, beyond the base that is in dst already. */
-weft_status wf_touched_add(const wf_touched *t, const wf_layer *layer, const float *cells, float *dst, float *bias,
+weft_status wf_touched_add(const wf_touched *t, const wf_layer *layer, const wf_cell *cells, float *dst, float *bias,
                            const weft_allocator *alloc, weft_error *err);
 /* What a layer becomes under the plan's first row, whatever the policy for adapters that depend on the weight (mixed.c):
  * weight (out, K) from the base on, and unless it is NULL bias (out). */
@@ -44,9 +44,9 @@ int32_t           wf_plan_branches(const weft_plan *p);
 const wf_touched *wf_plan_touched(const weft_plan *p, size_t *count); /* UNet and text layers, by layer id */
 size_t            wf_plan_slots(const weft_plan *p);
 /* Coefficients of a call: [branch][slot]. Slots of text layers hold what acts while a prompt is encoded. */
-const float      *wf_plan_row(const weft_plan *p, int32_t call);
+const wf_cell    *wf_plan_row(const weft_plan *p, int32_t call);
 /* Coefficients for encoding with one adapter alone: text slots of others are zero. row has wf_plan_slots floats. */
-void              wf_plan_text_row(const weft_plan *p, int32_t adapter, float *row);
+void              wf_plan_text_row(const weft_plan *p, int32_t adapter, wf_cell *row);
 int32_t           wf_plan_adapters(const weft_plan *p);
 /* out[i] = combination of the branches' predictions preds[b][i] (run of n floats), by the method's rule;
  * guided says whether these are halves of a guided step. Sums in an order of its own. */

@@ -34,9 +34,9 @@ typedef struct saving {
 
 static bool is_live(const weft_plan *p, const wf_touched *t)
 {
-    const float *cells = wf_plan_row(p, 0) + t->slot;
+    const wf_cell *cells = wf_plan_row(p, 0) + t->slot;
     for (int32_t i = 0; i < t->parts; i++)
-        if (cells[i] != 0.0f) return true;
+        if (cells[i].number != 0.0f) return true;
     return false;
 }
 
@@ -222,7 +222,7 @@ static weft_status check(const weft_plan *p, const char *path, weft_error *err)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: %s has %d branches, and weights hold one",
                        p->method->title, wf_plan_branches(p));
     for (int32_t call = 1; call < wf_plan_calls(p); call++)
-        if (memcmp(wf_plan_row(p, call), wf_plan_row(p, 0), wf_plan_slots(p) * sizeof(float)) != 0)
+        if (memcmp(wf_plan_row(p, call), wf_plan_row(p, 0), wf_plan_slots(p) * sizeof(wf_cell)) != 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: the coefficients of %s change at call %d, and "
                            "weights do not", p->method->title, call);
     return WEFT_OK;

@@ -159,7 +159,7 @@ static bool walk(const weft_run *r, wf_fit *b)
 {
     const wf_parts *p = wf_run_parts(b);
     int64_t layers = 0;
-    wf_exec e = { .k = p->kernels, .dry = true, .arena = { .dry = true }, .deltas = b->deltas, .branch = b->branch,
+    wf_exec e = { .k = p->kernels, .products = p->products, .dry = true, .arena = { .dry = true }, .deltas = b->deltas, .branch = b->branch,
                   .slots = wf_plan_slots(b->plan), .stop = count_layer, .stop_user = &layers };
     weft_step step = WEFT_STEP_INIT;
     step.tokens = r->text_tokens;

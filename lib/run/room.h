@@ -14,7 +14,7 @@ typedef struct wf_fit {
     wf_delta     *deltas;     /* [layers of the model]                           */
     float       **merged;     /* [touched] private copies, NULL for side layers  */
     size_t        touched;
-    float        *text_row;   /* [slots] coefficients while one adapter encodes  */
+    wf_cell      *text_row;   /* [slots] coefficients while one adapter encodes  */
     int32_t      *branch;     /* [samples]                                       */
     float        *timestep;   /* [samples]                                       */
     float        *time_ids;   /* [samples][ids]                                  */

@@ -49,7 +49,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_
         memcpy(x + s * all, step->latent + i * latent, latent * sizeof *x);
         if (extra > 0) memcpy(x + s * all + latent, step->extra + i * extra, extra * sizeof *x);
     }
-    wf_unet_input in = { .grid = { count, r->height, r->width }, .latent = x, .timestep = b->timestep + first,
+    wf_unet_input in = { .grid = wf_image_grid(count, r->height, r->width), .latent = x, .timestep = b->timestep + first,
                          .text = b->text + first, .tokens = step->tokens, .text_layers = step->text_layers,
                          .pooled = b->pooled + first, .time_ids = b->time_ids + (size_t)first * ids,
                          .ids = c->time_ids, .guidance = b->guidance + first };

@@ -17,6 +17,9 @@ void wf_gemm_nt(float *y, size_t ldy, const float *x, size_t ldx, const float *w
 /* y (m, n) = x (m, k) w (k, n) + beta * y */
 void wf_gemm_nn(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw, size_t m, size_t n,
                 size_t k, float beta);
+/* y (m, n) = x (k, m)^T w (k, n) + beta * y: a gradient of weights, summed over k rows */
+void wf_gemm_tn(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw, size_t m, size_t n,
+                size_t k, float beta);
 /* y (m, n) = alpha * x (m, k) w (k, n) + beta * y in double, for what inverses need */
 void wf_gemm_double(double *y, size_t ldy, const double *x, size_t ldx, const double *w, size_t ldw, size_t m, size_t n,
                     size_t k, double alpha, double beta);

@@ -164,16 +164,15 @@ static void scale_h(void *user, size_t sample, size_t row, size_t rows, float *h
     }
 }
 
-static bool any_vector(const job *j)
+static bool any_vector(const job *j, size_t sample)
 {
     bool any = false;
-    for (size_t n = 0; n < (size_t)j->out.n && !any; n++)
-        for (int32_t p = 0; p < j->stack->parts && !any; p++)
-            any = j->stack->part_rank[p] > 0 && coefficient(j, n, p).columns != NULL;
+    for (int32_t p = 0; p < j->stack->parts && !any; p++)
+        any = j->stack->part_rank[p] > 0 && coefficient(j, sample, p).columns != NULL;
     return any;
 }
 
-/* h (rows, R) = x A^T as a product. In a dry walk, with whatever a call may need. */
+/* h (rows, R) = x A^T as a product. */
 static wf_product down_product(job *j, float *h)
 {
     wf_product d = j->base;
@@ -184,7 +183,7 @@ static wf_product down_product(job *j, float *h)
     d.ordered = true;
     d.user = j;
     d.finish = scale_h;
-    d.amend_weight = j->e->vectors != NULL && (j->e->dry || any_vector(j)) ? scale_down : NULL;
+    d.amend_weight = j->e->vectors != NULL ? scale_down : NULL;
     return d;
 }
 
@@ -394,6 +393,7 @@ static void prepare_parts(job *j)
     if (s->rank > 0) {
         float *h = wf_take(e, n * rows, (size_t)s->rank);
         wf_span *live = wf_arena_take(&e->arena, n, sizeof *live);
+        bool *amended = e->vectors != NULL ? wf_arena_take(&e->arena, n, sizeof *amended) : NULL;
         wf_product down = down_product(j, h);
         wf_need_scratch(e, e->products->thin_scratch(&down));
         j->base.h = h;
@@ -401,7 +401,11 @@ static void prepare_parts(job *j)
         j->base.rank = (size_t)s->rank;
         j->base.live = live;
         e->stopped = e->stopped || e->arena.overflow;
-        for (size_t i = 0; i < n && !e->dry && !e->stopped; i++) live[i] = live_ranks(j, i);
+        for (size_t i = 0; i < n && !e->dry && !e->stopped; i++) {
+            live[i] = live_ranks(j, i);
+            if (amended != NULL) amended[i] = any_vector(j, i);
+        }
+        j->base.amended = amended;
     }
     if (biases) {
         const float **own = wf_arena_take(&e->arena, n, sizeof *own);

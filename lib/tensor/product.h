@@ -61,6 +61,8 @@ typedef struct wf_product {
 
     /* Of h's columns for wide(), of y's for thin(): those that a sample has. [samples]           */
     const wf_span *live;
+    /* thin() only: samples whose weight amend_weight changes; the others' bits do not depend on them */
+    const bool    *amended; /* [samples]; NULL: none                                              */
     /* thin() only: changes rows [row, row + rows) of the finished y, which begins at column live.lo
      * and has the stride `out`. */
     void         (*finish)(void *user, size_t sample, size_t row, size_t rows, float *y);

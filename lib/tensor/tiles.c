@@ -86,10 +86,9 @@ static void load_row(const wf_kernels *k, float *to, size_t stride, float *line,
         for (size_t q = 0; q < t; q++) to[q * stride + i] = line[i * t + q];
 }
 
-/* tile (count, taps, nc) = rows [first, first + count) of W, channels [c, c + nc), as the sample has
- * it. */
-static void load_weight(const job *j, float *tile, float *line, size_t sample, size_t first,
-                        size_t count, size_t c, size_t nc)
+/* tile (count, taps, nc) = rows [first, first + count) of W, channels [c, c + nc). */
+static void load_weight(const job *j, float *tile, float *line, size_t first, size_t count, size_t c,
+                        size_t nc)
 {
     const wf_product *p = j->p;
     const float *ordered = p->weight;
@@ -103,7 +102,6 @@ static void load_weight(const job *j, float *tile, float *line, size_t sample, s
         for (size_t q = 0; q < t; q++)
             memcpy(to + q * nc, ordered + ((first + o) * t + q) * p->in + c, nc * sizeof *to);
     }
-    if (p->amend_weight != NULL) p->amend_weight(p->user, sample, tile, first, count, c, nc);
 }
 
 void wf_order_weight(float *dst, const wf_kernels *k, const void *weight, wf_dtype type, size_t out,
@@ -124,6 +122,12 @@ static size_t gathered_floats(const wf_product *p)
 
 /* ---- thin: a task is one row tile of one sample ---- */
 
+/* Does the sample read the weight as it lies? */
+static bool lies_ready(const wf_product *p, size_t sample)
+{
+    return p->window.kernel == 1 && (p->amended == NULL || !p->amended[sample]);
+}
+
 static void thin_task(void *user, size_t task, int32_t worker)
 {
     const job *j = user;
@@ -134,8 +138,10 @@ static void thin_task(void *user, size_t task, int32_t worker)
     float *y = p->y + (sample * j->rows + row) * p->out + lo;
     float *gathered = (float *)(void *)j->scratch[worker], *tile = gathered + gathered_floats(p);
 
+    bool ready = lies_ready(p, sample);
+
     if (count == 0) return;
-    if (is_plain(p) && is_ready(p)) channels = p->in; /* in one piece */
+    if (is_plain(p) && ready) channels = p->in; /* in one piece */
     for (size_t c = 0; c < p->in; c += channels) {
         size_t nc = WF_MIN(channels, p->in - c), ldx = p->in, ldw = p->in;
         const float *x = p->x + (sample * j->rows + row) * p->in + c;
@@ -145,8 +151,10 @@ static void thin_task(void *user, size_t task, int32_t worker)
             x = gathered;
             ldx = t * nc;
         }
-        if (!is_ready(p)) {
-            load_weight(j, tile, NULL, sample, lo, count, c, nc);
+        if (!ready) {
+            load_weight(j, tile, NULL, lo, count, c, nc);
+            if (p->amended != NULL && p->amended[sample])
+                p->amend_weight(p->user, sample, tile, lo, count, c, nc);
             w = tile;
             ldw = t * nc;
         }
@@ -214,8 +222,10 @@ static void wide_task(void *user, size_t task, int32_t worker)
             size_t ldx = p->in;
             bool other = p->variant != NULL && p->amend_weight != NULL && n > first &&
                          p->variant[n] != p->variant[n - 1];
-            if (!is_ready(p) && (n == first || other))
-                load_weight(j, tile, line, n, col, cols, c, nc);
+            if (!is_ready(p) && (n == first || other)) {
+                load_weight(j, tile, line, col, cols, c, nc);
+                if (p->amend_weight != NULL) p->amend_weight(p->user, n, tile, col, cols, c, nc);
+            }
             if (!is_plain(p)) {
                 wf_gather(p, gathered, n, row, rows, c, nc);
                 x = gathered;

@@ -14,6 +14,7 @@
 #define WF_EXEC_H
 
 #include "io/io.h"
+#include "nets/derived.h"
 #include "nets/layer.h"
 #include "tensor/kernels.h"
 #include "tensor/product.h"
@@ -198,9 +199,8 @@ typedef struct wf_binder {
     size_t               *layer_count;
     size_t                layer_cap;
     uint8_t              *used;       /* [tensors of the file]                                           */
-    void                **kept;       /* widened norms and biases, freed with the model                  */
-    size_t               *kept_count;
-    size_t                kept_cap;
+    wf_derived           *derived;    /* the model's: widened norms and biases                           */
+    wf_bag               *names;      /* likewise: the layers' names                                     */
     int64_t               parameters;
     /* Another name under which old files keep a tensor: writes it and returns true. May be NULL. */
     bool                (*old_name)(const char *name, char *buf, size_t cap);

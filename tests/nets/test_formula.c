@@ -75,8 +75,8 @@ typedef struct net {
     weft_tensors  *file;
     wf_layer       layers[MOST];
     size_t         layer_count;
-    void          *kept[2 * MOST];
-    size_t         kept_count;
+    wf_derived     derived;
+    wf_bag         names;
     uint8_t        used[MOST];
     wf_binder      binder;
     workbench      w;
@@ -87,10 +87,12 @@ static net *net_open(const char *list, const char *component)
     const wf_kernels *tables[2];
     net *n = calloc(1, sizeof *n);
     n->alloc = wf_allocator(NULL);
+    n->derived.alloc = &n->alloc;
+    wf_bag_init(&n->names, &n->alloc);
     n->file = make_file(list);
     n->binder = (wf_binder){ .alloc = &n->alloc, .file = n->file, .path = list, .component = component,
                              .layers = n->layers, .layer_count = &n->layer_count, .layer_cap = MOST, .used = n->used,
-                             .kept = n->kept, .kept_count = &n->kept_count, .kept_cap = 2 * MOST };
+                             .derived = &n->derived, .names = &n->names };
     bench_open(&n->w, tables[bench_tables(tables) - 1], 2);
     return n;
 }
@@ -98,7 +100,8 @@ static net *net_open(const char *list, const char *component)
 static void net_close(net *n)
 {
     bench_close(&n->w);
-    for (size_t i = 0; i < n->kept_count; i++) wf_free(&n->alloc, n->kept[i]);
+    wf_derived_free(&n->derived);
+    wf_bag_free(&n->names);
     weft_tensors_free(n->file);
     free(n);
 }

@@ -1,7 +1,8 @@
-/* gemm.h - the matrix products, all through OpenBLAS on one thread of ours each.
+/* gemm.h - single matrix products in float32 and double: all of OpenBLAS that weft calls.
  *
- * Work is cut into tiles by the callers, by shape alone, so results do not depend on the number of
- * threads. For that OpenBLAS must not cut it again: while any run computes, its process-wide thread
+ * What is made of weights comes here directly; what a network computes comes here through its tier
+ * (product.h). Each product runs on the calling thread. Work is cut into tiles by the callers, by
+ * shape alone, so results do not depend on the number of threads. For that OpenBLAS must not cut it again: while any run computes, its process-wide thread
  * count is held at 1 (begin/end count the users), then put back. */
 #ifndef WF_GEMM_H
 #define WF_GEMM_H

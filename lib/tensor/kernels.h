@@ -1,6 +1,6 @@
 /* kernels.h - the loops over floats, in one table for each instruction set.
  *
- * The matrix product goes to OpenBLAS (gemm.h); everything else that touches every element is here.
+ * Matrix products are elsewhere (product.h). Everything else that touches every element is here.
  * wf_kernels_pick() is pure: the model keeps its answer, and a test may ask for any table. */
 #ifndef WF_KERNELS_H
 #define WF_KERNELS_H

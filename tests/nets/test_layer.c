@@ -389,6 +389,112 @@ START_TEST(attention_is_softmax)
 }
 END_TEST
 
+/* o of an attention on a workbench. */
+static float *run_attention(const wf_attention *a, const wf_kernels *k, int32_t threads)
+{
+    workbench w;
+    float *o = bench_floats((size_t)(a->n * a->lq * a->heads * a->d), 9);
+    bench_open(&w, k, threads);
+    wf_attend(&w.e, NULL, a);
+    bench_real(&w);
+    wf_attend(&w.e, o, a);
+    bench_close(&w);
+    return o;
+}
+
+/* Keys cut into segments are the keys: bit for bit if every cut is at a tile's border. */
+START_TEST(segments_of_keys_are_their_sum)
+{
+    static const struct { int32_t lk, cut[3]; bool causal, bits; } cases[] = {
+        { 77, { 30, 77, 77 }, false, false },     { 1100, { 512, 1100, 1100 }, false, true },
+        { 1600, { 512, 1536, 1600 }, true, true }, { 700, { 1, 0, 699 }, true, false },
+        { 530, { 0, 0, 530 }, false, true },
+    };
+    enum { N = 2, HEADS = 3, D = 8, WIDTH = HEADS * D };
+    for (size_t i = 0; i < WF_LEN(cases); i++) {
+        int32_t lk = cases[i].lk, lq = cases[i].causal ? lk : 70, from = 0;
+        float *q = bench_floats((size_t)(N * lq * WIDTH), 1), *kv[2], *cut[3][2];
+        for (int p = 0; p < 2; p++) kv[p] = bench_floats((size_t)(N * lk * WIDTH), 2 + (uint32_t)p);
+        wf_keys whole = { kv[0], kv[1], lk }, some[3];
+        for (int g = 0; g < 3; g++) {
+            int32_t to = g == 2 ? lk : WF_MAX(from, cases[i].cut[g]);
+            size_t each = (size_t)((to - from) * WIDTH);
+            for (int p = 0; p < 2; p++) {
+                cut[g][p] = malloc(N * each * sizeof(float) + 1);
+                for (int n = 0; n < N; n++)
+                    memcpy(cut[g][p] + (size_t)n * each, kv[p] + (n * lk + from) * WIDTH, each * sizeof(float));
+            }
+            some[g] = (wf_keys){ cut[g][0], cut[g][1], to - from };
+            from = to;
+        }
+        wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = lq, .q = q, .keys = &whole, .segments = 1,
+                           .causal = cases[i].causal }, b = a;
+        b.keys = some;
+        b.segments = 3;
+        const wf_kernels *k = tables[table_count - 1];
+        float *one = run_attention(&a, k, 2), *three = run_attention(&b, k, 1), *again = run_attention(&b, k, 3);
+        size_t n = (size_t)(N * lq * WIDTH);
+        double *want = malloc(n * sizeof *want);
+        for (size_t c = 0; c < n; c++) want[c] = one[c];
+        close_to("segments", three, want, n, 2e-6);
+        ck_assert(memcmp(three, again, n * sizeof *three) == 0);
+        ck_assert(!cases[i].bits || memcmp(one, three, n * sizeof *one) == 0);
+        for (int g = 0; g < 3; g++) free(cut[g][0]), free(cut[g][1]);
+        free(want), free(one), free(three), free(again), free(q), free(kv[0]), free(kv[1]);
+    }
+}
+END_TEST
+
+/* A bias for each query and key, for all samples and heads or for each; -INFINITY hides, also a whole tile of keys, and
+ * a query that sees nothing gets zeros. */
+START_TEST(attention_takes_a_bias)
+{
+    static const struct { int32_t lq, lk; bool causal, samples, heads; } cases[] = {
+        { 5, 7, false, false, false }, { 70, 1100, false, true, false }, { 65, 600, false, false, true },
+        { 130, 130, true, true, true }, { 66, 1025, false, true, true },
+    };
+    enum { N = 2, HEADS = 2, D = 8, WIDTH = HEADS * D };
+    for (size_t i = 0; i < WF_LEN(cases); i++)
+        for (size_t t = 0; t < table_count; t++) {
+            int32_t lq = cases[i].lq, lk = cases[i].lk;
+            size_t pairs = (size_t)(lq * lk), n = (size_t)(N * lq * WIDTH);
+            float *q = bench_floats(n, 1), *k = bench_floats((size_t)(N * lk * WIDTH), 2);
+            float *v = bench_floats((size_t)(N * lk * WIDTH), 3), *bias = bench_floats(N * HEADS * pairs, 4);
+            double *want = calloc(n, sizeof *want);
+            for (size_t b = 0; b < N * HEADS * pairs; b++) {
+                int32_t row = (int32_t)(b % pairs) / lk, key = (int32_t)(b % pairs) % lk;
+                if (row == 3 || (row % 3 == 1 && key < 520) || bias[b] > 0.8f) bias[b] = -INFINITY;
+                else bias[b] *= 4;
+            }
+            wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = lq, .q = q, .keys = &(wf_keys){ k, v, lk },
+                               .segments = 1, .causal = cases[i].causal, .bias = bias,
+                               .bias_sample = cases[i].samples ? HEADS * pairs : 0,
+                               .bias_head = cases[i].heads ? pairs : 0 };
+            for (int32_t s = 0; s < N; s++)
+                for (int32_t h = 0; h < HEADS; h++)
+                    for (int32_t row = 0; row < lq; row++) {
+                        const float *own = bias + (size_t)s * a.bias_sample + (size_t)h * a.bias_head + row * lk;
+                        double *o = want + (s * lq + row) * WIDTH + h * D, sum = 0;
+                        for (int32_t key = 0; key < (a.causal ? row + 1 : lk); key++) {
+                            double dot = 0, e;
+                            for (int c = 0; c < D; c++)
+                                dot += (double)q[(s * lq + row) * WIDTH + h * D + c] *
+                                       k[(s * lk + key) * WIDTH + h * D + c];
+                            e = exp(dot / sqrt(D) + own[key]);
+                            sum += e;
+                            for (int c = 0; c < D; c++) o[c] += e * v[(s * lk + key) * WIDTH + h * D + c];
+                        }
+                        for (int c = 0; c < D && sum > 0; c++) o[c] /= sum;
+                    }
+            float *y = run_attention(&a, tables[t], 1), *again = run_attention(&a, tables[t], 3);
+            close_to("a bias", y, want, n, 4e-6);
+            for (int c = 0; c < WIDTH; c++) ck_assert(y[3 * WIDTH + c] == 0);
+            ck_assert(memcmp(y, again, n * sizeof *y) == 0);
+            free(q), free(k), free(v), free(bias), free(want), free(y), free(again);
+        }
+}
+END_TEST
+
 /* ---- norms and the rest --------------------------------------------------------------------------------- */
 
 static double activated(double x, wf_act act)
@@ -557,6 +663,8 @@ int main(void)
     tcase_add_loop_test(c, a_merged_copy_is_the_sum, 0, (int)WF_LEN(shapes));
     tcase_add_test(c, a_batch_is_its_samples);
     tcase_add_loop_test(c, attention_is_softmax, 0, (int)WF_LEN(attentions));
+    tcase_add_test(c, segments_of_keys_are_their_sum);
+    tcase_add_test(c, attention_takes_a_bias);
     tcase_add_test(c, norms);
     tcase_add_test(c, moving_rows);
     tcase_add_test(c, a_stop_ends_it);

@@ -1,10 +1,10 @@
 /* attention.c - softmax(q k^T / sqrt(d) + bias) v, a tile at a time.
  *
- * A task is a tile of queries of one head of one sample. It walks the keys in tiles too, keeping for
- * each query the largest score so far, the sum of exponentials and the weighted sum of values. When
- * a later tile brings a larger score, what was summed before is scaled down (Milakov and Gimelshein,
- * Online normalizer calculation for softmax, 2018). So 64 x 64 latents never need their 4096 x 4096
- * scores in memory: a worker holds one tile of QUERIES x KEYS.
+ * A task is a tile of queries of one head of one sample. It walks the keys in tiles too, keeping
+ * for each query the largest score so far, the sum of exponentials and the weighted sum of values.
+ * When a later tile brings a larger score, what was summed before is scaled down (Milakov and
+ * Gimelshein, Online normalizer calculation for softmax, 2018). So 64 x 64 latents never need their
+ * 4096 x 4096 scores in memory: a worker holds one tile of QUERIES x KEYS.
  *
  * Each segment of keys begins a tile of its own. Two segments therefore give the bits of one if the
  * first one's length is a multiple of KEYS, and else the same within rounding. */
@@ -29,8 +29,8 @@ typedef struct softmax {
     bool  seen[QUERIES]; /* some key: top and sum are set */
 } softmax;
 
-/* s_r (cols) = exp(scale s_r - top), with what was summed before brought to the same top. `seen` keys
- * of the tile count. */
+/* s_r (cols) = exp(scale s_r - top), with what was summed before brought to the same top. `seen`
+ * keys of the tile count. */
 static void take_scores(const job *j, softmax *m, size_t r, float *o_r, float *s_r, size_t seen,
                         float scale)
 {
@@ -116,5 +116,6 @@ void wf_attend(wf_exec *e, float *o, const wf_attention *a)
         e->flops += 4.0 * a->n * a->heads * (double)a->d * a->lq * (double)j.lk;
         return;
     }
-    if (!e->stopped) wf_pool_run(e->pool, (size_t)a->n * (size_t)a->heads * j.tiles, attend_task, &j);
+    size_t tasks = (size_t)a->n * (size_t)a->heads * j.tiles;
+    if (!e->stopped) wf_pool_run(e->pool, tasks, attend_task, &j);
 }

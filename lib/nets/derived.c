@@ -5,7 +5,7 @@ static weft_status grow(wf_derived *d, weft_error *err)
 {
     size_t room = d->room == 0 ? 64 : 2 * d->room;
     void **block = wf_zalloc(d->alloc, room, sizeof *block);
-    if (block == NULL) return wf_nomem(err, room * sizeof *block, "what is made of a model's weights");
+    if (block == NULL) return wf_nomem(err, room * sizeof *block, "what a model derives");
     if (d->count > 0) memcpy(block, d->block, d->count * sizeof *block);
     wf_free(d->alloc, d->block);
     d->block = block;

@@ -8,8 +8,8 @@
  * number of threads nor the batch changes a bit of a result (product.h says what holds between
  * tiers).
  *
- * No operation writes over an input that a backward pass needs: y and x are distinct buffers, except
- * where a comment says that they may be one (docs/tape.md). */
+ * No operation writes over an input that a backward pass needs: y and x are distinct buffers,
+ * except where a comment says that they may be one (docs/tape.md). */
 #ifndef WF_EXEC_H
 #define WF_EXEC_H
 
@@ -21,10 +21,10 @@
 
 /* What adapters add to one layer: stack and cells, or a merged weight, or nothing. */
 typedef struct wf_delta {
-    const wf_stack *stack;   /* NULL: nothing                                                       */
-    size_t          slot;    /* coefficient of part p in branch b: cells[b * slots + slot + p]      */
-    const float    *merged;  /* (out, K) float32, K ordered (ky, kx, in); in place of the weight    */
-    const float    *merged_bias; /* (out), in place of the bias; NULL: the layer's own              */
+    const wf_stack *stack;   /* NULL: nothing                                                     */
+    size_t          slot;    /* coefficient of part p in branch b: cells[b * slots + slot + p]    */
+    const float    *merged;  /* (out, K) float32, K ordered (ky, kx, in); in place of the weight  */
+    const float    *merged_bias; /* (out), in place of the bias; NULL: the layer's own            */
 } wf_delta;
 
 /* What the rows of a sample are. */
@@ -74,18 +74,18 @@ typedef struct wf_exec {
     const wf_products *products;
     wf_pool           *pool;
     wf_arena           arena;
-    uint8_t          **scratch;      /* one block for each worker                                   */
-    size_t             scratch_need; /* bytes of a block; a dry run sets it to the most asked for   */
+    uint8_t          **scratch;      /* one block for each worker                                 */
+    size_t             scratch_need; /* bytes of a block; a dry run sets it to the most asked for */
     bool               dry;
-    double             flops;        /* counted in a dry run                                        */
+    double             flops;        /* counted in a dry run                                      */
     double             side_flops;
 
-    const wf_delta    *deltas;       /* [layers], or NULL                                           */
-    const wf_cell     *cells;        /* the call's coefficients, [branch][slot]                     */
+    const wf_delta    *deltas;       /* [layers], or NULL                                         */
+    const wf_cell     *cells;        /* the call's coefficients, [branch][slot]                   */
     size_t             slots;
-    const float *const *vectors;     /* that cells name, each over its layer's columns              */
-    const wf_mask     *masks;        /* likewise                                                    */
-    const int32_t     *branch;       /* [samples] branch of each sample, or NULL: all 0             */
+    const float *const *vectors;     /* that cells name, each over its layer's columns            */
+    const wf_mask     *masks;        /* likewise                                                  */
+    const int32_t     *branch;       /* [samples] branch of each sample, or NULL: all 0           */
 
     /* Asked at every layer: returning true ends the network, and its output is undefined. */
     bool             (*stop)(void *user);
@@ -96,9 +96,10 @@ typedef struct wf_exec {
 /* Grid of a layer's output. */
 wf_grid wf_layer_grid(const wf_layer *l, wf_grid g);
 
-/* y = layer(x), or y += layer(x) where `add`. x (rows of g, in), y (rows of the output grid, out). */
+/* y = layer(x), or y += layer(x) where `add`. x (rows of g, in), y (rows of the output grid,
+ * out). */
 void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add);
-/* dst (out, K) = the layer's weight widened, K ordered (ky, kx, in): what a merged copy begins with. */
+/* dst (out, K) = the layer's weight widened, K ordered (ky, kx, in). */
 void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l);
 
 /* A cell as one sample and one grid of output rows have it. */
@@ -109,18 +110,20 @@ typedef struct wf_coefficient {
 } wf_coefficient;
 wf_coefficient wf_coefficient_of(const wf_exec *e, const wf_delta *d, size_t sample, int32_t part,
                                  wf_grid g);
-/* Has every mask that a part of this layer takes a level for the grid? If not, the network stops. */
+/* Has every mask that a part of this layer takes a level for the grid? If not, the network
+ * stops. */
 bool wf_masks_fit(wf_exec *e, const wf_delta *d, wf_grid g);
 /* Does any sample have a mask over this grid's rows? */
 bool wf_any_mask(const wf_exec *e, const wf_delta *d, wf_grid g);
 
-/* Floats from the arena; NULL in a dry run, and when the arena is too small: then `stopped` is set. */
+/* Floats from the arena; NULL in a dry run, and when the arena is too small: then `stopped` is
+ * set. */
 float *wf_take(wf_exec *e, size_t rows, size_t columns);
-/* Say what an operation needs of each worker's block: a dry run notes it, and a real one stops if it
- * was not noted. */
+/* Say what an operation needs of each worker's block: a dry run notes it, and a real one stops if
+ * it was not noted. */
 void wf_need_scratch(wf_exec *e, size_t bytes);
 
-/* ---- norm.c, ops.c ------------------------------------------------------------------------------- */
+/* ---- norm.c, ops.c --------------------------------------------------------------------------- */
 
 typedef struct wf_norm {
     const float *weight; /* (channels) */
@@ -141,7 +144,8 @@ void wf_activate_floats(const wf_kernels *k, wf_act act, float *y, const float *
 /* A norm's weight is a diagonal, so a cell's vector runs over its channels. Under a mask the
  * statistics are those of all rows, and each row then has its own weight and bias:
  * w + sum c mask[row] v d, b + sum c mask[row] db. */
-void wf_group_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g, wf_act act);
+void wf_group_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g,
+                   wf_act act);
 void wf_layer_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g);
 void wf_activate(wf_exec *e, wf_act act, float *y, const float *x, size_t rows, size_t columns);
 /* y (rows, c) = value * gelu(gate) with x (rows, 2 c) = [value, gate] */
@@ -149,7 +153,8 @@ void wf_geglu(wf_exec *e, float *y, const float *x, size_t rows, size_t c);
 /* x[s, row, :] += v[s, :] */
 void wf_add_per_sample(wf_exec *e, float *x, const float *v, wf_grid g, size_t c);
 /* y (rows, a + b) = [p, q] along channels */
-void wf_concat(wf_exec *e, float *y, const float *p, size_t a, const float *q, size_t b, size_t rows);
+void wf_concat(wf_exec *e, float *y, const float *p, size_t a, const float *q, size_t b,
+               size_t rows);
 /* y (n, h2, w2, c) = nearest neighbour of x (n, h, w, c) */
 void wf_upsample(wf_exec *e, float *y, wf_grid to, const float *x, wf_grid from, size_t c);
 void wf_copy(wf_exec *e, float *y, const float *x, size_t n);
@@ -157,9 +162,10 @@ void wf_copy(wf_exec *e, float *y, const float *x, size_t n);
 void wf_to_rows(wf_exec *e, float *y, const float *x, wf_grid g, size_t c);
 void wf_from_rows(wf_exec *e, float *y, const float *x, wf_grid g, size_t c);
 /* Sinusoids of C.1: y (count, dim) for values t[count] */
-void wf_sinusoid(wf_exec *e, float *y, const float *t, size_t count, int32_t dim, bool flip, double shift);
+void wf_sinusoid(wf_exec *e, float *y, const float *t, size_t count, int32_t dim, bool flip,
+                 double shift);
 
-/* ---- attention.c ------------------------------------------------------------------------------ */
+/* ---- attention.c ----------------------------------------------------------------------------- */
 
 /* A run of keys and values: k, v (n length, heads d). */
 typedef struct wf_keys {
@@ -173,48 +179,50 @@ typedef struct wf_keys {
 typedef struct wf_attention {
     int32_t        n, heads, d, lq;
     const float   *q;
-    const wf_keys *keys;     /* [segments]                                                           */
+    const wf_keys *keys;     /* [segments]                                                        */
     int32_t        segments;
-    bool           causal;   /* query i sees keys 0..i                                               */
+    bool           causal;   /* query i sees keys 0..i                                            */
     const float   *bias;     /* (lq, all keys) added to the scaled scores, -INFINITY hides a key;
-                              * NULL: none. A query that sees no key gets zeros.                     */
+                              * NULL: none. A query that sees no key gets zeros.                  */
     size_t         bias_sample, bias_head; /* floats from one sample's or head's bias to the next's;
-                                            * 0: they share it                                       */
+                                            * 0: they share it                                    */
 } wf_attention;
 
 /* Never holds more than a tile of scores. */
 void wf_attend(wf_exec *e, float *o, const wf_attention *a);
 
-/* ---- binder.c: where a network gets its layers from ------------------------------------------------ */
+/* ---- binder.c: where a network gets its layers from ------------------------------------------ */
 
-/* Walks one component's weight file as the network is built from its configuration: every tensor asked for
- * must be there with the right shape, and at the end every tensor of the file must have been asked for. */
+/* Walks one component's weight file as the network is built from its configuration: every tensor
+ * asked for must be there with the right shape, and at the end every tensor of the file must have
+ * been asked for. */
 typedef struct wf_binder {
     const weft_allocator *alloc;
     const weft_tensors   *file;
-    const char           *path;       /* for messages                                                    */
-    const char           *component;  /* "unet"                                                          */
+    const char           *path;       /* for messages                                             */
+    const char           *component;  /* "unet"                                                   */
     int32_t               component_id;
-    wf_layer             *layers;     /* the model's table, with room for layer_cap                      */
+    wf_layer             *layers;     /* the model's table, with room for layer_cap               */
     size_t               *layer_count;
     size_t                layer_cap;
-    uint8_t              *used;       /* [tensors of the file]                                           */
-    wf_derived           *derived;    /* the model's: widened norms and biases                           */
-    wf_bag               *names;      /* likewise: the layers' names                                     */
+    uint8_t              *used;       /* [tensors of the file]                                    */
+    wf_derived           *derived;    /* the model's: widened norms and biases                    */
+    wf_bag               *names;      /* likewise: the layers' names                              */
     int64_t               parameters;
     /* Another name under which old files keep a tensor: writes it and returns true. May be NULL. */
     bool                (*old_name)(const char *name, char *buf, size_t cap);
 } wf_binder;
 
-weft_status wf_bind_linear(wf_binder *b, const wf_layer **out, const char *prefix, const char *name, int32_t outs,
-                           int32_t ins, bool bias, weft_error *err);
-weft_status wf_bind_conv(wf_binder *b, const wf_layer **out, const char *prefix, const char *name, int32_t outs,
-                         int32_t ins, int32_t kernel, int32_t stride, weft_error *err);
-weft_status wf_bind_norm(wf_binder *b, wf_norm *out, const char *prefix, const char *name, int32_t channels,
-                         int32_t groups, float eps, weft_error *err);
+weft_status wf_bind_linear(wf_binder *b, const wf_layer **out, const char *prefix, const char *name,
+                           int32_t outs, int32_t ins, bool bias, weft_error *err);
+weft_status wf_bind_conv(wf_binder *b, const wf_layer **out, const char *prefix, const char *name,
+                         int32_t outs, int32_t ins, int32_t kernel, int32_t stride,
+                         weft_error *err);
+weft_status wf_bind_norm(wf_binder *b, wf_norm *out, const char *prefix, const char *name,
+                         int32_t channels, int32_t groups, float eps, weft_error *err);
 /* A table of rows (embedding) widened on use: the tensor itself. */
-weft_status wf_bind_table(wf_binder *b, const wf_tensor **out, const char *prefix, const char *name, int32_t rows,
-                          int32_t columns, weft_error *err);
+weft_status wf_bind_table(wf_binder *b, const wf_tensor **out, const char *prefix, const char *name,
+                          int32_t rows, int32_t columns, weft_error *err);
 /* The last row of the table, to be amended (attention flag, asymmetric padding). */
 wf_layer   *wf_bind_last(wf_binder *b);
 /* Every tensor of the file was asked for, or is a known buffer. */

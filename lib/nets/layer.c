@@ -3,17 +3,18 @@
  *     y = x W^T + b + sum over parts p of  c_p (s_p B_p A_p x | s_p W1 X W2^T | D_p x)  +  c_p db_p
  *
  * The products themselves are a tier's (tensor/product.h); here is what adapters make of them. The
- * low-rank side path reads the stack of all adapters of the layer: a thin product down to h
- * (rows, R), the coefficients multiplied into h, and a product up, which the wide product adds at
- * its end. Only the ranks between the first and the last part with a coefficient take part. A dense
- * part is added to the widened tile of the weight, with its coefficient in the sample's branch: one
- * product then does for both. A Kronecker product has its own way, two small products for each of
- * the i1 groups of channels. Where all coefficients are zero nothing at all is computed, so an
- * adapter at weight 0 leaves the base's bits.
+ * low-rank side path reads the stack of all adapters of the layer: a thin product down to
+ * h (rows, R), the coefficients multiplied into h, and a product up, which the wide product adds
+ * at its end.
+ * Only the ranks between the first and the last part with a coefficient take part. A dense part is
+ * added to the widened tile of the weight, with its coefficient in the sample's branch: one product
+ * then does for both. A Kronecker product has its own way, two small products for each of the i1
+ * groups of channels. Where all coefficients are zero nothing at all is computed, so an adapter at
+ * weight 0 leaves the base's bits.
  *
  * A vector multiplies the columns of A_p, of D_p, or of X; a mask multiplies rows of h, of the
- * Kronecker middle, of a bias. A masked dense part cannot share the base's product, since its weight
- * would differ from row to row, and has one of its own. */
+ * Kronecker middle, of a bias. A masked dense part cannot share the base's product, since its
+ * weight would differ from row to row, and has one of its own. */
 #include "nets/exec.h"
 
 enum { ROWS = WF_TILE_ROWS, KRON_FLOATS = 1 << 18 };
@@ -38,7 +39,7 @@ wf_grid wf_layer_grid(const wf_layer *l, wf_grid g)
 {
     wf_grid o = g;
     if (l->stride == 1) return o;
-    /* Both forms of downsampling: pad 1 all around, or 1 at the bottom and right; kernel 3, stride 2. */
+    /* Both forms of downsampling: pad 1 all around, or 1 at the bottom and right. */
     int32_t extra = l->asymmetric ? 1 : 2 * l->pad;
     o.h = (g.h + extra - l->kernel) / l->stride + 1;
     o.w = (g.w + extra - l->kernel) / l->stride + 1;
@@ -273,7 +274,8 @@ static void add_masked_biases(const job *j, size_t sample, size_t row, size_t en
         wf_coefficient k = coefficient(j, sample, p);
         if (db == NULL || k.number == 0.0f || k.rows == NULL) continue;
         for (size_t r = row; r < end; r++) {
-            float *y = j->base.y + (sample * sample_rows(j->out) + r) * out, m = k.number * k.rows[r];
+            float *y = j->base.y + (sample * sample_rows(j->out) + r) * out;
+            float m = k.number * k.rows[r];
             for (size_t i = 0; i < out; i++) y[i] += m * db[i];
         }
     }
@@ -283,7 +285,8 @@ static void add_masked_biases(const job *j, size_t sample, size_t row, size_t en
 
 static bool is_plain(const wf_layer *l) { return l->kernel == 1 && l->stride == 1; }
 
-/* Floats for each row: the middle, and a group's neighbourhoods or, with `vectors`, its channels. */
+/* Floats for each row: the middle, and a group's neighbourhoods or, with `vectors`, its
+ * channels. */
 static size_t kron_width(const wf_layer *l, const wf_other *x, bool vectors)
 {
     size_t tile = is_plain(l) && !vectors ? 0 : taps(l) * (size_t)x->i2;
@@ -298,8 +301,8 @@ static size_t kron_rows(const wf_layer *l, const wf_other *x)
 
 /* y += c s W1 X W2^T for some rows: Z (rows, i1, o2) = X W2^T group by group, then W1 mixes each
  * row's groups. */
-static void add_kron(const job *j, const wf_other *x, const wf_coefficient *c, float cs, size_t sample,
-                     size_t row, size_t rows, float *scratch)
+static void add_kron(const job *j, const wf_other *x, const wf_coefficient *c, float cs,
+                     size_t sample, size_t row, size_t rows, float *scratch)
 {
     const wf_layer *l = j->l;
     const wf_products *t = j->e->products;
@@ -320,8 +323,8 @@ static void add_kron(const job *j, const wf_other *x, const wf_coefficient *c, f
         for (size_t i = 0; i < i1 * o2; i++) z[r * i1 * o2 + i] *= m;
     }
     for (size_t r = 0; r < rows; r++)
-        t->nn(j->base.y + (first + r) * (size_t)l->out, o2, x->w1, i1, z + r * i1 * o2, o2, o1, o2, i1,
-              1.0f);
+        t->nn(j->base.y + (first + r) * (size_t)l->out, o2, x->w1, i1, z + r * i1 * o2, o2, o1, o2,
+              i1, 1.0f);
 }
 
 /* What is added after the products, to one row tile of one sample: Kronecker products, and biases
@@ -368,8 +371,8 @@ static wf_product base_product(const wf_layer *l, float *y, const float *x, wf_g
     };
 }
 
-/* What the parts make of the products: memory for h, for the spans of its ranks and for the samples'
- * own biases, and the scratch of all. */
+/* What the parts make of the products: memory for h, for the spans of its ranks and for the
+ * samples' own biases, and the scratch of all. */
 static void prepare_parts(job *j)
 {
     wf_exec *e = j->e;
@@ -464,7 +467,8 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
     wf_need_scratch(e, e->products->wide_scratch(&j.base));
     if (e->dry) {
         double all = (double)g.n * (double)rows;
-        if (e->stop != NULL) (void)e->stop(e->stop_user); /* so that a dry run counts the layers too */
+        /* so that a dry run counts the layers too */
+        if (e->stop != NULL) (void)e->stop(e->stop_user);
         e->flops += 2.0 * all * (double)(taps(l) * (size_t)l->in) * l->out;
         if (j.stack != NULL) e->side_flops += 2.0 * all * side_products(l, j.stack);
     } else if (!e->stopped) {

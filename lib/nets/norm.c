@@ -53,7 +53,7 @@ static void add_parts(const norm *o, size_t sample, bool bias, size_t row, float
     }
 }
 
-/* The weights of each sample; and whether rows have their own, which then needs a weight of ones. */
+/* The weights of each sample, and whether rows have their own. */
 static void take_weights(norm *o)
 {
     wf_exec *e = o->e;

@@ -1,6 +1,6 @@
 /* ops.c - what happens between the matrix products: activations, and moving rows about.
  *
- * All of it is memory traffic, so each is one pass over the rows, cut into tiles for the workers. */
+ * All of it is memory traffic, so each is one pass over the rows, in tiles for the workers. */
 #include <math.h>
 
 #include "nets/exec.h"
@@ -75,7 +75,8 @@ static void geglu_task(void *user, size_t task, int32_t worker)
     op *o = user;
     (void)worker;
     for (size_t row = task * TILE; row < WF_MIN((task + 1) * TILE, o->rows); row++)
-        o->e->k->geglu(o->y + row * o->c, o->x + row * 2 * o->c, o->x + row * 2 * o->c + o->c, o->c);
+        o->e->k->geglu(o->y + row * o->c, o->x + row * 2 * o->c, o->x + row * 2 * o->c + o->c,
+                       o->c);
 }
 
 void wf_geglu(wf_exec *e, float *y, const float *x, size_t rows, size_t c)
@@ -109,7 +110,8 @@ static void concat_task(void *user, size_t task, int32_t worker)
     }
 }
 
-void wf_concat(wf_exec *e, float *y, const float *p, size_t a, const float *q, size_t b, size_t rows)
+void wf_concat(wf_exec *e, float *y, const float *p, size_t a, const float *q, size_t b,
+               size_t rows)
 {
     op o = { .e = e, .y = y, .x = p, .z = q, .rows = rows, .c = a, .c2 = b };
     run(&o, tiles_of(rows), concat_task);
@@ -123,7 +125,8 @@ static void upsample_task(void *user, size_t task, int32_t worker)
     for (size_t row = task * TILE; row < WF_MIN((task + 1) * TILE, o->rows); row++) {
         size_t n = row / (h * w), y = row / w % h, x = row % w;
         size_t sy = y * (size_t)o->from.h / h, sx = x * (size_t)o->from.w / w;
-        memcpy(o->y + row * o->c, o->x + ((n * (size_t)o->from.h + sy) * (size_t)o->from.w + sx) * o->c,
+        memcpy(o->y + row * o->c,
+               o->x + ((n * (size_t)o->from.h + sy) * (size_t)o->from.w + sx) * o->c,
                o->c * sizeof(float));
     }
 }
@@ -154,10 +157,12 @@ void wf_from_rows(wf_exec *e, float *y, const float *x, wf_grid g, size_t c)
     if (e->dry || e->stopped) return;
     for (size_t n = 0; n < (size_t)g.n; n++)
         for (size_t i = 0; i < c; i++)
-            for (size_t p = 0; p < plane; p++) y[(n * c + i) * plane + p] = x[(n * plane + p) * c + i];
+            for (size_t p = 0; p < plane; p++)
+                y[(n * c + i) * plane + p] = x[(n * plane + p) * c + i];
 }
 
-void wf_sinusoid(wf_exec *e, float *y, const float *t, size_t count, int32_t dim, bool flip, double shift)
+void wf_sinusoid(wf_exec *e, float *y, const float *t, size_t count, int32_t dim, bool flip,
+                 double shift)
 {
     int32_t half = dim / 2;
     if (e->dry || e->stopped) return;

@@ -1,9 +1,10 @@
 /* gemm.h - single matrix products in float32 and double: all of OpenBLAS that weft calls.
  *
  * What is made of weights comes here directly; what a network computes comes here through its tier
- * (product.h). Each product runs on the calling thread. Work is cut into tiles by the callers, by
- * shape alone, so results do not depend on the number of threads. For that OpenBLAS must not cut it again: while any run computes, its process-wide thread
- * count is held at 1 (begin/end count the users), then put back. */
+ * (product.h). Each product runs on the calling thread. Callers cut work into tiles by shape alone,
+ * so results do not depend on the number of threads. For that OpenBLAS must not cut it again: while
+ * any run computes, its process-wide thread count is held at 1 (begin and end count the users), then
+ * put back. */
 #ifndef WF_GEMM_H
 #define WF_GEMM_H
 

@@ -21,7 +21,8 @@ typedef struct wf_kernels {
     /* y[i] = x[i] * a[i] + b[i] */
     void (*affine)(float *y, const float *x, const float *a, const float *b, size_t n);
     /* one row of LayerNorm */
-    void (*layer_norm)(float *y, const float *x, const float *w, const float *b, float eps, size_t n);
+    void (*layer_norm)(float *y, const float *x, const float *w, const float *b, float eps,
+                       size_t n);
     /* s[i] = exp(scale * s[i] - top); returns the sum. The softmax's middle step. */
     float (*exp_sum)(float *s, float scale, float top, size_t n);
     float (*max)(const float *s, size_t n);

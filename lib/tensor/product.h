@@ -30,8 +30,8 @@ typedef struct wf_window {
 
 typedef struct wf_span { size_t lo, hi; } wf_span; /* lo <= i < hi; empty where lo == hi */
 
-/* y = window(x) W^T + bias, with W (out, K), K = kernel^2 in. The hooks run on the workers; they see
- * tiles, whose columns are channels [c, c + nc) of each tap: (rows, taps, nc). */
+/* y = window(x) W^T + bias, with W (out, K), K = kernel^2 in. The hooks run on the workers; they
+ * see tiles, whose columns are channels [c, c + nc) of each tap: (rows, taps, nc). */
 typedef struct wf_product {
     float         *y;       /* (samples, out_h out_w, out)                                        */
     const float   *x;       /* (samples, h w, in)                                                 */
@@ -61,7 +61,8 @@ typedef struct wf_product {
 
     /* Of h's columns for wide(), of y's for thin(): those that a sample has. [samples]           */
     const wf_span *live;
-    /* thin() only: samples whose weight amend_weight changes; the others' bits do not depend on them */
+    /* thin() only: samples whose weight amend_weight changes; the others' bits do not depend on
+     * them */
     const bool    *amended; /* [samples]; NULL: none                                              */
     /* thin() only: changes rows [row, row + rows) of the finished y, which begins at column live.lo
      * and has the stride `out`. */
@@ -71,13 +72,16 @@ typedef struct wf_product {
 typedef struct wf_products {
     const char *name;
 
-    /* One product on the calling thread, of a tile's size; ld* are row strides in floats. */
+    /* One product on the calling thread, of a tile's size; ld* are row strides in floats.
+     *     nt: y (m, n) = x (m, k) w (n, k)^T + beta y
+     *     nn: y (m, n) = x (m, k) w (k, n)   + beta y
+     *     tn: y (m, n) = x (k, m)^T w (k, n) + beta y */
     void (*nt)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
-               size_t m, size_t n, size_t k, float beta); /* y (m, n) = x (m, k) w (n, k)^T + beta y */
+               size_t m, size_t n, size_t k, float beta);
     void (*nn)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
-               size_t m, size_t n, size_t k, float beta); /* y (m, n) = x (m, k) w (k, n) + beta y   */
+               size_t m, size_t n, size_t k, float beta);
     void (*tn)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
-               size_t m, size_t n, size_t k, float beta); /* y (m, n) = x (k, m)^T w (k, n) + beta y */
+               size_t m, size_t n, size_t k, float beta);
 
     /* A whole product over the workers. wide(): many columns, with all that may follow. thin(): few
      * columns, W ordered, only the live ones of each sample, no bias, never added. */
@@ -92,12 +96,12 @@ extern const wf_products wf_products_openblas; /* float32 */
 
 const wf_products *wf_products_pick(wf_cpu cpu);
 
-/* ---- tiles.c: what tiers on a CPU are built from ------------------------------------------------- */
+/* ---- tiles.c: what tiers on a CPU are built from --------------------------------------------- */
 
-void   wf_tiles_wide(const wf_products *tier, const wf_product *p, const wf_kernels *k, wf_pool *pool,
-                     uint8_t *const *scratch);
-void   wf_tiles_thin(const wf_products *tier, const wf_product *p, const wf_kernels *k, wf_pool *pool,
-                     uint8_t *const *scratch);
+void   wf_tiles_wide(const wf_products *tier, const wf_product *p, const wf_kernels *k,
+                     wf_pool *pool, uint8_t *const *scratch);
+void   wf_tiles_thin(const wf_products *tier, const wf_product *p, const wf_kernels *k,
+                     wf_pool *pool, uint8_t *const *scratch);
 size_t wf_tiles_wide_scratch(const wf_product *p);
 size_t wf_tiles_thin_scratch(const wf_product *p);
 

@@ -55,7 +55,8 @@ void wf_gather(const wf_product *p, float *tile, size_t sample, size_t row, size
                 if (iy < 0 || iy >= v->h || ix < 0 || ix >= v->w)
                     memset(to, 0, nc * sizeof *to);
                 else
-                    memcpy(to, x + ((size_t)iy * (size_t)v->w + (size_t)ix) * p->in, nc * sizeof *to);
+                    memcpy(to, x + ((size_t)iy * (size_t)v->w + (size_t)ix) * p->in,
+                           nc * sizeof *to);
             }
         }
     }
@@ -87,8 +88,8 @@ static void load_row(const wf_kernels *k, float *to, size_t stride, float *line,
 }
 
 /* tile (count, taps, nc) = rows [first, first + count) of W, channels [c, c + nc). */
-static void load_weight(const job *j, float *tile, float *line, size_t first, size_t count, size_t c,
-                        size_t nc)
+static void load_weight(const job *j, float *tile, float *line, size_t first, size_t count,
+                        size_t c, size_t nc)
 {
     const wf_product *p = j->p;
     const float *ordered = p->weight;
@@ -172,7 +173,8 @@ size_t wf_tiles_thin_scratch(const wf_product *p)
 void wf_tiles_thin(const wf_products *tier, const wf_product *p, const wf_kernels *k, wf_pool *pool,
                    uint8_t *const *scratch)
 {
-    job j = { .p = p, .tier = tier, .k = k, .scratch = scratch, .rows = wf_window_rows(&p->window) };
+    job j = { .p = p, .tier = tier, .k = k, .scratch = scratch,
+              .rows = wf_window_rows(&p->window) };
     j.row_tiles = (j.rows + ROWS - 1) / ROWS;
     wf_pool_run(pool, p->samples * j.row_tiles, thin_task, &j);
 }
@@ -180,7 +182,8 @@ void wf_tiles_thin(const wf_products *tier, const wf_product *p, const wf_kernel
 /* ---- wide: a task is one tile of y, for a group of samples ---- */
 
 /* What the products are added to: every block adds. */
-static void start_tile(const job *j, size_t sample, size_t row, size_t rows, size_t col, size_t cols)
+static void start_tile(const job *j, size_t sample, size_t row, size_t rows, size_t col,
+                       size_t cols)
 {
     const wf_product *p = j->p;
     const float *bias = p->own_bias != NULL ? p->own_bias[sample] : p->bias;
@@ -192,7 +195,8 @@ static void start_tile(const job *j, size_t sample, size_t row, size_t rows, siz
     }
 }
 
-static void add_low_rank(const job *j, size_t sample, size_t row, size_t rows, size_t col, size_t cols)
+static void add_low_rank(const job *j, size_t sample, size_t row, size_t rows, size_t col,
+                         size_t cols)
 {
     const wf_product *p = j->p;
     size_t lo = p->live[sample].lo, hi = p->live[sample].hi, at = sample * j->rows + row;
@@ -207,7 +211,8 @@ static void wide_task(void *user, size_t task, int32_t worker)
     const wf_product *p = j->p;
     size_t t = wf_window_taps(&p->window), channels = block_channels(p);
     size_t col = task % j->col_tiles * COLS, cols = WF_MIN((size_t)COLS, p->out - col);
-    size_t row = task / j->col_tiles % j->row_tiles * ROWS, rows = WF_MIN((size_t)ROWS, j->rows - row);
+    size_t row = task / j->col_tiles % j->row_tiles * ROWS;
+    size_t rows = WF_MIN((size_t)ROWS, j->rows - row);
     size_t first = task / j->col_tiles / j->row_tiles * j->group;
     size_t last = WF_MIN(first + j->group, p->samples);
     float *gathered = (float *)(void *)j->scratch[worker], *tile = gathered + gathered_floats(p);
@@ -233,8 +238,8 @@ static void wide_task(void *user, size_t task, int32_t worker)
             }
             if (p->amend_rows != NULL && !p->amend_rows(p->user, n, gathered, row, rows, c, nc))
                 continue;
-            j->tier->nt(p->y + (n * j->rows + row) * p->out + col, p->out, x, ldx, w, ldw, rows, cols,
-                        t * nc, 1.0f);
+            j->tier->nt(p->y + (n * j->rows + row) * p->out + col, p->out, x, ldx, w, ldw, rows,
+                        cols, t * nc, 1.0f);
         }
     }
     for (size_t n = first; n < last && p->h != NULL; n++) add_low_rank(j, n, row, rows, col, cols);
@@ -250,9 +255,11 @@ size_t wf_tiles_wide_scratch(const wf_product *p)
 void wf_tiles_wide(const wf_products *tier, const wf_product *p, const wf_kernels *k, wf_pool *pool,
                    uint8_t *const *scratch)
 {
-    job j = { .p = p, .tier = tier, .k = k, .scratch = scratch, .rows = wf_window_rows(&p->window) };
+    job j = { .p = p, .tier = tier, .k = k, .scratch = scratch,
+              .rows = wf_window_rows(&p->window) };
     j.row_tiles = (j.rows + ROWS - 1) / ROWS;
     j.col_tiles = (p->out + COLS - 1) / COLS;
     j.group = j.rows >= ROWS ? 1 : ROWS / j.rows; /* small images share the widened weights */
-    wf_pool_run(pool, (p->samples + j.group - 1) / j.group * j.row_tiles * j.col_tiles, wide_task, &j);
+    wf_pool_run(pool, (p->samples + j.group - 1) / j.group * j.row_tiles * j.col_tiles, wide_task,
+                &j);
 }

@@ -1,5 +1,6 @@
-/* What a cell may be beside a number: a vector over the layer's columns, a mask over the image's rows, or both, for
- * every form of part, against naive sums in double. Sizes stand around the borders of tiles. */
+/* What a cell may be beside a number: a vector over the layer's columns, a mask over the image's
+ * rows, or both, for every form of part, against naive sums in double. Sizes stand around the
+ * borders of tiles. */
 #include "nets/workbench.h"
 #include "weft/model.h"
 
@@ -79,7 +80,7 @@ static void close_to(const char *what, const float *y, const double *want, size_
     ck_assert_msg(worst <= limit * top, "%s: off by %g of %g", what, worst, top);
 }
 
-/* ---- layers -------------------------------------------------------------------------------------------- */
+/* ---- layers ---------------------------------------------------------------------------------- */
 
 typedef struct parts {
     wf_layer l;
@@ -91,15 +92,19 @@ typedef struct parts {
 
 static void make_parts(parts *p, const shape *s)
 {
-    size_t t = (size_t)(s->kernel * s->kernel), out = (size_t)(s->o1 * s->o2), in = (size_t)(s->i1 * s->i2);
+    size_t t = (size_t)(s->kernel * s->kernel), out = (size_t)(s->o1 * s->o2),
+        in = (size_t)(s->i1 * s->i2);
     *p = (parts){ .out = out, .in = in, .taps = t };
     p->weight = bench_floats(out * in * t, 1), p->bias = bench_floats(out, 2);
     p->down = bench_floats(RANK * in * t, 3), p->up = bench_floats(RANK * out, 4);
-    p->w1 = bench_floats((size_t)(s->o1 * s->i1), 5), p->w2 = bench_floats((size_t)(s->o2 * s->i2) * t, 6);
-    p->dense = bench_floats(out * in * t, 7), p->bias_pair = bench_floats(out, 8), p->bias_bare = bench_floats(out, 9);
+    p->w1 = bench_floats((size_t)(s->o1 * s->i1), 5),
+        p->w2 = bench_floats((size_t)(s->o2 * s->i2) * t, 6);
+    p->dense = bench_floats(out * in * t, 7), p->bias_pair = bench_floats(out, 8),
+        p->bias_bare = bench_floats(out, 9);
     p->l = (wf_layer){ .name = "unet.layer", .weight = p->weight, .bias = p->bias, .dtype = WF_F32,
-                       .kind = s->kernel == 1 ? WEFT_LAYER_LINEAR : WEFT_LAYER_CONV, .out = (int32_t)out,
-                       .in = (int32_t)in, .kernel = s->kernel, .stride = s->stride, .pad = s->kernel / 2 };
+                       .kind = s->kernel == 1 ? WEFT_LAYER_LINEAR : WEFT_LAYER_CONV,
+                       .out = (int32_t)out, .in = (int32_t)in, .kernel = s->kernel,
+                       .stride = s->stride, .pad = s->kernel / 2 };
     p->other[PAIR].bias = p->bias_pair;
     p->other[KRON] = (wf_other){ p->w1, p->w2, s->o1, s->i1, s->o2, s->i2, NULL, NULL };
     p->other[DENSE].dense = p->dense;
@@ -109,25 +114,29 @@ static void make_parts(parts *p, const shape *s)
 
 static void free_parts(parts *p)
 {
-    free(p->weight), free(p->bias), free(p->down), free(p->up), free(p->w1), free(p->w2), free(p->dense);
+    free(p->weight), free(p->bias), free(p->down), free(p->up), free(p->w1), free(p->w2),
+        free(p->dense);
     free(p->bias_pair), free(p->bias_bare);
 }
 
 /* Element (o, tap q, input i) of part k's difference. */
 static double difference(const parts *p, int k, size_t o, size_t q, size_t i)
 {
-    size_t o2 = (size_t)p->other[KRON].o2, i2 = (size_t)p->other[KRON].i2, i1 = (size_t)p->other[KRON].i1;
+    size_t o2 = (size_t)p->other[KRON].o2, i2 = (size_t)p->other[KRON].i2,
+        i1 = (size_t)p->other[KRON].i1;
     double sum = 0;
     if (k == DENSE) return p->dense[(o * p->taps + q) * p->in + i];
     if (k == KRON)
-        return (double)part_scale[k] * p->w1[o / o2 * i1 + i / i2] * p->w2[(o % o2 * p->taps + q) * i2 + i % i2];
+        return (double)part_scale[k] * p->w1[o / o2 * i1 + i / i2] *
+               p->w2[(o % o2 * p->taps + q) * i2 + i % i2];
     if (k == BARE) return 0;
     for (size_t r = k == PAIR ? 0 : 3; r < (k == PAIR ? 3u : 5u); r++)
         sum += (double)p->up[r * p->out + o] * p->down[(r * p->taps + q) * p->in + i];
     return sum * part_scale[k];
 }
 
-/* W_b,p (out, taps, in) of the parts in a branch with their vectors, numbers left out: [part][o][q][i]. */
+/* W_b,p (out, taps, in) of the parts in a branch with their vectors, numbers left out:
+ * [part][o][q][i]. */
 static double *differences(const parts *p, const tables *t, const wf_cell *c)
 {
     size_t each = p->out * p->taps * p->in;
@@ -137,13 +146,14 @@ static double *differences(const parts *p, const tables *t, const wf_cell *c)
             for (size_t q = 0; q < p->taps; q++)
                 for (size_t i = 0; i < p->in; i++)
                     d[(size_t)k * each + (o * p->taps + q) * p->in + i] =
-                        difference(p, k, o, q, i) * (c[k].vector != 0 ? t->vectors[c[k].vector - 1][q * p->in + i] : 1);
+                        difference(p, k, o, q, i) *
+                        (c[k].vector != 0 ? t->vectors[c[k].vector - 1][q * p->in + i] : 1);
     return d;
 }
 
 /* want (rows, out) of one sample x (h, w, in). */
-static void naive(const parts *p, const shape *s, const tables *t, const wf_cell *c, const float *x, wf_grid out,
-                  double *want)
+static void naive(const parts *p, const shape *s, const tables *t, const wf_cell *c, const float *x,
+                  wf_grid out, double *want)
 {
     size_t each = p->out * p->taps * p->in;
     double *d = differences(p, t, c);
@@ -153,13 +163,17 @@ static void naive(const parts *p, const shape *s, const tables *t, const wf_cell
             for (int k = 0; k < PARTS; k++)
                 if (p->other[k].bias != NULL) y += at_row(&c[k], t, out, row) * p->other[k].bias[o];
             for (size_t q = 0; q < p->taps; q++) {
-                int32_t iy = (int32_t)row / out.w * s->stride + (int32_t)q / s->kernel - s->kernel / 2;
-                int32_t ix = (int32_t)row % out.w * s->stride + (int32_t)q % s->kernel - s->kernel / 2;
+                int32_t iy =
+                    (int32_t)row / out.w * s->stride + (int32_t)q / s->kernel - s->kernel / 2;
+                int32_t ix =
+                    (int32_t)row % out.w * s->stride + (int32_t)q % s->kernel - s->kernel / 2;
                 if (iy < 0 || iy >= s->h || ix < 0 || ix >= s->w) continue;
                 for (size_t i = 0; i < p->in; i++) {
-                    double v = x[(size_t)(iy * s->w + ix) * p->in + i], w = p->weight[(o * p->in + i) * p->taps + q];
+                    double v = x[(size_t)(iy * s->w + ix) * p->in + i],
+                        w = p->weight[(o * p->in + i) * p->taps + q];
                     for (int k = 0; k < BARE; k++)
-                        w += at_row(&c[k], t, out, row) * d[(size_t)k * each + (o * p->taps + q) * p->in + i];
+                        w += at_row(&c[k], t, out, row) *
+                             d[(size_t)k * each + (o * p->taps + q) * p->in + i];
                     y += w * v;
                 }
             }
@@ -168,8 +182,8 @@ static void naive(const parts *p, const shape *s, const tables *t, const wf_cell
     free(d);
 }
 
-static float *apply(const parts *p, const wf_delta *delta, const tables *t, const float *x, wf_grid g,
-                    const int32_t *branch, int32_t threads)
+static float *apply(const parts *p, const wf_delta *delta, const tables *t, const float *x,
+                    wf_grid g, const int32_t *branch, int32_t threads)
 {
     const wf_kernels *kernels[2];
     workbench w;
@@ -200,7 +214,8 @@ START_TEST(a_layer_takes_vectors_and_masks)
         for (int first = 0; first < BRANCHES; first++) {
             int32_t branch[3];
             for (int n = 0; n < s->n; n++) branch[n] = (first + n) % BRANCHES;
-            float *y = apply(&p, &delta, &t, x, g, branch, 1), *again = apply(&p, &delta, &t, x, g, branch, 3);
+            float *y = apply(&p, &delta, &t, x, g, branch, 1);
+            float *again = apply(&p, &delta, &t, x, g, branch, 3);
             ck_assert(memcmp(y, again, outs * (size_t)s->n * sizeof *y) == 0);
             for (int n = 0; n < s->n; n++) {
                 naive(&p, s, &t, cells + branch[n] * SLOTS + 1, x + (size_t)n * each, out, want);
@@ -228,8 +243,9 @@ END_TEST
 /* A vector of ones and a mask of ones are the number, within rounding. */
 START_TEST(ones_change_nothing)
 {
-    static const wf_cell plain[SLOTS] = { { 9, 0, 0 }, { 0.7f, 0, 0 }, { 0.2f, 0, 0 }, { -0.4f, 0, 0 }, { 0.3f, 0, 0 },
-                                          { 2, 0, 0 } };
+    static const wf_cell plain[SLOTS] = {
+        { 9, 0, 0 }, { 0.7f, 0, 0 }, { 0.2f, 0, 0 }, { -0.4f, 0, 0 }, { 0.3f, 0, 0 }, { 2, 0, 0 },
+    };
     const shape *s = &shapes[3];
     parts p;
     tables t;
@@ -296,19 +312,23 @@ START_TEST(a_mask_of_another_size_stops)
 }
 END_TEST
 
-/* ---- norms --------------------------------------------------------------------------------------------- */
+/* ---- norms ----------------------------------------------------------------------------------- */
 
 /* Statistics over all rows; weight + c v d and bias + c db of each row. */
 START_TEST(a_norm_takes_vectors_and_masks)
 {
     enum { C = 12, N = 4, H = 9, W = 8 };
     static const int32_t branch[N] = { 1, 0, 3, 2 }, none[PARTS] = { 0 };
-    float *weight = bench_floats(C, 1), *bias = bench_floats(C, 2), *x = bench_floats(N * H * W * C, 3);
-    float *d0 = bench_floats(C, 4), *d3 = bench_floats(C, 5), *b3 = bench_floats(C, 6), *b4 = bench_floats(C, 7);
-    wf_other other[PARTS] = { { .dense = d0 }, { 0 }, { 0 }, { .dense = d3, .bias = b3 }, { .bias = b4 } };
+    float *weight = bench_floats(C, 1), *bias = bench_floats(C, 2);
+    float *x = bench_floats(N * H * W * C, 3);
+    float *d0 = bench_floats(C, 4), *d3 = bench_floats(C, 5), *b3 = bench_floats(C, 6),
+        *b4 = bench_floats(C, 7);
+    wf_other other[PARTS] = { { .dense = d0 }, { 0 }, { 0 }, { .dense = d3, .bias = b3 },
+                              { .bias = b4 } };
     wf_stack stack = { PARTS, 0, none, part_scale, NULL, NULL, other };
     wf_delta delta = { &stack, 1, NULL, NULL };
-    wf_layer row = { .name = "unet.norm", .kind = WEFT_LAYER_NORM, .out = C, .in = 1, .kernel = 1, .stride = 1 };
+    wf_layer row = { .name = "unet.norm", .kind = WEFT_LAYER_NORM, .out = C, .in = 1, .kernel = 1,
+                     .stride = 1 };
     double *want = malloc(N * H * W * C * sizeof *want);
     tables t;
     make_tables(&t, C, H, W);
@@ -322,7 +342,8 @@ START_TEST(a_norm_takes_vectors_and_masks)
             for (size_t n = 0; n < N; n++)
                 for (size_t r = 0; r < H * W; r++)
                     for (size_t i = 0; i < C; i++) {
-                        double sum = 0, square = 0, m = (double)(span * width), w = weight[i], b = bias[i];
+                        double sum = 0, square = 0, m = (double)(span * width), w = weight[i],
+                            b = bias[i];
                         size_t from = group ? 0 : r;
                         for (size_t k = from; k < from + span; k++)
                             for (size_t c = i / width * width; c < (i / width + 1) * width; c++) {
@@ -348,7 +369,8 @@ START_TEST(a_norm_takes_vectors_and_masks)
                 bench_tell(&w, &delta, &t, branch);
                 for (int dry = 1; dry >= 0; dry--) {
                     if (!dry) bench_real(&w);
-                    if (group) wf_group_norm(&w.e, &norm, dry ? NULL : out, dry ? NULL : x, g, WF_ACT_SILU);
+                    if (group) wf_group_norm(&w.e, &norm, dry ? NULL : out, dry ? NULL : x, g,
+                                             WF_ACT_SILU);
                     else wf_layer_norm(&w.e, &norm, dry ? NULL : out, dry ? NULL : x, g);
                 }
                 bench_close(&w);

@@ -1,4 +1,5 @@
-/* Every tier of products against naive sums in double: what a network asks of it, in all combinations of hooks. */
+/* Every tier of products against naive sums in double: what a network asks of it, in all
+ * combinations of hooks. */
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
@@ -32,7 +33,8 @@ static void close_to(const char *what, const float *y, const double *want, size_
     ck_assert_msg(worst <= 3e-6 * top, "%s: off by %g of %g", what, worst, top);
 }
 
-/* Small products with strides of their own; with beta 1 they add, and a transposed left factor sums over its rows. */
+/* Small products with strides of their own; with beta 1 they add, and a transposed left factor sums
+ * over its rows. */
 START_TEST(small_products)
 {
     enum { M = 33, N = 17, K = 29, LD = 40 };
@@ -50,7 +52,8 @@ START_TEST(small_products)
                         want[m * N + n] += (double)(form == 2 ? x[k * LD + m] : x[m * LD + k]) *
                                            (form == 0 ? w[n * LD + k] : w[k * LD + n]);
                 }
-            (form == 0 ? t->nt : form == 1 ? t->nn : t->tn)(y, LD, x, LD, w, LD, M, N, K, (float)add);
+            (form == 0 ? t->nt : form == 1 ? t->nn : t->tn)(y, LD, x, LD, w, LD, M, N, K,
+                                                            (float)add);
             for (int i = 0; i < LD * LD; i++) {
                 if (i / LD < M && i % LD < N) got[i / LD * N + i % LD] = y[i];
                 else ck_assert(y[i] == before[i]); /* nothing beside */
@@ -72,22 +75,27 @@ static const shape shapes[] = {
 
 enum { SAMPLES = 3, RANK = 4 };
 
-/* Hooks: variant v adds v to every weight; sample 1 sees its rows times (1 + row), sample 2 takes no part. */
+/* Hooks: variant v adds v to every weight; sample 1 sees its rows times (1 + row), sample 2 takes
+ * no part. */
 static const int32_t variant[SAMPLES] = { 0, 0, 2 };
 
-static void add_variant(void *user, size_t sample, float *tile, size_t first, size_t count, size_t c, size_t nc)
+static void add_variant(void *user, size_t sample, float *tile, size_t first, size_t count,
+                        size_t c, size_t nc)
 {
     const wf_product *p = user;
     (void)first, (void)c;
-    for (size_t i = 0; i < count * wf_window_taps(&p->window) * nc; i++) tile[i] += (float)variant[sample];
+    for (size_t i = 0; i < count * wf_window_taps(&p->window) * nc; i++)
+        tile[i] += (float)variant[sample];
 }
 
-static bool weigh_rows(void *user, size_t sample, float *tile, size_t row, size_t rows, size_t c, size_t nc)
+static bool weigh_rows(void *user, size_t sample, float *tile, size_t row, size_t rows, size_t c,
+                       size_t nc)
 {
     const wf_product *p = user;
     size_t width = wf_window_taps(&p->window) * nc;
     (void)c;
-    for (size_t i = 0; i < rows * width && sample == 1; i++) tile[i] *= 0.01f * (float)(1 + row + i / width);
+    for (size_t i = 0; i < rows * width && sample == 1; i++)
+        tile[i] *= 0.01f * (float)(1 + row + i / width);
     return sample != 2;
 }
 
@@ -96,7 +104,8 @@ static void negate(void *user, size_t sample, size_t row, size_t rows, float *y)
     const wf_product *p = user;
     (void)row;
     for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < p->live[sample].hi - p->live[sample].lo; i++) y[r * p->out + i] *= -1;
+        for (size_t i = 0; i < p->live[sample].hi - p->live[sample].lo; i++)
+            y[r * p->out + i] *= -1;
 }
 
 /* x as row `row` of y sees it, at tap q and channel i. */
@@ -116,7 +125,8 @@ static double weight_at(const wf_product *p, size_t o, size_t q, size_t i)
     return p->ordered ? w[(o * t + q) * p->in + i] : w[(o * p->in + i) * t + q];
 }
 
-static float *run(const wf_products *t, wf_product *p, bool thin, int32_t threads, const float *start)
+static float *run(const wf_products *t, wf_product *p, bool thin, int32_t threads,
+                  const float *start)
 {
     weft_allocator alloc = wf_allocator(NULL);
     wf_pool *pool;
@@ -125,7 +135,8 @@ static float *run(const wf_products *t, wf_product *p, bool thin, int32_t thread
     float *y = malloc(n * sizeof *y);
     memcpy(y, start, n * sizeof *y);
     ck_assert_int_eq(wf_pool_create(&alloc, threads, &pool, NULL), WEFT_OK);
-    for (int i = 0; i < threads; i++) scratch[i] = malloc((thin ? t->thin_scratch : t->wide_scratch)(p) + 1);
+    for (int i = 0; i < threads; i++)
+        scratch[i] = malloc((thin ? t->thin_scratch : t->wide_scratch)(p) + 1);
     p->y = y;
     p->user = p;
     wf_blas_begin();
@@ -136,20 +147,24 @@ static float *run(const wf_products *t, wf_product *p, bool thin, int32_t thread
     return y;
 }
 
-/* As the file has the weight or ordered, with either hook or none, added or not, with h or without. */
+/* As the file has the weight or ordered, with either hook or none, added or not, with h or
+ * without. */
 START_TEST(wide_products)
 {
     const wf_products *tier = tiers[_i / (int)WF_LEN(shapes)];
     const shape *s = &shapes[_i % (int)WF_LEN(shapes)];
-    size_t t = wf_window_taps(&s->window), rows = wf_window_rows(&s->window), n = SAMPLES * rows * s->out;
-    float *x = floats(SAMPLES * (size_t)(s->window.h * s->window.w) * s->in, 1), *w = floats(s->out * t * s->in, 2);
+    size_t t = wf_window_taps(&s->window), rows = wf_window_rows(&s->window),
+        n = SAMPLES * rows * s->out;
+    float *x = floats(SAMPLES * (size_t)(s->window.h * s->window.w) * s->in, 1),
+        *w = floats(s->out * t * s->in, 2);
     float *bias = floats(s->out, 3), *start = floats(n, 4), *h = floats(SAMPLES * rows * RANK, 5);
     float *up = floats(RANK * s->out, 6);
     static const wf_span live[SAMPLES] = { { 1, 3 }, { 0, 0 }, { 0, RANK } };
     double *want = malloc(n * sizeof *want);
     for (int bits = 0; bits < 32; bits++) {
-        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = s->out, .window = s->window, .weight = w,
-                         .type = WF_F32, .ordered = bits & 1, .add = bits & 2, .live = live, .rank = RANK };
+        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = s->out,
+                         .window = s->window, .weight = w, .type = WF_F32, .ordered = bits & 1,
+                         .add = bits & 2, .live = live, .rank = RANK };
         if (bits & 4) p.amend_weight = add_variant, p.variant = variant;
         if (bits & 8) p.amend_rows = weigh_rows, p.h = h, p.up = up;
         const float *own[SAMPLES] = { bias, NULL, w };
@@ -157,12 +172,14 @@ START_TEST(wide_products)
         else p.bias = bias;
         for (size_t i = 0; i < n; i++) {
             size_t sample = i / s->out / rows, row = i / s->out % rows, o = i % s->out;
-            double m = (bits & 8) == 0 || sample == 0 ? 1 : sample == 1 ? 0.01 * (double)(1 + row) : 0;
+            double m = sample == 1 ? 0.01 * (double)(1 + row) : sample == 0;
+            if ((bits & 8) == 0) m = 1;
             const float *b = bits & 16 ? own[sample] : bias;
             want[i] = (p.add ? start[i] : 0) + (b != NULL ? b[o] : 0);
             for (size_t k = 0; k < t * s->in; k++)
                 want[i] += m * seen(&p, sample, row, k / s->in, k % s->in) *
-                           (weight_at(&p, o, k / s->in, k % s->in) + (bits & 4 ? variant[sample] : 0));
+                           (weight_at(&p, o, k / s->in, k % s->in) +
+                            (bits & 4 ? variant[sample] : 0));
             for (size_t k = live[sample].lo; p.h != NULL && k < live[sample].hi; k++)
                 want[i] += (double)h[i / s->out * RANK + k] * up[k * s->out + o];
         }
@@ -180,15 +197,17 @@ START_TEST(thin_products)
 {
     const wf_products *tier = tiers[_i / (int)WF_LEN(shapes)];
     const shape *s = &shapes[_i % (int)WF_LEN(shapes)];
-    size_t t = wf_window_taps(&s->window), rows = wf_window_rows(&s->window), n = SAMPLES * rows * RANK;
-    float *x = floats(SAMPLES * (size_t)(s->window.h * s->window.w) * s->in, 1), *w = floats(RANK * t * s->in, 2);
+    size_t t = wf_window_taps(&s->window), rows = wf_window_rows(&s->window),
+        n = SAMPLES * rows * RANK;
+    float *x = floats(SAMPLES * (size_t)(s->window.h * s->window.w) * s->in, 1),
+        *w = floats(RANK * t * s->in, 2);
     float *start = floats(n, 4);
     static const wf_span live[SAMPLES] = { { 1, 3 }, { 0, 0 }, { 0, RANK } };
     static const bool amended[SAMPLES] = { false, false, true };
     double *want = malloc(n * sizeof *want);
     for (int bits = 0; bits < 4; bits++) {
-        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = RANK, .window = s->window, .weight = w,
-                         .type = WF_F32, .ordered = true, .live = live };
+        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = RANK, .window = s->window,
+                         .weight = w, .type = WF_F32, .ordered = true, .live = live };
         if (bits & 1) p.amend_weight = add_variant, p.amended = amended;
         if (bits & 2) p.finish = negate;
         for (size_t i = 0; i < n; i++) {
@@ -198,7 +217,8 @@ START_TEST(thin_products)
             want[i] = 0;
             for (size_t k = 0; k < t * s->in; k++)
                 want[i] += seen(&p, sample, row, k / s->in, k % s->in) *
-                           (weight_at(&p, o, k / s->in, k % s->in) + (bits & 1 ? variant[sample] : 0));
+                           (weight_at(&p, o, k / s->in, k % s->in) +
+                            (bits & 1 ? variant[sample] : 0));
             if (bits & 2) want[i] *= -1;
         }
         float *y = run(tier, &p, true, 1, start), *again = run(tier, &p, true, 3, start);

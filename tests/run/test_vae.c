@@ -128,7 +128,8 @@ END_TEST
 
 static wf_exec dry_exec(const weft_run *run)
 {
-    return (wf_exec){ .k = run->exec.k, .dry = true, .arena = { .dry = true }, .deltas = run->fit.deltas,
+    return (wf_exec){ .k = run->exec.k, .products = run->exec.products, .dry = true,
+                      .arena = { .dry = true }, .deltas = run->fit.deltas,
                       .branch = run->fit.branch, .slots = run->exec.slots };
 }
 

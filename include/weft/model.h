@@ -102,9 +102,11 @@ typedef struct weft_model_info {
     int32_t     zero_negative;     /* 1: made to be run with zeros where no negative prompt is given */
     int32_t     guidance_embed;    /* 1: distilled, is told the guidance (weft_step.guidance_embed) */
     const char *layout;            /* "diffusers" or "single file"                                */
+    int64_t     derived_bytes;     /* memory for what is made of the weights once and shared by all runs: norms
+                                      and biases in float32                                       */
 } weft_model_info;
 #define WEFT_MODEL_INFO_INIT \
-    { sizeof(weft_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(weft_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_MODEL_INFO_INIT. @since 0.1 */
 WEFT_API void weft_model_info_init(weft_model_info *info, size_t size);
 /** Describe a model; `info->struct_size` must be set. @since 0.1 */

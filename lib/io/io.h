@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "base/base.h"
+#include "tensor/dtype.h"
 #include "weft/image.h"
 #include "weft/tensors.h"
 
@@ -73,24 +74,6 @@ weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, s
                                   const char *what, weft_error *err);
 /* A file, in which Python's Infinity and -Infinity may stand: they are 1e308 and -1e308. */
 weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *alloc, weft_error *err);
-
-/* ---- dtype.c ----------------------------------------------------------------------------------- */
-
-/* Element types; the order is that of the names table in dtype.c. */
-typedef int32_t wf_dtype;
-enum {
-    WF_F32, WF_F16, WF_BF16, WF_F64, WF_F8_E4M3, WF_F8_E5M2, WF_F8_E8M0, WF_F8_E4M3FNUZ, WF_F8_E5M2FNUZ,
-    WF_BOOL, WF_U8, WF_I8, WF_U16, WF_I16, WF_U32, WF_I32, WF_U64, WF_I64, WF_C64, WF_F4, WF_F6_E2M3, WF_F6_E3M2
-};
-const char *wf_dtype_name(wf_dtype t);
-int32_t     wf_dtype_bits(wf_dtype t);
-bool        wf_dtype_from_name(const char *name, wf_dtype *out);
-/* dst[i] = src[i] as float for n elements; src may be unaligned. false for complex and sub-byte types. */
-bool        wf_widen_any(float *dst, const void *src, wf_dtype type, size_t n);
-uint16_t    wf_f16_from_f32(float v); /* round to nearest even, here and below */
-/* dst = src in F32, F16, BF16, F8_E4M3 or F8_E5M2, as torch narrows: too large is infinite, in F8_E4M3 448. false for
- * other types. dst may be unaligned. */
-bool        wf_narrow(void *dst, wf_dtype type, const float *src, size_t n);
 
 /* ---- tensors.c --------------------------------------------------------------------------------- */
 

@@ -15,8 +15,8 @@ void weft_model_free(weft_model *m)
         wf_clip_free(m->parts.text[i], &alloc);
         wf_tokenizer_free(m->parts.tokenizer[i]);
     }
-    for (size_t i = 0; i < m->kept_count; i++) wf_free(&alloc, m->kept[i]);
-    wf_free(&alloc, m->kept);
+    wf_derived_free(&m->derived);
+    wf_bag_free(&m->names);
     wf_free(&alloc, m->layers);
     for (int i = 0; i < WF_COMPONENTS; i++) weft_tensors_free(m->files[i]);
     weft_tensors_free(m->whole);
@@ -75,6 +75,7 @@ weft_status weft_model_info_get(const weft_model *m, weft_model_info *info, weft
     r.has_vae = v != NULL;
     r.parameters = m->parameters;
     r.bytes = m->bytes;
+    r.derived_bytes = (int64_t)m->derived.bytes;
     r.layers = (int64_t)m->layer_count;
     r.vae_scale = v != NULL ? v->scaling_factor : 0;
     r.unet_channels = c->in_channels;

@@ -2,6 +2,7 @@
 #ifndef WF_MODEL_H
 #define WF_MODEL_H
 
+#include "io/io.h"
 #include "nets/layer.h"
 #include "weft/model.h"
 #include "weft/text.h"

@@ -47,7 +47,7 @@ static weft_status bind_component(weft_model *m, int32_t id, const wf_component 
     weft_tensors *file = m->files[id];
     wf_binder b = { .alloc = &m->alloc, .file = file, .path = part->from, .component = wf_component_name(id),
                     .component_id = id, .layers = m->layers, .layer_count = &m->layer_count, .layer_cap = m->layer_cap,
-                    .kept = m->kept, .kept_count = &m->kept_count, .kept_cap = m->kept_cap };
+                    .derived = &m->derived, .names = &m->names };
     size_t count = wf_tensors_count(file);
     weft_status st;
 
@@ -106,10 +106,8 @@ static weft_status make_tables(weft_model *m, weft_error *err)
     size_t tensors = 0;
     for (int32_t i = 0; i < WF_COMPONENTS; i++) tensors += m->files[i] != NULL ? wf_tensors_count(m->files[i]) : 0;
     m->layer_cap = tensors;
-    m->kept_cap = 2 * tensors + 1; /* a widened vector or a name for each */
     m->layers = wf_zalloc(&m->alloc, m->layer_cap, sizeof *m->layers);
-    m->kept = wf_zalloc(&m->alloc, m->kept_cap, sizeof *m->kept);
-    if (m->layers == NULL || m->kept == NULL) return wf_nomem(err, m->layer_cap * sizeof *m->layers, "the layer table");
+    if (m->layers == NULL) return wf_nomem(err, m->layer_cap * sizeof *m->layers, "the layer table");
     return WEFT_OK;
 }
 
@@ -176,7 +174,10 @@ weft_status weft_model_open(const char *path, const weft_model_options *options,
     if (m == NULL) return wf_nomem(err, sizeof *m, "a model");
     wf_ref_init(&m->refs);
     m->alloc = alloc;
+    m->derived.alloc = &m->alloc;
+    wf_bag_init(&m->names, &m->alloc);
     m->parts.kernels = wf_kernels_pick(wf_cpu_detect());
+    m->parts.products = wf_products_pick(wf_cpu_detect());
     m->path = wf_strdup(&alloc, path);
     st = m->path != NULL ? open_model(m, &o, err) : wf_nomem(err, strlen(path), "a path");
     if (st == WEFT_OK) *out = m;

@@ -6,7 +6,7 @@
 #include "nets/clip.h"
 #include "nets/unet.h"
 #include "nets/vae.h"
-#include "tensor/kernels.h"
+#include "tensor/product.h"
 
 typedef struct wf_parts {
     wf_unet_config    unet_config;
@@ -15,6 +15,7 @@ typedef struct wf_parts {
     wf_vae           *vae;
     wf_tokenizer     *tokenizer[2];
     const wf_kernels *kernels;
+    const wf_products *products;
     bool              penultimate;  /* SDXL: the conditioning is the layer before the last        */
 } wf_parts;
 

@@ -27,9 +27,8 @@ struct weft_model {
     wf_layer      *layers;
     size_t         layer_count;
     size_t         layer_cap;
-    void         **kept;       /* names, widened biases and norms */
-    size_t         kept_count;
-    size_t         kept_cap;
+    wf_derived     derived;    /* widened norms and biases                               */
+    wf_bag         names;      /* of the layers                                          */
     json_t        *scheduler;
     bool           vae_given;  /* the VAE is not the model's own                         */
     const char    *layout;     /* as weft_model_info says it                             */

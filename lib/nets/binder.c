@@ -1,9 +1,9 @@
 /* binder.c - from names and shapes that a configuration asks for to the tensors of a file.
  *
  * The networks are built by walking their configuration in order of execution, and each layer asks here for
- * its tensors. That one walk therefore fixes the names, the shapes and the order of the layer table, and what
- * it did not ask for at the end should not be in the file. Large weights stay where the file has them;
- * biases and norms, which are small, are widened to float32 once. */
+ * its tensors. That one walk therefore fixes the names, the shapes and the order of the layer table. What
+ * it did not ask for should not be in the file. Large weights stay where the file has them. Biases and
+ * norms, which are small, are widened to float32 once, and the model owns the copies (derived.h). */
 #include "nets/exec.h"
 #include "weft/model.h"
 
@@ -65,19 +65,17 @@ static weft_status want_vector(wf_binder *b, const float **out, const char *name
     const wf_tensor *t;
     weft_status st = want(b, &t, name, (int64_t[]){ n }, 1, err);
     if (st != WEFT_OK) return st;
-    if (*b->kept_count == b->kept_cap) return wf_fail(err, WEFT_E_INTERNAL, "%s: more vectors than tensors", b->path);
-    float *v = wf_alloc(b->alloc, t->count * sizeof *v);
-    if (v == NULL) return wf_nomem(err, t->count * sizeof *v, name);
+    void *v;
+    WF_TRY(wf_derived_take(b->derived, &v, t->count, sizeof **out, name, err));
     wf_widen_any(v, t->data, t->dtype, t->count);
-    b->kept[(*b->kept_count)++] = v;
     *out = v;
     return WEFT_OK;
 }
 
-/* Room in the table for one more layer, and in the list of what is kept for `vectors` of its vectors and its name. */
-static weft_status has_room(const wf_binder *b, size_t vectors, weft_error *err)
+/* Room in the table for one more layer. */
+static weft_status has_room(const wf_binder *b, weft_error *err)
 {
-    if (*b->layer_count < b->layer_cap && *b->kept_count + vectors < b->kept_cap) return WEFT_OK;
+    if (*b->layer_count < b->layer_cap) return WEFT_OK;
     return wf_fail(err, WEFT_E_INTERNAL, "%s: more layers than tensors", b->path);
 }
 
@@ -94,11 +92,10 @@ static weft_status name_layer(wf_binder *b, wf_layer **out, const wf_layer *like
     l->id = (int32_t)*b->layer_count;
     WF_TRY(join(full, b, prefix, name, "", err));
     size_t size = strlen(b->component) + strlen(full) + 2;
-    char *canonical = wf_alloc(b->alloc, size);
+    char *canonical = wf_bag_take(b->names, size, 1);
     if (canonical == NULL) return wf_nomem(err, size, full);
     wf_format(canonical, size, "%s.%s", b->component, full);
     l->name = canonical;
-    b->kept[(*b->kept_count)++] = canonical;
     *out = l;
     return WEFT_OK;
 }
@@ -113,7 +110,7 @@ static weft_status want_layer(wf_binder *b, const wf_layer **out, const char *pr
 
     WF_TRY(join(full, b, prefix, name, ".weight", err));
     WF_TRY(want(b, &t, full, shape, like->kind == WEFT_LAYER_CONV ? 4 : 2, err));
-    WF_TRY(has_room(b, 1, err));
+    WF_TRY(has_room(b, err));
     WF_TRY(name_layer(b, &l, like, t, prefix, name, err));
     if (bias) {
         WF_TRY(join(full, b, prefix, name, ".bias", err));
@@ -153,7 +150,7 @@ weft_status wf_bind_norm(wf_binder *b, wf_norm *out, const char *prefix, const c
     if (groups > 0 && channels % groups != 0)
         return wf_fail(err, WEFT_E_FORMAT, "%s: norm %s.%s has %d channels, which %d groups do not divide", b->path,
                        prefix, name, channels, groups);
-    WF_TRY(has_room(b, 2, err));
+    WF_TRY(has_room(b, err));
     WF_TRY(join(full, b, prefix, name, ".weight", err));
     WF_TRY(want_vector(b, &out->weight, full, channels, err));
     WF_TRY(name_layer(b, &l, &like, find(b, full), prefix, name, err));

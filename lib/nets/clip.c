@@ -77,26 +77,30 @@ static void run_layer(const wf_clip *m, wf_exec *e, const layer *l, float *x, in
 {
     const wf_clip_config *c = &m->c;
     size_t rows = (size_t)n * (size_t)length, d = (size_t)c->hidden, mark = wf_arena_mark(&e->arena);
-    wf_grid g = { n, length, 1 };
+    wf_grid g = wf_text_grid(n, length);
     float *t = wf_take(e, rows, d);
     size_t inner = wf_arena_mark(&e->arena);
     float *q = wf_take(e, rows, d);
     float *k = wf_take(e, rows, d);
     float *v = wf_take(e, rows, d);
+    float *o = wf_take(e, rows, d);
 
     wf_layer_norm(e, &l->norm1, t, x, g);
     wf_layer_apply(e, l->q, q, t, g, false);
     wf_layer_apply(e, l->k, k, t, g, false);
     wf_layer_apply(e, l->v, v, t, g, false);
-    wf_attend(e, t, q, k, v, n, c->heads, c->hidden / c->heads, length, length, true);
-    wf_layer_apply(e, l->out, x, t, g, true);
+    wf_attend(e, o, &(wf_attention){ .n = n, .heads = c->heads, .d = c->hidden / c->heads,
+                                     .lq = length, .q = q, .keys = &(wf_keys){ k, v, length },
+                                     .segments = 1, .causal = true });
+    wf_layer_apply(e, l->out, x, o, g, true);
     wf_arena_release(&e->arena, inner);
 
     float *wide = wf_take(e, rows, (size_t)c->intermediate);
+    float *acted = wf_take(e, rows, (size_t)c->intermediate);
     wf_layer_norm(e, &l->norm2, t, x, g);
     wf_layer_apply(e, l->fc1, wide, t, g, false);
-    wf_activate(e, c->act, wide, wide, rows, (size_t)c->intermediate);
-    wf_layer_apply(e, l->fc2, x, wide, g, true);
+    wf_activate(e, c->act, acted, wide, rows, (size_t)c->intermediate);
+    wf_layer_apply(e, l->fc2, x, acted, g, true);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -117,7 +121,7 @@ void wf_clip_forward(const wf_clip *m, wf_exec *e, const wf_clip_input *in, floa
 {
     const wf_clip_config *c = &m->c;
     size_t rows = (size_t)in->n * (size_t)in->length, d = (size_t)c->hidden, mark = wf_arena_mark(&e->arena);
-    wf_grid g = { in->n, in->length, 1 };
+    wf_grid g = wf_text_grid(in->n, in->length);
     float *x = wf_take(e, rows, d);
     float *t = wf_take(e, rows, d);
 
@@ -133,7 +137,7 @@ void wf_clip_forward(const wf_clip *m, wf_exec *e, const wf_clip_input *in, floa
         wf_layer_norm(e, &m->final, t, x, g);
         for (size_t s = 0; s < (size_t)in->n && !e->dry && !e->stopped; s++)
             memcpy(x + s * d, t + (s * (size_t)in->length + (size_t)in->eos_at[s]) * d, d * sizeof *x);
-        wf_layer_apply(e, m->projection, pooled, x, (wf_grid){ in->n, 1, 1 }, false);
+        wf_layer_apply(e, m->projection, pooled, x, wf_vector_grid(in->n), false);
     }
     wf_arena_release(&e->arena, mark);
 }

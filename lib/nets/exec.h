@@ -1,67 +1,129 @@
-/* exec.h - what a network computes with: kernels, threads, memory, and what adapters add to each layer.
+/* exec.h - what a network computes with: kernels, products, threads, memory, and what adapters add.
  *
- * Activations are channels-last: row = pixel or token, column = channel, samples one after another. A dry
- * exec has an arena without memory: every operation then only takes its memory, counts its arithmetic and
- * returns, so that running a network once tells what it needs.
+ * Activations are channels-last: row = pixel or token, column = channel, samples one after another.
+ * A dry exec has an arena without memory: every operation then only takes its memory, counts its
+ * arithmetic and returns, so that running a network once tells what it needs.
  *
- * Every operation splits its work by shapes alone, and computes each sample by itself: neither the number
- * of threads nor the batch changes a bit of a result. */
+ * Every operation splits its work by shapes alone, and computes each sample by itself: neither the
+ * number of threads nor the batch changes a bit of a result (product.h says what holds between
+ * tiers).
+ *
+ * No operation writes over an input that a backward pass needs: y and x are distinct buffers,
+ * except where a comment says that they may be one (docs/tape.md). */
 #ifndef WF_EXEC_H
 #define WF_EXEC_H
 
+#include "io/io.h"
+#include "nets/derived.h"
 #include "nets/layer.h"
 #include "tensor/kernels.h"
+#include "tensor/product.h"
 
 /* What adapters add to one layer: stack and cells, or a merged weight, or nothing. */
 typedef struct wf_delta {
-    const wf_stack *stack;   /* NULL: nothing                                                          */
-    size_t          slot;    /* coefficient of part p in branch b: cells[b * slots + slot + p]         */
-    const float    *merged;  /* (out, K) float32, K ordered (ky, kx, in); used in place of the weight  */
-    const float    *merged_bias; /* (out), in place of the bias; NULL: the layer's own                 */
+    const wf_stack *stack;   /* NULL: nothing                                                     */
+    size_t          slot;    /* coefficient of part p in branch b: cells[b * slots + slot + p]    */
+    const float    *merged;  /* (out, K) float32, K ordered (ky, kx, in); in place of the weight  */
+    const float    *merged_bias; /* (out), in place of the bias; NULL: the layer's own            */
 } wf_delta;
 
-typedef struct wf_exec {
-    const wf_kernels *k;
-    wf_pool          *pool;
-    wf_arena          arena;
-    uint8_t         **scratch;       /* one block for each worker                                       */
-    size_t            scratch_need;  /* bytes of a block; a dry run sets it to the most asked for       */
-    bool              dry;
-    double            flops;         /* counted in a dry run                                            */
-    double            side_flops;
+/* What the rows of a sample are. */
+typedef int32_t wf_domain;
+enum {
+    WF_DOMAIN_IMAGE, /* h x w pixels of an image or of latents, row by row */
+    WF_DOMAIN_TEXT,  /* h tokens of a prompt                               */
+    WF_DOMAIN_VECTOR /* one row for the whole sample: an embedding         */
+};
 
-    const wf_delta   *deltas;        /* [layers], or NULL                                               */
-    const float      *cells;         /* the call's coefficients, [branch][slot]                         */
-    size_t            slots;
-    const int32_t    *branch;        /* [samples] branch of each sample, or NULL: all 0                 */
-
-    /* Asked at every layer: true stops the network, which then returns at once with garbage. */
-    bool            (*stop)(void *user);
-    void             *stop_user;
-    bool              stopped;
-} wf_exec;
-
-/* A batch of pictures or token rows: n samples of h x w rows. */
-typedef struct wf_grid { int32_t n, h, w; } wf_grid;
+/* A batch: n samples of h x w rows. */
+typedef struct wf_grid {
+    int32_t   n, h, w;
+    wf_domain domain;
+} wf_grid;
 
 static inline size_t wf_rows(wf_grid g) { return (size_t)g.n * (size_t)g.h * (size_t)g.w; }
+
+static inline wf_grid wf_image_grid(int32_t n, int32_t h, int32_t w)
+{
+    return (wf_grid){ n, h, w, WF_DOMAIN_IMAGE };
+}
+
+static inline wf_grid wf_text_grid(int32_t n, int32_t tokens)
+{
+    return (wf_grid){ n, tokens, 1, WF_DOMAIN_TEXT };
+}
+
+static inline wf_grid wf_vector_grid(int32_t n) { return (wf_grid){ n, 1, 1, WF_DOMAIN_VECTOR }; }
+
+/* A mask over an image, once for each size that the network has it in. */
+typedef struct wf_mask_level {
+    int32_t      h, w;
+    const float *rows; /* (h w) */
+} wf_mask_level;
+
+/* Which level counts is decided by the rows that a layer gives. Text tokens and vectors have no
+ * place in the image, so all of them take one number: `elsewhere`. */
+typedef struct wf_mask {
+    const wf_mask_level *level;
+    int32_t              levels;
+    float                elsewhere;
+} wf_mask;
+
+typedef struct wf_exec {
+    const wf_kernels  *k;
+    const wf_products *products;
+    wf_pool           *pool;
+    wf_arena           arena;
+    uint8_t          **scratch;      /* one block for each worker                                 */
+    size_t             scratch_need; /* bytes of a block; a dry run sets it to the most asked for */
+    bool               dry;
+    double             flops;        /* counted in a dry run                                      */
+    double             side_flops;
+
+    const wf_delta    *deltas;       /* [layers], or NULL                                         */
+    const wf_cell     *cells;        /* the call's coefficients, [branch][slot]                   */
+    size_t             slots;
+    const float *const *vectors;     /* that cells name, each over its layer's columns            */
+    const wf_mask     *masks;        /* likewise                                                  */
+    const int32_t     *branch;       /* [samples] branch of each sample, or NULL: all 0           */
+
+    /* Asked at every layer: returning true ends the network, and its output is undefined. */
+    bool             (*stop)(void *user);
+    void              *stop_user;
+    bool               stopped;
+} wf_exec;
 
 /* Grid of a layer's output. */
 wf_grid wf_layer_grid(const wf_layer *l, wf_grid g);
 
-/* y = layer(x), or y += layer(x) where `add`. x (rows of g, in), y (rows of the output grid, out). */
+/* y = layer(x), or y += layer(x) where `add`. x (rows of g, in), y (rows of the output grid,
+ * out). */
 void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add);
-/* dst (out, K) = the layer's weight widened, K ordered (ky, kx, in): what a merged copy begins with. */
+/* dst (out, K) = the layer's weight widened, K ordered (ky, kx, in). */
 void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l);
-/* The coefficient of part p of a layer in a branch. */
-float wf_delta_cell(const wf_exec *e, const wf_delta *d, size_t branch, int32_t p);
 
-/* Floats from the arena; NULL in a dry run, and where the arena is too small: then `stopped` is set. */
+/* A cell as one sample and one grid of output rows have it. */
+typedef struct wf_coefficient {
+    float        number;  /* 0: the part is not there                      */
+    const float *columns; /* over the layer's columns, or NULL: all 1      */
+    const float *rows;    /* over the sample's output rows, or NULL: all 1 */
+} wf_coefficient;
+wf_coefficient wf_coefficient_of(const wf_exec *e, const wf_delta *d, size_t sample, int32_t part,
+                                 wf_grid g);
+/* Has every mask that a part of this layer takes a level for the grid? If not, the network
+ * stops. */
+bool wf_masks_fit(wf_exec *e, const wf_delta *d, wf_grid g);
+/* Does any sample have a mask over this grid's rows? */
+bool wf_any_mask(const wf_exec *e, const wf_delta *d, wf_grid g);
+
+/* Floats from the arena; NULL in a dry run, and when the arena is too small: then `stopped` is
+ * set. */
 float *wf_take(wf_exec *e, size_t rows, size_t columns);
-/* Say what an operation needs of each worker's block: a dry run notes it, a real one stops where it was not noted. */
+/* Say what an operation needs of each worker's block: a dry run notes it, and a real one stops if
+ * it was not noted. */
 void wf_need_scratch(wf_exec *e, size_t bytes);
 
-/* ---- ops.c --------------------------------------------------------------------------------------- */
+/* ---- norm.c, ops.c --------------------------------------------------------------------------- */
 
 typedef struct wf_norm {
     const float *weight; /* (channels) */
@@ -76,8 +138,14 @@ typedef struct wf_norm {
 typedef int32_t wf_act;
 enum { WF_ACT_NONE, WF_ACT_SILU, WF_ACT_GELU, WF_ACT_QUICK_GELU, WF_ACT_RELU };
 bool wf_act_from_name(const char *name, wf_act *out);
+/* y = act(x) for n floats, on the calling thread; y may be x. */
+void wf_activate_floats(const wf_kernels *k, wf_act act, float *y, const float *x, size_t n);
 
-void wf_group_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g, wf_act act);
+/* A norm's weight is a diagonal, so a cell's vector runs over its channels. Under a mask the
+ * statistics are those of all rows, and each row then has its own weight and bias:
+ * w + sum c mask[row] v d, b + sum c mask[row] db. */
+void wf_group_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g,
+                   wf_act act);
 void wf_layer_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g);
 void wf_activate(wf_exec *e, wf_act act, float *y, const float *x, size_t rows, size_t columns);
 /* y (rows, c) = value * gelu(gate) with x (rows, 2 c) = [value, gate] */
@@ -85,7 +153,8 @@ void wf_geglu(wf_exec *e, float *y, const float *x, size_t rows, size_t c);
 /* x[s, row, :] += v[s, :] */
 void wf_add_per_sample(wf_exec *e, float *x, const float *v, wf_grid g, size_t c);
 /* y (rows, a + b) = [p, q] along channels */
-void wf_concat(wf_exec *e, float *y, const float *p, size_t a, const float *q, size_t b, size_t rows);
+void wf_concat(wf_exec *e, float *y, const float *p, size_t a, const float *q, size_t b,
+               size_t rows);
 /* y (n, h2, w2, c) = nearest neighbour of x (n, h, w, c) */
 void wf_upsample(wf_exec *e, float *y, wf_grid to, const float *x, wf_grid from, size_t c);
 void wf_copy(wf_exec *e, float *y, const float *x, size_t n);
@@ -93,46 +162,67 @@ void wf_copy(wf_exec *e, float *y, const float *x, size_t n);
 void wf_to_rows(wf_exec *e, float *y, const float *x, wf_grid g, size_t c);
 void wf_from_rows(wf_exec *e, float *y, const float *x, wf_grid g, size_t c);
 /* Sinusoids of C.1: y (count, dim) for values t[count] */
-void wf_sinusoid(wf_exec *e, float *y, const float *t, size_t count, int32_t dim, bool flip, double shift);
+void wf_sinusoid(wf_exec *e, float *y, const float *t, size_t count, int32_t dim, bool flip,
+                 double shift);
 
-/* ---- attention.c --------------------------------------------------------------------------------- */
+/* ---- attention.c ----------------------------------------------------------------------------- */
 
-/* o = softmax(q k^T / sqrt(d)) v for n samples and `heads` heads of width d; q, o (n lq, heads d),
- * k, v (n lk, heads d). causal: row i sees keys 0..i. Never holds more than a tile of scores. */
-void wf_attend(wf_exec *e, float *o, const float *q, const float *k, const float *v, int32_t n, int32_t heads,
-               int32_t d, int32_t lq, int32_t lk, bool causal);
+/* A run of keys and values: k, v (n length, heads d). */
+typedef struct wf_keys {
+    const float *k, *v;
+    int32_t      length;
+} wf_keys;
 
-/* ---- binder.c: where a network gets its layers from ------------------------------------------------ */
+/* o = softmax(q k^T / sqrt(d) + bias) v for n samples; q, o (n lq, heads d), o not q. The keys are
+ * those of all segments, one after another. Rotary positions turn q and k before the product: their
+ * table belongs here once a network has them. */
+typedef struct wf_attention {
+    int32_t        n, heads, d, lq;
+    const float   *q;
+    const wf_keys *keys;     /* [segments]                                                        */
+    int32_t        segments;
+    bool           causal;   /* query i sees keys 0..i                                            */
+    const float   *bias;     /* (lq, all keys) added to the scaled scores, -INFINITY hides a key;
+                              * NULL: none. A query that sees no key gets zeros.                  */
+    size_t         bias_sample, bias_head; /* floats from one sample's or head's bias to the next's;
+                                            * 0: they share it                                    */
+} wf_attention;
 
-/* Walks one component's weight file as the network is built from its configuration: every tensor asked for
- * must be there with the right shape, and at the end every tensor of the file must have been asked for. */
+/* Never holds more than a tile of scores. */
+void wf_attend(wf_exec *e, float *o, const wf_attention *a);
+
+/* ---- binder.c: where a network gets its layers from ------------------------------------------ */
+
+/* Walks one component's weight file as the network is built from its configuration: every tensor
+ * asked for must be there with the right shape, and at the end every tensor of the file must have
+ * been asked for. */
 typedef struct wf_binder {
     const weft_allocator *alloc;
     const weft_tensors   *file;
-    const char           *path;       /* for messages                                                    */
-    const char           *component;  /* "unet"                                                          */
+    const char           *path;       /* for messages                                             */
+    const char           *component;  /* "unet"                                                   */
     int32_t               component_id;
-    wf_layer             *layers;     /* the model's table, with room for layer_cap                      */
+    wf_layer             *layers;     /* the model's table, with room for layer_cap               */
     size_t               *layer_count;
     size_t                layer_cap;
-    uint8_t              *used;       /* [tensors of the file]                                           */
-    void                **kept;       /* widened norms and biases, freed with the model                  */
-    size_t               *kept_count;
-    size_t                kept_cap;
+    uint8_t              *used;       /* [tensors of the file]                                    */
+    wf_derived           *derived;    /* the model's: widened norms and biases                    */
+    wf_bag               *names;      /* likewise: the layers' names                              */
     int64_t               parameters;
     /* Another name under which old files keep a tensor: writes it and returns true. May be NULL. */
     bool                (*old_name)(const char *name, char *buf, size_t cap);
 } wf_binder;
 
-weft_status wf_bind_linear(wf_binder *b, const wf_layer **out, const char *prefix, const char *name, int32_t outs,
-                           int32_t ins, bool bias, weft_error *err);
-weft_status wf_bind_conv(wf_binder *b, const wf_layer **out, const char *prefix, const char *name, int32_t outs,
-                         int32_t ins, int32_t kernel, int32_t stride, weft_error *err);
-weft_status wf_bind_norm(wf_binder *b, wf_norm *out, const char *prefix, const char *name, int32_t channels,
-                         int32_t groups, float eps, weft_error *err);
+weft_status wf_bind_linear(wf_binder *b, const wf_layer **out, const char *prefix, const char *name,
+                           int32_t outs, int32_t ins, bool bias, weft_error *err);
+weft_status wf_bind_conv(wf_binder *b, const wf_layer **out, const char *prefix, const char *name,
+                         int32_t outs, int32_t ins, int32_t kernel, int32_t stride,
+                         weft_error *err);
+weft_status wf_bind_norm(wf_binder *b, wf_norm *out, const char *prefix, const char *name,
+                         int32_t channels, int32_t groups, float eps, weft_error *err);
 /* A table of rows (embedding) widened on use: the tensor itself. */
-weft_status wf_bind_table(wf_binder *b, const wf_tensor **out, const char *prefix, const char *name, int32_t rows,
-                          int32_t columns, weft_error *err);
+weft_status wf_bind_table(wf_binder *b, const wf_tensor **out, const char *prefix, const char *name,
+                          int32_t rows, int32_t columns, weft_error *err);
 /* The last row of the table, to be amended (attention flag, asymmetric padding). */
 wf_layer   *wf_bind_last(wf_binder *b);
 /* Every tensor of the file was asked for, or is a known buffer. */

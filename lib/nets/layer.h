@@ -1,33 +1,44 @@
-/* layer.h - the one place where a network meets its adapters.
+/* layer.h - what a layer is, and what adapters may add to one.
  *
- * A layer is a linear map or a convolution with the weights where the file keeps them. The networks
- * call wf_layer_apply() and know nothing more. What adapters add to a layer is data that the run hangs
- * beside it: a stack of parts with their coefficients, or a merged copy of the weight. A normalisation is a
- * layer too, with a weight of one column, and ops.c looks at its stack as layer.c does at the others'. */
+ * A layer is a linear map or a convolution with its weights where the file keeps them. The networks
+ * call wf_layer_apply() and know nothing more. What adapters add is data that the run hangs beside
+ * the layer: a stack of parts with their coefficients, or a merged copy of the weight, or nothing.
+ * A normalisation is a layer too, with a weight of one column; norm.c looks at its stack as layer.c
+ * does at the others'. */
 #ifndef WF_LAYER_H
 #define WF_LAYER_H
 
-#include "io/io.h"
+#include "tensor/dtype.h"
 
 typedef struct wf_layer {
-    const char *name;      /* canonical, "unet.down_blocks.0..."                                   */
-    const void *weight;    /* (out, in, kernel, kernel) in the file's dtype, unaligned             */
-    const float *bias;     /* (out) or NULL                                                        */
+    const char *name;      /* canonical, "unet.down_blocks.0..."                                  */
+    const void *weight;    /* (out, in, kernel, kernel) in the file's dtype, unaligned            */
+    const float *bias;     /* (out) or NULL                                                       */
     wf_dtype    dtype;
-    int32_t     id;        /* index in the model's layer table                                     */
-    int32_t     component; /* 0 unet, 1 text_encoder, 2 text_encoder_2, 3 vae                      */
-    int32_t     kind;      /* WEFT_LAYER_*                                                         */
+    int32_t     id;        /* index in the model's layer table                                    */
+    int32_t     component; /* 0 unet, 1 text_encoder, 2 text_encoder_2, 3 vae                     */
+    int32_t     kind;      /* WEFT_LAYER_*                                                        */
     int32_t     out;
-    int32_t     in;        /* 1 for a normalisation                                                */
-    int32_t     kernel;    /* 1 or 3                                                               */
-    int32_t     stride;    /* 1 or 2                                                               */
-    int32_t     pad;       /* on the top and left; bottom and right are padded as far as needed    */
-    bool        attention; /* q, k, v, out of an attention of the UNet                             */
-    bool        asymmetric; /* a VAE encoder's downsampler: padded at the bottom and right alone   */
+    int32_t     in;        /* 1 for a normalisation                                               */
+    int32_t     kernel;    /* of a convolution, square: 1 or 3 in the networks of today           */
+    int32_t     stride;    /* 1 or 2                                                              */
+    int32_t     pad;       /* on the top and left; bottom and right are padded as far as needed   */
+    bool        attention; /* q, k, v, out of an attention of the UNet                            */
+    bool        asymmetric; /* a VAE encoder's downsampler: padded at the bottom and right alone  */
 } wf_layer;
 
-/* What a part of a stack is where it is no pair: a Kronecker product, a matrix, or nothing but a difference of the
- * bias, which any part may have besides. */
+/* A coefficient: how much of one part a branch takes. A number; times a vector over the layer's
+ * columns (the K inputs of its weight as a matrix (out, K): the part D becomes D diag(v), as
+ * ZipLoRA merges); times a mask over the image's rows. `vector` and `mask` are 1 + an index into
+ * the tables of the exec, 0 for none. Where the number is 0 nothing is computed. */
+typedef struct wf_cell {
+    float   number;
+    int32_t vector;
+    int32_t mask;
+} wf_cell;
+
+/* What a part of a stack is where it is no pair: a Kronecker product, a matrix, or nothing but a
+ * difference of the bias, which any part may have besides. */
 typedef struct wf_other {
     const float *w1;    /* KRON: (o1, i1), NULL: none                            */
     const float *w2;    /* (o2, taps * i2) ordered ky, kx, i2                    */
@@ -40,7 +51,8 @@ typedef struct wf_other {
  *
  *     sum over p of  c_p s_p B_p (A_p x)  +  c_p s_p W1 X W2^T  +  c_p D_p x  +  c_p db_p
  *
- * Pairs are stacked: rows [begin_p, begin_p + rank_p) belong to part p. K = kernel * kernel * in, ordered (ky, kx, in). */
+ * Pairs are stacked: rows [begin_p, begin_p + rank_p) belong to part p. K = kernel * kernel * in,
+ * ordered (ky, kx, in). */
 typedef struct wf_stack {
     int32_t         parts;
     int32_t         rank;       /* R, the sum of part_rank                               */

@@ -261,8 +261,6 @@ void wf_unet_free(wf_unet *u, const weft_allocator *alloc)
 
 /* ---- running -------------------------------------------------------------------------------------- */
 
-static wf_grid rows_grid(int32_t n, int32_t rows) { return (wf_grid){ n, rows, 1 }; }
-
 /* y = shortcut(x) + conv2(act(norm2(conv1(act(norm1 x)) + time))); y may be x where there is no shortcut. */
 static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, const float *x, const float *temb,
                        wf_grid g)
@@ -276,12 +274,13 @@ static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, 
     wf_group_norm(e, &r->norm1, a, x, g, u->c.act);
     wf_layer_apply(e, r->conv1, h, a, g, false);
     wf_arena_release(&e->arena, inner);
-    wf_layer_apply(e, r->time, t, temb, rows_grid(g.n, 1), false);
+    wf_layer_apply(e, r->time, t, temb, wf_vector_grid(g.n), false);
     wf_add_per_sample(e, h, t, g, (size_t)r->out);
-    wf_group_norm(e, &r->norm2, h, h, g, u->c.act);
+    float *b = wf_take(e, wf_rows(g), (size_t)r->out);
+    wf_group_norm(e, &r->norm2, b, h, g, u->c.act);
     if (r->shortcut != NULL) wf_layer_apply(e, r->shortcut, y, x, g, false);
     else wf_copy(e, y, x, wf_rows(g) * (size_t)r->out);
-    wf_layer_apply(e, r->conv2, y, h, g, true);
+    wf_layer_apply(e, r->conv2, y, b, g, true);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -317,28 +316,31 @@ static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, f
     float *q = wf_take(e, rows, (size_t)channels);
     float *k = wf_take(e, (size_t)g.n * (size_t)lk, (size_t)channels);
     float *v = wf_take(e, (size_t)g.n * (size_t)lk, (size_t)channels);
+    float *o = wf_take(e, rows, (size_t)channels);
     const float *source = tokens > 0 ? text : t;
+    wf_grid from = tokens > 0 ? wf_text_grid(g.n, tokens) : g;
 
     wf_layer_norm(e, norm, t, x, g);
-    wf_layer_apply(e, a->q, q, t, rows_grid(g.n, lq), false);
-    wf_layer_apply(e, a->k, k, source, rows_grid(g.n, lk), false);
-    wf_layer_apply(e, a->v, v, source, rows_grid(g.n, lk), false);
-    wf_attend(e, t, q, k, v, g.n, a->heads, channels / a->heads, lq, lk, false);
-    wf_layer_apply(e, a->out, x, t, rows_grid(g.n, lq), true);
+    wf_layer_apply(e, a->q, q, t, g, false);
+    wf_layer_apply(e, a->k, k, source, from, false);
+    wf_layer_apply(e, a->v, v, source, from, false);
+    wf_attend(e, o, &(wf_attention){ .n = g.n, .heads = a->heads, .d = channels / a->heads, .lq = lq,
+                                     .q = q, .keys = &(wf_keys){ k, v, lk }, .segments = 1 });
+    wf_layer_apply(e, a->out, x, o, g, true);
     wf_arena_release(&e->arena, mark);
 }
 
 static void run_feed_forward(wf_exec *e, const block *k, float *x, wf_grid g, int32_t channels)
 {
     size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g), c = (size_t)channels;
-    wf_grid r = rows_grid(g.n, g.h * g.w);
-    float *t = wf_take(e, rows, 4 * c);
+    float *n = wf_take(e, rows, c);
     float *wide = wf_take(e, rows, 8 * c);
+    float *t = wf_take(e, rows, 4 * c);
 
-    wf_layer_norm(e, &k->norm3, t, x, g);
-    wf_layer_apply(e, k->ff_in, wide, t, r, false);
+    wf_layer_norm(e, &k->norm3, n, x, g);
+    wf_layer_apply(e, k->ff_in, wide, n, g, false);
     wf_geglu(e, t, wide, rows, 4 * c);
-    wf_layer_apply(e, k->ff_out, x, t, r, true);
+    wf_layer_apply(e, k->ff_out, x, t, g, true);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -368,11 +370,13 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_unet_input *in)
 {
     const wf_unet_config *c = &u->c;
     size_t n = (size_t)in->grid.n, wide = 4 * (size_t)c->channels[0];
-    wf_grid g = rows_grid(in->grid.n, 1);
+    wf_grid g = wf_vector_grid(in->grid.n);
     float *temb = wf_take(e, n, wide);
     size_t mark = wf_arena_mark(&e->arena);
     float *sinusoid = wf_take(e, n, (size_t)c->channels[0]);
     float *hidden = wf_take(e, n, wide);
+    float *acted = wf_take(e, n, wide);
+    float *sum = wf_take(e, n, wide);
 
     wf_sinusoid(e, sinusoid, in->timestep, n, c->channels[0], c->flip_sin_to_cos, c->freq_shift);
     if (u->guidance != NULL) { /* Meng et al., On Distillation of Guided Diffusion Models (2022) */
@@ -383,8 +387,8 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_unet_input *in)
         wf_layer_apply(e, u->guidance, sinusoid, told, g, true);
     }
     wf_layer_apply(e, u->time1, hidden, sinusoid, g, false);
-    wf_activate(e, c->act, hidden, hidden, n, wide);
-    wf_layer_apply(e, u->time2, temb, hidden, g, false);
+    wf_activate(e, c->act, acted, hidden, n, wide);
+    wf_layer_apply(e, u->time2, sum, acted, g, false);
     if (c->text_time) {
         size_t ids = (size_t)in->ids, dim = (size_t)c->time_id_dim, width = (size_t)c->added_dim;
         size_t pooled = width - ids * dim;
@@ -396,10 +400,10 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_unet_input *in)
             memcpy(added + s * width + pooled, angles + s * ids * dim, ids * dim * sizeof *added);
         }
         wf_layer_apply(e, u->add1, hidden, added, g, false);
-        wf_activate(e, WF_ACT_SILU, hidden, hidden, n, wide);
-        wf_layer_apply(e, u->add2, temb, hidden, g, true);
+        wf_activate(e, WF_ACT_SILU, acted, hidden, n, wide);
+        wf_layer_apply(e, u->add2, sum, acted, g, true);
     }
-    wf_activate(e, c->act, temb, temb, n, wide);
+    wf_activate(e, c->act, temb, sum, n, wide);
     wf_arena_release(&e->arena, mark);
     return temb;
 }
@@ -483,9 +487,10 @@ void wf_unet_forward(const wf_unet *u, wf_exec *e, float *out, const wf_unet_inp
             g = up;
         }
     }
-    wf_group_norm(e, &u->norm_out, carry, carry, g, c->act);
+    float *n = wf_take(e, wf_rows(g), (size_t)c->channels[0]);
+    wf_group_norm(e, &u->norm_out, n, carry, g, c->act);
     float *y = wf_take(e, wf_rows(g), (size_t)c->out_channels);
-    wf_layer_apply(e, u->conv_out, y, carry, g, false);
+    wf_layer_apply(e, u->conv_out, y, n, g, false);
     wf_from_rows(e, out, y, g, (size_t)c->out_channels);
     wf_arena_release(&e->arena, start);
 }

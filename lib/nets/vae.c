@@ -173,7 +173,7 @@ static size_t largest(const wf_vae *v, wf_grid picture)
         int32_t wide = WF_MAX(2 * c[i], WF_MAX(c[WF_MAX(i - 1, 0)], c[WF_MIN(i + 1, last)]));
         if (i == 0 || i == last) wide = WF_MAX(wide, ends);
         if (i == last) wide = WF_MAX(wide, 4 * c[i]); /* the attention's */
-        wf_grid g = { picture.n, WF_MAX(picture.h >> i, 1), WF_MAX(picture.w >> i, 1) };
+        wf_grid g = wf_image_grid(picture.n, WF_MAX(picture.h >> i, 1), WF_MAX(picture.w >> i, 1));
         most = WF_MAX(most, wf_rows(g) * (size_t)wide);
     }
     return most;
@@ -188,15 +188,17 @@ static float *run_resnet(const wf_vae *v, wf_exec *e, const resnet *r, float *x,
 {
     float *y = x, *a = spare, *h = behind(spare, wf_rows(g) * (size_t)r->out);
 
-    if (r->shortcut != NULL) { /* x has served once y has begun, and may be normalised where it is */
+    /* With a shortcut x has served once y has begun, and is normalised in place: a buffer of its own
+     * would take half as much memory again, and no gradient ever goes through a VAE here. */
+    if (r->shortcut != NULL) {
         y = spare;
         a = x;
         wf_layer_apply(e, r->shortcut, y, x, g, false);
     }
     wf_group_norm(e, &r->norm1, a, x, g, v->c.act);
     wf_layer_apply(e, r->conv1, h, a, g, false);
-    wf_group_norm(e, &r->norm2, h, h, g, v->c.act);
-    wf_layer_apply(e, r->conv2, y, h, g, true);
+    wf_group_norm(e, &r->norm2, a, h, g, v->c.act);
+    wf_layer_apply(e, r->conv2, y, a, g, true);
     return y;
 }
 
@@ -212,7 +214,8 @@ static void run_middle(const wf_vae *v, wf_exec *e, const middle *m, float *x, f
         wf_layer_apply(e, m->q, q, t, g, false);
         wf_layer_apply(e, m->k, k, t, g, false);
         wf_layer_apply(e, m->v, w, t, g, false);
-        wf_attend(e, t, q, k, w, g.n, 1, m->q->out, length, length, false);
+        wf_attend(e, t, &(wf_attention){ .n = g.n, .heads = 1, .d = m->q->out, .lq = length, .q = q,
+                                         .keys = &(wf_keys){ k, w, length }, .segments = 1 });
         wf_layer_apply(e, m->out, x, t, g, true);
     }
     run_resnet(v, e, &m->second, x, spare, g);
@@ -237,7 +240,7 @@ static float *run_stages(const wf_vae *v, wf_exec *e, const half *h, float *x, f
             x = spare;
             spare = t;
         } else {
-            wf_grid up = { g->n, 2 * g->h, 2 * g->w };
+            wf_grid up = wf_image_grid(g->n, 2 * g->h, 2 * g->w);
             wf_upsample(e, spare, up, x, *g, (size_t)s->resample->in);
             wf_layer_apply(e, s->resample, x, spare, up, false);
             *g = up;
@@ -251,7 +254,7 @@ void wf_vae_decode(const wf_vae *v, wf_exec *e, float *image, const float *z, wf
     const wf_vae_config *c = &v->c;
     size_t mark = wf_arena_mark(&e->arena), zc = (size_t)c->latent_channels;
     int32_t f = wf_vae_factor(v);
-    size_t size = largest(v, (wf_grid){ g.n, g.h * f, g.w * f });
+    size_t size = largest(v, wf_image_grid(g.n, g.h * f, g.w * f));
     float *x = wf_take(e, size, 1);
     float *spare = wf_take(e, size, 1);
 
@@ -264,9 +267,9 @@ void wf_vae_decode(const wf_vae *v, wf_exec *e, float *image, const float *z, wf
     run_middle(v, e, &v->decoder.mid, spare, x, g);
     float *y = run_stages(v, e, &v->decoder, spare, x, &g, false);
     float *other = y == x ? spare : x;
-    wf_group_norm(e, &v->decoder.norm_out, y, y, g, c->act);
-    wf_layer_apply(e, v->decoder.conv_out, other, y, g, false);
-    wf_from_rows(e, image, other, g, (size_t)c->out_channels);
+    wf_group_norm(e, &v->decoder.norm_out, other, y, g, c->act);
+    wf_layer_apply(e, v->decoder.conv_out, y, other, g, false);
+    wf_from_rows(e, image, y, g, (size_t)c->out_channels);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -283,12 +286,12 @@ void wf_vae_encode(const wf_vae *v, wf_exec *e, float *moments, const float *ima
     float *y = run_stages(v, e, &v->encoder, x, spare, &g, true);
     float *other = y == x ? spare : x;
     run_middle(v, e, &v->encoder.mid, y, other, g);
-    wf_group_norm(e, &v->encoder.norm_out, y, y, g, c->act);
-    wf_layer_apply(e, v->encoder.conv_out, other, y, g, false);
+    wf_group_norm(e, &v->encoder.norm_out, other, y, g, c->act);
+    wf_layer_apply(e, v->encoder.conv_out, y, other, g, false);
     if (v->quant != NULL) {
-        wf_layer_apply(e, v->quant, y, other, g, false);
-        other = y;
+        wf_layer_apply(e, v->quant, other, y, g, false);
+        y = other;
     }
-    wf_from_rows(e, moments, other, g, two);
+    wf_from_rows(e, moments, y, g, two);
     wf_arena_release(&e->arena, mark);
 }

@@ -244,27 +244,29 @@ size_t wf_patch_merged_floats(const wf_patch *patch, const wf_layer *layer)
     return (size_t)layer->out * (wf_layer_columns(layer) + (wf_patch_has_bias(patch, layer) ? 1 : 0));
 }
 
-weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const float *cells, float *dst, float *bias,
+weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells, float *dst, float *bias,
                            const weft_allocator *alloc, weft_error *err)
 {
     for (int32_t i = 0; i < patch->parts; i++) {
         const wf_patch_part *s = &patch->part[i];
-        if (cells[i] == 0) continue;
-        WF_TRY(wf_module_add(s->module, layer, s->scale, s->inside, cells[i], dst, alloc, err));
+        if (cells[i].number == 0) continue;
+        WF_TRY(wf_module_add(s->module, layer, s->scale, s->inside, cells[i].number, dst, alloc, err));
         if (bias != NULL)
-            WF_TRY(wf_module_add_bias(s->module, layer, s->scale, s->inside * cells[i], bias, &(bool){ false }, err));
+            WF_TRY(wf_module_add_bias(s->module, layer, s->scale, s->inside * cells[i].number, bias, &(bool){ false }, err));
     }
     return WEFT_OK;
 }
 
 /* ---- paths --------------------------------------------------------------------------------------- */
 
-/* Are the coefficients of these slots the same in every call of the sheet, which has one branch? */
+/* Are the coefficients of these slots numbers that are the same in every call, of one branch each? */
 static bool never_changes(const wf_sheet *s, size_t first, int32_t parts)
 {
+    for (size_t k = first; s->rows > 0 && k < first + (size_t)parts; k++)
+        if (s->cells[s->row[0].at + k].vector != 0 || s->cells[s->row[0].at + k].mask != 0) return false;
     for (size_t r = 0; r < s->rows; r++)
         if (s->row[r].branches != 1 || memcmp(s->cells + s->row[r].at + first, s->cells + s->row[0].at + first,
-                                              (size_t)parts * sizeof(float)) != 0)
+                                              (size_t)parts * sizeof *s->cells) != 0)
             return false;
     return true;
 }

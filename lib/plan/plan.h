@@ -9,6 +9,7 @@
 
 #include "adapter/adapter.h"
 #include "model/model.h"
+#include "nets/exec.h"
 #include "weft/plan.h"
 
 typedef struct wf_binding wf_binding;
@@ -66,7 +67,9 @@ typedef struct wf_sheet {
     wf_slot         *slot;          /* [slots], by layer, then by adapter              */
     size_t           rows;          /* distinct ones                                   */
     wf_row          *row;           /* [rows]                                          */
-    float           *cells;
+    wf_cell         *cells;
+    const float *const *vectors;    /* that cells name: the method's, in its state     */
+    const wf_mask   *masks;
     int32_t         *row_of_call;   /* [calls]                                         */
     size_t           patched_count;
     wf_patched      *patched;       /* [patched_count], by layer                       */
@@ -89,9 +92,9 @@ const wf_sheet *wf_plan_phase(const weft_plan *p, int32_t call);
 const wf_sheet *wf_plan_text_sheet(const weft_plan *p);
 /* The row of a call of the plan that is one of the sheet's. */
 const wf_row   *wf_sheet_row(const wf_sheet *s, int32_t call);
-const float    *wf_sheet_cells(const wf_sheet *s, const wf_row *row);
-/* Cells of the text sheet for encoding with one adapter only; cells has its `slots` floats. */
-void            wf_plan_text_cells(const weft_plan *p, int32_t adapter, float *cells);
+const wf_cell  *wf_sheet_cells(const wf_sheet *s, const wf_row *row);
+/* Cells of the text sheet for encoding with one adapter only; cells has its `slots` cells. */
+void            wf_plan_text_cells(const weft_plan *p, int32_t adapter, wf_cell *cells);
 void            wf_plan_ref(weft_plan *p);
 
 /* Most branches of a row, the base's not counted. */
@@ -101,7 +104,7 @@ int32_t         wf_sheet_branches(const wf_sheet *s);
 
 /* weight (out, K) = the layer's weight with the patch in it, under the plan's policy for adapters that
  * depend on the weight; and unless it is NULL, bias (out). cells [parts] of the patch. */
-weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, const float *cells,
+weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, const wf_cell *cells,
                                    float *weight, float *bias, const weft_allocator *alloc,
                                    weft_error *err);
 wf_patch   *wf_patch_ref(wf_patch *x);

@@ -145,7 +145,7 @@ float   wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer);
 weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
                                   const wf_sheet *s, size_t first, int32_t parts, weft_error *err);
 /* dst (out, K) += sum over the parts of cells[p] * Delta_p, and bias (out) likewise unless it is NULL. */
-weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const float *cells, float *dst,
+weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells, float *dst,
                          float *bias, const weft_allocator *alloc, weft_error *err);
 /* Floats of a stack: factors, matrices, differences of biases. */
 size_t      wf_stack_floats(const wf_layer *layer, const wf_stack *stack);
@@ -172,7 +172,7 @@ void        wf_table_free(wf_table *t, const weft_allocator *alloc);
 /* ---- read.c ---------------------------------------------------------------------------------------- */
 
 /* Coefficient of a slot's adapter at a layer in a row's branch; 0 where the sheet has no such slot. */
-float   wf_sheet_cell(const wf_sheet *s, const wf_row *row, int32_t branch, int64_t layer, int32_t adapter);
+wf_cell wf_sheet_cell(const wf_sheet *s, const wf_row *row, int32_t branch, int64_t layer, int32_t adapter);
 /* Number of layers of a sheet where some cell of the adapter is not zero. */
 int32_t wf_sheet_reach(const wf_sheet *s, int32_t adapter);
 /* Is any cell of slots [first, end) not zero, in any row and branch? */

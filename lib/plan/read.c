@@ -50,17 +50,20 @@ const wf_row *wf_sheet_row(const wf_sheet *s, int32_t call)
     return &s->row[s->row_of_call[call - s->first]];
 }
 
-const float *wf_sheet_cells(const wf_sheet *s, const wf_row *row)
+const wf_cell *wf_sheet_cells(const wf_sheet *s, const wf_row *row)
 {
     return s->cells + row->at;
 }
 
-void wf_plan_text_cells(const weft_plan *p, int32_t adapter, float *cells)
+void wf_plan_text_cells(const weft_plan *p, int32_t adapter, wf_cell *cells)
 {
     const wf_sheet *s = &p->table.text;
 
-    for (size_t k = 0; k < s->slots; k++)
-        cells[k] = s->slot[k].adapter == adapter ? wf_plan_cell_weight(p, adapter, s->slot[k].layer) : 0;
+    for (size_t k = 0; k < s->slots; k++) {
+        cells[k] = (wf_cell){ 0, 0, 0 };
+        if (s->slot[k].adapter == adapter)
+            cells[k].number = wf_plan_cell_weight(p, adapter, s->slot[k].layer);
+    }
 }
 
 /* The slot of an adapter at a layer, or -1. Slots are in order of layer, then adapter. */
@@ -78,10 +81,10 @@ static int64_t find_slot(const wf_sheet *s, int64_t layer, int32_t adapter)
     return (int64_t)low;
 }
 
-float wf_sheet_cell(const wf_sheet *s, const wf_row *row, int32_t branch, int64_t layer, int32_t adapter)
+wf_cell wf_sheet_cell(const wf_sheet *s, const wf_row *row, int32_t branch, int64_t layer, int32_t adapter)
 {
     int64_t slot = find_slot(s, layer, adapter);
-    return slot >= 0 ? wf_sheet_cells(s, row)[(size_t)branch * s->slots + (size_t)slot] : 0;
+    return slot >= 0 ? wf_sheet_cells(s, row)[(size_t)branch * s->slots + (size_t)slot] : (wf_cell){ 0, 0, 0 };
 }
 
 bool wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end)
@@ -89,7 +92,7 @@ bool wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end)
     for (size_t r = 0; r < s->rows; r++)
         for (int32_t b = 0; b < s->row[r].branches; b++)
             for (size_t k = first; k < end; k++)
-                if (wf_sheet_cells(s, &s->row[r])[(size_t)b * s->slots + k] != 0) return true;
+                if (wf_sheet_cells(s, &s->row[r])[(size_t)b * s->slots + k].number != 0) return true;
     return false;
 }
 
@@ -252,7 +255,7 @@ weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, 
         row = &s->row[0];
         branch = 0;
     }
-    cell.number = wf_sheet_cell(s, row, branch, layer, adapter);
+    cell.number = wf_sheet_cell(s, row, branch, layer, adapter).number;
     return WF_RESULT(out, &cell, weft_cell, err);
 }
 

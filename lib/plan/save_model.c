@@ -15,7 +15,7 @@
 /* A layer's weight or bias, and where the file has it. */
 typedef struct change {
     const wf_patch   *patch;
-    const float      *cells;  /* [patch->parts] */
+    const wf_cell    *cells;  /* [patch->parts] */
     const wf_layer   *layer;
     const wf_tensor  *tensor; /* as the model shows it                                  */
     const wf_tensor  *source; /* that it was turned from, rows for columns; NULL: none  */

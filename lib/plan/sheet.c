@@ -43,12 +43,13 @@ static int32_t branches_of(const weft_plan *p, const wf_sheet *s, int32_t call)
     return s->method != NULL && s->method->branches != NULL ? s->method->branches(p, s, call) : 1;
 }
 
-static float cell_of(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, const wf_slot *slot)
+static wf_cell cell_of(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, const wf_slot *slot)
 {
-    if (s->method == NULL) return wf_plan_text_cell(p, slot->adapter, slot->layer);
-    float c = s->method->choose(p, s, call, branch, slot->layer, slot->adapter);
-    if (c != 0) c *= wf_plan_cell_weight(p, slot->adapter, slot->layer);
-    return c; /* never -0 times a weight: rows are compared as bytes */
+    if (s->method == NULL) return (wf_cell){ wf_plan_text_cell(p, slot->adapter, slot->layer), 0, 0 };
+    wf_cell c = s->method->choose(p, s, call, branch, slot->layer, slot->adapter);
+    if (c.number == 0) return (wf_cell){ 0, 0, 0 }; /* never -0: rows are compared as bytes */
+    c.number *= wf_plan_cell_weight(p, slot->adapter, slot->layer);
+    return c;
 }
 
 /* Distinct rows while they are collected. */
@@ -56,8 +57,8 @@ typedef struct row_set {
     wf_row   *row;
     uint64_t *hash;
     size_t    count, cap;
-    float    *cells;
-    size_t    used, floats;
+    wf_cell  *cells;
+    size_t    used, room;
 } row_set;
 
 /* Make room for n elements of `size` bytes behind the pointer at `at`, where there is room for *cap. */
@@ -86,14 +87,14 @@ static weft_status add_row(row_set *set, const weft_plan *p, const wf_sheet *s, 
 
     if (!wf_mul((size_t)all, s->slots, &width) || !wf_add(set->used, width, &need))
         return wf_nomem(err, SIZE_MAX, "a plan's rows");
-    WF_TRY(grow(&set->cells, &set->floats, need, sizeof *set->cells, &p->alloc, err));
+    WF_TRY(grow(&set->cells, &set->room, need, sizeof *set->cells, &p->alloc, err));
     WF_TRY(grow(&set->row, &cap, set->count + 1, sizeof *set->row, &p->alloc, err));
     WF_TRY(grow(&set->hash, &set->cap, set->count + 1, sizeof *set->hash, &p->alloc, err));
 
-    float *cells = set->cells + set->used;
+    wf_cell *cells = set->cells + set->used;
     for (int32_t b = 0; b < all; b++)
         for (size_t k = 0; k < s->slots; k++)
-            cells[(size_t)b * s->slots + k] = b < branches ? cell_of(p, s, call, b, &s->slot[k]) : 0;
+            cells[(size_t)b * s->slots + k] = b < branches ? cell_of(p, s, call, b, &s->slot[k]) : (wf_cell){ 0, 0, 0 };
     set->hash[set->count] = wf_hash(0, cells, width * sizeof *cells);
     for (size_t r = 0; r < set->count; r++)
         if (set->hash[r] == set->hash[set->count] && set->row[r].branches == all &&
@@ -116,7 +117,7 @@ static weft_status keep_live(wf_sheet *s, const weft_plan *p, const row_set *set
     if (kept == NULL) return wf_nomem(err, all * sizeof *kept, "a plan's slots");
     for (size_t k = 0; k < all; k++) {
         bool used = s->method == NULL;
-        for (size_t i = 0; i < lines && !used; i++) used = set->cells[i * all + k] != 0;
+        for (size_t i = 0; i < lines && !used; i++) used = set->cells[i * all + k].number != 0;
         if (used) kept[live++] = k;
     }
     s->cells = wf_zalloc(&p->alloc, lines * live, sizeof *s->cells);

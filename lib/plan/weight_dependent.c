@@ -141,20 +141,20 @@ static weft_status add_dependent(const making *x, const wf_patch_part *s, bool s
     return st;
 }
 
-static weft_status make_stack(const weft_plan *p, const making *x, const wf_patch *patch, const float *cells, weft_error *err)
+static weft_status make_stack(const weft_plan *p, const making *x, const wf_patch *patch, const wf_cell *cells, weft_error *err)
 {
     for (int32_t i = 0; i < patch->parts; i++)
-        WF_TRY(depends(p, &patch->part[i]) ? add_dependent(x, &patch->part[i], true, cells[i], err)
-                                         : add_part(x, &patch->part[i], x->layer, cells[i], err));
+        WF_TRY(depends(p, &patch->part[i]) ? add_dependent(x, &patch->part[i], true, cells[i].number, err)
+                                         : add_part(x, &patch->part[i], x->layer, cells[i].number, err));
     return WEFT_OK;
 }
 
-static weft_status make_inside(const weft_plan *p, const making *x, const wf_patch *patch, const float *cells, weft_error *err)
+static weft_status make_inside(const weft_plan *p, const making *x, const wf_patch *patch, const wf_cell *cells, weft_error *err)
 {
     for (int32_t i = 0; i < patch->parts; i++)
-        if (!depends(p, &patch->part[i])) WF_TRY(add_part(x, &patch->part[i], x->layer, cells[i], err));
+        if (!depends(p, &patch->part[i])) WF_TRY(add_part(x, &patch->part[i], x->layer, cells[i].number, err));
     for (int32_t i = 0; i < patch->parts; i++)
-        if (depends(p, &patch->part[i])) WF_TRY(add_dependent(x, &patch->part[i], false, cells[i], err));
+        if (depends(p, &patch->part[i])) WF_TRY(add_dependent(x, &patch->part[i], false, cells[i].number, err));
     return WEFT_OK;
 }
 
@@ -173,7 +173,7 @@ static void take_magnitudes(const wf_layer *l, const double *g, double *norm, bo
         }
 }
 
-static weft_status make_direction(const making *x, const wf_patch *patch, const float *cells, weft_error *err)
+static weft_status make_direction(const making *x, const wf_patch *patch, const wf_cell *cells, weft_error *err)
 {
     const wf_layer *l = x->layer;
     bool            rows = true;
@@ -189,7 +189,7 @@ static weft_status make_direction(const making *x, const wf_patch *patch, const 
     memcpy(g, norm, n * sizeof *g);
     for (int32_t i = 0; i < patch->parts && st == WEFT_OK; i++) {
         const wf_patch_part *s = &patch->part[i];
-        double           c = s->inside * cells[i]; /* either is 1 */
+        double           c = s->inside * cells[i].number; /* either is 1 */
         for (size_t k = 0; is_dora(s) && k < n; k++) {
             float v;
             wf_tensor_read(s->module->part[WF_PART_MAGNITUDE], k, 1, &v);
@@ -206,7 +206,7 @@ static weft_status make_direction(const making *x, const wf_patch *patch, const 
 
 /* ---- the whole ----------------------------------------------------------------------------------------------- */
 
-weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, const float *cells,
+weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, const wf_cell *cells,
                                    float *weight, float *bias, const weft_allocator *alloc,
                                    weft_error *err)
 {

@@ -46,7 +46,7 @@ void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float
         for (int32_t col = 0; col < t.cols && !e->stopped; col++) {
             wf_tile k = wf_tiles_at(&t, row, col);
             if (!e->dry) cut(c, z, latent, &t, &k);
-            wf_vae_decode(v, e, y, z, (wf_grid){ 1, k.h, k.w });
+            wf_vae_decode(v, e, y, z, wf_image_grid(1, k.h, k.w));
             if (e->dry || e->stopped) continue;
             wf_tiles_blend(&t, &k, y);
             keep(image, y, &t, &k);

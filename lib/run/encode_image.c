@@ -54,7 +54,7 @@ void wf_encode_image_forward(const weft_run *r, wf_exec *e, const float *image, 
         for (int32_t col = 0; col < t.cols && !e->stopped; col++) {
             wf_tile k = wf_tiles_at(&t, row, col);
             if (!e->dry) cut(c, x, image, &t, &k, (size_t)f);
-            wf_vae_encode(v, e, y, x, (wf_grid){ 1, k.h * f, k.w * f });
+            wf_vae_encode(v, e, y, x, wf_image_grid(1, k.h * f, k.w * f));
             if (e->dry || e->stopped) continue;
             wf_tiles_blend(&t, &k, y);
             keep(c, latent, noise, y, &t, &k);

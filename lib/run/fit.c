@@ -19,7 +19,7 @@ static void merged_drop(wf_merged *m, const weft_allocator *alloc)
     wf_free(alloc, m);
 }
 
-static wf_merged *merged_create(const weft_run *r, wf_patch *patch, const float *cells, const wf_layer *l,
+static wf_merged *merged_create(const weft_run *r, wf_patch *patch, const wf_cell *cells, const wf_layer *l,
                                 bool measure)
 {
     size_t     weight = (size_t)l->out * (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
@@ -41,7 +41,7 @@ static wf_merged *merged_create(const weft_run *r, wf_patch *patch, const float 
 }
 
 /* The copy of a fit that is like this, or NULL. A patch is shared wherever it is the same. */
-static wf_merged *merged_find(const wf_fit *b, const wf_patch *patch, const float *cells)
+static wf_merged *merged_find(const wf_fit *b, const wf_patch *patch, const wf_cell *cells)
 {
     for (size_t i = 0; b != NULL && i < b->phases; i++)
         for (size_t k = 0; k < b->phase[i].count; k++) {
@@ -90,7 +90,7 @@ static weft_status take_merged(const weft_run *r, wf_fit *b, const wf_fit *old, 
         const wf_patched *at = &s->patched[i];
         const wf_layer   *l = &table[at->layer];
         if (!at->patch->merged) continue;
-        const float *cells = wf_sheet_cells(s, &s->row[0]) + at->slot; /* the same in all rows */
+        const wf_cell *cells = wf_sheet_cells(s, &s->row[0]) + at->slot; /* the same in all rows */
         wf_merged   *m = merged_find(b, at->patch, cells);
         bool         ours = m != NULL;
         if (m == NULL) m = merged_find(old, at->patch, cells);
@@ -172,7 +172,7 @@ static bool walk(const weft_run *r, wf_fit *b)
     const wf_parts *p = wf_run_parts(b);
     const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
     int64_t layers = 0;
-    wf_exec e = { .k = p->kernels, .dry = true, .arena = { .dry = true }, .branch = b->branch, .stop = count_layer,
+    wf_exec e = { .k = p->kernels, .products = p->products, .dry = true, .arena = { .dry = true }, .branch = b->branch, .stop = count_layer,
                   .stop_user = &layers };
     weft_step step = WEFT_STEP_INIT;
     step.tokens = r->text_tokens;

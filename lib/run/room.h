@@ -13,7 +13,7 @@
 typedef struct wf_merged {
     int32_t   refs;
     wf_patch *patch;   /* kept                                              */
-    float    *cells;   /* [patch->parts]                                    */
+    wf_cell  *cells;   /* [patch->parts]                                    */
     size_t    floats;
     float    *weight;  /* (out, K), and behind it, where a part changes it: */
     float    *bias;    /* (out), or NULL                                    */
@@ -32,7 +32,7 @@ typedef struct wf_fit {
     wf_sheet_deltas *phase;      /* [phases of the plan]                             */
     size_t           phases;
     wf_sheet_deltas  text;
-    float           *text_cells; /* [slots of the text sheet] while one adapter encodes */
+    wf_cell         *text_cells; /* [slots of the text sheet] while one adapter encodes */
     int32_t         *branch;     /* [samples]                                        */
     float           *timestep;   /* [samples]                                        */
     float           *time_ids;   /* [samples][ids]                                   */

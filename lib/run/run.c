@@ -43,7 +43,8 @@ static bool stop(void *user)
 /* The exec works in the fit's memory. */
 static void attach(weft_run *r)
 {
-    r->exec = (wf_exec){ .k = wf_run_parts(&r->fit)->kernels, .pool = r->pool,
+    r->exec = (wf_exec){ .k = wf_run_parts(&r->fit)->kernels,
+                         .products = wf_run_parts(&r->fit)->products, .pool = r->pool,
                          .arena = { .base = r->fit.arena, .size = r->fit.arena_size },
                          .scratch = r->fit.scratch, .scratch_need = r->fit.scratch_size, .stop = stop,
                          .stop_user = r };

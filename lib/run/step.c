@@ -49,7 +49,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_fit *b, const weft_
         memcpy(x + s * all, step->latent + i * latent, latent * sizeof *x);
         if (extra > 0) memcpy(x + s * all + latent, step->extra + i * extra, extra * sizeof *x);
     }
-    wf_unet_input in = { .grid = { count, r->height, r->width }, .latent = x, .timestep = b->timestep + first,
+    wf_unet_input in = { .grid = wf_image_grid(count, r->height, r->width), .latent = x, .timestep = b->timestep + first,
                          .text = b->text_of + first, .tokens = step->tokens, .text_layers = step->text_layers,
                          .pooled = b->pooled + first, .time_ids = b->time_ids + (size_t)first * ids,
                          .ids = c->time_ids, .guidance = b->guidance + first };
@@ -293,6 +293,8 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     r->exec.deltas = r->fit.phase[index].deltas;
     r->exec.slots = phase->slots;
     r->exec.cells = wf_sheet_cells(phase, row);
+    r->exec.vectors = phase->vectors;
+    r->exec.masks = phase->masks;
     r->exec.branch = r->fit.branch;
     wf_step_forward(r, &r->exec, &r->fit, &s, guided, row->branches, phase->base);
     return wf_run_end(r, err);

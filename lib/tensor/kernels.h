@@ -1,6 +1,6 @@
 /* kernels.h - the loops over floats, in one table for each instruction set.
  *
- * The matrix product goes to OpenBLAS (gemm.h); everything else that touches every element is here.
+ * Matrix products are elsewhere (product.h). Everything else that touches every element is here.
  * wf_kernels_pick() is pure: the model keeps its answer, and a test may ask for any table. */
 #ifndef WF_KERNELS_H
 #define WF_KERNELS_H
@@ -21,7 +21,8 @@ typedef struct wf_kernels {
     /* y[i] = x[i] * a[i] + b[i] */
     void (*affine)(float *y, const float *x, const float *a, const float *b, size_t n);
     /* one row of LayerNorm */
-    void (*layer_norm)(float *y, const float *x, const float *w, const float *b, float eps, size_t n);
+    void (*layer_norm)(float *y, const float *x, const float *w, const float *b, float eps,
+                       size_t n);
     /* s[i] = exp(scale * s[i] - top); returns the sum. The softmax's middle step. */
     float (*exp_sum)(float *s, float scale, float top, size_t n);
     float (*max)(const float *s, size_t n);

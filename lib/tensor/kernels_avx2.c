@@ -7,7 +7,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "io/io.h"
+#include "tensor/dtype.h"
 #include "tensor/kernels.h"
 
 static inline __m256 exp8(__m256 x)

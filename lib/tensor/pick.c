@@ -1,5 +1,6 @@
-/* pick.c - which table of kernels a processor gets. */
+/* pick.c - which kernels and which tier of products a processor gets. */
 #include "tensor/kernels.h"
+#include "tensor/product.h"
 
 const wf_kernels *wf_kernels_pick(wf_cpu cpu)
 {
@@ -8,4 +9,10 @@ const wf_kernels *wf_kernels_pick(wf_cpu cpu)
 #endif
     (void)cpu;
     return &wf_kernels_ref;
+}
+
+const wf_products *wf_products_pick(wf_cpu cpu)
+{
+    (void)cpu;
+    return &wf_products_openblas;
 }

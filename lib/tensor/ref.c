@@ -1,7 +1,7 @@
 /* ref.c - every kernel as its formula, for reading, for other processors, and to judge the fast ones. */
 #include <math.h>
 
-#include "io/io.h"
+#include "tensor/dtype.h"
 #include "tensor/kernels.h"
 
 static void widen_f16(float *dst, const void *src, size_t n)

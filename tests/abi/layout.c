@@ -44,6 +44,7 @@ static void structs(void)
     F(weft_model_info, layers); F(weft_model_info, vae_scale); F(weft_model_info, prediction);
     F(weft_model_info, unet_channels); F(weft_model_info, text_layers); F(weft_model_info, zero_negative);
     F(weft_model_info, guidance_embed); F(weft_model_info, layout);
+    F(weft_model_info, derived_bytes);
 
     S(weft_layer_info);
     F(weft_layer_info, struct_size); F(weft_layer_info, kind); F(weft_layer_info, name);

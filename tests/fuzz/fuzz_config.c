@@ -73,24 +73,26 @@ static void check_unet(const wf_unet_config *c)
 static void build(const configs *c, int which, bool empty)
 {
     weft_tensors *file = open_file(empty);
-    size_t count = wf_tensors_count(file), layers = 0, kept = 0;
+    size_t count = wf_tensors_count(file), layers = 0;
     weft_error err = { 0, 0, "" };
     weft_status st;
     wf_unet *unet = NULL;
     wf_clip *clip = NULL;
     wf_vae *vae = NULL;
+    wf_derived derived = { .alloc = &counting };
+    wf_bag names;
+    wf_bag_init(&names, &counting);
     wf_binder b = { .alloc = &counting, .file = file, .path = "fuzz", .component = "x", .layer_count = &layers,
-                    .layer_cap = count, .kept_count = &kept, .kept_cap = 2 * count + 1,
-                    .layers = wf_zalloc(&counting, count, sizeof(wf_layer)), .used = wf_zalloc(&counting, count, 1),
-                    .kept = wf_zalloc(&counting, 2 * count + 1, sizeof(void *)) };
+                    .layer_cap = count, .derived = &derived, .names = &names,
+                    .layers = wf_zalloc(&counting, count, sizeof(wf_layer)), .used = wf_zalloc(&counting, count, 1) };
 
     if (which == UNET) st = wf_unet_build(&c->unet, &b, &unet, &err);
     else if (which == CLIP) st = wf_clip_build(&c->clip, &b, &clip, &err);
     else st = wf_vae_build(&c->vae, &b, &vae, &err);
     must(st == WEFT_E_FORMAT || st == WEFT_E_UNSUPPORTED);
     must(unet == NULL && clip == NULL && vae == NULL && err.code == st && one_line(err.text));
-    for (size_t i = 0; i < kept; i++) wf_free(&counting, b.kept[i]);
-    wf_free(&counting, b.kept);
+    wf_derived_free(&derived);
+    wf_bag_free(&names);
     wf_free(&counting, b.layers);
     wf_free(&counting, b.used);
     weft_tensors_free(file);

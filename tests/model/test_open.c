@@ -772,6 +772,19 @@ START_TEST(the_layer_table)
             ck_assert(t.rank == 2 || (t.shape[2] == l.kernel && t.shape[3] == l.kernel));
         }
         ck_assert(attention == 4 * to_q && to_q > 0 && convs > 50 && parameters < info.parameters);
+        int64_t vectors = 0; /* biases and norms, which the model keeps as floats */
+        for (size_t f = 0; f < WF_LEN(folders); f++) {
+            weft_tensors *file;
+            const char *path = data_path("models/%s/%s", models[k], weights_of(folders[f]));
+            if (weft_tensors_open(path, NULL, &file, NULL) != WEFT_OK) continue; /* one encoder */
+            for (size_t i = 0; i < weft_tensors_count(file); i++) {
+                weft_tensor_info t = WEFT_TENSOR_INFO_INIT;
+                must(weft_tensors_info(file, i, &t, &golden_err));
+                if (t.rank == 1) vectors += t.shape[0];
+            }
+            weft_tensors_free(file);
+        }
+        ck_assert_int_eq(info.derived_bytes, 4 * vectors);
         must(weft_model_layer(m, 0, &l, &golden_err));
         ck_assert_str_eq(l.name, "unet.time_embedding.linear_1");
         ck_assert_int_eq(weft_model_layer(m, info.layers, &l, &golden_err), WEFT_E_ARG);

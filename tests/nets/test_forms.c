@@ -17,10 +17,10 @@ static const int32_t part_rank[PARTS] = { RANK, 0, 0, 0 };
 static const float   part_scale[PARTS] = { 0.5f, -1.5f, 1, 1 };
 
 /* [branch][2 + part]: everything, one form alone, nothing. */
-static const float cells[BRANCHES * SLOTS] = {
-    9, 9, 0.7f, -0.4f, 0.3f, 2,
-    9, 9, 0, 0.8f, 0, 0,
-    9, 9, 0, 0, 0, 0,
+static const wf_cell cells[BRANCHES * SLOTS] = {
+    { 9, 0, 0 }, { 9, 0, 0 }, { 0.7f, 0, 0 }, { -0.4f, 0, 0 }, { 0.3f, 0, 0 }, { 2, 0, 0 },
+    { 9, 0, 0 }, { 9, 0, 0 }, { 0, 0, 0 },    { 0.8f, 0, 0 },  { 0, 0, 0 },    { 0, 0, 0 },
+    { 9, 0, 0 }, { 9, 0, 0 }, { 0, 0, 0 },    { 0, 0, 0 },     { 0, 0, 0 },    { 0, 0, 0 },
 };
 
 typedef struct parts {
@@ -58,19 +58,19 @@ static void free_parts(parts *p)
 /* weight (out, in, ky, kx) and bias with everything added that branch b takes. */
 static void sum_parts(const parts *p, int b, float *weight, float *bias)
 {
-    const float *c = cells + b * SLOTS + 2;
+    const wf_cell *c = cells + b * SLOTS + 2;
     size_t o2 = (size_t)p->other[KRON].o2, i2 = (size_t)p->other[KRON].i2, i1 = (size_t)p->other[KRON].i1;
     for (size_t o = 0; o < p->out; o++) {
-        bias[o] = (float)(p->bias[o] + (double)c[PAIR] * p->bias_pair[o] + (double)c[BARE] * p->bias_bare[o]);
+        bias[o] = (float)(p->bias[o] + (double)c[PAIR].number * p->bias_pair[o] + (double)c[BARE].number * p->bias_bare[o]);
         for (size_t i = 0; i < p->in; i++)
             for (size_t q = 0; q < p->taps; q++) {
                 double v = p->weight[(o * p->in + i) * p->taps + q];
                 for (size_t r = 0; r < RANK; r++)
-                    v += (double)c[PAIR] * part_scale[PAIR] * p->up[r * p->out + o] *
+                    v += (double)c[PAIR].number * part_scale[PAIR] * p->up[r * p->out + o] *
                          p->down[(r * p->taps + q) * p->in + i];
-                v += (double)c[KRON] * part_scale[KRON] * p->w1[o / o2 * i1 + i / i2] *
+                v += (double)c[KRON].number * part_scale[KRON] * p->w1[o / o2 * i1 + i / i2] *
                      p->w2[(o % o2 * p->taps + q) * i2 + i % i2];
-                v += (double)c[DENSE] * p->dense[(o * p->taps + q) * p->in + i];
+                v += (double)c[DENSE].number * p->dense[(o * p->taps + q) * p->in + i];
                 weight[(o * p->in + i) * p->taps + q] = (float)v;
             }
     }
@@ -78,7 +78,7 @@ static void sum_parts(const parts *p, int b, float *weight, float *bias)
 
 /* y of the layer over x; delta NULL: the layer alone. */
 static float *apply(const wf_layer *l, const wf_delta *delta, const float *x, wf_grid g, const int32_t *branch,
-                    const float *table, bool add, int32_t threads)
+                    const wf_cell *table, bool add, int32_t threads)
 {
     const wf_kernels *tables[2];
     workbench w;
@@ -112,7 +112,7 @@ START_TEST(every_form_adds_its_part_in_each_branch)
     const shape *s = &shapes[_i];
     parts p;
     make_parts(&p, s);
-    wf_grid g = { s->n, s->h, s->w }, one = { 1, s->h, s->w };
+    wf_grid g = wf_image_grid(s->n, s->h, s->w), one = wf_image_grid(1, s->h, s->w);
     wf_delta delta = { &p.stack, 2, NULL, NULL };
     size_t each = wf_rows(one) * p.in, outs = wf_rows(wf_layer_grid(&p.l, one)) * p.out;
     float *x = bench_floats(wf_rows(g) * p.in, 10), *weight = bench_floats(p.out * p.in * p.taps, 0);
@@ -150,7 +150,7 @@ START_TEST(zero_leaves_the_bits_of_every_form)
         const shape *s = &shapes[i];
         parts p;
         make_parts(&p, s);
-        wf_grid g = { s->n, s->h, s->w }, one = { 1, s->h, s->w };
+        wf_grid g = wf_image_grid(s->n, s->h, s->w), one = wf_image_grid(1, s->h, s->w);
         wf_delta delta = { &p.stack, 2, NULL, NULL };
         size_t outs = wf_rows(wf_layer_grid(&p.l, one)) * p.out;
         float *x = bench_floats(wf_rows(g) * p.in, 10);
@@ -168,7 +168,7 @@ START_TEST(a_merged_copy_brings_its_bias)
     const shape *s = &shapes[5];
     parts p;
     make_parts(&p, s);
-    wf_grid g = { s->n, s->h, s->w };
+    wf_grid g = wf_image_grid(s->n, s->h, s->w);
     float *x = bench_floats(wf_rows(g) * p.in, 10), *weight = bench_floats(p.out * p.in * p.taps, 0);
     float *bias = bench_floats(p.out, 0), *merged = bench_floats(p.out * p.in * p.taps, 0);
     size_t n = wf_rows(wf_layer_grid(&p.l, g)) * p.out;
@@ -215,16 +215,16 @@ START_TEST(a_norm_has_its_branchs_weight_and_bias)
     wf_stack stack = { PARTS, 0, none, part_scale, NULL, NULL, other };
     wf_delta delta = { &stack, 2, NULL, NULL };
     wf_layer row = { .name = "unet.norm", .kind = WEFT_LAYER_NORM, .out = C, .in = 1, .kernel = 1, .stride = 1 };
-    wf_grid g = { N, 14, 5 }, one = { 1, 14, 5 };
+    wf_grid g = wf_image_grid(N, 14, 5), one = wf_image_grid(1, 14, 5);
     for (int group = 0; group < 2; group++) {
         wf_norm norm = { weight, bias, C, group ? 4 : 0, 1e-5f, &row };
         float *y = normed(&norm, &delta, x, g, branch, group);
         for (int n = 0; n < N; n++) {
             float sum_w[C], sum_b[C];
-            const float *c = cells + branch[n] * SLOTS + 2;
+            const wf_cell *c = cells + branch[n] * SLOTS + 2;
             for (int i = 0; i < C; i++) {
-                sum_w[i] = (weight[i] + c[0] * d0[i]) + c[2] * d2[i];
-                sum_b[i] = bias[i] + c[3] * b3[i];
+                sum_w[i] = (weight[i] + c[0].number * d0[i]) + c[2].number * d2[i];
+                sum_b[i] = bias[i] + c[3].number * b3[i];
             }
             wf_norm own = { sum_w, sum_b, C, norm.groups, 1e-5f, NULL };
             float *want = normed(&own, NULL, x + n * 70 * C, one, NULL, group);

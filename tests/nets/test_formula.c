@@ -75,8 +75,8 @@ typedef struct net {
     weft_tensors  *file;
     wf_layer       layers[MOST];
     size_t         layer_count;
-    void          *kept[2 * MOST];
-    size_t         kept_count;
+    wf_derived     derived;
+    wf_bag         names;
     uint8_t        used[MOST];
     wf_binder      binder;
     workbench      w;
@@ -87,10 +87,12 @@ static net *net_open(const char *list, const char *component)
     const wf_kernels *tables[2];
     net *n = calloc(1, sizeof *n);
     n->alloc = wf_allocator(NULL);
+    n->derived.alloc = &n->alloc;
+    wf_bag_init(&n->names, &n->alloc);
     n->file = make_file(list);
     n->binder = (wf_binder){ .alloc = &n->alloc, .file = n->file, .path = list, .component = component,
                              .layers = n->layers, .layer_count = &n->layer_count, .layer_cap = MOST, .used = n->used,
-                             .kept = n->kept, .kept_count = &n->kept_count, .kept_cap = 2 * MOST };
+                             .derived = &n->derived, .names = &n->names };
     bench_open(&n->w, tables[bench_tables(tables) - 1], 2);
     return n;
 }
@@ -98,7 +100,8 @@ static net *net_open(const char *list, const char *component)
 static void net_close(net *n)
 {
     bench_close(&n->w);
-    for (size_t i = 0; i < n->kept_count; i++) wf_free(&n->alloc, n->kept[i]);
+    wf_derived_free(&n->derived);
+    wf_bag_free(&n->names);
     weft_tensors_free(n->file);
     free(n);
 }
@@ -172,7 +175,7 @@ static void check_unet(const json_t *item)
     float *x = wave(sin, 0.1, sizeof out / sizeof *out), *text = wave(cos, 0.2, 2 * 7 * 24);
     float *pooled = wave(sin, 0.3, 2 * 20);
     const float *texts[] = { text, text + 7 * 24 }, *vectors[] = { pooled, pooled + 20 };
-    wf_unet_input in = { .grid = { 2, 16, 16 }, .latent = x, .timestep = timestep, .text = texts, .tokens = 7,
+    wf_unet_input in = { .grid = wf_image_grid(2, 16, 16), .latent = x, .timestep = timestep, .text = texts, .tokens = 7,
                          .ids = 6 };
 
     numbers(timestep, json_object_get(inputs, "timesteps"));
@@ -205,7 +208,7 @@ static void check_vae(const json_t *item, wf_grid small, wf_grid large)
     must(wf_vae_build(&c, &n->binder, &v, &golden_err));
     ck_assert_int_eq(n->binder.parameters, json_integer_value(json_object_get(item, "params")));
     int32_t f = wf_vae_factor(v);
-    wf_grid out = { 1, large.h / f, large.w / f };
+    wf_grid out = wf_image_grid(1, large.h / f, large.w / f);
     size_t pixels = 3 * (size_t)f * (size_t)f * wf_rows(small), half = (size_t)c.latent_channels * wf_rows(out);
     float *image = malloc(pixels * sizeof *image), *moments = malloc(2 * half * sizeof *moments);
     float *z = wave(sin, 0.1, (size_t)c.latent_channels * wf_rows(small)), *x = wave(cos, 0.05, 3 * wf_rows(large));
@@ -262,7 +265,7 @@ START_TEST(unets_and_vae)
     json_t *all = load("shared/golden_tiny_models.json"), *cases = json_object_get(all, "cases");
     const json_t *item = json_array_get(cases, (size_t)_i);
     ck_assert_uint_eq(json_array_size(cases), 4);
-    if (json_object_get(item, "decode") != NULL) check_vae(item, (wf_grid){ 1, 6, 5 }, (wf_grid){ 1, 20, 24 });
+    if (json_object_get(item, "decode") != NULL) check_vae(item, wf_image_grid(1, 6, 5), wf_image_grid(1, 20, 24));
     else check_unet(item);
     json_decref(all);
 }
@@ -279,7 +282,7 @@ END_TEST
 START_TEST(ends_wider_than_the_middle)
 {
     json_t *all = load("formula/narrow.json"), *clip = json_object_get(all, "clip");
-    check_vae(json_object_get(all, "vae"), (wf_grid){ 1, 9, 7 }, (wf_grid){ 1, 9, 7 });
+    check_vae(json_object_get(all, "vae"), wf_image_grid(1, 9, 7), wf_image_grid(1, 9, 7));
     check_clip("narrow_clip", json_object_get(clip, "config"), json_array_get(json_object_get(clip, "cases"), 0));
     json_decref(all);
 }

@@ -84,10 +84,13 @@ static const int32_t part_rank[PARTS] = { 2, 3, 1 };
 static const float   part_scale[PARTS] = { 0.5f, 1.0f, -2.0f };
 
 /* [branch][1 + part]: the layer's slots do not begin at 0. Only the middle part lives in the second branch. */
-static const float cells[BRANCHES * (PARTS + 1)] = { 9, 0.7f, -1.5f, 0.25f, 9, 0, 0.3f, 0 };
+static const wf_cell cells[BRANCHES * (PARTS + 1)] = {
+    { 9, 0, 0 }, { 0.7f, 0, 0 }, { -1.5f, 0, 0 }, { 0.25f, 0, 0 },
+    { 9, 0, 0 }, { 0, 0, 0 },    { 0.3f, 0, 0 },  { 0, 0, 0 },
+};
 
 /* w += sum of c_p s_p B_p A_p, in the file's order and in double's range of a float */
-static void add_parts(const shape *s, double *w, const float *down, const float *up, const float *c)
+static void add_parts(const shape *s, double *w, const float *down, const float *up, const wf_cell *c)
 {
     size_t t = (size_t)(s->kernel * s->kernel), in = (size_t)s->in, out = (size_t)s->out;
     for (size_t p = 0, r = 0; p < PARTS; p++)
@@ -95,7 +98,7 @@ static void add_parts(const shape *s, double *w, const float *down, const float 
             for (size_t o = 0; o < out; o++)
                 for (size_t i = 0; i < in; i++)
                     for (size_t q = 0; q < t; q++)
-                        w[(o * in + i) * t + q] += (double)c[p] * part_scale[p] * up[r * out + o] *
+                        w[(o * in + i) * t + q] += (double)c[p].number * part_scale[p] * up[r * out + o] *
                                                    down[(r * t + q) * in + i];
 }
 
@@ -147,7 +150,7 @@ static void try_layer(const shape *s, const wf_kernels *k, wf_dtype type, bool w
     weight w = make_weight(count, type, 1);
     float *bias = with_bias ? bench_floats((size_t)s->out, 2) : NULL;
     wf_layer l = make_layer(s, &w, type, bias);
-    wf_grid g = { s->n, s->h, s->w }, out = { s->n, shrunk(s, s->h), shrunk(s, s->w) }, told = wf_layer_grid(&l, g);
+    wf_grid g = wf_image_grid(s->n, s->h, s->w), out = wf_image_grid(s->n, shrunk(s, s->h), shrunk(s, s->w)), told = wf_layer_grid(&l, g);
     ck_assert(told.n == out.n && told.h == out.h && told.w == out.w);
 
     size_t rows = wf_rows(out), n = rows * (size_t)s->out, each = (size_t)(out.h * out.w);
@@ -209,13 +212,13 @@ END_TEST
 /* All coefficients zero: the base's bits, and a merged copy of nothing is the weight in another order. */
 START_TEST(zero_leaves_the_bits)
 {
-    static const float none[BRANCHES * (PARTS + 1)] = { 0 };
+    static const wf_cell none[BRANCHES * (PARTS + 1)] = { { 0, 0, 0 } };
     for (size_t i = 0; i < WF_LEN(shapes); i++) {
         const shape *s = &shapes[i];
         size_t t = (size_t)(s->kernel * s->kernel), count = t * (size_t)(s->in * s->out);
         weight w = make_weight(count, WF_F16, 7);
         wf_layer l = make_layer(s, &w, WF_F16, NULL);
-        wf_grid g = { s->n, s->h, s->w };
+        wf_grid g = wf_image_grid(s->n, s->h, s->w);
         size_t n = wf_rows(wf_layer_grid(&l, g)) * (size_t)s->out;
         float *x = bench_floats(wf_rows(g) * (size_t)s->in, 8), *y[2] = { malloc(n * 4), malloc(n * 4) };
         float *down = bench_floats(RANK * t * (size_t)s->in, 5), *up = bench_floats(RANK * (size_t)s->out, 6);
@@ -264,7 +267,7 @@ START_TEST(a_merged_copy_is_the_sum)
                     ck_assert_float_eq(merged[(o * t + q) * in + i], w.v[(o * in + i) * t + q]);
         for (size_t i = 0; i < count; i++) merged[i] = (float)want[i];
 
-        wf_grid g = { s->n, s->h, s->w };
+        wf_grid g = wf_image_grid(s->n, s->h, s->w);
         size_t n = wf_rows(wf_layer_grid(&l, g)) * (size_t)s->out;
         float *x = bench_floats(wf_rows(g) * in, 3), *start = bench_floats(n, 4);
         wf_delta side = { &stack, 1, NULL, NULL }, copy = { NULL, 0, merged, NULL };
@@ -288,7 +291,7 @@ START_TEST(a_batch_is_its_samples)
         size_t t = (size_t)(s.kernel * s.kernel), in = (size_t)s.in;
         weight w = make_weight(t * in * (size_t)s.out, WF_F16, 7);
         wf_layer l = make_layer(&s, &w, WF_F16, NULL);
-        wf_grid g = { 3, s.h, s.w }, one = { 1, s.h, s.w };
+        wf_grid g = wf_image_grid(3, s.h, s.w), one = wf_image_grid(1, s.h, s.w);
         size_t n = wf_rows(wf_layer_grid(&l, one)) * (size_t)s.out, rows = (size_t)(s.h * s.w);
         float *x = bench_floats(3 * rows * in, 8), *start = bench_floats(3 * n, 1);
         float *down = bench_floats(RANK * t * in, 5), *up = bench_floats(RANK * (size_t)s.out, 6);
@@ -366,9 +369,12 @@ START_TEST(attention_is_softmax)
             workbench w;
             float *o = bench_floats(n, 9);
             bench_open(&w, tables[t], threads);
-            wf_attend(&w.e, NULL, NULL, NULL, NULL, a->n, a->heads, a->d, a->lq, a->lk, a->causal);
+            wf_attention all = { .n = a->n, .heads = a->heads, .d = a->d, .lq = a->lq, .q = q,
+                                 .keys = &(wf_keys){ k, v, a->lk }, .segments = 1,
+                                 .causal = a->causal };
+            wf_attend(&w.e, NULL, &all);
             bench_real(&w);
-            wf_attend(&w.e, o, q, k, v, a->n, a->heads, a->d, a->lq, a->lk, a->causal);
+            wf_attend(&w.e, o, &all);
             bench_close(&w);
             /* A score of 1e4 is known to half of 1e-3, and so is its exponential; far above, one key wins. */
             close_to("attention", o, want, n, a->big > 1e4f ? 1e-6 : fmax(3e-6, 1e-6 * a->big));
@@ -380,6 +386,112 @@ START_TEST(attention_is_softmax)
             }
         }
     free(first), free(q), free(k), free(v), free(want);
+}
+END_TEST
+
+/* o of an attention on a workbench. */
+static float *run_attention(const wf_attention *a, const wf_kernels *k, int32_t threads)
+{
+    workbench w;
+    float *o = bench_floats((size_t)(a->n * a->lq * a->heads * a->d), 9);
+    bench_open(&w, k, threads);
+    wf_attend(&w.e, NULL, a);
+    bench_real(&w);
+    wf_attend(&w.e, o, a);
+    bench_close(&w);
+    return o;
+}
+
+/* Keys cut into segments are the keys: bit for bit if every cut is at a tile's border. */
+START_TEST(segments_of_keys_are_their_sum)
+{
+    static const struct { int32_t lk, cut[3]; bool causal, bits; } cases[] = {
+        { 77, { 30, 77, 77 }, false, false },     { 1100, { 512, 1100, 1100 }, false, true },
+        { 1600, { 512, 1536, 1600 }, true, true }, { 700, { 1, 0, 699 }, true, false },
+        { 530, { 0, 0, 530 }, false, true },
+    };
+    enum { N = 2, HEADS = 3, D = 8, WIDTH = HEADS * D };
+    for (size_t i = 0; i < WF_LEN(cases); i++) {
+        int32_t lk = cases[i].lk, lq = cases[i].causal ? lk : 70, from = 0;
+        float *q = bench_floats((size_t)(N * lq * WIDTH), 1), *kv[2], *cut[3][2];
+        for (int p = 0; p < 2; p++) kv[p] = bench_floats((size_t)(N * lk * WIDTH), 2 + (uint32_t)p);
+        wf_keys whole = { kv[0], kv[1], lk }, some[3];
+        for (int g = 0; g < 3; g++) {
+            int32_t to = g == 2 ? lk : WF_MAX(from, cases[i].cut[g]);
+            size_t each = (size_t)((to - from) * WIDTH);
+            for (int p = 0; p < 2; p++) {
+                cut[g][p] = malloc(N * each * sizeof(float) + 1);
+                for (int n = 0; n < N; n++)
+                    memcpy(cut[g][p] + (size_t)n * each, kv[p] + (n * lk + from) * WIDTH, each * sizeof(float));
+            }
+            some[g] = (wf_keys){ cut[g][0], cut[g][1], to - from };
+            from = to;
+        }
+        wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = lq, .q = q, .keys = &whole, .segments = 1,
+                           .causal = cases[i].causal }, b = a;
+        b.keys = some;
+        b.segments = 3;
+        const wf_kernels *k = tables[table_count - 1];
+        float *one = run_attention(&a, k, 2), *three = run_attention(&b, k, 1), *again = run_attention(&b, k, 3);
+        size_t n = (size_t)(N * lq * WIDTH);
+        double *want = malloc(n * sizeof *want);
+        for (size_t c = 0; c < n; c++) want[c] = one[c];
+        close_to("segments", three, want, n, 2e-6);
+        ck_assert(memcmp(three, again, n * sizeof *three) == 0);
+        ck_assert(!cases[i].bits || memcmp(one, three, n * sizeof *one) == 0);
+        for (int g = 0; g < 3; g++) free(cut[g][0]), free(cut[g][1]);
+        free(want), free(one), free(three), free(again), free(q), free(kv[0]), free(kv[1]);
+    }
+}
+END_TEST
+
+/* A bias for each query and key, for all samples and heads or for each; -INFINITY hides, also a whole tile of keys, and
+ * a query that sees nothing gets zeros. */
+START_TEST(attention_takes_a_bias)
+{
+    static const struct { int32_t lq, lk; bool causal, samples, heads; } cases[] = {
+        { 5, 7, false, false, false }, { 70, 1100, false, true, false }, { 65, 600, false, false, true },
+        { 130, 130, true, true, true }, { 66, 1025, false, true, true },
+    };
+    enum { N = 2, HEADS = 2, D = 8, WIDTH = HEADS * D };
+    for (size_t i = 0; i < WF_LEN(cases); i++)
+        for (size_t t = 0; t < table_count; t++) {
+            int32_t lq = cases[i].lq, lk = cases[i].lk;
+            size_t pairs = (size_t)(lq * lk), n = (size_t)(N * lq * WIDTH);
+            float *q = bench_floats(n, 1), *k = bench_floats((size_t)(N * lk * WIDTH), 2);
+            float *v = bench_floats((size_t)(N * lk * WIDTH), 3), *bias = bench_floats(N * HEADS * pairs, 4);
+            double *want = calloc(n, sizeof *want);
+            for (size_t b = 0; b < N * HEADS * pairs; b++) {
+                int32_t row = (int32_t)(b % pairs) / lk, key = (int32_t)(b % pairs) % lk;
+                if (row == 3 || (row % 3 == 1 && key < 520) || bias[b] > 0.8f) bias[b] = -INFINITY;
+                else bias[b] *= 4;
+            }
+            wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = lq, .q = q, .keys = &(wf_keys){ k, v, lk },
+                               .segments = 1, .causal = cases[i].causal, .bias = bias,
+                               .bias_sample = cases[i].samples ? HEADS * pairs : 0,
+                               .bias_head = cases[i].heads ? pairs : 0 };
+            for (int32_t s = 0; s < N; s++)
+                for (int32_t h = 0; h < HEADS; h++)
+                    for (int32_t row = 0; row < lq; row++) {
+                        const float *own = bias + (size_t)s * a.bias_sample + (size_t)h * a.bias_head + row * lk;
+                        double *o = want + (s * lq + row) * WIDTH + h * D, sum = 0;
+                        for (int32_t key = 0; key < (a.causal ? row + 1 : lk); key++) {
+                            double dot = 0, e;
+                            for (int c = 0; c < D; c++)
+                                dot += (double)q[(s * lq + row) * WIDTH + h * D + c] *
+                                       k[(s * lk + key) * WIDTH + h * D + c];
+                            e = exp(dot / sqrt(D) + own[key]);
+                            sum += e;
+                            for (int c = 0; c < D; c++) o[c] += e * v[(s * lk + key) * WIDTH + h * D + c];
+                        }
+                        for (int c = 0; c < D && sum > 0; c++) o[c] /= sum;
+                    }
+            float *y = run_attention(&a, tables[t], 1), *again = run_attention(&a, tables[t], 3);
+            close_to("a bias", y, want, n, 4e-6);
+            for (int c = 0; c < WIDTH; c++) ck_assert(y[3 * WIDTH + c] == 0);
+            ck_assert(memcmp(y, again, n * sizeof *y) == 0);
+            free(q), free(k), free(v), free(bias), free(want), free(y), free(again);
+        }
 }
 END_TEST
 
@@ -405,7 +517,7 @@ START_TEST(norms)
     for (size_t i = 0; i < WF_LEN(cases); i++)
         for (size_t t = 0; t < table_count; t++)
             for (wf_act act = WF_ACT_NONE; act <= WF_ACT_RELU; act++) {
-                wf_grid g = { cases[i].n, cases[i].h, cases[i].w };
+                wf_grid g = wf_image_grid(cases[i].n, cases[i].h, cases[i].w);
                 size_t c = (size_t)cases[i].c, rows = (size_t)(g.h * g.w), n = wf_rows(g) * c;
                 float *x = bench_floats(n, 1), *kept = NULL;
                 float *weight = bench_floats(c, 2), *bias = bench_floats(c, 3);
@@ -440,12 +552,11 @@ START_TEST(norms)
                 for (int32_t threads = 1; threads <= 3; threads++) {
                     workbench w;
                     float *y = bench_floats(n, 4), *z = bench_floats(n, 4);
-                    memcpy(y, x, n * sizeof *y); /* in place */
                     bench_open(&w, tables[t], threads);
                     wf_group_norm(&w.e, &group, NULL, NULL, g, act);
                     wf_layer_norm(&w.e, &layer, NULL, NULL, g);
                     bench_real(&w);
-                    wf_group_norm(&w.e, &group, y, y, g, act);
+                    wf_group_norm(&w.e, &group, y, x, g, act);
                     wf_layer_norm(&w.e, &layer, z, x, g);
                     bench_close(&w);
                     /* around 1000 an input is known to 6e-5, of which the norm makes 1e-4 */
@@ -466,7 +577,9 @@ END_TEST
 /* The rest only moves numbers or does one thing to each: exact, or nearly. */
 START_TEST(moving_rows)
 {
-    wf_grid from = { 2, 3, 5 }, to[] = { { 2, 6, 10 }, { 2, 5, 9 }, { 2, 3, 5 }, { 2, 6, 9 } };
+    wf_grid from = wf_image_grid(2, 3, 5), to[] = {
+        wf_image_grid(2, 6, 10), wf_image_grid(2, 5, 9), wf_image_grid(2, 3, 5), wf_image_grid(2, 6, 9),
+    };
     enum { C = 7, D = 3 };
     size_t rows = wf_rows(from);
     float *x = bench_floats(rows * C, 1), *p = bench_floats(rows * D, 2), *y = malloc(2 * 6 * 10 * (C + D) * sizeof *y);
@@ -522,15 +635,15 @@ START_TEST(a_stop_ends_it)
     bench_open(&b, tables[0], 2);
     b.e.stop = say_stop;
     b.e.stop_user = &asked;
-    wf_layer_apply(&b.e, &l, NULL, NULL, (wf_grid){ 1, 4, 4 }, false);
+    wf_layer_apply(&b.e, &l, NULL, NULL, wf_image_grid(1, 4, 4), false);
     ck_assert(!b.e.stopped && asked == -99);
     bench_real(&b);
     asked = 0;
-    for (int i = 0; i < 2; i++) wf_layer_apply(&b.e, &l, y, x, (wf_grid){ 1, 4, 4 }, false);
+    for (int i = 0; i < 2; i++) wf_layer_apply(&b.e, &l, y, x, wf_image_grid(1, 4, 4), false);
     ck_assert(b.e.stopped);
     memcpy(y, before, 128 * sizeof *y);
-    wf_layer_apply(&b.e, &l, y, x, (wf_grid){ 1, 4, 4 }, false);
-    wf_activate(&b.e, WF_ACT_SILU, y, y, 16, 8);
+    wf_layer_apply(&b.e, &l, y, x, wf_image_grid(1, 4, 4), false);
+    wf_activate(&b.e, WF_ACT_SILU, y, x, 16, 8);
     wf_copy(&b.e, y, x, 128);
     ck_assert(memcmp(y, before, 128 * sizeof *y) == 0 && asked == 2);
     bench_close(&b);
@@ -570,6 +683,8 @@ int main(void)
     tcase_add_loop_test(c, a_merged_copy_is_the_sum, 0, (int)WF_LEN(shapes));
     tcase_add_test(c, a_batch_is_its_samples);
     tcase_add_loop_test(c, attention_is_softmax, 0, (int)WF_LEN(attentions));
+    tcase_add_test(c, segments_of_keys_are_their_sum);
+    tcase_add_test(c, attention_takes_a_bias);
     tcase_add_test(c, norms);
     tcase_add_test(c, moving_rows);
     tcase_add_test(c, a_stop_ends_it);

@@ -19,8 +19,9 @@ typedef struct workbench {
 
 static inline void bench_open(workbench *w, const wf_kernels *k, int32_t threads)
 {
-    *w = (workbench){ .e = { .k = k, .dry = true, .arena = { .dry = true } }, .alloc = wf_allocator(NULL),
-                      .threads = threads };
+    *w = (workbench){ .e = { .k = k, .products = &wf_products_openblas, .dry = true,
+                             .arena = { .dry = true } },
+                      .alloc = wf_allocator(NULL), .threads = threads };
     ck_assert_int_eq(wf_pool_create(&w->alloc, threads, &w->e.pool, NULL), WEFT_OK);
 }
 

@@ -21,7 +21,7 @@ static inline size_t all_slots(const weft_plan *p)
     return wf_plan_phase(p, 0)->slots + wf_plan_text_sheet(p)->slots;
 }
 
-static inline const float *row_of(const weft_plan *p, int32_t call)
+static inline const wf_cell *row_of(const weft_plan *p, int32_t call)
 {
     const wf_sheet *s = wf_plan_phase(p, call);
     return wf_sheet_cells(s, wf_sheet_row(s, call));
@@ -46,7 +46,7 @@ static inline const patched *patches_of(const weft_plan *p, size_t *count)
 }
 
 /* Cells of a patch at call 0. */
-static inline const float *cells_of(const weft_plan *p, const patched *at)
+static inline const wf_cell *cells_of(const weft_plan *p, const patched *at)
 {
     const wf_sheet *phase = wf_plan_phase(p, 0), *text = wf_plan_text_sheet(p);
     size_t          slot = (size_t)at->slot;

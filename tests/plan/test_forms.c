@@ -182,10 +182,10 @@ START_TEST(peft_dora_weighs_the_bias_too)
         OK(weft_plan_seal(p, 1, &err));
         const patched *t = patches_of(p, &count);
         ck_assert_uint_eq(count, 1);
-        const float *row = row_of(p, 0);
+        const wf_cell *row = row_of(p, 0);
         if (t->merged) OK(wf_patch_add(t->patch, l, row, sum, bias, &p->alloc, &err));
         for (int32_t i = 0; i < l->out; i++) {
-            float got = t->merged ? bias[i] : row[0] * t->stack.other[0].bias[i];
+            float got = t->merged ? bias[i] : row[0].number * t->stack.other[0].bias[i];
             ck_assert_float_eq(got, 0.5f * (float)(i + 1));
         }
         free(sum);

@@ -277,7 +277,7 @@ START_TEST(the_table_does_not_see_an_adapters_strength)
     ck_assert_double_eq_tol(score_of(p[1], 0).gamma / score_of(p[0], 0).gamma, 7, 1e-5);
     ck_assert_uint_eq(all_slots(p[0]), all_slots(p[1]));
     for (int32_t n = 0; n < 20; n++)
-        ck_assert_mem_eq(row_of(p[0], n), row_of(p[1], n), all_slots(p[0]) * sizeof(float));
+        ck_assert_mem_eq(row_of(p[0], n), row_of(p[1], n), all_slots(p[0]) * sizeof(wf_cell));
     weft_plan_free(p[0]);
     weft_plan_free(p[1]);
     weft_adapter_free(style);

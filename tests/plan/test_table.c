@@ -276,7 +276,7 @@ START_TEST(text_policy_is_the_callers)
         weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
         weft_add_options  add = WEFT_ADD_OPTIONS_INIT;
         weft_plan        *p;
-        float            *row;
+        wf_cell          *row;
 
         o.text = policy;
         OK(weft_plan_create(model, &o, &p, &err));
@@ -294,9 +294,9 @@ START_TEST(text_policy_is_the_callers)
             size_t seen = 0;
             wf_plan_text_cells(p, a, row);
             for (size_t s = 0; s < slots; s++) {
-                if (row[s] == 0) continue;
+                if (row[s].number == 0) continue;
                 seen++;
-                ck_assert_float_eq(row[s], a == 0 ? 0.25f : 0.5f);
+                ck_assert_float_eq(row[s].number, a == 0 ? 0.25f : 0.5f);
             }
             ck_assert_uint_eq(seen, (size_t)count_layers(model, TEXT));
         }

@@ -275,7 +275,7 @@ END_TEST
 
 static wf_exec dry_exec(const weft_run *run)
 {
-    return (wf_exec){ .k = run->exec.k, .dry = true, .arena = { .dry = true }, .deltas = run->fit.phase[0].deltas,
+    return (wf_exec){ .k = run->exec.k, .products = run->exec.products, .dry = true, .arena = { .dry = true }, .deltas = run->fit.phase[0].deltas,
                       .branch = run->fit.branch, .slots = wf_plan_phase(run->fit.plan, 0)->slots };
 }
 

@@ -254,11 +254,11 @@ END_TEST
 
 /* ---- what a method may ask for ------------------------------------------------------------------------------- */
 
-static float ask_number(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
+static wf_cell ask_number(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
                         int32_t adapter)
 {
     (void)p, (void)s, (void)call, (void)layer;
-    return branch == adapter ? 1 : 0;
+    return branch == adapter ? WF_ALL : WF_NOTHING;
 }
 
 static int32_t asking_branches(const weft_plan *p, const wf_sheet *s, int32_t call)

@@ -13,6 +13,8 @@ START_TEST(products_are_those_on_paper)
     ck_assert(y[0] == 17 && y[1] == 23 && y[2] == 39 && y[3] == 53);
     wf_gemm_nn(y, 2, x, 2, w, 2, 2, 2, 2, 1.0f);
     ck_assert(y[0] == 36 && y[1] == 45 && y[2] == 82 && y[3] == 103);
+    wf_gemm_tn(y, 2, x, 2, w, 2, 2, 2, 2, 0.0f); /* x^T w = [26 30; 38 44] */
+    ck_assert(y[0] == 26 && y[1] == 30 && y[2] == 38 && y[3] == 44);
 }
 END_TEST
 

@@ -50,11 +50,11 @@ static int32_t branches(const weft_plan *p, const wf_sheet *s, int32_t call)
     return WF_MAX(p->adapters, 1);
 }
 
-static float choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
+static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
                     int32_t adapter)
 {
     (void)p, (void)s, (void)call, (void)layer;
-    return branch == adapter ? 1 : 0;
+    return branch == adapter ? WF_ALL : WF_NOTHING;
 }
 
 void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches, double divisor,

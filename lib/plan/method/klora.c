@@ -320,7 +320,7 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
     return WEFT_OK;
 }
 
-static float choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
+static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
                     int32_t adapter)
 {
     const state      *f = s->state->data;
@@ -329,12 +329,12 @@ static float choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t
     bool              content;
 
     (void)p, (void)branch;
-    if (l == 0 || (sums->content == 0 && sums->style == 0)) return 0;
+    if (l == 0 || (sums->content == 0 && sums->style == 0)) return WF_NOTHING;
     if (sums->content == 0 || sums->style == 0) /* the only one wins, whatever a curve of the caller's own says */
         content = sums->style == 0;
     else
         content = wf_klora_choose(f->at[layer].rho, call, s->calls, l, f->L, options_of(s));
-    return adapter == (content ? f->content : f->style) ? 1 : 0;
+    return adapter == (content ? f->content : f->style) ? WF_ALL : WF_NOTHING;
 }
 
 static const char *part(const weft_plan *p, const wf_sheet *s, int32_t adapter)
@@ -388,14 +388,14 @@ static bool same_choices(const weft_plan *p, const wf_sheet *s, int32_t a, int32
 {
     for (int32_t n = 0; n < s->calls; n++)
         for (int32_t i = 0; i < 2; i++)
-            if (choose(p, s, n, 0, a, i) != choose(p, s, n, 0, b, i)) return false;
+            if (choose(p, s, n, 0, a, i).number != choose(p, s, n, 0, b, i).number) return false;
     return true;
 }
 
 static char symbol_at(const weft_plan *p, const wf_sheet *s, const state *f, int32_t call, int32_t layer)
 {
-    if (choose(p, s, call, 0, layer, f->content) != 0) return 'C';
-    return choose(p, s, call, 0, layer, f->style) != 0 ? 'S' : '-';
+    if (choose(p, s, call, 0, layer, f->content).number != 0) return 'C';
+    return choose(p, s, call, 0, layer, f->style).number != 0 ? 'S' : '-';
 }
 
 static void explain_group(const weft_plan *p, const wf_sheet *s, const state *f, wf_text *out,

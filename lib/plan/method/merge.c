@@ -8,11 +8,11 @@
  * are ways out of that. */
 #include "plan/method/method.h"
 
-static float choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
+static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
                     int32_t adapter)
 {
     (void)p, (void)s, (void)call, (void)branch, (void)layer, (void)adapter;
-    return 1;
+    return WF_ALL;
 }
 
 static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)

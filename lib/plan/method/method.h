@@ -21,8 +21,9 @@ struct wf_method {
     int32_t     text;  /* WEFT_TEXT_*: who acts on the text encoders unless the plan says otherwise */
 
     /* Required. The coefficient of a denoiser layer's cell before the user's weight; asked only where
-     * the adapter has factors and is selected. Pure. */
-    float (*choose)(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+     * the adapter has factors and is selected. Pure. Vectors and masks that a cell names are those of
+     * the sheet, which `begin` sets. */
+    wf_cell (*choose)(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
                     int32_t layer, int32_t adapter);
 
     /* Everything below may be NULL. */
@@ -47,6 +48,10 @@ struct wf_method {
     void (*describe)(const weft_plan *p, const wf_sheet *s, wf_text *out);
     void (*explain)(const weft_plan *p, const wf_sheet *s, wf_text *out);
 };
+
+/* The cells of most methods: the adapter acts wholly, or not at all. */
+#define WF_ALL     ((wf_cell){ 1, 0, 0 })
+#define WF_NOTHING ((wf_cell){ 0, 0, 0 })
 
 #define WF_METHOD_EXTERN(name) extern const wf_method wf_method_##name;
 WF_METHODS(WF_METHOD_EXTERN)

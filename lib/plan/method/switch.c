@@ -46,11 +46,11 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
     return WEFT_OK;
 }
 
-static float choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
+static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
                     int32_t adapter)
 {
     (void)branch, (void)layer;
-    return turn(p, s, call) == adapter ? 1 : 0;
+    return turn(p, s, call) == adapter ? WF_ALL : WF_NOTHING;
 }
 
 static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)

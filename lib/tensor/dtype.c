@@ -4,7 +4,7 @@
  * turned off, and the weights it loads must not depend on that. Sources are unaligned, since old
  * writers do not pad their headers. All files are little-endian; so are the machines that weft
  * builds for. */
-#include "io/io.h"
+#include "tensor/dtype.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "weft reads and writes little-endian files by copying bytes"

@@ -1,0 +1,202 @@
+/* norm.c - GroupNorm and LayerNorm, and what adapters change in their weight and bias.
+ *
+ * GroupNorm takes three passes: sums of each tile of rows, then a and b of each sample, then
+ * y = act(a x + b). Sums are kept in double, per tile, and added up in the tiles' order. Weight and
+ * bias are the layer's, or each sample's own in branches where adapters change them. Where a mask
+ * makes them differ from row to row, the rows are first normalised without a weight, and each then
+ * gets its own. */
+#include <math.h>
+
+#include "nets/exec.h"
+
+enum { TILE = 64 }; /* rows of a task */
+
+typedef struct norm {
+    wf_exec        *e;
+    const wf_norm  *n;
+    const wf_delta *delta;  /* NULL: no parts                                             */
+    const float    *weight; /* of the first sample; `stride` further for the next         */
+    const float    *bias;
+    size_t          stride;
+    float          *y;
+    const float    *x;
+    double         *sums;   /* (samples, tiles, 2, c): sums and sums of squares           */
+    float          *a;      /* (samples, c): the norm as y = a x + b                      */
+    float          *b;
+    wf_grid         g;
+    size_t          rows;   /* of one sample                                              */
+    size_t          tiles;  /* likewise                                                   */
+    size_t          c;
+    wf_act          act;
+    bool            masked; /* weights differ from row to row                             */
+} norm;
+
+static void run(norm *o, size_t tasks, wf_task task)
+{
+    if (!o->e->dry && !o->e->stopped) wf_pool_run(o->e->pool, tasks, task, o);
+}
+
+/* ---- weights ---- */
+
+/* to += sum over parts of c_p d_p, with d the weight's differences or the bias's: those without a
+ * mask (row SIZE_MAX), or those with one, at a row. */
+static void add_parts(const norm *o, size_t sample, bool bias, size_t row, float *to)
+{
+    for (int32_t p = 0; p < o->delta->stack->parts; p++) {
+        const wf_other *x = &o->delta->stack->other[p];
+        const float *d = bias ? x->bias : x->dense;
+        wf_coefficient k = wf_coefficient_of(o->e, o->delta, sample, p, o->g);
+        if (d == NULL || k.number == 0.0f || (k.rows != NULL) != (row != SIZE_MAX)) continue;
+        float c = k.rows != NULL ? k.number * k.rows[row] : k.number;
+        const float *v = bias ? NULL : k.columns;
+        for (size_t i = 0; i < o->c; i++) to[i] += v != NULL ? c * (v[i] * d[i]) : c * d[i];
+    }
+}
+
+/* The weights of each sample, and whether rows have their own. */
+static void take_weights(norm *o)
+{
+    wf_exec *e = o->e;
+    const wf_layer *l = o->n->layer;
+    const wf_delta *d = e->deltas != NULL && l != NULL ? &e->deltas[l->id] : NULL;
+
+    o->weight = o->n->weight;
+    o->bias = o->n->bias;
+    if (d == NULL || d->stack == NULL || d->stack->other == NULL) return;
+    o->delta = d;
+    float *own = wf_take(e, (size_t)o->g.n, 2 * o->c);
+    if (e->masks != NULL) wf_need_scratch(e, 2 * o->c * sizeof *own);
+    if (e->dry || e->stopped) return;
+    if (e->masks != NULL && !wf_masks_fit(e, d, o->g)) return;
+    for (size_t s = 0; s < (size_t)o->g.n; s++) {
+        float *weight = own + s * 2 * o->c, *bias = weight + o->c;
+        memcpy(weight, o->weight, o->c * sizeof *weight);
+        memcpy(bias, o->bias, o->c * sizeof *bias);
+        add_parts(o, s, false, SIZE_MAX, weight);
+        add_parts(o, s, true, SIZE_MAX, bias);
+    }
+    o->weight = own;
+    o->bias = own + o->c;
+    o->stride = 2 * o->c;
+    o->masked = e->masks != NULL && wf_any_mask(e, d, o->g);
+}
+
+/* y (c) = y w + b with the weights of a row; `scratch` holds 2 c floats. */
+static void finish_row(const norm *o, size_t sample, size_t row, float *y, float *scratch)
+{
+    float *w = scratch, *b = scratch + o->c;
+    memcpy(w, o->weight + sample * o->stride, o->c * sizeof *w);
+    memcpy(b, o->bias + sample * o->stride, o->c * sizeof *b);
+    add_parts(o, sample, false, row, w);
+    add_parts(o, sample, true, row, b);
+    o->e->k->affine(y, y, w, b, o->c);
+}
+
+/* ---- GroupNorm ---- */
+
+static void sum_task(void *user, size_t task, int32_t worker)
+{
+    norm *o = user;
+    size_t row = task % o->tiles * TILE, last = WF_MIN(row + TILE, o->rows);
+    double *sum = o->sums + task * 2 * o->c, *square = sum + o->c;
+    (void)worker;
+    memset(sum, 0, 2 * o->c * sizeof *sum);
+    for (; row < last; row++) {
+        const float *x = o->x + (task / o->tiles * o->rows + row) * o->c;
+        for (size_t i = 0; i < o->c; i++) {
+            double v = x[i];
+            sum[i] += v;
+            square[i] += v * v;
+        }
+    }
+}
+
+static void moments_task(void *user, size_t sample, int32_t worker)
+{
+    norm *o = user;
+    size_t width = o->c / (size_t)o->n->groups;
+    const float *weight = o->weight + sample * o->stride, *bias = o->bias + sample * o->stride;
+    (void)worker;
+    for (size_t first = 0; first < o->c; first += width) {
+        double sum = 0, square = 0, n = (double)o->rows * (double)width;
+        for (size_t t = 0; t < o->tiles; t++) {
+            const double *s = o->sums + (sample * o->tiles + t) * 2 * o->c;
+            for (size_t i = first; i < first + width; i++) {
+                sum += s[i];
+                square += s[o->c + i];
+            }
+        }
+        double mean = sum / n, variance = square / n - mean * mean;
+        double inverse = 1.0 / sqrt(WF_MAX(variance, 0.0) + o->n->eps);
+        for (size_t i = first; i < first + width; i++) {
+            double w = o->masked ? 1.0 : weight[i], b = o->masked ? 0.0 : bias[i];
+            o->a[sample * o->c + i] = (float)(inverse * w);
+            o->b[sample * o->c + i] = (float)(b - mean * inverse * w);
+        }
+    }
+}
+
+static void affine_task(void *user, size_t task, int32_t worker)
+{
+    norm *o = user;
+    size_t sample = task / o->tiles, row = task % o->tiles * TILE;
+    size_t last = WF_MIN(row + TILE, o->rows);
+    for (; row < last; row++) {
+        float *y = o->y + (sample * o->rows + row) * o->c;
+        const float *x = o->x + (sample * o->rows + row) * o->c;
+        o->e->k->affine(y, x, o->a + sample * o->c, o->b + sample * o->c, o->c);
+        if (o->masked) finish_row(o, sample, row, y, (float *)(void *)o->e->scratch[worker]);
+        if (o->act != WF_ACT_NONE) wf_activate_floats(o->e->k, o->act, y, y, o->c);
+    }
+}
+
+void wf_group_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_grid g, wf_act act)
+{
+    norm o = { .e = e, .n = n, .y = y, .x = x, .g = g, .act = act, .c = (size_t)n->channels };
+    size_t samples = (size_t)g.n, mark = wf_arena_mark(&e->arena);
+    o.rows = (size_t)g.h * (size_t)g.w;
+    o.tiles = (o.rows + TILE - 1) / TILE;
+    o.sums = wf_arena_take(&e->arena, samples * o.tiles, 2 * o.c * sizeof *o.sums);
+    o.a = wf_take(e, samples, o.c);
+    o.b = wf_take(e, samples, o.c);
+    take_weights(&o);
+    run(&o, samples * o.tiles, sum_task);
+    run(&o, samples, moments_task);
+    run(&o, samples * o.tiles, affine_task);
+    wf_arena_release(&e->arena, mark);
+}
+
+/* ---- LayerNorm: tiles run over the rows of all samples ---- */
+
+static void layer_norm_task(void *user, size_t task, int32_t worker)
+{
+    norm *o = user;
+    size_t all = wf_rows(o->g), c = o->c;
+    for (size_t row = task * TILE; row < WF_MIN((task + 1) * TILE, all); row++) {
+        size_t sample = row / o->rows, at = sample * o->stride;
+        float *y = o->y + row * c;
+        const float *weight = o->masked ? o->a : o->weight + at;
+        const float *bias = o->masked ? o->b : o->bias + at;
+        o->e->k->layer_norm(y, o->x + row * c, weight, bias, o->n->eps, c);
+        if (o->masked)
+            finish_row(o, sample, row % o->rows, y, (float *)(void *)o->e->scratch[worker]);
+    }
+}
+
+void wf_layer_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_grid g)
+{
+    norm o = { .e = e, .n = n, .y = y, .x = x, .g = g, .c = (size_t)n->channels };
+    size_t mark = wf_arena_mark(&e->arena);
+    o.rows = (size_t)g.h * (size_t)g.w;
+    take_weights(&o);
+    if (e->masks != NULL) { /* a weight of ones and a bias of zeros */
+        o.a = wf_take(e, 1, o.c);
+        o.b = wf_take(e, 1, o.c);
+        for (size_t i = 0; i < o.c && !e->dry && !e->stopped; i++) {
+            o.a[i] = 1;
+            o.b[i] = 0;
+        }
+    }
+    run(&o, (wf_rows(g) + TILE - 1) / TILE, layer_norm_task);
+    wf_arena_release(&e->arena, mark);
+}

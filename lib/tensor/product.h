@@ -1,0 +1,128 @@
+/* product.h - the products that a network is made of, as data, and the tiers that compute them.
+ *
+ * A tier is a table of functions in a file of its own, as a set of kernels is. wf_products_pick()
+ * chooses one, the model keeps the answer, and a test may ask for any. Today there is one tier:
+ * float32 through OpenBLAS (product_openblas.c), cut into tiles by tiles.c. A tier in bfloat16, one
+ * by Winograd's transform or one with its own packed products is one more file and a line in
+ * pick.c.
+ *
+ * What every tier promises: within one tier, on one processor, a result has the same bits for any
+ * number of threads, for any other samples in the batch, and for guidance in one evaluation or two.
+ * So a tier cuts its work by shapes alone and computes each sample by itself. Between tiers, and
+ * between processors (OpenBLAS has other kernels for each), results agree within rounding, no more.
+ *
+ * What is made of weights before a network runs (merged copies, adapters' matrices) is not a
+ * tier's business: it goes through gemm.h, in float32 or double on every tier. */
+#ifndef WF_PRODUCT_H
+#define WF_PRODUCT_H
+
+#include "tensor/dtype.h"
+#include "tensor/kernels.h"
+
+/* Which rows of x a row of y sees: one pixel's neighbourhood, or the same row where kernel and
+ * stride are 1. Pixels outside of the image are zero. */
+typedef struct wf_window {
+    int32_t h, w;         /* of a sample of x; h * w rows, row by row    */
+    int32_t out_h, out_w; /* of a sample of y                            */
+    int32_t kernel, stride;
+    int32_t pad;          /* on the top and the left                     */
+} wf_window;
+
+typedef struct wf_span { size_t lo, hi; } wf_span; /* lo <= i < hi; empty where lo == hi */
+
+/* y = window(x) W^T + bias, with W (out, K), K = kernel^2 in. The hooks run on the workers; they
+ * see tiles, whose columns are channels [c, c + nc) of each tap: (rows, taps, nc). */
+typedef struct wf_product {
+    float         *y;       /* (samples, out_h out_w, out)                                        */
+    const float   *x;       /* (samples, h w, in)                                                 */
+    size_t         samples, in, out;
+    wf_window      window;
+    const void    *weight;  /* unaligned                                                          */
+    wf_dtype       type;
+    bool           ordered; /* W is float32 and lies as (out, ky, kx, in); else as files have it:
+                             * (out, in, ky, kx)                                                  */
+    void          *user;    /* the hooks'                                                         */
+    /* Changes a widened tile of W, rows [first, first + count), for one sample. Samples of the same
+     * `variant` share it; NULL: all do. */
+    void         (*amend_weight)(void *user, size_t sample, float *tile, size_t first, size_t count,
+                                 size_t c, size_t nc);
+    const int32_t *variant; /* [samples]                                                          */
+    /* Changes a tile of window(x), rows [row, row + rows) of y; false: the sample takes no part. */
+    bool         (*amend_rows)(void *user, size_t sample, float *tile, size_t row, size_t rows,
+                               size_t c, size_t nc);
+
+    /* wide() only */
+    bool           add;     /* y += the product                                                   */
+    const float   *bias;    /* (out), or NULL                                                     */
+    const float *const *own_bias; /* [samples] in place of bias, each (out) or NULL               */
+    const float   *h;       /* (samples, out_h out_w, rank): y += h up, or NULL                   */
+    const float   *up;      /* (rank, out)                                                        */
+    size_t         rank;
+
+    /* Of h's columns for wide(), of y's for thin(): those that a sample has. [samples]           */
+    const wf_span *live;
+    /* thin() only: samples whose weight amend_weight changes; the others' bits do not depend on
+     * them */
+    const bool    *amended; /* [samples]; NULL: none                                              */
+    /* thin() only: changes rows [row, row + rows) of the finished y, which begins at column live.lo
+     * and has the stride `out`. */
+    void         (*finish)(void *user, size_t sample, size_t row, size_t rows, float *y);
+} wf_product;
+
+typedef struct wf_products {
+    const char *name;
+
+    /* One product on the calling thread, of a tile's size; ld* are row strides in floats.
+     *     nt: y (m, n) = x (m, k) w (n, k)^T + beta y
+     *     nn: y (m, n) = x (m, k) w (k, n)   + beta y
+     *     tn: y (m, n) = x (k, m)^T w (k, n) + beta y */
+    void (*nt)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
+               size_t m, size_t n, size_t k, float beta);
+    void (*nn)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
+               size_t m, size_t n, size_t k, float beta);
+    void (*tn)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
+               size_t m, size_t n, size_t k, float beta);
+
+    /* A whole product over the workers. wide(): many columns, with all that may follow. thin(): few
+     * columns, W ordered, only the live ones of each sample, no bias, never added. */
+    void (*wide)(const wf_product *p, const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
+    void (*thin)(const wf_product *p, const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
+    /* Bytes of scratch that either needs of each worker, by shape, `ordered` and hooks. */
+    size_t (*wide_scratch)(const wf_product *p);
+    size_t (*thin_scratch)(const wf_product *p);
+} wf_products;
+
+extern const wf_products wf_products_openblas; /* float32 */
+
+const wf_products *wf_products_pick(wf_cpu cpu);
+
+/* ---- tiles.c: what tiers on a CPU are built from --------------------------------------------- */
+
+void   wf_tiles_wide(const wf_products *tier, const wf_product *p, const wf_kernels *k,
+                     wf_pool *pool, uint8_t *const *scratch);
+void   wf_tiles_thin(const wf_products *tier, const wf_product *p, const wf_kernels *k,
+                     wf_pool *pool, uint8_t *const *scratch);
+size_t wf_tiles_wide_scratch(const wf_product *p);
+size_t wf_tiles_thin_scratch(const wf_product *p);
+
+enum { WF_TILE_ROWS = 256 }; /* rows of y in a tile */
+
+/* Output rows of one sample. */
+static inline size_t wf_window_rows(const wf_window *w)
+{
+    return (size_t)w->out_h * (size_t)w->out_w;
+}
+
+static inline size_t wf_window_taps(const wf_window *w)
+{
+    return (size_t)w->kernel * (size_t)w->kernel;
+}
+
+/* tile (rows, taps, nc) = window(x) of rows [row, row + rows) of a sample, channels [c, c + nc). */
+void wf_gather(const wf_product *p, float *tile, size_t sample, size_t row, size_t rows, size_t c,
+               size_t nc);
+/* dst (out, taps * in), ordered (ky, kx, in), from a weight (out, in, taps) as files have it. */
+void wf_order_weight(float *dst, const wf_kernels *k, const void *weight, wf_dtype type, size_t out,
+                     size_t in, size_t taps);
+
+#endif

@@ -1,0 +1,256 @@
+/* Every tier of products against naive sums in double: what a network asks of it, in all
+ * combinations of hooks. */
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "tensor/gemm.h"
+#include "tensor/product.h"
+
+static const wf_products *const tiers[] = { &wf_products_openblas };
+
+static float next(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return (float)(*state >> 8) / (float)(1 << 23) - 1.0f;
+}
+
+static float *floats(size_t n, uint32_t seed)
+{
+    float *p = malloc((n + 1) * sizeof *p);
+    for (size_t i = 0; i < n; i++) p[i] = next(&seed);
+    return p;
+}
+
+static void close_to(const char *what, const float *y, const double *want, size_t n)
+{
+    double top = 0.1, worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs(y[i] - want[i]);
+        top = fmax(top, fabs(want[i]));
+        worst = d <= worst ? worst : d;
+    }
+    ck_assert_msg(worst <= 3e-6 * top, "%s: off by %g of %g", what, worst, top);
+}
+
+/* Small products with strides of their own; with beta 1 they add, and a transposed left factor sums
+ * over its rows. */
+START_TEST(small_products)
+{
+    enum { M = 33, N = 17, K = 29, LD = 40 };
+    const wf_products *t = tiers[_i];
+    float *x = floats(LD * LD, 1), *w = floats(LD * LD, 2);
+    for (int form = 0; form < 3; form++)
+        for (int add = 0; add < 2; add++) {
+            float *y = floats(LD * LD, 3), *before = floats(LD * LD, 3);
+            double want[M * N];
+            float got[M * N];
+            for (int m = 0; m < M; m++)
+                for (int n = 0; n < N; n++) {
+                    want[m * N + n] = add ? before[m * LD + n] : 0;
+                    for (int k = 0; k < K; k++)
+                        want[m * N + n] += (double)(form == 2 ? x[k * LD + m] : x[m * LD + k]) *
+                                           (form == 0 ? w[n * LD + k] : w[k * LD + n]);
+                }
+            (form == 0 ? t->nt : form == 1 ? t->nn : t->tn)(y, LD, x, LD, w, LD, M, N, K,
+                                                            (float)add);
+            for (int i = 0; i < LD * LD; i++) {
+                if (i / LD < M && i % LD < N) got[i / LD * N + i % LD] = y[i];
+                else ck_assert(y[i] == before[i]); /* nothing beside */
+            }
+            close_to("a small product", got, want, M * N);
+            free(y), free(before);
+        }
+    free(x), free(w);
+}
+END_TEST
+
+typedef struct shape { size_t in, out; wf_window window; } shape;
+
+static const shape shapes[] = {
+    { 5, 3, { 7, 1, 7, 1, 1, 1, 0 } },   { 1160, 3, { 16, 17, 16, 17, 1, 1, 0 } },
+    { 6, 325, { 9, 1, 9, 1, 1, 1, 0 } }, { 130, 3, { 3, 3, 3, 3, 3, 1, 1 } },
+    { 4, 6, { 17, 16, 9, 8, 3, 2, 1 } },
+};
+
+enum { SAMPLES = 3, RANK = 4 };
+
+/* Hooks: variant v adds v to every weight; sample 1 sees its rows times (1 + row), sample 2 takes
+ * no part. */
+static const int32_t variant[SAMPLES] = { 0, 0, 2 };
+
+static void add_variant(void *user, size_t sample, float *tile, size_t first, size_t count,
+                        size_t c, size_t nc)
+{
+    const wf_product *p = user;
+    (void)first, (void)c;
+    for (size_t i = 0; i < count * wf_window_taps(&p->window) * nc; i++)
+        tile[i] += (float)variant[sample];
+}
+
+static bool weigh_rows(void *user, size_t sample, float *tile, size_t row, size_t rows, size_t c,
+                       size_t nc)
+{
+    const wf_product *p = user;
+    size_t width = wf_window_taps(&p->window) * nc;
+    (void)c;
+    for (size_t i = 0; i < rows * width && sample == 1; i++)
+        tile[i] *= 0.01f * (float)(1 + row + i / width);
+    return sample != 2;
+}
+
+static void negate(void *user, size_t sample, size_t row, size_t rows, float *y)
+{
+    const wf_product *p = user;
+    (void)row;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < p->live[sample].hi - p->live[sample].lo; i++)
+            y[r * p->out + i] *= -1;
+}
+
+/* x as row `row` of y sees it, at tap q and channel i. */
+static double seen(const wf_product *p, size_t sample, size_t row, size_t q, size_t i)
+{
+    const wf_window *v = &p->window;
+    int32_t y = (int32_t)row / v->out_w * v->stride + (int32_t)q / v->kernel - v->pad;
+    int32_t x = (int32_t)row % v->out_w * v->stride + (int32_t)q % v->kernel - v->pad;
+    if (y < 0 || y >= v->h || x < 0 || x >= v->w) return 0;
+    return p->x[((sample * (size_t)v->h + (size_t)y) * (size_t)v->w + (size_t)x) * p->in + i];
+}
+
+static double weight_at(const wf_product *p, size_t o, size_t q, size_t i)
+{
+    const float *w = p->weight;
+    size_t t = wf_window_taps(&p->window);
+    return p->ordered ? w[(o * t + q) * p->in + i] : w[(o * p->in + i) * t + q];
+}
+
+static float *run(const wf_products *t, wf_product *p, bool thin, int32_t threads,
+                  const float *start)
+{
+    weft_allocator alloc = wf_allocator(NULL);
+    wf_pool *pool;
+    uint8_t *scratch[3];
+    size_t n = p->samples * wf_window_rows(&p->window) * p->out;
+    float *y = malloc(n * sizeof *y);
+    memcpy(y, start, n * sizeof *y);
+    ck_assert_int_eq(wf_pool_create(&alloc, threads, &pool, NULL), WEFT_OK);
+    for (int i = 0; i < threads; i++)
+        scratch[i] = malloc((thin ? t->thin_scratch : t->wide_scratch)(p) + 1);
+    p->y = y;
+    p->user = p;
+    wf_blas_begin();
+    (thin ? t->thin : t->wide)(p, wf_kernels_pick(wf_cpu_detect()), pool, scratch);
+    wf_blas_end();
+    for (int i = 0; i < threads; i++) free(scratch[i]);
+    wf_pool_free(pool);
+    return y;
+}
+
+/* As the file has the weight or ordered, with either hook or none, added or not, with h or
+ * without. */
+START_TEST(wide_products)
+{
+    const wf_products *tier = tiers[_i / (int)WF_LEN(shapes)];
+    const shape *s = &shapes[_i % (int)WF_LEN(shapes)];
+    size_t t = wf_window_taps(&s->window), rows = wf_window_rows(&s->window),
+        n = SAMPLES * rows * s->out;
+    float *x = floats(SAMPLES * (size_t)(s->window.h * s->window.w) * s->in, 1),
+        *w = floats(s->out * t * s->in, 2);
+    float *bias = floats(s->out, 3), *start = floats(n, 4), *h = floats(SAMPLES * rows * RANK, 5);
+    float *up = floats(RANK * s->out, 6);
+    static const wf_span live[SAMPLES] = { { 1, 3 }, { 0, 0 }, { 0, RANK } };
+    double *want = malloc(n * sizeof *want);
+    for (int bits = 0; bits < 32; bits++) {
+        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = s->out,
+                         .window = s->window, .weight = w, .type = WF_F32, .ordered = bits & 1,
+                         .add = bits & 2, .live = live, .rank = RANK };
+        if (bits & 4) p.amend_weight = add_variant, p.variant = variant;
+        if (bits & 8) p.amend_rows = weigh_rows, p.h = h, p.up = up;
+        const float *own[SAMPLES] = { bias, NULL, w };
+        if (bits & 16) p.own_bias = own;
+        else p.bias = bias;
+        for (size_t i = 0; i < n; i++) {
+            size_t sample = i / s->out / rows, row = i / s->out % rows, o = i % s->out;
+            double m = sample == 1 ? 0.01 * (double)(1 + row) : sample == 0;
+            if ((bits & 8) == 0) m = 1;
+            const float *b = bits & 16 ? own[sample] : bias;
+            want[i] = (p.add ? start[i] : 0) + (b != NULL ? b[o] : 0);
+            for (size_t k = 0; k < t * s->in; k++)
+                want[i] += m * seen(&p, sample, row, k / s->in, k % s->in) *
+                           (weight_at(&p, o, k / s->in, k % s->in) +
+                            (bits & 4 ? variant[sample] : 0));
+            for (size_t k = live[sample].lo; p.h != NULL && k < live[sample].hi; k++)
+                want[i] += (double)h[i / s->out * RANK + k] * up[k * s->out + o];
+        }
+        float *y = run(tier, &p, false, 1, start), *again = run(tier, &p, false, 3, start);
+        close_to(tier->name, y, want, n);
+        ck_assert(memcmp(y, again, n * sizeof *y) == 0);
+        free(y), free(again);
+    }
+    free(x), free(w), free(bias), free(start), free(h), free(up), free(want);
+}
+END_TEST
+
+/* Live columns alone are written, and finished. */
+START_TEST(thin_products)
+{
+    const wf_products *tier = tiers[_i / (int)WF_LEN(shapes)];
+    const shape *s = &shapes[_i % (int)WF_LEN(shapes)];
+    size_t t = wf_window_taps(&s->window), rows = wf_window_rows(&s->window),
+        n = SAMPLES * rows * RANK;
+    float *x = floats(SAMPLES * (size_t)(s->window.h * s->window.w) * s->in, 1),
+        *w = floats(RANK * t * s->in, 2);
+    float *start = floats(n, 4);
+    static const wf_span live[SAMPLES] = { { 1, 3 }, { 0, 0 }, { 0, RANK } };
+    static const bool amended[SAMPLES] = { false, false, true };
+    double *want = malloc(n * sizeof *want);
+    for (int bits = 0; bits < 4; bits++) {
+        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = RANK, .window = s->window,
+                         .weight = w, .type = WF_F32, .ordered = true, .live = live };
+        if (bits & 1) p.amend_weight = add_variant, p.amended = amended;
+        if (bits & 2) p.finish = negate;
+        for (size_t i = 0; i < n; i++) {
+            size_t sample = i / RANK / rows, row = i / RANK % rows, o = i % RANK;
+            want[i] = start[i];
+            if (o < live[sample].lo || o >= live[sample].hi) continue;
+            want[i] = 0;
+            for (size_t k = 0; k < t * s->in; k++)
+                want[i] += seen(&p, sample, row, k / s->in, k % s->in) *
+                           (weight_at(&p, o, k / s->in, k % s->in) +
+                            (bits & 1 ? variant[sample] : 0));
+            if (bits & 2) want[i] *= -1;
+        }
+        float *y = run(tier, &p, true, 1, start), *again = run(tier, &p, true, 3, start);
+        close_to(tier->name, y, want, n);
+        ck_assert(memcmp(y, again, n * sizeof *y) == 0);
+        free(y), free(again);
+    }
+    free(x), free(w), free(start), free(want);
+}
+END_TEST
+
+START_TEST(a_processor_gets_a_tier)
+{
+    ck_assert_ptr_eq(wf_products_pick(wf_cpu_detect()), &wf_products_openblas);
+    ck_assert_ptr_eq(wf_products_pick((wf_cpu){ false, false, false }), &wf_products_openblas);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("products");
+    TCase *c = tcase_create("tiers");
+    int cases = (int)(WF_LEN(tiers) * WF_LEN(shapes));
+    tcase_set_timeout(c, 300);
+    tcase_add_loop_test(c, small_products, 0, (int)WF_LEN(tiers));
+    tcase_add_loop_test(c, wide_products, 0, cases);
+    tcase_add_loop_test(c, thin_products, 0, cases);
+    tcase_add_test(c, a_processor_gets_a_tier);
+    suite_add_tcase(s, c);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}

@@ -7,8 +7,8 @@
  * Binding is strict, because a picture made without a third of its adapter looks like a picture. Every key of the
  * file gets a row, and the verdict is an error unless all of them match or the caller asked for less. Two modules
  * that name one layer are an error even then: which of them is meant nobody can say. */
+#include "adapter/adapter_internal.h"
 #include "base/structs.h"
-#include "adapter/room.h"
 
 typedef struct bound {
     int64_t layer; /* where it would go, matched or not; -1: nowhere */
@@ -28,7 +28,7 @@ struct weft_report {
 };
 
 static const char unknown_key[] = "not a key of a dialect that this version reads";
-static const char word_key[] = "a word's embedding: open the file as a concept";
+static const char token_key[] = "a token's embedding: open the file as a concept";
 
 /* ---- names to layers -------------------------------------------------------------------------------- */
 
@@ -168,16 +168,14 @@ static const char *show_shape(wf_shape_text *buf, int32_t out, int32_t in, int32
 /* A module that is no pair of factors may know one side of its layer alone, and its bias or magnitude may be what is wrong. */
 static void explain_misshapen(const wf_module *m, const wf_layer *l, wf_text *reason)
 {
-    const wf_tensor *g = m->part[WF_PART_MAGNITUDE], *bias = m->part[WF_PART_DIFF_B];
+    const wf_tensor *g = m->tensor[WF_TENSOR_MAGNITUDE], *bias = m->tensor[WF_TENSOR_DIFF_B];
     wf_shape_text    have, want;
-    bool             flat = m->family == &wf_family_norm ||
-                (m->part[WF_PART_DIFF] != NULL && m->part[WF_PART_DIFF]->rank == 1);
 
     (void)show_shape(&want, l->out, l->in, l->kernel);
-    if (bias == NULL) bias = m->part[WF_PART_REPLACE_B];
+    if (bias == NULL) bias = m->tensor[WF_TENSOR_REPLACE_B];
     if (bias != NULL && bias->count != (size_t)l->out)
         wf_text_add(reason, "its bias has %zu values, the layer %d outputs", bias->count, l->out);
-    else if ((l->kind == WEFT_LAYER_NORM) != flat && !(l->kind == WEFT_LAYER_NORM && m->in == 0 && bias != NULL))
+    else if ((l->kind == WEFT_LAYER_NORM) != m->norm && !(l->kind == WEFT_LAYER_NORM && m->in == 0 && bias != NULL))
         wf_text_add(reason, "%s does not apply to a %s", m->family->title,
                     l->kind == WEFT_LAYER_NORM ? "normalisation" : "layer that is no normalisation");
     else if (g != NULL && !wf_dora_fits(m, l))
@@ -227,8 +225,8 @@ static void fill_row(const weft_report *r, size_t index, weft_report_row *row)
     row->layer_id = -1;
     row->state = WEFT_KEY_UNMATCHED;
     if (at < 0) {
-        row->reason = at == WF_KEY_WORD ? word_key : unknown_key;
-        if (at == WF_KEY_WORD) row->state = WEFT_KEY_IGNORED;
+        row->reason = at == WF_KEY_TOKEN ? token_key : unknown_key;
+        if (at == WF_KEY_TOKEN) row->state = WEFT_KEY_IGNORED;
         return;
     }
     const bound *b = &r->modules[at];
@@ -242,7 +240,7 @@ static void write_line(weft_report *r)
 {
     size_t          keys = wf_tensors_count(r->adapter->tensors), matched = 0;
     size_t          good = r->tally[WEFT_KEY_MATCHED] + r->tally[WEFT_KEY_IGNORED];
-    int32_t         theirs = wf_adapter_family(r->adapter), ours = wf_model_base(r->model);
+    int32_t         theirs = wf_adapter_base(r->adapter), ours = wf_model_base(r->model);
     weft_report_row row = WEFT_REPORT_ROW_INIT;
     wf_key_text     k;
 

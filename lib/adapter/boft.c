@@ -15,16 +15,16 @@
 
 static weft_status shape(wf_module *m, const char *source, weft_error *err)
 {
-    const wf_tensor *t = m->part[WF_PART_OFT_BLOCKS];
+    const wf_tensor *t = m->tensor[WF_TENSOR_OFT_BLOCKS];
     int64_t          b = t->shape[t->rank - 1], out;
 
-    if (t->rank != 4 || t->shape[2] != b) return wf_module_misshapen(m, t, source, "(stages, blocks, b, b)", err);
+    if (t->rank != 4 || t->shape[2] != b) return wf_module_wrong_shape(t, source, "(stages, blocks, b, b)", err);
     out = t->shape[1] * b;
     WF_TRY(wf_rotation_shape(m, out, source, err));
-    if (b % 2 != 0) return wf_module_misshapen(m, t, source, "blocks of an even size", err);
+    if (b % 2 != 0) return wf_module_wrong_shape(t, source, "blocks of an even size", err);
     for (int64_t i = 0, group = b; i < t->shape[0]; i++, group *= 2)
         if (group > out || out % group != 0)
-            return wf_module_misshapen(m, t, source, "no more stages than the blocks can be paired", err);
+            return wf_module_wrong_shape(t, source, "no more stages than the blocks can be paired", err);
     return WEFT_OK;
 }
 
@@ -61,7 +61,7 @@ static void add_difference(const wf_module *m, const wf_layer *l, const float *t
 static weft_status add(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
                        const weft_allocator *alloc, weft_error *err)
 {
-    const wf_tensor *t = m->part[WF_PART_OFT_BLOCKS];
+    const wf_tensor *t = m->tensor[WF_TENSOR_OFT_BLOCKS];
     size_t           stages = (size_t)t->shape[0], n = (size_t)t->shape[1], b = (size_t)t->shape[2];
     size_t           out = (size_t)l->out, K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel, floats;
     double           shrink = wf_rotation_shrink(m, t), *R = wf_zalloc(alloc, wf_rotation_doubles(b), sizeof *R);
@@ -89,18 +89,21 @@ done:
 
 static bool takes(const wf_module *m)
 {
-    return m->part[WF_PART_OFT_BLOCKS]->rank == 4;
+    return m->tensor[WF_TENSOR_OFT_BLOCKS]->rank == 4;
 }
 
 const wf_family wf_family_boft = {
     .name = "boft",
     .title = "BOFT",
     .of_weight = true,
-    .needs = WF_BIT(WF_PART_OFT_BLOCKS),
-    .may = WF_BIT(WF_PART_RESCALE),
+    .needs = WF_BIT(WF_TENSOR_OFT_BLOCKS),
+    .may = WF_BIT(WF_TENSOR_RESCALE),
     .takes = takes,
     .shape = shape,
     .fits = wf_rotation_fits,
     .form = wf_form_dense,
     .add = add,
+    .dialects = 1 << WEFT_NAMING_KOHYA,
+    .elsewhere = "in LyCORIS' form",
+    .alpha_means = wf_alpha_limits,
 };

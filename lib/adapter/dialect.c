@@ -164,7 +164,7 @@ bool wf_dialect_read(const wf_dialect *d, const char *key, wf_key *out)
             if (*c == '.') *c = '_';
     if (!rename_end(d->renames, out->name) || !wf_name_text_model(out->name, sizeof out->name)) return false;
     out->stem = stem;
-    out->part = e->part;
+    out->tensor = e->tensor;
     out->how = e->how;
     return true;
 }

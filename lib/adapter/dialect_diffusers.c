@@ -13,14 +13,14 @@ static const wf_prefix prefixes[] = {
 };
 
 static const wf_ending endings[] = {
-    { ".lora_linear_layer.down.weight", "", WF_PART_DOWN, WF_WEAK },
-    { ".lora_linear_layer.up.weight", "", WF_PART_UP, WF_WEAK },
-    { ".lora_linear_layer.alpha", "", WF_PART_ALPHA, WF_WEAK | WF_JOINS },
-    { ".alpha", "", WF_PART_ALPHA, WF_WEAK | WF_JOINS },
+    { ".lora_linear_layer.down.weight", "", WF_TENSOR_DOWN, WF_WEAK },
+    { ".lora_linear_layer.up.weight", "", WF_TENSOR_UP, WF_WEAK },
+    { ".lora_linear_layer.alpha", "", WF_TENSOR_ALPHA, WF_WEAK | WF_JOINS },
+    { ".alpha", "", WF_TENSOR_ALPHA, WF_WEAK | WF_JOINS },
     { NULL, NULL, 0, 0 },
 };
 
 const wf_dialect wf_dialect_diffusers = {
-    .name = "diffusers", .prefixes = prefixes, .endings = { wf_peft_endings, endings }, .config = WF_CONFIG_METADATA,
-    .peft = true,
+    .name = "diffusers", .title = "diffusers", .prefixes = prefixes, .endings = { wf_peft_endings, endings },
+    .config = WF_CONFIG_METADATA, .peft = true,
 };

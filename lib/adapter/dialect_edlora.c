@@ -12,11 +12,12 @@ static const wf_prefix prefixes[] = {
 };
 
 static const wf_ending endings[] = {
-    { ".lora_down.weight", "", WF_PART_DOWN, WF_WRAPPED },
-    { ".lora_up.weight", "", WF_PART_UP, WF_WRAPPED },
+    { ".lora_down.weight", "", WF_TENSOR_DOWN, WF_WRAPPED },
+    { ".lora_up.weight", "", WF_TENSOR_UP, WF_WRAPPED },
     { NULL, NULL, 0, 0 },
 };
 
 const wf_dialect wf_dialect_edlora = {
-    .name = "ed-lora", .kind = "ED-LoRA", .wrapper = "params.", .prefixes = prefixes, .endings = { endings },
+    .name = "ed-lora", .title = "ED-LoRA", .kind = "ED-LoRA", .wrapper = "params.", .prefixes = prefixes,
+    .endings = { endings },
 };

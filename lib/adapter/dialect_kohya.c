@@ -35,13 +35,13 @@ static const wf_prefix wrapped[] = {
 };
 
 static const wf_ending endings[] = {
-    { ".lora_down.weight", "", WF_PART_DOWN, 0 },
-    { ".lora_up.weight", "", WF_PART_UP, 0 },
+    { ".lora_down.weight", "", WF_TENSOR_DOWN, 0 },
+    { ".lora_up.weight", "", WF_TENSOR_UP, 0 },
     { NULL, NULL, 0, 0 },
 };
 
 const wf_dialect wf_dialect_kohya = {
-    .name = "kohya", .prefixes = prefixes, .endings = { endings, wf_lycoris_endings }, .underscore = true,
+    .name = "kohya", .title = "kohya", .prefixes = prefixes, .endings = { endings, wf_lycoris_endings }, .underscore = true,
 };
 
 /* The same words with PEFT's endings: programs that turned the path into a word and left the factors' names, and
@@ -58,20 +58,20 @@ static const wf_prefix words[] = {
 };
 
 static const wf_ending peft_endings[] = {
-    { ".lora_A.weight", "", WF_PART_DOWN, 0 },
-    { ".lora_B.weight", "", WF_PART_UP, 0 },
-    { ".lora_A.default.weight", "", WF_PART_DOWN, 0 },
-    { ".lora_B.default.weight", "", WF_PART_UP, 0 },
-    { ".lora_magnitude_vector.weight", "", WF_PART_MAGNITUDE, WF_JOINS },
-    { ".lora_magnitude_vector", "", WF_PART_MAGNITUDE, WF_JOINS },
+    { ".lora_A.weight", "", WF_TENSOR_DOWN, 0 },
+    { ".lora_B.weight", "", WF_TENSOR_UP, 0 },
+    { ".lora_A.default.weight", "", WF_TENSOR_DOWN, 0 },
+    { ".lora_B.default.weight", "", WF_TENSOR_UP, 0 },
+    { ".lora_magnitude_vector.weight", "", WF_TENSOR_MAGNITUDE, WF_JOINS },
+    { ".lora_magnitude_vector", "", WF_TENSOR_MAGNITUDE, WF_JOINS },
     { NULL, NULL, 0, 0 },
 };
 
 const wf_dialect wf_dialect_kohya_peft = {
-    .name = "kohya", .prefixes = words, .endings = { peft_endings }, .underscore = true, .peft = true,
+    .name = "kohya", .title = "kohya", .prefixes = words, .endings = { peft_endings }, .underscore = true, .peft = true,
 };
 
 /* What LyCORIS calls modules of a model that it wrapped itself: the path inside that model alone. */
 const wf_dialect wf_dialect_lycoris = {
-    .name = "lycoris", .prefixes = wrapped, .endings = { endings, wf_lycoris_endings }, .underscore = true,
+    .name = "lycoris", .title = "LyCORIS", .prefixes = wrapped, .endings = { endings, wf_lycoris_endings }, .underscore = true,
 };

@@ -6,6 +6,6 @@
 #include "adapter/dialect.h"
 
 const wf_dialect wf_dialect_peft = {
-    .name = "peft", .wrapper = "base_model.model.", .prefixes = wf_bare_prefixes, .endings = { wf_peft_endings },
-    .config = WF_CONFIG_FILE, .peft = true,
+    .name = "peft", .title = "PEFT", .wrapper = "base_model.model.", .prefixes = wf_bare_prefixes,
+    .endings = { wf_peft_endings }, .config = WF_CONFIG_FILE, .peft = true,
 };

@@ -20,14 +20,14 @@
 /* Is the magnitude one value for each output row? Where both are possible, rows. */
 bool wf_dora_rows(const wf_module *m, const wf_layer *l)
 {
-    const wf_tensor *g = m->part[WF_PART_MAGNITUDE];
+    const wf_tensor *g = m->tensor[WF_TENSOR_MAGNITUDE];
 
     return m->peft_magnitude || g->rank == 1 || g->shape[0] != 1 || g->shape[1] != l->in;
 }
 
 bool wf_dora_fits(const wf_module *m, const wf_layer *l)
 {
-    const wf_tensor *g = m->part[WF_PART_MAGNITUDE];
+    const wf_tensor *g = m->tensor[WF_TENSOR_MAGNITUDE];
     int64_t          n = wf_dora_rows(m, l) ? l->out : l->in;
 
     return l->kind != WEFT_LAYER_NORM && g->count == (size_t)n &&
@@ -55,13 +55,13 @@ static void take_magnitude(const wf_module *m, double *norm, size_t n)
     for (size_t i = 0; i < n; i++) {
         float  g;
         double least = m->peft_magnitude ? 0 : (double)FLT_EPSILON;
-        wf_tensor_read(m->part[WF_PART_MAGNITUDE], i, 1, &g);
+        wf_tensor_read(m->tensor[WF_TENSOR_MAGNITUDE], i, 1, &g);
         norm[i] = norm[i] + least > 0 ? (double)g / (norm[i] + least) : 0;
     }
 }
 
-weft_status wf_dora_add(const wf_module *m, const wf_layer *l, double scale, double inside, double c, float *dst,
-                        const weft_allocator *alloc, weft_error *err)
+weft_status wf_dora_add(const wf_module *m, const wf_layer *l, wf_add_fn inner, double scale, double inside, double c,
+                        float *dst, const weft_allocator *alloc, weft_error *err)
 {
     size_t      out = (size_t)l->out, in = (size_t)l->in, K = in * (size_t)l->kernel * (size_t)l->kernel, floats;
     bool        rows = wf_dora_rows(m, l);
@@ -77,7 +77,7 @@ weft_status wf_dora_add(const wf_module *m, const wf_layer *l, double scale, dou
     }
     W = V + out * K;
     wf_layer_rows(l, 0, out, V);
-    if ((st = m->family->add(m, l, scale, inside, V, alloc, err)) != WEFT_OK) goto done;
+    if ((st = inner(m, l, scale, inside, V, alloc, err)) != WEFT_OK) goto done;
     wf_dora_norms(f, V, l, rows);
     take_magnitude(m, f, n);
     for (size_t o = 0; o < out; o += WF_STRIP) {

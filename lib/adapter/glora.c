@@ -22,10 +22,11 @@ typedef struct factors {
     const wf_tensor *b2; /* (r, in)  */
 } factors;
 
-bool wf_glora_older(const wf_module *m)
+/* Are the factors in the order of older files? */
+static bool older_order(const wf_module *m)
 {
-    const wf_tensor *a1 = m->part[WF_PART_GLORA_A1], *a2 = m->part[WF_PART_GLORA_A2];
-    const wf_tensor *b1 = m->part[WF_PART_GLORA_B1], *b2 = m->part[WF_PART_GLORA_B2];
+    const wf_tensor *a1 = m->tensor[WF_TENSOR_GLORA_A1], *a2 = m->tensor[WF_TENSOR_GLORA_A2];
+    const wf_tensor *b1 = m->tensor[WF_TENSOR_GLORA_B1], *b2 = m->tensor[WF_TENSOR_GLORA_B2];
     bool newer = a1->shape[1] == a2->shape[0] && b1->shape[1] == b2->shape[0] && a1->shape[1] == b1->shape[1];
     bool older = a2->shape[1] == a1->shape[0] && b2->shape[1] == b1->shape[0] && a2->shape[1] == b2->shape[1];
 
@@ -38,34 +39,34 @@ bool wf_glora_older(const wf_module *m)
 
 static factors factors_of(const wf_module *m)
 {
-    const wf_tensor *a1 = m->part[WF_PART_GLORA_A1], *a2 = m->part[WF_PART_GLORA_A2];
-    const wf_tensor *b1 = m->part[WF_PART_GLORA_B1], *b2 = m->part[WF_PART_GLORA_B2];
+    const wf_tensor *a1 = m->tensor[WF_TENSOR_GLORA_A1], *a2 = m->tensor[WF_TENSOR_GLORA_A2];
+    const wf_tensor *b1 = m->tensor[WF_TENSOR_GLORA_B1], *b2 = m->tensor[WF_TENSOR_GLORA_B2];
 
-    return wf_glora_older(m) ? (factors){ a2, a1, b2, b1 } : (factors){ a1, a2, b1, b2 };
+    return older_order(m) ? (factors){ a2, a1, b2, b1 } : (factors){ a1, a2, b1, b2 };
 }
 
 static weft_status shape(wf_module *m, const char *source, weft_error *err)
 {
-    static const int32_t all[] = { WF_PART_GLORA_A1, WF_PART_GLORA_A2, WF_PART_GLORA_B1, WF_PART_GLORA_B2 };
-    const wf_tensor     *bm = m->part[WF_PART_GLORA_BM];
+    static const int32_t all[] = { WF_TENSOR_GLORA_A1, WF_TENSOR_GLORA_A2, WF_TENSOR_GLORA_B1, WF_TENSOR_GLORA_B2 };
+    const wf_tensor     *bm = m->tensor[WF_TENSOR_GLORA_BM];
 
     for (size_t i = 0; i < WF_LEN(all); i++) /* before anything asks for its second dimension */
-        if (wf_factor_kernel(m->part[all[i]]) == 0)
-            return wf_module_misshapen(m, m->part[all[i]], source, "(a, b) or (a, b, k, k)", err);
+        if (wf_factor_kernel(m->tensor[all[i]]) == 0)
+            return wf_module_wrong_shape(m->tensor[all[i]], source, "(a, b) or (a, b, k, k)", err);
     factors f = factors_of(m);
     m->in = (int32_t)f.b2->shape[1];
     m->out = (int32_t)f.b1->shape[0];
     m->rank = (int32_t)f.b2->shape[0];
     m->kernel = wf_factor_kernel(f.b2);
     if (f.b1->shape[1] != m->rank || wf_factor_kernel(f.b1) != 1)
-        return wf_module_misshapen(m, f.b1, source, "(out, r) with the rank of its partner", err);
+        return wf_module_wrong_shape(f.b1, source, "(out, r) with the rank of its partner", err);
     if (f.a1->shape[1] != m->rank || f.a1->shape[0] != m->in || wf_factor_kernel(f.a1) != 1)
-        return wf_module_misshapen(m, f.a1, source, "(in, r) as b1 and b2 have them", err);
+        return wf_module_wrong_shape(f.a1, source, "(in, r) as b1 and b2 have them", err);
     if (f.a2->shape[0] != m->rank || f.a2->shape[1] != m->in || wf_factor_kernel(f.a2) != 1)
-        return wf_module_misshapen(m, f.a2, source, "(r, in) as b1 and b2 have them", err);
+        return wf_module_wrong_shape(f.a2, source, "(r, in) as b1 and b2 have them", err);
     if (bm != NULL && (bm->rank != 4 || wf_factor_kernel(bm) == 0 || bm->shape[0] != m->rank ||
                        bm->shape[1] != m->rank || m->kernel != 1))
-        return wf_module_misshapen(m, bm, source, "(r, r, k, k) beside factors of 1x1", err);
+        return wf_module_wrong_shape(bm, source, "(r, r, k, k) beside factors of 1x1", err);
     if (bm != NULL) m->kernel = wf_factor_kernel(bm);
     WF_TRY(wf_module_check_columns(m, source, err));
     wf_module_set_scale(m, m->rank);
@@ -85,7 +86,7 @@ static int32_t pair_rank(const wf_module *m)
 static weft_status read_b2(const wf_module *m, const factors *f, float *dst, const weft_allocator *alloc, weft_error *err)
 {
     size_t           r = (size_t)m->rank, in = (size_t)m->in, kk = (size_t)m->kernel * (size_t)m->kernel;
-    const wf_tensor *bm = m->part[WF_PART_GLORA_BM];
+    const wf_tensor *bm = m->tensor[WF_TENSOR_GLORA_BM];
 
     if (bm != NULL) return wf_tucker_fold(bm, f->b2, r, r, in, kk, dst, alloc, err);
     wf_factor_rows(f->b2, r, wf_columns_at(m, NULL), dst);
@@ -158,15 +159,31 @@ done:
     return st;
 }
 
+/* In the order that LyCORIS writes now, whichever the file had. */
+static int32_t written_as(const wf_module *m, int32_t tensor)
+{
+    if (!older_order(m)) return tensor;
+    switch (tensor) {
+    case WF_TENSOR_GLORA_A1: return WF_TENSOR_GLORA_A2;
+    case WF_TENSOR_GLORA_A2: return WF_TENSOR_GLORA_A1;
+    case WF_TENSOR_GLORA_B1: return WF_TENSOR_GLORA_B2;
+    case WF_TENSOR_GLORA_B2: return WF_TENSOR_GLORA_B1;
+    default:                 return tensor;
+    }
+}
+
 const wf_family wf_family_glora = {
     .name = "glora",
     .title = "GLoRA",
     .of_weight = true,
-    .needs = WF_BIT(WF_PART_GLORA_A1) | WF_BIT(WF_PART_GLORA_A2) | WF_BIT(WF_PART_GLORA_B1) | WF_BIT(WF_PART_GLORA_B2),
-    .may = WF_BIT(WF_PART_GLORA_BM),
+    .needs = WF_BIT(WF_TENSOR_GLORA_A1) | WF_BIT(WF_TENSOR_GLORA_A2) | WF_BIT(WF_TENSOR_GLORA_B1) | WF_BIT(WF_TENSOR_GLORA_B2),
+    .may = WF_BIT(WF_TENSOR_GLORA_BM),
     .shape = shape,
     .form = form,
     .pair_rank = pair_rank,
     .pair = pair,
     .add = add,
+    .dialects = 1 << WEFT_NAMING_KOHYA,
+    .alpha_means = wf_alpha_scales,
+    .written_as = written_as,
 };

@@ -17,16 +17,16 @@
 
 static weft_status shape(wf_module *m, const char *source, weft_error *err)
 {
-    const wf_tensor *t = m->part[WF_PART_OFT_BLOCKS];
+    const wf_tensor *t = m->tensor[WF_TENSOR_OFT_BLOCKS];
 
-    if (t->rank != 3 || t->shape[1] != t->shape[2]) return wf_module_misshapen(m, t, source, "(blocks, b, b)", err);
+    if (t->rank != 3 || t->shape[1] != t->shape[2]) return wf_module_wrong_shape(t, source, "(blocks, b, b)", err);
     return wf_rotation_shape(m, t->shape[0] * t->shape[1], source, err);
 }
 
 static weft_status add(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
                        const weft_allocator *alloc, weft_error *err)
 {
-    const wf_tensor *t = m->part[WF_PART_OFT_BLOCKS];
+    const wf_tensor *t = m->tensor[WF_TENSOR_OFT_BLOCKS];
     size_t           n = (size_t)t->shape[0], b = (size_t)t->shape[1], bb = b * b;
     size_t           K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
     double           shrink = wf_rotation_shrink(m, t);
@@ -56,18 +56,21 @@ done:
 /* Four dimensions are BOFT's. */
 static bool takes(const wf_module *m)
 {
-    return m->part[WF_PART_OFT_BLOCKS]->rank != 4;
+    return m->tensor[WF_TENSOR_OFT_BLOCKS]->rank != 4;
 }
 
 const wf_family wf_family_oft = {
     .name = "oft",
     .title = "OFT",
     .of_weight = true,
-    .needs = WF_BIT(WF_PART_OFT_BLOCKS),
-    .may = WF_BIT(WF_PART_RESCALE),
+    .needs = WF_BIT(WF_TENSOR_OFT_BLOCKS),
+    .may = WF_BIT(WF_TENSOR_RESCALE),
     .takes = takes,
     .shape = shape,
     .fits = wf_rotation_fits,
     .form = wf_form_dense,
     .add = add,
+    .dialects = 1 << WEFT_NAMING_KOHYA,
+    .elsewhere = "in LyCORIS' form",
+    .alpha_means = wf_alpha_limits,
 };

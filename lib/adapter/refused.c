@@ -48,8 +48,9 @@ const wf_refused *wf_refused_family(const char *key, bool read)
     return NULL;
 }
 
-bool wf_is_word(const char *key)
+bool wf_is_token(const char *key)
 {
-    return wf_glob_any("emb_params,clip_l,clip_g,text_encoders_0,text_encoders_1,<*>,string_to_param*,string_to_token*,bundle_emb.*,modifier_token.*,embed,"
-                       "state_dict.embed,params.new_concept_embedding.*,new_concept_embedding.*", key);
+    return wf_glob_any("emb_params,clip_l,clip_g,text_encoders_0,text_encoders_1,<*>,string_to_param*,string_to_token*,"
+                       "bundle_emb.*,modifier_token.*,embed,state_dict.embed,params.new_concept_embedding.*,"
+                       "new_concept_embedding.*", key);
 }

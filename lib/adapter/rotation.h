@@ -4,6 +4,12 @@
 
 #include "adapter/factor.h"
 
+/* What PEFT's OFT keeps of its configuration. */
+typedef struct wf_oft_peft {
+    int32_t terms; /* of the series (num_cayley_neumann_terms); 0: the exact inverse */
+    float   limit; /* eps if the configuration says coft; 0: no bound                */
+} wf_oft_peft;
+
 /* Set what a module of oft_blocks over `out` rows knows of itself; check rescale. */
 weft_status wf_rotation_shape(wf_module *m, int64_t out, const char *source, weft_error *err);
 /* Rows are as many as the layer's outputs. */

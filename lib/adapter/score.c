@@ -5,7 +5,7 @@
  * whole, one layer at a time. */
 #include <math.h>
 
-#include "adapter/room.h"
+#include "adapter/adapter_internal.h"
 
 /* ---- the k largest ------------------------------------------------------------------------------- */
 

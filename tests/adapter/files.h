@@ -5,7 +5,7 @@
 #ifndef WF_TEST_FILES_H
 #define WF_TEST_FILES_H
 
-#include "adapter/room.h"
+#include "adapter/adapter_internal.h"
 #include "base/support.h"
 #include "weft/weft.h"
 

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <sys/stat.h>
 
+#include "adapter/rotation.h"
 #include "files.h"
 
 /* ---- keys ------------------------------------------------------------------------------------------- */
@@ -491,8 +492,8 @@ START_TEST(oft_is_told_how_it_inverts)
     for (size_t i = 0; i < WF_LEN(cases); i++) {
         weft_adapter *a = peft_module(cases[i].config, &t, 1);
         ck_assert_msg(a != NULL, "%s", err.text);
-        ck_assert_int_eq(wf_adapter_module(a, 0)->neumann, cases[i].terms);
-        ck_assert_float_eq(wf_adapter_module(a, 0)->coft, cases[i].coft);
+        ck_assert_int_eq(((const wf_oft_peft *)wf_adapter_module(a, 0)->extra)->terms, cases[i].terms);
+        ck_assert_float_eq(((const wf_oft_peft *)wf_adapter_module(a, 0)->extra)->limit, cases[i].coft);
         ck_assert(wf_adapter_module(a, 0)->peft);
         weft_adapter_free(a);
     }
@@ -513,7 +514,7 @@ START_TEST(ia3_is_told_what_it_scales)
         snprintf(config, sizeof config, "{\"peft_type\":\"IA3\",\"feedforward_modules\":%s}", cases[i].modules);
         weft_adapter *a = peft_module(config, &t, 1);
         ck_assert_msg(a != NULL, "%s", err.text);
-        ck_assert_int_eq(wf_adapter_module(a, 0)->feedforward, cases[i].input);
+        ck_assert_int_eq(((const wf_ia3_peft *)wf_adapter_module(a, 0)->extra)->on_input, cases[i].input);
         ck_assert_str_eq(info_of(a).family, module_of(a, 0).family);
         weft_adapter_free(a);
     }
@@ -531,7 +532,7 @@ START_TEST(adalora_remembers_its_first_rank)
                                   "\"rank_pattern\":{\"a\":[true,true,false]}}", t, 3);
 
     ck_assert_msg(a != NULL, "%s", err.text);
-    ck_assert_int_eq(wf_adapter_module(a, 0)->init_rank, 6);
+    ck_assert_int_eq(wf_start_rank_of(wf_adapter_module(a, 0)), 6);
     ck_assert_float_eq_tol(module_of(a, 0).scale, 3 / 6.00001f, 1e-6f);
     ck_assert_str_eq(info_of(a).kind, "AdaLoRA");
     weft_adapter_free(a);

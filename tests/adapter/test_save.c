@@ -71,8 +71,8 @@ static size_t compare(weft_model *model, weft_adapter *a, weft_adapter *b)
         ck_assert_msg(i < a->count, "%s was not there before", b->modules[j].key);
         const wf_module *x = &a->modules[i], *y = &b->modules[j];
         float           *one = sums_of(x, &layer[la[i]], &n), *other = sums_of(y, &layer[la[i]], &n);
-        bool near = (x->part[WF_PART_MAGNITUDE] != NULL && x->peft_magnitude != y->peft_magnitude) || x->part[WF_PART_UP_BIAS] != NULL ||
-                    (x->part[WF_PART_LORA_E] != NULL && y->part[WF_PART_LORA_E] == NULL);
+        bool near = (x->tensor[WF_TENSOR_MAGNITUDE] != NULL && x->peft_magnitude != y->peft_magnitude) || x->tensor[WF_TENSOR_UP_BIAS] != NULL ||
+                    (x->tensor[WF_TENSOR_LORA_E] != NULL && y->tensor[WF_TENSOR_LORA_E] == NULL);
         ck_assert_msg(same_values(one, other, n, near),
                       "%s, once %s, adds something else (%g)", y->key, x->key, relative(one, other, n, NULL));
         if (near) ck_assert_float_eq_tol(x->scale, y->scale, 1e-6f * fabsf(x->scale));
@@ -278,11 +278,11 @@ START_TEST(factors_can_be_halved)
     ck_assert_msg(weft_adapter_save(a, model, path, &o, &err) == WEFT_OK, "%s", err.text);
     b = opened(path);
     for (size_t i = 0; i < b->count; i++)
-        for (int32_t p = 1; p < WF_PARTS; p++) {
-            const wf_tensor *x = a->modules[i].part[p], *y = b->modules[i].part[p];
+        for (int32_t p = 1; p < WF_TENSORS; p++) {
+            const wf_tensor *x = a->modules[i].tensor[p], *y = b->modules[i].tensor[p];
             if (y == NULL) continue;
-            ck_assert_int_eq(y->dtype, p == WF_PART_ALPHA ? WF_F32 : WF_F16);
-            for (size_t j = 0; x != NULL && p != WF_PART_ALPHA && j < y->count; j++) {
+            ck_assert_int_eq(y->dtype, p == WF_TENSOR_ALPHA ? WF_F32 : WF_F16);
+            for (size_t j = 0; x != NULL && p != WF_TENSOR_ALPHA && j < y->count; j++) {
                 float u, v;
                 uint16_t h;
                 wf_tensor_read(x, j, 1, &u);

@@ -87,14 +87,14 @@ int32_t wf_adapter_base(const weft_adapter *a)
         const wf_module *m = &a->modules[i];
         bool             here = ends_in(m->name, "attn2.to_k") || ends_in(m->name, "attn2_to_k") ||
                     ends_in(m->name, "attn2.to_v") || ends_in(m->name, "attn2_to_v");
-        if (!here && !cross && wf_name_component(m->name) == 2) family = WEFT_BASE_SDXL;
+        if (!here && !cross && wf_name_component(m->name) == 2) base = WEFT_BASE_SDXL;
         if (!here || cross) continue;
         cross = true;
-        family = WEFT_BASE_UNKNOWN;
+        base = WEFT_BASE_UNKNOWN;
         for (size_t j = 0; j < WF_LEN(marks); j++)
-            if (m->in == marks[j].width) family = marks[j].family;
+            if (m->in == marks[j].width) family = marks[j].base;
     }
-    return family;
+    return base;
 }
 
 weft_status weft_adapter_info_get(const weft_adapter *a, weft_adapter_info *info, weft_error *err)

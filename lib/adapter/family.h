@@ -222,6 +222,21 @@ uint64_t    wf_module_tensors(const wf_module *m);
  * alpha it is the rank. One of 0 is the rank too for kohya and LyCORIS, and means 0 to PEFT and diffusers. */
 void        wf_module_set_scale(wf_module *m, double divisor);
 
+/* ---- slice.c: the same of a module at the rows of a layer that a binding names -------------------------- */
+
+/* Does the module act on all rows of the layer with all of its own? Then what follows is what stands above. */
+bool        wf_slice_whole(const wf_slice *b, const wf_layer *l);
+bool        wf_slice_fits(const wf_slice *b, const wf_module *m, const wf_layer *l);
+/* Part of a Kronecker product is a dense matrix. */
+int32_t     wf_slice_form(const wf_slice *b, const wf_module *m, const wf_layer *l);
+/* up is (r, l->out), 0 outside the binding's rows. */
+weft_status wf_slice_pair(const wf_slice *b, const wf_module *m, const wf_layer *l, float *down, float *up,
+                            const weft_allocator *alloc, weft_error *err);
+weft_status wf_slice_add(const wf_slice *b, const wf_module *m, const wf_layer *l, double scale, double inside,
+                           double c, float *dst, const weft_allocator *alloc, weft_error *err);
+weft_status wf_slice_add_bias(const wf_slice *b, const wf_module *m, const wf_layer *l, double scale, double c,
+                                float *dst, bool *any, const weft_allocator *alloc, weft_error *err);
+
 /* ---- dora.c: a magnitude beside a family's own difference ---------------------------------------------- */
 
 /* Is the magnitude as long as the layer's rows or columns, and is it of rows? */

@@ -371,6 +371,22 @@ static weft_status save_peft(wf_saver *s, const char *path)
 
 /* ---- the call -------------------------------------------------------------------------------------------------- */
 
+/* The layer that each module is written for. */
+static weft_status take_layers(wf_saver *s, const weft_report *report)
+{
+    size_t            count, layer_count;
+    const wf_slice *bindings = wf_report_slices(report, &count);
+    const wf_layer   *layers = wf_model_layers(s->model, &layer_count);
+
+    if ((s->layers = wf_zalloc(&s->alloc, s->a->count, sizeof *s->layers)) == NULL)
+        return wf_nomem(s->err, s->a->count * sizeof *s->layers, "modules to be written");
+    for (size_t i = 0; i < s->a->count; i++) s->layers[i] = -1;
+    for (size_t i = 0; i < count; i++)
+        if (wf_slice_whole(&bindings[i], &layers[bindings[i].layer]))
+            s->layers[bindings[i].module] = bindings[i].layer;
+    return WEFT_OK;
+}
+
 /* Tensors and what they need of memory: of each part a name, perhaps other values; an alpha, and its name. */
 static weft_status make_room(wf_saver *s)
 {
@@ -408,7 +424,7 @@ weft_status weft_adapter_save(weft_adapter *adapter, weft_model *model, const ch
 
     if ((st = weft_report_create(model, adapter, &report, err)) != WEFT_OK) goto done;
     if ((st = wf_report_verdict(report, false, err)) != WEFT_OK) goto done;
-    s.layers = wf_report_layers(report);
+    if ((st = take_layers(&s, report)) != WEFT_OK) goto done;
     if ((st = check_forms(&s)) != WEFT_OK) goto done;
     if ((st = make_room(&s)) != WEFT_OK) goto done;
     st = targets[s.naming].save(&s, path);
@@ -416,6 +432,7 @@ done:
     for (size_t i = 0; i < s.kept_count; i++) wf_free(&s.alloc, s.kept[i]);
     wf_free(&s.alloc, s.kept);
     wf_free(&s.alloc, s.tensors);
+    wf_free(&s.alloc, s.layers);
     weft_report_free(report);
     return st;
 }

@@ -8,7 +8,7 @@
 typedef struct wf_saver {
     weft_adapter    *a;
     weft_model      *model;
-    const int64_t   *layers;    /* [modules] ids                                     */
+    int64_t         *layers;    /* [modules] ids, -1 for a module that is of no whole layer */
     weft_allocator   alloc;
     int32_t          naming;    /* WEFT_NAMING_*                                     */
     bool             half;

@@ -132,6 +132,17 @@ static inline void check_refused(const char *keys, weft_status code, const char 
         ck_assert_msg(strstr(err.text, w) != NULL, "'%s' is not in: %s", w, err.text);
 }
 
+/* Layer id of a module, or -1. */
+static inline int64_t layer_id_of(const weft_report *r, size_t module)
+{
+    size_t            count;
+    const wf_slice *b = wf_report_slices(r, &count);
+
+    for (size_t i = 0; i < count; i++)
+        if ((size_t)b[i].module == module) return b[i].layer;
+    return -1;
+}
+
 /* ---- files in memory, with any dtype ---------------------------------------------------------------- */
 
 typedef struct bytes {

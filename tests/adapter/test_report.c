@@ -214,7 +214,7 @@ START_TEST(sdxl_files_may_name_layers_in_both_numberings)
     ck_assert_int_eq(row.state, WEFT_KEY_IGNORED);
     ck_assert_str_eq(row.layer, "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q");
     ck_assert_ptr_nonnull(strstr(row.reason, "in diffusers' numbering, and that one is taken"));
-    ck_assert((wf_report_layers(r)[0] < 0) != (wf_report_layers(r)[1] < 0));
+    ck_assert((layer_id_of(r, 0) < 0) != (layer_id_of(r, 1) < 0));
     weft_report_free(r);
     weft_adapter_free(a);
     weft_model_free(m);
@@ -388,7 +388,7 @@ START_TEST(every_stored_adapter_binds_to_its_model)
         ck_assert_msg(weft_report_tally(r, WEFT_KEY_MATCHED) == weft_report_count(r), "%s: %s", name,
                       weft_report_line(r));
         ck_assert_int_eq(wf_report_verdict(r, false, &err), WEFT_OK);
-        for (int32_t k = 0; k < info.modules; k++) ck_assert_int_ge(wf_report_layers(r)[k], 0);
+        for (int32_t k = 0; k < info.modules; k++) ck_assert_int_ge(layer_id_of(r, (size_t)k), 0);
         weft_report_free(r);
         weft_model_free(m);
         weft_adapter_free(a);

@@ -61,16 +61,16 @@ static float *sums_of(const wf_module *m, const wf_layer *l, size_t *n)
 static size_t compare(weft_model *model, weft_adapter *a, weft_adapter *b)
 {
     weft_report    *ra = bound(model, a), *rb = bound(model, b);
-    const int64_t  *la = wf_report_layers(ra), *lb = wf_report_layers(rb);
     size_t          layers, n;
     const wf_layer *layer = wf_model_layers(model, &layers);
 
     for (size_t j = 0; j < b->count; j++) {
         size_t i = 0;
-        while (i < a->count && la[i] != lb[j]) i++;
+        int64_t id = layer_id_of(rb, j);
+        while (i < a->count && layer_id_of(ra, i) != id) i++;
         ck_assert_msg(i < a->count, "%s was not there before", b->modules[j].key);
         const wf_module *x = &a->modules[i], *y = &b->modules[j];
-        float           *one = sums_of(x, &layer[la[i]], &n), *other = sums_of(y, &layer[la[i]], &n);
+        float           *one = sums_of(x, &layer[id], &n), *other = sums_of(y, &layer[id], &n);
         bool near = (x->tensor[WF_TENSOR_MAGNITUDE] != NULL && x->peft_magnitude != y->peft_magnitude) || x->tensor[WF_TENSOR_UP_BIAS] != NULL ||
                     (x->tensor[WF_TENSOR_LORA_E] != NULL && y->tensor[WF_TENSOR_LORA_E] == NULL);
         ck_assert_msg(same_values(one, other, n, near),

@@ -87,12 +87,12 @@ int32_t wf_adapter_base(const weft_adapter *a)
         const wf_module *m = &a->modules[i];
         bool             here = ends_in(m->name, "attn2.to_k") || ends_in(m->name, "attn2_to_k") ||
                     ends_in(m->name, "attn2.to_v") || ends_in(m->name, "attn2_to_v");
-        if (!here && !cross && wf_name_component(m->name) == 2) base = WEFT_BASE_SDXL;
+        if (!here && !cross && wf_name_component(m->name) == WEFT_COMPONENT_TEXT_2) base = WEFT_BASE_SDXL;
         if (!here || cross) continue;
         cross = true;
         base = WEFT_BASE_UNKNOWN;
         for (size_t j = 0; j < WF_LEN(marks); j++)
-            if (m->in == marks[j].width) family = marks[j].base;
+            if (m->in == marks[j].width) base = marks[j].base;
     }
     return base;
 }
@@ -115,8 +115,8 @@ weft_status weft_adapter_info_get(const weft_adapter *a, weft_adapter_info *info
     for (size_t i = 0; i < a->count; i++) {
         const wf_module *m = &a->modules[i];
         int32_t          component = wf_name_component(m->name);
-        r.unet_modules += component == 0;
-        r.text_modules += component == 1 || component == 2;
+        r.unet_modules += component == WEFT_COMPONENT_DENOISER;
+        r.text_modules += component == WEFT_COMPONENT_TEXT_1 || component == WEFT_COMPONENT_TEXT_2;
         r.conv_modules += m->kernel > 1;
         r.norm_modules += m->norm;
         if (m->rank > 0) {

@@ -64,14 +64,14 @@ void        wf_identify(weft_adapter *a, const wf_draft *drafts);
 
 /* ---- names.c: names of modules and keys --------------------------------------------------------------- */
 
-/* Component of a name: 0 unet, 1 text_encoder, 2 text_encoder_2, -1 another. Canonical and underscore names. */
+/* WEFT_COMPONENT_* of a name, canonical or not; -1 for others than adapters act on. */
 int32_t     wf_name_component(const char *name);
 /* The module's path inside its component. */
 const char *wf_name_path(const char *name);
 /* One form for all dialects: underscores for dots, one word for each component. buf holds WF_NAME_CAP; folding never
  * makes a name longer. */
 void        wf_name_fold(char *buf, const char *name);
-/* What a component's name and its settings begin with in canonical names: "unet."; NULL past the last. */
+/* What the canonical names and the settings of a component begin with: "unet."; NULL for others than adapters act on. */
 const char *wf_component_prefix(int32_t component);
 
 /* A key for a message: cut to a readable length. */

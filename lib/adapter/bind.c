@@ -61,7 +61,7 @@ static bool kohya_te1(const asked *a, char *buf, size_t cap)
 {
     static const char one[] = "lora_te_", first[] = "lora_te1_";
 
-    if (a->layer->component != 1 || !wf_name_kohya(a->model, a->layer, buf, cap - 1)) return false;
+    if (a->layer->component != WEFT_COMPONENT_TEXT_1 || !wf_name_kohya(a->model, a->layer, buf, cap - 1)) return false;
     if (strncmp(buf, one, sizeof one - 1) != 0) return false;
     memmove(buf + sizeof first - 1, buf + sizeof one - 1, strlen(buf + sizeof one - 1) + 1);
     memcpy(buf, first, sizeof first - 1);
@@ -70,7 +70,7 @@ static bool kohya_te1(const asked *a, char *buf, size_t cap)
 
 static bool numbered(const asked *a, char *buf, size_t cap)
 {
-    const char *component = a->layer->component == 0 ? "unet" : "text_encoder";
+    const char *component = a->layer->component == WEFT_COMPONENT_DENOISER ? "unet" : "text_encoder";
     return a->number >= 0 && wf_format(buf, cap, "%s:%d", component, a->number);
 }
 
@@ -174,11 +174,12 @@ static void explain_unmatched(weft_report *r, const wf_module *m, wf_text *reaso
 
     if (strstr(m->name, "token_embedding") != NULL || strstr(m->name, "position_embedding") != NULL)
         wf_text_add(reason, "this version applies nothing to embedding tables");
-    else if (component == 2 && !has_component(r->model, 2))
+    else if (component == WEFT_COMPONENT_TEXT_2 && !has_component(r->model, component))
         wf_text_add(reason, "the model has no second text encoder");
-    else if (component == 1 && !has_component(r->model, 1))
+    else if (component == WEFT_COMPONENT_TEXT_1 && !has_component(r->model, component))
         wf_text_add(reason, "the model has no text encoder");
-    else if (component == 1 && strncmp(m->name, "lora_te_", 8) == 0 && has_component(r->model, 2))
+    else if (component == WEFT_COMPONENT_TEXT_1 && strncmp(m->name, "lora_te_", 8) == 0 &&
+             has_component(r->model, WEFT_COMPONENT_TEXT_2))
         wf_text_add(reason, "the model has two text encoders, lora_te1_ and lora_te2_");
     else
         wf_text_add(reason, "the model has no such layer");

@@ -177,7 +177,7 @@ static bool is_blora(const weft_adapter *a)
 
     for (size_t m = 0; m < a->count; m++) {
         const char *name = a->modules[m].name;
-        if (wf_name_component(name) != 0 || a->modules[m].family != &wf_family_lora) return false;
+        if (wf_name_component(name) != WEFT_COMPONENT_DENOISER || a->modules[m].family != &wf_family_lora) return false;
         if (!wf_glob_any(blocks[0], name) && !wf_glob_any(blocks[1], name)) return false;
     }
     return true;

@@ -9,11 +9,11 @@ static const struct {
     const char *word;
     int32_t     component;
 } heads[] = {
-    { "unet.", "unet_", 0 },           { "lora_unet_", "unet_", 0 },
-    { "text_encoder.", "te1_", 1 },    { "lora_te_", "te1_", 1 },
-    { "lora_te1_", "te1_", 1 },        { "text_encoder_2.", "te2_", 2 },
-    { "lora_te2_", "te2_", 2 },        { "unet:", "unet:", 0 },
-    { "text_encoder:", "te1:", 1 },
+    { "unet.", "unet_", WEFT_COMPONENT_DENOISER },       { "lora_unet_", "unet_", WEFT_COMPONENT_DENOISER },
+    { "unet:", "unet:", WEFT_COMPONENT_DENOISER },       { "text_encoder.", "te1_", WEFT_COMPONENT_TEXT_1 },
+    { "lora_te_", "te1_", WEFT_COMPONENT_TEXT_1 },       { "lora_te1_", "te1_", WEFT_COMPONENT_TEXT_1 },
+    { "text_encoder:", "te1:", WEFT_COMPONENT_TEXT_1 },  { "text_encoder_2.", "te2_", WEFT_COMPONENT_TEXT_2 },
+    { "lora_te2_", "te2_", WEFT_COMPONENT_TEXT_2 },
 };
 
 /* Row of `heads` with which the name begins, or -1. */
@@ -48,8 +48,12 @@ void wf_name_fold(char *buf, const char *name)
 
 const char *wf_component_prefix(int32_t component)
 {
-    static const char *const prefixes[] = { "unet.", "text_encoder.", "text_encoder_2." };
-    return component < 0 || (size_t)component >= WF_LEN(prefixes) ? NULL : prefixes[component];
+    switch (component) {
+    case WEFT_COMPONENT_DENOISER: return "unet.";
+    case WEFT_COMPONENT_TEXT_1:   return "text_encoder.";
+    case WEFT_COMPONENT_TEXT_2:   return "text_encoder_2.";
+    default:                      return NULL;
+    }
 }
 
 const char *wf_key_show(wf_key_text *buf, const char *key)

@@ -64,7 +64,7 @@ static const char *path_at(const wf_peft_writer *w, size_t i)
     static const char head[] = "text_model.";
     const char       *path = wf_saver_path(wf_peft_layer(w, i));
 
-    return w->component > 0 && strncmp(path, head, sizeof head - 1) == 0 ? path + sizeof head - 1 : path;
+    return w->component != WEFT_COMPONENT_DENOISER && strncmp(path, head, sizeof head - 1) == 0 ? path + sizeof head - 1 : path;
 }
 
 void wf_peft_paths(const wf_peft_writer *w, const char *name, bool (*is)(const wf_module *))

@@ -29,7 +29,7 @@ const char *wf_saver_path(const wf_layer *l)
     static const char head[] = "text_model.";
     const char       *dot = strchr(l->name, '.'), *path = dot != NULL ? dot + 1 : l->name;
 
-    return l->component == 1 && strncmp(path, head, sizeof head - 1) == 0 ? path + sizeof head - 1 : path;
+    return l->component == WEFT_COMPONENT_TEXT_1 && strncmp(path, head, sizeof head - 1) == 0 ? path + sizeof head - 1 : path;
 }
 
 /* Most often the stored one. */

@@ -108,7 +108,7 @@ weft_status weft_adapter_info_get(const weft_adapter *a, weft_adapter_info *info
     r.dialect = a->dialect;
     r.family = a->families;
     r.kind = a->kind;
-    r.words = a->tokens;
+    r.tokens = a->tokens;
     r.modules = (int32_t)a->count;
     r.rank_min = INT32_MAX;
     r.bytes = (int64_t)wf_tensors_file_size(a->tensors);

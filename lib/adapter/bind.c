@@ -234,7 +234,7 @@ static void settle_modules(weft_report *r)
         const wf_module *m = &r->adapter->modules[r->bindings[k].module];
         const wf_layer  *l = &layers[r->bindings[k].layer];
         if (b->state != WEFT_KEY_MATCHED || wf_slice_fits(&r->bindings[k], m, l)) continue;
-        b->state = WEFT_KEY_MISSHAPEN;
+        b->state = WEFT_KEY_SHAPE_MISMATCH;
         explain_shape(m, l, &b->reason);
     }
 }
@@ -288,7 +288,7 @@ static void write_line(weft_report *r)
     }
     for (size_t i = 0; i < keys; i++) {
         fill_row(r, i, &row);
-        if (row.state == WEFT_KEY_UNMATCHED || row.state == WEFT_KEY_MISSHAPEN) break;
+        if (row.state == WEFT_KEY_UNMATCHED || row.state == WEFT_KEY_SHAPE_MISMATCH) break;
     }
     (void)wf_key_show(&k, row.key);
     if (theirs != ours && theirs != WEFT_BASE_UNKNOWN && ours != WEFT_BASE_UNKNOWN)
@@ -405,7 +405,7 @@ const wf_slice *wf_report_slices(const weft_report *r, size_t *count)
 
 weft_status wf_report_verdict(const weft_report *r, bool allow_partial, weft_error *err)
 {
-    size_t wrong = r->tally[WEFT_KEY_UNMATCHED] + r->tally[WEFT_KEY_MISSHAPEN];
+    size_t wrong = r->tally[WEFT_KEY_UNMATCHED] + r->tally[WEFT_KEY_SHAPE_MISMATCH];
 
     if (r->tally[WEFT_KEY_MATCHED] > 0 && !r->clash && (wrong == 0 || allow_partial)) return WEFT_OK;
     return wf_fail(err, WEFT_E_MISMATCH, "%s: %s", r->adapter->name, r->line.text);

@@ -147,7 +147,7 @@ struct wf_family {
 
     /* ---- writing (save.c): any member may be NULL ---- */
 
-    uint32_t    dialects;  /* that have a form for it: 1 << WEFT_NAMING_* each                   */
+    uint32_t    dialects;  /* that have a form for it: 1 << WEFT_DIALECT_* each                   */
     const char *elsewhere; /* what a refusal for the other dialects adds: "in LyCORIS' form"     */
     /* Why one of `dialects` has no form for this module, NULL if it has one. NULL: it always has. */
     const char *(*cannot_write)(const wf_module *m, int32_t dialect);

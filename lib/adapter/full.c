@@ -145,7 +145,7 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
 
 static const char *cannot_write(const wf_module *m, int32_t dialect)
 {
-    if (dialect != WEFT_NAMING_KOHYA) return compressed(m) ? NULL : "";
+    if (dialect != WEFT_DIALECT_KOHYA) return compressed(m) ? NULL : "";
     return m->tensor[WF_TENSOR_REPLACE] != NULL || m->tensor[WF_TENSOR_REPLACE_B] != NULL ? "a replacement" : NULL;
 }
 
@@ -188,7 +188,7 @@ const wf_family wf_family_full = {
     .form = form,
     .pair = pair,
     .add = add,
-    .dialects = 1 << WEFT_NAMING_KOHYA | 1 << WEFT_NAMING_DIFFUSERS | 1 << WEFT_NAMING_PEFT,
+    .dialects = 1 << WEFT_DIALECT_KOHYA | 1 << WEFT_DIALECT_DIFFUSERS | 1 << WEFT_DIALECT_PEFT,
     .cannot_write = cannot_write,
     .alpha_means = alpha_means,
     .written_as = written_as,

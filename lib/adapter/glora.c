@@ -183,7 +183,7 @@ const wf_family wf_family_glora = {
     .pair_rank = pair_rank,
     .pair = pair,
     .add = add,
-    .dialects = 1 << WEFT_NAMING_KOHYA,
+    .dialects = 1 << WEFT_DIALECT_KOHYA,
     .alpha_means = wf_alpha_scales,
     .written_as = written_as,
 };

@@ -81,7 +81,7 @@ const wf_family wf_family_ia3 = {
     .fits = fits,
     .form = wf_form_dense,
     .add = add,
-    .dialects = 1 << WEFT_NAMING_KOHYA,
+    .dialects = 1 << WEFT_DIALECT_KOHYA,
     .elsewhere = "in LyCORIS' form",
 };
 
@@ -152,7 +152,7 @@ const wf_family wf_family_ia3_peft = {
     .form = wf_form_dense,
     .add = add_peft,
     .add_bias = add_bias_peft,
-    .dialects = 1 << WEFT_NAMING_PEFT,
+    .dialects = 1 << WEFT_DIALECT_PEFT,
     .peft_types = peft_types,
     .write_peft = write_peft,
 };

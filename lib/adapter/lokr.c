@@ -234,7 +234,7 @@ done:
 
 static const char *cannot_write(const wf_module *m, int32_t dialect)
 {
-    return dialect == WEFT_NAMING_KOHYA && m->rank == 0 && m->scale != 1 ? "with a scale but both factors whole" : NULL;
+    return dialect == WEFT_DIALECT_KOHYA && m->rank == 0 && m->scale != 1 ? "with a scale but both factors whole" : NULL;
 }
 
 static void shape_for(const wf_module *m, const wf_layer *l, int32_t tensor, wf_tensor *t)
@@ -351,7 +351,7 @@ const wf_family wf_family_lokr = {
     .kron_size = kron_size,
     .kron = kron,
     .add = add,
-    .dialects = 1 << WEFT_NAMING_KOHYA | 1 << WEFT_NAMING_PEFT,
+    .dialects = 1 << WEFT_DIALECT_KOHYA | 1 << WEFT_DIALECT_PEFT,
     .cannot_write = cannot_write,
     .alpha_means = wf_alpha_scales,
     .shape_for = shape_for,

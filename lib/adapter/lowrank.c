@@ -190,7 +190,7 @@ static bool add_bias(const wf_module *m, const wf_layer *l, double scale, double
 static const char *cannot_write(const wf_module *m, int32_t dialect)
 {
     bool two = m->tensor[WF_TENSOR_UP_BIAS] != NULL && m->tensor[WF_TENSOR_DIFF_B] != NULL;
-    return dialect == WEFT_NAMING_KOHYA && two ? "with two differences of the bias" : NULL;
+    return dialect == WEFT_DIALECT_KOHYA && two ? "with two differences of the bias" : NULL;
 }
 
 /* A mixer has a word in no dialect, AdaLoRA's weights only in PEFT, Tucker's core only in kohya's. */
@@ -198,8 +198,8 @@ static uint64_t folded(const wf_module *m, int32_t dialect)
 {
     uint64_t middle = WF_BIT(WF_TENSOR_MID) | WF_BIT(WF_TENSOR_MIXER) | WF_BIT(WF_TENSOR_LORA_E);
 
-    if (dialect == WEFT_NAMING_PEFT) middle &= ~WF_BIT(WF_TENSOR_LORA_E);
-    if (dialect == WEFT_NAMING_KOHYA) middle &= ~WF_BIT(WF_TENSOR_MID);
+    if (dialect == WEFT_DIALECT_PEFT) middle &= ~WF_BIT(WF_TENSOR_LORA_E);
+    if (dialect == WEFT_DIALECT_KOHYA) middle &= ~WF_BIT(WF_TENSOR_MID);
     return wf_module_tensors(m) & middle;
 }
 
@@ -299,7 +299,7 @@ static const wf_peft_type peft_types[] = {
 
 static const wf_peft_type *peft_type(const wf_module *m, int32_t dialect)
 {
-    return &peft_types[m->tensor[WF_TENSOR_LORA_E] != NULL && dialect == WEFT_NAMING_PEFT];
+    return &peft_types[m->tensor[WF_TENSOR_LORA_E] != NULL && dialect == WEFT_DIALECT_PEFT];
 }
 
 static weft_status write_peft(const wf_peft_writer *w)
@@ -323,7 +323,7 @@ const wf_family wf_family_lora = {
     .pair = pair,
     .add = add,
     .add_bias = add_bias,
-    .dialects = 1 << WEFT_NAMING_KOHYA | 1 << WEFT_NAMING_DIFFUSERS | 1 << WEFT_NAMING_PEFT,
+    .dialects = 1 << WEFT_DIALECT_KOHYA | 1 << WEFT_DIALECT_DIFFUSERS | 1 << WEFT_DIALECT_PEFT,
     .cannot_write = cannot_write,
     .alpha_means = wf_alpha_scales,
     .written_as = written_as,

@@ -55,5 +55,5 @@ const wf_family wf_family_norm = {
     .form = form,
     .add = add,
     .add_bias = add_bias,
-    .dialects = 1 << WEFT_NAMING_KOHYA,
+    .dialects = 1 << WEFT_DIALECT_KOHYA,
 };

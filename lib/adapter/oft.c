@@ -70,7 +70,7 @@ const wf_family wf_family_oft = {
     .fits = wf_rotation_fits,
     .form = wf_form_dense,
     .add = add,
-    .dialects = 1 << WEFT_NAMING_KOHYA,
+    .dialects = 1 << WEFT_DIALECT_KOHYA,
     .elsewhere = "in LyCORIS' form",
     .alpha_means = wf_alpha_limits,
 };

@@ -256,7 +256,7 @@ const wf_family wf_family_oft_peft = {
     .fits = fits,
     .form = wf_form_dense,
     .add = add,
-    .dialects = 1 << WEFT_NAMING_PEFT,
+    .dialects = 1 << WEFT_DIALECT_PEFT,
     .peft_types = peft_types,
     .write_peft = write_peft,
 };

@@ -119,40 +119,78 @@ static bool wants_config(const weft_tensors *t)
     return false;
 }
 
+static weft_status read_options(weft_adapter_options *o, const weft_adapter_options *options, weft_error *err)
+{
+    WF_TRY(WF_OPTIONS(o, options, weft_adapter_options, WEFT_OPEN_COPY, err));
+    if (o->config != NULL && o->config_text != NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_adapter_options: config and config_text are both given");
+    return wf_check_allocator(o->allocator, err);
+}
+
+/* PEFT's configuration, if a key of the file needs one; one that is given and not needed is refused. `path` is the one
+ * that is given or stands beside the file, or NULL. */
+static weft_status read_config(json_t **out, const weft_tensors *t, const weft_adapter_options *o, const char *path,
+                               const char *name, const weft_allocator *alloc, weft_error *err)
+{
+    bool wanted = wants_config(t);
+
+    if (!wanted && (o->config != NULL || o->config_text != NULL))
+        return wf_fail(err, WEFT_E_ARG, "%s: a PEFT configuration is given, but no key is PEFT's", name);
+    if (!wanted) return WEFT_OK;
+    if (o->config_text != NULL) return wf_json_load_text(out, o->config_text, "config_text", alloc, err);
+    return path != NULL ? wf_json_load(out, path, alloc, err) : WEFT_OK;
+}
+
+/* Tensors and what is known of their source become the adapter. */
+static weft_status finish(weft_tensors *t, const weft_adapter_options *o, wf_source *source, const char *config,
+                          const weft_allocator *alloc, weft_adapter **out, weft_error *err)
+{
+    weft_status st = read_config(&source->config, t, o, config, source->name, alloc, err);
+
+    if (st == WEFT_OK) st = wf_adapter_parse(t, source, alloc, out, err);
+    json_decref(source->config);
+    if (st == WEFT_OK)
+        wf_log(o->log, o->log_user, WEFT_LOG_INFO, "%s: %s, %zu modules in %zu keys", source->name, (*out)->dialect,
+               (*out)->count, wf_tensors_count(t));
+    return st;
+}
+
 weft_status weft_adapter_open(const char *path, const weft_adapter_options *options, weft_adapter **out,
                               weft_error *err)
 {
     weft_adapter_options o;
     weft_tensors        *tensors = NULL;
     paths                p = { NULL, NULL, NULL, NULL };
-    wf_source            source = { NULL, NULL, NULL };
     weft_status          st;
 
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     *out = NULL;
     if (path == NULL || *path == '\0') return wf_fail(err, WEFT_E_ARG, "path is NULL or empty");
-    st = WF_OPTIONS(&o, options, weft_adapter_options, WEFT_OPEN_COPY, err);
-    if (st == WEFT_OK) st = wf_check_allocator(o.allocator, err);
-    if (st != WEFT_OK) return st;
+    WF_TRY(read_options(&o, options, err));
     weft_allocator alloc = wf_allocator(o.allocator);
 
     if ((st = find_paths(&p, path, &o, &alloc, err)) != WEFT_OK) goto done;
     if ((st = wf_tensors_open(p.file, o.flags & WEFT_OPEN_COPY, &alloc, &tensors, err)) != WEFT_OK) goto done;
-    if (o.config != NULL && !wants_config(tensors)) {
-        st = wf_fail(err, WEFT_E_ARG, "%s: a PEFT configuration is given, but no key is PEFT's", p.name);
-        goto done;
-    }
-    if (p.config != NULL && wants_config(tensors) &&
-        (st = wf_json_load(&source.config, p.config, &alloc, err)) != WEFT_OK)
-        goto done;
-    source.name = p.name;
-    source.folder = p.folder;
-    if ((st = wf_adapter_parse(tensors, &source, &alloc, out, err)) != WEFT_OK) goto done;
-    wf_log(o.log, o.log_user, WEFT_LOG_INFO, "%s: %s, %zu modules in %zu keys", p.name, (*out)->dialect,
-           (*out)->count, wf_tensors_count(tensors));
+    wf_source source = { .name = p.name, .folder = p.folder };
+    st = finish(tensors, &o, &source, p.config, &alloc, out, err);
 done:
-    json_decref(source.config);
     weft_tensors_free(tensors);
     free_paths(&p, &alloc);
     return st;
+}
+
+weft_status weft_adapter_create(weft_tensors *tensors, const weft_adapter_options *options, weft_adapter **out,
+                                weft_error *err)
+{
+    weft_adapter_options o;
+
+    if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
+    *out = NULL;
+    if (tensors == NULL) return wf_fail(err, WEFT_E_ARG, "tensors is NULL");
+    WF_TRY(read_options(&o, options, err));
+    if ((o.flags & WEFT_OPEN_COPY) != 0)
+        return wf_fail(err, WEFT_E_ARG, "weft_adapter_options: WEFT_OPEN_COPY is for files");
+    weft_allocator alloc = wf_allocator(o.allocator);
+    wf_source      source = { .name = o.name != NULL ? o.name : wf_tensors_what(tensors) };
+    return finish(tensors, &o, &source, o.config, &alloc, out, err);
 }

@@ -24,15 +24,15 @@ static weft_status save_kohya(wf_saver *s, const char *path);
 static weft_status save_diffusers(wf_saver *s, const char *path);
 static weft_status save_peft(wf_saver *s, const char *path);
 
-/* What can be written, by WEFT_NAMING_*: the endings are those of a dialect that is read. */
+/* What can be written, by WEFT_DIALECT_*: the endings are those of a dialect that is read. */
 static const struct {
     const char       *name;
     const wf_dialect *dialect;
     weft_status     (*save)(wf_saver *s, const char *path);
 } targets[] = {
-    [WEFT_NAMING_KOHYA]     = { "kohya", &wf_dialect_kohya, save_kohya },
-    [WEFT_NAMING_DIFFUSERS] = { "diffusers", &wf_dialect_diffusers, save_diffusers },
-    [WEFT_NAMING_PEFT]      = { "PEFT", &wf_dialect_peft, save_peft },
+    [WEFT_DIALECT_KOHYA]     = { "kohya", &wf_dialect_kohya, save_kohya },
+    [WEFT_DIALECT_DIFFUSERS] = { "diffusers", &wf_dialect_diffusers, save_diffusers },
+    [WEFT_DIALECT_PEFT]      = { "PEFT", &wf_dialect_peft, save_peft },
 };
 
 /* ---- which spelling has which family ------------------------------------------------------------------- */
@@ -43,17 +43,17 @@ static bool has(const wf_module *m, int32_t tensor)
 }
 
 /* Why this dialect has no form for the module, or NULL if it has one. */
-static const char *no_form(const wf_module *m, const wf_layer *l, int32_t naming)
+static const char *no_form(const wf_module *m, const wf_layer *l, int32_t dialect)
 {
     const wf_family *f = m->family;
     bool             dora = has(m, WF_TENSOR_MAGNITUDE), lora = f->peft_types != NULL && f->peft_types[0].lora;
 
     if (has(m, WF_TENSOR_REPLACE_B) && (f->any & WF_BIT(WF_TENSOR_REPLACE_B)) == 0) return "with a bias in its place";
-    if (naming != WEFT_NAMING_KOHYA && has(m, WF_TENSOR_DIFF_B)) return "with a difference of the bias";
-    if (naming != WEFT_NAMING_KOHYA && dora && !(lora && wf_dora_rows(m, l)))
+    if (dialect != WEFT_DIALECT_KOHYA && has(m, WF_TENSOR_DIFF_B)) return "with a difference of the bias";
+    if (dialect != WEFT_DIALECT_KOHYA && dora && !(lora && wf_dora_rows(m, l)))
         return "with a magnitude of columns, or beside what is no LoRA";
-    if ((f->dialects & (uint32_t)1 << naming) == 0) return f->elsewhere != NULL ? f->elsewhere : "";
-    return f->cannot_write != NULL ? f->cannot_write(m, naming) : NULL;
+    if ((f->dialects & (uint32_t)1 << dialect) == 0) return f->elsewhere != NULL ? f->elsewhere : "";
+    return f->cannot_write != NULL ? f->cannot_write(m, dialect) : NULL;
 }
 
 static weft_status check_forms(const wf_saver *s)
@@ -63,11 +63,11 @@ static weft_status check_forms(const wf_saver *s)
         wf_key_text      k;
         if (s->layers[i] < 0)
             return wf_fail(s->err, WEFT_E_MISMATCH, "%s: %s has no layer in the model", s->a->name, wf_key_show(&k, m->key));
-        const char *why = no_form(m, wf_saver_layer(s, i), s->naming);
+        const char *why = no_form(m, wf_saver_layer(s, i), s->dialect);
         if (why == NULL) continue;
-        return wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s is %s%s%s, which %s naming has no form for", s->a->name,
+        return wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s is %s%s%s, which %s's dialect has no form for", s->a->name,
                        wf_key_show(&k, m->key), m->family->title, *why != '\0' ? ", " : "", why,
-                       targets[s->naming].name);
+                       targets[s->dialect].name);
     }
     return WEFT_OK;
 }
@@ -167,7 +167,7 @@ static void fit_shape(const wf_saver *s, const wf_module *m, const wf_layer *l, 
     }
     if (!wf_dora_rows(m, l)) return;
     int64_t n = (int64_t)t->count;
-    if (s->naming == WEFT_NAMING_KOHYA) *t = with_shape(*t, conv ? 4 : 2, n, 1, 1);
+    if (s->dialect == WEFT_DIALECT_KOHYA) *t = with_shape(*t, conv ? 4 : 2, n, 1, 1);
     else *t = conv ? with_shape(*t, 4, 1, n, 1) : with_shape(*t, 1, n, 0, 0);
 }
 
@@ -176,7 +176,7 @@ static void fit_shape(const wf_saver *s, const wf_module *m, const wf_layer *l, 
 /* The tensors that are multiplied into the inner factor, as bits. */
 static uint64_t folded(const wf_saver *s, const wf_module *m)
 {
-    return m->family->folded != NULL ? m->family->folded(m, s->naming) : 0;
+    return m->family->folded != NULL ? m->family->folded(m, s->dialect) : 0;
 }
 
 /* kohya's alpha tensor: as it was stored if that gives the scale by kohya's rule, else the one that does. Families
@@ -231,7 +231,7 @@ static weft_status put_tensor(wf_saver *s, size_t module, int32_t tensor, const 
 {
     const wf_module    *m = &s->a->modules[module];
     const wf_layer     *l = wf_saver_layer(s, module);
-    const wf_peft_type *type = s->naming != WEFT_NAMING_KOHYA ? wf_saver_peft_type(s, m) : NULL;
+    const wf_peft_type *type = s->dialect != WEFT_DIALECT_KOHYA ? wf_saver_peft_type(s, m) : NULL;
     wf_tensor           t = *m->tensor[tensor];
     int32_t             word = m->family->written_as != NULL ? m->family->written_as(m, tensor) : tensor;
     uint64_t            fold = folded(s, m);
@@ -239,10 +239,10 @@ static weft_status put_tensor(wf_saver *s, size_t module, int32_t tensor, const 
     const char         *ending;
 
     if (tensor == WF_TENSOR_ALPHA || word == WF_TENSOR_NONE || (fold & WF_BIT(tensor)) != 0) return WEFT_OK;
-    if (tensor == WF_TENSOR_UP_BIAS && s->naming == WEFT_NAMING_KOHYA) return put_up_bias(s, m, stem);
+    if (tensor == WF_TENSOR_UP_BIAS && s->dialect == WEFT_DIALECT_KOHYA) return put_up_bias(s, m, stem);
     if (tensor == WF_TENSOR_DOWN && fold != 0) WF_TRY(fold_down(s, m, l, &t));
     else if (!bare) fit_shape(s, m, l, tensor, &t);
-    if (tensor == WF_TENSOR_MAGNITUDE && s->naming != WEFT_NAMING_KOHYA) bare = true; /* PEFT has no .weight there */
+    if (tensor == WF_TENSOR_MAGNITUDE && s->dialect != WEFT_DIALECT_KOHYA) bare = true; /* PEFT has no .weight there */
     if ((ending = ending_of(s->endings, word, bare)) == NULL)
         return wf_fail(s->err, WEFT_E_INTERNAL, "no ending for %s", wf_tensor_role(tensor));
     return put(s, stem, ending, t, !wf_tensor_is_number(tensor));
@@ -255,7 +255,7 @@ static weft_status put_module(wf_saver *s, size_t module, const char *stem)
     if (wf_saver_skips(s, m)) return WEFT_OK;
     for (int32_t p = 1; p < WF_TENSORS; p++)
         if (m->tensor[p] != NULL) WF_TRY(put_tensor(s, module, p, stem));
-    return s->naming == WEFT_NAMING_KOHYA ? put_alpha(s, m, stem) : WEFT_OK;
+    return s->dialect == WEFT_DIALECT_KOHYA ? put_alpha(s, m, stem) : WEFT_OK;
 }
 
 /* ---- the three spellings ------------------------------------------------------------------------------------- */
@@ -284,7 +284,7 @@ static weft_status save_kohya(wf_saver *s, const char *path)
     for (size_t i = 0; i < s->a->count && st == WEFT_OK; i++) {
         const wf_layer *l = wf_saver_layer(s, i);
         if (!wf_name_kohya(s->model, l, stem, sizeof stem))
-            st = wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s has no name in kohya naming", s->a->name, l->name);
+            st = wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s has no name in kohya's dialect", s->a->name, l->name);
         else
             st = put_module(s, i, stem);
     }
@@ -413,21 +413,21 @@ weft_status weft_adapter_save(weft_adapter *adapter, weft_model *model, const ch
 
     if (adapter == NULL || model == NULL) return wf_fail(err, WEFT_E_ARG, "adapter or model is NULL");
     if (path == NULL || *path == '\0') return wf_fail(err, WEFT_E_ARG, "path is NULL or empty");
-    WF_TRY(WF_OPTIONS(&o, options, weft_save_options, 0, err));
-    s.naming = o.naming == 0 ? WEFT_NAMING_KOHYA : o.naming;
-    if (s.naming < WEFT_NAMING_KOHYA || s.naming > WEFT_NAMING_PEFT)
-        return wf_fail(err, WEFT_E_ARG, "weft_save_options: naming is %d, wanted a WEFT_NAMING_*", (int)o.naming);
-    if (o.half != 0 && o.half != 1) return wf_fail(err, WEFT_E_ARG, "weft_save_options: half is %d, wanted 0 or 1", (int)o.half);
-    s.half = o.half == 1;
+    WF_TRY(WF_OPTIONS(&o, options, weft_save_options, WEFT_SAVE_HALF, err));
+    s.dialect = o.dialect == 0 ? WEFT_DIALECT_KOHYA : o.dialect;
+    if (s.dialect < WEFT_DIALECT_KOHYA || s.dialect > WEFT_DIALECT_PEFT)
+        return wf_fail(err, WEFT_E_ARG, "weft_save_options: dialect is %d, wanted a WEFT_DIALECT_*", (int)o.dialect);
+    if (o.reserved0 != 0) return wf_fail(err, WEFT_E_ARG, "weft_save_options: reserved0 is not zero");
+    s.half = (o.flags & WEFT_SAVE_HALF) != 0;
     s.alloc = adapter->alloc;
-    s.endings = targets[s.naming].dialect->endings;
+    s.endings = targets[s.dialect].dialect->endings;
 
     if ((st = weft_report_create(model, adapter, &report, err)) != WEFT_OK) goto done;
     if ((st = wf_report_verdict(report, false, err)) != WEFT_OK) goto done;
     if ((st = take_layers(&s, report)) != WEFT_OK) goto done;
     if ((st = check_forms(&s)) != WEFT_OK) goto done;
     if ((st = make_room(&s)) != WEFT_OK) goto done;
-    st = targets[s.naming].save(&s, path);
+    st = targets[s.dialect].save(&s, path);
 done:
     for (size_t i = 0; i < s.kept_count; i++) wf_free(&s.alloc, s.kept[i]);
     wf_free(&s.alloc, s.kept);

@@ -10,7 +10,7 @@ typedef struct wf_saver {
     weft_model      *model;
     int64_t         *layers;    /* [modules] ids, -1 for a module that is of no whole layer */
     weft_allocator   alloc;
-    int32_t          naming;    /* WEFT_NAMING_*                                     */
+    int32_t          dialect;   /* WEFT_DIALECT_*                                     */
     bool             half;
     const wf_ending *const *endings; /* [2], of the dialect                          */
     wf_tensor       *tensors;   /* to be written                                     */

@@ -20,7 +20,7 @@ bool wf_saver_holds(const wf_saver *s, int32_t component)
 bool wf_saver_skips(const wf_saver *s, const wf_module *m)
 {
     return m->rank == 0 && m->family->may_be_empty != NULL && m->family->may_be_empty(m) &&
-           s->naming != WEFT_NAMING_PEFT;
+           s->dialect != WEFT_DIALECT_PEFT;
 }
 
 /* CLIPTextModel has no text_model of its own any more (transformers 5), CLIPTextModelWithProjection has. */
@@ -51,5 +51,5 @@ float wf_alpha_for(const wf_module *m, int32_t divisor)
 const wf_peft_type *wf_saver_peft_type(const wf_saver *s, const wf_module *m)
 {
     const wf_family *f = m->family;
-    return f->peft_type != NULL ? f->peft_type(m, s->naming) : f->peft_types;
+    return f->peft_type != NULL ? f->peft_type(m, s->dialect) : f->peft_types;
 }

@@ -19,7 +19,7 @@ static weft_error err;
 
 static inline weft_tensor_out tensor(const char *name, const float *data, size_t rank, int64_t a, int64_t b)
 {
-    weft_tensor_out t = { sizeof t, 0, name, data, { a, b }, rank };
+    weft_tensor_out t = { sizeof t, 0, name, data, { a, b }, rank, NULL };
     return t;
 }
 

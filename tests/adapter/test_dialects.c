@@ -706,7 +706,7 @@ START_TEST(words_beside_modules_are_left_to_concepts)
         weft_adapter *a;
         snprintf(keys, sizeof keys, "lora_unet_a.lora_down.weight lora_unet_a.lora_up.weight %s", words[i]);
         ck_assert_msg((a = adapter_of(keys)) != NULL, "%s", err.text);
-        ck_assert_int_eq(info_of(a).words, 1);
+        ck_assert_int_eq(info_of(a).tokens, 1);
         ck_assert_int_eq(info_of(a).modules, 1);
         weft_adapter_free(a);
     }

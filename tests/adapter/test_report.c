@@ -60,7 +60,7 @@ static weft_report *report_of(weft_model *m, weft_adapter *a)
     ck_assert_msg(weft_report_create(m, a, &r, &err) == WEFT_OK, "%s", err.text);
     ck_assert_uint_gt(strlen(weft_report_line(r)), 0);
     ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_MATCHED) + weft_report_tally(r, WEFT_KEY_UNMATCHED) +
-                          weft_report_tally(r, WEFT_KEY_MISSHAPEN) + weft_report_tally(r, WEFT_KEY_IGNORED),
+                          weft_report_tally(r, WEFT_KEY_SHAPE_MISMATCH) + weft_report_tally(r, WEFT_KEY_IGNORED),
                       weft_report_count(r));
     return r;
 }
@@ -255,7 +255,7 @@ START_TEST(reasons_name_what_does_not_fit)
         write_tensors(path, t, n, NULL);
         ck_assert_msg(weft_adapter_open(path, NULL, &a, &err) == WEFT_OK, "%zu: %s", c, err.text);
         weft_report *r = report_of(m, a);
-        ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_MISSHAPEN), n);
+        ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_SHAPE_MISMATCH), n);
         for (size_t i = 0; i < n; i++) ck_assert_str_eq(row_of(r, t[i].name).reason, cases[c].reason);
         weft_report_free(r);
         weft_adapter_free(a);
@@ -285,7 +285,7 @@ START_TEST(rows_say_what_became_of_each_key)
     weft_report *r = report_of(m, a);
     ck_assert_uint_eq(weft_report_count(r), 8);
     ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_MATCHED), 3);
-    ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_MISSHAPEN), 2);
+    ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_SHAPE_MISMATCH), 2);
     ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_UNMATCHED), 3);
     ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_IGNORED), 0);
     ck_assert_uint_eq(weft_report_tally(r, 0), 0);
@@ -300,7 +300,7 @@ START_TEST(rows_say_what_became_of_each_key)
         ck_assert_str_eq(row.reason, "");
     }
     weft_report_row row = row_of(r, K2 ".lora_up.weight");
-    ck_assert_int_eq(row.state, WEFT_KEY_MISSHAPEN);
+    ck_assert_int_eq(row.state, WEFT_KEY_SHAPE_MISMATCH);
     ck_assert_str_eq(row.layer, "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k");
     ck_assert_str_eq(row.reason, "its product is (8, 40), the layer (8, 24)");
     row = row_of(r, "lora_unet_no.lora_down.weight");

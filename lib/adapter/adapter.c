@@ -1,19 +1,21 @@
 /* adapter.c - the handle: its memory, and saying what is in it.
  *
- * An adapter is read once and never changes; it knows no model. Its tensors stay where the file keeps them. */
+ * An adapter is read once and never changes; it knows no model. Its tensors stay where the file
+ * keeps them. */
 #include "adapter/adapter_internal.h"
 #include "base/structs.h"
 
 /* ---- the handle ------------------------------------------------------------------------------------- */
 
-weft_status wf_adapter_new(weft_tensors *tensors, const char *name, const weft_allocator *alloc, weft_adapter **out,
-                           weft_error *err)
+weft_status wf_adapter_new(weft_tensors *tensors, const char *name, const weft_allocator *alloc,
+                           weft_adapter **out, weft_error *err)
 {
     size_t        count = wf_tensors_count(tensors);
     weft_adapter *a;
 
     *out = NULL;
-    if (count > INT32_MAX) return wf_fail(err, WEFT_E_FORMAT, "%s: %zu tensors are too many", name, count);
+    if (count > INT32_MAX)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %zu tensors are too many", name, count);
     if ((a = wf_zalloc(alloc, 1, sizeof *a)) == NULL) return wf_nomem(err, sizeof *a, "an adapter");
     wf_ref_init(&a->refs);
     a->alloc = *alloc;
@@ -73,7 +75,8 @@ static bool ends_in(const char *s, const char *with)
     return n >= w && strcmp(s + n - w, with) == 0;
 }
 
-/* The width of the conditioning, which cross-attention's keys read, is a base model's mark (formats.md E.1). */
+/* The width of the conditioning, which cross-attention's keys read, is a base model's mark
+ * (formats.md E.1). */
 int32_t wf_adapter_base(const weft_adapter *a)
 {
     static const struct { int32_t width, base; } marks[] = {
@@ -87,7 +90,8 @@ int32_t wf_adapter_base(const weft_adapter *a)
         const wf_module *m = &a->modules[i];
         bool             here = ends_in(m->name, "attn2.to_k") || ends_in(m->name, "attn2_to_k") ||
                     ends_in(m->name, "attn2.to_v") || ends_in(m->name, "attn2_to_v");
-        if (!here && !cross && wf_name_component(m->name) == WEFT_COMPONENT_TEXT_2) base = WEFT_BASE_SDXL;
+        if (!here && !cross && wf_name_component(m->name) == WEFT_COMPONENT_TEXT_2)
+            base = WEFT_BASE_SDXL;
         if (!here || cross) continue;
         cross = true;
         base = WEFT_BASE_UNKNOWN;
@@ -124,13 +128,15 @@ weft_status weft_adapter_info_get(const weft_adapter *a, weft_adapter_info *info
             r.rank_max = WF_MAX(r.rank_max, m->rank);
         }
         for (int32_t t = 0; t < WF_TENSORS; t++)
-            if (m->tensor[t] != NULL && t != WF_TENSOR_ALPHA) r.parameters += (int64_t)m->tensor[t]->count;
+            if (m->tensor[t] != NULL && t != WF_TENSOR_ALPHA)
+                r.parameters += (int64_t)m->tensor[t]->count;
     }
     if (r.rank_max == 0) r.rank_min = 0;
     return WF_RESULT(info, &r, weft_adapter_info, err);
 }
 
-weft_status weft_adapter_module(const weft_adapter *a, size_t index, weft_module_info *info, weft_error *err)
+weft_status weft_adapter_module(const weft_adapter *a, size_t index, weft_module_info *info,
+                                weft_error *err)
 {
     weft_module_info r = WEFT_MODULE_INFO_INIT;
 
@@ -158,12 +164,14 @@ size_t weft_adapter_metadata_count(const weft_adapter *a)
 
 const char *weft_adapter_metadata_key(const weft_adapter *a, size_t index)
 {
-    return a == NULL || index >= wf_tensors_meta_count(a->tensors) ? NULL : wf_tensors_meta_key(a->tensors, index);
+    return a == NULL || index >= wf_tensors_meta_count(a->tensors)
+           ? NULL : wf_tensors_meta_key(a->tensors, index);
 }
 
 const char *weft_adapter_metadata_value(const weft_adapter *a, size_t index)
 {
-    return a == NULL || index >= wf_tensors_meta_count(a->tensors) ? NULL : wf_tensors_meta_value(a->tensors, index);
+    return a == NULL || index >= wf_tensors_meta_count(a->tensors)
+           ? NULL : wf_tensors_meta_value(a->tensors, index);
 }
 
 const char *weft_adapter_metadata(const weft_adapter *a, const char *key)

@@ -1,12 +1,14 @@
 /* bind.c - an adapter meets a model: which key means which layer, and what is wrong with the rest.
  *
- * Every layer says by which names adapter files may call it (its canonical name, kohya's word in diffusers' and in
- * LDM's numbering, cloneofsimo's number), and each name is looked up among the modules. That way round no name is ever taken apart, which
- * for kohya's words cannot be done, and nothing is stored but the modules' own names.
+ * Every layer says by which names adapter files may call it (its canonical name, kohya's word in
+ * diffusers' and in LDM's numbering, cloneofsimo's number), and each name is looked up among the
+ * modules. That way round no name is ever taken apart, which for kohya's words cannot be done, and
+ * nothing is stored but the modules' own names.
  *
- * Binding is strict, because a picture made without a third of its adapter looks like a picture. Every key of the
- * file gets a row, and the verdict is an error unless all of them match or the caller asked for less. Two modules
- * that name one layer are an error even then: which of them is meant nobody can say. */
+ * Binding is strict, because an image made without a third of its adapter still looks like an
+ * image. Every key of the file gets a row, and the verdict is an error unless all of them match or
+ * the caller asked for less. Two modules that name one layer are an error even then: which of them
+ * is meant nobody can say. */
 #include "adapter/adapter_internal.h"
 #include "base/structs.h"
 
@@ -56,12 +58,15 @@ static bool kohya_ldm(const asked *a, char *buf, size_t cap)
     return wf_name_kohya_ldm(a->model, a->layer, buf, cap);
 }
 
-/* SDXL's word for the first text encoder in a model that has only one: no other layer has that word. */
+/* SDXL's word for the first text encoder in a model that has only one: no other layer has that
+ * word. */
 static bool kohya_te1(const asked *a, char *buf, size_t cap)
 {
     static const char one[] = "lora_te_", first[] = "lora_te1_";
 
-    if (a->layer->component != WEFT_COMPONENT_TEXT_1 || !wf_name_kohya(a->model, a->layer, buf, cap - 1)) return false;
+    if (a->layer->component != WEFT_COMPONENT_TEXT_1 ||
+        !wf_name_kohya(a->model, a->layer, buf, cap - 1))
+        return false;
     if (strncmp(buf, one, sizeof one - 1) != 0) return false;
     memmove(buf + sizeof first - 1, buf + sizeof one - 1, strlen(buf + sizeof one - 1) + 1);
     memcpy(buf, first, sizeof first - 1);
@@ -70,18 +75,21 @@ static bool kohya_te1(const asked *a, char *buf, size_t cap)
 
 static bool numbered(const asked *a, char *buf, size_t cap)
 {
-    const char *component = a->layer->component == WEFT_COMPONENT_DENOISER ? "unet" : "text_encoder";
+    const char *component = a->layer->component == WEFT_COMPONENT_DENOISER
+        ? "unet" : "text_encoder";
     return a->number >= 0 && wf_format(buf, cap, "%s:%d", component, a->number);
 }
 
-/* Ways in which files call a layer, in this order: into buf, or false if it has no such name. A new way is one row. */
+/* Ways in which files call a layer, in this order: into buf, or false if it has no such name. A new
+ * way is one row. */
 static const struct {
     bool (*name)(const asked *a, char *buf, size_t cap);
     bool ldm; /* in LDM's numbering of the blocks */
-} aliases[] = { { canonical, false }, { kohya, false }, { kohya_ldm, true }, { kohya_te1, false }, { numbered, false } };
+} aliases[] = { { canonical, false }, { kohya, false }, { kohya_ldm, true }, { kohya_te1, false },
+                { numbered, false } };
 
-/* Two modules name one layer. Which is meant nobody can say, except in SDXL's files that hold every module in LDM's and
- * in diffusers' numbering: there readers take the latter. */
+/* Two modules name one layer. Which is meant nobody can say, except in SDXL's files that hold every
+ * module in LDM's and in diffusers' numbering: there readers take the latter. */
 static void note_clash(weft_report *r, int64_t at, int64_t owner, bool ldm)
 {
     bound      *b = &r->modules[at];
@@ -90,7 +98,9 @@ static void note_clash(weft_report *r, int64_t at, int64_t owner, bool ldm)
     (void)wf_key_show(&k, r->adapter->modules[owner].key);
     if (ldm && wf_model_base(r->model) == WEFT_BASE_SDXL) {
         b->state = WEFT_KEY_IGNORED;
-        wf_text_add(&b->reason, "its layer is named by %s too, in diffusers' numbering, and that one is taken", k.text);
+        wf_text_add(&b->reason,
+                    "its layer is named by %s too, in diffusers' numbering, and that one is taken",
+                    k.text);
         return;
     }
     r->clash = true;
@@ -98,9 +108,10 @@ static void note_clash(weft_report *r, int64_t at, int64_t owner, bool ldm)
     wf_text_add(&b->reason, "its layer is named by %s already", k.text);
 }
 
-/* cloneofsimo's numbers of the layers, where the adapter has modules that are called so; else NULL. */
-static weft_status number_layers(const weft_report *r, const wf_layer *layers, size_t count, int32_t **out,
-                                 weft_error *err)
+/* cloneofsimo's numbers of the layers, if the adapter has modules that are called so; else
+ * NULL. */
+static weft_status number_layers(const weft_report *r, const wf_layer *layers, size_t count,
+                                 int32_t **out, weft_error *err)
 {
     bool wanted = false;
 
@@ -115,7 +126,8 @@ static weft_status number_layers(const weft_report *r, const wf_layer *layers, s
 }
 
 /* Ask a layer for its names; the first that is a module's makes it the layer's. */
-static void find_modules(weft_report *r, const wf_map *by_name, const wf_layer *layer, int32_t number)
+static void find_modules(weft_report *r, const wf_map *by_name, const wf_layer *layer,
+                         int32_t number)
 {
     const asked a = { r->model, layer, number };
     int64_t     owner = -1;
@@ -133,8 +145,8 @@ static void find_modules(weft_report *r, const wf_map *by_name, const wf_layer *
         }
         owner = at;
         owner_kohya = aliases[n].name == kohya;
-        r->bindings[r->bound++] = (wf_slice){ .module = (int32_t)at, .layer = layer->id, .rows = layer->out,
-                                                .of = layer->out };
+        r->bindings[r->bound++] = (wf_slice){ .module = (int32_t)at, .layer = layer->id,
+                                                .rows = layer->out, .of = layer->out };
     }
 }
 
@@ -191,7 +203,8 @@ static const char *show_shape(wf_shape_text *buf, int32_t out, int32_t in, int32
     return wf_shape(buf, shape, kernel > 1 ? 4 : 2);
 }
 
-/* A module that is no pair of factors may know one side of its layer alone, and its bias or magnitude may be what is wrong. */
+/* A module that is no pair of factors may only know its layer's inputs or its outputs, and its bias
+ * or magnitude may be what is wrong. */
 static void explain_shape(const wf_module *m, const wf_layer *l, wf_text *reason)
 {
     const wf_tensor *g = m->tensor[WF_TENSOR_MAGNITUDE], *bias = m->tensor[WF_TENSOR_DIFF_B];
@@ -201,20 +214,24 @@ static void explain_shape(const wf_module *m, const wf_layer *l, wf_text *reason
     if (bias == NULL) bias = m->tensor[WF_TENSOR_REPLACE_B];
     if (bias != NULL && bias->count != (size_t)l->out)
         wf_text_add(reason, "its bias has %zu values, the layer %d outputs", bias->count, l->out);
-    else if ((l->kind == WEFT_LAYER_NORM) != m->norm && !(l->kind == WEFT_LAYER_NORM && m->in == 0 && bias != NULL))
+    else if ((l->kind == WEFT_LAYER_NORM) != m->norm &&
+             !(l->kind == WEFT_LAYER_NORM && m->in == 0 && bias != NULL))
         wf_text_add(reason, "%s does not apply to a %s", m->family->title,
-                    l->kind == WEFT_LAYER_NORM ? "normalisation" : "layer that is no normalisation");
+                    l->kind == WEFT_LAYER_NORM
+                        ? "normalisation" : "layer that is no normalisation");
     else if (g != NULL && !wf_dora_fits(m, l))
         wf_text_add(reason, "its magnitude has %zu values, the layer is %s", g->count, want.text);
     else if (l->kind == WEFT_LAYER_NORM)
         wf_text_add(reason, "it has %d channels, the layer %d", m->out, l->out);
     else if (m->out > 0 && m->in > 0)
-        wf_text_add(reason, "its product is %s, the layer %s", show_shape(&have, m->out, m->in, m->kernel), want.text);
+        wf_text_add(reason, "its product is %s, the layer %s",
+                    show_shape(&have, m->out, m->in, m->kernel), want.text);
     else if (m->out > 0 || m->in > 0)
-        wf_text_add(reason, "it is for %d %s, the layer is %s", WF_MAX(m->out, m->in), m->out > 0 ? "outputs" : "inputs",
-                    want.text);
+        wf_text_add(reason, "it is for %d %s, the layer is %s", WF_MAX(m->out, m->in),
+                    m->out > 0 ? "outputs" : "inputs", want.text);
     else
-        wf_text_add(reason, "its blocks do not divide the inputs of the layer, which is %s", want.text);
+        wf_text_add(reason, "its blocks do not divide the inputs of the layer, which is %s",
+                    want.text);
 }
 
 /* A module matches if no clash has settled it, and if it fits wherever it is bound. */
@@ -245,7 +262,8 @@ static void keep_matched(weft_report *r)
     size_t kept = 0;
 
     for (size_t k = 0; k < r->bound; k++)
-        if (r->modules[r->bindings[k].module].state == WEFT_KEY_MATCHED) r->bindings[kept++] = r->bindings[k];
+        if (r->modules[r->bindings[k].module].state == WEFT_KEY_MATCHED)
+            r->bindings[kept++] = r->bindings[k];
     r->bound = kept;
 }
 
@@ -280,10 +298,11 @@ static void write_line(weft_report *r)
     weft_report_row row = WEFT_REPORT_ROW_INIT;
     wf_key_text     k;
 
-    for (size_t i = 0; i < r->adapter->count; i++) matched += r->modules[i].state == WEFT_KEY_MATCHED;
+    for (size_t i = 0; i < r->adapter->count; i++)
+        matched += r->modules[i].state == WEFT_KEY_MATCHED;
     if (good == keys) {
-        (void)wf_fail(&r->line, WEFT_OK, "%zu of %zu keys matched (%zu module%s)", good, keys, matched,
-                      matched == 1 ? "" : "s");
+        (void)wf_fail(&r->line, WEFT_OK, "%zu of %zu keys matched (%zu module%s)", good, keys,
+                      matched, matched == 1 ? "" : "s");
         return;
     }
     for (size_t i = 0; i < keys; i++) {
@@ -297,8 +316,8 @@ static void write_line(weft_report *r)
     else if (r->clash)
         (void)wf_fail(&r->line, WEFT_OK, "two modules name one layer: %s: %s", k.text, row.reason);
     else
-        (void)wf_fail(&r->line, WEFT_OK, "%zu of %zu keys matched; first mismatch %s: %s", good, keys, k.text,
-                      row.reason);
+        (void)wf_fail(&r->line, WEFT_OK, "%zu of %zu keys matched; first mismatch %s: %s", good,
+                      keys, k.text, row.reason);
 }
 
 /* ---- the report -------------------------------------------------------------------------------------- */
@@ -322,7 +341,8 @@ static weft_status fill_report(weft_report *r, weft_error *err)
     return failed ? wf_nomem(err, keys, "a report") : WEFT_OK;
 }
 
-weft_status weft_report_create(weft_model *model, weft_adapter *adapter, weft_report **out, weft_error *err)
+weft_status weft_report_create(weft_model *model, weft_adapter *adapter, weft_report **out,
+                               weft_error *err)
 {
     weft_report *r;
     size_t       layers;
@@ -330,9 +350,11 @@ weft_status weft_report_create(weft_model *model, weft_adapter *adapter, weft_re
 
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     *out = NULL;
-    if (model == NULL || adapter == NULL) return wf_fail(err, WEFT_E_ARG, "model or adapter is NULL");
+    if (model == NULL || adapter == NULL)
+        return wf_fail(err, WEFT_E_ARG, "model or adapter is NULL");
 
-    if ((r = wf_zalloc(&adapter->alloc, 1, sizeof *r)) == NULL) return wf_nomem(err, sizeof *r, "a report");
+    if ((r = wf_zalloc(&adapter->alloc, 1, sizeof *r)) == NULL)
+        return wf_nomem(err, sizeof *r, "a report");
     r->alloc = adapter->alloc;
     r->model = model;
     r->adapter = adapter;
@@ -343,7 +365,8 @@ weft_status weft_report_create(weft_model *model, weft_adapter *adapter, weft_re
     (void)wf_model_layers(model, &layers);
     r->bindings = wf_zalloc(&r->alloc, layers, sizeof *r->bindings); /* one layer has one module at the most */
     if (r->modules == NULL || r->bindings == NULL) {
-        st = wf_nomem(err, adapter->count * sizeof *r->modules + layers * sizeof *r->bindings, "a report");
+        st = wf_nomem(err, adapter->count * sizeof *r->modules + layers * sizeof *r->bindings,
+                      "a report");
         goto done;
     }
     for (size_t i = 0; i < adapter->count; i++) {
@@ -363,7 +386,8 @@ void weft_report_free(weft_report *r)
 {
     if (r == NULL) return;
     weft_allocator alloc = r->alloc;
-    for (size_t i = 0; r->modules != NULL && i < r->adapter->count; i++) wf_text_free(&r->modules[i].reason);
+    for (size_t i = 0; r->modules != NULL && i < r->adapter->count; i++)
+        wf_text_free(&r->modules[i].reason);
     wf_free(&alloc, r->modules);
     wf_free(&alloc, r->bindings);
     weft_model_free(r->model);
@@ -376,7 +400,8 @@ size_t weft_report_count(const weft_report *r)
     return r == NULL ? 0 : wf_tensors_count(r->adapter->tensors);
 }
 
-weft_status weft_report_get(const weft_report *r, size_t index, weft_report_row *row, weft_error *err)
+weft_status weft_report_get(const weft_report *r, size_t index, weft_report_row *row,
+                            weft_error *err)
 {
     weft_report_row full = WEFT_REPORT_ROW_INIT;
 
@@ -407,6 +432,7 @@ weft_status wf_report_verdict(const weft_report *r, bool allow_partial, weft_err
 {
     size_t wrong = r->tally[WEFT_KEY_UNMATCHED] + r->tally[WEFT_KEY_SHAPE_MISMATCH];
 
-    if (r->tally[WEFT_KEY_MATCHED] > 0 && !r->clash && (wrong == 0 || allow_partial)) return WEFT_OK;
+    if (r->tally[WEFT_KEY_MATCHED] > 0 && !r->clash && (wrong == 0 || allow_partial))
+        return WEFT_OK;
     return wf_fail(err, WEFT_E_MISMATCH, "%s: %s", r->adapter->name, r->line.text);
 }

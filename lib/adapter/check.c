@@ -1,4 +1,5 @@
-/* check.c - what a module's tensors must be before a family sees them, and how messages speak of them. */
+/* check.c - what a module's tensors must be before a family sees them, and how messages speak of
+ * them. */
 #include <math.h>
 #include <stdio.h>
 
@@ -67,7 +68,8 @@ bool wf_tensor_is_number(int32_t tensor)
     return tensor > WF_TENSOR_NONE && tensor < WF_TENSORS && roles[tensor].number;
 }
 
-weft_status wf_module_wrong_shape(const wf_tensor *t, const char *source, const char *wanted, weft_error *err)
+weft_status wf_module_wrong_shape(const wf_tensor *t, const char *source, const char *wanted,
+                                  weft_error *err)
 {
     wf_key_text   k;
     wf_shape_text s;
@@ -76,7 +78,8 @@ weft_status wf_module_wrong_shape(const wf_tensor *t, const char *source, const 
                    wf_shape(&s, t->shape, t->rank), wanted);
 }
 
-weft_status wf_module_fail(const wf_module *m, const char *source, weft_error *err, const char *format, ...)
+weft_status wf_module_fail(const wf_module *m, const char *source, weft_error *err,
+                           const char *format, ...)
 {
     char        line[400];
     wf_key_text k;
@@ -90,7 +93,8 @@ weft_status wf_module_fail(const wf_module *m, const char *source, weft_error *e
 
 static bool is_float(wf_dtype t)
 {
-    return t == WF_F32 || t == WF_F16 || t == WF_BF16 || t == WF_F64 || t == WF_F8_E4M3 || t == WF_F8_E5M2 ||
+    return t == WF_F32 || t == WF_F16 || t == WF_BF16 || t == WF_F64 || t == WF_F8_E4M3 ||
+           t == WF_F8_E5M2 ||
            t == WF_F8_E4M3FNUZ || t == WF_F8_E5M2FNUZ;
 }
 
@@ -100,12 +104,13 @@ static weft_status check_number(const wf_tensor *t, const char *source, weft_err
     float       v;
 
     if (t->count != 1 || !wf_widen_any(&v, t->data, t->dtype, 1))
-        return wf_fail(err, WEFT_E_FORMAT, "%s: %s holds %zu values of %s, wanted one number", source,
-                       wf_key_show(&k, t->name), t->count, wf_dtype_name(t->dtype));
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %s holds %zu values of %s, wanted one number",
+                       source, wf_key_show(&k, t->name), t->count, wf_dtype_name(t->dtype));
     return WEFT_OK;
 }
 
-static weft_status check_factor(const wf_module *m, const wf_tensor *t, const char *source, weft_error *err)
+static weft_status check_factor(const wf_module *m, const wf_tensor *t, const char *source,
+                                weft_error *err)
 {
     wf_key_text k;
 
@@ -116,7 +121,8 @@ static weft_status check_factor(const wf_module *m, const wf_tensor *t, const ch
     for (int32_t d = 0; d < t->rank; d++)
         if (t->shape[d] < least || t->shape[d] > INT32_MAX)
             return wf_module_wrong_shape(t, source, "no dimension of zero and none over 2^31", err);
-    if (t->rank < 1 || t->rank > 4) return wf_module_wrong_shape(t, source, "one to four dimensions", err);
+    if (t->rank < 1 || t->rank > 4)
+        return wf_module_wrong_shape(t, source, "one to four dimensions", err);
     return WEFT_OK;
 }
 
@@ -130,9 +136,10 @@ weft_status wf_module_check_tensors(const wf_module *m, const char *source, weft
     return WEFT_OK;
 }
 
-/* Are all values finite, told by their bits, 8 bytes at a time? An exponent of all ones, and no other, reaches the sign
- * bit when its lowest bit is added once more. Files are read from end to end for this, so it should cost no more than
- * that. False also for types that are looked at one by one. */
+/* Are all values finite, told by their bits, 8 bytes at a time? An exponent of all ones, and no
+ * other, reaches the sign bit when its lowest bit is added once more. Files are read from end to
+ * end for this, so it should cost no more than that. False also for types that are looked at one by
+ * one. */
 static bool finite_bits(const wf_tensor *t)
 {
     static const struct { wf_dtype type; uint64_t exponent, one, sign; } types[] = {
@@ -167,7 +174,8 @@ static weft_status check_finite(const wf_tensor *t, const char *source, weft_err
         for (size_t j = 0; j < n; j++)
             if (!isfinite(buf[j]))
                 return wf_fail(err, WEFT_E_FORMAT, "%s: %s holds %s at index %zu of %zu", source,
-                               wf_key_show(&k, t->name), isnan(buf[j]) ? "NaN" : "infinity", i + j, t->count);
+                               wf_key_show(&k, t->name), isnan(buf[j]) ? "NaN" : "infinity", i + j,
+                               t->count);
     }
     return WEFT_OK;
 }

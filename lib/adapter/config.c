@@ -1,13 +1,16 @@
-/* config.c - what PEFT's configuration says of a module: its scale, and what else its family has to know.
+/* config.c - what PEFT's configuration says of a module: its scale, and what else its family has to
+ * know.
  *
- * PEFT keeps no alpha with the factors: adapter_config.json has lora_alpha for all modules and alpha_pattern for
- * some, and diffusers copies the same object into the file's metadata, each key prefixed by the component. A
- * pattern is a regular expression that must match the module's path to its end, from the start or after a dot;
- * the first that does wins. We read the part of that language that configurations use (literals, . * + ? ^ $ and
- * escaped signs) with a matcher of our own, since the C library's depends on the locale, and refuse a pattern
- * that says more, because a wrong alpha is a picture that is quietly wrong.
+ * PEFT keeps no alpha with the factors: adapter_config.json has lora_alpha for all modules and
+ * alpha_pattern for some, and diffusers copies the same object into the file's metadata, each key
+ * prefixed by the component. A pattern is a regular expression that must match the module's path to
+ * its end, from the start or after a dot; the first that does wins. We read the part of that
+ * language that configurations use (literals, . * + ? ^ $ and escaped signs) with a matcher of our
+ * own, since the C library's depends on the locale, and refuse a pattern that says more, because a
+ * wrong alpha makes an image that is quietly wrong.
  *
- * Settings that make the tensors mean something else (PiSSA's changed base weights) are refused here. */
+ * Settings that make the tensors mean something else (PiSSA's changed base weights) are refused
+ * here. */
 #include "adapter/adapter_internal.h"
 
 /* ---- patterns ------------------------------------------------------------------------------------ */
@@ -22,7 +25,7 @@ typedef struct sign {
 #define MOST_COST 2e9 /* some seconds; SDXL's 800 modules with a pattern for each take 5e7 */
 enum { MAX_SIGNS = 400, MAX_PATTERNS = 10000 }; /* trainers write one pattern for each module, at the most */
 
-/* Split a pattern into signs; -1 where it uses more than we read. */
+/* Split a pattern into signs; -1 if it uses more than we read. */
 static int32_t split_signs(const char *p, sign *out)
 {
     int32_t n = 0;
@@ -53,8 +56,8 @@ static bool fits(const sign *s, char c)
     return c != '\0' && (s->any || s->c == c);
 }
 
-/* Do signs[0..n) match s[0..len) to its end, from the start or (where loose) after a dot? All ways at once:
- * at[i] says that signs[0..i) have matched what was read, so no pattern can take long. */
+/* Do signs[0..n) match s[0..len) to its end, from the start or (where loose) after a dot? All ways
+ * at once: at[i] says that signs[0..i) have matched what was read, so no pattern can take long. */
 static bool match_all_ways(const sign *signs, int32_t n, const char *s, size_t len, bool loose)
 {
     bool at[MAX_SIGNS + 1] = { false };
@@ -90,7 +93,8 @@ static bool matches(const char *pattern, const char *module, bool loose, bool *k
     return match_all_ways(signs, n, module, len, loose);
 }
 
-/* Text encoders have lost the outermost word of their modules' paths: a pattern is of either time. */
+/* Text encoders have lost the outermost word of their modules' paths: a pattern is of either
+ * time. */
 static const char *newer_path(const char *module)
 {
     static const char word[] = "text_model.";
@@ -100,7 +104,8 @@ static const char *newer_path(const char *module)
 static bool matches_either(const char *pattern, const char *module, bool loose, bool *known)
 {
     const char *newer = newer_path(module);
-    return matches(pattern, module, loose, known) || (newer != module && matches(pattern, newer, loose, known));
+    return matches(pattern, module, loose, known) || (newer != module &&
+                                                      matches(pattern, newer, loose, known));
 }
 
 bool wf_config_matches(const char *pattern, const char *path, bool *known)
@@ -125,7 +130,8 @@ static const json_t *setting(const wf_config *c, const char *name)
 static bool is_set(const json_t *v)
 {
     return v != NULL && !json_is_null(v) && !json_is_false(v) &&
-           !(json_is_object(v) && json_object_size(v) == 0) && !(json_is_array(v) && json_array_size(v) == 0);
+           !(json_is_object(v) && json_object_size(v) == 0) &&
+           !(json_is_array(v) && json_array_size(v) == 0);
 }
 
 /* The configuration's type; LORA if it says none, NULL if it is one that no family has. */
@@ -158,8 +164,10 @@ static void list_types(char *list, size_t cap)
 weft_status wf_config_check(const wf_config *c, weft_error *err)
 {
     static const char *const changes[] = {
-        "use_qalora", "use_bdlora", "fan_in_fan_out", "layer_replication", "arrow_config", "kasa_config", "velora_config",
-        "monteclora_config", "alora_invocation_tokens", "target_parameters", "trainable_token_indices",
+        "use_qalora", "use_bdlora", "fan_in_fan_out", "layer_replication", "arrow_config",
+        "kasa_config", "velora_config",
+        "monteclora_config", "alora_invocation_tokens", "target_parameters",
+        "trainable_token_indices",
     };
     static const char *const starts[] = { "pissa", "olora", "corda", "loftq", "lora_ga" }; /* they change the base weights */
 
@@ -168,12 +176,13 @@ weft_status wf_config_check(const wf_config *c, weft_error *err)
 
     if (type_of(c) == NULL) {
         list_types(list, sizeof list);
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %speft_type is %.40s; this version applies %s", c->what, c->prefix,
-                       type != NULL ? type : "not a string", list);
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %speft_type is %.40s; this version applies %s",
+                       c->what, c->prefix, type != NULL ? type : "not a string", list);
     }
     for (size_t i = 0; i < WF_LEN(changes); i++)
         if (is_set(setting(c, changes[i])))
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s%s is set, which this version does not apply", c->what, c->prefix,
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "%s: %s%s is set, which this version does not apply", c->what, c->prefix,
                            changes[i]);
     const char *init = json_string_value(setting(c, "init_lora_weights"));
     for (size_t i = 0; init != NULL && i < WF_LEN(starts); i++)
@@ -184,7 +193,8 @@ weft_status wf_config_check(const wf_config *c, weft_error *err)
     return WEFT_OK;
 }
 
-/* What trying a pattern takes: its signs, and where some repeat these times the path's length, taken as usual. */
+/* What trying a pattern takes: its signs, and where some repeat these times the path's length,
+ * taken as usual. */
 static double cost_of(const char *pattern)
 {
     double signs = 1 + (double)strlen(pattern);
@@ -200,35 +210,40 @@ weft_status wf_config_check_cost(const wf_config *c, size_t modules, weft_error 
     double                   cost = 0;
 
     for (size_t i = 0; i < WF_LEN(tables); i++) {
-        json_t *table = (json_t *)setting(c, tables[i]); /* jansson iterates over non-const alone */
+        json_t *table = (json_t *)setting(c, tables[i]); /* jansson only iterates over non-const */
         json_object_foreach(table, pattern, entry) cost += cost_of(pattern);
     }
     for (size_t i = 0; i < json_array_size(list); i++)
         cost += 1 + (double)json_string_length(json_array_get(list, i));
     if (cost * (double)modules <= MOST_COST) return WEFT_OK;
-    return wf_fail(err, WEFT_E_FORMAT, "%s: %srank_pattern, alpha_pattern and feedforward_modules are too long to be tried on "
+    return wf_fail(err, WEFT_E_FORMAT,
+                   "%s: %srank_pattern, alpha_pattern and feedforward_modules are too long to be tried on "
                    "%zu modules", c->what, c->prefix, modules);
 }
 
-/* The number that `name`, or the first pattern of `patterns` that matches, gives; *found tells whether any. */
-static weft_status number_for(const wf_config *c, const char *path, const char *name, const char *patterns,
-                              double *out, bool *found, weft_error *err)
+/* The number that `name`, or the first pattern of `patterns` that matches, gives; *found tells
+ * whether any. */
+static weft_status number_for(const wf_config *c, const char *path, const char *name,
+                              const char *patterns, double *out, bool *found, weft_error *err)
 {
     const json_t *v = setting(c, name);
-    json_t       *table = (json_t *)setting(c, patterns); /* jansson iterates over non-const alone */
+    json_t       *table = (json_t *)setting(c, patterns); /* jansson only iterates over non-const */
     const char   *pattern;
     json_t       *entry;
     wf_key_text   k;
 
     if (table != NULL && !json_is_null(table) && !json_is_object(table))
-        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s is not an object", c->what, c->prefix, patterns);
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s is not an object", c->what, c->prefix,
+                       patterns);
     if (json_object_size(table) > MAX_PATTERNS) /* each is tried on each module */
-        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s has %zu entries, wanted at most %d", c->what, c->prefix, patterns,
-                       json_object_size(table), MAX_PATTERNS);
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s has %zu entries, wanted at most %d", c->what,
+                       c->prefix, patterns, json_object_size(table), MAX_PATTERNS);
     json_object_foreach(table, pattern, entry) {
-        bool known = true, hit = strcmp(pattern, path) == 0 || wf_config_matches(pattern, path, &known);
+        bool known = true, hit = strcmp(pattern, path) == 0 ||
+             wf_config_matches(pattern, path, &known);
         if (!known)
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s%s: '%s' is a regular expression this version does not read",
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "%s: %s%s: '%s' is a regular expression this version does not read",
                            c->what, c->prefix, patterns, wf_key_show(&k, pattern));
         if (!hit) continue;
         v = entry;
@@ -236,13 +251,14 @@ static weft_status number_for(const wf_config *c, const char *path, const char *
     }
     *found = v != NULL && !json_is_null(v);
     if (*found && !json_is_number(v))
-        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s for %s is not a number", c->what, c->prefix, name,
-                       wf_key_show(&k, path));
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s for %s is not a number", c->what, c->prefix,
+                       name, wf_key_show(&k, path));
     if (*found) *out = json_number_value(v);
     return WEFT_OK;
 }
 
-weft_status wf_config_lists(const wf_config *c, const char *name, const char *path, bool *out, weft_error *err)
+weft_status wf_config_lists(const wf_config *c, const char *name, const char *path, bool *out,
+                            weft_error *err)
 {
     const json_t *list = setting(c, name);
     size_t        len = strlen(path);
@@ -253,7 +269,8 @@ weft_status wf_config_lists(const wf_config *c, const char *name, const char *pa
         bool known;
         *out = matches_either(json_string_value(list), path, false, &known);
         if (!known)
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s: '%s' is a regular expression this version does not read",
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "%s: %s: '%s' is a regular expression this version does not read",
                            c->what, name, wf_key_show(&k, json_string_value(list)));
         return WEFT_OK;
     }
@@ -288,8 +305,8 @@ bool wf_config_false(const wf_config *c, const char *name)
 }
 
 /* The rank of the module at the start of training. */
-static weft_status read_rank(const wf_config *c, const wf_peft_type *type, const char *path, wf_settings *out,
-                             weft_error *err)
+static weft_status read_rank(const wf_config *c, const wf_peft_type *type, const char *path,
+                             wf_settings *out, weft_error *err)
 {
     bool   found = false;
     double rank = 0;
@@ -305,19 +322,23 @@ static weft_status read_rank(const wf_config *c, const wf_peft_type *type, const
     return WEFT_OK;
 }
 
-weft_status wf_config_read(const wf_config *c, const char *path, uint64_t tensors, wf_settings *out, weft_error *err)
+weft_status wf_config_read(const wf_config *c, const char *path, uint64_t tensors, wf_settings *out,
+                           weft_error *err)
 {
     const uint64_t      whole = WF_BIT(WF_TENSOR_REPLACE) | WF_BIT(WF_TENSOR_REPLACE_B);
     const wf_peft_type *type = type_of(c); /* one that is known: wf_config_check() has looked */
     wf_key_text         k;
 
-    if (type == NULL) return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %speft_type is unknown", c->what, c->prefix);
+    if (type == NULL)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %speft_type is unknown", c->what, c->prefix);
     if ((tensors & (type->known_by | whole)) == 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %speft_type is %s, but %s has no tensor of that", c->what,
-                       c->prefix, type->name, wf_key_show(&k, path));
-    if (type->lora && wf_config_true(c, "use_dora") && (tensors & (WF_BIT(WF_TENSOR_MAGNITUDE) | whole)) == 0)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: %suse_dora is set, but %s has no magnitude", c->what, c->prefix,
-                       wf_key_show(&k, path));
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: %speft_type is %s, but %s has no tensor of that", c->what, c->prefix,
+                       type->name, wf_key_show(&k, path));
+    if (type->lora && wf_config_true(c, "use_dora") &&
+        (tensors & (WF_BIT(WF_TENSOR_MAGNITUDE) | whole)) == 0)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %suse_dora is set, but %s has no magnitude",
+                       c->what, c->prefix, wf_key_show(&k, path));
     out->rslora = wf_config_true(c, "use_rslora");
     WF_TRY(read_rank(c, type, path, out, err));
     return number_for(c, path, type->alpha, "alpha_pattern", &out->alpha, &out->has_alpha, err);

@@ -3,7 +3,8 @@
  *   key   = [wrapper] prefix module ending
  *   name  = the prefix's own word for the component, the module, what the ending adds
  *
- * One reader serves every dialect. A new one is a file with its tables, a declaration here and a row in dialect.c. */
+ * One reader serves every dialect. A new one is a file with its tables, a declaration here and a
+ * row in dialect.c. */
 #ifndef WF_DIALECT_H
 #define WF_DIALECT_H
 
@@ -64,29 +65,32 @@ typedef struct wf_dialect {
     bool             underscore; /* names stay with underscores until a model says what they mean */
     bool             peft;       /* tensors mean what PEFT means by them (wf_module.peft)         */
 
-    /* For a form in which keys alone say nothing: is the whole file of it? Not 0 if so, and then read_listed() is
-     * given that number and reads every key. Both NULL: the dialect has no such form. */
+    /* For a form in which keys alone say nothing: is the whole file of it? Not 0 if so, and then
+     * read_listed() is given that number and reads every key. Both NULL: the dialect has no such
+     * form. */
     int32_t (*find_list)(const weft_tensors *t);
     void    (*read_listed)(int32_t list, const char *key, wf_key *out);
 } wf_dialect;
 
 /* All dialects, in the order in which they are asked. */
 const wf_dialect *const *wf_dialects(size_t *count);
-/* Read a key by the dialect's tables; false where it is not of this dialect. */
+/* Read a key by the dialect's tables; false if it is not of this dialect. */
 bool wf_dialect_read(const wf_dialect *d, const char *key, wf_key *out);
-/* How near it comes where it does not read the key: 2 it begins so, 1 it ends so, 0 neither. */
+/* How near it comes if it does not read the key: 2 it begins so, 1 it ends so, 0 neither. */
 int32_t wf_dialect_near(const wf_dialect *d, const char *key);
-/* Components told by the first word of a module's path alone. */
+/* Components told by nothing but the first word of a module's path. */
 extern const wf_prefix wf_bare_prefixes[];
 /* Endings that several dialects share (endings.c). */
 extern const wf_ending wf_lycoris_endings[], wf_peft_endings[];
 
-extern const wf_dialect wf_dialect_kohya, wf_dialect_kohya_peft, wf_dialect_lycoris, wf_dialect_diffusers,
-    wf_dialect_diffusers_old, wf_dialect_peft, wf_dialect_custom, wf_dialect_custom_delta, wf_dialect_custom_ldm,
+extern const wf_dialect wf_dialect_kohya, wf_dialect_kohya_peft, wf_dialect_lycoris,
+    wf_dialect_diffusers,
+    wf_dialect_diffusers_old, wf_dialect_peft, wf_dialect_custom, wf_dialect_custom_delta,
+    wf_dialect_custom_ldm,
     wf_dialect_edlora, wf_dialect_cloneofsimo;
 
-/* Insert "text_model." where a text encoder's name lacks it (transformers 5 drops it): one form inside.
- * In place; false where cap is too small. */
+/* Insert "text_model." if a text encoder's name lacks it (transformers 5 drops it): one form
+ * inside. In place; false where cap is too small. */
 bool wf_name_text_model(char *name, size_t cap);
 
 /* A family or format that this version knows and does not apply (refused.c). */
@@ -96,7 +100,8 @@ typedef struct wf_refused {
     const char *does;   /* what this version does instead                          */
     bool        word;   /* the key's last word shows it: worth saying              */
 } wf_refused;
-/* The row that refuses this key, or NULL. `read`: a dialect reads it, so that its name alone is looked at. */
+/* The row that refuses this key, or NULL. `read`: a dialect reads it, so that only its name is
+ * looked at. */
 const wf_refused *wf_refused_family(const char *key, bool read);
 /* Is it the embedding of a token, in any of the files that hold such? */
 bool wf_is_token(const char *key);

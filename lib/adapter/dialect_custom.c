@@ -4,8 +4,8 @@
  *   its diffusers port      unet.<path>.attn2.to_k.weight, compressed .u and .v                 modifier_token.<new1>
  *   diffusers               <path>.attn2.processor.to_k_custom_diffusion.weight, also to_q, to_out
  *
- * The weights replace the model's, so that a part of them is a part of the way there. Only cross-attentions are
- * read: the rest of such names belongs to checkpoints. */
+ * The weights replace the model's, so that a part of them is a part of the way there. Only
+ * cross-attentions are read: the rest of such names belongs to checkpoints. */
 #include "adapter/dialect.h"
 
 static const wf_prefix paths[] = {
@@ -39,7 +39,8 @@ static const wf_ending processors[] = {
 };
 
 const wf_dialect wf_dialect_custom = {
-    .name = "custom-diffusion", .title = "Custom Diffusion", .kind = "Custom Diffusion", .prefixes = paths,
+    .name = "custom-diffusion", .title = "Custom Diffusion", .kind = "Custom Diffusion",
+    .prefixes = paths,
     .endings = { processors },
 };
 
@@ -49,7 +50,8 @@ static const wf_prefix delta_paths[] = {
 };
 
 const wf_dialect wf_dialect_custom_delta = {
-    .name = "custom-diffusion", .title = "Custom Diffusion", .kind = "Custom Diffusion", .prefixes = delta_paths,
+    .name = "custom-diffusion", .title = "Custom Diffusion", .kind = "Custom Diffusion",
+    .prefixes = delta_paths,
     .endings = { endings },
 };
 
@@ -59,6 +61,7 @@ static const wf_prefix ldm_paths[] = {
 };
 
 const wf_dialect wf_dialect_custom_ldm = {
-    .name = "custom-diffusion", .title = "Custom Diffusion", .kind = "Custom Diffusion", .wrapper = "state_dict.",
+    .name = "custom-diffusion", .title = "Custom Diffusion", .kind = "Custom Diffusion",
+    .wrapper = "state_dict.",
     .prefixes = ldm_paths, .endings = { endings }, .underscore = true,
 };

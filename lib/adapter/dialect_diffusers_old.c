@@ -1,11 +1,11 @@
 /* dialect_diffusers_old.c - what diffusers wrote before it took PEFT's names, in all its ages.
  *
- *   0.12-0.17  down_blocks.0...attn1.processor.to_q_lora.down.weight     no prefix, the UNet alone
+ *   0.12-0.17  down_blocks.0...attn1.processor.to_q_lora.down.weight     no prefix, only the UNet
  *   later      unet.... and text_encoder....self_attn.to_q_lora.down.weight
  *   0.22-0.25  unet....attn1.to_q.lora.down.weight, sometimes unet.unet....
  *
- * The attention processors had names of their own for the projections, and put them on text encoders too;
- * the tables below bring them back to the modules' names. */
+ * The attention processors had names of their own for the projections, and put them on text
+ * encoders too; the tables below bring them back to the modules' names. */
 #include "adapter/dialect.h"
 
 static const wf_prefix prefixes[] = {

@@ -2,16 +2,18 @@
  *
  *   V = W + scale * Delta      W' = g V / |V|      what is added: c (W' - W)
  *
- * The norm is taken of each output row, where g is (out) or (out, 1, ..), or of each input column over outputs and
- * kernel, where g is (1, in, ..): the first is how PEFT, diffusers and LyCORIS now train, the second how older LyCORIS
- * files are. PEFT writes (1, out, 1, 1) for convolutions and means rows, so its spelling decides before the shape does.
- * Delta is any family's.
+ * The norm is taken of each output row, where g is (out) or (out, 1, ..), or of each input column
+ * over outputs and kernel, where g is (1, in, ..): the first is how PEFT, diffusers and LyCORIS now
+ * train, the second how older LyCORIS files are. PEFT writes (1, out, 1, 1) for convolutions and
+ * means rows, so its key decides before the shape does. Delta is any family's.
  *
- * A user's strength c moves along the line from W to W': nothing at 0, the trained weight at 1. PEFT puts the strength
- * into V instead (`inside`), and LyCORIS starts its line at V; both leave something behind at 0. LyCORIS adds the
- * smallest step of a float to the norm, PEFT nothing; a row that is zero stays zero with either.
+ * A user's strength c moves along the line from W to W': nothing at 0, the trained weight at 1.
+ * PEFT puts the strength into V instead (`inside`), and LyCORIS starts its line at V; both leave
+ * something behind at 0. LyCORIS adds the smallest step of a float to the norm, PEFT nothing; a row
+ * that is zero stays zero with either.
  *
- * Keys dora_scale (kohya, LyCORIS), lora_magnitude_vector (PEFT, diffusers). Liu et al., DoRA, 2024. */
+ * Keys dora_scale (kohya, LyCORIS), lora_magnitude_vector (PEFT, diffusers). Liu et al., DoRA,
+ * 2024. */
 #include <float.h>
 #include <math.h>
 
@@ -36,7 +38,8 @@ bool wf_dora_fits(const wf_module *m, const wf_layer *l)
 
 void wf_dora_norms(double *norm, const float *V, const wf_layer *l, bool rows)
 {
-    size_t out = (size_t)l->out, in = (size_t)l->in, taps = (size_t)l->kernel * (size_t)l->kernel, n = rows ? out : in;
+    size_t out = (size_t)l->out, in = (size_t)l->in, taps = (size_t)l->kernel * (size_t)l->kernel,
+           n = rows ? out : in;
 
     for (size_t i = 0; i < n; i++) norm[i] = 0;
     for (size_t j = 0; j < out * taps; j++) {
@@ -60,10 +63,12 @@ static void take_magnitude(const wf_module *m, double *norm, size_t n)
     }
 }
 
-weft_status wf_dora_add(const wf_module *m, const wf_layer *l, wf_add_fn inner, double scale, double inside, double c,
-                        float *dst, const weft_allocator *alloc, weft_error *err)
+weft_status wf_dora_add(const wf_module *m, const wf_layer *l, wf_add_fn inner, double scale,
+                        double inside, double c, float *dst, const weft_allocator *alloc,
+                        weft_error *err)
 {
-    size_t      out = (size_t)l->out, in = (size_t)l->in, K = in * (size_t)l->kernel * (size_t)l->kernel, floats;
+    size_t      out = (size_t)l->out, in = (size_t)l->in,
+                K = in * (size_t)l->kernel * (size_t)l->kernel, floats;
     bool        rows = wf_dora_rows(m, l);
     size_t      n = rows ? out : in;
     double     *f = wf_zalloc(alloc, n, sizeof *f);

@@ -1,8 +1,10 @@
-/* endings.c - how tensors are called in the files of two great families of trainers, whatever stands before.
+/* endings.c - how tensors are called in the files of two great families of trainers, whatever
+ * stands before.
  *
- * LyCORIS gave each of its algorithms tensors with names of their own, and everybody who writes underscore words took
- * them over. PEFT does the same behind its dotted paths; an adapter's name may stand where its state was saved whole,
- * and a tensor that is a parameter by itself has no ".weight" behind it. */
+ * LyCORIS gave each of its algorithms tensors with names of their own, and everybody who writes
+ * underscore words took them over. PEFT does the same behind its dotted paths; an adapter's name
+ * may stand where its state was saved whole, and a tensor that is a parameter by itself has no
+ * ".weight" behind it. */
 #include "adapter/dialect.h"
 
 const wf_ending wf_lycoris_endings[] = {
@@ -35,7 +37,7 @@ const wf_ending wf_lycoris_endings[] = {
     { ".b1.weight", "", WF_TENSOR_GLORA_B1, 0 },
     { ".b2.weight", "", WF_TENSOR_GLORA_B2, 0 },
     { ".bm.weight", "", WF_TENSOR_GLORA_BM, 0 },
-    { ".weight", "", WF_TENSOR_IA3_WEIGHT, WF_BESIDE }, /* (IA)^3's, beside on_input alone */
+    { ".weight", "", WF_TENSOR_IA3_WEIGHT, WF_BESIDE }, /* (IA)^3's, only beside on_input */
     { NULL, NULL, 0, 0 },
 };
 

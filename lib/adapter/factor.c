@@ -4,8 +4,8 @@
 #include "adapter/adapter_internal.h"
 #include "tensor/gemm.h"
 
-weft_status wf_tucker_fold(const wf_tensor *t, const wf_tensor *b, size_t r, size_t q, size_t in, size_t kk, float *dst,
-                           const weft_allocator *alloc, weft_error *err)
+weft_status wf_tucker_fold(const wf_tensor *t, const wf_tensor *b, size_t r, size_t q, size_t in,
+                           size_t kk, float *dst, const weft_allocator *alloc, weft_error *err)
 {
     size_t floats = t->count + b->count; /* of tensors that are in memory: no overflow */
     float *core = wf_zalloc(alloc, floats, sizeof *core);
@@ -35,9 +35,12 @@ weft_status wf_module_check_columns(const wf_module *m, const char *source, weft
 {
     size_t K;
 
-    if (wf_mul((size_t)m->in, (size_t)m->kernel, &K) && wf_mul(K, (size_t)m->kernel, &K) && K <= INT32_MAX)
+    if (wf_mul((size_t)m->in, (size_t)m->kernel, &K) && wf_mul(K, (size_t)m->kernel, &K) &&
+        K <= INT32_MAX)
         return WEFT_OK;
-    return wf_module_fail(m, source, err, "a row of %d channels and a kernel of %d is longer than 2^31", m->in, m->kernel);
+    return wf_module_fail(m, source, err,
+                          "a row of %d channels and a kernel of %d is longer than 2^31", m->in,
+                          m->kernel);
 }
 
 bool wf_fits_columns(const wf_module *m, const wf_layer *l)
@@ -72,8 +75,8 @@ int32_t wf_alpha_limits(const wf_module *m)
     return WF_ALPHA_LIMIT;
 }
 
-weft_status wf_settle_start_rank(wf_module *m, const wf_settings *s, const wf_config *config, const char *path,
-                                 weft_error *err)
+weft_status wf_settle_start_rank(wf_module *m, const wf_settings *s, const wf_config *config,
+                                 const char *path, weft_error *err)
 {
     wf_start_rank *extra = m->extra;
 

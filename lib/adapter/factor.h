@@ -1,15 +1,18 @@
-/* factor.h - what several families do with their factors and with a layer's weight, for the families' files. */
+/* factor.h - what several families do with their factors and with a layer's weight, for the
+ * families' files. */
 #ifndef WF_FACTOR_H
 #define WF_FACTOR_H
 
 #include "adapter/family.h"
 
-/* Rows of a layer that are worked on at once: a strip of the widest layer of SDXL stays within a few MB. */
+/* Rows of a layer that are worked on at once: a strip of the widest layer of SDXL stays within a
+ * few MB. */
 enum { WF_STRIP = 64 };
 
-/* dst (r, kk, in) = t (r, q, k, k) with b (q, in) folded in: what Tucker's core makes of the inner factor. */
-weft_status wf_tucker_fold(const wf_tensor *t, const wf_tensor *b, size_t r, size_t q, size_t in, size_t kk, float *dst,
-                           const weft_allocator *alloc, weft_error *err);
+/* dst (r, kk, in) = t (r, q, k, k) with b (q, in) folded in: what Tucker's core makes of the inner
+ * factor. */
+weft_status wf_tucker_fold(const wf_tensor *t, const wf_tensor *b, size_t r, size_t q, size_t in,
+                           size_t kk, float *dst, const weft_allocator *alloc, weft_error *err);
 
 /* k of a tensor (a, b, k, k), 1 of a tensor (a, b); 0 of any other. */
 int32_t wf_factor_kernel(const wf_tensor *t);
@@ -19,15 +22,18 @@ bool    wf_fits_columns(const wf_module *m, const wf_layer *l);
 size_t  wf_module_columns(const wf_module *m);
 /* Refuse a K beyond INT32_MAX. */
 weft_status wf_module_check_columns(const wf_module *m, const char *source, weft_error *err);
-/* How a factor (r, in * k * k) or (r, in, k, k) of m is to be read for layer l, which may be NULL. */
+/* How a factor (r, in * k * k) or (r, in, k, k) of m is to be read for layer l, which may be
+ * NULL. */
 wf_columns wf_columns_at(const wf_module *m, const wf_layer *l);
 
 /* The member of wf_family. */
-typedef weft_status (*wf_add_fn)(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
-                                 const weft_allocator *alloc, weft_error *err);
-/* dora.c: dst += c * (W' - W), W' = g V / |V|, V = W + inside * scale * Delta, which `inner` adds. */
-weft_status wf_dora_add(const wf_module *m, const wf_layer *l, wf_add_fn inner, double scale, double inside, double c,
-                        float *dst, const weft_allocator *alloc, weft_error *err);
+typedef weft_status (*wf_add_fn)(const wf_module *m, const wf_layer *l, double scale, double c,
+                                 float *dst, const weft_allocator *alloc, weft_error *err);
+/* dora.c: dst += c * (W' - W), W' = g V / |V|, V = W + inside * scale * Delta, which `inner`
+ * adds. */
+weft_status wf_dora_add(const wf_module *m, const wf_layer *l, wf_add_fn inner, double scale,
+                        double inside, double c, float *dst, const weft_allocator *alloc,
+                        weft_error *err);
 
 /* ---- members of wf_family that several share ---- */
 
@@ -41,8 +47,8 @@ int32_t wf_alpha_limits(const wf_module *m);
 typedef struct wf_start_rank {
     int32_t rank; /* 0: not told */
 } wf_start_rank;
-weft_status wf_settle_start_rank(wf_module *m, const struct wf_settings *s, const struct wf_config *config,
-                                 const char *path, weft_error *err);
+weft_status wf_settle_start_rank(wf_module *m, const struct wf_settings *s,
+                                 const struct wf_config *config, const char *path, weft_error *err);
 int32_t     wf_start_rank_of(const wf_module *m);
 
 /* What PEFT's (IA)^3 keeps of its configuration: does a convolution's factor scale the input? */

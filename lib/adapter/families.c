@@ -1,9 +1,9 @@
 /* families.c - the families, and which of them a set of tensors is.
  *
- * A module's family is told by its tensors, never by the file's name or its metadata: the family whose needs are all
- * there and which knows every tensor that is there. Sets of two families never cover each other, except OFT's and
- * BOFT's, whose one tensor has three dimensions or four; so the order of the list decides nothing but the time that
- * looking takes. */
+ * A module's family is told by its tensors, never by the file's name or its metadata: the family
+ * whose needs are all there and which knows every tensor that is there. Sets of two families never
+ * cover each other, except OFT's and BOFT's, whose one tensor has three dimensions or four; so the
+ * order of the list decides nothing but the time that looking takes. */
 #include "adapter/family.h"
 
 #define ROW(name) &wf_family_##name,
@@ -11,7 +11,8 @@ static const wf_family *const families[] = { WF_FAMILIES(ROW) };
 #undef ROW
 
 /* What any module may have besides its family's own. */
-static const uint64_t common = WF_BIT(WF_TENSOR_ALPHA) | WF_BIT(WF_TENSOR_MAGNITUDE) | WF_BIT(WF_TENSOR_DIFF_B) |
+static const uint64_t common = WF_BIT(WF_TENSOR_ALPHA) | WF_BIT(WF_TENSOR_MAGNITUDE) |
+    WF_BIT(WF_TENSOR_DIFF_B) |
                                WF_BIT(WF_TENSOR_REPLACE_B);
 
 const wf_family *const *wf_families(size_t *count)
@@ -39,7 +40,8 @@ const wf_family *wf_module_family(const wf_module *m)
     const wf_family *first = wf_family_of(tensors); /* whose shape() then says what is wrong, if none takes it */
 
     for (size_t i = 0; i < WF_LEN(families); i++)
-        if (takes_tensors(families[i], tensors) && (families[i]->takes == NULL || families[i]->takes(m)))
+        if (takes_tensors(families[i], tensors) &&
+            (families[i]->takes == NULL || families[i]->takes(m)))
             return families[i];
     return first;
 }

@@ -1,23 +1,26 @@
-/* family.h - an adapter family is a set of tensors with a formula: what they add to a layer's weight.
+/* family.h - an adapter family is a set of tensors with a formula: what they add to a layer's
+ * weight.
  *
- * A module of a file has tensors, and the dialect's table says what each of them is (WF_TENSOR_*). The family whose
- * `needs` are all there, and which knows every tensor that is there, is the module's family. So families mix freely
- * inside a file, and an unknown combination is rejected, never guessed at.
+ * A module of a file has tensors, and the dialect's table says what each of them is (WF_TENSOR_*).
+ * The family whose `needs` are all there, and which knows every tensor that is there, is the
+ * module's family. So families mix freely inside a file, and an unknown combination is rejected,
+ * never guessed at.
  *
- * A new family is one file with one wf_family, and one row in WF_FAMILIES. Tensors that no family has had before get
- * their names here, in check.c and in the endings of the dialects that write them. No other file asks which family a
- * module is of: what differs between families is a member of wf_family.
+ * A new family is one file with one wf_family, and one row in WF_FAMILIES. Tensors that no family
+ * has had before get their names here, in check.c and in the endings of the dialects that write
+ * them. No other file asks which family a module is of: what differs between families is a member
+ * of wf_family.
  *
- * A family computes (out, K) matrices with K = kernel * kernel * in ordered (ky, kx, in), in float32; sums that decide
- * something (norms, inverses) are in double.
+ * A family computes (out, K) matrices with K = kernel * kernel * in ordered (ky, kx, in), in
+ * float32; sums that decide something (norms, inverses) are in double.
  *
  *   form PAIR   scale * B A              side path: two thin products
  *   form KRON   scale * W1 (x) W2        side path: two small products, W1 X W2^T
  *   form DENSE  any matrix, of W or not  side path: one product as large as the layer's own
  *   form NORM   a normalisation's weight and bias
  *
- * A few tensors may stand beside those of any family (module.c): the magnitude, which makes the module DoRA, a
- * difference of the bias, and a bias in its place. */
+ * A few tensors may stand beside those of any family (module.c): the magnitude, which makes the
+ * module DoRA, a difference of the bias, and a bias in its place. */
 #ifndef WF_FAMILY_H
 #define WF_FAMILY_H
 
@@ -30,20 +33,24 @@ enum {
     /* beside any family's own */
     WF_TENSOR_ALPHA, WF_TENSOR_MAGNITUDE, WF_TENSOR_DIFF_B,
     /* lowrank.c: LoRA, LoCon, Tucker, MoSLoRA, AdaLoRA */
-    WF_TENSOR_DOWN, WF_TENSOR_UP, WF_TENSOR_MID, WF_TENSOR_MIXER, WF_TENSOR_LORA_E, WF_TENSOR_RANKNUM,
+    WF_TENSOR_DOWN, WF_TENSOR_UP, WF_TENSOR_MID, WF_TENSOR_MIXER, WF_TENSOR_LORA_E,
+    WF_TENSOR_RANKNUM,
     WF_TENSOR_UP_BIAS,
     /* loha.c */
-    WF_TENSOR_HADA_W1A, WF_TENSOR_HADA_W1B, WF_TENSOR_HADA_W2A, WF_TENSOR_HADA_W2B, WF_TENSOR_HADA_T1,
+    WF_TENSOR_HADA_W1A, WF_TENSOR_HADA_W1B, WF_TENSOR_HADA_W2A, WF_TENSOR_HADA_W2B,
+    WF_TENSOR_HADA_T1,
     WF_TENSOR_HADA_T2,
     /* lokr.c */
-    WF_TENSOR_LOKR_W1, WF_TENSOR_LOKR_W1A, WF_TENSOR_LOKR_W1B, WF_TENSOR_LOKR_W2, WF_TENSOR_LOKR_W2A,
+    WF_TENSOR_LOKR_W1, WF_TENSOR_LOKR_W1A, WF_TENSOR_LOKR_W1B, WF_TENSOR_LOKR_W2,
+    WF_TENSOR_LOKR_W2A,
     WF_TENSOR_LOKR_W2B, WF_TENSOR_LOKR_T2,
     /* oft.c (LyCORIS, kohya), boft.c, oft_peft.c */
     WF_TENSOR_OFT_BLOCKS, WF_TENSOR_RESCALE, WF_TENSOR_OFT_R, WF_TENSOR_BOFT_R, WF_TENSOR_BOFT_S,
     /* ia3.c */
     WF_TENSOR_IA3_WEIGHT, WF_TENSOR_ON_INPUT, WF_TENSOR_IA3_L,
     /* glora.c */
-    WF_TENSOR_GLORA_A1, WF_TENSOR_GLORA_A2, WF_TENSOR_GLORA_B1, WF_TENSOR_GLORA_B2, WF_TENSOR_GLORA_BM,
+    WF_TENSOR_GLORA_A1, WF_TENSOR_GLORA_A2, WF_TENSOR_GLORA_B1, WF_TENSOR_GLORA_B2,
+    WF_TENSOR_GLORA_BM,
     /* full.c: a difference, a replacement, Custom Diffusion's compressed difference */
     WF_TENSOR_DIFF, WF_TENSOR_REPLACE, WF_TENSOR_REPLACE_B, WF_TENSOR_DELTA_U, WF_TENSOR_DELTA_V,
     /* norm.c */
@@ -103,65 +110,74 @@ struct wf_family {
 
     /* ---- reading: any member may be NULL, shape() excepted ---- */
 
-    /* If tensors alone do not tell: is this module one of it? NULL: yes. Only asked with the tensors above there. */
+    /* If tensors alone do not tell: is this module one of it? NULL: yes. Only asked with the
+     * tensors above there. */
     bool (*takes)(const wf_module *m);
     /* May a tensor of this module have a dimension of 0? NULL: no. */
     bool (*may_be_empty)(const wf_module *m);
-    /* Fill m->extra from the module's configuration; `config` is NULL if there is none, `path` is the module's inside
-     * its component. */
-    weft_status (*settle)(wf_module *m, const struct wf_settings *s, const struct wf_config *config, const char *path,
-                          weft_error *err);
-    /* Fill rank, out, in, kernel, scale and norm from the tensors' shapes and m->alpha; check that they agree and that
-     * no product is beyond INT32_MAX. wf_module_fail() writes the line. At open, so without a layer; alpha, has_alpha
-     * and m->extra are filled in already, and wf_module_check_tensors() found nothing wrong. */
+    /* Fill m->extra from the module's configuration; `config` is NULL if there is none, `path` is
+     * the module's inside its component. */
+    weft_status (*settle)(wf_module *m, const struct wf_settings *s, const struct wf_config *config,
+                          const char *path, weft_error *err);
+    /* Fill rank, out, in, kernel, scale and norm from the tensors' shapes and m->alpha; check that
+     * they agree and that no product is beyond INT32_MAX. wf_module_fail() writes the line. At
+     * open, so without a layer; alpha, has_alpha and m->extra are filled in already, and
+     * wf_module_check_tensors() found nothing wrong. */
     weft_status (*shape)(wf_module *m, const char *source, weft_error *err);
-    /* What a file with such a module is called, if that is more than the family ("MoSLoRA"); NULL: nothing. */
+    /* What a file with such a module is called, if that is more than the family ("MoSLoRA"); NULL:
+     * nothing. */
     const char *(*kind)(const wf_module *m);
 
     /* ---- computing: form() and add() are always there ---- */
 
-    /* Does it fit the layer? NULL: out, in and kernel are equal. For families that need the layer to tell. */
+    /* Does it fit the layer? NULL: out, in and kernel are equal. For families that need the layer
+     * to tell. */
     bool (*fits)(const wf_module *m, const wf_layer *l);
     /* WF_FORM_* of this module at this layer. */
     int32_t (*form)(const wf_module *m, const wf_layer *l);
 
-    /* PAIR: rank at this layer (GLoRA has twice m->rank; NULL: m->rank) and its factors widened, in the order of
-     * wf_stack: down (r, K), up transposed (r, out). Nothing is scaled. Either may be NULL. */
+    /* PAIR: rank at this layer (GLoRA has twice m->rank; NULL: m->rank) and its factors widened, in
+     * the order of wf_stack: down (r, K), up transposed (r, out). Nothing is scaled. Either may be
+     * NULL. */
     int32_t     (*pair_rank)(const wf_module *m);
-    weft_status (*pair)(const wf_module *m, const wf_layer *l, float *down, float *up, const weft_allocator *alloc,
-                        weft_error *err);
-    /* KRON: o1 i1 o2 i2, then w1 (o1, i1) and w2 (o2, kernel * kernel * i2 ordered ky, kx, i2). Nothing is scaled. */
+    weft_status (*pair)(const wf_module *m, const wf_layer *l, float *down, float *up,
+                        const weft_allocator *alloc, weft_error *err);
+    /* KRON: o1 i1 o2 i2, then w1 (o1, i1) and w2 (o2, kernel * kernel * i2 ordered ky, kx, i2).
+     * Nothing is scaled. */
     void        (*kron_size)(const wf_module *m, const wf_layer *l, int32_t size[4]);
-    weft_status (*kron)(const wf_module *m, const wf_layer *l, float *w1, float *w2, const weft_allocator *alloc,
-                        weft_error *err);
+    weft_status (*kron)(const wf_module *m, const wf_layer *l, float *w1, float *w2,
+                        const weft_allocator *alloc, weft_error *err);
 
-    /* dst (out, K) += c * Delta W, with the file's scale inside. `l` gives the base weight to families that need it;
-     * its dtype is anything. `scale` replaces m->scale (K-LoRA may leave alpha out). Not DoRA, not bias.
-     * NORM: dst is (out), the weight's difference. */
+    /* dst (out, K) += c * Delta W, with the file's scale inside. `l` gives the base weight to
+     * families that need it; its dtype is anything. `scale` replaces m->scale (K-LoRA may leave
+     * alpha out). Not DoRA, not bias. NORM: dst is (out), the weight's difference. */
     weft_status (*add)(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
                        const weft_allocator *alloc, weft_error *err);
-    /* The family's own difference of the bias, besides WF_TENSOR_DIFF_B (LoRA's up bias, PEFT's (IA)^3):
-     * dst (out) += c * difference, and true; false, with dst untouched, if this module has none. dst NULL only asks.
-     * NULL: no module has one. */
+    /* The family's own difference of the bias, besides WF_TENSOR_DIFF_B (LoRA's up bias, PEFT's
+     * (IA)^3): dst (out) += c * difference, and true; false, with dst untouched, if this module has
+     * none. dst NULL only asks. NULL: no module has one. */
     bool (*add_bias)(const wf_module *m, const wf_layer *l, double scale, double c, float *dst);
 
     /* ---- writing (save.c): any member may be NULL ---- */
 
     uint32_t    dialects;  /* that have a form for it: 1 << WEFT_DIALECT_* each                   */
     const char *elsewhere; /* what a refusal for the other dialects adds: "in LyCORIS' form"     */
-    /* Why one of `dialects` has no form for this module, NULL if it has one. NULL: it always has. */
+    /* Why one of `dialects` has no form for this module, NULL if it has one. NULL: it always
+     * has. */
     const char *(*cannot_write)(const wf_module *m, int32_t dialect);
     /* What alpha means to this module, WF_ALPHA_*. NULL: WF_ALPHA_NONE. */
     int32_t (*alpha_means)(const wf_module *m);
     /* As which tensor this one is written, WF_TENSOR_NONE if not at all. NULL: as itself. */
     int32_t (*written_as)(const wf_module *m, int32_t tensor);
-    /* The tensors, as bits, that this dialect has no word for and that are multiplied into WF_TENSOR_DOWN. NULL: none. */
+    /* The tensors, as bits, that this dialect has no word for and that are multiplied into
+     * WF_TENSOR_DOWN. NULL: none. */
     uint64_t (*folded)(const wf_module *m, int32_t dialect);
-    /* Give the copy `t` of a tensor the shape that it has beside a layer of l's kind; its values stay in their order.
-     * NULL: all stay as they are. */
+    /* Give the copy `t` of a tensor the shape that it has beside a layer of l's kind; its values
+     * stay in their order. NULL: all stay as they are. */
     void (*shape_for)(const wf_module *m, const wf_layer *l, int32_t tensor, wf_tensor *t);
 
-    /* PEFT's types of this family (settings are read by them), and the writer of their configuration (save_config.c). */
+    /* PEFT's types of this family (settings are read by them), and the writer of their
+     * configuration (save_config.c). */
     const wf_peft_type *peft_types;
     const wf_peft_type *(*peft_type)(const wf_module *m, int32_t dialect); /* of a module; NULL: the first of the list */
     weft_status (*write_peft)(const struct wf_peft_writer *w);
@@ -184,7 +200,8 @@ WF_FAMILIES(WF_FAMILY_EXTERN)
 const wf_family *const *wf_families(size_t *count);
 /* The family of a set of tensors (bits), NULL if none fits exactly. */
 const wf_family *wf_family_of(uint64_t tensors);
-/* The family of a module, by its tensors and, if several share these, by their shapes; NULL as above. */
+/* The family of a module, by its tensors and, if several share these, by their shapes; NULL as
+ * above. */
 const wf_family *wf_module_family(const wf_module *m);
 /* PEFT's type of this name among all families', or NULL. */
 const wf_peft_type *wf_peft_type_named(const char *name);
@@ -196,46 +213,52 @@ int32_t wf_module_form(const wf_module *m, const wf_layer *l);
 bool    wf_module_fits(const wf_module *m, const wf_layer *l);
 /* Rank of its pair, and the factors: what the family says (wf_family.pair). */
 int32_t     wf_module_pair_rank(const wf_module *m);
-weft_status wf_module_pair(const wf_module *m, const wf_layer *l, float *down, float *up, const weft_allocator *alloc,
-                           weft_error *err);
-/* dst (out, K) += c * (W' - W). For DoRA W' = g V / |V|, V = W + inside * scale * Delta; `inside` is 1 except under
- * WEFT_ADD_PEFT_DORA. For the others c * Delta W. */
-weft_status wf_module_add(const wf_module *m, const wf_layer *l, double scale, double inside, double c, float *dst,
-                          const weft_allocator *alloc, weft_error *err);
-/* dst (out) += c * difference of the bias; *any false, and dst untouched, if the module has none. dst may be NULL. */
-weft_status wf_module_add_bias(const wf_module *m, const wf_layer *l, double scale, double c, float *dst, bool *any,
-                               weft_error *err);
-/* Does W' - W depend on the base weight W: DoRA, the families that say so, a weight in W's place? */
+weft_status wf_module_pair(const wf_module *m, const wf_layer *l, float *down, float *up,
+                           const weft_allocator *alloc, weft_error *err);
+/* dst (out, K) += c * (W' - W). For DoRA W' = g V / |V|, V = W + inside * scale * Delta; `inside`
+ * is 1 except under WEFT_ADD_PEFT_DORA. For the others c * Delta W. */
+weft_status wf_module_add(const wf_module *m, const wf_layer *l, double scale, double inside,
+                          double c, float *dst, const weft_allocator *alloc, weft_error *err);
+/* dst (out) += c * difference of the bias; *any false, and dst untouched, if the module has none.
+ * dst may be NULL. */
+weft_status wf_module_add_bias(const wf_module *m, const wf_layer *l, double scale, double c,
+                               float *dst, bool *any, weft_error *err);
+/* Does W' - W depend on the base weight W: DoRA, the families that say so, a weight in W's
+ * place? */
 bool        wf_module_of_weight(const wf_module *m);
 /* dst (out, K) += c * the family's own difference, without the magnitude that makes it DoRA. */
-weft_status wf_module_add_inner(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
-                                const weft_allocator *alloc, weft_error *err);
+weft_status wf_module_add_inner(const wf_module *m, const wf_layer *l, double scale, double c,
+                                float *dst, const weft_allocator *alloc, weft_error *err);
 /* The family's kron(). */
-weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, float *w2, const weft_allocator *alloc,
-                           weft_error *err);
+weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, float *w2,
+                           const weft_allocator *alloc, weft_error *err);
 /* Fill m->extra, which is zeroed; see wf_family.settle. */
-weft_status wf_module_settle(wf_module *m, const struct wf_settings *s, const struct wf_config *config,
-                             const char *path, weft_error *err);
+weft_status wf_module_settle(wf_module *m, const struct wf_settings *s,
+                             const struct wf_config *config, const char *path, weft_error *err);
 /* The tensors that a module has, as bits. */
 uint64_t    wf_module_tensors(const wf_module *m);
-/* The usual scale, for shape() once m->rank is known: alpha / divisor, alpha / sqrt(divisor) for rsLoRA. Without an
- * alpha it is the rank. One of 0 is the rank too for kohya and LyCORIS, and means 0 to PEFT and diffusers. */
+/* The usual scale, for shape() once m->rank is known: alpha / divisor, alpha / sqrt(divisor) for
+ * rsLoRA. Without an alpha it is the rank. One of 0 is the rank too for kohya and LyCORIS, and
+ * means 0 to PEFT and diffusers. */
 void        wf_module_set_scale(wf_module *m, double divisor);
 
 /* ---- slice.c: the same of a module at the rows of a layer that a binding names -------------------------- */
 
-/* Does the module act on all rows of the layer with all of its own? Then what follows is what stands above. */
+/* Does the module act on all rows of the layer with all of its own? Then what follows is what
+ * stands above. */
 bool        wf_slice_whole(const wf_slice *b, const wf_layer *l);
 bool        wf_slice_fits(const wf_slice *b, const wf_module *m, const wf_layer *l);
 /* Part of a Kronecker product is a dense matrix. */
 int32_t     wf_slice_form(const wf_slice *b, const wf_module *m, const wf_layer *l);
 /* up is (r, l->out), 0 outside the binding's rows. */
-weft_status wf_slice_pair(const wf_slice *b, const wf_module *m, const wf_layer *l, float *down, float *up,
-                            const weft_allocator *alloc, weft_error *err);
-weft_status wf_slice_add(const wf_slice *b, const wf_module *m, const wf_layer *l, double scale, double inside,
-                           double c, float *dst, const weft_allocator *alloc, weft_error *err);
-weft_status wf_slice_add_bias(const wf_slice *b, const wf_module *m, const wf_layer *l, double scale, double c,
-                                float *dst, bool *any, const weft_allocator *alloc, weft_error *err);
+weft_status wf_slice_pair(const wf_slice *b, const wf_module *m, const wf_layer *l, float *down,
+                            float *up, const weft_allocator *alloc, weft_error *err);
+weft_status wf_slice_add(const wf_slice *b, const wf_module *m, const wf_layer *l, double scale,
+                           double inside, double c, float *dst, const weft_allocator *alloc,
+                           weft_error *err);
+weft_status wf_slice_add_bias(const wf_slice *b, const wf_module *m, const wf_layer *l,
+                                double scale, double c, float *dst, bool *any,
+                                const weft_allocator *alloc, weft_error *err);
 
 /* ---- dora.c: a magnitude beside a family's own difference ---------------------------------------------- */
 
@@ -247,13 +270,16 @@ void wf_dora_norms(double *norm, const float *V, const wf_layer *l, bool rows);
 
 /* ---- check.c: what a module's tensors must be, and how messages speak of them -------------------------- */
 
-/* "<source>: <key>: <text>" as WEFT_E_FORMAT, for what shapes say together: shapes go through wf_shape(). */
-weft_status wf_module_fail(const wf_module *m, const char *source, weft_error *err, const char *format, ...)
+/* "<source>: <key>: <text>" as WEFT_E_FORMAT, for what shapes say together: shapes go through
+ * wf_shape(). */
+weft_status wf_module_fail(const wf_module *m, const char *source, weft_error *err,
+                           const char *format, ...)
     WF_PRINTF(4, 5);
 /* "<source>: <key> is <shape>, wanted ..." as WEFT_E_FORMAT: t the tensor that is wrong. */
-weft_status wf_module_wrong_shape(const wf_tensor *t, const char *source, const char *wanted, weft_error *err);
-/* Rank 1..4 and dims 1..INT32_MAX of every tensor, floating point; one number of any type for alpha, ranknum and
- * on_input. Checked before shape() is called. */
+weft_status wf_module_wrong_shape(const wf_tensor *t, const char *source, const char *wanted,
+                                  weft_error *err);
+/* Rank 1..4 and dims 1..INT32_MAX of every tensor, floating point; one number of any type for
+ * alpha, ranknum and on_input. Checked before shape() is called. */
 weft_status wf_module_check_tensors(const wf_module *m, const char *source, weft_error *err);
 /* Refuse a tensor with NaN or infinity, naming key and index. */
 weft_status wf_module_check_finite(const wf_module *m, const char *source, weft_error *err);

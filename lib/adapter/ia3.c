@@ -33,8 +33,8 @@ static bool fits(const wf_module *m, const wf_layer *l)
 }
 
 /* dst += f * W diag(t - one), or diag(t - one) W. */
-static weft_status add_scaled(const wf_module *m, const wf_layer *l, const wf_tensor *t, float one, double f, float *dst,
-                              const weft_allocator *alloc, weft_error *err)
+static weft_status add_scaled(const wf_module *m, const wf_layer *l, const wf_tensor *t, float one,
+                              double f, float *dst, const weft_allocator *alloc, weft_error *err)
 {
     size_t out = (size_t)l->out, in = (size_t)l->in, K = in * (size_t)l->kernel * (size_t)l->kernel;
     size_t floats = WF_STRIP * K + t->count;
@@ -47,7 +47,8 @@ static weft_status add_scaled(const wf_module *m, const wf_layer *l, const wf_te
         size_t n = WF_MIN((size_t)WF_STRIP, out - o);
         wf_layer_rows(l, o, n, W);
         for (size_t j = 0; j < n; j++)
-            for (size_t i = 0; i < K; i++) dst[(o + j) * K + i] += v[on_input(m) ? i % in : o + j] * W[j * K + i];
+            for (size_t i = 0; i < K; i++)
+                dst[(o + j) * K + i] += v[on_input(m) ? i % in : o + j] * W[j * K + i];
     }
     wf_free(alloc, W);
     return WEFT_OK;
@@ -87,13 +88,14 @@ const wf_family wf_family_ia3 = {
 
 /* ---- PEFT ----------------------------------------------------------------------------------------------------- */
 
-static weft_status settle_peft(wf_module *m, const wf_settings *s, const wf_config *config, const char *path,
-                               weft_error *err)
+static weft_status settle_peft(wf_module *m, const wf_settings *s, const wf_config *config,
+                               const char *path, weft_error *err)
 {
     wf_ia3_peft *extra = m->extra;
 
     (void)s;
-    return config == NULL ? WEFT_OK : wf_config_lists(config, "feedforward_modules", path, &extra->on_input, err);
+    return config == NULL ? WEFT_OK : wf_config_lists(config, "feedforward_modules", path,
+                                                      &extra->on_input, err);
 }
 
 static weft_status shape_peft(wf_module *m, const char *source, weft_error *err)
@@ -111,8 +113,8 @@ static weft_status shape_peft(wf_module *m, const char *source, weft_error *err)
     return WEFT_OK;
 }
 
-static weft_status add_peft(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
-                            const weft_allocator *alloc, weft_error *err)
+static weft_status add_peft(const wf_module *m, const wf_layer *l, double scale, double c,
+                            float *dst, const weft_allocator *alloc, weft_error *err)
 {
     return add_scaled(m, l, m->tensor[WF_TENSOR_IA3_L], 1, scale * c, dst, alloc, err);
 }
@@ -129,7 +131,8 @@ static bool add_bias_peft(const wf_module *m, const wf_layer *l, double scale, d
 }
 
 static const wf_peft_type peft_types[] = {
-    { .name = "IA3", .known_by = WF_BIT(WF_TENSOR_IA3_L), .rank = "r", .rank_patterns = "rank_pattern", .alpha = "lora_alpha" },
+    { .name = "IA3", .known_by = WF_BIT(WF_TENSOR_IA3_L), .rank = "r",
+      .rank_patterns = "rank_pattern", .alpha = "lora_alpha" },
     { .name = NULL },
 };
 

@@ -1,7 +1,9 @@
-/* identify.c - what a file is: the names of its dialects, families and kind, and what is said of a file that is none.
+/* identify.c - what a file is: the names of its dialects, families and kind, and what is said of a
+ * file that is none.
  *
- * A key that no dialect reads is a token's embedding, which concepts are for, or of something known that this version
- * does not apply, which is refused; or else it stays in the list with no module, and the report names it. */
+ * A key that no dialect reads is a token's embedding, which concepts are for, or of something known
+ * that this version does not apply, which is refused; or else it stays in the list with no module,
+ * and the report names it. */
 #include "adapter/adapter_internal.h"
 
 /* ---- what is no adapter ------------------------------------------------------------------------------- */
@@ -21,11 +23,13 @@ static const char *last_word(wf_key_text *buf, const char *key)
     return buf->text;
 }
 
-weft_status wf_identify_refused(const weft_adapter *a, const char *key, const wf_refused *row, weft_error *err)
+weft_status wf_identify_refused(const weft_adapter *a, const char *key, const wf_refused *row,
+                                weft_error *err)
 {
     wf_key_text k, w;
-    return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s is %s%s; this version applies %s", a->name, wf_key_show(&k, key),
-                   row->family, row->word ? last_word(&w, key) : "", row->does);
+    return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s is %s%s; this version applies %s", a->name,
+                   wf_key_show(&k, key), row->family, row->word ? last_word(&w, key) : "",
+                   row->does);
 }
 
 weft_status wf_identify_unread(weft_adapter *a, weft_error *err)
@@ -42,7 +46,8 @@ weft_status wf_identify_unread(weft_adapter *a, weft_error *err)
     return WEFT_OK;
 }
 
-/* The dialect that most keys come near to, and how near: 2 they begin as its do, 1 they end so, 0 none does. */
+/* The dialect that most keys come near to, and how near: 2 they begin as its do, 1 they end so, 0
+ * none does. */
 static const wf_dialect *nearest_dialect(const weft_tensors *t, int32_t *near)
 {
     size_t                   count, best = 0, keys = WF_MIN(wf_tensors_count(t), (size_t)1000);
@@ -53,7 +58,8 @@ static const wf_dialect *nearest_dialect(const weft_tensors *t, int32_t *near)
     for (size_t d = 0; d < count; d++)
         for (int32_t n = 1; n <= 2; n++) {
             size_t hits = 0;
-            for (size_t i = 0; i < keys; i++) hits += wf_dialect_near(all[d], wf_tensors_at(t, i)->name) == n;
+            for (size_t i = 0; i < keys; i++)
+                hits += wf_dialect_near(all[d], wf_tensors_at(t, i)->name) == n;
             if (hits <= best) continue;
             best = hits;
             found = all[d];
@@ -78,7 +84,8 @@ static void list_dialects(char *list, size_t cap)
     }
 }
 
-/* The first tensor that is a token's embedding, by its key or, in a file of one, by its width; or NULL. */
+/* The first tensor that is a token's embedding, by its key or, in a file of one, by its width; or
+ * NULL. */
 static const wf_tensor *find_token(const weft_adapter *a, int32_t *width)
 {
     static const int32_t widths[] = { 768, 1024, 1280 };
@@ -103,7 +110,8 @@ weft_status wf_identify_stranger(const weft_adapter *a, weft_error *err)
     if (count == 0) return wf_fail(err, WEFT_E_FORMAT, "%s: the file holds no tensors", a->name);
     const wf_tensor *first = wf_tensors_at(a->tensors, 0), *token = find_token(a, &width);
     if (token != NULL && width == 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s is a textual inversion: open it as a concept", a->name,
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: %s is a textual inversion: open it as a concept", a->name,
                        wf_key_show(&k, token->name));
     if (token != NULL)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
@@ -113,12 +121,14 @@ weft_status wf_identify_stranger(const weft_adapter *a, weft_error *err)
     if (d != NULL)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "%s: no key is of a LoRA dialect that this version reads; they %s as %s's do and %s otherwise; "
-                       "the first is %s, the last %s", a->name, near == 2 ? "begin" : "end", d->name,
+                       "the first is %s, the last %s", a->name, near == 2 ? "begin" : "end",
+                       d->name,
                        near == 2 ? "end" : "begin", wf_key_show(&k, first->name),
                        wf_key_show(&other, wf_tensors_at(a->tensors, count - 1)->name));
     list_dialects(list, sizeof list);
     return wf_fail(err, WEFT_E_UNSUPPORTED,
-                   "%s: no key is of a LoRA dialect that this version reads (%s); the first is %s", a->name, list,
+                   "%s: no key is of a LoRA dialect that this version reads (%s); the first is %s",
+                   a->name, list,
                    wf_key_show(&k, first->name));
 }
 
@@ -136,8 +146,8 @@ static void join_word(char *to, size_t cap, const char *word)
     memcpy(to + n, word, len + 1);
 }
 
-/* "kohya", or "diffusers + kohya", in the order of their table. Endings that several dialects share name one only in a
- * file that has nothing else. */
+/* "kohya", or "diffusers + kohya", in the order of their table. Endings that several dialects share
+ * name one only in a file that has nothing else. */
 static void name_dialects(weft_adapter *a, const wf_draft *drafts)
 {
     size_t                   count;
@@ -161,7 +171,8 @@ static void name_families(weft_adapter *a)
 
     for (size_t i = 0; i < count; i++)
         for (size_t m = 0; m < a->count; m++)
-            if (a->modules[m].family == all[i] && a->modules[m].tensor[WF_TENSOR_MAGNITUDE] == NULL) {
+            if (a->modules[m].family == all[i] &&
+                a->modules[m].tensor[WF_TENSOR_MAGNITUDE] == NULL) {
                 join_word(a->families, sizeof a->families, all[i]->name);
                 break;
             }
@@ -169,7 +180,8 @@ static void name_families(weft_adapter *a)
     if (dora) join_word(a->families, sizeof a->families, "dora");
 }
 
-/* B-LoRA's file: LoRA in the two blocks that carry content and style, which other models than SDXL do not have. */
+/* B-LoRA's file: LoRA in the two blocks that carry content and style, which other models than SDXL
+ * do not have. */
 static bool is_blora(const weft_adapter *a)
 {
     static const char *const blocks[] = { "*up_blocks?0?attentions?0?*,*output_blocks?0?1?*",
@@ -177,7 +189,9 @@ static bool is_blora(const weft_adapter *a)
 
     for (size_t m = 0; m < a->count; m++) {
         const char *name = a->modules[m].name;
-        if (wf_name_component(name) != WEFT_COMPONENT_DENOISER || a->modules[m].family != &wf_family_lora) return false;
+        if (wf_name_component(name) != WEFT_COMPONENT_DENOISER ||
+            a->modules[m].family != &wf_family_lora)
+            return false;
         if (!wf_glob_any(blocks[0], name) && !wf_glob_any(blocks[1], name)) return false;
     }
     return true;
@@ -189,11 +203,13 @@ static const char *whole_kind(const weft_adapter *a, const wf_draft *drafts)
     const char *kind = drafts[0].dialect->whole_kind;
 
     for (size_t m = 0; m < a->count; m++)
-        if (a->modules[m].tensor[WF_TENSOR_DIFF] == NULL || drafts[m].dialect->whole_kind != kind) return NULL;
+        if (a->modules[m].tensor[WF_TENSOR_DIFF] == NULL || drafts[m].dialect->whole_kind != kind)
+            return NULL;
     return kind;
 }
 
-/* What the whole file is, if that can be told: by a dialect, by the modules' families, by the layers. */
+/* What the whole file is, if that can be told: by a dialect, by the modules' families, by the
+ * layers. */
 static const char *kind_of(const weft_adapter *a, const wf_draft *drafts)
 {
     const char *kind = is_blora(a) ? "B-LoRA" : "", *whole = whole_kind(a, drafts);

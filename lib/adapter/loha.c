@@ -3,11 +3,13 @@
  *   plain    w*_a (out, r), w*_b (r, in * k * k)                               scale = alpha / r
  *   Tucker   t* (r, r, k, k), and w*_a (r, out), w*_b (r, in): the core is folded into w*_b, the rest is as above
  *
- * Keys hada_w1_a hada_w1_b hada_w2_a hada_w2_b [hada_t1 hada_t2] [alpha], the same in LyCORIS and in PEFT.
+ * Keys hada_w1_a hada_w1_b hada_w2_a hada_w2_b [hada_t1 hada_t2] [alpha], the same in LyCORIS and
+ * in PEFT.
  *
- * Two products of rank r make one of rank up to r * r: its columns are all products of a column of W1a with one of
- * W2a. For small r that is a pair of thin factors like LoRA's; beyond MOST_PAIRS, or where the layer is small itself, it
- * is a dense matrix, formed strip by strip so that no second matrix of the layer's size is needed.
+ * Two products of rank r make one of rank up to r * r: its columns are all products of a column of
+ * W1a with one of W2a. For small r that is a pair of thin factors like LoRA's; beyond MOST_PAIRS,
+ * or if the layer is small itself, it is a dense matrix, formed strip by strip so that no second
+ * matrix of the layer's size is needed.
  *
  * Hyeon-Woo et al., FedPara, 2021; Yeh et al., LyCORIS, 2023. */
 #include "adapter/factor.h"
@@ -43,7 +45,9 @@ static weft_status shape_plain(wf_module *m, const half *h, const char *source, 
     m->rank = (int32_t)a->shape[1];
     m->in = (int32_t)b->shape[1];
     m->kernel = wf_factor_kernel(b);
-    if (b->shape[0] != m->rank) return wf_module_wrong_shape(b, source, "(r, in * k * k) with the rank of its partner", err);
+    if (b->shape[0] != m->rank)
+        return wf_module_wrong_shape(b, source, "(r, in * k * k) with the rank of its partner",
+                                     err);
     return WEFT_OK;
 }
 
@@ -75,10 +79,12 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
         WF_TRY((tucker(m) ? shape_tucker : shape_plain)(m, &halves[i], source, err));
         if (i == 0) first = *m;
     }
-    if (m->out != first.out || m->in != first.in || m->rank != first.rank || m->kernel != first.kernel)
+    if (m->out != first.out || m->in != first.in || m->rank != first.rank ||
+        m->kernel != first.kernel)
         return wf_module_fail(m, source, err,
                               "the halves are multiplied element by element, but one is (%d, %d) of rank %d and kernel %d, "
-                              "the other (%d, %d) of rank %d and kernel %d", first.out, first.in, first.rank,
+                              "the other (%d, %d) of rank %d and kernel %d", first.out, first.in,
+                              first.rank,
                               first.kernel, m->out, m->in, m->rank, m->kernel);
     WF_TRY(wf_module_check_columns(m, source, err));
     wf_module_set_scale(m, m->rank);
@@ -93,8 +99,8 @@ typedef struct factors {
     float *b[2];
 } factors;
 
-static weft_status read_factors(const wf_module *m, const wf_layer *l, factors *f, const weft_allocator *alloc,
-                                weft_error *err)
+static weft_status read_factors(const wf_module *m, const wf_layer *l, factors *f,
+                                const weft_allocator *alloc, weft_error *err)
 {
     size_t      r = (size_t)m->rank, out = (size_t)m->out, floats;
     wf_columns  c = wf_columns_at(m, l);
@@ -109,7 +115,8 @@ static weft_status read_factors(const wf_module *m, const wf_layer *l, factors *
     f->b[0] = f->a[1] + out * r;
     f->b[1] = f->b[0] + r * c.K;
     for (size_t i = 0; i < 2 && st == WEFT_OK; i++) {
-        const wf_tensor *a = m->tensor[halves[i].a], *b = m->tensor[halves[i].b], *t = m->tensor[halves[i].t];
+        const wf_tensor *a = m->tensor[halves[i].a], *b = m->tensor[halves[i].b],
+                        *t = m->tensor[halves[i].t];
         if (t == NULL) {
             wf_tensor_read(a, 0, a->count, f->a[i]);
             wf_factor_rows(b, r, c, f->b[i]);
@@ -123,7 +130,8 @@ static weft_status read_factors(const wf_module *m, const wf_layer *l, factors *
 
 static int32_t form(const wf_module *m, const wf_layer *l)
 {
-    size_t out = (size_t)m->out, K = wf_module_columns(m), pairs = (size_t)m->rank * (size_t)m->rank;
+    size_t out = (size_t)m->out, K = wf_module_columns(m),
+           pairs = (size_t)m->rank * (size_t)m->rank;
 
     (void)l;
     return pairs <= MOST_PAIRS && pairs * (out + K) < out * K ? WF_FORM_PAIR : WF_FORM_DENSE;
@@ -139,25 +147,28 @@ static void multiply_rows(float *dst, const float *one, const float *other, size
 {
     for (size_t p = 0; p < r; p++)
         for (size_t q = 0; q < r; q++)
-            for (size_t i = 0; i < n; i++) dst[(p * r + q) * n + i] = one[p * n + i] * other[q * n + i];
+            for (size_t i = 0; i < n; i++)
+                dst[(p * r + q) * n + i] = one[p * n + i] * other[q * n + i];
 }
 
 static void multiply_columns(float *dst, const float *one, const float *other, size_t r, size_t n)
 {
     for (size_t p = 0; p < r; p++)
         for (size_t q = 0; q < r; q++)
-            for (size_t o = 0; o < n; o++) dst[(p * r + q) * n + o] = one[o * r + p] * other[o * r + q];
+            for (size_t o = 0; o < n; o++)
+                dst[(p * r + q) * n + o] = one[o * r + p] * other[o * r + q];
 }
 
-static weft_status pair(const wf_module *m, const wf_layer *l, float *down, float *up, const weft_allocator *alloc,
-                        weft_error *err)
+static weft_status pair(const wf_module *m, const wf_layer *l, float *down, float *up,
+                        const weft_allocator *alloc, weft_error *err)
 {
     factors     f;
     weft_status st = read_factors(m, l, &f, alloc, err);
 
     if (st == WEFT_OK && down != NULL)
         multiply_rows(down, f.b[0], f.b[1], (size_t)m->rank, wf_module_columns(m));
-    if (st == WEFT_OK && up != NULL) multiply_columns(up, f.a[0], f.a[1], (size_t)m->rank, (size_t)m->out);
+    if (st == WEFT_OK && up != NULL)
+        multiply_columns(up, f.a[0], f.a[1], (size_t)m->rank, (size_t)m->out);
     wf_free(alloc, f.a[0]);
     return st;
 }
@@ -197,8 +208,8 @@ static void shape_for(const wf_module *m, const wf_layer *l, int32_t tensor, wf_
 }
 
 static const wf_peft_type peft_types[] = {
-    { .name = "LOHA", .known_by = WF_BIT(WF_TENSOR_HADA_W1A), .rank = "r", .rank_patterns = "rank_pattern",
-      .alpha = "alpha" },
+    { .name = "LOHA", .known_by = WF_BIT(WF_TENSOR_HADA_W1A), .rank = "r",
+      .rank_patterns = "rank_pattern", .alpha = "alpha" },
     { .name = NULL },
 };
 
@@ -217,7 +228,8 @@ static weft_status write_peft(const wf_peft_writer *w)
 const wf_family wf_family_loha = {
     .name = "loha",
     .title = "LoHa",
-    .needs = WF_BIT(WF_TENSOR_HADA_W1A) | WF_BIT(WF_TENSOR_HADA_W1B) | WF_BIT(WF_TENSOR_HADA_W2A) | WF_BIT(WF_TENSOR_HADA_W2B),
+    .needs = WF_BIT(WF_TENSOR_HADA_W1A) | WF_BIT(WF_TENSOR_HADA_W1B) |
+        WF_BIT(WF_TENSOR_HADA_W2A) | WF_BIT(WF_TENSOR_HADA_W2B),
     .may = WF_BIT(WF_TENSOR_HADA_T1) | WF_BIT(WF_TENSOR_HADA_T2),
     .shape = shape,
     .fits = wf_fits_columns,

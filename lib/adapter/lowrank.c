@@ -7,15 +7,18 @@
  *   AdaLoRA       a weight for each of the r triplets, E (r, 1): B diag(E) A                 keys .. lora_E
  *                 scale = alpha / (r0 + 1e-5), r0 the rank at the start of training
  *
- * What stands in the middle is folded into A when the factors are read, so all four are one pair of thin factors to
- * whoever computes. A triplet that AdaLoRA pruned has E = 0, or is left out, down to a rank of 0: it adds nothing. PEFT may give the up factor a bias,
- * which it scales like the product.
+ * What stands in the middle is folded into A when the factors are read, so all four are one pair of
+ * thin factors to whoever computes. A triplet that AdaLoRA pruned has E = 0, or is left out, down
+ * to a rank of 0: it adds nothing. PEFT may give the up factor a bias, which it scales like the
+ * product.
  *
- * Factors stay in the file's dtype, where they are mapped; whoever computes asks for them widened, in the order that
- * the networks use: channels last, so K = k * k * in runs over (ky, kx, in). A 1x1 convolution and a linear layer are
- * the same thing here, whichever of the two forms the file chose.
+ * Factors stay in the file's dtype, where they are mapped; whoever computes asks for them widened,
+ * in the order that the networks use: channels last, so K = k * k * in runs over (ky, kx, in). A
+ * 1x1 convolution and a linear layer are the same thing here, whichever of the two forms the file
+ * chose.
  *
- * Hu et al., LoRA, 2021; Yeh et al., LyCORIS, 2023; Wu et al., MoSLoRA, 2024; Zhang et al., AdaLoRA, 2023. */
+ * Hu et al., LoRA, 2021; Yeh et al., LyCORIS, 2023; Wu et al., MoSLoRA, 2024; Zhang et al.,
+ * AdaLoRA, 2023. */
 #include "adapter/factor.h"
 #include "adapter/save.h"
 #include "tensor/gemm.h"
@@ -27,13 +30,16 @@ static weft_status check_factors(const wf_module *m, const char *source, weft_er
     const wf_tensor *A = m->tensor[WF_TENSOR_DOWN], *B = m->tensor[WF_TENSOR_UP];
     wf_shape_text    a, b;
 
-    if (A->rank != 2 && A->rank != 4) return wf_module_wrong_shape(A, source, "(r, in) or (r, in, k, k)", err);
-    if (B->rank != 2 && B->rank != 4) return wf_module_wrong_shape(B, source, "(out, r) or (out, r, 1, 1)", err);
+    if (A->rank != 2 && A->rank != 4)
+        return wf_module_wrong_shape(A, source, "(r, in) or (r, in, k, k)", err);
+    if (B->rank != 2 && B->rank != 4)
+        return wf_module_wrong_shape(B, source, "(out, r) or (out, r, 1, 1)", err);
     if (wf_factor_kernel(A) == 0) return wf_module_wrong_shape(A, source, "a square kernel", err);
     if (wf_factor_kernel(B) != 1) return wf_module_wrong_shape(B, source, "(out, r, 1, 1)", err);
     if (A->shape[0] != B->shape[1])
         return wf_module_fail(m, source, err, "up is %s but down is %s: ranks %d and %d differ",
-                              wf_shape(&b, B->shape, B->rank), wf_shape(&a, A->shape, A->rank), (int32_t)B->shape[1],
+                              wf_shape(&b, B->shape, B->rank), wf_shape(&a, A->shape, A->rank),
+                              (int32_t)B->shape[1],
                               (int32_t)A->shape[0]);
     return WEFT_OK;
 }
@@ -41,16 +47,19 @@ static weft_status check_factors(const wf_module *m, const char *source, weft_er
 /* What stands between the factors: at most one thing, of the right rank. */
 static weft_status check_middle(const wf_module *m, const char *source, weft_error *err)
 {
-    const wf_tensor *mid = m->tensor[WF_TENSOR_MID], *M = m->tensor[WF_TENSOR_MIXER], *E = m->tensor[WF_TENSOR_LORA_E];
+    const wf_tensor *mid = m->tensor[WF_TENSOR_MID], *M = m->tensor[WF_TENSOR_MIXER],
+                    *E = m->tensor[WF_TENSOR_LORA_E];
     const wf_tensor *bias = m->tensor[WF_TENSOR_UP_BIAS];
 
     if ((mid != NULL) + (M != NULL) + (E != NULL) > 1)
-        return wf_module_fail(m, source, err, "of lora_mid, lora_AB and lora_E a module has one, not several");
+        return wf_module_fail(m, source, err,
+                              "of lora_mid, lora_AB and lora_E a module has one, not several");
     if (mid != NULL && (mid->rank != 4 || wf_factor_kernel(mid) == 0 || mid->shape[0] != m->rank ||
                         mid->shape[1] != m->rank))
         return wf_module_wrong_shape(mid, source, "(r, r, k, k) with the rank of its factors", err);
     if (mid != NULL && m->kernel != 1)
-        return wf_module_wrong_shape(m->tensor[WF_TENSOR_DOWN], source, "(r, in, 1, 1) beside lora_mid", err);
+        return wf_module_wrong_shape(m->tensor[WF_TENSOR_DOWN], source,
+                                     "(r, in, 1, 1) beside lora_mid", err);
     if (M != NULL && (M->rank != 2 || M->shape[0] != m->rank || M->shape[1] != m->rank))
         return wf_module_wrong_shape(M, source, "(r, r) with the rank of its factors", err);
     if (E != NULL && (E->count != (size_t)m->rank || E->shape[0] != m->rank))
@@ -60,7 +69,8 @@ static weft_status check_middle(const wf_module *m, const char *source, weft_err
     return WEFT_OK;
 }
 
-/* AdaLoRA divides by the rank that training began with, and keeps clear of zero by adding a little to it. */
+/* AdaLoRA divides by the rank that training began with, and keeps clear of zero by adding a little
+ * to it. */
 static void scale_of_adalora(wf_module *m)
 {
     int32_t start = wf_start_rank_of(m);
@@ -74,14 +84,16 @@ static void scale_of_adalora(wf_module *m)
 
 static weft_status shape(wf_module *m, const char *source, weft_error *err)
 {
-    const wf_tensor *A = m->tensor[WF_TENSOR_DOWN], *B = m->tensor[WF_TENSOR_UP], *mid = m->tensor[WF_TENSOR_MID];
+    const wf_tensor *A = m->tensor[WF_TENSOR_DOWN], *B = m->tensor[WF_TENSOR_UP],
+                    *mid = m->tensor[WF_TENSOR_MID];
 
     WF_TRY(check_factors(m, source, err));
     m->rank = (int32_t)A->shape[0];
     m->in = (int32_t)A->shape[1];
     m->out = (int32_t)B->shape[0];
     m->kernel = wf_factor_kernel(A);
-    if (m->in == 0 || m->out == 0) return wf_module_fail(m, source, err, "it has %d inputs and %d outputs", m->in, m->out);
+    if (m->in == 0 || m->out == 0)
+        return wf_module_fail(m, source, err, "it has %d inputs and %d outputs", m->in, m->out);
     WF_TRY(check_middle(m, source, err));
     if (mid != NULL) m->kernel = wf_factor_kernel(mid);
     WF_TRY(wf_module_check_columns(m, source, err));
@@ -98,13 +110,15 @@ static bool may_be_empty(const wf_module *m)
 
 static const char *kind(const wf_module *m)
 {
-    return m->tensor[WF_TENSOR_LORA_E] != NULL ? "AdaLoRA" : m->tensor[WF_TENSOR_MIXER] != NULL ? "MoSLoRA" : NULL;
+    return m->tensor[WF_TENSOR_LORA_E] != NULL ? "AdaLoRA" : m->tensor[WF_TENSOR_MIXER] != NULL
+           ? "MoSLoRA" : NULL;
 }
 
 /* ---- the factors ------------------------------------------------------------------------------------ */
 
 /* down (r, K) becomes M down. */
-static weft_status mix(const wf_module *m, size_t r, size_t K, float *down, const weft_allocator *alloc, weft_error *err)
+static weft_status mix(const wf_module *m, size_t r, size_t K, float *down,
+                       const weft_allocator *alloc, weft_error *err)
 {
     size_t floats = r * r + r * K; /* as many as two tensors of the file have */
     float *M = wf_zalloc(alloc, floats, sizeof *M);
@@ -128,14 +142,15 @@ static void weigh(const wf_tensor *E, size_t r, size_t K, float *down)
     }
 }
 
-static weft_status read_down(const wf_module *m, const wf_layer *l, float *down, const weft_allocator *alloc,
-                             weft_error *err)
+static weft_status read_down(const wf_module *m, const wf_layer *l, float *down,
+                             const weft_allocator *alloc, weft_error *err)
 {
     size_t     r = (size_t)m->rank;
     wf_columns c = wf_columns_at(m, l);
 
     if (m->tensor[WF_TENSOR_MID] != NULL)
-        return wf_tucker_fold(m->tensor[WF_TENSOR_MID], m->tensor[WF_TENSOR_DOWN], r, r, c.in, c.kk, down, alloc, err);
+        return wf_tucker_fold(m->tensor[WF_TENSOR_MID], m->tensor[WF_TENSOR_DOWN], r, r, c.in, c.kk,
+                              down, alloc, err);
     wf_factor_rows(m->tensor[WF_TENSOR_DOWN], r, c, down);
     if (m->tensor[WF_TENSOR_LORA_E] != NULL) weigh(m->tensor[WF_TENSOR_LORA_E], r, c.K, down);
     if (m->tensor[WF_TENSOR_MIXER] != NULL) return mix(m, r, c.K, down, alloc, err);
@@ -149,10 +164,11 @@ static int32_t form(const wf_module *m, const wf_layer *l)
     return m->rank > 0 ? WF_FORM_PAIR : WF_FORM_DENSE;
 }
 
-static weft_status pair(const wf_module *m, const wf_layer *l, float *down, float *up, const weft_allocator *alloc,
-                        weft_error *err)
+static weft_status pair(const wf_module *m, const wf_layer *l, float *down, float *up,
+                        const weft_allocator *alloc, weft_error *err)
 {
-    if (up != NULL) wf_tensor_transposed(m->tensor[WF_TENSOR_UP], (size_t)m->out, (size_t)m->rank, up);
+    if (up != NULL)
+        wf_tensor_transposed(m->tensor[WF_TENSOR_UP], (size_t)m->out, (size_t)m->rank, up);
     return down == NULL ? WEFT_OK : read_down(m, l, down, alloc, err);
 }
 
@@ -193,7 +209,8 @@ static const char *cannot_write(const wf_module *m, int32_t dialect)
     return dialect == WEFT_DIALECT_KOHYA && two ? "with two differences of the bias" : NULL;
 }
 
-/* A mixer has a word in no dialect, AdaLoRA's weights only in PEFT, Tucker's core only in kohya's. */
+/* A mixer has a word in no dialect, AdaLoRA's weights only in PEFT, Tucker's core only in
+ * kohya's. */
 static uint64_t folded(const wf_module *m, int32_t dialect)
 {
     uint64_t middle = WF_BIT(WF_TENSOR_MID) | WF_BIT(WF_TENSOR_MIXER) | WF_BIT(WF_TENSOR_LORA_E);
@@ -212,7 +229,8 @@ static int32_t written_as(const wf_module *m, int32_t tensor)
 
 static void shape_for(const wf_module *m, const wf_layer *l, int32_t tensor, wf_tensor *t)
 {
-    if (tensor == WF_TENSOR_UP || (tensor == WF_TENSOR_DOWN && m->tensor[WF_TENSOR_MID] != NULL)) wf_shape_outer(t, l);
+    if (tensor == WF_TENSOR_UP || (tensor == WF_TENSOR_DOWN && m->tensor[WF_TENSOR_MID] != NULL))
+        wf_shape_outer(t, l);
     else if (tensor == WF_TENSOR_DOWN) wf_shape_inner(t, l);
 }
 
@@ -229,7 +247,9 @@ static weft_status write_lora(const wf_peft_writer *w)
     for WF_EACH(w, i) {
         const wf_module *m = wf_peft_module(w, i);
         if ((m->tensor[WF_TENSOR_MAGNITUDE] != NULL) != dora)
-            return wf_peft_refuse(w, i, dora ? "has no magnitude, but others have" : "has a magnitude, but others have not");
+            return wf_peft_refuse(w, i,
+                                  dora
+                                      ? "has no magnitude, but others have" : "has a magnitude, but others have not");
         rslora = rslora && m->rslora;
         bias = bias || m->tensor[WF_TENSOR_UP_BIAS] != NULL;
     }
@@ -259,7 +279,8 @@ static void put_pruned(const wf_peft_writer *w)
     for WF_EACH(w, i) {
         const wf_module *m = wf_peft_module(w, i);
         if (m->rank == first_rank(m)) continue;
-        wf_text_add(w->out, "%s\"%s.lora_E\": [", first ? "" : ", ", wf_saver_path(wf_peft_layer(w, i)));
+        wf_text_add(w->out, "%s\"%s.lora_E\": [", first ? "" : ", ",
+                    wf_saver_path(wf_peft_layer(w, i)));
         for (int32_t p = 0; p < first_rank(m); p++)
             wf_text_add(w->out, "%s%s", p > 0 ? ", " : "", p < m->rank ? "true" : "false");
         wf_text_add(w->out, "]");
@@ -276,8 +297,10 @@ static weft_status write_adalora(const wf_peft_writer *w)
         const wf_module *m = wf_peft_module(w, i);
         if (first_rank(m) != first_rank(one) || m->alpha != one->alpha)
             return wf_peft_refuse(w, i, "began with another rank or alpha than the others");
-        if (first_rank(m) < m->rank || first_rank(m) > 1 << 20) return wf_peft_refuse(w, i, "has more triplets than it began with");
-        if (m->tensor[WF_TENSOR_MAGNITUDE] != NULL) return wf_peft_refuse(w, i, "has a magnitude beside AdaLoRA's weights");
+        if (first_rank(m) < m->rank || first_rank(m) > 1 << 20)
+            return wf_peft_refuse(w, i, "has more triplets than it began with");
+        if (m->tensor[WF_TENSOR_MAGNITUDE] != NULL)
+            return wf_peft_refuse(w, i, "has a magnitude beside AdaLoRA's weights");
     }
     wf_peft_common(w, "init_lora_weights");
     wf_peft_value(w, "init_r", first_rank(one));
@@ -291,9 +314,10 @@ static weft_status write_adalora(const wf_peft_writer *w)
 }
 
 static const wf_peft_type peft_types[] = {
-    { .name = "LORA", .known_by = WF_BIT(WF_TENSOR_DOWN), .rank = "r", .rank_patterns = "rank_pattern",
-      .alpha = "lora_alpha", .lora = true },
-    { .name = "ADALORA", .known_by = WF_BIT(WF_TENSOR_LORA_E), .rank = "init_r", .alpha = "lora_alpha", .bare = true },
+    { .name = "LORA", .known_by = WF_BIT(WF_TENSOR_DOWN), .rank = "r",
+      .rank_patterns = "rank_pattern", .alpha = "lora_alpha", .lora = true },
+    { .name = "ADALORA", .known_by = WF_BIT(WF_TENSOR_LORA_E), .rank = "init_r",
+      .alpha = "lora_alpha", .bare = true },
     { .name = NULL },
 };
 
@@ -311,7 +335,8 @@ const wf_family wf_family_lora = {
     .name = "lora",
     .title = "LoRA",
     .needs = WF_BIT(WF_TENSOR_DOWN) | WF_BIT(WF_TENSOR_UP),
-    .may = WF_BIT(WF_TENSOR_MID) | WF_BIT(WF_TENSOR_MIXER) | WF_BIT(WF_TENSOR_LORA_E) | WF_BIT(WF_TENSOR_RANKNUM) |
+    .may = WF_BIT(WF_TENSOR_MID) | WF_BIT(WF_TENSOR_MIXER) | WF_BIT(WF_TENSOR_LORA_E) |
+        WF_BIT(WF_TENSOR_RANKNUM) |
            WF_BIT(WF_TENSOR_UP_BIAS),
     .extra_size = sizeof(wf_start_rank),
     .may_be_empty = may_be_empty,

@@ -1,8 +1,8 @@
 /* module.c - what holds for a module of any family: its form, its sum, its bias and its scale.
  *
- * Three tensors belong to no family. A magnitude makes any module DoRA: the family's own difference then turns the
- * weight, and the whole becomes a dense one. A difference of the bias, or a bias to put in its place, stands beside the
- * family's own. */
+ * Three tensors belong to no family. A magnitude makes any module DoRA: the family's own difference
+ * then turns the weight, and the whole becomes a dense one. A difference of the bias, or a bias to
+ * put in its place, stands beside the family's own. */
 #include <math.h>
 
 #include "adapter/factor.h"
@@ -30,7 +30,8 @@ bool wf_module_fits(const wf_module *m, const wf_layer *l)
         if (bias[i] != NULL && bias[i]->count != (size_t)l->out) return false;
     if (m->tensor[WF_TENSOR_MAGNITUDE] != NULL && !wf_dora_fits(m, l)) return false;
     if (m->family->fits != NULL) return m->family->fits(m, l);
-    return l->kind != WEFT_LAYER_NORM && m->out == l->out && m->in == l->in && m->kernel == l->kernel;
+    return l->kind != WEFT_LAYER_NORM && m->out == l->out && m->in == l->in &&
+           m->kernel == l->kernel;
 }
 
 int32_t wf_module_pair_rank(const wf_module *m)
@@ -39,8 +40,8 @@ int32_t wf_module_pair_rank(const wf_module *m)
 }
 
 /* Families may multiply matrices, and are called while no run computes. */
-weft_status wf_module_pair(const wf_module *m, const wf_layer *l, float *down, float *up, const weft_allocator *alloc,
-                           weft_error *err)
+weft_status wf_module_pair(const wf_module *m, const wf_layer *l, float *down, float *up,
+                           const weft_allocator *alloc, weft_error *err)
 {
     wf_blas_begin();
     weft_status st = m->family->pair(m, l, down, up, alloc, err);
@@ -48,8 +49,8 @@ weft_status wf_module_pair(const wf_module *m, const wf_layer *l, float *down, f
     return st;
 }
 
-weft_status wf_module_add(const wf_module *m, const wf_layer *l, double scale, double inside, double c, float *dst,
-                          const weft_allocator *alloc, weft_error *err)
+weft_status wf_module_add(const wf_module *m, const wf_layer *l, double scale, double inside,
+                          double c, float *dst, const weft_allocator *alloc, weft_error *err)
 {
     wf_blas_begin();
     weft_status st = m->tensor[WF_TENSOR_MAGNITUDE] != NULL
@@ -59,8 +60,8 @@ weft_status wf_module_add(const wf_module *m, const wf_layer *l, double scale, d
     return st;
 }
 
-weft_status wf_module_add_inner(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
-                                const weft_allocator *alloc, weft_error *err)
+weft_status wf_module_add_inner(const wf_module *m, const wf_layer *l, double scale, double c,
+                                float *dst, const weft_allocator *alloc, weft_error *err)
 {
     wf_blas_begin();
     weft_status st = m->family->add(m, l, scale, c, dst, alloc, err);
@@ -70,11 +71,12 @@ weft_status wf_module_add_inner(const wf_module *m, const wf_layer *l, double sc
 
 bool wf_module_of_weight(const wf_module *m)
 {
-    return m->tensor[WF_TENSOR_MAGNITUDE] != NULL || m->tensor[WF_TENSOR_REPLACE] != NULL || m->family->of_weight;
+    return m->tensor[WF_TENSOR_MAGNITUDE] != NULL || m->tensor[WF_TENSOR_REPLACE] != NULL ||
+           m->family->of_weight;
 }
 
-weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, float *w2, const weft_allocator *alloc,
-                           weft_error *err)
+weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, float *w2,
+                           const weft_allocator *alloc, weft_error *err)
 {
     wf_blas_begin();
     weft_status st = m->family->kron(m, l, w1, w2, alloc, err);
@@ -82,8 +84,8 @@ weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, flo
     return st;
 }
 
-weft_status wf_module_add_bias(const wf_module *m, const wf_layer *l, double scale, double c, float *dst, bool *any,
-                               weft_error *err)
+weft_status wf_module_add_bias(const wf_module *m, const wf_layer *l, double scale, double c,
+                               float *dst, bool *any, weft_error *err)
 {
     const wf_tensor *t = m->tensor[WF_TENSOR_DIFF_B], *whole = m->tensor[WF_TENSOR_REPLACE_B];
 
@@ -92,14 +94,15 @@ weft_status wf_module_add_bias(const wf_module *m, const wf_layer *l, double sca
     if (t != NULL && dst != NULL) wf_tensor_add(t, c, dst);
     if (whole != NULL && dst != NULL) {
         wf_tensor_add(whole, c, dst);
-        for (size_t o = 0; l->bias != NULL && o < whole->count; o++) dst[o] -= (float)(c * l->bias[o]);
+        for (size_t o = 0; l->bias != NULL && o < whole->count; o++)
+            dst[o] -= (float)(c * l->bias[o]);
     }
     if (m->family->add_bias != NULL) *any |= m->family->add_bias(m, l, scale, c, dst);
     return WEFT_OK;
 }
 
-weft_status wf_module_settle(wf_module *m, const struct wf_settings *s, const struct wf_config *config,
-                             const char *path, weft_error *err)
+weft_status wf_module_settle(wf_module *m, const struct wf_settings *s,
+                             const struct wf_config *config, const char *path, weft_error *err)
 {
     return m->family->settle != NULL ? m->family->settle(m, s, config, path, err) : WEFT_OK;
 }

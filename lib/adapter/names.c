@@ -1,7 +1,8 @@
 /* names.c - names of modules, and keys as messages show them.
  *
- * A module is called by its canonical name ("unet.down_blocks.0...."), or by kohya's underscore word if its dialect
- * has no other, or by cloneofsimo's number ("unet:12"). What a name begins with tells its component. */
+ * A module is called by its canonical name ("unet.down_blocks.0...."), or by kohya's underscore
+ * word if its dialect has no other, or by cloneofsimo's number ("unet:12"). What a name begins with
+ * tells its component. */
 #include "adapter/adapter_internal.h"
 
 static const struct {
@@ -9,10 +10,14 @@ static const struct {
     const char *word;
     int32_t     component;
 } heads[] = {
-    { "unet.", "unet_", WEFT_COMPONENT_DENOISER },       { "lora_unet_", "unet_", WEFT_COMPONENT_DENOISER },
-    { "unet:", "unet:", WEFT_COMPONENT_DENOISER },       { "text_encoder.", "te1_", WEFT_COMPONENT_TEXT_1 },
-    { "lora_te_", "te1_", WEFT_COMPONENT_TEXT_1 },       { "lora_te1_", "te1_", WEFT_COMPONENT_TEXT_1 },
-    { "text_encoder:", "te1:", WEFT_COMPONENT_TEXT_1 },  { "text_encoder_2.", "te2_", WEFT_COMPONENT_TEXT_2 },
+    { "unet.", "unet_", WEFT_COMPONENT_DENOISER },       { "lora_unet_", "unet_",
+                                                           WEFT_COMPONENT_DENOISER },
+    { "unet:", "unet:", WEFT_COMPONENT_DENOISER },
+    { "text_encoder.", "te1_", WEFT_COMPONENT_TEXT_1 },
+    { "lora_te_", "te1_", WEFT_COMPONENT_TEXT_1 },
+    { "lora_te1_", "te1_", WEFT_COMPONENT_TEXT_1 },
+    { "text_encoder:", "te1:", WEFT_COMPONENT_TEXT_1 },
+    { "text_encoder_2.", "te2_", WEFT_COMPONENT_TEXT_2 },
     { "lora_te2_", "te2_", WEFT_COMPONENT_TEXT_2 },
 };
 

@@ -33,7 +33,8 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
                        const weft_allocator *alloc, weft_error *err)
 {
     (void)l, (void)alloc, (void)err;
-    if (m->tensor[WF_TENSOR_W_NORM] != NULL) wf_tensor_add(m->tensor[WF_TENSOR_W_NORM], scale * c, dst);
+    if (m->tensor[WF_TENSOR_W_NORM] != NULL)
+        wf_tensor_add(m->tensor[WF_TENSOR_W_NORM], scale * c, dst);
     return WEFT_OK;
 }
 

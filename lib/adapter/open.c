@@ -33,8 +33,8 @@ static void free_paths(paths *p, const weft_allocator *alloc)
 }
 
 /* dir/name into *out; stays NULL if nothing is there. */
-static weft_status find_in(char **out, const char *dir, const char *name, const weft_allocator *alloc,
-                           weft_error *err)
+static weft_status find_in(char **out, const char *dir, const char *name,
+                           const weft_allocator *alloc, weft_error *err)
 {
     char *path = wf_path_join(alloc, dir, name);
 
@@ -47,20 +47,24 @@ static weft_status find_in(char **out, const char *dir, const char *name, const 
     return WEFT_OK;
 }
 
-static weft_status find_file(paths *p, const char *dir, const weft_allocator *alloc, weft_error *err)
+static weft_status find_file(paths *p, const char *dir, const weft_allocator *alloc,
+                             weft_error *err)
 {
     static const char *const names[] = {
-        "adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin", "pytorch_lora_weights.bin",
+        "adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin",
+        "pytorch_lora_weights.bin",
         "pytorch_custom_diffusion_weights.safetensors", "pytorch_custom_diffusion_weights.bin",
     };
 
-    for (size_t i = 0; i < WF_LEN(names) && p->file == NULL; i++) WF_TRY(find_in(&p->file, dir, names[i], alloc, err));
+    for (size_t i = 0; i < WF_LEN(names) && p->file == NULL; i++)
+        WF_TRY(find_in(&p->file, dir, names[i], alloc, err));
     if (p->file != NULL) return WEFT_OK;
-    return wf_fail_sys(err, ENOENT, "%s: neither %s nor %s in this folder", dir, names[0], names[1]);
+    return wf_fail_sys(err, ENOENT, "%s: neither %s nor %s in this folder", dir, names[0],
+                       names[1]);
 }
 
-static weft_status find_paths(paths *p, const char *path, const weft_adapter_options *o, const weft_allocator *alloc,
-                              weft_error *err)
+static weft_status find_paths(paths *p, const char *path, const weft_adapter_options *o,
+                              const weft_allocator *alloc, weft_error *err)
 {
     const char *part, *dir = path;
     bool        is_dir = wf_path_is_dir(path);
@@ -76,7 +80,8 @@ static weft_status find_paths(paths *p, const char *path, const weft_adapter_opt
     size_t      f = dir == NULL ? 0 : last_part(dir, strlen(dir), &folder);
     size_t      stem = n;
     while (!is_dir && stem > 1 && part[stem - 1] != '.') stem--;
-    p->name = o->name != NULL ? wf_strdup(alloc, o->name) : wf_strndup(alloc, part, !is_dir && stem > 1 ? stem - 1 : n);
+    p->name = o->name != NULL ? wf_strdup(alloc, o->name) : wf_strndup(alloc, part, !is_dir &&
+                                                                       stem > 1 ? stem - 1 : n);
     p->folder = dir == NULL ? NULL : wf_strndup(alloc, folder, f);
     if (!is_dir) p->file = wf_strdup(alloc, path);
     if (dir == NULL || p->name == NULL || p->folder == NULL || (!is_dir && p->file == NULL)) {
@@ -119,44 +124,50 @@ static bool wants_config(const weft_tensors *t)
     return false;
 }
 
-static weft_status read_options(weft_adapter_options *o, const weft_adapter_options *options, weft_error *err)
+static weft_status read_options(weft_adapter_options *o, const weft_adapter_options *options,
+                                weft_error *err)
 {
     WF_TRY(WF_OPTIONS(o, options, weft_adapter_options, WEFT_OPEN_COPY, err));
     if (o->config != NULL && o->config_text != NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_adapter_options: config and config_text are both given");
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_adapter_options: config and config_text are both given");
     return wf_check_allocator(o->allocator, err);
 }
 
-/* PEFT's configuration, if a key of the file needs one; one that is given and not needed is refused. `path` is the one
- * that is given or stands beside the file, or NULL. */
-static weft_status read_config(json_t **out, const weft_tensors *t, const weft_adapter_options *o, const char *path,
-                               const char *name, const weft_allocator *alloc, weft_error *err)
+/* PEFT's configuration, if a key of the file needs one; one that is given and not needed is
+ * refused. `path` is the one that is given or stands beside the file, or NULL. */
+static weft_status read_config(json_t **out, const weft_tensors *t, const weft_adapter_options *o,
+                               const char *path, const char *name, const weft_allocator *alloc,
+                               weft_error *err)
 {
     bool wanted = wants_config(t);
 
     if (!wanted && (o->config != NULL || o->config_text != NULL))
-        return wf_fail(err, WEFT_E_ARG, "%s: a PEFT configuration is given, but no key is PEFT's", name);
+        return wf_fail(err, WEFT_E_ARG, "%s: a PEFT configuration is given, but no key is PEFT's",
+                       name);
     if (!wanted) return WEFT_OK;
-    if (o->config_text != NULL) return wf_json_load_text(out, o->config_text, "config_text", alloc, err);
+    if (o->config_text != NULL)
+        return wf_json_load_text(out, o->config_text, "config_text", alloc, err);
     return path != NULL ? wf_json_load(out, path, alloc, err) : WEFT_OK;
 }
 
 /* Tensors and what is known of their source become the adapter. */
-static weft_status finish(weft_tensors *t, const weft_adapter_options *o, wf_source *source, const char *config,
-                          const weft_allocator *alloc, weft_adapter **out, weft_error *err)
+static weft_status finish(weft_tensors *t, const weft_adapter_options *o, wf_source *source,
+                          const char *config, const weft_allocator *alloc, weft_adapter **out,
+                          weft_error *err)
 {
     weft_status st = read_config(&source->config, t, o, config, source->name, alloc, err);
 
     if (st == WEFT_OK) st = wf_adapter_parse(t, source, alloc, out, err);
     json_decref(source->config);
     if (st == WEFT_OK)
-        wf_log(o->log, o->log_user, WEFT_LOG_INFO, "%s: %s, %zu modules in %zu keys", source->name, (*out)->dialect,
-               (*out)->count, wf_tensors_count(t));
+        wf_log(o->log, o->log_user, WEFT_LOG_INFO, "%s: %s, %zu modules in %zu keys", source->name,
+               (*out)->dialect, (*out)->count, wf_tensors_count(t));
     return st;
 }
 
-weft_status weft_adapter_open(const char *path, const weft_adapter_options *options, weft_adapter **out,
-                              weft_error *err)
+weft_status weft_adapter_open(const char *path, const weft_adapter_options *options,
+                              weft_adapter **out, weft_error *err)
 {
     weft_adapter_options o;
     weft_tensors        *tensors = NULL;
@@ -170,7 +181,8 @@ weft_status weft_adapter_open(const char *path, const weft_adapter_options *opti
     weft_allocator alloc = wf_allocator(o.allocator);
 
     if ((st = find_paths(&p, path, &o, &alloc, err)) != WEFT_OK) goto done;
-    if ((st = wf_tensors_open(p.file, o.flags & WEFT_OPEN_COPY, &alloc, &tensors, err)) != WEFT_OK) goto done;
+    if ((st = wf_tensors_open(p.file, o.flags & WEFT_OPEN_COPY, &alloc, &tensors, err)) != WEFT_OK)
+        goto done;
     wf_source source = { .name = p.name, .folder = p.folder };
     st = finish(tensors, &o, &source, p.config, &alloc, out, err);
 done:
@@ -179,8 +191,8 @@ done:
     return st;
 }
 
-weft_status weft_adapter_create(weft_tensors *tensors, const weft_adapter_options *options, weft_adapter **out,
-                                weft_error *err)
+weft_status weft_adapter_create(weft_tensors *tensors, const weft_adapter_options *options,
+                                weft_adapter **out, weft_error *err)
 {
     weft_adapter_options o;
 

@@ -1,9 +1,10 @@
 /* read.c - from a file's keys to modules, each with its tensors, its family and a scale.
  *
- * Two passes over the keys: first those that make modules, then those that only join one, such as alpha. Modules are
- * told apart by a folded name (dots as underscores, one word for each component). So a module that stands in the file
- * twice, in two dialects, is found here and refused: applying both would double it, and choosing one would be a guess.
- * What no dialect reads is left to identify.c. */
+ * Two passes over the keys: first those that make modules, then those that only join one, such as
+ * alpha. Modules are told apart by a folded name (dots as underscores, one word for each
+ * component). So a module that stands in the file twice, in two dialects, is found here and
+ * refused: applying both would double it, and choosing one would be a guess. What no dialect reads
+ * is left to identify.c. */
 #include <math.h>
 
 #include "adapter/adapter_internal.h"
@@ -29,13 +30,15 @@ static weft_status fail_pair(reader *rd, const char *one, const char *other, con
                    wf_key_show(&b, other), what);
 }
 
-/* A PEFT folder called text_encoder_2 holds the second encoder's modules, which look like the first's. */
+/* A PEFT folder called text_encoder_2 holds the second encoder's modules, which look like the
+ * first's. */
 static bool second_encoder(const reader *rd, const wf_dialect *d, char *name)
 {
     static const char first[] = "text_encoder.", second[] = "text_encoder_2.";
 
     if (d->config != WF_CONFIG_FILE || rd->source->folder == NULL ||
-        strcmp(rd->source->folder, "text_encoder_2") != 0 || strncmp(name, first, sizeof first - 1) != 0)
+        strcmp(rd->source->folder, "text_encoder_2") != 0 ||
+        strncmp(name, first, sizeof first - 1) != 0)
         return true;
     if (strlen(name) + 3 > WF_NAME_CAP) return false;
     memmove(name + sizeof second - 1, name + sizeof first - 1, strlen(name + sizeof first - 1) + 1);
@@ -86,12 +89,14 @@ static weft_status add_module(reader *rd, const wf_dialect *d, const wf_key *k, 
     *w = (wf_draft){ .dialect = d, .first = t, .weak = (k->how & WF_WEAK) != 0 };
     w->folded = wf_bag_string(&a->bag, folded, strlen(folded));
     a->count++;
-    if (m->name == NULL || m->key == NULL || w->folded == NULL) return wf_nomem(rd->err, sizeof *k, "a module's name");
+    if (m->name == NULL || m->key == NULL || w->folded == NULL)
+        return wf_nomem(rd->err, sizeof *k, "a module's name");
     return wf_map_put(&rd->by_name, w->folded, (int64_t)a->count - 1, &(bool){ false }, rd->err);
 }
 
 /* The tensor, which dialect d read, becomes this one of module `at`. */
-static weft_status give_tensor(reader *rd, const wf_dialect *d, int64_t at, const wf_key *k, size_t i)
+static weft_status give_tensor(reader *rd, const wf_dialect *d, int64_t at, const wf_key *k,
+                               size_t i)
 {
     const wf_tensor  *t = wf_tensors_at(rd->a->tensors, i);
     const wf_tensor **slot = &rd->a->modules[at].tensor[k->tensor];
@@ -127,20 +132,23 @@ static weft_status add_key(reader *rd, size_t i)
     const wf_module *m = &a->modules[at];
     const wf_draft  *w = &rd->drafts[at];
     bool             same = w->dialect == d &&
-                (k.stem == 0 || (strlen(m->key) == k.stem && strncmp(m->key, t->name, k.stem) == 0));
+                (k.stem == 0 ||
+                 (strlen(m->key) == k.stem && strncmp(m->key, t->name, k.stem) == 0));
     if (!same && m->tensor[k.tensor] == NULL)
         return fail_pair(rd, w->first->name, t->name, "name one module in two ways");
     return give_tensor(rd, d, at, &k, i);
 }
 
-/* May the key join the module? One that only stands beside certain tensors may if a family then takes them all. */
+/* May the key join the module? One that only stands beside certain tensors may if a family then
+ * takes them all. */
 static bool may_join(const wf_module *m, const wf_key *k)
 {
-    return (k->how & WF_BESIDE) == 0 || wf_family_of(wf_module_tensors(m) | WF_BIT(k->tensor)) != NULL;
+    return (k->how & WF_BESIDE) == 0 ||
+           wf_family_of(wf_module_tensors(m) | WF_BIT(k->tensor)) != NULL;
 }
 
-/* Second pass: a key that joins a module. Endings such as ".alpha" are in several dialects: the first that leads to a
- * module is taken. */
+/* Second pass: a key that joins a module. Endings such as ".alpha" are in several dialects: the
+ * first that leads to a module is taken. */
 static weft_status join_key(reader *rd, size_t i)
 {
     weft_adapter            *a = rd->a;
@@ -154,7 +162,8 @@ static weft_status join_key(reader *rd, size_t i)
 
     if (a->key_module[i] >= 0) return WEFT_OK;
     for (size_t d = 0; d < count; d++) {
-        if (!wf_dialect_read(all[d], t->name, &k) || (k.how & (WF_JOINS | WF_BESIDE)) == 0) continue;
+        if (!wf_dialect_read(all[d], t->name, &k) || (k.how & (WF_JOINS | WF_BESIDE)) == 0)
+            continue;
         if (!second_encoder(rd, all[d], k.name)) continue;
         joins |= (k.how & WF_JOINS) != 0;
         wf_name_fold(folded, k.name);
@@ -163,7 +172,8 @@ static weft_status join_key(reader *rd, size_t i)
         return give_tensor(rd, all[d], at, &k, i);
     }
     if (!joins) return WEFT_OK;
-    return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s has no factors beside it", a->name, wf_key_show(&text, t->name));
+    return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s has no factors beside it", a->name,
+                   wf_key_show(&text, t->name));
 }
 
 /* ---- scale ------------------------------------------------------------------------------------------ */
@@ -174,7 +184,8 @@ static bool find_config(const reader *rd, const wf_module *m, const wf_dialect *
     const char *prefix = wf_component_prefix(wf_name_component(m->name));
 
     if (d->config == WF_CONFIG_FILE) *out = (wf_config){ rd->source->config, "", rd->a->name };
-    else if (d->config == WF_CONFIG_METADATA && prefix != NULL) *out = (wf_config){ rd->metadata, prefix, rd->a->name };
+    else if (d->config == WF_CONFIG_METADATA && prefix != NULL)
+        *out = (wf_config){ rd->metadata, prefix, rd->a->name };
     else return false;
     return out->json != NULL;
 }
@@ -189,8 +200,8 @@ static weft_status take_settings(reader *rd, wf_module *m, wf_settings *s)
         s->has_alpha = true;
     }
     if (s->has_alpha && !isfinite((float)s->alpha))
-        return wf_fail(rd->err, WEFT_E_FORMAT, "%s: alpha of %s is not a finite number", rd->a->name,
-                       wf_key_show(&k, m->key));
+        return wf_fail(rd->err, WEFT_E_FORMAT, "%s: alpha of %s is not a finite number",
+                       rd->a->name, wf_key_show(&k, m->key));
     m->has_alpha = s->has_alpha;
     m->alpha = s->has_alpha ? (float)s->alpha : 0;
     m->rslora = s->rslora;
@@ -226,8 +237,9 @@ static weft_status refuse_tensors(reader *rd, size_t i, uint64_t tensors)
     if (nearest_family(tensors, &missing) != NULL) {
         const char *word = wf_tensor_role(missing);
         if (strncmp(word, "lora_", 5) == 0) word += 5;
-        return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s has no partner: the %s factor of its module is missing",
-                       rd->a->name, wf_key_show(&k, rd->drafts[i].first->name), word);
+        return wf_fail(rd->err, WEFT_E_FORMAT,
+                       "%s: %s has no partner: the %s factor of its module is missing", rd->a->name,
+                       wf_key_show(&k, rd->drafts[i].first->name), word);
     }
     for (int32_t t = 1; t < WF_TENSORS; t++) {
         size_t len = strlen(wf_tensor_role(t));
@@ -255,7 +267,8 @@ static weft_status finish_module(reader *rd, size_t i)
     bool configured = find_config(rd, m, rd->drafts[i].dialect, &config);
     if (configured) WF_TRY(wf_config_read(&config, path, tensors, &s, rd->err));
     WF_TRY(take_settings(rd, m, &s));
-    if (m->family->extra_size > 0 && (m->extra = wf_bag_take(&rd->a->bag, 1, m->family->extra_size)) == NULL)
+    if (m->family->extra_size > 0 &&
+        (m->extra = wf_bag_take(&rd->a->bag, 1, m->family->extra_size)) == NULL)
         return wf_nomem(rd->err, m->family->extra_size, "a module's settings");
     WF_TRY(wf_module_settle(m, &s, configured ? &config : NULL, path, rd->err));
     WF_TRY(m->family->shape(m, source, rd->err));
@@ -263,7 +276,8 @@ static weft_status finish_module(reader *rd, size_t i)
     if (s.has_rank && m->rank > 0 && s.rank != m->rank) { /* a whole weight beside LoRA has none */
         wf_number_text num;
         return wf_fail(rd->err, WEFT_E_FORMAT,
-                       "%s: the configuration says rank %s for %s, whose factors have rank %d", source,
+                       "%s: the configuration says rank %s for %s, whose factors have rank %d",
+                       source,
                        wf_number(&num, s.rank), wf_key_show(&k, path), (int)m->rank);
     }
     return WEFT_OK;
@@ -283,11 +297,13 @@ static weft_status check_configs(reader *rd)
     const char *text = weft_tensors_metadata(rd->a->tensors, "lora_adapter_metadata"), *prefix;
     bool        peft = false;
 
-    for (size_t i = 0; i < rd->a->count; i++) peft |= rd->drafts[i].dialect->config == WF_CONFIG_FILE;
+    for (size_t i = 0; i < rd->a->count; i++)
+        peft |= rd->drafts[i].dialect->config == WF_CONFIG_FILE;
     if (peft && rd->source->config != NULL) WF_TRY(check_config(rd, rd->source->config, ""));
     if (text == NULL) return WEFT_OK;
     WF_TRY(wf_json_parse(&rd->metadata, text, strlen(text), "lora_adapter_metadata", rd->err));
-    for (int32_t c = 0; (prefix = wf_component_prefix(c)) != NULL; c++) WF_TRY(check_config(rd, rd->metadata, prefix));
+    for (int32_t c = 0; (prefix = wf_component_prefix(c)) != NULL; c++)
+        WF_TRY(check_config(rd, rd->metadata, prefix));
     return WEFT_OK;
 }
 
@@ -308,8 +324,8 @@ static weft_status read_all(reader *rd)
     return WEFT_OK;
 }
 
-weft_status wf_adapter_parse(weft_tensors *tensors, const wf_source *source, const weft_allocator *allocator,
-                             weft_adapter **out, weft_error *err)
+weft_status wf_adapter_parse(weft_tensors *tensors, const wf_source *source,
+                             const weft_allocator *allocator, weft_adapter **out, weft_error *err)
 {
     weft_allocator alloc = wf_allocator(allocator);
     size_t         count = wf_tensors_count(tensors);
@@ -319,7 +335,8 @@ weft_status wf_adapter_parse(weft_tensors *tensors, const wf_source *source, con
     *out = NULL;
     if ((st = wf_adapter_new(tensors, source->name, &alloc, &rd.a, err)) != WEFT_OK) return st;
     rd.drafts = wf_zalloc(&alloc, count, sizeof *rd.drafts);
-    st = rd.drafts != NULL ? read_all(&rd) : wf_nomem(err, count * sizeof *rd.drafts, "an adapter's modules");
+    st = rd.drafts != NULL ? read_all(&rd) : wf_nomem(err, count * sizeof *rd.drafts,
+                                                      "an adapter's modules");
     if (st == WEFT_OK) *out = rd.a;
     else weft_adapter_free(rd.a);
     wf_free(&alloc, rd.drafts);

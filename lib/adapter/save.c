@@ -1,18 +1,18 @@
-/* save.c - an adapter written in another spelling, for a model whose layers give the names.
+/* save.c - an adapter written in another dialect, for a model whose layers give the names.
  *
- * Factors go out as they lie in the file, bit for bit; what changes is how they are called, where alpha stands, and
- * whether a 1x1 convolution's factors have two dimensions or four. Endings are looked up in the same tables that reading
- * uses, so that what is written is read. A few things have no word in a spelling and are brought to one that it has:
+ * Factors go out as they lie in the file, bit for bit; what changes is how they are called, where
+ * alpha stands, and whether a 1x1 convolution's factors have two dimensions or four. Endings are
+ * looked up in the same tables that reading uses, so that what is written is read. A few things
+ * have no word in a dialect and are brought to one that it has:
  *
  *   a mixer, and outside PEFT AdaLoRA's weights, are multiplied into the inner factor, as for computing (lowrank.c);
- *     so is a Tucker core outside kohya's spelling
+ *     so is a Tucker core outside kohya's dialect
  *   a compressed difference u v is a low-rank pair with alpha = rank
- *   a bias of the up factor is in kohya's spelling a difference of the layer's, scaled
- *   a scale that no alpha of the file gave (rsLoRA, AdaLoRA) becomes the alpha that gives it, to the last bit where
- *     there is such a one
+ *   a bias of the up factor is in kohya's dialect a difference of the layer's, scaled
+ *   a scale that no alpha of the file gave (rsLoRA, AdaLoRA) becomes the alpha that gives it, to the last bit if there is one
  *
- * Everything else that a spelling cannot say is refused: another family's tensors under a name that means something else
- * would give wrong pictures silently. */
+ * Everything else that a dialect cannot say is refused: another family's tensors under a name that
+ * means something else would give wrong images silently. */
 #include <errno.h>
 #include <math.h>
 #include <sys/stat.h>
@@ -35,7 +35,7 @@ static const struct {
     [WEFT_DIALECT_PEFT]      = { "PEFT", &wf_dialect_peft, save_peft },
 };
 
-/* ---- which spelling has which family ------------------------------------------------------------------- */
+/* ---- which dialect has which family ------------------------------------------------------------------- */
 
 static bool has(const wf_module *m, int32_t tensor)
 {
@@ -46,13 +46,17 @@ static bool has(const wf_module *m, int32_t tensor)
 static const char *no_form(const wf_module *m, const wf_layer *l, int32_t dialect)
 {
     const wf_family *f = m->family;
-    bool             dora = has(m, WF_TENSOR_MAGNITUDE), lora = f->peft_types != NULL && f->peft_types[0].lora;
+    bool             dora = has(m, WF_TENSOR_MAGNITUDE), lora = f->peft_types != NULL &&
+                     f->peft_types[0].lora;
 
-    if (has(m, WF_TENSOR_REPLACE_B) && (f->any & WF_BIT(WF_TENSOR_REPLACE_B)) == 0) return "with a bias in its place";
-    if (dialect != WEFT_DIALECT_KOHYA && has(m, WF_TENSOR_DIFF_B)) return "with a difference of the bias";
+    if (has(m, WF_TENSOR_REPLACE_B) && (f->any & WF_BIT(WF_TENSOR_REPLACE_B)) == 0)
+        return "with a bias in its place";
+    if (dialect != WEFT_DIALECT_KOHYA && has(m, WF_TENSOR_DIFF_B))
+        return "with a difference of the bias";
     if (dialect != WEFT_DIALECT_KOHYA && dora && !(lora && wf_dora_rows(m, l)))
         return "with a magnitude of columns, or beside what is no LoRA";
-    if ((f->dialects & (uint32_t)1 << dialect) == 0) return f->elsewhere != NULL ? f->elsewhere : "";
+    if ((f->dialects & (uint32_t)1 << dialect) == 0)
+        return f->elsewhere != NULL ? f->elsewhere : "";
     return f->cannot_write != NULL ? f->cannot_write(m, dialect) : NULL;
 }
 
@@ -62,10 +66,12 @@ static weft_status check_forms(const wf_saver *s)
         const wf_module *m = &s->a->modules[i];
         wf_key_text      k;
         if (s->layers[i] < 0)
-            return wf_fail(s->err, WEFT_E_MISMATCH, "%s: %s has no layer in the model", s->a->name, wf_key_show(&k, m->key));
+            return wf_fail(s->err, WEFT_E_MISMATCH, "%s: %s has no layer in the model", s->a->name,
+                           wf_key_show(&k, m->key));
         const char *why = no_form(m, wf_saver_layer(s, i), s->dialect);
         if (why == NULL) continue;
-        return wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s is %s%s%s, which %s's dialect has no form for", s->a->name,
+        return wf_fail(s->err, WEFT_E_UNSUPPORTED,
+                       "%s: %s is %s%s%s, which %s's dialect has no form for", s->a->name,
                        wf_key_show(&k, m->key), m->family->title, *why != '\0' ? ", " : "", why,
                        targets[s->dialect].name);
     }
@@ -97,8 +103,9 @@ static weft_status halve(wf_saver *s, wf_tensor *t)
         wf_tensor_read(t, i, n, buf);
         for (size_t j = 0; j < n; j++) {
             if (fabsf(buf[j]) >= 65520) /* rounds to infinity */
-                return wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s holds a value beyond what F16 has, at index %zu",
-                               s->a->name, wf_key_show(&k, t->name), i + j);
+                return wf_fail(s->err, WEFT_E_UNSUPPORTED,
+                               "%s: %s holds a value beyond what F16 has, at index %zu", s->a->name,
+                               wf_key_show(&k, t->name), i + j);
             half[i + j] = wf_f16_from_f32(buf[j]);
         }
     }
@@ -129,18 +136,21 @@ static weft_status put_number(wf_saver *s, const char *stem, const char *ending,
 
     if (data == NULL) return wf_nomem(s->err, sizeof *data, "an alpha");
     *data = v;
-    return put(s, stem, ending, (wf_tensor){ .data = (const uint8_t *)data, .bytes = sizeof v, .count = 1,
-                                             .dtype = WF_F32 }, false);
+    return put(s, stem, ending,
+               (wf_tensor){ .data = (const uint8_t *)data, .bytes = sizeof v, .count = 1,
+                            .dtype = WF_F32 }, false);
 }
 
-/* How the spelling calls a part; NULL where it has no word. `bare`: not inside a layer of its own. */
+/* What the dialect calls a tensor; NULL if it has no word. `bare`: not inside a layer of its
+ * own. */
 static const char *ending_of(const wf_ending *const tables[2], int32_t tensor, bool bare)
 {
     for (size_t t = 0; t < 2 && tables[t] != NULL; t++)
         for (const wf_ending *e = tables[t]; e->text != NULL; e++) {
             size_t n = strlen(e->text);
             bool   inside = n > 7 && strcmp(e->text + n - 7, ".weight") == 0;
-            if (e->tensor == tensor && strchr(e->text, '*') == NULL && !(bare && inside)) return e->text;
+            if (e->tensor == tensor && strchr(e->text, '*') == NULL && !(bare && inside))
+                return e->text;
         }
     return NULL;
 }
@@ -157,7 +167,8 @@ static wf_tensor with_shape(wf_tensor t, int32_t rank, int64_t a, int64_t b, int
 }
 
 /* The shape in which the layer's own kind has such a tensor; the values stay in their order. */
-static void fit_shape(const wf_saver *s, const wf_module *m, const wf_layer *l, int32_t tensor, wf_tensor *t)
+static void fit_shape(const wf_saver *s, const wf_module *m, const wf_layer *l, int32_t tensor,
+                      wf_tensor *t)
 {
     bool conv = l->kind == WEFT_LAYER_CONV;
 
@@ -179,19 +190,22 @@ static uint64_t folded(const wf_saver *s, const wf_module *m)
     return m->family->folded != NULL ? m->family->folded(m, s->dialect) : 0;
 }
 
-/* kohya's alpha tensor: as it was stored if that gives the scale by kohya's rule, else the one that does. Families
- * without a scale have none, except OFT, where it is the constraint. */
+/* kohya's alpha tensor: as it was stored if that gives the scale by kohya's rule, else the one that
+ * does. Families without a scale have none, except OFT, where it is the constraint. */
 static weft_status put_alpha(wf_saver *s, const wf_module *m, const char *stem)
 {
-    int32_t          means = m->family->alpha_means != NULL ? m->family->alpha_means(m) : WF_ALPHA_NONE;
+    int32_t          means = m->family->alpha_means != NULL
+        ? m->family->alpha_means(m) : WF_ALPHA_NONE;
     const wf_tensor *stored = m->tensor[WF_TENSOR_ALPHA];
-    bool gives = means != WF_ALPHA_SCALE || m->rank == 0 || (float)((double)m->alpha / m->rank) == m->scale;
+    bool gives = means != WF_ALPHA_SCALE || m->rank == 0 ||
+         (float)((double)m->alpha / m->rank) == m->scale;
 
     if (means == WF_ALPHA_SCALE && m->scale == 0)
         return put_number(s, stem, ".alpha", 1e-30f); /* 0 would be read as the rank */
     if (stored != NULL && gives) return put(s, stem, ".alpha", *stored, false);
     if (means == WF_ALPHA_LIMIT) return put_number(s, stem, ".alpha", m->has_alpha ? m->alpha : 0);
-    return means == WF_ALPHA_SCALE ? put_number(s, stem, ".alpha", wf_alpha_for(m, m->rank)) : WEFT_OK;
+    return means == WF_ALPHA_SCALE ? put_number(s, stem, ".alpha",
+                                                wf_alpha_for(m, m->rank)) : WEFT_OK;
 }
 
 /* ---- modules --------------------------------------------------------------------------------------------------- */
@@ -199,21 +213,25 @@ static weft_status put_alpha(wf_saver *s, const wf_module *m, const char *stem)
 /* down (r, in, k, k) with it folded in, F32. */
 static weft_status fold_down(wf_saver *s, const wf_module *m, const wf_layer *l, wf_tensor *t)
 {
-    size_t r = (size_t)m->rank, in = (size_t)l->in, kk = (size_t)l->kernel * (size_t)l->kernel, K = in * kk;
-    float *down = wf_zalloc(&s->alloc, r * K, sizeof *down), *stored = keep(s, r * K * sizeof *stored);
+    size_t r = (size_t)m->rank, in = (size_t)l->in, kk = (size_t)l->kernel * (size_t)l->kernel,
+           K = in * kk;
+    float *down = wf_zalloc(&s->alloc, r * K, sizeof *down),
+          *stored = keep(s, r * K * sizeof *stored);
     weft_status st = WEFT_OK;
 
     if (down == NULL || stored == NULL) st = wf_nomem(s->err, 2 * r * K * sizeof *down, "a factor");
     if (st == WEFT_OK) st = wf_module_pair(m, l, down, NULL, &s->alloc, s->err);
-    for (size_t i = 0; st == WEFT_OK && i < r * K; i++) stored[i / K * K + i % K % in * kk + i % K / in] = down[i];
+    for (size_t i = 0; st == WEFT_OK && i < r * K; i++)
+        stored[i / K * K + i % K % in * kk + i % K / in] = down[i];
     wf_free(&s->alloc, down);
-    *t = (wf_tensor){ .data = (const uint8_t *)stored, .bytes = r * K * sizeof *stored, .count = r * K, .dtype = WF_F32 };
+    *t = (wf_tensor){ .data = (const uint8_t *)stored, .bytes = r * K * sizeof *stored,
+                      .count = r * K, .dtype = WF_F32 };
     *t = l->kind == WEFT_LAYER_CONV ? with_shape(*t, 4, m->rank, l->in, l->kernel)
                                     : with_shape(*t, 2, m->rank, (int64_t)K, 0);
     return st;
 }
 
-/* kohya's spelling has no bias of a factor, but differences of the layer's. */
+/* kohya's dialect has no bias of a factor, but it has differences of the layer's. */
 static weft_status put_up_bias(wf_saver *s, const wf_module *m, const char *stem)
 {
     const wf_tensor *t = m->tensor[WF_TENSOR_UP_BIAS];
@@ -222,8 +240,10 @@ static weft_status put_up_bias(wf_saver *s, const wf_module *m, const char *stem
     if (v == NULL) return wf_nomem(s->err, t->count * sizeof *v, "a bias");
     wf_tensor_read(t, 0, t->count, v);
     for (size_t i = 0; i < t->count; i++) v[i] = (float)((double)m->scale * v[i]);
-    return put(s, stem, ".diff_b", (wf_tensor){ .data = (const uint8_t *)v, .bytes = t->count * sizeof *v, .count = t->count,
-                                                .shape = { t->shape[0] }, .rank = 1, .dtype = WF_F32 }, true);
+    return put(s, stem, ".diff_b",
+               (wf_tensor){ .data = (const uint8_t *)v, .bytes = t->count * sizeof *v,
+                            .count = t->count, .shape = { t->shape[0] }, .rank = 1,
+                            .dtype = WF_F32 }, true);
 }
 
 /* A tensor under the name that the dialect has for it. */
@@ -238,8 +258,10 @@ static weft_status put_tensor(wf_saver *s, size_t module, int32_t tensor, const 
     bool                bare = type != NULL && type->bare;
     const char         *ending;
 
-    if (tensor == WF_TENSOR_ALPHA || word == WF_TENSOR_NONE || (fold & WF_BIT(tensor)) != 0) return WEFT_OK;
-    if (tensor == WF_TENSOR_UP_BIAS && s->dialect == WEFT_DIALECT_KOHYA) return put_up_bias(s, m, stem);
+    if (tensor == WF_TENSOR_ALPHA || word == WF_TENSOR_NONE || (fold & WF_BIT(tensor)) != 0)
+        return WEFT_OK;
+    if (tensor == WF_TENSOR_UP_BIAS && s->dialect == WEFT_DIALECT_KOHYA)
+        return put_up_bias(s, m, stem);
     if (tensor == WF_TENSOR_DOWN && fold != 0) WF_TRY(fold_down(s, m, l, &t));
     else if (!bare) fit_shape(s, m, l, tensor, &t);
     if (tensor == WF_TENSOR_MAGNITUDE && s->dialect != WEFT_DIALECT_KOHYA) bare = true; /* PEFT has no .weight there */
@@ -258,9 +280,9 @@ static weft_status put_module(wf_saver *s, size_t module, const char *stem)
     return s->dialect == WEFT_DIALECT_KOHYA ? put_alpha(s, m, stem) : WEFT_OK;
 }
 
-/* ---- the three spellings ------------------------------------------------------------------------------------- */
+/* ---- the three dialects ------------------------------------------------------------------------------------- */
 
-/* The metadata of the file itself, but for what described its own spelling. */
+/* The metadata of the file itself, except what described its own dialect. */
 static size_t copy_metadata(const wf_saver *s, const char **pairs)
 {
     size_t n = 0;
@@ -277,19 +299,22 @@ static size_t copy_metadata(const wf_saver *s, const char **pairs)
 static weft_status save_kohya(wf_saver *s, const char *path)
 {
     char         stem[WF_NAME_CAP];
-    const char **pairs = wf_zalloc(&s->alloc, 2 * wf_tensors_meta_count(s->a->tensors) + 1, sizeof *pairs);
+    const char **pairs = wf_zalloc(&s->alloc, 2 * wf_tensors_meta_count(s->a->tensors) + 1,
+                                   sizeof *pairs);
     weft_status  st = WEFT_OK;
 
     if (pairs == NULL) return wf_nomem(s->err, sizeof *pairs, "metadata");
     for (size_t i = 0; i < s->a->count && st == WEFT_OK; i++) {
         const wf_layer *l = wf_saver_layer(s, i);
         if (!wf_name_kohya(s->model, l, stem, sizeof stem))
-            st = wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s has no name in kohya's dialect", s->a->name, l->name);
+            st = wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s has no name in kohya's dialect",
+                         s->a->name, l->name);
         else
             st = put_module(s, i, stem);
     }
     if (st == WEFT_OK)
-        st = wf_tensors_write_as_stored(path, s->tensors, s->count, pairs, copy_metadata(s, pairs), &s->alloc, s->err);
+        st = wf_tensors_write_as_stored(path, s->tensors, s->count, pairs, copy_metadata(s, pairs),
+                                        &s->alloc, s->err);
     wf_free(&s->alloc, pairs);
     return st;
 }
@@ -304,7 +329,8 @@ static weft_status save_diffusers(wf_saver *s, const char *path)
     for (int32_t c = 0; wf_component_prefix(c) != NULL && st == WEFT_OK; c++)
         if (wf_saver_holds(s, c)) st = wf_saver_config(s, c, wf_component_prefix(c), &config);
     wf_text_bytes(&config, "}", 1);
-    for (size_t i = 0; i < s->a->count && st == WEFT_OK; i++) st = put_module(s, i, wf_saver_layer(s, i)->name);
+    for (size_t i = 0; i < s->a->count && st == WEFT_OK; i++)
+        st = put_module(s, i, wf_saver_layer(s, i)->name);
     if (st == WEFT_OK && config.failed) st = wf_nomem(s->err, config.len, "metadata");
     if (st == WEFT_OK) {
         const char *pairs[] = { "format", "pt", "lora_adapter_metadata", config.s };
@@ -320,7 +346,8 @@ static weft_status make_folder(const char *path, weft_error *err)
     return wf_fail_sys(err, errno, "%s cannot be made", path);
 }
 
-/* One component's folder: the configuration first, so that a file of tensors is never without it. */
+/* One component's folder: the configuration first, so that a file of tensors is never without
+ * it. */
 static weft_status save_component(wf_saver *s, int32_t component, const char *folder)
 {
     static const char wrapper[] = "base_model.model.";
@@ -342,13 +369,15 @@ static weft_status save_component(wf_saver *s, int32_t component, const char *fo
         const wf_layer *l = wf_saver_layer(s, i);
         if (l->component != component) continue;
         if (!wf_format(stem, sizeof stem, "%s%s", wrapper, wf_saver_path(l)))
-            st = wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: the name of %s is too long", s->a->name, l->name);
+            st = wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: the name of %s is too long", s->a->name,
+                         l->name);
         else
             st = put_module(s, i, stem);
     }
     if (st == WEFT_OK) st = make_folder(folder, s->err);
     if (st == WEFT_OK) st = wf_file_write(json, config.s, config.len, s->err);
-    if (st == WEFT_OK) st = wf_tensors_write_as_stored(file, s->tensors, s->count, pairs, 1, &s->alloc, s->err);
+    if (st == WEFT_OK)
+        st = wf_tensors_write_as_stored(file, s->tensors, s->count, pairs, 1, &s->alloc, s->err);
     wf_text_free(&config);
     wf_free(&s->alloc, file);
     wf_free(&s->alloc, json);
@@ -363,7 +392,8 @@ static weft_status save_peft(wf_saver *s, const char *path)
     for (int32_t c = 0; c < 3 && st == WEFT_OK; c++) {
         if (!wf_saver_holds(s, c)) continue;
         char *folder = wf_path_join(&s->alloc, path, names[c]);
-        st = folder != NULL ? save_component(s, c, folder) : wf_nomem(s->err, strlen(path), "a path");
+        st = folder != NULL ? save_component(s, c, folder) : wf_nomem(s->err, strlen(path),
+                                                                      "a path");
         wf_free(&s->alloc, folder);
     }
     return st;
@@ -387,7 +417,8 @@ static weft_status take_layers(wf_saver *s, const weft_report *report)
     return WEFT_OK;
 }
 
-/* Tensors and what they need of memory: of each part a name, perhaps other values; an alpha, and its name. */
+/* Tensors and what they need of memory: of each part a name, perhaps other values; an alpha, and
+ * its name. */
 static weft_status make_room(wf_saver *s)
 {
     size_t tensors = 0;
@@ -411,13 +442,16 @@ weft_status weft_adapter_save(weft_adapter *adapter, weft_model *model, const ch
     wf_saver          s = { .a = adapter, .model = model, .err = err };
     weft_status       st;
 
-    if (adapter == NULL || model == NULL) return wf_fail(err, WEFT_E_ARG, "adapter or model is NULL");
+    if (adapter == NULL || model == NULL)
+        return wf_fail(err, WEFT_E_ARG, "adapter or model is NULL");
     if (path == NULL || *path == '\0') return wf_fail(err, WEFT_E_ARG, "path is NULL or empty");
     WF_TRY(WF_OPTIONS(&o, options, weft_save_options, WEFT_SAVE_HALF, err));
     s.dialect = o.dialect == 0 ? WEFT_DIALECT_KOHYA : o.dialect;
     if (s.dialect < WEFT_DIALECT_KOHYA || s.dialect > WEFT_DIALECT_PEFT)
-        return wf_fail(err, WEFT_E_ARG, "weft_save_options: dialect is %d, wanted a WEFT_DIALECT_*", (int)o.dialect);
-    if (o.reserved0 != 0) return wf_fail(err, WEFT_E_ARG, "weft_save_options: reserved0 is not zero");
+        return wf_fail(err, WEFT_E_ARG, "weft_save_options: dialect is %d, wanted a WEFT_DIALECT_*",
+                       (int)o.dialect);
+    if (o.reserved0 != 0)
+        return wf_fail(err, WEFT_E_ARG, "weft_save_options: reserved0 is not zero");
     s.half = (o.flags & WEFT_SAVE_HALF) != 0;
     s.alloc = adapter->alloc;
     s.endings = targets[s.dialect].dialect->endings;

@@ -1,5 +1,5 @@
-/* save.h - what writing an adapter's tensors (save.c), PEFT's configuration (save_config.c) and the families' own
- * parts of that configuration share. */
+/* save.h - what writing an adapter's tensors (save.c), PEFT's configuration (save_config.c) and the
+ * families' own parts of that configuration share. */
 #ifndef WF_ADAPTER_SAVE_H
 #define WF_ADAPTER_SAVE_H
 
@@ -26,7 +26,8 @@ const wf_layer     *wf_saver_layer(const wf_saver *s, size_t module);
 bool                wf_saver_holds(const wf_saver *s, int32_t component);
 /* Is the module left out in this dialect, because it is empty? */
 bool                wf_saver_skips(const wf_saver *s, const wf_module *m);
-/* A layer's path inside its component, as the component's class in transformers and diffusers has it. */
+/* A layer's path inside its component, as the component's class in transformers and diffusers has
+ * it. */
 const char         *wf_saver_path(const wf_layer *l);
 /* The alpha that gives the module's scale when it is divided by this rank. */
 float               wf_alpha_for(const wf_module *m, int32_t divisor);
@@ -35,9 +36,9 @@ const wf_peft_type *wf_saver_peft_type(const wf_saver *s, const wf_module *m);
 
 /* ---- save_config.c ------------------------------------------------------------------------------------ */
 
-/* The members of PEFT's configuration of one component, each key after `prefix`, added to `out` with commas between
- * them and after what other prefixes have left there. WEFT_E_UNSUPPORTED if one configuration cannot say all of the
- * component's modules. */
+/* The members of PEFT's configuration of one component, each key after `prefix`, added to `out`
+ * with commas between them and after what other prefixes have left there. WEFT_E_UNSUPPORTED if one
+ * configuration cannot say all of the component's modules. */
 weft_status wf_saver_config(const wf_saver *s, int32_t component, const char *prefix, wf_text *out);
 
 /* What wf_family.write_peft writes with. All modules of the component have one PEFT type. */
@@ -57,7 +58,7 @@ const wf_layer  *wf_peft_layer(const wf_peft_writer *w, size_t i);
 #define WF_EACH(w, i) (size_t i = wf_peft_next(w, 0); i < (w)->s->a->count; i = wf_peft_next(w, i + 1))
 
 /* One more member. */
-void wf_peft_key(const wf_peft_writer *w, const char *name); /* its key alone */
+void wf_peft_key(const wf_peft_writer *w, const char *name); /* only its key */
 void wf_peft_text(const wf_peft_writer *w, const char *name, const char *value);
 void wf_peft_bool(const wf_peft_writer *w, const char *name, bool value);
 void wf_peft_value(const wf_peft_writer *w, const char *name, double value);
@@ -72,7 +73,8 @@ double wf_peft_alpha_of(const wf_peft_writer *w, size_t i);
 void wf_peft_common(const wf_peft_writer *w, const char *init);
 /* "<adapter>: <key> <why>: PEFT's configuration has no way to say it" as WEFT_E_UNSUPPORTED. */
 weft_status wf_peft_refuse(const wf_peft_writer *w, size_t i, const char *why);
-/* A Tucker core in all convolutions larger than 1x1 whose inner factor is one of two, or in none. */
+/* A Tucker core in all convolutions larger than 1x1 whose inner factor is one of two, or in
+ * none. */
 weft_status wf_peft_find_tucker(const wf_peft_writer *w, int32_t core, int32_t inner, bool *tucker);
 
 #endif

@@ -1,9 +1,11 @@
-/* save_config.c - PEFT's configuration of one component, from which PEFT makes modules that the tensors fit into.
+/* save_config.c - PEFT's configuration of one component, from which PEFT makes modules that the
+ * tensors fit into.
  *
- * PEFT has one configuration for all modules: one family, one way to cut layers, ranks and alphas by patterns. It makes
- * its modules from these numbers before it looks at a tensor. So each family's writer (wf_family.write_peft) computes
- * what PEFT would make of the numbers and compares that with every module. If no configuration gives them all, the
- * adapter is refused rather than written into a file that PEFT cannot open. */
+ * PEFT has one configuration for all modules: one family, one way to cut layers, ranks and alphas
+ * by patterns. It makes its modules from these numbers before it looks at a tensor. So each
+ * family's writer (wf_family.write_peft) computes what PEFT would make of the numbers and compares
+ * that with every module. If no configuration gives them all, the adapter is refused rather than
+ * written into a file that PEFT cannot open. */
 #include "adapter/save.h"
 
 /* ---- members ----------------------------------------------------------------------------------------------- */
@@ -57,14 +59,16 @@ const wf_layer *wf_peft_layer(const wf_peft_writer *w, size_t i)
     return wf_saver_layer(w->s, i);
 }
 
-/* PEFT takes a path for the end of one, so that without a text encoder's text_model it finds a module both where that is
- * in its path (transformers 4, and encoders with a projection) and where it is not. */
+/* PEFT takes a path for the end of one, so that without a text encoder's text_model it finds a
+ * module both where that is in its path (transformers 4, and encoders with a projection) and where
+ * it is not. */
 static const char *path_at(const wf_peft_writer *w, size_t i)
 {
     static const char head[] = "text_model.";
     const char       *path = wf_saver_path(wf_peft_layer(w, i));
 
-    return w->component != WEFT_COMPONENT_DENOISER && strncmp(path, head, sizeof head - 1) == 0 ? path + sizeof head - 1 : path;
+    bool text = w->component != WEFT_COMPONENT_DENOISER;
+    return text && strncmp(path, head, sizeof head - 1) == 0 ? path + sizeof head - 1 : path;
 }
 
 void wf_peft_paths(const wf_peft_writer *w, const char *name, bool (*is)(const wf_module *))
@@ -93,7 +97,8 @@ void wf_peft_numbers(const wf_peft_writer *w, const char *name, const char *patt
     for WF_EACH(w, i) {
         wf_number_text n;
         if (number(w, i) == common) continue;
-        wf_text_add(w->out, "%s\"%s\": %s", first ? "" : ", ", path_at(w, i), wf_number(&n, number(w, i)));
+        wf_text_add(w->out, "%s\"%s\": %s", first ? "" : ", ", path_at(w, i),
+                    wf_number(&n, number(w, i)));
         first = false;
     }
     wf_text_add(w->out, "}");
@@ -110,7 +115,8 @@ void wf_peft_common(const wf_peft_writer *w, const char *init)
 weft_status wf_peft_refuse(const wf_peft_writer *w, size_t i, const char *why)
 {
     wf_key_text k;
-    return wf_fail(w->s->err, WEFT_E_UNSUPPORTED, "%s: %s %s: PEFT's configuration has no way to say it", w->s->a->name,
+    return wf_fail(w->s->err, WEFT_E_UNSUPPORTED,
+                   "%s: %s %s: PEFT's configuration has no way to say it", w->s->a->name,
                    wf_key_show(&k, wf_peft_module(w, i)->key), why);
 }
 
@@ -133,7 +139,8 @@ weft_status wf_peft_find_tucker(const wf_peft_writer *w, int32_t core, int32_t i
         const wf_module *m = wf_peft_module(w, i);
         bool             could = wf_peft_layer(w, i)->kernel > 1 && m->tensor[inner] != NULL;
         if ((m->tensor[core] != NULL) != (*tucker && could))
-            return wf_peft_refuse(w, i, "has its kernel's core where others have none, or none where they have one");
+            return wf_peft_refuse(w, i,
+                                  "has its kernel's core where others have none, or none where they have one");
     }
     return WEFT_OK;
 }

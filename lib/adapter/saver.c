@@ -12,7 +12,8 @@ const wf_layer *wf_saver_layer(const wf_saver *s, size_t module)
 bool wf_saver_holds(const wf_saver *s, int32_t component)
 {
     for (size_t i = 0; i < s->a->count; i++)
-        if (wf_saver_layer(s, i)->component == component && !wf_saver_skips(s, &s->a->modules[i])) return true;
+        if (wf_saver_layer(s, i)->component == component && !wf_saver_skips(s, &s->a->modules[i]))
+            return true;
     return false;
 }
 
@@ -23,13 +24,15 @@ bool wf_saver_skips(const wf_saver *s, const wf_module *m)
            s->dialect != WEFT_DIALECT_PEFT;
 }
 
-/* CLIPTextModel has no text_model of its own any more (transformers 5), CLIPTextModelWithProjection has. */
+/* CLIPTextModel has no text_model of its own any more (transformers 5), CLIPTextModelWithProjection
+ * has. */
 const char *wf_saver_path(const wf_layer *l)
 {
     static const char head[] = "text_model.";
     const char       *dot = strchr(l->name, '.'), *path = dot != NULL ? dot + 1 : l->name;
 
-    return l->component == WEFT_COMPONENT_TEXT_1 && strncmp(path, head, sizeof head - 1) == 0 ? path + sizeof head - 1 : path;
+    bool first = l->component == WEFT_COMPONENT_TEXT_1;
+    return first && strncmp(path, head, sizeof head - 1) == 0 ? path + sizeof head - 1 : path;
 }
 
 /* Most often the stored one. */

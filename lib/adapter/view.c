@@ -1,7 +1,8 @@
 /* view.c - reading tensors of files and weights of layers as floats, in the order of the networks.
  *
- * Factors and weights stay in the file's dtype, where they are mapped; they are widened piece by piece as they are read.
- * Columns run over (ky, kx, in) everywhere except in two families that turn columns in the order of the file. */
+ * Factors and weights stay in the file's dtype, where they are mapped; they are widened piece by
+ * piece as they are read. Columns run over (ky, kx, in) everywhere except in two families that turn
+ * columns in the order of the file. */
 #include "adapter/view.h"
 
 enum { CHUNK = 1024 };
@@ -76,13 +77,16 @@ void wf_layer_rows_as_stored(const wf_layer *l, size_t from, size_t n, float *w)
 {
     size_t K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
 
-    (void)wf_widen_any(w, (const uint8_t *)l->weight + from * K * (size_t)(wf_dtype_bits(l->dtype) / 8), l->dtype, n * K);
+    (void)wf_widen_any(w,
+                       (const uint8_t *)l->weight + from * K * (size_t)(wf_dtype_bits(l->dtype) / 8), l->dtype, n * K);
 }
 
-void wf_add_as_stored(const wf_layer *l, size_t from, size_t n, const float *delta, double f, float *dst)
+void wf_add_as_stored(const wf_layer *l, size_t from, size_t n, const float *delta, double f,
+                      float *dst)
 {
     size_t in = (size_t)l->in, kk = (size_t)l->kernel * (size_t)l->kernel, K = in * kk;
 
     for (size_t o = 0; o < n; o++)
-        for (size_t i = 0; i < K; i++) dst[(from + o) * K + i % kk * in + i / kk] += (float)(f * delta[o * K + i]);
+        for (size_t i = 0; i < K; i++)
+            dst[(from + o) * K + i % kk * in + i / kk] += (float)(f * delta[o * K + i]);
 }

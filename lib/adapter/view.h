@@ -1,4 +1,5 @@
-/* view.h - reading tensors of files and weights of layers as floats, in the order of the networks. */
+/* view.h - reading tensors of files and weights of layers as floats, in the order of the
+ * networks. */
 #ifndef WF_ADAPTER_VIEW_H
 #define WF_ADAPTER_VIEW_H
 
@@ -27,9 +28,10 @@ void  wf_factor_rows(const wf_tensor *t, size_t rows, wf_columns c, float *dst);
 
 /* w (n, K) = rows [from, from + n) of the layer's base weight, K ordered (ky, kx, in). */
 void  wf_layer_rows(const wf_layer *l, size_t from, size_t n, float *w);
-/* The same with columns in the file's order (in, ky, kx); and dst (out, K), ordered (ky, kx, in), += f * those rows'
- * delta. */
+/* The same with columns in the file's order (in, ky, kx); and dst (out, K), ordered (ky, kx, in),
+ * += f * those rows' delta. */
 void  wf_layer_rows_as_stored(const wf_layer *l, size_t from, size_t n, float *w);
-void  wf_add_as_stored(const wf_layer *l, size_t from, size_t n, const float *delta, double f, float *dst);
+void  wf_add_as_stored(const wf_layer *l, size_t from, size_t n, const float *delta, double f,
+                       float *dst);
 
 #endif

@@ -5,7 +5,8 @@
 #include "adapter/adapter.h"
 #include "weft/concept.h"
 
-/* Vectors of one text encoder: (n, width), n the token's vectors, or its layers if it has one for each. */
+/* Vectors of one text encoder: (n, width), n the token's vectors, or its layers if it has one for
+ * each. */
 typedef struct wf_vectors {
     float  *v;     /* NULL: none */
     int32_t width;
@@ -37,9 +38,10 @@ typedef struct wf_token_list {
     const char           *format; /* NULL: no token found                        */
     char                  other[128]; /* the first of the file's other tensors, an adapter's; "": none */
 } wf_token_list;
-/* `stem` is the file's name without its ending: what a token is called that the file does not name. */
-weft_status wf_tokens_read(wf_token_list *list, const weft_tensors *t, const char *stem, const weft_allocator *alloc,
-                          weft_error *err);
+/* `stem` is the file's name without its ending: what a token is called that the file does not
+ * name. */
+weft_status wf_tokens_read(wf_token_list *list, const weft_tensors *t, const char *stem,
+                           const weft_allocator *alloc, weft_error *err);
 void        wf_token_list_free(wf_token_list *list);
 
 /* ---- forms.c: what keys mean --------------------------------------------------------------------- */
@@ -58,7 +60,8 @@ typedef struct wf_token_form {
     int32_t       encoder;  /* 0 or 1; -1: the file does not say                                       */
     const char   *format;   /* what files with such a key are; NULL: as their other keys say           */
 } wf_token_form;
-/* The form of a key, and the part of it that is the token's name (*len 0 if the key has none); NULL: no token's. */
+/* The form of a key, and the part of it that is the token's name (*len 0 if the key has none);
+ * NULL: no token's. */
 const wf_token_form *wf_token_form_of(const char *key, const char **name, size_t *len);
 
 #endif

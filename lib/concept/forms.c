@@ -1,8 +1,9 @@
 /* forms.c - the keys under which programs keep tokens, as one table.
  *
- * A pickle's nested dicts arrive flattened, their keys joined with dots, so that string_to_param["*"] in a .pt of
- * Automatic1111's is "string_to_param.*". Keys that stand here are tokens wherever they occur, so one file may mix
- * forms, and may hold an adapter beside its tokens; the first row that fits decides. */
+ * A pickle's nested dicts arrive flattened, their keys joined with dots, so that
+ * string_to_param["*"] in a .pt of Automatic1111's is "string_to_param.*". Keys that stand here are
+ * tokens wherever they occur, so one file may mix forms, and may hold an adapter beside its tokens;
+ * the first row that fits decides. */
 #include "concept/concept.h"
 
 static const wf_token_form forms[] = {
@@ -25,7 +26,8 @@ static const wf_token_form forms[] = {
     { "new_concept_embedding.@",            WF_TOKEN_LAYERS, -1, "ED-LoRA" },
 };
 
-/* Does the key end as the pattern does? @ takes as much as it can; nothing else is ambiguous in the table. */
+/* Does the key end as the pattern does? @ takes as much as it can; nothing else is ambiguous in the
+ * table. */
 static bool fits(const char *pattern, const char *key, const char **name, size_t *len)
 {
     for (; *pattern != '\0'; pattern++, key++) {
@@ -46,7 +48,8 @@ static bool fits(const char *pattern, const char *key, const char **name, size_t
 
 const wf_token_form *wf_token_form_of(const char *key, const char **name, size_t *len)
 {
-    static const wf_token_form in_brackets = { "@", WF_TOKEN_WHOLE, -1, "textual inversion (diffusers)" };
+    static const wf_token_form in_brackets = { "@", WF_TOKEN_WHOLE, -1,
+                                               "textual inversion (diffusers)" };
     size_t n = strlen(key);
 
     *name = key;

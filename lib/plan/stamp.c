@@ -34,7 +34,7 @@ static uint64_t mix_module(uint64_t h, const wf_module *m)
         h = wf_hash(h, t->data, t->bytes);
     }
     h = mix_float(h, m->scale);
-    h = mix_bytes(h, m->extra, m->family->extra_size);
+    if (m->extra != NULL) h = wf_hash(h, m->extra, m->family->extra_size);
     return mix(h, (uint64_t)m->peft << 2 | (uint64_t)m->peft_magnitude << 1);
 }
 

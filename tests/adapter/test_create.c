@@ -1,5 +1,5 @@
-/* Adapters made in memory: what a file holds, given as named tensors, is the same adapter to the last bit, and what is
- * refused of a file is refused in the same words. */
+/* Adapters made in memory: what a file holds, given as named tensors, is the same adapter to the
+ * last bit, and what is refused of a file is refused in the same words. */
 #include "modules.h"
 
 #include "../golden.h"
@@ -93,7 +93,8 @@ static void same_sums(weft_model *model, weft_adapter *a, weft_adapter *b)
         float           *one = calloc(2 * floats, sizeof *one), *other = one + floats;
         ck_assert_int_eq(x[i].layer, y[i].layer);
         ck_assert_int_eq(wf_module_add(m, l, (double)m->scale, 1, 0.7, one, heap(), &err), WEFT_OK);
-        ck_assert_int_eq(wf_module_add(n, l, (double)n->scale, 1, 0.7, other, heap(), &err), WEFT_OK);
+        ck_assert_int_eq(wf_module_add(n, l, (double)n->scale, 1, 0.7, other, heap(), &err),
+                         WEFT_OK);
         ck_assert_mem_eq(one, other, floats * sizeof *one);
         free(one);
     }
@@ -114,10 +115,12 @@ START_TEST(memory_is_as_good_as_a_file)
 
     ck_assert_msg(weft_adapter_open(path, NULL, &a, &err) == WEFT_OK, "%s", err.text);
     snprintf(config, sizeof config, "%s/adapter_config.json", path);
-    ck_assert_msg(weft_tensors_open(wf_tensors_what(a->tensors), NULL, &t, &err) == WEFT_OK, "%s", err.text);
+    ck_assert_msg(weft_tensors_open(wf_tensors_what(a->tensors), NULL, &t, &err) == WEFT_OK, "%s",
+                  err.text);
     given g = given_by(t);
     char *text = folder ? text_of(config) : NULL;
-    ck_assert_int_eq(weft_tensors_create(g.tensors, g.count, g.metadata, g.pairs, NULL, &made, &err), WEFT_OK);
+    ck_assert_int_eq(weft_tensors_create(g.tensors, g.count, g.metadata, g.pairs, NULL, &made,
+                                         &err), WEFT_OK);
     weft_tensors_free(t);
     o.name = a->name;
     o.config_text = text;
@@ -136,8 +139,9 @@ START_TEST(memory_is_as_good_as_a_file)
     ck_assert_int_eq(ib.bytes, 0);
     ck_assert_uint_eq(weft_adapter_metadata_count(a), weft_adapter_metadata_count(b));
     same_modules(a, b);
-    ck_assert_int_eq(weft_model_open(data_path("models/%s", json_string_value(json_object_get(file, "model"))), NULL,
-                                     &model, &err), WEFT_OK);
+    ck_assert_int_eq(weft_model_open(data_path("models/%s",
+                                               json_string_value(json_object_get(file, "model"))),
+                                               NULL, &model, &err), WEFT_OK);
     same_sums(model, a, b);
     weft_model_free(model);
     weft_adapter_free(a);
@@ -265,7 +269,8 @@ END_TEST
 START_TEST(configuration_is_given_as_text)
 {
     const weft_tensor_out t[] = { tensor("base_model.model.mid_block.a.lora_A.weight", A1, 2, 2, 4),
-                                  tensor("base_model.model.mid_block.a.lora_B.weight", B1, 2, 3, 2) };
+                                  tensor("base_model.model.mid_block.a.lora_B.weight", B1, 2, 3,
+                                         2) };
     weft_adapter_options  o = WEFT_ADAPTER_OPTIONS_INIT;
     weft_tensors         *made;
     weft_adapter         *a;
@@ -287,8 +292,10 @@ END_TEST
 
 START_TEST(making_without_memory_says_so)
 {
-    const weft_tensor_out t[] = { tensor("unet.a.lora_A.weight", A1, 2, 2, 4), tensor("unet.a.lora_B.weight", B1, 2, 3, 2) };
-    const char *const     meta[] = { "lora_adapter_metadata", "{\"unet.r\": 2, \"unet.lora_alpha\": 4}" };
+    const weft_tensor_out t[] = { tensor("unet.a.lora_A.weight", A1, 2, 2, 4),
+                                  tensor("unet.a.lora_B.weight", B1, 2, 3, 2) };
+    const char *const     meta[] = { "lora_adapter_metadata",
+                                     "{\"unet.r\": 2, \"unet.lora_alpha\": 4}" };
     weft_tensors_options  to = WEFT_TENSORS_OPTIONS_INIT;
     weft_adapter_options  o = WEFT_ADAPTER_OPTIONS_INIT;
     test_memory           m;

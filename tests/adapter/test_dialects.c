@@ -651,7 +651,7 @@ static const struct { const char *keys, *words; } families[] = {
     { "lora_unet_a.oft_diag", "an older form of OFT (oft_diag)" },
     { "lora_unet_a.q_layer.weight lora_unet_a.p_layer.weight lora_unet_a.lambda_layer lora_unet_a.alpha", "T-LoRA" },
     { "lora_unet_a.oft_R.weight lora_unet_a.oft_R.scaled_oft", "OneTrainer's OFT" },
-    { "lora_unet_a.set_weight", "of ComfyUI alone (set_weight)" },
+    { "lora_unet_a.set_weight", "of ComfyUI only (set_weight)" },
     { "lora_unet_a.lora_down.weight lora_unet_a.lora_up.weight lora_unet_a.reshape_weight", "(reshape_weight)" },
     { "lllite_unet_input_blocks_4_1_attn1_to_q.down.0.weight", "a ControlNet-LLLite" },
     { "image_proj.proj.weight ip_adapter.1.to_k_ip.weight", "an IP-Adapter" },

@@ -1,5 +1,6 @@
-/* Modules at slices of layers: one matrix of a file that the model has as several layers adds to each what its rows are,
- * and nothing elsewhere. The files that are read today have no such modules, so they are made by hand here. */
+/* Modules at slices of layers: one matrix of a file that the model has as several layers adds to
+ * each what its rows are, and nothing elsewhere. The files that are read today have no such
+ * modules, so they are made by hand here. */
 #include "modules.h"
 
 /* Queries, keys and values of two outputs each, in one module: up (6, 2), down A1 (2, 4). */
@@ -34,7 +35,8 @@ START_TEST(each_layer_gets_its_rows_of_the_product)
         float      got[ROWS * 4] = { 0 };
         ck_assert(wf_slice_fits(&b, &s.m, &s.l) && !wf_slice_whole(&b, &s.l));
         ck_assert_int_eq(wf_slice_add(&b, &s.m, &s.l, 1, 1, 0.5, got, heap(), &err), WEFT_OK);
-        for (int k = 0; k < ROWS * 4; k++) ck_assert_double_eq((double)got[k], 0.5 * PRODUCT[ROWS * 4 * i + k]);
+        for (int k = 0; k < ROWS * 4; k++)
+            ck_assert_double_eq((double)got[k], 0.5 * PRODUCT[ROWS * 4 * i + k]);
     }
 }
 END_TEST
@@ -52,7 +54,8 @@ START_TEST(pairs_share_the_inner_factor)
         ck_assert_int_eq(wf_slice_pair(&b, &s.m, &s.l, down, up, heap(), &err), WEFT_OK);
         ck_assert_mem_eq(down, A1, sizeof down);
         for (int p = 0; p < 2; p++)
-            for (int o = 0; o < ROWS; o++) ck_assert_float_eq(up[p * ROWS + o], UP[(ROWS * i + o) * 2 + p]);
+            for (int o = 0; o < ROWS; o++)
+                ck_assert_float_eq(up[p * ROWS + o], UP[(ROWS * i + o) * 2 + p]);
     }
 }
 END_TEST

@@ -16,8 +16,8 @@ int convert(settings *s)
     check_writable(s->output);
     weft_model *model = open_model(s->against, s, &info);
     must(weft_adapter_open(s->target, NULL, &adapter, &err));
-    o.naming = s->naming;
-    o.half = (s->flags & HALF) != 0;
+    o.dialect = s->dialect;
+    o.flags = (s->flags & HALF) != 0 ? WEFT_SAVE_HALF : 0;
     must(weft_adapter_save(adapter, model, s->output, &o, &err));
     if (!(s->flags & QUIET)) fprintf(stderr, "weft: wrote %s\n", s->output);
     weft_adapter_free(adapter);

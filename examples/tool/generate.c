@@ -59,18 +59,18 @@ static uint32_t encode_flags(const settings *s)
     return ways[s->weighting] | (s->weighting ? WEFT_ENCODE_COMMA : 0);
 }
 
-/* Words with a vector for each cross-attention layer ask for a conditioning for each. */
-static int32_t layers_of_words(const settings *s)
+/* Tokens with a vector for each cross-attention layer ask for a conditioning for each. */
+static int32_t layers_of_tokens(const settings *s)
 {
     int32_t most = 0;
     for (size_t i = 0; i < s->adapter_count; i++) {
         weft_concept_info about = WEFT_CONCEPT_INFO_INIT;
         if (s->adapters[i].concept == NULL) continue;
         must(weft_concept_info_get(s->adapters[i].concept, &about, &err));
-        for (int32_t w = 0; w < about.words; w++) {
-            weft_word_info word = WEFT_WORD_INFO_INIT;
-            must(weft_concept_word(s->adapters[i].concept, (size_t)w, &word, &err));
-            if (word.layers > most) most = word.layers;
+        for (int32_t t = 0; t < about.tokens; t++) {
+            weft_token_info token = WEFT_TOKEN_INFO_INIT;
+            must(weft_concept_token(s->adapters[i].concept, (size_t)t, &token, &err));
+            if (token.layers > most) most = token.layers;
         }
     }
     return most;
@@ -416,7 +416,7 @@ int generate(settings *s)
     weft_plan *plan = make_plan(model, s, p.calls, &m);
     if (!s->conditioning) {
         p.cond.tokens = measure_prompts(plan, s, &info);
-        p.cond.layers = layers_of_words(s);
+        p.cond.layers = layers_of_tokens(s);
     }
     p.cond.len = (size_t)p.cond.tokens * (size_t)info.text_dim * (size_t)(p.cond.layers ? p.cond.layers : 1);
     p.cond.pooled_len = (size_t)info.pooled_dim;

@@ -53,7 +53,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         text.text_1 = text.text_2 = text.text_3 = use->text_weight;
         if (use->given & TEXT_WEIGHT) use->how.text_weights = &text;
         if (use->is_concept) {
-            must(weft_concept_open(use->file, &use->words, &use->concept, &err));
+            must(weft_concept_open(use->file, &use->tokens, &use->concept, &err));
             must(weft_plan_add_concept(plan, use->concept, use->weight, &use->how, &err));
         } else {
             must(weft_adapter_open(use->file, NULL, &use->adapter, &err));

@@ -81,14 +81,14 @@ static int print_report(weft_adapter *adapter, settings *s)
     must(weft_report_create(model, adapter, &report, &err));
     printf("  against %s (%s): %s\n", s->against, info.base_name, weft_report_line(report));
     for (size_t i = 0; i < weft_report_count(report); i++) {
-        static const char *const states[] = { "?", "matched", "unmatched", "misshapen", "ignored" };
+        static const char *const states[] = { "?", "matched", "unmatched", "shape mismatch", "ignored" };
         weft_report_row row = WEFT_REPORT_ROW_INIT;
         must(weft_report_get(report, i, &row, &err));
         if (row.state == WEFT_KEY_MATCHED) continue;
         printf("    %s: %s: %s\n", states[row.state > 0 && row.state < 5 ? row.state : 0], row.key, row.reason);
     }
     int fits = weft_report_tally(report, WEFT_KEY_MATCHED) > 0 &&
-               weft_report_tally(report, WEFT_KEY_UNMATCHED) + weft_report_tally(report, WEFT_KEY_MISSHAPEN) == 0;
+               weft_report_tally(report, WEFT_KEY_UNMATCHED) + weft_report_tally(report, WEFT_KEY_SHAPE_MISMATCH) == 0;
     weft_report_free(report);
     weft_model_free(model);
     return fits;
@@ -104,9 +104,9 @@ static int inspect_adapter(settings *s, weft_adapter *adapter)
     printf("  modules   %d: %d in the UNet, %d in text encoders; %d are convolutions\n", (int)info.modules,
            (int)info.unet_modules, (int)info.text_modules, (int)info.conv_modules);
     if (info.norm_modules) printf("  norms     %d of the modules\n", (int)info.norm_modules);
-    if (info.words)
-        printf("  words     %d embedding%s beside them: give the file as a --concept\n", (int)info.words,
-               info.words == 1 ? "" : "s");
+    if (info.tokens)
+        printf("  tokens    %d embedding%s beside them: give the file as a --concept\n", (int)info.tokens,
+               info.tokens == 1 ? "" : "s");
     if (info.rank_max == 0) printf("  rank      none: it holds whole differences or factors of the weights\n");
     else if (info.rank_min == info.rank_max) printf("  rank      %d\n", (int)info.rank_min);
     else printf("  rank      %d to %d\n", (int)info.rank_min, (int)info.rank_max);
@@ -118,19 +118,19 @@ static int inspect_adapter(settings *s, weft_adapter *adapter)
     return s->against && !print_report(adapter, s);
 }
 
-static void print_words(const weft_concept *concept, const weft_concept_info *info)
+static void print_tokens(const weft_concept *concept, const weft_concept_info *info)
 {
-    printf("  words     %s\n", info->format);
-    for (int32_t i = 0; i < info->words; i++) {
-        weft_word_info w = WEFT_WORD_INFO_INIT;
-        must(weft_concept_word(concept, (size_t)i, &w, &err));
-        printf("    %s: %d vector%s of width %d", w.word, (int)w.vectors, w.vectors == 1 ? "" : "s",
+    printf("  tokens    %s\n", info->format);
+    for (int32_t i = 0; i < info->tokens; i++) {
+        weft_token_info w = WEFT_TOKEN_INFO_INIT;
+        must(weft_concept_token(concept, (size_t)i, &w, &err));
+        printf("    %s: %d vector%s of width %d", w.token, (int)w.vectors, w.vectors == 1 ? "" : "s",
                (int)(w.width ? w.width : w.width_2));
         if (w.width && w.width_2) printf(" and %d", (int)w.width_2);
         if (w.layers) printf(", for each of %d cross-attention layers", (int)w.layers);
         printf("\n");
     }
-    printf("  use       weft generate MODEL --concept %s\n", info->adapter ? "FILE[:WEIGHT]" : "FILE, and the word in the prompt");
+    printf("  use       weft generate MODEL --concept %s\n", info->adapter ? "FILE[:WEIGHT]" : "FILE, and the token in the prompt");
 }
 
 static int inspect_model(settings *s)
@@ -178,7 +178,7 @@ static int has_file(const char *folder, const char *name)
 }
 
 /* A file that is none of what weft knows: why not, and what is in it. */
-static int inspect_tensors(const char *path, const char *no_adapter, const char *no_words, char *no_model)
+static int inspect_tensors(const char *path, const char *no_adapter, const char *no_tokens, char *no_model)
 {
     weft_tensors *file;
 
@@ -186,7 +186,7 @@ static int inspect_tensors(const char *path, const char *no_adapter, const char 
     size_t count = weft_tensors_count(file);
     printf("%s\n  tensors   %zu, which weft has no use for:\n", path, count);
     printf("    not an adapter: %s\n", no_adapter);
-    if (strcmp(no_words, no_adapter) != 0) printf("    no words: %s\n", no_words);
+    if (strcmp(no_tokens, no_adapter) != 0) printf("    no tokens: %s\n", no_tokens);
     printf("    not a model: %s\n", in_tool_words(no_model));
     for (size_t i = 0; i < count && i < 8; i++) {
         weft_tensor_info t = WEFT_TENSOR_INFO_INIT;
@@ -200,12 +200,12 @@ static int inspect_tensors(const char *path, const char *no_adapter, const char 
     return 1;
 }
 
-/* What a file is, the library knows that opens it: an adapter, words, both in one, or a model. */
+/* What a file is, the library knows that opens it: an adapter, tokens, both in one, or a model. */
 int inspect(settings *s)
 {
     weft_adapter *adapter = NULL;
     weft_concept *concept = NULL;
-    weft_concept_info words = WEFT_CONCEPT_INFO_INIT;
+    weft_concept_info tokens = WEFT_CONCEPT_INFO_INIT;
     weft_model *model = NULL;
     weft_error why[3];
     int status = 0;
@@ -216,8 +216,8 @@ int inspect(settings *s)
         err = why[0];
         must(no_adapter);
     }
-    weft_status no_words = weft_concept_open(s->target, NULL, &concept, &why[1]);
-    if (no_words == WEFT_OK) must(weft_concept_info_get(concept, &words, &err));
+    weft_status no_tokens = weft_concept_open(s->target, NULL, &concept, &why[1]);
+    if (no_tokens == WEFT_OK) must(weft_concept_info_get(concept, &tokens, &err));
     if (adapter == NULL && concept == NULL) {
         if (weft_model_open(s->target, &s->open, &model, &why[2]) != WEFT_OK)
             return inspect_tensors(s->target, why[0].text, why[1].text, why[2].text);
@@ -225,8 +225,8 @@ int inspect(settings *s)
         return inspect_model(s);
     }
     printf("%s\n", s->target);
-    if (concept != NULL) print_words(concept, &words);
-    if (adapter == NULL && words.adapter) status = inspect_adapter(s, weft_concept_adapter(concept));
+    if (concept != NULL) print_tokens(concept, &tokens);
+    if (adapter == NULL) adapter = weft_concept_adapter(concept);
     if (adapter != NULL) status = inspect_adapter(s, adapter);
     weft_adapter_free(adapter);
     weft_concept_free(concept);

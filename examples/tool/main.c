@@ -25,7 +25,7 @@ static const struct {
       "  weft inspect ink.safetensors --model sd15/", INSPECT, inspect },
     { "convert", "weft convert ADAPTER --model MODEL -o FILE [OPTIONS]",
       "Write an adapter in the spelling of other tools. Nothing but its names changes.\n\n"
-      "  weft convert ink.safetensors --model sd15/ --naming diffusers -o ink_diffusers.safetensors", CONVERT, convert },
+      "  weft convert ink.safetensors --model sd15/ --dialect diffusers -o ink_diffusers.safetensors", CONVERT, convert },
     { "merge", "weft merge MODEL --adapter FILE[:WEIGHT]... -o PATH",
       "Write the model with adapters merged into its weights, in the layout and the dtypes that it has.\n\n"
       "  weft merge sd15.safetensors -a ink.safetensors:0.8 -o sd15_ink.safetensors", MERGE_MODEL, merge_model },

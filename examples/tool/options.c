@@ -69,8 +69,8 @@ static const word spacings[] = { { "default", WEFT_SPACING_DEFAULT }, { "leading
 
 static const word weightings[] = { { "none", WEIGH_NONE }, { "a1111", WEIGH_A1111 }, { "plain", WEIGH_PLAIN },
                                    { "empty", WEIGH_EMPTY }, { NULL, 0 } };
-static const word namings[] = { { "kohya", WEFT_NAMING_KOHYA }, { "diffusers", WEFT_NAMING_DIFFUSERS },
-                                { "peft", WEFT_NAMING_PEFT }, { NULL, 0 } };
+static const word dialects[] = { { "kohya", WEFT_DIALECT_KOHYA }, { "diffusers", WEFT_DIALECT_DIFFUSERS },
+                                { "peft", WEFT_DIALECT_PEFT }, { NULL, 0 } };
 
 static void parse_adapter(settings *s, const char *name, const char *value);
 static void parse_concept(settings *s, const char *name, const char *value);
@@ -83,7 +83,7 @@ static void parse_seed(settings *s, const char *name, const char *value);
 
 #define IN(member) .field = offsetof(settings, member)
 #define OF(member) .per_adapter = 1, .field = offsetof(adapter_use, how.member)
-#define OF_CONCEPT(member) .per_adapter = 2, .field = offsetof(adapter_use, words.member)
+#define OF_CONCEPT(member) .per_adapter = 2, .field = offsetof(adapter_use, tokens.member)
 #define SETS(where, mask) .flags = offsetof(settings, where), .bit = (mask)
 #define ANNOUNCED(mask) .flags = offsetof(adapter_use, how.flags), .bit = (mask)
 #define ANY_FLOAT .low = -1e6, .high = 1e6
@@ -120,14 +120,14 @@ static const row rows[] = {
       "add an adapter, a file or folder (weight 1); may be repeated. A name that\n"
       "has a colon itself needs the weight", .parse = parse_adapter },
     { OTHER, PICTURE, 'c', "--concept", "FILE[:WEIGHT]",
-      "add a file of words: a textual inversion, Custom Diffusion, ED-LoRA;\n"
+      "add a file of tokens: a textual inversion, Custom Diffusion, ED-LoRA;\n"
       "WEIGHT is of the adapter in it (1)", .parse = parse_concept },
     { HEADING, PICTURE, .name = "For the concept just named" },
-    { STRING, PICTURE, 0, "--words", "NAMES", "what prompts call its words, separated by commas (as the file says)",
-      OF_CONCEPT(words) },
-    { STRING, PICTURE, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the words of an\n"
+    { STRING, PICTURE, 0, "--tokens", "NAMES", "what prompts call its tokens, separated by commas (as the file says)",
+      OF_CONCEPT(tokens) },
+    { STRING, PICTURE, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the tokens of an\n"
       "adapter whose file has none", OF_CONCEPT(second) },
-    { BIT, PICTURE, 0, "--replace", NULL, "take over a word that is in the vocabulary already", .per_adapter = 2,
+    { BIT, PICTURE, 0, "--replace", NULL, "take over a token that is in the vocabulary already", .per_adapter = 2,
       ANNOUNCED(WEFT_ADD_REPLACE) },
     { HEADING, PLANNED, .name = "For the adapter or concept just named" },
     { WORD, PICTURE, 0, "--role", "ROLE", "content or style: what K-LoRA takes it for (first content,\nsecond style)",
@@ -224,7 +224,7 @@ static const row rows[] = {
     { HEADING, CONVERT, .name = "Options" },
     { STRING, CONVERT, 'm', "--model", "MODEL", "the model that the adapter is for", IN(against) },
     { STRING, CONVERT, 'o', "--output", "FILE", "the file to write; a folder for peft", IN(output) },
-    { WORD, CONVERT, 0, "--naming", "NAMES", "kohya, diffusers or peft (kohya)", IN(naming), .words = namings },
+    { WORD, CONVERT, 0, "--dialect", "NAME", "kohya, diffusers or peft (kohya)", IN(dialect), .words = dialects },
     { BIT, CONVERT, 0, "--half", NULL, "write the factors as 16-bit floats (as they are)", SETS(flags, HALF) },
 
     { HEADING, MERGE_MODEL, .name = "The checkpoint" },
@@ -310,7 +310,7 @@ static void parse_concept(settings *s, const char *name, const char *value)
 {
     parse_adapter(s, name, value);
     s->adapters[s->adapter_count - 1].is_concept = 1;
-    weft_concept_options_init(&s->adapters[s->adapter_count - 1].words, sizeof s->adapters[s->adapter_count - 1].words);
+    weft_concept_options_init(&s->adapters[s->adapter_count - 1].tokens, sizeof s->adapters[s->adapter_count - 1].tokens);
 }
 
 /* The solvers of the library that have a trait, or ANY_SOLVER, as in "ddim, euler or heun". */

@@ -57,7 +57,7 @@ typedef struct adapter_use {
     weft_add_options     how;
     float                text_weight;              /* where given & TEXT_WEIGHT */
     uint32_t             given;
-    weft_concept_options words;                      /* of a concept */
+    weft_concept_options tokens;                     /* of a concept */
     weft_adapter        *adapter;
     weft_concept        *concept;
 } adapter_use;
@@ -81,7 +81,7 @@ typedef struct settings {
     float                  *sigmas;
     size_t                  sigma_count;
     const char             *against;             /* the model that an adapter is looked at, or converted, for */
-    int32_t                 naming;
+    int32_t                 dialect;
     weft_model_options      open;
     weft_plan_options       plan;
     weft_run_options        run;

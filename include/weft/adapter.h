@@ -1,27 +1,30 @@
-/* adapter.h - opening an adapter file, reading what it holds, and checking it against a model. */
+/* adapter.h - opening an adapter, reading what it holds, checking it against a model, writing it. */
 #ifndef WEFT_ADAPTER_H
 #define WEFT_ADAPTER_H
 
 #include "base.h"
 #include "model.h"
+#include "tensors.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/** An adapter: what it adds to named modules, as factors of some family. Immutable, knows no model, any thread. */
+/** An adapter: what it adds to named layers, as factors of some family. Immutable, knows no model, any thread. */
 typedef struct weft_adapter weft_adapter;
 
 typedef struct weft_adapter_options {
     uint32_t              struct_size;
-    uint32_t              flags;      /* WEFT_OPEN_COPY                                                   */
-    const weft_allocator *allocator;  /* NULL: malloc; copied                                             */
-    weft_log_fn           log;        /* may be NULL                                                      */
+    uint32_t              flags;       /* WEFT_OPEN_COPY                                              */
+    const weft_allocator *allocator;   /* NULL: malloc; copied                                        */
+    weft_log_fn           log;         /* may be NULL                                                 */
     void                 *log_user;
-    const char           *config;     /* a PEFT adapter_config.json to use; NULL: the one beside the file */
-    const char           *name;       /* what reports call it; NULL: the file's name without its ending   */
+    const char           *config;      /* path of a PEFT adapter_config.json; NULL: the one beside the file */
+    const char           *name;        /* what reports call it; NULL: the file's name without its ending,
+                                          or the tensors' name                                        */
+    const char           *config_text; /* a PEFT configuration itself, in place of a file; or NULL    */
 } weft_adapter_options;
-#define WEFT_ADAPTER_OPTIONS_INIT { sizeof(weft_adapter_options), 0, 0, 0, 0, 0, 0 }
+#define WEFT_ADAPTER_OPTIONS_INIT { sizeof(weft_adapter_options), 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_ADAPTER_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_adapter_options_init(weft_adapter_options *options, size_t size);
 
@@ -40,28 +43,42 @@ WEFT_API void weft_adapter_options_init(weft_adapter_options *options, size_t si
  */
 WEFT_API weft_status weft_adapter_open(const char *path, const weft_adapter_options *options, weft_adapter **out,
                                        weft_error *err);
+/**
+ * Make an adapter of named tensors, by the same reader that files go through: names are those of any dialect, metadata
+ * is what the file's would be. The same tensors give the same bits as a file that holds them.
+ *
+ * PEFT's names do not tell the two text encoders apart; without a folder's name they are the first one's.
+ *
+ * @param tensors  of weft_tensors_create() or weft_tensors_open(); the adapter keeps them, the caller's handle may be
+ *                 freed. Memory that they borrow must stay as it is until the adapter is freed
+ * @param options  may be NULL; WEFT_OPEN_COPY does not apply
+ * @return as weft_adapter_open()
+ * @since 0.2
+ */
+WEFT_API weft_status weft_adapter_create(weft_tensors *tensors, const weft_adapter_options *options,
+                                         weft_adapter **out, weft_error *err);
 /** Let go of an adapter; plans that use it keep it alive. @since 0.1 */
 WEFT_API void weft_adapter_free(weft_adapter *adapter);
 
 typedef struct weft_adapter_info {
     uint32_t    struct_size;
-    int32_t     base;            /* WEFT_BASE_* that the shapes point to                          */
+    int32_t     base;            /* WEFT_BASE_* that the shapes point to                            */
     const char *name;
     const char *dialect;         /* "kohya", "diffusers", "peft", "lycoris", ...; with " + " if mixed */
     const char *family;          /* "lora", "loha", "dora", ...; with " + " if mixed                 */
-    const char *kind;            /* what the whole file is, where that can be told: "B-LoRA", "ZipLoRA",
+    const char *kind;            /* what the whole file is, if that can be told: "B-LoRA", "ZipLoRA",
                                     "ED-LoRA", "Custom Diffusion", ...; else ""                     */
     const char *base_name;       /* "SD1.x", "SDXL", ... or "unknown"                               */
     int32_t     modules;         /* modules with factors                                            */
-    int32_t     unet_modules;    /* of those, in the UNet                                           */
+    int32_t     unet_modules;    /* of those, in the denoiser                                       */
     int32_t     text_modules;    /* of those, in a text encoder                                     */
     int32_t     conv_modules;    /* of those, k x k convolutions                                    */
     int32_t     rank_min;
     int32_t     rank_max;
     int64_t     parameters;
-    int64_t     bytes;           /* of the file                                                     */
+    int64_t     bytes;           /* of the file; 0 if it was made in memory                         */
     int32_t     norm_modules;    /* of the modules, normalisations                                  */
-    int32_t     words;           /* embeddings of words in the file: open it as a concept for them  */
+    int32_t     tokens;          /* embeddings of tokens in the file: open it as a concept for them */
 } weft_adapter_info;
 #define WEFT_ADAPTER_INFO_INIT { sizeof(weft_adapter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_ADAPTER_INFO_INIT. @since 0.1 */
@@ -73,12 +90,12 @@ WEFT_API weft_status weft_adapter_info_get(const weft_adapter *adapter, weft_ada
 typedef struct weft_module_info {
     uint32_t    struct_size;
     int32_t     rank;
-    const char *name;     /* canonical layer name where the key alone tells it, else the file's own */
+    const char *name;     /* canonical layer name if the key tells it, else the file's own          */
     const char *key;      /* the file's key, without the ending that names the factor               */
-    int64_t     out;      /* 0 where the file alone does not tell ((IA)^3, OFT, a bias): ask the layer */
-    int64_t     in;       /* likewise                                                               */
-    int32_t     kernel;   /* k of a k x k convolution, 1 for others; likewise                       */
-    float       alpha;    /* as stored; the rank where the file has none                            */
+    int64_t     out;      /* 0 if the file does not tell it ((IA)^3, OFT, a bias): ask the layer    */
+    int64_t     in;       /* 0 as out                                                               */
+    int32_t     kernel;   /* k of a k x k convolution, 1 for others; 0 as out                       */
+    float       alpha;    /* as stored; the rank if the file has none                               */
     float       scale;    /* what multiplies the family's product: alpha / rank, alpha / sqrt(rank) for rsLoRA;
                              1 for families without one                                             */
     int32_t     has_alpha;
@@ -91,32 +108,35 @@ WEFT_API void weft_module_info_init(weft_module_info *info, size_t size);
 WEFT_API weft_status weft_adapter_module(const weft_adapter *adapter, size_t index, weft_module_info *info,
                                          weft_error *err);
 
-/** Spellings in which an adapter can be written. */
-enum weft_naming {
-    WEFT_NAMING_KOHYA     = 1, /* lora_unet_... .lora_down.weight with .alpha, and LyCORIS' keys: all but what is
-                                  in PEFT's own form (its OFT, BOFT, (IA)^3), and replacements              */
-    WEFT_NAMING_DIFFUSERS = 2, /* unet. ... .lora_A.weight, alpha in the metadata: LoRA and DoRA of rows     */
-    WEFT_NAMING_PEFT      = 3  /* a folder, in it one for each component: adapter_model.safetensors with
+/** Dialects in which an adapter can be written. */
+enum weft_dialect {
+    WEFT_DIALECT_KOHYA     = 1, /* lora_unet_... .lora_down.weight with .alpha, and LyCORIS' keys; not PEFT's own OFT,
+                                   BOFT and (IA)^3, and not whole weights in a layer's place             */
+    WEFT_DIALECT_DIFFUSERS = 2, /* unet. ... .lora_A.weight, alpha in the metadata: LoRA and DoRA of rows     */
+    WEFT_DIALECT_PEFT      = 3  /* a folder, in it one for each component: adapter_model.safetensors with
                                   adapter_config.json; the families that PEFT has, one in each component    */
+};
+enum weft_save_flag {
+    WEFT_SAVE_HALF = 1u << 0  /* factors as F16; else they stay in the type that they have  */
 };
 typedef struct weft_save_options {
     uint32_t struct_size;
-    uint32_t flags;       /* zero                                                          */
-    int32_t  naming;      /* WEFT_NAMING_*; 0: KOHYA                                       */
-    int32_t  half;        /* 1: write factors as F16; 0: in the dtype that they have       */
+    uint32_t flags;       /* WEFT_SAVE_*                                                   */
+    int32_t  dialect;     /* WEFT_DIALECT_*; 0: KOHYA                                      */
+    int32_t  reserved0;   /* zero                                                          */
 } weft_save_options;
 #define WEFT_SAVE_OPTIONS_INIT { sizeof(weft_save_options), 0, 0, 0 }
 /** The function twin of WEFT_SAVE_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_save_options_init(weft_save_options *options, size_t size);
 /**
- * Write an adapter for a model in another spelling; the factors stay what they are, and each file appears whole or
- * not at all. Every key must match the model.
+ * Write an adapter for a model in another dialect. The factors stay what they are, and each file appears whole or not
+ * at all. Every key must match the model.
  *
- * A mixer (MoSLoRA), AdaLoRA's weights outside PEFT and Tucker's core outside kohya's spelling are multiplied into the
- * inner factor, for which those have a name. Metadata of the file is kept in kohya's spelling.
+ * A dialect that has no name for a mixer (MoSLoRA), AdaLoRA's weights (all except PEFT) or a Tucker core (all except
+ * kohya) gets them multiplied into the inner factor. Metadata of the file is kept in kohya's dialect.
  *
- * @param path  the file, or for WEFT_NAMING_PEFT the folder, which is made
- * @return WEFT_E_MISMATCH, WEFT_E_UNSUPPORTED (the spelling has no form for a family; the text names both),
+ * @param path  the file, or for WEFT_DIALECT_PEFT the folder, which is made
+ * @return WEFT_E_MISMATCH, WEFT_E_UNSUPPORTED (the dialect has no form for a family; the text names both),
  *         WEFT_E_IO, WEFT_E_NOMEM, WEFT_E_ARG
  * @since 0.1
  */
@@ -136,7 +156,7 @@ WEFT_API const char *weft_adapter_metadata(const weft_adapter *adapter, const ch
 enum weft_key_state {
     WEFT_KEY_MATCHED   = 1, /* its factors apply to a layer                                   */
     WEFT_KEY_UNMATCHED = 2, /* the model has no such layer                                    */
-    WEFT_KEY_MISSHAPEN = 3, /* the layer is there and has another shape                       */
+    WEFT_KEY_SHAPE_MISMATCH = 3, /* the layer is there and has another shape                  */
     WEFT_KEY_IGNORED   = 4  /* understood and without effect; the reason says why             */
 };
 
@@ -147,7 +167,7 @@ typedef struct weft_report_row {
     uint32_t    struct_size;
     int32_t     state;    /* WEFT_KEY_*                                          */
     const char *key;      /* as in the file                                      */
-    const char *layer;    /* canonical name of the layer, or "" where there is none */
+    const char *layer;    /* canonical name of the layer, or "" if there is none */
     const char *reason;   /* "" when matched                                     */
     int64_t     layer_id; /* of the model, or -1                                 */
 } weft_report_row;
@@ -159,7 +179,7 @@ WEFT_API void weft_report_row_init(weft_report_row *row, size_t size);
  * Check an adapter against a model without making a plan. A report is made whatever the outcome, and keeps
  * both alive.
  *
- * @return WEFT_E_NOMEM, WEFT_E_ARG, or WEFT_OK, also where nothing matches
+ * @return WEFT_E_NOMEM, WEFT_E_ARG, or WEFT_OK, also if nothing matches
  * @since 0.1
  */
 WEFT_API weft_status weft_report_create(weft_model *model, weft_adapter *adapter, weft_report **out,

@@ -91,6 +91,13 @@ typedef struct weft_allocator {
     void  *user;
 } weft_allocator;
 
+/** Flags of everything that is opened from files. */
+enum weft_open_flag {
+    /** Read the files into memory instead of mapping them: for files that may change, or that are on a network file
+     *  system, where a mapping that fails later ends the process. */
+    WEFT_OPEN_COPY = 1u << 0
+};
+
 /** Levels of a log line. */
 enum weft_log_level {
     WEFT_LOG_INFO = 1,

@@ -11,9 +11,8 @@ extern "C" {
 /** A model: weights (mapped), layer table, tokenizer, configuration. Immutable, any thread. */
 typedef struct weft_model weft_model;
 
-enum weft_open_flag {
-    /** Read the weights into memory instead of mapping the files (which may then change on disk). */
-    WEFT_OPEN_COPY    = 1u << 0,
+/** Flags of weft_model_options besides WEFT_OPEN_COPY. */
+enum weft_model_flag {
     /** The model predicts noise, whatever its files say or leave open. */
     WEFT_OPEN_EPSILON = 1u << 1,
     /** The model predicts v, likewise: single files of SD2.x do not say which of the two they are. */

@@ -1,4 +1,4 @@
-/* tensors.h - named tensors in files, for a caller's own latents and comparisons. */
+/* tensors.h - named tensors in files and in memory: a caller's own latents, comparisons, adapters made in memory. */
 #ifndef WEFT_TENSORS_H
 #define WEFT_TENSORS_H
 
@@ -8,10 +8,10 @@
 extern "C" {
 #endif
 
-/** An opened file of tensors: immutable, usable from any thread. */
+/** Named tensors, of a file or in memory: immutable, usable from any thread. */
 typedef struct weft_tensors weft_tensors;
 
-/** One tensor of a file. Strings belong to the weft_tensors. */
+/** One of the tensors. Strings belong to the weft_tensors. */
 typedef struct weft_tensor_info {
     uint32_t    struct_size;
     uint32_t    flags;     /* zero                                           */
@@ -25,6 +25,16 @@ typedef struct weft_tensor_info {
 /** The function twin of WEFT_TENSOR_INFO_INIT. @since 0.1 */
 WEFT_API void weft_tensor_info_init(weft_tensor_info *info, size_t size);
 
+typedef struct weft_tensors_options {
+    uint32_t              struct_size;
+    uint32_t              flags;     /* WEFT_OPEN_COPY to open, WEFT_TENSORS_BORROW to create       */
+    const weft_allocator *allocator; /* NULL: malloc; copied                                        */
+    const char           *name;      /* what messages call tensors in memory; NULL: "tensors"       */
+} weft_tensors_options;
+#define WEFT_TENSORS_OPTIONS_INIT { sizeof(weft_tensors_options), 0, 0, 0 }
+/** The function twin of WEFT_TENSORS_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_tensors_options_init(weft_tensors_options *options, size_t size);
+
 /**
  * Open a safetensors file or one of torch.save (.pt, .bin, .ckpt, ...); which it is, its content tells.
  *
@@ -34,14 +44,14 @@ WEFT_API void weft_tensor_info_init(weft_tensor_info *info, size_t size);
  * and objects of other classes are left out. Where the outermost value is a list, the metadata "weft.root" is "list";
  * where it is a single tensor, "tensor", and that is named "0". Tensors that do not lie in one piece are copied.
  *
- * @param allocator  NULL for malloc
+ * @param options  NULL: the file is mapped; its name is the path
  * @return WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_UNSUPPORTED (compressed, encrypted, big-endian, no tensors), WEFT_E_NOMEM,
  *         or WEFT_OK
  * @since 0.1
  */
-WEFT_API weft_status weft_tensors_open(const char *path, const weft_allocator *allocator,
+WEFT_API weft_status weft_tensors_open(const char *path, const weft_tensors_options *options,
                                        weft_tensors **out, weft_error *err);
-/** Close the file. @since 0.1 */
+/** Let go of them; an adapter made from them keeps them. @since 0.1 */
 WEFT_API void weft_tensors_free(weft_tensors *tensors);
 
 /** Number of tensors. @since 0.1 */
@@ -61,21 +71,43 @@ WEFT_API weft_status weft_tensors_read(const weft_tensors *tensors, size_t index
 /** Value of a metadata key, or NULL. @since 0.1 */
 WEFT_API const char *weft_tensors_metadata(const weft_tensors *tensors, const char *key);
 
-/** A tensor to be written: `data` holds the product of shape[0..rank) floats. */
+/** A tensor that the caller gives: to be written, or to make a weft_tensors of. */
 typedef struct weft_tensor_out {
-    uint32_t     struct_size;
-    uint32_t     flags;   /* zero */
-    const char  *name;
-    const float *data;
-    int64_t      shape[8];
-    size_t       rank;
+    uint32_t    struct_size;
+    uint32_t    flags;   /* zero                                                                  */
+    const char *name;
+    const void *data;    /* the product of shape[0..rank) values, dense, row-major, of any alignment */
+    int64_t     shape[8];
+    size_t      rank;
+    const char *dtype;   /* of the values: "F16", ... as weft_tensor_info.dtype; NULL: "F32"        */
 } weft_tensor_out;
-#define WEFT_TENSOR_OUT_INIT { sizeof(weft_tensor_out), 0, 0, 0, { 0 }, 0 }
+#define WEFT_TENSOR_OUT_INIT { sizeof(weft_tensor_out), 0, 0, 0, { 0 }, 0, 0 }
 /** The function twin of WEFT_TENSOR_OUT_INIT. @since 0.2 */
 WEFT_API void weft_tensor_out_init(weft_tensor_out *out, size_t size);
 
+/** Flags of weft_tensors_create(). */
+enum weft_tensors_flag {
+    /** Do not copy the data. It must stay where and as it is until everything made of the tensors is freed. */
+    WEFT_TENSORS_BORROW = 1u << 1
+};
+
 /**
- * Write tensors as F32 into a new safetensors file; the file appears whole or not at all.
+ * Make tensors of memory: what a file would hold, for weft_adapter_create().
+ *
+ * Names and metadata are copied. Data is copied too, unless WEFT_TENSORS_BORROW is set; then it stays the caller's.
+ *
+ * @param tensors   `count` structs, `struct_size` set in each
+ * @param metadata  2 * pairs strings: key, value, key, value, ...; may be NULL with pairs 0
+ * @param options   may be NULL
+ * @return WEFT_E_ARG (a shape, name or type that cannot be), WEFT_E_FORMAT (two of one name), WEFT_E_NOMEM, or WEFT_OK
+ * @since 0.2
+ */
+WEFT_API weft_status weft_tensors_create(const weft_tensor_out *tensors, size_t count, const char *const *metadata,
+                                         size_t pairs, const weft_tensors_options *options, weft_tensors **out,
+                                         weft_error *err);
+
+/**
+ * Write tensors into a new safetensors file; the file appears whole or not at all.
  *
  * @param tensors   `count` structs, `struct_size` set in each
  * @param metadata  2 * pairs strings: key, value, key, value, ...; may be NULL with pairs 0

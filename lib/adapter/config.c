@@ -1,14 +1,17 @@
-/* config.c - what PEFT's configuration says of a module: its scale, and what else its family has to know.
+/* config.c - what PEFT's configuration says of a module: its scale, and what else its family has to
+ * know.
  *
- * PEFT keeps no alpha with the factors: adapter_config.json has lora_alpha for all modules and alpha_pattern for
- * some, and diffusers copies the same object into the file's metadata, each key prefixed by the component. A
- * pattern is a regular expression that must match the module's path to its end, from the start or after a dot;
- * the first that does wins. We read the part of that language that configurations use (literals, . * + ? ^ $ and
- * escaped signs) with a matcher of our own, since the C library's depends on the locale, and refuse a pattern
- * that says more, because a wrong alpha is a picture that is quietly wrong.
+ * PEFT keeps no alpha with the factors: adapter_config.json has lora_alpha for all modules and
+ * alpha_pattern for some, and diffusers copies the same object into the file's metadata, each key
+ * prefixed by the component. A pattern is a regular expression that must match the module's path to
+ * its end, from the start or after a dot; the first that does wins. We read the part of that
+ * language that configurations use (literals, . * + ? ^ $ and escaped signs) with a matcher of our
+ * own, since the C library's depends on the locale, and refuse a pattern that says more, because a
+ * wrong alpha makes an image that is quietly wrong.
  *
- * Settings that make the tensors mean something else (PiSSA's changed base weights) are refused here. */
-#include "adapter/room.h"
+ * Settings that make the tensors mean something else (PiSSA's changed base weights) are refused
+ * here. */
+#include "adapter/adapter_internal.h"
 
 /* ---- patterns ------------------------------------------------------------------------------------ */
 
@@ -22,7 +25,7 @@ typedef struct sign {
 #define MOST_COST 2e9 /* some seconds; SDXL's 800 modules with a pattern for each take 5e7 */
 enum { MAX_SIGNS = 400, MAX_PATTERNS = 10000 }; /* trainers write one pattern for each module, at the most */
 
-/* Split a pattern into signs; -1 where it uses more than we read. */
+/* Split a pattern into signs; -1 if it uses more than we read. */
 static int32_t split_signs(const char *p, sign *out)
 {
     int32_t n = 0;
@@ -53,8 +56,8 @@ static bool fits(const sign *s, char c)
     return c != '\0' && (s->any || s->c == c);
 }
 
-/* Do signs[0..n) match s[0..len) to its end, from the start or (where loose) after a dot? All ways at once:
- * at[i] says that signs[0..i) have matched what was read, so no pattern can take long. */
+/* Do signs[0..n) match s[0..len) to its end, from the start or (where loose) after a dot? All ways
+ * at once: at[i] says that signs[0..i) have matched what was read, so no pattern can take long. */
 static bool match_all_ways(const sign *signs, int32_t n, const char *s, size_t len, bool loose)
 {
     bool at[MAX_SIGNS + 1] = { false };
@@ -90,7 +93,8 @@ static bool matches(const char *pattern, const char *module, bool loose, bool *k
     return match_all_ways(signs, n, module, len, loose);
 }
 
-/* Text encoders have lost the outermost word of their modules' paths: a pattern is of either time. */
+/* Text encoders have lost the outermost word of their modules' paths: a pattern is of either
+ * time. */
 static const char *newer_path(const char *module)
 {
     static const char word[] = "text_model.";
@@ -100,217 +104,242 @@ static const char *newer_path(const char *module)
 static bool matches_either(const char *pattern, const char *module, bool loose, bool *known)
 {
     const char *newer = newer_path(module);
-    return matches(pattern, module, loose, known) || (newer != module && matches(pattern, newer, loose, known));
+    return matches(pattern, module, loose, known) || (newer != module &&
+                                                      matches(pattern, newer, loose, known));
 }
 
-bool wf_config_matches(const char *pattern, const char *module, bool *known)
+bool wf_config_matches(const char *pattern, const char *path, bool *known)
 {
-    return matches_either(pattern, module, true, known);
+    return matches_either(pattern, path, true, known);
 }
 
 /* ---- settings ------------------------------------------------------------------------------------ */
 
-/* Setting `name` under `prefix`, or NULL. */
-static const json_t *setting(const json_t *config, const char *prefix, const char *name)
+/* The setting of this name, or NULL. */
+static const json_t *setting(const wf_config *c, const char *name)
 {
     char   key[96];
-    size_t n = strlen(prefix), m = strlen(name);
+    size_t n = strlen(c->prefix), m = strlen(name);
 
     if (n + m >= sizeof key) return NULL;
-    memcpy(key, prefix, n);
+    memcpy(key, c->prefix, n);
     memcpy(key + n, name, m + 1);
-    return json_object_get(config, key);
+    return json_object_get(c->json, key);
 }
 
 static bool is_set(const json_t *v)
 {
     return v != NULL && !json_is_null(v) && !json_is_false(v) &&
-           !(json_is_object(v) && json_object_size(v) == 0) && !(json_is_array(v) && json_array_size(v) == 0);
+           !(json_is_object(v) && json_object_size(v) == 0) &&
+           !(json_is_array(v) && json_array_size(v) == 0);
 }
 
-/* The adapters that PEFT calls so, and the tensors by which their modules are known. */
-static const struct {
-    const char *name;
-    uint64_t    parts;
-} types[] = {
-    { "LORA", WF_BIT(WF_PART_DOWN) },
-    { "LOHA", WF_BIT(WF_PART_HADA_W1A) },
-    { "LOKR", WF_BIT(WF_PART_LOKR_W1) | WF_BIT(WF_PART_LOKR_W1A) },
-    { "OFT", WF_BIT(WF_PART_OFT_R) },
-    { "BOFT", WF_BIT(WF_PART_BOFT_R) },
-    { "IA3", WF_BIT(WF_PART_IA3_L) },
-    { "ADALORA", WF_BIT(WF_PART_LORA_E) },
-};
-
-/* Index of the configuration's type; LORA where it says none. -1: one that we do not know. */
-static int32_t type_of(const json_t *config, const char *prefix)
+/* The configuration's type; LORA if it says none, NULL if it is one that no family has. */
+static const wf_peft_type *type_of(const wf_config *c)
 {
-    const json_t *type = setting(config, prefix, "peft_type");
+    const json_t *type = setting(c, "peft_type");
 
-    if (type == NULL) return 0;
-    for (size_t i = 0; i < WF_LEN(types); i++)
-        if (json_is_string(type) && strcmp(json_string_value(type), types[i].name) == 0) return (int32_t)i;
-    return -1;
+    if (type == NULL) return wf_peft_type_named("LORA");
+    return json_is_string(type) ? wf_peft_type_named(json_string_value(type)) : NULL;
 }
 
-static bool is_type(const json_t *config, const char *prefix, const char *name)
+/* "LORA, ADALORA, .. and IA3": all types that families have, each once. */
+static void list_types(char *list, size_t cap)
 {
-    int32_t type = type_of(config, prefix);
-    return type >= 0 && strcmp(types[type].name, name) == 0;
+    const char             *names[24];
+    size_t                  count, types = 0, n = 0;
+    const wf_family *const *all = wf_families(&count);
+
+    for (size_t i = 0; i < count; i++)
+        for (const wf_peft_type *t = all[i]->peft_types; t != NULL && t->name != NULL; t++)
+            if (types < WF_LEN(names) && wf_peft_type_named(t->name) == t) names[types++] = t->name;
+    list[0] = '\0';
+    for (size_t i = 0; i < types; i++) {
+        const char *before = i == 0 ? "" : i + 1 < types ? ", " : " and ";
+        if (!wf_format(list + n, cap - n, "%s%s", before, names[i])) return;
+        n += strlen(list + n);
+    }
 }
 
-weft_status wf_config_check(const json_t *config, const char *prefix, const char *what, weft_error *err)
+weft_status wf_config_check(const wf_config *c, weft_error *err)
 {
     static const char *const changes[] = {
-        "use_qalora", "use_bdlora", "fan_in_fan_out", "layer_replication", "arrow_config", "kasa_config", "velora_config",
-        "monteclora_config", "alora_invocation_tokens", "target_parameters", "trainable_token_indices",
+        "use_qalora", "use_bdlora", "fan_in_fan_out", "layer_replication", "arrow_config",
+        "kasa_config", "velora_config",
+        "monteclora_config", "alora_invocation_tokens", "target_parameters",
+        "trainable_token_indices",
     };
     static const char *const starts[] = { "pissa", "olora", "corda", "loftq", "lora_ga" }; /* they change the base weights */
 
-    const char *type = json_string_value(setting(config, prefix, "peft_type"));
-    if (type_of(config, prefix) < 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "%s: %speft_type is %.40s; this version applies LORA, LOHA, LOKR, OFT, BOFT, IA3 and ADALORA", what,
-                       prefix, type != NULL ? type : "not a string");
+    char        list[160];
+    const char *type = json_string_value(setting(c, "peft_type"));
+
+    if (type_of(c) == NULL) {
+        list_types(list, sizeof list);
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %speft_type is %.40s; this version applies %s",
+                       c->what, c->prefix, type != NULL ? type : "not a string", list);
+    }
     for (size_t i = 0; i < WF_LEN(changes); i++)
-        if (is_set(setting(config, prefix, changes[i])))
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s%s is set, which this version does not apply", what, prefix,
+        if (is_set(setting(c, changes[i])))
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "%s: %s%s is set, which this version does not apply", c->what, c->prefix,
                            changes[i]);
-    const char *init = json_string_value(setting(config, prefix, "init_lora_weights"));
+    const char *init = json_string_value(setting(c, "init_lora_weights"));
     for (size_t i = 0; init != NULL && i < WF_LEN(starts); i++)
         if (strncmp(init, starts[i], strlen(starts[i])) == 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED,
                            "%s: %sinit_lora_weights is %.40s, which changes the base weights; convert it to plain LoRA",
-                           what, prefix, init);
+                           c->what, c->prefix, init);
     return WEFT_OK;
 }
 
-/* What trying a pattern takes: its signs, and where some repeat these times the path's length, taken as usual. */
+/* What trying a pattern takes: its signs, and where some repeat these times the path's length,
+ * taken as usual. */
 static double cost_of(const char *pattern)
 {
     double signs = 1 + (double)strlen(pattern);
     return strpbrk(pattern, "*+?") != NULL ? 128 * signs : signs;
 }
 
-weft_status wf_config_check_cost(const json_t *config, const char *prefix, const char *what, size_t modules, weft_error *err)
+weft_status wf_config_check_cost(const wf_config *c, size_t modules, weft_error *err)
 {
     static const char *const tables[] = { "rank_pattern", "alpha_pattern" };
-    const json_t            *list = setting(config, prefix, "feedforward_modules");
+    const json_t            *list = setting(c, "feedforward_modules");
     const char              *pattern;
     json_t                  *entry;
     double                   cost = 0;
 
     for (size_t i = 0; i < WF_LEN(tables); i++) {
-        json_t *table = (json_t *)setting(config, prefix, tables[i]); /* jansson iterates over non-const alone */
+        json_t *table = (json_t *)setting(c, tables[i]); /* jansson only iterates over non-const */
         json_object_foreach(table, pattern, entry) cost += cost_of(pattern);
     }
     for (size_t i = 0; i < json_array_size(list); i++)
         cost += 1 + (double)json_string_length(json_array_get(list, i));
     if (cost * (double)modules <= MOST_COST) return WEFT_OK;
-    return wf_fail(err, WEFT_E_FORMAT, "%s: %srank_pattern, alpha_pattern and feedforward_modules are too long to be tried on "
-                   "%zu modules", what, prefix, modules);
+    return wf_fail(err, WEFT_E_FORMAT,
+                   "%s: %srank_pattern, alpha_pattern and feedforward_modules are too long to be tried on "
+                   "%zu modules", c->what, c->prefix, modules);
 }
 
-/* The number that `name`, or the first pattern of `patterns` that matches, gives; *found tells whether any. */
-static weft_status number_for(const json_t *config, const char *prefix, const char *what, const char *module,
-                              const char *name, const char *patterns, double *out, bool *found, weft_error *err)
+/* The number that `name`, or the first pattern of `patterns` that matches, gives; *found tells
+ * whether any. */
+static weft_status number_for(const wf_config *c, const char *path, const char *name,
+                              const char *patterns, double *out, bool *found, weft_error *err)
 {
-    const json_t *v = setting(config, prefix, name);
-    json_t       *table = (json_t *)setting(config, prefix, patterns); /* jansson iterates over non-const alone */
+    const json_t *v = setting(c, name);
+    json_t       *table = (json_t *)setting(c, patterns); /* jansson only iterates over non-const */
     const char   *pattern;
     json_t       *entry;
     wf_key_text   k;
 
     if (table != NULL && !json_is_null(table) && !json_is_object(table))
-        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s is not an object", what, prefix, patterns);
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s is not an object", c->what, c->prefix,
+                       patterns);
     if (json_object_size(table) > MAX_PATTERNS) /* each is tried on each module */
-        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s has %zu entries, wanted at most %d", what, prefix, patterns,
-                       json_object_size(table), MAX_PATTERNS);
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s has %zu entries, wanted at most %d", c->what,
+                       c->prefix, patterns, json_object_size(table), MAX_PATTERNS);
     json_object_foreach(table, pattern, entry) {
-        bool known = true, hit = strcmp(pattern, module) == 0 || wf_config_matches(pattern, module, &known);
+        bool known = true, hit = strcmp(pattern, path) == 0 ||
+             wf_config_matches(pattern, path, &known);
         if (!known)
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s%s: '%s' is a regular expression this version does not read",
-                           what, prefix, patterns, wf_key_show(&k, pattern));
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "%s: %s%s: '%s' is a regular expression this version does not read",
+                           c->what, c->prefix, patterns, wf_key_show(&k, pattern));
         if (!hit) continue;
         v = entry;
         break;
     }
     *found = v != NULL && !json_is_null(v);
     if (*found && !json_is_number(v))
-        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s for %s is not a number", what, prefix, name,
-                       wf_key_show(&k, module));
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s for %s is not a number", c->what, c->prefix,
+                       name, wf_key_show(&k, path));
     if (*found) *out = json_number_value(v);
     return WEFT_OK;
 }
 
-/* (IA)^3: is the module among those whose input is scaled? A list of endings, or one pattern for the whole path. */
-static weft_status find_feedforward(const json_t *config, const char *prefix, const char *what, const char *module,
-                                    bool *out, weft_error *err)
+weft_status wf_config_lists(const wf_config *c, const char *name, const char *path, bool *out,
+                            weft_error *err)
 {
-    const json_t *list = setting(config, prefix, "feedforward_modules");
-    size_t        len = strlen(module);
+    const json_t *list = setting(c, name);
+    size_t        len = strlen(path);
     wf_key_text   k;
 
     *out = false;
     if (json_is_string(list)) {
         bool known;
-        *out = matches_either(json_string_value(list), module, false, &known);
+        *out = matches_either(json_string_value(list), path, false, &known);
         if (!known)
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: feedforward_modules: '%s' is a regular expression this version "
-                           "does not read", what, wf_key_show(&k, json_string_value(list)));
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "%s: %s: '%s' is a regular expression this version does not read",
+                           c->what, name, wf_key_show(&k, json_string_value(list)));
         return WEFT_OK;
     }
     for (size_t i = 0; i < json_array_size(list) && !*out; i++) {
         const char *end = json_string_value(json_array_get(list, i));
         size_t      n = end == NULL ? 0 : strlen(end);
-        *out = n > 0 && n <= len && strcmp(module + len - n, end) == 0;
+        *out = n > 0 && n <= len && strcmp(path + len - n, end) == 0;
     }
     return WEFT_OK;
 }
 
-static double number_or(const json_t *config, const char *prefix, const char *name, double otherwise)
+double wf_config_number(const wf_config *c, const char *name, double otherwise)
 {
-    const json_t *v = setting(config, prefix, name);
+    const json_t *v = setting(c, name);
     return json_is_number(v) ? json_number_value(v) : otherwise;
 }
 
-static int32_t count_or(const json_t *config, const char *prefix, const char *name, int32_t otherwise)
+int32_t wf_config_count(const wf_config *c, const char *name, int32_t otherwise)
 {
-    double v = number_or(config, prefix, name, otherwise);
+    double v = wf_config_number(c, name, otherwise);
     return v >= 0 && v <= 1 << 20 ? (int32_t)v : otherwise;
 }
 
-weft_status wf_config_read(const json_t *config, const char *prefix, const char *what, const char *module, uint64_t parts,
-                           wf_settings *out, weft_error *err)
+bool wf_config_true(const wf_config *c, const char *name)
 {
-    const uint64_t whole = WF_BIT(WF_PART_REPLACE) | WF_BIT(WF_PART_REPLACE_B);
-    int32_t        type = type_of(config, prefix);
-    bool           lora = type == 0, has_rank = false;
-    double         rank = 0;
-    wf_key_text    k;
+    return json_is_true(setting(c, name));
+}
 
-    if (type >= 0 && (parts & types[type].parts) == 0 && (parts & whole) == 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %speft_type is %s, but %s has no tensor of that", what, prefix,
-                       types[type].name, wf_key_show(&k, module));
-    if (lora && json_is_true(setting(config, prefix, "use_dora")) && (parts & (WF_BIT(WF_PART_MAGNITUDE) | whole)) == 0)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: %suse_dora is set, but %s has no magnitude", what, prefix,
-                       wf_key_show(&k, module));
-    out->rslora = json_is_true(setting(config, prefix, "use_rslora"));
-    if (is_type(config, prefix, "ADALORA")) { /* its rank_pattern is a list of what was pruned */
-        out->init_rank = count_or(config, prefix, "init_r", 0);
-    } else {
-        WF_TRY(number_for(config, prefix, what, module, "r", "rank_pattern", &rank, &has_rank, err));
-        if (has_rank && rank >= 0 && rank <= INT32_MAX) out->init_rank = (int32_t)rank;
-        out->has_rank = has_rank && lora;
-        out->rank = rank;
+bool wf_config_false(const wf_config *c, const char *name)
+{
+    return json_is_false(setting(c, name));
+}
+
+/* The rank of the module at the start of training. */
+static weft_status read_rank(const wf_config *c, const wf_peft_type *type, const char *path,
+                             wf_settings *out, weft_error *err)
+{
+    bool   found = false;
+    double rank = 0;
+
+    if (type->rank_patterns == NULL) {
+        out->start_rank = type->rank != NULL ? wf_config_count(c, type->rank, 0) : 0;
+        return WEFT_OK;
     }
-    if (is_type(config, prefix, "OFT")) {
-        const json_t *series = setting(config, prefix, "use_cayley_neumann");
-        out->neumann = json_is_false(series) ? 0 : count_or(config, prefix, "num_cayley_neumann_terms", out->neumann);
-        if (json_is_true(setting(config, prefix, "coft"))) out->coft = (float)number_or(config, prefix, "eps", 6e-5);
-    }
-    WF_TRY(find_feedforward(config, prefix, what, module, &out->feedforward, err));
-    return number_for(config, prefix, what, module,
-                      is_type(config, prefix, "LOHA") || is_type(config, prefix, "LOKR") ? "alpha" : "lora_alpha",
-                      "alpha_pattern", &out->alpha, &out->has_alpha, err);
+    WF_TRY(number_for(c, path, type->rank, type->rank_patterns, &rank, &found, err));
+    if (found && rank >= 0 && rank <= INT32_MAX) out->start_rank = (int32_t)rank;
+    out->has_rank = found && type->lora;
+    out->rank = rank;
+    return WEFT_OK;
+}
+
+weft_status wf_config_read(const wf_config *c, const char *path, uint64_t tensors, wf_settings *out,
+                           weft_error *err)
+{
+    const uint64_t      whole = WF_BIT(WF_TENSOR_REPLACE) | WF_BIT(WF_TENSOR_REPLACE_B);
+    const wf_peft_type *type = type_of(c); /* one that is known: wf_config_check() has looked */
+    wf_key_text         k;
+
+    if (type == NULL)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %speft_type is unknown", c->what, c->prefix);
+    if ((tensors & (type->known_by | whole)) == 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: %speft_type is %s, but %s has no tensor of that", c->what, c->prefix,
+                       type->name, wf_key_show(&k, path));
+    if (type->lora && wf_config_true(c, "use_dora") &&
+        (tensors & (WF_BIT(WF_TENSOR_MAGNITUDE) | whole)) == 0)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %suse_dora is set, but %s has no magnitude",
+                       c->what, c->prefix, wf_key_show(&k, path));
+    out->rslora = wf_config_true(c, "use_rslora");
+    WF_TRY(read_rank(c, type, path, out, err));
+    return number_for(c, path, type->alpha, "alpha_pattern", &out->alpha, &out->has_alpha, err);
 }

@@ -1,8 +1,9 @@
 /* dialect.c - the dialects, and the one reader that walks their tables.
  *
- * The dialect is told by the keys, key by key, never by the file's name: real files mix dialects (a UNet
- * part in one and a text part in another), so each key goes to the first dialect whose tables read it.
- * The order matters in one place only: PEFT reads names without any prefix, so it is asked last. */
+ * The dialect is told by the keys, key by key, never by the file's name: real files mix dialects (a
+ * UNet part in one and a text part in another), so each key goes to the first dialect whose tables
+ * read it. The order matters in one place only: PEFT reads names without any prefix, so it is asked
+ * last. */
 #include "adapter/dialect.h"
 
 static const wf_dialect *const dialects[] = {
@@ -64,7 +65,7 @@ static size_t ends(const char *s, size_t len, const char *with)
     return w == 0 ? len : 0;
 }
 
-/* Append n bytes to name, which holds *len; false where it does not fit. */
+/* Append n bytes to name, which holds *len; false if it does not fit. */
 static bool append(char *name, size_t *len, const char *s, size_t n)
 {
     if (n >= WF_NAME_CAP - *len) return false;
@@ -77,8 +78,10 @@ static bool append(char *name, size_t *len, const char *s, size_t n)
 bool wf_name_text_model(char *name, size_t cap)
 {
     static const struct { const char *heads[3], *roots[3], *word; } forms[] = {
-        { { "text_encoder.", "text_encoder_2.", NULL }, { "encoder.", "embeddings.", "final_layer_norm" }, "text_model." },
-        { { "lora_te_", "lora_te1_", "lora_te2_" }, { "encoder_layers_", "embeddings_", "final_layer_norm" }, "text_model_" },
+        { { "text_encoder.", "text_encoder_2.", NULL },
+          { "encoder.", "embeddings.", "final_layer_norm" }, "text_model." },
+        { { "lora_te_", "lora_te1_", "lora_te2_" },
+          { "encoder_layers_", "embeddings_", "final_layer_norm" }, "text_model_" },
     };
 
     for (size_t f = 0; f < WF_LEN(forms); f++)
@@ -97,7 +100,8 @@ bool wf_name_text_model(char *name, size_t cap)
     return true;
 }
 
-/* The name's end as the model calls it: ".processor.to_q" -> ".to_q". Every row may apply, in order. */
+/* The name's end as the model calls it: ".processor.to_q" -> ".to_q". Every row may apply, in
+ * order. */
 static bool rename_end(const wf_rename *renames, char *name)
 {
     for (const wf_rename *r = renames; r != NULL && r->from != NULL; r++) {
@@ -108,18 +112,21 @@ static bool rename_end(const wf_rename *renames, char *name)
 }
 
 /* The ending that the key has, in one of the dialect's tables; *stem is what stands before it. */
-static const wf_ending *find_ending(const wf_dialect *d, const char *key, bool wrapped, size_t *stem)
+static const wf_ending *find_ending(const wf_dialect *d, const char *key, bool wrapped,
+                                    size_t *stem)
 {
     size_t len = strlen(key);
 
     for (size_t t = 0; t < WF_LEN(d->endings) && d->endings[t] != NULL; t++)
         for (const wf_ending *e = d->endings[t]; e->text != NULL; e++)
-            if ((wrapped || (e->how & WF_WRAPPED) == 0) && (*stem = ends(key, len, e->text)) > 0) return e;
+            if ((wrapped || (e->how & WF_WRAPPED) == 0) && (*stem = ends(key, len, e->text)) > 0)
+                return e;
     return NULL;
 }
 
 /* The prefix that the key has after its wrapper; *body is what stands after it. */
-static const wf_prefix *find_prefix(const wf_dialect *d, const char *key, const char **body, bool *wrapped)
+static const wf_prefix *find_prefix(const wf_dialect *d, const char *key, const char **body,
+                                    bool *wrapped)
 {
     *wrapped = d->wrapper != NULL && begins(key, d->wrapper);
     *body = *wrapped ? key + strlen(d->wrapper) : key;
@@ -156,15 +163,17 @@ bool wf_dialect_read(const wf_dialect *d, const char *key, wf_key *out)
     if ((size_t)(body - key) > stem) return false;
 
     out->name[0] = '\0';
-    if (!append(out->name, &n, p->to, strlen(p->to)) || !append(out->name, &n, body, stem - (size_t)(body - key)) ||
+    if (!append(out->name, &n, p->to, strlen(p->to)) ||
+        !append(out->name, &n, body, stem - (size_t)(body - key)) ||
         !append(out->name, &n, e->to, strlen(e->to)))
         return false;
     if (d->underscore)
         for (char *c = out->name; *c != '\0'; c++)
             if (*c == '.') *c = '_';
-    if (!rename_end(d->renames, out->name) || !wf_name_text_model(out->name, sizeof out->name)) return false;
+    if (!rename_end(d->renames, out->name) || !wf_name_text_model(out->name, sizeof out->name))
+        return false;
     out->stem = stem;
-    out->part = e->part;
+    out->tensor = e->tensor;
     out->how = e->how;
     return true;
 }

@@ -1,8 +1,8 @@
-/* dialect_edlora.c - ED-LoRA, as Mix-of-Show's program saves it: a pickle of params.unet, params.text_encoder and
- * params.new_concept_embedding.
+/* dialect_edlora.c - ED-LoRA, as Mix-of-Show's program saves it: a pickle of params.unet,
+ * params.text_encoder and params.new_concept_embedding.
  *
- * Factors have kohya's names behind diffusers' paths and no alpha: they are multiplied as they are. The embeddings of
- * the concept's words belong to a concept, not to the adapter. */
+ * Factors have kohya's names behind diffusers' paths and no alpha: they are multiplied as they are.
+ * The embeddings of the concept's words belong to a concept, not to the adapter. */
 #include "adapter/dialect.h"
 
 static const wf_prefix prefixes[] = {
@@ -12,11 +12,13 @@ static const wf_prefix prefixes[] = {
 };
 
 static const wf_ending endings[] = {
-    { ".lora_down.weight", "", WF_PART_DOWN, WF_WRAPPED },
-    { ".lora_up.weight", "", WF_PART_UP, WF_WRAPPED },
+    { ".lora_down.weight", "", WF_TENSOR_DOWN, WF_WRAPPED },
+    { ".lora_up.weight", "", WF_TENSOR_UP, WF_WRAPPED },
     { NULL, NULL, 0, 0 },
 };
 
 const wf_dialect wf_dialect_edlora = {
-    .name = "ed-lora", .kind = "ED-LoRA", .wrapper = "params.", .prefixes = prefixes, .endings = { endings },
+    .name = "ed-lora", .title = "ED-LoRA", .kind = "ED-LoRA", .wrapper = "params.",
+    .prefixes = prefixes,
+    .endings = { endings },
 };

@@ -1,8 +1,10 @@
-/* dialect_kohya.c - kohya's scripts, A1111, ComfyUI, OneTrainer, LyCORIS: one underscore word for each module.
+/* dialect_kohya.c - kohya's scripts, A1111, ComfyUI, OneTrainer, LyCORIS: one underscore word for
+ * each module.
  *
- * The word is the module's path with its dots turned into underscores, and the way back is ambiguous, so the
- * name stays as it is until a model is there: every layer of the model then says how it would be called, in
- * diffusers' names and in LDM's. Variants that keep dots, or another prefix, are brought to the same word. */
+ * The word is the module's path with its dots turned into underscores, and the way back is
+ * ambiguous, so the name stays as it is until a model is there: every layer of the model then says
+ * how it would be called, in diffusers' names and in LDM's. Variants that keep dots, or another
+ * prefix, are brought to the same word. */
 #include "adapter/dialect.h"
 
 static const wf_prefix prefixes[] = {
@@ -35,17 +37,20 @@ static const wf_prefix wrapped[] = {
 };
 
 static const wf_ending endings[] = {
-    { ".lora_down.weight", "", WF_PART_DOWN, 0 },
-    { ".lora_up.weight", "", WF_PART_UP, 0 },
+    { ".lora_down.weight", "", WF_TENSOR_DOWN, 0 },
+    { ".lora_up.weight", "", WF_TENSOR_UP, 0 },
     { NULL, NULL, 0, 0 },
 };
 
 const wf_dialect wf_dialect_kohya = {
-    .name = "kohya", .prefixes = prefixes, .endings = { endings, wf_lycoris_endings }, .underscore = true,
+    .name = "kohya", .title = "kohya", .prefixes = prefixes, .endings = { endings,
+                                                                          wf_lycoris_endings },
+                                                                          .underscore = true,
 };
 
-/* The same words with PEFT's endings: programs that turned the path into a word and left the factors' names, and
- * ComfyUI's paths since PEFT's names are everywhere. What diffusers reads with these endings is not among them. */
+/* The same words with PEFT's endings: programs that turned the path into a word and left the
+ * factors' names, and ComfyUI's paths since PEFT's names are everywhere. What diffusers reads with
+ * these endings is not among them. */
 static const wf_prefix words[] = {
     { "lora_unet_", "lora_unet_" },
     { "lora_te_", "lora_te_" },
@@ -58,20 +63,23 @@ static const wf_prefix words[] = {
 };
 
 static const wf_ending peft_endings[] = {
-    { ".lora_A.weight", "", WF_PART_DOWN, 0 },
-    { ".lora_B.weight", "", WF_PART_UP, 0 },
-    { ".lora_A.default.weight", "", WF_PART_DOWN, 0 },
-    { ".lora_B.default.weight", "", WF_PART_UP, 0 },
-    { ".lora_magnitude_vector.weight", "", WF_PART_MAGNITUDE, WF_JOINS },
-    { ".lora_magnitude_vector", "", WF_PART_MAGNITUDE, WF_JOINS },
+    { ".lora_A.weight", "", WF_TENSOR_DOWN, 0 },
+    { ".lora_B.weight", "", WF_TENSOR_UP, 0 },
+    { ".lora_A.default.weight", "", WF_TENSOR_DOWN, 0 },
+    { ".lora_B.default.weight", "", WF_TENSOR_UP, 0 },
+    { ".lora_magnitude_vector.weight", "", WF_TENSOR_MAGNITUDE, WF_JOINS },
+    { ".lora_magnitude_vector", "", WF_TENSOR_MAGNITUDE, WF_JOINS },
     { NULL, NULL, 0, 0 },
 };
 
 const wf_dialect wf_dialect_kohya_peft = {
-    .name = "kohya", .prefixes = words, .endings = { peft_endings }, .underscore = true, .peft = true,
+    .name = "kohya", .title = "kohya", .prefixes = words, .endings = { peft_endings },
+    .underscore = true, .peft = true,
 };
 
-/* What LyCORIS calls modules of a model that it wrapped itself: the path inside that model alone. */
+/* What LyCORIS calls modules of a model that it wrapped itself: just the path inside that model. */
 const wf_dialect wf_dialect_lycoris = {
-    .name = "lycoris", .prefixes = wrapped, .endings = { endings, wf_lycoris_endings }, .underscore = true,
+    .name = "lycoris", .title = "LyCORIS", .prefixes = wrapped, .endings = { endings,
+                                                                             wf_lycoris_endings },
+                                                                             .underscore = true,
 };

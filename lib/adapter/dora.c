@@ -2,16 +2,18 @@
  *
  *   V = W + scale * Delta      W' = g V / |V|      what is added: c (W' - W)
  *
- * The norm is taken of each output row, where g is (out) or (out, 1, ..), or of each input column over outputs and
- * kernel, where g is (1, in, ..): the first is how PEFT, diffusers and LyCORIS now train, the second how older LyCORIS
- * files are. PEFT writes (1, out, 1, 1) for convolutions and means rows, so its spelling decides before the shape does.
- * Delta is any family's.
+ * The norm is taken of each output row, where g is (out) or (out, 1, ..), or of each input column
+ * over outputs and kernel, where g is (1, in, ..): the first is how PEFT, diffusers and LyCORIS now
+ * train, the second how older LyCORIS files are. PEFT writes (1, out, 1, 1) for convolutions and
+ * means rows, so its key decides before the shape does. Delta is any family's.
  *
- * A user's strength c moves along the line from W to W': nothing at 0, the trained weight at 1. PEFT puts the strength
- * into V instead (`inside`), and LyCORIS starts its line at V; both leave something behind at 0. LyCORIS adds the
- * smallest step of a float to the norm, PEFT nothing; a row that is zero stays zero with either.
+ * A user's strength c moves along the line from W to W': nothing at 0, the trained weight at 1.
+ * PEFT puts the strength into V instead (`inside`), and LyCORIS starts its line at V; both leave
+ * something behind at 0. LyCORIS adds the smallest step of a float to the norm, PEFT nothing; a row
+ * that is zero stays zero with either.
  *
- * Keys dora_scale (kohya, LyCORIS), lora_magnitude_vector (PEFT, diffusers). Liu et al., DoRA, 2024. */
+ * Keys dora_scale (kohya, LyCORIS), lora_magnitude_vector (PEFT, diffusers). Liu et al., DoRA,
+ * 2024. */
 #include <float.h>
 #include <math.h>
 
@@ -20,14 +22,14 @@
 /* Is the magnitude one value for each output row? Where both are possible, rows. */
 bool wf_dora_rows(const wf_module *m, const wf_layer *l)
 {
-    const wf_tensor *g = m->part[WF_PART_MAGNITUDE];
+    const wf_tensor *g = m->tensor[WF_TENSOR_MAGNITUDE];
 
     return m->peft_magnitude || g->rank == 1 || g->shape[0] != 1 || g->shape[1] != l->in;
 }
 
 bool wf_dora_fits(const wf_module *m, const wf_layer *l)
 {
-    const wf_tensor *g = m->part[WF_PART_MAGNITUDE];
+    const wf_tensor *g = m->tensor[WF_TENSOR_MAGNITUDE];
     int64_t          n = wf_dora_rows(m, l) ? l->out : l->in;
 
     return l->kind != WEFT_LAYER_NORM && g->count == (size_t)n &&
@@ -36,7 +38,8 @@ bool wf_dora_fits(const wf_module *m, const wf_layer *l)
 
 void wf_dora_norms(double *norm, const float *V, const wf_layer *l, bool rows)
 {
-    size_t out = (size_t)l->out, in = (size_t)l->in, taps = (size_t)l->kernel * (size_t)l->kernel, n = rows ? out : in;
+    size_t out = (size_t)l->out, in = (size_t)l->in, taps = (size_t)l->kernel * (size_t)l->kernel,
+           n = rows ? out : in;
 
     for (size_t i = 0; i < n; i++) norm[i] = 0;
     for (size_t j = 0; j < out * taps; j++) {
@@ -55,15 +58,17 @@ static void take_magnitude(const wf_module *m, double *norm, size_t n)
     for (size_t i = 0; i < n; i++) {
         float  g;
         double least = m->peft_magnitude ? 0 : (double)FLT_EPSILON;
-        wf_tensor_read(m->part[WF_PART_MAGNITUDE], i, 1, &g);
+        wf_tensor_read(m->tensor[WF_TENSOR_MAGNITUDE], i, 1, &g);
         norm[i] = norm[i] + least > 0 ? (double)g / (norm[i] + least) : 0;
     }
 }
 
-weft_status wf_dora_add(const wf_module *m, const wf_layer *l, double scale, double inside, double c, float *dst,
-                        const weft_allocator *alloc, weft_error *err)
+weft_status wf_dora_add(const wf_module *m, const wf_layer *l, wf_add_fn inner, double scale,
+                        double inside, double c, float *dst, const weft_allocator *alloc,
+                        weft_error *err)
 {
-    size_t      out = (size_t)l->out, in = (size_t)l->in, K = in * (size_t)l->kernel * (size_t)l->kernel, floats;
+    size_t      out = (size_t)l->out, in = (size_t)l->in,
+                K = in * (size_t)l->kernel * (size_t)l->kernel, floats;
     bool        rows = wf_dora_rows(m, l);
     size_t      n = rows ? out : in;
     double     *f = wf_zalloc(alloc, n, sizeof *f);
@@ -77,7 +82,7 @@ weft_status wf_dora_add(const wf_module *m, const wf_layer *l, double scale, dou
     }
     W = V + out * K;
     wf_layer_rows(l, 0, out, V);
-    if ((st = m->family->add(m, l, scale, inside, V, alloc, err)) != WEFT_OK) goto done;
+    if ((st = inner(m, l, scale, inside, V, alloc, err)) != WEFT_OK) goto done;
     wf_dora_norms(f, V, l, rows);
     take_magnitude(m, f, n);
     for (size_t o = 0; o < out; o += WF_STRIP) {

@@ -1,41 +1,43 @@
-/* endings.c - how tensors are called in the files of two great families of trainers, whatever stands before.
+/* endings.c - how tensors are called in the files of two great families of trainers, whatever
+ * stands before.
  *
- * LyCORIS gave each of its algorithms tensors with names of their own, and everybody who writes underscore words took
- * them over. PEFT does the same behind its dotted paths; an adapter's name may stand where its state was saved whole,
- * and a tensor that is a parameter by itself has no ".weight" behind it. */
+ * LyCORIS gave each of its algorithms tensors with names of their own, and everybody who writes
+ * underscore words took them over. PEFT does the same behind its dotted paths; an adapter's name
+ * may stand where its state was saved whole, and a tensor that is a parameter by itself has no
+ * ".weight" behind it. */
 #include "adapter/dialect.h"
 
 const wf_ending wf_lycoris_endings[] = {
-    { ".lora_mid.weight", "", WF_PART_MID, 0 },
-    { ".lora_up.bias", "", WF_PART_UP_BIAS, 0 },
-    { ".dora_scale", "", WF_PART_MAGNITUDE, WF_JOINS },
-    { ".alpha", "", WF_PART_ALPHA, WF_JOINS },
-    { ".hada_w1_a", "", WF_PART_HADA_W1A, 0 },
-    { ".hada_w1_b", "", WF_PART_HADA_W1B, 0 },
-    { ".hada_w2_a", "", WF_PART_HADA_W2A, 0 },
-    { ".hada_w2_b", "", WF_PART_HADA_W2B, 0 },
-    { ".hada_t1", "", WF_PART_HADA_T1, 0 },
-    { ".hada_t2", "", WF_PART_HADA_T2, 0 },
-    { ".lokr_w1", "", WF_PART_LOKR_W1, 0 },
-    { ".lokr_w1_a", "", WF_PART_LOKR_W1A, 0 },
-    { ".lokr_w1_b", "", WF_PART_LOKR_W1B, 0 },
-    { ".lokr_w2", "", WF_PART_LOKR_W2, 0 },
-    { ".lokr_w2_a", "", WF_PART_LOKR_W2A, 0 },
-    { ".lokr_w2_b", "", WF_PART_LOKR_W2B, 0 },
-    { ".lokr_t2", "", WF_PART_LOKR_T2, 0 },
-    { ".oft_blocks", "", WF_PART_OFT_BLOCKS, 0 },
-    { ".rescale", "", WF_PART_RESCALE, WF_JOINS },
-    { ".diff", "", WF_PART_DIFF, 0 },
-    { ".diff_b", "", WF_PART_DIFF_B, 0 },
-    { ".w_norm", "", WF_PART_W_NORM, 0 },
-    { ".b_norm", "", WF_PART_B_NORM, 0 },
-    { ".on_input", "", WF_PART_ON_INPUT, 0 },
-    { ".a1.weight", "", WF_PART_GLORA_A1, 0 },
-    { ".a2.weight", "", WF_PART_GLORA_A2, 0 },
-    { ".b1.weight", "", WF_PART_GLORA_B1, 0 },
-    { ".b2.weight", "", WF_PART_GLORA_B2, 0 },
-    { ".bm.weight", "", WF_PART_GLORA_BM, 0 },
-    { ".weight", "", WF_PART_IA3_WEIGHT, WF_BESIDE }, /* (IA)^3's, beside on_input alone */
+    { ".lora_mid.weight", "", WF_TENSOR_MID, 0 },
+    { ".lora_up.bias", "", WF_TENSOR_UP_BIAS, 0 },
+    { ".dora_scale", "", WF_TENSOR_MAGNITUDE, WF_JOINS },
+    { ".alpha", "", WF_TENSOR_ALPHA, WF_JOINS },
+    { ".hada_w1_a", "", WF_TENSOR_HADA_W1A, 0 },
+    { ".hada_w1_b", "", WF_TENSOR_HADA_W1B, 0 },
+    { ".hada_w2_a", "", WF_TENSOR_HADA_W2A, 0 },
+    { ".hada_w2_b", "", WF_TENSOR_HADA_W2B, 0 },
+    { ".hada_t1", "", WF_TENSOR_HADA_T1, 0 },
+    { ".hada_t2", "", WF_TENSOR_HADA_T2, 0 },
+    { ".lokr_w1", "", WF_TENSOR_LOKR_W1, 0 },
+    { ".lokr_w1_a", "", WF_TENSOR_LOKR_W1A, 0 },
+    { ".lokr_w1_b", "", WF_TENSOR_LOKR_W1B, 0 },
+    { ".lokr_w2", "", WF_TENSOR_LOKR_W2, 0 },
+    { ".lokr_w2_a", "", WF_TENSOR_LOKR_W2A, 0 },
+    { ".lokr_w2_b", "", WF_TENSOR_LOKR_W2B, 0 },
+    { ".lokr_t2", "", WF_TENSOR_LOKR_T2, 0 },
+    { ".oft_blocks", "", WF_TENSOR_OFT_BLOCKS, 0 },
+    { ".rescale", "", WF_TENSOR_RESCALE, WF_JOINS },
+    { ".diff", "", WF_TENSOR_DIFF, 0 },
+    { ".diff_b", "", WF_TENSOR_DIFF_B, 0 },
+    { ".w_norm", "", WF_TENSOR_W_NORM, 0 },
+    { ".b_norm", "", WF_TENSOR_B_NORM, 0 },
+    { ".on_input", "", WF_TENSOR_ON_INPUT, 0 },
+    { ".a1.weight", "", WF_TENSOR_GLORA_A1, 0 },
+    { ".a2.weight", "", WF_TENSOR_GLORA_A2, 0 },
+    { ".b1.weight", "", WF_TENSOR_GLORA_B1, 0 },
+    { ".b2.weight", "", WF_TENSOR_GLORA_B2, 0 },
+    { ".bm.weight", "", WF_TENSOR_GLORA_BM, 0 },
+    { ".weight", "", WF_TENSOR_IA3_WEIGHT, WF_BESIDE }, /* (IA)^3's, only beside on_input */
     { NULL, NULL, 0, 0 },
 };
 
@@ -45,37 +47,37 @@ const wf_ending wf_lycoris_endings[] = {
 #define LAYER(word, end, part, how) { "." word end, "", part, how }, { "." word ".*" end, "", part, how }
 
 const wf_ending wf_peft_endings[] = {
-    LAYER("lora_A", ".weight", WF_PART_DOWN, 0),
-    LAYER("lora_B", ".weight", WF_PART_UP, 0),
-    LAYER("lora_B", ".bias", WF_PART_UP_BIAS, 0),
-    LAYER("lora_AB", ".weight", WF_PART_MIXER, 0),
-    LAYER("lora_magnitude_vector", ".weight", WF_PART_MAGNITUDE, WF_JOINS),
-    BARE("lora_magnitude_vector", WF_PART_MAGNITUDE, WF_JOINS),
-    BARE("lora_A", WF_PART_DOWN, 0), /* AdaLoRA's */
-    BARE("lora_B", WF_PART_UP, 0),
-    BARE("lora_E", WF_PART_LORA_E, 0),
-    BARE("ranknum", WF_PART_RANKNUM, WF_JOINS),
-    BARE("hada_w1_a", WF_PART_HADA_W1A, 0),
-    BARE("hada_w1_b", WF_PART_HADA_W1B, 0),
-    BARE("hada_w2_a", WF_PART_HADA_W2A, 0),
-    BARE("hada_w2_b", WF_PART_HADA_W2B, 0),
-    BARE("hada_t1", WF_PART_HADA_T1, 0),
-    BARE("hada_t2", WF_PART_HADA_T2, 0),
-    BARE("lokr_w1", WF_PART_LOKR_W1, 0),
-    BARE("lokr_w1_a", WF_PART_LOKR_W1A, 0),
-    BARE("lokr_w1_b", WF_PART_LOKR_W1B, 0),
-    BARE("lokr_w2", WF_PART_LOKR_W2, 0),
-    BARE("lokr_w2_a", WF_PART_LOKR_W2A, 0),
-    BARE("lokr_w2_b", WF_PART_LOKR_W2B, 0),
-    BARE("lokr_t2", WF_PART_LOKR_T2, 0),
-    BARE("ia3_l", WF_PART_IA3_L, 0),
-    LAYER("oft_R", ".weight", WF_PART_OFT_R, 0),
-    BARE("boft_R", WF_PART_BOFT_R, 0),
-    BARE("boft_s", WF_PART_BOFT_S, 0),
-    LAYER("modules_to_save", ".weight", WF_PART_REPLACE, 0),
-    LAYER("modules_to_save", ".bias", WF_PART_REPLACE_B, 0),
-    { ".base_layer.bias", "", WF_PART_REPLACE_B, 0 }, /* bias "lora_only" */
-    { ".weight", "", WF_PART_REPLACE, WF_WRAPPED },   /* modules_to_save, as save_pretrained writes them */
-    { ".bias", "", WF_PART_REPLACE_B, WF_WRAPPED },
+    LAYER("lora_A", ".weight", WF_TENSOR_DOWN, 0),
+    LAYER("lora_B", ".weight", WF_TENSOR_UP, 0),
+    LAYER("lora_B", ".bias", WF_TENSOR_UP_BIAS, 0),
+    LAYER("lora_AB", ".weight", WF_TENSOR_MIXER, 0),
+    LAYER("lora_magnitude_vector", ".weight", WF_TENSOR_MAGNITUDE, WF_JOINS),
+    BARE("lora_magnitude_vector", WF_TENSOR_MAGNITUDE, WF_JOINS),
+    BARE("lora_A", WF_TENSOR_DOWN, 0), /* AdaLoRA's */
+    BARE("lora_B", WF_TENSOR_UP, 0),
+    BARE("lora_E", WF_TENSOR_LORA_E, 0),
+    BARE("ranknum", WF_TENSOR_RANKNUM, WF_JOINS),
+    BARE("hada_w1_a", WF_TENSOR_HADA_W1A, 0),
+    BARE("hada_w1_b", WF_TENSOR_HADA_W1B, 0),
+    BARE("hada_w2_a", WF_TENSOR_HADA_W2A, 0),
+    BARE("hada_w2_b", WF_TENSOR_HADA_W2B, 0),
+    BARE("hada_t1", WF_TENSOR_HADA_T1, 0),
+    BARE("hada_t2", WF_TENSOR_HADA_T2, 0),
+    BARE("lokr_w1", WF_TENSOR_LOKR_W1, 0),
+    BARE("lokr_w1_a", WF_TENSOR_LOKR_W1A, 0),
+    BARE("lokr_w1_b", WF_TENSOR_LOKR_W1B, 0),
+    BARE("lokr_w2", WF_TENSOR_LOKR_W2, 0),
+    BARE("lokr_w2_a", WF_TENSOR_LOKR_W2A, 0),
+    BARE("lokr_w2_b", WF_TENSOR_LOKR_W2B, 0),
+    BARE("lokr_t2", WF_TENSOR_LOKR_T2, 0),
+    BARE("ia3_l", WF_TENSOR_IA3_L, 0),
+    LAYER("oft_R", ".weight", WF_TENSOR_OFT_R, 0),
+    BARE("boft_R", WF_TENSOR_BOFT_R, 0),
+    BARE("boft_s", WF_TENSOR_BOFT_S, 0),
+    LAYER("modules_to_save", ".weight", WF_TENSOR_REPLACE, 0),
+    LAYER("modules_to_save", ".bias", WF_TENSOR_REPLACE_B, 0),
+    { ".base_layer.bias", "", WF_TENSOR_REPLACE_B, 0 }, /* bias "lora_only" */
+    { ".weight", "", WF_TENSOR_REPLACE, WF_WRAPPED },   /* modules_to_save, as save_pretrained writes them */
+    { ".bias", "", WF_TENSOR_REPLACE_B, WF_WRAPPED },
     { NULL, NULL, 0, 0 },
 };

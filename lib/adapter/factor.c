@@ -1,12 +1,11 @@
-/* factor.c - what several families do with their factors and with a layer's weight.
- *
- * Layers are gone through in strips of rows, so that adding an adapter to a layer needs little beside the sum itself.
- * Columns run over (ky, kx, in) everywhere but in two families that turn columns in the order of the file. */
+/* factor.c - what several families do with their factors and with a layer's weight. */
 #include "adapter/factor.h"
+
+#include "adapter/adapter_internal.h"
 #include "tensor/gemm.h"
 
-weft_status wf_tucker_fold(const wf_tensor *t, const wf_tensor *b, size_t r, size_t q, size_t in, size_t kk, float *dst,
-                           const weft_allocator *alloc, weft_error *err)
+weft_status wf_tucker_fold(const wf_tensor *t, const wf_tensor *b, size_t r, size_t q, size_t in,
+                           size_t kk, float *dst, const weft_allocator *alloc, weft_error *err)
 {
     size_t floats = t->count + b->count; /* of tensors that are in memory: no overflow */
     float *core = wf_zalloc(alloc, floats, sizeof *core);
@@ -36,20 +35,12 @@ weft_status wf_module_check_columns(const wf_module *m, const char *source, weft
 {
     size_t K;
 
-    if (wf_mul((size_t)m->in, (size_t)m->kernel, &K) && wf_mul(K, (size_t)m->kernel, &K) && K <= INT32_MAX)
+    if (wf_mul((size_t)m->in, (size_t)m->kernel, &K) && wf_mul(K, (size_t)m->kernel, &K) &&
+        K <= INT32_MAX)
         return WEFT_OK;
-    return wf_module_fail(m, source, err, "a row of %d channels and a kernel of %d is longer than 2^31", m->in, m->kernel);
-}
-
-void wf_tensor_add(const wf_tensor *t, double f, float *dst)
-{
-    float buf[1024];
-
-    for (size_t i = 0; i < t->count; i += WF_LEN(buf)) {
-        size_t n = WF_MIN(WF_LEN(buf), t->count - i);
-        wf_tensor_read(t, i, n, buf);
-        for (size_t j = 0; j < n; j++) dst[i + j] += (float)(f * buf[j]);
-    }
+    return wf_module_fail(m, source, err,
+                          "a row of %d channels and a kernel of %d is longer than 2^31", m->in,
+                          m->kernel);
 }
 
 bool wf_fits_columns(const wf_module *m, const wf_layer *l)
@@ -66,38 +57,67 @@ wf_columns wf_columns_at(const wf_module *m, const wf_layer *l)
     return (wf_columns){ .in = K / (kernel * kernel), .kk = kernel * kernel, .K = K };
 }
 
-void wf_factor_rows(const wf_tensor *t, size_t rows, wf_columns c, float *dst)
-{
-    if (c.kk == 1) wf_tensor_read(t, 0, rows * c.K, dst);
-    else wf_tensor_channels_last(t, rows, c.in, c.kk, dst);
-}
-
-void wf_layer_rows(const wf_layer *l, size_t from, size_t n, float *w)
-{
-    size_t         in = (size_t)l->in, kk = (size_t)l->kernel * (size_t)l->kernel, K = in * kk;
-    const uint8_t *data = (const uint8_t *)l->weight + from * K * (size_t)(wf_dtype_bits(l->dtype) / 8);
-    wf_tensor      t = { .name = l->name, .data = data, .count = n * K, .dtype = l->dtype };
-
-    wf_factor_rows(&t, n, (wf_columns){ .in = in, .kk = kk, .K = K }, w);
-}
-
-void wf_layer_rows_as_stored(const wf_layer *l, size_t from, size_t n, float *w)
-{
-    size_t K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
-
-    (void)wf_widen_any(w, (const uint8_t *)l->weight + from * K * (size_t)(wf_dtype_bits(l->dtype) / 8), l->dtype, n * K);
-}
-
-void wf_add_as_stored(const wf_layer *l, size_t from, size_t n, const float *delta, double f, float *dst)
-{
-    size_t in = (size_t)l->in, kk = (size_t)l->kernel * (size_t)l->kernel, K = in * kk;
-
-    for (size_t o = 0; o < n; o++)
-        for (size_t i = 0; i < K; i++) dst[(from + o) * K + i % kk * in + i / kk] += (float)(f * delta[o * K + i]);
-}
-
 int32_t wf_form_dense(const wf_module *m, const wf_layer *l)
 {
     (void)m, (void)l;
     return WF_FORM_DENSE;
+}
+
+int32_t wf_alpha_scales(const wf_module *m)
+{
+    (void)m;
+    return WF_ALPHA_SCALE;
+}
+
+int32_t wf_alpha_limits(const wf_module *m)
+{
+    (void)m;
+    return WF_ALPHA_LIMIT;
+}
+
+weft_status wf_settle_start_rank(wf_module *m, const wf_settings *s, const wf_config *config,
+                                 const char *path, weft_error *err)
+{
+    wf_start_rank *extra = m->extra;
+
+    (void)config, (void)path, (void)err;
+    extra->rank = s->start_rank;
+    return WEFT_OK;
+}
+
+int32_t wf_start_rank_of(const wf_module *m)
+{
+    return ((const wf_start_rank *)m->extra)->rank;
+}
+
+static void set_shape(wf_tensor *t, int32_t rank, int64_t a, int64_t b, int64_t k)
+{
+    t->rank = rank;
+    t->shape[0] = a;
+    t->shape[1] = b;
+    t->shape[2] = t->shape[3] = k;
+}
+
+static int64_t row_length(const wf_tensor *t)
+{
+    return (int64_t)t->count / WF_MAX(t->shape[0], 1);
+}
+
+void wf_shape_matrix(wf_tensor *t)
+{
+    set_shape(t, 2, t->shape[0], row_length(t), 0);
+}
+
+void wf_shape_inner(wf_tensor *t, const wf_layer *l)
+{
+    int64_t kk = (int64_t)l->kernel * l->kernel;
+
+    if (l->kind == WEFT_LAYER_CONV) set_shape(t, 4, t->shape[0], row_length(t) / kk, l->kernel);
+    else wf_shape_matrix(t);
+}
+
+void wf_shape_outer(wf_tensor *t, const wf_layer *l)
+{
+    if (l->kind == WEFT_LAYER_CONV) set_shape(t, 4, t->shape[0], row_length(t), 1);
+    else wf_shape_matrix(t);
 }

@@ -5,15 +5,16 @@
 
 static weft_status shape(wf_module *m, const char *source, weft_error *err)
 {
-    const wf_tensor *w = m->part[WF_PART_W_NORM], *b = m->part[WF_PART_B_NORM];
+    const wf_tensor *w = m->tensor[WF_TENSOR_W_NORM], *b = m->tensor[WF_TENSOR_B_NORM];
 
     m->out = (int32_t)WF_MIN((w != NULL ? w : b)->count, (size_t)INT32_MAX);
     m->in = m->kernel = 1;
     m->rank = 0;
     m->scale = 1;
-    if (w != NULL && w->rank != 1) return wf_module_misshapen(m, w, source, "(channels)", err);
+    m->norm = true;
+    if (w != NULL && w->rank != 1) return wf_module_wrong_shape(w, source, "(channels)", err);
     if (b != NULL && (b->rank != 1 || b->shape[0] != m->out))
-        return wf_module_misshapen(m, b, source, "(channels), as many as w_norm has", err);
+        return wf_module_wrong_shape(b, source, "(channels), as many as w_norm has", err);
     return WEFT_OK;
 }
 
@@ -32,13 +33,14 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
                        const weft_allocator *alloc, weft_error *err)
 {
     (void)l, (void)alloc, (void)err;
-    if (m->part[WF_PART_W_NORM] != NULL) wf_tensor_add(m->part[WF_PART_W_NORM], scale * c, dst);
+    if (m->tensor[WF_TENSOR_W_NORM] != NULL)
+        wf_tensor_add(m->tensor[WF_TENSOR_W_NORM], scale * c, dst);
     return WEFT_OK;
 }
 
 static bool add_bias(const wf_module *m, const wf_layer *l, double scale, double c, float *dst)
 {
-    const wf_tensor *t = m->part[WF_PART_B_NORM];
+    const wf_tensor *t = m->tensor[WF_TENSOR_B_NORM];
 
     (void)l;
     if (t != NULL && dst != NULL) wf_tensor_add(t, scale * c, dst);
@@ -48,10 +50,11 @@ static bool add_bias(const wf_module *m, const wf_layer *l, double scale, double
 const wf_family wf_family_norm = {
     .name = "norm",
     .title = "norm",
-    .any = WF_BIT(WF_PART_W_NORM) | WF_BIT(WF_PART_B_NORM),
+    .any = WF_BIT(WF_TENSOR_W_NORM) | WF_BIT(WF_TENSOR_B_NORM),
     .shape = shape,
     .fits = fits,
     .form = form,
     .add = add,
     .add_bias = add_bias,
+    .dialects = 1 << WEFT_DIALECT_KOHYA,
 };

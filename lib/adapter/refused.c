@@ -1,23 +1,29 @@
 /* refused.c - families and formats that are known by their keys and not applied by this version.
  *
- * Half of such a file may look like LoRA, and a picture made with that half would be quietly wrong: the file is refused
- * whole, with the family's name, since that is what its owner needs to know. These are asked about keys that no dialect
- * reads, and about modules whose names alone show what they are for. Anything else that nobody reads ends in the report
- * as a key that nobody knows. */
+ * Half of such a file may look like LoRA, and an image made with that half would be quietly wrong:
+ * the file is refused whole, with the family's name, since that is what its owner needs to know.
+ * These are asked about keys that no dialect reads, and about modules whose names alone show what
+ * they are for. Anything else that nobody reads ends in the report as a key that nobody knows. */
 #include "adapter/dialect.h"
 
 static const char unets_only[] = "adapters for SD1.x, SD2.x and SDXL only";
 
 static const wf_refused refused[] = {
-    { "lora_*.lora_A.*,lora_*.lora_B.*", "DyLoRA in training", "its export in LoRA's own form", true },
-    { "*lora_embedding_A*,*lora_embedding_B*", "embedding LoRA", "LoRA to linear and convolution layers only", true },
-    { "*.q_layer.weight,*.p_layer.weight,*.lambda_layer", "T-LoRA", "LoRA whose rank does not depend on the step", true },
+    { "lora_*.lora_A.*,lora_*.lora_B.*", "DyLoRA in training", "its export in LoRA's own form",
+      true },
+    { "*lora_embedding_A*,*lora_embedding_B*", "embedding LoRA",
+      "LoRA to linear and convolution layers only", true },
+    { "*.q_layer.weight,*.p_layer.weight,*.lambda_layer", "T-LoRA",
+      "LoRA whose rank does not depend on the step", true },
     { "lora_*.oft_R.*", "OneTrainer's OFT", "OFT of LyCORIS, kohya and PEFT", true },
-    { "*.set_weight,*.reshape_weight", "of ComfyUI alone", "differences and whole weights in other spellings", true },
+    { "*.set_weight,*.reshape_weight", "of ComfyUI only",
+      "differences and whole weights in other dialects", true },
     { "lllite_*", "a ControlNet-LLLite", "adapters of a UNet and its text encoders only", true },
-    { "image_proj.*,ip_adapter.*", "an IP-Adapter", "adapters of a UNet and its text encoders only", false },
+    { "image_proj.*,ip_adapter.*", "an IP-Adapter", "adapters of a UNet and its text encoders only",
+      false },
     { "*.lora_A.bias,*.lora_down.bias", "LoRA with a bias inside", "LoRA without one", true },
-    { "*.oft_diag,*.oft_r,*.oft_r.*,*.oft_s,*.oft_s.*", "an older form of OFT", "what its trainer writes today", true },
+    { "*.oft_diag,*.oft_r,*.oft_r.*,*.oft_s,*.oft_s.*", "an older form of OFT",
+      "what its trainer writes today", true },
     { "*.lora_A_*,*.vera_lambda_*,*.hra_u*,*.fourierft_spectrum*,*.ln_tuning_*,*.vblora_*,*.c3a_kernel*,*.poly_lora_*",
       "of a method of PEFT", "LoRA, LoHa, LoKr, OFT, BOFT, (IA)^3 and AdaLoRA of those", true },
     { "lora_controlnet,input_blocks.*.up,input_blocks.*.down,middle_block.*.up,middle_block.*.down,"
@@ -32,7 +38,7 @@ static const wf_refused refused[] = {
       "of a checkpoint", "adapters here: open it as a model", false },
 };
 
-/* What a module's name alone shows. */
+/* What a module's name shows. */
 static const wf_refused refused_names[] = {
     { "*double_blocks*,*single_blocks*,*single_transformer_blocks*,*joint_blocks*",
       "for a diffusion transformer (FLUX, SD3)", unets_only, false },
@@ -48,8 +54,9 @@ const wf_refused *wf_refused_family(const char *key, bool read)
     return NULL;
 }
 
-bool wf_is_word(const char *key)
+bool wf_is_token(const char *key)
 {
-    return wf_glob_any("emb_params,clip_l,clip_g,text_encoders_0,text_encoders_1,<*>,string_to_param*,string_to_token*,bundle_emb.*,modifier_token.*,embed,"
-                       "state_dict.embed,params.new_concept_embedding.*,new_concept_embedding.*", key);
+    return wf_glob_any("emb_params,clip_l,clip_g,text_encoders_0,text_encoders_1,<*>,string_to_param*,string_to_token*,"
+                       "bundle_emb.*,modifier_token.*,embed,state_dict.embed,params.new_concept_embedding.*,"
+                       "new_concept_embedding.*", key);
 }

@@ -1,7 +1,7 @@
 /* rotation.c - Cayley's map from skew matrices to rotations, and what LyCORIS stores around it.
  *
- * R = (I + Q) (I - Q)^-1. All singular values of I - Q are 1 or more, so the inverse always exists. In double:
- * R^T R = I is what the family promises. */
+ * R = (I + Q) (I - Q)^-1. All singular values of I - Q are 1 or more, so the inverse always exists.
+ * In double: R^T R = I is what the family promises. */
 #include <math.h>
 
 #include "adapter/rotation.h"
@@ -24,14 +24,16 @@ void wf_cayley(double *q, size_t n)
 
 weft_status wf_rotation_shape(wf_module *m, int64_t out, const char *source, weft_error *err)
 {
-    const wf_tensor *rescale = m->part[WF_PART_RESCALE];
+    const wf_tensor *rescale = m->tensor[WF_TENSOR_RESCALE];
 
-    if (out > INT32_MAX) return wf_module_fail(m, source, err, "the blocks turn more than 2^31 rows");
+    if (out > INT32_MAX)
+        return wf_module_fail(m, source, err, "the blocks turn more than 2^31 rows");
     m->out = (int32_t)out;
     m->in = m->kernel = m->rank = 0;
     m->scale = 1; /* alpha is the constraint */
     if (rescale != NULL && (rescale->shape[0] != out || rescale->count != (size_t)out))
-        return wf_module_misshapen(m, rescale, source, "(out, 1) with as many rows as the blocks turn", err);
+        return wf_module_wrong_shape(rescale, source,
+                                     "(out, 1) with as many rows as the blocks turn", err);
     return WEFT_OK;
 }
 
@@ -83,6 +85,7 @@ double wf_rotation_rescale(const wf_module *m, size_t o)
 {
     float v = 1;
 
-    if (m->part[WF_PART_RESCALE] != NULL) wf_tensor_read(m->part[WF_PART_RESCALE], o, 1, &v);
+    if (m->tensor[WF_TENSOR_RESCALE] != NULL)
+        wf_tensor_read(m->tensor[WF_TENSOR_RESCALE], o, 1, &v);
     return v;
 }

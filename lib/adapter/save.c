@@ -1,67 +1,63 @@
-/* save.c - an adapter written in another spelling, for a model whose layers give the names.
+/* save.c - an adapter written in another dialect, for a model whose layers give the names.
  *
- * Factors go out as they lie in the file, bit for bit; what changes is how they are called, where alpha stands, and
- * whether a 1x1 convolution's factors have two dimensions or four. Endings are looked up in the same tables that reading
- * uses, so that what is written is read. A few things have no word in a spelling and are brought to one that it has:
+ * Factors go out as they lie in the file, bit for bit; what changes is how they are called, where
+ * alpha stands, and whether a 1x1 convolution's factors have two dimensions or four. Endings are
+ * looked up in the same tables that reading uses, so that what is written is read. A few things
+ * have no word in a dialect and are brought to one that it has:
  *
  *   a mixer, and outside PEFT AdaLoRA's weights, are multiplied into the inner factor, as for computing (lowrank.c);
- *     so is a Tucker core outside kohya's spelling
+ *     so is a Tucker core outside kohya's dialect
  *   a compressed difference u v is a low-rank pair with alpha = rank
- *   a bias of the up factor is in kohya's spelling a difference of the layer's, scaled
- *   a scale that no alpha of the file gave (rsLoRA, AdaLoRA) becomes the alpha that gives it, to the last bit where
- *     there is such a one
+ *   a bias of the up factor is in kohya's dialect a difference of the layer's, scaled
+ *   a scale that no alpha of the file gave (rsLoRA, AdaLoRA) becomes the alpha that gives it, to the last bit if there is one
  *
- * Everything else that a spelling cannot say is refused: another family's tensors under a name that means something else
- * would give wrong pictures silently. */
+ * Everything else that a dialect cannot say is refused: another family's tensors under a name that
+ * means something else would give wrong images silently. */
 #include <errno.h>
 #include <math.h>
 #include <sys/stat.h>
 
-#include "base/structs.h"
-#include "adapter/factor.h"
 #include "adapter/save.h"
+#include "base/structs.h"
 
-/* ---- which spelling has which family ------------------------------------------------------------------- */
+static weft_status save_kohya(wf_saver *s, const char *path);
+static weft_status save_diffusers(wf_saver *s, const char *path);
+static weft_status save_peft(wf_saver *s, const char *path);
 
-static const char *const naming_names[] = { "", "kohya", "diffusers", "PEFT" };
+/* What can be written, by WEFT_DIALECT_*: the endings are those of a dialect that is read. */
+static const struct {
+    const char       *name;
+    const wf_dialect *dialect;
+    weft_status     (*save)(wf_saver *s, const char *path);
+} targets[] = {
+    [WEFT_DIALECT_KOHYA]     = { "kohya", &wf_dialect_kohya, save_kohya },
+    [WEFT_DIALECT_DIFFUSERS] = { "diffusers", &wf_dialect_diffusers, save_diffusers },
+    [WEFT_DIALECT_PEFT]      = { "PEFT", &wf_dialect_peft, save_peft },
+};
 
-static bool has(const wf_module *m, int32_t part)
+/* ---- which dialect has which family ------------------------------------------------------------------- */
+
+static bool has(const wf_module *m, int32_t tensor)
 {
-    return m->part[part] != NULL;
+    return m->tensor[tensor] != NULL;
 }
 
-/* A pair of thin factors, whatever stands between them. */
-static bool is_pair(const wf_module *m)
-{
-    return m->family == &wf_family_lora || has(m, WF_PART_DELTA_U);
-}
-
-/* Does PEFT's spelling have this module's magnitude: of rows, beside a LoRA? */
-static bool peft_magnitude(const wf_module *m, const wf_layer *l)
-{
-    return !has(m, WF_PART_MAGNITUDE) || (m->family == &wf_family_lora && wf_dora_rows(m, l));
-}
-
-/* Why this spelling cannot say the module, or NULL. */
-static const char *no_form(const wf_module *m, const wf_layer *l, int32_t naming)
+/* Why this dialect has no form for the module, or NULL if it has one. */
+static const char *no_form(const wf_module *m, const wf_layer *l, int32_t dialect)
 {
     const wf_family *f = m->family;
+    bool             dora = has(m, WF_TENSOR_MAGNITUDE), lora = f->peft_types != NULL &&
+                     f->peft_types[0].lora;
 
-    if (has(m, WF_PART_REPLACE_B) && f != &wf_family_full) return "with a bias in its place";
-    if (naming == WEFT_NAMING_KOHYA) {
-        if (f == &wf_family_oft_peft || f == &wf_family_boft_peft || f == &wf_family_ia3_peft) return "";
-        if (has(m, WF_PART_REPLACE) || has(m, WF_PART_REPLACE_B)) return "a replacement";
-        if (has(m, WF_PART_UP_BIAS) && has(m, WF_PART_DIFF_B)) return "with two differences of the bias";
-        if (f == &wf_family_lokr && m->rank == 0 && m->scale != 1) return "with a scale but both factors whole";
-        return NULL;
-    }
-    if (has(m, WF_PART_DIFF_B)) return "with a difference of the bias";
-    if (!peft_magnitude(m, l)) return "with a magnitude of columns, or beside what is no LoRA";
-    if (is_pair(m)) return NULL;
-    if (naming == WEFT_NAMING_PEFT && (f == &wf_family_loha || f == &wf_family_lokr || f == &wf_family_oft_peft ||
-                                       f == &wf_family_boft_peft || f == &wf_family_ia3_peft))
-        return NULL;
-    return f == &wf_family_ia3 || f == &wf_family_oft || f == &wf_family_boft ? "in LyCORIS' form" : "";
+    if (has(m, WF_TENSOR_REPLACE_B) && (f->any & WF_BIT(WF_TENSOR_REPLACE_B)) == 0)
+        return "with a bias in its place";
+    if (dialect != WEFT_DIALECT_KOHYA && has(m, WF_TENSOR_DIFF_B))
+        return "with a difference of the bias";
+    if (dialect != WEFT_DIALECT_KOHYA && dora && !(lora && wf_dora_rows(m, l)))
+        return "with a magnitude of columns, or beside what is no LoRA";
+    if ((f->dialects & (uint32_t)1 << dialect) == 0)
+        return f->elsewhere != NULL ? f->elsewhere : "";
+    return f->cannot_write != NULL ? f->cannot_write(m, dialect) : NULL;
 }
 
 static weft_status check_forms(const wf_saver *s)
@@ -70,23 +66,19 @@ static weft_status check_forms(const wf_saver *s)
         const wf_module *m = &s->a->modules[i];
         wf_key_text      k;
         if (s->layers[i] < 0)
-            return wf_fail(s->err, WEFT_E_MISMATCH, "%s: %s has no layer in the model", s->a->name, wf_key_show(&k, m->key));
-        const char *why = no_form(m, wf_saver_layer(s, i), s->naming);
+            return wf_fail(s->err, WEFT_E_MISMATCH, "%s: %s has no layer in the model", s->a->name,
+                           wf_key_show(&k, m->key));
+        const char *why = no_form(m, wf_saver_layer(s, i), s->dialect);
         if (why == NULL) continue;
-        return wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s is %s%s%s, which %s naming has no form for", s->a->name,
+        return wf_fail(s->err, WEFT_E_UNSUPPORTED,
+                       "%s: %s is %s%s%s, which %s's dialect has no form for", s->a->name,
                        wf_key_show(&k, m->key), m->family->title, *why != '\0' ? ", " : "", why,
-                       naming_names[s->naming]);
+                       targets[s->dialect].name);
     }
     return WEFT_OK;
 }
 
 /* ---- tensors to be written ------------------------------------------------------------------------------ */
-
-const wf_layer *wf_saver_layer(const wf_saver *s, size_t module)
-{
-    size_t count;
-    return &wf_model_layers(s->model, &count)[s->layers[module]];
-}
 
 /* Memory that lives until the file is written. */
 static void *keep(wf_saver *s, size_t size)
@@ -111,8 +103,9 @@ static weft_status halve(wf_saver *s, wf_tensor *t)
         wf_tensor_read(t, i, n, buf);
         for (size_t j = 0; j < n; j++) {
             if (fabsf(buf[j]) >= 65520) /* rounds to infinity */
-                return wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s holds a value beyond what F16 has, at index %zu",
-                               s->a->name, wf_key_show(&k, t->name), i + j);
+                return wf_fail(s->err, WEFT_E_UNSUPPORTED,
+                               "%s: %s holds a value beyond what F16 has, at index %zu", s->a->name,
+                               wf_key_show(&k, t->name), i + j);
             half[i + j] = wf_f16_from_f32(buf[j]);
         }
     }
@@ -143,102 +136,76 @@ static weft_status put_number(wf_saver *s, const char *stem, const char *ending,
 
     if (data == NULL) return wf_nomem(s->err, sizeof *data, "an alpha");
     *data = v;
-    return put(s, stem, ending, (wf_tensor){ .data = (const uint8_t *)data, .bytes = sizeof v, .count = 1,
-                                             .dtype = WF_F32 }, false);
+    return put(s, stem, ending,
+               (wf_tensor){ .data = (const uint8_t *)data, .bytes = sizeof v, .count = 1,
+                            .dtype = WF_F32 }, false);
 }
 
-/* How the spelling calls a part; NULL where it has no word. `bare`: not inside a layer of its own. */
-static const char *ending_of(const wf_ending *const tables[2], int32_t part, bool bare)
+/* What the dialect calls a tensor; NULL if it has no word. `bare`: not inside a layer of its
+ * own. */
+static const char *ending_of(const wf_ending *const tables[2], int32_t tensor, bool bare)
 {
     for (size_t t = 0; t < 2 && tables[t] != NULL; t++)
         for (const wf_ending *e = tables[t]; e->text != NULL; e++) {
             size_t n = strlen(e->text);
             bool   inside = n > 7 && strcmp(e->text + n - 7, ".weight") == 0;
-            if (e->part == part && strchr(e->text, '*') == NULL && !(bare && inside)) return e->text;
+            if (e->tensor == tensor && strchr(e->text, '*') == NULL && !(bare && inside))
+                return e->text;
         }
     return NULL;
 }
 
 /* ---- shapes ------------------------------------------------------------------------------------------------- */
 
-static void reshape(wf_tensor *t, int32_t rank, int64_t a, int64_t b, int64_t k)
+static wf_tensor with_shape(wf_tensor t, int32_t rank, int64_t a, int64_t b, int64_t k)
 {
-    t->rank = rank;
-    t->shape[0] = a;
-    t->shape[1] = b;
-    t->shape[2] = t->shape[3] = k;
+    t.rank = rank;
+    t.shape[0] = a;
+    t.shape[1] = b;
+    t.shape[2] = t.shape[3] = k;
+    return t;
 }
 
 /* The shape in which the layer's own kind has such a tensor; the values stay in their order. */
-static void fit_shape(const wf_saver *s, const wf_module *m, const wf_layer *l, int32_t part, wf_tensor *t)
+static void fit_shape(const wf_saver *s, const wf_module *m, const wf_layer *l, int32_t tensor,
+                      wf_tensor *t)
 {
-    bool    conv = l->kind == WEFT_LAYER_CONV, mid = has(m, WF_PART_MID) && part == WF_PART_DOWN;
-    int64_t rows = t->shape[0], columns = (int64_t)t->count / WF_MAX(rows, 1), kk = (int64_t)l->kernel * l->kernel;
+    bool conv = l->kind == WEFT_LAYER_CONV;
 
-    switch (part) {
-    case WF_PART_DOWN:
-        if (conv) reshape(t, 4, rows, mid ? columns : columns / kk, mid ? 1 : l->kernel);
-        else reshape(t, 2, rows, columns, 0);
-        break;
-    case WF_PART_UP: case WF_PART_DELTA_U:
-        reshape(t, conv ? 4 : 2, rows, columns, 1);
-        break;
-    case WF_PART_LOKR_W2:
-        if (conv) reshape(t, 4, rows, columns / kk, l->kernel);
-        else reshape(t, 2, rows, columns, 0);
-        break;
-    case WF_PART_LOKR_W2B: case WF_PART_HADA_W1B: case WF_PART_HADA_W2B:
-        reshape(t, 2, rows, columns, 0);
-        break;
-    case WF_PART_MAGNITUDE:
-        if (!wf_dora_rows(m, l)) break;
-        if (s->naming == WEFT_NAMING_KOHYA) reshape(t, conv ? 4 : 2, (int64_t)t->count, 1, 1);
-        else if (conv) reshape(t, 4, 1, (int64_t)t->count, 1);
-        else t->rank = 1, t->shape[0] = (int64_t)t->count;
-        break;
-    default:
-        break;
+    if (tensor != WF_TENSOR_MAGNITUDE) {
+        if (m->family->shape_for != NULL) m->family->shape_for(m, l, tensor, t);
+        return;
     }
+    if (!wf_dora_rows(m, l)) return;
+    int64_t n = (int64_t)t->count;
+    if (s->dialect == WEFT_DIALECT_KOHYA) *t = with_shape(*t, conv ? 4 : 2, n, 1, 1);
+    else *t = conv ? with_shape(*t, 4, 1, n, 1) : with_shape(*t, 1, n, 0, 0);
 }
 
-/* ---- alpha --------------------------------------------------------------------------------------------------- */
+/* ---- alpha ---------------------------------------------------------------------------------------- */
 
-/* Most often the stored one. */
-float wf_alpha_for(const wf_module *m, int32_t divisor)
+/* The tensors that are multiplied into the inner factor, as bits. */
+static uint64_t folded(const wf_saver *s, const wf_module *m)
 {
-    double rank = divisor > 0 ? divisor : 1;
-    float  alpha = (float)((double)m->scale * rank), down = alpha, up = alpha;
-
-    if (!m->rslora && m->part[WF_PART_LORA_E] == NULL && (float)((double)m->alpha / rank) == m->scale) return m->alpha;
-    for (int i = 0; i < 4; i++) { /* rounding may have moved it */
-        if ((float)((double)down / rank) == m->scale) return down;
-        if ((float)((double)up / rank) == m->scale) return up;
-        down = nextafterf(down, -INFINITY);
-        up = nextafterf(up, INFINITY);
-    }
-    return alpha;
+    return m->family->folded != NULL ? m->family->folded(m, s->dialect) : 0;
 }
 
-/* Must what stands between the factors be folded into the inner one? */
-static bool folds(const wf_saver *s, const wf_module *m)
-{
-    if (has(m, WF_PART_MIXER)) return true;
-    if (has(m, WF_PART_LORA_E)) return s->naming != WEFT_NAMING_PEFT;
-    return has(m, WF_PART_MID) && s->naming != WEFT_NAMING_KOHYA;
-}
-
-/* kohya's alpha tensor: as it was stored, where that gives the scale (not under rsLoRA, whose rule kohya has not). Families without a scale have none, but for OFT,
- * where it is the constraint. */
+/* kohya's alpha tensor: as it was stored if that gives the scale by kohya's rule, else the one that
+ * does. Families without a scale have none, except OFT, where it is the constraint. */
 static weft_status put_alpha(wf_saver *s, const wf_module *m, const char *stem)
 {
-    const wf_family *f = m->family;
-    const wf_tensor *stored = m->rslora || (folds(s, m) && has(m, WF_PART_LORA_E)) ? NULL : m->part[WF_PART_ALPHA];
-    bool             scaled = is_pair(m) || f == &wf_family_loha || f == &wf_family_lokr || f == &wf_family_glora;
+    int32_t          means = m->family->alpha_means != NULL
+        ? m->family->alpha_means(m) : WF_ALPHA_NONE;
+    const wf_tensor *stored = m->tensor[WF_TENSOR_ALPHA];
+    bool gives = means != WF_ALPHA_SCALE || m->rank == 0 ||
+         (float)((double)m->alpha / m->rank) == m->scale;
 
-    if (scaled && m->scale == 0) return put_number(s, stem, ".alpha", 1e-30f); /* 0 would be read as the rank */
-    if (stored != NULL) return put(s, stem, ".alpha", *stored, false);
-    if (f == &wf_family_oft || f == &wf_family_boft) return put_number(s, stem, ".alpha", m->has_alpha ? m->alpha : 0);
-    return scaled ? put_number(s, stem, ".alpha", wf_alpha_for(m, m->rank)) : WEFT_OK;
+    if (means == WF_ALPHA_SCALE && m->scale == 0)
+        return put_number(s, stem, ".alpha", 1e-30f); /* 0 would be read as the rank */
+    if (stored != NULL && gives) return put(s, stem, ".alpha", *stored, false);
+    if (means == WF_ALPHA_LIMIT) return put_number(s, stem, ".alpha", m->has_alpha ? m->alpha : 0);
+    return means == WF_ALPHA_SCALE ? put_number(s, stem, ".alpha",
+                                                wf_alpha_for(m, m->rank)) : WEFT_OK;
 }
 
 /* ---- modules --------------------------------------------------------------------------------------------------- */
@@ -246,66 +213,61 @@ static weft_status put_alpha(wf_saver *s, const wf_module *m, const char *stem)
 /* down (r, in, k, k) with it folded in, F32. */
 static weft_status fold_down(wf_saver *s, const wf_module *m, const wf_layer *l, wf_tensor *t)
 {
-    size_t r = (size_t)m->rank, in = (size_t)l->in, kk = (size_t)l->kernel * (size_t)l->kernel, K = in * kk;
-    float *down = wf_zalloc(&s->alloc, r * K, sizeof *down), *stored = keep(s, r * K * sizeof *stored);
+    size_t r = (size_t)m->rank, in = (size_t)l->in, kk = (size_t)l->kernel * (size_t)l->kernel,
+           K = in * kk;
+    float *down = wf_zalloc(&s->alloc, r * K, sizeof *down),
+          *stored = keep(s, r * K * sizeof *stored);
     weft_status st = WEFT_OK;
 
     if (down == NULL || stored == NULL) st = wf_nomem(s->err, 2 * r * K * sizeof *down, "a factor");
     if (st == WEFT_OK) st = wf_module_pair(m, l, down, NULL, &s->alloc, s->err);
-    for (size_t i = 0; st == WEFT_OK && i < r * K; i++) stored[i / K * K + i % K % in * kk + i % K / in] = down[i];
+    for (size_t i = 0; st == WEFT_OK && i < r * K; i++)
+        stored[i / K * K + i % K % in * kk + i % K / in] = down[i];
     wf_free(&s->alloc, down);
-    *t = (wf_tensor){ .data = (const uint8_t *)stored, .bytes = r * K * sizeof *stored, .count = r * K, .dtype = WF_F32 };
-    reshape(t, l->kind == WEFT_LAYER_CONV ? 4 : 2, m->rank, l->kind == WEFT_LAYER_CONV ? l->in : (int64_t)K, l->kernel);
+    *t = (wf_tensor){ .data = (const uint8_t *)stored, .bytes = r * K * sizeof *stored,
+                      .count = r * K, .dtype = WF_F32 };
+    *t = l->kind == WEFT_LAYER_CONV ? with_shape(*t, 4, m->rank, l->in, l->kernel)
+                                    : with_shape(*t, 2, m->rank, (int64_t)K, 0);
     return st;
 }
 
-/* kohya's spelling has no bias of a factor, but differences of the layer's. */
+/* kohya's dialect has no bias of a factor, but it has differences of the layer's. */
 static weft_status put_up_bias(wf_saver *s, const wf_module *m, const char *stem)
 {
-    const wf_tensor *t = m->part[WF_PART_UP_BIAS];
+    const wf_tensor *t = m->tensor[WF_TENSOR_UP_BIAS];
     float           *v = keep(s, t->count * sizeof *v);
 
     if (v == NULL) return wf_nomem(s->err, t->count * sizeof *v, "a bias");
     wf_tensor_read(t, 0, t->count, v);
     for (size_t i = 0; i < t->count; i++) v[i] = (float)((double)m->scale * v[i]);
-    return put(s, stem, ".diff_b", (wf_tensor){ .data = (const uint8_t *)v, .bytes = t->count * sizeof *v, .count = t->count,
-                                                .shape = { t->shape[0] }, .rank = 1, .dtype = WF_F32 }, true);
+    return put(s, stem, ".diff_b",
+               (wf_tensor){ .data = (const uint8_t *)v, .bytes = t->count * sizeof *v,
+                            .count = t->count, .shape = { t->shape[0] }, .rank = 1,
+                            .dtype = WF_F32 }, true);
 }
 
-/* GLoRA's factors in the order that LyCORIS writes now, whichever the file had. */
-static int32_t glora_word(const wf_module *m, int32_t part)
+/* A tensor under the name that the dialect has for it. */
+static weft_status put_tensor(wf_saver *s, size_t module, int32_t tensor, const char *stem)
 {
-    if (m->family != &wf_family_glora || !wf_glora_older(m)) return part;
-    switch (part) {
-    case WF_PART_GLORA_A1: return WF_PART_GLORA_A2;
-    case WF_PART_GLORA_A2: return WF_PART_GLORA_A1;
-    case WF_PART_GLORA_B1: return WF_PART_GLORA_B2;
-    case WF_PART_GLORA_B2: return WF_PART_GLORA_B1;
-    default:               return part;
-    }
-}
+    const wf_module    *m = &s->a->modules[module];
+    const wf_layer     *l = wf_saver_layer(s, module);
+    const wf_peft_type *type = s->dialect != WEFT_DIALECT_KOHYA ? wf_saver_peft_type(s, m) : NULL;
+    wf_tensor           t = *m->tensor[tensor];
+    int32_t             word = m->family->written_as != NULL ? m->family->written_as(m, tensor) : tensor;
+    uint64_t            fold = folded(s, m);
+    bool                bare = type != NULL && type->bare;
+    const char         *ending;
 
-/* A part under the name that the spelling has for it. */
-static weft_status put_part(wf_saver *s, size_t module, int32_t part, const char *stem)
-{
-    const wf_module *m = &s->a->modules[module];
-    const wf_layer  *l = wf_saver_layer(s, module);
-    wf_tensor        t = *m->part[part];
-    int32_t          word = part == WF_PART_DELTA_U ? WF_PART_UP : part == WF_PART_DELTA_V ? WF_PART_DOWN
-                            : glora_word(m, part);
-    bool             number = part == WF_PART_ON_INPUT;
-    bool             bare = s->naming == WEFT_NAMING_PEFT && has(m, WF_PART_LORA_E);
-    const char      *ending;
-
-    if (part == WF_PART_ALPHA || part == WF_PART_RANKNUM) return WEFT_OK;
-    if (part == WF_PART_UP_BIAS && s->naming == WEFT_NAMING_KOHYA) return put_up_bias(s, m, stem);
-    if (folds(s, m) && (part == WF_PART_MIXER || part == WF_PART_LORA_E || part == WF_PART_MID)) return WEFT_OK;
-    if (part == WF_PART_DOWN && folds(s, m)) WF_TRY(fold_down(s, m, l, &t));
-    else if (!bare) fit_shape(s, m, l, word, &t);
-    if (part == WF_PART_MAGNITUDE && s->naming != WEFT_NAMING_KOHYA) bare = true; /* PEFT's keys have no .weight there */
+    if (tensor == WF_TENSOR_ALPHA || word == WF_TENSOR_NONE || (fold & WF_BIT(tensor)) != 0)
+        return WEFT_OK;
+    if (tensor == WF_TENSOR_UP_BIAS && s->dialect == WEFT_DIALECT_KOHYA)
+        return put_up_bias(s, m, stem);
+    if (tensor == WF_TENSOR_DOWN && fold != 0) WF_TRY(fold_down(s, m, l, &t));
+    else if (!bare) fit_shape(s, m, l, tensor, &t);
+    if (tensor == WF_TENSOR_MAGNITUDE && s->dialect != WEFT_DIALECT_KOHYA) bare = true; /* PEFT has no .weight there */
     if ((ending = ending_of(s->endings, word, bare)) == NULL)
-        return wf_fail(s->err, WEFT_E_INTERNAL, "no ending for %s", wf_part_name(part));
-    return put(s, stem, ending, t, !number);
+        return wf_fail(s->err, WEFT_E_INTERNAL, "no ending for %s", wf_tensor_role(tensor));
+    return put(s, stem, ending, t, !wf_tensor_is_number(tensor));
 }
 
 static weft_status put_module(wf_saver *s, size_t module, const char *stem)
@@ -313,23 +275,14 @@ static weft_status put_module(wf_saver *s, size_t module, const char *stem)
     const wf_module *m = &s->a->modules[module];
 
     if (wf_saver_skips(s, m)) return WEFT_OK;
-    for (int32_t p = 1; p < WF_PARTS; p++)
-        if (m->part[p] != NULL) WF_TRY(put_part(s, module, p, stem));
-    return s->naming == WEFT_NAMING_KOHYA ? put_alpha(s, m, stem) : WEFT_OK;
+    for (int32_t p = 1; p < WF_TENSORS; p++)
+        if (m->tensor[p] != NULL) WF_TRY(put_tensor(s, module, p, stem));
+    return s->dialect == WEFT_DIALECT_KOHYA ? put_alpha(s, m, stem) : WEFT_OK;
 }
 
-/* ---- the three spellings ------------------------------------------------------------------------------------- */
+/* ---- the three dialects ------------------------------------------------------------------------------------- */
 
-static void take_endings(wf_saver *s)
-{
-    const wf_dialect *d = s->naming == WEFT_NAMING_KOHYA ? &wf_dialect_kohya
-                        : s->naming == WEFT_NAMING_DIFFUSERS ? &wf_dialect_diffusers : &wf_dialect_peft;
-
-    s->endings[0] = d->endings[0];
-    s->endings[1] = d->endings[1];
-}
-
-/* The metadata of the file itself, but for what described its own spelling. */
+/* The metadata of the file itself, except what described its own dialect. */
 static size_t copy_metadata(const wf_saver *s, const char **pairs)
 {
     size_t n = 0;
@@ -346,35 +299,38 @@ static size_t copy_metadata(const wf_saver *s, const char **pairs)
 static weft_status save_kohya(wf_saver *s, const char *path)
 {
     char         stem[WF_NAME_CAP];
-    const char **pairs = wf_zalloc(&s->alloc, 2 * wf_tensors_meta_count(s->a->tensors) + 1, sizeof *pairs);
+    const char **pairs = wf_zalloc(&s->alloc, 2 * wf_tensors_meta_count(s->a->tensors) + 1,
+                                   sizeof *pairs);
     weft_status  st = WEFT_OK;
 
     if (pairs == NULL) return wf_nomem(s->err, sizeof *pairs, "metadata");
     for (size_t i = 0; i < s->a->count && st == WEFT_OK; i++) {
         const wf_layer *l = wf_saver_layer(s, i);
         if (!wf_name_kohya(s->model, l, stem, sizeof stem))
-            st = wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s has no name in kohya naming", s->a->name, l->name);
+            st = wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: %s has no name in kohya's dialect",
+                         s->a->name, l->name);
         else
             st = put_module(s, i, stem);
     }
     if (st == WEFT_OK)
-        st = wf_tensors_write_as_stored(path, s->tensors, s->count, pairs, copy_metadata(s, pairs), &s->alloc, s->err);
+        st = wf_tensors_write_as_stored(path, s->tensors, s->count, pairs, copy_metadata(s, pairs),
+                                        &s->alloc, s->err);
     wf_free(&s->alloc, pairs);
     return st;
 }
 
 static weft_status save_diffusers(wf_saver *s, const char *path)
 {
-    static const char *const prefixes[] = { "unet.", "text_encoder.", "text_encoder_2." };
-    wf_text                  config;
-    weft_status              st = WEFT_OK;
+    wf_text     config;
+    weft_status st = WEFT_OK;
 
     wf_text_init(&config, &s->alloc);
     wf_text_bytes(&config, "{", 1);
-    for (int32_t c = 0; c < 3 && st == WEFT_OK; c++)
-        if (wf_saver_holds(s, c)) st = wf_saver_config(s, c, prefixes[c], &config);
+    for (int32_t c = 0; wf_component_prefix(c) != NULL && st == WEFT_OK; c++)
+        if (wf_saver_holds(s, c)) st = wf_saver_config(s, c, wf_component_prefix(c), &config);
     wf_text_bytes(&config, "}", 1);
-    for (size_t i = 0; i < s->a->count && st == WEFT_OK; i++) st = put_module(s, i, wf_saver_layer(s, i)->name);
+    for (size_t i = 0; i < s->a->count && st == WEFT_OK; i++)
+        st = put_module(s, i, wf_saver_layer(s, i)->name);
     if (st == WEFT_OK && config.failed) st = wf_nomem(s->err, config.len, "metadata");
     if (st == WEFT_OK) {
         const char *pairs[] = { "format", "pt", "lora_adapter_metadata", config.s };
@@ -390,7 +346,8 @@ static weft_status make_folder(const char *path, weft_error *err)
     return wf_fail_sys(err, errno, "%s cannot be made", path);
 }
 
-/* One component's folder: the configuration first, so that a file of tensors is never without it. */
+/* One component's folder: the configuration first, so that a file of tensors is never without
+ * it. */
 static weft_status save_component(wf_saver *s, int32_t component, const char *folder)
 {
     static const char wrapper[] = "base_model.model.";
@@ -412,13 +369,15 @@ static weft_status save_component(wf_saver *s, int32_t component, const char *fo
         const wf_layer *l = wf_saver_layer(s, i);
         if (l->component != component) continue;
         if (!wf_format(stem, sizeof stem, "%s%s", wrapper, wf_saver_path(l)))
-            st = wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: the name of %s is too long", s->a->name, l->name);
+            st = wf_fail(s->err, WEFT_E_UNSUPPORTED, "%s: the name of %s is too long", s->a->name,
+                         l->name);
         else
             st = put_module(s, i, stem);
     }
     if (st == WEFT_OK) st = make_folder(folder, s->err);
     if (st == WEFT_OK) st = wf_file_write(json, config.s, config.len, s->err);
-    if (st == WEFT_OK) st = wf_tensors_write_as_stored(file, s->tensors, s->count, pairs, 1, &s->alloc, s->err);
+    if (st == WEFT_OK)
+        st = wf_tensors_write_as_stored(file, s->tensors, s->count, pairs, 1, &s->alloc, s->err);
     wf_text_free(&config);
     wf_free(&s->alloc, file);
     wf_free(&s->alloc, json);
@@ -433,7 +392,8 @@ static weft_status save_peft(wf_saver *s, const char *path)
     for (int32_t c = 0; c < 3 && st == WEFT_OK; c++) {
         if (!wf_saver_holds(s, c)) continue;
         char *folder = wf_path_join(&s->alloc, path, names[c]);
-        st = folder != NULL ? save_component(s, c, folder) : wf_nomem(s->err, strlen(path), "a path");
+        st = folder != NULL ? save_component(s, c, folder) : wf_nomem(s->err, strlen(path),
+                                                                      "a path");
         wf_free(&s->alloc, folder);
     }
     return st;
@@ -441,36 +401,31 @@ static weft_status save_peft(wf_saver *s, const char *path)
 
 /* ---- the call -------------------------------------------------------------------------------------------------- */
 
-bool wf_saver_holds(const wf_saver *s, int32_t component)
+/* The layer that each module is written for. */
+static weft_status take_layers(wf_saver *s, const weft_report *report)
 {
-    for (size_t i = 0; i < s->a->count; i++)
-        if (wf_saver_layer(s, i)->component == component && !wf_saver_skips(s, &s->a->modules[i])) return true;
-    return false;
+    size_t            count, layer_count;
+    const wf_slice *bindings = wf_report_slices(report, &count);
+    const wf_layer   *layers = wf_model_layers(s->model, &layer_count);
+
+    if ((s->layers = wf_zalloc(&s->alloc, s->a->count, sizeof *s->layers)) == NULL)
+        return wf_nomem(s->err, s->a->count * sizeof *s->layers, "modules to be written");
+    for (size_t i = 0; i < s->a->count; i++) s->layers[i] = -1;
+    for (size_t i = 0; i < count; i++)
+        if (wf_slice_whole(&bindings[i], &layers[bindings[i].layer]))
+            s->layers[bindings[i].module] = bindings[i].layer;
+    return WEFT_OK;
 }
 
-/* AdaLoRA's modules that were pruned away: PEFT's own spelling alone has a form for them. */
-bool wf_saver_skips(const wf_saver *s, const wf_module *m)
-{
-    return has(m, WF_PART_LORA_E) && m->rank == 0 && s->naming != WEFT_NAMING_PEFT;
-}
-
-/* CLIPTextModel has no text_model of its own any more (transformers 5), CLIPTextModelWithProjection has. */
-const char *wf_saver_path(const wf_layer *l)
-{
-    static const char head[] = "text_model.";
-    const char       *dot = strchr(l->name, '.'), *path = dot != NULL ? dot + 1 : l->name;
-
-    return l->component == 1 && strncmp(path, head, sizeof head - 1) == 0 ? path + sizeof head - 1 : path;
-}
-
-/* Tensors and what they need of memory: of each part a name, perhaps other values; an alpha, and its name. */
+/* Tensors and what they need of memory: of each part a name, perhaps other values; an alpha, and
+ * its name. */
 static weft_status make_room(wf_saver *s)
 {
     size_t tensors = 0;
 
     for (size_t i = 0; i < s->a->count; i++) {
-        uint64_t parts = wf_module_parts(&s->a->modules[i]);
-        for (tensors += 1; parts != 0; parts &= parts - 1) tensors++;
+        uint64_t left = wf_module_tensors(&s->a->modules[i]);
+        for (tensors += 1; left != 0; left &= left - 1) tensors++;
     }
     s->kept_cap = 3 * tensors;
     s->tensors = wf_zalloc(&s->alloc, tensors, sizeof *s->tensors);
@@ -487,28 +442,31 @@ weft_status weft_adapter_save(weft_adapter *adapter, weft_model *model, const ch
     wf_saver          s = { .a = adapter, .model = model, .err = err };
     weft_status       st;
 
-    if (adapter == NULL || model == NULL) return wf_fail(err, WEFT_E_ARG, "adapter or model is NULL");
+    if (adapter == NULL || model == NULL)
+        return wf_fail(err, WEFT_E_ARG, "adapter or model is NULL");
     if (path == NULL || *path == '\0') return wf_fail(err, WEFT_E_ARG, "path is NULL or empty");
-    WF_TRY(WF_OPTIONS(&o, options, weft_save_options, 0, err));
-    s.naming = o.naming == 0 ? WEFT_NAMING_KOHYA : o.naming;
-    if (s.naming < WEFT_NAMING_KOHYA || s.naming > WEFT_NAMING_PEFT)
-        return wf_fail(err, WEFT_E_ARG, "weft_save_options: naming is %d, wanted a WEFT_NAMING_*", (int)o.naming);
-    if (o.half != 0 && o.half != 1) return wf_fail(err, WEFT_E_ARG, "weft_save_options: half is %d, wanted 0 or 1", (int)o.half);
-    s.half = o.half == 1;
+    WF_TRY(WF_OPTIONS(&o, options, weft_save_options, WEFT_SAVE_HALF, err));
+    s.dialect = o.dialect == 0 ? WEFT_DIALECT_KOHYA : o.dialect;
+    if (s.dialect < WEFT_DIALECT_KOHYA || s.dialect > WEFT_DIALECT_PEFT)
+        return wf_fail(err, WEFT_E_ARG, "weft_save_options: dialect is %d, wanted a WEFT_DIALECT_*",
+                       (int)o.dialect);
+    if (o.reserved0 != 0)
+        return wf_fail(err, WEFT_E_ARG, "weft_save_options: reserved0 is not zero");
+    s.half = (o.flags & WEFT_SAVE_HALF) != 0;
     s.alloc = adapter->alloc;
-    take_endings(&s);
+    s.endings = targets[s.dialect].dialect->endings;
 
     if ((st = weft_report_create(model, adapter, &report, err)) != WEFT_OK) goto done;
     if ((st = wf_report_verdict(report, false, err)) != WEFT_OK) goto done;
-    s.layers = wf_report_layers(report);
+    if ((st = take_layers(&s, report)) != WEFT_OK) goto done;
     if ((st = check_forms(&s)) != WEFT_OK) goto done;
     if ((st = make_room(&s)) != WEFT_OK) goto done;
-    st = s.naming == WEFT_NAMING_KOHYA ? save_kohya(&s, path)
-       : s.naming == WEFT_NAMING_DIFFUSERS ? save_diffusers(&s, path) : save_peft(&s, path);
+    st = targets[s.dialect].save(&s, path);
 done:
     for (size_t i = 0; i < s.kept_count; i++) wf_free(&s.alloc, s.kept[i]);
     wf_free(&s.alloc, s.kept);
     wf_free(&s.alloc, s.tensors);
+    wf_free(&s.alloc, s.layers);
     weft_report_free(report);
     return st;
 }

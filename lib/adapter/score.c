@@ -1,11 +1,12 @@
-/* score.c - how much an adapter does at a layer: sums over the entries of |Delta W|, whatever the family.
+/* score.c - how much an adapter does at a layer: sums over the entries of |Delta W|, whatever the
+ * family.
  *
- * The sum of all entries, and of the k largest (methods.md 5). For a large model the products would be gigabytes; those
- * of two factors are formed in tiles that stay in the cache, counted, and forgotten. Those of other families are formed
- * whole, one layer at a time. */
+ * The sum of all entries, and of the k largest (methods.md 5). For a large model the products would
+ * be gigabytes; those of two factors are formed in tiles that stay in the cache, counted, and
+ * forgotten. Those of other families are formed whole, one layer at a time. */
 #include <math.h>
 
-#include "adapter/room.h"
+#include "adapter/adapter_internal.h"
 
 /* ---- the k largest ------------------------------------------------------------------------------- */
 
@@ -49,7 +50,8 @@ static void offer(largest *l, float v)
 enum { LANES = 16 };
 
 /* c = sum over p of b[p] * A[p,:], for one row of B and one strip of A, (r, LANES). */
-static void row_of_tile(float *restrict c, const float *restrict b, const float *restrict A, size_t r)
+static void row_of_tile(float *restrict c, const float *restrict b, const float *restrict A,
+                        size_t r)
 {
     float acc[LANES] = { 0 };
 
@@ -58,7 +60,8 @@ static void row_of_tile(float *restrict c, const float *restrict b, const float 
     for (size_t j = 0; j < LANES; j++) c[j] = acc[j];
 }
 
-/* |c| into the sum and the heap. Four partial sums, so that additions need not wait for each other. */
+/* |c| into the sum and the heap. Four partial sums, so that additions need not wait for each
+ * other. */
 static double count_row(const float *c, size_t n, largest *l)
 {
     float  v[LANES];
@@ -123,24 +126,26 @@ done:
 }
 
 /* Any other: formed whole, with its scale. */
-static weft_status score_whole(sums *s, const wf_module *m, const wf_layer *l, double scale, size_t entries,
-                               const weft_allocator *alloc, weft_error *err)
+static weft_status score_whole(sums *s, const wf_module *m, const wf_layer *l, double scale,
+                               size_t entries, const weft_allocator *alloc, weft_error *err)
 {
     float      *D = wf_zalloc(alloc, entries, sizeof *D);
     weft_status st;
 
     if (D == NULL) return wf_nomem(err, entries * sizeof *D, "the score of a layer");
     if ((st = wf_module_add(m, l, scale, 1, 1, D, alloc, err)) == WEFT_OK)
-        for (size_t i = 0; i < entries; i += LANES) s->all += count_row(D + i, WF_MIN((size_t)LANES, entries - i), &s->l);
+        for (size_t i = 0; i < entries; i += LANES)
+            s->all += count_row(D + i, WF_MIN((size_t)LANES, entries - i), &s->l);
     wf_free(alloc, D);
     return st;
 }
 
-weft_status wf_module_score(const wf_module *m, const wf_layer *l, double scale, int64_t k, double *all, double *top,
-                            const weft_allocator *alloc, weft_error *err)
+weft_status wf_module_score(const wf_module *m, const wf_layer *l, double scale, int64_t k,
+                            double *all, double *top, const weft_allocator *alloc, weft_error *err)
 {
     bool        pair = wf_module_form(m, l) == WF_FORM_PAIR;
-    size_t      out = (size_t)(l != NULL ? l->out : m->out), in = (size_t)(l != NULL ? l->in : m->in);
+    size_t      out = (size_t)(l != NULL ? l->out : m->out),
+                in = (size_t)(l != NULL ? l->in : m->in);
     size_t      side = (size_t)(l != NULL ? l->kernel : m->kernel), K, entries;
     sums        s = { .l = { NULL, 0, 0, -1 } };
     double      best = 0;

@@ -13,18 +13,19 @@
 /* X(struct, its INIT value, its last field in the first release) */
 #define WF_STRUCTS(X)                                                               \
     X(weft_tensor_info,       WEFT_TENSOR_INFO_INIT,       count)                   \
-    X(weft_tensor_out,        WEFT_TENSOR_OUT_INIT,        rank)                    \
+    X(weft_tensor_out,        WEFT_TENSOR_OUT_INIT,        dtype)                   \
+    X(weft_tensors_options,   WEFT_TENSORS_OPTIONS_INIT,   name)                    \
     X(weft_model_options,     WEFT_MODEL_OPTIONS_INIT,     config)                  \
     X(weft_model_info,        WEFT_MODEL_INFO_INIT,        layout)                  \
     X(weft_layer_info,        WEFT_LAYER_INFO_INIT,        attention)               \
-    X(weft_adapter_options,   WEFT_ADAPTER_OPTIONS_INIT,   name)                    \
-    X(weft_adapter_info,      WEFT_ADAPTER_INFO_INIT,      words)                   \
+    X(weft_adapter_options,   WEFT_ADAPTER_OPTIONS_INIT,   config_text)             \
+    X(weft_adapter_info,      WEFT_ADAPTER_INFO_INIT,      tokens)                  \
     X(weft_module_info,       WEFT_MODULE_INFO_INIT,       family)                  \
-    X(weft_save_options,      WEFT_SAVE_OPTIONS_INIT,      half)                    \
+    X(weft_save_options,      WEFT_SAVE_OPTIONS_INIT,      reserved0)               \
     X(weft_report_row,        WEFT_REPORT_ROW_INIT,        layer_id)                \
     X(weft_concept_options,   WEFT_CONCEPT_OPTIONS_INIT,   second)                  \
     X(weft_concept_info,      WEFT_CONCEPT_INFO_INIT,      reserved0)               \
-    X(weft_word_info,         WEFT_WORD_INFO_INIT,         reserved0)               \
+    X(weft_token_info,        WEFT_TOKEN_INFO_INIT,        reserved0)               \
     X(weft_plan_options,      WEFT_PLAN_OPTIONS_INIT,      reserved0)               \
     X(weft_text_weights,      WEFT_TEXT_WEIGHTS_INIT,      reserved0)               \
     X(weft_add_options,       WEFT_ADD_OPTIONS_INIT,       reserved1)               \

@@ -1,7 +1,8 @@
-/* concept.c - the concept as a handle: words from one file or two, and the adapter that was trained with them.
+/* concept.c - the concept as a handle: tokens from one file or two, and the adapter that was
+ * trained with them.
  *
- * Vectors are widened and copied when a concept is opened; they are a few thousand floats. The adapter is the adapter
- * room's: the same file is opened there where it has more than words. */
+ * Vectors are widened and copied when a concept is opened; they are a few thousand floats. If the
+ * file has more than tokens, the adapter room opens it too. */
 #include "base/structs.h"
 #include "concept/concept.h"
 
@@ -9,7 +10,7 @@ struct weft_concept {
     wf_refs        refs;
     weft_allocator alloc;
     char          *name;
-    wf_word_list   list;
+    wf_token_list   list;
     weft_adapter  *adapter;
     const char    *format;
 };
@@ -19,52 +20,60 @@ struct weft_concept {
 /* "embeddings/cat-toy.pt" is "cat-toy". */
 static char *stem_of(const weft_allocator *alloc, const char *path)
 {
-    const char *slash = strrchr(path, '/'), *base = slash != NULL ? slash + 1 : path, *dot = strrchr(base, '.');
-    return wf_strndup(alloc, base, dot != NULL && dot != base ? (size_t)(dot - base) : strlen(base));
+    const char *slash = strrchr(path, '/'), *base = slash != NULL ? slash + 1 : path,
+               *dot = strrchr(base, '.');
+    return wf_strndup(alloc, base, dot != NULL &&
+                      dot != base ? (size_t)(dot - base) : strlen(base));
 }
 
-static weft_status read_file(wf_word_list *list, const char *path, const weft_concept_options *o,
+static weft_status read_file(wf_token_list *list, const char *path, const weft_concept_options *o,
                              const weft_allocator *alloc, weft_error *err)
 {
     weft_tensors *t = NULL;
     char         *stem = stem_of(alloc, path);
     weft_status   st;
 
-    *list = (wf_word_list){ 0 };
+    *list = (wf_token_list){ 0 };
     if (stem == NULL) return wf_nomem(err, strlen(path), "a name");
     st = wf_tensors_open(path, (o->flags & WEFT_OPEN_COPY) != 0, alloc, &t, err);
-    if (st == WEFT_OK) st = wf_words_read(list, t, stem, alloc, err);
+    if (st == WEFT_OK) st = wf_tokens_read(list, t, stem, alloc, err);
     weft_tensors_free(t);
     wf_free(alloc, stem);
     return st;
 }
 
 /* The second file's vectors are those of the other text encoder. */
-static weft_status join(wf_word_list *list, wf_word_list *second, const char *path, weft_error *err)
+static weft_status join(wf_token_list *list, wf_token_list *second, const char *path,
+                        weft_error *err)
 {
-    if (second->count == 0) return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no word in it", path);
+    if (second->count == 0) return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no token in it", path);
     if (second->other[0] != '\0')
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: the second file of a concept holds words alone, and here is %s",
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%.200s: the second file of a concept holds tokens only, and here is %s",
                        path, second->other);
     if (list->count == 0) {
-        wf_word_list first = *list;
+        wf_token_list first = *list;
         *list = *second;
         *second = first;
         memcpy(list->other, first.other, sizeof list->other);
         return WEFT_OK;
     }
     if (list->count != second->count)
-        return wf_fail(err, WEFT_E_MISMATCH, "%s has %zu words, the file that it is the other half of has %zu", path,
+        return wf_fail(err, WEFT_E_MISMATCH,
+                       "%s has %zu tokens, the file that it is the other half of has %zu", path,
                        second->count, list->count);
     for (size_t i = 0; i < list->count; i++) {
-        wf_concept_word *w = &list->words[i], *other = &second->words[i];
+        wf_concept_token *w = &list->tokens[i], *other = &second->tokens[i];
         int from = other->of[0].v == NULL, to = w->of[0].v != NULL;
         if (w->of[to].v != NULL || other->of[!from].v != NULL)
-            return wf_fail(err, WEFT_E_MISMATCH, "%s: the word %.80s has vectors for both text encoders without it",
-                           path, w->word);
+            return wf_fail(err, WEFT_E_MISMATCH,
+                           "%s: the token %.80s has vectors for both text encoders without it",
+                           path, w->name);
         if (w->vectors != other->vectors || w->layers != other->layers)
-            return wf_fail(err, WEFT_E_MISMATCH, "%s has %d vectors for the word %.80s, its other half has %d", path,
-                           WF_MAX(other->vectors, other->layers), w->word, WF_MAX(w->vectors, w->layers));
+            return wf_fail(err, WEFT_E_MISMATCH,
+                           "%s has %d vectors for the token %.80s, its other half has %d", path,
+                           WF_MAX(other->vectors, other->layers), w->name,
+                           WF_MAX(w->vectors, w->layers));
         w->of[to] = other->of[from];
         other->of[from] = (wf_vectors){ 0 };
     }
@@ -72,46 +81,51 @@ static weft_status join(wf_word_list *list, wf_word_list *second, const char *pa
 }
 
 /* Names that the caller gives, separated by commas, in place of the file's. */
-static weft_status rename_words(weft_concept *c, const char *names, weft_error *err)
+static weft_status rename_tokens(weft_concept *c, const char *names, weft_error *err)
 {
     size_t count = 1, i = 0;
 
     for (const char *s = names; (s = strchr(s, ',')) != NULL; s++) count++;
     if (count != c->list.count)
-        return wf_fail(err, WEFT_E_ARG, "concept options: words names %zu, %.200s has %zu", count, c->name,
-                       c->list.count);
+        return wf_fail(err, WEFT_E_ARG, "concept options: tokens names %zu, %.200s has %zu", count,
+                       c->name, c->list.count);
     for (const char *s = names;; i++) {
         size_t n = strcspn(s, ",");
-        char  *word = wf_strndup(&c->alloc, s, n);
-        if (word == NULL) return wf_nomem(err, n + 1, "a word");
-        wf_free(&c->alloc, c->list.words[i].word);
-        c->list.words[i].word = word;
+        char  *token = wf_strndup(&c->alloc, s, n);
+        if (token == NULL) return wf_nomem(err, n + 1, "a token");
+        wf_free(&c->alloc, c->list.tokens[i].name);
+        c->list.tokens[i].name = token;
         if (s[n] == '\0') return WEFT_OK;
         s += n + 1;
     }
 }
 
-/* What prompts are searched for; two words of a concept are two there as well. */
-static weft_status fold_words(weft_concept *c, weft_error *err)
+/* What prompts are searched for; two tokens of a concept are two there as well. */
+static weft_status fold_tokens(weft_concept *c, weft_error *err)
 {
     for (size_t i = 0; i < c->list.count; i++) {
-        wf_concept_word *w = &c->list.words[i];
-        WF_TRY(wf_tokenizer_fold(w->word, &c->alloc, &w->folded, &w->folded_len, err));
-        if (w->folded_len == 0) return wf_fail(err, WEFT_E_FORMAT, "%.200s: word %zu is empty", c->name, i + 1);
+        wf_concept_token *w = &c->list.tokens[i];
+        WF_TRY(wf_tokenizer_fold(w->name, &c->alloc, &w->folded, &w->folded_len, err));
+        if (w->folded_len == 0)
+            return wf_fail(err, WEFT_E_FORMAT, "%.200s: token %zu is empty", c->name, i + 1);
         if (w->folded_len > 200)
-            return wf_fail(err, WEFT_E_FORMAT, "%.200s: word %zu has %zu bytes, wanted at most 200", c->name, i + 1,
+            return wf_fail(err, WEFT_E_FORMAT,
+                           "%.200s: token %zu has %zu bytes, wanted at most 200", c->name, i + 1,
                            w->folded_len);
         for (size_t k = 0; k < w->folded_len; k++)
             if ((uint8_t)w->folded[k] < 0x20 || w->folded[k] == 0x7f)
-                return wf_fail(err, WEFT_E_FORMAT, "%.200s: word %zu has a control character", c->name, i + 1);
+                return wf_fail(err, WEFT_E_FORMAT, "%.200s: token %zu has a control character",
+                               c->name, i + 1);
         for (size_t k = 0; k < i; k++)
-            if (strcmp(c->list.words[k].folded, w->folded) == 0)
-                return wf_fail(err, WEFT_E_FORMAT, "%.200s: two of its words are %.80s", c->name, w->word);
+            if (strcmp(c->list.tokens[k].folded, w->folded) == 0)
+                return wf_fail(err, WEFT_E_FORMAT, "%.200s: two of its tokens are %.80s", c->name,
+                               w->name);
     }
     return WEFT_OK;
 }
 
-static weft_status open_adapter(weft_concept *c, const char *path, const weft_concept_options *o, weft_error *err)
+static weft_status open_adapter(weft_concept *c, const char *path, const weft_concept_options *o,
+                                weft_error *err)
 {
     weft_adapter_options a = WEFT_ADAPTER_OPTIONS_INIT;
     weft_adapter_info    info = WEFT_ADAPTER_INFO_INIT;
@@ -125,37 +139,43 @@ static weft_status open_adapter(weft_concept *c, const char *path, const weft_co
     if (st == WEFT_OK) st = weft_adapter_info_get(c->adapter, &info, err);
     if (st == WEFT_OK && info.kind != NULL && *info.kind != '\0') c->format = info.kind;
     if ((st == WEFT_E_FORMAT || st == WEFT_E_UNSUPPORTED) && c->list.count == 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no word in it, and no adapter: its first tensor is %s", path,
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%.200s: no token in it, and no adapter: its first tensor is %s", path,
                        c->list.other);
     if ((st == WEFT_E_FORMAT || st == WEFT_E_UNSUPPORTED) && err != NULL) {
         weft_error why = *err; /* which may say: this is a textual inversion */
-        return wf_fail(err, st, "%.120s: beside its words it holds %.80s, which is not of an adapter that can be opened: %.240s",
-                       path, c->list.other, why.text);
+        return wf_fail(err, st,
+                       "%.120s: beside its tokens it holds %.80s, which is not of an adapter that can be opened: %.240s", path, c->list.other, why.text);
     }
     if (st == WEFT_OK && c->list.count == 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no word in it: it is an adapter (%.80s, %.80s), to be opened as "
-                       "one, or with its words in weft_concept_options.second", path, info.dialect, info.family);
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%.200s: no token in it: it is an adapter (%.80s, %.80s), to be opened as "
+                       "one, or with its tokens in weft_concept_options.second", path, info.dialect,
+                       info.family);
     return st;
 }
 
-static weft_status open_files(weft_concept *c, const char *path, const weft_concept_options *o, weft_error *err)
+static weft_status open_files(weft_concept *c, const char *path, const weft_concept_options *o,
+                              weft_error *err)
 {
-    wf_word_list second = { 0 };
+    wf_token_list second = { 0 };
     weft_status  st = read_file(&c->list, path, o, &c->alloc, err);
 
     if (st == WEFT_OK && o->second != NULL) st = read_file(&second, o->second, o, &c->alloc, err);
     if (st == WEFT_OK && o->second != NULL) st = join(&c->list, &second, o->second, err);
-    wf_word_list_free(&second);
+    wf_token_list_free(&second);
     if (st != WEFT_OK) return st;
     c->format = c->list.format;
     if (c->list.other[0] != '\0') WF_TRY(open_adapter(c, path, o, err));
-    if (c->list.count == 0) return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no word in it: it holds no tensors", path);
-    if (o->words != NULL) WF_TRY(rename_words(c, o->words, err));
-    return fold_words(c, err);
+    if (c->list.count == 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no token in it: it holds no tensors",
+                       path);
+    if (o->tokens != NULL) WF_TRY(rename_tokens(c, o->tokens, err));
+    return fold_tokens(c, err);
 }
 
-weft_status weft_concept_open(const char *path, const weft_concept_options *options, weft_concept **out,
-                              weft_error *err)
+weft_status weft_concept_open(const char *path, const weft_concept_options *options,
+                              weft_concept **out, weft_error *err)
 {
     weft_concept_options o;
     weft_status          st;
@@ -182,7 +202,7 @@ void weft_concept_free(weft_concept *c)
 {
     if (c == NULL || !wf_ref_drop(&c->refs)) return;
     weft_allocator alloc = c->alloc;
-    wf_word_list_free(&c->list);
+    wf_token_list_free(&c->list);
     weft_adapter_free(c->adapter);
     wf_free(&alloc, c->name);
     wf_free(&alloc, c);
@@ -190,37 +210,48 @@ void weft_concept_free(weft_concept *c)
 
 /* ---- asking ---------------------------------------------------------------------------------------------- */
 
-void                   wf_concept_ref(weft_concept *c) { wf_ref_take(&c->refs); }
-const char            *wf_concept_name(const weft_concept *c) { return c->name; }
-size_t                 wf_concept_words(const weft_concept *c) { return c->list.count; }
-const wf_concept_word *wf_concept_word_at(const weft_concept *c, size_t i) { return &c->list.words[i]; }
+void                    wf_concept_ref(weft_concept *c) { wf_ref_take(&c->refs); }
+const char             *wf_concept_name(const weft_concept *c) { return c->name; }
+weft_adapter           *wf_concept_adapter(const weft_concept *c) { return c->adapter; }
+size_t                  wf_concept_tokens(const weft_concept *c) { return c->list.count; }
+const wf_concept_token *wf_concept_token_at(const weft_concept *c,
+                                            size_t i) { return &c->list.tokens[i]; }
 
 weft_status weft_concept_info_get(const weft_concept *c, weft_concept_info *info, weft_error *err)
 {
     weft_concept_info r = WEFT_CONCEPT_INFO_INIT;
 
-    if (c == NULL || info == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", c == NULL ? "concept" : "info");
-    r.words = (int32_t)c->list.count;
+    if (c == NULL || info == NULL)
+        return wf_fail(err, WEFT_E_ARG, "%s is NULL", c == NULL ? "concept" : "info");
+    r.tokens = (int32_t)c->list.count;
     r.name = c->name;
     r.format = c->format;
     r.adapter = c->adapter != NULL;
     return WF_RESULT(info, &r, weft_concept_info, err);
 }
 
-weft_status weft_concept_word(const weft_concept *c, size_t index, weft_word_info *info, weft_error *err)
+weft_status weft_concept_token(const weft_concept *c, size_t index, weft_token_info *info,
+                               weft_error *err)
 {
-    weft_word_info r = WEFT_WORD_INFO_INIT;
+    weft_token_info r = WEFT_TOKEN_INFO_INIT;
 
-    if (c == NULL || info == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", c == NULL ? "concept" : "info");
+    if (c == NULL || info == NULL)
+        return wf_fail(err, WEFT_E_ARG, "%s is NULL", c == NULL ? "concept" : "info");
     if (index >= c->list.count)
-        return wf_fail(err, WEFT_E_ARG, "word %zu is not one of the concept's %zu", index, c->list.count);
-    const wf_concept_word *w = &c->list.words[index];
+        return wf_fail(err, WEFT_E_ARG, "token %zu is not one of the concept's %zu", index,
+                       c->list.count);
+    const wf_concept_token *w = &c->list.tokens[index];
     r.vectors = w->vectors;
-    r.word = w->word;
+    r.token = w->name;
     r.width = w->of[0].width;
     r.width_2 = w->of[1].width;
     r.layers = w->layers;
-    return WF_RESULT(info, &r, weft_word_info, err);
+    return WF_RESULT(info, &r, weft_token_info, err);
 }
 
-weft_adapter *weft_concept_adapter(const weft_concept *c) { return c != NULL ? c->adapter : NULL; }
+weft_adapter *weft_concept_adapter(const weft_concept *c)
+{
+    if (c == NULL || c->adapter == NULL) return NULL;
+    wf_adapter_ref(c->adapter);
+    return c->adapter;
+}

@@ -72,8 +72,10 @@ weft_status wf_json_parse(json_t **out, const char *text, size_t size, const cha
 /* The same with bounds of the caller's own: nesting, and values in all arrays and objects. */
 weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, size_t depth, size_t values,
                                   const char *what, weft_error *err);
-/* A file, in which Python's Infinity and -Infinity may stand: they are 1e308 and -1e308. */
+/* A configuration, in which Python's Infinity and -Infinity may stand: they are 1e308 and -1e308. */
 weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *alloc, weft_error *err);
+weft_status wf_json_load_text(json_t **out, const char *text, const char *what, const weft_allocator *alloc,
+                              weft_error *err);
 
 /* ---- tensors.c --------------------------------------------------------------------------------- */
 
@@ -138,6 +140,16 @@ typedef weft_status (*wf_tensor_maker)(void *user, const wf_tensor *t, const voi
 weft_status wf_tensors_write_made(const char *path, const wf_tensor *tensors, size_t count, const char *const *metadata,
                                   size_t pairs, wf_tensor_maker make, void *user, const weft_allocator *alloc,
                                   weft_error *err);
+/* ---- given.c: tensors and metadata that a caller gives ------------------------------------------- */
+
+/* WEFT_E_ARG if the arrays are missing or too long. */
+weft_status wf_given_count(const weft_tensor_out *tensors, size_t count, const char *const *metadata, size_t pairs,
+                           weft_error *err);
+/* Each checked, as a view of the caller's memory: out [count]. */
+weft_status wf_given_tensors(const weft_tensor_out *tensors, size_t count, wf_tensor *out, weft_error *err);
+weft_status wf_given_name(const char *name, size_t index, weft_error *err);
+weft_status wf_given_pairs(const char *const *metadata, size_t pairs, weft_error *err);
+
 /* "(320, 8)" for messages, cut to fit. */
 typedef struct wf_shape_text { char text[128]; } wf_shape_text;
 const char *wf_shape(wf_shape_text *buf, const int64_t *shape, int32_t rank);

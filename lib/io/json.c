@@ -227,3 +227,19 @@ weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *a
     wf_file_close(&file, alloc);
     return st;
 }
+
+weft_status wf_json_load_text(json_t **out, const char *text, const char *what, const weft_allocator *alloc,
+                              weft_error *err)
+{
+    size_t      n = strlen(text);
+    char       *copy;
+    weft_status st;
+
+    *out = NULL;
+    if (n > MAX_BYTES) return wf_fail(err, WEFT_E_FORMAT, "%s: %zu bytes, expected at most %zu", what, n, (size_t)MAX_BYTES);
+    if ((copy = wf_strndup(alloc, text, n)) == NULL) return wf_nomem(err, n, "a configuration");
+    write_out_infinity(copy, n);
+    st = wf_json_parse(out, copy, n, what, err);
+    wf_free(alloc, copy);
+    return st;
+}

@@ -1,4 +1,5 @@
 /* open.c - which reader a file needs is told by its first bytes, never by its name. */
+#include "base/structs.h"
 #include "io/io.h"
 
 weft_status wf_tensors_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
@@ -27,13 +28,17 @@ done:
     return st;
 }
 
-weft_status weft_tensors_open(const char *path, const weft_allocator *allocator, weft_tensors **out, weft_error *err)
+weft_status weft_tensors_open(const char *path, const weft_tensors_options *options, weft_tensors **out,
+                              weft_error *err)
 {
-    const weft_allocator alloc = wf_allocator(allocator);
-    weft_status          st;
+    weft_tensors_options o;
 
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     *out = NULL;
-    if ((st = wf_check_allocator(allocator, err)) != WEFT_OK) return st;
-    return wf_tensors_open(path, false, &alloc, out, err);
+    WF_TRY(WF_OPTIONS(&o, options, weft_tensors_options, WEFT_OPEN_COPY, err));
+    WF_TRY(wf_check_allocator(o.allocator, err));
+    if (o.name != NULL) return wf_fail(err, WEFT_E_ARG, "weft_tensors_options: name is for tensors in memory");
+
+    const weft_allocator alloc = wf_allocator(o.allocator);
+    return wf_tensors_open(path, (o.flags & WEFT_OPEN_COPY) != 0, &alloc, out, err);
 }

@@ -4,12 +4,9 @@
  * multiple of 8: the same tensors give the same bytes, whatever the order they came in. The header
  * is written by hand rather than by jansson because its order is then ours. */
 
-#include "base/structs.h"
 #include "io/io.h"
 
-#define MAX_ENTRIES 100000u
-#define MAX_NAME    1024u
-#define MAX_HEADER  100000000u
+#define MAX_HEADER 100000000u
 
 typedef struct pair {
     const char *key;
@@ -44,68 +41,6 @@ static int compare_pairs(const void *a, const void *b)
     return strcmp(x->key, y->key);
 }
 
-static bool count_elements(const weft_tensor_out *t, size_t *count)
-{
-    size_t bytes;
-
-    *count = 1;
-    for (size_t i = 0; i < t->rank; i++)
-        if (t->shape[i] < 0 || (uint64_t)t->shape[i] > SIZE_MAX || !wf_mul(*count, (size_t)t->shape[i], count))
-            return false;
-    return wf_mul(*count, sizeof(float), &bytes) && bytes <= INT64_MAX;
-}
-
-static weft_status check_name(const char *name, size_t index, weft_error *err)
-{
-    if (name == NULL) return wf_fail(err, WEFT_E_ARG, "tensor %zu has no name", index);
-    if (strlen(name) <= MAX_NAME && wf_utf8_valid(name, strlen(name)) && strcmp(name, "__metadata__") != 0)
-        return WEFT_OK;
-    return wf_fail(err, WEFT_E_ARG, "tensor %zu: \"%.160s\" cannot be a name: UTF-8 of at most %u bytes, and not "
-                   "__metadata__, is expected", index, name, MAX_NAME);
-}
-
-static weft_status check_tensor(const weft_tensor_out *t, size_t index, weft_error *err)
-{
-    size_t count;
-
-    WF_TRY(check_name(t->name, index, err));
-    if (t->rank > WF_LEN(t->shape))
-        return wf_fail(err, WEFT_E_ARG, "tensor \"%.160s\": rank %zu, expected at most %zu", t->name, t->rank,
-                       WF_LEN(t->shape));
-    if (!count_elements(t, &count))
-        return wf_fail(err, WEFT_E_ARG, "tensor \"%.160s\": its shape has a negative value or overflows", t->name);
-    if (t->data == NULL && count > 0) return wf_fail(err, WEFT_E_ARG, "tensor \"%.160s\": data is NULL", t->name);
-    return WEFT_OK;
-}
-
-/* The caller's array strides by the struct_size that its own header gave it. */
-static weft_status copy_tensors(writer *w, const weft_tensor_out *tensors)
-{
-    uint32_t    stride = 0;
-    weft_status st;
-
-    for (size_t i = 0; i < w->count; i++) {
-        const uint8_t  *at = (const uint8_t *)tensors + i * stride;
-        weft_tensor_out t;
-        uint32_t        size;
-        size_t          count = 0;
-
-        memcpy(&size, at, sizeof size);
-        if (i == 0) stride = size;
-        if (size != stride)
-            return wf_fail(w->err, WEFT_E_ARG, "weft_tensor_out %zu: struct_size is %u, but the first has %u", i, size,
-                           stride);
-        st = WF_OPTIONS(&t, at, weft_tensor_out, 0, w->err);
-        if (st != WEFT_OK) return st;
-        if ((st = check_tensor(&t, i, w->err)) != WEFT_OK) return st;
-        count_elements(&t, &count);
-        w->tensors[i] = (wf_tensor){ .name = t.name, .data = (const uint8_t *)t.data, .bytes = count * sizeof(float),
-                                     .rank = (int32_t)t.rank, .dtype = WF_F32 };
-        memcpy(w->tensors[i].shape, t.shape, sizeof t.shape);
-    }
-    return WEFT_OK;
-}
-
 static weft_status sort_tensors(writer *w)
 {
     wf_sort(w->tensors, w->count, sizeof *w->tensors, compare_tensors);
@@ -117,15 +52,8 @@ static weft_status sort_tensors(writer *w)
 
 static weft_status copy_pairs(writer *w, const char *const *metadata)
 {
-    for (size_t i = 0; i < w->pair_count; i++) {
-        const char *key = metadata[2 * i], *value = metadata[2 * i + 1];
-
-        if (key == NULL || value == NULL) return wf_fail(w->err, WEFT_E_ARG, "metadata pair %zu has a NULL", i);
-        if (!wf_utf8_valid(key, strlen(key)) || !wf_utf8_valid(value, strlen(value)))
-            return wf_fail(w->err, WEFT_E_ARG, "metadata \"%.160s\" is not UTF-8", key);
-        w->pairs[i].key   = key;
-        w->pairs[i].value = value;
-    }
+    WF_TRY(wf_given_pairs(metadata, w->pair_count, w->err));
+    for (size_t i = 0; i < w->pair_count; i++) w->pairs[i] = (pair){ metadata[2 * i], metadata[2 * i + 1] };
     wf_sort(w->pairs, w->pair_count, sizeof *w->pairs, compare_pairs);
     for (size_t i = 1; i < w->pair_count; i++)
         if (strcmp(w->pairs[i - 1].key, w->pairs[i].key) == 0)
@@ -235,7 +163,7 @@ static weft_status check_stored(const wf_tensor *t, size_t index, weft_error *er
     size_t bits = (size_t)wf_dtype_bits(t->dtype);
     bool   fits = true;
 
-    WF_TRY(check_name(t->name, index, err));
+    WF_TRY(wf_given_name(t->name, index, err));
     for (int32_t i = 0; i < t->rank; i++)
         fits = fits && t->shape[i] >= 0 && wf_mul(bits, (size_t)t->shape[i], &bits);
     if (fits && bits % 8 == 0 && bits / 8 == t->bytes) return WEFT_OK;
@@ -278,13 +206,10 @@ weft_status weft_tensors_write(const char *path, const weft_tensor_out *tensors,
 
     wf_text_init(&w.header, &w.alloc);
     if (path == NULL) return wf_fail(err, WEFT_E_ARG, "path is NULL");
-    if (tensors == NULL && count > 0) return wf_fail(err, WEFT_E_ARG, "tensors is NULL");
-    if (metadata == NULL && pairs > 0) return wf_fail(err, WEFT_E_ARG, "metadata is NULL");
-    if (count > MAX_ENTRIES)
-        return wf_fail(err, WEFT_E_ARG, "%zu tensors, expected at most %u", count, MAX_ENTRIES);
+    WF_TRY(wf_given_count(tensors, count, metadata, pairs, err));
 
     if ((st = take_memory(&w)) != WEFT_OK) goto done;
-    if ((st = copy_tensors(&w, tensors)) != WEFT_OK) goto done;
+    if ((st = wf_given_tensors(tensors, count, w.tensors, err)) != WEFT_OK) goto done;
     st = write_all(&w, path, metadata);
 done:
     free_writer(&w);

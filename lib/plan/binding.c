@@ -25,21 +25,20 @@ void wf_binding_drop(wf_binding *b)
 /* Which module acts at which layer, before the selection. */
 static weft_status place_modules(wf_binding *b, const wf_layer *layers, size_t count, weft_error *err)
 {
-    const int64_t *at = wf_report_layers(b->report);
-    size_t         modules = wf_adapter_modules(b->adapter);
+    size_t          bound;
+    const wf_slice *at = wf_report_slices(b->report, &bound);
 
     for (size_t l = 0; l < count; l++) b->module[l] = -1;
-    for (size_t m = 0; m < modules; m++) {
-        if (at[m] < 0 || (size_t)at[m] >= count) continue;
-        const wf_layer *layer = &layers[at[m]];
+    for (size_t i = 0; i < bound; i++) {
+        const wf_layer *layer = &layers[at[i].layer];
+        const char     *key = wf_adapter_module(b->adapter, (size_t)at[i].module)->key;
         if (layer->component != WEFT_COMPONENT_DENOISER && wf_text_encoder(layer->component) < 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED, "adapter %s: %s: adapters act on the UNet and the text encoders",
                            wf_adapter_name(b->adapter), layer->name);
-        if (b->module[at[m]] >= 0)
-            return wf_fail(err, WEFT_E_MISMATCH, "adapter %s: %s and %s both mean layer %s",
-                           wf_adapter_name(b->adapter), wf_adapter_module(b->adapter, (size_t)b->module[at[m]])->key,
-                           wf_adapter_module(b->adapter, m)->key, layer->name);
-        b->module[at[m]] = (int32_t)m;
+        if (!wf_slice_whole(&at[i], layer)) /* no dialect that is read makes one */
+            return wf_fail(err, WEFT_E_UNSUPPORTED, "adapter %s: %s acts on a part of layer %s",
+                           wf_adapter_name(b->adapter), key, layer->name);
+        b->module[layer->id] = at[i].module;
     }
     return WEFT_OK;
 }

@@ -19,7 +19,7 @@ int32_t wf_text_encoder(int32_t component)
 bool wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer)
 {
     const wf_module *m = wf_plan_module(p, adapter, layer);
-    return p->entry[adapter].peft_dora && m != NULL && m->part[WF_PART_MAGNITUDE] != NULL;
+    return p->entry[adapter].peft_dora && m != NULL && m->tensor[WF_TENSOR_MAGNITUDE] != NULL;
 }
 
 float wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer)

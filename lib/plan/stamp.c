@@ -26,16 +26,16 @@ static uint64_t mix_float(uint64_t h, float v)
 
 static uint64_t mix_module(uint64_t h, const wf_module *m)
 {
-    for (int32_t k = 0; k < WF_PARTS; k++) {
-        const wf_tensor *t = m->part[k];
+    for (int32_t k = 0; k < WF_TENSORS; k++) {
+        const wf_tensor *t = m->tensor[k];
         if (t == NULL) continue;
         h = mix(mix(mix(h, (uint64_t)k), (uint64_t)t->dtype), (uint64_t)t->rank);
         for (int32_t i = 0; i < t->rank; i++) h = mix(h, (uint64_t)t->shape[i]);
         h = wf_hash(h, t->data, t->bytes);
     }
-    h = mix_float(mix_float(h, m->scale), m->coft);
-    h = mix(mix(h, (uint64_t)m->neumann), (uint64_t)m->init_rank);
-    return mix(h, (uint64_t)m->peft << 2 | (uint64_t)m->peft_magnitude << 1 | (uint64_t)m->feedforward);
+    h = mix_float(h, m->scale);
+    if (m->extra != NULL) h = wf_hash(h, m->extra, m->family->extra_size);
+    return mix(h, (uint64_t)m->peft << 2 | (uint64_t)m->peft_magnitude << 1);
 }
 
 enum { NO_TEXT = 1 };

@@ -25,14 +25,14 @@ const char *wf_mixed_name(int32_t mixed)
 
 static bool is_dora(const wf_patch_part *s)
 {
-    return s->module->part[WF_PART_MAGNITUDE] != NULL;
+    return s->module->tensor[WF_TENSOR_MAGNITUDE] != NULL;
 }
 
 /* Does it matter to this part what others made? To STACK a bias in place of the base's matters too. */
 static bool depends(const weft_plan *p, const wf_patch_part *s)
 {
     return wf_module_of_weight(s->module) ||
-           (p->mixed == WEFT_MIXED_STACK && s->module->part[WF_PART_REPLACE_B] != NULL);
+           (p->mixed == WEFT_MIXED_STACK && s->module->tensor[WF_TENSOR_REPLACE_B] != NULL);
 }
 
 bool wf_mixed_matters(const weft_plan *p, const wf_layer *layer, const wf_patch_part *part, int32_t parts)
@@ -192,7 +192,7 @@ static weft_status make_direction(const making *x, const wf_patch *patch, const 
         double           c = s->inside * cells[i].number; /* either is 1 */
         for (size_t k = 0; is_dora(s) && k < n; k++) {
             float v;
-            wf_tensor_read(s->module->part[WF_PART_MAGNITUDE], k, 1, &v);
+            wf_tensor_read(s->module->tensor[WF_TENSOR_MAGNITUDE], k, 1, &v);
             g[k] += c * (v - norm[k]);
         }
         st = wf_module_add_inner(s->module, l, s->scale, c, x->weight, x->alloc, err);

@@ -22,7 +22,7 @@
 
 typedef struct entry {
     weft_concept          *concept; /* kept */
-    const wf_concept_word *word;
+    const wf_concept_token *word;
     const float           *v[2];    /* for each text encoder, (n or layers, width); NULL where the model has none */
 } entry;
 
@@ -60,7 +60,7 @@ void wf_words_drop(wf_words *w)
 const wf_words  *wf_plan_words(const weft_plan *p) { return p->words; }
 const wf_extras *wf_words_extras(const wf_words *w, int32_t encoder) { return w != NULL ? &w->list[encoder] : NULL; }
 size_t           wf_words_rows(const wf_words *w) { return w != NULL ? w->rows : 0; }
-const char      *wf_words_name(const wf_words *w, int32_t row) { return w->entries[w->owner[row]].word->word; }
+const char      *wf_words_name(const wf_words *w, int32_t row) { return w->entries[w->owner[row]].word->name; }
 int32_t          wf_words_layers(const wf_words *w, int32_t row) { return w->entries[w->owner[row]].word->layers; }
 
 void wf_words_fill(const wf_words *w, int32_t encoder, int32_t layer, const float **rows)
@@ -135,7 +135,7 @@ static weft_status refuse(const entry *e, weft_error *err, const char *format, .
     va_start(args, format);
     if (vsnprintf(line, sizeof line, format, args) < 0) line[0] = '\0';
     va_end(args);
-    return wf_fail(err, WEFT_E_MISMATCH, "concept %.80s: the word %.80s %s", wf_concept_name(e->concept), e->word->word,
+    return wf_fail(err, WEFT_E_MISMATCH, "concept %.80s: the word %.80s %s", wf_concept_name(e->concept), e->word->name,
                    line);
 }
 
@@ -150,7 +150,7 @@ static void widths(char *buf, size_t cap, int32_t a, int32_t b)
  * encoder must get some. A pair's first half may go unused where the model is a refiner, which has the second alone. */
 static weft_status match_widths(entry *e, const wf_parts *p, weft_error *err)
 {
-    const wf_concept_word *w = e->word;
+    const wf_concept_token *w = e->word;
     int32_t wanted[2] = { 0, 0 };
     char    has[32], wants[32];
 
@@ -179,7 +179,7 @@ static weft_status match_widths(entry *e, const wf_parts *p, weft_error *err)
 
 static weft_status check_size(const entry *e, const wf_parts *p, weft_error *err)
 {
-    const wf_concept_word *w = e->word;
+    const wf_concept_token *w = e->word;
     int32_t room = wf_clip_get_config(p->text[p->text[0] == NULL])->positions - 2;
     int32_t layers = wf_unet_text_layers(p->unet);
 
@@ -195,7 +195,7 @@ enum { APART = 1 << 25 }; /* past any vocabulary */
 /* The vocabulary must not have the word, or the caller wants it replaced; and a prompt must be able to hold it. */
 static weft_status check_vocabulary(const entry *e, const wf_parts *p, bool replace, weft_error *err)
 {
-    const wf_concept_word *w = e->word;
+    const wf_concept_token *w = e->word;
     const wf_extra         word = { w->folded, w->folded_len, 0, 1 };
 
     for (int i = 0; i < 2; i++) {
@@ -208,11 +208,11 @@ static weft_status check_vocabulary(const entry *e, const wf_parts *p, bool repl
         WF_TRY(wf_tokenizer_encode_with(t, NULL, w->folded, w->folded_len, &id, 1, &n, err));
         if (n == 1 && !replace)
             return refuse(e, err, "is in the model's vocabulary already: name it otherwise with "
-                          "weft_concept_options.words, or add it with WEFT_ADD_REPLACE");
+                          "weft_concept_options.tokens, or add it with WEFT_ADD_REPLACE");
         WF_TRY(wf_tokenizer_encode_with(t, &alone, w->folded, w->folded_len, &id, 1, &n, err));
         if (n != 1 || id != alone.base)
             return refuse(e, err, "contains a token that the model's tokenizer sets apart: name it otherwise with "
-                          "weft_concept_options.words");
+                          "weft_concept_options.tokens");
     }
     return WEFT_OK;
 }
@@ -223,7 +223,7 @@ static weft_status check_others(const weft_plan *plan, const entry *e, weft_erro
         const entry *other = &plan->words->entries[i];
         if (strcmp(other->word->folded, e->word->folded) == 0)
             return refuse(e, err, "is a word of concept %.80s already: name one of them otherwise with "
-                          "weft_concept_options.words", wf_concept_name(other->concept));
+                          "weft_concept_options.tokens", wf_concept_name(other->concept));
     }
     return WEFT_OK;
 }
@@ -233,20 +233,20 @@ static weft_status extend(wf_words **out, const weft_plan *plan, weft_concept *c
 {
     const wf_parts *p = wf_model_parts(plan->model);
     const wf_words *old = plan->words;
-    size_t          count = (old != NULL ? old->count : 0) + wf_concept_words(concept);
+    size_t          count = (old != NULL ? old->count : 0) + wf_concept_tokens(concept);
     size_t          rows = old != NULL ? old->rows : 0;
     wf_words       *w;
     weft_status     st = WEFT_OK;
 
-    for (size_t i = 0; i < wf_concept_words(concept); i++) rows += (size_t)wf_concept_word_at(concept, i)->vectors;
+    for (size_t i = 0; i < wf_concept_tokens(concept); i++) rows += (size_t)wf_concept_token_at(concept, i)->vectors;
     if (count > WF_WORDS_MAX || rows > WF_WORDS_MAX)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "concept %.120s: a plan takes at most %d words and vectors",
                        wf_concept_name(concept), WF_WORDS_MAX);
     w = make(plan, count, rows);
     if (w == NULL) return wf_nomem(err, count * sizeof *w->entries, "a plan's words");
     for (size_t i = 0; old != NULL && i < old->count; i++) append(w, &old->entries[i]);
-    for (size_t i = 0; i < wf_concept_words(concept) && st == WEFT_OK; i++) {
-        entry e = { concept, wf_concept_word_at(concept, i), { NULL, NULL } };
+    for (size_t i = 0; i < wf_concept_tokens(concept) && st == WEFT_OK; i++) {
+        entry e = { concept, wf_concept_token_at(concept, i), { NULL, NULL } };
         if ((st = match_widths(&e, p, err)) == WEFT_OK) st = check_size(&e, p, err);
         if (st == WEFT_OK) st = check_vocabulary(&e, p, replace, err);
         if (st == WEFT_OK) st = check_others(plan, &e, err);
@@ -277,8 +277,8 @@ weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float 
     WF_TRY(extend(&words, plan, concept, (o.flags & WEFT_ADD_REPLACE) != 0, err));
     o.struct_size = sizeof o;
     o.flags &= ~(uint32_t)WEFT_ADD_REPLACE;
-    if (weft_concept_adapter(concept) != NULL)
-        st = weft_plan_add(plan, weft_concept_adapter(concept), weight, &o, err);
+    if (wf_concept_adapter(concept) != NULL)
+        st = weft_plan_add(plan, wf_concept_adapter(concept), weight, &o, err);
     if (st != WEFT_OK) {
         wf_words_drop(words);
         return st;

@@ -27,7 +27,11 @@ static void structs(void)
 
     S(weft_tensor_out);
     F(weft_tensor_out, struct_size); F(weft_tensor_out, flags); F(weft_tensor_out, name);
-    F(weft_tensor_out, data); F(weft_tensor_out, shape); F(weft_tensor_out, rank);
+    F(weft_tensor_out, data); F(weft_tensor_out, shape); F(weft_tensor_out, rank); F(weft_tensor_out, dtype);
+
+    S(weft_tensors_options);
+    F(weft_tensors_options, struct_size); F(weft_tensors_options, flags); F(weft_tensors_options, allocator);
+    F(weft_tensors_options, name);
 
     S(weft_model_options);
     F(weft_model_options, struct_size); F(weft_model_options, flags); F(weft_model_options, allocator);
@@ -54,7 +58,7 @@ static void structs(void)
     S(weft_adapter_options);
     F(weft_adapter_options, struct_size); F(weft_adapter_options, flags); F(weft_adapter_options, allocator);
     F(weft_adapter_options, log); F(weft_adapter_options, log_user); F(weft_adapter_options, config);
-    F(weft_adapter_options, name);
+    F(weft_adapter_options, name); F(weft_adapter_options, config_text);
 
     S(weft_adapter_info);
     F(weft_adapter_info, struct_size); F(weft_adapter_info, base); F(weft_adapter_info, name);
@@ -63,7 +67,7 @@ static void structs(void)
     F(weft_adapter_info, modules); F(weft_adapter_info, unet_modules); F(weft_adapter_info, text_modules);
     F(weft_adapter_info, conv_modules); F(weft_adapter_info, rank_min); F(weft_adapter_info, rank_max);
     F(weft_adapter_info, parameters); F(weft_adapter_info, bytes); F(weft_adapter_info, norm_modules);
-    F(weft_adapter_info, words);
+    F(weft_adapter_info, tokens);
 
     S(weft_module_info);
     F(weft_module_info, struct_size); F(weft_module_info, rank); F(weft_module_info, name);
@@ -71,7 +75,8 @@ static void structs(void)
     F(weft_module_info, alpha); F(weft_module_info, scale); F(weft_module_info, has_alpha);
     F(weft_module_info, family);
     S(weft_save_options);
-    F(weft_save_options, struct_size); F(weft_save_options, flags); F(weft_save_options, naming); F(weft_save_options, half);
+    F(weft_save_options, struct_size); F(weft_save_options, flags); F(weft_save_options, dialect);
+    F(weft_save_options, reserved0);
 
     S(weft_report_row);
     F(weft_report_row, struct_size); F(weft_report_row, state); F(weft_report_row, key);
@@ -109,16 +114,16 @@ static void structs(void)
 
     S(weft_concept_options);
     F(weft_concept_options, struct_size); F(weft_concept_options, flags); F(weft_concept_options, allocator);
-    F(weft_concept_options, log); F(weft_concept_options, log_user); F(weft_concept_options, words);
+    F(weft_concept_options, log); F(weft_concept_options, log_user); F(weft_concept_options, tokens);
     F(weft_concept_options, second);
 
     S(weft_concept_info);
-    F(weft_concept_info, struct_size); F(weft_concept_info, words); F(weft_concept_info, name);
+    F(weft_concept_info, struct_size); F(weft_concept_info, tokens); F(weft_concept_info, name);
     F(weft_concept_info, format); F(weft_concept_info, adapter); F(weft_concept_info, reserved0);
 
-    S(weft_word_info);
-    F(weft_word_info, struct_size); F(weft_word_info, vectors); F(weft_word_info, word); F(weft_word_info, width);
-    F(weft_word_info, width_2); F(weft_word_info, layers); F(weft_word_info, reserved0);
+    S(weft_token_info);
+    F(weft_token_info, struct_size); F(weft_token_info, vectors); F(weft_token_info, token); F(weft_token_info, width);
+    F(weft_token_info, width_2); F(weft_token_info, layers); F(weft_token_info, reserved0);
 
     S(weft_plan_adapter_info);
     F(weft_plan_adapter_info, struct_size); F(weft_plan_adapter_info, role); F(weft_plan_adapter_info, name);
@@ -204,8 +209,9 @@ static void constants(void)
     C(WEFT_COMPONENT_DENOISER); C(WEFT_COMPONENT_TEXT_1); C(WEFT_COMPONENT_TEXT_2);
     C(WEFT_COMPONENT_VAE); C(WEFT_COMPONENT_TEXT_3);
     C(WEFT_LAYER_LINEAR); C(WEFT_LAYER_CONV); C(WEFT_LAYER_NORM);
-    C(WEFT_NAMING_KOHYA); C(WEFT_NAMING_DIFFUSERS); C(WEFT_NAMING_PEFT);
-    C(WEFT_KEY_MATCHED); C(WEFT_KEY_UNMATCHED); C(WEFT_KEY_MISSHAPEN); C(WEFT_KEY_IGNORED);
+    C(WEFT_SAVE_HALF); C(WEFT_TENSORS_BORROW);
+    C(WEFT_DIALECT_KOHYA); C(WEFT_DIALECT_DIFFUSERS); C(WEFT_DIALECT_PEFT);
+    C(WEFT_KEY_MATCHED); C(WEFT_KEY_UNMATCHED); C(WEFT_KEY_SHAPE_MISMATCH); C(WEFT_KEY_IGNORED);
     C(WEFT_PATH_AUTO); C(WEFT_PATH_SIDE); C(WEFT_PATH_MERGED);
     C(WEFT_MIXED_DELTA); C(WEFT_MIXED_INSIDE); C(WEFT_MIXED_STACK); C(WEFT_MIXED_DIRECTION);
     C(WEFT_TEXT_METHOD); C(WEFT_TEXT_ALL); C(WEFT_TEXT_FIRST); C(WEFT_TEXT_NONE);

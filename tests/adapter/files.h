@@ -5,7 +5,7 @@
 #ifndef WF_TEST_FILES_H
 #define WF_TEST_FILES_H
 
-#include "adapter/room.h"
+#include "adapter/adapter_internal.h"
 #include "base/support.h"
 #include "weft/weft.h"
 
@@ -19,7 +19,7 @@ static weft_error err;
 
 static inline weft_tensor_out tensor(const char *name, const float *data, size_t rank, int64_t a, int64_t b)
 {
-    weft_tensor_out t = { sizeof t, 0, name, data, { a, b }, rank };
+    weft_tensor_out t = { sizeof t, 0, name, data, { a, b }, rank, NULL };
     return t;
 }
 
@@ -130,6 +130,17 @@ static inline void check_refused(const char *keys, weft_status code, const char 
     strcpy(copy, words);
     for (char *w = strtok(copy, "|"); w != NULL; w = strtok(NULL, "|"))
         ck_assert_msg(strstr(err.text, w) != NULL, "'%s' is not in: %s", w, err.text);
+}
+
+/* Layer id of a module, or -1. */
+static inline int64_t layer_id_of(const weft_report *r, size_t module)
+{
+    size_t            count;
+    const wf_slice *b = wf_report_slices(r, &count);
+
+    for (size_t i = 0; i < count; i++)
+        if ((size_t)b[i].module == module) return b[i].layer;
+    return -1;
 }
 
 /* ---- files in memory, with any dtype ---------------------------------------------------------------- */

@@ -4,12 +4,18 @@
 
 #include <math.h>
 
+#include "adapter/rotation.h"
 #include "files.h"
 
 typedef struct sample {
     wf_tensor tensors[12];
     size_t    count;
     wf_module m;
+    union {
+        wf_start_rank start;
+        wf_oft_peft   oft;
+        wf_ia3_peft   ia3;
+    } extra; /* what a configuration would have said */
     wf_layer  l;
 } sample;
 
@@ -21,15 +27,15 @@ static inline const weft_allocator *heap(void)
 }
 
 /* Hang a tensor of these dimensions (0: no more) into the module. */
-static inline void give(sample *s, int32_t part, const float *data, int64_t a, int64_t b, int64_t c, int64_t d)
+static inline void give(sample *s, int32_t role, const float *data, int64_t a, int64_t b, int64_t c, int64_t d)
 {
     wf_tensor *t = &s->tensors[s->count++];
 
-    *t = (wf_tensor){ .name = wf_part_name(part), .data = (const uint8_t *)data, .shape = { a, b, c, d }, .dtype = WF_F32 };
+    *t = (wf_tensor){ .name = wf_tensor_role(role), .data = (const uint8_t *)data, .shape = { a, b, c, d }, .dtype = WF_F32 };
     t->count = 1;
     while (t->rank < 4 && t->shape[t->rank] > 0) t->count *= (size_t)t->shape[t->rank++];
     t->bytes = t->count * sizeof *data;
-    s->m.part[part] = t;
+    s->m.tensor[role] = t;
 }
 
 static inline void give_alpha(sample *s, float alpha)
@@ -41,9 +47,10 @@ static inline void give_alpha(sample *s, float alpha)
 static inline weft_status try_settle(sample *s)
 {
     s->m.key = s->m.name = "m";
+    s->m.extra = &s->extra;
     s->m.family = wf_module_family(&s->m);
-    ck_assert_msg(s->m.family != NULL, "no family has these parts");
-    WF_TRY(wf_module_check_parts(&s->m, "test", &err));
+    ck_assert_msg(s->m.family != NULL, "no family has these tensors");
+    WF_TRY(wf_module_check_tensors(&s->m, "test", &err));
     return s->m.family->shape(&s->m, "test", &err);
 }
 

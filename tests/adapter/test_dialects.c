@@ -2,6 +2,7 @@
 #include <math.h>
 #include <sys/stat.h>
 
+#include "adapter/rotation.h"
 #include "files.h"
 
 /* ---- keys ------------------------------------------------------------------------------------------- */
@@ -491,8 +492,8 @@ START_TEST(oft_is_told_how_it_inverts)
     for (size_t i = 0; i < WF_LEN(cases); i++) {
         weft_adapter *a = peft_module(cases[i].config, &t, 1);
         ck_assert_msg(a != NULL, "%s", err.text);
-        ck_assert_int_eq(wf_adapter_module(a, 0)->neumann, cases[i].terms);
-        ck_assert_float_eq(wf_adapter_module(a, 0)->coft, cases[i].coft);
+        ck_assert_int_eq(((const wf_oft_peft *)wf_adapter_module(a, 0)->extra)->terms, cases[i].terms);
+        ck_assert_float_eq(((const wf_oft_peft *)wf_adapter_module(a, 0)->extra)->limit, cases[i].coft);
         ck_assert(wf_adapter_module(a, 0)->peft);
         weft_adapter_free(a);
     }
@@ -513,7 +514,7 @@ START_TEST(ia3_is_told_what_it_scales)
         snprintf(config, sizeof config, "{\"peft_type\":\"IA3\",\"feedforward_modules\":%s}", cases[i].modules);
         weft_adapter *a = peft_module(config, &t, 1);
         ck_assert_msg(a != NULL, "%s", err.text);
-        ck_assert_int_eq(wf_adapter_module(a, 0)->feedforward, cases[i].input);
+        ck_assert_int_eq(((const wf_ia3_peft *)wf_adapter_module(a, 0)->extra)->on_input, cases[i].input);
         ck_assert_str_eq(info_of(a).family, module_of(a, 0).family);
         weft_adapter_free(a);
     }
@@ -531,7 +532,7 @@ START_TEST(adalora_remembers_its_first_rank)
                                   "\"rank_pattern\":{\"a\":[true,true,false]}}", t, 3);
 
     ck_assert_msg(a != NULL, "%s", err.text);
-    ck_assert_int_eq(wf_adapter_module(a, 0)->init_rank, 6);
+    ck_assert_int_eq(wf_start_rank_of(wf_adapter_module(a, 0)), 6);
     ck_assert_float_eq_tol(module_of(a, 0).scale, 3 / 6.00001f, 1e-6f);
     ck_assert_str_eq(info_of(a).kind, "AdaLoRA");
     weft_adapter_free(a);
@@ -650,7 +651,7 @@ static const struct { const char *keys, *words; } families[] = {
     { "lora_unet_a.oft_diag", "an older form of OFT (oft_diag)" },
     { "lora_unet_a.q_layer.weight lora_unet_a.p_layer.weight lora_unet_a.lambda_layer lora_unet_a.alpha", "T-LoRA" },
     { "lora_unet_a.oft_R.weight lora_unet_a.oft_R.scaled_oft", "OneTrainer's OFT" },
-    { "lora_unet_a.set_weight", "of ComfyUI alone (set_weight)" },
+    { "lora_unet_a.set_weight", "of ComfyUI only (set_weight)" },
     { "lora_unet_a.lora_down.weight lora_unet_a.lora_up.weight lora_unet_a.reshape_weight", "(reshape_weight)" },
     { "lllite_unet_input_blocks_4_1_attn1_to_q.down.0.weight", "a ControlNet-LLLite" },
     { "image_proj.proj.weight ip_adapter.1.to_k_ip.weight", "an IP-Adapter" },
@@ -705,7 +706,7 @@ START_TEST(words_beside_modules_are_left_to_concepts)
         weft_adapter *a;
         snprintf(keys, sizeof keys, "lora_unet_a.lora_down.weight lora_unet_a.lora_up.weight %s", words[i]);
         ck_assert_msg((a = adapter_of(keys)) != NULL, "%s", err.text);
-        ck_assert_int_eq(info_of(a).words, 1);
+        ck_assert_int_eq(info_of(a).tokens, 1);
         ck_assert_int_eq(info_of(a).modules, 1);
         weft_adapter_free(a);
     }

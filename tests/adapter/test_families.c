@@ -11,8 +11,8 @@ static const double LIMIT = 1e-6;
 
 static void lora(sample *s)
 {
-    give(s, WF_PART_DOWN, A1, 2, 4, 0, 0);
-    give(s, WF_PART_UP, B1, 3, 2, 0, 0);
+    give(s, WF_TENSOR_DOWN, A1, 2, 4, 0, 0);
+    give(s, WF_TENSOR_UP, B1, 3, 2, 0, 0);
     lay(s, W, 3, 4, 1);
 }
 
@@ -55,8 +55,8 @@ START_TEST(convolution_by_a_small_kernel)
     sample              s = { .count = 0 };
     float               got[8];
 
-    give(&s, WF_PART_DOWN, EIGHTH, 2, 1, 2, 2);
-    give(&s, WF_PART_UP, up, 2, 2, 1, 1);
+    give(&s, WF_TENSOR_DOWN, EIGHTH, 2, 1, 2, 2);
+    give(&s, WF_TENSOR_UP, up, 2, 2, 1, 1);
     lay(&s, NULL, 2, 1, 2);
     settle(&s);
     difference(&s, 1, got);
@@ -73,9 +73,9 @@ START_TEST(tucker_core_is_folded)
     sample              s = { .count = 0 };
     float               got[16];
 
-    give(&s, WF_PART_DOWN, down, 2, 2, 1, 1);
-    give(&s, WF_PART_UP, up, 2, 2, 1, 1);
-    give(&s, WF_PART_MID, mid, 2, 2, 2, 2);
+    give(&s, WF_TENSOR_DOWN, down, 2, 2, 1, 1);
+    give(&s, WF_TENSOR_UP, up, 2, 2, 1, 1);
+    give(&s, WF_TENSOR_MID, mid, 2, 2, 2, 2);
     lay(&s, NULL, 2, 2, 2);
     settle(&s);
     ck_assert_int_eq(s.m.kernel, 2);
@@ -92,7 +92,7 @@ START_TEST(adalora_weighs_its_triplets)
     float               got[12];
 
     lora(&s);
-    give(&s, WF_PART_LORA_E, E, 2, 1, 0, 0);
+    give(&s, WF_TENSOR_LORA_E, E, 2, 1, 0, 0);
     give_alpha(&s, 1);
     settle(&s);
     ck_assert_double_eq_tol((double)s.m.scale, 1 / 2.00001, 1e-7);
@@ -109,9 +109,9 @@ START_TEST(adalora_divides_by_the_rank_of_the_start)
     sample             s = { .count = 0 };
 
     lora(&s);
-    give(&s, WF_PART_LORA_E, E, 2, 1, 0, 0);
+    give(&s, WF_TENSOR_LORA_E, E, 2, 1, 0, 0);
     give_alpha(&s, 6);
-    s.m.init_rank = 12;
+    s.extra.start.rank = 12;
     settle(&s);
     ck_assert_double_eq_tol((double)s.m.scale, 6 / 12.00001, 1e-7);
     s.m.alpha = 0;
@@ -125,19 +125,19 @@ START_TEST(adalora_may_have_pruned_a_module_away)
     sample s = { .count = 0 };
     float  got[12];
 
-    give(&s, WF_PART_DOWN, A1, 2, 4, 0, 0);
-    give(&s, WF_PART_UP, B1, 3, 2, 0, 0);
-    give(&s, WF_PART_LORA_E, A1, 2, 1, 0, 0);
+    give(&s, WF_TENSOR_DOWN, A1, 2, 4, 0, 0);
+    give(&s, WF_TENSOR_UP, B1, 3, 2, 0, 0);
+    give(&s, WF_TENSOR_LORA_E, A1, 2, 1, 0, 0);
     s.tensors[0].shape[0] = s.tensors[1].shape[1] = s.tensors[2].shape[0] = 0;
     s.tensors[0].count = s.tensors[1].count = s.tensors[2].count = 0;
     lay(&s, W, 3, 4, 1);
-    s.m.init_rank = 2;
+    s.extra.start.rank = 2;
     settle(&s);
     ck_assert(wf_module_fits(&s.m, &s.l));
     ck_assert_int_eq(wf_module_form(&s.m, &s.l), WF_FORM_DENSE);
     difference(&s, 1, got);
     near(got, (const double[12]){ 0 }, 12, 0);
-    s.m.part[WF_PART_LORA_E] = NULL; /* of others a rank of 0 is a broken file */
+    s.m.tensor[WF_TENSOR_LORA_E] = NULL; /* of others a rank of 0 is a broken file */
     ck_assert_int_eq(try_settle(&s), WEFT_E_FORMAT);
 }
 END_TEST
@@ -150,7 +150,7 @@ START_TEST(moslora_mixes)
     float               got[12];
 
     lora(&s);
-    give(&s, WF_PART_MIXER, M, 2, 2, 0, 0);
+    give(&s, WF_TENSOR_MIXER, M, 2, 2, 0, 0);
     give_alpha(&s, 1);
     settle(&s);
     difference(&s, 1, got);
@@ -170,7 +170,7 @@ START_TEST(up_bias_is_scaled_like_the_product)
     settle(&s);
     ck_assert_int_eq(wf_module_add_bias(&s.m, &s.l, 0.5, 1, NULL, &any, &err), WEFT_OK);
     ck_assert(!any);
-    give(&s, WF_PART_UP_BIAS, bias, 3, 0, 0, 0);
+    give(&s, WF_TENSOR_UP_BIAS, bias, 3, 0, 0, 0);
     settle(&s);
     ck_assert_int_eq(wf_module_add_bias(&s.m, &s.l, 0.5, 2, got, &any, &err), WEFT_OK);
     ck_assert(any);
@@ -188,10 +188,10 @@ START_TEST(loha_multiplies_element_by_element)
     sample              s = { .count = 0 };
     float               got[6];
 
-    give(&s, WF_PART_HADA_W1A, w1a, 2, 2, 0, 0);
-    give(&s, WF_PART_HADA_W1B, w1b, 2, 3, 0, 0);
-    give(&s, WF_PART_HADA_W2A, w2a, 2, 2, 0, 0);
-    give(&s, WF_PART_HADA_W2B, w2b, 2, 3, 0, 0);
+    give(&s, WF_TENSOR_HADA_W1A, w1a, 2, 2, 0, 0);
+    give(&s, WF_TENSOR_HADA_W1B, w1b, 2, 3, 0, 0);
+    give(&s, WF_TENSOR_HADA_W2A, w2a, 2, 2, 0, 0);
+    give(&s, WF_TENSOR_HADA_W2B, w2b, 2, 3, 0, 0);
     give_alpha(&s, 1);
     lay(&s, NULL, 2, 3, 1);
     settle(&s);
@@ -209,8 +209,8 @@ START_TEST(lokr_is_the_kronecker_product)
     sample s = { .count = 0 };
     float  got[24];
 
-    give(&s, WF_PART_LOKR_W1, K1, 2, 2, 0, 0);
-    give(&s, WF_PART_LOKR_W2, K2, 2, 3, 0, 0);
+    give(&s, WF_TENSOR_LOKR_W1, K1, 2, 2, 0, 0);
+    give(&s, WF_TENSOR_LOKR_W2, K2, 2, 3, 0, 0);
     give_alpha(&s, 1e10f); /* means nothing where both factors are whole */
     lay(&s, NULL, 4, 6, 1);
     settle(&s);
@@ -227,11 +227,11 @@ START_TEST(lokr_of_peft_keeps_its_scale)
 {
     sample s = { .count = 0 };
 
-    give(&s, WF_PART_LOKR_W1, K1, 2, 2, 0, 0);
-    give(&s, WF_PART_LOKR_W2, K2, 2, 3, 0, 0);
+    give(&s, WF_TENSOR_LOKR_W1, K1, 2, 2, 0, 0);
+    give(&s, WF_TENSOR_LOKR_W2, K2, 2, 3, 0, 0);
     give_alpha(&s, 6);
     s.m.peft = s.m.peft_magnitude = true;
-    s.m.init_rank = 4;
+    s.extra.start.rank = 4;
     settle(&s);
     ck_assert_float_eq(s.m.scale, 1.5f);
 }
@@ -250,7 +250,7 @@ START_TEST(dora_by_rows)
 
     lora(&s);
     give_alpha(&s, 1);
-    give(&s, WF_PART_MAGNITUDE, g, 3, 0, 0, 0);
+    give(&s, WF_TENSOR_MAGNITUDE, g, 3, 0, 0, 0);
     settle(&s);
     ck_assert(wf_module_fits(&s.m, &s.l));
     ck_assert_int_eq(wf_module_form(&s.m, &s.l), WF_FORM_DENSE);
@@ -275,7 +275,7 @@ START_TEST(dora_by_columns)
 
     lora(&s);
     give_alpha(&s, 1);
-    give(&s, WF_PART_MAGNITUDE, g, 1, 4, 0, 0);
+    give(&s, WF_TENSOR_MAGNITUDE, g, 1, 4, 0, 0);
     settle(&s);
     ck_assert(wf_module_fits(&s.m, &s.l));
     difference(&s, 1, got);
@@ -292,7 +292,7 @@ START_TEST(dora_as_peft_has_it)
     float              got[12] = { 0 };
 
     lora(&s);
-    give(&s, WF_PART_MAGNITUDE, g, 3, 0, 0, 0);
+    give(&s, WF_TENSOR_MAGNITUDE, g, 3, 0, 0, 0);
     s.m.peft = s.m.peft_magnitude = true;
     settle(&s);
     ck_assert_int_eq(wf_module_add(&s.m, &s.l, 1, 0, 1, got, heap(), &err), WEFT_OK);
@@ -307,9 +307,9 @@ START_TEST(magnitudes_find_their_axis)
     sample             s = { .count = 0 };
     float              got[4];
 
-    give(&s, WF_PART_DOWN, a, 1, 2, 0, 0);
-    give(&s, WF_PART_UP, b, 2, 1, 0, 0);
-    give(&s, WF_PART_MAGNITUDE, g, 1, 2, 0, 0);
+    give(&s, WF_TENSOR_DOWN, a, 1, 2, 0, 0);
+    give(&s, WF_TENSOR_UP, b, 2, 1, 0, 0);
+    give(&s, WF_TENSOR_MAGNITUDE, g, 1, 2, 0, 0);
     lay(&s, square, 2, 2, 1);
     settle(&s);
     difference(&s, 1, got); /* columns: norms 5 and 0 */
@@ -332,16 +332,16 @@ START_TEST(ia3_of_lycoris_is_an_offset)
     sample              one = { .count = 0 }, two = { .count = 0 };
     float               got[12];
 
-    give(&one, WF_PART_IA3_WEIGHT, rows, 3, 0, 0, 0);
-    give(&one, WF_PART_ON_INPUT, no, 1, 0, 0, 0);
+    give(&one, WF_TENSOR_IA3_WEIGHT, rows, 3, 0, 0, 0);
+    give(&one, WF_TENSOR_ON_INPUT, no, 1, 0, 0, 0);
     lay(&one, W, 3, 4, 1);
     settle(&one);
     difference(&one, 1, got);
     for (int i = 0; i < 12; i++) want[i] = of_rows[i] - (double)W[i];
     near(got, want, 12, LIMIT);
 
-    give(&two, WF_PART_IA3_WEIGHT, columns, 4, 0, 0, 0);
-    give(&two, WF_PART_ON_INPUT, yes, 1, 0, 0, 0);
+    give(&two, WF_TENSOR_IA3_WEIGHT, columns, 4, 0, 0, 0);
+    give(&two, WF_TENSOR_ON_INPUT, yes, 1, 0, 0, 0);
     lay(&two, W, 3, 4, 1);
     settle(&two);
     difference(&two, 1, got);
@@ -362,7 +362,7 @@ START_TEST(ia3_of_peft_is_the_factor_and_scales_the_bias)
     float               got[12], got_b[3] = { 0 };
     bool                any;
 
-    give(&one, WF_PART_IA3_L, rows, 3, 1, 0, 0);
+    give(&one, WF_TENSOR_IA3_L, rows, 3, 1, 0, 0);
     lay(&one, W, 3, 4, 1);
     one.l.bias = bias;
     settle(&one);
@@ -373,7 +373,7 @@ START_TEST(ia3_of_peft_is_the_factor_and_scales_the_bias)
     ck_assert(any);
     near(got_b, (const double[]){ 0.1, -0.2, 3 }, 3, LIMIT);
 
-    give(&two, WF_PART_IA3_L, columns, 1, 4, 0, 0);
+    give(&two, WF_TENSOR_IA3_L, columns, 1, 4, 0, 0);
     lay(&two, W, 3, 4, 1);
     two.l.bias = bias;
     settle(&two);
@@ -397,7 +397,7 @@ START_TEST(oft_turns_rows)
     sample              s = { .count = 0 };
     float               got[6];
 
-    give(&s, WF_PART_OFT_BLOCKS, S, 1, 2, 2, 0);
+    give(&s, WF_TENSOR_OFT_BLOCKS, S, 1, 2, 2, 0);
     lay(&s, SIX, 2, 3, 1);
     give_alpha(&s, 0);
     settle(&s);
@@ -416,7 +416,7 @@ START_TEST(oft_is_held_by_its_constraint)
     sample             s = { .count = 0 };
     float              got[4];
 
-    give(&s, WF_PART_OFT_BLOCKS, S, 1, 2, 2, 0);
+    give(&s, WF_TENSOR_OFT_BLOCKS, S, 1, 2, 2, 0);
     lay(&s, I, 2, 2, 1);
     give_alpha(&s, 0.0707106781f);
     settle(&s);
@@ -433,8 +433,8 @@ START_TEST(oft_rescales_what_it_turned)
     sample              s = { .count = 0 };
     float               got[6];
 
-    give(&s, WF_PART_OFT_BLOCKS, S, 1, 2, 2, 0);
-    give(&s, WF_PART_RESCALE, r, 2, 1, 0, 0);
+    give(&s, WF_TENSOR_OFT_BLOCKS, S, 1, 2, 2, 0);
+    give(&s, WF_TENSOR_RESCALE, r, 2, 1, 0, 0);
     lay(&s, SIX, 2, 3, 1);
     settle(&s);
     difference(&s, 1, got);
@@ -451,13 +451,13 @@ START_TEST(oft_of_peft_turns_columns)
     sample             m = { .count = 0 };
     float              got[4];
 
-    give(&m, WF_PART_OFT_R, q, 1, 1, 0, 0);
+    give(&m, WF_TENSOR_OFT_R, q, 1, 1, 0, 0);
     lay(&m, I, 2, 2, 1);
-    m.m.neumann = 5;
+    m.extra.oft.terms = 5;
     settle(&m);
     difference(&m, 1, got);
     near(got, (const double[]){ -0.0784, -0.384, 0.384, -0.0784 }, 4, LIMIT);
-    m.m.neumann = 0;
+    m.extra.oft.terms = 0;
     difference(&m, 1, got);
     near(got, (const double[]){ c - 1, s, -s, c - 1 }, 4, LIMIT);
 }
@@ -478,11 +478,11 @@ START_TEST(rotations_keep_the_norm)
     for (int kind = 0; kind < 4; kind++) {
         sample s = { .count = 0 };
         double before = 0, after = 0;
-        if (kind == 0) give(&s, WF_PART_OFT_BLOCKS, blocks, 4, 4, 4, 0);
-        if (kind == 1) give(&s, WF_PART_OFT_BLOCKS, blocks, 3, 4, 4, 4);
-        if (kind == 2) give(&s, WF_PART_OFT_R, packed, 4, 6, 0, 0);
-        if (kind == 3) give(&s, WF_PART_BOFT_R, blocks, 3, 4, 4, 4);
-        if (kind == 3) give(&s, WF_PART_BOFT_S, ones, n, 1, 0, 0);
+        if (kind == 0) give(&s, WF_TENSOR_OFT_BLOCKS, blocks, 4, 4, 4, 0);
+        if (kind == 1) give(&s, WF_TENSOR_OFT_BLOCKS, blocks, 3, 4, 4, 4);
+        if (kind == 2) give(&s, WF_TENSOR_OFT_R, packed, 4, 6, 0, 0);
+        if (kind == 3) give(&s, WF_TENSOR_BOFT_R, blocks, 3, 4, 4, 4);
+        if (kind == 3) give(&s, WF_TENSOR_BOFT_S, ones, n, 1, 0, 0);
         lay(&s, w, n, in, 1);
         settle(&s);
         ck_assert(wf_module_fits(&s.m, &s.l));
@@ -509,7 +509,7 @@ START_TEST(wide_blocks_are_rotations)
 
     for (size_t i = 0; i < n * n; i++) S[i] = (float)((seed = seed * 1664525u + 1013904223u) >> 8) / 8388608.0f - 1;
     for (size_t i = 0; i < n; i++) I[i * n + i] = 1;
-    give(&s, WF_PART_OFT_BLOCKS, S, 1, n, n, 0);
+    give(&s, WF_TENSOR_OFT_BLOCKS, S, 1, n, n, 0);
     lay(&s, I, n, n, 1);
     settle(&s);
     difference(&s, 1, got);
@@ -535,21 +535,21 @@ START_TEST(glora_of_a_high_rank_is_told_by_its_kernel)
     static const float zeros[3 * 2 * 9];
     sample             newer = { .count = 0 }, older = { .count = 0 };
 
-    give(&newer, WF_PART_GLORA_A1, zeros, 2, 3, 1, 1);
-    give(&newer, WF_PART_GLORA_A2, zeros, 3, 2, 1, 1);
-    give(&newer, WF_PART_GLORA_B1, zeros, 2, 3, 1, 1);
-    give(&newer, WF_PART_GLORA_B2, zeros, 3, 2, 3, 3);
-    give(&older, WF_PART_GLORA_A1, zeros, 3, 2, 1, 1);
-    give(&older, WF_PART_GLORA_A2, zeros, 2, 3, 1, 1);
-    give(&older, WF_PART_GLORA_B1, zeros, 3, 2, 3, 3);
-    give(&older, WF_PART_GLORA_B2, zeros, 2, 3, 1, 1);
+    give(&newer, WF_TENSOR_GLORA_A1, zeros, 2, 3, 1, 1);
+    give(&newer, WF_TENSOR_GLORA_A2, zeros, 3, 2, 1, 1);
+    give(&newer, WF_TENSOR_GLORA_B1, zeros, 2, 3, 1, 1);
+    give(&newer, WF_TENSOR_GLORA_B2, zeros, 3, 2, 3, 3);
+    give(&older, WF_TENSOR_GLORA_A1, zeros, 3, 2, 1, 1);
+    give(&older, WF_TENSOR_GLORA_A2, zeros, 2, 3, 1, 1);
+    give(&older, WF_TENSOR_GLORA_B1, zeros, 3, 2, 3, 3);
+    give(&older, WF_TENSOR_GLORA_B2, zeros, 2, 3, 1, 1);
     for (int i = 0; i < 2; i++) {
         sample *s = i == 0 ? &newer : &older;
         settle(s);
         ck_assert_int_eq(s->m.rank, 3);
         ck_assert_int_eq(s->m.out, 2);
         ck_assert_int_eq(s->m.kernel, 3);
-        ck_assert(wf_glora_older(&s->m) == (i == 1));
+        ck_assert((wf_family_glora.written_as(&s->m, WF_TENSOR_GLORA_A1) == WF_TENSOR_GLORA_A2) == (i == 1));
     }
 }
 END_TEST
@@ -559,20 +559,20 @@ START_TEST(glora_in_both_orders_of_its_factors)
     sample newer = { .count = 0 }, older = { .count = 0 };
     float  got[12];
 
-    give(&newer, WF_PART_GLORA_A1, GA1, 4, 1, 0, 0);
-    give(&newer, WF_PART_GLORA_A2, GA2, 1, 4, 0, 0);
-    give(&newer, WF_PART_GLORA_B1, GB1, 3, 1, 0, 0);
-    give(&newer, WF_PART_GLORA_B2, GB2, 1, 4, 0, 0);
+    give(&newer, WF_TENSOR_GLORA_A1, GA1, 4, 1, 0, 0);
+    give(&newer, WF_TENSOR_GLORA_A2, GA2, 1, 4, 0, 0);
+    give(&newer, WF_TENSOR_GLORA_B1, GB1, 3, 1, 0, 0);
+    give(&newer, WF_TENSOR_GLORA_B2, GB2, 1, 4, 0, 0);
     give_alpha(&newer, 0.5f);
     lay(&newer, W, 3, 4, 1);
     settle(&newer);
     difference(&newer, 1, got);
     near(got, GLORA, 12, LIMIT);
 
-    give(&older, WF_PART_GLORA_A2, GA1, 4, 1, 0, 0);
-    give(&older, WF_PART_GLORA_A1, GA2, 1, 4, 0, 0);
-    give(&older, WF_PART_GLORA_B2, GB1, 3, 1, 0, 0);
-    give(&older, WF_PART_GLORA_B1, GB2, 1, 4, 0, 0);
+    give(&older, WF_TENSOR_GLORA_A2, GA1, 4, 1, 0, 0);
+    give(&older, WF_TENSOR_GLORA_A1, GA2, 1, 4, 0, 0);
+    give(&older, WF_TENSOR_GLORA_B2, GB1, 3, 1, 0, 0);
+    give(&older, WF_TENSOR_GLORA_B1, GB2, 1, 4, 0, 0);
     give_alpha(&older, 0.5f);
     lay(&older, W, 3, 4, 1);
     settle(&older);
@@ -589,15 +589,15 @@ START_TEST(full_adds_replaces_and_expands)
     bool               any;
     sample             diff = { .count = 0 }, replace = { .count = 0 }, uv = { .count = 0 };
 
-    give(&diff, WF_PART_DIFF, D1, 3, 4, 0, 0);
+    give(&diff, WF_TENSOR_DIFF, D1, 3, 4, 0, 0);
     lay(&diff, W, 3, 4, 1);
     settle(&diff);
     difference(&diff, 0.5, got);
     for (int i = 0; i < 12; i++) want[i] = 0.5 * (double)D1[i];
     near(got, want, 12, LIMIT);
 
-    give(&replace, WF_PART_REPLACE, D1, 3, 4, 0, 0);
-    give(&replace, WF_PART_REPLACE_B, other, 3, 0, 0, 0);
+    give(&replace, WF_TENSOR_REPLACE, D1, 3, 4, 0, 0);
+    give(&replace, WF_TENSOR_REPLACE_B, other, 3, 0, 0, 0);
     lay(&replace, W, 3, 4, 1);
     replace.l.bias = bias;
     settle(&replace);
@@ -608,8 +608,8 @@ START_TEST(full_adds_replaces_and_expands)
     ck_assert(any);
     near(got_b, (const double[]){ 0.5, -0.5, -1 }, 3, LIMIT);
 
-    give(&uv, WF_PART_DELTA_U, B1, 3, 2, 0, 0);
-    give(&uv, WF_PART_DELTA_V, A1, 2, 4, 0, 0);
+    give(&uv, WF_TENSOR_DELTA_U, B1, 3, 2, 0, 0);
+    give(&uv, WF_TENSOR_DELTA_V, A1, 2, 4, 0, 0);
     lay(&uv, W, 3, 4, 1);
     settle(&uv);
     ck_assert_int_eq(wf_module_form(&uv.m, &uv.l), WF_FORM_PAIR);
@@ -626,8 +626,8 @@ START_TEST(norm_adds_to_weight_and_bias)
     float              got[3], got_b[3] = { 0 };
     bool               any;
 
-    give(&s, WF_PART_W_NORM, w, 3, 0, 0, 0);
-    give(&s, WF_PART_B_NORM, b, 3, 0, 0, 0);
+    give(&s, WF_TENSOR_W_NORM, w, 3, 0, 0, 0);
+    give(&s, WF_TENSOR_B_NORM, b, 3, 0, 0, 0);
     lay(&s, w, 3, 1, 1);
     s.l.kind = WEFT_LAYER_NORM;
     settle(&s);
@@ -651,7 +651,7 @@ START_TEST(difference_of_the_bias_stands_alone)
     float              got[12], got_b[3] = { 0 };
     bool               any;
 
-    give(&s, WF_PART_DIFF_B, b, 3, 0, 0, 0);
+    give(&s, WF_TENSOR_DIFF_B, b, 3, 0, 0, 0);
     lay(&s, W, 3, 4, 1);
     settle(&s);
     ck_assert_str_eq(s.m.family->name, "full");
@@ -719,55 +719,55 @@ START_TEST(factors_are_the_sum_again)
     for (uint32_t i = 0; i < 5; i++) v[i] = noise(70 * 40 * 9, i + 1);
 
     sample lora_conv = { .count = 0 };
-    give(&lora_conv, WF_PART_DOWN, v[0], 5, 6, 3, 3);
-    give(&lora_conv, WF_PART_UP, v[1], 70, 5, 1, 1);
-    give(&lora_conv, WF_PART_MIXER, v[2], 5, 5, 0, 0);
+    give(&lora_conv, WF_TENSOR_DOWN, v[0], 5, 6, 3, 3);
+    give(&lora_conv, WF_TENSOR_UP, v[1], 70, 5, 1, 1);
+    give(&lora_conv, WF_TENSOR_MIXER, v[2], 5, 5, 0, 0);
     lay(&lora_conv, NULL, 70, 6, 3);
     settle(&lora_conv);
     check_fast(&lora_conv);
 
     sample tucker = { .count = 0 };
-    give(&tucker, WF_PART_DOWN, v[0], 5, 6, 1, 1);
-    give(&tucker, WF_PART_UP, v[1], 70, 5, 1, 1);
-    give(&tucker, WF_PART_MID, v[2], 5, 5, 3, 3);
+    give(&tucker, WF_TENSOR_DOWN, v[0], 5, 6, 1, 1);
+    give(&tucker, WF_TENSOR_UP, v[1], 70, 5, 1, 1);
+    give(&tucker, WF_TENSOR_MID, v[2], 5, 5, 3, 3);
     lay(&tucker, NULL, 70, 6, 3);
     settle(&tucker);
     check_fast(&tucker);
 
     sample flat = { .count = 0 }; /* AdaLoRA's factors of a convolution have two dimensions */
-    give(&flat, WF_PART_DOWN, v[0], 5, 54, 0, 0);
-    give(&flat, WF_PART_UP, v[1], 70, 5, 0, 0);
-    give(&flat, WF_PART_LORA_E, v[2], 5, 1, 0, 0);
+    give(&flat, WF_TENSOR_DOWN, v[0], 5, 54, 0, 0);
+    give(&flat, WF_TENSOR_UP, v[1], 70, 5, 0, 0);
+    give(&flat, WF_TENSOR_LORA_E, v[2], 5, 1, 0, 0);
     lay(&flat, NULL, 70, 6, 3);
     settle(&flat);
     ck_assert(wf_module_fits(&flat.m, &flat.l));
     check_fast(&flat);
 
     sample loha = { .count = 0 };
-    give(&loha, WF_PART_HADA_W1A, v[0], 70, 3, 0, 0);
-    give(&loha, WF_PART_HADA_W1B, v[1], 3, 6 * 9, 0, 0);
-    give(&loha, WF_PART_HADA_W2A, v[2], 70, 3, 0, 0);
-    give(&loha, WF_PART_HADA_W2B, v[3], 3, 6 * 9, 0, 0);
+    give(&loha, WF_TENSOR_HADA_W1A, v[0], 70, 3, 0, 0);
+    give(&loha, WF_TENSOR_HADA_W1B, v[1], 3, 6 * 9, 0, 0);
+    give(&loha, WF_TENSOR_HADA_W2A, v[2], 70, 3, 0, 0);
+    give(&loha, WF_TENSOR_HADA_W2B, v[3], 3, 6 * 9, 0, 0);
     lay(&loha, NULL, 70, 6, 3);
     settle(&loha);
     ck_assert(wf_module_fits(&loha.m, &loha.l));
     check_fast(&loha);
 
     sample kron = { .count = 0 };
-    give(&kron, WF_PART_LOKR_W1A, v[0], 7, 2, 0, 0);
-    give(&kron, WF_PART_LOKR_W1B, v[1], 2, 3, 0, 0);
-    give(&kron, WF_PART_LOKR_W2A, v[2], 10, 2, 0, 0);
-    give(&kron, WF_PART_LOKR_W2B, v[3], 2, 2 * 9, 0, 0);
+    give(&kron, WF_TENSOR_LOKR_W1A, v[0], 7, 2, 0, 0);
+    give(&kron, WF_TENSOR_LOKR_W1B, v[1], 2, 3, 0, 0);
+    give(&kron, WF_TENSOR_LOKR_W2A, v[2], 10, 2, 0, 0);
+    give(&kron, WF_TENSOR_LOKR_W2B, v[3], 2, 2 * 9, 0, 0);
     lay(&kron, NULL, 70, 6, 3);
     settle(&kron);
     ck_assert(wf_module_fits(&kron.m, &kron.l));
     check_fast(&kron);
 
     sample glora = { .count = 0 };
-    give(&glora, WF_PART_GLORA_A1, v[0], 40, 4, 0, 0);
-    give(&glora, WF_PART_GLORA_A2, v[1], 4, 40, 0, 0);
-    give(&glora, WF_PART_GLORA_B1, v[2], 70, 4, 0, 0);
-    give(&glora, WF_PART_GLORA_B2, v[3], 4, 40, 0, 0);
+    give(&glora, WF_TENSOR_GLORA_A1, v[0], 40, 4, 0, 0);
+    give(&glora, WF_TENSOR_GLORA_A2, v[1], 4, 40, 0, 0);
+    give(&glora, WF_TENSOR_GLORA_B1, v[2], 70, 4, 0, 0);
+    give(&glora, WF_TENSOR_GLORA_B2, v[3], 4, 40, 0, 0);
     give_alpha(&glora, 1);
     lay(&glora, v[4], 70, 40, 1);
     settle(&glora);
@@ -785,51 +785,51 @@ static const struct refusal {
     struct { int32_t part; int64_t shape[4]; } parts[5];
     const char *says;
 } refusals[] = {
-    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 3 } } }, "ranks 3 and 2 differ" },
-    { { { WF_PART_DOWN, { 2, 4, 3 } }, { WF_PART_UP, { 3, 2 } } }, "lora_down is (2, 4, 3), wanted (r, in) or (r, in, k, k)" },
-    { { { WF_PART_DOWN, { 2, 4, 3, 1 } }, { WF_PART_UP, { 3, 2 } } }, "wanted a square kernel" },
-    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 2, 3, 3 } } }, "lora_up is (3, 2, 3, 3), wanted (out, r, 1, 1)" },
-    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 2 } }, { WF_PART_MIXER, { 3, 2 } } }, "lora_AB is (3, 2), wanted (r, r)" },
-    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 2 } }, { WF_PART_LORA_E, { 3, 1 } } }, "lora_E is (3, 1), wanted (r, 1)" },
-    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 2 } }, { WF_PART_MID, { 2, 3, 3, 3 } } }, "lora_mid is (2, 3, 3, 3)" },
-    { { { WF_PART_DOWN, { 2, 4, 3, 3 } }, { WF_PART_UP, { 3, 2 } }, { WF_PART_MID, { 2, 2, 3, 3 } } },
+    { { { WF_TENSOR_DOWN, { 2, 4 } }, { WF_TENSOR_UP, { 3, 3 } } }, "ranks 3 and 2 differ" },
+    { { { WF_TENSOR_DOWN, { 2, 4, 3 } }, { WF_TENSOR_UP, { 3, 2 } } }, "lora_down is (2, 4, 3), wanted (r, in) or (r, in, k, k)" },
+    { { { WF_TENSOR_DOWN, { 2, 4, 3, 1 } }, { WF_TENSOR_UP, { 3, 2 } } }, "wanted a square kernel" },
+    { { { WF_TENSOR_DOWN, { 2, 4 } }, { WF_TENSOR_UP, { 3, 2, 3, 3 } } }, "lora_up is (3, 2, 3, 3), wanted (out, r, 1, 1)" },
+    { { { WF_TENSOR_DOWN, { 2, 4 } }, { WF_TENSOR_UP, { 3, 2 } }, { WF_TENSOR_MIXER, { 3, 2 } } }, "lora_AB is (3, 2), wanted (r, r)" },
+    { { { WF_TENSOR_DOWN, { 2, 4 } }, { WF_TENSOR_UP, { 3, 2 } }, { WF_TENSOR_LORA_E, { 3, 1 } } }, "lora_E is (3, 1), wanted (r, 1)" },
+    { { { WF_TENSOR_DOWN, { 2, 4 } }, { WF_TENSOR_UP, { 3, 2 } }, { WF_TENSOR_MID, { 2, 3, 3, 3 } } }, "lora_mid is (2, 3, 3, 3)" },
+    { { { WF_TENSOR_DOWN, { 2, 4, 3, 3 } }, { WF_TENSOR_UP, { 3, 2 } }, { WF_TENSOR_MID, { 2, 2, 3, 3 } } },
       "lora_down is (2, 4, 3, 3), wanted (r, in, 1, 1) beside lora_mid" },
-    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 2 } }, { WF_PART_MIXER, { 2, 2 } }, { WF_PART_LORA_E, { 2, 1 } } },
+    { { { WF_TENSOR_DOWN, { 2, 4 } }, { WF_TENSOR_UP, { 3, 2 } }, { WF_TENSOR_MIXER, { 2, 2 } }, { WF_TENSOR_LORA_E, { 2, 1 } } },
       "a module has one, not several" },
-    { { { WF_PART_DOWN, { 2, 4 } }, { WF_PART_UP, { 3, 2 } }, { WF_PART_UP_BIAS, { 2 } } }, "lora_up.bias is (2,), wanted (out)" },
-    { { { WF_PART_HADA_W1A, { 4, 2 } }, { WF_PART_HADA_W1B, { 2, 5 } }, { WF_PART_HADA_W2A, { 4, 2 } },
-        { WF_PART_HADA_W2B, { 2, 6 } } }, "one is (4, 5) of rank 2 and kernel 1, the other (4, 6) of rank 2" },
-    { { { WF_PART_HADA_W1A, { 4, 2 } }, { WF_PART_HADA_W1B, { 3, 5 } }, { WF_PART_HADA_W2A, { 4, 2 } },
-        { WF_PART_HADA_W2B, { 2, 5 } } }, "hada_w1_b is (3, 5), wanted (r, in * k * k) with the rank of its partner" },
-    { { { WF_PART_HADA_W1A, { 2, 4 } }, { WF_PART_HADA_W1B, { 2, 5 } }, { WF_PART_HADA_W2A, { 2, 4 } },
-        { WF_PART_HADA_W2B, { 2, 5 } }, { WF_PART_HADA_T1, { 2, 2, 3, 3 } } }, "hada_t2 is missing" },
-    { { { WF_PART_LOKR_W1, { 2, 3 } } }, "lokr_w2 is missing: neither whole nor both of lokr_w2_a and lokr_w2_b" },
-    { { { WF_PART_LOKR_W1, { 2, 3 } }, { WF_PART_LOKR_W2A, { 4, 2 } } }, "lokr_w2 is missing" },
-    { { { WF_PART_LOKR_W1, { 2, 3 } }, { WF_PART_LOKR_W1A, { 2, 3 } }, { WF_PART_LOKR_W2, { 2, 3 } } },
+    { { { WF_TENSOR_DOWN, { 2, 4 } }, { WF_TENSOR_UP, { 3, 2 } }, { WF_TENSOR_UP_BIAS, { 2 } } }, "lora_up.bias is (2,), wanted (out)" },
+    { { { WF_TENSOR_HADA_W1A, { 4, 2 } }, { WF_TENSOR_HADA_W1B, { 2, 5 } }, { WF_TENSOR_HADA_W2A, { 4, 2 } },
+        { WF_TENSOR_HADA_W2B, { 2, 6 } } }, "one is (4, 5) of rank 2 and kernel 1, the other (4, 6) of rank 2" },
+    { { { WF_TENSOR_HADA_W1A, { 4, 2 } }, { WF_TENSOR_HADA_W1B, { 3, 5 } }, { WF_TENSOR_HADA_W2A, { 4, 2 } },
+        { WF_TENSOR_HADA_W2B, { 2, 5 } } }, "hada_w1_b is (3, 5), wanted (r, in * k * k) with the rank of its partner" },
+    { { { WF_TENSOR_HADA_W1A, { 2, 4 } }, { WF_TENSOR_HADA_W1B, { 2, 5 } }, { WF_TENSOR_HADA_W2A, { 2, 4 } },
+        { WF_TENSOR_HADA_W2B, { 2, 5 } }, { WF_TENSOR_HADA_T1, { 2, 2, 3, 3 } } }, "hada_t2 is missing" },
+    { { { WF_TENSOR_LOKR_W1, { 2, 3 } } }, "lokr_w2 is missing: neither whole nor both of lokr_w2_a and lokr_w2_b" },
+    { { { WF_TENSOR_LOKR_W1, { 2, 3 } }, { WF_TENSOR_LOKR_W2A, { 4, 2 } } }, "lokr_w2 is missing" },
+    { { { WF_TENSOR_LOKR_W1, { 2, 3 } }, { WF_TENSOR_LOKR_W1A, { 2, 3 } }, { WF_TENSOR_LOKR_W2, { 2, 3 } } },
       "lokr_w1 stands there whole and as a product" },
-    { { { WF_PART_LOKR_W1, { 2, 3 } }, { WF_PART_LOKR_W2A, { 4, 2 } }, { WF_PART_LOKR_W2B, { 3, 2 } } },
+    { { { WF_TENSOR_LOKR_W1, { 2, 3 } }, { WF_TENSOR_LOKR_W2A, { 4, 2 } }, { WF_TENSOR_LOKR_W2B, { 3, 2 } } },
       "lokr_w2_b is (3, 2)" },
-    { { { WF_PART_LOKR_W1, { 2, 3 } }, { WF_PART_LOKR_W2, { 4, 2 } }, { WF_PART_LOKR_T2, { 2, 2, 3, 3 } } },
+    { { { WF_TENSOR_LOKR_W1, { 2, 3 } }, { WF_TENSOR_LOKR_W2, { 4, 2 } }, { WF_TENSOR_LOKR_T2, { 2, 2, 3, 3 } } },
       "lokr_t2 beside a whole lokr_w2" },
-    { { { WF_PART_OFT_BLOCKS, { 4, 2 } } }, "oft_blocks is (4, 2), wanted (blocks, b, b)" },
-    { { { WF_PART_OFT_BLOCKS, { 4, 2, 3 } } }, "oft_blocks is (4, 2, 3), wanted (blocks, b, b)" },
-    { { { WF_PART_OFT_BLOCKS, { 4, 2, 2 } }, { WF_PART_RESCALE, { 7, 1 } } }, "rescale is (7, 1)" },
-    { { { WF_PART_OFT_BLOCKS, { 3, 2, 4, 4 } } }, "wanted no more stages than the blocks can be paired" },
-    { { { WF_PART_OFT_BLOCKS, { 1, 2, 3, 3 } } }, "wanted blocks of an even size" },
-    { { { WF_PART_OFT_R, { 4, 5 } } }, "oft_R is (4, 5), wanted (blocks, b (b - 1) / 2)" },
-    { { { WF_PART_BOFT_R, { 1, 2, 3, 4 } }, { WF_PART_BOFT_S, { 5, 1 } } }, "boft_R is (1, 2, 3, 4)" },
-    { { { WF_PART_BOFT_R, { 1, 2, 4, 4 } }, { WF_PART_BOFT_S, { 5, 2 } } }, "boft_s is (5, 2), wanted (out, 1) or (1, out)" },
-    { { { WF_PART_IA3_WEIGHT, { 2, 3 } }, { WF_PART_ON_INPUT, { 1 } } }, "weight is (2, 3), wanted (n) or (1, n, 1, 1)" },
-    { { { WF_PART_IA3_L, { 2, 3 } } }, "ia3_l is (2, 3), wanted (out, 1), (1, in) or (1, n, 1, 1)" },
-    { { { WF_PART_GLORA_A1, { 4, 2 } }, { WF_PART_GLORA_A2, { 2, 4 } }, { WF_PART_GLORA_B1, { 3, 2 } },
-        { WF_PART_GLORA_B2, { 2, 5 } } }, "a1 is (4, 2), wanted (in, r) as b1 and b2 have them" },
-    { { { WF_PART_DELTA_U, { 4, 2 } } }, "u and v come together, v is missing" },
-    { { { WF_PART_DELTA_U, { 4, 2 } }, { WF_PART_DELTA_V, { 3, 4 } } }, "v is (3, 4), wanted (n, in) with the n of u" },
-    { { { WF_PART_DIFF, { 4, 2 } }, { WF_PART_REPLACE, { 4, 2 } } }, "a difference and a replacement of one weight" },
-    { { { WF_PART_DIFF, { 4, 2, 3 } } }, "diff is (4, 2, 3)" },
-    { { { WF_PART_W_NORM, { 4 } }, { WF_PART_B_NORM, { 5 } } }, "b_norm is (5,), wanted (channels), as many as w_norm has" },
-    { { { WF_PART_W_NORM, { 4, 1 } } }, "w_norm is (4, 1), wanted (channels)" },
-    { { { WF_PART_DIFF, { 4, 0 } } }, NULL }, /* one dimension: a normalisation, and fine */
+    { { { WF_TENSOR_OFT_BLOCKS, { 4, 2 } } }, "oft_blocks is (4, 2), wanted (blocks, b, b)" },
+    { { { WF_TENSOR_OFT_BLOCKS, { 4, 2, 3 } } }, "oft_blocks is (4, 2, 3), wanted (blocks, b, b)" },
+    { { { WF_TENSOR_OFT_BLOCKS, { 4, 2, 2 } }, { WF_TENSOR_RESCALE, { 7, 1 } } }, "rescale is (7, 1)" },
+    { { { WF_TENSOR_OFT_BLOCKS, { 3, 2, 4, 4 } } }, "wanted no more stages than the blocks can be paired" },
+    { { { WF_TENSOR_OFT_BLOCKS, { 1, 2, 3, 3 } } }, "wanted blocks of an even size" },
+    { { { WF_TENSOR_OFT_R, { 4, 5 } } }, "oft_R is (4, 5), wanted (blocks, b (b - 1) / 2)" },
+    { { { WF_TENSOR_BOFT_R, { 1, 2, 3, 4 } }, { WF_TENSOR_BOFT_S, { 5, 1 } } }, "boft_R is (1, 2, 3, 4)" },
+    { { { WF_TENSOR_BOFT_R, { 1, 2, 4, 4 } }, { WF_TENSOR_BOFT_S, { 5, 2 } } }, "boft_s is (5, 2), wanted (out, 1) or (1, out)" },
+    { { { WF_TENSOR_IA3_WEIGHT, { 2, 3 } }, { WF_TENSOR_ON_INPUT, { 1 } } }, "weight is (2, 3), wanted (n) or (1, n, 1, 1)" },
+    { { { WF_TENSOR_IA3_L, { 2, 3 } } }, "ia3_l is (2, 3), wanted (out, 1), (1, in) or (1, n, 1, 1)" },
+    { { { WF_TENSOR_GLORA_A1, { 4, 2 } }, { WF_TENSOR_GLORA_A2, { 2, 4 } }, { WF_TENSOR_GLORA_B1, { 3, 2 } },
+        { WF_TENSOR_GLORA_B2, { 2, 5 } } }, "a1 is (4, 2), wanted (in, r) as b1 and b2 have them" },
+    { { { WF_TENSOR_DELTA_U, { 4, 2 } } }, "u and v come together, v is missing" },
+    { { { WF_TENSOR_DELTA_U, { 4, 2 } }, { WF_TENSOR_DELTA_V, { 3, 4 } } }, "v is (3, 4), wanted (n, in) with the n of u" },
+    { { { WF_TENSOR_DIFF, { 4, 2 } }, { WF_TENSOR_REPLACE, { 4, 2 } } }, "a difference and a replacement of one weight" },
+    { { { WF_TENSOR_DIFF, { 4, 2, 3 } } }, "diff is (4, 2, 3)" },
+    { { { WF_TENSOR_W_NORM, { 4 } }, { WF_TENSOR_B_NORM, { 5 } } }, "b_norm is (5,), wanted (channels), as many as w_norm has" },
+    { { { WF_TENSOR_W_NORM, { 4, 1 } } }, "w_norm is (4, 1), wanted (channels)" },
+    { { { WF_TENSOR_DIFF, { 4, 0 } } }, NULL }, /* one dimension: a normalisation, and fine */
 };
 
 START_TEST(shapes_that_disagree_are_refused)
@@ -859,14 +859,14 @@ START_TEST(dimensions_that_overflow_are_refused)
     static const float v[4] = { 0 };
     sample             kron = { .count = 0 }, tucker = { .count = 0 }, oft = { .count = 0 };
 
-    give(&kron, WF_PART_LOKR_W1, v, INT32_MAX, 1, 0, 0);
-    give(&kron, WF_PART_LOKR_W2, v, INT32_MAX, 1, 0, 0);
+    give(&kron, WF_TENSOR_LOKR_W1, v, INT32_MAX, 1, 0, 0);
+    give(&kron, WF_TENSOR_LOKR_W2, v, INT32_MAX, 1, 0, 0);
     ck_assert_int_eq(try_settle(&kron), WEFT_E_FORMAT);
-    give(&tucker, WF_PART_DOWN, v, 1, INT32_MAX, 1, 1);
-    give(&tucker, WF_PART_UP, v, 1, 1, 1, 1);
-    give(&tucker, WF_PART_MID, v, 1, 1, INT32_MAX, INT32_MAX);
+    give(&tucker, WF_TENSOR_DOWN, v, 1, INT32_MAX, 1, 1);
+    give(&tucker, WF_TENSOR_UP, v, 1, 1, 1, 1);
+    give(&tucker, WF_TENSOR_MID, v, 1, 1, INT32_MAX, INT32_MAX);
     ck_assert_int_eq(try_settle(&tucker), WEFT_E_FORMAT);
-    give(&oft, WF_PART_OFT_BLOCKS, v, INT32_MAX, 2, 2, 0);
+    give(&oft, WF_TENSOR_OFT_BLOCKS, v, INT32_MAX, 2, 2, 0);
     ck_assert_int_eq(try_settle(&oft), WEFT_E_FORMAT);
 }
 END_TEST
@@ -875,24 +875,24 @@ END_TEST
 START_TEST(sums_without_memory_say_so)
 {
     static const int32_t parts[][5] = {
-        { WF_PART_DOWN, WF_PART_UP, WF_PART_MID, 0 }, { WF_PART_DOWN, WF_PART_UP, WF_PART_MIXER, 0 },
-        { WF_PART_DOWN, WF_PART_UP, WF_PART_MAGNITUDE, 0 },
-        { WF_PART_HADA_W1A, WF_PART_HADA_W1B, WF_PART_HADA_W2A, WF_PART_HADA_W2B, 0 },
-        { WF_PART_LOKR_W1A, WF_PART_LOKR_W1B, WF_PART_LOKR_W2A, WF_PART_LOKR_W2B, 0 },
-        { WF_PART_OFT_BLOCKS, 0 }, { WF_PART_OFT_R, 0 }, { WF_PART_BOFT_R, WF_PART_BOFT_S, 0 },
-        { WF_PART_IA3_L, 0 }, { WF_PART_GLORA_A1, WF_PART_GLORA_A2, WF_PART_GLORA_B1, WF_PART_GLORA_B2, 0 },
-        { WF_PART_REPLACE, 0 }, { WF_PART_DELTA_U, WF_PART_DELTA_V, 0 }, { WF_PART_RESCALE, WF_PART_OFT_BLOCKS, 0 },
+        { WF_TENSOR_DOWN, WF_TENSOR_UP, WF_TENSOR_MID, 0 }, { WF_TENSOR_DOWN, WF_TENSOR_UP, WF_TENSOR_MIXER, 0 },
+        { WF_TENSOR_DOWN, WF_TENSOR_UP, WF_TENSOR_MAGNITUDE, 0 },
+        { WF_TENSOR_HADA_W1A, WF_TENSOR_HADA_W1B, WF_TENSOR_HADA_W2A, WF_TENSOR_HADA_W2B, 0 },
+        { WF_TENSOR_LOKR_W1A, WF_TENSOR_LOKR_W1B, WF_TENSOR_LOKR_W2A, WF_TENSOR_LOKR_W2B, 0 },
+        { WF_TENSOR_OFT_BLOCKS, 0 }, { WF_TENSOR_OFT_R, 0 }, { WF_TENSOR_BOFT_R, WF_TENSOR_BOFT_S, 0 },
+        { WF_TENSOR_IA3_L, 0 }, { WF_TENSOR_GLORA_A1, WF_TENSOR_GLORA_A2, WF_TENSOR_GLORA_B1, WF_TENSOR_GLORA_B2, 0 },
+        { WF_TENSOR_REPLACE, 0 }, { WF_TENSOR_DELTA_U, WF_TENSOR_DELTA_V, 0 }, { WF_TENSOR_RESCALE, WF_TENSOR_OFT_BLOCKS, 0 },
     };
-    static const int64_t shapes[WF_PARTS][4] = {
-        [WF_PART_DOWN] = { 2, 4 }, [WF_PART_UP] = { 4, 2 }, [WF_PART_MID] = { 2, 2, 1, 1 }, [WF_PART_MIXER] = { 2, 2 },
-        [WF_PART_MAGNITUDE] = { 4 }, [WF_PART_HADA_W1A] = { 4, 2 }, [WF_PART_HADA_W1B] = { 2, 4 },
-        [WF_PART_HADA_W2A] = { 4, 2 }, [WF_PART_HADA_W2B] = { 2, 4 }, [WF_PART_LOKR_W1A] = { 2, 1 },
-        [WF_PART_LOKR_W1B] = { 1, 2 }, [WF_PART_LOKR_W2A] = { 2, 1 }, [WF_PART_LOKR_W2B] = { 1, 2 },
-        [WF_PART_OFT_BLOCKS] = { 2, 2, 2 }, [WF_PART_OFT_R] = { 2, 1 }, [WF_PART_BOFT_R] = { 2, 2, 2, 2 },
-        [WF_PART_BOFT_S] = { 4, 1 }, [WF_PART_IA3_L] = { 4, 1 }, [WF_PART_GLORA_A1] = { 4, 2 },
-        [WF_PART_GLORA_A2] = { 2, 4 }, [WF_PART_GLORA_B1] = { 4, 2 }, [WF_PART_GLORA_B2] = { 2, 4 },
-        [WF_PART_REPLACE] = { 4, 4 }, [WF_PART_DELTA_U] = { 4, 2 }, [WF_PART_DELTA_V] = { 2, 4 },
-        [WF_PART_RESCALE] = { 4, 1 },
+    static const int64_t shapes[WF_TENSORS][4] = {
+        [WF_TENSOR_DOWN] = { 2, 4 }, [WF_TENSOR_UP] = { 4, 2 }, [WF_TENSOR_MID] = { 2, 2, 1, 1 }, [WF_TENSOR_MIXER] = { 2, 2 },
+        [WF_TENSOR_MAGNITUDE] = { 4 }, [WF_TENSOR_HADA_W1A] = { 4, 2 }, [WF_TENSOR_HADA_W1B] = { 2, 4 },
+        [WF_TENSOR_HADA_W2A] = { 4, 2 }, [WF_TENSOR_HADA_W2B] = { 2, 4 }, [WF_TENSOR_LOKR_W1A] = { 2, 1 },
+        [WF_TENSOR_LOKR_W1B] = { 1, 2 }, [WF_TENSOR_LOKR_W2A] = { 2, 1 }, [WF_TENSOR_LOKR_W2B] = { 1, 2 },
+        [WF_TENSOR_OFT_BLOCKS] = { 2, 2, 2 }, [WF_TENSOR_OFT_R] = { 2, 1 }, [WF_TENSOR_BOFT_R] = { 2, 2, 2, 2 },
+        [WF_TENSOR_BOFT_S] = { 4, 1 }, [WF_TENSOR_IA3_L] = { 4, 1 }, [WF_TENSOR_GLORA_A1] = { 4, 2 },
+        [WF_TENSOR_GLORA_A2] = { 2, 4 }, [WF_TENSOR_GLORA_B1] = { 4, 2 }, [WF_TENSOR_GLORA_B2] = { 2, 4 },
+        [WF_TENSOR_REPLACE] = { 4, 4 }, [WF_TENSOR_DELTA_U] = { 4, 2 }, [WF_TENSOR_DELTA_V] = { 2, 4 },
+        [WF_TENSOR_RESCALE] = { 4, 1 },
     };
     static const float   values[64] = { 0.5f, 1 };
     sample               s = { .count = 0 };

@@ -23,8 +23,8 @@ static void make(sample *s, wf_tensor down, wf_tensor up)
     s->down = down;
     s->up = up;
     s->m = (wf_module){ .key = "m", .name = "m", .family = &wf_family_lora };
-    s->m.part[WF_PART_DOWN] = &s->down;
-    s->m.part[WF_PART_UP] = &s->up;
+    s->m.tensor[WF_TENSOR_DOWN] = &s->down;
+    s->m.tensor[WF_TENSOR_UP] = &s->up;
     ck_assert_msg(s->m.family->shape(&s->m, "test", &err) == WEFT_OK, "%s", err.text);
 }
 

@@ -60,7 +60,7 @@ static weft_report *report_of(weft_model *m, weft_adapter *a)
     ck_assert_msg(weft_report_create(m, a, &r, &err) == WEFT_OK, "%s", err.text);
     ck_assert_uint_gt(strlen(weft_report_line(r)), 0);
     ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_MATCHED) + weft_report_tally(r, WEFT_KEY_UNMATCHED) +
-                          weft_report_tally(r, WEFT_KEY_MISSHAPEN) + weft_report_tally(r, WEFT_KEY_IGNORED),
+                          weft_report_tally(r, WEFT_KEY_SHAPE_MISMATCH) + weft_report_tally(r, WEFT_KEY_IGNORED),
                       weft_report_count(r));
     return r;
 }
@@ -214,7 +214,7 @@ START_TEST(sdxl_files_may_name_layers_in_both_numberings)
     ck_assert_int_eq(row.state, WEFT_KEY_IGNORED);
     ck_assert_str_eq(row.layer, "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q");
     ck_assert_ptr_nonnull(strstr(row.reason, "in diffusers' numbering, and that one is taken"));
-    ck_assert((wf_report_layers(r)[0] < 0) != (wf_report_layers(r)[1] < 0));
+    ck_assert((layer_id_of(r, 0) < 0) != (layer_id_of(r, 1) < 0));
     weft_report_free(r);
     weft_adapter_free(a);
     weft_model_free(m);
@@ -255,7 +255,7 @@ START_TEST(reasons_name_what_does_not_fit)
         write_tensors(path, t, n, NULL);
         ck_assert_msg(weft_adapter_open(path, NULL, &a, &err) == WEFT_OK, "%zu: %s", c, err.text);
         weft_report *r = report_of(m, a);
-        ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_MISSHAPEN), n);
+        ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_SHAPE_MISMATCH), n);
         for (size_t i = 0; i < n; i++) ck_assert_str_eq(row_of(r, t[i].name).reason, cases[c].reason);
         weft_report_free(r);
         weft_adapter_free(a);
@@ -285,7 +285,7 @@ START_TEST(rows_say_what_became_of_each_key)
     weft_report *r = report_of(m, a);
     ck_assert_uint_eq(weft_report_count(r), 8);
     ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_MATCHED), 3);
-    ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_MISSHAPEN), 2);
+    ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_SHAPE_MISMATCH), 2);
     ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_UNMATCHED), 3);
     ck_assert_uint_eq(weft_report_tally(r, WEFT_KEY_IGNORED), 0);
     ck_assert_uint_eq(weft_report_tally(r, 0), 0);
@@ -300,7 +300,7 @@ START_TEST(rows_say_what_became_of_each_key)
         ck_assert_str_eq(row.reason, "");
     }
     weft_report_row row = row_of(r, K2 ".lora_up.weight");
-    ck_assert_int_eq(row.state, WEFT_KEY_MISSHAPEN);
+    ck_assert_int_eq(row.state, WEFT_KEY_SHAPE_MISMATCH);
     ck_assert_str_eq(row.layer, "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k");
     ck_assert_str_eq(row.reason, "its product is (8, 40), the layer (8, 24)");
     row = row_of(r, "lora_unet_no.lora_down.weight");
@@ -388,7 +388,7 @@ START_TEST(every_stored_adapter_binds_to_its_model)
         ck_assert_msg(weft_report_tally(r, WEFT_KEY_MATCHED) == weft_report_count(r), "%s: %s", name,
                       weft_report_line(r));
         ck_assert_int_eq(wf_report_verdict(r, false, &err), WEFT_OK);
-        for (int32_t k = 0; k < info.modules; k++) ck_assert_int_ge(wf_report_layers(r)[k], 0);
+        for (int32_t k = 0; k < info.modules; k++) ck_assert_int_ge(layer_id_of(r, (size_t)k), 0);
         weft_report_free(r);
         weft_model_free(m);
         weft_adapter_free(a);

@@ -8,7 +8,7 @@
 
 static json_t *files; /* of families.json: name, path, model */
 
-static const char *const namings[] = { "", "kohya", "diffusers", "PEFT" };
+static const char *const dialects[] = { "", "kohya", "diffusers", "PEFT" };
 
 static weft_model *model_of(const json_t *file)
 {
@@ -61,18 +61,18 @@ static float *sums_of(const wf_module *m, const wf_layer *l, size_t *n)
 static size_t compare(weft_model *model, weft_adapter *a, weft_adapter *b)
 {
     weft_report    *ra = bound(model, a), *rb = bound(model, b);
-    const int64_t  *la = wf_report_layers(ra), *lb = wf_report_layers(rb);
     size_t          layers, n;
     const wf_layer *layer = wf_model_layers(model, &layers);
 
     for (size_t j = 0; j < b->count; j++) {
         size_t i = 0;
-        while (i < a->count && la[i] != lb[j]) i++;
+        int64_t id = layer_id_of(rb, j);
+        while (i < a->count && layer_id_of(ra, i) != id) i++;
         ck_assert_msg(i < a->count, "%s was not there before", b->modules[j].key);
         const wf_module *x = &a->modules[i], *y = &b->modules[j];
-        float           *one = sums_of(x, &layer[la[i]], &n), *other = sums_of(y, &layer[la[i]], &n);
-        bool near = (x->part[WF_PART_MAGNITUDE] != NULL && x->peft_magnitude != y->peft_magnitude) || x->part[WF_PART_UP_BIAS] != NULL ||
-                    (x->part[WF_PART_LORA_E] != NULL && y->part[WF_PART_LORA_E] == NULL);
+        float           *one = sums_of(x, &layer[id], &n), *other = sums_of(y, &layer[id], &n);
+        bool near = (x->tensor[WF_TENSOR_MAGNITUDE] != NULL && x->peft_magnitude != y->peft_magnitude) || x->tensor[WF_TENSOR_UP_BIAS] != NULL ||
+                    (x->tensor[WF_TENSOR_LORA_E] != NULL && y->tensor[WF_TENSOR_LORA_E] == NULL);
         ck_assert_msg(same_values(one, other, n, near),
                       "%s, once %s, adds something else (%g)", y->key, x->key, relative(one, other, n, NULL));
         if (near) ck_assert_float_eq_tol(x->scale, y->scale, 1e-6f * fabsf(x->scale));
@@ -94,12 +94,12 @@ static void remove_in(const char *dir, const char *name)
 }
 
 /* Open what was written, compare, and take it away again. */
-static size_t compare_written(weft_model *model, weft_adapter *a, const char *path, int32_t naming)
+static size_t compare_written(weft_model *model, weft_adapter *a, const char *path, int32_t dialect)
 {
     static const char *const components[] = { "unet", "text_encoder", "text_encoder_2" };
     size_t count = 0;
 
-    if (naming != WEFT_NAMING_PEFT) {
+    if (dialect != WEFT_DIALECT_PEFT) {
         weft_adapter *b = opened(path);
         count = compare(model, a, b);
         weft_adapter_free(b);
@@ -122,7 +122,7 @@ static size_t compare_written(weft_model *model, weft_adapter *a, const char *pa
 }
 
 /* Write file `index` in one spelling, read it again and compare; false where the spelling has no form for it. */
-static bool round_trip(size_t index, int32_t naming)
+static bool round_trip(size_t index, int32_t dialect)
 {
     const json_t     *file = json_array_get(files, index);
     const char       *name = json_string_value(json_object_get(file, "name")), *dir = test_dir();
@@ -131,16 +131,16 @@ static bool round_trip(size_t index, int32_t naming)
     weft_adapter     *a;
     char              path[300];
 
-    o.naming = naming;
+    o.dialect = dialect;
     snprintf(path, sizeof path, "%s/saved.safetensors", dir);
     a = opened(data_path("%s", json_string_value(json_object_get(file, "path"))));
     weft_status st = weft_adapter_save(a, model, path, &o, &err);
     if (getenv("GOLDEN_SHOW") != NULL)
-        printf("%-22s %-9s %s\n", name, namings[naming], st == WEFT_OK ? "written" : err.text);
+        printf("%-22s %-9s %s\n", name, dialects[dialect], st == WEFT_OK ? "written" : err.text);
     if (st == WEFT_OK) {
-        ck_assert_uint_eq(compare_written(model, a, path, naming), a->count);
+        ck_assert_uint_eq(compare_written(model, a, path, dialect), a->count);
     } else {
-        ck_assert_msg(st == WEFT_E_UNSUPPORTED && strstr(err.text, namings[naming]) != NULL, "%s: %s", name, err.text);
+        ck_assert_msg(st == WEFT_E_UNSUPPORTED && strstr(err.text, dialects[dialect]) != NULL, "%s: %s", name, err.text);
         rmdir(path);
     }
     test_rmdir(dir); /* nothing of it is left */
@@ -156,21 +156,21 @@ START_TEST(what_is_written_is_read_again)
 END_TEST
 
 /* So that a spelling that refuses everything is not one that passes: of these three all have files. */
-START_TEST(spellings_have_what_is_theirs)
+START_TEST(dialects_have_what_is_theirs)
 {
-    static const struct { const char *family, *namings; } rows[] = {
+    static const struct { const char *family, *dialects; } rows[] = {
         { "LoRA", "123" }, { "DoRA", "123" }, { "LoHa", "13" }, { "LoKr", "13" }, { "AdaLoRA", "123" }, { "OFT", "13" },
         { "BOFT", "13" }, { "(IA)^3", "13" }, { "GLoRA", "1" }, { "full", "1" }, { "MoSLoRA", "123" },
     };
 
     for (size_t r = 0; r < WF_LEN(rows); r++)
-        for (const char *n = rows[r].namings; *n != '\0'; n++) {
+        for (const char *n = rows[r].dialects; *n != '\0'; n++) {
             size_t written = 0;
             for (size_t i = 0; i < json_array_size(files) && written == 0; i++) {
                 const char *family = json_string_value(json_object_get(json_array_get(files, i), "family"));
                 if (strcmp(family, rows[r].family) == 0) written += round_trip(i, *n - '0');
             }
-            ck_assert_msg(written > 0, "no file of %s is written in %s naming", rows[r].family, namings[*n - '0']);
+            ck_assert_msg(written > 0, "no file of %s is written in %s's dialect", rows[r].family, dialects[*n - '0']);
         }
 }
 END_TEST
@@ -237,7 +237,7 @@ static void compare_folder(const char *path, const json_t *want)
 START_TEST(files_are_those_that_the_tools_opened)
 {
     void       *it = json_object_iter(saved);
-    const char *naming;
+    const char *dialect;
     json_t     *want;
 
     for (int i = 0; i < _i; i++) it = json_object_iter_next(saved, it);
@@ -248,11 +248,11 @@ START_TEST(files_are_those_that_the_tools_opened)
     char          path[300];
 
     snprintf(path, sizeof path, "%s/saved.safetensors", dir);
-    json_object_foreach(json_object_iter_value(it), naming, want) {
+    json_object_foreach(json_object_iter_value(it), dialect, want) {
         weft_save_options o = WEFT_SAVE_OPTIONS_INIT;
-        while (o.naming <= WEFT_NAMING_PEFT && strcmp(namings[o.naming], naming) != 0) o.naming++;
+        while (o.dialect <= WEFT_DIALECT_PEFT && strcmp(dialects[o.dialect], dialect) != 0) o.dialect++;
         ck_assert_msg(weft_adapter_save(a, model, path, &o, &err) == WEFT_OK, "%s", err.text);
-        if (o.naming == WEFT_NAMING_PEFT) compare_folder(path, want);
+        if (o.dialect == WEFT_DIALECT_PEFT) compare_folder(path, want);
         else compare_contents(path, want);
         remove(path);
     }
@@ -267,7 +267,7 @@ END_TEST
 START_TEST(factors_can_be_halved)
 {
     const json_t     *file = file_called("peft_lora");
-    weft_save_options o = { sizeof o, 0, WEFT_NAMING_KOHYA, 1 };
+    weft_save_options o = { sizeof o, WEFT_SAVE_HALF, WEFT_DIALECT_KOHYA, 0 };
     weft_model       *model = model_of(file);
     weft_adapter     *a = opened(data_path("families/peft_lora")), *b;
     const char       *dir = test_dir();
@@ -278,11 +278,11 @@ START_TEST(factors_can_be_halved)
     ck_assert_msg(weft_adapter_save(a, model, path, &o, &err) == WEFT_OK, "%s", err.text);
     b = opened(path);
     for (size_t i = 0; i < b->count; i++)
-        for (int32_t p = 1; p < WF_PARTS; p++) {
-            const wf_tensor *x = a->modules[i].part[p], *y = b->modules[i].part[p];
+        for (int32_t p = 1; p < WF_TENSORS; p++) {
+            const wf_tensor *x = a->modules[i].tensor[p], *y = b->modules[i].tensor[p];
             if (y == NULL) continue;
-            ck_assert_int_eq(y->dtype, p == WF_PART_ALPHA ? WF_F32 : WF_F16);
-            for (size_t j = 0; x != NULL && p != WF_PART_ALPHA && j < y->count; j++) {
+            ck_assert_int_eq(y->dtype, p == WF_TENSOR_ALPHA ? WF_F32 : WF_F16);
+            for (size_t j = 0; x != NULL && p != WF_TENSOR_ALPHA && j < y->count; j++) {
                 float u, v;
                 uint16_t h;
                 wf_tensor_read(x, j, 1, &u);
@@ -342,15 +342,18 @@ START_TEST(wrong_arguments_are_refused)
     ck_assert_int_eq(weft_adapter_save(a, NULL, "x", NULL, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_adapter_save(a, model, NULL, NULL, &err), WEFT_E_ARG);
     ck_assert_int_eq(weft_adapter_save(a, model, "", NULL, &err), WEFT_E_ARG);
-    o.naming = 4;
+    o.dialect = 4;
     ck_assert_int_eq(weft_adapter_save(a, model, "x", &o, &err), WEFT_E_ARG);
-    o.naming = WEFT_NAMING_DIFFUSERS;
-    o.half = 2;
+    o.dialect = WEFT_DIALECT_DIFFUSERS;
+    o.reserved0 = 1;
     ck_assert_int_eq(weft_adapter_save(a, model, "x", &o, &err), WEFT_E_ARG);
-    o.half = 0;
+    o.reserved0 = 0;
+    o.flags = WEFT_SAVE_HALF << 1;
+    ck_assert_int_ne(weft_adapter_save(a, model, "x", &o, &err), WEFT_OK);
+    o.flags = 0;
     ck_assert_int_eq(weft_adapter_save(a, other, "x", &o, &err), WEFT_E_MISMATCH);
     ck_assert_int_eq(weft_adapter_save(a, model, "/nowhere/at/all", &o, &err), WEFT_E_IO);
-    o.naming = WEFT_NAMING_PEFT;
+    o.dialect = WEFT_DIALECT_PEFT;
     ck_assert_int_eq(weft_adapter_save(a, model, "/nowhere/at/all", &o, &err), WEFT_E_IO);
     check_one_line(&err);
     weft_adapter_free(a);
@@ -362,12 +365,12 @@ END_TEST
 /* Whichever allocation fails: the status, no leak, nothing half-written. */
 START_TEST(saving_without_memory_leaves_nothing)
 {
-    const json_t        *file = file_called(_i == WEFT_NAMING_PEFT ? "peft_lokr" : "moslora_peft");
+    const json_t        *file = file_called(_i == WEFT_DIALECT_PEFT ? "peft_lokr" : "moslora_peft");
     weft_model          *model = model_of(file);
     test_memory          memory;
     weft_allocator       alloc = test_allocator(&memory);
     weft_adapter_options open = WEFT_ADAPTER_OPTIONS_INIT;
-    weft_save_options    o = { sizeof o, 0, _i, 1 };
+    weft_save_options    o = { sizeof o, WEFT_SAVE_HALF, _i, 0 };
     weft_adapter        *a = NULL;
     const char          *dir = test_dir();
     char                 path[300];
@@ -384,10 +387,10 @@ START_TEST(saving_without_memory_leaves_nothing)
         st = weft_adapter_save(a, model, path, &o, &err);
         ck_assert_msg(st == WEFT_OK || st == WEFT_E_NOMEM, "%s", err.text);
         ck_assert_uint_eq(memory.live_blocks, before);
-        if (_i != WEFT_NAMING_PEFT) ck_assert_int_eq(access(path, F_OK) == 0, st == WEFT_OK);
+        if (_i != WEFT_DIALECT_PEFT) ck_assert_int_eq(access(path, F_OK) == 0, st == WEFT_OK);
     }
     memory.fail_at = 0;
-    o.half = 0; /* over what is there */
+    o.flags = 0; /* over what is there */
     ck_assert_int_eq(weft_adapter_save(a, model, path, &o, &err), WEFT_OK);
     compare_written(model, a, path, _i);
     test_rmdir(dir);
@@ -400,14 +403,14 @@ END_TEST
 int main(void)
 {
     Suite *s = suite_create("adapter: saving");
-    TCase *t = tcase_create("every family in every spelling");
+    TCase *t = tcase_create("every family in every dialect");
 
     json_t *index = json_load_file(data_path("golden/families.json"), 0, NULL);
     saved = json_load_file(data_path("golden/saved.json"), 0, NULL);
     if (index == NULL || saved == NULL) return EXIT_FAILURE;
     files = json_object_get(index, "files");
     tcase_add_loop_test(t, what_is_written_is_read_again, 0, 3 * (int)json_array_size(files));
-    tcase_add_test(t, spellings_have_what_is_theirs);
+    tcase_add_test(t, dialects_have_what_is_theirs);
     tcase_set_timeout(t, 60);
     suite_add_tcase(s, t);
     t = tcase_create("as the tools opened it");
@@ -417,7 +420,7 @@ int main(void)
     tcase_add_test(t, factors_can_be_halved);
     tcase_add_test(t, alpha_of_zero_stays_without_effect);
     tcase_add_test(t, wrong_arguments_are_refused);
-    tcase_add_loop_test(t, saving_without_memory_leaves_nothing, WEFT_NAMING_KOHYA, WEFT_NAMING_PEFT + 1);
+    tcase_add_loop_test(t, saving_without_memory_leaves_nothing, WEFT_DIALECT_KOHYA, WEFT_DIALECT_PEFT + 1);
     suite_add_tcase(s, t);
     int failed = run_suite(s);
     json_decref(index);

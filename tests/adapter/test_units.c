@@ -15,38 +15,43 @@ static const char *case_name(int index)
     return json_object_iter_key(it);
 }
 
-static int32_t part_of(const char *name)
+static int32_t role_of(const char *name)
 {
-    for (int32_t p = 1; p < WF_PARTS; p++)
-        if (strcmp(wf_part_name(p), name) == 0) return p;
-    ck_abort_msg("no part %s", name);
+    for (int32_t p = 1; p < WF_TENSORS; p++)
+        if (strcmp(wf_tensor_role(p), name) == 0) return p;
+    ck_abort_msg("no tensor is called %s", name);
     return 0;
 }
 
-/* "<case>/<part>" of the file, but for what is no part. */
-static void give_parts(sample *s, const char *name)
+/* "<case>/<tensor>" of the file, without what is no tensor of the module. */
+static void give_tensors(sample *s, const char *name)
 {
     size_t n = strlen(name);
 
     for (size_t i = 0; i < wf_tensors_count(units); i++) {
         const wf_tensor *t = wf_tensors_at(units, i);
         if (strncmp(t->name, name, n) != 0 || t->name[n] != '/' || strncmp(t->name + n + 1, "delta", 5) == 0) continue;
-        s->m.part[part_of(t->name + n + 1)] = t;
+        s->m.tensor[role_of(t->name + n + 1)] = t;
     }
 }
 
-static void configure(wf_module *m, const json_t *c)
+static void configure(sample *s, const json_t *c)
 {
+    wf_module    *m = &s->m;
     const json_t *alpha = json_object_get(c, "alpha");
 
     m->has_alpha = alpha != NULL;
     m->alpha = alpha != NULL ? (float)json_number_value(alpha) : 0;
     m->peft = m->peft_magnitude = json_is_true(json_object_get(c, "peft"));
     m->rslora = json_is_true(json_object_get(c, "rslora"));
-    m->feedforward = json_is_true(json_object_get(c, "feedforward"));
-    m->init_rank = (int32_t)json_integer_value(json_object_get(c, "rank"));
-    m->neumann = (int32_t)json_integer_value(json_object_get(c, "neumann"));
-    m->coft = (float)json_number_value(json_object_get(c, "coft"));
+    if (m->tensor[WF_TENSOR_OFT_R] != NULL) {
+        s->extra.oft.terms = (int32_t)json_integer_value(json_object_get(c, "neumann"));
+        s->extra.oft.limit = (float)json_number_value(json_object_get(c, "coft"));
+    } else if (m->tensor[WF_TENSOR_IA3_L] != NULL) {
+        s->extra.ia3.on_input = json_is_true(json_object_get(c, "feedforward"));
+    } else {
+        s->extra.start.rank = (int32_t)json_integer_value(json_object_get(c, "rank"));
+    }
 }
 
 START_TEST(module_is_its_librarys)
@@ -63,8 +68,8 @@ START_TEST(module_is_its_librarys)
     lay(&s, W.v, (int32_t)W.shape[0], W.rank > 1 ? (int32_t)W.shape[1] : 1, W.rank == 4 ? (int32_t)W.shape[2] : 1);
     if (W.rank == 1) s.l.kind = WEFT_LAYER_NORM;
     s.l.bias = bias.v;
-    give_parts(&s, name);
-    configure(&s.m, c);
+    give_tensors(&s, name);
+    configure(&s, c);
     settle(&s);
     ck_assert_msg(wf_module_fits(&s.m, &s.l), "%s does not fit its layer", name);
 

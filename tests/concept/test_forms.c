@@ -1,4 +1,4 @@
-/* Every form of concept file: the words in it, their vectors, what else it holds; and files that are none. */
+/* Every form of concept file: the tokens in it, their vectors, what else it holds; and files that are none. */
 #include <stdbool.h>
 #include <unistd.h>
 
@@ -8,9 +8,9 @@
 #include "concept/concept.h"
 
 typedef struct form {
-    const char *file, *second, *words; /* as weft_concept_open() gets them */
+    const char *file, *second, *tokens; /* as weft_concept_open() gets them */
     const char *format;
-    const char *word[2];
+    const char *token[2];
     int32_t     vectors, width, width_2, layers, adapter;
 } form;
 
@@ -38,11 +38,11 @@ static const form forms[] = {
       2, 8, 0, 0, 0 },
 };
 
-static weft_status open_as(const char *file, const char *second, const char *words, weft_concept **c)
+static weft_status open_as(const char *file, const char *second, const char *tokens, weft_concept **c)
 {
     weft_concept_options o = WEFT_CONCEPT_OPTIONS_INIT;
     o.second = second != NULL ? data_path("concepts/%s", second) : NULL;
-    o.words = words;
+    o.tokens = tokens;
     return weft_concept_open(data_path("concepts/%s", file), &o, c, &golden_err);
 }
 
@@ -50,29 +50,35 @@ START_TEST(every_form)
 {
     const form *f = &forms[_i];
     weft_concept_info info = WEFT_CONCEPT_INFO_INIT;
-    weft_word_info w = WEFT_WORD_INFO_INIT;
+    weft_token_info w = WEFT_TOKEN_INFO_INIT;
     weft_concept *c;
-    must(open_as(f->file, f->second, f->words, &c));
+    must(open_as(f->file, f->second, f->tokens, &c));
     must(weft_concept_info_get(c, &info, &golden_err));
     ck_assert_str_eq(info.format, f->format);
     ck_assert_ptr_nonnull(strstr(f->file, info.name));
-    ck_assert_int_eq(info.words, f->word[1] != NULL ? 2 : 1);
+    ck_assert_int_eq(info.tokens, f->token[1] != NULL ? 2 : 1);
     ck_assert_int_eq(info.adapter, f->adapter);
-    ck_assert((weft_concept_adapter(c) != NULL) == (f->adapter != 0));
-    for (size_t i = 0; i < (size_t)info.words; i++) {
-        must(weft_concept_word(c, i, &w, &golden_err));
-        ck_assert_str_eq(w.word, f->word[i]);
+    weft_adapter *adapter = weft_concept_adapter(c), *again = weft_concept_adapter(c);
+    ck_assert((adapter != NULL) == (f->adapter != 0));
+    ck_assert_ptr_eq(adapter, again);
+    weft_adapter_free(again); /* each call gives a reference, as a garbage collector's wrapper frees them */
+    for (size_t i = 0; i < (size_t)info.tokens; i++) {
+        must(weft_concept_token(c, i, &w, &golden_err));
+        ck_assert_str_eq(w.token, f->token[i]);
         ck_assert_int_eq(w.vectors, f->vectors);
         ck_assert_int_eq(w.width, f->width);
         ck_assert_int_eq(w.width_2, f->width_2);
         ck_assert_int_eq(w.layers, f->layers);
     }
-    ck_assert_int_eq(weft_concept_word(c, (size_t)info.words, &w, &golden_err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_concept_token(c, (size_t)info.tokens, &w, &golden_err), WEFT_E_ARG);
     weft_concept_free(c);
+    weft_adapter_info held = WEFT_ADAPTER_INFO_INIT;
+    if (adapter != NULL) ck_assert_int_eq(weft_adapter_info_get(adapter, &held, &golden_err), WEFT_OK);
+    weft_adapter_free(adapter); /* which outlives the concept */
 }
 END_TEST
 
-/* The same vectors, in whatever file: a1111.pt, compvis.pt and bare.pt hold the same two; LDM's rows are diffusers' words. */
+/* The same vectors, in whatever file: a1111.pt, compvis.pt and bare.pt hold the same two; LDM's rows are diffusers' tokens. */
 START_TEST(the_same_vectors_everywhere)
 {
     static const struct { const char *a; size_t word_a; const char *b; size_t word_b; } pairs[] = {
@@ -84,7 +90,7 @@ START_TEST(the_same_vectors_everywhere)
         weft_concept *a, *b;
         must(open_as(pairs[i].a, NULL, NULL, &a));
         must(open_as(pairs[i].b, NULL, NULL, &b));
-        const wf_concept_word *v = wf_concept_word_at(a, pairs[i].word_a), *w = wf_concept_word_at(b, pairs[i].word_b);
+        const wf_concept_token *v = wf_concept_token_at(a, pairs[i].word_a), *w = wf_concept_token_at(b, pairs[i].word_b);
         size_t n = (size_t)(v->layers > 0 ? v->layers : v->vectors) * (size_t)v->of[0].width;
         ck_assert_int_eq(v->vectors, w->vectors);
         ck_assert_msg(memcmp(v->of[0].v, w->of[0].v, n * sizeof(float)) == 0, "%s and %s", pairs[i].a, pairs[i].b);
@@ -94,10 +100,10 @@ START_TEST(the_same_vectors_everywhere)
 }
 END_TEST
 
-static void refused(const char *file, const char *second, const char *words, weft_status st, const char *end)
+static void refused(const char *file, const char *second, const char *tokens, weft_status st, const char *end)
 {
     weft_concept *c;
-    ck_assert_int_eq(open_as(file, second, words, &c), st);
+    ck_assert_int_eq(open_as(file, second, tokens, &c), st);
     ck_assert_ptr_null(c);
     size_t n = strlen(golden_err.text), m = strlen(end);
     ck_assert_msg(n >= m && strcmp(golden_err.text + n - m, end) == 0, "%s", golden_err.text);
@@ -106,24 +112,24 @@ static void refused(const char *file, const char *second, const char *words, wef
 START_TEST(what_is_no_concept)
 {
     refused("../adapters/sd1_kohya.safetensors", NULL, NULL, WEFT_E_UNSUPPORTED,
-            "sd1_kohya.safetensors: no word in it: it is an adapter (kohya, lora), to be opened as one, or with its words in "
+            "sd1_kohya.safetensors: no token in it: it is an adapter (kohya, lora), to be opened as one, or with its tokens in "
             "weft_concept_options.second");
     refused("../models/tiny-sd1/unet/diffusion_pytorch_model.safetensors", NULL, NULL, WEFT_E_UNSUPPORTED,
-            ": no word in it, and no adapter: its first tensor is conv_in.bias");
-    refused("../fixtures/st_ok_no_tensors.safetensors", NULL, NULL, WEFT_E_UNSUPPORTED, ": no word in it: it holds no tensors");
-    refused("cat_toy.safetensors", NULL, "a,b", WEFT_E_ARG, "concept options: words names 2, cat_toy has 1");
-    refused("simo.safetensors", NULL, "a,A", WEFT_E_FORMAT, "simo: two of its words are A");
-    refused("cat_toy.safetensors", NULL, "a\001b", WEFT_E_FORMAT, "cat_toy: word 1 has a control character");
-    refused("cat_toy.safetensors", NULL, " ", WEFT_E_FORMAT, "cat_toy: word 1 is empty");
+            ": no token in it, and no adapter: its first tensor is conv_in.bias");
+    refused("../fixtures/st_ok_no_tensors.safetensors", NULL, NULL, WEFT_E_UNSUPPORTED, ": no token in it: it holds no tensors");
+    refused("cat_toy.safetensors", NULL, "a,b", WEFT_E_ARG, "concept options: tokens names 2, cat_toy has 1");
+    refused("simo.safetensors", NULL, "a,A", WEFT_E_FORMAT, "simo: two of its tokens are A");
+    refused("cat_toy.safetensors", NULL, "a\001b", WEFT_E_FORMAT, "cat_toy: token 1 has a control character");
+    refused("cat_toy.safetensors", NULL, " ", WEFT_E_FORMAT, "cat_toy: token 1 is empty");
     refused("pair_1.safetensors", "simo.safetensors", NULL, WEFT_E_MISMATCH,
-            "simo.safetensors has 2 words, the file that it is the other half of has 1");
+            "simo.safetensors has 2 tokens, the file that it is the other half of has 1");
     refused("pair.safetensors", "pair_1.safetensors", NULL, WEFT_E_MISMATCH,
-            ": the word pair has vectors for both text encoders without it");
+            ": the token pair has vectors for both text encoders without it");
     refused("pair_1.safetensors", "cat_toy.safetensors", NULL, WEFT_E_MISMATCH,
-            "cat_toy.safetensors has 1 vectors for the word <pair>, its other half has 2");
+            "cat_toy.safetensors has 1 vectors for the token <pair>, its other half has 2");
     refused("cat_toy.safetensors", "bundle.safetensors", NULL, WEFT_E_UNSUPPORTED, ".alpha");
     refused("custom_diffusion.safetensors", "../adapters/sd1_kohya.safetensors", NULL, WEFT_E_UNSUPPORTED,
-            "sd1_kohya.safetensors: no word in it");
+            "sd1_kohya.safetensors: no token in it");
     refused("nowhere.safetensors", NULL, NULL, WEFT_E_IO, "No such file or directory");
 }
 END_TEST
@@ -165,21 +171,21 @@ static void remove_folder(const char *path)
     ck_assert_int_eq(rmdir(folder), 0);
 }
 
-START_TEST(broken_words)
+START_TEST(broken_tokens)
 {
     const tensor cube[] = { { "<a>", 3, { 2, 3, 4 } } };
     const tensor wide[] = { { "emb_params", 1, { 4 } } };
     const tensor uneven[] = { { "clip_l", 2, { 2, 4 } }, { "clip_g", 2, { 3, 8 } } };
     const tensor twice[] = { { "clip_l", 2, { 2, 4 } }, { "text_encoders_0", 2, { 2, 4 } } };
     const tensor beside[] = { { "emb_params", 2, { 2, 4 } }, { "exp_avg", 2, { 2, 4 } } };
-    made_is_refused(cube, 1, 1, ": <a> is (2, 3, 4): the vectors of a word are (d) or (n, d)");
+    made_is_refused(cube, 1, 1, ": <a> is (2, 3, 4): the vectors of a token are (d) or (n, d)");
     made_is_refused(wide, 1, NAN, ": emb_params: value 0 is not a finite number");
-    made_is_refused(uneven, 2, 1, ": clip_l has 2 vectors for the word made, its other text encoder has 3");
-    made_is_refused(twice, 2, 1, ": text_encoders_0: the word made has vectors already");
+    made_is_refused(uneven, 2, 1, ": clip_l has 2 vectors for the token made, its other text encoder has 3");
+    made_is_refused(twice, 2, 1, ": text_encoders_0: the token made has vectors already");
     weft_concept *c;
     const char *path = write_file(beside, 2, 1);
     ck_assert_int_eq(weft_concept_open(path, NULL, &c, &golden_err), WEFT_E_UNSUPPORTED);
-    ck_assert_msg(strstr(golden_err.text, "made.safetensors: beside its words it holds exp_avg, which is not of an adapter that "
+    ck_assert_msg(strstr(golden_err.text, "made.safetensors: beside its tokens it holds exp_avg, which is not of an adapter that "
                                           "can be opened: made: ") != NULL, "%s", golden_err.text);
     remove(path);
     remove_folder(path);
@@ -191,17 +197,17 @@ END_TEST
 START_TEST(keys)
 {
     static const struct { const char *key, *name; int shape; } cases[] = {
-        { "string_to_param.*", "", WF_WORD_WHOLE }, { "string_to_param.sks", "", WF_WORD_WHOLE },
-        { "string_to_token.*", "", WF_WORD_NONE }, { "bundle_emb.a.b.string_to_param.*", "a.b", WF_WORD_WHOLE },
-        { "bundle_emb.x.clip_g", "x", WF_WORD_WHOLE }, { "modifier_token.<new1>", "<new1>", WF_WORD_WHOLE },
-        { "params.new_concept_embedding.<a.b>", "<a.b>", WF_WORD_LAYERS }, { "embed", "", WF_WORD_ROWS },
-        { "<s1>", "<s1>", WF_WORD_WHOLE }, { "<>", NULL, 0 }, { "bundle_emb..clip_l", NULL, 0 }, { "clip_l.x", NULL, 0 },
+        { "string_to_param.*", "", WF_TOKEN_WHOLE }, { "string_to_param.sks", "", WF_TOKEN_WHOLE },
+        { "string_to_token.*", "", WF_TOKEN_NONE }, { "bundle_emb.a.b.string_to_param.*", "a.b", WF_TOKEN_WHOLE },
+        { "bundle_emb.x.clip_g", "x", WF_TOKEN_WHOLE }, { "modifier_token.<new1>", "<new1>", WF_TOKEN_WHOLE },
+        { "params.new_concept_embedding.<a.b>", "<a.b>", WF_TOKEN_LAYERS }, { "embed", "", WF_TOKEN_ROWS },
+        { "<s1>", "<s1>", WF_TOKEN_WHOLE }, { "<>", NULL, 0 }, { "bundle_emb..clip_l", NULL, 0 }, { "clip_l.x", NULL, 0 },
         { "modifier_token.", NULL, 0 }, { "", NULL, 0 }, { "lora_unet_x.lora_up.weight", NULL, 0 },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *name;
         size_t len;
-        const wf_word_form *f = wf_word_form_of(cases[i].key, &name, &len);
+        const wf_token_form *f = wf_token_form_of(cases[i].key, &name, &len);
         ck_assert_msg((f != NULL) == (cases[i].name != NULL), "%s", cases[i].key);
         if (f == NULL) continue;
         ck_assert_int_eq(f->shape, cases[i].shape);
@@ -246,7 +252,7 @@ int main(void)
     tcase_add_loop_test(c, every_form, 0, sizeof forms / sizeof *forms);
     tcase_add_test(c, the_same_vectors_everywhere);
     tcase_add_test(c, what_is_no_concept);
-    tcase_add_test(c, broken_words);
+    tcase_add_test(c, broken_tokens);
     tcase_add_test(c, keys);
     tcase_add_test(c, memory_may_run_out);
     suite_add_tcase(s, c);

@@ -82,8 +82,8 @@ that "one tile is the whole picture" cmp "$tmp/tile.png" "$tmp/whole.png"
 
 word=$model/words/teal.safetensors
 draw -p "a <teal> star" -o "$tmp/unknown.png" --no-parameters
-for options in "-c $word" "-c $word --words <blue-green>,"; do
-    name=$(echo "$options" | grep -q -- --words && echo "<blue-green>" || echo "<teal>")
+for options in "-c $word" "-c $word --tokens <blue-green>,"; do
+    name=$(echo "$options" | grep -q -- --tokens && echo "<blue-green>" || echo "<teal>")
     draw -p "a $name star" ${options%,} -o "$tmp/$name.png" --no-parameters
 done
 that "a word" test "$(cksum <"$tmp/<teal>.png")" != "$(cksum <"$tmp/unknown.png")"
@@ -128,14 +128,14 @@ that "is another picture than with an empty one" test "$(cksum <"$tmp/zeros.png"
 single=tests/data/layouts/tiny-sdxl.safetensors
 that "a single file" "$weft" generate $single --config $tiny/tiny-sdxl -q $few -p "a cat" -o "$tmp/single.png" --no-parameters
 that "draws what its folder draws" cmp "$tmp/single.png" "$tmp/zeros.png"
-for naming in kohya diffusers; do
-    that "to $naming" "$weft" convert $monster --model $model --naming $naming -o "$tmp/$naming.safetensors"
-    prints 'keys matched' "$weft" inspect "$tmp/$naming.safetensors" --model $model
-    draw -p "a zib monster" -a "$tmp/$naming.safetensors" -o "$tmp/converted.png" --no-parameters
+for dialect in kohya diffusers; do
+    that "to $dialect" "$weft" convert $monster --model $model --dialect $dialect -o "$tmp/$dialect.safetensors"
+    prints 'keys matched' "$weft" inspect "$tmp/$dialect.safetensors" --model $model
+    draw -p "a zib monster" -a "$tmp/$dialect.safetensors" -o "$tmp/converted.png" --no-parameters
     draw -p "a zib monster" -a $monster -o "$tmp/one.png" --no-parameters
-    that "the picture of $naming" cmp "$tmp/converted.png" "$tmp/one.png"
+    that "the picture of $dialect" cmp "$tmp/converted.png" "$tmp/one.png"
 done
-that "to peft" "$weft" convert $hatching --model $model --naming peft --half -q -o "$tmp/peft"
+that "to peft" "$weft" convert $hatching --model $model --dialect peft --half -q -o "$tmp/peft"
 that "a folder of it" test -s "$tmp/peft/unet/adapter_config.json"
 that "merge" "$weft" merge $model -a $hatching:0.8 -o "$tmp/merged"
 prints 'SD1.x' "$weft" inspect "$tmp/merged"
@@ -240,7 +240,7 @@ refuses 2 'not for --sampler lcm' "$weft" generate $model -p x --sampler lcm --s
 refuses 2 'not with --steps' "$weft" generate $model -p x --sampler euler --sigmas 3,1 --steps 2
 refuses 2 'not a list of noise levels' "$weft" generate $model -p x --sampler euler --sigmas 3,,1
 refuses 2 'about the picture of --image' "$weft" generate $model -p x --strength 0.5
-refuses 2 'is for a --concept' "$weft" generate $model -p x -a $monster --words '<x>'
+refuses 2 'is for a --concept' "$weft" generate $model -p x -a $monster --tokens '<x>'
 refuses 2 'not a size' "$weft" generate $model -p x --size 64
 refuses 2 'multiples of' "$weft" generate $model -p x --size 63x64
 refuses 2 'not a whole number' "$weft" generate $model -p x --seed -1

@@ -3,7 +3,7 @@
  * An input is a safetensors file, or two bytes of length, a configuration of that length, and a safetensors file. */
 #include <math.h>
 
-#include "adapter/room.h"
+#include "adapter/adapter_internal.h"
 #include "fuzz.h"
 
 enum { MOST = 4096 };

@@ -384,11 +384,13 @@ END_TEST
 
 START_TEST(the_last_reference_closes)
 {
-    test_memory    m;
-    weft_allocator a = test_allocator(&m);
-    weft_tensors  *t;
+    test_memory          m;
+    weft_allocator       a = test_allocator(&m);
+    weft_tensors_options o = WEFT_TENSORS_OPTIONS_INIT;
+    weft_tensors        *t;
 
-    ck_assert_int_eq(weft_tensors_open(test_path("data/fixtures/st_ok_min.safetensors"), &a, &t, &err), WEFT_OK);
+    o.allocator = &a;
+    ck_assert_int_eq(weft_tensors_open(test_path("data/fixtures/st_ok_min.safetensors"), &o, &t, &err), WEFT_OK);
     wf_tensors_ref(t);
     weft_tensors_free(t);
     ck_assert_uint_gt(m.live_blocks, 0);
@@ -551,6 +553,68 @@ START_TEST(the_same_tensors_give_the_same_bytes)
 }
 END_TEST
 
+/* A copy does not notice that its file is written over, and is as large as the file. */
+START_TEST(a_copy_is_of_its_own)
+{
+    const weft_tensor_out x = out_tensor("x", six, 1, 6, 0);
+    test_memory           m;
+    weft_allocator        a = test_allocator(&m);
+    weft_tensors_options  o = WEFT_TENSORS_OPTIONS_INIT;
+    weft_tensors         *t;
+    size_t                mapped;
+    float                 v[6];
+
+    ck_assert_int_eq(weft_tensors_write(path, &x, 1, NULL, 0, &err), WEFT_OK);
+    o.allocator = &a;
+    ck_assert_int_eq(weft_tensors_open(path, &o, &t, &err), WEFT_OK);
+    mapped = m.live_bytes;
+    weft_tensors_free(t);
+    o.flags = WEFT_OPEN_COPY;
+    ck_assert_int_eq(weft_tensors_open(path, &o, &t, &err), WEFT_OK);
+    ck_assert_uint_ge(m.live_bytes, mapped + wf_tensors_file_size(t));
+    ck_assert_int_eq(truncate(path, 0), 0);
+    ck_assert_int_eq(weft_tensors_read(t, 0, v, 6, &err), WEFT_OK);
+    ck_assert_mem_eq(v, six, sizeof v);
+    weft_tensors_free(t);
+    ck_assert_uint_eq(m.live_blocks, 0);
+    o.name = "x";
+    ck_assert_int_eq(weft_tensors_open(path, &o, &t, &err), WEFT_E_ARG); /* a file has its path */
+    o.name = NULL;
+    o.flags = WEFT_TENSORS_BORROW;
+    ck_assert_int_ne(weft_tensors_open(path, &o, &t, &err), WEFT_OK);
+}
+END_TEST
+
+/* Values go out in the type that they are given in. */
+START_TEST(types_are_written_as_they_are)
+{
+    static const uint16_t halves[] = { 0x3c00, 0xc000 }; /* 1, -2 */
+    weft_tensor_out       t = WEFT_TENSOR_OUT_INIT;
+    weft_tensor_info      info = WEFT_TENSOR_INFO_INIT;
+    weft_tensors         *file;
+    float                 v[2];
+
+    t.name = "h";
+    t.data = halves;
+    t.rank = 1;
+    t.shape[0] = 2;
+    t.dtype = "F16";
+    ck_assert_int_eq(weft_tensors_write(path, &t, 1, NULL, 0, &err), WEFT_OK);
+    ck_assert_int_eq(weft_tensors_open(path, NULL, &file, &err), WEFT_OK);
+    ck_assert_int_eq(weft_tensors_info(file, 0, &info, &err), WEFT_OK);
+    ck_assert_str_eq(info.dtype, "F16");
+    ck_assert_int_eq(weft_tensors_read(file, 0, v, 2, &err), WEFT_OK);
+    ck_assert_float_eq(v[0], 1);
+    ck_assert_float_eq(v[1], -2);
+    weft_tensors_free(file);
+    t.dtype = "half";
+    ck_assert_int_eq(weft_tensors_write(path, &t, 1, NULL, 0, &err), WEFT_E_ARG);
+    t.dtype = "F4";
+    t.shape[0] = 3;
+    ck_assert_int_eq(weft_tensors_write(path, &t, 1, NULL, 0, &err), WEFT_E_ARG); /* a byte and a half */
+}
+END_TEST
+
 START_TEST(nothing_is_a_file_too)
 {
     weft_tensors *t;
@@ -677,6 +741,8 @@ int main(void)
     tcase_add_checked_fixture(w, setup_dir, teardown_dir);
     tcase_add_test(w, what_is_written_is_read_back);
     tcase_add_test(w, the_same_tensors_give_the_same_bytes);
+    tcase_add_test(w, a_copy_is_of_its_own);
+    tcase_add_test(w, types_are_written_as_they_are);
     tcase_add_test(w, nothing_is_a_file_too);
     tcase_add_test(w, what_cannot_be_written_is_refused);
     tcase_add_test(w, a_newer_callers_array_is_walked_with_its_stride);

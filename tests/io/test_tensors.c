@@ -24,12 +24,14 @@ static const int64_t two[1] = { 2 };
 /* The fixture holds a = [1] and b = [2]; the view shows b as x, beside a tensor of its own, after the file is let go. */
 START_TEST(a_view_keeps_what_it_shows)
 {
-    test_memory    m;
-    weft_allocator a = test_allocator(&m);
-    weft_tensors  *file, *t = fresh(&a);
-    float         *own, v[2], b;
+    test_memory          m;
+    weft_allocator       a = test_allocator(&m);
+    weft_tensors_options o = WEFT_TENSORS_OPTIONS_INIT;
+    weft_tensors        *file, *t = fresh(&a);
+    float               *own, v[2], b;
 
-    ck_assert_int_eq(weft_tensors_open(test_path("data/fixtures/st_ok_unsorted.safetensors"), &a, &file, &err), WEFT_OK);
+    o.allocator = &a;
+    ck_assert_int_eq(weft_tensors_open(test_path("data/fixtures/st_ok_unsorted.safetensors"), &o, &file, &err), WEFT_OK);
     ck_assert_int_eq(weft_tensors_read(file, (size_t)weft_tensors_find(file, "b"), &b, 1, &err), WEFT_OK);
     ck_assert_int_eq(wf_tensors_keep(t, file, &err), WEFT_OK);
     ck_assert_int_eq(wf_tensors_add_as(t, "x", wf_tensors_find(file, "b"), &err), WEFT_OK);

@@ -23,7 +23,7 @@ from safetensors import safe_open
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
 
-NAMINGS = {"kohya": 1, "diffusers": 2, "PEFT": 3}
+DIALECTS = {"kohya": 1, "diffusers": 2, "PEFT": 3}
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 SHOWN = ("peft_lora", "peft_dora", "peft_loha_tucker", "peft_lokr", "peft_lokr_tucker", "peft_adalora", "peft_oft", "peft_oft_coft",
          "peft_boft", "peft_ia3", "peft_lora_bias", "lyco_locon_tucker", "lyco_dora", "lyco_dora_columns", "lyco_loha", "lyco_lokr_full",
@@ -46,8 +46,8 @@ LIMITS = {
 }
 
 
-def limit_of(name, naming):
-    return next((why for (n, _), (names, why) in LIMITS.items() if n == naming and name in names), None)
+def limit_of(name, dialect):
+    return next((why for (n, _), (names, why) in LIMITS.items() if n == dialect and name in names), None)
 
 
 class Error(C.Structure):
@@ -55,7 +55,7 @@ class Error(C.Structure):
 
 
 class SaveOptions(C.Structure):
-    _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("naming", C.c_int32), ("half", C.c_int32)]
+    _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("dialect", C.c_int32), ("reserved0", C.c_int32)]
 
 
 class Weft:
@@ -72,12 +72,12 @@ class Weft:
             raise RuntimeError(err.text.decode())
         return handle
 
-    def save(self, adapter, model, path, naming):
+    def save(self, adapter, model, path, dialect):
         if model not in self.models:
             self.models[model] = self.open("model", os.path.join(MODELS, model))
         handle, err = self.open("adapter", adapter), Error()
         try:
-            options = SaveOptions(C.sizeof(SaveOptions), 0, NAMINGS[naming], 0)
+            options = SaveOptions(C.sizeof(SaveOptions), 0, DIALECTS[dialect], 0)
             st = self.lib.weft_adapter_save(handle, self.models[model], path.encode(), C.byref(options), C.byref(err))
         finally:
             self.lib.weft_adapter_free(handle)
@@ -128,11 +128,11 @@ def by_peft(pipe, path, merge):
     return found
 
 
-def compare(case, naming, path, T):
+def compare(case, dialect, path, T):
     pipe = pipeline(os.path.join(MODELS, case["model"]))
     t = T[case["model"]]
     merge = case["family"] == "OFT"  # PEFT's forward of a 3x3 convolution is not its merge
-    found = by_lycoris(pipe, path) if naming == "kohya" else by_diffusers(pipe, path) if naming == "diffusers" else by_peft(pipe, path, merge)
+    found = by_lycoris(pipe, path) if dialect == "kohya" else by_diffusers(pipe, path) if dialect == "diffusers" else by_peft(pipe, path, merge)
     prefix = case["cases"][0]["prefix"]
     got = outputs(pipe, t, case["unet"] > 0, case["text"] > 0)
     wrong = {k: max_rel(v, t[prefix + "/" + k]) for k, v in got.items() if prefix + "/" + k in t}
@@ -159,28 +159,28 @@ def main():
     for case in index["files"]:
         if only and case["name"] not in only:
             continue
-        for naming in NAMINGS:
+        for dialect in DIALECTS:
             with tempfile.TemporaryDirectory() as tmp:
-                path = os.path.join(tmp, "saved" + ("" if naming == "PEFT" else ".safetensors"))
-                head = "%-20s %-9s" % (case["name"], naming)
+                path = os.path.join(tmp, "saved" + ("" if dialect == "PEFT" else ".safetensors"))
+                head = "%-20s %-9s" % (case["name"], dialect)
                 try:
-                    weft.save(os.path.join(DATA, case["path"]), case["model"], path, naming)
+                    weft.save(os.path.join(DATA, case["path"]), case["model"], path, dialect)
                 except RuntimeError as e:
                     count["refused"] += 1
                     print(head, "-", str(e)[:150])
                     continue
                 held = contents(path) if case["name"] in SHOWN else None
                 try:
-                    found, err = compare(case, naming, path, T)
+                    found, err = compare(case, dialect, path, T)
                 except Exception as e:
-                    why = limit_of(case["name"], naming)
+                    why = limit_of(case["name"], dialect)
                     count["failed" if why is None else "limits"] += 1
                     print(head, "CANNOT OPEN", why or (type(e).__name__, str(e).replace("\n", " ")[:200]))
                     continue
                 good = err <= 1e-5 and found == case["modules"]
                 if good and held is not None:
-                    shown.setdefault(case["name"], {})[naming] = held
-                why = None if good else limit_of(case["name"], naming)
+                    shown.setdefault(case["name"], {})[dialect] = held
+                why = None if good else limit_of(case["name"], dialect)
                 count["same" if good else "limits" if why else "failed"] += 1
                 worst = max(worst, err if good else 0)
                 print(head, "%.1e" % err, "%d of %d modules" % (found, case["modules"]), "" if good else why or "DIFFERENT")

@@ -178,7 +178,7 @@ static void check_report(const inputs *in, weft_adapter *a, json_t *entry)
     ck_assert_msg(info.modules == number(entry, "modules"), "%s: %d modules", name, info.modules);
     ck_assert_msg(info.unet_modules == number(entry, "unet"), "%s: %d in the UNet", name, info.unet_modules);
     ck_assert_msg(info.text_modules == number(entry, "text"), "%s: %d in text encoders", name, info.text_modules);
-    ck_assert_msg(info.words == number(entry, "words"), "%s: %d words", name, info.words);
+    ck_assert_msg(info.tokens == number(entry, "words"), "%s: %d words", name, info.tokens);
     ck_assert_msg(strcmp(info.kind, word(entry, "kind")) == 0, "%s: is called %s", name, info.kind);
     must(weft_report_create(in->model, a, &report, &golden_err));
     for (size_t i = 0; i < weft_report_count(report); i++) {

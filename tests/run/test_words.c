@@ -18,7 +18,7 @@ static weft_concept *concept_of(const char *file, const char *second, const char
     weft_concept_options o = WEFT_CONCEPT_OPTIONS_INIT;
     weft_concept *c;
     o.second = second != NULL ? data_path("concepts/%s", second) : NULL;
-    o.words = words;
+    o.tokens = words;
     must(weft_concept_open(data_path("concepts/%s", file), &o, &c, &golden_err));
     return c;
 }
@@ -282,7 +282,7 @@ START_TEST(a_row_of_the_vocabulary)
     open_model(&r, "tiny-sd1");
     ck_assert_int_eq(weft_plan_add_concept(r.plan, c, 1, NULL, &golden_err), WEFT_E_MISMATCH);
     ck_assert_str_eq(golden_err.text, "concept cat_toy: the word the is in the model's vocabulary already: name it otherwise "
-                     "with weft_concept_options.words, or add it with WEFT_ADD_REPLACE");
+                     "with weft_concept_options.tokens, or add it with WEFT_ADD_REPLACE");
     o.flags = WEFT_ADD_REPLACE;
     must(weft_plan_add_concept(r.plan, c, 1, &o, &golden_err));
     add(&r, "cat_toy.safetensors", NULL, NULL, 1);
@@ -358,7 +358,7 @@ static weft_concept *pair_file(bench *refiner)
 {
     static const float v[2 * 20] = { 0.5f };
     char folder[] = "/tmp/weft-words-XXXXXX", path[64];
-    weft_tensor_out out[2] = { { sizeof *out, 0, "clip_l", v, { 2, 16 }, 2 }, { sizeof *out, 0, "clip_g", v, { 2, 20 }, 2 } };
+    weft_tensor_out out[2] = { { sizeof *out, 0, "clip_l", v, { 2, 16 }, 2, NULL }, { sizeof *out, 0, "clip_g", v, { 2, 20 }, 2, NULL } };
     weft_concept *c;
     ck_assert_ptr_nonnull(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/sks.safetensors", folder);
@@ -385,11 +385,11 @@ START_TEST(what_does_not_fit)
               "concept cat_toy: the word <cat-toy> has vectors 24 wide, the model's text encoder takes 20");
     not_added(&sd1, "cat_toy.safetensors", NULL, "a<|endoftext|>b",
               "concept cat_toy: the word a<|endoftext|>b contains a token that the model's tokenizer sets apart: name it "
-              "otherwise with weft_concept_options.words");
+              "otherwise with weft_concept_options.tokens");
     add(&sd1, "cat_toy.safetensors", NULL, NULL, 1);
     not_added(&sd1, "kohya.safetensors", NULL, "<Cat-Toy>",
               "concept kohya: the word <Cat-Toy> is a word of concept cat_toy already: name one of them otherwise with "
-              "weft_concept_options.words");
+              "weft_concept_options.tokens");
     add(&xl, "pair_1.safetensors", "pair_2.bin", "<one>", 1);
     add(&xl, "pair_2.bin", "pair_1.safetensors", "<two>", 1); /* widths tell which is which */
     start(&xl);

@@ -1,0 +1,123 @@
+/* adapter_internal.h - what the files of lib/adapter share with each other and with nobody else. */
+#ifndef WF_ADAPTER_INTERNAL_H
+#define WF_ADAPTER_INTERNAL_H
+
+#include "adapter/adapter.h"
+#include "adapter/dialect.h"
+#include "adapter/family.h"
+
+struct weft_adapter {
+    wf_refs        refs;
+    weft_allocator alloc;
+    weft_tensors  *tensors;
+    char          *name;
+    char           dialect[96];  /* names of the dialects found, joined by " + "        */
+    char           families[96]; /* of its modules' families, joined as well            */
+    const char    *kind;         /* weft_adapter_info.kind                              */
+    int32_t        tokens;       /* keys that are embeddings of tokens                  */
+    wf_module     *modules;      /* in the file's order of their first factors          */
+    size_t         count;
+    int32_t       *key_module;   /* [tensors] module of each key, or WF_KEY_UNREAD, WF_KEY_TOKEN */
+    wf_bag         bag;          /* the modules' names and what their families keep     */
+};
+
+enum { WF_KEY_UNREAD = -1, WF_KEY_TOKEN = -2 };
+
+/* Where an adapter comes from, besides its tensors. */
+typedef struct wf_source {
+    const char *name;     /* what messages call it                                       */
+    const char *folder;   /* last part of the folder's name, or NULL                     */
+    json_t     *config;   /* adapter_config.json, or NULL                                */
+} wf_source;
+
+/* ---- adapter.c: the handle ------------------------------------------------------------------------- */
+
+/* An adapter without modules over these tensors, with room for one module per tensor. Takes a
+ * reference to `tensors`. */
+weft_status wf_adapter_new(weft_tensors *tensors, const char *name, const weft_allocator *alloc,
+                           weft_adapter **out, weft_error *err);
+/* WEFT_BASE_* that the adapter's widths point to. */
+int32_t     wf_adapter_base(const weft_adapter *a);
+
+/* ---- read.c, identify.c: tensors to modules ---------------------------------------------------------- */
+
+/* What is needed of a module while its file is read. */
+typedef struct wf_draft {
+    const wf_dialect *dialect;
+    const char       *folded; /* its name as wf_name_fold() has it */
+    const wf_tensor  *first;  /* the tensor that made the module   */
+    bool              weak;   /* only endings that several dialects share told its dialect */
+} wf_draft;
+
+/* Turn the tensors of a file into an adapter: keys to modules, factors checked, scales known. This
+ * is all of weft_adapter_open() except the file system. Takes a reference to `tensors`. */
+weft_status wf_adapter_parse(weft_tensors *tensors, const wf_source *source,
+                             const weft_allocator *alloc, weft_adapter **out, weft_error *err);
+
+/* Refuse the file if a key that no dialect reads, or a module's name, shows a family or format that
+ * is known and not applied; mark the keys that are embeddings of tokens. */
+weft_status wf_identify_unread(weft_adapter *a, weft_error *err);
+weft_status wf_identify_refused(const weft_adapter *a, const char *key, const wf_refused *row,
+                                weft_error *err);
+/* Refuse a file that has no module at all, saying what it looks like. */
+weft_status wf_identify_stranger(const weft_adapter *a, weft_error *err);
+/* Fill dialect, families and kind of an adapter whose modules are complete. */
+void        wf_identify(weft_adapter *a, const wf_draft *drafts);
+
+/* ---- names.c: names of modules and keys --------------------------------------------------------------- */
+
+/* WEFT_COMPONENT_* of a name, canonical or not; -1 for others than adapters act on. */
+int32_t     wf_name_component(const char *name);
+/* The module's path inside its component. */
+const char *wf_name_path(const char *name);
+/* One form for all dialects: underscores for dots, one word for each component. buf holds
+ * WF_NAME_CAP; folding never makes a name longer. */
+void        wf_name_fold(char *buf, const char *name);
+/* What the canonical names and the settings of a component begin with: "unet."; NULL for others
+ * than adapters act on. */
+const char *wf_component_prefix(int32_t component);
+
+/* A key for a message: cut to a readable length. */
+typedef struct wf_key_text { char text[168]; } wf_key_text;
+const char *wf_key_show(wf_key_text *buf, const char *key);
+
+/* ---- config.c: what PEFT's configuration says of a module --------------------------------------------- */
+
+/* A configuration: an object whose keys begin with `prefix` ("" or "unet."); `what` names its
+ * source in messages. */
+typedef struct wf_config {
+    const json_t *json;
+    const char   *prefix;
+    const char   *what;
+} wf_config;
+
+/* What it says of one module. */
+typedef struct wf_settings {
+    double  alpha;
+    bool    has_alpha;
+    bool    rslora;     /* alpha / sqrt(r) instead of alpha / r                           */
+    double  rank;       /* that the factors must have                                     */
+    bool    has_rank;
+    int32_t start_rank; /* the rank at the start of training; 0: not told                 */
+} wf_settings;
+
+/* Refuse settings that change what the tensors mean. */
+weft_status wf_config_check(const wf_config *c, weft_error *err);
+/* Refuse patterns that would take minutes on so many modules. */
+weft_status wf_config_check_cost(const wf_config *c, size_t modules, weft_error *err);
+/* What it says of the module with this path inside its component and these tensors. */
+weft_status wf_config_read(const wf_config *c, const char *path, uint64_t tensors, wf_settings *out,
+                           weft_error *err);
+/* Single settings, for wf_family.settle: a number, a count of 0 to 2^20, a truth value. */
+double      wf_config_number(const wf_config *c, const char *name, double otherwise);
+int32_t     wf_config_count(const wf_config *c, const char *name, int32_t otherwise);
+bool        wf_config_true(const wf_config *c, const char *name);
+bool        wf_config_false(const wf_config *c, const char *name);
+/* Is the path in the setting `name`: a list of endings, or one pattern for the whole path? */
+weft_status wf_config_lists(const wf_config *c, const char *name, const char *path, bool *out,
+                            weft_error *err);
+/* Does PEFT's pattern match the path, whole or after a dot? false in *known: not a pattern we
+ * read. */
+bool        wf_config_matches(const char *pattern, const char *path, bool *known);
+
+#endif

@@ -179,7 +179,7 @@ refuses 1 'policy inside needs .* LoRA Switch' "$weft" explain $sd1 $mixed --mix
 that "a checkpoint under a policy" "$weft" merge -q $sd1 $mixed --mixed direction -o "$tmp/directed"
 
 # What a file is, its content tells; a file that is nothing to weft says why.
-prints 'words .*A1111' "$weft" inspect tests/data/fixtures/ti_a1111.pt
+prints 'tokens .*A1111' "$weft" inspect tests/data/fixtures/ti_a1111.pt
 prints '<teal>: 1 vector of width 128' "$weft" inspect $word
 prints 'cloneofsimo' "$weft" inspect tests/data/fixtures/cloneofsimo_list.pt
 prints 'single file' "$weft" inspect $single --config $tiny/tiny-sdxl

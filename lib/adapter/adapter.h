@@ -39,5 +39,10 @@ weft_status wf_report_verdict(const weft_report *r, bool allow_partial, weft_err
  * `scale` 1 leaves alpha out. */
 weft_status wf_module_score(const wf_module *m, const wf_layer *l, double scale, int64_t k,
                             double *all, double *top, const weft_allocator *alloc, weft_error *err);
+/* The same of all that an adapter has at a layer. Slices that are not the whole are formed in one
+ * matrix of the layer's size. */
+weft_status wf_slices_score(const weft_adapter *a, const wf_slice *slice, int32_t count, const wf_layer *l,
+                            bool ignore_alpha, int64_t k, double *all, double *top,
+                            const weft_allocator *alloc, weft_error *err);
 
 #endif

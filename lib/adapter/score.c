@@ -125,6 +125,12 @@ done:
     return st;
 }
 
+/* A matrix of n entries. */
+static void score_matrix(sums *s, const float *D, size_t n)
+{
+    for (size_t i = 0; i < n; i += LANES) s->all += count_row(D + i, WF_MIN((size_t)LANES, n - i), &s->l);
+}
+
 /* Any other: formed whole, with its scale. */
 static weft_status score_whole(sums *s, const wf_module *m, const wf_layer *l, double scale,
                                size_t entries, const weft_allocator *alloc, weft_error *err)
@@ -133,11 +139,30 @@ static weft_status score_whole(sums *s, const wf_module *m, const wf_layer *l, d
     weft_status st;
 
     if (D == NULL) return wf_nomem(err, entries * sizeof *D, "the score of a layer");
-    if ((st = wf_module_add(m, l, scale, 1, 1, D, alloc, err)) == WEFT_OK)
-        for (size_t i = 0; i < entries; i += LANES)
-            s->all += count_row(D + i, WF_MIN((size_t)LANES, entries - i), &s->l);
+    if ((st = wf_module_add(m, l, scale, 1, 1, D, alloc, err)) == WEFT_OK) score_matrix(s, D, entries);
     wf_free(alloc, D);
     return st;
+}
+
+/* Sums that keep the k largest of so many entries. */
+static weft_status begin_sums(sums *s, int64_t k, size_t entries, const weft_allocator *alloc, weft_error *err)
+{
+    *s = (sums){ .l = { NULL, 0, 0, -1 } };
+    s->l.cap = k < 1 ? 0 : (uint64_t)k < entries ? (size_t)k : entries;
+    s->every = s->l.cap == entries;
+    if (s->every || s->l.cap == 0) { /* nothing to choose */
+        s->l.cap = 0;
+        s->l.least = INFINITY;
+    }
+    s->l.heap = wf_zalloc(alloc, s->l.cap, sizeof *s->l.heap);
+    return s->l.heap != NULL ? WEFT_OK : wf_nomem(err, s->l.cap * sizeof *s->l.heap, "the score of a layer");
+}
+
+static double best_of(const sums *s)
+{
+    double best = 0;
+    for (size_t i = 0; i < s->l.count; i++) best += s->l.heap[i];
+    return s->every ? s->all : best;
 }
 
 weft_status wf_module_score(const wf_module *m, const wf_layer *l, double scale, int64_t k,
@@ -147,29 +172,46 @@ weft_status wf_module_score(const wf_module *m, const wf_layer *l, double scale,
     size_t      out = (size_t)(l != NULL ? l->out : m->out),
                 in = (size_t)(l != NULL ? l->in : m->in);
     size_t      side = (size_t)(l != NULL ? l->kernel : m->kernel), K, entries;
-    sums        s = { .l = { NULL, 0, 0, -1 } };
-    double      best = 0;
+    sums        s;
     weft_status st;
 
     if (!wf_mul(in, side * side, &K) || !wf_mul(out, K, &entries))
         return wf_fail(err, WEFT_E_ARG, "%s: the product is too large", m->key);
-    s.l.cap = k < 1 ? 0 : (uint64_t)k < entries ? (size_t)k : entries;
-    s.every = s.l.cap == entries;
-    if (s.every || s.l.cap == 0) { /* nothing to choose */
-        s.l.cap = 0;
-        s.l.least = INFINITY;
-    }
-    s.l.heap = wf_zalloc(alloc, s.l.cap, sizeof *s.l.heap);
-    if (s.l.heap == NULL) return wf_nomem(err, s.l.cap * sizeof *s.l.heap, "the score of a layer");
+    WF_TRY(begin_sums(&s, k, entries, alloc, err));
     if (pair) st = score_pair(&s, m, l, K, out, alloc, err);
     else st = score_whole(&s, m, l, scale, entries, alloc, err);
     if (st == WEFT_OK) {
-        for (size_t i = 0; i < s.l.count; i++) best += s.l.heap[i];
-        if (s.every) best = s.all;
         scale = pair ? fabs(scale) : 1; /* what is formed whole has its scale inside */
         *all = scale * s.all;
-        *top = scale * best;
+        *top = scale * best_of(&s);
     }
     wf_free(alloc, s.l.heap);
+    return st;
+}
+
+weft_status wf_slices_score(const weft_adapter *a, const wf_slice *slice, int32_t count, const wf_layer *l,
+                            bool ignore_alpha, int64_t k, double *all, double *top,
+                            const weft_allocator *alloc, weft_error *err)
+{
+    const wf_module *m = wf_adapter_module(a, (size_t)slice->module);
+    size_t           entries = (size_t)l->out * (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
+    sums             s;
+    weft_status      st;
+
+    if (count == 1 && wf_slice_whole(slice, l))
+        return wf_module_score(m, l, ignore_alpha ? 1 : m->scale, k, all, top, alloc, err);
+    float *D = wf_zalloc(alloc, entries, sizeof *D);
+    if (D == NULL) return wf_nomem(err, entries * sizeof *D, "the score of a layer");
+    if ((st = begin_sums(&s, k, entries, alloc, err)) == WEFT_OK) {
+        for (int32_t i = 0; i < count && st == WEFT_OK; i++) {
+            m = wf_adapter_module(a, (size_t)slice[i].module);
+            st = wf_slice_add(&slice[i], m, l, ignore_alpha ? 1 : m->scale, 1, 1, D, alloc, err);
+        }
+        if (st == WEFT_OK) score_matrix(&s, D, entries);
+        *all = s.all;
+        *top = best_of(&s);
+        wf_free(alloc, s.l.heap);
+    }
+    wf_free(alloc, D);
     return st;
 }

@@ -16,31 +16,37 @@ void wf_binding_drop(wf_binding *b)
     weft_allocator alloc = b->alloc;
     wf_free(&alloc, b->select);
     wf_free(&alloc, b->exclude);
-    wf_free(&alloc, b->module);
-    weft_report_free(b->report);
+    wf_free(&alloc, b->slice);
+    wf_free(&alloc, b->first);
     weft_adapter_free(b->adapter);
     wf_free(&alloc, b);
 }
 
-/* Which module acts at which layer, before the selection. */
-static weft_status place_modules(wf_binding *b, const wf_layer *layers, size_t count, weft_error *err)
+/* Which modules act at which layer, before the selection: the slices of all layers in one list. */
+static weft_status place(wf_binding *b, const wf_layer *layers, size_t count, const wf_slice *slices,
+                         size_t n, weft_error *err)
 {
-    size_t          bound;
-    const wf_slice *at = wf_report_slices(b->report, &bound);
+    size_t bytes = (n + 1) * sizeof *b->slice + (count + 1) * sizeof *b->first, at = 0;
 
-    for (size_t l = 0; l < count; l++) b->module[l] = -1;
-    for (size_t i = 0; i < bound; i++) {
-        const wf_layer *layer = &layers[at[i].layer];
-        const char     *key = wf_adapter_module(b->adapter, (size_t)at[i].module)->key;
+    b->slice = wf_zalloc(&b->alloc, n + 1, sizeof *b->slice);
+    b->first = wf_zalloc(&b->alloc, count + 1, sizeof *b->first);
+    if (b->slice == NULL || b->first == NULL) return wf_nomem(err, bytes, "a binding");
+    b->layers = count;
+    for (size_t i = 0; i < n; i++) {
+        const wf_layer *layer = &layers[slices[i].layer];
         if (layer->component != WEFT_COMPONENT_DENOISER && wf_text_encoder(layer->component) < 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED, "adapter %s: %s: adapters act on the UNet and the text encoders",
                            wf_adapter_name(b->adapter), layer->name);
-        if (!wf_slice_whole(&at[i], layer)) /* no dialect that is read makes one */
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "adapter %s: %s acts on a part of layer %s",
-                           wf_adapter_name(b->adapter), key, layer->name);
-        b->module[layer->id] = at[i].module;
+        for (; at <= (size_t)slices[i].layer; at++) b->first[at] = (int32_t)i; /* in order of layer */
+        b->slice[i] = slices[i];
     }
+    for (; at <= count; at++) b->first[at] = (int32_t)n;
     return WEFT_OK;
+}
+
+static bool acts_at(const wf_binding *b, size_t layer)
+{
+    return b->first[layer] < b->first[layer + 1];
 }
 
 /* A pattern that selects nothing is usually a typo. */
@@ -55,7 +61,7 @@ static weft_status check_patterns(const wf_binding *b, const wf_layer *layers, s
         memcpy(one, p, n);
         one[n] = '\0';
         for (size_t l = 0; l < count; l++)
-            if (b->module[l] >= 0 && wf_glob_any(one, layers[l].name)) hits++;
+            if (acts_at(b, l) && wf_glob_any(one, layers[l].name)) hits++;
         if (hits == 0)
             st = wf_fail(err, WEFT_E_MISMATCH, "adapter %s: select pattern \"%s\" matches none of its layers",
                          wf_adapter_name(b->adapter), one);
@@ -68,27 +74,28 @@ static weft_status check_patterns(const wf_binding *b, const wf_layer *layers, s
 
 static weft_status apply_selection(wf_binding *b, const wf_layer *layers, size_t count, weft_error *err)
 {
-    size_t      left = 0;
+    int32_t     kept = 0;
     weft_status st;
 
     if (b->select == NULL && b->exclude == NULL) return WEFT_OK;
     if (b->select != NULL && (st = check_patterns(b, layers, count, err)) != WEFT_OK) return st;
     for (size_t l = 0; l < count; l++) {
-        if (b->module[l] < 0) continue;
-        if ((b->select != NULL && !wf_glob_any(b->select, layers[l].name)) ||
-            (b->exclude != NULL && wf_glob_any(b->exclude, layers[l].name)))
-            b->module[l] = -1;
-        else
-            left++;
+        int32_t from = b->first[l], end = b->first[l + 1];
+        bool    out = (b->select != NULL && !wf_glob_any(b->select, layers[l].name)) ||
+                   (b->exclude != NULL && wf_glob_any(b->exclude, layers[l].name));
+        b->first[l] = kept;
+        for (int32_t i = from; i < end && !out; i++) b->slice[kept++] = b->slice[i];
     }
-    if (left == 0)
+    b->first[count] = kept;
+    if (kept == 0)
         return wf_fail(err, WEFT_E_MISMATCH, "adapter %s: exclude pattern \"%s\" leaves none of its layers",
                        wf_adapter_name(b->adapter), b->exclude);
     return WEFT_OK;
 }
 
-weft_status wf_binding_create(wf_binding **out, weft_model *model, weft_adapter *adapter,
-                              const weft_add_options *o, const weft_allocator *alloc, weft_error *err)
+weft_status wf_binding_make(wf_binding **out, weft_model *model, weft_adapter *adapter, const wf_slice *slices,
+                            size_t n, const weft_add_options *o, const weft_allocator *alloc,
+                            weft_error *err)
 {
     size_t          count;
     const wf_layer *layers = wf_model_layers(model, &count);
@@ -100,29 +107,43 @@ weft_status wf_binding_create(wf_binding **out, weft_model *model, weft_adapter 
     b->alloc = *alloc;
     b->adapter = adapter;
     wf_adapter_ref(adapter);
-    if ((st = weft_report_create(model, adapter, &b->report, err)) != WEFT_OK) goto done;
-    if ((st = wf_report_verdict(b->report, (o->flags & WEFT_ADD_PARTIAL) != 0, err)) != WEFT_OK) goto done;
-
-    b->module = wf_zalloc(alloc, count, sizeof *b->module);
-    if (b->module == NULL) st = wf_nomem(err, count * sizeof *b->module, "a binding");
-    if (st == WEFT_OK && o->select != NULL && (b->select = wf_strdup(alloc, o->select)) == NULL)
+    if (o->select != NULL && (b->select = wf_strdup(alloc, o->select)) == NULL)
         st = wf_nomem(err, strlen(o->select) + 1, "a selection");
     if (st == WEFT_OK && o->exclude != NULL && (b->exclude = wf_strdup(alloc, o->exclude)) == NULL)
         st = wf_nomem(err, strlen(o->exclude) + 1, "a selection");
-    if (st != WEFT_OK) goto done;
-
-    if ((st = place_modules(b, layers, count, err)) != WEFT_OK) goto done;
-    if ((st = apply_selection(b, layers, count, err)) != WEFT_OK) goto done;
-    *out = b;
-    b = NULL;
-done:
-    wf_binding_drop(b);
+    if (st == WEFT_OK) st = place(b, layers, count, slices, n, err);
+    if (st == WEFT_OK) st = apply_selection(b, layers, count, err);
+    if (st == WEFT_OK) *out = b;
+    else wf_binding_drop(b);
     return st;
+}
+
+weft_status wf_binding_create(wf_binding **out, weft_model *model, weft_adapter *adapter,
+                              const weft_add_options *o, const weft_allocator *alloc, weft_error *err)
+{
+    weft_report *report;
+    size_t       n;
+    weft_status  st = weft_report_create(model, adapter, &report, err);
+
+    if (st != WEFT_OK) return st;
+    st = wf_report_verdict(report, (o->flags & WEFT_ADD_PARTIAL) != 0, err);
+    const wf_slice *slices = wf_report_slices(report, &n);
+    if (st == WEFT_OK) st = wf_binding_make(out, model, adapter, slices, n, o, alloc, err);
+    weft_report_free(report);
+    return st;
+}
+
+const wf_slice *wf_plan_slices(const weft_plan *p, int32_t adapter, int32_t layer, int32_t *count)
+{
+    const wf_binding *b = p->entry[adapter].bound;
+
+    *count = b->first[layer + 1] - b->first[layer];
+    return &b->slice[b->first[layer]];
 }
 
 const wf_module *wf_plan_module(const weft_plan *p, int32_t adapter, int32_t layer)
 {
-    const wf_binding *b = p->entry[adapter].bound;
-    int32_t           m = b->module[layer];
-    return m < 0 ? NULL : wf_adapter_module(b->adapter, (size_t)m);
+    int32_t         count;
+    const wf_slice *slice = wf_plan_slices(p, adapter, layer, &count);
+    return count > 0 ? wf_adapter_module(p->entry[adapter].bound->adapter, (size_t)slice->module) : NULL;
 }

@@ -22,7 +22,7 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
     float             in_text = e->text_weight[0];
 
     for (size_t l = 0; l < count; l++) {
-        if (e->bound->module[l] < 0) continue;
+        if (e->bound->first[l] == e->bound->first[l + 1]) continue;
         if (layers[l].component == WEFT_COMPONENT_DENOISER) unet++;
         else text++;
     }

@@ -43,9 +43,11 @@ void wf_patch_drop(wf_patch *x)
 
 static wf_patch_part part_of(const weft_plan *p, const wf_slot *slot, bool ignore_alpha)
 {
-    const wf_module *m = wf_plan_module(p, slot->adapter, slot->layer);
+    int32_t          count;
+    const wf_slice  *slice = wf_plan_slices(p, slot->adapter, slot->layer, &count) + slot->slice;
+    const wf_module *m = wf_adapter_module(p->entry[slot->adapter].bound->adapter, (size_t)slice->module);
     bool             inside = wf_plan_weighs_inside(p, slot->adapter, slot->layer);
-    return (wf_patch_part){ m, ignore_alpha ? 1 : m->scale,
+    return (wf_patch_part){ m, *slice, ignore_alpha ? 1 : m->scale,
                             inside ? wf_plan_weight(p, slot->adapter, slot->layer) : 1 };
 }
 
@@ -82,6 +84,7 @@ static bool same(const wf_patch *a, const wf_patch *b)
     if (a->layer != b->layer || a->merged != b->merged || a->parts != b->parts) return false;
     for (int32_t i = 0; i < a->parts; i++)
         if (a->from[i] != b->from[i] || a->part[i].module != b->part[i].module ||
+            memcmp(&a->part[i].slice, &b->part[i].slice, sizeof a->part[i].slice) != 0 ||
             a->part[i].scale != b->part[i].scale || a->part[i].inside != b->part[i].inside)
             return false;
     return true;
@@ -145,13 +148,13 @@ static void *take(block *b, size_t count, size_t size)
 static bool has_bias(const wf_patch_part *s, const wf_layer *layer)
 {
     bool any = false;
-    (void)wf_module_add_bias(s->module, layer, s->scale, 1, NULL, &any, NULL);
+    (void)wf_slice_add_bias(&s->slice, s->module, layer, s->scale, 1, NULL, &any, NULL, NULL);
     return any;
 }
 
 static int32_t pair_rank(const wf_patch_part *s, const wf_layer *layer)
 {
-    return wf_module_form(s->module, layer) == WF_FORM_PAIR ? wf_module_pair_rank(s->module) : 0;
+    return wf_slice_form(&s->slice, s->module, layer) == WF_FORM_PAIR ? wf_module_pair_rank(s->module) : 0;
 }
 
 /* Where everything of the stack stands in the block. */
@@ -175,7 +178,7 @@ static void lay_out(wf_stack *stack, const wf_patch *w, const wf_layer *layer, b
     float *down = take(b, rank, columns * sizeof *down), *up = take(b, rank, out * sizeof *up);
     for (size_t i = 0; i < n && !plain; i++) {
         const wf_patch_part *s = &w->part[i];
-        int32_t          form = wf_module_form(s->module, layer), size[4] = { 0, 0, 0, 0 };
+        int32_t          form = wf_slice_form(&s->slice, s->module, layer), size[4] = { 0, 0, 0, 0 };
         wf_other         x = { NULL, NULL, 0, 0, 0, 0, NULL, NULL };
         if (form == WF_FORM_KRON) {
             s->module->family->kron_size(s->module, layer, size);
@@ -199,16 +202,18 @@ static weft_status fill_part(const wf_stack *stack, const wf_patch_part *s, cons
     size_t           columns = wf_layer_columns(layer), out = (size_t)layer->out;
 
     if (stack->part_rank[i] > 0)
-        WF_TRY(wf_module_pair(m, layer, (float *)stack->down + at * columns, (float *)stack->up + at * out, alloc, err));
+        WF_TRY(wf_slice_pair(&s->slice, m, layer, (float *)stack->down + at * columns,
+                             (float *)stack->up + at * out, alloc, err));
     if (x == NULL) return WEFT_OK;
     if (x->w1 != NULL) WF_TRY(wf_module_kron(m, layer, (float *)x->w1, (float *)x->w2, alloc, err));
     if (x->dense != NULL) {
         memset((float *)x->dense, 0, out * columns * sizeof *x->dense);
-        WF_TRY(wf_module_add(m, layer, s->scale, s->inside, 1, (float *)x->dense, alloc, err));
+        WF_TRY(wf_slice_add(&s->slice, m, layer, s->scale, s->inside, 1, (float *)x->dense, alloc, err));
     }
     if (x->bias != NULL) {
         memset((float *)x->bias, 0, out * sizeof *x->bias);
-        WF_TRY(wf_module_add_bias(m, layer, s->scale, s->inside, (float *)x->bias, &(bool){ false }, err));
+        WF_TRY(wf_slice_add_bias(&s->slice, m, layer, s->scale, s->inside, (float *)x->bias,
+                                 &(bool){ false }, alloc, err));
     }
     return WEFT_OK;
 }
@@ -250,9 +255,10 @@ weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_
     for (int32_t i = 0; i < patch->parts; i++) {
         const wf_patch_part *s = &patch->part[i];
         if (cells[i].number == 0) continue;
-        WF_TRY(wf_module_add(s->module, layer, s->scale, s->inside, cells[i].number, dst, alloc, err));
+        WF_TRY(wf_slice_add(&s->slice, s->module, layer, s->scale, s->inside, cells[i].number, dst, alloc, err));
         if (bias != NULL)
-            WF_TRY(wf_module_add_bias(s->module, layer, s->scale, s->inside * cells[i].number, bias, &(bool){ false }, err));
+            WF_TRY(wf_slice_add_bias(&s->slice, s->module, layer, s->scale, s->inside * cells[i].number, bias,
+                                     &(bool){ false }, alloc, err));
     }
     return WEFT_OK;
 }
@@ -281,7 +287,7 @@ static bool merging_pays(const wf_patch *x, const wf_layer *layer)
 
     for (int32_t i = 0; i < x->parts; i++) {
         const wf_module *m = x->part[i].module;
-        int32_t          form = wf_module_form(m, layer), size[4];
+        int32_t          form = wf_slice_form(&x->part[i].slice, m, layer), size[4];
         if (form == WF_FORM_DENSE) return true;
         if (form == WF_FORM_PAIR) products += wf_module_pair_rank(m) * (columns + out);
         if (form != WF_FORM_KRON) continue;

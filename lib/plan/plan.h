@@ -19,6 +19,7 @@ typedef struct wf_blob wf_blob;
 /* One adapter's part in a patch. */
 typedef struct wf_patch_part {
     const wf_module *module;
+    wf_slice         slice;  /* of the layer's rows                                        */
     double           scale;  /* the file's, 1 where the method leaves it out               */
     double           inside; /* DoRA as PEFT weighs it: the weight inside the norm; else 1 */
 } wf_patch_part;
@@ -51,9 +52,11 @@ typedef struct wf_row {
     int32_t branches; /* evaluations of the denoiser, the base's included */
 } wf_row;
 
+/* An adapter with several modules at a layer has a slot for each. */
 typedef struct wf_slot {
     int32_t layer;
     int32_t adapter;
+    int32_t slice;   /* of the adapter's at the layer */
 } wf_slot;
 
 typedef struct wf_sheet {

@@ -46,10 +46,11 @@ struct wf_binding {
     wf_refs        refs;
     weft_allocator alloc;
     weft_adapter  *adapter;
-    weft_report   *report;
     char          *select;  /* NULL: every layer */
     char          *exclude; /* NULL: none        */
-    int32_t       *module;  /* [layers of the model] index of the module that acts there, -1: none */
+    size_t         layers;  /* of the model     */
+    wf_slice      *slice;   /* what acts at layer l: slice[first[l]] to slice[first[l + 1] - 1] */
+    int32_t       *first;   /* [layers + 1]     */
     _Atomic uint64_t text_stamp; /* of what it adds to the text encoders, once asked for; else 0 */
 };
 
@@ -122,7 +123,14 @@ weft_status wf_binding_create(wf_binding **out, weft_model *model, weft_adapter 
                               const weft_add_options *o, const weft_allocator *alloc, weft_error *err);
 wf_binding *wf_binding_ref(wf_binding *b);
 void        wf_binding_drop(wf_binding *b);
-/* Module of adapter `adapter` at a layer, or NULL where it has none or is not selected. */
+/* The same with these slices, in the order of the layers, in place of those of the adapter's report. */
+weft_status wf_binding_make(wf_binding **out, weft_model *model, weft_adapter *adapter, const wf_slice *slices,
+                            size_t n, const weft_add_options *o, const weft_allocator *alloc,
+                            weft_error *err);
+/* The modules of adapter `adapter` at a layer, and at which of its rows; none where it has none or is
+ * not selected. */
+const wf_slice *wf_plan_slices(const weft_plan *p, int32_t adapter, int32_t layer, int32_t *count);
+/* The first of them, or NULL. */
 const wf_module *wf_plan_module(const weft_plan *p, int32_t adapter, int32_t layer);
 
 /* ---- cell.c ------------------------------------------------------------------------------------- */

@@ -66,7 +66,7 @@ void wf_plan_text_cells(const weft_plan *p, int32_t adapter, wf_cell *cells)
     }
 }
 
-/* The slot of an adapter at a layer, or -1. Slots are in order of layer, then adapter. */
+/* The first slot of an adapter at a layer, or -1. Slots are in order of layer, then adapter. */
 static int64_t find_slot(const wf_sheet *s, int64_t layer, int32_t adapter)
 {
     size_t low = 0, high = s->slots;
@@ -100,7 +100,7 @@ int32_t wf_sheet_reach(const wf_sheet *s, int32_t adapter)
 {
     int32_t reach = 0;
     for (size_t k = 0; k < s->slots; k++)
-        reach += s->slot[k].adapter == adapter && wf_sheet_any_cell(s, k, k + 1);
+        reach += s->slot[k].adapter == adapter && s->slot[k].slice == 0 && wf_sheet_any_cell(s, k, k + 1);
     return reach;
 }
 

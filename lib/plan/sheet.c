@@ -13,12 +13,14 @@
 
 /* ---- slots ------------------------------------------------------------------------------------- */
 
-/* Does the adapter have a slot at a layer of this sheet? */
-static bool takes_part(const weft_plan *p, const wf_sheet *s, const wf_layer *layer, int32_t adapter)
+/* Slots of an adapter at a layer of this sheet. */
+static int32_t slots_at(const weft_plan *p, const wf_sheet *s, const wf_layer *layer, int32_t adapter)
 {
-    bool text = wf_text_encoder(layer->component) >= 0;
-    return p->entry[adapter].bound->module[layer->id] >= 0 && text == (s->method == NULL) &&
-           wf_plan_weight(p, adapter, layer->id) != 0;
+    bool    text = wf_text_encoder(layer->component) >= 0;
+    int32_t count;
+
+    (void)wf_plan_slices(p, adapter, layer->id, &count);
+    return text == (s->method == NULL) && wf_plan_weight(p, adapter, layer->id) != 0 ? count : 0;
 }
 
 static weft_status list_slots(wf_sheet *s, const weft_plan *p, weft_error *err)
@@ -27,12 +29,13 @@ static weft_status list_slots(wf_sheet *s, const weft_plan *p, weft_error *err)
     const wf_layer *layers = wf_model_layers(p->model, &layers_count);
 
     for (size_t l = 0; l < layers_count; l++)
-        for (int32_t a = 0; a < p->adapters; a++) n += takes_part(p, s, &layers[l], a);
+        for (int32_t a = 0; a < p->adapters; a++) n += (size_t)slots_at(p, s, &layers[l], a);
     s->slot = wf_zalloc(&p->alloc, n, sizeof *s->slot);
     if (s->slot == NULL) return wf_nomem(err, n * sizeof *s->slot, "a plan's slots");
     for (size_t l = 0; l < layers_count; l++)
         for (int32_t a = 0; a < p->adapters; a++)
-            if (takes_part(p, s, &layers[l], a)) s->slot[s->slots++] = (wf_slot){ (int32_t)l, a };
+            for (int32_t i = 0, k = slots_at(p, s, &layers[l], a); i < k; i++)
+                s->slot[s->slots++] = (wf_slot){ (int32_t)l, a, i };
     return WEFT_OK;
 }
 

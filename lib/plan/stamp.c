@@ -50,8 +50,12 @@ static uint64_t bound_stamp(wf_binding *b, const weft_model *model)
     if (h != 0) return h;
     h = NO_TEXT;
     for (size_t l = 0; l < count; l++) {
-        if (wf_text_encoder(layers[l].component) < 0 || b->module[l] < 0) continue;
-        h = mix_module(mix(h, l), wf_adapter_module(b->adapter, (size_t)b->module[l]));
+        for (int32_t i = b->first[l]; i < b->first[l + 1] && wf_text_encoder(layers[l].component) >= 0; i++) {
+            const wf_slice *s = &b->slice[i];
+            h = mix_module(mix(h, l), wf_adapter_module(b->adapter, (size_t)s->module));
+            if (!wf_slice_whole(s, &layers[l]))
+                h = mix(mix(mix(h, (uint64_t)s->row), (uint64_t)s->rows), (uint64_t)s->from);
+        }
     }
     atomic_store_explicit(&b->text_stamp, h, memory_order_relaxed);
     return h;

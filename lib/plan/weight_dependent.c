@@ -119,9 +119,10 @@ static void as_stored(const wf_layer *l, const float *w, float *to)
 
 static weft_status add_part(const making *x, const wf_patch_part *s, const wf_layer *seen, float cell, weft_error *err)
 {
-    WF_TRY(wf_module_add(s->module, seen, s->scale, s->inside, cell, x->weight, x->alloc, err));
+    WF_TRY(wf_slice_add(&s->slice, s->module, seen, s->scale, s->inside, cell, x->weight, x->alloc, err));
     if (x->bias == NULL) return WEFT_OK;
-    return wf_module_add_bias(s->module, seen, s->scale, s->inside * cell, x->bias, &(bool){ false }, err);
+    return wf_slice_add_bias(&s->slice, s->module, seen, s->scale, s->inside * cell, x->bias, &(bool){ false },
+                             x->alloc, err);
 }
 
 /* A part that sees what there is by now, and of a STACK the bias too. */
@@ -195,9 +196,11 @@ static weft_status make_direction(const making *x, const wf_patch *patch, const 
             wf_tensor_read(s->module->tensor[WF_TENSOR_MAGNITUDE], k, 1, &v);
             g[k] += c * (v - norm[k]);
         }
-        st = wf_module_add_inner(s->module, l, s->scale, c, x->weight, x->alloc, err);
+        st = wf_slice_whole(&s->slice, l)
+                 ? wf_module_add_inner(s->module, l, s->scale, c, x->weight, x->alloc, err)
+                 : wf_slice_add(&s->slice, s->module, l, s->scale, 1, c, x->weight, x->alloc, err);
         if (st == WEFT_OK && x->bias != NULL)
-            st = wf_module_add_bias(s->module, l, s->scale, c, x->bias, &(bool){ false }, err);
+            st = wf_slice_add_bias(&s->slice, s->module, l, s->scale, c, x->bias, &(bool){ false }, x->alloc, err);
     }
     if (st == WEFT_OK) take_magnitudes(l, g, norm, rows, x->weight);
     wf_free(x->alloc, g);

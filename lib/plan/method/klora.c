@@ -139,33 +139,49 @@ static weft_status pick_roles(const weft_plan *p, state *f, weft_error *err)
 /* The rank that a module stands for in K: its family's, or where that has none the delta's greatest. */
 static int64_t rank_of(const wf_module *m, const wf_layer *layer)
 {
-    if (m == NULL) return 1;
     return m->rank > 0 ? m->rank : WF_MIN((int64_t)layer->out, (int64_t)wf_layer_columns(layer));
 }
 
 /* K counts entries, so the delta's own number of entries bounds it. */
-static int64_t layer_k(const wf_layer *layer, const wf_module *c, const wf_module *s, int64_t wanted)
+static int64_t layer_k(const wf_layer *layer, int64_t wanted)
 {
-    int64_t entries = (int64_t)layer->out * (int64_t)wf_layer_columns(layer);
-    int64_t k = wanted > 0 ? wanted : rank_of(c, layer) * rank_of(s, layer);
-    return WF_MIN(k, entries);
+    return WF_MIN(wanted, (int64_t)layer->out * (int64_t)wf_layer_columns(layer));
 }
 
-static weft_status score_layer(layer_sums *sums, const weft_plan *p, const wf_sheet *sheet,
+/* The rank that an adapter stands for in K at a layer: the sum of its modules'. */
+static int64_t rank_at(const weft_plan *p, int32_t adapter, const wf_layer *layer)
+{
+    int32_t         count;
+    const wf_slice *slice = wf_plan_slices(p, adapter, layer->id, &count);
+    int64_t         rank = 0;
+
+    for (int32_t i = 0; i < count; i++)
+        rank += rank_of(wf_adapter_module(p->entry[adapter].bound->adapter, (size_t)slice[i].module), layer);
+    return WF_MAX(rank, (int64_t)1);
+}
+
+static weft_status score_one(double *all, double *top, const weft_plan *p, const wf_sheet *s,
+                             const wf_layer *layer, int32_t adapter, int64_t k, weft_error *err)
+{
+    int32_t         count;
+    const wf_slice *slice = wf_plan_slices(p, adapter, layer->id, &count);
+
+    if (count == 0) return WEFT_OK;
+    return wf_slices_score(p->entry[adapter].bound->adapter, slice, count, layer, s->ignore_alpha, k, all, top,
+                           &p->alloc, err);
+}
+
+static weft_status score_layer(layer_sums *sums, const weft_plan *p, const wf_sheet *s,
                                const wf_layer *layer, const state *f, weft_error *err)
 {
-    const wf_module *c = wf_plan_module(p, f->content, layer->id);
-    const wf_module *s = wf_plan_module(p, f->style, layer->id);
-    layer_sums       r = { layer_k(layer, c, s, options_of(sheet)->top_k), 0, 0, 0, 0 };
-    bool             bare = sheet->ignore_alpha;
-    weft_status      st = WEFT_OK;
+    int64_t    k = options_of(s)->top_k;
+    layer_sums r = { .top_k = layer_k(layer, k > 0 ? k : rank_at(p, f->content, layer) *
+                                                             rank_at(p, f->style, layer)) };
 
-    if (c != NULL)
-        st = wf_module_score(c, layer, bare ? 1 : c->scale, r.top_k, &r.content_all, &r.content, &p->alloc, err);
-    if (st == WEFT_OK && s != NULL)
-        st = wf_module_score(s, layer, bare ? 1 : s->scale, r.top_k, &r.style_all, &r.style, &p->alloc, err);
-    if (st == WEFT_OK) *sums = r;
-    return st;
+    WF_TRY(score_one(&r.content_all, &r.content, p, s, layer, f->content, r.top_k, err));
+    WF_TRY(score_one(&r.style_all, &r.style, p, s, layer, f->style, r.top_k, err));
+    *sums = r;
+    return WEFT_OK;
 }
 
 static weft_status tell(const weft_plan *p, int64_t done, int64_t total, weft_error *err)

@@ -196,7 +196,7 @@ tsan:
 	$(SELF) B=$(B)/tsan CFLAGS='-g -O1 -fsanitize=thread' check-threads
 
 # Where threads meet; a thousand failed allocations and twenty-step pictures show a race no better than one step.
-check-threads: $(filter-out %/test_memory %/test_compose,$(filter $(B)/tests/base/% $(B)/tests/run/%,$(TESTS)))
+check-threads: $(filter-out %/test_memory %/test_compose,$(filter $(foreach d,base tensor run,$(B)/tests/$d/%),$(TESTS)))
 	$(Q)$(CHECK) $(^:%='%')
 
 FUZZ_SECONDS ?= 60

@@ -12,7 +12,8 @@ WEFT_TESTS=${WEFT_TESTS:-tests}
 CK_VERBOSITY=normal                      # we read its line of totals
 ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1}
 UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
-export B WEFT_TESTS CK_DEFAULT_TIMEOUT CK_VERBOSITY ASAN_OPTIONS UBSAN_OPTIONS
+TSAN_OPTIONS=${TSAN_OPTIONS:-die_after_fork=0} # some tests start threads in a child of theirs
+export B WEFT_TESTS CK_DEFAULT_TIMEOUT CK_VERBOSITY ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS
 unset MAKEFLAGS MAKELEVEL MFLAGS 2>/dev/null
 
 passed=0 failed=0 skipped=0

@@ -113,8 +113,8 @@ wf_coefficient wf_coefficient_of(const wf_exec *e, const wf_delta *d, size_t sam
 /* Has every mask that a part of this layer takes a level for the grid? If not, the network
  * stops. */
 bool wf_masks_fit(wf_exec *e, const wf_delta *d, wf_grid g);
-/* Does any sample have a mask over this grid's rows? */
-bool wf_any_mask(const wf_exec *e, const wf_delta *d, wf_grid g);
+/* Does a part have a mask over this grid's rows, in any sample? */
+bool wf_part_masked(const wf_exec *e, const wf_delta *d, int32_t part, wf_grid g);
 
 /* Floats from the arena; NULL in a dry run, and when the arena is too small: then `stopped` is
  * set. */

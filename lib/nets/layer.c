@@ -88,12 +88,11 @@ bool wf_masks_fit(wf_exec *e, const wf_delta *d, wf_grid g)
     return true;
 }
 
-bool wf_any_mask(const wf_exec *e, const wf_delta *d, wf_grid g)
+bool wf_part_masked(const wf_exec *e, const wf_delta *d, int32_t part, wf_grid g)
 {
     bool any = false;
-    for (size_t n = 0; n < (size_t)g.n && !any; n++)
-        for (int32_t p = 0; p < d->stack->parts && !any; p++)
-            any = wf_coefficient_of(e, d, n, p, g).rows != NULL;
+    for (size_t n = 0; n < (size_t)g.n && e->masks != NULL && !any; n++)
+        any = wf_coefficient_of(e, d, n, part, g).rows != NULL;
     return any;
 }
 
@@ -422,7 +421,7 @@ static void compute(job *j)
 {
     wf_exec *e = j->e;
     const wf_stack *s = j->stack;
-    bool after = false, masked = false, live = false;
+    bool after = false, live = false;
 
     for (size_t n = 0; n < j->base.samples && j->base.h != NULL && !live; n++)
         live = j->base.live[n].lo != j->base.live[n].hi;
@@ -434,8 +433,8 @@ static void compute(job *j)
     }
     e->products->wide(&j->base, e->k, e->pool, e->scratch);
     if (s == NULL || s->other == NULL) return;
-    if (e->masks != NULL) masked = wf_any_mask(e, j->delta, j->out);
     for (int32_t p = 0; p < s->parts; p++) {
+        bool masked = wf_part_masked(e, j->delta, p, j->out);
         after |= s->other[p].w1 != NULL || (masked && s->other[p].bias != NULL);
         if (!masked || s->other[p].dense == NULL) continue;
         j->part = p;

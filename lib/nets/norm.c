@@ -78,7 +78,8 @@ static void take_weights(norm *o)
     o->weight = own;
     o->bias = own + o->c;
     o->stride = 2 * o->c;
-    o->masked = e->masks != NULL && wf_any_mask(e, d, o->g);
+    for (int32_t p = 0; p < d->stack->parts; p++)
+        o->masked = o->masked || wf_part_masked(e, d, p, o->g);
 }
 
 /* y (c) = y w + b with the weights of a row; `scratch` holds 2 c floats. */

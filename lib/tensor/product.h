@@ -22,10 +22,10 @@
 /* Which rows of x a row of y sees: one pixel's neighbourhood, or the same row where kernel and
  * stride are 1. Pixels outside of the image are zero. */
 typedef struct wf_window {
-    int32_t h, w;         /* of a sample of x; h * w rows, row by row    */
-    int32_t out_h, out_w; /* of a sample of y                            */
-    int32_t kernel, stride;
-    int32_t pad;          /* on the top and the left                     */
+    int32_t h, w;           /* of a sample of x; h * w rows, row by row  */
+    int32_t out_h, out_w;   /* of a sample of y                          */
+    int32_t kernel, stride; /* kernel^2 is at most 1152, a block of K    */
+    int32_t pad;            /* on the top and the left                   */
 } wf_window;
 
 typedef struct wf_span { size_t lo, hi; } wf_span; /* lo <= i < hi; empty where lo == hi */

@@ -5,7 +5,7 @@
 #include "adapter/adapter_internal.h"
 #include "base/structs.h"
 
-/* ---- the handle ------------------------------------------------------------------------------------- */
+/* ---- the handle ------------------------------------------------------------------------------ */
 
 weft_status wf_adapter_new(weft_tensors *tensors, const char *name, const weft_allocator *alloc,
                            weft_adapter **out, weft_error *err)
@@ -52,7 +52,7 @@ void weft_adapter_free(weft_adapter *a)
     wf_free(&alloc, a);
 }
 
-/* ---- what is in it --------------------------------------------------------------------------------- */
+/* ---- what is in it --------------------------------------------------------------------------- */
 
 size_t wf_adapter_modules(const weft_adapter *a)
 {

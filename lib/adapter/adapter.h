@@ -14,7 +14,7 @@ const wf_module *wf_adapter_module(const weft_adapter *a, size_t i);
 const char      *wf_adapter_name(const weft_adapter *a);
 void             wf_adapter_ref(weft_adapter *a);
 
-/* A module at a layer: rows [row, row + rows) of the layer's weight are rows [from, from + rows) of
+/* A module at a slice of a layer: rows [row, row + rows) of the layer's weight are rows [from, from + rows) of
  * the module's. A file may have one module for what the model has as several layers (queries, keys
  * and values in one matrix), or several modules for one layer. A module that acts on a whole layer,
  * and on nothing else, has row and from 0, and rows and of are the layer's outputs; today's
@@ -28,7 +28,7 @@ typedef struct wf_slice {
     int32_t of;    /* rows of the module's whole matrix */
 } wf_slice;
 
-/* The bindings of all modules that matched, in the order of the layers. The report owns them. */
+/* The slices of all modules that matched, in the order of the layers. The report owns them. */
 const wf_slice *wf_report_slices(const weft_report *r, size_t *count);
 /* Turn a report into the status that weft_plan_add() gives: WEFT_OK, or WEFT_E_MISMATCH with the
  * one line. */

@@ -30,7 +30,7 @@ typedef struct wf_source {
     json_t     *config;   /* adapter_config.json, or NULL                                */
 } wf_source;
 
-/* ---- adapter.c: the handle ------------------------------------------------------------------------- */
+/* ---- adapter.c: the handle ------------------------------------------------------------------- */
 
 /* An adapter without modules over these tensors, with room for one module per tensor. Takes a
  * reference to `tensors`. */
@@ -39,7 +39,7 @@ weft_status wf_adapter_new(weft_tensors *tensors, const char *name, const weft_a
 /* WEFT_BASE_* that the adapter's widths point to. */
 int32_t     wf_adapter_base(const weft_adapter *a);
 
-/* ---- read.c, identify.c: tensors to modules ---------------------------------------------------------- */
+/* ---- read.c, identify.c: tensors to modules -------------------------------------------------- */
 
 /* What is needed of a module while its file is read. */
 typedef struct wf_draft {
@@ -64,7 +64,7 @@ weft_status wf_identify_stranger(const weft_adapter *a, weft_error *err);
 /* Fill dialect, families and kind of an adapter whose modules are complete. */
 void        wf_identify(weft_adapter *a, const wf_draft *drafts);
 
-/* ---- names.c: names of modules and keys --------------------------------------------------------------- */
+/* ---- names.c: names of modules and keys ------------------------------------------------------ */
 
 /* WEFT_COMPONENT_* of a name, canonical or not; -1 for others than adapters act on. */
 int32_t     wf_name_component(const char *name);
@@ -81,7 +81,7 @@ const char *wf_component_prefix(int32_t component);
 typedef struct wf_key_text { char text[168]; } wf_key_text;
 const char *wf_key_show(wf_key_text *buf, const char *key);
 
-/* ---- config.c: what PEFT's configuration says of a module --------------------------------------------- */
+/* ---- config.c: what PEFT's configuration says of a module ------------------------------------ */
 
 /* A configuration: an object whose keys begin with `prefix` ("" or "unet."); `what` names its
  * source in messages. */

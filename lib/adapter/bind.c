@@ -24,7 +24,7 @@ struct weft_report {
     weft_model    *model;
     weft_adapter  *adapter;
     bound         *modules; /* [modules of the adapter] */
-    wf_slice    *bindings; /* [bound] of modules that matched, in the order of the layers */
+    wf_slice      *slices;  /* [bound] of modules that matched, in the order of the layers */
     size_t         bound;
     size_t         tally[WEFT_KEY_IGNORED + 1];
     bool           clash; /* two modules name one layer */
@@ -34,7 +34,7 @@ struct weft_report {
 static const char unknown_key[] = "not a key of a dialect that this version reads";
 static const char token_key[] = "a token's embedding: open the file as a concept";
 
-/* ---- names to layers -------------------------------------------------------------------------------- */
+/* ---- names to layers ------------------------------------------------------------------------- */
 
 /* A layer that is asked what it is called. */
 typedef struct asked {
@@ -145,7 +145,7 @@ static void find_modules(weft_report *r, const wf_map *by_name, const wf_layer *
         }
         owner = at;
         owner_kohya = aliases[n].name == kohya;
-        r->bindings[r->bound++] = (wf_slice){ .module = (int32_t)at, .layer = layer->id,
+        r->slices[r->bound++] = (wf_slice){ .module = (int32_t)at, .layer = layer->id,
                                                 .rows = layer->out, .of = layer->out };
     }
 }
@@ -168,7 +168,7 @@ static weft_status find_layers(weft_report *r, weft_error *err)
     return st;
 }
 
-/* ---- what becomes of a module ------------------------------------------------------------------------ */
+/* ---- what becomes of a module ---------------------------------------------------------------- */
 
 static bool has_component(const weft_model *m, int32_t component)
 {
@@ -247,27 +247,27 @@ static void settle_modules(weft_report *r)
         if (b->layer < 0) explain_unmatched(r, &r->adapter->modules[i], &b->reason);
     }
     for (size_t k = 0; k < r->bound; k++) {
-        bound           *b = &r->modules[r->bindings[k].module];
-        const wf_module *m = &r->adapter->modules[r->bindings[k].module];
-        const wf_layer  *l = &layers[r->bindings[k].layer];
-        if (b->state != WEFT_KEY_MATCHED || wf_slice_fits(&r->bindings[k], m, l)) continue;
+        bound           *b = &r->modules[r->slices[k].module];
+        const wf_module *m = &r->adapter->modules[r->slices[k].module];
+        const wf_layer  *l = &layers[r->slices[k].layer];
+        if (b->state != WEFT_KEY_MATCHED || wf_slice_fits(&r->slices[k], m, l)) continue;
         b->state = WEFT_KEY_SHAPE_MISMATCH;
         explain_shape(m, l, &b->reason);
     }
 }
 
-/* Bindings of modules that did not match go. */
+/* Slices of modules that did not match go. */
 static void keep_matched(weft_report *r)
 {
     size_t kept = 0;
 
     for (size_t k = 0; k < r->bound; k++)
-        if (r->modules[r->bindings[k].module].state == WEFT_KEY_MATCHED)
-            r->bindings[kept++] = r->bindings[k];
+        if (r->modules[r->slices[k].module].state == WEFT_KEY_MATCHED)
+            r->slices[kept++] = r->slices[k];
     r->bound = kept;
 }
 
-/* ---- the line ---------------------------------------------------------------------------------------- */
+/* ---- the line -------------------------------------------------------------------------------- */
 
 static void fill_row(const weft_report *r, size_t index, weft_report_row *row)
 {
@@ -320,7 +320,7 @@ static void write_line(weft_report *r)
                       keys, k.text, row.reason);
 }
 
-/* ---- the report -------------------------------------------------------------------------------------- */
+/* ---- the report ------------------------------------------------------------------------------ */
 
 static weft_status fill_report(weft_report *r, weft_error *err)
 {
@@ -363,9 +363,9 @@ weft_status weft_report_create(weft_model *model, weft_adapter *adapter, weft_re
 
     r->modules = wf_zalloc(&r->alloc, adapter->count, sizeof *r->modules);
     (void)wf_model_layers(model, &layers);
-    r->bindings = wf_zalloc(&r->alloc, layers, sizeof *r->bindings); /* one layer has one module at the most */
-    if (r->modules == NULL || r->bindings == NULL) {
-        st = wf_nomem(err, adapter->count * sizeof *r->modules + layers * sizeof *r->bindings,
+    r->slices = wf_zalloc(&r->alloc, layers, sizeof *r->slices); /* a layer has one module */
+    if (r->modules == NULL || r->slices == NULL) {
+        st = wf_nomem(err, adapter->count * sizeof *r->modules + layers * sizeof *r->slices,
                       "a report");
         goto done;
     }
@@ -389,7 +389,7 @@ void weft_report_free(weft_report *r)
     for (size_t i = 0; r->modules != NULL && i < r->adapter->count; i++)
         wf_text_free(&r->modules[i].reason);
     wf_free(&alloc, r->modules);
-    wf_free(&alloc, r->bindings);
+    wf_free(&alloc, r->slices);
     weft_model_free(r->model);
     weft_adapter_free(r->adapter);
     wf_free(&alloc, r);
@@ -425,7 +425,7 @@ const char *weft_report_line(const weft_report *r)
 const wf_slice *wf_report_slices(const weft_report *r, size_t *count)
 {
     *count = r->bound;
-    return r->bindings;
+    return r->slices;
 }
 
 weft_status wf_report_verdict(const weft_report *r, bool allow_partial, weft_error *err)

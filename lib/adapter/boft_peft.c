@@ -108,7 +108,7 @@ done:
     return st;
 }
 
-/* ---- PEFT's configuration ------------------------------------------------------------------------------ */
+/* ---- PEFT's configuration -------------------------------------------------------------------- */
 
 static const wf_peft_type peft_types[] = {
     { .name = "BOFT", .known_by = WF_BIT(WF_TENSOR_BOFT_R), .rank = "r",

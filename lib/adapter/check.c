@@ -131,7 +131,8 @@ weft_status wf_module_check_tensors(const wf_module *m, const char *source, weft
     for (int32_t p = 0; p < WF_TENSORS; p++) {
         const wf_tensor *t = m->tensor[p];
         if (t == NULL) continue;
-        WF_TRY(wf_tensor_is_number(p) ? check_number(t, source, err) : check_factor(m, t, source, err));
+        if (wf_tensor_is_number(p)) WF_TRY(check_number(t, source, err));
+        else WF_TRY(check_factor(m, t, source, err));
     }
     return WEFT_OK;
 }

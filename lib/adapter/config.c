@@ -13,7 +13,7 @@
  * here. */
 #include "adapter/adapter_internal.h"
 
-/* ---- patterns ------------------------------------------------------------------------------------ */
+/* ---- patterns -------------------------------------------------------------------------------- */
 
 /* One sign of a pattern: what it matches and how often. */
 typedef struct sign {
@@ -113,7 +113,7 @@ bool wf_config_matches(const char *pattern, const char *path, bool *known)
     return matches_either(pattern, path, true, known);
 }
 
-/* ---- settings ------------------------------------------------------------------------------------ */
+/* ---- settings -------------------------------------------------------------------------------- */
 
 /* The setting of this name, or NULL. */
 static const json_t *setting(const wf_config *c, const char *name)

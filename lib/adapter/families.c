@@ -37,7 +37,8 @@ const wf_family *wf_family_of(uint64_t tensors)
 const wf_family *wf_module_family(const wf_module *m)
 {
     uint64_t         tensors = wf_module_tensors(m);
-    const wf_family *first = wf_family_of(tensors); /* whose shape() then says what is wrong, if none takes it */
+    /* Whose shape() then says what is wrong, if none takes it. */
+    const wf_family *first = wf_family_of(tensors);
 
     for (size_t i = 0; i < WF_LEN(families); i++)
         if (takes_tensors(families[i], tensors) &&

@@ -179,7 +179,7 @@ struct wf_family {
     /* PEFT's types of this family (settings are read by them), and the writer of their
      * configuration (save_config.c). */
     const wf_peft_type *peft_types;
-    const wf_peft_type *(*peft_type)(const wf_module *m, int32_t dialect); /* of a module; NULL: the first of the list */
+    const wf_peft_type *(*peft_type)(const wf_module *m, int32_t dialect); /* NULL: the first */
     weft_status (*write_peft)(const struct wf_peft_writer *w);
 };
 
@@ -206,7 +206,7 @@ const wf_family *wf_module_family(const wf_module *m);
 /* PEFT's type of this name among all families', or NULL. */
 const wf_peft_type *wf_peft_type_named(const char *name);
 
-/* ---- module.c: what holds for a module of any family -------------------------------------------------- */
+/* ---- module.c: what holds for a module of any family ----------------------------------------- */
 
 /* Its form at a layer: the family's, or DENSE if a magnitude makes it DoRA. */
 int32_t wf_module_form(const wf_module *m, const wf_layer *l);
@@ -242,7 +242,7 @@ uint64_t    wf_module_tensors(const wf_module *m);
  * means 0 to PEFT and diffusers. */
 void        wf_module_set_scale(wf_module *m, double divisor);
 
-/* ---- slice.c: the same of a module at the rows of a layer that a binding names -------------------------- */
+/* ---- slice.c: the same of a module at a slice of a layer --------------- */
 
 /* Does the module act on all rows of the layer with all of its own? Then what follows is what
  * stands above. */
@@ -260,7 +260,7 @@ weft_status wf_slice_add_bias(const wf_slice *b, const wf_module *m, const wf_la
                                 double scale, double c, float *dst, bool *any,
                                 const weft_allocator *alloc, weft_error *err);
 
-/* ---- dora.c: a magnitude beside a family's own difference ---------------------------------------------- */
+/* ---- dora.c: a magnitude beside a family's own difference ------------------------------------ */
 
 /* Is the magnitude as long as the layer's rows or columns, and is it of rows? */
 bool wf_dora_fits(const wf_module *m, const wf_layer *l);
@@ -268,7 +268,7 @@ bool wf_dora_rows(const wf_module *m, const wf_layer *l);
 /* norm (out) of V's rows (out, K), or (in) of its columns over outputs and kernel. */
 void wf_dora_norms(double *norm, const float *V, const wf_layer *l, bool rows);
 
-/* ---- check.c: what a module's tensors must be, and how messages speak of them -------------------------- */
+/* ---- check.c: what a module's tensors must be, and how messages speak of them ---------------- */
 
 /* "<source>: <key>: <text>" as WEFT_E_FORMAT, for what shapes say together: shapes go through
  * wf_shape(). */

@@ -10,7 +10,7 @@
 #include "adapter/factor.h"
 #include "adapter/save.h"
 
-/* ---- what both have ------------------------------------------------------------------------------------- */
+/* ---- what both have -------------------------------------------------------------------------- */
 
 static bool on_input(const wf_module *m)
 {
@@ -54,7 +54,7 @@ static weft_status add_scaled(const wf_module *m, const wf_layer *l, const wf_te
     return WEFT_OK;
 }
 
-/* ---- LyCORIS ------------------------------------------------------------------------------------------------ */
+/* ---- LyCORIS --------------------------------------------------------------------------------- */
 
 static weft_status shape(wf_module *m, const char *source, weft_error *err)
 {
@@ -86,7 +86,7 @@ const wf_family wf_family_ia3 = {
     .elsewhere = "in LyCORIS' form",
 };
 
-/* ---- PEFT ----------------------------------------------------------------------------------------------------- */
+/* ---- PEFT ------------------------------------------------------------------------------------ */
 
 static weft_status settle_peft(wf_module *m, const wf_settings *s, const wf_config *config,
                                const char *path, weft_error *err)

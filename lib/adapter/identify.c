@@ -6,7 +6,7 @@
  * and the report names it. */
 #include "adapter/adapter_internal.h"
 
-/* ---- what is no adapter ------------------------------------------------------------------------------- */
+/* ---- what is no adapter ---------------------------------------------------------------------- */
 
 /* " (hada_w1_a)": the last word of a key that says something. */
 static const char *last_word(wf_key_text *buf, const char *key)
@@ -132,7 +132,7 @@ weft_status wf_identify_stranger(const weft_adapter *a, weft_error *err)
                    wf_key_show(&k, first->name));
 }
 
-/* ---- names ---------------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 /* Add " + word" to a list of words that has room for `cap` bytes, unless it is in it. */
 static void join_word(char *to, size_t cap, const char *word)

@@ -33,7 +33,7 @@ static bool tucker(const wf_module *m)
     return m->tensor[WF_TENSOR_HADA_T1] != NULL;
 }
 
-/* ---- shapes -------------------------------------------------------------------------------------------- */
+/* ---- shapes ---------------------------------------------------------------------------------- */
 
 static weft_status shape_plain(wf_module *m, const half *h, const char *source, weft_error *err)
 {
@@ -91,7 +91,7 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
     return WEFT_OK;
 }
 
-/* ---- the factors ------------------------------------------------------------------------------------------ */
+/* ---- the factors ----------------------------------------------------------------------------- */
 
 /* Both halves: outer (out, r) and inner (r, K), in one block of memory. */
 typedef struct factors {
@@ -199,7 +199,7 @@ done:
     return st;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static void shape_for(const wf_module *m, const wf_layer *l, int32_t tensor, wf_tensor *t)
 {

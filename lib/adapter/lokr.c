@@ -22,7 +22,7 @@ static const wf_tensor *part(const wf_module *m, int32_t p)
     return m->tensor[p];
 }
 
-/* ---- shapes -------------------------------------------------------------------------------------------- */
+/* ---- shapes ---------------------------------------------------------------------------------- */
 
 /* A factor stands whole, or as the product of two. */
 static weft_status check_whole(const wf_module *m, const char *name, int32_t whole, int32_t a,
@@ -119,7 +119,7 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
     return WEFT_OK;
 }
 
-/* ---- the factors ----------------------------------------------------------------------------------------- */
+/* ---- the factors ----------------------------------------------------------------------------- */
 
 static size_t rows_1(const wf_module *m)
 {
@@ -251,7 +251,7 @@ done:
     return st;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static const char *cannot_write(const wf_module *m, int32_t dialect)
 {

@@ -23,7 +23,7 @@
 #include "adapter/save.h"
 #include "tensor/gemm.h"
 
-/* ---- what the shapes say ------------------------------------------------------------------------- */
+/* ---- what the shapes say --------------------------------------------------------------------- */
 
 static weft_status check_factors(const wf_module *m, const char *source, weft_error *err)
 {
@@ -114,7 +114,7 @@ static const char *kind(const wf_module *m)
            ? "MoSLoRA" : NULL;
 }
 
-/* ---- the factors ------------------------------------------------------------------------------------ */
+/* ---- the factors ----------------------------------------------------------------------------- */
 
 /* down (r, K) becomes M down. */
 static weft_status mix(const wf_module *m, size_t r, size_t K, float *down,
@@ -201,7 +201,7 @@ static bool add_bias(const wf_module *m, const wf_layer *l, double scale, double
     return t != NULL;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static const char *cannot_write(const wf_module *m, int32_t dialect)
 {

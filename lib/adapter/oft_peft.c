@@ -174,7 +174,7 @@ done:
     return st;
 }
 
-/* ---- PEFT's configuration ------------------------------------------------------------------------------ */
+/* ---- PEFT's configuration -------------------------------------------------------------------- */
 
 static const wf_peft_type peft_types[] = {
     { .name = "OFT", .known_by = WF_BIT(WF_TENSOR_OFT_R), .rank = "r",

@@ -4,7 +4,7 @@
 #include "adapter/adapter_internal.h"
 #include "base/structs.h"
 
-/* ---- paths ------------------------------------------------------------------------------------------ */
+/* ---- paths ----------------------------------------------------------------------------------- */
 
 /* The part of a path between its last two slashes, or after the last: [*start, *start + result). */
 static size_t last_part(const char *path, size_t len, const char **start)
@@ -100,7 +100,7 @@ done:
     return st;
 }
 
-/* ---- opening ---------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 /* Does a dialect with this kind of configuration read the key? */
 static bool reads_with(int32_t config, const char *key)

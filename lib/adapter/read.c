@@ -20,7 +20,7 @@ typedef struct reader {
     weft_error       *err;
 } reader;
 
-/* ---- keys to modules ------------------------------------------------------------------------------- */
+/* ---- keys to modules ------------------------------------------------------------------------- */
 
 /* Two keys that contradict each other. */
 static weft_status fail_pair(reader *rd, const char *one, const char *other, const char *what)
@@ -176,7 +176,7 @@ static weft_status join_key(reader *rd, size_t i)
                    wf_key_show(&text, t->name));
 }
 
-/* ---- scale ------------------------------------------------------------------------------------------ */
+/* ---- scale ----------------------------------------------------------------------------------- */
 
 /* The configuration that speaks of the module; false if there is none. */
 static bool find_config(const reader *rd, const wf_module *m, const wf_dialect *d, wf_config *out)
@@ -208,7 +208,7 @@ static weft_status take_settings(reader *rd, wf_module *m, wf_settings *s)
     return WEFT_OK;
 }
 
-/* ---- the whole --------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* The family that would take these tensors if more were there, and what is missing; NULL: none. */
 static const wf_family *nearest_family(uint64_t tensors, int32_t *missing)

@@ -5,11 +5,12 @@
  * looked up in the same tables that reading uses, so that what is written is read. A few things
  * have no word in a dialect and are brought to one that it has:
  *
- *   a mixer, and outside PEFT AdaLoRA's weights, are multiplied into the inner factor, as for computing (lowrank.c);
- *     so is a Tucker core outside kohya's dialect
+ *   a mixer, and outside PEFT AdaLoRA's weights, are multiplied into the inner factor, as for
+ *     computing (lowrank.c); so is a Tucker core outside kohya's dialect
  *   a compressed difference u v is a low-rank pair with alpha = rank
  *   a bias of the up factor is in kohya's dialect a difference of the layer's, scaled
- *   a scale that no alpha of the file gave (rsLoRA, AdaLoRA) becomes the alpha that gives it, to the last bit if there is one
+ *   a scale that no alpha of the file gave (rsLoRA, AdaLoRA) becomes the alpha that gives it, to
+ *     the last bit if there is one
  *
  * Everything else that a dialect cannot say is refused: another family's tensors under a name that
  * means something else would give wrong images silently. */
@@ -35,7 +36,7 @@ static const struct {
     [WEFT_DIALECT_PEFT]      = { "PEFT", &wf_dialect_peft, save_peft },
 };
 
-/* ---- which dialect has which family ------------------------------------------------------------------- */
+/* ---- which dialect has which family ---------------------------------------------------------- */
 
 static bool has(const wf_module *m, int32_t tensor)
 {
@@ -78,7 +79,7 @@ static weft_status check_forms(const wf_saver *s)
     return WEFT_OK;
 }
 
-/* ---- tensors to be written ------------------------------------------------------------------------------ */
+/* ---- tensors to be written ------------------------------------------------------------------- */
 
 /* Memory that lives until the file is written. */
 static void *keep(wf_saver *s, size_t size)
@@ -155,7 +156,7 @@ static const char *ending_of(const wf_ending *const tables[2], int32_t tensor, b
     return NULL;
 }
 
-/* ---- shapes ------------------------------------------------------------------------------------------------- */
+/* ---- shapes ---------------------------------------------------------------------------------- */
 
 static wf_tensor with_shape(wf_tensor t, int32_t rank, int64_t a, int64_t b, int64_t k)
 {
@@ -182,7 +183,7 @@ static void fit_shape(const wf_saver *s, const wf_module *m, const wf_layer *l, 
     else *t = conv ? with_shape(*t, 4, 1, n, 1) : with_shape(*t, 1, n, 0, 0);
 }
 
-/* ---- alpha ---------------------------------------------------------------------------------------- */
+/* ---- alpha ----------------------------------------------------------------------------------- */
 
 /* The tensors that are multiplied into the inner factor, as bits. */
 static uint64_t folded(const wf_saver *s, const wf_module *m)
@@ -208,7 +209,7 @@ static weft_status put_alpha(wf_saver *s, const wf_module *m, const char *stem)
                                                 wf_alpha_for(m, m->rank)) : WEFT_OK;
 }
 
-/* ---- modules --------------------------------------------------------------------------------------------------- */
+/* ---- modules --------------------------------------------------------------------------------- */
 
 /* down (r, in, k, k) with it folded in, F32. */
 static weft_status fold_down(wf_saver *s, const wf_module *m, const wf_layer *l, wf_tensor *t)
@@ -246,6 +247,11 @@ static weft_status put_up_bias(wf_saver *s, const wf_module *m, const char *stem
                             .dtype = WF_F32 }, true);
 }
 
+static int32_t written_as(const wf_module *m, int32_t tensor)
+{
+    return m->family->written_as != NULL ? m->family->written_as(m, tensor) : tensor;
+}
+
 /* A tensor under the name that the dialect has for it. */
 static weft_status put_tensor(wf_saver *s, size_t module, int32_t tensor, const char *stem)
 {
@@ -253,7 +259,7 @@ static weft_status put_tensor(wf_saver *s, size_t module, int32_t tensor, const 
     const wf_layer     *l = wf_saver_layer(s, module);
     const wf_peft_type *type = s->dialect != WEFT_DIALECT_KOHYA ? wf_saver_peft_type(s, m) : NULL;
     wf_tensor           t = *m->tensor[tensor];
-    int32_t             word = m->family->written_as != NULL ? m->family->written_as(m, tensor) : tensor;
+    int32_t             word = written_as(m, tensor);
     uint64_t            fold = folded(s, m);
     bool                bare = type != NULL && type->bare;
     const char         *ending;
@@ -264,7 +270,8 @@ static weft_status put_tensor(wf_saver *s, size_t module, int32_t tensor, const 
         return put_up_bias(s, m, stem);
     if (tensor == WF_TENSOR_DOWN && fold != 0) WF_TRY(fold_down(s, m, l, &t));
     else if (!bare) fit_shape(s, m, l, tensor, &t);
-    if (tensor == WF_TENSOR_MAGNITUDE && s->dialect != WEFT_DIALECT_KOHYA) bare = true; /* PEFT has no .weight there */
+    if (tensor == WF_TENSOR_MAGNITUDE && s->dialect != WEFT_DIALECT_KOHYA)
+        bare = true; /* PEFT has no .weight there */
     if ((ending = ending_of(s->endings, word, bare)) == NULL)
         return wf_fail(s->err, WEFT_E_INTERNAL, "no ending for %s", wf_tensor_role(tensor));
     return put(s, stem, ending, t, !wf_tensor_is_number(tensor));
@@ -280,7 +287,7 @@ static weft_status put_module(wf_saver *s, size_t module, const char *stem)
     return s->dialect == WEFT_DIALECT_KOHYA ? put_alpha(s, m, stem) : WEFT_OK;
 }
 
-/* ---- the three dialects ------------------------------------------------------------------------------------- */
+/* ---- the three dialects ---------------------------------------------------------------------- */
 
 /* The metadata of the file itself, except what described its own dialect. */
 static size_t copy_metadata(const wf_saver *s, const char **pairs)
@@ -399,21 +406,21 @@ static weft_status save_peft(wf_saver *s, const char *path)
     return st;
 }
 
-/* ---- the call -------------------------------------------------------------------------------------------------- */
+/* ---- the call -------------------------------------------------------------------------------- */
 
 /* The layer that each module is written for. */
 static weft_status take_layers(wf_saver *s, const weft_report *report)
 {
     size_t            count, layer_count;
-    const wf_slice *bindings = wf_report_slices(report, &count);
+    const wf_slice *slices = wf_report_slices(report, &count);
     const wf_layer   *layers = wf_model_layers(s->model, &layer_count);
 
     if ((s->layers = wf_zalloc(&s->alloc, s->a->count, sizeof *s->layers)) == NULL)
         return wf_nomem(s->err, s->a->count * sizeof *s->layers, "modules to be written");
     for (size_t i = 0; i < s->a->count; i++) s->layers[i] = -1;
     for (size_t i = 0; i < count; i++)
-        if (wf_slice_whole(&bindings[i], &layers[bindings[i].layer]))
-            s->layers[bindings[i].module] = bindings[i].layer;
+        if (wf_slice_whole(&slices[i], &layers[slices[i].layer]))
+            s->layers[slices[i].module] = slices[i].layer;
     return WEFT_OK;
 }
 

@@ -34,7 +34,7 @@ float               wf_alpha_for(const wf_module *m, int32_t divisor);
 /* PEFT's type of the module; NULL if PEFT has none. */
 const wf_peft_type *wf_saver_peft_type(const wf_saver *s, const wf_module *m);
 
-/* ---- save_config.c ------------------------------------------------------------------------------------ */
+/* ---- save_config.c --------------------------------------------------------------------------- */
 
 /* The members of PEFT's configuration of one component, each key after `prefix`, added to `out`
  * with commas between them and after what other prefixes have left there. WEFT_E_UNSUPPORTED if one

@@ -8,7 +8,7 @@
  * written into a file that PEFT cannot open. */
 #include "adapter/save.h"
 
-/* ---- members ----------------------------------------------------------------------------------------------- */
+/* ---- members --------------------------------------------------------------------------------- */
 
 void wf_peft_key(const wf_peft_writer *w, const char *name)
 {

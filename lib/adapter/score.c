@@ -8,7 +8,7 @@
 
 #include "adapter/adapter_internal.h"
 
-/* ---- the k largest ------------------------------------------------------------------------------- */
+/* ---- the k largest --------------------------------------------------------------------------- */
 
 /* A heap with its smallest on top. Once it is full, a value enters by replacing the top. */
 typedef struct largest {
@@ -44,7 +44,7 @@ static void offer(largest *l, float v)
     l->least = l->heap[0];
 }
 
-/* ---- the score ----------------------------------------------------------------------------------- */
+/* ---- the score ------------------------------------------------------------------------------- */
 
 /* Columns of one tile: as many floats as stay in registers while r runs. */
 enum { LANES = 16 };

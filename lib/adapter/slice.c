@@ -1,10 +1,9 @@
-/* slice.c - a module at the rows of a layer that a binding names.
+/* slice.c - a module at some rows of a layer, with some of its own.
  *
- * A family knows whole matrices only. If a binding is a slice, the family is asked for the whole,
- * as for a layer with all of the module's rows, and the rows that the binding names are taken out
- * of it. For a pair that is its up factor; the down factor is the same for every slice. A family
- * that depends on the layer's own weight cannot be asked so: no layer has that weight in one
- * piece. */
+ * A family knows whole matrices only. So it is asked for the whole, as for a layer that has all of
+ * the module's rows, and the rows of the slice are taken out of it. For a pair that is its up
+ * factor; the down factor is the same for every slice. A family that depends on the layer's own
+ * weight cannot be asked so: no layer has that weight in one piece. */
 #include "adapter/family.h"
 
 bool wf_slice_whole(const wf_slice *b, const wf_layer *l)

@@ -64,10 +64,16 @@ void wf_factor_rows(const wf_tensor *t, size_t rows, wf_columns c, float *dst)
     else wf_tensor_channels_last(t, rows, c.in, c.kk, dst);
 }
 
+/* Element `i` of the layer's weight. */
+static const uint8_t *weight_at(const wf_layer *l, size_t i)
+{
+    return (const uint8_t *)l->weight + i * (size_t)(wf_dtype_bits(l->dtype) / 8);
+}
+
 void wf_layer_rows(const wf_layer *l, size_t from, size_t n, float *w)
 {
     size_t         in = (size_t)l->in, kk = (size_t)l->kernel * (size_t)l->kernel, K = in * kk;
-    const uint8_t *data = (const uint8_t *)l->weight + from * K * (size_t)(wf_dtype_bits(l->dtype) / 8);
+    const uint8_t *data = weight_at(l, from * K);
     wf_tensor      t = { .name = l->name, .data = data, .count = n * K, .dtype = l->dtype };
 
     wf_factor_rows(&t, n, (wf_columns){ .in = in, .kk = kk, .K = K }, w);
@@ -77,8 +83,7 @@ void wf_layer_rows_as_stored(const wf_layer *l, size_t from, size_t n, float *w)
 {
     size_t K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
 
-    (void)wf_widen_any(w,
-                       (const uint8_t *)l->weight + from * K * (size_t)(wf_dtype_bits(l->dtype) / 8), l->dtype, n * K);
+    (void)wf_widen_any(w, weight_at(l, from * K), l->dtype, n * K);
 }
 
 void wf_add_as_stored(const wf_layer *l, size_t from, size_t n, const float *delta, double f,

@@ -15,7 +15,7 @@ struct weft_concept {
     const char    *format;
 };
 
-/* ---- opening --------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 /* "embeddings/cat-toy.pt" is "cat-toy". */
 static char *stem_of(const weft_allocator *alloc, const char *path)
@@ -145,7 +145,8 @@ static weft_status open_adapter(weft_concept *c, const char *path, const weft_co
     if ((st == WEFT_E_FORMAT || st == WEFT_E_UNSUPPORTED) && err != NULL) {
         weft_error why = *err; /* which may say: this is a textual inversion */
         return wf_fail(err, st,
-                       "%.120s: beside its tokens it holds %.80s, which is not of an adapter that can be opened: %.240s", path, c->list.other, why.text);
+                       "%.120s: beside its tokens it holds %.80s, which is not of an adapter that can be "
+                       "opened: %.240s", path, c->list.other, why.text);
     }
     if (st == WEFT_OK && c->list.count == 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
@@ -208,7 +209,7 @@ void weft_concept_free(weft_concept *c)
     wf_free(&alloc, c);
 }
 
-/* ---- asking ---------------------------------------------------------------------------------------------- */
+/* ---- asking ---------------------------------------------------------------------------------- */
 
 void                    wf_concept_ref(weft_concept *c) { wf_ref_take(&c->refs); }
 const char             *wf_concept_name(const weft_concept *c) { return c->name; }

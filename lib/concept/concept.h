@@ -29,7 +29,7 @@ weft_adapter           *wf_concept_adapter(const weft_concept *c); /* borrowed; 
 size_t                  wf_concept_tokens(const weft_concept *c);
 const wf_concept_token *wf_concept_token_at(const weft_concept *c, size_t i);
 
-/* ---- read.c: the tokens in a file's tensors ------------------------------------------------------- */
+/* ---- read.c: the tokens in a file's tensors -------------------------------------------------- */
 
 typedef struct wf_token_list {
     const weft_allocator *alloc;
@@ -44,7 +44,7 @@ weft_status wf_tokens_read(wf_token_list *list, const weft_tensors *t, const cha
                            const weft_allocator *alloc, weft_error *err);
 void        wf_token_list_free(wf_token_list *list);
 
-/* ---- forms.c: what keys mean --------------------------------------------------------------------- */
+/* ---- forms.c: what keys mean ----------------------------------------------------------------- */
 
 /* How a key's tensor is a token. */
 typedef enum wf_token_shape {

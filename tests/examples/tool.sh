@@ -78,7 +78,7 @@ draw -p "a red circle" -o "$tmp/tile.png" --tile 16 --no-parameters
 draw -p "a red circle" -o "$tmp/whole.png" --no-parameters
 that "one tile is the whole picture" cmp "$tmp/tile.png" "$tmp/whole.png"
 
-# ---- words, weights, clip skip
+# ---- tokens, weights, clip skip
 
 word=$model/words/teal.safetensors
 draw -p "a <teal> star" -o "$tmp/unknown.png" --no-parameters
@@ -86,7 +86,7 @@ for options in "-c $word" "-c $word --tokens <blue-green>,"; do
     name=$(echo "$options" | grep -q -- --tokens && echo "<blue-green>" || echo "<teal>")
     draw -p "a $name star" ${options%,} -o "$tmp/$name.png" --no-parameters
 done
-that "a word" test "$(cksum <"$tmp/<teal>.png")" != "$(cksum <"$tmp/unknown.png")"
+that "a token" test "$(cksum <"$tmp/<teal>.png")" != "$(cksum <"$tmp/unknown.png")"
 that "the same by another name" cmp "$tmp/<teal>.png" "$tmp/<blue-green>.png"
 for way in a1111 plain empty; do
     that "weighting $way" draw -p "a (red:1.4) [circle]" --weighting $way -o "$tmp/$way.png" --no-parameters

@@ -14,8 +14,8 @@ size_t wf_stack_floats(const wf_layer *layer, const wf_stack *stack)
 {
     size_t columns = wf_layer_columns(layer), out = (size_t)layer->out, n = (size_t)stack->rank * (columns + out);
 
-    for (int32_t p = 0; stack->other != NULL && p < stack->parts; p++) {
-        const wf_other *x = &stack->other[p];
+    for (int32_t p = 0; stack->nonpair != NULL && p < stack->parts; p++) {
+        const wf_nonpair *x = &stack->nonpair[p];
         if (x->w1 != NULL)
             n += (size_t)x->o1 * (size_t)x->i1 + (size_t)x->o2 * (size_t)x->i2 * (columns / (size_t)layer->in);
         n += (x->dense != NULL ? out * columns : 0) + (x->bias != NULL ? out : 0);
@@ -163,7 +163,7 @@ static void lay_out(wf_stack *stack, const wf_patch *w, const wf_layer *layer, b
     size_t    columns = wf_layer_columns(layer), out = (size_t)layer->out, n = (size_t)w->parts, rank = 0;
     int32_t  *part_rank = take(b, n, sizeof *part_rank);
     float    *part_scale = take(b, n, sizeof *part_scale);
-    wf_other *other = NULL;
+    wf_nonpair *other = NULL;
     bool      plain = true;
 
     for (size_t i = 0; i < n; i++) {
@@ -179,7 +179,7 @@ static void lay_out(wf_stack *stack, const wf_patch *w, const wf_layer *layer, b
     for (size_t i = 0; i < n && !plain; i++) {
         const wf_patch_part *s = &w->part[i];
         int32_t          form = wf_slice_form(&s->slice, s->module, layer), size[4] = { 0, 0, 0, 0 };
-        wf_other         x = { NULL, NULL, 0, 0, 0, 0, NULL, NULL };
+        wf_nonpair         x = { NULL, NULL, 0, 0, 0, 0, NULL, NULL };
         if (form == WF_FORM_KRON) {
             s->module->family->kron_size(s->module, layer, size);
             x.o1 = size[0], x.i1 = size[1], x.o2 = size[2], x.i2 = size[3];
@@ -198,7 +198,7 @@ static weft_status fill_part(const wf_stack *stack, const wf_patch_part *s, cons
                              const weft_allocator *alloc, weft_error *err)
 {
     const wf_module *m = s->module;
-    const wf_other  *x = stack->other != NULL ? &stack->other[i] : NULL;
+    const wf_nonpair  *x = stack->nonpair != NULL ? &stack->nonpair[i] : NULL;
     size_t           columns = wf_layer_columns(layer), out = (size_t)layer->out;
 
     if (stack->part_rank[i] > 0)

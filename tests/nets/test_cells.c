@@ -85,7 +85,7 @@ static void close_to(const char *what, const float *y, const double *want, size_
 typedef struct parts {
     wf_layer l;
     float   *weight, *bias, *down, *up, *w1, *w2, *dense, *bias_pair, *bias_bare;
-    wf_nonpair other[PARTS];
+    wf_nonpair nonpair[PARTS];
     wf_stack stack;
     size_t   out, in, taps;
 } parts;
@@ -323,9 +323,9 @@ START_TEST(a_norm_takes_vectors_and_masks)
     float *x = bench_floats(N * H * W * C, 3);
     float *d0 = bench_floats(C, 4), *d3 = bench_floats(C, 5), *b3 = bench_floats(C, 6),
         *b4 = bench_floats(C, 7);
-    wf_nonpair other[PARTS] = { { .dense = d0 }, { 0 }, { 0 }, { .dense = d3, .bias = b3 },
+    wf_nonpair nonpair[PARTS] = { { .dense = d0 }, { 0 }, { 0 }, { .dense = d3, .bias = b3 },
                               { .bias = b4 } };
-    wf_stack stack = { PARTS, 0, none, part_scale, NULL, NULL, other };
+    wf_stack stack = { PARTS, 0, none, part_scale, NULL, NULL, nonpair };
     wf_delta delta = { &stack, 1, NULL, NULL };
     wf_layer row = { .name = "unet.norm", .kind = WEFT_LAYER_NORM, .out = C, .in = 1, .kernel = 1,
                      .stride = 1 };
@@ -355,8 +355,8 @@ START_TEST(a_norm_takes_vectors_and_masks)
                             const wf_cell *cell = cells + branch[n] * SLOTS + 1 + p;
                             double f = at_row(cell, &t, g, r);
                             double v = cell->vector != 0 ? t.vectors[cell->vector - 1][i] : 1;
-                            if (other[p].dense != NULL) w += f * v * other[p].dense[i];
-                            if (other[p].bias != NULL) b += f * other[p].bias[i];
+                            if (nonpair[p].dense != NULL) w += f * v * nonpair[p].dense[i];
+                            if (nonpair[p].bias != NULL) b += f * nonpair[p].bias[i];
                         }
                         double mean = sum / m, at = x[(n * H * W + r) * C + i];
                         double z = (at - mean) / sqrt(square / m - mean * mean + 1e-5f) * w + b;

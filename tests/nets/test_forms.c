@@ -26,7 +26,7 @@ static const wf_cell cells[BRANCHES * SLOTS] = {
 typedef struct parts {
     wf_layer l;
     float   *weight, *bias, *down, *up, *w1, *w2, *dense, *bias_pair, *bias_bare;
-    wf_nonpair other[PARTS];
+    wf_nonpair nonpair[PARTS];
     wf_stack stack;
     size_t   out, in, taps;
 } parts;
@@ -210,9 +210,9 @@ START_TEST(a_norm_has_its_branchs_weight_and_bias)
     static const int32_t branch[N] = { 1, 0, 2 };
     float *weight = bench_floats(C, 1), *bias = bench_floats(C, 2), *x = bench_floats(N * 70 * C, 3);
     float *d0 = bench_floats(C, 4), *d2 = bench_floats(C, 5), *b3 = bench_floats(C, 6);
-    wf_nonpair other[PARTS] = { { .dense = d0 }, { 0 }, { .dense = d2 }, { .bias = b3 } };
+    wf_nonpair nonpair[PARTS] = { { .dense = d0 }, { 0 }, { .dense = d2 }, { .bias = b3 } };
     static const int32_t none[PARTS] = { 0 };
-    wf_stack stack = { PARTS, 0, none, part_scale, NULL, NULL, other };
+    wf_stack stack = { PARTS, 0, none, part_scale, NULL, NULL, nonpair };
     wf_delta delta = { &stack, 2, NULL, NULL };
     wf_layer row = { .name = "unet.norm", .kind = WEFT_LAYER_NORM, .out = C, .in = 1, .kernel = 1, .stride = 1 };
     wf_grid g = wf_image_grid(N, 14, 5), one = wf_image_grid(1, 14, 5);

@@ -16,7 +16,7 @@ typedef struct wf_layer {
     const float *bias;     /* (out) or NULL                                                       */
     wf_dtype    dtype;
     int32_t     id;        /* index in the model's layer table                                    */
-    int32_t     component; /* 0 unet, 1 text_encoder, 2 text_encoder_2, 3 vae                     */
+    int32_t     component; /* WEFT_COMPONENT_*                                                   */
     int32_t     kind;      /* WEFT_LAYER_*                                                        */
     int32_t     out;
     int32_t     in;        /* 1 for a normalisation                                               */

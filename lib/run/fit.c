@@ -6,7 +6,7 @@
  *
  * A run that moves to another plan keeps what still fits: the scratch, and each merged copy whose
  * adapters and coefficients are the same. */
-#include "run/room.h"
+#include "run/run_internal.h"
 
 /* ---- merged copies ---- */
 
@@ -139,20 +139,20 @@ static void mark_merged(wf_fit *b, float *mark)
 
 static weft_status make_arrays(const weft_run *r, wf_fit *b, weft_error *err)
 {
-    size_t n = (size_t)b->samples, ids = (size_t)wf_run_parts(b)->unet_config.time_ids;
+    const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
+    size_t n = (size_t)b->samples, ids = (size_t)f->time_ids, streams = (size_t)f->streams;
     size_t branches = (size_t)wf_plan_evaluations(b->plan), slots = wf_plan_text_sheet(b->plan)->slots;
     b->branch = wf_zalloc(&r->alloc, n, sizeof *b->branch);
     b->timestep = wf_zalloc(&r->alloc, n, sizeof *b->timestep);
     b->time_ids = wf_zalloc(&r->alloc, n * ids, sizeof *b->time_ids);
     b->guidance = wf_zalloc(&r->alloc, n, sizeof *b->guidance);
-    b->text_of = wf_zalloc(&r->alloc, n, sizeof *b->text_of);
-    b->pooled = wf_zalloc(&r->alloc, n, sizeof *b->pooled);
+    b->text_of = wf_zalloc(&r->alloc, n * streams, sizeof *b->text_of);
     b->preds = wf_zalloc(&r->alloc, branches, sizeof *b->preds);
     b->text_cells = wf_zalloc(&r->alloc, slots, sizeof *b->text_cells);
-    size_t bytes = n * (sizeof *b->branch + (2 + ids) * sizeof *b->timestep + 2 * sizeof *b->text_of) +
-                   branches * sizeof *b->preds + slots * sizeof *b->text_cells;
-    if (b->branch == NULL || b->timestep == NULL || b->time_ids == NULL || b->guidance == NULL || b->text_of == NULL ||
-        b->pooled == NULL || b->preds == NULL || b->text_cells == NULL)
+    size_t bytes = n * (sizeof *b->branch + (2 + ids) * sizeof *b->timestep) +
+                   n * streams * sizeof *b->text_of + branches * sizeof *b->preds + slots * sizeof *b->text_cells;
+    if (b->branch == NULL || b->timestep == NULL || b->time_ids == NULL || b->guidance == NULL ||
+        b->text_of == NULL || b->preds == NULL || b->text_cells == NULL)
         return wf_nomem(err, bytes, "the samples of a step");
     b->bytes += bytes;
     return WEFT_OK;
@@ -167,30 +167,45 @@ static bool count_layer(void *user)
 }
 
 /* False where what it needs cannot be counted in 64 bits. */
-static bool walk(const weft_run *r, wf_fit *b)
+static bool walk(const weft_run *r, wf_fit *b, size_t *kept_floats)
 {
-    const wf_parts *p = wf_run_parts(b);
+    wf_kept kept = { .size = 0 };
+    const wf_networks *p = wf_run_networks(b);
     const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
     int64_t layers = 0;
-    wf_exec e = { .k = p->kernels, .products = p->products, .dry = true, .arena = { .dry = true }, .branch = b->branch, .stop = count_layer,
+    wf_exec e = { .k = p->kernels, .products = p->products, .dry = true, .arena = { .dry = true },
+                  .branch = b->branch, .kept = r->keep_text ? &kept : NULL, .stop = count_layer,
                   .stop_user = &layers };
     weft_step step = WEFT_STEP_INIT;
-    step.tokens = r->text_tokens;
+    wf_call call = { .step = &step, .guided = true };
+    for (int32_t i = 0; i < p->streams; i++)
+        call.text[i].tokens = p->stream[i].facts->kind == WEFT_TEXT_POOLED ? 1 : r->text_tokens;
     for (size_t i = 0; i < b->phases; i++) { /* a call of the phase that costs most */
         e.deltas = b->phase[i].deltas;
         e.slots = phase[i].slots;
+        e.vectors = phase[i].vectors;
+        e.masks = phase[i].masks;
+        kept.used = 0;
         e.flops = e.side_flops = 0;
         layers = 0;
-        wf_step_forward(r, &e, b, &step, true, wf_sheet_branches(&phase[i]) + phase[i].base, phase[i].base);
+        call.evaluations = wf_sheet_branches(&phase[i]) + phase[i].base;
+        call.base = phase[i].base;
+        wf_step_forward(r, &e, b, &call);
         b->side_flops = e.flops > b->step_flops ? e.side_flops : b->side_flops;
         b->step_flops = WF_MAX(b->step_flops, e.flops);
         b->step_layers = layers;
+        *kept_floats = WF_MAX(*kept_floats, kept.used);
     }
+    e.kept = NULL;
+    if (r->keep_text) b->bytes += wf_run_kept_bytes(r, b, *kept_floats);
     e.deltas = b->text.deltas;
     e.slots = wf_plan_text_sheet(b->plan)->slots;
-    if (p->text[0] != NULL || p->text[1] != NULL) {
+    if (p->encoders > 0) {
+        wf_encoding in = { .skip = 0 };
+        for (int32_t i = 0; i < p->encoders; i++)
+            in.encoder[i].chunks = WF_MAX(r->text_tokens / wf_encoder_positions(&p->encoder[i]), 1);
         layers = 0;
-        wf_encode_forward(r, &e, &(wf_encoding){ .chunks = WF_MAX(r->text_tokens / wf_run_positions(p), 1) });
+        wf_encode_forward(r, &e, &in);
         b->encode_layers = layers;
     }
     e.deltas = NULL;
@@ -245,6 +260,7 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_fit *old,
 {
     wf_fit          b = { .plan = plan, .threads = r->threads };
     const wf_sheet *phase = wf_plan_phases(plan, &b.phases);
+    size_t          kept = 0;
     float           mark;
     weft_status     st = WEFT_OK;
 
@@ -257,12 +273,13 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_fit *old,
     if (st == WEFT_OK) st = make_arrays(r, &b, err);
     if (st == WEFT_OK) {
         mark_merged(&b, &mark);
-        if (!walk(r, &b))
+        if (!walk(r, &b, &kept))
             st = wf_fail(err, WEFT_E_ARG, "a run of %d latents of %d x %d needs more memory than can be counted",
                          r->batch, r->width, r->height);
     }
     if (st == WEFT_OK) st = make_merged(r, &b, old, measure, err);
     if (st == WEFT_OK && !measure && !scratch_serves(&b, old)) st = make_scratch(r, &b, err);
+    if (st == WEFT_OK && !measure && r->keep_text) st = wf_run_kept_create(&b.kept, r, &b, kept, err);
     if (st != WEFT_OK) wf_fit_free(&b, &r->alloc);
     else *out = b;
     return st;
@@ -294,9 +311,9 @@ void wf_fit_free(wf_fit *b, const weft_allocator *alloc)
     wf_free(alloc, b->time_ids);
     wf_free(alloc, b->guidance);
     wf_free(alloc, b->text_of);
-    wf_free(alloc, b->pooled);
     wf_free(alloc, b->preds);
     wf_free(alloc, b->text_cells);
+    wf_run_kept_free(b->kept, alloc);
     wf_free(alloc, b->arena);
     for (int32_t i = 0; b->scratch != NULL && i < b->threads; i++) wf_free(alloc, b->scratch[i]);
     wf_free(alloc, b->scratch);

@@ -397,7 +397,7 @@ START_TEST(stacks_hold_the_factors_part_by_part)
         if (i > 0) ck_assert_int_gt(t[i].layer, t[i - 1].layer);
         ck_assert_uint_eq((size_t)t[i].slot, slot);
         slot += (size_t)t[i].stack.parts;
-        ck_assert_int_eq(t[i].stack.parts, l->component == 0 && l->attention ? 3 : 2);
+        ck_assert_int_eq(t[i].stack.parts, l->component == WEFT_COMPONENT_DENOISER && l->attention ? 3 : 2);
         for (int32_t a = 0; a < t[i].stack.parts; a++) {
             const wf_module *m = wf_plan_module(p, a, l->id);
             size_t           d = (size_t)m->rank * wf_layer_columns(l), u = (size_t)m->rank * (size_t)l->out;
@@ -440,7 +440,7 @@ START_TEST(paths_are_forced_or_chosen)
                 const wf_layer *l = &layers[t[i].layer];
                 int64_t         K = (int64_t)wf_layer_columns(l), R = 0;
                 for (int32_t k = 0; k < t[i].parts; k++) R += t[i].part[k].module->rank;
-                bool            want = l->component == 0 && method == 0 &&
+                bool            want = l->component == WEFT_COMPONENT_DENOISER && method == 0 &&
                             (path == WEFT_PATH_MERGED || (path == WEFT_PATH_AUTO && R * (K + l->out) > K * l->out / 8));
                 ck_assert_msg(t[i].merged == want, "%s", l->name);
                 merged += want;

@@ -1,9 +1,10 @@
 """The preprocessed header is read by cffi, and means there what it means to a C compiler.
 
-    cc -E -P -DWEFT_FFI -Iinclude include/weft/weft.h | python3 tests/ffi/declarations.py build/libweft.so LAYOUT
+    python3 tests/ffi/declarations.py build/libweft.so LAYOUT < DECLARATIONS
 
-Reads the declarations from stdin. LAYOUT is what tests/abi/layout prints: each size, offset and constant of it is held
-to what cffi makes of the text; then a few functions are called through it.
+DECLARATIONS are what `cc -E -P -DWEFT_FFI -Iinclude include/weft/weft.h` prints, LAYOUT what
+tests/abi/layout does: each size, offset and constant in it is held to what cffi makes of the text.
+Then a few functions are called.
 """
 import os
 import re
@@ -43,10 +44,12 @@ def main():
     count = check_layout(ffi, lib, sys.argv[2])
     assert count > 400, "only %d lines of layout" % count
 
-    for name in sorted(set(re.findall(r"weft_\w+", open("lib/weft.map", encoding="ascii").read()))):
-        assert ffi.typeof(getattr(lib, name)).kind == "function", name
+    with open("lib/weft.map", encoding="ascii") as exports:
+        for name in re.findall(r"\bweft_\w+", exports.read()):
+            assert ffi.typeof(getattr(lib, name)).kind == "function", name
 
-    options, err, model = ffi.new("weft_model_options *"), ffi.new("weft_error *"), ffi.new("weft_model **")
+    options, model = ffi.new("weft_model_options *"), ffi.new("weft_model **")
+    err = ffi.new("weft_error *")
     lib.weft_model_options_init(options, ffi.sizeof("weft_model_options"))
     assert options.struct_size == ffi.sizeof("weft_model_options")
     status = lib.weft_model_open(b"nowhere", options, model, err)

@@ -1,5 +1,6 @@
-/* Many threads of the caller's at once: what they share (a model, adapters, a sealed plan) is shared without a race,
- * and every prediction has the bits that it has alone. `make tsan` watches this program. */
+/* Many threads of the caller's at once: what they share (a model, adapters, a sealed plan) is
+ * shared without a race, and every prediction has the bits that it has alone. `make tsan` watches
+ * this program. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -35,7 +36,7 @@ static void teardown(void)
 
 enum { MERGE, SWITCH, COMPOSITE, KLORA, METHODS };
 
-/* Everything below may run on any thread, so that it returns what went wrong and asserts nothing. */
+/* What follows may run on any thread, so that it returns what went wrong and asserts nothing. */
 static weft_status make_plan(int method, int32_t path, weft_plan **plan, weft_error *err)
 {
     weft_plan_options   o = WEFT_PLAN_OPTIONS_INIT;
@@ -138,7 +139,11 @@ static void compare(caller *c, int32_t call)
     if (c->st == WEFT_OK && memcmp(c->out, c->wanted[call], sizeof c->out) != 0) c->wrong = true;
 }
 
-/* ---- many runs, many threads -------------------------------------------------------------------------------- */
+/* ---- many runs, many threads ---- */
+
+/* Together more than OpenBLAS has work areas for. */
+static const int32_t threads_of[] = { 64, 64, 64, 1, 9 };
+enum { RUNS = sizeof threads_of / sizeof *threads_of };
 
 static void *run_all_calls(void *user)
 {
@@ -146,7 +151,8 @@ static void *run_all_calls(void *user)
 
     c->st = make_run(c->plan, c->threads, &c->run, &c->err);
     pthread_barrier_wait(c->start); /* all have their threads now */
-    for (int32_t n = 0; n < CALLS && c->st == WEFT_OK; n++) compare(c, (n * 5 + c->threads) % CALLS);
+    for (int32_t n = 0; n < CALLS && c->st == WEFT_OK; n++)
+        compare(c, (n * 5 + c->threads) % CALLS);
     pthread_barrier_wait(c->start);
     weft_run_free(c->run);
     return NULL;
@@ -154,8 +160,6 @@ static void *run_all_calls(void *user)
 
 START_TEST(many_runs_with_many_threads_agree)
 {
-    static const int32_t threads[] = { 64, 64, 64, 1, 9 }; /* more than OpenBLAS has work areas for by itself */
-    enum { RUNS = sizeof threads / sizeof *threads };
     static float wanted[CALLS][N];
     static caller c[RUNS];
     pthread_barrier_t together;
@@ -166,7 +170,7 @@ START_TEST(many_runs_with_many_threads_agree)
     for (int i = 0; i < RUNS; i++) {
         c[i].plan = plan;
         c[i].wanted = wanted;
-        c[i].threads = threads[i];
+        c[i].threads = threads_of[i];
     }
     start(c, RUNS, &together, run_all_calls);
     finish(c, RUNS, &together);
@@ -195,14 +199,15 @@ START_TEST(more_threads_than_a_process_may_have_are_refused)
 }
 END_TEST
 
-/* ---- one plan, two runs, and a third thread that cancels ------------------------------------------------------ */
+/* ---- one plan, two runs, and a third thread that cancels ---- */
 
 static void *step_until_told(void *user)
 {
     caller *c = user;
 
     pthread_barrier_wait(c->start);
-    for (int32_t n = 0; c->rounds < 24 || (c->stop != NULL && !atomic_load(c->stop)); n = (n + 1) % CALLS) {
+    for (int32_t n = 0; c->rounds < 24 || (c->stop != NULL && !atomic_load(c->stop));
+         n = (n + 1) % CALLS) {
         compare(c, n);
         if (c->stop != NULL && c->st == WEFT_E_CANCELLED) {
             c->cancelled++;
@@ -250,7 +255,7 @@ START_TEST(a_cancel_from_elsewhere_stops_one_run_and_no_other)
 }
 END_TEST
 
-/* ---- sealing, and making runs, at the same time ---------------------------------------------------------------- */
+/* ---- sealing, and making runs, at the same time ---- */
 
 static void *seal_and_run(void *user)
 {
@@ -265,8 +270,8 @@ static void *seal_and_run(void *user)
     return NULL;
 }
 
-/* Copies share bindings, patches and scores; here each is sealed by a thread of its own, before and after the plan
- * that they are copies of, and in the last round both while a run of that plan is at work. */
+/* Copies share bindings, patches and scores; here each is sealed by a thread of its own: first
+ * together with the plan that they are copies of, then while a run of that plan is at work. */
 START_TEST(copies_are_sealed_at_the_same_time)
 {
     static float wanted[CALLS][N];

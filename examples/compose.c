@@ -138,29 +138,30 @@ static weft_plan *make_plan(const studio *s, const scene *scene, int method)
     return plan;
 }
 
-static void encode(weft_run *run, const char *prompt, float *text, size_t len)
+static void encode(weft_run *run, const char *prompt, weft_text *text)
 {
     weft_encode e = WEFT_ENCODE_INIT;
+    must(weft_run_text(run, 0, 1, text, &err));
+    text->data = room(text->len, sizeof *text->data);
     e.prompt = prompt;
     e.text = text;
-    e.text_len = len;
+    e.text_count = 1;                        /* the bundled model reads one stream of text */
     must(weft_run_encode(run, &e, &err));
 }
 
 /* From noise to latents: the loop, which is the same for every plan. */
 static void denoise(const studio *s, weft_run *run, const char *prompt, float *x, size_t len)
 {
-    size_t text_len = (size_t)s->info.text_tokens * (size_t)s->info.text_dim;
-    float *text = room(text_len, sizeof *text), *empty = room(text_len, sizeof *empty);
+    weft_text text = WEFT_TEXT_INIT, empty = WEFT_TEXT_INIT;
     float *scaled = room(len, sizeof *scaled), *prediction = room(len, sizeof *prediction);
     weft_noise *noise;
     weft_step step = WEFT_STEP_INIT;
 
-    encode(run, prompt, text, text_len);
-    encode(run, "", empty, text_len);
+    encode(run, prompt, &text);
+    encode(run, "", &empty);
     step.latent = scaled;      step.latent_len = len;
-    step.text = text;          step.text_len = text_len;
-    step.negative = empty;     step.negative_len = text_len;
+    step.text = &text;         step.text_count = 1;
+    step.negative = &empty;    step.negative_count = 1;
     step.out = prediction;     step.out_len = len;
     step.guidance = GUIDANCE;
 
@@ -176,8 +177,8 @@ static void denoise(const studio *s, weft_run *run, const char *prompt, float *x
         must(weft_sampler_step(s->sampler, n, prediction, x, len, noise, &err));
     }
     weft_noise_free(noise);
-    free(text);
-    free(empty);
+    free(text.data);
+    free(empty.data);
     free(scaled);
     free(prediction);
 }

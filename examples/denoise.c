@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <weft/weft.h>
 
-enum { STEPS = 20, SEED = 1 };
+enum { STEPS = 20, SEED = 1, STREAMS = 4 };
 static const float GUIDANCE = 5.0f;
 
 static weft_error err;
@@ -27,6 +27,21 @@ static void *room(size_t count, size_t size)
     void *p = calloc(count, size);
     if (p == NULL) { fprintf(stderr, "denoise: out of memory\n"); exit(1); }
     return p;
+}
+
+/* Room for every text stream that the model reads, and the prompt in it. */
+static void encode(weft_run *run, const char *prompt, int32_t chunks, weft_text *text, int32_t streams)
+{
+    weft_encode e = WEFT_ENCODE_INIT;
+    for (int32_t i = 0; i < streams; i++) {
+        text[i] = (weft_text)WEFT_TEXT_INIT;
+        must(weft_run_text(run, i, chunks, &text[i], &err));
+        text[i].data = room(text[i].len, sizeof(float));
+    }
+    e.prompt = prompt;
+    e.text = text;
+    e.text_count = (size_t)streams;
+    must(weft_run_encode(run, &e, &err));
 }
 
 int main(int argc, char **argv)
@@ -55,25 +70,11 @@ int main(int argc, char **argv)
     /* The prompt, and the empty prompt that guidance pushes away from. */
     int32_t chunks;
     must(weft_model_prompt_size(model, argv[2], NULL, &chunks, &err));
-    size_t text_len = (size_t)chunks * (size_t)info.text_tokens * (size_t)info.text_dim;
-    float *text = room(text_len, sizeof *text), *empty = room(text_len, sizeof *empty);
-    float *pooled = NULL, *empty_pooled = NULL;     /* SDXL wants these too */
-    size_t pooled_len = (size_t)info.pooled_dim;
-    if (pooled_len > 0) {
-        pooled = room(pooled_len, sizeof *pooled);
-        empty_pooled = room(pooled_len, sizeof *empty_pooled);
-    }
-
-    weft_encode encode = WEFT_ENCODE_INIT;
-    encode.prompt = argv[2];
-    encode.chunks = chunks;
-    encode.text = text;      encode.text_len = text_len;
-    encode.pooled = pooled;  encode.pooled_len = pooled_len;
-    must(weft_run_encode(run, &encode, &err));
-    encode.prompt = "";
-    encode.text = empty;
-    encode.pooled = empty_pooled;
-    must(weft_run_encode(run, &encode, &err));
+    weft_text text[STREAMS], empty[STREAMS];        /* SD1 reads one stream of text, SDXL two */
+    int32_t streams = info.text_streams;
+    if (streams > STREAMS) { fprintf(stderr, "denoise: the model reads %d text streams\n", (int)streams); return 1; }
+    encode(run, argv[2], chunks, text, streams);
+    encode(run, "", chunks, empty, streams);
 
     /* Noise to begin with: the same numbers that torch's generator gives for this seed. */
     weft_noise *noise;
@@ -85,12 +86,9 @@ int main(int argc, char **argv)
 
     weft_step step = WEFT_STEP_INIT;
     step.latent = scaled;                   step.latent_len = len;
-    step.text = text;                       step.text_len = text_len;
-    step.negative = empty;                  step.negative_len = text_len;
-    step.pooled = pooled;                   step.pooled_len = pooled_len;
-    step.negative_pooled = empty_pooled;    step.negative_pooled_len = pooled_len;
+    step.text = text;                       step.text_count = (size_t)streams;
+    step.negative = empty;                  step.negative_count = (size_t)streams;
     step.out = prediction;                  step.out_len = len;
-    step.tokens = chunks * info.text_tokens;
     step.guidance = GUIDANCE;
 
     must(weft_sampler_begin(sampler, 0, len, &err));
@@ -117,7 +115,7 @@ int main(int argc, char **argv)
     weft_run_free(run);
     weft_sampler_free(sampler);
     weft_noise_free(noise);
-    free(text), free(empty), free(pooled), free(empty_pooled);
+    for (int32_t i = 0; i < streams; i++) free(text[i].data), free(empty[i].data);
     free(x), free(scaled), free(prediction), free(image), free(rgb);
     return 0;
 }

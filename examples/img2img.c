@@ -15,7 +15,7 @@
 #include <string.h>
 #include <weft/weft.h>
 
-enum { STEPS = 30, SEED = 1 };
+enum { STEPS = 30, SEED = 1, STREAMS = 4 };
 static const float GUIDANCE = 5.0f;
 
 static weft_error err;
@@ -53,17 +53,19 @@ static float *load(const char *path, int32_t *width, int32_t *height)
     return image;
 }
 
-static float *prompt_of(weft_run *run, const weft_model_info *info, const char *prompt, float **pooled)
+/* Room for every text stream that the model reads, and the prompt in it. */
+static void encode(weft_run *run, const char *prompt, int32_t chunks, weft_text *text, int32_t streams)
 {
     weft_encode e = WEFT_ENCODE_INIT;
+    for (int32_t i = 0; i < streams; i++) {
+        text[i] = (weft_text)WEFT_TEXT_INIT;
+        must(weft_run_text(run, i, chunks, &text[i], &err));
+        text[i].data = room(text[i].len, sizeof(float));
+    }
     e.prompt = prompt;
-    e.text_len = (size_t)info->text_tokens * (size_t)info->text_dim;
-    e.text = room(e.text_len, sizeof *e.text);
-    e.pooled_len = (size_t)info->pooled_dim;
-    e.pooled = e.pooled_len > 0 ? room(e.pooled_len, sizeof *e.pooled) : NULL;
+    e.text = text;
+    e.text_count = (size_t)streams;
     must(weft_run_encode(run, &e, &err));
-    *pooled = e.pooled;
-    return e.text;
 }
 
 int main(int argc, char **argv)
@@ -117,14 +119,16 @@ int main(int argc, char **argv)
 
     weft_step step = WEFT_STEP_INIT;
     float *scaled = room(len, sizeof *scaled), *prediction = room(len, sizeof *prediction);
-    float *back = room(len, sizeof *back), *pooled[2];
-    float *text = prompt_of(run, &info, argv[2], &pooled[0]), *empty = prompt_of(run, &info, "", &pooled[1]);
+    float *back = room(len, sizeof *back);
+    weft_text text[STREAMS], empty[STREAMS];        /* SD1 reads one stream of text, SDXL two */
+    int32_t streams = info.text_streams;
+    if (streams > STREAMS) { fprintf(stderr, "img2img: the model reads %d text streams\n", (int)streams); return 1; }
+    encode(run, argv[2], 1, text, streams);
+    encode(run, "", 1, empty, streams);
     step.latent = scaled;               step.latent_len = len;
     step.out = prediction;              step.out_len = len;
-    step.text = text;                   step.negative = empty;
-    step.text_len = step.negative_len = (size_t)info.text_tokens * (size_t)info.text_dim;
-    step.pooled = pooled[0];            step.negative_pooled = pooled[1];
-    step.pooled_len = step.negative_pooled_len = (size_t)info.pooled_dim;
+    step.text = text;                   step.text_count = (size_t)streams;
+    step.negative = empty;              step.negative_count = (size_t)streams;
     step.guidance = GUIDANCE;
 
     must(weft_sampler_begin(sampler, first, len, &err));
@@ -155,7 +159,8 @@ int main(int argc, char **argv)
     weft_run_free(run);
     weft_sampler_free(sampler);
     weft_noise_free(noise);
-    free(image), free(mask), free(text), free(empty), free(pooled[0]), free(pooled[1]);
+    for (int32_t i = 0; i < streams; i++) free(text[i].data), free(empty[i].data);
+    free(image), free(mask);
     free(x0), free(drawn), free(x), free(back), free(scaled), free(prediction), free(rgb);
     return 0;
 }

@@ -62,32 +62,34 @@ static char *in_model(const char *model, const char *name)
     return path;
 }
 
-static float *encode(weft_run *run, const char *prompt, size_t len, weft_step *step)
+static void encode(weft_run *run, const char *prompt, weft_text *text, weft_step *step)
 {
     weft_encode e = WEFT_ENCODE_INIT;
+    must(weft_run_text(run, 0, 1, text, &err));
+    text->data = room(text->len, sizeof *text->data);
     e.flags = WEFT_ENCODE_WEIGHTS;
     e.prompt = prompt;
-    e.text = room(len, sizeof *e.text);
-    e.text_len = len;
+    e.text = text;
+    e.text_count = 1;      /* the bundled model reads one stream of text */
     must(weft_run_encode(run, &e, &err));
     step->stamp = e.stamp; /* a step under another plan's words would be refused */
-    return e.text;
 }
 
 static void denoise(const studio *s, weft_run *run, const char *prompt, float *x, size_t len)
 {
     weft_step step = WEFT_STEP_INIT;
     weft_noise *noise;
-    size_t text_len = (size_t)s->info.text_tokens * (size_t)s->info.text_dim;
-    float *text = encode(run, prompt, text_len, &step), *empty = encode(run, "", text_len, &step);
+    weft_text text = WEFT_TEXT_INIT, empty = WEFT_TEXT_INIT;
     float *scaled = room(len, sizeof *scaled), *prediction = room(len, sizeof *prediction);
 
+    encode(run, prompt, &text, &step);
+    encode(run, "", &empty, &step);
     must(weft_noise_create(SEED, NULL, &noise, &err));
     must(weft_noise_normal(noise, x, len, &err));
     for (size_t i = 0; i < len; i++) x[i] *= weft_sampler_init_scale(s->sampler);
     step.latent = scaled;    step.latent_len = len;
-    step.text = text;        step.text_len = text_len;
-    step.negative = empty;   step.negative_len = text_len;
+    step.text = &text;       step.text_count = 1;
+    step.negative = &empty;  step.negative_count = 1;
     step.out = prediction;   step.out_len = len;
     step.guidance = GUIDANCE;
     must(weft_sampler_begin(s->sampler, 0, len, &err));
@@ -98,7 +100,7 @@ static void denoise(const studio *s, weft_run *run, const char *prompt, float *x
         must(weft_sampler_step(s->sampler, step.call, prediction, x, len, noise, &err));
     }
     weft_noise_free(noise);
-    free(text), free(empty), free(scaled), free(prediction);
+    free(text.data), free(empty.data), free(scaled), free(prediction);
 }
 
 static void draw(const studio *s, const struct tile *t, uint8_t *rgb)

@@ -6,48 +6,75 @@
 
 #include "tool.h"
 
-/* What the network is told besides the latents: encoded here, or read from a file. */
+enum { STREAMS = 4 };
+
+/* The text of both halves of guidance: encoded here, or read from a file. */
 typedef struct conditioning {
-    float  *text, *negative, *pooled, *negative_pooled;
-    int64_t tokens;
-    size_t  len, pooled_len;
-    uint64_t stamp;
-    int32_t layers;                                  /* 0, or one conditioning for each cross-attention layer */
+    weft_text      text[2][STREAMS];                 /* of the prompt, and of the negative prompt                */
+    weft_text_info about[STREAMS];
+    int32_t        streams;
+    int            halves;                           /* 1: no negative                                           */
+    int64_t        tokens;                           /* of a sequence                                            */
+    int32_t        layers;                           /* 0, or rows for each of these cross-attention layers      */
+    uint64_t       stamp;
 } conditioning;
 
-/* `text` is (1, tokens, width), or (layers, tokens, width) where each cross-attention layer has its own. */
-static int32_t layers_of_text(const weft_tensors *file, const weft_model_info *info)
+static void describe_streams(conditioning *c, const weft_model *model, const weft_model_info *info)
+{
+    if (info->text_streams > STREAMS) fail("the model reads %d text streams", (int)info->text_streams);
+    c->streams = info->text_streams;
+    for (int32_t i = 0; i < c->streams; i++) {
+        c->about[i] = (weft_text_info)WEFT_TEXT_INFO_INIT;
+        must(weft_model_text(model, i, &c->about[i], &err));
+        c->text[0][i] = c->text[1][i] = (weft_text)WEFT_TEXT_INIT;
+    }
+}
+
+/* What a stream's tensor is called in files. */
+static const char *tensor_name(const conditioning *c, int half, int32_t stream)
+{
+    int pooled = c->about[stream].kind == WEFT_TEXT_POOLED;
+    return half == 0 ? (pooled ? "pooled" : "text") : (pooled ? "negative_pooled" : "negative");
+}
+
+/* `text` is (1, tokens, width), or (layers, tokens, width) if each cross-attention layer has its own. */
+static int32_t layers_of_text(const weft_tensors *file, const weft_text_info *sequence)
 {
     weft_tensor_info about = WEFT_TENSOR_INFO_INIT;
-    int64_t index = weft_tensors_find(file, "text");
+    int64_t index = weft_tensors_find(file, "text"), layers = sequence->cross_layers;
 
     if (index < 0) return 0;
     must(weft_tensors_info(file, (size_t)index, &about, &err));
-    return about.rank == 3 && about.shape[0] > 1 && about.shape[0] == info->text_layers ? info->text_layers : 0;
+    return about.rank == 3 && about.shape[0] > 1 && about.shape[0] == layers ? (int32_t)layers : 0;
 }
 
-static void read_conditioning(conditioning *c, const settings *s, const weft_model_info *info)
+/* One stream of one half. All sequences of a file have as many tokens as the first. */
+static void read_stream(conditioning *c, const weft_tensors *file, const settings *s, int half, int32_t stream)
 {
-    const char *path = s->conditioning;
-    weft_tensors *file;
-    int64_t shape[3] = { 0, 0, info->text_dim }, pooled[1] = { info->pooled_dim };
-    int guided = is_guided(s, info);
+    const weft_text_info *about = &c->about[stream];
+    const char *name = tensor_name(c, half, stream);
+    weft_text *t = &c->text[half][stream];
+    int64_t shape[3] = { c->layers, c->tokens, about->width };
+    int pooled = about->kind == WEFT_TEXT_POOLED, from = pooled ? 2 : c->layers ? 0 : 1;
 
-    must(weft_tensors_open(path, NULL, &file, &err));
-    c->layers = layers_of_text(file, info);
-    shape[0] = c->layers;
-    int64_t *from = c->layers ? shape : shape + 1;
-    size_t rank = c->layers ? 3 : 2;
-    if ((c->text = read_tensor(file, path, "text", from, rank)) == NULL) fail("%s: it has no tensor `text`", path);
-    if (guided && (c->negative = read_tensor(file, path, "negative", from, rank)) == NULL)
-        fail("%s: it has no tensor `negative`, and guidance %g needs one", path, (double)s->guidance);
-    if (info->pooled_dim) {
-        c->pooled = read_tensor(file, path, "pooled", pooled, 1);
-        if (guided) c->negative_pooled = read_tensor(file, path, "negative_pooled", pooled, 1);
-        if (c->pooled == NULL || (guided && c->negative_pooled == NULL))
-            fail("%s: this model also wants `pooled`%s", path, guided ? " and `negative_pooled`" : "");
-    }
-    c->tokens = shape[1];
+    t->data = read_tensor(file, s->conditioning, name, shape + from, (size_t)(3 - from));
+    if (t->data == NULL && half == 1 && !pooled)
+        fail("%s: it has no tensor `negative`, and guidance %g needs one", s->conditioning, (double)s->guidance);
+    if (t->data == NULL) fail("%s: it has no tensor `%s`", s->conditioning, name);
+    if (!pooled) c->tokens = shape[1];
+    t->cross_layers = pooled ? 0 : c->layers;
+    t->tokens = pooled ? 1 : (int32_t)shape[1];
+    t->len = (size_t)(t->cross_layers ? t->cross_layers : 1) * (size_t)t->tokens * (size_t)about->width;
+}
+
+static void read_conditioning(conditioning *c, const settings *s)
+{
+    weft_tensors *file;
+
+    must(weft_tensors_open(s->conditioning, NULL, &file, &err));
+    c->layers = layers_of_text(file, &c->about[0]);
+    for (int half = 0; half < c->halves; half++)
+        for (int32_t i = 0; i < c->streams; i++) read_stream(c, file, s, half, i);
     weft_tensors_free(file);
 }
 
@@ -77,9 +104,9 @@ static int32_t layers_of_tokens(const settings *s)
 }
 
 /* How many tokens the conditioning of these prompts has; says so when a prompt is long. */
-static int64_t measure_prompts(const weft_plan *plan, const settings *s, const weft_model_info *info)
+static int64_t measure_prompts(const weft_plan *plan, const settings *s, const conditioning *c)
 {
-    const char *prompts[2] = { s->prompt, is_guided(s, info) ? s->negative : NULL };
+    const char *prompts[2] = { s->prompt, c->halves == 2 ? s->negative : NULL };
     int32_t most = 1;
 
     for (int i = 0; i < 2; i++) {
@@ -88,43 +115,46 @@ static int64_t measure_prompts(const weft_plan *plan, const settings *s, const w
         must(weft_plan_prompt_size(plan, prompts[i], encode_flags(s), &tokens, &chunks, &err));
         if (chunks > 1 && !(s->flags & QUIET))
             fprintf(stderr, "weft: the %s has %d tokens: encoded whole, in %d chunks of %d\n",
-                    i ? "negative prompt" : "prompt", (int)tokens, (int)chunks, (int)info->text_tokens - 2);
+                    i ? "negative prompt" : "prompt", (int)tokens, (int)chunks, (int)c->about[0].tokens - 2);
         if (chunks > most) most = chunks;
     }
-    return (int64_t)most * info->text_tokens;
+    return (int64_t)most * c->about[0].tokens;
 }
 
-static float *encode_prompt(weft_run *run, const char *prompt, const settings *s, conditioning *c,
-                            const weft_model_info *info, float **pooled)
+/* Room for one half's streams, zeroed. */
+static void make_streams(weft_run *run, conditioning *c, int half)
+{
+    for (int32_t i = 0; i < c->streams; i++) {
+        weft_text *t = &c->text[half][i];
+        if (c->about[i].cross_layers) t->cross_layers = c->layers;
+        must(weft_run_text(run, i, (int32_t)(c->tokens / c->about[0].tokens), t, &err));
+        t->data = floats(t->len);
+    }
+}
+
+static void encode_prompt(weft_run *run, const char *prompt, const settings *s, conditioning *c, int half)
 {
     weft_encode encode = WEFT_ENCODE_INIT;
+    make_streams(run, c, half);
     encode.flags = encode_flags(s);
-    encode.layers = c->layers;
     encode.clip_skip = s->clip_skip;
     encode.prompt = prompt ? prompt : "";
-    encode.chunks = (int32_t)(c->tokens / info->text_tokens);
-    encode.text = floats(c->len);
-    encode.text_len = c->len;
-    if (c->pooled_len) encode.pooled = *pooled = floats(c->pooled_len);
-    encode.pooled_len = c->pooled_len;
+    encode.text = c->text[half];
+    encode.text_count = (size_t)c->streams;
     must(weft_run_encode(run, &encode, &err));
     c->stamp = encode.stamp;
-    return encode.text;
 }
 
 static void free_conditioning(conditioning *c)
 {
-    free(c->text);
-    free(c->negative);
-    free(c->pooled);
-    free(c->negative_pooled);
+    for (int32_t i = 0; i < c->streams; i++) free(c->text[0][i].data), free(c->text[1][i].data);
 }
 
 /* Where a picture begins that is not made of noise alone. */
 typedef struct origin {
     float  *latents;                                 /* of the picture that is given; NULL: none                 */
     float  *mask;                                    /* (h, w) in latent pixels, 1 where it is redrawn; or NULL  */
-    float  *extra;                                   /* mask and masked picture, for a UNet that reads them      */
+    float  *extra;                                   /* mask and masked picture, for a model that reads them     */
     size_t  extra_len;
     int32_t first;                                   /* call to begin with                                       */
 } origin;
@@ -132,7 +162,7 @@ typedef struct origin {
 typedef struct picture {
     conditioning  cond;
     origin        from;
-    int           told;                              /* the UNet is told the guidance */
+    int           distilled;                         /* the guidance scale is an input of the model */
     int64_t       shape[4];                          /* (1, c, h, w) */
     size_t        len;
     float        *start, *latents;
@@ -194,7 +224,7 @@ static void read_masked(picture *p, float *image, const settings *s, const weft_
     for (size_t i = 0; i < 3 * pixels; i++)
         if (mask[i % pixels] > 0) image[i] = 0.5f;
     masked = encode_image(run, image, s, p->len, noise);
-    if (info->unet_channels > info->latent_channels) {
+    if (info->input_channels > info->latent_channels) {
         p->from.extra_len = plane + p->len;
         p->from.extra = floats(p->from.extra_len);
         memcpy(p->from.extra, p->from.mask, plane * sizeof *masked);
@@ -205,12 +235,12 @@ static void read_masked(picture *p, float *image, const settings *s, const weft_
 }
 
 /* What a picture begins with. Its noise is drawn in diffusers' order, so that a seed means the same: first for the
- * picture of --image (not where an inpainting UNet redraws it wholly), then the noise of the latents, last for the
- * picture under the mask, also where no UNet reads that. */
+ * picture of --image (not where an inpainting model redraws it wholly), then the noise of the latents, last for the
+ * picture under the mask, also where no model reads that. */
 static void read_origin(picture *p, const settings *s, const weft_model_info *info, weft_run *run, weft_noise *noise)
 {
     float *image = s->image ? read_picture(s->image, s->width, s->height) : NULL;
-    int reads = info->unet_channels > info->latent_channels;
+    int reads = info->input_channels > info->latent_channels;
 
     if (image && !(reads && s->strength >= 1.0f)) p->from.latents = encode_image(run, image, s, p->len, noise);
     if (p->start == NULL) p->start = draw_noise(p->len, noise);
@@ -247,18 +277,13 @@ static void denoise(picture *p, const settings *s, weft_run *run, weft_sampler *
     weft_step step = WEFT_STEP_INIT;
 
     step.latent = scaled;                          step.latent_len = p->len;
-    step.text = p->cond.text;                      step.text_len = p->cond.len;
-    step.negative = p->cond.negative;              step.negative_len = p->cond.negative ? p->cond.len : 0;
-    step.pooled = p->cond.pooled;                  step.pooled_len = p->cond.pooled ? p->cond.pooled_len : 0;
-    step.negative_pooled = p->cond.negative_pooled;
-    step.negative_pooled_len = p->cond.negative_pooled ? p->cond.pooled_len : 0;
+    step.text = p->cond.text[0];                   step.text_count = (size_t)p->cond.streams;
+    if (p->cond.halves == 2) step.negative = p->cond.text[1], step.negative_count = (size_t)p->cond.streams;
     step.out = prediction;                         step.out_len = p->len;
-    step.tokens = (int32_t)p->cond.tokens;
     step.guidance = s->guidance;
     step.guidance_rescale = s->rescale;
-    if (p->told) step.guidance_embed = s->guidance;
+    if (p->distilled) step.guidance_embed = s->guidance;
     step.extra = p->from.extra;                    step.extra_len = p->from.extra_len;
-    step.text_layers = p->cond.layers;
     step.stamp = p->cond.stamp;
 
     first_latents(p, s, sampler);
@@ -311,21 +336,17 @@ static char *describe(const settings *s)
     return text;
 }
 
-static void save_tensors(const picture *p, const settings *s, const weft_model_info *info, const char *parameters)
+static void save_tensors(const picture *p, const settings *s, const char *parameters)
 {
     const conditioning *c = &p->cond;
     const char *metadata[2] = { "parameters", parameters };
-    weft_tensor_out *out = room(6 + (size_t)p->calls, sizeof *out);
+    weft_tensor_out *out = room(2 + 2 * (size_t)c->streams + (size_t)p->calls, sizeof *out);
     char (*names)[24] = room((size_t)p->calls, sizeof *names);
     size_t count = 0;
 
     const struct { const char *name; const float *data; int64_t shape[4]; size_t rank; } fixed[] = {
         { "start", p->start, { 1, p->shape[1], p->shape[2], p->shape[3] }, 4 },
         { "latents", p->latents, { 1, p->shape[1], p->shape[2], p->shape[3] }, 4 },
-        { "text", c->text, { c->layers ? c->layers : 1, c->tokens, info->text_dim, 0 }, 3 },
-        { "negative", c->negative, { c->layers ? c->layers : 1, c->tokens, info->text_dim, 0 }, 3 },
-        { "pooled", c->pooled, { 1, info->pooled_dim, 0, 0 }, 2 },
-        { "negative_pooled", c->negative_pooled, { 1, info->pooled_dim, 0, 0 }, 2 },
     };
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
         if (fixed[i].data == NULL) continue;
@@ -333,6 +354,17 @@ static void save_tensors(const picture *p, const settings *s, const weft_model_i
         out[count].data = fixed[i].data;
         out[count].rank = fixed[i].rank;
         memcpy(out[count++].shape, fixed[i].shape, sizeof fixed[i].shape);
+    }
+    for (int i = 0; i < c->halves * c->streams; i++) {
+        const weft_text *t = &c->text[i / c->streams][i % c->streams];
+        const weft_text_info *about = &c->about[i % c->streams];
+        const int64_t pooled[2] = { 1, about->width };
+        const int64_t sequence[3] = { t->cross_layers ? t->cross_layers : 1, t->tokens, about->width };
+        out[count].name = tensor_name(c, i / c->streams, i % c->streams);
+        out[count].data = t->data;
+        out[count].rank = about->kind == WEFT_TEXT_POOLED ? 2 : 3;
+        memcpy(out[count].shape, out[count].rank == 2 ? pooled : sequence, (size_t)out[count].rank * sizeof *pooled);
+        count++;
     }
     for (int32_t n = p->from.first; n < p->calls; n++) {
         snprintf(names[n], sizeof names[n], "prediction_%03d", (int)n);
@@ -398,28 +430,29 @@ int generate(settings *s)
     weft_model *model = open_model(s->target, s, &info);
     int guided = is_guided(s, &info);
     if (info.guidance_embed && (s->negative || s->rescale > 0.0f))
-        misuse("%s is told its guidance: %s has no effect", s->target, s->negative ? "--negative" : "--guidance-rescale");
+        misuse("%s is guidance-distilled (takes the guidance scale as an input): %s has no effect", s->target,
+               s->negative ? "--negative" : "--guidance-rescale");
     if (!info.has_vae) fail("%s: the model has no VAE to turn latents into a picture", s->target);
-    if (info.unet_channels == 2 * info.latent_channels + 1 && !(s->image && s->mask))
+    if (info.input_channels == 2 * info.latent_channels + 1 && !(s->image && s->mask))
         misuse("%s is an inpainting model: it wants --image and --mask", s->target);
-    if (info.unet_channels != info.latent_channels && info.unet_channels != 2 * info.latent_channels + 1)
-        fail("%s: its UNet reads %d channels; this tool draws with those that read %d, or for inpainting %d", s->target,
-             (int)info.unet_channels, (int)info.latent_channels, (int)(2 * info.latent_channels + 1));
+    if (info.input_channels != info.latent_channels && info.input_channels != 2 * info.latent_channels + 1)
+        fail("%s: it reads %d channels; this tool draws with those that read %d, or for inpainting %d", s->target,
+             (int)info.input_channels, (int)info.latent_channels, (int)(2 * info.latent_channels + 1));
     weft_sampler *sampler = make_sampler(model, s);
-    p.told = info.guidance_embed;
+    p.distilled = info.guidance_embed;
     p.calls = weft_sampler_calls(sampler);
     p.predictions = room((size_t)p.calls, sizeof *p.predictions);
     must(weft_noise_create(s->seed, NULL, &noise, &err));
     if (s->image) begin_with_picture(&p, s, &info, sampler);
     read_size(&p, s, &info);
-    if (s->conditioning) read_conditioning(&p.cond, s, &info);
+    describe_streams(&p.cond, model, &info);
+    p.cond.halves = guided ? 2 : 1;
+    if (s->conditioning) read_conditioning(&p.cond, s);
     weft_plan *plan = make_plan(model, s, p.calls, &m);
     if (!s->conditioning) {
-        p.cond.tokens = measure_prompts(plan, s, &info);
+        p.cond.tokens = measure_prompts(plan, s, &p.cond);
         p.cond.layers = layers_of_tokens(s);
     }
-    p.cond.len = (size_t)p.cond.tokens * (size_t)info.text_dim * (size_t)(p.cond.layers ? p.cond.layers : 1);
-    p.cond.pooled_len = (size_t)info.pooled_dim;
     s->run.text_tokens = (int32_t)p.cond.tokens;
     s->run.log = warn_line;
     s->run.progress = show_progress;
@@ -427,13 +460,11 @@ int generate(settings *s)
     must(weft_run_create(plan, &s->run, &run, &err));
     watch_interrupt(run);
     if (!s->conditioning) {
-        p.cond.text = encode_prompt(run, s->prompt, s, &p.cond, &info, &p.cond.pooled);
-        if (guided && s->negative == NULL && info.zero_negative) { /* as its authors have it, and diffusers does */
-            p.cond.negative = floats(p.cond.len);
-            p.cond.negative_pooled = floats(p.cond.pooled_len);
-        } else if (guided) {
-            p.cond.negative = encode_prompt(run, s->negative, s, &p.cond, &info, &p.cond.negative_pooled);
-        }
+        encode_prompt(run, s->prompt, s, &p.cond, 0);
+        if (guided && s->negative == NULL && info.zero_negative) /* as its authors have it, and diffusers does */
+            make_streams(run, &p.cond, 1);
+        else if (guided)
+            encode_prompt(run, s->negative, s, &p.cond, 1);
     }
     read_origin(&p, s, &info, run, noise);
 
@@ -445,7 +476,7 @@ int generate(settings *s)
 
     char *parameters = describe(s);
     write_picture(&p, s, run, parameters);
-    if (s->save) save_tensors(&p, s, &info, parameters);
+    if (s->save) save_tensors(&p, s, parameters);
     watch_interrupt(NULL);
     clear_progress();
     if (!(s->flags & QUIET))

@@ -137,6 +137,7 @@ static int inspect_model(settings *s)
 {
     static const char *const predictions[] = { "the noise", "v", "the picture" };
     weft_model_info info = WEFT_MODEL_INFO_INIT;
+    weft_text_info text = WEFT_TEXT_INFO_INIT;
 
     if (s->against) misuse("--model is for looking at an adapter, and %s is a model", s->target);
     weft_model *model = open_model(s->target, s, &info);
@@ -147,11 +148,12 @@ static int inspect_model(settings *s)
     printf(", %" PRId64 " parameters\n", info.parameters);
     printf("  pictures  %dx%d, from %d latent channels of %dx%d\n", (int)side, (int)side, (int)info.latent_channels,
            (int)info.latent_size, (int)info.latent_size);
+    must(weft_model_text(model, 0, &text, &err));
     printf("  text      %d encoder%s, chunks of %d tokens, width %d\n", (int)info.text_encoders,
-           info.text_encoders == 1 ? "" : "s", (int)info.text_tokens, (int)info.text_dim);
-    if (info.unet_channels != info.latent_channels)
-        printf("  reads     %d channels: %s\n", (int)info.unet_channels,
-               info.unet_channels == 2 * info.latent_channels + 1 ? "latents, a mask and the picture around it: inpainting"
+           info.text_encoders == 1 ? "" : "s", (int)text.tokens, (int)text.width);
+    if (info.input_channels != info.latent_channels)
+        printf("  reads     %d channels: %s\n", (int)info.input_channels,
+               info.input_channels == 2 * info.latent_channels + 1 ? "latents, a mask and the picture around it: inpainting"
                                                                   : "latents and another picture's");
     printf("  predicts  %s\n", info.prediction >= 0 && info.prediction < 3 ? predictions[info.prediction] : "?");
     printf("  parts     %s, %s\n", info.has_tokenizer ? "a tokenizer" : "no tokenizer", info.has_vae ? "a VAE" : "no VAE");

@@ -105,7 +105,7 @@ int         was_given(const char *name);
 /* ------------------------------------------------------------------ handles.c: from settings to handles */
 
 weft_model   *open_model(const char *path, settings *s, weft_model_info *info);
-int           is_guided(const settings *s, const weft_model_info *info); /* two halves, or one: a distilled UNet is told */
+int           is_guided(const settings *s, const weft_model_info *info); /* two halves, or one if guidance-distilled */
 weft_sampler *make_sampler(const weft_model *model, const settings *s);
 weft_plan    *make_plan(weft_model *model, settings *s, int32_t calls, meter *m);
 void          set_size(settings *s, const weft_model_info *info); /* the run's, in latent pixels */

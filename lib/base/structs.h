@@ -17,6 +17,7 @@
     X(weft_tensors_options,   WEFT_TENSORS_OPTIONS_INIT,   name)                    \
     X(weft_model_options,     WEFT_MODEL_OPTIONS_INIT,     config)                  \
     X(weft_model_info,        WEFT_MODEL_INFO_INIT,        layout)                  \
+    X(weft_text_info,         WEFT_TEXT_INFO_INIT,         reserved0)               \
     X(weft_layer_info,        WEFT_LAYER_INFO_INIT,        attention)               \
     X(weft_adapter_options,   WEFT_ADAPTER_OPTIONS_INIT,   config_text)             \
     X(weft_adapter_info,      WEFT_ADAPTER_INFO_INIT,      tokens)                  \
@@ -40,9 +41,11 @@
     X(weft_cell,              WEFT_CELL_INIT,              reserved0)               \
     X(weft_plan_adapter_info, WEFT_PLAN_ADAPTER_INFO_INIT, reserved0)               \
     X(weft_run_options,       WEFT_RUN_OPTIONS_INIT,       tile)                    \
-    X(weft_run_info,          WEFT_RUN_INFO_INIT,          reserved0)               \
+    X(weft_run_info,          WEFT_RUN_INFO_INIT,          text_streams)            \
+    X(weft_text,              WEFT_TEXT_INIT,              cross_layers)            \
+    X(weft_ids,               WEFT_IDS_INIT,               reserved0)               \
     X(weft_encode,            WEFT_ENCODE_INIT,            stamp)                   \
-    X(weft_step,              WEFT_STEP_INIT,              negative_time_ids_len)   \
+    X(weft_step,              WEFT_STEP_INIT,              reserved0)               \
     X(weft_noise_options,     WEFT_NOISE_OPTIONS_INIT,     reserved0)               \
     X(weft_sampler_options,   WEFT_SAMPLER_OPTIONS_INIT,   sigmas_len)
 

@@ -1,23 +1,20 @@
 /* folder.c - a diffusers folder: model_index.json names the components, each has a folder with weights and a
  * config.json.
  *
- * Weights come in many spellings. Taken is the first that is there, in this order: the plain file or the variants
- * fp16, bf16, fp32, non_ema, each in one file or in shards with an index; safetensors before pickles. A folder
- * without model_index.json is taken for what its subfolders are. */
-#include "model/open.h"
+ * Weight files have many names. The first that exists is opened, in this order: the plain file, then the variants fp16,
+ * bf16, fp32, non_ema, each in one file or in shards with an index; safetensors before pickles. Without a
+ * model_index.json the subfolders decide which components there are. */
+#include "model/model_internal.h"
 
-static const struct component {
-    const char *folder;
-    const char *stem;    /* of the weight file               */
-    const char *pickled; /* of the same as a pickle          */
-} components[WF_COMPONENTS] = {
-    { "unet", "diffusion_pytorch_model", "diffusion_pytorch_model" },
-    { "text_encoder", "model", "pytorch_model" },
-    { "text_encoder_2", "model", "pytorch_model" },
-    { "vae", "diffusion_pytorch_model", "diffusion_pytorch_model" },
-};
+/* Names of weight files: transformers' for text encoders, diffusers' for the rest. */
+typedef struct stem { const char *plain, *pickled; } stem;
 
-const char *wf_component_name(int32_t component) { return components[component].folder; }
+static const stem *stem_of(int32_t component)
+{
+    static const stem text = { "model", "pytorch_model" };
+    static const stem rest = { "diffusion_pytorch_model", "diffusion_pytorch_model" };
+    return wf_is_text(component) ? &text : &rest;
+}
 
 /* dir/folder/file into buf; folder may be "". */
 static weft_status path_to(char *buf, const char *dir, const char *folder, const char *file, weft_error *err)
@@ -37,7 +34,7 @@ static bool has(const char *dir, const char *folder, const char *file)
 
 enum { ONE_FILE, INDEX, INDEX_VARIANT_LAST, FORMS };
 
-/* Spell a weight file in one of its forms; true where there is such a file. */
+/* The name of a weight file in one of its forms; true if there is such a file. */
 static bool spelled(char *buf, const char *dir, const char *stem, const char *variant, const char *ending, int form)
 {
     bool fits = form == ONE_FILE ? wf_format(buf, WF_PATH, "%s/%s%s.%s", dir, stem, variant, ending)
@@ -47,7 +44,7 @@ static bool spelled(char *buf, const char *dir, const char *stem, const char *va
 }
 
 /* The weights of a component: the variant that was asked for, else the first there is. */
-static weft_status find_weights(const weft_model_options *o, const char *dir, const struct component *c, char *buf,
+static weft_status find_weights(const weft_model_options *o, const char *dir, const stem *c, char *buf,
                                 bool *sharded, weft_error *err)
 {
     static const char *const usual[] = { "", ".fp16", ".bf16", ".fp32", ".non_ema" };
@@ -60,15 +57,15 @@ static weft_status find_weights(const weft_model_options *o, const char *dir, co
         for (size_t i = 0; i < count; i++)
             for (int form = 0; form < FORMS; form++) {
                 *sharded = form != ONE_FILE;
-                if (!spelled(buf, dir, pickle ? c->pickled : c->stem, o->variant != NULL ? asked : usual[i],
+                if (!spelled(buf, dir, pickle ? c->pickled : c->plain, o->variant != NULL ? asked : usual[i],
                              pickle ? "bin" : "safetensors", form))
                     continue;
                 if (pickle || (i > 0 && o->variant == NULL))
-                    wf_log(o->log, o->log_user, WEFT_LOG_INFO, "no %s.safetensors: opening %s", c->stem, buf);
+                    wf_log(o->log, o->log_user, WEFT_LOG_INFO, "no %s.safetensors: opening %s", c->plain, buf);
                 return WEFT_OK;
             }
-    if (o->variant == NULL) return wf_fail(err, WEFT_E_IO, "%s: no weights, wanted %s.safetensors", dir, c->stem);
-    return wf_fail(err, WEFT_E_IO, "%s: no %s.%s.safetensors for the variant that was asked for", dir, c->stem, o->variant);
+    if (o->variant == NULL) return wf_fail(err, WEFT_E_IO, "%s: no weights, wanted %s.safetensors", dir, c->plain);
+    return wf_fail(err, WEFT_E_IO, "%s: no %s.%s.safetensors for the variant that was asked for", dir, c->plain, o->variant);
 }
 
 weft_status wf_gather_weights(weft_model *m, const weft_model_options *o, const char *dir, int32_t component,
@@ -76,7 +73,7 @@ weft_status wf_gather_weights(weft_model *m, const weft_model_options *o, const 
 {
     bool sharded, copy = (o->flags & WEFT_OPEN_COPY) != 0;
 
-    WF_TRY(find_weights(o, dir, &components[component], part->from, &sharded, err));
+    WF_TRY(find_weights(o, dir, stem_of(component), part->from, &sharded, err));
     WF_TRY(sharded ? wf_tensors_open_index(part->from, copy, &m->alloc, &part->tensors, err)
                    : wf_tensors_open(part->from, copy, &m->alloc, &part->tensors, err));
     m->bytes += (int64_t)wf_tensors_file_size(part->tensors);
@@ -126,7 +123,7 @@ static weft_status check_index(const char *dir, const json_t *index, weft_error 
     return WEFT_OK;
 }
 
-/* *index is NULL where the folder has none. */
+/* *index is NULL if the folder has none. */
 static weft_status load_index(const weft_model *m, const char *dir, json_t **index, weft_error *err)
 {
     char path[WF_PATH];
@@ -154,11 +151,11 @@ static weft_status describe_parts(const weft_model *m, const char *dir, const js
     const char *text_class = class_of(index, "text_encoder");
 
     for (int32_t i = 0; i < WF_COMPONENTS; i++) {
-        wf_component *p = &s->parts[i];
-        p->projection = i == WF_TEXT_2 || (i == WF_TEXT && text_class != NULL &&
+        wf_component *p = &s->component[i];
+        p->projection = i == WEFT_COMPONENT_TEXT_2 || (i == WEFT_COMPONENT_TEXT_1 && text_class != NULL &&
                                            strcmp(text_class, "CLIPTextModelWithProjection") == 0);
         if (!p->there) continue;
-        WF_TRY(path_to(p->config_from, dir, components[i].folder, "config.json", err));
+        WF_TRY(path_to(p->config_from, dir, weft_component_name(i), "config.json", err));
         WF_TRY(wf_json_load(&p->config, p->config_from, &m->alloc, err));
     }
     s->aesthetic = json_is_true(json_object_get(index, "requires_aesthetics_score"));
@@ -177,7 +174,7 @@ weft_status wf_gather_descriptions(const weft_model *m, const char *dir, wf_gath
     st = describe_parts(m, dir, index, s, err);
     json_decref(index);
     WF_TRY(st);
-    for (int i = 0; i < 2; i++) {
+    for (size_t i = 0; i < WF_LEN(tokenizers); i++) {
         if (!has(dir, tokenizers[i], "merges.txt") && !has(dir, tokenizers[i], "tokenizer.json")) continue;
         WF_TRY(path_to(s->vocabulary[i], dir, "", tokenizers[i], err));
     }
@@ -195,15 +192,15 @@ weft_status wf_gather_folder(weft_model *m, const weft_model_options *o, wf_gath
     s->layout = "diffusers";
     WF_TRY(load_index(m, m->path, &index, err));
     for (int32_t i = 0; i < WF_COMPONENTS && st == WEFT_OK; i++) {
-        const char *folder = components[i].folder;
+        const char *folder = weft_component_name(i);
         if (index != NULL ? class_of(index, folder) == NULL : !has(m->path, folder, "config.json")) continue;
-        if (i == WF_VAE && o->vae != NULL) { /* another one is given: this one's description may serve it */
-            s->parts[i].there = has(m->path, folder, "config.json");
+        if (i == WEFT_COMPONENT_VAE && o->vae != NULL) { /* another one is given: this one's description may serve it */
+            s->component[i].there = has(m->path, folder, "config.json");
             continue;
         }
         st = path_to(dir, m->path, "", folder, err);
-        if (st == WEFT_OK) st = wf_gather_weights(m, o, dir, i, &s->parts[i], err);
-        s->parts[i].there = st == WEFT_OK;
+        if (st == WEFT_OK) st = wf_gather_weights(m, o, dir, i, &s->component[i], err);
+        s->component[i].there = st == WEFT_OK;
     }
     json_decref(index);
     return st == WEFT_OK ? wf_gather_descriptions(m, m->path, s, err) : st;

@@ -12,7 +12,7 @@ enum {
     WF_LDM_ROWS_OF_3  /* q, k, v by rows; the name has '*' where it says q, k or v */
 };
 
-/* diffusers' names of the tensors of each component, its prefix in the file taken off; false where there is none. */
+/* diffusers' names of the tensors of each component, its prefix in the file taken off; false if it has none. */
 bool wf_ldm_unet(const char *name, int32_t layers_per_block, char *buf, size_t cap);
 bool wf_ldm_vae(const char *name, int32_t levels, char *buf, size_t cap);
 bool wf_ldm_openclip(const char *name, char *buf, size_t cap, wf_ldm_op *op);

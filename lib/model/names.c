@@ -2,7 +2,8 @@
  *
  * kohya's word is the path with underscores, which nobody can take apart again: so these names are only ever made
  * from a layer, never read. */
-#include "model/model.h"
+#include "model/networks.h"
+#include "nets/unet.h"
 
 static void underscores(char *s)
 {
@@ -20,12 +21,10 @@ bool wf_name_kohya_path(const char *prefix, const char *path, char *buf, size_t 
 /* The path of a layer inside its component, or NULL for a component that kohya has no word for. */
 static const char *path_in_component(const wf_layer *layer)
 {
-    static const char *const heads[] = { "unet.", "text_encoder.", "text_encoder_2." };
-    const char              *s = layer->name;
+    const char *folder = layer->component != WEFT_COMPONENT_VAE ? weft_component_name(layer->component) : NULL;
+    size_t      n = folder != NULL ? strlen(folder) : 0;
 
-    if (layer->component < 0 || layer->component >= (int32_t)WF_LEN(heads)) return NULL;
-    size_t n = strlen(heads[layer->component]);
-    return strncmp(s, heads[layer->component], n) == 0 ? s + n : NULL;
+    return folder != NULL && strncmp(layer->name, folder, n) == 0 && layer->name[n] == '.' ? layer->name + n + 1 : NULL;
 }
 
 static bool has_second_encoder(const weft_model *m)
@@ -34,7 +33,7 @@ static bool has_second_encoder(const weft_model *m)
     const wf_layer *layers = wf_model_layers(m, &count);
 
     for (size_t i = count; i-- > 0;)
-        if (layers[i].component == 2) return true;
+        if (layers[i].component == WEFT_COMPONENT_TEXT_2) return true;
     return false;
 }
 
@@ -43,8 +42,8 @@ bool wf_name_kohya(const weft_model *m, const wf_layer *layer, char *buf, size_t
     const char *path = path_in_component(layer), *prefix = "lora_unet_", *inner = "";
 
     if (path == NULL) return false;
-    if (layer->component > 0) {
-        prefix = layer->component == 2 ? "lora_te2_" : has_second_encoder(m) ? "lora_te1_" : "lora_te_";
+    if (wf_is_text(layer->component)) {
+        prefix = layer->component == WEFT_COMPONENT_TEXT_2 ? "lora_te2_" : has_second_encoder(m) ? "lora_te1_" : "lora_te_";
         if (strncmp(path, "encoder.", 8) == 0) inner = "text_model_"; /* transformers 5 drops it */
     }
     if (!wf_format(buf, cap, "%s%s%s", prefix, inner, path)) return false;
@@ -55,11 +54,12 @@ bool wf_name_kohya(const weft_model *m, const wf_layer *layer, char *buf, size_t
 bool wf_name_kohya_ldm(const weft_model *m, const wf_layer *layer, char *buf, size_t cap)
 {
     const char *path = path_in_component(layer);
-    wf_blocks   shape = { .layers_per_block = wf_model_unet_layers_per_block(m), .count = wf_model_unet_blocks(m) };
+    const wf_unet_config *unet = wf_unet_get_config(wf_model_networks(m)->denoiser);
     char        ldm[256];
 
-    if (path == NULL || layer->component != 0 || shape.count > (int32_t)WF_LEN(shape.up_attention)) return false;
-    for (int32_t i = 0; i < shape.count; i++) shape.up_attention[i] = wf_model_unet_attention(m, true, i);
+    if (path == NULL || layer->component != WEFT_COMPONENT_DENOISER || unet == NULL) return false;
+    wf_blocks shape = { .layers_per_block = unet->layers[0], .count = unet->levels };
+    for (int32_t i = 0; i < shape.count; i++) shape.up_attention[i] = unet->up_attention[i];
     return wf_name_ldm(path, &shape, ldm, sizeof ldm) && wf_name_kohya_path("lora_unet_", ldm, buf, cap);
 }
 

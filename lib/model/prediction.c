@@ -1,11 +1,12 @@
 /* prediction.c - whether a model predicts noise or v.
  *
- * The answer stands in the scheduler's configuration, where samplers look. A folder has one; for a single file it is
- * made up from what there is: a .yaml beside the file, as the original programs want one; the scheduler_config.json of
- * the folder that describes it; marks that merging tools leave among the tensors. SD2 says it nowhere: most of what was
- * made of it predicts v, the base at 512 and what came of that does not. Running the network once would tell, and would
- * read all of its weights for it: so v is presumed, and the log is told. The caller's word stands above all. */
-#include "model/open.h"
+ * The answer goes into the scheduler's configuration, where samplers look. A folder has one. For a single file it is
+ * made, from the first of these that exists: a .yaml beside the file, as the original programs want one; the
+ * scheduler_config.json of the folder that describes it; marks that merging tools leave among the tensors. SD2 files say
+ * nothing: most models made from SD2 predict v, but its base at 512 and models made from that predict noise. Running the
+ * network once would tell, but reads all of its weights: so v is presumed, and a warning is logged. The caller's flags
+ * override all of this. */
+#include "model/model_internal.h"
 
 enum { MAX_YAML = 1 << 20 };
 
@@ -59,7 +60,7 @@ weft_status wf_find_prediction(const weft_model *m, const weft_model_options *o,
                                weft_error *err)
 {
     char word[16];
-    bool told = (o->flags & (WEFT_OPEN_EPSILON | WEFT_OPEN_V)) != 0, described = o->config != NULL && s->scheduler != NULL;
+    bool given = (o->flags & (WEFT_OPEN_EPSILON | WEFT_OPEN_V)) != 0, described = o->config != NULL && s->scheduler != NULL;
     const char *says = NULL;
 
     WF_TRY(read_yaml(m, word, sizeof word, err));
@@ -69,14 +70,14 @@ weft_status wf_find_prediction(const weft_model *m, const weft_model_options *o,
     else if (!described && hints->base == WEFT_BASE_SD2) {
         bool plain = hints->channels == 4; /* the published inpainting model came of the base */
         says = plain ? "v_prediction" : "epsilon";
-        if (!told)
+        if (!given)
             wf_log(o->log, o->log_user, WEFT_LOG_WARN, "%s: a single file of SD2 does not say what it predicts: taken for "
                    "%s; open it with WEFT_OPEN_EPSILON or WEFT_OPEN_V, or put its .yaml beside it", m->path,
                    plain ? "v, as the models at 768 do" : "noise, as inpainting models do");
     }
-    bool noise = told ? (o->flags & WEFT_OPEN_EPSILON) != 0 : says != NULL && strcmp(says, "epsilon") == 0;
+    bool noise = given ? (o->flags & WEFT_OPEN_EPSILON) != 0 : says != NULL && strcmp(says, "epsilon") == 0;
     if (o->config == NULL && hints->base == WEFT_BASE_SD2 && noise) /* the base and its kin were trained at 512 */
-        WF_TRY(set(s->parts[WF_UNET].config, "sample_size", json_integer(64), err));
+        WF_TRY(set(s->component[WEFT_COMPONENT_DENOISER].config, "sample_size", json_integer(64), err));
     if (s->scheduler == NULL) s->scheduler = json_object();
     if (says != NULL) WF_TRY(set(s->scheduler, "prediction_type", json_string(says), err));
     return hints->ztsnr && !described ? set(s->scheduler, "rescale_betas_zero_snr", json_true(), err) : WEFT_OK;

@@ -12,7 +12,7 @@
  * In two places we do what was meant there: BREAK inside brackets ends the chunk too (there it becomes a word of
  * negative weight), and a number like 1.2.3 is refused (there the program fails).
  *
- * The chunks are filled token by token, a word of n vectors as one: it moves to the next chunk where it does not fit.
+ * The chunks are filled token by token, a word of n vectors as one: it moves to the next chunk if it does not fit.
  * A full chunk may give what follows its last comma to the next, if that is at most 20 tokens with the comma. */
 #include <math.h>
 
@@ -47,14 +47,14 @@ static weft_status add_piece(parser *r, const char *s, size_t n, bool ends_chunk
     wf_prompt *p = r->p;
 
     if (n == 0 && !ends_chunk) return WEFT_OK;
-    if (p->count == p->room) {
-        size_t    room = p->room < 16 ? 16 : 2 * p->room;
-        wf_piece *more = wf_zalloc(p->alloc, room, sizeof *more);
-        if (more == NULL) return wf_nomem(r->err, room * sizeof *more, "a prompt");
+    if (p->count == p->cap) {
+        size_t    cap = p->cap < 16 ? 16 : 2 * p->cap;
+        wf_piece *more = wf_zalloc(p->alloc, cap, sizeof *more);
+        if (more == NULL) return wf_nomem(r->err, cap * sizeof *more, "a prompt");
         if (p->count > 0) memcpy(more, p->pieces, p->count * sizeof *more);
         wf_free(p->alloc, p->pieces);
         p->pieces = more;
-        p->room = room;
+        p->cap = cap;
     }
     p->pieces[p->count++] = (wf_piece){ p->len, n, 1.0, ends_chunk };
     memcpy(p->text + p->len, s, n); /* never longer than the prompt */
@@ -231,7 +231,7 @@ void wf_prompt_free(wf_prompt *p)
 typedef struct filler {
     wf_chunks       *c;
     const wf_extras *extras;
-    size_t           room;
+    size_t           fits;
     bool             moves;  /* what follows a comma     */
     int32_t          comma;  /* its id, or -1            */
     size_t           last;   /* comma of this chunk, + 1 */
@@ -240,19 +240,19 @@ typedef struct filler {
 
 static weft_status grow_tokens(wf_chunks *c, size_t count, weft_error *err)
 {
-    size_t   room = WF_MAX(2 * c->tokens_room, c->tokens + count);
+    size_t   cap = WF_MAX(2 * c->tokens_cap, c->tokens + count);
     int32_t *ids;
     float   *weights;
 
-    if (c->tokens + count <= c->tokens_room) return WEFT_OK;
+    if (c->tokens + count <= c->tokens_cap) return WEFT_OK;
     if (c->tokens + count > MOST_TOKENS)
         return wf_fail(err, WEFT_E_ARG, "the prompt has more than %d tokens", MOST_TOKENS);
-    ids = wf_zalloc(c->alloc, room, sizeof *ids);
-    weights = wf_zalloc(c->alloc, room, sizeof *weights);
+    ids = wf_zalloc(c->alloc, cap, sizeof *ids);
+    weights = wf_zalloc(c->alloc, cap, sizeof *weights);
     if (ids == NULL || weights == NULL) {
         wf_free(c->alloc, ids);
         wf_free(c->alloc, weights);
-        return wf_nomem(err, room * (sizeof *ids + sizeof *weights), "the prompt's tokens");
+        return wf_nomem(err, cap * (sizeof *ids + sizeof *weights), "the prompt's tokens");
     }
     if (c->tokens > 0) memcpy(ids, c->ids, c->tokens * sizeof *ids);
     if (c->tokens > 0) memcpy(weights, c->weights, c->tokens * sizeof *weights);
@@ -260,7 +260,7 @@ static weft_status grow_tokens(wf_chunks *c, size_t count, weft_error *err)
     wf_free(c->alloc, c->weights);
     c->ids = ids;
     c->weights = weights;
-    c->tokens_room = room;
+    c->tokens_cap = cap;
     return WEFT_OK;
 }
 
@@ -269,14 +269,14 @@ static weft_status next_chunk(filler *f, size_t at)
 {
     wf_chunks *c = f->c;
 
-    if (c->count + 2 > c->begin_room) {
-        size_t  room = WF_MAX(2 * c->begin_room, (size_t)8);
-        size_t *begin = wf_zalloc(c->alloc, room, sizeof *begin);
-        if (begin == NULL) return wf_nomem(f->err, room * sizeof *begin, "the prompt's chunks");
+    if (c->count + 2 > c->begin_cap) {
+        size_t  cap = WF_MAX(2 * c->begin_cap, (size_t)8);
+        size_t *begin = wf_zalloc(c->alloc, cap, sizeof *begin);
+        if (begin == NULL) return wf_nomem(f->err, cap * sizeof *begin, "the prompt's chunks");
         if (c->count > 0) memcpy(begin, c->begin, c->count * sizeof *begin);
         wf_free(c->alloc, c->begin);
         c->begin = begin;
-        c->begin_room = room;
+        c->begin_cap = cap;
     }
     c->begin[c->count++] = at;
     f->last = 0;
@@ -292,9 +292,9 @@ static weft_status place(filler *f, int32_t id, float weight)
     const wf_extra *word = f->extras != NULL && id >= f->extras->base ? &f->extras->word[id - f->extras->base] : NULL;
     size_t          places = word != NULL ? (size_t)word->places : 1;
 
-    if (f->moves && id != f->comma && filled(c) == f->room && f->last > 0 && c->tokens - (f->last - 1) <= BACKTRACK)
+    if (f->moves && id != f->comma && filled(c) == f->fits && f->last > 0 && c->tokens - (f->last - 1) <= BACKTRACK)
         WF_TRY(next_chunk(f, f->last));
-    if (filled(c) + places > f->room) WF_TRY(next_chunk(f, c->tokens));
+    if (filled(c) + places > f->fits) WF_TRY(next_chunk(f, c->tokens));
     WF_TRY(grow_tokens(c, places, f->err));
     for (size_t k = 0; k < places; k++) {
         c->ids[c->tokens] = word != NULL ? f->extras->base + word->row + (int32_t)k : id;
@@ -320,9 +320,9 @@ static weft_status place_piece(filler *f, const wf_piece *piece, const char *tex
 }
 
 weft_status wf_prompt_chunk(wf_chunks *c, const wf_prompt *p, const wf_tokenizer *t, const wf_extras *extras,
-                            size_t room, bool comma, weft_error *err)
+                            size_t fits, bool comma, weft_error *err)
 {
-    filler      f = { c, extras, room, comma, -1, 0, err };
+    filler      f = { c, extras, fits, comma, -1, 0, err };
     int32_t     id;
     size_t      ids = 0;
     weft_status st;

@@ -17,7 +17,7 @@ typedef struct wf_prompt {
     size_t    len;
     wf_piece *pieces;
     size_t    count;
-    size_t    room;
+    size_t    cap;
 } wf_prompt;
 /* `weights` reads the language of weights; otherwise the prompt is one piece, whatever it contains. */
 weft_status wf_prompt_parse(wf_prompt *p, const char *prompt, bool weights, const weft_allocator *alloc,
@@ -31,15 +31,15 @@ typedef struct wf_chunks {
     int32_t *ids;     /* [tokens] below extras->base the vocabulary's, from there on a row of a plan's words */
     float   *weights; /* [tokens]                                                                            */
     size_t   tokens;
-    size_t   tokens_room;
+    size_t   tokens_cap;
     size_t  *begin;   /* [count + 1] */
     size_t   count;
-    size_t   begin_room;
+    size_t   begin_cap;
 } wf_chunks;
-/* `room` tokens in a chunk; `comma` lets a full one give what follows its last comma to the next. `extras` may be
+/* `fits` tokens in a chunk; `comma` lets a full one give what follows its last comma to the next. `extras` may be
  * NULL. */
 weft_status wf_prompt_chunk(wf_chunks *c, const wf_prompt *p, const wf_tokenizer *t, const wf_extras *extras,
-                            size_t room, bool comma, weft_error *err);
+                            size_t fits, bool comma, weft_error *err);
 void        wf_chunks_free(wf_chunks *c);
 
 #endif

@@ -4,7 +4,7 @@
  * do not tell, numbers of heads, activations, noise schedules, stands here, as the config.json files that the
  * published folders have, so that one reader reads both. Keys that the reader would take the same way when absent
  * are left out. */
-#include "model/open.h"
+#include "model/model_internal.h"
 
 #define XL_SCHEDULER \
     "{\"_class_name\": \"EulerDiscreteScheduler\", \"beta_start\": 0.00085, \"beta_end\": 0.012, " \
@@ -41,7 +41,7 @@ static const wf_published models[] = {
     {
         .base = WEFT_BASE_SD1,
         .name = "the published SD1",
-        .parts = {
+        .component = {
             "{" SD_BLOCKS ", \"cross_attention_dim\": 768, \"attention_head_dim\": 8, \"sample_size\": 64}",
             CLIP_L,
             NULL,
@@ -54,7 +54,7 @@ static const wf_published models[] = {
     {
         .base = WEFT_BASE_SD2,
         .name = "the published SD2",
-        .parts = {
+        .component = {
             "{" SD_BLOCKS ", \"cross_attention_dim\": 1024, \"attention_head_dim\": [5, 10, 20, 20], "
             "\"use_linear_projection\": true, \"upcast_attention\": true, \"sample_size\": 96}",
             CLIP_H,
@@ -70,7 +70,7 @@ static const wf_published models[] = {
         .base = WEFT_BASE_SDXL,
         .name = "the published SDXL",
         .zero_negative = true,
-        .parts = {
+        .component = {
             "{\"_class_name\": \"UNet2DConditionModel\", \"in_channels\": 4, \"out_channels\": 4, \"layers_per_block\": 2, "
             "\"block_out_channels\": [320, 640, 1280], \"down_block_types\": [\"DownBlock2D\", \"CrossAttnDownBlock2D\", "
             "\"CrossAttnDownBlock2D\"], \"up_block_types\": [\"CrossAttnUpBlock2D\", \"CrossAttnUpBlock2D\", "
@@ -88,7 +88,7 @@ static const wf_published models[] = {
         .base = WEFT_BASE_SDXL_REFINER,
         .name = "the published SDXL refiner",
         .aesthetic = true,
-        .parts = {
+        .component = {
             "{\"_class_name\": \"UNet2DConditionModel\", \"in_channels\": 4, \"out_channels\": 4, \"layers_per_block\": 2, "
             "\"block_out_channels\": [384, 768, 1536, 1536], \"down_block_types\": [\"DownBlock2D\", "
             "\"CrossAttnDownBlock2D\", \"CrossAttnDownBlock2D\", \"DownBlock2D\"], \"up_block_types\": [\"UpBlock2D\", "
@@ -113,11 +113,11 @@ const wf_published *wf_published_model(int32_t base)
 
 weft_status wf_published_config(json_t **out, const wf_published *p, int32_t component, weft_error *err)
 {
-    const char *text = p->parts[component];
+    const char *text = p->component[component];
 
     *out = NULL;
     if (text == NULL)
         return wf_fail(err, WEFT_E_FORMAT, "%s has no %s, but the file does: give weft_model_options.config", p->name,
-                       wf_component_name(component));
+                       weft_component_name(component));
     return wf_json_parse(out, text, strlen(text), p->name, err);
 }

@@ -1,13 +1,13 @@
 /* single_file.c - a file in LDM's or SGM's layout: all components in one, under prefixes.
  *
- * One walk over the names tells what the file is: which prefixes occur, and the shapes of three tensors that no two
- * published models share. A second walk shows each component's tensors under diffusers' names. Nothing is copied but
- * text_projection, which is stored transposed: q, k and v of a fused matrix are three views of its rows, and 1x1
- * convolutions pass for linear layers as they are.
+ * A first walk over the names finds out what the file is, by the prefixes that occur and the shapes of three tensors that
+ * no two published models share. A second walk gives each component's tensors their diffusers' names. Only
+ * text_projection is copied, because it is stored transposed: q, k and v of a fused matrix are three views of its rows,
+ * and 1x1 convolutions serve as linear layers as they are.
  *
- * What is not part of a model (noise schedules, the shadow weights of EMA, losses) is left aside by name; a tensor
- * that is neither is refused by name, for it may be half of something that would not be computed. */
-#include "model/open.h"
+ * What is not part of a model (noise schedules, the shadow weights of EMA, losses) is skipped by name. Any other tensor is
+ * refused by name: it may belong to something that would not be computed. */
+#include "model/model_internal.h"
 
 enum { NAME = 256 };
 
@@ -19,17 +19,17 @@ static const struct prefix {
     int32_t     component;
     int32_t     names;
 } prefixes[] = {
-    { "model.diffusion_model.", WF_UNET, LDM_UNET },
-    { "diffusion_model.", WF_UNET, LDM_UNET },
-    { "first_stage_model.", WF_VAE, LDM_VAE },
-    { "cond_stage_model.transformer.", WF_TEXT, HF_CLIP },
-    { "cond_stage_model.model.", WF_TEXT, OPENCLIP },
-    { "conditioner.embedders.0.transformer.", WF_TEXT, HF_CLIP },
-    { "conditioner.embedders.0.model.", WF_TEXT_2, OPENCLIP }, /* the refiner's only one */
-    { "conditioner.embedders.1.model.", WF_TEXT_2, OPENCLIP },
+    { "model.diffusion_model.", WEFT_COMPONENT_DENOISER, LDM_UNET },
+    { "diffusion_model.", WEFT_COMPONENT_DENOISER, LDM_UNET },
+    { "first_stage_model.", WEFT_COMPONENT_VAE, LDM_VAE },
+    { "cond_stage_model.transformer.", WEFT_COMPONENT_TEXT_1, HF_CLIP },
+    { "cond_stage_model.model.", WEFT_COMPONENT_TEXT_1, OPENCLIP },
+    { "conditioner.embedders.0.transformer.", WEFT_COMPONENT_TEXT_1, HF_CLIP },
+    { "conditioner.embedders.0.model.", WEFT_COMPONENT_TEXT_2, OPENCLIP }, /* the refiner's only one */
+    { "conditioner.embedders.1.model.", WEFT_COMPONENT_TEXT_2, OPENCLIP },
 };
-/* A file of a UNet alone, without any prefix. */
-static const struct prefix bare_unet = { "", WF_UNET, LDM_UNET };
+/* A file that holds only a UNet, without any prefix. */
+static const struct prefix bare_unet = { "", WEFT_COMPONENT_DENOISER, LDM_UNET };
 
 typedef struct look {
     const weft_tensors *file;
@@ -89,7 +89,7 @@ static void look_at(look *l, const char *name, const wf_tensor *t)
     if (p == NULL) return;
     l->there[p->component] = true;
     l->names[p->component] = p->names;
-    if (p->component == WF_UNET) look_at_unet(l, rest, t);
+    if (p->component == WEFT_COMPONENT_DENOISER) look_at_unet(l, rest, t);
     if (ends(rest, "token_embedding.weight")) l->tokens[p->component] = t;
 }
 
@@ -137,12 +137,12 @@ static weft_status describe_published(const look *l, const char *path, wf_gather
         return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: its shapes are those of no published model: give "
                        "weft_model_options.config, a diffusers folder whose config.json files describe it", path);
     for (int32_t i = 0; i < WF_COMPONENTS; i++) {
-        wf_component *part = &s->parts[i];
-        part->projection = i == WF_TEXT_2;
+        wf_component *part = &s->component[i];
+        part->projection = i == WEFT_COMPONENT_TEXT_2;
         if (!l->there[i]) continue;
         WF_TRY(wf_published_config(&part->config, p, i, err));
         wf_format(part->config_from, WF_PATH, "%s", p->name);
-        if (i == WF_UNET && l->conv_in != NULL && l->conv_in->rank == 4) /* 9 to inpaint, 8 to edit */
+        if (i == WEFT_COMPONENT_DENOISER && l->conv_in != NULL && l->conv_in->rank == 4) /* 9 to inpaint, 8 to edit */
             WF_TRY(set_int(part->config, "in_channels", l->conv_in->shape[1], err));
         if (l->tokens[i] != NULL && l->tokens[i]->rank == 2) /* more where words were learnt */
             WF_TRY(set_int(part->config, "vocab_size", l->tokens[i]->shape[0], err));
@@ -187,7 +187,7 @@ static int32_t int_of(const json_t *config, const char *key, int32_t preset)
 
 static shape shape_of(const wf_gathered *s, int32_t component)
 {
-    const json_t *c = s->parts[component].config;
+    const json_t *c = s->component[component].config;
     return (shape){ int_of(c, "layers_per_block", 2),
                     (int32_t)WF_MIN(json_array_size(json_object_get(c, "block_out_channels")), (size_t)64),
                     int_of(c, "num_hidden_layers", 12) };
@@ -234,7 +234,7 @@ static weft_status add_transposed(weft_model *m, weft_tensors *view, const char 
     return wf_tensors_add(view, name, t->dtype, 2, (int64_t[]){ t->shape[1], t->shape[0] }, to, err);
 }
 
-/* One tensor of a component: *known is false where it has no place there. */
+/* One tensor of a component: *known is false if it has no place there. */
 static weft_status add_tensor(weft_model *m, wf_component *part, const shape *of, int32_t names, const char *rest,
                               const wf_tensor *t, bool *known, weft_error *err)
 {
@@ -276,10 +276,10 @@ static weft_status split(weft_model *m, weft_tensors *file, const look *l, wf_ga
     shape shapes[WF_COMPONENTS];
 
     for (int32_t i = 0; i < WF_COMPONENTS; i++) {
-        wf_component *part = &s->parts[i];
+        wf_component *part = &s->component[i];
         shapes[i] = shape_of(s, i);
         if (!l->there[i]) continue;
-        wf_format(part->from, WF_PATH, "%s (%s)", m->path, wf_component_name(i));
+        wf_format(part->from, WF_PATH, "%s (%s)", m->path, weft_component_name(i));
         WF_TRY(wf_tensors_new(&m->alloc, part->from, &part->tensors, err));
         WF_TRY(wf_tensors_keep(part->tensors, file, err));
     }
@@ -290,11 +290,11 @@ static weft_status split(weft_model *m, weft_tensors *file, const look *l, wf_ga
         if (name == NULL || is_aside(name)) continue;
         const struct prefix *p = prefix_of(l, name, &rest);
         if (p != NULL && is_aside_in_part(rest, p->names)) continue;
-        if (p != NULL) WF_TRY(add_tensor(m, &s->parts[p->component], &shapes[p->component], p->names, rest, t, &known, err));
+        if (p != NULL) WF_TRY(add_tensor(m, &s->component[p->component], &shapes[p->component], p->names, rest, t, &known, err));
         if (!known) return unknown(m, t, err);
     }
     for (int32_t i = 0; i < WF_COMPONENTS; i++)
-        if (s->parts[i].tensors != NULL) WF_TRY(wf_tensors_seal(s->parts[i].tensors, err));
+        if (s->component[i].tensors != NULL) WF_TRY(wf_tensors_seal(s->component[i].tensors, err));
     return WEFT_OK;
 }
 
@@ -325,7 +325,7 @@ static weft_status not_a_model(const weft_model *m, const look *l, weft_error *e
     if (l->other != NULL)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: a %s model, which this version does not run", m->path, l->other);
     if (vae)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: a VAE alone: open it as weft_model_options.vae of a model", m->path);
+        return wf_fail(err, WEFT_E_FORMAT, "%s: only a VAE: open it as weft_model_options.vae of a model", m->path);
     return wf_fail(err, WEFT_E_FORMAT, "%s: no UNet under the names of LDM's checkpoints (model.diffusion_model.*): not a "
                    "model in one file", m->path);
 }
@@ -338,7 +338,7 @@ weft_status wf_gather_file(weft_model *m, const weft_model_options *o, wf_gather
     look l = look_over(m->whole);
     m->nest = l.nest;
     if (l.other != NULL || l.conv_in == NULL) return not_a_model(m, &l, err);
-    for (int32_t i = 0; i < WF_COMPONENTS; i++) s->parts[i].there = l.there[i];
+    for (int32_t i = 0; i < WF_COMPONENTS; i++) s->component[i].there = l.there[i];
     WF_TRY(o->config != NULL ? wf_gather_descriptions(m, o->config, s, err) : describe_published(&l, m->path, s, err));
     const wf_hints hints = { base_of(&l), (int32_t)WF_MIN(l.conv_in->rank == 4 ? l.conv_in->shape[1] : 0, 4096),
                              l.v_pred, l.ztsnr };

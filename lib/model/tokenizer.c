@@ -5,7 +5,7 @@
  *   each part        -> pieces: contractions, words, single digits, the rest
  *   each piece       -> bytes, merged pair by pair, to ids
  *
- * What this gives is what current transformers gives, odd corners included, since the ids decide the picture:
+ * What this gives is what current transformers gives, odd corners included, since the ids decide the image:
  * "<|endoftext|>" in a prompt is the token, "<|ENDOFTEXT|>" is spelled out. Nothing is cut off here: a prompt
  * longer than the text encoder takes is its caller's matter. */
 #include "model/tokenizer.h"
@@ -71,7 +71,7 @@ enum { VOCAB, MERGES, CONFIG, SPECIAL, WHOLE, FILES };
 static const char *const file_names[FILES] = { "vocab.json", "merges.txt", "tokenizer_config.json",
                                                "special_tokens_map.json", "tokenizer.json" };
 
-/* Which of the files are there. transformers 5 writes tokenizer.json alone, everything before it the first two. */
+/* Which of the files are there. transformers 5 writes only tokenizer.json, older versions the first two. */
 static weft_status find_files(char *paths[FILES], const char *folder, const weft_allocator *alloc, weft_error *err)
 {
     bool there[FILES], classic;

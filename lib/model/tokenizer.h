@@ -69,7 +69,7 @@ weft_status wf_tokenizer_make(const wf_tokenizer_source *source, const weft_allo
 weft_status wf_tokenizer_open_padded(const char *folder, const char *pad, const weft_allocator *alloc,
                                      wf_tokenizer **out, weft_error *err);
 
-/* The same from a tokenizer.json alone, with or without a tokenizer_config.json (tokenizer.c; for tests). */
+/* The same from only a tokenizer.json, with or without a tokenizer_config.json (tokenizer.c; for tests). */
 weft_status wf_tokenizer_parse_whole(const char *json, size_t len, const char *config, size_t config_len,
                                      const weft_allocator *alloc, wf_tokenizer **out, weft_error *err);
 

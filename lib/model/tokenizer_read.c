@@ -2,7 +2,7 @@
  *
  * The merges are the tokenizer; the vocabulary numbers what they make. Published vocabularies number in a fixed
  * order (256 bytes, the same at the end of a word, the merges, BOS, EOS), so without a vocab.json the ids follow
- * from merges.txt alone. With one, its numbers hold, and every merge must make something that has a number.
+ * from merges.txt. With one, its numbers hold, and every merge must make something that has a number.
  *
  * Which tokens begin, end and pad a prompt is said in up to three places. tokenizer_config.json comes first where
  * it has added_tokens_decoder, since whoever wrote that wrote the whole truth there; else special_tokens_map.json does.
@@ -246,7 +246,7 @@ static weft_status read_merges(reading *r, size_t count)
     return st;
 }
 
-/* ---- a vocabulary from merges alone ------------------------------------------------------------ */
+/* ---- a vocabulary from only merges ------------------------------------------------------------- */
 
 static weft_status derive_token(reading *r, const char *text)
 {

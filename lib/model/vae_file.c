@@ -1,9 +1,9 @@
 /* vae_file.c - a VAE from elsewhere in the place of the model's own.
  *
- * People exchange VAEs as files, in LDM's names or in diffusers', and as folders. A file does not say by what
- * latents are scaled: then the model's own VAE says it, or the published one of the base model, for the UNet was
- * trained on latents of that scale. */
-#include "model/open.h"
+ * People exchange VAEs as files, in LDM's names or in diffusers', and as folders. A file does not say how latents are
+ * scaled. Then the model's own VAE decides, or the published one of the model's base, because the denoiser was trained on
+ * latents of that scale. */
+#include "model/model_internal.h"
 
 static weft_status from_folder(weft_model *m, const weft_model_options *o, wf_component *part, weft_error *err)
 {
@@ -20,10 +20,10 @@ static weft_status from_folder(weft_model *m, const weft_model_options *o, wf_co
     part->config = NULL;
     wf_format(part->config_from, WF_PATH, "%s", path);
     WF_TRY(wf_json_load(&part->config, path, &m->alloc, err));
-    return wf_gather_weights(m, &plain, dir, WF_VAE, part, err);
+    return wf_gather_weights(m, &plain, dir, WEFT_COMPONENT_VAE, part, err);
 }
 
-/* What stands before "decoder.conv_in.weight", which both layouts have; NULL where no tensor is called so. */
+/* What stands before "decoder.conv_in.weight", which both layouts have; false if no tensor is called so. */
 static bool find_prefix(const weft_tensors *file, char *prefix, size_t cap)
 {
     static const char tail[] = "decoder.conv_in.weight";
@@ -64,20 +64,20 @@ static weft_status from_file(weft_model *m, const weft_model_options *o, wf_comp
     return st;
 }
 
-/* Where nothing says how the VAE is made: as published for the base model. */
+/* Where nothing says how the VAE is made: as published for the model's base. */
 static weft_status presume(wf_gathered *s, wf_component *part, weft_error *err)
 {
-    const json_t *unet = s->parts[WF_UNET].config;
+    const json_t *unet = s->component[WEFT_COMPONENT_DENOISER].config;
     bool xl = json_is_string(json_object_get(unet, "addition_embed_type"));
     const wf_published *p = wf_published_model(xl ? WEFT_BASE_SDXL : WEFT_BASE_SD1);
 
     wf_format(part->config_from, WF_PATH, "%s", p->name);
-    return wf_published_config(&part->config, p, WF_VAE, err);
+    return wf_published_config(&part->config, p, WEFT_COMPONENT_VAE, err);
 }
 
 weft_status wf_gather_vae(weft_model *m, const weft_model_options *o, wf_gathered *s, weft_error *err)
 {
-    wf_component *part = &s->parts[WF_VAE];
+    wf_component *part = &s->component[WEFT_COMPONENT_VAE];
 
     weft_tensors_free(part->tensors);
     part->tensors = NULL;

@@ -3,7 +3,7 @@
  * All published models share CLIP's vocabulary, and differ in what they pad with: OpenAI's encoder takes the end
  * token, OpenCLIP's (SD2's, and the second of SDXL) id 0, the exclamation mark. A folder says so itself; a bare list
  * of merges does not, and then the encoder's place and kind decide. */
-#include "model/open.h"
+#include "model/model_internal.h"
 #include "model/tokenizer.h"
 
 #define MAX_LIST ((size_t)16 << 20)
@@ -11,7 +11,7 @@
 /* OpenAI's list goes on behind CLIP's merges, to the whole of its training: 49152 - 256 - 2 of them count. */
 enum { CLIP_MERGES = 48894 };
 
-/* The first line is a title where it names a version; OpenAI's has the name of the file before it. */
+/* The first line is a title if it names a version; OpenAI's has the name of the file before it. */
 static size_t title_of(const char *text, size_t size)
 {
     static const char mark[] = "#version";
@@ -30,7 +30,7 @@ static size_t size_of_lines(const char *text, size_t size, size_t lines)
     return size;
 }
 
-/* The text of a file, unpacked where it is gzip's. */
+/* The text of a file, unpacked if it is gzip's. */
 static weft_status read_text(weft_model *m, const char *path, wf_file *out, weft_error *err)
 {
     wf_file packed;
@@ -57,18 +57,18 @@ static weft_status open_list(weft_model *m, const char *path, const char *pad, w
     return st;
 }
 
-/* OpenCLIP's encoders, which SD2 and SDXL's second are, are told from OpenAI's by their activation. */
+/* OpenCLIP's encoders (SD2's, and the second of SDXL) differ from OpenAI's in their activation. */
 static bool pads_with_zero(const wf_clip *text) { return wf_clip_get_config(text)->act == WF_ACT_GELU; }
 
 /* `path` is this encoder's own vocabulary, or `borrowed` from the other one. */
-static weft_status open_one(weft_model *m, int32_t which, const char *path, bool borrowed, weft_error *err)
+static weft_status open_one(weft_model *m, wf_text_encoder *e, const char *path, bool borrowed, weft_error *err)
 {
-    wf_tokenizer **t = &m->parts.tokenizer[which];
+    wf_tokenizer **t = &e->tokenizer;
     bool folder = wf_path_is_dir(path);
-    const char *pad = (borrowed || !folder) && pads_with_zero(m->parts.text[which]) ? "!" : NULL;
+    const char *pad = (borrowed || !folder) && pads_with_zero(e->net) ? "!" : NULL;
 
     WF_TRY(folder ? wf_tokenizer_open_padded(path, pad, &m->alloc, t, err) : open_list(m, path, pad, t, err));
-    int32_t size = wf_tokenizer_size(*t), vocab = wf_clip_get_config(m->parts.text[which])->vocab;
+    int32_t size = wf_tokenizer_size(*t), vocab = wf_clip_get_config(e->net)->vocab;
     if (size > vocab)
         return wf_fail(err, WEFT_E_MISMATCH, "%s: the tokenizer has ids up to %d, the text encoder only %d rows", path,
                        size - 1, vocab);
@@ -77,14 +77,15 @@ static weft_status open_one(weft_model *m, int32_t which, const char *path, bool
 
 weft_status wf_open_tokenizers(weft_model *m, const weft_model_options *o, const wf_gathered *s, weft_error *err)
 {
-    const char *given[2] = { o->tokenizer, o->tokenizer_2 };
+    const char *given[WF_ENCODERS_MAX] = { o->tokenizer, o->tokenizer_2 };
 
-    for (int32_t i = 0; i < 2; i++) {
-        const char *own = s->vocabulary[i];
-        if (m->parts.text[i] == NULL) continue;
-        if (given[i] != NULL) WF_TRY(open_one(m, i, given[i], false, err));
-        else if (*own != 0) WF_TRY(open_one(m, i, own, false, err));
-        else if (i == 1 && given[0] != NULL) WF_TRY(open_one(m, i, given[0], true, err));
+    for (int32_t i = 0; i < m->networks.encoders; i++) {
+        wf_text_encoder *e = &m->networks.encoder[i];
+        int32_t which = wf_component_encoder(e->component);
+        const char *own = s->vocabulary[which];
+        if (given[which] != NULL) WF_TRY(open_one(m, e, given[which], false, err));
+        else if (*own != 0) WF_TRY(open_one(m, e, own, false, err));
+        else if (e->component == WEFT_COMPONENT_TEXT_2 && given[0] != NULL) WF_TRY(open_one(m, e, given[0], true, err));
     }
     return WEFT_OK;
 }

@@ -1,13 +1,13 @@
 /* written.c - the files of a model, made again beside new weights.
  *
- * A single file is one file. A folder is copied, but for the weights of its components: what the index names, one
- * level deep, and no more, for people keep other checkpoints in the same place. Everything is written under the final
- * names; a list of what was made takes it back when something fails. */
+ * A single file is one file. A folder is copied without the weights of its components: only what the index names, one
+ * level deep, because people keep other checkpoints in the same place. Everything is written under its final name; if
+ * something fails, a list of what was made is used to remove it again. */
 #include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "model/open.h"
+#include "model/model_internal.h"
 #include "model/written.h"
 
 /* ---- the tensors behind a layer ---------------------------------------------------------------------- */
@@ -16,15 +16,15 @@ static const wf_tensor *find(const weft_model *m, int32_t component, const char 
 {
     char old[256];
     const wf_tensor *t = wf_tensors_find(m->files[component], name);
-    bool renamed = t == NULL && (component == WF_VAE ? wf_vae_old_name(name, old, sizeof old)
-                                 : component != WF_UNET && wf_text_old_name(name, old, sizeof old));
+    bool renamed = t == NULL && (component == WEFT_COMPONENT_VAE     ? wf_vae_old_name(name, old, sizeof old)
+                                 : wf_is_text(component) && wf_text_old_name(name, old, sizeof old));
     return renamed ? wf_tensors_find(m->files[component], old) : t;
 }
 
 const wf_tensor *wf_model_tensor(const weft_model *m, const wf_layer *layer, bool bias, const wf_tensor **source)
 {
     char name[256];
-    const char *path = layer->name + strlen(wf_component_name(layer->component)) + 1;
+    const char *path = layer->name + strlen(weft_component_name(layer->component)) + 1;
 
     *source = NULL;
     if (!wf_format(name, sizeof name, "%s%s", path, bias ? ".bias" : ".weight")) return NULL;
@@ -147,20 +147,20 @@ static weft_status copy_folder(writing *w, const char *from, const char *to, boo
 static int32_t component_of(const char *folder)
 {
     for (int32_t i = 0; i < WF_COMPONENTS; i++)
-        if (strcmp(folder, wf_component_name(i)) == 0) return i;
+        if (strcmp(folder, weft_component_name(i)) == 0) return i;
     return -1;
 }
 
 static weft_status write_component(writing *w, const char *to, int32_t id, weft_error *err)
 {
     char path[WF_PATH];
-    const char *stem = id == WF_UNET || id == WF_VAE ? "diffusion_pytorch_model" : "model";
+    const char *stem = wf_is_text(id) ? "model" : "diffusion_pytorch_model";
     if (!wf_format(path, sizeof path, "%s/%s.safetensors", to, stem))
         return wf_fail(err, WEFT_E_ARG, "a path is too long: %.*s...", 100, to);
     return write_weights(w, path, w->m->files[id], false, err);
 }
 
-/* One of the model's subfolders, where it is there. */
+/* One of the model's subfolders, if it exists. */
 static weft_status write_subfolder(writing *w, const char *to, const char *name, weft_error *err)
 {
     char a[WF_PATH], b[WF_PATH];
@@ -169,7 +169,7 @@ static weft_status write_subfolder(writing *w, const char *to, const char *name,
     if (!wf_format(a, sizeof a, "%s/%s", w->m->path, name) || !wf_format(b, sizeof b, "%s/%s", to, name))
         return wf_fail(err, WEFT_E_ARG, "a path is too long: %.*s...", 100, to);
     if (!wf_path_is_dir(a)) return WEFT_OK;
-    bool ours = id >= 0 && w->m->files[id] != NULL && !(id == WF_VAE && w->m->vae_given);
+    bool ours = id >= 0 && w->m->files[id] != NULL && !(id == WEFT_COMPONENT_VAE && w->m->vae_given);
     WF_TRY(make_folder(w, b, err));
     WF_TRY(copy_folder(w, a, b, !ours, err));
     return ours ? write_component(w, b, id, err) : WEFT_OK;
@@ -177,8 +177,7 @@ static weft_status write_subfolder(writing *w, const char *to, const char *name,
 
 static weft_status write_folder(writing *w, const char *to, weft_error *err)
 {
-    static const char *const usual[] = { "unet", "text_encoder", "text_encoder_2", "vae", "tokenizer", "tokenizer_2",
-                                         "scheduler" };
+    static const char *const others[] = { "tokenizer", "tokenizer_2", "scheduler" };
     char a[WF_PATH], b[WF_PATH];
     json_t *index = NULL, *value;
     const char *name;
@@ -188,7 +187,8 @@ static weft_status write_folder(writing *w, const char *to, weft_error *err)
         return wf_fail(err, WEFT_E_ARG, "a path is too long: %.*s...", 100, to);
     WF_TRY(make_folder(w, to, err));
     if (!wf_path_exists(a)) {
-        for (size_t i = 0; i < WF_LEN(usual); i++) WF_TRY(write_subfolder(w, to, usual[i], err));
+        for (int32_t i = 0; i < WF_COMPONENTS; i++) WF_TRY(write_subfolder(w, to, weft_component_name(i), err));
+        for (size_t i = 0; i < WF_LEN(others); i++) WF_TRY(write_subfolder(w, to, others[i], err));
         return WEFT_OK;
     }
     WF_TRY(copy_file(w, a, b, err));

@@ -23,7 +23,7 @@ const wf_tensor      *wf_clip_tokens(const wf_clip *c); /* (vocab, hidden) */
 /* n sequences of `length` tokens each. */
 typedef struct wf_clip_input {
     const int32_t      *ids;   /* (n, length); from the vocabulary's size on they number rows of `extra`     */
-    const float *const *extra; /* rows of `hidden` floats that follow the vocabulary; NULL where no id asks  */
+    const float *const *extra; /* rows of `hidden` floats that follow the vocabulary; NULL if no id needs one */
     int32_t             n, length;
     int32_t             skip;  /* layers at the end that `text` is taken before, 0 to all                    */
     bool                norm;  /* `text` goes through the final norm                                         */

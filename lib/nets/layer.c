@@ -196,7 +196,7 @@ static void add_dense(void *user, size_t sample, float *tile, size_t first, size
     const job *j = user;
     size_t t = taps(j->l), ins = (size_t)j->l->in;
     for (int32_t p = 0; p < j->stack->parts; p++) {
-        const float *D = j->stack->other[p].dense;
+        const float *D = j->stack->nonpair[p].dense;
         wf_coefficient k = coefficient(j, sample, p);
         if (D == NULL || k.number == 0.0f || k.rows != NULL) continue;
         for (size_t o = 0; o < count; o++)
@@ -230,7 +230,7 @@ static bool mask_input(void *user, size_t sample, float *tile, size_t row, size_
 static wf_product masked_product(job *j)
 {
     wf_product p = j->base;
-    p.weight = j->stack->other[j->part].dense;
+    p.weight = j->stack->nonpair[j->part].dense;
     p.type = WF_F32;
     p.ordered = true;
     p.user = j;
@@ -253,7 +253,7 @@ static void sum_biases(const job *j, const float **own, float *sums)
     for (size_t n = 0; n < (size_t)j->out.n; n++, sums += out) {
         own[n] = j->base.bias;
         for (int32_t p = 0; p < j->stack->parts; p++) {
-            const float *db = j->stack->other[p].bias;
+            const float *db = j->stack->nonpair[p].bias;
             wf_coefficient k = coefficient(j, n, p);
             if (db == NULL || k.number == 0.0f || k.rows != NULL) continue;
             if (own[n] != sums && own[n] != NULL) memcpy(sums, own[n], out * sizeof *sums);
@@ -269,7 +269,7 @@ static void add_masked_biases(const job *j, size_t sample, size_t row, size_t en
 {
     size_t out = (size_t)j->l->out;
     for (int32_t p = 0; p < j->stack->parts; p++) {
-        const float *db = j->stack->other[p].bias;
+        const float *db = j->stack->nonpair[p].bias;
         wf_coefficient k = coefficient(j, sample, p);
         if (db == NULL || k.number == 0.0f || k.rows == NULL) continue;
         for (size_t r = row; r < end; r++) {
@@ -286,21 +286,21 @@ static bool is_plain(const wf_layer *l) { return l->kernel == 1 && l->stride == 
 
 /* Floats for each row: the middle, and a group's neighbourhoods or, with `vectors`, its
  * channels. */
-static size_t kron_width(const wf_layer *l, const wf_other *x, bool vectors)
+static size_t kron_width(const wf_layer *l, const wf_nonpair *x, bool vectors)
 {
     size_t tile = is_plain(l) && !vectors ? 0 : taps(l) * (size_t)x->i2;
     return (size_t)x->i1 * (size_t)x->o2 + tile;
 }
 
 /* Rows at a time: what they need fits a cache. */
-static size_t kron_rows(const wf_layer *l, const wf_other *x)
+static size_t kron_rows(const wf_layer *l, const wf_nonpair *x)
 {
     return WF_MAX((size_t)1, WF_MIN((size_t)ROWS, KRON_FLOATS / kron_width(l, x, false)));
 }
 
 /* y += c s W1 X W2^T for some rows: Z (rows, i1, o2) = X W2^T group by group, then W1 mixes each
  * row's groups. */
-static void add_kron(const job *j, const wf_other *x, const wf_coefficient *c, float cs,
+static void add_kron(const job *j, const wf_nonpair *x, const wf_coefficient *c, float cs,
                      size_t sample, size_t row, size_t rows, float *scratch)
 {
     const wf_layer *l = j->l;
@@ -335,7 +335,7 @@ static void after_task(void *user, size_t task, int32_t worker)
     size_t sample = task / j->row_tiles, row = (task % j->row_tiles) * ROWS;
     size_t end = WF_MIN(row + ROWS, sample_rows(j->out));
     for (int32_t p = 0; p < s->parts; p++) {
-        const wf_other *x = &s->other[p];
+        const wf_nonpair *x = &s->nonpair[p];
         wf_coefficient c = coefficient(j, sample, p);
         if (x->w1 == NULL || c.number == 0.0f) continue;
         size_t step = kron_rows(j->l, x);
@@ -352,8 +352,8 @@ static void after_task(void *user, size_t task, int32_t worker)
 static double side_products(const wf_layer *l, const wf_stack *s)
 {
     double K = (double)(taps(l) * (size_t)l->in), n = (double)s->rank * (K + l->out);
-    for (int32_t p = 0; s->other != NULL && p < s->parts; p++) {
-        const wf_other *x = &s->other[p];
+    for (int32_t p = 0; s->nonpair != NULL && p < s->parts; p++) {
+        const wf_nonpair *x = &s->nonpair[p];
         if (x->w1 != NULL) n += (double)x->i1 * x->o2 * ((double)taps(l) * x->i2 + x->o1);
     }
     return n;
@@ -379,8 +379,8 @@ static void prepare_parts(job *j)
     size_t n = (size_t)j->out.n, rows = sample_rows(j->out), need = 0;
     bool biases = false;
 
-    for (int32_t p = 0; s->other != NULL && p < s->parts; p++) {
-        const wf_other *x = &s->other[p];
+    for (int32_t p = 0; s->nonpair != NULL && p < s->parts; p++) {
+        const wf_nonpair *x = &s->nonpair[p];
         biases |= x->bias != NULL;
         if (x->w1 != NULL)
             need = WF_MAX(need, kron_rows(j->l, x) * kron_width(j->l, x, e->vectors != NULL));
@@ -432,11 +432,11 @@ static void compute(job *j)
         j->base.h = NULL;
     }
     e->products->wide(&j->base, e->k, e->pool, e->scratch);
-    if (s == NULL || s->other == NULL) return;
+    if (s == NULL || s->nonpair == NULL) return;
     for (int32_t p = 0; p < s->parts; p++) {
         bool masked = wf_part_masked(e, j->delta, p, j->out);
-        after |= s->other[p].w1 != NULL || (masked && s->other[p].bias != NULL);
-        if (!masked || s->other[p].dense == NULL) continue;
+        after |= s->nonpair[p].w1 != NULL || (masked && s->nonpair[p].bias != NULL);
+        if (!masked || s->nonpair[p].dense == NULL) continue;
         j->part = p;
         wf_product own = masked_product(j);
         e->products->wide(&own, e->k, e->pool, e->scratch);

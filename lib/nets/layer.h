@@ -16,7 +16,7 @@ typedef struct wf_layer {
     const float *bias;     /* (out) or NULL                                                       */
     wf_dtype    dtype;
     int32_t     id;        /* index in the model's layer table                                    */
-    int32_t     component; /* 0 unet, 1 text_encoder, 2 text_encoder_2, 3 vae                     */
+    int32_t     component; /* WEFT_COMPONENT_*                                                   */
     int32_t     kind;      /* WEFT_LAYER_*                                                        */
     int32_t     out;
     int32_t     in;        /* 1 for a normalisation                                               */
@@ -39,13 +39,13 @@ typedef struct wf_cell {
 
 /* What a part of a stack is where it is no pair: a Kronecker product, a matrix, or nothing but a
  * difference of the bias, which any part may have besides. */
-typedef struct wf_other {
+typedef struct wf_nonpair {
     const float *w1;    /* KRON: (o1, i1), NULL: none                            */
     const float *w2;    /* (o2, taps * i2) ordered ky, kx, i2                    */
     int32_t      o1, i1, o2, i2;
     const float *dense; /* DENSE: (out, K), NULL: none; of a normalisation (out) */
     const float *bias;  /* (out), NULL: none                                     */
-} wf_other;
+} wf_nonpair;
 
 /* What adapters add to one layer, part by part: with c_p the part's coefficient,
  *
@@ -60,7 +60,7 @@ typedef struct wf_stack {
     const float    *part_scale; /* [parts], s_p: alpha / rank of the file                */
     const float    *down;       /* (R, K)                                                */
     const float    *up;         /* (R, out): the transpose of the stacked B              */
-    const wf_other *other;      /* [parts]; NULL where all are pairs and none has a bias */
+    const wf_nonpair *nonpair;     /* [parts]; NULL where all are pairs and none has a bias */
 } wf_stack;
 
 #endif

@@ -43,7 +43,7 @@ static void run(norm *o, size_t tasks, wf_task task)
 static void add_parts(const norm *o, size_t sample, bool bias, size_t row, float *to)
 {
     for (int32_t p = 0; p < o->delta->stack->parts; p++) {
-        const wf_other *x = &o->delta->stack->other[p];
+        const wf_nonpair *x = &o->delta->stack->nonpair[p];
         const float *d = bias ? x->bias : x->dense;
         wf_coefficient k = wf_coefficient_of(o->e, o->delta, sample, p, o->g);
         if (d == NULL || k.number == 0.0f || (k.rows != NULL) != (row != SIZE_MAX)) continue;
@@ -62,7 +62,7 @@ static void take_weights(norm *o)
 
     o->weight = o->n->weight;
     o->bias = o->n->bias;
-    if (d == NULL || d->stack == NULL || d->stack->other == NULL) return;
+    if (d == NULL || d->stack == NULL || d->stack->nonpair == NULL) return;
     o->delta = d;
     float *own = wf_take(e, (size_t)o->g.n, 2 * o->c);
     if (e->masks != NULL) wf_need_scratch(e, 2 * o->c * sizeof *own);

@@ -1,9 +1,9 @@
 /* unet.c - noise in, noise out: down, through the middle, up again over the skip connections.
  *
- * The building half walks the configuration in the order in which the running half executes, so layer ids
+ * The building part walks the configuration in the order in which the running part executes, so layer ids
  * are the order of execution. Running keeps one buffer per skip connection and one for the way up; every
  * other buffer lives for a block and is given back to the arena. */
-#include "nets/unet.h"
+#include "nets/config.h"
 #include "weft/model.h"
 
 typedef struct resnet {
@@ -38,14 +38,14 @@ typedef struct stage {
     int32_t         count;
 } stage;
 
-struct wf_unet {
+typedef struct wf_unet {
+    wf_denoiser     denoiser; /* first: a wf_denoiser with wf_unet_ops is one of these */
     wf_unet_config  c;
     const wf_layer *conv_in, *conv_out, *time1, *time2, *add1, *add2;
-    const wf_layer *guidance;     /* cond_proj: added to the sinusoids of the time; NULL where it is not told */
-    int32_t         text_layers;
+    const wf_layer *guidance; /* cond_proj: added to the sinusoids of the time; NULL: the guidance is no input */
     wf_norm         norm_out;
     stage           down[WF_LEVELS], mid, up[WF_LEVELS];
-};
+} wf_unet;
 
 /* ---- building ------------------------------------------------------------------------------------- */
 
@@ -214,31 +214,36 @@ static weft_status build(wf_unet *u, wf_binder *b, weft_error *err)
     return wf_bind_conv(b, &u->conv_out, "", "conv_out", c->out_channels, c->channels[0], 3, 1, err);
 }
 
-weft_status wf_unet_build(const wf_unet_config *config, wf_binder *b, wf_unet **out, weft_error *err)
-{
-    *out = NULL;
-    wf_unet *u = wf_zalloc(b->alloc, 1, sizeof *u);
-    if (u == NULL) return wf_nomem(err, sizeof *u, "the UNet");
-    u->c = *config;
-    weft_status st = build(u, b, err);
-    if (st == WEFT_OK) st = wf_bind_finish(b, err);
-    if (st == WEFT_OK) *out = u;
-    else wf_unet_free(u, b->alloc);
-    return st;
-}
-
-static int32_t stage_text_layers(const stage *s)
+static int32_t stage_cross_layers(const stage *s)
 {
     int32_t n = 0;
     for (int32_t j = 0; s->transformers != NULL && j < s->count; j++) n += s->transformers[j].depth;
     return n;
 }
 
-int32_t wf_unet_text_layers(const wf_unet *u)
+static int32_t count_cross_layers(const wf_unet *u)
 {
-    int32_t n = stage_text_layers(&u->mid);
-    for (int32_t i = 0; i < u->c.levels; i++) n += stage_text_layers(&u->down[i]) + stage_text_layers(&u->up[i]);
+    int32_t n = stage_cross_layers(&u->mid);
+    for (int32_t i = 0; i < u->c.levels; i++) n += stage_cross_layers(&u->down[i]) + stage_cross_layers(&u->up[i]);
     return n;
+}
+
+enum { BASE_IDS = 6, REFINER_IDS = 5 }; /* original size, crop, target size; or original size, crop, score */
+enum { SEQUENCE, POOLED };              /* streams */
+
+static wf_denoiser_facts facts_of(const wf_unet *u)
+{
+    const wf_unet_config *c = &u->c;
+    wf_denoiser_facts f = { .in_channels = c->in_channels, .out_channels = c->out_channels, .multiple = 1,
+                            .sample_size = c->sample_size, .time_ids = c->time_ids,
+                            .guidance = c->guidance_dim > 0, .streams = c->text_time ? 2 : 1 };
+    f.base = c->text_time && c->time_ids == REFINER_IDS ? WEFT_BASE_SDXL_REFINER
+             : c->text_time                             ? WEFT_BASE_SDXL
+             : c->linear_projection                     ? WEFT_BASE_SD2
+                                                        : WEFT_BASE_SD1;
+    f.stream[SEQUENCE] = (wf_stream_facts){ WEFT_TEXT_SEQUENCE, c->cross_dim[0], count_cross_layers(u) };
+    f.stream[POOLED] = (wf_stream_facts){ WEFT_TEXT_POOLED, c->pooled_dim, 0 };
+    return f;
 }
 
 static void free_stage(stage *s, const weft_allocator *alloc)
@@ -248,15 +253,60 @@ static void free_stage(stage *s, const weft_allocator *alloc)
     wf_free(alloc, s->resnets);
 }
 
-void wf_unet_free(wf_unet *u, const weft_allocator *alloc)
+static void free_unet(wf_denoiser *d, const weft_allocator *alloc)
 {
-    if (u == NULL) return;
+    wf_unet *u = (wf_unet *)d;
     for (int32_t i = 0; i < WF_LEVELS; i++) {
         free_stage(&u->down[i], alloc);
         free_stage(&u->up[i], alloc);
     }
     free_stage(&u->mid, alloc);
     wf_free(alloc, u);
+}
+
+weft_status wf_unet_build(const wf_unet_config *config, wf_binder *b, wf_denoiser **out, weft_error *err)
+{
+    *out = NULL;
+    wf_unet *u = wf_zalloc(b->alloc, 1, sizeof *u);
+    if (u == NULL) return wf_nomem(err, sizeof *u, "the UNet");
+    u->denoiser.ops = &wf_unet_ops;
+    u->c = *config;
+    weft_status st = build(u, b, err);
+    if (st == WEFT_OK) st = wf_bind_finish(b, err);
+    if (st != WEFT_OK) {
+        free_unet(&u->denoiser, b->alloc);
+        return st;
+    }
+    u->denoiser.facts = facts_of(u);
+    *out = &u->denoiser;
+    return WEFT_OK;
+}
+
+/* SDXL's base and its refiner write the same settings, and share the added channels out differently between pooled
+ * vector and time ids: the width of the text encoders' pooled vector tells them apart, or else model_index.json. */
+static weft_status settle_time_ids(wf_unet_config *c, const char *path, const wf_denoiser_hints *hints, weft_error *err)
+{
+    int32_t refined = c->added_dim - REFINER_IDS * c->time_id_dim; /* the pooled width that a refiner would have */
+    if (!c->text_time) return WEFT_OK;
+    if (hints->pooled >= 0 ? hints->pooled == refined : hints->aesthetic)
+        WF_TRY(wf_config_time_ids(c, REFINER_IDS, path, err));
+    if (hints->pooled <= 0 || hints->pooled == c->pooled_dim) return WEFT_OK; /* without one, no ids tell more */
+    return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: the UNet takes %d added channels, which is not %d time ids of %d and "
+                   "the pooled vector of %d", path, c->added_dim, c->time_ids, c->time_id_dim, hints->pooled);
+}
+
+static weft_status read_and_build(const json_t *json, const char *path, const wf_denoiser_hints *hints, wf_binder *b,
+                                  wf_denoiser **out, weft_error *err)
+{
+    wf_unet_config c;
+    WF_TRY(wf_config_unet(&c, json, path, err));
+    WF_TRY(settle_time_ids(&c, path, hints, err));
+    return wf_unet_build(&c, b, out, err);
+}
+
+const wf_unet_config *wf_unet_get_config(const wf_denoiser *d)
+{
+    return d->ops == &wf_unet_ops ? &((const wf_unet *)d)->c : NULL;
 }
 
 /* ---- running -------------------------------------------------------------------------------------- */
@@ -284,10 +334,10 @@ static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, 
     wf_arena_release(&e->arena, mark);
 }
 
-/* What the cross-attention layers read: one text for all, put together once, or one for each, put together as each
- * is reached. */
+/* Text rows for cross-attention: gathered once if shared by all layers, or per layer on demand. */
 typedef struct context {
-    const wf_unet_input *in;
+    const wf_text_input *in;
+    int32_t n;      /* samples        */
     float  *rows;   /* (n, tokens, d) */
     size_t  width;  /* of a sample    */
     int32_t next;   /* layer          */
@@ -295,13 +345,13 @@ typedef struct context {
 
 static void gather_text(const wf_exec *e, const context *c, int32_t layer)
 {
-    for (int32_t s = 0; s < c->in->grid.n && !e->dry && !e->stopped; s++)
-        memcpy(c->rows + (size_t)s * c->width, c->in->text[s] + (size_t)layer * c->width, c->width * sizeof *c->rows);
+    for (int32_t s = 0; s < c->n && !e->dry && !e->stopped; s++)
+        memcpy(c->rows + (size_t)s * c->width, c->in->rows[s] + (size_t)layer * c->width, c->width * sizeof *c->rows);
 }
 
 static const float *next_text(const wf_exec *e, context *c)
 {
-    if (c->in->text_layers > 0) gather_text(e, c, c->next++);
+    if (c->in->cross_layers > 0) gather_text(e, c, c->next++);
     return c->rows;
 }
 
@@ -366,7 +416,7 @@ static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid 
 }
 
 /* act(time embedding + added conditioning), as every resnet wants it: (n, 4 channels[0]) */
-static float *embed_time(const wf_unet *u, wf_exec *e, const wf_unet_input *in)
+static float *embed_time(const wf_unet *u, wf_exec *e, const wf_denoise_input *in)
 {
     const wf_unet_config *c = &u->c;
     size_t n = (size_t)in->grid.n, wide = 4 * (size_t)c->channels[0];
@@ -380,23 +430,23 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_unet_input *in)
 
     wf_sinusoid(e, sinusoid, in->timestep, n, c->channels[0], c->flip_sin_to_cos, c->freq_shift);
     if (u->guidance != NULL) { /* Meng et al., On Distillation of Guided Diffusion Models (2022) */
-        float *told = wf_take(e, n, (size_t)c->guidance_dim);
+        float *angles = wf_take(e, n, (size_t)c->guidance_dim);
         float *w = wf_take(e, n, 1);
         for (size_t s = 0; s < n && !e->dry && !e->stopped; s++) w[s] = (in->guidance[s] - 1.0f) * 1000.0f;
-        wf_sinusoid(e, told, w, n, c->guidance_dim, false, 1.0);
-        wf_layer_apply(e, u->guidance, sinusoid, told, g, true);
+        wf_sinusoid(e, angles, w, n, c->guidance_dim, false, 1.0);
+        wf_layer_apply(e, u->guidance, sinusoid, angles, g, true);
     }
     wf_layer_apply(e, u->time1, hidden, sinusoid, g, false);
     wf_activate(e, c->act, acted, hidden, n, wide);
     wf_layer_apply(e, u->time2, sum, acted, g, false);
     if (c->text_time) {
-        size_t ids = (size_t)in->ids, dim = (size_t)c->time_id_dim, width = (size_t)c->added_dim;
-        size_t pooled = width - ids * dim;
+        size_t ids = (size_t)c->time_ids, dim = (size_t)c->time_id_dim, width = (size_t)c->added_dim;
+        size_t pooled = (size_t)c->pooled_dim;
         float *added = wf_take(e, n, width);
         float *angles = wf_take(e, n * ids, dim);
         wf_sinusoid(e, angles, in->time_ids, n * ids, c->time_id_dim, c->flip_sin_to_cos, c->freq_shift);
         for (size_t s = 0; s < n && !e->dry && !e->stopped; s++) {
-            memcpy(added + s * width, in->pooled[s], pooled * sizeof *added);
+            memcpy(added + s * width, in->text[POOLED].rows[s], pooled * sizeof *added);
             memcpy(added + s * width + pooled, angles + s * ids * dim, ids * dim * sizeof *added);
         }
         wf_layer_apply(e, u->add1, hidden, added, g, false);
@@ -410,7 +460,7 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_unet_input *in)
 
 typedef struct skip { float *x; wf_grid g; int32_t channels; } skip;
 
-/* Floats of the buffer that carries the picture up again: at each level its own width or that from below. */
+/* Floats of the buffer that carries the image up again: at each level its own width or that from below. */
 static size_t largest(const wf_unet *u, const wf_grid *grids)
 {
     size_t most = 0;
@@ -421,15 +471,17 @@ static size_t largest(const wf_unet *u, const wf_grid *grids)
     return most;
 }
 
-void wf_unet_forward(const wf_unet *u, wf_exec *e, float *out, const wf_unet_input *in)
+static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoise_input *in)
 {
+    const wf_unet *u = (const wf_unet *)d;
     const wf_unet_config *c = &u->c;
+    const wf_text_input *sequence = &in->text[SEQUENCE];
     size_t start = wf_arena_mark(&e->arena);
     skip skips[WF_LEVELS * 32];
     int32_t count = 0, last = c->levels - 1;
     wf_grid g = in->grid, grids[WF_LEVELS];
 
-    context text = { .in = in, .width = (size_t)in->tokens * (size_t)c->cross_dim[0] };
+    context text = { .in = sequence, .n = g.n, .width = (size_t)sequence->tokens * (size_t)c->cross_dim[0] };
     text.rows = wf_take(e, (size_t)g.n, text.width);
     gather_text(e, &text, 0);
     float *temb = embed_time(u, e, in);
@@ -494,3 +546,5 @@ void wf_unet_forward(const wf_unet *u, wf_exec *e, float *out, const wf_unet_inp
     wf_from_rows(e, out, y, g, (size_t)c->out_channels);
     wf_arena_release(&e->arena, start);
 }
+
+const wf_denoiser_ops wf_unet_ops = { "UNet2DConditionModel", read_and_build, free_unet, forward };

@@ -1,6 +1,6 @@
-/* vae.c - pictures to latents and back: resnets without time, one attention in the middle.
+/* vae.c - images to latents and back: resnets without time, one attention in the middle.
  *
- * Every norm has eps 1e-6. The encoder halves the picture by padding at the bottom and right alone and a
+ * Every norm has eps 1e-6. The encoder halves the image by padding only at the bottom and right and a
  * convolution of stride 2; the decoder doubles it by nearest neighbour and a convolution. */
 #include "nets/vae.h"
 

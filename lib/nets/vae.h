@@ -1,4 +1,4 @@
-/* vae.h - the autoencoder between pictures and latents. */
+/* vae.h - the autoencoder between images and latents. */
 #ifndef WF_VAE_H
 #define WF_VAE_H
 

@@ -34,7 +34,7 @@ static weft_status place(wf_binding *b, const wf_layer *layers, size_t count, co
     b->layers = count;
     for (size_t i = 0; i < n; i++) {
         const wf_layer *layer = &layers[slices[i].layer];
-        if (layer->component != WEFT_COMPONENT_DENOISER && wf_text_encoder(layer->component) < 0)
+        if (layer->component != WEFT_COMPONENT_DENOISER && wf_component_encoder(layer->component) < 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED, "adapter %s: %s: adapters act on the UNet and the text encoders",
                            wf_adapter_name(b->adapter), layer->name);
         for (; at <= (size_t)slices[i].layer; at++) b->first[at] = (int32_t)i; /* in order of layer */

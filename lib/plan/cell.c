@@ -6,16 +6,6 @@
 #include "plan/plan_internal.h"
 #include "plan/method/method.h"
 
-int32_t wf_text_encoder(int32_t component)
-{
-    switch (component) {
-    case WEFT_COMPONENT_TEXT_1: return 0;
-    case WEFT_COMPONENT_TEXT_2: return 1;
-    case WEFT_COMPONENT_TEXT_3: return 2;
-    default:                    return -1;
-    }
-}
-
 bool wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer)
 {
     const wf_module *m = wf_plan_module(p, adapter, layer);
@@ -25,7 +15,7 @@ bool wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer)
 float wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer)
 {
     const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
-    int32_t         text = wf_text_encoder(layers[layer].component);
+    int32_t         text = wf_component_encoder(layers[layer].component);
     return text < 0 ? p->entry[adapter].weight : p->entry[adapter].text_weight[text];
 }
 

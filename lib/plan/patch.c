@@ -14,8 +14,8 @@ size_t wf_stack_floats(const wf_layer *layer, const wf_stack *stack)
 {
     size_t columns = wf_layer_columns(layer), out = (size_t)layer->out, n = (size_t)stack->rank * (columns + out);
 
-    for (int32_t p = 0; stack->other != NULL && p < stack->parts; p++) {
-        const wf_other *x = &stack->other[p];
+    for (int32_t p = 0; stack->nonpair != NULL && p < stack->parts; p++) {
+        const wf_nonpair *x = &stack->nonpair[p];
         if (x->w1 != NULL)
             n += (size_t)x->o1 * (size_t)x->i1 + (size_t)x->o2 * (size_t)x->i2 * (columns / (size_t)layer->in);
         n += (x->dense != NULL ? out * columns : 0) + (x->bias != NULL ? out : 0);
@@ -129,7 +129,7 @@ static wf_patch *find(const weft_plan *p, const wf_table *t, const wf_patch *lik
 
 /* ---- stacks: the factors of a layer's parts in one block ------------------------------------------------------- */
 
-/* The block's layout. With no base it only counts: part_rank, part_scale and other, then down (R, K), up (R, out), and
+/* The block's layout. With no base it only counts: part_rank, part_scale and nonpair, then down (R, K), up (R, out), and
  * for each part that is no pair its matrices. */
 typedef struct block {
     char  *base;
@@ -163,7 +163,7 @@ static void lay_out(wf_stack *stack, const wf_patch *w, const wf_layer *layer, b
     size_t    columns = wf_layer_columns(layer), out = (size_t)layer->out, n = (size_t)w->parts, rank = 0;
     int32_t  *part_rank = take(b, n, sizeof *part_rank);
     float    *part_scale = take(b, n, sizeof *part_scale);
-    wf_other *other = NULL;
+    wf_nonpair *nonpair = NULL;
     bool      plain = true;
 
     for (size_t i = 0; i < n; i++) {
@@ -174,12 +174,12 @@ static void lay_out(wf_stack *stack, const wf_patch *w, const wf_layer *layer, b
         if (part_scale != NULL) part_scale[i] = (float)w->part[i].scale;
     }
     b->fits = b->fits && rank <= INT32_MAX;
-    if (!plain) other = take(b, n, sizeof *other);
+    if (!plain) nonpair = take(b, n, sizeof *nonpair);
     float *down = take(b, rank, columns * sizeof *down), *up = take(b, rank, out * sizeof *up);
     for (size_t i = 0; i < n && !plain; i++) {
         const wf_patch_part *s = &w->part[i];
         int32_t          form = wf_slice_form(&s->slice, s->module, layer), size[4] = { 0, 0, 0, 0 };
-        wf_other         x = { NULL, NULL, 0, 0, 0, 0, NULL, NULL };
+        wf_nonpair         x = { NULL, NULL, 0, 0, 0, 0, NULL, NULL };
         if (form == WF_FORM_KRON) {
             s->module->family->kron_size(s->module, layer, size);
             x.o1 = size[0], x.i1 = size[1], x.o2 = size[2], x.i2 = size[3];
@@ -188,9 +188,9 @@ static void lay_out(wf_stack *stack, const wf_patch *w, const wf_layer *layer, b
         }
         if (form == WF_FORM_DENSE || form == WF_FORM_NORM) x.dense = take(b, out, columns * sizeof(float));
         if (has_bias(s, layer)) x.bias = take(b, out, sizeof(float));
-        if (other != NULL) other[i] = x;
+        if (nonpair != NULL) nonpair[i] = x;
     }
-    *stack = (wf_stack){ w->parts, b->fits ? (int32_t)rank : 0, part_rank, part_scale, down, up, other };
+    *stack = (wf_stack){ w->parts, b->fits ? (int32_t)rank : 0, part_rank, part_scale, down, up, nonpair };
 }
 
 /* One part's factors into their places; `at` counts the ranks before it. */
@@ -198,7 +198,7 @@ static weft_status fill_part(const wf_stack *stack, const wf_patch_part *s, cons
                              const weft_allocator *alloc, weft_error *err)
 {
     const wf_module *m = s->module;
-    const wf_other  *x = stack->other != NULL ? &stack->other[i] : NULL;
+    const wf_nonpair  *x = stack->nonpair != NULL ? &stack->nonpair[i] : NULL;
     size_t           columns = wf_layer_columns(layer), out = (size_t)layer->out;
 
     if (stack->part_rank[i] > 0)

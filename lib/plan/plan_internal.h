@@ -135,8 +135,6 @@ const wf_module *wf_plan_module(const weft_plan *p, int32_t adapter, int32_t lay
 
 /* ---- cell.c ------------------------------------------------------------------------------------- */
 
-/* 0, 1, 2 for text encoders 1, 2, 3; -1 for other components. */
-int32_t wf_text_encoder(int32_t component);
 /* The user's weight at a layer. */
 float   wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer);
 /* The same as it stands in a cell: 1 where it acts inside a norm instead (WEFT_ADD_PEFT_DORA). */

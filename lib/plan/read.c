@@ -250,7 +250,7 @@ weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, 
         return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: layer %lld of %zu", (long long)layer, count);
     if (adapter < 0 || adapter >= plan->adapters)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: adapter %d of %d", (int)adapter, (int)plan->adapters);
-    if (wf_text_encoder(layers[layer].component) >= 0) {
+    if (wf_component_encoder(layers[layer].component) >= 0) {
         s = &plan->table.text;
         row = &s->row[0];
         branch = 0;

@@ -7,7 +7,7 @@
  *
  * A tensor of the file may hold several layers (q, k and v in one matrix): each is put into the rows that are its own,
  * which are found by where the layer's weights lie in memory. */
-#include "model/parts.h"
+#include "model/networks.h"
 #include "model/written.h"
 #include "plan/method/method.h"
 #include "tensor/gemm.h"

@@ -16,7 +16,7 @@
 /* Slots of an adapter at a layer of this sheet. */
 static int32_t slots_at(const weft_plan *p, const wf_sheet *s, const wf_layer *layer, int32_t adapter)
 {
-    bool    text = wf_text_encoder(layer->component) >= 0;
+    bool    text = wf_component_encoder(layer->component) >= 0;
     int32_t count;
 
     (void)wf_plan_slices(p, adapter, layer->id, &count);

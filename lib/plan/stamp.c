@@ -7,7 +7,7 @@
  *
  * Of the text encoders we look at a few bytes of each weight: fine-tuning changes nearly all of them. Of adapters and
  * words every byte counts; an adapter's are gone through once, when the first stamp is asked for. */
-#include "model/parts.h"
+#include "model/networks.h"
 #include "plan/plan_internal.h"
 
 static uint64_t mix(uint64_t h, uint64_t v)
@@ -50,7 +50,7 @@ static uint64_t bound_stamp(wf_binding *b, const weft_model *model)
     if (h != 0) return h;
     h = NO_TEXT;
     for (size_t l = 0; l < count; l++) {
-        for (int32_t i = b->first[l]; i < b->first[l + 1] && wf_text_encoder(layers[l].component) >= 0; i++) {
+        for (int32_t i = b->first[l]; i < b->first[l + 1] && wf_component_encoder(layers[l].component) >= 0; i++) {
             const wf_slice *s = &b->slice[i];
             h = mix_module(mix(h, l), wf_adapter_module(b->adapter, (size_t)s->module));
             if (!wf_slice_whole(s, &layers[l]))
@@ -73,20 +73,19 @@ static uint64_t mix_sample(uint64_t h, const uint8_t *data, size_t bytes)
 
 static uint64_t mix_model(uint64_t h, const weft_model *model)
 {
-    const wf_parts *p = wf_model_parts(model);
+    const wf_networks *n = wf_model_networks(model);
     size_t          count;
     const wf_layer *layers = wf_model_layers(model, &count);
 
     for (size_t l = 0; l < count; l++) {
         const wf_layer *at = &layers[l];
-        if (wf_text_encoder(at->component) < 0 || at->weight == NULL) continue;
+        if (!wf_is_text(at->component) || at->weight == NULL) continue;
         h = mix(mix(mix(h, l), (uint64_t)at->out), (uint64_t)at->in);
         h = mix_sample(h, at->weight, (size_t)at->out * wf_layer_columns(at) * (size_t)wf_dtype_bits(at->dtype) / 8);
     }
-    for (int i = 0; i < 2; i++) {
-        if (p->text[i] == NULL) continue;
-        const wf_tensor *tokens = wf_clip_tokens(p->text[i]);
-        const wf_tokenizer *t = p->tokenizer[i];
+    for (int32_t i = 0; i < n->encoders; i++) {
+        const wf_tensor *tokens = wf_clip_tokens(n->encoder[i].net);
+        const wf_tokenizer *t = n->encoder[i].tokenizer;
         h = mix_sample(mix(h, tokens->count), tokens->data, tokens->bytes);
         if (t != NULL) h = mix(mix(h, (uint64_t)wf_tokenizer_size(t)), (uint64_t)wf_tokenizer_pad(t));
     }

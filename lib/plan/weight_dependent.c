@@ -12,7 +12,7 @@
  * change. A part sees what others made as a layer of its own: a copy with the weight of that moment in the place of the base's. */
 #include <math.h>
 
-#include "model/parts.h"
+#include "model/networks.h"
 #include "plan/method/method.h"
 
 const char *wf_mixed_name(int32_t mixed)
@@ -216,7 +216,7 @@ weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, co
     const wf_layer *l = &wf_model_layers(p->model, &(size_t){ 0 })[patch->layer];
     making          x = { l, weight, bias, alloc };
 
-    wf_layer_load(weight, wf_model_parts(p->model)->kernels, l);
+    wf_layer_load(weight, wf_model_networks(p->model)->kernels, l);
     if (bias != NULL && l->bias != NULL) memcpy(bias, l->bias, (size_t)l->out * sizeof *bias);
     else if (bias != NULL) memset(bias, 0, (size_t)l->out * sizeof *bias);
     if (l->component != WEFT_COMPONENT_DENOISER || !wf_mixed_matters(p, l, patch->part, patch->parts))

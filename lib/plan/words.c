@@ -15,7 +15,7 @@
 
 #include "base/structs.h"
 #include "concept/concept.h"
-#include "model/parts.h"
+#include "model/networks.h"
 #include "model/prompt.h"
 #include "plan/plan_internal.h"
 #include "weft/run.h"
@@ -23,7 +23,7 @@
 typedef struct entry {
     weft_concept          *concept; /* kept */
     const wf_concept_token *word;
-    const float           *v[2];    /* for each text encoder, (n or layers, width); NULL where the model has none */
+    const float           *v[WF_ENCODERS_MAX]; /* for each text encoder of the model, (n or layers, width) */
 } entry;
 
 struct wf_words {
@@ -34,8 +34,9 @@ struct wf_words {
     wf_extra      *extras;   /* [count]                                 */
     int32_t       *owner;    /* [rows] the entry that each row is of    */
     size_t         rows;
-    int32_t        width[2];
-    wf_extras      list[2];
+    int32_t        encoders; /* of the model                            */
+    int32_t        width[WF_ENCODERS_MAX];
+    wf_extras      list[WF_ENCODERS_MAX];
 };
 
 wf_words *wf_words_ref(wf_words *w)
@@ -68,7 +69,7 @@ void wf_words_fill(const wf_words *w, int32_t encoder, int32_t layer, const floa
     for (size_t k = 0; k < w->rows; k++) {
         const entry *e = &w->entries[w->owner[k]];
         size_t       i = e->word->layers > 0 ? (size_t)layer : k - (size_t)w->extras[w->owner[k]].row;
-        rows[k] = e->v[encoder] != NULL ? e->v[encoder] + i * (size_t)w->width[encoder] : NULL;
+        rows[k] = e->v[encoder] + i * (size_t)w->width[encoder];
     }
 }
 
@@ -80,8 +81,7 @@ uint64_t wf_words_stamp(const wf_words *w)
         const entry *e = &w->entries[i];
         size_t       n = (size_t)WF_MAX(e->word->vectors, e->word->layers);
         uint64_t     one = wf_stamp_text((uint64_t)e->word->layers + 1, e->word->folded, e->word->folded_len);
-        for (int k = 0; k < 2; k++)
-            if (e->v[k] != NULL) one = wf_stamp_floats(one, e->v[k], n * (size_t)w->width[k]);
+        for (int32_t k = 0; k < w->encoders; k++) one = wf_stamp_floats(one, e->v[k], n * (size_t)w->width[k]);
         h += one; /* in whatever order they were added */
     }
     return h;
@@ -148,13 +148,14 @@ static void widths(char *buf, size_t cap, int32_t a, int32_t b)
 
 /* Which vectors are for which text encoder: their width decides, and their order where both encoders are as wide. Each
  * encoder must get some. A pair's first half may go unused where the model is a refiner, which has the second alone. */
-static weft_status match_widths(entry *e, const wf_parts *p, weft_error *err)
+static weft_status match_widths(entry *e, const wf_networks *n, weft_error *err)
 {
     const wf_concept_token *w = e->word;
-    int32_t wanted[2] = { 0, 0 };
+    int32_t wanted[2] = { 0, 0 }; /* by the first and the second encoder of SDXL */
     char    has[32], wants[32];
 
-    for (int i = 0; i < 2; i++) wanted[i] = p->text[i] != NULL ? wf_clip_get_config(p->text[i])->hidden : 0;
+    for (int32_t i = 0; i < n->encoders; i++)
+        wanted[n->encoder[i].component == WEFT_COMPONENT_TEXT_2] = wf_clip_get_config(n->encoder[i].net)->hidden;
     for (int swap = 0; swap < 2; swap++) {
         const wf_vectors *v[2] = { &w->of[swap], &w->of[!swap] };
         bool served = true;
@@ -163,7 +164,7 @@ static weft_status match_widths(entry *e, const wf_parts *p, weft_error *err)
             else served = served && (v[i]->v == NULL || (i == 0 && !swap));
         }
         if (!served) continue;
-        for (int i = 0; i < 2; i++) e->v[i] = wanted[i] > 0 ? v[i]->v : NULL;
+        for (int32_t i = 0; i < n->encoders; i++) e->v[i] = v[n->encoder[i].component == WEFT_COMPONENT_TEXT_2]->v;
         return WEFT_OK;
     }
     if (wanted[0] == 0 && wanted[1] == 0) return refuse(e, err, "has nowhere to go: the model has no text encoder");
@@ -177,14 +178,15 @@ static weft_status match_widths(entry *e, const wf_parts *p, weft_error *err)
                   half ? ": give the other half in weft_concept_options.second" : "");
 }
 
-static weft_status check_size(const entry *e, const wf_parts *p, weft_error *err)
+static weft_status check_size(const entry *e, const wf_networks *n, weft_error *err)
 {
     const wf_concept_token *w = e->word;
-    int32_t room = wf_clip_get_config(p->text[p->text[0] == NULL])->positions - 2;
-    int32_t layers = wf_unet_text_layers(p->unet);
+    int32_t fits = INT32_MAX, layers = 0;
 
-    if (w->vectors > room)
-        return refuse(e, err, "has %d vectors, a prompt's chunk takes %d", w->vectors, room);
+    for (int32_t i = 0; i < n->encoders; i++) fits = WF_MIN(fits, wf_encoder_positions(&n->encoder[i]) - 2);
+    for (int32_t i = 0; i < n->streams; i++) layers = WF_MAX(layers, n->stream[i].facts->cross_layers);
+    if (w->vectors > fits)
+        return refuse(e, err, "has %d vectors, a prompt's chunk takes %d", w->vectors, fits);
     if (w->layers != 0 && w->layers != layers)
         return refuse(e, err, "has vectors for %d cross-attention layers, the model has %d", w->layers, layers);
     return WEFT_OK;
@@ -193,18 +195,18 @@ static weft_status check_size(const entry *e, const wf_parts *p, weft_error *err
 enum { APART = 1 << 25 }; /* past any vocabulary */
 
 /* The vocabulary must not have the word, or the caller wants it replaced; and a prompt must be able to hold it. */
-static weft_status check_vocabulary(const entry *e, const wf_parts *p, bool replace, weft_error *err)
+static weft_status check_vocabulary(const entry *e, const wf_networks *networks, bool replace, weft_error *err)
 {
     const wf_concept_token *w = e->word;
     const wf_extra         word = { w->folded, w->folded_len, 0, 1 };
 
-    for (int i = 0; i < 2; i++) {
-        const wf_tokenizer *t = p->tokenizer[i];
+    for (int32_t i = 0; i < networks->encoders; i++) {
+        const wf_tokenizer *t = networks->encoder[i].tokenizer;
         wf_extras           alone = { &word, 1, APART };
         int32_t             id = 0;
         size_t              n = 0;
 
-        if (p->text[i] == NULL || t == NULL) continue;
+        if (t == NULL) continue;
         WF_TRY(wf_tokenizer_encode_with(t, NULL, w->folded, w->folded_len, &id, 1, &n, err));
         if (n == 1 && !replace)
             return refuse(e, err, "is in the model's vocabulary already: name it otherwise with "
@@ -231,7 +233,7 @@ static weft_status check_others(const weft_plan *plan, const entry *e, weft_erro
 /* The plan's words and the concept's together. */
 static weft_status extend(wf_words **out, const weft_plan *plan, weft_concept *concept, bool replace, weft_error *err)
 {
-    const wf_parts *p = wf_model_parts(plan->model);
+    const wf_networks *n = wf_model_networks(plan->model);
     const wf_words *old = plan->words;
     size_t          count = (old != NULL ? old->count : 0) + wf_concept_tokens(concept);
     size_t          rows = old != NULL ? old->rows : 0;
@@ -246,16 +248,17 @@ static weft_status extend(wf_words **out, const weft_plan *plan, weft_concept *c
     if (w == NULL) return wf_nomem(err, count * sizeof *w->entries, "a plan's words");
     for (size_t i = 0; old != NULL && i < old->count; i++) append(w, &old->entries[i]);
     for (size_t i = 0; i < wf_concept_tokens(concept) && st == WEFT_OK; i++) {
-        entry e = { concept, wf_concept_token_at(concept, i), { NULL, NULL } };
-        if ((st = match_widths(&e, p, err)) == WEFT_OK) st = check_size(&e, p, err);
-        if (st == WEFT_OK) st = check_vocabulary(&e, p, replace, err);
+        entry e = { concept, wf_concept_token_at(concept, i), { NULL } };
+        if ((st = match_widths(&e, n, err)) == WEFT_OK) st = check_size(&e, n, err);
+        if (st == WEFT_OK) st = check_vocabulary(&e, n, replace, err);
         if (st == WEFT_OK) st = check_others(plan, &e, err);
         if (st == WEFT_OK) append(w, &e);
     }
-    for (int i = 0; i < 2; i++) {
-        const wf_clip_config *c = p->text[i] != NULL ? wf_clip_get_config(p->text[i]) : NULL;
-        w->width[i] = c != NULL ? c->hidden : 0;
-        w->list[i] = (wf_extras){ w->extras, w->count, c != NULL ? c->vocab : 0 };
+    w->encoders = n->encoders;
+    for (int32_t i = 0; i < n->encoders; i++) {
+        const wf_clip_config *c = wf_clip_get_config(n->encoder[i].net);
+        w->width[i] = c->hidden;
+        w->list[i] = (wf_extras){ w->extras, w->count, c->vocab };
     }
     if (st != WEFT_OK) wf_words_drop(w);
     else *out = w;
@@ -302,13 +305,12 @@ weft_status weft_plan_prompt_size(const weft_plan *plan, const char *prompt, uin
     if ((flags & ~WF_ENCODE_FLAGS) != 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_prompt_size: flags are %u, and not all of them known", flags);
     WF_TRY(wf_model_need_tokenizer(plan->model, err));
-    const wf_parts *parts = wf_model_parts(plan->model);
+    const wf_networks *n = wf_model_networks(plan->model);
     weft_status     st = wf_prompt_parse(&p, prompt, (flags & WEFT_ENCODE_WEIGHTS) != 0, &plan->alloc, err);
-    for (int i = 0; i < 2 && st == WEFT_OK; i++) {
+    for (int32_t i = 0; i < n->encoders && st == WEFT_OK; i++) {
         wf_chunks c;
-        if (parts->text[i] == NULL) continue;
-        size_t room = (size_t)wf_clip_get_config(parts->text[i])->positions - 2;
-        st = wf_prompt_chunk(&c, &p, parts->tokenizer[i], wf_words_extras(wf_plan_words(plan), i), room, comma, err);
+        size_t fits = (size_t)wf_encoder_positions(&n->encoder[i]) - 2;
+        st = wf_prompt_chunk(&c, &p, n->encoder[i].tokenizer, wf_words_extras(wf_plan_words(plan), i), fits, comma, err);
         if (st != WEFT_OK) break;
         most = WF_MAX(most, c.tokens);
         needed = WF_MAX(needed, cut ? 1 : c.count);

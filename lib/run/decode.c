@@ -1,20 +1,23 @@
-/* decode.c - latents become pictures, one sample after the other, so that memory is that of one.
+/* decode.c - latents become images, one sample after the other, so that memory is that of one.
  *
- * Everything is computed in float32, whatever the weights are stored in: SDXL's VAE, whose activations leave the
- * range of float16, needs no care here. */
-#include "run/room.h"
+ * Everything is computed in float32, whatever type the weights have. So SDXL's VAE, whose
+ * activations overflow float16, needs no special care. */
+#include "run/run_internal.h"
 
 /* x (channels, h, w) = a tile of the latents, as the VAE scales them. */
-static void cut(const wf_vae_config *c, float *x, const float *latent, const wf_tiles *t, const wf_tile *k)
+static void cut(const wf_vae_config *c, float *x, const float *latent, const wf_tiles *t,
+                const wf_tile *k)
 {
     for (int32_t i = 0; i < c->latent_channels; i++)
         for (int32_t row = 0; row < k->h; row++) {
-            const float *from = latent + ((size_t)i * (size_t)t->h + (size_t)(k->y + row)) * (size_t)t->w + k->x;
-            for (int32_t col = 0; col < k->w; col++) *x++ = from[col] / c->scaling_factor + c->shift_factor;
+            size_t above = (size_t)i * (size_t)t->h + (size_t)(k->y + row);
+            const float *from = latent + above * (size_t)t->w + k->x;
+            for (int32_t col = 0; col < k->w; col++)
+                *x++ = from[col] / c->scaling_factor + c->shift_factor;
         }
 }
 
-/* The kept part of a tile goes into the picture, from -1..1 to 0..1. */
+/* The kept part of a tile goes into the image, from -1..1 to 0..1. */
 static void keep(float *image, const float *y, const wf_tiles *t, const wf_tile *k)
 {
     size_t f = (size_t)t->scale, width = (size_t)t->w * f, height = (size_t)t->h * f;
@@ -33,10 +36,11 @@ static void keep(float *image, const float *y, const wf_tiles *t, const wf_tile 
 /* One sample. latent and image are NULL in a dry walk. */
 void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float *image)
 {
-    const wf_vae *v = wf_run_parts(&r->fit)->vae;
+    const wf_vae *v = wf_run_networks(&r->fit)->vae;
     const wf_vae_config *c = wf_vae_get_config(v);
     wf_tiles t = wf_tiles_make(r, wf_vae_factor(v), c->out_channels);
-    size_t mark = wf_arena_mark(&e->arena), most = (size_t)WF_MIN(t.tile, t.h) * (size_t)WF_MIN(t.tile, t.w);
+    size_t mark = wf_arena_mark(&e->arena),
+        most = (size_t)WF_MIN(t.tile, t.h) * (size_t)WF_MIN(t.tile, t.w);
     size_t f = (size_t)t.scale;
 
     wf_tiles_take(&t, e);
@@ -54,22 +58,25 @@ void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float
     wf_arena_release(&e->arena, mark);
 }
 
-weft_status weft_run_decode(weft_run *r, const float *latent, size_t latent_len, float *image, size_t image_len,
-                            weft_error *err)
+weft_status weft_run_decode(weft_run *r, const float *latent, size_t latent_len, float *image,
+                            size_t image_len, weft_error *err)
 {
     if (r == NULL || latent == NULL || image == NULL)
-        return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : latent == NULL ? "latent" : "image");
-    const wf_vae *v = wf_run_parts(&r->fit)->vae;
+        return wf_fail(err, WEFT_E_ARG, "%s is NULL",
+                       r == NULL ? "run" : latent == NULL ? "latent" : "image");
+    const wf_vae *v = wf_run_networks(&r->fit)->vae;
     if (v == NULL) return wf_fail(err, WEFT_E_STATE, "the model has no VAE to decode with");
-    size_t n = (size_t)r->batch, one = wf_run_latent_floats(r), picture = wf_run_picture_floats(r);
-    if (latent_len != n * one || image_len != n * picture)
-        return wf_fail(err, WEFT_E_ARG, "%s has %zu floats, wanted %zu", latent_len != n * one ? "latent" : "image",
-                       latent_len != n * one ? latent_len : image_len, latent_len != n * one ? n * one : n * picture);
+    size_t n = (size_t)r->batch, one = wf_run_latent_floats(r), pixels = wf_run_image_floats(r);
+    if (latent_len != n * one || image_len != n * pixels)
+        return wf_fail(err, WEFT_E_ARG, "%s has %zu floats, wanted %zu",
+                       latent_len != n * one ? "latent" : "image",
+                       latent_len != n * one ? latent_len : image_len,
+                       latent_len != n * one ? n * one : n * pixels);
     weft_status st = wf_run_begin(r, "decoding", r->fit.decode_layers, err);
     if (st != WEFT_OK) return st;
     r->exec.branch = NULL;
     r->exec.deltas = NULL;
     for (size_t i = 0; i < n && !r->exec.stopped; i++)
-        wf_decode_forward(r, &r->exec, latent + i * one, image + i * picture);
+        wf_decode_forward(r, &r->exec, latent + i * one, image + i * pixels);
     return wf_run_end(r, err);
 }

@@ -6,7 +6,7 @@
  *
  * A run that moves to another plan keeps what still fits: the scratch, and each merged copy whose
  * adapters and coefficients are the same. */
-#include "run/room.h"
+#include "run/run_internal.h"
 
 /* ---- merged copies ---- */
 
@@ -139,20 +139,20 @@ static void mark_merged(wf_fit *b, float *mark)
 
 static weft_status make_arrays(const weft_run *r, wf_fit *b, weft_error *err)
 {
-    size_t n = (size_t)b->samples, ids = (size_t)wf_run_parts(b)->unet_config.time_ids;
+    const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
+    size_t n = (size_t)b->samples, ids = (size_t)f->time_ids, streams = (size_t)f->streams;
     size_t branches = (size_t)wf_plan_evaluations(b->plan), slots = wf_plan_text_sheet(b->plan)->slots;
     b->branch = wf_zalloc(&r->alloc, n, sizeof *b->branch);
     b->timestep = wf_zalloc(&r->alloc, n, sizeof *b->timestep);
     b->time_ids = wf_zalloc(&r->alloc, n * ids, sizeof *b->time_ids);
     b->guidance = wf_zalloc(&r->alloc, n, sizeof *b->guidance);
-    b->text_of = wf_zalloc(&r->alloc, n, sizeof *b->text_of);
-    b->pooled = wf_zalloc(&r->alloc, n, sizeof *b->pooled);
+    b->text_of = wf_zalloc(&r->alloc, n * streams, sizeof *b->text_of);
     b->preds = wf_zalloc(&r->alloc, branches, sizeof *b->preds);
     b->text_cells = wf_zalloc(&r->alloc, slots, sizeof *b->text_cells);
-    size_t bytes = n * (sizeof *b->branch + (2 + ids) * sizeof *b->timestep + 2 * sizeof *b->text_of) +
-                   branches * sizeof *b->preds + slots * sizeof *b->text_cells;
-    if (b->branch == NULL || b->timestep == NULL || b->time_ids == NULL || b->guidance == NULL || b->text_of == NULL ||
-        b->pooled == NULL || b->preds == NULL || b->text_cells == NULL)
+    size_t bytes = n * (sizeof *b->branch + (2 + ids) * sizeof *b->timestep) +
+                   n * streams * sizeof *b->text_of + branches * sizeof *b->preds + slots * sizeof *b->text_cells;
+    if (b->branch == NULL || b->timestep == NULL || b->time_ids == NULL || b->guidance == NULL ||
+        b->text_of == NULL || b->preds == NULL || b->text_cells == NULL)
         return wf_nomem(err, bytes, "the samples of a step");
     b->bytes += bytes;
     return WEFT_OK;
@@ -169,28 +169,35 @@ static bool count_layer(void *user)
 /* False where what it needs cannot be counted in 64 bits. */
 static bool walk(const weft_run *r, wf_fit *b)
 {
-    const wf_parts *p = wf_run_parts(b);
+    const wf_networks *p = wf_run_networks(b);
     const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
     int64_t layers = 0;
     wf_exec e = { .k = p->kernels, .products = p->products, .dry = true, .arena = { .dry = true }, .branch = b->branch, .stop = count_layer,
                   .stop_user = &layers };
     weft_step step = WEFT_STEP_INIT;
-    step.tokens = r->text_tokens;
+    wf_call call = { .step = &step, .guided = true };
+    for (int32_t i = 0; i < p->streams; i++)
+        call.text[i].tokens = p->stream[i].facts->kind == WEFT_TEXT_POOLED ? 1 : r->text_tokens;
     for (size_t i = 0; i < b->phases; i++) { /* a call of the phase that costs most */
         e.deltas = b->phase[i].deltas;
         e.slots = phase[i].slots;
         e.flops = e.side_flops = 0;
         layers = 0;
-        wf_step_forward(r, &e, b, &step, true, wf_sheet_branches(&phase[i]) + phase[i].base, phase[i].base);
+        call.evaluations = wf_sheet_branches(&phase[i]) + phase[i].base;
+        call.base = phase[i].base;
+        wf_step_forward(r, &e, b, &call);
         b->side_flops = e.flops > b->step_flops ? e.side_flops : b->side_flops;
         b->step_flops = WF_MAX(b->step_flops, e.flops);
         b->step_layers = layers;
     }
     e.deltas = b->text.deltas;
     e.slots = wf_plan_text_sheet(b->plan)->slots;
-    if (p->text[0] != NULL || p->text[1] != NULL) {
+    if (p->encoders > 0) {
+        wf_encoding in = { .skip = 0 };
+        for (int32_t i = 0; i < p->encoders; i++)
+            in.encoder[i].chunks = WF_MAX(r->text_tokens / wf_encoder_positions(&p->encoder[i]), 1);
         layers = 0;
-        wf_encode_forward(r, &e, &(wf_encoding){ .chunks = WF_MAX(r->text_tokens / wf_run_positions(p), 1) });
+        wf_encode_forward(r, &e, &in);
         b->encode_layers = layers;
     }
     e.deltas = NULL;
@@ -294,7 +301,6 @@ void wf_fit_free(wf_fit *b, const weft_allocator *alloc)
     wf_free(alloc, b->time_ids);
     wf_free(alloc, b->guidance);
     wf_free(alloc, b->text_of);
-    wf_free(alloc, b->pooled);
     wf_free(alloc, b->preds);
     wf_free(alloc, b->text_cells);
     wf_free(alloc, b->arena);

@@ -6,7 +6,7 @@
  * layer with its own allocator, and all workers get as much as that one took. Layers that needed more
  * say so; the one that wants most is the next to be made and measured, and the rest is tried again. So
  * each round makes a layer at least, and as layers of one adapter are alike there are one or two rounds. */
-#include "run/room.h"
+#include "run/run_internal.h"
 
 /* A block that is used like a stack: an allocator for one worker. */
 typedef struct scratch {

@@ -1,31 +1,42 @@
 /* run.c - the run handle: made for a shape, moved between plans, stopped from anywhere.
  *
- * A run owns the threads, the scratch memory and the cancel flag. Everything that a computation needs was
- * taken when the run was made (fit.c), so the calls between wf_run_begin() and wf_run_end() only compute. */
+ * A run owns the threads, the scratch memory and the cancel flag. Everything that a computation
+ * needs was taken when the run was made (fit.c), so the calls between wf_run_begin() and
+ * wf_run_end() only compute. */
 #include "base/structs.h"
-#include "run/room.h"
+#include "run/run_internal.h"
 
-weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o, weft_error *err)
+weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o,
+                         weft_error *err)
 {
-    const wf_parts *p = wf_model_parts(wf_plan_model(plan));
+    const wf_networks *n = wf_model_networks(wf_plan_model(plan));
+    const wf_denoiser_facts *f = wf_facts(n);
+    int32_t chunk = 1; /* tokens of the longest stream */
+    for (int32_t i = 0; i < n->streams; i++) chunk = WF_MAX(chunk, n->stream[i].tokens);
     if (o->tile < 0 || (o->tile > 0 && o->tile < 16))
-        return wf_fail(err, WEFT_E_ARG, "run options: tile is %d, wanted at least 16 latent pixels, or 0", o->tile);
+        return wf_fail(err, WEFT_E_ARG,
+                       "run options: tile is %d, wanted at least 16 latent pixels, or 0", o->tile);
     r->threads = o->threads != 0 ? o->threads : wf_cores();
     r->batch = o->batch != 0 ? o->batch : 1;
-    r->height = o->height != 0 ? o->height : p->unet_config.sample_size;
-    r->width = o->width != 0 ? o->width : p->unet_config.sample_size;
-    r->text_tokens = o->text_tokens != 0 ? o->text_tokens : 4 * wf_run_positions(p);
+    r->height = o->height != 0 ? o->height : f->sample_size;
+    r->width = o->width != 0 ? o->width : f->sample_size;
+    r->text_tokens = o->text_tokens != 0 ? o->text_tokens : 4 * chunk;
     r->tile = o->tile;
     const struct { const char *name; int32_t value, most; } limits[] = {
-        { "threads", r->threads, WF_MAX_THREADS }, { "batch", r->batch, 1024 }, { "height", r->height, 8192 },
-        { "width", r->width, 8192 }, { "text_tokens", r->text_tokens, 1 << 16 },
+        { "threads", r->threads, WF_MAX_THREADS }, { "batch", r->batch, 1024 },
+        { "height", r->height, 8192 }, { "width", r->width, 8192 },
+        { "text_tokens", r->text_tokens, 1 << 16 },
     };
     for (size_t i = 0; i < WF_LEN(limits); i++)
         if (limits[i].value < 1 || limits[i].value > limits[i].most)
-            return wf_fail(err, WEFT_E_ARG, "run options: %s is %d, wanted 1 to %d", limits[i].name, limits[i].value,
-                           limits[i].most);
+            return wf_fail(err, WEFT_E_ARG, "run options: %s is %d, wanted 1 to %d", limits[i].name,
+                           limits[i].value, limits[i].most);
+    if (r->height % f->multiple != 0 || r->width % f->multiple != 0)
+        return wf_fail(err, WEFT_E_ARG, "run options: latents of %d x %d, wanted multiples of %d",
+                       r->width, r->height, f->multiple);
     if ((int64_t)r->batch * r->height * r->width > (int64_t)1 << 26)
-        return wf_fail(err, WEFT_E_ARG, "run options: %d latents of %d x %d are more than a run takes", r->batch,
+        return wf_fail(err, WEFT_E_ARG,
+                       "run options: %d latents of %d x %d are more than a run takes", r->batch,
                        r->width, r->height);
     return WEFT_OK;
 }
@@ -43,28 +54,31 @@ static bool stop(void *user)
 /* The exec works in the fit's memory. */
 static void attach(weft_run *r)
 {
-    r->exec = (wf_exec){ .k = wf_run_parts(&r->fit)->kernels,
-                         .products = wf_run_parts(&r->fit)->products, .pool = r->pool,
+    const wf_networks *n = wf_run_networks(&r->fit);
+    r->exec = (wf_exec){ .k = n->kernels, .products = n->products, .pool = r->pool,
                          .arena = { .base = r->fit.arena, .size = r->fit.arena_size },
-                         .scratch = r->fit.scratch, .scratch_need = r->fit.scratch_size, .stop = stop,
-                         .stop_user = r };
+                         .scratch = r->fit.scratch, .scratch_need = r->fit.scratch_size,
+                         .stop = stop, .stop_user = r };
 }
 
 /* After fork() the child has the run's memory and none of its threads. */
 static weft_status check_process(const weft_run *r, weft_error *err)
 {
     if (wf_pool_own_process(r->pool)) return WEFT_OK;
-    return wf_fail(err, WEFT_E_STATE, "this run belongs to the process that forked: create one here");
+    return wf_fail(err, WEFT_E_STATE,
+                   "this run belongs to the process that forked: create one here");
 }
 
 static weft_status ready(const weft_plan *plan, weft_error *err)
 {
     if (plan == NULL) return wf_fail(err, WEFT_E_ARG, "plan is NULL");
-    if (!wf_plan_sealed(plan)) return wf_fail(err, WEFT_E_STATE, "the plan is not sealed: call weft_plan_seal() first");
+    if (!wf_plan_sealed(plan))
+        return wf_fail(err, WEFT_E_STATE, "the plan is not sealed: call weft_plan_seal() first");
     return WEFT_OK;
 }
 
-weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, weft_run **out, weft_error *err)
+weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, weft_run **out,
+                            weft_error *err)
 {
     weft_run_options o;
     weft_status st;
@@ -108,9 +122,11 @@ void weft_run_free(weft_run *r)
     wf_free(&alloc, r);
 }
 
-weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *options, uint64_t *bytes, weft_error *err)
+weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *options, uint64_t *bytes,
+                           weft_error *err)
 {
-    weft_plan *held = (weft_plan *)(uintptr_t)plan; /* counted while this call looks at it, and let go */
+    weft_plan *held = (weft_plan *)(uintptr_t)plan; /* counted while this call looks at it, and
+                                                       let go */
     weft_run_options o;
     weft_run shape = { 0 };
     wf_fit b = { 0 };
@@ -145,13 +161,23 @@ weft_status weft_run_set_plan(weft_run *r, weft_plan *plan, weft_error *err)
 weft_status weft_run_info_get(const weft_run *r, weft_run_info *info, weft_error *err)
 {
     weft_run_info i = WEFT_RUN_INFO_INIT;
-    if (r == NULL || info == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : "info");
+    if (r == NULL || info == NULL)
+        return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : "info");
     i.threads = r->threads;
     i.bytes = r->fit.bytes;
     i.step_flops = r->fit.step_flops;
     i.side_flops = r->fit.side_flops;
     i.decode_flops = r->fit.decode_flops;
     i.branches = wf_plan_evaluations(r->fit.plan);
+    i.latent_len = (size_t)r->batch * wf_run_latent_floats(r);
+    i.extra_len = wf_run_extra_floats(r);
+    i.image_len = wf_run_networks(&r->fit)->vae != NULL
+        ? (size_t)r->batch * wf_run_image_floats(r) : 0;
+    i.batch = r->batch;
+    i.height = r->height;
+    i.width = r->width;
+    i.text_tokens = r->text_tokens;
+    i.text_streams = wf_run_networks(&r->fit)->streams;
     return WF_RESULT(info, &i, weft_run_info, err);
 }
 
@@ -164,7 +190,8 @@ weft_status wf_run_begin(weft_run *r, const char *doing, int64_t total, weft_err
 {
     weft_status st = check_process(r, err);
     if (st != WEFT_OK) return st;
-    if (atomic_exchange(&r->cancel, 0) != 0) return wf_fail(err, WEFT_E_CANCELLED, "%s was cancelled", doing);
+    if (atomic_exchange(&r->cancel, 0) != 0)
+        return wf_fail(err, WEFT_E_CANCELLED, "%s was cancelled", doing);
     r->doing = doing;
     r->done = 0;
     r->total = total;
@@ -177,7 +204,8 @@ weft_status wf_run_end(weft_run *r, weft_error *err)
 {
     wf_blas_end();
     r->exec.arena.used = 0;
-    if (r->exec.arena.overflow) return wf_fail(err, WEFT_E_INTERNAL, "%s needed more memory than was counted", r->doing);
+    if (r->exec.arena.overflow)
+        return wf_fail(err, WEFT_E_INTERNAL, "%s needed more memory than was counted", r->doing);
     if (!r->exec.stopped) return WEFT_OK;
     atomic_store(&r->cancel, 0);
     return wf_fail(err, WEFT_E_CANCELLED, "%s was cancelled", r->doing);

@@ -70,18 +70,21 @@ int main(int argc, char **argv)
     room.s.threads = 1;
     must("run", weft_run_create(plan, &room.s, &run, &err));
 
+    GUARDED(weft_text, stream)
+    must("text", weft_run_text(run, 0, 1, &stream.s, &err));
+    stream.s.data = text;
     GUARDED(weft_encode, encode)
     encode.s.prompt = "a zib monster";
-    encode.s.text = text;
-    encode.s.text_len = sizeof text / sizeof *text;
+    encode.s.text = &stream.s;
+    encode.s.text_count = 1;
     must("encode", weft_run_encode(run, &encode.s, &err));
     for (size_t i = 0; i < sizeof latent / sizeof *latent; i++)
         latent[i] = (float)((int)(i * 37 % 101) - 50) / 50.0f;
     GUARDED(weft_step, step)
     step.s.latent = latent;
     step.s.latent_len = sizeof latent / sizeof *latent;
-    step.s.text = text;
-    step.s.text_len = sizeof text / sizeof *text;
+    step.s.text = &stream.s;
+    step.s.text_count = 1;
     step.s.out = noise;
     step.s.out_len = sizeof noise / sizeof *noise;
     step.s.timestep = 500.0f;
@@ -95,6 +98,7 @@ int main(int argc, char **argv)
     UNTOUCHED(add)
     UNTOUCHED(sealed)
     UNTOUCHED(room)
+    UNTOUCHED(stream)
     UNTOUCHED(encode)
     UNTOUCHED(step)
     printf("%s, %d modules, %d adapters\n", info.s.base_name, file.s.modules, sealed.s.adapters);
@@ -115,6 +119,10 @@ int main(int argc, char **argv)
         REFUSED(weft_plan_add(no_plan, adapter, 1.0f, &add.s, &err));
         weft_plan_free(no_plan);
         REFUSED(weft_run_create(plan, &room.s, &no_run, &err));
+        REFUSED(weft_run_encode(run, &encode.s, &err));
+        REFUSED(weft_run_step(run, &step.s, &err));
+        encode.s.grown = step.s.grown = 0;
+        stream.s.grown = 1;
         REFUSED(weft_run_encode(run, &encode.s, &err));
         REFUSED(weft_run_step(run, &step.s, &err));
     }

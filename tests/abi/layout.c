@@ -41,14 +41,20 @@ static void structs(void)
 
     S(weft_model_info);
     F(weft_model_info, struct_size); F(weft_model_info, base); F(weft_model_info, base_name);
-    F(weft_model_info, latent_channels); F(weft_model_info, latent_size); F(weft_model_info, image_factor);
-    F(weft_model_info, text_encoders); F(weft_model_info, text_dim); F(weft_model_info, text_tokens);
-    F(weft_model_info, pooled_dim); F(weft_model_info, time_ids); F(weft_model_info, has_tokenizer);
-    F(weft_model_info, has_vae); F(weft_model_info, parameters); F(weft_model_info, bytes);
-    F(weft_model_info, layers); F(weft_model_info, vae_scale); F(weft_model_info, prediction);
-    F(weft_model_info, unet_channels); F(weft_model_info, text_layers); F(weft_model_info, zero_negative);
-    F(weft_model_info, guidance_embed); F(weft_model_info, layout);
+    F(weft_model_info, layout); F(weft_model_info, parameters); F(weft_model_info, bytes);
     F(weft_model_info, derived_bytes);
+    F(weft_model_info, layers); F(weft_model_info, latent_channels);
+    F(weft_model_info, latent_size); F(weft_model_info, image_factor);
+    F(weft_model_info, input_channels); F(weft_model_info, text_streams);
+    F(weft_model_info, text_encoders); F(weft_model_info, time_ids);
+    F(weft_model_info, guidance_embed); F(weft_model_info, prediction);
+    F(weft_model_info, zero_negative); F(weft_model_info, has_tokenizer);
+    F(weft_model_info, has_vae); F(weft_model_info, vae_scale); F(weft_model_info, reserved0);
+
+    S(weft_text_info);
+    F(weft_text_info, struct_size); F(weft_text_info, kind); F(weft_text_info, name);
+    F(weft_text_info, width); F(weft_text_info, tokens); F(weft_text_info, cross_layers);
+    F(weft_text_info, reserved0);
 
     S(weft_layer_info);
     F(weft_layer_info, struct_size); F(weft_layer_info, kind); F(weft_layer_info, name);
@@ -167,23 +173,33 @@ static void structs(void)
     S(weft_run_info);
     F(weft_run_info, struct_size); F(weft_run_info, threads); F(weft_run_info, bytes);
     F(weft_run_info, step_flops); F(weft_run_info, side_flops); F(weft_run_info, decode_flops);
-    F(weft_run_info, branches); F(weft_run_info, reserved0);
+    F(weft_run_info, latent_len); F(weft_run_info, extra_len); F(weft_run_info, image_len);
+    F(weft_run_info, branches); F(weft_run_info, batch); F(weft_run_info, height);
+    F(weft_run_info, width); F(weft_run_info, text_tokens); F(weft_run_info, text_streams);
+
+    S(weft_text);
+    F(weft_text, struct_size); F(weft_text, flags); F(weft_text, data); F(weft_text, len);
+    F(weft_text, tokens); F(weft_text, cross_layers);
+
+    S(weft_ids);
+    F(weft_ids, struct_size); F(weft_ids, flags); F(weft_ids, ids); F(weft_ids, len);
+    F(weft_ids, component); F(weft_ids, reserved0);
 
     S(weft_encode);
-    F(weft_encode, struct_size); F(weft_encode, flags); F(weft_encode, prompt); F(weft_encode, text);
-    F(weft_encode, text_len); F(weft_encode, pooled); F(weft_encode, pooled_len); F(weft_encode, chunks);
-    F(weft_encode, adapter); F(weft_encode, tokens); F(weft_encode, dropped);
-    F(weft_encode, clip_skip); F(weft_encode, layers); F(weft_encode, stamp);
+    F(weft_encode, struct_size); F(weft_encode, flags); F(weft_encode, prompt);
+    F(weft_encode, text); F(weft_encode, text_count); F(weft_encode, adapter);
+    F(weft_encode, clip_skip); F(weft_encode, prompt_tokens); F(weft_encode, dropped);
+    F(weft_encode, stamp);
 
     S(weft_step);
     F(weft_step, struct_size); F(weft_step, flags); F(weft_step, latent); F(weft_step, latent_len);
-    F(weft_step, text); F(weft_step, text_len); F(weft_step, negative); F(weft_step, negative_len);
-    F(weft_step, pooled); F(weft_step, pooled_len); F(weft_step, negative_pooled);
-    F(weft_step, negative_pooled_len); F(weft_step, time_ids); F(weft_step, time_ids_len); F(weft_step, out);
-    F(weft_step, out_len); F(weft_step, timestep); F(weft_step, guidance); F(weft_step, guidance_rescale);
-    F(weft_step, call); F(weft_step, tokens); F(weft_step, text_layers); F(weft_step, extra);
-    F(weft_step, extra_len); F(weft_step, stamp); F(weft_step, guidance_embed); F(weft_step, reserved0);
-    F(weft_step, negative_time_ids); F(weft_step, negative_time_ids_len);
+    F(weft_step, extra); F(weft_step, extra_len); F(weft_step, text); F(weft_step, text_count);
+    F(weft_step, negative); F(weft_step, negative_count); F(weft_step, time_ids);
+    F(weft_step, time_ids_len); F(weft_step, negative_time_ids);
+    F(weft_step, negative_time_ids_len); F(weft_step, out); F(weft_step, out_len);
+    F(weft_step, stamp); F(weft_step, timestep); F(weft_step, guidance);
+    F(weft_step, guidance_rescale); F(weft_step, guidance_embed); F(weft_step, call);
+    F(weft_step, reserved0);
 
     S(weft_noise_options);
     F(weft_noise_options, struct_size); F(weft_noise_options, flags);
@@ -208,6 +224,7 @@ static void constants(void)
     C(WEFT_BASE_SDXL_REFINER); C(WEFT_BASE_FLUX);
     C(WEFT_COMPONENT_DENOISER); C(WEFT_COMPONENT_TEXT_1); C(WEFT_COMPONENT_TEXT_2);
     C(WEFT_COMPONENT_VAE); C(WEFT_COMPONENT_TEXT_3);
+    C(WEFT_TEXT_SEQUENCE); C(WEFT_TEXT_POOLED);
     C(WEFT_LAYER_LINEAR); C(WEFT_LAYER_CONV); C(WEFT_LAYER_NORM);
     C(WEFT_SAVE_HALF); C(WEFT_TENSORS_BORROW);
     C(WEFT_DIALECT_KOHYA); C(WEFT_DIALECT_DIFFUSERS); C(WEFT_DIALECT_PEFT);

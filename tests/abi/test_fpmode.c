@@ -39,6 +39,7 @@ static void step_from(void *lib, const char *path)
     weft_status (*plan_create)(weft_model *, const weft_plan_options *, weft_plan **, weft_error *);
     weft_status (*plan_seal)(weft_plan *, int32_t, weft_error *);
     weft_status (*run_create)(weft_plan *, const weft_run_options *, weft_run **, weft_error *);
+    weft_status (*run_text)(const weft_run *, int32_t, int32_t, weft_text *, weft_error *);
     weft_status (*run_step)(weft_run *, const weft_step *, weft_error *);
     weft_status (*model_info_get)(const weft_model *, weft_model_info *, weft_error *);
     void (*model_free)(weft_model *), (*plan_free)(weft_plan *), (*run_free)(weft_run *);
@@ -47,11 +48,12 @@ static void step_from(void *lib, const char *path)
     weft_run *run;
     weft_error err = {0, 0, ""};
     weft_model_info info = WEFT_MODEL_INFO_INIT;
+    weft_text text = WEFT_TEXT_INIT;
     weft_step step = WEFT_STEP_INIT;
 
     FIND(lib, model_open); FIND(lib, model_info_get); FIND(lib, model_free);
     FIND(lib, plan_create); FIND(lib, plan_seal); FIND(lib, plan_free);
-    FIND(lib, run_create); FIND(lib, run_step); FIND(lib, run_free);
+    FIND(lib, run_create); FIND(lib, run_text); FIND(lib, run_step); FIND(lib, run_free);
 
     ck_assert_msg(model_open(path, NULL, &model, &err) == WEFT_OK, "%s", err.text);
     ck_assert_msg(plan_create(model, NULL, &plan, &err) == WEFT_OK, "%s", err.text);
@@ -60,17 +62,18 @@ static void step_from(void *lib, const char *path)
     ck_assert_msg(model_info_get(model, &info, &err) == WEFT_OK, "%s", err.text);
 
     step.latent_len = step.out_len = (size_t)info.latent_channels * (size_t)info.latent_size * (size_t)info.latent_size;
-    step.text_len = (size_t)info.text_tokens * (size_t)info.text_dim;
     float *latent = calloc(step.latent_len, sizeof *latent), *out = calloc(step.out_len, sizeof *out);
-    float *text = calloc(step.text_len, sizeof *text);
+    ck_assert_msg(run_text(run, 0, 1, &text, &err) == WEFT_OK, "%s", err.text);
+    text.data = calloc(text.len, sizeof *text.data);
     for (size_t i = 0; i < step.latent_len; i++) latent[i] = i % 2 ? 1e-40f : 0.5f; /* denormals among them */
     step.latent = latent;
-    step.text = text;
+    step.text = &text;
+    step.text_count = 1;
     step.out = out;
     step.timestep = 500;
     ck_assert_msg(run_step(run, &step, &err) == WEFT_OK, "%s", err.text);
 
-    free(latent); free(text); free(out);
+    free(latent); free(text.data); free(out);
     run_free(run); plan_free(plan); model_free(model);
 }
 

@@ -77,6 +77,7 @@ typedef struct side {
     weft_plan *plan;
     weft_run *run;
     weft_step step;
+    weft_text text, negative;
     double *seconds;
 } side;
 
@@ -108,7 +109,10 @@ static void prepare(side *s, weft_model *model, weft_adapter **adapter, int regi
 static void give_inputs(side *s, const weft_model_info *m, const weft_run_options *o)
 {
     size_t n = (size_t)m->latent_channels * (size_t)o->height * (size_t)o->width;
-    size_t text = (size_t)m->text_tokens * (size_t)m->text_dim;
+    s->text = s->negative = (weft_text)WEFT_TEXT_INIT;
+    must(weft_run_text(s->run, 0, 1, &s->text, &err));
+    s->negative = s->text;
+    size_t text = s->text.len;
     float *x = malloc((2 * n + 2 * text) * sizeof *x);
     weft_noise *noise;
 
@@ -117,11 +121,13 @@ static void give_inputs(side *s, const weft_model_info *m, const weft_run_option
     weft_noise_free(noise);
     s->step = (weft_step)WEFT_STEP_INIT;
     s->step.latent = x;
-    s->step.text = x + n;
-    s->step.negative = x + n + text;
+    s->text.data = x + n;
+    s->negative.data = x + n + text;
+    s->step.text = &s->text;
+    s->step.negative = &s->negative;
+    s->step.text_count = s->step.negative_count = 1;
     s->step.out = x + n + 2 * text;
     s->step.latent_len = s->step.out_len = n;
-    s->step.text_len = s->step.negative_len = text;
     s->step.timestep = 500;
     s->step.guidance = 7.5f;
 }
@@ -131,12 +137,14 @@ static void measure(weft_model *model, weft_adapter **adapter, int registered, i
 {
     weft_model_info m = WEFT_MODEL_INFO_INIT;
     weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    weft_text_info sequence = WEFT_TEXT_INFO_INIT;
     side few, many, *sides[] = { &few, &many };
 
     must(weft_model_info_get(model, &m, &err));
     o.threads = threads;
     o.height = o.width = size / m.image_factor;
-    o.text_tokens = m.text_tokens;
+    must(weft_model_text(model, 0, &sequence, &err));
+    o.text_tokens = sequence.tokens;
     prepare(&few, model, adapter, registered, active, true, &o, steps);
     prepare(&many, model, adapter, registered, active, false, &o, steps);
     give_inputs(&few, &m, &o);

@@ -78,6 +78,7 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, con
     weft_model_info m = WEFT_MODEL_INFO_INIT;
     weft_run_info info = WEFT_RUN_INFO_INIT;
     weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    weft_text_info sequence = WEFT_TEXT_INFO_INIT;
     weft_plan *plan;
     weft_run *run;
     double *seconds = malloc((size_t)steps * sizeof *seconds), *busy = malloc((size_t)steps * sizeof *busy), t;
@@ -89,25 +90,29 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, con
     o.threads = set->threads;
     o.tile = set->tile;
     o.height = o.width = size / m.image_factor;
-    o.text_tokens = m.text_tokens;
+    must(weft_model_text(model, 0, &sequence, &err));
+    o.text_tokens = sequence.tokens;
     t = now();
     must(weft_run_create(plan, &o, &run, &err));
     double create = now() - t;
     must(weft_run_info_get(run, &info, &err));
 
     size_t n = (size_t)m.latent_channels * (size_t)o.height * (size_t)o.width;
-    size_t text = (size_t)m.text_tokens * (size_t)m.text_dim, pooled = (size_t)m.pooled_dim;
-    float *x = noise_of(n, 1), *c = noise_of(text, 2), *u = noise_of(text, 3), *out = malloc(n * sizeof *out);
-    float *p = pooled > 0 ? noise_of(pooled, 4) : NULL;
+    float *x = noise_of(n, 1), *out = malloc(n * sizeof *out);
+    weft_text text[2][4];
+    for (int32_t i = 0; i < 2 * m.text_streams; i++) {
+        weft_text *one = &text[i % 2][i / 2];
+        *one = (weft_text)WEFT_TEXT_INIT;
+        must(weft_run_text(run, i / 2, 1, one, &err));
+        one->data = noise_of(one->len, 2 + (uint64_t)(i < 2 ? i : 2));
+    }
     weft_step step = WEFT_STEP_INIT;
     step.latent = x;
-    step.text = c;
-    step.negative = u;
+    step.text = text[0];
+    step.negative = text[1];
+    step.text_count = step.negative_count = (size_t)m.text_streams;
     step.out = out;
     step.latent_len = step.out_len = n;
-    step.text_len = step.negative_len = text;
-    step.pooled = step.negative_pooled = p;
-    step.pooled_len = step.negative_pooled_len = pooled;
     step.timestep = 500;
     step.guidance = 7.5f;
     for (int i = set->cold ? 0 : -1; i < steps; i++) {
@@ -137,7 +142,8 @@ static void measure(weft_model *model, weft_adapter **adapter, int adapters, con
                info.decode_flops / t * 1e-9, peak_gb());
         free(image);
     }
-    free(x), free(c), free(u), free(p), free(out), free(seconds), free(busy);
+    for (int32_t i = 0; i < 2 * m.text_streams; i++) free(text[i % 2][i / 2].data);
+    free(x), free(out), free(seconds), free(busy);
     weft_run_free(run);
     weft_plan_free(plan);
 }

@@ -22,14 +22,13 @@ class Error(C.Structure):
 
 
 class ModelInfo(C.Structure):
-    _fields_ = [("struct_size", C.c_uint32), ("base", C.c_int32), ("base_name", C.c_char_p)] + [
+    _fields_ = [("struct_size", C.c_uint32), ("base", C.c_int32), ("base_name", C.c_char_p), ("layout", C.c_char_p),
+                ("parameters", C.c_int64), ("bytes", C.c_int64), ("derived_bytes", C.c_int64), ("layers", C.c_int64)] + [
         (name, C.c_int32)
-        for name in ("latent_channels", "latent_size", "image_factor", "text_encoders", "text_dim", "text_tokens",
-                     "pooled_dim", "time_ids", "has_tokenizer", "has_vae")
-    ] + [("parameters", C.c_int64), ("bytes", C.c_int64), ("layers", C.c_int64), ("vae_scale", C.c_float),
-         ("prediction", C.c_int32)] + [
-        (name, C.c_int32) for name in ("unet_channels", "text_layers", "zero_negative", "guidance_embed")
-    ] + [("layout", C.c_char_p)]
+        for name in ("latent_channels", "latent_size", "image_factor", "input_channels", "text_streams",
+                     "text_encoders", "time_ids", "guidance_embed", "prediction", "zero_negative", "has_tokenizer",
+                     "has_vae")
+    ] + [("vae_scale", C.c_float), ("reserved0", C.c_int32)]
 
 
 class RunOptions(C.Structure):
@@ -39,22 +38,34 @@ class RunOptions(C.Structure):
     ]
 
 
+class RunInfo(C.Structure):
+    _fields_ = [("struct_size", C.c_uint32), ("threads", C.c_int32), ("bytes", C.c_uint64), ("step_flops", C.c_double),
+                ("side_flops", C.c_double), ("decode_flops", C.c_double), ("latent_len", C.c_size_t),
+                ("extra_len", C.c_size_t), ("image_len", C.c_size_t)] + [
+        (name, C.c_int32) for name in ("branches", "batch", "height", "width", "text_tokens", "text_streams")
+    ]
+
+
+class Text(C.Structure):
+    _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("data", Floats), ("len", C.c_size_t),
+                ("tokens", C.c_int32), ("cross_layers", C.c_int32)]
+
+
 class Encode(C.Structure):
-    _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("prompt", C.c_char_p), ("text", Floats),
-                ("text_len", C.c_size_t), ("pooled", Floats), ("pooled_len", C.c_size_t)] + [
-        (name, C.c_int32) for name in ("chunks", "adapter", "tokens", "dropped", "clip_skip", "layers")
+    _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("prompt", C.c_char_p),
+                ("text", C.POINTER(Text)), ("text_count", C.c_size_t)] + [
+        (name, C.c_int32) for name in ("adapter", "clip_skip", "prompt_tokens", "dropped")
     ] + [("stamp", C.c_uint64)]
 
 
 class Step(C.Structure):
-    _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32)] + [
-        field
-        for name in ("latent", "text", "negative", "pooled", "negative_pooled", "time_ids", "out")
-        for field in ((name, Floats), (name + "_len", C.c_size_t))
-    ] + [("timestep", C.c_float), ("guidance", C.c_float), ("guidance_rescale", C.c_float), ("call", C.c_int32),
-         ("tokens", C.c_int32), ("text_layers", C.c_int32), ("extra", Floats), ("extra_len", C.c_size_t), ("stamp", C.c_uint64),
-         ("guidance_embed", C.c_float), ("reserved0", C.c_int32), ("negative_time_ids", Floats),
-         ("negative_time_ids_len", C.c_size_t)]
+    _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("latent", Floats), ("latent_len", C.c_size_t),
+                ("extra", Floats), ("extra_len", C.c_size_t), ("text", C.POINTER(Text)), ("text_count", C.c_size_t),
+                ("negative", C.POINTER(Text)), ("negative_count", C.c_size_t), ("time_ids", Floats),
+                ("time_ids_len", C.c_size_t), ("negative_time_ids", Floats), ("negative_time_ids_len", C.c_size_t),
+                ("out", Floats), ("out_len", C.c_size_t), ("stamp", C.c_uint64), ("timestep", C.c_float),
+                ("guidance", C.c_float), ("guidance_rescale", C.c_float), ("guidance_embed", C.c_float),
+                ("call", C.c_int32), ("reserved0", C.c_int32)]
 
 
 class SamplerOptions(C.Structure):
@@ -120,6 +131,17 @@ def floats(n):
     return (C.c_float * n)()
 
 
+def make_texts(weft, run, count, chunks):
+    """An array with an entry for each stream: the library says how long each is, we bring the floats."""
+    texts, kept = (Text * count)(), []
+    for i in range(count):
+        weft.lib.weft_text_init(C.byref(texts[i]), C.c_size_t(C.sizeof(Text)))
+        weft.must("weft_run_text", run, C.c_int32(i), C.c_int32(chunks), C.byref(texts[i]))
+        kept.append(floats(texts[i].len))
+        texts[i].data = C.cast(kept[i], Floats)
+    return texts, kept
+
+
 def fill(step, name, array):
     setattr(step, name, C.cast(array, Floats))
     setattr(step, name + "_len", len(array))
@@ -154,12 +176,12 @@ def main():
     weft = Weft(sys.argv[1])
     assert weft.lib.weft_version() >> 16 == 0
 
-    told = []
+    reports = []
 
     def progress(user, what, done, total):
         """Count the calls; stop when asked to. A wrapper catches everything: nothing may cross the library."""
         try:
-            told.append((what, done, total))
+            reports.append((what, done, total))
             return 1 if stop else 0
         except Exception:
             return 1
@@ -186,28 +208,34 @@ def main():
     weft.lib.weft_plan_free(plan)
     weft.lib.weft_adapter_free(adapter)
 
-    text = floats(info.text_tokens * info.text_dim)
+    shape = weft.sized(RunInfo, "weft_run_info_init")
+    weft.must("weft_run_info_get", run, C.byref(shape))
+    assert shape.batch == 1 and shape.text_streams == info.text_streams
+
+    text, kept = make_texts(weft, run, shape.text_streams, 1)
+    negative, zeros = make_texts(weft, run, shape.text_streams, 1)
     if info.has_tokenizer:
         encode = weft.sized(Encode, "weft_encode_init")
         encode.prompt = b"a red circle"
-        encode.text, encode.text_len = C.cast(text, Floats), len(text)
+        encode.text, encode.text_count = text, len(text)
         weft.must("weft_run_encode", run, C.byref(encode))
-        assert encode.tokens > 0 and encode.dropped == 0
+        assert encode.prompt_tokens > 0 and encode.dropped == 0
+        assert all(any(v != 0 for v in stream) for stream in kept)
 
-    n = info.latent_channels * info.latent_size ** 2
+    n = shape.latent_len
     latent, out = floats(n), floats(n)
     for i in range(n):
         latent[i] = math.sin(0.37 * i)
     step = weft.sized(Step, "weft_step_init")
     fill(step, "latent", latent)
-    fill(step, "text", text)
-    fill(step, "negative", floats(len(text)))
+    step.text, step.text_count = text, len(text)
+    step.negative, step.negative_count = negative, len(negative)
     fill(step, "out", out)
     step.timestep, step.guidance = 981.0, 5.0
 
     weft.must("weft_run_step", run, C.byref(step))
     assert all(math.isfinite(v) for v in out) and any(v != 0 for v in out)
-    assert told, "nobody was told of progress"
+    assert reports, "no progress was reported"
     first = bytes(out)
     take_one_step(weft, out)
 

@@ -1,7 +1,7 @@
 /* A config.json of any bytes is refused in one line, or gives a network's configuration within its bounds; a network
  * built from that over a file without its tensors fails in one line and keeps nothing. */
 #include "fuzz.h"
-#include "model/parts.h"
+#include "nets/config.h"
 
 static size_t alive;
 
@@ -76,7 +76,7 @@ static void build(const configs *c, int which, bool empty)
     size_t count = wf_tensors_count(file), layers = 0;
     weft_error err = { 0, 0, "" };
     weft_status st;
-    wf_unet *unet = NULL;
+    wf_denoiser *unet = NULL;
     wf_clip *clip = NULL;
     wf_vae *vae = NULL;
     wf_derived derived = { .alloc = &counting };

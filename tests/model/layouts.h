@@ -8,7 +8,8 @@
 
 #include "base/support.h"
 #include "golden.h"
-#include "model/parts.h"
+#include "plain.h"
+#include "model/networks.h"
 #include "plan/plan.h"
 
 static char scratch[256]; /* a folder of this test's own */
@@ -106,14 +107,15 @@ static inline float *predict_with(weft_plan *plan, size_t *n)
 {
     enum { SIDE = 8 };
     weft_model_info info = info_of(wf_plan_model(plan));
+    plain_shape shape = plain_shape_of(wf_plan_model(plan));
     weft_run_options ro = WEFT_RUN_OPTIONS_INIT;
-    weft_step s = WEFT_STEP_INIT;
+    plain_step s = PLAIN_STEP_INIT;
     weft_noise *noise;
     weft_run *run;
-    size_t plane = SIDE * SIDE, extra = (size_t)(info.unet_channels - info.latent_channels);
+    size_t plane = SIDE * SIDE, extra = (size_t)(info.input_channels - info.latent_channels);
     *n = (size_t)info.latent_channels * plane;
-    size_t text = (size_t)info.text_tokens * (size_t)info.text_dim;
-    float *all = calloc(2 * *n + extra * plane + text + (size_t)info.pooled_dim, sizeof *all), *out = all;
+    size_t text = (size_t)shape.tokens * (size_t)shape.dim;
+    float *all = calloc(2 * *n + extra * plane + text + (size_t)shape.pooled, sizeof *all), *out = all;
     float *latent = out + *n, *more = latent + *n, *cond = more + extra * plane, *pooled = cond + text;
 
     ro.height = ro.width = SIDE;
@@ -123,22 +125,22 @@ static inline float *predict_with(weft_plan *plan, size_t *n)
     must(weft_noise_normal(noise, latent, *n, &golden_err));
     if (extra > 0) must(weft_noise_normal(noise, more, extra * plane, &golden_err));
     must(weft_noise_normal(noise, cond, text, &golden_err));
-    if (info.pooled_dim > 0) must(weft_noise_normal(noise, pooled, (size_t)info.pooled_dim, &golden_err));
+    if (shape.pooled > 0) must(weft_noise_normal(noise, pooled, (size_t)shape.pooled, &golden_err));
     if (info.has_tokenizer) {
-        weft_encode e = WEFT_ENCODE_INIT;
+        plain_encode e = PLAIN_ENCODE_INIT;
         e.prompt = "a photo of a cat";
         e.text = cond, e.text_len = text;
-        if (info.pooled_dim > 0) e.pooled = pooled, e.pooled_len = (size_t)info.pooled_dim;
-        must(weft_run_encode(run, &e, &golden_err));
+        if (shape.pooled > 0) e.pooled = pooled, e.pooled_len = (size_t)shape.pooled;
+        must(plain_run_encode(run, &e, &golden_err));
     }
     s.latent = latent, s.latent_len = *n;
     s.out = out, s.out_len = *n;
     s.text = cond, s.text_len = text;
-    if (info.pooled_dim > 0) s.pooled = pooled, s.pooled_len = (size_t)info.pooled_dim;
+    if (shape.pooled > 0) s.pooled = pooled, s.pooled_len = (size_t)shape.pooled;
     if (extra > 0) s.extra = more, s.extra_len = extra * plane;
     if (info.guidance_embed) s.guidance_embed = 7.5f;
     s.timestep = 500;
-    must(weft_run_step(run, &s, &golden_err));
+    must(plain_run_step(run, &s, &golden_err));
     weft_noise_free(noise);
     weft_run_free(run);
     return all;
@@ -171,10 +173,12 @@ static inline void same_model(weft_model *a, weft_model *b)
     weft_sampler_options s = WEFT_SAMPLER_OPTIONS_INIT, t = WEFT_SAMPLER_OPTIONS_INIT;
     same_layers(a, b);
     ck_assert(x.base == y.base && x.latent_channels == y.latent_channels && x.latent_size == y.latent_size);
-    ck_assert(x.text_encoders == y.text_encoders && x.text_dim == y.text_dim && x.text_tokens == y.text_tokens);
-    ck_assert(x.pooled_dim == y.pooled_dim && x.time_ids == y.time_ids && x.has_vae == y.has_vae);
+    plain_shape p = plain_shape_of(a), q = plain_shape_of(b);
+    ck_assert(x.text_encoders == y.text_encoders && x.text_streams == y.text_streams);
+    ck_assert(p.dim == q.dim && p.tokens == q.tokens && p.layers == q.layers && p.pooled == q.pooled);
+    ck_assert(x.time_ids == y.time_ids && x.has_vae == y.has_vae);
     ck_assert(x.parameters == y.parameters && x.layers == y.layers && x.vae_scale == y.vae_scale);
-    ck_assert(x.prediction == y.prediction && x.unet_channels == y.unet_channels && x.text_layers == y.text_layers);
+    ck_assert(x.prediction == y.prediction && x.input_channels == y.input_channels);
     ck_assert(x.zero_negative == y.zero_negative && x.guidance_embed == y.guidance_embed);
     ck_assert_int_eq(x.has_tokenizer, y.has_tokenizer);
     must(weft_sampler_options_from_model(a, &s, &golden_err));

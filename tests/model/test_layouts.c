@@ -164,7 +164,7 @@ START_TEST(a_unet_alone_opens)
     rewrite(data_path("layouts/tiny-inpaint.ckpt"), in_scratch("x.safetensors"), names[_i], NULL);
     weft_model *b = opened(in_scratch("x.safetensors"), &o);
     weft_model_info info = info_of(b);
-    ck_assert(info.text_encoders == 0 && info.has_vae == 0 && info.has_tokenizer == 0 && info.unet_channels == 9);
+    ck_assert(info.text_encoders == 0 && info.has_vae == 0 && info.has_tokenizer == 0 && info.input_channels == 9);
     size_t n, count;
     const wf_layer *x = wf_model_layers(a, &count), *y = wf_model_layers(b, &n);
     ck_assert_uint_gt(n, 100);
@@ -244,7 +244,7 @@ START_TEST(what_does_not_belong_is_refused_by_name)
         { one_renamed, WEFT_E_FORMAT, "model.diffusion_model.middle_block.9.x", "unknown" },
         { one_missing, WEFT_E_FORMAT, "(vae)", "decoder.conv_in.bias is missing" },
         { one_more, WEFT_E_FORMAT, "control_model.zero_convs.0.0.weight", "unknown" },
-        { vae_alone, WEFT_E_FORMAT, "a VAE alone", "weft_model_options.vae" },
+        { vae_alone, WEFT_E_FORMAT, "only a VAE", "weft_model_options.vae" },
         { as_flux, WEFT_E_UNSUPPORTED, "FLUX", NULL },
     };
     weft_model_options o = described_by(folder_of("tiny-inpaint"));
@@ -464,7 +464,7 @@ END_TEST
 static size_t ids_of(const weft_model *m, int32_t encoder, const char *text, int32_t *ids, size_t cap)
 {
     size_t n;
-    must(weft_model_tokenize(m, encoder, text, ids, cap, &n, &golden_err));
+    must(weft_model_tokenize(m, encoder == 0 ? WEFT_COMPONENT_TEXT_1 : WEFT_COMPONENT_TEXT_2, text, ids, cap, &n, &golden_err));
     return n;
 }
 
@@ -489,9 +489,9 @@ START_TEST(one_list_of_merges_serves_both_encoders)
         size_t n = ids_of(a, e, "A photo of the cat's hat, 3 dogs!", x, 64);
         ck_assert_uint_eq(ids_of(b, e, "A photo of the cat's hat, 3 dogs!", y, 64), n);
         ck_assert_mem_eq(x, y, n * sizeof *x);
-        ck_assert_int_eq(wf_tokenizer_pad(wf_model_parts(a)->tokenizer[e]), wf_tokenizer_pad(wf_model_parts(b)->tokenizer[e]));
+        ck_assert_int_eq(wf_tokenizer_pad(wf_model_networks(a)->encoder[e].tokenizer), wf_tokenizer_pad(wf_model_networks(b)->encoder[e].tokenizer));
     }
-    ck_assert_int_eq(wf_tokenizer_pad(wf_model_parts(b)->tokenizer[1]), 0);
+    ck_assert_int_eq(wf_tokenizer_pad(wf_model_networks(b)->encoder[1].tokenizer), 0);
     same_model(a, b);
     weft_model_free(b);
 

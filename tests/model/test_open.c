@@ -9,6 +9,7 @@
 
 #include "base/support.h"
 #include "golden.h"
+#include "plain.h"
 #include "io/io.h"
 
 /* ---- a copy of a model that may be spoilt --------------------------------------------------------------- */
@@ -475,7 +476,7 @@ END_TEST
 static size_t tokens_of(const weft_model *m, int32_t *ids, size_t cap)
 {
     size_t n = 0;
-    must(weft_model_tokenize(m, 0, "a red cat on the mat, 12 o'clock", ids, cap, &n, &golden_err));
+    must(weft_model_tokenize(m, WEFT_COMPONENT_TEXT_1, "a red cat on the mat, 12 o'clock", ids, cap, &n, &golden_err));
     return n;
 }
 
@@ -505,8 +506,8 @@ START_TEST(tokenizers)
     check_one_line(&err);
     ck_assert_msg(strstr(err.text, copy) != NULL && strstr(err.text, "weft_model_options.tokenizer") != NULL, "%s",
                   err.text);
-    ck_assert_int_eq(weft_model_tokenize(m, 0, "x", ids, 64, NULL, &err), WEFT_E_STATE);
-    ck_assert_int_eq(weft_model_tokenize(m, 1, "x", ids, 64, NULL, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_model_tokenize(m, WEFT_COMPONENT_TEXT_1, "x", ids, 64, NULL, &err), WEFT_E_STATE);
+    ck_assert_int_eq(weft_model_tokenize(m, WEFT_COMPONENT_TEXT_2, "x", ids, 64, NULL, &err), WEFT_E_ARG);
     weft_model_free(m);
 
     o.tokenizer = data_path("models/tiny-sd1/tokenizer"); /* from elsewhere */
@@ -580,7 +581,7 @@ static void predict(const char *path, uint32_t flags, float *out, const char *cu
 {
     weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
     weft_run_options ro = WEFT_RUN_OPTIONS_INIT;
-    weft_step s = WEFT_STEP_INIT;
+    plain_step s = PLAIN_STEP_INIT;
     weft_plan *plan;
     weft_run *run;
     float x[256], text[77 * 24];
@@ -598,7 +599,7 @@ static void predict(const char *path, uint32_t flags, float *out, const char *cu
     s.text = text, s.text_len = 77 * 24;
     s.out = out, s.out_len = 256;
     s.timestep = 500;
-    must(weft_run_step(run, &s, &golden_err));
+    must(plain_run_step(run, &s, &golden_err));
     weft_run_free(run);
     weft_plan_free(plan);
     weft_model_free(m);
@@ -629,7 +630,7 @@ static void encode(const char *path, float *text, float *pooled)
     weft_plan *plan;
     weft_run *run;
     weft_run_options ro = WEFT_RUN_OPTIONS_INIT;
-    weft_encode e = WEFT_ENCODE_INIT;
+    plain_encode e = PLAIN_ENCODE_INIT;
     weft_model *m = opened(path, NULL);
     must(weft_plan_create(m, NULL, &plan, &golden_err));
     must(weft_plan_seal(plan, 1, &golden_err));
@@ -639,7 +640,7 @@ static void encode(const char *path, float *text, float *pooled)
     e.prompt = "a red cat";
     e.text = text, e.text_len = 77 * 40;
     e.pooled = pooled, e.pooled_len = 20;
-    must(weft_run_encode(run, &e, &golden_err));
+    must(plain_run_encode(run, &e, &golden_err));
     weft_run_free(run);
     weft_plan_free(plan);
     weft_model_free(m);
@@ -684,15 +685,15 @@ START_TEST(models_say_what_they_are)
         ck_assert_int_eq(info.base, all[i].family);
         ck_assert_str_eq(info.base_name, all[i].family_name);
         ck_assert_int_eq(info.text_encoders, all[i].encoders);
-        ck_assert_int_eq(info.text_dim, all[i].dim);
-        ck_assert_int_eq(info.pooled_dim, all[i].pooled);
+        ck_assert_int_eq(plain_shape_of(m).dim, all[i].dim);
+        ck_assert_int_eq(plain_shape_of(m).pooled, all[i].pooled);
         ck_assert_int_eq(info.time_ids, all[i].time_ids);
         ck_assert_int_eq(info.prediction, all[i].prediction);
         ck_assert_int_eq(info.image_factor, all[i].factor);
-        ck_assert(info.latent_channels == 4 && info.latent_size == 16 && info.text_tokens == 77);
+        ck_assert(info.latent_channels == 4 && info.latent_size == 16 && plain_shape_of(m).tokens == 77);
         ck_assert(info.has_tokenizer == 1 && info.has_vae == 1 && info.vae_scale > 0);
-        ck_assert_int_eq(info.unet_channels, all[i].channels);
-        ck_assert_int_eq(info.text_layers, all[i].text_layers);
+        ck_assert_int_eq(info.input_channels, all[i].channels);
+        ck_assert_int_eq(plain_shape_of(m).layers, all[i].text_layers);
         ck_assert_int_eq(info.zero_negative, all[i].zeros);
         ck_assert_int_eq(info.guidance_embed, all[i].told);
         ck_assert_str_eq(info.layout, "diffusers");

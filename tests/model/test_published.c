@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 
 #include "model/layouts.h"
-#include "model/open.h"
+#include "model/model_internal.h"
 
 /* Where holes are memory, reading one does not wait for a disk to read ahead. */
 static void setup(void)
@@ -103,7 +103,7 @@ static void write_sparse(sparse *f, const char *path)
 
 static const struct published {
     int32_t     family;
-    const char *tables[4]; /* unet, text_encoder, text_encoder_2, vae: as WF_UNET ... */
+    const char *tables[4]; /* unet, text_encoder, text_encoder_2, vae: as WEFT_COMPONENT_DENOISER ... */
     const char *cut, *prefix; /* the refiner's text encoder is embedder 0, the table has 1 */
     int64_t     parameters;
     const char *kohya;
@@ -128,7 +128,7 @@ static void add_single(sparse *f, const struct published *p)
 {
     for (int i = 0; i < 4; i++)
         if (p->tables[i] != NULL)
-            add_table(f, p->tables[i], LDM, i == WF_TEXT_2 ? p->cut : NULL, p->prefix);
+            add_table(f, p->tables[i], LDM, i == WEFT_COMPONENT_TEXT_2 ? p->cut : NULL, p->prefix);
 }
 
 static const char *single_file_of(const struct published *p)
@@ -144,14 +144,14 @@ static void check_info(const weft_model *m, const struct published *p)
     weft_model_info info = info_of(m);
     ck_assert_int_eq(info.base, p->family);
     ck_assert_int_eq(info.parameters, p->parameters);
-    ck_assert_int_eq(info.text_dim, p->text_dim);
-    ck_assert_int_eq(info.pooled_dim, p->pooled_dim);
+    ck_assert_int_eq(plain_shape_of(m).dim, p->text_dim);
+    ck_assert_int_eq(plain_shape_of(m).pooled, p->pooled_dim);
     ck_assert_int_eq(info.time_ids, p->time_ids);
     ck_assert_int_eq(info.latent_size, p->latent_size);
-    ck_assert_int_eq(info.text_layers, p->text_layers);
+    ck_assert_int_eq(plain_shape_of(m).layers, p->text_layers);
     ck_assert_int_eq(info.prediction, p->prediction);
     ck_assert_int_eq(info.zero_negative, p->zeros);
-    ck_assert(info.unet_channels == 4 && info.image_factor == 8 && info.has_vae == 1 && info.text_tokens == 77);
+    ck_assert(info.input_channels == 4 && info.image_factor == 8 && info.has_vae == 1 && plain_shape_of(m).tokens == 77);
     ck_assert(fabsf(info.vae_scale - (p->pooled_dim > 0 ? 0.13025f : 0.18215f)) < 1e-7f);
 }
 
@@ -179,12 +179,12 @@ START_TEST(every_name_of_the_folders)
             continue;
         }
         add_table(&f, p->tables[i], DIFFUSERS, NULL, NULL);
-        ck_assert_int_eq(mkdir(in_scratch(wf_component_name(i)), 0755), 0);
-        snprintf(path, sizeof path, "%s/%s.safetensors", wf_component_name(i),
-                 i == WF_UNET || i == WF_VAE ? "diffusion_pytorch_model" : "model");
+        ck_assert_int_eq(mkdir(in_scratch(weft_component_name(i)), 0755), 0);
+        snprintf(path, sizeof path, "%s/%s.safetensors", weft_component_name(i),
+                 i == WEFT_COMPONENT_DENOISER || i == WEFT_COMPONENT_VAE ? "diffusion_pytorch_model" : "model");
         write_sparse(&f, in_scratch(path));
         must(wf_published_config(&json, config, i, &golden_err));
-        snprintf(path, sizeof path, "%s/config.json", wf_component_name(i));
+        snprintf(path, sizeof path, "%s/config.json", weft_component_name(i));
         ck_assert_int_eq(json_dump_file(json, in_scratch(path), 0), 0);
         json_decref(json);
     }
@@ -311,7 +311,7 @@ START_TEST(further_channels_are_told_by_the_shape)
     for (size_t i = 0; i < WF_LEN(some); i++) {
         weft_model *m = with_channels(&all[some[i].model], some[i].shape);
         weft_model_info info = info_of(m);
-        ck_assert_int_eq(info.unet_channels, some[i].channels);
+        ck_assert_int_eq(info.input_channels, some[i].channels);
         ck_assert_int_eq(info.latent_channels, 4);
         ck_assert_int_eq(info.prediction, WEFT_PREDICT_EPSILON);
         ck_assert_int_eq(info.latent_size, 64);
@@ -345,7 +345,7 @@ START_TEST(more_words_are_told_by_the_shape)
     add_single(&f, &all[0]);
     write_sparse(&f, in_scratch("model.safetensors"));
     weft_model *m = opened(in_scratch("model.safetensors"), NULL);
-    ck_assert_int_eq(wf_clip_get_config(wf_model_parts(m)->text[0])->vocab, 49411);
+    ck_assert_int_eq(wf_clip_get_config(wf_model_networks(m)->encoder[0].net)->vocab, 49411);
     weft_model_free(m);
 }
 END_TEST
@@ -384,15 +384,15 @@ START_TEST(openais_vocabulary)
         const char *text = json_string_value(json_object_get(entry, "text"));
         int32_t ids[256];
         size_t n;
-        must(weft_model_tokenize(m, 0, text, ids, 256, &n, &golden_err));
+        must(weft_model_tokenize(m, WEFT_COMPONENT_TEXT_1, text, ids, 256, &n, &golden_err));
         ck_assert_uint_eq(n, json_array_size(want));
         for (size_t i = 0; i < n; i++) ck_assert_int_eq(ids[i], json_integer_value(json_array_get(want, i)));
         tried++;
     }
     ck_assert_uint_gt(tried, 5);
-    ck_assert_int_eq(wf_tokenizer_size(wf_model_parts(m)->tokenizer[0]), 49408);
-    ck_assert_int_eq(wf_tokenizer_pad(wf_model_parts(m)->tokenizer[0]), 49407);
-    if (p->family == WEFT_BASE_SDXL) ck_assert_int_eq(wf_tokenizer_pad(wf_model_parts(m)->tokenizer[1]), 0);
+    ck_assert_int_eq(wf_tokenizer_size(wf_model_networks(m)->encoder[0].tokenizer), 49408);
+    ck_assert_int_eq(wf_tokenizer_pad(wf_model_networks(m)->encoder[0].tokenizer), 49407);
+    if (p->family == WEFT_BASE_SDXL) ck_assert_int_eq(wf_tokenizer_pad(wf_model_networks(m)->encoder[1].tokenizer), 0);
     json_decref(vectors);
     weft_model_free(m);
 }

@@ -85,7 +85,7 @@ static void close_to(const char *what, const float *y, const double *want, size_
 typedef struct parts {
     wf_layer l;
     float   *weight, *bias, *down, *up, *w1, *w2, *dense, *bias_pair, *bias_bare;
-    wf_other other[PARTS];
+    wf_nonpair nonpair[PARTS];
     wf_stack stack;
     size_t   out, in, taps;
 } parts;
@@ -105,11 +105,11 @@ static void make_parts(parts *p, const shape *s)
                        .kind = s->kernel == 1 ? WEFT_LAYER_LINEAR : WEFT_LAYER_CONV,
                        .out = (int32_t)out, .in = (int32_t)in, .kernel = s->kernel,
                        .stride = s->stride, .pad = s->kernel / 2 };
-    p->other[PAIR].bias = p->bias_pair;
-    p->other[KRON] = (wf_other){ p->w1, p->w2, s->o1, s->i1, s->o2, s->i2, NULL, NULL };
-    p->other[DENSE].dense = p->dense;
-    p->other[BARE].bias = p->bias_bare;
-    p->stack = (wf_stack){ PARTS, RANK, part_rank, part_scale, p->down, p->up, p->other };
+    p->nonpair[PAIR].bias = p->bias_pair;
+    p->nonpair[KRON] = (wf_nonpair){ p->w1, p->w2, s->o1, s->i1, s->o2, s->i2, NULL, NULL };
+    p->nonpair[DENSE].dense = p->dense;
+    p->nonpair[BARE].bias = p->bias_bare;
+    p->stack = (wf_stack){ PARTS, RANK, part_rank, part_scale, p->down, p->up, p->nonpair };
 }
 
 static void free_parts(parts *p)
@@ -122,8 +122,8 @@ static void free_parts(parts *p)
 /* Element (o, tap q, input i) of part k's difference. */
 static double difference(const parts *p, int k, size_t o, size_t q, size_t i)
 {
-    size_t o2 = (size_t)p->other[KRON].o2, i2 = (size_t)p->other[KRON].i2,
-        i1 = (size_t)p->other[KRON].i1;
+    size_t o2 = (size_t)p->nonpair[KRON].o2, i2 = (size_t)p->nonpair[KRON].i2,
+        i1 = (size_t)p->nonpair[KRON].i1;
     double sum = 0;
     if (k == DENSE) return p->dense[(o * p->taps + q) * p->in + i];
     if (k == KRON)
@@ -161,7 +161,7 @@ static void naive(const parts *p, const shape *s, const tables *t, const wf_cell
         for (size_t o = 0; o < p->out; o++) {
             double y = p->bias[o];
             for (int k = 0; k < PARTS; k++)
-                if (p->other[k].bias != NULL) y += at_row(&c[k], t, out, row) * p->other[k].bias[o];
+                if (p->nonpair[k].bias != NULL) y += at_row(&c[k], t, out, row) * p->nonpair[k].bias[o];
             for (size_t q = 0; q < p->taps; q++) {
                 int32_t iy =
                     (int32_t)row / out.w * s->stride + (int32_t)q / s->kernel - s->kernel / 2;
@@ -323,9 +323,9 @@ START_TEST(a_norm_takes_vectors_and_masks)
     float *x = bench_floats(N * H * W * C, 3);
     float *d0 = bench_floats(C, 4), *d3 = bench_floats(C, 5), *b3 = bench_floats(C, 6),
         *b4 = bench_floats(C, 7);
-    wf_other other[PARTS] = { { .dense = d0 }, { 0 }, { 0 }, { .dense = d3, .bias = b3 },
+    wf_nonpair nonpair[PARTS] = { { .dense = d0 }, { 0 }, { 0 }, { .dense = d3, .bias = b3 },
                               { .bias = b4 } };
-    wf_stack stack = { PARTS, 0, none, part_scale, NULL, NULL, other };
+    wf_stack stack = { PARTS, 0, none, part_scale, NULL, NULL, nonpair };
     wf_delta delta = { &stack, 1, NULL, NULL };
     wf_layer row = { .name = "unet.norm", .kind = WEFT_LAYER_NORM, .out = C, .in = 1, .kernel = 1,
                      .stride = 1 };
@@ -355,8 +355,8 @@ START_TEST(a_norm_takes_vectors_and_masks)
                             const wf_cell *cell = cells + branch[n] * SLOTS + 1 + p;
                             double f = at_row(cell, &t, g, r);
                             double v = cell->vector != 0 ? t.vectors[cell->vector - 1][i] : 1;
-                            if (other[p].dense != NULL) w += f * v * other[p].dense[i];
-                            if (other[p].bias != NULL) b += f * other[p].bias[i];
+                            if (nonpair[p].dense != NULL) w += f * v * nonpair[p].dense[i];
+                            if (nonpair[p].bias != NULL) b += f * nonpair[p].bias[i];
                         }
                         double mean = sum / m, at = x[(n * H * W + r) * C + i];
                         double z = (at - mean) / sqrt(square / m - mean * mean + 1e-5f) * w + b;

@@ -26,7 +26,7 @@ static const wf_cell cells[BRANCHES * SLOTS] = {
 typedef struct parts {
     wf_layer l;
     float   *weight, *bias, *down, *up, *w1, *w2, *dense, *bias_pair, *bias_bare;
-    wf_other other[PARTS];
+    wf_nonpair nonpair[PARTS];
     wf_stack stack;
     size_t   out, in, taps;
 } parts;
@@ -42,11 +42,11 @@ static void make_parts(parts *p, const shape *s)
     p->l = (wf_layer){ .name = "unet.layer", .weight = p->weight, .bias = p->bias, .dtype = WF_F32,
                        .kind = s->kernel == 1 ? WEFT_LAYER_LINEAR : WEFT_LAYER_CONV, .out = (int32_t)out,
                        .in = (int32_t)in, .kernel = s->kernel, .stride = s->stride, .pad = s->kernel / 2 };
-    p->other[PAIR].bias = p->bias_pair;
-    p->other[KRON] = (wf_other){ p->w1, p->w2, s->o1, s->i1, s->o2, s->i2, NULL, NULL };
-    p->other[DENSE].dense = p->dense;
-    p->other[BARE].bias = p->bias_bare;
-    p->stack = (wf_stack){ PARTS, RANK, part_rank, part_scale, p->down, p->up, p->other };
+    p->nonpair[PAIR].bias = p->bias_pair;
+    p->nonpair[KRON] = (wf_nonpair){ p->w1, p->w2, s->o1, s->i1, s->o2, s->i2, NULL, NULL };
+    p->nonpair[DENSE].dense = p->dense;
+    p->nonpair[BARE].bias = p->bias_bare;
+    p->stack = (wf_stack){ PARTS, RANK, part_rank, part_scale, p->down, p->up, p->nonpair };
 }
 
 static void free_parts(parts *p)
@@ -59,7 +59,7 @@ static void free_parts(parts *p)
 static void sum_parts(const parts *p, int b, float *weight, float *bias)
 {
     const wf_cell *c = cells + b * SLOTS + 2;
-    size_t o2 = (size_t)p->other[KRON].o2, i2 = (size_t)p->other[KRON].i2, i1 = (size_t)p->other[KRON].i1;
+    size_t o2 = (size_t)p->nonpair[KRON].o2, i2 = (size_t)p->nonpair[KRON].i2, i1 = (size_t)p->nonpair[KRON].i1;
     for (size_t o = 0; o < p->out; o++) {
         bias[o] = (float)(p->bias[o] + (double)c[PAIR].number * p->bias_pair[o] + (double)c[BARE].number * p->bias_bare[o]);
         for (size_t i = 0; i < p->in; i++)
@@ -210,9 +210,9 @@ START_TEST(a_norm_has_its_branchs_weight_and_bias)
     static const int32_t branch[N] = { 1, 0, 2 };
     float *weight = bench_floats(C, 1), *bias = bench_floats(C, 2), *x = bench_floats(N * 70 * C, 3);
     float *d0 = bench_floats(C, 4), *d2 = bench_floats(C, 5), *b3 = bench_floats(C, 6);
-    wf_other other[PARTS] = { { .dense = d0 }, { 0 }, { .dense = d2 }, { .bias = b3 } };
+    wf_nonpair nonpair[PARTS] = { { .dense = d0 }, { 0 }, { .dense = d2 }, { .bias = b3 } };
     static const int32_t none[PARTS] = { 0 };
-    wf_stack stack = { PARTS, 0, none, part_scale, NULL, NULL, other };
+    wf_stack stack = { PARTS, 0, none, part_scale, NULL, NULL, nonpair };
     wf_delta delta = { &stack, 2, NULL, NULL };
     wf_layer row = { .name = "unet.norm", .kind = WEFT_LAYER_NORM, .out = C, .in = 1, .kernel = 1, .stride = 1 };
     wf_grid g = wf_image_grid(N, 14, 5), one = wf_image_grid(1, 14, 5);

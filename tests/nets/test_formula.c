@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "golden.h"
-#include "model/parts.h"
+#include "nets/config.h"
 #include "nets/workbench.h"
 
 enum { MOST = 1024 }; /* tensors of a net */
@@ -170,29 +170,30 @@ static void check_unet(const json_t *item)
     const json_t *inputs = json_object_get(item, "inputs");
     net *n = net_open(name, "unet");
     wf_unet_config c;
-    wf_unet *u;
+    wf_denoiser *u;
     float timestep[2], ids[12], out[2 * 4 * 16 * 16];
     float *x = wave(sin, 0.1, sizeof out / sizeof *out), *text = wave(cos, 0.2, 2 * 7 * 24);
     float *pooled = wave(sin, 0.3, 2 * 20);
     const float *texts[] = { text, text + 7 * 24 }, *vectors[] = { pooled, pooled + 20 };
-    wf_unet_input in = { .grid = wf_image_grid(2, 16, 16), .latent = x, .timestep = timestep, .text = texts, .tokens = 7,
-                         .ids = 6 };
+    wf_denoise_input in = { .grid = wf_image_grid(2, 16, 16), .latent = x,
+                            .timestep = timestep,
+                            .text = { { texts, 7, 0 }, { NULL, 1, 0 } } };
 
     numbers(timestep, json_object_get(inputs, "timesteps"));
     if (json_object_get(inputs, "time_ids") != NULL) {
         numbers(ids, json_object_get(inputs, "time_ids"));
         in.time_ids = ids;
-        in.pooled = vectors;
+        in.text[1].rows = vectors;
     }
     must(wf_config_unet(&c, json_object_get(item, "config"), name, &golden_err));
     must(wf_unet_build(&c, &n->binder, &u, &golden_err));
     ck_assert_int_eq(n->binder.parameters, json_integer_value(json_object_get(item, "params")));
     ck_assert_uint_eq(wf_tensors_count(n->file), (size_t)json_integer_value(json_object_get(item, "tensors")));
-    wf_unet_forward(u, &n->w.e, NULL, &in);
+    wf_denoise(u, &n->w.e, NULL, &in);
     bench_real(&n->w);
-    wf_unet_forward(u, &n->w.e, out, &in);
+    wf_denoise(u, &n->w.e, out, &in);
     check(name, out, sizeof out / sizeof *out, json_object_get(item, "output"));
-    wf_unet_free(u, &n->alloc);
+    wf_denoiser_free(u, &n->alloc);
     net_close(n);
     free(x), free(text), free(pooled);
 }

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 
 #include "golden.h"
+#include "plain.h"
 
 typedef struct set {
     json_t       *index; /* the whole file                         */
@@ -83,7 +84,7 @@ static void check_unet(const set *set, const char *c)
     }
     weft_run *run = open_run(set, (int32_t)x.shape[2], (int32_t)x.shape[3], (int32_t)text.shape[1]);
     for (size_t s = 0; s < n; s++) {
-        weft_step step = WEFT_STEP_INIT;
+        plain_step step = PLAIN_STEP_INIT;
         step.latent = x.v + s * one;
         step.latent_len = one;
         step.out = out;
@@ -98,7 +99,7 @@ static void check_unet(const set *set, const char *c)
             step.time_ids = ids.v + s * ids.n / n;
             step.time_ids_len = ids.n / n;
         }
-        must(weft_run_step(run, &step, &golden_err));
+        must(plain_run_step(run, &step, &golden_err));
         snprintf(what, sizeof what, "%s unet/%s[%zu]", set->name, c, s);
         near_golden(what, out, want.v + s * one, one, 1e-5);
     }
@@ -187,7 +188,7 @@ START_TEST(every_prompt_is_transformers)
     }
     for (size_t p = 0; p < prompts; p++) {
         int32_t a[77], b[77];
-        weft_encode e = WEFT_ENCODE_INIT;
+        plain_encode e = PLAIN_ENCODE_INIT;
         for (int i = 0; i < 77; i++) {
             a[i] = (int32_t)ids.v[p * 77 + (size_t)i];
             b[i] = xl ? (int32_t)ids2.v[p * 77 + (size_t)i] : 0;
@@ -196,7 +197,7 @@ START_TEST(every_prompt_is_transformers)
         e.text_len = width;
         e.pooled = vector;
         e.pooled_len = xl ? pooled.n / prompts : 0;
-        must(weft_run_encode_ids(run, a, xl ? b : NULL, 77, &e, &golden_err));
+        must(plain_run_encode_ids(run, a, xl ? b : NULL, 77, &e, &golden_err));
         snprintf(what, sizeof what, "%s prompt %zu", s.name, p);
         near_golden(what, text, want.v + p * width, width, 1e-5);
         if (xl) near_golden("pooled", vector, pooled.v + p * e.pooled_len, e.pooled_len, 1e-5);
@@ -219,12 +220,12 @@ START_TEST(prompts_as_text_give_the_same)
     float *text = malloc(width * sizeof *text);
     ck_assert_uint_ge(count, 3);
     for (size_t p = 0; p < count; p++) {
-        weft_encode e = WEFT_ENCODE_INIT;
+        plain_encode e = PLAIN_ENCODE_INIT;
         e.prompt = json_string_value(json_array_get(prompts, p));
         e.flags = WEFT_ENCODE_TRUNCATE;
         e.text = text;
         e.text_len = width;
-        must(weft_run_encode(run, &e, &golden_err));
+        must(plain_run_encode(run, &e, &golden_err));
         snprintf(what, sizeof what, "%s text %zu (%d tokens, %d dropped)", s.name, p, e.tokens, e.dropped);
         near_golden(what, text, want.v + p * width, width, 1e-5);
     }

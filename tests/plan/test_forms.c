@@ -76,7 +76,7 @@ START_TEST(matrices_are_merged_and_every_byte_is_counted)
                 if (may && (path == WEFT_PATH_MERGED || form == WF_FORM_DENSE)) ck_assert(t[i].merged);
                 if (t[i].merged) {
                     ck_assert_int_eq(t[i].stack.rank, 0);
-                    ck_assert_ptr_null(t[i].stack.other);
+                    ck_assert_ptr_null(t[i].stack.nonpair);
                     merged += wf_patch_merged_floats(t[i].patch, l) * sizeof(float);
                 } else {
                     side += bytes_of(l, &t[i]);
@@ -99,8 +99,8 @@ static bool same_parts(const weft_plan *p, const weft_plan *q)
     for (size_t i = 0; i < n; i++) {
         const wf_layer *l = &layers[a[i].layer];
         size_t          floats = (size_t)l->out * wf_layer_columns(l);
-        ck_assert_ptr_nonnull(a[i].stack.other);
-        if (memcmp(a[i].stack.other[0].dense, b[i].stack.other[0].dense, floats * sizeof(float)) != 0) return false;
+        ck_assert_ptr_nonnull(a[i].stack.nonpair);
+        if (memcmp(a[i].stack.nonpair[0].dense, b[i].stack.nonpair[0].dense, floats * sizeof(float)) != 0) return false;
     }
     return true;
 }
@@ -128,7 +128,7 @@ START_TEST(peft_dora_weighs_inside)
     ck_assert(same_parts(q, fresh));
     OK(weft_plan_copy(q, &r, &err));
     OK(weft_plan_seal(r, 5, &err));
-    ck_assert_ptr_eq(patches_of(r, &n)[0].stack.other, patches_of(q, &n)[0].stack.other);
+    ck_assert_ptr_eq(patches_of(r, &n)[0].stack.nonpair, patches_of(q, &n)[0].stack.nonpair);
     weft_plan_free(r);
 
     OK(weft_plan_copy(p, &r, &err)); /* weight 0 is not there at all, under this rule as well */
@@ -185,7 +185,7 @@ START_TEST(peft_dora_weighs_the_bias_too)
         const wf_cell *row = row_of(p, 0);
         if (t->merged) OK(wf_patch_add(t->patch, l, row, sum, bias, &p->alloc, &err));
         for (int32_t i = 0; i < l->out; i++) {
-            float got = t->merged ? bias[i] : row[0].number * t->stack.other[0].bias[i];
+            float got = t->merged ? bias[i] : row[0].number * t->stack.nonpair[0].bias[i];
             ck_assert_float_eq(got, 0.5f * (float)(i + 1));
         }
         free(sum);

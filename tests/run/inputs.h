@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "golden.h"
+#include "plain.h"
 
 typedef struct inputs {
     weft_tensors *t;

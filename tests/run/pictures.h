@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "golden.h"
+#include "plain.h"
 
 static inline const char *word(json_t *o, const char *key, const char *preset)
 {
@@ -44,16 +45,16 @@ static inline weft_sampler *make_sampler(json_t *c)
 }
 
 /* The conditioning of a prompt; zeros where none is given, as SDXL takes it. */
-static inline float *encode(weft_run *run, const weft_model_info *m, const char *prompt, float **pooled)
+static inline float *encode(weft_run *run, plain_shape shape, const char *prompt, float **pooled)
 {
-    weft_encode e = WEFT_ENCODE_INIT;
-    e.text_len = 77 * (size_t)m->text_dim;
-    e.pooled_len = (size_t)m->pooled_dim;
+    plain_encode e = PLAIN_ENCODE_INIT;
+    e.text_len = 77 * (size_t)shape.dim;
+    e.pooled_len = (size_t)shape.pooled;
     e.text = calloc(e.text_len, sizeof *e.text);
     e.pooled = e.pooled_len > 0 ? calloc(e.pooled_len, sizeof *e.pooled) : NULL;
     e.prompt = prompt;
     *pooled = e.pooled;
-    if (prompt != NULL) must(weft_run_encode(run, &e, &golden_err));
+    if (prompt != NULL) must(plain_run_encode(run, &e, &golden_err));
     return e.text;
 }
 

@@ -12,7 +12,7 @@ static void check_unet(const inputs *in, weft_run *run, const char *prefix)
     float *out = malloc(in->x.n * sizeof *out);
     char what[160];
     for (size_t s = 0; s < n; s++) {
-        weft_step step = WEFT_STEP_INIT;
+        plain_step step = PLAIN_STEP_INIT;
         step.latent = in->x.v + s * one;
         step.text = in->text.v + s * in->text.n / n;
         step.text_len = in->text.n / n;
@@ -25,7 +25,7 @@ static void check_unet(const inputs *in, weft_run *run, const char *prefix)
             step.time_ids = in->time_ids.v + s * in->time_ids.n / n;
             step.time_ids_len = in->time_ids.n / n;
         }
-        must(weft_run_step(run, &step, &golden_err));
+        must(plain_run_step(run, &step, &golden_err));
     }
     snprintf(what, sizeof what, "%s/unet", prefix);
     near_golden(what, out, want.v, want.n, 1e-5);
@@ -48,12 +48,12 @@ static void check_text(const inputs *in, weft_run *run, const char *prefix)
         a[i] = (int32_t)in->ids.v[i];
         b[i] = in->xl ? (int32_t)in->ids2.v[i] : 0;
     }
-    weft_encode e = WEFT_ENCODE_INIT;
+    plain_encode e = PLAIN_ENCODE_INIT;
     e.text_len = 77 * (w1 + w2);
     e.text = malloc(e.text_len * sizeof *e.text);
     e.pooled_len = pooled.n;
     e.pooled = in->xl ? malloc(pooled.n * sizeof *e.pooled) : NULL;
-    must(weft_run_encode_ids(run, a, in->xl ? b : NULL, 77, &e, &golden_err));
+    must(plain_run_encode_ids(run, a, in->xl ? b : NULL, 77, &e, &golden_err));
     float *half = malloc(e.text_len * sizeof *half);
     for (size_t r = 0; r < 77; r++) memcpy(half + r * w1, e.text + r * (w1 + w2), w1 * sizeof *half);
     snprintf(name, sizeof name, "%s/te", prefix);

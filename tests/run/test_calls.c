@@ -5,7 +5,8 @@
 #include <unistd.h>
 
 #include "golden.h"
-#include "run/room.h"
+#include "plain.h"
+#include "run/run_internal.h"
 
 enum { H = 6, W = 8, N = 4 * H * W, TEXT = 77 * 24 };
 
@@ -65,9 +66,9 @@ static weft_run *run_of(weft_plan *plan)
     return run;
 }
 
-static weft_step step_of(float *out, int32_t call)
+static plain_step step_of(float *out, int32_t call)
 {
-    weft_step s = WEFT_STEP_INIT;
+    plain_step s = PLAIN_STEP_INIT;
     s.latent = latent;
     s.latent_len = s.out_len = N;
     s.out = out;
@@ -82,16 +83,15 @@ static weft_step step_of(float *out, int32_t call)
 
 static void take_step(weft_run *run, float *out, int32_t call)
 {
-    weft_step s = step_of(out, call);
-    must(weft_run_step(run, &s, &golden_err));
+    plain_step s = step_of(out, call);
+    must(plain_run_step(run, &s, &golden_err));
 }
 
 START_TEST(reserved_fields_are_zero)
 {
-    float out[N];
     weft_plan *plan = plan_of(model, MERGE);
     weft_run *run = run_of(plan);
-    weft_step s = step_of(out, 0);
+    weft_step s = WEFT_STEP_INIT;
     s.reserved0 = 1;
     ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_UNSUPPORTED);
     ck_assert_str_eq(golden_err.text, "weft_step: reserved0 is 1, must be zero");
@@ -178,7 +178,7 @@ START_TEST(progress_ends_at_its_total)
         weft_model *m;
         weft_model_info info = WEFT_MODEL_INFO_INIT;
         weft_run_options o = options_of(H, W);
-        weft_encode e = WEFT_ENCODE_INIT;
+        plain_encode e = PLAIN_ENCODE_INIT;
         weft_run *run;
         count c = { 0, 0, 0 };
         must(weft_model_open(data_path(models[i]), NULL, &m, &golden_err));
@@ -189,25 +189,26 @@ START_TEST(progress_ends_at_its_total)
         o.progress = on_progress;
         o.progress_user = &c;
         must(weft_run_create(plan, &o, &run, &golden_err));
-        size_t text_len = (size_t)info.text_tokens * (size_t)info.text_dim;
+        plain_shape shape = plain_shape_of(m);
+        size_t text_len = (size_t)shape.tokens * (size_t)shape.dim;
         size_t image_len = 3 * H * W * (size_t)info.image_factor * (size_t)info.image_factor;
-        float *text = calloc(text_len, sizeof *text), *pooled = calloc((size_t)info.pooled_dim + 1, sizeof *pooled);
+        float *text = calloc(text_len, sizeof *text), *pooled = calloc((size_t)shape.pooled + 1, sizeof *pooled);
         float *image = calloc(image_len, sizeof *image), out[N];
         e.prompt = "a cat";
         e.text = text;
         e.text_len = text_len;
-        e.pooled = info.pooled_dim > 0 ? pooled : NULL;
-        e.pooled_len = (size_t)info.pooled_dim;
-        must(weft_run_encode(run, &e, &golden_err));
+        e.pooled = shape.pooled > 0 ? pooled : NULL;
+        e.pooled_len = (size_t)shape.pooled;
+        must(plain_run_encode(run, &e, &golden_err));
         reached_the_end(&c);
-        weft_step s = step_of(out, 0);
+        plain_step s = step_of(out, 0);
         s.text = s.negative = text;
         s.text_len = s.negative_len = text_len;
         s.pooled = s.negative_pooled = e.pooled;
         s.pooled_len = s.negative_pooled_len = e.pooled_len;
         for (uint32_t flags = 0; flags <= WEFT_STEP_SPLIT_GUIDANCE; flags += WEFT_STEP_SPLIT_GUIDANCE) {
             s.flags = flags;
-            must(weft_run_step(run, &s, &golden_err));
+            must(plain_run_step(run, &s, &golden_err));
             reached_the_end(&c);
         }
         must(weft_run_decode(run, latent, N, image, image_len, &golden_err));
@@ -222,7 +223,7 @@ END_TEST
 
 START_TEST(the_smallest_run_works)
 {
-    float x[4] = { 1, -1, 0.5f, 0 }, out[4], image[3 * 64], text[TEXT];
+    float x[4] = { 1, -1, 0.5f, 0 }, out[4], halves[2][4], image[3 * 64], text[TEXT];
     weft_plan *plan = plan_of(model, COMPOSITE);
     weft_model_info info = WEFT_MODEL_INFO_INIT;
     weft_run_options o = options_of(1, 1);
@@ -231,25 +232,38 @@ START_TEST(the_smallest_run_works)
     ck_assert_int_le(info.image_factor, 8);
     o.text_tokens = 1;
     must(weft_run_create(plan, &o, &run, &golden_err));
-    weft_step s = step_of(out, 0);
+    plain_step s = step_of(out, 0);
     s.latent = x;
     s.latent_len = s.out_len = 4;
-    ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_ARG); /* 77 tokens do not fit */
+    ck_assert_int_eq(plain_run_step(run, &s, &golden_err), WEFT_E_ARG); /* 77 tokens do not fit */
     s.tokens = 1;
     s.text_len = s.negative_len = 24;
-    must(weft_run_step(run, &s, &golden_err));
-    for (int i = 0; i < 4; i++) ck_assert(isfinite(out[i]));
-    must(weft_run_decode(run, x, 4, image, 3 * (size_t)(info.image_factor * info.image_factor), &golden_err));
+    must(plain_run_step(run, &s, &golden_err));
+    for (int h = 0; h < 2; h++) { /* each half of guidance by itself */
+        plain_step one = s;
+        one.text = h == 0 ? uncond : cond;
+        one.negative = NULL;
+        one.out = halves[h];
+        must(plain_run_step(run, &one, &golden_err));
+    }
+    for (int i = 0; i < 4; i++) {
+        float u = halves[0][i], c = halves[1][i];
+        ck_assert(isfinite(out[i]) && u != c && out[i] == u + 4 * (c - u));
+    }
+    size_t pixels = 3 * (size_t)(info.image_factor * info.image_factor);
+    must(weft_run_decode(run, x, 4, image, pixels, &golden_err));
+    for (size_t i = 0; i < pixels; i++) ck_assert(image[i] >= 0 && image[i] <= 1);
 
-    weft_encode e = WEFT_ENCODE_INIT;
+    plain_encode e = PLAIN_ENCODE_INIT;
     e.prompt = "";
     e.text = text;
     e.text_len = TEXT;
-    ck_assert_int_eq(weft_run_encode(run, &e, &golden_err), WEFT_E_ARG); /* nor does a chunk */
+    ck_assert_int_eq(plain_run_encode(run, &e, &golden_err), WEFT_E_ARG); /* nor does a chunk */
     ck_assert_ptr_nonnull(strstr(golden_err.text, "text_tokens"));
     e.chunks = -1;
-    ck_assert_int_eq(weft_run_encode(run, &e, &golden_err), WEFT_E_ARG);
-    ck_assert_str_eq(golden_err.text, "encode.chunks is -1, wanted 1 to 64, or 0 for 1");
+    ck_assert_int_eq(plain_run_encode(run, &e, &golden_err), WEFT_E_ARG);
+    ck_assert_str_eq(golden_err.text, "encode.text[0].tokens is -77, the run has room for 1: set "
+                                      "weft_run_options.text_tokens");
     weft_run_free(run);
     weft_plan_free(plan);
 }
@@ -262,10 +276,10 @@ START_TEST(too_little_memory_is_an_error)
     weft_plan *plan = plan_of(model, MERGE);
     for (int i = 0; i < 2; i++) {
         weft_run *run = run_of(plan);
-        weft_step s = step_of(out, 0);
+        plain_step s = step_of(out, 0);
         if (i == 0) run->exec.arena.size = 4096;
         else run->exec.scratch_need = 1024;
-        ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_INTERNAL);
+        ck_assert_int_eq(plain_run_step(run, &s, &golden_err), WEFT_E_INTERNAL);
         ck_assert_str_eq(golden_err.text, "step needed more memory than was counted");
         weft_run_free(run);
     }
@@ -293,23 +307,26 @@ START_TEST(a_dry_walk_takes_what_a_real_one_takes)
             weft_run *run;
             o.text_tokens = tokens;
             must(weft_run_create(plan, &o, &run, &golden_err));
-            size_t factor = (size_t)wf_vae_factor(wf_run_parts(&run->fit)->vae), image_len = n / 4 * 3 * factor * factor;
+            size_t factor = (size_t)wf_vae_factor(wf_run_networks(&run->fit)->vae), image_len = n / 4 * 3 * factor * factor;
             float *x = calloc(2 * n, sizeof *x), *text = calloc(text_len, sizeof *text);
             float *image = calloc(image_len, sizeof *image);
 
-            weft_step s = step_of(x + n, 0);
+            plain_step s = step_of(x + n, 0);
             s.latent = x;
             s.latent_len = s.out_len = n;
             s.text = s.negative = text;
             s.text_len = s.negative_len = text_len;
             s.tokens = tokens;
             wf_exec dry = dry_exec(run);
-            wf_step_forward(run, &dry, &run->fit, &s, true, wf_plan_evaluations(plan), false);
+            wf_step_forward(run, &dry, &run->fit,
+                            &(wf_call){ .step = &(weft_step)WEFT_STEP_INIT, .guided = true,
+                                        .evaluations = wf_plan_evaluations(plan),
+                                        .text = { { .tokens = tokens } } });
             run->exec.arena.peak = 0;
-            must(weft_run_step(run, &s, &golden_err));
+            must(plain_run_step(run, &s, &golden_err));
             ck_assert_uint_eq(run->exec.arena.peak, dry.arena.peak);
 
-            weft_encode e = WEFT_ENCODE_INIT;
+            plain_encode e = PLAIN_ENCODE_INIT;
             e.prompt = "a cat";
             e.text = text;
             e.text_len = text_len;
@@ -317,9 +334,9 @@ START_TEST(a_dry_walk_takes_what_a_real_one_takes)
             dry = dry_exec(run);
             dry.deltas = run->fit.text.deltas;
             dry.slots = wf_plan_text_sheet(plan)->slots;
-            wf_encode_forward(run, &dry, &(wf_encoding){ .chunks = e.chunks });
+            wf_encode_forward(run, &dry, &(wf_encoding){ .encoder = { { .chunks = e.chunks } } });
             run->exec.arena.peak = 0;
-            must(weft_run_encode(run, &e, &golden_err));
+            must(plain_run_encode(run, &e, &golden_err));
             ck_assert_uint_eq(run->exec.arena.peak, dry.arena.peak);
 
             dry = dry_exec(run);
@@ -343,7 +360,7 @@ START_TEST(a_model_may_be_a_unet_alone)
     int32_t ids[77] = { 0 }, tokens;
     weft_model *m;
     weft_model_info info = WEFT_MODEL_INFO_INIT;
-    weft_encode e = WEFT_ENCODE_INIT;
+    plain_encode e = PLAIN_ENCODE_INIT;
     ck_assert_ptr_nonnull(mkdtemp(folder));
     snprintf(link, sizeof link, "%s/unet", folder);
     if (data[0] != '/') ck_assert_ptr_nonnull(getcwd(here, sizeof here - 1));
@@ -357,8 +374,8 @@ START_TEST(a_model_may_be_a_unet_alone)
     ck_assert_int_eq(info.text_encoders, 0);
     ck_assert_int_eq(info.has_vae, 0);
     ck_assert_int_eq(info.has_tokenizer, 0);
-    ck_assert_int_eq(info.text_tokens, 77);
-    ck_assert_int_eq(weft_model_tokenize(m, 0, "a", ids, 77, NULL, &golden_err), WEFT_E_ARG);
+    ck_assert_int_eq(plain_shape_of(m).tokens, 77);
+    ck_assert_int_eq(weft_model_tokenize(m, WEFT_COMPONENT_TEXT_1, "a", ids, 77, NULL, &golden_err), WEFT_E_ARG);
     ck_assert_int_eq(weft_model_prompt_size(m, "a", &tokens, NULL, &golden_err), WEFT_E_STATE);
 
     weft_plan *plan;
@@ -371,7 +388,7 @@ START_TEST(a_model_may_be_a_unet_alone)
     /* Nothing but a step asks for memory here, and the prompt is larger than the picture. */
     weft_run_options o = options_of(1, 1);
     weft_run_info few = WEFT_RUN_INFO_INIT, many = WEFT_RUN_INFO_INIT;
-    weft_step s = step_of(out, 0);
+    plain_step s = step_of(out, 0);
     s.latent_len = s.out_len = 4;
     o.text_tokens = 154;
     must(weft_run_create(plan, &o, &run, &golden_err));
@@ -380,14 +397,14 @@ START_TEST(a_model_may_be_a_unet_alone)
     o.text_tokens = 77;
     must(weft_run_create(plan, &o, &run, &golden_err));
     must(weft_run_info_get(run, &few, &golden_err));
-    must(weft_run_step(run, &s, &golden_err));
+    must(plain_run_step(run, &s, &golden_err));
     ck_assert_double_gt(many.step_flops, few.step_flops); /* tokens are attended to */
 
     e.prompt = "a cat";
     e.text = text;
     e.text_len = TEXT;
-    ck_assert_int_eq(weft_run_encode(run, &e, &golden_err), WEFT_E_STATE);
-    ck_assert_int_eq(weft_run_encode_ids(run, ids, NULL, 77, &e, &golden_err), WEFT_E_STATE);
+    ck_assert_int_eq(plain_run_encode(run, &e, &golden_err), WEFT_E_STATE);
+    ck_assert_int_eq(plain_run_encode_ids(run, ids, NULL, 77, &e, &golden_err), WEFT_E_STATE);
     ck_assert_int_eq(weft_run_decode(run, latent, 4, image, 3 * N, &golden_err), WEFT_E_STATE);
     weft_run_free(run);
     weft_plan_free(plan);

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 
 #include "golden.h"
+#include "plain.h"
 
 typedef struct set {
     weft_tensors *t;
@@ -11,6 +12,7 @@ typedef struct set {
     const char   *prefix;
     weft_model   *model;
     weft_model_info info;
+    plain_shape   text;
     bool          bundled;
 } set;
 
@@ -140,16 +142,16 @@ static void check_context(const set *s, const char *name, const float *v, size_t
 
 static float *encode(const set *s, weft_run *run, json_t *c, const char *which, const char *prompt, float **pooled)
 {
-    weft_encode e = WEFT_ENCODE_INIT;
+    plain_encode e = PLAIN_ENCODE_INIT;
     char name[256];
     e.prompt = prompt;
-    e.text_len = 77 * (size_t)s->info.text_dim;
+    e.text_len = 77 * (size_t)s->text.dim;
     e.text = malloc(e.text_len * sizeof *e.text);
-    if (s->info.pooled_dim > 0) {
-        e.pooled_len = (size_t)s->info.pooled_dim;
+    if (s->text.pooled > 0) {
+        e.pooled_len = (size_t)s->text.pooled;
         e.pooled = malloc(e.pooled_len * sizeof *e.pooled);
     }
-    must(weft_run_encode(run, &e, &golden_err));
+    must(plain_run_encode(run, &e, &golden_err));
     snprintf(name, sizeof name, "%s/%s", word(c, "context", ""), which);
     check_context(s, name, e.text, e.text_len);
     snprintf(name, sizeof name, "%s/%s_pooled", word(c, "context", ""), which);
@@ -202,20 +204,20 @@ static void check_picture(const set *s, json_t *c, weft_plan *plan, const char *
     float *uncond = encode(s, run, c, "uncond", word(s->entry, "negative", ""), &pooled[1]);
     must(weft_sampler_begin(sampler, 0, x.n, &golden_err));
     for (int n = 0; n < steps; n++) {
-        weft_step step = WEFT_STEP_INIT;
+        plain_step step = PLAIN_STEP_INIT;
         step.latent = x.v;
         step.out = out;
         step.latent_len = step.out_len = x.n;
         step.text = cond;
         step.negative = uncond;
-        step.text_len = step.negative_len = 77 * (size_t)s->info.text_dim;
+        step.text_len = step.negative_len = 77 * (size_t)s->text.dim;
         step.pooled = pooled[0];
         step.negative_pooled = pooled[1];
-        step.pooled_len = step.negative_pooled_len = (size_t)s->info.pooled_dim;
+        step.pooled_len = step.negative_pooled_len = (size_t)s->text.pooled;
         step.timestep = weft_sampler_timestep(sampler, n);
         step.guidance = (float)real(c, "guidance", 1);
         step.call = n;
-        must(weft_run_step(run, &step, &golden_err));
+        must(plain_run_step(run, &step, &golden_err));
         if (preds.v != NULL) {
             snprintf(what, sizeof what, "%s%s/preds[%d]", s->prefix, name, n);
             near_golden(what, out, preds.v + (size_t)n * x.n, x.n, 1e-4);
@@ -243,6 +245,7 @@ START_TEST(every_method_is_its_restatement)
     s.prefix = word(s.entry, "prefix", "");
     must(weft_model_open(data_path("%s", word(s.entry, "model", "")), NULL, &s.model, &golden_err));
     must(weft_model_info_get(s.model, &s.info, &golden_err));
+    s.text = plain_shape_of(s.model);
     json_t *cases = json_object_get(s.entry, "cases");
     ck_assert_uint_ge(json_array_size(cases), 5);
     for (size_t i = 0; i < json_array_size(cases); i++) {

@@ -38,7 +38,7 @@ static void measure(const inputs *in, const char *what, const char *prefix, cons
 
 static float *predict(const inputs *in, weft_run *run, int32_t call)
 {
-    weft_step step = WEFT_STEP_INIT;
+    plain_step step = PLAIN_STEP_INIT;
     step.latent = in->x.v;
     step.text = in->text.v;
     step.text_len = in->text.n;
@@ -50,7 +50,7 @@ static float *predict(const inputs *in, weft_run *run, int32_t call)
     step.pooled_len = in->pooled.n;
     step.time_ids = in->time_ids.v;
     step.time_ids_len = in->time_ids.n;
-    must(weft_run_step(run, &step, &golden_err));
+    must(plain_run_step(run, &step, &golden_err));
     return step.out;
 }
 
@@ -83,12 +83,12 @@ static void check_text(const inputs *in, weft_run *run, const char *what, const 
         a[i] = (int32_t)in->ids.v[i];
         b[i] = in->xl ? (int32_t)in->ids2.v[i] : 0;
     }
-    weft_encode e = WEFT_ENCODE_INIT;
+    plain_encode e = PLAIN_ENCODE_INIT;
     e.text_len = 77 * (w1 + w2);
     e.text = malloc(e.text_len * sizeof *e.text);
     e.pooled_len = pooled.n;
     e.pooled = in->xl ? malloc(pooled.n * sizeof *e.pooled) : NULL;
-    must(weft_run_encode_ids(run, a, in->xl ? b : NULL, 77, &e, &golden_err));
+    must(plain_run_encode_ids(run, a, in->xl ? b : NULL, 77, &e, &golden_err));
     float *part = malloc(e.text_len * sizeof *part);
     columns(in, e.text, w1 + w2, 0, w1, part);
     measure(in, what, prefix, "te", part, te.n, library, formula);

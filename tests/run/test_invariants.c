@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "golden.h"
+#include "plain.h"
 
 enum { H = 12, W = 16, N = 4 * H * W, TEXT = 77 * 24 };
 
@@ -69,9 +70,9 @@ static weft_run *run_of(weft_plan *plan, int32_t threads, int32_t batch)
     return run;
 }
 
-static weft_step step_of(float *out, int32_t call)
+static plain_step step_of(float *out, int32_t call)
 {
-    weft_step s = WEFT_STEP_INIT;
+    plain_step s = PLAIN_STEP_INIT;
     s.latent = latent;
     s.latent_len = s.out_len = N;
     s.out = out;
@@ -86,9 +87,9 @@ static weft_step step_of(float *out, int32_t call)
 
 static void take_step(weft_run *run, float *out, int32_t call, uint32_t flags)
 {
-    weft_step s = step_of(out, call);
+    plain_step s = step_of(out, call);
     s.flags = flags;
-    must(weft_run_step(run, &s, &golden_err));
+    must(plain_run_step(run, &s, &golden_err));
 }
 
 /* A plan's prediction at one call, with everything made and let go for it alone. */
@@ -104,6 +105,7 @@ static void same_bits(const char *what, const float *a, const float *b, size_t n
     ck_assert_msg(memcmp(a, b, n * sizeof *a) == 0, "%s: bits differ (relative %g)", what, relative(a, b, n, NULL));
 }
 
+/* Only says that a case is not empty; what the difference is, other tests say. */
 static void differ(const char *what, const float *a, const float *b, size_t n)
 {
     ck_assert_msg(relative(a, b, n, NULL) > 1e-3, "%s: should differ, and does not", what);
@@ -166,15 +168,15 @@ START_TEST(a_batch_is_its_samples)
     for (int m = 0; m < METHODS; m++) {
         weft_plan *plan = plan_of(m, 0, 0.8f, content, style, NULL);
         weft_run *run = run_of(plan, 2, 2);
-        weft_step s = step_of(two, 4);
+        plain_step s = step_of(two, 4);
         s.latent_len = s.out_len = 2 * N;
-        must(weft_run_step(run, &s, &golden_err));
+        must(plain_run_step(run, &s, &golden_err));
         weft_run_free(run);
         run = run_of(plan, 2, 1);
         for (int i = 0; i < 2; i++) {
             s = step_of(one, 4);
             s.latent = latent + i * N;
-            must(weft_run_step(run, &s, &golden_err));
+            must(plain_run_step(run, &s, &golden_err));
             same_bits("batch", one, two + i * N, N);
         }
         weft_run_free(run);
@@ -217,7 +219,8 @@ START_TEST(composite_does_not_depend_on_the_order)
 }
 END_TEST
 
-/* One adapter is one adapter, whatever the method: by the side path to the bit. */
+/* One adapter is one adapter, whatever the method: by the side path to the bit. K-LoRA gets it in both roles, so this
+ * says nothing about what it chooses: plan/test_klora.c and run/test_compose.c do. */
 START_TEST(one_adapter_is_the_same_under_every_method)
 {
     float plain[N], out[N];
@@ -318,28 +321,96 @@ START_TEST(handles_go_in_any_order)
 }
 END_TEST
 
-START_TEST(conditioning_for_each_branch_and_latent)
+/* The prediction of one adapter alone, without guidance. */
+static void predict_alone(weft_adapter *a, const float *text, const float *x, float *out, int32_t call)
 {
-    float shared[N], each[N], text[2 * TEXT], negative[2 * TEXT];
-    weft_plan *plan = plan_of(COMPOSITE, 0, 1, content, style, NULL);
+    weft_plan *plan = plan_of(MERGE, WEFT_PATH_SIDE, 1, a, NULL, NULL);
     weft_run *run = run_of(plan, 2, 1);
-    take_step(run, shared, 0, 0);
-    for (int b = 0; b < 2; b++) {
-        memcpy(text + b * TEXT, cond, sizeof cond);
-        memcpy(negative + b * TEXT, uncond, sizeof uncond);
-    }
-    weft_step s = step_of(each, 0);
-    s.flags = WEFT_STEP_TEXT_PER_BRANCH;
+    plain_step s = step_of(out, call);
+    s.latent = x;
     s.text = text;
-    s.negative = negative;
-    s.text_len = s.negative_len = 2 * TEXT;
-    must(weft_run_step(run, &s, &golden_err));
-    same_bits("the same text in both branches", each, shared, N);
-    memcpy(text + TEXT, uncond, sizeof uncond);
-    must(weft_run_step(run, &s, &golden_err));
-    differ("another text in one branch", each, shared, N);
+    s.negative = NULL;
+    must(plain_run_step(run, &s, &golden_err));
     weft_run_free(run);
     weft_plan_free(plan);
+}
+
+/* Two branches and two latents, each with texts of its own in both halves of guidance: composite is the mean of what each
+ * adapter predicts alone with its text for that latent. */
+START_TEST(conditioning_for_each_branch_and_latent)
+{
+    enum { BRANCHES = 2, BATCH = 2, BLOCKS = BRANCHES * BATCH };
+    float *text[2], x[BATCH * N], out[BATCH * N], split[BATCH * N], one[2][N], want[N];
+    weft_adapter *const adapter[BRANCHES] = { content, style };
+    weft_noise *noise;
+    must(weft_noise_create(11, NULL, &noise, &golden_err));
+    must(weft_noise_normal(noise, x, BATCH * N, &golden_err));
+    for (int h = 0; h < 2; h++) {
+        text[h] = malloc(BLOCKS * TEXT * sizeof *text[h]);
+        must(weft_noise_normal(noise, text[h], BLOCKS * TEXT, &golden_err));
+    }
+    weft_noise_free(noise);
+    weft_plan *plan = plan_of(COMPOSITE, 0, 1, content, style, NULL);
+    weft_run *run = run_of(plan, 2, BATCH);
+    plain_step s = step_of(out, 0);
+    s.flags = WEFT_STEP_TEXT_PER_BRANCH;
+    s.latent = x;
+    s.latent_len = s.out_len = BATCH * N;
+    s.negative = text[0];
+    s.text = text[1];
+    s.text_len = s.negative_len = BLOCKS * TEXT;
+    must(plain_run_step(run, &s, &golden_err));
+    s.flags |= WEFT_STEP_SPLIT_GUIDANCE;
+    s.out = split;
+    must(plain_run_step(run, &s, &golden_err));
+    same_bits("split", split, out, BATCH * N);
+    for (int i = 0; i < BATCH; i++) {
+        float half[2][N];
+        for (int h = 0; h < 2; h++) {
+            for (int b = 0; b < BRANCHES; b++)
+                predict_alone(adapter[b], text[h] + (b * BATCH + i) * TEXT, x + i * N, one[b], 0);
+            for (int k = 0; k < N; k++) half[h][k] = (one[0][k] + one[1][k]) / 2;
+        }
+        for (int k = 0; k < N; k++) want[k] = half[0][k] + 5 * (half[1][k] - half[0][k]);
+        near_golden("composite of both", out + i * N, want, N, 1e-6);
+    }
+    s.text_len = BRANCHES * TEXT; /* one for each branch, for both latents */
+    must(plain_run_step(run, &s, &golden_err));
+    s.text_len = TEXT;
+    ck_assert_int_eq(plain_run_step(run, &s, &golden_err), WEFT_E_ARG);
+    weft_run_free(run);
+    weft_plan_free(plan);
+    free(text[0]), free(text[1]);
+}
+END_TEST
+
+/* What the methods do with two adapters, from what each predicts alone: switch takes one of them, composite their mean. */
+START_TEST(methods_are_made_of_adapters_alone)
+{
+    float alone[2][N], out[N], mean[N];
+    weft_plan *turns = plan_of(SWITCH, WEFT_PATH_SIDE, 1, content, style, NULL);
+    weft_plan *both = plan_of(COMPOSITE, WEFT_PATH_SIDE, 1, content, style, NULL);
+    weft_run *run = run_of(turns, 2, 1);
+    int seen[2] = { 0, 0 };
+    for (int32_t call = 0; call < 20; call += 3) {
+        plain_step s = step_of(out, call);
+        s.negative = NULL;
+        predict_alone(content, cond, latent, alone[0], call);
+        predict_alone(style, cond, latent, alone[1], call);
+        must(weft_run_set_plan(run, turns, &golden_err));
+        must(plain_run_step(run, &s, &golden_err));
+        int turn = call / 5 % 2; /* of 5 calls by default */
+        same_bits("switch", out, alone[turn], N);
+        seen[turn]++;
+        must(weft_run_set_plan(run, both, &golden_err));
+        must(plain_run_step(run, &s, &golden_err));
+        for (int k = 0; k < N; k++) mean[k] = (alone[0][k] + alone[1][k]) / 2;
+        near_golden("composite", out, mean, N, 1e-6);
+    }
+    ck_assert(seen[0] > 0 && seen[1] > 0);
+    weft_run_free(run);
+    weft_plan_free(turns);
+    weft_plan_free(both);
 }
 END_TEST
 
@@ -414,22 +485,22 @@ START_TEST(a_step_stops_inside_and_goes_on_after)
     ck_assert_int_gt(t.calls, 100);
     int64_t whole = t.calls;
     for (int way = 0; way < 2; way++) {
-        weft_step s = step_of(out, 0);
+        plain_step s = step_of(out, 0);
         t.calls = 0;
         t.stop_at = 20;
         t.cancel = way == 1;
-        ck_assert_int_eq(weft_run_step(t.run, &s, &golden_err), WEFT_E_CANCELLED);
+        ck_assert_int_eq(plain_run_step(t.run, &s, &golden_err), WEFT_E_CANCELLED);
         ck_assert_int_le(t.calls, 21);
         t.stop_at = 0;
         take_step(t.run, out, 0, 0); /* sticky once, not twice */
         same_bits("after a stop", out, before, N);
     }
     weft_run_cancel(t.run); /* between steps: the next one answers, once */
-    weft_step s = step_of(out, 0);
+    plain_step s = step_of(out, 0);
     t.calls = 0;
-    ck_assert_int_eq(weft_run_step(t.run, &s, &golden_err), WEFT_E_CANCELLED);
+    ck_assert_int_eq(plain_run_step(t.run, &s, &golden_err), WEFT_E_CANCELLED);
     ck_assert_int_eq(t.calls, 0);
-    must(weft_run_step(t.run, &s, &golden_err));
+    must(plain_run_step(t.run, &s, &golden_err));
     ck_assert_int_eq(t.calls, whole);
     weft_run_free(t.run);
     weft_plan_free(plan);
@@ -444,8 +515,8 @@ START_TEST(a_child_may_only_free)
     take_step(run, out, 0, 0);
     pid_t pid = fork();
     if (pid == 0) {
-        weft_step s = step_of(out, 0);
-        weft_status st = weft_run_step(run, &s, NULL);
+        plain_step s = step_of(out, 0);
+        weft_status st = plain_run_step(run, &s, NULL);
         weft_run_free(run);
         _exit(st == WEFT_E_STATE ? 0 : 1);
     }
@@ -470,7 +541,7 @@ START_TEST(wrong_calls_are_told_what_was_wanted)
         { 5, "not finite" }, { 6, "text_tokens" }, { 7, "latent is NULL" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        weft_step s = step_of(out, 0);
+        plain_step s = step_of(out, 0);
         if (cases[i].field == 0) s.latent_len--;
         if (cases[i].field == 1) s.out_len++;
         if (cases[i].field == 2) s.text_len = 5;
@@ -479,7 +550,7 @@ START_TEST(wrong_calls_are_told_what_was_wanted)
         if (cases[i].field == 5) s.timestep = NAN;
         if (cases[i].field == 6) s.tokens = 1000;
         if (cases[i].field == 7) s.latent = NULL;
-        ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_ARG);
+        ck_assert_int_eq(plain_run_step(run, &s, &golden_err), WEFT_E_ARG);
         ck_assert_msg(strstr(golden_err.text, cases[i].wanted) != NULL, "case %zu says: %s", i, golden_err.text);
         ck_assert_ptr_null(strchr(golden_err.text, '\n'));
     }
@@ -510,34 +581,34 @@ START_TEST(prompts_longer_than_a_chunk)
     weft_plan *plan = plan_of(MERGE, 0, 1, content, NULL, NULL);
     weft_run *run = run_of(plan, 1, 1);
     float *text = malloc((size_t)chunks * sizeof cond), one[TEXT];
-    weft_encode e = WEFT_ENCODE_INIT;
+    plain_encode e = PLAIN_ENCODE_INIT;
     e.prompt = prompt;
     e.text = one;
     e.text_len = TEXT;
-    ck_assert_int_eq(weft_run_encode(run, &e, &golden_err), WEFT_E_ARG); /* no silent cut */
+    ck_assert_int_eq(plain_run_encode(run, &e, &golden_err), WEFT_E_ARG); /* no silent cut */
     ck_assert_ptr_nonnull(strstr(golden_err.text, "chunks"));
     e.flags = WEFT_ENCODE_TRUNCATE; /* a cut that was asked for is counted */
-    must(weft_run_encode(run, &e, &golden_err));
+    must(plain_run_encode(run, &e, &golden_err));
     ck_assert_int_eq(e.dropped, tokens - 75);
     ck_assert_int_eq(e.tokens, tokens);
     e.flags = 0;
     e.chunks = chunks;
     e.text = text;
     e.text_len = (size_t)chunks * TEXT;
-    must(weft_run_encode(run, &e, &golden_err));
+    must(plain_run_encode(run, &e, &golden_err));
     ck_assert_int_eq(e.dropped, 0);
     same_bits("the first chunk", text, one, TEXT);
     float out[N], *negative = malloc((size_t)chunks * sizeof cond);
     e.prompt = "";
     e.text = negative;
-    must(weft_run_encode(run, &e, &golden_err));
+    must(plain_run_encode(run, &e, &golden_err));
     same_bits("empty chunks", negative, negative + TEXT, TEXT);
-    weft_step s = step_of(out, 0);
+    plain_step s = step_of(out, 0);
     s.tokens = 77 * chunks;
     s.text = text;
     s.negative = negative;
     s.text_len = s.negative_len = (size_t)chunks * TEXT;
-    must(weft_run_step(run, &s, &golden_err));
+    must(plain_run_step(run, &s, &golden_err));
     free(text), free(negative);
     weft_run_free(run);
     weft_plan_free(plan);
@@ -561,6 +632,7 @@ int main(void)
     tcase_add_test(c, a_copy_with_another_weight_is_that_plan);
     tcase_add_test(c, handles_go_in_any_order);
     tcase_add_test(c, conditioning_for_each_branch_and_latent);
+    tcase_add_test(c, methods_are_made_of_adapters_alone);
     tcase_add_test(c, klora_leaves_no_layer_to_an_absent_adapter);
     tcase_add_test(c, a_step_stops_inside_and_goes_on_after);
     tcase_add_test(c, a_child_may_only_free);

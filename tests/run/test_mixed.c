@@ -102,7 +102,7 @@ static void check_case(weft_tensors *in, weft_tensors *t, json_t *item, weft_pla
 {
     golden x = golden_read(in, "in/sample"), ts = golden_read(in, "in/timestep"), text = golden_read(in, "in/context");
     weft_run_options ro = WEFT_RUN_OPTIONS_INIT;
-    weft_step step = WEFT_STEP_INIT;
+    plain_step step = PLAIN_STEP_INIT;
     weft_run *run;
     char name[120];
     ro.threads = 2;
@@ -113,7 +113,7 @@ static void check_case(weft_tensors *in, weft_tensors *t, json_t *item, weft_pla
     step.timestep = ts.v[0];
     step.call = 1;
     step.out = malloc(x.n * sizeof *step.out);
-    must(weft_run_step(run, &step, &golden_err));
+    must(plain_run_step(run, &step, &golden_err));
     static const char *const kinds[] = { "unet", "unet_lib" };
     for (size_t k = 0; k < 2; k++) {
         snprintf(name, sizeof name, "%s/%s", word(item, "prefix"), kinds[k]);
@@ -298,14 +298,14 @@ static char *explained(const weft_plan *plan)
 
 static float *encoded(weft_plan *plan, size_t *n)
 {
-    weft_model_info info = info_of(model);
-    weft_encode e = WEFT_ENCODE_INIT;
+    plain_shape shape = plain_shape_of(model);
+    plain_encode e = PLAIN_ENCODE_INIT;
     weft_run *run;
-    *n = e.text_len = (size_t)info.text_tokens * (size_t)info.text_dim;
+    *n = e.text_len = (size_t)shape.tokens * (size_t)shape.dim;
     e.text = malloc(*n * sizeof *e.text);
     e.prompt = "a photo of a cat";
     must(weft_run_create(plan, NULL, &run, &golden_err));
-    must(weft_run_encode(run, &e, &golden_err));
+    must(plain_run_encode(run, &e, &golden_err));
     weft_run_free(run);
     return e.text;
 }

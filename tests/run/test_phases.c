@@ -3,8 +3,9 @@
 #include <stdbool.h>
 
 #include "golden.h"
+#include "plain.h"
 #include "plan/method/method.h"
-#include "run/room.h"
+#include "run/run_internal.h"
 
 enum { H = 6, W = 8, N = 4 * H * W, TEXT = 77 * 24 };
 
@@ -86,7 +87,7 @@ static weft_run *run_of(weft_plan *plan)
 /* At one noise level whatever the call, so that plans of other lengths can be compared. */
 static void take_step(weft_run *run, float *out, int32_t call)
 {
-    weft_step s = WEFT_STEP_INIT;
+    plain_step s = PLAIN_STEP_INIT;
     s.latent = latent;
     s.latent_len = s.out_len = N;
     s.out = out;
@@ -96,7 +97,7 @@ static void take_step(weft_run *run, float *out, int32_t call)
     s.timestep = 481;
     s.guidance = 5;
     s.call = call;
-    must(weft_run_step(run, &s, &golden_err));
+    must(plain_run_step(run, &s, &golden_err));
 }
 
 static void predict(weft_plan *plan, float *out, int32_t call)

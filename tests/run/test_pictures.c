@@ -3,7 +3,7 @@
  * 1/255 for 99.9 % of them. tests/reference/make_pictures.py and make_bundled.py made the references. */
 #include "pictures.h"
 
-static void check_picture(const weft_tensors *t, weft_run *run, const weft_model_info *m, json_t *c)
+static void check_picture(const weft_tensors *t, weft_run *run, plain_shape shape, json_t *c)
 {
     const char *name = word(c, "name", "");
     weft_sampler *sampler = make_sampler(c);
@@ -18,25 +18,25 @@ static void check_picture(const weft_tensors *t, weft_run *run, const weft_model
     must(weft_noise_normal(noise, x, want.n, &golden_err));
     near_golden("noise", x, first.v, want.n, 1e-6);
     for (size_t i = 0; i < want.n; i++) x[i] *= weft_sampler_init_scale(sampler);
-    float *cond = encode(run, m, word(c, "prompt", ""), &pooled[0]);
-    float *uncond = encode(run, m, word(c, "negative", m->pooled_dim > 0 ? NULL : ""), &pooled[1]);
+    float *cond = encode(run, shape, word(c, "prompt", ""), &pooled[0]);
+    float *uncond = encode(run, shape, word(c, "negative", shape.pooled > 0 ? NULL : ""), &pooled[1]);
     must(weft_sampler_begin(sampler, 0, want.n, &golden_err));
     for (int32_t n = 0; n < weft_sampler_calls(sampler); n++) {
-        weft_step step = WEFT_STEP_INIT;
+        plain_step step = PLAIN_STEP_INIT;
         must(weft_sampler_scale(sampler, n, x, scaled, want.n, &golden_err));
         step.latent = scaled;
         step.out = out;
         step.latent_len = step.out_len = want.n;
         step.text = cond;
         step.negative = uncond;
-        step.text_len = step.negative_len = 77 * (size_t)m->text_dim;
+        step.text_len = step.negative_len = 77 * (size_t)shape.dim;
         step.pooled = pooled[0];
         step.negative_pooled = pooled[1];
-        step.pooled_len = step.negative_pooled_len = (size_t)m->pooled_dim;
+        step.pooled_len = step.negative_pooled_len = (size_t)shape.pooled;
         step.timestep = weft_sampler_timestep(sampler, n);
         step.guidance = (float)real(c, "guidance", 1);
         step.guidance_rescale = (float)real(c, "guidance_rescale", 0);
-        must(weft_run_step(run, &step, &golden_err));
+        must(plain_run_step(run, &step, &golden_err));
         must(weft_sampler_step(sampler, n, out, x, want.n, noise, &golden_err));
     }
     snprintf(what, sizeof what, "%s latents", name);
@@ -65,7 +65,7 @@ START_TEST(every_sampler_draws_diffusers_picture)
         json_t *c = json_array_get(cases, i);
         weft_model_info m = WEFT_MODEL_INFO_INIT;
         weft_run *run = open_run(model, c, &m, 1);
-        check_picture(t, run, &m, c);
+        check_picture(t, run, plain_shape_of(model), c);
         weft_run_free(run);
     }
     weft_model_free(model);

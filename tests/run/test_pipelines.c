@@ -15,6 +15,7 @@ typedef struct work {
     weft_sampler       *sampler;
     weft_noise         *noise;
     size_t              n;           /* floats of a latent          */
+    plain_shape         text_shape;
     float              *text[2], *pooled[2]; /* with the prompt, without  */
     float              *x, *drawn, *out;
 } work;
@@ -26,9 +27,10 @@ static void open_model(work *w, const char *name)
     must(weft_model_open(data_path("models/%s", name), NULL, &w->model, &golden_err));
     weft_model_info_init(&w->m, sizeof w->m);
     w->run = open_run(w->model, w->c, &w->m, 1);
+    w->text_shape = plain_shape_of(w->model);
     bool xl = w->m.base == WEFT_BASE_SDXL;
-    w->text[0] = encode(w->run, &w->m, word(w->c, "prompt", ""), &w->pooled[0]);
-    w->text[1] = encode(w->run, &w->m, word(w->c, "negative", xl ? NULL : ""), &w->pooled[1]);
+    w->text[0] = encode(w->run, w->text_shape, word(w->c, "prompt", ""), &w->pooled[0]);
+    w->text[1] = encode(w->run, w->text_shape, word(w->c, "negative", xl ? NULL : ""), &w->pooled[1]);
 }
 
 static void close_model(work *w)
@@ -53,18 +55,18 @@ static int floats_of(json_t *c, const char *key, float out[6])
 }
 
 /* A step as far as all cases share it; `scaled` holds the latents as the network takes them. */
-static weft_step step_of(const work *w, float *scaled, float ids[2][6])
+static plain_step step_of(const work *w, float *scaled, float ids[2][6])
 {
-    weft_step s = WEFT_STEP_INIT;
+    plain_step s = PLAIN_STEP_INIT;
     s.latent = scaled;
     s.out = w->out;
     s.latent_len = s.out_len = w->n;
     s.text = w->text[0];
     s.negative = w->text[1];
-    s.text_len = s.negative_len = 77 * (size_t)w->m.text_dim;
+    s.text_len = s.negative_len = 77 * (size_t)w->text_shape.dim;
     s.pooled = w->pooled[0];
     s.negative_pooled = w->pooled[1];
-    s.pooled_len = s.negative_pooled_len = (size_t)w->m.pooled_dim;
+    s.pooled_len = s.negative_pooled_len = (size_t)w->text_shape.pooled;
     s.guidance = (float)real(w->c, "guidance", 1);
     s.guidance_rescale = (float)real(w->c, "guidance_rescale", 0);
     s.time_ids_len = (size_t)floats_of(w->c, "time_ids", ids[0]);
@@ -81,12 +83,12 @@ static weft_step step_of(const work *w, float *scaled, float ids[2][6])
 static void denoise(work *w, int32_t call, const float *extra, size_t extra_len)
 {
     float *scaled = malloc(w->n * sizeof *scaled), ids[2][6];
-    weft_step s = step_of(w, scaled, ids);
+    plain_step s = step_of(w, scaled, ids);
     must(weft_sampler_scale(w->sampler, call, w->x, scaled, w->n, &golden_err));
     s.timestep = weft_sampler_timestep(w->sampler, call);
     s.extra = extra;
     s.extra_len = extra_len;
-    must(weft_run_step(w->run, &s, &golden_err));
+    must(plain_run_step(w->run, &s, &golden_err));
     must(weft_sampler_step(w->sampler, call, w->out, w->x, w->n, w->noise, &golden_err));
     free(scaled);
 }
@@ -198,14 +200,14 @@ static void edit(work *w)
     for (int32_t n = begin(w, NULL); n < weft_sampler_calls(w->sampler); n++) {
         must(weft_sampler_scale(w->sampler, n, w->x, scaled, w->n, &golden_err));
         for (int k = 0; k < 3; k++) {
-            weft_step s = step_of(w, scaled, ids);
+            plain_step s = step_of(w, scaled, ids);
             s.text = w->text[k == 0 ? 0 : 1];
             s.negative = NULL;
             s.extra = k < 2 ? z : none;
             s.extra_len = w->n;
             s.out = predicted[k];
             s.timestep = weft_sampler_timestep(w->sampler, n);
-            must(weft_run_step(w->run, &s, &golden_err));
+            must(plain_run_step(w->run, &s, &golden_err));
         }
         for (size_t i = 0; i < w->n; i++)
             w->out[i] = predicted[2][i] + g * (predicted[0][i] - predicted[1][i]) +
@@ -311,12 +313,12 @@ static void check_pass(const weft_tensors *t, json_t *c)
     golden want = golden_read(t, "%s/out", name), pooled = { 0 }, ids = { 0 };
     weft_model_info m = WEFT_MODEL_INFO_INIT;
     weft_model *model;
-    weft_step s = WEFT_STEP_INIT;
+    plain_step s = PLAIN_STEP_INIT;
     float *out = malloc(want.n * sizeof *out);
     bool told = json_object_get(c, "guidance_embed") != NULL;
     must(weft_model_open(data_path("models/%s", word(c, "model", "")), NULL, &model, &golden_err));
     must(weft_model_info_get(model, &m, &golden_err));
-    if (m.pooled_dim > 0) {
+    if (plain_shape_of(model).pooled > 0) {
         pooled = golden_read(t, "%s/pooled", name);
         ids = golden_read(t, "%s/time_ids", name);
     }
@@ -333,17 +335,17 @@ static void check_pass(const weft_tensors *t, json_t *c)
     s.time_ids_len = ids.n;
     s.timestep = (float)real(c, "timestep", 0);
     s.guidance_embed = (float)real(c, "guidance_embed", 0);
-    if (!told) ck_assert_int_eq(m.text_layers, s.text_layers);
+    if (!told) ck_assert_int_eq(plain_shape_of(model).layers, s.text_layers);
     weft_run *run = run_for(model, &x, s.tokens, 1, 0);
-    must(weft_run_step(run, &s, &golden_err));
+    must(plain_run_step(run, &s, &golden_err));
     near_golden(name, out, want.v, want.n, 1e-5);
 
-    s.text_layers = m.text_layers + 1;
-    ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_ARG);
+    s.text_layers = plain_shape_of(model).layers + 1;
+    ck_assert_int_eq(plain_run_step(run, &s, &golden_err), WEFT_E_ARG);
     ck_assert_ptr_nonnull(strstr(golden_err.text, "cross-attention layers"));
-    s.text_layers = told ? 0 : m.text_layers;
+    s.text_layers = told ? 0 : plain_shape_of(model).layers;
     s.guidance_embed = told ? 0 : 7.5f;
-    ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_ARG);
+    ck_assert_int_eq(plain_run_step(run, &s, &golden_err), WEFT_E_ARG);
     ck_assert_ptr_nonnull(strstr(golden_err.text, "guidance"));
     weft_run_free(run);
     weft_model_free(model);
@@ -377,7 +379,7 @@ START_TEST(texts_of_layers_come_for_latents_and_branches)
     golden shape = { .shape = { 1, 4, 6, 5 } };
     must(weft_model_open(data_path("models/tiny-sd1"), NULL, &model, &golden_err));
     must(weft_model_info_get(model, &m, &golden_err));
-    size_t one = TOKENS * D, layers = (size_t)m.text_layers, many = layers * one;
+    size_t one = TOKENS * D, layers = (size_t)plain_shape_of(model).layers, many = layers * one;
     float *plain = malloc(8 * one * sizeof *plain), *each = malloc(8 * many * sizeof *each), x[2 * LATENT];
     float out[3][2 * LATENT];
     weft_noise *noise;
@@ -388,7 +390,7 @@ START_TEST(texts_of_layers_come_for_latents_and_branches)
     for (size_t i = 0; i < 8 * layers; i++) memcpy(each + i * one, plain + i / layers * one, one * sizeof *each);
     weft_run *run = run_for(model, &shape, TOKENS, 2, 2);
     for (int blocks = 1; blocks <= 4; blocks *= 2) { /* for all; each branch; each branch and latent */
-        weft_step s = WEFT_STEP_INIT;
+        plain_step s = PLAIN_STEP_INIT;
         s.latent = x;
         s.latent_len = s.out_len = 2 * LATENT;
         s.tokens = TOKENS;
@@ -399,19 +401,19 @@ START_TEST(texts_of_layers_come_for_latents_and_branches)
         s.negative = plain + 4 * one;
         s.text_len = s.negative_len = (size_t)blocks * one;
         s.out = out[0];
-        must(weft_run_step(run, &s, &golden_err));
+        must(plain_run_step(run, &s, &golden_err));
         s.text = each;
         s.negative = each + 4 * many;
         s.text_len = s.negative_len = (size_t)blocks * many;
-        s.text_layers = m.text_layers;
+        s.text_layers = plain_shape_of(model).layers;
         s.out = out[1];
-        must(weft_run_step(run, &s, &golden_err));
+        must(plain_run_step(run, &s, &golden_err));
         s.flags |= WEFT_STEP_SPLIT_GUIDANCE;
         s.out = out[2];
-        must(weft_run_step(run, &s, &golden_err));
+        must(plain_run_step(run, &s, &golden_err));
         ck_assert(memcmp(out[0], out[1], sizeof out[0]) == 0 && memcmp(out[0], out[2], sizeof out[0]) == 0);
         s.text_len--;
-        ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_ARG);
+        ck_assert_int_eq(plain_run_step(run, &s, &golden_err), WEFT_E_ARG);
     }
     weft_run_free(run);
     weft_model_free(model);
@@ -429,31 +431,31 @@ START_TEST(further_channels_are_checked)
     for (size_t i = 0; i < 3; i++) {
         weft_model_info m = WEFT_MODEL_INFO_INIT;
         weft_model *model;
-        weft_step s = WEFT_STEP_INIT;
+        plain_step s = PLAIN_STEP_INIT;
         float x[64] = { 1 }, out[2][64], extra[80] = { 0 };
         must(weft_model_open(data_path("models/%s", all[i].model), NULL, &model, &golden_err));
         must(weft_model_info_get(model, &m, &golden_err));
-        ck_assert_int_eq(m.unet_channels, 4 + (int)all[i].others);
-        float *text = calloc(77 * (size_t)m.text_dim, sizeof *text);
+        ck_assert_int_eq(m.input_channels, 4 + (int)all[i].others);
+        float *text = calloc(77 * (size_t)plain_shape_of(model).dim, sizeof *text);
         weft_run *run = run_for(model, &shape, 77, 1, 0);
         s.latent = x;
         s.latent_len = s.out_len = 64;
         s.out = out[0];
         s.text = text;
-        s.text_len = 77 * (size_t)m.text_dim;
+        s.text_len = 77 * (size_t)plain_shape_of(model).dim;
         s.timestep = 100;
-        ck_assert_int_eq(weft_run_step(run, &s, &golden_err), all[i].others > 0 ? WEFT_E_ARG : WEFT_OK);
+        ck_assert_int_eq(plain_run_step(run, &s, &golden_err), all[i].others > 0 ? WEFT_E_ARG : WEFT_OK);
         if (all[i].others > 0) ck_assert_ptr_nonnull(strstr(golden_err.text, "step.extra is NULL"));
         s.extra = extra;
         s.extra_len = 16 * all[i].others + 1;
-        ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_ARG);
+        ck_assert_int_eq(plain_run_step(run, &s, &golden_err), WEFT_E_ARG);
         ck_assert_ptr_nonnull(strstr(golden_err.text, all[i].others > 0 ? "step.extra has" : "step.extra is given"));
         s.extra_len--;
         if (all[i].others > 0) { /* and it is read */
-            must(weft_run_step(run, &s, &golden_err));
+            must(plain_run_step(run, &s, &golden_err));
             for (size_t k = 0; k < s.extra_len; k++) extra[k] = 1;
             s.out = out[1];
-            must(weft_run_step(run, &s, &golden_err));
+            must(plain_run_step(run, &s, &golden_err));
             ck_assert(memcmp(out[0], out[1], sizeof out[0]) != 0);
         }
         free(text);
@@ -470,14 +472,14 @@ START_TEST(time_ids_have_defaults)
     for (int refiner = 0; refiner < 2; refiner++) {
         weft_model_info m = WEFT_MODEL_INFO_INIT;
         weft_model *model;
-        weft_step s = WEFT_STEP_INIT;
+        plain_step s = PLAIN_STEP_INIT;
         float x[96] = { 1, -1 }, out[6][96], pooled[64] = { 0.5f };
         const char *name = refiner ? "tiny-refiner" : "tiny-sdxl";
         must(weft_model_open(data_path("models/%s", name), NULL, &model, &golden_err));
         must(weft_model_info_get(model, &m, &golden_err));
         ck_assert_int_eq(m.time_ids, refiner ? 5 : 6);
         float h = 4 * (float)m.image_factor, w = 6 * (float)m.image_factor;
-        float *text = calloc(2 * (size_t)m.text_dim, sizeof *text);
+        float *text = calloc(2 * (size_t)plain_shape_of(model).dim, sizeof *text);
         float ids[] = { h, w, 0, 0, refiner ? 6 : h, w }, negative[] = { h, w, 0, 0, refiner ? 2.5f : h, w };
         float other[] = { h + 8, w, 1, 2, refiner ? 9 : h, w }, follows[] = { h + 8, w, 1, 2, refiner ? 2.5f : h, w };
         const float *given[6][2] = {
@@ -488,9 +490,9 @@ START_TEST(time_ids_have_defaults)
         s.latent_len = s.out_len = 96;
         s.text = s.negative = text;
         s.tokens = 2;
-        s.text_len = s.negative_len = 2 * (size_t)m.text_dim;
+        s.text_len = s.negative_len = 2 * (size_t)plain_shape_of(model).dim;
         s.pooled = s.negative_pooled = pooled;
-        s.pooled_len = s.negative_pooled_len = (size_t)m.pooled_dim;
+        s.pooled_len = s.negative_pooled_len = (size_t)plain_shape_of(model).pooled;
         s.timestep = 300;
         s.guidance = 2;
         s.time_ids_len = s.negative_time_ids_len = (size_t)m.time_ids;
@@ -499,17 +501,17 @@ START_TEST(time_ids_have_defaults)
             s.negative_time_ids = given[i][1];
             s.flags = i % 2 == 0 ? WEFT_STEP_SPLIT_GUIDANCE : 0; /* the same bits */
             s.out = out[i];
-            must(weft_run_step(run, &s, &golden_err));
+            must(plain_run_step(run, &s, &golden_err));
         }
         ck_assert(memcmp(out[0], out[1], sizeof *out) == 0 && memcmp(out[0], out[2], sizeof *out) == 0);
         ck_assert(memcmp(out[3], out[4], sizeof *out) == 0 && memcmp(out[0], out[3], sizeof *out) != 0);
         ck_assert(memcmp(out[0], out[5], sizeof *out) != 0 && memcmp(out[3], out[5], sizeof *out) != 0);
         s.negative_time_ids_len++;
-        ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_ARG);
+        ck_assert_int_eq(plain_run_step(run, &s, &golden_err), WEFT_E_ARG);
         ck_assert_ptr_nonnull(strstr(golden_err.text, "step.negative_time_ids has"));
         s.time_ids = ids;
         s.time_ids_len = 4;
-        ck_assert_int_eq(weft_run_step(run, &s, &golden_err), WEFT_E_ARG);
+        ck_assert_int_eq(plain_run_step(run, &s, &golden_err), WEFT_E_ARG);
         ck_assert_ptr_nonnull(strstr(golden_err.text, "step.time_ids has 4 floats, wanted"));
         free(text);
         weft_run_free(run);

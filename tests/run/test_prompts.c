@@ -1,8 +1,9 @@
 /* Prompts in the language of weights, long ones, and layers left out, against tests/reference/make_prompts.py:
- * every prompt of prompts.json through weft_run_encode() on the tiny models. */
+ * every prompt of prompts.json through plain_run_encode() on the tiny models. */
 #include <stdbool.h>
 
 #include "golden.h"
+#include "plain.h"
 
 static const struct { const char *name; uint32_t flag; } flag_names[] = {
     { "weights", WEFT_ENCODE_WEIGHTS }, { "no_mean", WEFT_ENCODE_NO_MEAN }, { "from_empty", WEFT_ENCODE_FROM_EMPTY },
@@ -25,15 +26,15 @@ typedef struct bench {
     weft_model     *model;
     weft_plan      *plan;
     weft_run       *run;
-    weft_model_info info;
+    plain_shape     text;
 } bench;
 
 static bench bench_of(const char *name)
 {
-    bench b = { NULL, NULL, NULL, WEFT_MODEL_INFO_INIT };
+    bench b = { .text = { 0 } };
     weft_run_options o = WEFT_RUN_OPTIONS_INIT;
     must(weft_model_open(data_path("models/%s", name), NULL, &b.model, &golden_err));
-    must(weft_model_info_get(b.model, &b.info, &golden_err));
+    b.text = plain_shape_of(b.model);
     must(weft_plan_create(b.model, NULL, &b.plan, &golden_err));
     must(weft_plan_seal(b.plan, 1, &golden_err));
     o.threads = 2;
@@ -49,14 +50,14 @@ static void bench_free(bench *b)
     weft_model_free(b->model);
 }
 
-static weft_encode encode_of(const bench *b, const char *prompt, int32_t chunks)
+static plain_encode encode_of(const bench *b, const char *prompt, int32_t chunks)
 {
-    weft_encode e = WEFT_ENCODE_INIT;
+    plain_encode e = PLAIN_ENCODE_INIT;
     e.prompt = prompt;
     e.chunks = chunks;
-    e.text_len = (size_t)chunks * 77 * (size_t)b->info.text_dim;
+    e.text_len = (size_t)chunks * 77 * (size_t)b->text.dim;
     e.text = calloc(e.text_len, sizeof *e.text);
-    e.pooled_len = (size_t)b->info.pooled_dim;
+    e.pooled_len = (size_t)b->text.pooled;
     e.pooled = e.pooled_len > 0 ? calloc(e.pooled_len, sizeof *e.pooled) : NULL;
     return e;
 }
@@ -66,12 +67,12 @@ static void check_case(const bench *b, const weft_tensors *t, const char *model,
     const char *name = json_string_value(json_object_get(c, "name"));
     int32_t chunks = integer(c, "chunks"), tokens, needed;
     golden want = golden_read(t, "%s/%s/text", model, name);
-    weft_encode e = encode_of(b, json_string_value(json_object_get(c, "prompt")), chunks);
+    plain_encode e = encode_of(b, json_string_value(json_object_get(c, "prompt")), chunks);
     char what[128];
     snprintf(what, sizeof what, "%s %s", model, name);
     e.flags = flags_of(c);
     e.clip_skip = integer(c, "clip_skip");
-    must(weft_run_encode(b->run, &e, &golden_err));
+    must(plain_run_encode(b->run, &e, &golden_err));
     ck_assert_uint_eq(want.n, e.text_len);
     near_golden(what, e.text, want.v, want.n, 1e-5);
     ck_assert_int_eq(e.tokens, integer(c, "tokens"));
@@ -86,8 +87,8 @@ static void check_case(const bench *b, const weft_tensors *t, const char *model,
     ck_assert_int_eq(needed, chunks);
     if (chunks > 1) { /* with less room it fails, and says how much there has to be */
         e.chunks = chunks - 1;
-        e.text_len = (size_t)e.chunks * 77 * (size_t)b->info.text_dim;
-        ck_assert_int_eq(weft_run_encode(b->run, &e, &golden_err), WEFT_E_ARG);
+        e.text_len = (size_t)e.chunks * 77 * (size_t)b->text.dim;
+        ck_assert_int_eq(plain_run_encode(b->run, &e, &golden_err), WEFT_E_ARG);
         snprintf(what, sizeof what, "the prompt has %d tokens, which take %d chunks; there is room for %d", e.tokens, chunks,
                  chunks - 1);
         ck_assert_str_eq(golden_err.text, what);
@@ -115,11 +116,11 @@ START_TEST(no_weights_no_change)
 {
     static const uint32_t modes[] = { 0, WEFT_ENCODE_NO_MEAN, WEFT_ENCODE_FROM_EMPTY, WEFT_ENCODE_COMMA };
     bench b = bench_of("tiny-sdxl");
-    weft_encode plain = encode_of(&b, "a red cat, on the mat", 1), e = encode_of(&b, "a red cat, on the mat", 1);
-    must(weft_run_encode(b.run, &plain, &golden_err));
+    plain_encode plain = encode_of(&b, "a red cat, on the mat", 1), e = encode_of(&b, "a red cat, on the mat", 1);
+    must(plain_run_encode(b.run, &plain, &golden_err));
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         e.flags = WEFT_ENCODE_WEIGHTS | modes[i];
-        must(weft_run_encode(b.run, &e, &golden_err));
+        must(plain_run_encode(b.run, &e, &golden_err));
         ck_assert(memcmp(e.text, plain.text, e.text_len * sizeof *e.text) == 0);
         ck_assert(memcmp(e.pooled, plain.pooled, e.pooled_len * sizeof *e.pooled) == 0);
     }
@@ -132,15 +133,15 @@ END_TEST
 START_TEST(room_to_spare_and_too_little)
 {
     bench b = bench_of("tiny-sd1");
-    weft_encode two = encode_of(&b, "a cat", 2), empty = encode_of(&b, "", 1), one = encode_of(&b, "a BREAK cat dog", 1);
-    must(weft_run_encode(b.run, &two, &golden_err));
-    must(weft_run_encode(b.run, &empty, &golden_err));
+    plain_encode two = encode_of(&b, "a cat", 2), empty = encode_of(&b, "", 1), one = encode_of(&b, "a BREAK cat dog", 1);
+    must(plain_run_encode(b.run, &two, &golden_err));
+    must(plain_run_encode(b.run, &empty, &golden_err));
     ck_assert(memcmp(two.text + two.text_len / 2, empty.text, empty.text_len * sizeof *empty.text) == 0);
     ck_assert_int_eq(empty.tokens, 0);
     one.flags = WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_TRUNCATE;
-    must(weft_run_encode(b.run, &one, &golden_err));
+    must(plain_run_encode(b.run, &one, &golden_err));
     empty.prompt = "a";
-    must(weft_run_encode(b.run, &empty, &golden_err));
+    must(plain_run_encode(b.run, &empty, &golden_err));
     ck_assert(memcmp(one.text, empty.text, one.text_len * sizeof *one.text) == 0);
     ck_assert_int_gt(one.dropped, 1);
     ck_assert_int_eq(one.tokens, one.dropped + empty.tokens);
@@ -149,26 +150,26 @@ START_TEST(room_to_spare_and_too_little)
 }
 END_TEST
 
-static void refused(bench *b, weft_encode e, const char *text)
+static void refused(bench *b, plain_encode e, const char *text)
 {
-    ck_assert_int_eq(weft_run_encode(b->run, &e, &golden_err), WEFT_E_ARG);
+    ck_assert_int_eq(plain_run_encode(b->run, &e, &golden_err), WEFT_E_ARG);
     ck_assert_str_eq(golden_err.text, text);
 }
 
 START_TEST(settings_out_of_range)
 {
     bench b = bench_of("tiny-sd1");
-    weft_encode e = encode_of(&b, "a cat", 1);
+    plain_encode e = encode_of(&b, "a cat", 1);
     e.clip_skip = 4;
     refused(&b, e, "encode.clip_skip is 4, wanted 0 to 3, which is what the text encoder can leave out");
     e.clip_skip = -1;
     refused(&b, e, "encode.clip_skip is -1, wanted 0 to 3, which is what the text encoder can leave out");
     e.clip_skip = 3;
-    must(weft_run_encode(b.run, &e, &golden_err));
-    e.layers = b.info.text_layers + 1;
-    ck_assert_int_eq(weft_run_encode(b.run, &e, &golden_err), WEFT_E_ARG);
-    e.layers = b.info.text_layers;
-    ck_assert_int_eq(weft_run_encode(b.run, &e, &golden_err), WEFT_E_ARG); /* too few floats */
+    must(plain_run_encode(b.run, &e, &golden_err));
+    e.layers = b.text.layers + 1;
+    ck_assert_int_eq(plain_run_encode(b.run, &e, &golden_err), WEFT_E_ARG);
+    e.layers = b.text.layers;
+    ck_assert_int_eq(plain_run_encode(b.run, &e, &golden_err), WEFT_E_ARG); /* too few floats */
     e.layers = 0;
     e.flags = WEFT_ENCODE_WEIGHTS;
     e.prompt = "(a:1..1)";
@@ -185,12 +186,12 @@ END_TEST
 START_TEST(a_layer_each)
 {
     bench b = bench_of("tiny-sd1");
-    weft_encode one = encode_of(&b, "a red cat", 1), all = encode_of(&b, "a red cat", b.info.text_layers);
+    plain_encode one = encode_of(&b, "a red cat", 1), all = encode_of(&b, "a red cat", b.text.layers);
     all.chunks = 1;
-    all.layers = b.info.text_layers;
+    all.layers = b.text.layers;
     ck_assert_int_gt(all.layers, 1);
-    must(weft_run_encode(b.run, &one, &golden_err));
-    must(weft_run_encode(b.run, &all, &golden_err));
+    must(plain_run_encode(b.run, &one, &golden_err));
+    must(plain_run_encode(b.run, &all, &golden_err));
     for (int32_t j = 0; j < all.layers; j++)
         ck_assert(memcmp(all.text + (size_t)j * one.text_len, one.text, one.text_len * sizeof *one.text) == 0);
     free(one.text), free(all.text);

@@ -3,7 +3,7 @@
 #include <stdbool.h>
 
 #include "golden.h"
-#include "run/room.h"
+#include "run/run_internal.h"
 
 static const char *word(json_t *o, const char *key)
 {
@@ -137,7 +137,7 @@ START_TEST(a_dry_walk_takes_what_a_real_one_takes)
     weft_model *m = open_model("tiny-sd2");
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         weft_run *run = open_run(m, sizes[i][0], sizes[i][1], sizes[i][2], 1, 2);
-        size_t n = wf_run_latent_floats(run), pixels = wf_run_picture_floats(run);
+        size_t n = wf_run_latent_floats(run), pixels = wf_run_image_floats(run);
         float *z = calloc(n, sizeof *z), *image = calloc(pixels, sizeof *image);
         wf_exec dry = dry_exec(run);
         wf_decode_forward(run, &dry, NULL, NULL);
@@ -284,7 +284,7 @@ START_TEST(progress_and_cancelling_reach_into_tiles)
     ck_assert_int_eq(w.last, w.total);
     w = (watch){ .stop_at = w.total / 2 };
     ck_assert_int_eq(weft_run_encode_image(run, image, pixels, NULL, 0, z, N, &golden_err), WEFT_E_CANCELLED);
-    ck_assert_str_eq(golden_err.text, "encoding the picture was cancelled");
+    ck_assert_str_eq(golden_err.text, "encoding the image was cancelled");
     ck_assert_int_eq(w.last, w.stop_at);
     w = (watch){ 0 };
     must(weft_run_encode_image(run, image, pixels, NULL, 0, z, N, &golden_err));

@@ -1,10 +1,9 @@
-/* config.c - what a component's config.json asks for, in the terms of our networks.
+/* config.c - config.json of each network becomes the struct that builds it.
  *
- * A key that is absent has diffusers' (or transformers') default. A setting that would change the result and
- * that we do not run is refused by name, rather than ignored: a picture that is quietly wrong is worse than
- * none. Numbers are bounded here, before anything is allocated for them. */
-#include "model/parts.h"
-#include "weft/model.h"
+ * An absent key has diffusers' (or transformers') default. A setting that would change the result and that we do
+ * not run is refused by name, never ignored: an image that is quietly wrong is worse than none. Numbers are bounded
+ * here, before anything is allocated for them. */
+#include "nets/config.h"
 
 enum { MAX_WIDTH = 1 << 16, MAX_LAYERS = 16, MAX_DEPTH = 64 };
 

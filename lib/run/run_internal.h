@@ -1,0 +1,186 @@
+/* run_internal.h - the run handle and the computations, for the files of lib/run. */
+#ifndef WF_RUN_INTERNAL_H
+#define WF_RUN_INTERNAL_H
+
+#include "model/networks.h"
+#include "nets/exec.h"
+#include "plan/plan.h"
+#include "tensor/gemm.h"
+#include "weft/run.h"
+
+/* A merged copy of a layer's weight under some coefficients. Phases, and plans that a run moves
+ * between, share the copies that are the same. */
+typedef struct wf_merged {
+    int32_t   refs;
+    wf_patch *patch;   /* kept                                              */
+    wf_cell  *cells;   /* [patch->parts]                                    */
+    size_t    floats;
+    float    *weight;  /* (out, K), and behind it, where a part changes it: */
+    float    *bias;    /* (out), or NULL                                    */
+} wf_merged;
+
+/* What the plan adds to each layer in the calls of one sheet. */
+typedef struct wf_sheet_deltas {
+    wf_delta   *deltas;  /* [layers of the model]                              */
+    wf_merged **merged;  /* [patched_count of the sheet], NULL for side layers */
+    size_t      count;
+} wf_sheet_deltas;
+
+/* What a run needs for one plan: all of it is taken before the old one is freed. */
+typedef struct wf_fit {
+    weft_plan       *plan;
+    wf_sheet_deltas *phase;      /* [phases of the plan]                             */
+    size_t           phases;
+    wf_sheet_deltas  text;
+    wf_cell         *text_cells; /* [slots of the text sheet] while one adapter encodes */
+    int32_t         *branch;     /* [samples]                                        */
+    float           *timestep;   /* [samples]                                        */
+    float           *time_ids;   /* [samples][ids]                                   */
+    float           *guidance;   /* [samples] the guidance scale as an input         */
+    const float    **text_of;    /* [streams][samples]                               */
+    const float    **preds;      /* [evaluations of a call]                          */
+    uint8_t         *arena;
+    size_t           arena_size;
+    uint8_t        **scratch;    /* [threads]                                        */
+    size_t           scratch_size;
+    int32_t          threads;
+    int32_t          samples;    /* most evaluations * 2 * batch                     */
+    uint64_t         bytes;      /* of all of this                                   */
+    uint64_t         stamp;      /* of what the plan encodes with; 0: not yet known  */
+    double           step_flops, side_flops, decode_flops;
+    /* layers that each passes through: for progress */
+    int64_t          step_layers, encode_layers, decode_layers, encode_image_layers;
+} wf_fit;
+
+struct weft_run {
+    weft_allocator   alloc;
+    weft_log_fn      log;
+    void            *log_user;
+    weft_progress_fn progress;
+    void            *progress_user;
+    wf_pool         *pool;
+    wf_exec          exec;
+    wf_fit           fit;
+    int32_t          threads, batch, height, width, text_tokens, tile;
+    atomic_int       cancel;
+    const char      *doing;   /* for progress */
+    int64_t          done, total;
+};
+
+/* The run's shape from its options, defaults filled in from the model. */
+weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o,
+                         weft_error *err);
+/* Everything a run of this shape needs for a plan; with `measure` only bytes and counts are
+ * computed. A fit keeps its plan alive. */
+weft_status wf_fit_create(const weft_run *r, weft_plan *plan, bool measure, wf_fit *out,
+                          weft_error *err);
+/* The same in the place of the run's fit: merged copies, and scratch that is large enough, are
+ * kept. On failure the run keeps what it has. */
+weft_status wf_fit_replace(weft_run *r, weft_plan *plan, weft_error *err);
+void        wf_fit_free(wf_fit *b, const weft_allocator *alloc);
+/* Fill merged copies, whose memory was taken, on all the run's threads (merged.c). */
+weft_status wf_merged_make(const weft_run *r, const weft_plan *plan, wf_merged *const *copy,
+                           size_t count, weft_error *err);
+
+/* Every call that computes is between these two. begin answers CANCELLED or STATE; end tells
+ * whether the call was stopped. */
+weft_status wf_run_begin(weft_run *r, const char *doing, int64_t total, weft_error *err);
+weft_status wf_run_end(weft_run *r, weft_error *err);
+
+/* ---- text.c: the caller's arrays of weft_text ---- */
+
+/* Copy and check one array, `what` in messages, with `tokens` filled in; data and len are left to
+ * be checked. */
+weft_status wf_read_texts(weft_text out[WF_STREAMS_MAX], const weft_run *r, const weft_text *list,
+                          size_t count, const char *what, weft_error *err);
+/* Floats of one block of a stream. */
+size_t      wf_text_floats(const wf_stream *stream, const weft_text *text);
+
+/* ---- the computations, also walked dry to find what they need ---- */
+
+/* One call, checked: the caller's step, the shape of its text, and the evaluations of its phase. */
+typedef struct wf_call {
+    const weft_step *step;
+    bool             guided;
+    bool             base;        /* the last evaluation is the base's */
+    int32_t          evaluations; /* branches, and the base            */
+    struct { int32_t tokens, cross_layers; } text[WF_STREAMS_MAX];
+} wf_call;
+
+void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const wf_call *call);
+
+/* What one text encoder reads. */
+typedef struct wf_encoder_input {
+    int32_t             chunks;
+    const int32_t      *ids;     /* (chunks, positions)                                           */
+    const float *const *extra;   /* rows that follow its vocabulary; NULL if no id needs them     */
+    const int32_t      *eos_at;  /* [chunks] position that is pooled                              */
+    const float        *weights; /* (chunks, positions); NULL: all 1                              */
+    const float        *empty;   /* (positions, width) what weights measure from; NULL: zero      */
+    float              *hidden;  /* (chunks, positions, width) written, before weighting; or NULL */
+} wf_encoder_input;
+
+typedef struct wf_encoding {
+    int32_t          skip;      /* layers left out besides those that the base leaves out */
+    bool             keep_mean; /* each weighted chunk of each encoder keeps the mean that it had */
+    wf_encoder_input encoder[WF_ENCODERS_MAX];
+    float           *stream[WF_STREAMS_MAX]; /* one block of each, written; NULL: not wanted */
+} wf_encoding;
+
+void wf_encode_forward(const weft_run *r, wf_exec *e, const wf_encoding *in);
+void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float *image);
+void wf_encode_image_forward(const weft_run *r, wf_exec *e, const float *image, const float *noise,
+                             float *latent);
+
+/* The stamp of what the plan encodes with, computed once for each plan that a run is on
+ * (encode.c). */
+uint64_t wf_run_stamp(weft_run *r);
+
+static inline const wf_networks *wf_run_networks(const wf_fit *b)
+{
+    return wf_model_networks(wf_plan_model(b->plan));
+}
+
+/* Floats of one sample's latents, and of one image. */
+static inline size_t wf_run_latent_floats(const weft_run *r)
+{
+    const wf_denoiser_facts *f = wf_facts(wf_run_networks(&r->fit));
+    return (size_t)f->out_channels * (size_t)r->height * (size_t)r->width;
+}
+
+/* Floats of weft_step.extra, for the whole batch. */
+static inline size_t wf_run_extra_floats(const weft_run *r)
+{
+    const wf_denoiser_facts *f = wf_facts(wf_run_networks(&r->fit));
+    size_t others = (size_t)(f->in_channels - f->out_channels);
+    return (size_t)r->batch * others * (size_t)r->height * (size_t)r->width;
+}
+
+static inline size_t wf_run_image_floats(const weft_run *r)
+{
+    size_t f = (size_t)wf_vae_factor(wf_run_networks(&r->fit)->vae);
+    return 3 * (size_t)r->height * f * (size_t)r->width * f;
+}
+
+/* ---- tile.c: the overlapping tiles of an image, or one tile if it is small enough ---- */
+
+typedef struct wf_tiles {
+    int32_t h, w;                /* of the latents                                       */
+    int32_t tile, overlap, step; /* latent pixels                                        */
+    int32_t rows, cols;          /* of tiles                                             */
+    int32_t scale, channels;     /* of a tile's result: its pixels for each latent pixel */
+    float  *above, *left;        /* ends of the neighbours' results                      */
+} wf_tiles;
+
+/* all but row, col: latent pixels */
+typedef struct wf_tile { int32_t row, col, y, x, h, w, keep_h, keep_w; } wf_tile;
+
+wf_tiles wf_tiles_make(const weft_run *r, int32_t scale, int32_t channels);
+/* Take the neighbours' strips from the arena. */
+void     wf_tiles_take(wf_tiles *t, wf_exec *e);
+wf_tile  wf_tiles_at(const wf_tiles *t, int32_t row, int32_t col);
+/* Fade the results y (channels, h * scale, w * scale) of a tile into its neighbours', row by row
+ * from the left. */
+void     wf_tiles_blend(const wf_tiles *t, const wf_tile *k, float *y);
+
+#endif

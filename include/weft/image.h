@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 /**
- * Turn a decoded picture into bytes, round(255 * v) with v clamped to 0..1 and NaN as 0.
+ * Turn a decoded image into bytes, round(255 * v) with v clamped to 0..1 and NaN as 0.
  *
  * @param image  (3, height, width), read
  * @param rgb    (height, width, 3), written
@@ -19,7 +19,7 @@ WEFT_API weft_status weft_image_bytes(const float *image, size_t image_len, int3
                                       uint8_t *rgb, size_t rgb_len, weft_error *err);
 
 /**
- * Write an RGB picture as PNG; the file appears whole or not at all.
+ * Write an RGB image as PNG; the file appears whole or not at all.
  *
  * @param text   2 * pairs strings: keyword (1..79 Latin-1 characters), UTF-8 value, ...; each pair becomes
  *               an iTXt chunk before the image data. "parameters" is where other tools look.
@@ -43,7 +43,7 @@ WEFT_API weft_status weft_png_encode(const uint8_t *rgb, size_t rgb_len, int32_t
 /** Width and height of a PNG. @return WEFT_E_IO, WEFT_E_FORMAT @since 0.1 */
 WEFT_API weft_status weft_png_size(const char *path, int32_t *width, int32_t *height, weft_error *err);
 /**
- * Read a PNG as RGB; grey, palette and 16-bit pictures are converted, transparency is laid over white.
+ * Read a PNG as RGB; grey, palette and 16-bit images are converted, transparency is laid over white.
  *
  * @param rgb  (height, width, 3), written; width and height must be those of weft_png_size()
  * @return WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_ARG, WEFT_E_NOMEM

@@ -263,7 +263,7 @@ WEFT_API void weft_composite_options_init(weft_composite_options *options, size_
  */
 WEFT_API weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *options, weft_error *err);
 
-/** Curve S(tau) that the style's score is multiplied with; tau runs from 0 to 1 over the picture. */
+/** Curve S(tau) that the style's score is multiplied with; tau runs from 0 to 1 over the image. */
 enum weft_klora_pattern {
     WEFT_KLORA_S_STAR = 0, /* (alpha tau + 0.85 alpha) mod alpha: a first touch of style, content, style    */
     WEFT_KLORA_S      = 1, /* alpha tau + beta: content first, style after                                  */

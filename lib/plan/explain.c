@@ -1,4 +1,4 @@
-/* explain.c - a sealed plan in words, for someone who wonders what a picture was made with.
+/* explain.c - a sealed plan in words, for someone who wonders what an image was made with.
  *
  * What all methods share stands here: the adapters, who acts on the prompt, what it costs, how each block
  * is computed. The method itself says what its options mean and folds its own table into few lines; a

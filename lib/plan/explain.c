@@ -174,7 +174,7 @@ static void write_plan(const weft_plan *p, wf_text *out)
     }
     if (p->adapters > 0) add_text_policy(p, out);
     if (p->adapters > 0) add_mixed(p, out);
-    wf_words_explain(p->words, out);
+    wf_tokens_explain(p->tokens, out);
     add_adapters(p, out);
     if (p->adapters == 0) return;
     add_cost(p, out);

@@ -102,7 +102,7 @@ static int inspect_adapter(settings *s, weft_adapter *adapter)
     printf("  adapter   %s, dialect %s%s%s\n", info.family, info.dialect, *info.kind ? ": " : "", info.kind);
     printf("  base      %s\n", info.base ? info.base_name : "unknown: its shapes are of no published model");
     printf("  modules   %d: %d in the UNet, %d in text encoders; %d are convolutions\n", (int)info.modules,
-           (int)info.unet_modules, (int)info.text_modules, (int)info.conv_modules);
+           (int)info.denoiser_modules, (int)info.text_modules, (int)info.conv_modules);
     if (info.norm_modules) printf("  norms     %d of the modules\n", (int)info.norm_modules);
     if (info.tokens)
         printf("  tokens    %d embedding%s beside them: give the file as a --concept\n", (int)info.tokens,

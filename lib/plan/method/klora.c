@@ -383,7 +383,7 @@ static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
                     wf_number(&m, o->modulus));
     else
         wf_text_add(out, "S = %s tau + %s\n", wf_number(&a, o->alpha), wf_number(&b, o->beta));
-    wf_text_add(out, "  tau        0 to 1 over the image, counted by %s\n",
+    wf_text_add(out, "  tau        0 to 1 over the phase, counted by %s\n",
                 o->granularity == WEFT_KLORA_BY_STEP ? "call" : "call and layer");
     wf_text_add(out, "  rho        S_c / (gamma S_s), sums of the K largest |entries|");
     if (o->top_k > 0) wf_text_add(out, ", K = %lld\n", (long long)o->top_k);

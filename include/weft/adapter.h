@@ -75,7 +75,7 @@ typedef struct weft_adapter_info {
                                     "ED-LoRA", "Custom Diffusion", ...; else "" */
     const char *base_name;       /* "SD1.x", "SDXL", ... or "unknown" */
     int32_t     modules;         /* modules with factors */
-    int32_t     denoiser_modules;    /* of those, in the denoiser */
+    int32_t     denoiser_modules; /* of those, in the denoiser */
     int32_t     text_modules;    /* of those, in a text encoder */
     int32_t     conv_modules;    /* of those, k x k convolutions */
     int32_t     rank_min;

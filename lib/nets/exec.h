@@ -69,6 +69,16 @@ typedef struct wf_mask {
     float                elsewhere;
 } wf_mask;
 
+/* Keys and values of the cross-attentions, which depend only on the text and on the layers' weights,
+ * kept from one evaluation to the next. An evaluation asks for them in an order that is always the
+ * same. The owner (run/kept.c) says whether what is there is of this evaluation's text. */
+typedef struct wf_kept {
+    float *floats; /* NULL in a dry walk, which only counts */
+    size_t size;   /* floats                                */
+    size_t used;   /* by this evaluation so far             */
+    bool   valid;  /* read them; else write them            */
+} wf_kept;
+
 typedef struct wf_exec {
     const wf_kernels  *k;
     const wf_products *products;
@@ -85,6 +95,7 @@ typedef struct wf_exec {
     size_t             slots;
     const float *const *vectors;     /* that cells name, each over its layer's columns            */
     const wf_mask     *masks;        /* likewise                                                  */
+    wf_kept           *kept;         /* NULL: text keys and values are computed in every call     */
     const int32_t     *branch;       /* [samples] branch of each sample, or NULL: all 0           */
 
     /* Asked at every layer: returning true ends the network, and its output is undefined. */
@@ -119,6 +130,10 @@ bool wf_part_masked(const wf_exec *e, const wf_delta *d, int32_t part, wf_grid g
 /* Floats from the arena; NULL in a dry run, and when the arena is too small: then `stopped` is
  * set. */
 float *wf_take(wf_exec *e, size_t rows, size_t columns);
+/* Floats from e->kept; NULL in a dry run, and where it is too small: then `stopped` is set. */
+float *wf_take_kept(wf_exec *e, size_t rows, size_t columns);
+/* Pass over a layer whose result is there already: it counts for progress and can be stopped at. */
+void wf_layer_skip(wf_exec *e);
 /* Say what an operation needs of each worker's block: a dry run notes it, and a real one stops if
  * it was not noted. */
 void wf_need_scratch(wf_exec *e, size_t bytes);

@@ -494,3 +494,22 @@ float *wf_take(wf_exec *e, size_t rows, size_t columns)
     e->stopped = e->stopped || e->arena.overflow; /* who has no memory must not compute */
     return floats;
 }
+
+float *wf_take_kept(wf_exec *e, size_t rows, size_t columns)
+{
+    size_t n, end;
+    float *at;
+
+    if (!wf_mul(rows, columns, &n) || !wf_add(e->kept->used, n, &end) || (!e->dry && end > e->kept->size)) {
+        e->stopped = e->arena.overflow = true;
+        return NULL;
+    }
+    at = e->dry ? NULL : e->kept->floats + e->kept->used;
+    e->kept->used = end;
+    return at;
+}
+
+void wf_layer_skip(wf_exec *e)
+{
+    if (!e->stopped) e->stopped = e->stop != NULL && e->stop(e->stop_user);
+}

@@ -364,16 +364,23 @@ static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, f
     size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g);
     float *t = wf_take(e, rows, (size_t)channels);
     float *q = wf_take(e, rows, (size_t)channels);
-    float *k = wf_take(e, (size_t)g.n * (size_t)lk, (size_t)channels);
-    float *v = wf_take(e, (size_t)g.n * (size_t)lk, (size_t)channels);
+    bool kept = tokens > 0 && e->kept != NULL;
+    size_t keys = (size_t)g.n * (size_t)lk;
+    float *k = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
+    float *v = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
     float *o = wf_take(e, rows, (size_t)channels);
     const float *source = tokens > 0 ? text : t;
     wf_grid from = tokens > 0 ? wf_text_grid(g.n, tokens) : g;
 
     wf_layer_norm(e, norm, t, x, g);
     wf_layer_apply(e, a->q, q, t, g, false);
-    wf_layer_apply(e, a->k, k, source, from, false);
-    wf_layer_apply(e, a->v, v, source, from, false);
+    if (kept && e->kept->valid) {
+        wf_layer_skip(e);
+        wf_layer_skip(e);
+    } else {
+        wf_layer_apply(e, a->k, k, source, from, false);
+        wf_layer_apply(e, a->v, v, source, from, false);
+    }
     wf_attend(e, o, &(wf_attention){ .n = g.n, .heads = a->heads, .d = channels / a->heads, .lq = lq,
                                      .q = q, .keys = &(wf_keys){ k, v, lk }, .segments = 1 });
     wf_layer_apply(e, a->out, x, o, g, true);

@@ -167,12 +167,14 @@ static bool count_layer(void *user)
 }
 
 /* False where what it needs cannot be counted in 64 bits. */
-static bool walk(const weft_run *r, wf_fit *b)
+static bool walk(const weft_run *r, wf_fit *b, size_t *kept_floats)
 {
+    wf_kept kept = { .size = 0 };
     const wf_networks *p = wf_run_networks(b);
     const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
     int64_t layers = 0;
-    wf_exec e = { .k = p->kernels, .products = p->products, .dry = true, .arena = { .dry = true }, .branch = b->branch, .stop = count_layer,
+    wf_exec e = { .k = p->kernels, .products = p->products, .dry = true, .arena = { .dry = true },
+                  .branch = b->branch, .kept = r->keep_text ? &kept : NULL, .stop = count_layer,
                   .stop_user = &layers };
     weft_step step = WEFT_STEP_INIT;
     wf_call call = { .step = &step, .guided = true };
@@ -181,6 +183,9 @@ static bool walk(const weft_run *r, wf_fit *b)
     for (size_t i = 0; i < b->phases; i++) { /* a call of the phase that costs most */
         e.deltas = b->phase[i].deltas;
         e.slots = phase[i].slots;
+        e.vectors = phase[i].vectors;
+        e.masks = phase[i].masks;
+        kept.used = 0;
         e.flops = e.side_flops = 0;
         layers = 0;
         call.evaluations = wf_sheet_branches(&phase[i]) + phase[i].base;
@@ -189,7 +194,10 @@ static bool walk(const weft_run *r, wf_fit *b)
         b->side_flops = e.flops > b->step_flops ? e.side_flops : b->side_flops;
         b->step_flops = WF_MAX(b->step_flops, e.flops);
         b->step_layers = layers;
+        *kept_floats = WF_MAX(*kept_floats, kept.used);
     }
+    e.kept = NULL;
+    if (r->keep_text) b->bytes += wf_run_kept_bytes(r, b, *kept_floats);
     e.deltas = b->text.deltas;
     e.slots = wf_plan_text_sheet(b->plan)->slots;
     if (p->encoders > 0) {
@@ -252,6 +260,7 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_fit *old,
 {
     wf_fit          b = { .plan = plan, .threads = r->threads };
     const wf_sheet *phase = wf_plan_phases(plan, &b.phases);
+    size_t          kept = 0;
     float           mark;
     weft_status     st = WEFT_OK;
 
@@ -264,12 +273,13 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_fit *old,
     if (st == WEFT_OK) st = make_arrays(r, &b, err);
     if (st == WEFT_OK) {
         mark_merged(&b, &mark);
-        if (!walk(r, &b))
+        if (!walk(r, &b, &kept))
             st = wf_fail(err, WEFT_E_ARG, "a run of %d latents of %d x %d needs more memory than can be counted",
                          r->batch, r->width, r->height);
     }
     if (st == WEFT_OK) st = make_merged(r, &b, old, measure, err);
     if (st == WEFT_OK && !measure && !scratch_serves(&b, old)) st = make_scratch(r, &b, err);
+    if (st == WEFT_OK && !measure && r->keep_text) st = wf_run_kept_create(&b.kept, r, &b, kept, err);
     if (st != WEFT_OK) wf_fit_free(&b, &r->alloc);
     else *out = b;
     return st;
@@ -303,6 +313,7 @@ void wf_fit_free(wf_fit *b, const weft_allocator *alloc)
     wf_free(alloc, b->text_of);
     wf_free(alloc, b->preds);
     wf_free(alloc, b->text_cells);
+    wf_run_kept_free(b->kept, alloc);
     wf_free(alloc, b->arena);
     for (int32_t i = 0; b->scratch != NULL && i < b->threads; i++) wf_free(alloc, b->scratch[i]);
     wf_free(alloc, b->scratch);

@@ -22,6 +22,7 @@ weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_opti
     r->width = o->width != 0 ? o->width : f->sample_size;
     r->text_tokens = o->text_tokens != 0 ? o->text_tokens : 4 * chunk;
     r->tile = o->tile;
+    r->keep_text = (o->flags & WEFT_RUN_KEEP_TEXT) != 0;
     const struct { const char *name; int32_t value, most; } limits[] = {
         { "threads", r->threads, WF_MAX_THREADS }, { "batch", r->batch, 1024 },
         { "height", r->height, 8192 }, { "width", r->width, 8192 },
@@ -86,7 +87,7 @@ weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, we
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     *out = NULL;
     if ((st = ready(plan, err)) != WEFT_OK) return st;
-    if ((st = WF_OPTIONS(&o, options, weft_run_options, 0, err)) != WEFT_OK) return st;
+    if ((st = WF_OPTIONS(&o, options, weft_run_options, WEFT_RUN_KEEP_TEXT, err)) != WEFT_OK) return st;
     if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
 
     weft_allocator alloc = wf_allocator(o.allocator);
@@ -134,7 +135,7 @@ weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *option
 
     if (bytes == NULL) return wf_fail(err, WEFT_E_ARG, "bytes is NULL");
     if ((st = ready(plan, err)) != WEFT_OK) return st;
-    if ((st = WF_OPTIONS(&o, options, weft_run_options, 0, err)) != WEFT_OK) return st;
+    if ((st = WF_OPTIONS(&o, options, weft_run_options, WEFT_RUN_KEEP_TEXT, err)) != WEFT_OK) return st;
     if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
     shape.alloc = wf_allocator(o.allocator);
     shape.fit.plan = held;

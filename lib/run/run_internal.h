@@ -26,6 +26,25 @@ typedef struct wf_sheet_deltas {
     size_t      count;
 } wf_sheet_deltas;
 
+/* What an evaluation's keys and values were made of. */
+typedef struct wf_kept_origin {
+    const wf_row *row;     /* NULL: nothing is there */
+    const void   *deltas;
+    int32_t       count;   /* samples                */
+    int32_t       tokens;
+    int32_t       parts;   /* halves in the batch    */
+} wf_kept_origin;
+
+/* Keys and values of the text, kept between calls (kept.c). */
+typedef struct wf_run_kept {
+    wf_kept at[2];
+    wf_kept_origin of[2];
+    float  *rows;      /* (samples, text_tokens, width) of the text */
+    size_t  width;
+    size_t  tokens;    /* most                                      */
+    int32_t samples;   /* most                                      */
+} wf_run_kept;
+
 /* What a run needs for one plan: all of it is taken before the old one is freed. */
 typedef struct wf_fit {
     weft_plan       *plan;
@@ -43,6 +62,7 @@ typedef struct wf_fit {
     size_t           arena_size;
     uint8_t        **scratch;    /* [threads]                                        */
     size_t           scratch_size;
+    wf_run_kept     *kept;       /* NULL: nothing is kept                            */
     int32_t          threads;
     int32_t          samples;    /* most evaluations * 2 * batch                     */
     uint64_t         bytes;      /* of all of this                                   */
@@ -62,6 +82,7 @@ struct weft_run {
     wf_exec          exec;
     wf_fit           fit;
     int32_t          threads, batch, height, width, text_tokens, tile;
+    bool             keep_text;
     atomic_int       cancel;
     const char      *doing;   /* for progress */
     int64_t          done, total;
@@ -104,10 +125,23 @@ typedef struct wf_call {
     bool             guided;
     bool             base;        /* the last evaluation is the base's */
     int32_t          evaluations; /* branches, and the base            */
+    const wf_row    *row;         /* of the plan's table               */
     struct { int32_t tokens, cross_layers; } text[WF_STREAMS_MAX];
 } wf_call;
 
 void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const wf_call *call);
+
+/* ---- kept.c ---- */
+
+weft_status wf_run_kept_create(wf_run_kept **out, const weft_run *r, const wf_fit *b, size_t floats,
+                               weft_error *err);
+void        wf_run_kept_free(wf_run_kept *x, const weft_allocator *alloc);
+/* Bytes of one that holds `floats` of keys and values. */
+size_t      wf_run_kept_bytes(const weft_run *r, const wf_fit *b, size_t floats);
+/* Around an evaluation of samples [first, first + count): e->kept is its place, or NULL. */
+void        wf_run_kept_begin(wf_exec *e, const wf_fit *b, const wf_call *call, const wf_denoise_input *in,
+                              int32_t first, int32_t count);
+void        wf_run_kept_end(wf_exec *e, const wf_fit *b, const wf_call *call, int32_t first);
 
 /* What one text encoder reads. */
 typedef struct wf_encoder_input {

@@ -62,7 +62,13 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_fit *b, const wf_ca
     for (int32_t k = 0; k < d->facts.streams; k++)
         in.text[k] = (wf_text_input){ b->text_of + k * b->samples + first, call->text[k].tokens,
                                       call->text[k].cross_layers };
-    wf_denoise(d, e, out, &in);
+    if (e->dry) {
+        wf_denoise(d, e, out, &in);
+    } else {
+        wf_run_kept_begin(e, b, call, &in, first, count);
+        wf_denoise(d, e, out, &in);
+        wf_run_kept_end(e, b, call, first);
+    }
     wf_arena_release(&e->arena, mark);
 }
 
@@ -330,6 +336,7 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     const wf_row *row = wf_sheet_row(phase, s.call);
     size_t index = (size_t)(phase - wf_plan_phases(r->fit.plan, &(size_t){ 0 }));
     call.evaluations = row->branches;
+    call.row = row;
     call.base = phase->base;
     WF_TRY(read_text(r, &call, halves, err));
     WF_TRY(read_time_ids(r, &s, halves, err));

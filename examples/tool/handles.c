@@ -76,12 +76,12 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
     return plan;
 }
 
-/* The picture's size in latent pixels goes into the run's options. */
+/* The image's size in latent pixels goes into the run's options. */
 void set_size(settings *s, const weft_model_info *info)
 {
     int32_t factor = info->image_factor;
     if (s->width % factor || s->height % factor)
-        misuse("--size %dx%d: this model's pictures come in multiples of %d", (int)s->width, (int)s->height,
+        misuse("--size %dx%d: this model's images come in multiples of %d", (int)s->width, (int)s->height,
                (int)factor);
     s->run.width = s->width ? s->width / factor : info->latent_size;
     s->run.height = s->height ? s->height / factor : info->latent_size;

@@ -102,18 +102,18 @@ static void parse_seed(settings *s, const char *name, const char *value);
 #define ANNOUNCED(mask) .flags = offsetof(adapter_use, how.flags), .bit = (mask)
 #define ANY_FLOAT .low = -1e6, .high = 1e6
 enum {
-    PICTURE = GENERATE | EXPLAIN,
-    PLANNED = PICTURE | MERGE_MODEL,
+    DRAWING = GENERATE | EXPLAIN,
+    PLANNED = DRAWING | MERGE_MODEL,
     ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL
 };
 
 static const row rows[] = {
-    { HEADING, PICTURE, .name = "The picture" },
+    { HEADING, DRAWING, .name = "The image" },
     { STRING, GENERATE, 'p', "--prompt", "TEXT", "what to draw", IN(prompt) },
     { STRING, GENERATE, 'n', "--negative", "TEXT", "what guidance pushes away from (the empty text)", IN(negative) },
     { OTHER, GENERATE, 0, "--seed", "N", "of the first noise, which equals torch's CPU generator (0)",
       .parse = parse_seed },
-    { OTHER, PICTURE, 0, "--size", "WxH", "in pixels (the size the model was trained at)", .parse = parse_size },
+    { OTHER, DRAWING, 0, "--size", "WxH", "in pixels (the size the model was trained at)", .parse = parse_size },
     { STRING, GENERATE, 'o', "--output", "FILE", "the PNG to write (weft.png)", IN(output) },
     { BIT, GENERATE, 0, "--no-parameters", NULL, "leave the generation parameters out of the PNG",
       SETS(flags, NO_PARAMETERS) },
@@ -124,27 +124,27 @@ static const row rows[] = {
       IN(weighting), .words = weightings },
     { INT32, GENERATE, 0, "--clip-skip", "N", "leave out the text encoder's last N layers (0)", IN(clip_skip), 0, 64 },
 
-    { HEADING, GENERATE, .name = "Beginning with a picture" },
-    { STRING, GENERATE, 'i', "--image", "PNG", "begin with this picture, scaled to the size", IN(image) },
+    { HEADING, GENERATE, .name = "Beginning with an image" },
+    { STRING, GENERATE, 'i', "--image", "PNG", "begin with this image, scaled to the size", IN(image) },
     { FLOAT, GENERATE, 0, "--strength", "X", "0 keep it .. 1 redraw it whole (0.8; with --mask 1)", IN(strength), 0, 1 },
-    { STRING, GENERATE, 0, "--mask", "PNG", "redraw where this picture is white, keep where it is black", IN(mask) },
+    { STRING, GENERATE, 0, "--mask", "PNG", "redraw where this image is white, keep where it is black", IN(mask) },
 
     { HEADING, PLANNED, .name = "Adapters" },
     { OTHER, PLANNED, 'a', "--adapter", "FILE[:WEIGHT]",
       "add an adapter, a file or folder (weight 1); may be repeated. A name that\n"
       "has a colon itself needs the weight", .parse = parse_adapter },
-    { OTHER, PICTURE, 'c', "--concept", "FILE[:WEIGHT]",
+    { OTHER, DRAWING, 'c', "--concept", "FILE[:WEIGHT]",
       "add a file of tokens: a textual inversion, Custom Diffusion, ED-LoRA;\n"
       "WEIGHT is of the adapter in it (1)", .parse = parse_concept },
-    { HEADING, PICTURE, .name = "For the concept just named" },
-    { STRING, PICTURE, 0, "--tokens", "NAMES", "what prompts call its tokens, separated by commas (as the file says)",
+    { HEADING, DRAWING, .name = "For the concept just named" },
+    { STRING, DRAWING, 0, "--tokens", "NAMES", "what prompts call its tokens, separated by commas (as the file says)",
       CONCEPTS(tokens) },
-    { STRING, PICTURE, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the tokens of an\n"
+    { STRING, DRAWING, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the tokens of an\n"
       "adapter whose file has none", CONCEPTS(second) },
-    { BIT, PICTURE, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
+    { BIT, DRAWING, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
       .about = OF_CONCEPT, ANNOUNCED(WEFT_ADD_REPLACE) },
     { HEADING, PLANNED, .name = "For the adapter or concept just named" },
-    { WORD, PICTURE, 0, "--role", "ROLE", "content or style: what K-LoRA takes it for (first content,\nsecond style)",
+    { WORD, DRAWING, 0, "--role", "ROLE", "content or style: what K-LoRA takes it for (first content,\nsecond style)",
       ADAPTERS(role), .words = roles },
     { STRING, PLANNED, 0, "--select", "PATTERNS",
       "act on these layers only: names with * and ?, separated by commas,\nas in 'unet.up_blocks.*,unet.mid_block.*'",
@@ -153,7 +153,7 @@ static const row rows[] = {
     { FLOAT, PLANNED, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, text_weight), ANY_FLOAT,
       .flags = offsetof(adapter_use, given), .bit = TEXT_WEIGHT },
-    { FLOAT, PICTURE, 0, "--share", "W", "weight of its prediction under composite (1)",
+    { FLOAT, DRAWING, 0, "--share", "W", "weight of its prediction under composite (1)",
       ADAPTERS(share), ANY_FLOAT, ANNOUNCED(WEFT_ADD_SHARE), .method = COMPOSITE },
     { BIT, PLANNED, 0, "--partial", NULL, "allow keys that the model has no layer for",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PARTIAL) },
@@ -161,69 +161,69 @@ static const row rows[] = {
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PEFT_DORA) },
 
     { HEADING, PLANNED, .name = "How adapters combine" },
-    { WORD, PICTURE, 0, "--compose", "METHOD", "merge, switch, composite or klora (merge)",
+    { WORD, DRAWING, 0, "--compose", "METHOD", "merge, switch, composite or klora (merge)",
       PHASES(method), .words = methods },
-    { OTHER, PICTURE, 0, "--phase", "WHEN", "begin another phase of the plan at this call, as in 8, or at\n"
+    { OTHER, DRAWING, 0, "--phase", "WHEN", "begin another phase of the plan at this call, as in 8, or at\n"
       "this share of all calls, as in 0.4; --compose and the options of\n"
       "methods that follow are about it", .parse = parse_phase },
-    { WORD, PICTURE, 0, "--text-plan", "WHICH",
+    { WORD, DRAWING, 0, "--text-plan", "WHICH",
       "whose text-encoder parts act on the prompt: all, first, none, or\n"
       "method: the method's own (switch first, klora none, others all)", IN(plan.text), .words = texts },
-    { WORD, PICTURE, 0, "--path", "PATH", "side: factors beside the weights; merged: in copies of the\n"
+    { WORD, DRAWING, 0, "--path", "PATH", "side: factors beside the weights; merged: in copies of the\n"
       "weights; auto: the cheaper for each layer (auto)", IN(plan.path), .words = paths },
     { WORD, PLANNED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
       "stack or direction (delta)", IN(plan.mixed), .words = mixes },
-    { INT32, PICTURE, 0, "--period", "N", "switch: calls of one turn (5)",
+    { INT32, DRAWING, 0, "--period", "N", "switch: calls of one turn (5)",
       PHASES(taking_turns.period), 1, 100000, .method = SWITCH },
-    { BIT, PICTURE, 0, "--official-offset", NULL, "switch: the timing of the authors' program, one call late",
+    { BIT, DRAWING, 0, "--official-offset", NULL, "switch: the timing of the authors' program, one call late",
       PHASE_SETS(taking_turns.flags, WEFT_SWITCH_OFFICIAL_OFFSET), .method = SWITCH },
-    { BIT, PICTURE, 0, "--divide-by-count", NULL, "composite: divide by the number of adapters, not by the\n"
+    { BIT, DRAWING, 0, "--divide-by-count", NULL, "composite: divide by the number of adapters, not by the\n"
       "sum of shares", PHASE_SETS(composite.flags, WEFT_COMPOSITE_DIVIDE_BY_COUNT),
       .method = COMPOSITE },
-    { BIT, PICTURE, 0, "--last-without-guidance", NULL, "composite: without guidance keep the last adapter's\n"
+    { BIT, DRAWING, 0, "--last-without-guidance", NULL, "composite: without guidance keep the last adapter's\n"
       "prediction alone, as the authors' program does",
       PHASE_SETS(composite.flags, WEFT_COMPOSITE_NOCFG_LAST), .method = COMPOSITE },
-    { WORD, PICTURE, 0, "--pattern", "CURVE", "klora: s_star, s or custom (s_star)",
+    { WORD, DRAWING, 0, "--pattern", "CURVE", "klora: s_star, s or custom (s_star)",
       PHASES(klora.pattern), .words = patterns, .method = KLORA },
-    { DOUBLE, PICTURE, 0, "--alpha", "X", "klora, custom: S = (alpha tau + beta) mod modulus",
+    { DOUBLE, DRAWING, 0, "--alpha", "X", "klora, custom: S = (alpha tau + beta) mod modulus",
       PHASES(klora.alpha), ANY_FLOAT, .method = KLORA },
-    { DOUBLE, PICTURE, 0, "--beta", "X", "klora, custom",
+    { DOUBLE, DRAWING, 0, "--beta", "X", "klora, custom",
       PHASES(klora.beta), ANY_FLOAT, .method = KLORA },
-    { DOUBLE, PICTURE, 0, "--modulus", "X", "klora, custom (0: no modulus)",
+    { DOUBLE, DRAWING, 0, "--modulus", "X", "klora, custom (0: no modulus)",
       PHASES(klora.modulus), 0, 1e6, .method = KLORA },
-    { BIT, PICTURE, 0, "--paper-beta", NULL, "klora: s_star with the paper's offset 1.3 for the program's 1.275",
+    { BIT, DRAWING, 0, "--paper-beta", NULL, "klora: s_star with the paper's offset 1.3 for the program's 1.275",
       PHASE_SETS(klora.flags, WEFT_KLORA_PAPER_BETA), .method = KLORA },
-    { WORD, PICTURE, 0, "--gamma", "BALANCE", "klora: code, paper or none (code)",
+    { WORD, DRAWING, 0, "--gamma", "BALANCE", "klora: code, paper or none (code)",
       PHASES(klora.gamma), .words = gammas, .method = KLORA },
-    { WORD, PICTURE, 0, "--granularity", "UNIT", "klora: time passes with every layer call, or by step (call)",
+    { WORD, DRAWING, 0, "--granularity", "UNIT", "klora: time passes with every layer call, or by step (call)",
       PHASES(klora.granularity), .words = grains, .method = KLORA },
-    { INT64, PICTURE, 0, "--top-k", "N", "klora: entries that make a score (product of the two ranks)",
+    { INT64, DRAWING, 0, "--top-k", "N", "klora: entries that make a score (product of the two ranks)",
       PHASES(klora.top_k), 1, 1e12, .method = KLORA },
-    { BIT, PICTURE, 0, "--attention-only", NULL, "klora: act on q, k, v and out of the attentions alone",
+    { BIT, DRAWING, 0, "--attention-only", NULL, "klora: act on q, k, v and out of the attentions alone",
       PHASE_SETS(klora.flags, WEFT_KLORA_ATTENTION_ONLY), .method = KLORA },
-    { BIT, PICTURE, 0, "--ignore-alpha", NULL, "klora: leave the files' alpha out, as the authors' program does",
+    { BIT, DRAWING, 0, "--ignore-alpha", NULL, "klora: leave the files' alpha out, as the authors' program does",
       PHASE_SETS(klora.flags, WEFT_KLORA_IGNORE_ALPHA), .method = KLORA },
-    { BIT, PICTURE, 0, "--wrap", NULL, "klora: let the very last layer call fall back to time 0, likewise",
+    { BIT, DRAWING, 0, "--wrap", NULL, "klora: let the very last layer call fall back to time 0, likewise",
       PHASE_SETS(klora.flags, WEFT_KLORA_WRAP), .method = KLORA },
 
-    { HEADING, PICTURE, .name = "Denoising" },
-    { INT32, PICTURE, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000 },
-    { OTHER, PICTURE, 0, "--sampler", "SOLVER", "the solver (ddim):\n", .solvers = ANY_SOLVER,
+    { HEADING, DRAWING, .name = "Denoising" },
+    { INT32, DRAWING, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000 },
+    { OTHER, DRAWING, 0, "--sampler", "SOLVER", "the solver (ddim):\n", .solvers = ANY_SOLVER,
       .parse = parse_sampler },
-    { BIT, PICTURE, 0, "--karras", NULL, "noise levels of Karras et al., for ", .solvers = WEFT_TRAIT_SIGMAS,
+    { BIT, DRAWING, 0, "--karras", NULL, "noise levels of Karras et al., for ", .solvers = WEFT_TRAIT_SIGMAS,
       SETS(flags, KARRAS) },
-    { OTHER, PICTURE, 0, "--sigmas", "LIST", "noise levels of your own, falling, separated by commas, for the same",
+    { OTHER, DRAWING, 0, "--sigmas", "LIST", "noise levels of your own, falling, separated by commas, for the same",
       .parse = parse_sigmas },
-    { FLOAT, PICTURE, 0, "--eta", "X", "ddim: 0 deterministic, 1 draws as much noise as DDPM (0); tcd: gamma",
+    { FLOAT, DRAWING, 0, "--eta", "X", "ddim: 0 deterministic, 1 draws as much noise as DDPM (0); tcd: gamma",
       IN(eta), 0, 1 },
-    { WORD, PICTURE, 0, "--spacing", "WAY", "timesteps: default, leading, linspace or trailing (the model's)",
+    { WORD, DRAWING, 0, "--spacing", "WAY", "timesteps: default, leading, linspace or trailing (the model's)",
       IN(spacing), .words = spacings },
-    { FLOAT, PICTURE, 'g', "--guidance", "W", "how strongly the prompt counts; at most 1: no guidance (7.5)",
+    { FLOAT, DRAWING, 'g', "--guidance", "W", "how strongly the prompt counts; at most 1: no guidance (7.5)",
       IN(guidance), 0, 1000 },
     { FLOAT, GENERATE, 0, "--guidance-rescale", "X", "0 none .. 1 full (0)", IN(rescale), 0, 1 },
-    { INT32, PICTURE, 0, "--tile", "N", "code pictures in tiles of N latent pixels, so that memory stays\n"
-      "bounded (whole pictures)", IN(run.tile), 16, 8192 },
-    { INT32, PICTURE, 't', "--threads", "N", "(one for each core); the picture is the same for any number",
+    { INT32, DRAWING, 0, "--tile", "N", "code images in tiles of N latent pixels, so that memory stays\n"
+      "bounded (whole images)", IN(run.tile), 16, 8192 },
+    { INT32, DRAWING, 't', "--threads", "N", "(one for each core); the image is the same for any number",
       IN(run.threads), 1, 128 },
 
     { HEADING, GENERATE, .name = "Comparing with other programs (safetensors files)" },
@@ -488,7 +488,7 @@ static void refuse_idle_options(const settings *s)
     if (s->sigma_count && (was_given("--steps") || (s->flags & KARRAS)))
         misuse("--sigmas says how many steps there are, and which: not with %s", s->flags & KARRAS ? "--karras" : "--steps");
     if ((was_given("--strength") || s->mask) && s->image == NULL)
-        misuse("%s is about the picture of --image", s->mask ? "--mask" : "--strength");
+        misuse("%s is about the image of --image", s->mask ? "--mask" : "--strength");
     if ((was_given("--compose") || was_given("--phase")) && s->adapter_count == 0)
         misuse("%s needs an --adapter", was_given("--compose") ? "--compose" : "--phase");
 }
@@ -565,7 +565,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     if (s->flags & HELP) return;
     if (s->target == NULL)
         misuse(used_by == INSPECT ? "which file or folder?" : used_by == CONVERT ? "which adapter?" : "which model?");
-    if (used_by & PICTURE) refuse_idle_options(s);
+    if (used_by & DRAWING) refuse_idle_options(s);
 }
 
 void print_options(int used_by)

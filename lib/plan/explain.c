@@ -1,4 +1,4 @@
-/* explain.c - a sealed plan in words, for someone who wonders what a picture was made with.
+/* explain.c - a sealed plan in words, for someone who wonders what an image was made with.
  *
  * What all methods share stands here: the adapters, who acts on the prompt, what it costs, how each block
  * is computed. The method itself says what its options mean and folds its own table into few lines; a
@@ -174,7 +174,7 @@ static void write_plan(const weft_plan *p, wf_text *out)
     }
     if (p->adapters > 0) add_text_policy(p, out);
     if (p->adapters > 0) add_mixed(p, out);
-    wf_words_explain(p->words, out);
+    wf_tokens_explain(p->tokens, out);
     add_adapters(p, out);
     if (p->adapters == 0) return;
     add_cost(p, out);

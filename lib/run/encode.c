@@ -6,8 +6,8 @@
  * sequence; a pooled vector is that of the first chunk.
  *
  * Weights multiply what the encoders give, token by token; BOS, EOS, padding and pooled vectors
- * keep theirs. Words with a vector for each cross-attention layer are encoded once for each layer;
- * a prompt without such words once for all. */
+ * keep theirs. Placeholder tokens with a vector for each cross-attention layer are
+ * encoded once for each layer; a prompt without such tokens once for all. */
 #include "base/structs.h"
 #include "model/prompt.h"
 #include "run/run_internal.h"
@@ -125,7 +125,7 @@ typedef struct reading {
     int32_t       *own;
     float         *weights; /* (chunks, positions); NULL without weights */
     int32_t       *blank;   /* (positions) the empty prompt */
-    const float  **rows;    /* of the plan's words; NULL: it has none */
+    const float  **rows;    /* of the plan's tokens; NULL: it has none */
     float         *empty;   /* (positions, width) the empty prompt, encoded; NULL: not measured
                                from */
     int32_t        eos_at[CHUNKS];
@@ -260,26 +260,26 @@ static weft_status lay_out(const weft_run *r, reading *s, const wf_text_encoder 
     return WEFT_OK;
 }
 
-/* If the plan has words: the rows that they are, and whether one of these tokens differs from layer
+/* If the plan has placeholder tokens: their rows, and whether one in the prompt differs from layer
  * to layer. */
-static weft_status take_words(const weft_run *r, layout *l, int32_t which, weft_error *err)
+static weft_status take_tokens(const weft_run *r, layout *l, int32_t which, weft_error *err)
 {
-    const wf_words *words = wf_plan_words(r->memory.plan);
+    const wf_tokens *tokens = wf_plan_tokens(r->memory.plan);
     reading *s = &l->encoder[which];
-    size_t rows = wf_words_rows(words);
+    size_t rows = wf_tokens_rows(tokens);
     size_t positions = (size_t)wf_encoder_positions(&wf_run_networks(&r->memory)->encoder[which]);
     if (rows == 0) return WEFT_OK;
     s->rows = wf_zalloc(&r->alloc, rows, sizeof *s->rows);
-    if (s->rows == NULL) return wf_nomem(err, rows * sizeof *s->rows, "the plan's words");
+    if (s->rows == NULL) return wf_nomem(err, rows * sizeof *s->rows, "the plan's tokens");
     for (size_t i = 0; i < (size_t)s->chunks * positions; i++) {
-        int32_t row = s->ids[i] - wf_words_extras(words, which)->base;
-        if (row < 0 || wf_words_layers(words, row) == 0) continue;
+        int32_t row = s->ids[i] - wf_tokens_extras(tokens, which)->base;
+        if (row < 0 || wf_tokens_layers(tokens, row) == 0) continue;
         if (l->copies == 1)
             return wf_fail(err, WEFT_E_ARG,
-                           "the word %s has a vector for each of %d cross-attention layers: set "
+                           "the token %s has a vector for each of %d cross-attention layers: set "
                            "weft_text.cross_layers of the sequence to %d",
-                           wf_words_name(words, row),
-                           wf_words_layers(words, row), wf_words_layers(words, row));
+                           wf_tokens_name(tokens, row),
+                           wf_tokens_layers(tokens, row), wf_tokens_layers(tokens, row));
         l->layers = l->copies;
     }
     return WEFT_OK;
@@ -289,7 +289,7 @@ static weft_status take_words(const weft_run *r, layout *l, int32_t which, weft_
 static weft_status read_prompt(const weft_run *r, const weft_encode *e, layout *l, weft_error *err)
 {
     const wf_networks *n = wf_run_networks(&r->memory);
-    const wf_words *words = wf_plan_words(r->memory.plan);
+    const wf_tokens *tokens = wf_plan_tokens(r->memory.plan);
     bool weights = (e->flags & WEFT_ENCODE_WEIGHTS) != 0;
     bool cut = (e->flags & WEFT_ENCODE_TRUNCATE) != 0;
     bool comma = (e->flags & WEFT_ENCODE_COMMA) != 0 && !cut; /* no next chunk to move to */
@@ -299,7 +299,7 @@ static weft_status read_prompt(const weft_run *r, const weft_encode *e, layout *
         const wf_text_encoder *t = &n->encoder[i];
         reading *s = &l->encoder[i];
         wf_chunks c;
-        st = wf_prompt_chunk(&c, &prompt, t->tokenizer, wf_words_extras(words, i),
+        st = wf_prompt_chunk(&c, &prompt, t->tokenizer, wf_tokens_extras(tokens, i),
                              (size_t)wf_encoder_positions(t) - 2, comma, err);
         if (st != WEFT_OK) break;
         if (cut && c.count > 1) {
@@ -310,7 +310,7 @@ static weft_status read_prompt(const weft_run *r, const weft_encode *e, layout *
         s->needed = c.count;
         st = lay_out(r, s, t, &c, weights, err);
         wf_chunks_free(&c);
-        if (st == WEFT_OK) st = take_words(r, l, i, err);
+        if (st == WEFT_OK) st = take_tokens(r, l, i, err);
     }
     wf_prompt_free(&prompt);
     for (int32_t i = 0; i < n->encoders && st == WEFT_OK; i++)
@@ -344,7 +344,7 @@ static weft_status encode_empty(weft_run *r, const weft_encode *e, layout *l, we
 static void encode_layers(weft_run *r, layout *l, wf_encoding *in)
 {
     const wf_networks *n = wf_run_networks(&r->memory);
-    const wf_words *words = wf_plan_words(r->memory.plan);
+    const wf_tokens *tokens = wf_plan_tokens(r->memory.plan);
     for (int32_t j = 0; j < l->copies && !r->exec.stopped; j++) {
         for (int32_t i = 0; i < n->streams; i++) {
             const weft_text *t = &l->text[i];
@@ -354,7 +354,7 @@ static void encode_layers(weft_run *r, layout *l, wf_encoding *in)
             if (wanted && j >= l->layers) memcpy(in->stream[i], t->data, one * sizeof *t->data);
         }
         for (int32_t i = 0; i < n->encoders; i++)
-            if (l->encoder[i].rows != NULL) wf_words_fill(words, i, j, l->encoder[i].rows);
+            if (l->encoder[i].rows != NULL) wf_tokens_fill(tokens, i, j, l->encoder[i].rows);
         if (j < l->layers) wf_encode_forward(r, &r->exec, in);
     }
 }

@@ -328,7 +328,7 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     if (s.stamp != 0 && s.stamp != wf_run_stamp(r))
         return wf_fail(err, WEFT_E_STATE,
                        "step.stamp: the text was encoded with other text encoders, text weights of "
-                       "adapters, or words than the run's plan has now: encode the prompts again");
+                       "adapters, or tokens than the run's plan has now: encode the prompts again");
     bool guided = call.guided = s.negative != NULL && s.guidance > 1.0f;
     WF_TRY(check_images(r, &s, err));
     WF_TRY(check_numbers(r, &s, err));

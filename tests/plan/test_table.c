@@ -652,7 +652,7 @@ START_TEST(wrong_numbers_are_refused)
     add.flags = 1u << 30;
     FAILS(WEFT_E_UNSUPPORTED, "weft_add_options", weft_plan_add(p, ink, 1, &add, &err));
     add.flags = WEFT_ADD_REPLACE;
-    FAILS(WEFT_E_ARG, "words of a concept", weft_plan_add(p, ink, 1, &add, &err));
+    FAILS(WEFT_E_ARG, "tokens of a concept", weft_plan_add(p, ink, 1, &add, &err));
     so.period = -1;
     FAILS(WEFT_E_ARG, "period is -1", weft_plan_switch(p, &so, &err));
     po.path = 7;

@@ -99,7 +99,7 @@ static void make_folder(const char *path)
     free(part);
 }
 
-/* ------------------------------------------------------------------ one picture */
+/* ------------------------------------------------------------------ one image */
 
 typedef struct studio {
     weft_model      *model;
@@ -107,7 +107,7 @@ typedef struct studio {
     weft_sampler    *sampler;
     weft_adapter    *adapters[ADAPTERS];
     const char      *out;
-    int32_t          side;                   /* of the pictures, in pixels */
+    int32_t          side;                   /* of the images, in pixels */
     int              done, total;
     double           began;
 } studio;
@@ -238,7 +238,7 @@ static void sheet_heading(sheet *s, int row, const char *text)
     draw_text(s->rgb, s->bytes, s->width, s->height, GAP, tile_y(s, row) - 22, 2, INK, text);
 }
 
-/* A picture, every pixel ZOOM x ZOOM; its name below, and a prompt in small letters, two lines of it. */
+/* An image, every pixel ZOOM x ZOOM; its name below, and a prompt in small letters, two lines of it. */
 static void sheet_place(sheet *s, int row, int column, const uint8_t *rgb, int32_t side, const char *label,
                         const char *prompt)
 {
@@ -329,7 +329,7 @@ int main(int argc, char **argv)
     s.side = s.info.latent_size * s.info.image_factor;
 
     draw_everything(&s);
-    printf("%d pictures in %.1f s\n", s.total, now() - s.began);
+    printf("%d images in %.1f s\n", s.total, now() - s.began);
 
     for (int i = 0; i < ADAPTERS; i++) weft_adapter_free(s.adapters[i]);
     weft_sampler_free(s.sampler);

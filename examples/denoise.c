@@ -1,4 +1,4 @@
-/* denoise.c - a prompt becomes a picture: the whole loop, and nothing else.
+/* denoise.c - a prompt becomes an image: the whole loop, and nothing else.
  *
  * The library predicts the noise of one step. The loop over the steps is yours: between two
  * steps you may look at the latents, change them, move the run to another plan, or stop.

@@ -1,9 +1,9 @@
-/* img2img.c - a picture becomes another picture; with a mask, only where the mask is white.
+/* img2img.c - an image becomes another image; with a mask, only where the mask is white.
  *
- * Denoising need not begin with noise alone. A picture is encoded to latents, covered with as much noise as
- * some step in the middle begins with, and taken from there: the later the step, the more of the picture stays.
- * With a mask, the picture is put back outside it after each step, with the noise of the next: the network sees
- * what surrounds the hole, and what it paints has to fit. (A UNet made for inpainting is shown mask and picture
+ * Denoising need not begin with noise alone. An image is encoded to latents, covered with as much noise as
+ * some step in the middle begins with, and taken from there: the later the step, the more of the image stays.
+ * With a mask, the image is put back outside it after each step, with the noise of the next: the network sees
+ * what surrounds the hole, and what it paints has to fit. (A UNet made for inpainting is shown mask and image
  * instead, as weft_step.extra.)
  *
  *   cc img2img.c $(pkg-config --cflags --libs weft) -o img2img
@@ -102,12 +102,12 @@ int main(int argc, char **argv)
     weft_run_options options = WEFT_RUN_OPTIONS_INIT;
     options.width = width / info.image_factor;
     options.height = height / info.image_factor;
-    options.tile = 64;                              /* of a large picture, encode and decode a part at a time */
+    options.tile = 64;                              /* of a large image, encode and decode a part at a time */
     must(weft_plan_create(model, NULL, &plan, &err));
     must(weft_plan_seal(plan, calls, &err));
     must(weft_run_create(plan, &options, &run, &err));
 
-    /* The picture as latents, and with the noise of the first step. */
+    /* The image as latents, and with the noise of the first step. */
     weft_noise *noise;
     size_t plane = (size_t)options.width * (size_t)options.height, len = (size_t)info.latent_channels * plane;
     size_t pixels = (size_t)width * (size_t)height;

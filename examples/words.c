@@ -2,7 +2,7 @@
  *
  * A concept is a file with a word and its vectors (and sometimes an adapter). A plan that has it knows the word: in
  * every prompt that is encoded under the plan, the vectors stand where the word does. Nothing else of the model
- * changes, so a word goes with any adapters and any method. The same prompt and seed for every picture of the sheet.
+ * changes, so a word goes with any adapters and any method. The same prompt and seed for every image of the sheet.
  *
  *   cc words.c draw/font.c $(pkg-config --cflags --libs weft) -o words
  *   ./words examples/model words.png */
@@ -35,7 +35,7 @@ typedef struct studio {
     weft_sampler   *sampler;
     weft_concept   *teal;
     weft_adapter   *hatching;
-    int32_t         side; /* of a picture, in pixels */
+    int32_t         side; /* of an image, in pixels */
 } studio;
 
 static weft_error err;

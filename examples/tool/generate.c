@@ -1,4 +1,4 @@
-/* generate.c - draw a picture: encode the prompts, walk the steps, decode. */
+/* generate.c - draw an image: encode the prompts, walk the steps, decode. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,16 +150,16 @@ static void free_conditioning(conditioning *c)
     for (int32_t i = 0; i < c->streams; i++) free(c->text[0][i].data), free(c->text[1][i].data);
 }
 
-/* Where a picture begins that is not made of noise alone. */
+/* Where an image begins that is not made of noise alone. */
 typedef struct origin {
-    float  *latents;                                 /* of the picture that is given; NULL: none                 */
+    float  *latents;                                 /* of the image that is given; NULL: none                 */
     float  *mask;                                    /* (h, w) in latent pixels, 1 where it is redrawn; or NULL  */
-    float  *extra;                                   /* mask and masked picture, for a model that reads them     */
+    float  *extra;                                   /* mask and masked image, for a model that reads them     */
     size_t  extra_len;
     int32_t first;                                   /* call to begin with                                       */
 } origin;
 
-typedef struct picture {
+typedef struct drawing {
     conditioning  cond;
     origin        from;
     int           distilled;                         /* the guidance scale is an input of the model */
@@ -168,7 +168,7 @@ typedef struct picture {
     float        *start, *latents;
     float       **predictions;                       /* [calls], each NULL unless saved */
     int32_t       calls;
-} picture;
+} drawing;
 
 static float *draw_noise(size_t len, weft_noise *noise)
 {
@@ -178,7 +178,7 @@ static float *draw_noise(size_t len, weft_noise *noise)
 }
 
 /* The size, which may be that of a file of latents; its noise, before the sampler scales it, is read here. */
-static void read_size(picture *p, settings *s, const weft_model_info *info)
+static void read_size(drawing *p, settings *s, const weft_model_info *info)
 {
     weft_tensors *file;
     int64_t shape[3] = { info->latent_channels, s->height / info->image_factor, s->width / info->image_factor };
@@ -200,7 +200,7 @@ static void read_size(picture *p, settings *s, const weft_model_info *info)
     p->len = (size_t)info->latent_channels * (size_t)s->run.height * (size_t)s->run.width;
 }
 
-/* Latents of a picture, drawn from the distribution that the encoder gives, as diffusers draws them. */
+/* Latents of an image, drawn from the distribution that the encoder gives, as diffusers draws them. */
 static float *encode_image(weft_run *run, const float *image, const settings *s, size_t len, weft_noise *noise)
 {
     float *drawn = draw_noise(len, noise), *latents = floats(len);
@@ -209,9 +209,9 @@ static float *encode_image(weft_run *run, const float *image, const settings *s,
     return latents;
 }
 
-/* The mask in latent pixels; and the picture without what lies under it (grey there), which an inpainting UNet reads
- * beside the mask. With any other UNet denoise() puts the picture back around the mask after every call. */
-static void read_masked(picture *p, float *image, const settings *s, const weft_model_info *info, weft_run *run,
+/* The mask in latent pixels; and the image without what lies under it (grey there), which an inpainting UNet reads
+ * beside the mask. With any other UNet denoise() puts the image back around the mask after every call. */
+static void read_masked(drawing *p, float *image, const settings *s, const weft_model_info *info, weft_run *run,
                         weft_noise *noise)
 {
     size_t pixels = (size_t)s->width * (size_t)s->height, plane = p->len / (size_t)info->latent_channels;
@@ -234,12 +234,12 @@ static void read_masked(picture *p, float *image, const settings *s, const weft_
     free(mask);
 }
 
-/* What a picture begins with. Its noise is drawn in diffusers' order, so that a seed means the same: first for the
- * picture of --image (not where an inpainting model redraws it wholly), then the noise of the latents, last for the
- * picture under the mask, also where no model reads that. */
-static void read_origin(picture *p, const settings *s, const weft_model_info *info, weft_run *run, weft_noise *noise)
+/* What an image begins with. Its noise is drawn in diffusers' order, so that a seed means the same: first for the
+ * image of --image (not where an inpainting model redraws it wholly), then the noise of the latents, last for the
+ * image under the mask, also where no model reads that. */
+static void read_origin(drawing *p, const settings *s, const weft_model_info *info, weft_run *run, weft_noise *noise)
 {
-    float *image = s->image ? read_picture(s->image, s->width, s->height) : NULL;
+    float *image = s->image ? read_image(s->image, s->width, s->height) : NULL;
     int reads = info->input_channels > info->latent_channels;
 
     if (image && !(reads && s->strength >= 1.0f)) p->from.latents = encode_image(run, image, s, p->len, noise);
@@ -248,8 +248,8 @@ static void read_origin(picture *p, const settings *s, const weft_model_info *in
     free(image);
 }
 
-/* Everything but what the mask shows becomes the picture again, with the noise of the call that comes next. */
-static void keep_unmasked(picture *p, const weft_sampler *sampler, int32_t next, float *scratch)
+/* Everything but what the mask shows becomes the image again, with the noise of the call that comes next. */
+static void keep_unmasked(drawing *p, const weft_sampler *sampler, int32_t next, float *scratch)
 {
     size_t plane = (size_t)(p->shape[2] * p->shape[3]);
     const float *kept = p->from.latents;
@@ -261,7 +261,7 @@ static void keep_unmasked(picture *p, const weft_sampler *sampler, int32_t next,
         if (p->from.mask[i % plane] == 0.0f) p->latents[i] = kept[i];
 }
 
-static void first_latents(picture *p, const settings *s, const weft_sampler *sampler)
+static void first_latents(drawing *p, const settings *s, const weft_sampler *sampler)
 {
     p->latents = floats(p->len);
     if (p->from.latents && !(s->mask && s->strength >= 1.0f)) {
@@ -271,7 +271,7 @@ static void first_latents(picture *p, const settings *s, const weft_sampler *sam
     for (size_t i = 0; i < p->len; i++) p->latents[i] = p->start[i] * weft_sampler_init_scale(sampler);
 }
 
-static void denoise(picture *p, const settings *s, weft_run *run, weft_sampler *sampler, weft_noise *noise, meter *m)
+static void denoise(drawing *p, const settings *s, weft_run *run, weft_sampler *sampler, weft_noise *noise, meter *m)
 {
     float *scaled = floats(p->len), *prediction = floats(p->len);
     weft_step step = WEFT_STEP_INIT;
@@ -323,7 +323,13 @@ static char *describe(const settings *s)
     if (s->latents) fprintf(f, ", Start latents: %s", s->latents);
     if (s->conditioning) fprintf(f, ", Conditioning: %s", s->conditioning);
     if (s->adapter_count) {
-        fprintf(f, ", Compose: %s", word_of(methods, s->method));
+        fprintf(f, ", Compose: %s", word_of(methods, s->phases[0].method));
+        for (size_t i = 1; i < s->phase_count; i++) {
+            const phase_use *ph = &s->phases[i];
+            fprintf(f, ", Phase: %s from ", word_of(methods, ph->method));
+            if (ph->begin.flags & WEFT_PHASE_AT) fprintf(f, "%g of the calls", ph->begin.at);
+            else fprintf(f, "call %d", (int)ph->begin.first);
+        }
         if (s->plan.mixed != WEFT_MIXED_DELTA) fprintf(f, ", Mixed: %s", word_of(mixes, s->plan.mixed));
         fprintf(f, ", Adapters: \"");
         for (size_t i = 0; i < s->adapter_count; i++)
@@ -336,7 +342,7 @@ static char *describe(const settings *s)
     return text;
 }
 
-static void save_tensors(const picture *p, const settings *s, const char *parameters)
+static void save_tensors(const drawing *p, const settings *s, const char *parameters)
 {
     const conditioning *c = &p->cond;
     const char *metadata[2] = { "parameters", parameters };
@@ -379,7 +385,7 @@ static void save_tensors(const picture *p, const settings *s, const char *parame
     free(out);
 }
 
-static void write_picture(const picture *p, const settings *s, weft_run *run, const char *parameters)
+static void write_image(const drawing *p, const settings *s, weft_run *run, const char *parameters)
 {
     const char *path = s->output ? s->output : "weft.png";
     const char *text[2] = { "parameters", parameters };
@@ -394,13 +400,13 @@ static void write_picture(const picture *p, const settings *s, weft_run *run, co
     free(rgb);
 }
 
-/* The size is the picture's where none is asked for; and less strength means fewer calls. */
-static void begin_with_picture(picture *p, settings *s, const weft_model_info *info, const weft_sampler *sampler)
+/* The size is the image's where none is asked for; and less strength means fewer calls. */
+static void begin_with_image(drawing *p, settings *s, const weft_model_info *info, const weft_sampler *sampler)
 {
     int32_t w, h;
     if (s->strength < 0) s->strength = s->mask ? 1.0f : 0.8f;
     if (s->width == 0) {
-        picture_size(s->image, &w, &h);
+        image_size(s->image, &w, &h);
         s->width = w / info->image_factor * info->image_factor;
         s->height = h / info->image_factor * info->image_factor;
         if (s->width == 0 || s->height == 0) fail("%s: %d x %d pixels are too few", s->image, (int)w, (int)h);
@@ -411,7 +417,7 @@ static void begin_with_picture(picture *p, settings *s, const weft_model_info *i
 int generate(settings *s)
 {
     weft_model_info info = WEFT_MODEL_INFO_INIT;
-    picture p;
+    drawing p;
     weft_noise *noise;
     weft_run *run;
     meter m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
@@ -432,7 +438,7 @@ int generate(settings *s)
     if (info.guidance_embed && (s->negative || s->rescale > 0.0f))
         misuse("%s is guidance-distilled (takes the guidance scale as an input): %s has no effect", s->target,
                s->negative ? "--negative" : "--guidance-rescale");
-    if (!info.has_vae) fail("%s: the model has no VAE to turn latents into a picture", s->target);
+    if (!info.has_vae) fail("%s: the model has no VAE to turn latents into an image", s->target);
     if (info.input_channels == 2 * info.latent_channels + 1 && !(s->image && s->mask))
         misuse("%s is an inpainting model: it wants --image and --mask", s->target);
     if (info.input_channels != info.latent_channels && info.input_channels != 2 * info.latent_channels + 1)
@@ -443,7 +449,7 @@ int generate(settings *s)
     p.calls = weft_sampler_calls(sampler);
     p.predictions = room((size_t)p.calls, sizeof *p.predictions);
     must(weft_noise_create(s->seed, NULL, &noise, &err));
-    if (s->image) begin_with_picture(&p, s, &info, sampler);
+    if (s->image) begin_with_image(&p, s, &info, sampler);
     read_size(&p, s, &info);
     describe_streams(&p.cond, model, &info);
     p.cond.halves = guided ? 2 : 1;
@@ -475,7 +481,7 @@ int generate(settings *s)
     double looped = now() - loop;
 
     char *parameters = describe(s);
-    write_picture(&p, s, run, parameters);
+    write_image(&p, s, run, parameters);
     if (s->save) save_tensors(&p, s, parameters);
     watch_interrupt(NULL);
     clear_progress();

@@ -102,7 +102,7 @@ static int inspect_adapter(settings *s, weft_adapter *adapter)
     printf("  adapter   %s, dialect %s%s%s\n", info.family, info.dialect, *info.kind ? ": " : "", info.kind);
     printf("  base      %s\n", info.base ? info.base_name : "unknown: its shapes are of no published model");
     printf("  modules   %d: %d in the UNet, %d in text encoders; %d are convolutions\n", (int)info.modules,
-           (int)info.unet_modules, (int)info.text_modules, (int)info.conv_modules);
+           (int)info.denoiser_modules, (int)info.text_modules, (int)info.conv_modules);
     if (info.norm_modules) printf("  norms     %d of the modules\n", (int)info.norm_modules);
     if (info.tokens)
         printf("  tokens    %d embedding%s beside them: give the file as a --concept\n", (int)info.tokens,
@@ -135,7 +135,7 @@ static void print_tokens(const weft_concept *concept, const weft_concept_info *i
 
 static int inspect_model(settings *s)
 {
-    static const char *const predictions[] = { "the noise", "v", "the picture" };
+    static const char *const predictions[] = { "the noise", "v", "the image" };
     weft_model_info info = WEFT_MODEL_INFO_INIT;
     weft_text_info text = WEFT_TEXT_INFO_INIT;
 
@@ -146,15 +146,15 @@ static int inspect_model(settings *s)
     printf("  model     %s, %s\n  size      ", info.base_name, info.layout);
     print_bytes((double)info.bytes);
     printf(", %" PRId64 " parameters\n", info.parameters);
-    printf("  pictures  %dx%d, from %d latent channels of %dx%d\n", (int)side, (int)side, (int)info.latent_channels,
+    printf("  images    %dx%d, from %d latent channels of %dx%d\n", (int)side, (int)side, (int)info.latent_channels,
            (int)info.latent_size, (int)info.latent_size);
     must(weft_model_text(model, 0, &text, &err));
     printf("  text      %d encoder%s, chunks of %d tokens, width %d\n", (int)info.text_encoders,
            info.text_encoders == 1 ? "" : "s", (int)text.tokens, (int)text.width);
     if (info.input_channels != info.latent_channels)
         printf("  reads     %d channels: %s\n", (int)info.input_channels,
-               info.input_channels == 2 * info.latent_channels + 1 ? "latents, a mask and the picture around it: inpainting"
-                                                                  : "latents and another picture's");
+               info.input_channels == 2 * info.latent_channels + 1 ? "latents, a mask and the image around it: inpainting"
+                                                                  : "latents and another image's");
     printf("  predicts  %s\n", info.prediction >= 0 && info.prediction < 3 ? predictions[info.prediction] : "?");
     printf("  parts     %s, %s\n", info.has_tokenizer ? "a tokenizer" : "no tokenizer", info.has_vae ? "a VAE" : "no VAE");
     printf("  layers    %" PRId64 " that adapters can address\n", info.layers);

@@ -11,7 +11,7 @@ static const struct {
     int       (*run)(settings *s);
 } subcommands[] = {
     { "generate", "weft generate MODEL --prompt TEXT [--adapter FILE[:WEIGHT]]... [OPTIONS]",
-      "Draw a picture. MODEL is a folder in the diffusers layout, or a single checkpoint file.\n\n"
+      "Draw an image. MODEL is a folder in the diffusers layout, or a single checkpoint file.\n\n"
       "  weft generate sd15/ -p 'a lighthouse at dusk' -o plain.png\n"
       "  weft generate sd15/ -p 'a sbu cat in szn style' -o cat.png --compose klora \\\n"
       "      -a cat.safetensors --role content -a ink.safetensors --role style", GENERATE, generate },
@@ -34,7 +34,7 @@ enum { SUBCOMMANDS = sizeof subcommands / sizeof subcommands[0] };
 
 static void print_help(void)
 {
-    printf("weft - compose LoRA adapters and draw pictures with diffusion models\n\n");
+    printf("weft - compose LoRA adapters and draw images with diffusion models\n\n");
     for (int i = 0; i < SUBCOMMANDS; i++) printf("  %s\n", subcommands[i].usage);
     printf("  weft SUBCOMMAND --help\n  weft --version\n\n"
            "Methods of composition (--compose): merge sums the adapters; switch lets them take turns,\n"

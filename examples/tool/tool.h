@@ -62,19 +62,30 @@ typedef struct adapter_use {
     weft_concept        *concept;
 } adapter_use;
 
+/* A phase of the plan: where it begins, and what it does. */
+typedef struct phase_use {
+    weft_phase_options      begin;               /* not of the first */
+    int32_t                 method;
+    weft_switch_options     taking_turns;
+    weft_composite_options  composite;
+    weft_klora_options      klora;
+} phase_use;
+enum { PHASES_MAX = 32 };
+
 typedef struct settings {
     const char             *target;              /* the model, or the file to look at */
     adapter_use            *adapters;
     size_t                  adapter_count;
     uint32_t                flags;               /* QUIET ... */
-    int32_t                 method;
+    phase_use               phases[PHASES_MAX];
+    size_t                  phase_count;         /* at least 1 */
     int32_t                 sampler, steps, spacing;
-    int32_t                 width, height;       /* of the picture; 0: the model's */
+    int32_t                 width, height;       /* of the image; 0: the model's */
     float                   eta, guidance, rescale;
     uint64_t                seed;
     const char             *prompt, *negative;
     const char             *latents, *conditioning, *save, *output;
-    const char             *image, *mask;        /* where the picture starts, and what of it is redrawn */
+    const char             *image, *mask;        /* where the image starts, and what of it is redrawn */
     float                   strength;
     int32_t                 clip_skip;
     int32_t                 weighting;           /* WEIGH_* */
@@ -85,9 +96,6 @@ typedef struct settings {
     weft_model_options      open;
     weft_plan_options       plan;
     weft_run_options        run;
-    weft_switch_options     taking_turns;
-    weft_composite_options  composite;
-    weft_klora_options      klora;
 } settings;
 
 typedef struct word { const char *name; int32_t value; } word;
@@ -100,7 +108,6 @@ void        settings_free(settings *s);
 void        parse_arguments(settings *s, int used_by, int argc, char **argv);
 void        print_options(int used_by);
 const char *word_of(const word *words, int32_t value);
-int         was_given(const char *name);
 
 /* ------------------------------------------------------------------ handles.c: from settings to handles */
 
@@ -112,12 +119,12 @@ void          set_size(settings *s, const weft_model_info *info); /* the run's, 
 void          check_writable(const char *path);                   /* better before the first step than after the last */
 int           is_folder(const char *path);
 
-/* ------------------------------------------------------------------ pictures.c: tensors and pictures in files */
+/* ------------------------------------------------------------------ images.c: tensors and images in files */
 
 float *read_tensor(const weft_tensors *file, const char *path, const char *name, int64_t *shape, size_t rank);
-float *read_picture(const char *path, int32_t width, int32_t height);         /* (3, h, w) in 0..1, resized */
+float *read_image(const char *path, int32_t width, int32_t height);         /* (3, h, w) in 0..1, resized */
 float *read_mask(const char *path, int32_t width, int32_t height);            /* (h, w), 0 or 1             */
-void   picture_size(const char *path, int32_t *width, int32_t *height);
+void   image_size(const char *path, int32_t *width, int32_t *height);
 
 /* ------------------------------------------------------------------ the subcommands, a file each */
 

@@ -41,9 +41,10 @@ extern "C" {
 WEFT_API uint32_t weft_version(void);
 
 /**
- * Whether this library has a feature: a method ("klora"), a sampler ("heun"), an adapter family as reports name it
- * ("loha"), a file dialect likewise ("kohya"), a kind of concept ("textual-inversion"), or what a run can do
- * ("prompt-weights", "clip-skip", "img2img", "inpainting", "refiner", "guidance-embed", "text-layers", "vae-tiles").
+ * Whether this library has a feature: a method ("klora"), a sampler ("heun"), an adapter family or
+ * a file dialect by the name that weft_adapter_info gives it ("loha", "kohya"), a kind of concept
+ * ("textual-inversion"), or something that a run can do ("prompt-weights", "clip-skip", "img2img",
+ * "inpainting", "refiner", "guidance-embed", "text-layers", "vae-tiles").
  *
  * @return 1 if it has, 0 if not or if name is NULL
  * @since 0.1
@@ -59,16 +60,22 @@ enum weft_status_code {
     WEFT_E_IO          = -3, /* the system refused; weft_error.sys is errno                     */
     WEFT_E_FORMAT      = -4, /* a file is broken                                                */
     WEFT_E_MISMATCH    = -5, /* the files are fine, but not for each other                      */
-    WEFT_E_UNSUPPORTED = -6, /* understood, and not something this library does                 */
+    WEFT_E_UNSUPPORTED = -6, /* understood, but this library does not do it                     */
     WEFT_E_STATE       = -7, /* the handle is not in the state that this call needs             */
     WEFT_E_CANCELLED   = -8, /* a callback or weft_run_cancel() asked to stop                   */
     WEFT_E_INTERNAL    = -9  /* a defect of the library                                         */
 };
 
-/** Name of a status, "WEFT_E_FORMAT"; "WEFT_E_UNKNOWN" for a value this library never returns. @since 0.1 */
+/**
+ * Name of a status, "WEFT_E_FORMAT"; "WEFT_E_UNKNOWN" for a value this library never returns.
+ * @since 0.1
+ */
 WEFT_API const char *weft_status_name(weft_status status);
 
-/** Why a call failed. The caller owns it; it is written only on failure, and may be NULL in every call. */
+/**
+ * Why a call failed. The caller owns it; it is written only on failure, and may be NULL in every
+ * call.
+ */
 typedef struct weft_error {
     int32_t code;      /* the status that was returned                              */
     int32_t sys;       /* errno for WEFT_E_IO, else 0                               */
@@ -78,12 +85,13 @@ typedef struct weft_error {
 /**
  * Where a handle's memory comes from.
  *
- * `alloc` returns memory of `size` bytes at a multiple of `align`, or NULL on failure. `align` is a power of two
- * up to 64. `free` gets the size that `alloc` was given, and never NULL.
- * Threads: both are called only on a thread that called weft, during that call, never on a worker and never
- * while a lock of the library's is held. They must not call weft with the handle that asks. A handle that
- * others keep is freed by the last of them, on whatever thread lets it go; handles that share an allocator and
- * are used by several threads need one that several threads may call.
+ * `alloc` returns memory of `size` bytes at a multiple of `align`, or NULL on failure. `align` is a
+ * power of two up to 64. `free` gets the size that `alloc` was given, and never NULL.
+ *
+ * Threads: both are called only on a thread that called weft, during that call; never on a worker,
+ * and never while the library holds a lock. They must not call weft with the handle that asks. A
+ * handle that others keep is freed by the last of them, on whatever thread that happens. If handles
+ * that share an allocator are used by several threads, the allocator must take calls from them all.
  */
 typedef struct weft_allocator {
     void *(*alloc)(void *user, size_t size, size_t align);
@@ -93,8 +101,10 @@ typedef struct weft_allocator {
 
 /** Flags of everything that is opened from files. */
 enum weft_open_flag {
-    /** Read the files into memory instead of mapping them: for files that may change, or that are on a network file
-     *  system, where a mapping that fails later ends the process. */
+    /**
+     * Read the files into memory instead of mapping them: for files that may change, or that are on
+     * a network file system. If the data behind a mapping is gone, the process ends.
+     */
     WEFT_OPEN_COPY = 1u << 0
 };
 
@@ -108,7 +118,7 @@ enum weft_log_level {
 typedef void (*weft_log_fn)(void *user, int32_t level, const char *line);
 
 /**
- * Told of progress on the thread that called weft: `done` of `total` parts of `what`.
+ * Gets progress on the thread that called weft: `done` of `total` parts of `what`.
  * Return 0 to go on; anything else stops the call with WEFT_E_CANCELLED.
  */
 typedef int32_t (*weft_progress_fn)(void *user, const char *what, int64_t done, int64_t total);

@@ -2,13 +2,15 @@
  *
  *     y = W x + b + sum over adapters i of  c[call][branch][layer][i] * s_i * B_i (A_i x)
  *
- * s_i is the scale of the file (alpha / rank) and is not part of c. Merge makes c constant; switch
- * makes it one-hot in i, cycling with the call; composite has one branch for each adapter and
- * averages the branches' predictions; K-LoRA is one-hot for each layer and call, as the weights decide.
+ * s_i is the scale of the file (alpha / rank) and is not part of c. Merge makes c constant. Switch
+ * makes it one-hot in i, cycling with the call. Composite has one branch for each adapter and
+ * averages the branches' predictions. K-LoRA is one-hot for each layer and call, as the weights
+ * decide. A *call* is one weft_run_step(); a *branch* is one of the predictions that a call
+ * combines.
  *
- * A plan is built (create, add, one method), then sealed for a number of calls of the step
- * function, and immutable from then on: usable from any thread, shared by any number of runs.
- * Until then one thread at a time. */
+ * A plan is built (create, add, choose methods), then sealed for a number of calls, and immutable
+ * from then on: usable from any thread, shared by any number of runs. Before sealing, one thread at
+ * a time may use it. */
 #ifndef WEFT_PLAN_H
 #define WEFT_PLAN_H
 
@@ -25,38 +27,50 @@ typedef struct weft_plan weft_plan;
 
 /** How a layer's adapters are computed; both ways are exact. */
 enum weft_path {
-    WEFT_PATH_AUTO   = 0, /* the cheaper for each layer, as weft_plan_text() shows                 */
-    WEFT_PATH_SIDE   = 1, /* W x + B (A x): no copy of any weight                                  */
-    WEFT_PATH_MERGED = 2  /* a private float32 copy of W + c s B A: for layers of the UNet where c is the
-                             same in every call, in plans of one branch; the others as SIDE        */
+    WEFT_PATH_AUTO   = 0, /* the cheaper for each layer, as weft_plan_text() shows               */
+    WEFT_PATH_SIDE   = 1, /* W x + B (A x): no copy of any weight                                */
+    WEFT_PATH_MERGED = 2  /* a private float32 copy of W + c s B A, for layers of the denoiser
+                             whose c is the same in every call of a phase with one branch; other
+                             layers as SIDE                                                      */
 };
 
 /** Which adapters act while a prompt is encoded (their text-encoder parts). */
 enum weft_text_policy {
-    WEFT_TEXT_METHOD = 0, /* the method's own: merge and composite all, switch the first, K-LoRA none */
+    WEFT_TEXT_METHOD = 0, /* as the method has it: merge and composite all, switch the first,
+                             K-LoRA none                                                         */
     WEFT_TEXT_ALL    = 1,
     WEFT_TEXT_FIRST  = 2,
     WEFT_TEXT_NONE   = 3
 };
 
 /**
- * What adapters of one layer of the UNet make together where one of them depends on the weight W (DoRA, OFT, BOFT, (IA)^3,
- * GLoRA, a whole weight in W's place). With c_i the coefficient, Delta_i what adapter i adds to W at strength 1, and for DoRA
- * g_i its magnitude, V_i = W + s_i B_i A_i:
+ * How several adapters on one layer of the denoiser combine if at least one of them depends on the
+ * base weight W (DoRA, OFT, BOFT, (IA)^3, GLoRA, a whole weight in W's place).
  *
- *   DELTA      W + sum c_i (W'_i(W) - W)                       every difference is taken on the base: no order
- *   INSIDE     U + c (W'(U) - U),  U = W + sum c_j Delta_j     the additive adapters j first, then the one that depends on W:
- *              with DoRA g (U + s B A) / |U + s B A| at c = 1, so they change the direction only. One such adapter in a layer
- *   STACK      W_i = W_(i-1) + c_i (W'_i(W_(i-1)) - W_(i-1))   in the order in which adapters were added, biases too: PEFT's
- *              merge_and_unload() of each in turn
- *   DIRECTION  g V / |V|,  V = W + sum c_i Delta_i,  g = |W| + sum over DoRA c_i (g_i - |W|)    Delta_i = s_i B_i A_i for DoRA:
- *              directions and magnitudes each summed; no order, but for rounding; W' of one DoRA at c = 1. Beside DoRA
- *              additive adapters alone, and magnitudes all of rows or all of columns
+ * c_i is the coefficient. Delta_i is what an additive adapter i adds to W at strength 1. W'_i(U) is
+ * what adapter i makes of a weight U. For DoRA g_i is the magnitude, and Delta_i = s_i B_i A_i.
  *
- * Where this says something else than DELTA, the layer is computed from a merged copy whatever the path, and sealing fails
- * with WEFT_E_UNSUPPORTED where the policy does not take the layer's adapters, its coefficients change from call to call, or there
- * are several branches. Other layers of the UNet, normalisations and text encoders are as under DELTA. WEFT_ADD_PEFT_DORA makes
- * no difference to DIRECTION. Sources: PEFT 0.21's merge for STACK (merge_adapter() of several at once takes the norms of a
+ *   DELTA      W + sum c_i (W'_i(W) - W)
+ *              Every difference is taken on the base; the order does not matter.
+ *   INSIDE     U + c (W'(U) - U),  U = W + sum c_j Delta_j
+ *              The additive adapters j first, then the one that depends on the weight. For DoRA at
+ *              c = 1 this is g (U + s B A) / |U + s B A|: the others change the direction only. A
+ *              layer may have one such adapter.
+ *   STACK      W_i = W_(i-1) + c_i (W'_i(W_(i-1)) - W_(i-1))
+ *              Each on what those before it made, in the order in which they were added, biases
+ *              too: PEFT's merge_and_unload() of each in turn.
+ *   DIRECTION  g V / |V|,  V = W + sum c_i Delta_i,  g = |W| + sum over DoRA c_i (g_i - |W|)
+ *              Directions and magnitudes are summed separately; the order does not matter, but for
+ *              rounding. One DoRA at c = 1 gives its W'. Only DoRA and additive adapters, and
+ *              magnitudes all of rows or all of columns.
+ *
+ * If such a policy applies to a layer, the layer is computed from a merged copy whatever the path.
+ * Sealing fails with WEFT_E_UNSUPPORTED if the policy does not take the layer's adapters, if its
+ * coefficients change from call to call, or if there are several branches. Other layers of the
+ * denoiser, normalisations and text encoders are as under DELTA. WEFT_ADD_PEFT_DORA makes no
+ * difference under DIRECTION.
+ *
+ * Sources: PEFT 0.21's merge for STACK (its merge_adapter() of several at once takes the norms of a
  * DoRA from W + s_i B_i A_i, also after others); Liu et al., DoRA (2024), for g V / |V|.
  */
 enum weft_mixed {
@@ -83,15 +97,20 @@ typedef struct weft_plan_options {
 /** The function twin of WEFT_PLAN_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_plan_options_init(weft_plan_options *options, size_t size);
 
-/** Start a plan on a model, which it keeps alive. Without adapters it is the base model. @since 0.1 */
-WEFT_API weft_status weft_plan_create(weft_model *model, const weft_plan_options *options, weft_plan **out,
-                                      weft_error *err);
-/** An unsealed copy that shares bindings and scores; sealing it recomputes the table alone. @since 0.1 */
+/**
+ * Start a plan on a model, which it keeps alive. Without adapters it is the base model. @since 0.1
+ */
+WEFT_API weft_status weft_plan_create(weft_model *model, const weft_plan_options *options,
+                                      weft_plan **out, weft_error *err);
+/**
+ * An unsealed copy that shares bindings and scores; sealing it recomputes only the table.
+ * @since 0.1
+ */
 WEFT_API weft_status weft_plan_copy(const weft_plan *plan, weft_plan **out, weft_error *err);
 /** Let go of a plan; runs that use it keep it alive. @since 0.1 */
 WEFT_API void weft_plan_free(weft_plan *plan);
 
-/** Part that an adapter plays, for methods that tell them apart. */
+/** The role of an adapter, for methods that tell adapters apart. */
 enum weft_role {
     WEFT_ROLE_NONE    = 0,
     WEFT_ROLE_CONTENT = 1,
@@ -103,10 +122,12 @@ enum weft_add_flag {
     WEFT_ADD_PARTIAL    = 1u << 0,
     /** `share` is set, otherwise it is 1. */
     WEFT_ADD_SHARE      = 1u << 1,
-    /** DoRA as PEFT weighs it: the weight inside the norm, g (W + w s B A) / |W + w s B A|. Otherwise
-        W + w (W' - W) with W' at weight 1: exact at 0 and 1, and linear between. */
+    /**
+     * DoRA as PEFT weighs it: the weight inside the norm, g (W + w s B A) / |W + w s B A|.
+     * Otherwise W + w (W' - W) with W' at weight 1: exact at 0 and 1, and linear between.
+     */
     WEFT_ADD_PEFT_DORA  = 1u << 2,
-    /** A concept's word that is in the vocabulary already is taken over, where it is an error otherwise. */
+    /** A concept's token that is in the vocabulary already is replaced; else that is an error. */
     WEFT_ADD_REPLACE    = 1u << 3
 };
 
@@ -115,8 +136,8 @@ typedef struct weft_text_weights {
     uint32_t struct_size;
     uint32_t flags;      /* zero                                          */
     float    text_1;     /* in the first text encoder                     */
-    float    text_2;     /* in the second; not read where there is none   */
-    float    text_3;     /* in the third, likewise                        */
+    float    text_2;     /* in the second, if the model has one           */
+    float    text_3;     /* in the third, if the model has one            */
     int32_t  reserved0;  /* zero                                          */
 } weft_text_weights;
 #define WEFT_TEXT_WEIGHTS_INIT { sizeof(weft_text_weights), 0, 0, 0, 0, 0 }
@@ -140,13 +161,15 @@ typedef struct weft_add_options {
 WEFT_API void weft_add_options_init(weft_add_options *options, size_t size);
 
 /**
- * Bind an adapter to the plan's model with a weight; the plan keeps it alive. The order of the calls
- * is the order of the adapters: it decides the turns of switch, and content before style in K-LoRA.
+ * Bind an adapter to the plan's model with a weight; the plan keeps it alive. The order of the
+ * calls is the order of the adapters: it decides the turns of switch, and content before style in
+ * K-LoRA.
  *
  * @param weight   multiplies the adapter's delta; any finite number, 0 leaves the base bit for bit
  * @param options  NULL for defaults
- * @return WEFT_E_MISMATCH  no key matches, or some key does not and options do not allow it; the text says
- *                          for which base model the adapter is. weft_report_create() tells key by key
+ * @return WEFT_E_MISMATCH  no key matches, or some key does not and options do not allow it; the
+ *                          text says for which base model the adapter is. weft_report_create()
+ *                          tells key by key
  *         WEFT_E_STATE     the plan is sealed
  * @since 0.1
  */
@@ -154,19 +177,20 @@ WEFT_API weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float
                                    const weft_add_options *options, weft_error *err);
 
 /**
- * Give the plan a concept: its words mean their embeddings in every prompt that is encoded under this plan, and its
- * adapter, where it has one, is added as weft_plan_add() does. Words make no entry in the table.
+ * Give the plan a concept: its tokens stand for their embeddings in every prompt that is encoded
+ * under this plan, and its adapter, if it has one, is added as weft_plan_add() does. Tokens make no
+ * entry in the table.
  *
- * @return besides weft_plan_add()'s: WEFT_E_MISMATCH (a width that no text encoder of the model has; a word that is
- *         in the vocabulary, or another concept's already: the text says which)
+ * @return besides weft_plan_add()'s: WEFT_E_MISMATCH (a width that no text encoder of the model
+ *         has; a token that is in the vocabulary or another concept's already; the text says which)
  * @since 0.1
  */
-WEFT_API weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float weight,
+WEFT_API weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *tokens, float weight,
                                            const weft_add_options *options, weft_error *err);
 
 /**
- * Change the weights of adapter `index`, 0 the first that was added, on a plan that is not sealed, such
- * as a copy of a sealed one. Everything else stays, and sealing recomputes only the table.
+ * Change the weights of adapter `index`, 0 the first that was added, on a plan that is not sealed,
+ * such as a copy of a sealed one. Everything else stays, and sealing recomputes only the table.
  *
  * @param text  NULL: the text encoders take `weight` too
  * @return WEFT_E_STATE (sealed), WEFT_E_ARG
@@ -175,16 +199,17 @@ WEFT_API weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concep
 WEFT_API weft_status weft_plan_set_weight(weft_plan *plan, int32_t index, float weight,
                                           const weft_text_weights *text, weft_error *err);
 /**
- * Put another adapter in the place of adapter `index` of a plan that is not sealed, with its own weight
- * and options. On failure the old one stays.
+ * Put another adapter in the place of adapter `index` of a plan that is not sealed, with its own
+ * weight and options. On failure the old one stays.
  *
  * @return as weft_plan_add()
  * @since 0.2
  */
-WEFT_API weft_status weft_plan_replace(weft_plan *plan, int32_t index, weft_adapter *adapter, float weight,
-                                       const weft_add_options *options, weft_error *err);
+WEFT_API weft_status weft_plan_replace(weft_plan *plan, int32_t index, weft_adapter *adapter,
+                                       float weight, const weft_add_options *options,
+                                       weft_error *err);
 /**
- * Take adapter `index` out of a plan that is not sealed; those after it move up by one. Words of a
+ * Take adapter `index` out of a plan that is not sealed; those after it move up by one. Tokens of a
  * concept stay.
  *
  * @return WEFT_E_STATE (sealed), WEFT_E_ARG
@@ -193,7 +218,7 @@ WEFT_API weft_status weft_plan_replace(weft_plan *plan, int32_t index, weft_adap
 WEFT_API weft_status weft_plan_remove(weft_plan *plan, int32_t index, weft_error *err);
 
 enum weft_phase_flag {
-    /** `at` is set and says where the phase begins, in place of `first`. */
+    /** `at` is set: the phase begins there, and `first` must be 0. */
     WEFT_PHASE_AT = 1u << 0
 };
 typedef struct weft_phase_options {
@@ -207,24 +232,31 @@ typedef struct weft_phase_options {
 /** The function twin of WEFT_PHASE_OPTIONS_INIT. @since 0.2 */
 WEFT_API void weft_phase_options_init(weft_phase_options *options, size_t size);
 /**
- * Begin a phase: from its first call on, the plan does what the next method setter says (merge until
- * then). A plan begins with a phase at call 0; the setters speak of the last phase. A method counts
- * the calls of its own phase, from 0. Text encoders follow the method of the first phase.
+ * Begin a phase: a range of calls with a method of its own. From its first call on the plan follows
+ * the method that is set after this call, or merge if none is. A plan begins with a phase at call
+ * 0, and method setters always set the last phase. A method counts the calls of its own phase, from
+ * 0. Text encoders follow the method of the first phase.
  *
  * A phase that turns out to have no call, because the plan is sealed for fewer, is left out with a
  * warning.
  *
- * @return WEFT_E_STATE (sealed), WEFT_E_ARG (not after the phase before), WEFT_E_UNSUPPORTED (too many)
+ * @return WEFT_E_STATE (sealed), WEFT_E_ARG (not after the phase before), WEFT_E_UNSUPPORTED (too
+ *         many)
  * @since 0.2
  */
 WEFT_API weft_status weft_plan_begin_phase(weft_plan *plan, const weft_phase_options *options,
                                            weft_error *err);
 
-/** Merge: every adapter at every call, summed exactly. What a plan does unless told otherwise. @since 0.1 */
+/**
+ * Merge: every adapter at every call, summed exactly. The method of a plan unless another is set.
+ * @since 0.1
+ */
 WEFT_API weft_status weft_plan_merge(weft_plan *plan, weft_error *err);
 
 enum weft_switch_flag {
-    /** The timing of the authors' program: the first turn one call longer, everything one call late. */
+    /**
+     * The authors' timing: the first turn is one call longer, everything after it one call late.
+     */
     WEFT_SWITCH_OFFICIAL_OFFSET = 1u << 0
 };
 typedef struct weft_switch_options {
@@ -241,12 +273,15 @@ WEFT_API void weft_switch_options_init(weft_switch_options *options, size_t size
  * Zhong et al., Multi-LoRA Composition for Image Generation (2024), section 3.
  * @since 0.1
  */
-WEFT_API weft_status weft_plan_switch(weft_plan *plan, const weft_switch_options *options, weft_error *err);
+WEFT_API weft_status weft_plan_switch(weft_plan *plan, const weft_switch_options *options,
+                                      weft_error *err);
 
 enum weft_composite_flag {
-    /** Divide the weighted sum by the number of adapters, as the paper prints it, not by the sum of shares. */
+    /**
+     * Divide the weighted sum by the number of adapters, as in the paper, not by the sum of shares.
+     */
     WEFT_COMPOSITE_DIVIDE_BY_COUNT = 1u << 0,
-    /** Without guidance keep the last adapter's prediction alone, as the authors' program does. */
+    /** Without guidance keep only the last adapter's prediction, as the authors' program does. */
     WEFT_COMPOSITE_NOCFG_LAST      = 1u << 1
 };
 typedef struct weft_composite_options {
@@ -257,17 +292,21 @@ typedef struct weft_composite_options {
 /** The function twin of WEFT_COMPOSITE_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_composite_options_init(weft_composite_options *options, size_t size);
 /**
- * LoRA Composite: one branch for each adapter, predictions averaged with the adapters' shares.
- * The sum does not depend on the order in which adapters were added, bit for bit. Same source as switch.
+ * LoRA Composite: one branch for each adapter, predictions averaged with the adapters' shares. The
+ * sum does not depend on the order in which adapters were added, bit for bit. Same source as
+ * switch.
  * @since 0.1
  */
-WEFT_API weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *options, weft_error *err);
+WEFT_API weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *options,
+                                         weft_error *err);
 
-/** Curve S(tau) that the style's score is multiplied with; tau runs from 0 to 1 over the picture. */
+/** Curve S(tau), the factor of the style's score; tau runs from 0 to 1 over the phase. */
 enum weft_klora_pattern {
-    WEFT_KLORA_S_STAR = 0, /* (alpha tau + 0.85 alpha) mod alpha: a first touch of style, content, style    */
-    WEFT_KLORA_S      = 1, /* alpha tau + beta: content first, style after                                  */
-    WEFT_KLORA_CUSTOM = 2  /* (alpha tau + beta) mod modulus, modulus 0: none; all three from the options   */
+    WEFT_KLORA_S_STAR = 0, /* (alpha tau + 0.85 alpha) mod alpha: a first touch of style, then
+                              content, style at the end                                       */
+    WEFT_KLORA_S      = 1, /* alpha tau + beta: content first, then style                     */
+    WEFT_KLORA_CUSTOM = 2  /* (alpha tau + beta) mod modulus, all three from the options;
+                              modulus 0: no modulus                                           */
 };
 /** Balance between the two adapters' scores. */
 enum weft_klora_gamma {
@@ -277,15 +316,16 @@ enum weft_klora_gamma {
 };
 /** What tau counts. */
 enum weft_klora_granularity {
-    WEFT_KLORA_BY_CALL = 0, /* every layer: tau = (n L + l) / (N L), l = 1..L in order of execution */
-    WEFT_KLORA_BY_STEP = 1  /* every call of the step function: tau = n / N                         */
+    WEFT_KLORA_BY_CALL = 0, /* every layer: tau = (n L + l) / (N L), l = 1..L in order of
+                               execution                                                   */
+    WEFT_KLORA_BY_STEP = 1  /* every call: tau = n / N                                     */
 };
 enum weft_klora_flag {
     /** Keep the authors' counter, which wraps to 0 at the very last layer of the last call. */
     WEFT_KLORA_WRAP           = 1u << 0,
     /** Score and apply with the file's alpha left out, as the authors' program does. */
     WEFT_KLORA_IGNORE_ALPHA   = 1u << 1,
-    /** Govern q, k, v and out of the attentions only; adapters act nowhere else. */
+    /** Govern only q, k, v and out of the attentions; adapters act nowhere else. */
     WEFT_KLORA_ATTENTION_ONLY = 1u << 2,
     /** Pattern s* with the paper's offset 1.3 in place of the program's 1.275. */
     WEFT_KLORA_PAPER_BETA     = 1u << 3
@@ -297,7 +337,8 @@ typedef struct weft_klora_options {
     int32_t  gamma;        /* WEFT_KLORA_GAMMA_*                                       */
     int32_t  granularity;  /* WEFT_KLORA_BY_*                                          */
     int32_t  reserved0;    /* zero                                                     */
-    int64_t  top_k;        /* largest entries that make a score; 0: rank_c * rank_s (a family without: the layer's) */
+    int64_t  top_k;        /* largest entries that make a score; 0: rank_c * rank_s (for a family
+                              without a rank the smaller side of the layer)            */
     double   alpha;        /* of CUSTOM only, as are beta and modulus                  */
     double   beta;
     double   modulus;
@@ -306,35 +347,40 @@ typedef struct weft_klora_options {
 /** The function twin of WEFT_KLORA_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_klora_options_init(weft_klora_options *options, size_t size);
 /**
- * K-LoRA: for every layer and call either the content adapter or the style adapter, whichever has the
- * larger sum of its K largest |entries| of Delta W, the style's multiplied with gamma S(tau).
- * Needs exactly two adapters: by role, else the first is content and the second style.
- * Ouyang et al., K-LoRA: Unlocking Training-Free Fusion of Any Subject and Style LoRAs (2025), eq. 3-7.
+ * K-LoRA: for every layer and call either the content adapter or the style adapter, whichever has
+ * the larger sum of its K largest |entries| of Delta W, the style's multiplied with gamma S(tau).
+ * Needs exactly two adapters: by role, else the first is content and the second style. Ouyang et
+ * al., K-LoRA: Unlocking Training-Free Fusion of Any Subject and Style LoRAs (2025), eq. 3-7.
  * @since 0.1
  */
-WEFT_API weft_status weft_plan_klora(weft_plan *plan, const weft_klora_options *options, weft_error *err);
+WEFT_API weft_status weft_plan_klora(weft_plan *plan, const weft_klora_options *options,
+                                     weft_error *err);
 
 /** What K-LoRA saw in a layer; of a sealed plan. */
 typedef struct weft_klora_score {
     uint32_t struct_size;
-    int32_t  position;  /* l, 1..L in order of execution; 0 where K-LoRA does not govern the layer */
-    int64_t  top_k;     /* K of this layer                                                         */
-    double   content;   /* S_c, sum of the K largest |entries|                                     */
-    double   style;     /* S_s                                                                     */
-    double   ratio;     /* q, sum of |Delta W_c| over sum of |Delta W_s|; 0 where one is missing   */
-    double   gamma;     /* of the pair, the same in every layer                                    */
-    double   rho;       /* S_c / (gamma S_s): content iff rho > S(tau)                             */
+    int32_t  position;  /* l, 1..L in order of execution; 0: K-LoRA does not govern the layer */
+    int64_t  top_k;     /* K of this layer                                                    */
+    double   content;   /* S_c, sum of the K largest |entries|                                */
+    double   style;     /* S_s                                                                */
+    double   ratio;     /* q, sum of |Delta W_c| over sum of |Delta W_s|; 0 if one is missing */
+    double   gamma;     /* of the pair, the same in every layer                               */
+    double   rho;       /* S_c / (gamma S_s): content if and only if rho > S(tau)             */
 } weft_klora_score;
 #define WEFT_KLORA_SCORE_INIT { sizeof(weft_klora_score), 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_KLORA_SCORE_INIT. @since 0.1 */
 WEFT_API void weft_klora_score_init(weft_klora_score *score, size_t size);
-/** Read layer `layer`'s score in the phase of `call`. WEFT_E_STATE unless that is sealed under K-LoRA. @since 0.1 */
+/**
+ * Read layer `layer`'s score in the phase of `call`. WEFT_E_STATE unless that phase is sealed under
+ * K-LoRA.
+ * @since 0.1
+ */
 WEFT_API weft_status weft_plan_klora_score(const weft_plan *plan, int32_t call, int64_t layer,
                                            weft_klora_score *score,
                                            weft_error *err);
 
 /**
- * Compile the plan for a number of calls of the step function (weft_sampler_calls() of the sampler).
+ * Seal the plan for a number of calls (weft_sampler_calls() of the sampler): make its table.
  *
  * @return WEFT_E_STATE (sealed already), WEFT_E_UNSUPPORTED (a method that cannot work with these
  *         adapters; the text says why), WEFT_E_CANCELLED, WEFT_E_NOMEM, WEFT_E_ARG
@@ -343,28 +389,31 @@ WEFT_API weft_status weft_plan_klora_score(const weft_plan *plan, int32_t call, 
 WEFT_API weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err);
 
 /**
- * Write the model with the plan merged into its weights, in the layout that it was opened from, every weight in the
- * dtype that it had. The plan must be sealed, with one branch and the same coefficients in every call; text encoders
- * get what acts while prompts are encoded. Words are not part of a checkpoint, nor is a VAE that was given to
- * weft_model_open(). A folder gets one weight file for each component, and what else its index names.
+ * Write the model with the plan merged into its weights, in the layout that it was opened from.
+ * Every weight keeps its dtype. The plan must be sealed, with one branch and the same coefficients
+ * in every call. Text encoders get what acts while prompts are encoded. Placeholder tokens are not
+ * part of a checkpoint, nor is a VAE that was given to weft_model_open(). A folder gets one weight
+ * file for each component, and what else its index names.
  *
- * @param path  a file for a single-file model, a folder otherwise, which is made; nothing may be there yet
- * @return WEFT_E_STATE, WEFT_E_UNSUPPORTED (coefficients that change), WEFT_E_IO, WEFT_E_NOMEM, WEFT_E_ARG
+ * @param path  a file for a single-file model, else a folder, which is made; it must not exist yet
+ * @return WEFT_E_STATE, WEFT_E_UNSUPPORTED (coefficients that change), WEFT_E_IO, WEFT_E_NOMEM,
+ *         WEFT_E_ARG
  * @since 0.1
  */
 WEFT_API weft_status weft_plan_save_model(const weft_plan *plan, const char *path, weft_error *err);
 
 /**
- * How many tokens a prompt has under a plan, with the places that its words take, and how many chunks (at least 1)
- * weft_run_encode() needs for it with the same flags. Either result may be NULL. With two text encoders: the larger of
- * both. The plan need not be sealed.
+ * How many tokens a prompt has under a plan, with the places that placeholder tokens take, and how
+ * many chunks (at least 1) weft_run_encode() needs for it with the same flags. Either result may be
+ * NULL. With several text encoders: the largest. The plan need not be sealed.
  *
  * @param flags  WEFT_ENCODE_* of run.h
  * @return WEFT_E_STATE (the model has no tokenizer), WEFT_E_ARG, WEFT_E_NOMEM
  * @since 0.1
  */
-WEFT_API weft_status weft_plan_prompt_size(const weft_plan *plan, const char *prompt, uint32_t flags, int32_t *tokens,
-                                           int32_t *chunks, weft_error *err);
+WEFT_API weft_status weft_plan_prompt_size(const weft_plan *plan, const char *prompt,
+                                           uint32_t flags, int32_t *tokens, int32_t *chunks,
+                                           weft_error *err);
 
 typedef struct weft_plan_info {
     uint32_t    struct_size;
@@ -376,7 +425,7 @@ typedef struct weft_plan_info {
     int32_t     evaluations;    /* most network evaluations of a call, guidance not counted       */
     int32_t     reserved0;
     int64_t     layers;         /* of the model                                                   */
-    int64_t     touched_layers; /* layers where some coefficient is not zero, of all phases and the
+    int64_t     touched_layers; /* layers with a coefficient that is not zero, of all phases and the
                                    text encoders; a layer counts in each                          */
     int64_t     merged_layers;  /* of those, computed from a merged copy                          */
     int64_t     side_bytes;     /* of the stacked factors of the layers that are not merged       */
@@ -386,14 +435,15 @@ typedef struct weft_plan_info {
 /** The function twin of WEFT_PLAN_INFO_INIT. @since 0.1 */
 WEFT_API void weft_plan_info_init(weft_plan_info *info, size_t size);
 /** Describe a plan. @since 0.1 */
-WEFT_API weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft_error *err);
+WEFT_API weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info,
+                                        weft_error *err);
 
 /** One adapter of a plan, as it was added. Texts belong to the plan and hold until it changes. */
 typedef struct weft_plan_adapter_info {
     uint32_t    struct_size;
     int32_t     role;         /* WEFT_ROLE_* that it was added with                             */
     const char *name;         /* the adapter's                                                  */
-    const char *part;         /* what the method takes it for: "content", "style"; "" if nothing */
+    const char *part;         /* what the method takes it for: "content", "style", or ""         */
     float       weight;
     float       text_1;       /* weight of its part in the first text encoder                   */
     float       text_2;       /* in the second                                                  */
@@ -405,10 +455,10 @@ typedef struct weft_plan_adapter_info {
 /** The function twin of WEFT_PLAN_ADAPTER_INFO_INIT. @since 0.2 */
 WEFT_API void weft_plan_adapter_info_init(weft_plan_adapter_info *info, size_t size);
 /** Describe adapter number `adapter`, 0 the first that was added, of a sealed plan. @since 0.2 */
-WEFT_API weft_status weft_plan_adapter(const weft_plan *plan, int32_t adapter, weft_plan_adapter_info *info,
-                                       weft_error *err);
+WEFT_API weft_status weft_plan_adapter(const weft_plan *plan, int32_t adapter,
+                                       weft_plan_adapter_info *info, weft_error *err);
 
-/** One phase: before sealing its method and title, after it all fields. */
+/** One phase. Before sealing only method and title are known. */
 typedef struct weft_phase_info {
     uint32_t    struct_size;
     int32_t     first;          /* its first call                                        */
@@ -416,7 +466,7 @@ typedef struct weft_phase_info {
     const char *title;          /* as people write it: "K-LoRA"                          */
     int32_t     calls;
     int32_t     branches;       /* most branches of a call                               */
-    int32_t     evaluations;    /* the same, with that of the base where the method asks */
+    int32_t     evaluations;    /* the same, and the base's if the method asks for it    */
     int32_t     rows;           /* distinct rows of its coefficients                     */
     int64_t     touched_layers; /* as in weft_plan_info, of this phase                   */
     int64_t     merged_layers;
@@ -458,27 +508,32 @@ typedef struct weft_cell {
 /** The function twin of WEFT_CELL_INIT. @since 0.2 */
 WEFT_API void weft_cell_init(weft_cell *cell, size_t size);
 /**
- * Read one cell of a sealed plan: the coefficient c of adapter `adapter` at `layer` in `branch` of `call`.
- * Zero where the adapter has nothing for the layer. For layers of a text encoder call and branch do not
- * matter: the cell says what acts while a prompt is encoded.
+ * Read one cell of a sealed plan: the coefficient c of adapter `adapter` at `layer` in `branch` of
+ * `call`. Zero if the adapter has nothing for the layer. For layers of a text encoder, call and
+ * branch do not matter: the cell says what acts while a prompt is encoded.
  * @since 0.1
  */
-WEFT_API weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, int64_t layer,
-                                    int32_t adapter, weft_cell *out, weft_error *err);
-/** Weight of a branch's prediction in the combination of a call, before it is divided by `*divisor`. @since 0.1 */
-WEFT_API weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t call, int32_t branch, float *weight,
-                                             float *divisor, weft_error *err);
+WEFT_API weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch,
+                                    int64_t layer, int32_t adapter, weft_cell *out,
+                                    weft_error *err);
+/**
+ * Weight of a branch's prediction in the combination of a call, before it is divided by `*divisor`.
+ * @since 0.1
+ */
+WEFT_API weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t call, int32_t branch,
+                                             float *weight, float *divisor, weft_error *err);
 
 /**
- * Explain a sealed plan in words: method, adapters, passes, bytes, and the table with runs of equal rows
- * and equal calls folded.
+ * Explain a sealed plan in words: method, adapters, passes, bytes, and the table with runs of equal
+ * rows and equal calls folded.
  *
  * @param buf     may be NULL when cap is 0
  * @param needed  bytes of the whole text with its NUL; may be NULL
  * @return WEFT_OK also when the text was cut at cap
  * @since 0.1
  */
-WEFT_API weft_status weft_plan_text(const weft_plan *plan, char *buf, size_t cap, size_t *needed, weft_error *err);
+WEFT_API weft_status weft_plan_text(const weft_plan *plan, char *buf, size_t cap, size_t *needed,
+                                    weft_error *err);
 
 #ifdef __cplusplus
 }

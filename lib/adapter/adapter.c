@@ -119,7 +119,7 @@ weft_status weft_adapter_info_get(const weft_adapter *a, weft_adapter_info *info
     for (size_t i = 0; i < a->count; i++) {
         const wf_module *m = &a->modules[i];
         int32_t          component = wf_name_component(m->name);
-        r.unet_modules += component == WEFT_COMPONENT_DENOISER;
+        r.denoiser_modules += component == WEFT_COMPONENT_DENOISER;
         r.text_modules += component == WEFT_COMPONENT_TEXT_1 || component == WEFT_COMPONENT_TEXT_2;
         r.conv_modules += m->kernel > 1;
         r.norm_modules += m->norm;

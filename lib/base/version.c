@@ -17,7 +17,7 @@ static const char *const features[] = {
     "kohya", "lycoris", "diffusers", "diffusers-old", "peft", "cloneofsimo", /* file dialects */
     "textual-inversion", "custom-diffusion", "ed-lora", /* concepts     */
     "prompt-weights", "clip-skip",                   /* prompts         */
-    "img2img", "inpainting", "refiner", "guidance-embed", "text-layers", "vae-tiles", "png-read", /* pictures */
+    "img2img", "inpainting", "refiner", "guidance-embed", "text-layers", "vae-tiles", "png-read", /* images */
 };
 
 uint32_t weft_version(void)

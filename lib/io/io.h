@@ -1,4 +1,4 @@
-/* io.h (internal) - bytes in, named tensors out; pictures and tensors back to disk. */
+/* io.h (internal) - bytes in, named tensors out; images and tensors back to disk. */
 #ifndef WF_IO_H
 #define WF_IO_H
 

@@ -17,7 +17,7 @@
 #define SIGNATURE   8
 #define MAX_KEYWORD 79
 #define MAX_TEXT    ((size_t)0x7fffffff - 128)
-#define MAX_PIXELS  ((size_t)1 << 30)  /* bytes of RGB: beyond any picture that a model draws */
+#define MAX_PIXELS  ((size_t)1 << 30)  /* bytes of RGB: beyond any image that a model draws */
 #define MAX_SIDE    1000000            /* libpng's own limit */
 
 /* ---- checks ------------------------------------------------------------------------------------ */
@@ -26,10 +26,10 @@ static weft_status check_size(int32_t width, int32_t height, size_t len, const c
 {
     size_t need;
 
-    if (width < 1 || height < 1) return wf_fail(err, WEFT_E_ARG, "a picture of %d x %d pixels", width, height);
+    if (width < 1 || height < 1) return wf_fail(err, WEFT_E_ARG, "an image of %d x %d pixels", width, height);
     if (width > MAX_SIDE || height > MAX_SIDE || !wf_mul((size_t)width, (size_t)height, &need) ||
         !wf_mul(need, 3, &need) || need > MAX_PIXELS)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "a picture of %d x %d pixels is too large", width, height);
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "an image of %d x %d pixels is too large", width, height);
     if (len == need) return WEFT_OK;
     return wf_fail(err, WEFT_E_ARG, "%s has %zu values, but %d x %d pixels of RGB need %zu", what, len, width, height,
                    need);
@@ -122,7 +122,7 @@ static size_t find_pixels(const uint8_t *png, size_t size)
     return 0;
 }
 
-/* ---- the picture ------------------------------------------------------------------------------- */
+/* ---- the image ------------------------------------------------------------------------------- */
 
 /* Compress into memory of the largest size that can come out, so that it is done once. */
 static weft_status compress_image(const weft_allocator *alloc, const uint8_t *rgb, int32_t width, int32_t height,
@@ -242,7 +242,7 @@ static weft_status begin(png_image *image, const uint8_t *data, size_t size, con
         (size_t)image->width * image->height <= MAX_PIXELS / 3)
         return WEFT_OK;
     png_image_free(image);
-    return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: a picture of %u x %u pixels is too large", what,
+    return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: an image of %u x %u pixels is too large", what,
                    (unsigned)image->width, (unsigned)image->height);
 }
 

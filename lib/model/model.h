@@ -70,10 +70,10 @@ int32_t     wf_tokenizer_size(const wf_tokenizer *t); /* highest id + 1 */
 weft_status wf_tokenizer_encode(const wf_tokenizer *t, const char *text, int32_t *ids, size_t cap,
                                 size_t *needed, weft_error *err);
 
-/* Words beside the vocabulary. They are found in the normalised text, the longest first, before it
- * is cut into pieces: where a word begins or ends with a letter or a digit no other one may touch
- * it there, and a space in it stands for any white space. Word k comes out as the one id `base` +
- * k. */
+/* Placeholder tokens beside the vocabulary. They are found in the normalised text, the longest
+ * first, before it is cut into pieces. Where one begins or ends with a letter or a digit, no other
+ * letter or digit may touch it, and a space in it stands for any white space. Token k comes out as
+ * the one id `base` + k. */
 typedef struct wf_extra {
     const char *text;   /* from wf_tokenizer_fold(); its bytes and no NUL                    */
     size_t      len;
@@ -81,17 +81,17 @@ typedef struct wf_extra {
     int32_t     places; /* vectors, which take as many places in a chunk                     */
 } wf_extra;
 typedef struct wf_extras {
-    const wf_extra *word;
+    const wf_extra *token;
     size_t          count;
     int32_t         base;  /* rows of the encoder's own vocabulary */
 } wf_extras;
-/* wf_tokenizer_encode() of n bytes with such words; `extras` may be NULL. */
+/* wf_tokenizer_encode() of n bytes with such tokens; `extras` may be NULL. */
 weft_status wf_tokenizer_encode_with(const wf_tokenizer *t, const wf_extras *extras,
                                      const char *text, size_t n,
                                      int32_t *ids, size_t cap, size_t *needed, weft_error *err);
-/* A word as it is looked for: NFC, lower case, white space inside as one space, none around. In new
- * memory. */
-weft_status wf_tokenizer_fold(const char *word, const weft_allocator *alloc, char **out,
+/* A token as it is looked for: NFC, lower case, white space inside as one space, none around. In
+ * new memory. */
+weft_status wf_tokenizer_fold(const char *token, const weft_allocator *alloc, char **out,
                               size_t *out_len, weft_error *err);
 /* A text that can be tokenized: not too long, and valid UTF-8. */
 weft_status wf_tokenizer_check(const char *text, size_t *len, weft_error *err);

@@ -12,7 +12,8 @@
  * In two places we do what was meant there: BREAK inside brackets ends the chunk too (there it becomes a word of
  * negative weight), and a number like 1.2.3 is refused (there the program fails).
  *
- * The chunks are filled token by token, a word of n vectors as one: it moves to the next chunk if it does not fit.
+ * The chunks are filled token by token. A placeholder token of n vectors stays whole: it moves to
+ * the next chunk if it does not fit.
  * A full chunk may give what follows its last comma to the next, if that is at most 20 tokens with the comma. */
 #include <math.h>
 
@@ -285,19 +286,20 @@ static weft_status next_chunk(filler *f, size_t at)
 
 static size_t filled(const wf_chunks *c) { return c->tokens - c->begin[c->count - 1]; }
 
-/* One id of the tokenizer: a token, or a word with all its places. */
+/* One id of the tokenizer: a token, or a placeholder token with all its places. */
 static weft_status place(filler *f, int32_t id, float weight)
 {
     wf_chunks      *c = f->c;
-    const wf_extra *word = f->extras != NULL && id >= f->extras->base ? &f->extras->word[id - f->extras->base] : NULL;
-    size_t          places = word != NULL ? (size_t)word->places : 1;
+    bool            own = f->extras != NULL && id >= f->extras->base;
+    const wf_extra *extra = own ? &f->extras->token[id - f->extras->base] : NULL;
+    size_t          places = extra != NULL ? (size_t)extra->places : 1;
 
     if (f->moves && id != f->comma && filled(c) == f->fits && f->last > 0 && c->tokens - (f->last - 1) <= BACKTRACK)
         WF_TRY(next_chunk(f, f->last));
     if (filled(c) + places > f->fits) WF_TRY(next_chunk(f, c->tokens));
     WF_TRY(grow_tokens(c, places, f->err));
     for (size_t k = 0; k < places; k++) {
-        c->ids[c->tokens] = word != NULL ? f->extras->base + word->row + (int32_t)k : id;
+        c->ids[c->tokens] = extra != NULL ? f->extras->base + extra->row + (int32_t)k : id;
         c->weights[c->tokens++] = weight;
     }
     if (f->moves && id == f->comma) f->last = c->tokens;

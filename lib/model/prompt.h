@@ -28,7 +28,7 @@ void        wf_prompt_free(wf_prompt *p);
  * [begin[i], begin[i + 1]); a prompt has at least one. */
 typedef struct wf_chunks {
     const weft_allocator *alloc;
-    int32_t *ids;     /* [tokens] below extras->base the vocabulary's, from there on a row of a plan's words */
+    int32_t *ids;     /* [tokens] below extras->base the vocabulary's, from there on a row of a plan's tokens */
     float   *weights; /* [tokens]                                                                            */
     size_t   tokens;
     size_t   tokens_cap;

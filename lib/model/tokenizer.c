@@ -201,7 +201,7 @@ static const wf_special *special_at(const wf_tokenizer *t, const char *s, size_t
     return best;
 }
 
-/* Length of the word if it stands at s[at], or 0. */
+/* Length of the token if it stands at s[at], or 0. */
 static size_t extra_here(const wf_extra *w, const char *s, size_t n, size_t at)
 {
     size_t end = at;
@@ -221,20 +221,20 @@ static size_t extra_here(const wf_extra *w, const char *s, size_t n, size_t at)
     return end - at;
 }
 
-/* Length of what stands for an id of its own at s[at], or 0: a special token, or a plan's word; the longer, and the
- * word of two that are equally long. */
+/* Length of what stands for an id of its own at s[at], or 0: a special token, or a placeholder token
+ * of the plan; the longer of both, or the placeholder if they are equally long. */
 static size_t token_at(const encoding *e, const char *s, size_t n, size_t at, bool normalized, int32_t *id)
 {
     const wf_special *special = special_at(e->t, s + at, n - at, normalized);
     size_t            best = special != NULL ? special->len : 0;
-    bool              word = false;
+    bool              extra = false;
 
     if (special != NULL) *id = special->id;
     for (size_t k = 0; normalized && e->extras != NULL && k < e->extras->count; k++) {
-        size_t len = extra_here(&e->extras->word[k], s, n, at);
-        if (len == 0 || len < best || (word && len == best)) continue;
+        size_t len = extra_here(&e->extras->token[k], s, n, at);
+        if (len == 0 || len < best || (extra && len == best)) continue;
         best = len;
-        word = true;
+        extra = true;
         *id = e->extras->base + (int32_t)k;
     }
     return best;

@@ -161,9 +161,9 @@ bool wf_vae_old_name(const char *name, char *buf, size_t cap)
 
 /* ---- running -------------------------------------------------------------------------------------- */
 
-/* A half works between two buffers, x and spare, that are each large enough for any level: most of a picture's memory
+/* A half works between two buffers, x and spare, that are each large enough for any level: most of an image's memory
  * is here, so a resnet takes nothing besides. */
-static size_t largest(const wf_vae *v, wf_grid picture)
+static size_t largest(const wf_vae *v, wf_grid image)
 {
     size_t most = 0;
     const int32_t *c = v->c.channels;
@@ -173,7 +173,7 @@ static size_t largest(const wf_vae *v, wf_grid picture)
         int32_t wide = WF_MAX(2 * c[i], WF_MAX(c[WF_MAX(i - 1, 0)], c[WF_MIN(i + 1, last)]));
         if (i == 0 || i == last) wide = WF_MAX(wide, ends);
         if (i == last) wide = WF_MAX(wide, 4 * c[i]); /* the attention's */
-        wf_grid g = wf_image_grid(picture.n, WF_MAX(picture.h >> i, 1), WF_MAX(picture.w >> i, 1));
+        wf_grid g = wf_image_grid(image.n, WF_MAX(image.h >> i, 1), WF_MAX(image.w >> i, 1));
         most = WF_MAX(most, wf_rows(g) * (size_t)wide);
     }
     return most;

@@ -1,4 +1,4 @@
-/* explain.c - a sealed plan in words, for someone who wonders what a picture was made with.
+/* explain.c - a sealed plan in words, for someone who wonders what an image was made with.
  *
  * What all methods share stands here: the adapters, who acts on the prompt, what it costs, how each block
  * is computed. The method itself says what its options mean and folds its own table into few lines; a
@@ -98,8 +98,8 @@ static void add_cost(const weft_plan *p, wf_text *out)
 
     if (weft_plan_info_get(p, &info, NULL) != WEFT_OK) return;
     for (size_t i = 0; i < p->table.phases; i++) rows += p->table.phase[i].rows;
-    wf_text_add(out, "\ncost\n  layers     %lld of %lld touched\n", (long long)info.touched_layers,
-                (long long)info.layers);
+    wf_text_add(out, "\ncost\n  layers     %lld of %lld touched%s\n", (long long)info.touched_layers,
+                (long long)info.layers, p->table.phases > 1 ? ", counted in each phase" : "");
     wf_text_add(out, "  memory     %s of stacked factors with the plan, %s of merged copies in each run\n",
                 wf_bytes_text(&side, (size_t)info.side_bytes), wf_bytes_text(&merged, (size_t)info.merged_bytes));
     wf_text_add(out, "  table      %zu distinct %s for %d %s\n", rows, rows == 1 ? "row" : "rows",
@@ -174,7 +174,7 @@ static void write_plan(const weft_plan *p, wf_text *out)
     }
     if (p->adapters > 0) add_text_policy(p, out);
     if (p->adapters > 0) add_mixed(p, out);
-    wf_words_explain(p->words, out);
+    wf_tokens_explain(p->tokens, out);
     add_adapters(p, out);
     if (p->adapters == 0) return;
     add_cost(p, out);

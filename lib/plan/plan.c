@@ -245,7 +245,7 @@ weft_status weft_plan_copy(const weft_plan *plan, weft_plan **out, weft_error *e
     p->mixed = plan->mixed;
     p->model = plan->model;
     wf_model_ref(p->model);
-    p->words = wf_words_ref(plan->words);
+    p->tokens = wf_tokens_ref(plan->tokens);
     if ((st = copy_phases(p, plan, err)) == WEFT_OK && (st = copy_entries(p, plan, err)) == WEFT_OK)
         st = share_patches(p, plan, err);
     if (st == WEFT_OK) *out = p;
@@ -275,7 +275,7 @@ void weft_plan_free(weft_plan *plan)
     drop_phases(plan);
     for (int32_t i = 0; i < plan->adapters; i++) wf_binding_drop(plan->entry[i].bound);
     wf_free(&alloc, plan->entry);
-    wf_words_drop(plan->words);
+    wf_tokens_drop(plan->tokens);
     weft_model_free(plan->model);
     wf_free(&alloc, plan);
 }
@@ -352,7 +352,7 @@ static weft_status make_entry(wf_entry *e, const weft_plan *plan, weft_adapter *
     WF_TRY(WF_OPTIONS(&o, options, weft_add_options, WEFT_ADD_PARTIAL | WEFT_ADD_SHARE | WEFT_ADD_PEFT_DORA |
                       WEFT_ADD_REPLACE, err));
     if (o.flags & WEFT_ADD_REPLACE)
-        return wf_fail(err, WEFT_E_ARG, "adapter %s: WEFT_ADD_REPLACE is for the words of a concept: "
+        return wf_fail(err, WEFT_E_ARG, "adapter %s: WEFT_ADD_REPLACE is for the tokens of a concept: "
                        "use weft_plan_add_concept", wf_adapter_name(adapter));
     WF_TRY(wf_plan_check_add(&o, weight, wf_adapter_name(adapter), err));
     *e = (wf_entry){ .weight = weight, .share = o.flags & WEFT_ADD_SHARE ? o.share : 1, .role = o.role,

@@ -142,25 +142,26 @@ void   wf_plan_combine(const weft_plan *p, const wf_combine *x);
 
 /* ---- stamp.c --------------------------------------------------------------------------------------- */
 
-/* A number for all that can change an encoding: the text encoders, what adapters add to them, words.
- * Never 0. */
+/* A number for all that can change an encoding: the text encoders, what adapters add to them,
+ * placeholder tokens. Never 0. */
 uint64_t wf_plan_text_stamp(const weft_plan *p);
 
-/* ---- words.c: what concepts add to the vocabulary of a plan's prompts ------------------------------ */
+/* ---- tokens.c: what concepts add to the vocabulary of a plan's prompts ------------------------ */
 
 /* All WEFT_ENCODE_* that there are. */
 #define WF_ENCODE_FLAGS (WEFT_ENCODE_TRUNCATE | WEFT_ENCODE_ADAPTER | WEFT_ENCODE_WEIGHTS | \
                          WEFT_ENCODE_NO_MEAN | WEFT_ENCODE_FROM_EMPTY | WEFT_ENCODE_COMMA)
 
-/* Immutable; NULL where a plan has none, which every function here takes. */
-typedef struct wf_words wf_words;
-const wf_words  *wf_plan_words(const weft_plan *p);
-const wf_extras *wf_words_extras(const wf_words *w, int32_t encoder);
-size_t           wf_words_rows(const wf_words *w);
-/* The word that owns a row, and for how many cross-attention layers it has vectors; 0: one for all. */
-const char      *wf_words_name(const wf_words *w, int32_t row);
-int32_t          wf_words_layers(const wf_words *w, int32_t row);
+/* Immutable; NULL for a plan without any, which every function here takes. */
+typedef struct wf_tokens wf_tokens;
+const wf_tokens *wf_plan_tokens(const weft_plan *p);
+const wf_extras *wf_tokens_extras(const wf_tokens *t, int32_t encoder);
+size_t           wf_tokens_rows(const wf_tokens *t);
+/* The token that owns a row, and for how many cross-attention layers it has vectors; 0: the same
+ * for all. */
+const char      *wf_tokens_name(const wf_tokens *t, int32_t row);
+int32_t          wf_tokens_layers(const wf_tokens *t, int32_t row);
 /* rows[k] = row k for this encoder, as cross-attention layer `layer` is to see it. */
-void             wf_words_fill(const wf_words *w, int32_t encoder, int32_t layer, const float **rows);
+void             wf_tokens_fill(const wf_tokens *t, int32_t encoder, int32_t layer, const float **rows);
 
 #endif

@@ -12,7 +12,7 @@
  *   plan.c       the handle: building, phases, sealing, copying
  *   read.c       a sealed plan's cells and facts
  *   combine.c    how the branches' predictions become one
- *   words.c, stamp.c, explain.c, draw.c, save_model.c   what else is made of a plan */
+ *   tokens.c, stamp.c, explain.c, save_model.c   what else is made of a plan */
 #ifndef WF_PLAN_INTERNAL_H
 #define WF_PLAN_INTERNAL_H
 
@@ -21,7 +21,7 @@
 
 enum {
     WF_ADAPTERS_MAX = 1024,  /* of one plan: what a combination sorts on the stack         */
-    WF_WORDS_MAX    = 65536, /* of one plan, and of their vectors                          */
+    WF_TOKENS_MAX   = 65536, /* of one plan, and of their vectors                          */
     WF_CALLS_MAX    = 100000, /* an image takes tens; beyond this somebody's number is wrong */
     WF_PHASES_MAX   = 1024
 };
@@ -101,7 +101,7 @@ struct weft_plan {
     size_t            phases;      /* at least 1                                */
     wf_patch        **cache;       /* of the plan that this one is a copy of, by layer */
     size_t            cached;
-    wf_words         *words;       /* that concepts gave; NULL: none            */
+    wf_tokens        *tokens;      /* that concepts gave; NULL: none            */
     bool              sealed;
     wf_table          table;
 };
@@ -186,12 +186,13 @@ bool    wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end);
 /* "content", "style" or "": the part that an adapter plays. */
 const char *wf_plan_role_name(const weft_plan *p, int32_t adapter);
 
-/* ---- words.c ------------------------------------------------------------------------------------------ */
+/* ---- tokens.c -------------------------------------------------------------------------------- */
 
-wf_words *wf_words_ref(wf_words *w); /* NULL stays NULL */
-void      wf_words_drop(wf_words *w);
-void      wf_words_explain(const wf_words *w, wf_text *out);
-uint64_t  wf_words_stamp(const wf_words *w); /* of all words with their vectors; 0 where there are none */
+wf_tokens *wf_tokens_ref(wf_tokens *t); /* NULL stays NULL */
+void       wf_tokens_drop(wf_tokens *t);
+void       wf_tokens_explain(const wf_tokens *t, wf_text *out);
+/* Of all tokens with their vectors; 0 without any. */
+uint64_t   wf_tokens_stamp(const wf_tokens *t);
 
 /* ---- stamp.c ------------------------------------------------------------------------------------------ */
 

@@ -111,7 +111,7 @@ uint64_t wf_plan_text_stamp(const weft_plan *p)
         for (int i = 0; i < WF_TEXT_ENCODERS; i++) h = mix_float(h, e->text_weight[i]);
         h = mix(mix(h, wf_plan_text_acts(p, a)), e->peft_dora);
     }
-    h = mix(h, wf_words_stamp(p->words));
+    h = mix(h, wf_tokens_stamp(p->tokens));
     return h != 0 ? h : 1;
 }
 

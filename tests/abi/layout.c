@@ -70,7 +70,7 @@ static void structs(void)
     F(weft_adapter_info, struct_size); F(weft_adapter_info, base); F(weft_adapter_info, name);
     F(weft_adapter_info, dialect); F(weft_adapter_info, family); F(weft_adapter_info, kind);
     F(weft_adapter_info, base_name);
-    F(weft_adapter_info, modules); F(weft_adapter_info, unet_modules); F(weft_adapter_info, text_modules);
+    F(weft_adapter_info, modules); F(weft_adapter_info, denoiser_modules); F(weft_adapter_info, text_modules);
     F(weft_adapter_info, conv_modules); F(weft_adapter_info, rank_min); F(weft_adapter_info, rank_max);
     F(weft_adapter_info, parameters); F(weft_adapter_info, bytes); F(weft_adapter_info, norm_modules);
     F(weft_adapter_info, tokens);

@@ -124,7 +124,7 @@ START_TEST(a_shared_ending_does_not_tell_the_dialect)
     snprintf(keys, sizeof keys, "%s unet.c.lora_A.weight unet.c.lora_B.weight", te);
     ck_assert_ptr_nonnull(a = adapter_of(keys));
     ck_assert_str_eq(info_of(a).dialect, "diffusers");
-    ck_assert_int_eq(info_of(a).unet_modules, 1);
+    ck_assert_int_eq(info_of(a).denoiser_modules, 1);
     ck_assert_int_eq(info_of(a).text_modules, 1);
     weft_adapter_free(a);
 }

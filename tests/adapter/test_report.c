@@ -377,7 +377,7 @@ START_TEST(every_stored_adapter_binds_to_its_model)
                       info.dialect);
         ck_assert_str_eq(info.family, "lora");
         ck_assert_int_eq(info.modules, number(one, "modules"));
-        ck_assert_int_eq(info.unet_modules, number(one, "unet"));
+        ck_assert_int_eq(info.denoiser_modules, number(one, "unet"));
         ck_assert_int_eq(info.text_modules, number(one, "text_encoder") + number(one, "text_encoder_2"));
         ck_assert_int_eq(info.rank_min, (int)json_integer_value(json_array_get(ranks, 0)));
         ck_assert_int_eq(info.rank_max, (int)json_integer_value(json_array_get(ranks, json_array_size(ranks) - 1)));

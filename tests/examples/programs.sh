@@ -4,21 +4,21 @@ set -u
 . tests/examples/expect
 
 that "denoise" "$B/examples/denoise" $model "a red circle on a blue background" "$tmp/denoise.png"
-that "its picture" test -s "$tmp/denoise.png"
+that "its image" test -s "$tmp/denoise.png"
 "$B/examples/denoise" 2>/dev/null
 that "denoise without arguments is a usage error" test $? = 2
 
 that "img2img" "$B/examples/img2img" $model "a yellow star" "$tmp/denoise.png" "$tmp/star.png" 0.6
-that "its picture" test -s "$tmp/star.png"
+that "its image" test -s "$tmp/star.png"
 that "img2img with a mask" "$B/examples/img2img" $model "a yellow star" "$tmp/denoise.png" "$tmp/hole.png" 1 "$tmp/star.png"
-that "its picture" test -s "$tmp/hole.png"
+that "its image" test -s "$tmp/hole.png"
 "$B/examples/img2img" 2>/dev/null
 that "img2img without arguments is a usage error" test $? = 2
 "$B/examples/img2img" $model "a yellow star" "$tmp/denoise.png" "$tmp/none.png" 7 2>/dev/null
 that "a strength of 7 is refused" test $? = 1
 
 that "words" "$B/examples/words" $model "$tmp/words.png"
-that "its picture" test -s "$tmp/words.png"
+that "its image" test -s "$tmp/words.png"
 "$B/examples/words" 2>/dev/null
 that "words without arguments is a usage error" test $? = 2
 

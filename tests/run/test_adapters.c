@@ -92,7 +92,7 @@ static void check_adapter(const inputs *in, json_t *entry)
     weft_adapter_info info = WEFT_ADAPTER_INFO_INIT;
     must(weft_adapter_info_get(adapter, &info, &golden_err));
     ck_assert_int_eq(info.modules, json_integer_value(json_object_get(entry, "modules")));
-    ck_assert_int_eq(info.unet_modules, json_integer_value(json_object_get(entry, "unet")));
+    ck_assert_int_eq(info.denoiser_modules, json_integer_value(json_object_get(entry, "unet")));
     ck_assert_int_eq(info.text_modules, json_integer_value(json_object_get(entry, "text_encoder")) +
                                             json_integer_value(json_object_get(entry, "text_encoder_2")));
     weft_report *report;

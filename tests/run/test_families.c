@@ -176,7 +176,7 @@ static void check_report(const inputs *in, weft_adapter *a, json_t *entry)
     const char *name = word(entry, "name");
     must(weft_adapter_info_get(a, &info, &golden_err));
     ck_assert_msg(info.modules == number(entry, "modules"), "%s: %d modules", name, info.modules);
-    ck_assert_msg(info.unet_modules == number(entry, "unet"), "%s: %d in the UNet", name, info.unet_modules);
+    ck_assert_msg(info.denoiser_modules == number(entry, "unet"), "%s: %d in the UNet", name, info.denoiser_modules);
     ck_assert_msg(info.text_modules == number(entry, "text"), "%s: %d in text encoders", name, info.text_modules);
     ck_assert_msg(info.tokens == number(entry, "words"), "%s: %d words", name, info.tokens);
     ck_assert_msg(strcmp(info.kind, word(entry, "kind")) == 0, "%s: is called %s", name, info.kind);

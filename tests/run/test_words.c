@@ -282,7 +282,7 @@ START_TEST(a_row_of_the_vocabulary)
 
     open_model(&r, "tiny-sd1");
     ck_assert_int_eq(weft_plan_add_concept(r.plan, c, 1, NULL, &golden_err), WEFT_E_MISMATCH);
-    ck_assert_str_eq(golden_err.text, "concept cat_toy: the word the is in the model's vocabulary already: name it otherwise "
+    ck_assert_str_eq(golden_err.text, "concept cat_toy: the token the is in the model's vocabulary already: name it otherwise "
                      "with weft_concept_options.tokens, or add it with WEFT_ADD_REPLACE");
     o.flags = WEFT_ADD_REPLACE;
     must(weft_plan_add_concept(r.plan, c, 1, &o, &golden_err));
@@ -337,8 +337,8 @@ START_TEST(the_plan_s_text_names_them)
     add(&b, "layers.safetensors", NULL, NULL, 1);
     must(weft_plan_seal(b.plan, 1, &golden_err));
     must(weft_plan_text(b.plan, text, sizeof text, NULL, &golden_err));
-    ck_assert_ptr_nonnull(strstr(text, "\nwords\n"
-                                       "      places  word                     concept\n"
+    ck_assert_ptr_nonnull(strstr(text, "\ntokens\n"
+                                       "      places  token                    concept\n"
                                        "           2  kohya                    kohya\n"
                                        "           1  <dog1>                   layers, a vector for each of 11 layers\n"
                                        "           1  <dog2>                   layers, a vector for each of 11 layers\n"));
@@ -378,18 +378,18 @@ START_TEST(what_does_not_fit)
     open_model(&xl, "tiny-sdxl");
     open_model(&unet, "tiny-sd2");
     not_added(&sd1, "pair.safetensors", NULL, NULL,
-              "concept pair: the word pair has vectors 16 and 24 wide, the model's text encoder takes 24");
+              "concept pair: the token pair has vectors 16 and 24 wide, the model's text encoder takes 24");
     not_added(&xl, "pair_1.safetensors", NULL, NULL,
-              "concept pair_1: the word <pair> has vectors 16 wide, the model's text encoders take 16 and 24: give the other "
+              "concept pair_1: the token <pair> has vectors 16 wide, the model's text encoders take 16 and 24: give the other "
               "half in weft_concept_options.second");
     not_added(&unet, "cat_toy.safetensors", NULL, NULL,
-              "concept cat_toy: the word <cat-toy> has vectors 24 wide, the model's text encoder takes 20");
+              "concept cat_toy: the token <cat-toy> has vectors 24 wide, the model's text encoder takes 20");
     not_added(&sd1, "cat_toy.safetensors", NULL, "a<|endoftext|>b",
-              "concept cat_toy: the word a<|endoftext|>b contains a token that the model's tokenizer sets apart: name it "
+              "concept cat_toy: the token a<|endoftext|>b contains a token that the model's tokenizer sets apart: name it "
               "otherwise with weft_concept_options.tokens");
     add(&sd1, "cat_toy.safetensors", NULL, NULL, 1);
     not_added(&sd1, "kohya.safetensors", NULL, "<Cat-Toy>",
-              "concept kohya: the word <Cat-Toy> is a word of concept cat_toy already: name one of them otherwise with "
+              "concept kohya: the token <Cat-Toy> is a token of concept cat_toy already: name one of them otherwise with "
               "weft_concept_options.tokens");
     add(&xl, "pair_1.safetensors", "pair_2.bin", "<one>", 1);
     add(&xl, "pair_2.bin", "pair_1.safetensors", "<two>", 1); /* widths tell which is which */
@@ -421,7 +421,7 @@ START_TEST(a_vector_for_each_layer)
     start(&b);
     plain_encode one = encode_of(&b, "a <dog1>", 1, 0), all = encode_of(&b, "a cat", 1, b.text.layers);
     ck_assert_int_eq(plain_run_encode(b.run, &one, &golden_err), WEFT_E_ARG);
-    ck_assert_str_eq(golden_err.text, "the word <dog1> has a vector for each of 11 cross-attention layers: set "
+    ck_assert_str_eq(golden_err.text, "the token <dog1> has a vector for each of 11 cross-attention layers: set "
                      "weft_text.cross_layers of the sequence to 11");
     one.prompt = "a cat";
     must(plain_run_encode(b.run, &one, &golden_err));
@@ -648,7 +648,7 @@ START_TEST(a_stale_text_is_refused)
     must(weft_run_set_plan(b.run, copy, &golden_err));
     ck_assert_int_eq(plain_run_step(b.run, &s, &golden_err), WEFT_E_STATE);
     ck_assert_str_eq(golden_err.text, "step.stamp: the text was encoded with other text encoders, text weights of adapters, "
-                     "or words than the run's plan has now: encode the prompts again");
+                     "or tokens than the run's plan has now: encode the prompts again");
     s.stamp = 0;
     must(plain_run_step(b.run, &s, &golden_err)); /* not checked */
     weft_plan_free(copy);

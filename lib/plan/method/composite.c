@@ -1,7 +1,7 @@
 /* composite.c - every adapter draws its own prediction, and the predictions are averaged.
  *
  * Adapters never meet inside the network, so none of them can spoil another's layers; they meet as
- * pictures of noise, whose mean is taken before guidance (which is linear, so that taking it after
+ * images of noise, whose mean is taken before guidance (which is linear, so that taking it after
  * guidance is the same). The price is one evaluation of the network for each adapter and call.
  *
  * The order in which adapters were added must not show, not even in the last bit, so the terms of each

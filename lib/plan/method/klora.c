@@ -7,15 +7,15 @@
  *     rho = S_c / (gamma S_s)   >   S(tau)
  *
  * where gamma evens out two files trained at different strengths and the curve S lets style in late (or
- * early and late): pictures get their layout in the first calls and their texture in the last ones.
+ * early and late): images get their layout in the first calls and their texture in the last ones.
  * rho is one number for each layer, so all the reading of weights is done once, when the plan is sealed,
  * and the authors' program, which forms and sorts both deltas at every call of every layer, shrinks to a
  * comparison.
  *
- * Their program also keeps a counter over the life of the process, so that a picture's outcome depends
+ * Their program also keeps a counter over the life of the process, so that an image's outcome depends
  * on those drawn before it; ours is computed from call and layer. tau and S are evaluated in double from
  * integers, in this order of operations: ties between rho and S are real (a layer's S is exactly 0 once
- * in a picture) and other orders decide some of them otherwise. */
+ * in an image) and other orders decide some of them otherwise. */
 #include <math.h>
 
 #include "base/structs.h"
@@ -383,7 +383,7 @@ static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
                     wf_number(&m, o->modulus));
     else
         wf_text_add(out, "S = %s tau + %s\n", wf_number(&a, o->alpha), wf_number(&b, o->beta));
-    wf_text_add(out, "  tau        0 to 1 over the picture, counted by %s\n",
+    wf_text_add(out, "  tau        0 to 1 over the phase, counted by %s\n",
                 o->granularity == WEFT_KLORA_BY_STEP ? "call" : "call and layer");
     wf_text_add(out, "  rho        S_c / (gamma S_s), sums of the K largest |entries|");
     if (o->top_k > 0) wf_text_add(out, ", K = %lld\n", (long long)o->top_k);

@@ -4,7 +4,7 @@
  * call a merge often adds the factors instead, (B_1 + B_2)(A_1 + A_2), and gets cross terms that belong
  * to no adapter; a table of coefficients cannot even say that.
  *
- * Plain sums blur: by the third adapter on the same layers each one's picture fades. The other methods
+ * Plain sums blur: by the third adapter on the same layers each one's image fades. The other methods
  * are ways out of that. */
 #include "plan/method/method.h"
 

@@ -5,7 +5,7 @@
  * must be short next to the number of calls, and not so short that no turn gets anywhere; the authors
  * settled on 5.
  *
- * An adapter that never gets a turn is named in the plan's warnings: a picture that quietly leaves it
+ * An adapter that never gets a turn is named in the plan's warnings: an image that quietly leaves it
  * out is hard to debug. The order is the order of weft_plan_add(), never sorted, for callers tune it by
  * eye. The prompt is encoded once, with the first adapter's text parts, unless the plan says otherwise. */
 #include "base/structs.h"

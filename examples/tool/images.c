@@ -1,4 +1,4 @@
-/* pictures.c - tensors and pictures that come from files. */
+/* images.c - tensors and images that come from files. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +37,7 @@ float *read_tensor(const weft_tensors *file, const char *path, const char *name,
     return data;
 }
 
-void picture_size(const char *path, int32_t *width, int32_t *height)
+void image_size(const char *path, int32_t *width, int32_t *height)
 {
     must(weft_png_size(path, width, height, &err));
 }
@@ -66,7 +66,7 @@ static double covered(const uint8_t *rgb, int32_t width, int32_t height, int32_t
     return sum / area / 255.0;
 }
 
-float *read_picture(const char *path, int32_t width, int32_t height)
+float *read_image(const char *path, int32_t width, int32_t height)
 {
     int32_t w, h;
     uint8_t *rgb = read_rgb(path, &w, &h);
@@ -83,7 +83,7 @@ float *read_picture(const char *path, int32_t width, int32_t height)
 
 float *read_mask(const char *path, int32_t width, int32_t height)
 {
-    float *image = read_picture(path, width, height);
+    float *image = read_image(path, width, height);
     size_t plane = (size_t)width * (size_t)height;
     for (size_t i = 0; i < plane; i++) image[i] = (image[i] + image[plane + i] + image[2 * plane + i]) / 3 >= 0.5f;
     return image;

@@ -1,15 +1,17 @@
-/* words.c - the words that concepts give to a plan's prompts.
+/* tokens.c - the placeholder tokens that concepts give to a plan's prompts.
  *
- * A word means its vectors wherever a prompt of the plan has it: in prompts and negative prompts, inside weights, next
- * to other words. Its vectors stand in a table behind the vocabulary of each text encoder, n rows for n vectors, and
- * take n places in a chunk. The table belongs to the plan: the model's vocabulary stays what it is, and
- * weft_model_tokenize() knows nothing of words.
+ * A token stands for its embeddings wherever a prompt of the plan has it: in prompts and negative
+ * prompts, inside weights, next to other words. The embeddings form a table behind the vocabulary
+ * of each text encoder, n rows for n vectors, and take n places in a chunk. The table belongs to
+ * the plan: the model's vocabulary does not change, and weft_model_tokenize() knows no placeholder
+ * tokens.
  *
- * A word is looked for without regard to case and to the form of its accents, as both diffusers and Automatic1111's
- * program do it in effect; unlike diffusers we do not find "cat" in "category". What a word would shadow is refused:
- * a word of the vocabulary, unless the caller says so, and another concept's word always.
+ * A token is found whatever its case and the form of its accents, as in diffusers and Automatic1111's
+ * program; unlike diffusers we do not find "cat" in "category". A token that would hide something
+ * is refused: one in the vocabulary, unless the caller says so, and one of another concept always.
  *
- * The words of a plan are one immutable block that copies share; adding a concept makes a new one. */
+ * The tokens of a plan are one immutable block that copies share; adding a concept makes a new
+ * one. */
 #include <math.h>
 #include <stdio.h>
 
@@ -22,11 +24,11 @@
 
 typedef struct entry {
     weft_concept          *concept; /* kept */
-    const wf_concept_token *word;
+    const wf_concept_token *token;
     const float           *v[WF_ENCODERS_MAX]; /* for each text encoder of the model, (n or layers, width) */
 } entry;
 
-struct wf_words {
+struct wf_tokens {
     wf_refs        refs;
     weft_allocator alloc;
     size_t         count;
@@ -39,13 +41,13 @@ struct wf_words {
     wf_extras      list[WF_ENCODERS_MAX];
 };
 
-wf_words *wf_words_ref(wf_words *w)
+wf_tokens *wf_tokens_ref(wf_tokens *w)
 {
     if (w != NULL) wf_ref_take(&w->refs);
     return w;
 }
 
-void wf_words_drop(wf_words *w)
+void wf_tokens_drop(wf_tokens *w)
 {
     if (w == NULL || !wf_ref_drop(&w->refs)) return;
     weft_allocator alloc = w->alloc;
@@ -58,51 +60,51 @@ void wf_words_drop(wf_words *w)
 
 /* ---- reading ------------------------------------------------------------------------------------------- */
 
-const wf_words  *wf_plan_words(const weft_plan *p) { return p->words; }
-const wf_extras *wf_words_extras(const wf_words *w, int32_t encoder) { return w != NULL ? &w->list[encoder] : NULL; }
-size_t           wf_words_rows(const wf_words *w) { return w != NULL ? w->rows : 0; }
-const char      *wf_words_name(const wf_words *w, int32_t row) { return w->entries[w->owner[row]].word->name; }
-int32_t          wf_words_layers(const wf_words *w, int32_t row) { return w->entries[w->owner[row]].word->layers; }
+const wf_tokens  *wf_plan_tokens(const weft_plan *p) { return p->tokens; }
+const wf_extras *wf_tokens_extras(const wf_tokens *w, int32_t encoder) { return w != NULL ? &w->list[encoder] : NULL; }
+size_t           wf_tokens_rows(const wf_tokens *w) { return w != NULL ? w->rows : 0; }
+const char      *wf_tokens_name(const wf_tokens *w, int32_t row) { return w->entries[w->owner[row]].token->name; }
+int32_t          wf_tokens_layers(const wf_tokens *w, int32_t row) { return w->entries[w->owner[row]].token->layers; }
 
-void wf_words_fill(const wf_words *w, int32_t encoder, int32_t layer, const float **rows)
+void wf_tokens_fill(const wf_tokens *w, int32_t encoder, int32_t layer, const float **rows)
 {
     for (size_t k = 0; k < w->rows; k++) {
         const entry *e = &w->entries[w->owner[k]];
-        size_t       i = e->word->layers > 0 ? (size_t)layer : k - (size_t)w->extras[w->owner[k]].row;
+        size_t       i = e->token->layers > 0 ? (size_t)layer : k - (size_t)w->extras[w->owner[k]].row;
         rows[k] = e->v[encoder] + i * (size_t)w->width[encoder];
     }
 }
 
-uint64_t wf_words_stamp(const wf_words *w)
+uint64_t wf_tokens_stamp(const wf_tokens *w)
 {
     uint64_t h = 0;
 
     for (size_t i = 0; w != NULL && i < w->count; i++) {
         const entry *e = &w->entries[i];
-        size_t       n = (size_t)WF_MAX(e->word->vectors, e->word->layers);
-        uint64_t     one = wf_stamp_text((uint64_t)e->word->layers + 1, e->word->folded, e->word->folded_len);
+        size_t       n = (size_t)WF_MAX(e->token->vectors, e->token->layers);
+        uint64_t     one = wf_stamp_text((uint64_t)e->token->layers + 1, e->token->folded, e->token->folded_len);
         for (int32_t k = 0; k < w->encoders; k++) one = wf_stamp_floats(one, e->v[k], n * (size_t)w->width[k]);
         h += one; /* in whatever order they were added */
     }
     return h;
 }
 
-void wf_words_explain(const wf_words *w, wf_text *out)
+void wf_tokens_explain(const wf_tokens *w, wf_text *out)
 {
-    if (w != NULL && w->count > 0) wf_text_add(out, "\nwords\n      %6s  %-24s %s\n", "places", "word", "concept");
+    if (w != NULL && w->count > 0) wf_text_add(out, "\ntokens\n      %6s  %-24s %s\n", "places", "token", "concept");
     for (size_t i = 0; w != NULL && i < w->count; i++) {
         const entry *e = &w->entries[i];
-        wf_text_add(out, "      %6d  %-24s %s", e->word->vectors, e->word->folded, wf_concept_name(e->concept));
-        if (e->word->layers > 0) wf_text_add(out, ", a vector for each of %d layers", e->word->layers);
+        wf_text_add(out, "      %6d  %-24s %s", e->token->vectors, e->token->folded, wf_concept_name(e->concept));
+        if (e->token->layers > 0) wf_text_add(out, ", a vector for each of %d layers", e->token->layers);
         wf_text_add(out, "\n");
     }
 }
 
 /* ---- adding -------------------------------------------------------------------------------------------- */
 
-static wf_words *make(const weft_plan *p, size_t count, size_t rows)
+static wf_tokens *make(const weft_plan *p, size_t count, size_t rows)
 {
-    wf_words *w = wf_zalloc(&p->alloc, 1, sizeof *w);
+    wf_tokens *w = wf_zalloc(&p->alloc, 1, sizeof *w);
 
     if (w == NULL) return NULL;
     wf_ref_init(&w->refs);
@@ -111,21 +113,21 @@ static wf_words *make(const weft_plan *p, size_t count, size_t rows)
     w->extras = wf_zalloc(&w->alloc, count, sizeof *w->extras);
     w->owner = wf_zalloc(&w->alloc, rows, sizeof *w->owner);
     if (w->entries != NULL && w->extras != NULL && w->owner != NULL) return w;
-    wf_words_drop(w);
+    wf_tokens_drop(w);
     return NULL;
 }
 
-static void append(wf_words *w, const entry *e)
+static void append(wf_tokens *w, const entry *e)
 {
-    int32_t n = e->word->vectors;
+    int32_t n = e->token->vectors;
 
-    w->extras[w->count] = (wf_extra){ e->word->folded, e->word->folded_len, (int32_t)w->rows, n };
+    w->extras[w->count] = (wf_extra){ e->token->folded, e->token->folded_len, (int32_t)w->rows, n };
     for (int32_t k = 0; k < n; k++) w->owner[w->rows++] = (int32_t)w->count;
     w->entries[w->count++] = *e;
     wf_concept_ref(e->concept);
 }
 
-/* "concept X: the word Y <text>" */
+/* "concept X: the token Y <text>" */
 static weft_status refuse(const entry *e, weft_error *err, const char *format, ...) WF_PRINTF(3, 4);
 static weft_status refuse(const entry *e, weft_error *err, const char *format, ...)
 {
@@ -135,7 +137,7 @@ static weft_status refuse(const entry *e, weft_error *err, const char *format, .
     va_start(args, format);
     if (vsnprintf(line, sizeof line, format, args) < 0) line[0] = '\0';
     va_end(args);
-    return wf_fail(err, WEFT_E_MISMATCH, "concept %.80s: the word %.80s %s", wf_concept_name(e->concept), e->word->name,
+    return wf_fail(err, WEFT_E_MISMATCH, "concept %.80s: the token %.80s %s", wf_concept_name(e->concept), e->token->name,
                    line);
 }
 
@@ -146,11 +148,12 @@ static void widths(char *buf, size_t cap, int32_t a, int32_t b)
     else wf_format(buf, cap, "%d", WF_MAX(a, b));
 }
 
-/* Which vectors are for which text encoder: their width decides, and their order where both encoders are as wide. Each
- * encoder must get some. A pair's first half may go unused where the model is a refiner, which has the second alone. */
+/* Which vectors are for which text encoder: their width decides, and their order if both encoders
+ * are equally wide. Each encoder must get some. The first of a pair may go unused with a refiner,
+ * which has only the second text encoder. */
 static weft_status match_widths(entry *e, const wf_networks *n, weft_error *err)
 {
-    const wf_concept_token *w = e->word;
+    const wf_concept_token *w = e->token;
     int32_t wanted[2] = { 0, 0 }; /* by the first and the second encoder of SDXL */
     char    has[32], wants[32];
 
@@ -180,7 +183,7 @@ static weft_status match_widths(entry *e, const wf_networks *n, weft_error *err)
 
 static weft_status check_size(const entry *e, const wf_networks *n, weft_error *err)
 {
-    const wf_concept_token *w = e->word;
+    const wf_concept_token *w = e->token;
     int32_t fits = INT32_MAX, layers = 0;
 
     for (int32_t i = 0; i < n->encoders; i++) fits = WF_MIN(fits, wf_encoder_positions(&n->encoder[i]) - 2);
@@ -194,15 +197,15 @@ static weft_status check_size(const entry *e, const wf_networks *n, weft_error *
 
 enum { APART = 1 << 25 }; /* past any vocabulary */
 
-/* The vocabulary must not have the word, or the caller wants it replaced; and a prompt must be able to hold it. */
+/* The vocabulary must not have the token, or the caller wants it replaced; and a prompt must be able to hold it. */
 static weft_status check_vocabulary(const entry *e, const wf_networks *networks, bool replace, weft_error *err)
 {
-    const wf_concept_token *w = e->word;
-    const wf_extra         word = { w->folded, w->folded_len, 0, 1 };
+    const wf_concept_token *w = e->token;
+    const wf_extra         token = { w->folded, w->folded_len, 0, 1 };
 
     for (int32_t i = 0; i < networks->encoders; i++) {
         const wf_tokenizer *t = networks->encoder[i].tokenizer;
-        wf_extras           alone = { &word, 1, APART };
+        wf_extras           single = { &token, 1, APART };
         int32_t             id = 0;
         size_t              n = 0;
 
@@ -211,8 +214,8 @@ static weft_status check_vocabulary(const entry *e, const wf_networks *networks,
         if (n == 1 && !replace)
             return refuse(e, err, "is in the model's vocabulary already: name it otherwise with "
                           "weft_concept_options.tokens, or add it with WEFT_ADD_REPLACE");
-        WF_TRY(wf_tokenizer_encode_with(t, &alone, w->folded, w->folded_len, &id, 1, &n, err));
-        if (n != 1 || id != alone.base)
+        WF_TRY(wf_tokenizer_encode_with(t, &single, w->folded, w->folded_len, &id, 1, &n, err));
+        if (n != 1 || id != single.base)
             return refuse(e, err, "contains a token that the model's tokenizer sets apart: name it otherwise with "
                           "weft_concept_options.tokens");
     }
@@ -221,31 +224,31 @@ static weft_status check_vocabulary(const entry *e, const wf_networks *networks,
 
 static weft_status check_others(const weft_plan *plan, const entry *e, weft_error *err)
 {
-    for (size_t i = 0; plan->words != NULL && i < plan->words->count; i++) {
-        const entry *other = &plan->words->entries[i];
-        if (strcmp(other->word->folded, e->word->folded) == 0)
-            return refuse(e, err, "is a word of concept %.80s already: name one of them otherwise with "
+    for (size_t i = 0; plan->tokens != NULL && i < plan->tokens->count; i++) {
+        const entry *other = &plan->tokens->entries[i];
+        if (strcmp(other->token->folded, e->token->folded) == 0)
+            return refuse(e, err, "is a token of concept %.80s already: name one of them otherwise with "
                           "weft_concept_options.tokens", wf_concept_name(other->concept));
     }
     return WEFT_OK;
 }
 
-/* The plan's words and the concept's together. */
-static weft_status extend(wf_words **out, const weft_plan *plan, weft_concept *concept, bool replace, weft_error *err)
+/* The plan's tokens and the concept's together. */
+static weft_status extend(wf_tokens **out, const weft_plan *plan, weft_concept *concept, bool replace, weft_error *err)
 {
     const wf_networks *n = wf_model_networks(plan->model);
-    const wf_words *old = plan->words;
+    const wf_tokens *old = plan->tokens;
     size_t          count = (old != NULL ? old->count : 0) + wf_concept_tokens(concept);
     size_t          rows = old != NULL ? old->rows : 0;
-    wf_words       *w;
+    wf_tokens       *w;
     weft_status     st = WEFT_OK;
 
     for (size_t i = 0; i < wf_concept_tokens(concept); i++) rows += (size_t)wf_concept_token_at(concept, i)->vectors;
-    if (count > WF_WORDS_MAX || rows > WF_WORDS_MAX)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "concept %.120s: a plan takes at most %d words and vectors",
-                       wf_concept_name(concept), WF_WORDS_MAX);
+    if (count > WF_TOKENS_MAX || rows > WF_TOKENS_MAX)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "concept %.120s: a plan takes at most %d tokens and vectors",
+                       wf_concept_name(concept), WF_TOKENS_MAX);
     w = make(plan, count, rows);
-    if (w == NULL) return wf_nomem(err, count * sizeof *w->entries, "a plan's words");
+    if (w == NULL) return wf_nomem(err, count * sizeof *w->entries, "a plan's tokens");
     for (size_t i = 0; old != NULL && i < old->count; i++) append(w, &old->entries[i]);
     for (size_t i = 0; i < wf_concept_tokens(concept) && st == WEFT_OK; i++) {
         entry e = { concept, wf_concept_token_at(concept, i), { NULL } };
@@ -260,7 +263,7 @@ static weft_status extend(wf_words **out, const weft_plan *plan, weft_concept *c
         w->width[i] = c->hidden;
         w->list[i] = (wf_extras){ w->extras, w->count, c->vocab };
     }
-    if (st != WEFT_OK) wf_words_drop(w);
+    if (st != WEFT_OK) wf_tokens_drop(w);
     else *out = w;
     return st;
 }
@@ -269,7 +272,7 @@ weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float 
                                   weft_error *err)
 {
     weft_add_options o;
-    wf_words        *words = NULL;
+    wf_tokens        *tokens = NULL;
     weft_status      st = WEFT_OK;
 
     WF_TRY(wf_plan_still_open(plan, "weft_plan_add_concept", err));
@@ -277,17 +280,17 @@ weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float 
     WF_TRY(WF_OPTIONS(&o, options, weft_add_options, WEFT_ADD_PARTIAL |
                       WEFT_ADD_SHARE | WEFT_ADD_PEFT_DORA | WEFT_ADD_REPLACE, err));
     WF_TRY(wf_plan_check_add(&o, weight, wf_concept_name(concept), err));
-    WF_TRY(extend(&words, plan, concept, (o.flags & WEFT_ADD_REPLACE) != 0, err));
+    WF_TRY(extend(&tokens, plan, concept, (o.flags & WEFT_ADD_REPLACE) != 0, err));
     o.struct_size = sizeof o;
     o.flags &= ~(uint32_t)WEFT_ADD_REPLACE;
     if (wf_concept_adapter(concept) != NULL)
         st = weft_plan_add(plan, wf_concept_adapter(concept), weight, &o, err);
     if (st != WEFT_OK) {
-        wf_words_drop(words);
+        wf_tokens_drop(tokens);
         return st;
     }
-    wf_words_drop(plan->words);
-    plan->words = words;
+    wf_tokens_drop(plan->tokens);
+    plan->tokens = tokens;
     return WEFT_OK;
 }
 
@@ -310,7 +313,7 @@ weft_status weft_plan_prompt_size(const weft_plan *plan, const char *prompt, uin
     for (int32_t i = 0; i < n->encoders && st == WEFT_OK; i++) {
         wf_chunks c;
         size_t fits = (size_t)wf_encoder_positions(&n->encoder[i]) - 2;
-        st = wf_prompt_chunk(&c, &p, n->encoder[i].tokenizer, wf_words_extras(wf_plan_words(plan), i), fits, comma, err);
+        st = wf_prompt_chunk(&c, &p, n->encoder[i].tokenizer, wf_tokens_extras(wf_plan_tokens(plan), i), fits, comma, err);
         if (st != WEFT_OK) break;
         most = WF_MAX(most, c.tokens);
         needed = WF_MAX(needed, cut ? 1 : c.count);

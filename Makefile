@@ -215,7 +215,7 @@ table: $(B)/tests/run/test_families
 	$(Q)cp $(B)/adapters.md docs/adapters.md
 
 # One thing wrong at a time: do the tests notice?. JOBS at a time; MUTANTS is
-# a word of the room or name of those wanted.
+# a pattern for the room or the name of those wanted.
 JOBS ?= $(shell nproc)
 mutate: programs
 	$(Q)B='$(B)' JOBS='$(JOBS)' MUTANTS='$(MUTANTS)' \

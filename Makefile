@@ -214,7 +214,7 @@ table: $(B)/tests/run/test_families
 	$(Q)sed '/^<!-- what follows/q' docs/adapters.md | cat - $(B)/adapters.table > $(B)/adapters.md
 	$(Q)cp $(B)/adapters.md docs/adapters.md
 
-# One thing wrong at a time: do the tests notice?. JOBS at a time; MUTANTS is
+# One thing wrong at a time: do the tests notice? JOBS at a time; MUTANTS is
 # a pattern for the room or the name of those wanted.
 JOBS ?= $(shell nproc)
 mutate: programs

@@ -9,10 +9,10 @@
 int explain(settings *s)
 {
     weft_model_info info = WEFT_MODEL_INFO_INIT;
-    weft_plan_info about = WEFT_PLAN_INFO_INIT;
     meter m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
     uint64_t bytes;
     size_t needed;
+    int32_t evaluations = 0;
 
     check_writable(s->output);
     weft_model *model = open_model(s->target, s, &info);
@@ -20,7 +20,11 @@ int explain(settings *s)
     int32_t calls = weft_sampler_calls(sampler);
     set_size(s, &info);
     weft_plan *plan = make_plan(model, s, calls, &m);
-    must(weft_plan_info_get(plan, &about, &err));
+    for (int32_t n = 0; n < calls; n++) {
+        weft_call_info call = WEFT_CALL_INFO_INIT;
+        must(weft_plan_call(plan, n, &call, &err));
+        evaluations += call.evaluations;
+    }
     must(weft_plan_text(plan, NULL, 0, &needed, &err));
     char *text = room(needed, 1);
     must(weft_plan_text(plan, text, needed, NULL, &err));
@@ -29,7 +33,7 @@ int explain(settings *s)
     fputs(text, stdout);
     int halves = is_guided(s, &info) ? 2 : 1;
     printf("\n%d steps of %s: %d calls, %d evaluations of the network%s\n", (int)s->steps,
-           weft_sampler_name(s->sampler), (int)calls, (int)(calls * about.branches) * halves,
+           weft_sampler_name(s->sampler), (int)calls, (int)evaluations * halves,
            halves == 2 ? " with guidance" : "");
     printf("a run at %dx%d takes ", (int)s->width, (int)s->height);
     print_bytes((double)bytes);

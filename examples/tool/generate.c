@@ -323,7 +323,13 @@ static char *describe(const settings *s)
     if (s->latents) fprintf(f, ", Start latents: %s", s->latents);
     if (s->conditioning) fprintf(f, ", Conditioning: %s", s->conditioning);
     if (s->adapter_count) {
-        fprintf(f, ", Compose: %s", word_of(methods, s->method));
+        fprintf(f, ", Compose: %s", word_of(methods, s->phases[0].method));
+        for (size_t i = 1; i < s->phase_count; i++) {
+            const phase_use *ph = &s->phases[i];
+            fprintf(f, ", Phase: %s from ", word_of(methods, ph->method));
+            if (ph->begin.flags & WEFT_PHASE_AT) fprintf(f, "%g of the calls", ph->begin.at);
+            else fprintf(f, "call %d", (int)ph->begin.first);
+        }
         if (s->plan.mixed != WEFT_MIXED_DELTA) fprintf(f, ", Mixed: %s", word_of(mixes, s->plan.mixed));
         fprintf(f, ", Adapters: \"");
         for (size_t i = 0; i < s->adapter_count; i++)

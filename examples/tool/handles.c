@@ -61,11 +61,15 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         }
         use->how.text_weights = NULL;
     }
-    switch (s->method) {
-    case SWITCH:    must(weft_plan_switch(plan, &s->taking_turns, &err)); break;
-    case COMPOSITE: must(weft_plan_composite(plan, &s->composite, &err)); break;
-    case KLORA:     must(weft_plan_klora(plan, &s->klora, &err)); break;
-    default:        must(weft_plan_merge(plan, &err)); break;
+    for (size_t i = 0; i < s->phase_count; i++) {
+        const phase_use *p = &s->phases[i];
+        if (i > 0) must(weft_plan_begin_phase(plan, &p->begin, &err));
+        switch (p->method) {
+        case SWITCH:    must(weft_plan_switch(plan, &p->taking_turns, &err)); break;
+        case COMPOSITE: must(weft_plan_composite(plan, &p->composite, &err)); break;
+        case KLORA:     must(weft_plan_klora(plan, &p->klora, &err)); break;
+        default:        must(weft_plan_merge(plan, &err)); break;
+        }
     }
     must(weft_plan_seal(plan, calls, &err));
     clear_progress();

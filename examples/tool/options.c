@@ -1,7 +1,8 @@
 /* options.c - every option of the tool, in one table.
  *
- * A row says which subcommands take the option, what kind of value it has, and where in the settings, or in those of
- * the adapter named before it, the value goes. The help and getopt_long's list are made of the same rows. */
+ * A row says which subcommands take the option, what kind of value it has, and where the value
+ * goes: into the settings, or into those of the adapter named or the phase begun before it. The
+ * help and getopt_long's list are made of the same rows. */
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
@@ -11,17 +12,25 @@
 
 #include "tool.h"
 
+static phase_use *begin_phase(settings *s)
+{
+    phase_use *p = &s->phases[s->phase_count++];
+    weft_phase_options_init(&p->begin, sizeof p->begin);
+    weft_switch_options_init(&p->taking_turns, sizeof p->taking_turns);
+    weft_composite_options_init(&p->composite, sizeof p->composite);
+    weft_klora_options_init(&p->klora, sizeof p->klora);
+    p->method = MERGE;
+    return p;
+}
+
 void settings_init(settings *s, int argc)
 {
     memset(s, 0, sizeof *s);
     weft_model_options_init(&s->open, sizeof s->open);
     weft_plan_options_init(&s->plan, sizeof s->plan);
     weft_run_options_init(&s->run, sizeof s->run);
-    weft_switch_options_init(&s->taking_turns, sizeof s->taking_turns);
-    weft_composite_options_init(&s->composite, sizeof s->composite);
-    weft_klora_options_init(&s->klora, sizeof s->klora);
     s->adapters = room((size_t)argc, sizeof *s->adapters);
-    s->method = MERGE;
+    begin_phase(s);
     s->sampler = WEFT_SAMPLER_DDIM;
     s->steps = 20;
     s->spacing = NOTHING_SAID;
@@ -30,6 +39,7 @@ void settings_init(settings *s, int argc)
 }
 
 enum { HEADING, BIT, INT32, INT64, FLOAT, DOUBLE, STRING, WORD, OTHER };
+enum { OF_ALL, OF_ADAPTER, OF_CONCEPT, OF_PHASE };   /* what an option is about */
 
 typedef struct row {
     int         kind;
@@ -38,11 +48,11 @@ typedef struct row {
     const char *name;
     const char *value;                               /* what the help calls it; NULL for a BIT            */
     const char *help;
-    size_t      field;                               /* in settings, or in adapter_use where per_adapter  */
+    size_t      field;                               /* in what `about` says                              */
     double      low, high;                           /* of numbers                                        */
     uint32_t    bit;                                 /* of a BIT, and of a value that a flag must announce */
     size_t      flags;                               /* where that bit goes                               */
-    int         per_adapter;                         /* 2: of a --concept only                            */
+    int         about;                               /* OF_*                                              */
     int         method;                              /* 0: any                                            */
     const word *words;
     uint32_t    solvers;                             /* help ends with the solvers that have this trait   */
@@ -78,13 +88,17 @@ static void parse_sampler(settings *s, const char *name, const char *value);
 static void parse_sigmas(settings *s, const char *name, const char *value);
 static const char *sampler_names(uint32_t trait);
 #define ANY_SOLVER UINT32_MAX
+static void parse_phase(settings *s, const char *name, const char *value);
 static void parse_size(settings *s, const char *name, const char *value);
 static void parse_seed(settings *s, const char *name, const char *value);
 
 #define IN(member) .field = offsetof(settings, member)
-#define OF(member) .per_adapter = 1, .field = offsetof(adapter_use, how.member)
-#define OF_CONCEPT(member) .per_adapter = 2, .field = offsetof(adapter_use, tokens.member)
+#define ADAPTERS(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, how.member)
+#define CONCEPTS(member) .about = OF_CONCEPT, .field = offsetof(adapter_use, tokens.member)
+#define PHASES(member) .about = OF_PHASE, .field = offsetof(phase_use, member)
 #define SETS(where, mask) .flags = offsetof(settings, where), .bit = (mask)
+#define PHASE_SETS(where, mask) \
+    .about = OF_PHASE, .flags = offsetof(phase_use, where), .bit = (mask)
 #define ANNOUNCED(mask) .flags = offsetof(adapter_use, how.flags), .bit = (mask)
 #define ANY_FLOAT .low = -1e6, .high = 1e6
 enum {
@@ -124,31 +138,34 @@ static const row rows[] = {
       "WEIGHT is of the adapter in it (1)", .parse = parse_concept },
     { HEADING, DRAWING, .name = "For the concept just named" },
     { STRING, DRAWING, 0, "--tokens", "NAMES", "what prompts call its tokens, separated by commas (as the file says)",
-      OF_CONCEPT(tokens) },
+      CONCEPTS(tokens) },
     { STRING, DRAWING, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the tokens of an\n"
-      "adapter whose file has none", OF_CONCEPT(second) },
-    { BIT, DRAWING, 0, "--replace", NULL, "take over a token that is in the vocabulary already", .per_adapter = 2,
-      ANNOUNCED(WEFT_ADD_REPLACE) },
+      "adapter whose file has none", CONCEPTS(second) },
+    { BIT, DRAWING, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
+      .about = OF_CONCEPT, ANNOUNCED(WEFT_ADD_REPLACE) },
     { HEADING, PLANNED, .name = "For the adapter or concept just named" },
     { WORD, DRAWING, 0, "--role", "ROLE", "content or style: what K-LoRA takes it for (first content,\nsecond style)",
-      OF(role), .words = roles },
+      ADAPTERS(role), .words = roles },
     { STRING, PLANNED, 0, "--select", "PATTERNS",
       "act on these layers only: names with * and ?, separated by commas,\nas in 'unet.up_blocks.*,unet.mid_block.*'",
-      OF(select) },
-    { STRING, PLANNED, 0, "--exclude", "PATTERNS", "and not on these", OF(exclude) },
+      ADAPTERS(select) },
+    { STRING, PLANNED, 0, "--exclude", "PATTERNS", "and not on these", ADAPTERS(exclude) },
     { FLOAT, PLANNED, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)",
-      .per_adapter = 1, .field = offsetof(adapter_use, text_weight), ANY_FLOAT,
+      .about = OF_ADAPTER, .field = offsetof(adapter_use, text_weight), ANY_FLOAT,
       .flags = offsetof(adapter_use, given), .bit = TEXT_WEIGHT },
-    { FLOAT, DRAWING, 0, "--share", "W", "weight of its prediction under composite (1)", OF(share), ANY_FLOAT,
-      ANNOUNCED(WEFT_ADD_SHARE), .method = COMPOSITE },
-    { BIT, PLANNED, 0, "--partial", NULL, "allow keys that the model has no layer for", .per_adapter = 1,
-      ANNOUNCED(WEFT_ADD_PARTIAL) },
-    { BIT, PLANNED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm", .per_adapter = 1,
-      ANNOUNCED(WEFT_ADD_PEFT_DORA) },
+    { FLOAT, DRAWING, 0, "--share", "W", "weight of its prediction under composite (1)",
+      ADAPTERS(share), ANY_FLOAT, ANNOUNCED(WEFT_ADD_SHARE), .method = COMPOSITE },
+    { BIT, PLANNED, 0, "--partial", NULL, "allow keys that the model has no layer for",
+      .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PARTIAL) },
+    { BIT, PLANNED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
+      .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PEFT_DORA) },
 
     { HEADING, PLANNED, .name = "How adapters combine" },
-    { WORD, DRAWING, 0, "--compose", "METHOD", "merge, switch, composite or klora (merge)", IN(method),
-      .words = methods },
+    { WORD, DRAWING, 0, "--compose", "METHOD", "merge, switch, composite or klora (merge)",
+      PHASES(method), .words = methods },
+    { OTHER, DRAWING, 0, "--phase", "WHEN", "begin another phase of the plan at this call, as in 8, or at\n"
+      "this share of all calls, as in 0.4; --compose and the options of\n"
+      "methods that follow are about it", .parse = parse_phase },
     { WORD, DRAWING, 0, "--text-plan", "WHICH",
       "whose text-encoder parts act on the prompt: all, first, none, or\n"
       "method: the method's own (switch first, klora none, others all)", IN(plan.text), .words = texts },
@@ -156,36 +173,38 @@ static const row rows[] = {
       "weights; auto: the cheaper for each layer (auto)", IN(plan.path), .words = paths },
     { WORD, PLANNED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
       "stack or direction (delta)", IN(plan.mixed), .words = mixes },
-    { INT32, DRAWING, 0, "--period", "N", "switch: calls of one turn (5)", IN(taking_turns.period), 1, 100000,
-      .method = SWITCH },
+    { INT32, DRAWING, 0, "--period", "N", "switch: calls of one turn (5)",
+      PHASES(taking_turns.period), 1, 100000, .method = SWITCH },
     { BIT, DRAWING, 0, "--official-offset", NULL, "switch: the timing of the authors' program, one call late",
-      SETS(taking_turns.flags, WEFT_SWITCH_OFFICIAL_OFFSET), .method = SWITCH },
+      PHASE_SETS(taking_turns.flags, WEFT_SWITCH_OFFICIAL_OFFSET), .method = SWITCH },
     { BIT, DRAWING, 0, "--divide-by-count", NULL, "composite: divide by the number of adapters, not by the\n"
-      "sum of shares", SETS(composite.flags, WEFT_COMPOSITE_DIVIDE_BY_COUNT), .method = COMPOSITE },
+      "sum of shares", PHASE_SETS(composite.flags, WEFT_COMPOSITE_DIVIDE_BY_COUNT),
+      .method = COMPOSITE },
     { BIT, DRAWING, 0, "--last-without-guidance", NULL, "composite: without guidance keep the last adapter's\n"
       "prediction alone, as the authors' program does",
-      SETS(composite.flags, WEFT_COMPOSITE_NOCFG_LAST), .method = COMPOSITE },
-    { WORD, DRAWING, 0, "--pattern", "CURVE", "klora: s_star, s or custom (s_star)", IN(klora.pattern),
-      .words = patterns, .method = KLORA },
-    { DOUBLE, DRAWING, 0, "--alpha", "X", "klora, custom: S = (alpha tau + beta) mod modulus", IN(klora.alpha),
-      ANY_FLOAT, .method = KLORA },
-    { DOUBLE, DRAWING, 0, "--beta", "X", "klora, custom", IN(klora.beta), ANY_FLOAT, .method = KLORA },
-    { DOUBLE, DRAWING, 0, "--modulus", "X", "klora, custom (0: no modulus)", IN(klora.modulus), 0, 1e6,
-      .method = KLORA },
+      PHASE_SETS(composite.flags, WEFT_COMPOSITE_NOCFG_LAST), .method = COMPOSITE },
+    { WORD, DRAWING, 0, "--pattern", "CURVE", "klora: s_star, s or custom (s_star)",
+      PHASES(klora.pattern), .words = patterns, .method = KLORA },
+    { DOUBLE, DRAWING, 0, "--alpha", "X", "klora, custom: S = (alpha tau + beta) mod modulus",
+      PHASES(klora.alpha), ANY_FLOAT, .method = KLORA },
+    { DOUBLE, DRAWING, 0, "--beta", "X", "klora, custom",
+      PHASES(klora.beta), ANY_FLOAT, .method = KLORA },
+    { DOUBLE, DRAWING, 0, "--modulus", "X", "klora, custom (0: no modulus)",
+      PHASES(klora.modulus), 0, 1e6, .method = KLORA },
     { BIT, DRAWING, 0, "--paper-beta", NULL, "klora: s_star with the paper's offset 1.3 for the program's 1.275",
-      SETS(klora.flags, WEFT_KLORA_PAPER_BETA), .method = KLORA },
-    { WORD, DRAWING, 0, "--gamma", "BALANCE", "klora: code, paper or none (code)", IN(klora.gamma), .words = gammas,
-      .method = KLORA },
+      PHASE_SETS(klora.flags, WEFT_KLORA_PAPER_BETA), .method = KLORA },
+    { WORD, DRAWING, 0, "--gamma", "BALANCE", "klora: code, paper or none (code)",
+      PHASES(klora.gamma), .words = gammas, .method = KLORA },
     { WORD, DRAWING, 0, "--granularity", "UNIT", "klora: time passes with every layer call, or by step (call)",
-      IN(klora.granularity), .words = grains, .method = KLORA },
+      PHASES(klora.granularity), .words = grains, .method = KLORA },
     { INT64, DRAWING, 0, "--top-k", "N", "klora: entries that make a score (product of the two ranks)",
-      IN(klora.top_k), 1, 1e12, .method = KLORA },
+      PHASES(klora.top_k), 1, 1e12, .method = KLORA },
     { BIT, DRAWING, 0, "--attention-only", NULL, "klora: act on q, k, v and out of the attentions alone",
-      SETS(klora.flags, WEFT_KLORA_ATTENTION_ONLY), .method = KLORA },
+      PHASE_SETS(klora.flags, WEFT_KLORA_ATTENTION_ONLY), .method = KLORA },
     { BIT, DRAWING, 0, "--ignore-alpha", NULL, "klora: leave the files' alpha out, as the authors' program does",
-      SETS(klora.flags, WEFT_KLORA_IGNORE_ALPHA), .method = KLORA },
+      PHASE_SETS(klora.flags, WEFT_KLORA_IGNORE_ALPHA), .method = KLORA },
     { BIT, DRAWING, 0, "--wrap", NULL, "klora: let the very last layer call fall back to time 0, likewise",
-      SETS(klora.flags, WEFT_KLORA_WRAP), .method = KLORA },
+      PHASE_SETS(klora.flags, WEFT_KLORA_WRAP), .method = KLORA },
 
     { HEADING, DRAWING, .name = "Denoising" },
     { INT32, DRAWING, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000 },
@@ -313,6 +332,22 @@ static void parse_concept(settings *s, const char *name, const char *value)
     weft_concept_options_init(&s->adapters[s->adapter_count - 1].tokens, sizeof s->adapters[s->adapter_count - 1].tokens);
 }
 
+/* A number with a point in it is a share. */
+static void parse_phase(settings *s, const char *name, const char *value)
+{
+    if (s->phase_count == PHASES_MAX)
+        misuse("%s: a command line has at most %d phases", name, PHASES_MAX);
+    int share = strchr(value, '.') != NULL;
+    double when = share ? number(name, value, 0, 1) : whole_number(name, value, 1, 1e6);
+    phase_use *p = begin_phase(s);
+    if (share) {
+        p->begin.flags |= WEFT_PHASE_AT;
+        p->begin.at = when;
+    } else {
+        p->begin.first = (int32_t)when;
+    }
+}
+
 /* The solvers of the library that have a trait, or ANY_SOLVER, as in "ddim, euler or heun". */
 static const char *sampler_names(uint32_t trait)
 {
@@ -369,13 +404,15 @@ static void set(settings *s, const row *o, const char *value)
 {
     char *base = (char *)s;
 
-    if (o->per_adapter) {
+    if (o->about == OF_ADAPTER || o->about == OF_CONCEPT) {
         if (s->adapter_count == 0)
-            misuse("%s is for the --%s before it, and there is none", o->name, o->per_adapter == 2 ? "concept" : "adapter");
-        if (o->per_adapter == 2 && !s->adapters[s->adapter_count - 1].is_concept)
+            misuse("%s is for the --%s before it, and there is none", o->name,
+                   o->about == OF_CONCEPT ? "concept" : "adapter");
+        if (o->about == OF_CONCEPT && !s->adapters[s->adapter_count - 1].is_concept)
             misuse("%s is for a --concept, and before it stands an --adapter", o->name);
         base = (char *)&s->adapters[s->adapter_count - 1];
     }
+    if (o->about == OF_PHASE) base = (char *)&s->phases[s->phase_count - 1];
     char *field = base + o->field;
     if (o->bit) *(uint32_t *)(void *)(base + o->flags) |= o->bit;
     switch (o->kind) {
@@ -396,27 +433,52 @@ const char *word_of(const word *words, int32_t value)
     return words->name ? words->name : "?";
 }
 
-static char given[ROWS];                         /* what was said, to see at the end whether it can have an effect */
+/* What was said, to see at the end whether it can have an effect: for each option the phases in
+ * which it was, a bit each. */
+static uint32_t given[ROWS];
 
-int was_given(const char *name)
+static int was_given_in(const char *name, size_t phase)
 {
     for (size_t i = 0; i < ROWS; i++)
-        if (given[i] && strcmp(rows[i].name, name) == 0) return 1;
+        if ((given[i] >> phase & 1) && strcmp(rows[i].name, name) == 0) return 1;
     return 0;
+}
+
+static int was_given(const char *name)
+{
+    for (size_t i = 0; i < PHASES_MAX; i++)
+        if (was_given_in(name, i)) return 1;
+    return 0;
+}
+
+static void refuse_idle_options_of(const phase_use *p, size_t phase)
+{
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (o->about == OF_PHASE && o->method && o->method != p->method &&
+            (given[o - rows] >> phase & 1))
+            misuse("%s is of %s, and the method is %s", o->name, word_of(methods, o->method),
+                   word_of(methods, p->method));
+    int custom = p->method == KLORA && p->klora.pattern == WEFT_KLORA_CUSTOM;
+    int curve = was_given_in("--alpha", phase) || was_given_in("--beta", phase) ||
+                was_given_in("--modulus", phase);
+    if (curve && !custom) misuse("--alpha, --beta and --modulus are of --pattern custom");
+    if (custom && !(was_given_in("--alpha", phase) && was_given_in("--beta", phase)))
+        misuse("--pattern custom needs --alpha and --beta");
+    if (was_given_in("--paper-beta", phase) && p->klora.pattern != WEFT_KLORA_S_STAR)
+        misuse("--paper-beta is of --pattern s_star");
 }
 
 static void refuse_idle_options(const settings *s)
 {
-    for (size_t i = 0; i < ROWS; i++)
-        if (given[i] && rows[i].method && rows[i].method != s->method)
-            misuse("%s is of %s, and the method is %s", rows[i].name, word_of(methods, rows[i].method),
-                   word_of(methods, s->method));
-    int custom = s->method == KLORA && s->klora.pattern == WEFT_KLORA_CUSTOM;
-    int curve = was_given("--alpha") || was_given("--beta") || was_given("--modulus");
-    if (curve && !custom) misuse("--alpha, --beta and --modulus are of --pattern custom");
-    if (custom && !(was_given("--alpha") && was_given("--beta"))) misuse("--pattern custom needs --alpha and --beta");
-    if (was_given("--paper-beta") && s->klora.pattern != WEFT_KLORA_S_STAR)
-        misuse("--paper-beta is of --pattern s_star");
+    int used = 0;
+    for (size_t i = 0; i < s->phase_count; i++) {
+        refuse_idle_options_of(&s->phases[i], i);
+        used |= s->phases[i].method;
+    }
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (o->about == OF_ADAPTER && o->method && !(o->method & used) && given[o - rows])
+            misuse("%s is of %s, and the method is %s", o->name, word_of(methods, o->method),
+                   word_of(methods, s->phases[0].method));
     uint32_t traits = weft_sampler_traits(s->sampler);
     if (was_given("--eta") && !(traits & WEFT_TRAIT_ETA))
         misuse("--eta is of --sampler %s", sampler_names(WEFT_TRAIT_ETA));
@@ -427,7 +489,8 @@ static void refuse_idle_options(const settings *s)
         misuse("--sigmas says how many steps there are, and which: not with %s", s->flags & KARRAS ? "--karras" : "--steps");
     if ((was_given("--strength") || s->mask) && s->image == NULL)
         misuse("%s is about the image of --image", s->mask ? "--mask" : "--strength");
-    if (was_given("--compose") && s->adapter_count == 0) misuse("--compose needs an --adapter");
+    if ((was_given("--compose") || was_given("--phase")) && s->adapter_count == 0)
+        misuse("%s needs an --adapter", was_given("--compose") ? "--compose" : "--phase");
 }
 
 /* What getopt_long is told: the letters, and the names with the index of their row behind all letters. */
@@ -496,7 +559,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         const row *o = find_row(option == ':' ? optopt : option, used_by);
         if (option == ':') misuse("%s wants a value: %s %s", o->name, o->name, o->value);
         set(s, o, optarg);
-        given[o - rows] = 1;
+        given[o - rows] |= UINT32_C(1) << (s->phase_count - 1);
     }
     while (optind < argc) take_target(s, argv[optind++]); /* behind -- */
     if (s->flags & HELP) return;

@@ -62,12 +62,23 @@ typedef struct adapter_use {
     weft_concept        *concept;
 } adapter_use;
 
+/* A phase of the plan: where it begins, and what it does. */
+typedef struct phase_use {
+    weft_phase_options      begin;               /* not of the first */
+    int32_t                 method;
+    weft_switch_options     taking_turns;
+    weft_composite_options  composite;
+    weft_klora_options      klora;
+} phase_use;
+enum { PHASES_MAX = 32 };
+
 typedef struct settings {
     const char             *target;              /* the model, or the file to look at */
     adapter_use            *adapters;
     size_t                  adapter_count;
     uint32_t                flags;               /* QUIET ... */
-    int32_t                 method;
+    phase_use               phases[PHASES_MAX];
+    size_t                  phase_count;         /* at least 1 */
     int32_t                 sampler, steps, spacing;
     int32_t                 width, height;       /* of the image; 0: the model's */
     float                   eta, guidance, rescale;
@@ -85,9 +96,6 @@ typedef struct settings {
     weft_model_options      open;
     weft_plan_options       plan;
     weft_run_options        run;
-    weft_switch_options     taking_turns;
-    weft_composite_options  composite;
-    weft_klora_options      klora;
 } settings;
 
 typedef struct word { const char *name; int32_t value; } word;
@@ -100,7 +108,6 @@ void        settings_free(settings *s);
 void        parse_arguments(settings *s, int used_by, int argc, char **argv);
 void        print_options(int used_by);
 const char *word_of(const word *words, int32_t value);
-int         was_given(const char *name);
 
 /* ------------------------------------------------------------------ handles.c: from settings to handles */
 

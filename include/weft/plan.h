@@ -185,7 +185,7 @@ WEFT_API weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float
  *         has; a token that is in the vocabulary or another concept's already; the text says which)
  * @since 0.1
  */
-WEFT_API weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float weight,
+WEFT_API weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *tokens, float weight,
                                            const weft_add_options *options, weft_error *err);
 
 /**

@@ -337,10 +337,10 @@ weft_status wf_adapter_parse(weft_tensors *tensors, const wf_source *source,
     rd.drafts = wf_zalloc(&alloc, count, sizeof *rd.drafts);
     st = rd.drafts != NULL ? read_all(&rd) : wf_nomem(err, count * sizeof *rd.drafts,
                                                       "an adapter's modules");
+    wf_map_free(&rd.by_name); /* it uses the adapter's allocator */
+    wf_free(&alloc, rd.drafts);
+    json_decref(rd.metadata);
     if (st == WEFT_OK) *out = rd.a;
     else weft_adapter_free(rd.a);
-    wf_free(&alloc, rd.drafts);
-    wf_map_free(&rd.by_name);
-    json_decref(rd.metadata);
     return st;
 }

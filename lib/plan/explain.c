@@ -98,8 +98,8 @@ static void add_cost(const weft_plan *p, wf_text *out)
 
     if (weft_plan_info_get(p, &info, NULL) != WEFT_OK) return;
     for (size_t i = 0; i < p->table.phases; i++) rows += p->table.phase[i].rows;
-    wf_text_add(out, "\ncost\n  layers     %lld of %lld touched\n", (long long)info.touched_layers,
-                (long long)info.layers);
+    wf_text_add(out, "\ncost\n  layers     %lld of %lld touched%s\n", (long long)info.touched_layers,
+                (long long)info.layers, p->table.phases > 1 ? ", counted in each phase" : "");
     wf_text_add(out, "  memory     %s of stacked factors with the plan, %s of merged copies in each run\n",
                 wf_bytes_text(&side, (size_t)info.side_bytes), wf_bytes_text(&merged, (size_t)info.merged_bytes));
     wf_text_add(out, "  table      %zu distinct %s for %d %s\n", rows, rows == 1 ? "row" : "rows",

@@ -36,7 +36,7 @@ static void keep(float *image, const float *y, const wf_tiles *t, const wf_tile 
 /* One sample. latent and image are NULL in a dry walk. */
 void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float *image)
 {
-    const wf_vae *v = wf_run_networks(&r->fit)->vae;
+    const wf_vae *v = wf_run_networks(&r->memory)->vae;
     const wf_vae_config *c = wf_vae_get_config(v);
     wf_tiles t = wf_tiles_make(r, wf_vae_factor(v), c->out_channels);
     size_t mark = wf_arena_mark(&e->arena),
@@ -64,7 +64,7 @@ weft_status weft_run_decode(weft_run *r, const float *latent, size_t latent_len,
     if (r == NULL || latent == NULL || image == NULL)
         return wf_fail(err, WEFT_E_ARG, "%s is NULL",
                        r == NULL ? "run" : latent == NULL ? "latent" : "image");
-    const wf_vae *v = wf_run_networks(&r->fit)->vae;
+    const wf_vae *v = wf_run_networks(&r->memory)->vae;
     if (v == NULL) return wf_fail(err, WEFT_E_STATE, "the model has no VAE to decode with");
     size_t n = (size_t)r->batch, one = wf_run_latent_floats(r), pixels = wf_run_image_floats(r);
     if (latent_len != n * one || image_len != n * pixels)
@@ -72,7 +72,7 @@ weft_status weft_run_decode(weft_run *r, const float *latent, size_t latent_len,
                        latent_len != n * one ? "latent" : "image",
                        latent_len != n * one ? latent_len : image_len,
                        latent_len != n * one ? n * one : n * pixels);
-    weft_status st = wf_run_begin(r, "decoding", r->fit.decode_layers, err);
+    weft_status st = wf_run_begin(r, "decoding", r->memory.decode_layers, err);
     if (st != WEFT_OK) return st;
     r->exec.branch = NULL;
     r->exec.deltas = NULL;

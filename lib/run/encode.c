@@ -64,7 +64,7 @@ static void place(float *to, const wf_stream *s, const wf_stream_source *from, c
 
 static void run_encoder(const weft_run *r, wf_exec *e, const wf_encoding *in, int32_t which)
 {
-    const wf_networks *n = wf_run_networks(&r->fit);
+    const wf_networks *n = wf_run_networks(&r->memory);
     const wf_text_encoder *t = &n->encoder[which];
     const wf_clip_config *c = wf_clip_get_config(t->net);
     const wf_encoder_input *given = &in->encoder[which];
@@ -94,7 +94,7 @@ static void run_encoder(const weft_run *r, wf_exec *e, const wf_encoding *in, in
 void wf_encode_forward(const weft_run *r, wf_exec *e, const wf_encoding *in)
 {
     size_t mark = wf_arena_mark(&e->arena);
-    for (int32_t i = 0; i < wf_run_networks(&r->fit)->encoders; i++) run_encoder(r, e, in, i);
+    for (int32_t i = 0; i < wf_run_networks(&r->memory)->encoders; i++) run_encoder(r, e, in, i);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -171,7 +171,7 @@ static weft_status count_chunks(const wf_networks *n, layout *l, weft_error *err
 /* The caller's buffers. */
 static weft_status read_buffers(const weft_run *r, const weft_encode *e, layout *l, weft_error *err)
 {
-    const wf_networks *n = wf_run_networks(&r->fit);
+    const wf_networks *n = wf_run_networks(&r->memory);
     bool any = false;
     l->copies = l->layers = 1;
     WF_TRY(wf_read_texts(l->text, r, e->text, e->text_count, "encode.text", err));
@@ -212,17 +212,17 @@ static weft_status check_encode(weft_run *r, const weft_encode *given, uint32_t 
     if (r == NULL || given == NULL)
         return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : "encode");
     WF_TRY(WF_OPTIONS(e, given, weft_encode, flags, err));
-    const wf_networks *n = wf_run_networks(&r->fit);
-    if (n->encoders == 0) return wf_model_need_tokenizer(wf_plan_model(r->fit.plan), err);
+    const wf_networks *n = wf_run_networks(&r->memory);
+    if (n->encoders == 0) return wf_model_need_tokenizer(wf_plan_model(r->memory.plan), err);
     if ((e->flags & WEFT_ENCODE_WEIGHTS) == 0 &&
         (e->flags & (WEFT_ENCODE_NO_MEAN | WEFT_ENCODE_FROM_EMPTY)) != 0)
         return wf_fail(err, WEFT_E_ARG,
                        "encode.flags: NO_MEAN and FROM_EMPTY say how WEIGHTS are applied, and "
                        "WEIGHTS is not set");
     if ((e->flags & WEFT_ENCODE_ADAPTER) != 0 &&
-        (e->adapter < 0 || e->adapter >= wf_plan_adapters(r->fit.plan)))
+        (e->adapter < 0 || e->adapter >= wf_plan_adapters(r->memory.plan)))
         return wf_fail(err, WEFT_E_ARG, "encode.adapter is %d, the plan has %d", e->adapter,
-                       wf_plan_adapters(r->fit.plan));
+                       wf_plan_adapters(r->memory.plan));
     WF_TRY(check_depth(n, e, err));
     return read_buffers(r, e, l, err);
 }
@@ -264,10 +264,10 @@ static weft_status lay_out(const weft_run *r, reading *s, const wf_text_encoder 
  * to layer. */
 static weft_status take_tokens(const weft_run *r, layout *l, int32_t which, weft_error *err)
 {
-    const wf_tokens *tokens = wf_plan_tokens(r->fit.plan);
+    const wf_tokens *tokens = wf_plan_tokens(r->memory.plan);
     reading *s = &l->encoder[which];
     size_t rows = wf_tokens_rows(tokens);
-    size_t positions = (size_t)wf_encoder_positions(&wf_run_networks(&r->fit)->encoder[which]);
+    size_t positions = (size_t)wf_encoder_positions(&wf_run_networks(&r->memory)->encoder[which]);
     if (rows == 0) return WEFT_OK;
     s->rows = wf_zalloc(&r->alloc, rows, sizeof *s->rows);
     if (s->rows == NULL) return wf_nomem(err, rows * sizeof *s->rows, "the plan's tokens");
@@ -288,8 +288,8 @@ static weft_status take_tokens(const weft_run *r, layout *l, int32_t which, weft
 /* The prompt into chunks for each encoder. */
 static weft_status read_prompt(const weft_run *r, const weft_encode *e, layout *l, weft_error *err)
 {
-    const wf_networks *n = wf_run_networks(&r->fit);
-    const wf_tokens *tokens = wf_plan_tokens(r->fit.plan);
+    const wf_networks *n = wf_run_networks(&r->memory);
+    const wf_tokens *tokens = wf_plan_tokens(r->memory.plan);
     bool weights = (e->flags & WEFT_ENCODE_WEIGHTS) != 0;
     bool cut = (e->flags & WEFT_ENCODE_TRUNCATE) != 0;
     bool comma = (e->flags & WEFT_ENCODE_COMMA) != 0 && !cut; /* no next chunk to move to */
@@ -324,7 +324,7 @@ static weft_status read_prompt(const weft_run *r, const weft_encode *e, layout *
 /* The empty prompt, which weights are measured from. */
 static weft_status encode_empty(weft_run *r, const weft_encode *e, layout *l, weft_error *err)
 {
-    const wf_networks *n = wf_run_networks(&r->fit);
+    const wf_networks *n = wf_run_networks(&r->memory);
     wf_encoding in = { .skip = e->clip_skip };
     int32_t nowhere = 0;
     for (int32_t i = 0; i < n->encoders; i++) {
@@ -343,8 +343,8 @@ static weft_status encode_empty(weft_run *r, const weft_encode *e, layout *l, we
 /* One pass for each cross-attention layer that differs; the others are copies of the first. */
 static void encode_layers(weft_run *r, layout *l, wf_encoding *in)
 {
-    const wf_networks *n = wf_run_networks(&r->fit);
-    const wf_tokens *tokens = wf_plan_tokens(r->fit.plan);
+    const wf_networks *n = wf_run_networks(&r->memory);
+    const wf_tokens *tokens = wf_plan_tokens(r->memory.plan);
     for (int32_t j = 0; j < l->copies && !r->exec.stopped; j++) {
         for (int32_t i = 0; i < n->streams; i++) {
             const weft_text *t = &l->text[i];
@@ -362,19 +362,19 @@ static void encode_layers(weft_run *r, layout *l, wf_encoding *in)
 /* Every pass over the encoders that a call takes. */
 static weft_status run_passes(weft_run *r, const weft_encode *e, layout *l, weft_error *err)
 {
-    const wf_networks *n = wf_run_networks(&r->fit);
+    const wf_networks *n = wf_run_networks(&r->memory);
     bool from_empty = (e->flags & WEFT_ENCODE_FROM_EMPTY) != 0;
     weft_status st = wf_run_begin(r, "encoding the prompt",
-                                  (l->layers + from_empty) * r->fit.encode_layers, err), end;
+                                  (l->layers + from_empty) * r->memory.encode_layers, err), end;
     if (st != WEFT_OK) return st;
     r->exec.branch = NULL;
-    const wf_sheet *sheet = wf_plan_text_sheet(r->fit.plan);
-    r->exec.deltas = r->fit.text.deltas;
+    const wf_sheet *sheet = wf_plan_text_sheet(r->memory.plan);
+    r->exec.deltas = r->memory.text.deltas;
     r->exec.slots = sheet->slots;
     r->exec.cells = wf_sheet_cells(sheet, &sheet->row[0]);
     if ((e->flags & WEFT_ENCODE_ADAPTER) != 0) {
-        wf_plan_text_cells(r->fit.plan, e->adapter, r->fit.text_cells);
-        r->exec.cells = r->fit.text_cells;
+        wf_plan_text_cells(r->memory.plan, e->adapter, r->memory.text_cells);
+        r->exec.cells = r->memory.text_cells;
     }
     if (from_empty) st = encode_empty(r, e, l, err);
     wf_encoding in = { .skip = e->clip_skip,
@@ -393,8 +393,8 @@ static weft_status run_passes(weft_run *r, const weft_encode *e, layout *l, weft
 
 uint64_t wf_run_stamp(weft_run *r)
 {
-    if (r->fit.stamp == 0) r->fit.stamp = wf_plan_text_stamp(r->fit.plan);
-    return r->fit.stamp;
+    if (r->memory.stamp == 0) r->memory.stamp = wf_plan_text_stamp(r->memory.plan);
+    return r->memory.stamp;
 }
 
 weft_status weft_run_encode(weft_run *r, weft_encode *encode, weft_error *err)
@@ -403,7 +403,7 @@ weft_status weft_run_encode(weft_run *r, weft_encode *encode, weft_error *err)
     layout l = { 0 };
     WF_TRY(check_encode(r, encode, WF_ENCODE_FLAGS, &e, &l, err));
     if (e.prompt == NULL) return wf_fail(err, WEFT_E_ARG, "encode.prompt is NULL");
-    WF_TRY(wf_model_need_tokenizer(wf_plan_model(r->fit.plan), err));
+    WF_TRY(wf_model_need_tokenizer(wf_plan_model(r->memory.plan), err));
 
     weft_status st = read_prompt(r, &e, &l, err);
     if (st == WEFT_OK) st = run_passes(r, &e, &l, err);
@@ -443,7 +443,7 @@ static weft_status take_ids(reading *s, const wf_text_encoder *t, const weft_ids
 static weft_status read_ids(const weft_run *r, const weft_ids *list, size_t count, layout *l,
                             weft_error *err)
 {
-    const wf_networks *n = wf_run_networks(&r->fit);
+    const wf_networks *n = wf_run_networks(&r->memory);
     uint32_t stride = 0, size;
 
     if (list == NULL) return wf_fail(err, WEFT_E_ARG, "ids is NULL");

@@ -45,7 +45,7 @@ static void keep(const wf_vae_config *c, float *latent, const float *noise, cons
 void wf_encode_image_forward(const weft_run *r, wf_exec *e, const float *image, const float *noise,
                              float *latent)
 {
-    const wf_vae *v = wf_run_networks(&r->fit)->vae;
+    const wf_vae *v = wf_run_networks(&r->memory)->vae;
     const wf_vae_config *c = wf_vae_get_config(v);
     wf_tiles t = wf_tiles_make(r, 1, 2 * c->latent_channels);
     size_t mark = wf_arena_mark(&e->arena),
@@ -75,7 +75,7 @@ weft_status weft_run_encode_image(weft_run *r, const float *image, size_t image_
     if (r == NULL || image == NULL || latent == NULL)
         return wf_fail(err, WEFT_E_ARG, "%s is NULL",
                        r == NULL ? "run" : image == NULL ? "image" : "latent");
-    if (wf_run_networks(&r->fit)->vae == NULL)
+    if (wf_run_networks(&r->memory)->vae == NULL)
         return wf_fail(err, WEFT_E_STATE, "the model has no VAE to encode with");
     size_t n = (size_t)r->batch, one = wf_run_latent_floats(r), pixels = wf_run_image_floats(r);
     const struct { const char *name; size_t len, want; } sizes[] = {
@@ -86,7 +86,7 @@ weft_status weft_run_encode_image(weft_run *r, const float *image, size_t image_
         if (sizes[i].len != sizes[i].want)
             return wf_fail(err, WEFT_E_ARG, "%s has %zu floats, wanted %zu", sizes[i].name,
                            sizes[i].len, sizes[i].want);
-    weft_status st = wf_run_begin(r, "encoding the image", r->fit.encode_image_layers, err);
+    weft_status st = wf_run_begin(r, "encoding the image", r->memory.encode_image_layers, err);
     if (st != WEFT_OK) return st;
     r->exec.branch = NULL;
     r->exec.deltas = NULL;

@@ -16,7 +16,7 @@ static int32_t sequence_of(const wf_denoiser_facts *f)
     return -1;
 }
 
-weft_status wf_run_kept_create(wf_run_kept **out, const weft_run *r, const wf_fit *b, size_t floats,
+weft_status wf_run_kept_create(wf_run_kept **out, const weft_run *r, const wf_run_memory *b, size_t floats,
                                weft_error *err)
 {
     const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
@@ -46,7 +46,7 @@ void wf_run_kept_free(wf_run_kept *x, const weft_allocator *alloc)
     wf_free(alloc, x);
 }
 
-size_t wf_run_kept_bytes(const weft_run *r, const wf_fit *b, size_t floats)
+size_t wf_run_kept_bytes(const weft_run *r, const wf_run_memory *b, size_t floats)
 {
     const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
     int32_t                  k = sequence_of(f);
@@ -69,7 +69,7 @@ static bool same_text(wf_run_kept *x, const wf_text_input *text, int32_t first, 
     return same;
 }
 
-void wf_run_kept_begin(wf_exec *e, const wf_fit *b, const wf_call *call, const wf_denoise_input *in, int32_t first,
+void wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call, const wf_denoise_input *in, int32_t first,
                        int32_t count)
 {
     wf_run_kept             *x = b->kept;
@@ -95,7 +95,7 @@ void wf_run_kept_begin(wf_exec *e, const wf_fit *b, const wf_call *call, const w
     e->kept = &x->at[place];
 }
 
-void wf_run_kept_end(wf_exec *e, const wf_fit *b, const wf_call *call, int32_t first)
+void wf_run_kept_end(wf_exec *e, const wf_run_memory *b, const wf_call *call, int32_t first)
 {
     if (e->kept != NULL && !e->stopped) b->kept->of[first > 0].row = call->row;
     e->kept = NULL;

@@ -1,7 +1,7 @@
 /* run.c - the run handle: made for a shape, moved between plans, stopped from anywhere.
  *
  * A run owns the threads, the scratch memory and the cancel flag. Everything that a computation
- * needs was taken when the run was made (fit.c), so the calls between wf_run_begin() and
+ * needs was taken when the run was made (memory.c), so the calls between wf_run_begin() and
  * wf_run_end() only compute. */
 #include "base/structs.h"
 #include "run/run_internal.h"
@@ -52,13 +52,13 @@ static bool stop(void *user)
     return r->progress(r->progress_user, r->doing, r->done, r->total) != 0;
 }
 
-/* The exec works in the fit's memory. */
+/* The exec works in the run's memory. */
 static void attach(weft_run *r)
 {
-    const wf_networks *n = wf_run_networks(&r->fit);
+    const wf_networks *n = wf_run_networks(&r->memory);
     r->exec = (wf_exec){ .k = n->kernels, .products = n->products, .pool = r->pool,
-                         .arena = { .base = r->fit.arena, .size = r->fit.arena_size },
-                         .scratch = r->fit.scratch, .scratch_need = r->fit.scratch_size,
+                         .arena = { .base = r->memory.arena, .size = r->memory.arena_size },
+                         .scratch = r->memory.scratch, .scratch_need = r->memory.scratch_size,
                          .stop = stop, .stop_user = r };
 }
 
@@ -100,10 +100,10 @@ weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, we
     r->progress_user = o.progress_user;
     if ((st = wf_run_shape(r, plan, &o, err)) != WEFT_OK) goto done;
     if ((st = wf_pool_create(&r->alloc, r->threads, &r->pool, err)) != WEFT_OK) goto done;
-    r->fit.plan = plan; /* what the dry walk asks for the model; replaced by the whole */
-    st = wf_fit_create(r, plan, false, &r->fit, err);
+    r->memory.plan = plan; /* what the dry walk asks for the model; replaced by the whole */
+    st = wf_run_memory_create(r, plan, false, &r->memory, err);
     if (st != WEFT_OK) {
-        r->fit.plan = NULL;
+        r->memory.plan = NULL;
         goto done;
     }
     attach(r);
@@ -119,7 +119,7 @@ void weft_run_free(weft_run *r)
     if (r == NULL) return;
     weft_allocator alloc = r->alloc;
     wf_pool_free(r->pool);
-    wf_fit_free(&r->fit, &alloc);
+    wf_run_memory_free(&r->memory, &alloc);
     wf_free(&alloc, r);
 }
 
@@ -130,7 +130,7 @@ weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *option
                                                        let go */
     weft_run_options o;
     weft_run shape = { 0 };
-    wf_fit b = { 0 };
+    wf_run_memory b = { 0 };
     weft_status st;
 
     if (bytes == NULL) return wf_fail(err, WEFT_E_ARG, "bytes is NULL");
@@ -138,11 +138,11 @@ weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *option
     if ((st = WF_OPTIONS(&o, options, weft_run_options, WEFT_RUN_KEEP_TEXT, err)) != WEFT_OK) return st;
     if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
     shape.alloc = wf_allocator(o.allocator);
-    shape.fit.plan = held;
+    shape.memory.plan = held;
     if ((st = wf_run_shape(&shape, plan, &o, err)) != WEFT_OK) return st;
-    if ((st = wf_fit_create(&shape, held, true, &b, err)) != WEFT_OK) return st;
+    if ((st = wf_run_memory_create(&shape, held, true, &b, err)) != WEFT_OK) return st;
     *bytes = b.bytes;
-    wf_fit_free(&b, &shape.alloc);
+    wf_run_memory_free(&b, &shape.alloc);
     return WEFT_OK;
 }
 
@@ -152,9 +152,9 @@ weft_status weft_run_set_plan(weft_run *r, weft_plan *plan, weft_error *err)
     if (r == NULL) return wf_fail(err, WEFT_E_ARG, "run is NULL");
     if ((st = ready(plan, err)) != WEFT_OK) return st;
     if ((st = check_process(r, err)) != WEFT_OK) return st;
-    if (wf_plan_model(plan) != wf_plan_model(r->fit.plan))
+    if (wf_plan_model(plan) != wf_plan_model(r->memory.plan))
         return wf_fail(err, WEFT_E_MISMATCH, "the plan is for another model than the run's");
-    if ((st = wf_fit_replace(r, plan, err)) != WEFT_OK) return st;
+    if ((st = wf_run_memory_replace(r, plan, err)) != WEFT_OK) return st;
     attach(r);
     return WEFT_OK;
 }
@@ -165,20 +165,20 @@ weft_status weft_run_info_get(const weft_run *r, weft_run_info *info, weft_error
     if (r == NULL || info == NULL)
         return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : "info");
     i.threads = r->threads;
-    i.bytes = r->fit.bytes;
-    i.step_flops = r->fit.step_flops;
-    i.side_flops = r->fit.side_flops;
-    i.decode_flops = r->fit.decode_flops;
-    i.branches = wf_plan_evaluations(r->fit.plan);
+    i.bytes = r->memory.bytes;
+    i.step_flops = r->memory.step_flops;
+    i.side_flops = r->memory.side_flops;
+    i.decode_flops = r->memory.decode_flops;
+    i.branches = wf_plan_evaluations(r->memory.plan);
     i.latent_len = (size_t)r->batch * wf_run_latent_floats(r);
     i.extra_len = wf_run_extra_floats(r);
-    i.image_len = wf_run_networks(&r->fit)->vae != NULL
+    i.image_len = wf_run_networks(&r->memory)->vae != NULL
         ? (size_t)r->batch * wf_run_image_floats(r) : 0;
     i.batch = r->batch;
     i.height = r->height;
     i.width = r->width;
     i.text_tokens = r->text_tokens;
-    i.text_streams = wf_run_networks(&r->fit)->streams;
+    i.text_streams = wf_run_networks(&r->memory)->streams;
     return WF_RESULT(info, &i, weft_run_info, err);
 }
 

@@ -46,7 +46,7 @@ typedef struct wf_run_kept {
 } wf_run_kept;
 
 /* What a run needs for one plan: all of it is taken before the old one is freed. */
-typedef struct wf_fit {
+typedef struct wf_run_memory {
     weft_plan       *plan;
     wf_sheet_deltas *phase;      /* [phases of the plan]                             */
     size_t           phases;
@@ -70,7 +70,7 @@ typedef struct wf_fit {
     double           step_flops, side_flops, decode_flops;
     /* layers that each passes through: for progress */
     int64_t          step_layers, encode_layers, decode_layers, encode_image_layers;
-} wf_fit;
+} wf_run_memory;
 
 struct weft_run {
     weft_allocator   alloc;
@@ -80,7 +80,7 @@ struct weft_run {
     void            *progress_user;
     wf_pool         *pool;
     wf_exec          exec;
-    wf_fit           fit;
+    wf_run_memory    memory;
     int32_t          threads, batch, height, width, text_tokens, tile;
     bool             keep_text;
     atomic_int       cancel;
@@ -92,13 +92,13 @@ struct weft_run {
 weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o,
                          weft_error *err);
 /* Everything a run of this shape needs for a plan; with `measure` only bytes and counts are
- * computed. A fit keeps its plan alive. */
-weft_status wf_fit_create(const weft_run *r, weft_plan *plan, bool measure, wf_fit *out,
+ * computed. It keeps its plan alive. */
+weft_status wf_run_memory_create(const weft_run *r, weft_plan *plan, bool measure, wf_run_memory *out,
                           weft_error *err);
-/* The same in the place of the run's fit: merged copies, and scratch that is large enough, are
+/* The same in the place of what the run has: merged copies, and scratch that is large enough, are
  * kept. On failure the run keeps what it has. */
-weft_status wf_fit_replace(weft_run *r, weft_plan *plan, weft_error *err);
-void        wf_fit_free(wf_fit *b, const weft_allocator *alloc);
+weft_status wf_run_memory_replace(weft_run *r, weft_plan *plan, weft_error *err);
+void        wf_run_memory_free(wf_run_memory *b, const weft_allocator *alloc);
 /* Fill merged copies, whose memory was taken, on all the run's threads (merged.c). */
 weft_status wf_merged_make(const weft_run *r, const weft_plan *plan, wf_merged *const *copy,
                            size_t count, weft_error *err);
@@ -129,19 +129,19 @@ typedef struct wf_call {
     struct { int32_t tokens, cross_layers; } text[WF_STREAMS_MAX];
 } wf_call;
 
-void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const wf_call *call);
+void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call);
 
 /* ---- kept.c ---- */
 
-weft_status wf_run_kept_create(wf_run_kept **out, const weft_run *r, const wf_fit *b, size_t floats,
+weft_status wf_run_kept_create(wf_run_kept **out, const weft_run *r, const wf_run_memory *b, size_t floats,
                                weft_error *err);
 void        wf_run_kept_free(wf_run_kept *x, const weft_allocator *alloc);
 /* Bytes of one that holds `floats` of keys and values. */
-size_t      wf_run_kept_bytes(const weft_run *r, const wf_fit *b, size_t floats);
+size_t      wf_run_kept_bytes(const weft_run *r, const wf_run_memory *b, size_t floats);
 /* Around an evaluation of samples [first, first + count): e->kept is its place, or NULL. */
-void        wf_run_kept_begin(wf_exec *e, const wf_fit *b, const wf_call *call, const wf_denoise_input *in,
+void        wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call, const wf_denoise_input *in,
                               int32_t first, int32_t count);
-void        wf_run_kept_end(wf_exec *e, const wf_fit *b, const wf_call *call, int32_t first);
+void        wf_run_kept_end(wf_exec *e, const wf_run_memory *b, const wf_call *call, int32_t first);
 
 /* What one text encoder reads. */
 typedef struct wf_encoder_input {
@@ -170,7 +170,7 @@ void wf_encode_image_forward(const weft_run *r, wf_exec *e, const float *image, 
  * (encode.c). */
 uint64_t wf_run_stamp(weft_run *r);
 
-static inline const wf_networks *wf_run_networks(const wf_fit *b)
+static inline const wf_networks *wf_run_networks(const wf_run_memory *b)
 {
     return wf_model_networks(wf_plan_model(b->plan));
 }
@@ -178,21 +178,21 @@ static inline const wf_networks *wf_run_networks(const wf_fit *b)
 /* Floats of one sample's latents, and of one image. */
 static inline size_t wf_run_latent_floats(const weft_run *r)
 {
-    const wf_denoiser_facts *f = wf_facts(wf_run_networks(&r->fit));
+    const wf_denoiser_facts *f = wf_facts(wf_run_networks(&r->memory));
     return (size_t)f->out_channels * (size_t)r->height * (size_t)r->width;
 }
 
 /* Floats of weft_step.extra, for the whole batch. */
 static inline size_t wf_run_extra_floats(const weft_run *r)
 {
-    const wf_denoiser_facts *f = wf_facts(wf_run_networks(&r->fit));
+    const wf_denoiser_facts *f = wf_facts(wf_run_networks(&r->memory));
     size_t others = (size_t)(f->in_channels - f->out_channels);
     return (size_t)r->batch * others * (size_t)r->height * (size_t)r->width;
 }
 
 static inline size_t wf_run_image_floats(const weft_run *r)
 {
-    size_t f = (size_t)wf_vae_factor(wf_run_networks(&r->fit)->vae);
+    size_t f = (size_t)wf_vae_factor(wf_run_networks(&r->memory)->vae);
     return 3 * (size_t)r->height * f * (size_t)r->width * f;
 }
 

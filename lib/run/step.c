@@ -41,7 +41,7 @@ static const float *block(const blocks *b, size_t branch, size_t sample)
 }
 
 /* The denoiser on samples [first, first + count), predictions one after the other into `out`. */
-static void evaluate(const weft_run *r, wf_exec *e, const wf_fit *b, const wf_call *call,
+static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call,
                      float *out, int32_t first, int32_t count)
 {
     const wf_denoiser *d = wf_run_networks(b)->denoiser;
@@ -73,7 +73,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_fit *b, const wf_ca
 }
 
 /* Samples of a half begin at half * batch inside each branch when both run together. */
-static void fill_branches(const wf_fit *b, int32_t batch, int32_t halves, int32_t evaluations)
+static void fill_branches(const wf_run_memory *b, int32_t batch, int32_t halves, int32_t evaluations)
 {
     int32_t each = halves * batch, count = each * evaluations;
     for (int32_t s = 0; s < count; s++) b->branch[s] = s / each;
@@ -113,7 +113,7 @@ static void guide(const weft_run *r, const weft_step *step, const float *u, cons
 }
 
 /* One half's predictions become one. */
-static void combine(const weft_run *r, wf_exec *e, const wf_fit *b, const wf_call *call, float *out,
+static void combine(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call, float *out,
                     int32_t which)
 {
     size_t values = (size_t)r->batch * wf_run_latent_floats(r), mark = wf_arena_mark(&e->arena);
@@ -130,7 +130,7 @@ static void combine(const weft_run *r, wf_exec *e, const wf_fit *b, const wf_cal
     wf_arena_release(&e->arena, mark);
 }
 
-void wf_step_forward(const weft_run *r, wf_exec *e, const wf_fit *b, const wf_call *call)
+void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call)
 {
     bool guided = call->guided;
     bool split = guided && (call->step->flags & WEFT_STEP_SPLIT_GUIDANCE) != 0;
@@ -168,7 +168,7 @@ enum { UNCONDITIONAL, CONDITIONAL };
 /* Text, time ids and timesteps of each sample, in the order that wf_step_forward() evaluates. */
 static void fill_samples(weft_run *r, const wf_call *call, const half halves[2])
 {
-    wf_fit *b = &r->fit;
+    wf_run_memory *b = &r->memory;
     const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
     const weft_step *step = call->step;
     size_t branches = (size_t)call->evaluations, parts = call->guided ? 2 : 1;
@@ -197,7 +197,7 @@ static bool finite(float v) { return v - v == 0.0f; }
 static weft_status read_time_ids(const weft_run *r, const weft_step *step, half halves[2],
                                  weft_error *err)
 {
-    const wf_networks *networks = wf_run_networks(&r->fit);
+    const wf_networks *networks = wf_run_networks(&r->memory);
     const wf_denoiser_facts *f = wf_facts(networks);
     size_t ids = (size_t)f->time_ids;
     bool refiner = f->base == WEFT_BASE_SDXL_REFINER;
@@ -226,7 +226,7 @@ static weft_status read_time_ids(const weft_run *r, const weft_step *step, half 
 /* Latents, what the denoiser reads after them, and where the prediction goes. */
 static weft_status check_images(const weft_run *r, const weft_step *s, weft_error *err)
 {
-    const wf_denoiser_facts *f = wf_facts(wf_run_networks(&r->fit));
+    const wf_denoiser_facts *f = wf_facts(wf_run_networks(&r->memory));
     size_t want = (size_t)r->batch * wf_run_latent_floats(r);
     int32_t others = f->in_channels - f->out_channels;
     size_t extra = wf_run_extra_floats(r);
@@ -254,10 +254,10 @@ static weft_status check_images(const weft_run *r, const weft_step *s, weft_erro
 
 static weft_status check_numbers(const weft_run *r, const weft_step *s, weft_error *err)
 {
-    bool takes = wf_facts(wf_run_networks(&r->fit))->guidance;
-    if (s->call < 0 || s->call >= wf_plan_calls(r->fit.plan))
+    bool takes = wf_facts(wf_run_networks(&r->memory))->guidance;
+    if (s->call < 0 || s->call >= wf_plan_calls(r->memory.plan))
         return wf_fail(err, WEFT_E_ARG, "step.call is %d, the plan is sealed for %d calls", s->call,
-                       wf_plan_calls(r->fit.plan));
+                       wf_plan_calls(r->memory.plan));
     if (!finite(s->timestep) || !finite(s->guidance) || !finite(s->guidance_rescale) ||
         !finite(s->guidance_embed))
         return wf_fail(err, WEFT_E_ARG,
@@ -279,7 +279,7 @@ static weft_status read_half(const weft_run *r, const wf_call *call,
                              const weft_text text[WF_STREAMS_MAX], const char *what, half *out,
                              weft_error *err)
 {
-    const wf_networks *n = wf_run_networks(&r->fit);
+    const wf_networks *n = wf_run_networks(&r->memory);
     bool branched = (call->step->flags & WEFT_STEP_TEXT_PER_BRANCH) != 0;
     size_t branches = branched ? (size_t)(call->evaluations - call->base) : 0;
     for (int32_t i = 0; i < n->streams; i++)
@@ -292,7 +292,7 @@ static weft_status read_half(const weft_run *r, const wf_call *call,
 static weft_status read_text(const weft_run *r, wf_call *call, half halves[2], weft_error *err)
 {
     const weft_step *s = call->step;
-    int32_t streams = wf_run_networks(&r->fit)->streams;
+    int32_t streams = wf_run_networks(&r->memory)->streams;
     weft_text yes[WF_STREAMS_MAX], no[WF_STREAMS_MAX];
 
     WF_TRY(wf_read_texts(yes, r, s->text, s->text_count, "step.text", err));
@@ -332,9 +332,9 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     bool guided = call.guided = s.negative != NULL && s.guidance > 1.0f;
     WF_TRY(check_images(r, &s, err));
     WF_TRY(check_numbers(r, &s, err));
-    const wf_sheet *phase = wf_plan_phase(r->fit.plan, s.call);
+    const wf_sheet *phase = wf_plan_phase(r->memory.plan, s.call);
     const wf_row *row = wf_sheet_row(phase, s.call);
-    size_t index = (size_t)(phase - wf_plan_phases(r->fit.plan, &(size_t){ 0 }));
+    size_t index = (size_t)(phase - wf_plan_phases(r->memory.plan, &(size_t){ 0 }));
     call.evaluations = row->branches;
     call.row = row;
     call.base = phase->base;
@@ -342,14 +342,14 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     WF_TRY(read_time_ids(r, &s, halves, err));
 
     int64_t passes = guided && (s.flags & WEFT_STEP_SPLIT_GUIDANCE) != 0 ? 2 : 1;
-    WF_TRY(wf_run_begin(r, "step", passes * r->fit.step_layers, err));
+    WF_TRY(wf_run_begin(r, "step", passes * r->memory.step_layers, err));
     fill_samples(r, &call, halves);
-    r->exec.deltas = r->fit.phase[index].deltas;
+    r->exec.deltas = r->memory.phase[index].deltas;
     r->exec.slots = phase->slots;
     r->exec.cells = wf_sheet_cells(phase, row);
     r->exec.vectors = phase->vectors;
     r->exec.masks = phase->masks;
-    r->exec.branch = r->fit.branch;
-    wf_step_forward(r, &r->exec, &r->fit, &call);
+    r->exec.branch = r->memory.branch;
+    wf_step_forward(r, &r->exec, &r->memory, &call);
     return wf_run_end(r, err);
 }

@@ -39,7 +39,7 @@ static weft_status check_tokens(const weft_run *r, const wf_stream *s, int32_t *
 weft_status wf_read_texts(weft_text out[WF_STREAMS_MAX], const weft_run *r, const weft_text *list,
                           size_t count, const char *what, weft_error *err)
 {
-    const wf_networks *n = wf_run_networks(&r->fit);
+    const wf_networks *n = wf_run_networks(&r->memory);
     uint32_t stride = 0, size;
     char where[40];
 
@@ -68,7 +68,7 @@ weft_status weft_run_text(const weft_run *r, int32_t stream, int32_t chunks, wef
     weft_text t;
     if (r == NULL || text == NULL)
         return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : "text");
-    const wf_networks *n = wf_run_networks(&r->fit);
+    const wf_networks *n = wf_run_networks(&r->memory);
     if (stream < 0 || stream >= n->streams)
         return wf_fail(err, WEFT_E_ARG, "text stream %d is not one of the model's %d", stream,
                        n->streams);

@@ -15,6 +15,7 @@ typedef struct test_memory {
     size_t fail_at;
     size_t live_blocks;
     size_t live_bytes;
+    size_t peak_bytes; /* most that were alive at a time */
 } test_memory;
 
 static inline void *test_alloc(void *user, size_t size, size_t align)
@@ -25,7 +26,10 @@ static inline void *test_alloc(void *user, size_t size, size_t align)
     m->calls++;
     if (m->fail_at != 0 && m->calls >= m->fail_at) return NULL;
     p = aligned_alloc(align, (size + align - 1) / align * align);
-    if (p != NULL) { m->live_blocks++; m->live_bytes += size; }
+    if (p == NULL) return NULL;
+    m->live_blocks++;
+    m->live_bytes += size;
+    if (m->live_bytes > m->peak_bytes) m->peak_bytes = m->live_bytes;
     return p;
 }
 

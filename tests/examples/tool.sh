@@ -51,23 +51,20 @@ that "named in the parameters" hold "$tmp/one.png" "Adapters: \"$monster:1\""
 draw -p "a zib monster" -o "$tmp/none.png" --no-parameters
 draw -p "a zib monster" -a $monster:0 -o "$tmp/zero.png" --no-parameters
 that "weight 0 is the base model" cmp "$tmp/none.png" "$tmp/zero.png"
-for method in merge switch composite klora; do
-    that "$method" draw -p "a zib monster, hatched style" -a $monster:0.9 -a $hatching:0.9 --compose $method \
-        -o "$tmp/$method.png" --no-parameters
-done
-for method in switch composite klora; do
-    that "$method is not merge" test "$(cksum <"$tmp/merge.png")" != "$(cksum <"$tmp/$method.png")"
-done
-that "options of an adapter" draw -p "a zib monster" -a $monster:0.5 --role content --select 'unet.*' \
-    --exclude 'unet.mid_block.*' --text-weight 0.3 -a $hatching --role style --partial --compose klora --pattern custom \
-    --alpha 1 --beta 0.25 --modulus 1.5 --gamma paper --granularity step --top-k 5 --attention-only --ignore-alpha \
-    --wrap --text-plan all --path side -o "$tmp/options.png"
+# That each method and each solver draws what the library does, test_tool.c sees to.
+that "options of a plan" draw -p "a zib monster" -a $monster --partial -a $hatching --text-plan all --path side \
+    -o "$tmp/options.png"
+two="-a $monster -a $hatching"
+that "phases" draw -p "a zib monster" $two --compose switch --period 1 --phase 1 --compose klora --phase 0.6 \
+    -o "$tmp/phases.png"
+that "in the parameters" hold "$tmp/phases.png" \
+    "Compose: switch, Phase: klora from call 1, Phase: merge from 0.6 of the calls"
+prints '20 calls, 64 evaluations' "$weft" explain $model $two --compose klora --phase 0.4 --compose composite
+prints '^  phase 1 .*Composite, calls 8 to 19' "$weft" explain $model $two --compose klora --phase 8 --compose composite
 samplers=$("$weft" generate $model --sampler '?' 2>&1 |
     sed -n "s/.*there is no '?', only //p" | sed 's/;.*//; s/,//g; s/ or / /')
 that "the samplers are listed" test "$(echo $samplers | wc -w)" -ge 9
-for sampler in $samplers; do
-    that "$sampler" draw -p "a red circle" --sampler $sampler -o "$tmp/$sampler.png"
-done
+that "one of them" draw -p "a red circle" --sampler heun -o "$tmp/heun.png"
 that "a class of diffusers'" draw -p "a red circle" --sampler HeunDiscreteScheduler -o "$tmp/class.png"
 that "is its solver" cmp "$tmp/class.png" "$tmp/heun.png"
 that "karras" draw -p "a red circle" --sampler euler --karras --spacing trailing -o "$tmp/karras.png"
@@ -233,6 +230,15 @@ refuses 2 "'heavy' is not a weight" "$weft" generate $model -p x -a $monster:hea
 refuses 2 'not a weight' "$weft" generate $model -p x -a $monster:nan
 refuses 2 'none' "$weft" generate $model -p x --role style
 refuses 2 'period is of switch' "$weft" generate $model -p x -a $monster --period 3
+refuses 2 'period is of switch' "$weft" generate $model -p x $two --compose switch --phase 2 --period 3
+refuses 2 'share is of composite' "$weft" generate $model -p x $two --share 2 --compose switch --phase 2
+refuses 2 'alpha, --beta and --modulus' "$weft" generate $model -p x $two --phase 2 --compose klora --beta 1
+refuses 2 'pattern custom needs' "$weft" generate $model -p x $two --compose klora --alpha 1 --beta 1 \
+    --pattern custom --phase 3 --compose klora --pattern custom
+refuses 2 'phase needs an --adapter' "$weft" generate $model -p x --phase 2
+refuses 2 'not between 0 and 1' "$weft" generate $model -p x $two --phase 1.5
+refuses 2 'not between 1 and' "$weft" generate $model -p x $two --phase 0
+refuses 1 'phase is 2, the phase before begins at call 3' "$weft" explain $model $two --phase 3 --phase 2
 refuses 2 'of --pattern custom' "$weft" generate $model -p x -a $monster -a $hatching --compose klora --beta 1
 refuses 2 'eta is of --sampler ddim or tcd' "$weft" generate $model -p x --sampler euler --eta 0.5
 refuses 2 'not for --sampler ddim' "$weft" generate $model -p x --karras

@@ -1,14 +1,16 @@
 """One denoising step through ctypes alone, as any language without a C compiler would take it.
 
-    python3 tests/ffi/step.py build/libweft.so
+    python3 tests/ffi/step.py build/libweft.so LAYOUT
 
-The structs below are written from the headers by hand, which is the point: nothing here was compiled
-against weft. A step is run, a callback stops another one, a wrong call is refused with a text that could
+The structs below are written from the headers by hand, which is the point: nothing here was
+compiled against weft. Their fields are held to LAYOUT, which is what tests/abi/layout prints. A
+step is run, a callback stops another one, a wrong call is refused with a text that could
 be an exception's message, and everything is freed in an order that a garbage collector might choose.
 """
 import ctypes as C
 import math
 import os
+import re
 import sys
 
 OK, E_ARG, E_STATE, E_CANCELLED = 0, -1, -7, -8
@@ -18,10 +20,12 @@ Floats = C.POINTER(C.c_float)
 
 
 class Error(C.Structure):
+    weft = "weft_error"
     _fields_ = [("code", C.c_int32), ("sys", C.c_int32), ("text", C.c_char * 504)]
 
 
 class ModelInfo(C.Structure):
+    weft = "weft_model_info"
     _fields_ = [("struct_size", C.c_uint32), ("base", C.c_int32), ("base_name", C.c_char_p), ("layout", C.c_char_p),
                 ("parameters", C.c_int64), ("bytes", C.c_int64), ("derived_bytes", C.c_int64), ("layers", C.c_int64)] + [
         (name, C.c_int32)
@@ -32,6 +36,7 @@ class ModelInfo(C.Structure):
 
 
 class RunOptions(C.Structure):
+    weft = "weft_run_options"
     _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("allocator", C.c_void_p), ("log", C.c_void_p),
                 ("log_user", C.c_void_p), ("progress", Progress), ("progress_user", C.c_void_p)] + [
         (name, C.c_int32) for name in ("threads", "batch", "height", "width", "text_tokens", "tile")
@@ -39,6 +44,7 @@ class RunOptions(C.Structure):
 
 
 class RunInfo(C.Structure):
+    weft = "weft_run_info"
     _fields_ = [("struct_size", C.c_uint32), ("threads", C.c_int32), ("bytes", C.c_uint64), ("step_flops", C.c_double),
                 ("side_flops", C.c_double), ("decode_flops", C.c_double), ("latent_len", C.c_size_t),
                 ("extra_len", C.c_size_t), ("image_len", C.c_size_t)] + [
@@ -47,11 +53,13 @@ class RunInfo(C.Structure):
 
 
 class Text(C.Structure):
+    weft = "weft_text"
     _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("data", Floats), ("len", C.c_size_t),
                 ("tokens", C.c_int32), ("cross_layers", C.c_int32)]
 
 
 class Encode(C.Structure):
+    weft = "weft_encode"
     _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("prompt", C.c_char_p),
                 ("text", C.POINTER(Text)), ("text_count", C.c_size_t)] + [
         (name, C.c_int32) for name in ("adapter", "clip_skip", "prompt_tokens", "dropped")
@@ -59,6 +67,7 @@ class Encode(C.Structure):
 
 
 class Step(C.Structure):
+    weft = "weft_step"
     _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("latent", Floats), ("latent_len", C.c_size_t),
                 ("extra", Floats), ("extra_len", C.c_size_t), ("text", C.POINTER(Text)), ("text_count", C.c_size_t),
                 ("negative", C.POINTER(Text)), ("negative_count", C.c_size_t), ("time_ids", Floats),
@@ -69,11 +78,30 @@ class Step(C.Structure):
 
 
 class SamplerOptions(C.Structure):
+    weft = "weft_sampler_options"
     _fields_ = [("struct_size", C.c_uint32), ("flags", C.c_uint32), ("allocator", C.c_void_p)] + [
         (name, C.c_int32)
         for name in ("kind", "steps", "spacing", "prediction", "betas", "train_steps", "steps_offset")
     ] + [("beta_start", C.c_float), ("beta_end", C.c_float), ("eta", C.c_float), ("origin_steps", C.c_int32),
          ("reserved0", C.c_int32), ("sigmas", Floats), ("sigmas_len", C.c_size_t)]
+
+
+def check_mirrors(path):
+    """Each struct above has the fields of the layout in their order, at their offsets and of their
+    sizes. Of one that grew, it may have those of an older release."""
+    layout = {}
+    with open(path, encoding="ascii") as lines:
+        for line in lines:
+            found = re.fullmatch(r"(\w+)\.(\w+) at (\d+) size (\d+)", line.rstrip())
+            if found:
+                layout.setdefault(found[1], []).append((int(found[3]), int(found[4]), found[2]))
+    for mirror in (Error, ModelInfo, RunOptions, RunInfo, Text, Encode, Step, SamplerOptions):
+        fields = [(getattr(mirror, name).offset, getattr(mirror, name).size, name)
+                  for name, _ in mirror._fields_]
+        wanted = sorted(layout[mirror.weft])
+        for mine, real in zip(fields, wanted):
+            assert mine == real, "%s: field %s, and the layout has %s" % (mirror.weft, mine, real)
+        assert len(fields) <= len(wanted), "%s has no field %s" % (mirror.weft, fields[len(wanted)][2])
 
 
 def find_model():
@@ -169,6 +197,7 @@ def take_one_step(weft, prediction):
 
 
 def main():
+    check_mirrors(sys.argv[2])
     found = find_model()
     if not found:
         print("SKIP no model: neither examples/model nor the tests' tiny-sd1 is there with an adapter")

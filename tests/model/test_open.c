@@ -752,7 +752,7 @@ START_TEST(the_layer_table)
             ck_assert(l.kind >= WEFT_LAYER_LINEAR && l.kind <= WEFT_LAYER_NORM);
             ck_assert(l.kernel == 1 || (l.kernel == 3 && l.kind == WEFT_LAYER_CONV));
             ck_assert(l.stride == 1 || (l.stride == 2 && strstr(l.name, "downsamplers") != NULL));
-            ck_assert(!l.attention || l.component == 0);
+            ck_assert(!l.attention || l.component == WEFT_COMPONENT_DENOISER);
             for (int64_t other = 0; other < id; other++) {
                 must(weft_model_layer(m, other, &before, &golden_err));
                 ck_assert_str_ne(before.name, l.name);
@@ -761,7 +761,7 @@ START_TEST(the_layer_table)
             ck_assert(l.kind != WEFT_LAYER_NORM || (l.in == 1 && strstr(l.name, "norm") != NULL));
             attention += l.attention;
             convs += l.kind == WEFT_LAYER_CONV;
-            if (l.component != 0) continue;
+            if (l.component != WEFT_COMPONENT_DENOISER) continue;
             to_q += strstr(l.name, "to_q") != NULL;
             char name[256];
             weft_tensor_info t = WEFT_TENSOR_INFO_INIT;

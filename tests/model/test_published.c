@@ -245,7 +245,7 @@ static void check_unet_rows(const weft_model *m, const struct published *p)
     fclose(f);
     ck_assert_uint_eq(rows, p->rows);
     size_t unet = 0;
-    for (size_t i = 0; i < count; i++) unet += layers[i].component == 0;
+    for (size_t i = 0; i < count; i++) unet += layers[i].component == WEFT_COMPONENT_DENOISER;
     ck_assert_uint_eq(unet, rows);
 }
 

@@ -143,7 +143,7 @@ enum { ATTENTION = 1, OTHERS = 2, TEXT = 4 };
 static inline int kind_of(const wf_layer *l)
 {
     if (l->kind == WEFT_LAYER_NORM) return 0;
-    return l->component == 0 ? (l->attention ? ATTENTION : OTHERS) : l->component <= 2 ? TEXT : 0;
+    return l->component == WEFT_COMPONENT_DENOISER ? (l->attention ? ATTENTION : OTHERS) : l->component <= 2 ? TEXT : 0;
 }
 
 /* An adapter on all attention layers, all other UNet layers, all text layers, as `what` says. */

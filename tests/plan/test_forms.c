@@ -71,7 +71,7 @@ START_TEST(matrices_are_merged_and_every_byte_is_counted)
             for (size_t i = 0; i < count; i++) {
                 const wf_layer *l = &layers[t[i].layer];
                 int32_t         form = wf_module_form(t[i].part[0].module, l);
-                bool            may = l->component == 0 && form != WF_FORM_NORM && path != WEFT_PATH_SIDE;
+                bool            may = l->component == WEFT_COMPONENT_DENOISER && form != WF_FORM_NORM && path != WEFT_PATH_SIDE;
                 if (!may) ck_assert(!t[i].merged);
                 if (may && (path == WEFT_PATH_MERGED || form == WF_FORM_DENSE)) ck_assert(t[i].merged);
                 if (t[i].merged) {
@@ -162,7 +162,7 @@ START_TEST(peft_dora_weighs_the_bias_too)
     char            stem[512];
     float          *down, *up;
 
-    while (l->bias == NULL || l->component != 0 || l->kind != WEFT_LAYER_LINEAR) l++;
+    while (l->bias == NULL || l->component != WEFT_COMPONENT_DENOISER || l->kind != WEFT_LAYER_LINEAR) l++;
     maker *m = make(model);
     module_of(m, l->id, 2, 0, &down, &up);
     ck_assert(wf_name_kohya(model, l, stem, sizeof stem));
@@ -211,7 +211,7 @@ START_TEST(klora_leaves_normalisations_alone)
     OK(weft_plan_seal(p, 4, &err));
     for (size_t l = 0; l < count; l++) {
         weft_klora_score s = WEFT_KLORA_SCORE_INIT;
-        bool             here = wf_plan_module(p, 0, (int32_t)l) != NULL && layers[l].component == 0;
+        bool             here = wf_plan_module(p, 0, (int32_t)l) != NULL && layers[l].component == WEFT_COMPONENT_DENOISER;
         OK(weft_plan_klora_score(p, 0, (int64_t)l, &s, &err));
         if (layers[l].kind == WEFT_LAYER_NORM) {
             ck_assert_int_eq(s.position, 0);

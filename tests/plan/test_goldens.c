@@ -130,11 +130,11 @@ static void check_plain(const weft_plan *p, const json_t *c, const wf_tensor *ac
             for (int32_t b = 0; b < i.branches; b++)
                 for (int32_t a = 0; a < i.adapters; a++) {
                     int32_t turn = -1;
-                    bool    acts = layers[l].component == 0 && wf_plan_module(p, a, (int32_t)l) != NULL;
+                    bool    acts = layers[l].component == WEFT_COMPONENT_DENOISER && wf_plan_module(p, a, (int32_t)l) != NULL;
                     if (active != NULL) memcpy(&turn, active->data + (size_t)n * 4, 4);
                     if (active != NULL && turn != a) acts = false;
                     if (composite && a != b) acts = false;
-                    if (layers[l].component == 0)
+                    if (layers[l].component == WEFT_COMPONENT_DENOISER)
                         ck_assert_float_eq(cell(p, n, b, (int64_t)l, a), acts ? weight_of(c, a) : 0);
                 }
 }

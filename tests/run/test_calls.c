@@ -289,8 +289,8 @@ END_TEST
 
 static wf_exec dry_exec(const weft_run *run)
 {
-    return (wf_exec){ .k = run->exec.k, .products = run->exec.products, .dry = true, .arena = { .dry = true }, .deltas = run->fit.phase[0].deltas,
-                      .branch = run->fit.branch, .slots = wf_plan_phase(run->fit.plan, 0)->slots };
+    return (wf_exec){ .k = run->exec.k, .products = run->exec.products, .dry = true, .arena = { .dry = true }, .deltas = run->memory.phase[0].deltas,
+                      .branch = run->memory.branch, .slots = wf_plan_phase(run->memory.plan, 0)->slots };
 }
 
 /* Memory is counted by walking without any: each of the three walks must take, to the byte, what the real one takes.
@@ -307,7 +307,7 @@ START_TEST(a_dry_walk_takes_what_a_real_one_takes)
             weft_run *run;
             o.text_tokens = tokens;
             must(weft_run_create(plan, &o, &run, &golden_err));
-            size_t factor = (size_t)wf_vae_factor(wf_run_networks(&run->fit)->vae), image_len = n / 4 * 3 * factor * factor;
+            size_t factor = (size_t)wf_vae_factor(wf_run_networks(&run->memory)->vae), image_len = n / 4 * 3 * factor * factor;
             float *x = calloc(2 * n, sizeof *x), *text = calloc(text_len, sizeof *text);
             float *image = calloc(image_len, sizeof *image);
 
@@ -318,7 +318,7 @@ START_TEST(a_dry_walk_takes_what_a_real_one_takes)
             s.text_len = s.negative_len = text_len;
             s.tokens = tokens;
             wf_exec dry = dry_exec(run);
-            wf_step_forward(run, &dry, &run->fit,
+            wf_step_forward(run, &dry, &run->memory,
                             &(wf_call){ .step = &(weft_step)WEFT_STEP_INIT, .guided = true,
                                         .evaluations = wf_plan_evaluations(plan),
                                         .text = { { .tokens = tokens } } });
@@ -332,7 +332,7 @@ START_TEST(a_dry_walk_takes_what_a_real_one_takes)
             e.text_len = text_len;
             e.chunks = tokens / 77;
             dry = dry_exec(run);
-            dry.deltas = run->fit.text.deltas;
+            dry.deltas = run->memory.text.deltas;
             dry.slots = wf_plan_text_sheet(plan)->slots;
             wf_encode_forward(run, &dry, &(wf_encoding){ .encoder = { { .chunks = e.chunks } } });
             run->exec.arena.peak = 0;

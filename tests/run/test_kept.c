@@ -142,8 +142,8 @@ START_TEST(what_did_not_change_is_not_computed_again)
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         must(take(run, out, &all[i].a, 1));
-        ck_assert_msg(run->fit.kept->at[0].valid == all[i].valid, "ask %zu", i);
-        if (all[i].a.split) ck_assert_int_eq(run->fit.kept->at[1].valid, all[i].valid);
+        ck_assert_msg(run->memory.kept->at[0].valid == all[i].valid, "ask %zu", i);
+        if (all[i].a.split) ck_assert_int_eq(run->memory.kept->at[1].valid, all[i].valid);
     }
     weft_run_free(run);
     weft_plan_free(plan);
@@ -185,13 +185,13 @@ START_TEST(the_memory_is_counted)
     weft_run *run = run_of(plan, WEFT_RUN_KEEP_TEXT, 1);
     weft_run_info info = WEFT_RUN_INFO_INIT;
     must(weft_run_info_get(run, &info, &golden_err));
-    size_t floats = run->fit.kept->at[0].size + (size_t)run->fit.samples * 4 * TEXT;
+    size_t floats = run->memory.kept->at[0].size + (size_t)run->memory.samples * 4 * TEXT;
     ck_assert_uint_ge(with, without + floats * sizeof(float) / 2); /* keys leave the scratch */
     ck_assert_uint_le(with, without + floats * sizeof(float) + sizeof(wf_run_kept));
     ck_assert_uint_gt(info.bytes, floats * sizeof(float));
     float out[N];
     must(take(run, out, &(ask){ 0, 0, 1, false, 77 }, 1));
-    ck_assert_uint_eq(run->fit.kept->at[0].used * 4, run->fit.kept->at[0].size); /* 77 tokens of 4 * 77 */
+    ck_assert_uint_eq(run->memory.kept->at[0].used * 4, run->memory.kept->at[0].size); /* 77 tokens of 4 * 77 */
     weft_run_free(run);
     weft_plan_free(plan);
 }

@@ -337,6 +337,73 @@ START_TEST(a_run_takes_what_was_told)
 }
 END_TEST
 
+/* Content in the up blocks, style in the down blocks, where the slider is. */
+static weft_plan *with_slider(int32_t path, float weight)
+{
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    weft_add_options up = WEFT_ADD_OPTIONS_INIT, down = WEFT_ADD_OPTIONS_INIT;
+    weft_plan *p;
+    o.path = path;
+    up.select = "unet.up_blocks.*";
+    down.select = "unet.down_blocks.*";
+    must(weft_plan_create(model, &o, &p, &golden_err));
+    must(weft_plan_add(p, content, 1, &up, &golden_err));
+    must(weft_plan_add(p, style, weight, &down, &golden_err));
+    must(weft_plan_seal(p, 5, &golden_err));
+    return p;
+}
+
+static size_t merged_bytes(const weft_plan *p)
+{
+    weft_plan_info i = WEFT_PLAN_INFO_INIT;
+    must(weft_plan_info_get(p, &i, &golden_err));
+    return (size_t)i.merged_bytes;
+}
+
+/* Memory that a run takes beyond its own while it moves to a copy of its plan with this weight. */
+static size_t move_to(weft_run *r, const weft_plan *from, float weight)
+{
+    weft_plan *to;
+    size_t before = memory.live_bytes;
+    must(weft_plan_copy(from, &to, &golden_err));
+    must(weft_plan_set_weight(to, 1, weight, NULL, &golden_err));
+    must(weft_plan_seal(to, 5, &golden_err));
+    memory.peak_bytes = before;
+    must(weft_run_set_plan(r, to, &golden_err));
+    ck_assert_uint_eq(memory.live_bytes, before);
+    weft_plan_free(to);
+    return memory.peak_bytes - before;
+}
+
+/* A run that moves to a plan with one changed weight takes memory for the copies that change, and nothing twice: neither
+ * the copies that stay nor the scratch. What the move needs in any case, a run on the side path tells. */
+START_TEST(a_run_that_moves_takes_only_what_changes)
+{
+    weft_plan *side = with_slider(WEFT_PATH_SIDE, 0.5f), *merged = with_slider(WEFT_PATH_MERGED, 0.5f);
+    weft_plan *rest = with_slider(WEFT_PATH_MERGED, 0);
+    weft_run *a, *b;
+    size_t changed = merged_bytes(merged) - merged_bytes(rest), kept = merged_bytes(rest);
+
+    must(make_run(&counted, side, &a));
+    size_t needed = move_to(a, side, 0.75f);
+    weft_run_free(a);
+    must(make_run(&counted, merged, &b));
+    size_t whole = memory.live_bytes, same = move_to(b, merged, 0.5f), moved = move_to(b, merged, 0.75f);
+    ck_assert_uint_gt(changed, 0);
+    ck_assert_uint_gt(kept, changed);
+    ck_assert_msg(same <= needed + 1024, "nothing changes, and yet %zu bytes more than %zu", same, needed);
+    /* Making a copy needs at most as much beside it. */
+    ck_assert_msg(moved <= needed + 2 * changed + 4096, "%zu bytes change, and moving takes %zu, of which %zu anyway",
+                  changed, moved, needed);
+    ck_assert_uint_lt(moved, whole / 4);
+    weft_run_free(b);
+    weft_plan_free(side);
+    weft_plan_free(merged);
+    weft_plan_free(rest);
+    ck_assert_uint_eq(memory.live_blocks, 0);
+}
+END_TEST
+
 START_TEST(half_an_allocator_is_refused)
 {
     for (int half = 0; half < 2; half++) {
@@ -374,6 +441,7 @@ int main(void)
                         (int)(sizeof merged_files / sizeof *merged_files));
     tcase_add_test(c, a_step_takes_no_memory);
     tcase_add_test(c, a_run_takes_what_was_told);
+    tcase_add_test(c, a_run_that_moves_takes_only_what_changes);
     tcase_add_test(c, half_an_allocator_is_refused);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

@@ -482,20 +482,20 @@ START_TEST(a_run_keeps_what_still_fits)
     must(weft_plan_add(plan, style, 0.6f, &down, &golden_err));
     must(weft_plan_seal(plan, 6, &golden_err));
     weft_run *run = run_of(plan);
-    const uint8_t *arena = run->fit.arena;
-    size_t count = run->fit.phase[0].count, kept = 0, made = 0;
+    const uint8_t *arena = run->memory.arena;
+    size_t count = run->memory.phase[0].count, kept = 0, made = 0;
     float **before = calloc(count, sizeof *before);
-    for (size_t i = 0; i < count; i++) before[i] = run->fit.phase[0].merged[i]->weight;
+    for (size_t i = 0; i < count; i++) before[i] = run->memory.phase[0].merged[i]->weight;
 
     must(weft_plan_copy(plan, &copy, &golden_err));
     must(weft_plan_set_weight(copy, 1, 0.1f, NULL, &golden_err)); /* the slider of the down blocks */
     must(weft_plan_seal(copy, 6, &golden_err));
     must(weft_run_set_plan(run, copy, &golden_err));
-    ck_assert_ptr_eq(run->fit.arena, arena);
-    ck_assert_uint_eq(run->fit.phase[0].count, count);
+    ck_assert_ptr_eq(run->memory.arena, arena);
+    ck_assert_uint_eq(run->memory.phase[0].count, count);
     const wf_layer *layers = wf_model_layers(model, &(size_t){ 0 });
     for (size_t i = 0; i < count; i++) {
-        const wf_merged *m = run->fit.phase[0].merged[i];
+        const wf_merged *m = run->memory.phase[0].merged[i];
         bool moved = strncmp(layers[m->patch->layer].name, "unet.down", 9) == 0;
         ck_assert_msg((m->weight == before[i]) != moved, "%s", layers[m->patch->layer].name);
         kept += !moved;
@@ -526,9 +526,9 @@ START_TEST(phases_share_merged_copies)
     use(plan, MERGE);
     must(weft_plan_seal(plan, 6, &golden_err));
     weft_run *run = run_of(plan), *only = run_of(one);
-    ck_assert_uint_gt(run->fit.phase[0].count, 0);
-    for (size_t i = 0; i < run->fit.phase[0].count; i++)
-        ck_assert_ptr_eq(run->fit.phase[0].merged[i], run->fit.phase[1].merged[i]);
+    ck_assert_uint_gt(run->memory.phase[0].count, 0);
+    for (size_t i = 0; i < run->memory.phase[0].count; i++)
+        ck_assert_ptr_eq(run->memory.phase[0].merged[i], run->memory.phase[1].merged[i]);
     weft_run_info a = WEFT_RUN_INFO_INIT, b = WEFT_RUN_INFO_INIT;
     must(weft_run_info_get(run, &a, &golden_err));
     must(weft_run_info_get(only, &b, &golden_err));

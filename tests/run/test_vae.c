@@ -128,7 +128,7 @@ END_TEST
 
 static wf_exec dry_exec(const weft_run *run)
 {
-    return (wf_exec){ .k = run->exec.k, .products = run->exec.products, .dry = true, .arena = { .dry = true }, .branch = run->fit.branch };
+    return (wf_exec){ .k = run->exec.k, .products = run->exec.products, .dry = true, .arena = { .dry = true }, .branch = run->memory.branch };
 }
 
 START_TEST(a_dry_walk_takes_what_a_real_one_takes)

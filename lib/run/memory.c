@@ -1,4 +1,4 @@
-/* fit.c - the memory of a run, sized by a dry run: no memory, no arithmetic.
+/* memory.c - the memory of a run, sized by a dry run: no memory, no arithmetic.
  *
  * A dry exec walks a step of each phase, the encoding of prompts, and the coding of images, in the run's
  * shape: the arena's high-water mark is the scratch memory, and the same walk counts the arithmetic and
@@ -40,8 +40,8 @@ static wf_merged *merged_create(const weft_run *r, wf_patch *patch, const wf_cel
     return m;
 }
 
-/* The copy of a fit that is like this, or NULL. A patch is shared wherever it is the same. */
-static wf_merged *merged_find(const wf_fit *b, const wf_patch *patch, const wf_cell *cells)
+/* The copy that is like this, or NULL. A patch is shared wherever it is the same. */
+static wf_merged *merged_find(const wf_run_memory *b, const wf_patch *patch, const wf_cell *cells)
 {
     for (size_t i = 0; b != NULL && i < b->phases; i++)
         for (size_t k = 0; k < b->phase[i].count; k++) {
@@ -62,7 +62,7 @@ static void free_deltas(wf_sheet_deltas *d, const weft_allocator *alloc)
     wf_free(alloc, d->deltas);
 }
 
-static weft_status make_deltas(const weft_run *r, wf_fit *b, wf_sheet_deltas *d, const wf_sheet *s, weft_error *err)
+static weft_status make_deltas(const weft_run *r, wf_run_memory *b, wf_sheet_deltas *d, const wf_sheet *s, weft_error *err)
 {
     size_t layers, bytes;
     wf_model_layers(wf_plan_model(b->plan), &layers);
@@ -81,7 +81,7 @@ static weft_status make_deltas(const weft_run *r, wf_fit *b, wf_sheet_deltas *d,
 }
 
 /* Take or share the merged copies of a sheet; in `made` those that are to be filled. */
-static weft_status take_merged(const weft_run *r, wf_fit *b, const wf_fit *old, wf_sheet_deltas *d, const wf_sheet *s,
+static weft_status take_merged(const weft_run *r, wf_run_memory *b, const wf_run_memory *old, wf_sheet_deltas *d, const wf_sheet *s,
                                bool measure, wf_merged **made, size_t *count, weft_error *err)
 {
     const wf_layer *table = wf_model_layers(wf_plan_model(b->plan), &(size_t){ 0 });
@@ -110,7 +110,7 @@ static weft_status take_merged(const weft_run *r, wf_fit *b, const wf_fit *old, 
     return WEFT_OK;
 }
 
-static weft_status make_merged(const weft_run *r, wf_fit *b, const wf_fit *old, bool measure, weft_error *err)
+static weft_status make_merged(const weft_run *r, wf_run_memory *b, const wf_run_memory *old, bool measure, weft_error *err)
 {
     const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
     size_t          most = 0, count = 0;
@@ -127,7 +127,7 @@ static weft_status make_merged(const weft_run *r, wf_fit *b, const wf_fit *old, 
 }
 
 /* In a dry walk a merged layer only has to be known as such. */
-static void mark_merged(wf_fit *b, float *mark)
+static void mark_merged(wf_run_memory *b, float *mark)
 {
     const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
     for (size_t i = 0; i < b->phases; i++)
@@ -137,7 +137,7 @@ static void mark_merged(wf_fit *b, float *mark)
 
 /* ---- arrays with an entry for each sample ---- */
 
-static weft_status make_arrays(const weft_run *r, wf_fit *b, weft_error *err)
+static weft_status make_arrays(const weft_run *r, wf_run_memory *b, weft_error *err)
 {
     const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
     size_t n = (size_t)b->samples, ids = (size_t)f->time_ids, streams = (size_t)f->streams;
@@ -167,7 +167,7 @@ static bool count_layer(void *user)
 }
 
 /* False where what it needs cannot be counted in 64 bits. */
-static bool walk(const weft_run *r, wf_fit *b, size_t *kept_floats)
+static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats)
 {
     wf_kept kept = { .size = 0 };
     const wf_networks *p = wf_run_networks(b);
@@ -225,7 +225,7 @@ static bool walk(const weft_run *r, wf_fit *b, size_t *kept_floats)
     return !e.arena.overflow;
 }
 
-static weft_status make_scratch(const weft_run *r, wf_fit *b, weft_error *err)
+static weft_status make_scratch(const weft_run *r, wf_run_memory *b, weft_error *err)
 {
     b->arena = wf_alloc(&r->alloc, b->arena_size);
     if (b->arena == NULL) return wf_nomem(err, b->arena_size, "a run's scratch");
@@ -237,13 +237,13 @@ static weft_status make_scratch(const weft_run *r, wf_fit *b, weft_error *err)
     return b->scratch != NULL ? WEFT_OK : wf_nomem(err, sizeof *b->scratch, "the workers' scratch");
 }
 
-/* A larger scratch serves as well: it is handed on when the new fit is whole. */
-static bool scratch_serves(const wf_fit *b, const wf_fit *old)
+/* A larger scratch serves as well: it is handed on when the new memory is whole. */
+static bool scratch_serves(const wf_run_memory *b, const wf_run_memory *old)
 {
     return old != NULL && old->arena_size >= b->arena_size && old->scratch_size >= b->scratch_size;
 }
 
-static void hand_on_scratch(wf_fit *b, wf_fit *old)
+static void hand_on_scratch(wf_run_memory *b, wf_run_memory *old)
 {
     b->bytes += old->arena_size - b->arena_size + (uint64_t)b->threads * (old->scratch_size - b->scratch_size);
     b->arena = old->arena;
@@ -255,10 +255,10 @@ static void hand_on_scratch(wf_fit *b, wf_fit *old)
 }
 
 /* All but the scratch where the old one's serves. */
-static weft_status create(const weft_run *r, weft_plan *plan, const wf_fit *old, bool measure, wf_fit *out,
+static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memory *old, bool measure, wf_run_memory *out,
                           weft_error *err)
 {
-    wf_fit          b = { .plan = plan, .threads = r->threads };
+    wf_run_memory          b = { .plan = plan, .threads = r->threads };
     const wf_sheet *phase = wf_plan_phases(plan, &b.phases);
     size_t          kept = 0;
     float           mark;
@@ -280,28 +280,28 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_fit *old,
     if (st == WEFT_OK) st = make_merged(r, &b, old, measure, err);
     if (st == WEFT_OK && !measure && !scratch_serves(&b, old)) st = make_scratch(r, &b, err);
     if (st == WEFT_OK && !measure && r->keep_text) st = wf_run_kept_create(&b.kept, r, &b, kept, err);
-    if (st != WEFT_OK) wf_fit_free(&b, &r->alloc);
+    if (st != WEFT_OK) wf_run_memory_free(&b, &r->alloc);
     else *out = b;
     return st;
 }
 
-weft_status wf_fit_create(const weft_run *r, weft_plan *plan, bool measure, wf_fit *out, weft_error *err)
+weft_status wf_run_memory_create(const weft_run *r, weft_plan *plan, bool measure, wf_run_memory *out, weft_error *err)
 {
     return create(r, plan, NULL, measure, out, err);
 }
 
-weft_status wf_fit_replace(weft_run *r, weft_plan *plan, weft_error *err)
+weft_status wf_run_memory_replace(weft_run *r, weft_plan *plan, weft_error *err)
 {
-    wf_fit b;
+    wf_run_memory b;
 
-    WF_TRY(create(r, plan, &r->fit, false, &b, err));
-    if (scratch_serves(&b, &r->fit)) hand_on_scratch(&b, &r->fit);
-    wf_fit_free(&r->fit, &r->alloc);
-    r->fit = b;
+    WF_TRY(create(r, plan, &r->memory, false, &b, err));
+    if (scratch_serves(&b, &r->memory)) hand_on_scratch(&b, &r->memory);
+    wf_run_memory_free(&r->memory, &r->alloc);
+    r->memory = b;
     return WEFT_OK;
 }
 
-void wf_fit_free(wf_fit *b, const weft_allocator *alloc)
+void wf_run_memory_free(wf_run_memory *b, const weft_allocator *alloc)
 {
     for (size_t i = 0; b->phase != NULL && i < b->phases; i++) free_deltas(&b->phase[i], alloc);
     wf_free(alloc, b->phase);
@@ -318,5 +318,5 @@ void wf_fit_free(wf_fit *b, const weft_allocator *alloc)
     for (int32_t i = 0; b->scratch != NULL && i < b->threads; i++) wf_free(alloc, b->scratch[i]);
     wf_free(alloc, b->scratch);
     weft_plan_free(b->plan);
-    *b = (wf_fit){ 0 };
+    *b = (wf_run_memory){ 0 };
 }

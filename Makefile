@@ -90,7 +90,7 @@ DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
 MAKEFLAGS += --no-builtin-rules
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all deps demo programs check check-programs check-threads asan tsan fuzz fuzz-run bench table install uninstall \
+.PHONY: all deps demo programs check check-programs check-threads asan tsan fuzz fuzz-run mutate bench table install uninstall \
         clean help FORCE
 
 all: $(STATIC) $(SHARED) $(LINK) $(EXAMPLES)
@@ -172,7 +172,8 @@ REPLAYS  = $(foreach f,$(FUZZERS),'$f $(call corpus,$f)')
 HASWELL  = $(if $(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null),\
              $(foreach t,$(filter $(foreach d,run nets adapter tensor plan,$(B)/tests/$d/%),$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
 PROGRAMS = $(TESTS:%='%') $(REPLAYS)
-SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples,$(wildcard tests/$d/*.sh))),'$s')
+SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples,$(wildcard tests/$d/*.sh))) \
+             tests/mutate/fresh.sh,'$s')
 CHECK    = B='$(B)' CC='$(CC)' CFLAGS='$(CFLAGS)' PYTHON='$(PYTHON)' WEFT_TESTS=tests tests/check.sh
 
 # Everything that `check` runs, built and not run.
@@ -212,6 +213,14 @@ table: $(B)/tests/run/test_families
 	$(Q)WEFT_TESTS=tests WEFT_TABLE=$(B)/adapters.table $<
 	$(Q)sed '/^<!-- what follows/q' docs/adapters.md | cat - $(B)/adapters.table > $(B)/adapters.md
 	$(Q)cp $(B)/adapters.md docs/adapters.md
+
+# One thing wrong at a time: do the tests notice?. JOBS at a time; MUTANTS is
+# a word of the room or name of those wanted.
+JOBS ?= $(shell nproc)
+mutate: programs
+	$(Q)B='$(B)' JOBS='$(JOBS)' MUTANTS='$(MUTANTS)' \
+	  COMPILE='$(CC) $(LIB_FLAGS) $(CPPFLAGS) $(CFLAGS)' LINK='$(CC) $(CFLAGS) $(LDFLAGS)' \
+	  LIBS='$(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread' tests/mutate/mutate.sh
 
 bench: all $(BENCHES)
 	$(Q)$(foreach b,$(BENCHES),$b &&) true
@@ -255,6 +264,7 @@ help:
 	@echo 'make deps        install the libraries weft needs (Debian, Ubuntu; elsewhere it names them)'
 	@echo 'make demo        the bundled model under every method, as PNG pictures in $(B)/demo/'
 	@echo 'make check       all tests; asan, tsan: the same under sanitizers; fuzz: search with clang'
+	@echo 'make mutate      break the library in one place after the other; do the tests notice?'
 	@echo 'make bench       measure; table: adapter families against their libraries, into docs/adapters.md'
 	@echo 'make install     into PREFIX ($(PREFIX)), below DESTDIR when set; uninstall takes it away'
 	@echo 'make clean       remove $(B)/'

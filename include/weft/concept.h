@@ -46,7 +46,7 @@ WEFT_API void weft_concept_options_init(weft_concept_options *options, size_t si
 WEFT_API weft_status weft_concept_open(const char *path, const weft_concept_options *options,
                                        weft_concept **out, weft_error *err);
 /** Let go of a concept; plans that use it keep it alive. @since 0.1 */
-WEFT_API void weft_concept_free(weft_concept *tokens);
+WEFT_API void weft_concept_free(weft_concept *handle);
 
 typedef struct weft_concept_info {
     uint32_t    struct_size;
@@ -60,7 +60,7 @@ typedef struct weft_concept_info {
 /** The function twin of WEFT_CONCEPT_INFO_INIT. @since 0.1 */
 WEFT_API void weft_concept_info_init(weft_concept_info *info, size_t size);
 /** Describe a concept. @since 0.1 */
-WEFT_API weft_status weft_concept_info_get(const weft_concept *tokens, weft_concept_info *info,
+WEFT_API weft_status weft_concept_info_get(const weft_concept *handle, weft_concept_info *info,
                                            weft_error *err);
 
 typedef struct weft_token_info {
@@ -78,14 +78,14 @@ typedef struct weft_token_info {
 /** The function twin of WEFT_TOKEN_INFO_INIT. @since 0.1 */
 WEFT_API void weft_token_info_init(weft_token_info *info, size_t size);
 /** Describe token `index`, 0 <= index < weft_concept_info.tokens. @since 0.1 */
-WEFT_API weft_status weft_concept_token(const weft_concept *tokens, size_t index,
+WEFT_API weft_status weft_concept_token(const weft_concept *handle, size_t index,
                                         weft_token_info *info, weft_error *err);
 /**
  * A new reference to the concept's adapter, which the caller frees with weft_adapter_free(); NULL
  * if it has none.
  * @since 0.2
  */
-WEFT_API weft_adapter *weft_concept_adapter(const weft_concept *tokens);
+WEFT_API weft_adapter *weft_concept_adapter(const weft_concept *handle);
 
 #ifdef __cplusplus
 }

@@ -120,6 +120,22 @@ START_TEST(adalora_divides_by_the_rank_of_the_start)
 }
 END_TEST
 
+/* PEFT stores the number of triplets that training divided by, and that number goes before all. */
+START_TEST(adalora_divides_by_the_stored_number_if_there_is_one)
+{
+    static const float E[] = { 0.5f, -0.25f }, number[] = { 3 };
+    sample             s = { .count = 0 };
+
+    lora(&s);
+    give(&s, WF_TENSOR_LORA_E, E, 2, 1, 0, 0);
+    give(&s, WF_TENSOR_RANKNUM, number, 1, 0, 0, 0);
+    give_alpha(&s, 6);
+    s.extra.start.rank = 12;
+    settle(&s);
+    ck_assert_double_eq_tol((double)s.m.scale, 6 / 3.00001, 1e-6);
+}
+END_TEST
+
 START_TEST(adalora_may_have_pruned_a_module_away)
 {
     sample s = { .count = 0 };
@@ -219,6 +235,47 @@ START_TEST(lokr_is_the_kronecker_product)
     ck_assert_float_eq(s.m.scale, 1);
     difference(&s, 1, got);
     near(got, KRON, 24, LIMIT);
+}
+END_TEST
+
+/* Both factors are products, of ranks 2 and 1, and the scale is by the first one's rank.
+ * W1 = [[1, 2], [0, -1]] [[0, 1], [1, 3]] = [[2, 7], [-1, -3]], W2 = [[1], [-2]] [[1, 0, 3]]. */
+START_TEST(lokr_of_two_products_has_the_rank_of_the_first)
+{
+    static const float  one[] = { 0, 1, 1, 3 }, column[] = { 1, -2 }, row[] = { 1, 0, 3 };
+    static const double want[] = { 2, 0, 6, 7, 0, 21, -4, 0, -12, -14, 0, -42,
+                                   -1, 0, -3, -3, 0, -9, 2, 0, 6, 6, 0, 18 };
+    sample s = { .count = 0 };
+    float  got[24];
+
+    give(&s, WF_TENSOR_LOKR_W1A, K1, 2, 2, 0, 0);
+    give(&s, WF_TENSOR_LOKR_W1B, one, 2, 2, 0, 0);
+    give(&s, WF_TENSOR_LOKR_W2A, column, 2, 1, 0, 0);
+    give(&s, WF_TENSOR_LOKR_W2B, row, 1, 3, 0, 0);
+    give_alpha(&s, 2);
+    lay(&s, NULL, 4, 6, 1);
+    settle(&s);
+    ck_assert_int_eq(s.m.rank, 2);
+    ck_assert_float_eq(s.m.scale, 1);
+    difference(&s, 1, got);
+    near(got, want, 24, LIMIT);
+}
+END_TEST
+
+/* The four largest of KRON's entries are 6, 4, 3 and 3. */
+START_TEST(score_of_a_whole_product_is_scaled_once)
+{
+    sample s = { .count = 0 };
+    double all, top, sum = 0;
+
+    give(&s, WF_TENSOR_LOKR_W1, K1, 2, 2, 0, 0);
+    give(&s, WF_TENSOR_LOKR_W2, K2, 2, 3, 0, 0);
+    lay(&s, NULL, 4, 6, 1);
+    settle(&s);
+    for (int i = 0; i < 24; i++) sum += fabs(KRON[i]);
+    ck_assert_int_eq(wf_module_score(&s.m, &s.l, -0.5, 4, &all, &top, heap(), &err), WEFT_OK);
+    ck_assert_double_eq_tol(all, 0.5 * sum, 1e-6);
+    ck_assert_double_eq_tol(top, 0.5 * (6 + 4 + 3 + 3), 1e-6);
 }
 END_TEST
 
@@ -382,6 +439,30 @@ START_TEST(ia3_of_peft_is_the_factor_and_scales_the_bias)
     near(got, want, 4, LIMIT);
     ck_assert_int_eq(wf_module_add_bias(&two.m, &two.l, 1, 1, got_b, &any, &err), WEFT_OK);
     ck_assert(!any);
+}
+END_TEST
+
+/* One number for a layer of one input and one output says nothing of its side; the configuration does. */
+START_TEST(ia3_of_peft_asks_the_configuration_where_shapes_are_silent)
+{
+    static const float factor[] = { 3 }, weight[] = { 2 }, bias[] = { 5 };
+
+    for (int input = 0; input < 2; input++) {
+        sample s = { .count = 0 };
+        float  got, got_b = 0;
+        bool   any;
+
+        give(&s, WF_TENSOR_IA3_L, factor, 1, 1, 0, 0);
+        s.extra.ia3.on_input = input != 0;
+        lay(&s, weight, 1, 1, 1);
+        s.l.bias = bias;
+        settle(&s);
+        difference(&s, 1, &got);
+        ck_assert_float_eq(got, 4); /* (3 - 1) 2 on either side */
+        ck_assert_int_eq(wf_module_add_bias(&s.m, &s.l, 1, 1, &got_b, &any, &err), WEFT_OK);
+        ck_assert_int_eq(any, !input); /* an output's factor takes its bias along: (3 - 1) 5 */
+        ck_assert_float_eq(got_b, input ? 0 : 10);
+    }
 }
 END_TEST
 
@@ -934,11 +1015,14 @@ int main(void)
     tcase_add_test(t, tucker_core_is_folded);
     tcase_add_test(t, adalora_weighs_its_triplets);
     tcase_add_test(t, adalora_divides_by_the_rank_of_the_start);
+    tcase_add_test(t, adalora_divides_by_the_stored_number_if_there_is_one);
     tcase_add_test(t, adalora_may_have_pruned_a_module_away);
     tcase_add_test(t, moslora_mixes);
     tcase_add_test(t, up_bias_is_scaled_like_the_product);
     tcase_add_test(t, loha_multiplies_element_by_element);
     tcase_add_test(t, lokr_is_the_kronecker_product);
+    tcase_add_test(t, lokr_of_two_products_has_the_rank_of_the_first);
+    tcase_add_test(t, score_of_a_whole_product_is_scaled_once);
     tcase_add_test(t, lokr_of_peft_keeps_its_scale);
     tcase_add_test(t, dora_by_rows);
     tcase_add_test(t, dora_by_columns);
@@ -946,6 +1030,7 @@ int main(void)
     tcase_add_test(t, magnitudes_find_their_axis);
     tcase_add_test(t, ia3_of_lycoris_is_an_offset);
     tcase_add_test(t, ia3_of_peft_is_the_factor_and_scales_the_bias);
+    tcase_add_test(t, ia3_of_peft_asks_the_configuration_where_shapes_are_silent);
     tcase_add_test(t, oft_turns_rows);
     tcase_add_test(t, oft_is_held_by_its_constraint);
     tcase_add_test(t, oft_rescales_what_it_turned);

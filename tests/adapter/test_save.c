@@ -332,6 +332,70 @@ START_TEST(alpha_of_zero_stays_without_effect)
 }
 END_TEST
 
+/* A stored alpha that does not give the scale by kohya's rule is not written there. */
+START_TEST(a_stored_alpha_that_says_otherwise_is_replaced)
+{
+    weft_model   *model = model_of(file_called("peft_lora"));
+    weft_adapter *a = opened(data_path("families/peft_lora")), *b;
+    const char   *dir = test_dir();
+    char          path[300];
+
+    snprintf(path, sizeof path, "%s/stored.safetensors", dir);
+    ck_assert_msg(weft_adapter_save(a, model, path, NULL, &err) == WEFT_OK, "%s", err.text);
+    weft_adapter_free(a);
+    a = opened(path);
+    for (size_t i = 0; i < a->count; i++) { /* as a configuration with use_rslora would have it */
+        wf_module *m = &a->modules[i];
+        ck_assert_ptr_nonnull(m->tensor[WF_TENSOR_ALPHA]);
+        m->rslora = true;
+        m->scale = (float)(m->alpha / sqrt(m->rank));
+    }
+    char again[310];
+    snprintf(again, sizeof again, "%s.2", path);
+    ck_assert_msg(weft_adapter_save(a, model, again, NULL, &err) == WEFT_OK, "%s", err.text);
+    b = opened(again);
+    ck_assert_uint_eq(compare(model, a, b), a->count);
+    weft_adapter_free(a);
+    weft_adapter_free(b);
+    remove(path);
+    remove(again);
+    test_rmdir(dir);
+    weft_model_free(model);
+}
+END_TEST
+
+/* What described the dialect of a file is not copied into another's. */
+START_TEST(metadata_of_one_dialect_stays_there)
+{
+    weft_save_options o = WEFT_SAVE_OPTIONS_INIT;
+    weft_model       *model = model_of(file_called("peft_lora"));
+    weft_adapter     *a = opened(data_path("families/peft_lora"));
+    const char       *dir = test_dir();
+    char              one[300], other[300];
+    weft_tensors     *t = NULL;
+    bool              there = false;
+
+    snprintf(one, sizeof one, "%s/one.safetensors", dir);
+    snprintf(other, sizeof other, "%s/other.safetensors", dir);
+    o.dialect = WEFT_DIALECT_DIFFUSERS;
+    ck_assert_msg(weft_adapter_save(a, model, one, &o, &err) == WEFT_OK, "%s", err.text);
+    weft_adapter_free(a);
+    a = opened(one);
+    for (size_t i = 0; i < wf_tensors_meta_count(a->tensors); i++)
+        there = there || strcmp(wf_tensors_meta_key(a->tensors, i), "lora_adapter_metadata") == 0;
+    ck_assert(there);
+    ck_assert_msg(weft_adapter_save(a, model, other, NULL, &err) == WEFT_OK, "%s", err.text);
+    ck_assert_msg(weft_tensors_open(other, NULL, &t, &err) == WEFT_OK, "%s", err.text);
+    ck_assert_uint_eq(wf_tensors_meta_count(t), 0);
+    weft_tensors_free(t);
+    weft_adapter_free(a);
+    remove(one);
+    remove(other);
+    test_rmdir(dir);
+    weft_model_free(model);
+}
+END_TEST
+
 START_TEST(wrong_arguments_are_refused)
 {
     weft_model       *model = model_of(file_called("peft_lora")), *other = model_of(file_called("lyco_sd2_lokr"));
@@ -419,6 +483,8 @@ int main(void)
     t = tcase_create("options and failures");
     tcase_add_test(t, factors_can_be_halved);
     tcase_add_test(t, alpha_of_zero_stays_without_effect);
+    tcase_add_test(t, a_stored_alpha_that_says_otherwise_is_replaced);
+    tcase_add_test(t, metadata_of_one_dialect_stays_there);
     tcase_add_test(t, wrong_arguments_are_refused);
     tcase_add_loop_test(t, saving_without_memory_leaves_nothing, WEFT_DIALECT_KOHYA, WEFT_DIALECT_PEFT + 1);
     suite_add_tcase(s, t);

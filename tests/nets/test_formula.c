@@ -308,6 +308,25 @@ START_TEST(timesteps)
 }
 END_TEST
 
+/* Four columns at t = 2. A shift of 1 makes the last frequency 1 / 10000, without it that is 1 / 100. */
+START_TEST(frequencies_end_where_the_shift_says)
+{
+    static const double shifted[] = { 0.909297427, 0.000199999999, -0.416146837, 0.99999998 };
+    static const double plain[] = { 0.909297427, 0.0199986667, -0.416146837, 0.999800007 };
+    wf_exec exec = { 0 };
+    float t = 2, y[5];
+
+    wf_sinusoid(&exec, y, &t, 1, 4, false, 1);
+    for (int i = 0; i < 4; i++) ck_assert_double_eq_tol(y[i], shifted[i], 1e-7);
+    wf_sinusoid(&exec, y, &t, 1, 4, true, 0);
+    for (int i = 0; i < 4; i++) ck_assert_double_eq_tol(y[i], plain[(i + 2) % 4], 1e-7);
+    y[4] = 7;
+    wf_sinusoid(&exec, y, &t, 1, 5, false, 1); /* an odd column is 0 */
+    for (int i = 0; i < 4; i++) ck_assert_double_eq_tol(y[i], shifted[i], 1e-7);
+    ck_assert_float_eq(y[4], 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("nets made by a formula");
@@ -317,6 +336,7 @@ int main(void)
     tcase_add_loop_test(c, clip_of_both_kinds, 0, 2);
     tcase_add_test(c, ends_wider_than_the_middle);
     tcase_add_test(c, timesteps);
+    tcase_add_test(c, frequencies_end_where_the_shift_says);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

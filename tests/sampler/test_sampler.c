@@ -158,6 +158,8 @@ START_TEST(training_schedule_is_that_of_scheduler_reference)
     json_object_foreach(json_object_get(json_object_get(all, "cases"), "_alphas_cumprod"), t, v)
         ck_assert_double_eq_tol(wf_vp_alpha(s, atoi(t)), json_number_value(v),
                                 6e-8); /* torch 1.13 differs in a last bit */
+    for (int i = 0; i < 1000; i++) /* torch keeps them in float32 */
+        ck_assert_double_eq(wf_vp_alpha(s, i), (double)(float)wf_vp_alpha(s, i));
     weft_sampler_free(s);
     json_decref(all);
 }
@@ -223,6 +225,36 @@ START_TEST(trajectories_are_those_of_current_diffusers)
         weft_sampler_free(s);
     }
     weft_tensors_free(stored);
+    json_decref(all);
+}
+END_TEST
+
+/* At whole timesteps a sigma is an entry of the table that training made: torch's linspace, its
+ * products and its root. Four in five are torch's own bits, and the rest are next to them: its root
+ * is the vectorised power 0.5. */
+START_TEST(sigmas_at_whole_timesteps_are_torchs)
+{
+    json_t *all = data_json("golden/schedulers.json"), *c, *v;
+    size_t  at, i;
+    int     seen = 0, equal = 0;
+
+    json_array_foreach(json_object_get(all, "cases"), at, c) {
+        const char   *name = text_of(c, "name");
+        weft_sampler *s = made(options_of_case(c, kind_of(name), (int32_t)number_of(c, "steps")));
+
+        json_array_foreach(json_object_get(c, "sigmas"), i, v) {
+            double t = (double)weft_sampler_timestep(s, (int32_t)i);
+            float  got = weft_sampler_sigma(s, (int32_t)i), want = (float)json_number_value(v);
+            if (strstr(name, "karras") != NULL || strstr(name, "zero_snr") != NULL || t != floor(t)) continue;
+            ck_assert_msg(got >= nextafterf(want, 0) && got <= nextafterf(want, 99),
+                          "%s: sigma %zu is %.9g, wanted %.9g", name, i, (double)got, (double)want);
+            equal += got == want;
+            seen++;
+        }
+        weft_sampler_free(s);
+    }
+    ck_assert_int_eq(seen, 181);
+    ck_assert_int_ge(equal, seen * 4 / 5);
     json_decref(all);
 }
 END_TEST
@@ -1000,6 +1032,7 @@ int main(void)
 
     tcase_add_test(agree, trajectories_are_those_of_scheduler_reference);
     tcase_add_test(agree, training_schedule_is_that_of_scheduler_reference);
+    tcase_add_test(agree, sigmas_at_whole_timesteps_are_torchs);
     tcase_add_test(agree, trajectories_are_those_of_current_diffusers);
     tcase_add_loop_test(agree, solvers_are_those_of_diffusers, 0, 2);
     tcase_add_test(agree, zero_terminal_signal);

@@ -44,7 +44,20 @@ START_TEST(absent_keys_mean_what_diffusers_takes)
 {
     weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
 
+    /* What the caller has there before does not count: a model says how it was trained. */
+    o.betas = WEFT_BETAS_SCALED_LINEAR;
+    o.beta_start = o.beta_end = 0.5f;
+    o.train_steps = 500;
+    o.prediction = WEFT_PREDICT_V;
+    o.spacing = WEFT_SPACING_TRAILING;
+    o.steps_offset = 3;
+    o.origin_steps = 4;
+    o.flags = WEFT_SAMPLER_ZERO_SNR;
     ck_assert_int_eq(read_config("{}", &o), WEFT_OK);
+    ck_assert_int_eq(o.train_steps, 1000);
+    ck_assert_int_eq(o.prediction, WEFT_PREDICT_EPSILON);
+    ck_assert_int_eq(o.steps_offset, 0);
+    ck_assert_int_eq(o.origin_steps, 0);
     ck_assert_int_eq(o.betas, WEFT_BETAS_LINEAR);
     ck_assert_float_eq(o.beta_start, 0.0001f);
     ck_assert_float_eq(o.beta_end, 0.02f);

@@ -26,29 +26,34 @@ static const wf_cell cells[BRANCHES * SLOTS] = {
     { 9, 0, 0 }, { 0, 1, 1 },    { 0, 0, 2 },     { 0, 2, 0 },     { 0, 1, 1 },     { 0, 1, 2 },
 };
 
-/* Two vectors, and two masks over images of h x w rows. */
+/* Two vectors, and two masks over images of h x w rows. Each mask has levels of the same height and
+ * of the same width too, which come first and are for other layers. */
+enum { LEVELS = 3, OURS = 2 };
 typedef struct tables {
     const float  *vectors[2];
-    wf_mask_level level[2];
+    wf_mask_level level[2][LEVELS];
     wf_mask       masks[2];
-    float        *memory[4];
+    float        *memory[5];
 } tables;
 
 static void make_tables(tables *t, size_t columns, int32_t h, int32_t w)
 {
     size_t rows = (size_t)h * (size_t)w;
+    t->memory[4] = bench_floats(rows + (size_t)h + (size_t)w, 40);
     for (int i = 0; i < 2; i++) {
         t->memory[i] = bench_floats(columns, 20 + (uint32_t)i);
         t->memory[2 + i] = bench_floats(rows, 30 + (uint32_t)i);
         t->vectors[i] = t->memory[i];
-        t->level[i] = (wf_mask_level){ h, w, t->memory[2 + i] };
-        t->masks[i] = (wf_mask){ &t->level[i], 1, 0.25f + (float)i };
+        t->level[i][0] = (wf_mask_level){ h, w + 1, t->memory[4] };
+        t->level[i][1] = (wf_mask_level){ h + 1, w, t->memory[4] };
+        t->level[i][OURS] = (wf_mask_level){ h, w, t->memory[2 + i] };
+        t->masks[i] = (wf_mask){ t->level[i], LEVELS, 0.25f + (float)i };
     }
 }
 
 static void free_tables(tables *t)
 {
-    for (int i = 0; i < 4; i++) free(t->memory[i]);
+    for (int i = 0; i < 5; i++) free(t->memory[i]);
 }
 
 static void bench_tell(workbench *w, const wf_delta *delta, const tables *t, const int32_t *branch)
@@ -65,8 +70,8 @@ static void bench_tell(workbench *w, const wf_delta *delta, const tables *t, con
 static double at_row(const wf_cell *c, const tables *t, wf_grid g, size_t row)
 {
     if (c->mask == 0) return c->number;
-    return (double)c->number * (g.domain == WF_DOMAIN_IMAGE ? t->masks[c->mask - 1].level->rows[row]
-                                                            : t->masks[c->mask - 1].elsewhere);
+    const wf_mask *m = &t->masks[c->mask - 1];
+    return (double)c->number * (g.domain == WF_DOMAIN_IMAGE ? m->level[OURS].rows[row] : m->elsewhere);
 }
 
 static void close_to(const char *what, const float *y, const double *want, size_t n, double limit)

@@ -347,6 +347,66 @@ START_TEST(k_is_the_callers_and_never_more_than_there_is)
 }
 END_TEST
 
+/* A whole difference has no rank of its own: it stands for the greatest that its layer can have. */
+START_TEST(a_matrix_counts_with_the_rank_it_may_have)
+{
+    int64_t         one = nth_layer(model, ATTENTION, 0);
+    const wf_layer *l = &wf_model_layers(model, &(size_t){ 0 })[one];
+    weft_adapter   *content, *style;
+    char            stem[512];
+    maker          *m = make(model);
+    weft_plan      *p = new_plan(model);
+
+    ck_assert(wf_name_kohya(model, l, stem, sizeof stem));
+    put(m, stem, ".diff", l->out, l->in, 1, 2)[0] = 1;
+    content = finish(m, "whole");
+    m = make(model);
+    corner(m, one, 0, 1, B2, A2);
+    style = finish(m, "style");
+    OK(weft_plan_add(p, content, 1, NULL, &err));
+    OK(weft_plan_add(p, style, 1, NULL, &err));
+    OK(weft_plan_klora(p, NULL, &err));
+    OK(weft_plan_seal(p, 20, &err));
+    ck_assert_int_eq((int)score_of(p, one).top_k, 2 * WF_MIN(l->out, l->in));
+    weft_plan_free(p);
+    weft_adapter_free(content);
+    weft_adapter_free(style);
+}
+END_TEST
+
+/* One phase leaves alpha out and the next one does not: they must not share what they have of a layer. */
+START_TEST(phases_with_and_without_alpha_have_patches_of_their_own)
+{
+    int64_t            one = nth_layer(model, ATTENTION, 0);
+    weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+    weft_phase_options next = WEFT_PHASE_OPTIONS_INIT;
+    weft_plan         *p = new_plan(model);
+    weft_adapter      *a[2];
+
+    for (int i = 0; i < 2; i++) {
+        maker *m = make(model);
+        corner(m, one, 4, 1, i == 0 ? B1 : B2, i == 0 ? A1 : A2); /* alpha / rank = 2 */
+        a[i] = finish(m, i == 0 ? "content" : "style");
+        OK(weft_plan_add(p, a[i], 1, NULL, &err));
+    }
+    o.flags = WEFT_KLORA_IGNORE_ALPHA;
+    o.pattern = WEFT_KLORA_S;
+    OK(weft_plan_klora(p, &o, &err));
+    next.first = 20;
+    OK(weft_plan_begin_phase(p, &next, &err));
+    OK(weft_plan_merge(p, &err));
+    OK(weft_plan_seal(p, 24, &err));
+    for (int32_t call = 0; call < 24; call += 20) {
+        const wf_sheet *s = wf_plan_phase(p, call);
+        ck_assert_uint_eq(s->patched_count, 1);
+        ck_assert_int_eq(s->patched[0].patch->parts, 2);
+        for (int i = 0; i < 2; i++) ck_assert_double_eq(s->patched[0].patch->part[i].scale, call == 0 ? 1 : 2);
+    }
+    weft_plan_free(p);
+    for (int i = 0; i < 2; i++) weft_adapter_free(a[i]);
+}
+END_TEST
+
 static weft_status seal_with_roles(int32_t first, int32_t second, int adapters, weft_plan **out)
 {
     weft_add_options add = WEFT_ADD_OPTIONS_INIT;
@@ -410,6 +470,7 @@ START_TEST(copies_do_not_score_again)
     weft_adapter      *a = adapter_on(model, "a", ATTENTION | OTHERS, 2, 0.9f, 1);
     weft_adapter      *b = adapter_on(model, "b", ATTENTION | OTHERS, 3, 0.7f, 2);
     int                all = count_layers(model, ATTENTION | OTHERS), attention = count_layers(model, ATTENTION);
+    int64_t            some = nth_layer(model, ATTENTION, 3);
     weft_plan_options  o = WEFT_PLAN_OPTIONS_INIT;
     weft_klora_options k = WEFT_KLORA_OPTIONS_INIT;
     listener           l = { 0, 0, 0, 0 };
@@ -425,6 +486,7 @@ START_TEST(copies_do_not_score_again)
     OK(weft_plan_seal(p, 5, &err));
     ck_assert_int_eq((int)l.last, attention);
     ck_assert_int_eq((int)l.total, attention);
+    ck_assert_double_gt(score_of(p, some).content, 0);
 
     l.told = 0; /* other curve, other calls: nothing is read */
     k.pattern = WEFT_KLORA_S;
@@ -432,7 +494,7 @@ START_TEST(copies_do_not_score_again)
     OK(weft_plan_klora(q, &k, &err));
     OK(weft_plan_seal(q, 9, &err));
     ck_assert_int_eq(l.told, 0);
-    ck_assert_double_eq(score_of(p, 20).content, score_of(q, 20).content);
+    ck_assert_double_eq(score_of(p, some).content, score_of(q, some).content);
     weft_plan_free(p);
 
     k.flags = 0; /* more layers: those alone */
@@ -443,13 +505,23 @@ START_TEST(copies_do_not_score_again)
     ck_assert_int_gt(l.told, 0);
     ck_assert_int_lt((int)l.total, all - attention + 1);
 
-    l.told = 0; /* another K: everything */
+    l = (listener){ 0, 0, 0, 0 }; /* another K: everything */
     k.top_k = 3;
     OK(weft_plan_copy(p, &q, &err));
     weft_plan_free(p);
     OK(weft_plan_klora(q, &k, &err));
     OK(weft_plan_seal(q, 5, &err));
-    ck_assert_int_gt((int)l.total, attention);
+    ck_assert_int_eq((int)l.total, all);
+    ck_assert_int_eq((int)score_of(q, some).top_k, 3);
+
+    l = (listener){ 0, 0, 0, 0 }; /* and again without alpha */
+    k.flags = WEFT_KLORA_IGNORE_ALPHA;
+    OK(weft_plan_copy(q, &p, &err));
+    weft_plan_free(q);
+    q = p;
+    OK(weft_plan_klora(q, &k, &err));
+    OK(weft_plan_seal(q, 5, &err));
+    ck_assert_int_eq((int)l.total, all);
     weft_plan_free(q);
     weft_adapter_free(a);
     weft_adapter_free(b);
@@ -553,6 +625,8 @@ int main(void)
     tcase_add_test(t, the_table_does_not_see_an_adapters_strength);
     tcase_add_test(t, alpha_counts_unless_ignored);
     tcase_add_test(t, k_is_the_callers_and_never_more_than_there_is);
+    tcase_add_test(t, a_matrix_counts_with_the_rank_it_may_have);
+    tcase_add_test(t, phases_with_and_without_alpha_have_patches_of_their_own);
     tcase_add_test(t, roles_tell_content_from_style);
     tcase_add_test(t, copies_do_not_score_again);
     tcase_add_test(t, sealing_can_be_stopped_and_taken_up_again);

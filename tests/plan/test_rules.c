@@ -91,6 +91,17 @@ START_TEST(ties_of_the_modulo_fall_as_in_exact_arithmetic)
 }
 END_TEST
 
+/* At the last layer of the last call tau is 49 / 49 and S = 1.5 + 0.5: rho = 2 is a tie. (49 times the
+ * double nearest to 1 / 49 is below 1.) */
+START_TEST(tau_ends_at_one)
+{
+    weft_klora_options o = with(WEFT_KLORA_S, 0);
+
+    ck_assert(!wf_klora_choose(2, 6, 7, 7, 7, &o));
+    ck_assert(wf_klora_choose(nextafter(2, 3), 6, 7, 7, 7, &o));
+}
+END_TEST
+
 /* S at tau = 0 is 1.275 in the program and 1.3 in the paper. */
 START_TEST(paper_beta_is_the_printed_one)
 {
@@ -259,6 +270,23 @@ START_TEST(composite_does_not_see_the_order)
 }
 END_TEST
 
+/* 1e30 - 1e30 + 1 is 1 or 0, by the order of the sum; here it is the same in each of the six. */
+START_TEST(composite_does_not_see_the_order_where_terms_vanish)
+{
+    static const float v[] = { 1e30f, -1e30f, 1 }, ones[] = { 1, 1, 1 };
+    static const int   order[][3] = { { 0, 1, 2 }, { 0, 2, 1 }, { 1, 0, 2 }, { 1, 2, 0 }, { 2, 0, 1 }, { 2, 1, 0 } };
+    float              first = 0;
+
+    for (size_t o = 0; o < WF_LEN(order); o++) {
+        const float *preds[] = { &v[order[o][0]], &v[order[o][1]], &v[order[o][2]] };
+        float        sum;
+        wf_composite_sum(&sum, preds, ones, 3, 1, 1);
+        if (o == 0) first = sum;
+        ck_assert_float_eq(sum, first);
+    }
+}
+END_TEST
+
 START_TEST(equal_predictions_average_to_themselves)
 {
     enum { N = 300 };
@@ -331,6 +359,7 @@ int main(void)
     tcase_add_loop_test(t, klora_chooses_as_the_published_table, 0, (int)WF_LEN(published));
     tcase_add_loop_test(t, without_the_wrap_the_last_layer_ends_in_style, 0, (int)WF_LEN(published));
     tcase_add_test(t, ties_of_the_modulo_fall_as_in_exact_arithmetic);
+    tcase_add_test(t, tau_ends_at_one);
     tcase_add_test(t, paper_beta_is_the_printed_one);
     tcase_add_test(t, custom_curves_are_the_options);
     tcase_add_test(t, by_step_all_layers_of_a_call_agree);
@@ -341,6 +370,7 @@ int main(void)
     tcase_add_test(t, switch_takes_turns_as_the_paper_and_as_the_program);
     tcase_add_test(t, composite_averages_then_guides);
     tcase_add_test(t, composite_does_not_see_the_order);
+    tcase_add_test(t, composite_does_not_see_the_order_where_terms_vanish);
     tcase_add_test(t, equal_predictions_average_to_themselves);
     tcase_add_test(t, layers_have_short_names);
     tcase_add_test(t, numbers_have_the_decimals_asked_for);

@@ -154,6 +154,8 @@ START_TEST(who_gets_no_turn_is_named)
     OK(weft_plan_text(p, report, sizeof report, NULL, &err));
     ck_assert_ptr_ne(strstr(report, "hat gets no turn"), NULL);
     ck_assert_float_eq(cell(p, 9, 0, attn, 2), 0);
+    /* and has no slot: only ink and clay, at each of their layers */
+    ck_assert_uint_eq(wf_plan_phase(p, 0)->slots, 2 * (size_t)(count_layers(model, ATTENTION) + count_layers(model, OTHERS)));
     weft_plan_free(p);
 }
 END_TEST
@@ -301,6 +303,27 @@ START_TEST(text_policy_is_the_callers)
             ck_assert_uint_eq(seen, (size_t)count_layers(model, TEXT));
         }
         free(row);
+        weft_plan_free(p);
+    }
+}
+END_TEST
+
+/* Left to the method: under merge and composite all adapters act on the prompt, under switch the
+ * first, under K-LoRA none. */
+START_TEST(each_method_has_its_text_policy)
+{
+    static const int acts[][2] = { { 1, 1 }, { 1, 0 }, { 1, 1 }, { 0, 0 } };
+
+    for (int method = 0; method < 4; method++) {
+        weft_plan *p = new_plan(model);
+
+        OK(weft_plan_add(p, ink, 0.75f, NULL, &err));
+        OK(weft_plan_add(p, clay, 0.5f, NULL, &err));
+        OK(method == 0 ? weft_plan_merge(p, &err) : method == 1 ? weft_plan_switch(p, NULL, &err)
+           : method == 2 ? weft_plan_composite(p, NULL, &err) : weft_plan_klora(p, NULL, &err));
+        OK(weft_plan_seal(p, 10, &err));
+        ck_assert_float_eq(cell(p, 0, 0, text, 0), acts[method][0] ? 0.75f : 0);
+        ck_assert_float_eq(cell(p, 0, 0, text, 1), acts[method][1] ? 0.5f : 0);
         weft_plan_free(p);
     }
 }
@@ -755,6 +778,7 @@ int main(void)
     tcase_add_test(t, composite_needs_something_to_divide_by);
     tcase_add_test(t, one_or_no_adapter_is_one_branch);
     tcase_add_test(t, text_policy_is_the_callers);
+    tcase_add_test(t, each_method_has_its_text_policy);
     tcase_add_test(t, both_text_encoders_of_sdxl_take_part);
     tcase_add_test(t, selections_bound_an_adapter);
     tcase_add_test(t, patterns_that_select_nothing_are_refused);

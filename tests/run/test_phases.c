@@ -304,6 +304,9 @@ START_TEST(a_method_is_given_what_it_asks_for)
     predict(none, base, 0);
     must(wf_plan_use(plan, &asking, NULL, 0, &golden_err));
     must(weft_plan_seal(plan, 3, &golden_err));
+    weft_plan_info all = WEFT_PLAN_INFO_INIT;
+    must(weft_plan_info_get(plan, &all, &golden_err));
+    ck_assert_int_eq(all.branches, 2); /* of the call that has most */
     weft_run *run = run_of(plan);
     for (int32_t n = 0; n < 3; n++) {
         weft_call_info c = WEFT_CALL_INFO_INIT;

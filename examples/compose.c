@@ -1,12 +1,11 @@
 /* compose.c - a subject and a style, composed four ways: the same prompt, the same seed.
  *
- * First each adapter alone, so that one sees what it was trained for. Then a subject and a style
- * together. Merge adds both to the weights at every step. Switch lets them take turns. Composite
- * asks each for a prediction and averages. K-LoRA picks one of the two for each layer and call,
- * and the table of what it picked is drawn too: that table is known before a single step is run.
+ * First each adapter by itself, to show what it was trained for. Then a subject and a style
+ * together. Merge adds both to the weights at every step. Switch alternates between them. Composite
+ * averages a prediction of each. K-LoRA picks one of the two for each layer and call; its table is
+ * drawn too, since it is known before a single step is run.
  *
- * Nothing below changes between the methods but the one call in choose(): the loop over the steps
- * does not know how adapters combine.
+ * The methods differ only in choose(): the loop over the steps does not know how adapters combine.
  *
  *   compose --model examples/model --out demo */
 #include <errno.h>
@@ -27,7 +26,7 @@ enum { BASE, ALONE, MERGE, SWITCH, COMPOSITE, KLORA };
 static const char *const method_names[] = { "base model", "alone", "merge", "switch", "composite", "K-LoRA" };
 static const char *const method_files[] = { "base", "alone", "merge", "switch", "composite", "klora" };
 
-/* The bundled model's adapters: what they are called, and the words that call them up. */
+/* The bundled model's adapters: their names, and their trigger words. */
 enum { MONSTER, ROCKET, HATCHING, MOSAIC, ADAPTERS };
 static const struct { const char *name, *file; } cast[ADAPTERS] = {
     { "monster", "adapters/monster.safetensors" },
@@ -61,7 +60,7 @@ static void must(weft_status st)
     exit(1);
 }
 
-static void *room(size_t count, size_t size)
+static void *zeroed(size_t count, size_t size)
 {
     void *p = calloc(count, size);
     if (p == NULL) { fprintf(stderr, "compose: out of memory\n"); exit(1); }
@@ -71,7 +70,7 @@ static void *room(size_t count, size_t size)
 static char *join(const char *folder, const char *name)
 {
     size_t size = strlen(folder) + strlen(name) + 2;
-    char *path = room(size, 1);
+    char *path = zeroed(size, 1);
     snprintf(path, size, "%s/%s", folder, name);
     return path;
 }
@@ -142,7 +141,7 @@ static void encode(weft_run *run, const char *prompt, weft_text *text)
 {
     weft_encode e = WEFT_ENCODE_INIT;
     must(weft_run_text(run, 0, 1, text, &err));
-    text->data = room(text->len, sizeof *text->data);
+    text->data = zeroed(text->len, sizeof *text->data);
     e.prompt = prompt;
     e.text = text;
     e.text_count = 1;                        /* the bundled model reads one stream of text */
@@ -153,7 +152,7 @@ static void encode(weft_run *run, const char *prompt, weft_text *text)
 static void denoise(const studio *s, weft_run *run, const char *prompt, float *x, size_t len)
 {
     weft_text text = WEFT_TEXT_INIT, empty = WEFT_TEXT_INIT;
-    float *scaled = room(len, sizeof *scaled), *prediction = room(len, sizeof *prediction);
+    float *scaled = zeroed(len, sizeof *scaled), *prediction = zeroed(len, sizeof *prediction);
     weft_noise *noise;
     weft_step step = WEFT_STEP_INIT;
 
@@ -189,7 +188,7 @@ static void draw(studio *s, const scene *scene, int method, uint8_t *rgb)
     double began = now();
     size_t side = (size_t)s->info.latent_size, len = (size_t)s->info.latent_channels * side * side;
     size_t image_len = 3 * (size_t)s->side * (size_t)s->side;
-    float *x = room(len, sizeof *x), *image = room(image_len, sizeof *image);
+    float *x = zeroed(len, sizeof *x), *image = zeroed(image_len, sizeof *image);
     const char *text[] = { "parameters", scene->prompt };
     char name[128];
     weft_run *run;
@@ -225,7 +224,7 @@ static sheet sheet_create(int32_t tile, int rows)
 {
     sheet s = { NULL, 0, COLUMNS * (tile + GAP) + GAP, rows * (tile + HEAD + FOOT) + GAP, tile };
     s.bytes = 3 * (size_t)s.width * (size_t)s.height;
-    s.rgb = room(s.bytes, 1);
+    s.rgb = zeroed(s.bytes, 1);
     memset(s.rgb, 0xfa, s.bytes);
     return s;
 }
@@ -238,7 +237,8 @@ static void sheet_heading(sheet *s, int row, const char *text)
     draw_text(s->rgb, s->bytes, s->width, s->height, GAP, tile_y(s, row) - 22, 2, INK, text);
 }
 
-/* An image, every pixel ZOOM x ZOOM; its name below, and a prompt in small letters, two lines of it. */
+/* An image, every pixel ZOOM x ZOOM; its name below, and a prompt in small letters, two lines of
+ * it. */
 static void sheet_place(sheet *s, int row, int column, const uint8_t *rgb, int32_t side, const char *label,
                         const char *prompt)
 {
@@ -266,7 +266,7 @@ static void sheet_place(sheet *s, int row, int column, const uint8_t *rgb, int32
 static void draw_everything(studio *s)
 {
     sheet all = sheet_create(s->side * ZOOM, 1 + PAIRS);
-    uint8_t *rgb = room((size_t)s->side * (size_t)s->side, 3);
+    uint8_t *rgb = zeroed((size_t)s->side * (size_t)s->side, 3);
     char heading[160];
 
     s->total = SOLOS + PAIRS * COLUMNS;

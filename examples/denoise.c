@@ -1,7 +1,7 @@
 /* denoise.c - a prompt becomes an image: the whole loop, and nothing else.
  *
- * The library predicts the noise of one step. The loop over the steps is yours: between two
- * steps you may look at the latents, change them, move the run to another plan, or stop.
+ * The library predicts the noise of one call. The loop over the calls is yours: between two of them
+ * you may look at the latents, change them, move the run to another plan, or stop.
  *
  *   cc denoise.c $(pkg-config --cflags --libs weft) -o denoise
  *   ./denoise examples/model "a red circle on a blue background" circle.png */
@@ -22,7 +22,7 @@ static void must(weft_status st)
     exit(1);
 }
 
-static void *room(size_t count, size_t size)
+static void *zeroed(size_t count, size_t size)
 {
     void *p = calloc(count, size);
     if (p == NULL) { fprintf(stderr, "denoise: out of memory\n"); exit(1); }
@@ -36,7 +36,7 @@ static void encode(weft_run *run, const char *prompt, int32_t chunks, weft_text 
     for (int32_t i = 0; i < streams; i++) {
         text[i] = (weft_text)WEFT_TEXT_INIT;
         must(weft_run_text(run, i, chunks, &text[i], &err));
-        text[i].data = room(text[i].len, sizeof(float));
+        text[i].data = zeroed(text[i].len, sizeof(float));
     }
     e.prompt = prompt;
     e.text = text;
@@ -79,7 +79,7 @@ int main(int argc, char **argv)
     /* Noise to begin with: the same numbers that torch's generator gives for this seed. */
     weft_noise *noise;
     size_t side = (size_t)info.latent_size, len = (size_t)info.latent_channels * side * side;
-    float *x = room(len, sizeof *x), *scaled = room(len, sizeof *scaled), *prediction = room(len, sizeof *prediction);
+    float *x = zeroed(len, sizeof *x), *scaled = zeroed(len, sizeof *scaled), *prediction = zeroed(len, sizeof *prediction);
     must(weft_noise_create(SEED, NULL, &noise, &err));
     must(weft_noise_normal(noise, x, len, &err));
     for (size_t i = 0; i < len; i++) x[i] *= weft_sampler_init_scale(sampler);
@@ -103,8 +103,8 @@ int main(int argc, char **argv)
     /* Latents to pixels, pixels to a file. */
     int32_t pixels = info.latent_size * info.image_factor;
     size_t image_len = 3 * (size_t)pixels * (size_t)pixels;
-    float *image = room(image_len, sizeof *image);
-    uint8_t *rgb = room(image_len, 1);
+    float *image = zeroed(image_len, sizeof *image);
+    uint8_t *rgb = zeroed(image_len, 1);
     must(weft_run_decode(run, x, len, image, image_len, &err));
     must(weft_image_bytes(image, image_len, pixels, pixels, rgb, image_len, &err));
     must(weft_png_write(argv[3], rgb, image_len, pixels, pixels, NULL, 0, &err));

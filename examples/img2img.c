@@ -1,10 +1,10 @@
 /* img2img.c - an image becomes another image; with a mask, only where the mask is white.
  *
- * Denoising need not begin with noise alone. An image is encoded to latents, covered with as much noise as
- * some step in the middle begins with, and taken from there: the later the step, the more of the image stays.
- * With a mask, the image is put back outside it after each step, with the noise of the next: the network sees
- * what surrounds the hole, and what it paints has to fit. (A UNet made for inpainting is shown mask and image
- * instead, as weft_step.extra.)
+ * Denoising need not begin with pure noise. Here an image is encoded to latents, gets as much noise
+ * as some step in the middle begins with, and is denoised from there: the later the step, the more
+ * of the image stays. With a mask, the image is put back outside it after each step, with the noise
+ * of the next: the network sees what surrounds the hole, and what it paints has to fit. (A model
+ * made for inpainting takes mask and image as inputs instead, as weft_step.extra.)
  *
  *   cc img2img.c $(pkg-config --cflags --libs weft) -o img2img
  *   ./img2img examples/model "a yellow star on a blue background" circle.png star.png 0.8
@@ -27,14 +27,14 @@ static void must(weft_status st)
     exit(1);
 }
 
-static void *room(size_t count, size_t size)
+static void *zeroed(size_t count, size_t size)
 {
     void *p = calloc(count, size);
     if (p == NULL) { fprintf(stderr, "img2img: out of memory\n"); exit(1); }
     return p;
 }
 
-/* A PNG of the wanted size as planes of floats in 0..1; a size of 0 takes the file's, and tells it. */
+/* A PNG of the wanted size as planes of floats in 0..1; a size of 0 becomes the file's. */
 static float *load(const char *path, int32_t *width, int32_t *height)
 {
     int32_t w, h;
@@ -45,8 +45,8 @@ static float *load(const char *path, int32_t *width, int32_t *height)
         exit(1);
     }
     size_t plane = (size_t)w * (size_t)h;
-    uint8_t *rgb = room(3 * plane, 1);
-    float *image = room(3 * plane, sizeof *image);
+    uint8_t *rgb = zeroed(3 * plane, 1);
+    float *image = zeroed(3 * plane, sizeof *image);
     must(weft_png_read(path, rgb, 3 * plane, w, h, &err));
     for (size_t i = 0; i < 3 * plane; i++) image[i % 3 * plane + i / 3] = (float)rgb[i] / 255.0f;
     free(rgb);
@@ -60,7 +60,7 @@ static void encode(weft_run *run, const char *prompt, int32_t chunks, weft_text 
     for (int32_t i = 0; i < streams; i++) {
         text[i] = (weft_text)WEFT_TEXT_INIT;
         must(weft_run_text(run, i, chunks, &text[i], &err));
-        text[i].data = room(text[i].len, sizeof(float));
+        text[i].data = zeroed(text[i].len, sizeof(float));
     }
     e.prompt = prompt;
     e.text = text;
@@ -111,15 +111,15 @@ int main(int argc, char **argv)
     weft_noise *noise;
     size_t plane = (size_t)options.width * (size_t)options.height, len = (size_t)info.latent_channels * plane;
     size_t pixels = (size_t)width * (size_t)height;
-    float *x0 = room(len, sizeof *x0), *drawn = room(len, sizeof *drawn), *x = room(len, sizeof *x);
+    float *x0 = zeroed(len, sizeof *x0), *drawn = zeroed(len, sizeof *drawn), *x = zeroed(len, sizeof *x);
     must(weft_noise_create(SEED, NULL, &noise, &err));
     must(weft_noise_normal(noise, drawn, len, &err));
     must(weft_run_encode_image(run, image, 3 * pixels, NULL, 0, x0, len, &err));
     must(weft_sampler_add_noise(sampler, first, x0, drawn, x, len, &err));
 
     weft_step step = WEFT_STEP_INIT;
-    float *scaled = room(len, sizeof *scaled), *prediction = room(len, sizeof *prediction);
-    float *back = room(len, sizeof *back);
+    float *scaled = zeroed(len, sizeof *scaled), *prediction = zeroed(len, sizeof *prediction);
+    float *back = zeroed(len, sizeof *back);
     weft_text text[STREAMS], empty[STREAMS];        /* SD1 reads one stream of text, SDXL two */
     int32_t streams = info.text_streams;
     if (streams > STREAMS) { fprintf(stderr, "img2img: the model reads %d text streams\n", (int)streams); return 1; }
@@ -148,7 +148,7 @@ int main(int argc, char **argv)
         }
     }
 
-    uint8_t *rgb = room(3 * pixels, 1);
+    uint8_t *rgb = zeroed(3 * pixels, 1);
     must(weft_run_decode(run, x, len, image, 3 * pixels, &err));
     must(weft_image_bytes(image, 3 * pixels, width, height, rgb, 3 * pixels, &err));
     must(weft_png_write(argv[4], rgb, 3 * pixels, width, height, NULL, 0, &err));

@@ -1,8 +1,10 @@
-/* words.c - a model learns a word: a textual inversion in prompts, alone, weighted, and beside a LoRA.
+/* words.c - a model learns a token: a textual inversion in prompts, by itself, weighted, with a
+ * LoRA.
  *
- * A concept is a file with a word and its vectors (and sometimes an adapter). A plan that has it knows the word: in
- * every prompt that is encoded under the plan, the vectors stand where the word does. Nothing else of the model
- * changes, so a word goes with any adapters and any method. The same prompt and seed for every image of the sheet.
+ * A concept is a file with a placeholder token and its vectors, and perhaps an adapter. A plan that
+ * has it knows the token: in every prompt that is encoded under the plan, the vectors take its
+ * place. Nothing else of the model changes, so a token goes with any adapters and any method. All
+ * images of the sheet have the same prompt and seed.
  *
  *   cc words.c draw/font.c $(pkg-config --cflags --libs weft) -o words
  *   ./words examples/model words.png */
@@ -47,7 +49,7 @@ static void must(weft_status st)
     exit(1);
 }
 
-static void *room(size_t count, size_t size)
+static void *zeroed(size_t count, size_t size)
 {
     void *p = calloc(count, size);
     if (p == NULL) { fprintf(stderr, "words: out of memory\n"); exit(1); }
@@ -57,7 +59,7 @@ static void *room(size_t count, size_t size)
 static char *in_model(const char *model, const char *name)
 {
     size_t size = strlen(model) + strlen(name) + 2;
-    char *path = room(size, 1);
+    char *path = zeroed(size, 1);
     snprintf(path, size, "%s/%s", model, name);
     return path;
 }
@@ -66,7 +68,7 @@ static void encode(weft_run *run, const char *prompt, weft_text *text, weft_step
 {
     weft_encode e = WEFT_ENCODE_INIT;
     must(weft_run_text(run, 0, 1, text, &err));
-    text->data = room(text->len, sizeof *text->data);
+    text->data = zeroed(text->len, sizeof *text->data);
     e.flags = WEFT_ENCODE_WEIGHTS;
     e.prompt = prompt;
     e.text = text;
@@ -80,7 +82,7 @@ static void denoise(const studio *s, weft_run *run, const char *prompt, float *x
     weft_step step = WEFT_STEP_INIT;
     weft_noise *noise;
     weft_text text = WEFT_TEXT_INIT, empty = WEFT_TEXT_INIT;
-    float *scaled = room(len, sizeof *scaled), *prediction = room(len, sizeof *prediction);
+    float *scaled = zeroed(len, sizeof *scaled), *prediction = zeroed(len, sizeof *prediction);
 
     encode(run, prompt, &text, &step);
     encode(run, "", &empty, &step);
@@ -109,7 +111,7 @@ static void draw(const studio *s, const struct tile *t, uint8_t *rgb)
     weft_run *run;
     size_t latents = (size_t)s->info.latent_channels * (size_t)s->info.latent_size * (size_t)s->info.latent_size;
     size_t pixels = 3 * (size_t)s->side * (size_t)s->side;
-    float *x = room(latents, sizeof *x), *image = room(pixels, sizeof *image);
+    float *x = zeroed(latents, sizeof *x), *image = zeroed(pixels, sizeof *image);
 
     must(weft_plan_create(s->model, NULL, &plan, &err));
     if (t->word) must(weft_plan_add_concept(plan, s->teal, 1.0f, NULL, &err));
@@ -143,7 +145,7 @@ int main(int argc, char **argv)
 
     int32_t tile = s.side * ZOOM, width = TILES * (tile + GAP) + GAP, height = tile + FOOT + GAP;
     size_t bytes = 3 * (size_t)width * (size_t)height;
-    uint8_t *sheet = room(bytes, 1), *rgb = room((size_t)s.side * (size_t)s.side, 3);
+    uint8_t *sheet = zeroed(bytes, 1), *rgb = zeroed((size_t)s.side * (size_t)s.side, 3);
     memset(sheet, 0xfa, bytes);
     for (int32_t i = 0; i < TILES; i++) {
         int32_t left = GAP + i * (tile + GAP);

@@ -1,7 +1,7 @@
 /* draw.h - what the examples draw besides the model's images: labels, and a plan's table.
  *
- * The library gives numbers and text. A program with a toolkit of its own has fonts and canvases, so
- * these two stand here, over the public interface. */
+ * The library gives numbers and text, and leaves drawing to programs. These two functions use only
+ * the public interface. */
 #ifndef DRAW_H
 #define DRAW_H
 
@@ -9,14 +9,15 @@
 #include <stdint.h>
 #include <weft/weft.h>
 
-/* Write a line of text into an image with a built-in 5 x 7 font, magnified `scale` times. What falls outside is cut,
- * a character outside ASCII shows as a box. rgb (height, width, 3); NULL: only tell the width. (x, y) is the text's
- * top left, colour 0xRRGGBB. Returns the width in pixels; -1, with nothing written, if rgb_len is not
- * 3 * width * height. */
-int32_t draw_text(uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height, int32_t x, int32_t y, int32_t scale,
-                  uint32_t colour, const char *text);
+/* Write a line of text into an image with a built-in 5 x 7 font, magnified `scale` times. What
+ * falls outside is cut, a character outside ASCII shows as a box. rgb (height, width, 3); NULL:
+ * only tell the width. (x, y) is the text's top left, colour 0xRRGGBB. Returns the width in pixels;
+ * -1, with nothing written, if rgb_len is not 3 * width * height. */
+int32_t draw_text(uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height, int32_t x, int32_t y,
+                  int32_t scale, uint32_t colour, const char *text);
 
 /* Draw the table of a sealed plan on `model` as a PNG. */
-weft_status draw_table(const weft_plan *plan, const weft_model *model, const char *path, weft_error *err);
+weft_status draw_table(const weft_plan *plan, const weft_model *model, const char *path,
+                       weft_error *err);
 
 #endif

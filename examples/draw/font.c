@@ -135,7 +135,8 @@ static int is_size(size_t len, int32_t width, int32_t height)
            len / 3 / (size_t)width == (size_t)height;
 }
 
-/* The character at *text, 0 for all that is not ASCII; *text moves behind it, and what continues it in UTF-8. */
+/* The character at *text, 0 for all that is not ASCII; *text moves behind it, and what continues it
+ * in UTF-8. */
 static uint32_t next_character(const char **text)
 {
     unsigned char c = (unsigned char)*(*text)++;

@@ -1,9 +1,9 @@
 /* table.c - a sealed plan as an image: layers down, calls across, one panel for each branch.
  *
- * The hue says which adapter, the strength how much of the largest coefficient; where several act, their
- * hues are mixed in proportion. Blocks are set apart by a gap and named at the left, so that "content in
- * the middle, style outside" is seen without reading a number. Cells are whole pixels as long as they
- * fit; an image of many calls shares out its pixels instead. */
+ * The hue shows the adapter, the strength the share of the largest coefficient. If several adapters
+ * act, their hues are mixed in proportion. Blocks are separated by a gap and named at the left, so
+ * that "content in the middle, style outside" shows without reading a number. Cells are whole
+ * pixels as long as they fit; with many calls they share the pixels. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +29,7 @@ enum {
 
 static const uint32_t INK = 0x222222, FAINT = 0x777777, PAPER = 0xffffff, EMPTY = 0xf1f1ee;
 static const char CAPTION[] = "layers down, calls across; the paler, the smaller";
-/* Told apart also by eyes that see red and green alike. */
+/* Distinct also to eyes that do not tell red from green. */
 static const uint32_t hues[] = { 0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f00, 0x56b4e9, 0x7a5230, 0x7f3fbf };
 
 typedef struct canvas {
@@ -62,7 +62,7 @@ typedef struct layout {
     float     strongest;
 } layout;
 
-/* ---- ink ---------------------------------------------------------------------------------------------------- */
+/* ---- ink ------------------------------------------------------------------------------------- */
 
 static void fill(canvas *c, int32_t x, int32_t y, int32_t w, int32_t h, uint32_t colour)
 {
@@ -111,7 +111,7 @@ static uint32_t tint(uint32_t colour, double strength)
     return mix(rgb);
 }
 
-/* ---- cells ---------------------------------------------------------------------------------------------------- */
+/* ---- cells ----------------------------------------------------------------------------------- */
 
 static float cell(const layout *lay, int32_t call, int32_t branch, int64_t layer, int32_t adapter)
 {
@@ -141,7 +141,8 @@ static uint32_t cell_colour(const layout *lay, int32_t call, int32_t branch, int
         strength = fmax(strength, s);
     }
     if (weights == 0) return EMPTY;
-    /* Mixed as light, about the square of a byte: bytes alone would turn blue and orange to grey. */
+    /* Mixed as light, about the square of a byte: bytes alone would turn blue and orange to
+     * grey. */
     for (int i = 0; i < 3; i++) rgb[i] = sqrt(sum[i] / weights);
     return tint(mix(rgb), strength);
 }
@@ -236,7 +237,7 @@ static void draw_legend(canvas *c, const layout *lay, int32_t y)
     }
 }
 
-/* ---- layout ------------------------------------------------------------------------------------------------------ */
+/* ---- layout ---------------------------------------------------------------------------------- */
 
 /* The largest coefficient of a layer, without its sign. */
 static float strongest(const layout *lay, int64_t layer)
@@ -249,7 +250,8 @@ static float strongest(const layout *lay, int64_t layer)
     return most;
 }
 
-/* "unet.down_blocks.0.attentions.1..." is in the block "down.0", "unet.mid_block..." in "mid", "unet.conv_in" its own. */
+/* "unet.down_blocks.0.attentions.1..." is in the block "down.0", "unet.mid_block..." in "mid",
+ * "unet.conv_in" its own. */
 static void name_block(row *r, const char *layer)
 {
     const char *name = strchr(layer, '.') != NULL ? strchr(layer, '.') + 1 : layer;

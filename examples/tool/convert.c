@@ -1,4 +1,4 @@
-/* convert.c - write files for other tools: an adapter in another spelling, a model with its adapters merged in. */
+/* convert.c - write files for other tools: an adapter in another dialect, a merged model. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>

@@ -26,7 +26,7 @@ int explain(settings *s)
         evaluations += call.evaluations;
     }
     must(weft_plan_text(plan, NULL, 0, &needed, &err));
-    char *text = room(needed, 1);
+    char *text = zeroed(needed, 1);
     must(weft_plan_text(plan, text, needed, NULL, &err));
     must(weft_run_bytes(plan, &s->run, &bytes, &err));
 

@@ -37,7 +37,8 @@ static const char *tensor_name(const conditioning *c, int half, int32_t stream)
     return half == 0 ? (pooled ? "pooled" : "text") : (pooled ? "negative_pooled" : "negative");
 }
 
-/* `text` is (1, tokens, width), or (layers, tokens, width) if each cross-attention layer has its own. */
+/* `text` is (1, tokens, width), or (layers, tokens, width) if each cross-attention layer has its
+ * own. */
 static int32_t layers_of_text(const weft_tensors *file, const weft_text_info *sequence)
 {
     weft_tensor_info about = WEFT_TENSOR_INFO_INIT;
@@ -78,7 +79,7 @@ static void read_conditioning(conditioning *c, const settings *s)
     weft_tensors_free(file);
 }
 
-/* How brackets are read; and long prompts break at commas, where weights are meant. */
+/* How brackets are read; with weights, long prompts break at commas. */
 static uint32_t encode_flags(const settings *s)
 {
     static const uint32_t ways[] = { 0, WEFT_ENCODE_WEIGHTS, WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_NO_MEAN,
@@ -103,7 +104,7 @@ static int32_t layers_of_tokens(const settings *s)
     return most;
 }
 
-/* How many tokens the conditioning of these prompts has; says so when a prompt is long. */
+/* How many tokens the text of these prompts has; says so if a prompt is long. */
 static int64_t measure_prompts(const weft_plan *plan, const settings *s, const conditioning *c)
 {
     const char *prompts[2] = { s->prompt, c->halves == 2 ? s->negative : NULL };
@@ -150,7 +151,7 @@ static void free_conditioning(conditioning *c)
     for (int32_t i = 0; i < c->streams; i++) free(c->text[0][i].data), free(c->text[1][i].data);
 }
 
-/* Where an image begins that is not made of noise alone. */
+/* What an image begins with besides noise. */
 typedef struct origin {
     float  *latents;                                 /* of the image that is given; NULL: none                 */
     float  *mask;                                    /* (h, w) in latent pixels, 1 where it is redrawn; or NULL  */
@@ -177,7 +178,8 @@ static float *draw_noise(size_t len, weft_noise *noise)
     return drawn;
 }
 
-/* The size, which may be that of a file of latents; its noise, before the sampler scales it, is read here. */
+/* The size, which may be that of a file of latents; its noise, before the sampler scales it, is
+ * read here. */
 static void read_size(drawing *p, settings *s, const weft_model_info *info)
 {
     weft_tensors *file;
@@ -200,7 +202,8 @@ static void read_size(drawing *p, settings *s, const weft_model_info *info)
     p->len = (size_t)info->latent_channels * (size_t)s->run.height * (size_t)s->run.width;
 }
 
-/* Latents of an image, drawn from the distribution that the encoder gives, as diffusers draws them. */
+/* Latents of an image, drawn from the distribution that the encoder gives, as diffusers draws
+ * them. */
 static float *encode_image(weft_run *run, const float *image, const settings *s, size_t len, weft_noise *noise)
 {
     float *drawn = draw_noise(len, noise), *latents = floats(len);
@@ -209,8 +212,9 @@ static float *encode_image(weft_run *run, const float *image, const settings *s,
     return latents;
 }
 
-/* The mask in latent pixels; and the image without what lies under it (grey there), which an inpainting UNet reads
- * beside the mask. With any other UNet denoise() puts the image back around the mask after every call. */
+/* The mask in latent pixels; and the image with grey under the mask, which an inpainting model
+ * reads beside it. With any other model denoise() puts the image back around the mask after every
+ * call. */
 static void read_masked(drawing *p, float *image, const settings *s, const weft_model_info *info, weft_run *run,
                         weft_noise *noise)
 {
@@ -234,9 +238,9 @@ static void read_masked(drawing *p, float *image, const settings *s, const weft_
     free(mask);
 }
 
-/* What an image begins with. Its noise is drawn in diffusers' order, so that a seed means the same: first for the
- * image of --image (not where an inpainting model redraws it wholly), then the noise of the latents, last for the
- * image under the mask, also where no model reads that. */
+/* What an image begins with. Noise is drawn in diffusers' order, so that a seed means the same:
+ * first for the image of --image (unless an inpainting model redraws all of it), then for the
+ * latents, last for the image under the mask, even if no model reads that. */
 static void read_origin(drawing *p, const settings *s, const weft_model_info *info, weft_run *run, weft_noise *noise)
 {
     float *image = s->image ? read_image(s->image, s->width, s->height) : NULL;
@@ -248,7 +252,7 @@ static void read_origin(drawing *p, const settings *s, const weft_model_info *in
     free(image);
 }
 
-/* Everything but what the mask shows becomes the image again, with the noise of the call that comes next. */
+/* Everything outside the mask becomes the image again, with the noise of the next call. */
 static void keep_unmasked(drawing *p, const weft_sampler *sampler, int32_t next, float *scratch)
 {
     size_t plane = (size_t)(p->shape[2] * p->shape[3]);
@@ -346,8 +350,8 @@ static void save_tensors(const drawing *p, const settings *s, const char *parame
 {
     const conditioning *c = &p->cond;
     const char *metadata[2] = { "parameters", parameters };
-    weft_tensor_out *out = room(2 + 2 * (size_t)c->streams + (size_t)p->calls, sizeof *out);
-    char (*names)[24] = room((size_t)p->calls, sizeof *names);
+    weft_tensor_out *out = zeroed(2 + 2 * (size_t)c->streams + (size_t)p->calls, sizeof *out);
+    char (*names)[24] = zeroed((size_t)p->calls, sizeof *names);
     size_t count = 0;
 
     const struct { const char *name; const float *data; int64_t shape[4]; size_t rank; } fixed[] = {
@@ -391,7 +395,7 @@ static void write_image(const drawing *p, const settings *s, weft_run *run, cons
     const char *text[2] = { "parameters", parameters };
     size_t len = 3 * (size_t)s->width * (size_t)s->height;
     float *image = floats(len);
-    uint8_t *rgb = room(len, 1);
+    uint8_t *rgb = zeroed(len, 1);
 
     must(weft_run_decode(run, p->latents, p->len, image, len, &err));
     must(weft_image_bytes(image, len, s->width, s->height, rgb, len, &err));
@@ -400,7 +404,7 @@ static void write_image(const drawing *p, const settings *s, weft_run *run, cons
     free(rgb);
 }
 
-/* The size is the image's where none is asked for; and less strength means fewer calls. */
+/* The size is the image's unless one is asked for; and less strength means fewer calls. */
 static void begin_with_image(drawing *p, settings *s, const weft_model_info *info, const weft_sampler *sampler)
 {
     int32_t w, h;
@@ -447,7 +451,7 @@ int generate(settings *s)
     weft_sampler *sampler = make_sampler(model, s);
     p.distilled = info.guidance_embed;
     p.calls = weft_sampler_calls(sampler);
-    p.predictions = room((size_t)p.calls, sizeof *p.predictions);
+    p.predictions = zeroed((size_t)p.calls, sizeof *p.predictions);
     must(weft_noise_create(s->seed, NULL, &noise, &err));
     if (s->image) begin_with_image(&p, s, &info, sampler);
     read_size(&p, s, &info);

@@ -94,7 +94,7 @@ void check_writable(const char *path)
 {
     if (path == NULL) return;
     const char *slash = strrchr(path, '/');
-    char *folder = room(strlen(path) + 2, 1);
+    char *folder = zeroed(strlen(path) + 2, 1);
 
     if (slash == NULL) strcpy(folder, ".");
     else memcpy(folder, path, slash == path ? 1 : (size_t)(slash - path));

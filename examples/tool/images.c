@@ -6,7 +6,7 @@
 #include "tool.h"
 
 /* Read tensor `name` as floats; its shape must end in the last `rank` of `shape`, where 0 takes any
- * number and stores it. NULL where the file has no such tensor. */
+ * number and stores it. NULL if the file has no such tensor. */
 float *read_tensor(const weft_tensors *file, const char *path, const char *name, int64_t *shape, size_t rank)
 {
     weft_tensor_info info = WEFT_TENSOR_INFO_INIT;
@@ -46,12 +46,12 @@ static uint8_t *read_rgb(const char *path, int32_t *width, int32_t *height)
 {
     must(weft_png_size(path, width, height, &err));
     size_t len = 3 * (size_t)*width * (size_t)*height;
-    uint8_t *rgb = room(len, 1);
+    uint8_t *rgb = zeroed(len, 1);
     must(weft_png_read(path, rgb, len, *width, *height, &err));
     return rgb;
 }
 
-/* One output pixel is the mean of the input pixels that it covers: exact where the sizes agree. */
+/* One output pixel is the mean of the input pixels that it covers: exact if the sizes agree. */
 static double covered(const uint8_t *rgb, int32_t width, int32_t height, int32_t channel, double x0, double x1, double y0, double y1)
 {
     double sum = 0, area = 0;

@@ -8,8 +8,9 @@
 
 typedef struct tag { char name[80]; double count; } tag;
 
-/* The captions that a kohya file was trained on: {"folder": {"tag": count, ...}, ...}. Gathers the most
- * frequent ones; a scan for "name": number is all the JSON this needs, and rubbish yields no tags. */
+/* The captions that a kohya file was trained on: {"folder": {"tag": count, ...}, ...}. Gathers the
+ * most frequent ones; a scan for "name": number is all the JSON this needs, and rubbish yields no
+ * tags. */
 static size_t frequent_tags(const char *json, tag *tags, size_t cap)
 {
     size_t count = 0;
@@ -172,7 +173,7 @@ static int inspect_model(settings *s)
 static int has_file(const char *folder, const char *name)
 {
     size_t size = strlen(folder) + strlen(name) + 2;
-    char *path = room(size, 1);
+    char *path = zeroed(size, 1);
     snprintf(path, size, "%s/%s", folder, name);
     int found = access(path, F_OK) == 0;
     free(path);

@@ -1,4 +1,4 @@
-/* main.c - the command-line tool: which subcommand, and what to say when there is none. */
+/* main.c - the command-line tool: picks the subcommand, and prints help. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,7 +24,7 @@ static const struct {
       "Say what a file or folder holds (a model, an adapter, words, or just tensors), and what to do with it.\n\n"
       "  weft inspect ink.safetensors --model sd15/", INSPECT, inspect },
     { "convert", "weft convert ADAPTER --model MODEL -o FILE [OPTIONS]",
-      "Write an adapter in the spelling of other tools. Nothing but its names changes.\n\n"
+      "Write an adapter in the dialect of other tools. Only its names change.\n\n"
       "  weft convert ink.safetensors --model sd15/ --dialect diffusers -o ink_diffusers.safetensors", CONVERT, convert },
     { "merge", "weft merge MODEL --adapter FILE[:WEIGHT]... -o PATH",
       "Write the model with adapters merged into its weights, in the layout and the dtypes that it has.\n\n"

@@ -1,8 +1,8 @@
 /* options.c - every option of the tool, in one table.
  *
- * A row says which subcommands take the option, what kind of value it has, and where the value
- * goes: into the settings, or into those of the adapter named or the phase begun before it. The
- * help and getopt_long's list are made of the same rows. */
+ * A row says which subcommands take the option, the kind of its value, and where the value goes:
+ * into the settings, or into those of the adapter or phase before it. The help and getopt_long's
+ * list are made from the same rows. */
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
@@ -29,7 +29,7 @@ void settings_init(settings *s, int argc)
     weft_model_options_init(&s->open, sizeof s->open);
     weft_plan_options_init(&s->plan, sizeof s->plan);
     weft_run_options_init(&s->run, sizeof s->run);
-    s->adapters = room((size_t)argc, sizeof *s->adapters);
+    s->adapters = zeroed((size_t)argc, sizeof *s->adapters);
     begin_phase(s);
     s->sampler = WEFT_SAMPLER_DDIM;
     s->steps = 20;
@@ -180,8 +180,8 @@ static const row rows[] = {
     { BIT, DRAWING, 0, "--divide-by-count", NULL, "composite: divide by the number of adapters, not by the\n"
       "sum of shares", PHASE_SETS(composite.flags, WEFT_COMPOSITE_DIVIDE_BY_COUNT),
       .method = COMPOSITE },
-    { BIT, DRAWING, 0, "--last-without-guidance", NULL, "composite: without guidance keep the last adapter's\n"
-      "prediction alone, as the authors' program does",
+    { BIT, DRAWING, 0, "--last-without-guidance", NULL, "composite: without guidance keep only the last adapter's\n"
+      "prediction, as the authors' program does",
       PHASE_SETS(composite.flags, WEFT_COMPOSITE_NOCFG_LAST), .method = COMPOSITE },
     { WORD, DRAWING, 0, "--pattern", "CURVE", "klora: s_star, s or custom (s_star)",
       PHASES(klora.pattern), .words = patterns, .method = KLORA },
@@ -199,11 +199,11 @@ static const row rows[] = {
       PHASES(klora.granularity), .words = grains, .method = KLORA },
     { INT64, DRAWING, 0, "--top-k", "N", "klora: entries that make a score (product of the two ranks)",
       PHASES(klora.top_k), 1, 1e12, .method = KLORA },
-    { BIT, DRAWING, 0, "--attention-only", NULL, "klora: act on q, k, v and out of the attentions alone",
+    { BIT, DRAWING, 0, "--attention-only", NULL, "klora: act only on q, k, v and out of the attentions",
       PHASE_SETS(klora.flags, WEFT_KLORA_ATTENTION_ONLY), .method = KLORA },
     { BIT, DRAWING, 0, "--ignore-alpha", NULL, "klora: leave the files' alpha out, as the authors' program does",
       PHASE_SETS(klora.flags, WEFT_KLORA_IGNORE_ALPHA), .method = KLORA },
-    { BIT, DRAWING, 0, "--wrap", NULL, "klora: let the very last layer call fall back to time 0, likewise",
+    { BIT, DRAWING, 0, "--wrap", NULL, "klora: let the last layer fall back to time 0, as the authors' counter does",
       PHASE_SETS(klora.flags, WEFT_KLORA_WRAP), .method = KLORA },
 
     { HEADING, DRAWING, .name = "Denoising" },
@@ -259,12 +259,12 @@ static const row rows[] = {
       IN(open.variant) },
     { STRING, ALL, 0, "--tokenizer", "PATH", "instead of the model's own, which single files do not have: a folder,\n"
       "a merges.txt or OpenAI's bpe_simple_vocab_16e6.txt.gz", IN(open.tokenizer) },
-    { STRING, ALL, 0, "--tokenizer-2", "PATH", "likewise for its second text encoder", IN(open.tokenizer_2) },
+    { STRING, ALL, 0, "--tokenizer-2", "PATH", "the same for its second text encoder", IN(open.tokenizer_2) },
     { STRING, ALL, 0, "--vae", "PATH", "a VAE instead of the model's own, a file or a folder", IN(open.vae) },
     { STRING, ALL, 0, "--config", "DIR", "for a single file: a diffusers folder whose config.json files describe it\n"
       "(the published model that its shapes point to)", IN(open.config) },
     { BIT, ALL, 0, "--v-prediction", NULL, "it predicts v, whatever its files say", SETS(open.flags, WEFT_OPEN_V) },
-    { BIT, ALL, 0, "--epsilon", NULL, "it predicts the noise, likewise", SETS(open.flags, WEFT_OPEN_EPSILON) },
+    { BIT, ALL, 0, "--epsilon", NULL, "it predicts the noise, whatever its files say", SETS(open.flags, WEFT_OPEN_EPSILON) },
 
     { HEADING, ALL, .name = "Other" },
     { BIT, PLANNED | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET) },
@@ -314,7 +314,7 @@ static void parse_adapter(settings *s, const char *name, const char *value)
     if (length == 0) misuse("%s: '%s' names no file", name, value);
     weft_add_options_init(&use->how, sizeof use->how);
     use->weight = 1.0f;
-    use->file = room(length + 1, 1);
+    use->file = zeroed(length + 1, 1);
     memcpy(use->file, value, length);
     if (colon) {
         char *end;
@@ -493,7 +493,8 @@ static void refuse_idle_options(const settings *s)
         misuse("%s needs an --adapter", was_given("--compose") ? "--compose" : "--phase");
 }
 
-/* What getopt_long is told: the letters, and the names with the index of their row behind all letters. */
+/* getopt_long's arguments: the letters, and the names with the index of their row behind all
+ * letters. */
 enum { LETTERS = 256 };
 
 typedef struct accepted {

@@ -42,7 +42,8 @@ _Noreturn void misuse(const char *format, ...)
     exit(2);
 }
 
-/* The library speaks of its options' fields; here they are options of the command line, with nearly the same names. */
+/* The library speaks of its options' fields; here they are options of the command line, with nearly
+ * the same names. */
 const char *in_tool_words(char *text)
 {
     static const struct { const char *theirs, *ours; } words[] = {
@@ -66,14 +67,14 @@ void must(weft_status st)
     if (st != WEFT_OK) fail("%s", st == WEFT_E_CANCELLED ? "stopped" : in_tool_words(err.text));
 }
 
-void *room(size_t count, size_t size)
+void *zeroed(size_t count, size_t size)
 {
     void *p = calloc(count ? count : 1, size);
     if (p == NULL) fail("out of memory");
     return p;
 }
 
-float *floats(size_t count) { return room(count, sizeof(float)); }
+float *floats(size_t count) { return zeroed(count, sizeof(float)); }
 
 /* ------------------------------------------------------------------ progress, and stopping in good order */
 

@@ -1,11 +1,12 @@
 /* tool.h - what the files of the command-line tool share.
  *
- * The tool is also the longest example, and uses nothing but the public headers. All options stand in one table
- * (options.c) that writes straight into the library's option structs; after that each subcommand is a straight story in
- * a file of its own: generate owns the denoising loop, explain never runs the network, inspect never makes a
- * plan, convert and merge write files for other tools.
+ * The tool is also the longest example, and uses only the public headers. All options are in one
+ * table (options.c), which writes straight into the library's option structs. Each subcommand has a
+ * file of its own: generate has the denoising loop, explain never runs the network, inspect never
+ * makes a plan, convert and merge write files for other tools.
  *
- * An option that could have no effect is refused: --period under merge is a question, not a setting.
+ * An option that could have no effect is refused: --period under merge is a question, not a
+ * setting.
  *
  * Exit status: 0 done, 1 failed with one line "weft: ...", 2 the command line itself is wrong. */
 #ifndef TOOL_H
@@ -26,7 +27,7 @@ _Noreturn void fail(const char *format, ...);      /* exit 1: "weft: ..." */
 _Noreturn void misuse(const char *format, ...);    /* exit 2, with a word on --help */
 void           must(weft_status st);
 const char    *in_tool_words(char *text);          /* an error's text, with the names of this program's options */
-void          *room(size_t count, size_t size);    /* zeroed; never NULL */
+void          *zeroed(size_t count, size_t size);    /* zeroed; never NULL */
 float         *floats(size_t count);
 void           warn_line(void *user, int32_t level, const char *line);
 void           print_bytes(double bytes);
@@ -121,7 +122,8 @@ int           is_folder(const char *path);
 
 /* ------------------------------------------------------------------ images.c: tensors and images in files */
 
-float *read_tensor(const weft_tensors *file, const char *path, const char *name, int64_t *shape, size_t rank);
+float *read_tensor(const weft_tensors *file, const char *path, const char *name, int64_t *shape,
+                   size_t rank);
 float *read_image(const char *path, int32_t width, int32_t height);         /* (3, h, w) in 0..1, resized */
 float *read_mask(const char *path, int32_t width, int32_t height);            /* (h, w), 0 or 1             */
 void   image_size(const char *path, int32_t *width, int32_t *height);

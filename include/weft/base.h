@@ -6,7 +6,8 @@
  * - Structs begin with struct_size, options and arguments also with flags. Zero means default in
  *   every field, so `weft_x_options o = WEFT_X_OPTIONS_INIT;` or, without the macro,
  *   weft_x_options_init(&o, sizeof o) is a complete start. Later releases append fields: a program
- *   built before keeps working, and one built after is told what an older library does not know.
+ *   built before keeps working, and one built after gets an error for a field that is set and that
+ *   an older library does not know.
  * - Strings are UTF-8 and NUL-terminated. A returned `const char *` belongs to the handle it
  *   came from. Buffers travel with their element count. Tensors are dense, row-major float32.
  * - Handles may be freed in any order; freeing NULL is fine. */

@@ -24,10 +24,12 @@ extern "C" {
 typedef struct weft_run weft_run;
 
 enum weft_run_flag {
-    /** Keep the keys and values that the cross-attentions make of the text from one call to the next:
-        they depend on nothing else. Costs memory (8 MB a sample for SD1.5, 51 MB for SDXL, at 77 tokens)
-        and saves at most 2 % of a step; the bits are the same. A text with rows for each
-        cross-attention layer is not kept. */
+    /**
+     * Keep the keys and values that cross-attentions make of the text from one call to the next;
+     * they depend on nothing else. Costs memory (at 77 tokens 8 MB a sample with SD1.5, 51 MB
+     * with SDXL) and saves at most 2 % of a call. The bits are the same. A text with rows for each
+     * cross-attention layer is not kept.
+     */
     WEFT_RUN_KEEP_TEXT = 1u << 0
 };
 
@@ -106,8 +108,7 @@ WEFT_API weft_status weft_run_info_get(const weft_run *run, weft_run_info *info,
  * each of them. The rest is left as it is: the caller takes `len` floats and sets `data`.
  *
  * @return WEFT_E_ARG  no such stream, chunks below 1 or more than the run has room for, or
- *                     cross_layers is not the
- *                     stream's
+ *                     cross_layers is not the stream's
  * @since 0.2
  */
 WEFT_API weft_status weft_run_text(const weft_run *run, int32_t stream, int32_t chunks,
@@ -121,14 +122,17 @@ WEFT_API weft_status weft_run_text(const weft_run *run, int32_t stream, int32_t 
 WEFT_API void weft_run_cancel(weft_run *run);
 
 enum weft_encode_flag {
-    /** One chunk only; further tokens are dropped and counted in `dropped`, as most other tools
-     * do. */
+    /**
+     * Only one chunk; further tokens are dropped and counted in `dropped`, as in most other tools.
+     */
     WEFT_ENCODE_TRUNCATE = 1u << 0,
     /** Only adapter number `adapter` acts on the text encoders, whatever the plan says. */
     WEFT_ENCODE_ADAPTER  = 1u << 1,
-    /** The prompt has weights: (word:1.3) times 1.3, (word) times 1.1, [word] times 1/1.1, \\( a
-       bracket; BREAK ends a chunk. The mean of the embeddings is restored after weighting, as A1111
-       does. */
+    /**
+     * The prompt has weights: (word:1.3) times 1.3, (word) times 1.1, [word] times 1/1.1, \\( a
+     * bracket; BREAK ends a chunk. The mean of the embeddings is restored after weighting, as in
+     * A1111.
+     */
     WEFT_ENCODE_WEIGHTS  = 1u << 2,
     /** With WEIGHTS: do not restore the mean. */
     WEFT_ENCODE_NO_MEAN  = 1u << 3,
@@ -154,7 +158,7 @@ typedef struct weft_encode {
     int32_t          prompt_tokens; /* out: tokens of the prompt, without BOS and EOS */
     int32_t          dropped;       /* out: of those, how many were dropped */
     uint64_t         stamp;         /* out: stands for all that made this: encoders, text
-                                       weights, words */
+                                       weights, placeholder tokens */
 } weft_encode;
 #define WEFT_ENCODE_INIT { sizeof(weft_encode), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_ENCODE_INIT. @since 0.1 */
@@ -167,8 +171,8 @@ WEFT_API void weft_encode_init(weft_encode *encode, size_t size);
  * of a sequence says how many chunks it has room for; all are written, one after the other, and
  * unused ones encode the empty text. A pooled vector is that of the first chunk. A prompt that
  * needs more chunks fails with a text that says how many; weft_plan_prompt_size() tells beforehand.
- * A word of the plan's concepts stands for its vectors; one with a vector for each cross-attention
- * layer needs weft_text.cross_layers.
+ * A placeholder token of the plan stands for its vectors; one with a vector for each
+ * cross-attention layer needs weft_text.cross_layers.
  *
  * @return WEFT_E_STATE (the model has no tokenizer), WEFT_E_ARG, WEFT_E_CANCELLED
  * @since 0.1
@@ -180,8 +184,7 @@ WEFT_API weft_status weft_run_encode(weft_run *run, weft_encode *encode, weft_er
  * read.
  *
  * @param ids  [ids_count] one entry for each text encoder of the model, in any order, each with as
- *             many chunks as the
- *             sequences have room for
+ *             many chunks as the sequences have room for
  * @since 0.1
  */
 WEFT_API weft_status weft_run_encode_ids(weft_run *run, const weft_ids *ids, size_t ids_count,
@@ -248,8 +251,7 @@ WEFT_API void weft_step_init(weft_step *step, size_t size);
  * Allocates nothing. Every buffer stays the caller's; no pointer is kept.
  *
  * @return WEFT_E_ARG        a length disagrees with the run's shape, a stream is missing,
- *                           `negative` is given and
- *                           guidance is 0, or call is past the plan's end
+ *                           `negative` is given and guidance is 0, or call is past the plan's end
  *         WEFT_E_CANCELLED  asked to stop; step->out is unspecified, the run is still usable
  *         WEFT_E_STATE      in a child after fork, or the stamp is another
  * @since 0.1

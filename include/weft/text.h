@@ -69,8 +69,8 @@ WEFT_API weft_status weft_model_tokenize(const weft_model *model, int32_t compon
 /**
  * How many tokens a prompt has, without BOS and EOS, and how many chunks (at least 1) it takes to
  * encode all of them as they stand: CLIP's chunk holds 75. weft_plan_prompt_size() accounts for
- * prompt weights, concept words and flags. Either result may be NULL. With several text encoders:
- * the largest.
+ * prompt weights, placeholder tokens and flags. Either result may be NULL. With several text
+ * encoders: the largest.
  * @since 0.1
  */
 WEFT_API weft_status weft_model_prompt_size(const weft_model *model, const char *prompt,

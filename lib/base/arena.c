@@ -1,9 +1,9 @@
-/* arena.c - scratch memory as a stack, sized by walking the network once without computing.
+/* arena.c - scratch memory as a stack, sized by a dry walk of the network.
  *
  * A dry arena counts and hands out nothing; the real one is then exactly as large as its peak. So a
- * step allocates nothing, and weft_run_bytes() can tell the cost before it is paid. Asking for more
- * than was counted means that the dry walk and the real one differ, which is a defect of ours:
- * `overflow` sticks, and the run reports it as INTERNAL. */
+ * step allocates nothing, and weft_run_bytes() can tell the cost before it is paid. If more is
+ * asked for than was counted, the dry walk and the real one differ, which is a defect of ours:
+ * `overflow` is set for good, and the run reports WEFT_E_INTERNAL. */
 #include "base/base.h"
 
 #define ALIGN 64

@@ -1,7 +1,7 @@
 /* base.h (internal) - errors, memory, text, threads, processor: what every room stands on.
  *
- * Nothing here knows of tensors or models. Every function that can fail returns weft_status and
- * writes one line into the caller's weft_error, once, where the fact is known. */
+ * Nothing here knows tensors or models. Every function that can fail returns weft_status and writes
+ * one line into the caller's weft_error, once, at the place that knows the fact. */
 #ifndef WF_BASE_H
 #define WF_BASE_H
 
@@ -31,14 +31,16 @@
 /* Write code and text into err (which may be NULL) and return code. Formats: %s %d %u %zu %lld %llu
  * %.*s only; numbers with a fraction go through wf_number(). */
 weft_status wf_fail(weft_error *err, weft_status code, const char *format, ...) WF_PRINTF(3, 4);
-/* The same for a failed system call: WEFT_E_IO, err->sys = sys, text ends in the system's message. */
+/* The same for a failed system call: WEFT_E_IO, err->sys = sys, text ends in the system's
+ * message. */
 weft_status wf_fail_sys(weft_error *err, int sys, const char *format, ...) WF_PRINTF(3, 4);
 
-/* Copy src into dst, at most cap > 0 bytes with the NUL, as one clean line: control characters become spaces, bytes
- * that are not UTF-8 question marks, and a cut never splits a character. Never longer than src. */
+/* Copy src into dst, at most cap > 0 bytes with the NUL, as one clean line: control characters
+ * become spaces, bytes that are not UTF-8 question marks, and a cut never splits a character. Never
+ * longer than src. */
 void wf_wash(char *dst, size_t cap, const char *src);
 
-/* Format one line and hand it to log, when there is one. */
+/* Format one line and hand it to log, unless it is NULL. */
 void wf_log(weft_log_fn log, void *user, int32_t level, const char *format, ...) WF_PRINTF(4, 5);
 
 /* ---- number.c: floats in texts --------------------------------------------------------------- */
@@ -54,7 +56,7 @@ weft_allocator wf_allocator(const weft_allocator *src);
 /* WEFT_E_ARG for a caller's allocator with one of its two functions missing; NULL is fine. */
 weft_status wf_check_allocator(const weft_allocator *src, weft_error *err);
 /* Memory of `size` bytes aligned to 64, or NULL; zeroed by wf_zalloc. size 0 gives a valid pointer.
- * The size is kept in front of the block, so freeing needs the allocator alone. */
+ * The size is kept in front of the block, so freeing needs only the allocator. */
 void *wf_alloc(const weft_allocator *a, size_t size);
 void *wf_zalloc(const weft_allocator *a, size_t count, size_t size);
 void  wf_free(const weft_allocator *a, void *ptr);
@@ -63,7 +65,7 @@ char *wf_strndup(const weft_allocator *a, const char *s, size_t n);
 /* `err` gets "out of memory: <size> bytes for <what>". */
 weft_status wf_nomem(weft_error *err, size_t size, const char *what);
 
-/* *out = a*b or a+b; false, with *out untouched, where it does not fit. */
+/* *out = a*b or a+b; false, with *out untouched, if it does not fit. */
 bool wf_mul(size_t a, size_t b, size_t *out);
 bool wf_add(size_t a, size_t b, size_t *out);
 
@@ -92,21 +94,22 @@ void wf_copy_out(const char *s, size_t len, char *buf, size_t cap, size_t *neede
 bool wf_glob_any(const char *patterns, const char *name);
 /* Is s valid UTF-8 (n bytes, no NUL inside)? */
 bool wf_utf8_valid(const char *s, size_t n);
-/* Decode the first character of n bytes: its length 1..4, or 0 where there is no valid one. */
+/* Decode the first character of n bytes: its length 1..4, or 0 if it is not valid. */
 size_t wf_utf8_next(const char *s, size_t n, uint32_t *code);
 
-/* Format into a fixed buffer (formats as wf_fail); false where the text was cut. */
+/* Format into a fixed buffer (formats as wf_fail); false if the text was cut. */
 bool wf_format(char *buf, size_t cap, const char *format, ...) WF_PRINTF(3, 4);
 
-/* ---- hash.c: one hash for all ------------------------------------------------------------------ */
+/* ---- hash.c: one hash for all ---------------------------------------------------------------- */
 
-/* Of n bytes, under a key: who does not know the key cannot find bytes that collide. The hash of what comes
- * before may be the key of what follows. */
+/* Of n bytes, under a key: without the key nobody can find bytes that collide. The hash of one
+ * piece may be the key of the next. */
 uint64_t wf_hash(uint64_t key, const void *data, size_t n);
 
-/* ---- sort.c ------------------------------------------------------------------------------------ */
+/* ---- sort.c ---------------------------------------------------------------------------------- */
 
-/* As qsort, which takes memory of its own in some C libraries; in place, and equal elements in any order. */
+/* As qsort, which takes memory of its own in some C libraries. In place; equal elements end in any
+ * order. */
 void wf_sort(void *base, size_t count, size_t size, int (*compare)(const void *, const void *));
 
 /* ---- map.c: from strings to numbers ---------------------------------------------------------- */
@@ -122,13 +125,14 @@ typedef struct wf_map {
 weft_status wf_map_init(wf_map *m, const weft_allocator *alloc, size_t expected, weft_error *err);
 /* Adds or fails; *added tells whether the key was new (an old value stays). */
 weft_status wf_map_put(wf_map *m, const char *key, int64_t value, bool *added, weft_error *err);
-int64_t     wf_map_get(const wf_map *m, const char *key); /* -1 where absent */
+int64_t     wf_map_get(const wf_map *m, const char *key); /* -1: absent */
 void        wf_map_free(wf_map *m);
 
-/* ---- arena.c: scratch memory, sized in a dry run ---------------------------------------------- */
+/* ---- arena.c: scratch memory, sized in a dry run --------------------------------------------- */
 
-/* A stack of blocks aligned to 64 bytes. A dry arena has no memory: it hands out NULL and remembers the
- * high-water mark, so that running a network once over a dry arena tells how much the real one needs. */
+/* A stack of blocks aligned to 64 bytes. A dry arena has no memory: it hands out NULL and remembers
+ * the high-water mark, so that running a network once over a dry arena tells how much the real one
+ * needs. */
 typedef struct wf_arena {
     uint8_t *base;
     size_t   size;
@@ -141,17 +145,19 @@ void  *wf_arena_take(wf_arena *a, size_t count, size_t size);
 size_t wf_arena_mark(const wf_arena *a);
 void   wf_arena_release(wf_arena *a, size_t mark);
 
-/* ---- pool.c: worker threads ------------------------------------------------------------------- */
+/* ---- pool.c: worker threads ------------------------------------------------------------------ */
 
 typedef struct wf_pool wf_pool;
 /* A task of a parallel loop; worker is 0..threads-1 and picks its scratch. */
 typedef void (*wf_task)(void *user, size_t task, int32_t worker);
-/* threads 0: one for each core. The caller's thread is worker 0; the others count towards WF_MAX_WORKERS,
- * and WEFT_E_STATE says that there are too many. */
-weft_status wf_pool_create(const weft_allocator *alloc, int32_t threads, wf_pool **out, weft_error *err);
+/* threads 0: one for each core. The caller's thread is worker 0; the others count towards
+ * WF_MAX_WORKERS, and WEFT_E_STATE says that there are too many. */
+weft_status wf_pool_create(const weft_allocator *alloc, int32_t threads, wf_pool **out,
+                           weft_error *err);
 void        wf_pool_free(wf_pool *pool);
 int32_t     wf_pool_threads(const wf_pool *pool);
-/* Run tasks 0..count-1, each exactly once, in any order, and wait. Uses atomics and condition variables only. */
+/* Run tasks 0..count-1, each exactly once, in any order, and wait. Uses atomics and condition
+ * variables only. */
 void        wf_pool_run(wf_pool *pool, size_t count, wf_task task, void *user);
 /* Is this the process that created the pool (false in a child after fork)? */
 bool        wf_pool_own_process(const wf_pool *pool);
@@ -161,11 +167,11 @@ enum {
 };
 int32_t     wf_cores(void); /* that this process may use, 1 to WF_MAX_THREADS */
 
-/* ---- cpu.c ------------------------------------------------------------------------------------- */
+/* ---- cpu.c ----------------------------------------------------------------------------------- */
 
 typedef struct wf_cpu {
     bool avx2_fma_f16c; /* all three, and the system saves the registers */
-    bool avx512;        /* F, BW, DQ, VL likewise                        */
+    bool avx512;        /* F, BW, DQ, VL, and the system saves those     */
     bool avx512_bf16;
 } wf_cpu;
 wf_cpu wf_cpu_detect(void);

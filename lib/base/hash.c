@@ -1,8 +1,8 @@
-/* hash.c - SipHash-1-3 (Aumasson and Bernstein 2012, with one round for each word and three at the end).
+/* hash.c - SipHash-1-3 (Aumasson and Bernstein 2012): one round for each word and three at the end.
  *
- * Names come from files, so a file could be made of names that all collide under a known hash, and opening it
- * would take time in the square of its size. Under a key that the maker of a file cannot know it cannot. It is
- * quick enough for whole tensors, so there is no second hash for what nobody attacks. */
+ * Names come from files. A file could be made of names that all collide under a known hash, and
+ * opening it would take time in the square of its size. The maker of a file cannot know our key.
+ * The hash is quick enough for whole tensors, so there is no second one. */
 #include "base/base.h"
 
 static uint64_t rotl(uint64_t x, int n)

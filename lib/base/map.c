@@ -4,7 +4,7 @@
  * Nothing ever walks the table in its order, so the key never shows in a result. */
 #include "base/base.h"
 
-/* The slot of key, or the empty one where it would go. */
+/* The slot of key, or the empty slot that it would take. */
 static size_t slot_of(const wf_map *m, const char *key)
 {
     size_t i = (size_t)wf_hash((uint64_t)(uintptr_t)m->keys, key, strlen(key)) & (m->cap - 1);

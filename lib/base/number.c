@@ -1,5 +1,5 @@
-/* number.c - floats in texts, by our own code: printf's %g asks the locale for the decimal point, and a
- * library cannot know what locale its host has set.
+/* number.c - floats in texts. printf's %g asks the locale for the decimal point, and a library
+ * cannot know which locale its host has set, so we have code of our own.
  *
  * The shortest digits that read back as the same float, found exactly: the float and the half-gaps
  * to its neighbours are integers over a common denominator (Steele and White, "How to print
@@ -62,7 +62,8 @@ static int big_compare(const big *a, const big *b)
     return 0;
 }
 
-/* Digits of the positive float m * 2^e into digits, their count as result; value = 0.d1d2.. * 10^*point. */
+/* Digits of the positive float m * 2^e into digits, their count as result; value = 0.d1d2.. *
+ * 10^*point. */
 static int shortest_digits(uint32_t m, int e, char digits[16], int *point)
 {
     bool even   = (m & 1) == 0;                   /* then a reader rounds the exact midpoints to us */

@@ -3,23 +3,25 @@
  * A denoising step is some hundred loops of a few milliseconds or less, so what matters is the time
  * from "go" to the first worker and from the last worker to "done". Two decisions serve that:
  *
- * - Nobody is waited for who has not begun. The open job is one 64-bit word, (number of the job,
- *   tasks left); a task is taken by counting the word down with compare-and-swap. A worker that
- *   wakes late finds nothing left and the caller never notices, so a loop costs no more than its
- *   tasks even where the machine has fewer free cores than we have threads.
+ * - Threads that have not yet taken a task are not waited for. The open job is one 64-bit word,
+ *   (number of the job, tasks left); a task is taken by counting the word down with
+ *   compare-and-swap. A worker that wakes late finds nothing left and the caller never notices, so
+ *   a loop costs no more than its tasks even if the machine has fewer free cores than we have
+ *   threads.
  * - Waiting spins for some microseconds before it sleeps: the next loop usually comes that soon.
- *   With more threads than cores spinning would keep a core from the one who works, so there we
+ *   With more threads than cores, spinning would keep a core from a thread that works, so then we
  *   sleep at once.
  *
  * Why the plain fields of a job need no lock: they are written only while no task is left and none
- * is being worked on, and read only by one who holds a task. The number of the job, in the upper
- * half of the word, makes a compare-and-swap from an earlier job fail.
+ * is being worked on, and read only by a thread that holds a task. The number of the job, in the
+ * upper half of the word, makes a compare-and-swap from an earlier job fail.
  *
- * Workers are counted over the whole process. OpenBLAS has a fixed number of work areas for the process,
- * one for each call in progress: twice the threads it was built for, but at least 50, and 512 in reserve.
- * When they run out it writes to stderr or ends the process, which no library of ours may do. So all
- * pools together start at most 384 workers, and the rest is left to the host's own threads. The counter
- * is global state, for the same reason as the guard in tensor/blas_guard.c: what it protects is global.
+ * Workers are counted over the whole process. OpenBLAS has a fixed number of work areas for the
+ * process, one for each call in progress: twice the threads it was built for, but at least 50, and
+ * 512 in reserve. When they run out it writes to stderr or ends the process, which no library of
+ * ours may do. So all pools together start at most 384 workers, and the rest is left to the host's
+ * own threads. The counter is global state, for the same reason as the guard in
+ * tensor/blas_guard.c: what it protects is global.
  *
  * After fork() only the calling thread exists in the child. The pool can then be freed, which
  * releases the memory and touches neither the threads nor their locks. */
@@ -81,7 +83,7 @@ static void pause_briefly(void)
 #endif
 }
 
-/* Take one task of whatever job is open and run it; false where none is left. */
+/* Take one task of the open job and run it; false if none is left. */
 static bool run_one(wf_pool *p, int32_t id)
 {
     uint64_t word = atomic_load_explicit(&p->word, memory_order_acquire);
@@ -95,8 +97,9 @@ static bool run_one(wf_pool *p, int32_t id)
     count = p->count;
     p->task(p->user, p->first + (count - left), id);
 
-    /* The sum order of `finished` and `caller_sleeps` is what makes this safe: either we see that the
-     * caller sleeps, or it sees that we are the last. After the addition the job may be gone. */
+    /* The sum order of `finished` and `caller_sleeps` is what makes this safe: either we see that
+     * the caller sleeps, or it sees that we are the last. After the addition the job may be
+     * gone. */
     if (atomic_fetch_add(&p->finished, 1) + 1 == count && atomic_load(&p->caller_sleeps)) {
         pthread_mutex_lock(&p->lock);
         pthread_cond_broadcast(&p->done);
@@ -184,7 +187,7 @@ void wf_pool_run(wf_pool *pool, size_t count, wf_task task, void *user)
         run_job(pool, first, (uint32_t)WF_MIN(count - first, MAX_TASKS), task, user);
 }
 
-/* ---- creation ---------------------------------------------------------------------------------- */
+/* ---- creation -------------------------------------------------------------------------------- */
 
 /* Count n more workers; false, with how many there are, if that would be too many. */
 static bool reserve_workers(int32_t n, int32_t *alive)

@@ -1,4 +1,5 @@
-/* sort.c - heap sort (Williams 1964): in place and never slower than n log n, whatever a file's maker wrote. */
+/* sort.c - heap sort (Williams 1964): in place, and never slower than n log n, whatever the
+ * input. */
 #include "base/base.h"
 
 static void swap(uint8_t *a, uint8_t *b, size_t size)

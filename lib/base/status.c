@@ -3,7 +3,7 @@
  * An error's text often carries bytes from a file that somebody else made: a tensor's name, a path,
  * a parser's quotation. So every line is washed on its way out: control characters become spaces,
  * bytes that are not UTF-8 become question marks, and the cut at the end never splits a character.
- * A binding may hand the text to a strict decoder or a log without looking at it. */
+ * A binding may hand the text to a strict decoder or a log as it is. */
 #include <errno.h>
 #include <stdio.h>
 

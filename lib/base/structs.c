@@ -3,8 +3,8 @@
  * A caller may have been compiled against an older or a newer header than ours. struct_size, the
  * first field of each of these structs, tells; flags is the second field of options.
  *
- * To weft_x_init() the caller says how large its struct is, because only the caller knows: it may be
- * older than this library, and then writing our size would overrun its stack. */
+ * To weft_x_init() the caller says how large its struct is, because only the caller knows: it may
+ * be older than this library, and then writing our size would overrun its stack. */
 #include "base/structs.h"
 
 static void init(void *theirs, size_t size)

@@ -1,9 +1,9 @@
 /* structs.h - the structs that cross the ABI, and how large each was when it was first released.
  *
- * A caller may have been compiled against an older header than ours: its structs end earlier. What
- * it must have at least is what the struct had in the first release of this ABI number, and that is
- * written here for good, as the last field of that release. A field that is appended later changes
- * sizeof, and never this table. A new struct is one row. */
+ * A caller may have been compiled against an older header than ours: its structs end earlier. It
+ * must have at least the fields of the first release of this ABI number. The table below names the
+ * last of these for each struct, for good: a field that is appended later changes sizeof and never
+ * this table. A new struct is one row. docs/abi.md has the rules. */
 #ifndef WF_STRUCTS_H
 #define WF_STRUCTS_H
 
@@ -55,13 +55,15 @@
 enum { WF_STRUCTS(WF_FIRST_SIZE) WF_FIRST_NONE = 0 };
 #undef WF_FIRST_SIZE
 
-/* Copy a caller's options struct over zeros (abi.md 4): size is ours, first is the size of version one.
- * src NULL gives all defaults. WEFT_E_ARG if smaller than `first`, WEFT_E_UNSUPPORTED if larger with
- * bytes set that we do not know, or with a flag outside `flags`. `what` names the struct. */
-weft_status wf_options(void *dst, size_t size, size_t first, const void *src, uint32_t flags, const char *what,
-                       weft_error *err);
+/* Copy a caller's options struct over zeros (docs/abi.md): size is ours, first is the size of
+ * version one. src NULL gives all defaults. WEFT_E_ARG if smaller than `first`, WEFT_E_UNSUPPORTED
+ * if larger with bytes set that we do not know, or with a flag outside `flags`. `what` names the
+ * struct. */
+weft_status wf_options(void *dst, size_t size, size_t first, const void *src, uint32_t flags,
+                       const char *what, weft_error *err);
 /* Copy a filled result struct out into the caller's, min of both sizes, its struct_size kept. */
-weft_status wf_result(void *dst, const void *src, size_t size, size_t first, const char *what, weft_error *err);
+weft_status wf_result(void *dst, const void *src, size_t size, size_t first, const char *what,
+                      weft_error *err);
 
 /* Read a caller's options into ours: WF_OPTIONS(&o, options, weft_run_options, flags, err). */
 #define WF_OPTIONS(ours, theirs, type, flags, err) \

@@ -1,4 +1,4 @@
-/* text.c - strings: one that grows, some that are cut to fit, one that is matched, one that is checked.
+/* text.c - strings: growing ones, ones cut to fit, patterns, UTF-8.
  *
  * wf_text remembers a failed allocation instead of reporting each: a writer of forty lines adds
  * forty times and looks at `failed` once. */
@@ -67,7 +67,7 @@ void wf_text_free(wf_text *t)
     wf_text_init(t, t->alloc);
 }
 
-/* n, or less where s[n] is inside a character. */
+/* n, or less if s[n] is inside a character. */
 static size_t boundary(const char *s, size_t n)
 {
     while (n > 0 && ((unsigned char)s[n] & 0xc0) == 0x80) n--;

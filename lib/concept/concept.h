@@ -1,4 +1,4 @@
-/* concept.h (internal) - tokens with their vectors, for the plan that gives them to prompts. */
+/* concept.h (internal) - tokens with their vectors, for plans. */
 #ifndef WF_CONCEPT_H
 #define WF_CONCEPT_H
 

@@ -1,4 +1,4 @@
-/* bag.c - memory for many small things that all end together, growing where base's arena cannot. */
+/* bag.c - memory for many small things that all end together. It grows, unlike base's arena. */
 #include "io/io.h"
 
 #define FIRST ((size_t)4096)

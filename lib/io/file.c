@@ -1,12 +1,13 @@
 /* file.c - bytes from disk and back.
  *
- * Reading maps: a checkpoint is larger than what we want to copy, and pages that two processes map
- * are shared. The price is that a file cut short underneath us raises SIGBUS; `copy` reads instead.
+ * Reading maps the file: a checkpoint is too large to copy, and processes share mapped pages. The
+ * price: if the file is cut short while it is mapped, the process gets SIGBUS; `copy` reads
+ * instead.
  *
- * Writing goes to a new file in the same folder, which then takes the name: whoever looks sees the
- * old content or the new, never half. The temporary name is ours and opened with O_EXCL rather than
- * made by mkstemp, because that would give the file mode 0600, and the umask, which says what the
- * mode should be, can only be read by changing it for the whole process. */
+ * Writing goes to a new file in the same folder, which then takes the name: a reader sees the old
+ * content or the new, never half of it. The temporary name is ours and opened with O_EXCL rather
+ * than made by mkstemp, because that would give the file mode 0600, and the umask, which says what
+ * the mode should be, can only be read by changing it for the whole process. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -18,7 +19,7 @@
 
 #define CHUNK ((size_t)1 << 30)  /* Linux moves at most 2 GiB at a time */
 
-/* ---- reading ----------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* O_NONBLOCK: opening a pipe must be refused below, not wait here for a writer. */
 static weft_status open_regular(const char *path, int *fd, size_t *size, weft_error *err)
@@ -42,7 +43,8 @@ static weft_status open_regular(const char *path, int *fd, size_t *size, weft_er
     return wf_fail_sys(err, sys, "%s", path);
 }
 
-/* Read up to `size` bytes into memory with a NUL behind them; a file that shrank meanwhile gives fewer. */
+/* Read up to `size` bytes into memory with a NUL behind them; a file that shrank meanwhile gives
+ * fewer. */
 static weft_status read_all(wf_file *f, int fd, size_t size, const char *path, const weft_allocator *alloc,
                             weft_error *err)
 {
@@ -123,7 +125,7 @@ void wf_file_close(wf_file *f, const weft_allocator *alloc)
     *f = none;
 }
 
-/* ---- paths ------------------------------------------------------------------------------------- */
+/* ---- paths ----------------------------------------------------------------------------------- */
 
 bool wf_path_is_dir(const char *path)
 {
@@ -152,7 +154,7 @@ char *wf_path_join(const weft_allocator *alloc, const char *dir, const char *nam
     return path;
 }
 
-/* ---- writing ----------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* A device or a pipe cannot be replaced by a file, and must not be: /dev/null would be gone. */
 static weft_status check_target(const char *path, weft_error *err)
@@ -165,7 +167,7 @@ static weft_status check_target(const char *path, weft_error *err)
     return wf_fail(err, WEFT_E_IO, "%s: not a regular file, and would be replaced by one", path);
 }
 
-/* Make an empty file beside path, its name in temp; -1 with errno where that fails. The name does not
+/* Make an empty file beside path, its name in temp; -1 with errno on failure. The name does not
  * grow with the target's, whose own may already be as long as the system allows. */
 static int make_temporary(const char *path, char *temp, size_t cap)
 {

@@ -1,4 +1,4 @@
-/* given.c - tensors and metadata that a caller gives, checked before anything is done with them. */
+/* given.c - tensors and metadata from a caller, checked before they are used. */
 #include "base/structs.h"
 #include "io/io.h"
 

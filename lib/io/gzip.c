@@ -1,7 +1,7 @@
 /* gzip.c - a small compressed file, whole in memory.
  *
- * A megabyte of gzip may hold a gigabyte, so the caller says how much is sensible, and the buffer grows with what
- * has really come out of it rather than by what the file claims. */
+ * A megabyte of gzip may hold a gigabyte. So the caller sets a limit, and the buffer grows with
+ * what really comes out, whatever the file claims. */
 #define ZLIB_CONST
 #include <zlib.h>
 
@@ -33,7 +33,7 @@ static void z_free(void *user, void *p)
     wf_free(user, p);
 }
 
-/* Room for one byte more than the limit shows that there is more, and is where the NUL goes if there is not. */
+/* One byte more than the limit: it shows whether there is more, and else takes the NUL. */
 static weft_status grow(unpacker *u)
 {
     size_t   cap = u->cap < FIRST ? FIRST : 2 * u->cap;

@@ -1,17 +1,18 @@
-/* json.c - jansson, held to what a file from a stranger may cost.
+/* json.c - jansson, with bounds on what a file from a stranger may cost.
  *
- * jansson is strict where it matters (UTF-8, lone surrogates, control characters, NUL, trailing
- * text) and generous where it hurts: it nests 2048 deep, and a megabyte of "1,1,1," becomes forty.
- * So a scan that allocates nothing counts depth and values first, and the parser sees only what
+ * jansson is strict in what matters (UTF-8, lone surrogates, control characters, NUL, trailing
+ * text) but generous with memory: it nests 2048 deep, and a megabyte of "1,1,1," becomes forty. So
+ * a scan that allocates nothing counts depth and values first, and the parser sees only what
  * passed.
  *
- * Memory that runs out needs care twice. jansson often reports it as a syntax error; errno tells the
- * two apart, since malloc sets ENOMEM and the parser stops at once. But where the buffer of its
- * lexer cannot grow, jansson 2.14 does not stop: it drops the character, and a string with a hole in it, or
- * one read past its end, comes out. So that buffer is made to grow before anything depends on it. We
- * parse not the text but "[0.000..., text ]", with a number as long as the longest token needs. The
- * callback that feeds it sees ENOMEM before the number ends and ends the file there, where nothing
- * worse than a short number is lost; after that the buffer never grows again. */
+ * Memory that runs out needs care twice. jansson often reports it as a syntax error; errno tells
+ * the two apart, since malloc sets ENOMEM and the parser stops at once. But if the buffer of its
+ * lexer cannot grow, jansson 2.14 does not stop: it drops the character, and a string with a hole
+ * in it, or one read past its end, comes out. So that buffer is made to grow before anything
+ * depends on it. We parse not the text but "[0.000..., text ]", with a number as long as the
+ * longest token needs. The callback that feeds it sees ENOMEM before the number ends and ends the
+ * file there, where nothing worse than a short number is lost; after that the buffer never grows
+ * again. */
 #include <errno.h>
 
 #include "io/io.h"
@@ -20,7 +21,7 @@
 #define MAX_VALUES ((size_t)4 << 20)   /* the vocabulary of a tokenizer has some 100,000 */
 #define MAX_BYTES  ((size_t)64 << 20)
 
-/* ---- before parsing ---------------------------------------------------------------------------- */
+/* ---- before parsing -------------------------------------------------------------------------- */
 
 typedef struct bounds {
     size_t depth;
@@ -75,7 +76,7 @@ static bounds measure(const char *text, size_t size)
     return seen;
 }
 
-/* ---- feeding ----------------------------------------------------------------------------------- */
+/* ---- feeding --------------------------------------------------------------------------------- */
 
 typedef struct feed {
     const char *text;
@@ -121,8 +122,8 @@ static size_t feed_parser(void *buffer, size_t cap, void *data)
     return n;
 }
 
-/* jansson's buffer holds 2^k - 1 bytes and doubles when the next one comes. The number has 2^k, so it
- * has made the buffer double, and the comma behind it does not. */
+/* jansson's buffer holds 2^k - 1 bytes and doubles when the next one comes. The number has 2^k, so
+ * it has made the buffer double, and the comma behind it does not. */
 static feed make_feed(const char *text, size_t size, size_t token)
 {
     feed   f = { text, size, 0, 0, false };
@@ -133,7 +134,7 @@ static feed make_feed(const char *text, size_t size, size_t token)
     return f;
 }
 
-/* ---- what went wrong --------------------------------------------------------------------------- */
+/* ---- what went wrong ------------------------------------------------------------------------- */
 
 /* jansson quotes only short tokens, so the key that stands twice is cut out of the text: it ends
  * right before `end`. */
@@ -168,7 +169,7 @@ static weft_status fail_parse(const json_error_t *e, const feed *f, const char *
                    e->text);
 }
 
-/* ---- parsing ----------------------------------------------------------------------------------- */
+/* ---- parsing --------------------------------------------------------------------------------- */
 
 weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, size_t depth, size_t values,
                                   const char *what, weft_error *err)
@@ -201,8 +202,8 @@ weft_status wf_json_parse(json_t **out, const char *text, size_t size, const cha
     return wf_json_parse_bounded(out, text, size, MAX_DEPTH, MAX_VALUES, what, err);
 }
 
-/* Python writes what JSON cannot say, and diffusers does so in every config of its DPM-Solvers: "lambda_min_clipped":
- * -Infinity. To us it is 1e308, which takes no more room. */
+/* Python writes -Infinity, which JSON does not have; diffusers does so in every config of its
+ * DPM-Solvers ("lambda_min_clipped"). We read it as -1e308, which takes no more room. */
 static void write_out_infinity(char *text, size_t size)
 {
     static const char word[] = "Infinity", number[] = "1e308   ";

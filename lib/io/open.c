@@ -1,4 +1,4 @@
-/* open.c - which reader a file needs is told by its first bytes, never by its name. */
+/* open.c - the first bytes of a file decide which reader it needs, never its name. */
 #include "base/structs.h"
 #include "io/io.h"
 

@@ -1,13 +1,14 @@
 /* pickle.c - a pickle read as data.
  *
- * A pickle is a program for a small stack machine, and in Python that machine can call anything. This one has
- * values and no calls: GLOBAL gives an inert name; REDUCE and NEWOBJ know the half dozen names that build dicts and
- * tensors, and give an opaque value for every other, which takes whatever is then done to it and stays opaque. The
- * opcodes are those that torch.save writes. Anything else ends the reading.
+ * A pickle is a program for a small stack machine, and in Python that machine can call anything.
+ * This one has values and no calls. GLOBAL gives an inert name. REDUCE and NEWOBJ know the half
+ * dozen names that build dicts and tensors; for every other name they give an opaque value, which
+ * stays opaque whatever is done to it. The opcodes are those that torch.save writes. Any other ends
+ * the reading.
  *
- * There is no recursion, and each opcode takes at least a byte of input and a bounded amount of memory, so that both
- * time and memory are linear in the size of the pickle, up to the limits below. Values can be reached twice and
- * even contain themselves; that is left to be bounded where they are walked. */
+ * There is no recursion, and each opcode takes at least a byte of input and a bounded amount of
+ * memory. So time and memory are linear in the size of the pickle, up to the limits below. Values
+ * may be reached twice, and may contain themselves; those who walk them must bound that. */
 #include "io/pickle.h"
 
 #define MAX_STEPS  2000000u   /* a checkpoint of SDXL takes about 110,000 */
@@ -68,7 +69,7 @@ static const char too_long[] = "more than 2000000 steps";
 
 static const wf_value nothing = { WF_NONE, { .i = 0 } };
 
-/* ---- messages, memory -------------------------------------------------------------------------- */
+/* ---- messages, memory ------------------------------------------------------------------------ */
 
 static weft_status fail(const machine *m, const char *why)
 {
@@ -96,7 +97,8 @@ static weft_status reserve(const machine *m, wf_items *items, size_t cap)
     return WEFT_OK;
 }
 
-/* A container's items lie in the bag; what was outgrown stays there, in all less than once again. */
+/* A container's items lie in the bag; what was outgrown stays there, in all less than once
+ * again. */
 static weft_status extend(const machine *m, wf_items *items, const wf_value *from, size_t n)
 {
     if (n > items->cap - items->count) {
@@ -113,7 +115,7 @@ static weft_status extend(const machine *m, wf_items *items, const wf_value *fro
     return WEFT_OK;
 }
 
-/* ---- the stack --------------------------------------------------------------------------------- */
+/* ---- the stack ------------------------------------------------------------------------------- */
 
 static weft_status push(machine *m, wf_value v)
 {
@@ -131,7 +133,8 @@ static weft_status pop(machine *m, wf_value *v)
     return WEFT_OK;
 }
 
-/* The values above the last mark stay where they are, valid until the next push; the mark goes too. */
+/* The values above the last mark stay where they are, valid until the next push; the mark goes
+ * too. */
 static weft_status pop_to_mark(machine *m, const wf_value **values, size_t *n)
 {
     size_t at = m->stack.count;
@@ -168,7 +171,7 @@ static weft_status push_opaque(machine *m, const wf_symbol *symbol)
     return push(m, (wf_value){ WF_OPAQUE, { .symbol = symbol } });
 }
 
-/* ---- arguments in the bytes -------------------------------------------------------------------- */
+/* ---- arguments in the bytes ------------------------------------------------------------------ */
 
 static weft_status read_bytes(machine *m, size_t n, const uint8_t **bytes)
 {
@@ -247,7 +250,7 @@ static weft_status push_float(machine *m)
     return push(m, v);
 }
 
-/* ---- the memo ---------------------------------------------------------------------------------- */
+/* ---- the memo -------------------------------------------------------------------------------- */
 
 static weft_status put(machine *m, uint64_t index)
 {
@@ -268,7 +271,7 @@ static weft_status get(machine *m, uint64_t index)
     return push(m, m->memo.at[index]);
 }
 
-/* ---- symbols ----------------------------------------------------------------------------------- */
+/* ---- symbols --------------------------------------------------------------------------------- */
 
 static weft_status push_symbol(machine *m, const char *module, size_t module_len, const char *name, size_t name_len)
 {
@@ -309,14 +312,15 @@ static weft_status push_stack_global(machine *m)
     return push_symbol(m, module.u.s, strlen(module.u.s), name.u.s, strlen(name.u.s));
 }
 
-/* ---- storages and tensors ---------------------------------------------------------------------- */
+/* ---- storages and tensors -------------------------------------------------------------------- */
 
 static bool is_word(const wf_value *v, const char *word)
 {
     return v->kind == WF_STRING && strcmp(v->u.s, word) == 0;
 }
 
-/* ("storage", type, key, location, count); the legacy form has a sixth, None or a view into the storage. */
+/* ("storage", type, key, location, count); the legacy form has a sixth, None or a view into the
+ * storage. */
 static weft_status push_storage(machine *m, const wf_value *id, size_t n)
 {
     wf_storage *s;
@@ -339,8 +343,8 @@ static weft_status push_storage(machine *m, const wf_value *id, size_t n)
     return push(m, (wf_value){ WF_STORAGE, { .storage = s } });
 }
 
-/* What stands outside of the pickle: a storage, or in the legacy form the source text of a class, which is given
- * together with the class and not looked at. */
+/* What stands outside of the pickle: a storage, or in the legacy form the source text of a class,
+ * which is given together with the class and not looked at. */
 static weft_status push_persistent(machine *m)
 {
     wf_value        v;
@@ -369,8 +373,8 @@ static weft_status read_axes(const machine *m, const wf_value *v, int64_t out[WF
     return WEFT_OK;
 }
 
-/* The dict that may stand behind the values: where it says "neg" or "conj", the numbers in the storage are not those of
- * the tensor. */
+/* The dict that may stand behind the values: where it says "neg" or "conj", the numbers in the
+ * storage are not those of the tensor. */
 static weft_status check_bits(machine *m, const wf_value *said)
 {
     if (said->kind == WF_NONE) return WEFT_OK;
@@ -387,8 +391,8 @@ static weft_status check_bits(machine *m, const wf_value *said)
     return WEFT_OK;
 }
 
-/* (storage, offset, shape, stride, requires grad, hooks, metadata); v3 has the type of the elements before the last,
- * which need not be there. */
+/* (storage, offset, shape, stride, requires grad, hooks, metadata); v3 has the type of the elements
+ * before the last, which need not be there. */
 static weft_status make_tensor(machine *m, int32_t meaning, const wf_items *args, wf_value *out)
 {
     const wf_value *a = args->at;
@@ -414,7 +418,7 @@ static weft_status make_tensor(machine *m, int32_t meaning, const wf_items *args
     return WEFT_OK;
 }
 
-/* ---- what looks like calls --------------------------------------------------------------------- */
+/* ---- what looks like calls ------------------------------------------------------------------- */
 
 static weft_status make_dict(machine *m, bool parameters, wf_value *out)
 {
@@ -448,7 +452,8 @@ static weft_status apply(machine *m, const wf_symbol *s, const wf_items *args, w
     return WEFT_OK;
 }
 
-/* A tensor with attributes: (function, type, its arguments, attributes). The function is taken at one level only. */
+/* A tensor with attributes: (function, type, its arguments, attributes). The function is taken at
+ * one level only. */
 static weft_status apply_from_type(machine *m, const wf_symbol *s, const wf_items *args, wf_value *out)
 {
     const wf_value *a = args->at;
@@ -475,7 +480,7 @@ static weft_status reduce(machine *m)
     return push(m, out);
 }
 
-/* ---- filling containers ------------------------------------------------------------------------ */
+/* ---- filling containers ---------------------------------------------------------------------- */
 
 /* What an opaque value would have done with its items is not known, nor needed. */
 static weft_status append(machine *m, const wf_value *values, size_t n)
@@ -514,8 +519,9 @@ static weft_status set_item(machine *m)
     return set_items(m, pair, 2);
 }
 
-/* A ParameterDict's state: the dict under "_parameters", and what tensors newer versions keep as attributes. The
- * state can be one that is used a million times, so each of its items counts as a step. */
+/* A ParameterDict's state: the dict under "_parameters", and what tensors newer versions keep as
+ * attributes. The state can be one that is used a million times, so each of its items counts as a
+ * step. */
 static weft_status add_parameters(machine *m, wf_items *to, const wf_items *state)
 {
     for (size_t i = 0; i + 1 < state->count; i += 2) {
@@ -547,7 +553,7 @@ static weft_status build(machine *m)
     return WEFT_OK;
 }
 
-/* ---- the machine ------------------------------------------------------------------------------- */
+/* ---- the machine ----------------------------------------------------------------------------- */
 
 static weft_status to_mark(machine *m, weft_status (*with)(machine *, const wf_value *, size_t))
 {

@@ -74,9 +74,10 @@ typedef struct wf_pickle {
     size_t      used;       /* bytes, up to and with the STOP */
 } wf_pickle;
 
-/* Run one pickle at the beginning of `data`. Its values live in `bag`, and also after a failure are freed with it.
- * Lists and dicts may contain themselves: whoever walks them must bound depth and number. */
-weft_status wf_pickle_load(wf_bag *bag, const uint8_t *data, size_t size, const char *what, wf_pickle *out,
-                           weft_error *err);
+/* Run one pickle at the beginning of `data`. Its values live in `bag`, and also after a failure are
+ * freed with it. Lists and dicts may contain themselves: whoever walks them must bound depth and
+ * number. */
+weft_status wf_pickle_load(wf_bag *bag, const uint8_t *data, size_t size, const char *what,
+                           wf_pickle *out, weft_error *err);
 
 #endif

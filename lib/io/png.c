@@ -1,13 +1,13 @@
-/* png.c - images to disk and memory, with what made them written inside, and back.
+/* png.c - PNG files: written with text chunks inside, and read.
  *
- * libpng reports errors with longjmp, which must not cross a library that callers reach through
- * Python; its simplified interface keeps that inside and is used for the image alone. It cannot
- * write text chunks, so those are put in here: a PNG is a list of chunks, each with its own
- * checksum, and ours go before the first IDAT, where readers that stop at the pixels still see
- * them. Text is iTXt, the only kind that holds UTF-8.
+ * libpng reports errors with longjmp, which must not cross a library that Python calls. Its
+ * simplified interface keeps the jump inside, so we use only that. It cannot write text chunks, so
+ * we add them: a PNG is a list of chunks, each with its own checksum, and ours go before the first
+ * IDAT, where readers that stop at the pixels still see them. Text is iTXt, the only kind that
+ * holds UTF-8.
  *
- * The same interface reads, turning whatever a PNG may hold into bytes of RGB. Only what shines through is laid over
- * white here, since libpng would do that in linear light, and browsers and painting programs do not. */
+ * The same interface reads any PNG as bytes of RGB. Transparent pixels are laid over white here,
+ * since libpng would do that in linear light, and browsers and painting programs do not. */
 #include <errno.h>
 #include <png.h>
 #include <zlib.h>
@@ -20,7 +20,7 @@
 #define MAX_PIXELS  ((size_t)1 << 30)  /* bytes of RGB: beyond any image that a model draws */
 #define MAX_SIDE    1000000            /* libpng's own limit */
 
-/* ---- checks ------------------------------------------------------------------------------------ */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 static weft_status check_size(int32_t width, int32_t height, size_t len, const char *what, weft_error *err)
 {
@@ -35,8 +35,8 @@ static weft_status check_size(int32_t width, int32_t height, size_t len, const c
                    need);
 }
 
-/* PNG's rule: 1 to 79 printable Latin-1 characters, no space first, last or twice. The UTF-8 keyword
- * comes out as Latin-1. */
+/* PNG's rule: 1 to 79 printable Latin-1 characters, no space first, last or twice. The UTF-8
+ * keyword comes out as Latin-1. */
 static bool read_keyword(const char *s, char out[MAX_KEYWORD + 1])
 {
     size_t   n = strlen(s), used = 0;
@@ -57,7 +57,7 @@ static bool read_keyword(const char *s, char out[MAX_KEYWORD + 1])
     return last != ' ';
 }
 
-/* ---- chunks ------------------------------------------------------------------------------------ */
+/* ---- chunks ---------------------------------------------------------------------------------- */
 
 static void store_u32(uint8_t *p, uint32_t v)
 {
@@ -72,7 +72,8 @@ static uint32_t load_u32(const uint8_t *p)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* length, "iTXt", keyword NUL, not compressed (two zeros), no language NUL, no translation NUL, text, crc */
+/* length, "iTXt", keyword NUL, not compressed (two zeros), no language NUL, no translation NUL,
+ * text, crc */
 static void add_chunk(wf_text *chunks, const char *keyword, const char *value)
 {
     static const char plain[4] = { 0, 0, 0, 0 };
@@ -221,7 +222,7 @@ weft_status weft_png_encode(const uint8_t *rgb, size_t rgb_len, int32_t width, i
     return st;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* libpng's word on what is wrong with a file. It lets go of the image itself. */
 static weft_status refuse(const png_image *image, const char *what, weft_error *err)
@@ -327,7 +328,7 @@ weft_status weft_png_read(const char *path, uint8_t *rgb, size_t rgb_len, int32_
     return st;
 }
 
-/* ---- planes to bytes --------------------------------------------------------------------------- */
+/* ---- planes to bytes ------------------------------------------------------------------------- */
 
 weft_status weft_image_bytes(const float *image, size_t image_len, int32_t width, int32_t height, uint8_t *rgb,
                              size_t rgb_len, weft_error *err)

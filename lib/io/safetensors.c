@@ -1,13 +1,13 @@
-/* safetensors.c - a header that says where each tensor lies, believed only when all of it adds up.
+/* safetensors.c - a header that says where each tensor lies, and that is checked completely.
  *
- * The file is 8 bytes of length, a JSON header, and data. Everything is checked at open, so that the
- * rest of weft can read without asking again: sorted by where they lie, the tensors must tile the
- * data from its first byte to its last with no hole and no overlap, and each span must be exactly
- * what its shape and type need, in arithmetic that notices overflow. That leaves a hostile header
+ * The file is 8 bytes of length, a JSON header, and data. Everything is checked at open, so that
+ * the rest of weft can read without asking again: sorted by place, the tensors must tile the data
+ * from its first byte to its last with no hole and no overlap, and each span must be exactly what
+ * its shape and type need, in arithmetic that notices overflow. That leaves a hostile header
  * nothing to point at. Numbers of entries and the lengths of names are bounded, and the header is
  * measured before it is parsed, so that work and memory grow with the file, and not faster.
  *
- * The memory behind a tensor is the mapped file, unaligned wherever an old writer did not pad. */
+ * The memory behind a tensor is the mapped file, unaligned if an old writer did not pad. */
 
 #include "io/io.h"
 
@@ -26,7 +26,7 @@ typedef struct reader {
     weft_error    *err;
 } reader;
 
-/* ---- one entry --------------------------------------------------------------------------------- */
+/* ---- one entry ------------------------------------------------------------------------------- */
 
 static weft_status fail_entry(const reader *r, const char *name, const char *why)
 {
@@ -71,7 +71,8 @@ static weft_status read_shape(const reader *r, const char *name, const json_t *e
     return WEFT_OK;
 }
 
-/* The span as the file gives it; whether it lies inside the file is known once all spans are sorted. */
+/* The span as the file gives it; whether it lies inside the file is known once all spans are
+ * sorted. */
 static weft_status read_span(const reader *r, const char *name, const json_t *entry, wf_tensor *tensor)
 {
     const json_t *span  = json_object_get(entry, "data_offsets");
@@ -111,7 +112,7 @@ static weft_status read_entry(reader *r, const char *name, const json_t *entry)
     return WEFT_OK;
 }
 
-/* ---- the whole header -------------------------------------------------------------------------- */
+/* ---- the whole header ------------------------------------------------------------------------ */
 
 static bool is_metadata(const char *key)
 {
@@ -127,7 +128,8 @@ static int compare_places(const void *a, const void *b)
     return strcmp(x->name, y->name);  /* empty tensors may share a place */
 }
 
-/* Each tensor begins where the one before ended, the first at 0, and the last ends with the file. */
+/* Each tensor begins where the one before ended, the first at 0, and the last ends with the
+ * file. */
 static weft_status check_tiling(const reader *r)
 {
     const uint8_t *end = r->data;

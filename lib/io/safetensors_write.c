@@ -1,4 +1,5 @@
-/* safetensors_write.c - tensors to a file that every reader accepts and that depends on nothing else.
+/* safetensors_write.c - tensors to a file that every reader accepts and that depends on nothing
+ * else.
  *
  * Sorted by name, metadata by key, the header padded with spaces so that the data begins at a
  * multiple of 8: the same tensors give the same bytes, whatever the order they came in. The header

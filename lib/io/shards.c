@@ -1,8 +1,8 @@
-/* shards.c - a checkpoint that was cut into several files, seen as one.
+/* shards.c - a checkpoint in several files, seen as one.
  *
- * The index says in which file each tensor is. Files are looked for beside the index and nowhere else. A tensor that
- * the index lists is taken from the file it names and from no other; one that it does not list is taken too, as
- * transformers and diffusers do, since they read the files whole. */
+ * The index says in which file each tensor is. Files are looked for only beside the index. A tensor
+ * that the index lists is taken from the file named there and from no other. One that it does not
+ * list is taken too, as in transformers and diffusers, which read the files whole. */
 #include <stdlib.h>
 
 #include "io/io.h"
@@ -23,7 +23,7 @@ typedef struct reader {
     weft_error           *err;
 } reader;
 
-/* ---- the index --------------------------------------------------------------------------------- */
+/* ---- the index ------------------------------------------------------------------------------- */
 
 static weft_status check_file_name(const reader *r, const char *tensor, const json_t *value)
 {
@@ -59,7 +59,7 @@ static weft_status number_files(reader *r)
     return WEFT_OK;
 }
 
-/* ---- the files --------------------------------------------------------------------------------- */
+/* ---- the files ------------------------------------------------------------------------------- */
 
 static weft_status open_shard(reader *r, size_t i)
 {
@@ -103,7 +103,7 @@ static weft_status check_present(const reader *r)
     return WEFT_OK;
 }
 
-/* ---- all of it --------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 static weft_status read_index(reader *r, json_t *root)
 {

@@ -1,13 +1,13 @@
 /* tensors.c - named tensors, wherever their memory is.
  *
- * Readers of files make one of these and so does whoever wants to show tensors that are already there under other
- * names, or those of several files as one. It is built in three moves: new, add as often as needed, seal. Data is
- * never copied: a tensor points into a file that was taken over, into memory that was asked for here, or into
- * another weft_tensors that is kept alive. Names and metadata are copied, into blocks that grow, so that no pointer
- * handed out ever moves.
+ * Readers of files make one, and so does code that shows existing tensors under other names, or
+ * those of several files as one. It is built in three moves: new, add as often as needed, seal.
+ * Data is never copied: a tensor points into a file that was taken over, into memory that was taken
+ * here, or into another weft_tensors that is kept alive. Names and metadata are copied into blocks
+ * that never move.
  *
- * After the seal nothing changes any more and any thread may look. Names are found by binary search: a hash table
- * would need a defence against names made to collide. */
+ * After the seal nothing changes, and any thread may read. Names are found by binary search: a hash
+ * table would need a defence against names that are made to collide. */
 
 #include "base/structs.h"
 #include "io/io.h"
@@ -45,7 +45,7 @@ struct weft_tensors {
     holding          *held;
 };
 
-/* ---- memory ------------------------------------------------------------------------------------ */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static weft_status keep_string(weft_tensors *t, const char *s, const char **out, weft_error *err)
 {
@@ -53,7 +53,8 @@ static weft_status keep_string(weft_tensors *t, const char *s, const char **out,
     return *out != NULL ? WEFT_OK : wf_nomem(err, strlen(s), "names of tensors");
 }
 
-/* The array where it has room for one more element, else a copy of twice its size; NULL without memory. */
+/* The array if it has room for one more element, else a copy of twice its size; NULL without
+ * memory. */
 static void *with_room(weft_tensors *t, void *array, size_t count, size_t *cap, size_t size)
 {
     size_t more = *cap == 0 ? 16 : 2 * *cap;
@@ -82,7 +83,7 @@ static holding *hold(weft_tensors *t, weft_error *err)
     return h;
 }
 
-/* ---- building ---------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------- */
 
 weft_status wf_tensors_new(const weft_allocator *alloc, const char *what, weft_tensors **out, weft_error *err)
 {
@@ -237,7 +238,7 @@ weft_status wf_tensors_seal(weft_tensors *t, weft_error *err)
     return WEFT_OK;
 }
 
-/* ---- references -------------------------------------------------------------------------------- */
+/* ---- references ------------------------------------------------------------------------------ */
 
 void wf_tensors_ref(weft_tensors *t)
 {
@@ -262,7 +263,7 @@ void weft_tensors_free(weft_tensors *tensors)
     wf_free(&alloc, tensors);
 }
 
-/* ---- looking ----------------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------------------- */
 
 size_t wf_tensors_count(const weft_tensors *t)
 {

@@ -1,13 +1,14 @@
 /* torch_file.c - what torch.save wrote, as named tensors.
  *
- * A pickle says which tensors there are and how they lie in storages, which are members of a zip archive or, before
- * torch 1.6, follow one another behind the pickle. The tree of dicts and lists becomes flat: keys are joined with
- * dots, positions in a list are keys too. Tensors that lie in one piece point into the file; others are copied into
- * one. Numbers and strings become metadata under the same names. Opaque values are left out.
+ * A pickle says which tensors there are and how they lie in storages. Storages are members of a zip
+ * archive or, before torch 1.6, follow one another behind the pickle. The tree of dicts and lists
+ * becomes flat: keys are joined with dots, and positions in a list are keys too. Tensors in one
+ * piece point into the file; others are copied. Numbers and strings become metadata under the same
+ * names. Opaque values are left out.
  *
- * A tree can be a graph: a list that holds itself, or ten levels of lists that hold the level below ten times.
- * Depth, number of visits and bytes of text are bounded; so are the bytes that are copied, since a stride of 0
- * makes any number of elements out of one. */
+ * A tree can be a graph: a list that holds itself, or ten levels of lists that hold the level below
+ * ten times. Depth, number of visits and bytes of text are bounded. So are the bytes that are
+ * copied, since a stride of 0 makes any number of elements out of one. */
 #include "io/pickle.h"
 #include "io/zip.h"
 
@@ -44,7 +45,7 @@ static weft_status fail_tensor(const reader *r, const char *why)
     return wf_fail(r->err, WEFT_E_FORMAT, "%s: tensor \"%.160s\": %s", r->what, r->path, why);
 }
 
-/* ---- storages ---------------------------------------------------------------------------------- */
+/* ---- storages -------------------------------------------------------------------------------- */
 
 static bool storage_bytes(const wf_storage *s, size_t *bytes)
 {
@@ -77,7 +78,7 @@ static weft_status find_storage(const reader *r, wf_storage *s)
     return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\" is not in the file", r->what, s->key);
 }
 
-/* ---- tensors ----------------------------------------------------------------------------------- */
+/* ---- tensors --------------------------------------------------------------------------------- */
 
 static weft_status count_text(reader *r, size_t more)
 {
@@ -85,7 +86,8 @@ static weft_status count_text(reader *r, size_t more)
     return r->text <= MAX_TEXT ? WEFT_OK : fail(r, "more than 64 MiB of strings and their names");
 }
 
-/* The largest index that the strides reach must lie in the storage, whose elements are counted in the tensor's type. */
+/* The largest index that the strides reach must lie in the storage, whose elements are counted in
+ * the tensor's type. */
 static weft_status check_reach(const reader *r, const wf_strided *t, size_t count)
 {
     size_t bytes = 0, reach = (size_t)t->offset, step, have;
@@ -112,7 +114,8 @@ static bool is_dense(const wf_strided *t)
     return true;
 }
 
-/* n elements that lie `step` bytes apart; a copy whose size the compiler knows is a load and a store. */
+/* n elements that lie `step` bytes apart; a copy whose size the compiler knows is a load and a
+ * store. */
 static void gather_row(uint8_t *dst, const uint8_t *src, size_t item, size_t n, size_t step)
 {
     switch (item) {
@@ -123,8 +126,8 @@ static void gather_row(uint8_t *dst, const uint8_t *src, size_t item, size_t n, 
     }
 }
 
-/* Row after row in the order of the indices, of which the last runs fastest. Only called for what is neither empty nor
- * dense, and so has a last index. */
+/* Row after row in the order of the indices, of which the last runs fastest. Only called for what
+ * is neither empty nor dense, and so has a last index. */
 static void gather(uint8_t *dst, const uint8_t *src, const wf_strided *t, size_t item, size_t count)
 {
     const int32_t last = t->rank - 1;
@@ -185,7 +188,7 @@ static weft_status add_tensor(reader *r, wf_strided *t)
     return wf_tensors_add(r->t, r->path, t->dtype, t->rank, t->shape, t->data, r->err);
 }
 
-/* ---- the tree ---------------------------------------------------------------------------------- */
+/* ---- the tree -------------------------------------------------------------------------------- */
 
 static weft_status add_meta(reader *r, const char *value)
 {
@@ -228,7 +231,8 @@ static void leave(reader *r, size_t length)
 
 static weft_status visit(reader *r, const wf_value *v, int depth);
 
-/* What is passed over counts too: a dict of half a million keys that are no names can be looked at very often. */
+/* What is passed over counts too: a dict of half a million keys that are no names can be looked at
+ * very often. */
 static weft_status count_visit(reader *r)
 {
     if (++r->visits > MAX_VISITS) return fail(r, "more than 400000 values when its lists and dicts are followed");
@@ -313,7 +317,7 @@ static weft_status visit_root(reader *r, const wf_value *root)
     return wf_tensors_seal(r->t, r->err);
 }
 
-/* ---- the zip form ------------------------------------------------------------------------------ */
+/* ---- the zip form ---------------------------------------------------------------------------- */
 
 /* Everything lies in one folder of any name: the one that holds a data.pkl. */
 static weft_status find_top(reader *r, const wf_zip_member **pickle)
@@ -361,7 +365,7 @@ static weft_status read_zip(reader *r)
     return visit_root(r, &p.root);
 }
 
-/* ---- the legacy form --------------------------------------------------------------------------- */
+/* ---- the legacy form ------------------------------------------------------------------------- */
 
 static const uint8_t legacy_magic[] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
                                         0x2e };
@@ -385,7 +389,8 @@ static bool says_little_endian(const wf_value *system)
     return false;
 }
 
-/* One storage at *at: the number of its elements, then the elements. All mentions of it in the pickle get the place. */
+/* One storage at *at: the number of its elements, then the elements. All mentions of it in the
+ * pickle get the place. */
 static weft_status place_storage(reader *r, const wf_value *key, wf_map *first, wf_storage **all, size_t *at)
 {
     int64_t     index = key->kind == WF_STRING ? wf_map_get(first, key->u.s) : -1;
@@ -410,7 +415,8 @@ static weft_status place_storage(reader *r, const wf_value *key, wf_map *first, 
     return WEFT_OK;
 }
 
-/* The first mention of each key gets the place; the others take it over, if they promise the same. */
+/* The first mention of each key gets the place; the others take it over, if they promise the
+ * same. */
 static weft_status share_places(const reader *r, const wf_map *first, wf_storage **all, wf_storage *storages)
 {
     for (wf_storage *s = storages; s != NULL; s = s->next) {
@@ -467,7 +473,7 @@ static weft_status read_legacy(reader *r)
     return visit_root(r, &object.root);
 }
 
-/* ---- telling and reading ----------------------------------------------------------------------- */
+/* ---- telling and reading --------------------------------------------------------------------- */
 
 wf_torch_form wf_torch_form_of(const uint8_t *data, size_t size)
 {

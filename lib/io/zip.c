@@ -1,9 +1,9 @@
-/* zip.c - the members of an archive that stores them as they are.
+/* zip.c - the members of an archive that stores them uncompressed.
  *
- * The archives that matter here are read for their mapped bytes, so compressed members are of no use, and refusing
- * them is also all the defence against zip bombs that is needed. The central directory at the end of the file says
- * what there is; each member's own header must say the same. No two members may share a byte: a file in which they
- * do shows different readers different contents. */
+ * The archives that matter here are read through their mapped bytes, so compressed members are of
+ * no use, and refusing them is also the defence against zip bombs. The central directory at the end
+ * of the file lists the members, and each member's own header must agree. No two members may share
+ * a byte: such a file shows different readers different contents. */
 
 #include "io/zip.h"
 
@@ -22,7 +22,7 @@ static uint16_t le16(const uint8_t *p) { uint16_t v; memcpy(&v, p, sizeof v); re
 static uint32_t le32(const uint8_t *p) { uint32_t v; memcpy(&v, p, sizeof v); return v; }
 static uint64_t le64(const uint8_t *p) { uint64_t v; memcpy(&v, p, sizeof v); return v; }
 
-/* Where the central directory lies, and what is shared while it is read. */
+/* The central directory, and what is shared while it is read. */
 typedef struct reader {
     const uint8_t *data;
     size_t         size;
@@ -44,7 +44,7 @@ static weft_status fail_member(const reader *r, const char *name, weft_status co
     return wf_fail(r->err, code, "%s: zip member \"%.160s\" %s", r->what, name, why);
 }
 
-/* ---- the end of the archive -------------------------------------------------------------------- */
+/* ---- the end of the archive ------------------------------------------------------------------ */
 
 static bool find_end(const reader *r, size_t *at)
 {
@@ -58,7 +58,7 @@ static bool find_end(const reader *r, size_t *at)
     return false;
 }
 
-/* The 64-bit end record, where a locator stands before the ordinary one; *end moves to it. */
+/* The 64-bit end record, if a locator stands before the ordinary one; *end moves to it. */
 static weft_status read_end64(reader *r, size_t *end)
 {
     const uint8_t *locator = r->data + *end - LOCATOR_SIZE, *p;
@@ -105,9 +105,10 @@ static weft_status read_end(reader *r)
     return WEFT_OK;
 }
 
-/* ---- one member -------------------------------------------------------------------------------- */
+/* ---- one member ------------------------------------------------------------------------------ */
 
-/* Values of 2^32-1 stand in the 64-bit extra field instead, one after the other in a fixed order. */
+/* Values of 2^32-1 stand in the 64-bit extra field instead, one after the other in a fixed
+ * order. */
 typedef struct sizes {
     uint64_t size;
     uint64_t stored;
@@ -202,7 +203,7 @@ static weft_status read_member(const reader *r, size_t *at, wf_zip_member *m)
     return check_local(r, p, &said, m);
 }
 
-/* ---- the whole archive ------------------------------------------------------------------------- */
+/* ---- the whole archive ----------------------------------------------------------------------- */
 
 static int compare_places(const void *a, const void *b)
 {

@@ -1,7 +1,7 @@
-/* binding.c - an adapter on a model: which of its modules acts at which layer.
+/* binding.c - an adapter on a model: which of its modules act at which layer.
  *
- * A binding is made once, with the caller's selection of layers, and never changes. Copies of a plan
- * share it, and so does all that is made from it. */
+ * A binding is made once, with the caller's selection of layers, and never changes. Copies of a
+ * plan share it. */
 #include "plan/plan_internal.h"
 
 wf_binding *wf_binding_ref(wf_binding *b)

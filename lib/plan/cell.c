@@ -1,8 +1,8 @@
-/* cell.c - the user's part in a coefficient, and who acts on the text encoders.
+/* cell.c - the user's weights in a coefficient, and which adapters act on the text encoders.
  *
- * A cell is what the method says, times the user's weight. Text encoders run before the first call, so
- * no method speaks of them: a policy says whose parts act, the plan's own or that of the method of the
- * first phase. */
+ * A cell is the method's number times the user's weight. Text encoders run before the first call,
+ * so methods do not decide about them. A policy says which adapters act: the plan's own policy, or
+ * that of the first phase's method. */
 #include "plan/plan_internal.h"
 #include "plan/method/method.h"
 

@@ -1,13 +1,13 @@
-/* explain.c - a sealed plan in words, for someone who wonders what an image was made with.
+/* explain.c - a sealed plan in words, for someone who asks what an image was made with.
  *
- * What all methods share stands here: the adapters, who acts on the prompt, what it costs, how each block
- * is computed. The method itself says what its options mean and folds its own table into few lines; a
- * table printed whole would be thousands of cells, and the eye wants runs. */
+ * This file writes what all methods share: the adapters, which of them act on the prompt, the cost,
+ * how each block is computed. The method writes what its options mean, and folds its table into a
+ * few lines: printed whole it would be thousands of cells. */
 #include <math.h>
 
 #include "plan/method/method.h"
 
-/* ---- adapters ------------------------------------------------------------------------------------------------ */
+/* ---- adapters -------------------------------------------------------------------------------- */
 
 static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
 {
@@ -66,7 +66,7 @@ static void add_text_policy(const weft_plan *p, wf_text *out)
     wf_text_add(out, "%s\n", acting == 0 ? " the base model's text encoder" : "");
 }
 
-/* Where the policy for adapters that depend on the weight says something else than delta. */
+/* The layers to which a policy other than delta applies. */
 static void add_mixed(const weft_plan *p, wf_text *out)
 {
     size_t          count;
@@ -88,7 +88,7 @@ static void add_mixed(const weft_plan *p, wf_text *out)
                 wf_mixed_name(p->mixed), (int)n, n == 1 ? "layer" : "layers");
 }
 
-/* ---- cost ------------------------------------------------------------------------------------------ */
+/* ---- cost ------------------------------------------------------------------------------------ */
 
 static void add_cost(const weft_plan *p, wf_text *out)
 {
@@ -148,7 +148,7 @@ static void add_all_paths(const weft_plan *p, wf_text *out)
     add_paths(p, &p->table.text, out);
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* One phase of several: its calls and what they cost. */
 static void add_phase(const wf_sheet *s, size_t index, wf_text *out)

@@ -1,8 +1,8 @@
-/* patch.c - what the adapters do to one layer: their factors, stacked, or a merged copy of its weight.
+/* patch.c - what the adapters do to one layer: stacked factors, or a merged copy of its weight.
  *
- * A patch names the modules that act at a layer. Unless the layer is computed from a merged copy, the
- * factors of all parts stand in one block, the pairs stacked so that one product serves them all.
- * Phases, and copies of a plan, share the patches that are the same in both. */
+ * A patch names the modules that act at a layer. If the layer is not computed from a merged copy,
+ * the factors of all parts are in one block, with the pairs stacked so that one product serves them
+ * all. Phases and copies of a plan share patches that are equal. */
 #include "plan/plan_internal.h"
 
 size_t wf_layer_columns(const wf_layer *layer)
@@ -23,7 +23,7 @@ size_t wf_stack_floats(const wf_layer *layer, const wf_stack *stack)
     return n;
 }
 
-/* ---- a patch's life ---------------------------------------------------------------------------- */
+/* ---- a patch's life -------------------------------------------------------------------------- */
 
 wf_patch *wf_patch_ref(wf_patch *x)
 {
@@ -78,7 +78,7 @@ static weft_status list_parts(wf_patch **out, const weft_plan *p, const wf_slot 
     return WEFT_OK;
 }
 
-/* Bindings are compared by address: a patch keeps its own, so no address is used again. */
+/* Bindings are compared by address. A patch keeps its bindings, so no address is used twice. */
 static bool same(const wf_patch *a, const wf_patch *b)
 {
     if (a->layer != b->layer || a->merged != b->merged || a->parts != b->parts) return false;
@@ -90,7 +90,7 @@ static bool same(const wf_patch *a, const wf_patch *b)
     return true;
 }
 
-/* Of patches made before, by layer, the one that is like this one; or NULL. */
+/* The patch of an earlier plan that equals this one, or NULL. */
 static wf_patch *find_cached(const weft_plan *p, const wf_patch *like)
 {
     size_t low = 0, high = p->cached;
@@ -127,10 +127,10 @@ static wf_patch *find(const weft_plan *p, const wf_table *t, const wf_patch *lik
     return x;
 }
 
-/* ---- stacks: the factors of a layer's parts in one block ------------------------------------------------------- */
+/* ---- stacks: the factors of a layer's parts in one block ------------------------------------- */
 
-/* The block's layout. With no base it only counts: part_rank, part_scale and nonpair, then down (R, K), up (R, out), and
- * for each part that is no pair its matrices. */
+/* The block's layout: part_rank, part_scale and nonpair, then down (R, K), up (R, out), and the
+ * matrices of each part that is no pair. Without a base it only counts. */
 typedef struct block {
     char  *base;
     size_t used;
@@ -157,7 +157,7 @@ static int32_t pair_rank(const wf_patch_part *s, const wf_layer *layer)
     return wf_slice_form(&s->slice, s->module, layer) == WF_FORM_PAIR ? wf_module_pair_rank(s->module) : 0;
 }
 
-/* Where everything of the stack stands in the block. */
+/* Place everything of the stack in the block. */
 static void lay_out(wf_stack *stack, const wf_patch *w, const wf_layer *layer, block *b)
 {
     size_t    columns = wf_layer_columns(layer), out = (size_t)layer->out, n = (size_t)w->parts, rank = 0;
@@ -235,7 +235,7 @@ static weft_status fill_stack(wf_patch *w, const wf_layer *layer, weft_error *er
     return WEFT_OK;
 }
 
-/* ---- merged copies ------------------------------------------------------------------------------ */
+/* ---- merged copies --------------------------------------------------------------------------- */
 
 bool wf_patch_has_bias(const wf_patch *patch, const wf_layer *layer)
 {
@@ -263,9 +263,9 @@ weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_
     return WEFT_OK;
 }
 
-/* ---- paths --------------------------------------------------------------------------------------- */
+/* ---- paths ----------------------------------------------------------------------------------- */
 
-/* Are the coefficients of these slots numbers that are the same in every call, of one branch each? */
+/* Are the coefficients of these slots plain numbers, the same in every call, in one branch? */
 static bool never_changes(const wf_sheet *s, size_t first, int32_t parts)
 {
     for (size_t k = first; s->rows > 0 && k < first + (size_t)parts; k++)
@@ -277,10 +277,10 @@ static bool never_changes(const wf_sheet *s, size_t first, int32_t parts)
     return true;
 }
 
-/* A merged copy costs out * K floats once; the side path costs its products for every row of the activations:
- * R * (K + out) of pairs, i1 o2 (k2 + o1) of a Kronecker product. Below an eighth of the base product we keep the
- * side path: it needs no copy, and thin products of that size hide beside the big one. A matrix costs as much
- * memory beside the weight as in place of it. */
+/* A merged copy costs out * K floats once. The side path costs its products for every row of the
+ * activations: R * (K + out) for pairs, i1 o2 (k2 + o1) for a Kronecker product. Below an eighth of
+ * the base product we take the side path: it needs no copy, and thin products of that size hardly
+ * show beside the big one. A dense part costs the same memory either way, so it is merged. */
 static bool merging_pays(const wf_patch *x, const wf_layer *layer)
 {
     double columns = (double)wf_layer_columns(layer), out = layer->out, products = 0;
@@ -306,7 +306,7 @@ static bool choose_merged(const weft_plan *p, const wf_layer *layer, const wf_pa
     return constant;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------ */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
                                   const wf_sheet *s, size_t first, int32_t parts, weft_error *err)

@@ -1,18 +1,18 @@
-/* plan.c - the plan as a handle: built from adapters and phases, sealed once, read ever after.
+/* plan.c - the plan as a handle: built from adapters and phases, sealed once, read from then on.
  *
- * A plan holds bindings, not adapters: what an adapter does on this model, seen through one selection of
- * layers. Bindings, patches and what a method learnt of the weights are immutable and counted, so that
- * a copy of a plan costs a few pointers, and sealing it recomputes only what changed.
+ * A plan holds bindings: what an adapter does on this model, seen through one selection of layers.
+ * Bindings, patches and what a method learnt of the weights are immutable and counted. So a copy of
+ * a plan costs a few pointers, and sealing it computes only what changed.
  *
- * Sealing works on a table of its own and puts it into the plan when it is whole: a failure half way
- * leaves the plan as it was, to be mended and sealed again. */
+ * Sealing fills a table of its own and puts it into the plan at the end. If it fails half way, the
+ * plan is as it was, to be changed and sealed again. */
 #include <math.h>
 #include <stdio.h>
 
 #include "base/structs.h"
 #include "plan/method/method.h"
 
-/* ---- counted blocks ---------------------------------------------------------------------------- */
+/* ---- counted blocks -------------------------------------------------------------------------- */
 
 wf_blob *wf_blob_create(const weft_allocator *alloc, size_t size)
 {
@@ -42,9 +42,9 @@ void wf_blob_drop(wf_blob *b)
     wf_free(&alloc, b);
 }
 
-/* ---- phases ------------------------------------------------------------------------------------ */
+/* ---- phases ---------------------------------------------------------------------------------- */
 
-/* A phase that merges, until a setter says otherwise. */
+/* A phase that merges, unless a setter follows. */
 static weft_status add_phase(weft_plan *p, int32_t first, double at, weft_error *err)
 {
     wf_phase *phase = wf_zalloc(&p->alloc, p->phases + 1, sizeof *phase);
@@ -114,7 +114,7 @@ weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *op
     return WEFT_OK;
 }
 
-/* ---- create, copy, free ------------------------------------------------------------------------ */
+/* ---- create, copy, free ---------------------------------------------------------------------- */
 
 weft_status weft_plan_create(weft_model *model, const weft_plan_options *options, weft_plan **out, weft_error *err)
 {
@@ -159,7 +159,7 @@ weft_status weft_plan_create(weft_model *model, const weft_plan_options *options
     return st;
 }
 
-/* The patches of a plan, by layer: those of its sheets, or what it was given to begin with. */
+/* The patches of a plan, by layer: those of its sheets, or those that it began with. */
 static weft_status share_patches(weft_plan *p, const weft_plan *from, weft_error *err)
 {
     const wf_table *t = &from->table;
@@ -253,7 +253,7 @@ weft_status weft_plan_copy(const weft_plan *plan, weft_plan **out, weft_error *e
     return st;
 }
 
-/* Let go of what only an unsealed plan needs. */
+/* Release what only an unsealed plan needs. */
 static void drop_cache(weft_plan *p)
 {
     for (size_t i = 0; i < p->cached; i++) wf_patch_drop(p->cache[i]);
@@ -285,7 +285,7 @@ void wf_plan_ref(weft_plan *p)
     wf_ref_take(&p->refs);
 }
 
-/* ---- adapters ---------------------------------------------------------------------------------- */
+/* ---- adapters -------------------------------------------------------------------------------- */
 
 weft_status wf_plan_still_open(const weft_plan *plan, const char *what, weft_error *err)
 {
@@ -322,7 +322,7 @@ weft_status wf_plan_check_add(const weft_add_options *o, float weight, const cha
     return WEFT_OK;
 }
 
-/* The weights of the text encoders: as given, or everywhere the weight itself. */
+/* The weights of the text encoders: as given, or all the weight itself. */
 static weft_status read_text_weights(float to[WF_TEXT_ENCODERS], const weft_text_weights *given, float weight,
                                      const char *name, weft_error *err)
 {
@@ -421,7 +421,7 @@ weft_status weft_plan_set_weight(weft_plan *plan, int32_t index, float weight, c
     return WEFT_OK;
 }
 
-/* ---- sealing ----------------------------------------------------------------------------------- */
+/* ---- sealing --------------------------------------------------------------------------------- */
 
 weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err)
 {

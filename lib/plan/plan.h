@@ -20,8 +20,8 @@ typedef struct wf_blob wf_blob;
 typedef struct wf_patch_part {
     const wf_module *module;
     wf_slice         slice;  /* of the layer's rows                                        */
-    double           scale;  /* the file's, 1 where the method leaves it out               */
-    double           inside; /* DoRA as PEFT weighs it: the weight inside the norm; else 1 */
+    double           scale;  /* the file's; 1 if the method leaves alpha out               */
+    double           inside; /* WEFT_ADD_PEFT_DORA: the weight, inside the norm; else 1    */
 } wf_patch_part;
 
 /* What adapters do to one layer: which modules act there, and their factors unless the layer is
@@ -80,7 +80,7 @@ typedef struct wf_sheet {
     wf_blob         *state;         /* what the method concluded for this sheet        */
 } wf_sheet;
 
-/* ---- reading a sealed plan (read.c) ------------------------------------------------------------ */
+/* ---- reading a sealed plan (read.c) ---------------------------------------------------------- */
 
 weft_model     *wf_plan_model(const weft_plan *p);
 bool            wf_plan_sealed(const weft_plan *p);
@@ -103,10 +103,10 @@ void            wf_plan_ref(weft_plan *p);
 /* Most branches of a row, the base's not counted. */
 int32_t         wf_sheet_branches(const wf_sheet *s);
 
-/* ---- merged copies (patch.c, weight_dependent.c) ------------------------------------------------- */
+/* ---- merged copies (patch.c, weight_dependent.c) --------------------------------------------- */
 
-/* weight (out, K) = the layer's weight with the patch in it, under the plan's policy for adapters that
- * depend on the weight; and unless it is NULL, bias (out). cells [parts] of the patch. */
+/* weight (out, K) = the layer's weight with the patch in it, under the plan's policy for adapters
+ * that depend on the weight; and unless it is NULL, bias (out). cells [parts] of the patch. */
 weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, const wf_cell *cells,
                                    float *weight, float *bias, const weft_allocator *alloc,
                                    weft_error *err);
@@ -114,25 +114,25 @@ wf_patch   *wf_patch_ref(wf_patch *x);
 void        wf_patch_drop(wf_patch *x);
 /* Does any part change the bias? */
 bool        wf_patch_has_bias(const wf_patch *patch, const wf_layer *layer);
-/* Floats of a merged copy: the weight, and the bias where a part changes it. */
+/* Floats of a merged copy: the weight, and the bias if a part changes it. */
 size_t      wf_patch_merged_floats(const wf_patch *patch, const wf_layer *layer);
 
-/* ---- combining branches (combine.c) ---------------------------------------------------------------- */
+/* ---- combining branches (combine.c) ---------------------------------------------------------- */
 
 enum { WF_UNCONDITIONAL = 0, WF_CONDITIONAL = 1 };
 
-/* The predictions of a call's branches, of one half of guidance, and all that a method may ask to make
- * one prediction of them. All arrays are (n, c, h, w). */
+/* The predictions of a call's branches, for one half of guidance, and all that a method may need to
+ * combine them. All arrays are (n, c, h, w). */
 typedef struct wf_combine {
     int32_t             call;      /* of the plan                                                  */
-    float               timestep;  /* the noise level, as the denoiser was told it                 */
+    float               timestep;  /* the noise level, as the denoiser got it                      */
     int32_t             n, c, h, w;
     const float        *latent;    /* what the denoiser read                                       */
     int32_t             half;      /* WF_CONDITIONAL, or with guidance first WF_UNCONDITIONAL      */
     bool                guided;
     int32_t             branches;  /* the base's is not counted                                    */
     const float *const *preds;     /* [branches]                                                   */
-    const float        *base;      /* the prediction without adapters, where the method asks; else NULL */
+    const float        *base;      /* the prediction without adapters, if the method asks; or NULL */
     float              *scratch;   /* as many floats as wf_plan_combine_scratch() said             */
     float              *out;       /* must not be one of preds                                     */
 } wf_combine;
@@ -140,13 +140,13 @@ typedef struct wf_combine {
 size_t wf_plan_combine_scratch(const weft_plan *p, size_t values);
 void   wf_plan_combine(const weft_plan *p, const wf_combine *x);
 
-/* ---- stamp.c --------------------------------------------------------------------------------------- */
+/* ---- stamp.c --------------------------------------------------------------------------------- */
 
 /* A number for all that can change an encoding: the text encoders, what adapters add to them,
  * placeholder tokens. Never 0. */
 uint64_t wf_plan_text_stamp(const weft_plan *p);
 
-/* ---- tokens.c: what concepts add to the vocabulary of a plan's prompts ------------------------ */
+/* ---- tokens.c: what concepts add to the vocabulary of a plan's prompts ----------------------- */
 
 /* All WEFT_ENCODE_* that there are. */
 #define WF_ENCODE_FLAGS (WEFT_ENCODE_TRUNCATE | WEFT_ENCODE_ADAPTER | WEFT_ENCODE_WEIGHTS | \
@@ -162,6 +162,7 @@ size_t           wf_tokens_rows(const wf_tokens *t);
 const char      *wf_tokens_name(const wf_tokens *t, int32_t row);
 int32_t          wf_tokens_layers(const wf_tokens *t, int32_t row);
 /* rows[k] = row k for this encoder, as cross-attention layer `layer` is to see it. */
-void             wf_tokens_fill(const wf_tokens *t, int32_t encoder, int32_t layer, const float **rows);
+void             wf_tokens_fill(const wf_tokens *t, int32_t encoder, int32_t layer,
+                                const float **rows);
 
 #endif

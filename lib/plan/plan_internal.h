@@ -26,7 +26,7 @@ enum {
     WF_PHASES_MAX   = 1024
 };
 
-/* ---- counted blocks (plan.c) ------------------------------------------------------------------- */
+/* ---- counted blocks (plan.c) ----------------------------------------------------------------- */
 
 /* A counted block of plain memory that several plans share and none changes. */
 struct wf_blob {
@@ -39,9 +39,10 @@ wf_blob *wf_blob_create(const weft_allocator *alloc, size_t size); /* zeroed; NU
 wf_blob *wf_blob_ref(wf_blob *b);
 void     wf_blob_drop(wf_blob *b);
 
-/* ---- the plan ---------------------------------------------------------------------------------- */
+/* ---- the plan -------------------------------------------------------------------------------- */
 
-/* An adapter on a model, seen through one selection of layers. Immutable, shared by copies of a plan. */
+/* An adapter on a model, seen through one selection of layers. Immutable, shared by copies of a
+ * plan. */
 struct wf_binding {
     wf_refs        refs;
     weft_allocator alloc;
@@ -106,84 +107,91 @@ struct weft_plan {
     wf_table          table;
 };
 
-/* What every public setter does: refuse a sealed plan; give the last phase its method and options. */
+/* What every method setter does: refuse a sealed plan, and set method and options of the last
+ * phase. */
 weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *options, size_t size,
                         weft_error *err);
 /* Is it a plan, and not sealed? `what` is for the line. */
 weft_status wf_plan_still_open(const weft_plan *plan, const char *what, weft_error *err);
 weft_status wf_plan_must_be_sealed(const weft_plan *plan, const char *what, weft_error *err);
 /* May an adapter, or a concept with one, be added so? `name` is for the line. */
-weft_status wf_plan_check_add(const weft_add_options *o, float weight, const char *name, weft_error *err);
+weft_status wf_plan_check_add(const weft_add_options *o, float weight, const char *name,
+                              weft_error *err);
 /* Add a line to the report of a table that is being made. */
 void        wf_table_warn(const weft_plan *p, wf_table *t, const char *format, ...) WF_PRINTF(3, 4);
 
-/* ---- binding.c --------------------------------------------------------------------------------- */
+/* ---- binding.c ------------------------------------------------------------------------------- */
 
 weft_status wf_binding_create(wf_binding **out, weft_model *model, weft_adapter *adapter,
-                              const weft_add_options *o, const weft_allocator *alloc, weft_error *err);
+                              const weft_add_options *o, const weft_allocator *alloc,
+                              weft_error *err);
 wf_binding *wf_binding_ref(wf_binding *b);
 void        wf_binding_drop(wf_binding *b);
-/* The same with these slices, in the order of the layers, in place of those of the adapter's report. */
-weft_status wf_binding_make(wf_binding **out, weft_model *model, weft_adapter *adapter, const wf_slice *slices,
-                            size_t n, const weft_add_options *o, const weft_allocator *alloc,
-                            weft_error *err);
-/* The modules of adapter `adapter` at a layer, and at which of its rows; none where it has none or is
- * not selected. */
+/* The same with these slices, in the order of the layers, in place of those of the adapter's
+ * report. */
+weft_status wf_binding_make(wf_binding **out, weft_model *model, weft_adapter *adapter,
+                            const wf_slice *slices, size_t n, const weft_add_options *o,
+                            const weft_allocator *alloc, weft_error *err);
+/* The modules of adapter `adapter` at a layer, and at which of its rows; none if it has none there
+ * or the layer is not selected. */
 const wf_slice *wf_plan_slices(const weft_plan *p, int32_t adapter, int32_t layer, int32_t *count);
 /* The first of them, or NULL. */
 const wf_module *wf_plan_module(const weft_plan *p, int32_t adapter, int32_t layer);
 
-/* ---- cell.c ------------------------------------------------------------------------------------- */
+/* ---- cell.c ---------------------------------------------------------------------------------- */
 
 /* The user's weight at a layer. */
 float   wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer);
-/* The same as it stands in a cell: 1 where it acts inside a norm instead (WEFT_ADD_PEFT_DORA). */
+/* The same as it stands in a cell: 1 if it acts inside a norm instead (WEFT_ADD_PEFT_DORA). */
 float   wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer);
 bool    wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer);
-/* Does the adapter act while prompts are encoded? What a text slot's cell holds: its weight if so, else 0. */
+/* Does the adapter act while prompts are encoded? What a text slot's cell holds: its weight if so,
+ * else 0. */
 bool    wf_plan_text_acts(const weft_plan *p, int32_t adapter);
 float   wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer);
 
-/* ---- patch.c ------------------------------------------------------------------------------------- */
+/* ---- patch.c --------------------------------------------------------------------------------- */
 
-/* The patch of slots [first, first + parts) of a sheet, which are all of one layer: one that the sheets
- * before it or the plan's cache have already, or a new one. */
+/* The patch of slots [first, first + parts) of a sheet, which are all of one layer: one that the
+ * sheets before it or the plan's cache have already, or a new one. */
 weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
                                   const wf_sheet *s, size_t first, int32_t parts, weft_error *err);
-/* dst (out, K) += sum over the parts of cells[p] * Delta_p, and bias (out) likewise unless it is NULL. */
-weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells, float *dst,
-                         float *bias, const weft_allocator *alloc, weft_error *err);
+/* dst (out, K) += sum over the parts of cells[p] * Delta_p, and the same for bias (out) unless it
+ * is NULL. */
+weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells,
+                         float *dst, float *bias, const weft_allocator *alloc, weft_error *err);
 /* Floats of a stack: factors, matrices, differences of biases. */
 size_t      wf_stack_floats(const wf_layer *layer, const wf_stack *stack);
 size_t      wf_layer_columns(const wf_layer *layer); /* K = kernel^2 * in */
 
-/* ---- weight_dependent.c ---------------------------------------------------------------------------- */
+/* ---- weight_dependent.c ---------------------------------------------------------------------- */
 
-/* Has the plan's policy for adapters that depend on the weight something to say at a layer with these
- * parts? Of a text encoder: would it, if it were in the denoiser. Never under WEFT_MIXED_DELTA. */
+/* Does the plan's policy for adapters that depend on the weight apply to a layer with these parts?
+ * For a layer of a text encoder: would it, in the denoiser? Never under WEFT_MIXED_DELTA. */
 bool        wf_mixed_matters(const weft_plan *p, const wf_layer *layer, const wf_patch_part *part,
                              int32_t parts);
-/* Refuse what it does not allow there: slot and part [parts]; `constant`: the same in every call of the
- * phase, and one branch. */
+/* Refuse what it does not allow there: slot and part [parts]; `constant`: the same in every call of
+ * the phase, and one branch. */
 weft_status wf_mixed_check(const weft_plan *p, const wf_sheet *s, const wf_layer *layer,
                            const wf_slot *slot, const wf_patch_part *part, int32_t parts,
                            bool constant, weft_error *err);
 const char *wf_mixed_name(int32_t mixed); /* "delta", "inside", .. */
 
-/* ---- sheet.c --------------------------------------------------------------------------------------- */
+/* ---- sheet.c --------------------------------------------------------------------------------- */
 
 weft_status wf_table_make(wf_table *t, const weft_plan *p, int32_t calls, weft_error *err);
 void        wf_table_free(wf_table *t, const weft_allocator *alloc);
 
-/* ---- read.c ---------------------------------------------------------------------------------------- */
+/* ---- read.c ---------------------------------------------------------------------------------- */
 
-/* Coefficient of a slot's adapter at a layer in a row's branch; 0 where the sheet has no such slot. */
-wf_cell wf_sheet_cell(const wf_sheet *s, const wf_row *row, int32_t branch, int64_t layer, int32_t adapter);
-/* Number of layers of a sheet where some cell of the adapter is not zero. */
+/* Coefficient of an adapter at a layer in a row's branch; 0 if the sheet has no such slot. */
+wf_cell wf_sheet_cell(const wf_sheet *s, const wf_row *row, int32_t branch, int64_t layer,
+                      int32_t adapter);
+/* Number of layers of a sheet with a cell of the adapter that is not zero. */
 int32_t wf_sheet_reach(const wf_sheet *s, int32_t adapter);
 /* Is any cell of slots [first, end) not zero, in any row and branch? */
 bool    wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end);
-/* "content", "style" or "": the part that an adapter plays. */
+/* "content", "style" or "": the role of an adapter. */
 const char *wf_plan_role_name(const weft_plan *p, int32_t adapter);
 
 /* ---- tokens.c -------------------------------------------------------------------------------- */
@@ -194,18 +202,19 @@ void       wf_tokens_explain(const wf_tokens *t, wf_text *out);
 /* Of all tokens with their vectors; 0 without any. */
 uint64_t   wf_tokens_stamp(const wf_tokens *t);
 
-/* ---- stamp.c ------------------------------------------------------------------------------------------ */
+/* ---- stamp.c --------------------------------------------------------------------------------- */
 
 /* Hashes that go on from h. */
 uint64_t wf_stamp_text(uint64_t h, const char *s, size_t n);
 uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n);
 
-/* ---- show.c: names and numbers for people, also in images --------------------------------------------- */
+/* ---- show.c: names and numbers for people, also in images ------------------------------------ */
 
 /* "A" .. "Z", then "A1" ..: how texts and images call an adapter. */
 typedef struct wf_letter_text { char text[8]; } wf_letter_text;
 const char *wf_letter(wf_letter_text *buf, int32_t adapter);
-/* "down.1.att.0.tf.0.attn1.to_q" of a canonical layer name, cut to fit; and of its block, "down.1". */
+/* "down.1.att.0.tf.0.attn1.to_q" of a canonical layer name, cut to fit; and of its block,
+ * "down.1". */
 typedef struct wf_short_text { char text[64]; } wf_short_text;
 const char *wf_short_name(wf_short_text *buf, const char *layer);
 const char *wf_block_name(wf_short_text *buf, const char *layer);

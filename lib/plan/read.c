@@ -1,4 +1,4 @@
-/* read.c - a sealed plan read by callers, by a run, and by the files that show it. */
+/* read.c - reading a sealed plan: for callers, for a run, and for the files that show it. */
 #include "base/structs.h"
 #include "plan/method/method.h"
 
@@ -9,7 +9,7 @@ weft_status wf_plan_must_be_sealed(const weft_plan *plan, const char *what, weft
     return WEFT_OK;
 }
 
-/* ---- sheets ------------------------------------------------------------------------------------ */
+/* ---- sheets ---------------------------------------------------------------------------------- */
 
 weft_model     *wf_plan_model(const weft_plan *p) { return p->model; }
 bool            wf_plan_sealed(const weft_plan *p) { return p->sealed; }
@@ -113,7 +113,7 @@ const char *wf_plan_role_name(const weft_plan *p, int32_t adapter)
     return role == WEFT_ROLE_CONTENT ? "content" : role == WEFT_ROLE_STYLE ? "style" : "";
 }
 
-/* ---- facts ------------------------------------------------------------------------------------- */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 /* Layers and bytes of a sheet; a patch that an earlier sheet has too shares its factors. */
 static void add_costs(const weft_plan *p, const wf_sheet *s, int64_t *touched, int64_t *merged, int64_t *side_bytes,
@@ -204,7 +204,7 @@ weft_status weft_plan_adapter(const weft_plan *plan, int32_t adapter, weft_plan_
     return WF_RESULT(info, &i, weft_plan_adapter_info, err);
 }
 
-/* ---- cells ------------------------------------------------------------------------------------- */
+/* ---- cells ----------------------------------------------------------------------------------- */
 
 static weft_status check_call(const weft_plan *p, int32_t call, const char *what, weft_error *err)
 {

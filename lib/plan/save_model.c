@@ -1,18 +1,17 @@
 /* save_model.c - the plan merged into the model's weights, as a checkpoint of its own.
  *
- * Merging into files is what other programs do to have an adapter for good; here the base is never written to, so it
- * is a copy that is written, tensor by tensor: what no adapter touches goes through as it is, what one touches is
- * widened, summed in float32 exactly as a merged copy of a run is, and narrowed to the dtype that it had. Never more than
- * one tensor is in memory.
+ * The base is never written to: a copy is written, tensor by tensor. A tensor that no adapter
+ * touches goes through as it is. One that is touched is widened, summed in float32 exactly as a
+ * merged copy of a run is, and narrowed to its dtype. No more than one tensor is in memory.
  *
- * A tensor of the file may hold several layers (q, k and v in one matrix): each is put into the rows that are its own,
- * which are found by where the layer's weights lie in memory. */
+ * A tensor of the file may hold several layers (q, k and v in one matrix). Each layer is written
+ * into its own rows, which are found by where the layer's weights lie in memory. */
 #include "model/networks.h"
 #include "model/written.h"
 #include "plan/method/method.h"
 #include "tensor/gemm.h"
 
-/* A layer's weight or bias, and where the file has it. */
+/* A layer's weight or bias, and its place in the file. */
 typedef struct change {
     const wf_patch   *patch;
     const wf_cell    *cells;  /* [patch->parts] */
@@ -31,7 +30,7 @@ typedef struct saving {
     int64_t          done, all;
 } saving;
 
-/* ---- what is to be changed ----------------------------------------------------------------------------- */
+/* ---- what is to be changed ------------------------------------------------------------------- */
 
 static weft_status add_change(saving *s, const change *like, bool bias, weft_error *err)
 {
@@ -62,7 +61,7 @@ static weft_status add_sheet(saving *s, const wf_sheet *sheet, weft_error *err)
     return WEFT_OK;
 }
 
-/* check() has seen to it that there is one phase, with one row. */
+/* check() made sure that there is one phase, with one row. */
 static weft_status list_changes(saving *s, weft_error *err)
 {
     const wf_sheet *phase = wf_plan_phase(s->plan, 0), *text = wf_plan_text_sheet(s->plan);
@@ -74,9 +73,9 @@ static weft_status list_changes(saving *s, weft_error *err)
     return add_sheet(s, text, err);
 }
 
-/* ---- one layer ------------------------------------------------------------------------------------------ */
+/* ---- one layer ------------------------------------------------------------------------------- */
 
-/* Narrowing that also knows F64, in which old files are. */
+/* Narrowing that also knows F64, the dtype of old files. */
 static bool narrow(void *dst, wf_dtype type, const float *src, size_t n)
 {
     if (type != WF_F64) return wf_narrow(dst, type, src, n);
@@ -98,7 +97,8 @@ static weft_status merge(saving *s, const change *p, weft_error *err)
     return st;
 }
 
-/* to (out, in, ky, kx) in the file's type from w (out, ky, kx, in); `turned`: to (in, out). line holds K floats. */
+/* to (out, in, ky, kx) in the file's type from w (out, ky, kx, in); `turned`: to (in, out). line
+ * holds K floats. */
 static bool place(uint8_t *to, const wf_layer *l, wf_dtype type, const float *w, float *line, bool turned)
 {
     size_t size = (size_t)wf_dtype_bits(type) / 8, in = (size_t)l->in, taps = (size_t)l->kernel * (size_t)l->kernel;
@@ -129,7 +129,7 @@ static weft_status apply(saving *s, const change *p, const wf_tensor *whole, wef
                                      wf_dtype_name(p->tensor->dtype));
 }
 
-/* ---- one file --------------------------------------------------------------------------------------------- */
+/* ---- one file -------------------------------------------------------------------------------- */
 
 /* Does the layer's part lie in this tensor of the file? */
 static bool lies_in(const change *p, const wf_tensor *t)
@@ -139,7 +139,8 @@ static bool lies_in(const change *p, const wf_tensor *t)
            (uintptr_t)p->tensor->data + p->tensor->bytes <= (uintptr_t)t->data + t->bytes;
 }
 
-/* A pickle's tensors can share their memory. What is merged into one of them must not appear in the other. */
+/* A pickle's tensors can share their memory. What is merged into one of them must not appear in the
+ * other. */
 static weft_status check_alone(const saving *s, const wf_tensor *tensors, size_t count, weft_error *err)
 {
     for (size_t i = 0; i < s->count; i++) {
@@ -199,7 +200,7 @@ static weft_status write_file(void *user, const char *path, const weft_tensors *
     return st;
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* Memory for the largest tensor that is changed and the largest layer in it. */
 static weft_status take_memory(saving *s, weft_error *err)

@@ -1,17 +1,17 @@
 /* sheet.c - from adapters and a method to a sheet of the table: slots, rows, and patches.
  *
- * We ask the method for every call of its phase, keep each distinct row once (merge has 1, switch one
- * for each adapter, K-LoRA at most one for each call), and then drop the slots that are zero in all of
- * them. So an adapter of weight 0 is not there at all, and the layers it would have touched compute
- * what the base computes, bit for bit.
+ * We ask the method for every call of its phase, and keep each distinct row once: merge has 1,
+ * switch one for each adapter, K-LoRA at most one for each call. Then we drop the slots that are
+ * zero in all rows. So an adapter of weight 0 leaves no slot, and its layers compute what the base
+ * computes, bit for bit.
  *
- * The sheet of the text encoders has one row, and a slot stays while its weight is not zero, also where
- * the policy keeps it silent: a caller may still encode a prompt with that adapter only. */
+ * The sheet of the text encoders has one row. There a slot stays if its weight is not zero, even if
+ * the policy silences it: a caller may still encode a prompt with only that adapter. */
 #include <math.h>
 
 #include "plan/method/method.h"
 
-/* ---- slots ------------------------------------------------------------------------------------- */
+/* ---- slots ----------------------------------------------------------------------------------- */
 
 /* Slots of an adapter at a layer of this sheet. */
 static int32_t slots_at(const weft_plan *p, const wf_sheet *s, const wf_layer *layer, int32_t adapter)
@@ -39,7 +39,7 @@ static weft_status list_slots(wf_sheet *s, const weft_plan *p, weft_error *err)
     return WEFT_OK;
 }
 
-/* ---- rows -------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 static int32_t branches_of(const weft_plan *p, const wf_sheet *s, int32_t call)
 {
@@ -64,7 +64,7 @@ typedef struct row_set {
     size_t    used, room;
 } row_set;
 
-/* Make room for n elements of `size` bytes behind the pointer at `at`, where there is room for *cap. */
+/* Make room for n elements of `size` bytes behind the pointer at `at`, which has room for *cap. */
 static weft_status grow(void *at, size_t *cap, size_t n, size_t size, const weft_allocator *alloc,
                         weft_error *err)
 {
@@ -166,7 +166,7 @@ int32_t wf_sheet_branches(const wf_sheet *s)
     return most - s->base;
 }
 
-/* ---- patches ----------------------------------------------------------------------------------- */
+/* ---- patches --------------------------------------------------------------------------------- */
 
 static weft_status make_patches(wf_sheet *s, const wf_table *t, const weft_plan *p, weft_error *err)
 {
@@ -184,7 +184,7 @@ static weft_status make_patches(wf_sheet *s, const wf_table *t, const weft_plan 
     return WEFT_OK;
 }
 
-/* ---- one sheet --------------------------------------------------------------------------------- */
+/* ---- one sheet ------------------------------------------------------------------------------- */
 
 static void free_sheet(wf_sheet *s, const weft_allocator *alloc)
 {
@@ -208,7 +208,7 @@ static weft_status make_sheet(wf_sheet *s, wf_table *t, const weft_plan *p, weft
     return make_patches(s, t, p, err);
 }
 
-/* ---- phases ------------------------------------------------------------------------------------ */
+/* ---- phases ---------------------------------------------------------------------------------- */
 
 /* First call of a phase: the first n with n / calls >= at. */
 static int32_t first_call(const wf_phase *phase, int32_t calls)
@@ -230,7 +230,7 @@ static wf_blob *learnt_before(const wf_phase *phase, const wf_table *t)
     return wf_blob_ref(learnt);
 }
 
-/* A phase that begins where the next one does, or past the last call, has no calls and no sheet. */
+/* A phase that begins at the same call as the next, or past the last call, has no sheet. */
 static weft_status make_phases(wf_table *t, const weft_plan *p, weft_error *err)
 {
     t->phase = wf_zalloc(&p->alloc, p->phases, sizeof *t->phase);
@@ -273,11 +273,11 @@ static void warn_of_text(const weft_plan *p, wf_table *t)
     }
     if (n > 0)
         wf_table_warn(p, t, "%d %s of the text encoders, where adapters depend on the weights: summed as "
-                      "under delta, %s is for the UNet alone", (int)n, n == 1 ? "layer" : "layers",
+                      "under delta, %s is only for the UNet", (int)n, n == 1 ? "layer" : "layers",
                       wf_mixed_name(p->mixed));
 }
 
-/* ---- the whole --------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 void wf_table_free(wf_table *t, const weft_allocator *alloc)
 {

@@ -1,4 +1,4 @@
-/* show.c - names and numbers for people: what texts and images of a plan call things. */
+/* show.c - names and numbers for people: how texts and images of a plan call things. */
 #include <math.h>
 
 #include "plan/plan_internal.h"

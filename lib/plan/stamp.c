@@ -1,12 +1,14 @@
-/* stamp.c - one number for all that can change what a prompt is encoded to.
+/* stamp.c - one number for all that can change how a prompt is encoded.
  *
- * An encoding is made under a plan and used by the steps of a run, which may have moved to another plan in between.
- * The stamp tells whether that matters: it is a hash of contents, so equal plans agree, a copy with other weights in
- * the UNet agrees, and a text encoder, an adapter's part in it, its weight, or a word that differs does not. 64 bits
- * guard against mistakes, not against malice.
+ * A prompt is encoded under one plan and used by the steps of a run, which may have moved to
+ * another plan in between. The stamp says whether that matters. It is a hash of contents: equal
+ * plans have the same stamp, and so has a copy with other weights in the denoiser. Another text
+ * encoder, another adapter or weight in it, or another placeholder token gives another stamp. 64
+ * bits guard against mistakes, not against malice.
  *
- * Of the text encoders we look at a few bytes of each weight: fine-tuning changes nearly all of them. Of adapters and
- * words every byte counts; an adapter's are gone through once, when the first stamp is asked for. */
+ * Of the text encoders we read a few bytes of each weight, since fine-tuning changes nearly all of
+ * them. Of adapters and tokens every byte counts; an adapter is read once, when the first stamp is
+ * asked for. */
 #include "model/networks.h"
 #include "plan/plan_internal.h"
 

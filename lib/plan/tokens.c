@@ -6,9 +6,10 @@
  * the plan: the model's vocabulary does not change, and weft_model_tokenize() knows no placeholder
  * tokens.
  *
- * A token is found whatever its case and the form of its accents, as in diffusers and Automatic1111's
- * program; unlike diffusers we do not find "cat" in "category". A token that would hide something
- * is refused: one in the vocabulary, unless the caller says so, and one of another concept always.
+ * A token is found whatever its case and the form of its accents, as in diffusers and
+ * Automatic1111's program; unlike diffusers we do not find "cat" in "category". A token that would
+ * hide something is refused: one in the vocabulary, unless the caller says so, and one of another
+ * concept always.
  *
  * The tokens of a plan are one immutable block that copies share; adding a concept makes a new
  * one. */
@@ -58,7 +59,7 @@ void wf_tokens_drop(wf_tokens *w)
     wf_free(&alloc, w);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 const wf_tokens  *wf_plan_tokens(const weft_plan *p) { return p->tokens; }
 const wf_extras *wf_tokens_extras(const wf_tokens *w, int32_t encoder) { return w != NULL ? &w->list[encoder] : NULL; }
@@ -100,7 +101,7 @@ void wf_tokens_explain(const wf_tokens *w, wf_text *out)
     }
 }
 
-/* ---- adding -------------------------------------------------------------------------------------------- */
+/* ---- adding ---------------------------------------------------------------------------------- */
 
 static wf_tokens *make(const weft_plan *p, size_t count, size_t rows)
 {
@@ -197,7 +198,8 @@ static weft_status check_size(const entry *e, const wf_networks *n, weft_error *
 
 enum { APART = 1 << 25 }; /* past any vocabulary */
 
-/* The vocabulary must not have the token, or the caller wants it replaced; and a prompt must be able to hold it. */
+/* The vocabulary must not have the token, unless the caller wants it replaced; and the tokenizer
+ * must be able to find it in a prompt. */
 static weft_status check_vocabulary(const entry *e, const wf_networks *networks, bool replace, weft_error *err)
 {
     const wf_concept_token *w = e->token;
@@ -294,7 +296,7 @@ weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float 
     return WEFT_OK;
 }
 
-/* ---- counting ------------------------------------------------------------------------------------------ */
+/* ---- counting -------------------------------------------------------------------------------- */
 
 weft_status weft_plan_prompt_size(const weft_plan *plan, const char *prompt, uint32_t flags, int32_t *tokens,
                                   int32_t *chunks, weft_error *err)

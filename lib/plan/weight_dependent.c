@@ -1,15 +1,17 @@
-/* weight_dependent.c - combining adapters on one layer of which some depend on its weight.
+/* weight_dependent.c - combining weight-dependent adapters on one layer.
  *
- * LoRA adds the same to whatever weight it finds; DoRA, OFT, BOFT, (IA)^3, GLoRA and a whole weight do not, and beside other
- * adapters it must be said which weight they see. By default the base's: a sum of differences, without an order, which any
- * table of coefficients can hold. The other policies make one weight of all parts together:
+ * LoRA adds the same to any weight. DoRA, OFT, BOFT, (IA)^3, GLoRA and a whole weight do not:
+ * beside other adapters it matters which weight they see. By default they see the base's: a sum of
+ * differences without an order, which any table of coefficients can hold. The other policies make
+ * one weight of all parts together:
  *
- *   INSIDE     additive parts first, then the one that depends on the weight, on what they made
- *   STACK      each part on what those before it made
+ *   INSIDE     additive parts first, then the one that depends on the weight, on their result
+ *   STACK      each part on the result of those before it
  *   DIRECTION  V = W + sum c Delta, g = |W| + sum over DoRA c (g_i - |W|), and then g V / |V|
  *
- * Such a weight is no sum of parts any more, so these layers are computed from a merged copy and need coefficients that never
- * change. A part sees what others made as a layer of its own: a copy with the weight of that moment in the place of the base's. */
+ * The result is no sum of parts any more. So these layers are computed from a merged copy, and
+ * their coefficients must not change. A part sees the weight so far through a copy of the layer
+ * that has this weight in place of the base's. */
 #include <math.h>
 
 #include "model/networks.h"
@@ -21,14 +23,14 @@ const char *wf_mixed_name(int32_t mixed)
     return names[mixed];
 }
 
-/* ---- where it matters, and what is allowed --------------------------------------------------------------- */
+/* ---- when it matters, and what is allowed ---------------------------------------------------- */
 
 static bool is_dora(const wf_patch_part *s)
 {
     return s->module->tensor[WF_TENSOR_MAGNITUDE] != NULL;
 }
 
-/* Does it matter to this part what others made? To STACK a bias in place of the base's matters too. */
+/* Does this part depend on what others made? Under STACK a bias in the base's place does too. */
 static bool depends(const weft_plan *p, const wf_patch_part *s)
 {
     return wf_module_of_weight(s->module) ||
@@ -97,9 +99,9 @@ weft_status wf_mixed_check(const weft_plan *p, const wf_sheet *s, const wf_layer
     return p->mixed == WEFT_MIXED_DIRECTION ? check_direction(p, layer, slot, part, parts, err) : WEFT_OK;
 }
 
-/* ---- one after another --------------------------------------------------------------------------------------- */
+/* ---- one after another ----------------------------------------------------------------------- */
 
-/* A layer being made: weight (out, K) and, unless NULL, bias (out) of this moment. */
+/* A layer being made: its weight (out, K) and, unless NULL, bias (out) so far. */
 typedef struct making {
     const wf_layer       *layer;
     float                *weight;
@@ -125,7 +127,7 @@ static weft_status add_part(const making *x, const wf_patch_part *s, const wf_la
                              x->alloc, err);
 }
 
-/* A part that sees what there is by now, and of a STACK the bias too. */
+/* Apply a part to the weight so far, and under STACK to the bias so far. */
 static weft_status add_dependent(const making *x, const wf_patch_part *s, bool stack, float cell, weft_error *err)
 {
     size_t   out = (size_t)x->layer->out, weight = out * wf_layer_columns(x->layer), floats = weight + out;
@@ -159,7 +161,7 @@ static weft_status make_inside(const weft_plan *p, const making *x, const wf_pat
     return WEFT_OK;
 }
 
-/* ---- directions and magnitudes ----------------------------------------------------------------------------- */
+/* ---- directions and magnitudes --------------------------------------------------------------- */
 
 /* weight becomes g weight / |weight|, along rows or columns; what is zero stays zero. */
 static void take_magnitudes(const wf_layer *l, const double *g, double *norm, bool rows, float *weight)
@@ -207,7 +209,7 @@ static weft_status make_direction(const making *x, const wf_patch *patch, const 
     return st;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, const wf_cell *cells,
                                    float *weight, float *bias, const weft_allocator *alloc,

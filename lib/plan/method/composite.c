@@ -1,11 +1,12 @@
-/* composite.c - every adapter draws its own prediction, and the predictions are averaged.
+/* composite.c - each adapter has a prediction of its own, and the predictions are averaged.
  *
- * Adapters never meet inside the network, so none of them can spoil another's layers; they meet as
- * images of noise, whose mean is taken before guidance (which is linear, so that taking it after
- * guidance is the same). The price is one evaluation of the network for each adapter and call.
+ * Adapters never meet inside the network, so none disturbs another's layers: only their noise
+ * predictions are averaged. The mean is taken before guidance, which is linear, so that afterwards
+ * would give the same. The price is one evaluation of the network for each adapter and call.
  *
- * The order in which adapters were added must not show, not even in the last bit, so the terms of each
- * sum are added in order of size. In double: then k equal predictions also average to themselves. */
+ * The result does not depend on the order in which adapters were added, not even in the last bit:
+ * the terms of each sum are added in order of size. The sum is in double, so k equal predictions
+ * average to themselves. */
 #include "base/structs.h"
 #include "plan/method/method.h"
 
@@ -107,7 +108,7 @@ static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
     if (flags & WEFT_COMPOSITE_DIVIDE_BY_COUNT)
         wf_text_add(out, "  mean       shares are divided by the number of adapters (as the paper prints it)\n");
     if (flags & WEFT_COMPOSITE_NOCFG_LAST)
-        wf_text_add(out, "  unguided   the last adapter's prediction alone (the authors' program)\n");
+        wf_text_add(out, "  unguided   only the last adapter's prediction (the authors' program)\n");
 }
 
 static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)

@@ -1,21 +1,21 @@
-/* klora.c - for every layer and call either the content adapter or the style adapter, as the weights say.
+/* klora.c - for every layer and call either the content adapter or the style adapter.
  *
- * Two adapters that are added fight over each layer; K-LoRA lets one of them have it whole. The largest
- * entries of a delta are where an adapter matters, so a layer's score is the sum of its K largest
- * |entries|, K = rank_c * rank_s. Content wins while
+ * Two adapters that are added compete in each layer; K-LoRA gives the whole layer to one of them.
+ * An adapter matters most at the largest entries of its delta, so a layer's score is the sum of its
+ * K largest |entries|, K = rank_c * rank_s. Content wins while
  *
  *     rho = S_c / (gamma S_s)   >   S(tau)
  *
- * where gamma evens out two files trained at different strengths and the curve S lets style in late (or
- * early and late): images get their layout in the first calls and their texture in the last ones.
- * rho is one number for each layer, so all the reading of weights is done once, when the plan is sealed,
- * and the authors' program, which forms and sorts both deltas at every call of every layer, shrinks to a
+ * gamma balances two files that were trained at different strengths. The curve S lets style in late
+ * (or early and late), since images get their layout in the first calls and their texture in the
+ * last. rho is one number for each layer, so all weights are read once, when the plan is sealed.
+ * The authors' program forms and sorts both deltas at every call of every layer; here that is a
  * comparison.
  *
- * Their program also keeps a counter over the life of the process, so that an image's outcome depends
- * on those drawn before it; ours is computed from call and layer. tau and S are evaluated in double from
- * integers, in this order of operations: ties between rho and S are real (a layer's S is exactly 0 once
- * in an image) and other orders decide some of them otherwise. */
+ * Their program also keeps a counter over the life of the process, so that an image depends on
+ * those drawn before it. Ours computes tau from call and layer. tau and S are evaluated in double
+ * from integers, in this order of operations: ties between rho and S occur (a layer's S is exactly
+ * 0 once in an image), and other orders decide some of them differently. */
 #include <math.h>
 
 #include "base/structs.h"
@@ -26,7 +26,7 @@ static const double STAR_BETA = 0.85;             /* of alpha: the authors' prog
 static const double STAR_BETA_PAPER = 1.3;
 static const double FAR_RATIO = 3;                /* ratios this far over the mean are left out of gamma */
 
-/* ---- the rule -------------------------------------------------------------------------------------------- */
+/* ---- the rule -------------------------------------------------------------------------------- */
 
 static double curve(double tau, const weft_klora_options *o)
 {
@@ -75,10 +75,10 @@ double wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped)
     return kept / (double)n;
 }
 
-/* ---- what the weights say ----------------------------------------------------------------------------------
- *
- * The sums are kept with the plan and pass to its copies: they depend on the two bindings, on K and on
- * whether alpha counts, not on curve, gamma or the number of calls. */
+/* ---- what the weights say -------------------------------------------------------------------- */
+
+/* The sums are kept with the plan and pass to its copies: they depend on the two bindings, on K and
+ * on whether alpha counts, not on curve, gamma or the number of calls. */
 
 typedef struct layer_sums {
     int64_t top_k;       /* 0: not scored            */
@@ -136,7 +136,8 @@ static weft_status pick_roles(const weft_plan *p, state *f, weft_error *err)
     return WEFT_OK;
 }
 
-/* The rank that a module stands for in K: its family's, or where that has none the delta's greatest. */
+/* A module's rank in K: its family's, or for a family without one the largest that its delta can
+ * have. */
 static int64_t rank_of(const wf_module *m, const wf_layer *layer)
 {
     return m->rank > 0 ? m->rank : WF_MIN((int64_t)layer->out, (int64_t)wf_layer_columns(layer));
@@ -199,7 +200,7 @@ static void drop_learnt(void *data)
     wf_binding_drop(m->style);
 }
 
-/* A block like `key`, with the sums of `old` where there is one. */
+/* A block like `key`, with the sums of `old` unless it is NULL. */
 static weft_status begin_learnt(wf_blob **out, const weft_plan *p, const learnt *key, const learnt *old,
                                 size_t layers, weft_error *err)
 {
@@ -255,7 +256,7 @@ static const layer_sums *sums_of(const wf_sheet *s)
     return ((const learnt *)s->learnt->data)->sums;
 }
 
-/* ---- what follows from it ------------------------------------------------------------------------------------ */
+/* ---- what follows from it -------------------------------------------------------------------- */
 
 /* Layers where one of the two has nothing, or nothing but zeros, say nothing about the pair. */
 static bool pairs_up(const layer_sums *s)
@@ -295,10 +296,11 @@ static weft_status balance(state *f, const weft_plan *p, wf_table *t, const wf_s
 static double rho_of(const layer_sums *s, double gamma)
 {
     if (s->style > 0) return s->content / (gamma * s->style);
-    return s->content > 0 ? INFINITY : 0; /* who is alone wins */
+    return s->content > 0 ? INFINITY : 0; /* only one has something: it wins */
 }
 
-/* Differences of normalisations have no score against a delta, and adding them whatever wins would be a merge. */
+/* Differences of normalisations have no score against a delta, and adding them whatever wins would
+ * be a merge. */
 static void warn_of_norms(const weft_plan *p, wf_table *t, const wf_layer *layers, size_t count)
 {
     for (int32_t a = 0; a < p->adapters; a++) {
@@ -361,7 +363,7 @@ static const char *part(const weft_plan *p, const wf_sheet *s, int32_t adapter)
     return adapter == f->content ? "content" : "style";
 }
 
-/* ---- in words ------------------------------------------------------------------------------------------------- */
+/* ---- in words -------------------------------------------------------------------------------- */
 
 static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
 {
@@ -459,7 +461,7 @@ static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)
     wf_free(&p->alloc, at);
 }
 
-/* ---- public ---------------------------------------------------------------------------------------------------- */
+/* ---- public ---------------------------------------------------------------------------------- */
 
 static weft_status check_options(const weft_klora_options *o, weft_error *err)
 {
@@ -479,7 +481,7 @@ static weft_status check_options(const weft_klora_options *o, weft_error *err)
         return wf_fail(err, WEFT_E_ARG, "weft_klora_options: alpha, beta and modulus must be finite, modulus not negative");
     if (o->pattern != WEFT_KLORA_CUSTOM && (o->alpha != 0 || o->beta != 0 || o->modulus != 0))
         return wf_fail(err, WEFT_E_ARG,
-                       "weft_klora_options: alpha, beta and modulus are read with WEFT_KLORA_CUSTOM alone, leave them 0");
+                       "weft_klora_options: alpha, beta and modulus are read only with WEFT_KLORA_CUSTOM, leave them 0");
     return WEFT_OK;
 }
 

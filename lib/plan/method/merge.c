@@ -1,11 +1,11 @@
 /* merge.c - every adapter at every call, summed.
  *
- * The sum is exact: each delta is s_i B_i A_i with its own rank, weighted and added. What other tools
- * call a merge often adds the factors instead, (B_1 + B_2)(A_1 + A_2), and gets cross terms that belong
- * to no adapter; a table of coefficients cannot even say that.
+ * The sum is exact: each delta is s_i B_i A_i with its own rank, weighted and added. Other tools
+ * often add the factors instead, (B_1 + B_2)(A_1 + A_2), and get cross terms that belong to no
+ * adapter.
  *
- * Plain sums blur: by the third adapter on the same layers each one's image fades. The other methods
- * are ways out of that. */
+ * Plain sums dilute: by the third adapter on the same layers each one fades. The other methods are
+ * ways out of that. */
 #include "plan/method/method.h"
 
 static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,

@@ -1,8 +1,9 @@
 /* method.h - what a method has to answer.
  *
- * A method is one row of functions over a pure one: the coefficient of one cell. What happens around
- * the cells is the same for all methods and lives in sheet.c and patch.c: user weights, selections,
- * text encoders, dropping what is always zero, folding equal rows, stacking factors, choosing the path.
+ * A method is a row of functions, of which one is essential: `choose`, the coefficient of one cell.
+ * Everything else about cells is the same for all methods and is in sheet.c and patch.c: user
+ * weights, selections, text encoders, dropping what is always zero, folding equal rows, stacking
+ * factors, choosing the path.
  *
  * A method works inside a phase: its calls are 0 .. s->calls - 1, counted from the phase's first.
  *
@@ -20,9 +21,9 @@ struct wf_method {
     const char *title; /* as people write it                                                       */
     int32_t     text;  /* WEFT_TEXT_*: who acts on the text encoders unless the plan says otherwise */
 
-    /* Required. The coefficient of a denoiser layer's cell before the user's weight; asked only where
-     * the adapter has factors and is selected. Pure. Vectors and masks that a cell names are those of
-     * the sheet, which `begin` sets. */
+    /* Required. The coefficient of a denoiser layer's cell before the user's weight; asked only
+     * where the adapter has factors and is selected. Pure. Vectors and masks that a cell names are
+     * those of the sheet, which `begin` sets. */
     wf_cell (*choose)(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
                     int32_t layer, int32_t adapter);
 
@@ -38,18 +39,18 @@ struct wf_method {
     bool needs_base;   /* combine wants the prediction without adapters: one evaluation more */
     /* Floats of scratch that combine wants for predictions of this many values. NULL: none. */
     size_t (*scratch)(const weft_plan *p, const wf_sheet *s, size_t values);
-    /* The weight of a branch in the combination, where it is a number. NULL: 1 of 1. */
+    /* The weight of a branch in the combination, if it is a number. NULL: 1 of 1. */
     void (*weigh)(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, float *weight,
                   float *divisor);
 
-    /* The part that an adapter plays here, for reports. NULL: what its role says. */
+    /* The role of an adapter here, for reports. NULL: that of weft_add_options. */
     const char *(*part)(const weft_plan *p, const wf_sheet *s, int32_t adapter);
     /* Say what the options mean, in lines "  name      value"; and the sheet, in few lines. */
     void (*describe)(const weft_plan *p, const wf_sheet *s, wf_text *out);
     void (*explain)(const weft_plan *p, const wf_sheet *s, wf_text *out);
 };
 
-/* The cells of most methods: the adapter acts wholly, or not at all. */
+/* The cells of most methods: the adapter acts in full, or not at all. */
 #define WF_ALL     ((wf_cell){ 1, 0, 0 })
 #define WF_NOTHING ((wf_cell){ 0, 0, 0 })
 
@@ -57,13 +58,16 @@ struct wf_method {
 WF_METHODS(WF_METHOD_EXTERN)
 #undef WF_METHOD_EXTERN
 
-/* ---- rules alone, for tests ----------------------------------------------------------------------- */
+/* ---- rules by themselves, for tests ---------------------------------------------------------- */
 
 /* K-LoRA: content (true) or style at call n of N, layer l of L (1-based, in order of execution). */
-bool wf_klora_choose(double rho, int32_t n, int32_t N, int32_t l, int32_t L, const weft_klora_options *options);
-/* Mean of the ratios below three times their mean; *dropped tells how many were not. 1 when `count` is 0. */
+bool wf_klora_choose(double rho, int32_t n, int32_t N, int32_t l, int32_t L,
+                     const weft_klora_options *options);
+/* Mean of the ratios below three times their mean; *dropped tells how many were not. 1 when `count`
+ * is 0. */
 double wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped);
-/* Composite: out = sum of share[b] * preds[b] / divisor, in order of size: no order of the branches shows. */
+/* Composite: out = sum of share[b] * preds[b] / divisor, in order of size: no order of the branches
+ * shows. */
 void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches,
                       double divisor, size_t n);
 /* Switch: whose turn it is. */

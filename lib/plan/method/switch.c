@@ -1,13 +1,14 @@
-/* switch.c - one adapter at a time, taking turns over the calls.
+/* switch.c - one adapter at a time, alternating over the calls.
  *
- * Adapters added to the same weights blur each other. Taking turns keeps each one whole, and a call costs
- * the same however many there are. The price: no single call sees the whole composition, so the period
- * must be short next to the number of calls, and not so short that no turn gets anywhere; the authors
- * settled on 5.
+ * Adapters added to the same weights dilute each other. Alternating keeps each one whole, and a
+ * call costs the same however many there are. The price: no single call sees the whole composition.
+ * So the period must be short compared with the number of calls, but long enough for a turn to have
+ * an effect; the authors settled on 5.
  *
- * An adapter that never gets a turn is named in the plan's warnings: an image that quietly leaves it
- * out is hard to debug. The order is the order of weft_plan_add(), never sorted, for callers tune it by
- * eye. The prompt is encoded once, with the first adapter's text parts, unless the plan says otherwise. */
+ * An adapter that never gets a turn is named in the plan's warnings: an image that quietly leaves
+ * it out is hard to debug. The order is that of weft_plan_add() and is never sorted, since callers
+ * tune it by eye. The prompt is encoded once, with the first adapter's text parts, unless the plan
+ * says otherwise. */
 #include "base/structs.h"
 #include "plan/method/method.h"
 
@@ -16,9 +17,9 @@ static const weft_switch_options *options_of(const wf_sheet *s)
     return s->options->data;
 }
 
-/* As the paper prints it, floor((n mod k period) / period). The authors' program changes adapters in a
- * callback after call n, when n > 0 and period divides n: it is one call late, and the first turn is one
- * call longer. */
+/* As the paper prints it, floor((n mod k period) / period). The authors' program changes adapters
+ * in a callback after call n, when n > 0 and period divides n: it is one call late, and the first
+ * turn is one call longer. */
 int32_t wf_switch_turn(int32_t call, int32_t period, int32_t adapters, bool official_offset)
 {
     if (official_offset) call = WF_MAX(call - 1, 0);
@@ -36,7 +37,7 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
     int32_t last = -1;
 
     (void)err;
-    /* Turns come in order, so those who had one are the first few. */
+    /* Turns come in order, so those that had one are the first few. */
     for (int32_t n = 0; n < s->calls && last < p->adapters - 1 && p->adapters > 0; n++)
         last = WF_MAX(last, turn(p, s, n));
     for (int32_t a = last + 1; a < p->adapters; a++)

@@ -442,7 +442,8 @@ START_TEST(ia3_of_peft_is_the_factor_and_scales_the_bias)
 }
 END_TEST
 
-/* One number for a layer of one input and one output says nothing of its side; the configuration does. */
+/* The shape of one number for a layer of one input and one output does not tell which of the two it
+ * multiplies; the configuration does. */
 START_TEST(ia3_of_peft_asks_the_configuration_where_shapes_are_silent)
 {
     static const float factor[] = { 3 }, weight[] = { 2 }, bias[] = { 5 };

@@ -71,7 +71,8 @@ static double at_row(const wf_cell *c, const tables *t, wf_grid g, size_t row)
 {
     if (c->mask == 0) return c->number;
     const wf_mask *m = &t->masks[c->mask - 1];
-    return (double)c->number * (g.domain == WF_DOMAIN_IMAGE ? m->level[OURS].rows[row] : m->elsewhere);
+    double factor = g.domain == WF_DOMAIN_IMAGE ? m->level[OURS].rows[row] : m->elsewhere;
+    return (double)c->number * factor;
 }
 
 static void close_to(const char *what, const float *y, const double *want, size_t n, double limit)

@@ -308,7 +308,7 @@ START_TEST(timesteps)
 }
 END_TEST
 
-/* Four columns at t = 2. A shift of 1 makes the last frequency 1 / 10000, without it that is 1 / 100. */
+/* Four columns at t = 2. With a shift of 1 the last frequency is 1 / 10000, without one 1 / 100. */
 START_TEST(frequencies_end_where_the_shift_says)
 {
     static const double shifted[] = { 0.909297427, 0.000199999999, -0.416146837, 0.99999998 };

@@ -374,7 +374,8 @@ START_TEST(a_matrix_counts_with_the_rank_it_may_have)
 }
 END_TEST
 
-/* One phase leaves alpha out and the next one does not: they must not share what they have of a layer. */
+/* One phase leaves alpha out and the next one does not: they must not share what they have of a
+ * layer. */
 START_TEST(phases_with_and_without_alpha_have_patches_of_their_own)
 {
     int64_t            one = nth_layer(model, ATTENTION, 0);
@@ -400,7 +401,8 @@ START_TEST(phases_with_and_without_alpha_have_patches_of_their_own)
         const wf_sheet *s = wf_plan_phase(p, call);
         ck_assert_uint_eq(s->patched_count, 1);
         ck_assert_int_eq(s->patched[0].patch->parts, 2);
-        for (int i = 0; i < 2; i++) ck_assert_double_eq(s->patched[0].patch->part[i].scale, call == 0 ? 1 : 2);
+        for (int i = 0; i < 2; i++)
+            ck_assert_double_eq(s->patched[0].patch->part[i].scale, call == 0 ? 1 : 2);
     }
     weft_plan_free(p);
     for (int i = 0; i < 2; i++) weft_adapter_free(a[i]);

@@ -91,8 +91,8 @@ START_TEST(ties_of_the_modulo_fall_as_in_exact_arithmetic)
 }
 END_TEST
 
-/* At the last layer of the last call tau is 49 / 49 and S = 1.5 + 0.5: rho = 2 is a tie. (49 times the
- * double nearest to 1 / 49 is below 1.) */
+/* At the last layer of the last call tau is 49 / 49 and S = 1.5 + 0.5: rho = 2 is a tie. (49 times
+ * the double nearest to 1 / 49 is below 1.) */
 START_TEST(tau_ends_at_one)
 {
     weft_klora_options o = with(WEFT_KLORA_S, 0);
@@ -274,7 +274,8 @@ END_TEST
 START_TEST(composite_does_not_see_the_order_where_terms_vanish)
 {
     static const float v[] = { 1e30f, -1e30f, 1 }, ones[] = { 1, 1, 1 };
-    static const int   order[][3] = { { 0, 1, 2 }, { 0, 2, 1 }, { 1, 0, 2 }, { 1, 2, 0 }, { 2, 0, 1 }, { 2, 1, 0 } };
+    static const int   order[][3] = { { 0, 1, 2 }, { 0, 2, 1 }, { 1, 0, 2 },
+                                      { 1, 2, 0 }, { 2, 0, 1 }, { 2, 1, 0 } };
     float              first = 0;
 
     for (size_t o = 0; o < WF_LEN(order); o++) {

@@ -155,7 +155,8 @@ START_TEST(who_gets_no_turn_is_named)
     ck_assert_ptr_ne(strstr(report, "hat gets no turn"), NULL);
     ck_assert_float_eq(cell(p, 9, 0, attn, 2), 0);
     /* and has no slot: only ink and clay, at each of their layers */
-    ck_assert_uint_eq(wf_plan_phase(p, 0)->slots, 2 * (size_t)(count_layers(model, ATTENTION) + count_layers(model, OTHERS)));
+    ck_assert_uint_eq(wf_plan_phase(p, 0)->slots,
+                      2 * (size_t)(count_layers(model, ATTENTION) + count_layers(model, OTHERS)));
     weft_plan_free(p);
 }
 END_TEST

@@ -465,7 +465,8 @@ START_TEST(further_channels_are_checked)
 }
 END_TEST
 
-/* Two samples at once, each with channels of its own after its latents, are each alone, bit for bit. */
+/* Two samples at once, each with channels of its own after its latents, are each alone, bit for
+ * bit. */
 START_TEST(further_channels_are_of_each_sample)
 {
     enum { X = 4 * 16, EXTRA = 5 * 16 };

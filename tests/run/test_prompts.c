@@ -182,8 +182,8 @@ START_TEST(settings_out_of_range)
 }
 END_TEST
 
-/* A prompt for one adapter of a plan is what a plan of that adapter makes of it, bit for bit, whatever
- * the method says of text; and the plan's own prompt is neither. */
+/* A prompt for one adapter of a plan is what a plan of that adapter makes of it, bit for bit,
+ * whatever the method says of text; and the plan's own prompt is neither. */
 START_TEST(one_adapter_of_several_may_have_the_prompt)
 {
     static const char *const files[] = { "sd1_kohya.safetensors", "sd1_old_te.safetensors" };

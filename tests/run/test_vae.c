@@ -102,8 +102,8 @@ static float *numbers(size_t n, uint64_t seed, float scale, float shift)
 }
 
 /* The samples of a batch, and any number of threads, in tiles and whole. */
-/* A VAE with a shift b and a scale s reads z / s + b and writes (z - b) s. So what it decodes is what one
- * without a shift makes of z + b s, and what it encodes is less by b s. */
+/* A VAE with a shift b and a scale s reads z / s + b and writes (z - b) s. So it decodes z to what
+ * one without a shift makes of z + b s, and what it encodes is less by b s. */
 START_TEST(a_shift_moves_latents)
 {
     enum { H = 8, W = 8, Z = 4 * H * W };
@@ -126,7 +126,8 @@ START_TEST(a_shift_moves_latents)
     must(weft_run_decode(run, z[0], Z, image[1], n, &golden_err));
     near_golden("decoded", image[1], image[0], n, 1e-5);
     must(weft_run_encode_image(run, image[0], n, NULL, 0, z[0], Z, &golden_err));
-    for (int i = 0; i < Z; i++) ck_assert_float_eq_tol(z[0][i], z[1][i] - shift * c->scaling_factor, 1e-5f);
+    for (int i = 0; i < Z; i++)
+        ck_assert_float_eq_tol(z[0][i], z[1][i] - shift * c->scaling_factor, 1e-5f);
     free(image[0]), free(image[1]);
     weft_run_free(run);
     weft_model_free(m);

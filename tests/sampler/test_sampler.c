@@ -245,7 +245,7 @@ START_TEST(sigmas_at_whole_timesteps_are_torchs)
         json_array_foreach(json_object_get(c, "sigmas"), i, v) {
             double t = (double)weft_sampler_timestep(s, (int32_t)i);
             float  got = weft_sampler_sigma(s, (int32_t)i), want = (float)json_number_value(v);
-            if (strstr(name, "karras") != NULL || strstr(name, "zero_snr") != NULL || t != floor(t)) continue;
+            if (strstr(name, "karras") || strstr(name, "zero_snr") || t != floor(t)) continue;
             ck_assert_msg(got >= nextafterf(want, 0) && got <= nextafterf(want, 99),
                           "%s: sigma %zu is %.9g, wanted %.9g", name, i, (double)got, (double)want);
             equal += got == want;

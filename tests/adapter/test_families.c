@@ -239,12 +239,12 @@ START_TEST(lokr_is_the_kronecker_product)
 END_TEST
 
 /* Both factors are products, of ranks 2 and 1, and the scale is by the first one's rank.
- * W1 = [[1, 2], [0, -1]] [[0, 1], [1, 3]] = [[2, 7], [-1, -3]], W2 = [[1], [-2]] [[1, 0, 3]]. */
+ * W1 = [[1, 2], [0, -1]] [[0, 1], [2, 3]] = [[4, 7], [-2, -3]], W2 = [[1], [-2]] [[1, 0, 3]]. */
 START_TEST(lokr_of_two_products_has_the_rank_of_the_first)
 {
-    static const float  one[] = { 0, 1, 1, 3 }, column[] = { 1, -2 }, row[] = { 1, 0, 3 };
-    static const double want[] = { 2, 0, 6, 7, 0, 21, -4, 0, -12, -14, 0, -42,
-                                   -1, 0, -3, -3, 0, -9, 2, 0, 6, 6, 0, 18 };
+    static const float  one[] = { 0, 1, 2, 3 }, column[] = { 1, -2 }, row[] = { 1, 0, 3 };
+    static const double want[] = { 4, 0, 12, 7, 0, 21, -8, 0, -24, -14, 0, -42,
+                                   -2, 0, -6, -3, 0, -9, 4, 0, 12, 6, 0, 18 };
     sample s = { .count = 0 };
     float  got[24];
 

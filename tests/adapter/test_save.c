@@ -364,6 +364,36 @@ START_TEST(a_stored_alpha_that_says_otherwise_is_replaced)
 }
 END_TEST
 
+/* LyCORIS reads an alpha beside every rotation, and 0 is no constraint. */
+START_TEST(a_rotation_without_a_constraint_says_so)
+{
+    const json_t *file = file_called("lyco_oft");
+    weft_model   *model = model_of(file);
+    weft_adapter *a = opened(data_path("%s", json_string_value(json_object_get(file, "path")))), *b;
+    const char   *dir = test_dir();
+    char          path[300];
+
+    snprintf(path, sizeof path, "%s/free.safetensors", dir);
+    for (size_t i = 0; i < a->count; i++) { /* as a file without alpha is read */
+        a->modules[i].tensor[WF_TENSOR_ALPHA] = NULL;
+        a->modules[i].has_alpha = false;
+        a->modules[i].alpha = 0;
+    }
+    ck_assert_msg(weft_adapter_save(a, model, path, NULL, &err) == WEFT_OK, "%s", err.text);
+    b = opened(path);
+    for (size_t i = 0; i < b->count; i++) {
+        ck_assert_ptr_nonnull(b->modules[i].tensor[WF_TENSOR_ALPHA]);
+        ck_assert_float_eq(wf_tensor_scalar(b->modules[i].tensor[WF_TENSOR_ALPHA]), 0);
+    }
+    ck_assert_uint_eq(compare(model, a, b), a->count);
+    weft_adapter_free(a);
+    weft_adapter_free(b);
+    remove(path);
+    test_rmdir(dir);
+    weft_model_free(model);
+}
+END_TEST
+
 /* What described the dialect of a file is not copied into another's. */
 START_TEST(metadata_of_one_dialect_stays_there)
 {
@@ -484,6 +514,7 @@ int main(void)
     tcase_add_test(t, factors_can_be_halved);
     tcase_add_test(t, alpha_of_zero_stays_without_effect);
     tcase_add_test(t, a_stored_alpha_that_says_otherwise_is_replaced);
+    tcase_add_test(t, a_rotation_without_a_constraint_says_so);
     tcase_add_test(t, metadata_of_one_dialect_stays_there);
     tcase_add_test(t, wrong_arguments_are_refused);
     tcase_add_loop_test(t, saving_without_memory_leaves_nothing, WEFT_DIALECT_KOHYA, WEFT_DIALECT_PEFT + 1);

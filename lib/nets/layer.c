@@ -500,7 +500,8 @@ float *wf_take_kept(wf_exec *e, size_t rows, size_t columns)
     size_t n, end;
     float *at;
 
-    if (!wf_mul(rows, columns, &n) || !wf_add(e->kept->used, n, &end) || (!e->dry && end > e->kept->size)) {
+    if (!wf_mul(rows, columns, &n) || !wf_add(e->kept->used, n, &end) ||
+        (!e->dry && end > e->kept->size)) {
         e->stopped = e->arena.overflow = true;
         return NULL;
     }

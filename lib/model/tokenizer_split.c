@@ -1,5 +1,4 @@
-/* tokenizer_split.c - what Unicode has to do with it: one form for each text, and where its words
- * end.
+/* tokenizer_split.c - Unicode: one form for each text, and where its words end.
  *
  * A text is brought to NFC and then to lower case, code point by code point. Then it is cut,
  * leftmost first, into contractions ('s 't 're 've 'm 'll 'd), runs of letters, single digits, and

@@ -2,8 +2,8 @@
  *
  * The networks are built by walking their configuration in order of execution, and each layer asks
  * here for its tensors. That one walk therefore fixes the names, the shapes and the order of the
- * layer table. What it did not ask for should not be in the file. Large weights stay where the file
- * has them. Biases and norms, which are small, are widened to float32 once, and the model owns the
+ * layer table. What it did not ask for should not be in the file. Large weights stay in the
+ * mapped file. Biases and norms, which are small, are widened to float32 once, and the model owns the
  * copies (derived.h). */
 #include "nets/exec.h"
 #include "weft/model.h"

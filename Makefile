@@ -214,8 +214,8 @@ table: $(B)/tests/run/test_families
 	$(Q)sed '/^<!-- what follows/q' docs/adapters.md | cat - $(B)/adapters.table > $(B)/adapters.md
 	$(Q)cp $(B)/adapters.md docs/adapters.md
 
-# One thing wrong at a time: do the tests notice?. JOBS at a time; MUTANTS is
-# a word of the room or name of those wanted.
+# One thing wrong at a time: do the tests notice? JOBS at a time; MUTANTS is
+# a pattern for the room or the name of those wanted.
 JOBS ?= $(shell nproc)
 mutate: programs
 	$(Q)B='$(B)' JOBS='$(JOBS)' MUTANTS='$(MUTANTS)' \

@@ -328,6 +328,20 @@ START_TEST(a_method_is_given_what_it_asks_for)
         same_bits("the base's prediction", got, base);
     }
     ck_assert_int_eq(asked[1], 6);
+
+    /* Where branches have texts of their own, the base's evaluation reads that of the first. */
+    float texts[2][2 * TEXT];
+    plain_step s = PLAIN_STEP_INIT;
+    for (int i = 0; i < TEXT; i++) {
+        texts[0][i] = cond[i], texts[0][TEXT + i] = -cond[i];
+        texts[1][i] = uncond[i], texts[1][TEXT + i] = -uncond[i];
+    }
+    s.flags = WEFT_STEP_TEXT_PER_BRANCH;
+    s.latent = latent, s.out = got, s.latent_len = s.out_len = N;
+    s.text = texts[0], s.negative = texts[1], s.text_len = s.negative_len = 2 * TEXT;
+    s.timestep = 481, s.guidance = 5, s.call = asked[0] = 1;
+    must(plain_run_step(run, &s, &golden_err));
+    same_bits("the base's prediction, of the first branch's text", got, base);
     weft_run_free(run);
     weft_plan_free(plan);
     weft_plan_free(none);

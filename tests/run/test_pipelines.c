@@ -465,6 +465,38 @@ START_TEST(further_channels_are_checked)
 }
 END_TEST
 
+/* Two samples at once, each with channels of its own after its latents, are each alone, bit for bit. */
+START_TEST(further_channels_are_of_each_sample)
+{
+    enum { X = 4 * 16, EXTRA = 5 * 16 };
+    golden shape = { .shape = { 2, 4, 4, 4 } };
+    plain_step s = PLAIN_STEP_INIT;
+    float x[2 * X], extra[2 * EXTRA], both[2 * X], one[X];
+    weft_model *model;
+    must(weft_model_open(data_path("models/tiny-inpaint"), NULL, &model, &golden_err));
+    for (int i = 0; i < 2 * X; i++) x[i] = (float)(i % 7) / 7 - 0.5f;
+    for (int i = 0; i < 2 * EXTRA; i++) extra[i] = (float)(i % 11) / 11 - 0.5f;
+    float *text = calloc(77 * (size_t)plain_shape_of(model).dim, sizeof *text);
+    s.text = text;
+    s.text_len = 77 * (size_t)plain_shape_of(model).dim;
+    s.timestep = 100;
+    for (int i = -1; i < 2; i++) {
+        bool all = i < 0;
+        weft_run *run = run_for(model, &shape, 77, all ? 2 : 1, 0);
+        s.latent = x + (all ? 0 : i * X);
+        s.extra = extra + (all ? 0 : i * EXTRA);
+        s.out = all ? both : one;
+        s.latent_len = s.out_len = all ? 2 * X : X;
+        s.extra_len = all ? 2 * EXTRA : EXTRA;
+        must(plain_run_step(run, &s, &golden_err));
+        if (!all) ck_assert_mem_eq(one, both + i * X, sizeof one);
+        weft_run_free(run);
+    }
+    free(text);
+    weft_model_free(model);
+}
+END_TEST
+
 /* Nothing given is the run's own size, and a refiner's scores of 6 and 2.5; the unconditional side follows. */
 START_TEST(time_ids_have_defaults)
 {
@@ -529,6 +561,7 @@ int main(void)
     tcase_add_test(c, every_layer_may_have_a_text);
     tcase_add_test(c, texts_of_layers_come_for_latents_and_branches);
     tcase_add_test(c, further_channels_are_checked);
+    tcase_add_test(c, further_channels_are_of_each_sample);
     tcase_add_test(c, time_ids_have_defaults);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

@@ -182,6 +182,50 @@ START_TEST(settings_out_of_range)
 }
 END_TEST
 
+/* A prompt for one adapter of a plan is what a plan of that adapter makes of it, bit for bit, whatever
+ * the method says of text; and the plan's own prompt is neither. */
+START_TEST(one_adapter_of_several_may_have_the_prompt)
+{
+    static const char *const files[] = { "sd1_kohya.safetensors", "sd1_old_te.safetensors" };
+    bench b = bench_of("tiny-sd1");
+    weft_adapter *a[2];
+    plain_encode own = encode_of(&b, "a red cat", 1), alone = encode_of(&b, "a red cat", 1),
+                 both = encode_of(&b, "a red cat", 1);
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    o.height = o.width = 8;
+    weft_plan_free(b.plan);
+    weft_run_free(b.run);
+    must(weft_plan_create(b.model, NULL, &b.plan, &golden_err));
+    for (int i = 0; i < 2; i++) {
+        must(weft_adapter_open(data_path("adapters/%s", files[i]), NULL, &a[i], &golden_err));
+        must(weft_plan_add(b.plan, a[i], 0.8f, NULL, &golden_err));
+    }
+    must(weft_plan_merge(b.plan, &golden_err));
+    must(weft_plan_seal(b.plan, 1, &golden_err));
+    must(weft_run_create(b.plan, &o, &b.run, &golden_err));
+    must(plain_run_encode(b.run, &both, &golden_err));
+    own.flags = WEFT_ENCODE_ADAPTER;
+    for (int i = 0; i < 2; i++) {
+        weft_plan *plan;
+        weft_run *run;
+        must(weft_plan_create(b.model, NULL, &plan, &golden_err));
+        must(weft_plan_add(plan, a[i], 0.8f, NULL, &golden_err));
+        must(weft_plan_seal(plan, 1, &golden_err));
+        must(weft_run_create(plan, &o, &run, &golden_err));
+        must(plain_run_encode(run, &alone, &golden_err));
+        own.adapter = i;
+        must(plain_run_encode(b.run, &own, &golden_err));
+        ck_assert_mem_eq(own.text, alone.text, own.text_len * sizeof *own.text);
+        ck_assert_mem_ne(own.text, both.text, own.text_len * sizeof *own.text);
+        weft_run_free(run);
+        weft_plan_free(plan);
+    }
+    for (int i = 0; i < 2; i++) weft_adapter_free(a[i]);
+    free(own.text), free(alone.text), free(both.text);
+    bench_free(&b);
+}
+END_TEST
+
 /* Without words of their own all layers are the one encoding. */
 START_TEST(a_layer_each)
 {
@@ -208,6 +252,7 @@ int main(void)
     tcase_add_test(c, no_weights_no_change);
     tcase_add_test(c, room_to_spare_and_too_little);
     tcase_add_test(c, settings_out_of_range);
+    tcase_add_test(c, one_adapter_of_several_may_have_the_prompt);
     tcase_add_test(c, a_layer_each);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

@@ -226,6 +226,40 @@ START_TEST(ids_name_their_encoder)
 }
 END_TEST
 
+/* A pooled vector is that of the first EOS: no token sees those after it, so what stands behind the
+ * first EOS cannot change the vector, whatever comes there, another EOS too. */
+START_TEST(pooled_vectors_end_at_the_first_eos)
+{
+    bench b = bench_of("tiny-sdxl", 1);
+    weft_text text[4];
+    weft_encode e = WEFT_ENCODE_INIT;
+    weft_ids list[2] = { WEFT_IDS_INIT, WEFT_IDS_INIT };
+    int32_t ids[2][77];
+    float before[20];
+
+    make_texts(&b, 1, text);
+    ck_assert_uint_eq(text[1].len, 20);
+    for (int i = 0; i < 2; i++) {
+        const wf_text_encoder *t = &wf_model_networks(b.model)->encoder[i];
+        for (size_t k = 0; k < 77; k++) ids[i][k] = 3;
+        ids[i][0] = wf_tokenizer_bos(t->tokenizer);
+        ids[i][4] = ids[i][9] = wf_tokenizer_eos(t->tokenizer);
+        list[i].component = t->component, list[i].ids = ids[i], list[i].len = 77;
+    }
+    e.text = text, e.text_count = 2;
+    must(weft_run_encode_ids(b.run, list, 2, &e, &golden_err));
+    memcpy(before, text[1].data, sizeof before);
+    ids[0][6] = ids[1][6] = 5; /* between the two */
+    must(weft_run_encode_ids(b.run, list, 2, &e, &golden_err));
+    ck_assert_mem_eq(before, text[1].data, sizeof before);
+    ids[0][2] = ids[1][2] = 5; /* before the first */
+    must(weft_run_encode_ids(b.run, list, 2, &e, &golden_err));
+    ck_assert_mem_ne(before, text[1].data, sizeof before);
+    free_texts(&b, text);
+    bench_free(&b);
+}
+END_TEST
+
 START_TEST(wrong_streams_are_refused)
 {
     bench b = bench_of("tiny-sdxl", 1);
@@ -467,6 +501,7 @@ int main(void)
     tcase_add_test(c, a_run_tells_every_length);
     tcase_add_test(c, streams_are_encoded_one_by_one_too);
     tcase_add_test(c, ids_name_their_encoder);
+    tcase_add_test(c, pooled_vectors_end_at_the_first_eos);
     tcase_add_test(c, wrong_streams_are_refused);
     tcase_add_test(c, a_negative_needs_guidance);
     tcase_add_test(c, a_step_may_write_over_its_latents);

@@ -102,6 +102,37 @@ static float *numbers(size_t n, uint64_t seed, float scale, float shift)
 }
 
 /* The samples of a batch, and any number of threads, in tiles and whole. */
+/* A VAE with a shift b and a scale s reads z / s + b and writes (z - b) s. So what it decodes is what one
+ * without a shift makes of z + b s, and what it encodes is less by b s. */
+START_TEST(a_shift_moves_latents)
+{
+    enum { H = 8, W = 8, Z = 4 * H * W };
+    const float shift = 0.25f;
+    weft_model *m = open_model("tiny-sd1");
+    weft_run *run = open_run(m, H, W, 0, 1, 1);
+    const wf_vae *vae = wf_run_networks(&run->memory)->vae;
+    wf_vae_config *c = (wf_vae_config *)(uintptr_t)wf_vae_get_config(vae);
+    size_t n = 3 * (size_t)(H * wf_vae_factor(vae)) * (size_t)(W * wf_vae_factor(vae));
+    float *image[2] = { malloc(n * sizeof(float)), malloc(n * sizeof(float)) }, z[2][Z], moved[Z];
+
+    ck_assert_float_eq(c->shift_factor, 0);
+    for (int i = 0; i < Z; i++) {
+        z[0][i] = (float)(i % 13) / 13 - 0.5f;
+        moved[i] = z[0][i] + shift * c->scaling_factor;
+    }
+    must(weft_run_decode(run, moved, Z, image[0], n, &golden_err));
+    must(weft_run_encode_image(run, image[0], n, NULL, 0, z[1], Z, &golden_err));
+    c->shift_factor = shift;
+    must(weft_run_decode(run, z[0], Z, image[1], n, &golden_err));
+    near_golden("decoded", image[1], image[0], n, 1e-5);
+    must(weft_run_encode_image(run, image[0], n, NULL, 0, z[0], Z, &golden_err));
+    for (int i = 0; i < Z; i++) ck_assert_float_eq_tol(z[0][i], z[1][i] - shift * c->scaling_factor, 1e-5f);
+    free(image[0]), free(image[1]);
+    weft_run_free(run);
+    weft_model_free(m);
+}
+END_TEST
+
 START_TEST(each_sample_is_computed_alone)
 {
     weft_model *m = open_model("tiny-sd1");
@@ -321,6 +352,7 @@ int main(void)
     TCase *c = tcase_create("vae");
     tcase_set_timeout(c, 300);
     tcase_add_test(c, every_case_is_diffusers);
+    tcase_add_test(c, a_shift_moves_latents);
     tcase_add_test(c, each_sample_is_computed_alone);
     tcase_add_test(c, a_dry_walk_takes_what_a_real_one_takes);
     tcase_add_test(c, a_tile_decides_the_memory);

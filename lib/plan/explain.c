@@ -20,8 +20,11 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
     wf_letter_text    letter;
     wf_number_text    weight, text_weight;
     float             in_text = e->text_weight[0];
+    bool              there[WF_TEXT_ENCODERS] = { false }; /* in the model */
 
     for (size_t l = 0; l < count; l++) {
+        int32_t encoder = wf_component_encoder(layers[l].component);
+        if (encoder >= 0) there[encoder] = true;
         if (e->bound->first[l] == e->bound->first[l + 1]) continue;
         if (layers[l].component == WEFT_COMPONENT_DENOISER) unet++;
         else text++;
@@ -36,7 +39,7 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
     if (e->bound->select != NULL) wf_text_add(out, "      only on %s\n", e->bound->select);
     if (e->bound->exclude != NULL) wf_text_add(out, "      not on %s\n", e->bound->exclude);
     for (int32_t i = 1; i < WF_TEXT_ENCODERS; i++)
-        if (e->text_weight[i] != in_text)
+        if (there[i] && e->text_weight[i] != in_text)
             wf_text_add(out, "      weight %s in text encoder %d\n",
                         wf_number(&text_weight, e->text_weight[i]), (int)i + 1);
     if (e->weight == 0) wf_text_add(out, "      of weight 0: the UNet is left as it is\n");

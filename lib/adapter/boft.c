@@ -1,7 +1,8 @@
 /* boft.c - OFT in butterflies, LyCORIS' form: several stages of small rotations that together mix
  * all outputs.
  *
- *   oft_blocks (m, n, b, b), n b = out     R as in oft.c, for each stage and block; alpha and rescale as there
+ *   oft_blocks (m, n, b, b), n b = out     R as in oft.c, for each stage and block; alpha and
+ * rescale as there
  *
  * Stage i takes rows in groups of 2 * half, half = 2^i b / 2, and pairs row j of a group's first
  * half with row j of its second: (c, 2, half) is read as (c, half, 2). Every b rows in that order

@@ -23,7 +23,10 @@ typedef struct sign {
 } sign;
 
 #define MOST_COST 2e9 /* some seconds; SDXL's 800 modules with a pattern for each take 5e7 */
-enum { MAX_SIGNS = 400, MAX_PATTERNS = 10000 }; /* trainers write one pattern for each module, at the most */
+enum {
+    MAX_SIGNS = 400,
+    MAX_PATTERNS = 10000
+}; /* trainers write one pattern for each module, at the most */
 
 /* Split a pattern into signs; -1 if it uses more than we read. */
 static int32_t split_signs(const char *p, sign *out)
@@ -169,7 +172,8 @@ weft_status wf_config_check(const wf_config *c, weft_error *err)
         "monteclora_config", "alora_invocation_tokens", "target_parameters",
         "trainable_token_indices",
     };
-    static const char *const starts[] = { "pissa", "olora", "corda", "loftq", "lora_ga" }; /* they change the base weights */
+    static const char *const starts[] = { "pissa", "olora", "corda", "loftq",
+                                          "lora_ga" }; /* they change the base weights */
 
     char        list[160];
     const char *type = json_string_value(setting(c, "peft_type"));
@@ -188,7 +192,8 @@ weft_status wf_config_check(const wf_config *c, weft_error *err)
     for (size_t i = 0; init != NULL && i < WF_LEN(starts); i++)
         if (strncmp(init, starts[i], strlen(starts[i])) == 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED,
-                           "%s: %sinit_lora_weights is %.40s, which changes the base weights; convert it to plain LoRA",
+                           "%s: %sinit_lora_weights is %.40s, which changes the base weights; "
+                           "convert it to plain LoRA",
                            c->what, c->prefix, init);
     return WEFT_OK;
 }
@@ -216,9 +221,11 @@ weft_status wf_config_check_cost(const wf_config *c, size_t modules, weft_error 
     for (size_t i = 0; i < json_array_size(list); i++)
         cost += 1 + (double)json_string_length(json_array_get(list, i));
     if (cost * (double)modules <= MOST_COST) return WEFT_OK;
-    return wf_fail(err, WEFT_E_FORMAT,
-                   "%s: %srank_pattern, alpha_pattern and feedforward_modules are too long to be tried on "
-                   "%zu modules", c->what, c->prefix, modules);
+    return wf_fail(
+        err, WEFT_E_FORMAT,
+        "%s: %srank_pattern, alpha_pattern and feedforward_modules are too long to be tried on "
+        "%zu modules",
+        c->what, c->prefix, modules);
 }
 
 /* The number that `name`, or the first pattern of `patterns` that matches, gives; *found tells

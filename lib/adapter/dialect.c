@@ -1,6 +1,6 @@
 /* dialect.c - the dialects, and the one reader that walks their tables.
  *
- * The dialect is told by the keys, key by key, never by the file's name: real files mix dialects (a
+ * The keys show the dialect, key by key, never the file's name: real files mix dialects (a
  * UNet part in one and a text part in another), so each key goes to the first dialect whose tables
  * read it. The order matters in one place only: PEFT reads names without any prefix, so it is asked
  * last. */

@@ -12,7 +12,8 @@ weft_status wf_tucker_fold(const wf_tensor *t, const wf_tensor *b, size_t r, siz
 
     if (core == NULL) return wf_nomem(err, floats * sizeof *core, "a Tucker core");
     float *inner = core + t->count;
-    wf_tensor_transposed(t, r * q, kk, core); /* (kk, r, q): one matrix for each place of the kernel */
+    wf_tensor_transposed(t, r * q, kk,
+                         core); /* (kk, r, q): one matrix for each place of the kernel */
     wf_tensor_read(b, 0, b->count, inner);
     for (size_t k = 0; k < kk; k++)
         wf_gemm_nn(dst + k * in, kk * in, core + k * r * q, q, inner, in, r, in, q, 0);

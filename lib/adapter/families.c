@@ -1,6 +1,6 @@
 /* families.c - the families, and which of them a set of tensors is.
  *
- * A module's family is told by its tensors, never by the file's name or its metadata: the family
+ * A module's tensors show its family, never the file's name or its metadata: it is the family
  * whose needs are all there and which knows every tensor that is there. Sets of two families never
  * cover each other, except OFT's and BOFT's, whose one tensor has three dimensions or four; so the
  * order of the list decides nothing but the time that looking takes. */

@@ -1,10 +1,10 @@
 /* full.c - whole matrices: what to add to a weight, or what to put in its place.
  *
- *   diff (out, in[, k, k])          Delta W = diff               LyCORIS' full, ComfyUI's extracts, ZipLoRA's sums
- *   weight, bias                    Delta W = weight - W         a replacement, as Custom Diffusion and PEFT's
- *                                                                modules_to_save have it; the bias too
- *   u (out, n), v (n, in)           Delta W = u v                Custom Diffusion's compressed differences
- *   diff_b alone                    the bias, and nothing of the weight
+ *   diff (out, in[, k, k])          Delta W = diff               LyCORIS' full, ComfyUI's extracts,
+ * ZipLoRA's sums weight, bias                    Delta W = weight - W         a replacement, as
+ * Custom Diffusion and PEFT's modules_to_save have it; the bias too u (out, n), v (n, in) Delta W =
+ * u v                Custom Diffusion's compressed differences diff_b alone                    the
+ * bias, and nothing of the weight
  *
  * No alpha and no rank: the strength is the user's. A diff of one dimension is a normalisation's
  * weight. */

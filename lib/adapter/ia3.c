@@ -2,9 +2,9 @@
  *
  *   LyCORIS   weight (n) or (1, n, 1, 1), the offset from 1; on_input 0 or 1
  *             Delta W = diag(weight) W, or W diag(weight)          the bias stays what it is
- *   PEFT      ia3_l, the factor itself: (out, 1) for outputs, (1, in) for inputs; (1, n, 1, 1) for a convolution, where
- *             its configuration tells which
- *             Delta W = diag(l - 1) W, or W diag(l - 1)            outputs: the bias is scaled too
+ *   PEFT      ia3_l, the factor itself: (out, 1) for outputs, (1, in) for inputs; (1, n, 1, 1) for
+ * a convolution, where its configuration tells which Delta W = diag(l - 1) W, or W diag(l - 1)
+ * outputs: the bias is scaled too
  *
  * Liu et al., Few-Shot Parameter-Efficient Fine-Tuning, 2022. */
 #include "adapter/factor.h"

@@ -114,16 +114,18 @@ weft_status wf_identify_stranger(const weft_adapter *a, weft_error *err)
                        "%s: %s is a textual inversion: open it as a concept", a->name,
                        wf_key_show(&k, token->name));
     if (token != NULL)
-        return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "%s: %s, one tensor of width %d, is a textual inversion: open it as a concept", a->name,
-                       wf_key_show(&k, token->name), width);
+        return wf_fail(
+            err, WEFT_E_UNSUPPORTED,
+            "%s: %s, one tensor of width %d, is a textual inversion: open it as a concept", a->name,
+            wf_key_show(&k, token->name), width);
     const wf_dialect *d = nearest_dialect(a->tensors, &near);
     if (d != NULL)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "%s: no key is of a LoRA dialect that this version reads; they %s as %s's do and %s otherwise; "
-                       "the first is %s, the last %s", a->name, near == 2 ? "begin" : "end",
-                       d->name,
-                       near == 2 ? "end" : "begin", wf_key_show(&k, first->name),
+                       "%s: no key is of a LoRA dialect that this version reads; they %s as %s's "
+                       "do and %s otherwise; "
+                       "the first is %s, the last %s",
+                       a->name, near == 2 ? "begin" : "end", d->name, near == 2 ? "end" : "begin",
+                       wf_key_show(&k, first->name),
                        wf_key_show(&other, wf_tensors_at(a->tensors, count - 1)->name));
     list_dialects(list, sizeof list);
     return wf_fail(err, WEFT_E_UNSUPPORTED,

@@ -1,7 +1,8 @@
 /* loha.c - the Hadamard family: Delta W = scale * (W1a W1b) . (W2a W2b), element by element.
  *
  *   plain    w*_a (out, r), w*_b (r, in * k * k)                               scale = alpha / r
- *   Tucker   t* (r, r, k, k), and w*_a (r, out), w*_b (r, in): the core is folded into w*_b, the rest is as above
+ *   Tucker   t* (r, r, k, k), and w*_a (r, out), w*_b (r, in): the core is folded into w*_b, the
+ * rest is as above
  *
  * Keys hada_w1_a hada_w1_b hada_w2_a hada_w2_b [hada_t1 hada_t2] [alpha], the same in LyCORIS and
  * in PEFT.
@@ -82,10 +83,11 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
     if (m->out != first.out || m->in != first.in || m->rank != first.rank ||
         m->kernel != first.kernel)
         return wf_module_fail(m, source, err,
-                              "the halves are multiplied element by element, but one is (%d, %d) of rank %d and kernel %d, "
-                              "the other (%d, %d) of rank %d and kernel %d", first.out, first.in,
-                              first.rank,
-                              first.kernel, m->out, m->in, m->rank, m->kernel);
+                              "the halves are multiplied element by element, but one is (%d, %d) "
+                              "of rank %d and kernel %d, "
+                              "the other (%d, %d) of rank %d and kernel %d",
+                              first.out, first.in, first.rank, first.kernel, m->out, m->in, m->rank,
+                              m->kernel);
     WF_TRY(wf_module_check_columns(m, source, err));
     wf_module_set_scale(m, m->rank);
     return WEFT_OK;

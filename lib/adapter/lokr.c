@@ -2,10 +2,10 @@
  * + d] = W1[a, c] W2[b, d].
  *
  *   W1 (o1, i1)           lokr_w1, or lokr_w1_a (o1, r) times lokr_w1_b (r, i1)
- *   W2 (o2, i2[, k, k])   lokr_w2, or lokr_w2_a (o2, r) times lokr_w2_b (r, i2 * k * k), 2-D or 4-D,
- *                         or with a Tucker core lokr_t2 (r, r, k, k): lokr_w2_a (r, o2), lokr_w2_b (r, i2)
+ *   W2 (o2, i2[, k, k])   lokr_w2, or lokr_w2_a (o2, r) times lokr_w2_b (r, i2 * k * k), 2-D or
+ * 4-D, or with a Tucker core lokr_t2 (r, r, k, k): lokr_w2_a (r, o2), lokr_w2_b (r, i2)
  *
- * How the layer was cut into o1 * o2 by i1 * i2 is told by the shapes. The product is never formed
+ * The shapes show how the layer was cut into o1 * o2 by i1 * i2. The product is never formed
  * to apply it: x reshaped to (i1, i2) gives W1 X W2^T, two small products.
  *
  * scale = alpha / r, r the rank of whichever is factored, W1 first. With both whole LyCORIS takes 1

@@ -1,11 +1,11 @@
 /* lowrank.c - the low-rank family: Delta W = scale * B A.
  *
- *   LoRA, LoCon   A "down" (r, in) or (r, in, k, k), B "up" (out, r) or (out, r, 1, 1)       scale = alpha / r
- *                 keys lora_down lora_up [alpha]; lora_A lora_B; lora.down lora.up
- *   Tucker        a core between them, "mid" (r, r, k, k), down (r, in, 1, 1)                keys .. lora_mid
- *   MoSLoRA       a mixer between them, (r, r): B M A                                        keys .. lora_AB
- *   AdaLoRA       a weight for each of the r triplets, E (r, 1): B diag(E) A                 keys .. lora_E
- *                 scale = alpha / (r0 + 1e-5), r0 the rank at the start of training
+ *   LoRA, LoCon   A "down" (r, in) or (r, in, k, k), B "up" (out, r) or (out, r, 1, 1)       scale
+ * = alpha / r keys lora_down lora_up [alpha]; lora_A lora_B; lora.down lora.up Tucker        a core
+ * between them, "mid" (r, r, k, k), down (r, in, 1, 1)                keys .. lora_mid MoSLoRA a
+ * mixer between them, (r, r): B M A                                        keys .. lora_AB AdaLoRA
+ * a weight for each of the r triplets, E (r, 1): B diag(E) A                 keys .. lora_E scale =
+ * alpha / (r0 + 1e-5), r0 the rank at the start of training
  *
  * What stands in the middle is folded into A when the factors are read, so all four are one pair of
  * thin factors to whoever computes. A triplet that AdaLoRA pruned has E = 0, or is left out, down
@@ -248,8 +248,8 @@ static weft_status write_lora(const wf_peft_writer *w)
         const wf_module *m = wf_peft_module(w, i);
         if ((m->tensor[WF_TENSOR_MAGNITUDE] != NULL) != dora)
             return wf_peft_refuse(w, i,
-                                  dora
-                                      ? "has no magnitude, but others have" : "has a magnitude, but others have not");
+                                  dora ? "has no magnitude, but others have"
+                                       : "has a magnitude, but others have not");
         rslora = rslora && m->rslora;
         bias = bias || m->tensor[WF_TENSOR_UP_BIAS] != NULL;
     }

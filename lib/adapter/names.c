@@ -66,7 +66,8 @@ const char *wf_key_show(wf_key_text *buf, const char *key)
     size_t n = strlen(key), cap = sizeof buf->text;
 
     if (n < cap) return memcpy(buf->text, key, n + 1);
-    for (n = cap - 4; n > 0 && ((unsigned char)key[n] & 0xC0) == 0x80; n--) {} /* between characters */
+    for (n = cap - 4; n > 0 && ((unsigned char)key[n] & 0xC0) == 0x80; n--) {
+    } /* between characters */
     memcpy(buf->text, key, n);
     memcpy(buf->text + n, "...", 4);
     return buf->text;

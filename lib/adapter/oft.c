@@ -1,8 +1,8 @@
 /* oft.c - orthogonal finetuning of the outputs: blocks of rows of W, each turned by a rotation.
  *
- *   oft_blocks S (n, b, b), n b = out     Q = S - S^T      R = (I + Q) (I - Q)^-1      W'_k = R_k^T W_k
- *   alpha      the constraint: with alpha > 0, Q is shortened to |Q| <= alpha * out, over all blocks together
- *   rescale    (out, 1, ..), optional: each row of the turned weight times a number
+ *   oft_blocks S (n, b, b), n b = out     Q = S - S^T      R = (I + Q) (I - Q)^-1      W'_k = R_k^T
+ * W_k alpha      the constraint: with alpha > 0, Q is shortened to |Q| <= alpha * out, over all
+ * blocks together rescale    (out, 1, ..), optional: each row of the turned weight times a number
  *
  * Keys oft_blocks [rescale] [alpha], LyCORIS' diag-OFT and kohya's networks.oft alike: theirs is
  * the same map, and the shape of the blocks says how the rows were cut. An alpha of 0, which

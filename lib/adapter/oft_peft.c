@@ -1,8 +1,8 @@
 /* oft_peft.c - PEFT's orthogonal finetuning: rotations of the inputs, packed.
  *
  *   oft_R (blocks, b (b - 1) / 2)      each row the part of a skew Q above its diagonal, row by row
- *   W' = W blockdiag(R)^T              over W's columns in the order (in, ky, kx); blocks * b of them, or one block for
- *                                      all of them (block_share)
+ *   W' = W blockdiag(R)^T              over W's columns in the order (in, ky, kx); blocks * b of
+ * them, or one block for all of them (block_share)
  *
  * R is as the configuration says, and the two ways have opposite signs: the series I + 2Q + 2Q^2 +
  * .. + Q^(t-1) of t terms approaches (I + Q) (I - Q)^-1, the exact way takes (I - Q) (I + Q)^-1.
@@ -149,7 +149,7 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
     size_t           out = (size_t)l->out,
                      K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
     size_t           floats = blocks * bb + 2 * WF_STRIP * K;
-    size_t           doubles = bb + WF_MAX(wf_rotation_doubles(b), 3 * bb); /* the exact way, or the series */
+    size_t doubles = bb + WF_MAX(wf_rotation_doubles(b), 3 * bb); /* the exact way, or the series */
     double          *Q = wf_zalloc(alloc, doubles, sizeof *Q);
     float           *D = wf_zalloc(alloc, floats, sizeof *D);
     weft_status      st = WEFT_OK;

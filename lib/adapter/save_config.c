@@ -139,8 +139,8 @@ weft_status wf_peft_find_tucker(const wf_peft_writer *w, int32_t core, int32_t i
         const wf_module *m = wf_peft_module(w, i);
         bool             could = wf_peft_layer(w, i)->kernel > 1 && m->tensor[inner] != NULL;
         if ((m->tensor[core] != NULL) != (*tucker && could))
-            return wf_peft_refuse(w, i,
-                                  "has its kernel's core where others have none, or none where they have one");
+            return wf_peft_refuse(
+                w, i, "has its kernel's core where others have none, or none where they have one");
     }
     return WEFT_OK;
 }

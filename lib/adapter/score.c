@@ -128,7 +128,8 @@ done:
 /* A matrix of n entries. */
 static void score_matrix(sums *s, const float *D, size_t n)
 {
-    for (size_t i = 0; i < n; i += LANES) s->all += count_row(D + i, WF_MIN((size_t)LANES, n - i), &s->l);
+    for (size_t i = 0; i < n; i += LANES)
+        s->all += count_row(D + i, WF_MIN((size_t)LANES, n - i), &s->l);
 }
 
 /* Any other: formed whole, with its scale. */
@@ -139,13 +140,15 @@ static weft_status score_whole(sums *s, const wf_module *m, const wf_layer *l, d
     weft_status st;
 
     if (D == NULL) return wf_nomem(err, entries * sizeof *D, "the score of a layer");
-    if ((st = wf_module_add(m, l, scale, 1, 1, D, alloc, err)) == WEFT_OK) score_matrix(s, D, entries);
+    if ((st = wf_module_add(m, l, scale, 1, 1, D, alloc, err)) == WEFT_OK)
+        score_matrix(s, D, entries);
     wf_free(alloc, D);
     return st;
 }
 
 /* Sums that keep the k largest of so many entries. */
-static weft_status begin_sums(sums *s, int64_t k, size_t entries, const weft_allocator *alloc, weft_error *err)
+static weft_status begin_sums(sums *s, int64_t k, size_t entries, const weft_allocator *alloc,
+                              weft_error *err)
 {
     *s = (sums){ .l = { NULL, 0, 0, -1 } };
     s->l.cap = k < 1 ? 0 : (uint64_t)k < entries ? (size_t)k : entries;
@@ -155,7 +158,8 @@ static weft_status begin_sums(sums *s, int64_t k, size_t entries, const weft_all
         s->l.least = INFINITY;
     }
     s->l.heap = wf_zalloc(alloc, s->l.cap, sizeof *s->l.heap);
-    return s->l.heap != NULL ? WEFT_OK : wf_nomem(err, s->l.cap * sizeof *s->l.heap, "the score of a layer");
+    return s->l.heap != NULL ? WEFT_OK
+                             : wf_nomem(err, s->l.cap * sizeof *s->l.heap, "the score of a layer");
 }
 
 static double best_of(const sums *s)
@@ -189,12 +193,12 @@ weft_status wf_module_score(const wf_module *m, const wf_layer *l, double scale,
     return st;
 }
 
-weft_status wf_slices_score(const weft_adapter *a, const wf_slice *slice, int32_t count, const wf_layer *l,
-                            bool ignore_alpha, int64_t k, double *all, double *top,
-                            const weft_allocator *alloc, weft_error *err)
+weft_status wf_slices_score(const weft_adapter *a, const wf_slice *slice, int32_t count,
+                            const wf_layer *l, bool ignore_alpha, int64_t k, double *all,
+                            double *top, const weft_allocator *alloc, weft_error *err)
 {
     const wf_module *m = wf_adapter_module(a, (size_t)slice->module);
-    size_t           entries = (size_t)l->out * (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
+    size_t entries = (size_t)l->out * (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
     sums             s;
     weft_status      st;
 

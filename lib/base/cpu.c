@@ -25,14 +25,17 @@ wf_cpu wf_cpu_detect(void)
     wf_cpu       cpu = { false, false, false };
     unsigned int a, b, c, d, leaf1_c, saved;
 
-    if (!__get_cpuid(1, &a, &b, &leaf1_c, &d) || !BIT(leaf1_c, 27)) return cpu;  /* 27: xgetbv exists */
+    if (!__get_cpuid(1, &a, &b, &leaf1_c, &d) || !BIT(leaf1_c, 27))
+        return cpu; /* 27: xgetbv exists */
     saved = saved_registers();
     if ((saved & 0x06) != 0x06) return cpu;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return cpu;
 
     cpu.avx2_fma_f16c = BIT(leaf1_c, 28) && BIT(leaf1_c, 12) && BIT(leaf1_c, 29) && BIT(b, 5);
-    cpu.avx512 = cpu.avx2_fma_f16c && (saved & 0xe0) == 0xe0 && BIT(b, 16) && BIT(b, 17) && BIT(b, 30) && BIT(b, 31);
-    if (cpu.avx512 && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) cpu.avx512_bf16 = BIT(a, 5);
+    cpu.avx512 = cpu.avx2_fma_f16c && (saved & 0xe0) == 0xe0 && BIT(b, 16) && BIT(b, 17) &&
+                 BIT(b, 30) && BIT(b, 31);
+    if (cpu.avx512 && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d))
+        cpu.avx512_bf16 = BIT(a, 5);
     return cpu;
 }
 

@@ -33,7 +33,8 @@ weft_allocator wf_allocator(const weft_allocator *src)
 weft_status wf_check_allocator(const weft_allocator *src, weft_error *err)
 {
     if (src != NULL && (src->alloc == NULL || src->free == NULL))
-        return wf_fail(err, WEFT_E_ARG, "weft_allocator: %s is NULL", src->alloc == NULL ? "alloc" : "free");
+        return wf_fail(err, WEFT_E_ARG, "weft_allocator: %s is NULL",
+                       src->alloc == NULL ? "alloc" : "free");
     return WEFT_OK;
 }
 

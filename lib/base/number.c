@@ -66,7 +66,7 @@ static int big_compare(const big *a, const big *b)
  * 10^*point. */
 static int shortest_digits(uint32_t m, int e, char digits[16], int *point)
 {
-    bool even   = (m & 1) == 0;                   /* then a reader rounds the exact midpoints to us */
+    bool even = (m & 1) == 0; /* then a reader rounds the exact midpoints to us */
     int  narrow = m == 0x800000 && e > -149;      /* the gap below is half the gap above */
     int  up     = e > 0 ? e : 0, down = e < 0 ? -e : 0;
     big  r      = big_shifted(m, up + 1 + narrow);
@@ -169,8 +169,9 @@ const char *wf_number(wf_number_text *buf, double v)
         memcpy(p, "0", 2);
     } else {
         int point;
-        int count = exponent == 0 ? shortest_digits(fraction, -149, digits, &point)
-                                  : shortest_digits(fraction | 0x800000, (int)exponent - 150, digits, &point);
+        int count = exponent == 0
+                        ? shortest_digits(fraction, -149, digits, &point)
+                        : shortest_digits(fraction | 0x800000, (int)exponent - 150, digits, &point);
         p  = write_digits(p, digits, count, point);
         *p = '\0';
     }

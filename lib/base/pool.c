@@ -227,7 +227,8 @@ static int start_workers(wf_pool *p)
     return rc;
 }
 
-weft_status wf_pool_create(const weft_allocator *alloc, int32_t threads, wf_pool **out, weft_error *err)
+weft_status wf_pool_create(const weft_allocator *alloc, int32_t threads, wf_pool **out,
+                           weft_error *err)
 {
     int32_t  cores = wf_cores(), n = threads == 0 ? cores : threads, alive;
     wf_pool *p;
@@ -236,13 +237,14 @@ weft_status wf_pool_create(const weft_allocator *alloc, int32_t threads, wf_pool
 
     *out = NULL;
     if (n < 1 || n > WF_MAX_THREADS)
-        return wf_fail(err, WEFT_E_ARG, "threads is %d, expected 0 (one for each core) to %d", threads,
-                       WF_MAX_THREADS);
+        return wf_fail(err, WEFT_E_ARG, "threads is %d, expected 0 (one for each core) to %d",
+                       threads, WF_MAX_THREADS);
     if (!reserve_workers(n - 1, &alive))
-        return wf_fail(err, WEFT_E_STATE,
-                       "%d threads beside the %d workers of other runs are too many: all runs of a process "
-                       "have at most %d workers; free one, or ask for fewer threads",
-                       n, alive, WF_MAX_WORKERS);
+        return wf_fail(
+            err, WEFT_E_STATE,
+            "%d threads beside the %d workers of other runs are too many: all runs of a process "
+            "have at most %d workers; free one, or ask for fewer threads",
+            n, alive, WF_MAX_WORKERS);
     bytes = sizeof *p + (size_t)(n - 1) * sizeof *p->workers;
     p = wf_zalloc(alloc, 1, bytes);
     if (p == NULL) {

@@ -15,10 +15,12 @@ static void swap(uint8_t *a, uint8_t *b, size_t size)
 }
 
 /* Let element i sink below all that are larger, among the first `count`. */
-static void sink(uint8_t *base, size_t i, size_t count, size_t size, int (*compare)(const void *, const void *))
+static void sink(uint8_t *base, size_t i, size_t count, size_t size,
+                 int (*compare)(const void *, const void *))
 {
     for (size_t child; (child = 2 * i + 1) < count; i = child) {
-        if (child + 1 < count && compare(base + child * size, base + (child + 1) * size) < 0) child++;
+        if (child + 1 < count && compare(base + child * size, base + (child + 1) * size) < 0)
+            child++;
         if (compare(base + i * size, base + child * size) >= 0) return;
         swap(base + i * size, base + child * size, size);
     }

@@ -85,8 +85,9 @@ bool wf_format(char *buf, size_t cap, const char *format, ...)
     n = vsnprintf(buf, cap, format, args);
     va_end(args);
     if (n >= 0 && (size_t)n < cap) return true;
-    last = n < 0 || cap < 2 ? 0 : boundary(buf, cap - 2);                          /* the last character */
-    if (n < 0 || wf_utf8_next(buf + last, cap - 1 - last, &code) == 0) buf[last] = '\0';  /* was cut itself */
+    last = n < 0 || cap < 2 ? 0 : boundary(buf, cap - 2); /* the last character */
+    if (n < 0 || wf_utf8_next(buf + last, cap - 1 - last, &code) == 0)
+        buf[last] = '\0'; /* was cut itself */
     return false;
 }
 
@@ -103,7 +104,8 @@ void wf_copy_out(const char *s, size_t len, char *buf, size_t cap, size_t *neede
 
 size_t wf_utf8_next(const char *s, size_t n, uint32_t *code)
 {
-    static const uint32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };  /* shorter forms are forbidden */
+    static const uint32_t least[5] = { 0, 0, 0x80, 0x800,
+                                       0x10000 }; /* shorter forms are forbidden */
     const unsigned char  *u = (const unsigned char *)s;
     size_t   len;
     uint32_t c;

@@ -9,15 +9,42 @@
 #define NAME_OF(name) #name,
 
 static const char *const features[] = {
-    "merge", "switch", "composite", "klora",         /* methods         */
-    "mixed",                                         /* weft_plan_options.mixed */
-    WF_SOLVERS(NAME_OF)                              /* samplers        */
-    "lora", "adalora", "moslora", "loha", "lokr",    /* adapter families */
-    "dora", "ia3", "oft", "boft", "glora", "full", "norm",
-    "kohya", "lycoris", "diffusers", "diffusers-old", "peft", "cloneofsimo", /* file dialects */
-    "textual-inversion", "custom-diffusion", "ed-lora", /* concepts     */
-    "prompt-weights", "clip-skip",                   /* prompts         */
-    "img2img", "inpainting", "refiner", "guidance-embed", "text-layers", "vae-tiles", "png-read", /* images */
+    "merge",
+    "switch",
+    "composite",
+    "klora",            /* methods         */
+    "mixed",            /* weft_plan_options.mixed */
+    WF_SOLVERS(NAME_OF) /* samplers        */
+    "lora",
+    "adalora",
+    "moslora",
+    "loha",
+    "lokr", /* adapter families */
+    "dora",
+    "ia3",
+    "oft",
+    "boft",
+    "glora",
+    "full",
+    "norm",
+    "kohya",
+    "lycoris",
+    "diffusers",
+    "diffusers-old",
+    "peft",
+    "cloneofsimo", /* file dialects */
+    "textual-inversion",
+    "custom-diffusion",
+    "ed-lora", /* concepts     */
+    "prompt-weights",
+    "clip-skip", /* prompts         */
+    "img2img",
+    "inpainting",
+    "refiner",
+    "guidance-embed",
+    "text-layers",
+    "vae-tiles",
+    "png-read", /* images */
 };
 
 uint32_t weft_version(void)

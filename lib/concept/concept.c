@@ -144,9 +144,11 @@ static weft_status open_adapter(weft_concept *c, const char *path, const weft_co
                        c->list.other);
     if ((st == WEFT_E_FORMAT || st == WEFT_E_UNSUPPORTED) && err != NULL) {
         weft_error why = *err; /* which may say: this is a textual inversion */
-        return wf_fail(err, st,
-                       "%.120s: beside its tokens it holds %.80s, which is not of an adapter that can be "
-                       "opened: %.240s", path, c->list.other, why.text);
+        return wf_fail(
+            err, st,
+            "%.120s: beside its tokens it holds %.80s, which is not of an adapter that can be "
+            "opened: %.240s",
+            path, c->list.other, why.text);
     }
     if (st == WEFT_OK && c->list.count == 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED,

@@ -56,7 +56,8 @@ const wf_token_form *wf_token_form_of(const char *key, const char **name, size_t
     *len = 0;
     for (size_t i = 0; i < WF_LEN(forms); i++)
         if (fits(forms[i].key, key, name, len)) return &forms[i];
-    if (n < 3 || key[0] != '<' || key[n - 1] != '>') return NULL; /* <cat-toy>, cloneofsimo's <s1> */
+    if (n < 3 || key[0] != '<' || key[n - 1] != '>')
+        return NULL; /* <cat-toy>, cloneofsimo's <s1> */
     *len = n;
     return &in_brackets;
 }

@@ -45,8 +45,8 @@ static weft_status open_regular(const char *path, int *fd, size_t *size, weft_er
 
 /* Read up to `size` bytes into memory with a NUL behind them; a file that shrank meanwhile gives
  * fewer. */
-static weft_status read_all(wf_file *f, int fd, size_t size, const char *path, const weft_allocator *alloc,
-                            weft_error *err)
+static weft_status read_all(wf_file *f, int fd, size_t size, const char *path,
+                            const weft_allocator *alloc, weft_error *err)
 {
     uint8_t *bytes = wf_alloc(alloc, size + 1);
     size_t   got = 0;
@@ -71,7 +71,8 @@ static weft_status read_all(wf_file *f, int fd, size_t size, const char *path, c
     return WEFT_OK;
 }
 
-weft_status wf_file_open(wf_file *f, const char *path, bool copy, const weft_allocator *alloc, weft_error *err)
+weft_status wf_file_open(wf_file *f, const char *path, bool copy, const weft_allocator *alloc,
+                         weft_error *err)
 {
     const wf_file none = WF_FILE_NONE;
     size_t        size = 0;
@@ -97,7 +98,8 @@ weft_status wf_file_open(wf_file *f, const char *path, bool copy, const weft_all
     return st;
 }
 
-weft_status wf_file_read(wf_file *f, const char *path, size_t limit, const weft_allocator *alloc, weft_error *err)
+weft_status wf_file_read(wf_file *f, const char *path, size_t limit, const weft_allocator *alloc,
+                         weft_error *err)
 {
     const wf_file none = WF_FILE_NONE;
     size_t        size = 0;
@@ -181,8 +183,8 @@ static int make_temporary(const char *path, char *temp, size_t cap)
         struct timespec now = { 0, 0 };
 
         clock_gettime(CLOCK_REALTIME, &now);
-        if (!wf_format(temp + dir, cap - dir, ".weft-%lld-%lld-%d", (long long)getpid(), (long long)now.tv_nsec,
-                       attempt))
+        if (!wf_format(temp + dir, cap - dir, ".weft-%lld-%lld-%d", (long long)getpid(),
+                       (long long)now.tv_nsec, attempt))
             break;
         fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (fd >= 0 || errno != EEXIST) return fd;
@@ -203,7 +205,8 @@ static int write_all(int fd, const uint8_t *bytes, size_t size)
     return 0;
 }
 
-weft_status wf_file_write_from(const char *path, size_t count, wf_part_maker make, void *user, weft_error *err)
+weft_status wf_file_write_from(const char *path, size_t count, wf_part_maker make, void *user,
+                               weft_error *err)
 {
     char        temp[4096];
     int         fd, sys = 0;
@@ -219,7 +222,8 @@ weft_status wf_file_write_from(const char *path, size_t count, wf_part_maker mak
         if ((st = make(user, i, &part, err)) != WEFT_OK) break;
         sys = write_all(fd, part.data, part.size);
     }
-    if (st == WEFT_OK && sys == 0 && fsync(fd) != 0 && errno != EINVAL) sys = errno;  /* EINVAL: a file system without */
+    if (st == WEFT_OK && sys == 0 && fsync(fd) != 0 && errno != EINVAL)
+        sys = errno; /* EINVAL: a file system without */
     if (close(fd) != 0 && sys == 0) sys = errno;
     if (st == WEFT_OK && sys == 0 && rename(temp, path) != 0) sys = errno;
     if (st == WEFT_OK && sys == 0) return WEFT_OK;
@@ -234,7 +238,8 @@ static weft_status next_of_list(void *user, size_t i, wf_part *out, weft_error *
     return WEFT_OK;
 }
 
-weft_status wf_file_write_parts(const char *path, const wf_part *parts, size_t count, weft_error *err)
+weft_status wf_file_write_parts(const char *path, const wf_part *parts, size_t count,
+                                weft_error *err)
 {
     return wf_file_write_from(path, count, next_of_list, (void *)(uintptr_t)parts, err);
 }

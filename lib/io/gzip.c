@@ -63,7 +63,8 @@ static weft_status step(unpacker *u, bool *done)
     result = inflate(&u->z, Z_NO_FLUSH);
     u->used += room - u->z.avail_out;
     if (u->used > u->limit)
-        return wf_fail(u->err, WEFT_E_FORMAT, "%s: more than %zu bytes when unpacked", u->path, u->limit);
+        return wf_fail(u->err, WEFT_E_FORMAT, "%s: more than %zu bytes when unpacked", u->path,
+                       u->limit);
     if (result == Z_STREAM_END) {
         *done = u->z.avail_in == 0;
         if (!*done) inflateReset(&u->z);
@@ -73,11 +74,12 @@ static weft_status step(unpacker *u, bool *done)
     if (result == Z_BUF_ERROR || (result == Z_OK && u->z.avail_in == 0 && u->z.avail_out > 0))
         return wf_fail(u->err, WEFT_E_FORMAT, "%s: gzip: cut short", u->path);
     if (result == Z_OK) return WEFT_OK;
-    return wf_fail(u->err, WEFT_E_FORMAT, "%s: gzip: %s", u->path, u->z.msg != NULL ? u->z.msg : "broken");
+    return wf_fail(u->err, WEFT_E_FORMAT, "%s: gzip: %s", u->path,
+                   u->z.msg != NULL ? u->z.msg : "broken");
 }
 
-weft_status wf_gzip_unpack(wf_file *f, const uint8_t *data, size_t size, const char *what, size_t limit,
-                           const weft_allocator *alloc, weft_error *err)
+weft_status wf_gzip_unpack(wf_file *f, const uint8_t *data, size_t size, const char *what,
+                           size_t limit, const weft_allocator *alloc, weft_error *err)
 {
     const wf_file none = WF_FILE_NONE;
     unpacker      u = { .alloc = alloc, .limit = limit, .path = what, .err = err };

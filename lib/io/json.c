@@ -151,28 +151,31 @@ static weft_status fail_duplicate(const char *text, size_t end, const char *what
         while (slashes < start && text[start - 1 - slashes] == '\\') slashes++;
         open = slashes % 2 == 0;
     }
-    return wf_fail(err, WEFT_E_FORMAT, "%s: duplicate key %.*s", what, (int)WF_MIN(end - start, 200), text + start);
+    return wf_fail(err, WEFT_E_FORMAT, "%s: duplicate key %.*s", what,
+                   (int)WF_MIN(end - start, 200), text + start);
 }
 
-static weft_status fail_parse(const json_error_t *e, const feed *f, const char *what, weft_error *err)
+static weft_status fail_parse(const json_error_t *e, const feed *f, const char *what,
+                              weft_error *err)
 {
     enum json_error_code code = json_error_code(e);
     size_t               at   = e->position > 0 ? (size_t)e->position : 0;
 
     if (f->failed || errno == ENOMEM || code == json_error_out_of_memory || e->text[0] == '\0')
-        return wf_fail(err, WEFT_E_NOMEM, "out of memory: parsing %zu bytes of JSON of %s", f->size, what);
+        return wf_fail(err, WEFT_E_NOMEM, "out of memory: parsing %zu bytes of JSON of %s", f->size,
+                       what);
     if (at > text_start(f) + f->size)
         return wf_fail(err, WEFT_E_FORMAT, "%s: not valid JSON: it ends too early", what);
     if (code == json_error_duplicate_key && at > text_start(f))
         return fail_duplicate(f->text, at - text_start(f), what, err);
-    return wf_fail(err, WEFT_E_FORMAT, "%s: not valid JSON, line %d column %d: %s", what, e->line - 1, e->column,
-                   e->text);
+    return wf_fail(err, WEFT_E_FORMAT, "%s: not valid JSON, line %d column %d: %s", what,
+                   e->line - 1, e->column, e->text);
 }
 
 /* ---- parsing --------------------------------------------------------------------------------- */
 
-weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, size_t depth, size_t values,
-                                  const char *what, weft_error *err)
+weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, size_t depth,
+                                  size_t values, const char *what, weft_error *err)
 {
     json_error_t e;
     json_t      *wrapped, *root;
@@ -181,9 +184,11 @@ weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, s
 
     *out = NULL;
     if (seen.depth > depth)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: JSON nests %zu deep, expected at most %zu", what, seen.depth, depth);
+        return wf_fail(err, WEFT_E_FORMAT, "%s: JSON nests %zu deep, expected at most %zu", what,
+                       seen.depth, depth);
     if (seen.values > values)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: JSON has %zu values, expected at most %zu", what, seen.values, values);
+        return wf_fail(err, WEFT_E_FORMAT, "%s: JSON has %zu values, expected at most %zu", what,
+                       seen.values, values);
 
     f = make_feed(text, size, seen.token);
     errno   = 0;
@@ -197,7 +202,8 @@ weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, s
     return wf_fail(err, WEFT_E_FORMAT, "%s: JSON is not one object", what);
 }
 
-weft_status wf_json_parse(json_t **out, const char *text, size_t size, const char *what, weft_error *err)
+weft_status wf_json_parse(json_t **out, const char *text, size_t size, const char *what,
+                          weft_error *err)
 {
     return wf_json_parse_bounded(out, text, size, MAX_DEPTH, MAX_VALUES, what, err);
 }
@@ -210,12 +216,15 @@ static void write_out_infinity(char *text, size_t size)
 
     for (size_t i = 0, step; i + sizeof word - 1 <= size; i += step) {
         step = text[i] == '"' ? string_bytes(text + i, size - i) : 1;
-        if (i == 0 || memcmp(text + i, word, sizeof word - 1) != 0 || strchr("-:,[ \t\r\n", text[i - 1]) == NULL) continue;
+        if (i == 0 || memcmp(text + i, word, sizeof word - 1) != 0 ||
+            strchr("-:,[ \t\r\n", text[i - 1]) == NULL)
+            continue;
         memcpy(text + i, number, sizeof number - 1);
     }
 }
 
-weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *alloc, weft_error *err)
+weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *alloc,
+                         weft_error *err)
 {
     wf_file     file = WF_FILE_NONE;
     weft_status st;
@@ -229,15 +238,17 @@ weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *a
     return st;
 }
 
-weft_status wf_json_load_text(json_t **out, const char *text, const char *what, const weft_allocator *alloc,
-                              weft_error *err)
+weft_status wf_json_load_text(json_t **out, const char *text, const char *what,
+                              const weft_allocator *alloc, weft_error *err)
 {
     size_t      n = strlen(text);
     char       *copy;
     weft_status st;
 
     *out = NULL;
-    if (n > MAX_BYTES) return wf_fail(err, WEFT_E_FORMAT, "%s: %zu bytes, expected at most %zu", what, n, (size_t)MAX_BYTES);
+    if (n > MAX_BYTES)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %zu bytes, expected at most %zu", what, n,
+                       (size_t)MAX_BYTES);
     if ((copy = wf_strndup(alloc, text, n)) == NULL) return wf_nomem(err, n, "a configuration");
     write_out_infinity(copy, n);
     st = wf_json_parse(out, copy, n, what, err);

@@ -2,15 +2,16 @@
 #include "base/structs.h"
 #include "io/io.h"
 
-weft_status wf_tensors_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
-                             weft_tensors **out, weft_error *err)
+weft_status wf_tensors_parse(const uint8_t *data, size_t size, const char *what,
+                             const weft_allocator *alloc, weft_tensors **out, weft_error *err)
 {
-    if (wf_torch_form_of(data, size) != WF_TORCH_NOT) return wf_torch_parse(data, size, what, alloc, out, err);
+    if (wf_torch_form_of(data, size) != WF_TORCH_NOT)
+        return wf_torch_parse(data, size, what, alloc, out, err);
     return wf_safetensors_parse(data, size, what, alloc, out, err);
 }
 
-weft_status wf_tensors_open(const char *path, bool copy, const weft_allocator *alloc, weft_tensors **out,
-                            weft_error *err)
+weft_status wf_tensors_open(const char *path, bool copy, const weft_allocator *alloc,
+                            weft_tensors **out, weft_error *err)
 {
     weft_tensors *t    = NULL;
     wf_file       file = WF_FILE_NONE;
@@ -28,8 +29,8 @@ done:
     return st;
 }
 
-weft_status weft_tensors_open(const char *path, const weft_tensors_options *options, weft_tensors **out,
-                              weft_error *err)
+weft_status weft_tensors_open(const char *path, const weft_tensors_options *options,
+                              weft_tensors **out, weft_error *err)
 {
     weft_tensors_options o;
 
@@ -37,7 +38,8 @@ weft_status weft_tensors_open(const char *path, const weft_tensors_options *opti
     *out = NULL;
     WF_TRY(WF_OPTIONS(&o, options, weft_tensors_options, WEFT_OPEN_COPY, err));
     WF_TRY(wf_check_allocator(o.allocator, err));
-    if (o.name != NULL) return wf_fail(err, WEFT_E_ARG, "weft_tensors_options: name is for tensors in memory");
+    if (o.name != NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_tensors_options: name is for tensors in memory");
 
     const weft_allocator alloc = wf_allocator(o.allocator);
     return wf_tensors_open(path, (o.flags & WEFT_OPEN_COPY) != 0, &alloc, out, err);

@@ -19,8 +19,18 @@
 #define MAX_KEY    256u
 
 /* What REDUCE, NEWOBJ and the persistent ids know of a name. */
-enum { UNKNOWN, ORDERED_DICT, PARAMETER_DICT, REBUILD_TENSOR, REBUILD_TENSOR_V2, REBUILD_TENSOR_V3, REBUILD_PARAMETER,
-       REBUILD_FROM_TYPE, STORAGE, DTYPE };
+enum {
+    UNKNOWN,
+    ORDERED_DICT,
+    PARAMETER_DICT,
+    REBUILD_TENSOR,
+    REBUILD_TENSOR_V2,
+    REBUILD_TENSOR_V3,
+    REBUILD_PARAMETER,
+    REBUILD_FROM_TYPE,
+    STORAGE,
+    DTYPE
+};
 
 static const struct { const char *module, *name; int32_t meaning; wf_dtype dtype; } known[] = {
     { "collections", "OrderedDict", ORDERED_DICT, 0 },
@@ -176,7 +186,8 @@ static weft_status push_opaque(machine *m, const wf_symbol *symbol)
 static weft_status read_bytes(machine *m, size_t n, const uint8_t **bytes)
 {
     if (n > m->size - m->at)
-        return wf_fail(m->err, WEFT_E_FORMAT, "%s: pickle, byte %zu: %zu bytes are asked for and %zu are left", m->what,
+        return wf_fail(m->err, WEFT_E_FORMAT,
+                       "%s: pickle, byte %zu: %zu bytes are asked for and %zu are left", m->what,
                        m->op, n, m->size - m->at);
     *bytes = m->data + m->at;
     m->at += n;
@@ -215,7 +226,8 @@ static weft_status push_string(machine *m, size_t width)
 
     WF_TRY(read_number(m, width, &n));
     if (n > MAX_STRING)
-        return wf_fail(m->err, WEFT_E_FORMAT, "%s: pickle, byte %zu: a string of %llu bytes, expected at most %zu",
+        return wf_fail(m->err, WEFT_E_FORMAT,
+                       "%s: pickle, byte %zu: a string of %llu bytes, expected at most %zu",
                        m->what, m->op, (unsigned long long)n, MAX_STRING);
     WF_TRY(read_bytes(m, (size_t)n, &bytes));
     if (!wf_utf8_valid((const char *)bytes, (size_t)n)) return push_opaque(m, NULL);
@@ -245,7 +257,7 @@ static weft_status push_float(machine *m)
     wf_value       v = { WF_FLOAT, { .f = 0 } };
 
     WF_TRY(read_bytes(m, 8, &bytes));
-    for (int i = 0; i < 8; i++) bits = bits << 8 | bytes[i];  /* the one number that is big-endian */
+    for (int i = 0; i < 8; i++) bits = bits << 8 | bytes[i]; /* the one number that is big-endian */
     memcpy(&v.u.f, &bits, sizeof bits);
     return push(m, v);
 }
@@ -266,18 +278,21 @@ static weft_status put(machine *m, uint64_t index)
 static weft_status get(machine *m, uint64_t index)
 {
     if (index >= m->memo.count || m->memo.at[index].kind == WF_MARK)
-        return wf_fail(m->err, WEFT_E_FORMAT, "%s: pickle, byte %zu: memo %llu is read before it is written", m->what,
+        return wf_fail(m->err, WEFT_E_FORMAT,
+                       "%s: pickle, byte %zu: memo %llu is read before it is written", m->what,
                        m->op, (unsigned long long)index);
     return push(m, m->memo.at[index]);
 }
 
 /* ---- symbols --------------------------------------------------------------------------------- */
 
-static weft_status push_symbol(machine *m, const char *module, size_t module_len, const char *name, size_t name_len)
+static weft_status push_symbol(machine *m, const char *module, size_t module_len, const char *name,
+                               size_t name_len)
 {
     wf_symbol *s = wf_bag_take(m->bag, 1, sizeof *s);
 
-    if (!wf_utf8_valid(module, module_len) || !wf_utf8_valid(name, name_len)) return fail(m, "a name is not UTF-8");
+    if (!wf_utf8_valid(module, module_len) || !wf_utf8_valid(name, name_len))
+        return fail(m, "a name is not UTF-8");
     if (s == NULL) return nomem(m, sizeof *s);
     s->module = wf_bag_string(m->bag, module, module_len);
     s->name   = wf_bag_string(m->bag, name, name_len);
@@ -325,15 +340,20 @@ static weft_status push_storage(machine *m, const wf_value *id, size_t n)
 {
     wf_storage *s;
 
-    if (n < 5 || n > 6 || id[1].kind != WF_SYMBOL || id[2].kind != WF_STRING || id[4].kind != WF_INT || id[4].u.i < 0)
+    if (n < 5 || n > 6 || id[1].kind != WF_SYMBOL || id[2].kind != WF_STRING ||
+        id[4].kind != WF_INT || id[4].u.i < 0)
         return fail(m, "a storage is not described by type, key, place and size");
     if (strlen(id[2].u.s) > MAX_KEY) return fail(m, "the key of a storage has more than 256 bytes");
     if (id[1].u.symbol->meaning != STORAGE)
-        return wf_fail(m->err, WEFT_E_UNSUPPORTED, "%s: pickle, byte %zu: a storage of type %.80s.%.80s, which is not "
-                       "one of plain numbers", m->what, m->op, id[1].u.symbol->module, id[1].u.symbol->name);
+        return wf_fail(m->err, WEFT_E_UNSUPPORTED,
+                       "%s: pickle, byte %zu: a storage of type %.80s.%.80s, which is not "
+                       "one of plain numbers",
+                       m->what, m->op, id[1].u.symbol->module, id[1].u.symbol->name);
     if (n == 6 && id[5].kind != WF_NONE)
-        return wf_fail(m->err, WEFT_E_UNSUPPORTED, "%s: pickle, byte %zu: a storage that is a part of another; save "
-                       "the file again with a torch of today", m->what, m->op);
+        return wf_fail(m->err, WEFT_E_UNSUPPORTED,
+                       "%s: pickle, byte %zu: a storage that is a part of another; save "
+                       "the file again with a torch of today",
+                       m->what, m->op);
     if ((s = wf_bag_take(m->bag, 1, sizeof *s)) == NULL) return nomem(m, sizeof *s);
     s->key   = id[2].u.s;
     s->dtype = id[1].u.symbol->dtype;
@@ -352,7 +372,8 @@ static weft_status push_persistent(machine *m)
     size_t          n;
 
     WF_TRY(pop(m, &v));
-    if (v.kind != WF_TUPLE || v.u.items->count == 0) return fail(m, "a persistent id is not a tuple");
+    if (v.kind != WF_TUPLE || v.u.items->count == 0)
+        return fail(m, "a persistent id is not a tuple");
     id = v.u.items->at;
     n  = v.u.items->count;
     if (is_word(&id[0], "storage")) return push_storage(m, id, n);
@@ -360,7 +381,8 @@ static weft_status push_persistent(machine *m)
     return fail(m, "a persistent id that is neither a storage nor a class");
 }
 
-static weft_status read_axes(const machine *m, const wf_value *v, int64_t out[WF_MAX_RANK], int32_t *rank)
+static weft_status read_axes(const machine *m, const wf_value *v, int64_t out[WF_MAX_RANK],
+                             int32_t *rank)
 {
     if (v->kind != WF_TUPLE) return fail(m, "a tensor's shape is not a tuple");
     if (v->u.items->count > WF_MAX_RANK) return fail(m, "a tensor has more than 8 dimensions");
@@ -385,8 +407,10 @@ static weft_status check_bits(machine *m, const wf_value *said)
         if (m->steps++ > MAX_STEPS) return fail(m, too_long);
         if (value->kind == WF_TRUTH && !value->u.truth) continue;
         if (is_word(key, "neg") || is_word(key, "conj"))
-            return wf_fail(m->err, WEFT_E_UNSUPPORTED, "%s: pickle, byte %zu: a tensor that is kept with the other sign; "
-                           "save its clone() instead", m->what, m->op);
+            return wf_fail(m->err, WEFT_E_UNSUPPORTED,
+                           "%s: pickle, byte %zu: a tensor that is kept with the other sign; "
+                           "save its clone() instead",
+                           m->what, m->op);
     }
     return WEFT_OK;
 }
@@ -402,10 +426,13 @@ static weft_status make_tensor(machine *m, int32_t meaning, const wf_items *args
 
     if (args->count < least) return fail(m, "a tensor is built from too few values");
     if (a[0].kind != WF_STORAGE) return fail(m, "a tensor is not built from a storage");
-    if (a[1].kind != WF_INT || a[1].u.i < 0) return fail(m, "a tensor's offset is not a number from 0");
+    if (a[1].kind != WF_INT || a[1].u.i < 0)
+        return fail(m, "a tensor's offset is not a number from 0");
     if (meaning == REBUILD_TENSOR_V3 && (a[6].kind != WF_SYMBOL || a[6].u.symbol->meaning != DTYPE))
-        return wf_fail(m->err, WEFT_E_UNSUPPORTED, "%s: pickle, byte %zu: a tensor of a type that is not one of plain "
-                       "numbers", m->what, m->op);
+        return wf_fail(m->err, WEFT_E_UNSUPPORTED,
+                       "%s: pickle, byte %zu: a tensor of a type that is not one of plain "
+                       "numbers",
+                       m->what, m->op);
     if (least > 4 && args->count > least) WF_TRY(check_bits(m, &a[least]));
     if ((t = wf_bag_take(m->bag, 1, sizeof *t)) == NULL) return nomem(m, sizeof *t);
     WF_TRY(read_axes(m, &a[2], t->shape, &t->rank));
@@ -442,7 +469,8 @@ static weft_status apply(machine *m, const wf_symbol *s, const wf_items *args, w
     case REBUILD_TENSOR_V3:
         return make_tensor(m, s->meaning, args, out);
     case REBUILD_PARAMETER:
-        if (args->count == 0 || a[0].kind != WF_TENSOR) return fail(m, "a parameter is not built from a tensor");
+        if (args->count == 0 || a[0].kind != WF_TENSOR)
+            return fail(m, "a parameter is not built from a tensor");
         *out = a[0];
         return WEFT_OK;
     default:
@@ -454,7 +482,8 @@ static weft_status apply(machine *m, const wf_symbol *s, const wf_items *args, w
 
 /* A tensor with attributes: (function, type, its arguments, attributes). The function is taken at
  * one level only. */
-static weft_status apply_from_type(machine *m, const wf_symbol *s, const wf_items *args, wf_value *out)
+static weft_status apply_from_type(machine *m, const wf_symbol *s, const wf_items *args,
+                                   wf_value *out)
 {
     const wf_value *a = args->at;
 
@@ -488,7 +517,8 @@ static weft_status append(machine *m, const wf_value *values, size_t n)
     wf_value *to = m->stack.count > 0 ? &m->stack.at[m->stack.count - 1] : NULL;
 
     if (to != NULL && to->kind == WF_OPAQUE) return WEFT_OK;
-    if (to == NULL || to->kind != WF_LIST) return fail(m, "values are appended to something that is no list");
+    if (to == NULL || to->kind != WF_LIST)
+        return fail(m, "values are appended to something that is no list");
     return extend(m, to->u.items, values, n);
 }
 
@@ -498,7 +528,8 @@ static weft_status set_items(machine *m, const wf_value *values, size_t n)
 
     if (n % 2 != 0) return fail(m, "a key has no value");
     if (to != NULL && to->kind == WF_OPAQUE) return WEFT_OK;
-    if (to == NULL || to->kind != WF_DICT) return fail(m, "items are set in something that is no dict");
+    if (to == NULL || to->kind != WF_DICT)
+        return fail(m, "items are set in something that is no dict");
     return extend(m, to->u.items, values, n);
 }
 
@@ -531,7 +562,8 @@ static weft_status add_parameters(machine *m, wf_items *to, const wf_items *stat
         if (key->kind != WF_STRING) continue;
         if (value->kind == WF_TENSOR) {
             WF_TRY(extend(m, to, key, 2));
-        } else if (strcmp(key->u.s, "_parameters") == 0 && value->kind == WF_DICT && value->u.items != to) {
+        } else if (strcmp(key->u.s, "_parameters") == 0 && value->kind == WF_DICT &&
+                   value->u.items != to) {
             m->steps += value->u.items->count;
             if (m->steps > MAX_STEPS) return fail(m, too_long);
             WF_TRY(extend(m, to, value->u.items->at, value->u.items->count));
@@ -548,7 +580,8 @@ static weft_status build(machine *m)
     to = m->stack.count > 0 ? &m->stack.at[m->stack.count - 1] : NULL;
     if (to == NULL || (to->kind != WF_OPAQUE && to->kind != WF_DICT && to->kind != WF_TENSOR))
         return fail(m, "a state is given to something that has none");
-    if (to->kind == WF_DICT && to->u.items->parameters && state.kind == WF_DICT && state.u.items != to->u.items)
+    if (to->kind == WF_DICT && to->u.items->parameters && state.kind == WF_DICT &&
+        state.u.items != to->u.items)
         return add_parameters(m, to->u.items, state.u.items);
     return WEFT_OK;
 }
@@ -583,8 +616,8 @@ static weft_status read_protocol(machine *m)
 
     WF_TRY(read_number(m, 1, &version));
     if (version >= 2 && version <= 5) return WEFT_OK;
-    return wf_fail(m->err, WEFT_E_FORMAT, "%s: pickle, byte %zu: protocol %llu, expected 2 to 5", m->what, m->op,
-                   (unsigned long long)version);
+    return wf_fail(m->err, WEFT_E_FORMAT, "%s: pickle, byte %zu: protocol %llu, expected 2 to 5",
+                   m->what, m->op, (unsigned long long)version);
 }
 
 static weft_status read_int32(machine *m)
@@ -615,7 +648,8 @@ static weft_status refuse_opcode(const machine *m, uint8_t op)
 {
     const char digits[] = "0123456789abcdef", hex[3] = { digits[op >> 4], digits[op & 15], '\0' };
 
-    return wf_fail(m->err, WEFT_E_FORMAT, "%s: pickle, byte %zu: opcode 0x%s, which torch.save does not write", m->what,
+    return wf_fail(m->err, WEFT_E_FORMAT,
+                   "%s: pickle, byte %zu: opcode 0x%s, which torch.save does not write", m->what,
                    m->op, hex);
 }
 
@@ -681,10 +715,12 @@ static weft_status run(machine *m, wf_pickle *out)
     return fail(m, too_long);
 }
 
-weft_status wf_pickle_load(wf_bag *bag, const uint8_t *data, size_t size, const char *what, wf_pickle *out,
-                           weft_error *err)
+weft_status wf_pickle_load(wf_bag *bag, const uint8_t *data, size_t size, const char *what,
+                           wf_pickle *out, weft_error *err)
 {
-    machine     m = { .alloc = bag->alloc, .bag = bag, .what = what, .data = data, .size = size, .err = err };
+    machine m = {
+        .alloc = bag->alloc, .bag = bag, .what = what, .data = data, .size = size, .err = err
+    };
     weft_status st;
 
     out->root     = nothing;

@@ -22,17 +22,20 @@
 
 /* ---- checks ---------------------------------------------------------------------------------- */
 
-static weft_status check_size(int32_t width, int32_t height, size_t len, const char *what, weft_error *err)
+static weft_status check_size(int32_t width, int32_t height, size_t len, const char *what,
+                              weft_error *err)
 {
     size_t need;
 
-    if (width < 1 || height < 1) return wf_fail(err, WEFT_E_ARG, "an image of %d x %d pixels", width, height);
+    if (width < 1 || height < 1)
+        return wf_fail(err, WEFT_E_ARG, "an image of %d x %d pixels", width, height);
     if (width > MAX_SIDE || height > MAX_SIDE || !wf_mul((size_t)width, (size_t)height, &need) ||
         !wf_mul(need, 3, &need) || need > MAX_PIXELS)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "an image of %d x %d pixels is too large", width, height);
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "an image of %d x %d pixels is too large", width,
+                       height);
     if (len == need) return WEFT_OK;
-    return wf_fail(err, WEFT_E_ARG, "%s has %zu values, but %d x %d pixels of RGB need %zu", what, len, width, height,
-                   need);
+    return wf_fail(err, WEFT_E_ARG, "%s has %zu values, but %d x %d pixels of RGB need %zu", what,
+                   len, width, height, need);
 }
 
 /* PNG's rule: 1 to 79 printable Latin-1 characters, no space first, last or twice. The UTF-8
@@ -77,7 +80,7 @@ static uint32_t load_u32(const uint8_t *p)
 static void add_chunk(wf_text *chunks, const char *keyword, const char *value)
 {
     static const char plain[4] = { 0, 0, 0, 0 };
-    size_t   key_bytes = strlen(keyword) + 1, bytes = key_bytes + sizeof plain + strlen(value), start;
+    size_t key_bytes = strlen(keyword) + 1, bytes = key_bytes + sizeof plain + strlen(value), start;
     uint8_t  word[4];
 
     store_u32(word, (uint32_t)bytes);
@@ -88,23 +91,30 @@ static void add_chunk(wf_text *chunks, const char *keyword, const char *value)
     wf_text_bytes(chunks, plain, sizeof plain);
     wf_text_bytes(chunks, value, strlen(value));
     if (chunks->failed) return;
-    store_u32(word, (uint32_t)crc32(crc32(0, NULL, 0), (const Bytef *)chunks->s + start, (uInt)(bytes + 4)));
+    store_u32(word, (uint32_t)crc32(crc32(0, NULL, 0), (const Bytef *)chunks->s + start,
+                                    (uInt)(bytes + 4)));
     wf_text_bytes(chunks, (const char *)word, 4);
 }
 
-static weft_status make_chunks(wf_text *chunks, const char *const *text, size_t pairs, weft_error *err)
+static weft_status make_chunks(wf_text *chunks, const char *const *text, size_t pairs,
+                               weft_error *err)
 {
     char keyword[MAX_KEYWORD + 1];
 
     for (size_t i = 0; i < pairs; i++) {
         const char *key = text[2 * i], *value = text[2 * i + 1];
 
-        if (key == NULL || value == NULL) return wf_fail(err, WEFT_E_ARG, "PNG text pair %zu has a NULL", i);
+        if (key == NULL || value == NULL)
+            return wf_fail(err, WEFT_E_ARG, "PNG text pair %zu has a NULL", i);
         if (!read_keyword(key, keyword))
-            return wf_fail(err, WEFT_E_ARG, "PNG keyword \"%.160s\": 1 to 79 Latin-1 characters are expected, with no "
-                           "space first, last or twice", key);
+            return wf_fail(
+                err, WEFT_E_ARG,
+                "PNG keyword \"%.160s\": 1 to 79 Latin-1 characters are expected, with no "
+                "space first, last or twice",
+                key);
         if (strlen(value) > MAX_TEXT || !wf_utf8_valid(value, strlen(value)))
-            return wf_fail(err, WEFT_E_ARG, "PNG text of \"%.160s\" is not UTF-8, or over 2 GiB", key);
+            return wf_fail(err, WEFT_E_ARG, "PNG text of \"%.160s\" is not UTF-8, or over 2 GiB",
+                           key);
         add_chunk(chunks, keyword, value);
     }
     return chunks->failed ? wf_nomem(err, chunks->len, "PNG text") : WEFT_OK;
@@ -126,8 +136,8 @@ static size_t find_pixels(const uint8_t *png, size_t size)
 /* ---- the image ------------------------------------------------------------------------------- */
 
 /* Compress into memory of the largest size that can come out, so that it is done once. */
-static weft_status compress_image(const weft_allocator *alloc, const uint8_t *rgb, int32_t width, int32_t height,
-                            uint8_t **out, size_t *size, weft_error *err)
+static weft_status compress_image(const weft_allocator *alloc, const uint8_t *rgb, int32_t width,
+                                  int32_t height, uint8_t **out, size_t *size, weft_error *err)
 {
     png_image        image;
     png_alloc_size_t bytes;
@@ -168,8 +178,8 @@ static void encoded_free(encoded *e)
 }
 
 /* To be freed after a failure too. */
-static weft_status encode(encoded *e, const uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height,
-                          const char *const *text, size_t pairs, weft_error *err)
+static weft_status encode(encoded *e, const uint8_t *rgb, size_t rgb_len, int32_t width,
+                          int32_t height, const char *const *text, size_t pairs, weft_error *err)
 {
     size_t size = 0, split;
 
@@ -189,8 +199,8 @@ static weft_status encode(encoded *e, const uint8_t *rgb, size_t rgb_len, int32_
     return WEFT_OK;
 }
 
-weft_status weft_png_write(const char *path, const uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height,
-                           const char *const *text, size_t pairs, weft_error *err)
+weft_status weft_png_write(const char *path, const uint8_t *rgb, size_t rgb_len, int32_t width,
+                           int32_t height, const char *const *text, size_t pairs, weft_error *err)
 {
     encoded     e;
     weft_status st;
@@ -203,8 +213,8 @@ weft_status weft_png_write(const char *path, const uint8_t *rgb, size_t rgb_len,
 }
 
 weft_status weft_png_encode(const uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height,
-                            const char *const *text, size_t pairs, uint8_t *buf, size_t cap, size_t *needed,
-                            weft_error *err)
+                            const char *const *text, size_t pairs, uint8_t *buf, size_t cap,
+                            size_t *needed, weft_error *err)
 {
     encoded     e;
     weft_status st;
@@ -232,7 +242,8 @@ static weft_status refuse(const png_image *image, const char *what, weft_error *
 }
 
 /* Everything up to the pixels; on success the image is to be finished or freed. */
-static weft_status begin(png_image *image, const uint8_t *data, size_t size, const char *what, weft_error *err)
+static weft_status begin(png_image *image, const uint8_t *data, size_t size, const char *what,
+                         weft_error *err)
 {
     memset(image, 0, sizeof *image);
     image->version = PNG_IMAGE_VERSION;
@@ -247,8 +258,8 @@ static weft_status begin(png_image *image, const uint8_t *data, size_t size, con
                    (unsigned)image->width, (unsigned)image->height);
 }
 
-weft_status wf_png_size(const uint8_t *data, size_t size, const char *what, int32_t *width, int32_t *height,
-                        weft_error *err)
+weft_status wf_png_size(const uint8_t *data, size_t size, const char *what, int32_t *width,
+                        int32_t *height, weft_error *err)
 {
     png_image image;
     WF_TRY(begin(&image, data, size, what, err));
@@ -260,13 +271,14 @@ weft_status wf_png_size(const uint8_t *data, size_t size, const char *what, int3
 
 static weft_status finish(png_image *image, uint8_t *pixels, const char *what, weft_error *err)
 {
-    image->flags |= PNG_IMAGE_FLAG_16BIT_sRGB; /* 16 bits that do not say what they are: as 8 bits */
+    image->flags |=
+        PNG_IMAGE_FLAG_16BIT_sRGB; /* 16 bits that do not say what they are: as 8 bits */
     errno = 0;
     return png_image_finish_read(image, NULL, pixels, 0, NULL) ? WEFT_OK : refuse(image, what, err);
 }
 
-weft_status wf_png_read(const uint8_t *data, size_t size, const char *what, uint8_t *rgb, int32_t width,
-                        int32_t height, const weft_allocator *alloc, weft_error *err)
+weft_status wf_png_read(const uint8_t *data, size_t size, const char *what, uint8_t *rgb,
+                        int32_t width, int32_t height, const weft_allocator *alloc, weft_error *err)
 {
     size_t      pixels = (size_t)width * (size_t)height;
     uint8_t    *rgba;
@@ -276,8 +288,8 @@ weft_status wf_png_read(const uint8_t *data, size_t size, const char *what, uint
     WF_TRY(begin(&image, data, size, what, err));
     if ((int32_t)image.width != width || (int32_t)image.height != height) {
         png_image_free(&image);
-        return wf_fail(err, WEFT_E_ARG, "%s has %u x %u pixels, not %d x %d", what, (unsigned)image.width,
-                       (unsigned)image.height, width, height);
+        return wf_fail(err, WEFT_E_ARG, "%s has %u x %u pixels, not %d x %d", what,
+                       (unsigned)image.width, (unsigned)image.height, width, height);
     }
     if ((image.format & PNG_FORMAT_FLAG_ALPHA) == 0) {
         image.format = PNG_FORMAT_RGB;
@@ -293,7 +305,8 @@ weft_status wf_png_read(const uint8_t *data, size_t size, const char *what, uint
     for (size_t i = 0; i < pixels && st == WEFT_OK; i++) {
         uint32_t a = rgba[4 * i + 3];
 
-        for (size_t c = 0; c < 3; c++) rgb[3 * i + c] = (uint8_t)((rgba[4 * i + c] * a + 255 * (255 - a) + 127) / 255);
+        for (size_t c = 0; c < 3; c++)
+            rgb[3 * i + c] = (uint8_t)((rgba[4 * i + c] * a + 255 * (255 - a) + 127) / 255);
     }
     wf_free(alloc, rgba);
     return st;
@@ -306,32 +319,37 @@ weft_status weft_png_size(const char *path, int32_t *width, int32_t *height, wef
     weft_status st;
 
     if (path == NULL || width == NULL || height == NULL)
-        return wf_fail(err, WEFT_E_ARG, "%s is NULL", path == NULL ? "path" : width == NULL ? "width" : "height");
+        return wf_fail(err, WEFT_E_ARG, "%s is NULL",
+                       path == NULL    ? "path"
+                       : width == NULL ? "width"
+                                       : "height");
     st = wf_file_open(&file, path, false, &alloc, err);
     if (st == WEFT_OK) st = wf_png_size(file.data, file.size, path, width, height, err);
     wf_file_close(&file, &alloc);
     return st;
 }
 
-weft_status weft_png_read(const char *path, uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height,
-                          weft_error *err)
+weft_status weft_png_read(const char *path, uint8_t *rgb, size_t rgb_len, int32_t width,
+                          int32_t height, weft_error *err)
 {
     const weft_allocator alloc = wf_allocator(NULL);
     wf_file     file = WF_FILE_NONE;
     weft_status st;
 
-    if (path == NULL || rgb == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", path == NULL ? "path" : "rgb");
+    if (path == NULL || rgb == NULL)
+        return wf_fail(err, WEFT_E_ARG, "%s is NULL", path == NULL ? "path" : "rgb");
     if ((st = check_size(width, height, rgb_len, "rgb", err)) != WEFT_OK) return st;
     st = wf_file_open(&file, path, false, &alloc, err);
-    if (st == WEFT_OK) st = wf_png_read(file.data, file.size, path, rgb, width, height, &alloc, err);
+    if (st == WEFT_OK)
+        st = wf_png_read(file.data, file.size, path, rgb, width, height, &alloc, err);
     wf_file_close(&file, &alloc);
     return st;
 }
 
 /* ---- planes to bytes ------------------------------------------------------------------------- */
 
-weft_status weft_image_bytes(const float *image, size_t image_len, int32_t width, int32_t height, uint8_t *rgb,
-                             size_t rgb_len, weft_error *err)
+weft_status weft_image_bytes(const float *image, size_t image_len, int32_t width, int32_t height,
+                             uint8_t *rgb, size_t rgb_len, weft_error *err)
 {
     size_t      plane;
     weft_status st;

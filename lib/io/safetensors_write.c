@@ -47,18 +47,21 @@ static weft_status sort_tensors(writer *w)
     wf_sort(w->tensors, w->count, sizeof *w->tensors, compare_tensors);
     for (size_t i = 1; i < w->count; i++)
         if (strcmp(w->tensors[i - 1].name, w->tensors[i].name) == 0)
-            return wf_fail(w->err, WEFT_E_ARG, "two tensors are named \"%.160s\"", w->tensors[i].name);
+            return wf_fail(w->err, WEFT_E_ARG, "two tensors are named \"%.160s\"",
+                           w->tensors[i].name);
     return WEFT_OK;
 }
 
 static weft_status copy_pairs(writer *w, const char *const *metadata)
 {
     WF_TRY(wf_given_pairs(metadata, w->pair_count, w->err));
-    for (size_t i = 0; i < w->pair_count; i++) w->pairs[i] = (pair){ metadata[2 * i], metadata[2 * i + 1] };
+    for (size_t i = 0; i < w->pair_count; i++)
+        w->pairs[i] = (pair){ metadata[2 * i], metadata[2 * i + 1] };
     wf_sort(w->pairs, w->pair_count, sizeof *w->pairs, compare_pairs);
     for (size_t i = 1; i < w->pair_count; i++)
         if (strcmp(w->pairs[i - 1].key, w->pairs[i].key) == 0)
-            return wf_fail(w->err, WEFT_E_ARG, "metadata key \"%.160s\" is given twice", w->pairs[i].key);
+            return wf_fail(w->err, WEFT_E_ARG, "metadata key \"%.160s\" is given twice",
+                           w->pairs[i].key);
     return WEFT_OK;
 }
 
@@ -99,21 +102,24 @@ static weft_status write_header(writer *w)
         const wf_tensor *t = &w->tensors[i];
         size_t           begin = offset;
 
-        if (!wf_add(offset, t->bytes, &offset)) return wf_fail(w->err, WEFT_E_ARG, "the tensors' sizes overflow");
+        if (!wf_add(offset, t->bytes, &offset))
+            return wf_fail(w->err, WEFT_E_ARG, "the tensors' sizes overflow");
         w->parts[2 + i].data = t->data;
         w->parts[2 + i].size = t->bytes;
 
         if (i > 0) wf_text_bytes(h, ",", 1);
         add_string(h, t->name);
         wf_text_add(h, ":{\"dtype\":\"%s\",\"shape\":[", wf_dtype_name(t->dtype));
-        for (int32_t d = 0; d < t->rank; d++) wf_text_add(h, d > 0 ? ",%lld" : "%lld", (long long)t->shape[d]);
+        for (int32_t d = 0; d < t->rank; d++)
+            wf_text_add(h, d > 0 ? ",%lld" : "%lld", (long long)t->shape[d]);
         wf_text_add(h, "],\"data_offsets\":[%zu,%zu]}", begin, offset);
     }
     wf_text_bytes(h, "}", 1);
     while (!h->failed && h->len % 8 != 0) wf_text_bytes(h, " ", 1);
     if (h->failed) return wf_nomem(w->err, h->len, "a safetensors header");
     if (h->len <= MAX_HEADER) return WEFT_OK;
-    return wf_fail(w->err, WEFT_E_ARG, "names and metadata make a header of %zu bytes, expected at most %u", h->len,
+    return wf_fail(w->err, WEFT_E_ARG,
+                   "names and metadata make a header of %zu bytes, expected at most %u", h->len,
                    MAX_HEADER);
 }
 
@@ -131,7 +137,8 @@ static weft_status next_part(void *user, size_t i, wf_part *out, weft_error *err
     writer *w = user;
 
     *out = w->parts[i];
-    return i < 2 || w->make == NULL ? WEFT_OK : w->make(w->user, &w->tensors[i - 2], &out->data, err);
+    return i < 2 || w->make == NULL ? WEFT_OK
+                                    : w->make(w->user, &w->tensors[i - 2], &out->data, err);
 }
 
 /* What remains once the tensors are there: all that is written, written. */
@@ -168,16 +175,21 @@ static weft_status check_stored(const wf_tensor *t, size_t index, weft_error *er
     for (int32_t i = 0; i < t->rank; i++)
         fits = fits && t->shape[i] >= 0 && wf_mul(bits, (size_t)t->shape[i], &bits);
     if (fits && bits % 8 == 0 && bits / 8 == t->bytes) return WEFT_OK;
-    return wf_fail(err, WEFT_E_ARG, "tensor \"%.160s\": %zu bytes are not what its shape and type need", t->name,
+    return wf_fail(err, WEFT_E_ARG,
+                   "tensor \"%.160s\": %zu bytes are not what its shape and type need", t->name,
                    t->bytes);
 }
 
-weft_status wf_tensors_write_made(const char *path, const wf_tensor *tensors, size_t count, const char *const *metadata,
-                                  size_t pairs, wf_tensor_maker make, void *user, const weft_allocator *alloc,
-                                  weft_error *err)
+weft_status wf_tensors_write_made(const char *path, const wf_tensor *tensors, size_t count,
+                                  const char *const *metadata, size_t pairs, wf_tensor_maker make,
+                                  void *user, const weft_allocator *alloc, weft_error *err)
 {
-    writer      w = { .alloc = wf_allocator(alloc), .count = count, .pair_count = pairs, .make = make, .user = user,
-                      .err = err };
+    writer w = { .alloc = wf_allocator(alloc),
+                 .count = count,
+                 .pair_count = pairs,
+                 .make = make,
+                 .user = user,
+                 .err = err };
     weft_status st;
 
     wf_text_init(&w.header, &w.alloc);
@@ -193,8 +205,8 @@ done:
 }
 
 weft_status wf_tensors_write_as_stored(const char *path, const wf_tensor *tensors, size_t count,
-                                       const char *const *metadata, size_t pairs, const weft_allocator *alloc,
-                                       weft_error *err)
+                                       const char *const *metadata, size_t pairs,
+                                       const weft_allocator *alloc, weft_error *err)
 {
     return wf_tensors_write_made(path, tensors, count, metadata, pairs, NULL, NULL, alloc, err);
 }
@@ -202,7 +214,7 @@ weft_status wf_tensors_write_as_stored(const char *path, const wf_tensor *tensor
 weft_status weft_tensors_write(const char *path, const weft_tensor_out *tensors, size_t count,
                                const char *const *metadata, size_t pairs, weft_error *err)
 {
-    writer      w = { .alloc = wf_allocator(NULL), .count = count, .pair_count = pairs, .err = err };
+    writer w = { .alloc = wf_allocator(NULL), .count = count, .pair_count = pairs, .err = err };
     weft_status st;
 
     wf_text_init(&w.header, &w.alloc);

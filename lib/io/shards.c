@@ -30,10 +30,13 @@ static weft_status check_file_name(const reader *r, const char *tensor, const js
     const char *name = json_string_value(value);
 
     if (name == NULL)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: tensor \"%.160s\": its file is not a string", r->path, tensor);
+        return wf_fail(r->err, WEFT_E_FORMAT, "%s: tensor \"%.160s\": its file is not a string",
+                       r->path, tensor);
     if (*name == '\0' || strpbrk(name, "/\\") != NULL || strstr(name, "..") != NULL)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: tensor \"%.160s\": \"%.160s\" is not the name of a file beside the "
-                       "index", r->path, tensor, name);
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: tensor \"%.160s\": \"%.160s\" is not the name of a file beside the "
+                       "index",
+                       r->path, tensor, name);
     return WEFT_OK;
 }
 
@@ -46,11 +49,13 @@ static weft_status number_files(reader *r)
 
     r->names  = wf_zalloc(r->alloc, MAX_SHARDS, sizeof *r->names);
     r->shards = wf_zalloc(r->alloc, MAX_SHARDS, sizeof *r->shards);
-    if (r->names == NULL || r->shards == NULL) return wf_nomem(r->err, MAX_SHARDS * sizeof *r->shards, r->path);
+    if (r->names == NULL || r->shards == NULL)
+        return wf_nomem(r->err, MAX_SHARDS * sizeof *r->shards, r->path);
     WF_TRY(wf_map_init(&r->numbers, r->alloc, 16, r->err));
     json_object_foreach(r->weight_map, tensor, value) {
         WF_TRY(check_file_name(r, tensor, value));
-        WF_TRY(wf_map_put(&r->numbers, json_string_value(value), (int64_t)r->count, &added, r->err));
+        WF_TRY(
+            wf_map_put(&r->numbers, json_string_value(value), (int64_t)r->count, &added, r->err));
         if (!added) continue;
         if (r->count == MAX_SHARDS)
             return wf_fail(r->err, WEFT_E_FORMAT, "%s: more than %d files", r->path, MAX_SHARDS);
@@ -81,10 +86,12 @@ static weft_status show_shard(reader *r, size_t i)
         const wf_tensor *t    = wf_tensors_at(shard, k);
         const char      *file = json_string_value(json_object_get(r->weight_map, t->name));
 
-        if (file == NULL || strcmp(file, r->names[i]) == 0) WF_TRY(wf_tensors_add_as(r->view, t->name, t, r->err));
+        if (file == NULL || strcmp(file, r->names[i]) == 0)
+            WF_TRY(wf_tensors_add_as(r->view, t->name, t, r->err));
     }
     for (size_t k = 0; i == 0 && k < wf_tensors_meta_count(shard); k++)
-        WF_TRY(wf_tensors_add_meta(r->view, wf_tensors_meta_key(shard, k), wf_tensors_meta_value(shard, k), r->err));
+        WF_TRY(wf_tensors_add_meta(r->view, wf_tensors_meta_key(shard, k),
+                                   wf_tensors_meta_value(shard, k), r->err));
     return WEFT_OK;
 }
 
@@ -97,8 +104,8 @@ static weft_status check_present(const reader *r)
         const weft_tensors *shard = r->shards[wf_map_get(&r->numbers, json_string_value(value))];
 
         if (wf_tensors_find(shard, tensor) == NULL)
-            return wf_fail(r->err, WEFT_E_FORMAT, "%s: tensor \"%.160s\" is not in %.160s", r->path, tensor,
-                           json_string_value(value));
+            return wf_fail(r->err, WEFT_E_FORMAT, "%s: tensor \"%.160s\" is not in %.160s", r->path,
+                           tensor, json_string_value(value));
     }
     return WEFT_OK;
 }
@@ -111,8 +118,10 @@ static weft_status read_index(reader *r, json_t *root)
 
     r->weight_map = json_object_get(root, "weight_map");
     if (!json_is_object(r->weight_map) || json_object_size(r->weight_map) == 0)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: no \"weight_map\" object that names tensors", r->path);
-    r->folder = slash != NULL ? wf_strndup(r->alloc, r->path, (size_t)(slash - r->path) + 1) : wf_strdup(r->alloc, ".");
+        return wf_fail(r->err, WEFT_E_FORMAT, "%s: no \"weight_map\" object that names tensors",
+                       r->path);
+    r->folder = slash != NULL ? wf_strndup(r->alloc, r->path, (size_t)(slash - r->path) + 1)
+                              : wf_strdup(r->alloc, ".");
     if (r->folder == NULL) return wf_nomem(r->err, strlen(r->path), r->path);
     WF_TRY(number_files(r));
     WF_TRY(wf_tensors_new(r->alloc, r->path, &r->view, r->err));
@@ -122,8 +131,8 @@ static weft_status read_index(reader *r, json_t *root)
     return wf_tensors_seal(r->view, r->err);
 }
 
-weft_status wf_tensors_open_index(const char *path, bool copy, const weft_allocator *alloc, weft_tensors **out,
-                                  weft_error *err)
+weft_status wf_tensors_open_index(const char *path, bool copy, const weft_allocator *alloc,
+                                  weft_tensors **out, weft_error *err)
 {
     reader      r = { .path = path, .copy = copy, .alloc = alloc, .err = err };
     json_t     *root;

@@ -85,7 +85,8 @@ static holding *hold(weft_tensors *t, weft_error *err)
 
 /* ---- building -------------------------------------------------------------------------------- */
 
-weft_status wf_tensors_new(const weft_allocator *alloc, const char *what, weft_tensors **out, weft_error *err)
+weft_status wf_tensors_new(const weft_allocator *alloc, const char *what, weft_tensors **out,
+                           weft_error *err)
 {
     weft_tensors *t = wf_zalloc(alloc, 1, sizeof *t);
     weft_status   st;
@@ -103,13 +104,15 @@ weft_status wf_tensors_new(const weft_allocator *alloc, const char *what, weft_t
     return WEFT_OK;
 }
 
-static weft_status fail_entry(const weft_tensors *t, const char *name, const char *why, weft_error *err)
+static weft_status fail_entry(const weft_tensors *t, const char *name, const char *why,
+                              weft_error *err)
 {
     return wf_fail(err, WEFT_E_FORMAT, "%s: tensor \"%.160s\": %s", t->what, name, why);
 }
 
 /* The shape's numbers may be a stranger's. */
-static weft_status measure(const weft_tensors *t, const char *name, wf_tensor *tensor, weft_error *err)
+static weft_status measure(const weft_tensors *t, const char *name, wf_tensor *tensor,
+                           weft_error *err)
 {
     size_t bits;
 
@@ -127,18 +130,20 @@ static weft_status measure(const weft_tensors *t, const char *name, wf_tensor *t
     return WEFT_OK;
 }
 
-weft_status wf_tensors_add(weft_tensors *t, const char *name, wf_dtype dtype, int32_t rank, const int64_t *shape,
-                           const void *data, weft_error *err)
+weft_status wf_tensors_add(weft_tensors *t, const char *name, wf_dtype dtype, int32_t rank,
+                           const int64_t *shape, const void *data, weft_error *err)
 {
     wf_tensor tensor = { NULL, data, 0, 0, { 0 }, rank, dtype }, *list;
 
-    if (t->by_name != NULL) return wf_fail(err, WEFT_E_INTERNAL, "%s: tensor added after the seal", t->what);
+    if (t->by_name != NULL)
+        return wf_fail(err, WEFT_E_INTERNAL, "%s: tensor added after the seal", t->what);
     if (strlen(name) > MAX_NAME)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: tensor \"%.160s...\": name of %zu bytes, expected at most %u", t->what,
+        return wf_fail(err, WEFT_E_FORMAT,
+                       "%s: tensor \"%.160s...\": name of %zu bytes, expected at most %u", t->what,
                        name, strlen(name), MAX_NAME);
     if (rank < 0 || rank > WF_MAX_RANK)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: tensor \"%.160s\": rank %d, expected at most %d", t->what, name, rank,
-                       WF_MAX_RANK);
+        return wf_fail(err, WEFT_E_FORMAT, "%s: tensor \"%.160s\": rank %d, expected at most %d",
+                       t->what, name, rank, WF_MAX_RANK);
     if (t->count == MAX_ENTRIES)
         return wf_fail(err, WEFT_E_FORMAT, "%s: more than %u tensors", t->what, MAX_ENTRIES);
     if (rank > 0) memcpy(tensor.shape, shape, (size_t)rank * sizeof *shape);
@@ -151,16 +156,19 @@ weft_status wf_tensors_add(weft_tensors *t, const char *name, wf_dtype dtype, in
     return WEFT_OK;
 }
 
-weft_status wf_tensors_add_as(weft_tensors *t, const char *name, const wf_tensor *source, weft_error *err)
+weft_status wf_tensors_add_as(weft_tensors *t, const char *name, const wf_tensor *source,
+                              weft_error *err)
 {
     return wf_tensors_add(t, name, source->dtype, source->rank, source->shape, source->data, err);
 }
 
-weft_status wf_tensors_add_meta(weft_tensors *t, const char *key, const char *value, weft_error *err)
+weft_status wf_tensors_add_meta(weft_tensors *t, const char *key, const char *value,
+                                weft_error *err)
 {
     meta m = { NULL, NULL }, *list;
 
-    if (t->by_name != NULL) return wf_fail(err, WEFT_E_INTERNAL, "%s: metadata added after the seal", t->what);
+    if (t->by_name != NULL)
+        return wf_fail(err, WEFT_E_INTERNAL, "%s: metadata added after the seal", t->what);
     if (t->meta_count == MAX_METAS)
         return wf_fail(err, WEFT_E_FORMAT, "%s: more than %u metadata values", t->what, MAX_METAS);
     list = with_room(t, t->metas, t->meta_count, &t->meta_cap, sizeof *list);
@@ -230,11 +238,12 @@ weft_status wf_tensors_seal(weft_tensors *t, weft_error *err)
 
     for (size_t i = 1; i < t->count; i++)
         if (strcmp(t->by_name[i - 1]->name, t->by_name[i]->name) == 0)
-            return wf_fail(err, WEFT_E_FORMAT, "%s: two tensors are named \"%.160s\"", t->what, t->by_name[i]->name);
+            return wf_fail(err, WEFT_E_FORMAT, "%s: two tensors are named \"%.160s\"", t->what,
+                           t->by_name[i]->name);
     for (size_t i = 1; i < t->meta_count; i++)
         if (strcmp(t->metas[i - 1].key, t->metas[i].key) == 0)
-            return wf_fail(err, WEFT_E_FORMAT, "%s: two metadata values are named \"%.160s\"", t->what,
-                           t->metas[i].key);
+            return wf_fail(err, WEFT_E_FORMAT, "%s: two metadata values are named \"%.160s\"",
+                           t->what, t->metas[i].key);
     return WEFT_OK;
 }
 
@@ -342,15 +351,18 @@ size_t weft_tensors_count(const weft_tensors *tensors)
     return tensors != NULL ? tensors->count : 0;
 }
 
-static weft_status tensor_at(const weft_tensors *tensors, size_t index, const wf_tensor **out, weft_error *err)
+static weft_status tensor_at(const weft_tensors *tensors, size_t index, const wf_tensor **out,
+                             weft_error *err)
 {
     if (tensors == NULL) return wf_fail(err, WEFT_E_ARG, "tensors is NULL");
     *out = wf_tensors_at(tensors, index);
     if (*out != NULL) return WEFT_OK;
-    return wf_fail(err, WEFT_E_ARG, "tensor %zu asked for, but the file has %zu", index, tensors->count);
+    return wf_fail(err, WEFT_E_ARG, "tensor %zu asked for, but the file has %zu", index,
+                   tensors->count);
 }
 
-weft_status weft_tensors_info(const weft_tensors *tensors, size_t index, weft_tensor_info *info, weft_error *err)
+weft_status weft_tensors_info(const weft_tensors *tensors, size_t index, weft_tensor_info *info,
+                              weft_error *err)
 {
     weft_tensor_info filled = WEFT_TENSOR_INFO_INIT;
     const wf_tensor *tensor = NULL;
@@ -367,12 +379,14 @@ weft_status weft_tensors_info(const weft_tensors *tensors, size_t index, weft_te
 
 int64_t weft_tensors_find(const weft_tensors *tensors, const char *name)
 {
-    const wf_tensor *tensor = tensors != NULL && name != NULL ? wf_tensors_find(tensors, name) : NULL;
+    const wf_tensor *tensor =
+        tensors != NULL && name != NULL ? wf_tensors_find(tensors, name) : NULL;
 
     return tensor != NULL ? (int64_t)(tensor - tensors->tensors) : -1;
 }
 
-weft_status weft_tensors_read(const weft_tensors *tensors, size_t index, float *out, size_t len, weft_error *err)
+weft_status weft_tensors_read(const weft_tensors *tensors, size_t index, float *out, size_t len,
+                              weft_error *err)
 {
     const wf_tensor *tensor = NULL;
     weft_status      st;
@@ -380,16 +394,19 @@ weft_status weft_tensors_read(const weft_tensors *tensors, size_t index, float *
     if ((st = tensor_at(tensors, index, &tensor, err)) != WEFT_OK) return st;
     if (out == NULL && len > 0) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     if (len != tensor->count)
-        return wf_fail(err, WEFT_E_ARG, "tensor \"%.160s\" has %zu elements, but the buffer has %zu", tensor->name,
+        return wf_fail(err, WEFT_E_ARG,
+                       "tensor \"%.160s\" has %zu elements, but the buffer has %zu", tensor->name,
                        tensor->count, len);
     if (wf_widen_any(out, tensor->data, tensor->dtype, len)) return WEFT_OK;
-    return wf_fail(err, WEFT_E_UNSUPPORTED, "tensor \"%.160s\" is %s, which is not read as numbers", tensor->name,
-                   wf_dtype_name(tensor->dtype));
+    return wf_fail(err, WEFT_E_UNSUPPORTED, "tensor \"%.160s\" is %s, which is not read as numbers",
+                   tensor->name, wf_dtype_name(tensor->dtype));
 }
 
 const char *weft_tensors_metadata(const weft_tensors *tensors, const char *key)
 {
-    size_t low = 0, high = tensors != NULL && tensors->by_name != NULL && key != NULL ? tensors->meta_count : 0;
+    size_t low = 0, high = tensors != NULL && tensors->by_name != NULL && key != NULL
+                               ? tensors->meta_count
+                               : 0;
 
     while (low < high) {
         size_t mid = low + (high - low) / 2;

@@ -49,7 +49,8 @@ static weft_status fail_tensor(const reader *r, const char *why)
 
 static bool storage_bytes(const wf_storage *s, size_t *bytes)
 {
-    return s->count <= SIZE_MAX && wf_mul((size_t)s->count, (size_t)wf_dtype_bits(s->dtype) / 8, bytes);
+    return s->count <= SIZE_MAX &&
+           wf_mul((size_t)s->count, (size_t)wf_dtype_bits(s->dtype) / 8, bytes);
 }
 
 /* In the archive: the member data/<key>. A key is a name, and no way to another folder. */
@@ -60,12 +61,17 @@ static weft_status find_member(const reader *r, wf_storage *s)
     size_t               bytes;
 
     if (strpbrk(s->key, "/\\") != NULL || strstr(s->key, "..") != NULL)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\": a key with a path in it", r->what, s->key);
-    if (!wf_format(name, sizeof name, "%sdata/%s", r->top, s->key) || (member = wf_zip_find(r->zip, name)) == NULL)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\" is not in the archive", r->what, s->key);
+        return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\": a key with a path in it",
+                       r->what, s->key);
+    if (!wf_format(name, sizeof name, "%sdata/%s", r->top, s->key) ||
+        (member = wf_zip_find(r->zip, name)) == NULL)
+        return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\" is not in the archive",
+                       r->what, s->key);
     if (!storage_bytes(s, &bytes) || bytes != member->size)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\" has %zu bytes, but %llu elements of %s are "
-                       "promised", r->what, s->key, member->size, (unsigned long long)s->count,
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: storage \"%.160s\" has %zu bytes, but %llu elements of %s are "
+                       "promised",
+                       r->what, s->key, member->size, (unsigned long long)s->count,
                        wf_dtype_name(s->dtype));
     s->data = member->data;
     return WEFT_OK;
@@ -75,7 +81,8 @@ static weft_status find_storage(const reader *r, wf_storage *s)
 {
     if (s->data != NULL) return WEFT_OK;
     if (r->zip != NULL) return find_member(r, s);
-    return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\" is not in the file", r->what, s->key);
+    return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\" is not in the file", r->what,
+                   s->key);
 }
 
 /* ---- tensors --------------------------------------------------------------------------------- */
@@ -96,10 +103,12 @@ static weft_status check_reach(const reader *r, const wf_strided *t, size_t coun
     have = bytes / ((size_t)wf_dtype_bits(t->dtype) / 8);
     if (count == 0) return WEFT_OK;
     for (int32_t i = 0; i < t->rank; i++)
-        if (!wf_mul((size_t)(t->shape[i] - 1), (size_t)t->stride[i], &step) || !wf_add(reach, step, &reach))
+        if (!wf_mul((size_t)(t->shape[i] - 1), (size_t)t->stride[i], &step) ||
+            !wf_add(reach, step, &reach))
             return fail_tensor(r, "its strides overflow");
     if (reach < have) return WEFT_OK;
-    return wf_fail(r->err, WEFT_E_FORMAT, "%s: tensor \"%.160s\" reaches to element %zu of a storage of %zu", r->what,
+    return wf_fail(r->err, WEFT_E_FORMAT,
+                   "%s: tensor \"%.160s\" reaches to element %zu of a storage of %zu", r->what,
                    r->path, reach, have);
 }
 
@@ -146,14 +155,18 @@ static void gather(uint8_t *dst, const uint8_t *src, const wf_strided *t, size_t
     }
 }
 
-static weft_status copy_dense(reader *r, wf_strided *t, const uint8_t *src, size_t item, size_t count)
+static weft_status copy_dense(reader *r, wf_strided *t, const uint8_t *src, size_t item,
+                              size_t count)
 {
-    size_t   bytes = count * item, limit = r->size / 4 > SIZE_MAX / 32 ? SIZE_MAX : 4 * r->size + MORE_COPY;
+    size_t bytes = count * item,
+           limit = r->size / 4 > SIZE_MAX / 32 ? SIZE_MAX : 4 * r->size + MORE_COPY;
     uint8_t *own;
 
     if (bytes > limit - r->copied)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: tensor \"%.160s\" would be spread to %zu bytes, too many for a file "
-                       "of %zu", r->what, r->path, bytes, r->size);
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: tensor \"%.160s\" would be spread to %zu bytes, too many for a file "
+                       "of %zu",
+                       r->what, r->path, bytes, r->size);
     own = wf_tensors_own(r->t, bytes, r->err);
     if (own == NULL) return WEFT_E_NOMEM;
     r->copied += bytes;
@@ -167,7 +180,8 @@ static weft_status locate(reader *r, wf_strided *t)
     size_t item = (size_t)wf_dtype_bits(t->dtype) / 8, count = 1, bytes;
 
     for (int32_t i = 0; i < t->rank; i++)
-        if (!wf_mul(count, (size_t)t->shape[i], &count)) return fail_tensor(r, "the product of its shape overflows");
+        if (!wf_mul(count, (size_t)t->shape[i], &count))
+            return fail_tensor(r, "the product of its shape overflows");
     if (!wf_mul(count, item, &bytes)) return fail_tensor(r, "the product of its shape overflows");
     WF_TRY(find_storage(r, t->storage));
     WF_TRY(check_reach(r, t, count));
@@ -203,7 +217,9 @@ static weft_status add_scalar(reader *r, const wf_value *v)
 
     switch (v->kind) {
     case WF_TRUTH:  return add_meta(r, v->u.truth ? "true" : "false");
-    case WF_INT:    wf_format(digits, sizeof digits, "%lld", (long long)v->u.i); return add_meta(r, digits);
+    case WF_INT:
+        wf_format(digits, sizeof digits, "%lld", (long long)v->u.i);
+        return add_meta(r, digits);
     case WF_FLOAT:  return add_meta(r, wf_number(&number, v->u.f));
     default:        return add_meta(r, v->u.s);
     }
@@ -215,7 +231,8 @@ static weft_status enter(reader *r, const char *key)
     size_t n = strlen(key), dot = r->path_len > 0;
 
     if (n + dot > MAX_PATH - r->path_len)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: the name of \"%.160s...\" has more than %u bytes", r->what, r->path,
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: the name of \"%.160s...\" has more than %u bytes", r->what, r->path,
                        MAX_PATH);
     if (dot) r->path[r->path_len++] = '.';
     memcpy(r->path + r->path_len, key, n + 1);
@@ -235,7 +252,8 @@ static weft_status visit(reader *r, const wf_value *v, int depth);
  * very often. */
 static weft_status count_visit(reader *r)
 {
-    if (++r->visits > MAX_VISITS) return fail(r, "more than 400000 values when its lists and dicts are followed");
+    if (++r->visits > MAX_VISITS)
+        return fail(r, "more than 400000 values when its lists and dicts are followed");
     return WEFT_OK;
 }
 
@@ -306,12 +324,15 @@ static weft_status visit_root(reader *r, const wf_value *root)
         break;
     case WF_OPAQUE:
         if (root->u.symbol != NULL)
-            return wf_fail(r->err, WEFT_E_UNSUPPORTED, "%s: an object of class %.80s.%.80s, saved whole; a dict of "
-                           "tensors (its state_dict) is expected", r->what, root->u.symbol->module,
-                           root->u.symbol->name);
-        return wf_fail(r->err, WEFT_E_UNSUPPORTED, "%s: no tensors; a dict of them is expected", r->what);
+            return wf_fail(r->err, WEFT_E_UNSUPPORTED,
+                           "%s: an object of class %.80s.%.80s, saved whole; a dict of "
+                           "tensors (its state_dict) is expected",
+                           r->what, root->u.symbol->module, root->u.symbol->name);
+        return wf_fail(r->err, WEFT_E_UNSUPPORTED, "%s: no tensors; a dict of them is expected",
+                       r->what);
     default:
-        return wf_fail(r->err, WEFT_E_UNSUPPORTED, "%s: no tensors; a dict of them is expected", r->what);
+        return wf_fail(r->err, WEFT_E_UNSUPPORTED, "%s: no tensors; a dict of them is expected",
+                       r->what);
     }
     WF_TRY(visit(r, root, 0));
     return wf_tensors_seal(r->t, r->err);
@@ -334,9 +355,10 @@ static weft_status find_top(reader *r, const wf_zip_member **pickle)
         if (r->top == NULL) return wf_nomem(r->err, strlen(m->name), r->what);
     }
     if (*pickle == NULL)
-        return wf_fail(r->err, WEFT_E_UNSUPPORTED, "%s: a zip archive without a data.pkl: not a file of torch.save",
-                       r->what);
-    if (strlen(r->top) > MAX_PATH) return fail(r, "zip archive with a folder of more than 1024 bytes");
+        return wf_fail(r->err, WEFT_E_UNSUPPORTED,
+                       "%s: a zip archive without a data.pkl: not a file of torch.save", r->what);
+    if (strlen(r->top) > MAX_PATH)
+        return fail(r, "zip archive with a folder of more than 1024 bytes");
     return WEFT_OK;
 }
 
@@ -357,7 +379,8 @@ static weft_status read_zip(reader *r)
     r->zip = &zip;
     WF_TRY(find_top(r, &pickle));
     if (member_of_top(r, "constants.pkl") != NULL)
-        return wf_fail(r->err, WEFT_E_UNSUPPORTED, "%s: a TorchScript program, expected tensors", r->what);
+        return wf_fail(r->err, WEFT_E_UNSUPPORTED, "%s: a TorchScript program, expected tensors",
+                       r->what);
     order = member_of_top(r, "byteorder");
     if (order != NULL && (order->size != 6 || memcmp(order->data, "little", 6) != 0))
         return wf_fail(r->err, WEFT_E_UNSUPPORTED, "%s: its byte order is not little", r->what);
@@ -367,8 +390,8 @@ static weft_status read_zip(reader *r)
 
 /* ---- the legacy form ------------------------------------------------------------------------- */
 
-static const uint8_t legacy_magic[] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
-                                        0x2e };
+static const uint8_t legacy_magic[] = { 0x80, 2,    0x8a, 10,   0x6c, 0xfc, 0x9c, 0x46,
+                                        0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e };
 
 static weft_status next_pickle(reader *r, size_t *at, wf_pickle *p)
 {
@@ -391,7 +414,8 @@ static bool says_little_endian(const wf_value *system)
 
 /* One storage at *at: the number of its elements, then the elements. All mentions of it in the
  * pickle get the place. */
-static weft_status place_storage(reader *r, const wf_value *key, wf_map *first, wf_storage **all, size_t *at)
+static weft_status place_storage(reader *r, const wf_value *key, wf_map *first, wf_storage **all,
+                                 size_t *at)
 {
     int64_t     index = key->kind == WF_STRING ? wf_map_get(first, key->u.s) : -1;
     uint64_t    count = 0;
@@ -400,16 +424,21 @@ static weft_status place_storage(reader *r, const wf_value *key, wf_map *first, 
 
     if (index < 0) return fail(r, "a storage follows that no tensor mentions");
     s = all[index];
-    if (s->data != NULL) return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\" is there twice", r->what, s->key);
+    if (s->data != NULL)
+        return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\" is there twice", r->what,
+                       s->key);
     if (r->size - *at < sizeof count) return fail(r, "it ends before its last storage");
     memcpy(&count, r->data + *at, sizeof count);
     *at += sizeof count;
     if (count != s->count)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\" has %llu elements, but %llu are promised",
-                       r->what, s->key, (unsigned long long)count, (unsigned long long)s->count);
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: storage \"%.160s\" has %llu elements, but %llu are promised", r->what,
+                       s->key, (unsigned long long)count, (unsigned long long)s->count);
     if (!storage_bytes(s, &bytes) || bytes > r->size - *at)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\" of %llu elements of %s, but %zu bytes are left",
-                       r->what, s->key, (unsigned long long)count, wf_dtype_name(s->dtype), r->size - *at);
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: storage \"%.160s\" of %llu elements of %s, but %zu bytes are left",
+                       r->what, s->key, (unsigned long long)count, wf_dtype_name(s->dtype),
+                       r->size - *at);
     s->data = r->data + *at;
     *at += bytes;
     return WEFT_OK;
@@ -417,14 +446,16 @@ static weft_status place_storage(reader *r, const wf_value *key, wf_map *first, 
 
 /* The first mention of each key gets the place; the others take it over, if they promise the
  * same. */
-static weft_status share_places(const reader *r, const wf_map *first, wf_storage **all, wf_storage *storages)
+static weft_status share_places(const reader *r, const wf_map *first, wf_storage **all,
+                                wf_storage *storages)
 {
     for (wf_storage *s = storages; s != NULL; s = s->next) {
         const wf_storage *known = all[wf_map_get(first, s->key)];
 
         if (s->dtype != known->dtype || s->count != known->count)
-            return wf_fail(r->err, WEFT_E_FORMAT, "%s: storage \"%.160s\" is mentioned with two types or sizes",
-                           r->what, s->key);
+            return wf_fail(r->err, WEFT_E_FORMAT,
+                           "%s: storage \"%.160s\" is mentioned with two types or sizes", r->what,
+                           s->key);
         s->data = known->data;
     }
     return WEFT_OK;
@@ -463,7 +494,8 @@ static weft_status read_legacy(reader *r)
     size_t    at = sizeof legacy_magic;
 
     WF_TRY(next_pickle(r, &at, &version));
-    if (version.root.kind != WF_INT || version.root.u.i != 1001) return fail(r, "its version is not 1001");
+    if (version.root.kind != WF_INT || version.root.u.i != 1001)
+        return fail(r, "its version is not 1001");
     WF_TRY(next_pickle(r, &at, &system));
     if (!says_little_endian(&system.root))
         return wf_fail(r->err, WEFT_E_UNSUPPORTED, "%s: its byte order is not little", r->what);
@@ -480,14 +512,15 @@ wf_torch_form wf_torch_form_of(const uint8_t *data, size_t size)
     static const uint8_t none[4] = { 0 };
 
     if (size >= 4 && memcmp(data, "PK\3\4", 4) == 0) return WF_TORCH_ZIP;
-    if (size >= sizeof legacy_magic && memcmp(data, legacy_magic, sizeof legacy_magic) == 0) return WF_TORCH_LEGACY;
+    if (size >= sizeof legacy_magic && memcmp(data, legacy_magic, sizeof legacy_magic) == 0)
+        return WF_TORCH_LEGACY;
     if (size < 3 || data[0] != 0x80 || data[1] < 2 || data[1] > 5) return WF_TORCH_NOT;
     /* Or a safetensors header of 640, 896, 1152 or 1408 bytes, whose length begins like that. */
     return size >= 8 && memcmp(data + 4, none, 4) == 0 ? WF_TORCH_NOT : WF_TORCH_BARE;
 }
 
-weft_status wf_torch_parse(const uint8_t *data, size_t size, const char *what, const weft_allocator *alloc,
-                           weft_tensors **out, weft_error *err)
+weft_status wf_torch_parse(const uint8_t *data, size_t size, const char *what,
+                           const weft_allocator *alloc, weft_tensors **out, weft_error *err)
 {
     reader      r = { .what = what, .data = data, .size = size, .alloc = alloc, .err = err };
     weft_status st;
@@ -499,8 +532,8 @@ weft_status wf_torch_parse(const uint8_t *data, size_t size, const char *what, c
     case WF_TORCH_ZIP:    st = read_zip(&r); break;
     case WF_TORCH_LEGACY: st = read_legacy(&r); break;
     default:
-        st = wf_fail(err, WEFT_E_UNSUPPORTED, "%s: a pickle that torch.save did not write: it can hold no tensors",
-                     what);
+        st = wf_fail(err, WEFT_E_UNSUPPORTED,
+                     "%s: a pickle that torch.save did not write: it can hold no tensors", what);
         break;
     }
     wf_bag_free(&r.bag);

@@ -51,7 +51,8 @@ static bool find_end(const reader *r, size_t *at)
     for (size_t comment = 0; comment <= MAX_COMMENT && comment + END_SIZE <= r->size; comment++) {
         size_t here = r->size - END_SIZE - comment;
 
-        if (memcmp(r->data + here, "PK\5\6", 4) != 0 || le16(r->data + here + 20) != comment) continue;
+        if (memcmp(r->data + here, "PK\5\6", 4) != 0 || le16(r->data + here + 20) != comment)
+            continue;
         *at = here;
         return true;
     }
@@ -69,7 +70,8 @@ static weft_status read_end64(reader *r, size_t *end)
     if (*end - LOCATOR_SIZE < END64_SIZE || at > *end - LOCATOR_SIZE - END64_SIZE)
         return fail(r, "its 64-bit end record lies outside the file");
     p = r->data + at;
-    if (memcmp(p, "PK\6\6", 4) != 0) return fail(r, "its locator points to something that is no 64-bit end record");
+    if (memcmp(p, "PK\6\6", 4) != 0)
+        return fail(r, "its locator points to something that is no 64-bit end record");
     if (le32(p + 16) != 0 || le32(p + 20) != 0) return fail(r, "it is split over several disks");
     if (le64(p + 24) != le64(p + 32)) return fail(r, "it is split over several disks");
     r->count  = le64(p + 32);
@@ -93,14 +95,16 @@ static weft_status read_end(reader *r)
     r->begin  = le32(p + 16);
     WF_TRY(read_end64(r, &end));
     if (r->begin > end || r->length != end - r->begin)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: zip archive: its directory of %llu bytes at %llu does not end at "
-                       "byte %zu, where the end record begins", r->what, (unsigned long long)r->length,
-                       (unsigned long long)r->begin, end);
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: zip archive: its directory of %llu bytes at %llu does not end at "
+                       "byte %zu, where the end record begins",
+                       r->what, (unsigned long long)r->length, (unsigned long long)r->begin, end);
     if (r->count > MAX_MEMBERS)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: zip archive: %llu members, expected at most %u", r->what,
-                       (unsigned long long)r->count, MAX_MEMBERS);
+        return wf_fail(r->err, WEFT_E_FORMAT, "%s: zip archive: %llu members, expected at most %u",
+                       r->what, (unsigned long long)r->count, MAX_MEMBERS);
     if (r->count * ENTRY_SIZE > r->length)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: zip archive: %llu members, but a directory of %llu bytes", r->what,
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: zip archive: %llu members, but a directory of %llu bytes", r->what,
                        (unsigned long long)r->count, (unsigned long long)r->length);
     return WEFT_OK;
 }
@@ -141,7 +145,8 @@ static bool widen(const uint8_t *extra, size_t n, sizes *s)
 }
 
 /* The header in front of the member's data, which must repeat what the directory says. */
-static weft_status check_local(const reader *r, const uint8_t *entry, const sizes *said, wf_zip_member *m)
+static weft_status check_local(const reader *r, const uint8_t *entry, const sizes *said,
+                               wf_zip_member *m)
 {
     const uint8_t *p;
     size_t         room, name, extra;
@@ -151,23 +156,29 @@ static weft_status check_local(const reader *r, const uint8_t *entry, const size
         return fail_member(r, m->name, WEFT_E_FORMAT, "begins outside the data");
     p    = r->data + said->offset;
     room = (size_t)(r->begin - said->offset) - LOCAL_SIZE;
-    if (memcmp(p, "PK\3\4", 4) != 0) return fail_member(r, m->name, WEFT_E_FORMAT, "has no header where it begins");
+    if (memcmp(p, "PK\3\4", 4) != 0)
+        return fail_member(r, m->name, WEFT_E_FORMAT, "has no header where it begins");
     name  = le16(p + 26);
     extra = le16(p + 28);
-    if (name + extra > room) return fail_member(r, m->name, WEFT_E_FORMAT, "has a header that is cut short");
+    if (name + extra > room)
+        return fail_member(r, m->name, WEFT_E_FORMAT, "has a header that is cut short");
     s.size   = le32(p + 22);
     s.stored = le32(p + 18);
     s.offset = 0;
     if (name != strlen(m->name) || memcmp(p + LOCAL_SIZE, m->name, name) != 0)
         return fail_member(r, m->name, WEFT_E_FORMAT, "has another name in its own header");
-    if (le16(p + 8) != le16(entry + 10) || (le16(p + 6) & ENCRYPTED) != 0 || !widen(p + LOCAL_SIZE + name, extra, &s))
-        return fail_member(r, m->name, WEFT_E_FORMAT, "has a header that differs from the directory");
+    if (le16(p + 8) != le16(entry + 10) || (le16(p + 6) & ENCRYPTED) != 0 ||
+        !widen(p + LOCAL_SIZE + name, extra, &s))
+        return fail_member(r, m->name, WEFT_E_FORMAT,
+                           "has a header that differs from the directory");
     if ((s.size != said->size || s.stored != said->stored) &&
         !((le16(p + 6) & DESCRIPTOR) != 0 && s.size == 0 && s.stored == 0))
         return fail_member(r, m->name, WEFT_E_FORMAT, "has another size in its own header");
     if (said->size > room - name - extra)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: zip member \"%.160s\" has %llu bytes, but only %zu are left before "
-                       "the directory", r->what, m->name, (unsigned long long)said->size, room - name - extra);
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: zip member \"%.160s\" has %llu bytes, but only %zu are left before "
+                       "the directory",
+                       r->what, m->name, (unsigned long long)said->size, room - name - extra);
     m->begin = (size_t)said->offset;
     m->data  = p + LOCAL_SIZE + name + extra;
     m->size  = (size_t)said->size;
@@ -181,21 +192,25 @@ static weft_status read_member(const reader *r, size_t *at, wf_zip_member *m)
     size_t         left = (size_t)(r->begin + r->length) - *at, name, extra, comment;
     sizes          said;
 
-    if (left < ENTRY_SIZE || memcmp(p, "PK\1\2", 4) != 0) return fail(r, "its directory is cut short");
+    if (left < ENTRY_SIZE || memcmp(p, "PK\1\2", 4) != 0)
+        return fail(r, "its directory is cut short");
     name    = le16(p + 28);
     extra   = le16(p + 30);
     comment = le16(p + 32);
     if (name + extra + comment > left - ENTRY_SIZE) return fail(r, "its directory is cut short");
-    if (!wf_utf8_valid((const char *)p + ENTRY_SIZE, name)) return fail(r, "the name of a member is not UTF-8");
+    if (!wf_utf8_valid((const char *)p + ENTRY_SIZE, name))
+        return fail(r, "the name of a member is not UTF-8");
     m->name = wf_bag_string(r->bag, (const char *)p + ENTRY_SIZE, name);
     if (m->name == NULL) return wf_nomem(r->err, name, r->what);
 
     said.size   = le32(p + 24);
     said.stored = le32(p + 20);
     said.offset = le32(p + 42);
-    if ((le16(p + 8) & ENCRYPTED) != 0) return fail_member(r, m->name, WEFT_E_UNSUPPORTED, "is encrypted");
+    if ((le16(p + 8) & ENCRYPTED) != 0)
+        return fail_member(r, m->name, WEFT_E_UNSUPPORTED, "is encrypted");
     if (le16(p + 10) != 0)
-        return fail_member(r, m->name, WEFT_E_UNSUPPORTED, "is compressed, as only TorchScript programs are; torch.save stores "
+        return fail_member(r, m->name, WEFT_E_UNSUPPORTED,
+                           "is compressed, as only TorchScript programs are; torch.save stores "
                            "everything as it is");
     if (!widen(p + ENTRY_SIZE + name, extra, &said) || said.size != said.stored)
         return fail_member(r, m->name, WEFT_E_FORMAT, "has sizes that contradict each other");
@@ -225,13 +240,15 @@ static weft_status check_places(const reader *r, const wf_zip *zip)
         const wf_zip_member *before = &zip->members[i - 1], *m = &zip->members[i];
 
         if ((size_t)(before->data - r->data) + before->size > m->begin)
-            return wf_fail(r->err, WEFT_E_FORMAT, "%s: zip members \"%.160s\" and \"%.160s\" overlap", r->what,
+            return wf_fail(r->err, WEFT_E_FORMAT,
+                           "%s: zip members \"%.160s\" and \"%.160s\" overlap", r->what,
                            before->name, m->name);
     }
     return WEFT_OK;
 }
 
-weft_status wf_zip_read(wf_bag *bag, const uint8_t *data, size_t size, const char *what, wf_zip *zip, weft_error *err)
+weft_status wf_zip_read(wf_bag *bag, const uint8_t *data, size_t size, const char *what,
+                        wf_zip *zip, weft_error *err)
 {
     reader r = { data, size, what, bag, 0, 0, 0, err };
     size_t at;
@@ -242,7 +259,8 @@ weft_status wf_zip_read(wf_bag *bag, const uint8_t *data, size_t size, const cha
     zip->members = wf_bag_take(bag, (size_t)r.count, sizeof *zip->members);
     if (zip->members == NULL) return wf_nomem(err, (size_t)r.count * sizeof *zip->members, what);
     at = (size_t)r.begin;
-    for (; zip->count < r.count; zip->count++) WF_TRY(read_member(&r, &at, &zip->members[zip->count]));
+    for (; zip->count < r.count; zip->count++)
+        WF_TRY(read_member(&r, &at, &zip->members[zip->count]));
     if (at != r.begin + r.length) return fail(&r, "its directory has more than its members");
 
     wf_sort(zip->members, zip->count, sizeof *zip->members, compare_places);
@@ -250,7 +268,8 @@ weft_status wf_zip_read(wf_bag *bag, const uint8_t *data, size_t size, const cha
     wf_sort(zip->members, zip->count, sizeof *zip->members, compare_names);
     for (size_t i = 1; i < zip->count; i++)
         if (strcmp(zip->members[i - 1].name, zip->members[i].name) == 0)
-            return wf_fail(err, WEFT_E_FORMAT, "%s: two zip members are named \"%.160s\"", what, zip->members[i].name);
+            return wf_fail(err, WEFT_E_FORMAT, "%s: two zip members are named \"%.160s\"", what,
+                           zip->members[i].name);
     return WEFT_OK;
 }
 

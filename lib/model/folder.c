@@ -1,9 +1,10 @@
-/* folder.c - a diffusers folder: model_index.json names the components, each has a folder with weights and a
- * config.json.
+/* folder.c - a diffusers folder: model_index.json names the components, each has a folder with
+ * weights and a config.json.
  *
- * Weight files have many names. The first that exists is opened, in this order: the plain file, then the variants fp16,
- * bf16, fp32, non_ema, each in one file or in shards with an index; safetensors before pickles. Without a
- * model_index.json the subfolders decide which components there are. */
+ * Weight files have many names. The first that exists is opened, in this order: the plain file,
+ * then the variants fp16, bf16, fp32, non_ema, each in one file or in shards with an index;
+ * safetensors before pickles. Without a model_index.json the subfolders decide which components
+ * there are. */
 #include "model/model_internal.h"
 
 /* Names of weight files: transformers' for text encoders, diffusers' for the rest. */
@@ -17,7 +18,8 @@ static const stem *stem_of(int32_t component)
 }
 
 /* dir/folder/file into buf; folder may be "". */
-static weft_status path_to(char *buf, const char *dir, const char *folder, const char *file, weft_error *err)
+static weft_status path_to(char *buf, const char *dir, const char *folder, const char *file,
+                           weft_error *err)
 {
     if (!wf_format(buf, WF_PATH, "%s%s%s/%s", dir, *folder != 0 ? "/" : "", folder, file))
         return wf_fail(err, WEFT_E_ARG, "the path of the model is too long: %.*s...", 100, dir);
@@ -30,46 +32,53 @@ static bool has(const char *dir, const char *folder, const char *file)
     return path_to(path, dir, folder, file, NULL) == WEFT_OK && wf_path_exists(path);
 }
 
-/* ---- weights ------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 enum { ONE_FILE, INDEX, INDEX_VARIANT_LAST, FORMS };
 
 /* The name of a weight file in one of its forms; true if there is such a file. */
-static bool spelled(char *buf, const char *dir, const char *stem, const char *variant, const char *ending, int form)
+static bool spelled(char *buf, const char *dir, const char *stem, const char *variant,
+                    const char *ending, int form)
 {
     bool fits = form == ONE_FILE ? wf_format(buf, WF_PATH, "%s/%s%s.%s", dir, stem, variant, ending)
-                : form == INDEX  ? wf_format(buf, WF_PATH, "%s/%s%s.%s.index.json", dir, stem, variant, ending)
-                                 : wf_format(buf, WF_PATH, "%s/%s.%s.index%s.json", dir, stem, ending, variant);
+                : form == INDEX
+                    ? wf_format(buf, WF_PATH, "%s/%s%s.%s.index.json", dir, stem, variant, ending)
+                    : wf_format(buf, WF_PATH, "%s/%s.%s.index%s.json", dir, stem, ending, variant);
     return fits && wf_path_exists(buf);
 }
 
 /* The weights of a component: the variant that was asked for, else the first there is. */
-static weft_status find_weights(const weft_model_options *o, const char *dir, const stem *c, char *buf,
-                                bool *sharded, weft_error *err)
+static weft_status find_weights(const weft_model_options *o, const char *dir, const stem *c,
+                                char *buf, bool *sharded, weft_error *err)
 {
     static const char *const usual[] = { "", ".fp16", ".bf16", ".fp32", ".non_ema" };
     char asked[64] = "";
     size_t count = o->variant != NULL ? 1 : WF_LEN(usual);
 
     if (o->variant != NULL && !wf_format(asked, sizeof asked, ".%s", o->variant))
-        return wf_fail(err, WEFT_E_ARG, "weft_model_options.variant is too long: %.*s...", 60, o->variant);
+        return wf_fail(err, WEFT_E_ARG, "weft_model_options.variant is too long: %.*s...", 60,
+                       o->variant);
     for (int pickle = 0; pickle < 2; pickle++)
         for (size_t i = 0; i < count; i++)
             for (int form = 0; form < FORMS; form++) {
                 *sharded = form != ONE_FILE;
-                if (!spelled(buf, dir, pickle ? c->pickled : c->plain, o->variant != NULL ? asked : usual[i],
-                             pickle ? "bin" : "safetensors", form))
+                if (!spelled(buf, dir, pickle ? c->pickled : c->plain,
+                             o->variant != NULL ? asked : usual[i], pickle ? "bin" : "safetensors",
+                             form))
                     continue;
                 if (pickle || (i > 0 && o->variant == NULL))
-                    wf_log(o->log, o->log_user, WEFT_LOG_INFO, "no %s.safetensors: opening %s", c->plain, buf);
+                    wf_log(o->log, o->log_user, WEFT_LOG_INFO, "no %s.safetensors: opening %s",
+                           c->plain, buf);
                 return WEFT_OK;
             }
-    if (o->variant == NULL) return wf_fail(err, WEFT_E_IO, "%s: no weights, wanted %s.safetensors", dir, c->plain);
-    return wf_fail(err, WEFT_E_IO, "%s: no %s.%s.safetensors for the variant that was asked for", dir, c->plain, o->variant);
+    if (o->variant == NULL)
+        return wf_fail(err, WEFT_E_IO, "%s: no weights, wanted %s.safetensors", dir, c->plain);
+    return wf_fail(err, WEFT_E_IO, "%s: no %s.%s.safetensors for the variant that was asked for",
+                   dir, c->plain, o->variant);
 }
 
-weft_status wf_gather_weights(weft_model *m, const weft_model_options *o, const char *dir, int32_t component,
-                              wf_component *part, weft_error *err)
+weft_status wf_gather_weights(weft_model *m, const weft_model_options *o, const char *dir,
+                              int32_t component, wf_component *part, weft_error *err)
 {
     bool sharded, copy = (o->flags & WEFT_OPEN_COPY) != 0;
 
@@ -80,7 +89,7 @@ weft_status wf_gather_weights(weft_model *m, const weft_model_options *o, const 
     return WEFT_OK;
 }
 
-/* ---- model_index.json: which components, of which class -------------------------------------------- */
+/* ---- model_index.json: which components, of which class -------------------------------------- */
 
 static const char *class_of(const json_t *index, const char *component)
 {
@@ -91,10 +100,11 @@ static const char *class_of(const json_t *index, const char *component)
 static weft_status check_index(const char *dir, const json_t *index, weft_error *err)
 {
     static const char *const pipelines[] = {
-        "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
-        "StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionPipeline",          "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",   "StableDiffusionInstructPix2PixPipeline",
+        "StableDiffusionXLPipeline",        "StableDiffusionXLImg2ImgPipeline",
         "StableDiffusionXLInpaintPipeline", "StableDiffusionXLInstructPix2PixPipeline",
-        "LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline",
+        "LatentConsistencyModelPipeline",   "LatentConsistencyModelImg2ImgPipeline",
     };
     static const struct { const char *component, *class1, *class2; } wanted[] = {
         { "unet", "UNet2DConditionModel", NULL },
@@ -104,22 +114,31 @@ static weft_status check_index(const char *dir, const json_t *index, weft_error 
     };
     const char *name = json_string_value(json_object_get(index, "_class_name"));
     bool known = false;
-    for (size_t i = 0; name != NULL && i < WF_LEN(pipelines); i++) known = known || strcmp(name, pipelines[i]) == 0;
+    for (size_t i = 0; name != NULL && i < WF_LEN(pipelines); i++)
+        known = known || strcmp(name, pipelines[i]) == 0;
     if (!known)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s/model_index.json: pipeline class \"%s\" is not supported, wanted "
-                       "StableDiffusionPipeline or StableDiffusionXLPipeline", dir, name != NULL ? name : "?");
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s/model_index.json: pipeline class \"%s\" is not supported, wanted "
+                       "StableDiffusionPipeline or StableDiffusionXLPipeline",
+                       dir, name != NULL ? name : "?");
     for (size_t i = 0; i < WF_LEN(wanted); i++) {
-        const json_t *entry = json_object_get(index, wanted[i].component), *named = json_array_get(entry, 1);
+        const json_t *entry = json_object_get(index, wanted[i].component),
+                     *named = json_array_get(entry, 1);
         const char *c = class_of(index, wanted[i].component);
         if (entry != NULL && !json_is_null(entry) && c == NULL && !json_is_null(named))
-            return wf_fail(err, WEFT_E_FORMAT, "%s/model_index.json: %s is not a pair of library and class", dir,
+            return wf_fail(err, WEFT_E_FORMAT,
+                           "%s/model_index.json: %s is not a pair of library and class", dir,
                            wanted[i].component);
         if (c == NULL) continue;
-        if (strcmp(c, wanted[i].class1) != 0 && (wanted[i].class2 == NULL || strcmp(c, wanted[i].class2) != 0))
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s/model_index.json: %s of class \"%s\" is not supported, "
-                           "wanted %s", dir, wanted[i].component, c, wanted[i].class1);
+        if (strcmp(c, wanted[i].class1) != 0 &&
+            (wanted[i].class2 == NULL || strcmp(c, wanted[i].class2) != 0))
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "%s/model_index.json: %s of class \"%s\" is not supported, "
+                           "wanted %s",
+                           dir, wanted[i].component, c, wanted[i].class1);
     }
-    if (class_of(index, "unet") == NULL) return wf_fail(err, WEFT_E_FORMAT, "%s/model_index.json: no unet", dir);
+    if (class_of(index, "unet") == NULL)
+        return wf_fail(err, WEFT_E_FORMAT, "%s/model_index.json: no unet", dir);
     return WEFT_OK;
 }
 
@@ -132,7 +151,9 @@ static weft_status load_index(const weft_model *m, const char *dir, json_t **ind
     *index = NULL;
     if (!has(dir, "", "model_index.json")) {
         if (has(dir, "unet", "config.json")) return WEFT_OK;
-        return wf_fail(err, WEFT_E_FORMAT, "%s: no model_index.json and no unet/config.json: not a model's folder", dir);
+        return wf_fail(err, WEFT_E_FORMAT,
+                       "%s: no model_index.json and no unet/config.json: not a model's folder",
+                       dir);
     }
     WF_TRY(path_to(path, dir, "", "model_index.json", err));
     WF_TRY(wf_json_load(index, path, &m->alloc, err));
@@ -143,16 +164,17 @@ static weft_status load_index(const weft_model *m, const char *dir, json_t **ind
     return st;
 }
 
-/* ---- what a folder says --------------------------------------------------------------------------- */
+/* ---- what a folder says ---------------------------------------------------------------------- */
 
-static weft_status describe_parts(const weft_model *m, const char *dir, const json_t *index, wf_gathered *s,
-                                  weft_error *err)
+static weft_status describe_parts(const weft_model *m, const char *dir, const json_t *index,
+                                  wf_gathered *s, weft_error *err)
 {
     const char *text_class = class_of(index, "text_encoder");
 
     for (int32_t i = 0; i < WF_COMPONENTS; i++) {
         wf_component *p = &s->component[i];
-        p->projection = i == WEFT_COMPONENT_TEXT_2 || (i == WEFT_COMPONENT_TEXT_1 && text_class != NULL &&
+        p->projection =
+            i == WEFT_COMPONENT_TEXT_2 || (i == WEFT_COMPONENT_TEXT_1 && text_class != NULL &&
                                            strcmp(text_class, "CLIPTextModelWithProjection") == 0);
         if (!p->there) continue;
         WF_TRY(path_to(p->config_from, dir, weft_component_name(i), "config.json", err));
@@ -163,7 +185,8 @@ static weft_status describe_parts(const weft_model *m, const char *dir, const js
     return WEFT_OK;
 }
 
-weft_status wf_gather_descriptions(const weft_model *m, const char *dir, wf_gathered *s, weft_error *err)
+weft_status wf_gather_descriptions(const weft_model *m, const char *dir, wf_gathered *s,
+                                   weft_error *err)
 {
     static const char *const tokenizers[] = { "tokenizer", "tokenizer_2" };
     char path[WF_PATH];
@@ -175,7 +198,8 @@ weft_status wf_gather_descriptions(const weft_model *m, const char *dir, wf_gath
     json_decref(index);
     WF_TRY(st);
     for (size_t i = 0; i < WF_LEN(tokenizers); i++) {
-        if (!has(dir, tokenizers[i], "merges.txt") && !has(dir, tokenizers[i], "tokenizer.json")) continue;
+        if (!has(dir, tokenizers[i], "merges.txt") && !has(dir, tokenizers[i], "tokenizer.json"))
+            continue;
         WF_TRY(path_to(s->vocabulary[i], dir, "", tokenizers[i], err));
     }
     if (!has(dir, "scheduler", "scheduler_config.json")) return WEFT_OK;
@@ -183,7 +207,8 @@ weft_status wf_gather_descriptions(const weft_model *m, const char *dir, wf_gath
     return wf_json_load(&s->scheduler, path, &m->alloc, err);
 }
 
-weft_status wf_gather_folder(weft_model *m, const weft_model_options *o, wf_gathered *s, weft_error *err)
+weft_status wf_gather_folder(weft_model *m, const weft_model_options *o, wf_gathered *s,
+                             weft_error *err)
 {
     char dir[WF_PATH];
     json_t *index;
@@ -193,8 +218,10 @@ weft_status wf_gather_folder(weft_model *m, const weft_model_options *o, wf_gath
     WF_TRY(load_index(m, m->path, &index, err));
     for (int32_t i = 0; i < WF_COMPONENTS && st == WEFT_OK; i++) {
         const char *folder = weft_component_name(i);
-        if (index != NULL ? class_of(index, folder) == NULL : !has(m->path, folder, "config.json")) continue;
-        if (i == WEFT_COMPONENT_VAE && o->vae != NULL) { /* another one is given: this one's description may serve it */
+        if (index != NULL ? class_of(index, folder) == NULL : !has(m->path, folder, "config.json"))
+            continue;
+        if (i == WEFT_COMPONENT_VAE &&
+            o->vae != NULL) { /* another one is given: this one's description may serve it */
             s->component[i].there = has(m->path, folder, "config.json");
             continue;
         }

@@ -1,9 +1,9 @@
 /* ldm.c - the names that single files use, and what diffusers calls the same tensors.
  *
- * diffusers nests (down_blocks.1.attentions.0), LDM counts through (input_blocks.4.1): L = layers_per_block + 1
- * entries for each level, the last a down- or upsampler. Inside a transformer the names agree;
- * inside a resnet they do not. The VAE's decoder is numbered from the other end. OpenCLIP's text encoder has names
- * of its own and keeps q, k and v in one matrix.
+ * diffusers nests (down_blocks.1.attentions.0), LDM counts through (input_blocks.4.1): L =
+ * layers_per_block + 1 entries for each level, the last a down- or upsampler. Inside a transformer
+ * the names agree; inside a resnet they do not. The VAE's decoder is numbered from the other end.
+ * OpenCLIP's text encoder has names of its own and keeps q, k and v in one matrix.
  *
  * Pure functions over names: whether such a tensor exists, the networks ask later. */
 #include "model/ldm.h"
@@ -60,7 +60,7 @@ static bool skip_number(const char **s, int32_t *v)
     return true;
 }
 
-/* ---- from diffusers' module to LDM's ---------------------------------------------------------------- */
+/* ---- from diffusers' module to LDM's --------------------------------------------------------- */
 
 static const char *ldm_of(const pair *table, size_t count, const char *diffusers)
 {
@@ -70,8 +70,8 @@ static const char *ldm_of(const pair *table, size_t count, const char *diffusers
 }
 
 /* "input_blocks." + entry + "." + slot + "." + rest, the rest of a resnet in LDM's words. */
-static bool write_entry(char *buf, size_t cap, const char *blocks, int32_t entry, int32_t slot, const char *rest,
-                        bool is_resnet)
+static bool write_entry(char *buf, size_t cap, const char *blocks, int32_t entry, int32_t slot,
+                        const char *rest, bool is_resnet)
 {
     const char *tail = is_resnet ? ldm_of(resnet, WF_LEN(resnet), rest) : rest;
 
@@ -99,26 +99,35 @@ bool wf_name_ldm(const char *module, const wf_blocks *shape, char *buf, size_t c
     if (root != NULL) return wf_format(buf, cap, "%s", root);
     if (skip(&s, "mid_block.")) return write_mid(buf, cap, s);
     up = skip(&s, "up_blocks.");
-    if ((!up && !skip(&s, "down_blocks.")) || !skip_number(&s, &i) || i >= shape->count) return false;
+    if ((!up && !skip(&s, "down_blocks.")) || !skip_number(&s, &i) || i >= shape->count)
+        return false;
 
     const char *blocks = up ? "output_blocks" : "input_blocks";
     int32_t     base = up ? L * i : L * i + 1;
-    if (skip(&s, "resnets.")) return skip_number(&s, &j) && write_entry(buf, cap, blocks, base + j, 0, s, true);
-    if (skip(&s, "attentions.")) return skip_number(&s, &j) && write_entry(buf, cap, blocks, base + j, 1, s, false);
-    if (!up && strcmp(s, "downsamplers.0.conv") == 0) return write_entry(buf, cap, blocks, L * (i + 1), 0, "op", false);
-    if (up && strcmp(s, "upsamplers.0.conv") == 0) /* behind the attention, where the block has one */
-        return write_entry(buf, cap, blocks, base + L - 1, shape->up_attention[i] ? 2 : 1, "conv", false);
+    if (skip(&s, "resnets."))
+        return skip_number(&s, &j) && write_entry(buf, cap, blocks, base + j, 0, s, true);
+    if (skip(&s, "attentions."))
+        return skip_number(&s, &j) && write_entry(buf, cap, blocks, base + j, 1, s, false);
+    if (!up && strcmp(s, "downsamplers.0.conv") == 0)
+        return write_entry(buf, cap, blocks, L * (i + 1), 0, "op", false);
+    if (up &&
+        strcmp(s, "upsamplers.0.conv") == 0) /* behind the attention, where the block has one */
+        return write_entry(buf, cap, blocks, base + L - 1, shape->up_attention[i] ? 2 : 1, "conv",
+                           false);
     return false;
 }
 
-/* ---- from LDM's tensor to diffusers' ---------------------------------------------------------------- */
+/* ---- from LDM's tensor to diffusers' --------------------------------------------------------- */
 
-/* head + the word for what s begins with + the rest (".weight"), by a table; false where it begins with none. */
-static bool write_word(char *buf, size_t cap, const char *head, const pair *table, size_t count, const char *s)
+/* head + the word for what s begins with + the rest (".weight"), by a table; false where it begins
+ * with none. */
+static bool write_word(char *buf, size_t cap, const char *head, const pair *table, size_t count,
+                       const char *s)
 {
     for (size_t i = 0; i < count; i++) {
         const char *rest = s;
-        if (skip(&rest, table[i].ldm) && *rest == '.') return wf_format(buf, cap, "%s%s%s", head, table[i].diffusers, rest);
+        if (skip(&rest, table[i].ldm) && *rest == '.')
+            return wf_format(buf, cap, "%s%s%s", head, table[i].diffusers, rest);
     }
     return false;
 }
@@ -142,20 +151,27 @@ bool wf_ldm_unet(const char *name, int32_t layers_per_block, char *buf, size_t c
     if (skip(&s, "middle_block.")) {
         if (!skip_number(&s, &n) || n > 2) return false;
         if (n == 1) return wf_format(buf, cap, "mid_block.attentions.0.%s", s);
-        return write_word(buf, cap, n == 0 ? "mid_block.resnets.0." : "mid_block.resnets.1.", resnet, WF_LEN(resnet), s);
+        return write_word(buf, cap, n == 0 ? "mid_block.resnets.0." : "mid_block.resnets.1.",
+                          resnet, WF_LEN(resnet), s);
     }
     up = skip(&s, "output_blocks.");
-    if ((!up && !skip(&s, "input_blocks.")) || !skip_number(&s, &n) || !skip_number(&s, &slot)) return false;
-    if (up && skip(&s, "conv.")) /* slot 1, or 2 behind an attention; merging tools have written either */
-        return slot > 0 && n % L == L - 1 && wf_format(buf, cap, "up_blocks.%d.upsamplers.0.conv.%s", n / L, s);
+    if ((!up && !skip(&s, "input_blocks.")) || !skip_number(&s, &n) || !skip_number(&s, &slot))
+        return false;
+    if (up &&
+        skip(&s, "conv.")) /* slot 1, or 2 behind an attention; merging tools have written either */
+        return slot > 0 && n % L == L - 1 &&
+               wf_format(buf, cap, "up_blocks.%d.upsamplers.0.conv.%s", n / L, s);
     if (!up && slot == 0 && skip(&s, "op."))
-        return n > 0 && n % L == 0 && wf_format(buf, cap, "down_blocks.%d.downsamplers.0.conv.%s", n / L - 1, s);
+        return n > 0 && n % L == 0 &&
+               wf_format(buf, cap, "down_blocks.%d.downsamplers.0.conv.%s", n / L - 1, s);
 
     int32_t     at = up ? n : n - 1; /* input block 0 is conv_in */
     const char *blocks = up ? "up_blocks" : "down_blocks";
     if (at < 0 || slot > 1) return false;
-    if (slot == 1) return wf_format(buf, cap, "%s%s", head_of(blocks, at / L, "attentions", at % L).s, s);
-    return write_word(buf, cap, head_of(blocks, at / L, "resnets", at % L).s, resnet, WF_LEN(resnet), s);
+    if (slot == 1)
+        return wf_format(buf, cap, "%s%s", head_of(blocks, at / L, "attentions", at % L).s, s);
+    return write_word(buf, cap, head_of(blocks, at / L, "resnets", at % L).s, resnet,
+                      WF_LEN(resnet), s);
 }
 
 /* norm1, conv1, norm2, conv2 are the same in both; the shortcut is not. */
@@ -174,7 +190,8 @@ bool wf_ldm_vae(const char *name, int32_t levels, char *buf, size_t cap)
     head        h;
 
     if (!down) {
-        if (!skip(&s, "decoder.")) return wf_format(buf, cap, "%s", name); /* quant_conv, post_quant_conv */
+        if (!skip(&s, "decoder."))
+            return wf_format(buf, cap, "%s", name); /* quant_conv, post_quant_conv */
         side = "decoder", blocks = "up_blocks", resample = "upsamplers";
     }
     if (skip(&s, "norm_out.")) return wf_format(buf, cap, "%s.conv_norm_out.%s", side, s);
@@ -188,7 +205,8 @@ bool wf_ldm_vae(const char *name, int32_t levels, char *buf, size_t cap)
         wf_format(h.s, sizeof h.s, "%s.mid_block.resnets.%d.", side, j - 1);
         return write_vae_resnet(buf, cap, h.s, s);
     }
-    if (!skip(&s, down ? "down." : "up.")) return wf_format(buf, cap, "%s", name); /* conv_in, conv_out */
+    if (!skip(&s, down ? "down." : "up."))
+        return wf_format(buf, cap, "%s", name); /* conv_in, conv_out */
     if (!skip_number(&s, &i) || i >= levels) return false;
     if (!down) i = levels - 1 - i;
     if (skip(&s, down ? "downsample." : "upsample."))
@@ -220,7 +238,8 @@ bool wf_ldm_openclip(const char *name, char *buf, size_t cap, wf_ldm_op *op)
     if (!skip(&s, "transformer.resblocks.") || !skip_number(&s, &i)) return false;
     wf_format(h.s, sizeof h.s, "text_model.encoder.layers.%d.", i);
     if (write_word(buf, cap, h.s, openclip_layer, WF_LEN(openclip_layer), s)) return true;
-    if (!skip(&s, "attn.in_proj_") || (strcmp(s, "weight") != 0 && strcmp(s, "bias") != 0)) return false;
+    if (!skip(&s, "attn.in_proj_") || (strcmp(s, "weight") != 0 && strcmp(s, "bias") != 0))
+        return false;
     *op = WF_LDM_ROWS_OF_3;
     return wf_format(buf, cap, "%sself_attn.*_proj.%s", h.s, s);
 }

@@ -1,7 +1,8 @@
-/* names.c - how adapter files call a layer: kohya's words, over diffusers' names of the blocks or over LDM's (ldm.c).
+/* names.c - how adapter files call a layer: kohya's words, over diffusers' names of the blocks or
+ * over LDM's (ldm.c).
  *
- * kohya's word is the path with underscores, which nobody can take apart again: so these names are only ever made
- * from a layer, never read. */
+ * kohya's word is the path with underscores, which nobody can take apart again: so these names are
+ * only ever made from a layer, never read. */
 #include "model/networks.h"
 #include "nets/unet.h"
 
@@ -21,10 +22,13 @@ bool wf_name_kohya_path(const char *prefix, const char *path, char *buf, size_t 
 /* The path of a layer inside its component, or NULL for a component that kohya has no word for. */
 static const char *path_in_component(const wf_layer *layer)
 {
-    const char *folder = layer->component != WEFT_COMPONENT_VAE ? weft_component_name(layer->component) : NULL;
+    const char *folder =
+        layer->component != WEFT_COMPONENT_VAE ? weft_component_name(layer->component) : NULL;
     size_t      n = folder != NULL ? strlen(folder) : 0;
 
-    return folder != NULL && strncmp(layer->name, folder, n) == 0 && layer->name[n] == '.' ? layer->name + n + 1 : NULL;
+    return folder != NULL && strncmp(layer->name, folder, n) == 0 && layer->name[n] == '.'
+               ? layer->name + n + 1
+               : NULL;
 }
 
 static bool has_second_encoder(const weft_model *m)
@@ -43,7 +47,9 @@ bool wf_name_kohya(const weft_model *m, const wf_layer *layer, char *buf, size_t
 
     if (path == NULL) return false;
     if (wf_is_text(layer->component)) {
-        prefix = layer->component == WEFT_COMPONENT_TEXT_2 ? "lora_te2_" : has_second_encoder(m) ? "lora_te1_" : "lora_te_";
+        prefix = layer->component == WEFT_COMPONENT_TEXT_2 ? "lora_te2_"
+                 : has_second_encoder(m)                   ? "lora_te1_"
+                                                           : "lora_te_";
         if (strncmp(path, "encoder.", 8) == 0) inner = "text_model_"; /* transformers 5 drops it */
     }
     if (!wf_format(buf, cap, "%s%s%s", prefix, inner, path)) return false;
@@ -60,10 +66,11 @@ bool wf_name_kohya_ldm(const weft_model *m, const wf_layer *layer, char *buf, si
     if (path == NULL || layer->component != WEFT_COMPONENT_DENOISER || unet == NULL) return false;
     wf_blocks shape = { .layers_per_block = unet->layers[0], .count = unet->levels };
     for (int32_t i = 0; i < shape.count; i++) shape.up_attention[i] = unet->up_attention[i];
-    return wf_name_ldm(path, &shape, ldm, sizeof ldm) && wf_name_kohya_path("lora_unet_", ldm, buf, cap);
+    return wf_name_ldm(path, &shape, ldm, sizeof ldm) &&
+           wf_name_kohya_path("lora_unet_", ldm, buf, cap);
 }
 
-/* ---- numbers ----------------------------------------------------------------------------------------- */
+/* ---- numbers --------------------------------------------------------------------------------- */
 
 /* Where in its block a target stands, in the order in which modules were found there. */
 typedef struct target { const char *end; int32_t place; } target;
@@ -91,9 +98,10 @@ static const target *find_target(const char *name, const target *list, size_t co
     return NULL;
 }
 
-/* Number the targets of layers whose names begin so; `first` is the next block's, and what follows is returned. */
-static int32_t number_blocks(const wf_layer *layers, size_t count, const char *begin, const target *list, size_t places,
-                             int32_t first, int32_t *number)
+/* Number the targets of layers whose names begin so; `first` is the next block's, and what follows
+ * is returned. */
+static int32_t number_blocks(const wf_layer *layers, size_t count, const char *begin,
+                             const target *list, size_t places, int32_t first, int32_t *number)
 {
     const char *last = NULL;
     size_t      last_len = 0, len;
@@ -102,7 +110,8 @@ static int32_t number_blocks(const wf_layer *layers, size_t count, const char *b
         if (strncmp(layers[i].name, begin, strlen(begin)) != 0) continue;
         const target *t = find_target(layers[i].name, list, places, &len);
         if (t == NULL) continue;
-        if (last != NULL && (len != last_len || strncmp(last, layers[i].name, len) != 0)) first += (int32_t)places;
+        if (last != NULL && (len != last_len || strncmp(last, layers[i].name, len) != 0))
+            first += (int32_t)places;
         last = layers[i].name;
         last_len = len;
         number[i] = first + t->place;
@@ -112,11 +121,14 @@ static int32_t number_blocks(const wf_layer *layers, size_t count, const char *b
 
 void wf_name_numbers(const wf_layer *layers, size_t count, int32_t *number)
 {
-    static const char *const blocks[] = { "unet.down_blocks.", "unet.up_blocks.", "unet.mid_block." };
+    static const char *const blocks[] = { "unet.down_blocks.", "unet.up_blocks.",
+                                          "unet.mid_block." };
     int32_t                  next = 0;
 
     for (size_t i = 0; i < count; i++) number[i] = -1;
     for (size_t i = 0; i < WF_LEN(blocks); i++)
-        next = number_blocks(layers, count, blocks[i], unet_targets, WF_LEN(unet_targets), next, number);
-    (void)number_blocks(layers, count, "text_encoder.", text_targets, WF_LEN(text_targets), 0, number);
+        next = number_blocks(layers, count, blocks[i], unet_targets, WF_LEN(unet_targets), next,
+                             number);
+    (void)number_blocks(layers, count, "text_encoder.", text_targets, WF_LEN(text_targets), 0,
+                        number);
 }

@@ -1,10 +1,11 @@
 /* prediction.c - whether a model predicts noise or v.
  *
- * The answer goes into the scheduler's configuration, where samplers look. A folder has one. For a single file it is
- * made, from the first of these that exists: a .yaml beside the file, as the original programs want one; the
- * scheduler_config.json of the folder that describes it; marks that merging tools leave among the tensors. SD2 files say
- * nothing: most models made from SD2 predict v, but its base at 512 and models made from that predict noise. Running the
- * network once would tell, but reads all of its weights: so v is presumed, and a warning is logged. The caller's flags
+ * The answer goes into the scheduler's configuration, where samplers look. A folder has one. For a
+ * single file it is made, from the first of these that exists: a .yaml beside the file, as the
+ * original programs want one; the scheduler_config.json of the folder that describes it; marks that
+ * merging tools leave among the tensors. SD2 files say nothing: most models made from SD2 predict
+ * v, but its base at 512 and models made from that predict noise. Running the network once would
+ * tell, but reads all of its weights: so v is presumed, and a warning is logged. The caller's flags
  * override all of this. */
 #include "model/model_internal.h"
 
@@ -40,10 +41,12 @@ static weft_status read_yaml(const weft_model *m, char *word, size_t cap, weft_e
     char path[WF_PATH];
     wf_file text = WF_FILE_NONE;
     const char *dot = strrchr(m->path, '.'), *slash = strrchr(m->path, '/');
-    size_t stem = dot != NULL && (slash == NULL || dot > slash) ? (size_t)(dot - m->path) : strlen(m->path);
+    size_t stem =
+        dot != NULL && (slash == NULL || dot > slash) ? (size_t)(dot - m->path) : strlen(m->path);
 
     word[0] = 0;
-    if (!wf_format(path, sizeof path, "%.*s.yaml", (int)WF_MIN(stem, (size_t)WF_PATH), m->path) || !wf_path_exists(path))
+    if (!wf_format(path, sizeof path, "%.*s.yaml", (int)WF_MIN(stem, (size_t)WF_PATH), m->path) ||
+        !wf_path_exists(path))
         return WEFT_OK;
     WF_TRY(wf_file_read(&text, path, MAX_YAML, &m->alloc, err));
     if (text.data != NULL) find_parameterization((const char *)text.data, word, cap);
@@ -53,14 +56,17 @@ static weft_status read_yaml(const weft_model *m, char *word, size_t cap, weft_e
 
 static weft_status set(json_t *scheduler, const char *key, json_t *value, weft_error *err)
 {
-    return json_object_set_new(scheduler, key, value) == 0 ? WEFT_OK : wf_nomem(err, strlen(key), "the scheduler's configuration");
+    return json_object_set_new(scheduler, key, value) == 0
+               ? WEFT_OK
+               : wf_nomem(err, strlen(key), "the scheduler's configuration");
 }
 
-weft_status wf_find_prediction(const weft_model *m, const weft_model_options *o, const wf_hints *hints, wf_gathered *s,
-                               weft_error *err)
+weft_status wf_find_prediction(const weft_model *m, const weft_model_options *o,
+                               const wf_hints *hints, wf_gathered *s, weft_error *err)
 {
     char word[16];
-    bool given = (o->flags & (WEFT_OPEN_EPSILON | WEFT_OPEN_V)) != 0, described = o->config != NULL && s->scheduler != NULL;
+    bool given = (o->flags & (WEFT_OPEN_EPSILON | WEFT_OPEN_V)) != 0,
+         described = o->config != NULL && s->scheduler != NULL;
     const char *says = NULL;
 
     WF_TRY(read_yaml(m, word, sizeof word, err));
@@ -71,19 +77,27 @@ weft_status wf_find_prediction(const weft_model *m, const weft_model_options *o,
         bool plain = hints->channels == 4; /* the published inpainting model came of the base */
         says = plain ? "v_prediction" : "epsilon";
         if (!given)
-            wf_log(o->log, o->log_user, WEFT_LOG_WARN, "%s: a single file of SD2 does not say what it predicts: taken for "
-                   "%s; open it with WEFT_OPEN_EPSILON or WEFT_OPEN_V, or put its .yaml beside it", m->path,
+            wf_log(o->log, o->log_user, WEFT_LOG_WARN,
+                   "%s: a single file of SD2 does not say what it predicts: taken for "
+                   "%s; open it with WEFT_OPEN_EPSILON or WEFT_OPEN_V, or put its .yaml beside it",
+                   m->path,
                    plain ? "v, as the models at 768 do" : "noise, as inpainting models do");
     }
-    bool noise = given ? (o->flags & WEFT_OPEN_EPSILON) != 0 : says != NULL && strcmp(says, "epsilon") == 0;
-    if (o->config == NULL && hints->base == WEFT_BASE_SD2 && noise) /* the base and its kin were trained at 512 */
-        WF_TRY(set(s->component[WEFT_COMPONENT_DENOISER].config, "sample_size", json_integer(64), err));
+    bool noise =
+        given ? (o->flags & WEFT_OPEN_EPSILON) != 0 : says != NULL && strcmp(says, "epsilon") == 0;
+    if (o->config == NULL && hints->base == WEFT_BASE_SD2 &&
+        noise) /* the base and its kin were trained at 512 */
+        WF_TRY(set(s->component[WEFT_COMPONENT_DENOISER].config, "sample_size", json_integer(64),
+                   err));
     if (s->scheduler == NULL) s->scheduler = json_object();
     if (says != NULL) WF_TRY(set(s->scheduler, "prediction_type", json_string(says), err));
-    return hints->ztsnr && !described ? set(s->scheduler, "rescale_betas_zero_snr", json_true(), err) : WEFT_OK;
+    return hints->ztsnr && !described
+               ? set(s->scheduler, "rescale_betas_zero_snr", json_true(), err)
+               : WEFT_OK;
 }
 
-/* What the caller says that the model predicts stands in the scheduler's configuration, for everyone who asks. */
+/* What the caller says that the model predicts stands in the scheduler's configuration, for
+ * everyone who asks. */
 weft_status wf_settle_prediction(weft_model *m, const weft_model_options *o, weft_error *err)
 {
     uint32_t said = o->flags & (WEFT_OPEN_EPSILON | WEFT_OPEN_V);

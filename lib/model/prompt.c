@@ -1,20 +1,21 @@
 /* prompt.c - the language of prompts, as Automatic1111's program reads it.
  *
- *   (x)        times 1.1, nested as often as one likes          \( \) \[ \] \\   the character itself
- *   [x]        times 1/1.1                                      BREAK           the next chunk begins
- *   (x:1.3)    times 1.3; white space around the number is allowed, and a sign
+ *   (x)        times 1.1, nested as often as one likes          \( \) \[ \] \\   the character
+ * itself [x]        times 1/1.1                                      BREAK           the next chunk
+ * begins (x:1.3)    times 1.3; white space around the number is allowed, and a sign
  *
- * Round and square brackets are counted apart, so they may overlap. One that is never closed acts to the end of the
- * prompt; one that was never opened is text, and so is ":1.3)" without a bracket before it, or ":1.3]". A backslash
- * before anything else is dropped. Neighbours of equal weight become one piece before they are tokenized: (calm)(sea)
- * is the word "calmsea".
+ * Round and square brackets are counted apart, so they may overlap. One that is never closed acts
+ * to the end of the prompt; one that was never opened is text, and so is ":1.3)" without a bracket
+ * before it, or ":1.3]". A backslash before anything else is dropped. Neighbours of equal weight
+ * become one piece before they are tokenized: (calm)(sea) is the word "calmsea".
  *
- * In two places we do what was meant there: BREAK inside brackets ends the chunk too (there it becomes a word of
- * negative weight), and a number like 1.2.3 is refused (there the program fails).
+ * In two places we do what was meant there: BREAK inside brackets ends the chunk too (there it
+ * becomes a word of negative weight), and a number like 1.2.3 is refused (there the program fails).
  *
  * The chunks are filled token by token. A placeholder token of n vectors stays whole: it moves to
  * the next chunk if it does not fit.
- * A full chunk may give what follows its last comma to the next, if that is at most 20 tokens with the comma. */
+ * A full chunk may give what follows its last comma to the next, if that is at most 20 tokens with
+ * the comma. */
 #include <math.h>
 
 #include "model/prompt.h"
@@ -26,7 +27,7 @@ enum {
     MOST_TOKENS = 1000000
 };
 
-/* ---- pieces -------------------------------------------------------------------------------------------- */
+/* ---- pieces ---------------------------------------------------------------------------------- */
 
 typedef struct brackets {
     size_t open[DEPTH]; /* pieces that stood before each */
@@ -71,7 +72,8 @@ static void multiply(wf_prompt *p, size_t from, double by)
 static weft_status open_bracket(parser *r, brackets *b)
 {
     if (b->depth == DEPTH)
-        return wf_fail(r->err, WEFT_E_ARG, "the prompt opens more than %d brackets inside each other", DEPTH);
+        return wf_fail(r->err, WEFT_E_ARG,
+                       "the prompt opens more than %d brackets inside each other", DEPTH);
     b->open[b->depth++] = r->p->count;
     return WEFT_OK;
 }
@@ -86,7 +88,8 @@ static bool blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 /* Whoever writes Chinese or Japanese has wide spaces at hand. */
 static size_t blanks(const char *s, size_t n, size_t at) { return wf_token_space(s + at, n - at); }
 
-/* Text without brackets, colons and backslashes: only BREAK, as a word of its own, means something. */
+/* Text without brackets, colons and backslashes: only BREAK, as a word of its own, means something.
+ */
 static weft_status add_text(parser *r, const char *s, size_t n)
 {
     static const char word[] = "BREAK";
@@ -136,8 +139,11 @@ static weft_status read_number(const char *s, size_t n, double *out, weft_error 
     }
     value /= unit;
     if (points > 1 || digits == 0 || !isfinite(value))
-        return wf_fail(err, WEFT_E_ARG, "the prompt's weight \"%.*s\" is not a number: wanted one like 1.3, or \\) for "
-                       "a bracket that is meant as text", (int)WF_MIN(n, 40), s);
+        return wf_fail(
+            err, WEFT_E_ARG,
+            "the prompt's weight \"%.*s\" is not a number: wanted one like 1.3, or \\) for "
+            "a bracket that is meant as text",
+            (int)WF_MIN(n, 40), s);
     *out = s[0] == '-' ? -value : value;
     return WEFT_OK;
 }
@@ -195,8 +201,8 @@ static void merge(wf_prompt *p)
     p->count = kept;
 }
 
-weft_status wf_prompt_parse(wf_prompt *p, const char *prompt, bool weights, const weft_allocator *alloc,
-                            weft_error *err)
+weft_status wf_prompt_parse(wf_prompt *p, const char *prompt, bool weights,
+                            const weft_allocator *alloc, weft_error *err)
 {
     parser      r = { .p = p, .s = prompt, .err = err };
     weft_status st;
@@ -213,7 +219,8 @@ weft_status wf_prompt_parse(wf_prompt *p, const char *prompt, bool weights, cons
         merge(p);
         for (size_t i = 0; i < p->count && st == WEFT_OK; i++)
             if (!isfinite((float)p->pieces[i].weight))
-                st = wf_fail(err, WEFT_E_ARG, "the prompt's weights multiply to more than a float holds");
+                st = wf_fail(err, WEFT_E_ARG,
+                             "the prompt's weights multiply to more than a float holds");
     }
     if (st != WEFT_OK) wf_prompt_free(p);
     return st;
@@ -227,7 +234,7 @@ void wf_prompt_free(wf_prompt *p)
     *p = (wf_prompt){ 0 };
 }
 
-/* ---- chunks -------------------------------------------------------------------------------------------- */
+/* ---- chunks ---------------------------------------------------------------------------------- */
 
 typedef struct filler {
     wf_chunks       *c;
@@ -294,7 +301,8 @@ static weft_status place(filler *f, int32_t id, float weight)
     const wf_extra *extra = own ? &f->extras->token[id - f->extras->base] : NULL;
     size_t          places = extra != NULL ? (size_t)extra->places : 1;
 
-    if (f->moves && id != f->comma && filled(c) == f->fits && f->last > 0 && c->tokens - (f->last - 1) <= BACKTRACK)
+    if (f->moves && id != f->comma && filled(c) == f->fits && f->last > 0 &&
+        c->tokens - (f->last - 1) <= BACKTRACK)
         WF_TRY(next_chunk(f, f->last));
     if (filled(c) + places > f->fits) WF_TRY(next_chunk(f, c->tokens));
     WF_TRY(grow_tokens(c, places, f->err));
@@ -306,7 +314,8 @@ static weft_status place(filler *f, int32_t id, float weight)
     return WEFT_OK;
 }
 
-static weft_status place_piece(filler *f, const wf_piece *piece, const char *text, const wf_tokenizer *t)
+static weft_status place_piece(filler *f, const wf_piece *piece, const char *text,
+                               const wf_tokenizer *t)
 {
     size_t      count = 0;
     int32_t    *ids;
@@ -321,8 +330,8 @@ static weft_status place_piece(filler *f, const wf_piece *piece, const char *tex
     return st;
 }
 
-weft_status wf_prompt_chunk(wf_chunks *c, const wf_prompt *p, const wf_tokenizer *t, const wf_extras *extras,
-                            size_t fits, bool comma, weft_error *err)
+weft_status wf_prompt_chunk(wf_chunks *c, const wf_prompt *p, const wf_tokenizer *t,
+                            const wf_extras *extras, size_t fits, bool comma, weft_error *err)
 {
     filler      f = { c, extras, fits, comma, -1, 0, err };
     int32_t     id;
@@ -335,7 +344,8 @@ weft_status wf_prompt_chunk(wf_chunks *c, const wf_prompt *p, const wf_tokenizer
     if (st == WEFT_OK) st = next_chunk(&f, 0);
     for (size_t i = 0; i < p->count && st == WEFT_OK; i++) {
         const wf_piece *piece = &p->pieces[i];
-        st = piece->ends_chunk ? next_chunk(&f, c->tokens) : place_piece(&f, piece, p->text + piece->begin, t);
+        st = piece->ends_chunk ? next_chunk(&f, c->tokens)
+                               : place_piece(&f, piece, p->text + piece->begin, t);
     }
     if (st != WEFT_OK) {
         wf_chunks_free(c);

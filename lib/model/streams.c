@@ -5,7 +5,7 @@
  *                       side by columns;
  *                       a pooled vector: the last encoder's
  *
- * A new base adds its row and, where it shares the encoders out differently, its rule. */
+ * A new base adds its row and, if it uses the encoders in another way, its rule. */
 #include "model/model_internal.h"
 
 enum { CLIP_POSITIONS = 77 }; /* tokens of a chunk when the model brings no text encoder */

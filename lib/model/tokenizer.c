@@ -5,18 +5,19 @@
  *   each part        -> pieces: contractions, words, single digits, the rest
  *   each piece       -> bytes, merged pair by pair, to ids
  *
- * What this gives is what current transformers gives, odd corners included, since the ids decide the image:
- * "<|endoftext|>" in a prompt is the token, "<|ENDOFTEXT|>" is spelled out. Nothing is cut off here: a prompt
- * longer than the text encoder takes is its caller's matter. */
+ * What this gives is what current transformers gives, odd corners included, since the ids decide
+ * the image:
+ * "<|endoftext|>" in a prompt is the token, "<|ENDOFTEXT|>" is spelled out. Nothing is cut off
+ * here: a prompt longer than the text encoder takes is its caller's matter. */
 #include "model/tokenizer.h"
 
 #define MAX_TEXT ((size_t)1 << 20)
 #define MAX_FILE ((size_t)64 << 20)
 
-/* ---- open and free ----------------------------------------------------------------------------- */
+/* ---- open and free --------------------------------------------------------------------------- */
 
-weft_status wf_tokenizer_make(const wf_tokenizer_source *source, const weft_allocator *allocator, wf_tokenizer **out,
-                              weft_error *err)
+weft_status wf_tokenizer_make(const wf_tokenizer_source *source, const weft_allocator *allocator,
+                              wf_tokenizer **out, weft_error *err)
 {
     weft_allocator alloc = wf_allocator(allocator);
     wf_tokenizer  *t = wf_zalloc(&alloc, 1, sizeof *t);
@@ -33,23 +34,34 @@ weft_status wf_tokenizer_make(const wf_tokenizer_source *source, const weft_allo
     return WEFT_OK;
 }
 
-weft_status wf_tokenizer_parse(const char *vocab, size_t vocab_len, const char *merges, size_t merges_len,
-                               const char *config, size_t config_len, const char *special, size_t special_len,
-                               const weft_allocator *alloc, wf_tokenizer **out, weft_error *err)
+weft_status wf_tokenizer_parse(const char *vocab, size_t vocab_len, const char *merges,
+                               size_t merges_len, const char *config, size_t config_len,
+                               const char *special, size_t special_len, const weft_allocator *alloc,
+                               wf_tokenizer **out, weft_error *err)
 {
-    wf_tokenizer_source s = { .where = "tokenizer", .vocab = vocab, .vocab_len = vocab_len, .merges = merges,
-                              .merges_len = merges_len, .config = config, .config_len = config_len,
-                              .special = special, .special_len = special_len };
+    wf_tokenizer_source s = { .where = "tokenizer",
+                              .vocab = vocab,
+                              .vocab_len = vocab_len,
+                              .merges = merges,
+                              .merges_len = merges_len,
+                              .config = config,
+                              .config_len = config_len,
+                              .special = special,
+                              .special_len = special_len };
 
     *out = NULL;
     if (merges == NULL) return wf_fail(err, WEFT_E_ARG, "tokenizer: merges is NULL");
     return wf_tokenizer_make(&s, alloc, out, err);
 }
 
-weft_status wf_tokenizer_parse_whole(const char *json, size_t len, const char *config, size_t config_len,
-                                     const weft_allocator *alloc, wf_tokenizer **out, weft_error *err)
+weft_status wf_tokenizer_parse_whole(const char *json, size_t len, const char *config,
+                                     size_t config_len, const weft_allocator *alloc,
+                                     wf_tokenizer **out, weft_error *err)
 {
-    wf_tokenizer_source s = { .where = "tokenizer", .whole = json, .whole_len = len, .config = config,
+    wf_tokenizer_source s = { .where = "tokenizer",
+                              .whole = json,
+                              .whole_len = len,
+                              .config = config,
                               .config_len = config_len };
 
     *out = NULL;
@@ -71,8 +83,10 @@ enum { VOCAB, MERGES, CONFIG, SPECIAL, WHOLE, FILES };
 static const char *const file_names[FILES] = { "vocab.json", "merges.txt", "tokenizer_config.json",
                                                "special_tokens_map.json", "tokenizer.json" };
 
-/* Which of the files are there. transformers 5 writes only tokenizer.json, older versions the first two. */
-static weft_status find_files(char *paths[FILES], const char *folder, const weft_allocator *alloc, weft_error *err)
+/* Which of the files are there. transformers 5 writes only tokenizer.json, older versions the first
+ * two. */
+static weft_status find_files(char *paths[FILES], const char *folder, const weft_allocator *alloc,
+                              weft_error *err)
 {
     bool there[FILES], classic;
 
@@ -84,8 +98,9 @@ static weft_status find_files(char *paths[FILES], const char *folder, const weft
     if (!wf_path_is_dir(folder)) return wf_fail(err, WEFT_E_IO, "%s: no such folder", folder);
     classic = there[VOCAB] && there[MERGES];
     if (!classic && !there[WHOLE])
-        return wf_fail(err, WEFT_E_IO, "%s: no %s: a tokenizer is vocab.json and merges.txt, or tokenizer.json", folder,
-                       !there[VOCAB] ? file_names[VOCAB] : file_names[MERGES]);
+        return wf_fail(err, WEFT_E_IO,
+                       "%s: no %s: a tokenizer is vocab.json and merges.txt, or tokenizer.json",
+                       folder, !there[VOCAB] ? file_names[VOCAB] : file_names[MERGES]);
     for (int32_t i = 0; i < FILES; i++) {
         if (there[i] && (i == WHOLE ? !classic : i > MERGES || classic)) continue;
         wf_free(alloc, paths[i]);
@@ -99,13 +114,15 @@ static const char *text_of(const wf_file *f)
     return (const char *)f->data;
 }
 
-weft_status wf_tokenizer_open(const char *folder, const weft_allocator *allocator, wf_tokenizer **out, weft_error *err)
+weft_status wf_tokenizer_open(const char *folder, const weft_allocator *allocator,
+                              wf_tokenizer **out, weft_error *err)
 {
     return wf_tokenizer_open_padded(folder, NULL, allocator, out, err);
 }
 
-weft_status wf_tokenizer_open_padded(const char *folder, const char *pad, const weft_allocator *allocator,
-                                     wf_tokenizer **out, weft_error *err)
+weft_status wf_tokenizer_open_padded(const char *folder, const char *pad,
+                                     const weft_allocator *allocator, wf_tokenizer **out,
+                                     weft_error *err)
 {
     weft_allocator      alloc = wf_allocator(allocator);
     char               *paths[FILES] = { NULL };
@@ -116,7 +133,9 @@ weft_status wf_tokenizer_open_padded(const char *folder, const char *pad, const 
     *out = NULL;
     if ((st = find_files(paths, folder, &alloc, err)) != WEFT_OK) goto done;
     for (int32_t i = 0; i < FILES; i++)
-        if (paths[i] != NULL && (st = wf_file_read(&f[i], paths[i], MAX_FILE, &alloc, err)) != WEFT_OK) goto done;
+        if (paths[i] != NULL &&
+            (st = wf_file_read(&f[i], paths[i], MAX_FILE, &alloc, err)) != WEFT_OK)
+            goto done;
 
     s.vocab   = text_of(&f[VOCAB]),   s.vocab_len   = f[VOCAB].size;
     s.merges  = text_of(&f[MERGES]),  s.merges_len  = f[MERGES].size;
@@ -152,7 +171,7 @@ int32_t wf_tokenizer_size(const wf_tokenizer *t)
     return t->size;
 }
 
-/* ---- encode ------------------------------------------------------------------------------------ */
+/* ---- encode ---------------------------------------------------------------------------------- */
 
 typedef struct encoding {
     const wf_tokenizer *t;
@@ -174,7 +193,8 @@ static weft_status add_pieces(encoding *e, const char *s, size_t n)
 {
     weft_status st = WEFT_OK;
 
-    for (size_t i = wf_token_space(s, n), len; st == WEFT_OK && i < n; i += len, i += wf_token_space(s + i, n - i)) {
+    for (size_t i = wf_token_space(s, n), len; st == WEFT_OK && i < n;
+         i += len, i += wf_token_space(s + i, n - i)) {
         if ((len = wf_token_spelled(s + i, n - i)) > 0) {
             if ((st = add_piece(e, s + i, 2)) == WEFT_OK) st = add_piece(e, s + i + 2, len - 4);
             if (st == WEFT_OK) st = add_piece(e, s + i + len - 2, 2);
@@ -195,7 +215,8 @@ static const wf_special *special_at(const wf_tokenizer *t, const char *s, size_t
     for (size_t i = 0; i < t->special_count; i++) {
         const wf_special *p = &t->specials[i];
 
-        if (p->normalized != normalized || p->len > n || (best != NULL && p->len <= best->len)) continue;
+        if (p->normalized != normalized || p->len > n || (best != NULL && p->len <= best->len))
+            continue;
         if (memcmp(p->text, s, p->len) == 0) best = p;
     }
     return best;
@@ -221,9 +242,10 @@ static size_t extra_here(const wf_extra *w, const char *s, size_t n, size_t at)
     return end - at;
 }
 
-/* Length of what stands for an id of its own at s[at], or 0: a special token, or a placeholder token
- * of the plan; the longer of both, or the placeholder if they are equally long. */
-static size_t token_at(const encoding *e, const char *s, size_t n, size_t at, bool normalized, int32_t *id)
+/* Length of what stands for an id of its own at s[at], or 0: a special token, or a placeholder
+ * token of the plan; the longer of both, or the placeholder if they are equally long. */
+static size_t token_at(const encoding *e, const char *s, size_t n, size_t at, bool normalized,
+                       int32_t *id)
 {
     const wf_special *special = special_at(e->t, s + at, n - at, normalized);
     size_t            best = special != NULL ? special->len : 0;
@@ -241,7 +263,8 @@ static size_t token_at(const encoding *e, const char *s, size_t n, size_t at, bo
 }
 
 /* Such tokens become ids; what stands between them goes to `part`. */
-static weft_status cut_at_tokens(encoding *e, const char *s, size_t n, bool normalized, part_fn part)
+static weft_status cut_at_tokens(encoding *e, const char *s, size_t n, bool normalized,
+                                 part_fn part)
 {
     size_t      begin = 0, at = 0;
     weft_status st = WEFT_OK;
@@ -279,15 +302,19 @@ weft_status wf_tokenizer_check(const char *text, size_t *len, weft_error *err)
 
     if (text == NULL) return wf_fail(err, WEFT_E_ARG, "the text to tokenize is NULL");
     if ((n = strlen(text)) > MAX_TEXT)
-        return wf_fail(err, WEFT_E_ARG, "the text to tokenize has %zu bytes, expected at most %zu", n, MAX_TEXT);
+        return wf_fail(err, WEFT_E_ARG, "the text to tokenize has %zu bytes, expected at most %zu",
+                       n, MAX_TEXT);
     while (good < n && (step = wf_utf8_next(text + good, n - good, &code)) > 0) good += step;
-    if (good < n) return wf_fail(err, WEFT_E_ARG, "the text to tokenize is not valid UTF-8 at byte %zu", good);
+    if (good < n)
+        return wf_fail(err, WEFT_E_ARG, "the text to tokenize is not valid UTF-8 at byte %zu",
+                       good);
     *len = n;
     return WEFT_OK;
 }
 
-weft_status wf_tokenizer_encode_with(const wf_tokenizer *t, const wf_extras *extras, const char *text, size_t n,
-                                     int32_t *ids, size_t cap, size_t *needed, weft_error *err)
+weft_status wf_tokenizer_encode_with(const wf_tokenizer *t, const wf_extras *extras,
+                                     const char *text, size_t n, int32_t *ids, size_t cap,
+                                     size_t *needed, weft_error *err)
 {
     encoding    e = { t, extras, { .alloc = &t->alloc }, { ids, ids != NULL ? cap : 0, 0 }, err };
     weft_status st = cut_at_tokens(&e, text, n, false, add_part);
@@ -297,8 +324,8 @@ weft_status wf_tokenizer_encode_with(const wf_tokenizer *t, const wf_extras *ext
     return st;
 }
 
-weft_status wf_tokenizer_encode(const wf_tokenizer *t, const char *text, int32_t *ids, size_t cap, size_t *needed,
-                                weft_error *err)
+weft_status wf_tokenizer_encode(const wf_tokenizer *t, const char *text, int32_t *ids, size_t cap,
+                                size_t *needed, weft_error *err)
 {
     size_t      len;
     weft_status st;
@@ -308,8 +335,8 @@ weft_status wf_tokenizer_encode(const wf_tokenizer *t, const char *text, int32_t
     return wf_tokenizer_encode_with(t, NULL, text, len, ids, cap, needed, err);
 }
 
-weft_status wf_tokenizer_fold(const char *word, const weft_allocator *alloc, char **out, size_t *out_len,
-                              weft_error *err)
+weft_status wf_tokenizer_fold(const char *word, const weft_allocator *alloc, char **out,
+                              size_t *out_len, weft_error *err)
 {
     size_t      len, n = 0;
     char       *s;

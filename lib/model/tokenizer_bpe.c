@@ -1,12 +1,14 @@
 /* tokenizer_bpe.c - byte pair encoding of one piece.
  *
- * A piece starts as its bytes, each a symbol, the last one marked as the end of a word. Then the pair of
- * neighbours that was learned first is merged, everywhere from left to right, until no neighbours have a merge.
+ * A piece starts as its bytes, each a symbol, the last one marked as the end of a word. Then the
+ * pair of neighbours that was learned first is merged, everywhere from left to right, until no
+ * neighbours have a merge.
  *
- * Looking for the best pair again after each merge takes time in the square of the piece, and a prompt may be
- * one word of a megabyte. So the symbols are a linked list and the pairs wait in a heap, ordered by rank, then by
- * place. A merge may leave pairs in the heap that are no longer there: they are recognised when they come
- * up, since their place then holds other symbols. At most three pairs enter for each byte. */
+ * Looking for the best pair again after each merge takes time in the square of the piece, and a
+ * prompt may be one word of a megabyte. So the symbols are a linked list and the pairs wait in a
+ * heap, ordered by rank, then by place. A merge may leave pairs in the heap that are no longer
+ * there: they are recognised when they come up, since their place then holds other symbols. At most
+ * three pairs enter for each byte. */
 #include "model/tokenizer.h"
 
 typedef struct wf_symbol {
@@ -23,17 +25,20 @@ typedef struct wf_candidate {
     int32_t result;
 } wf_candidate;
 
-/* ---- the merge table --------------------------------------------------------------------------- */
+/* ---- the merge table ------------------------------------------------------------------------- */
 
-/* Merges come from a file: mixing in the table's address keeps its maker from choosing pairs that collide. */
+/* Merges come from a file: mixing in the table's address keeps its maker from choosing pairs that
+ * collide. */
 static size_t slot_of(const wf_tokenizer *t, int32_t left, int32_t right)
 {
-    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) ^ (uint64_t)(uintptr_t)t->merges;
+    uint64_t h =
+        ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) ^ (uint64_t)(uintptr_t)t->merges;
     size_t   i;
 
     h = (h ^ h >> 32) * 0x9e3779b97f4a7c15u;
     h = (h ^ h >> 29) * 0xd6e8feb86659fd93u;
-    for (i = (size_t)(h ^ h >> 32) & (t->merge_cap - 1); t->merges[i].rank >= 0; i = (i + 1) & (t->merge_cap - 1))
+    for (i = (size_t)(h ^ h >> 32) & (t->merge_cap - 1); t->merges[i].rank >= 0;
+         i = (i + 1) & (t->merge_cap - 1))
         if (t->merges[i].left == left && t->merges[i].right == right) break;
     return i;
 }
@@ -44,7 +49,8 @@ weft_status wf_merges_init(wf_tokenizer *t, size_t count, weft_error *err)
 
     while (cap < 2 * count) cap *= 2;
     bytes = cap * sizeof *t->merges;
-    if ((t->merges = wf_alloc(&t->alloc, bytes)) == NULL) return wf_nomem(err, bytes, "a tokenizer's merges");
+    if ((t->merges = wf_alloc(&t->alloc, bytes)) == NULL)
+        return wf_nomem(err, bytes, "a tokenizer's merges");
     for (size_t i = 0; i < cap; i++) t->merges[i].rank = -1;
     t->merge_cap = cap;
     return WEFT_OK;
@@ -66,7 +72,7 @@ const wf_merge *wf_merges_find(const wf_tokenizer *t, int32_t left, int32_t righ
     return m->rank >= 0 ? m : NULL;
 }
 
-/* ---- the heap ---------------------------------------------------------------------------------- */
+/* ---- the heap -------------------------------------------------------------------------------- */
 
 static bool before(const wf_candidate *a, const wf_candidate *b)
 {
@@ -77,7 +83,8 @@ static void heap_push(wf_word *w, wf_candidate c)
 {
     size_t i = w->count++;
 
-    for (; i > 0 && before(&c, &w->heap[(i - 1) / 2]); i = (i - 1) / 2) w->heap[i] = w->heap[(i - 1) / 2];
+    for (; i > 0 && before(&c, &w->heap[(i - 1) / 2]); i = (i - 1) / 2)
+        w->heap[i] = w->heap[(i - 1) / 2];
     w->heap[i] = c;
 }
 
@@ -95,7 +102,7 @@ static wf_candidate heap_pop(wf_word *w)
     return top;
 }
 
-/* ---- a piece ----------------------------------------------------------------------------------- */
+/* ---- a piece --------------------------------------------------------------------------------- */
 
 static weft_status make_room(wf_word *w, size_t n, weft_error *err)
 {
@@ -106,7 +113,8 @@ static weft_status make_room(wf_word *w, size_t n, weft_error *err)
     w->symbols = wf_zalloc(w->alloc, cap, sizeof *w->symbols);
     w->heap    = wf_zalloc(w->alloc, cap, 3 * sizeof *w->heap);
     if (w->symbols == NULL || w->heap == NULL)
-        return wf_nomem(err, cap * (sizeof *w->symbols + 3 * sizeof *w->heap), "the tokens of a text");
+        return wf_nomem(err, cap * (sizeof *w->symbols + 3 * sizeof *w->heap),
+                        "the tokens of a text");
     w->cap = cap;
     return WEFT_OK;
 }
@@ -156,7 +164,8 @@ void wf_ids_add(wf_ids *out, int32_t id)
     out->count++;
 }
 
-weft_status wf_word_encode(const wf_tokenizer *t, wf_word *w, const char *piece, size_t n, wf_ids *out, weft_error *err)
+weft_status wf_word_encode(const wf_tokenizer *t, wf_word *w, const char *piece, size_t n,
+                           wf_ids *out, weft_error *err)
 {
     weft_status st = make_room(w, n, err);
 
@@ -165,7 +174,8 @@ weft_status wf_word_encode(const wf_tokenizer *t, wf_word *w, const char *piece,
         uint8_t byte = (uint8_t)piece[i];
         int32_t id   = i + 1 < n ? t->inner[byte] : t->last[byte];
 
-        w->symbols[i] = (wf_symbol){ id >= 0 ? id : t->unknown, (int32_t)i - 1, i + 1 < n ? (int32_t)i + 1 : -1 };
+        w->symbols[i] = (wf_symbol){ id >= 0 ? id : t->unknown, (int32_t)i - 1,
+                                     i + 1 < n ? (int32_t)i + 1 : -1 };
     }
     w->count = 0;
     for (size_t i = 0; i + 1 < n; i++) consider(t, w, (int32_t)i);

@@ -1,13 +1,15 @@
 /* tokenizer_read.c - from vocab.json, merges.txt and what lies beside them to tables of ids.
  *
- * The merges are the tokenizer; the vocabulary numbers what they make. Published vocabularies number in a fixed
- * order (256 bytes, the same at the end of a word, the merges, BOS, EOS), so without a vocab.json the ids follow
- * from merges.txt. With one, its numbers hold, and every merge must make something that has a number.
+ * The merges are the tokenizer; the vocabulary numbers what they make. Published vocabularies
+ * number in a fixed order (256 bytes, the same at the end of a word, the merges, BOS, EOS), so
+ * without a vocab.json the ids follow from merges.txt. With one, its numbers hold, and every merge
+ * must make something that has a number.
  *
- * Which tokens begin, end and pad a prompt is said in up to three places. tokenizer_config.json comes first where
- * it has added_tokens_decoder, since whoever wrote that wrote the whole truth there; else special_tokens_map.json does.
- * Tokens with a name of their own (those three, unk_token and all of added_tokens_decoder) are found in the text as they
- * are written. That includes "!" where a model pads with it: so does transformers, and ids must be the same. */
+ * Which tokens begin, end and pad a prompt is said in up to three places. tokenizer_config.json
+ * comes first where it has added_tokens_decoder, since whoever wrote that wrote the whole truth
+ * there; else special_tokens_map.json does. Tokens with a name of their own (those three, unk_token
+ * and all of added_tokens_decoder) are found in the text as they are written. That includes "!"
+ * where a model pads with it: so does transformers, and ids must be the same. */
 #include "model/tokenizer.h"
 
 #define MAX_BYTES   ((size_t)64 << 20)
@@ -35,7 +37,7 @@ typedef struct reading {
     weft_error   *err;
 } reading;
 
-/* ---- byte symbols ------------------------------------------------------------------------------ */
+/* ---- byte symbols ---------------------------------------------------------------------------- */
 
 /* Bytes that print stand for themselves; the others take code points from 256 on. */
 static bool prints(int32_t byte)
@@ -66,13 +68,13 @@ static size_t write_symbol(char *out, int32_t byte, bool last)
     return len + (last ? strlen(WORD_END) : 0);
 }
 
-/* ---- the vocabulary ---------------------------------------------------------------------------- */
+/* ---- the vocabulary -------------------------------------------------------------------------- */
 
 static weft_status number_token(reading *r, const char *text, int64_t id, bool *added)
 {
     if (id < 0 || id >= WF_TOKEN_MAX_ID)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: token \"%s\" has id %lld, expected 0 to %d", r->where, text,
-                       (long long)id, WF_TOKEN_MAX_ID - 1);
+        return wf_fail(r->err, WEFT_E_FORMAT, "%s: token \"%s\" has id %lld, expected 0 to %d",
+                       r->where, text, (long long)id, WF_TOKEN_MAX_ID - 1);
     r->t->size = WF_MAX(r->t->size, (int32_t)id + 1);
     return wf_map_put(&r->ids, text, id, added, r->err);
 }
@@ -86,18 +88,20 @@ static weft_status read_vocabulary(reading *r)
     weft_status st;
 
     if (count == 0 || count > MAX_TOKENS)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: the vocabulary has %zu tokens, expected 1 to %zu", r->where, count,
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: the vocabulary has %zu tokens, expected 1 to %zu", r->where, count,
                        MAX_TOKENS);
     if ((st = wf_map_init(&r->ids, &r->t->alloc, count, r->err)) != WEFT_OK) return st;
     json_object_foreach((json_t *)(uintptr_t)r->vocab, text, id) {
         if (!json_is_integer(id))
-            return wf_fail(r->err, WEFT_E_FORMAT, "%s: the id of token \"%s\" is not a whole number", r->where, text);
+            return wf_fail(r->err, WEFT_E_FORMAT,
+                           "%s: the id of token \"%s\" is not a whole number", r->where, text);
         if ((st = number_token(r, text, json_integer_value(id), &added)) != WEFT_OK) return st;
     }
     return WEFT_OK;
 }
 
-/* ---- merges ------------------------------------------------------------------------------------ */
+/* ---- merges ---------------------------------------------------------------------------------- */
 
 /* One merge as the file has it: both parts joined in `text`, the first one `left` bytes long. */
 typedef struct pair {
@@ -118,13 +122,15 @@ static weft_status bad_merge(const reading *r, const cursor *at, const char *wha
     return wf_fail(r->err, WEFT_E_FORMAT, "%s: merges line %zu: %s", r->where, at->line, what);
 }
 
-static weft_status make_pair(const reading *r, const cursor *at, const char *left, size_t left_len, const char *right,
-                             size_t right_len, pair *out)
+static weft_status make_pair(const reading *r, const cursor *at, const char *left, size_t left_len,
+                             const char *right, size_t right_len, pair *out)
 {
     if (left_len == 0 || right_len == 0 || memchr(right, ' ', right_len) != NULL)
         return bad_merge(r, at, "expected two symbols with one space between them");
-    if (left_len > MAX_SYMBOL || right_len > MAX_SYMBOL - left_len) return bad_merge(r, at, "the symbols are too long");
-    if (!wf_utf8_valid(left, left_len) || !wf_utf8_valid(right, right_len)) return bad_merge(r, at, "not valid UTF-8");
+    if (left_len > MAX_SYMBOL || right_len > MAX_SYMBOL - left_len)
+        return bad_merge(r, at, "the symbols are too long");
+    if (!wf_utf8_valid(left, left_len) || !wf_utf8_valid(right, right_len))
+        return bad_merge(r, at, "not valid UTF-8");
     memcpy(out->text, left, left_len);
     memcpy(out->text + left_len, right, right_len);
     out->left = left_len;
@@ -133,7 +139,8 @@ static weft_status make_pair(const reading *r, const cursor *at, const char *lef
     return WEFT_OK;
 }
 
-static weft_status split_pair(const reading *r, const cursor *at, const char *s, size_t n, pair *out)
+static weft_status split_pair(const reading *r, const cursor *at, const char *s, size_t n,
+                              pair *out)
 {
     const char *space = memchr(s, ' ', n);
 
@@ -146,11 +153,12 @@ static weft_status listed_pair(const reading *r, const cursor *at, const json_t 
 {
     const json_t *left = json_array_get(entry, 0), *right = json_array_get(entry, 1);
 
-    if (json_is_string(entry)) return split_pair(r, at, json_string_value(entry), json_string_length(entry), out);
+    if (json_is_string(entry))
+        return split_pair(r, at, json_string_value(entry), json_string_length(entry), out);
     if (json_array_size(entry) != 2 || !json_is_string(left) || !json_is_string(right))
         return bad_merge(r, at, "expected two symbols");
-    return make_pair(r, at, json_string_value(left), json_string_length(left), json_string_value(right),
-                     json_string_length(right), out);
+    return make_pair(r, at, json_string_value(left), json_string_length(left),
+                     json_string_value(right), json_string_length(right), out);
 }
 
 /* The next line that holds something: its bytes without the end of line, or NULL at the end. */
@@ -159,14 +167,16 @@ static const char *next_line(const reading *r, cursor *at, size_t *len)
     static const char version[] = "#version";
 
     while (at->offset < r->merges_len) {
-        const char *line = r->merges + at->offset, *end = memchr(line, '\n', r->merges_len - at->offset);
+        const char *line = r->merges + at->offset,
+                   *end = memchr(line, '\n', r->merges_len - at->offset);
 
         *len = end != NULL ? (size_t)(end - line) : r->merges_len - at->offset;
         at->offset += *len + (end != NULL);
         at->line++;
         if (*len > 0 && line[*len - 1] == '\r') (*len)--;
         if (*len == 0) continue;
-        if (at->line == 1 && *len >= strlen(version) && memcmp(line, version, strlen(version)) == 0) continue;
+        if (at->line == 1 && *len >= strlen(version) && memcmp(line, version, strlen(version)) == 0)
+            continue;
         return line;
     }
     return NULL;
@@ -207,7 +217,8 @@ static weft_status count_merges(const reading *r, size_t *count, size_t *bytes)
     return st;
 }
 
-/* The id of the n bytes at s, or -1. They stand inside a longer text, which is cut off for the moment. */
+/* The id of the n bytes at s, or -1. They stand inside a longer text, which is cut off for the
+ * moment. */
 static int64_t id_within(const reading *r, char *s, size_t n)
 {
     char    next = s[n];
@@ -219,9 +230,11 @@ static int64_t id_within(const reading *r, char *s, size_t n)
     return id;
 }
 
-static weft_status unknown_symbol(const reading *r, const cursor *at, const char *s, size_t n, const char *role)
+static weft_status unknown_symbol(const reading *r, const cursor *at, const char *s, size_t n,
+                                  const char *role)
 {
-    return wf_fail(r->err, WEFT_E_FORMAT, "%s: merges line %zu: %s \"%.*s\" is not in the vocabulary", r->where, at->line,
+    return wf_fail(r->err, WEFT_E_FORMAT,
+                   "%s: merges line %zu: %s \"%.*s\" is not in the vocabulary", r->where, at->line,
                    role, (int)WF_MIN(n, 100), s);
 }
 
@@ -240,13 +253,14 @@ static weft_status read_merges(reading *r, size_t count)
         if (left < 0) return unknown_symbol(r, &at, p.text, p.left, "symbol");
         if (right < 0) return unknown_symbol(r, &at, p.text + p.left, p.len - p.left, "symbol");
         if (result < 0) return unknown_symbol(r, &at, p.text, p.len, "the merged symbol");
-        if (!wf_merges_add(r->t, (wf_merge){ (int32_t)left, (int32_t)right, (int32_t)at.count - 1, (int32_t)result }))
+        if (!wf_merges_add(r->t, (wf_merge){ (int32_t)left, (int32_t)right, (int32_t)at.count - 1,
+                                             (int32_t)result }))
             return bad_merge(r, &at, "this pair has been merged before");
     }
     return st;
 }
 
-/* ---- a vocabulary from only merges ------------------------------------------------------------- */
+/* ---- a vocabulary from only merges ----------------------------------------------------------- */
 
 static weft_status derive_token(reading *r, const char *text)
 {
@@ -254,11 +268,13 @@ static weft_status derive_token(reading *r, const char *text)
     weft_status st = number_token(r, text, (int64_t)r->ids.count, &added);
 
     if (st == WEFT_OK && !added)
-        st = wf_fail(r->err, WEFT_E_FORMAT, "%s: two merges make \"%s\": its id needs a vocab.json", r->where, text);
+        st = wf_fail(r->err, WEFT_E_FORMAT, "%s: two merges make \"%s\": its id needs a vocab.json",
+                     r->where, text);
     return st;
 }
 
-static weft_status derive_vocabulary(reading *r, size_t merges, size_t bytes, const char *bos, const char *eos)
+static weft_status derive_vocabulary(reading *r, size_t merges, size_t bytes, const char *bos,
+                                     const char *eos)
 {
     size_t      size = bytes + 512 * (2 + sizeof WORD_END);
     char       *text;
@@ -268,7 +284,8 @@ static weft_status derive_vocabulary(reading *r, size_t merges, size_t bytes, co
     weft_status st;
 
     if ((st = wf_map_init(&r->ids, &r->t->alloc, merges + 514, r->err)) != WEFT_OK) return st;
-    if ((text = r->derived = wf_alloc(&r->t->alloc, size)) == NULL) return wf_nomem(r->err, size, "a vocabulary");
+    if ((text = r->derived = wf_alloc(&r->t->alloc, size)) == NULL)
+        return wf_nomem(r->err, size, "a vocabulary");
     for (int32_t pass = 0; pass < 4; pass++)
         for (int32_t byte = 0; byte < 256; byte++) {
             if (prints(byte) != (pass % 2 == 0)) continue; /* those that print come first */
@@ -287,7 +304,7 @@ static weft_status derive_vocabulary(reading *r, size_t merges, size_t bytes, co
     return st;
 }
 
-/* ---- named tokens ------------------------------------------------------------------------------ */
+/* ---- named tokens ---------------------------------------------------------------------------- */
 
 /* A token is written as a string or as an object with its content. */
 static const char *content_of(const json_t *token)
@@ -308,13 +325,15 @@ static const json_t *named_token(const reading *r, const char *key)
 }
 
 /* The text of bos_token and its like: as a file says, else CLIP's own. */
-static weft_status token_text(const reading *r, const char *key, const char *standard, const char **out)
+static weft_status token_text(const reading *r, const char *key, const char *standard,
+                              const char **out)
 {
     const json_t *token = named_token(r, key);
 
     *out = token == NULL ? standard : content_of(token);
     if (*out == NULL)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: %s is neither a string nor an object with a content", r->where, key);
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: %s is neither a string nor an object with a content", r->where, key);
     return WEFT_OK;
 }
 
@@ -328,7 +347,8 @@ static weft_status add_special(reading *r, const char *text, int32_t id, bool no
     for (size_t i = 0; i < t->special_count; i++)
         if (strcmp(t->specials[i].text, text) == 0) return WEFT_OK;
     if (normalized) st = wf_token_normalise(text, s.len, &t->alloc, &s.text, &s.len, r->err);
-    else if ((s.text = wf_strdup(&t->alloc, text)) == NULL) st = wf_nomem(r->err, s.len + 1, "a token");
+    else if ((s.text = wf_strdup(&t->alloc, text)) == NULL)
+        st = wf_nomem(r->err, s.len + 1, "a token");
     if (st != WEFT_OK) return st;
     t->special_starts[(uint8_t)s.text[0]] = true;
     t->specials[t->special_count++] = s;
@@ -343,10 +363,13 @@ static weft_status read_added_token(reading *r, int64_t id, const json_t *token)
     int64_t     known;
     weft_status st;
 
-    if (text == NULL) return wf_fail(r->err, WEFT_E_FORMAT, "%s: added token %lld has no content", r->where, (long long)id);
+    if (text == NULL)
+        return wf_fail(r->err, WEFT_E_FORMAT, "%s: added token %lld has no content", r->where,
+                       (long long)id);
     known = wf_map_get(&r->ids, text);
     if (known >= 0 && known != id)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: token \"%s\" is %lld in the vocabulary and %lld among the added tokens",
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: token \"%s\" is %lld in the vocabulary and %lld among the added tokens",
                        r->where, text, (long long)known, (long long)id);
     if ((st = number_token(r, text, id, &added)) != WEFT_OK) return st;
     return add_special(r, text, (int32_t)id, json_is_true(json_object_get(token, "normalized")));
@@ -357,7 +380,8 @@ static int64_t parse_id(const char *digits)
 {
     int64_t id = 0;
 
-    for (; *digits >= '0' && *digits <= '9' && id < WF_TOKEN_MAX_ID; digits++) id = 10 * id + (*digits - '0');
+    for (; *digits >= '0' && *digits <= '9' && id < WF_TOKEN_MAX_ID; digits++)
+        id = 10 * id + (*digits - '0');
     return *digits == '\0' ? id : -1;
 }
 
@@ -370,29 +394,37 @@ static weft_status read_added_tokens(reading *r)
     weft_status st;
 
     if (count > MAX_ADDED)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: %zu added tokens, expected at most %d", r->where, count, MAX_ADDED);
+        return wf_fail(r->err, WEFT_E_FORMAT, "%s: %zu added tokens, expected at most %d", r->where,
+                       count, MAX_ADDED);
     r->t->specials = wf_zalloc(&r->t->alloc, count + named, sizeof *r->t->specials);
     if (r->t->specials == NULL)
-        return wf_nomem(r->err, (count + named) * sizeof *r->t->specials, "a tokenizer's added tokens");
+        return wf_nomem(r->err, (count + named) * sizeof *r->t->specials,
+                        "a tokenizer's added tokens");
     json_object_foreach(decoder, key, token)
         if ((st = read_added_token(r, parse_id(key), token)) != WEFT_OK) return st;
     json_array_foreach(list, i, token) {
         const json_t *id = json_object_get(token, "id");
 
-        if ((st = read_added_token(r, json_is_integer(id) ? json_integer_value(id) : -1, token)) != WEFT_OK) return st;
+        if ((st = read_added_token(r, json_is_integer(id) ? json_integer_value(id) : -1, token)) !=
+            WEFT_OK)
+            return st;
     }
     return WEFT_OK;
 }
 
 /* The id of bos_token and its like; an unknown one is -1 where that is `optional`. */
-static weft_status read_named_token(reading *r, const char *key, const char *text, bool optional, int32_t *out)
+static weft_status read_named_token(reading *r, const char *key, const char *text, bool optional,
+                                    int32_t *out)
 {
     int64_t id = wf_map_get(&r->ids, text);
 
     *out = (int32_t)id;
     if (id < 0 && optional) return WEFT_OK;
-    if (id < 0) return wf_fail(r->err, WEFT_E_FORMAT, "%s: %s \"%s\" is not in the vocabulary", r->where, key, text);
-    return add_special(r, text, *out, json_is_true(json_object_get(named_token(r, key), "normalized")));
+    if (id < 0)
+        return wf_fail(r->err, WEFT_E_FORMAT, "%s: %s \"%s\" is not in the vocabulary", r->where,
+                       key, text);
+    return add_special(r, text, *out,
+                       json_is_true(json_object_get(named_token(r, key), "normalized")));
 }
 
 static weft_status read_bytes(reading *r)
@@ -407,21 +439,25 @@ static weft_status read_bytes(reading *r)
         write_symbol(text, byte, true);
         t->last[byte] = (int32_t)wf_map_get(&r->ids, text);
         if (t->unknown < 0 && (t->inner[byte] < 0 || t->last[byte] < 0))
-            return wf_fail(r->err, WEFT_E_FORMAT, "%s: the vocabulary has no unk_token, and no symbol \"%.*s\" for byte %d",
-                           r->where, (int)(strlen(text) - (t->inner[byte] < 0 ? strlen(WORD_END) : 0)), text, byte);
+            return wf_fail(
+                r->err, WEFT_E_FORMAT,
+                "%s: the vocabulary has no unk_token, and no symbol \"%.*s\" for byte %d", r->where,
+                (int)(strlen(text) - (t->inner[byte] < 0 ? strlen(WORD_END) : 0)), text, byte);
     }
     return WEFT_OK;
 }
 
-/* ---- the whole --------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
-static weft_status parse_json(const reading *r, json_t **out, const char *text, size_t len, const char *name)
+static weft_status parse_json(const reading *r, json_t **out, const char *text, size_t len,
+                              const char *name)
 {
     char what[256];
 
     if (text == NULL) return WEFT_OK;
     if (len > MAX_BYTES)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: %s has %zu bytes, expected at most %zu", r->where, name, len, MAX_BYTES);
+        return wf_fail(r->err, WEFT_E_FORMAT, "%s: %s has %zu bytes, expected at most %zu",
+                       r->where, name, len, MAX_BYTES);
     wf_format(what, sizeof what, "%s: %s", r->where, name);
     return wf_json_parse(out, text, len, what, r->err);
 }
@@ -431,16 +467,22 @@ static weft_status parse_sources(reading *r, const wf_tokenizer_source *s)
     const json_t *model, *end;
     weft_status   st;
 
-    if ((st = parse_json(r, &r->config, s->config, s->config_len, "tokenizer_config.json")) != WEFT_OK) return st;
-    if ((st = parse_json(r, &r->special, s->special, s->special_len, "special_tokens_map.json")) != WEFT_OK) return st;
-    if ((st = parse_json(r, &r->vocab_file, s->vocab, s->vocab_len, "vocab.json")) != WEFT_OK) return st;
-    if ((st = parse_json(r, &r->whole, s->whole, s->whole_len, "tokenizer.json")) != WEFT_OK) return st;
+    if ((st = parse_json(r, &r->config, s->config, s->config_len, "tokenizer_config.json")) !=
+        WEFT_OK)
+        return st;
+    if ((st = parse_json(r, &r->special, s->special, s->special_len, "special_tokens_map.json")) !=
+        WEFT_OK)
+        return st;
+    if ((st = parse_json(r, &r->vocab_file, s->vocab, s->vocab_len, "vocab.json")) != WEFT_OK)
+        return st;
+    if ((st = parse_json(r, &r->whole, s->whole, s->whole_len, "tokenizer.json")) != WEFT_OK)
+        return st;
     r->vocab = r->vocab_file;
     r->merges = s->merges;
     r->merges_len = s->merges_len;
     if (s->merges_len > MAX_BYTES)
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: merges.txt has %zu bytes, expected at most %zu", r->where, s->merges_len,
-                       MAX_BYTES);
+        return wf_fail(r->err, WEFT_E_FORMAT, "%s: merges.txt has %zu bytes, expected at most %zu",
+                       r->where, s->merges_len, MAX_BYTES);
     if (r->whole == NULL) return WEFT_OK;
 
     model = json_object_get(r->whole, "model");
@@ -448,9 +490,11 @@ static weft_status parse_sources(reading *r, const wf_tokenizer_source *s)
     r->vocab      = json_object_get(model, "vocab");
     r->merge_list = json_object_get(model, "merges");
     if (!json_is_object(r->vocab) || !json_is_array(r->merge_list))
-        return wf_fail(r->err, WEFT_E_FORMAT, "%s: tokenizer.json has no model with a vocab and merges", r->where);
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: tokenizer.json has no model with a vocab and merges", r->where);
     if (!json_is_string(end) || strcmp(json_string_value(end), WORD_END) != 0)
-        return wf_fail(r->err, WEFT_E_UNSUPPORTED, "%s: tokenizer.json does not end words with \"%s\": it is not CLIP's",
+        return wf_fail(r->err, WEFT_E_UNSUPPORTED,
+                       "%s: tokenizer.json does not end words with \"%s\": it is not CLIP's",
                        r->where, WORD_END);
     return WEFT_OK;
 }

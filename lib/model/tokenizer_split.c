@@ -1,12 +1,13 @@
-/* tokenizer_split.c - what Unicode has to do with it: one form for each text, and where its words end.
+/* tokenizer_split.c - Unicode: one form for each text, and where its words end.
  *
- * A text is brought to NFC and then to lower case, code point by code point. Then it is cut, leftmost first, into
- * contractions ('s 't 're 've 'm 'll 'd), runs of letters, single digits, and runs of anything else that is not white
- * space. Combining marks that NFC leaves alone count as anything else, as CLIP's tokenizer has it.
+ * A text is brought to NFC and then to lower case, code point by code point. Then it is cut,
+ * leftmost first, into contractions ('s 't 're 've 'm 'll 'd), runs of letters, single digits, and
+ * runs of anything else that is not white space. Combining marks that NFC leaves alone count as
+ * anything else, as CLIP's tokenizer has it.
  *
- * Categories, decomposition and case come from utf8proc. Its own function for a whole string sorts combining
- * marks by swapping neighbours, in the square of their number; a prompt may be nothing but marks, so we decompose
- * and sort ourselves and leave it the composition, which is linear. */
+ * Categories, decomposition and case come from utf8proc. Its own function for a whole string sorts
+ * combining marks by swapping neighbours, in the square of their number; a prompt may be nothing
+ * but marks, so we decompose and sort ourselves and leave it the composition, which is linear. */
 #include <utf8proc.h>
 
 #include "model/tokenizer.h"
@@ -14,7 +15,7 @@
 #define CAPITAL_I_WITH_DOT 0x130 /* the one letter whose lower case is two code points: i and U+0307 */
 #define DOT_ABOVE          0x307
 
-/* ---- normalising ------------------------------------------------------------------------------- */
+/* ---- normalising ----------------------------------------------------------------------------- */
 
 static uint32_t decode(const char *s, size_t n, size_t *step)
 {
@@ -33,8 +34,9 @@ static size_t decompose(const char *text, size_t n, utf8proc_int32_t *out)
         utf8proc_int32_t parts[8];
         int              last_class = 0;
         uint32_t         code = decode(text + i, n - i, &step);
-        utf8proc_ssize_t k = utf8proc_decompose_char((utf8proc_int32_t)code, parts, (utf8proc_ssize_t)WF_LEN(parts),
-                                                     UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &last_class);
+        utf8proc_ssize_t k =
+            utf8proc_decompose_char((utf8proc_int32_t)code, parts, (utf8proc_ssize_t)WF_LEN(parts),
+                                    UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &last_class);
 
         if (k < 1 || k > (utf8proc_ssize_t)WF_LEN(parts)) {
             parts[0] = (utf8proc_int32_t)code;
@@ -82,11 +84,12 @@ static size_t put_lower(utf8proc_int32_t code, char *out)
     return 1 + put(DOT_ABOVE, out + 1);
 }
 
-weft_status wf_token_normalise(const char *text, size_t n, const weft_allocator *alloc, char **out, size_t *out_len,
-                               weft_error *err)
+weft_status wf_token_normalise(const char *text, size_t n, const weft_allocator *alloc, char **out,
+                               size_t *out_len, weft_error *err)
 {
     size_t            count = decompose(text, n, NULL), len = 0;
-    utf8proc_int32_t *codes = wf_zalloc(alloc, count, 2 * sizeof *codes); /* and as many to sort marks with */
+    utf8proc_int32_t *codes =
+        wf_zalloc(alloc, count, 2 * sizeof *codes); /* and as many to sort marks with */
     char             *lower = wf_zalloc(alloc, count + 1, 4);
     weft_status       st = WEFT_OK;
     utf8proc_ssize_t  composed;
@@ -99,9 +102,11 @@ weft_status wf_token_normalise(const char *text, size_t n, const weft_allocator 
     }
     decompose(text, n, codes);
     order_marks(codes, codes + count, count);
-    composed = utf8proc_normalize_utf32(codes, (utf8proc_ssize_t)count, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+    composed = utf8proc_normalize_utf32(codes, (utf8proc_ssize_t)count,
+                                        UTF8PROC_COMPOSE | UTF8PROC_STABLE);
     if (composed < 0) {
-        st = wf_fail(err, WEFT_E_INTERNAL, "text cannot be normalised: %s", utf8proc_errmsg(composed));
+        st = wf_fail(err, WEFT_E_INTERNAL, "text cannot be normalised: %s",
+                     utf8proc_errmsg(composed));
         goto done;
     }
     for (utf8proc_ssize_t i = 0; i < composed; i++) len += put_lower(codes[i], lower + len);
@@ -115,7 +120,7 @@ done:
     return st;
 }
 
-/* ---- cutting ----------------------------------------------------------------------------------- */
+/* ---- cutting --------------------------------------------------------------------------------- */
 
 enum { SPACE, LETTER, NUMBER, OTHER };
 
@@ -126,7 +131,10 @@ static int kind_of(uint32_t code)
     switch (utf8proc_category((utf8proc_int32_t)code)) {
     case UTF8PROC_CATEGORY_ZS: case UTF8PROC_CATEGORY_ZL: case UTF8PROC_CATEGORY_ZP:
         return SPACE;
-    case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
     case UTF8PROC_CATEGORY_LO:
         return LETTER;
     case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_NO:

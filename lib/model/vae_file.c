@@ -1,20 +1,22 @@
 /* vae_file.c - a VAE from elsewhere in the place of the model's own.
  *
- * People exchange VAEs as files, in LDM's names or in diffusers', and as folders. A file does not say how latents are
- * scaled. Then the model's own VAE decides, or the published one of the model's base, because the denoiser was trained on
- * latents of that scale. */
+ * People exchange VAEs as files, in LDM's names or in diffusers', and as folders. A file does not
+ * say how latents are scaled. Then the model's own VAE decides, or the published one of the model's
+ * base, because the denoiser was trained on latents of that scale. */
 #include "model/model_internal.h"
 
-static weft_status from_folder(weft_model *m, const weft_model_options *o, wf_component *part, weft_error *err)
+static weft_status from_folder(weft_model *m, const weft_model_options *o, wf_component *part,
+                               weft_error *err)
 {
     weft_model_options plain = *o;
     char dir[WF_PATH], path[WF_PATH];
 
     plain.variant = NULL; /* that is the model's */
-    if (!wf_format(dir, sizeof dir, "%s", o->vae) || !wf_format(path, sizeof path, "%s/config.json", dir))
+    if (!wf_format(dir, sizeof dir, "%s", o->vae) ||
+        !wf_format(path, sizeof path, "%s/config.json", dir))
         return wf_fail(err, WEFT_E_ARG, "the path of the VAE is too long: %.*s...", 100, o->vae);
-    if (!wf_path_exists(path) &&
-        (!wf_format(dir, sizeof dir, "%s/vae", o->vae) || !wf_format(path, sizeof path, "%s/config.json", dir)))
+    if (!wf_path_exists(path) && (!wf_format(dir, sizeof dir, "%s/vae", o->vae) ||
+                                  !wf_format(path, sizeof path, "%s/config.json", dir)))
         return wf_fail(err, WEFT_E_ARG, "the path of the VAE is too long: %.*s...", 100, o->vae);
     json_decref(part->config);
     part->config = NULL;
@@ -23,7 +25,8 @@ static weft_status from_folder(weft_model *m, const weft_model_options *o, wf_co
     return wf_gather_weights(m, &plain, dir, WEFT_COMPONENT_VAE, part, err);
 }
 
-/* What stands before "decoder.conv_in.weight", which both layouts have; false if no tensor is called so. */
+/* What stands before "decoder.conv_in.weight", which both layouts have; false if no tensor is
+ * called so. */
 static bool find_prefix(const weft_tensors *file, char *prefix, size_t cap)
 {
     static const char tail[] = "decoder.conv_in.weight";
@@ -41,7 +44,8 @@ static bool has_diffusers_names(const weft_tensors *file)
     return wf_tensors_find(file, "decoder.mid_block.resnets.0.conv1.weight") != NULL;
 }
 
-static weft_status show(weft_model *m, weft_tensors *file, const char *path, wf_component *part, weft_error *err)
+static weft_status show(weft_model *m, weft_tensors *file, const char *path, wf_component *part,
+                        weft_error *err)
 {
     char prefix[64];
 
@@ -52,7 +56,8 @@ static weft_status show(weft_model *m, weft_tensors *file, const char *path, wf_
     return WEFT_OK;
 }
 
-static weft_status from_file(weft_model *m, const weft_model_options *o, wf_component *part, weft_error *err)
+static weft_status from_file(weft_model *m, const weft_model_options *o, wf_component *part,
+                             weft_error *err)
 {
     weft_tensors *file;
 
@@ -75,7 +80,8 @@ static weft_status presume(wf_gathered *s, wf_component *part, weft_error *err)
     return wf_published_config(&part->config, p, WEFT_COMPONENT_VAE, err);
 }
 
-weft_status wf_gather_vae(weft_model *m, const weft_model_options *o, wf_gathered *s, weft_error *err)
+weft_status wf_gather_vae(weft_model *m, const weft_model_options *o, wf_gathered *s,
+                          weft_error *err)
 {
     wf_component *part = &s->component[WEFT_COMPONENT_VAE];
 

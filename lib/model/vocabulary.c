@@ -1,14 +1,16 @@
 /* vocabulary.c - which tokenizers a model gets: those that the caller gives, else its own.
  *
- * All published models share CLIP's vocabulary, and differ in what they pad with: OpenAI's encoder takes the end
- * token, OpenCLIP's (SD2's, and the second of SDXL) id 0, the exclamation mark. A folder says so itself; a bare list
- * of merges does not, and then the encoder's place and kind decide. */
+ * All published models share CLIP's vocabulary, and differ in what they pad with: OpenAI's encoder
+ * takes the end token, OpenCLIP's (SD2's, and the second of SDXL) id 0, the exclamation mark. A
+ * folder says so itself; a bare list of merges does not, and then the encoder's place and kind
+ * decide. */
 #include "model/model_internal.h"
 #include "model/tokenizer.h"
 
 #define MAX_LIST ((size_t)16 << 20)
 
-/* OpenAI's list goes on behind CLIP's merges, to the whole of its training: 49152 - 256 - 2 of them count. */
+/* OpenAI's list goes on behind CLIP's merges, to the whole of its training: 49152 - 256 - 2 of them
+ * count. */
 enum { CLIP_MERGES = 48894 };
 
 /* The first line is a title if it names a version; OpenAI's has the name of the file before it. */
@@ -44,7 +46,8 @@ static weft_status read_text(weft_model *m, const char *path, wf_file *out, weft
 }
 
 /* A file of merges: merges.txt, or OpenAI's, packed or not. */
-static weft_status open_list(weft_model *m, const char *path, const char *pad, wf_tokenizer **out, weft_error *err)
+static weft_status open_list(weft_model *m, const char *path, const char *pad, wf_tokenizer **out,
+                             weft_error *err)
 {
     wf_file f = WF_FILE_NONE;
     WF_TRY(read_text(m, path, &f, err));
@@ -58,24 +61,31 @@ static weft_status open_list(weft_model *m, const char *path, const char *pad, w
 }
 
 /* OpenCLIP's encoders (SD2's, and the second of SDXL) differ from OpenAI's in their activation. */
-static bool pads_with_zero(const wf_clip *text) { return wf_clip_get_config(text)->act == WF_ACT_GELU; }
+static bool pads_with_zero(const wf_clip *text)
+{
+    return wf_clip_get_config(text)->act == WF_ACT_GELU;
+}
 
 /* `path` is this encoder's own vocabulary, or `borrowed` from the other one. */
-static weft_status open_one(weft_model *m, wf_text_encoder *e, const char *path, bool borrowed, weft_error *err)
+static weft_status open_one(weft_model *m, wf_text_encoder *e, const char *path, bool borrowed,
+                            weft_error *err)
 {
     wf_tokenizer **t = &e->tokenizer;
     bool folder = wf_path_is_dir(path);
     const char *pad = (borrowed || !folder) && pads_with_zero(e->net) ? "!" : NULL;
 
-    WF_TRY(folder ? wf_tokenizer_open_padded(path, pad, &m->alloc, t, err) : open_list(m, path, pad, t, err));
+    WF_TRY(folder ? wf_tokenizer_open_padded(path, pad, &m->alloc, t, err)
+                  : open_list(m, path, pad, t, err));
     int32_t size = wf_tokenizer_size(*t), vocab = wf_clip_get_config(e->net)->vocab;
     if (size > vocab)
-        return wf_fail(err, WEFT_E_MISMATCH, "%s: the tokenizer has ids up to %d, the text encoder only %d rows", path,
+        return wf_fail(err, WEFT_E_MISMATCH,
+                       "%s: the tokenizer has ids up to %d, the text encoder only %d rows", path,
                        size - 1, vocab);
     return WEFT_OK;
 }
 
-weft_status wf_open_tokenizers(weft_model *m, const weft_model_options *o, const wf_gathered *s, weft_error *err)
+weft_status wf_open_tokenizers(weft_model *m, const weft_model_options *o, const wf_gathered *s,
+                               weft_error *err)
 {
     const char *given[WF_ENCODERS_MAX] = { o->tokenizer, o->tokenizer_2 };
 
@@ -85,7 +95,8 @@ weft_status wf_open_tokenizers(weft_model *m, const weft_model_options *o, const
         const char *own = s->vocabulary[which];
         if (given[which] != NULL) WF_TRY(open_one(m, e, given[which], false, err));
         else if (*own != 0) WF_TRY(open_one(m, e, own, false, err));
-        else if (e->component == WEFT_COMPONENT_TEXT_2 && given[0] != NULL) WF_TRY(open_one(m, e, given[0], true, err));
+        else if (e->component == WEFT_COMPONENT_TEXT_2 && given[0] != NULL)
+            WF_TRY(open_one(m, e, given[0], true, err));
     }
     return WEFT_OK;
 }

@@ -1,8 +1,9 @@
 /* written.c - the files of a model, made again beside new weights.
  *
- * A single file is one file. A folder is copied without the weights of its components: only what the index names, one
- * level deep, because people keep other checkpoints in the same place. Everything is written under its final name; if
- * something fails, a list of what was made is used to remove it again. */
+ * A single file is one file. A folder is copied without the weights of its components: only what
+ * the index names, one level deep, because people keep other checkpoints in the same place.
+ * Everything is written under its final name; if something fails, a list of what was made is used
+ * to remove it again. */
 #include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,18 +11,21 @@
 #include "model/model_internal.h"
 #include "model/written.h"
 
-/* ---- the tensors behind a layer ---------------------------------------------------------------------- */
+/* ---- the tensors behind a layer -------------------------------------------------------------- */
 
 static const wf_tensor *find(const weft_model *m, int32_t component, const char *name)
 {
     char old[256];
     const wf_tensor *t = wf_tensors_find(m->files[component], name);
-    bool renamed = t == NULL && (component == WEFT_COMPONENT_VAE     ? wf_vae_old_name(name, old, sizeof old)
-                                 : wf_is_text(component) && wf_text_old_name(name, old, sizeof old));
+    bool renamed =
+        t == NULL && (component == WEFT_COMPONENT_VAE
+                          ? wf_vae_old_name(name, old, sizeof old)
+                          : wf_is_text(component) && wf_text_old_name(name, old, sizeof old));
     return renamed ? wf_tensors_find(m->files[component], old) : t;
 }
 
-const wf_tensor *wf_model_tensor(const weft_model *m, const wf_layer *layer, bool bias, const wf_tensor **source)
+const wf_tensor *wf_model_tensor(const weft_model *m, const wf_layer *layer, bool bias,
+                                 const wf_tensor **source)
 {
     char name[256];
     const char *path = layer->name + strlen(weft_component_name(layer->component)) + 1;
@@ -34,7 +38,7 @@ const wf_tensor *wf_model_tensor(const weft_model *m, const wf_layer *layer, boo
     return t;
 }
 
-/* ---- what was made -------------------------------------------------------------------------------------- */
+/* ---- what was made --------------------------------------------------------------------------- */
 
 typedef struct made {
     struct made *before;
@@ -89,9 +93,10 @@ static weft_status copy_file(writing *w, const char *from, const char *to, weft_
     return st;
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
-static weft_status write_weights(writing *w, const char *path, const weft_tensors *file, bool single, weft_error *err)
+static weft_status write_weights(writing *w, const char *path, const weft_tensors *file,
+                                 bool single, weft_error *err)
 {
     size_t count = wf_tensors_count(file), n = 0;
     wf_tensor *list = wf_zalloc(&w->m->alloc, count, sizeof *list);
@@ -107,7 +112,7 @@ static weft_status write_weights(writing *w, const char *path, const weft_tensor
     return st;
 }
 
-/* ---- folders ------------------------------------------------------------------------------------------------ */
+/* ---- folders --------------------------------------------------------------------------------- */
 
 static bool ends(const char *s, const char *word)
 {
@@ -118,14 +123,16 @@ static bool ends(const char *s, const char *word)
 /* Weights in any form, and the indices of their shards. */
 static bool is_weights(const char *name)
 {
-    static const char *const endings[] = { ".safetensors", ".bin", ".msgpack", ".h5", ".onnx", ".onnx_data", ".ckpt", ".pt" };
+    static const char *const endings[] = { ".safetensors", ".bin",       ".msgpack", ".h5",
+                                           ".onnx",        ".onnx_data", ".ckpt",    ".pt" };
     for (size_t i = 0; i < WF_LEN(endings); i++)
         if (ends(name, endings[i])) return true;
     return strstr(name, ".index.") != NULL && ends(name, ".json");
 }
 
 /* The regular files of a folder, with or without weights. */
-static weft_status copy_folder(writing *w, const char *from, const char *to, bool weights, weft_error *err)
+static weft_status copy_folder(writing *w, const char *from, const char *to, bool weights,
+                               weft_error *err)
 {
     char a[WF_PATH], b[WF_PATH];
     weft_status st = WEFT_OK;
@@ -135,7 +142,8 @@ static weft_status copy_folder(writing *w, const char *from, const char *to, boo
     for (const struct dirent *e; st == WEFT_OK && (e = readdir(d)) != NULL;) {
         struct stat info;
         if (e->d_name[0] == '.' || (!weights && is_weights(e->d_name))) continue;
-        if (!wf_format(a, sizeof a, "%s/%s", from, e->d_name) || !wf_format(b, sizeof b, "%s/%s", to, e->d_name))
+        if (!wf_format(a, sizeof a, "%s/%s", from, e->d_name) ||
+            !wf_format(b, sizeof b, "%s/%s", to, e->d_name))
             st = wf_fail(err, WEFT_E_ARG, "a path is too long: %.*s...", 100, to);
         else if (stat(a, &info) == 0 && S_ISREG(info.st_mode))
             st = copy_file(w, a, b, err);
@@ -166,10 +174,12 @@ static weft_status write_subfolder(writing *w, const char *to, const char *name,
     char a[WF_PATH], b[WF_PATH];
     int32_t id = component_of(name);
     if (strchr(name, '/') != NULL || name[0] == '.') return WEFT_OK;
-    if (!wf_format(a, sizeof a, "%s/%s", w->m->path, name) || !wf_format(b, sizeof b, "%s/%s", to, name))
+    if (!wf_format(a, sizeof a, "%s/%s", w->m->path, name) ||
+        !wf_format(b, sizeof b, "%s/%s", to, name))
         return wf_fail(err, WEFT_E_ARG, "a path is too long: %.*s...", 100, to);
     if (!wf_path_is_dir(a)) return WEFT_OK;
-    bool ours = id >= 0 && w->m->files[id] != NULL && !(id == WEFT_COMPONENT_VAE && w->m->vae_given);
+    bool ours =
+        id >= 0 && w->m->files[id] != NULL && !(id == WEFT_COMPONENT_VAE && w->m->vae_given);
     WF_TRY(make_folder(w, b, err));
     WF_TRY(copy_folder(w, a, b, !ours, err));
     return ours ? write_component(w, b, id, err) : WEFT_OK;
@@ -183,11 +193,13 @@ static weft_status write_folder(writing *w, const char *to, weft_error *err)
     const char *name;
     weft_status st = WEFT_OK;
 
-    if (!wf_format(a, sizeof a, "%s/model_index.json", w->m->path) || !wf_format(b, sizeof b, "%s/model_index.json", to))
+    if (!wf_format(a, sizeof a, "%s/model_index.json", w->m->path) ||
+        !wf_format(b, sizeof b, "%s/model_index.json", to))
         return wf_fail(err, WEFT_E_ARG, "a path is too long: %.*s...", 100, to);
     WF_TRY(make_folder(w, to, err));
     if (!wf_path_exists(a)) {
-        for (int32_t i = 0; i < WF_COMPONENTS; i++) WF_TRY(write_subfolder(w, to, weft_component_name(i), err));
+        for (int32_t i = 0; i < WF_COMPONENTS; i++)
+            WF_TRY(write_subfolder(w, to, weft_component_name(i), err));
         for (size_t i = 0; i < WF_LEN(others); i++) WF_TRY(write_subfolder(w, to, others[i], err));
         return WEFT_OK;
     }
@@ -199,13 +211,15 @@ static weft_status write_folder(writing *w, const char *to, weft_error *err)
     return st;
 }
 
-weft_status wf_model_write(const weft_model *m, const char *path, wf_weights_writer write, void *user, weft_error *err)
+weft_status wf_model_write(const weft_model *m, const char *path, wf_weights_writer write,
+                           void *user, weft_error *err)
 {
     writing w = { .m = m, .write = write, .user = user };
     weft_status st;
 
     if (wf_path_exists(path)) return wf_fail_sys(err, EEXIST, "%s", path);
-    st = m->whole != NULL ? write_weights(&w, path, m->whole, true, err) : write_folder(&w, path, err);
+    st = m->whole != NULL ? write_weights(&w, path, m->whole, true, err)
+                          : write_folder(&w, path, err);
     forget(&w, st != WEFT_OK);
     return st;
 }

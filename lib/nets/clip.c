@@ -1,6 +1,7 @@
 /* clip.c - token ids in, one vector for each token out: pre-norm transformer with a causal mask.
  *
- * Padding is not masked, as in the original: what a prompt is padded with is part of what it says. */
+ * Padding is not masked, as in the original: what a prompt is padded with is part of what it says.
+ */
 #include "nets/clip.h"
 
 typedef struct layer {
@@ -24,7 +25,8 @@ static weft_status build(wf_clip *m, wf_binder *b, weft_error *err)
     int32_t d = c->hidden;
 
     WF_TRY(wf_bind_table(b, &m->tokens, base, "embeddings.token_embedding", c->vocab, d, err));
-    WF_TRY(wf_bind_table(b, &m->positions, base, "embeddings.position_embedding", c->positions, d, err));
+    WF_TRY(wf_bind_table(b, &m->positions, base, "embeddings.position_embedding", c->positions, d,
+                         err));
     for (int32_t i = 0; i < c->layers; i++) {
         layer *l = &m->layers[i];
         wf_format(p, sizeof p, "%s.encoder.layers.%d", base, i);
@@ -38,11 +40,14 @@ static weft_status build(wf_clip *m, wf_binder *b, weft_error *err)
         WF_TRY(wf_bind_linear(b, &l->fc2, p, "mlp.fc2", d, c->intermediate, true, err));
     }
     WF_TRY(wf_bind_norm(b, &m->final, base, "final_layer_norm", d, 0, c->eps, err));
-    if (c->projection > 0) WF_TRY(wf_bind_linear(b, &m->projection, "", "text_projection", c->projection, d, false, err));
+    if (c->projection > 0)
+        WF_TRY(
+            wf_bind_linear(b, &m->projection, "", "text_projection", c->projection, d, false, err));
     return wf_bind_finish(b, err);
 }
 
-weft_status wf_clip_build(const wf_clip_config *config, wf_binder *b, wf_clip **out, weft_error *err)
+weft_status wf_clip_build(const wf_clip_config *config, wf_binder *b, wf_clip **out,
+                          weft_error *err)
 {
     *out = NULL;
     wf_clip *m = wf_zalloc(b->alloc, 1, sizeof *m);
@@ -50,7 +55,8 @@ weft_status wf_clip_build(const wf_clip_config *config, wf_binder *b, wf_clip **
     m->c = *config;
     m->layers = wf_zalloc(b->alloc, (size_t)config->layers, sizeof *m->layers);
     weft_status st = m->layers != NULL ? build(m, b, err)
-                                       : wf_nomem(err, (size_t)config->layers * sizeof *m->layers, "the text encoder");
+                                       : wf_nomem(err, (size_t)config->layers * sizeof *m->layers,
+                                                  "the text encoder");
     if (st == WEFT_OK) *out = m;
     else wf_clip_free(m, b->alloc);
     return st;
@@ -73,10 +79,12 @@ static void read_row(float *row, const wf_tensor *table, size_t index, size_t wi
 }
 
 /* x += out(attend(q, k, v)); x += fc2(act(fc1(norm x))) */
-static void run_layer(const wf_clip *m, wf_exec *e, const layer *l, float *x, int32_t n, int32_t length)
+static void run_layer(const wf_clip *m, wf_exec *e, const layer *l, float *x, int32_t n,
+                      int32_t length)
 {
     const wf_clip_config *c = &m->c;
-    size_t rows = (size_t)n * (size_t)length, d = (size_t)c->hidden, mark = wf_arena_mark(&e->arena);
+    size_t rows = (size_t)n * (size_t)length, d = (size_t)c->hidden,
+           mark = wf_arena_mark(&e->arena);
     wf_grid g = wf_text_grid(n, length);
     float *t = wf_take(e, rows, d);
     size_t inner = wf_arena_mark(&e->arena);
@@ -105,7 +113,8 @@ static void run_layer(const wf_clip *m, wf_exec *e, const layer *l, float *x, in
 }
 
 /* x = token + position of each */
-static void embed(const wf_clip *m, wf_exec *e, const wf_clip_input *in, float *x, float *t, size_t rows)
+static void embed(const wf_clip *m, wf_exec *e, const wf_clip_input *in, float *x, float *t,
+                  size_t rows)
 {
     size_t d = (size_t)m->c.hidden;
     for (size_t r = 0; r < rows && !e->dry && !e->stopped; r++) {
@@ -117,10 +126,12 @@ static void embed(const wf_clip *m, wf_exec *e, const wf_clip_input *in, float *
     }
 }
 
-void wf_clip_forward(const wf_clip *m, wf_exec *e, const wf_clip_input *in, float *text, float *pooled)
+void wf_clip_forward(const wf_clip *m, wf_exec *e, const wf_clip_input *in, float *text,
+                     float *pooled)
 {
     const wf_clip_config *c = &m->c;
-    size_t rows = (size_t)in->n * (size_t)in->length, d = (size_t)c->hidden, mark = wf_arena_mark(&e->arena);
+    size_t rows = (size_t)in->n * (size_t)in->length, d = (size_t)c->hidden,
+           mark = wf_arena_mark(&e->arena);
     wf_grid g = wf_text_grid(in->n, in->length);
     float *x = wf_take(e, rows, d);
     float *t = wf_take(e, rows, d);
@@ -133,10 +144,12 @@ void wf_clip_forward(const wf_clip *m, wf_exec *e, const wf_clip_input *in, floa
         }
         if (i < c->layers) run_layer(m, e, &m->layers[i], x, in->n, in->length);
     }
-    if (m->projection != NULL && (pooled != NULL || e->dry)) { /* a dry walk has no buffers, and needs its share */
+    if (m->projection != NULL &&
+        (pooled != NULL || e->dry)) { /* a dry walk has no buffers, and needs its share */
         wf_layer_norm(e, &m->final, t, x, g);
         for (size_t s = 0; s < (size_t)in->n && !e->dry && !e->stopped; s++)
-            memcpy(x + s * d, t + (s * (size_t)in->length + (size_t)in->eos_at[s]) * d, d * sizeof *x);
+            memcpy(x + s * d, t + (s * (size_t)in->length + (size_t)in->eos_at[s]) * d,
+                   d * sizeof *x);
         wf_layer_apply(e, m->projection, pooled, x, wf_vector_grid(in->n), false);
     }
     wf_arena_release(&e->arena, mark);

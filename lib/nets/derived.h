@@ -1,6 +1,6 @@
 /* derived.h - what a model makes of its weights, and owns.
  *
- * A network computes from the weights where the file has them. What it needs in another form (norms
+ * A network computes from the weights in the mapped file. What it needs in another form (norms
  * and biases, widened once; packed or transformed weights of a tier later) is made once for each
  * model, shared by all its runs, and counted: weft_model_info.derived_bytes. The blocks never move
  * and end with the model. They are made while the model opens, so reading them needs no lock. */

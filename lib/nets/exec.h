@@ -4,7 +4,7 @@
  * A dry exec has an arena without memory: every operation then only takes its memory, counts its
  * arithmetic and returns, so that running a network once tells what it needs.
  *
- * Every operation splits its work by shapes alone, and computes each sample by itself: neither the
+ * Every operation splits its work only by shapes, and computes each sample by itself: neither the
  * number of threads nor the batch changes a bit of a result (product.h says what holds between
  * tiers).
  *
@@ -94,7 +94,7 @@ typedef struct wf_exec {
     const wf_cell     *cells;        /* the call's coefficients, [branch][slot]                   */
     size_t             slots;
     const float *const *vectors;     /* that cells name, each over its layer's columns            */
-    const wf_mask     *masks;        /* likewise                                                  */
+    const wf_mask     *masks;        /* that cells name                                           */
     wf_kept           *kept;         /* NULL: text keys and values are computed in every call     */
     const int32_t     *branch;       /* [samples] branch of each sample, or NULL: all 0           */
 
@@ -130,7 +130,7 @@ bool wf_part_masked(const wf_exec *e, const wf_delta *d, int32_t part, wf_grid g
 /* Floats from the arena; NULL in a dry run, and when the arena is too small: then `stopped` is
  * set. */
 float *wf_take(wf_exec *e, size_t rows, size_t columns);
-/* Floats from e->kept; NULL in a dry run, and where it is too small: then `stopped` is set. */
+/* Floats from e->kept; NULL in a dry run, and if it is too small: then `stopped` is set. */
 float *wf_take_kept(wf_exec *e, size_t rows, size_t columns);
 /* Pass over a layer whose result is there already: it counts for progress and can be stopped at. */
 void wf_layer_skip(wf_exec *e);
@@ -222,7 +222,7 @@ typedef struct wf_binder {
     size_t                layer_cap;
     uint8_t              *used;       /* [tensors of the file]                                    */
     wf_derived           *derived;    /* the model's: widened norms and biases                    */
-    wf_bag               *names;      /* likewise: the layers' names                              */
+    wf_bag               *names;      /* the model's: the layers' names                           */
     int64_t               parameters;
     /* Another name under which old files keep a tensor: writes it and returns true. May be NULL. */
     bool                (*old_name)(const char *name, char *buf, size_t cap);

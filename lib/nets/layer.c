@@ -9,7 +9,7 @@
  * Only the ranks between the first and the last part with a coefficient take part. A dense part is
  * added to the widened tile of the weight, with its coefficient in the sample's branch: one product
  * then does for both. A Kronecker product has its own way, two small products for each of the i1
- * groups of channels. Where all coefficients are zero nothing at all is computed, so an adapter at
+ * groups of channels. If all coefficients are zero, nothing at all is computed, so an adapter at
  * weight 0 leaves the base's bits.
  *
  * A vector multiplies the columns of A_p, of D_p, or of X; a mask multiplies rows of h, of the
@@ -246,7 +246,7 @@ static wf_product masked_product(job *j)
 /* ---- biases ---- */
 
 /* Each sample's bias: the layer's and the differences that no mask keeps apart, summed into `sums`
- * (n, out) where there are any. */
+ * (n, out) if there are any. */
 static void sum_biases(const job *j, const float **own, float *sums)
 {
     size_t out = (size_t)j->l->out;
@@ -500,7 +500,8 @@ float *wf_take_kept(wf_exec *e, size_t rows, size_t columns)
     size_t n, end;
     float *at;
 
-    if (!wf_mul(rows, columns, &n) || !wf_add(e->kept->used, n, &end) || (!e->dry && end > e->kept->size)) {
+    if (!wf_mul(rows, columns, &n) || !wf_add(e->kept->used, n, &end) ||
+        (!e->dry && end > e->kept->size)) {
         e->stopped = e->arena.overflow = true;
         return NULL;
     }

@@ -1,8 +1,8 @@
 /* layer.h - what a layer is, and what adapters may add to one.
  *
- * A layer is a linear map or a convolution with its weights where the file keeps them. The networks
- * call wf_layer_apply() and know nothing more. What adapters add is data that the run hangs beside
- * the layer: a stack of parts with their coefficients, or a merged copy of the weight, or nothing.
+ * A layer is a linear map or a convolution; its weights stay in the mapped file. The networks call
+ * wf_layer_apply() and know nothing more. What adapters add is data that the run hangs beside the
+ * layer: a stack of parts with their coefficients, or a merged copy of the weight, or nothing.
  * A normalisation is a layer too, with a weight of one column; norm.c looks at its stack as layer.c
  * does at the others'. */
 #ifndef WF_LAYER_H
@@ -24,20 +24,20 @@ typedef struct wf_layer {
     int32_t     stride;    /* 1 or 2                                                              */
     int32_t     pad;       /* on the top and left; bottom and right are padded as far as needed   */
     bool        attention; /* q, k, v, out of an attention of the UNet                            */
-    bool        asymmetric; /* a VAE encoder's downsampler: padded at the bottom and right alone  */
+    bool        asymmetric; /* a VAE encoder's downsampler: padded only at the bottom and right   */
 } wf_layer;
 
 /* A coefficient: how much of one part a branch takes. A number; times a vector over the layer's
  * columns (the K inputs of its weight as a matrix (out, K): the part D becomes D diag(v), as
  * ZipLoRA merges); times a mask over the image's rows. `vector` and `mask` are 1 + an index into
- * the tables of the exec, 0 for none. Where the number is 0 nothing is computed. */
+ * the tables of the exec, 0 for none. If the number is 0, nothing is computed. */
 typedef struct wf_cell {
     float   number;
     int32_t vector;
     int32_t mask;
 } wf_cell;
 
-/* What a part of a stack is where it is no pair: a Kronecker product, a matrix, or nothing but a
+/* A part of a stack that is no pair: a Kronecker product, a matrix, or only a
  * difference of the bias, which any part may have besides. */
 typedef struct wf_nonpair {
     const float *w1;    /* KRON: (o1, i1), NULL: none                            */
@@ -60,7 +60,7 @@ typedef struct wf_stack {
     const float    *part_scale; /* [parts], s_p: alpha / rank of the file                */
     const float    *down;       /* (R, K)                                                */
     const float    *up;         /* (R, out): the transpose of the stacked B              */
-    const wf_nonpair *nonpair;     /* [parts]; NULL where all are pairs and none has a bias */
+    const wf_nonpair *nonpair;     /* [parts]; NULL if all are pairs and none has a bias    */
 } wf_stack;
 
 #endif

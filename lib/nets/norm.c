@@ -2,7 +2,7 @@
  *
  * GroupNorm takes three passes: sums of each tile of rows, then a and b of each sample, then
  * y = act(a x + b). Sums are kept in double, per tile, and added up in the tiles' order. Weight and
- * bias are the layer's, or each sample's own in branches where adapters change them. Where a mask
+ * bias are the layer's, or each sample's own in branches where adapters change them. If a mask
  * makes them differ from row to row, the rows are first normalised without a weight, and each then
  * gets its own. */
 #include <math.h>

@@ -1,8 +1,8 @@
 /* unet.c - noise in, noise out: down, through the middle, up again over the skip connections.
  *
- * The building part walks the configuration in the order in which the running part executes, so layer ids
- * are the order of execution. Running keeps one buffer per skip connection and one for the way up; every
- * other buffer lives for a block and is given back to the arena. */
+ * The building part walks the configuration in the order in which the running part executes, so
+ * layer ids are the order of execution. Running keeps one buffer per skip connection and one for
+ * the way up; every other buffer lives for a block and is given back to the arena. */
 #include "nets/config.h"
 #include "weft/model.h"
 
@@ -42,12 +42,13 @@ typedef struct wf_unet {
     wf_denoiser     denoiser; /* first: a wf_denoiser with wf_unet_ops is one of these */
     wf_unet_config  c;
     const wf_layer *conv_in, *conv_out, *time1, *time2, *add1, *add2;
-    const wf_layer *guidance; /* cond_proj: added to the sinusoids of the time; NULL: the guidance is no input */
+    const wf_layer *guidance; /* cond_proj: added to the sinusoids of the time; NULL: the guidance
+                                 is no input */
     wf_norm         norm_out;
     stage           down[WF_LEVELS], mid, up[WF_LEVELS];
 } wf_unet;
 
-/* ---- building ------------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------- */
 
 typedef struct name { char s[128]; } name;
 
@@ -65,8 +66,8 @@ static name numbered(const char *a, const char *b, int32_t i)
     return n;
 }
 
-static weft_status build_resnet(wf_binder *b, const wf_unet_config *c, resnet *r, name at, int32_t in, int32_t out,
-                                weft_error *err)
+static weft_status build_resnet(wf_binder *b, const wf_unet_config *c, resnet *r, name at,
+                                int32_t in, int32_t out, weft_error *err)
 {
     const char *p = at.s;
     r->in = in;
@@ -80,8 +81,8 @@ static weft_status build_resnet(wf_binder *b, const wf_unet_config *c, resnet *r
     return WEFT_OK;
 }
 
-static weft_status build_attention(wf_binder *b, attention *a, name at, int32_t channels, int32_t context,
-                                   int32_t heads, weft_error *err)
+static weft_status build_attention(wf_binder *b, attention *a, name at, int32_t channels,
+                                   int32_t context, int32_t heads, weft_error *err)
 {
     const char *p = at.s;
     a->heads = heads;
@@ -96,8 +97,8 @@ static weft_status build_attention(wf_binder *b, attention *a, name at, int32_t 
     return WEFT_OK;
 }
 
-static weft_status build_block(wf_binder *b, block *k, name at, int32_t channels, int32_t context, int32_t heads,
-                               weft_error *err)
+static weft_status build_block(wf_binder *b, block *k, name at, int32_t channels, int32_t context,
+                               int32_t heads, weft_error *err)
 {
     const char *p = at.s;
     WF_TRY(wf_bind_norm(b, &k->norm1, p, "norm1", channels, 0, 1e-5f, err));
@@ -110,49 +111,56 @@ static weft_status build_block(wf_binder *b, block *k, name at, int32_t channels
     return WEFT_OK;
 }
 
-static weft_status build_projection(wf_binder *b, const wf_unet_config *c, const wf_layer **out, const char *prefix,
-                                    const char *what, int32_t channels, weft_error *err)
+static weft_status build_projection(wf_binder *b, const wf_unet_config *c, const wf_layer **out,
+                                    const char *prefix, const char *what, int32_t channels,
+                                    weft_error *err)
 {
-    return c->linear_projection ? wf_bind_linear(b, out, prefix, what, channels, channels, true, err)
-                                : wf_bind_conv(b, out, prefix, what, channels, channels, 1, 1, err);
+    return c->linear_projection
+               ? wf_bind_linear(b, out, prefix, what, channels, channels, true, err)
+               : wf_bind_conv(b, out, prefix, what, channels, channels, 1, 1, err);
 }
 
-static weft_status build_transformer(wf_binder *b, const wf_unet_config *c, transformer *t, name at, int32_t level,
-                                     weft_error *err)
+static weft_status build_transformer(wf_binder *b, const wf_unet_config *c, transformer *t, name at,
+                                     int32_t level, weft_error *err)
 {
     int32_t channels = c->channels[level];
     t->channels = channels;
     if (c->heads[level] < 1 || channels % c->heads[level] != 0)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: %d heads do not divide the %d channels of %s", b->path,
-                       c->heads[level], channels, at.s);
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %d heads do not divide the %d channels of %s",
+                       b->path, c->heads[level], channels, at.s);
     t->blocks = wf_zalloc(b->alloc, (size_t)c->depth[level], sizeof *t->blocks);
     if (t->blocks == NULL) return wf_nomem(err, (size_t)c->depth[level] * sizeof *t->blocks, at.s);
     t->depth = c->depth[level];
     WF_TRY(wf_bind_norm(b, &t->norm, at.s, "norm", channels, c->groups, 1e-6f, err));
     WF_TRY(build_projection(b, c, &t->proj_in, at.s, "proj_in", channels, err));
     for (int32_t i = 0; i < t->depth; i++)
-        WF_TRY(build_block(b, &t->blocks[i], numbered(at.s, "transformer_blocks", i), channels, c->cross_dim[level],
-                        c->heads[level], err));
+        WF_TRY(build_block(b, &t->blocks[i], numbered(at.s, "transformer_blocks", i), channels,
+                           c->cross_dim[level], c->heads[level], err));
     return build_projection(b, c, &t->proj_out, at.s, "proj_out", channels, err);
 }
 
-/* A level: `count` resnets of widths in[j] -> out, with a transformer after each where attention is. */
-static weft_status build_stage(wf_binder *b, const wf_unet_config *c, stage *s, name at, int32_t count,
-                               const int32_t *in, int32_t out, int32_t level, bool attends, const char *resample,
-                               int32_t stride, weft_error *err)
+/* A level: `count` resnets of widths in[j] -> out, with a transformer after each where attention
+ * is. */
+static weft_status build_stage(wf_binder *b, const wf_unet_config *c, stage *s, name at,
+                               int32_t count, const int32_t *in, int32_t out, int32_t level,
+                               bool attends, const char *resample, int32_t stride, weft_error *err)
 {
     s->resnets = wf_zalloc(b->alloc, (size_t)count, sizeof *s->resnets);
     if (s->resnets == NULL) return wf_nomem(err, (size_t)count * sizeof *s->resnets, at.s);
     s->count = count;
     if (attends) {
         s->transformers = wf_zalloc(b->alloc, (size_t)count, sizeof *s->transformers);
-        if (s->transformers == NULL) return wf_nomem(err, (size_t)count * sizeof *s->transformers, at.s);
+        if (s->transformers == NULL)
+            return wf_nomem(err, (size_t)count * sizeof *s->transformers, at.s);
     }
     for (int32_t j = 0; j < count; j++) {
         WF_TRY(build_resnet(b, c, &s->resnets[j], numbered(at.s, "resnets", j), in[j], out, err));
-        if (attends) WF_TRY(build_transformer(b, c, &s->transformers[j], numbered(at.s, "attentions", j), level, err));
+        if (attends)
+            WF_TRY(build_transformer(b, c, &s->transformers[j], numbered(at.s, "attentions", j),
+                                     level, err));
     }
-    if (resample != NULL) WF_TRY(wf_bind_conv(b, &s->resample, at.s, resample, out, out, 3, stride, err));
+    if (resample != NULL)
+        WF_TRY(wf_bind_conv(b, &s->resample, at.s, resample, out, out, 3, stride, err));
     return WEFT_OK;
 }
 
@@ -165,10 +173,13 @@ static weft_status build_mid(wf_binder *b, const wf_unet_config *c, stage *s, we
     if (s->resnets == NULL || (c->mid_attention && s->transformers == NULL))
         return wf_nomem(err, 2 * sizeof *s->resnets, "mid_block");
     s->count = 1; /* transformers */
-    WF_TRY(build_resnet(b, c, &s->resnets[0], join("mid_block", "resnets.0"), channels, channels, err));
+    WF_TRY(build_resnet(b, c, &s->resnets[0], join("mid_block", "resnets.0"), channels, channels,
+                        err));
     if (c->mid_attention)
-        WF_TRY(build_transformer(b, c, &s->transformers[0], join("mid_block", "attentions.0"), level, err));
-    return build_resnet(b, c, &s->resnets[1], join("mid_block", "resnets.1"), channels, channels, err);
+        WF_TRY(build_transformer(b, c, &s->transformers[0], join("mid_block", "attentions.0"),
+                                 level, err));
+    return build_resnet(b, c, &s->resnets[1], join("mid_block", "resnets.1"), channels, channels,
+                        err);
 }
 
 static weft_status build(wf_unet *u, wf_binder *b, weft_error *err)
@@ -178,12 +189,14 @@ static weft_status build(wf_unet *u, wf_binder *b, weft_error *err)
     name at;
 
     if (c->guidance_dim > 0)
-        WF_TRY(wf_bind_linear(b, &u->guidance, "time_embedding", "cond_proj", c->channels[0], c->guidance_dim, false,
-                              err));
-    WF_TRY(wf_bind_linear(b, &u->time1, "time_embedding", "linear_1", wide, c->channels[0], true, err));
+        WF_TRY(wf_bind_linear(b, &u->guidance, "time_embedding", "cond_proj", c->channels[0],
+                              c->guidance_dim, false, err));
+    WF_TRY(wf_bind_linear(b, &u->time1, "time_embedding", "linear_1", wide, c->channels[0], true,
+                          err));
     WF_TRY(wf_bind_linear(b, &u->time2, "time_embedding", "linear_2", wide, wide, true, err));
     if (c->text_time) {
-        WF_TRY(wf_bind_linear(b, &u->add1, "add_embedding", "linear_1", wide, c->added_dim, true, err));
+        WF_TRY(wf_bind_linear(b, &u->add1, "add_embedding", "linear_1", wide, c->added_dim, true,
+                              err));
         WF_TRY(wf_bind_linear(b, &u->add2, "add_embedding", "linear_2", wide, wide, true, err));
     }
     WF_TRY(wf_bind_conv(b, &u->conv_in, "", "conv_in", c->channels[0], c->in_channels, 3, 1, err));
@@ -195,8 +208,8 @@ static weft_status build(wf_unet *u, wf_binder *b, weft_error *err)
             skips[count++] = c->channels[i];
         }
         wf_format(at.s, sizeof at.s, "down_blocks.%d", i);
-        WF_TRY(build_stage(b, c, &u->down[i], at, c->layers[i], in, c->channels[i], i, c->down_attention[i],
-                        i < last ? "downsamplers.0.conv" : NULL, 2, err));
+        WF_TRY(build_stage(b, c, &u->down[i], at, c->layers[i], in, c->channels[i], i,
+                           c->down_attention[i], i < last ? "downsamplers.0.conv" : NULL, 2, err));
         if (i < last) skips[count++] = c->channels[i];
     }
     if (c->has_mid) WF_TRY(build_mid(b, c, &u->mid, err));
@@ -206,12 +219,14 @@ static weft_status build(wf_unet *u, wf_binder *b, weft_error *err)
         for (int32_t j = 0; j <= c->layers[level]; j++)
             in[j] = (j > 0 ? c->channels[level] : below) + skips[--count];
         wf_format(at.s, sizeof at.s, "up_blocks.%d", i);
-        WF_TRY(build_stage(b, c, &u->up[i], at, c->layers[level] + 1, in, c->channels[level], level, c->up_attention[i],
-                        i < last ? "upsamplers.0.conv" : NULL, 1, err));
+        WF_TRY(build_stage(b, c, &u->up[i], at, c->layers[level] + 1, in, c->channels[level], level,
+                           c->up_attention[i], i < last ? "upsamplers.0.conv" : NULL, 1, err));
         below = c->channels[level];
     }
-    WF_TRY(wf_bind_norm(b, &u->norm_out, "", "conv_norm_out", c->channels[0], c->groups, c->eps, err));
-    return wf_bind_conv(b, &u->conv_out, "", "conv_out", c->out_channels, c->channels[0], 3, 1, err);
+    WF_TRY(
+        wf_bind_norm(b, &u->norm_out, "", "conv_norm_out", c->channels[0], c->groups, c->eps, err));
+    return wf_bind_conv(b, &u->conv_out, "", "conv_out", c->out_channels, c->channels[0], 3, 1,
+                        err);
 }
 
 static int32_t stage_cross_layers(const stage *s)
@@ -224,31 +239,41 @@ static int32_t stage_cross_layers(const stage *s)
 static int32_t count_cross_layers(const wf_unet *u)
 {
     int32_t n = stage_cross_layers(&u->mid);
-    for (int32_t i = 0; i < u->c.levels; i++) n += stage_cross_layers(&u->down[i]) + stage_cross_layers(&u->up[i]);
+    for (int32_t i = 0; i < u->c.levels; i++)
+        n += stage_cross_layers(&u->down[i]) + stage_cross_layers(&u->up[i]);
     return n;
 }
 
-enum { BASE_IDS = 6, REFINER_IDS = 5 }; /* original size, crop, target size; or original size, crop, score */
+enum {
+    BASE_IDS = 6,
+    REFINER_IDS = 5
+}; /* original size, crop, target size; or original size, crop, score */
 enum { SEQUENCE, POOLED };              /* streams */
 
 static wf_denoiser_facts facts_of(const wf_unet *u)
 {
     const wf_unet_config *c = &u->c;
-    wf_denoiser_facts f = { .in_channels = c->in_channels, .out_channels = c->out_channels, .multiple = 1,
-                            .sample_size = c->sample_size, .time_ids = c->time_ids,
-                            .guidance = c->guidance_dim > 0, .streams = c->text_time ? 2 : 1 };
+    wf_denoiser_facts f = { .in_channels = c->in_channels,
+                            .out_channels = c->out_channels,
+                            .multiple = 1,
+                            .sample_size = c->sample_size,
+                            .time_ids = c->time_ids,
+                            .guidance = c->guidance_dim > 0,
+                            .streams = c->text_time ? 2 : 1 };
     f.base = c->text_time && c->time_ids == REFINER_IDS ? WEFT_BASE_SDXL_REFINER
              : c->text_time                             ? WEFT_BASE_SDXL
              : c->linear_projection                     ? WEFT_BASE_SD2
                                                         : WEFT_BASE_SD1;
-    f.stream[SEQUENCE] = (wf_stream_facts){ WEFT_TEXT_SEQUENCE, c->cross_dim[0], count_cross_layers(u) };
+    f.stream[SEQUENCE] =
+        (wf_stream_facts){ WEFT_TEXT_SEQUENCE, c->cross_dim[0], count_cross_layers(u) };
     f.stream[POOLED] = (wf_stream_facts){ WEFT_TEXT_POOLED, c->pooled_dim, 0 };
     return f;
 }
 
 static void free_stage(stage *s, const weft_allocator *alloc)
 {
-    for (int32_t j = 0; s->transformers != NULL && j < s->count; j++) wf_free(alloc, s->transformers[j].blocks);
+    for (int32_t j = 0; s->transformers != NULL && j < s->count; j++)
+        wf_free(alloc, s->transformers[j].blocks);
     wf_free(alloc, s->transformers);
     wf_free(alloc, s->resnets);
 }
@@ -264,7 +289,8 @@ static void free_unet(wf_denoiser *d, const weft_allocator *alloc)
     wf_free(alloc, u);
 }
 
-weft_status wf_unet_build(const wf_unet_config *config, wf_binder *b, wf_denoiser **out, weft_error *err)
+weft_status wf_unet_build(const wf_unet_config *config, wf_binder *b, wf_denoiser **out,
+                          weft_error *err)
 {
     *out = NULL;
     wf_unet *u = wf_zalloc(b->alloc, 1, sizeof *u);
@@ -282,21 +308,28 @@ weft_status wf_unet_build(const wf_unet_config *config, wf_binder *b, wf_denoise
     return WEFT_OK;
 }
 
-/* SDXL's base and its refiner write the same settings, and share the added channels out differently between pooled
- * vector and time ids: the width of the text encoders' pooled vector tells them apart, or else model_index.json. */
-static weft_status settle_time_ids(wf_unet_config *c, const char *path, const wf_denoiser_hints *hints, weft_error *err)
+/* SDXL's base and its refiner write the same settings, and share the added channels out differently
+ * between pooled vector and time ids: the width of the text encoders' pooled vector tells them
+ * apart, or else model_index.json. */
+static weft_status settle_time_ids(wf_unet_config *c, const char *path,
+                                   const wf_denoiser_hints *hints, weft_error *err)
 {
-    int32_t refined = c->added_dim - REFINER_IDS * c->time_id_dim; /* the pooled width that a refiner would have */
+    int32_t refined = c->added_dim -
+                      REFINER_IDS * c->time_id_dim; /* the pooled width that a refiner would have */
     if (!c->text_time) return WEFT_OK;
     if (hints->pooled >= 0 ? hints->pooled == refined : hints->aesthetic)
         WF_TRY(wf_config_time_ids(c, REFINER_IDS, path, err));
-    if (hints->pooled <= 0 || hints->pooled == c->pooled_dim) return WEFT_OK; /* without one, no ids tell more */
-    return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: the UNet takes %d added channels, which is not %d time ids of %d and "
-                   "the pooled vector of %d", path, c->added_dim, c->time_ids, c->time_id_dim, hints->pooled);
+    if (hints->pooled <= 0 || hints->pooled == c->pooled_dim)
+        return WEFT_OK; /* without one, no ids tell more */
+    return wf_fail(err, WEFT_E_UNSUPPORTED,
+                   "%s: the UNet takes %d added channels, which is not %d time ids of %d and "
+                   "the pooled vector of %d",
+                   path, c->added_dim, c->time_ids, c->time_id_dim, hints->pooled);
 }
 
-static weft_status read_and_build(const json_t *json, const char *path, const wf_denoiser_hints *hints, wf_binder *b,
-                                  wf_denoiser **out, weft_error *err)
+static weft_status read_and_build(const json_t *json, const char *path,
+                                  const wf_denoiser_hints *hints, wf_binder *b, wf_denoiser **out,
+                                  weft_error *err)
 {
     wf_unet_config c;
     WF_TRY(wf_config_unet(&c, json, path, err));
@@ -309,11 +342,12 @@ const wf_unet_config *wf_unet_get_config(const wf_denoiser *d)
     return d->ops == &wf_unet_ops ? &((const wf_unet *)d)->c : NULL;
 }
 
-/* ---- running -------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
-/* y = shortcut(x) + conv2(act(norm2(conv1(act(norm1 x)) + time))); y may be x where there is no shortcut. */
-static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, const float *x, const float *temb,
-                       wf_grid g)
+/* y = shortcut(x) + conv2(act(norm2(conv1(act(norm1 x)) + time))); y may be x where there is no
+ * shortcut. */
+static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, const float *x,
+                       const float *temb, wf_grid g)
 {
     size_t mark = wf_arena_mark(&e->arena);
     float *t = wf_take(e, (size_t)g.n, (size_t)r->out);
@@ -346,7 +380,8 @@ typedef struct context {
 static void gather_text(const wf_exec *e, const context *c, int32_t layer)
 {
     for (int32_t s = 0; s < c->n && !e->dry && !e->stopped; s++)
-        memcpy(c->rows + (size_t)s * c->width, c->in->rows[s] + (size_t)layer * c->width, c->width * sizeof *c->rows);
+        memcpy(c->rows + (size_t)s * c->width, c->in->rows[s] + (size_t)layer * c->width,
+               c->width * sizeof *c->rows);
 }
 
 static const float *next_text(const wf_exec *e, context *c)
@@ -355,10 +390,10 @@ static const float *next_text(const wf_exec *e, context *c)
     return c->rows;
 }
 
-/* x += out(attend(q(t), k(c), v(c))) where t = norm(x) and c = t, or the text where there are tokens. (A dry walk has
- * tokens and no text.) */
-static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, float *x, wf_grid g, const float *text,
-                          int32_t tokens)
+/* x += out(attend(q(t), k(c), v(c))) where t = norm(x) and c = t, or the text where there are
+ * tokens. (A dry walk has tokens and no text.) */
+static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, float *x, wf_grid g,
+                          const float *text, int32_t tokens)
 {
     int32_t channels = a->q->out, lq = g.h * g.w, lk = tokens > 0 ? tokens : lq;
     size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g);
@@ -381,8 +416,14 @@ static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, f
         wf_layer_apply(e, a->k, k, source, from, false);
         wf_layer_apply(e, a->v, v, source, from, false);
     }
-    wf_attend(e, o, &(wf_attention){ .n = g.n, .heads = a->heads, .d = channels / a->heads, .lq = lq,
-                                     .q = q, .keys = &(wf_keys){ k, v, lk }, .segments = 1 });
+    wf_attend(e, o,
+              &(wf_attention){ .n = g.n,
+                               .heads = a->heads,
+                               .d = channels / a->heads,
+                               .lq = lq,
+                               .q = q,
+                               .keys = &(wf_keys){ k, v, lk },
+                               .segments = 1 });
     wf_layer_apply(e, a->out, x, o, g, true);
     wf_arena_release(&e->arena, mark);
 }
@@ -439,7 +480,8 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_denoise_input *i
     if (u->guidance != NULL) { /* Meng et al., On Distillation of Guided Diffusion Models (2022) */
         float *angles = wf_take(e, n, (size_t)c->guidance_dim);
         float *w = wf_take(e, n, 1);
-        for (size_t s = 0; s < n && !e->dry && !e->stopped; s++) w[s] = (in->guidance[s] - 1.0f) * 1000.0f;
+        for (size_t s = 0; s < n && !e->dry && !e->stopped; s++)
+            w[s] = (in->guidance[s] - 1.0f) * 1000.0f;
         wf_sinusoid(e, angles, w, n, c->guidance_dim, false, 1.0);
         wf_layer_apply(e, u->guidance, sinusoid, angles, g, true);
     }
@@ -447,11 +489,13 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_denoise_input *i
     wf_activate(e, c->act, acted, hidden, n, wide);
     wf_layer_apply(e, u->time2, sum, acted, g, false);
     if (c->text_time) {
-        size_t ids = (size_t)c->time_ids, dim = (size_t)c->time_id_dim, width = (size_t)c->added_dim;
+        size_t ids = (size_t)c->time_ids, dim = (size_t)c->time_id_dim,
+               width = (size_t)c->added_dim;
         size_t pooled = (size_t)c->pooled_dim;
         float *added = wf_take(e, n, width);
         float *angles = wf_take(e, n * ids, dim);
-        wf_sinusoid(e, angles, in->time_ids, n * ids, c->time_id_dim, c->flip_sin_to_cos, c->freq_shift);
+        wf_sinusoid(e, angles, in->time_ids, n * ids, c->time_id_dim, c->flip_sin_to_cos,
+                    c->freq_shift);
         for (size_t s = 0; s < n && !e->dry && !e->stopped; s++) {
             memcpy(added + s * width, in->text[POOLED].rows[s], pooled * sizeof *added);
             memcpy(added + s * width + pooled, angles + s * ids * dim, ids * dim * sizeof *added);
@@ -467,7 +511,8 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_denoise_input *i
 
 typedef struct skip { float *x; wf_grid g; int32_t channels; } skip;
 
-/* Floats of the buffer that carries the image up again: at each level its own width or that from below. */
+/* Floats of the buffer that carries the image up again: at each level its own width or that from
+ * below. */
 static size_t largest(const wf_unet *u, const wf_grid *grids)
 {
     size_t most = 0;
@@ -488,7 +533,9 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
     int32_t count = 0, last = c->levels - 1;
     wf_grid g = in->grid, grids[WF_LEVELS];
 
-    context text = { .in = sequence, .n = g.n, .width = (size_t)sequence->tokens * (size_t)c->cross_dim[0] };
+    context text = { .in = sequence,
+                     .n = g.n,
+                     .width = (size_t)sequence->tokens * (size_t)c->cross_dim[0] };
     text.rows = wf_take(e, (size_t)g.n, text.width);
     gather_text(e, &text, 0);
     float *temb = embed_time(u, e, in);
@@ -537,7 +584,9 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
             if (s->transformers != NULL) run_transformer(e, &s->transformers[j], carry, g, &text);
         }
         if (s->resample != NULL) {
-            wf_grid up = skips[count - 1].g; /* the next skip's size: twice ours, or one less where that was odd */
+            wf_grid up =
+                skips[count - 1]
+                    .g; /* the next skip's size: twice ours, or one less where that was odd */
             size_t mark = wf_arena_mark(&e->arena);
             float *large = wf_take(e, wf_rows(up), (size_t)wide);
             wf_upsample(e, large, up, carry, g, (size_t)wide);

@@ -1,7 +1,7 @@
 /* vae.c - images to latents and back: resnets without time, one attention in the middle.
  *
- * Every norm has eps 1e-6. The encoder halves the image by padding only at the bottom and right and a
- * convolution of stride 2; the decoder doubles it by nearest neighbour and a convolution. */
+ * Every norm has eps 1e-6. The encoder halves the image by padding only at the bottom and right and
+ * a convolution of stride 2; the decoder doubles it by nearest neighbour and a convolution. */
 #include "nets/vae.h"
 
 typedef struct resnet {
@@ -35,13 +35,13 @@ struct wf_vae {
     const wf_layer *quant, *post_quant;
 };
 
-/* ---- building ------------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------- */
 
 enum { PATH = 96 };
 static const float EPS = 1e-6f;
 
-static weft_status build_resnet(wf_binder *b, const wf_vae_config *c, resnet *r, const char *p, int32_t in,
-                                int32_t out, weft_error *err)
+static weft_status build_resnet(wf_binder *b, const wf_vae_config *c, resnet *r, const char *p,
+                                int32_t in, int32_t out, weft_error *err)
 {
     r->in = in;
     r->out = out;
@@ -53,7 +53,8 @@ static weft_status build_resnet(wf_binder *b, const wf_vae_config *c, resnet *r,
     return WEFT_OK;
 }
 
-static weft_status build_middle(wf_binder *b, const wf_vae_config *c, middle *m, const char *side, weft_error *err)
+static weft_status build_middle(wf_binder *b, const wf_vae_config *c, middle *m, const char *side,
+                                weft_error *err)
 {
     char p[PATH];
     int32_t d = c->channels[c->levels - 1];
@@ -71,9 +72,10 @@ static weft_status build_middle(wf_binder *b, const wf_vae_config *c, middle *m,
     return build_resnet(b, c, &m->second, p, d, d, err);
 }
 
-/* A level of the encoder ("down_blocks", with downsampler) or of the decoder ("up_blocks", with upsampler). */
-static weft_status build_stage(wf_binder *b, const wf_vae_config *c, stage *s, bool down, int32_t i, int32_t in,
-                               int32_t out, weft_error *err)
+/* A level of the encoder ("down_blocks", with downsampler) or of the decoder ("up_blocks", with
+ * upsampler). */
+static weft_status build_stage(wf_binder *b, const wf_vae_config *c, stage *s, bool down, int32_t i,
+                               int32_t in, int32_t out, weft_error *err)
 {
     char p[PATH];
     const char *side = down ? "encoder.down_blocks" : "decoder.up_blocks";
@@ -101,22 +103,30 @@ static weft_status build(wf_vae *v, wf_binder *b, weft_error *err)
     int32_t last = c->levels - 1, z = c->latent_channels;
     half *in = &v->encoder, *out = &v->decoder;
 
-    WF_TRY(wf_bind_conv(b, &in->conv_in, "encoder", "conv_in", c->channels[0], c->in_channels, 3, 1, err));
+    WF_TRY(wf_bind_conv(b, &in->conv_in, "encoder", "conv_in", c->channels[0], c->in_channels, 3, 1,
+                        err));
     for (int32_t i = 0; i <= last; i++)
-        WF_TRY(build_stage(b, c, &in->stages[i], true, i, c->channels[i > 0 ? i - 1 : 0], c->channels[i], err));
+        WF_TRY(build_stage(b, c, &in->stages[i], true, i, c->channels[i > 0 ? i - 1 : 0],
+                           c->channels[i], err));
     WF_TRY(build_middle(b, c, &in->mid, "encoder", err));
-    WF_TRY(wf_bind_norm(b, &in->norm_out, "encoder", "conv_norm_out", c->channels[last], c->groups, EPS, err));
-    WF_TRY(wf_bind_conv(b, &in->conv_out, "encoder", "conv_out", 2 * z, c->channels[last], 3, 1, err));
-    if (c->quant_conv) WF_TRY(wf_bind_conv(b, &v->quant, "", "quant_conv", 2 * z, 2 * z, 1, 1, err));
+    WF_TRY(wf_bind_norm(b, &in->norm_out, "encoder", "conv_norm_out", c->channels[last], c->groups,
+                        EPS, err));
+    WF_TRY(
+        wf_bind_conv(b, &in->conv_out, "encoder", "conv_out", 2 * z, c->channels[last], 3, 1, err));
+    if (c->quant_conv)
+        WF_TRY(wf_bind_conv(b, &v->quant, "", "quant_conv", 2 * z, 2 * z, 1, 1, err));
 
-    if (c->post_quant_conv) WF_TRY(wf_bind_conv(b, &v->post_quant, "", "post_quant_conv", z, z, 1, 1, err));
+    if (c->post_quant_conv)
+        WF_TRY(wf_bind_conv(b, &v->post_quant, "", "post_quant_conv", z, z, 1, 1, err));
     WF_TRY(wf_bind_conv(b, &out->conv_in, "decoder", "conv_in", c->channels[last], z, 3, 1, err));
     WF_TRY(build_middle(b, c, &out->mid, "decoder", err));
     for (int32_t i = 0; i <= last; i++)
-        WF_TRY(build_stage(b, c, &out->stages[i], false, i, c->channels[i > 0 ? last - i + 1 : last],
-                        c->channels[last - i], err));
-    WF_TRY(wf_bind_norm(b, &out->norm_out, "decoder", "conv_norm_out", c->channels[0], c->groups, EPS, err));
-    WF_TRY(wf_bind_conv(b, &out->conv_out, "decoder", "conv_out", c->out_channels, c->channels[0], 3, 1, err));
+        WF_TRY(build_stage(b, c, &out->stages[i], false, i,
+                           c->channels[i > 0 ? last - i + 1 : last], c->channels[last - i], err));
+    WF_TRY(wf_bind_norm(b, &out->norm_out, "decoder", "conv_norm_out", c->channels[0], c->groups,
+                        EPS, err));
+    WF_TRY(wf_bind_conv(b, &out->conv_out, "decoder", "conv_out", c->out_channels, c->channels[0],
+                        3, 1, err));
     return wf_bind_finish(b, err);
 }
 
@@ -154,15 +164,16 @@ bool wf_vae_old_name(const char *name, char *buf, size_t cap)
     for (size_t i = 0; i < WF_LEN(names); i++) {
         const char *at = strstr(name, names[i][0]);
         if (at != NULL)
-            return wf_format(buf, cap, "%.*s%s%s", (int)(at - name), name, names[i][1], at + strlen(names[i][0]));
+            return wf_format(buf, cap, "%.*s%s%s", (int)(at - name), name, names[i][1],
+                             at + strlen(names[i][0]));
     }
     return false;
 }
 
-/* ---- running -------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
-/* A half works between two buffers, x and spare, that are each large enough for any level: most of an image's memory
- * is here, so a resnet takes nothing besides. */
+/* A half works between two buffers, x and spare, that are each large enough for any level: most of
+ * an image's memory is here, so a resnet takes nothing besides. */
 static size_t largest(const wf_vae *v, wf_grid image)
 {
     size_t most = 0;
@@ -182,14 +193,15 @@ static size_t largest(const wf_vae *v, wf_grid image)
 /* The rest of a buffer; a dry walk has none. */
 static float *behind(float *p, size_t n) { return p != NULL ? p + n : NULL; }
 
-/* shortcut(x) + conv2(act(norm2(conv1(act(norm1 x))))), returned in x, or in spare where there is a shortcut; the other
- * is lost. */
-static float *run_resnet(const wf_vae *v, wf_exec *e, const resnet *r, float *x, float *spare, wf_grid g)
+/* shortcut(x) + conv2(act(norm2(conv1(act(norm1 x))))), returned in x, or in spare where there is a
+ * shortcut; the other is lost. */
+static float *run_resnet(const wf_vae *v, wf_exec *e, const resnet *r, float *x, float *spare,
+                         wf_grid g)
 {
     float *y = x, *a = spare, *h = behind(spare, wf_rows(g) * (size_t)r->out);
 
-    /* With a shortcut x has served once y has begun, and is normalised in place: a buffer of its own
-     * would take half as much memory again, and no gradient ever goes through a VAE here. */
+    /* With a shortcut x has served once y has begun, and is normalised in place: a buffer of its
+     * own would take half as much memory again, and no gradient ever goes through a VAE here. */
     if (r->shortcut != NULL) {
         y = spare;
         a = x;
@@ -203,13 +215,15 @@ static float *run_resnet(const wf_vae *v, wf_exec *e, const resnet *r, float *x,
 }
 
 /* The middle has no shortcuts: its result is in x. */
-static void run_middle(const wf_vae *v, wf_exec *e, const middle *m, float *x, float *spare, wf_grid g)
+static void run_middle(const wf_vae *v, wf_exec *e, const middle *m, float *x, float *spare,
+                       wf_grid g)
 {
     run_resnet(v, e, &m->first, x, spare, g);
     if (m->q != NULL) {
         size_t n = wf_rows(g) * (size_t)m->q->out;
         int32_t length = g.h * g.w;
-        float *t = spare, *q = behind(spare, n), *k = behind(spare, 2 * n), *w = behind(spare, 3 * n);
+        float *t = spare, *q = behind(spare, n), *k = behind(spare, 2 * n),
+              *w = behind(spare, 3 * n);
         wf_group_norm(e, &m->norm, t, x, g, WF_ACT_NONE);
         wf_layer_apply(e, m->q, q, t, g, false);
         wf_layer_apply(e, m->k, k, t, g, false);
@@ -222,7 +236,8 @@ static void run_middle(const wf_vae *v, wf_exec *e, const middle *m, float *x, f
 }
 
 /* The levels of one half; returns which of the two buffers holds the result. */
-static float *run_stages(const wf_vae *v, wf_exec *e, const half *h, float *x, float *spare, wf_grid *g, bool down)
+static float *run_stages(const wf_vae *v, wf_exec *e, const half *h, float *x, float *spare,
+                         wf_grid *g, bool down)
 {
     for (int32_t i = 0; i < v->c.levels; i++) {
         const stage *s = &h->stages[i];

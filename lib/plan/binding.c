@@ -23,8 +23,8 @@ void wf_binding_drop(wf_binding *b)
 }
 
 /* Which modules act at which layer, before the selection: the slices of all layers in one list. */
-static weft_status place(wf_binding *b, const wf_layer *layers, size_t count, const wf_slice *slices,
-                         size_t n, weft_error *err)
+static weft_status place(wf_binding *b, const wf_layer *layers, size_t count,
+                         const wf_slice *slices, size_t n, weft_error *err)
 {
     size_t bytes = (n + 1) * sizeof *b->slice + (count + 1) * sizeof *b->first, at = 0;
 
@@ -34,10 +34,13 @@ static weft_status place(wf_binding *b, const wf_layer *layers, size_t count, co
     b->layers = count;
     for (size_t i = 0; i < n; i++) {
         const wf_layer *layer = &layers[slices[i].layer];
-        if (layer->component != WEFT_COMPONENT_DENOISER && wf_component_encoder(layer->component) < 0)
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "adapter %s: %s: adapters act on the UNet and the text encoders",
+        if (layer->component != WEFT_COMPONENT_DENOISER &&
+            wf_component_encoder(layer->component) < 0)
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "adapter %s: %s: adapters act on the UNet and the text encoders",
                            wf_adapter_name(b->adapter), layer->name);
-        for (; at <= (size_t)slices[i].layer; at++) b->first[at] = (int32_t)i; /* in order of layer */
+        for (; at <= (size_t)slices[i].layer; at++)
+            b->first[at] = (int32_t)i; /* in order of layer */
         b->slice[i] = slices[i];
     }
     for (; at <= count; at++) b->first[at] = (int32_t)n;
@@ -50,7 +53,8 @@ static bool acts_at(const wf_binding *b, size_t layer)
 }
 
 /* A pattern that selects nothing is usually a typo. */
-static weft_status check_patterns(const wf_binding *b, const wf_layer *layers, size_t count, weft_error *err)
+static weft_status check_patterns(const wf_binding *b, const wf_layer *layers, size_t count,
+                                  weft_error *err)
 {
     weft_status st = WEFT_OK;
     char       *one = wf_strdup(&b->alloc, b->select);
@@ -63,7 +67,8 @@ static weft_status check_patterns(const wf_binding *b, const wf_layer *layers, s
         for (size_t l = 0; l < count; l++)
             if (acts_at(b, l) && wf_glob_any(one, layers[l].name)) hits++;
         if (hits == 0)
-            st = wf_fail(err, WEFT_E_MISMATCH, "adapter %s: select pattern \"%s\" matches none of its layers",
+            st = wf_fail(err, WEFT_E_MISMATCH,
+                         "adapter %s: select pattern \"%s\" matches none of its layers",
                          wf_adapter_name(b->adapter), one);
         if (p[n] == '\0') break;
         p += n + 1;
@@ -72,7 +77,8 @@ static weft_status check_patterns(const wf_binding *b, const wf_layer *layers, s
     return st;
 }
 
-static weft_status apply_selection(wf_binding *b, const wf_layer *layers, size_t count, weft_error *err)
+static weft_status apply_selection(wf_binding *b, const wf_layer *layers, size_t count,
+                                   weft_error *err)
 {
     int32_t     kept = 0;
     weft_status st;
@@ -88,14 +94,15 @@ static weft_status apply_selection(wf_binding *b, const wf_layer *layers, size_t
     }
     b->first[count] = kept;
     if (kept == 0)
-        return wf_fail(err, WEFT_E_MISMATCH, "adapter %s: exclude pattern \"%s\" leaves none of its layers",
+        return wf_fail(err, WEFT_E_MISMATCH,
+                       "adapter %s: exclude pattern \"%s\" leaves none of its layers",
                        wf_adapter_name(b->adapter), b->exclude);
     return WEFT_OK;
 }
 
-weft_status wf_binding_make(wf_binding **out, weft_model *model, weft_adapter *adapter, const wf_slice *slices,
-                            size_t n, const weft_add_options *o, const weft_allocator *alloc,
-                            weft_error *err)
+weft_status wf_binding_make(wf_binding **out, weft_model *model, weft_adapter *adapter,
+                            const wf_slice *slices, size_t n, const weft_add_options *o,
+                            const weft_allocator *alloc, weft_error *err)
 {
     size_t          count;
     const wf_layer *layers = wf_model_layers(model, &count);
@@ -119,7 +126,8 @@ weft_status wf_binding_make(wf_binding **out, weft_model *model, weft_adapter *a
 }
 
 weft_status wf_binding_create(wf_binding **out, weft_model *model, weft_adapter *adapter,
-                              const weft_add_options *o, const weft_allocator *alloc, weft_error *err)
+                              const weft_add_options *o, const weft_allocator *alloc,
+                              weft_error *err)
 {
     weft_report *report;
     size_t       n;
@@ -145,5 +153,6 @@ const wf_module *wf_plan_module(const weft_plan *p, int32_t adapter, int32_t lay
 {
     int32_t         count;
     const wf_slice *slice = wf_plan_slices(p, adapter, layer, &count);
-    return count > 0 ? wf_adapter_module(p->entry[adapter].bound->adapter, (size_t)slice->module) : NULL;
+    return count > 0 ? wf_adapter_module(p->entry[adapter].bound->adapter, (size_t)slice->module)
+                     : NULL;
 }

@@ -20,8 +20,11 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
     wf_letter_text    letter;
     wf_number_text    weight, text_weight;
     float             in_text = e->text_weight[0];
+    bool              there[WF_TEXT_ENCODERS] = { false }; /* in the model */
 
     for (size_t l = 0; l < count; l++) {
+        int32_t encoder = wf_component_encoder(layers[l].component);
+        if (encoder >= 0) there[encoder] = true;
         if (e->bound->first[l] == e->bound->first[l + 1]) continue;
         if (layers[l].component == WEFT_COMPONENT_DENOISER) unet++;
         else text++;
@@ -30,14 +33,15 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
     if (info.rank_min == info.rank_max) wf_format(ranks, sizeof ranks, "%d", (int)info.rank_max);
     else wf_format(ranks, sizeof ranks, "%d-%d", (int)info.rank_min, (int)info.rank_max);
     wf_text_add(out, "  %-3s %-9s %-9s %-8s %5d %5d  %-7s %-13s %s\n", wf_letter(&letter, a),
-                wf_number(&weight, e->weight), wf_number(&text_weight, in_text), wf_plan_role_name(p, a), (int)unet,
-                (int)text, ranks, info.dialect, wf_adapter_name(e->bound->adapter));
+                wf_number(&weight, e->weight), wf_number(&text_weight, in_text),
+                wf_plan_role_name(p, a), (int)unet, (int)text, ranks, info.dialect,
+                wf_adapter_name(e->bound->adapter));
     if (e->bound->select != NULL) wf_text_add(out, "      only on %s\n", e->bound->select);
     if (e->bound->exclude != NULL) wf_text_add(out, "      not on %s\n", e->bound->exclude);
     for (int32_t i = 1; i < WF_TEXT_ENCODERS; i++)
-        if (e->text_weight[i] != in_text)
-            wf_text_add(out, "      weight %s in text encoder %d\n", wf_number(&text_weight, e->text_weight[i]),
-                        (int)i + 1);
+        if (there[i] && e->text_weight[i] != in_text)
+            wf_text_add(out, "      weight %s in text encoder %d\n",
+                        wf_number(&text_weight, e->text_weight[i]), (int)i + 1);
     if (e->weight == 0) wf_text_add(out, "      of weight 0: the UNet is left as it is\n");
 }
 
@@ -47,8 +51,8 @@ static void add_adapters(const weft_plan *p, wf_text *out)
         wf_text_add(out, "\nNo adapters: the base model, bit for bit.\n");
         return;
     }
-    wf_text_add(out, "\nadapters\n      %-9s %-9s %-8s %5s %5s  %-7s %-13s %s\n", "weight", "text", "role", "unet", "text",
-                "rank", "dialect", "name");
+    wf_text_add(out, "\nadapters\n      %-9s %-9s %-8s %5s %5s  %-7s %-13s %s\n", "weight", "text",
+                "role", "unet", "text", "rank", "dialect", "name");
     for (int32_t a = 0; a < p->adapters; a++) add_adapter(p, a, out);
 }
 
@@ -61,7 +65,8 @@ static void add_text_policy(const weft_plan *p, wf_text *out)
     for (int32_t a = 0; a < p->adapters; a++) {
         wf_letter_text letter;
         if (wf_sheet_reach(s, a) > 0)
-            wf_text_add(out, "%s %s", acting++ > 0 ? "," : " the text parts of", wf_letter(&letter, a));
+            wf_text_add(out, "%s %s", acting++ > 0 ? "," : " the text parts of",
+                        wf_letter(&letter, a));
     }
     wf_text_add(out, "%s\n", acting == 0 ? " the base model's text encoder" : "");
 }
@@ -80,7 +85,8 @@ static void add_mixed(const weft_plan *p, wf_text *out)
             const wf_sheet *s = &p->table.phase[i];
             for (size_t k = 0; k < s->patched_count && !here; k++)
                 here = (size_t)s->patched[k].layer == l &&
-                       wf_mixed_matters(p, &layers[l], s->patched[k].patch->part, s->patched[k].patch->parts);
+                       wf_mixed_matters(p, &layers[l], s->patched[k].patch->part,
+                                        s->patched[k].patch->parts);
         }
         n += here;
     }
@@ -98,10 +104,13 @@ static void add_cost(const weft_plan *p, wf_text *out)
 
     if (weft_plan_info_get(p, &info, NULL) != WEFT_OK) return;
     for (size_t i = 0; i < p->table.phases; i++) rows += p->table.phase[i].rows;
-    wf_text_add(out, "\ncost\n  layers     %lld of %lld touched%s\n", (long long)info.touched_layers,
-                (long long)info.layers, p->table.phases > 1 ? ", counted in each phase" : "");
-    wf_text_add(out, "  memory     %s of stacked factors with the plan, %s of merged copies in each run\n",
-                wf_bytes_text(&side, (size_t)info.side_bytes), wf_bytes_text(&merged, (size_t)info.merged_bytes));
+    wf_text_add(out, "\ncost\n  layers     %lld of %lld touched%s\n",
+                (long long)info.touched_layers, (long long)info.layers,
+                p->table.phases > 1 ? ", counted in each phase" : "");
+    wf_text_add(
+        out, "  memory     %s of stacked factors with the plan, %s of merged copies in each run\n",
+        wf_bytes_text(&side, (size_t)info.side_bytes),
+        wf_bytes_text(&merged, (size_t)info.merged_bytes));
     wf_text_add(out, "  table      %zu distinct %s for %d %s\n", rows, rows == 1 ? "row" : "rows",
                 (int)p->table.calls, p->table.calls == 1 ? "call" : "calls");
 }
@@ -140,7 +149,8 @@ static void add_all_paths(const weft_plan *p, wf_text *out)
 
     for (size_t i = 0; i < p->table.phases; i++) any += p->table.phase[i].patched_count;
     if (any == 0) return;
-    wf_text_add(out, "\n  %-18s %6s %8s  %14s %14s\n", "block", "side", "merged", "factors", "merged copies");
+    wf_text_add(out, "\n  %-18s %6s %8s  %14s %14s\n", "block", "side", "merged", "factors",
+                "merged copies");
     for (size_t i = 0; i < p->table.phases; i++) {
         if (p->table.phases > 1) wf_text_add(out, "  phase %zu\n", i);
         add_paths(p, &p->table.phase[i], out);
@@ -155,8 +165,9 @@ static void add_phase(const wf_sheet *s, size_t index, wf_text *out)
 {
     int32_t last = s->first + s->calls - 1, evaluations = wf_sheet_branches(s) + s->base;
 
-    wf_text_add(out, "  phase %zu    %s, calls %d to %d, %d %s in each\n", index, s->method->title, (int)s->first,
-                (int)last, (int)evaluations, evaluations == 1 ? "evaluation" : "evaluations");
+    wf_text_add(out, "  phase %zu    %s, calls %d to %d, %d %s in each\n", index, s->method->title,
+                (int)s->first, (int)last, (int)evaluations,
+                evaluations == 1 ? "evaluation" : "evaluations");
 }
 
 static void write_plan(const weft_plan *p, wf_text *out)
@@ -166,11 +177,13 @@ static void write_plan(const weft_plan *p, wf_text *out)
 
     wf_text_add(out, "%s: %d %s, %d %s, %s%d %s of the network in each (guidance doubles it)\n",
                 t->phases == 1 ? t->phase[0].method->title : "Plan in phases", (int)p->adapters,
-                p->adapters == 1 ? "adapter" : "adapters", (int)t->calls, t->calls == 1 ? "call" : "calls",
-                t->phases == 1 ? "" : "at most ", (int)most, most == 1 ? "evaluation" : "evaluations");
+                p->adapters == 1 ? "adapter" : "adapters", (int)t->calls,
+                t->calls == 1 ? "call" : "calls", t->phases == 1 ? "" : "at most ", (int)most,
+                most == 1 ? "evaluation" : "evaluations");
     for (size_t i = 0; i < t->phases; i++) {
         if (t->phases > 1) add_phase(&t->phase[i], i, out);
-        if (t->phase[i].method->describe != NULL) t->phase[i].method->describe(p, &t->phase[i], out);
+        if (t->phase[i].method->describe != NULL)
+            t->phase[i].method->describe(p, &t->phase[i], out);
     }
     if (p->adapters > 0) add_text_policy(p, out);
     if (p->adapters > 0) add_mixed(p, out);
@@ -187,14 +200,16 @@ static void write_plan(const weft_plan *p, wf_text *out)
     if (t->warnings.len > 0) wf_text_add(out, "\nwarnings\n%s", t->warnings.s);
 }
 
-weft_status weft_plan_text(const weft_plan *plan, char *buf, size_t cap, size_t *needed, weft_error *err)
+weft_status weft_plan_text(const weft_plan *plan, char *buf, size_t cap, size_t *needed,
+                           weft_error *err)
 {
     wf_text     text;
     weft_status st = WEFT_OK;
 
     if (needed != NULL) *needed = 0;
     if (plan == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_text: plan is NULL");
-    if (buf == NULL && cap != 0) return wf_fail(err, WEFT_E_ARG, "weft_plan_text: buf is NULL but cap is %zu", cap);
+    if (buf == NULL && cap != 0)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_text: buf is NULL but cap is %zu", cap);
     if (!plan->sealed) return wf_fail(err, WEFT_E_STATE, "weft_plan_text: the plan is not sealed");
     wf_text_init(&text, &plan->alloc);
     write_plan(plan, &text);

@@ -12,12 +12,14 @@ size_t wf_layer_columns(const wf_layer *layer)
 
 size_t wf_stack_floats(const wf_layer *layer, const wf_stack *stack)
 {
-    size_t columns = wf_layer_columns(layer), out = (size_t)layer->out, n = (size_t)stack->rank * (columns + out);
+    size_t columns = wf_layer_columns(layer), out = (size_t)layer->out,
+           n = (size_t)stack->rank * (columns + out);
 
     for (int32_t p = 0; stack->nonpair != NULL && p < stack->parts; p++) {
         const wf_nonpair *x = &stack->nonpair[p];
         if (x->w1 != NULL)
-            n += (size_t)x->o1 * (size_t)x->i1 + (size_t)x->o2 * (size_t)x->i2 * (columns / (size_t)layer->in);
+            n += (size_t)x->o1 * (size_t)x->i1 +
+                 (size_t)x->o2 * (size_t)x->i2 * (columns / (size_t)layer->in);
         n += (x->dense != NULL ? out * columns : 0) + (x->bias != NULL ? out : 0);
     }
     return n;
@@ -45,17 +47,19 @@ static wf_patch_part part_of(const weft_plan *p, const wf_slot *slot, bool ignor
 {
     int32_t          count;
     const wf_slice  *slice = wf_plan_slices(p, slot->adapter, slot->layer, &count) + slot->slice;
-    const wf_module *m = wf_adapter_module(p->entry[slot->adapter].bound->adapter, (size_t)slice->module);
+    const wf_module *m =
+        wf_adapter_module(p->entry[slot->adapter].bound->adapter, (size_t)slice->module);
     bool             inside = wf_plan_weighs_inside(p, slot->adapter, slot->layer);
     return (wf_patch_part){ m, *slice, ignore_alpha ? 1 : m->scale,
                             inside ? wf_plan_weight(p, slot->adapter, slot->layer) : 1 };
 }
 
 /* The lists of a patch: what the parts are, without their factors. */
-static weft_status list_parts(wf_patch **out, const weft_plan *p, const wf_slot *slot, int32_t parts,
-                              bool ignore_alpha, weft_error *err)
+static weft_status list_parts(wf_patch **out, const weft_plan *p, const wf_slot *slot,
+                              int32_t parts, bool ignore_alpha, weft_error *err)
 {
-    size_t    n = (size_t)parts, bytes = n * sizeof(wf_patch_part), size = bytes + n * sizeof(wf_binding *);
+    size_t n = (size_t)parts, bytes = n * sizeof(wf_patch_part),
+           size = bytes + n * sizeof(wf_binding *);
     wf_patch *x = wf_zalloc(&p->alloc, 1, sizeof *x);
 
     if (x == NULL) return wf_nomem(err, sizeof *x, "a layer's parts");
@@ -141,7 +145,8 @@ static void *take(block *b, size_t count, size_t size)
 {
     size_t at = (b->used + 63) / 64 * 64, bytes;
 
-    b->fits = b->fits && wf_mul(count, size, &bytes) && wf_add(at, bytes, &b->used) && b->used < SIZE_MAX - 64;
+    b->fits = b->fits && wf_mul(count, size, &bytes) && wf_add(at, bytes, &b->used) &&
+              b->used < SIZE_MAX - 64;
     return b->base != NULL && b->fits ? b->base + at : NULL;
 }
 
@@ -154,13 +159,16 @@ static bool has_bias(const wf_patch_part *s, const wf_layer *layer)
 
 static int32_t pair_rank(const wf_patch_part *s, const wf_layer *layer)
 {
-    return wf_slice_form(&s->slice, s->module, layer) == WF_FORM_PAIR ? wf_module_pair_rank(s->module) : 0;
+    return wf_slice_form(&s->slice, s->module, layer) == WF_FORM_PAIR
+               ? wf_module_pair_rank(s->module)
+               : 0;
 }
 
 /* Place everything of the stack in the block. */
 static void lay_out(wf_stack *stack, const wf_patch *w, const wf_layer *layer, block *b)
 {
-    size_t    columns = wf_layer_columns(layer), out = (size_t)layer->out, n = (size_t)w->parts, rank = 0;
+    size_t columns = wf_layer_columns(layer), out = (size_t)layer->out, n = (size_t)w->parts,
+           rank = 0;
     int32_t  *part_rank = take(b, n, sizeof *part_rank);
     float    *part_scale = take(b, n, sizeof *part_scale);
     wf_nonpair *nonpair = NULL;
@@ -178,24 +186,27 @@ static void lay_out(wf_stack *stack, const wf_patch *w, const wf_layer *layer, b
     float *down = take(b, rank, columns * sizeof *down), *up = take(b, rank, out * sizeof *up);
     for (size_t i = 0; i < n && !plain; i++) {
         const wf_patch_part *s = &w->part[i];
-        int32_t          form = wf_slice_form(&s->slice, s->module, layer), size[4] = { 0, 0, 0, 0 };
+        int32_t form = wf_slice_form(&s->slice, s->module, layer), size[4] = { 0, 0, 0, 0 };
         wf_nonpair         x = { NULL, NULL, 0, 0, 0, 0, NULL, NULL };
         if (form == WF_FORM_KRON) {
             s->module->family->kron_size(s->module, layer, size);
             x.o1 = size[0], x.i1 = size[1], x.o2 = size[2], x.i2 = size[3];
             x.w1 = take(b, (size_t)x.o1, (size_t)x.i1 * sizeof(float));
-            x.w2 = take(b, (size_t)x.o2, columns / (size_t)layer->in * (size_t)x.i2 * sizeof(float));
+            x.w2 =
+                take(b, (size_t)x.o2, columns / (size_t)layer->in * (size_t)x.i2 * sizeof(float));
         }
-        if (form == WF_FORM_DENSE || form == WF_FORM_NORM) x.dense = take(b, out, columns * sizeof(float));
+        if (form == WF_FORM_DENSE || form == WF_FORM_NORM)
+            x.dense = take(b, out, columns * sizeof(float));
         if (has_bias(s, layer)) x.bias = take(b, out, sizeof(float));
         if (nonpair != NULL) nonpair[i] = x;
     }
-    *stack = (wf_stack){ w->parts, b->fits ? (int32_t)rank : 0, part_rank, part_scale, down, up, nonpair };
+    *stack = (wf_stack){ w->parts, b->fits ? (int32_t)rank : 0, part_rank, part_scale, down, up,
+                         nonpair };
 }
 
 /* One part's factors into their places; `at` counts the ranks before it. */
-static weft_status fill_part(const wf_stack *stack, const wf_patch_part *s, const wf_layer *layer, int32_t i, size_t at,
-                             const weft_allocator *alloc, weft_error *err)
+static weft_status fill_part(const wf_stack *stack, const wf_patch_part *s, const wf_layer *layer,
+                             int32_t i, size_t at, const weft_allocator *alloc, weft_error *err)
 {
     const wf_module *m = s->module;
     const wf_nonpair  *x = stack->nonpair != NULL ? &stack->nonpair[i] : NULL;
@@ -208,7 +219,8 @@ static weft_status fill_part(const wf_stack *stack, const wf_patch_part *s, cons
     if (x->w1 != NULL) WF_TRY(wf_module_kron(m, layer, (float *)x->w1, (float *)x->w2, alloc, err));
     if (x->dense != NULL) {
         memset((float *)x->dense, 0, out * columns * sizeof *x->dense);
-        WF_TRY(wf_slice_add(&s->slice, m, layer, s->scale, s->inside, 1, (float *)x->dense, alloc, err));
+        WF_TRY(wf_slice_add(&s->slice, m, layer, s->scale, s->inside, 1, (float *)x->dense, alloc,
+                            err));
     }
     if (x->bias != NULL) {
         memset((float *)x->bias, 0, out * sizeof *x->bias);
@@ -226,7 +238,8 @@ static weft_status fill_stack(wf_patch *w, const wf_layer *layer, weft_error *er
 
     lay_out(&unused, w, layer, &count);
     if (count.fits) real.base = w->memory = wf_alloc(&w->alloc, count.used);
-    if (w->memory == NULL) return wf_nomem(err, count.fits ? count.used : SIZE_MAX, "a layer's stacked factors");
+    if (w->memory == NULL)
+        return wf_nomem(err, count.fits ? count.used : SIZE_MAX, "a layer's stacked factors");
     lay_out(&w->stack, w, layer, &real);
     for (int32_t i = 0; i < w->parts; i++) {
         WF_TRY(fill_part(&w->stack, &w->part[i], layer, i, at, &w->alloc, err));
@@ -246,19 +259,22 @@ bool wf_patch_has_bias(const wf_patch *patch, const wf_layer *layer)
 
 size_t wf_patch_merged_floats(const wf_patch *patch, const wf_layer *layer)
 {
-    return (size_t)layer->out * (wf_layer_columns(layer) + (wf_patch_has_bias(patch, layer) ? 1 : 0));
+    return (size_t)layer->out *
+           (wf_layer_columns(layer) + (wf_patch_has_bias(patch, layer) ? 1 : 0));
 }
 
-weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells, float *dst, float *bias,
-                           const weft_allocator *alloc, weft_error *err)
+weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells,
+                         float *dst, float *bias, const weft_allocator *alloc, weft_error *err)
 {
     for (int32_t i = 0; i < patch->parts; i++) {
         const wf_patch_part *s = &patch->part[i];
         if (cells[i].number == 0) continue;
-        WF_TRY(wf_slice_add(&s->slice, s->module, layer, s->scale, s->inside, cells[i].number, dst, alloc, err));
+        WF_TRY(wf_slice_add(&s->slice, s->module, layer, s->scale, s->inside, cells[i].number, dst,
+                            alloc, err));
         if (bias != NULL)
-            WF_TRY(wf_slice_add_bias(&s->slice, s->module, layer, s->scale, s->inside * cells[i].number, bias,
-                                     &(bool){ false }, alloc, err));
+            WF_TRY(wf_slice_add_bias(&s->slice, s->module, layer, s->scale,
+                                     s->inside * cells[i].number, bias, &(bool){ false }, alloc,
+                                     err));
     }
     return WEFT_OK;
 }
@@ -269,10 +285,12 @@ weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_
 static bool never_changes(const wf_sheet *s, size_t first, int32_t parts)
 {
     for (size_t k = first; s->rows > 0 && k < first + (size_t)parts; k++)
-        if (s->cells[s->row[0].at + k].vector != 0 || s->cells[s->row[0].at + k].mask != 0) return false;
+        if (s->cells[s->row[0].at + k].vector != 0 || s->cells[s->row[0].at + k].mask != 0)
+            return false;
     for (size_t r = 0; r < s->rows; r++)
-        if (s->row[r].branches != 1 || memcmp(s->cells + s->row[r].at + first, s->cells + s->row[0].at + first,
-                                              (size_t)parts * sizeof *s->cells) != 0)
+        if (s->row[r].branches != 1 ||
+            memcmp(s->cells + s->row[r].at + first, s->cells + s->row[0].at + first,
+                   (size_t)parts * sizeof *s->cells) != 0)
             return false;
     return true;
 }
@@ -297,7 +315,8 @@ static bool merging_pays(const wf_patch *x, const wf_layer *layer)
     return products > columns * out / 8;
 }
 
-static bool choose_merged(const weft_plan *p, const wf_layer *layer, const wf_patch *x, bool constant)
+static bool choose_merged(const weft_plan *p, const wf_layer *layer, const wf_patch *x,
+                          bool constant)
 {
     if (p->path == WEFT_PATH_SIDE || layer->component != WEFT_COMPONENT_DENOISER ||
         layer->kind == WEFT_LAYER_NORM)

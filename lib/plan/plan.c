@@ -66,7 +66,8 @@ static void drop_phases(weft_plan *p)
     wf_free(&p->alloc, p->phase);
 }
 
-weft_status weft_plan_begin_phase(weft_plan *plan, const weft_phase_options *options, weft_error *err)
+weft_status weft_plan_begin_phase(weft_plan *plan, const weft_phase_options *options,
+                                  weft_error *err)
 {
     weft_phase_options o;
     const wf_phase    *last;
@@ -74,19 +75,21 @@ weft_status weft_plan_begin_phase(weft_plan *plan, const weft_phase_options *opt
     WF_TRY(wf_plan_still_open(plan, "weft_plan_begin_phase", err));
     WF_TRY(WF_OPTIONS(&o, options, weft_phase_options, WEFT_PHASE_AT, err));
     if (plan->phases >= WF_PHASES_MAX)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_begin_phase: a plan takes at most %d phases",
-                       WF_PHASES_MAX);
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "weft_plan_begin_phase: a plan takes at most %d phases", WF_PHASES_MAX);
     if (o.reserved0 != 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_phase_options: reserved0 is %d, must be zero",
                        (int)o.reserved0);
     if (o.flags & WEFT_PHASE_AT) {
         if (!(o.at >= 0 && o.at <= 1) || o.first != 0)
-            return wf_fail(err, WEFT_E_ARG, "weft_phase_options: at must be 0 to 1, and first 0 beside it");
+            return wf_fail(err, WEFT_E_ARG,
+                           "weft_phase_options: at must be 0 to 1, and first 0 beside it");
         return add_phase(plan, 0, o.at, err);
     }
     last = &plan->phase[plan->phases - 1];
     if (o.first < 1 || (last->at < 0 && o.first <= last->first))
-        return wf_fail(err, WEFT_E_ARG, "weft_phase_options: first is %d, the phase before begins at call %d",
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_phase_options: first is %d, the phase before begins at call %d",
                        (int)o.first, (int)last->first);
     return add_phase(plan, o.first, -1, err);
 }
@@ -116,7 +119,8 @@ weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *op
 
 /* ---- create, copy, free ---------------------------------------------------------------------- */
 
-weft_status weft_plan_create(weft_model *model, const weft_plan_options *options, weft_plan **out, weft_error *err)
+weft_status weft_plan_create(weft_model *model, const weft_plan_options *options, weft_plan **out,
+                             weft_error *err)
 {
     weft_plan_options o;
     weft_allocator    alloc;
@@ -130,14 +134,18 @@ weft_status weft_plan_create(weft_model *model, const weft_plan_options *options
     if (st == WEFT_OK) st = wf_check_allocator(o.allocator, err);
     if (st != WEFT_OK) return st;
     if (o.path < WEFT_PATH_AUTO || o.path > WEFT_PATH_MERGED)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_options: path is %d, not one of WEFT_PATH_*", (int)o.path);
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_options: path is %d, not one of WEFT_PATH_*",
+                       (int)o.path);
     if (o.text < WEFT_TEXT_METHOD || o.text > WEFT_TEXT_NONE)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_options: text is %d, not one of WEFT_TEXT_*", (int)o.text);
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_options: text is %d, not one of WEFT_TEXT_*",
+                       (int)o.text);
 
     if (o.mixed < WEFT_MIXED_DELTA || o.mixed > WEFT_MIXED_DIRECTION)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_options: mixed is %d, not one of WEFT_MIXED_*", (int)o.mixed);
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_options: mixed is %d, not one of WEFT_MIXED_*",
+                       (int)o.mixed);
     if (o.reserved0 != 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_options: reserved0 is %d, must be zero", (int)o.reserved0);
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_options: reserved0 is %d, must be zero",
+                       (int)o.reserved0);
 
     alloc = wf_allocator(o.allocator);
     p = wf_zalloc(&alloc, 1, sizeof *p);
@@ -191,7 +199,8 @@ static wf_blob *learnt_of(const weft_plan *p, const wf_phase *phase)
 {
     if (!p->sealed) return phase->learnt;
     for (size_t i = 0; i < p->table.phases; i++)
-        if (p->table.phase[i].method == phase->method && p->table.phase[i].options == phase->options)
+        if (p->table.phase[i].method == phase->method &&
+            p->table.phase[i].options == phase->options)
             return p->table.phase[i].learnt;
     return NULL;
 }
@@ -291,7 +300,9 @@ weft_status wf_plan_still_open(const weft_plan *plan, const char *what, weft_err
 {
     if (plan == NULL) return wf_fail(err, WEFT_E_ARG, "%s: plan is NULL", what);
     if (plan->sealed)
-        return wf_fail(err, WEFT_E_STATE, "%s: the plan is sealed; weft_plan_copy() gives one that can be changed", what);
+        return wf_fail(err, WEFT_E_STATE,
+                       "%s: the plan is sealed; weft_plan_copy() gives one that can be changed",
+                       what);
     return WEFT_OK;
 }
 
@@ -310,21 +321,24 @@ static weft_status grow_entries(weft_plan *p, weft_error *err)
     return WEFT_OK;
 }
 
-weft_status wf_plan_check_add(const weft_add_options *o, float weight, const char *name, weft_error *err)
+weft_status wf_plan_check_add(const weft_add_options *o, float weight, const char *name,
+                              weft_error *err)
 {
-    if (!isfinite(weight)) return wf_fail(err, WEFT_E_ARG, "adapter %s: the weight is not a finite number", name);
+    if (!isfinite(weight))
+        return wf_fail(err, WEFT_E_ARG, "adapter %s: the weight is not a finite number", name);
     if ((o->flags & WEFT_ADD_SHARE) && !isfinite(o->share))
         return wf_fail(err, WEFT_E_ARG, "adapter %s: the share is not a finite number", name);
     if (o->role < WEFT_ROLE_NONE || o->role > WEFT_ROLE_STYLE)
-        return wf_fail(err, WEFT_E_ARG, "adapter %s: role is %d, not one of WEFT_ROLE_*", name, (int)o->role);
+        return wf_fail(err, WEFT_E_ARG, "adapter %s: role is %d, not one of WEFT_ROLE_*", name,
+                       (int)o->role);
     if (o->reserved0 != 0 || o->reserved1 != 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_add_options: reserved fields must be zero");
     return WEFT_OK;
 }
 
 /* The weights of the text encoders: as given, or all the weight itself. */
-static weft_status read_text_weights(float to[WF_TEXT_ENCODERS], const weft_text_weights *given, float weight,
-                                     const char *name, weft_error *err)
+static weft_status read_text_weights(float to[WF_TEXT_ENCODERS], const weft_text_weights *given,
+                                     float weight, const char *name, weft_error *err)
 {
     weft_text_weights t;
 
@@ -343,26 +357,33 @@ static weft_status read_text_weights(float to[WF_TEXT_ENCODERS], const weft_text
 }
 
 /* What an adapter is in a plan, from its options. */
-static weft_status make_entry(wf_entry *e, const weft_plan *plan, weft_adapter *adapter, float weight,
-                              const weft_add_options *options, const char *what, weft_error *err)
+static weft_status make_entry(wf_entry *e, const weft_plan *plan, weft_adapter *adapter,
+                              float weight, const weft_add_options *options, const char *what,
+                              weft_error *err)
 {
     weft_add_options o;
 
     if (adapter == NULL) return wf_fail(err, WEFT_E_ARG, "%s: adapter is NULL", what);
-    WF_TRY(WF_OPTIONS(&o, options, weft_add_options, WEFT_ADD_PARTIAL | WEFT_ADD_SHARE | WEFT_ADD_PEFT_DORA |
-                      WEFT_ADD_REPLACE, err));
+    WF_TRY(WF_OPTIONS(&o, options, weft_add_options,
+                      WEFT_ADD_PARTIAL | WEFT_ADD_SHARE | WEFT_ADD_PEFT_DORA | WEFT_ADD_REPLACE,
+                      err));
     if (o.flags & WEFT_ADD_REPLACE)
-        return wf_fail(err, WEFT_E_ARG, "adapter %s: WEFT_ADD_REPLACE is for the tokens of a concept: "
-                       "use weft_plan_add_concept", wf_adapter_name(adapter));
+        return wf_fail(err, WEFT_E_ARG,
+                       "adapter %s: WEFT_ADD_REPLACE is for the tokens of a concept: "
+                       "use weft_plan_add_concept",
+                       wf_adapter_name(adapter));
     WF_TRY(wf_plan_check_add(&o, weight, wf_adapter_name(adapter), err));
-    *e = (wf_entry){ .weight = weight, .share = o.flags & WEFT_ADD_SHARE ? o.share : 1, .role = o.role,
+    *e = (wf_entry){ .weight = weight,
+                     .share = o.flags & WEFT_ADD_SHARE ? o.share : 1,
+                     .role = o.role,
                      .peft_dora = (o.flags & WEFT_ADD_PEFT_DORA) != 0 };
-    WF_TRY(read_text_weights(e->text_weight, o.text_weights, weight, wf_adapter_name(adapter), err));
+    WF_TRY(
+        read_text_weights(e->text_weight, o.text_weights, weight, wf_adapter_name(adapter), err));
     return wf_binding_create(&e->bound, plan->model, adapter, &o, &plan->alloc, err);
 }
 
-weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float weight, const weft_add_options *options,
-                          weft_error *err)
+weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float weight,
+                          const weft_add_options *options, weft_error *err)
 {
     wf_entry e;
 
@@ -376,11 +397,13 @@ weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float weight, 
     return WEFT_OK;
 }
 
-static weft_status check_index(const weft_plan *plan, int32_t adapter, const char *what, weft_error *err)
+static weft_status check_index(const weft_plan *plan, int32_t adapter, const char *what,
+                               weft_error *err)
 {
     WF_TRY(wf_plan_still_open(plan, what, err));
     if (adapter < 0 || adapter >= plan->adapters)
-        return wf_fail(err, WEFT_E_ARG, "%s: adapter %d of %d", what, (int)adapter, (int)plan->adapters);
+        return wf_fail(err, WEFT_E_ARG, "%s: adapter %d of %d", what, (int)adapter,
+                       (int)plan->adapters);
     return WEFT_OK;
 }
 
@@ -405,8 +428,8 @@ weft_status weft_plan_remove(weft_plan *plan, int32_t index, weft_error *err)
     return WEFT_OK;
 }
 
-weft_status weft_plan_set_weight(weft_plan *plan, int32_t index, float weight, const weft_text_weights *text,
-                                 weft_error *err)
+weft_status weft_plan_set_weight(weft_plan *plan, int32_t index, float weight,
+                                 const weft_text_weights *text, weft_error *err)
 {
     float    weights[WF_TEXT_ENCODERS];
 
@@ -430,7 +453,8 @@ weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err)
 
     if (st != WEFT_OK) return st;
     if (calls < 1 || calls > WF_CALLS_MAX)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_seal: %d calls, need 1 to %d", (int)calls, WF_CALLS_MAX);
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_seal: %d calls, need 1 to %d", (int)calls,
+                       WF_CALLS_MAX);
     if ((st = wf_table_make(&table, plan, calls, err)) != WEFT_OK) return st;
     drop_cache(plan);
     plan->table = table;

@@ -77,14 +77,17 @@ static int64_t find_slot(const wf_sheet *s, int64_t layer, int32_t adapter)
         if (at->layer < layer || (at->layer == layer && at->adapter < adapter)) low = mid + 1;
         else high = mid;
     }
-    if (low == s->slots || s->slot[low].layer != layer || s->slot[low].adapter != adapter) return -1;
+    if (low == s->slots || s->slot[low].layer != layer || s->slot[low].adapter != adapter)
+        return -1;
     return (int64_t)low;
 }
 
-wf_cell wf_sheet_cell(const wf_sheet *s, const wf_row *row, int32_t branch, int64_t layer, int32_t adapter)
+wf_cell wf_sheet_cell(const wf_sheet *s, const wf_row *row, int32_t branch, int64_t layer,
+                      int32_t adapter)
 {
     int64_t slot = find_slot(s, layer, adapter);
-    return slot >= 0 ? wf_sheet_cells(s, row)[(size_t)branch * s->slots + (size_t)slot] : (wf_cell){ 0, 0, 0 };
+    return slot >= 0 ? wf_sheet_cells(s, row)[(size_t)branch * s->slots + (size_t)slot]
+                     : (wf_cell){ 0, 0, 0 };
 }
 
 bool wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end)
@@ -92,7 +95,8 @@ bool wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end)
     for (size_t r = 0; r < s->rows; r++)
         for (int32_t b = 0; b < s->row[r].branches; b++)
             for (size_t k = first; k < end; k++)
-                if (wf_sheet_cells(s, &s->row[r])[(size_t)b * s->slots + k].number != 0) return true;
+                if (wf_sheet_cells(s, &s->row[r])[(size_t)b * s->slots + k].number != 0)
+                    return true;
     return false;
 }
 
@@ -100,7 +104,8 @@ int32_t wf_sheet_reach(const wf_sheet *s, int32_t adapter)
 {
     int32_t reach = 0;
     for (size_t k = 0; k < s->slots; k++)
-        reach += s->slot[k].adapter == adapter && s->slot[k].slice == 0 && wf_sheet_any_cell(s, k, k + 1);
+        reach += s->slot[k].adapter == adapter && s->slot[k].slice == 0 &&
+                 wf_sheet_any_cell(s, k, k + 1);
     return reach;
 }
 
@@ -116,8 +121,8 @@ const char *wf_plan_role_name(const weft_plan *p, int32_t adapter)
 /* ---- facts ----------------------------------------------------------------------------------- */
 
 /* Layers and bytes of a sheet; a patch that an earlier sheet has too shares its factors. */
-static void add_costs(const weft_plan *p, const wf_sheet *s, int64_t *touched, int64_t *merged, int64_t *side_bytes,
-                      int64_t *merged_bytes)
+static void add_costs(const weft_plan *p, const wf_sheet *s, int64_t *touched, int64_t *merged,
+                      int64_t *side_bytes, int64_t *merged_bytes)
 {
     const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
 
@@ -139,7 +144,8 @@ weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft
     size_t         count;
 
     if (plan == NULL || info == NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_info_get: %s is NULL", plan == NULL ? "plan" : "info");
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_info_get: %s is NULL",
+                       plan == NULL ? "plan" : "info");
     (void)wf_model_layers(plan->model, &count);
     i.sealed = plan->sealed;
     i.phases = (int32_t)(plan->sealed ? plan->table.phases : plan->phases);
@@ -150,18 +156,22 @@ weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft
     i.evaluations = wf_plan_evaluations(plan);
     i.layers = (int64_t)count;
     for (size_t k = 0; k < plan->table.phases; k++)
-        add_costs(plan, &plan->table.phase[k], &i.touched_layers, &i.merged_layers, &i.side_bytes, &i.merged_bytes);
-    add_costs(plan, &plan->table.text, &i.touched_layers, &i.merged_layers, &i.side_bytes, &i.merged_bytes);
+        add_costs(plan, &plan->table.phase[k], &i.touched_layers, &i.merged_layers, &i.side_bytes,
+                  &i.merged_bytes);
+    add_costs(plan, &plan->table.text, &i.touched_layers, &i.merged_layers, &i.side_bytes,
+              &i.merged_bytes);
     return WF_RESULT(info, &i, weft_plan_info, err);
 }
 
-weft_status weft_plan_phase(const weft_plan *plan, int32_t index, weft_phase_info *info, weft_error *err)
+weft_status weft_plan_phase(const weft_plan *plan, int32_t index, weft_phase_info *info,
+                            weft_error *err)
 {
     weft_phase_info i = WEFT_PHASE_INFO_INIT;
     int32_t         count;
 
     if (plan == NULL || info == NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_phase: %s is NULL", plan == NULL ? "plan" : "info");
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_phase: %s is NULL",
+                       plan == NULL ? "plan" : "info");
     count = (int32_t)(plan->sealed ? plan->table.phases : plan->phases);
     if (index < 0 || index >= count)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_phase: phase %d of %d", (int)index, (int)count);
@@ -187,11 +197,12 @@ weft_status weft_plan_adapter(const weft_plan *plan, int32_t adapter, weft_plan_
 {
     weft_plan_adapter_info i = WEFT_PLAN_ADAPTER_INFO_INIT;
 
-    WF_TRY(wf_plan_must_be_sealed(plan, "weft_plan_adapter", err)); /* K-LoRA tells its parts apart at the end */
+    WF_TRY(wf_plan_must_be_sealed(plan, "weft_plan_adapter",
+                                  err)); /* K-LoRA tells its parts apart at the end */
     if (info == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_adapter: info is NULL");
     if (adapter < 0 || adapter >= plan->adapters)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_adapter: adapter is %d, the plan has %d", (int)adapter,
-                       (int)plan->adapters);
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_adapter: adapter is %d, the plan has %d",
+                       (int)adapter, (int)plan->adapters);
     const wf_entry *e = &plan->entry[adapter];
     i.role = e->role;
     i.name = wf_adapter_name(e->bound->adapter);
@@ -214,7 +225,8 @@ static weft_status check_call(const weft_plan *p, int32_t call, const char *what
     return WEFT_OK;
 }
 
-weft_status weft_plan_call(const weft_plan *plan, int32_t call, weft_call_info *info, weft_error *err)
+weft_status weft_plan_call(const weft_plan *plan, int32_t call, weft_call_info *info,
+                           weft_error *err)
 {
     weft_call_info i = WEFT_CALL_INFO_INIT;
 
@@ -228,8 +240,8 @@ weft_status weft_plan_call(const weft_plan *plan, int32_t call, weft_call_info *
     return WF_RESULT(info, &i, weft_call_info, err);
 }
 
-weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, int64_t layer, int32_t adapter,
-                           weft_cell *out, weft_error *err)
+weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, int64_t layer,
+                           int32_t adapter, weft_cell *out, weft_error *err)
 {
     weft_cell       cell = WEFT_CELL_INIT;
     const wf_layer *layers;
@@ -245,11 +257,14 @@ weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, 
     row = wf_sheet_row(s, call);
     branches = row->branches - s->base;
     if (branch < 0 || branch >= branches)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: branch %d of %d", (int)branch, (int)branches);
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: branch %d of %d", (int)branch,
+                       (int)branches);
     if (layer < 0 || (uint64_t)layer >= count)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: layer %lld of %zu", (long long)layer, count);
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: layer %lld of %zu", (long long)layer,
+                       count);
     if (adapter < 0 || adapter >= plan->adapters)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: adapter %d of %d", (int)adapter, (int)plan->adapters);
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_cell: adapter %d of %d", (int)adapter,
+                       (int)plan->adapters);
     if (wf_component_encoder(layers[layer].component) >= 0) {
         s = &plan->table.text;
         row = &s->row[0];
@@ -259,8 +274,8 @@ weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, 
     return WF_RESULT(out, &cell, weft_cell, err);
 }
 
-weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t call, int32_t branch, float *weight, float *divisor,
-                                    weft_error *err)
+weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t call, int32_t branch,
+                                    float *weight, float *divisor, weft_error *err)
 {
     float w = 1, d = 1;
 
@@ -270,7 +285,8 @@ weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t call, int32_t
     const wf_sheet *s = wf_plan_phase(plan, call);
     int32_t         branches = wf_sheet_row(s, call)->branches - s->base;
     if (branch < 0 || branch >= branches)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_branch_weight: branch %d of %d", (int)branch, (int)branches);
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_branch_weight: branch %d of %d", (int)branch,
+                       (int)branches);
     if (s->method->weigh != NULL) s->method->weigh(plan, s, call - s->first, branch, &w, &d);
     if (weight != NULL) *weight = w;
     if (divisor != NULL) *divisor = d;

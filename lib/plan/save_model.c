@@ -39,9 +39,12 @@ static weft_status add_change(saving *s, const change *like, bool bias, weft_err
     c->bias = bias;
     c->tensor = wf_model_tensor(wf_plan_model(s->plan), c->layer, bias, &c->source);
     if (c->tensor == NULL && bias)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: the plan adds a bias, and the layer has none that "
-                       "could be written", c->layer->name);
-    if (c->tensor == NULL) return wf_fail(err, WEFT_E_INTERNAL, "%s: its weight is in no file", c->layer->name);
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: the plan adds a bias, and the layer has none that "
+                       "could be written",
+                       c->layer->name);
+    if (c->tensor == NULL)
+        return wf_fail(err, WEFT_E_INTERNAL, "%s: its weight is in no file", c->layer->name);
     s->count++;
     return WEFT_OK;
 }
@@ -54,7 +57,8 @@ static weft_status add_sheet(saving *s, const wf_sheet *sheet, weft_error *err)
         const wf_patched *at = &sheet->patched[i];
         const change      c = { .patch = at->patch, .layer = &table[at->layer],
                                 .cells = wf_sheet_cells(sheet, &sheet->row[0]) + at->slot };
-        if (!wf_sheet_any_cell(sheet, (size_t)at->slot, (size_t)(at->slot + at->patch->parts))) continue;
+        if (!wf_sheet_any_cell(sheet, (size_t)at->slot, (size_t)(at->slot + at->patch->parts)))
+            continue;
         WF_TRY(add_change(s, &c, false, err));
         if (wf_patch_has_bias(at->patch, c.layer)) WF_TRY(add_change(s, &c, true, err));
     }
@@ -92,22 +96,26 @@ static weft_status merge(saving *s, const change *p, weft_error *err)
     float *bias = s->floats + (size_t)p->layer->out * wf_layer_columns(p->layer);
 
     wf_blas_begin();
-    weft_status st = wf_plan_patched_weight(s->plan, p->patch, p->cells, s->floats, bias, &s->plan->alloc, err);
+    weft_status st =
+        wf_plan_patched_weight(s->plan, p->patch, p->cells, s->floats, bias, &s->plan->alloc, err);
     wf_blas_end();
     return st;
 }
 
 /* to (out, in, ky, kx) in the file's type from w (out, ky, kx, in); `turned`: to (in, out). line
  * holds K floats. */
-static bool place(uint8_t *to, const wf_layer *l, wf_dtype type, const float *w, float *line, bool turned)
+static bool place(uint8_t *to, const wf_layer *l, wf_dtype type, const float *w, float *line,
+                  bool turned)
 {
-    size_t size = (size_t)wf_dtype_bits(type) / 8, in = (size_t)l->in, taps = (size_t)l->kernel * (size_t)l->kernel;
+    size_t size = (size_t)wf_dtype_bits(type) / 8, in = (size_t)l->in,
+           taps = (size_t)l->kernel * (size_t)l->kernel;
     size_t K = taps * in, out = (size_t)l->out;
     bool known = true;
 
     if (taps == 1 && !turned) return narrow(to, type, w, out * K);
     for (size_t o = 0; o < out && known; o++) {
-        for (size_t i = 0; i < K && turned && known; i++) known = narrow(to + (i * out + o) * size, type, w + o * K + i, 1);
+        for (size_t i = 0; i < K && turned && known; i++)
+            known = narrow(to + (i * out + o) * size, type, w + o * K + i, 1);
         for (size_t i = 0; i < K && !turned; i++) line[i] = w[o * K + i % taps * in + i / taps];
         if (!turned) known = narrow(to + o * K * size, type, line, K);
     }
@@ -125,8 +133,9 @@ static weft_status apply(saving *s, const change *p, const wf_tensor *whole, wef
     WF_TRY(merge(s, p, err));
     known = p->bias ? narrow(to, p->tensor->dtype, bias, (size_t)l->out)
                     : place(to, l, p->tensor->dtype, s->floats, line, p->source != NULL);
-    return known ? WEFT_OK : wf_fail(err, WEFT_E_UNSUPPORTED, "%s: weights in %s are not written", l->name,
-                                     wf_dtype_name(p->tensor->dtype));
+    return known ? WEFT_OK
+                 : wf_fail(err, WEFT_E_UNSUPPORTED, "%s: weights in %s are not written", l->name,
+                           wf_dtype_name(p->tensor->dtype));
 }
 
 /* ---- one file -------------------------------------------------------------------------------- */
@@ -141,16 +150,18 @@ static bool lies_in(const change *p, const wf_tensor *t)
 
 /* A pickle's tensors can share their memory. What is merged into one of them must not appear in the
  * other. */
-static weft_status check_alone(const saving *s, const wf_tensor *tensors, size_t count, weft_error *err)
+static weft_status check_alone(const saving *s, const wf_tensor *tensors, size_t count,
+                               weft_error *err)
 {
     for (size_t i = 0; i < s->count; i++) {
         const wf_tensor *first = NULL;
         for (size_t k = 0; k < count; k++) {
             if (tensors[k].bytes == 0 || !lies_in(&s->changes[i], &tensors[k])) continue;
             if (first != NULL)
-                return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: tensors %.120s and %.120s of the file are the same memory, "
-                               "which with the plan they would not be", s->changes[i].layer->name, first->name,
-                               tensors[k].name);
+                return wf_fail(err, WEFT_E_UNSUPPORTED,
+                               "%s: tensors %.120s and %.120s of the file are the same memory, "
+                               "which with the plan they would not be",
+                               s->changes[i].layer->name, first->name, tensors[k].name);
             first = &tensors[k];
         }
     }
@@ -162,7 +173,8 @@ static weft_status make_data(void *user, const wf_tensor *t, const void **data, 
     saving *s = user;
     const weft_plan *p = s->plan;
 
-    if (p->progress != NULL && p->progress(p->progress_user, "saving model", s->done++, s->all) != 0)
+    if (p->progress != NULL &&
+        p->progress(p->progress_user, "saving model", s->done++, s->all) != 0)
         return wf_fail(err, WEFT_E_CANCELLED, "saving the model was cancelled");
     for (size_t i = 0; i < s->count; i++) {
         if (t->bytes == 0 || !lies_in(&s->changes[i], t)) continue;
@@ -174,8 +186,8 @@ static weft_status make_data(void *user, const wf_tensor *t, const void **data, 
 }
 
 /* The file's own metadata, without sums that no longer hold, and what transformers wants to see. */
-static weft_status write_file(void *user, const char *path, const weft_tensors *file, const wf_tensor *tensors,
-                              size_t count, weft_error *err)
+static weft_status write_file(void *user, const char *path, const weft_tensors *file,
+                              const wf_tensor *tensors, size_t count, weft_error *err)
 {
     saving *s = user;
     const weft_allocator *alloc = &s->plan->alloc;
@@ -187,7 +199,9 @@ static weft_status write_file(void *user, const char *path, const weft_tensors *
     if (pairs == NULL) return wf_nomem(err, 2 * (all + 1) * sizeof *pairs, path);
     for (size_t i = 0; i < all; i++) {
         const char *key = wf_tensors_meta_key(file, i);
-        if (strcmp(key, "format") == 0 || strstr(key, "hash") != NULL || strncmp(key, "weft.", 5) == 0) continue;
+        if (strcmp(key, "format") == 0 || strstr(key, "hash") != NULL ||
+            strncmp(key, "weft.", 5) == 0)
+            continue;
         pairs[2 * n] = key;
         pairs[2 * n++ + 1] = wf_tensors_meta_value(file, i);
     }
@@ -195,7 +209,8 @@ static weft_status write_file(void *user, const char *path, const weft_tensors *
     pairs[2 * n++ + 1] = "pt";
     s->done = 0;
     s->all = (int64_t)count;
-    weft_status st = wf_tensors_write_made(path, tensors, count, pairs, n, make_data, s, alloc, err);
+    weft_status st =
+        wf_tensors_write_made(path, tensors, count, pairs, n, make_data, s, alloc, err);
     wf_free(alloc, pairs);
     return st;
 }
@@ -211,30 +226,40 @@ static weft_status take_memory(saving *s, weft_error *err)
         const wf_layer *l = s->changes[i].layer;
         size_t need = ((size_t)l->out + 1) * wf_layer_columns(l) + (size_t)l->out;
         floats = WF_MAX(floats, need);
-        bytes = WF_MAX(bytes, 3 * s->changes[i].tensor->bytes); /* it may be a third of q, k and v */
+        bytes =
+            WF_MAX(bytes, 3 * s->changes[i].tensor->bytes); /* it may be a third of q, k and v */
     }
     s->buffer = wf_alloc(&s->plan->alloc, bytes);
     s->floats = wf_alloc(&s->plan->alloc, floats * sizeof *s->floats);
-    return s->buffer != NULL && s->floats != NULL ? WEFT_OK
-                                                  : wf_nomem(err, bytes + floats * sizeof *s->floats, "a checkpoint");
+    return s->buffer != NULL && s->floats != NULL
+               ? WEFT_OK
+               : wf_nomem(err, bytes + floats * sizeof *s->floats, "a checkpoint");
 }
 
 static weft_status check(const weft_plan *p, const char *path, weft_error *err)
 {
-    if (p == NULL || path == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_save_model: %s is NULL", p == NULL ? "plan" : "path");
-    if (!p->sealed) return wf_fail(err, WEFT_E_STATE, "weft_plan_save_model: the plan is not sealed");
+    if (p == NULL || path == NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_save_model: %s is NULL",
+                       p == NULL ? "plan" : "path");
+    if (!p->sealed)
+        return wf_fail(err, WEFT_E_STATE, "weft_plan_save_model: the plan is not sealed");
     size_t          phases;
     const wf_sheet *phase = wf_plan_phases(p, &phases);
     if (phases > 1)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: the plan has %zu phases, and weights "
-                       "hold one", phases);
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "weft_plan_save_model: the plan has %zu phases, and weights "
+                       "hold one",
+                       phases);
     if (wf_plan_evaluations(p) != 1)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: %s has %d branches, and weights hold one",
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "weft_plan_save_model: %s has %d branches, and weights hold one",
                        phase->method->title, wf_plan_evaluations(p));
     for (int32_t call = 1; call < phase->calls; call++)
         if (phase->row_of_call[call] != 0)
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_save_model: the coefficients of %s change at "
-                           "call %d, and weights do not", phase->method->title, call);
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "weft_plan_save_model: the coefficients of %s change at "
+                           "call %d, and weights do not",
+                           phase->method->title, call);
     return WEFT_OK;
 }
 

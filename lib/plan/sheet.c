@@ -14,7 +14,8 @@
 /* ---- slots ----------------------------------------------------------------------------------- */
 
 /* Slots of an adapter at a layer of this sheet. */
-static int32_t slots_at(const weft_plan *p, const wf_sheet *s, const wf_layer *layer, int32_t adapter)
+static int32_t slots_at(const weft_plan *p, const wf_sheet *s, const wf_layer *layer,
+                        int32_t adapter)
 {
     bool    text = wf_component_encoder(layer->component) >= 0;
     int32_t count;
@@ -46,9 +47,11 @@ static int32_t branches_of(const weft_plan *p, const wf_sheet *s, int32_t call)
     return s->method != NULL && s->method->branches != NULL ? s->method->branches(p, s, call) : 1;
 }
 
-static wf_cell cell_of(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, const wf_slot *slot)
+static wf_cell cell_of(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+                       const wf_slot *slot)
 {
-    if (s->method == NULL) return (wf_cell){ wf_plan_text_cell(p, slot->adapter, slot->layer), 0, 0 };
+    if (s->method == NULL)
+        return (wf_cell){ wf_plan_text_cell(p, slot->adapter, slot->layer), 0, 0 };
     wf_cell c = s->method->choose(p, s, call, branch, slot->layer, slot->adapter);
     if (c.number == 0) return (wf_cell){ 0, 0, 0 }; /* never -0: rows are compared as bytes */
     c.number *= wf_plan_cell_weight(p, slot->adapter, slot->layer);
@@ -73,7 +76,8 @@ static weft_status grow(void *at, size_t *cap, size_t n, size_t size, const weft
 
     memcpy(&old, at, sizeof old);
     if (n <= *cap && old != NULL) return WEFT_OK;
-    if ((more = wf_zalloc(alloc, room, size)) == NULL) return wf_nomem(err, room * size, "a plan's rows");
+    if ((more = wf_zalloc(alloc, room, size)) == NULL)
+        return wf_nomem(err, room * size, "a plan's rows");
     if (*cap > 0) memcpy(more, old, *cap * size);
     wf_free(alloc, old);
     memcpy(at, &more, sizeof more);
@@ -82,8 +86,8 @@ static weft_status grow(void *at, size_t *cap, size_t n, size_t size, const weft
 }
 
 /* The row of a call: an earlier one, or the next. */
-static weft_status add_row(row_set *set, const weft_plan *p, const wf_sheet *s, int32_t call, int32_t *index,
-                           weft_error *err)
+static weft_status add_row(row_set *set, const weft_plan *p, const wf_sheet *s, int32_t call,
+                           int32_t *index, weft_error *err)
 {
     int32_t branches = branches_of(p, s, call), all = branches + s->base;
     size_t  width, need, cap = set->cap;
@@ -97,7 +101,8 @@ static weft_status add_row(row_set *set, const weft_plan *p, const wf_sheet *s, 
     wf_cell *cells = set->cells + set->used;
     for (int32_t b = 0; b < all; b++)
         for (size_t k = 0; k < s->slots; k++)
-            cells[(size_t)b * s->slots + k] = b < branches ? cell_of(p, s, call, b, &s->slot[k]) : (wf_cell){ 0, 0, 0 };
+            cells[(size_t)b * s->slots + k] =
+                b < branches ? cell_of(p, s, call, b, &s->slot[k]) : (wf_cell){ 0, 0, 0 };
     set->hash[set->count] = wf_hash(0, cells, width * sizeof *cells);
     for (size_t r = 0; r < set->count; r++)
         if (set->hash[r] == set->hash[set->count] && set->row[r].branches == all &&
@@ -240,8 +245,9 @@ static weft_status make_phases(wf_table *t, const weft_plan *p, weft_error *err)
         int32_t first = first_call(phase, t->calls);
         int32_t end = i + 1 < p->phases ? first_call(&p->phase[i + 1], t->calls) : t->calls;
         if (i + 1 < p->phases && end < first)
-            return wf_fail(err, WEFT_E_ARG, "phase %zu begins at call %d of %d, before phase %zu at %d",
-                           i + 1, (int)end, (int)t->calls, i, (int)first);
+            return wf_fail(err, WEFT_E_ARG,
+                           "phase %zu begins at call %d of %d, before phase %zu at %d", i + 1,
+                           (int)end, (int)t->calls, i, (int)first);
         end = WF_MIN(end, t->calls);
         if (first >= end) {
             wf_table_warn(p, t, "phase %zu (%s) has no call: it begins at call %d of %d", i,
@@ -272,9 +278,10 @@ static void warn_of_text(const weft_plan *p, wf_table *t)
         n += wf_mixed_matters(p, &layers[x->layer], x->part, x->parts);
     }
     if (n > 0)
-        wf_table_warn(p, t, "%d %s of the text encoders, where adapters depend on the weights: summed as "
-                      "under delta, %s is only for the UNet", (int)n, n == 1 ? "layer" : "layers",
-                      wf_mixed_name(p->mixed));
+        wf_table_warn(p, t,
+                      "%d %s of the text encoders, where adapters depend on the weights: summed as "
+                      "under delta, %s is only for the UNet",
+                      (int)n, n == 1 ? "layer" : "layers", wf_mixed_name(p->mixed));
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */

@@ -6,7 +6,9 @@
 const char *wf_letter(wf_letter_text *buf, int32_t adapter)
 {
     if (adapter < 26) wf_format(buf->text, sizeof buf->text, "%c", 'A' + (int)adapter);
-    else wf_format(buf->text, sizeof buf->text, "%c%d", 'A' + (int)(adapter % 26), (int)(adapter / 26) % 100);
+    else
+        wf_format(buf->text, sizeof buf->text, "%c%d", 'A' + (int)(adapter % 26),
+                  (int)(adapter / 26) % 100);
     return buf->text;
 }
 
@@ -59,8 +61,8 @@ const char *wf_fixed(wf_number_text *buf, double v, int32_t decimals)
     if (decimals == 0) {
         wf_format(buf->text, sizeof buf->text, "%s%lld", v < 0 && scaled > 0 ? "-" : "", scaled);
     } else {
-        wf_format(buf->text, sizeof buf->text, "%s%lld.%0*lld", v < 0 && scaled > 0 ? "-" : "", scaled / unit,
-                  (int)decimals, scaled % unit);
+        wf_format(buf->text, sizeof buf->text, "%s%lld.%0*lld", v < 0 && scaled > 0 ? "-" : "",
+                  scaled / unit, (int)decimals, scaled % unit);
     }
     return buf->text;
 }
@@ -76,6 +78,7 @@ const char *wf_bytes_text(wf_number_text *buf, size_t bytes)
         v /= 1000;
         u++;
     }
-    wf_format(buf->text, sizeof buf->text, "%.16s %s", wf_fixed(&number, v, u == 0 ? 0 : 1), units[u]);
+    wf_format(buf->text, sizeof buf->text, "%.16s %s", wf_fixed(&number, v, u == 0 ? 0 : 1),
+              units[u]);
     return buf->text;
 }

@@ -52,7 +52,8 @@ static uint64_t bound_stamp(wf_binding *b, const weft_model *model)
     if (h != 0) return h;
     h = NO_TEXT;
     for (size_t l = 0; l < count; l++) {
-        for (int32_t i = b->first[l]; i < b->first[l + 1] && wf_component_encoder(layers[l].component) >= 0; i++) {
+        for (int32_t i = b->first[l];
+             i < b->first[l + 1] && wf_component_encoder(layers[l].component) >= 0; i++) {
             const wf_slice *s = &b->slice[i];
             h = mix_module(mix(h, l), wf_adapter_module(b->adapter, (size_t)s->module));
             if (!wf_slice_whole(s, &layers[l]))
@@ -69,7 +70,8 @@ static uint64_t mix_sample(uint64_t h, const uint8_t *data, size_t bytes)
     enum { PLACES = 4, EACH = 16 };
 
     if (bytes <= PLACES * EACH) return wf_hash(h, data, bytes);
-    for (size_t i = 0; i < PLACES; i++) h = wf_hash(h, data + (bytes - EACH) / (PLACES - 1) * i, EACH);
+    for (size_t i = 0; i < PLACES; i++)
+        h = wf_hash(h, data + (bytes - EACH) / (PLACES - 1) * i, EACH);
     return h;
 }
 
@@ -83,13 +85,16 @@ static uint64_t mix_model(uint64_t h, const weft_model *model)
         const wf_layer *at = &layers[l];
         if (!wf_is_text(at->component) || at->weight == NULL) continue;
         h = mix(mix(mix(h, l), (uint64_t)at->out), (uint64_t)at->in);
-        h = mix_sample(h, at->weight, (size_t)at->out * wf_layer_columns(at) * (size_t)wf_dtype_bits(at->dtype) / 8);
+        h = mix_sample(h, at->weight,
+                       (size_t)at->out * wf_layer_columns(at) * (size_t)wf_dtype_bits(at->dtype) /
+                           8);
     }
     for (int32_t i = 0; i < n->encoders; i++) {
         const wf_tensor *tokens = wf_clip_tokens(n->encoder[i].net);
         const wf_tokenizer *t = n->encoder[i].tokenizer;
         h = mix_sample(mix(h, tokens->count), tokens->data, tokens->bytes);
-        if (t != NULL) h = mix(mix(h, (uint64_t)wf_tokenizer_size(t)), (uint64_t)wf_tokenizer_pad(t));
+        if (t != NULL)
+            h = mix(mix(h, (uint64_t)wf_tokenizer_size(t)), (uint64_t)wf_tokenizer_pad(t));
     }
     return h;
 }
@@ -119,4 +124,7 @@ uint64_t wf_plan_text_stamp(const weft_plan *p)
 
 uint64_t wf_stamp_text(uint64_t h, const char *s, size_t n) { return wf_hash(h, s, n); }
 
-uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n) { return wf_hash(h, v, n * sizeof *v); }
+uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n)
+{
+    return wf_hash(h, v, n * sizeof *v);
+}

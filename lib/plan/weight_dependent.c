@@ -37,7 +37,8 @@ static bool depends(const weft_plan *p, const wf_patch_part *s)
            (p->mixed == WEFT_MIXED_STACK && s->module->tensor[WF_TENSOR_REPLACE_B] != NULL);
 }
 
-bool wf_mixed_matters(const weft_plan *p, const wf_layer *layer, const wf_patch_part *part, int32_t parts)
+bool wf_mixed_matters(const weft_plan *p, const wf_layer *layer, const wf_patch_part *part,
+                      int32_t parts)
 {
     int32_t dependent = 0, dora = 0;
 
@@ -54,35 +55,44 @@ static const char *adapter_of(const weft_plan *p, const wf_slot *slot)
     return wf_adapter_name(p->entry[slot->adapter].bound->adapter);
 }
 
-static weft_status check_inside(const weft_plan *p, const wf_layer *layer, const wf_slot *slot, const wf_patch_part *part,
-                                int32_t parts, weft_error *err)
+static weft_status check_inside(const weft_plan *p, const wf_layer *layer, const wf_slot *slot,
+                                const wf_patch_part *part, int32_t parts, weft_error *err)
 {
     int32_t first = -1;
 
     for (int32_t i = 0; i < parts; i++) {
         if (!depends(p, &part[i])) continue;
         if (first >= 0)
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: adapters %s and %s both depend on its weight, and policy inside takes one; "
-                           "stack and direction take more", layer->name, adapter_of(p, &slot[first]), adapter_of(p, &slot[i]));
+            return wf_fail(
+                err, WEFT_E_UNSUPPORTED,
+                "%s: adapters %s and %s both depend on its weight, and policy inside takes one; "
+                "stack and direction take more",
+                layer->name, adapter_of(p, &slot[first]), adapter_of(p, &slot[i]));
         first = i;
     }
     return WEFT_OK;
 }
 
-static weft_status check_direction(const weft_plan *p, const wf_layer *layer, const wf_slot *slot, const wf_patch_part *part,
-                                   int32_t parts, weft_error *err)
+static weft_status check_direction(const weft_plan *p, const wf_layer *layer, const wf_slot *slot,
+                                   const wf_patch_part *part, int32_t parts, weft_error *err)
 {
     int32_t first = -1;
 
     for (int32_t i = 0; i < parts; i++) {
         const wf_module *m = part[i].module;
         if (!is_dora(&part[i]) && depends(p, &part[i]))
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: adapter %s (%s) depends on its weight without being DoRA, and policy direction "
-                           "takes DoRA and additive adapters", layer->name, adapter_of(p, &slot[i]), m->family->title);
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "%s: adapter %s (%s) depends on its weight without being DoRA, and "
+                           "policy direction "
+                           "takes DoRA and additive adapters",
+                           layer->name, adapter_of(p, &slot[i]), m->family->title);
         if (!is_dora(&part[i])) continue;
         if (first >= 0 && wf_dora_rows(m, layer) != wf_dora_rows(part[first].module, layer))
-            return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: one of adapters %s and %s has magnitudes of rows and one of columns, and policy "
-                           "direction takes one kind", layer->name, adapter_of(p, &slot[first]), adapter_of(p, &slot[i]));
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "%s: one of adapters %s and %s has magnitudes of rows and one of "
+                           "columns, and policy "
+                           "direction takes one kind",
+                           layer->name, adapter_of(p, &slot[first]), adapter_of(p, &slot[i]));
         first = i;
     }
     return WEFT_OK;
@@ -93,10 +103,14 @@ weft_status wf_mixed_check(const weft_plan *p, const wf_sheet *s, const wf_layer
                            bool constant, weft_error *err)
 {
     if (!constant)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: policy %s needs coefficients that are the same in every call of one branch, and %s "
-                       "has others; delta does without", layer->name, wf_mixed_name(p->mixed), s->method->title);
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: policy %s needs coefficients that are the same in every call of one "
+                       "branch, and %s "
+                       "has others; delta does without",
+                       layer->name, wf_mixed_name(p->mixed), s->method->title);
     if (p->mixed == WEFT_MIXED_INSIDE) return check_inside(p, layer, slot, part, parts, err);
-    return p->mixed == WEFT_MIXED_DIRECTION ? check_direction(p, layer, slot, part, parts, err) : WEFT_OK;
+    return p->mixed == WEFT_MIXED_DIRECTION ? check_direction(p, layer, slot, part, parts, err)
+                                            : WEFT_OK;
 }
 
 /* ---- one after another ----------------------------------------------------------------------- */
@@ -119,18 +133,22 @@ static void as_stored(const wf_layer *l, const float *w, float *to)
         for (size_t i = 0; i < K; i++) to[o * K + i] = w[o * K + i % taps * in + i / taps];
 }
 
-static weft_status add_part(const making *x, const wf_patch_part *s, const wf_layer *seen, float cell, weft_error *err)
+static weft_status add_part(const making *x, const wf_patch_part *s, const wf_layer *seen,
+                            float cell, weft_error *err)
 {
-    WF_TRY(wf_slice_add(&s->slice, s->module, seen, s->scale, s->inside, cell, x->weight, x->alloc, err));
+    WF_TRY(wf_slice_add(&s->slice, s->module, seen, s->scale, s->inside, cell, x->weight, x->alloc,
+                        err));
     if (x->bias == NULL) return WEFT_OK;
-    return wf_slice_add_bias(&s->slice, s->module, seen, s->scale, s->inside * cell, x->bias, &(bool){ false },
-                             x->alloc, err);
+    return wf_slice_add_bias(&s->slice, s->module, seen, s->scale, s->inside * cell, x->bias,
+                             &(bool){ false }, x->alloc, err);
 }
 
 /* Apply a part to the weight so far, and under STACK to the bias so far. */
-static weft_status add_dependent(const making *x, const wf_patch_part *s, bool stack, float cell, weft_error *err)
+static weft_status add_dependent(const making *x, const wf_patch_part *s, bool stack, float cell,
+                                 weft_error *err)
 {
-    size_t   out = (size_t)x->layer->out, weight = out * wf_layer_columns(x->layer), floats = weight + out;
+    size_t out = (size_t)x->layer->out, weight = out * wf_layer_columns(x->layer),
+           floats = weight + out;
     wf_layer seen = *x->layer;
     float   *copy = wf_zalloc(x->alloc, floats, sizeof *copy);
 
@@ -144,27 +162,33 @@ static weft_status add_dependent(const making *x, const wf_patch_part *s, bool s
     return st;
 }
 
-static weft_status make_stack(const weft_plan *p, const making *x, const wf_patch *patch, const wf_cell *cells, weft_error *err)
+static weft_status make_stack(const weft_plan *p, const making *x, const wf_patch *patch,
+                              const wf_cell *cells, weft_error *err)
 {
     for (int32_t i = 0; i < patch->parts; i++)
-        WF_TRY(depends(p, &patch->part[i]) ? add_dependent(x, &patch->part[i], true, cells[i].number, err)
-                                         : add_part(x, &patch->part[i], x->layer, cells[i].number, err));
+        WF_TRY(depends(p, &patch->part[i])
+                   ? add_dependent(x, &patch->part[i], true, cells[i].number, err)
+                   : add_part(x, &patch->part[i], x->layer, cells[i].number, err));
     return WEFT_OK;
 }
 
-static weft_status make_inside(const weft_plan *p, const making *x, const wf_patch *patch, const wf_cell *cells, weft_error *err)
+static weft_status make_inside(const weft_plan *p, const making *x, const wf_patch *patch,
+                               const wf_cell *cells, weft_error *err)
 {
     for (int32_t i = 0; i < patch->parts; i++)
-        if (!depends(p, &patch->part[i])) WF_TRY(add_part(x, &patch->part[i], x->layer, cells[i].number, err));
+        if (!depends(p, &patch->part[i]))
+            WF_TRY(add_part(x, &patch->part[i], x->layer, cells[i].number, err));
     for (int32_t i = 0; i < patch->parts; i++)
-        if (depends(p, &patch->part[i])) WF_TRY(add_dependent(x, &patch->part[i], false, cells[i].number, err));
+        if (depends(p, &patch->part[i]))
+            WF_TRY(add_dependent(x, &patch->part[i], false, cells[i].number, err));
     return WEFT_OK;
 }
 
 /* ---- directions and magnitudes --------------------------------------------------------------- */
 
 /* weight becomes g weight / |weight|, along rows or columns; what is zero stays zero. */
-static void take_magnitudes(const wf_layer *l, const double *g, double *norm, bool rows, float *weight)
+static void take_magnitudes(const wf_layer *l, const double *g, double *norm, bool rows,
+                            float *weight)
 {
     size_t K = wf_layer_columns(l), in = (size_t)l->in;
 
@@ -176,7 +200,8 @@ static void take_magnitudes(const wf_layer *l, const double *g, double *norm, bo
         }
 }
 
-static weft_status make_direction(const making *x, const wf_patch *patch, const wf_cell *cells, weft_error *err)
+static weft_status make_direction(const making *x, const wf_patch *patch, const wf_cell *cells,
+                                  weft_error *err)
 {
     const wf_layer *l = x->layer;
     bool            rows = true;
@@ -202,7 +227,8 @@ static weft_status make_direction(const making *x, const wf_patch *patch, const 
                  ? wf_module_add_inner(s->module, l, s->scale, c, x->weight, x->alloc, err)
                  : wf_slice_add(&s->slice, s->module, l, s->scale, 1, c, x->weight, x->alloc, err);
         if (st == WEFT_OK && x->bias != NULL)
-            st = wf_slice_add_bias(&s->slice, s->module, l, s->scale, c, x->bias, &(bool){ false }, x->alloc, err);
+            st = wf_slice_add_bias(&s->slice, s->module, l, s->scale, c, x->bias, &(bool){ false },
+                                   x->alloc, err);
     }
     if (st == WEFT_OK) take_magnitudes(l, g, norm, rows, x->weight);
     wf_free(x->alloc, g);
@@ -221,7 +247,8 @@ weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, co
     wf_layer_load(weight, wf_model_networks(p->model)->kernels, l);
     if (bias != NULL && l->bias != NULL) memcpy(bias, l->bias, (size_t)l->out * sizeof *bias);
     else if (bias != NULL) memset(bias, 0, (size_t)l->out * sizeof *bias);
-    if (l->component != WEFT_COMPONENT_DENOISER || !wf_mixed_matters(p, l, patch->part, patch->parts))
+    if (l->component != WEFT_COMPONENT_DENOISER ||
+        !wf_mixed_matters(p, l, patch->part, patch->parts))
         return wf_patch_add(patch, l, cells, weight, bias, alloc, err);
     if (p->mixed == WEFT_MIXED_STACK) return make_stack(p, &x, patch, cells, err);
     return p->mixed == WEFT_MIXED_INSIDE ? make_inside(p, &x, patch, cells, err)

@@ -1,9 +1,9 @@
 /* kept.c - keys and values of the text, kept between calls (WEFT_RUN_KEEP_TEXT).
  *
- * They depend on the rows of the text and on the layers' weights with their coefficients: on nothing of
- * the step. So they hold as long as the same samples read the same text under the same row of the
- * plan's table. Text is compared, not hashed: what it was is kept beside what was made of it. A text
- * with rows of its own for each cross-attention layer is not kept.
+ * They depend on the rows of the text and on the layers' weights with their coefficients: on
+ * nothing of the step. So they hold as long as the same samples read the same text under the same
+ * row of the plan's table. Text is compared, not hashed: what it was is kept beside what was made
+ * of it. A text with rows of its own for each cross-attention layer is not kept.
  *
  * With split guidance a call has two evaluations, and each has its own place. */
 #include "run/run_internal.h"
@@ -16,8 +16,8 @@ static int32_t sequence_of(const wf_denoiser_facts *f)
     return -1;
 }
 
-weft_status wf_run_kept_create(wf_run_kept **out, const weft_run *r, const wf_run_memory *b, size_t floats,
-                               weft_error *err)
+weft_status wf_run_kept_create(wf_run_kept **out, const weft_run *r, const wf_run_memory *b,
+                               size_t floats, weft_error *err)
 {
     const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
     int32_t                  k = sequence_of(f);
@@ -51,7 +51,8 @@ size_t wf_run_kept_bytes(const weft_run *r, const wf_run_memory *b, size_t float
     const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
     int32_t                  k = sequence_of(f);
     size_t                   width = k >= 0 ? (size_t)f->stream[k].width : 0;
-    return sizeof(wf_run_kept) + (floats + (size_t)b->samples * (size_t)r->text_tokens * width) * sizeof(float);
+    return sizeof(wf_run_kept) +
+           (floats + (size_t)b->samples * (size_t)r->text_tokens * width) * sizeof(float);
 }
 
 /* Is the text of each sample what is kept? If not, keep it. */
@@ -69,8 +70,8 @@ static bool same_text(wf_run_kept *x, const wf_text_input *text, int32_t first, 
     return same;
 }
 
-void wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call, const wf_denoise_input *in, int32_t first,
-                       int32_t count)
+void wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call,
+                       const wf_denoise_input *in, int32_t first, int32_t count)
 {
     wf_run_kept             *x = b->kept;
     const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
@@ -78,11 +79,13 @@ void wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call, 
 
     e->kept = NULL;
     if (x == NULL || k < 0 || in->text[k].cross_layers > 0) return;
-    const wf_kept_origin now = { call->row, e->deltas, count, in->text[k].tokens, call->guided ? 2 : 1 };
+    const wf_kept_origin now = { call->row, e->deltas, count, in->text[k].tokens,
+                                 call->guided ? 2 : 1 };
     const wf_kept_origin was = x->of[place];
     bool         valid = was.row == now.row && was.deltas == now.deltas && was.count == now.count &&
                  was.tokens == now.tokens && was.parts == now.parts;
-    if (place == 0 && count != was.count) x->of[1].row = NULL; /* the other place begins elsewhere */
+    if (place == 0 && count != was.count)
+        x->of[1].row = NULL; /* the other place begins elsewhere */
     if (!same_text(x, &in->text[k], first, count)) valid = false;
     if (place == 1) { /* behind what the first evaluation has */
         x->at[1].floats = x->at[0].floats + x->at[0].used;

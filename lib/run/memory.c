@@ -1,8 +1,9 @@
 /* memory.c - the memory of a run, sized by a dry run: no memory, no arithmetic.
  *
- * A dry exec walks a step of each phase, the encoding of prompts, and the coding of images, in the run's
- * shape: the arena's high-water mark is the scratch memory, and the same walk counts the arithmetic and
- * the layers. So a step never allocates, and weft_run_bytes() tells what is taken here before it is.
+ * A dry exec walks a step of each phase, the encoding of prompts, and the coding of images, in the
+ * run's shape: the arena's high-water mark is the scratch memory, and the same walk counts the
+ * arithmetic and the layers. So a step never allocates, and weft_run_bytes() tells what is taken
+ * here before it is.
  *
  * A run that moves to another plan keeps what still fits: the scratch, and each merged copy whose
  * adapters and coefficients are the same. */
@@ -19,8 +20,8 @@ static void merged_drop(wf_merged *m, const weft_allocator *alloc)
     wf_free(alloc, m);
 }
 
-static wf_merged *merged_create(const weft_run *r, wf_patch *patch, const wf_cell *cells, const wf_layer *l,
-                                bool measure)
+static wf_merged *merged_create(const weft_run *r, wf_patch *patch, const wf_cell *cells,
+                                const wf_layer *l, bool measure)
 {
     size_t     weight = (size_t)l->out * (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
     wf_merged *m = wf_zalloc(&r->alloc, 1, sizeof *m);
@@ -62,7 +63,8 @@ static void free_deltas(wf_sheet_deltas *d, const weft_allocator *alloc)
     wf_free(alloc, d->deltas);
 }
 
-static weft_status make_deltas(const weft_run *r, wf_run_memory *b, wf_sheet_deltas *d, const wf_sheet *s, weft_error *err)
+static weft_status make_deltas(const weft_run *r, wf_run_memory *b, wf_sheet_deltas *d,
+                               const wf_sheet *s, weft_error *err)
 {
     size_t layers, bytes;
     wf_model_layers(wf_plan_model(b->plan), &layers);
@@ -81,8 +83,9 @@ static weft_status make_deltas(const weft_run *r, wf_run_memory *b, wf_sheet_del
 }
 
 /* Take or share the merged copies of a sheet; in `made` those that are to be filled. */
-static weft_status take_merged(const weft_run *r, wf_run_memory *b, const wf_run_memory *old, wf_sheet_deltas *d, const wf_sheet *s,
-                               bool measure, wf_merged **made, size_t *count, weft_error *err)
+static weft_status take_merged(const weft_run *r, wf_run_memory *b, const wf_run_memory *old,
+                               wf_sheet_deltas *d, const wf_sheet *s, bool measure,
+                               wf_merged **made, size_t *count, weft_error *err)
 {
     const wf_layer *table = wf_model_layers(wf_plan_model(b->plan), &(size_t){ 0 });
 
@@ -110,7 +113,8 @@ static weft_status take_merged(const weft_run *r, wf_run_memory *b, const wf_run
     return WEFT_OK;
 }
 
-static weft_status make_merged(const weft_run *r, wf_run_memory *b, const wf_run_memory *old, bool measure, weft_error *err)
+static weft_status make_merged(const weft_run *r, wf_run_memory *b, const wf_run_memory *old,
+                               bool measure, weft_error *err)
 {
     const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
     size_t          most = 0, count = 0;
@@ -132,7 +136,8 @@ static void mark_merged(wf_run_memory *b, float *mark)
     const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
     for (size_t i = 0; i < b->phases; i++)
         for (size_t k = 0; k < phase[i].patched_count; k++)
-            if (phase[i].patched[k].patch->merged) b->phase[i].deltas[phase[i].patched[k].layer].merged = mark;
+            if (phase[i].patched[k].patch->merged)
+                b->phase[i].deltas[phase[i].patched[k].layer].merged = mark;
 }
 
 /* ---- arrays with an entry for each sample ---- */
@@ -141,7 +146,8 @@ static weft_status make_arrays(const weft_run *r, wf_run_memory *b, weft_error *
 {
     const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
     size_t n = (size_t)b->samples, ids = (size_t)f->time_ids, streams = (size_t)f->streams;
-    size_t branches = (size_t)wf_plan_evaluations(b->plan), slots = wf_plan_text_sheet(b->plan)->slots;
+    size_t branches = (size_t)wf_plan_evaluations(b->plan),
+           slots = wf_plan_text_sheet(b->plan)->slots;
     b->branch = wf_zalloc(&r->alloc, n, sizeof *b->branch);
     b->timestep = wf_zalloc(&r->alloc, n, sizeof *b->timestep);
     b->time_ids = wf_zalloc(&r->alloc, n * ids, sizeof *b->time_ids);
@@ -150,7 +156,8 @@ static weft_status make_arrays(const weft_run *r, wf_run_memory *b, weft_error *
     b->preds = wf_zalloc(&r->alloc, branches, sizeof *b->preds);
     b->text_cells = wf_zalloc(&r->alloc, slots, sizeof *b->text_cells);
     size_t bytes = n * (sizeof *b->branch + (2 + ids) * sizeof *b->timestep) +
-                   n * streams * sizeof *b->text_of + branches * sizeof *b->preds + slots * sizeof *b->text_cells;
+                   n * streams * sizeof *b->text_of + branches * sizeof *b->preds +
+                   slots * sizeof *b->text_cells;
     if (b->branch == NULL || b->timestep == NULL || b->time_ids == NULL || b->guidance == NULL ||
         b->text_of == NULL || b->preds == NULL || b->text_cells == NULL)
         return wf_nomem(err, bytes, "the samples of a step");
@@ -245,7 +252,8 @@ static bool scratch_serves(const wf_run_memory *b, const wf_run_memory *old)
 
 static void hand_on_scratch(wf_run_memory *b, wf_run_memory *old)
 {
-    b->bytes += old->arena_size - b->arena_size + (uint64_t)b->threads * (old->scratch_size - b->scratch_size);
+    b->bytes += old->arena_size - b->arena_size +
+                (uint64_t)b->threads * (old->scratch_size - b->scratch_size);
     b->arena = old->arena;
     b->arena_size = old->arena_size;
     b->scratch = old->scratch;
@@ -255,8 +263,8 @@ static void hand_on_scratch(wf_run_memory *b, wf_run_memory *old)
 }
 
 /* All but the scratch where the old one's serves. */
-static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memory *old, bool measure, wf_run_memory *out,
-                          weft_error *err)
+static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memory *old,
+                          bool measure, wf_run_memory *out, weft_error *err)
 {
     wf_run_memory          b = { .plan = plan, .threads = r->threads };
     const wf_sheet *phase = wf_plan_phases(plan, &b.phases);
@@ -268,24 +276,28 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memor
     b.samples = wf_plan_evaluations(plan) * 2 * r->batch;
     b.phase = wf_zalloc(&r->alloc, b.phases, sizeof *b.phase);
     if (b.phase == NULL) st = wf_nomem(err, b.phases * sizeof *b.phase, "the phases of a run");
-    for (size_t i = 0; i < b.phases && st == WEFT_OK; i++) st = make_deltas(r, &b, &b.phase[i], &phase[i], err);
+    for (size_t i = 0; i < b.phases && st == WEFT_OK; i++)
+        st = make_deltas(r, &b, &b.phase[i], &phase[i], err);
     if (st == WEFT_OK) st = make_deltas(r, &b, &b.text, wf_plan_text_sheet(plan), err);
     if (st == WEFT_OK) st = make_arrays(r, &b, err);
     if (st == WEFT_OK) {
         mark_merged(&b, &mark);
         if (!walk(r, &b, &kept))
-            st = wf_fail(err, WEFT_E_ARG, "a run of %d latents of %d x %d needs more memory than can be counted",
+            st = wf_fail(err, WEFT_E_ARG,
+                         "a run of %d latents of %d x %d needs more memory than can be counted",
                          r->batch, r->width, r->height);
     }
     if (st == WEFT_OK) st = make_merged(r, &b, old, measure, err);
     if (st == WEFT_OK && !measure && !scratch_serves(&b, old)) st = make_scratch(r, &b, err);
-    if (st == WEFT_OK && !measure && r->keep_text) st = wf_run_kept_create(&b.kept, r, &b, kept, err);
+    if (st == WEFT_OK && !measure && r->keep_text)
+        st = wf_run_kept_create(&b.kept, r, &b, kept, err);
     if (st != WEFT_OK) wf_run_memory_free(&b, &r->alloc);
     else *out = b;
     return st;
 }
 
-weft_status wf_run_memory_create(const weft_run *r, weft_plan *plan, bool measure, wf_run_memory *out, weft_error *err)
+weft_status wf_run_memory_create(const weft_run *r, weft_plan *plan, bool measure,
+                                 wf_run_memory *out, weft_error *err)
 {
     return create(r, plan, NULL, measure, out, err);
 }

@@ -1,11 +1,12 @@
 /* merged.c - the merged copies of a run, made on all its threads.
  *
- * A copy needs memory beside itself: widened factors, a weight's strip, a rotation. How much depends on the
- * families and shapes that meet in a layer. The caller's allocator is for the caller's thread (weft/base.h), so
- * workers get blocks of scratch that are taken before. Their size is measured: the caller's thread makes one
- * layer with its own allocator, and all workers get as much as that one took. Layers that needed more
- * say so; the one that wants most is the next to be made and measured, and the rest is tried again. So
- * each round makes a layer at least, and as layers of one adapter are alike there are one or two rounds. */
+ * A copy needs memory beside itself: widened factors, a weight's strip, a rotation. How much
+ * depends on the families and shapes that meet in a layer. The caller's allocator is for the
+ * caller's thread (weft/base.h), so workers get blocks of scratch that are taken before. Their size
+ * is measured: the caller's thread makes one layer with its own allocator, and all workers get as
+ * much as that one took. Layers that needed more say so; the one that wants most is the next to be
+ * made and measured, and the rest is tried again. So each round makes a layer at least, and as
+ * layers of one adapter are alike there are one or two rounds. */
 #include "run/run_internal.h"
 
 /* A block that is used like a stack: an allocator for one worker. */
@@ -146,7 +147,8 @@ static weft_status share_out(job *j, size_t size, weft_error *err)
     wf_free(alloc, j->block);
     j->block = wf_mul(threads, size, &bytes) ? wf_alloc(alloc, bytes) : NULL;
     if (j->block == NULL) return wf_nomem(err, size, "each worker's scratch for merged copies");
-    for (size_t w = 0; w < threads; w++) j->scratch[w] = (scratch){ .base = j->block + w * size, .size = size };
+    for (size_t w = 0; w < threads; w++)
+        j->scratch[w] = (scratch){ .base = j->block + w * size, .size = size };
     return WEFT_OK;
 }
 
@@ -161,7 +163,8 @@ static size_t next_layer(const job *j)
     size_t next = j->count;
 
     for (size_t i = 0; i < j->count; i++)
-        if (j->merge[i].todo && (next == j->count || wants_more(&j->merge[i], &j->merge[next]))) next = i;
+        if (j->merge[i].todo && (next == j->count || wants_more(&j->merge[i], &j->merge[next])))
+            next = i;
     return next;
 }
 
@@ -183,8 +186,8 @@ static weft_status make_all(job *j, weft_error *err)
     return WEFT_OK;
 }
 
-weft_status wf_merged_make(const weft_run *r, const weft_plan *plan, wf_merged *const *copy, size_t count,
-                           weft_error *err)
+weft_status wf_merged_make(const weft_run *r, const weft_plan *plan, wf_merged *const *copy,
+                           size_t count, weft_error *err)
 {
     const weft_allocator *alloc = &r->alloc;
     job                   j = { .run = r, .plan = plan, .copy = copy, .count = count };

@@ -87,7 +87,8 @@ weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, we
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     *out = NULL;
     if ((st = ready(plan, err)) != WEFT_OK) return st;
-    if ((st = WF_OPTIONS(&o, options, weft_run_options, WEFT_RUN_KEEP_TEXT, err)) != WEFT_OK) return st;
+    if ((st = WF_OPTIONS(&o, options, weft_run_options, WEFT_RUN_KEEP_TEXT, err)) != WEFT_OK)
+        return st;
     if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
 
     weft_allocator alloc = wf_allocator(o.allocator);
@@ -135,7 +136,8 @@ weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *option
 
     if (bytes == NULL) return wf_fail(err, WEFT_E_ARG, "bytes is NULL");
     if ((st = ready(plan, err)) != WEFT_OK) return st;
-    if ((st = WF_OPTIONS(&o, options, weft_run_options, WEFT_RUN_KEEP_TEXT, err)) != WEFT_OK) return st;
+    if ((st = WF_OPTIONS(&o, options, weft_run_options, WEFT_RUN_KEEP_TEXT, err)) != WEFT_OK)
+        return st;
     if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
     shape.alloc = wf_allocator(o.allocator);
     shape.memory.plan = held;

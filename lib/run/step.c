@@ -73,7 +73,8 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
 }
 
 /* Samples of a half begin at half * batch inside each branch when both run together. */
-static void fill_branches(const wf_run_memory *b, int32_t batch, int32_t halves, int32_t evaluations)
+static void fill_branches(const wf_run_memory *b, int32_t batch, int32_t halves,
+                          int32_t evaluations)
 {
     int32_t each = halves * batch, count = each * evaluations;
     for (int32_t s = 0; s < count; s++) b->branch[s] = s / each;
@@ -113,8 +114,8 @@ static void guide(const weft_run *r, const weft_step *step, const float *u, cons
 }
 
 /* One half's predictions become one. */
-static void combine(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call, float *out,
-                    int32_t which)
+static void combine(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call,
+                    float *out, int32_t which)
 {
     size_t values = (size_t)r->batch * wf_run_latent_floats(r), mark = wf_arena_mark(&e->arena);
     float *scratch = wf_take(e, 1, wf_plan_combine_scratch(b->plan, values));

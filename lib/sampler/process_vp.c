@@ -234,8 +234,8 @@ static weft_status check_signal(const weft_sampler *s, weft_error *err)
     return wf_fail(err, WEFT_E_ARG,
                    "sampler: betas rescaled to zero terminal signal leave nothing of the image at "
                    "timestep %d, where %s cannot start from predicted noise; the model must "
-                   "predict v or the sample, or the timesteps stay below, as leading ones do", first,
-                   s->solver->name);
+                   "predict v or the sample, or the timesteps stay below, as leading ones do",
+                   first, s->solver->name);
 }
 
 static weft_status plan(weft_sampler *s, weft_error *err)

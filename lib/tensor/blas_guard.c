@@ -1,18 +1,18 @@
 /* blas_guard.c - who is inside OpenBLAS, and the thread count that the host gets back.
  *
- * This is the library's exception to "no global state" (see the guide; base/pool.c counts workers for the
- * same reason). The first user saves OpenBLAS's thread count and sets 1, the last one puts it back. A host
- * that changes the count in between has its change undone at the end.
+ * This is the library's exception to "no global state" (see the guide; base/pool.c counts workers
+ * for the same reason). The first user saves OpenBLAS's thread count and sets 1, the last one puts
+ * it back. A host that changes the count in between has its change undone at the end.
  *
- * fork() may come at any moment, from any thread. The child has the forking thread and no other, but a copy
- * of all that is here, so nothing of the parent's may stop it:
+ * fork() may come at any moment, from any thread. The child has the forking thread and no other,
+ * but a copy of all that is here, so nothing of the parent's may stop it:
  *
- * - The lock is a word that holds the pid of its holder. A pid of another process is a lock that nobody
- *   will ever open, and is taken over. A mutex would hang the child. It is held for a moment, seldom wanted
- *   by two, and so waited for by short naps.
- * - The users of another process do not exist. `users` is above zero from before the count is changed until
- *   after it is put back: at whatever point the parent's holder was, the child finds the count as it was or
- *   knows that it must be put back. */
+ * - The lock is a word that holds the pid of its holder. A pid of another process is a lock that
+ * nobody will ever open, and is taken over. A mutex would hang the child. It is held for a moment,
+ * seldom wanted by two, and so waited for by short naps.
+ * - The users of another process do not exist. `users` is above zero from before the count is
+ * changed until after it is put back: at whatever point the parent's holder was, the child finds
+ * the count as it was or knows that it must be put back. */
 #include <cblas.h>
 #include <stdatomic.h>
 #include <time.h>

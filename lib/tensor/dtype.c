@@ -49,7 +49,8 @@ static float from_bits(uint32_t bits)
     return f;
 }
 
-/* A subnormal half is m * 2^-24 = (1 + m/1024) 2^-14 - 2^-14: exact, and no step of it is subnormal. */
+/* A subnormal half is m * 2^-24 = (1 + m/1024) 2^-14 - 2^-14: exact, and no step of it is
+ * subnormal. */
 static float from_f16(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = (uint32_t)(h & 0x7fff) << 13;
@@ -70,8 +71,10 @@ static float from_f8(uint32_t v, int m, int bias)
     uint32_t bits;
     float    value;
 
-    if (exponent != 0) return from_bits(sign | (exponent + 127 - (uint32_t)bias) << 23 | fraction << (23 - m));
-    value = (float)fraction * from_bits((uint32_t)(127 + 1 - bias - m) << 23);  /* fraction * 2^(1-bias-m) */
+    if (exponent != 0)
+        return from_bits(sign | (exponent + 127 - (uint32_t)bias) << 23 | fraction << (23 - m));
+    value = (float)fraction *
+            from_bits((uint32_t)(127 + 1 - bias - m) << 23); /* fraction * 2^(1-bias-m) */
     memcpy(&bits, &value, sizeof bits);
     return from_bits(sign | bits);
 }
@@ -82,10 +85,11 @@ static float from_byte(wf_dtype type, uint32_t v)
 
     switch (type) {
     case WF_F8_E4M3:     return (v & 0x7f) == 0x7f ? nan : from_f8(v, 3, 7);   /* no infinity */
-    case WF_F8_E5M2:     return from_f16((uint16_t)(v << 8));                  /* the top of a half */
-    case WF_F8_E4M3FNUZ: return v == 0x80 ? nan : from_f8(v, 3, 8);            /* no -0: its code is NaN */
+    case WF_F8_E5M2: return from_f16((uint16_t)(v << 8));           /* the top of a half */
+    case WF_F8_E4M3FNUZ: return v == 0x80 ? nan : from_f8(v, 3, 8); /* no -0: its code is NaN */
     case WF_F8_E5M2FNUZ: return v == 0x80 ? nan : from_f8(v, 2, 16);
-    case WF_F8_E8M0:     return v == 0xff ? nan : from_bits(v == 0 ? 0x00400000 : v << 23);  /* 2^(v-127) */
+    case WF_F8_E8M0:
+        return v == 0xff ? nan : from_bits(v == 0 ? 0x00400000 : v << 23); /* 2^(v-127) */
     case WF_BOOL:        return v != 0 ? 1.0f : 0.0f;
     case WF_I8:          return (float)(v < 128 ? (int)v : (int)v - 256);
     default:             return (float)v;
@@ -151,11 +155,12 @@ bool wf_widen_any(float *dst, const void *src, wf_dtype type, size_t n)
     }
 }
 
-/* ---- narrowing --------------------------------------------------------------------------------- */
+/* ---- narrowing ------------------------------------------------------------------------------- */
 
-/* The code, without its sign, of a finite float whose bits are `rest`, with m bits of fraction. Below the smallest
- * normal number the step is fixed, so the fraction is the float's shifted further; rounding up may carry into the
- * exponent, and the bits then still read right. What is too large keeps counting; the caller knows where to stop. */
+/* The code, without its sign, of a finite float whose bits are `rest`, with m bits of fraction.
+ * Below the smallest normal number the step is fixed, so the fraction is the float's shifted
+ * further; rounding up may carry into the exponent, and the bits then still read right. What is too
+ * large keeps counting; the caller knows where to stop. */
 static uint32_t round_to(uint32_t rest, uint32_t m, uint32_t bias)
 {
     uint32_t shift = 23 - m, kept, lost, half;
@@ -180,7 +185,8 @@ uint16_t wf_f16_from_f32(float v)
     memcpy(&bits, &v, sizeof bits);
     sign = bits >> 16 & 0x8000;
     rest = bits & 0x7fffffff;
-    if (rest > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (rest >> 13 & 0x3ff));  /* NaN, made quiet */
+    if (rest > 0x7f800000)
+        return (uint16_t)(sign | 0x7e00 | (rest >> 13 & 0x3ff)); /* NaN, made quiet */
     return (uint16_t)(sign | WF_MIN(round_to(rest, 10, 15), 0x7c00));
 }
 
@@ -211,13 +217,16 @@ bool wf_narrow(void *dst, wf_dtype type, const float *src, size_t n)
 {
     uint8_t *bytes = dst;
 
-    if (type != WF_F32 && type != WF_F16 && type != WF_BF16 && type != WF_F8_E4M3 && type != WF_F8_E5M2) return false;
+    if (type != WF_F32 && type != WF_F16 && type != WF_BF16 && type != WF_F8_E4M3 &&
+        type != WF_F8_E5M2)
+        return false;
     if (type == WF_F32 && n > 0) memcpy(dst, src, n * sizeof *src);
     for (size_t i = 0; i < n && (type == WF_F16 || type == WF_BF16); i++) {
         uint16_t h = type == WF_F16 ? wf_f16_from_f32(src[i]) : to_bf16(src[i]);
 
         memcpy(bytes + 2 * i, &h, sizeof h);
     }
-    for (size_t i = 0; i < n && (type == WF_F8_E4M3 || type == WF_F8_E5M2); i++) bytes[i] = to_f8(src[i], type);
+    for (size_t i = 0; i < n && (type == WF_F8_E4M3 || type == WF_F8_E5M2); i++)
+        bytes[i] = to_f8(src[i], type);
     return true;
 }

@@ -1,9 +1,10 @@
 /* kernels_avx2.c - eight floats at a time, for processors with AVX2, FMA and F16C.
  *
- * exp: x = n ln 2 + r with |r| <= ln 2 / 2, e^r by its Taylor series to r^7 (relative error 5e-9 before
- * rounding), 2^n into the exponent. erf: 1 - exp(-t P(t)) with P of degree 7 fitted to -ln(erfc t) / t on
- * [0, 4], beyond which float32 knows only 1 (absolute error 8e-8). Tails of a row go through a padded
- * vector, so that an element's result does not depend on where in the row it stands. */
+ * exp: x = n ln 2 + r with |r| <= ln 2 / 2, e^r by its Taylor series to r^7 (relative error 5e-9
+ * before rounding), 2^n into the exponent. erf: 1 - exp(-t P(t)) with P of degree 7 fitted to
+ * -ln(erfc t) / t on [0, 4], beyond which float32 knows only 1 (absolute error 8e-8). Tails of a
+ * row go through a padded vector, so that an element's result does not depend on where in the row
+ * it stands. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -12,7 +13,8 @@
 
 static inline __m256 exp8(__m256 x)
 {
-    /* These return their second operand where one is NaN: x stands there, so that a NaN stays one. */
+    /* These return their second operand where one is NaN: x stands there, so that a NaN stays one.
+     */
     x = _mm256_min_ps(_mm256_set1_ps(88.0f), _mm256_max_ps(_mm256_set1_ps(-87.3f), x));
     __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)),
                                _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -79,11 +81,13 @@ static void widen_f16(float *dst, const void *src, size_t n)
     const uint8_t *s = src;
     size_t i = 0;
     for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(s + 2 * i))));
+        _mm256_storeu_ps(
+            dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(s + 2 * i))));
     if (i < n) {
         uint8_t t[16] = {0};
         memcpy(t, s + 2 * i, 2 * (n - i));
-        store_tail(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)t)), n - i);
+        store_tail(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)t)),
+                   n - i);
     }
 }
 
@@ -93,7 +97,8 @@ static void widen_bf16(float *dst, const void *src, size_t n)
     size_t i = 0;
     for (; i + 8 <= n; i += 8) {
         __m128i h = _mm_loadu_si128((const __m128i *)(const void *)(s + 2 * i));
-        _mm256_storeu_ps(dst + i, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)));
+        _mm256_storeu_ps(dst + i,
+                         _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)));
     }
     wf_widen_any(dst + i, s + 2 * i, WF_BF16, n - i);
 }
@@ -125,9 +130,12 @@ static void geglu(float *y, const float *value, const float *gate, size_t n)
 {
     size_t i = 0;
     for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(y + i, _mm256_mul_ps(_mm256_loadu_ps(value + i), gelu8(_mm256_loadu_ps(gate + i))));
+        _mm256_storeu_ps(
+            y + i, _mm256_mul_ps(_mm256_loadu_ps(value + i), gelu8(_mm256_loadu_ps(gate + i))));
     if (i < n)
-        store_tail(y + i, _mm256_mul_ps(load_tail(value + i, n - i), gelu8(load_tail(gate + i, n - i))), n - i);
+        store_tail(y + i,
+                   _mm256_mul_ps(load_tail(value + i, n - i), gelu8(load_tail(gate + i, n - i))),
+                   n - i);
 }
 
 static void affine(float *y, const float *x, const float *a, const float *b, size_t n)
@@ -137,7 +145,9 @@ static void affine(float *y, const float *x, const float *a, const float *b, siz
         _mm256_storeu_ps(y + i, _mm256_fmadd_ps(_mm256_loadu_ps(x + i), _mm256_loadu_ps(a + i),
                                                 _mm256_loadu_ps(b + i)));
     if (i < n)
-        store_tail(y + i, _mm256_fmadd_ps(load_tail(x + i, n - i), load_tail(a + i, n - i), load_tail(b + i, n - i)),
+        store_tail(y + i,
+                   _mm256_fmadd_ps(load_tail(x + i, n - i), load_tail(a + i, n - i),
+                                   load_tail(b + i, n - i)),
                    n - i);
 }
 
@@ -148,12 +158,14 @@ static inline double sum_pd(__m256d v)
     return (t[0] + t[1]) + (t[2] + t[3]);
 }
 
-static void layer_norm(float *y, const float *x, const float *w, const float *b, float eps, size_t n)
+static void layer_norm(float *y, const float *x, const float *w, const float *b, float eps,
+                       size_t n)
 {
     __m256d sums = _mm256_setzero_pd(), squares = _mm256_setzero_pd();
     double sum, square;
     size_t i;
-    for (i = 0; i + 4 <= n; i += 4) sums = _mm256_add_pd(sums, _mm256_cvtps_pd(_mm_loadu_ps(x + i)));
+    for (i = 0; i + 4 <= n; i += 4)
+        sums = _mm256_add_pd(sums, _mm256_cvtps_pd(_mm_loadu_ps(x + i)));
     for (sum = sum_pd(sums); i < n; i++) sum += x[i];
     double mean = sum / (double)n;
     for (i = 0; i + 4 <= n; i += 4) {
@@ -161,7 +173,8 @@ static void layer_norm(float *y, const float *x, const float *w, const float *b,
         squares = _mm256_fmadd_pd(d, d, squares);
     }
     for (square = sum_pd(squares); i < n; i++) square += (x[i] - mean) * (x[i] - mean);
-    float inverse = (float)(1.0 / _mm_cvtsd_f64(_mm_sqrt_pd(_mm_set1_pd(square / (double)n + eps))));
+    float inverse =
+        (float)(1.0 / _mm_cvtsd_f64(_mm_sqrt_pd(_mm_set1_pd(square / (double)n + eps))));
     float shift = (float)mean;
     for (i = 0; i < n; i++) y[i] = (x[i] - shift) * inverse * w[i] + b[i];
 }
@@ -175,8 +188,8 @@ static inline float sum_ps(__m256 v)
 
 static float exp_sum(float *s, float scale, float top, size_t n)
 {
-    /* Rounded after the product, as the caller rounded top: the largest score gives exactly exp(0), however
-     * large it is. A fused product would leave the rounding error of top. */
+    /* Rounded after the product, as the caller rounded top: the largest score gives exactly exp(0),
+     * however large it is. A fused product would leave the rounding error of top. */
     const __m256 a = _mm256_set1_ps(scale), b = _mm256_set1_ps(top);
     __m256 sum = _mm256_setzero_ps();
     size_t i = 0;
@@ -219,7 +232,8 @@ static void add(float *y, const float *x, size_t n)
 }
 
 const wf_kernels wf_kernels_avx2 = {
-    "avx2", widen_f16, widen_bf16, silu, gelu, quick_gelu, geglu, affine, layer_norm, exp_sum, max, scale, add,
+    "avx2", widen_f16,  widen_bf16, silu, gelu,  quick_gelu, geglu,
+    affine, layer_norm, exp_sum,    max,  scale, add,
 };
 #else
 typedef int wf_kernels_avx2_unused; /* a translation unit may not be empty */

@@ -1,14 +1,15 @@
 /* linalg.c - LAPACK's functions by their Fortran names.
  *
- * OpenBLAS has LAPACK inside and brings it in every link; its C interface, LAPACKE, is left out by some
- * distributions. Fortran reads matrices by columns, so it sees the transpose of ours, and leaves the
- * transpose of the inverse, which we read as the inverse. */
+ * OpenBLAS has LAPACK inside and brings it in every link; its C interface, LAPACKE, is left out by
+ * some distributions. Fortran reads matrices by columns, so it sees the transpose of ours, and
+ * leaves the transpose of the inverse, which we read as the inverse. */
 #include <cblas.h>
 
 #include "tensor/linalg.h"
 
 void dgetrf_(blasint *m, blasint *n, double *a, blasint *lda, blasint *pivots, blasint *info);
-void dgetri_(blasint *n, double *a, blasint *lda, blasint *pivots, double *work, blasint *lwork, blasint *info);
+void dgetri_(blasint *n, double *a, blasint *lda, blasint *pivots, double *work, blasint *lwork,
+             blasint *info);
 
 enum { BLOCK = 64 }; /* columns that dgetri takes at once, if it has room for them */
 

@@ -1,4 +1,5 @@
-/* ref.c - every kernel as its formula, for reading, for other processors, and to judge the fast ones. */
+/* ref.c - every kernel as its formula, for reading, for other processors, and to judge the fast
+ * ones. */
 #include <math.h>
 
 #include "tensor/dtype.h"
@@ -44,7 +45,8 @@ static void affine(float *y, const float *x, const float *a, const float *b, siz
     for (size_t i = 0; i < n; i++) y[i] = x[i] * a[i] + b[i];
 }
 
-static void layer_norm(float *y, const float *x, const float *w, const float *b, float eps, size_t n)
+static void layer_norm(float *y, const float *x, const float *w, const float *b, float eps,
+                       size_t n)
 {
     double sum = 0, squares = 0;
     for (size_t i = 0; i < n; i++) sum += x[i];
@@ -82,5 +84,6 @@ static void add(float *y, const float *x, size_t n)
 }
 
 const wf_kernels wf_kernels_ref = {
-    "ref", widen_f16, widen_bf16, silu, gelu, quick_gelu, geglu, affine, layer_norm, exp_sum, max, scale, add,
+    "ref",  widen_f16,  widen_bf16, silu, gelu,  quick_gelu, geglu,
+    affine, layer_norm, exp_sum,    max,  scale, add,
 };

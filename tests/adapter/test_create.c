@@ -89,7 +89,7 @@ static void same_sums(weft_model *model, weft_adapter *a, weft_adapter *b)
     for (size_t i = 0; i < bound; i++) {
         const wf_layer  *l = &layers[x[i].layer];
         const wf_module *m = &a->modules[x[i].module], *n = &b->modules[y[i].module];
-        size_t           floats = (size_t)l->out * (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
+        size_t floats = (size_t)l->out * (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
         float           *one = calloc(2 * floats, sizeof *one), *other = one + floats;
         ck_assert_int_eq(x[i].layer, y[i].layer);
         ck_assert_int_eq(wf_module_add(m, l, (double)m->scale, 1, 0.7, one, heap(), &err), WEFT_OK);
@@ -150,7 +150,7 @@ START_TEST(memory_is_as_good_as_a_file)
 }
 END_TEST
 
-/* ---- whose memory ---------------------------------------------------------------------------------------- */
+/* ---- whose memory ---------------------------------------------------------------------------- */
 
 static weft_adapter *two_factors(float *down, float *up, uint32_t flags)
 {
@@ -187,7 +187,7 @@ START_TEST(data_is_copied_unless_it_is_borrowed)
 }
 END_TEST
 
-/* ---- refusals ---------------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 /* Keys of one file each, and what opening it says. */
 static const char *const broken[] = {
@@ -283,7 +283,8 @@ START_TEST(configuration_is_given_as_text)
     o.config_text = "{\"peft_type\": ";
     ck_assert_int_eq(weft_adapter_create(made, &o, &a, &err), WEFT_E_FORMAT);
     check_one_line(&err);
-    o.config_text = "{\"peft_type\": \"LORA\", \"lora_alpha\": Infinity}"; /* as Python writes what has no bound */
+    o.config_text = "{\"peft_type\": \"LORA\", \"lora_alpha\": Infinity}"; /* as Python writes what
+                                                                              has no bound */
     ck_assert_int_eq(weft_adapter_create(made, &o, &a, &err), WEFT_E_FORMAT);
     ck_assert_ptr_nonnull(strstr(err.text, "is not a finite number"));
     weft_tensors_free(made);

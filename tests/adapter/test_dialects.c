@@ -5,7 +5,7 @@
 #include "adapter/rotation.h"
 #include "files.h"
 
-/* ---- keys ------------------------------------------------------------------------------------------- */
+/* ---- keys ------------------------------------------------------------------------------------ */
 
 /* One module from these keys: dialect, module name, alpha (0: none in the file). */
 static const struct {
@@ -130,7 +130,7 @@ START_TEST(a_shared_ending_does_not_tell_the_dialect)
 }
 END_TEST
 
-/* ---- alpha ------------------------------------------------------------------------------------------ */
+/* ---- alpha ----------------------------------------------------------------------------------- */
 
 /* alpha 1 of rank 2: scale 0.5, in whichever spelling the key comes. */
 static const char *const alphas[] = {
@@ -219,7 +219,7 @@ START_TEST(alpha_that_is_no_number_is_refused)
 }
 END_TEST
 
-/* ---- configurations ------------------------------------------------------------------------------------ */
+/* ---- configurations -------------------------------------------------------------------------- */
 
 static bool matches(const char *pattern, const char *module)
 {
@@ -456,7 +456,7 @@ START_TEST(endless_patterns_are_refused)
 }
 END_TEST
 
-/* ---- settings of PEFT's other types ------------------------------------------------------------------------ */
+/* ---- settings of PEFT's other types ---------------------------------------------------------- */
 
 /* DIR/adapter_model.safetensors with this one tensor set and configuration; the only module, or NULL. */
 static weft_adapter *peft_module(const char *config, const weft_tensor_out *t, size_t n)
@@ -565,7 +565,7 @@ START_TEST(a_type_and_its_tensors_agree)
 }
 END_TEST
 
-/* ---- kinds, and keys that mean something beside others alone --------------------------------------------------- */
+/* ---- kinds, and keys that mean something beside others alone --------------------------------- */
 
 START_TEST(kinds_are_told)
 {
@@ -643,7 +643,7 @@ START_TEST(costly_patterns_are_refused)
 }
 END_TEST
 
-/* ---- what is refused by name ----------------------------------------------------------------------------- */
+/* ---- what is refused by name ----------------------------------------------------------------- */
 
 static const struct { const char *keys, *words; } families[] = {
     { "lora_unet_a.lora_A.0 lora_unet_a.lora_B.0", "DyLoRA" },

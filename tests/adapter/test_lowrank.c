@@ -241,7 +241,7 @@ START_TEST(factors_of_every_float_type_widen)
 }
 END_TEST
 
-/* ---- refusals ----------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void check_shapes_refused(const char *down, const char *up, size_t down_n, size_t up_n, const char *type,
                                  const char *word)

@@ -349,7 +349,7 @@ START_TEST(unknown_keys_are_never_skipped)
 }
 END_TEST
 
-/* ---- the adapters of the goldens ---------------------------------------------------------------------- */
+/* ---- the adapters of the goldens ------------------------------------------------------------- */
 
 static int number(const json_t *o, const char *key)
 {
@@ -453,7 +453,7 @@ START_TEST(widths_tell_the_base_model)
 }
 END_TEST
 
-/* ---- paths and arguments -------------------------------------------------------------------------------- */
+/* ---- paths and arguments --------------------------------------------------------------------- */
 
 START_TEST(paths_and_arguments_are_checked)
 {
@@ -540,7 +540,7 @@ START_TEST(configuration_is_read_for_peft_alone)
 }
 END_TEST
 
-/* ---- broken files ----------------------------------------------------------------------------------------- */
+/* ---- broken files ---------------------------------------------------------------------------- */
 
 static size_t small_file(uint8_t *out)
 {
@@ -601,7 +601,7 @@ START_TEST(every_wrong_byte_is_survived)
 }
 END_TEST
 
-/* ---- no memory --------------------------------------------------------------------------------------------- */
+/* ---- no memory ------------------------------------------------------------------------------- */
 
 START_TEST(open_without_memory_says_so)
 {

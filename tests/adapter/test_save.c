@@ -175,7 +175,7 @@ START_TEST(dialects_have_what_is_theirs)
 }
 END_TEST
 
-/* ---- as the tools opened it ------------------------------------------------------------------------------------ */
+/* ---- as the tools opened it ------------------------------------------------------------------ */
 
 static json_t *saved; /* saved.json: what stood in files that diffusers, PEFT and LyCORIS opened (check_saved.py) */
 
@@ -262,7 +262,7 @@ START_TEST(files_are_those_that_the_tools_opened)
 }
 END_TEST
 
-/* ---- options and failures ----------------------------------------------------------------------------------------- */
+/* ---- options and failures -------------------------------------------------------------------- */
 
 START_TEST(factors_can_be_halved)
 {

@@ -14,7 +14,8 @@ START_TEST(numbers_are_written_as_people_do)
     };
     wf_number_text buf;
 
-    for (size_t i = 0; i < WF_LEN(cases); i++) ck_assert_str_eq(wf_number(&buf, cases[i].v), cases[i].text);
+    for (size_t i = 0; i < WF_LEN(cases); i++)
+        ck_assert_str_eq(wf_number(&buf, cases[i].v), cases[i].text);
 }
 END_TEST
 
@@ -56,7 +57,8 @@ START_TEST(every_number_reads_back_with_fewest_digits)
         state ^= state >> 7;
         state ^= state << 17;
         bits = (uint32_t)(state >> 16);
-        if (i < 2 * 255) bits = (uint32_t)(i / 2) << 23 | (i % 2 ? 0x7fffff : 0);  /* where the gaps change */
+        if (i < 2 * 255)
+            bits = (uint32_t)(i / 2) << 23 | (i % 2 ? 0x7fffff : 0); /* where the gaps change */
         memcpy(&f, &bits, sizeof f);
         if (f != f || isinf(f)) continue;
 

@@ -34,15 +34,16 @@ START_TEST(sorted_as_the_c_library_sorts)
                 uint8_t got[MOST * WIDEST], want[MOST * WIDEST];
                 size_t  size = sizes[s];
 
-                for (size_t i = 0; i < count; i++) { /* equal keys have equal elements, so any order of them is one */
+                for (size_t i = 0; i < count;
+                     i++) { /* equal keys have equal elements, so any order of them is one */
                     uint8_t key = key_of(pattern, i, count);
                     for (size_t b = 0; b < size; b++) got[i * size + b] = (uint8_t)(key + 31 * b);
                 }
                 memcpy(want, got, count * size);
                 wf_sort(got, count, size, compare_bytes);
                 if (count > 0) qsort(want, count, size, compare_bytes);
-                ck_assert_msg(count == 0 || memcmp(got, want, count * size) == 0, "%zu of %zu bytes, pattern %d",
-                              count, size, pattern);
+                ck_assert_msg(count == 0 || memcmp(got, want, count * size) == 0,
+                              "%zu of %zu bytes, pattern %d", count, size, pattern);
             }
 }
 END_TEST

@@ -1,4 +1,5 @@
-/* What the examples draw: labels against their drawings, a table against the one in the docs, and tables of all sizes. */
+/* What the examples draw: labels against their drawings, a table against the one in the docs, and
+ * tables of all sizes. */
 #include "../../examples/draw/draw.h"
 #include "base/support.h"
 #include "golden.h"
@@ -55,7 +56,8 @@ START_TEST(what_is_not_ascii_is_a_box)
     for (size_t i = 0; i < WF_LEN(texts); i++)
         for (int scale = 1; scale <= 3; scale++) {
             memset(rgb, 0, sizeof rgb);
-            ck_assert_int_eq(draw_text(rgb, sizeof rgb, 64, 64, 0, 0, scale, 0xffffff, texts[i]), 5 * scale);
+            ck_assert_int_eq(draw_text(rgb, sizeof rgb, 64, 64, 0, 0, scale, 0xffffff, texts[i]),
+                             5 * scale);
             ck_assert_int_eq(count_set(rgb, 64 * 64), 20 * scale * scale);
         }
 }
@@ -71,8 +73,9 @@ START_TEST(what_falls_outside_is_cut)
         for (size_t j = 0; j < WF_LEN(places); j++)
             for (size_t k = 0; k < WF_LEN(scales); k++) {
                 uint8_t *rgb = malloc(10 * 9 * 3);
-                ck_assert_int_gt(draw_text(rgb, 10 * 9 * 3, 10, 9, places[i], places[j], scales[k], 0xffffff,
-                                                 "Wq#"), 0);
+                ck_assert_int_gt(draw_text(rgb, 10 * 9 * 3, 10, 9, places[i], places[j], scales[k],
+                                           0xffffff, "Wq#"),
+                                 0);
                 free(rgb);
             }
 }
@@ -86,7 +89,8 @@ START_TEST(an_image_of_another_size_is_not_touched)
     uint8_t rgb[10 * 9 * 3] = { 0 };
 
     for (size_t i = 0; i < WF_LEN(wrong); i++)
-        ck_assert_int_eq(draw_text(rgb, wrong[i].len, wrong[i].w, wrong[i].h, 0, 0, 1, 0xffffff, "A"), -1);
+        ck_assert_int_eq(
+            draw_text(rgb, wrong[i].len, wrong[i].w, wrong[i].h, 0, 0, 1, 0xffffff, "A"), -1);
     ck_assert_int_eq(count_set(rgb, 10 * 9), 0);
 }
 END_TEST
@@ -108,9 +112,11 @@ START_TEST(every_character_has_a_drawing_of_its_own)
 
         draw_text(drawn[c - 32], sizeof drawn[0], 6, 8, 0, 0, 1, 0xffffff, text);
         if (c > 32) ck_assert_int_gt(count_set(drawn[c - 32], 6 * 8), 0);
-        for (int y = 0; y < 8; y++) ck_assert_uint_eq(drawn[c - 32][(y * 6 + 5) * 3], 0);  /* the gap */
+        for (int y = 0; y < 8; y++)
+            ck_assert_uint_eq(drawn[c - 32][(y * 6 + 5) * 3], 0); /* the gap */
         for (int other = 32; other < c; other++)
-            ck_assert_msg(memcmp(drawn[c - 32], drawn[other - 32], sizeof drawn[0]) != 0, "%c and %c", c, other);
+            ck_assert_msg(memcmp(drawn[c - 32], drawn[other - 32], sizeof drawn[0]) != 0,
+                          "%c and %c", c, other);
     }
 }
 END_TEST
@@ -223,13 +229,15 @@ START_TEST(an_empty_table_and_a_crowded_one_can_be_drawn)
     weft_plan *p;
 
     must(weft_plan_create(model, NULL, &p, &golden_err));
-    ck_assert_int_eq(draw_table(p, model, "/nowhere/at/all.png", &golden_err), WEFT_E_STATE); /* not sealed */
+    ck_assert_int_eq(draw_table(p, model, "/nowhere/at/all.png", &golden_err),
+                     WEFT_E_STATE); /* not sealed */
     must(weft_plan_seal(p, 5, &golden_err));
     check_size(p);
     ck_assert_int_eq(draw_table(p, model, "/nowhere/at/all.png", &golden_err), WEFT_E_IO);
     weft_plan_free(p);
     must(weft_plan_create(model, NULL, &p, &golden_err));
-    for (int i = 0; i < 12; i++) must(weft_plan_add(p, adapters[i % 2], 0.1f * (float)i, NULL, &golden_err));
+    for (int i = 0; i < 12; i++)
+        must(weft_plan_add(p, adapters[i % 2], 0.1f * (float)i, NULL, &golden_err));
     must(weft_plan_composite(p, NULL, &golden_err));
     must(weft_plan_seal(p, 50, &golden_err));
     check_size(p);

@@ -9,7 +9,7 @@ static void teardown(void) { remove_scratch(); }
 
 static const char *folder_of(const char *model) { return data_path("models/%s", model); }
 
-/* ---- each layout against its folder ------------------------------------------------------------------------- */
+/* ---- each layout against its folder ---------------------------------------------------------- */
 
 static const struct { const char *file, *model; } singles[] = {
     { "layouts/tiny-sdxl.safetensors", "tiny-sdxl" },       /* CLIP and OpenCLIP: fused q, k, v; a transposed projection */
@@ -84,7 +84,7 @@ START_TEST(an_index_that_lies_is_refused)
 }
 END_TEST
 
-/* ---- spellings of single files that are found in the wild ---------------------------------------------------- */
+/* ---- spellings of single files that are found in the wild ------------------------------------ */
 
 static const char *cut(const char *name, const char *word, const char *with, char *buf, size_t cap)
 {
@@ -179,7 +179,7 @@ START_TEST(a_unet_alone_opens)
 }
 END_TEST
 
-/* ---- refusals -------------------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static const char *one_renamed(const char *name, char *buf, size_t cap)
 {
@@ -269,7 +269,7 @@ START_TEST(without_a_description_it_must_be_a_published_model)
 }
 END_TEST
 
-/* ---- what it predicts --------------------------------------------------------------------------------------------- */
+/* ---- what it predicts ------------------------------------------------------------------------ */
 
 static const char *marked_v(const char *name, char *buf, size_t cap)
 {
@@ -318,7 +318,7 @@ START_TEST(what_says_what_a_file_predicts)
 }
 END_TEST
 
-/* ---- DreamBooth ------------------------------------------------------------------------------------------------------ */
+/* ---- DreamBooth ------------------------------------------------------------------------------ */
 
 /* Fine-tuning moves every weight a little: here by its last bit. */
 static void nudge(const wf_tensor *t, uint8_t *data)
@@ -415,7 +415,7 @@ START_TEST(a_dreambooth_checkpoint_in_each_layout)
 }
 END_TEST
 
-/* ---- a VAE from elsewhere ------------------------------------------------------------------------------------------------ */
+/* ---- a VAE from elsewhere -------------------------------------------------------------------- */
 
 /* The model's own VAE is spoilt, and another given in its place. */
 START_TEST(a_vae_from_elsewhere)
@@ -459,7 +459,7 @@ START_TEST(a_vae_that_is_none_is_refused)
 }
 END_TEST
 
-/* ---- vocabularies ------------------------------------------------------------------------------------------------------------ */
+/* ---- vocabularies ---------------------------------------------------------------------------- */
 
 static size_t ids_of(const weft_model *m, int32_t encoder, const char *text, int32_t *ids, size_t cap)
 {
@@ -505,7 +505,7 @@ START_TEST(one_list_of_merges_serves_both_encoders)
 }
 END_TEST
 
-/* ---- memory ---------------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 /* Allocations fail one after the other: the first hundred, then some. Nothing stays alive. */
 START_TEST(without_memory_nothing_is_left)

@@ -131,7 +131,7 @@ START_TEST(a_buffer_that_is_too_small_gets_nothing_past_its_end)
 }
 END_TEST
 
-/* ---- on opened models ------------------------------------------------------------------------------- */
+/* ---- on opened models ------------------------------------------------------------------------ */
 
 static const wf_layer *layer_called(const weft_model *m, const char *name)
 {

@@ -12,7 +12,7 @@
 #include "plain.h"
 #include "io/io.h"
 
-/* ---- a copy of a model that may be spoilt --------------------------------------------------------------- */
+/* ---- a copy of a model that may be spoilt ---------------------------------------------------- */
 
 static char copy[256];
 
@@ -62,7 +62,7 @@ static void spill(const char *path, const void *v, size_t n)
     ck_assert(f != NULL && fwrite(v, 1, n, f) == n && fclose(f) == 0);
 }
 
-/* ---- changes ---------------------------------------------------------------------------------------------- */
+/* ---- changes --------------------------------------------------------------------------------- */
 
 typedef void (*change)(const char *file, const char *a, const char *b);
 
@@ -170,7 +170,7 @@ static void add_tensor(const char *file, const char *a, const char *b)
     edit_header(weights_of(file), do_add, a, b, 616);
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static size_t open_files(void)
 {
@@ -411,7 +411,7 @@ START_TEST(not_a_model)
 }
 END_TEST
 
-/* ---- cut files ------------------------------------------------------------------------------------------------ */
+/* ---- cut files ------------------------------------------------------------------------------- */
 
 /* A small file at every length up to its header's end, then at places in its data, and one byte longer. It stands in
  * the UNet's place, which is read first. */
@@ -439,7 +439,7 @@ START_TEST(a_cut_file_is_refused)
 }
 END_TEST
 
-/* ---- variants --------------------------------------------------------------------------------------------------- */
+/* ---- variants -------------------------------------------------------------------------------- */
 
 START_TEST(variants)
 {
@@ -471,7 +471,7 @@ START_TEST(variants)
 }
 END_TEST
 
-/* ---- tokenizers ------------------------------------------------------------------------------------------------- */
+/* ---- tokenizers ------------------------------------------------------------------------------ */
 
 static size_t tokens_of(const weft_model *m, int32_t *ids, size_t cap)
 {
@@ -547,7 +547,7 @@ START_TEST(tokenizers)
 }
 END_TEST
 
-/* ---- progress, copies ------------------------------------------------------------------------------------------- */
+/* ---- progress, copies ------------------------------------------------------------------------ */
 
 typedef struct teller { int64_t stop_at, calls, last, total; } teller;
 
@@ -663,7 +663,7 @@ START_TEST(the_pooled_vector_is_the_second_encoders)
 }
 END_TEST
 
-/* ---- what a model says of itself --------------------------------------------------------------------------- */
+/* ---- what a model says of itself ------------------------------------------------------------- */
 
 START_TEST(models_say_what_they_are)
 {

@@ -17,7 +17,7 @@ static void setup(void)
 }
 static void teardown(void) { remove_scratch(); }
 
-/* ---- a table of tensors ------------------------------------------------------------------------------------ */
+/* ---- a table of tensors ---------------------------------------------------------------------- */
 
 enum { DIFFUSERS, LDM };
 
@@ -99,7 +99,7 @@ static void write_sparse(sparse *f, const char *path)
     json_decref(f->header);
 }
 
-/* ---- the models ---------------------------------------------------------------------------------------------- */
+/* ---- the models ------------------------------------------------------------------------------ */
 
 static const struct published {
     int32_t     family;
@@ -199,7 +199,7 @@ START_TEST(every_name_of_the_folders)
 }
 END_TEST
 
-/* ---- kohya's words on opened models --------------------------------------------------------------------------- */
+/* ---- kohya's words on opened models ---------------------------------------------------------- */
 
 static const wf_layer *layer_called(const wf_layer *layers, size_t count, const char *component, const char *module)
 {
@@ -291,7 +291,7 @@ START_TEST(every_name_of_the_single_file)
 }
 END_TEST
 
-/* ---- what files of one family differ in ---------------------------------------------------------------------- */
+/* ---- what files of one family differ in ------------------------------------------------------ */
 
 static weft_model *with_channels(const struct published *p, const char *shape)
 {
@@ -350,7 +350,7 @@ START_TEST(more_words_are_told_by_the_shape)
 }
 END_TEST
 
-/* ---- the whole vocabulary ------------------------------------------------------------------------------------- */
+/* ---- the whole vocabulary -------------------------------------------------------------------- */
 
 /* tests/data/shared/clip_bpe_merges.txt, as it is and as OpenAI packs it: behind a title, before more merges than
  * CLIP has. Ids as OpenAI's own tokenizer gives them. */

@@ -8,7 +8,7 @@
 
 static weft_error err;
 
-/* ---- building small tokenizers ----------------------------------------------------------------------- */
+/* ---- building small tokenizers --------------------------------------------------------------- */
 
 static weft_status parse(const char *vocab, const char *merges, const char *config, const char *special,
                          const weft_allocator *alloc, wf_tokenizer **out)
@@ -73,7 +73,7 @@ static wf_tokenizer *published(void)
 /* The ids that follow from merges alone: byte symbols in order of printing, at 256 the same ending a word. */
 enum { A = 'a' - 33, A_END = A + 256, B_END = A_END + 1, FIRST_MERGE = 512 };
 
-/* ---- agreement --------------------------------------------------------------------------------------- */
+/* ---- agreement ------------------------------------------------------------------------------- */
 
 START_TEST(published_merges_give_published_ids)
 {
@@ -146,7 +146,7 @@ START_TEST(tokenizer_json_gives_the_same)
 }
 END_TEST
 
-/* ---- the algorithm, by hand -------------------------------------------------------------------------- */
+/* ---- the algorithm, by hand ------------------------------------------------------------------ */
 
 /* Merges 0: a a, 1: aa a</w>. "aaaa" = a a a a</w>: the first two merge, then the third has no partner but a</w>
  * ("a a</w>" is no merge), so aa a a</w>. "aaa" = aa a</w> = aaa</w>. */
@@ -206,7 +206,7 @@ START_TEST(equal_texts_have_equal_ids)
 }
 END_TEST
 
-/* ---- special tokens ---------------------------------------------------------------------------------- */
+/* ---- special tokens -------------------------------------------------------------------------- */
 
 START_TEST(tokens_come_as_strings_or_objects)
 {
@@ -259,7 +259,7 @@ START_TEST(added_tokens_are_found_in_the_text)
 }
 END_TEST
 
-/* ---- refusals ---------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 START_TEST(broken_files_are_named)
 {
@@ -428,7 +428,7 @@ START_TEST(a_folder_says_what_it_lacks)
 }
 END_TEST
 
-/* ---- cost and memory --------------------------------------------------------------------------------- */
+/* ---- cost and memory ------------------------------------------------------------------------- */
 
 static double seconds_for(const wf_tokenizer *t, const char *text)
 {

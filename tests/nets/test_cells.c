@@ -71,8 +71,8 @@ static double at_row(const wf_cell *c, const tables *t, wf_grid g, size_t row)
 {
     if (c->mask == 0) return c->number;
     const wf_mask *m = &t->masks[c->mask - 1];
-    double factor = g.domain == WF_DOMAIN_IMAGE ? m->level[OURS].rows[row] : m->elsewhere;
-    return (double)c->number * factor;
+    return (double)c->number *
+           (g.domain == WF_DOMAIN_IMAGE ? m->level[OURS].rows[row] : m->elsewhere);
 }
 
 static void close_to(const char *what, const float *y, const double *want, size_t n, double limit)
@@ -167,7 +167,8 @@ static void naive(const parts *p, const shape *s, const tables *t, const wf_cell
         for (size_t o = 0; o < p->out; o++) {
             double y = p->bias[o];
             for (int k = 0; k < PARTS; k++)
-                if (p->nonpair[k].bias != NULL) y += at_row(&c[k], t, out, row) * p->nonpair[k].bias[o];
+                if (p->nonpair[k].bias != NULL)
+                    y += at_row(&c[k], t, out, row) * p->nonpair[k].bias[o];
             for (size_t q = 0; q < p->taps; q++) {
                 int32_t iy =
                     (int32_t)row / out.w * s->stride + (int32_t)q / s->kernel - s->kernel / 2;

@@ -13,7 +13,7 @@
 
 enum { MOST = 1024 }; /* tensors of a net */
 
-/* ---- a net's file ---------------------------------------------------------------------------------- */
+/* ---- a net's file ---------------------------------------------------------------------------- */
 
 static size_t read_shape(weft_tensor_out *t, const char *text)
 {
@@ -68,7 +68,7 @@ static weft_tensors *make_file(const char *list)
     return file;
 }
 
-/* ---- a net on the workbench ------------------------------------------------------------------------- */
+/* ---- a net on the workbench ------------------------------------------------------------------ */
 
 typedef struct net {
     weft_allocator alloc;
@@ -106,7 +106,7 @@ static void net_close(net *n)
     free(n);
 }
 
-/* ---- what is stored of an output ---------------------------------------------------------------------- */
+/* ---- what is stored of an output ------------------------------------------------------------- */
 
 static double number(const json_t *j, const char *key) { return json_number_value(json_object_get(j, key)); }
 
@@ -153,7 +153,7 @@ static float *wave(double (*f)(double), double step, size_t n)
     return v;
 }
 
-/* ---- the nets ------------------------------------------------------------------------------------------ */
+/* ---- the nets -------------------------------------------------------------------------------- */
 
 static void numbers(float *v, const json_t *list) /* in nested lists, in order */
 {

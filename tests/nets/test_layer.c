@@ -10,7 +10,7 @@
 static const wf_kernels *tables[2];
 static size_t            table_count;
 
-/* ---- a layer to try ---------------------------------------------------------------------------------- */
+/* ---- a layer to try -------------------------------------------------------------------------- */
 
 typedef struct shape { int32_t in, out, kernel, stride; bool asymmetric; int32_t n, h, w; } shape;
 
@@ -77,7 +77,7 @@ static double convolve(const shape *s, const float *w, const float *x, int32_t o
     return sum;
 }
 
-/* ---- what adapters add: rows of A in the order (ky, kx, in) ------------------------------------------- */
+/* ---- what adapters add: rows of A in the order (ky, kx, in) ---------------------------------- */
 
 enum { PARTS = 3, RANK = 6, BRANCHES = 2 };
 static const int32_t part_rank[PARTS] = { 2, 3, 1 };
@@ -102,7 +102,7 @@ static void add_parts(const shape *s, double *w, const float *down, const float 
                                                    down[(r * t + q) * in + i];
 }
 
-/* ---- one case: y of a workbench with so many threads ---------------------------------------------------- */
+/* ---- one case: y of a workbench with so many threads ----------------------------------------- */
 
 typedef struct trial {
     const wf_kernels *k;
@@ -313,7 +313,7 @@ START_TEST(a_batch_is_its_samples)
 }
 END_TEST
 
-/* ---- attention ----------------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------- */
 
 typedef struct attention { int32_t n, heads, d, lq, lk; bool causal; float big; } attention;
 
@@ -495,7 +495,7 @@ START_TEST(attention_takes_a_bias)
 }
 END_TEST
 
-/* ---- norms and the rest --------------------------------------------------------------------------------- */
+/* ---- norms and the rest ---------------------------------------------------------------------- */
 
 static double activated(double x, wf_act act)
 {

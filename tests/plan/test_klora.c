@@ -454,7 +454,7 @@ START_TEST(roles_tell_content_from_style)
 }
 END_TEST
 
-/* ---- scores are read once ------------------------------------------------------------------------------------ */
+/* ---- scores are read once -------------------------------------------------------------------- */
 
 typedef struct listener { int64_t last, total; int32_t told, stop_at; } listener;
 

@@ -6,7 +6,7 @@
 
 #include "plan/method/method.h"
 
-/* ---- K-LoRA ----------------------------------------------------------------------------------------------- */
+/* ---- K-LoRA ---------------------------------------------------------------------------------- */
 
 /* "C17 S33" over the N calls of layer l. */
 static const char *runs(char buf[128], double rho, int32_t N, int32_t l, int32_t L, const weft_klora_options *o)
@@ -209,7 +209,7 @@ START_TEST(far_ratios_are_left_out_of_gamma)
 }
 END_TEST
 
-/* ---- Switch -------------------------------------------------------------------------------------------------- */
+/* ---- Switch ---------------------------------------------------------------------------------- */
 
 /* Three adapters, turns of 5, 20 calls. */
 START_TEST(switch_takes_turns_as_the_paper_and_as_the_program)
@@ -225,7 +225,7 @@ START_TEST(switch_takes_turns_as_the_paper_and_as_the_program)
 }
 END_TEST
 
-/* ---- Composite ------------------------------------------------------------------------------------------------ */
+/* ---- Composite ------------------------------------------------------------------------------- */
 
 /* e_u = (.1, .2), (.3, 0), e_c = (.5, -.2), (.1, .4), w = 7: means first, then guidance gives 0.9 and 0.1. */
 START_TEST(composite_averages_then_guides)
@@ -307,7 +307,7 @@ START_TEST(equal_predictions_average_to_themselves)
 }
 END_TEST
 
-/* ---- names and numbers ------------------------------------------------------------------------------------------ */
+/* ---- names and numbers ----------------------------------------------------------------------- */
 
 START_TEST(layers_have_short_names)
 {

@@ -35,7 +35,7 @@ static double distance(weft_plan *plan, weft_model *m)
     return d;
 }
 
-/* ---- an adapter of all that can be written ------------------------------------------------------------------ */
+/* ---- an adapter of all that can be written --------------------------------------------------- */
 
 static weft_tensor_out tensor(const char *name, float *v, size_t rank, int64_t a, int64_t b, int64_t k)
 {
@@ -72,7 +72,7 @@ static const char *write_adapter(void)
     return in_scratch("all.safetensors");
 }
 
-/* ---- round trips ------------------------------------------------------------------------------------------------ */
+/* ---- round trips ----------------------------------------------------------------------------- */
 
 static const struct trip {
     const char *model, *config; /* config: a single file's folder */
@@ -240,7 +240,7 @@ START_TEST(a_folder_comes_back_whole)
 }
 END_TEST
 
-/* ---- refusals ------------------------------------------------------------------------------------------------------ */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void not_saved(const weft_plan *plan, const char *path, weft_status status, const char *word)
 {

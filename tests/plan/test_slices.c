@@ -1,6 +1,6 @@
-/* Plans over bindings that are slices of layers: queries, keys and values in one module of a file, and the
- * other way round, several modules at one layer. No dialect that is read makes such bindings yet, so they
- * are made here, and held to adapters that have a module for each layer. */
+/* Plans over bindings that are slices of layers: queries, keys and values in one module of a file,
+ * and the other way round, several modules at one layer. No dialect that is read makes such
+ * bindings yet, so they are made here, and held to adapters that have a module for each layer. */
 #include "fixture.h"
 
 static weft_model *model;
@@ -20,7 +20,8 @@ static void find_qkv(int64_t qkv[3])
     for (int i = 0; i < 3; i++) {
         qkv[i] = -1;
         for (size_t l = 0; l < count && qkv[i] < 0; l++)
-            if (strncmp(layers[l].name, "unet.", 5) == 0 && strstr(layers[l].name, names[i]) != NULL)
+            if (strncmp(layers[l].name, "unet.", 5) == 0 &&
+                strstr(layers[l].name, names[i]) != NULL)
                 qkv[i] = (int64_t)l;
         ck_assert_int_ge(qkv[i], 0);
         ck_assert_int_eq(layers[qkv[i]].out, layers[qkv[0]].out);
@@ -63,7 +64,8 @@ static weft_adapter *make_adapter(const int64_t qkv[3], bool fused, const char *
 }
 
 /* A plan with this adapter and these slices, and beside it whatever `partner` adds. */
-static weft_plan *plan_of(weft_adapter *a, const wf_slice *slices, size_t n, weft_adapter *partner, int32_t path)
+static weft_plan *plan_of(weft_adapter *a, const wf_slice *slices, size_t n, weft_adapter *partner,
+                          int32_t path)
 {
     weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
     weft_add_options  add = WEFT_ADD_OPTIONS_INIT;
@@ -122,12 +124,17 @@ START_TEST(one_module_serves_three_layers)
     int64_t qkv[3];
     find_qkv(qkv);
     const wf_layer *l = &wf_model_layers(model, &(size_t){ 0 })[qkv[0]];
-    weft_adapter   *fused = make_adapter(qkv, true, "fused"), *split = make_adapter(qkv, false, "split");
+    weft_adapter *fused = make_adapter(qkv, true, "fused"),
+                 *split = make_adapter(qkv, false, "split");
     weft_adapter   *partner = adapter_on(model, "partner", ATTENTION, 2, 0.3f, 5);
     wf_slice        slices[3];
 
     for (int i = 0; i < 3; i++)
-        slices[i] = (wf_slice){ .module = 0, .layer = (int32_t)qkv[i], .row = 0, .rows = l->out, .from = i * l->out,
+        slices[i] = (wf_slice){ .module = 0,
+                                .layer = (int32_t)qkv[i],
+                                .row = 0,
+                                .rows = l->out,
+                                .from = i * l->out,
                                 .of = 3 * l->out };
     for (int i = 0; i < 2; i++) /* in the order of the layers */
         for (int k = 0; k < 2; k++)
@@ -138,7 +145,8 @@ START_TEST(one_module_serves_three_layers)
             }
     for (int32_t path = WEFT_PATH_SIDE; path <= WEFT_PATH_MERGED; path++)
         for (int klora = 0; klora < 2; klora++) {
-            weft_plan *p = plan_of(fused, slices, 3, partner, path), *q = plain(split, partner, path);
+            weft_plan *p = plan_of(fused, slices, 3, partner, path),
+                      *q = plain(split, partner, path);
             if (klora) OK(weft_plan_klora(p, NULL, &err));
             if (klora) OK(weft_plan_klora(q, NULL, &err));
             OK(weft_plan_seal(p, 3, &err));
@@ -153,9 +161,11 @@ START_TEST(one_module_serves_three_layers)
                 for (size_t i = 0; i < n; i++) {
                     size_t r = (size_t)a[i].stack.rank, K = wf_layer_columns(l);
                     ck_assert_int_eq(a[i].stack.rank, b[i].stack.rank);
-                    if (a[i].layer != qkv[0] && a[i].layer != qkv[1] && a[i].layer != qkv[2]) continue;
+                    if (a[i].layer != qkv[0] && a[i].layer != qkv[1] && a[i].layer != qkv[2])
+                        continue;
                     ck_assert_mem_eq(a[i].stack.down, b[i].stack.down, r * K * sizeof(float));
-                    ck_assert_mem_eq(a[i].stack.up, b[i].stack.up, r * (size_t)l->out * sizeof(float));
+                    ck_assert_mem_eq(a[i].stack.up, b[i].stack.up,
+                                     r * (size_t)l->out * sizeof(float));
                 }
             }
             if (klora)
@@ -176,7 +186,8 @@ START_TEST(one_module_serves_three_layers)
 }
 END_TEST
 
-/* Rows 0 .. h of a layer from one module and the rest from another: together the module that has all. */
+/* Rows 0 .. h of a layer from one module and the rest from another: together the module that has
+ * all. */
 START_TEST(a_layer_takes_several_modules)
 {
     int64_t qkv[3];

@@ -41,7 +41,7 @@ static weft_plan *three(void)
     return three_on(WEFT_PATH_AUTO);
 }
 
-/* ---- merge ------------------------------------------------------------------------------------------------- */
+/* ---- merge ----------------------------------------------------------------------------------- */
 
 START_TEST(merge_holds_every_weight_at_every_call)
 {
@@ -107,7 +107,7 @@ START_TEST(weight_zero_is_not_there_at_all)
 }
 END_TEST
 
-/* ---- switch ------------------------------------------------------------------------------------------------ */
+/* ---- switch ---------------------------------------------------------------------------------- */
 
 START_TEST(switch_has_a_row_for_each_turn)
 {
@@ -161,7 +161,7 @@ START_TEST(who_gets_no_turn_is_named)
 }
 END_TEST
 
-/* ---- composite --------------------------------------------------------------------------------------------- */
+/* ---- composite ------------------------------------------------------------------------------- */
 
 START_TEST(composite_has_a_branch_for_each)
 {
@@ -268,7 +268,7 @@ START_TEST(one_or_no_adapter_is_one_branch)
 }
 END_TEST
 
-/* ---- text encoders ----------------------------------------------------------------------------------------- */
+/* ---- text encoders --------------------------------------------------------------------------- */
 
 START_TEST(text_policy_is_the_callers)
 {
@@ -351,7 +351,7 @@ START_TEST(both_text_encoders_of_sdxl_take_part)
 }
 END_TEST
 
-/* ---- selections -------------------------------------------------------------------------------------------- */
+/* ---- selections ------------------------------------------------------------------------------ */
 
 START_TEST(selections_bound_an_adapter)
 {
@@ -394,7 +394,7 @@ START_TEST(patterns_that_select_nothing_are_refused)
 }
 END_TEST
 
-/* ---- stacks and paths -------------------------------------------------------------------------------------- */
+/* ---- stacks and paths ------------------------------------------------------------------------ */
 
 static const patched *touched_at(const weft_plan *p, int64_t layer)
 {
@@ -558,7 +558,7 @@ START_TEST(paths_are_forced_or_chosen)
 }
 END_TEST
 
-/* ---- copies ------------------------------------------------------------------------------------------------ */
+/* ---- copies ---------------------------------------------------------------------------------- */
 
 START_TEST(a_copy_shares_stacks_and_is_free_to_change)
 {
@@ -609,7 +609,7 @@ START_TEST(handles_may_go_in_any_order)
 }
 END_TEST
 
-/* ---- refusals ---------------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 START_TEST(cells_outside_of_the_table_are_refused)
 {
@@ -706,7 +706,7 @@ START_TEST(an_adapter_of_another_model_is_refused)
 }
 END_TEST
 
-/* ---- memory ------------------------------------------------------------------------------------------------ */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 /* Everything a plan does, with the n-th allocation refused; true when all of it came through. */
 static bool whole_life(const weft_allocator *alloc, int method)

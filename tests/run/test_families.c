@@ -10,7 +10,7 @@
 
 static const double limit = 1e-5;
 
-/* ---- measuring --------------------------------------------------------------------------------------------- */
+/* ---- measuring ------------------------------------------------------------------------------- */
 
 /* Worst relative errors of a file: [side, merged], against its library (-1: none) and against the formula. */
 typedef struct errors { double library[2], formula[2]; } errors;
@@ -109,7 +109,7 @@ static void check_outputs(const inputs *in, weft_run *run, const char *what, con
     if (golden_has(in->t, name)) check_text(in, run, what, prefix, library, formula);
 }
 
-/* ---- files --------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static const char *word(json_t *o, const char *key)
 {
@@ -235,7 +235,7 @@ static void check_turns(const inputs *in, json_t *first, json_t *second)
     weft_adapter_free(a[0]), weft_adapter_free(a[1]);
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------------ */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 enum { ROW_CAP = 400 };
 
@@ -272,7 +272,7 @@ static void write_table(const char *path, char (*rows)[ROW_CAP], size_t n)
     ck_assert_int_eq(fclose(f), 0);
 }
 
-/* ---- tests ------------------------------------------------------------------------------------------------------ */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static const char *const models[] = { "tiny-sd1", "tiny-sd2", "tiny-sdxl" };
 enum { MODELS = 3 };

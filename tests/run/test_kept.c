@@ -1,5 +1,5 @@
-/* Keys and values of the text that a run keeps: the same bits as without, whatever changes from call to
- * call, and computed only when something changed. */
+/* Keys and values of the text that a run keeps: the same bits as without, whatever changes from
+ * call to call, and computed only when something changed. */
 #include <stdbool.h>
 
 #include "plain.h"
@@ -109,7 +109,8 @@ START_TEST(the_bits_are_the_same)
     for (int32_t batch = 1; batch <= 2; batch++)
         for (int m = 0; m < METHODS; m++) {
             weft_plan *plan = plan_of(m, 0.8f), *other = plan_of(m, 0.3f);
-            weft_run *kept = run_of(plan, WEFT_RUN_KEEP_TEXT, batch), *plain = run_of(plan, 0, batch);
+            weft_run *kept = run_of(plan, WEFT_RUN_KEEP_TEXT, batch),
+                     *plain = run_of(plan, 0, batch);
             for (int twice = 0; twice < 2; twice++) {
                 for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
                     float got[2 * N], want[2 * N];
@@ -118,7 +119,8 @@ START_TEST(the_bits_are_the_same)
                     ck_assert_msg(memcmp(got, want, (size_t)batch * N * sizeof *got) == 0,
                                   "method %d, batch %d, ask %zu", m, batch, i);
                 }
-                must(weft_run_set_plan(kept, other, &golden_err)); /* other weights: nothing holds */
+                must(
+                    weft_run_set_plan(kept, other, &golden_err)); /* other weights: nothing holds */
                 must(weft_run_set_plan(plain, other, &golden_err));
             }
             weft_run_free(kept), weft_run_free(plain);
@@ -129,12 +131,18 @@ END_TEST
 
 START_TEST(what_did_not_change_is_not_computed_again)
 {
-    static const struct { ask a; bool valid; } all[] = {
-        { { 0, 0, 1, false, 77 }, false }, { { 1, 0, 1, false, 77 }, true },  /* the same turn        */
-        { { 2, 0, 1, false, 77 }, false }, { { 3, 0, 1, false, 77 }, true },  /* the other adapter's  */
-        { { 3, 2, 1, false, 77 }, false }, { { 3, 2, 1, false, 77 }, true },  /* another text         */
-        { { 3, 2, 1, true, 77 }, false },  { { 2, 2, 1, true, 77 }, true },   /* another order        */
-        { { 2, 2, 1, false, 40 }, false }, { { 2, 2, 1, false, 40 }, true },  /* fewer tokens         */
+    static const struct { ask a; bool valid;
+    } all[] = {
+        { { 0, 0, 1, false, 77 }, false },
+        { { 1, 0, 1, false, 77 }, true }, /* the same turn        */
+        { { 2, 0, 1, false, 77 }, false },
+        { { 3, 0, 1, false, 77 }, true }, /* the other adapter's  */
+        { { 3, 2, 1, false, 77 }, false },
+        { { 3, 2, 1, false, 77 }, true }, /* another text         */
+        { { 3, 2, 1, true, 77 }, false },
+        { { 2, 2, 1, true, 77 }, true }, /* another order        */
+        { { 2, 2, 1, false, 40 }, false },
+        { { 2, 2, 1, false, 40 }, true }, /* fewer tokens         */
     };
     weft_plan *plan = plan_of(SWITCH, 0.8f);
     weft_run *run = run_of(plan, WEFT_RUN_KEEP_TEXT, 1);
@@ -191,7 +199,8 @@ START_TEST(the_memory_is_counted)
     ck_assert_uint_gt(info.bytes, floats * sizeof(float));
     float out[N];
     must(take(run, out, &(ask){ 0, 0, 1, false, 77 }, 1));
-    ck_assert_uint_eq(run->memory.kept->at[0].used * 4, run->memory.kept->at[0].size); /* 77 tokens of 4 * 77 */
+    ck_assert_uint_eq(run->memory.kept->at[0].used * 4,
+                      run->memory.kept->at[0].size); /* 77 tokens of 4 * 77 */
     weft_run_free(run);
     weft_plan_free(plan);
 }

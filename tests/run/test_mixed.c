@@ -23,7 +23,7 @@ static void teardown(void)
     remove_scratch();
 }
 
-/* ---- plans and predictions --------------------------------------------------------------------------------- */
+/* ---- plans and predictions ------------------------------------------------------------------- */
 
 static weft_plan *plan_on(int32_t mixed, int32_t path)
 {
@@ -75,7 +75,7 @@ static double apart(int32_t mixed, const use *uses, size_t n, int32_t other, con
     return d;
 }
 
-/* ---- against PEFT and the formulas ------------------------------------------------------------------------- */
+/* ---- against PEFT and the formulas ----------------------------------------------------------- */
 
 static const char *word(json_t *o, const char *key)
 {
@@ -161,7 +161,7 @@ START_TEST(a_saved_model_has_the_same_weights)
 }
 END_TEST
 
-/* ---- laws ----------------------------------------------------------------------------------------------------- */
+/* ---- laws ------------------------------------------------------------------------------------ */
 
 START_TEST(an_adapter_alone_is_itself)
 {
@@ -229,7 +229,7 @@ START_TEST(a_copy_keeps_the_policy)
 }
 END_TEST
 
-/* ---- what is refused, and what is said -------------------------------------------------------------------------- */
+/* ---- what is refused, and what is said ------------------------------------------------------- */
 
 static void refuse_seal(weft_plan *plan, const char *const words[3])
 {

@@ -1,5 +1,6 @@
-/* Plans in phases: each call is that of its phase's method, at that method's cost; what a method may ask
- * for when it combines; adapters taken out and replaced; and what a run keeps when it changes plans. */
+/* Plans in phases: each call is that of its phase's method, at that method's cost; what a method
+ * may ask for when it combines; adapters taken out and replaced; and what a run keeps when it
+ * changes plans. */
 #include <stdbool.h>
 
 #include "golden.h"
@@ -113,14 +114,16 @@ static void same_bits(const char *what, const float *a, const float *b)
                   relative(a, b, N, NULL));
 }
 
-/* Any method after any other: call n of the plan is call n - first of a plan of that method only. */
+/* Any method after any other: call n of the plan is call n - first of a plan of that method only.
+ */
 START_TEST(a_phase_is_a_plan_of_its_method)
 {
     enum { A = 5, B = 4 };
     for (int32_t path = WEFT_PATH_AUTO; path <= WEFT_PATH_MERGED; path++)
         for (int a = 0; a < METHODS; a++)
             for (int b = 0; b < METHODS; b++) {
-                weft_plan *plan = pair(path), *first = sealed(path, a, A), *second = sealed(path, b, B);
+                weft_plan *plan = pair(path), *first = sealed(path, a, A),
+                          *second = sealed(path, b, B);
                 use(plan, a);
                 begin_at(plan, A);
                 use(plan, b);
@@ -220,7 +223,8 @@ END_TEST
 static void refused(weft_status want, const char *words, weft_status st)
 {
     ck_assert_int_eq(st, want);
-    ck_assert_msg(strstr(golden_err.text, words) != NULL, "\"%s\" lacks \"%s\"", golden_err.text, words);
+    ck_assert_msg(strstr(golden_err.text, words) != NULL, "\"%s\" lacks \"%s\"", golden_err.text,
+                  words);
 }
 
 START_TEST(phases_that_cannot_be_are_refused)
@@ -253,10 +257,10 @@ START_TEST(phases_that_cannot_be_are_refused)
 }
 END_TEST
 
-/* ---- what a method may ask for ------------------------------------------------------------------------------- */
+/* ---- what a method may ask for --------------------------------------------------------------- */
 
-static wf_cell ask_number(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
-                        int32_t adapter)
+static wf_cell ask_number(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+                          int32_t layer, int32_t adapter)
 {
     (void)p, (void)s, (void)call, (void)layer;
     return branch == adapter ? WF_ALL : WF_NOTHING;
@@ -290,8 +294,14 @@ static void ask_everything(const weft_plan *p, const wf_sheet *s, const wf_combi
 }
 
 static const wf_method asking = {
-    .name = "asking", .title = "Asking", .text = WEFT_TEXT_NONE, .choose = ask_number,
-    .branches = asking_branches, .combine = ask_everything, .needs_base = true, .scratch = ask_scratch,
+    .name = "asking",
+    .title = "Asking",
+    .text = WEFT_TEXT_NONE,
+    .choose = ask_number,
+    .branches = asking_branches,
+    .combine = ask_everything,
+    .needs_base = true,
+    .scratch = ask_scratch,
 };
 
 START_TEST(a_method_is_given_what_it_asks_for)
@@ -370,9 +380,10 @@ static weft_status begin_kinds(const weft_plan *p, wf_table *t, wf_sheet *s, wef
     return WEFT_OK;
 }
 
-/* Call 0: a vector of halves. Call 1: a mask of zeros. Call 2: a mask of ones. Call 3: the number. */
-static wf_cell choose_kinds(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
-                            int32_t adapter)
+/* Call 0: a vector of halves. Call 1: a mask of zeros. Call 2: a mask of ones. Call 3: the number.
+ */
+static wf_cell choose_kinds(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+                            int32_t layer, int32_t adapter)
 {
     (void)p, (void)s, (void)branch, (void)layer, (void)adapter;
     return call == 0 ? (wf_cell){ 1, 1, 0 } : call < 3 ? (wf_cell){ 1, 0, call } : WF_ALL;
@@ -400,7 +411,8 @@ START_TEST(a_cell_may_be_a_vector_or_a_mask)
         must(weft_plan_seal(want, 1, &golden_err));
         predict(want, wanted, 0);
         take_step(run, got, n);
-        ck_assert_msg(relative(got, wanted, N, NULL) < 2e-6, "call %d: %g", n, relative(got, wanted, N, NULL));
+        ck_assert_msg(relative(got, wanted, N, NULL) < 2e-6, "call %d: %g", n,
+                      relative(got, wanted, N, NULL));
         weft_plan_free(want);
     }
     weft_run_free(run);
@@ -408,7 +420,7 @@ START_TEST(a_cell_may_be_a_vector_or_a_mask)
 }
 END_TEST
 
-/* ---- adapters taken out and replaced ----------------------------------------------------------------------- */
+/* ---- adapters taken out and replaced --------------------------------------------------------- */
 
 START_TEST(adapters_are_replaced_and_removed)
 {
@@ -418,8 +430,10 @@ START_TEST(adapters_are_replaced_and_removed)
 
         must(weft_plan_copy(plan, &copy, &golden_err)); /* style, third */
         must(weft_plan_replace(copy, 0, third, 0.5f, NULL, &golden_err));
-        refused(WEFT_E_ARG, "adapter 2 of 2", weft_plan_replace(copy, 2, third, 1, NULL, &golden_err));
-        refused(WEFT_E_ARG, "not a finite", weft_plan_replace(copy, 0, style, NAN, NULL, &golden_err));
+        refused(WEFT_E_ARG, "adapter 2 of 2",
+                weft_plan_replace(copy, 2, third, 1, NULL, &golden_err));
+        refused(WEFT_E_ARG, "not a finite",
+                weft_plan_replace(copy, 0, style, NAN, NULL, &golden_err));
         must(weft_plan_seal(copy, 6, &golden_err));
         must(weft_plan_create(model, NULL, &want, &golden_err));
         must(weft_plan_add(want, third, 0.5f, NULL, &golden_err));
@@ -451,8 +465,8 @@ START_TEST(adapters_are_replaced_and_removed)
 }
 END_TEST
 
-/* A binding that is let go may be followed by another one at its address: nothing made from the first may
- * pass for the second's. */
+/* A binding that is let go may be followed by another one at its address: nothing made from the
+ * first may pass for the second's. */
 START_TEST(an_address_used_again_is_another_adapter)
 {
     for (int m = 0; m < METHODS; m++)
@@ -481,9 +495,10 @@ START_TEST(an_address_used_again_is_another_adapter)
 }
 END_TEST
 
-/* ---- a run that changes plans ------------------------------------------------------------------------------- */
+/* ---- a run that changes plans ---------------------------------------------------------------- */
 
-/* What the plans have in common stays where it is: the scratch, and merged copies of equal coefficients. */
+/* What the plans have in common stays where it is: the scratch, and merged copies of equal
+ * coefficients. */
 START_TEST(a_run_keeps_what_still_fits)
 {
     weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
@@ -505,7 +520,8 @@ START_TEST(a_run_keeps_what_still_fits)
     for (size_t i = 0; i < count; i++) before[i] = run->memory.phase[0].merged[i]->weight;
 
     must(weft_plan_copy(plan, &copy, &golden_err));
-    must(weft_plan_set_weight(copy, 1, 0.1f, NULL, &golden_err)); /* the slider of the down blocks */
+    must(
+        weft_plan_set_weight(copy, 1, 0.1f, NULL, &golden_err)); /* the slider of the down blocks */
     must(weft_plan_seal(copy, 6, &golden_err));
     must(weft_run_set_plan(run, copy, &golden_err));
     ck_assert_ptr_eq(run->memory.arena, arena);

@@ -1,4 +1,5 @@
-/* The guard over OpenBLAS's thread count: what the host had set is there again, in a forked child too. */
+/* The guard over OpenBLAS's thread count: what the host had set is there again, in a forked child
+ * too. */
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include <cblas.h>
 #include <check.h>
@@ -11,7 +12,8 @@
 
 #include "tensor/blas_guard.h"
 
-/* Stands before OpenBLAS's function: a thread that wants to can be kept inside it, and so inside the guard. */
+/* Stands before OpenBLAS's function: a thread that wants to can be kept inside it, and so inside
+ * the guard. */
 static void (*set_num_threads)(int);
 static _Thread_local bool before, after;
 static sem_t inside, go_on;
@@ -24,7 +26,8 @@ static void wait_here(void)
 
 void openblas_set_num_threads(int n)
 {
-    if (set_num_threads == NULL) *(void **)&set_num_threads = dlsym(RTLD_NEXT, "openblas_set_num_threads");
+    if (set_num_threads == NULL)
+        *(void **)&set_num_threads = dlsym(RTLD_NEXT, "openblas_set_num_threads");
     if (before) wait_here();
     set_num_threads(n);
     if (after) wait_here();
@@ -65,7 +68,9 @@ END_TEST
 
 /* The thread that is kept inside: before or after its change of the count, in begin or in end. */
 typedef struct where { bool end, after; } where;
-static const where places[] = { { false, false }, { false, true }, { true, false }, { true, true } };
+static const where places[] = {
+    { false, false }, { false, true }, { true, false }, { true, true }
+};
 
 static void *stay_inside(void *user)
 {
@@ -149,7 +154,8 @@ START_TEST(threads_that_come_and_go_leave_the_hosts_count)
     bool      wrong[4] = { false };
 
     openblas_set_num_threads(2);
-    for (int i = 0; i < 4; i++) ck_assert_int_eq(pthread_create(&t[i], NULL, come_and_go, &wrong[i]), 0);
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(pthread_create(&t[i], NULL, come_and_go, &wrong[i]), 0);
     for (int i = 0; i < 4; i++) ck_assert_int_eq(pthread_join(t[i], NULL), 0);
     for (int i = 0; i < 4; i++) ck_assert(!wrong[i]);
     ck_assert_int_eq(openblas_get_num_threads(), 2);

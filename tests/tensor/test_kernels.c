@@ -42,7 +42,7 @@ static void check_guards(const float *row, size_t n)
     for (size_t i = 0; i < GUARD; i++) ck_assert(row[-1 - (int)i] == 777.0f && row[n + i] == 777.0f);
 }
 
-/* ---- widening: exact -------------------------------------------------------------------------------- */
+/* ---- widening: exact ------------------------------------------------------------------------- */
 
 /* All 65536 halves are exact in float32; the formula is IEEE 754's. */
 static double half(uint16_t h, int exponent_bits)
@@ -98,7 +98,7 @@ START_TEST(short_rows_of_halves_at_odd_addresses)
 }
 END_TEST
 
-/* ---- activations --------------------------------------------------------------------------------------- */
+/* ---- activations ----------------------------------------------------------------------------- */
 
 typedef void (*activation)(float *y, const float *x, size_t n);
 enum { SILU, GELU, QUICK_GELU, ACTIVATIONS };
@@ -185,7 +185,7 @@ START_TEST(geglu_and_affine)
 }
 END_TEST
 
-/* ---- rows ------------------------------------------------------------------------------------------------ */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 START_TEST(layer_norm_is_its_formula)
 {
@@ -283,7 +283,7 @@ START_TEST(scores_that_are_no_numbers_are_seen)
 }
 END_TEST
 
-/* ---- bits ------------------------------------------------------------------------------------------------- */
+/* ---- bits ------------------------------------------------------------------------------------ */
 
 START_TEST(an_element_does_not_feel_its_place)
 {

@@ -15,7 +15,8 @@ static bool inverse(double *M, size_t n)
     return ok;
 }
 
-/* [2 1; 5 3] has the determinant 1; rows and columns are not confused, or the 1 and the 5 would change places. */
+/* [2 1; 5 3] has the determinant 1; rows and columns are not confused, or the 1 and the 5 would
+ * change places. */
 START_TEST(inverses_are_those_on_paper)
 {
     double one[] = { 4 }, two[] = { 2, 1, 5, 3 }, turned[] = { 0, 2, 1, 0 };

@@ -32,7 +32,8 @@ static double share_sum(const weft_plan *p)
 
 static double divisor_of(const weft_plan *p, const wf_sheet *s)
 {
-    return options_of(s)->flags & WEFT_COMPOSITE_DIVIDE_BY_COUNT ? (double)p->adapters : share_sum(p);
+    return options_of(s)->flags & WEFT_COMPOSITE_DIVIDE_BY_COUNT ? (double)p->adapters
+                                                                 : share_sum(p);
 }
 
 static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_error *err)
@@ -40,8 +41,10 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
     (void)t;
     if (p->adapters == 0) return WEFT_OK;
     if (divisor_of(p, s) == 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "composite: the shares of %d adapters sum to 0, nothing can be divided by that",
-                       (int)p->adapters);
+        return wf_fail(
+            err, WEFT_E_UNSUPPORTED,
+            "composite: the shares of %d adapters sum to 0, nothing can be divided by that",
+            (int)p->adapters);
     return WEFT_OK;
 }
 
@@ -51,15 +54,15 @@ static int32_t branches(const weft_plan *p, const wf_sheet *s, int32_t call)
     return WF_MAX(p->adapters, 1);
 }
 
-static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
-                    int32_t adapter)
+static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+                      int32_t layer, int32_t adapter)
 {
     (void)p, (void)s, (void)call, (void)layer;
     return branch == adapter ? WF_ALL : WF_NOTHING;
 }
 
-void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches, double divisor,
-                      size_t n)
+void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches,
+                      double divisor, size_t n)
 {
     double term[WF_ADAPTERS_MAX];
 
@@ -91,8 +94,8 @@ static void combine(const weft_plan *p, const wf_sheet *s, const wf_combine *x)
     wf_composite_sum(x->out, x->preds, share, last + 1, divisor_of(p, s), values);
 }
 
-static void weigh(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, float *weight,
-                  float *divisor)
+static void weigh(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+                  float *weight, float *divisor)
 {
     (void)call;
     if (p->adapters == 0) return;
@@ -106,9 +109,12 @@ static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
 
     (void)p;
     if (flags & WEFT_COMPOSITE_DIVIDE_BY_COUNT)
-        wf_text_add(out, "  mean       shares are divided by the number of adapters (as the paper prints it)\n");
+        wf_text_add(
+            out,
+            "  mean       shares are divided by the number of adapters (as the paper prints it)\n");
     if (flags & WEFT_COMPOSITE_NOCFG_LAST)
-        wf_text_add(out, "  unguided   only the last adapter's prediction (the authors' program)\n");
+        wf_text_add(out,
+                    "  unguided   only the last adapter's prediction (the authors' program)\n");
 }
 
 static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)
@@ -116,13 +122,17 @@ static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)
     for (int32_t a = 0; a < p->adapters; a++) {
         wf_letter_text letter;
         wf_number_text c, share, divisor;
-        wf_text_add(out, "  branch %d  %s  %s at every call, at %d layers of the UNet; its prediction counts %s / %s\n",
-                    (int)a, wf_letter(&letter, a), wf_number(&c, p->entry[a].weight), (int)wf_sheet_reach(s, a),
-                    wf_number(&share, p->entry[a].share), wf_number(&divisor, divisor_of(p, s)));
+        wf_text_add(out,
+                    "  branch %d  %s  %s at every call, at %d layers of the UNet; its prediction "
+                    "counts %s / %s\n",
+                    (int)a, wf_letter(&letter, a), wf_number(&c, p->entry[a].weight),
+                    (int)wf_sheet_reach(s, a), wf_number(&share, p->entry[a].share),
+                    wf_number(&divisor, divisor_of(p, s)));
     }
 }
 
-weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *options, weft_error *err)
+weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *options,
+                                weft_error *err)
 {
     weft_composite_options o;
     weft_status st = WF_OPTIONS(&o, options, weft_composite_options,
@@ -133,6 +143,14 @@ weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *o
 }
 
 const wf_method wf_method_composite = {
-    .name = "composite", .title = "LoRA Composite", .text = WEFT_TEXT_ALL, .choose = choose, .begin = begin,
-    .branches = branches, .combine = combine, .weigh = weigh, .describe = describe, .explain = explain,
+    .name = "composite",
+    .title = "LoRA Composite",
+    .text = WEFT_TEXT_ALL,
+    .choose = choose,
+    .begin = begin,
+    .branches = branches,
+    .combine = combine,
+    .weigh = weigh,
+    .describe = describe,
+    .explain = explain,
 };

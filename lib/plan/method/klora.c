@@ -21,10 +21,10 @@
 #include "base/structs.h"
 #include "plan/method/method.h"
 
-static const double ALPHA = 1.5, BETA = 0.5;      /* pattern s, Ouyang et al. (2025), section 4.1       */
-static const double STAR_BETA = 0.85;             /* of alpha: the authors' program, 1.275 in all       */
+static const double ALPHA = 1.5, BETA = 0.5; /* pattern s, Ouyang et al. (2025), section 4.1 */
+static const double STAR_BETA = 0.85; /* of alpha: the authors' program, 1.275 in all       */
 static const double STAR_BETA_PAPER = 1.3;
-static const double FAR_RATIO = 3;                /* ratios this far over the mean are left out of gamma */
+static const double FAR_RATIO = 3; /* ratios this far over the mean are left out of gamma */
 
 /* ---- the rule -------------------------------------------------------------------------------- */
 
@@ -39,11 +39,14 @@ static double curve(double tau, const weft_klora_options *o)
         s = o->alpha * tau + o->beta;
         return o->modulus > 0 ? fmod(s, o->modulus) : s;
     default:
-        return fmod(ALPHA * tau + (o->flags & WEFT_KLORA_PAPER_BETA ? STAR_BETA_PAPER : STAR_BETA * ALPHA), ALPHA);
+        return fmod(ALPHA * tau +
+                        (o->flags & WEFT_KLORA_PAPER_BETA ? STAR_BETA_PAPER : STAR_BETA * ALPHA),
+                    ALPHA);
     }
 }
 
-bool wf_klora_choose(double rho, int32_t n, int32_t N, int32_t l, int32_t L, const weft_klora_options *options)
+bool wf_klora_choose(double rho, int32_t n, int32_t N, int32_t l, int32_t L,
+                     const weft_klora_options *options)
 {
     int64_t count = (int64_t)n * L + l, all = (int64_t)N * L;
     double  tau;
@@ -116,7 +119,8 @@ static bool governs(const weft_plan *p, const wf_sheet *s, const wf_layer *layer
 {
     if (layer->component != WEFT_COMPONENT_DENOISER || layer->kind == WEFT_LAYER_NORM) return false;
     if ((options_of(s)->flags & WEFT_KLORA_ATTENTION_ONLY) && !layer->attention) return false;
-    return wf_plan_module(p, f->content, layer->id) != NULL || wf_plan_module(p, f->style, layer->id) != NULL;
+    return wf_plan_module(p, f->content, layer->id) != NULL ||
+           wf_plan_module(p, f->style, layer->id) != NULL;
 }
 
 static weft_status pick_roles(const weft_plan *p, state *f, weft_error *err)
@@ -124,12 +128,14 @@ static weft_status pick_roles(const weft_plan *p, state *f, weft_error *err)
     int32_t first, second;
 
     if (p->adapters != 2)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "klora: needs exactly two adapters, content and style; the plan has %d",
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "klora: needs exactly two adapters, content and style; the plan has %d",
                        (int)p->adapters);
     first = p->entry[0].role;
     second = p->entry[1].role;
     if (first != WEFT_ROLE_NONE && first == second)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "klora: both adapters have the role %s; one is content, the other style",
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "klora: both adapters have the role %s; one is content, the other style",
                        first == WEFT_ROLE_CONTENT ? "content" : "style");
     f->style = first == WEFT_ROLE_STYLE || second == WEFT_ROLE_CONTENT ? 0 : 1;
     f->content = 1 - f->style;
@@ -157,7 +163,8 @@ static int64_t rank_at(const weft_plan *p, int32_t adapter, const wf_layer *laye
     int64_t         rank = 0;
 
     for (int32_t i = 0; i < count; i++)
-        rank += rank_of(wf_adapter_module(p->entry[adapter].bound->adapter, (size_t)slice[i].module), layer);
+        rank += rank_of(
+            wf_adapter_module(p->entry[adapter].bound->adapter, (size_t)slice[i].module), layer);
     return WF_MAX(rank, (int64_t)1);
 }
 
@@ -168,8 +175,8 @@ static weft_status score_one(double *all, double *top, const weft_plan *p, const
     const wf_slice *slice = wf_plan_slices(p, adapter, layer->id, &count);
 
     if (count == 0) return WEFT_OK;
-    return wf_slices_score(p->entry[adapter].bound->adapter, slice, count, layer, s->ignore_alpha, k, all, top,
-                           &p->alloc, err);
+    return wf_slices_score(p->entry[adapter].bound->adapter, slice, count, layer, s->ignore_alpha,
+                           k, all, top, &p->alloc, err);
 }
 
 static weft_status score_layer(layer_sums *sums, const weft_plan *p, const wf_sheet *s,
@@ -188,8 +195,9 @@ static weft_status score_layer(layer_sums *sums, const weft_plan *p, const wf_sh
 static weft_status tell(const weft_plan *p, int64_t done, int64_t total, weft_error *err)
 {
     if (p->progress != NULL && p->progress(p->progress_user, "scoring layers", done, total) != 0)
-        return wf_fail(err, WEFT_E_CANCELLED, "sealing was stopped after %lld of %lld layers were scored",
-                       (long long)done, (long long)total);
+        return wf_fail(err, WEFT_E_CANCELLED,
+                       "sealing was stopped after %lld of %lld layers were scored", (long long)done,
+                       (long long)total);
     return WEFT_OK;
 }
 
@@ -201,8 +209,8 @@ static void drop_learnt(void *data)
 }
 
 /* A block like `key`, with the sums of `old` unless it is NULL. */
-static weft_status begin_learnt(wf_blob **out, const weft_plan *p, const learnt *key, const learnt *old,
-                                size_t layers, weft_error *err)
+static weft_status begin_learnt(wf_blob **out, const weft_plan *p, const learnt *key,
+                                const learnt *old, size_t layers, weft_error *err)
 {
     size_t  size = sizeof *key + layers * sizeof *key->sums;
     learnt *m;
@@ -287,7 +295,8 @@ static weft_status balance(state *f, const weft_plan *p, wf_table *t, const wf_s
 
     if (mode != WEFT_KLORA_GAMMA_NONE && (n == 0 || !isfinite(f->gamma) || f->gamma <= 0)) {
         f->gamma = 1;
-        if (n == 0) wf_table_warn(p, t, "klora: no layer has something of both adapters; gamma is 1");
+        if (n == 0)
+            wf_table_warn(p, t, "klora: no layer has something of both adapters; gamma is 1");
         else wf_table_warn(p, t, "klora: the adapters' sizes have no finite ratio; gamma is 1");
     }
     return WEFT_OK;
@@ -306,10 +315,13 @@ static void warn_of_norms(const weft_plan *p, wf_table *t, const wf_layer *layer
     for (int32_t a = 0; a < p->adapters; a++) {
         int32_t n = 0;
         for (size_t l = 0; l < count; l++)
-            n += layers[l].component == WEFT_COMPONENT_DENOISER && layers[l].kind == WEFT_LAYER_NORM && wf_plan_module(p, a, layers[l].id) != NULL;
+            n += layers[l].component == WEFT_COMPONENT_DENOISER &&
+                 layers[l].kind == WEFT_LAYER_NORM && wf_plan_module(p, a, layers[l].id) != NULL;
         if (n > 0)
-            wf_table_warn(p, t, "klora: %d normalisations of %s do not act: K-LoRA governs layers with a product", (int)n,
-                          wf_adapter_name(p->entry[a].bound->adapter));
+            wf_table_warn(
+                p, t,
+                "klora: %d normalisations of %s do not act: K-LoRA governs layers with a product",
+                (int)n, wf_adapter_name(p->entry[a].bound->adapter));
     }
 }
 
@@ -321,7 +333,8 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
     weft_status     st;
 
     s->state = wf_blob_create(&p->alloc, sizeof *f + count * sizeof *f->at);
-    if (s->state == NULL) return wf_nomem(err, sizeof *f + count * sizeof *f->at, "a plan's scores");
+    if (s->state == NULL)
+        return wf_nomem(err, sizeof *f + count * sizeof *f->at, "a plan's scores");
     f = s->state->data;
     if ((st = pick_roles(p, f, err)) != WEFT_OK) return st;
     s->ignore_alpha = (options_of(s)->flags & WEFT_KLORA_IGNORE_ALPHA) != 0;
@@ -330,7 +343,8 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
     for (size_t l = 0; l < count; l++)
         if (governs(p, s, &layers[l], f)) f->at[l].position = ++f->L;
     if (f->L == 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "klora: neither adapter has a layer of the UNet that K-LoRA governs");
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "klora: neither adapter has a layer of the UNet that K-LoRA governs");
     if ((st = balance(f, p, t, s, count, err)) != WEFT_OK) return st;
     warn_of_norms(p, t, layers, count);
     for (size_t l = 0; l < count; l++)
@@ -338,8 +352,8 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
     return WEFT_OK;
 }
 
-static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
-                    int32_t adapter)
+static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+                      int32_t layer, int32_t adapter)
 {
     const state      *f = s->state->data;
     const layer_sums *sums = &sums_of(s)[layer];
@@ -348,7 +362,8 @@ static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32
 
     (void)p, (void)branch;
     if (l == 0 || (sums->content == 0 && sums->style == 0)) return WF_NOTHING;
-    if (sums->content == 0 || sums->style == 0) /* the only one wins, whatever a curve of the caller's own says */
+    if (sums->content == 0 ||
+        sums->style == 0) /* the only one wins, whatever a curve of the caller's own says */
         content = sums->style == 0;
     else
         content = wf_klora_choose(f->at[layer].rho, call, s->calls, l, f->L, options_of(s));
@@ -379,10 +394,11 @@ static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
     if (o->pattern == WEFT_KLORA_S)
         wf_text_add(out, "S = 1.5 tau + 0.5 (s)\n");
     else if (o->pattern == WEFT_KLORA_S_STAR)
-        wf_text_add(out, "S = (1.5 tau + %s) mod 1.5 (s*)\n", o->flags & WEFT_KLORA_PAPER_BETA ? "1.3" : "1.275");
+        wf_text_add(out, "S = (1.5 tau + %s) mod 1.5 (s*)\n",
+                    o->flags & WEFT_KLORA_PAPER_BETA ? "1.3" : "1.275");
     else if (o->modulus > 0)
-        wf_text_add(out, "S = (%s tau + %s) mod %s\n", wf_number(&a, o->alpha), wf_number(&b, o->beta),
-                    wf_number(&m, o->modulus));
+        wf_text_add(out, "S = (%s tau + %s) mod %s\n", wf_number(&a, o->alpha),
+                    wf_number(&b, o->beta), wf_number(&m, o->modulus));
     else
         wf_text_add(out, "S = %s tau + %s\n", wf_number(&a, o->alpha), wf_number(&b, o->beta));
     wf_text_add(out, "  tau        0 to 1 over the phase, counted by %s\n",
@@ -392,13 +408,18 @@ static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
     else wf_text_add(out, ", K = rank_c rank_s\n");
     wf_text_add(out, "  gamma      %s", wf_fixed(&a, f->gamma, 6));
     if (o->gamma == WEFT_KLORA_GAMMA_NONE) wf_text_add(out, " (left out)\n");
-    else if (o->gamma == WEFT_KLORA_GAMMA_PAPER) wf_text_add(out, ", ratio of the sums over %d layers\n", (int)f->pairs);
-    else wf_text_add(out, ", mean ratio of %d layers, %d far ones left out\n", (int)(f->pairs - f->dropped),
-                     (int)f->dropped);
+    else if (o->gamma == WEFT_KLORA_GAMMA_PAPER)
+        wf_text_add(out, ", ratio of the sums over %d layers\n", (int)f->pairs);
+    else
+        wf_text_add(out, ", mean ratio of %d layers, %d far ones left out\n",
+                    (int)(f->pairs - f->dropped), (int)f->dropped);
     wf_text_add(out, "  layers     L = %d%s\n", (int)f->L,
-                o->flags & WEFT_KLORA_ATTENTION_ONLY ? ", attention only: adapters act nowhere else" : "");
-    if (o->flags & WEFT_KLORA_IGNORE_ALPHA) wf_text_add(out, "  alpha      of the files left out\n");
-    if (o->flags & WEFT_KLORA_WRAP) wf_text_add(out, "  wrap       tau falls back to 0 at the very last layer\n");
+                o->flags & WEFT_KLORA_ATTENTION_ONLY ? ", attention only: adapters act nowhere else"
+                                                     : "");
+    if (o->flags & WEFT_KLORA_IGNORE_ALPHA)
+        wf_text_add(out, "  alpha      of the files left out\n");
+    if (o->flags & WEFT_KLORA_WRAP)
+        wf_text_add(out, "  wrap       tau falls back to 0 at the very last layer\n");
 }
 
 /* Does a layer choose at every call as another one does? */
@@ -410,7 +431,8 @@ static bool same_choices(const weft_plan *p, const wf_sheet *s, int32_t a, int32
     return true;
 }
 
-static char symbol_at(const weft_plan *p, const wf_sheet *s, const state *f, int32_t call, int32_t layer)
+static char symbol_at(const weft_plan *p, const wf_sheet *s, const state *f, int32_t call,
+                      int32_t layer)
 {
     if (choose(p, s, call, 0, layer, f->content).number != 0) return 'C';
     return choose(p, s, call, 0, layer, f->style).number != 0 ? 'S' : '-';
@@ -429,8 +451,8 @@ static void explain_group(const weft_plan *p, const wf_sheet *s, const state *f,
         low = fmin(low, f->at[at[i]].rho);
         high = fmax(high, f->at[at[i]].rho);
     }
-    wf_text_add(out, "  %-38s %5d  %8s %8s ", wf_short_name(&name, layers[at[first]].name), (int)(end - first),
-                wf_fixed(&low_text, low, 3), wf_fixed(&high_text, high, 3));
+    wf_text_add(out, "  %-38s %5d  %8s %8s ", wf_short_name(&name, layers[at[first]].name),
+                (int)(end - first), wf_fixed(&low_text, low, 3), wf_fixed(&high_text, high, 3));
     for (int32_t n = 0, next; n < s->calls; n = next) {
         char c = symbol_at(p, s, f, n, at[first]);
         for (next = n + 1; next < s->calls && symbol_at(p, s, f, next, at[first]) == c; next++) {}
@@ -453,7 +475,8 @@ static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)
     }
     for (size_t l = 0; l < count; l++)
         if (f->at[l].position > 0) at[n++] = (int32_t)l;
-    wf_text_add(out, "  %-38s %5s  %8s %8s  calls: C content, S style\n", "from layer", "count", "rho from", "to");
+    wf_text_add(out, "  %-38s %5s  %8s %8s  calls: C content, S style\n", "from layer", "count",
+                "rho from", "to");
     for (int32_t i = 0, end; i < n; i = end) {
         for (end = i + 1; end < n && same_choices(p, s, at[i], at[end]); end++) {}
         explain_group(p, s, f, out, at, i, end);
@@ -466,22 +489,32 @@ static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)
 static weft_status check_options(const weft_klora_options *o, weft_error *err)
 {
     if (o->pattern < WEFT_KLORA_S_STAR || o->pattern > WEFT_KLORA_CUSTOM)
-        return wf_fail(err, WEFT_E_ARG, "weft_klora_options: pattern is %d, not one of WEFT_KLORA_S_STAR, _S, _CUSTOM",
-                       (int)o->pattern);
+        return wf_fail(
+            err, WEFT_E_ARG,
+            "weft_klora_options: pattern is %d, not one of WEFT_KLORA_S_STAR, _S, _CUSTOM",
+            (int)o->pattern);
     if (o->gamma < WEFT_KLORA_GAMMA_CODE || o->gamma > WEFT_KLORA_GAMMA_NONE)
-        return wf_fail(err, WEFT_E_ARG, "weft_klora_options: gamma is %d, not one of WEFT_KLORA_GAMMA_*", (int)o->gamma);
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_klora_options: gamma is %d, not one of WEFT_KLORA_GAMMA_*",
+                       (int)o->gamma);
     if (o->granularity < WEFT_KLORA_BY_CALL || o->granularity > WEFT_KLORA_BY_STEP)
-        return wf_fail(err, WEFT_E_ARG, "weft_klora_options: granularity is %d, not one of WEFT_KLORA_BY_*",
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_klora_options: granularity is %d, not one of WEFT_KLORA_BY_*",
                        (int)o->granularity);
     if (o->reserved0 != 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_klora_options: reserved0 is %d, must be zero", (int)o->reserved0);
-    if (o->top_k < 0) return wf_fail(err, WEFT_E_ARG, "weft_klora_options: top_k is %lld, need 0 or more",
-                                     (long long)o->top_k);
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_klora_options: reserved0 is %d, must be zero",
+                       (int)o->reserved0);
+    if (o->top_k < 0)
+        return wf_fail(err, WEFT_E_ARG, "weft_klora_options: top_k is %lld, need 0 or more",
+                       (long long)o->top_k);
     if (!isfinite(o->alpha) || !isfinite(o->beta) || !isfinite(o->modulus) || o->modulus < 0)
-        return wf_fail(err, WEFT_E_ARG, "weft_klora_options: alpha, beta and modulus must be finite, modulus not negative");
+        return wf_fail(
+            err, WEFT_E_ARG,
+            "weft_klora_options: alpha, beta and modulus must be finite, modulus not negative");
     if (o->pattern != WEFT_KLORA_CUSTOM && (o->alpha != 0 || o->beta != 0 || o->modulus != 0))
         return wf_fail(err, WEFT_E_ARG,
-                       "weft_klora_options: alpha, beta and modulus are read only with WEFT_KLORA_CUSTOM, leave them 0");
+                       "weft_klora_options: alpha, beta and modulus are read only with "
+                       "WEFT_KLORA_CUSTOM, leave them 0");
     return WEFT_OK;
 }
 
@@ -517,8 +550,8 @@ weft_status weft_plan_klora_score(const weft_plan *plan, int32_t call, int64_t l
                        (int)call, s->method->title);
     wf_model_layers(plan->model, &count);
     if (layer < 0 || (uint64_t)layer >= count)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_klora_score: layer %lld of %zu", (long long)layer,
-                       count);
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_klora_score: layer %lld of %zu",
+                       (long long)layer, count);
     f = s->state->data;
     sums = &sums_of(s)[layer];
     r.gamma = f->gamma;
@@ -534,6 +567,12 @@ weft_status weft_plan_klora_score(const weft_plan *plan, int32_t call, int64_t l
 }
 
 const wf_method wf_method_klora = {
-    .name = "klora", .title = "K-LoRA", .text = WEFT_TEXT_NONE, .begin = begin, .choose = choose, .part = part, .describe = describe,
+    .name = "klora",
+    .title = "K-LoRA",
+    .text = WEFT_TEXT_NONE,
+    .begin = begin,
+    .choose = choose,
+    .part = part,
+    .describe = describe,
     .explain = explain,
 };

@@ -8,8 +8,8 @@
  * ways out of that. */
 #include "plan/method/method.h"
 
-static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
-                    int32_t adapter)
+static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+                      int32_t layer, int32_t adapter)
 {
     (void)p, (void)s, (void)call, (void)branch, (void)layer, (void)adapter;
     return WF_ALL;
@@ -20,8 +20,9 @@ static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)
     for (int32_t a = 0; a < p->adapters; a++) {
         wf_letter_text letter;
         wf_number_text c;
-        wf_text_add(out, "  %s  %s at every call, at %d layers of the UNet\n", wf_letter(&letter, a),
-                    wf_number(&c, p->entry[a].weight), (int)wf_sheet_reach(s, a));
+        wf_text_add(out, "  %s  %s at every call, at %d layers of the UNet\n",
+                    wf_letter(&letter, a), wf_number(&c, p->entry[a].weight),
+                    (int)wf_sheet_reach(s, a));
     }
 }
 

@@ -29,7 +29,8 @@ int32_t wf_switch_turn(int32_t call, int32_t period, int32_t adapters, bool offi
 static int32_t turn(const weft_plan *p, const wf_sheet *s, int32_t call)
 {
     const weft_switch_options *o = options_of(s);
-    return wf_switch_turn(call, o->period, p->adapters, (o->flags & WEFT_SWITCH_OFFICIAL_OFFSET) != 0);
+    return wf_switch_turn(call, o->period, p->adapters,
+                          (o->flags & WEFT_SWITCH_OFFICIAL_OFFSET) != 0);
 }
 
 static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_error *err)
@@ -41,14 +42,15 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
     for (int32_t n = 0; n < s->calls && last < p->adapters - 1 && p->adapters > 0; n++)
         last = WF_MAX(last, turn(p, s, n));
     for (int32_t a = last + 1; a < p->adapters; a++)
-        wf_table_warn(p, t, "adapter %s gets no turn: %d calls in turns of %d reach %d of %d adapters",
-                      wf_adapter_name(p->entry[a].bound->adapter), (int)s->calls, (int)options_of(s)->period,
-                      (int)(last + 1), (int)p->adapters);
+        wf_table_warn(p, t,
+                      "adapter %s gets no turn: %d calls in turns of %d reach %d of %d adapters",
+                      wf_adapter_name(p->entry[a].bound->adapter), (int)s->calls,
+                      (int)options_of(s)->period, (int)(last + 1), (int)p->adapters);
     return WEFT_OK;
 }
 
-static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, int32_t layer,
-                    int32_t adapter)
+static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+                      int32_t layer, int32_t adapter)
 {
     (void)branch, (void)layer;
     return turn(p, s, call) == adapter ? WF_ALL : WF_NOTHING;
@@ -60,7 +62,8 @@ static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
 
     (void)p;
     wf_text_add(out, "  turns      of %d calls%s\n", (int)o->period,
-                o->flags & WEFT_SWITCH_OFFICIAL_OFFSET ? ", one call late (the authors' program)" : "");
+                o->flags & WEFT_SWITCH_OFFICIAL_OFFSET ? ", one call late (the authors' program)"
+                                                       : "");
 }
 
 /* "A5 B5 A2": whose turn, for how many calls; a long cycle is folded at eight turns to a line. */
@@ -94,14 +97,22 @@ weft_status weft_plan_switch(weft_plan *plan, const weft_switch_options *options
 
     if (st != WEFT_OK) return st;
     if (o.period < 0)
-        return wf_fail(err, WEFT_E_ARG, "weft_switch_options: period is %d, need at least 1, or 0 for 5", (int)o.period);
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_switch_options: period is %d, need at least 1, or 0 for 5",
+                       (int)o.period);
     if (o.reserved0 != 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_switch_options: reserved0 is %d, must be zero", (int)o.reserved0);
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "weft_switch_options: reserved0 is %d, must be zero", (int)o.reserved0);
     if (o.period == 0) o.period = 5;
     return wf_plan_use(plan, &wf_method_switch, &o, sizeof o, err);
 }
 
 const wf_method wf_method_switch = {
-    .name = "switch", .title = "LoRA Switch", .text = WEFT_TEXT_FIRST, .begin = begin, .choose = choose, .describe = describe,
+    .name = "switch",
+    .title = "LoRA Switch",
+    .text = WEFT_TEXT_FIRST,
+    .begin = begin,
+    .choose = choose,
+    .describe = describe,
     .explain = explain,
 };

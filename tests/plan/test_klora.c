@@ -381,9 +381,12 @@ START_TEST(phases_with_and_without_alpha_have_patches_of_their_own)
     int64_t            one = nth_layer(model, ATTENTION, 0);
     weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
     weft_phase_options next = WEFT_PHASE_OPTIONS_INIT;
-    weft_plan         *p = new_plan(model);
+    weft_plan_options  side = WEFT_PLAN_OPTIONS_INIT;
+    weft_plan         *p;
     weft_adapter      *a[2];
 
+    side.path = WEFT_PATH_SIDE; /* or one phase would have a merged copy, and the other not */
+    OK(weft_plan_create(model, &side, &p, &err));
     for (int i = 0; i < 2; i++) {
         maker *m = make(model);
         corner(m, one, 4, 1, i == 0 ? B1 : B2, i == 0 ? A1 : A2); /* alpha / rank = 2 */

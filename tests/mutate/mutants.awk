@@ -21,8 +21,8 @@ function load(path,    line, n) {
     return n > 0
 }
 
-# How often `piece` stands in the source, from the line with `after` to the end of that function; the
-# place of the first is left in hit and column.
+# How often `piece` stands in the source, from the line with `after` to the end of that function;
+# the place of the first is left in hit and column.
 function find(path, after, piece,    i, at, from, count, last) {
     count = 0
     from = 1

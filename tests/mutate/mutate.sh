@@ -37,7 +37,8 @@ verdict() {
     said='SURVIVED'
     for test in $3; do
         program=$W/$1.test
-        if ! $LINK -o "$program" "$B/tests/$test.o" "$W/$1.o" "$B/libweft.a" $LIBS >"$W/$1.log" 2>&1; then
+        if ! $LINK -o "$program" "$B/tests/$test.o" "$W/$1.o" "$B/libweft.a" $LIBS \
+            >"$W/$1.log" 2>&1; then
             echo "DOES NOT LINK"
             return
         fi
@@ -45,7 +46,8 @@ verdict() {
             said="caught by $test"
             break
         fi
-        grep -q '^100%: Checks: [1-9]' "$W/$1.log" || said="SURVIVED ($test crashed or took too long)"
+        grep -q '^100%: Checks: [1-9]' "$W/$1.log" ||
+            said="SURVIVED ($test crashed or took too long)"
     done
     rm -f "$W/$1.test" "$W/$1.o"
     echo "$said"
@@ -86,7 +88,8 @@ cat "$W"/results.* 2>/dev/null | awk -F "$tab" '
     { all[$1]++; total++ }
     $2 ~ /^caught/ { caught[$1]++; good++ }
     END {
-        for (room in all) printf "  %-9s %4d mutants, %4d caught\n", room, all[room], caught[room] | "sort"
+        for (room in all)
+            printf "  %-9s %4d mutants, %4d caught\n", room, all[room], caught[room] | "sort"
         close("sort")
         printf "%d of %d mutants are caught\n", good, total
         exit good != total

@@ -15,7 +15,7 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
     size_t            count;
     const wf_layer   *layers = wf_model_layers(p->model, &count);
     weft_adapter_info info = WEFT_ADAPTER_INFO_INIT;
-    int32_t           unet = 0, text = 0;
+    int32_t           denoiser = 0, text = 0;
     char              ranks[32];
     wf_letter_text    letter;
     wf_number_text    weight, text_weight;
@@ -26,7 +26,7 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
         int32_t encoder = wf_component_encoder(layers[l].component);
         if (encoder >= 0) there[encoder] = true;
         if (e->bound->first[l] == e->bound->first[l + 1]) continue;
-        if (layers[l].component == WEFT_COMPONENT_DENOISER) unet++;
+        if (layers[l].component == WEFT_COMPONENT_DENOISER) denoiser++;
         else text++;
     }
     if (weft_adapter_info_get(e->bound->adapter, &info, NULL) != WEFT_OK) info.dialect = "";
@@ -34,7 +34,7 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
     else wf_format(ranks, sizeof ranks, "%d-%d", (int)info.rank_min, (int)info.rank_max);
     wf_text_add(out, "  %-3s %-9s %-9s %-8s %5d %5d  %-7s %-13s %s\n", wf_letter(&letter, a),
                 wf_number(&weight, e->weight), wf_number(&text_weight, in_text),
-                wf_plan_role_name(p, a), (int)unet, (int)text, ranks, info.dialect,
+                wf_plan_role_name(p, a), (int)denoiser, (int)text, ranks, info.dialect,
                 wf_adapter_name(e->bound->adapter));
     if (e->bound->select != NULL) wf_text_add(out, "      only on %s\n", e->bound->select);
     if (e->bound->exclude != NULL) wf_text_add(out, "      not on %s\n", e->bound->exclude);

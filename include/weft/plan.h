@@ -524,7 +524,7 @@ WEFT_API weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t call
                                              float *weight, float *divisor, weft_error *err);
 
 /**
- * Explain a sealed plan in words: method, adapters, passes, bytes, and the table with runs of equal
+ * Explain a sealed plan in words: method, adapters, evaluations, bytes, and the table with runs of equal
  * rows and equal calls folded.
  *
  * @param buf     may be NULL when cap is 0

@@ -76,7 +76,7 @@ static bool ends_in(const char *s, const char *with)
 }
 
 /* The width of the conditioning, which cross-attention's keys read, is a base model's mark
- * (formats.md E.1). */
+ *. */
 int32_t wf_adapter_base(const weft_adapter *a)
 {
     static const struct { int32_t width, base; } marks[] = {

@@ -250,7 +250,7 @@ bool        wf_slice_whole(const wf_slice *b, const wf_layer *l);
 bool        wf_slice_fits(const wf_slice *b, const wf_module *m, const wf_layer *l);
 /* Part of a Kronecker product is a dense matrix. */
 int32_t     wf_slice_form(const wf_slice *b, const wf_module *m, const wf_layer *l);
-/* up is (r, l->out), 0 outside the binding's rows. */
+/* up is (r, l->out), 0 outside the slice's rows. */
 weft_status wf_slice_pair(const wf_slice *b, const wf_module *m, const wf_layer *l, float *down,
                             float *up, const weft_allocator *alloc, weft_error *err);
 weft_status wf_slice_add(const wf_slice *b, const wf_module *m, const wf_layer *l, double scale,

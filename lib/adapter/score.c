@@ -1,9 +1,9 @@
 /* score.c - how much an adapter does at a layer: sums over the entries of |Delta W|, whatever the
  * family.
  *
- * The sum of all entries, and of the k largest (methods.md 5). For a large model the products would
- * be gigabytes; those of two factors are formed in tiles that stay in the cache, counted, and
- * forgotten. Those of other families are formed whole, one layer at a time. */
+ * The sum of all entries, and of the k largest (docs/methods.md, K-LoRA). For a large model the
+ * products would be gigabytes; those of two factors are formed in tiles that stay in the cache,
+ * counted, and forgotten. Those of other families are formed whole, one layer at a time. */
 #include <math.h>
 
 #include "adapter/adapter_internal.h"

@@ -164,7 +164,6 @@ void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
 
 /* What the samples of one half of guidance read besides the latents. */
 typedef struct half { blocks text[WF_STREAMS_MAX]; float time_ids[WF_TIME_IDS_MAX]; } half;
-enum { UNCONDITIONAL, CONDITIONAL };
 
 /* Text, time ids and timesteps of each sample, in the order that wf_step_forward() evaluates. */
 static void fill_samples(weft_run *r, const wf_call *call, const half halves[2])
@@ -181,7 +180,7 @@ static void fill_samples(weft_run *r, const wf_call *call, const half halves[2])
             for (size_t i = 0; i < n; i++) {
                 size_t s = (split ? h * branches + k : k * parts + h) * n + i;
                 size_t read = call->base && k + 1 == branches ? 0 : k; /* the base: as the first */
-                const half *from = &halves[call->guided ? h : CONDITIONAL];
+                const half *from = &halves[call->guided ? h : WF_CONDITIONAL];
                 for (int32_t t = 0; t < f->streams; t++)
                     b->text_of[(size_t)t * (size_t)b->samples + s] = block(&from->text[t], read, i);
                 b->timestep[s] = step->timestep;
@@ -208,15 +207,15 @@ static weft_status read_time_ids(const weft_run *r, const weft_step *step, half 
         { "negative_time_ids", step->negative_time_ids, step->negative_time_ids_len, 2.5f },
         { "time_ids", step->time_ids, step->time_ids_len, 6.0f },
     };
-    for (int i = CONDITIONAL; i >= 0; i--) {
+    for (int i = WF_CONDITIONAL; i >= 0; i--) {
         float *to = halves[i].time_ids;
         float usual[WF_TIME_IDS_MAX] = { h, w, 0, 0, refiner ? all[i].score : h, w };
         if (all[i].given != NULL && all[i].len != ids)
             return wf_fail(err, WEFT_E_ARG, "step.%s has %zu floats, wanted %zu", all[i].name,
                            all[i].len, ids);
         memcpy(to, usual, sizeof usual);
-        if (i == UNCONDITIONAL && all[CONDITIONAL].given != NULL) {
-            memcpy(to, halves[CONDITIONAL].time_ids, ids * sizeof *to);
+        if (i == WF_UNCONDITIONAL && all[WF_CONDITIONAL].given != NULL) {
+            memcpy(to, halves[WF_CONDITIONAL].time_ids, ids * sizeof *to);
             if (refiner) to[4] = all[i].score;
         }
         if (all[i].given != NULL && ids > 0) memcpy(to, all[i].given, ids * sizeof *to);
@@ -297,7 +296,7 @@ static weft_status read_text(const weft_run *r, wf_call *call, half halves[2], w
     weft_text yes[WF_STREAMS_MAX], no[WF_STREAMS_MAX];
 
     WF_TRY(wf_read_texts(yes, r, s->text, s->text_count, "step.text", err));
-    WF_TRY(read_half(r, call, yes, "step.text", &halves[CONDITIONAL], err));
+    WF_TRY(read_half(r, call, yes, "step.text", &halves[WF_CONDITIONAL], err));
     for (int32_t i = 0; i < streams; i++) {
         call->text[i].tokens = yes[i].tokens;
         call->text[i].cross_layers = yes[i].cross_layers;
@@ -310,7 +309,7 @@ static weft_status read_text(const weft_run *r, wf_call *call, half halves[2], w
                 "step.negative[%d] has %d tokens and cross_layers %d, step.text[%d] has %d "
                            "and %d: they must agree", i, no[i].tokens, no[i].cross_layers, i,
                            yes[i].tokens, yes[i].cross_layers);
-    return read_half(r, call, no, "step.negative", &halves[UNCONDITIONAL], err);
+    return read_half(r, call, no, "step.negative", &halves[WF_UNCONDITIONAL], err);
 }
 
 weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)

@@ -1,4 +1,5 @@
-/* gemm.h - single matrix products in float32 and double: all of OpenBLAS that weft calls.
+/* gemm.h - single matrix products in float32 and double: all of BLAS that weft calls
+ * (LAPACK is linalg.h).
  *
  * What is made of weights comes here directly; what a network computes comes here through its tier
  * (product.h). Each product runs on the calling thread (blas_guard.h). Callers cut work into tiles by

@@ -84,7 +84,7 @@ void wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call,
     const wf_kept_origin was = x->of[place];
     bool         valid = was.row == now.row && was.deltas == now.deltas && was.count == now.count &&
                  was.tokens == now.tokens && was.parts == now.parts;
-    if (place == 0 && count != was.count)
+    if (place == 0 && (count != was.count || now.tokens != was.tokens))
         x->of[1].row = NULL; /* the other place begins elsewhere */
     if (!same_text(x, &in->text[k], first, count)) valid = false;
     if (place == 1) { /* behind what the first evaluation has */

@@ -181,7 +181,7 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats)
     const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
     int64_t layers = 0;
     wf_exec e = { .k = p->kernels, .products = p->products, .dry = true, .arena = { .dry = true },
-                  .branch = b->branch, .kept = r->keep_text ? &kept : NULL, .stop = count_layer,
+                  .branch = b->branch, .stop = count_layer,
                   .stop_user = &layers };
     weft_step step = WEFT_STEP_INIT;
     wf_call call = { .step = &step, .guided = true };
@@ -197,13 +197,19 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats)
         layers = 0;
         call.evaluations = wf_sheet_branches(&phase[i]) + phase[i].base;
         call.base = phase[i].base;
+        if (r->keep_text) { /* sized apart: a text for each layer is not kept and needs scratch */
+            wf_exec counting = e;
+            int64_t ignored = 0;
+            counting.kept = &kept;
+            counting.stop_user = &ignored;
+            wf_step_forward(r, &counting, b, &call);
+        }
         wf_step_forward(r, &e, b, &call);
         b->side_flops = e.flops > b->step_flops ? e.side_flops : b->side_flops;
         b->step_flops = WF_MAX(b->step_flops, e.flops);
         b->step_layers = layers;
         *kept_floats = WF_MAX(*kept_floats, kept.used);
     }
-    e.kept = NULL;
     if (r->keep_text) b->bytes += wf_run_kept_bytes(r, b, *kept_floats);
     e.deltas = b->text.deltas;
     e.slots = wf_plan_text_sheet(b->plan)->slots;

@@ -102,6 +102,7 @@ static const ask asks[] = {
     { 3, 2, 1, true, 77 },  { 3, 2, 1, false, 77 }, { 3, 2, 0, false, 77 }, { 4, 2, -1, false, 77 },
     { 5, 2, -1, false, 77 }, { 5, 2, 0, true, 77 }, { 5, 1, 0, true, 77 },  { 5, 1, 2, true, 77 },
     { 6, 1, 2, false, 40 }, { 6, 1, 2, false, 77 }, { 7, 1, 2, false, 77 }, { 0, 0, 1, false, 77 },
+    { 7, 2, 0, true, 77 },  { 7, 1, -1, false, 154 }, { 7, 2, 0, true, 77 },
 };
 
 START_TEST(the_bits_are_the_same)

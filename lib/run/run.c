@@ -205,11 +205,14 @@ weft_status wf_run_begin(weft_run *r, const char *doing, int64_t total, weft_err
 
 weft_status wf_run_end(weft_run *r, weft_error *err)
 {
+    bool overflow = r->exec.arena.overflow;
+
     wf_blas_end();
     r->exec.arena.used = 0;
-    if (r->exec.arena.overflow)
-        return wf_fail(err, WEFT_E_INTERNAL, "%s needed more memory than was counted", r->doing);
-    if (!r->exec.stopped) return WEFT_OK;
+    r->exec.arena.overflow = false;
+    if (!r->exec.stopped && !overflow) return WEFT_OK;
     atomic_store(&r->cancel, 0);
+    if (overflow)
+        return wf_fail(err, WEFT_E_INTERNAL, "%s needed more memory than was counted", r->doing);
     return wf_fail(err, WEFT_E_CANCELLED, "%s was cancelled", r->doing);
 }

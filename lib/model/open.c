@@ -67,6 +67,7 @@ static weft_status bind_component(weft_model *m, int32_t id, const wf_component 
     b.used = wf_zalloc(&m->alloc, count, 1);
     st = b.used != NULL ? build_component(m, id, part, hints, &b, err)
         : wf_nomem(err, count, part->from);
+    st = wf_say_variant(st, file, part->from, err);
     m->parameters += b.parameters;
     wf_free(&m->alloc, b.used);
     return st;

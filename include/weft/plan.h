@@ -217,6 +217,81 @@ WEFT_API weft_status weft_plan_replace(weft_plan *plan, int32_t index, weft_adap
  */
 WEFT_API weft_status weft_plan_remove(weft_plan *plan, int32_t index, weft_error *err);
 
+/** How a curve goes on from one of its points to the next. */
+enum weft_curve_shape {
+    WEFT_CURVE_HOLD   = 0, /* the value stays until the next point        */
+    WEFT_CURVE_LINEAR = 1, /* a straight line                             */
+    WEFT_CURVE_COSINE = 2  /* half a cosine: flat at both ends            */
+};
+/** Bits of weft_plan_set_curve()'s flags. */
+enum weft_curve_flag {
+    /** weft_curve_point.at is a share of all calls, 0 to 1: call n is at n / calls. */
+    WEFT_CURVE_AT_SHARE = 1u << 0
+};
+typedef struct weft_curve_point {
+    uint32_t struct_size; /* of an array: the first one's counts for all              */
+    uint32_t flags;       /* zero                                                     */
+    int32_t  shape;       /* WEFT_CURVE_*, from here to the next point                */
+    int32_t  reserved0;   /* zero                                                     */
+    double   at;          /* the call, or with WEFT_CURVE_AT_SHARE its share          */
+    double   value;       /* what the adapter's weight is multiplied with; any finite */
+} weft_curve_point;
+#define WEFT_CURVE_POINT_INIT { sizeof(weft_curve_point), 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_CURVE_POINT_INIT. @since 0.2 */
+WEFT_API void weft_curve_point_init(weft_curve_point *point, size_t size);
+/**
+ * Let the weight of adapter `index` in the denoiser follow a curve over the calls of the plan, on
+ * top of any method: what the method chooses is multiplied by the curve's value at the call. Before
+ * the first point the curve has the first value, after the last the last. Text encoders, which run
+ * before the first call, know no curve. Copies of the plan keep it; a replaced adapter loses it.
+ *
+ * @param flags   WEFT_CURVE_AT_SHARE
+ * @param points  in order; of two at the same place the second counts from there on, a jump
+ * @param count   0 takes the curve away
+ * @return WEFT_E_ARG (a curve that goes backwards, a number that is not finite), WEFT_E_STATE
+ *         (sealed)
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_set_curve(weft_plan *plan, int32_t index, uint32_t flags,
+                                         const weft_curve_point *points, size_t count,
+                                         weft_error *err);
+
+/** Bits of weft_mask.flags. */
+enum weft_mask_flag {
+    /** `text` is set, otherwise it is 1. */
+    WEFT_MASK_TEXT = 1u << 0,
+    /**
+     * Where masks of several adapters overlap they add up. Otherwise they share the place: each
+     * mask is divided by the sum of all of them where that is above 1.
+     */
+    WEFT_MASK_ADD  = 1u << 1
+};
+typedef struct weft_mask {
+    uint32_t     struct_size;
+    uint32_t     flags;      /* WEFT_MASK_*                                                      */
+    int32_t      height;     /* of the mask, which covers the image whatever its size: 1 to 4096 */
+    int32_t      width;
+    const float *values;     /* (height, width), 0 to 1; copied                                  */
+    size_t       len;        /* height * width                                                   */
+    float        text;       /* what layers over tokens of the text, which have no place, take   */
+    int32_t      reserved0;  /* zero                                                             */
+} weft_mask;
+#define WEFT_MASK_INIT { sizeof(weft_mask), 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_MASK_INIT. @since 0.2 */
+WEFT_API void weft_mask_init(weft_mask *mask, size_t size);
+/**
+ * Let adapter `index` act only in a part of the image: at a pixel p of any layer of the denoiser
+ * y_p = W x_p + sum of M_i(p) c_i Delta_i x_p. The mask is averaged over each pixel of each
+ * resolution that the denoiser has, so soft edges stay soft. Masked layers take the side path.
+ * Copies of the plan keep the mask; a replaced adapter loses it.
+ *
+ * @param mask  NULL: everywhere again
+ * @return WEFT_E_ARG (a size that is not len's, values outside 0 to 1), WEFT_E_STATE (sealed)
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_set_mask(weft_plan *plan, int32_t index, const weft_mask *mask,
+                                        weft_error *err);
+
 enum weft_phase_flag {
     /** `at` is set: the phase begins there, and `first` must be 0. */
     WEFT_PHASE_AT = 1u << 0
@@ -494,9 +569,11 @@ WEFT_API void weft_call_info_init(weft_call_info *info, size_t size);
 WEFT_API weft_status weft_plan_call(const weft_plan *plan, int32_t call, weft_call_info *info,
                                     weft_error *err);
 
-/** What a coefficient is. */
+/** What a coefficient is besides its number: bits. */
 enum weft_cell_kind {
-    WEFT_CELL_NUMBER = 0
+    WEFT_CELL_NUMBER = 0,
+    WEFT_CELL_VECTOR = 1, /* times a vector over the columns of the adapter's difference */
+    WEFT_CELL_MASK   = 2  /* times a mask over the image                                 */
 };
 typedef struct weft_cell {
     uint32_t struct_size;

@@ -55,6 +55,8 @@ static inline wf_grid wf_text_grid(int32_t n, int32_t tokens)
 
 static inline wf_grid wf_vector_grid(int32_t n) { return (wf_grid){ n, 1, 1, WF_DOMAIN_VECTOR }; }
 
+enum { WF_SIZES_MAX = 32 };
+
 /* A mask over an image, once for each size that the network has it in. */
 typedef struct wf_mask_level {
     int32_t      h, w;
@@ -79,6 +81,12 @@ typedef struct wf_kept {
     bool   valid;  /* read them; else write them            */
 } wf_kept;
 
+/* Sizes in which a network has the image. */
+typedef struct wf_sizes {
+    int32_t count;
+    struct { int32_t h, w; } at[WF_SIZES_MAX];
+} wf_sizes;
+
 typedef struct wf_exec {
     const wf_kernels  *k;
     const wf_products *products;
@@ -89,6 +97,7 @@ typedef struct wf_exec {
     bool               dry;
     double             flops;        /* counted in a dry run                                      */
     double             side_flops;
+    wf_sizes          *sizes;        /* a dry run notes each size of the image here; or NULL      */
 
     const wf_delta    *deltas;       /* [layers], or NULL                                         */
     const wf_cell     *cells;        /* the call's coefficients, [branch][slot]                   */

@@ -444,6 +444,21 @@ static void compute(job *j)
     if (after) wf_pool_run(e->pool, j->base.samples * j->row_tiles, after_task, j);
 }
 
+static void note_size(wf_exec *e, wf_grid g)
+{
+    wf_sizes *s = e->sizes;
+
+    if (s == NULL || g.domain != WF_DOMAIN_IMAGE) return;
+    for (int32_t i = 0; i < s->count; i++)
+        if (s->at[i].h == g.h && s->at[i].w == g.w) return;
+    if (s->count == WF_SIZES_MAX) {
+        e->arena.overflow = true;
+        return;
+    }
+    s->at[s->count].h = g.h;
+    s->at[s->count++].w = g.w;
+}
+
 void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add)
 {
     job j = { .e = e, .l = l, .out = wf_layer_grid(l, g) };
@@ -465,6 +480,7 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
         prepare_parts(&j);
     wf_need_scratch(e, e->products->wide_scratch(&j.base));
     if (e->dry) {
+        note_size(e, j.out);
         double all = (double)g.n * (double)rows;
         /* so that a dry run counts the layers too */
         if (e->stop != NULL) (void)e->stop(e->stop_user);

@@ -218,6 +218,13 @@ static weft_status copy_phases(weft_plan *p, const weft_plan *from, weft_error *
     return WEFT_OK;
 }
 
+static void drop_entry(wf_entry *e)
+{
+    wf_binding_drop(e->bound);
+    wf_blob_drop(e->curve);
+    wf_blob_drop(e->mask);
+}
+
 static weft_status copy_entries(weft_plan *p, const weft_plan *from, weft_error *err)
 {
     if (from->adapters == 0) return WEFT_OK;
@@ -228,6 +235,8 @@ static weft_status copy_entries(weft_plan *p, const weft_plan *from, weft_error 
     for (int32_t i = 0; i < p->adapters; i++) {
         p->entry[i] = from->entry[i];
         (void)wf_binding_ref(p->entry[i].bound);
+        (void)wf_blob_ref(p->entry[i].curve);
+        (void)wf_blob_ref(p->entry[i].mask);
     }
     return WEFT_OK;
 }
@@ -282,7 +291,7 @@ void weft_plan_free(weft_plan *plan)
     wf_table_free(&plan->table, &plan->alloc);
     drop_cache(plan);
     drop_phases(plan);
-    for (int32_t i = 0; i < plan->adapters; i++) wf_binding_drop(plan->entry[i].bound);
+    for (int32_t i = 0; i < plan->adapters; i++) drop_entry(&plan->entry[i]);
     wf_free(&alloc, plan->entry);
     wf_tokens_drop(plan->tokens);
     weft_model_free(plan->model);
@@ -397,8 +406,8 @@ weft_status weft_plan_add(weft_plan *plan, weft_adapter *adapter, float weight,
     return WEFT_OK;
 }
 
-static weft_status check_index(const weft_plan *plan, int32_t adapter, const char *what,
-                               weft_error *err)
+weft_status wf_plan_check_index(const weft_plan *plan, int32_t adapter, const char *what,
+                                weft_error *err)
 {
     WF_TRY(wf_plan_still_open(plan, what, err));
     if (adapter < 0 || adapter >= plan->adapters)
@@ -412,17 +421,17 @@ weft_status weft_plan_replace(weft_plan *plan, int32_t index, weft_adapter *adap
 {
     wf_entry e;
 
-    WF_TRY(check_index(plan, index, "weft_plan_replace", err));
+    WF_TRY(wf_plan_check_index(plan, index, "weft_plan_replace", err));
     WF_TRY(make_entry(&e, plan, adapter, weight, options, "weft_plan_replace", err));
-    wf_binding_drop(plan->entry[index].bound);
+    drop_entry(&plan->entry[index]);
     plan->entry[index] = e;
     return WEFT_OK;
 }
 
 weft_status weft_plan_remove(weft_plan *plan, int32_t index, weft_error *err)
 {
-    WF_TRY(check_index(plan, index, "weft_plan_remove", err));
-    wf_binding_drop(plan->entry[index].bound);
+    WF_TRY(wf_plan_check_index(plan, index, "weft_plan_remove", err));
+    drop_entry(&plan->entry[index]);
     plan->adapters--;
     for (int32_t i = index; i < plan->adapters; i++) plan->entry[i] = plan->entry[i + 1];
     return WEFT_OK;
@@ -433,7 +442,7 @@ weft_status weft_plan_set_weight(weft_plan *plan, int32_t index, float weight,
 {
     float    weights[WF_TEXT_ENCODERS];
 
-    WF_TRY(check_index(plan, index, "weft_plan_set_weight", err));
+    WF_TRY(wf_plan_check_index(plan, index, "weft_plan_set_weight", err));
     wf_entry   *e = &plan->entry[index];
     const char *name = wf_adapter_name(e->bound->adapter);
     if (!isfinite(weight))

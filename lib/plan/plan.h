@@ -62,6 +62,7 @@ typedef struct wf_slot {
 typedef struct wf_sheet {
     int32_t          first;         /* call of the plan that it begins at              */
     int32_t          calls;
+    int32_t          of;            /* calls of the plan                               */
     const wf_method *method;        /* NULL: the sheet of the text encoders            */
     wf_blob         *options;       /* the method's struct, or NULL                    */
     bool             base;          /* the last branch of each row has no adapters     */
@@ -72,7 +73,6 @@ typedef struct wf_sheet {
     wf_row          *row;           /* [rows]                                          */
     wf_cell         *cells;
     const float *const *vectors;    /* that cells name: the method's, in its state     */
-    const wf_mask   *masks;
     int32_t         *row_of_call;   /* [calls]                                         */
     size_t           patched_count;
     wf_patched      *patched;       /* [patched_count], by layer                       */
@@ -86,6 +86,15 @@ weft_model     *wf_plan_model(const weft_plan *p);
 bool            wf_plan_sealed(const weft_plan *p);
 int32_t         wf_plan_calls(const weft_plan *p);
 int32_t         wf_plan_adapters(const weft_plan *p);
+/* A mask as the caller gave it. Cells name it by 1 + its adapter. */
+typedef struct wf_plan_mask {
+    int32_t      h, w;
+    bool         adds;    /* not shared where masks overlap */
+    float        text;
+    const float *values;  /* (h, w)                          */
+} wf_plan_mask;
+const wf_plan_mask *wf_plan_mask_of(const weft_plan *p, int32_t adapter); /* NULL: it has none */
+bool            wf_plan_masked(const weft_plan *p);                       /* has any adapter one? */
 /* Most evaluations of the denoiser in a call, over all calls; guidance is not counted. */
 int32_t         wf_plan_evaluations(const weft_plan *p);
 const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count);

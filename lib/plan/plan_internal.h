@@ -5,6 +5,8 @@
  *   show.c       names and numbers for people
  *   binding.c    an adapter on a model, seen through one selection of layers
  *   cell.c       the user's weights, and who acts on the text encoders
+ *   curve.c      a weight as key frames over the calls
+ *   mask.c       where in the image an adapter acts
  *   weight_dependent.c  adapters that depend on the layer's weight, beside others
  *   patch.c      what the adapters do to one layer: factors, or a merged copy
  *   sheet.c      slots and rows of a phase, from what its method says
@@ -64,6 +66,8 @@ typedef struct wf_entry {
     float       share;
     int32_t     role;
     bool        peft_dora;                     /* WEFT_ADD_PEFT_DORA        */
+    wf_blob    *curve;                         /* of the weight over the calls; NULL: 1   */
+    wf_blob    *mask;                          /* where in the image; NULL: everywhere    */
 } wf_entry;
 
 /* A phase as it was asked for: from a call on, a method and its options. */
@@ -113,6 +117,9 @@ weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *op
                         weft_error *err);
 /* Is it a plan, and not sealed? `what` is for the line. */
 weft_status wf_plan_still_open(const weft_plan *plan, const char *what, weft_error *err);
+/* Is it a plan, not sealed, that has this adapter? */
+weft_status wf_plan_check_index(const weft_plan *plan, int32_t adapter, const char *what,
+                                weft_error *err);
 weft_status wf_plan_must_be_sealed(const weft_plan *plan, const char *what, weft_error *err);
 /* May an adapter, or a concept with one, be added so? `name` is for the line. */
 weft_status wf_plan_check_add(const weft_add_options *o, float weight, const char *name,
@@ -149,6 +156,11 @@ bool    wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer
  * else 0. */
 bool    wf_plan_text_acts(const weft_plan *p, int32_t adapter);
 float   wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer);
+
+/* ---- curve.c, mask.c ------------------------------------------------------------------------- */
+
+/* The curve's value at a call of the plan's; NULL: 1. */
+double wf_curve_at(const wf_blob *curve, int32_t call, int32_t calls);
 
 /* ---- patch.c --------------------------------------------------------------------------------- */
 

@@ -270,7 +270,10 @@ weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, 
         row = &s->row[0];
         branch = 0;
     }
-    cell.number = wf_sheet_cell(s, row, branch, layer, adapter).number;
+    wf_cell found = wf_sheet_cell(s, row, branch, layer, adapter);
+    cell.number = found.number;
+    cell.kind = (found.vector != 0 ? WEFT_CELL_VECTOR : WEFT_CELL_NUMBER) |
+                (found.mask != 0 ? WEFT_CELL_MASK : WEFT_CELL_NUMBER);
     return WF_RESULT(out, &cell, weft_cell, err);
 }
 

@@ -254,6 +254,12 @@ static weft_status check(const weft_plan *p, const char *path, weft_error *err)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "weft_plan_save_model: %s has %d branches, and weights hold one",
                        phase->method->title, wf_plan_evaluations(p));
+    for (size_t k = 0; k < phase->slots; k++)
+        if (phase->cells[phase->row[0].at + k].mask != 0)
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "weft_plan_save_model: adapter %s has a mask, and weights have no place "
+                           "in the image",
+                           wf_adapter_name(p->entry[phase->slot[k].adapter].bound->adapter));
     for (int32_t call = 1; call < phase->calls; call++)
         if (phase->row_of_call[call] != 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED,

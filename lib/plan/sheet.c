@@ -54,7 +54,12 @@ static wf_cell cell_of(const weft_plan *p, const wf_sheet *s, int32_t call, int3
         return (wf_cell){ wf_plan_text_cell(p, slot->adapter, slot->layer), 0, 0 };
     wf_cell c = s->method->choose(p, s, call, branch, slot->layer, slot->adapter);
     if (c.number == 0) return (wf_cell){ 0, 0, 0 }; /* never -0: rows are compared as bytes */
+    const wf_entry *e = &p->entry[slot->adapter];
     c.number *= wf_plan_cell_weight(p, slot->adapter, slot->layer);
+    if (e->curve != NULL)
+        c.number = (float)((double)c.number * wf_curve_at(e->curve, s->first + call, s->of));
+    if (c.number == 0) return (wf_cell){ 0, 0, 0 };
+    if (e->mask != NULL) c.mask = 1 + slot->adapter;
     return c;
 }
 
@@ -254,7 +259,7 @@ static weft_status make_phases(wf_table *t, const weft_plan *p, weft_error *err)
                           phase->method->title, (int)first, (int)t->calls);
             continue;
         }
-        wf_sheet s = { .first = first, .calls = end - first, .method = phase->method,
+        wf_sheet s = { .first = first, .calls = end - first, .of = t->calls, .method = phase->method,
                        .options = wf_blob_ref(phase->options), .base = phase->method->needs_base,
                        .learnt = learnt_before(phase, t) };
         weft_status st = make_sheet(&s, t, p, err);

@@ -174,8 +174,9 @@ static bool count_layer(void *user)
 }
 
 /* False where what it needs cannot be counted in 64 bits. */
-static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats)
+static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_sizes *sizes)
 {
+    static const wf_mask some; /* a dry walk asks only whether there are any */
     wf_kept kept = { .size = 0 };
     const wf_networks *p = wf_run_networks(b);
     const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
@@ -191,7 +192,8 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats)
         e.deltas = b->phase[i].deltas;
         e.slots = phase[i].slots;
         e.vectors = phase[i].vectors;
-        e.masks = phase[i].masks;
+        e.masks = wf_plan_masked(b->plan) ? &some : NULL;
+        e.sizes = sizes;
         kept.used = 0;
         e.flops = e.side_flops = 0;
         layers = 0;
@@ -211,6 +213,8 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats)
         *kept_floats = WF_MAX(*kept_floats, kept.used);
     }
     if (r->keep_text) b->bytes += wf_run_kept_bytes(r, b, *kept_floats);
+    e.sizes = NULL;
+    e.masks = NULL;
     e.deltas = b->text.deltas;
     e.slots = wf_plan_text_sheet(b->plan)->slots;
     if (p->encoders > 0) {
@@ -275,6 +279,7 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memor
     wf_run_memory          b = { .plan = plan, .threads = r->threads };
     const wf_sheet *phase = wf_plan_phases(plan, &b.phases);
     size_t          kept = 0;
+    wf_sizes        sizes = { 0 };
     float           mark;
     weft_status     st = WEFT_OK;
 
@@ -288,11 +293,13 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memor
     if (st == WEFT_OK) st = make_arrays(r, &b, err);
     if (st == WEFT_OK) {
         mark_merged(&b, &mark);
-        if (!walk(r, &b, &kept))
+        if (!walk(r, &b, &kept, &sizes))
             st = wf_fail(err, WEFT_E_ARG,
                          "a run of %d latents of %d x %d needs more memory than can be counted",
                          r->batch, r->width, r->height);
     }
+    if (st == WEFT_OK) st = wf_run_masks_make(&b.masks, plan, &sizes, measure, &r->alloc, err);
+    if (st == WEFT_OK) b.bytes += b.masks.bytes;
     if (st == WEFT_OK) st = make_merged(r, &b, old, measure, err);
     if (st == WEFT_OK && !measure && !scratch_serves(&b, old)) st = make_scratch(r, &b, err);
     if (st == WEFT_OK && !measure && r->keep_text)
@@ -332,6 +339,7 @@ void wf_run_memory_free(wf_run_memory *b, const weft_allocator *alloc)
     wf_free(alloc, b->preds);
     wf_free(alloc, b->text_cells);
     wf_run_kept_free(b->kept, alloc);
+    wf_run_masks_free(&b->masks, alloc);
     wf_free(alloc, b->arena);
     for (int32_t i = 0; b->scratch != NULL && i < b->threads; i++) wf_free(alloc, b->scratch[i]);
     wf_free(alloc, b->scratch);

@@ -45,6 +45,14 @@ typedef struct wf_run_kept {
     int32_t samples;   /* most                                      */
 } wf_run_kept;
 
+/* The masks of the plan's adapters, in every size that the denoiser has the image in (mask.c). */
+typedef struct wf_run_masks {
+    wf_mask       *of;     /* [adapters]; NULL: no adapter has a mask */
+    wf_mask_level *level;  /* [adapters][sizes]                       */
+    float         *rows;
+    size_t         bytes;
+} wf_run_masks;
+
 /* What a run needs for one plan: all of it is taken before the old one is freed. */
 typedef struct wf_run_memory {
     weft_plan       *plan;
@@ -58,6 +66,7 @@ typedef struct wf_run_memory {
     float           *guidance;   /* [samples] the guidance scale as an input         */
     const float    **text_of;    /* [streams][samples]                               */
     const float    **preds;      /* [evaluations of a call]                          */
+    wf_run_masks     masks;
     uint8_t         *arena;
     size_t           arena_size;
     uint8_t        **scratch;    /* [threads]                                        */
@@ -102,6 +111,11 @@ void        wf_run_memory_free(wf_run_memory *b, const weft_allocator *alloc);
 /* Fill merged copies, whose memory was taken, on all the run's threads (merged.c). */
 weft_status wf_merged_make(const weft_run *r, const weft_plan *plan, wf_merged *const *copy,
                            size_t count, weft_error *err);
+
+/* Count the bytes, and unless `measure` make them. */
+weft_status wf_run_masks_make(wf_run_masks *m, const weft_plan *plan, const wf_sizes *sizes,
+                              bool measure, const weft_allocator *alloc, weft_error *err);
+void        wf_run_masks_free(wf_run_masks *m, const weft_allocator *alloc);
 
 /* Every call that computes is between these two. begin answers CANCELLED or STATE; end tells
  * whether the call was stopped. */

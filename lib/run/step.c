@@ -348,7 +348,7 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     r->exec.slots = phase->slots;
     r->exec.cells = wf_sheet_cells(phase, row);
     r->exec.vectors = phase->vectors;
-    r->exec.masks = phase->masks;
+    r->exec.masks = r->memory.masks.of;
     r->exec.branch = r->memory.branch;
     wf_step_forward(r, &r->exec, &r->memory, &call);
     return wf_run_end(r, err);

@@ -16,14 +16,41 @@ from torch.nn import functional as F
 
 
 class Adapter:
-    """weight multiplies the UNet deltas, te_weight the text encoder's, prediction the branch's share in Composite."""
+    """weight multiplies the UNet deltas, te_weight the text encoder's, prediction the branch's share in Composite.
+    curve: {"share": at is n / N, not n, "points": [[at, value, "hold" | "linear" | "cosine"], ..]}, what the weight in the
+    UNet is multiplied with at step n. mask: {"values": (h, w), "text": what text tokens take, "adds": not shared}."""
 
-    def __init__(self, name, entries, weight=1.0, te_weight=None, prediction=1.0):
+    def __init__(self, name, entries, weight=1.0, te_weight=None, prediction=1.0, curve=None, mask=None):
+        self.curve, self.mask = curve, mask
         self.name, self.entries, self.weight, self.prediction = name, entries, weight, prediction
         self.te_weight = weight if te_weight is None else te_weight
 
     def unet(self):
         return {m: e for (c, m), e in self.entries.items() if c == "unet"}
+
+
+def curve_at(curve, n, N):
+    if curve is None:
+        return 1.0
+    points, x = curve["points"], n / N if curve["share"] else n
+    before = [p for p in points if p[0] <= x]
+    after = [p for p in points if p[0] > x]
+    if not before or not after:
+        return (before[-1] if before else after[0])[1]
+    (a, v, shape), (b, w, _) = before[-1], after[0]
+    u = (x - a) / (b - a)
+    return {"hold": v, "linear": v + (w - v) * u, "cosine": v + (w - v) * (1 - math.cos(math.pi * u)) / 2}[shape]
+
+
+def masks_at(adapters, h, w):
+    """Each adapter's mask (h w), averaged by area, divided by the sum where that is above 1; None where it has none."""
+    def side(n, to):       # (to, n): how much of each of `to` equal parts lies in each of n
+        i, j = torch.arange(to)[:, None] * (n / to), torch.arange(n)[None].double()
+        return (torch.minimum(i + n / to, j + 1) - torch.maximum(i, j)).clamp(min=0) * (to / n)
+    mean = lambda v: (side(v.shape[0], h) @ v.double() @ side(v.shape[1], w).T).flatten()
+    m = [None if a.mask is None else mean(a.mask["values"]) for a in adapters]
+    total = sum(x for x in m if x is not None).clamp(min=1)
+    return [x if x is None or a.mask.get("adds") else x / total for a, x in zip(adapters, m)]
 
 
 # ---------------------------------------------------------------- plans
@@ -184,6 +211,7 @@ class Bypass:
     def __init__(self, net, modules):
         """modules: [{module: entry}] one for each adapter."""
         self.coef, self.hooks = (lambda m: []), []
+        self.adapters, self.grid = [], None    # of a UNet under masks: whose they are, and (h, w) of the latents
         names = dict(net.named_modules())
         for m in sorted(set().union(*modules) if modules else ()):
             layer = names[m] if m in names else names[m.removeprefix("text_model.")]
@@ -196,6 +224,7 @@ class Bypass:
             w = c[i] * lora.scale(e)
             if c[i] == 0:
                 continue
+            before, y = y, torch.zeros_like(y)
             A, B = e["A"].to(x.dtype), e["B"].to(x.dtype)
             if isinstance(layer, torch.nn.Conv2d):
                 A = A.reshape(A.shape[0], *layer.weight.shape[1:])
@@ -203,7 +232,22 @@ class Bypass:
                 y = y + w * F.conv2d(F.conv2d(x, A, stride=layer.stride, padding=layer.padding), B)
             else:
                 y = y + w * F.linear(F.linear(x, A.flatten(1)), B.flatten(1))
+            y = before + self.masked(i, y)
         return y
+
+    def masked(self, i, d):
+        """The difference d of adapter i under its mask: images (n, c, h, w), pixels (n, h w, c), text (n, 77, c), vectors."""
+        if not self.adapters or self.adapters[i].mask is None:
+            return d
+        if d.dim() == 2 or d.dim() == 3 and d.shape[1] == 77:
+            return d * self.adapters[i].mask.get("text", 1.0)
+        h, w = self.grid
+        if d.dim() == 4:
+            return d * masks_at(self.adapters, *d.shape[2:])[i].reshape(d.shape[2:]).to(d.dtype)
+        while h * w > d.shape[1]:
+            h, w = (h + 1) // 2, (w + 1) // 2
+        assert h * w == d.shape[1]
+        return d * masks_at(self.adapters, h, w)[i][:, None].to(d.dtype)
 
     def close(self):
         for h in self.hooks:
@@ -256,15 +300,16 @@ def generate(pipe, plan, scheduler, noise, prompt, negative, steps, guidance, ge
     ads = plan.adapters if plan else []
     strip = lambda e: dict(e, alpha=None, rs=False) if getattr(plan, "ignore_alpha", False) else e
     by = Bypass(pipe.unet, [{m: strip(e) for m, e in a.unet().items()} for a in ads])
+    by.adapters, by.grid = ads, tuple(noise.shape[2:])
     preds = []
     for n, t in enumerate(scheduler.timesteps):
         xi = scheduler.scale_model_input(x, t).to(dt)
         eu = ec = 0
         for b in range(plan.branches if plan else 1):
             if isinstance(plan, KLora):
-                by.coef = lambda m: plan.layer_cell(n, steps, m)
+                by.coef = lambda m: [c * curve_at(a.curve, n, steps) for a, c in zip(ads, plan.layer_cell(n, steps, m))]
             elif plan:
-                cell = plan.cell(n, steps, b)
+                cell = [c * curve_at(a.curve, n, steps) for a, c in zip(ads, plan.cell(n, steps, b))]
                 by.coef = lambda m: cell
             share = plan.shares()[b] if plan else 1.0
             if guidance <= 1 and getattr(plan, "nocfg_last", False):

@@ -15,8 +15,12 @@ from compose import Adapter, Composite, KLora, Merge, Switch
 from make_nets import to_u8
 from make_pictures import ours, scheduler
 
+def mask_of(a):
+    return dict(a["mask"], values=masks[a["mask"]["name"]]) if "mask" in a else None
+
+
 def plan_of(case, entries, order):
-    ads = [Adapter(a["name"], entries[a["name"]], a.get("weight", 1.0), a.get("text_weight"), a.get("share", 1.0))
+    ads = [Adapter(a["name"], entries[a["name"]], a.get("weight", 1.0), a.get("text_weight"), a.get("share", 1.0), a.get("curve"), mask_of(a))
            for a in case.get("adapters", [])]
     o, text = dict(case.get("options", {})), case.get("text", "method")
     if case["method"] == "base":
@@ -36,6 +40,10 @@ def plan_of(case, entries, order):
     elif text == "first":
         p.te = [(ads[0], ads[0].te_weight)]
     return p
+
+
+# Masks that adapters of cases name.
+masks = {}
 
 
 def finite(x):

@@ -3,6 +3,7 @@
  * latents under 1e-4 (a hundred f32 steps of rounding lie between), K-LoRA's table cell by cell. */
 #include <stdbool.h>
 
+#include "base/base.h"
 #include "golden.h"
 #include "plain.h"
 
@@ -67,6 +68,43 @@ static void choose_method(weft_plan *plan, const char *method, json_t *options)
     }
 }
 
+static void set_curve(weft_plan *plan, int32_t index, json_t *curve)
+{
+    weft_curve_point p[8];
+    json_t *points = json_object_get(curve, "points");
+    size_t n = json_array_size(points);
+    if (curve == NULL) return;
+    ck_assert_uint_le(n, WF_LEN(p));
+    for (size_t i = 0; i < n; i++) {
+        json_t *point = json_array_get(points, i);
+        const char *shape = json_string_value(json_array_get(point, 2));
+        weft_curve_point_init(&p[i], sizeof p[i]);
+        p[i].at = json_number_value(json_array_get(point, 0));
+        p[i].value = json_number_value(json_array_get(point, 1));
+        p[i].shape = strcmp(shape, "hold") == 0 ? WEFT_CURVE_HOLD : strcmp(shape, "linear") == 0 ? WEFT_CURVE_LINEAR
+                                                                                                 : WEFT_CURVE_COSINE;
+    }
+    must(weft_plan_set_curve(plan, index, number(curve, "share", 0) ? WEFT_CURVE_AT_SHARE : 0, p, n, &golden_err));
+}
+
+static void set_mask(const set *s, weft_plan *plan, int32_t index, json_t *mask)
+{
+    weft_mask m = WEFT_MASK_INIT;
+    if (mask == NULL) return;
+    golden values = golden_read(s->t, "mask/%s", word(mask, "name", ""));
+    m.values = values.v;
+    m.len = values.n;
+    m.height = (int32_t)values.shape[0];
+    m.width = (int32_t)values.shape[1];
+    if (number(mask, "adds", 0)) m.flags |= WEFT_MASK_ADD;
+    if (json_object_get(mask, "text") != NULL) {
+        m.flags |= WEFT_MASK_TEXT;
+        m.text = (float)real(mask, "text", 1);
+    }
+    must(weft_plan_set_mask(plan, index, &m, &golden_err));
+    free(values.v);
+}
+
 static weft_plan *build(const set *s, json_t *c, int steps)
 {
     weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
@@ -89,6 +127,8 @@ static weft_plan *build(const set *s, json_t *c, int steps)
             add.share = (float)real(a, "share", 1);
         }
         must(weft_plan_add(plan, adapter, (float)real(a, "weight", 1), &add, &golden_err));
+        set_curve(plan, (int32_t)i, json_object_get(a, "curve"));
+        set_mask(s, plan, (int32_t)i, json_object_get(a, "mask"));
         weft_adapter_free(adapter);
     }
     choose_method(plan, word(c, "method", ""), json_object_get(c, "options"));
@@ -232,15 +272,21 @@ static void check_picture(const set *s, json_t *c, weft_plan *plan, const char *
     weft_run_free(run);
 }
 
-/* 0 and 1: SD1 and SDXL of compose.json; 2 and 3: two pairs of adapters on the bundled model. */
+/* SD1 and SDXL of compose.json; two pairs of adapters on the bundled model; curves and masks. */
+static const struct { const char *index, *file; size_t model; } groups[] = {
+    { "compose.json", "compose.safetensors", 0 }, { "compose.json", "compose.safetensors", 1 },
+    { "bundled.json", NULL, 0 }, { "bundled.json", NULL, 1 },
+    { "weights.json", "weights.safetensors", 0 },
+};
+
 START_TEST(every_method_is_its_restatement)
 {
-    bool bundled = _i >= 2;
-    json_t *index = golden_json(bundled ? "bundled.json" : "compose.json");
+    bool bundled = groups[_i].file == NULL;
+    json_t *index = golden_json(groups[_i].index);
     json_t *group = bundled ? json_object_get(index, "compose") : index;
-    set s = { .t = golden_open(bundled ? word(group, "file", "") : "compose.safetensors"),
+    set s = { .t = golden_open(bundled ? word(group, "file", "") : groups[_i].file),
               .info = WEFT_MODEL_INFO_INIT, .bundled = bundled };
-    s.entry = json_array_get(json_object_get(group, "models"), (size_t)_i % 2);
+    s.entry = json_array_get(json_object_get(group, "models"), groups[_i].model);
     ck_assert_ptr_nonnull(s.entry);
     s.prefix = word(s.entry, "prefix", "");
     must(weft_model_open(data_path("%s", word(s.entry, "model", "")), NULL, &s.model, &golden_err));
@@ -268,7 +314,7 @@ int main(void)
     Suite *s = suite_create("methods against goldens");
     TCase *c = tcase_create("goldens");
     tcase_set_timeout(c, 600);
-    tcase_add_loop_test(c, every_method_is_its_restatement, 0, 4);
+    tcase_add_loop_test(c, every_method_is_its_restatement, 0, (int)WF_LEN(groups));
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

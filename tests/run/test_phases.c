@@ -348,60 +348,46 @@ START_TEST(a_method_is_given_what_it_asks_for)
 }
 END_TEST
 
-/* A method whose cells are vectors or masks: what it gives in its state reaches every layer. */
-enum { SIZES = 4, COLUMNS = 4096 };
+/* A method whose cells are vectors: what it gives in its state reaches every layer. */
+enum { COLUMNS = 4096 };
 typedef struct kinds {
-    float         half[COLUMNS];
-    float         rows[2][SIZES][H * W];
-    wf_mask_level level[2][SIZES];
-    wf_mask       mask[2];
-    const float  *vector[1];
+    float        half[COLUMNS];
+    const float *vector[1];
 } kinds;
 
 static weft_status begin_kinds(const weft_plan *p, wf_table *t, wf_sheet *s, weft_error *err)
 {
-    static const int32_t size[SIZES][2] = { { 6, 8 }, { 3, 4 }, { 2, 2 }, { 1, 1 } };
-
     (void)t;
     s->state = wf_blob_create(&p->alloc, sizeof(kinds));
     if (s->state == NULL) return wf_nomem(err, sizeof(kinds), "kinds");
     kinds *k = s->state->data;
     for (int i = 0; i < COLUMNS; i++) k->half[i] = 0.5f;
-    for (int m = 0; m < 2; m++) {
-        for (int i = 0; i < SIZES; i++) {
-            for (int r = 0; r < H * W; r++) k->rows[m][i][r] = (float)m;
-            k->level[m][i] = (wf_mask_level){ size[i][0], size[i][1], k->rows[m][i] };
-        }
-        k->mask[m] = (wf_mask){ k->level[m], SIZES, (float)m };
-    }
     k->vector[0] = k->half;
     s->vectors = k->vector;
-    s->masks = k->mask;
     return WEFT_OK;
 }
 
-/* Call 0: a vector of halves. Call 1: a mask of zeros. Call 2: a mask of ones. Call 3: the number.
- */
+/* Call 0: a vector of halves. Call 1: the number. */
 static wf_cell choose_kinds(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
                             int32_t layer, int32_t adapter)
 {
     (void)p, (void)s, (void)branch, (void)layer, (void)adapter;
-    return call == 0 ? (wf_cell){ 1, 1, 0 } : call < 3 ? (wf_cell){ 1, 0, call } : WF_ALL;
+    return call == 0 ? (wf_cell){ 1, 1, 0 } : WF_ALL;
 }
 
 static const wf_method kinds_of_cells = { .name = "kinds", .title = "Kinds", .text = WEFT_TEXT_NONE,
                                           .choose = choose_kinds, .begin = begin_kinds };
 
-START_TEST(a_cell_may_be_a_vector_or_a_mask)
+START_TEST(a_cell_may_be_a_vector)
 {
-    static const float weight[] = { 0.4f, 0, 0.8f, 0.8f };
+    static const float weight[] = { 0.4f, 0.8f };
     weft_plan *plan;
     must(weft_plan_create(model, NULL, &plan, &golden_err));
     must(weft_plan_add(plan, content, 0.8f, NULL, &golden_err));
     must(wf_plan_use(plan, &kinds_of_cells, NULL, 0, &golden_err));
-    must(weft_plan_seal(plan, 4, &golden_err));
+    must(weft_plan_seal(plan, 2, &golden_err));
     weft_run *run = run_of(plan);
-    for (int32_t n = 0; n < 4; n++) {
+    for (int32_t n = 0; n < 2; n++) {
         weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
         weft_plan *want;
         float got[N], wanted[N];
@@ -585,7 +571,7 @@ int main(void)
     tcase_add_test(t, a_phase_may_begin_at_a_share);
     tcase_add_test(t, phases_that_cannot_be_are_refused);
     tcase_add_test(t, a_method_is_given_what_it_asks_for);
-    tcase_add_test(t, a_cell_may_be_a_vector_or_a_mask);
+    tcase_add_test(t, a_cell_may_be_a_vector);
     tcase_add_test(t, adapters_are_replaced_and_removed);
     tcase_add_test(t, an_address_used_again_is_another_adapter);
     tcase_add_test(t, a_run_keeps_what_still_fits);

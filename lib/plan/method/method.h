@@ -22,8 +22,8 @@ struct wf_method {
     int32_t     text;  /* WEFT_TEXT_*: who acts on the text encoders unless the plan says otherwise */
 
     /* Required. The coefficient of a denoiser layer's cell before the user's weight; asked only
-     * where the adapter has factors and is selected. Pure. Vectors and masks that a cell names are
-     * those of the sheet, which `begin` sets. */
+     * where the adapter has factors and is selected. Pure. Vectors that a cell names are those of
+     * the sheet, which `begin` sets; the mask is the user's. */
     wf_cell (*choose)(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
                     int32_t layer, int32_t adapter);
 

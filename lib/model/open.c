@@ -9,6 +9,7 @@
 #include "model/model_internal.h"
 #include "model/tokenizer.h"
 #include "nets/config.h"
+#include "nets/keys.h"
 
 #define ALL_FLAGS (WEFT_OPEN_COPY | WEFT_OPEN_EPSILON | WEFT_OPEN_V)
 
@@ -71,6 +72,17 @@ static weft_status bind_component(weft_model *m, int32_t id, const wf_component 
     m->parameters += b.parameters;
     wf_free(&m->alloc, b.used);
     return st;
+}
+
+/* The settings of a component that no reader knows. */
+static void warn_of_keys(const weft_model *m, int32_t id, const wf_component *part,
+                         const weft_model_options *o)
+{
+    const wf_key *keys = id == WEFT_COMPONENT_DENOISER ? m->networks.denoiser->ops->keys
+                         : id == WEFT_COMPONENT_VAE    ? wf_vae_keys
+                                                       : wf_clip_keys;
+
+    wf_keys_warn(keys, part->config, part->config_from, o->log, o->log_user);
 }
 
 /* What the denoiser is to know of the rest: the last text encoder gives the pooled vector. */
@@ -139,7 +151,9 @@ static weft_status build_model(weft_model *m, const weft_model_options *o, wf_ga
     WF_TRY(read_hints(s, &hints, err));
     for (int32_t i = 0; i < WF_COMPONENTS; i++) {
         WF_TRY(report(o, i, err));
-        if (s->component[i].there) WF_TRY(bind_component(m, i, &s->component[i], &hints, err));
+        if (!s->component[i].there) continue;
+        WF_TRY(bind_component(m, i, &s->component[i], &hints, err));
+        warn_of_keys(m, i, &s->component[i], o);
     }
     WF_TRY(check_fit(m, err));
     WF_TRY(wf_open_tokenizers(m, o, s, err));

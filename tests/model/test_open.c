@@ -289,7 +289,7 @@ static const struct {
     { "sd1", set, UNET, "down_block_types", "[\"DownBlock2D\"]", WEFT_E_FORMAT, UNET, "down_block_types" },
     { "sd1", set, UNET, "down_block_types", "[1, 2, 3]", WEFT_E_FORMAT, UNET, "down_block_types" },
     { "sd1", set, UNET, "down_block_types", "null", WEFT_E_FORMAT, UNET, "down_block_types" },
-    { "sd1", set, UNET, "act_fn", "\"mish\"", WEFT_E_UNSUPPORTED, UNET, "mish" },
+    { "sd1", set, UNET, "act_fn", "\"quick_gelu\"", WEFT_E_UNSUPPORTED, UNET, "quick_gelu" },
     { "sd1", set, UNET, "act_fn", "3", WEFT_E_FORMAT, UNET, "act_fn" },
     { "sd1", set, TEXT, "hidden_act", "\"gelu_new\"", WEFT_E_UNSUPPORTED, TEXT, "gelu_new" },
     { "sd1", set, VAE, "act_fn", "\"elu\"", WEFT_E_UNSUPPORTED, VAE, "elu" },

@@ -112,6 +112,23 @@ static weft_status check_fit(weft_model *m, weft_error *err)
     return WEFT_OK;
 }
 
+/* A pooled vector is taken at the end token, so the encoder and its vocabulary must mean the same
+ * one. Old configurations say 2 and mean the vocabulary's. */
+static weft_status check_ends(const weft_model *m, const wf_gathered *s, weft_error *err)
+{
+    for (int32_t i = 0; i < m->networks.encoders; i++) {
+        const wf_text_encoder *t = &m->networks.encoder[i];
+        const wf_clip_config *c = wf_clip_get_config(t->net);
+        if (t->tokenizer == NULL || c->projection == 0 || c->eos == 2) continue;
+        if (c->eos != wf_tokenizer_eos(t->tokenizer))
+            return wf_fail(err, WEFT_E_FORMAT,
+                           "%s: eos_token_id is %d, but the vocabulary ends prompts with %d",
+                           s->component[t->component].config_from, c->eos,
+                           wf_tokenizer_eos(t->tokenizer));
+    }
+    return WEFT_OK;
+}
+
 static weft_status report(const weft_model_options *o, int64_t done, weft_error *err)
 {
     if (o->progress != NULL && o->progress(o->progress_user, "opening model", done,
@@ -157,6 +174,7 @@ static weft_status build_model(weft_model *m, const weft_model_options *o, wf_ga
     }
     WF_TRY(check_fit(m, err));
     WF_TRY(wf_open_tokenizers(m, o, s, err));
+    WF_TRY(check_ends(m, s, err));
     weft_error missing;
     if (m->networks.encoders > 0 && wf_model_need_tokenizer(m, &missing) != WEFT_OK)
         wf_log(o->log, o->log_user, WEFT_LOG_WARN, "%s", missing.text);

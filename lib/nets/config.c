@@ -339,8 +339,9 @@ weft_status wf_config_unet(wf_unet_config *c, const json_t *json, const char *pa
     WF_TRY(get_int(&c->out_channels, json, "out_channels", 4, 1, 256, path, err));
     if (c->in_channels < c->out_channels)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "%s: the UNet takes %d channels and gives %d, wanted as many or fewer", path,
-                       c->in_channels, c->out_channels);
+                       "%s: in_channels: the UNet takes %d channels and gives %d, wanted as many "
+                       "or fewer",
+                       path, c->in_channels, c->out_channels);
     WF_TRY(get_levels(c->layers, c->levels, json, "layers_per_block", 2, 1, WF_LAYERS - 1, path,
                       err));
     WF_TRY(get_depths(c, json, path, err));

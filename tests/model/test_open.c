@@ -367,6 +367,10 @@ static const struct {
     { "sdxl", set, INDEX, "text_encoder", "[null, null]", WEFT_E_FORMAT, "text encoders give 24 channels",
       "takes 40" },
     { "sdxl", set, INDEX, "text_encoder_2", "[null, null]", WEFT_E_FORMAT, "16 channels", NULL },
+    { "sdxl", set, "text_encoder_2/config.json", "eos_token_id", "7", WEFT_E_FORMAT, "text_encoder_2/config.json",
+      "eos_token_id is 7, but the vocabulary ends prompts with" },
+    { "sdxl", set, "text_encoder_2/config.json", "eos_token_id", "2", WEFT_OK, "", NULL },
+    { "sd1", set, TEXT, "eos_token_id", "7", WEFT_OK, "", NULL }, /* it has no pooled vector */
 };
 
 START_TEST(one_change)
@@ -663,6 +667,84 @@ START_TEST(the_pooled_vector_is_the_second_encoders)
 }
 END_TEST
 
+/* Without a tokenizer the configuration alone says where a prompt ends: at the first of its end token, at the highest id
+ * if it says 2, at the beginning if there is none. transformers' pooled vectors for each. */
+START_TEST(the_configuration_says_where_a_prompt_ends)
+{
+    json_t *index = golden_json("settings.json"), *ends = json_object_get(index, "ends");
+    json_t *list = json_object_get(ends, "ids"), *tokens = json_object_get(ends, "eos_token_id");
+    weft_tensors *t = golden_open("settings.safetensors");
+    int32_t ids[2][77];
+    static float text[77 * 40];
+    ck_assert_uint_eq(json_array_size(tokens), 4);
+    for (size_t k = 0; k < 77; k++) {
+        ids[1][k] = (int32_t)json_integer_value(json_array_get(list, k));
+        ids[0][k] = 3;
+    }
+    for (size_t i = 0; i < 4; i++) {
+        char token[16], what[32];
+        float pooled[20];
+        plain_encode e = PLAIN_ENCODE_INIT;
+        weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+        weft_plan *plan;
+        weft_run *run;
+        snprintf(token, sizeof token, "%d", (int)json_integer_value(json_array_get(tokens, i)));
+        make_copy("tiny-sdxl");
+        drop("tokenizer", "", "");
+        drop("tokenizer_2", "", "");
+        set("text_encoder_2/config.json", "eos_token_id", token);
+        weft_model *m = opened(copy, NULL);
+        must(weft_plan_create(m, NULL, &plan, &golden_err));
+        must(weft_plan_seal(plan, 1, &golden_err));
+        o.threads = 1;
+        must(weft_run_create(plan, &o, &run, &golden_err));
+        e.text = text, e.text_len = 77 * 40;
+        e.pooled = pooled, e.pooled_len = 20;
+        must(plain_run_encode_ids(run, ids[0], ids[1], 77, &e, &golden_err));
+        golden want = golden_read(t, "ends/%s", token);
+        snprintf(what, sizeof what, "an end of %s", token);
+        near_golden(what, pooled, want.v, want.n, 1e-5);
+        free(want.v);
+        weft_run_free(run);
+        weft_plan_free(plan);
+        weft_model_free(m);
+        remove_copy();
+    }
+    weft_tensors_free(t);
+    json_decref(index);
+}
+END_TEST
+
+typedef struct heard { int lines; char text[512]; } heard;
+
+static void hear(void *user, int32_t level, const char *line)
+{
+    heard *h = user;
+    if (level != WEFT_LOG_WARN) return;
+    h->lines++;
+    snprintf(h->text, sizeof h->text, "%s", line);
+}
+
+/* A key of a version to come, in each network's configuration. */
+START_TEST(unknown_settings_are_warned_about)
+{
+    static const char *const files[] = { UNET, VAE, TEXT };
+    for (size_t i = 0; i < WF_LEN(files); i++) {
+        heard h = { 0, "" };
+        weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
+        o.log = hear;
+        o.log_user = &h;
+        make_copy("tiny-sd1");
+        set(files[i], "later_setting", "1.5");
+        weft_model_free(opened(copy, &o));
+        ck_assert_int_eq(h.lines, 1);
+        ck_assert_ptr_nonnull(strstr(h.text, in_copy(files[i])));
+        ck_assert_ptr_nonnull(strstr(h.text, "1 setting that this version does not know, without effect: later_setting"));
+        remove_copy();
+    }
+}
+END_TEST
+
 /* ---- what a model says of itself ------------------------------------------------------------- */
 
 START_TEST(models_say_what_they_are)
@@ -812,6 +894,8 @@ int main(void)
     tcase_add_test(c, tokenizers);
     tcase_add_test(c, progress_may_stop_it);
     tcase_add_test(c, the_pooled_vector_is_the_second_encoders);
+    tcase_add_test(c, the_configuration_says_where_a_prompt_ends);
+    tcase_add_test(c, unknown_settings_are_warned_about);
     tcase_add_test(c, a_copy_gives_the_same_bits);
     suite_add_tcase(s, c);
     return run_suite(s);

@@ -386,8 +386,8 @@ static weft_status get_clip_act(wf_act *out, const json_t *json, const char *pat
     if (name == NULL) return wf_fail(err, WEFT_E_FORMAT, "%s: hidden_act is not a name", path);
     if (!wf_act_from_name(name, out))
         return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "%s: hidden_act \"%s\" is not supported, wanted quick_gelu, gelu, silu, mish "
-                       "or relu",
+                       "%s: hidden_act \"%s\" is not supported, wanted quick_gelu, gelu, silu, "
+                       "mish or relu",
                        path, name);
     return WEFT_OK;
 }

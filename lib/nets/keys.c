@@ -251,7 +251,8 @@ void wf_keys_warn(const wf_key *keys, const json_t *config, const char *path, we
     }
     if (count == 0) return;
     wf_log(log, user, WEFT_LOG_WARN,
-           "%s: %zu setting%s that this version does not know, without effect: %.40s%s%.40s%s%.40s%s",
+           "%s: %zu setting%s that this version does not know, without effect: "
+           "%.40s%s%.40s%s%.40s%s",
            path, count, count == 1 ? "" : "s", unknown[0], count > 1 ? ", " : "", unknown[1],
            count > 2 ? ", " : "", unknown[2], count > NAMED ? ", ..." : "");
 }

@@ -367,8 +367,8 @@ const wf_unet_config *wf_unet_get_config(const wf_denoiser *d)
 
 /* ---- running --------------------------------------------------------------------------------- */
 
-/* y = scale (shortcut(x) + conv2(act(norm2(conv1(act(norm1 x)) + time)))); y may be x where there is
- * no shortcut. */
+/* y = scale (shortcut(x) + conv2(act(norm2(conv1(act(norm1 x)) + time)))); y may be x where there
+ * is no shortcut. */
 static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, const float *x,
                        const float *temb, wf_grid g)
 {

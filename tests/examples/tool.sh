@@ -75,6 +75,20 @@ draw -p "a red circle" -o "$tmp/tile.png" --tile 16 --no-parameters
 draw -p "a red circle" -o "$tmp/whole.png" --no-parameters
 that "one tile is the whole image" cmp "$tmp/tile.png" "$tmp/whole.png"
 
+# ---- curves and regions
+
+draw -p "a zib monster" -a $monster --curve 0=0,3=0 -o "$tmp/curve.png" --no-parameters
+that "a curve of zeros is the base model" cmp "$tmp/none.png" "$tmp/curve.png"
+draw -p "a zib monster" -a $monster --curve 0.0=0,0.5=1 --curve-shape hold -o "$tmp/curve.png" --no-parameters
+that "a curve is another image" test "$(cksum <"$tmp/curve.png")" != "$(cksum <"$tmp/none.png")"
+draw -p "a zib monster" -a $monster --region "$tmp/none.png" -o "$tmp/region.png" --no-parameters
+that "a region is another image" test "$(cksum <"$tmp/region.png")" != "$(cksum <"$tmp/none.png")"
+refuses 2 'not like 0=0,8=1' "$weft" generate $model -p x -a $monster --curve 1
+refuses 2 'one or the other' "$weft" generate $model -p x -a $monster --curve 0=1,0.5=2
+refuses 1 'goes forwards' "$weft" generate $model -p x -a $monster --curve 3=1,2=2
+refuses 2 'none' "$weft" generate $model -p x --curve 1=2
+refuses 2 'tokens only' "$weft" generate $model -p x -c $model/words/teal.safetensors --curve 1=2
+
 # ---- tokens, weights, clip skip
 
 word=$model/words/teal.safetensors

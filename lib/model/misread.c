@@ -58,7 +58,7 @@ static bool embedding(const char *s, size_t n, size_t at, wf_misread *out)
     size_t            end = at + sizeof word - 1;
 
     if (end >= n || memcmp(s + at, word, sizeof word - 1) != 0) return false;
-    if (at > 0 && wf_token_wordy_before(s, at)) return false;
+    if (at > 0 && (s[at - 1] == '_' || wf_token_wordy_before(s, at))) return false;
     while (end < n && s[end] != '\0' && strchr(" \t\r\n,:()[]", s[end]) == NULL) end++;
     out->kind = WF_MISREAD_EMBEDDING;
     out->len = end - at;

@@ -367,7 +367,7 @@ END_TEST
  * there is none where the caller names the token, where it is the same name, or where it is no text. */
 START_TEST(a_file_s_name_hides_nothing)
 {
-    char dir[256], sub[300];
+    char dir[256], sub[300], text[4096];
     weft_add_options replace = WEFT_ADD_OPTIONS_INIT;
     replace.flags = WEFT_ADD_REPLACE;
     snprintf(dir, sizeof dir, "%s", test_dir());
@@ -385,6 +385,9 @@ START_TEST(a_file_s_name_hides_nothing)
         must(weft_plan_add_concept(b.plan, order ? cat : named, 1, NULL, &golden_err));
         ck_assert_int_eq(times(b.plan, cat, "x-1 <cat-toy>"), 1);
         ck_assert_int_eq(times(b.plan, named, "x-1 <cat-toy>"), 1);
+        must(weft_plan_seal(b.plan, 1, &golden_err));
+        must(weft_plan_text(b.plan, text, sizeof text, NULL, &golden_err));
+        ck_assert_ptr_null(strstr(text, "also written"));
         bench_free(&b);
 
         open_model(&b, "tiny-sd1");
@@ -475,7 +478,9 @@ static const char *warned(const char *prompt, uint32_t flags)
     o.log_user = lines;
     must(weft_plan_seal(b.plan, 1, &golden_err));
     must(weft_run_create(b.plan, &o, &b.run, &golden_err));
-    plain_encode e = encode_of(&b, prompt, 1, 0);
+    int32_t chunks;
+    must(weft_plan_prompt_size(b.plan, prompt, flags, NULL, &chunks, &golden_err));
+    plain_encode e = encode_of(&b, prompt, chunks, 0);
     e.flags = flags;
     must(plain_run_encode(b.run, &e, &golden_err));
     encode_free(&e);

@@ -534,6 +534,26 @@ START_TEST(tokenizers)
     refused(copy, &o, WEFT_E_IO, "/unet", "merges.txt");
     remove_copy();
 
+    make_copy("tiny-sd1"); /* a byte order mark in front of every text, as some editors leave it */
+    shell("find '%s' -name '*.json' -o -name merges.txt | xargs sed -i '1s/^/\xef\xbb\xbf/'%s", copy, "");
+    bytes marked = slurp(in_copy("tokenizer/merges.txt"));
+    ck_assert_mem_eq(marked.v, "\xef\xbb\xbf#version", 11);
+    free(marked.v);
+    m = opened(copy, NULL);
+    ck_assert_uint_eq(tokens_of(m, ids, 64), count);
+    ck_assert_mem_eq(ids, want, count * sizeof *ids);
+    weft_model_free(m);
+    remove_copy();
+
+    make_copy("tiny-sd1"); /* a length of 1e30, as transformers writes it where it knows none */
+    shell("sed -i 's/\"model_max_length\": 77/\"model_max_length\": %s/' '%s'", "1000000000000000019884624838656",
+          in_copy("tokenizer/tokenizer_config.json"));
+    shell("grep -q %s '%s'", "19884624838656", in_copy("tokenizer/tokenizer_config.json"));
+    weft_model_free(opened(copy, NULL));
+    set("text_encoder/config.json", "vocab_size", "771"); /* rows are as many as the configuration says */
+    refused(copy, NULL, WEFT_E_FORMAT, "is (770, 24), wanted (771, 24)", NULL);
+    remove_copy();
+
     make_copy("tiny-sd1"); /* an id that the text encoder has no row for */
     o.tokenizer = NULL;
     write_text("tokenizer/added_tokens.json", "{\"zebra\": 770}", "");

@@ -738,18 +738,28 @@ static weft_status use_words(weft_model *model, weft_concept *a, weft_concept *b
     weft_plan_options po = WEFT_PLAN_OPTIONS_INIT;
     weft_run_options ro = WEFT_RUN_OPTIONS_INIT;
     plain_encode e = PLAIN_ENCODE_INIT;
-    weft_plan *plan;
+    weft_concept_options co = WEFT_CONCEPT_OPTIONS_INIT;
+    weft_plan *plan = NULL;
     weft_run *run = NULL;
-    po.allocator = ro.allocator = alloc;
+    weft_concept *cat = NULL; /* which has two names */
+    char said[4096] = "";
+    int32_t n = 0;
+    po.allocator = ro.allocator = co.allocator = alloc;
+    ro.log = gather;
+    ro.log_user = said;
     ro.threads = 1;
     ro.height = ro.width = 8;
-    e.prompt = "(<w>:1.3), [<dog1>] BREAK cat";
+    e.prompt = "(<w>:1.3), [<dog1>] BREAK cat_toy <x>";
     e.flags = WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_FROM_EMPTY | WEFT_ENCODE_COMMA;
     e.text = text;
     e.chunks = 2;
     e.layers = 11;
     e.text_len = 11 * 2 * 77 * 24;
-    weft_status st = weft_plan_create(model, &po, &plan, &golden_err);
+    weft_status st = weft_concept_open(data_path("concepts/cat_toy.safetensors"), &co, &cat, &golden_err);
+    if (st == WEFT_OK) st = weft_plan_create(model, &po, &plan, &golden_err);
+    if (st == WEFT_OK) st = weft_plan_add_concept(plan, cat, 1, NULL, &golden_err);
+    if (st == WEFT_OK) st = weft_plan_token_count(plan, cat, 0, e.prompt, e.flags, &n, &golden_err);
+    if (st == WEFT_OK) ck_assert_int_eq(n, 1);
     if (st == WEFT_OK) st = weft_plan_add_concept(plan, a, 1, NULL, &golden_err);
     if (st == WEFT_OK) st = weft_plan_add_concept(plan, b, 1, NULL, &golden_err);
     if (st == WEFT_OK) st = weft_plan_seal(plan, 1, &golden_err);
@@ -757,6 +767,7 @@ static weft_status use_words(weft_model *model, weft_concept *a, weft_concept *b
     if (st == WEFT_OK) st = plain_run_encode(run, &e, &golden_err);
     weft_run_free(run);
     weft_plan_free(plan);
+    weft_concept_free(cat);
     return st;
 }
 

@@ -136,8 +136,9 @@ static weft_status name_after_file(weft_concept *c, weft_error *err)
 {
     wf_concept_token *w = &c->list.tokens[0];
     weft_error        why = { 0 };
-    weft_status       st = wf_tokenizer_fold(c->name, &c->alloc, &w->also_folded, &w->also_len, &why);
+    weft_status       st;
 
+    st = wf_tokenizer_fold(c->name, &c->alloc, &w->also_folded, &w->also_len, &why);
     if (st == WEFT_E_NOMEM) return wf_fail(err, st, "%s", why.text);
     if (st == WEFT_OK && unfit(w->also_folded, w->also_len) == NULL &&
         strcmp(w->also_folded, w->folded) != 0)
@@ -153,8 +154,8 @@ static void say_tokens(const weft_concept *c, const weft_concept_options *o)
 {
     for (size_t i = 0; i < c->list.count; i++) {
         const wf_concept_token *w = &c->list.tokens[i];
-        wf_log(o->log, o->log_user, WEFT_LOG_INFO, "%.200s: the token %.80s%s%.80s", c->name, w->name,
-               w->also != NULL ? ", also written " : "", w->also != NULL ? w->also : "");
+        wf_log(o->log, o->log_user, WEFT_LOG_INFO, "%.200s: the token %.80s%s%.80s", c->name,
+               w->name, w->also != NULL ? ", also written " : "", w->also != NULL ? w->also : "");
     }
 }
 

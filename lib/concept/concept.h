@@ -16,7 +16,7 @@ typedef struct wf_concept_token {
     char      *name;       /* as the file or the caller writes it */
     char      *folded;     /* as prompts are searched for it      */
     size_t     folded_len;
-    char      *also;       /* another name, the file's, and how prompts are searched for it; NULL: none */
+    char      *also;       /* another name, the file's, and as it is looked for; NULL: none */
     char      *also_folded;
     size_t     also_len;
     int32_t    vectors;

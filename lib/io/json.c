@@ -73,8 +73,8 @@ static bounds measure(const char *text, size_t size)
 
 /* ---- what C has no room for ------------------------------------------------------------------ */
 
-/* A stretch of the text and what is read in its place: [begin, keep) as it stands, then `text`, then
- * blanks up to the end. */
+/* A stretch of the text and what is read in its place: [begin, keep) as it stands, then `text`,
+ * then blanks up to the end. */
 typedef struct change {
     size_t begin;
     size_t keep;
@@ -177,8 +177,8 @@ static bool change_run(change *c, const char *text, size_t at, size_t n, bool in
     return true;
 }
 
-/* The next \u0000 in the text of a string that ends at `end`, as U+FFFD, which stands for characters
- * that cannot be had. */
+/* The next \u0000 in the text of a string that ends at `end`, as U+FFFD, which stands for
+ * characters that cannot be had. */
 static bool change_string(change *c, const char *text, size_t at, size_t end)
 {
     static const char nul[] = "\\u0000", instead[] = "\\ufffd";

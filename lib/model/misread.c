@@ -9,9 +9,10 @@
 enum { LONGEST = 200 }; /* bytes of what stands in pointed brackets */
 
 static const char *const says[] = {
-    [WF_MISREAD_NETWORK] = "adapters are added with weft_plan_add(), and a prompt does not name them",
-    [WF_MISREAD_EMBEDDING] = "a file of tokens is added with weft_plan_add_concept(), and a prompt has "
-                             "its token alone",
+    [WF_MISREAD_NETWORK] = "adapters are added with weft_plan_add(), and a prompt does not name "
+                           "them",
+    [WF_MISREAD_EMBEDDING] = "a file of tokens is added with weft_plan_add_concept(), and a prompt "
+                             "has its token alone",
     [WF_MISREAD_TOKEN] = "no concept of the plan has this token; one is added with "
                          "weft_plan_add_concept()",
     [WF_MISREAD_WEIGHT] = "weights are read with WEFT_ENCODE_WEIGHTS",
@@ -21,8 +22,8 @@ static const char *const says[] = {
 
 const char *wf_misread_says(wf_misread_kind kind) { return says[kind]; }
 
-/* Bytes up to the closing sign behind s[0], with it; 0 if it is not there, or s[0] stands again before
- * it. */
+/* Bytes up to the closing sign behind s[0], with it; 0 if it is not there, or s[0] stands again
+ * before it. */
 static size_t enclosed(const char *s, size_t n, char close, size_t most)
 {
     for (size_t i = 1; i < n && i < most && s[i] != s[0]; i++)

@@ -105,8 +105,8 @@ static int compare_ids(const void *a, const void *b)
 
 static weft_status same_id(const reading *r, const char *text, const char *other, int64_t id)
 {
-    return wf_fail(r->err, WEFT_E_FORMAT, "%s: the tokens \"%.80s\" and \"%.80s\" have one id, %lld",
-                   r->where, other, text, (long long)id);
+    return wf_fail(r->err, WEFT_E_FORMAT,
+                   "%s: the tokens \"%.80s\" and \"%.80s\" have one id, %lld", r->where, other, text, (long long)id);
 }
 
 /* The word with this id, or NULL. */
@@ -242,8 +242,8 @@ static const char *next_line(const reading *r, cursor *at, size_t *len)
         *len = end != NULL ? (size_t)(end - line) : r->merges_len - at->offset;
         at->offset += *len + (end != NULL);
         at->line++;
-        if (at->line == 1 && *len >= 3 && memcmp(line, "\xef\xbb\xbf", 3) == 0) /* a byte order mark */
-            line += 3, *len -= 3;
+        if (at->line == 1 && *len >= 3 && memcmp(line, "\xef\xbb\xbf", 3) == 0)
+            line += 3, *len -= 3; /* a byte order mark */
         if (*len > 0 && line[*len - 1] == '\r') (*len)--;
         if (*len == 0) continue;
         if (at->line == 1 && *len >= strlen(version) && memcmp(line, version, strlen(version)) == 0)
@@ -497,7 +497,8 @@ static weft_status find_in_text(reading *r, const char *text, bool normalized)
 static weft_status read_added_tokens(reading *r)
 {
     json_t     *decoder = json_object_get(r->config, "added_tokens_decoder"), *token;
-    json_t     *list = json_object_get(r->whole, "added_tokens"), *old = decoder == NULL ? r->added : NULL;
+    json_t     *list = json_object_get(r->whole, "added_tokens");
+    json_t     *old = decoder == NULL ? r->added : NULL;
     size_t      count = json_object_size(decoder) + json_array_size(list) + json_object_size(old);
     json_t     *more[] = { json_object_get(r->config, "additional_special_tokens"),
                            json_object_get(r->special, "additional_special_tokens") };
@@ -591,8 +592,8 @@ static weft_status check_words(const reading *r)
     }
     if (orphans == 0) return WEFT_OK;
     return wf_fail(r->err, WEFT_E_FORMAT,
-                   "%s: no merge makes %zu of the vocabulary's %zu tokens, the first of them \"%.80s\": "
-                   "merges are missing",
+                   "%s: no merge makes %zu of the vocabulary's %zu tokens, the first of them "
+                   "\"%.80s\": merges are missing",
                    r->where, orphans, r->listed, first);
 }
 

@@ -91,8 +91,8 @@ static weft_status open_one(weft_model *m, wf_text_encoder *e, const char *path,
                        size - 1, vocab);
     if (!folder && size != WF_MIN(vocab, CLIP_TOKENS) && size != vocab)
         return wf_fail(err, WEFT_E_MISMATCH,
-                       "%s: these merges make %d tokens, the text encoder has %d rows: the list is cut "
-                       "short, or is another model's",
+                       "%s: these merges make %d tokens, the text encoder has %d rows: the list is "
+                       "cut short, or is another model's",
                        path, size, vocab);
     if (size < WF_MIN(vocab, CLIP_TOKENS) && vocab - size >= PADDED)
         wf_log(o->log, o->log_user, WEFT_LOG_WARN,

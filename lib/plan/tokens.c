@@ -132,7 +132,8 @@ void wf_tokens_warn(const weft_plan *p, wf_table *t)
 
         for (size_t k = 0; p->tokens != NULL && k < p->tokens->count; k++)
             given = given || wf_concept_adapter(p->tokens->entries[k].concept) == a;
-        if (given || weft_adapter_info_get(a, &info, &none) != WEFT_OK || info.tokens == 0) continue;
+        if (given || weft_adapter_info_get(a, &info, &none) != WEFT_OK || info.tokens == 0)
+            continue;
         wf_table_warn(p, t,
                       "adapter %s: its file has %d embedding%s of tokens too, which prompts do not "
                       "know unless it is added with weft_plan_add_concept()",
@@ -354,7 +355,8 @@ static weft_status extend(wf_tokens **out, const weft_plan *plan, weft_concept *
     if (w == NULL) return wf_nomem(err, count * sizeof *w->entries, "a plan's tokens");
     for (size_t i = 0; old != NULL && i < old->count; i++) append(w, &old->entries[i]);
     for (size_t i = 0; i < wf_concept_tokens(concept) && st == WEFT_OK; i++) {
-        entry e = { .concept = concept, .token = wf_concept_token_at(concept, i), .replace = replace };
+        entry e = { .concept = concept, .replace = replace };
+        e.token = wf_concept_token_at(concept, i);
         if ((st = match_widths(&e, n, err)) == WEFT_OK) st = check_size(&e, n, err);
         if (st == WEFT_OK) st = check_vocabulary(&e, n, err);
         if (st == WEFT_OK) st = check_others(plan, &e, err);
@@ -426,8 +428,8 @@ weft_status weft_plan_token_count(const weft_plan *plan, const weft_concept *of,
                                         : "count");
     WF_TRY(check_flags(name, flags, err));
     if (index >= wf_concept_tokens(of))
-        return wf_fail(err, WEFT_E_ARG, "%s: token %zu is not one of the concept's %zu", name, index,
-                       wf_concept_tokens(of));
+        return wf_fail(err, WEFT_E_ARG, "%s: token %zu is not one of the concept's %zu", name,
+                       index, wf_concept_tokens(of));
     for (size_t i = 0; w != NULL && i < w->count && e == NULL; i++)
         if (w->entries[i].token == wf_concept_token_at(of, index)) e = &w->entries[i];
     if (e == NULL)

@@ -410,14 +410,16 @@ static void say_misread(const weft_run *r, const weft_encode *e)
     while (r->log != NULL && wf_prompt_misread(e->prompt, n, weights, &m)) {
         const char *s = e->prompt + m.at;
         int32_t     id;
+        weft_status st = WEFT_OK;
 
         if (said[m.kind]) continue;
-        if (m.kind == WF_MISREAD_TOKEN &&
-            (wf_tokenizer_encode_with(t, extras, s, m.len, &id, 1, &ids, &why) != WEFT_OK || ids == 1))
-            continue;
+        ids = 0;
+        if (m.kind == WF_MISREAD_TOKEN)
+            st = wf_tokenizer_encode_with(t, extras, s, m.len, &id, 1, &ids, &why);
+        if (st != WEFT_OK || ids == 1) continue; /* it is a token */
         said[m.kind] = true;
-        wf_log(r->log, r->log_user, WEFT_LOG_WARN, "the prompt has %.*s, which is read as words: %s",
-               (int)WF_MIN(m.len, 80), s, wf_misread_says(m.kind));
+        wf_log(r->log, r->log_user, WEFT_LOG_WARN,
+               "the prompt has %.*s, which is read as words: %s", (int)WF_MIN(m.len, 80), s, wf_misread_says(m.kind));
     }
 }
 

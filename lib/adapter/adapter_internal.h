@@ -17,11 +17,11 @@ struct weft_adapter {
     int32_t        tokens;       /* keys that are embeddings of tokens                  */
     wf_module     *modules;      /* in the file's order of their first factors          */
     size_t         count;
-    int32_t       *key_module;   /* [tensors] module of each key, or WF_KEY_UNREAD, WF_KEY_TOKEN */
+    int32_t       *key_module;   /* [tensors] module of each key, or WF_KEY_UNREAD, ...         */
     wf_bag         bag;          /* the modules' names and what their families keep     */
 };
 
-enum { WF_KEY_UNREAD = -1, WF_KEY_TOKEN = -2 };
+enum { WF_KEY_UNREAD = -1, WF_KEY_TOKEN = -2, WF_KEY_SHARED = -3 };
 
 /* Where an adapter comes from, besides its tensors. */
 typedef struct wf_source {

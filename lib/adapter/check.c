@@ -55,6 +55,8 @@ static const struct {
     [WF_TENSOR_DELTA_V] = { "v", false },
     [WF_TENSOR_W_NORM] = { "w_norm", false },
     [WF_TENSOR_B_NORM] = { "b_norm", false },
+    [WF_TENSOR_VERA_A] = { "vera_A", false },
+    [WF_TENSOR_VERA_B] = { "vera_B", false },
 };
 
 const char *wf_tensor_role(int32_t tensor)
@@ -163,7 +165,7 @@ static bool finite_bits(const wf_tensor *t)
     return false;
 }
 
-static weft_status check_finite(const wf_tensor *t, const char *source, weft_error *err)
+weft_status wf_tensor_check_finite(const wf_tensor *t, const char *source, weft_error *err)
 {
     float       buf[CHUNK];
     wf_key_text k;
@@ -184,6 +186,7 @@ static weft_status check_finite(const wf_tensor *t, const char *source, weft_err
 weft_status wf_module_check_finite(const wf_module *m, const char *source, weft_error *err)
 {
     for (int32_t p = 0; p < WF_TENSORS; p++)
-        if (m->tensor[p] != NULL) WF_TRY(check_finite(m->tensor[p], source, err));
+        if (m->tensor[p] != NULL && (m->shared & WF_BIT(p)) == 0)
+            WF_TRY(wf_tensor_check_finite(m->tensor[p], source, err));
     return WEFT_OK;
 }

@@ -5,7 +5,7 @@
  * underscore words took them over. PEFT does the same behind its dotted paths; an adapter's name
  * may stand where its state was saved whole, and a tensor that is a parameter by itself has no
  * ".weight" behind it. */
-#include "adapter/dialect.h"
+#include "adapter/adapter_internal.h"
 
 const wf_ending wf_lycoris_endings[] = {
     { ".lora_mid.weight", "", WF_TENSOR_MID, 0 },
@@ -81,3 +81,33 @@ const wf_ending wf_peft_endings[] = {
     { ".bias", "", WF_TENSOR_REPLACE_B, WF_WRAPPED },
     { NULL, NULL, 0, 0 },
 };
+
+/* Tensors of a whole PEFT adapter: "base_model.vera_A", perhaps behind a component and before an
+ * adapter's name. */
+static const struct { const char *word; int32_t tensor; } shared[] = {
+    { "vera_A", WF_TENSOR_VERA_A },
+    { "vera_B", WF_TENSOR_VERA_B },
+};
+
+bool wf_shared_read(const char *key, int32_t *component, int32_t *tensor)
+{
+    static const char root[] = "base_model.";
+    const char       *prefix;
+
+    *component = -1;
+    for (int32_t c = 0; (prefix = wf_component_prefix(c)) != NULL; c++) {
+        if (strncmp(key, prefix, strlen(prefix)) != 0) continue;
+        *component = c;
+        key += strlen(prefix);
+        break;
+    }
+    if (strncmp(key, root, sizeof root - 1) == 0) key += sizeof root - 1;
+    for (size_t i = 0; i < WF_LEN(shared); i++) {
+        size_t n = strlen(shared[i].word);
+        if (strncmp(key, shared[i].word, n) != 0) continue;
+        if (key[n] != '\0' && (key[n] != '.' || strchr(key + n + 1, '.') != NULL)) continue;
+        *tensor = shared[i].tensor;
+        return true;
+    }
+    return false;
+}

@@ -55,6 +55,8 @@ enum {
     WF_TENSOR_DIFF, WF_TENSOR_REPLACE, WF_TENSOR_REPLACE_B, WF_TENSOR_DELTA_U, WF_TENSOR_DELTA_V,
     /* norm.c */
     WF_TENSOR_W_NORM, WF_TENSOR_B_NORM,
+    /* vera.c */
+    WF_TENSOR_VERA_A, WF_TENSOR_VERA_B,
     WF_TENSORS
 };
 /* A set of tensors. */
@@ -70,6 +72,7 @@ struct wf_module {
     const char      *name;     /* canonical name, or the underscore name if `underscore`         */
     const struct wf_family *family;
     const wf_tensor *tensor[WF_TENSORS]; /* NULL for those that it has not                       */
+    wf_tensor_set    shared;   /* those that it has with all modules of its family               */
     void            *extra;    /* what its family keeps besides (wf_family.extra_size bytes), or NULL */
     int32_t          rank;     /* 0 if the family has none                                       */
     int32_t          out;      /* 0: the family cannot tell without the layer (as are in, kernel) */
@@ -205,6 +208,9 @@ const wf_family *wf_family_of(wf_tensor_set tensors);
 /* The family of a module, by its tensors and, if several share these, by their shapes; NULL as
  * above. */
 const wf_family *wf_module_family(const wf_module *m);
+/* Does a family that has one of these tensors of its own, and no tensor unknown to it, know this
+ * one too? */
+bool wf_family_shares(wf_tensor_set tensors, int32_t tensor);
 /* PEFT's type of this name among all families', or NULL. */
 const wf_peft_type *wf_peft_type_named(const char *name);
 
@@ -283,7 +289,9 @@ weft_status wf_module_wrong_shape(const wf_tensor *t, const char *source, const 
 /* Rank 1..4 and dims 1..INT32_MAX of every tensor, floating point; one number of any type for
  * alpha, ranknum and on_input. Checked before shape() is called. */
 weft_status wf_module_check_tensors(const wf_module *m, const char *source, weft_error *err);
-/* Refuse a tensor with NaN or infinity, naming key and index. */
+/* Refuse a tensor with NaN or infinity, naming key and index; of a module those that it does not
+ * share. */
+weft_status wf_tensor_check_finite(const wf_tensor *t, const char *source, weft_error *err);
 weft_status wf_module_check_finite(const wf_module *m, const char *source, weft_error *err);
 /* How messages call a tensor: "lora_down", "hada_w1_a". */
 const char *wf_tensor_role(int32_t tensor);

@@ -111,6 +111,8 @@ weft_status wf_config_read(const wf_config *c, const char *path, wf_tensor_set t
 /* Single settings, for wf_family.settle: a number, a count of 0 to 2^20, a truth value. */
 double      wf_config_number(const wf_config *c, const char *name, double otherwise);
 int32_t     wf_config_count(const wf_config *c, const char *name, int32_t otherwise);
+/* A text; NULL if the setting is none. */
+const char *wf_config_text(const wf_config *c, const char *name);
 bool        wf_config_true(const wf_config *c, const char *name);
 bool        wf_config_false(const wf_config *c, const char *name);
 /* Is the path in the setting `name`: a list of endings, or one pattern for the whole path? */

@@ -301,6 +301,11 @@ int32_t wf_config_count(const wf_config *c, const char *name, int32_t otherwise)
     return v >= 0 && v <= 1 << 20 ? (int32_t)v : otherwise;
 }
 
+const char *wf_config_text(const wf_config *c, const char *name)
+{
+    return json_string_value(setting(c, name));
+}
+
 bool wf_config_true(const wf_config *c, const char *name)
 {
     return json_is_true(setting(c, name));
@@ -348,5 +353,6 @@ weft_status wf_config_read(const wf_config *c, const char *path, wf_tensor_set t
                        c->what, c->prefix, wf_key_show(&k, path));
     out->rslora = wf_config_true(c, "use_rslora");
     WF_TRY(read_rank(c, type, path, out, err));
+    if (type->alpha == NULL) return WEFT_OK;
     return number_for(c, path, type->alpha, "alpha_pattern", &out->alpha, &out->has_alpha, err);
 }

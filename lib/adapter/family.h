@@ -57,6 +57,10 @@ enum {
     WF_TENSOR_W_NORM, WF_TENSOR_B_NORM,
     /* vera.c */
     WF_TENSOR_VERA_A, WF_TENSOR_VERA_B,
+    /* c3a.c, miss.c, delora.c, gralora.c */
+    WF_TENSOR_C3A_KERNEL, WF_TENSOR_MISS_BLOCK, WF_TENSOR_BONE_BLOCK,
+    WF_TENSOR_DELORA_A, WF_TENSOR_DELORA_B, WF_TENSOR_DELORA_LAMBDA, WF_TENSOR_DELORA_NORM,
+    WF_TENSOR_GRALORA_A, WF_TENSOR_GRALORA_B, WF_TENSOR_GRALORA_DOWN, WF_TENSOR_GRALORA_UP,
     WF_TENSORS
 };
 /* A set of tensors. */
@@ -98,7 +102,7 @@ typedef struct wf_peft_type {
     wf_tensor_set known_by;    /* each of its modules has one of these tensors                   */
     const char *rank;          /* what the configuration calls the rank at the start of training */
     const char *rank_patterns; /* the ranks of single modules by pattern; NULL: it has none      */
-    const char *alpha;         /* what the configuration calls alpha                             */
+    const char *alpha;         /* what the configuration calls alpha; NULL: it has none          */
     bool        lora;          /* the rank must be the factors', and use_dora wants magnitudes   */
     bool        bare;          /* its tensors are parameters of their own: no ".weight" in keys  */
 } wf_peft_type;
@@ -111,6 +115,7 @@ struct wf_family {
     wf_tensor_set any;     /* of these one at least, if any; shape() says what is missing beside */
     wf_tensor_set may;     /* tensors that may be there besides; the common ones always may      */
     bool        of_weight; /* Delta W depends on W                                               */
+    bool      (*reads_weight)(const wf_module *m); /* of some modules it does; NULL: of none     */
     size_t      extra_size; /* bytes of wf_module.extra                                          */
 
     /* ---- reading: any member may be NULL, shape() excepted ---- */
@@ -197,7 +202,8 @@ enum {
 /* All families, in the order in which a module's tensors are held against them. */
 #define WF_FAMILIES(row) \
     row(lora) row(loha) row(lokr) row(full) row(norm) row(oft) row(boft) row(ia3) row(glora) \
-    row(oft_peft) row(boft_peft) row(ia3_peft)
+    row(oft_peft) row(boft_peft) row(ia3_peft) \
+    row(c3a) row(miss) row(delora) row(gralora)
 #define WF_FAMILY_EXTERN(name) extern const wf_family wf_family_##name;
 WF_FAMILIES(WF_FAMILY_EXTERN)
 #undef WF_FAMILY_EXTERN

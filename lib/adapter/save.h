@@ -69,7 +69,7 @@ void wf_peft_numbers(const wf_peft_writer *w, const char *name, const char *patt
                      double (*number)(const wf_peft_writer *, size_t));
 double wf_peft_rank_of(const wf_peft_writer *w, size_t i);
 double wf_peft_alpha_of(const wf_peft_writer *w, size_t i);
-/* What every type has: peft_type, target_modules, inference_mode, and `init` true. */
+/* What every type has: peft_type, target_modules, inference_mode, and `init` true (NULL: none). */
 void wf_peft_common(const wf_peft_writer *w, const char *init);
 /* "<adapter>: <key> <why>: PEFT's configuration has no way to say it" as WEFT_E_UNSUPPORTED. */
 weft_status wf_peft_refuse(const wf_peft_writer *w, size_t i, const char *why);

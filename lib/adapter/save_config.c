@@ -109,7 +109,7 @@ void wf_peft_common(const wf_peft_writer *w, const char *init)
     wf_peft_text(w, "peft_type", w->type->name);
     wf_peft_paths(w, "target_modules", NULL);
     wf_peft_bool(w, "inference_mode", true);
-    wf_peft_bool(w, init, true);
+    if (init != NULL) wf_peft_bool(w, init, true);
 }
 
 weft_status wf_peft_refuse(const wf_peft_writer *w, size_t i, const char *why)

@@ -23,6 +23,10 @@ PARTS = {
     "lokr_w1": "lokr_w1", "lokr_w1_a": "lokr_w1_a", "lokr_w1_b": "lokr_w1_b", "lokr_w2": "lokr_w2", "lokr_w2_a": "lokr_w2_a",
     "lokr_w2_b": "lokr_w2_b", "lokr_t2": "lokr_t2",
     "oft_blocks": "oft_blocks", "rescale": "rescale", "oft_R.weight": "oft_R", "boft_R": "boft_R", "boft_s": "boft_s",
+    "c3a_kernel": "c3a_kernel", "miss_block": "miss_block", "bone_block": "miss_block",
+    "delora_A": "delora_A", "delora_B": "delora_B", "delora_lambda": "delora_lambda", "delora_w_norm": "delora_w_norm",
+    "gralora_A": "gralora_A", "gralora_B": "gralora_B", "gralora_A_general.weight": "gralora_down",
+    "gralora_B_general.weight": "gralora_up",
     "on_input": "on_input", "ia3_l": "ia3_l",
     "a1.weight": "a1", "a2.weight": "a2", "b1.weight": "b1", "b2.weight": "b2", "bm.weight": "bm",
     "diff": "diff", "diff_b": "diff_b", "w_norm": "diff", "b_norm": "diff_b", "weight": "replace", "bias": "replace_b",
@@ -155,6 +159,50 @@ def peft_butterfly(p, w):
     return (flat(w) @ whole.T * p["boft_s"].reshape(-1, 1)).reshape(w.shape)
 
 
+def circulants(k, n_in):
+    """Row t of a block has its kernel moved t places to the right, around the end."""
+    m, n, b = k.shape
+    place = (torch.arange(b)[None, :] - torch.arange(b)[:, None]) % b
+    return k[:, :, place].permute(0, 2, 1, 3).reshape(m * b, n * b) / n_in
+
+
+def shards(t, w, mini):
+    """MiSS: one block of r rows added along the inputs, or each r x r block of W times that of its rows, and it besides."""
+    o, i = w.shape
+    if t.ndim == 3:
+        r = t.shape[-1]
+        d = torch.zeros_like(w)
+        for a in range(0, o, r):
+            for c in range(0, i, r):
+                d[a:a + r, c:c + r] = w[a:a + r, c:c + r] @ t[a // r] + t[a // r]
+        return d
+    assert t.shape[1] == (mini or o)
+    return t[torch.arange(i) % t.shape[0]][:, torch.arange(o) % t.shape[1]].T
+
+
+def decoupled(p, w):
+    a, b = p["delora_A"], p["delora_B"]
+    norms = p["delora_w_norm"] if "delora_w_norm" in p else w.norm(dim=0)
+    a = a / a.norm(dim=1, keepdim=True).clamp(min=1e-4)
+    b = b / b.norm(dim=0, keepdim=True).clamp(min=1e-4)
+    return p["delora_lambda"] / a.shape[0] * (b @ a) * norms
+
+
+def granular(p, conf):
+    """GraLoRA: block (j, n) of N x N has rank r / N: columns j of A[n], rows n of B[j]."""
+    a, b = p["gralora_A"], p["gralora_B"]
+    n, i, r = a.shape
+    o, s = b.shape[2], r // n
+    d = torch.zeros(n * o, n * i, dtype=a.dtype)
+    for j in range(n):
+        for k in range(n):
+            d[j * o:(j + 1) * o, k * i:(k + 1) * i] = (a[k][:, j * s:(j + 1) * s] @ b[j][k * s:(k + 1) * s]).T
+    h = 0
+    if "gralora_down" in p:
+        d, h = d + p["gralora_up"] @ p["gralora_down"], p["gralora_down"].shape[0]
+    return conf["alpha"] / (r + h) * d
+
+
 def change(p, w, b, conf, inside=1.0):
     """(W' - W, b' - b or None) at strength 1, everything f64."""
     db = p["diff_b"] if "diff_b" in p else None
@@ -204,6 +252,14 @@ def change(p, w, b, conf, inside=1.0):
         d = w * (k.reshape((1, -1) + (1,) * (w.ndim - 2)) if conf["feedforward"] else k.reshape((-1,) + (1,) * (w.ndim - 1)))
         if b is not None and not conf["feedforward"]:
             db = b * k
+    elif "c3a_kernel" in p:
+        d = circulants(p["c3a_kernel"], w.shape[1])
+    elif "miss_block" in p:
+        d = shards(p["miss_block"], w, conf.get("mini"))
+    elif "delora_A" in p:
+        d = decoupled(p, w)
+    elif "gralora_A" in p:
+        d = granular(p, conf)
     elif "u" in p:
         d = p["u"] @ p["v"]
     elif "diff" in p:
@@ -338,4 +394,6 @@ def configured(config, module, e):
     if kind == "IA3":
         ff = config.get("feedforward_modules") or []
         c["feedforward"] = bool(re.fullmatch(ff, module)) if isinstance(ff, str) else any(module.endswith(x) for x in ff)
+    if kind == "MISS" and config["init_weights"] == "mini":
+        c["mini"] = config["mini_r"]
     return {k: v for k, v in c.items() if v is not None}

@@ -1,6 +1,7 @@
 """Adapters of every family in every dialect, and what they make of the tiny models.
 
     python make_families.py        writes tests/data/families/*, golden/families.json, golden/families_<model>.safetensors
+    python make_families.py NAME.. makes these files alone, or anew, and leaves the rest of the goldens as they are
 
 Where PEFT, LyCORIS or diffusers has the family, it makes and writes the file, and its own forward in f32 is the first reference.
 The second is always the formulas of families.py in f64, applied to what stands in the file. Both are stored; families.json holds
@@ -11,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import warnings
 
 import compose
@@ -18,7 +20,7 @@ import families
 import lora
 import peft
 import torch
-from common import DATA, MODELS, in_f64, max_rel, noise, pipeline, rel_path, store, versions, write_json
+from common import DATA, MODELS, in_f64, load, max_rel, noise, pipeline, read_json, rel_path, store, versions, write_json
 from families import applied, change, parse
 from peft import PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
@@ -66,7 +68,7 @@ def text(names, which="text_encoder"):
 
 # ---------------------------------------------------------------- values
 
-LINEAR = ("up", "hada_w1_a", "lokr_w1", "lokr_w1_a", "u")     # scaling one of these scales the delta
+LINEAR = ("up", "hada_w1_a", "lokr_w1", "lokr_w1_a", "u", "c3a_kernel", "delora_lambda")     # scaling one of these scales the delta
 
 
 def lively(e, w, b, g, dtype, strength=0.3):
@@ -97,6 +99,12 @@ def lively(e, w, b, g, dtype, strength=0.3):
             put(t, 0.5 + torch.rand(t.shape, generator=g))
         elif k == "magnitude":
             pass
+        elif k == "miss_block":
+            rand(t, strength * rms if t.ndim == 2 else 0.2 / t.shape[-1] ** 0.5)
+        elif k == "delora_w_norm":
+            put(t, t * (1 + 0.2 * torch.randn(t.shape, generator=g)))
+        elif k in ("gralora_B", "gralora_up"):
+            rand(t, strength * rms / e["conf"]["alpha"] * t.shape[1] ** 0.5)
         elif k in ("a1", "a2", "b1", "b2", "bm"):
             rand(t, 0.5 / max(t.shape) ** 0.5)
         else:
@@ -413,9 +421,31 @@ def exact(pipe, t, with_unet, with_text, *files):
     return in_f64(go, *nets_of(pipe))
 
 
+def add_to(names):
+    """The cases of these names, into the goldens that there are."""
+    from family_cases import cases
+    index, T = read_json("families.json"), {}
+    for make in cases():
+        if not set(names) & set(make.__code__.co_consts):    # a case tells its name when it is made; its text has it before
+            continue
+        c = make()
+        name = c["name"]
+        t = T.setdefault(c["model"], load("families_%s.safetensors" % c["model"]))
+        for k in [k for k in t if k.startswith(name + "/")]:
+            del t[k]
+        item = judge(c, untouched(c["model"]), t)
+        at = next((i for i, f in enumerate(index["files"]) if f["name"] == name), len(index["files"]))
+        index["files"][at:at + 1] = [item]
+    for model, t in T.items():
+        store("families_%s.safetensors" % model, t)
+    write_json("families.json", index)
+
+
 def main():
     from family_cases import cases, methods, mixtures
     os.makedirs(FILES, exist_ok=True)
+    if len(sys.argv) > 1:
+        return add_to(sys.argv[1:])
     T, pipes, listing, made = {}, {}, [], {}
     for model in ("tiny-sd1", "tiny-sd2", "tiny-sdxl"):
         pipes[model] = model_of(model)

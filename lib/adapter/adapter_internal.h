@@ -99,6 +99,7 @@ typedef struct wf_settings {
     double  rank;       /* that the factors must have                                     */
     bool    has_rank;
     int32_t start_rank; /* the rank at the start of training; 0: not told                 */
+    int32_t initial;    /* WF_INITIAL_*: what LoRA's base lacks (initial.h)               */
 } wf_settings;
 
 /* Refuse settings that change what the tensors mean. */

@@ -73,6 +73,15 @@ def neumann(q, terms):
     return r
 
 
+def initial(kind, w, r, s):
+    """What PiSSA and OLoRA took out of a weight before training."""
+    if kind == "pissa":
+        u, sigma, v = torch.linalg.svd(w, full_matrices=False)
+        return u[:, :r] * sigma[:r] @ v[:r]
+    q, t = torch.linalg.qr(w)
+    return s * q[:, :r] @ t[:r]
+
+
 def low_rank(p, conf):
     a, b = p["down"], p["up"]
     r = a.shape[0]
@@ -210,6 +219,8 @@ def change(p, w, b, conf, inside=1.0):
         d, s = low_rank(p, conf)
         if "up_bias" in p:
             db = s * p["up_bias"]
+        if "initial" in conf:
+            d = d - initial(conf["initial"], w, p["down"].shape[0], s)
     elif "hada_w1_a" in p:
         d = hadamard(p, conf)
     elif "lokr_w1" in p or "lokr_w1_a" in p:
@@ -387,6 +398,8 @@ def configured(config, module, e):
     if kind == "LORA":
         c["rslora"] = bool(config.get("use_rslora"))
         c["columns"] = False
+        if config.get("init_lora_weights") in ("pissa", "olora"):
+            c["initial"] = config["init_lora_weights"]
     if kind == "ADALORA":
         c["init_r"] = config["init_r"]
     if kind == "OFT":

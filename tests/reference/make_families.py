@@ -99,6 +99,8 @@ def lively(e, w, b, g, dtype, strength=0.3):
             put(t, 0.5 + torch.rand(t.shape, generator=g))
         elif k == "magnitude":
             pass
+        elif "initial" in e["conf"] and k in ("down", "up"):     # training moves them a little from where they began
+            put(t, t + strength * t.pow(2).mean().sqrt() * torch.randn(t.shape, generator=g))
         elif k == "miss_block":
             rand(t, strength * rms if t.ndim == 2 else 0.2 / t.shape[-1] ** 0.5)
         elif k == "delora_w_norm":
@@ -110,7 +112,7 @@ def lively(e, w, b, g, dtype, strength=0.3):
         else:
             rand(t, 1.0)
     double = lambda: {k: v.double() for k, v in e.items() if k not in ("conf", "magnitude", "up_bias", "replace_b")}
-    part = next((k for k in LINEAR if k in p), None)
+    part = next((k for k in LINEAR if k in p), None) if "initial" not in e["conf"] else None
     if part is not None:
         for _ in range(2):
             d, _b = change(double(), w.double(), None, e["conf"])

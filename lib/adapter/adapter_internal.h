@@ -19,6 +19,7 @@ struct weft_adapter {
     size_t         count;
     int32_t       *key_module;   /* [tensors] module of each key, or WF_KEY_UNREAD, ...         */
     wf_bag         bag;          /* the modules' names and what their families keep     */
+    weft_adapter  *origin;       /* of a completed copy: what it shares its names with  */
 };
 
 enum { WF_KEY_UNREAD = -1, WF_KEY_TOKEN = -2, WF_KEY_SHARED = -3 };
@@ -114,6 +115,9 @@ double      wf_config_number(const wf_config *c, const char *name, double otherw
 int32_t     wf_config_count(const wf_config *c, const char *name, int32_t otherwise);
 /* A text; NULL if the setting is none. */
 const char *wf_config_text(const wf_config *c, const char *name);
+/* A whole number of any size, such as a seed; false if it is something else. */
+bool        wf_config_integer(const wf_config *c, const char *name, int64_t otherwise,
+                              int64_t *out);
 bool        wf_config_true(const wf_config *c, const char *name);
 bool        wf_config_false(const wf_config *c, const char *name);
 /* Is the path in the setting `name`: a list of endings, or one pattern for the whole path? */

@@ -223,6 +223,9 @@ static void explain_shape(const wf_module *m, const wf_layer *l, wf_text *reason
         wf_text_add(reason, "its magnitude has %zu values, the layer is %s", g->count, want.text);
     else if (l->kind == WEFT_LAYER_NORM)
         wf_text_add(reason, "it has %d channels, the layer %d", m->out, l->out);
+    else if (m->family->misfit != NULL && (m->out == 0 || m->out == l->out) &&
+             (m->in == 0 || m->in == l->in))
+        wf_text_add(reason, "%s %s", m->family->misfit, want.text);
     else if (m->out > 0 && m->in > 0)
         wf_text_add(reason, "its product is %s, the layer %s",
                     show_shape(&have, m->out, m->in, m->kernel), want.text);
@@ -269,7 +272,8 @@ static void keep_matched(weft_report *r)
 
 /* ---- the line -------------------------------------------------------------------------------- */
 
-/* The module whose fate a key shares: its own; of a key that many have, one that matched, if any. */
+/* The module whose fate a key shares: its own; of a key that many have, one that matched if
+ * any. */
 static int32_t module_of(const weft_report *r, size_t index)
 {
     const weft_adapter *a = r->adapter;

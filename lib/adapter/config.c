@@ -335,6 +335,14 @@ const char *wf_config_text(const wf_config *c, const char *name)
     return json_string_value(setting(c, name));
 }
 
+bool wf_config_integer(const wf_config *c, const char *name, int64_t otherwise, int64_t *out)
+{
+    const json_t *v = setting(c, name);
+
+    *out = v != NULL ? json_integer_value(v) : otherwise;
+    return v == NULL || json_is_integer(v);
+}
+
 bool wf_config_true(const wf_config *c, const char *name)
 {
     return json_is_true(setting(c, name));

@@ -35,12 +35,6 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
     return WEFT_OK;
 }
 
-static int32_t form(const wf_module *m, const wf_layer *l)
-{
-    (void)m, (void)l;
-    return WF_FORM_PAIR;
-}
-
 static bool reads_weight(const wf_module *m)
 {
     return m->tensor[WF_TENSOR_DELORA_NORM] == NULL;
@@ -133,7 +127,7 @@ const wf_family wf_family_delora = {
     .may = WF_BIT(WF_TENSOR_DELORA_NORM),
     .reads_weight = reads_weight,
     .shape = shape,
-    .form = form,
+    .form = wf_form_pair,
     .pair = pair,
     .add = wf_add_pair,
     .dialects = 1 << WEFT_DIALECT_PEFT,

@@ -74,6 +74,23 @@ const wf_ending wf_peft_endings[] = {
     LAYER("oft_R", ".weight", WF_TENSOR_OFT_R, 0),
     BARE("boft_R", WF_TENSOR_BOFT_R, 0),
     BARE("boft_s", WF_TENSOR_BOFT_S, 0),
+    BARE("vera_lambda_b", WF_TENSOR_VERA_LAMBDA_B, 0),
+    BARE("vera_lambda_d", WF_TENSOR_VERA_LAMBDA_D, 0),
+    BARE("vera_A", WF_TENSOR_VERA_A, WF_JOINS), /* a model's whole state repeats them */
+    BARE("vera_B", WF_TENSOR_VERA_B, WF_JOINS),
+    BARE("fourierft_spectrum", WF_TENSOR_SPECTRUM, 0),
+    BARE("hra_u", WF_TENSOR_HRA_U, 0),
+    BARE("shira_weight", WF_TENSOR_SHIRA_WEIGHT, 0),
+    BARE("shira_indices", WF_TENSOR_SHIRA_INDICES, 0),
+    { ".vblora_logits_A_topk_indices", "", WF_TENSOR_VB_INDICES_A, 0 },
+    { ".vblora_logits_B_topk_indices", "", WF_TENSOR_VB_INDICES_B, 0 },
+    { ".vblora_logits_A_topk_weights", "", WF_TENSOR_VB_WEIGHTS_A, 0 },
+    { ".vblora_logits_B_topk_weights", "", WF_TENSOR_VB_WEIGHTS_B, 0 },
+    BARE("vblora_logits_A", WF_TENSOR_VB_LOGITS_A, 0),
+    BARE("vblora_logits_B", WF_TENSOR_VB_LOGITS_B, 0),
+    BARE("vblora_vector_bank", WF_TENSOR_VB_BANK, WF_JOINS),
+    LAYER("ln_tuning_layers", ".weight", WF_TENSOR_REPLACE, 0),
+    LAYER("ln_tuning_layers", ".bias", WF_TENSOR_REPLACE_B, 0),
     BARE("c3a_kernel", WF_TENSOR_C3A_KERNEL, 0),
     BARE("miss_block", WF_TENSOR_MISS_BLOCK, 0),
     BARE("bone_block", WF_TENSOR_BONE_BLOCK, 0),
@@ -98,6 +115,7 @@ const wf_ending wf_peft_endings[] = {
 static const struct { const char *word; int32_t tensor; } shared[] = {
     { "vera_A", WF_TENSOR_VERA_A },
     { "vera_B", WF_TENSOR_VERA_B },
+    { "vblora_vector_bank", WF_TENSOR_VB_BANK },
 };
 
 bool wf_shared_read(const char *key, int32_t *component, int32_t *tensor)

@@ -37,9 +37,11 @@ weft_status wf_dora_add(const wf_module *m, const wf_layer *l, wf_add_fn inner, 
 
 /* ---- members of wf_family that several share ---- */
 
-/* The sum of a family that is always a pair: its factors, multiplied. */
+/* add() of a family whose difference is its pair. */
 weft_status wf_add_pair(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
                         const weft_allocator *alloc, weft_error *err);
+/* PAIR whatever the layer. */
+int32_t wf_form_pair(const wf_module *m, const wf_layer *l);
 
 /* DENSE whatever the layer. */
 int32_t wf_form_dense(const wf_module *m, const wf_layer *l);

@@ -56,7 +56,12 @@ enum {
     /* norm.c */
     WF_TENSOR_W_NORM, WF_TENSOR_B_NORM,
     /* vera.c */
-    WF_TENSOR_VERA_A, WF_TENSOR_VERA_B,
+    WF_TENSOR_VERA_LAMBDA_B, WF_TENSOR_VERA_LAMBDA_D, WF_TENSOR_VERA_A, WF_TENSOR_VERA_B,
+    /* fourierft.c, hra.c, shira.c */
+    WF_TENSOR_SPECTRUM, WF_TENSOR_HRA_U, WF_TENSOR_SHIRA_WEIGHT, WF_TENSOR_SHIRA_INDICES,
+    /* vblora.c: logits, or the best of them with their weights */
+    WF_TENSOR_VB_LOGITS_A, WF_TENSOR_VB_LOGITS_B, WF_TENSOR_VB_INDICES_A, WF_TENSOR_VB_INDICES_B,
+    WF_TENSOR_VB_WEIGHTS_A, WF_TENSOR_VB_WEIGHTS_B, WF_TENSOR_VB_BANK,
     /* c3a.c, miss.c, delora.c, gralora.c */
     WF_TENSOR_C3A_KERNEL, WF_TENSOR_MISS_BLOCK, WF_TENSOR_BONE_BLOCK,
     WF_TENSOR_DELORA_A, WF_TENSOR_DELORA_B, WF_TENSOR_DELORA_LAMBDA, WF_TENSOR_DELORA_NORM,
@@ -138,11 +143,23 @@ struct wf_family {
      * nothing. */
     const char *(*kind)(const wf_module *m);
 
+    /* ---- tensors that a file leaves out because a seed gives them (complete.c); both NULL: none -- */
+
+    /* Does the module lack some? */
+    bool (*lacks)(const wf_module *m);
+    /* Make them for all modules of a component, of which m is one, `in` and `out` the most inputs
+     * and outputs that any of them has: made[WF_TENSOR_*], in memory from the bag. */
+    weft_status (*make)(const wf_module *m, size_t in, size_t out, wf_bag *bag,
+                        const wf_tensor *made[WF_TENSORS], weft_error *err);
+
     /* ---- computing: form() and add() are always there ---- */
 
     /* Does it fit the layer? NULL: out, in and kernel are equal. For families that need the layer
      * to tell. */
     bool (*fits)(const wf_module *m, const wf_layer *l);
+    /* Where it does not and outputs and inputs do not show why: what is said before the layer's
+     * shape. NULL: that its blocks do not divide the inputs. */
+    const char *misfit;
     /* WF_FORM_* of this module at this layer. */
     int32_t (*form)(const wf_module *m, const wf_layer *l);
 
@@ -202,7 +219,8 @@ enum {
 /* All families, in the order in which a module's tensors are held against them. */
 #define WF_FAMILIES(row) \
     row(lora) row(loha) row(lokr) row(full) row(norm) row(oft) row(boft) row(ia3) row(glora) \
-    row(oft_peft) row(boft_peft) row(ia3_peft) \
+    row(oft_peft) row(boft_peft) row(ia3_peft) row(vera) row(fourierft) row(hra) row(shira) \
+    row(vblora) \
     row(c3a) row(miss) row(delora) row(gralora)
 #define WF_FAMILY_EXTERN(name) extern const wf_family wf_family_##name;
 WF_FAMILIES(WF_FAMILY_EXTERN)
@@ -299,9 +317,12 @@ weft_status wf_module_check_tensors(const wf_module *m, const char *source, weft
  * share. */
 weft_status wf_tensor_check_finite(const wf_tensor *t, const char *source, weft_error *err);
 weft_status wf_module_check_finite(const wf_module *m, const char *source, weft_error *err);
+/* Refuse values of t[from, from + n) that are no whole numbers from 0 up to `end`, 2^24 at most. */
+weft_status wf_tensor_check_indices(const wf_tensor *t, size_t from, size_t n, double end,
+                                    const char *source, weft_error *err);
 /* How messages call a tensor: "lora_down", "hada_w1_a". */
 const char *wf_tensor_role(int32_t tensor);
-/* Is it a single number rather than a factor? */
-bool        wf_tensor_is_number(int32_t tensor);
+/* Is it a factor, rather than a single number or indices? */
+bool        wf_tensor_is_factor(int32_t tensor);
 
 #endif

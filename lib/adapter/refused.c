@@ -24,7 +24,7 @@ static const wf_refused refused[] = {
     { "*.lora_A.bias,*.lora_down.bias", "LoRA with a bias inside", "LoRA without one", true },
     { "*.oft_diag,*.oft_r,*.oft_r.*,*.oft_s,*.oft_s.*", "an older form of OFT",
       "what its trainer writes today", true },
-    { "*.lora_A_*,*.vera_lambda_*,*.hra_u*,*.fourierft_spectrum*,*.ln_tuning_*,*.vblora_*,*.c3a_kernel*,*.poly_lora_*",
+    { "*.lora_A_*,*.c3a_kernel*,*.poly_lora_*",
       "of a method of PEFT", "LoRA, LoHa, LoKr, OFT, BOFT, (IA)^3 and AdaLoRA of those", true },
     { "lora_controlnet,input_blocks.*.up,input_blocks.*.down,middle_block.*.up,middle_block.*.down,"
       "input_hint_block.*,zero_convs.*,time_embed.*.up,time_embed.*.down",

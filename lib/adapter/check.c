@@ -83,6 +83,10 @@ static const struct {
     [WF_TENSOR_GRALORA_B] = { "gralora_B", FACTOR },
     [WF_TENSOR_GRALORA_DOWN] = { "gralora_A_general", FACTOR },
     [WF_TENSOR_GRALORA_UP] = { "gralora_B_general", FACTOR },
+    [WF_TENSOR_RANDLORA_LAMBDA] = { "randlora_lambda", FACTOR },
+    [WF_TENSOR_RANDLORA_GAMMA] = { "randlora_gamma", FACTOR },
+    [WF_TENSOR_RANDLORA_A] = { "randlora_A", FACTOR },
+    [WF_TENSOR_RANDLORA_B] = { "randlora_B", FACTOR },
 };
 
 const char *wf_tensor_role(int32_t tensor)

@@ -66,6 +66,9 @@ enum {
     WF_TENSOR_C3A_KERNEL, WF_TENSOR_MISS_BLOCK, WF_TENSOR_BONE_BLOCK,
     WF_TENSOR_DELORA_A, WF_TENSOR_DELORA_B, WF_TENSOR_DELORA_LAMBDA, WF_TENSOR_DELORA_NORM,
     WF_TENSOR_GRALORA_A, WF_TENSOR_GRALORA_B, WF_TENSOR_GRALORA_DOWN, WF_TENSOR_GRALORA_UP,
+    /* randlora.c */
+    WF_TENSOR_RANDLORA_LAMBDA, WF_TENSOR_RANDLORA_GAMMA, WF_TENSOR_RANDLORA_A,
+    WF_TENSOR_RANDLORA_B,
     WF_TENSORS
 };
 /* A set of tensors. */
@@ -221,7 +224,7 @@ enum {
     row(lora) row(loha) row(lokr) row(full) row(norm) row(oft) row(boft) row(ia3) row(glora) \
     row(oft_peft) row(boft_peft) row(ia3_peft) row(vera) row(fourierft) row(hra) row(shira) \
     row(vblora) \
-    row(c3a) row(miss) row(delora) row(gralora)
+    row(c3a) row(miss) row(delora) row(gralora) row(randlora)
 #define WF_FAMILY_EXTERN(name) extern const wf_family wf_family_##name;
 WF_FAMILIES(WF_FAMILY_EXTERN)
 #undef WF_FAMILY_EXTERN

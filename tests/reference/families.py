@@ -27,6 +27,7 @@ PARTS = {
     "delora_A": "delora_A", "delora_B": "delora_B", "delora_lambda": "delora_lambda", "delora_w_norm": "delora_w_norm",
     "gralora_A": "gralora_A", "gralora_B": "gralora_B", "gralora_A_general.weight": "gralora_down",
     "gralora_B_general.weight": "gralora_up",
+    "randlora_lambda": "randlora_lambda", "randlora_gamma": "randlora_gamma", "randlora_A": "randlora_A", "randlora_B": "randlora_B",
     "on_input": "on_input", "ia3_l": "ia3_l",
     "a1.weight": "a1", "a2.weight": "a2", "b1.weight": "b1", "b2.weight": "b2", "bm.weight": "bm",
     "diff": "diff", "diff_b": "diff_b", "w_norm": "diff", "b_norm": "diff_b", "weight": "replace", "bias": "replace_b",
@@ -212,6 +213,17 @@ def granular(p, conf):
     return conf["alpha"] / (r + h) * d
 
 
+def full_rank(p, w, conf):
+    """RandLoRA: the rows of one basis scaled one by one, counted by rank and base; the other's columns by base and rank."""
+    lam, gam = p["randlora_lambda"], p["randlora_gamma"]
+    (r, n), short = lam.shape, gam.shape[1]
+    assert short == min(w.shape) and n == -(-short // r)
+    rows = torch.stack([lam[i // n, i % n] * p["randlora_A"][i // n, 0, :short] * gam[i % n] for i in range(r * n)])
+    columns = torch.stack([p["randlora_B"][:max(w.shape), i // r, i % r] for i in range(r * n)], 1)
+    d = conf["alpha"] / r * columns @ rows
+    return d if w.shape[1] <= w.shape[0] else d.T
+
+
 def change(p, w, b, conf, inside=1.0):
     """(W' - W, b' - b or None) at strength 1, everything f64."""
     db = p["diff_b"] if "diff_b" in p else None
@@ -271,6 +283,8 @@ def change(p, w, b, conf, inside=1.0):
         d = decoupled(p, w)
     elif "gralora_A" in p:
         d = granular(p, conf)
+    elif "randlora_lambda" in p:
+        d = full_rank(p, w, conf)
     elif "u" in p:
         d = p["u"] @ p["v"]
     elif "diff" in p:
@@ -362,7 +376,10 @@ def split_key(key):
 def parse(tensors, pipe, component="unet", config=None):
     """Tensors of a file -> entries. `config`: PEFT's adapter_config.json, or the component's part of diffusers' metadata."""
     names, out = module_table(pipe), {}
+    shared = {k.removeprefix("base_model."): t for k, t in tensors.items() if re.fullmatch(r"base_model\.randlora_[AB]", k)}
     for key, t in tensors.items():
+        if key.removeprefix("base_model.") in shared:
+            continue
         stem, part = split_key(re.sub(r"\.(default|modules_to_save|base_layer)(?=\.|$)", "", key))
         assert part is not None, key
         if stem in names:
@@ -378,6 +395,7 @@ def parse(tensors, pipe, component="unet", config=None):
         assert part not in e, key
         e[part] = t
     for (c, m), e in out.items():
+        e.update({k: t for k, t in shared.items() if "randlora_lambda" in e})
         if config is not None:
             e["conf"] = configured(config, m.removeprefix("text_model.") if c != "unet" else m, e)
     return out
@@ -393,7 +411,7 @@ def last_match(patterns, module, default):
 def configured(config, module, e):
     kind = config.get("peft_type", "LORA")
     r = last_match(config.get("rank_pattern"), module, config.get("r"))
-    alpha = last_match(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("alpha")))
+    alpha = last_match(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("randlora_alpha", config.get("alpha"))))
     c = {"alpha": alpha, "r": r}
     if kind == "LORA":
         c["rslora"] = bool(config.get("use_rslora"))

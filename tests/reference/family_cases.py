@@ -8,7 +8,7 @@ import torch
 from make_families import (A0, A1, F16, F32, FILES, SD1, SD1_LINEAR, SD1_NORMS, SD2, TE, TE_NORMS, XL, XL_NORMS, by_diffusers, by_hand,
                            by_lycoris, by_name, by_peft, fresh, procs, seed_of, text, underscore, unet, untouched)
 from peft import (AdaLoraConfig, BOFTConfig, C3AConfig, DeloraConfig, GraloraConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig,
-                  MissConfig, OFTConfig)
+                  MissConfig, OFTConfig, RandLoraConfig)
 from safetensors.torch import load_file, save_file
 
 S1, S2, SX = "tiny-sd1", "tiny-sd2", "tiny-sdxl"
@@ -114,6 +114,14 @@ def peft_cases():
                         own_weights=False, note="with a plain pair beside; too many blocks for a pair"),
         lambda: by_peft("peft_gralora_te", S1, "GraLoRA", GraloraConfig(r=2, gralora_k=2, hybrid_r=1, alpha=2, target_modules=TE_BARE),
                         component="text_encoder", own_weights=False),
+        lambda: by_peft("peft_randlora", S1, "RandLoRA", RandLoraConfig(r=3, randlora_alpha=12, target_modules=SD1_LINEAR[:4]),
+                        own_weights=False, note="bases in the file, which PEFT repeats for every module"),
+        lambda: by_peft("peft_randlora_seed", S1, "RandLoRA", RandLoraConfig(r=5, randlora_alpha=7, save_projection=False, projection_prng_key=42,
+                        target_modules=SD1_LINEAR), own_weights=False, note="bases from their seed"),
+        lambda: by_peft("peft_randlora_sparse", S1, "RandLoRA", RandLoraConfig(r=8, randlora_alpha=8, save_projection=False, sparse=True,
+                        target_modules=TE_BARE), component="text_encoder", own_weights=False, note="sparse bases from their seed"),
+        lambda: by_peft("peft_randlora_xl", SX, "RandLoRA", RandLoraConfig(r=16, randlora_alpha=32, save_projection=False, very_sparse=True,
+                        projection_prng_key=3, target_modules=LINEAR_XL), own_weights=False, note="very sparse bases from their seed"),
     ]
 
 

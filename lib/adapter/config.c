@@ -151,7 +151,7 @@ static const wf_peft_type *type_of(const wf_config *c)
 /* "LORA, ADALORA, .. and IA3": all types that families have, each once. */
 static void list_types(char *list, size_t cap)
 {
-    const char             *names[24];
+    const char             *names[48];
     size_t                  count, types = 0, n = 0;
     const wf_family *const *all = wf_families(&count);
 
@@ -211,7 +211,7 @@ weft_status wf_config_check(const wf_config *c, weft_error *err)
         "monteclora_config", "alora_invocation_tokens", "target_parameters",
         "trainable_token_indices",
     };
-    char        list[160];
+    char        list[320];
     const char *type = json_string_value(setting(c, "peft_type"));
 
     if (type_of(c) == NULL) {

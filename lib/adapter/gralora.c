@@ -15,6 +15,23 @@
 #include "adapter/save.h"
 #include "tensor/gemm.h"
 
+/* What a module keeps of its configuration. */
+typedef struct wf_gralora {
+    bool    told;   /* is there one?          */
+    int32_t hybrid; /* rank of the plain pair */
+} wf_gralora;
+
+static weft_status settle(wf_module *m, const wf_settings *s, const wf_config *config,
+                          const char *path, weft_error *err)
+{
+    wf_gralora *extra = m->extra;
+
+    (void)s, (void)path, (void)err;
+    extra->told = config != NULL;
+    if (config != NULL) extra->hybrid = wf_config_count(config, "hybrid_r", 0);
+    return WEFT_OK;
+}
+
 /* What the shapes say. */
 typedef struct grain {
     size_t n; /* blocks in a row and in a column */
@@ -40,6 +57,7 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
     const wf_tensor *A = m->tensor[WF_TENSOR_GRALORA_A], *B = m->tensor[WF_TENSOR_GRALORA_B],
                     *down = m->tensor[WF_TENSOR_GRALORA_DOWN],
                     *up = m->tensor[WF_TENSOR_GRALORA_UP];
+    const wf_gralora *extra = m->extra;
 
     if (A->rank != 3 || A->shape[2] % A->shape[0] != 0)
         return wf_module_wrong_shape(A, source, "(N, in / N, r) with r a multiple of N", err);
@@ -58,6 +76,10 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
         return wf_module_wrong_shape(down, source, "(h, in) as gralora_A has it", err);
     if (up != NULL && (up->rank != 2 || up->shape[0] != out || up->shape[1] != down->shape[0]))
         return wf_module_wrong_shape(up, source, "(out, h) as gralora_B has it", err);
+    if (extra->told && extra->hybrid != r - A->shape[2])
+        return wf_module_fail(m, source, err,
+                              "the configuration says hybrid_r %d, and beside gralora_A is a plain "
+                              "pair of rank %d", extra->hybrid, (int32_t)(r - A->shape[2]));
     m->rank = (int32_t)r;
     m->in = (int32_t)in;
     m->out = (int32_t)out;
@@ -196,6 +218,8 @@ const wf_family wf_family_gralora = {
     .title = "GraLoRA",
     .needs = WF_BIT(WF_TENSOR_GRALORA_A) | WF_BIT(WF_TENSOR_GRALORA_B),
     .may = WF_BIT(WF_TENSOR_GRALORA_DOWN) | WF_BIT(WF_TENSOR_GRALORA_UP),
+    .extra_size = sizeof(wf_gralora),
+    .settle = settle,
     .shape = shape,
     .pair_rank = pair_rank,
     .form = form,

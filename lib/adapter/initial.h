@@ -2,7 +2,7 @@
 #ifndef WF_INITIAL_H
 #define WF_INITIAL_H
 
-#include "adapter/family.h"
+#include "adapter/factor.h"
 
 /* What LoRA's factors were at first, and what was then missing in the base. */
 enum {
@@ -10,6 +10,12 @@ enum {
     WF_INITIAL_TOP,  /* PiSSA: the weight's nearest matrix of rank r                          */
     WF_INITIAL_QR    /* OLoRA: scale times the part of the weight along its first r columns   */
 };
+
+/* What a LoRA module keeps of its configuration. */
+typedef struct wf_lora {
+    wf_start_rank start;
+    int32_t       initial; /* WF_INITIAL_* */
+} wf_lora;
 
 /* up (r, out)^T down (r, in) = that part of the linear layer's weight, without a scale; 1 <= r <=
  * out and in. */

@@ -27,12 +27,6 @@
 #include "adapter/save.h"
 #include "tensor/gemm.h"
 
-/* What a module keeps of its configuration. */
-typedef struct wf_lora {
-    wf_start_rank start;
-    int32_t       initial; /* WF_INITIAL_* */
-} wf_lora;
-
 static int32_t initial_of(const wf_module *m)
 {
     return ((const wf_lora *)m->extra)->initial;

@@ -13,11 +13,6 @@
 #include "adapter/save.h"
 #include "tensor/gemm.h"
 
-/* What a module keeps of its configuration. */
-typedef struct wf_miss {
-    bool mini;
-} wf_miss;
-
 static const wf_tensor *block_of(const wf_module *m)
 {
     return m->tensor[WF_TENSOR_MISS_BLOCK] != NULL ? m->tensor[WF_TENSOR_MISS_BLOCK]
@@ -39,22 +34,28 @@ static weft_status settle(wf_module *m, const wf_settings *s, const wf_config *c
                           const char *path, weft_error *err)
 {
     const char *init = config != NULL ? wf_config_text(config, "init_weights") : NULL;
+    wf_miss    *extra = m->extra;
 
     (void)s, (void)path, (void)err;
-    ((wf_miss *)m->extra)->mini = init != NULL && strcmp(init, "mini") == 0;
+    extra->told = config != NULL;
+    extra->mini = init != NULL && strcmp(init, "mini") == 0;
+    extra->bat = init != NULL && strcmp(init, "bat") == 0;
     return WEFT_OK;
 }
 
 static weft_status shape(wf_module *m, const char *source, weft_error *err)
 {
     const wf_tensor *t = block_of(m);
+    const wf_miss   *extra = m->extra;
     int64_t          r = t->shape[t->rank - 1], out;
 
     if (t->rank != 2 && (t->rank != 3 || t->shape[1] != r))
         return wf_module_wrong_shape(t, source, "(r, out) or (out / r, r, r)", err);
-    if (is_mini(m) && turns(m))
-        return wf_module_fail(m, source, err, "the configuration says mini of blocks of %d x %d",
-                              (int32_t)r, (int32_t)r);
+    if (extra->told && extra->bat != turns(m))
+        return wf_module_wrong_shape(t, source,
+                                     extra->bat ? "(out / r, r, r), as the configuration says bat"
+                                                : "(r, out), as the configuration does not say bat",
+                                     err);
     out = turns(m) ? t->shape[0] * r : t->shape[1];
     if (out > INT32_MAX)
         return wf_module_fail(m, source, err, "the blocks turn more than 2^31 rows");

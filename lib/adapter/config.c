@@ -175,7 +175,7 @@ weft_status wf_config_check(const wf_config *c, weft_error *err)
     static const char *const starts[] = { "pissa", "olora", "corda", "loftq",
                                           "lora_ga" }; /* they change the base weights */
 
-    char        list[160];
+    char        list[240];
     const char *type = json_string_value(setting(c, "peft_type"));
 
     if (type_of(c) == NULL) {

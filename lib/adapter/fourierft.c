@@ -231,7 +231,7 @@ static weft_status write_peft(const wf_peft_writer *w)
     wf_peft_common(w, "init_weights");
     wf_peft_numbers(w, "n_frequency", "n_frequency_pattern", frequencies);
     wf_peft_value(w, "scaling", one->scaling);
-    wf_peft_value(w, "random_loc_seed", (double)one->seed);
+    wf_peft_integer(w, "random_loc_seed", one->seed);
     wf_peft_text(w, "bias", "none");
     return WEFT_OK;
 }

@@ -245,7 +245,7 @@ static weft_status write_peft(const wf_peft_writer *w)
         if (m->rank != one->rank || kept(m) != kept(one) || best_of(m) != best_of(one))
             return wf_peft_refuse(w, i, "has another rank or topk than the others");
     }
-    wf_peft_common(w, "inference_mode");
+    wf_peft_common(w, NULL);
     wf_peft_value(w, "r", one->rank);
     wf_peft_value(w, "num_vectors", (double)bank->shape[0]);
     wf_peft_value(w, "vector_length", (double)bank->shape[1]);

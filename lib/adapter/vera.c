@@ -155,7 +155,7 @@ static weft_status write_peft(const wf_peft_writer *w)
             return wf_peft_refuse(w, i, "has another rank than the others");
     wf_peft_common(w, "init_weights");
     wf_peft_value(w, "r", one->rank);
-    wf_peft_value(w, "projection_prng_key", (double)((const vera *)one->extra)->seed);
+    wf_peft_integer(w, "projection_prng_key", ((const vera *)one->extra)->seed);
     wf_peft_bool(w, "save_projection", !lacks(one));
     wf_peft_text(w, "bias", "none");
     return WEFT_OK;

@@ -7,13 +7,11 @@ import lora
 import torch
 from make_families import (A0, A1, F16, F32, FILES, SD1, SD1_LINEAR, SD1_NORMS, SD2, TE, TE_NORMS, XL, XL_NORMS, by_diffusers, by_hand,
                            by_lycoris, by_name, by_peft, fresh, procs, seed_of, text, underscore, unet, untouched)
-from peft import (AdaLoraConfig, BOFTConfig, C3AConfig, DeloraConfig, GraloraConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig,
-                  MissConfig, OFTConfig, RandLoraConfig)
+from peft import AdaLoraConfig, BOFTConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig
 from safetensors.torch import load_file, save_file
 
 S1, S2, SX = "tiny-sd1", "tiny-sd2", "tiny-sdxl"
 TE_BARE = [m.removeprefix("text_model.") for m in TE]
-LINEAR_XL = [m for m in XL if not re.search("conv|proj_out|downsamplers", m)]
 CONVS = [m for m in SD1 if re.search("conv|proj_in|proj_out", m)]
 
 
@@ -84,44 +82,6 @@ def peft_cases():
                         own_weights=False, prune=prune, kind="AdaLoRA"),
         lambda: by_peft("peft_sd2_oft", S2, "OFT", OFTConfig(oft_block_size=4, r=0, target_modules=SD2), library="merge", own_weights=False),
         lambda: by_peft("peft_sd2_dora", S2, "DoRA", LoraConfig(r=2, lora_alpha=2, use_dora=True, target_modules=SD2)),
-        lambda: by_peft("peft_pissa", S1, "PiSSA", LoraConfig(r=3, lora_alpha=6, init_lora_weights="pissa", target_modules=SD1_LINEAR),
-                        own_weights=False, kind="PiSSA", note="the base lacks its own best rank r"),
-        lambda: by_peft("peft_pissa_te", S1, "PiSSA", LoraConfig(r=2, lora_alpha=3, use_rslora=True, init_lora_weights="pissa", target_modules=TE_BARE),
-                        component="text_encoder", own_weights=False, kind="PiSSA", note="rsLoRA"),
-        lambda: by_peft("peft_pissa_xl", SX, "PiSSA", LoraConfig(r=4, lora_alpha=4, init_lora_weights="pissa", rank_pattern={"attn2.to_k": 2},
-                        target_modules=LINEAR_XL), own_weights=False, kind="PiSSA"),
-        lambda: by_peft("peft_pissa_dora", S1, "DoRA", LoraConfig(r=2, lora_alpha=2, use_dora=True, init_lora_weights="pissa",
-                        target_modules=SD1_LINEAR[:4]), own_weights=False, kind="PiSSA", note="over PiSSA"),
-        lambda: by_peft("peft_olora", S1, "OLoRA", LoraConfig(r=3, lora_alpha=6, init_lora_weights="olora", target_modules=SD1_LINEAR),
-                        own_weights=False, kind="OLoRA", note="the base lacks what its first r columns span, times the scale"),
-        lambda: by_peft("peft_olora_xl", SX, "OLoRA", LoraConfig(r=2, lora_alpha=1, init_lora_weights="olora", target_modules=LINEAR_XL),
-                        own_weights=False, kind="OLoRA"),
-        lambda: by_peft("peft_c3a", S1, "C3A", C3AConfig(block_size=4, block_size_pattern={"1.attentions.0.transformer_blocks.0.attn1.to_out.0": 8},
-                        target_modules=SD1_LINEAR), own_weights=False, note="circulant blocks, of two sizes"),
-        lambda: by_peft("peft_c3a_te", S1, "C3A", C3AConfig(block_size=8, target_modules=TE_BARE), component="text_encoder", own_weights=False),
-        lambda: by_peft("peft_miss", S1, "MiSS", MissConfig(r=3, target_modules=SD1_LINEAR), own_weights=False,
-                        note="a rank that does not divide the inputs"),
-        lambda: by_peft("peft_miss_mini", S1, "MiSS", MissConfig(r=4, mini_r=8, init_weights="mini", target_modules=SD1_LINEAR),
-                        own_weights=False, note="mini: repeated over the rows"),
-        lambda: by_peft("peft_miss_bat", S1, "MiSS", MissConfig(r=4, init_weights="bat", target_modules=SD1_LINEAR), own_weights=False,
-                        note="bat: each block of the weight times one of the adapter"),
-        lambda: by_peft("peft_miss_xl", SX, "MiSS", MissConfig(r=4, target_modules=LINEAR_XL), own_weights=False, dtype=F16),
-        lambda: by_peft("peft_delora", S1, "DeLoRA", DeloraConfig(r=3, rank_pattern={"attn2.to_k": 2}, target_modules=SD1_LINEAR),
-                        own_weights=False, note="norms of the columns from the file"),
-        lambda: by_peft("peft_delora_xl", SX, "DeLoRA", DeloraConfig(r=2, target_modules=LINEAR_XL), own_weights=False),
-        lambda: by_peft("peft_gralora", S1, "GraLoRA", GraloraConfig(r=4, gralora_k=2, alpha=6, target_modules=SD1_LINEAR), own_weights=False),
-        lambda: by_peft("peft_gralora_hybrid", S1, "GraLoRA", GraloraConfig(r=8, gralora_k=4, hybrid_r=3, alpha=5, target_modules=SD1_LINEAR),
-                        own_weights=False, note="with a plain pair beside; too many blocks for a pair"),
-        lambda: by_peft("peft_gralora_te", S1, "GraLoRA", GraloraConfig(r=2, gralora_k=2, hybrid_r=1, alpha=2, target_modules=TE_BARE),
-                        component="text_encoder", own_weights=False),
-        lambda: by_peft("peft_randlora", S1, "RandLoRA", RandLoraConfig(r=3, randlora_alpha=12, target_modules=SD1_LINEAR[:4]),
-                        own_weights=False, note="bases in the file, which PEFT repeats for every module"),
-        lambda: by_peft("peft_randlora_seed", S1, "RandLoRA", RandLoraConfig(r=5, randlora_alpha=7, save_projection=False, projection_prng_key=42,
-                        target_modules=SD1_LINEAR), own_weights=False, note="bases from their seed"),
-        lambda: by_peft("peft_randlora_sparse", S1, "RandLoRA", RandLoraConfig(r=8, randlora_alpha=8, save_projection=False, sparse=True,
-                        target_modules=TE_BARE), component="text_encoder", own_weights=False, note="sparse bases from their seed"),
-        lambda: by_peft("peft_randlora_xl", SX, "RandLoRA", RandLoraConfig(r=16, randlora_alpha=32, save_projection=False, very_sparse=True,
-                        projection_prng_key=3, target_modules=LINEAR_XL), own_weights=False, note="very sparse bases from their seed"),
     ]
 
 

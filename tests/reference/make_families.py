@@ -1,7 +1,6 @@
 """Adapters of every family in every dialect, and what they make of the tiny models.
 
     python make_families.py        writes tests/data/families/*, golden/families.json, golden/families_<model>.safetensors
-    python make_families.py NAME.. makes these files alone, or anew, and leaves the rest of the goldens as they are
 
 Where PEFT, LyCORIS or diffusers has the family, it makes and writes the file, and its own forward in f32 is the first reference.
 The second is always the formulas of families.py in f64, applied to what stands in the file. Both are stored; families.json holds
@@ -12,7 +11,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 import warnings
 
 import compose
@@ -20,7 +18,7 @@ import families
 import lora
 import peft
 import torch
-from common import DATA, MODELS, in_f64, load, max_rel, noise, pipeline, read_json, rel_path, store, versions, write_json
+from common import DATA, MODELS, in_f64, max_rel, noise, pipeline, rel_path, store, versions, write_json
 from families import applied, change, parse
 from peft import PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
@@ -68,7 +66,8 @@ def text(names, which="text_encoder"):
 
 # ---------------------------------------------------------------- values
 
-LINEAR = ("up", "hada_w1_a", "lokr_w1", "lokr_w1_a", "u", "c3a_kernel", "delora_lambda", "randlora_lambda")     # scaling one of these scales the delta
+LINEAR = ("up", "hada_w1_a", "lokr_w1", "lokr_w1_a", "u", "vera_b", "spectrum", "shira_weight", "c3a_kernel", "delora_lambda",
+          "randlora_lambda")     # scaling one of these scales the delta
 
 
 def lively(e, w, b, g, dtype, strength=0.3):
@@ -79,7 +78,7 @@ def lively(e, w, b, g, dtype, strength=0.3):
     def rand(t, scale, mean=0.0):
         put(t, mean + scale * torch.randn(t.shape, generator=g))
     rms = w.pow(2).mean().sqrt().item()
-    p = {k: v for k, v in e.items() if k not in ("conf", "alpha", "on_input")}
+    p = {k: v for k, v in e.items() if k not in ("conf", "alpha", "on_input", "shira_indices", "vera_A", "vera_B", "vb_bank")}
     for k, t in p.items():
         if k in ("oft_blocks", "oft_R", "boft_R"):
             rand(t, 0.15 if k != "boft_R" else 0.3)
@@ -175,6 +174,7 @@ def by_peft(name, model, family, config, component="unet", dtype=F32, note="", l
     g = seed_of(name)
     pipe = model_of(model)
     net = getattr(pipe, component)
+    torch.manual_seed(g.initial_seed())    # what stays as PEFT makes it
     p = get_peft_model(net, config)
     sd = get_peft_model_state_dict(p, adapter_name="default")
     drawn = {"base_model." + k: getattr(p.base_model, k)["default"] for k in ("randlora_A", "randlora_B") if hasattr(p.base_model, k)}
@@ -424,46 +424,29 @@ def exact(pipe, t, with_unet, with_text, *files):
     return in_f64(go, *nets_of(pipe))
 
 
-def add_to(names):
-    """The cases of these names, into the goldens that there are."""
-    from family_cases import cases
-    index, T = read_json("families.json"), {}
-    for make in cases():
-        if not set(names) & set(make.__code__.co_consts):    # a case tells its name when it is made; its text has it before
-            continue
-        c = make()
-        name = c["name"]
-        t = T.setdefault(c["model"], load("families_%s.safetensors" % c["model"]))
-        for k in [k for k in t if k.startswith(name + "/")]:
-            del t[k]
-        item = judge(c, untouched(c["model"]), t)
-        at = next((i for i, f in enumerate(index["files"]) if f["name"] == name), len(index["files"]))
-        index["files"][at:at + 1] = [item]
-    for model, t in T.items():
-        store("families_%s.safetensors" % model, t)
-    write_json("families.json", index)
-
-
 def main():
     from family_cases import cases, methods, mixtures
+    make_set("families", cases(), mixtures(), methods())
+
+
+def make_set(stem, cases, mixtures, methods):
+    """golden/<stem>.json and golden/<stem>_<model>.safetensors."""
     os.makedirs(FILES, exist_ok=True)
-    if len(sys.argv) > 1:
-        return add_to(sys.argv[1:])
     T, pipes, listing, made = {}, {}, [], {}
     for model in ("tiny-sd1", "tiny-sd2", "tiny-sdxl"):
         pipes[model] = model_of(model)
         T[model] = inputs(model, pipes[model])
         T[model].update({"base/" + k: v for k, v in outputs(pipes[model], T[model], True, True).items()})
-    for make in cases():
+    for make in cases:
         c = make()
         listing.append(judge(c, pipes[c["model"]], T[c["model"]]))
         c.pop("run")
         made[c["name"]] = c
-    mixed = [mix(m, made, pipes, T) for m in mixtures()]
-    composed = [by_method(m, made, pipes, T) for m in methods()]
+    mixed = [mix(m, made, pipes, T) for m in mixtures]
+    composed = [by_method(m, made, pipes, T) for m in methods]
     for model, t in T.items():
-        store("families_%s.safetensors" % model, t)
-    write_json("families.json", {"versions": versions() | {"lycoris_lora": "4.1.3"}, "prompt": PROMPT, "rows": ROWS, "files": listing,
+        store("%s_%s.safetensors" % (stem, model), t)
+    write_json(stem + ".json", {"stem": stem, "versions": versions() | {"lycoris_lora": "4.1.3"}, "prompt": PROMPT, "rows": ROWS, "files": listing,
                                  "mixed": mixed, "methods": composed})
 
 

@@ -27,9 +27,10 @@
 #include "adapter/save.h"
 #include "tensor/gemm.h"
 
+/* Also of another family's module that is written as LoRA. */
 static int32_t initial_of(const wf_module *m)
 {
-    return ((const wf_lora *)m->extra)->initial;
+    return m->family == &wf_family_lora ? ((const wf_lora *)m->extra)->initial : WF_INITIAL_NONE;
 }
 
 static bool reads_weight(const wf_module *m)
@@ -296,8 +297,8 @@ static bool add_bias(const wf_module *m, const wf_layer *l, double scale, double
 
 static const char *cannot_write(const wf_module *m, int32_t dialect)
 {
-    if (dialect == WEFT_DIALECT_KOHYA && initial_of(m) != WF_INITIAL_NONE)
-        return "whose base lacks a part of itself";
+    if (dialect != WEFT_DIALECT_PEFT && initial_of(m) != WF_INITIAL_NONE)
+        return "beside a base that lacks a part of itself"; /* diffusers 0.42 cannot open it */
     bool two = m->tensor[WF_TENSOR_UP_BIAS] != NULL && m->tensor[WF_TENSOR_DIFF_B] != NULL;
     return dialect == WEFT_DIALECT_KOHYA && two ? "with two differences of the bias" : NULL;
 }

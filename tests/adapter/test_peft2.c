@@ -62,7 +62,7 @@ static bool fits_layer(const weft_adapter *a, int32_t out, int32_t in, int32_t k
 /* Each row is the one above, moved to the right; three inputs. */
 START_TEST(c3a_is_blocks_of_circulants)
 {
-    static const float  kernel[] = { 1, 2, 4, 3, 6, 9 };
+    static const float  kernel[] = { 1, 2, 4, 3, 6, 9 }, kernel_four[] = { 1, 2, 3, 4, 5, 6, 7, 8 };
     static const double want[] = { 1. / 3, 2. / 3, 4. / 3, 4. / 3, 1. / 3, 2. / 3, 2. / 3, 4. / 3, 1. / 3,
                                    1, 2, 3, 3, 1, 2, 2, 3, 1 };
     made f = { .n = 0 }, wide = { .n = 0 };
@@ -72,6 +72,9 @@ START_TEST(c3a_is_blocks_of_circulants)
     put(&wide, X("c3a_kernel.default"), kernel, 1, 3, 2); /* [1 2 | 4 3 | 6 9] */
     weft_adapter *a = opened(&wide, NULL);
     check_sum(a, NULL, 2, 6, (const double[]){ 1. / 6, 2. / 6, 4. / 6, 3. / 6, 1, 9. / 6, 2. / 6, 1. / 6, 3. / 6, 4. / 6, 9. / 6, 1 });
+    made four = { .n = 0 }; /* two by two blocks */
+    put(&four, X("c3a_kernel"), kernel_four, 2, 2, 2);
+    check_file(&four, NULL, NULL, 4, 4, (const double[]){ 0.25, 0.5, 0.75, 1, 0.5, 0.25, 1, 0.75, 1.25, 1.5, 1.75, 2, 1.5, 1.25, 2, 1.75 });
     ck_assert(!fits_layer(a, 6, 2, 1) && !fits_layer(a, 2, 6, 3));
     ck_assert_str_eq(info_of(a).family, "c3a");
     weft_adapter_free(a);
@@ -123,6 +126,10 @@ START_TEST(miss_bat_turns_blocks_of_the_weight)
     put(&f, X("miss_block"), block, 1, 2, 2);
     check_file(&f, NULL, W, 2, 4, want);
     check_file(&f, "{\"peft_type\":\"MISS\",\"init_weights\":\"bat\"}", W, 2, 4, want);
+    static const float two[] = { 1, 2, 3, 4, 1, 0, 0, 1 }, tall[] = { 1, 2, 0, 1, 5, 6, 7, 8 };
+    made g = { .n = 0 }; /* rows of two blocks: the second doubles and adds I */
+    put(&g, X("miss_block"), two, 2, 2, 2);
+    check_file(&g, NULL, tall, 4, 2, (const double[]){ 8, 12, 6, 8, 6, 6, 7, 9 });
     weft_adapter *a = opened(&f, NULL);
     ck_assert(wf_module_of_weight(wf_adapter_module(a, 0)));
     ck_assert(!fits_layer(a, 2, 3, 1));
@@ -159,6 +166,12 @@ START_TEST(delora_is_directions_times_a_strength)
     check_file(&f, "{\"peft_type\":\"DELORA\",\"r\":1,\"delora_lambda\":15}", W, 2, 2, (const double[]){ 0, 0, 6, 16 });
     check_file(&weak, NULL, W, 2, 2, (const double[]){ 0, 0, 0.6, 1.6 });   /* as if |B| were 1e-4 */
     check_file(&without, NULL, W, 2, 2, (const double[]){ 0, 0, 30, 0 });   /* W's columns are 5 and 0 long */
+    made two = { .n = 0 }; /* both ranks alike: half of the strength each */
+    static const float A2[] = { 3, 4, 3, 4 }, B2[] = { 0, 0, 2, 2 };
+    put(&two, X("delora_A"), A2, 2, 2, -1);
+    put(&two, X("delora_B"), B2, 2, 2, -1);
+    two.t[two.n++] = f.t[2], two.t[two.n++] = f.t[3];
+    check_file(&two, NULL, W, 2, 2, (const double[]){ 0, 0, 6, 16 });
     weft_adapter *a = opened(&f, NULL), *b = opened(&without, NULL);
     ck_assert_float_eq(module_of(a, 0).scale, 10);
     ck_assert(!wf_module_of_weight(wf_adapter_module(a, 0)));
@@ -323,11 +336,12 @@ START_TEST(bases_come_from_the_file_or_a_seed)
 }
 END_TEST
 
-/* torch's bases for the seed 5, r 2 and a layer (4, 3): what PEFT's model has of them. */
+/* torch's bases for a seed, r 2 and a layer (4, 3): what PEFT's model has of them. The last seed draws the upper end. */
 static const struct { const char *kind; double A[6], B[8]; } drawn[] = {
-    { "", { 0.84765625, -0.9609375, 1.046875, 0.8203125, 1.078125, -0.98828125 }, { -1.03125, 0.73046875, 0.66015625, 0.243164062, -1.4296875, 1.515625, 1.4765625, 0.458984375 } },
-    { ",\"sparse\":true", { 0, -1.11803401, 1.11803401, 0, 1.11803401, -1.11803401 }, { -1.4704293, 0, -1.4704293, 1.4704293, 0, 0, -1.4704293, 0 } },
-    { ",\"very_sparse\":true", { 0.968245864, -0.968245864, 0.968245864, 0.968245864, 0.968245864, -0.968245864 }, { -1.2247448, 1.2247448, -1.2247448, 1.2247448, 0, 0, -1.2247448, 0 } },
+    { "5", { 0.84765625, -0.9609375, 1.046875, 0.8203125, 1.078125, -0.98828125 }, { -1.03125, 0.73046875, 0.66015625, 0.243164062, -1.4296875, 1.515625, 1.4765625, 0.458984375 } },
+    { "5,\"sparse\":true", { 0, -1.11803401, 1.11803401, 0, 1.11803401, -1.11803401 }, { -1.4704293, 0, -1.4704293, 1.4704293, 0, 0, -1.4704293, 0 } },
+    { "5,\"very_sparse\":true", { 0.968245864, -0.968245864, 0.968245864, 0.968245864, 0.968245864, -0.968245864 }, { -1.2247448, 1.2247448, -1.2247448, 1.2247448, 0, 0, -1.2247448, 0 } },
+    { "68", { -0.375, 0.193359375, -1.484375, -0.80078125, -1.859375, 0.7734375 }, { 1.0390625, -1.0078125, -0.7578125, -1.25, -0.484375, 1.203125, -0.94140625, 1.5625 } },
 };
 
 START_TEST(bases_are_torchs)
@@ -339,7 +353,7 @@ START_TEST(bases_are_torchs)
     weft_adapter         *whole = NULL;
 
     f.n = 2;
-    snprintf(config, sizeof config, "{\"peft_type\":\"RANDLORA\",\"randlora_alpha\":1,\"projection_prng_key\":5%s}", drawn[_i].kind);
+    snprintf(config, sizeof config, "{\"peft_type\":\"RANDLORA\",\"randlora_alpha\":1,\"projection_prng_key\":%s}", drawn[_i].kind);
     weft_adapter *a = opened(&f, config);
     ck_assert_msg(wf_adapter_complete(a, &layer, &slice, 1, &whole, &err) == WEFT_OK, "%s", err.text);
     const wf_module *m = wf_adapter_module(whole, 0);

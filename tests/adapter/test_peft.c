@@ -417,6 +417,10 @@ START_TEST(hra_needs_directions)
     refused(&f, gs, WEFT_E_FORMAT, "column 1 of hra_u is zero: it has no direction");
     f.t[0].data = hra_u;
     refused(&f, NULL, WEFT_E_FORMAT, "no configuration says whether apply_GS is set: keep adapter_config.json");
+    static const float many[5000] = { 1 };
+    f.t[0].data = many, f.t[0].shape[0] = 1, f.t[0].shape[1] = 5000;
+    refused(&f, gs, WEFT_E_FORMAT, "(1, 5000), wanted no more reflections than columns");
+    f.t[0].shape[0] = f.t[0].shape[1] = 2;
     f.t[0].data = same; /* PEFT makes NaN of it */
     a = opened(&f, gs);
     s.m = *wf_adapter_module(a, 0);

@@ -30,7 +30,8 @@
 /* Also of another family's module that is written as LoRA. */
 static int32_t initial_of(const wf_module *m)
 {
-    return m->family == &wf_family_lora ? ((const wf_lora *)m->extra)->initial : WF_INITIAL_NONE;
+    const wf_lora *extra = m->family == &wf_family_lora ? m->extra : NULL;
+    return extra != NULL ? extra->initial : WF_INITIAL_NONE;
 }
 
 static bool reads_weight(const wf_module *m)

@@ -34,6 +34,7 @@ START_TEST(vera_is_scaled_projections)
         { "base_model.vera_A", "base_model.vera_B" },
         { "base_model.vera_A.default", "base_model.vera_B.default" },
         { M("x.vera_A.default"), M("x.vera_B.default") },
+        { "module.base_model.vera_A", "unet.base_model.vera_B" },
     };
     made          f = vera_file(keys[_i][0], keys[_i][1]);
     weft_adapter *a = opened(&f, NULL); /* the configuration has nothing to say */
@@ -653,7 +654,7 @@ int main(void)
     Suite *s = suite_create("adapter: PEFT's other methods");
     TCase *t = tcase_create("VeRA");
 
-    tcase_add_loop_test(t, vera_is_scaled_projections, 0, 3);
+    tcase_add_loop_test(t, vera_is_scaled_projections, 0, 4);
     tcase_add_test(t, vera_is_made_from_its_seed);
     tcase_add_test(t, an_adapter_is_completed_only_where_it_must);
     tcase_add_test(t, projections_without_memory_are_none);

@@ -74,8 +74,21 @@ enum weft_sampler_kind {
     WEFT_SAMPLER_DDPM     = 6, /* with the small fixed variance                                */
     WEFT_SAMPLER_HEUN     = 7, /* 2 steps - 1 calls                                            */
     WEFT_SAMPLER_LCM      = 8, /* few steps, for latent consistency models and LCM-LoRA        */
-    WEFT_SAMPLER_TCD      = 9  /* few steps, for trajectory consistency distillation; eta is its
+    WEFT_SAMPLER_TCD      = 9, /* few steps, for trajectory consistency distillation; eta is its
                                   gamma                                                        */
+    /* since 0.2 */
+    WEFT_SAMPLER_DPMPP_2M_SDE = 10, /* DPMPP_2M with WEFT_ALGORITHM_DPMPP_SDE                  */
+    WEFT_SAMPLER_DPMPP_3M     = 11, /* DPMPP_2M of order 3                                     */
+    WEFT_SAMPLER_DPMPP_3M_SDE = 12, /* both                                                    */
+    WEFT_SAMPLER_DPMPP_SDE    = 13, /* DPM-Solver++, one step of order 2 with noise; 2 steps - 1
+                                       calls                                                   */
+    WEFT_SAMPLER_DPMPP_2S     = 14, /* DPM-Solver++, single steps of 2 calls (order 3: of 3)
+                                       each; as many calls as steps are asked for              */
+    WEFT_SAMPLER_UNIPC        = 15, /* predictor and corrector, multistep                      */
+    WEFT_SAMPLER_LMS          = 16, /* linear multistep 4                                      */
+    WEFT_SAMPLER_DPM2         = 17, /* Euler's step from the middle; 2 steps - 1 calls         */
+    WEFT_SAMPLER_DPM2_A       = 18, /* the same, ancestral                                     */
+    WEFT_SAMPLER_DEIS         = 19  /* exponential integrator, multistep                       */
 };
 /** What a solver can be given or asks for: bits of weft_sampler_traits(). */
 enum weft_sampler_trait {
@@ -118,7 +131,62 @@ enum weft_spacing {
 /** The curve of the betas. */
 enum weft_betas {
     WEFT_BETAS_SCALED_LINEAR = 0,
-    WEFT_BETAS_LINEAR        = 1
+    WEFT_BETAS_LINEAR        = 1,
+    WEFT_BETAS_SQUARED_COS   = 2, /* capped at 0.999; beta_start and beta_end are not used; since
+                                     0.2                                                       */
+    WEFT_BETAS_TRAINED       = 3  /* weft_sampler_options.trained_betas; since 0.2             */
+};
+/** Which sigmas the steps are at, for kinds with WEFT_TRAIT_SIGMAS. @since 0.2 */
+enum weft_sigma_schedule {
+    WEFT_SCHEDULE_DEFAULT     = 0, /* those of the spacing's timesteps; Karras' with
+                                      WEFT_SAMPLER_KARRAS                                      */
+    WEFT_SCHEDULE_KARRAS      = 1, /* Karras et al. (2022), with rho                           */
+    WEFT_SCHEDULE_EXPONENTIAL = 2, /* evenly spaced logarithms                                 */
+    WEFT_SCHEDULE_BETA        = 3, /* quantiles of the beta distribution with 0.6, 0.6         */
+    WEFT_SCHEDULE_LU          = 4, /* evenly spaced log(signal/noise), Lu et al. (2022)        */
+    WEFT_SCHEDULE_SGM_UNIFORM = 5, /* even timesteps, as Stability's generative-models lays
+                                      them out                                                 */
+    WEFT_SCHEDULE_SIMPLE      = 6, /* every (train_steps / steps)th of training's sigmas       */
+    WEFT_SCHEDULE_ALIGN_SD1   = 7, /* align your steps, Sabour et al. (2024): SD1's table      */
+    WEFT_SCHEDULE_ALIGN_SDXL  = 8  /* SDXL's table                                             */
+};
+/** The sigma behind the last step. @since 0.2 */
+enum weft_final_sigma {
+    WEFT_FINAL_DEFAULT = 0, /* DEIS: the smallest; the others: zero                            */
+    WEFT_FINAL_ZERO    = 1,
+    WEFT_FINAL_MIN     = 2  /* training's smallest: some noise stays                           */
+};
+/** How a sigma between two timesteps is found. @since 0.2 */
+enum weft_interpolation {
+    WEFT_INTERPOLATION_LINEAR     = 0,
+    WEFT_INTERPOLATION_LOG_LINEAR = 1 /* Euler: even logarithms between the first and the last */
+};
+/** What a DPM solver integrates. @since 0.2 */
+enum weft_algorithm {
+    WEFT_ALGORITHM_DEFAULT   = 0, /* what the kind is named for                                */
+    WEFT_ALGORITHM_DPMPP     = 1, /* the predicted image; "dpmsolver++"                        */
+    WEFT_ALGORITHM_DPMPP_SDE = 2, /* the same, with noise; "sde-dpmsolver++"                   */
+    WEFT_ALGORITHM_DPM       = 3, /* the predicted noise; "dpmsolver"                          */
+    WEFT_ALGORITHM_DPM_SDE   = 4  /* the same, with noise; "sde-dpmsolver"                     */
+};
+/** A variant of a solver of higher order. @since 0.2 */
+enum weft_solver_type {
+    WEFT_SOLVER_DEFAULT  = 0, /* DPM: midpoint; UniPC: bh2                                     */
+    WEFT_SOLVER_MIDPOINT = 1, /* DPM                                                           */
+    WEFT_SOLVER_HEUN     = 2, /* DPM                                                           */
+    WEFT_SOLVER_BH1      = 3, /* UniPC: B(h) = h                                               */
+    WEFT_SOLVER_BH2      = 4  /* UniPC: B(h) = exp(h) - 1                                      */
+};
+/** The order of the last steps. @since 0.2 */
+enum weft_last_steps {
+    WEFT_LAST_DEFAULT = 0, /* DPM++ 2S: full; the others: lower                                */
+    WEFT_LAST_LOWER   = 1, /* it falls to 1; DPM++ and DEIS: only with fewer than 15 steps     */
+    WEFT_LAST_FULL    = 2  /* it stays, but for a last step to sigma 0                         */
+};
+/** The variance of DDPM's noise. @since 0.2 */
+enum weft_variance {
+    WEFT_VARIANCE_SMALL = 0, /* "fixed_small": that of the next latents if x0 is known         */
+    WEFT_VARIANCE_LARGE = 1  /* "fixed_large": beta                                            */
 };
 /** Bits of weft_sampler_options.flags. */
 enum weft_sampler_flag {
@@ -126,7 +194,14 @@ enum weft_sampler_flag {
                                             WEFT_TRAIT_SIGMAS                                  */
     WEFT_SAMPLER_ALPHA_TO_ONE = 1u << 1, /* DDIM, PNDM: the step past the last uses 1 instead of
                                             the first alpha                                    */
-    WEFT_SAMPLER_ZERO_SNR     = 1u << 2  /* betas rescaled to zero terminal signal             */
+    WEFT_SAMPLER_ZERO_SNR     = 1u << 2, /* betas rescaled to zero terminal signal             */
+    WEFT_SAMPLER_EULER_LAST   = 1u << 3, /* DPM++ multistep: the last step is of order 1       */
+    WEFT_SAMPLER_OF_NOISE     = 1u << 4, /* UniPC: integrate the predicted noise, not the image */
+    WEFT_SAMPLER_CLIP         = 1u << 5, /* DDIM, DDPM, LCM, Heun: clip the predicted image to
+                                            clip_range                                         */
+    WEFT_SAMPLER_THRESHOLD    = 1u << 6, /* clip the predicted image to a quantile of its
+                                            magnitudes (Saharia et al., 2022), not to clip_range */
+    WEFT_SAMPLER_CLIPPED_NOISE = 1u << 7 /* DDIM: noise that agrees with the clipped image     */
 };
 
 typedef struct weft_sampler_options {
@@ -149,9 +224,37 @@ typedef struct weft_sampler_options {
                                            the last 0; copied; NULL: by spacing. For kinds
                                            with WEFT_TRAIT_SIGMAS                          */
     size_t                sigmas_len;   /* how many: steps must be this or 0               */
+    /* since 0.2 */
+    int32_t               order;        /* of the solver; 0: the kind's own                */
+    int32_t               algorithm;    /* WEFT_ALGORITHM_*                                */
+    int32_t               solver_type;  /* WEFT_SOLVER_*                                   */
+    int32_t               last_steps;   /* WEFT_LAST_*                                     */
+    int32_t               variance;     /* WEFT_VARIANCE_*                                 */
+    int32_t               images;       /* images in the latents, for WEFT_SAMPLER_THRESHOLD,
+                                           which treats them one by one; 0: 1              */
+    float                 clip_range;   /* of WEFT_SAMPLER_CLIP; 0: 1                      */
+    float                 threshold_ratio; /* of WEFT_SAMPLER_THRESHOLD: which quantile; 0:
+                                           0.995                                           */
+    float                 threshold_max; /* the largest that it may be, from 1 on; 0: 1    */
+    float                 lambda_min;   /* DPM++: begin where log(signal/noise) is at least
+                                           this; 0: anywhere                               */
+    int32_t               sigma_schedule; /* WEFT_SCHEDULE_*                               */
+    int32_t               final_sigma;  /* WEFT_FINAL_*                                    */
+    int32_t               interpolation; /* WEFT_INTERPOLATION_*                           */
+    float                 sigma_min;    /* of Karras' and other schedules between two sigmas;
+                                           0: by spacing                                   */
+    float                 sigma_max;    /* 0: by spacing                                   */
+    float                 rho;          /* of Karras' schedule; 0: 7                       */
+    const float          *trained_betas; /* of WEFT_BETAS_TRAINED: train_steps of them, between
+                                           0 and 1; copied                                 */
+    size_t                trained_betas_len; /* train_steps must be this or 0              */
+    const int32_t        *uncorrected;  /* UniPC: steps, from 0 on, whose end is not corrected;
+                                           copied; NULL: all are corrected                 */
+    size_t                uncorrected_len;
 } weft_sampler_options;
-#define WEFT_SAMPLER_OPTIONS_INIT \
-    { sizeof(weft_sampler_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_SAMPLER_OPTIONS_INIT                                                               \
+    { sizeof(weft_sampler_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+      0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_SAMPLER_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_sampler_options_init(weft_sampler_options *options, size_t size);
 /**

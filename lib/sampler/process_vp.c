@@ -135,7 +135,7 @@ double wf_vp_alpha(const weft_sampler *s, int32_t timestep)
 /* ---- the levels that are visited ----------------------------------------------------------- */
 
 /* The fractional timestep that has this log(sigma): linear between two entries of the table. */
-static double timestep_of(const weft_sampler *s, double wanted)
+double wf_vp_timestep_of(const weft_sampler *s, double wanted)
 {
     int32_t low = 0, high = s->o.train_steps - 1;
     double  below, above, part;
@@ -156,7 +156,7 @@ static double timestep_of(const weft_sampler *s, double wanted)
 static void visit_given(weft_sampler *s)
 {
     for (int32_t i = 0; i < s->o.steps; i++) {
-        s->timesteps[i] = timestep_of(s, (double)logf(s->o.sigmas[i]));
+        s->timesteps[i] = wf_vp_timestep_of(s, (double)logf(s->o.sigmas[i]));
         s->sigmas[i] = (double)s->o.sigmas[i];
     }
 }
@@ -166,7 +166,7 @@ static void visit_karras(weft_sampler *s, double high, double low)
     for (int32_t i = 0; i < s->o.steps; i++) {
         double sigma = wf_schedule_karras(high, low, i, s->o.steps);
 
-        s->timesteps[i] = timestep_of(s, log(sigma));
+        s->timesteps[i] = wf_vp_timestep_of(s, log(sigma));
         s->sigmas[i] = (double)(float)sigma;
     }
 }
@@ -247,7 +247,7 @@ static weft_status plan(weft_sampler *s, weft_error *err)
     else if (s->solver->layout == WF_LAYOUT_LEVELS) st = visit_levels(s, err);
     else st = visit_timesteps(s, err);
     if (st != WEFT_OK) return st;
-    s->sigmas[s->o.steps] = 0;
+    s->sigmas[s->o.steps] = s->o.final_sigma == WEFT_FINAL_MIN ? trained_sigma(s, 0) : 0;
     return check_signal(s, err);
 }
 
@@ -272,19 +272,24 @@ static wf_mix to_x0(const weft_sampler *s, wf_level at)
 {
     double total = at.noise * at.noise + 1; /* of straight latents */
 
-    if (s->o.prediction == WEFT_PREDICT_SAMPLE) return (wf_mix){ 0, 1 };
-    if (s->o.prediction == WEFT_PREDICT_EPSILON)
+    if (s->prediction == WEFT_PREDICT_SAMPLE) return (wf_mix){ 0, 1 };
+    if (s->prediction == WEFT_PREDICT_EPSILON)
         return (wf_mix){ 1 / at.signal, -at.noise / at.signal };
     if (s->solver->straight) return (wf_mix){ 1 / total, -at.noise / sqrt(total) };
     return (wf_mix){ at.signal, -at.noise };
 }
 
+wf_mix wf_vp_noise_of(int32_t prediction, wf_level at)
+{
+    if (prediction == WEFT_PREDICT_SAMPLE)
+        return (wf_mix){ 1 / at.noise, -at.signal / at.noise };
+    if (prediction == WEFT_PREDICT_EPSILON) return (wf_mix){ 0, 1 };
+    return (wf_mix){ at.noise, at.signal };
+}
+
 wf_mix wf_vp_to_noise(const weft_sampler *s, wf_level at)
 {
-    if (s->o.prediction == WEFT_PREDICT_SAMPLE)
-        return (wf_mix){ 1 / at.noise, -at.signal / at.noise };
-    if (s->o.prediction == WEFT_PREDICT_EPSILON) return (wf_mix){ 0, 1 };
-    return (wf_mix){ at.noise, at.signal };
+    return wf_vp_noise_of(s->prediction, at);
 }
 
 /* Leading spacing starts below training's largest sigma, at a level where latents still hold

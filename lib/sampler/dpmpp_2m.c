@@ -41,16 +41,9 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 
 static const char *const aliases[] = { "DPMSolverMultistepScheduler", "dpm++_2m", NULL };
 static const wf_setting  settings[] = {
-    WF_SETTING_EXPONENTIAL,
-    WF_SETTING_BETA,
-    WF_SETTING_LAST,
-    { "use_lu_lambdas", JSON_TRUE, NULL, 0, "sigmas can be given instead" },
-    { "use_flow_sigmas", JSON_TRUE, NULL, 0, "sigmas can be given instead" },
     { "algorithm_type", JSON_STRING, "dpmsolver++ deis", 0, "it is dpmsolver++ here" },
     { "solver_type", JSON_STRING, "midpoint logrho bh1 bh2", 0, "it is midpoint here" },
     { "solver_order", JSON_REAL, NULL, 2, "it is 2 here" },
-    /* -Infinity: io/json.c */
-    { "lambda_min_clipped", JSON_REAL, NULL, -1e308, "nothing is clipped" },
     WF_SETTINGS_END,
 };
 
@@ -63,6 +56,7 @@ const wf_solver wf_solver_dpmpp_2m = {
     .history = 1,
     .step = step,
     .karras = true,
+    .keys = WF_KEY_LU | WF_KEY_FINAL | WF_KEY_LAMBDA | WF_KEY_FLOW,
     .absent = { WEFT_BETAS_LINEAR, 0.0001f, 0.02f, WEFT_SAMPLER_ALPHA_TO_ONE },
     .settings = settings,
 };

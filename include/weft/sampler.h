@@ -105,8 +105,9 @@ WEFT_API int32_t weft_sampler_kind_at(size_t index);
 /** A kind's name, as weft_has() knows it: "ddim" ... NULL for no kind of this library. The text is
  * the library's and lives as long as it is loaded. @since 0.1 */
 WEFT_API const char *weft_sampler_name(int32_t kind);
-/** The kind with this name; diffusers' class ("EulerDiscreteScheduler") and some names of other
- * programs are accepted too. 0 for a name that no kind has, and for NULL. @since 0.1 */
+/** The kind with this name; diffusers' class ("EulerDiscreteScheduler") and the names of other
+ * programs ("DPM++ 2M") are accepted too, and capitals and separators do not matter. 0 for a name
+ * that no kind has, that says more than a kind ("DPM++ 2M Karras"), and for NULL. @since 0.1 */
 WEFT_API int32_t weft_sampler_find(const char *name);
 /** Bits of weft_sampler_trait; ignore those you do not know. 0 for no kind of this library.
  * @since 0.1 */
@@ -134,7 +135,10 @@ enum weft_betas {
     WEFT_BETAS_LINEAR        = 1,
     WEFT_BETAS_SQUARED_COS   = 2, /* capped at 0.999; beta_start and beta_end are not used; since
                                      0.2                                                       */
-    WEFT_BETAS_TRAINED       = 3  /* weft_sampler_options.trained_betas; since 0.2             */
+    WEFT_BETAS_TRAINED       = 3, /* weft_sampler_options.trained_betas; since 0.2             */
+    WEFT_BETAS_SIGMOID       = 4, /* from beta_start to beta_end along a sigmoid; since 0.2    */
+    WEFT_BETAS_LAPLACE       = 5, /* as SQUARED_COS, for another curve; since 0.2              */
+    WEFT_BETAS_EXP           = 6  /* as SQUARED_COS, for another curve; since 0.2              */
 };
 /** Which sigmas the steps are at, for kinds with WEFT_TRAIT_SIGMAS. @since 0.2 */
 enum weft_sigma_schedule {
@@ -142,13 +146,21 @@ enum weft_sigma_schedule {
                                       WEFT_SAMPLER_KARRAS                                      */
     WEFT_SCHEDULE_KARRAS      = 1, /* Karras et al. (2022), with rho                           */
     WEFT_SCHEDULE_EXPONENTIAL = 2, /* evenly spaced logarithms                                 */
-    WEFT_SCHEDULE_BETA        = 3, /* quantiles of the beta distribution with 0.6, 0.6         */
+    WEFT_SCHEDULE_BETA        = 3, /* quantiles of the beta distribution with 0.6, 0.6, of sigma:
+                                      use_beta_sigmas in diffusers                             */
     WEFT_SCHEDULE_LU          = 4, /* evenly spaced log(signal/noise), Lu et al. (2022)        */
     WEFT_SCHEDULE_SGM_UNIFORM = 5, /* even timesteps, as Stability's generative-models lays
                                       them out                                                 */
     WEFT_SCHEDULE_SIMPLE      = 6, /* every (train_steps / steps)th of training's sigmas       */
-    WEFT_SCHEDULE_ALIGN_SD1   = 7, /* align your steps, Sabour et al. (2024): SD1's table      */
-    WEFT_SCHEDULE_ALIGN_SDXL  = 8  /* SDXL's table                                             */
+    WEFT_SCHEDULE_ALIGN       = 7, /* align your steps, Sabour et al. (2024): the table of SD
+                                      1.5. weft_sampler_options_from_model() makes ALIGN_SDXL of
+                                      it for a model of that kind                              */
+    WEFT_SCHEDULE_ALIGN_SDXL  = 8, /* the table of SDXL                                        */
+    WEFT_SCHEDULE_BETA_STEPS  = 9, /* quantiles of the same distribution, of timesteps: "beta" in
+                                      ComfyUI and A1111                                        */
+    WEFT_SCHEDULE_NORMAL      = 10, /* even timesteps from the last to the first, both included */
+    WEFT_SCHEDULE_DDIM_UNIFORM = 11, /* every (train_steps / steps)th timestep, from 1 on      */
+    WEFT_SCHEDULE_KL_OPTIMAL  = 12 /* even arc tangents of sigma; also in Align your steps     */
 };
 /** The sigma behind the last step. @since 0.2 */
 enum weft_final_sigma {
@@ -201,7 +213,9 @@ enum weft_sampler_flag {
                                             clip_range                                         */
     WEFT_SAMPLER_THRESHOLD    = 1u << 6, /* clip the predicted image to a quantile of its
                                             magnitudes (Saharia et al., 2022), not to clip_range */
-    WEFT_SAMPLER_CLIPPED_NOISE = 1u << 7 /* DDIM: noise that agrees with the clipped image     */
+    WEFT_SAMPLER_CLIPPED_NOISE = 1u << 7, /* DDIM: noise that agrees with the clipped image    */
+    WEFT_SAMPLER_LOG_TIMESTEPS = 1u << 8 /* Euler, for a network that predicts v: it is told
+                                            log(sigma) / 4, not the timestep                   */
 };
 
 typedef struct weft_sampler_options {
@@ -274,6 +288,22 @@ WEFT_API weft_status weft_sampler_options_from_model(const weft_model *model,
                                                      weft_sampler_options *options,
                                                      weft_error *err);
 
+/**
+ * Set options to what a name stands for in diffusers, A1111, Forge, ComfyUI or InvokeAI: a sampler
+ * ("Euler a", "dpmpp_2m_sde"), a sigma schedule ("karras", "SGM Uniform"), or both in this order
+ * ("DPM++ 2M SDE Karras", "dpmpp_2m_k"). Capitals and separators do not matter. A sampler's name
+ * sets kind and solver_type, a schedule's sets sigma_schedule and clears WEFT_SAMPLER_KARRAS; the
+ * rest stays. Call it before weft_sampler_options_from_model(), which asks for the kind.
+ * docs/guide.md has the names. Threads: any.
+ *
+ * @return WEFT_E_ARG for a name that stands for nothing here, with the nearest ones, and for NULL
+ * @since 0.2
+ */
+WEFT_API weft_status weft_sampler_options_named(const char *name, weft_sampler_options *options,
+                                                weft_error *err);
+/** The name of a WEFT_SCHEDULE_*: "default", "karras" ... NULL for none of this library, so that
+ * they can be listed from 0 on. The text is the library's. Threads: any. @since 0.2 */
+WEFT_API const char *weft_sampler_schedule_name(int32_t schedule);
 /** A schedule, a solver and the solver's memory of the image under way. One thread at a time. */
 typedef struct weft_sampler weft_sampler;
 

@@ -4,8 +4,15 @@
  * how the model was trained: betas, prediction, timesteps. A key that is absent means what
  * diffusers takes then, which is not always what Stable Diffusion uses (betas are linear from
  * 0.0001 to 0.02). A setting that would change the images of the caller's solver in diffusers,
- * and that we do not follow, is refused by name; each solver's row lists its own. Karras' sigmas
- * are switched on by a file, never off: every file says "use_karras_sigmas": false. */
+ * and that we do not follow, is refused by name; each solver's row lists its own. Karras' and other
+ * sigmas are switched on by a file, never off: every file says "use_karras_sigmas": false.
+ *
+ * A key that the class of the caller's solver does not have is not looked at, as in diffusers. Two
+ * of its oddities are part of that: any class with Karras' sigmas obeys a sigma_min and a sigma_max
+ * that only another class writes, and rescale_betas_zero_snr, which says how the model was trained,
+ * is followed here by the kinds whose class lacks it too. */
+#include <float.h>
+
 #include "base/structs.h"
 #include "model/model.h"
 #include "sampler/sampler_internal.h"
@@ -16,15 +23,27 @@ typedef struct choice {
 } choice;
 
 static const choice beta_schedules[] = {
-    { "linear", WEFT_BETAS_LINEAR }, { "scaled_linear", WEFT_BETAS_SCALED_LINEAR }, { NULL, 0 }
+    { "linear", WEFT_BETAS_LINEAR }, { "scaled_linear", WEFT_BETAS_SCALED_LINEAR },
+    { "squaredcos_cap_v2", WEFT_BETAS_SQUARED_COS }, { "sigmoid", WEFT_BETAS_SIGMOID },
+    { "laplace", WEFT_BETAS_LAPLACE }, { "exp", WEFT_BETAS_EXP }, { NULL, 0 }
 };
 static const choice predictions[] = {
     { "epsilon", WEFT_PREDICT_EPSILON }, { "v_prediction", WEFT_PREDICT_V },
-    { "sample", WEFT_PREDICT_SAMPLE }, { NULL, 0 }
+    { "sample", WEFT_PREDICT_SAMPLE }, { "original_sample", WEFT_PREDICT_SAMPLE }, { NULL, 0 }
 };
 static const choice spacings[] = {
     { "leading", WEFT_SPACING_LEADING }, { "linspace", WEFT_SPACING_LINSPACE },
     { "trailing", WEFT_SPACING_TRAILING }, { NULL, 0 }
+};
+static const choice finals[] = {
+    { "zero", WEFT_FINAL_ZERO }, { "sigma_min", WEFT_FINAL_MIN }, { NULL, 0 }
+};
+static const choice interpolations[] = {
+    { "linear", WEFT_INTERPOLATION_LINEAR }, { "log_linear", WEFT_INTERPOLATION_LOG_LINEAR },
+    { NULL, 0 }
+};
+static const choice timestep_types[] = {
+    { "discrete", 0 }, { "continuous", (int32_t)WEFT_SAMPLER_LOG_TIMESTEPS }, { NULL, 0 }
 };
 
 static const json_t *value_of(const json_t *config, const char *key)
@@ -76,6 +95,19 @@ static weft_status read_number(const json_t *config, const char *key, float *out
     if (!json_is_number(v) || !(json_number_value(v) > 0 && json_number_value(v) < 1))
         return wrong_type(key, "a number between 0 and 1", err);
     *out = (float)json_number_value(v);
+    return WEFT_OK;
+}
+
+/* A sigma, which may also be absent. */
+static weft_status read_sigma(const json_t *config, const char *key, float *out, weft_error *err)
+{
+    const json_t *v = value_of(config, key);
+    double        sigma = json_number_value(v);
+
+    if (v == NULL) return WEFT_OK;
+    if (!json_is_number(v) || !(sigma >= (double)FLT_MIN && sigma <= (double)FLT_MAX))
+        return wrong_type(key, "a number above 0", err);
+    *out = (float)sigma;
     return WEFT_OK;
 }
 
@@ -145,10 +177,11 @@ static weft_status refuse_setting(const json_t *config, const wf_setting *s, wef
 
 static weft_status refuse_settings(const json_t *config, const wf_solver *solver, weft_error *err)
 {
-    if (value_of(config, "trained_betas") != NULL)
-        return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "scheduler_config.json: trained_betas is a list, but betas are made from "
-                       "beta_start and beta_end only");
+    static const wf_setting flow = {
+        "use_flow_sigmas", JSON_TRUE, NULL, 0, "that is for models trained on another kind of noise",
+    };
+
+    if (solver->keys & WF_KEY_FLOW) WF_TRY(refuse_setting(config, &flow, err));
     for (const wf_setting *s = solver->settings; s->key != NULL; s++)
         WF_TRY(refuse_setting(config, s, err));
     return WEFT_OK;
@@ -282,12 +315,122 @@ static void take_defaults(weft_sampler_options *o, const wf_solver *solver)
     o->flags |= solver->absent.flags;
 }
 
+/* ---- betas of training's own --------------------------------------------------------------- */
+
+/* The numbers themselves are the model's, see wf_model_trained_betas(). */
+static weft_status read_trained_betas(const json_t *config, weft_sampler_options *o,
+                                      weft_error *err)
+{
+    const json_t *v = value_of(config, "trained_betas");
+
+    if (v == NULL) {
+        o->trained_betas = NULL;
+        o->trained_betas_len = 0;
+        return WEFT_OK;
+    }
+    if (!json_is_array(v) || o->trained_betas == NULL || json_array_size(v) != o->trained_betas_len)
+        return wrong_type("trained_betas", "a list of numbers", err);
+    o->betas = WEFT_BETAS_TRAINED;
+    return WEFT_OK;
+}
+
+/* ---- sigmas -------------------------------------------------------------------------------- */
+
+/* Which keys switch to other sigmas than those of the timesteps. Where two are true, diffusers
+ * takes the first. */
+static const struct {
+    const char *key;
+    int32_t     schedule;
+    bool        alone; /* diffusers refuses two of these */
+} switches[] = {
+    { "use_karras_sigmas", WEFT_SCHEDULE_KARRAS, true },
+    { "use_lu_lambdas", WEFT_SCHEDULE_LU, false },
+    { "use_exponential_sigmas", WEFT_SCHEDULE_EXPONENTIAL, true },
+    { "use_beta_sigmas", WEFT_SCHEDULE_BETA, true },
+};
+
+static weft_status read_schedule(const json_t *config, const wf_solver *solver, int32_t *out,
+                                 weft_error *err)
+{
+    const char *before = NULL;
+
+    *out = WEFT_SCHEDULE_DEFAULT;
+    for (size_t i = 0; i < WF_LEN(switches); i++) {
+        uint32_t on = 0;
+
+        if (switches[i].schedule == WEFT_SCHEDULE_LU && !(solver->keys & WF_KEY_LU)) continue;
+        WF_TRY(read_flag(config, switches[i].key, 1, &on, err));
+        if (on == 0) continue;
+        if (before != NULL && switches[i].alone)
+            return wf_fail(err, WEFT_E_FORMAT,
+                           "scheduler_config.json: %s and %s are both true, it must be one of them",
+                           before, switches[i].key);
+        if (switches[i].alone) before = switches[i].key;
+        if (*out == WEFT_SCHEDULE_DEFAULT) *out = switches[i].schedule;
+    }
+    return WEFT_OK;
+}
+
+static bool is_karras(const weft_sampler_options *o)
+{
+    return (o->flags & WEFT_SAMPLER_KARRAS) || o->sigma_schedule == WEFT_SCHEDULE_KARRAS;
+}
+
+/* A sigma below which nothing is: diffusers' default is -infinity, and a file's reader gives
+ * -1e308 for it. */
+static weft_status read_lambda_min(const json_t *config, float *out, weft_error *err)
+{
+    const json_t *v = value_of(config, "lambda_min_clipped");
+    double        lambda = json_number_value(v);
+
+    if (v == NULL || (json_is_number(v) && lambda < (double)-FLT_MAX)) return WEFT_OK;
+    if (!json_is_number(v) || !(lambda < 0)) return wrong_type("lambda_min_clipped", "below 0", err);
+    *out = (float)lambda;
+    return WEFT_OK;
+}
+
+/* The caller's choice stays; what the caller left open is the file's. */
+static weft_status read_sigmas(const json_t *config, const wf_solver *solver,
+                               weft_sampler_options *o, weft_error *err)
+{
+    weft_sampler_options file = WEFT_SAMPLER_OPTIONS_INIT;
+    int32_t              timesteps = 0;
+
+    if (solver->karras) {
+        WF_TRY(read_schedule(config, solver, &file.sigma_schedule, err));
+        WF_TRY(read_sigma(config, "sigma_min", &file.sigma_min, err));
+        WF_TRY(read_sigma(config, "sigma_max", &file.sigma_max, err));
+    }
+    if (solver->keys & WF_KEY_FINAL)
+        WF_TRY(read_choice(config, "final_sigmas_type", finals, &file.final_sigma, err));
+    if (solver->keys & WF_KEY_INTERPOLATION)
+        WF_TRY(read_choice(config, "interpolation_type", interpolations, &file.interpolation, err));
+    if (solver->keys & WF_KEY_TIMESTEP_TYPE)
+        WF_TRY(read_choice(config, "timestep_type", timestep_types, &timesteps, err));
+    if (solver->keys & WF_KEY_LAMBDA) WF_TRY(read_lambda_min(config, &file.lambda_min, err));
+
+    if (o->sigmas == NULL && o->sigma_schedule == WEFT_SCHEDULE_DEFAULT && !is_karras(o)) {
+        if (file.sigma_schedule == WEFT_SCHEDULE_KARRAS) o->flags |= WEFT_SAMPLER_KARRAS;
+        else o->sigma_schedule = file.sigma_schedule;
+    }
+    if (!(solver->karras_range && is_karras(o))) {
+        if (o->sigma_min == 0) o->sigma_min = file.sigma_min;
+        if (o->sigma_max == 0) o->sigma_max = file.sigma_max;
+    }
+    if (o->final_sigma == WEFT_FINAL_DEFAULT) o->final_sigma = file.final_sigma;
+    if (o->interpolation == 0) o->interpolation = file.interpolation;
+    if (o->lambda_min == 0) o->lambda_min = file.lambda_min;
+    o->flags |= (uint32_t)timesteps;
+    return WEFT_OK;
+}
+
+/* ---- all of it ----------------------------------------------------------------------------- */
+
 weft_status wf_sampler_options_from_json(const json_t *config, weft_sampler_options *options,
                                          weft_error *err)
 {
     weft_sampler_options o = *options;
     const wf_solver     *solver;
-    uint32_t             karras = 0;
 
     WF_TRY(wf_solver_of(o.kind, &solver, err));
     if (config == NULL) return WEFT_OK;
@@ -299,14 +442,16 @@ weft_status wf_sampler_options_from_json(const json_t *config, weft_sampler_opti
     WF_TRY(read_number(config, "beta_end", &o.beta_end, err));
     WF_TRY(read_int(config, "num_train_timesteps", &o.train_steps, err));
     WF_TRY(read_choice(config, "prediction_type", predictions, &o.prediction, err));
-    WF_TRY(read_choice(config, "timestep_spacing", spacings, &o.spacing, err));
-    WF_TRY(read_int(config, "steps_offset", &o.steps_offset, err));
+    WF_TRY(read_trained_betas(config, &o, err));
+    if (!solver->no_spacing) {
+        WF_TRY(read_choice(config, "timestep_spacing", spacings, &o.spacing, err));
+        WF_TRY(read_int(config, "steps_offset", &o.steps_offset, err));
+    }
     WF_TRY(read_int(config, "original_inference_steps", &o.origin_steps, err));
     WF_TRY(read_flag(config, "set_alpha_to_one", WEFT_SAMPLER_ALPHA_TO_ONE, &o.flags, err));
     WF_TRY(read_flag(config, "rescale_betas_zero_snr", WEFT_SAMPLER_ZERO_SNR, &o.flags, err));
     WF_TRY(read_variants(config, solver, &o, err));
-    WF_TRY(read_flag(config, "use_karras_sigmas", WEFT_SAMPLER_KARRAS, &karras, err));
-    if (o.sigmas == NULL && solver->karras) o.flags |= karras;
+    WF_TRY(read_sigmas(config, solver, &o, err));
     *options = o;
     return WEFT_OK;
 }
@@ -320,6 +465,10 @@ weft_status weft_sampler_options_from_model(const weft_model *model, weft_sample
         return wf_fail(err, WEFT_E_ARG, "weft_sampler_options_from_model: %s is NULL",
                        model == NULL ? "model" : "options");
     WF_TRY(WF_OPTIONS(&o, options, weft_sampler_options, WF_SAMPLER_FLAGS, err));
+    if (wf_model_base(model) >= WEFT_BASE_SDXL && o.sigma_schedule == WEFT_SCHEDULE_ALIGN)
+        o.sigma_schedule = WEFT_SCHEDULE_ALIGN_SDXL;
+    if (wf_model_scheduler(model) != NULL)
+        o.trained_betas = wf_model_trained_betas(model, &o.trained_betas_len);
     WF_TRY(wf_sampler_options_from_json(wf_model_scheduler(model), &o, err));
     return WF_RESULT(options, &o, weft_sampler_options, err);
 }

@@ -80,8 +80,6 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 
 static const char *const aliases[] = { "DEISMultistepScheduler", NULL };
 static const wf_setting  settings[] = {
-    WF_SETTING_EXPONENTIAL,
-    WF_SETTING_BETA,
     { "algorithm_type", JSON_STRING, "deis dpmsolver dpmsolver++", 0, "it is deis here" },
     { "solver_type", JSON_STRING, "logrho midpoint heun bh1 bh2", 0, "it is logrho here" },
     WF_SETTINGS_END,
@@ -101,6 +99,8 @@ const wf_solver wf_solver_deis = {
     .last_steps = WEFT_LAST_LOWER,
     .final_sigma = WEFT_FINAL_MIN,
     .karras = true,
+    .keys = WF_KEY_FLOW,
+    .repeats_last = true,
     .absent = { WEFT_BETAS_LINEAR, 0.0001f, 0.02f, WEFT_SAMPLER_ALPHA_TO_ONE },
     .settings = settings,
 };

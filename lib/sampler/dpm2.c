@@ -101,12 +101,13 @@ static void step_ancestral(const weft_sampler *s, int32_t call, const float *pre
 #define DPM2                                                                                       \
     .layout = WF_LAYOUT_LEVELS, .spacing = WEFT_SPACING_LINSPACE, .straight = true,                \
     .calls_per_step = 2, .history = 1, .calls = calls, .step_of = step_of, .karras = true,         \
+    .rounds_karras = true,                                                                         \
     .absent = { WEFT_BETAS_LINEAR, 0.00085f, 0.012f, WEFT_SAMPLER_ALPHA_TO_ONE },                  \
     .settings = settings
 
 static const char *const names[] = { "KDPM2DiscreteScheduler", "dpm_2", NULL };
 static const char *const names_a[] = { "KDPM2AncestralDiscreteScheduler", "dpm_2_ancestral", NULL };
-static const wf_setting  settings[] = { WF_SETTING_EXPONENTIAL, WF_SETTING_BETA, WF_SETTINGS_END };
+static const wf_setting  settings[] = { WF_SETTINGS_END };
 
 const wf_solver wf_solver_dpm2 = {
     DPM2,

@@ -73,14 +73,7 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 }
 
 static const wf_setting settings[] = {
-    WF_SETTING_EXPONENTIAL,
-    WF_SETTING_BETA,
-    WF_SETTING_LAST,
     WF_SETTING_LEARNED,
-    { "use_lu_lambdas", JSON_TRUE, NULL, 0, "sigmas can be given instead" },
-    { "use_flow_sigmas", JSON_TRUE, NULL, 0, "sigmas can be given instead" },
-    /* -Infinity: io/json.c */
-    { "lambda_min_clipped", JSON_REAL, NULL, -1e308, "nothing is clipped" },
     WF_SETTINGS_END,
 };
 
@@ -90,6 +83,7 @@ static const wf_setting settings[] = {
     .solver_type = WEFT_SOLVER_MIDPOINT,                                                     \
     .solver_types = WF_BIT(WEFT_SOLVER_MIDPOINT) | WF_BIT(WEFT_SOLVER_HEUN),                 \
     .last_steps = WEFT_LAST_LOWER, .karras = true,                                           \
+    .keys = WF_KEY_LU | WF_KEY_FINAL | WF_KEY_LAMBDA | WF_KEY_FLOW,                          \
     .absent = { WEFT_BETAS_LINEAR, 0.0001f, 0.02f, WEFT_SAMPLER_ALPHA_TO_ONE },              \
     .settings = settings
 

@@ -98,9 +98,6 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 
 static const char *const aliases[] = { "DPMSolverSinglestepScheduler", "dpm++_2s", NULL };
 static const wf_setting  settings[] = {
-    WF_SETTING_EXPONENTIAL,
-    WF_SETTING_BETA,
-    WF_SETTING_LAST,
     WF_SETTING_LEARNED,
     WF_SETTINGS_END,
 };
@@ -124,6 +121,8 @@ const wf_solver wf_solver_dpmpp_2s = {
     .solver_types = WF_BIT(WEFT_SOLVER_MIDPOINT) | WF_BIT(WEFT_SOLVER_HEUN),
     .last_steps = WEFT_LAST_FULL,
     .karras = true,
+    .keys = WF_KEY_FINAL | WF_KEY_LAMBDA | WF_KEY_FLOW,
+    .no_spacing = true,
     .absent = { WEFT_BETAS_LINEAR, 0.0001f, 0.02f, WEFT_SAMPLER_ALPHA_TO_ONE },
     .settings = settings,
 };

@@ -72,7 +72,7 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 }
 
 static const char *const aliases[] = { "DPMSolverSDEScheduler", "dpm++_sde", NULL };
-static const wf_setting  settings[] = { WF_SETTING_EXPONENTIAL, WF_SETTING_BETA, WF_SETTINGS_END };
+static const wf_setting  settings[] = { WF_SETTINGS_END };
 
 const wf_solver wf_solver_dpmpp_sde = {
     .name = "dpmpp_sde",

@@ -4,6 +4,7 @@
  * how many floats an image has: weft_sampler_begin() is told, and takes the solver's memory. So
  * a step is arithmetic and cannot run out of memory, and an image that was abandoned ends where
  * the next one begins. */
+#include <float.h>
 #include <math.h>
 
 #include "base/structs.h"
@@ -62,21 +63,6 @@ uint32_t weft_sampler_traits(int32_t kind)
     return traits;
 }
 
-static bool is_called(const wf_solver *solver, const char *name)
-{
-    if (strcmp(solver->name, name) == 0) return true;
-    for (const char *const *alias = solver->aliases; *alias != NULL; alias++)
-        if (strcmp(*alias, name) == 0) return true;
-    return false;
-}
-
-int32_t weft_sampler_find(const char *name)
-{
-    for (size_t i = 0; name != NULL && i < WF_LEN(solvers); i++)
-        if (is_called(solvers[i], name)) return solvers[i]->kind;
-    return 0;
-}
-
 /* ---- creation ------------------------------------------------------------------------------ */
 
 static weft_status check_range(const char *what, int32_t value, int32_t low, int32_t high,
@@ -117,6 +103,64 @@ static weft_status check_falling(const float *sigmas, size_t len, weft_error *er
     return WEFT_OK;
 }
 
+static weft_status check_sigma(const char *what, float sigma, weft_error *err)
+{
+    wf_number_text text;
+
+    if (sigma == 0 || (sigma >= FLT_MIN && sigma <= FLT_MAX)) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG, "sampler: %s is %s, it must be above 0 and finite", what,
+                   wf_number(&text, (double)sigma));
+}
+
+/* Which sigmas: what of it this kind can be given. Karras' flag becomes the schedule. */
+static weft_status check_schedule(weft_sampler *s, weft_error *err)
+{
+    weft_sampler_options *o = &s->o;
+    bool                  karras = (o->flags & WEFT_SAMPLER_KARRAS) != 0;
+    bool                  logs = (o->flags & WEFT_SAMPLER_LOG_TIMESTEPS) != 0;
+    wf_number_text        rho;
+
+    WF_TRY(check_range("sigma_schedule", o->sigma_schedule, WEFT_SCHEDULE_DEFAULT,
+                       WEFT_SCHEDULE_KL_OPTIMAL, err));
+    if (karras && o->sigma_schedule > WEFT_SCHEDULE_KARRAS)
+        return wf_fail(err, WEFT_E_ARG,
+                       "sampler: Karras' sigmas and those of %s are asked for; it must be one of "
+                       "them", weft_sampler_schedule_name(o->sigma_schedule));
+    if (karras) o->sigma_schedule = WEFT_SCHEDULE_KARRAS;
+    if (o->sigma_schedule != WEFT_SCHEDULE_DEFAULT && !wf_free_levels(s->solver))
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "sampler: %s steps between training timesteps: it takes no %s schedule",
+                       s->solver->name,
+                       karras ? "Karras" : weft_sampler_schedule_name(o->sigma_schedule));
+    WF_TRY(check_range("final_sigma", o->final_sigma, WEFT_FINAL_DEFAULT, WEFT_FINAL_MIN, err));
+    if (o->final_sigma == WEFT_FINAL_MIN && !(s->solver->keys & WF_KEY_FINAL) &&
+        s->solver->final_sigma != WEFT_FINAL_MIN)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: the last sigma of %s is 0",
+                       s->solver->name);
+    WF_TRY(check_range("interpolation", o->interpolation, WEFT_INTERPOLATION_LINEAR,
+                       WEFT_INTERPOLATION_LOG_LINEAR, err));
+    if (o->interpolation != 0 && !(s->solver->keys & WF_KEY_INTERPOLATION))
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: %s has no log_linear interpolation",
+                       s->solver->name);
+    if (logs && !(s->solver->keys & WF_KEY_TIMESTEP_TYPE))
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: %s has no logarithms for timesteps",
+                       s->solver->name);
+    if (logs && o->interpolation != 0 && o->prediction == WEFT_PREDICT_V)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "sampler: log_linear interpolation together with logarithms for timesteps "
+                       "makes a step more than is asked for");
+    if (o->lambda_min != 0 && s->solver->layout != WF_LAYOUT_DPM)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: %s takes no lambda_min", s->solver->name);
+    if (!isfinite(o->lambda_min))
+        return wf_fail(err, WEFT_E_ARG, "sampler: lambda_min is not a finite number");
+    WF_TRY(check_sigma("sigma_min", o->sigma_min, err));
+    WF_TRY(check_sigma("sigma_max", o->sigma_max, err));
+    if (!(o->rho == 0 || (o->rho >= 0.01f && o->rho <= 1000)))
+        return wf_fail(err, WEFT_E_ARG, "sampler: rho is %s, it must be 0.01 to 1000",
+                       wf_number(&rho, (double)o->rho));
+    return WEFT_OK;
+}
+
 /* The caller's own noise levels: how many, for which solver, and whether they fall. */
 static weft_status check_sigmas(weft_sampler *s, weft_error *err)
 {
@@ -130,9 +174,10 @@ static weft_status check_sigmas(weft_sampler *s, weft_error *err)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "sampler: %s steps between training timesteps: it takes no sigmas of your "
                        "own", s->solver->name);
-    if (o->flags & WEFT_SAMPLER_KARRAS)
+    if (o->sigma_schedule != WEFT_SCHEDULE_DEFAULT)
         return wf_fail(err, WEFT_E_ARG,
-                       "sampler: own sigmas and Karras' are asked for; it must be one of them");
+                       "sampler: own sigmas and a schedule's (%s) are asked for; it must be one of "
+                       "them", weft_sampler_schedule_name(o->sigma_schedule));
     if (o->steps == 0 && o->sigmas_len <= (size_t)o->train_steps) o->steps = (int32_t)o->sigmas_len;
     if (o->sigmas_len != (size_t)WF_MAX(o->steps, 0))
         return wf_fail(err, WEFT_E_ARG,
@@ -153,22 +198,19 @@ static weft_status read_options(weft_sampler *s, weft_error *err)
     if (o->spacing == WEFT_SPACING_DEFAULT) o->spacing = s->solver->spacing;
 
     WF_TRY(check_range("train_steps", o->train_steps, 2, MAX_TRAIN_STEPS, err));
+    WF_TRY(check_schedule(s, err));
     WF_TRY(check_sigmas(s, err));
     if (o->steps == 0) o->steps = WF_MIN(20, o->train_steps);
     WF_TRY(check_range("steps", o->steps, 1, o->train_steps, err));
     WF_TRY(check_range("spacing", o->spacing, WEFT_SPACING_LEADING, WEFT_SPACING_TRAILING, err));
     WF_TRY(check_range("prediction", o->prediction, WEFT_PREDICT_EPSILON, WEFT_PREDICT_SAMPLE,
                        err));
-    WF_TRY(check_range("betas", o->betas, WEFT_BETAS_SCALED_LINEAR, WEFT_BETAS_LINEAR, err));
+    WF_TRY(check_range("betas", o->betas, WEFT_BETAS_SCALED_LINEAR, WEFT_BETAS_EXP, err));
     WF_TRY(check_range("steps_offset", o->steps_offset, 0, o->train_steps - 1, err));
     if (o->origin_steps == 0) o->origin_steps = WF_MIN(50, o->train_steps);
     WF_TRY(check_range("origin_steps", o->origin_steps, 1, o->train_steps, err));
     WF_TRY(check_eta(s, err));
     WF_TRY(wf_check_variants(s, err));
-    if ((o->flags & WEFT_SAMPLER_KARRAS) && !wf_free_levels(s->solver))
-        return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "sampler: %s steps between training timesteps: it takes no Karras schedule",
-                       s->solver->name);
     s->calls = s->solver->calls != NULL ? s->solver->calls(o->steps) : o->steps;
     s->prediction = o->prediction;
     return WEFT_OK;

@@ -12,10 +12,11 @@
 #include "sampler/solvers.h"
 #include "weft/sampler.h"
 
-#define WF_SAMPLER_FLAGS                                                                        \
-    (WEFT_SAMPLER_KARRAS | WEFT_SAMPLER_ALPHA_TO_ONE | WEFT_SAMPLER_ZERO_SNR |                  \
-     WEFT_SAMPLER_EULER_LAST | WEFT_SAMPLER_OF_NOISE | WEFT_SAMPLER_CLIP |                      \
-     WEFT_SAMPLER_THRESHOLD | WEFT_SAMPLER_CLIPPED_NOISE)
+/* All that weft_sampler_options.flags may have. */
+#define WF_SAMPLER_FLAGS                                                                     \
+    (WEFT_SAMPLER_KARRAS | WEFT_SAMPLER_ALPHA_TO_ONE | WEFT_SAMPLER_ZERO_SNR |               \
+     WEFT_SAMPLER_EULER_LAST | WEFT_SAMPLER_OF_NOISE | WEFT_SAMPLER_CLIP |                   \
+     WEFT_SAMPLER_THRESHOLD | WEFT_SAMPLER_CLIPPED_NOISE | WEFT_SAMPLER_LOG_TIMESTEPS)
 
 /* Tables are double, but hold what float32 arithmetic gives if diffusers computes in float32: near
  * t = 0 the last bit of A_t moves 1 - A_t, and with it sigma, by 7e-5. */
@@ -54,12 +55,17 @@ typedef struct wf_setting {
 #define WF_SETTING_LEARNED                                                                      \
     { "variance_type", JSON_STRING, "fixed_small fixed_small_log fixed_large fixed_large_log", 0, \
       "a network that predicts its variance is not read here" }
-#define WF_SETTING_LAST { "final_sigmas_type", JSON_STRING, "zero", 0, "the last sigma is 0" }
-#define WF_SETTING_EXPONENTIAL \
-    { "use_exponential_sigmas", JSON_TRUE, NULL, 0, "sigmas can be given instead" }
-#define WF_SETTING_BETA \
-    { "use_beta_sigmas", JSON_TRUE, NULL, 0, "sigmas can be given instead" }
 #define WF_SETTINGS_END { NULL, 0, NULL, 0, NULL }
+
+/* Keys about sigmas that diffusers' class of a solver has beside those of wf_solver.karras. */
+enum wf_key {
+    WF_KEY_LU            = 1 << 0, /* use_lu_lambdas                        */
+    WF_KEY_FINAL         = 1 << 1, /* final_sigmas_type                     */
+    WF_KEY_INTERPOLATION = 1 << 2, /* interpolation_type                    */
+    WF_KEY_TIMESTEP_TYPE = 1 << 3, /* timestep_type                         */
+    WF_KEY_LAMBDA        = 1 << 4, /* lambda_min_clipped                    */
+    WF_KEY_FLOW          = 1 << 5  /* use_flow_sigmas, use_dynamic_shifting */
+};
 
 /* What a solver takes of weft_sampler_options: bits of wf_solver.takes. The rest is refused. */
 enum wf_takes {
@@ -106,7 +112,16 @@ typedef struct wf_solver {
     int32_t  final_sigma;          /* what WEFT_FINAL_DEFAULT means; 0: zero                 */
 
     /* What scheduler_config.json means to it. */
-    bool karras;                   /* use_karras_sigmas is a key of its diffusers class      */
+    bool karras;                   /* use_karras_sigmas, use_exponential_sigmas and          */
+                                   /* use_beta_sigmas are keys of its diffusers class, which */
+                                   /* then obeys sigma_min and sigma_max too                 */
+    bool karras_range;             /* but for Karras' sigmas, it does not                    */
+    uint32_t keys;                 /* WF_KEY_*                                               */
+    bool no_spacing;               /* timestep_spacing and steps_offset are no keys of it    */
+    bool rounds_karras;            /* the timesteps of Karras' levels are whole; layout      */
+                                   /* LEVELS                                                 */
+    bool repeats_last;             /* WEFT_FINAL_MIN is the last of Karras', exponential or  */
+                                   /* beta sigmas again, not training's smallest             */
     struct {
         int32_t  betas;
         float    beta_start;

@@ -161,12 +161,7 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 }
 
 static const char *const aliases[] = { "UniPCMultistepScheduler", "uni_pc", NULL };
-static const wf_setting  settings[] = {
-    WF_SETTING_EXPONENTIAL,
-    WF_SETTING_BETA,
-    WF_SETTING_LAST,
-    WF_SETTINGS_END,
-};
+static const wf_setting  settings[] = { WF_SETTINGS_END };
 
 const wf_solver wf_solver_unipc = {
     .name = "unipc",
@@ -183,6 +178,8 @@ const wf_solver wf_solver_unipc = {
     .solver_types = WF_BIT(WEFT_SOLVER_BH1) | WF_BIT(WEFT_SOLVER_BH2),
     .last_steps = WEFT_LAST_LOWER,
     .karras = true,
+    .keys = WF_KEY_FINAL | WF_KEY_FLOW,
+    .repeats_last = true,
     .absent = { WEFT_BETAS_LINEAR, 0.0001f, 0.02f, WEFT_SAMPLER_ALPHA_TO_ONE },
     .settings = settings,
 };

@@ -521,7 +521,11 @@ START_TEST(settings_out_of_range_are_refused)
         { offsetof(weft_sampler_options, steps), 1001, "steps is 1001, it must be 1 to 1000" },
         { offsetof(weft_sampler_options, spacing), 4, "spacing is 4, it must be 1 to 3" },
         { offsetof(weft_sampler_options, prediction), 3, "prediction is 3" },
-        { offsetof(weft_sampler_options, betas), 2, "betas is 2" },
+        { offsetof(weft_sampler_options, betas), 7, "betas is 7" },
+        { offsetof(weft_sampler_options, sigma_schedule), 13, "sigma_schedule is 13, it must be 0 to 12" },
+        { offsetof(weft_sampler_options, sigma_schedule), -1, "sigma_schedule is -1" },
+        { offsetof(weft_sampler_options, final_sigma), 3, "final_sigma is 3" },
+        { offsetof(weft_sampler_options, interpolation), 2, "interpolation is 2" },
         { offsetof(weft_sampler_options, train_steps), 1, "train_steps is 1" },
         { offsetof(weft_sampler_options, train_steps), 2000000, "train_steps is 2000000" },
         { offsetof(weft_sampler_options, steps_offset), -1, "steps_offset is -1" },
@@ -748,7 +752,7 @@ START_TEST(rows_are_told)
         ck_assert_str_eq(weft_sampler_name((int32_t)i + 1), names[i]);
     ck_assert_int_eq(weft_sampler_find("EulerDiscreteScheduler"), WEFT_SAMPLER_EULER);
     ck_assert_int_eq(weft_sampler_find("plms"), WEFT_SAMPLER_PNDM);
-    ck_assert_int_eq(weft_sampler_find("Euler"), 0);
+    ck_assert_int_eq(weft_sampler_find("Eulers"), 0);
     ck_assert_int_eq(weft_sampler_find(""), 0);
     ck_assert_int_eq(weft_sampler_find(NULL), 0);
     ck_assert_ptr_null(weft_sampler_name(0));

@@ -262,13 +262,12 @@ typedef struct weft_sampler_options {
     const float          *trained_betas; /* of WEFT_BETAS_TRAINED: train_steps of them, between
                                            0 and 1; copied                                 */
     size_t                trained_betas_len; /* train_steps must be this or 0              */
-    const int32_t        *uncorrected;  /* UniPC: steps, from 0 on, whose end is not corrected;
-                                           copied; NULL: all are corrected                 */
-    size_t                uncorrected_len;
+    uint64_t              uncorrected;  /* UniPC: bit i is set: the end of step i is not
+                                           corrected                                       */
 } weft_sampler_options;
 #define WEFT_SAMPLER_OPTIONS_INIT                                                               \
     { sizeof(weft_sampler_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-      0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+      0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_SAMPLER_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_sampler_options_init(weft_sampler_options *options, size_t size);
 /**

@@ -177,18 +177,121 @@ static weft_status refuse_setting(const json_t *config, const wf_setting *s, wef
 
 static weft_status refuse_settings(const json_t *config, const wf_solver *solver, weft_error *err)
 {
-    static const wf_setting every = {
-        "thresholding", JSON_TRUE, NULL, 0, "latents are not clipped",
-    };
     static const wf_setting flow = {
         "use_flow_sigmas", JSON_TRUE, NULL, 0, "that is for models trained on another kind of noise",
     };
 
-    WF_TRY(refuse_setting(config, &every, err));
     if (solver->keys & WF_KEY_FLOW) WF_TRY(refuse_setting(config, &flow, err));
     for (const wf_setting *s = solver->settings; s->key != NULL; s++)
         WF_TRY(refuse_setting(config, s, err));
     return WEFT_OK;
+}
+
+/* ---- the variants of a solver -------------------------------------------------------------- */
+
+/* Words of other solvers, which diffusers takes for its default, are 0. */
+static const choice algorithms[] = {
+    { "dpmsolver++", WEFT_ALGORITHM_DPMPP }, { "sde-dpmsolver++", WEFT_ALGORITHM_DPMPP_SDE },
+    { "dpmsolver", WEFT_ALGORITHM_DPM }, { "sde-dpmsolver", WEFT_ALGORITHM_DPM_SDE },
+    { "deis", WEFT_ALGORITHM_DEFAULT }, { NULL, 0 }
+};
+static const choice solver_types[] = {
+    { "midpoint", WEFT_SOLVER_MIDPOINT }, { "heun", WEFT_SOLVER_HEUN }, { "bh1", WEFT_SOLVER_BH1 },
+    { "bh2", WEFT_SOLVER_BH2 }, { "logrho", WEFT_SOLVER_DEFAULT }, { NULL, 0 }
+};
+/* fixed_small_log has the same deviations; fixed_large_log has none in diffusers, but NaN. */
+static const choice variances[] = {
+    { "fixed_small", WEFT_VARIANCE_SMALL }, { "fixed_small_log", WEFT_VARIANCE_SMALL },
+    { "fixed_large", WEFT_VARIANCE_LARGE }, { NULL, 0 }
+};
+
+static weft_status read_positive(const json_t *config, const char *key, float *out, weft_error *err)
+{
+    const json_t *v = value_of(config, key);
+
+    if (v == NULL) return WEFT_OK;
+    if (!json_is_number(v) || !((float)json_number_value(v) > 0))
+        return wrong_type(key, "a number above 0", err);
+    *out = (float)json_number_value(v);
+    return WEFT_OK;
+}
+
+/* The order, if this kind leaves it open, as it does the algorithm if it has several. */
+static weft_status read_method(const json_t *config, const wf_solver *solver,
+                               weft_sampler_options *o, weft_error *err)
+{
+    bool open = (solver->algorithms & (solver->algorithms - 1)) != 0;
+
+    if (solver->max_order > 0 && solver->kind != WEFT_SAMPLER_LMS)
+        WF_TRY(read_int(config, "solver_order", &o->order, err));
+    if (open) WF_TRY(read_choice(config, "algorithm_type", algorithms, &o->algorithm, err));
+    if (o->algorithm != 0 && !(solver->algorithms & WF_BIT(o->algorithm)))
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "scheduler_config.json: algorithm_type is \"%s\", which %s does not have",
+                       json_string_value(value_of(config, "algorithm_type")), solver->name);
+    if (solver->solver_types != 0)
+        WF_TRY(read_choice(config, "solver_type", solver_types, &o->solver_type, err));
+    if (!(solver->solver_types & WF_BIT(o->solver_type))) o->solver_type = WEFT_SOLVER_DEFAULT;
+    if (solver->takes & WF_TAKES_VARIANCE)
+        WF_TRY(read_choice(config, "variance_type", variances, &o->variance, err));
+    return WEFT_OK;
+}
+
+static weft_status read_clipping(const json_t *config, const wf_solver *solver,
+                                 weft_sampler_options *o, weft_error *err)
+{
+    if (solver->takes & WF_TAKES_CLIP) {
+        WF_TRY(read_flag(config, "clip_sample", WEFT_SAMPLER_CLIP, &o->flags, err));
+        WF_TRY(read_positive(config, "clip_sample_range", &o->clip_range, err));
+    }
+    if (solver->takes & WF_TAKES_THRESHOLD) {
+        WF_TRY(read_flag(config, "thresholding", WEFT_SAMPLER_THRESHOLD, &o->flags, err));
+        WF_TRY(read_positive(config, "dynamic_thresholding_ratio", &o->threshold_ratio, err));
+        WF_TRY(read_positive(config, "sample_max_value", &o->threshold_max, err));
+    }
+    return WEFT_OK;
+}
+
+/* UniPC: the steps that are not corrected, and a predictor of another kind. */
+static weft_status read_corrector(const json_t *config, weft_sampler_options *o, weft_error *err)
+{
+    const json_t *list = value_of(config, "disable_corrector"), *step;
+    size_t        i;
+
+    if (value_of(config, "solver_p") != NULL)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "scheduler_config.json: solver_p is another solver, but UniPC is its own "
+                       "predictor here");
+    if (list != NULL && !json_is_array(list)) return wrong_type("disable_corrector", "a list", err);
+    json_array_foreach(list, i, step) {
+        json_int_t n = json_integer_value(step);
+
+        if (!json_is_integer(step) || n < 0 || n > 63)
+            return wrong_type("disable_corrector", "a list of whole numbers from 0 to 63", err);
+        o->uncorrected |= (uint64_t)1 << n;
+    }
+    return WEFT_OK;
+}
+
+static weft_status read_variants(const json_t *config, const wf_solver *solver,
+                                 weft_sampler_options *o, weft_error *err)
+{
+    uint32_t lower = 0, of_image = 1;
+    bool     said = value_of(config, "lower_order_final") != NULL;
+
+    WF_TRY(read_method(config, solver, o, err));
+    WF_TRY(read_clipping(config, solver, o, err));
+    if (solver->takes & WF_TAKES_LAST)
+        WF_TRY(read_flag(config, "lower_order_final", 1, &lower, err));
+    if (said && (solver->takes & WF_TAKES_LAST))
+        o->last_steps = lower ? WEFT_LAST_LOWER : WEFT_LAST_FULL;
+    if (solver->takes & WF_TAKES_EULER_LAST)
+        WF_TRY(read_flag(config, "euler_at_final", WEFT_SAMPLER_EULER_LAST, &o->flags, err));
+    if (solver->takes & WF_TAKES_OF_NOISE) {
+        WF_TRY(read_flag(config, "predict_x0", 1, &of_image, err));
+        if (!of_image) o->flags |= WEFT_SAMPLER_OF_NOISE;
+    }
+    return solver->takes & WF_TAKES_UNCORRECTED ? read_corrector(config, o, err) : WEFT_OK;
 }
 
 /* What diffusers takes for absent keys when it makes the scheduler of this kind. The default
@@ -203,7 +306,12 @@ static void take_defaults(weft_sampler_options *o, const wf_solver *solver)
     o->spacing = WEFT_SPACING_DEFAULT;
     o->steps_offset = 0;
     o->origin_steps = 0;
-    o->flags &= ~(uint32_t)(WEFT_SAMPLER_ZERO_SNR | WEFT_SAMPLER_ALPHA_TO_ONE);
+    o->order = o->algorithm = o->solver_type = o->last_steps = o->variance = 0;
+    o->clip_range = o->threshold_ratio = o->threshold_max = 0;
+    o->uncorrected = 0;
+    o->flags &= ~(uint32_t)(WEFT_SAMPLER_ZERO_SNR | WEFT_SAMPLER_ALPHA_TO_ONE |
+                            WEFT_SAMPLER_EULER_LAST | WEFT_SAMPLER_OF_NOISE | WEFT_SAMPLER_CLIP |
+                            WEFT_SAMPLER_THRESHOLD);
     o->flags |= solver->absent.flags;
 }
 
@@ -342,6 +450,7 @@ weft_status wf_sampler_options_from_json(const json_t *config, weft_sampler_opti
     WF_TRY(read_int(config, "original_inference_steps", &o.origin_steps, err));
     WF_TRY(read_flag(config, "set_alpha_to_one", WEFT_SAMPLER_ALPHA_TO_ONE, &o.flags, err));
     WF_TRY(read_flag(config, "rescale_betas_zero_snr", WEFT_SAMPLER_ZERO_SNR, &o.flags, err));
+    WF_TRY(read_variants(config, solver, &o, err));
     WF_TRY(read_sigmas(config, solver, &o, err));
     *options = o;
     return WEFT_OK;

@@ -56,6 +56,9 @@ extern const wf_process wf_process_vp;
 double   wf_vp_alpha(const weft_sampler *s, int32_t timestep); /* A_t                            */
 wf_level wf_vp_level(double A);                                /* x = sqrt(A) x0 + sqrt(1 - A) n */
 wf_mix   wf_vp_to_noise(const weft_sampler *s, wf_level at);
+wf_mix   wf_vp_noise_of(int32_t prediction, wf_level at); /* of a network that predicts that     */
+/* The fractional timestep that has this log(sigma). */
+double   wf_vp_timestep_of(const weft_sampler *s, double log_sigma);
 
 /* ---- schedule.c, for any process ----------------------------------------------------------- */
 

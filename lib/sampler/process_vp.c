@@ -185,7 +185,7 @@ double wf_vp_alpha(const weft_sampler *s, int32_t timestep)
 /* ---- the levels that are visited ----------------------------------------------------------- */
 
 /* The fractional timestep that has this log(sigma): linear between two entries of the table. */
-static double timestep_of(const weft_sampler *s, double wanted)
+double wf_vp_timestep_of(const weft_sampler *s, double wanted)
 {
     int32_t low = 0, high = s->o.train_steps - 1;
     double  below, above, part;
@@ -205,7 +205,7 @@ static double timestep_of(const weft_sampler *s, double wanted)
 
 static void visit_sigma(weft_sampler *s, int32_t i, double sigma, double log_sigma)
 {
-    s->timesteps[i] = timestep_of(s, log_sigma);
+    s->timesteps[i] = wf_vp_timestep_of(s, log_sigma);
     s->sigmas[i] = (double)(float)sigma;
 }
 
@@ -374,7 +374,8 @@ static double final_sigma(const weft_sampler *s)
     if (s->o.interpolation == WEFT_INTERPOLATION_LOG_LINEAR && schedule == WEFT_SCHEDULE_DEFAULT)
         return s->sigmas[s->o.steps];
     if (s->o.final_sigma != WEFT_FINAL_MIN) return 0;
-    return between && s->solver->repeats_last ? s->sigmas[s->o.steps - 1] : trained_sigma(s, 0);
+    if (between && s->solver->repeats_last) return s->sigmas[s->o.steps - 1];
+    return WF_MIN(trained_sigma(s, 0), s->sigmas[s->o.steps - 1]); /* own ones may lie below */
 }
 
 /* What a network is told that was trained on logarithms of sigma, as Karras et al. write it. */
@@ -434,19 +435,24 @@ static wf_mix to_x0(const weft_sampler *s, wf_level at)
 {
     double total = at.noise * at.noise + 1; /* of straight latents */
 
-    if (s->o.prediction == WEFT_PREDICT_SAMPLE) return (wf_mix){ 0, 1 };
-    if (s->o.prediction == WEFT_PREDICT_EPSILON)
+    if (s->prediction == WEFT_PREDICT_SAMPLE) return (wf_mix){ 0, 1 };
+    if (s->prediction == WEFT_PREDICT_EPSILON)
         return (wf_mix){ 1 / at.signal, -at.noise / at.signal };
     if (s->solver->straight) return (wf_mix){ 1 / total, -at.noise / sqrt(total) };
     return (wf_mix){ at.signal, -at.noise };
 }
 
+wf_mix wf_vp_noise_of(int32_t prediction, wf_level at)
+{
+    if (prediction == WEFT_PREDICT_SAMPLE)
+        return (wf_mix){ 1 / at.noise, -at.signal / at.noise };
+    if (prediction == WEFT_PREDICT_EPSILON) return (wf_mix){ 0, 1 };
+    return (wf_mix){ at.noise, at.signal };
+}
+
 wf_mix wf_vp_to_noise(const weft_sampler *s, wf_level at)
 {
-    if (s->o.prediction == WEFT_PREDICT_SAMPLE)
-        return (wf_mix){ 1 / at.noise, -at.signal / at.noise };
-    if (s->o.prediction == WEFT_PREDICT_EPSILON) return (wf_mix){ 0, 1 };
-    return (wf_mix){ at.noise, at.signal };
+    return wf_vp_noise_of(s->prediction, at);
 }
 
 /* Leading spacing starts below training's largest sigma, at a level where latents still hold

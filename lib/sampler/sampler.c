@@ -133,7 +133,8 @@ static weft_status check_schedule(weft_sampler *s, weft_error *err)
                        s->solver->name,
                        karras ? "Karras" : weft_sampler_schedule_name(o->sigma_schedule));
     WF_TRY(check_range("final_sigma", o->final_sigma, WEFT_FINAL_DEFAULT, WEFT_FINAL_MIN, err));
-    if (o->final_sigma == WEFT_FINAL_MIN && !(s->solver->keys & WF_KEY_FINAL))
+    if (o->final_sigma == WEFT_FINAL_MIN && !(s->solver->keys & WF_KEY_FINAL) &&
+        s->solver->final_sigma != WEFT_FINAL_MIN)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: the last sigma of %s is 0",
                        s->solver->name);
     WF_TRY(check_range("interpolation", o->interpolation, WEFT_INTERPOLATION_LINEAR,
@@ -209,19 +210,24 @@ static weft_status read_options(weft_sampler *s, weft_error *err)
     if (o->origin_steps == 0) o->origin_steps = WF_MIN(50, o->train_steps);
     WF_TRY(check_range("origin_steps", o->origin_steps, 1, o->train_steps, err));
     WF_TRY(check_eta(s, err));
+    WF_TRY(wf_check_variants(s, err));
     s->calls = s->solver->calls != NULL ? s->solver->calls(o->steps) : o->steps;
+    s->prediction = o->prediction;
     return WEFT_OK;
 }
 
 /* From one entry for a step to one for a call; in place, since no step comes after its calls. */
 static void spread_over_calls(weft_sampler *s)
 {
+    double final = s->sigmas[s->o.steps];
+
     if (s->solver->step_of == NULL) return;
     for (int32_t call = s->calls - 1; call >= 0; call--) {
         s->timesteps[call] = s->timesteps[s->solver->step_of(call)];
         s->sigmas[call] = s->sigmas[s->solver->step_of(call)];
     }
-    s->sigmas[s->calls] = 0;
+    s->sigmas[s->calls] = final;
+    if (s->solver->between != NULL) s->solver->between(s);
 }
 
 weft_status weft_sampler_create(const weft_sampler_options *options, weft_sampler **out,
@@ -374,15 +380,15 @@ static bool draws_at(const weft_sampler *s, int32_t call)
     return s->solver->draws != NULL && s->solver->draws(s, call);
 }
 
-/* Room for the history, and for the noise if a call from `call` on draws any. */
+/* Room for the history, for the noise if a call from `call` on draws any, and for a clipped image. */
 static weft_status take_memory(weft_sampler *s, int32_t call, size_t len, weft_error *err)
 {
     size_t buffers = (size_t)s->solver->history, floats, bytes;
-    bool   draws = false;
+    bool   draws = false, clips = wf_clips(s);
     float *memory;
 
     for (int32_t c = call; c < s->calls; c++) draws = draws || draws_at(s, c);
-    buffers += draws;
+    buffers += (draws || clips) + clips;
     if (!wf_mul(buffers, len, &floats) || !wf_mul(floats, sizeof(float), &bytes))
         return wf_fail(err, WEFT_E_ARG, "weft_sampler_begin: len is %zu, which no memory holds",
                        len);
@@ -402,6 +408,10 @@ weft_status weft_sampler_begin(weft_sampler *sampler, int32_t call, size_t len, 
         return wf_fail(err, WEFT_E_ARG,
                        "weft_sampler_begin: call is %d, in the middle of a step of %s", call,
                        sampler->solver->name);
+    if ((sampler->o.flags & WEFT_SAMPLER_THRESHOLD) && len % (size_t)sampler->o.images != 0)
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_sampler_begin: len is %zu, which %d images of one size cannot have", len,
+                       sampler->o.images);
     WF_TRY(take_memory(sampler, call, len, err));
     sampler->len = len;
     sampler->first = call;
@@ -426,6 +436,24 @@ static weft_status check_order(const weft_sampler *s, int32_t call, size_t len, 
     return WEFT_OK;
 }
 
+/* Noise is NULL or in its place behind the history; what is clipped goes behind that. */
+static void take_step(weft_sampler *s, int32_t call, const float *prediction, const float *noise,
+                      float *x)
+{
+    float *clipped = s->memory + ((size_t)s->solver->history + 1) * s->len;
+
+    if (!wf_clips(s)) {
+        s->solver->step(s, call, prediction, noise, s->memory, x, s->len);
+        return;
+    }
+    wf_clip(s, call, prediction, x, clipped, s->len);
+    s->prediction = WEFT_PREDICT_SAMPLE;
+    s->answer = prediction;
+    s->solver->step(s, call, clipped, noise, s->memory, x, s->len);
+    s->prediction = s->o.prediction;
+    s->answer = NULL;
+}
+
 weft_status weft_sampler_step(weft_sampler *sampler, int32_t call, const float *prediction,
                               float *x, size_t len, weft_noise *noise, weft_error *err)
 {
@@ -443,7 +471,7 @@ weft_status weft_sampler_step(weft_sampler *sampler, int32_t call, const float *
         drawn = s->memory + (size_t)s->solver->history * len;
         WF_TRY(weft_noise_normal(noise, drawn, len, err));
     }
-    s->solver->step(s, call, prediction, drawn, s->memory, x, len);
+    take_step(s, call, prediction, drawn, x);
     s->next = call + 1;
     return WEFT_OK;
 }

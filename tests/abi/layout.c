@@ -220,7 +220,7 @@ static void structs(void)
     F(weft_sampler_options, interpolation); F(weft_sampler_options, sigma_min);
     F(weft_sampler_options, sigma_max); F(weft_sampler_options, rho);
     F(weft_sampler_options, trained_betas); F(weft_sampler_options, trained_betas_len);
-    F(weft_sampler_options, uncorrected); F(weft_sampler_options, uncorrected_len);
+    F(weft_sampler_options, uncorrected);
 }
 
 static void constants(void)

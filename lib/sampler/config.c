@@ -223,7 +223,7 @@ static weft_status read_method(const json_t *config, const wf_solver *solver,
 {
     bool open = (solver->algorithms & (solver->algorithms - 1)) != 0;
 
-    if (solver->max_order > 0 && solver->kind != WEFT_SAMPLER_LMS)
+    if (solver->max_order > 0 && solver->layout == WF_LAYOUT_DPM) /* LMS is told with each step */
         WF_TRY(read_int(config, "solver_order", &o->order, err));
     if (open) WF_TRY(read_choice(config, "algorithm_type", algorithms, &o->algorithm, err));
     if (o->algorithm != 0 && !(solver->algorithms & WF_BIT(o->algorithm)))

@@ -133,6 +133,7 @@ static bool is_one_of(const char *words, const char *s)
 
 static bool is_followed(const json_t *v, const wf_setting *s)
 {
+    if (s->type == JSON_NULL) return false;
     if (s->type == JSON_STRING)
         return json_is_string(v) && is_one_of(s->text, json_string_value(v));
     if (s->type == JSON_TRUE) return json_is_boolean(v) && json_is_true(v) == (s->number != 0);
@@ -222,7 +223,7 @@ static weft_status read_method(const json_t *config, const wf_solver *solver,
 {
     bool open = (solver->algorithms & (solver->algorithms - 1)) != 0;
 
-    if (solver->max_order > 0 && solver->kind != WEFT_SAMPLER_LMS)
+    if (solver->max_order > 0 && solver->layout == WF_LAYOUT_DPM) /* LMS is told with each step */
         WF_TRY(read_int(config, "solver_order", &o->order, err));
     if (open) WF_TRY(read_choice(config, "algorithm_type", algorithms, &o->algorithm, err));
     if (o->algorithm != 0 && !(solver->algorithms & WF_BIT(o->algorithm)))
@@ -252,16 +253,12 @@ static weft_status read_clipping(const json_t *config, const wf_solver *solver,
     return WEFT_OK;
 }
 
-/* UniPC: the steps that are not corrected, and a predictor of another kind. */
+/* UniPC: the steps that are not corrected. */
 static weft_status read_corrector(const json_t *config, weft_sampler_options *o, weft_error *err)
 {
     const json_t *list = value_of(config, "disable_corrector"), *step;
     size_t        i;
 
-    if (value_of(config, "solver_p") != NULL)
-        return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "scheduler_config.json: solver_p is another solver, but UniPC is its own "
-                       "predictor here");
     if (list != NULL && !json_is_array(list)) return wrong_type("disable_corrector", "a list", err);
     json_array_foreach(list, i, step) {
         json_int_t n = json_integer_value(step);

@@ -23,30 +23,23 @@ static int32_t step_of(int32_t call)
     return (call + 1) / 2;
 }
 
-/* Up and down of a step that is ancestral, in float32. */
+/* Up and down of a step that is ancestral. */
 typedef struct ancestral {
-    float up;
-    float down;
+    double up;
+    double down;
 } ancestral;
 
 static ancestral split(double sigma, double next)
 {
-    float     from = (float)sigma, to = (float)next;
-    float     from_2 = from * from, to_2 = to * to, up_2 = to_2 * (from_2 - to_2) / from_2, rest;
-    ancestral a = { .up = sqrtf(WF_MAX(up_2, 0.0f)) };
-
-    rest = to_2 - a.up * a.up;
-    a.down = rest > 0 ? sqrtf(rest) : to_2 / from; /* which is what it comes to without rounding */
-    return a;
+    return (ancestral){ next * sqrt(1 - next * next / (sigma * sigma)), next * next / sigma };
 }
 
 static void put_between(weft_sampler *s, int32_t call, double low, double high)
 {
-    float below = logf((float)low), above = logf((float)high);
-    float middle = expf(above - (above - below) * 0.5f);
+    double middle = (log(low) + log(high)) / 2;
 
-    s->sigmas[call] = (double)middle;
-    s->timesteps[call] = wf_vp_timestep_of(s, (double)logf(middle));
+    s->sigmas[call] = exp(middle);
+    s->timesteps[call] = wf_vp_timestep_of(s, middle);
 }
 
 static void between(weft_sampler *s)
@@ -58,7 +51,7 @@ static void between(weft_sampler *s)
 static void between_ancestral(weft_sampler *s)
 {
     for (int32_t call = 1; call < s->calls; call += 2)
-        put_between(s, call, (double)split(s->sigmas[call - 1], s->sigmas[call]).down,
+        put_between(s, call, split(s->sigmas[call - 1], s->sigmas[call]).down,
                     s->sigmas[call - 1]);
 }
 
@@ -92,10 +85,10 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 static void step_ancestral(const weft_sampler *s, int32_t call, const float *prediction,
                            const float *noise, float *history, float *x, size_t len)
 {
-    ancestral a = { 0, (float)s->sigmas[call + 1] };
+    ancestral a = { 0, s->sigmas[call + 1] };
 
     if (call % 2 != 0) a = split(s->sigmas[call - 1], s->sigmas[call + 1]);
-    go(s, call, (double)a.down, (double)a.up, prediction, noise, history, x, len);
+    go(s, call, a.down, a.up, prediction, noise, history, x, len);
 }
 
 #define DPM2                                                                                       \

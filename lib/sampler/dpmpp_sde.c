@@ -89,6 +89,7 @@ const wf_solver wf_solver_dpmpp_sde = {
     .draws = draws,
     .step = step,
     .karras = true,
+    .karras_range = true,
     .absent = { WEFT_BETAS_LINEAR, 0.00085f, 0.012f, WEFT_SAMPLER_ALPHA_TO_ONE },
     .settings = settings,
 };

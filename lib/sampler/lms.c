@@ -85,6 +85,7 @@ const wf_solver wf_solver_lms = {
     .order = LOOK_BACK + 1,
     .max_order = LOOK_BACK + 1,
     .karras = true,
+    .karras_range = true,
     .absent = { WEFT_BETAS_LINEAR, 0.0001f, 0.02f, WEFT_SAMPLER_ALPHA_TO_ONE },
     .settings = settings,
 };

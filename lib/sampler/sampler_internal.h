@@ -44,7 +44,8 @@ struct weft_sampler {
  * other value is refused. */
 typedef struct wf_setting {
     const char *key;
-    int32_t     type;   /* JSON_STRING, JSON_REAL for numbers, JSON_TRUE for truth values */
+    int32_t     type;   /* JSON_STRING, JSON_REAL for numbers, JSON_TRUE for truth values, */
+                        /* JSON_NULL for what may only be null                            */
     const char *text;   /* of a string: the words that are accepted. The first is what we */
                         /* do. The others belong to other solvers; diffusers takes the    */
                         /* first in their place                                           */

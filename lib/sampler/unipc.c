@@ -161,7 +161,12 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 }
 
 static const char *const aliases[] = { "UniPCMultistepScheduler", "uni_pc", NULL };
-static const wf_setting  settings[] = { WF_SETTINGS_END };
+static const wf_setting  settings[] = {
+    { "solver_p", JSON_NULL, NULL, 0, "it is its own predictor here" },
+    { "use_dynamic_shifting", JSON_TRUE, NULL, 0, "that is for models trained on another kind of noise" },
+    { "shift_terminal", JSON_NULL, NULL, 0, "that is for models trained on another kind of noise" },
+    WF_SETTINGS_END,
+};
 
 const wf_solver wf_solver_unipc = {
     .name = "unipc",

@@ -123,8 +123,11 @@ START_TEST(what_is_not_followed_is_named)
         { "{\"prediction_type\": \"flow_prediction\"}", WEFT_E_UNSUPPORTED, "prediction_type is \"flow_prediction\"" },
         { "{\"timestep_spacing\": \"odd\"}", WEFT_E_UNSUPPORTED, "timestep_spacing is \"odd\"" },
         { "{\"trained_betas\": [0.1]}", WEFT_E_FORMAT, "trained_betas is not a list of numbers" },
-        { "{\"thresholding\": true}", WEFT_E_UNSUPPORTED, "thresholding" },
-        { "{\"clip_sample\": true}", WEFT_E_UNSUPPORTED, "clip_sample is true, but latents are not clipped" },
+        { "{\"thresholding\": 1}", WEFT_E_FORMAT, "thresholding is not true or false" },
+        { "{\"dynamic_thresholding_ratio\": \"x\"}", WEFT_E_FORMAT, "dynamic_thresholding_ratio is not a number above 0" },
+        { "{\"sample_max_value\": -1}", WEFT_E_FORMAT, "sample_max_value is not a number above 0" },
+        { "{\"clip_sample\": 1}", WEFT_E_FORMAT, "clip_sample is not true or false" },
+        { "{\"clip_sample_range\": 0}", WEFT_E_FORMAT, "clip_sample_range is not a number above 0" },
         { "{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\"}", WEFT_E_UNSUPPORTED, "FlowMatchEuler" },
         { "{\"original_inference_steps\": 2.5}", WEFT_E_FORMAT, "original_inference_steps is not a whole number" },
         { "{\"beta_schedule\": 3}", WEFT_E_FORMAT, "beta_schedule is not a string" },
@@ -152,12 +155,17 @@ START_TEST(what_a_kind_does_not_follow_is_named)
 {
     static const struct { int32_t kind; const char *config, *text; } wrong[] = {
         { WEFT_SAMPLER_PNDM, "{\"skip_prk_steps\": false}", "skip_prk_steps is false" },
-        { WEFT_SAMPLER_DDPM, "{\"variance_type\": \"learned\"}", "variance_type is learned" },
-        { WEFT_SAMPLER_DDPM, "{\"clip_sample\": true}", "clip_sample is true" },
+        { WEFT_SAMPLER_DDPM, "{\"variance_type\": \"learned\"}", "variance_type is \"learned\"" },
+        { WEFT_SAMPLER_DDPM, "{\"variance_type\": \"fixed_large_log\"}", "variance_type is \"fixed_large_log\"" },
+        { WEFT_SAMPLER_DPMPP_2M, "{\"variance_type\": \"learned_range\"}", "variance_type is learned_range" },
         { WEFT_SAMPLER_LCM, "{\"timestep_scaling\": 12.5}", "timestep_scaling is 12.5, but it is 10 here" },
-        { WEFT_SAMPLER_DPMPP_2M, "{\"algorithm_type\": \"sde-dpmsolver++\"}", "algorithm_type is sde-dpmsolver++" },
-        { WEFT_SAMPLER_DPMPP_2M, "{\"solver_order\": 3}", "solver_order is 3, but it is 2 here" },
-        { WEFT_SAMPLER_DPMPP_2M, "{\"solver_order\": []}", "solver_order is no such value" },
+        { WEFT_SAMPLER_DPMPP_2M, "{\"algorithm_type\": \"dpm\"}", "algorithm_type is \"dpm\"" },
+        { WEFT_SAMPLER_DPMPP_2S, "{\"algorithm_type\": \"sde-dpmsolver\"}",
+          "algorithm_type is \"sde-dpmsolver\", which dpmpp_2s does not have" },
+        { WEFT_SAMPLER_DEIS, "{\"algorithm_type\": \"sde-dpmsolver++\"}", "algorithm_type is sde-dpmsolver++" },
+        { WEFT_SAMPLER_UNIPC, "{\"solver_type\": \"bh3\"}", "solver_type is \"bh3\"" },
+        { WEFT_SAMPLER_UNIPC, "{\"solver_p\": {}}", "solver_p is no such value, but it is its own predictor" },
+        { WEFT_SAMPLER_UNIPC, "{\"shift_terminal\": 0.1}", "shift_terminal is 0.1" },
     };
 
     for (size_t i = 0; i < COUNT_OF(wrong); i++) {
@@ -168,6 +176,74 @@ START_TEST(what_a_kind_does_not_follow_is_named)
         ck_assert_msg(strstr(err.text, wrong[i].text) != NULL, "%s", err.text);
         o.kind = WEFT_SAMPLER_EULER_A;
         ck_assert_msg(read_config(wrong[i].config, &o) == WEFT_OK, "%s", err.text);
+    }
+}
+END_TEST
+
+/* What a file says of a solver's variants becomes options; what it does not say is the kind's own. */
+START_TEST(variants_come_with_the_file)
+{
+    static const struct { int32_t kind; const char *config; weft_sampler_options wanted; } table[] = {
+        { WEFT_SAMPLER_DPMPP_2M, "{\"solver_order\": 3, \"algorithm_type\": \"sde-dpmsolver++\", \"solver_type\": \"heun\","
+                                 "\"lower_order_final\": false, \"euler_at_final\": true}",
+          { .order = 3, .algorithm = WEFT_ALGORITHM_DPMPP_SDE, .solver_type = WEFT_SOLVER_HEUN,
+            .last_steps = WEFT_LAST_FULL, .flags = WEFT_SAMPLER_EULER_LAST } },
+        { WEFT_SAMPLER_DPMPP_2M, "{\"algorithm_type\": \"deis\", \"solver_type\": \"bh1\", \"lower_order_final\": true}",
+          { .last_steps = WEFT_LAST_LOWER } },
+        { WEFT_SAMPLER_DPMPP_2M, "{}", { .order = 0 } },
+        /* the kind says which algorithm and order */
+        { WEFT_SAMPLER_DPMPP_3M_SDE, "{\"solver_order\": 2, \"algorithm_type\": \"dpmsolver++\", \"solver_type\": \"heun\"}",
+          { .solver_type = WEFT_SOLVER_HEUN } },
+        { WEFT_SAMPLER_UNIPC, "{\"solver_order\": 3, \"solver_type\": \"bh1\", \"predict_x0\": false,"
+                              "\"disable_corrector\": [0, 5, 63]}",
+          { .order = 3, .solver_type = WEFT_SOLVER_BH1, .flags = WEFT_SAMPLER_OF_NOISE,
+            .uncorrected = 0x8000000000000021u } },
+        { WEFT_SAMPLER_UNIPC, "{\"solver_type\": \"midpoint\", \"predict_x0\": true, \"algorithm_type\": \"dpmsolver\"}",
+          { .flags = 0 } },
+        { WEFT_SAMPLER_DDIM, "{\"clip_sample\": true, \"clip_sample_range\": 2.5}",
+          { .flags = WEFT_SAMPLER_CLIP, .clip_range = 2.5f } },
+        { WEFT_SAMPLER_DDPM, "{\"thresholding\": true, \"dynamic_thresholding_ratio\": 0.9, \"sample_max_value\": 4,"
+                             "\"variance_type\": \"fixed_large\"}",
+          { .flags = WEFT_SAMPLER_THRESHOLD, .threshold_ratio = 0.9f, .threshold_max = 4, .variance = WEFT_VARIANCE_LARGE } },
+        { WEFT_SAMPLER_EULER, "{\"thresholding\": true, \"clip_sample\": true, \"solver_order\": 7, \"predict_x0\": 1}",
+          { .flags = 0 } },
+    };
+
+    for (size_t i = 0; i < COUNT_OF(table); i++) {
+        const weft_sampler_options *want = &table[i].wanted;
+        weft_sampler_options        o = WEFT_SAMPLER_OPTIONS_INIT;
+
+        o.kind = table[i].kind;
+        o.order = 9, o.algorithm = 9, o.solver_type = 9, o.last_steps = 9, o.variance = 9, o.uncorrected = 9;
+        o.clip_range = o.threshold_ratio = o.threshold_max = 9;
+        o.flags = WEFT_SAMPLER_CLIP | WEFT_SAMPLER_THRESHOLD | WEFT_SAMPLER_EULER_LAST | WEFT_SAMPLER_OF_NOISE;
+        ck_assert_msg(read_config(table[i].config, &o) == WEFT_OK, "%zu: %s", i, err.text);
+        ck_assert_int_eq(o.order, want->order);
+        ck_assert_int_eq(o.algorithm, want->algorithm);
+        ck_assert_int_eq(o.solver_type, want->solver_type);
+        ck_assert_int_eq(o.last_steps, want->last_steps);
+        ck_assert_int_eq(o.variance, want->variance);
+        ck_assert(o.uncorrected == want->uncorrected);
+        ck_assert_float_eq(o.clip_range, want->clip_range);
+        ck_assert_float_eq(o.threshold_ratio, want->threshold_ratio);
+        ck_assert_float_eq(o.threshold_max, want->threshold_max);
+        ck_assert_uint_eq(o.flags & ~(uint32_t)WEFT_SAMPLER_ALPHA_TO_ONE, want->flags);
+    }
+}
+END_TEST
+
+START_TEST(the_list_of_uncorrected_steps_is_checked)
+{
+    static const char *const wrong[] = { "3", "[64]", "[-1]", "[0.5]", "[\"0\"]", "{}" };
+
+    for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+        weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+        char                 text[64];
+
+        o.kind = WEFT_SAMPLER_UNIPC;
+        snprintf(text, sizeof text, "{\"disable_corrector\": %s}", wrong[i]);
+        ck_assert_int_eq(read_config(text, &o), WEFT_E_FORMAT);
+        ck_assert_msg(strstr(err.text, "disable_corrector is not a list") != NULL, "%s", err.text);
     }
 }
 END_TEST
@@ -202,13 +278,15 @@ START_TEST(each_setting_of_a_row_is_checked)
             o.kind = wf_solver_at(i)->kind;
             if (s->type == JSON_STRING)
                 snprintf(words, sizeof words, "\"%.*s\"", (int)strcspn(s->text, " "), s->text);
+            else if (s->type == JSON_NULL)
+                snprintf(words, sizeof words, "null");
             else if (s->type == JSON_TRUE)
                 snprintf(words, sizeof words, "%s", s->number != 0 ? "true" : "false");
             else
                 snprintf(words, sizeof words, "%g", s->number);
             snprintf(ours, sizeof ours, "{\"%s\": %s}", s->key, words);
             snprintf(other, sizeof other, "{\"%s\": %s}", s->key,
-                     s->type == JSON_STRING ? "\"other\"" : s->type == JSON_REAL ? "7.5"
+                     s->type == JSON_STRING ? "\"other\"" : s->type == JSON_REAL || s->type == JSON_NULL ? "7.5"
                      : s->number != 0 ? "false" : "true");
             ck_assert_msg(read_config(ours, &o) == WEFT_OK, "%s: %s", ours, err.text);
             ck_assert_msg(read_config(other, &o) == WEFT_E_UNSUPPORTED, "%s is taken", other);
@@ -301,6 +379,8 @@ int main(void)
     tcase_add_test(c, no_config_changes_nothing);
     tcase_add_test(c, what_is_not_followed_is_named);
     tcase_add_test(c, what_a_kind_does_not_follow_is_named);
+    tcase_add_test(c, variants_come_with_the_file);
+    tcase_add_test(c, the_list_of_uncorrected_steps_is_checked);
     tcase_add_test(c, an_unknown_kind_has_no_rules);
     tcase_add_test(c, each_setting_of_a_row_is_checked);
     tcase_add_test(c, defaults_are_those_of_the_kind);

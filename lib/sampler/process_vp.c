@@ -344,6 +344,8 @@ static weft_status visit_levels(weft_sampler *s, weft_error *err)
     double low;
 
     if (visit_defined(s)) return WEFT_OK;
+    if (s->o.sigma_schedule == WEFT_SCHEDULE_KL_OPTIMAL) /* whose range is no spacing's */
+        return visit_between(s, largest_sigma(s), trained_sigma(s, 0), err);
     WF_TRY(wf_schedule_timesteps(s, s->o.train_steps, s->o.steps, false, err));
     interpolate(s);
     if (in_logs) interpolate_logs(s);

@@ -141,7 +141,10 @@ double wf_schedule_sigma(const weft_sampler *s, double high, double low, int32_t
         return low + wf_beta_quantile(1 - part) * (high - low);
     case WEFT_SCHEDULE_KL_OPTIMAL:
         return tan(part * atan(low) + (1 - part) * atan(high));
-    default: /* WEFT_SCHEDULE_EXPONENTIAL, and WEFT_SCHEDULE_LU, which is even in -log(sigma) */
+    case WEFT_SCHEDULE_LU: /* even in log(sigma), and so in lambda; diffusers has these in float32 */
+        top = (double)logf((float)high);
+        return exp(top + part * ((double)logf((float)low) - top));
+    default: /* WEFT_SCHEDULE_EXPONENTIAL */
         return exp(log(high) + part * (log(low) - log(high)));
     }
 }

@@ -95,6 +95,7 @@ enum weft_sampler_trait {
     WEFT_TRAIT_SIGMAS = 1u << 0, /* noise levels of the caller's own, and Karras'          */
     WEFT_TRAIT_ETA    = 1u << 1, /* weft_sampler_options.eta                               */
     WEFT_TRAIT_DRAWS  = 1u << 2  /* draws noise in some calls, some only if eta is above 0 */
+                                 /* or with an algorithm that does                         */
 };
 /**
  * The kinds of solver that the loaded library has: kind `index` from 0 on, and 0 past the last.
@@ -274,7 +275,8 @@ WEFT_API void weft_sampler_options_init(weft_sampler_options *options, size_t si
  * Fill options with what the model's scheduler_config.json says, as diffusers would for a scheduler
  * of options->kind: betas, spacing, offset, prediction, the last alpha, zero terminal signal,
  * Karras' sigmas, the steps of a distillation. Set kind first. Kind, steps, eta and sigmas stay as
- * they are. A model without the file changes nothing.
+ * they are, and so does every other choice since 0.2 that is not zero; the file fills in the rest.
+ * A model without the file changes nothing.
  *
  * Differences from diffusers, so that images match the trained model: PNDM and Heun honour
  * rescale_betas_zero_snr. If clip_sample is absent, nothing is clipped. If skip_prk_steps is
@@ -308,8 +310,8 @@ WEFT_API const char *weft_sampler_schedule_name(int32_t schedule);
 typedef struct weft_sampler weft_sampler;
 
 /**
- * @return WEFT_E_ARG for a setting outside its range; WEFT_E_UNSUPPORTED for Karras' or own sigmas
- *   with a kind without WEFT_TRAIT_SIGMAS; WEFT_E_NOMEM
+ * @return WEFT_E_ARG for a setting outside its range or that this kind does not have;
+ *   WEFT_E_UNSUPPORTED for Karras' or own sigmas with a kind without WEFT_TRAIT_SIGMAS; WEFT_E_NOMEM
  * @since 0.1
  */
 WEFT_API weft_status weft_sampler_create(const weft_sampler_options *options, weft_sampler **out,
@@ -355,7 +357,8 @@ WEFT_API weft_status weft_sampler_scale(const weft_sampler *sampler, int32_t cal
  * Takes the solver's memory for this length, so that no step allocates. On failure an image under
  * way can go on.
  *
- * @return WEFT_E_ARG for a call past the last, or the second of a step of Heun's; WEFT_E_NOMEM
+ * @return WEFT_E_ARG for a call past the last, for the second of a step of two calls, and for a
+ *   length that is no multiple of the images to be thresholded; WEFT_E_NOMEM
  * @since 0.1
  */
 WEFT_API weft_status weft_sampler_begin(weft_sampler *sampler, int32_t call, size_t len,

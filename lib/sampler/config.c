@@ -270,25 +270,48 @@ static weft_status read_corrector(const json_t *config, weft_sampler_options *o,
     return WEFT_OK;
 }
 
-static weft_status read_variants(const json_t *config, const wf_solver *solver,
-                                 weft_sampler_options *o, weft_error *err)
+/* The last steps: a file's true or false is a choice of its own, and absent is the kind's. */
+static weft_status read_last_steps(const json_t *config, const wf_solver *solver,
+                                   weft_sampler_options *o, weft_error *err)
 {
     uint32_t lower = 0, of_image = 1;
-    bool     said = value_of(config, "lower_order_final") != NULL;
 
-    WF_TRY(read_method(config, solver, o, err));
-    WF_TRY(read_clipping(config, solver, o, err));
-    if (solver->takes & WF_TAKES_LAST)
+    if (solver->takes & WF_TAKES_LAST) {
         WF_TRY(read_flag(config, "lower_order_final", 1, &lower, err));
-    if (said && (solver->takes & WF_TAKES_LAST))
-        o->last_steps = lower ? WEFT_LAST_LOWER : WEFT_LAST_FULL;
+        if (value_of(config, "lower_order_final") != NULL)
+            o->last_steps = lower ? WEFT_LAST_LOWER : WEFT_LAST_FULL;
+    }
     if (solver->takes & WF_TAKES_EULER_LAST)
         WF_TRY(read_flag(config, "euler_at_final", WEFT_SAMPLER_EULER_LAST, &o->flags, err));
     if (solver->takes & WF_TAKES_OF_NOISE) {
         WF_TRY(read_flag(config, "predict_x0", 1, &of_image, err));
         if (!of_image) o->flags |= WEFT_SAMPLER_OF_NOISE;
     }
-    return solver->takes & WF_TAKES_UNCORRECTED ? read_corrector(config, o, err) : WEFT_OK;
+    return WEFT_OK;
+}
+
+/* The caller's choice stays; what the caller left open is the file's. */
+static weft_status read_variants(const json_t *config, const wf_solver *solver,
+                                 weft_sampler_options *o, weft_error *err)
+{
+    weft_sampler_options file = WEFT_SAMPLER_OPTIONS_INIT;
+
+    WF_TRY(read_method(config, solver, &file, err));
+    WF_TRY(read_clipping(config, solver, &file, err));
+    WF_TRY(read_last_steps(config, solver, &file, err));
+    if (solver->takes & WF_TAKES_UNCORRECTED) WF_TRY(read_corrector(config, &file, err));
+
+    if (o->order == 0) o->order = file.order;
+    if (o->algorithm == 0) o->algorithm = file.algorithm;
+    if (o->solver_type == 0) o->solver_type = file.solver_type;
+    if (o->last_steps == 0) o->last_steps = file.last_steps;
+    if (o->variance == 0) o->variance = file.variance;
+    if (o->clip_range == 0) o->clip_range = file.clip_range;
+    if (o->threshold_ratio == 0) o->threshold_ratio = file.threshold_ratio;
+    if (o->threshold_max == 0) o->threshold_max = file.threshold_max;
+    if (o->uncorrected == 0) o->uncorrected = file.uncorrected;
+    o->flags |= file.flags;
+    return WEFT_OK;
 }
 
 /* What diffusers takes for absent keys when it makes the scheduler of this kind. The default
@@ -303,12 +326,7 @@ static void take_defaults(weft_sampler_options *o, const wf_solver *solver)
     o->spacing = WEFT_SPACING_DEFAULT;
     o->steps_offset = 0;
     o->origin_steps = 0;
-    o->order = o->algorithm = o->solver_type = o->last_steps = o->variance = 0;
-    o->clip_range = o->threshold_ratio = o->threshold_max = 0;
-    o->uncorrected = 0;
-    o->flags &= ~(uint32_t)(WEFT_SAMPLER_ZERO_SNR | WEFT_SAMPLER_ALPHA_TO_ONE |
-                            WEFT_SAMPLER_EULER_LAST | WEFT_SAMPLER_OF_NOISE | WEFT_SAMPLER_CLIP |
-                            WEFT_SAMPLER_THRESHOLD);
+    o->flags &= ~(uint32_t)(WEFT_SAMPLER_ZERO_SNR | WEFT_SAMPLER_ALPHA_TO_ONE);
     o->flags |= solver->absent.flags;
 }
 

@@ -214,9 +214,6 @@ START_TEST(variants_come_with_the_file)
         weft_sampler_options        o = WEFT_SAMPLER_OPTIONS_INIT;
 
         o.kind = table[i].kind;
-        o.order = 9, o.algorithm = 9, o.solver_type = 9, o.last_steps = 9, o.variance = 9, o.uncorrected = 9;
-        o.clip_range = o.threshold_ratio = o.threshold_max = 9;
-        o.flags = WEFT_SAMPLER_CLIP | WEFT_SAMPLER_THRESHOLD | WEFT_SAMPLER_EULER_LAST | WEFT_SAMPLER_OF_NOISE;
         ck_assert_msg(read_config(table[i].config, &o) == WEFT_OK, "%zu: %s", i, err.text);
         ck_assert_int_eq(o.order, want->order);
         ck_assert_int_eq(o.algorithm, want->algorithm);
@@ -229,6 +226,25 @@ START_TEST(variants_come_with_the_file)
         ck_assert_float_eq(o.threshold_max, want->threshold_max);
         ck_assert_uint_eq(o.flags & ~(uint32_t)WEFT_SAMPLER_ALPHA_TO_ONE, want->flags);
     }
+}
+END_TEST
+
+START_TEST(variants_of_the_callers_own_stay)
+{
+    weft_sampler_options o = { .struct_size = sizeof o, .kind = WEFT_SAMPLER_UNIPC, .order = 1,
+                               .solver_type = WEFT_SOLVER_BH1, .last_steps = WEFT_LAST_FULL,
+                               .flags = WEFT_SAMPLER_THRESHOLD, .threshold_max = 3, .uncorrected = 1 };
+
+    ck_assert_msg(read_config("{\"solver_order\": 3, \"solver_type\": \"bh2\", \"lower_order_final\": true,"
+                              "\"thresholding\": false, \"sample_max_value\": 5, \"dynamic_thresholding_ratio\": 0.5,"
+                              "\"disable_corrector\": [7]}", &o) == WEFT_OK, "%s", err.text);
+    ck_assert_int_eq(o.order, 1);
+    ck_assert_int_eq(o.solver_type, WEFT_SOLVER_BH1);
+    ck_assert_int_eq(o.last_steps, WEFT_LAST_FULL);
+    ck_assert_uint_eq(o.flags & WEFT_SAMPLER_THRESHOLD, WEFT_SAMPLER_THRESHOLD);
+    ck_assert_float_eq(o.threshold_max, 3);
+    ck_assert_float_eq(o.threshold_ratio, 0.5f);
+    ck_assert(o.uncorrected == 1);
 }
 END_TEST
 
@@ -380,6 +396,7 @@ int main(void)
     tcase_add_test(c, what_is_not_followed_is_named);
     tcase_add_test(c, what_a_kind_does_not_follow_is_named);
     tcase_add_test(c, variants_come_with_the_file);
+    tcase_add_test(c, variants_of_the_callers_own_stay);
     tcase_add_test(c, the_list_of_uncorrected_steps_is_checked);
     tcase_add_test(c, an_unknown_kind_has_no_rules);
     tcase_add_test(c, each_setting_of_a_row_is_checked);

@@ -72,7 +72,10 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 }
 
 static const char *const aliases[] = { "DPMSolverSDEScheduler", "dpm++_sde", NULL };
-static const wf_setting  settings[] = { WF_SETTINGS_END };
+static const wf_setting  settings[] = {
+    { "noise_sampler_seed", JSON_NULL, NULL, 0, "the noise is the caller's" },
+    WF_SETTINGS_END,
+};
 
 const wf_solver wf_solver_dpmpp_sde = {
     .name = "dpmpp_sde",

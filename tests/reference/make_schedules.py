@@ -12,7 +12,6 @@ classes) at another value than the default, for each class: whether diffusers' r
 import inspect
 import math
 import sys
-import types
 
 import numpy as np
 import torch
@@ -26,11 +25,7 @@ import make_schedulers
 from make_schedulers import BASE, KARRAS, LEADING, LINSPACE, SD, SHAPE, TRAILING, V, ZERO, give_sigmas, walk, zero_snr
 from scipy.stats import beta as beta_distribution
 
-try:
-    import torchsde  # noqa: F401
-except ImportError:  # its class can be made without it, and not stepped
-    sys.modules["torchsde"] = types.ModuleType("torchsde")
-from diffusers.schedulers.scheduling_dpmsolver_sde import DPMSolverSDEScheduler
+from make_solvers import DPMSolverSDEScheduler, Numpy64
 
 # One kind of weft's for each class.
 OPENED = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler, "pndm": PNDMScheduler, "euler": EulerDiscreteScheduler,
@@ -38,7 +33,7 @@ OPENED = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler, "pndm": PNDMScheduler, "
           "lcm": LCMScheduler, "tcd": TCDScheduler, "dpmpp_2s": DPMSolverSinglestepScheduler,
           "dpmpp_sde": DPMSolverSDEScheduler, "unipc": UniPCMultistepScheduler, "lms": LMSDiscreteScheduler,
           "dpm2": KDPM2DiscreteScheduler, "dpm2_a": KDPM2AncestralDiscreteScheduler, "deis": DEISMultistepScheduler}
-# Those that are stepped here. DPM++ SDE draws its noise in a way of its own: make_schedulers.py.
+# Those that are stepped here. DPM++ SDE draws its noise in a way of its own: make_solvers.py.
 CLASSES = {kind: cls for kind, cls in OPENED.items() if kind != "dpmpp_sde"}
 make_schedulers.DRAW = tuple(set(make_schedulers.DRAW) | {"dpmpp_2m", "dpmpp_2s", "dpm2_a"})
 EXP = dict(use_exponential_sigmas=True)
@@ -164,10 +159,22 @@ def cases():
 def make(kind, config, steps, schedule):
     s = CLASSES[kind].from_config(config)
     if schedule is None:
-        s.set_timesteps(steps)
+        lay_out(s, kind, steps)
     else:
         give_sigmas(s, kind, [float(v) for v in DEFINED[schedule](*trained(config), steps)])
     return begun(s)
+
+
+def lay_out(s, kind, steps):
+    """In f64 the levels of DPM2 a, as make_solvers.py does and says why."""
+    module = sys.modules[type(s).__module__]
+    if kind == "dpm2_a":
+        module.np = Numpy64()
+    s.set_timesteps(steps)
+    module.np = np
+    for name in ("sigmas_interpol", "sigmas_up", "sigmas_down"):
+        if hasattr(s, name):
+            setattr(s, name, getattr(s, name).double())
 
 
 def begun(s):
@@ -279,19 +286,23 @@ def check_complete():
 
 
 def run(kind, config):
-    """The first and the last latents of diffusers, or None where it refuses."""
+    """The first and the last latents of diffusers, or None where it refuses. Of DPM++ SDE, which is not stepped here, the
+    scale of the first noise, the timesteps, and the sigmas."""
     config = {k: v for k, v in config.items() if v is not GONE}
-    cls = CLASSES[kind]
+    cls = OPENED[kind]
     patch = config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in inspect.signature(cls.__init__).parameters
 
     def fresh():
         s = cls.from_config(config)
         if patch:  # how a model was trained counts for every solver
             zero_snr(s)
-        s.set_timesteps(STEPS)
+        lay_out(s, kind, STEPS)
         return begun(s)
     try:
         s = fresh()
+        if kind not in CLASSES:
+            x = torch.cat([torch.tensor([float(s.init_noise_sigma)]), s.timesteps.float(), s.sigmas.float()])
+            return torch.nn.functional.pad(x, (0, 3 * math.prod(SHAPE) - len(x))), ""
         path = walk(s, kind, STEPS, None, 0.3 if kind == "tcd" else None, torch.float64)[1]
     except Exception as e:
         return None, "%s: %s" % (type(e).__name__, e)
@@ -314,11 +325,9 @@ def write_keys():
                 if key in context:
                     continue
                 for kind in OPENED:
-                    if kind not in CLASSES:
-                        continue
                     base = {**SD, **BASE.get(kind, {}), **context}
                     if key == "rescale_betas_zero_snr" and kind == "pndm" and context["timestep_spacing"] != "leading":
-                        continue
+                        continue  # it would divide by 0
                     known = kind + repr(sorted(base.items()))
                     if known not in baselines:
                         x, _ = run(kind, base)

@@ -7,8 +7,9 @@
  *   m = sqrt(sigma sigma'),   x_m = x + (m - sigma) d(x, sigma),   x' = x + (sigma' - sigma) d(x_m, m)
  *
  * The ancestral one steps down below sigma' and adds noise back up to it (euler_a.c); m is then in
- * the middle between sigma and that lower level. Its levels are rounded as diffusers rounds them: the
- * lower one is a difference of two numbers that are nearly equal where few steps go far down. */
+ * the middle between sigma and that lower level, which is sigma' again. (diffusers computes the lower
+ * level in float32, as the root of a difference of nearly equal numbers: where few steps go far down
+ * it is rounding, and another one with another vector unit. Here it is exact.) */
 #include <math.h>
 
 #include "sampler/sampler_internal.h"
@@ -34,25 +35,23 @@ static ancestral split(double sigma, double next)
     return (ancestral){ next * sqrt(1 - next * next / (sigma * sigma)), next * next / sigma };
 }
 
-static void put_between(weft_sampler *s, int32_t call, double low, double high)
-{
-    double middle = (log(low) + log(high)) / 2;
-
-    s->sigmas[call] = exp(middle);
-    s->timesteps[call] = wf_vp_timestep_of(s, middle);
-}
-
+/* In float32, as diffusers has it: of a large sigma's logarithm the last bit is seen. */
 static void between(weft_sampler *s)
 {
-    for (int32_t call = 1; call < s->calls; call += 2)
-        put_between(s, call, s->sigmas[call], s->sigmas[call - 1]);
+    for (int32_t call = 1; call < s->calls; call += 2) {
+        float below = logf((float)s->sigmas[call]), above = logf((float)s->sigmas[call - 1]);
+        float middle = expf(above - (above - below) * 0.5f);
+
+        s->sigmas[call] = (double)middle;
+        s->timesteps[call] = wf_vp_timestep_of(s, (double)logf(middle));
+    }
 }
 
+/* The level is that of the next step already; its timestep is not rounded, as that one may be. */
 static void between_ancestral(weft_sampler *s)
 {
     for (int32_t call = 1; call < s->calls; call += 2)
-        put_between(s, call, split(s->sigmas[call - 1], s->sigmas[call]).down,
-                    s->sigmas[call - 1]);
+        s->timesteps[call] = wf_vp_timestep_of(s, log(s->sigmas[call]));
 }
 
 static bool draws(const weft_sampler *s, int32_t call)

@@ -166,9 +166,9 @@ def make(kind, config, steps, schedule):
 
 
 def lay_out(s, kind, steps):
-    """In f64 the levels of DPM2 a, as make_solvers.py does and says why."""
+    """In f64 the levels inside the steps of DPM2 and DPM2 a; make_solvers.py says why."""
     module = sys.modules[type(s).__module__]
-    if kind == "dpm2_a":
+    if kind in ("dpm2", "dpm2_a"):
         module.np = Numpy64()
     s.set_timesteps(steps)
     module.np = np

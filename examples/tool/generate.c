@@ -322,6 +322,7 @@ static char *describe(const settings *s)
             (int)s->width, (int)s->height, s->target);
     if (s->rescale > 0.0f) fprintf(f, ", CFG rescale: %g", (double)s->rescale);
     if (s->eta > 0.0f) fprintf(f, ", Eta: %g", (double)s->eta);
+    if (s->sampling.order > 0) fprintf(f, ", Solver order: %d", (int)s->sampling.order);
     if (s->clip_skip) fprintf(f, ", Clip skip: %d", (int)s->clip_skip + 1); /* other tools count the last layer as 1 */
     if (s->image) fprintf(f, ", Denoising strength: %g, Image: %s", (double)s->strength, s->image);
     if (s->mask) fprintf(f, ", Mask: %s", s->mask);

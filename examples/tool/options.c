@@ -221,6 +221,8 @@ static const row rows[] = {
     { FLOAT, DRAWING, 0, "--sigma-max", "X", "the highest (the model's)", IN(sampling.sigma_max), 1e-4, 1e4 },
     { OTHER, DRAWING, 0, "--sigmas", "LIST", "noise levels of your own, falling, separated by commas, for the same",
       .parse = parse_sigmas },
+    { INT32, DRAWING, 0, "--order", "N", "of dpmpp_2m, dpmpp_2s, unipc and deis 1 to 3, of lms 1 to 4 (the model's)",
+      IN(sampling.order), 1, 4 },
     { FLOAT, DRAWING, 0, "--eta", "X", "ddim: 0 deterministic, 1 draws as much noise as DDPM (0); tcd: gamma",
       IN(eta), 0, 1 },
     { WORD, DRAWING, 0, "--spacing", "WAY", "timesteps: default, leading, linspace or trailing (the model's)",

@@ -67,6 +67,12 @@ that "the samplers are listed" test "$(echo $samplers | wc -w)" -ge 19
 that "one of them" draw -p "a red circle" --sampler heun -o "$tmp/heun.png"
 that "a class of diffusers'" draw -p "a red circle" --sampler HeunDiscreteScheduler -o "$tmp/class.png"
 that "is its solver" cmp "$tmp/class.png" "$tmp/heun.png"
+draw -p "a red circle" --sampler dpmpp_2m --order 3 --no-parameters -o "$tmp/order.png"
+draw -p "a red circle" --sampler dpmpp_3m --no-parameters -o "$tmp/3m.png"
+that "dpmpp_2m of order 3 is dpmpp_3m" cmp "$tmp/order.png" "$tmp/3m.png"
+draw -p "a red circle" --sampler unipc --order 1 -o "$tmp/first.png"
+that "the order is in the parameters" hold "$tmp/first.png" "Solver order: 1"
+refuses 1 'order is 2, but euler has none' "$weft" generate $model -p x --sampler euler --order 2
 that "karras" draw -p "a red circle" --sampler euler --karras --spacing trailing -o "$tmp/karras.png"
 that "eta" draw -p "a red circle" --eta 0.5 --guidance-rescale 0.5 -o "$tmp/eta.png"
 

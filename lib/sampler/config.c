@@ -439,16 +439,6 @@ static weft_status read_sigmas(const json_t *config, const wf_solver *solver,
     return WEFT_OK;
 }
 
-/* What the caller chose of the solver's variants stays. */
-static void keep_choices(weft_sampler_options *o, const weft_sampler_options *callers)
-{
-    if (callers->order != 0) o->order = callers->order;
-    if (callers->algorithm != 0) o->algorithm = callers->algorithm;
-    if (callers->solver_type != 0) o->solver_type = callers->solver_type;
-    if (callers->last_steps != 0) o->last_steps = callers->last_steps;
-    if (callers->variance != 0) o->variance = callers->variance;
-}
-
 /* ---- all of it ----------------------------------------------------------------------------- */
 
 weft_status wf_sampler_options_from_json(const json_t *config, weft_sampler_options *options,
@@ -477,7 +467,6 @@ weft_status wf_sampler_options_from_json(const json_t *config, weft_sampler_opti
     WF_TRY(read_flag(config, "rescale_betas_zero_snr", WEFT_SAMPLER_ZERO_SNR, &o.flags, err));
     WF_TRY(read_variants(config, solver, &o, err));
     WF_TRY(read_sigmas(config, solver, &o, err));
-    keep_choices(&o, options);
     *options = o;
     return WEFT_OK;
 }

@@ -7,9 +7,11 @@
  *   m = sqrt(sigma sigma'),   x_m = x + (m - sigma) d(x, sigma),   x' = x + (sigma' - sigma) d(x_m, m)
  *
  * The ancestral one steps down below sigma' and adds noise back up to it (euler_a.c); m is then in
- * the middle between sigma and that lower level, which is sigma' again. (diffusers computes the lower
- * level in float32, as the root of a difference of nearly equal numbers: where few steps go far down
- * it is rounding, and another one with another vector unit. Here it is exact.) */
+ * the middle between sigma and that lower level, which is sigma' again.
+ *
+ * Both are exact here. diffusers has them in float32: of a large sigma's logarithm the last bit is
+ * seen, and the lower level is the root of a difference of nearly equal numbers, which is rounding
+ * alone where few steps go far down. That rounding is another one on another processor. */
 #include <math.h>
 
 #include "sampler/sampler_internal.h"
@@ -35,15 +37,13 @@ static ancestral split(double sigma, double next)
     return (ancestral){ next * sqrt(1 - next * next / (sigma * sigma)), next * next / sigma };
 }
 
-/* In float32, as diffusers has it: of a large sigma's logarithm the last bit is seen. */
 static void between(weft_sampler *s)
 {
     for (int32_t call = 1; call < s->calls; call += 2) {
-        float below = logf((float)s->sigmas[call]), above = logf((float)s->sigmas[call - 1]);
-        float middle = expf(above - (above - below) * 0.5f);
+        double middle = (log(s->sigmas[call - 1]) + log(s->sigmas[call])) / 2;
 
-        s->sigmas[call] = (double)middle;
-        s->timesteps[call] = wf_vp_timestep_of(s, (double)logf(middle));
+        s->sigmas[call] = exp(middle);
+        s->timesteps[call] = wf_vp_timestep_of(s, middle);
     }
 }
 

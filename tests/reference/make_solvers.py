@@ -53,10 +53,11 @@ class Numpy64:
 
 
 def made(kind, config, steps, dtype):
-    """In f64 the levels of DPM2 a as well, which are differences of nearly equal numbers: in f32 they are rounding."""
+    """In f64 the levels inside the steps of DPM2 and DPM2 a as well. In f32 the last bit of a large sigma's logarithm
+    is seen, and those of DPM2 a are differences of nearly equal numbers, and so rounding."""
     s = CLASSES[kind](**config)
     module = sys.modules[type(s).__module__]
-    if kind == "dpm2_a" and dtype == torch.float64:
+    if kind in ("dpm2", "dpm2_a") and dtype == torch.float64:
         module.np = Numpy64()
     s.set_timesteps(steps)
     module.np = np

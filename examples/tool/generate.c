@@ -434,8 +434,8 @@ int generate(settings *s)
     if (s->rescale > 0.0f && s->guidance <= 1.0f) misuse("--guidance-rescale has no effect without guidance above 1");
     if (s->conditioning && (s->weighting || s->clip_skip))
         misuse("%s is of prompts, and --conditioning stands in for them", s->weighting ? "--weighting" : "--clip-skip");
-    check_writable(s->output ? s->output : "weft.png");
-    check_writable(s->save);
+    check_writable(s->output ? s->output : "weft.png", ".png");
+    check_writable(s->save, ".safetensors");
     memset(&p, 0, sizeof p);
     m.began = now();
 
@@ -444,7 +444,7 @@ int generate(settings *s)
     if (info.guidance_embed && (s->negative || s->rescale > 0.0f))
         misuse("%s is guidance-distilled (takes the guidance scale as an input): %s has no effect", s->target,
                s->negative ? "--negative" : "--guidance-rescale");
-    if (!info.has_vae) fail("%s: the model has no VAE to turn latents into an image", s->target);
+    if (!info.has_vae) fail("%s: the model has no VAE to turn latents into an image: give one with --vae", s->target);
     if (info.input_channels == 2 * info.latent_channels + 1 && !(s->image && s->mask))
         misuse("%s is an inpainting model: it wants --image and --mask", s->target);
     if (info.input_channels != info.latent_channels && info.input_channels != 2 * info.latent_channels + 1)

@@ -59,6 +59,10 @@ static weft_status find_file(paths *p, const char *dir, const weft_allocator *al
     for (size_t i = 0; i < WF_LEN(names) && p->file == NULL; i++)
         WF_TRY(find_in(&p->file, dir, names[i], alloc, err));
     if (p->file != NULL) return WEFT_OK;
+    WF_TRY(find_in(&p->file, dir, "model_index.json", alloc, err));
+    if (p->file != NULL)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: a model's folder, not an adapter's: open it as a model", dir);
     return wf_fail_sys(err, ENOENT, "%s: neither %s nor %s in this folder", dir, names[0],
                        names[1]);
 }

@@ -71,6 +71,13 @@ void *wf_bag_take(wf_bag *b, size_t count, size_t size);
 char *wf_bag_string(wf_bag *b, const char *s, size_t n);
 void  wf_bag_free(wf_bag *b);
 
+/* ---- foreign.c ------------------------------------------------------------------------------- */
+
+/* Returns st. If it says that a reader could not make sense of the file, and the file is known to
+ * be something else, the message says what it is. `wanted`: what the file is not. */
+weft_status wf_say_foreign(weft_status st, const uint8_t *data, size_t size, const char *wanted,
+                           const char *what, weft_error *err);
+
 /* ---- json.c ---------------------------------------------------------------------------------- */
 
 /* Parse with duplicates rejected; depth and size are bounded. `what` names the source in the error.

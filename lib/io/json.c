@@ -205,7 +205,10 @@ weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, s
 weft_status wf_json_parse(json_t **out, const char *text, size_t size, const char *what,
                           weft_error *err)
 {
-    return wf_json_parse_bounded(out, text, size, MAX_DEPTH, MAX_VALUES, what, err);
+    weft_status st = wf_json_parse_bounded(out, text, size, MAX_DEPTH, MAX_VALUES, what, err);
+
+    if (size == 0 || text[0] == '{') return st;
+    return wf_say_foreign(st, (const uint8_t *)text, size, "JSON", what, err);
 }
 
 /* Python writes -Infinity, which JSON does not have; diffusers does so in every config of its

@@ -243,8 +243,8 @@ START_TEST(what_does_not_belong_is_refused_by_name)
     static const struct { naming name; weft_status status; const char *word, *word2; } all[] = {
         { one_renamed, WEFT_E_FORMAT, "model.diffusion_model.middle_block.9.x", "unknown" },
         { one_missing, WEFT_E_FORMAT, "(vae)", "decoder.conv_in.bias is missing" },
-        { one_more, WEFT_E_FORMAT, "control_model.zero_convs.0.0.weight", "unknown" },
-        { vae_alone, WEFT_E_FORMAT, "only a VAE", "weft_model_options.vae" },
+        { one_more, WEFT_E_UNSUPPORTED, "control_model.zero_convs.0.0.weight", "of a ControlNet" },
+        { vae_alone, WEFT_E_UNSUPPORTED, "of a VAE", "weft_model_options.vae" },
         { as_flux, WEFT_E_UNSUPPORTED, "FLUX", NULL },
     };
     weft_model_options o = described_by(folder_of("tiny-inpaint"));

@@ -258,7 +258,7 @@ typedef struct weft_sampler_options {
     int32_t               interpolation; /* WEFT_INTERPOLATION_*                           */
     float                 sigma_min;    /* of Karras' and other schedules between two sigmas;
                                            0: by spacing                                   */
-    float                 sigma_max;    /* 0: by spacing                                   */
+    float                 sigma_max;    /* 0: by spacing; both 1e-6 to 1e6                 */
     float                 rho;          /* of Karras' schedule; 0: 7                       */
     const float          *trained_betas; /* of WEFT_BETAS_TRAINED: train_steps of them, between
                                            0 and 1; copied                                 */

@@ -105,8 +105,8 @@ static weft_status read_sigma(const json_t *config, const char *key, float *out,
     double        sigma = json_number_value(v);
 
     if (v == NULL) return WEFT_OK;
-    if (!json_is_number(v) || !(sigma >= (double)FLT_MIN && sigma <= (double)FLT_MAX))
-        return wrong_type(key, "a number above 0", err);
+    if (!json_is_number(v) || !(sigma >= 1e-6 && sigma <= 1e6))
+        return wrong_type(key, "a number from 1e-6 to 1e6", err);
     *out = (float)sigma;
     return WEFT_OK;
 }

@@ -233,27 +233,40 @@ static void interpolate(weft_sampler *s)
         s->sigmas[i] = (double)(float)sigma_at(s, s->timesteps[i]);
 }
 
-/* Levels that depend neither on the spacing nor on the kind of solver: the caller's own, and those
- * that are defined by themselves. False: by spacing. */
-static bool visit_defined(weft_sampler *s)
+static bool is_aligned(int32_t schedule)
 {
-    int32_t schedule = s->o.sigma_schedule;
-    bool    aligned = schedule == WEFT_SCHEDULE_ALIGN || schedule == WEFT_SCHEDULE_ALIGN_SDXL;
+    return schedule == WEFT_SCHEDULE_ALIGN || schedule == WEFT_SCHEDULE_ALIGN_SDXL;
+}
 
-    if (s->o.sigmas == NULL && !aligned && !wf_schedules_steps(schedule)) return false;
+/* Whether the levels depend neither on the spacing nor on the kind of solver: the caller's own, and
+ * those that are defined by themselves. */
+static bool is_defined(const weft_sampler *s)
+{
+    return s->o.sigmas != NULL || is_aligned(s->o.sigma_schedule) ||
+           wf_schedules_steps(s->o.sigma_schedule);
+}
+
+static weft_status visit_defined(weft_sampler *s, weft_error *err)
+{
     for (int32_t i = 0; i < s->o.steps; i++) {
-        if (s->o.sigmas != NULL) {
-            visit_sigma(s, i, (double)s->o.sigmas[i], (double)logf(s->o.sigmas[i]));
-        } else if (aligned) {
-            double sigma = wf_schedule_aligned(s, i);
+        double sigma = s->o.sigmas != NULL ? (double)s->o.sigmas[i] : 0;
 
+        if (s->o.sigmas != NULL) {
+            visit_sigma(s, i, sigma, (double)logf(s->o.sigmas[i]));
+        } else if (is_aligned(s->o.sigma_schedule)) {
+            sigma = wf_schedule_aligned(s, i);
             visit_sigma(s, i, sigma, log(sigma));
         } else {
             s->timesteps[i] = wf_schedule_step(s, i);
             s->sigmas[i] = (double)(float)log_sigma_at(s, s->timesteps[i]);
+            if (i > 0 && s->timesteps[i] >= s->timesteps[i - 1])
+                return wf_fail(err, WEFT_E_ARG,
+                               "sampler: with %d steps, the schedule %s visits timestep %g twice",
+                               s->o.steps, weft_sampler_schedule_name(s->o.sigma_schedule),
+                               s->timesteps[i]);
         }
     }
-    return true;
+    return WEFT_OK;
 }
 
 /* Levels between two, unless the caller says between which. */
@@ -318,10 +331,11 @@ static weft_status visit_dpm(weft_sampler *s, weft_error *err)
 {
     int32_t schedule = s->o.sigma_schedule;
     bool    cut = schedule == WEFT_SCHEDULE_EXPONENTIAL || schedule == WEFT_SCHEDULE_BETA;
-    bool    defined = visit_defined(s);
+    bool    defined = is_defined(s);
 
     if (!defined && schedule == WEFT_SCHEDULE_DEFAULT) return visit_spaced(s, err);
-    if (!defined) WF_TRY(visit_between(s, largest_sigma(s), trained_sigma(s, 0), err));
+    if (defined) WF_TRY(visit_defined(s, err));
+    else WF_TRY(visit_between(s, largest_sigma(s), trained_sigma(s, 0), err));
     if (!defined && s->o.betas == WEFT_BETAS_SQUARED_COS && (s->solver->keys & WF_KEY_LU))
         cut = true;
     for (int32_t i = 0; i < s->o.steps; i++)
@@ -343,7 +357,7 @@ static weft_status visit_levels(weft_sampler *s, weft_error *err)
     bool   in_logs = s->o.interpolation == WEFT_INTERPOLATION_LOG_LINEAR;
     double low;
 
-    if (visit_defined(s)) return WEFT_OK;
+    if (is_defined(s)) return visit_defined(s, err);
     if (s->o.sigma_schedule == WEFT_SCHEDULE_KL_OPTIMAL) /* whose range is no spacing's */
         return visit_between(s, largest_sigma(s), trained_sigma(s, 0), err);
     WF_TRY(wf_schedule_timesteps(s, s->o.train_steps, s->o.steps, false, err));

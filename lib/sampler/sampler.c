@@ -4,7 +4,6 @@
  * how many floats an image has: weft_sampler_begin() is told, and takes the solver's memory. So
  * a step is arithmetic and cannot run out of memory, and an image that was abandoned ends where
  * the next one begins. */
-#include <float.h>
 #include <math.h>
 
 #include "base/structs.h"
@@ -107,8 +106,8 @@ static weft_status check_sigma(const char *what, float sigma, weft_error *err)
 {
     wf_number_text text;
 
-    if (sigma == 0 || (sigma >= FLT_MIN && sigma <= FLT_MAX)) return WEFT_OK;
-    return wf_fail(err, WEFT_E_ARG, "sampler: %s is %s, it must be above 0 and finite", what,
+    if (sigma == 0 || (sigma >= 1e-6f && sigma <= 1e6f)) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG, "sampler: %s is %s, it must be 1e-6 to 1e6", what,
                    wf_number(&text, (double)sigma));
 }
 

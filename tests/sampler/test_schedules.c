@@ -5,9 +5,9 @@
 
 #define LEN 24 /* of the stored latents */
 #define HONOURED 446
-#define IDLE 0
-#define REFUSED 0
-#define BEYOND 0
+#define IDLE 1290
+#define REFUSED 83
+#define BEYOND 68
 #define ALL_KEYS 259
 
 /* Betas of a config, which are otherwise the model's to keep. */
@@ -307,6 +307,228 @@ START_TEST(no_key_of_a_class_is_left_out)
 }
 END_TEST
 
+/* ---- names --------------------------------------------------------------------------------- */
+
+/* What A1111, Forge, ComfyUI, InvokeAI and diffusers call them. */
+static const struct { const char *name; int32_t kind, schedule, solver_type; } names[] = {
+    { "DPM++ 2M SDE Karras", WEFT_SAMPLER_DPMPP_2M_SDE, WEFT_SCHEDULE_KARRAS, 0 },
+    { "DPM++ 2M SDE Heun Exponential", WEFT_SAMPLER_DPMPP_2M_SDE, WEFT_SCHEDULE_EXPONENTIAL, WEFT_SOLVER_HEUN },
+    { "DPM++ 2M Karras", WEFT_SAMPLER_DPMPP_2M, WEFT_SCHEDULE_KARRAS, 0 },
+    { "DPM++ 2M", WEFT_SAMPLER_DPMPP_2M, 0, 0 },
+    { "DPM++ 3M SDE", WEFT_SAMPLER_DPMPP_3M_SDE, 0, 0 },
+    { "DPM++ SDE", WEFT_SAMPLER_DPMPP_SDE, 0, 0 },
+    { "DPM++ SDE Karras", WEFT_SAMPLER_DPMPP_SDE, WEFT_SCHEDULE_KARRAS, 0 },
+    { "Euler a", WEFT_SAMPLER_EULER_A, 0, 0 },
+    { "Euler", WEFT_SAMPLER_EULER, 0, 0 },
+    { "EULER A", WEFT_SAMPLER_EULER_A, 0, 0 },
+    { "LMS Karras", WEFT_SAMPLER_LMS, WEFT_SCHEDULE_KARRAS, 0 },
+    { "DPM2", WEFT_SAMPLER_DPM2, 0, 0 },
+    { "DPM2 a Karras", WEFT_SAMPLER_DPM2_A, WEFT_SCHEDULE_KARRAS, 0 },
+    { "Heun", WEFT_SAMPLER_HEUN, 0, 0 },
+    { "DDIM", WEFT_SAMPLER_DDIM, 0, 0 },
+    { "PLMS", WEFT_SAMPLER_PNDM, 0, 0 },
+    { "UniPC", WEFT_SAMPLER_UNIPC, 0, 0 },
+    { "LCM", WEFT_SAMPLER_LCM, 0, 0 },
+    { "euler_ancestral", WEFT_SAMPLER_EULER_A, 0, 0 },
+    { "dpm_2", WEFT_SAMPLER_DPM2, 0, 0 },
+    { "dpm_2_ancestral", WEFT_SAMPLER_DPM2_A, 0, 0 },
+    { "dpmpp_2m", WEFT_SAMPLER_DPMPP_2M, 0, 0 },
+    { "dpmpp_2m_sde_gpu", WEFT_SAMPLER_DPMPP_2M_SDE, 0, 0 },
+    { "dpmpp_3m_sde_gpu", WEFT_SAMPLER_DPMPP_3M_SDE, 0, 0 },
+    { "dpmpp_sde_gpu", WEFT_SAMPLER_DPMPP_SDE, 0, 0 },
+    { "dpmpp_2m_sde karras", WEFT_SAMPLER_DPMPP_2M_SDE, WEFT_SCHEDULE_KARRAS, 0 },
+    { "dpmpp_2m_sde + karras", WEFT_SAMPLER_DPMPP_2M_SDE, WEFT_SCHEDULE_KARRAS, 0 },
+    { "euler/sgm_uniform", WEFT_SAMPLER_EULER, WEFT_SCHEDULE_SGM_UNIFORM, 0 },
+    { "uni_pc_bh2", WEFT_SAMPLER_UNIPC, 0, WEFT_SOLVER_BH2 },
+    { "uni_pc", WEFT_SAMPLER_UNIPC, 0, 0 },
+    { "deis", WEFT_SAMPLER_DEIS, 0, 0 },
+    { "dpmpp_2m_sde_k", WEFT_SAMPLER_DPMPP_2M_SDE, WEFT_SCHEDULE_KARRAS, 0 },
+    { "dpmpp_2s_k", WEFT_SAMPLER_DPMPP_2S, WEFT_SCHEDULE_KARRAS, 0 },
+    { "kdpm_2", WEFT_SAMPLER_DPM2, 0, 0 },
+    { "kdpm_2_a_k", WEFT_SAMPLER_DPM2_A, WEFT_SCHEDULE_KARRAS, 0 },
+    { "euler_k", WEFT_SAMPLER_EULER, WEFT_SCHEDULE_KARRAS, 0 },
+    { "unipc_k", WEFT_SAMPLER_UNIPC, WEFT_SCHEDULE_KARRAS, 0 },
+    { "KDPM2AncestralDiscreteScheduler", WEFT_SAMPLER_DPM2_A, 0, 0 },
+    { "k_euler_a", WEFT_SAMPLER_EULER_A, 0, 0 },
+    { "Euler Align Your Steps", WEFT_SAMPLER_EULER, WEFT_SCHEDULE_ALIGN, 0 },
+    { "Euler SGM Uniform", WEFT_SAMPLER_EULER, WEFT_SCHEDULE_SGM_UNIFORM, 0 },
+    { "Euler Beta", WEFT_SAMPLER_EULER, WEFT_SCHEDULE_BETA_STEPS, 0 },
+    { "Euler Simple", WEFT_SAMPLER_EULER, WEFT_SCHEDULE_SIMPLE, 0 },
+    { "Euler Uniform", WEFT_SAMPLER_EULER, WEFT_SCHEDULE_NORMAL, 0 },
+    { "Euler KL Optimal", WEFT_SAMPLER_EULER, WEFT_SCHEDULE_KL_OPTIMAL, 0 },
+    { "Euler Polyexponential", WEFT_SAMPLER_EULER, WEFT_SCHEDULE_EXPONENTIAL, 0 },
+    { "Karras", 0, WEFT_SCHEDULE_KARRAS, 0 },
+    { "ddim_uniform", 0, WEFT_SCHEDULE_DDIM_UNIFORM, 0 },
+    { "beta_sigmas", 0, WEFT_SCHEDULE_BETA, 0 },
+    { "lu_lambdas", 0, WEFT_SCHEDULE_LU, 0 },
+    { "AYS SDXL", 0, WEFT_SCHEDULE_ALIGN_SDXL, 0 },
+};
+
+START_TEST(names_of_other_programs_are_understood)
+{
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+        bool                 alone = names[i].schedule == 0 && names[i].solver_type == 0;
+
+        o.steps = 7;
+        ck_assert_msg(weft_sampler_options_named(names[i].name, &o, &err) == WEFT_OK, "%s", err.text);
+        ck_assert_msg(o.kind == names[i].kind && o.sigma_schedule == names[i].schedule &&
+                          o.solver_type == names[i].solver_type,
+                      "%s: kind %d, schedule %d, type %d", names[i].name, o.kind, o.sigma_schedule, o.solver_type);
+        ck_assert_int_eq(o.steps, 7);
+        ck_assert_int_eq(weft_sampler_find(names[i].name), alone ? names[i].kind : 0);
+    }
+    for (int32_t i = 0; weft_sampler_schedule_name(i) != NULL; i++) {
+        weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+
+        ck_assert_int_eq(weft_sampler_options_named(weft_sampler_schedule_name(i), &o, &err), WEFT_OK);
+        ck_assert_int_eq(o.sigma_schedule, i);
+    }
+    ck_assert_ptr_null(weft_sampler_schedule_name(-1));
+    ck_assert_ptr_null(weft_sampler_schedule_name(WEFT_SCHEDULE_KL_OPTIMAL + 1));
+}
+END_TEST
+
+/* A sampler's name alone leaves the schedule, a schedule's leaves the kind; a schedule's takes Karras' flag away. */
+START_TEST(a_name_sets_what_it_says)
+{
+    weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+
+    o.kind = WEFT_SAMPLER_HEUN;
+    o.flags = WEFT_SAMPLER_KARRAS | WEFT_SAMPLER_ZERO_SNR;
+    ck_assert_int_eq(weft_sampler_options_named("simple", &o, &err), WEFT_OK);
+    ck_assert_int_eq(o.kind, WEFT_SAMPLER_HEUN);
+    ck_assert_uint_eq(o.flags, WEFT_SAMPLER_ZERO_SNR);
+    ck_assert_int_eq(weft_sampler_options_named("LMS", &o, &err), WEFT_OK);
+    ck_assert_int_eq(o.kind, WEFT_SAMPLER_LMS);
+    ck_assert_int_eq(o.sigma_schedule, WEFT_SCHEDULE_SIMPLE);
+}
+END_TEST
+
+START_TEST(unknown_names_are_refused_with_the_nearest)
+{
+    static const struct { const char *name, *text; } wrong[] = {
+        { "Restart", "there is no sampler \"Restart\"; the nearest names are " },
+        { "DPM++ 2S a", "the nearest names are dpmpp_2s, " },
+        { "DPM++ 2S a Karras", "the nearest names are dpmpp_2s, " },
+        { "DPM fast", "there is no sampler \"DPM fast\"" },
+        { "Euler Turbo", "the nearest names are euler, " },
+        { "unipcc", "the nearest names are unipc, " },
+        { "heunpp2", "the nearest names are heun, " },
+        { "Karras Euler", "there is no sampler \"Karras Euler\"" },
+        { "", "there is no sampler \"\"" },
+        { "++ / _", "there is no sampler" },
+        { "euler euler euler euler euler euler euler euler euler euler euler euler euler euler euler euler euler euler",
+          "there is no sampler \"euler euler" },
+    };
+    weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT, before = o;
+
+    for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+        ck_assert_int_eq(weft_sampler_options_named(wrong[i].name, &o, &err), WEFT_E_ARG);
+        ck_assert_msg(strstr(err.text, wrong[i].text) != NULL, "%s", err.text);
+        ck_assert_int_eq(weft_sampler_find(wrong[i].name), 0);
+    }
+    ck_assert_int_eq(weft_sampler_options_named(NULL, &o, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_options_named("euler", NULL, &err), WEFT_E_ARG);
+    ck_assert_mem_eq(&o, &before, sizeof o);
+}
+END_TEST
+
+/* ---- what is out of place ------------------------------------------------------------------ */
+
+static void refused(weft_sampler_options o, weft_status st, const char *text)
+{
+    weft_sampler *s;
+
+    ck_assert_msg(weft_sampler_create(&o, &s, &err) == st, "%s: %s", text, err.text);
+    ck_assert_msg(strstr(err.text, text) != NULL, "%s", err.text);
+}
+
+START_TEST(schedules_out_of_place_are_refused)
+{
+    static const float   sigmas[] = { 3, 1 }, betas[] = { 0.1f, 0.2f, 1.0f };
+    weft_sampler_options o = options_of(WEFT_SAMPLER_EULER, 4), ddim = options_of(WEFT_SAMPLER_DDIM, 4);
+
+    ddim.sigma_schedule = WEFT_SCHEDULE_SIMPLE;
+    refused(ddim, WEFT_E_UNSUPPORTED, "ddim steps between training timesteps: it takes no simple schedule");
+    o.sigma_schedule = WEFT_SCHEDULE_BETA;
+    o.flags = WEFT_SAMPLER_KARRAS;
+    refused(o, WEFT_E_ARG, "Karras' sigmas and those of beta_sigmas");
+    o.flags = 0;
+    o.sigmas = sigmas;
+    o.sigmas_len = 2;
+    refused(o, WEFT_E_ARG, "own sigmas and a schedule's (beta_sigmas)");
+    o.sigmas = NULL;
+    o.sigmas_len = 0;
+    o.sigma_min = 20;
+    refused(o, WEFT_E_ARG, "sigmas go from 14.614647 down to 20, the first must be larger");
+    o.sigma_min = -1;
+    refused(o, WEFT_E_ARG, "sigma_min is -1");
+    o.sigma_min = 0;
+    o.sigma_max = INFINITY;
+    refused(o, WEFT_E_ARG, "sigma_max is inf");
+    o.sigma_max = 0;
+    o.rho = NAN;
+    refused(o, WEFT_E_ARG, "rho is ");
+    o = options_of(WEFT_SAMPLER_HEUN, 4);
+    o.interpolation = WEFT_INTERPOLATION_LOG_LINEAR;
+    refused(o, WEFT_E_UNSUPPORTED, "heun has no log_linear interpolation");
+    o = options_of(WEFT_SAMPLER_HEUN, 4);
+    o.flags = WEFT_SAMPLER_LOG_TIMESTEPS;
+    refused(o, WEFT_E_UNSUPPORTED, "heun has no logarithms for timesteps");
+    o.flags = 0;
+    o.final_sigma = WEFT_FINAL_MIN;
+    refused(o, WEFT_E_UNSUPPORTED, "the last sigma of heun is 0");
+    o.final_sigma = 0;
+    o.lambda_min = -3;
+    refused(o, WEFT_E_UNSUPPORTED, "heun takes no lambda_min");
+    o = options_of(WEFT_SAMPLER_DPMPP_2M, 4);
+    o.lambda_min = NAN;
+    refused(o, WEFT_E_ARG, "lambda_min is not a finite number");
+    o.lambda_min = 100;
+    refused(o, WEFT_E_ARG, "lambda_min 100 leaves 0 of 1000 timesteps");
+    o = options_of(WEFT_SAMPLER_EULER, 4);
+    o.interpolation = WEFT_INTERPOLATION_LOG_LINEAR;
+    o.flags = WEFT_SAMPLER_LOG_TIMESTEPS;
+    o.prediction = WEFT_PREDICT_V;
+    refused(o, WEFT_E_UNSUPPORTED, "a step more than is asked for");
+    o = options_of(WEFT_SAMPLER_EULER, 2);
+    o.betas = WEFT_BETAS_TRAINED;
+    refused(o, WEFT_E_ARG, "0 trained_betas for 1000 train_steps");
+    o.trained_betas = betas;
+    o.trained_betas_len = o.train_steps = 3;
+    refused(o, WEFT_E_ARG, "trained beta 2 is 1, it must be between 0 and 1");
+}
+END_TEST
+
+/* Two steps of one schedule at one timestep would be a step of no length. */
+START_TEST(too_many_steps_of_beta_are_refused)
+{
+    weft_sampler_options o = options_of(WEFT_SAMPLER_EULER, 50);
+
+    o.sigma_schedule = WEFT_SCHEDULE_BETA_STEPS;
+    weft_sampler_free(made(o));
+    o.steps = 400;
+    refused(o, WEFT_E_ARG, "visits timestep 999 twice");
+}
+END_TEST
+
+/* Karras et al. with rho 1 are evenly spaced: 10, 7.75, 5.5, 3.25, 1. */
+START_TEST(rho_bends_the_line)
+{
+    weft_sampler_options o = options_of(WEFT_SAMPLER_EULER, 5);
+    weft_sampler        *s;
+
+    o.sigma_schedule = WEFT_SCHEDULE_KARRAS;
+    o.sigma_max = 10;
+    o.sigma_min = 1;
+    o.rho = 1;
+    s = made(o);
+    for (int32_t i = 0; i < 5; i++) ck_assert_float_eq_tol(weft_sampler_sigma(s, i), 10 - 2.25f * (float)i, 1e-6f);
+    weft_sampler_free(s);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("schedules");
@@ -318,6 +540,16 @@ int main(void)
     c = tcase_create("keys");
     tcase_add_test(c, every_key_is_honoured_or_refused);
     tcase_add_test(c, no_key_of_a_class_is_left_out);
+    suite_add_tcase(s, c);
+    c = tcase_create("names");
+    tcase_add_test(c, names_of_other_programs_are_understood);
+    tcase_add_test(c, a_name_sets_what_it_says);
+    tcase_add_test(c, unknown_names_are_refused_with_the_nearest);
+    suite_add_tcase(s, c);
+    c = tcase_create("out of place");
+    tcase_add_test(c, schedules_out_of_place_are_refused);
+    tcase_add_test(c, too_many_steps_of_beta_are_refused);
+    tcase_add_test(c, rho_bends_the_line);
     suite_add_tcase(s, c);
     return run_suite(s);
 }

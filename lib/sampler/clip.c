@@ -5,8 +5,8 @@
  * divided (Saharia et al., 2022, "dynamic thresholding").
  *
  * The clipped image goes to the solver in place of the answer, as that of a network that predicts
- * the sample (weft_sampler.prediction), so no solver knows of it. DDIM alone also takes the noise of
- * the answer itself (weft_sampler.answer).
+ * the sample (weft_sampler.prediction), so no solver knows of it. DDIM alone also takes the noise
+ * of the answer itself (weft_sampler.answer).
  *
  * The quantile is found bit by bit: floats from 0 on rise with their bits. So nothing is sorted, no
  * memory is taken, and no image can make it slow. */
@@ -73,8 +73,8 @@ static void clamp(float *x, size_t len, double range, double divisor)
     }
 }
 
-void wf_clip(const weft_sampler *s, int32_t call, const float *prediction, const float *x, float *out,
-             size_t len)
+void wf_clip(const weft_sampler *s, int32_t call, const float *prediction, const float *x,
+             float *out, size_t len)
 {
     wf_mix x0 = s->process->to_x0(s, s->process->level(s, call));
     size_t images = (size_t)s->o.images, each = len / images;

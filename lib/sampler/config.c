@@ -226,13 +226,13 @@ static weft_status read_method(const json_t *config, const wf_solver *solver,
     if (solver->max_order > 0 && solver->layout == WF_LAYOUT_DPM) /* LMS is told with each step */
         WF_TRY(read_int(config, "solver_order", &o->order, err));
     if (open) WF_TRY(read_choice(config, "algorithm_type", algorithms, &o->algorithm, err));
-    if (o->algorithm != 0 && !(solver->algorithms & WF_BIT(o->algorithm)))
+    if (o->algorithm != 0 && !(solver->algorithms & WF_WAY(o->algorithm)))
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "scheduler_config.json: algorithm_type is \"%s\", which %s does not have",
                        json_string_value(value_of(config, "algorithm_type")), solver->name);
     if (solver->solver_types != 0)
         WF_TRY(read_choice(config, "solver_type", solver_types, &o->solver_type, err));
-    if (!(solver->solver_types & WF_BIT(o->solver_type))) o->solver_type = WEFT_SOLVER_DEFAULT;
+    if (!(solver->solver_types & WF_WAY(o->solver_type))) o->solver_type = WEFT_SOLVER_DEFAULT;
     if (solver->takes & WF_TAKES_VARIANCE)
         WF_TRY(read_choice(config, "variance_type", variances, &o->variance, err));
     return WEFT_OK;

@@ -1,7 +1,7 @@
 /* deis.c - Zhang and Chen (2022): exponential integrator, multistep, in log(rho).
  *
- * With rho = noise/signal the flow of x/signal is the predicted noise e itself: d(x/signal) = e drho.
- * The last answers are taken for a polynomial in log(rho), and that is integrated to the next level:
+ * With rho = noise/signal the flow of x/signal is the predicted noise e: d(x/signal) = e drho. The
+ * last answers are taken for a polynomial in log(rho), and that is integrated to the next level:
  *
  *   x'/signal' = x/signal + sum over j of e_j * (integral from rho to rho' of l_j(log r) dr)
  *   l_j(u) = prod_{k != j} (u - u_k) / (u_j - u_k),   u = log(rho)
@@ -38,7 +38,8 @@ static double integral(double rho, double next, int32_t power)
 /* The weight of answer j of `order`. u_k is log(rho_k / rho). */
 static double weight(const weft_sampler *s, int32_t call, int32_t order, int32_t j)
 {
-    double rho = s->sigmas[call], next = s->sigmas[call + 1], bottom = 1, sum = 0, product = 1, u[2];
+    double  rho = s->sigmas[call], next = s->sigmas[call + 1];
+    double  bottom = 1, sum = 0, product = 1, u[MAX_ORDER - 1];
     int32_t others = 0;
 
     for (int32_t k = 0; k < order; k++) {
@@ -50,8 +51,8 @@ static double weight(const weft_sampler *s, int32_t call, int32_t order, int32_t
     }
     if (others == 0) return integral(rho, next, 0);
     if (others == 1) return (integral(rho, next, 1) - sum * integral(rho, next, 0)) / bottom;
-    return (integral(rho, next, 2) - sum * integral(rho, next, 1) + product * integral(rho, next, 0)) /
-           bottom;
+    return (integral(rho, next, 2) - sum * integral(rho, next, 1) +
+            product * integral(rho, next, 0)) / bottom;
 }
 
 /* history: e1 and e2, the noise predicted by the last two calls. */

@@ -1,10 +1,10 @@
 /* dpm2.c - DPM-Solver-2 as Karras et al. (2022) write it, "DPM2", and with added noise, "DPM2 a".
  *
- * Euler's step to the level in the middle of log sigma, a call there, and a step from where it began
- * along the slope of the middle: twice the calls for a method of order two. The last step goes to
- * sigma = 0 with Euler's slope alone: 2 N - 1 calls.
+ * Euler's step to the level in the middle of log sigma, a call there, and a step from where it
+ * began along the slope of the middle: twice the calls for a method of order two. The last step
+ * goes to sigma = 0 with Euler's slope alone: 2 N - 1 calls.
  *
- *   m = sqrt(sigma sigma'),   x_m = x + (m - sigma) d(x, sigma),   x' = x + (sigma' - sigma) d(x_m, m)
+ *   m = sqrt(sigma sigma'),   y = x + (m - sigma) d(x, sigma),   x' = x + (sigma' - sigma) d(y, m)
  *
  * The ancestral one steps down below sigma' and adds noise back up to it (euler_a.c); m is then in
  * the middle between sigma and that lower level, which is sigma' again.

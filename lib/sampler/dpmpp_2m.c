@@ -81,7 +81,7 @@ static const wf_setting settings[] = {
     .layout = WF_LAYOUT_DPM, .spacing = WEFT_SPACING_LINSPACE, .history = 2, .step = step,   \
     .takes = WF_TAKES_LAST | WF_TAKES_EULER_LAST | WF_TAKES_THRESHOLD,                       \
     .solver_type = WEFT_SOLVER_MIDPOINT,                                                     \
-    .solver_types = WF_BIT(WEFT_SOLVER_MIDPOINT) | WF_BIT(WEFT_SOLVER_HEUN),                 \
+    .solver_types = WF_WAY(WEFT_SOLVER_MIDPOINT) | WF_WAY(WEFT_SOLVER_HEUN),                 \
     .last_steps = WEFT_LAST_LOWER, .karras = true,                                           \
     .keys = WF_KEY_LU | WF_KEY_FINAL | WF_KEY_LAMBDA | WF_KEY_FLOW,                          \
     .absent = { WEFT_BETAS_LINEAR, 0.0001f, 0.02f, WEFT_SAMPLER_ALPHA_TO_ONE },              \
@@ -101,8 +101,8 @@ const wf_solver wf_solver_dpmpp_2m = {
     .order = 2,
     .max_order = 3,
     .algorithm = WEFT_ALGORITHM_DPMPP,
-    .algorithms = WF_BIT(WEFT_ALGORITHM_DPMPP) | WF_BIT(WEFT_ALGORITHM_DPMPP_SDE) |
-                  WF_BIT(WEFT_ALGORITHM_DPM) | WF_BIT(WEFT_ALGORITHM_DPM_SDE),
+    .algorithms = WF_WAY(WEFT_ALGORITHM_DPMPP) | WF_WAY(WEFT_ALGORITHM_DPMPP_SDE) |
+                  WF_WAY(WEFT_ALGORITHM_DPM) | WF_WAY(WEFT_ALGORITHM_DPM_SDE),
 };
 
 const wf_solver wf_solver_dpmpp_2m_sde = {
@@ -113,7 +113,7 @@ const wf_solver wf_solver_dpmpp_2m_sde = {
     .draws = wf_dpm_draws,
     .order = 2,
     .algorithm = WEFT_ALGORITHM_DPMPP_SDE,
-    .algorithms = WF_BIT(WEFT_ALGORITHM_DPMPP_SDE),
+    .algorithms = WF_WAY(WEFT_ALGORITHM_DPMPP_SDE),
 };
 
 const wf_solver wf_solver_dpmpp_3m = {
@@ -123,7 +123,7 @@ const wf_solver wf_solver_dpmpp_3m = {
     .aliases = names_3m,
     .order = 3,
     .algorithm = WEFT_ALGORITHM_DPMPP,
-    .algorithms = WF_BIT(WEFT_ALGORITHM_DPMPP),
+    .algorithms = WF_WAY(WEFT_ALGORITHM_DPMPP),
 };
 
 const wf_solver wf_solver_dpmpp_3m_sde = {
@@ -134,5 +134,5 @@ const wf_solver wf_solver_dpmpp_3m_sde = {
     .draws = wf_dpm_draws,
     .order = 3,
     .algorithm = WEFT_ALGORITHM_DPMPP_SDE,
-    .algorithms = WF_BIT(WEFT_ALGORITHM_DPMPP_SDE),
+    .algorithms = WF_WAY(WEFT_ALGORITHM_DPMPP_SDE),
 };

@@ -1,4 +1,4 @@
-/* dpmpp_2s.c - DPM-Solver++ in single steps: Lu et al. (2022), algorithm 1, as diffusers lays it out.
+/* dpmpp_2s.c - DPM-Solver++ in single steps: Lu et al. (2022), algorithm 1, as in diffusers.
  *
  * A step of order k is made of k calls, at k levels of the schedule one after the other. The first
  * goes to the second level with order one; the next starts again from where the step began, with
@@ -11,9 +11,9 @@
  *                 D10 = (m1 - m2) h / h1,  D11 = (m0 - m2) h / h0                       (heun)
  *                 D1 = (h0 D10 - h1 D11) / (h0 - h1),  D2 = 2 h (D11 - D10) / (h0 - h1)
  *
- * The factors are in dpm.c. The last step to noise 0 has order one. If the levels are no multiple of
- * the order, or if the last sigma is 0, the steps at the end are shorter. So is the first one of an
- * image that starts inside a step. */
+ * The factors are in dpm.c. The last step to noise 0 has order one. If the levels are no multiple
+ * of the order, or if the last sigma is 0, the steps at the end are shorter. So is the first one of
+ * an image that starts inside a step. */
 #include <math.h>
 
 #include "sampler/sampler_internal.h"
@@ -69,7 +69,7 @@ static factors order_three(const weft_sampler *s, int32_t call, wf_dpm k)
     return (factors){ .x = k.x, .m0 = of_0, .m1 = of_1, .m2 = k.m - of_0 - of_1, .noise = k.noise };
 }
 
-/* history: m1 and m2, the answers of the last two calls, and the latents with which the step began. */
+/* history: m1 and m2, the answers of the last two calls, and where the step began. */
 static void step(const weft_sampler *s, int32_t call, const float *prediction, const float *noise,
                  float *history, float *x, size_t len)
 {
@@ -115,10 +115,10 @@ const wf_solver wf_solver_dpmpp_2s = {
     .order = 2,
     .max_order = 3,
     .algorithm = WEFT_ALGORITHM_DPMPP,
-    .algorithms = WF_BIT(WEFT_ALGORITHM_DPMPP) | WF_BIT(WEFT_ALGORITHM_DPMPP_SDE) |
-                  WF_BIT(WEFT_ALGORITHM_DPM),
+    .algorithms = WF_WAY(WEFT_ALGORITHM_DPMPP) | WF_WAY(WEFT_ALGORITHM_DPMPP_SDE) |
+                  WF_WAY(WEFT_ALGORITHM_DPM),
     .solver_type = WEFT_SOLVER_MIDPOINT,
-    .solver_types = WF_BIT(WEFT_SOLVER_MIDPOINT) | WF_BIT(WEFT_SOLVER_HEUN),
+    .solver_types = WF_WAY(WEFT_SOLVER_MIDPOINT) | WF_WAY(WEFT_SOLVER_HEUN),
     .last_steps = WEFT_LAST_FULL,
     .karras = true,
     .keys = WF_KEY_FINAL | WF_KEY_LAMBDA | WF_KEY_FLOW,

@@ -3,7 +3,8 @@
  * The slope d = (x - x0) / sigma of this call and of up to three before it are taken for a
  * polynomial in sigma, which is integrated to the next level:
  *
- *   x' = x + sum over j of d_j * (integral from sigma to sigma' of prod_{k != j} (s - s_k)/(s_j - s_k))
+ *   x' = x + sum over j of d_j * (integral from sigma to sigma' of l_j(s) ds)
+ *   l_j(s) = prod_{k != j} (s - s_k) / (s_j - s_k)
  *
  * The integral of a cubic is exact with two points of Gauss, so no polynomial is multiplied out.
  *
@@ -31,7 +32,8 @@ static double weight(const weft_sampler *s, int32_t call, int32_t order, int32_t
     double half = (s->sigmas[call + 1] - s->sigmas[call]) / 2;
     double middle = s->sigmas[call] + half, off = half / sqrt(3.0);
 
-    return half * (lagrange(s, call, order, j, middle - off) + lagrange(s, call, order, j, middle + off));
+    return half * (lagrange(s, call, order, j, middle - off) +
+                   lagrange(s, call, order, j, middle + off));
 }
 
 /* How many slopes are weighed: none behind two equal levels, between which nothing can be read. */

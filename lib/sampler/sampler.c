@@ -379,7 +379,7 @@ static bool draws_at(const weft_sampler *s, int32_t call)
     return s->solver->draws != NULL && s->solver->draws(s, call);
 }
 
-/* Room for the history, for the noise if a call from `call` on draws any, and for a clipped image. */
+/* Room for the history, the noise if a call from `call` on draws any, and a clipped image. */
 static weft_status take_memory(weft_sampler *s, int32_t call, size_t len, weft_error *err)
 {
     size_t buffers = (size_t)s->solver->history, floats, bytes;
@@ -409,8 +409,8 @@ weft_status weft_sampler_begin(weft_sampler *sampler, int32_t call, size_t len, 
                        sampler->solver->name);
     if ((sampler->o.flags & WEFT_SAMPLER_THRESHOLD) && len % (size_t)sampler->o.images != 0)
         return wf_fail(err, WEFT_E_ARG,
-                       "weft_sampler_begin: len is %zu, which %d images of one size cannot have", len,
-                       sampler->o.images);
+                       "weft_sampler_begin: len is %zu, which %d images of one size cannot have",
+                       len, sampler->o.images);
     WF_TRY(take_memory(sampler, call, len, err));
     sampler->len = len;
     sampler->first = call;

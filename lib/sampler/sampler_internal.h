@@ -80,7 +80,8 @@ enum wf_takes {
     WF_TAKES_VARIANCE    = 1 << 7  /* variance; variance_type                                */
 };
 
-#define WF_BIT(n) (1u << (n))
+/* One WEFT_ALGORITHM_* or WEFT_SOLVER_* in a set of them. */
+#define WF_WAY(n) (1u << (n))
 
 typedef struct wf_solver {
     const char        *name;       /* as in WF_SOLVERS                                       */
@@ -106,9 +107,9 @@ typedef struct wf_solver {
     int32_t  order;                /* what order 0 means; 0: no order is asked for           */
     int32_t  max_order;            /* the orders are 1 to this; 0: `order` alone             */
     int32_t  algorithm;            /* what WEFT_ALGORITHM_DEFAULT means                      */
-    uint32_t algorithms;           /* those that it has: WF_BIT(WEFT_ALGORITHM_*)            */
+    uint32_t algorithms;           /* those that it has: WF_WAY(WEFT_ALGORITHM_*)            */
     int32_t  solver_type;          /* what WEFT_SOLVER_DEFAULT means                         */
-    uint32_t solver_types;         /* WF_BIT(WEFT_SOLVER_*)                                  */
+    uint32_t solver_types;         /* WF_WAY(WEFT_SOLVER_*)                                  */
     int32_t  last_steps;           /* what WEFT_LAST_DEFAULT means                           */
     int32_t  final_sigma;          /* what WEFT_FINAL_DEFAULT means; 0: zero                 */
 
@@ -158,11 +159,11 @@ weft_status wf_check_variants(weft_sampler *s, weft_error *err);
 
 /* ---- clip.c -------------------------------------------------------------------------------- */
 
-/* Whether the predicted image is clipped, and how many more floats that takes. */
+/* Whether the predicted image is clipped. */
 bool wf_clips(const weft_sampler *s);
 /* out = the image that `prediction` at `call` stands for, clipped as the options say. */
-void wf_clip(const weft_sampler *s, int32_t call, const float *prediction, const float *x, float *out,
-             size_t len);
+void wf_clip(const weft_sampler *s, int32_t call, const float *prediction, const float *x,
+             float *out, size_t len);
 
 /* ---- dpm.c --------------------------------------------------------------------------------- */
 

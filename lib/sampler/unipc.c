@@ -10,9 +10,9 @@
  *   image: fade = noise'/noise, scale = signal', hh = -h;  noise: signal'/signal, noise', hh = h
  *   B = hh (bh1) or exp(hh) - 1 (bh2)
  *
- * rho solves sum over i of r_i^(k-1) rho_i = b_k, k = 1.., where b_k = k! phi_(k+1)(hh) hh / B: what
- * the integral makes of powers of lambda. With one unknown rho is 1/2. The corrector's last D belongs
- * to the new answer, with r = 1.
+ * rho solves sum over i of r_i^(k-1) rho_i = b_k, k = 1.., where b_k = k! phi_(k+1)(hh) hh / B:
+ * what the integral makes of powers of lambda. With one unknown rho is 1/2. The corrector's last D
+ * belongs to the new answer, with r = 1.
  *
  * The first steps have lower order, and so have the last ones. The last step to noise 0 has order
  * one. */
@@ -56,7 +56,8 @@ static void solve_powers(const double *r, const double *b, int32_t n, double *rh
 }
 
 /* r[0 .. n): where the answers lie, of which the corrector's last is 1. */
-static factors factors_of(const weft_sampler *s, wf_level from, wf_level to, const double *r, int32_t n)
+static factors factors_of(const weft_sampler *s, wf_level from, wf_level to, const double *r,
+                          int32_t n)
 {
     bool    of_noise = (s->o.flags & WEFT_SAMPLER_OF_NOISE) != 0;
     double  hh = of_noise ? log(from.ratio / to.ratio) : log(to.ratio / from.ratio);
@@ -93,7 +94,7 @@ static factors step_factors(const weft_sampler *s, int32_t call, int32_t order, 
 
 /* ---- orders -------------------------------------------------------------------------------- */
 
-/* The order of the step that call `call` takes: no more than there are answers of different levels. */
+/* The order of the step of a call: no more than there are answers at different levels. */
 static int32_t order_of(const weft_sampler *s, int32_t call)
 {
     int32_t most = WF_MIN(s->o.order, call - s->first + 1), order = 1;
@@ -163,8 +164,8 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 static const char *const aliases[] = { "UniPCMultistepScheduler", "uni_pc", NULL };
 static const wf_setting  settings[] = {
     { "solver_p", JSON_NULL, NULL, 0, "it is its own predictor here" },
-    { "use_dynamic_shifting", JSON_TRUE, NULL, 0, "that is for models trained on another kind of noise" },
-    { "shift_terminal", JSON_NULL, NULL, 0, "that is for models trained on another kind of noise" },
+    { "use_dynamic_shifting", JSON_TRUE, NULL, 0, "that is for models trained on other noise" },
+    { "shift_terminal", JSON_NULL, NULL, 0, "that is for models trained on other noise" },
     WF_SETTINGS_END,
 };
 
@@ -180,7 +181,7 @@ const wf_solver wf_solver_unipc = {
     .order = 2,
     .max_order = MAX_ORDER,
     .solver_type = WEFT_SOLVER_BH2,
-    .solver_types = WF_BIT(WEFT_SOLVER_BH1) | WF_BIT(WEFT_SOLVER_BH2),
+    .solver_types = WF_WAY(WEFT_SOLVER_BH1) | WF_WAY(WEFT_SOLVER_BH2),
     .last_steps = WEFT_LAST_LOWER,
     .karras = true,
     .keys = WF_KEY_FINAL | WF_KEY_FLOW,

@@ -1,7 +1,7 @@
 /* variants.c - what a caller may ask of a solver beside its kind: order, algorithm, clipping ...
  *
- * Zero asks for what the kind does by itself, as its row says. What the row does not have is refused
- * by name: to ignore a request silently would be worse. */
+ * Zero asks for what the kind does by itself, as its row says. What the row does not have is
+ * refused by name: to ignore a request silently would be worse. */
 #include <math.h>
 
 #include "sampler/sampler_internal.h"
@@ -37,7 +37,7 @@ static weft_status check_way(const weft_sampler *s, const char *what, int32_t *v
                              uint32_t has, weft_error *err)
 {
     if (*value == 0) *value = own;
-    if (*value == own || (*value > 0 && *value < 32 && (has & WF_BIT(*value)))) return WEFT_OK;
+    if (*value == own || (*value > 0 && *value < 32 && (has & WF_WAY(*value)))) return WEFT_OK;
     return wf_fail(err, WEFT_E_ARG, "sampler: %s is %d, which %s does not have", what, *value,
                    s->solver->name);
 }
@@ -104,7 +104,7 @@ weft_status wf_check_variants(weft_sampler *s, weft_error *err)
 {
     const wf_solver      *solver = s->solver;
     weft_sampler_options *o = &s->o;
-    uint32_t lasts = WF_BIT(WEFT_LAST_LOWER) | WF_BIT(WEFT_LAST_FULL);
+    uint32_t lasts = WF_WAY(WEFT_LAST_LOWER) | WF_WAY(WEFT_LAST_FULL);
 
     WF_TRY(check_flags(s, err));
     WF_TRY(check_order(s, err));
@@ -114,7 +114,7 @@ weft_status wf_check_variants(weft_sampler *s, weft_error *err)
     WF_TRY(check_way(s, "last_steps", &o->last_steps, solver->last_steps,
                      solver->takes & WF_TAKES_LAST ? lasts : 0, err));
     WF_TRY(check_way(s, "variance", &o->variance, WEFT_VARIANCE_SMALL,
-                     solver->takes & WF_TAKES_VARIANCE ? WF_BIT(WEFT_VARIANCE_LARGE) : 0, err));
+                     solver->takes & WF_TAKES_VARIANCE ? WF_WAY(WEFT_VARIANCE_LARGE) : 0, err));
     WF_TRY(check_clipping(s, err));
     if (o->algorithm == WEFT_ALGORITHM_DPM_SDE && o->order == 3)
         return wf_fail(err, WEFT_E_ARG,

@@ -544,7 +544,7 @@ START_TEST(each_row_refuses_what_it_does_not_take)
 
         if (row->draws == NULL) continue;
         o.eta = row->eta ? 0.5f : 0;
-        if (row->algorithms & WF_BIT(WEFT_ALGORITHM_DPMPP_SDE)) o.algorithm = WEFT_ALGORITHM_DPMPP_SDE;
+        if (row->algorithms & WF_WAY(WEFT_ALGORITHM_DPMPP_SDE)) o.algorithm = WEFT_ALGORITHM_DPMPP_SDE;
         s = made(o);
         begin(s, 0, 2);
         if (!row->draws(s, 0)) ck_assert_int_eq(weft_sampler_step(s, 0, p, x, 2, NULL, &err), WEFT_OK);

@@ -484,8 +484,14 @@ static size_t tokens_of(const weft_model *m, int32_t *ids, size_t cap)
     return n;
 }
 
+static void keep_warning(void *user, int32_t level, const char *line)
+{
+    if (level == WEFT_LOG_WARN) snprintf(user, 512, "%s", line);
+}
+
 START_TEST(tokenizers)
 {
+    char warned[512] = "";
     weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
     weft_model_info info = WEFT_MODEL_INFO_INIT;
     weft_error err = { 0, 0, "" };
@@ -528,13 +534,50 @@ START_TEST(tokenizers)
     refused(copy, &o, WEFT_E_IO, "/unet", "merges.txt");
     remove_copy();
 
+    make_copy("tiny-sd1"); /* a byte order mark in front of every text, as some editors leave it */
+    shell("find '%s' -name '*.json' -o -name merges.txt | xargs sed -i '1s/^/\xef\xbb\xbf/'%s", copy, "");
+    bytes marked = slurp(in_copy("tokenizer/merges.txt"));
+    ck_assert_mem_eq(marked.v, "\xef\xbb\xbf#version", 11);
+    free(marked.v);
+    m = opened(copy, NULL);
+    ck_assert_uint_eq(tokens_of(m, ids, 64), count);
+    ck_assert_mem_eq(ids, want, count * sizeof *ids);
+    weft_model_free(m);
+    remove_copy();
+
+    make_copy("tiny-sd1"); /* a length of 1e30, as transformers writes it where it knows none */
+    shell("sed -i 's/\"model_max_length\": 77/\"model_max_length\": %s/' '%s'", "1000000000000000019884624838656",
+          in_copy("tokenizer/tokenizer_config.json"));
+    shell("grep -q %s '%s'", "19884624838656", in_copy("tokenizer/tokenizer_config.json"));
+    weft_model_free(opened(copy, NULL));
+    set("text_encoder/config.json", "vocab_size", "771"); /* rows are as many as the configuration says */
+    refused(copy, NULL, WEFT_E_FORMAT, "is (770, 24), wanted (771, 24)", NULL);
+    remove_copy();
+
     make_copy("tiny-sd1"); /* an id that the text encoder has no row for */
     o.tokenizer = NULL;
-    set("tokenizer/vocab.json", "zebra", "770");
+    write_text("tokenizer/added_tokens.json", "{\"zebra\": 770}", "");
     refused(copy, &o, WEFT_E_MISMATCH, "/tokenizer", "770 rows");
+    drop("tokenizer/added_tokens.json", "", "");
+    set("tokenizer/vocab.json", "zebra</w>", "769"); /* the id of another */
+    refused(copy, &o, WEFT_E_FORMAT, "/tokenizer", "have one id, 769");
+    remove_copy();
+
+    make_copy("tiny-sd1"); /* a list that ends early */
+    shell("sed -i 101,\\$d '%s'%s", in_copy("tokenizer/merges.txt"), "");
+    refused(copy, &o, WEFT_E_FORMAT, "/tokenizer: no merge makes 157 of the vocabulary's 770 tokens", "merges are missing");
     write_text("tokenizer/merges.txt", "#version\nbroken", "");
     refused(copy, &o, WEFT_E_FORMAT, "tokenizer", NULL);
     remove_copy();
+
+    o.tokenizer = data_path("models/tiny-inpaint/tokenizer"); /* of another model, which has fewer tokens */
+    o.log = keep_warning;
+    o.log_user = warned;
+    m = opened(data_path("models/tiny-sd1"), &o);
+    ck_assert_msg(strstr(warned, "tiny-inpaint/tokenizer: the tokenizer has 634 tokens, the text encoder 770 rows") != NULL,
+                  "%s", warned);
+    weft_model_free(m);
+    o = (weft_model_options)WEFT_MODEL_OPTIONS_INIT;
 
     make_copy("tiny-sdxl"); /* each of two */
     drop("tokenizer_2", "", "");

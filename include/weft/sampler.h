@@ -92,7 +92,7 @@ enum weft_sampler_kind {
 };
 /** What a solver can be given or asks for: bits of weft_sampler_traits(). */
 enum weft_sampler_trait {
-    WEFT_TRAIT_SIGMAS = 1u << 0, /* noise levels of the caller's own, and Karras'          */
+    WEFT_TRAIT_SIGMAS = 1u << 0, /* noise levels of the caller's own, and WEFT_SCHEDULE_*  */
     WEFT_TRAIT_ETA    = 1u << 1, /* weft_sampler_options.eta                               */
     WEFT_TRAIT_DRAWS  = 1u << 2  /* draws noise in some calls, some only if eta is above 0 */
                                  /* or with an algorithm that does                         */
@@ -273,14 +273,15 @@ typedef struct weft_sampler_options {
 WEFT_API void weft_sampler_options_init(weft_sampler_options *options, size_t size);
 /**
  * Fill options with what the model's scheduler_config.json says, as diffusers would for a scheduler
- * of options->kind: betas, spacing, offset, prediction, the last alpha, zero terminal signal,
- * Karras' sigmas, the steps of a distillation. Set kind first. Kind, steps, eta and sigmas stay as
+ * of options->kind: betas, spacing, offset, prediction, the last alpha, zero terminal signal, the
+ * sigma schedule, the steps of a distillation. Set kind first. Kind, steps, eta and sigmas stay as
  * they are, and so does every other choice since 0.2 that is not zero; the file fills in the rest.
- * A model without the file changes nothing.
+ * trained_betas is the model's: it may go when a sampler was created. A model without the file
+ * changes nothing. docs/formats.md has every key.
  *
- * Differences from diffusers, so that images match the trained model: PNDM and Heun honour
- * rescale_betas_zero_snr. If clip_sample is absent, nothing is clipped. If skip_prk_steps is
- * absent, there are no Runge-Kutta steps.
+ * Differences from diffusers, so that images match the trained model: kinds whose class there lacks
+ * rescale_betas_zero_snr honour it. If clip_sample is absent, nothing is clipped. If skip_prk_steps
+ * is absent, there are no Runge-Kutta steps.
  *
  * @return WEFT_E_ARG for a kind that this version does not have; WEFT_E_FORMAT;
  *   WEFT_E_UNSUPPORTED for a setting that this kind would have to ignore, named
@@ -311,7 +312,8 @@ typedef struct weft_sampler weft_sampler;
 
 /**
  * @return WEFT_E_ARG for a setting outside its range or that this kind does not have;
- *   WEFT_E_UNSUPPORTED for Karras' or own sigmas with a kind without WEFT_TRAIT_SIGMAS; WEFT_E_NOMEM
+ *   WEFT_E_UNSUPPORTED for a sigma schedule or own sigmas with a kind without WEFT_TRAIT_SIGMAS, and
+ *   for another setting about sigmas that the kind does not take; WEFT_E_NOMEM
  * @since 0.1
  */
 WEFT_API weft_status weft_sampler_create(const weft_sampler_options *options, weft_sampler **out,

@@ -136,6 +136,7 @@ START_TEST(what_is_not_followed_is_named)
         { "{\"num_train_timesteps\": 1e3}", WEFT_E_FORMAT, "num_train_timesteps is not a whole number" },
         { "{\"num_train_timesteps\": 99999999999}", WEFT_E_FORMAT, "num_train_timesteps" },
         { "{\"steps_offset\": -1}", WEFT_E_FORMAT, "steps_offset" },
+        { "{\"trained_betas\": 3}", WEFT_E_FORMAT, "trained_betas is not a list of numbers" },
         { "{\"set_alpha_to_one\": 1}", WEFT_E_FORMAT, "set_alpha_to_one is not true or false" },
     };
 
@@ -158,6 +159,7 @@ START_TEST(what_a_kind_does_not_follow_is_named)
         { WEFT_SAMPLER_DDPM, "{\"variance_type\": \"learned\"}", "variance_type is \"learned\"" },
         { WEFT_SAMPLER_DDPM, "{\"variance_type\": \"fixed_large_log\"}", "variance_type is \"fixed_large_log\"" },
         { WEFT_SAMPLER_DPMPP_2M, "{\"variance_type\": \"learned_range\"}", "variance_type is learned_range" },
+        { WEFT_SAMPLER_DPMPP_2M, "{\"use_flow_sigmas\": true}", "use_flow_sigmas is true" },
         { WEFT_SAMPLER_LCM, "{\"timestep_scaling\": 12.5}", "timestep_scaling is 12.5, but it is 10 here" },
         { WEFT_SAMPLER_DPMPP_2M, "{\"algorithm_type\": \"dpm\"}", "algorithm_type is \"dpm\"" },
         { WEFT_SAMPLER_DPMPP_2S, "{\"algorithm_type\": \"sde-dpmsolver\"}",
@@ -336,6 +338,72 @@ START_TEST(defaults_are_those_of_the_kind)
 }
 END_TEST
 
+/* What the caller chose stays; what was left open is the file's, where the kind has the key. */
+START_TEST(sigmas_come_with_the_file)
+{
+    static const char *const config = "{\"use_exponential_sigmas\": true, \"sigma_min\": 0.125, \"sigma_max\": 8,"
+                                      "\"final_sigmas_type\": \"sigma_min\", \"lambda_min_clipped\": -5.5,"
+                                      "\"interpolation_type\": \"log_linear\", \"timestep_type\": \"continuous\"}";
+    weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+
+    o.kind = WEFT_SAMPLER_EULER;
+    ck_assert_msg(read_config(config, &o) == WEFT_OK, "%s", err.text);
+    ck_assert_int_eq(o.sigma_schedule, WEFT_SCHEDULE_EXPONENTIAL);
+    ck_assert(o.sigma_min == 0.125f && o.sigma_max == 8 && o.lambda_min == 0);
+    ck_assert_int_eq(o.final_sigma, WEFT_FINAL_MIN);
+    ck_assert_int_eq(o.interpolation, WEFT_INTERPOLATION_LOG_LINEAR);
+    ck_assert_uint_eq(o.flags, WEFT_SAMPLER_LOG_TIMESTEPS | WEFT_SAMPLER_ALPHA_TO_ONE);
+
+    o = (weft_sampler_options)WEFT_SAMPLER_OPTIONS_INIT;
+    o.kind = WEFT_SAMPLER_DPMPP_2M;
+    o.flags = WEFT_SAMPLER_KARRAS;
+    o.sigma_max = 4;
+    o.final_sigma = WEFT_FINAL_ZERO;
+    ck_assert_int_eq(read_config(config, &o), WEFT_OK);
+    ck_assert_int_eq(o.sigma_schedule, WEFT_SCHEDULE_DEFAULT);
+    ck_assert(o.sigma_min == 0.125f && o.sigma_max == 4 && o.lambda_min == -5.5f);
+    ck_assert_int_eq(o.final_sigma, WEFT_FINAL_ZERO);
+    ck_assert_int_eq(o.interpolation, WEFT_INTERPOLATION_LINEAR);
+    ck_assert_uint_eq(o.flags, WEFT_SAMPLER_KARRAS | WEFT_SAMPLER_ALPHA_TO_ONE);
+
+    o = (weft_sampler_options)WEFT_SAMPLER_OPTIONS_INIT;
+    o.kind = WEFT_SAMPLER_HEUN;
+    o.sigma_schedule = WEFT_SCHEDULE_SIMPLE;
+    ck_assert_int_eq(read_config(config, &o), WEFT_OK);
+    ck_assert_int_eq(o.sigma_schedule, WEFT_SCHEDULE_SIMPLE);
+
+    o = (weft_sampler_options)WEFT_SAMPLER_OPTIONS_INIT; /* DDIM has none of these keys */
+    ck_assert_int_eq(read_config(config, &o), WEFT_OK);
+    ck_assert(o.sigma_schedule == 0 && o.sigma_min == 0 && o.sigma_max == 0 && o.final_sigma == 0);
+}
+END_TEST
+
+START_TEST(keys_about_sigmas_of_another_type_are_refused)
+{
+    static const struct { const char *config, *text; } wrong[] = {
+        { "{\"sigma_min\": \"x\"}", "sigma_min is not a number from 1e-6 to 1e6" },
+        { "{\"sigma_max\": 0}", "sigma_max is not a number" },
+        { "{\"sigma_max\": 1e308}", "sigma_max is not a number" },
+        { "{\"final_sigmas_type\": 3}", "final_sigmas_type is not a string" },
+        { "{\"use_beta_sigmas\": 1}", "use_beta_sigmas is not true or false" },
+        { "{\"lambda_min_clipped\": 0.5}", "lambda_min_clipped is not below 0" },
+        { "{\"lambda_min_clipped\": []}", "lambda_min_clipped is not below 0" },
+        { "{\"use_karras_sigmas\": true, \"use_exponential_sigmas\": true}",
+          "use_karras_sigmas and use_exponential_sigmas are both true" },
+    };
+
+    for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+        weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+
+        o.kind = WEFT_SAMPLER_DPMPP_2M;
+        ck_assert_int_eq(read_config(wrong[i].config, &o), WEFT_E_FORMAT);
+        ck_assert_msg(strstr(err.text, wrong[i].text) != NULL, "%s", err.text);
+        o.kind = WEFT_SAMPLER_DDIM; /* which has none of these keys */
+        ck_assert_msg(read_config(wrong[i].config, &o) == WEFT_OK, "%s", err.text);
+    }
+}
+END_TEST
+
 /* Euler takes Karras' sigmas from the file; what has none leaves them, and a file's false takes nothing back. */
 START_TEST(karras_comes_with_the_file)
 {
@@ -383,6 +451,73 @@ START_TEST(a_model_brings_its_config)
 }
 END_TEST
 
+/* A copy of tiny-sd2 whose scheduler says something else. */
+static weft_model *open_with(const char *scheduler, weft_status *st)
+{
+    char        folder[] = "/tmp/weft-scheduler-XXXXXX", line[2048], path[256];
+    weft_model *m;
+    FILE       *f;
+
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(line, sizeof line, "cp -R '%s/.' %s", data_path("models/tiny-sd2"), folder);
+    ck_assert_int_eq(system(line), 0);
+    snprintf(path, sizeof path, "%s/scheduler/scheduler_config.json", folder);
+    ck_assert_ptr_nonnull(f = fopen(path, "w"));
+    fputs(scheduler, f);
+    fclose(f);
+    *st = weft_model_open(folder, NULL, &m, &err);
+    snprintf(line, sizeof line, "rm -rf %s", folder);
+    ck_assert_int_eq(system(line), 0);
+    return m;
+}
+
+/* The betas are the model's, and a sampler copies what it needs of them: alpha 0 is 1 - 0.125, alpha 1 is 0.875 * 0.75. */
+START_TEST(a_model_keeps_its_trained_betas)
+{
+    weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+    weft_sampler        *s;
+    weft_status          st;
+    weft_model          *m = open_with("{\"trained_betas\": [0.125, 0.25, 0.5], \"num_train_timesteps\": 3}", &st);
+
+    ck_assert_msg(st == WEFT_OK, "%s", err.text);
+    o.steps = 2;
+    ck_assert_msg(weft_sampler_options_from_model(m, &o, &err) == WEFT_OK, "%s", err.text);
+    ck_assert_uint_eq(o.trained_betas_len, 3);
+    ck_assert_int_eq(o.betas, WEFT_BETAS_TRAINED);
+    ck_assert_msg(weft_sampler_create(&o, &s, &err) == WEFT_OK, "%s", err.text);
+    weft_model_free(m);
+    ck_assert_double_eq(wf_vp_alpha(s, 0), 0.875);
+    ck_assert_double_eq(wf_vp_alpha(s, 1), 0.65625);
+    ck_assert_double_eq(wf_vp_alpha(s, 2), 0.328125);
+    weft_sampler_free(s);
+
+    m = open_with("{\"trained_betas\": [0.125, \"x\"]}", &st);
+    ck_assert_msg(st == WEFT_OK, "%s", err.text);
+    ck_assert_int_eq(weft_sampler_options_from_model(m, &o, &err), WEFT_E_FORMAT);
+    ck_assert_ptr_nonnull(strstr(err.text, "trained_betas is not a list of numbers"));
+    weft_model_free(m);
+}
+END_TEST
+
+/* Align your steps has a table for SDXL, and tiny-sdxl is one. */
+START_TEST(a_model_picks_its_table)
+{
+    weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+    weft_model          *m;
+
+    o.kind = WEFT_SAMPLER_EULER;
+    o.sigma_schedule = WEFT_SCHEDULE_ALIGN;
+    ck_assert_msg(weft_model_open(data_path("models/tiny-sd2"), NULL, &m, &err) == WEFT_OK, "%s", err.text);
+    ck_assert_msg(weft_sampler_options_from_model(m, &o, &err) == WEFT_OK, "%s", err.text);
+    ck_assert_int_eq(o.sigma_schedule, WEFT_SCHEDULE_ALIGN);
+    weft_model_free(m);
+    ck_assert_msg(weft_model_open(data_path("models/tiny-sdxl"), NULL, &m, &err) == WEFT_OK, "%s", err.text);
+    ck_assert_msg(weft_sampler_options_from_model(m, &o, &err) == WEFT_OK, "%s", err.text);
+    ck_assert_int_eq(o.sigma_schedule, WEFT_SCHEDULE_ALIGN_SDXL);
+    weft_model_free(m);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("scheduler config");
@@ -401,8 +536,12 @@ int main(void)
     tcase_add_test(c, an_unknown_kind_has_no_rules);
     tcase_add_test(c, each_setting_of_a_row_is_checked);
     tcase_add_test(c, defaults_are_those_of_the_kind);
+    tcase_add_test(c, sigmas_come_with_the_file);
+    tcase_add_test(c, keys_about_sigmas_of_another_type_are_refused);
     tcase_add_test(c, karras_comes_with_the_file);
     tcase_add_test(c, a_model_brings_its_config);
+    tcase_add_test(c, a_model_keeps_its_trained_betas);
+    tcase_add_test(c, a_model_picks_its_table);
     suite_add_tcase(s, c);
     return run_suite(s);
 }

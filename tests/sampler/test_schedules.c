@@ -487,13 +487,13 @@ START_TEST(schedules_out_of_place_are_refused)
     refused(o, WEFT_E_ARG, "rho is ");
     o = options_of(WEFT_SAMPLER_HEUN, 4);
     o.interpolation = WEFT_INTERPOLATION_LOG_LINEAR;
-    refused(o, WEFT_E_UNSUPPORTED, "heun has no log_linear interpolation");
+    refused(o, WEFT_E_UNSUPPORTED, "heun takes no log_linear interpolation");
     o = options_of(WEFT_SAMPLER_HEUN, 4);
     o.flags = WEFT_SAMPLER_LOG_TIMESTEPS;
-    refused(o, WEFT_E_UNSUPPORTED, "heun has no logarithms for timesteps");
+    refused(o, WEFT_E_UNSUPPORTED, "heun takes no logarithms for timesteps");
     o.flags = 0;
     o.final_sigma = WEFT_FINAL_MIN;
-    refused(o, WEFT_E_UNSUPPORTED, "the last sigma of heun is 0");
+    refused(o, WEFT_E_UNSUPPORTED, "heun takes no last sigma but 0");
     o.final_sigma = 0;
     o.lambda_min = -3;
     refused(o, WEFT_E_UNSUPPORTED, "heun takes no lambda_min");

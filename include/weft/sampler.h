@@ -312,8 +312,8 @@ typedef struct weft_sampler weft_sampler;
 
 /**
  * @return WEFT_E_ARG for a setting outside its range or that this kind does not have;
- *   WEFT_E_UNSUPPORTED for a sigma schedule or own sigmas with a kind without WEFT_TRAIT_SIGMAS, and
- *   for another setting about sigmas that the kind does not take; WEFT_E_NOMEM
+ *   WEFT_E_UNSUPPORTED for a sigma schedule or own sigmas with a kind without WEFT_TRAIT_SIGMAS,
+ *   and for another setting about sigmas that the kind does not take; WEFT_E_NOMEM
  * @since 0.1
  */
 WEFT_API weft_status weft_sampler_create(const weft_sampler_options *options, weft_sampler **out,

@@ -179,7 +179,8 @@ static weft_status refuse_setting(const json_t *config, const wf_setting *s, wef
 static weft_status refuse_settings(const json_t *config, const wf_solver *solver, weft_error *err)
 {
     static const wf_setting flow = {
-        "use_flow_sigmas", JSON_TRUE, NULL, 0, "that is for models trained on another kind of noise",
+        "use_flow_sigmas", JSON_TRUE, NULL, 0,
+        "that is for models trained on another kind of noise",
     };
 
     if (solver->keys & WF_KEY_FLOW) WF_TRY(refuse_setting(config, &flow, err));
@@ -399,9 +400,11 @@ static weft_status read_lambda_min(const json_t *config, float *out, weft_error 
     double        lambda = json_number_value(v);
 
     if (v == NULL || (json_is_number(v) && lambda < (double)-FLT_MAX)) return WEFT_OK;
-    if (!json_is_number(v) || !(lambda < 0)) return wrong_type("lambda_min_clipped", "below 0", err);
-    *out = (float)lambda;
-    return WEFT_OK;
+    if (json_is_number(v) && lambda < 0) {
+        *out = (float)lambda;
+        return WEFT_OK;
+    }
+    return wrong_type("lambda_min_clipped", "below 0", err);
 }
 
 /* The caller's choice stays; what the caller left open is the file's. */

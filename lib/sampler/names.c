@@ -211,8 +211,9 @@ static weft_status refuse(const char *name, const char *squeezed, weft_error *er
             far[k] = d;
         }
     }
-    return wf_fail(err, WEFT_E_ARG, "there is no sampler \"%.60s\"; the nearest names are %s, %s and %s",
-                   name, nearest[0], nearest[1], nearest[2]);
+    return wf_fail(err, WEFT_E_ARG,
+                   "there is no sampler \"%.60s\"; the nearest names are %s, %s and %s", name,
+                   nearest[0], nearest[1], nearest[2]);
 }
 
 weft_status weft_sampler_options_named(const char *name, weft_sampler_options *options,

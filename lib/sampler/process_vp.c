@@ -70,10 +70,10 @@ static double curve(int32_t kind, double part)
 
 static float beta_at(const weft_sampler *s, betas b, int32_t i)
 {
-    int32_t T = s->o.train_steps;
+    int32_t T = s->o.train_steps, kind = s->o.betas;
     float   start = (float)b.start, end = (float)b.end, root;
 
-    switch (s->o.betas) {
+    switch (kind) {
     case WEFT_BETAS_TRAINED:
         return s->o.trained_betas[i];
     case WEFT_BETAS_LINEAR:
@@ -85,8 +85,7 @@ static float beta_at(const weft_sampler *s, betas b, int32_t i)
         root = (float)(1 / (1 + exp(-(double)linspace_f32(-6, 6, T, i))));
         return root * (float)(b.end - b.start) + start;
     default:
-        return (float)WF_MIN(1 - curve(s->o.betas, (i + 1.0) / T) / curve(s->o.betas, (double)i / T),
-                             0.999);
+        return (float)WF_MIN(1 - curve(kind, (i + 1.0) / T) / curve(kind, (double)i / T), 0.999);
     }
 }
 

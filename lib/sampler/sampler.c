@@ -111,13 +111,11 @@ static weft_status check_sigma(const char *what, float sigma, weft_error *err)
                    wf_number(&text, (double)sigma));
 }
 
-/* Which sigmas: what of it this kind can be given. Karras' flag becomes the schedule. */
+/* Karras' flag becomes the schedule. */
 static weft_status check_schedule(weft_sampler *s, weft_error *err)
 {
     weft_sampler_options *o = &s->o;
     bool                  karras = (o->flags & WEFT_SAMPLER_KARRAS) != 0;
-    bool                  logs = (o->flags & WEFT_SAMPLER_LOG_TIMESTEPS) != 0;
-    wf_number_text        rho;
 
     WF_TRY(check_range("sigma_schedule", o->sigma_schedule, WEFT_SCHEDULE_DEFAULT,
                        WEFT_SCHEDULE_KL_OPTIMAL, err));
@@ -126,30 +124,50 @@ static weft_status check_schedule(weft_sampler *s, weft_error *err)
                        "sampler: Karras' sigmas and those of %s are asked for; it must be one of "
                        "them", weft_sampler_schedule_name(o->sigma_schedule));
     if (karras) o->sigma_schedule = WEFT_SCHEDULE_KARRAS;
-    if (o->sigma_schedule != WEFT_SCHEDULE_DEFAULT && !wf_free_levels(s->solver))
-        return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "sampler: %s steps between training timesteps: it takes no %s schedule",
-                       s->solver->name,
-                       karras ? "Karras" : weft_sampler_schedule_name(o->sigma_schedule));
-    WF_TRY(check_range("final_sigma", o->final_sigma, WEFT_FINAL_DEFAULT, WEFT_FINAL_MIN, err));
-    if (o->final_sigma == WEFT_FINAL_MIN && !(s->solver->keys & WF_KEY_FINAL) &&
+    if (o->sigma_schedule == WEFT_SCHEDULE_DEFAULT || wf_free_levels(s->solver)) return WEFT_OK;
+    return wf_fail(err, WEFT_E_UNSUPPORTED,
+                   "sampler: %s steps between training timesteps: it takes no %s schedule",
+                   s->solver->name,
+                   karras ? "Karras" : weft_sampler_schedule_name(o->sigma_schedule));
+}
+
+static weft_status not_taken(const weft_sampler *s, const char *what, weft_error *err)
+{
+    return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: %s takes no %s", s->solver->name, what);
+}
+
+/* Settings about sigmas that only some kinds have. */
+static weft_status check_kind_of_levels(const weft_sampler *s, weft_error *err)
+{
+    const weft_sampler_options *o = &s->o;
+    bool     logs = (o->flags & WEFT_SAMPLER_LOG_TIMESTEPS) != 0;
+    bool     log_linear = o->interpolation == WEFT_INTERPOLATION_LOG_LINEAR;
+    uint32_t keys = s->solver->keys;
+
+    if (o->final_sigma == WEFT_FINAL_MIN && !(keys & WF_KEY_FINAL) &&
         s->solver->final_sigma != WEFT_FINAL_MIN)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: the last sigma of %s is 0",
-                       s->solver->name);
-    WF_TRY(check_range("interpolation", o->interpolation, WEFT_INTERPOLATION_LINEAR,
-                       WEFT_INTERPOLATION_LOG_LINEAR, err));
-    if (o->interpolation != 0 && !(s->solver->keys & WF_KEY_INTERPOLATION))
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: %s has no log_linear interpolation",
-                       s->solver->name);
-    if (logs && !(s->solver->keys & WF_KEY_TIMESTEP_TYPE))
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: %s has no logarithms for timesteps",
-                       s->solver->name);
-    if (logs && o->interpolation != 0 && o->prediction == WEFT_PREDICT_V)
+        return not_taken(s, "last sigma but 0", err);
+    if (log_linear && !(keys & WF_KEY_INTERPOLATION))
+        return not_taken(s, "log_linear interpolation", err);
+    if (logs && !(keys & WF_KEY_TIMESTEP_TYPE))
+        return not_taken(s, "logarithms for timesteps", err);
+    if (o->lambda_min != 0 && s->solver->layout != WF_LAYOUT_DPM)
+        return not_taken(s, "lambda_min", err);
+    if (logs && log_linear && o->prediction == WEFT_PREDICT_V)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "sampler: log_linear interpolation together with logarithms for timesteps "
                        "makes a step more than is asked for");
-    if (o->lambda_min != 0 && s->solver->layout != WF_LAYOUT_DPM)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: %s takes no lambda_min", s->solver->name);
+    return WEFT_OK;
+}
+
+static weft_status check_levels(const weft_sampler *s, weft_error *err)
+{
+    const weft_sampler_options *o = &s->o;
+    wf_number_text              rho;
+
+    WF_TRY(check_range("final_sigma", o->final_sigma, WEFT_FINAL_DEFAULT, WEFT_FINAL_MIN, err));
+    WF_TRY(check_range("interpolation", o->interpolation, WEFT_INTERPOLATION_LINEAR,
+                       WEFT_INTERPOLATION_LOG_LINEAR, err));
     if (!isfinite(o->lambda_min))
         return wf_fail(err, WEFT_E_ARG, "sampler: lambda_min is not a finite number");
     WF_TRY(check_sigma("sigma_min", o->sigma_min, err));
@@ -157,7 +175,7 @@ static weft_status check_schedule(weft_sampler *s, weft_error *err)
     if (!(o->rho == 0 || (o->rho >= 0.01f && o->rho <= 1000)))
         return wf_fail(err, WEFT_E_ARG, "sampler: rho is %s, it must be 0.01 to 1000",
                        wf_number(&rho, (double)o->rho));
-    return WEFT_OK;
+    return check_kind_of_levels(s, err);
 }
 
 /* The caller's own noise levels: how many, for which solver, and whether they fall. */
@@ -198,6 +216,7 @@ static weft_status read_options(weft_sampler *s, weft_error *err)
 
     WF_TRY(check_range("train_steps", o->train_steps, 2, MAX_TRAIN_STEPS, err));
     WF_TRY(check_schedule(s, err));
+    WF_TRY(check_levels(s, err));
     WF_TRY(check_sigmas(s, err));
     if (o->steps == 0) o->steps = WF_MIN(20, o->train_steps);
     WF_TRY(check_range("steps", o->steps, 1, o->train_steps, err));

@@ -1,7 +1,8 @@
 /* schedule.c - which timesteps and levels N steps visit, whatever the process.
  *
  * Which ones, and with what rounding, is convention, and images differ visibly between
- * conventions. These are the ones of diffusers, which computes them with numpy in double. */
+ * conventions. These are the ones of diffusers, which computes them with numpy in double, and
+ * those of ComfyUI and A1111 for schedules that diffusers does not have. */
 #include <math.h>
 
 #include "sampler/sampler_internal.h"
@@ -141,7 +142,7 @@ double wf_schedule_sigma(const weft_sampler *s, double high, double low, int32_t
         return low + wf_beta_quantile(1 - part) * (high - low);
     case WEFT_SCHEDULE_KL_OPTIMAL:
         return tan(part * atan(low) + (1 - part) * atan(high));
-    case WEFT_SCHEDULE_LU: /* even in log(sigma), and so in lambda; diffusers has these in float32 */
+    case WEFT_SCHEDULE_LU: /* even in log(sigma), and so in lambda; the ends' are float32 */
         top = (double)logf((float)high);
         return exp(top + part * ((double)logf((float)low) - top));
     default: /* WEFT_SCHEDULE_EXPONENTIAL */

@@ -4,9 +4,9 @@
 #include "walk.h"
 
 #define LEN 24 /* of the stored latents */
-#define HONOURED 446
-#define IDLE 1290
-#define REFUSED 83
+#define HONOURED 481
+#define IDLE 1459
+#define REFUSED 87
 #define BEYOND 68
 #define ALL_KEYS 259
 
@@ -216,8 +216,21 @@ static void compare_levels(const weft_sampler *s, const char *name, const float 
                  2e-6 * (double)want[1 + calls + i]);
 }
 
+static void expect_finite(weft_sampler *s, const char *name, const float *noise, uint64_t seed)
+{
+    weft_noise *draws;
+    float       x[LEN];
+
+    ck_assert_int_eq(weft_noise_create(seed, NULL, &draws, &err), WEFT_OK);
+    for (size_t i = 0; i < LEN; i++) x[i] = noise[i] * weft_sampler_init_scale(s);
+    begin(s, 0, LEN);
+    for (int32_t call = 0; call < weft_sampler_calls(s); call++) walk(s, call, x, LEN, draws);
+    for (size_t i = 0; i < LEN; i++) ck_assert_msg(isfinite(x[i]), "%s: x %zu is not finite", name, i);
+    weft_noise_free(draws);
+}
+
 /* One kind with one key. 'h': as diffusers' run with the key, which is another than without; 'i': the same run, since the
- * class does not have the key or it is idle; 'r': refused as listed; 'b': runs where diffusers refuses. */
+ * class does not have the key or it is idle; 'r': refused as listed; 'b': runs where diffusers refuses or divides by 0. */
 static char try_key(const json_t *all, const json_t *row, const char *name, const json_t *run, const float *noise,
                     const float *x, bool *met)
 {
@@ -242,6 +255,8 @@ static char try_key(const json_t *all, const json_t *row, const char *name, cons
         if (kind == WEFT_SAMPLER_DPMPP_SDE) compare_levels(s, told, want);
         else compare_run(s, told, noise, want, (uint64_t)number_of(all, "noise_seed"), tolerance);
         how = json_equal(run, json_object_get(json_object_get(row, "without"), name)) ? 'i' : 'h';
+    } else {
+        expect_finite(s, told, noise, (uint64_t)number_of(all, "noise_seed"));
     }
     weft_sampler_free(s);
     json_decref(config);
@@ -472,13 +487,13 @@ START_TEST(schedules_out_of_place_are_refused)
     refused(o, WEFT_E_ARG, "rho is ");
     o = options_of(WEFT_SAMPLER_HEUN, 4);
     o.interpolation = WEFT_INTERPOLATION_LOG_LINEAR;
-    refused(o, WEFT_E_UNSUPPORTED, "heun has no log_linear interpolation");
+    refused(o, WEFT_E_UNSUPPORTED, "heun takes no log_linear interpolation");
     o = options_of(WEFT_SAMPLER_HEUN, 4);
     o.flags = WEFT_SAMPLER_LOG_TIMESTEPS;
-    refused(o, WEFT_E_UNSUPPORTED, "heun has no logarithms for timesteps");
+    refused(o, WEFT_E_UNSUPPORTED, "heun takes no logarithms for timesteps");
     o.flags = 0;
     o.final_sigma = WEFT_FINAL_MIN;
-    refused(o, WEFT_E_UNSUPPORTED, "the last sigma of heun is 0");
+    refused(o, WEFT_E_UNSUPPORTED, "heun takes no last sigma but 0");
     o.final_sigma = 0;
     o.lambda_min = -3;
     refused(o, WEFT_E_UNSUPPORTED, "heun takes no lambda_min");

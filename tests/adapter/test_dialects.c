@@ -75,6 +75,29 @@ static const struct {
     { "base_model.model.encoder.layers.0.x.lora_A.weight base_model.model.encoder.layers.0.x.lora_B.weight",
       "peft", "text_encoder.text_model.encoder.layers.0.x" },
     { "up_blocks.0.x.lora_A.weight up_blocks.0.x.lora_B.weight", "peft", "unet.up_blocks.0.x" },
+
+    /* what wraps a model when it is saved: a script's PEFT inside a pipeline, DDP, torch.compile, ... */
+    { "unet.base_model.model.down_blocks.0.x.lora_A.weight unet.base_model.model.down_blocks.0.x.lora_B.weight",
+      "diffusers", "unet.down_blocks.0.x" },
+    { "module.unet._orig_mod.base_model.model.conv_in.lora_A.weight "
+      "module.unet._orig_mod.base_model.model.conv_in.lora_B.weight", "diffusers", "unet.conv_in" },
+    { "base_model.model.unet.conv_in.lora_A.weight base_model.model.unet.conv_in.lora_B.weight",
+      "peft", "unet.conv_in" },
+    { "_orig_mod.module.base_model.model.down_blocks.0._fsdp_wrapped_module.x.lora_A.default.weight "
+      "_orig_mod.module.base_model.model.down_blocks.0._fsdp_wrapped_module.x.lora_B.default.weight",
+      "peft", "unet.down_blocks.0.x" },
+    { "state_dict.model.text_encoder.module.text_model.x.lora_A.weight "
+      "state_dict.model.text_encoder.module.text_model.x.lora_B.weight", "diffusers", "text_encoder.text_model.x" },
+    { "module.unet.unet.x.attn2.to_v.lora.down.weight module.unet.unet.x.attn2.to_v.lora.up.weight",
+      "diffusers-old", "unet.x.attn2.to_v" },
+    { "module.lora_unet_mid_block_x.lora_down.weight module.lora_unet_mid_block_x.lora_up.weight",
+      "kohya", "lora_unet_mid_block_x" },
+    { "model.diffusion_model.input_blocks.4.1.proj_in.lora_up.weight "
+      "model.diffusion_model.input_blocks.4.1.proj_in.lora_down.weight", "kohya", "lora_unet_input_blocks_4_1_proj_in" },
+    { "lycoris__orig_mod_mid_block_x.lora_up.weight lycoris__orig_mod_mid_block_x.lora_down.weight",
+      "lycoris", "lora_unet_mid_block_x" },
+    { "lycoris__orig_mod_text_model_x.lora_up.weight lycoris__orig_mod_text_model_x.lora_down.weight",
+      "lycoris", "lora_te1_text_model_x" },
 };
 
 START_TEST(key_is_read_as_its_dialect_means_it)

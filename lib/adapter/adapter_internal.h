@@ -81,6 +81,14 @@ const char *wf_component_prefix(int32_t component);
 typedef struct wf_key_text { char text[168]; } wf_key_text;
 const char *wf_key_show(wf_key_text *buf, const char *key);
 
+/* ---- pattern.c: PEFT's regular expressions --------------------------------------------------- */
+
+/* Does the pattern match the path to its end, from the start or (where loose) after a dot? false in
+ * *known: not a pattern we read. */
+bool        wf_pattern_matches(const char *pattern, const char *path, bool loose, bool *known);
+/* What trying it on one path takes, in steps. */
+double      wf_pattern_cost(const char *pattern);
+
 /* ---- config.c: what PEFT's configuration says of a module ------------------------------------ */
 
 /* A configuration: an object whose keys begin with `prefix` ("" or "unet."); `what` names its

@@ -4,97 +4,17 @@
  * PEFT keeps no alpha with the factors: adapter_config.json has lora_alpha for all modules and
  * alpha_pattern for some, and diffusers copies the same object into the file's metadata, each key
  * prefixed by the component. A pattern is a regular expression that must match the module's path to
- * its end, from the start or after a dot; the first that does wins. We read the part of that
- * language that configurations use (literals, . * + ? ^ $ and escaped signs) with a matcher of our
- * own, since the C library's depends on the locale, and refuse a pattern that says more, because a
- * wrong alpha makes an image that is quietly wrong.
+ * its end, from the start or after a dot (pattern.c); the first that does wins. One that says more
+ * than is read is refused, because a wrong alpha makes an image that is quietly wrong.
  *
  * Settings that make the tensors mean something else (PiSSA's changed base weights) are refused
  * here. */
 #include "adapter/adapter_internal.h"
 
-/* ---- patterns -------------------------------------------------------------------------------- */
-
-/* One sign of a pattern: what it matches and how often. */
-typedef struct sign {
-    bool any;
-    char c;
-    char times; /* 1, or one of * + ? */
-} sign;
-
 #define MOST_COST 2e9 /* some seconds; SDXL's 800 modules with a pattern for each take 5e7 */
-enum {
-    MAX_SIGNS = 400,
-    MAX_PATTERNS = 10000
-}; /* trainers write one pattern for each module, at the most */
+enum { MAX_PATTERNS = 10000 }; /* trainers write one pattern for each module, at the most */
 
-/* Split a pattern into signs; -1 if it uses more than we read. */
-static int32_t split_signs(const char *p, sign *out)
-{
-    int32_t n = 0;
-
-    for (; *p != '\0'; p++) {
-        if (strchr("()[]{}|", *p) != NULL) return -1;
-        if (*p == '$' && p[1] == '\0') break;
-        if (*p == '$' || *p == '^') return -1;
-        if (*p == '*' || *p == '+' || *p == '?') {
-            if (n == 0 || out[n - 1].times != 1) return -1;
-            out[n - 1].times = *p;
-            continue;
-        }
-        if (n == MAX_SIGNS) return -1;
-        out[n] = (sign){ .any = *p == '.', .c = *p, .times = 1 };
-        if (*p == '\\') {
-            p++;
-            if (*p == '\0' || strchr(".*+?^$()[]{}|\\-_/", *p) == NULL) return -1;
-            out[n].c = *p;
-        }
-        n++;
-    }
-    return n;
-}
-
-static bool fits(const sign *s, char c)
-{
-    return c != '\0' && (s->any || s->c == c);
-}
-
-/* Do signs[0..n) match s[0..len) to its end, from the start or (where loose) after a dot? All ways
- * at once: at[i] says that signs[0..i) have matched what was read, so no pattern can take long. */
-static bool match_all_ways(const sign *signs, int32_t n, const char *s, size_t len, bool loose)
-{
-    bool at[MAX_SIGNS + 1] = { false };
-
-    for (size_t k = 0;; k++) {
-        if (k == 0 || (loose && s[k - 1] == '.')) at[0] = true;
-        for (int32_t i = 0; i < n; i++) /* a sign that may be absent */
-            if (at[i] && (signs[i].times == '*' || signs[i].times == '?')) at[i + 1] = true;
-        if (k == len) return at[n];
-
-        at[n] = false;
-        for (int32_t i = n - 1; i >= 0; i--) {
-            bool hit = at[i] && fits(&signs[i], s[k]);
-            if (hit) at[i + 1] = true;
-            at[i] = hit && (signs[i].times == '*' || signs[i].times == '+');
-        }
-    }
-}
-
-/* `loose`: also after a dot, unless the pattern says where it begins. */
-static bool matches(const char *pattern, const char *module, bool loose, bool *known)
-{
-    sign    signs[MAX_SIGNS];
-    int32_t n = split_signs(pattern + (*pattern == '^'), signs);
-    size_t  len = strlen(module);
-
-    *known = n >= 0;
-    for (; n > 0 && signs[n - 1].times == 1; n--, len--) /* most patterns end here: a plain name */
-        if (len == 0 || !fits(&signs[n - 1], module[len - 1])) return false;
-    if (n < 0) return false;
-    loose = loose && *pattern != '^';
-    if (n == 0) return len == 0 || (loose && module[len - 1] == '.');
-    return match_all_ways(signs, n, module, len, loose);
-}
+/* ---- patterns -------------------------------------------------------------------------------- */
 
 /* Text encoders have lost the outermost word of their modules' paths: a pattern is of either
  * time. */
@@ -107,8 +27,8 @@ static const char *newer_path(const char *module)
 static bool matches_either(const char *pattern, const char *module, bool loose, bool *known)
 {
     const char *newer = newer_path(module);
-    return matches(pattern, module, loose, known) || (newer != module &&
-                                                      matches(pattern, newer, loose, known));
+    return wf_pattern_matches(pattern, module, loose, known) ||
+           (newer != module && wf_pattern_matches(pattern, newer, loose, known));
 }
 
 bool wf_config_matches(const char *pattern, const char *path, bool *known)
@@ -198,14 +118,6 @@ weft_status wf_config_check(const wf_config *c, weft_error *err)
     return WEFT_OK;
 }
 
-/* What trying a pattern takes: its signs, and where some repeat these times the path's length,
- * taken as usual. */
-static double cost_of(const char *pattern)
-{
-    double signs = 1 + (double)strlen(pattern);
-    return strpbrk(pattern, "*+?") != NULL ? 128 * signs : signs;
-}
-
 weft_status wf_config_check_cost(const wf_config *c, size_t modules, weft_error *err)
 {
     static const char *const tables[] = { "rank_pattern", "alpha_pattern" };
@@ -216,7 +128,7 @@ weft_status wf_config_check_cost(const wf_config *c, size_t modules, weft_error 
 
     for (size_t i = 0; i < WF_LEN(tables); i++) {
         json_t *table = (json_t *)setting(c, tables[i]); /* jansson only iterates over non-const */
-        json_object_foreach(table, pattern, entry) cost += cost_of(pattern);
+        json_object_foreach(table, pattern, entry) cost += wf_pattern_cost(pattern);
     }
     for (size_t i = 0; i < json_array_size(list); i++)
         cost += 1 + (double)json_string_length(json_array_get(list, i));

@@ -50,6 +50,22 @@ static const json_t *setting(const wf_config *c, const char *name)
     return json_object_get(c->json, key);
 }
 
+bool wf_config_speaks(const wf_config *c)
+{
+    static const char *const any[] = { "peft_type", "r", "lora_alpha", "alpha", "target_modules",
+                                       "rank_pattern", "alpha_pattern", "use_rslora" };
+    const char *key;
+    json_t     *entry;
+
+    if (c->json == NULL) return false;
+    for (size_t i = 0; i < WF_LEN(any) && *c->prefix == '\0'; i++)
+        if (setting(c, any[i]) != NULL) return true;
+    if (*c->prefix == '\0') return false;
+    json_object_foreach((json_t *)c->json, key, entry)
+        if (strncmp(key, c->prefix, strlen(c->prefix)) == 0) return true;
+    return false;
+}
+
 static bool is_set(const json_t *v)
 {
     return v != NULL && !json_is_null(v) && !json_is_false(v) &&
@@ -141,9 +157,10 @@ weft_status wf_config_check_cost(const wf_config *c, size_t modules, weft_error 
 }
 
 /* The number that `name`, or the first pattern of `patterns` that matches, gives; *found tells
- * whether any. */
+ * whether any, *by what it is called. */
 static weft_status number_for(const wf_config *c, const char *path, const char *name,
-                              const char *patterns, double *out, bool *found, weft_error *err)
+                              const char *patterns, double *out, bool *found, const char **by,
+                              weft_error *err)
 {
     const json_t *v = setting(c, name);
     json_t       *table = (json_t *)setting(c, patterns); /* jansson only iterates over non-const */
@@ -151,6 +168,7 @@ static weft_status number_for(const wf_config *c, const char *path, const char *
     json_t       *entry;
     wf_key_text   k;
 
+    *by = name;
     if (table != NULL && !json_is_null(table) && !json_is_object(table))
         return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s is not an object", c->what, c->prefix,
                        patterns);
@@ -166,6 +184,7 @@ static weft_status number_for(const wf_config *c, const char *path, const char *
                            c->what, c->prefix, patterns, wf_key_show(&k, pattern));
         if (!hit) continue;
         v = entry;
+        *by = pattern;
         break;
     }
     *found = v != NULL && !json_is_null(v);
@@ -227,14 +246,15 @@ bool wf_config_false(const wf_config *c, const char *name)
 static weft_status read_rank(const wf_config *c, const wf_peft_type *type, const char *path,
                              wf_settings *out, weft_error *err)
 {
-    bool   found = false;
-    double rank = 0;
+    bool        found = false;
+    double      rank = 0;
+    const char *by;
 
     if (type->rank_patterns == NULL) {
         out->start_rank = type->rank != NULL ? wf_config_count(c, type->rank, 0) : 0;
         return WEFT_OK;
     }
-    WF_TRY(number_for(c, path, type->rank, type->rank_patterns, &rank, &found, err));
+    WF_TRY(number_for(c, path, type->rank, type->rank_patterns, &rank, &found, &by, err));
     if (found && rank >= 0 && rank <= INT32_MAX) out->start_rank = (int32_t)rank;
     out->has_rank = found && type->lora;
     out->rank = rank;
@@ -260,5 +280,7 @@ weft_status wf_config_read(const wf_config *c, const char *path, uint64_t tensor
                        c->what, c->prefix, wf_key_show(&k, path));
     out->rslora = wf_config_true(c, "use_rslora");
     WF_TRY(read_rank(c, type, path, out, err));
-    return number_for(c, path, type->alpha, "alpha_pattern", &out->alpha, &out->has_alpha, err);
+    out->alpha_source = c->source;
+    return number_for(c, path, type->alpha, "alpha_pattern", &out->alpha, &out->has_alpha,
+                      &out->alpha_key, err);
 }

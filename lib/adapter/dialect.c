@@ -112,7 +112,7 @@ static const wf_ending *find_ending(const wf_dialect *d, const char *key, bool w
 /* What programs wrap around a model before it is saved: PEFT, DistributedDataParallel, Lightning, a
  * pipeline object. They stack in any order, outside a component's name and inside it. */
 static const char *const wrappers[] = {
-    "base_model.model.", "module.", "model.", "state_dict.", "pipeline.", "pipe.",
+    WF_PEFT_WRAPPER, "module.", "model.", "state_dict.", "pipeline.", "pipe.",
 };
 
 /* What torch.compile, FSDP and checkpointing put around any part of a model, as a word of its own in

@@ -13,6 +13,9 @@
 /* No published name comes near this; a longer key is read by no dialect. */
 enum { WF_NAME_CAP = 512, WF_KEY_CAP = 2 * WF_NAME_CAP };
 
+/* What PEFT puts in front of the names of the model that it wraps. */
+#define WF_PEFT_WRAPPER "base_model.model."
+
 typedef struct wf_prefix {
     const char *from; /* the key begins so, behind wrappers (dialect.c); NULL ends the table   */
     const char *to;   /* and the name so instead                                               */
@@ -64,6 +67,7 @@ typedef struct wf_dialect {
     int32_t          config;     /* WF_CONFIG_*                                                   */
     bool             underscore; /* names stay with underscores until a model says what they mean */
     bool             peft;       /* tensors mean what PEFT means by them (wf_module.peft)         */
+    bool             unscaled;   /* it has no alpha: factors are multiplied as they are           */
 
     /* For a form in which keys alone say nothing: is the whole file of it? Not 0 if so, and then
      * read_listed() is given that number and reads every key. Both NULL: the dialect has no such

@@ -26,6 +26,6 @@ static const wf_prefix prefixes[] = {
 };
 
 const wf_dialect wf_dialect_peft = {
-    .name = "peft", .title = "PEFT", .wrapper = "base_model.model.", .prefixes = prefixes,
+    .name = "peft", .title = "PEFT", .wrapper = WF_PEFT_WRAPPER, .prefixes = prefixes,
     .endings = { wf_peft_endings }, .config = WF_CONFIG_FILE, .peft = true,
 };

@@ -289,6 +289,16 @@ static weft_status put_module(wf_saver *s, size_t module, const char *stem)
 
 /* ---- the three dialects ---------------------------------------------------------------------- */
 
+/* Does the key say alpha of a module? What is written has it in a tensor. */
+static bool says_alpha(const wf_saver *s, const char *key)
+{
+    for (size_t i = 0; i < s->a->count; i++)
+        if (s->a->modules[i].alpha_source == WEFT_ALPHA_METADATA &&
+            strcmp(s->a->modules[i].alpha_key, key) == 0)
+            return true;
+    return false;
+}
+
 /* The metadata of the file itself, except what described its own dialect. */
 static size_t copy_metadata(const wf_saver *s, const char **pairs)
 {
@@ -297,6 +307,7 @@ static size_t copy_metadata(const wf_saver *s, const char **pairs)
     for (size_t i = 0; i < wf_tensors_meta_count(s->a->tensors); i++) {
         const char *key = wf_tensors_meta_key(s->a->tensors, i);
         if (strcmp(key, "lora_adapter_metadata") == 0 || strcmp(key, "format") == 0) continue;
+        if (says_alpha(s, key)) continue;
         pairs[2 * n] = key;
         pairs[2 * n++ + 1] = wf_tensors_meta_value(s->a->tensors, i);
     }
@@ -357,7 +368,7 @@ static weft_status make_folder(const char *path, weft_error *err)
  * it. */
 static weft_status save_component(wf_saver *s, int32_t component, const char *folder)
 {
-    static const char wrapper[] = "base_model.model.";
+    static const char wrapper[] = WF_PEFT_WRAPPER;
     char              stem[WF_NAME_CAP + sizeof wrapper];
     const char       *pairs[] = { "format", "pt" };
     char             *json = wf_path_join(&s->alloc, folder, "adapter_config.json");

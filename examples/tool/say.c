@@ -47,7 +47,7 @@ _Noreturn void misuse(const char *format, ...)
 const char *in_tool_words(char *text)
 {
     static const struct { const char *theirs, *ours; } words[] = {
-        { "weft_model_options.", "--" }, { "weft_concept_options.", "--" }, { "WEFT_ADD_REPLACE", "--replace" },
+        { "weft_model_options.", "--" }, { "weft_adapter_options.", "--adapter-" }, { "weft_concept_options.", "--" }, { "WEFT_ADD_REPLACE", "--replace" },
         { "WEFT_ADD_PARTIAL", "--partial" },
         { "weft_phase_options: first", "--phase" },
     };

@@ -48,7 +48,7 @@ const char *in_tool_words(char *text)
 {
     static const struct { const char *theirs, *ours; } words[] = {
         { "weft_model_options.", "--" }, { "weft_adapter_options.", "--adapter-" }, { "weft_concept_options.", "--" }, { "WEFT_ADD_REPLACE", "--replace" },
-        { "WEFT_ADD_PARTIAL", "--partial" },
+        { "WEFT_ADD_PARTIAL", "--partial" }, { "WEFT_SAVE_HALF", "--half" },
         { "weft_phase_options: first", "--phase" },
     };
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)

@@ -193,8 +193,9 @@ weft_status wf_scale_settle(wf_scaling *at, wf_module *m, const wf_draft *draft,
         WF_TRY(take_alpha(m, (double)from->alpha, false, WEFT_ALPHA_OPTION, "alpha", from->name,
                           err));
     }
-    if (!isfinite(m->alpha))
-        return wf_module_fail(m, from->name, err, "its alpha is not a finite number");
+    if (!isfinite(m->alpha) || !isfinite(m->scale))
+        return wf_module_fail(m, from->name, err, "its %s is not a finite number",
+                              isfinite(m->alpha) ? "scale" : "alpha");
     bool known = m->has_alpha && divides(m);
     if (!known && from->scale != 0) {
         at->given++;

@@ -170,7 +170,7 @@ static const wf_prefix *find_prefix(const wf_dialect *d, const char *key, const 
     for (*body = key; (p = prefix_at(d, *body)) == NULL; *body += n) {
         bool own = d->wrapper != NULL && begins(*body, d->wrapper);
         n = own ? strlen(d->wrapper) : wrapper_at(*body);
-        if (n == 0 || (!own && begins(*body, wrappers[0]))) return NULL;
+        if (n == 0 || (!own && begins(*body, WF_PEFT_WRAPPER))) return NULL;
         *wrapped |= own;
     }
     *body += (n = strlen(p->from));
@@ -178,6 +178,7 @@ static const wf_prefix *find_prefix(const wf_dialect *d, const char *key, const 
     for (;; *body += n) {
         n = begins(*body, p->from) ? strlen(p->from) : wrapper_at(*body);
         if (n == 0) return p;
+        if (begins(*body, WF_PEFT_WRAPPER) && !d->peft) return NULL; /* its tensors mean PEFT's */
     }
 }
 

@@ -15,7 +15,7 @@
 
 /* Trainers set alpha to the rank, to twice it, or to 1; the largest in use is some hundred over a
  * rank of 1, the smallest 1 over a rank of some hundred. What is ten times beyond is a mistake. */
-static const double least_scale = 1e-4, most_scale = 1e3;
+static const float least_scale = 1e-4f, most_scale = 1e3f;
 
 /* ---- plain metadata -------------------------------------------------------------------------- */
 
@@ -115,8 +115,9 @@ void wf_scales_init(wf_scales *s, const weft_tensors *t)
     }
 }
 
-/* What metadata says of the module; NULL if nothing that can be meant. */
-static const wf_said *said_of(const wf_scales *s, const wf_module *m)
+/* What metadata says of the module: an alpha that can be meant (rank false), or a rank; NULL if
+ * nothing. */
+static const wf_said *said_of(const wf_scales *s, const wf_module *m, bool rank)
 {
     int32_t        c = wf_name_component(m->name);
     const wf_said *both[] = { c >= 0 && c < WF_SAID ? &s->of_component[c] : NULL,
@@ -124,8 +125,8 @@ static const wf_said *said_of(const wf_scales *s, const wf_module *m)
 
     for (size_t i = 0; i < WF_LEN(both); i++) {
         const wf_said *said = both[i];
-        if (said == NULL || said->key == NULL) continue;
-        if (!said->has_rank || m->rank == 0 || said->rank == m->rank) return said;
+        if (said == NULL || !(rank ? said->has_rank : said->key != NULL)) continue;
+        if (rank || !said->has_rank || m->rank == 0 || said->rank == m->rank) return said;
     }
     return NULL;
 }
@@ -175,13 +176,13 @@ weft_status wf_scale_settle(wf_scaling *at, wf_module *m, const wf_draft *draft,
                             const wf_config *config, const char *path, weft_error *err)
 {
     const wf_source *from = at->source;
-    const wf_said   *said = said_of(&at->scales, m);
+    const wf_said   *said = said_of(&at->scales, m, false), *rank = said_of(&at->scales, m, true);
 
     if (!matters(m, draft->dialect)) return WEFT_OK;
     m->alpha_source = m->has_alpha ? s->alpha_source : WEFT_ALPHA_UNSAID;
     m->alpha_key = m->has_alpha ? s->alpha_key : NULL;
-    if (!divides(m) && said != NULL && said->has_rank && said->rank >= 1 && said->rank <= INT32_MAX) {
-        s->start_rank = (int32_t)said->rank;
+    if (!divides(m) && rank != NULL && rank->rank >= 1 && rank->rank <= INT32_MAX) {
+        s->start_rank = (int32_t)rank->rank;
         WF_TRY(wf_module_settle(m, s, config, path, err));
         WF_TRY(m->family->shape(m, from->name, err));
     }
@@ -210,7 +211,7 @@ weft_status wf_scale_settle(wf_scaling *at, wf_module *m, const wf_draft *draft,
         m->alpha_source = WEFT_ALPHA_UNSAID;
         if (at->unsaid++ == 0) at->first_unsaid = m;
     }
-    double size = fabs((double)m->scale);
+    float size = fabsf(m->scale);
     if ((size > most_scale || size < least_scale) && at->odd++ == 0) at->first_odd = m;
     return WEFT_OK;
 }

@@ -124,6 +124,17 @@ static int print_report(weft_adapter *adapter, settings *s)
     return fits;
 }
 
+/* What is warned of while the file is opened is part of what is said of it. */
+static char   warnings[4][sizeof err.text];
+static size_t warning_count;
+
+static void keep_warning(void *user, int32_t level, const char *line)
+{
+    (void)user;
+    if (level >= WEFT_LOG_WARN && warning_count < sizeof warnings / sizeof warnings[0])
+        snprintf(warnings[warning_count++], sizeof warnings[0], "%s", line);
+}
+
 static int inspect_adapter(settings *s, weft_adapter *adapter)
 {
     weft_adapter_info info = WEFT_ADAPTER_INFO_INIT;
@@ -141,6 +152,7 @@ static int inspect_adapter(settings *s, weft_adapter *adapter)
     else if (info.rank_min == info.rank_max) printf("  rank      %d\n", (int)info.rank_min);
     else printf("  rank      %d to %d\n", (int)info.rank_min, (int)info.rank_max);
     print_groups(adapter);
+    for (size_t i = 0; i < warning_count; i++) printf("  warning   %s\n", in_tool_words(warnings[i]));
     printf("  size      ");
     print_bytes((double)info.bytes);
     printf(", %" PRId64 " parameters\n", info.parameters);
@@ -244,6 +256,7 @@ int inspect(settings *s)
     int status = 0;
 
     if (has_file(s->target, "model_index.json") || has_file(s->target, "unet/config.json")) return inspect_model(s);
+    s->opening.log = keep_warning;
     weft_status no_adapter = weft_adapter_open(s->target, &s->opening, &adapter, &why[0]);
     if (no_adapter == WEFT_E_IO || is_folder(s->target)) {
         err = why[0];

@@ -168,7 +168,8 @@ enum weft_dialect {
                                    each component                                              */
 };
 enum weft_save_flag {
-    WEFT_SAVE_HALF = 1u << 0  /* factors as F16; else they stay in the type that they have  */
+    WEFT_SAVE_HALF = 1u << 0  /* factors as F16, and WEFT_E_UNSUPPORTED where one is beyond it;
+                                 else they stay in the type that they have                  */
 };
 typedef struct weft_save_options {
     uint32_t struct_size;

@@ -13,7 +13,7 @@ int convert(settings *s)
 
     if (s->against == NULL) misuse("for which model? --model MODEL");
     if (s->output == NULL) misuse("where to? --output FILE");
-    check_writable(s->output);
+    check_writable(s->output, s->dialect == WEFT_DIALECT_PEFT ? NULL : ".safetensors");
     weft_model *model = open_model(s->against, s, &info);
     must(weft_adapter_open(s->target, &s->opening, &adapter, &err));
     o.dialect = s->dialect;
@@ -32,7 +32,7 @@ int merge_model(settings *s)
 
     if (s->adapter_count == 0) misuse("merge what? --adapter FILE[:WEIGHT]");
     if (s->output == NULL) misuse("where to? --output PATH");
-    check_writable(s->output);
+    check_writable(s->output, is_folder(s->target) ? NULL : ".safetensors");
     s->plan.text = WEFT_TEXT_ALL;
     weft_model *model = open_model(s->target, s, &info);
     weft_plan *plan = make_plan(model, s, 1, &m);

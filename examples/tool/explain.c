@@ -14,7 +14,7 @@ int explain(settings *s)
     size_t needed;
     int32_t evaluations = 0;
 
-    check_writable(s->output);
+    check_writable(s->output, ".png");
     weft_model *model = open_model(s->target, s, &info);
     weft_sampler *sampler = make_sampler(model, s);
     int32_t calls = weft_sampler_calls(sampler);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -89,10 +90,26 @@ void set_size(settings *s, const weft_model_info *info)
     s->height = s->run.height * factor;
 }
 
+/* A name that promises another format than `format`, ".png": other programs go by it. */
+static void check_ending(const char *path, const char *format)
+{
+    static const char *const endings[] = {
+        ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
+        ".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".json", ".txt",
+    };
+    const char *dot = strrchr(path, '.');
+
+    if (dot == NULL || strcasecmp(dot, format) == 0) return;
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++)
+        if (strcasecmp(dot, endings[i]) == 0)
+            misuse("%s: what is written is a %s file, not %s: name it so", path, format, dot);
+}
+
 /* Better to hear it before the first step than after the last. */
-void check_writable(const char *path)
+void check_writable(const char *path, const char *format)
 {
     if (path == NULL) return;
+    if (format != NULL) check_ending(path, format);
     const char *slash = strrchr(path, '/');
     char *folder = zeroed(strlen(path) + 2, 1);
 

@@ -1,5 +1,6 @@
 /* main.c - the command-line tool: picks the subcommand, and prints help. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -53,6 +54,7 @@ int main(int argc, char **argv)
 {
     settings s;
 
+    signal(SIGXFSZ, SIG_IGN);                    /* a file that may not grow is an error like a full disk */
     if (argc < 2) misuse("which subcommand: generate, explain, inspect, convert or merge?");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         print_help();

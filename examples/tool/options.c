@@ -128,7 +128,7 @@ static const row rows[] = {
 
     { HEADING, GENERATE, .name = "Beginning with an image" },
     { STRING, GENERATE, 'i', "--image", "PNG", "begin with this image, scaled to the size", IN(image) },
-    { FLOAT, GENERATE, 0, "--strength", "X", "0 keep it .. 1 redraw it whole (0.8; with --mask 1)", IN(strength), 0, 1 },
+    { FLOAT, GENERATE, 0, "--strength", "X", "how much to redraw: near 0 little .. 1 all (0.8; with --mask 1)", IN(strength), 0, 1 },
     { STRING, GENERATE, 0, "--mask", "PNG", "redraw where this image is white, keep where it is black", IN(mask) },
 
     { HEADING, PLANNED, .name = "Adapters" },

@@ -47,9 +47,15 @@ _Noreturn void misuse(const char *format, ...)
 const char *in_tool_words(char *text)
 {
     static const struct { const char *theirs, *ours; } words[] = {
-        { "weft_model_options.", "--" }, { "weft_adapter_options.", "--adapter-" }, { "weft_concept_options.", "--" }, { "WEFT_ADD_REPLACE", "--replace" },
+        { "weft_model_options.", "--" }, { "weft_concept_options.", "--" }, { "WEFT_ADD_REPLACE", "--replace" },
         { "WEFT_ADD_PARTIAL", "--partial" }, { "WEFT_SAVE_HALF", "--half" },
+        { "weft_adapter_options.", "--adapter-" }, { "weft_plan_add_concept()", "--concept" },
+        { "weft_plan_add()", "--adapter" }, { "WEFT_ENCODE_WEIGHTS", "--weighting" },
         { "weft_phase_options: first", "--phase" },
+        { "open it as an adapter", "give it with --adapter" },
+        { "open it as a concept", "give it with --concept" },
+        { "open it as a model", "give it as MODEL" },
+        { "with WEFT_OPEN_EPSILON or WEFT_OPEN_V", "with --epsilon or --v-prediction" },
     };
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         for (char *at; (at = strstr(text, words[i].theirs)) != NULL;) {
@@ -59,6 +65,11 @@ const char *in_tool_words(char *text)
             for (char *c = at + ours; *c == '_' || (*c >= 'a' && *c <= 'z'); c++)
                 if (*c == '_') *c = '-';
         }
+    for (char *at = text; (at = strstr(at, "weft_")) != NULL;) { /* "weft_sampler_start: strength ..." */
+        size_t n = strspn(at, "abcdefghijklmnopqrstuvwxyz_0123456789");
+        if (strncmp(at + n, ": ", 2) == 0) memmove(at, at + n + 2, strlen(at + n + 2) + 1);
+        else at += n;
+    }
     return text;
 }
 

@@ -119,7 +119,7 @@ int           is_guided(const settings *s, const weft_model_info *info); /* two 
 weft_sampler *make_sampler(const weft_model *model, const settings *s);
 weft_plan    *make_plan(weft_model *model, settings *s, int32_t calls, meter *m);
 void          set_size(settings *s, const weft_model_info *info); /* the run's, in latent pixels */
-void          check_writable(const char *path);                   /* better before the first step than after the last */
+void          check_writable(const char *path, const char *format); /* before the first step; ".png", NULL: not one file */
 int           is_folder(const char *path);
 
 /* ------------------------------------------------------------------ images.c: tensors and images in files */

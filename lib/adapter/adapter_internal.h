@@ -127,8 +127,8 @@ weft_status wf_config_check(const wf_config *c, weft_error *err);
 /* Refuse patterns that would take minutes on so many modules. */
 weft_status wf_config_check_cost(const wf_config *c, size_t modules, weft_error *err);
 /* What it says of the module with this path inside its component and these tensors. */
-weft_status wf_config_read(const wf_config *c, const char *path, uint64_t tensors, wf_settings *out,
-                           weft_error *err);
+weft_status wf_config_read(const wf_config *c, const char *path, wf_tensor_set tensors,
+                           wf_settings *out, weft_error *err);
 /* Single settings, for wf_family.settle: a number, a count of 0 to 2^20, a truth value. */
 double      wf_config_number(const wf_config *c, const char *name, double otherwise);
 int32_t     wf_config_count(const wf_config *c, const char *name, int32_t otherwise);

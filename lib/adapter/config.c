@@ -261,10 +261,10 @@ static weft_status read_rank(const wf_config *c, const wf_peft_type *type, const
     return WEFT_OK;
 }
 
-weft_status wf_config_read(const wf_config *c, const char *path, uint64_t tensors, wf_settings *out,
-                           weft_error *err)
+weft_status wf_config_read(const wf_config *c, const char *path, wf_tensor_set tensors,
+                           wf_settings *out, weft_error *err)
 {
-    const uint64_t      whole = WF_BIT(WF_TENSOR_REPLACE) | WF_BIT(WF_TENSOR_REPLACE_B);
+    const wf_tensor_set whole = WF_BIT(WF_TENSOR_REPLACE) | WF_BIT(WF_TENSOR_REPLACE_B);
     const wf_peft_type *type = type_of(c); /* one that is known: wf_config_check() has looked */
     wf_key_text         k;
 

@@ -11,7 +11,7 @@ static const wf_family *const families[] = { WF_FAMILIES(ROW) };
 #undef ROW
 
 /* What any module may have besides its family's own. */
-static const uint64_t common = WF_BIT(WF_TENSOR_ALPHA) | WF_BIT(WF_TENSOR_MAGNITUDE) |
+static const wf_tensor_set common = WF_BIT(WF_TENSOR_ALPHA) | WF_BIT(WF_TENSOR_MAGNITUDE) |
     WF_BIT(WF_TENSOR_DIFF_B) |
                                WF_BIT(WF_TENSOR_REPLACE_B);
 
@@ -21,13 +21,13 @@ const wf_family *const *wf_families(size_t *count)
     return families;
 }
 
-static bool takes_tensors(const wf_family *f, uint64_t tensors)
+static bool takes_tensors(const wf_family *f, wf_tensor_set tensors)
 {
     return (tensors & f->needs) == f->needs && (f->any == 0 || (tensors & f->any) != 0) &&
            (tensors & ~(f->needs | f->any | f->may | common)) == 0;
 }
 
-const wf_family *wf_family_of(uint64_t tensors)
+const wf_family *wf_family_of(wf_tensor_set tensors)
 {
     for (size_t i = 0; i < WF_LEN(families); i++)
         if (takes_tensors(families[i], tensors)) return families[i];
@@ -36,7 +36,7 @@ const wf_family *wf_family_of(uint64_t tensors)
 
 const wf_family *wf_module_family(const wf_module *m)
 {
-    uint64_t         tensors = wf_module_tensors(m);
+    wf_tensor_set    tensors = wf_module_tensors(m);
     /* Whose shape() then says what is wrong, if none takes it. */
     const wf_family *first = wf_family_of(tensors);
 

@@ -57,8 +57,10 @@ enum {
     WF_TENSOR_W_NORM, WF_TENSOR_B_NORM,
     WF_TENSORS
 };
-#define WF_BIT(tensor) ((uint64_t)1 << (tensor))
-_Static_assert(WF_TENSORS <= 64, "a module's set of tensors is kept in 64 bits");
+/* A set of tensors. */
+__extension__ typedef unsigned __int128 wf_tensor_set;
+#define WF_BIT(tensor) ((wf_tensor_set)1 << (tensor))
+_Static_assert(WF_TENSORS <= 128, "a module's set of tensors is kept in 128 bits");
 
 enum { WF_FORM_PAIR = 1, WF_FORM_KRON, WF_FORM_DENSE, WF_FORM_NORM };
 
@@ -92,7 +94,7 @@ struct wf_peft_writer;
 /* One kind of adapter that PEFT has: how its configuration is read and written. */
 typedef struct wf_peft_type {
     const char *name;          /* peft_type; NULL ends a list                                    */
-    uint64_t    known_by;      /* each of its modules has one of these tensors                   */
+    wf_tensor_set known_by;    /* each of its modules has one of these tensors                   */
     const char *rank;          /* what the configuration calls the rank at the start of training */
     const char *rank_patterns; /* the ranks of single modules by pattern; NULL: it has none      */
     const char *alpha;         /* what the configuration calls alpha                             */
@@ -104,9 +106,9 @@ typedef struct wf_family wf_family;
 struct wf_family {
     const char *name;      /* "loha": for reports and weft_has()                                 */
     const char *title;     /* "LoHa": for messages                                               */
-    uint64_t    needs;     /* tensors that must be there                                         */
-    uint64_t    any;       /* of these one at least, if not 0; shape() says what is missing beside it */
-    uint64_t    may;       /* tensors that may be there besides; the common ones always may      */
+    wf_tensor_set needs;   /* tensors that must be there                                         */
+    wf_tensor_set any;     /* of these one at least, if any; shape() says what is missing beside */
+    wf_tensor_set may;     /* tensors that may be there besides; the common ones always may      */
     bool        of_weight; /* Delta W depends on W                                               */
     size_t      extra_size; /* bytes of wf_module.extra                                          */
 
@@ -175,7 +177,7 @@ struct wf_family {
     int32_t (*written_as)(const wf_module *m, int32_t tensor);
     /* The tensors, as bits, that this dialect has no word for and that are multiplied into
      * WF_TENSOR_DOWN. NULL: none. */
-    uint64_t (*folded)(const wf_module *m, int32_t dialect);
+    wf_tensor_set (*folded)(const wf_module *m, int32_t dialect);
     /* Give the copy `t` of a tensor the shape that it has beside a layer of l's kind; its values
      * stay in their order. NULL: all stay as they are. */
     void (*shape_for)(const wf_module *m, const wf_layer *l, int32_t tensor, wf_tensor *t);
@@ -203,7 +205,7 @@ WF_FAMILIES(WF_FAMILY_EXTERN)
 
 const wf_family *const *wf_families(size_t *count);
 /* The family of a set of tensors (bits), NULL if none fits exactly. */
-const wf_family *wf_family_of(uint64_t tensors);
+const wf_family *wf_family_of(wf_tensor_set tensors);
 /* The family of a module, by its tensors and, if several share these, by their shapes; NULL as
  * above. */
 const wf_family *wf_module_family(const wf_module *m);
@@ -242,7 +244,7 @@ weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, flo
 weft_status wf_module_settle(wf_module *m, const struct wf_settings *s,
                              const struct wf_config *config, const char *path, weft_error *err);
 /* The tensors that a module has, as bits. */
-uint64_t    wf_module_tensors(const wf_module *m);
+wf_tensor_set wf_module_tensors(const wf_module *m);
 /* The usual scale, for shape() once m->rank is known: alpha / divisor, alpha / sqrt(divisor) for
  * rsLoRA. Without an alpha it is the rank. One of 0 is the rank too for kohya and LyCORIS, and
  * means 0 to PEFT and diffusers. */

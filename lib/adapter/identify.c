@@ -118,6 +118,12 @@ weft_status wf_identify_stranger(const weft_adapter *a, weft_error *err)
             err, WEFT_E_UNSUPPORTED,
             "%s: %s, one tensor of width %d, is a textual inversion: open it as a concept", a->name,
             wf_key_show(&k, token->name), width);
+    if (wf_glob_any("conv_in.*,decoder.*,encoder.*,text_model.*,vision_model.*,*.resnets.*",
+                    first->name))
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: %s is of a part of a model, not of an adapter: the folder that it lies "
+                       "in is opened as a model",
+                       a->name, wf_key_show(&k, first->name));
     const wf_dialect *d = nearest_dialect(a->tensors, &near);
     if (d != NULL)
         return wf_fail(err, WEFT_E_UNSUPPORTED,

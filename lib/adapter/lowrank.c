@@ -220,9 +220,9 @@ static const char *cannot_write(const wf_module *m, int32_t dialect)
 
 /* A mixer has a word in no dialect, AdaLoRA's weights only in PEFT, Tucker's core only in
  * kohya's. */
-static uint64_t folded(const wf_module *m, int32_t dialect)
+static wf_tensor_set folded(const wf_module *m, int32_t dialect)
 {
-    uint64_t middle = WF_BIT(WF_TENSOR_MID) | WF_BIT(WF_TENSOR_MIXER) | WF_BIT(WF_TENSOR_LORA_E);
+    wf_tensor_set middle = WF_BIT(WF_TENSOR_MID) | WF_BIT(WF_TENSOR_MIXER) | WF_BIT(WF_TENSOR_LORA_E);
 
     if (dialect == WEFT_DIALECT_PEFT) middle &= ~WF_BIT(WF_TENSOR_LORA_E);
     if (dialect == WEFT_DIALECT_KOHYA) middle &= ~WF_BIT(WF_TENSOR_MID);

@@ -8,9 +8,9 @@
 #include "adapter/factor.h"
 #include "tensor/gemm.h"
 
-uint64_t wf_module_tensors(const wf_module *m)
+wf_tensor_set wf_module_tensors(const wf_module *m)
 {
-    uint64_t parts = 0;
+    wf_tensor_set parts = 0;
 
     for (int32_t p = 0; p < WF_TENSORS; p++)
         if (m->tensor[p] != NULL) parts |= WF_BIT(p);

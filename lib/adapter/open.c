@@ -60,6 +60,10 @@ static weft_status find_file(paths *p, const char *dir, const weft_allocator *al
     for (size_t i = 0; i < WF_LEN(names) && p->file == NULL; i++)
         WF_TRY(find_in(&p->file, dir, names[i], alloc, err));
     if (p->file != NULL) return WEFT_OK;
+    WF_TRY(find_in(&p->file, dir, "model_index.json", alloc, err));
+    if (p->file != NULL)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: a model's folder, not an adapter's: open it as a model", dir);
     return wf_fail_sys(err, ENOENT, "%s: neither %s nor %s in this folder", dir, names[0],
                        names[1]);
 }
@@ -154,7 +158,7 @@ static weft_status read_config(json_t **out, const weft_tensors *t, const weft_a
                        name);
     if (!wanted) return WEFT_OK;
     if (o->config_text != NULL)
-        return wf_json_load_text(out, o->config_text, "config_text", alloc, err);
+        return wf_json_load_text(out, o->config_text, "config_text", err);
     return path != NULL ? wf_json_load(out, path, alloc, err) : WEFT_OK;
 }
 

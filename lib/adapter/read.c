@@ -233,7 +233,7 @@ static const wf_family *nearest_family(uint64_t tensors, int32_t *missing)
     const wf_family *const *all = wf_families(&count);
 
     for (size_t i = 0; i < count; i++) {
-        uint64_t want = all[i]->needs & ~tensors;
+        wf_tensor_set want = all[i]->needs & ~tensors;
         if (wf_family_of(tensors | all[i]->needs) != all[i]) continue;
         for (*missing = 0; (want & WF_BIT(*missing)) == 0; ++*missing) {}
         return all[i];
@@ -242,7 +242,7 @@ static const wf_family *nearest_family(uint64_t tensors, int32_t *missing)
 }
 
 /* No family has exactly these tensors: say what is there, or what is missing. */
-static weft_status refuse_tensors(reader *rd, size_t i, uint64_t tensors)
+static weft_status refuse_tensors(reader *rd, size_t i, wf_tensor_set tensors)
 {
     const wf_module *m = &rd->a->modules[i];
     int32_t          missing, first = 0;
@@ -271,7 +271,7 @@ static weft_status refuse_tensors(reader *rd, size_t i, uint64_t tensors)
 static weft_status finish_module(reader *rd, size_t i)
 {
     wf_module  *m = &rd->a->modules[i];
-    uint64_t    tensors = wf_module_tensors(m);
+    wf_tensor_set tensors = wf_module_tensors(m);
     const char *source = rd->a->name, *path = wf_name_path(m->name);
     wf_settings s = { 0 };
     wf_config   config;

@@ -203,7 +203,7 @@ static void fit_shape(const wf_saver *s, const wf_module *m, const wf_layer *l, 
 /* ---- alpha ----------------------------------------------------------------------------------- */
 
 /* The tensors that are multiplied into the inner factor, as bits. */
-static uint64_t folded(const wf_saver *s, const wf_module *m)
+static wf_tensor_set folded(const wf_saver *s, const wf_module *m)
 {
     return m->family->folded != NULL ? m->family->folded(m, s->dialect) : 0;
 }
@@ -279,7 +279,7 @@ static weft_status put_tensor(wf_saver *s, size_t module, int32_t tensor, const 
     const wf_peft_type *type = s->dialect != WEFT_DIALECT_KOHYA ? wf_saver_peft_type(s, m) : NULL;
     wf_tensor           t = *m->tensor[tensor];
     int32_t             word = written_as(m, tensor);
-    uint64_t            fold = folded(s, m);
+    wf_tensor_set       fold = folded(s, m);
     bool                bare = type != NULL && type->bare;
     const char         *ending;
 
@@ -461,7 +461,7 @@ static weft_status make_room(wf_saver *s)
     size_t tensors = 0;
 
     for (size_t i = 0; i < s->a->count; i++) {
-        uint64_t left = wf_module_tensors(&s->a->modules[i]);
+        wf_tensor_set left = wf_module_tensors(&s->a->modules[i]);
         for (tensors += 1; left != 0; left &= left - 1) tensors++;
     }
     s->kept_cap = 3 * tensors;

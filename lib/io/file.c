@@ -5,9 +5,14 @@
  * instead.
  *
  * Writing goes to a new file in the same folder, which then takes the name: a reader sees the old
- * content or the new, never half of it. The temporary name is ours and opened with O_EXCL rather
- * than made by mkstemp, because that would give the file mode 0600, and the umask, which says what
- * the mode should be, can only be read by changing it for the whole process. */
+ * content or the new, never half of it. Until it is whole the new file has no name where the system
+ * can make such a file, so that a process killed in the middle leaves nothing behind. Elsewhere it
+ * has a temporary name, opened with O_EXCL rather than made by mkstemp, because that would give the
+ * file mode 0600, and the umask, which says what the mode should be, can only be read by changing
+ * it for the whole process. A link stays a link: the file that it points to is replaced. */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1  /* O_TMPFILE */
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -158,38 +163,113 @@ char *wf_path_join(const weft_allocator *alloc, const char *dir, const char *nam
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-/* A device or a pipe cannot be replaced by a file, and must not be: /dev/null would be gone. */
-static weft_status check_target(const char *path, weft_error *err)
+enum { PATH_BYTES = 4096, LINKS = 40 };
+
+typedef struct target {
+    char path[PATH_BYTES]; /* the file to be replaced: behind all links          */
+    char temp[PATH_BYTES]; /* the new file's name until then; "": it has none    */
+    int  fd;
+} target;
+
+/* The length of a path's folder, with its slash. */
+static size_t folder_length(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? (size_t)(slash - path) + 1 : 0;
+}
+
+/* path becomes what the link there points to. */
+static int follow(char path[PATH_BYTES])
+{
+    char    link[PATH_BYTES];
+    size_t  dir = folder_length(path);
+    ssize_t n = readlink(path, link, sizeof link);
+
+    if (n < 0) return errno;
+    if (link[0] == '/') dir = 0;
+    if (dir + (size_t)n >= PATH_BYTES) return ENAMETOOLONG;
+    memcpy(path + dir, link, (size_t)n);
+    path[dir + (size_t)n] = '\0';
+    return 0;
+}
+
+/* Find the file that is to be replaced, and the mode that it has; 0 if there is none. A device
+ * or a pipe cannot be replaced by a file, and must not be: /dev/null would be gone. */
+static weft_status find_target(target *t, const char *path, mode_t *mode, weft_error *err)
 {
     struct stat info;
+    int         links = 0, sys = 0;
 
+    *mode = 0;
     if (path == NULL) return wf_fail(err, WEFT_E_ARG, "path is NULL");
-    if (stat(path, &info) != 0 || S_ISREG(info.st_mode)) return WEFT_OK;
+    if (!wf_format(t->path, sizeof t->path, "%s", path)) sys = ENAMETOOLONG;
+    while (sys == 0 && lstat(t->path, &info) == 0 && S_ISLNK(info.st_mode))
+        sys = links++ < LINKS ? follow(t->path) : ELOOP;
+    if (sys != 0) return wf_fail_sys(err, sys, "%s: cannot be written", path);
+    if (stat(t->path, &info) != 0) return WEFT_OK;
+    *mode = info.st_mode & 0777;
+    if (S_ISREG(info.st_mode)) return WEFT_OK;
     if (S_ISDIR(info.st_mode)) return wf_fail_sys(err, EISDIR, "%s", path);
     return wf_fail(err, WEFT_E_IO, "%s: not a regular file, and would be replaced by one", path);
 }
 
-/* Make an empty file beside path, its name in temp; -1 with errno on failure. The name does not
- * grow with the target's, whose own may already be as long as the system allows. */
-static int make_temporary(const char *path, char *temp, size_t cap)
+/* A new name in the folder of the target; it does not grow with the target's, whose own may already
+ * be as long as the system allows. */
+static bool new_name(target *t, int attempt)
 {
-    const char *slash = strrchr(path, '/');
-    size_t      dir   = slash != NULL ? (size_t)(slash - path) + 1 : 0;
-    int         fd    = -1;
+    size_t          dir = folder_length(t->path);
+    struct timespec now = { 0, 0 };
 
-    if (dir + 64 > cap) { errno = ENAMETOOLONG; return -1; }
-    memcpy(temp, path, dir);
+    clock_gettime(CLOCK_REALTIME, &now);
+    memcpy(t->temp, t->path, dir);
+    return wf_format(t->temp + dir, sizeof t->temp - dir, ".weft-%lld-%lld-%d",
+                     (long long)getpid(), (long long)now.tv_nsec, attempt);
+}
+
+/* An empty file without a name in the target's folder; -1 where the system has no such thing, or
+ * no way to name it later. */
+static int make_nameless(target *t)
+{
+    int fd = -1;
+#ifdef O_TMPFILE
+    size_t dir = folder_length(t->path);
+
+    memcpy(t->temp, t->path, dir);
+    memcpy(t->temp + dir, ".", 2);
+    if (access("/proc/self/fd", X_OK) == 0)
+        fd = open(t->temp, O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666);
+#endif
+    t->temp[0] = '\0';
+    return fd;
+}
+
+/* Make the empty file that will be the target; false with errno on failure. */
+static bool make_temporary(target *t)
+{
+    if (folder_length(t->path) + 64 > sizeof t->temp) { errno = ENAMETOOLONG; return false; }
+    if ((t->fd = make_nameless(t)) >= 0) return true;
     for (int attempt = 0; attempt < 100; attempt++) {
-        struct timespec now = { 0, 0 };
-
-        clock_gettime(CLOCK_REALTIME, &now);
-        if (!wf_format(temp + dir, cap - dir, ".weft-%lld-%lld-%d", (long long)getpid(),
-                       (long long)now.tv_nsec, attempt))
-            break;
-        fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd >= 0 || errno != EEXIST) return fd;
+        if (!new_name(t, attempt)) break;
+        t->fd = open(t->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (t->fd >= 0) return true;
+        if (errno != EEXIST) break;
     }
-    return -1;
+    t->temp[0] = '\0';
+    return false;
+}
+
+/* Give the file that has none a name. */
+static int name_it(target *t)
+{
+    char self[64];
+    int  sys = EEXIST;
+
+    if (t->temp[0] != '\0') return 0;
+    wf_format(self, sizeof self, "/proc/self/fd/%d", t->fd);
+    for (int attempt = 0; attempt < 100 && sys == EEXIST && new_name(t, attempt); attempt++)
+        sys = linkat(AT_FDCWD, self, AT_FDCWD, t->temp, AT_SYMLINK_FOLLOW) == 0 ? 0 : errno;
+    if (sys != 0) t->temp[0] = '\0';
+    return sys;
 }
 
 static int write_all(int fd, const uint8_t *bytes, size_t size)
@@ -208,26 +288,28 @@ static int write_all(int fd, const uint8_t *bytes, size_t size)
 weft_status wf_file_write_from(const char *path, size_t count, wf_part_maker make, void *user,
                                weft_error *err)
 {
-    char        temp[4096];
-    int         fd, sys = 0;
+    target      t;
+    mode_t      mode;
+    int         sys = 0;
     weft_status st;
 
-    if ((st = check_target(path, err)) != WEFT_OK) return st;
-    fd = make_temporary(path, temp, sizeof temp);
-    if (fd < 0) return wf_fail_sys(err, errno, "%s: cannot be written", path);
+    if ((st = find_target(&t, path, &mode, err)) != WEFT_OK) return st;
+    if (!make_temporary(&t)) return wf_fail_sys(err, errno, "%s: cannot be written", path);
 
     for (size_t i = 0; i < count && sys == 0; i++) {
         wf_part part = { NULL, 0 };
 
         if ((st = make(user, i, &part, err)) != WEFT_OK) break;
-        sys = write_all(fd, part.data, part.size);
+        sys = write_all(t.fd, part.data, part.size);
     }
-    if (st == WEFT_OK && sys == 0 && fsync(fd) != 0 && errno != EINVAL)
+    if (st == WEFT_OK && sys == 0 && fsync(t.fd) != 0 && errno != EINVAL)
         sys = errno; /* EINVAL: a file system without */
-    if (close(fd) != 0 && sys == 0) sys = errno;
-    if (st == WEFT_OK && sys == 0 && rename(temp, path) != 0) sys = errno;
+    if (mode != 0) (void)fchmod(t.fd, mode); /* a file system without modes refuses */
+    if (st == WEFT_OK && sys == 0) sys = name_it(&t);
+    if (close(t.fd) != 0 && sys == 0) sys = errno;
+    if (st == WEFT_OK && sys == 0 && rename(t.temp, t.path) != 0) sys = errno;
     if (st == WEFT_OK && sys == 0) return WEFT_OK;
-    unlink(temp);
+    if (t.temp[0] != '\0') unlink(t.temp);
     return st != WEFT_OK ? st : wf_fail_sys(err, sys, "%s: cannot be written", path);
 }
 

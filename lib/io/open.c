@@ -7,7 +7,8 @@ weft_status wf_tensors_parse(const uint8_t *data, size_t size, const char *what,
 {
     if (wf_torch_form_of(data, size) != WF_TORCH_NOT)
         return wf_torch_parse(data, size, what, alloc, out, err);
-    return wf_safetensors_parse(data, size, what, alloc, out, err);
+    weft_status st = wf_safetensors_parse(data, size, what, alloc, out, err);
+    return wf_say_foreign(st, data, size, "safetensors", what, err);
 }
 
 weft_status wf_tensors_open(const char *path, bool copy, const weft_allocator *alloc,

@@ -241,6 +241,11 @@ static weft_status refuse(const png_image *image, const char *what, weft_error *
     return wf_fail(err, WEFT_E_FORMAT, "%s: not a PNG that can be read: %s", what, image->message);
 }
 
+static bool is_png(const uint8_t *data, size_t size)
+{
+    return size >= 8 && memcmp(data, "\x89PNG\r\n\x1a\n", 8) == 0;
+}
+
 /* Everything up to the pixels; on success the image is to be finished or freed. */
 static weft_status begin(png_image *image, const uint8_t *data, size_t size, const char *what,
                          weft_error *err)
@@ -249,7 +254,10 @@ static weft_status begin(png_image *image, const uint8_t *data, size_t size, con
     image->version = PNG_IMAGE_VERSION;
     errno = 0;
     if (size == 0) return wf_fail(err, WEFT_E_FORMAT, "%s: not a PNG: the file is empty", what);
-    if (!png_image_begin_read_from_memory(image, data, size)) return refuse(image, what, err);
+    if (!png_image_begin_read_from_memory(image, data, size)) {
+        weft_status st = refuse(image, what, err);
+        return is_png(data, size) ? st : wf_say_foreign(st, data, size, "a PNG", what, err);
+    }
     if (image->width <= MAX_SIDE && image->height <= MAX_SIDE &&
         (size_t)image->width * image->height <= MAX_PIXELS / 3)
         return WEFT_OK;

@@ -91,7 +91,8 @@ static weft_status read_span(const reader *r, const char *name, const json_t *en
     if (begin > end || (uint64_t)end > r->data_size)
         return wf_fail(
             r->err, WEFT_E_FORMAT,
-            "%s: tensor \"%.160s\": data_offsets [%lld, %lld] lie outside the %zu bytes of data",
+            "%s: tensor \"%.160s\": data_offsets [%lld, %lld] lie outside the %zu bytes of data: "
+            "is the file cut short?",
             r->what, name, (long long)begin, (long long)end, r->data_size);
 
     if (!wf_mul(tensor->count, (size_t)wf_dtype_bits(tensor->dtype), &bits))
@@ -210,7 +211,9 @@ static weft_status read_header(weft_tensors *t, const uint8_t *data, size_t size
                        what, (unsigned long long)length, MAX_HEADER);
     if (length > size - 8)
         return wf_fail(err, WEFT_E_FORMAT,
-                       "%s: header of %llu bytes, but the file has %zu after its length", what,
+                       "%s: header of %llu bytes, but the file has %zu after its length: is it cut "
+                       "short?",
+                       what,
                        (unsigned long long)length, size - 8);
     if (length == 0 || data[8] != '{')
         return wf_fail(err, WEFT_E_FORMAT, "%s: the header does not begin with '{'", what);

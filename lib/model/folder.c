@@ -142,6 +142,14 @@ static weft_status check_index(const char *dir, const json_t *index, weft_error 
     return WEFT_OK;
 }
 
+/* What a folder without a model may be. */
+static const char *what_folder(const char *dir)
+{
+    if (has(dir, "", "adapter_config.json")) return ", but an adapter: open it as an adapter";
+    if (has(dir, "", "config.json")) return ", but a part of one: open the folder that it lies in";
+    return "";
+}
+
 /* *index is NULL if the folder has none. */
 static weft_status load_index(const weft_model *m, const char *dir, json_t **index, weft_error *err)
 {
@@ -152,8 +160,8 @@ static weft_status load_index(const weft_model *m, const char *dir, json_t **ind
     if (!has(dir, "", "model_index.json")) {
         if (has(dir, "unet", "config.json")) return WEFT_OK;
         return wf_fail(err, WEFT_E_FORMAT,
-                       "%s: no model_index.json and no unet/config.json: not a model's folder",
-                       dir);
+                       "%s: no model_index.json and no unet/config.json: not a model's folder%s",
+                       dir, what_folder(dir));
     }
     WF_TRY(path_to(path, dir, "", "model_index.json", err));
     WF_TRY(wf_json_load(index, path, &m->alloc, err));

@@ -6,6 +6,7 @@
  *   folder.c       gather from a diffusers folder
  *   single_file.c  gather from a file in LDM's or SGM's layout
  *   published.c    the configurations that such a file leaves out
+ *   stranger.c     what a file is that is no model of ours
  *   prediction.c   whether it predicts noise or v
  *   vae_file.c     a VAE from elsewhere
  *   vocabulary.c   the tokenizers
@@ -103,6 +104,17 @@ const char *wf_single_name(const weft_model *m, const char *name);
 /* part->tensors = the tensors of a VAE in LDM's names, with this prefix in front of each. */
 weft_status wf_gather_ldm_vae(weft_model *m, weft_tensors *file, const char *prefix,
                               wf_component *part, weft_error *err);
+
+/* ---- stranger.c ------------------------------------------------------------------------------ */
+
+/* What a tensor of another kind of model is ("of a ControlNet, ..."); NULL: not known. */
+const char *wf_stranger_tensor(const char *name);
+/* Return st. If it is WEFT_E_FORMAT and a tensor of the file shows what the file is, the message
+ * says so, and WEFT_E_UNSUPPORTED is returned: a variant of a model; something that is no model. */
+weft_status wf_say_variant(weft_status st, const weft_tensors *file, const char *path,
+                           weft_error *err);
+weft_status wf_say_whole(weft_status st, const weft_tensors *file, const char *path,
+                         weft_error *err);
 
 /* ---- prediction.c ---------------------------------------------------------------------------- */
 

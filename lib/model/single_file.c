@@ -305,7 +305,11 @@ const char *wf_single_name(const weft_model *m, const char *name)
 
 static weft_status unknown(const weft_model *m, const wf_tensor *t, weft_error *err)
 {
+    const char *is = wf_stranger_tensor(t->name);
     wf_shape_text text;
+
+    if (is != NULL)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: tensor %.160s is %s", m->path, t->name, is);
     return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %.160s %s is unknown to this kind of file",
                    m->path, t->name, wf_shape(&text, t->shape, t->rank));
 }
@@ -369,19 +373,17 @@ weft_status wf_gather_ldm_vae(weft_model *m, weft_tensors *file, const char *pre
 
 static weft_status not_a_model(const weft_model *m, const look *l, weft_error *err)
 {
-    bool vae = wf_tensors_find(l->file, "decoder.conv_in.weight") != NULL ||
-               wf_tensors_find(l->file, "first_stage_model.decoder.conv_in.weight") != NULL;
+    weft_status st;
+
     if (l->other != NULL)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: a %s model, which this version does not run",
                        m->path, l->other);
-    if (vae)
-        return wf_fail(err, WEFT_E_FORMAT,
-                       "%s: only a VAE: open it as weft_model_options.vae of a model", m->path);
-    return wf_fail(
-        err, WEFT_E_FORMAT,
-        "%s: no UNet under the names of LDM's checkpoints (model.diffusion_model.*): not a "
-        "model in one file",
-        m->path);
+    st = wf_fail(err, WEFT_E_FORMAT,
+                 "%s: no UNet under the names of LDM's checkpoints (model.diffusion_model.*): not "
+                 "a model in one file",
+                 m->path);
+    st = wf_say_variant(st, l->file, m->path, err);
+    return wf_say_whole(st, l->file, m->path, err);
 }
 
 weft_status wf_gather_file(weft_model *m, const weft_model_options *o, wf_gathered *s,

@@ -65,7 +65,10 @@ weft_status weft_run_decode(weft_run *r, const float *latent, size_t latent_len,
         return wf_fail(err, WEFT_E_ARG, "%s is NULL",
                        r == NULL ? "run" : latent == NULL ? "latent" : "image");
     const wf_vae *v = wf_run_networks(&r->memory)->vae;
-    if (v == NULL) return wf_fail(err, WEFT_E_STATE, "the model has no VAE to decode with");
+    if (v == NULL)
+        return wf_fail(err, WEFT_E_STATE,
+                       "the model has no VAE to decode with: open it with weft_model_options.vae, "
+                       "a VAE from elsewhere");
     size_t n = (size_t)r->batch, one = wf_run_latent_floats(r), pixels = wf_run_image_floats(r);
     if (latent_len != n * one || image_len != n * pixels)
         return wf_fail(err, WEFT_E_ARG, "%s has %zu floats, wanted %zu",

@@ -76,7 +76,9 @@ weft_status weft_run_encode_image(weft_run *r, const float *image, size_t image_
         return wf_fail(err, WEFT_E_ARG, "%s is NULL",
                        r == NULL ? "run" : image == NULL ? "image" : "latent");
     if (wf_run_networks(&r->memory)->vae == NULL)
-        return wf_fail(err, WEFT_E_STATE, "the model has no VAE to encode with");
+        return wf_fail(err, WEFT_E_STATE,
+                       "the model has no VAE to encode with: open it with weft_model_options.vae, "
+                       "a VAE from elsewhere");
     size_t n = (size_t)r->batch, one = wf_run_latent_floats(r), pixels = wf_run_image_floats(r);
     const struct { const char *name; size_t len, want; } sizes[] = {
         { "image", image_len, n * pixels }, { "latent", latent_len, n * one },

@@ -1,7 +1,12 @@
 /* Files: read whole or mapped, written whole or not at all. */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1 /* O_TMPFILE */
+#endif
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "../base/support.h"
 #include "io/io.h"
@@ -153,6 +158,79 @@ START_TEST(a_name_as_long_as_the_system_allows_can_be_written)
 }
 END_TEST
 
+START_TEST(a_link_stays_a_link)
+{
+    char        link[600], far[600];
+    struct stat info;
+    wf_file     f = WF_FILE_NONE;
+
+    ck_assert_int_eq(wf_file_write(path, "old", 3, &err), WEFT_OK);
+    snprintf(link, sizeof link, "%s/link", dir);
+    snprintf(far, sizeof far, "%s/far", dir);
+    ck_assert_int_eq(symlink(strrchr(path, '/') + 1, link), 0);
+    ck_assert_int_eq(symlink(link, far), 0);
+    ck_assert_int_eq(wf_file_write(far, "new", 3, &err), WEFT_OK);
+    ck_assert(lstat(far, &info) == 0 && S_ISLNK(info.st_mode));
+    ck_assert(lstat(link, &info) == 0 && S_ISLNK(info.st_mode));
+    ck_assert_int_eq(wf_file_read(&f, path, 100, &plain, &err), WEFT_OK);
+    ck_assert_str_eq((const char *)f.data, "new");
+    wf_file_close(&f, &plain);
+
+    unlink(path);                                /* a link to a file that is not there yet */
+    ck_assert_int_eq(wf_file_write(far, "again", 5, &err), WEFT_OK);
+    ck_assert(lstat(path, &info) == 0 && S_ISREG(info.st_mode));
+    unlink(link);
+    ck_assert_int_eq(symlink("far", link), 0);   /* and two that point to each other */
+    ck_assert_int_eq(wf_file_write(far, "x", 1, &err), WEFT_E_IO);
+    ck_assert_int_eq(err.sys, ELOOP);
+    unlink(link);
+    unlink(far);
+}
+END_TEST
+
+START_TEST(the_mode_of_a_replaced_file_stays)
+{
+    struct stat info;
+
+    ck_assert_int_eq(wf_file_write(path, "old", 3, &err), WEFT_OK);
+    ck_assert_int_eq(chmod(path, 0604), 0);
+    ck_assert_int_eq(wf_file_write(path, "new", 3, &err), WEFT_OK);
+    ck_assert_int_eq(stat(path, &info), 0);
+    ck_assert_uint_eq(info.st_mode & 0777, 0604);
+}
+END_TEST
+
+/* The second part says no: by then the first is written, and its process may just as well die. */
+static weft_status die_at_the_second(void *user, size_t i, wf_part *out, weft_error *e)
+{
+    static const char first[100000];
+
+    (void)user, (void)e;
+    if (i == 1) raise(SIGKILL);
+    *out = (wf_part){ first, sizeof first };
+    return WEFT_OK;
+}
+
+/* teardown removes the folder, which fails if anything was left in it. Where files without a name
+ * cannot be made, nothing can be promised. */
+START_TEST(a_process_killed_in_a_write_leaves_nothing)
+{
+    int   status, fd = open(dir, O_WRONLY | O_TMPFILE, 0600);
+    pid_t child;
+
+    if (fd < 0) { printf("SKIP this file system has no files without a name\n"); return; }
+    close(fd);
+    child = fork();
+    if (child == 0) {
+        wf_file_write_from(path, 2, die_at_the_second, NULL, &err);
+        _exit(0);
+    }
+    ck_assert(child > 0 && waitpid(child, &status, 0) == child);
+    ck_assert(WIFSIGNALED(status));
+    ck_assert_int_ne(access(path, F_OK), 0);
+}
+END_TEST
+
 START_TEST(a_pipe_is_not_replaced_by_a_file)
 {
     struct stat info;
@@ -198,6 +276,9 @@ int main(void)
     tcase_add_test(c, a_new_file_has_the_mode_that_the_umask_gives);
     tcase_add_test(c, a_write_that_fails_leaves_nothing);
     tcase_add_test(c, a_name_as_long_as_the_system_allows_can_be_written);
+    tcase_add_test(c, a_link_stays_a_link);
+    tcase_add_test(c, the_mode_of_a_replaced_file_stays);
+    tcase_add_test(c, a_process_killed_in_a_write_leaves_nothing);
     tcase_add_test(c, a_pipe_is_not_replaced_by_a_file);
     tcase_add_test(c, paths_join_with_one_slash);
     suite_add_tcase(suite, c);

@@ -243,8 +243,8 @@ START_TEST(what_does_not_belong_is_refused_by_name)
     static const struct { naming name; weft_status status; const char *word, *word2; } all[] = {
         { one_renamed, WEFT_E_FORMAT, "model.diffusion_model.middle_block.9.x", "unknown" },
         { one_missing, WEFT_E_FORMAT, "(vae)", "decoder.conv_in.bias is missing" },
-        { one_more, WEFT_E_FORMAT, "control_model.zero_convs.0.0.weight", "unknown" },
-        { vae_alone, WEFT_E_FORMAT, "only a VAE", "weft_model_options.vae" },
+        { one_more, WEFT_E_UNSUPPORTED, "control_model.zero_convs.0.0.weight", "of a ControlNet" },
+        { vae_alone, WEFT_E_UNSUPPORTED, "of a VAE", "weft_model_options.vae" },
         { as_flux, WEFT_E_UNSUPPORTED, "FLUX", NULL },
     };
     weft_model_options o = described_by(folder_of("tiny-inpaint"));
@@ -500,6 +500,10 @@ START_TEST(one_list_of_merges_serves_both_encoders)
     same_model(a, b);
     weft_model_free(b);
     weft_model_free(a);
+    shell("head -n 101 '%s' > '%s'", data_path("models/tiny-sdxl/tokenizer/merges.txt"), in_scratch("cut.txt"));
+    o.tokenizer = in_scratch("cut.txt"); /* nothing but the encoder's rows tells */
+    refused(data_path("layouts/tiny-sdxl.safetensors"), &o, WEFT_E_MISMATCH,
+            "cut.txt: these merges make 614 tokens, the text encoder has 714 rows", "cut short");
     o.tokenizer = data_path("models/tiny-sdxl/model_index.json");
     refused(data_path("layouts/tiny-sdxl.safetensors"), &o, WEFT_E_FORMAT, "model_index.json", NULL);
 }

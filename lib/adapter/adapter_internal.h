@@ -163,10 +163,11 @@ void wf_scales_init(wf_scales *s, const weft_tensors *t);
 typedef struct wf_scaling {
     wf_scales        scales;
     const wf_source *source;
-    size_t           unsaid, odd, given; /* modules: nobody says their alpha; beyond reason; by option */
+    size_t           unsaid, odd; /* modules whose alpha nobody says; whose scale is beyond reason */
+    size_t           given;       /* by an option                                                  */
     const wf_module *first_unsaid, *first_odd;
 } wf_scaling;
-/* Give the module, whose shape is known, its scale; s and config are what its configuration says. */
+/* Give the module, whose shape is known, its scale; s and config: what its configuration says. */
 weft_status wf_scale_settle(wf_scaling *at, wf_module *m, const wf_draft *draft, wf_settings *s,
                             const wf_config *config, const char *path, weft_error *err);
 /* After the last module: warn of what is unsaid or beyond reason, refuse an option that said

@@ -115,8 +115,8 @@ static const char *const wrappers[] = {
     WF_PEFT_WRAPPER, "module.", "model.", "state_dict.", "pipeline.", "pipe.",
 };
 
-/* What torch.compile, FSDP and checkpointing put around any part of a model, as a word of its own in
- * the path. No layer is called so. */
+/* What torch.compile, FSDP and checkpointing put around any part of a model, as a word of its own
+ * in the path. No layer is called so. */
 static const char *const inner_words[] = {
     "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module",
 };

@@ -60,7 +60,7 @@ typedef struct wf_dialect {
     const char      *title;      /* as messages have it; dialects of one title are listed once    */
     const char      *kind;       /* what a file with such keys is; NULL: nothing in particular    */
     const char      *whole_kind; /* what a file is if all its modules are this dialect's whole differences; or NULL */
-    const char      *wrapper;    /* one more that may stand in front, and its mark (WF_WRAPPED); or NULL */
+    const char      *wrapper;    /* one more in front, and its mark (WF_WRAPPED); or NULL         */
     const wf_prefix *prefixes;
     const wf_ending *endings[2]; /* asked one after the other; the second may be NULL             */
     const wf_rename *renames;    /* may be NULL                                                   */

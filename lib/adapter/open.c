@@ -125,7 +125,8 @@ static bool wants_config(const weft_tensors *t)
     for (size_t i = 0; i < wf_tensors_count(t); i++) {
         const char *key = wf_tensors_at(t, i)->name;
         if (reads_with(WF_CONFIG_FILE, key) && !reads_with(WF_CONFIG_METADATA, key)) return true;
-        if (strstr(key, WF_PEFT_WRAPPER) != NULL && reads_with(WF_CONFIG_METADATA, key)) return true;
+        if (strstr(key, WF_PEFT_WRAPPER) != NULL && reads_with(WF_CONFIG_METADATA, key))
+            return true;
     }
     return false;
 }

@@ -2,14 +2,14 @@
  *
  * They are Python's, held against the path of a module to its end, from its start or after a dot. A
  * pattern is compiled into a small program, and all ways through it are walked at once, a character
- * at a time, so that none can take long: the time is the program's length times the path's, whatever
- * stars stand inside stars. The C library's regcomp() was turned down: it reads another language (no
- * \d, no (?:), depends on the locale, takes memory that is not the allocator's, and what a hostile
- * pattern costs it is not ours to bound.
+ * at a time, so that none can take long: the time is the program's length times the path's,
+ * whatever stars stand inside stars. The C library's regcomp() was turned down: it reads another
+ * language (no \d, no (?:)), depends on the locale, takes memory that is not the allocator's, and
+ * what a hostile pattern costs it is not ours to bound.
  *
- * Read are literals, . [] () (?:) | ^ $, * + ? {m,n} also lazy, and of the escapes \d \w \s \b \A \Z
- * with their opposites. What says more (looking around, references, flags) is not known, and neither
- * is a program of more than MOST_CODE steps, groups too deep, or too many classes. */
+ * Read are literals, . [] () (?:) | ^ $, * + ? {m,n} also lazy, and of the escapes \d \w \s \b \A
+ * \Z with their opposites. What says more (looking around, references, flags) is not known, and
+ * neither is a program of more than MOST_CODE steps, groups too deep, or too many classes. */
 #include "adapter/adapter_internal.h"
 
 enum { MOST_CODE = 1500, MOST_SETS = 24, MOST_DEPTH = 24, MOST_TIMES = 1000 };
@@ -200,8 +200,8 @@ static const char *read_times(const char *at, int32_t *out)
     return at;
 }
 
-/* How often: least to most, -1 for no bound. NULL if what stands here is no such thing: a brace that
- * holds no numbers is a brace. */
+/* How often: least to most, -1 for no bound. NULL if what stands here is no such thing: a brace
+ * that holds no numbers is a brace. */
 static const char *read_repeat(const char *at, int32_t *least, int32_t *most)
 {
     char        c = *at++;
@@ -275,7 +275,7 @@ static const char *read_sequence(program *p, const char *at)
 
 static const char *read_alternatives(program *p, const char *at)
 {
-    int32_t last = -1; /* the jump behind the alternative before; its `or_to` leads to the one before */
+    int32_t last = -1; /* the jump behind the alternative before, whose `or_to` leads further back */
 
     for (;;) {
         int32_t start = p->n;
@@ -304,8 +304,8 @@ static bool compile(program *p, const char *pattern)
 
 /* ---- matching -------------------------------------------------------------------------------- */
 
-/* The steps that a walk has reached, in the order in which it came to them: step n of the program is
- * its end. */
+/* The steps that a walk has reached, in the order in which it came to them: step n of the program
+ * is its end. */
 typedef struct walk {
     bool    at[MOST_CODE + 1];
     int16_t list[MOST_CODE + 1];

@@ -61,7 +61,7 @@ static const char *no_form(const wf_module *m, const wf_layer *l, int32_t dialec
     return f->cannot_write != NULL ? f->cannot_write(m, dialect) : NULL;
 }
 
-/* "<adapter>: <key> would hold ...": a number that its type has not is no number to whoever reads it. */
+/* "<adapter>: <key> would hold ...": a number that its type has not is none to whoever reads it. */
 static weft_status check_held(const wf_saver *s, const char *key, wf_dtype type, const float *v,
                               size_t n)
 {

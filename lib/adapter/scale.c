@@ -7,8 +7,8 @@
  * Where nobody says it, PEFT's spelling is refused, since PEFT has no rule for that either, and
  * others get scale 1, as their own programs give them, and a warning.
  *
- * Plain metadata is believed where it can be meant: if it says a rank too, only of modules with that
- * rank, and kohya's ss_network_alpha not of convolutions that have an alpha of their own. */
+ * Plain metadata is believed where it can be meant: if it says a rank too, only of modules with
+ * that rank, and kohya's ss_network_alpha not of convolutions that have an alpha of their own. */
 #include <math.h>
 
 #include "adapter/adapter_internal.h"
@@ -61,7 +61,7 @@ static bool is_true(const char *text)
                             strcmp(text, "1") == 0);
 }
 
-/* What ss_network_args, kohya's JSON of the trainer's own settings, says of this; false: no number. */
+/* What ss_network_args, the trainer's own settings in JSON, says of this; false: no number. */
 static bool argument(const json_t *args, const char *name, double *out)
 {
     const json_t *v = json_object_get(args, name);
@@ -165,8 +165,8 @@ static weft_status refuse(const wf_module *m, const wf_scaling *at, bool config,
 {
     wf_key_text k;
     return wf_fail(err, WEFT_E_UNSUPPORTED,
-                   "%s: %s: nothing says its %s, without which the scale is not known; PEFT keeps it "
-                   "in adapter_config.json, %s: give weft_adapter_options.alpha or "
+                   "%s: %s: nothing says its %s, without which the scale is not known; PEFT keeps "
+                   "it in adapter_config.json, %s: give weft_adapter_options.alpha or "
                    "weft_adapter_options.scale",
                    at->source->name, wf_key_show(&k, m->key), m->has_alpha ? "rank" : "alpha",
                    config ? "which leaves it out here" : "which is not beside this file");
@@ -225,12 +225,13 @@ weft_status wf_scales_report(const wf_scaling *at, size_t modules, weft_error *e
 
     if ((from->alpha != 0 || from->scale != 0) && at->given == 0)
         return wf_fail(err, WEFT_E_ARG,
-                       "%s: weft_adapter_options.%s is given, but nothing is unsaid that it could say",
+                       "%s: weft_adapter_options.%s is given, but nothing is unsaid that it could "
+                       "say",
                        from->name, from->alpha != 0 ? "alpha" : "scale");
     if (at->unsaid > 0)
         wf_log(from->log, from->log_user, WEFT_LOG_WARN,
-               "%s: nothing says the alpha of %zu of its %zu modules (%s the first): they get scale "
-               "1; if that is not how they were trained, give weft_adapter_options.alpha or "
+               "%s: nothing says the alpha of %zu of its %zu modules (%s the first): they get "
+               "scale 1; if that is not how they were trained, give weft_adapter_options.alpha or "
                "weft_adapter_options.scale",
                from->name, at->unsaid, modules, wf_key_show(&k, at->first_unsaid->key));
     if (m != NULL)
@@ -254,8 +255,8 @@ static const char *group_key(weft_adapter *a, const wf_module *m)
     const char    *from = tensor || m->alpha_key == NULL ? "" : m->alpha_key;
 
     (void)wf_format(key, sizeof key, "%s %d %s %s %d %.400s", wf_module_family_name(m),
-                    (int)m->rank, wf_number(&alpha, m->alpha), wf_number(&scale, m->scale), (int)m->alpha_source,
-                    from);
+                    (int)m->rank, wf_number(&alpha, m->alpha), wf_number(&scale, m->scale),
+                    (int)m->alpha_source, from);
     return wf_bag_string(&a->bag, key, strlen(key));
 }
 

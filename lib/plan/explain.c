@@ -21,7 +21,8 @@ static void add_scales(const weft_adapter *adapter, wf_text *out)
         bool             own; /* a tensor's name says no more */
         if (weft_adapter_group(adapter, i, &m, &modules, NULL) != WEFT_OK) return;
         own = m.alpha_source == WEFT_ALPHA_TENSOR || *m.alpha_key == '\0';
-        wf_text_add(out, "      %zu %s of %s", modules, modules == 1 ? "module" : "modules", m.family);
+        wf_text_add(out, "      %zu %s of %s", modules, modules == 1 ? "module" : "modules",
+                    m.family);
         if (m.rank > 0) wf_text_add(out, ", rank %d", (int)m.rank);
         if (m.alpha_source == WEFT_ALPHA_UNSAID) wf_text_add(out, ", alpha not said");
         else if (m.alpha_source != WEFT_ALPHA_UNUSED)

@@ -2,8 +2,8 @@
  *
  * The base is never written to: a copy is written, tensor by tensor. A tensor that no adapter
  * touches goes through as it is. One that is touched is widened, summed in float32 exactly as a
- * merged copy of a run is, and narrowed to its dtype, which must hold it. No more than one tensor is
- * in memory.
+ * merged copy of a run is, and narrowed to its dtype, which must hold it. No more than one tensor
+ * is in memory.
  *
  * A tensor of the file may hold several layers (q, k and v in one matrix). Each layer is written
  * into its own rows, which are found by where the layer's weights lie in memory. */
@@ -136,9 +136,10 @@ static weft_status check_held(const change *p, const float *v, size_t n, weft_er
     const char *what = p->bias ? "bias" : "weight", *other = wf_dtype_for(v[at]);
     if (other == NULL)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "%s: its merged %s has the value %s, which no type holds: an adapter's scale "
-                       "or weight is beyond reason",
-                       p->layer->name, what, isnan(v[at]) ? "NaN" : v[at] < 0 ? "-infinity" : "infinity");
+                       "%s: its merged %s has the value %s, which no type holds: an adapter's "
+                       "scale or weight is beyond reason",
+                       p->layer->name, what,
+                       isnan(v[at]) ? "NaN" : v[at] < 0 ? "-infinity" : "infinity");
     return wf_fail(err, WEFT_E_UNSUPPORTED,
                    "%s: its merged %s has the value %s, which %s does not hold: merge into a model "
                    "whose weights are %s, or with a smaller weight",

@@ -111,7 +111,7 @@ weft_status wf_config_check(const wf_config *c, weft_error *err)
     static const char *const starts[] = { "pissa", "olora", "corda", "loftq",
                                           "lora_ga" }; /* they change the base weights */
 
-    char        list[160];
+    char        list[240];
     const char *type = json_string_value(setting(c, "peft_type"));
 
     if (type_of(c) == NULL) {
@@ -232,6 +232,14 @@ int32_t wf_config_count(const wf_config *c, const char *name, int32_t otherwise)
     return v >= 0 && v <= 1 << 20 ? (int32_t)v : otherwise;
 }
 
+bool wf_config_integer(const wf_config *c, const char *name, int64_t otherwise, int64_t *out)
+{
+    const json_t *v = setting(c, name);
+
+    *out = v != NULL ? json_integer_value(v) : otherwise;
+    return v == NULL || json_is_integer(v);
+}
+
 bool wf_config_true(const wf_config *c, const char *name)
 {
     return json_is_true(setting(c, name));
@@ -280,6 +288,7 @@ weft_status wf_config_read(const wf_config *c, const char *path, wf_tensor_set t
                        c->what, c->prefix, wf_key_show(&k, path));
     out->rslora = wf_config_true(c, "use_rslora");
     WF_TRY(read_rank(c, type, path, out, err));
+    if (type->alpha == NULL) return WEFT_OK;
     out->alpha_source = c->source;
     return number_for(c, path, type->alpha, "alpha_pattern", &out->alpha, &out->has_alpha,
                       &out->alpha_key, err);

@@ -5,7 +5,7 @@
  * underscore words took them over. PEFT does the same behind its dotted paths; an adapter's name
  * may stand where its state was saved whole, and a tensor that is a parameter by itself has no
  * ".weight" behind it. */
-#include "adapter/dialect.h"
+#include "adapter/adapter_internal.h"
 
 const wf_ending wf_lycoris_endings[] = {
     { ".lora_mid.weight", "", WF_TENSOR_MID, 0 },
@@ -74,6 +74,23 @@ const wf_ending wf_peft_endings[] = {
     LAYER("oft_R", ".weight", WF_TENSOR_OFT_R, 0),
     BARE("boft_R", WF_TENSOR_BOFT_R, 0),
     BARE("boft_s", WF_TENSOR_BOFT_S, 0),
+    BARE("vera_lambda_b", WF_TENSOR_VERA_LAMBDA_B, 0),
+    BARE("vera_lambda_d", WF_TENSOR_VERA_LAMBDA_D, 0),
+    BARE("vera_A", WF_TENSOR_VERA_A, WF_JOINS), /* a model's whole state repeats them */
+    BARE("vera_B", WF_TENSOR_VERA_B, WF_JOINS),
+    BARE("fourierft_spectrum", WF_TENSOR_SPECTRUM, 0),
+    BARE("hra_u", WF_TENSOR_HRA_U, 0),
+    BARE("shira_weight", WF_TENSOR_SHIRA_WEIGHT, 0),
+    BARE("shira_indices", WF_TENSOR_SHIRA_INDICES, 0),
+    { ".vblora_logits_A_topk_indices", "", WF_TENSOR_VB_INDICES_A, 0 },
+    { ".vblora_logits_B_topk_indices", "", WF_TENSOR_VB_INDICES_B, 0 },
+    { ".vblora_logits_A_topk_weights", "", WF_TENSOR_VB_WEIGHTS_A, 0 },
+    { ".vblora_logits_B_topk_weights", "", WF_TENSOR_VB_WEIGHTS_B, 0 },
+    BARE("vblora_logits_A", WF_TENSOR_VB_LOGITS_A, 0),
+    BARE("vblora_logits_B", WF_TENSOR_VB_LOGITS_B, 0),
+    BARE("vblora_vector_bank", WF_TENSOR_VB_BANK, WF_JOINS),
+    LAYER("ln_tuning_layers", ".weight", WF_TENSOR_REPLACE, 0),
+    LAYER("ln_tuning_layers", ".bias", WF_TENSOR_REPLACE_B, 0),
     LAYER("modules_to_save", ".weight", WF_TENSOR_REPLACE, 0),
     LAYER("modules_to_save", ".bias", WF_TENSOR_REPLACE_B, 0),
     { ".base_layer.bias", "", WF_TENSOR_REPLACE_B, 0 }, /* bias "lora_only" */
@@ -81,3 +98,44 @@ const wf_ending wf_peft_endings[] = {
     { ".bias", "", WF_TENSOR_REPLACE_B, WF_WRAPPED },
     { NULL, NULL, 0, 0 },
 };
+
+/* Tensors of a whole PEFT adapter: "base_model.vera_A", perhaps behind other wrappers and a
+ * component, and before an adapter's name. */
+static const struct { const char *word; int32_t tensor; } shared[] = {
+    { "vera_A", WF_TENSOR_VERA_A },
+    { "vera_B", WF_TENSOR_VERA_B },
+    { "vblora_vector_bank", WF_TENSOR_VB_BANK },
+};
+
+/* What stands in front of a component's own name, in any order. */
+static const char *skip_front(const char *key, int32_t *component)
+{
+    static const char *const around[] = { "base_model.", "model.", "module." };
+    const char              *prefix, *from;
+
+    do {
+        from = key;
+        for (size_t i = 0; i < WF_LEN(around); i++)
+            if (strncmp(key, around[i], strlen(around[i])) == 0) key += strlen(around[i]);
+        for (int32_t c = 0; *component < 0 && (prefix = wf_component_prefix(c)) != NULL; c++) {
+            if (strncmp(key, prefix, strlen(prefix)) != 0) continue;
+            key += strlen(prefix);
+            *component = c;
+        }
+    } while (key != from);
+    return key;
+}
+
+bool wf_shared_read(const char *key, int32_t *component, int32_t *tensor)
+{
+    *component = -1;
+    key = skip_front(key, component);
+    for (size_t i = 0; i < WF_LEN(shared); i++) {
+        size_t n = strlen(shared[i].word);
+        if (strncmp(key, shared[i].word, n) != 0) continue;
+        if (key[n] != '\0' && (key[n] != '.' || strchr(key + n + 1, '.') != NULL)) continue;
+        *tensor = shared[i].tensor;
+        return true;
+    }
+    return false;
+}

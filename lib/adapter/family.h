@@ -55,6 +55,13 @@ enum {
     WF_TENSOR_DIFF, WF_TENSOR_REPLACE, WF_TENSOR_REPLACE_B, WF_TENSOR_DELTA_U, WF_TENSOR_DELTA_V,
     /* norm.c */
     WF_TENSOR_W_NORM, WF_TENSOR_B_NORM,
+    /* vera.c */
+    WF_TENSOR_VERA_LAMBDA_B, WF_TENSOR_VERA_LAMBDA_D, WF_TENSOR_VERA_A, WF_TENSOR_VERA_B,
+    /* fourierft.c, hra.c, shira.c */
+    WF_TENSOR_SPECTRUM, WF_TENSOR_HRA_U, WF_TENSOR_SHIRA_WEIGHT, WF_TENSOR_SHIRA_INDICES,
+    /* vblora.c: logits, or the best of them with their weights */
+    WF_TENSOR_VB_LOGITS_A, WF_TENSOR_VB_LOGITS_B, WF_TENSOR_VB_INDICES_A, WF_TENSOR_VB_INDICES_B,
+    WF_TENSOR_VB_WEIGHTS_A, WF_TENSOR_VB_WEIGHTS_B, WF_TENSOR_VB_BANK,
     WF_TENSORS
 };
 /* A set of tensors. */
@@ -70,6 +77,7 @@ struct wf_module {
     const char      *name;     /* canonical name, or the underscore name if `underscore`         */
     const struct wf_family *family;
     const wf_tensor *tensor[WF_TENSORS]; /* NULL for those that it has not                       */
+    wf_tensor_set    shared;   /* those that it has with all modules of its family               */
     void            *extra;    /* what its family keeps besides (wf_family.extra_size bytes), or NULL */
     int32_t          rank;     /* 0 if the family has none                                       */
     int32_t          out;      /* 0: the family cannot tell without the layer (as are in, kernel) */
@@ -97,7 +105,7 @@ typedef struct wf_peft_type {
     wf_tensor_set known_by;    /* each of its modules has one of these tensors                   */
     const char *rank;          /* what the configuration calls the rank at the start of training */
     const char *rank_patterns; /* the ranks of single modules by pattern; NULL: it has none      */
-    const char *alpha;         /* what the configuration calls alpha                             */
+    const char *alpha;         /* what the configuration calls alpha; NULL: it has none          */
     bool        lora;          /* the rank must be the factors', and use_dora wants magnitudes   */
     bool        bare;          /* its tensors are parameters of their own: no ".weight" in keys  */
 } wf_peft_type;
@@ -134,11 +142,23 @@ struct wf_family {
      * nothing. */
     const char *(*kind)(const wf_module *m);
 
+    /* ---- tensors that a file leaves out because a seed gives them (complete.c) ---- */
+
+    /* Does the module lack some? NULL: never. */
+    bool (*lacks)(const wf_module *m);
+    /* Make them for all modules of a component, of which m is one, `in` and `out` the most inputs
+     * and outputs that any of them has: made[WF_TENSOR_*], in memory from the bag. */
+    weft_status (*make)(const wf_module *m, size_t in, size_t out, wf_bag *bag,
+                        const wf_tensor *made[WF_TENSORS], weft_error *err);
+
     /* ---- computing: form() and add() are always there ---- */
 
     /* Does it fit the layer? NULL: out, in and kernel are equal. For families that need the layer
      * to tell. */
     bool (*fits)(const wf_module *m, const wf_layer *l);
+    /* Where it does not and outputs and inputs do not show why: what is said before the layer's
+     * shape. NULL: that its blocks do not divide the inputs. */
+    const char *misfit;
     /* WF_FORM_* of this module at this layer. */
     int32_t (*form)(const wf_module *m, const wf_layer *l);
 
@@ -198,7 +218,8 @@ enum {
 /* All families, in the order in which a module's tensors are held against them. */
 #define WF_FAMILIES(row) \
     row(lora) row(loha) row(lokr) row(full) row(norm) row(oft) row(boft) row(ia3) row(glora) \
-    row(oft_peft) row(boft_peft) row(ia3_peft)
+    row(oft_peft) row(boft_peft) row(ia3_peft) row(vera) row(fourierft) row(hra) row(shira) \
+    row(vblora)
 #define WF_FAMILY_EXTERN(name) extern const wf_family wf_family_##name;
 WF_FAMILIES(WF_FAMILY_EXTERN)
 #undef WF_FAMILY_EXTERN
@@ -209,6 +230,9 @@ const wf_family *wf_family_of(wf_tensor_set tensors);
 /* The family of a module, by its tensors and, if several share these, by their shapes; NULL as
  * above. */
 const wf_family *wf_module_family(const wf_module *m);
+/* Does a family that has one of these tensors of its own, and no tensor unknown to it, know this
+ * one too? */
+bool wf_family_shares(wf_tensor_set tensors, int32_t tensor);
 /* PEFT's type of this name among all families', or NULL. */
 const wf_peft_type *wf_peft_type_named(const char *name);
 
@@ -289,11 +313,18 @@ weft_status wf_module_wrong_shape(const wf_tensor *t, const char *source, const 
 /* Rank 1..4 and dims 1..INT32_MAX of every tensor, floating point; one number of any type for
  * alpha, ranknum and on_input. Checked before shape() is called. */
 weft_status wf_module_check_tensors(const wf_module *m, const char *source, weft_error *err);
-/* Refuse a tensor with NaN or infinity, naming key and index. */
+/* Refuse a tensor with NaN or infinity, naming key and index; of a module those that it does not
+ * share. */
+weft_status wf_tensor_check_finite(const wf_tensor *t, const char *source, weft_error *err);
 weft_status wf_module_check_finite(const wf_module *m, const char *source, weft_error *err);
+/* Up to here a float holds every whole number. */
+enum { WF_INDICES_END = 1 << 24 };
+/* Refuse values of t[from, from + n) that are no whole numbers from 0 to `end`, without that. */
+weft_status wf_tensor_check_indices(const wf_tensor *t, size_t from, size_t n, double end,
+                                    const char *source, weft_error *err);
 /* How messages call a tensor: "lora_down", "hada_w1_a". */
 const char *wf_tensor_role(int32_t tensor);
-/* Is it a single number rather than a factor? */
-bool        wf_tensor_is_number(int32_t tensor);
+/* Is it a factor, rather than a single number or indices? */
+bool        wf_tensor_is_factor(int32_t tensor);
 
 #endif

@@ -24,8 +24,10 @@ static const wf_refused refused[] = {
     { "*.lora_A.bias,*.lora_down.bias", "LoRA with a bias inside", "LoRA without one", true },
     { "*.oft_diag,*.oft_r,*.oft_r.*,*.oft_s,*.oft_s.*", "an older form of OFT",
       "what its trainer writes today", true },
-    { "*.lora_A_*,*.vera_lambda_*,*.hra_u*,*.fourierft_spectrum*,*.ln_tuning_*,*.vblora_*,*.c3a_kernel*,*.poly_lora_*",
-      "of a method of PEFT", "LoRA, LoHa, LoKr, OFT, BOFT, (IA)^3 and AdaLoRA of those", true },
+    { "*.lora_A_*,*.poly_*,*.adamss_*,*.beft_*,*.c3a_*,*.deft_*,*.delora_*,*.frod_*,*.gralora_*,*.hira_*,*.lily_*,"
+      "*.miss_*,*.peanut_*,*.psoft_*,*.pvera_*,*.randlora_*,*.road_*,*.shadow_*,*.supertuning_*,*.tinylora_*,"
+      "*.unilora_*,*.waveft_*",
+      "of a method of PEFT", "those of docs/adapters.md, and what PEFT's save_as_lora makes of others", true },
     { "lora_controlnet,input_blocks.*.up,input_blocks.*.down,middle_block.*.up,middle_block.*.down,"
       "input_hint_block.*,zero_convs.*,time_embed.*.up,time_embed.*.down",
       "a ControlNet-LoRA", "adapters of a UNet and its text encoders only", true },

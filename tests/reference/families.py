@@ -25,8 +25,16 @@ PARTS = {
     "oft_blocks": "oft_blocks", "rescale": "rescale", "oft_R.weight": "oft_R", "boft_R": "boft_R", "boft_s": "boft_s",
     "on_input": "on_input", "ia3_l": "ia3_l",
     "a1.weight": "a1", "a2.weight": "a2", "b1.weight": "b1", "b2.weight": "b2", "bm.weight": "bm",
+    "vera_lambda_b": "vera_b", "vera_lambda_d": "vera_d", "fourierft_spectrum": "spectrum", "hra_u": "hra_u",
+    "shira_weight": "shira_weight", "shira_indices": "shira_indices", "vblora_logits_A": "vb_logits_A", "vblora_logits_B": "vb_logits_B",
+    "vblora_logits_A_topk_indices": "vb_indices_A", "vblora_logits_B_topk_indices": "vb_indices_B",
+    "vblora_logits_A_topk_weights": "vb_weights_A", "vblora_logits_B_topk_weights": "vb_weights_B",
+    "ln_tuning_layers.weight": "replace", "ln_tuning_layers.bias": "replace_b",
     "diff": "diff", "diff_b": "diff_b", "w_norm": "diff", "b_norm": "diff_b", "weight": "replace", "bias": "replace_b",
 }
+
+# tensors of a whole PEFT adapter, behind base_model. -> part of every module that has the other
+SHARED = {"vera_A": ("vera_A", "vera_b"), "vera_B": ("vera_B", "vera_b"), "vblora_vector_bank": ("vb_bank", "vb_%s_A")}
 
 
 # ---------------------------------------------------------------- formulas
@@ -155,6 +163,52 @@ def peft_butterfly(p, w):
     return (flat(w) @ whole.T * p["boft_s"].reshape(-1, 1)).reshape(w.shape)
 
 
+def frequencies(p, conf, shape):
+    """FourierFT: the spectrum at the first places of torch's random order."""
+    g = torch.Generator("cpu").manual_seed(conf["seed"])
+    at = torch.randperm(shape[0] * shape[1], generator=g)[:len(p["spectrum"])]
+    s = torch.zeros(shape[0] * shape[1], dtype=torch.float64)
+    s[at] = p["spectrum"]
+    return conf["scaling"] * torch.fft.ifft2(s.reshape(shape)).real
+
+
+def reflections(u, orthogonal):
+    """I - 2 u u^T of each column in turn; of orthogonal ones that is I less twice the projector on their span."""
+    eye = torch.eye(u.shape[0], dtype=u.dtype)
+    if orthogonal:
+        q, _ = torch.linalg.qr(u)
+        return eye - 2 * q @ q.T
+    r = eye
+    for x in u.T:
+        x = x / x.norm()
+        r = r @ (eye - 2 * torch.outer(x, x))
+    return r
+
+
+def from_bank(p, side, topk):
+    """VB-LoRA: each piece of a factor a mean of vectors, (.., .., length)."""
+    if "vb_logits_" + side in p:
+        best = p["vb_logits_" + side].sort(-1, descending=True)
+        at, w = best.indices[..., :topk], torch.softmax(best.values[..., :topk], -1)
+    else:
+        at, w = p["vb_indices_" + side].long(), p["vb_weights_" + side]
+        w = torch.cat([w, 1 - w.sum(-1, keepdim=True)], -1)
+    return torch.einsum("ijk,ijkl->ijl", w, p["vb_bank"][at])
+
+
+def bank_product(p, conf):
+    a, b = from_bank(p, "A", conf["topk"]), from_bank(p, "B", conf["topk"])
+    return torch.einsum("orl,ri->oli", b, a.reshape(a.shape[0], -1)).reshape(b.shape[0] * b.shape[2], -1)
+
+
+def projections(seed, r, layers):
+    """VeRA's A and B where the file has none: of torch's generator, as large as the largest layer."""
+    g = torch.Generator("cpu").manual_seed(seed)
+    most_out, most_in = (max(x.weight.shape[i] for x in layers) for i in (0, 1))
+    draw = lambda rows, n: (2 * torch.rand(rows, n, generator=g).double() - 1) * math.sqrt(6 / n)
+    return draw(r, most_in).float(), draw(most_out, r).float()
+
+
 def change(p, w, b, conf, inside=1.0):
     """(W' - W, b' - b or None) at strength 1, everything f64."""
     db = p["diff_b"] if "diff_b" in p else None
@@ -204,6 +258,18 @@ def change(p, w, b, conf, inside=1.0):
         d = w * (k.reshape((1, -1) + (1,) * (w.ndim - 2)) if conf["feedforward"] else k.reshape((-1,) + (1,) * (w.ndim - 1)))
         if b is not None and not conf["feedforward"]:
             db = b * k
+    elif "vera_b" in p:
+        o, i = w.shape
+        d = (p["vera_b"][:, None] * p["vera_B"][:o]) @ (p["vera_d"][:, None] * p["vera_A"][:, :i])
+    elif "spectrum" in p:
+        d = frequencies(p, conf, w.shape)
+    elif "hra_u" in p:
+        d = (flat(w) @ reflections(p["hra_u"], conf["apply_GS"])).reshape(w.shape) - w
+    elif "shira_weight" in p:
+        at = p["shira_indices"].long()
+        d = torch.zeros_like(w).index_put((at[0], at[1]), p["shira_weight"], accumulate=True)
+    elif "vb_bank" in p:
+        d = bank_product(p, conf)
     elif "u" in p:
         d = p["u"] @ p["v"]
     elif "diff" in p:
@@ -294,8 +360,12 @@ def split_key(key):
 
 def parse(tensors, pipe, component="unet", config=None):
     """Tensors of a file -> entries. `config`: PEFT's adapter_config.json, or the component's part of diffusers' metadata."""
-    names, out = module_table(pipe), {}
+    names, out, shared = module_table(pipe), {}, {}
     for key, t in tensors.items():
+        word = re.fullmatch(r"(?:base_model\.)?(\w+)(?:\.default)?", key)
+        if word and word.group(1) in SHARED:
+            shared[word.group(1)] = t
+            continue
         stem, part = split_key(re.sub(r"\.(default|modules_to_save|base_layer)(?=\.|$)", "", key))
         assert part is not None, key
         if stem in names:
@@ -310,6 +380,14 @@ def parse(tensors, pipe, component="unet", config=None):
         e = out.setdefault(at, {"conf": {}})
         assert part not in e, key
         e[part] = t
+    mine = [at for at, e in out.items() if "vera_b" in e]
+    if mine and "vera_A" not in shared:
+        shared["vera_A"], shared["vera_B"] = projections(config["projection_prng_key"], config["r"],
+                                                         [lora.layer_of(pipe, *at) for at in mine])
+    for e in out.values():
+        for word, (part, beside) in SHARED.items():
+            if word in shared and any(x in e for x in (beside, *(beside % y for y in ("logits", "indices") if "%" in beside))):
+                e[part] = shared[word]
     for (c, m), e in out.items():
         if config is not None:
             e["conf"] = configured(config, m.removeprefix("text_model.") if c != "unet" else m, e)
@@ -338,4 +416,10 @@ def configured(config, module, e):
     if kind == "IA3":
         ff = config.get("feedforward_modules") or []
         c["feedforward"] = bool(re.fullmatch(ff, module)) if isinstance(ff, str) else any(module.endswith(x) for x in ff)
+    if kind == "FOURIERFT":
+        c.update(seed=config["random_loc_seed"], scaling=config["scaling"])
+    if kind == "HRA":
+        c["apply_GS"] = config["apply_GS"]
+    if kind == "VBLORA":
+        c["topk"] = config["topk"]
     return {k: v for k, v in c.items() if v is not None}

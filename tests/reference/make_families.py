@@ -66,7 +66,7 @@ def text(names, which="text_encoder"):
 
 # ---------------------------------------------------------------- values
 
-LINEAR = ("up", "hada_w1_a", "lokr_w1", "lokr_w1_a", "u")     # scaling one of these scales the delta
+LINEAR = ("up", "hada_w1_a", "lokr_w1", "lokr_w1_a", "u", "vera_b", "spectrum", "shira_weight")     # scaling one of these scales the delta
 
 
 def lively(e, w, b, g, dtype, strength=0.3):
@@ -77,7 +77,7 @@ def lively(e, w, b, g, dtype, strength=0.3):
     def rand(t, scale, mean=0.0):
         put(t, mean + scale * torch.randn(t.shape, generator=g))
     rms = w.pow(2).mean().sqrt().item()
-    p = {k: v for k, v in e.items() if k not in ("conf", "alpha", "on_input")}
+    p = {k: v for k, v in e.items() if k not in ("conf", "alpha", "on_input", "shira_indices", "vera_A", "vera_B", "vb_bank")}
     for k, t in p.items():
         if k in ("oft_blocks", "oft_R", "boft_R"):
             rand(t, 0.15 if k != "boft_R" else 0.3)
@@ -165,6 +165,7 @@ def by_peft(name, model, family, config, component="unet", dtype=F32, note="", l
     g = seed_of(name)
     pipe = model_of(model)
     net = getattr(pipe, component)
+    torch.manual_seed(g.initial_seed())    # what stays as PEFT makes it
     p = get_peft_model(net, config)
     sd = get_peft_model_state_dict(p, adapter_name="default")
     entries = parse(sd, untouched(model), component, config.to_dict() | {"peft_type": config.peft_type.value})
@@ -415,22 +416,27 @@ def exact(pipe, t, with_unet, with_text, *files):
 
 def main():
     from family_cases import cases, methods, mixtures
+    make_set("families", cases(), mixtures(), methods())
+
+
+def make_set(stem, cases, mixtures, methods):
+    """golden/<stem>.json and golden/<stem>_<model>.safetensors."""
     os.makedirs(FILES, exist_ok=True)
     T, pipes, listing, made = {}, {}, [], {}
     for model in ("tiny-sd1", "tiny-sd2", "tiny-sdxl"):
         pipes[model] = model_of(model)
         T[model] = inputs(model, pipes[model])
         T[model].update({"base/" + k: v for k, v in outputs(pipes[model], T[model], True, True).items()})
-    for make in cases():
+    for make in cases:
         c = make()
         listing.append(judge(c, pipes[c["model"]], T[c["model"]]))
         c.pop("run")
         made[c["name"]] = c
-    mixed = [mix(m, made, pipes, T) for m in mixtures()]
-    composed = [by_method(m, made, pipes, T) for m in methods()]
+    mixed = [mix(m, made, pipes, T) for m in mixtures]
+    composed = [by_method(m, made, pipes, T) for m in methods]
     for model, t in T.items():
-        store("families_%s.safetensors" % model, t)
-    write_json("families.json", {"versions": versions() | {"lycoris_lora": "4.1.3"}, "prompt": PROMPT, "rows": ROWS, "files": listing,
+        store("%s_%s.safetensors" % (stem, model), t)
+    write_json(stem + ".json", {"stem": stem, "versions": versions() | {"lycoris_lora": "4.1.3"}, "prompt": PROMPT, "rows": ROWS, "files": listing,
                                  "mixed": mixed, "methods": composed})
 
 

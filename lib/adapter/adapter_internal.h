@@ -119,6 +119,7 @@ typedef struct wf_settings {
     double  rank;       /* that the factors must have                                     */
     bool    has_rank;
     int32_t start_rank; /* the rank at the start of training; 0: not told                 */
+    int32_t initial;    /* WF_INITIAL_*: what LoRA's base lacks (initial.h)               */
 } wf_settings;
 
 /* Does it say anything, under its prefix? */
@@ -133,6 +134,8 @@ weft_status wf_config_read(const wf_config *c, const char *path, wf_tensor_set t
 /* Single settings, for wf_family.settle: a number, a count of 0 to 2^20, a truth value. */
 double      wf_config_number(const wf_config *c, const char *name, double otherwise);
 int32_t     wf_config_count(const wf_config *c, const char *name, int32_t otherwise);
+/* A text; NULL if the setting is none. */
+const char *wf_config_text(const wf_config *c, const char *name);
 /* A whole number of any size, such as a seed; false if it is something else. */
 bool        wf_config_integer(const wf_config *c, const char *name, int64_t otherwise,
                               int64_t *out);

@@ -72,6 +72,21 @@ static const struct {
     [WF_TENSOR_VB_WEIGHTS_A] = { "vblora_logits_A_topk_weights", FACTOR },
     [WF_TENSOR_VB_WEIGHTS_B] = { "vblora_logits_B_topk_weights", FACTOR },
     [WF_TENSOR_VB_BANK] = { "vblora_vector_bank", FACTOR },
+    [WF_TENSOR_C3A_KERNEL] = { "c3a_kernel", FACTOR },
+    [WF_TENSOR_MISS_BLOCK] = { "miss_block", FACTOR },
+    [WF_TENSOR_BONE_BLOCK] = { "bone_block", FACTOR },
+    [WF_TENSOR_DELORA_A] = { "delora_A", FACTOR },
+    [WF_TENSOR_DELORA_B] = { "delora_B", FACTOR },
+    [WF_TENSOR_DELORA_LAMBDA] = { "delora_lambda", NUMBER },
+    [WF_TENSOR_DELORA_NORM] = { "delora_w_norm", FACTOR },
+    [WF_TENSOR_GRALORA_A] = { "gralora_A", FACTOR },
+    [WF_TENSOR_GRALORA_B] = { "gralora_B", FACTOR },
+    [WF_TENSOR_GRALORA_DOWN] = { "gralora_A_general", FACTOR },
+    [WF_TENSOR_GRALORA_UP] = { "gralora_B_general", FACTOR },
+    [WF_TENSOR_RANDLORA_LAMBDA] = { "randlora_lambda", FACTOR },
+    [WF_TENSOR_RANDLORA_GAMMA] = { "randlora_gamma", FACTOR },
+    [WF_TENSOR_RANDLORA_A] = { "randlora_A", FACTOR },
+    [WF_TENSOR_RANDLORA_B] = { "randlora_B", FACTOR },
 };
 
 const char *wf_tensor_role(int32_t tensor)

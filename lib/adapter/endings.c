@@ -91,6 +91,21 @@ const wf_ending wf_peft_endings[] = {
     BARE("vblora_vector_bank", WF_TENSOR_VB_BANK, WF_JOINS),
     LAYER("ln_tuning_layers", ".weight", WF_TENSOR_REPLACE, 0),
     LAYER("ln_tuning_layers", ".bias", WF_TENSOR_REPLACE_B, 0),
+    BARE("c3a_kernel", WF_TENSOR_C3A_KERNEL, 0),
+    BARE("miss_block", WF_TENSOR_MISS_BLOCK, 0),
+    BARE("bone_block", WF_TENSOR_BONE_BLOCK, 0),
+    BARE("delora_A", WF_TENSOR_DELORA_A, 0),
+    BARE("delora_B", WF_TENSOR_DELORA_B, 0),
+    BARE("delora_lambda", WF_TENSOR_DELORA_LAMBDA, WF_JOINS),
+    BARE("delora_w_norm", WF_TENSOR_DELORA_NORM, WF_JOINS),
+    BARE("gralora_A", WF_TENSOR_GRALORA_A, 0),
+    BARE("gralora_B", WF_TENSOR_GRALORA_B, 0),
+    LAYER("gralora_A_general", ".weight", WF_TENSOR_GRALORA_DOWN, WF_JOINS),
+    LAYER("gralora_B_general", ".weight", WF_TENSOR_GRALORA_UP, WF_JOINS),
+    BARE("randlora_lambda", WF_TENSOR_RANDLORA_LAMBDA, 0),
+    BARE("randlora_gamma", WF_TENSOR_RANDLORA_GAMMA, 0),
+    BARE("randlora_A", WF_TENSOR_RANDLORA_A, WF_JOINS),
+    BARE("randlora_B", WF_TENSOR_RANDLORA_B, WF_JOINS),
     LAYER("modules_to_save", ".weight", WF_TENSOR_REPLACE, 0),
     LAYER("modules_to_save", ".bias", WF_TENSOR_REPLACE_B, 0),
     { ".base_layer.bias", "", WF_TENSOR_REPLACE_B, 0 }, /* bias "lora_only" */
@@ -104,6 +119,8 @@ const wf_ending wf_peft_endings[] = {
 static const struct { const char *word; int32_t tensor; } shared[] = {
     { "vera_A", WF_TENSOR_VERA_A },
     { "vera_B", WF_TENSOR_VERA_B },
+    { "randlora_A", WF_TENSOR_RANDLORA_A },
+    { "randlora_B", WF_TENSOR_RANDLORA_B },
     { "vblora_vector_bank", WF_TENSOR_VB_BANK },
 };
 

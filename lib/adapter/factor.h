@@ -62,6 +62,13 @@ typedef struct wf_ia3_peft {
     bool on_input;
 } wf_ia3_peft;
 
+/* What MiSS keeps of its configuration: which of its three kinds it says, if there is one. */
+typedef struct wf_miss {
+    bool told;
+    bool mini;
+    bool bat;
+} wf_miss;
+
 /* ---- shapes that wf_family.shape_for gives ---- */
 
 /* (rows, the rest), and for a convolution (rows, channels, k, k). */

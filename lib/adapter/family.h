@@ -62,6 +62,13 @@ enum {
     /* vblora.c: logits, or the best of them with their weights */
     WF_TENSOR_VB_LOGITS_A, WF_TENSOR_VB_LOGITS_B, WF_TENSOR_VB_INDICES_A, WF_TENSOR_VB_INDICES_B,
     WF_TENSOR_VB_WEIGHTS_A, WF_TENSOR_VB_WEIGHTS_B, WF_TENSOR_VB_BANK,
+    /* c3a.c, miss.c, delora.c, gralora.c */
+    WF_TENSOR_C3A_KERNEL, WF_TENSOR_MISS_BLOCK, WF_TENSOR_BONE_BLOCK,
+    WF_TENSOR_DELORA_A, WF_TENSOR_DELORA_B, WF_TENSOR_DELORA_LAMBDA, WF_TENSOR_DELORA_NORM,
+    WF_TENSOR_GRALORA_A, WF_TENSOR_GRALORA_B, WF_TENSOR_GRALORA_DOWN, WF_TENSOR_GRALORA_UP,
+    /* randlora.c */
+    WF_TENSOR_RANDLORA_LAMBDA, WF_TENSOR_RANDLORA_GAMMA, WF_TENSOR_RANDLORA_A,
+    WF_TENSOR_RANDLORA_B,
     WF_TENSORS
 };
 /* A set of tensors. */
@@ -118,6 +125,7 @@ struct wf_family {
     wf_tensor_set any;     /* of these one at least, if any; shape() says what is missing beside */
     wf_tensor_set may;     /* tensors that may be there besides; the common ones always may      */
     bool        of_weight; /* Delta W depends on W                                               */
+    bool      (*reads_weight)(const wf_module *m); /* of some modules it does; NULL: of none     */
     size_t      extra_size; /* bytes of wf_module.extra                                          */
 
     /* ---- reading: any member may be NULL, shape() excepted ---- */
@@ -219,7 +227,8 @@ enum {
 #define WF_FAMILIES(row) \
     row(lora) row(loha) row(lokr) row(full) row(norm) row(oft) row(boft) row(ia3) row(glora) \
     row(oft_peft) row(boft_peft) row(ia3_peft) row(vera) row(fourierft) row(hra) row(shira) \
-    row(vblora)
+    row(vblora) \
+    row(c3a) row(miss) row(delora) row(gralora) row(randlora)
 #define WF_FAMILY_EXTERN(name) extern const wf_family wf_family_##name;
 WF_FAMILIES(WF_FAMILY_EXTERN)
 #undef WF_FAMILY_EXTERN

@@ -181,7 +181,15 @@ static weft_status join_key(reader *rd, size_t i)
                    wf_key_show(&text, t->name));
 }
 
-/* Third pass: a tensor that no module has alone goes to all modules of its family. */
+static bool same_tensor(const wf_tensor *a, const wf_tensor *b)
+{
+    return a->dtype == b->dtype && a->rank == b->rank && a->bytes == b->bytes &&
+           memcmp(a->shape, b->shape, (size_t)a->rank * sizeof *a->shape) == 0 &&
+           memcmp(a->data, b->data, a->bytes) == 0;
+}
+
+/* Third pass: a tensor that no module has alone goes to all modules of its family. A model's state
+ * may repeat it for each of them. */
 static weft_status share_key(reader *rd, size_t i)
 {
     weft_adapter    *a = rd->a;
@@ -196,7 +204,9 @@ static weft_status share_key(reader *rd, size_t i)
         if ((m->shared & WF_BIT(tensor)) != 0)
             return fail_pair(rd, m->tensor[tensor]->name, t->name,
                              "give the same tensor of all modules");
-        if (m->tensor[tensor] != NULL) continue; /* a model's whole state repeats it for each */
+        if (m->tensor[tensor] != NULL && !same_tensor(m->tensor[tensor], t))
+            return fail_pair(rd, m->tensor[tensor]->name, t->name,
+                             "are one tensor of all modules, and differ");
         m->tensor[tensor] = t;
         m->shared |= WF_BIT(tensor);
         a->key_module[i] = WF_KEY_SHARED;

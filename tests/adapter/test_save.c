@@ -558,10 +558,12 @@ int main(void)
 
     json_t *index = json_load_file(data_path("golden/families.json"), 0, NULL);
     json_t *more = json_load_file(data_path("golden/families_peft.json"), 0, NULL);
+    json_t *most = json_load_file(data_path("golden/families_peft2.json"), 0, NULL);
     saved = json_load_file(data_path("golden/saved.json"), 0, NULL);
-    if (index == NULL || more == NULL || saved == NULL) return EXIT_FAILURE;
+    if (index == NULL || more == NULL || most == NULL || saved == NULL) return EXIT_FAILURE;
     files = json_object_get(index, "files");
     if (json_array_extend(files, json_object_get(more, "files")) != 0) return EXIT_FAILURE;
+    if (json_array_extend(files, json_object_get(most, "files")) != 0) return EXIT_FAILURE;
     tcase_add_loop_test(t, what_is_written_is_read_again, 0, 3 * (int)json_array_size(files));
     tcase_add_test(t, dialects_have_what_is_theirs);
     tcase_set_timeout(t, 60);
@@ -582,6 +584,7 @@ int main(void)
     int failed = run_suite(s);
     json_decref(index);
     json_decref(more);
+    json_decref(most);
     json_decref(saved);
     return failed;
 }

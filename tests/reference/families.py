@@ -23,6 +23,11 @@ PARTS = {
     "lokr_w1": "lokr_w1", "lokr_w1_a": "lokr_w1_a", "lokr_w1_b": "lokr_w1_b", "lokr_w2": "lokr_w2", "lokr_w2_a": "lokr_w2_a",
     "lokr_w2_b": "lokr_w2_b", "lokr_t2": "lokr_t2",
     "oft_blocks": "oft_blocks", "rescale": "rescale", "oft_R.weight": "oft_R", "boft_R": "boft_R", "boft_s": "boft_s",
+    "c3a_kernel": "c3a_kernel", "miss_block": "miss_block", "bone_block": "miss_block",
+    "delora_A": "delora_A", "delora_B": "delora_B", "delora_lambda": "delora_lambda", "delora_w_norm": "delora_w_norm",
+    "gralora_A": "gralora_A", "gralora_B": "gralora_B", "gralora_A_general.weight": "gralora_down",
+    "gralora_B_general.weight": "gralora_up",
+    "randlora_lambda": "randlora_lambda", "randlora_gamma": "randlora_gamma", "randlora_A": "randlora_A", "randlora_B": "randlora_B",
     "on_input": "on_input", "ia3_l": "ia3_l",
     "a1.weight": "a1", "a2.weight": "a2", "b1.weight": "b1", "b2.weight": "b2", "bm.weight": "bm",
     "vera_lambda_b": "vera_b", "vera_lambda_d": "vera_d", "fourierft_spectrum": "spectrum", "hra_u": "hra_u",
@@ -34,7 +39,8 @@ PARTS = {
 }
 
 # tensors of a whole PEFT adapter, behind base_model. -> part of every module that has the other
-SHARED = {"vera_A": ("vera_A", "vera_b"), "vera_B": ("vera_B", "vera_b"), "vblora_vector_bank": ("vb_bank", "vb_%s_A")}
+SHARED = {"vera_A": ("vera_A", "vera_b"), "vera_B": ("vera_B", "vera_b"), "vblora_vector_bank": ("vb_bank", "vb_%s_A"),
+          "randlora_A": ("randlora_A", "randlora_lambda"), "randlora_B": ("randlora_B", "randlora_lambda")}
 
 
 # ---------------------------------------------------------------- formulas
@@ -75,6 +81,15 @@ def neumann(q, terms):
         r = r + (1 if k == terms - 1 and terms > 2 else 2) * p
         p = p @ q
     return r
+
+
+def initial(kind, w, r, s):
+    """What PiSSA and OLoRA took out of a weight before training."""
+    if kind == "pissa":
+        u, sigma, v = torch.linalg.svd(w, full_matrices=False)
+        return u[:, :r] * sigma[:r] @ v[:r]
+    q, t = torch.linalg.qr(w)
+    return s * q[:, :r] @ t[:r]
 
 
 def low_rank(p, conf):
@@ -163,6 +178,61 @@ def peft_butterfly(p, w):
     return (flat(w) @ whole.T * p["boft_s"].reshape(-1, 1)).reshape(w.shape)
 
 
+def circulants(k, n_in):
+    """Row t of a block has its kernel moved t places to the right, around the end."""
+    m, n, b = k.shape
+    place = (torch.arange(b)[None, :] - torch.arange(b)[:, None]) % b
+    return k[:, :, place].permute(0, 2, 1, 3).reshape(m * b, n * b) / n_in
+
+
+def shards(t, w, mini):
+    """MiSS: one block of r rows added along the inputs, or each r x r block of W times that of its rows, and it besides."""
+    o, i = w.shape
+    if t.ndim == 3:
+        r = t.shape[-1]
+        d = torch.zeros_like(w)
+        for a in range(0, o, r):
+            for c in range(0, i, r):
+                d[a:a + r, c:c + r] = w[a:a + r, c:c + r] @ t[a // r] + t[a // r]
+        return d
+    assert t.shape[1] == (mini or o)
+    return t[torch.arange(i) % t.shape[0]][:, torch.arange(o) % t.shape[1]].T
+
+
+def decoupled(p, w):
+    a, b = p["delora_A"], p["delora_B"]
+    norms = p["delora_w_norm"] if "delora_w_norm" in p else w.norm(dim=0)
+    a = a / a.norm(dim=1, keepdim=True).clamp(min=1e-4)
+    b = b / b.norm(dim=0, keepdim=True).clamp(min=1e-4)
+    return p["delora_lambda"] / a.shape[0] * (b @ a) * norms
+
+
+def granular(p, conf):
+    """GraLoRA: block (j, n) of N x N has rank r / N: columns j of A[n], rows n of B[j]."""
+    a, b = p["gralora_A"], p["gralora_B"]
+    n, i, r = a.shape
+    o, s = b.shape[2], r // n
+    d = torch.zeros(n * o, n * i, dtype=a.dtype)
+    for j in range(n):
+        for k in range(n):
+            d[j * o:(j + 1) * o, k * i:(k + 1) * i] = (a[k][:, j * s:(j + 1) * s] @ b[j][k * s:(k + 1) * s]).T
+    h = 0
+    if "gralora_down" in p:
+        d, h = d + p["gralora_up"] @ p["gralora_down"], p["gralora_down"].shape[0]
+    return conf["alpha"] / (r + h) * d
+
+
+def full_rank(p, w, conf):
+    """RandLoRA: the rows of one basis scaled one by one, counted by rank and base; the other's columns by base and rank."""
+    lam, gam = p["randlora_lambda"], p["randlora_gamma"]
+    (r, n), short = lam.shape, gam.shape[1]
+    assert short == min(w.shape) and n == -(-short // r)
+    rows = torch.stack([lam[i // n, i % n] * p["randlora_A"][i // n, 0, :short] * gam[i % n] for i in range(r * n)])
+    columns = torch.stack([p["randlora_B"][:max(w.shape), i // r, i % r] for i in range(r * n)], 1)
+    d = conf["alpha"] / r * columns @ rows
+    return d if w.shape[1] <= w.shape[0] else d.T
+
+
 def frequencies(p, conf, shape):
     """FourierFT: the spectrum at the first places of torch's random order."""
     g = torch.Generator("cpu").manual_seed(conf["seed"])
@@ -216,6 +286,8 @@ def change(p, w, b, conf, inside=1.0):
         d, s = low_rank(p, conf)
         if "up_bias" in p:
             db = s * p["up_bias"]
+        if "initial" in conf:
+            d = d - initial(conf["initial"], w, p["down"].shape[0], s)
     elif "hada_w1_a" in p:
         d = hadamard(p, conf)
     elif "lokr_w1" in p or "lokr_w1_a" in p:
@@ -270,6 +342,16 @@ def change(p, w, b, conf, inside=1.0):
         d = torch.zeros_like(w).index_put((at[0], at[1]), p["shira_weight"], accumulate=True)
     elif "vb_bank" in p:
         d = bank_product(p, conf)
+    elif "c3a_kernel" in p:
+        d = circulants(p["c3a_kernel"], w.shape[1])
+    elif "miss_block" in p:
+        d = shards(p["miss_block"], w, conf.get("mini"))
+    elif "delora_A" in p:
+        d = decoupled(p, w)
+    elif "gralora_A" in p:
+        d = granular(p, conf)
+    elif "randlora_lambda" in p:
+        d = full_rank(p, w, conf)
     elif "u" in p:
         d = p["u"] @ p["v"]
     elif "diff" in p:
@@ -404,11 +486,13 @@ def last_match(patterns, module, default):
 def configured(config, module, e):
     kind = config.get("peft_type", "LORA")
     r = last_match(config.get("rank_pattern"), module, config.get("r"))
-    alpha = last_match(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("alpha")))
+    alpha = last_match(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("randlora_alpha", config.get("alpha"))))
     c = {"alpha": alpha, "r": r}
     if kind == "LORA":
         c["rslora"] = bool(config.get("use_rslora"))
         c["columns"] = False
+        if config.get("init_lora_weights") in ("pissa", "olora"):
+            c["initial"] = config["init_lora_weights"]
     if kind == "ADALORA":
         c["init_r"] = config["init_r"]
     if kind == "OFT":
@@ -422,4 +506,6 @@ def configured(config, module, e):
         c["apply_GS"] = config["apply_GS"]
     if kind == "VBLORA":
         c["topk"] = config["topk"]
+    if kind == "MISS" and config["init_weights"] == "mini":
+        c["mini"] = config["mini_r"]
     return {k: v for k, v in c.items() if v is not None}

@@ -285,8 +285,8 @@ static const char *const models[] = { "tiny-sd1", "tiny-sd2", "tiny-sdxl" };
 enum { MODELS = 3 };
 
 /* Each with the files, sums and methods that one script made. */
-static const char *const indices[] = { "families.json", "families_peft.json" };
-enum { INDICES = 2 };
+static const char *const indices[] = { "families.json", "families_peft.json", "families_peft2.json" };
+enum { INDICES = 3 };
 
 static size_t listed(json_t *index, const char *what) { return json_array_size(json_object_get(index, what)); }
 

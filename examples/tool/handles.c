@@ -64,7 +64,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
             must(weft_concept_open(use->file, &use->tokens, &use->concept, &err));
             must(weft_plan_add_concept(plan, use->concept, use->weight, &use->how, &err));
         } else {
-            must(weft_adapter_open(use->file, NULL, &use->adapter, &err));
+            must(weft_adapter_open(use->file, &use->opening, &use->adapter, &err));
             must(weft_plan_add(plan, use->adapter, use->weight, &use->how, &err));
         }
         use->how.text_weights = NULL;

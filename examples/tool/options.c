@@ -27,6 +27,8 @@ void settings_init(settings *s, int argc)
 {
     memset(s, 0, sizeof *s);
     weft_model_options_init(&s->open, sizeof s->open);
+    weft_adapter_options_init(&s->opening, sizeof s->opening);
+    s->opening.log = warn_line;
     weft_plan_options_init(&s->plan, sizeof s->plan);
     weft_run_options_init(&s->run, sizeof s->run);
     s->adapters = zeroed((size_t)argc, sizeof *s->adapters);
@@ -162,6 +164,11 @@ static const row rows[] = {
     { BIT, PLANNED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PEFT_DORA) },
 
+    { FLOAT, PLANNED, 0, "--adapter-alpha", "X", "its alpha, where nothing in its file says one",
+      .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.alpha), ANY_FLOAT },
+    { FLOAT, PLANNED, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
+      .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT },
+
     { HEADING, PLANNED, .name = "How adapters combine" },
     { WORD, DRAWING, 0, "--compose", "METHOD", "merge, switch, composite or klora (merge)",
       PHASES(method), .words = methods },
@@ -263,6 +270,11 @@ static const row rows[] = {
       "status is 1 when something does not fit", IN(against) },
     { BIT, INSPECT, 'k', "--keys", NULL, "list every module with rank, alpha and shape", SETS(flags, KEYS) },
 
+    { FLOAT, INSPECT | CONVERT, 0, "--adapter-alpha", "X", "the adapter's alpha, where nothing in its file says one",
+      IN(opening.alpha), ANY_FLOAT },
+    { FLOAT, INSPECT | CONVERT, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
+      IN(opening.scale), ANY_FLOAT },
+
     { HEADING, ALL, .name = "The model" },
     { STRING, ALL, 0, "--variant", "NAME", "of the model's weight files, as in fp16 (the plain file)",
       IN(open.variant) },
@@ -322,6 +334,8 @@ static void parse_adapter(settings *s, const char *name, const char *value)
 
     if (length == 0) misuse("%s: '%s' names no file", name, value);
     weft_add_options_init(&use->how, sizeof use->how);
+    weft_adapter_options_init(&use->opening, sizeof use->opening);
+    use->opening.log = warn_line;
     use->weight = 1.0f;
     use->file = zeroed(length + 1, 1);
     memcpy(use->file, value, length);
@@ -510,6 +524,10 @@ static void refuse_idle_options(const settings *s)
         if (o->about == OF_ADAPTER && o->method && !(o->method & used) && given[o - rows])
             misuse("%s is of %s, and the method is %s", o->name, word_of(methods, o->method),
                    word_of(methods, s->phases[0].method));
+    for (size_t i = 0; i < s->adapter_count; i++)
+        if (s->adapters[i].is_concept && (s->adapters[i].opening.alpha != 0 || s->adapters[i].opening.scale != 0))
+            misuse("%s is for an --adapter, and before it stands a --concept",
+                   s->adapters[i].opening.alpha != 0 ? "--adapter-alpha" : "--adapter-scale");
     uint32_t traits = weft_sampler_traits(s->sampling.kind);
     int scheduled = s->sampling.sigma_schedule != WEFT_SCHEDULE_DEFAULT;
     const char *levels = s->flags & KARRAS ? "--karras" : scheduled ? "--schedule" : s->sigma_count ? "--sigmas"

@@ -58,6 +58,7 @@ typedef struct adapter_use {
     weft_add_options     how;
     float                text_weight;              /* where given & TEXT_WEIGHT */
     uint32_t             given;
+    weft_adapter_options opening;                    /* of an adapter */
     weft_concept_options tokens;                     /* of a concept */
     weft_adapter        *adapter;
     weft_concept        *concept;
@@ -95,6 +96,7 @@ typedef struct settings {
     size_t                  sigma_count;
     const char             *against;             /* the model that an adapter is looked at, or converted, for */
     int32_t                 dialect;
+    weft_adapter_options    opening;             /* of the file to look at or convert, if it is an adapter */
     weft_model_options      open;
     weft_plan_options       plan;
     weft_run_options        run;

@@ -101,6 +101,12 @@ static void set_scale(wf_module *m)
     if (r > 0) wf_module_set_scale(m, r);
 }
 
+/* With both factors whole PEFT's configuration alone knows r. */
+static bool divides(const wf_module *m)
+{
+    return m->rank > 0 || !m->peft || wf_start_rank_of(m) > 0;
+}
+
 static weft_status shape(wf_module *m, const char *source, weft_error *err)
 {
     int64_t o1 = 0, i1 = 0, o2 = 0, i2 = 0, r1 = 0, r2 = 0;
@@ -371,6 +377,7 @@ const wf_family wf_family_lokr = {
     .extra_size = sizeof(wf_start_rank),
     .settle = wf_settle_start_rank,
     .shape = shape,
+    .divides = divides,
     .fits = fits,
     .form = form,
     .kron_size = kron_size,

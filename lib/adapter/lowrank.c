@@ -124,6 +124,15 @@ static void scale_of_adalora(wf_module *m)
     m->scale = (float)(m->alpha / (r0 + 1e-5));
 }
 
+/* AdaLoRA's first rank is told by the configuration, or by a number in the file. */
+static bool divides(const wf_module *m)
+{
+    const wf_tensor *ranknum = m->tensor[WF_TENSOR_RANKNUM];
+
+    return m->tensor[WF_TENSOR_LORA_E] == NULL || wf_start_rank_of(m) > 0 ||
+           (ranknum != NULL && wf_tensor_scalar(ranknum) > 0);
+}
+
 static weft_status shape(wf_module *m, const char *source, weft_error *err)
 {
     const wf_tensor *A = m->tensor[WF_TENSOR_DOWN], *B = m->tensor[WF_TENSOR_UP],
@@ -443,6 +452,7 @@ const wf_family wf_family_lora = {
     .may_be_empty = may_be_empty,
     .settle = settle,
     .shape = shape,
+    .divides = divides,
     .kind = kind,
     .fits = wf_fits_columns,
     .form = form,

@@ -17,6 +17,11 @@ wf_tensor_set wf_module_tensors(const wf_module *m)
     return parts;
 }
 
+const char *wf_module_family_name(const wf_module *m)
+{
+    return m->tensor[WF_TENSOR_MAGNITUDE] != NULL ? "dora" : m->family->name;
+}
+
 int32_t wf_module_form(const wf_module *m, const wf_layer *l)
 {
     return m->tensor[WF_TENSOR_MAGNITUDE] != NULL ? WF_FORM_DENSE : m->family->form(m, l);

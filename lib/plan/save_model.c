@@ -2,10 +2,13 @@
  *
  * The base is never written to: a copy is written, tensor by tensor. A tensor that no adapter
  * touches goes through as it is. One that is touched is widened, summed in float32 exactly as a
- * merged copy of a run is, and narrowed to its dtype. No more than one tensor is in memory.
+ * merged copy of a run is, and narrowed to its dtype, which must hold it. No more than one tensor
+ * is in memory.
  *
  * A tensor of the file may hold several layers (q, k and v in one matrix). Each layer is written
  * into its own rows, which are found by where the layer's weights lie in memory. */
+#include <math.h>
+
 #include "model/networks.h"
 #include "model/written.h"
 #include "plan/method/method.h"
@@ -122,6 +125,27 @@ static bool place(uint8_t *to, const wf_layer *l, wf_dtype type, const float *w,
     return known;
 }
 
+/* A weight that the file's type cannot hold would be written as infinity, and draw nothing. */
+static weft_status check_held(const change *p, const float *v, size_t n, weft_error *err)
+{
+    wf_dtype       type = p->tensor->dtype;
+    size_t         at = wf_narrow_fails(type, v, n);
+    wf_number_text found;
+
+    if (at == n) return WEFT_OK;
+    const char *what = p->bias ? "bias" : "weight", *other = wf_dtype_for(v[at]);
+    if (other == NULL)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: its merged %s has the value %s, which no type holds: an adapter's "
+                       "scale or weight is beyond reason",
+                       p->layer->name, what,
+                       isnan(v[at]) ? "NaN" : v[at] < 0 ? "-infinity" : "infinity");
+    return wf_fail(err, WEFT_E_UNSUPPORTED,
+                   "%s: its merged %s has the value %s, which %s does not hold: merge into a model "
+                   "whose weights are %s, or with a smaller weight",
+                   p->layer->name, what, wf_number(&found, v[at]), wf_dtype_name(type), other);
+}
+
 static weft_status apply(saving *s, const change *p, const wf_tensor *whole, weft_error *err)
 {
     const wf_layer *l = p->layer;
@@ -131,6 +155,7 @@ static weft_status apply(saving *s, const change *p, const wf_tensor *whole, wef
     bool known;
 
     WF_TRY(merge(s, p, err));
+    WF_TRY(check_held(p, p->bias ? bias : s->floats, p->bias ? (size_t)l->out : weight, err));
     known = p->bias ? narrow(to, p->tensor->dtype, bias, (size_t)l->out)
                     : place(to, l, p->tensor->dtype, s->floats, line, p->source != NULL);
     return known ? WEFT_OK

@@ -211,6 +211,11 @@ prints '^  rank      8' "$weft" inspect $hatching
 prints 'hatched style \([0-9]+\)' "$weft" inspect $hatching
 prints 'alpha' "$weft" inspect $hatching --keys
 prints 'peft' "$weft" inspect $model/adapters/rocket
+prints '^  scales    84 modules of lora, rank 8, alpha 4 \(tensor\), scale 0.5' "$weft" inspect $hatching
+prints 'to_q: lora, rank 8, alpha 8 \(configuration: lora_alpha\), scale 1' "$weft" inspect $model/adapters/rocket --keys
+prints '^  warning .*nothing says the alpha of 84 of its 84 modules.*--adapter-alpha' "$weft" inspect $model/adapters/mosaic.safetensors
+prints '^  scales    84 modules of lora, rank 8, alpha not said, scale 1' "$weft" inspect $model/adapters/mosaic.safetensors
+prints '118 modules of lora, rank 8, alpha 8 \(metadata: lora_alpha\), scale 1' "$weft" explain $model -a $monster
 for adapter in monster.safetensors rocket hatching.safetensors mosaic.safetensors; do
     prints 'against .* keys matched' "$weft" inspect $model/adapters/$adapter --model $model
 done
@@ -221,6 +226,27 @@ sd1=tests/data/models/tiny-sd1 mixed="-a tests/data/families/peft_lora -a tests/
 prints 'mixed +stack.* 12 layers of the UNet' "$weft" explain $sd1 $mixed --mixed stack
 refuses 1 'policy inside needs .* LoRA Switch' "$weft" explain $sd1 $mixed --mixed inside --compose switch
 that "a checkpoint under a policy" "$weft" merge -q $sd1 $mixed --mixed direction -o "$tmp/directed"
+
+# A PEFT file away from its configuration does not open until somebody says its alpha or its scale.
+alone=$tmp/alone.safetensors
+cp $model/adapters/rocket/adapter_model.safetensors $alone
+refuses 1 'alone: .*nothing says its alpha.* give --adapter-alpha or --adapter-scale$' "$weft" explain $model -a $alone
+"$weft" inspect $alone >"$tmp/said" 2>"$tmp/err"
+that "inspected" grep -q 'not an adapter: .*nothing says its alpha.* give --adapter-alpha' "$tmp/said"
+prints 'alpha 4 \(option: alpha\), scale 0.5' "$weft" explain $model -a $alone --adapter-alpha 4
+prints 'alpha 4 \(option: scale\), scale 0.5' "$weft" inspect $alone --adapter-scale 0.5
+that "converted" "$weft" convert -q $alone -m $model --adapter-alpha 4 -o "$tmp/said_alpha.safetensors"
+prints 'alpha 4 \(tensor\), scale 0.5' "$weft" inspect "$tmp/said_alpha.safetensors"
+draw -p "a rocket" -a $model/adapters/rocket -o "$tmp/folder.png" --no-parameters
+draw -p "a rocket" -a $alone --adapter-alpha 8 -o "$tmp/alone.png" --no-parameters
+that "the image of its folder" cmp "$tmp/folder.png" "$tmp/alone.png"
+refuses 1 'is given, but nothing is unsaid' "$weft" explain $model -a $hatching --adapter-alpha 4
+refuses 2 'adapter-scale is for an --adapter' "$weft" explain $model -c $word --adapter-scale 1
+"$weft" merge -q $model -a $alone:1000 --adapter-scale 1e5 -o "$tmp/wild" 2>"$tmp/said"
+that "a merged weight beyond its type is an error" test $? = 1 -a ! -e "$tmp/wild"
+that "of one line beside the warning" test "$(wc -l <"$tmp/said")" = 2
+that "that warns of the scale" grep -q '^weft: warning: alone: 106 of its 106 modules have a scale that no training gives' "$tmp/said"
+that "and names the layer" grep -q '^weft: unet.*: its merged weight has the value .* which F16 does not hold: .* BF16 or F32' "$tmp/said"
 
 # What a file is, its content tells; a file that is nothing to weft says why.
 prints 'tokens .*A1111' "$weft" inspect tests/data/fixtures/ti_a1111.pt

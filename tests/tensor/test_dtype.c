@@ -214,6 +214,9 @@ START_TEST(floats_narrow_as_in_torch)
     ck_assert(wf_narrow(codes + 1, type, v, x->count));
     wf_widen_any(back, codes + 1, type, x->count);
     for (size_t i = 0; i < x->count; i++) {
+        bool fails = wf_narrow_fails(type, &v[i], 1) == 0; /* E4M3 has no infinity: what is beyond becomes 448 */
+        ck_assert_msg(fails == (type == WF_F8_E4M3 ? !(fabsf(v[i]) <= 464) : !isfinite(back[i])), "%a in %s", (double)v[i],
+                      wf_dtype_name(type));
         if (isnan(v[i]) ? isnan(back[i]) : memcmp(codes + 1 + i * item, want->data + i * item, item) == 0) continue;
         ck_abort_msg("%a in %s becomes %a", (double)v[i], wf_dtype_name(type), (double)back[i]);
     }
@@ -221,6 +224,27 @@ START_TEST(floats_narrow_as_in_torch)
     free(back);
     free(codes);
     weft_tensors_free(t);
+}
+END_TEST
+
+/* The largest float that is rounded down to a type's largest number, and the next. */
+START_TEST(what_a_type_cannot_hold_is_found)
+{
+    static const struct { wf_dtype type; float most; const char *others; } edges[] = {
+        { WF_F16, 0x1.ffdffep15f, "BF16 or F32" }, { WF_BF16, 0x1.fefffep127f, "F32" }, { WF_F8_E5M2, 0x1.dffffep15f, "F16, BF16 or F32" },
+        { WF_F8_E4M3, 464, "F16, BF16 or F32" },
+    };
+
+    for (size_t i = 0; i < WF_LEN(edges); i++) {
+        float v[] = { 1, edges[i].most, -edges[i].most, 0, -nextafterf(edges[i].most, INFINITY), 1 };
+        ck_assert_uint_eq(wf_narrow_fails(edges[i].type, v, WF_LEN(v)), 4);
+        ck_assert_uint_eq(wf_narrow_fails(edges[i].type, v, 4), 4);
+        ck_assert_str_eq(wf_dtype_for(v[4]), edges[i].others);
+    }
+    float wild[] = { 3e38f, NAN, INFINITY };
+    ck_assert_uint_eq(wf_narrow_fails(WF_F32, wild, 3), 1);
+    ck_assert_uint_eq(wf_narrow_fails(WF_F64, wild + 2, 1), 0);
+    ck_assert_ptr_null(wf_dtype_for(NAN));
 }
 END_TEST
 
@@ -247,6 +271,7 @@ int main(void)
     tcase_add_test(c, every_half_comes_back);
     tcase_add_test(c, halves_round_to_nearest_even);
     tcase_add_loop_test(c, floats_narrow_as_in_torch, 0, 5);
+    tcase_add_test(c, what_a_type_cannot_hold_is_found);
     tcase_add_test(c, no_other_type_is_narrowed_to);
     suite_add_tcase(suite, c);
     return run_suite(suite);

@@ -223,11 +223,14 @@ static int has_file(const char *folder, const char *name)
 }
 
 /* A file that is none of what weft knows: why not, and what is in it. */
-static int inspect_tensors(const char *path, char *no_adapter, const char *no_tokens, char *no_model)
+static int inspect_tensors(const settings *s, char *no_adapter, const char *no_tokens, char *no_model)
 {
+    weft_tensors_options how = WEFT_TENSORS_OPTIONS_INIT;
+    const char *path = s->target;
     weft_tensors *file;
 
-    must(weft_tensors_open(path, NULL, &file, &err));
+    how.flags = how_to_open(s, path);
+    must(weft_tensors_open(path, &how, &file, &err));
     size_t count = weft_tensors_count(file);
     printf("%s\n  tensors   %zu, which weft has no use for:\n", path, count);
     if (strcmp(no_tokens, no_adapter) != 0) printf("    no tokens: %s\n", no_tokens);
@@ -256,17 +259,20 @@ int inspect(settings *s)
     int status = 0;
 
     if (has_file(s->target, "model_index.json") || has_file(s->target, "unet/config.json")) return inspect_model(s);
+    weft_concept_options words = WEFT_CONCEPT_OPTIONS_INIT;
+    s->opening.flags |= words.flags = how_to_open(s, s->target);
+    s->open.flags |= words.flags;
     s->opening.log = keep_warning;
     weft_status no_adapter = weft_adapter_open(s->target, &s->opening, &adapter, &why[0]);
     if (no_adapter == WEFT_E_IO || is_folder(s->target)) {
         err = why[0];
         must(no_adapter);
     }
-    weft_status no_tokens = weft_concept_open(s->target, NULL, &concept, &why[1]);
+    weft_status no_tokens = weft_concept_open(s->target, &words, &concept, &why[1]);
     if (no_tokens == WEFT_OK) must(weft_concept_info_get(concept, &tokens, &err));
     if (adapter == NULL && concept == NULL) {
         if (weft_model_open(s->target, &s->open, &model, &why[2]) != WEFT_OK)
-            return inspect_tensors(s->target, why[0].text, why[1].text, why[2].text);
+            return inspect_tensors(s, why[0].text, why[1].text, why[2].text);
         weft_model_free(model);
         return inspect_model(s);
     }

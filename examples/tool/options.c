@@ -241,6 +241,8 @@ static const row rows[] = {
       "bounded (whole images)", IN(run.tile), 16, 8192 },
     { INT32, DRAWING, 't', "--threads", "N", "(one for each core); the image is the same for any number",
       IN(run.threads), 1, 128 },
+    { BIT, GENERATE, 0, "--unchecked", NULL, "go on with numbers that are infinite or none",
+      SETS(run.flags, WEFT_RUN_UNCHECKED) },
 
     { HEADING, GENERATE, .name = "Comparing with other programs (safetensors files)" },
     { STRING, GENERATE, 0, "--latents", "FILE",
@@ -286,6 +288,9 @@ static const row rows[] = {
       "(the published model that its shapes point to)", IN(open.config) },
     { BIT, ALL, 0, "--v-prediction", NULL, "it predicts v, whatever its files say", SETS(open.flags, WEFT_OPEN_V) },
     { BIT, ALL, 0, "--epsilon", NULL, "it predicts the noise, whatever its files say", SETS(open.flags, WEFT_OPEN_EPSILON) },
+    { BIT, ALL, 0, "--copy", NULL, "copy the files into memory, so that they may change or vanish; as it is\n"
+      "where they lie on a network or removable file system", SETS(flags, COPY) },
+    { BIT, ALL, 0, "--map", NULL, "map the files there too, which saves the memory", SETS(flags, MAP) },
 
     { HEADING, ALL, .name = "Other" },
     { BIT, PLANNED | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET) },
@@ -620,6 +625,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     if (s->flags & HELP) return;
     if (s->target == NULL)
         misuse(used_by == INSPECT ? "which file or folder?" : used_by == CONVERT ? "which adapter?" : "which model?");
+    if ((s->flags & COPY) && (s->flags & MAP)) misuse("--copy and --map: which of the two?");
     if (used_by & DRAWING) refuse_idle_options(s);
 }
 

@@ -49,7 +49,7 @@ enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8 };         /* bits, so th
 enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
-enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32 };
+enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128 };
 
 typedef struct adapter_use {
     char                *file;
@@ -112,6 +112,11 @@ void        settings_free(settings *s);
 void        parse_arguments(settings *s, int used_by, int argc, char **argv);
 void        print_options(int used_by);
 const char *word_of(const word *words, int32_t value);
+
+/* ------------------------------------------------------------------ copies.c: mapped, or in memory */
+
+uint32_t how_to_open(const settings *s, const char *path); /* WEFT_OPEN_COPY, or 0 */
+int      may_vanish(uint32_t type);                        /* a file system's type */
 
 /* ------------------------------------------------------------------ handles.c: from settings to handles */
 

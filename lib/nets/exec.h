@@ -79,6 +79,14 @@ typedef struct wf_kept {
     bool   valid;  /* read them; else write them            */
 } wf_kept;
 
+/* Finds where numbers stop being finite. What is found ends the network, as `stop` does. */
+typedef struct wf_watch {
+    bool            layers; /* look at what every layer reads and gives, else only at results      */
+    bool            found;
+    const wf_layer *layer;  /* where `layers` found it; NULL: in no layer                          */
+    bool            before; /* the layer reads it already                                          */
+} wf_watch;
+
 typedef struct wf_exec {
     const wf_kernels  *k;
     const wf_products *products;
@@ -102,6 +110,7 @@ typedef struct wf_exec {
     bool             (*stop)(void *user);
     void              *stop_user;
     bool               stopped;
+    wf_watch          *watch;        /* NULL: nobody looks                                        */
 } wf_exec;
 
 /* Grid of a layer's output. */
@@ -132,6 +141,11 @@ bool wf_part_masked(const wf_exec *e, const wf_delta *d, int32_t part, wf_grid g
 float *wf_take(wf_exec *e, size_t rows, size_t columns);
 /* Floats from e->kept; NULL in a dry run, and if it is too small: then `stopped` is set. */
 float *wf_take_kept(wf_exec *e, size_t rows, size_t columns);
+/* Is a network's result, n floats, finite, or does nobody look? */
+bool wf_watch_result(wf_exec *e, const float *y, size_t n);
+/* Look at what a layer read and gave. */
+void wf_watch_layer(wf_exec *e, const wf_layer *l, const float *x, size_t nx, const float *y,
+                    size_t ny);
 /* Pass over a layer whose result is there already: it counts for progress and can be stopped at. */
 void wf_layer_skip(wf_exec *e);
 /* Say what an operation needs of each worker's block: a dry run notes it, and a real one stops if

@@ -86,6 +86,7 @@ weft_model     *wf_plan_model(const weft_plan *p);
 bool            wf_plan_sealed(const weft_plan *p);
 int32_t         wf_plan_calls(const weft_plan *p);
 int32_t         wf_plan_adapters(const weft_plan *p);
+const char     *wf_plan_adapter_name(const weft_plan *p, int32_t adapter);
 /* Most evaluations of the denoiser in a call, over all calls; guidance is not counted. */
 int32_t         wf_plan_evaluations(const weft_plan *p);
 const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count);

@@ -17,6 +17,11 @@ int32_t         wf_plan_calls(const weft_plan *p) { return p->table.calls; }
 int32_t         wf_plan_adapters(const weft_plan *p) { return p->adapters; }
 const wf_sheet *wf_plan_text_sheet(const weft_plan *p) { return &p->table.text; }
 
+const char *wf_plan_adapter_name(const weft_plan *p, int32_t adapter)
+{
+    return wf_adapter_name(p->entry[adapter].bound->adapter);
+}
+
 const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count)
 {
     *count = p->table.phases;

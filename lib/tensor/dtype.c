@@ -260,3 +260,37 @@ const char *wf_dtype_for(float v)
     if (wf_narrow_fails(WF_BF16, &v, 1) == 1) return "BF16 or F32";
     return wf_narrow_fails(WF_F32, &v, 1) == 1 ? "F32" : NULL;
 }
+
+/* An exponent of all ones is an infinity or no number: one more overflows into the sign. So a block
+ * is looked at without a branch, and without an instruction that any processor lacks. */
+size_t wf_not_finite(const float *v, size_t n)
+{
+    enum { BLOCK = 64 };
+
+    for (size_t i = 0; i < n; i += BLOCK) {
+        size_t   end = WF_MIN(i + BLOCK, n);
+        uint32_t any = 0, bits;
+        for (size_t k = i; k < end; k++) {
+            memcpy(&bits, &v[k], sizeof bits);
+            any |= (bits & 0x7fffffffu) + 0x00800000u;
+        }
+        for (size_t k = i; k < end && any >> 31 != 0; k++)
+            if (!(v[k] - v[k] == 0.0f)) return k;
+    }
+    return n;
+}
+
+bool wf_finite_any(const void *src, wf_dtype type, size_t n)
+{
+    enum { PIECE = 256 };
+    const uint8_t *at = src;
+    size_t         size = (size_t)wf_dtype_bits(type) / 8;
+    float          piece[PIECE];
+
+    for (size_t i = 0; i < n; i += PIECE) {
+        size_t some = WF_MIN((size_t)PIECE, n - i);
+        if (!wf_widen_any(piece, at + i * size, type, some)) return true;
+        if (wf_not_finite(piece, some) < some) return false;
+    }
+    return true;
+}

@@ -26,5 +26,9 @@ bool        wf_narrow(void *dst, wf_dtype type, const float *src, size_t n);
 size_t      wf_narrow_fails(wf_dtype type, const float *src, size_t n);
 /* The types that have one for v, for a message: "BF16 or F32"; NULL if none of wf_narrow()'s has. */
 const char *wf_dtype_for(float v);
+/* Index of the first of n floats that is infinite or no number; n: all are finite. */
+size_t      wf_not_finite(const float *v, size_t n);
+/* Are n elements finite? Types that do not widen pass. */
+bool        wf_finite_any(const void *src, wf_dtype type, size_t n);
 
 #endif

@@ -334,6 +334,35 @@ refuses 2 'not a whole number' "$weft" generate $model -p x --seed -1
 refuses 2 'stands in for' "$weft" generate $model -p x --conditioning "$tmp/base.safetensors"
 refuses 2 'no effect without guidance' "$weft" generate $model -p x -n y --guidance 1
 
+# ---- numbers that are not finite: nothing is drawn
+
+mkdir "$tmp/broken" && cp -r $model/* "$tmp/broken"
+chmod -R u+w "$tmp/broken"
+weights=$tmp/broken/unet/diffusion_pytorch_model.safetensors
+data=$((8 + $(od -An -tu8 -N8 "$weights")))                # conv_in.bias, which is F16, begins the data
+printf '\000\174' | dd of="$weights" bs=1 seek=$data conv=notrunc 2>/dev/null # an infinity
+refuses 1 'not finite: it began in unet.conv_in: a bias of the model' "$weft" generate "$tmp/broken" -q $few -p x \
+    -o "$tmp/broken.png" --save "$tmp/broken.safetensors"
+that "no picture" test ! -e "$tmp/broken.png" -a ! -e "$tmp/broken.safetensors"
+that "unless it is asked for" "$weft" generate "$tmp/broken" -q $few -p x -o "$tmp/broken.png" --unchecked
+rm -r "$tmp/broken"
+
+# ---- mapped or copied: which of the model's files does the process map while it draws?
+
+maps() {
+    "$weft" generate $model -q -p x -s 40 -g 1 -o "$tmp/maps.png" "$@" & drawing=$!
+    seen=no
+    while kill -0 $drawing 2>/dev/null; do
+        grep -qs diffusion_pytorch_model.safetensors /proc/$drawing/maps && seen=yes
+    done
+    wait $drawing && [ $seen = "$wanted" ]
+}
+if [ -r /proc/self/maps ]; then
+    wanted=yes that "weights are mapped" maps --map
+    wanted=no that "or copied" maps --copy
+fi
+refuses 2 'which of the two' "$weft" inspect $model --copy --map
+
 # ---- wrong files: status 1
 
 refuses 1 'nowhere' "$weft" generate nowhere -p x

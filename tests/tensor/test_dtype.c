@@ -258,11 +258,57 @@ START_TEST(no_other_type_is_narrowed_to)
 }
 END_TEST
 
+/* Every exponent, both signs: exactly those of all ones are found, at every place of every length. */
+START_TEST(what_is_not_finite_is_found_where_it_is)
+{
+    static float v[200];
+    float        one[1];
+
+    for (uint32_t top = 0; top < 512; top++)
+        for (uint32_t fraction = 0; fraction < 4; fraction++) {
+            uint32_t bits = top << 23 | fraction | (fraction == 3) << 22;
+            memcpy(one, &bits, sizeof bits);
+            ck_assert_uint_eq(wf_not_finite(one, 1), isfinite(one[0]) ? 1 : 0);
+        }
+    for (size_t n = 0; n < WF_LEN(v); n++) {
+        v[n] = n % 2 ? -3.4e38f : 1e-45f;
+        ck_assert_uint_eq(wf_not_finite(v, n), n);
+    }
+    for (size_t at = WF_LEN(v); at-- > 0;) { /* the first of several */
+        v[at] = at % 3 == 0 ? NAN : at % 3 == 1 ? INFINITY : -INFINITY;
+        ck_assert_uint_eq(wf_not_finite(v, WF_LEN(v)), at);
+        ck_assert_uint_eq(wf_not_finite(v, at), at);
+    }
+}
+END_TEST
+
+/* The last element of each type that can be infinite, behind more than a piece of others. */
+START_TEST(infinities_are_found_in_every_type)
+{
+    static const wf_dtype types[] = { WF_F32, WF_F16, WF_BF16, WF_F8_E5M2 };
+    static float   f[700];
+    static uint8_t source[1 + sizeof f];
+    const wf_dtype type = types[_i];
+
+    for (size_t n = 1; n < WF_LEN(f); n += 233) {
+        memset(f, 0, sizeof f);
+        ck_assert(wf_narrow(source + 1, type, f, n));
+        ck_assert(wf_finite_any(source + 1, type, n));
+        f[n - 1] = -INFINITY;
+        ck_assert(wf_narrow(source + 1, type, f, n));
+        ck_assert(!wf_finite_any(source + 1, type, n));
+        ck_assert(wf_finite_any(source + 1, type, n - 1));
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("dtype");
     TCase *c = tcase_create("all");
 
+    tcase_add_test(c, what_is_not_finite_is_found_where_it_is);
+    tcase_add_loop_test(c, infinities_are_found_in_every_type, 0, 4);
     tcase_add_loop_test(c, every_code_widens_exactly, 0, WF_LEN(small_types));
     tcase_add_test(c, known_codes);
     tcase_add_test(c, wide_types_convert_as_c_does);

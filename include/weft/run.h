@@ -61,7 +61,8 @@ typedef struct weft_run_options {
 WEFT_API void weft_run_options_init(weft_run_options *options, size_t size);
 
 /**
- * Create a run on a sealed plan: takes all scratch memory, makes merged copies, starts the threads.
+ * Create a run on a sealed plan: takes all scratch memory, makes merged copies, starts the threads,
+ * and sees to it that OpenBLAS has a work area of 128 MiB of addresses for each of them.
  * All runs of a process together have at most 384 threads of their own, besides those that call.
  *
  * @return WEFT_E_STATE (plan not sealed, or other runs have too many threads),
@@ -74,7 +75,8 @@ WEFT_API weft_status weft_run_create(weft_plan *plan, const weft_run_options *op
 /** Stop the threads and release everything. @since 0.1 */
 WEFT_API void weft_run_free(weft_run *run);
 /**
- * Bytes that weft_run_create() would take for a run with these options, besides threads and handle.
+ * Bytes that weft_run_create() would take for a run with these options, besides threads, handle and
+ * OpenBLAS's work areas.
  * @since 0.1
  */
 WEFT_API weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *options,

@@ -12,7 +12,6 @@
 #include "model/networks.h"
 #include "model/written.h"
 #include "plan/method/method.h"
-#include "tensor/gemm.h"
 
 /* A layer's weight or bias, and its place in the file. */
 typedef struct change {
@@ -98,11 +97,8 @@ static weft_status merge(saving *s, const change *p, weft_error *err)
 {
     float *bias = s->floats + (size_t)p->layer->out * wf_layer_columns(p->layer);
 
-    wf_blas_begin();
-    weft_status st =
-        wf_plan_patched_weight(s->plan, p->patch, p->cells, s->floats, bias, &s->plan->alloc, err);
-    wf_blas_end();
-    return st;
+    return wf_plan_patched_weight(s->plan, p->patch, p->cells, s->floats, bias, &s->plan->alloc,
+                                  err);
 }
 
 /* to (out, in, ky, kx) in the file's type from w (out, ky, kx, in); `turned`: to (in, out). line

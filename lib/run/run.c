@@ -110,6 +110,8 @@ weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, we
         r->memory.plan = NULL;
         goto done;
     }
+    if ((st = wf_blas_hold(r->threads, err)) != WEFT_OK) goto done;
+    r->areas = r->threads;
     attach(r);
     *out = r;
     r = NULL;
@@ -123,6 +125,7 @@ void weft_run_free(weft_run *r)
     if (r == NULL) return;
     weft_allocator alloc = r->alloc;
     wf_pool_free(r->pool);
+    wf_blas_let_go(r->areas);
     wf_run_memory_free(&r->memory, &alloc);
     wf_free(&alloc, r);
 }

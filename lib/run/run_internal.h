@@ -82,6 +82,7 @@ struct weft_run {
     wf_exec          exec;
     wf_run_memory    memory;
     int32_t          threads, batch, height, width, text_tokens, tile;
+    int32_t          areas;   /* of OpenBLAS's that are held */
     bool             keep_text, check;
     wf_watch         watch;   /* of the call in progress */
     char             result[120]; /* what it computes, for a line about it */

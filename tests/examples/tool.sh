@@ -363,6 +363,16 @@ if [ -r /proc/self/maps ]; then
 fi
 refuses 2 'which of the two' "$weft" inspect $model --copy --map
 
+# ---- under a limit on addresses the tool ends, with a picture or a line
+
+if (ulimit -v 120000) 2>/dev/null && ! LC_ALL=C grep -aq __asan_init "$B/libweft.so"; then
+    under='ulimit -v "$1"; shift; exec timeout 60 "$@"'
+    refuses 1 'out of memory' sh -c "$under" sh 120000 "$weft" generate $model -q $few -p x -t 1 -o "$tmp/limited.png"
+    that "help" sh -c "$under" sh 120000 "$weft" --help
+    that "room for one work area" sh -c "$under" sh 400000 "$weft" generate $model -q $few -p x -t 1 \
+        -o "$tmp/limited.png"
+fi
+
 # ---- wrong files: status 1
 
 refuses 1 'nowhere' "$weft" generate nowhere -p x

@@ -148,7 +148,8 @@ typedef struct weft_add_options {
     uint32_t    struct_size;
     uint32_t    flags;        /* WEFT_ADD_*                                                     */
     const char *select;       /* patterns over canonical layer names, separated by commas; * is
-                                 any run of characters, ? any one; NULL selects every layer     */
+                                 any run of characters, ? any one; NULL selects every layer.
+                                 At most 262144 characters                                      */
     const char *exclude;      /* patterns of layers to leave out; NULL: none                    */
     const weft_text_weights *text_weights; /* NULL: the text encoders take `weight` too         */
     float       share;        /* composite: weight of this adapter's prediction                 */

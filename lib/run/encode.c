@@ -253,7 +253,7 @@ static weft_status lay_out(const weft_run *r, reading *s, const wf_text_encoder 
     for (size_t k = 0; k < (size_t)s->chunks; k++) {
         size_t begin = k < c->count ? c->begin[k] : c->tokens;
         size_t n = k < c->count ? c->begin[k + 1] - begin : 0;
-        wrap(s->own + k * positions, t, c->ids + begin, n, positions);
+        wrap(s->own + k * positions, t, n > 0 ? c->ids + begin : NULL, n, positions);
         if (weights && n > 0)
             memcpy(s->weights + k * positions + 1, c->weights + begin, n * sizeof *c->weights);
     }

@@ -164,8 +164,9 @@ static weft_status read_w1(const wf_module *m, float *w1, const weft_allocator *
         return WEFT_OK;
     }
     size_t r = (size_t)b->shape[0], o1 = rows_1(m), i1 = columns_1(m), floats = a->count + b->count;
-    float *A = wf_zalloc(alloc, floats, sizeof *A), *B = A + a->count;
+    float *A = wf_zalloc(alloc, floats, sizeof *A);
     if (A == NULL) return wf_nomem(err, floats * sizeof *A, "a Kronecker factor");
+    float *B = A + a->count;
     wf_tensor_read(a, 0, a->count, A);
     wf_tensor_read(b, 0, b->count, B);
     wf_gemm_nn(w1, i1, A, r, B, i1, o1, i1, r, 0);
@@ -192,8 +193,9 @@ static weft_status read_w2(const wf_module *m, const wf_layer *l, float *w2,
     size_t r = (size_t)b->shape[0];
     if (!wf_mul(r, c.K, &floats) || !wf_add(floats, a->count, &floats))
         return wf_fail(err, WEFT_E_ARG, "%s: the factors are too large", m->key);
-    float *A = wf_zalloc(alloc, floats, sizeof *A), *B = A + a->count;
+    float *A = wf_zalloc(alloc, floats, sizeof *A);
     if (A == NULL) return wf_nomem(err, floats * sizeof *A, "a Kronecker factor");
+    float *B = A + a->count;
     if (t == NULL) {
         wf_tensor_read(a, 0, a->count, A);
         wf_factor_rows(b, r, c, B);
@@ -245,8 +247,9 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
            n2, floats;
     if (!wf_mul(o2, at.kk * i2, &n2) || !wf_mul(o1, i1, &floats) || !wf_add(floats, n2, &floats))
         return wf_fail(err, WEFT_E_ARG, "%s: the factors are too large", m->key);
-    float *w1 = wf_zalloc(alloc, floats, sizeof *w1), *w2 = w1 + o1 * i1;
+    float *w1 = wf_zalloc(alloc, floats, sizeof *w1);
     if (w1 == NULL) return wf_nomem(err, floats * sizeof *w1, "an adapter's factors");
+    float *w2 = w1 + o1 * i1;
     if ((st = kron(m, l, w1, w2, alloc, err)) != WEFT_OK) goto done;
     for (size_t a = 0; a < o1; a++)
         for (size_t b = 0; b < o2; b++)

@@ -281,8 +281,9 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
     if (r == 0) return WEFT_OK;
     if (!wf_mul(r, K, &floats) || !wf_add(floats, r * out, &floats))
         return wf_fail(err, WEFT_E_ARG, "%s: the factors are too large", m->key);
-    float *down = wf_zalloc(alloc, floats, sizeof *down), *up = down + r * K;
+    float *down = wf_zalloc(alloc, floats, sizeof *down);
     if (down == NULL) return wf_nomem(err, floats * sizeof *down, "an adapter's factors");
+    float *up = down + r * K;
     if ((st = read_down(m, l, down, alloc, err)) != WEFT_OK) goto done;
     wf_tensor_read(m->tensor[WF_TENSOR_UP], 0, r * out, up);
     for (size_t i = 0; i < r * out; i++) up[i] = (float)(scale * c * up[i]);

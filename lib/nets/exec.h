@@ -25,6 +25,7 @@ typedef struct wf_delta {
     size_t          slot;    /* coefficient of part p in branch b: cells[b * slots + slot + p]    */
     const float    *merged;  /* (out, K) float32, K ordered (ky, kx, in); in place of the weight  */
     const float    *merged_bias; /* (out), in place of the bias; NULL: the layer's own            */
+    size_t          patch;   /* with lines: cells[lines[b * patches + patch] + p]                 */
 } wf_delta;
 
 /* What the rows of a sample are. */
@@ -101,6 +102,8 @@ typedef struct wf_exec {
     const wf_delta    *deltas;       /* [layers], or NULL                                         */
     const wf_cell     *cells;        /* the call's coefficients, [branch][slot]                   */
     size_t             slots;
+    const size_t      *lines;        /* where its cells begin, [branch][patch]; NULL: by slots    */
+    size_t             patches;
     const float *const *vectors;     /* that cells name, each over its layer's columns            */
     const wf_mask     *masks;        /* that cells name                                           */
     wf_kept           *kept;         /* NULL: text keys and values are computed in every call     */

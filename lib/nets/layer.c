@@ -51,6 +51,8 @@ wf_grid wf_layer_grid(const wf_layer *l, wf_grid g)
 static const wf_cell *cell_of(const wf_exec *e, const wf_delta *d, size_t sample, int32_t part)
 {
     size_t branch = e->branch != NULL ? (size_t)e->branch[sample] : 0;
+    if (e->lines != NULL)
+        return &e->cells[e->lines[branch * e->patches + d->patch] + (size_t)part];
     return &e->cells[branch * e->slots + d->slot + (size_t)part];
 }
 

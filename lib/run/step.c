@@ -407,7 +407,9 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     fill_samples(r, &call, halves);
     r->exec.deltas = r->memory.phase[index].deltas;
     r->exec.slots = phase->slots;
-    r->exec.cells = wf_sheet_cells(phase, row);
+    r->exec.cells = phase->cells;
+    r->exec.lines = phase->lines + row->at;
+    r->exec.patches = phase->patched_count;
     r->exec.vectors = phase->vectors;
     r->exec.masks = phase->masks;
     r->exec.branch = r->memory.branch;

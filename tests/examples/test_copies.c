@@ -10,12 +10,15 @@
 START_TEST(network_and_removable_file_systems_may_vanish)
 {
 #ifdef __linux__
-    static const uint32_t remote[] = { NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, SMB2_SUPER_MAGIC, CIFS_SUPER_MAGIC,
-                                    V9FS_MAGIC, AFS_SUPER_MAGIC, AFS_FS_MAGIC, CODA_SUPER_MAGIC, CEPH_SUPER_MAGIC,
-                                    NCP_SUPER_MAGIC, OCFS2_SUPER_MAGIC, FUSE_SUPER_MAGIC, MSDOS_SUPER_MAGIC,
-                                    EXFAT_SUPER_MAGIC, ISOFS_SUPER_MAGIC, UDF_SUPER_MAGIC };
+    static const uint32_t remote[] = {
+        NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, V9FS_MAGIC, AFS_SUPER_MAGIC, CODA_SUPER_MAGIC, NCP_SUPER_MAGIC,
+        OCFS2_SUPER_MAGIC, MSDOS_SUPER_MAGIC, ISOFS_SUPER_MAGIC, UDF_SUPER_MAGIC,
+#ifdef FUSE_SUPER_MAGIC /* these are younger */
+        FUSE_SUPER_MAGIC, CEPH_SUPER_MAGIC, CIFS_SUPER_MAGIC, SMB2_SUPER_MAGIC, EXFAT_SUPER_MAGIC, AFS_FS_MAGIC,
+#endif
+    };
     static const uint32_t local[] = { EXT4_SUPER_MAGIC, BTRFS_SUPER_MAGIC, XFS_SUPER_MAGIC, TMPFS_MAGIC,
-                                     OVERLAYFS_SUPER_MAGIC, SQUASHFS_MAGIC, F2FS_SUPER_MAGIC, RAMFS_MAGIC };
+                                      OVERLAYFS_SUPER_MAGIC, SQUASHFS_MAGIC, F2FS_SUPER_MAGIC, RAMFS_MAGIC };
 
     for (size_t i = 0; i < sizeof remote / sizeof *remote; i++) ck_assert_msg(may_vanish(remote[i]), "%x", remote[i]);
     for (size_t i = 0; i < sizeof local / sizeof *local; i++) ck_assert_msg(!may_vanish(local[i]), "%x", local[i]);

@@ -4,6 +4,7 @@
  * short while it is in use, or its disk is unplugged or its server gone, the system ends the
  * program without a word. So files on network and removable file systems are copied, unless --map
  * says otherwise; --copy copies the others too. */
+#include <stdio.h>
 #ifdef __linux__
 #include <sys/vfs.h>
 #endif

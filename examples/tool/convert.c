@@ -15,7 +15,8 @@ int convert(settings *s)
     if (s->output == NULL) misuse("where to? --output FILE");
     check_writable(s->output, s->dialect == WEFT_DIALECT_PEFT ? NULL : ".safetensors");
     weft_model *model = open_model(s->against, s, &info);
-    must(weft_adapter_open(s->target, NULL, &adapter, &err));
+    s->opening.flags |= how_to_open(s, s->target);
+    must(weft_adapter_open(s->target, &s->opening, &adapter, &err));
     o.dialect = s->dialect;
     o.flags = (s->flags & HALF) != 0 ? WEFT_SAVE_HALF : 0;
     must(weft_adapter_save(adapter, model, s->output, &o, &err));

@@ -49,7 +49,7 @@ enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8 };         /* bits, so th
 enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
-enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32 };
+enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128 };
 
 typedef struct adapter_use {
     char                *file;
@@ -58,6 +58,7 @@ typedef struct adapter_use {
     weft_add_options     how;
     float                text_weight;              /* where given & TEXT_WEIGHT */
     uint32_t             given;
+    weft_adapter_options opening;                    /* of an adapter */
     weft_concept_options tokens;                     /* of a concept */
     weft_curve_point    *curve;                      /* of its weight over the calls */
     size_t               curve_points;
@@ -101,6 +102,7 @@ typedef struct settings {
     size_t                  sigma_count;
     const char             *against;             /* the model that an adapter is looked at, or converted, for */
     int32_t                 dialect;
+    weft_adapter_options    opening;             /* of the file to look at or convert, if it is an adapter */
     weft_model_options      open;
     weft_plan_options       plan;
     weft_run_options        run;
@@ -116,6 +118,11 @@ void        settings_free(settings *s);
 void        parse_arguments(settings *s, int used_by, int argc, char **argv);
 void        print_options(int used_by);
 const char *word_of(const word *words, int32_t value);
+
+/* ------------------------------------------------------------------ copies.c: mapped, or in memory */
+
+uint32_t how_to_open(const settings *s, const char *path); /* WEFT_OPEN_COPY, or 0 */
+int      may_vanish(uint32_t type);                        /* a file system's type */
 
 /* ------------------------------------------------------------------ handles.c: from settings to handles */
 

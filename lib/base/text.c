@@ -189,3 +189,12 @@ bool wf_glob_any(const char *patterns, const char *name)
     }
     return false;
 }
+
+void wf_glob_tidy(char *patterns)
+{
+    char *to = patterns;
+
+    for (const char *p = patterns; *p != '\0'; p++)
+        if (*p != '*' || to == patterns || to[-1] != '*') *to++ = *p;
+    *to = '\0';
+}

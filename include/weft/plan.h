@@ -152,7 +152,8 @@ typedef struct weft_add_options {
                                  At most 262144 characters                                      */
     const char *exclude;      /* patterns of layers to leave out; NULL: none                    */
     const weft_text_weights *text_weights; /* NULL: the text encoders take `weight` too         */
-    float       share;        /* composite: weight of this adapter's prediction                 */
+    float       share;        /* composite: weight of this adapter's prediction; switch with
+                                 WEFT_SWITCH_SHARES: its part of the calls                      */
     int32_t     role;         /* WEFT_ROLE_*                                                    */
     int32_t     reserved0;    /* zero                                                           */
     int32_t     reserved1;    /* zero                                                           */
@@ -333,20 +334,36 @@ enum weft_switch_flag {
     /**
      * The authors' timing: the first turn is one call longer, everything after it one call late.
      */
-    WEFT_SWITCH_OFFICIAL_OFFSET = 1u << 0
+    WEFT_SWITCH_OFFICIAL_OFFSET = 1u << 0,
+    /**
+     * W-Switch: a cycle of k turns keeps its k * period calls, but they are divided in proportion to
+     * the adapters' shares (weft_add_options.share), by largest remainder.
+     */
+    WEFT_SWITCH_SHARES          = 1u << 1
 };
 typedef struct weft_switch_options {
     uint32_t struct_size;
-    uint32_t flags;      /* WEFT_SWITCH_*                          */
-    int32_t  period;     /* calls of one turn; 0 means 5           */
-    int32_t  reserved0;  /* zero                                   */
+    uint32_t flags;        /* WEFT_SWITCH_*                                                      */
+    int32_t  period;       /* calls of one turn; 0 means 5                                       */
+    int32_t  reserved0;    /* zero                                                               */
+    const int32_t *order;  /* adapters, 0 the first that was added, in the order of their turns;
+                              one may have several, or none; copied. NULL: all, as added         */
+    size_t   order_len;    /* turns of a cycle; 0 where order is NULL                            */
+    int32_t  last_calls;   /* so many calls at the end of the phase go to one adapter; 0: none   */
+    int32_t  last_adapter; /* which                                                              */
+    int32_t  last_role;    /* or WEFT_ROLE_*: the first adapter with this role                   */
+    int32_t  reserved1;    /* zero                                                               */
 } weft_switch_options;
-#define WEFT_SWITCH_OPTIONS_INIT { sizeof(weft_switch_options), 0, 0, 0 }
+#define WEFT_SWITCH_OPTIONS_INIT { sizeof(weft_switch_options), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_SWITCH_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_switch_options_init(weft_switch_options *options, size_t size);
 /**
  * LoRA Switch: one adapter at a time, in turns: adapter floor(n / period) mod k at call n.
  * Zhong et al., Multi-LoRA Composition for Image Generation (2024), section 3.
+ *
+ * Sealing fails with WEFT_E_ARG if the order or the last calls name an adapter that the plan has
+ * not, or a phase has fewer calls than go to the last adapter; with WEFT_E_UNSUPPORTED if shares
+ * are negative or all zero, or no adapter has the last role.
  * @since 0.1
  */
 WEFT_API weft_status weft_plan_switch(weft_plan *plan, const weft_switch_options *options,

@@ -214,13 +214,44 @@ END_TEST
 /* Three adapters, turns of 5, 20 calls. */
 START_TEST(switch_takes_turns_as_the_paper_and_as_the_program)
 {
-    static const char *paper = "00000111112222200000", *program = "00000011111222220000";
+    static const char   *paper = "00000111112222200000", *program = "00000011111222220000";
+    static const int32_t five[] = { 5, 5, 5 }, one[] = { 1, 1, 1 };
 
     for (int32_t n = 0; n < 20; n++) {
-        ck_assert_int_eq(wf_switch_turn(n, 5, 3, false), paper[n] - '0');
-        ck_assert_int_eq(wf_switch_turn(n, 5, 3, true), program[n] - '0');
-        ck_assert_int_eq(wf_switch_turn(n, 5, 1, n % 2), 0);
-        ck_assert_int_eq(wf_switch_turn(n, 1, 3, false), n % 3);
+        ck_assert_int_eq(wf_switch_turn(n, five, 3, false), paper[n] - '0');
+        ck_assert_int_eq(wf_switch_turn(n, five, 3, true), program[n] - '0');
+        ck_assert_int_eq(wf_switch_turn(n, five, 1, n % 2), 0);
+        ck_assert_int_eq(wf_switch_turn(n, one, 3, false), n % 3);
+    }
+}
+END_TEST
+
+/* Turns of any length, one of none. */
+START_TEST(switch_takes_turns_of_unequal_length)
+{
+    static const char   *turns = "00022100022100022100";
+    static const int32_t calls[] = { 3, 0, 2, 1 }, to[] = { 0, 9, 2, 1 };
+
+    for (int32_t n = 0; n < 20; n++) {
+        ck_assert_int_eq(to[wf_switch_turn(n, calls, 4, false)], turns[n] - '0');
+        ck_assert_int_eq(to[wf_switch_turn(n + 1, calls, 4, true)], turns[n] - '0');
+    }
+}
+END_TEST
+
+/* Quotas of the first: 7.5 and 2.5 (a tie: the earlier); 6.43, 2.14, 6.43; 0, 15; a third of 10 each. */
+START_TEST(shares_divide_a_cycle)
+{
+    static const struct { double share[3]; int32_t turns, cycle, calls[3]; } all[] = {
+        { { 3, 1 }, 2, 10, { 8, 2 } },      { { 3, 1, 3 }, 3, 15, { 7, 2, 6 } },
+        { { 0, 0.5 }, 2, 15, { 0, 15 } },   { { 1, 1, 1 }, 3, 10, { 4, 3, 3 } },
+        { { 0.1, 0.7, 0.2 }, 3, 6, { 1, 4, 1 } }, { { 0.1, 0.1, 0.1 }, 3, 15, { 5, 5, 5 } },
+    };
+
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        int32_t calls[3] = { -1, -1, -1 };
+        wf_switch_divide(calls, all[i].share, all[i].turns, all[i].cycle);
+        for (int32_t t = 0; t < all[i].turns; t++) ck_assert_int_eq(calls[t], all[i].calls[t]);
     }
 }
 END_TEST
@@ -369,6 +400,8 @@ int main(void)
     tcase_add_test(t, the_worked_example_flips_at_35);
     tcase_add_test(t, far_ratios_are_left_out_of_gamma);
     tcase_add_test(t, switch_takes_turns_as_the_paper_and_as_the_program);
+    tcase_add_test(t, switch_takes_turns_of_unequal_length);
+    tcase_add_test(t, shares_divide_a_cycle);
     tcase_add_test(t, composite_averages_then_guides);
     tcase_add_test(t, composite_does_not_see_the_order);
     tcase_add_test(t, composite_does_not_see_the_order_where_terms_vanish);

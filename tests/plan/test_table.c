@@ -129,6 +129,143 @@ START_TEST(switch_has_a_row_for_each_turn)
 }
 END_TEST
 
+/* The adapters' turns over the calls of a sealed plan, as digits; '-' where none acts. */
+static const char *turns_text(const weft_plan *p, int32_t calls)
+{
+    static char text[64];
+
+    for (int32_t n = 0; n < calls; n++) {
+        text[n] = '-';
+        for (int32_t a = 0; a < 3; a++)
+            if (cell(p, n, 0, attn, a) != 0) text[n] = (char)('0' + a);
+    }
+    text[calls] = 0;
+    return text;
+}
+
+static void check_turns(const weft_switch_options *o, const float *share, const char *wanted)
+{
+    weft_plan       *p = new_plan(model);
+    weft_adapter    *all[] = { ink, clay, hat };
+    weft_add_options add = WEFT_ADD_OPTIONS_INIT;
+
+    add.flags = WEFT_ADD_SHARE;
+    for (int32_t a = 0; a < 3; a++) {
+        add.share = share != NULL ? share[a] : 1;
+        add.role = a;
+        OK(weft_plan_add(p, all[a], 1, &add, &err));
+    }
+    OK(weft_plan_switch(p, o, &err));
+    OK(weft_plan_seal(p, (int32_t)strlen(wanted), &err));
+    ck_assert_str_eq(turns_text(p, (int32_t)strlen(wanted)), wanted);
+    weft_plan_free(p);
+}
+
+START_TEST(turns_come_in_any_order_and_length)
+{
+    weft_switch_options o = WEFT_SWITCH_OPTIONS_INIT;
+    int32_t             order[] = { 2, 0, 2, 1 };
+
+    o.period = 2;
+    o.order = order;
+    o.order_len = 4;
+    check_turns(&o, NULL, "22002211220022112200");
+    o.order_len = 2;
+    check_turns(&o, NULL, "220022002");
+    o.flags = WEFT_SWITCH_OFFICIAL_OFFSET;
+    check_turns(&o, NULL, "222002200");
+    o = (weft_switch_options)WEFT_SWITCH_OPTIONS_INIT;
+    o.flags = WEFT_SWITCH_SHARES;
+    check_turns(&o, (const float[]){ 1, 1, 1 }, "00000111112222200000");
+    check_turns(&o, (const float[]){ 3, 1, 3 }, "0000000112222220000000");
+    o.period = 2;
+    check_turns(&o, (const float[]){ 0, 1, 2 }, "112222112222");
+    o.flags = 0;
+    o.last_calls = 3; /* the first adapter's */
+    check_turns(&o, NULL, "001122001000");
+    o.last_adapter = 2;
+    check_turns(&o, NULL, "001122001222");
+    o.last_adapter = 0;
+    o.last_role = WEFT_ROLE_CONTENT;
+    check_turns(&o, NULL, "001122001111");
+    o.last_calls = 12;
+    check_turns(&o, NULL, "111111111111");
+}
+END_TEST
+
+/* The plan keeps its own copy of an order, and copies of the plan do too. */
+START_TEST(an_order_is_copied)
+{
+    weft_switch_options o = WEFT_SWITCH_OPTIONS_INIT;
+    int32_t             order[] = { 1, 0 };
+    weft_plan          *p = three(), *q;
+
+    o.period = 1;
+    o.order = order;
+    o.order_len = 2;
+    OK(weft_plan_switch(p, &o, &err));
+    order[0] = 2;
+    OK(weft_plan_copy(p, &q, &err));
+    weft_plan_free(p);
+    OK(weft_plan_seal(q, 4, &err));
+    ck_assert_str_eq(turns_text(q, 4), "1010");
+    weft_plan_free(q);
+}
+END_TEST
+
+START_TEST(turns_that_cannot_be_are_refused)
+{
+    static const struct {
+        const char *line;
+        int32_t     order[2], order_len, last_calls, last_adapter, last_role;
+        uint32_t    flags;
+        float       share;
+        weft_status status;
+    } all[] = {
+        { "order[1] is -1", { 0, -1 }, 2, 0, 0, 0, 0, 1, WEFT_E_ARG },
+        { "turn 1 is of adapter 3, the plan has 3", { 0, 3 }, 2, 0, 0, 0, 0, 1, WEFT_E_ARG },
+        { "last_calls is -1", { 0 }, 0, -1, 0, 0, 0, 1, WEFT_E_ARG },
+        { "last_adapter is -2", { 0 }, 0, 1, -2, 0, 0, 1, WEFT_E_ARG },
+        { "last_role is 3", { 0 }, 0, 1, 0, 3, 0, 1, WEFT_E_ARG },
+        { "one or the other", { 0 }, 0, 1, 1, 1, 0, 1, WEFT_E_ARG },
+        { "last_calls is 0, but", { 0 }, 0, 0, 1, 0, 0, 1, WEFT_E_ARG },
+        { "go to adapter 3, the plan has 3", { 0 }, 0, 1, 3, 0, 0, 1, WEFT_E_ARG },
+        { "the last 11 calls go to one adapter, the phase has 10", { 0 }, 0, 11, 0, 0, 0, 1, WEFT_E_ARG },
+        { "no adapter has that role", { 0 }, 0, 1, 0, 2, 0, 1, WEFT_E_UNSUPPORTED },
+        { "time has no negative parts", { 0 }, 0, 0, 0, 0, WEFT_SWITCH_SHARES, -1, WEFT_E_UNSUPPORTED },
+        { "nobody has a turn", { 0 }, 0, 0, 0, 0, WEFT_SWITCH_SHARES, 0, WEFT_E_UNSUPPORTED },
+    };
+
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        weft_switch_options o = WEFT_SWITCH_OPTIONS_INIT;
+        weft_add_options    add = WEFT_ADD_OPTIONS_INIT;
+        weft_plan          *p = new_plan(model);
+        weft_status         st;
+        add.flags = WEFT_ADD_SHARE;
+        add.share = all[i].share;
+        OK(weft_plan_add(p, ink, 1, &add, &err));
+        OK(weft_plan_add(p, clay, 1, &add, &err));
+        OK(weft_plan_add(p, hat, 1, &add, &err));
+        o.flags = all[i].flags;
+        o.order = all[i].order;
+        o.order_len = (size_t)all[i].order_len;
+        o.last_calls = all[i].last_calls;
+        o.last_adapter = all[i].last_adapter;
+        o.last_role = all[i].last_role;
+        if ((st = weft_plan_switch(p, &o, &err)) == WEFT_OK) st = weft_plan_seal(p, 10, &err);
+        FAILS(all[i].status, all[i].line, st);
+        weft_plan_free(p);
+    }
+    {
+        weft_switch_options o = WEFT_SWITCH_OPTIONS_INIT;
+        weft_plan          *p = three();
+        o.order_len = 1;
+        FAILS(WEFT_E_ARG, "order is NULL", weft_plan_switch(p, &o, &err));
+        weft_plan_free(p);
+    }
+}
+END_TEST
+
 static void remember(void *user, int32_t level, const char *line)
 {
     ck_assert_int_eq(level, WEFT_LOG_WARN);
@@ -803,6 +940,9 @@ int main(void)
     tcase_add_test(t, a_plan_without_adapters_touches_nothing);
     tcase_add_test(t, weight_zero_is_not_there_at_all);
     tcase_add_test(t, switch_has_a_row_for_each_turn);
+    tcase_add_test(t, turns_come_in_any_order_and_length);
+    tcase_add_test(t, an_order_is_copied);
+    tcase_add_test(t, turns_that_cannot_be_are_refused);
     tcase_add_test(t, who_gets_no_turn_is_named);
     tcase_add_test(t, composite_has_a_branch_for_each);
     tcase_add_test(t, composite_weighs_by_share_in_any_order);

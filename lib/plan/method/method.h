@@ -73,7 +73,10 @@ double wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped);
  * shows. */
 void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches,
                       double divisor, size_t n);
-/* Switch: whose turn it is. */
-int32_t wf_switch_turn(int32_t call, int32_t period, int32_t adapters, bool official_offset);
+/* Switch: which turn it is, when each of them takes calls[turn] in a row. */
+int32_t wf_switch_turn(int32_t call, const int32_t *calls, int32_t turns, bool official_offset);
+/* W-Switch: calls [turns] of a cycle in proportion to the shares, by largest remainder, the earlier
+ * turn where remainders are equal. */
+void wf_switch_divide(int32_t *calls, const double *share, int32_t turns, int64_t cycle);
 
 #endif

@@ -36,8 +36,7 @@ enum weft_path {
 
 /** Which adapters act while a prompt is encoded (their text-encoder parts). */
 enum weft_text_policy {
-    WEFT_TEXT_METHOD = 0, /* as the method has it: merge and composite all, switch the first,
-                             K-LoRA none                                                         */
+    WEFT_TEXT_METHOD = 0, /* as the method has it: switch the first, K-LoRA none, all others all */
     WEFT_TEXT_ALL    = 1,
     WEFT_TEXT_FIRST  = 2,
     WEFT_TEXT_NONE   = 3
@@ -152,8 +151,8 @@ typedef struct weft_add_options {
                                  At most 262144 characters                                      */
     const char *exclude;      /* patterns of layers to leave out; NULL: none                    */
     const weft_text_weights *text_weights; /* NULL: the text encoders take `weight` too         */
-    float       share;        /* composite: weight of this adapter's prediction; switch with
-                                 WEFT_SWITCH_SHARES: its part of the calls                      */
+    float       share;        /* weight of this adapter's prediction, under methods that average
+                                 them; of the calls, under WEFT_SWITCH_SHARES                   */
     int32_t     role;         /* WEFT_ROLE_*                                                    */
     int32_t     reserved0;    /* zero                                                           */
     int32_t     reserved1;    /* zero                                                           */
@@ -393,6 +392,70 @@ WEFT_API void weft_composite_options_init(weft_composite_options *options, size_
 WEFT_API weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *options,
                                          weft_error *err);
 
+enum weft_loratorio_flag {
+    /** `base` is set, otherwise it is 0.5. */
+    WEFT_LORATORIO_BASE = 1u << 0
+};
+typedef struct weft_loratorio_options {
+    uint32_t struct_size;
+    uint32_t flags;        /* WEFT_LORATORIO_*                                                   */
+    int32_t  patch;        /* side of a patch in latent pixels; 0 means 8                        */
+    int32_t  keep;         /* adapters that count in a patch, those least like the base; 0: all  */
+    float    temperature;  /* of the softmin; 0 means 0.1                                        */
+    float    base;         /* the base's part of the unconditional half, 0 to 1                  */
+} weft_loratorio_options;
+#define WEFT_LORATORIO_OPTIONS_INIT { sizeof(weft_loratorio_options), 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_LORATORIO_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_loratorio_options_init(weft_loratorio_options *options, size_t size);
+/**
+ * LoRAtorio: one branch for each adapter and one evaluation of the base. In each patch p
+ *
+ *   weight_i(p) ~ share_i exp(-cos(e_i(p), e_base(p)) / temperature),  which sum to 1
+ *
+ * of the conditional predictions e. The conditional half is sum of weight_i e_i, the unconditional
+ * base e_base + (1 - base) sum of weight_i e_i, with the same weights. Patches at the right and
+ * lower edge are smaller where the size is no multiple. The order of the adapters does not show.
+ * Foteinopoulou et al., LoRAtorio: An intrinsic approach to LoRA Skill Composition (2025); patch,
+ * temperature, and keep within each patch are our choices where it leaves them open.
+ *
+ * Sealing fails with WEFT_E_UNSUPPORTED if a share is negative or all are 0.
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_loratorio(weft_plan *plan, const weft_loratorio_options *options,
+                                         weft_error *err);
+
+enum weft_subbands_flag {
+    /** `sharpness` is set, otherwise it is 1. */
+    WEFT_SUBBANDS_SHARPNESS = 1u << 0
+};
+typedef struct weft_subbands_options {
+    uint32_t struct_size;
+    uint32_t flags;      /* WEFT_SUBBANDS_*                                                      */
+    int32_t  levels;     /* of the wavelet transform, 1 to 8: 3 levels + 1 bands; 0 means 2      */
+    int32_t  keep;       /* adapters that count in a band, those that change most; 0: all        */
+    float    sharpness;  /* 0: the plain mean; 1: in proportion; more: nearer the largest alone  */
+    int32_t  reserved0;  /* zero                                                                 */
+} weft_subbands_options;
+#define WEFT_SUBBANDS_OPTIONS_INIT { sizeof(weft_subbands_options), 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_SUBBANDS_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_subbands_options_init(weft_subbands_options *options, size_t size);
+/**
+ * Sub-band weights: one branch for each adapter and one evaluation of the base. The predictions are
+ * split into frequency bands by a Haar wavelet transform W; in each band b
+ *
+ *   weight_i(b) ~ share_i rms(W_b (e_i - e_base))^sharpness,  which sum to 1
+ *
+ * of the conditional predictions e. Each half of guidance is the inverse transform of the bands
+ * sum of weight_i(b) W_b e_i. The order of the adapters does not show. After Roy et al., MultLFG:
+ * Training-free Multi-LoRA composition using Frequency-domain Guidance (2025), whose text and
+ * algorithm disagree on the weights: this rule for them is ours.
+ *
+ * Sealing fails with WEFT_E_UNSUPPORTED if a share is negative or all are 0.
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_subbands(weft_plan *plan, const weft_subbands_options *options,
+                                        weft_error *err);
+
 /** Curve S(tau), the factor of the style's score; tau runs from 0 to 1 over the phase. */
 enum weft_klora_pattern {
     WEFT_KLORA_S_STAR = 0, /* (alpha tau + 0.85 alpha) mod alpha: a first touch of style, then
@@ -576,7 +639,7 @@ WEFT_API weft_status weft_plan_adapter(const weft_plan *plan, int32_t adapter,
 typedef struct weft_phase_info {
     uint32_t    struct_size;
     int32_t     first;          /* its first call                                        */
-    const char *method;         /* "merge", "switch", "composite", "klora"               */
+    const char *method;         /* "merge", "switch", "composite", "klora", "loratorio", "subbands" */
     const char *title;          /* as people write it: "K-LoRA"                          */
     int32_t     calls;
     int32_t     branches;       /* most branches of a call                               */

@@ -36,6 +36,8 @@
     X(weft_switch_options,    WEFT_SWITCH_OPTIONS_INIT,    reserved0)               \
     X(weft_composite_options, WEFT_COMPOSITE_OPTIONS_INIT, flags)                   \
     X(weft_klora_options,     WEFT_KLORA_OPTIONS_INIT,     modulus)                 \
+    X(weft_loratorio_options, WEFT_LORATORIO_OPTIONS_INIT, base)                    \
+    X(weft_subbands_options,  WEFT_SUBBANDS_OPTIONS_INIT,  reserved0)               \
     X(weft_klora_score,       WEFT_KLORA_SCORE_INIT,       rho)                     \
     X(weft_plan_info,         WEFT_PLAN_INFO_INIT,         merged_bytes)            \
     X(weft_phase_info,        WEFT_PHASE_INFO_INIT,        merged_bytes)            \

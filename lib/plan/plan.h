@@ -147,6 +147,8 @@ typedef struct wf_combine {
     int32_t             branches;  /* the base's is not counted                                    */
     const float *const *preds;     /* [branches]                                                   */
     const float        *base;      /* the prediction without adapters, if the method asks; or NULL */
+    const float *const *cond;      /* preds and base of the conditional half, which the other half's    */
+    const float        *cond_base; /* weights may depend on; of that half the same as preds and base    */
     float              *scratch;   /* as many floats as wf_plan_combine_scratch() said             */
     float              *out;       /* must not be one of preds                                     */
 } wf_combine;

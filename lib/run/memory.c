@@ -154,14 +154,15 @@ static weft_status make_arrays(const weft_run *r, wf_run_memory *b, weft_error *
     b->time_ids = wf_zalloc(&r->alloc, n * ids, sizeof *b->time_ids);
     b->guidance = wf_zalloc(&r->alloc, n, sizeof *b->guidance);
     b->text_of = wf_zalloc(&r->alloc, n * streams, sizeof *b->text_of);
-    b->preds = wf_zalloc(&r->alloc, branches, sizeof *b->preds);
+    b->preds = wf_zalloc(&r->alloc, 2 * branches, sizeof *b->preds);
     b->text_cells = wf_zalloc(&r->alloc, slots, sizeof *b->text_cells);
     size_t bytes = n * (sizeof *b->branch + (2 + ids) * sizeof *b->timestep) +
-                   n * streams * sizeof *b->text_of + branches * sizeof *b->preds +
+                   n * streams * sizeof *b->text_of + 2 * branches * sizeof *b->preds +
                    slots * sizeof *b->text_cells;
     if (b->branch == NULL || b->timestep == NULL || b->time_ids == NULL || b->guidance == NULL ||
         b->text_of == NULL || b->preds == NULL || b->text_cells == NULL)
         return wf_nomem(err, bytes, "the samples of a step");
+    b->cond_preds = b->preds + branches;
     b->bytes += bytes;
     return WEFT_OK;
 }

@@ -65,7 +65,8 @@ typedef struct wf_run_memory {
     float           *time_ids;   /* [samples][ids]                                   */
     float           *guidance;   /* [samples] the guidance scale as an input         */
     const float    **text_of;    /* [streams][samples]                               */
-    const float    **preds;      /* [evaluations of a call]                          */
+    const float    **preds;      /* [evaluations of a call], of one half             */
+    const float    **cond_preds; /* the same of the conditional half, behind them    */
     wf_run_masks     masks;
     uint8_t         *arena;
     size_t           arena_size;

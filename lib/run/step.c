@@ -123,8 +123,10 @@ static void combine(const weft_run *r, wf_exec *e, const wf_run_memory *b, const
             .c = wf_facts(wf_run_networks(b))->out_channels, .h = r->height, .w = r->width,
             .latent = call->step->latent, .half = which, .guided = call->guided,
             .branches = call->evaluations - call->base, .preds = b->preds,
-            .base = call->base ? b->preds[call->evaluations - 1] : NULL, .scratch = scratch,
-            .out = out });
+            .base = call->base ? b->preds[call->evaluations - 1] : NULL,
+            .cond = b->cond_preds,
+            .cond_base = call->base ? b->cond_preds[call->evaluations - 1] : NULL,
+            .scratch = scratch, .out = out });
     wf_arena_release(&e->arena, mark);
 }
 
@@ -165,8 +167,11 @@ void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
         evaluate(r, e, b, call, preds, 0, count);
     }
     for (int32_t h = 0; h < parts; h++) {
-        for (int32_t k = 0; k < evaluations && !e->dry; k++)
+        for (int32_t k = 0; k < evaluations && !e->dry; k++) {
+            int32_t last = parts - 1; /* the conditional half */
             b->preds[k] = preds + (size_t)(split ? h * evaluations + k : k * parts + h) * n;
+            b->cond_preds[k] = preds + (size_t)(split ? last * evaluations + k : k * parts + last) * n;
+        }
         combine(r, e, b, call, halves[h], guided ? h : WF_CONDITIONAL);
         if (e->watch != NULL && !e->dry && !e->stopped) find_fault(call->fault, b, call, h, halves[h], n);
     }

@@ -104,10 +104,23 @@ static void structs(void)
 
     S(weft_switch_options);
     F(weft_switch_options, struct_size); F(weft_switch_options, flags); F(weft_switch_options, period);
-    F(weft_switch_options, reserved0);
+    F(weft_switch_options, reserved0); F(weft_switch_options, order);
+    F(weft_switch_options, order_len); F(weft_switch_options, last_calls);
+    F(weft_switch_options, last_adapter); F(weft_switch_options, last_role);
+    F(weft_switch_options, reserved1);
 
     S(weft_composite_options);
     F(weft_composite_options, struct_size); F(weft_composite_options, flags);
+
+    S(weft_loratorio_options);
+    F(weft_loratorio_options, struct_size); F(weft_loratorio_options, flags);
+    F(weft_loratorio_options, patch); F(weft_loratorio_options, keep);
+    F(weft_loratorio_options, temperature); F(weft_loratorio_options, base);
+
+    S(weft_subbands_options);
+    F(weft_subbands_options, struct_size); F(weft_subbands_options, flags);
+    F(weft_subbands_options, levels); F(weft_subbands_options, keep);
+    F(weft_subbands_options, sharpness); F(weft_subbands_options, reserved0);
 
     S(weft_klora_options);
     F(weft_klora_options, struct_size); F(weft_klora_options, flags); F(weft_klora_options, pattern);
@@ -249,7 +262,8 @@ static void constants(void)
     C(WEFT_ROLE_NONE); C(WEFT_ROLE_CONTENT); C(WEFT_ROLE_STYLE);
     C(WEFT_PHASE_AT); C(WEFT_CELL_NUMBER);
     C(WEFT_ADD_PARTIAL); C(WEFT_ADD_SHARE); C(WEFT_ADD_PEFT_DORA); C(WEFT_ADD_REPLACE);
-    C(WEFT_SWITCH_OFFICIAL_OFFSET);
+    C(WEFT_SWITCH_OFFICIAL_OFFSET); C(WEFT_SWITCH_SHARES);
+    C(WEFT_LORATORIO_BASE); C(WEFT_SUBBANDS_SHARPNESS);
     C(WEFT_COMPOSITE_DIVIDE_BY_COUNT); C(WEFT_COMPOSITE_NOCFG_LAST);
     C(WEFT_KLORA_S_STAR); C(WEFT_KLORA_S); C(WEFT_KLORA_CUSTOM);
     C(WEFT_KLORA_GAMMA_CODE); C(WEFT_KLORA_GAMMA_PAPER); C(WEFT_KLORA_GAMMA_NONE);

@@ -203,7 +203,7 @@ static inline void combine(const weft_plan *p, float *out, const float *const *p
 {
     const wf_sheet *s = wf_plan_phase(p, 0);
     const wf_combine x = { .n = 1, .c = 1, .h = 1, .w = n, .half = WF_CONDITIONAL, .guided = guided,
-                           .branches = wf_sheet_branches(s), .preds = preds, .out = out };
+                           .branches = wf_sheet_branches(s), .preds = preds, .cond = preds, .out = out };
     wf_plan_combine(p, &x);
 }
 

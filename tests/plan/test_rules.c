@@ -272,6 +272,152 @@ START_TEST(composite_averages_then_guides)
 }
 END_TEST
 
+/* ---- LoRAtorio ------------------------------------------------------------------------------- */
+
+/* Two patches of two pixels. The first adapter is the base in the one and at right angles in the
+ * other; the second the other way round. exp(-1) : 1 is 0.2689414 : 0.7310586. */
+START_TEST(loratorio_weighs_what_differs)
+{
+    static const float base[] = { 1, 0, 0, 2 }, c0[] = { 3, 0, 1, 0 }, c1[] = { 0, 1, 0, 5 };
+    static const float u_base[] = { 1, 2, 3, 4 }, u0[] = { 10, 20, 30, 40 }, u1[] = { -1, -2, -3, -4 };
+    const float *c[] = { c0, c1 }, *u[] = { u0, u1 }, share[] = { 1, 1 };
+    const double far = 0.7310585786300049, near = 1 - far;
+    float out[4];
+    weft_loratorio_options o = { .patch = 2, .temperature = 1, .base = 0.25f };
+    wf_combine x = { .n = 1, .c = 1, .h = 1, .w = 4, .half = WF_CONDITIONAL, .guided = true, .branches = 2,
+                     .preds = c, .base = base, .cond = c, .cond_base = base, .out = out };
+
+    wf_loratorio_combine(&x, share, &o);
+    ck_assert_double_eq_tol(out[0], 3 * near, 1e-7);
+    ck_assert_double_eq_tol(out[1], far, 1e-7);
+    ck_assert_double_eq_tol(out[2], far, 1e-7);
+    ck_assert_double_eq_tol(out[3], 5 * near, 1e-6);
+    x.half = WF_UNCONDITIONAL;
+    x.preds = u;
+    x.base = u_base;
+    wf_loratorio_combine(&x, share, &o);
+    for (int i = 0; i < 4; i++) {
+        double w = i < 2 ? near : far;
+        ck_assert_double_eq_tol(out[i], 0.25 * u_base[i] + 0.75 * (w * u0[i] + (1 - w) * u1[i]), 1e-5);
+    }
+    o.keep = 1; /* in each patch the one that differs */
+    o.base = 0;
+    wf_loratorio_combine(&x, share, &o);
+    for (int i = 0; i < 4; i++) ck_assert_float_eq(out[i], i < 2 ? u1[i] : u0[i]);
+    o.keep = 0;
+    o.patch = 3; /* cosines 2 / (sqrt 5 sqrt 10) .. of no importance: the fourth is a patch by itself */
+    wf_loratorio_combine(&x, (const float[]){ 0, 2 }, &o); /* a share of 0 is out */
+    for (int i = 0; i < 4; i++) ck_assert_float_eq(out[i], u1[i]);
+    wf_loratorio_combine(&x, (const float[]){ 1, 3 }, &o); /* there cosines of 0 and 1: e : 3 */
+    double e = exp(1.0), w = e / (e + 3);
+    ck_assert_double_eq_tol(out[3], w * 40 - (1 - w) * 4, 1e-5);
+}
+END_TEST
+
+/* ---- sub-bands ------------------------------------------------------------------------------- */
+
+/* A flat field is all in the sums, stripes all in the differences: both survive whole. */
+START_TEST(subbands_keep_what_is_in_different_bands)
+{
+    static const float base[8] = { 0 }, flat[] = { 1, 1, 1, 1, 1, 1, 1, 1 },
+                       stripes[] = { 3, -3, 3, -3, 3, -3, 3, -3 };
+    const float *c[] = { flat, stripes };
+    float out[8], scratch[5 * 8];
+    weft_subbands_options o = { .levels = 1, .sharpness = 1 };
+    wf_combine x = { .n = 1, .c = 1, .h = 2, .w = 4, .half = WF_CONDITIONAL, .branches = 2, .preds = c,
+                     .base = base, .cond = c, .cond_base = base, .scratch = scratch, .out = out };
+
+    wf_subbands_combine(&x, (const float[]){ 1, 1 }, &o);
+    for (int i = 0; i < 8; i++) ck_assert_float_eq_tol(out[i], i % 2 == 0 ? 4 : -2, 1e-6f);
+    o.sharpness = 0; /* the mean */
+    wf_subbands_combine(&x, (const float[]){ 1, 3 }, &o);
+    for (int i = 0; i < 8; i++) ck_assert_float_eq_tol(out[i], i % 2 == 0 ? 2.5f : -2, 1e-6f);
+}
+END_TEST
+
+/* One band with sizes 1 and 3: 1 : 3 in proportion, 1 : 9 squared, the larger alone, or 3 : 3 with shares. */
+START_TEST(subbands_weigh_by_size)
+{
+    static const float base[4] = { 1, 1, 1, 1 }, a[] = { 2, 2, 2, 2 }, b[] = { -2, -2, -2, -2 };
+    const float *c[] = { a, b };
+    float out[4], scratch[20];
+    static const struct { float sharpness; int32_t keep; float share[2]; double weight; } all[] = {
+        { 1, 0, { 1, 1 }, 0.25 }, { 2, 0, { 1, 1 }, 0.1 }, { 1, 1, { 1, 1 }, 0 }, { 1, 0, { 3, 1 }, 0.5 },
+        { 1, 1, { 1, 0 }, 1 },
+    };
+
+    for (size_t i = 0; i < WF_LEN(all); i++) {
+        weft_subbands_options o = { .levels = 2, .sharpness = all[i].sharpness, .keep = all[i].keep };
+        wf_combine x = { .n = 1, .c = 1, .h = 2, .w = 2, .half = WF_CONDITIONAL, .branches = 2, .preds = c,
+                         .base = base, .cond = c, .cond_base = base, .scratch = scratch, .out = out };
+        wf_subbands_combine(&x, all[i].share, &o);
+        for (int k = 0; k < 4; k++)
+            ck_assert_double_eq_tol(out[k], all[i].weight * 2 - (1 - all[i].weight) * 2, 1e-6);
+    }
+}
+END_TEST
+
+static float wild(uint32_t *state);
+
+/* Any size, odd ones too: the inverse gives back what was there; of even sizes the energy stays. */
+START_TEST(the_transform_has_an_inverse)
+{
+    enum { MOST = 17 * 12 };
+    float    v[MOST], was[MOST], temp[17];
+    uint32_t state = 3;
+
+    for (int32_t h = 1; h <= 17; h += 2)
+        for (int32_t w = 1; w <= 12; w++)
+            for (int32_t levels = 1; levels <= 8; levels += 3) {
+                double before = 0, after = 0, worst = 0, most = 0;
+                for (int32_t i = 0; i < h * w; i++) v[i] = was[i] = wild(&state);
+                wf_subbands_split(v, h, w, levels, temp);
+                for (int32_t i = 0; i < h * w; i++) {
+                    before += (double)was[i] * was[i];
+                    after += (double)v[i] * v[i];
+                    most = fmax(most, fabs(was[i]));
+                }
+                if (levels == 1 && h == 1 && w % 2 == 0) ck_assert_double_eq_tol(after / before, 2, 1e-5);
+                wf_subbands_join(v, h, w, levels, temp);
+                for (int32_t i = 0; i < h * w; i++) worst = fmax(worst, fabs((double)v[i] - was[i]));
+                ck_assert_double_le(worst, 2e-6 * most);
+            }
+}
+END_TEST
+
+/* Neither sees the order of the adapters, not in a bit. */
+START_TEST(weights_do_not_see_the_order)
+{
+    enum { N = 2 * 3 * 7 * 5, K = 4 };
+    static float e[K][N], base[N], first[2][N], out[N], scratch[(2 * K + 1) * N];
+    static const int order[][K] = { { 0, 1, 2, 3 }, { 3, 2, 1, 0 }, { 1, 3, 0, 2 }, { 2, 0, 3, 1 } };
+    const float share[K] = { 1, 0.7f, 2.5f, 1 };
+    uint32_t state = 11;
+
+    for (int i = 0; i < N; i++) base[i] = wild(&state);
+    for (int k = 0; k < K; k++)
+        for (int i = 0; i < N; i++) e[k][i] = base[i] + 0.3f * wild(&state);
+    for (size_t o = 0; o < WF_LEN(order); o++)
+        for (int method = 0; method < 2; method++) {
+            const float *preds[K];
+            float s[K];
+            weft_loratorio_options lo = { .patch = 2, .temperature = 0.1f, .keep = 3, .base = 0.5f };
+            weft_subbands_options so = { .levels = 2, .sharpness = 1, .keep = 3 };
+            for (int k = 0; k < K; k++) {
+                preds[k] = e[order[o][k]];
+                s[k] = share[order[o][k]];
+            }
+            wf_combine x = { .n = 2, .c = 3, .h = 7, .w = 5, .half = WF_UNCONDITIONAL, .guided = true,
+                             .branches = K, .preds = preds, .base = base, .cond = preds, .cond_base = base,
+                             .scratch = scratch, .out = out };
+            if (method == 0) wf_loratorio_combine(&x, s, &lo);
+            else wf_subbands_combine(&x, s, &so);
+            if (o == 0) memcpy(first[method], out, sizeof out);
+            ck_assert_mem_eq(first[method], out, sizeof out);
+        }
+}
+END_TEST
+
 static float wild(uint32_t *state) /* of many sizes and both signs */
 {
     *state = *state * 1664525 + 1013904223;
@@ -402,6 +548,11 @@ int main(void)
     tcase_add_test(t, switch_takes_turns_as_the_paper_and_as_the_program);
     tcase_add_test(t, switch_takes_turns_of_unequal_length);
     tcase_add_test(t, shares_divide_a_cycle);
+    tcase_add_test(t, loratorio_weighs_what_differs);
+    tcase_add_test(t, subbands_keep_what_is_in_different_bands);
+    tcase_add_test(t, subbands_weigh_by_size);
+    tcase_add_test(t, the_transform_has_an_inverse);
+    tcase_add_test(t, weights_do_not_see_the_order);
     tcase_add_test(t, composite_averages_then_guides);
     tcase_add_test(t, composite_does_not_see_the_order);
     tcase_add_test(t, composite_does_not_see_the_order_where_terms_vanish);

@@ -279,6 +279,7 @@ static size_t ask_scratch(const weft_plan *p, const wf_sheet *s, size_t values)
 }
 
 static int asked[2];
+static float promised[N]; /* the conditional prediction, as the unconditional half sees it */
 
 /* Everything that is promised, looked at; then the base's prediction, by way of the scratch. */
 static void ask_everything(const weft_plan *p, const wf_sheet *s, const wf_combine *x)
@@ -289,6 +290,15 @@ static void ask_everything(const weft_plan *p, const wf_sheet *s, const wf_combi
     ck_assert_int_eq(x->half, x->guided ? asked[1]++ % 2 : WF_CONDITIONAL);
     ck_assert_int_eq(x->n * x->c * x->h * x->w, N);
     ck_assert_mem_eq(x->latent, latent, sizeof latent);
+    if (x->half == WF_UNCONDITIONAL) memcpy(promised, x->cond[0], sizeof promised);
+    else if (x->guided) ck_assert_mem_eq(promised, x->preds[0], sizeof promised);
+    if (x->half == WF_CONDITIONAL) {
+        ck_assert_ptr_eq(x->cond_base, x->base);
+        for (int32_t b = 0; b < x->branches; b++) ck_assert_ptr_eq(x->cond[b], x->preds[b]);
+    } else {
+        ck_assert_mem_ne(x->cond[0], x->preds[0], N * sizeof(float));
+        ck_assert_mem_ne(x->cond_base, x->base, N * sizeof(float));
+    }
     for (size_t i = 0; i < 2 * N; i++) x->scratch[i] = i < N ? x->base[i] : 0;
     memcpy(x->out, x->scratch, N * sizeof *x->out);
 }

@@ -15,25 +15,10 @@ static const weft_composite_options *options_of(const wf_sheet *s)
     return s->options->data;
 }
 
-/* Shares are few and floats: sorted and added in double, their sum has no order either. */
-static double share_sum(const weft_plan *p)
-{
-    double sorted[WF_ADAPTERS_MAX], sum = 0;
-
-    for (int32_t a = 0; a < p->adapters; a++) {
-        double  v = p->entry[a].share;
-        int32_t i = a;
-        for (; i > 0 && sorted[i - 1] > v; i--) sorted[i] = sorted[i - 1];
-        sorted[i] = v;
-    }
-    for (int32_t a = 0; a < p->adapters; a++) sum += sorted[a];
-    return sum;
-}
-
 static double divisor_of(const weft_plan *p, const wf_sheet *s)
 {
     return options_of(s)->flags & WEFT_COMPOSITE_DIVIDE_BY_COUNT ? (double)p->adapters
-                                                                 : share_sum(p);
+                                                                 : wf_share_sum(p);
 }
 
 static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_error *err)
@@ -48,20 +33,20 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
     return WEFT_OK;
 }
 
-static int32_t branches(const weft_plan *p, const wf_sheet *s, int32_t call)
+int32_t wf_branches_each(const weft_plan *p, const wf_sheet *s, int32_t call)
 {
     (void)s, (void)call;
     return WF_MAX(p->adapters, 1);
 }
 
-static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+wf_cell wf_choose_own(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
                       int32_t layer, int32_t adapter)
 {
     (void)p, (void)s, (void)call, (void)layer;
     return branch == adapter ? WF_ALL : WF_NOTHING;
 }
 
-static int32_t alone(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch)
+int32_t wf_alone_own(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch)
 {
     (void)p, (void)s, (void)call;
     return branch;
@@ -73,16 +58,8 @@ void wf_composite_sum(float *out, const float *const *preds, const float *share,
     double term[WF_ADAPTERS_MAX];
 
     for (size_t i = 0; i < n; i++) {
-        double sum;
-        for (int32_t b = 0; b < branches; b++) { /* insertion: branches are few */
-            double  v = (double)share[b] * (double)preds[b][i];
-            int32_t at = b;
-            for (; at > 0 && term[at - 1] > v; at--) term[at] = term[at - 1];
-            term[at] = v;
-        }
-        sum = term[0]; /* not 0 + term[0], which would lose the sign of -0 */
-        for (int32_t b = 1; b < branches; b++) sum += term[b];
-        out[i] = (float)(sum / divisor);
+        for (int32_t b = 0; b < branches; b++) term[b] = (double)share[b] * (double)preds[b][i];
+        out[i] = (float)(wf_sum_sorted(term, branches) / divisor);
     }
 }
 
@@ -152,10 +129,10 @@ const wf_method wf_method_composite = {
     .name = "composite",
     .title = "LoRA Composite",
     .text = WEFT_TEXT_ALL,
-    .choose = choose,
+    .choose = wf_choose_own,
     .begin = begin,
-    .alone = alone,
-    .branches = branches,
+    .alone = wf_alone_own,
+    .branches = wf_branches_each,
     .combine = combine,
     .weigh = weigh,
     .describe = describe,

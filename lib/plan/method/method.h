@@ -14,7 +14,7 @@
 #include "plan/plan_internal.h"
 
 /* Every method, X(name). */
-#define WF_METHODS(X) X(merge) X(switch) X(composite) X(klora)
+#define WF_METHODS(X) X(merge) X(switch) X(composite) X(klora) X(loratorio) X(subbands)
 
 struct wf_method {
     const char *name;
@@ -61,6 +61,35 @@ struct wf_method {
 WF_METHODS(WF_METHOD_EXTERN)
 #undef WF_METHOD_EXTERN
 
+/* ---- weights.c, composite.c: methods that average predictions ---------------------------------- */
+
+/* A branch for each adapter, in which it acts alone. */
+int32_t wf_branches_each(const weft_plan *p, const wf_sheet *s, int32_t call);
+wf_cell wf_choose_own(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+                      int32_t layer, int32_t adapter);
+int32_t wf_alone_own(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch);
+/* The share of a branch's adapter, of the sum of all. */
+void    wf_weigh_shares(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
+                        float *weight, float *divisor);
+void    wf_explain_branches(const weft_plan *p, const wf_sheet *s, wf_text *out);
+double  wf_share_sum(const weft_plan *p);
+/* Refuse shares below 0, and none above. */
+weft_status wf_check_shares(const weft_plan *p, const char *method, weft_error *err);
+
+/* Sorts the terms and adds them up: no order of theirs shows in the sum. */
+double  wf_sum_sorted(double *term, int32_t n);
+/* The weight for a score, when the best of all is `best`; above 0 for the best itself. */
+typedef double wf_weight_fn(double score, double best, double parameter);
+/* weight [n], which sum to 1: share times rule(score), for the `keep` best scores of those that have
+ * a share (all if keep is 0, and more if several are equal). */
+void    wf_weights_of(double *weight, const double *score, const float *share, int32_t n,
+                      int32_t keep, wf_weight_fn *rule, double parameter);
+/* A part of an image: h rows of w values, `across` apart, in each of c planes, `plane` apart. */
+typedef struct wf_region { size_t first, plane, across; int32_t c, h, w; } wf_region;
+/* There, out = sum of weight[i] * from[i]; n at most WF_ADAPTERS_MAX + 1. */
+void    wf_mix(float *out, const float *const *from, const double *weight, int32_t n,
+               const wf_region *k);
+
 /* ---- rules by themselves, for tests ---------------------------------------------------------- */
 
 /* K-LoRA: content (true) or style at call n of N, layer l of L (1-based, in order of execution). */
@@ -73,6 +102,12 @@ double wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped);
  * shows. */
 void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches,
                       double divisor, size_t n);
+/* LoRAtorio and sub-bands: share [branches]. */
+void wf_loratorio_combine(const wf_combine *x, const float *share, const weft_loratorio_options *o);
+void wf_subbands_combine(const wf_combine *x, const float *share, const weft_subbands_options *o);
+/* Haar transform of one plane in place, and back; temp holds the longer side. */
+void wf_subbands_split(float *v, int32_t h, int32_t w, int32_t levels, float *temp);
+void wf_subbands_join(float *v, int32_t h, int32_t w, int32_t levels, float *temp);
 /* Switch: which turn it is, when each of them takes calls[turn] in a row. */
 int32_t wf_switch_turn(int32_t call, const int32_t *calls, int32_t turns, bool official_offset);
 /* W-Switch: calls [turns] of a cycle in proportion to the shares, by largest remainder, the earlier

@@ -22,7 +22,7 @@ typedef struct asked {
     int32_t             order[];
 } asked;
 
-/* Whose turn it is at each call of the sheet; -1 without adapters. */
+/* Whose turn it is at each call of the sheet; 0 without adapters. */
 typedef struct state {
     int32_t cycle; /* calls until the turns begin anew */
     int32_t turn[];
@@ -162,7 +162,6 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
     s->state = wf_blob_create(&p->alloc, size);
     if (s->state == NULL) return wf_nomem(err, size, "a plan's turns");
     f = s->state->data;
-    for (int32_t n = 0; n < s->calls; n++) f->turn[n] = -1;
     if (p->adapters == 0) return WEFT_OK;
     WF_TRY(find_last(p, s, &last, err));
     WF_TRY(check(p, s, last, err));
@@ -191,8 +190,8 @@ static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32
 
 static int32_t alone(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch)
 {
-    (void)branch;
-    return turn(p, s, call);
+    (void)p, (void)branch;
+    return turn_at(s, call);
 }
 
 static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)

@@ -1,4 +1,4 @@
-"""Switch, Composite, K-LoRA and Merge on top of diffusers: the re-statement that the goldens come from.
+"""Switch, Composite, K-LoRA, Merge, LoRAtorio and sub-band weights on top of diffusers: the re-statement that the goldens come from.
 
 Written from the formulas alone. Every method is a coefficient table c[step][branch][layer][adapter]; a layer computes
 y = W x + b + sum_i c_i (alpha_i/r_i) B_i A_i x, and the predictions of a step's branches are averaged with weights.
@@ -8,6 +8,7 @@ y = W x + b + sum_i c_i (alpha_i/r_i) B_i A_i x, and the predictions of a step's
 
 K-LoRA indexing: layers are those that it governs, in execution order, l = 1..L; tau = (n L + l) / (N L) by call, n / N by step.
 """
+import fractions
 import math
 
 import lora
@@ -72,18 +73,31 @@ class Switch(Merge):
     """active(n) = floor((n mod k tau) / tau); official_offset: floor(max(n-1, 0) / tau) mod k. The prompt is encoded
     once, with the first adapter active as published, or with all."""
 
-    def __init__(self, adapters, tau=5, official_offset=False, te="first"):
+    def __init__(self, adapters, tau=5, official_offset=False, te="first", order=None, shares=False, last=(0, 0)):
+        """order: adapters by turn. shares: the tau len(order) calls of a cycle are divided by the prediction weights, each
+        turn's quota rounded down, then one more to those with the largest rest. last: (calls at the end, whose)."""
         Merge.__init__(self, adapters)
-        self.tau, self.official = tau, official_offset
+        self.tau, self.official, self.last = tau, official_offset, last
+        order = list(range(len(adapters))) if order is None else order
+        length = [tau] * len(order)
+        if shares:
+            w = [fractions.Fraction(adapters[i].prediction) for i in order]
+            quota = [x * tau * len(order) / sum(w) for x in w]
+            length = [math.floor(q) for q in quota]
+            by_rest = sorted(range(len(order)), key=lambda t: (-(quota[t] - length[t]), t))
+            for t in by_rest[:tau * len(order) - sum(length)]:
+                length[t] += 1
+        self.wheel = [i for i, k in zip(order, length) for _ in range(k)]
         if te == "first":
             self.te = [(adapters[0], adapters[0].te_weight)]
 
-    def active(self, n):
-        k = len(self.adapters)
-        return max(n - 1, 0) // self.tau % k if self.official else n % (k * self.tau) // self.tau
+    def active(self, n, N=None):
+        if N is not None and n >= N - self.last[0]:
+            return self.last[1]
+        return self.wheel[(max(n - 1, 0) if self.official else n) % len(self.wheel)]
 
     def cell(self, n, N, branch):
-        return [a.weight if i == self.active(n) else 0.0 for i, a in enumerate(self.adapters)]
+        return [a.weight if i == self.active(n, N) else 0.0 for i, a in enumerate(self.adapters)]
 
 
 class Composite(Merge):
@@ -101,6 +115,87 @@ class Composite(Merge):
         p = [a.prediction for a in self.adapters]
         d = sum(p) if self.divisor == "sum" else len(p)
         return [x / d for x in p]
+
+
+class Loratorio(Composite):
+    """Omega_i(p) ~ w_i exp(-cos(e_i(p), e_base(p)) / T) of the conditional predictions, patches p of `patch` x `patch` over
+    all channels; `keep`: of the adapters with the smallest cosines alone. The unconditional half is base e_base +
+    (1 - base) sum Omega_i e_i."""
+
+    def __init__(self, adapters, patch=8, temperature=0.1, keep=0, base=0.5):
+        Composite.__init__(self, adapters)
+        self.patch, self.T, self.keep, self.base = patch, temperature, keep, base
+
+    def mix(self, us, cs, base_u, base_c):
+        """(k,1,c,h,w) or None for us; the base's. -> the unconditional half or 0, the conditional half."""
+        p, w = self.patch, torch.tensor([a.prediction for a in self.adapters], dtype=torch.float64)
+        h, W = base_c.shape[-2:]
+        pad = lambda x: F.pad(x.double(), (0, -W % p, 0, -h % p))
+        tiles = lambda x: pad(x).unfold(-2, p, p).unfold(-2, p, p)       # (.., c, rows, columns, p, p)
+        a, b = tiles(cs), tiles(base_c)[None]
+        dot = lambda x, y: (x * y).sum((-1, -2, -5))                 # over the patch and the channels
+        cos = dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt())          # (k, 1, rows, columns)
+        z = -cos / self.T
+        if self.keep:
+            z[(cos.argsort(0).argsort(0) >= self.keep)] = -math.inf
+        e = w[:, None, None, None] * torch.exp(z - z.max(0).values)
+        omega = (e / e.sum(0)).repeat_interleave(p, -2).repeat_interleave(p, -1)[..., :h, :W][:, :, None]
+        c = (omega * cs.double()).sum(0)
+        u = 0 if us is None else self.base * base_u.double() + (1 - self.base) * (omega * us.double()).sum(0)
+        return u, c
+
+
+def haar(x, levels):
+    """Bands of (.., h, w), finest first; of an odd number the last sample is doubled, so that its difference is 0."""
+    out, r = [], math.sqrt(0.5)
+
+    def along(x, d):
+        n = x.shape[d]
+        x = torch.cat([x, x.narrow(d, n - 1, 1)], d) if n % 2 else x
+        a, b = x.unflatten(d, (-1, 2)).unbind(d)
+        return (a + b) * r, (a - b) * r, n
+    for _ in range(levels):
+        lo, hi, w = along(x, -1)
+        (ll, lh, h), (hl, hh, _) = along(lo, -2), along(hi, -2)
+        out.append((hl.narrow(-1, 0, w // 2), lh.narrow(-2, 0, h // 2), hh.narrow(-1, 0, w // 2).narrow(-2, 0, h // 2), (h, w)))
+        x = ll
+    return out, x
+
+
+def unhaar(bands, x):
+    r = math.sqrt(0.5)
+
+    def back(lo, hi, d, n):
+        hi = torch.cat([hi, torch.zeros_like(lo.narrow(d, 0, 1))], d) if n % 2 else hi
+        return torch.stack([(lo + hi) * r, (lo - hi) * r], d).flatten(d - 1, d).narrow(d, 0, n)
+    for hl, lh, hh, (h, w) in reversed(bands):
+        x = back(back(x, lh, -2, h), back(hl, hh, -2, h), -1, w)
+    return x
+
+
+class Subbands(Composite):
+    """In each band of a Haar transform, weights ~ w_i rms(band of (e_i - e_base))^sharpness over all channels, of the
+    conditional predictions; keep: of the largest alone."""
+
+    def __init__(self, adapters, levels=2, sharpness=1.0, keep=0):
+        Composite.__init__(self, adapters)
+        self.levels, self.sharpness, self.keep = levels, sharpness, keep
+
+    def mix(self, us, cs, base_u, base_c):
+        share = torch.tensor([a.prediction for a in self.adapters], dtype=torch.float64)
+        db, dl = haar(cs.double() - base_c.double()[None], self.levels)
+
+        def weights(d):
+            s = d.pow(2).mean((1, 2, 3, 4)).sqrt() if d.numel() else torch.zeros(len(share), dtype=torch.float64)
+            kept = torch.ones_like(s) if not self.keep else (s.argsort(descending=True).argsort() < self.keep).double()
+            w = share * kept * (s.pow(self.sharpness) if s.max() > 0 else 1)
+            return w / w.sum()
+
+        def put_together(e):
+            bands, low = haar(e.double(), self.levels)
+            sum_of = lambda w, v: (w[:, None, None, None, None] * v).sum(0)
+            return unhaar([tuple(sum_of(weights(d[j]), b[j]) for j in range(3)) + (b[3],) for b, d in zip(bands, db)], sum_of(weights(dl), low))
+        return 0 if us is None else put_together(us), put_together(cs)
 
 
 class KLora(Merge):
@@ -282,6 +377,9 @@ def generate(pipe, plan, scheduler, noise, prompt, negative, steps, guidance, ge
     scheduler.set_timesteps(steps)
     x = (noise * scheduler.init_noise_sigma).to(dt)
     te = plan.te if plan else []
+    each = getattr(plan, "te_each", None)     # a text for each adapter, and which one a branch of a step reads
+    if each:
+        own = [[encode(pipe, text, [(a, a.te_weight)]) for text in (negative or "", prompt)] for a in plan.adapters]
     if given:
         unc, con = (given.get("negative"), given.get("negative_pooled")), (given["text"], given.get("pooled"))
     else:
@@ -305,20 +403,31 @@ def generate(pipe, plan, scheduler, noise, prompt, negative, steps, guidance, ge
     for n, t in enumerate(scheduler.timesteps):
         xi = scheduler.scale_model_input(x, t).to(dt)
         eu = ec = 0
+        us, cs = [], []
         for b in range(plan.branches if plan else 1):
             if isinstance(plan, KLora):
                 by.coef = lambda m: [c * curve_at(a.curve, n, steps) for a, c in zip(ads, plan.layer_cell(n, steps, m))]
             elif plan:
                 cell = [c * curve_at(a.curve, n, steps) for a, c in zip(ads, plan.cell(n, steps, b))]
                 by.coef = lambda m: cell
+            texts = own[each(n, b)] if each else [unc, con]
             share = plan.shares()[b] if plan else 1.0
             if guidance <= 1 and getattr(plan, "nocfg_last", False):
                 share = float(b == plan.branches - 1)
             if guidance > 1:
-                e = evaluate([unc, con], xi, t)
+                e = evaluate(texts, xi, t)
                 eu, ec = eu + share * e[:1], ec + share * e[1:]
+                us.append(e[:1])
             else:
-                ec = ec + share * evaluate([con], xi, t)
+                e = evaluate(texts[1:], xi, t)
+                ec = ec + share * e
+            cs.append(e[-1:])
+        if hasattr(plan, "mix"):
+            by.coef = lambda m: [0.0] * len(ads)
+            texts = own[each(n, 0)] if each else [unc, con]
+            e = evaluate(texts if guidance > 1 else texts[1:], xi, t)
+            eu, ec = plan.mix(torch.stack(us) if us else None, torch.stack(cs), e[:1], e[-1:])
+            eu, ec = eu.to(dt) if us else 0, ec.to(dt)
         eps = eu + guidance * (ec - eu) if guidance > 1 else ec
         if rescale and guidance > 1:
             eps = rescale * eps * (ec.std() / eps.std()) + (1 - rescale) * eps

@@ -11,7 +11,7 @@ import compose
 import lora
 import torch
 from common import ADAPTERS, DATA, MODELS, in_f64, l2_rel, max_rel, noise, pipeline, rel_path, store, versions, write_json
-from compose import Adapter, Composite, KLora, Merge, Switch
+from compose import Adapter, Composite, KLora, Loratorio, Merge, Subbands, Switch
 from make_nets import to_u8
 from make_pictures import ours, scheduler
 
@@ -28,9 +28,15 @@ def plan_of(case, entries, order):
     if case["method"] == "merge":
         p = Merge(ads)
     elif case["method"] == "switch":
-        p = Switch(ads, o.get("period", 5), o.get("official_offset", False))
+        last = o.get("last", 0)
+        p = Switch(ads, o.get("period", 5), o.get("official_offset", False), order=o.get("order"), shares=o.get("shares", False),
+                   last=(last, o.get("last_adapter", 0)))
     elif case["method"] == "composite":
         p = Composite(ads, "count" if o.get("divide_by_count") else "sum", o.get("nocfg_last", False))
+    elif case["method"] == "loratorio":
+        p = Loratorio(ads, **o)
+    elif case["method"] == "subbands":
+        p = Subbands(ads, **o)
     else:
         p = KLora(ads, order, **o)
     if text == "all":
@@ -39,6 +45,8 @@ def plan_of(case, entries, order):
         p.te = []
     elif text == "first":
         p.te = [(ads[0], ads[0].te_weight)]
+    elif text == "each":
+        p.te_each = (lambda n, b: p.active(n, case["steps"])) if case["method"] == "switch" else (lambda n, b: b)
     return p
 
 
@@ -103,7 +111,7 @@ class Book:
         if method == "klora":
             self.klora(case, p)
         if method == "switch":
-            self.t[n + "/active"] = torch.tensor([p.active(i) for i in range(case["steps"])], dtype=torch.int32)
+            self.t[n + "/active"] = torch.tensor([p.active(i, case["steps"]) for i in range(case["steps"])], dtype=torch.int32)
         if run:
             go = lambda: compose.generate(self.pipe, p, self.ddim(), self.noise, self.prompt, self.negative,
                                           case["steps"], case["guidance"])

@@ -41,12 +41,36 @@ static void choose_method(weft_plan *plan, const char *method, json_t *options)
         weft_switch_options o = WEFT_SWITCH_OPTIONS_INIT;
         o.period = number(options, "period", 0);
         if (number(options, "official_offset", 0)) o.flags |= WEFT_SWITCH_OFFICIAL_OFFSET;
+        if (number(options, "shares", 0)) o.flags |= WEFT_SWITCH_SHARES;
+        int32_t order[8];
+        json_t *turns = json_object_get(options, "order");
+        ck_assert_uint_le(json_array_size(turns), WF_LEN(order));
+        for (size_t t = 0; t < json_array_size(turns); t++)
+            order[o.order_len++] = (int32_t)json_integer_value(json_array_get(turns, t));
+        o.order = order;
+        o.last_calls = number(options, "last", 0);
+        o.last_adapter = number(options, "last_adapter", 0);
         must(weft_plan_switch(plan, &o, &golden_err));
     } else if (strcmp(method, "composite") == 0) {
         weft_composite_options o = WEFT_COMPOSITE_OPTIONS_INIT;
         if (number(options, "divide_by_count", 0)) o.flags |= WEFT_COMPOSITE_DIVIDE_BY_COUNT;
         if (number(options, "nocfg_last", 0)) o.flags |= WEFT_COMPOSITE_NOCFG_LAST;
         must(weft_plan_composite(plan, &o, &golden_err));
+    } else if (strcmp(method, "loratorio") == 0) {
+        weft_loratorio_options o = WEFT_LORATORIO_OPTIONS_INIT;
+        o.patch = number(options, "patch", 0);
+        o.keep = number(options, "keep", 0);
+        o.temperature = (float)real(options, "temperature", 0);
+        if (json_object_get(options, "base") != NULL) o.flags |= WEFT_LORATORIO_BASE;
+        o.base = (float)real(options, "base", 0);
+        must(weft_plan_loratorio(plan, &o, &golden_err));
+    } else if (strcmp(method, "subbands") == 0) {
+        weft_subbands_options o = WEFT_SUBBANDS_OPTIONS_INIT;
+        o.levels = number(options, "levels", 0);
+        o.keep = number(options, "keep", 0);
+        if (json_object_get(options, "sharpness") != NULL) o.flags |= WEFT_SUBBANDS_SHARPNESS;
+        o.sharpness = (float)real(options, "sharpness", 0);
+        must(weft_plan_subbands(plan, &o, &golden_err));
     } else if (strcmp(method, "klora") == 0) {
         weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
         const char *pattern = word(options, "pattern", "s_star"), *gamma = word(options, "gamma", "code");
@@ -180,6 +204,38 @@ static void check_context(const set *s, const char *name, const float *v, size_t
     free(want.v);
 }
 
+/* The prompt as each adapter alone encodes it, one behind the other. */
+static float *encode_each(const set *s, weft_run *run, json_t *c, const char *prompt)
+{
+    size_t one = 77 * (size_t)s->text.dim, k = json_array_size(json_object_get(c, "adapters"));
+    float *text = malloc(k * one * sizeof *text);
+    for (size_t a = 0; a < k; a++) {
+        plain_encode e = PLAIN_ENCODE_INIT;
+        e.prompt = prompt;
+        e.flags = WEFT_ENCODE_ADAPTER;
+        e.adapter = (int32_t)a;
+        e.text = text + a * one;
+        e.text_len = one;
+        must(plain_run_encode(run, &e, &golden_err));
+    }
+    return text;
+}
+
+/* Which adapter acts at a call; under a method with branches they are all there are, in order. */
+static size_t acting(const set *s, const weft_plan *plan, int call, size_t adapters)
+{
+    for (int32_t a = 0; a < (int32_t)adapters; a++)
+        for (int64_t l = 0; l < s->info.layers; l++) {
+            weft_layer_info about = WEFT_LAYER_INFO_INIT;
+            weft_cell cell = WEFT_CELL_INIT;
+            must(weft_model_layer(s->model, l, &about, &golden_err));
+            if (strncmp(about.name, "unet.", 5) != 0) continue;
+            must(weft_plan_cell(plan, call, 0, l, a, &cell, &golden_err));
+            if (cell.number != 0) return (size_t)a;
+        }
+    ck_abort_msg("no adapter acts at call %d", call);
+}
+
 static float *encode(const set *s, weft_run *run, json_t *c, const char *which, const char *prompt, float **pooled)
 {
     plain_encode e = PLAIN_ENCODE_INIT;
@@ -226,7 +282,7 @@ static void check_picture(const set *s, json_t *c, weft_plan *plan, const char *
     char what[256];
     golden x = golden_read(s->t, "%snoise", s->prefix), want = golden_read(s->t, "%s%s/latents", s->prefix, name);
     golden preds = { 0 };
-    float *out = malloc(x.n * sizeof *out), *pooled[2];
+    float *out = malloc(x.n * sizeof *out), *pooled[2] = { NULL, NULL };
 
     snprintf(what, sizeof what, "%s%s/preds", s->prefix, name);
     if (golden_has(s->t, what)) preds = golden_read(s->t, "%s", what);
@@ -240,17 +296,24 @@ static void check_picture(const set *s, json_t *c, weft_plan *plan, const char *
     ro.height = (int32_t)x.shape[2];
     ro.width = (int32_t)x.shape[3];
     must(weft_run_create(plan, &ro, &run, &golden_err));
-    float *cond = encode(s, run, c, "cond", word(s->entry, "prompt", ""), &pooled[0]);
-    float *uncond = encode(s, run, c, "uncond", word(s->entry, "negative", ""), &pooled[1]);
+    bool each = strcmp(word(c, "text", ""), "each") == 0;
+    size_t adapters = json_array_size(json_object_get(c, "adapters")), one = 77 * (size_t)s->text.dim;
+    float *cond = each ? encode_each(s, run, c, word(s->entry, "prompt", ""))
+                       : encode(s, run, c, "cond", word(s->entry, "prompt", ""), &pooled[0]);
+    float *uncond = each ? encode_each(s, run, c, word(s->entry, "negative", ""))
+                         : encode(s, run, c, "uncond", word(s->entry, "negative", ""), &pooled[1]);
+    bool branched = strcmp(word(c, "method", ""), "switch") != 0;
     must(weft_sampler_begin(sampler, 0, x.n, &golden_err));
     for (int n = 0; n < steps; n++) {
         plain_step step = PLAIN_STEP_INIT;
         step.latent = x.v;
         step.out = out;
         step.latent_len = step.out_len = x.n;
-        step.text = cond;
-        step.negative = uncond;
-        step.text_len = step.negative_len = 77 * (size_t)s->text.dim;
+        size_t skip = each && !branched ? acting(s, plan, n, adapters) * one : 0;
+        if (each && branched) step.flags |= WEFT_STEP_TEXT_PER_BRANCH;
+        step.text = cond + skip;
+        step.negative = uncond + skip;
+        step.text_len = step.negative_len = each && branched ? adapters * one : one;
         step.pooled = pooled[0];
         step.negative_pooled = pooled[1];
         step.pooled_len = step.negative_pooled_len = (size_t)s->text.pooled;
@@ -272,11 +335,12 @@ static void check_picture(const set *s, json_t *c, weft_plan *plan, const char *
     weft_run_free(run);
 }
 
-/* SD1 and SDXL of compose.json; two pairs of adapters on the bundled model; curves and masks. */
+/* SD1 and SDXL of compose.json; two pairs of adapters on the bundled model; curves and masks; orders,
+ * texts of adapters, weights of patches and bands. */
 static const struct { const char *index, *file; size_t model; } groups[] = {
     { "compose.json", "compose.safetensors", 0 }, { "compose.json", "compose.safetensors", 1 },
     { "bundled.json", NULL, 0 }, { "bundled.json", NULL, 1 },
-    { "weights.json", "weights.safetensors", 0 },
+    { "weights.json", "weights.safetensors", 0 }, { "branches.json", "branches.safetensors", 0 },
 };
 
 START_TEST(every_method_is_its_restatement)

@@ -17,6 +17,8 @@ typedef struct conditioning {
     int64_t        tokens;                           /* of a sequence                                            */
     int32_t        layers;                           /* 0, or rows for each of these cross-attention layers      */
     uint64_t       stamp;
+    int32_t        adapters;                         /* with a text each, one behind the other; 0: one for all   */
+    int32_t       *acts;                             /* [calls] whose text is read; -1: in each branch its own   */
 } conditioning;
 
 static void describe_streams(conditioning *c, const weft_model *model, const weft_model_info *info)
@@ -187,6 +189,55 @@ static int64_t measure_prompts(const weft_plan *plan, const settings *s, const c
     return (int64_t)most * c->about[0].tokens;
 }
 
+enum { NOBODY = -1, SEVERAL = -2 };
+
+/* The one adapter that acts on the denoiser in a branch of a call. */
+static int32_t acting(const weft_plan *plan, const weft_model *model, int32_t call, int32_t branch, int32_t adapters)
+{
+    weft_model_info info = WEFT_MODEL_INFO_INIT;
+    int32_t found = NOBODY;
+
+    must(weft_model_info_get(model, &info, &err));
+    for (int32_t a = 0; a < adapters; a++)
+        for (int64_t l = 0; l < info.layers; l++) {
+            weft_layer_info layer = WEFT_LAYER_INFO_INIT;
+            weft_cell cell = WEFT_CELL_INIT;
+            must(weft_model_layer(model, l, &layer, &err));
+            if (strncmp(layer.name, "text_encoder", 12) == 0) continue;
+            must(weft_plan_cell(plan, call, branch, l, a, &cell, &err));
+            if (cell.number == 0) continue;
+            if (found != NOBODY) return SEVERAL;
+            found = a;
+            break;
+        }
+    return found;
+}
+
+/* Where nobody acts, the text is that of the call before. */
+static void assign_texts(conditioning *c, const weft_plan *plan, const weft_model *model, int32_t calls)
+{
+    weft_plan_info about = WEFT_PLAN_INFO_INIT;
+    int32_t last = 0;
+
+    must(weft_plan_info_get(plan, &about, &err));
+    if (about.adapters == 0) return;
+    c->adapters = about.adapters;
+    c->acts = zeroed((size_t)calls, sizeof *c->acts);
+    for (int32_t n = 0; n < calls; n++) {
+        weft_call_info call = WEFT_CALL_INFO_INIT;
+        must(weft_plan_call(plan, n, &call, &err));
+        int own = call.branches == c->adapters && call.branches > 1;
+        for (int32_t b = 0; b < call.branches; b++) {
+            int32_t a = acting(plan, model, n, b, c->adapters);
+            if (a == SEVERAL || (call.branches > 1 && !own) || (own && a != NOBODY && a != b))
+                misuse("--text-plan each: at call %d several adapters act at once; switch, composite, loratorio and "
+                       "subbands have one at a time", (int)n);
+            if (a != NOBODY && !own) last = a;
+        }
+        c->acts[n] = own ? -1 : last;
+    }
+}
+
 /* Room for one half's streams, zeroed. */
 static void make_streams(weft_run *run, conditioning *c, int half)
 {
@@ -194,25 +245,40 @@ static void make_streams(weft_run *run, conditioning *c, int half)
         weft_text *t = &c->text[half][i];
         if (c->about[i].cross_layers) t->cross_layers = c->layers;
         must(weft_run_text(run, i, (int32_t)(c->tokens / c->about[0].tokens), t, &err));
-        t->data = floats(t->len);
+        t->data = floats(t->len * (size_t)(c->adapters > 1 ? c->adapters : 1));
+    }
+}
+
+/* The text of adapter `a`, or the one for all. */
+static void text_of(const conditioning *c, int half, int32_t a, weft_text *text)
+{
+    for (int32_t i = 0; i < c->streams; i++) {
+        text[i] = c->text[half][i];
+        text[i].data += (size_t)a * text[i].len;
     }
 }
 
 static void encode_prompt(weft_run *run, const char *prompt, const settings *s, conditioning *c, int half)
 {
     weft_encode encode = WEFT_ENCODE_INIT;
+    weft_text text[STREAMS];
     make_streams(run, c, half);
-    encode.flags = encode_flags(s);
+    encode.flags = encode_flags(s) | (c->adapters ? WEFT_ENCODE_ADAPTER : 0);
     encode.clip_skip = s->clip_skip;
     encode.prompt = prompt ? prompt : "";
-    encode.text = c->text[half];
+    encode.text = text;
     encode.text_count = (size_t)c->streams;
-    must(weft_run_encode(run, &encode, &err));
+    for (int32_t a = 0; a == 0 || a < c->adapters; a++) {
+        encode.adapter = a;
+        text_of(c, half, a, text);
+        must(weft_run_encode(run, &encode, &err));
+    }
     c->stamp = encode.stamp;
 }
 
 static void free_conditioning(conditioning *c)
 {
+    free(c->acts);
     for (int32_t i = 0; i < c->streams; i++) free(c->text[0][i].data), free(c->text[1][i].data);
 }
 
@@ -342,14 +408,27 @@ static void first_latents(drawing *p, const settings *s, const weft_sampler *sam
     for (size_t i = 0; i < p->len; i++) p->latents[i] = p->start[i] * weft_sampler_init_scale(sampler);
 }
 
+/* What a call reads: one text for all, that of the adapter that acts, or each branch its own. */
+static void choose_texts(const conditioning *c, int32_t call, weft_text text[2][STREAMS], weft_step *step)
+{
+    int32_t who = c->adapters ? c->acts[call] : 0;
+
+    for (int half = 0; half < c->halves; half++) {
+        text_of(c, half, who < 0 ? 0 : who, text[half]);
+        for (int32_t i = 0; i < c->streams && who < 0; i++) text[half][i].len *= (size_t)c->adapters;
+    }
+    step->flags = who < 0 ? WEFT_STEP_TEXT_PER_BRANCH : 0;
+}
+
 static void denoise(drawing *p, const settings *s, weft_run *run, weft_sampler *sampler, weft_noise *noise, meter *m)
 {
     float *scaled = floats(p->len), *prediction = floats(p->len);
+    weft_text text[2][STREAMS];
     weft_step step = WEFT_STEP_INIT;
 
     step.latent = scaled;                          step.latent_len = p->len;
-    step.text = p->cond.text[0];                   step.text_count = (size_t)p->cond.streams;
-    if (p->cond.halves == 2) step.negative = p->cond.text[1], step.negative_count = (size_t)p->cond.streams;
+    step.text = text[0];                           step.text_count = (size_t)p->cond.streams;
+    if (p->cond.halves == 2) step.negative = text[1], step.negative_count = (size_t)p->cond.streams;
     step.out = prediction;                         step.out_len = p->len;
     step.guidance = s->guidance;
     step.guidance_rescale = s->rescale;
@@ -362,6 +441,7 @@ static void denoise(drawing *p, const settings *s, weft_run *run, weft_sampler *
     for (int32_t n = p->from.first; n < p->calls; n++) {
         m->step = n - p->from.first;
         must(weft_sampler_scale(sampler, n, p->latents, scaled, p->len, &err));
+        choose_texts(&p->cond, n, text, &step);
         step.call = n;
         step.timestep = weft_sampler_timestep(sampler, n);
         must(weft_run_step(run, &step, &err));
@@ -434,7 +514,7 @@ static void save_tensors(const drawing *p, const settings *s, const char *parame
         out[count].rank = fixed[i].rank;
         memcpy(out[count++].shape, fixed[i].shape, sizeof fixed[i].shape);
     }
-    for (int i = 0; i < c->halves * c->streams; i++) {
+    for (int i = 0; i < c->halves * c->streams && c->adapters == 0; i++) { /* a file is one text for all */
         const weft_text *t = &c->text[i / c->streams][i % c->streams];
         const weft_text_info *about = &c->about[i % c->streams];
         const int64_t pooled[2] = { 1, about->width };
@@ -501,6 +581,8 @@ int generate(settings *s)
     if (s->rescale > 0.0f && s->guidance <= 1.0f) misuse("--guidance-rescale has no effect without guidance above 1");
     if (s->conditioning && (s->weighting || s->clip_skip))
         misuse("%s is of prompts, and --conditioning stands in for them", s->weighting ? "--weighting" : "--clip-skip");
+    if (s->plan.text == TEXT_EACH && s->conditioning)
+        misuse("--text-plan each is of prompts, and --conditioning stands in for them");
     check_writable(s->output ? s->output : "weft.png", ".png");
     check_writable(s->save, ".safetensors");
     memset(&p, 0, sizeof p);
@@ -532,6 +614,7 @@ int generate(settings *s)
     if (!s->conditioning) {
         p.cond.tokens = measure_prompts(plan, s, &p.cond);
         p.cond.layers = layers_of_tokens(s);
+        if (s->plan.text == TEXT_EACH) assign_texts(&p.cond, plan, model, p.calls);
     }
     s->run.text_tokens = (int32_t)p.cond.tokens;
     s->run.log = warn_line;

@@ -82,10 +82,12 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
     weft_plan *plan;
     int32_t index = 0;
 
-    s->plan.log = warn_line;
-    s->plan.progress = show_progress;
-    s->plan.progress_user = m;
-    must(weft_plan_create(model, &s->plan, &plan, &err));
+    weft_plan_options o = s->plan;
+    if (o.text == TEXT_EACH) o.text = WEFT_TEXT_METHOD;
+    o.log = warn_line;
+    o.progress = show_progress;
+    o.progress_user = m;
+    must(weft_plan_create(model, &o, &plan, &err));
     for (size_t i = 0; i < s->adapter_count; i++) {
         adapter_use      *use = &s->adapters[i];
         weft_text_weights text = WEFT_TEXT_WEIGHTS_INIT;
@@ -113,6 +115,8 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         case SWITCH:    must(weft_plan_switch(plan, &p->taking_turns, &err)); break;
         case COMPOSITE: must(weft_plan_composite(plan, &p->composite, &err)); break;
         case KLORA:     must(weft_plan_klora(plan, &p->klora, &err)); break;
+        case LORATORIO: must(weft_plan_loratorio(plan, &p->loratorio, &err)); break;
+        case SUBBANDS:  must(weft_plan_subbands(plan, &p->subbands, &err)); break;
         default:        must(weft_plan_merge(plan, &err)); break;
         }
     }

@@ -43,7 +43,8 @@ static void print_help(void)
     printf("  weft SUBCOMMAND --help\n  weft --version\n\n"
            "Methods of composition (--compose): merge sums the adapters; switch lets them take turns,\n"
            "one for each step; composite asks each for a prediction and averages; klora picks, for every\n"
-           "layer and call, the content adapter or the style adapter.\n\n"
+           "layer and call, the content adapter or the style adapter; loratorio and subbands average\n"
+           "predictions with weights for each patch of the image, or for each band of frequencies.\n\n"
            "Exit status: 0 done, 1 failed, with one line that says why, 2 the command line is wrong.\n");
 }
 

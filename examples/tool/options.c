@@ -19,6 +19,8 @@ static phase_use *begin_phase(settings *s)
     weft_switch_options_init(&p->taking_turns, sizeof p->taking_turns);
     weft_composite_options_init(&p->composite, sizeof p->composite);
     weft_klora_options_init(&p->klora, sizeof p->klora);
+    weft_loratorio_options_init(&p->loratorio, sizeof p->loratorio);
+    weft_subbands_options_init(&p->subbands, sizeof p->subbands);
     p->method = MERGE;
     return p;
 }
@@ -63,14 +65,15 @@ typedef struct row {
 } row;
 
 const word methods[]  = { { "merge", MERGE }, { "switch", SWITCH }, { "composite", COMPOSITE },
-                                 { "klora", KLORA }, { NULL, 0 } };
+                                 { "klora", KLORA }, { "loratorio", LORATORIO }, { "subbands", SUBBANDS }, { NULL, 0 } };
 static const word roles[]    = { { "content", WEFT_ROLE_CONTENT }, { "style", WEFT_ROLE_STYLE }, { NULL, 0 } };
 static const word paths[]    = { { "auto", WEFT_PATH_AUTO }, { "side", WEFT_PATH_SIDE },
                                  { "merged", WEFT_PATH_MERGED }, { NULL, 0 } };
 const word mixes[]    = { { "delta", WEFT_MIXED_DELTA }, { "inside", WEFT_MIXED_INSIDE },
                           { "stack", WEFT_MIXED_STACK }, { "direction", WEFT_MIXED_DIRECTION }, { NULL, 0 } };
 static const word texts[]    = { { "method", WEFT_TEXT_METHOD }, { "all", WEFT_TEXT_ALL },
-                                 { "first", WEFT_TEXT_FIRST }, { "none", WEFT_TEXT_NONE }, { NULL, 0 } };
+                                 { "first", WEFT_TEXT_FIRST }, { "none", WEFT_TEXT_NONE }, { "each", TEXT_EACH },
+                                 { NULL, 0 } };
 static const word patterns[] = { { "s_star", WEFT_KLORA_S_STAR }, { "s", WEFT_KLORA_S },
                                  { "custom", WEFT_KLORA_CUSTOM }, { NULL, 0 } };
 static const word gammas[]   = { { "code", WEFT_KLORA_GAMMA_CODE }, { "paper", WEFT_KLORA_GAMMA_PAPER },
@@ -95,6 +98,9 @@ static void parse_schedule(settings *s, const char *name, const char *value);
 static void parse_sigmas(settings *s, const char *name, const char *value);
 static const char *sampler_names(uint32_t trait);
 #define ANY_SOLVER UINT32_MAX
+static void parse_order(settings *s, const char *name, const char *value);
+static void parse_last_to(settings *s, const char *name, const char *value);
+static void parse_keep(settings *s, const char *name, const char *value);
 static void parse_phase(settings *s, const char *name, const char *value);
 static void parse_size(settings *s, const char *name, const char *value);
 static void parse_seed(settings *s, const char *name, const char *value);
@@ -108,7 +114,9 @@ static void parse_seed(settings *s, const char *name, const char *value);
 #define PHASE_SETS(where, mask) \
     .about = OF_PHASE, .flags = offsetof(phase_use, where), .bit = (mask)
 #define ANNOUNCED(mask) .flags = offsetof(adapter_use, how.flags), .bit = (mask)
+#define PHASE_ANNOUNCED(where, mask) .flags = offsetof(phase_use, where), .bit = (mask)
 #define ANY_FLOAT .low = -1e6, .high = 1e6
+enum { AVERAGING = COMPOSITE | LORATORIO | SUBBANDS };
 enum {
     DRAWING = GENERATE | EXPLAIN,
     PLANNED = DRAWING | MERGE_MODEL,
@@ -168,8 +176,9 @@ static const row rows[] = {
     { FLOAT, PLANNED, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, text_weight), ANY_FLOAT,
       .flags = offsetof(adapter_use, given), .bit = TEXT_WEIGHT },
-    { FLOAT, DRAWING, 0, "--share", "W", "weight of its prediction under composite (1)",
-      ADAPTERS(share), ANY_FLOAT, ANNOUNCED(WEFT_ADD_SHARE), .method = COMPOSITE },
+    { FLOAT, DRAWING, 0, "--share", "W", "weight of its prediction under composite, loratorio and subbands,\n"
+      "or its part of the calls under switch --by-share (1)",
+      ADAPTERS(share), ANY_FLOAT, ANNOUNCED(WEFT_ADD_SHARE), .method = AVERAGING },
     { BIT, PLANNED, 0, "--partial", NULL, "allow keys that the model has no layer for",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PARTIAL) },
     { BIT, PLANNED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
@@ -181,13 +190,14 @@ static const row rows[] = {
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT },
 
     { HEADING, PLANNED, .name = "How adapters combine" },
-    { WORD, DRAWING, 0, "--compose", "METHOD", "merge, switch, composite or klora (merge)",
+    { WORD, DRAWING, 0, "--compose", "METHOD", "merge, switch, composite, klora, loratorio or subbands (merge)",
       PHASES(method), .words = methods },
     { OTHER, DRAWING, 0, "--phase", "WHEN", "begin another phase of the plan at this call, as in 8, or at\n"
       "this share of all calls, as in 0.4; --compose and the options of\n"
       "methods that follow are about it", .parse = parse_phase },
     { WORD, DRAWING, 0, "--text-plan", "WHICH",
-      "whose text-encoder parts act on the prompt: all, first, none, or\n"
+      "whose text-encoder parts act on the prompt: all, first, none,\n"
+      "each: a text for each adapter, read where it acts alone, or\n"
       "method: the method's own (switch first, klora none, others all)", IN(plan.text), .words = texts },
     { WORD, DRAWING, 0, "--path", "PATH", "side: factors beside the weights; merged: in copies of the\n"
       "weights; auto: the cheaper for each layer (auto)", IN(plan.path), .words = paths },
@@ -197,12 +207,33 @@ static const row rows[] = {
       PHASES(taking_turns.period), 1, 100000, .method = SWITCH },
     { BIT, DRAWING, 0, "--official-offset", NULL, "switch: the timing of the authors' program, one call late",
       PHASE_SETS(taking_turns.flags, WEFT_SWITCH_OFFICIAL_OFFSET), .method = SWITCH },
+    { OTHER, DRAWING, 0, "--turns", "LIST", "switch: whose turns, as in B,A,B; A is the first --adapter (all)",
+      .about = OF_PHASE, .parse = parse_order, .method = SWITCH },
+    { BIT, DRAWING, 0, "--by-share", NULL, "switch: calls of a cycle in proportion to --share",
+      PHASE_SETS(taking_turns.flags, WEFT_SWITCH_SHARES), .method = SWITCH },
+    { INT32, DRAWING, 0, "--last", "N", "switch: the last N calls go to one adapter (0)",
+      PHASES(taking_turns.last_calls), 1, 100000, .method = SWITCH },
+    { OTHER, DRAWING, 0, "--last-to", "WHO", "switch: to whom: A, B .., or the role content or style (A)",
+      .about = OF_PHASE, .parse = parse_last_to, .method = SWITCH },
     { BIT, DRAWING, 0, "--divide-by-count", NULL, "composite: divide by the number of adapters, not by the\n"
       "sum of shares", PHASE_SETS(composite.flags, WEFT_COMPOSITE_DIVIDE_BY_COUNT),
       .method = COMPOSITE },
     { BIT, DRAWING, 0, "--last-without-guidance", NULL, "composite: without guidance keep only the last adapter's\n"
       "prediction, as the authors' program does",
       PHASE_SETS(composite.flags, WEFT_COMPOSITE_NOCFG_LAST), .method = COMPOSITE },
+    { INT32, DRAWING, 0, "--patch", "N", "loratorio: side of a patch in latent pixels (8)",
+      PHASES(loratorio.patch), 1, 4096, .method = LORATORIO },
+    { FLOAT, DRAWING, 0, "--temperature", "X", "loratorio: of the softmin; low: the least like the base alone (0.1)",
+      PHASES(loratorio.temperature), 1e-6, 1e6, .method = LORATORIO },
+    { FLOAT, DRAWING, 0, "--base-share", "X", "loratorio: the base model's part of the unconditional half (0.5)",
+      PHASES(loratorio.base), 0, 1, PHASE_ANNOUNCED(loratorio.flags, WEFT_LORATORIO_BASE), .method = LORATORIO },
+    { INT32, DRAWING, 0, "--levels", "N", "subbands: levels of the wavelet transform (2)",
+      PHASES(subbands.levels), 1, 8, .method = SUBBANDS },
+    { FLOAT, DRAWING, 0, "--sharpness", "X", "subbands: 0 the mean, 1 in proportion to what is changed, more:\n"
+      "nearer to the largest alone (1)",
+      PHASES(subbands.sharpness), 0, 100, PHASE_ANNOUNCED(subbands.flags, WEFT_SUBBANDS_SHARPNESS), .method = SUBBANDS },
+    { OTHER, DRAWING, 0, "--keep", "N", "loratorio, subbands: adapters that count in a patch or band (all)",
+      .about = OF_PHASE, .parse = parse_keep, .method = LORATORIO | SUBBANDS },
     { WORD, DRAWING, 0, "--pattern", "CURVE", "klora: s_star, s or custom (s_star)",
       PHASES(klora.pattern), .words = patterns, .method = KLORA },
     { DOUBLE, DRAWING, 0, "--alpha", "X", "klora, custom: S = (alpha tau + beta) mod modulus",
@@ -414,6 +445,57 @@ static void parse_phase(settings *s, const char *name, const char *value)
     }
 }
 
+/* "A", "B" .., as explain calls adapters; -1 if it is no such name. *end is what follows. */
+static int32_t adapter_named(const char *value, const char **end)
+{
+    long round = 0;
+
+    *end = value;
+    if (*value < 'A' || *value > 'Z') return -1;
+    *end = value + 1;
+    if (value[1] >= '1' && value[1] <= '9') {
+        char *after;
+        round = strtol(value + 1, &after, 10);
+        *end = after;
+    }
+    return round > 1000 ? -1 : (int32_t)(26 * round + (*value - 'A'));
+}
+
+static void parse_order(settings *s, const char *name, const char *value)
+{
+    phase_use *p = &s->phases[s->phase_count - 1];
+    const char *end;
+
+    free(p->order);
+    p->order = zeroed(strlen(value) + 1, sizeof *p->order);
+    p->taking_turns.order = p->order;
+    p->taking_turns.order_len = 0;
+    for (const char *c = value;; c = end + 1) {
+        int32_t a = adapter_named(c, &end);
+        if (a < 0 || (*end && *end != ',')) misuse("%s: '%s' is not a list of turns like B,A,B", name, value);
+        p->order[p->taking_turns.order_len++] = a;
+        if (*end == '\0') break;
+    }
+}
+
+static void parse_last_to(settings *s, const char *name, const char *value)
+{
+    weft_switch_options *o = &s->phases[s->phase_count - 1].taking_turns;
+    const char *end;
+
+    o->last_adapter = 0;
+    o->last_role = strcmp(value, "content") == 0 ? WEFT_ROLE_CONTENT : strcmp(value, "style") == 0 ? WEFT_ROLE_STYLE : 0;
+    if (o->last_role) return;
+    o->last_adapter = adapter_named(value, &end);
+    if (o->last_adapter < 0 || *end) misuse("%s: '%s' is not an adapter like A or B, nor content or style", name, value);
+}
+
+static void parse_keep(settings *s, const char *name, const char *value)
+{
+    phase_use *p = &s->phases[s->phase_count - 1];
+    p->loratorio.keep = p->subbands.keep = (int32_t)whole_number(name, value, 1, 1024);
+}
+
 /* The solvers of the library that have a trait, or ANY_SOLVER, as in "ddim, euler or heun". */
 static const char *sampler_names(uint32_t trait)
 {
@@ -539,13 +621,29 @@ static int was_given(const char *name)
     return 0;
 }
 
+/* "composite, loratorio or subbands". */
+static const char *names_of_methods(int bits)
+{
+    static char text[128];
+    text[0] = '\0';
+    for (const word *w = methods; w->name; w++) {
+        if (!(bits & w->value)) continue;
+        bits &= ~w->value;
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", *text == '\0' ? "" : bits ? ", " : " or ",
+                 w->name);
+    }
+    return text;
+}
+
 static void refuse_idle_options_of(const phase_use *p, size_t phase)
 {
     for (const row *o = rows; o < rows + ROWS; o++)
-        if (o->about == OF_PHASE && o->method && o->method != p->method &&
+        if (o->about == OF_PHASE && o->method && !(o->method & p->method) &&
             (given[o - rows] >> phase & 1))
-            misuse("%s is of %s, and the method is %s", o->name, word_of(methods, o->method),
+            misuse("%s is of %s, and the method is %s", o->name, names_of_methods(o->method),
                    word_of(methods, p->method));
+    if (was_given_in("--last-to", phase) && !was_given_in("--last", phase))
+        misuse("--last-to is about the calls of --last");
     int custom = p->method == KLORA && p->klora.pattern == WEFT_KLORA_CUSTOM;
     int curve = was_given_in("--alpha", phase) || was_given_in("--beta", phase) ||
                 was_given_in("--modulus", phase);
@@ -562,10 +660,11 @@ static void refuse_idle_options(const settings *s)
     for (size_t i = 0; i < s->phase_count; i++) {
         refuse_idle_options_of(&s->phases[i], i);
         used |= s->phases[i].method;
+        if (s->phases[i].taking_turns.flags & WEFT_SWITCH_SHARES) used |= AVERAGING; /* they use --share too */
     }
     for (const row *o = rows; o < rows + ROWS; o++)
         if (o->about == OF_ADAPTER && o->method && !(o->method & used) && given[o - rows])
-            misuse("%s is of %s, and the method is %s", o->name, word_of(methods, o->method),
+            misuse("%s is of %s, and the method is %s", o->name, names_of_methods(o->method),
                    word_of(methods, s->phases[0].method));
     for (size_t i = 0; i < s->adapter_count; i++)
         if (s->adapters[i].is_concept && (s->adapters[i].opening.alpha != 0 || s->adapters[i].opening.scale != 0))
@@ -693,6 +792,7 @@ void settings_free(settings *s)
         free(s->adapters[i].file);
         free(s->adapters[i].curve);
     }
+    for (size_t i = 0; i < s->phase_count; i++) free(s->phases[i].order);
     free(s->adapters);
     free(s->sigmas);
 }

@@ -54,6 +54,8 @@ typedef struct drawing {
     float                guidance, rescale;
     uint64_t             seed;
     int32_t              clip_skip;
+    bool                 each;      /* a text for each adapter, of which there are two          */
+    bool                 branched;  /* read in its branch; else in its turn of one call         */
 } drawing;
 
 static drawing a_drawing(int32_t kind)
@@ -95,19 +97,25 @@ static void same(const drawing *d, const weft_tensors *t, const char *name, cons
     free(got.v);
 }
 
-/* The model has one stream, a sequence; the caller frees its data. */
-static weft_text encoded(weft_run *run, const char *prompt, int32_t clip_skip)
+/* The model has one stream, a sequence; the caller frees its data. With a text for each of two
+ * adapters they stand one behind the other. */
+static weft_text encoded(weft_run *run, const char *prompt, const drawing *d)
 {
-    weft_text   t = WEFT_TEXT_INIT;
+    weft_text   t = WEFT_TEXT_INIT, one;
     weft_encode e = WEFT_ENCODE_INIT;
 
     must(weft_run_text(run, 0, 1, &t, &golden_err));
-    t.data = malloc(t.len * sizeof *t.data);
+    t.data = malloc(2 * t.len * sizeof *t.data);
     e.prompt = prompt;
-    e.text = &t;
+    e.text = &one;
     e.text_count = 1;
-    e.clip_skip = clip_skip;
-    must(weft_run_encode(run, &e, &golden_err));
+    e.clip_skip = d->clip_skip;
+    if (d->each) e.flags = WEFT_ENCODE_ADAPTER;
+    for (e.adapter = 0; e.adapter < (d->each ? 2 : 1); e.adapter++) {
+        one = t;
+        one.data += (size_t)e.adapter * t.len;
+        must(weft_run_encode(run, &e, &golden_err));
+    }
     return t;
 }
 
@@ -130,10 +138,11 @@ static float *check(drawing *d)
     must(weft_noise_create(d->seed, NULL, &noise, &golden_err));
     must(weft_plan_seal(d->plan, weft_sampler_calls(sampler), &golden_err));
     must(weft_run_create(d->plan, NULL, &run, &golden_err));
-    weft_text text = encoded(run, PROMPT, d->clip_skip);
-    weft_text negative = encoded(run, NEGATIVE, d->clip_skip);
+    weft_text text = encoded(run, PROMPT, d), negative = encoded(run, NEGATIVE, d);
+    float    *first[2] = { text.data, negative.data };
     must(weft_noise_normal(noise, x, n, &golden_err));
-    same(d, t, "text", text.data, text.len);
+    if (d->each) ck_assert_int_lt(weft_tensors_find(t, "text"), 0);
+    else same(d, t, "text", text.data, text.len);
     same(d, t, "start", x, n);
 
     weft_step step = WEFT_STEP_INIT;
@@ -143,16 +152,25 @@ static float *check(drawing *d)
     step.text = &text;
     step.text_count = 1;
     if (d->guidance > 1) {
-        same(d, t, "negative", negative.data, negative.len);
+        if (!d->each) same(d, t, "negative", negative.data, negative.len);
         step.negative = &negative;
         step.negative_count = 1;
     }
     step.guidance = d->guidance;
     step.guidance_rescale = d->rescale;
+    if (d->branched) {
+        step.flags = WEFT_STEP_TEXT_PER_BRANCH;
+        text.len *= 2;
+        negative.len *= 2;
+    }
     for (size_t i = 0; i < n; i++) x[i] *= weft_sampler_init_scale(sampler);
     must(weft_sampler_begin(sampler, 0, n, &golden_err));
     for (int32_t call = 0; call < weft_sampler_calls(sampler); call++) {
         char name[32];
+        if (d->each && !d->branched) {
+            text.data = first[0] + (size_t)(call % 2) * text.len;
+            negative.data = first[1] + (size_t)(call % 2) * negative.len;
+        }
         step.call = call;
         step.timestep = weft_sampler_timestep(sampler, call);
         must(weft_sampler_scale(sampler, call, x, in, n, &golden_err));
@@ -169,7 +187,7 @@ static float *check(drawing *d)
     weft_plan_free(d->plan);
     weft_noise_free(noise);
     weft_sampler_free(sampler);
-    free(in), free(out), free(text.data), free(negative.data);
+    free(in), free(out), free(first[0]), free(first[1]);
     return x;
 }
 
@@ -202,6 +220,82 @@ static void turns_of_one(weft_plan *p)
     o.period = 1;
     o.flags = WEFT_SWITCH_OFFICIAL_OFFSET;
     must(weft_plan_switch(p, &o, &golden_err));
+}
+
+static void turns_in_order(weft_plan *p)
+{
+    weft_switch_options o = WEFT_SWITCH_OPTIONS_INIT;
+    int32_t             order[] = { 1, 0, 1 };
+    pair(p);
+    o.period = 1;
+    o.order = order;
+    o.order_len = 3;
+    o.last_calls = 1;
+    o.last_adapter = 1;
+    must(weft_plan_switch(p, &o, &golden_err));
+}
+
+static void turns_by_share(weft_plan *p)
+{
+    weft_switch_options o = WEFT_SWITCH_OPTIONS_INIT;
+    weft_add_options    a = WEFT_ADD_OPTIONS_INIT;
+    a.flags = WEFT_ADD_SHARE;
+    a.share = 3;
+    must(weft_plan_add(p, monster, 0.9f, &a, &golden_err));
+    a.flags = 0;
+    a.role = WEFT_ROLE_STYLE;
+    must(weft_plan_add(p, hatching, 0.8f, &a, &golden_err));
+    o.period = 3;
+    o.flags = WEFT_SWITCH_SHARES;
+    o.last_calls = 1;
+    o.last_role = WEFT_ROLE_STYLE;
+    must(weft_plan_switch(p, &o, &golden_err));
+}
+
+static void turns_of_single_calls(weft_plan *p)
+{
+    weft_switch_options o = WEFT_SWITCH_OPTIONS_INIT;
+    pair(p);
+    o.period = 1;
+    must(weft_plan_switch(p, &o, &golden_err));
+}
+
+static void loratorio(weft_plan *p)
+{
+    pair(p);
+    must(weft_plan_loratorio(p, NULL, &golden_err));
+}
+
+static void loratorio_otherwise(weft_plan *p)
+{
+    weft_loratorio_options o = WEFT_LORATORIO_OPTIONS_INIT;
+    pair(p);
+    o.patch = 3;
+    o.keep = 1;
+    o.temperature = 0.5f;
+    o.flags = WEFT_LORATORIO_BASE;
+    o.base = 0;
+    must(weft_plan_loratorio(p, &o, &golden_err));
+}
+
+static void subbands(weft_plan *p)
+{
+    pair(p);
+    must(weft_plan_subbands(p, NULL, &golden_err));
+}
+
+static void subbands_otherwise(weft_plan *p)
+{
+    weft_subbands_options o = WEFT_SUBBANDS_OPTIONS_INIT;
+    weft_add_options      a = WEFT_ADD_OPTIONS_INIT;
+    a.flags = WEFT_ADD_SHARE;
+    a.share = 0.25f;
+    must(weft_plan_add(p, monster, 0.9f, &a, &golden_err));
+    must(weft_plan_add(p, hatching, 0.8f, NULL, &golden_err));
+    o.levels = 1;
+    o.flags = WEFT_SUBBANDS_SHARPNESS;
+    o.sharpness = 2.5f;
+    must(weft_plan_subbands(p, &o, &golden_err));
 }
 
 static void composite(weft_plan *p)
@@ -287,22 +381,32 @@ static const struct {
     const char *words;
     void      (*set)(weft_plan *p);
     float       guidance;
+    bool        each, branched;
 } methods[] = {
-    { PAIR, merge, 3 },
-    { PAIR "--compose switch --period 2", turns, 3 },
-    { PAIR "--compose switch --period 1 --official-offset", turns_of_one, 3 },
-    { PAIR "--compose composite", composite, 3 },
+    { PAIR, merge, .guidance = 3 },
+    { PAIR "--compose switch --period 2", turns, .guidance = 3 },
+    { PAIR "--compose switch --period 1 --official-offset", turns_of_one, .guidance = 3 },
+    { PAIR "--compose composite", composite, .guidance = 3 },
     { MONSTER "--share 0.25 " HATCHING "--compose composite --divide-by-count",
-      composite_by_count, 3 },
-    { PAIR "--compose composite --last-without-guidance", composite_last, 1 },
-    { PAIR "--compose klora", klora, 3 },
+      composite_by_count, .guidance = 3 },
+    { PAIR "--compose composite --last-without-guidance", composite_last, .guidance = 1 },
+    { PAIR "--compose klora", klora, .guidance = 3 },
     { MONSTER "--role style " HATCHING "--role content --compose klora --pattern custom --alpha 1 "
       "--beta 0.25 --modulus 1.5 --gamma paper --granularity step --top-k 5 --attention-only "
-      "--ignore-alpha --wrap", klora_otherwise, 3 },
+      "--ignore-alpha --wrap", klora_otherwise, .guidance = 3 },
     { "-a " MODEL "/adapters/monster.safetensors:0.5 --select 'unet.*,text_encoder.*' "
-      "--exclude 'unet.mid_block.*' --text-weight 0.3", selected, 3 },
+      "--exclude 'unet.mid_block.*' --text-weight 0.3", selected, .guidance = 3 },
     { PAIR "--compose switch --period 1 --phase 2 --compose klora --phase 0.75 --compose composite",
-      phases, 3 },
+      phases, .guidance = 3 },
+    { PAIR "--compose switch --period 1 --turns B,A,B --last 1 --last-to B", turns_in_order, .guidance = 3 },
+    { MONSTER "--share 3 " HATCHING "--role style --compose switch --period 3 --by-share --last 1 "
+      "--last-to style", turns_by_share, .guidance = 3 },
+    { PAIR "--compose switch --period 1 --text-plan each", turns_of_single_calls, .guidance = 3, .each = true },
+    { PAIR "--compose composite --text-plan each", composite, .guidance = 3, .each = true, .branched = true },
+    { PAIR "--compose loratorio", loratorio, .guidance = 3 },
+    { PAIR "--compose loratorio --patch 3 --keep 1 --temperature 0.5 --base-share 0", loratorio_otherwise, .guidance = 3 },
+    { PAIR "--compose subbands", subbands, .guidance = 3 },
+    { MONSTER "--share 0.25 " HATCHING "--compose subbands --levels 1 --sharpness 2.5", subbands_otherwise, .guidance = 3 },
 };
 enum { ROWS = sizeof methods / sizeof *methods };
 
@@ -316,6 +420,8 @@ START_TEST(every_method_is_the_librarys)
         drawing d = a_drawing(WEFT_SAMPLER_DDIM);
         d.words = methods[i].words;
         d.guidance = methods[i].guidance;
+        d.each = methods[i].each;
+        d.branched = methods[i].branched;
         methods[i].set(d.plan);
         last[i] = check(&d);
         for (size_t k = 0; k < i; k++)

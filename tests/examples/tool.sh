@@ -60,6 +60,9 @@ that "phases" draw -p "a zib monster" $two --compose switch --period 1 --phase 1
 that "in the parameters" hold "$tmp/phases.png" \
     "Compose: switch, Phase: klora from call 1, Phase: merge from 0.6 of the calls"
 prints '20 calls, 64 evaluations' "$weft" explain $model $two --compose klora --phase 0.4 --compose composite
+prints 'B1 A1 B2 A1 B2 A1' "$weft" explain $model $two -s 8 --compose switch --period 1 --turns B,A,B
+prints '8 calls, 48 evaluations' "$weft" explain $model $two -s 8 --compose loratorio
+prints '7 of 2 wavelet levels' "$weft" explain $model $two --compose subbands
 prints '^  phase 1 .*Composite, calls 8 to 19' "$weft" explain $model $two --compose klora --phase 8 --compose composite
 samplers=$("$weft" generate $model --sampler '?' 2>&1 |
     sed -n "s/.*there is no '?', only //p" | sed 's/;.*//; s/,//g; s/ or / /')
@@ -319,6 +322,16 @@ refuses 2 'none' "$weft" generate $model -p x --role style
 refuses 2 'period is of switch' "$weft" generate $model -p x -a $monster --period 3
 refuses 2 'period is of switch' "$weft" generate $model -p x $two --compose switch --phase 2 --period 3
 refuses 2 'share is of composite' "$weft" generate $model -p x $two --share 2 --compose switch --phase 2
+refuses 2 'by-share is of switch' "$weft" generate $model -p x $two --by-share
+refuses 2 'last-to is about the calls of --last' "$weft" generate $model -p x $two --compose switch --last-to B
+refuses 2 "'AB' is not a list of turns" "$weft" generate $model -p x $two --compose switch --turns AB
+refuses 2 "'b' is not an adapter like A or B" "$weft" generate $model -p x $two --compose switch --last 1 --last-to b
+refuses 1 'turn 1 is of adapter 2, the plan has 2' "$weft" explain $model $two --compose switch --turns A,C
+refuses 2 'keep is of loratorio or subbands' "$weft" generate $model -p x $two --keep 1
+refuses 2 'patch is of loratorio' "$weft" generate $model -p x $two --compose subbands --patch 2
+refuses 1 'loratorio: the share of .* is -1, wanted 0 or more' "$weft" explain $model $two --share -1 --compose loratorio
+refuses 2 'at call 0 several adapters act at once' "$weft" generate $model -p x $two --text-plan each -o "$tmp/x.png"
+refuses 2 'each is of prompts' "$weft" generate $model $two --text-plan each --conditioning "$tmp/base.safetensors"
 refuses 2 'alpha, --beta and --modulus' "$weft" generate $model -p x $two --phase 2 --compose klora --beta 1
 refuses 2 'pattern custom needs' "$weft" generate $model -p x $two --compose klora --alpha 1 --beta 1 \
     --pattern custom --phase 3 --compose klora --pattern custom

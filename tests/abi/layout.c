@@ -102,6 +102,14 @@ static void structs(void)
     F(weft_add_options, role); F(weft_add_options, reserved0);
     F(weft_add_options, reserved1);
 
+    S(weft_curve_point);
+    F(weft_curve_point, struct_size); F(weft_curve_point, flags); F(weft_curve_point, shape);
+    F(weft_curve_point, reserved0); F(weft_curve_point, at); F(weft_curve_point, value);
+
+    S(weft_mask);
+    F(weft_mask, struct_size); F(weft_mask, flags); F(weft_mask, height); F(weft_mask, width);
+    F(weft_mask, values); F(weft_mask, len); F(weft_mask, text); F(weft_mask, reserved0);
+
     S(weft_switch_options);
     F(weft_switch_options, struct_size); F(weft_switch_options, flags); F(weft_switch_options, period);
     F(weft_switch_options, reserved0); F(weft_switch_options, order);

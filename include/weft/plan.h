@@ -374,19 +374,31 @@ enum weft_composite_flag {
      */
     WEFT_COMPOSITE_DIVIDE_BY_COUNT = 1u << 0,
     /** Without guidance keep only the last adapter's prediction, as the authors' program does. */
-    WEFT_COMPOSITE_NOCFG_LAST      = 1u << 1
+    WEFT_COMPOSITE_NOCFG_LAST      = 1u << 1,
+    /**
+     * Adapters reuse their deep features: what the denoiser has before its last level on the way
+     * up. At call n of N one of k adapters is dominant, number floor(n k / N), and computes in
+     * full. The others do so in every c1-th call of the first half and every c2-th of the second,
+     * and in between only the outermost level. A run computes in full where it does not come from
+     * the call before.
+     */
+    WEFT_COMPOSITE_CACHED          = 1u << 2
 };
 typedef struct weft_composite_options {
     uint32_t struct_size;
-    uint32_t flags;      /* WEFT_COMPOSITE_* */
+    uint32_t flags;      /* WEFT_COMPOSITE_*                                             */
+    int32_t  c1;         /* of CACHED: calls from one refresh to the next in the first half
+                            of the phase; 0 means 2                                      */
+    int32_t  c2;         /* in the second half; 0 means 3                                */
 } weft_composite_options;
-#define WEFT_COMPOSITE_OPTIONS_INIT { sizeof(weft_composite_options), 0 }
+#define WEFT_COMPOSITE_OPTIONS_INIT { sizeof(weft_composite_options), 0, 0, 0 }
 /** The function twin of WEFT_COMPOSITE_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_composite_options_init(weft_composite_options *options, size_t size);
 /**
  * LoRA Composite: one branch for each adapter, predictions averaged with the adapters' shares. The
  * sum does not depend on the order in which adapters were added, bit for bit. Same source as
- * switch.
+ * switch. WEFT_COMPOSITE_CACHED after Zou et al., Cached Multi-LoRA Composition (2025); which is
+ * dominant when follows the order in which adapters were added.
  * @since 0.1
  */
 WEFT_API weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *options,

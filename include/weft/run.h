@@ -36,7 +36,12 @@ enum weft_run_flag {
      * whose result is infinite or no number returns WEFT_E_NOT_FINITE, with the layer where that
      * began; the look costs less than 0.1 % of the call. @since 0.2
      */
-    WEFT_RUN_UNCHECKED = 1u << 1
+    WEFT_RUN_UNCHECKED = 1u << 1,
+    /**
+     * Compute every call that reuses features (WEFT_COMPOSITE_CACHED) in full as well, and keep the
+     * largest difference: weft_run_info.reuse_error. @since 0.2
+     */
+    WEFT_RUN_MEASURE   = 1u << 2
 };
 
 typedef struct weft_run_options {
@@ -104,8 +109,10 @@ typedef struct weft_run_info {
     int32_t  width;
     int32_t  text_tokens;  /* most tokens of a sequence                                        */
     int32_t  text_streams; /* entries of weft_step.text                                        */
+    double   reuse_error;  /* WEFT_RUN_MEASURE: most that reused features changed in a call's result
+                              since the run has its plan, max|difference| / max|full result| */
 } weft_run_info;
-#define WEFT_RUN_INFO_INIT { sizeof(weft_run_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_RUN_INFO_INIT { sizeof(weft_run_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_RUN_INFO_INIT. @since 0.1 */
 WEFT_API void weft_run_info_init(weft_run_info *info, size_t size);
 /** Describe a run. @since 0.1 */

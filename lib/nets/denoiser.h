@@ -30,6 +30,7 @@ typedef struct wf_denoiser_facts {
     int32_t         streams;
     wf_stream_facts stream[WF_STREAMS_MAX];
     int32_t         time_ids; /* numbers about the image's size that it reads; 0: none */
+    int32_t         deep; /* channels of wf_deep's features; 0: it has only one level */
     bool            guidance; /* guidance-distilled: takes the guidance scale as an input */
 } wf_denoiser_facts;
 

@@ -82,6 +82,15 @@ typedef struct wf_kept {
     bool   valid;  /* read them; else write them            */
 } wf_kept;
 
+/* What each sample has deep in a denoiser, before the last level of the way up: written by a whole
+ * evaluation, and read by one that computes the outermost level only. */
+typedef struct wf_deep {
+    float         *floats; /* [slots] `each`                        */
+    size_t         each;   /* (h, w, wf_denoiser_facts.deep)        */
+    const int32_t *slot;   /* [samples of the evaluation]           */
+    bool           read;
+} wf_deep;
+
 /* Sizes in which a network has the image. */
 typedef struct wf_sizes {
     int32_t count;
@@ -116,6 +125,7 @@ typedef struct wf_exec {
     const float *const *vectors;     /* that cells name, each over its layer's columns            */
     const wf_mask     *masks;        /* that cells name                                           */
     wf_kept           *kept;         /* NULL: text keys and values are computed in every call     */
+    const wf_deep     *deep;         /* NULL: deep features are neither kept nor reused           */
     const int32_t     *branch;       /* [samples] branch of each sample, or NULL: all 0           */
 
     /* Asked at every layer: returning true ends the network, and its output is undefined. */

@@ -282,6 +282,7 @@ static wf_denoiser_facts facts_of(const wf_unet *u)
                             .sample_size = c->sample_size,
                             .time_ids = c->time_ids,
                             .guidance = c->guidance_dim > 0,
+                            .deep = c->levels > 1 ? c->channels[1] : 0,
                             .streams = c->text_time ? 2 : 1 };
     f.base = c->text_time && c->time_ids == REFINER_IDS ? WEFT_BASE_SDXL_REFINER
              : c->text_time                             ? WEFT_BASE_SDXL
@@ -549,6 +550,28 @@ static size_t largest(const wf_unet *u, const wf_grid *grids)
     return most;
 }
 
+/* Between the outermost level on the way down and on the way up nothing is computed: layers and text
+ * rows are counted as passed. */
+static void pass_inner(const wf_unet *u, wf_exec *e, context *text)
+{
+    int32_t last = u->c.levels - 1;
+    int32_t layers = u->up[last].resnets[0].conv1->id - u->down[0].resample->id;
+
+    for (int32_t l = 0; l < layers; l++) wf_layer_skip(e);
+    text->next = count_cross_layers(u) - stage_cross_layers(&u->up[last]);
+}
+
+/* carry (rows, channels) of each sample is what is kept of it, or the other way round. */
+static void take_deep(const wf_exec *e, float *carry, int32_t samples)
+{
+    for (int32_t s = 0; s < samples && !e->dry && !e->stopped; s++) {
+        float *kept = e->deep->floats + (size_t)e->deep->slot[s] * e->deep->each;
+        float *own = carry + (size_t)s * e->deep->each;
+        memcpy(e->deep->read ? own : kept, e->deep->read ? kept : own,
+               e->deep->each * sizeof *own);
+    }
+}
+
 static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoise_input *in)
 {
     const wf_unet *u = (const wf_unet *)d;
@@ -573,8 +596,10 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
     wf_layer_apply(e, u->conv_in, h, rows, g, false);
     skips[count++] = (skip){ h, g, c->channels[0] };
 
+    bool reuse = e->deep != NULL && e->deep->read;
     for (int32_t i = 0; i <= last; i++) {
         const stage *s = &u->down[i];
+        if (reuse && i > 0) break;
         grids[i] = g;
         for (int32_t j = 0; j < s->count; j++) {
             float *y = wf_take(e, wf_rows(g), (size_t)c->channels[i]);
@@ -582,7 +607,7 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
             if (s->transformers != NULL) run_transformer(e, &s->transformers[j], y, g, &text);
             skips[count++] = (skip){ h = y, g, c->channels[i] };
         }
-        if (s->resample != NULL) {
+        if (s->resample != NULL && !reuse) {
             wf_grid half = wf_layer_grid(s->resample, g);
             float *y = wf_take(e, wf_rows(half), (size_t)c->channels[i]);
             wf_layer_apply(e, s->resample, y, h, g, false);
@@ -590,18 +615,25 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
         }
     }
 
-    float *carry = wf_take(e, largest(u, grids), 1);
+    float *carry = reuse ? wf_take(e, wf_rows(g), (size_t)WF_MAX(c->channels[0], c->channels[1]))
+                         : wf_take(e, largest(u, grids), 1);
     int32_t wide = c->channels[last];
-    wf_copy(e, carry, h, wf_rows(g) * (size_t)wide);
-    if (c->has_mid) {
+    if (reuse) {
+        pass_inner(u, e, &text);
+        wide = c->channels[1];
+    } else {
+        wf_copy(e, carry, h, wf_rows(g) * (size_t)wide);
+    }
+    if (c->has_mid && !reuse) {
         run_resnet(u, e, &u->mid.resnets[0], carry, carry, temb, g);
         if (c->mid_attention) {
             run_transformer(e, &u->mid.transformers[0], carry, g, &text);
             run_resnet(u, e, &u->mid.resnets[1], carry, carry, temb, g);
         }
     }
-    for (int32_t i = 0; i <= last; i++) {
+    for (int32_t i = reuse ? last : 0; i <= last; i++) {
         const stage *s = &u->up[i];
+        if (i == last && e->deep != NULL) take_deep(e, carry, g.n);
         for (int32_t j = 0; j < s->count; j++) {
             const skip *k = &skips[--count];
             size_t mark = wf_arena_mark(&e->arena);

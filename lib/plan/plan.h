@@ -114,6 +114,10 @@ const wf_cell  *wf_sheet_line(const wf_sheet *s, const wf_row *row, int32_t bran
 void            wf_plan_text_cells(const weft_plan *p, int32_t adapter, wf_cell *cells);
 void            wf_plan_ref(weft_plan *p);
 
+/* Does a branch of a call of the plan reuse deep features? Does any, in any call? */
+bool            wf_plan_reuses(const weft_plan *p, int32_t call, int32_t branch);
+bool            wf_plan_ever_reuses(const weft_plan *p);
+
 /* Most branches of a row, the base's not counted. */
 int32_t         wf_sheet_branches(const wf_sheet *s);
 

@@ -249,6 +249,20 @@ static weft_status check_call(const weft_plan *p, int32_t call, const char *what
     return WEFT_OK;
 }
 
+bool wf_plan_reuses(const weft_plan *p, int32_t call, int32_t branch)
+{
+    const wf_sheet *s = wf_plan_phase(p, call);
+    return s->method->reuses != NULL && s->method->reuses(p, s, call - s->first, branch);
+}
+
+bool wf_plan_ever_reuses(const weft_plan *p)
+{
+    for (int32_t n = 0; n < wf_plan_calls(p); n++)
+        for (int32_t b = 0; b < wf_sheet_row(wf_plan_phase(p, n), n)->branches; b++)
+            if (wf_plan_reuses(p, n, b)) return true;
+    return false;
+}
+
 weft_status weft_plan_call(const weft_plan *plan, int32_t call, weft_call_info *info,
                            weft_error *err)
 {

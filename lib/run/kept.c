@@ -5,7 +5,8 @@
  * row of the plan's table. Text is compared, not hashed: what it was is kept beside what was made
  * of it. A text with rows of its own for each cross-attention layer is not kept.
  *
- * With split guidance a call has two evaluations, and each has its own place. */
+ * With split guidance a call has two evaluations, and each has its own place. A call that may reuse
+ * deep features has any number of them, and nothing is kept. */
 #include "run/run_internal.h"
 
 /* The stream that cross-attentions read: the first sequence. */
@@ -78,7 +79,7 @@ void wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call,
     int32_t                  k = sequence_of(f), place = first > 0;
 
     e->kept = NULL;
-    if (x == NULL || k < 0 || in->text[k].cross_layers > 0) return;
+    if (x == NULL || k < 0 || in->text[k].cross_layers > 0 || call->keeps) return;
     const wf_kept_origin now = { call->row, e->deltas, count, in->text[k].tokens,
                                  call->guided ? 2 : 1 };
     const wf_kept_origin was = x->of[place];

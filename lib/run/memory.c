@@ -156,14 +156,38 @@ static weft_status make_arrays(const weft_run *r, wf_run_memory *b, weft_error *
     b->text_of = wf_zalloc(&r->alloc, n * streams, sizeof *b->text_of);
     b->preds = wf_zalloc(&r->alloc, 2 * branches, sizeof *b->preds);
     b->text_cells = wf_zalloc(&r->alloc, slots, sizeof *b->text_cells);
-    size_t bytes = n * (sizeof *b->branch + (2 + ids) * sizeof *b->timestep) +
+    b->slot = wf_zalloc(&r->alloc, n, sizeof *b->slot);
+    size_t bytes = n * (sizeof *b->branch + sizeof *b->slot + (2 + ids) * sizeof *b->timestep) +
                    n * streams * sizeof *b->text_of + 2 * branches * sizeof *b->preds +
                    slots * sizeof *b->text_cells;
     if (b->branch == NULL || b->timestep == NULL || b->time_ids == NULL || b->guidance == NULL ||
-        b->text_of == NULL || b->preds == NULL || b->text_cells == NULL)
+        b->text_of == NULL || b->preds == NULL || b->text_cells == NULL || b->slot == NULL)
         return wf_nomem(err, bytes, "the samples of a step");
     b->cond_preds = b->preds + branches;
     b->bytes += bytes;
+    return WEFT_OK;
+}
+
+/* ---- deep features ---- */
+
+static weft_status make_deep(const weft_run *r, wf_run_memory *b, bool measure, weft_error *err)
+{
+    const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
+    size_t bytes;
+
+    b->deep.call = -2;
+    if (!wf_plan_ever_reuses(b->plan)) return WEFT_OK;
+    if (f->deep == 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "composite, cached: the UNet has one level, so it has no deep features");
+    if (!wf_mul((size_t)r->height * (size_t)r->width, (size_t)f->deep, &b->deep.each) ||
+        !wf_mul(b->deep.each, (size_t)b->samples, &bytes) ||
+        !wf_mul(bytes, sizeof(float), &bytes))
+        return wf_nomem(err, SIZE_MAX, "deep features");
+    b->bytes += bytes;
+    if (measure) return WEFT_OK;
+    if ((b->deep.floats = wf_alloc(&r->alloc, bytes)) == NULL)
+        return wf_nomem(err, bytes, "deep features");
     return WEFT_OK;
 }
 
@@ -293,6 +317,7 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memor
         st = make_deltas(r, &b, &b.phase[i], &phase[i], err);
     if (st == WEFT_OK) st = make_deltas(r, &b, &b.text, wf_plan_text_sheet(plan), err);
     if (st == WEFT_OK) st = make_arrays(r, &b, err);
+    if (st == WEFT_OK) st = make_deep(r, &b, measure, err);
     if (st == WEFT_OK) {
         mark_merged(&b, &mark);
         if (!walk(r, &b, &kept, &sizes))
@@ -340,6 +365,8 @@ void wf_run_memory_free(wf_run_memory *b, const weft_allocator *alloc)
     wf_free(alloc, b->text_of);
     wf_free(alloc, b->preds);
     wf_free(alloc, b->text_cells);
+    wf_free(alloc, b->slot);
+    wf_free(alloc, b->deep.floats);
     wf_run_kept_free(b->kept, alloc);
     wf_run_masks_free(&b->masks, alloc);
     wf_free(alloc, b->arena);

@@ -6,7 +6,7 @@
 #include "base/structs.h"
 #include "run/run_internal.h"
 
-enum { FLAGS = WEFT_RUN_KEEP_TEXT | WEFT_RUN_UNCHECKED };
+enum { FLAGS = WEFT_RUN_KEEP_TEXT | WEFT_RUN_UNCHECKED | WEFT_RUN_MEASURE };
 
 weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o,
                          weft_error *err)
@@ -26,6 +26,7 @@ weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_opti
     r->tile = o->tile;
     r->keep_text = (o->flags & WEFT_RUN_KEEP_TEXT) != 0;
     r->check = (o->flags & WEFT_RUN_UNCHECKED) == 0;
+    r->measure = (o->flags & WEFT_RUN_MEASURE) != 0;
     const struct { const char *name; int32_t value, most; } limits[] = {
         { "threads", r->threads, WF_MAX_THREADS }, { "batch", r->batch, 1024 },
         { "height", r->height, 8192 }, { "width", r->width, 8192 },
@@ -187,6 +188,7 @@ weft_status weft_run_info_get(const weft_run *r, weft_run_info *info, weft_error
     i.width = r->width;
     i.text_tokens = r->text_tokens;
     i.text_streams = wf_run_networks(&r->memory)->streams;
+    i.reuse_error = r->memory.deep.error;
     return WF_RESULT(info, &i, weft_run_info, err);
 }
 

@@ -53,6 +53,16 @@ typedef struct wf_run_masks {
     size_t         bytes;
 } wf_run_masks;
 
+/* Deep features of the samples of a call, and which call wrote or read them last: a call reuses them
+ * only if it follows that one. */
+typedef struct wf_run_deep {
+    float *floats;  /* [samples] each; NULL: the plan reuses none */
+    size_t each;
+    int32_t call;   /* -2: none                                   */
+    bool   guided;
+    double error;   /* the largest that was measured              */
+} wf_run_deep;
+
 /* What a run needs for one plan: all of it is taken before the old one is freed. */
 typedef struct wf_run_memory {
     weft_plan       *plan;
@@ -67,6 +77,8 @@ typedef struct wf_run_memory {
     const float    **text_of;    /* [streams][samples]                               */
     const float    **preds;      /* [evaluations of a call], of one half             */
     const float    **cond_preds; /* the same of the conditional half, behind them    */
+    int32_t         *slot;       /* [samples] of deep                                */
+    wf_run_deep      deep;
     wf_run_masks     masks;
     uint8_t         *arena;
     size_t           arena_size;
@@ -93,7 +105,7 @@ struct weft_run {
     wf_run_memory    memory;
     int32_t          threads, batch, height, width, text_tokens, tile;
     int32_t          areas;   /* of OpenBLAS's that are held */
-    bool             keep_text, check;
+    bool             keep_text, check, measure;
     wf_watch         watch;   /* of the call in progress */
     char             result[120]; /* what it computes, for a line about it */
     atomic_int       cancel;
@@ -164,6 +176,9 @@ typedef struct wf_call {
     bool             base;        /* the last evaluation is the base's */
     int32_t          evaluations; /* branches, and the base            */
     const wf_row    *row;         /* of the plan's table               */
+    bool             keeps;       /* deep features: writes those of every branch that it computes */
+    bool             reuse;       /* and reads those that the plan says                   */
+    double          *error;       /* where to say how much that changes; NULL: not measured */
     wf_step_fault   *fault;       /* where to say what is not finite; NULL: nobody looks */
     struct { int32_t tokens, cross_layers; } text[WF_STREAMS_MAX];
 } wf_call;

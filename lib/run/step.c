@@ -72,6 +72,28 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     wf_arena_release(&e->arena, mark);
 }
 
+static bool reuses(const wf_run_memory *b, const wf_call *call, int32_t branch)
+{
+    return call->reuse && wf_plan_reuses(b->plan, call->step->call, branch);
+}
+
+/* Evaluations of each half of a call. */
+static int32_t count_passes(const wf_run_memory *b, const wf_call *call)
+{
+    int32_t n = 1;
+    for (int32_t k = 1; k < call->evaluations; k++) n += reuses(b, call, k) != reuses(b, call, k - 1);
+    return n;
+}
+
+/* Does the call reuse features, of a call right before it? */
+static void choose_reuse(const weft_run *r, wf_call *call)
+{
+    const wf_run_deep *d = &r->memory.deep;
+
+    call->keeps = d->floats != NULL;
+    call->reuse = call->keeps && d->call + 1 == call->step->call && d->guided == call->guided;
+}
+
 /* Samples of a half begin at half * batch inside each branch when both run together. */
 static void fill_branches(const wf_run_memory *b, int32_t batch, int32_t halves,
                           int32_t evaluations)
@@ -144,7 +166,28 @@ static void find_fault(wf_step_fault *f, const wf_run_memory *b, const wf_call *
     if (wf_not_finite(combined, n) < n) f->where = WF_FAULT_COMBINED;
 }
 
-void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call)
+/* `branches` of a call, `each` samples of a branch, the first of them sample `first`. Branches that
+ * reuse their deep features are evaluated by themselves, as are those between them. */
+static void evaluate_branches(const weft_run *r, wf_exec *e, const wf_run_memory *b,
+                              const wf_call *call, float *preds, int32_t first, int32_t each)
+{
+    size_t floats = wf_run_latent_floats(r);
+
+    for (int32_t k = 0, end; k < call->evaluations; k = end) {
+        bool    reuse = reuses(b, call, k);
+        int32_t at = first + k * each;
+        wf_deep deep = { b->deep.floats, b->deep.each, b->slot + at, reuse };
+        for (end = k + 1; end < call->evaluations && reuses(b, call, end) == reuse; end++) {}
+        e->branch = b->branch + k * each;
+        e->deep = call->keeps ? &deep : NULL;
+        evaluate(r, e, b, call, e->dry ? NULL : preds + (size_t)at * floats, at, (end - k) * each);
+        e->deep = NULL;
+    }
+}
+
+/* The combined predictions of each half. */
+static void predict(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call,
+                    float *const halves[2])
 {
     bool guided = call->guided;
     bool split = guided && (call->step->flags & WEFT_STEP_SPLIT_GUIDANCE) != 0;
@@ -153,18 +196,14 @@ void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     size_t floats = wf_run_latent_floats(r), n = (size_t)r->batch * floats;
     size_t mark = wf_arena_mark(&e->arena);
     float *preds = wf_take(e, (size_t)count, floats);
-    float *halves[2] = { wf_take(e, (size_t)r->batch, floats),
-                         guided ? wf_take(e, (size_t)r->batch, floats) : NULL };
 
     if (split) { /* the unconditional halves of all branches, then the conditional ones */
-        int32_t each = evaluations * r->batch;
         fill_branches(b, r->batch, 1, evaluations);
         for (int32_t h = 0; h < 2; h++)
-            evaluate(r, e, b, call, e->dry ? NULL : preds + (size_t)(h * each) * floats, h * each,
-                     each);
+            evaluate_branches(r, e, b, call, preds, h * evaluations * r->batch, r->batch);
     } else {
         fill_branches(b, r->batch, parts, evaluations);
-        evaluate(r, e, b, call, preds, 0, count);
+        evaluate_branches(r, e, b, call, preds, 0, parts * r->batch);
     }
     for (int32_t h = 0; h < parts; h++) {
         for (int32_t k = 0; k < evaluations && !e->dry; k++) {
@@ -175,12 +214,49 @@ void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
         combine(r, e, b, call, halves[h], guided ? h : WF_CONDITIONAL);
         if (e->watch != NULL && !e->dry && !e->stopped) find_fault(call->fault, b, call, h, halves[h], n);
     }
+    wf_arena_release(&e->arena, mark);
+}
+
+static void take_halves(const weft_run *r, wf_exec *e, const wf_call *call, float *halves[2])
+{
+    size_t floats = wf_run_latent_floats(r);
+    halves[0] = wf_take(e, (size_t)r->batch, floats);
+    halves[1] = call->guided ? wf_take(e, (size_t)r->batch, floats) : NULL;
+}
+
+/* How far a result with reused features is from the same call in full. */
+static void measure(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call,
+                    const float *got, float *const halves[2], size_t n)
+{
+    wf_call full = *call;
+    double  off = 0, most = 0;
+
+    full.keeps = full.reuse = false;
+    predict(r, e, b, &full, halves);
+    if (e->stopped) return;
+    guide(r, call->step, halves[0], halves[1]);
+    for (size_t i = 0; i < n; i++) {
+        off = fmax(off, fabs((double)got[i] - (double)halves[0][i]));
+        most = fmax(most, fabs((double)halves[0][i]));
+    }
+    if (most > 0) *call->error = fmax(*call->error, off / most);
+}
+
+void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call)
+{
+    size_t n = (size_t)r->batch * wf_run_latent_floats(r), mark = wf_arena_mark(&e->arena);
+    float *halves[2], *full[2];
+
+    take_halves(r, e, call, halves);
+    if (r->measure) take_halves(r, e, call, full);
+    predict(r, e, b, call, halves);
     if (!e->dry && !e->stopped) {
         guide(r, call->step, halves[0], halves[1]);
         bool sound = wf_watch_result(e, halves[0], n);
-        if (sound) memcpy(call->step->out, halves[0], n * sizeof *halves[0]);
-        else if (call->fault->where == WF_SOUND) call->fault->where = WF_FAULT_GUIDED;
+        if (!sound && call->fault->where == WF_SOUND) call->fault->where = WF_FAULT_GUIDED;
     }
+    if (call->error != NULL && !e->stopped) measure(r, e, b, call, halves[0], full, n);
+    if (!e->dry && !e->stopped) memcpy(call->step->out, halves[0], n * sizeof *halves[0]);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -205,6 +281,7 @@ static void fill_samples(weft_run *r, const wf_call *call, const half halves[2])
                 const half *from = &halves[call->guided ? h : WF_CONDITIONAL];
                 for (int32_t t = 0; t < f->streams; t++)
                     b->text_of[(size_t)t * (size_t)b->samples + s] = block(&from->text[t], read, i);
+                b->slot[s] = (int32_t)((k * 2 + (call->guided ? h : WF_CONDITIONAL)) * n + i);
                 b->timestep[s] = step->timestep;
                 b->guidance[s] = step->guidance_embed;
                 if (ids > 0)
@@ -407,7 +484,11 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     WF_TRY(read_text(r, &call, halves, err));
     WF_TRY(read_time_ids(r, &s, halves, err));
 
+    choose_reuse(r, &call);
+    int32_t groups = count_passes(&r->memory, &call);
+    if (r->measure && groups > 1) call.error = &r->memory.deep.error;
     int64_t passes = guided && (s.flags & WEFT_STEP_SPLIT_GUIDANCE) != 0 ? 2 : 1;
+    passes *= groups + (call.error != NULL);
     WF_TRY(wf_run_begin(r, "step", "the prediction", passes * r->memory.step_layers, err));
     fill_samples(r, &call, halves);
     r->exec.deltas = r->memory.phase[index].deltas;
@@ -421,5 +502,8 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     wf_step_forward(r, &r->exec, &r->memory, &call);
     weft_status st = r->watch.found ? find_cause(r, &call, err) : WEFT_OK;
     weft_status end = wf_run_end(r, st == WEFT_OK ? err : NULL);
-    return st != WEFT_OK ? st : end;
+    if (st == WEFT_OK) st = end;
+    r->memory.deep.call = st == WEFT_OK ? s.call : -2;
+    r->memory.deep.guided = guided;
+    return st;
 }

@@ -119,6 +119,7 @@ static void structs(void)
 
     S(weft_composite_options);
     F(weft_composite_options, struct_size); F(weft_composite_options, flags);
+    F(weft_composite_options, c1); F(weft_composite_options, c2);
 
     S(weft_loratorio_options);
     F(weft_loratorio_options, struct_size); F(weft_loratorio_options, flags);
@@ -199,6 +200,7 @@ static void structs(void)
     F(weft_run_info, latent_len); F(weft_run_info, extra_len); F(weft_run_info, image_len);
     F(weft_run_info, branches); F(weft_run_info, batch); F(weft_run_info, height);
     F(weft_run_info, width); F(weft_run_info, text_tokens); F(weft_run_info, text_streams);
+    F(weft_run_info, reuse_error);
 
     S(weft_text);
     F(weft_text, struct_size); F(weft_text, flags); F(weft_text, data); F(weft_text, len);
@@ -274,12 +276,12 @@ static void constants(void)
     C(WEFT_MASK_TEXT); C(WEFT_MASK_ADD); C(WEFT_CELL_VECTOR); C(WEFT_CELL_MASK);
     C(WEFT_SWITCH_OFFICIAL_OFFSET); C(WEFT_SWITCH_SHARES);
     C(WEFT_LORATORIO_BASE); C(WEFT_SUBBANDS_SHARPNESS);
-    C(WEFT_COMPOSITE_DIVIDE_BY_COUNT); C(WEFT_COMPOSITE_NOCFG_LAST);
+    C(WEFT_COMPOSITE_DIVIDE_BY_COUNT); C(WEFT_COMPOSITE_NOCFG_LAST); C(WEFT_COMPOSITE_CACHED);
     C(WEFT_KLORA_S_STAR); C(WEFT_KLORA_S); C(WEFT_KLORA_CUSTOM);
     C(WEFT_KLORA_GAMMA_CODE); C(WEFT_KLORA_GAMMA_PAPER); C(WEFT_KLORA_GAMMA_NONE);
     C(WEFT_KLORA_BY_CALL); C(WEFT_KLORA_BY_STEP);
     C(WEFT_KLORA_WRAP); C(WEFT_KLORA_IGNORE_ALPHA); C(WEFT_KLORA_ATTENTION_ONLY); C(WEFT_KLORA_PAPER_BETA);
-    C(WEFT_RUN_KEEP_TEXT); C(WEFT_RUN_UNCHECKED);
+    C(WEFT_RUN_KEEP_TEXT); C(WEFT_RUN_UNCHECKED); C(WEFT_RUN_MEASURE);
     C(WEFT_ENCODE_TRUNCATE); C(WEFT_ENCODE_ADAPTER); C(WEFT_ENCODE_WEIGHTS); C(WEFT_ENCODE_NO_MEAN);
     C(WEFT_ENCODE_FROM_EMPTY); C(WEFT_ENCODE_COMMA);
     C(WEFT_STEP_SPLIT_GUIDANCE); C(WEFT_STEP_TEXT_PER_BRANCH);

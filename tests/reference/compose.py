@@ -117,6 +117,18 @@ class Composite(Merge):
         return [x / d for x in p]
 
 
+class Cached(Composite):
+    """At step n of N adapter floor(n k / N) computes in full; the others too at every c1-th step of the first half and every
+    c2-th of the second, else from what they last had before the UNet's last block on the way up."""
+
+    def __init__(self, adapters, c1=2, c2=3):
+        Composite.__init__(self, adapters)
+        self.c = c1, c2
+
+    def reuses(self, n, N, branch):
+        return branch != n * len(self.adapters) // N and n % self.c[2 * n >= N] != 0
+
+
 class Loratorio(Composite):
     """Omega_i(p) ~ w_i exp(-cos(e_i(p), e_base(p)) / T) of the conditional predictions, patches p of `patch` x `patch` over
     all channels; `keep`: of the adapters with the smallest cosines alone. The unconditional half is base e_base +
@@ -399,7 +411,15 @@ def generate(pipe, plan, scheduler, noise, prompt, negative, steps, guidance, ge
     strip = lambda e: dict(e, alpha=None, rs=False) if getattr(plan, "ignore_alpha", False) else e
     by = Bypass(pipe.unet, [{m: strip(e) for m, e in a.unet().items()} for a in ads])
     by.adapters, by.grid = ads, tuple(noise.shape[2:])
-    preds = []
+    preds, kept, now = [], {}, {}
+
+    def at_last_block(module, args, kw):        # everything before it on the way up is what was kept, if so
+        if now["reuse"]:
+            kw["hidden_states"] = kept[now["branch"]]
+        kept[now["branch"]] = kw["hidden_states"]
+        return args, kw
+    if isinstance(plan, Cached):
+        hook = pipe.unet.up_blocks[-1].register_forward_pre_hook(at_last_block, with_kwargs=True)
     for n, t in enumerate(scheduler.timesteps):
         xi = scheduler.scale_model_input(x, t).to(dt)
         eu = ec = 0
@@ -411,6 +431,8 @@ def generate(pipe, plan, scheduler, noise, prompt, negative, steps, guidance, ge
                 cell = [c * curve_at(a.curve, n, steps) for a, c in zip(ads, plan.cell(n, steps, b))]
                 by.coef = lambda m: cell
             texts = own[each(n, b)] if each else [unc, con]
+            if isinstance(plan, Cached):
+                now.update(branch=b, reuse=plan.reuses(n, steps, b))
             share = plan.shares()[b] if plan else 1.0
             if guidance <= 1 and getattr(plan, "nocfg_last", False):
                 share = float(b == plan.branches - 1)
@@ -437,4 +459,6 @@ def generate(pipe, plan, scheduler, noise, prompt, negative, steps, guidance, ge
             kw["eta"] = eta
         x = scheduler.step(eps, t, x, **kw).prev_sample.to(dt)
     by.close()
+    if isinstance(plan, Cached):
+        hook.remove()
     return x, torch.stack(preds), (unc, con)

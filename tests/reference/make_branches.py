@@ -1,5 +1,5 @@
 """Goldens of methods that go further than turns and means, on tiny-sd1: turns in any order and length, a text for each
-adapter, LoRAtorio's weights of patches, weights of frequency bands.
+adapter, Composite with features kept from step to step, LoRAtorio's weights of patches, weights of frequency bands.
 
     python make_branches.py        writes golden/branches.json, golden/branches.safetensors
 """
@@ -16,6 +16,8 @@ def cases(b):
           {"period": 2, "shares": True, "last": 2, "last_adapter": 1})
     b.add("switch_each", "switch", two, {"period": 2}, text="each")
     b.add("composite_each", "composite", two, text="each")
+    b.add("composite_cached", "composite", two, {"cached": True})
+    b.add("composite_cached_three", "composite", [A("content", share=0.7), A("style"), A("third", 0.8)], {"cached": True, "c1": 3, "c2": 2})
     b.add("loratorio", "loratorio", two, {})
     b.add("loratorio_three", "loratorio", [A("content", share=0.7), A("style"), A("third", 0.8)],
           {"patch": 5, "temperature": 0.02, "keep": 2, "base": 0.25}, keep=True)

@@ -11,7 +11,7 @@ import compose
 import lora
 import torch
 from common import ADAPTERS, DATA, MODELS, in_f64, l2_rel, max_rel, noise, pipeline, rel_path, store, versions, write_json
-from compose import Adapter, Composite, KLora, Loratorio, Merge, Subbands, Switch
+from compose import Adapter, Cached, Composite, KLora, Loratorio, Merge, Subbands, Switch
 from make_nets import to_u8
 from make_pictures import ours, scheduler
 
@@ -32,7 +32,7 @@ def plan_of(case, entries, order):
         p = Switch(ads, o.get("period", 5), o.get("official_offset", False), order=o.get("order"), shares=o.get("shares", False),
                    last=(last, o.get("last_adapter", 0)))
     elif case["method"] == "composite":
-        p = Composite(ads, "count" if o.get("divide_by_count") else "sum", o.get("nocfg_last", False))
+        p = Cached(ads, o.get("c1", 2), o.get("c2", 3)) if o.get("cached") else Composite(ads, "count" if o.get("divide_by_count") else "sum", o.get("nocfg_last", False))
     elif case["method"] == "loratorio":
         p = Loratorio(ads, **o)
     elif case["method"] == "subbands":

@@ -56,6 +56,9 @@ static void choose_method(weft_plan *plan, const char *method, json_t *options)
         weft_composite_options o = WEFT_COMPOSITE_OPTIONS_INIT;
         if (number(options, "divide_by_count", 0)) o.flags |= WEFT_COMPOSITE_DIVIDE_BY_COUNT;
         if (number(options, "nocfg_last", 0)) o.flags |= WEFT_COMPOSITE_NOCFG_LAST;
+        if (number(options, "cached", 0)) o.flags |= WEFT_COMPOSITE_CACHED;
+        o.c1 = number(options, "c1", 0);
+        o.c2 = number(options, "c2", 0);
         must(weft_plan_composite(plan, &o, &golden_err));
     } else if (strcmp(method, "loratorio") == 0) {
         weft_loratorio_options o = WEFT_LORATORIO_OPTIONS_INIT;

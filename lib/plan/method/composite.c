@@ -6,7 +6,12 @@
  *
  * The result does not depend on the order in which adapters were added, not even in the last bit:
  * the terms of each sum are added in order of size. The sum is in double, so k equal predictions
- * average to themselves. */
+ * average to themselves.
+ *
+ * Cached, a branch need not go through the whole network in every call: what is deep in it changes
+ * little from call to call. One adapter after the other is dominant and computes in full; the
+ * others reuse their deep features and refresh them at intervals. Zou et al., Cached Multi-LoRA
+ * Composition (2025). The run keeps the features. */
 #include "base/structs.h"
 #include "plan/method/method.h"
 
@@ -86,11 +91,37 @@ static void weigh(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t b
     *divisor = (float)divisor_of(p, s);
 }
 
+/* One after the other is dominant, in the order in which they were added. */
+int32_t wf_composite_dominant(int32_t call, int32_t calls, int32_t adapters)
+{
+    return (int32_t)((int64_t)call * adapters / calls);
+}
+
+bool wf_composite_refreshes(int32_t call, int32_t calls, int32_t c1, int32_t c2)
+{
+    return call % (2 * (int64_t)call < calls ? c1 : c2) == 0;
+}
+
+static bool reuses(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch)
+{
+    const weft_composite_options *o = options_of(s);
+    return (o->flags & WEFT_COMPOSITE_CACHED) != 0 && p->adapters > 0 &&
+           branch != wf_composite_dominant(call, s->calls, p->adapters) &&
+           !wf_composite_refreshes(call, s->calls, o->c1, o->c2);
+}
+
 static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
 {
     uint32_t flags = options_of(s)->flags;
+    int32_t  reused = 0;
 
-    (void)p;
+    for (int32_t n = 0; n < s->calls; n++)
+        for (int32_t b = 0; b < p->adapters; b++) reused += reuses(p, s, n, b);
+    if (flags & WEFT_COMPOSITE_CACHED)
+        wf_text_add(out,
+                    "  cached     every %d. call, then every %d.; %d of %d evaluations reuse deep "
+                    "features\n", (int)options_of(s)->c1, (int)options_of(s)->c2, (int)reused,
+                    (int)(s->calls * WF_MAX(p->adapters, 1)));
     if (flags & WEFT_COMPOSITE_DIVIDE_BY_COUNT)
         wf_text_add(
             out,
@@ -119,9 +150,19 @@ weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *o
 {
     weft_composite_options o;
     weft_status st = WF_OPTIONS(&o, options, weft_composite_options,
-                                WEFT_COMPOSITE_DIVIDE_BY_COUNT | WEFT_COMPOSITE_NOCFG_LAST, err);
+                                WEFT_COMPOSITE_DIVIDE_BY_COUNT | WEFT_COMPOSITE_NOCFG_LAST |
+                                    WEFT_COMPOSITE_CACHED, err);
 
     if (st != WEFT_OK) return st;
+    if (o.c1 < 0 || o.c2 < 0)
+        return wf_fail(err, WEFT_E_ARG, "weft_composite_options: c%d is %d, wanted at least 1, or 0",
+                       o.c1 < 0 ? 1 : 2, (int)(o.c1 < 0 ? o.c1 : o.c2));
+    if ((o.c1 != 0 || o.c2 != 0) && (o.flags & WEFT_COMPOSITE_CACHED) == 0)
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_composite_options: c%d is set, but not WEFT_COMPOSITE_CACHED",
+                       o.c1 != 0 ? 1 : 2);
+    if (o.c1 == 0) o.c1 = 2;
+    if (o.c2 == 0) o.c2 = 3;
     return wf_plan_use(plan, &wf_method_composite, &o, sizeof o, err);
 }
 
@@ -133,6 +174,7 @@ const wf_method wf_method_composite = {
     .begin = begin,
     .alone = wf_alone_own,
     .branches = wf_branches_each,
+    .reuses = reuses,
     .combine = combine,
     .weigh = weigh,
     .describe = describe,

@@ -37,6 +37,9 @@ struct wf_method {
     /* Branches of a call, at least 1. NULL: one. */
     int32_t (*branches)(const weft_plan *p, const wf_sheet *s, int32_t call);
 
+    /* May this branch take its deep features from an earlier call? Never at call 0. NULL: no. */
+    bool (*reuses)(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch);
+
     /* How the branches' predictions become one. NULL: the first branch's prediction. */
     void (*combine)(const weft_plan *p, const wf_sheet *s, const wf_combine *x);
     bool needs_base;   /* combine wants the prediction without adapters: one evaluation more */
@@ -102,6 +105,9 @@ double wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped);
  * shows. */
 void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches,
                       double divisor, size_t n);
+/* Composite, cached: who is dominant at a call, and whether the others are computed anew. */
+int32_t wf_composite_dominant(int32_t call, int32_t calls, int32_t adapters);
+bool    wf_composite_refreshes(int32_t call, int32_t calls, int32_t c1, int32_t c2);
 /* LoRAtorio and sub-bands: share [branches]. */
 void wf_loratorio_combine(const wf_combine *x, const float *share, const weft_loratorio_options *o);
 void wf_subbands_combine(const wf_combine *x, const float *share, const weft_subbands_options *o);

@@ -637,6 +637,13 @@ int generate(settings *s)
     m.steps = 0;
     double looped = now() - loop;
 
+    if (s->run.flags & WEFT_RUN_MEASURE) {
+        weft_run_info about = WEFT_RUN_INFO_INIT;
+        must(weft_run_info_get(run, &about, &err));
+        clear_progress();
+        fprintf(stderr, "weft: reused features change a call's result by at most %.2g of its largest value\n",
+                about.reuse_error);
+    }
     char *parameters = describe(s);
     write_image(&p, s, run, parameters);
     if (s->save) save_tensors(&p, s, parameters);

@@ -221,6 +221,14 @@ static const row rows[] = {
     { BIT, DRAWING, 0, "--last-without-guidance", NULL, "composite: without guidance keep only the last adapter's\n"
       "prediction, as the authors' program does",
       PHASE_SETS(composite.flags, WEFT_COMPOSITE_NOCFG_LAST), .method = COMPOSITE },
+    { BIT, DRAWING, 0, "--cached", NULL, "composite: adapters reuse deep features; one after the other is\n"
+      "computed in full", PHASE_SETS(composite.flags, WEFT_COMPOSITE_CACHED), .method = COMPOSITE },
+    { INT32, DRAWING, 0, "--c1", "N", "composite --cached: the others every N calls, in the first half (2)",
+      PHASES(composite.c1), 1, 100000, .method = COMPOSITE },
+    { INT32, DRAWING, 0, "--c2", "N", "composite --cached: the same in the second half (3)",
+      PHASES(composite.c2), 1, 100000, .method = COMPOSITE },
+    { BIT, GENERATE, 0, "--measure", NULL, "composite --cached: compute in full as well, and say what is lost",
+      SETS(run.flags, WEFT_RUN_MEASURE) },
     { INT32, DRAWING, 0, "--patch", "N", "loratorio: side of a patch in latent pixels (8)",
       PHASES(loratorio.patch), 1, 4096, .method = LORATORIO },
     { FLOAT, DRAWING, 0, "--temperature", "X", "loratorio: of the softmin; low: the least like the base alone (0.1)",
@@ -642,6 +650,8 @@ static void refuse_idle_options_of(const phase_use *p, size_t phase)
             (given[o - rows] >> phase & 1))
             misuse("%s is of %s, and the method is %s", o->name, names_of_methods(o->method),
                    word_of(methods, p->method));
+    if ((was_given_in("--c1", phase) || was_given_in("--c2", phase)) && !was_given_in("--cached", phase))
+        misuse("--c1 and --c2 are of --cached");
     if (was_given_in("--last-to", phase) && !was_given_in("--last", phase))
         misuse("--last-to is about the calls of --last");
     int custom = p->method == KLORA && p->klora.pattern == WEFT_KLORA_CUSTOM;
@@ -670,6 +680,7 @@ static void refuse_idle_options(const settings *s)
         if (s->adapters[i].is_concept && (s->adapters[i].opening.alpha != 0 || s->adapters[i].opening.scale != 0))
             misuse("%s is for an --adapter, and before it stands a --concept",
                    s->adapters[i].opening.alpha != 0 ? "--adapter-alpha" : "--adapter-scale");
+    if (was_given("--measure") && !was_given("--cached")) misuse("--measure is of --cached");
     uint32_t traits = weft_sampler_traits(s->sampling.kind);
     int scheduled = s->sampling.sigma_schedule != WEFT_SCHEDULE_DEFAULT;
     const char *levels = s->flags & KARRAS ? "--karras" : scheduled ? "--schedule" : s->sigma_count ? "--sigmas"

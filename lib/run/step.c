@@ -226,18 +226,18 @@ static void take_halves(const weft_run *r, wf_exec *e, const wf_call *call, floa
 
 /* How far a result with reused features is from the same call in full. */
 static void measure(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call,
-                    const float *got, float *const halves[2], size_t n)
+                    const float *got, float *const full[2], size_t n)
 {
-    wf_call full = *call;
+    wf_call whole = *call;
     double  off = 0, most = 0;
 
-    full.keeps = full.reuse = false;
-    predict(r, e, b, &full, halves);
+    whole.keeps = whole.reuse = false;
+    predict(r, e, b, &whole, full);
     if (e->stopped) return;
-    guide(r, call->step, halves[0], halves[1]);
+    guide(r, call->step, full[0], full[1]);
     for (size_t i = 0; i < n; i++) {
-        off = fmax(off, fabs((double)got[i] - (double)halves[0][i]));
-        most = fmax(most, fabs((double)halves[0][i]));
+        off = fmax(off, fabs((double)got[i] - (double)full[0][i]));
+        most = fmax(most, fabs((double)full[0][i]));
     }
     if (most > 0) *call->error = fmax(*call->error, off / most);
 }

@@ -316,6 +316,16 @@ static void composite_by_count(weft_plan *p)
     must(weft_plan_composite(p, &o, &golden_err));
 }
 
+static void composite_cached(weft_plan *p)
+{
+    weft_composite_options o = WEFT_COMPOSITE_OPTIONS_INIT;
+    pair(p);
+    o.flags = WEFT_COMPOSITE_CACHED;
+    o.c1 = 3;
+    o.c2 = 2;
+    must(weft_plan_composite(p, &o, &golden_err));
+}
+
 static void composite_last(weft_plan *p)
 {
     weft_composite_options o = WEFT_COMPOSITE_OPTIONS_INIT;
@@ -403,6 +413,7 @@ static const struct {
       "--last-to style", turns_by_share, .guidance = 3 },
     { PAIR "--compose switch --period 1 --text-plan each", turns_of_single_calls, .guidance = 3, .each = true },
     { PAIR "--compose composite --text-plan each", composite, .guidance = 3, .each = true, .branched = true },
+    { PAIR "--compose composite --cached --c1 3 --c2 2", composite_cached, .guidance = 3 },
     { PAIR "--compose loratorio", loratorio, .guidance = 3 },
     { PAIR "--compose loratorio --patch 3 --keep 1 --temperature 0.5 --base-share 0", loratorio_otherwise, .guidance = 3 },
     { PAIR "--compose subbands", subbands, .guidance = 3 },

@@ -62,6 +62,10 @@ that "in the parameters" hold "$tmp/phases.png" \
 prints '20 calls, 64 evaluations' "$weft" explain $model $two --compose klora --phase 0.4 --compose composite
 prints 'B1 A1 B2 A1 B2 A1' "$weft" explain $model $two -s 8 --compose switch --period 1 --turns B,A,B
 prints '8 calls, 48 evaluations' "$weft" explain $model $two -s 8 --compose loratorio
+prints '5 of 16 evaluations reuse deep features' "$weft" explain $model $two -s 8 --compose composite --cached
+draw -p "a zib monster" $two -s 8 --compose composite --cached -o "$tmp/cached.png" --no-parameters
+"$weft" generate $model -q -p "a zib monster" $two -s 8 -g 3 --compose composite --cached --measure -o "$tmp/measured.png" --no-parameters 2>"$tmp/said"
+that "the error of reused features is said" grep -Eq 'change a call.s result by at most (0\.[0-9]*[1-9]|[0-9.]+e-)' "$tmp/said"
 prints '7 of 2 wavelet levels' "$weft" explain $model $two --compose subbands
 prints '^  phase 1 .*Composite, calls 8 to 19' "$weft" explain $model $two --compose klora --phase 8 --compose composite
 samplers=$("$weft" generate $model --sampler '?' 2>&1 |
@@ -327,6 +331,8 @@ refuses 2 'last-to is about the calls of --last' "$weft" generate $model -p x $t
 refuses 2 "'AB' is not a list of turns" "$weft" generate $model -p x $two --compose switch --turns AB
 refuses 2 "'b' is not an adapter like A or B" "$weft" generate $model -p x $two --compose switch --last 1 --last-to b
 refuses 1 'turn 1 is of adapter 2, the plan has 2' "$weft" explain $model $two --compose switch --turns A,C
+refuses 2 'c1 and --c2 are of --cached' "$weft" generate $model -p x $two --compose composite --c2 2
+refuses 2 'measure is of --cached' "$weft" generate $model -p x $two --compose composite --measure
 refuses 2 'keep is of loratorio or subbands' "$weft" generate $model -p x $two --keep 1
 refuses 2 'patch is of loratorio' "$weft" generate $model -p x $two --compose subbands --patch 2
 refuses 1 'loratorio: the share of .* is -1, wanted 0 or more' "$weft" explain $model $two --share -1 --compose loratorio

@@ -385,6 +385,34 @@ START_TEST(the_transform_has_an_inverse)
 }
 END_TEST
 
+/* Of one adapter, and of one twice, both make its prediction: LoRAtorio its bits. */
+START_TEST(equal_adapters_are_one)
+{
+    enum { N = 3 * 9 * 10 };
+    static float e[N], base[N], out[N], scratch[5 * N];
+    const float *preds[] = { e, e };
+    uint32_t state = 5;
+
+    for (int i = 0; i < N; i++) base[i] = wild(&state), e[i] = wild(&state);
+    for (int32_t k = 1; k <= 2; k++) {
+        weft_loratorio_options lo = { .patch = 4, .temperature = 0.1f };
+        weft_subbands_options so = { .levels = 3, .sharpness = 1 };
+        wf_combine x = { .n = 1, .c = 3, .h = 9, .w = 10, .half = WF_CONDITIONAL, .guided = true, .branches = k,
+                         .preds = preds, .base = base, .cond = preds, .cond_base = base, .scratch = scratch,
+                         .out = out };
+        wf_loratorio_combine(&x, (const float[]){ 1, 1 }, &lo);
+        ck_assert_mem_eq(out, e, sizeof out);
+        wf_subbands_combine(&x, (const float[]){ 1, 1 }, &so);
+        double worst = 0, most = 0;
+        for (int i = 0; i < N; i++) {
+            worst = fmax(worst, fabs((double)out[i] - e[i]));
+            most = fmax(most, fabs(e[i]));
+        }
+        ck_assert_double_le(worst, 1e-6 * most);
+    }
+}
+END_TEST
+
 /* Neither sees the order of the adapters, not in a bit. */
 START_TEST(weights_do_not_see_the_order)
 {
@@ -552,6 +580,7 @@ int main(void)
     tcase_add_test(t, subbands_keep_what_is_in_different_bands);
     tcase_add_test(t, subbands_weigh_by_size);
     tcase_add_test(t, the_transform_has_an_inverse);
+    tcase_add_test(t, equal_adapters_are_one);
     tcase_add_test(t, weights_do_not_see_the_order);
     tcase_add_test(t, composite_averages_then_guides);
     tcase_add_test(t, composite_does_not_see_the_order);

@@ -49,6 +49,7 @@ void weft_adapter_free(weft_adapter *a)
     wf_free(&alloc, a->key_module);
     wf_free(&alloc, a->name);
     weft_tensors_free(a->tensors);
+    weft_adapter_free(a->origin);
     wf_free(&alloc, a);
 }
 
@@ -128,9 +129,12 @@ weft_status weft_adapter_info_get(const weft_adapter *a, weft_adapter_info *info
             r.rank_max = WF_MAX(r.rank_max, m->rank);
         }
         for (int32_t t = 0; t < WF_TENSORS; t++)
-            if (m->tensor[t] != NULL && t != WF_TENSOR_ALPHA)
+            if (m->tensor[t] != NULL && t != WF_TENSOR_ALPHA && (m->shared & WF_BIT(t)) == 0)
                 r.parameters += (int64_t)m->tensor[t]->count;
     }
+    for (size_t i = 0; i < wf_tensors_count(a->tensors); i++)
+        if (a->key_module[i] == WF_KEY_SHARED)
+            r.parameters += (int64_t)wf_tensors_at(a->tensors, i)->count;
     if (r.rank_max == 0) r.rank_min = 0;
     return WF_RESULT(info, &r, weft_adapter_info, err);
 }

@@ -28,6 +28,12 @@ typedef struct wf_slice {
     int32_t of;    /* rows of the module's whole matrix */
 } wf_slice;
 
+/* The adapter as it acts on these layers, where these slices say which module acts at which: itself
+ * with one more reference; or, if its file leaves out tensors that a seed gives, a copy that has
+ * them (complete.c). */
+weft_status wf_adapter_complete(weft_adapter *a, const wf_layer *layers, const wf_slice *slices,
+                                size_t count, weft_adapter **out, weft_error *err);
+
 /* The slices of all modules that matched, in the order of the layers. The report owns them. */
 const wf_slice *wf_report_slices(const weft_report *r, size_t *count);
 /* Turn a report into the status that weft_plan_add() gives: WEFT_OK, or WEFT_E_MISMATCH with the

@@ -17,11 +17,12 @@ struct weft_adapter {
     int32_t        tokens;       /* keys that are embeddings of tokens                  */
     wf_module     *modules;      /* in the file's order of their first factors          */
     size_t         count;
-    int32_t       *key_module;   /* [tensors] module of each key, or WF_KEY_UNREAD, WF_KEY_TOKEN */
+    int32_t       *key_module;   /* [tensors] module of each key, or WF_KEY_UNREAD, ...         */
     wf_bag         bag;          /* the modules' names and what their families keep     */
+    weft_adapter  *origin;       /* of a completed copy: what it shares its names with  */
 };
 
-enum { WF_KEY_UNREAD = -1, WF_KEY_TOKEN = -2 };
+enum { WF_KEY_UNREAD = -1, WF_KEY_TOKEN = -2, WF_KEY_SHARED = -3 };
 
 /* Where an adapter comes from, besides its tensors. */
 typedef struct wf_source {
@@ -99,6 +100,7 @@ typedef struct wf_settings {
     double  rank;       /* that the factors must have                                     */
     bool    has_rank;
     int32_t start_rank; /* the rank at the start of training; 0: not told                 */
+    int32_t initial;    /* WF_INITIAL_*: what LoRA's base lacks (initial.h)               */
 } wf_settings;
 
 /* Refuse settings that change what the tensors mean. */
@@ -111,6 +113,11 @@ weft_status wf_config_read(const wf_config *c, const char *path, wf_tensor_set t
 /* Single settings, for wf_family.settle: a number, a count of 0 to 2^20, a truth value. */
 double      wf_config_number(const wf_config *c, const char *name, double otherwise);
 int32_t     wf_config_count(const wf_config *c, const char *name, int32_t otherwise);
+/* A text; NULL if the setting is none. */
+const char *wf_config_text(const wf_config *c, const char *name);
+/* A whole number of any size, such as a seed; false if it is something else. */
+bool        wf_config_integer(const wf_config *c, const char *name, int64_t otherwise,
+                              int64_t *out);
 bool        wf_config_true(const wf_config *c, const char *name);
 bool        wf_config_false(const wf_config *c, const char *name);
 /* Is the path in the setting `name`: a list of endings, or one pattern for the whole path? */

@@ -223,6 +223,9 @@ static void explain_shape(const wf_module *m, const wf_layer *l, wf_text *reason
         wf_text_add(reason, "its magnitude has %zu values, the layer is %s", g->count, want.text);
     else if (l->kind == WEFT_LAYER_NORM)
         wf_text_add(reason, "it has %d channels, the layer %d", m->out, l->out);
+    else if (m->family->misfit != NULL && (m->out == 0 || m->out == l->out) &&
+             (m->in == 0 || m->in == l->in))
+        wf_text_add(reason, "%s %s", m->family->misfit, want.text);
     else if (m->out > 0 && m->in > 0)
         wf_text_add(reason, "its product is %s, the layer %s",
                     show_shape(&have, m->out, m->in, m->kernel), want.text);
@@ -269,9 +272,27 @@ static void keep_matched(weft_report *r)
 
 /* ---- the line -------------------------------------------------------------------------------- */
 
+/* The module whose fate a key shares: its own; of a key that many have, one that matched if
+ * any. */
+static int32_t module_of(const weft_report *r, size_t index)
+{
+    const weft_adapter *a = r->adapter;
+    const wf_tensor    *t = wf_tensors_at(a->tensors, index);
+    int32_t             found = -1;
+
+    if (a->key_module[index] != WF_KEY_SHARED) return a->key_module[index];
+    for (size_t m = 0; m < a->count; m++)
+        for (int32_t p = 0; p < WF_TENSORS && a->modules[m].shared != 0; p++) {
+            if (a->modules[m].tensor[p] != t) continue;
+            if (r->modules[m].state == WEFT_KEY_MATCHED) return (int32_t)m;
+            if (found < 0) found = (int32_t)m;
+        }
+    return found;
+}
+
 static void fill_row(const weft_report *r, size_t index, weft_report_row *row)
 {
-    int32_t at = r->adapter->key_module[index];
+    int32_t at = module_of(r, index);
     size_t  count;
 
     row->key = wf_tensors_at(r->adapter->tensors, index)->name;

@@ -9,9 +9,11 @@
  * own, since the C library's depends on the locale, and refuse a pattern that says more, because a
  * wrong alpha makes an image that is quietly wrong.
  *
- * Settings that make the tensors mean something else (PiSSA's changed base weights) are refused
- * here. */
+ * Settings that make the tensors mean something else are refused here. */
+#include <strings.h>
+
 #include "adapter/adapter_internal.h"
+#include "adapter/initial.h"
 
 /* ---- patterns -------------------------------------------------------------------------------- */
 
@@ -149,7 +151,7 @@ static const wf_peft_type *type_of(const wf_config *c)
 /* "LORA, ADALORA, .. and IA3": all types that families have, each once. */
 static void list_types(char *list, size_t cap)
 {
-    const char             *names[24];
+    const char             *names[48];
     size_t                  count, types = 0, n = 0;
     const wf_family *const *all = wf_families(&count);
 
@@ -164,6 +166,43 @@ static void list_types(char *list, size_t cap)
     }
 }
 
+/* What LoRA's factors began as, and so what the base lacks beside them. Most begin with B at zero, or
+ * leave the base as it is; some take out of it what the weight alone does not tell. */
+static weft_status find_initial(const wf_config *c, int32_t *initial, weft_error *err)
+{
+    static const struct { const char *name; int32_t initial; } known[] = {
+        { "gaussian", WF_INITIAL_NONE }, { "eva", WF_INITIAL_NONE }, { "orthogonal", WF_INITIAL_NONE },
+        { "mica", WF_INITIAL_NONE }, { "pissa", WF_INITIAL_TOP }, { "olora", WF_INITIAL_QR },
+    };
+    static const struct { const char *name, *why; } lost[] = {
+        { "pissa_niter_", "takes a random approximation of the weight's top out of the base" },
+        { "corda", "takes out of the base what the data of its training told" },
+        { "loftq", "puts a quantised weight in the base's place" },
+        { "lora_ga", "takes out of the base what gradients of its training told" },
+    };
+    const char *name = json_string_value(setting(c, "init_lora_weights"));
+    wf_key_text k;
+
+    *initial = WF_INITIAL_NONE;
+    for (size_t i = 0; name != NULL && i < WF_LEN(known); i++) {
+        if (strcasecmp(name, known[i].name) != 0) continue;
+        *initial = known[i].initial;
+        return WEFT_OK;
+    }
+    for (size_t i = 0; name != NULL && i < WF_LEN(lost); i++)
+        if (strncmp(name, lost[i].name, strlen(lost[i].name)) == 0)
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "%s: %sinit_lora_weights is %s, which %s: no file says what; convert it to "
+                           "plain LoRA with PEFT (save_pretrained with "
+                           "path_initial_model_for_weight_conversion)",
+                           c->what, c->prefix, wf_key_show(&k, name), lost[i].why);
+    if (name == NULL) return WEFT_OK;
+    return wf_fail(err, WEFT_E_UNSUPPORTED,
+                   "%s: %sinit_lora_weights is %s, and what that leaves of the base is not known to "
+                   "this version",
+                   c->what, c->prefix, wf_key_show(&k, name));
+}
+
 weft_status wf_config_check(const wf_config *c, weft_error *err)
 {
     static const char *const changes[] = {
@@ -172,10 +211,7 @@ weft_status wf_config_check(const wf_config *c, weft_error *err)
         "monteclora_config", "alora_invocation_tokens", "target_parameters",
         "trainable_token_indices",
     };
-    static const char *const starts[] = { "pissa", "olora", "corda", "loftq",
-                                          "lora_ga" }; /* they change the base weights */
-
-    char        list[160];
+    char        list[320];
     const char *type = json_string_value(setting(c, "peft_type"));
 
     if (type_of(c) == NULL) {
@@ -188,14 +224,7 @@ weft_status wf_config_check(const wf_config *c, weft_error *err)
             return wf_fail(err, WEFT_E_UNSUPPORTED,
                            "%s: %s%s is set, which this version does not apply", c->what, c->prefix,
                            changes[i]);
-    const char *init = json_string_value(setting(c, "init_lora_weights"));
-    for (size_t i = 0; init != NULL && i < WF_LEN(starts); i++)
-        if (strncmp(init, starts[i], strlen(starts[i])) == 0)
-            return wf_fail(err, WEFT_E_UNSUPPORTED,
-                           "%s: %sinit_lora_weights is %.40s, which changes the base weights; "
-                           "convert it to plain LoRA",
-                           c->what, c->prefix, init);
-    return WEFT_OK;
+    return find_initial(c, &(int32_t){ 0 }, err);
 }
 
 /* What trying a pattern takes: its signs, and where some repeat these times the path's length,
@@ -301,6 +330,19 @@ int32_t wf_config_count(const wf_config *c, const char *name, int32_t otherwise)
     return v >= 0 && v <= 1 << 20 ? (int32_t)v : otherwise;
 }
 
+const char *wf_config_text(const wf_config *c, const char *name)
+{
+    return json_string_value(setting(c, name));
+}
+
+bool wf_config_integer(const wf_config *c, const char *name, int64_t otherwise, int64_t *out)
+{
+    const json_t *v = setting(c, name);
+
+    *out = v != NULL ? json_integer_value(v) : otherwise;
+    return v == NULL || json_is_integer(v);
+}
+
 bool wf_config_true(const wf_config *c, const char *name)
 {
     return json_is_true(setting(c, name));
@@ -348,5 +390,7 @@ weft_status wf_config_read(const wf_config *c, const char *path, wf_tensor_set t
                        c->what, c->prefix, wf_key_show(&k, path));
     out->rslora = wf_config_true(c, "use_rslora");
     WF_TRY(read_rank(c, type, path, out, err));
+    if (type->lora) WF_TRY(find_initial(c, &out->initial, err));
+    if (type->alpha == NULL) return WEFT_OK;
     return number_for(c, path, type->alpha, "alpha_pattern", &out->alpha, &out->has_alpha, err);
 }

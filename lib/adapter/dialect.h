@@ -82,6 +82,9 @@ int32_t wf_dialect_near(const wf_dialect *d, const char *key);
 extern const wf_prefix wf_bare_prefixes[];
 /* Endings that several dialects share (endings.c). */
 extern const wf_ending wf_lycoris_endings[], wf_peft_endings[];
+/* Is it the key of a tensor that belongs to no module but to all of its family, in this component
+ * or (-1) in the whole file (endings.c)? */
+bool wf_shared_read(const char *key, int32_t *component, int32_t *tensor);
 
 extern const wf_dialect wf_dialect_kohya, wf_dialect_kohya_peft, wf_dialect_lycoris,
     wf_dialect_diffusers,

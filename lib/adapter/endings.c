@@ -5,7 +5,7 @@
  * underscore words took them over. PEFT does the same behind its dotted paths; an adapter's name
  * may stand where its state was saved whole, and a tensor that is a parameter by itself has no
  * ".weight" behind it. */
-#include "adapter/dialect.h"
+#include "adapter/adapter_internal.h"
 
 const wf_ending wf_lycoris_endings[] = {
     { ".lora_mid.weight", "", WF_TENSOR_MID, 0 },
@@ -74,6 +74,38 @@ const wf_ending wf_peft_endings[] = {
     LAYER("oft_R", ".weight", WF_TENSOR_OFT_R, 0),
     BARE("boft_R", WF_TENSOR_BOFT_R, 0),
     BARE("boft_s", WF_TENSOR_BOFT_S, 0),
+    BARE("vera_lambda_b", WF_TENSOR_VERA_LAMBDA_B, 0),
+    BARE("vera_lambda_d", WF_TENSOR_VERA_LAMBDA_D, 0),
+    BARE("vera_A", WF_TENSOR_VERA_A, WF_JOINS), /* a model's whole state repeats them */
+    BARE("vera_B", WF_TENSOR_VERA_B, WF_JOINS),
+    BARE("fourierft_spectrum", WF_TENSOR_SPECTRUM, 0),
+    BARE("hra_u", WF_TENSOR_HRA_U, 0),
+    BARE("shira_weight", WF_TENSOR_SHIRA_WEIGHT, 0),
+    BARE("shira_indices", WF_TENSOR_SHIRA_INDICES, 0),
+    { ".vblora_logits_A_topk_indices", "", WF_TENSOR_VB_INDICES_A, 0 },
+    { ".vblora_logits_B_topk_indices", "", WF_TENSOR_VB_INDICES_B, 0 },
+    { ".vblora_logits_A_topk_weights", "", WF_TENSOR_VB_WEIGHTS_A, 0 },
+    { ".vblora_logits_B_topk_weights", "", WF_TENSOR_VB_WEIGHTS_B, 0 },
+    BARE("vblora_logits_A", WF_TENSOR_VB_LOGITS_A, 0),
+    BARE("vblora_logits_B", WF_TENSOR_VB_LOGITS_B, 0),
+    BARE("vblora_vector_bank", WF_TENSOR_VB_BANK, WF_JOINS),
+    LAYER("ln_tuning_layers", ".weight", WF_TENSOR_REPLACE, 0),
+    LAYER("ln_tuning_layers", ".bias", WF_TENSOR_REPLACE_B, 0),
+    BARE("c3a_kernel", WF_TENSOR_C3A_KERNEL, 0),
+    BARE("miss_block", WF_TENSOR_MISS_BLOCK, 0),
+    BARE("bone_block", WF_TENSOR_BONE_BLOCK, 0),
+    BARE("delora_A", WF_TENSOR_DELORA_A, 0),
+    BARE("delora_B", WF_TENSOR_DELORA_B, 0),
+    BARE("delora_lambda", WF_TENSOR_DELORA_LAMBDA, WF_JOINS),
+    BARE("delora_w_norm", WF_TENSOR_DELORA_NORM, WF_JOINS),
+    BARE("gralora_A", WF_TENSOR_GRALORA_A, 0),
+    BARE("gralora_B", WF_TENSOR_GRALORA_B, 0),
+    LAYER("gralora_A_general", ".weight", WF_TENSOR_GRALORA_DOWN, WF_JOINS),
+    LAYER("gralora_B_general", ".weight", WF_TENSOR_GRALORA_UP, WF_JOINS),
+    BARE("randlora_lambda", WF_TENSOR_RANDLORA_LAMBDA, 0),
+    BARE("randlora_gamma", WF_TENSOR_RANDLORA_GAMMA, 0),
+    BARE("randlora_A", WF_TENSOR_RANDLORA_A, WF_JOINS),
+    BARE("randlora_B", WF_TENSOR_RANDLORA_B, WF_JOINS),
     LAYER("modules_to_save", ".weight", WF_TENSOR_REPLACE, 0),
     LAYER("modules_to_save", ".bias", WF_TENSOR_REPLACE_B, 0),
     { ".base_layer.bias", "", WF_TENSOR_REPLACE_B, 0 }, /* bias "lora_only" */
@@ -81,3 +113,36 @@ const wf_ending wf_peft_endings[] = {
     { ".bias", "", WF_TENSOR_REPLACE_B, WF_WRAPPED },
     { NULL, NULL, 0, 0 },
 };
+
+/* Tensors of a whole PEFT adapter: "base_model.vera_A", perhaps behind a component and before an
+ * adapter's name. */
+static const struct { const char *word; int32_t tensor; } shared[] = {
+    { "vera_A", WF_TENSOR_VERA_A },
+    { "vera_B", WF_TENSOR_VERA_B },
+    { "randlora_A", WF_TENSOR_RANDLORA_A },
+    { "randlora_B", WF_TENSOR_RANDLORA_B },
+    { "vblora_vector_bank", WF_TENSOR_VB_BANK },
+};
+
+bool wf_shared_read(const char *key, int32_t *component, int32_t *tensor)
+{
+    static const char root[] = "base_model.";
+    const char       *prefix;
+
+    *component = -1;
+    for (int32_t c = 0; (prefix = wf_component_prefix(c)) != NULL; c++) {
+        if (strncmp(key, prefix, strlen(prefix)) != 0) continue;
+        *component = c;
+        key += strlen(prefix);
+        break;
+    }
+    if (strncmp(key, root, sizeof root - 1) == 0) key += sizeof root - 1;
+    for (size_t i = 0; i < WF_LEN(shared); i++) {
+        size_t n = strlen(shared[i].word);
+        if (strncmp(key, shared[i].word, n) != 0) continue;
+        if (key[n] != '\0' && (key[n] != '.' || strchr(key + n + 1, '.') != NULL)) continue;
+        *tensor = shared[i].tensor;
+        return true;
+    }
+    return false;
+}

@@ -58,6 +58,30 @@ wf_columns wf_columns_at(const wf_module *m, const wf_layer *l)
     return (wf_columns){ .in = K / (kernel * kernel), .kk = kernel * kernel, .K = K };
 }
 
+weft_status wf_add_pair(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
+                        const weft_allocator *alloc, weft_error *err)
+{
+    size_t      r = (size_t)wf_module_pair_rank(m), out = (size_t)l->out, floats,
+                K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
+    weft_status st;
+
+    if (!wf_mul(r, K + out, &floats))
+        return wf_fail(err, WEFT_E_ARG, "%s: the factors are too large", m->key);
+    float *down = wf_zalloc(alloc, floats, sizeof *down), *up = down + r * K;
+    if (down == NULL) return wf_nomem(err, floats * sizeof *down, "an adapter's factors");
+    st = m->family->pair(m, l, down, up, alloc, err);
+    for (size_t i = 0; st == WEFT_OK && i < r * out; i++) up[i] = (float)(scale * c * up[i]);
+    if (st == WEFT_OK) wf_gemm_tn(dst, K, up, out, down, K, out, K, r, 1);
+    wf_free(alloc, down);
+    return st;
+}
+
+int32_t wf_form_pair(const wf_module *m, const wf_layer *l)
+{
+    (void)m, (void)l;
+    return WF_FORM_PAIR;
+}
+
 int32_t wf_form_dense(const wf_module *m, const wf_layer *l)
 {
     (void)m, (void)l;

@@ -37,6 +37,12 @@ weft_status wf_dora_add(const wf_module *m, const wf_layer *l, wf_add_fn inner, 
 
 /* ---- members of wf_family that several share ---- */
 
+/* add() of a family whose difference is its pair. */
+weft_status wf_add_pair(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
+                        const weft_allocator *alloc, weft_error *err);
+/* PAIR whatever the layer. */
+int32_t wf_form_pair(const wf_module *m, const wf_layer *l);
+
 /* DENSE whatever the layer. */
 int32_t wf_form_dense(const wf_module *m, const wf_layer *l);
 /* WF_ALPHA_SCALE and WF_ALPHA_LIMIT whatever the module. */
@@ -55,6 +61,13 @@ int32_t     wf_start_rank_of(const wf_module *m);
 typedef struct wf_ia3_peft {
     bool on_input;
 } wf_ia3_peft;
+
+/* What MiSS keeps of its configuration: which of its three kinds it says, if there is one. */
+typedef struct wf_miss {
+    bool told;
+    bool mini;
+    bool bat;
+} wf_miss;
 
 /* ---- shapes that wf_family.shape_for gives ---- */
 

@@ -27,6 +27,17 @@ static bool takes_tensors(const wf_family *f, wf_tensor_set tensors)
            (tensors & ~(f->needs | f->any | f->may | common)) == 0;
 }
 
+bool wf_family_shares(wf_tensor_set tensors, int32_t tensor)
+{
+    for (size_t i = 0; i < WF_LEN(families); i++) {
+        wf_tensor_set own = families[i]->needs | families[i]->any | families[i]->may;
+        if ((own & WF_BIT(tensor)) != 0 && (own & tensors) != 0 &&
+            (tensors & ~(own | common)) == 0)
+            return true;
+    }
+    return false;
+}
+
 const wf_family *wf_family_of(wf_tensor_set tensors)
 {
     for (size_t i = 0; i < WF_LEN(families); i++)

@@ -55,6 +55,20 @@ enum {
     WF_TENSOR_DIFF, WF_TENSOR_REPLACE, WF_TENSOR_REPLACE_B, WF_TENSOR_DELTA_U, WF_TENSOR_DELTA_V,
     /* norm.c */
     WF_TENSOR_W_NORM, WF_TENSOR_B_NORM,
+    /* vera.c */
+    WF_TENSOR_VERA_LAMBDA_B, WF_TENSOR_VERA_LAMBDA_D, WF_TENSOR_VERA_A, WF_TENSOR_VERA_B,
+    /* fourierft.c, hra.c, shira.c */
+    WF_TENSOR_SPECTRUM, WF_TENSOR_HRA_U, WF_TENSOR_SHIRA_WEIGHT, WF_TENSOR_SHIRA_INDICES,
+    /* vblora.c: logits, or the best of them with their weights */
+    WF_TENSOR_VB_LOGITS_A, WF_TENSOR_VB_LOGITS_B, WF_TENSOR_VB_INDICES_A, WF_TENSOR_VB_INDICES_B,
+    WF_TENSOR_VB_WEIGHTS_A, WF_TENSOR_VB_WEIGHTS_B, WF_TENSOR_VB_BANK,
+    /* c3a.c, miss.c, delora.c, gralora.c */
+    WF_TENSOR_C3A_KERNEL, WF_TENSOR_MISS_BLOCK, WF_TENSOR_BONE_BLOCK,
+    WF_TENSOR_DELORA_A, WF_TENSOR_DELORA_B, WF_TENSOR_DELORA_LAMBDA, WF_TENSOR_DELORA_NORM,
+    WF_TENSOR_GRALORA_A, WF_TENSOR_GRALORA_B, WF_TENSOR_GRALORA_DOWN, WF_TENSOR_GRALORA_UP,
+    /* randlora.c */
+    WF_TENSOR_RANDLORA_LAMBDA, WF_TENSOR_RANDLORA_GAMMA, WF_TENSOR_RANDLORA_A,
+    WF_TENSOR_RANDLORA_B,
     WF_TENSORS
 };
 /* A set of tensors. */
@@ -70,6 +84,7 @@ struct wf_module {
     const char      *name;     /* canonical name, or the underscore name if `underscore`         */
     const struct wf_family *family;
     const wf_tensor *tensor[WF_TENSORS]; /* NULL for those that it has not                       */
+    wf_tensor_set    shared;   /* those that it has with all modules of its family               */
     void            *extra;    /* what its family keeps besides (wf_family.extra_size bytes), or NULL */
     int32_t          rank;     /* 0 if the family has none                                       */
     int32_t          out;      /* 0: the family cannot tell without the layer (as are in, kernel) */
@@ -95,7 +110,7 @@ typedef struct wf_peft_type {
     wf_tensor_set known_by;    /* each of its modules has one of these tensors                   */
     const char *rank;          /* what the configuration calls the rank at the start of training */
     const char *rank_patterns; /* the ranks of single modules by pattern; NULL: it has none      */
-    const char *alpha;         /* what the configuration calls alpha                             */
+    const char *alpha;         /* what the configuration calls alpha; NULL: it has none          */
     bool        lora;          /* the rank must be the factors', and use_dora wants magnitudes   */
     bool        bare;          /* its tensors are parameters of their own: no ".weight" in keys  */
 } wf_peft_type;
@@ -108,6 +123,7 @@ struct wf_family {
     wf_tensor_set any;     /* of these one at least, if any; shape() says what is missing beside */
     wf_tensor_set may;     /* tensors that may be there besides; the common ones always may      */
     bool        of_weight; /* Delta W depends on W                                               */
+    bool      (*reads_weight)(const wf_module *m); /* of some modules it does; NULL: of none     */
     size_t      extra_size; /* bytes of wf_module.extra                                          */
 
     /* ---- reading: any member may be NULL, shape() excepted ---- */
@@ -130,11 +146,23 @@ struct wf_family {
      * nothing. */
     const char *(*kind)(const wf_module *m);
 
+    /* ---- tensors that a file leaves out because a seed gives them (complete.c); both NULL: none -- */
+
+    /* Does the module lack some? */
+    bool (*lacks)(const wf_module *m);
+    /* Make them for all modules of a component, of which m is one, `in` and `out` the most inputs
+     * and outputs that any of them has: made[WF_TENSOR_*], in memory from the bag. */
+    weft_status (*make)(const wf_module *m, size_t in, size_t out, wf_bag *bag,
+                        const wf_tensor *made[WF_TENSORS], weft_error *err);
+
     /* ---- computing: form() and add() are always there ---- */
 
     /* Does it fit the layer? NULL: out, in and kernel are equal. For families that need the layer
      * to tell. */
     bool (*fits)(const wf_module *m, const wf_layer *l);
+    /* Where it does not and outputs and inputs do not show why: what is said before the layer's
+     * shape. NULL: that its blocks do not divide the inputs. */
+    const char *misfit;
     /* WF_FORM_* of this module at this layer. */
     int32_t (*form)(const wf_module *m, const wf_layer *l);
 
@@ -194,7 +222,9 @@ enum {
 /* All families, in the order in which a module's tensors are held against them. */
 #define WF_FAMILIES(row) \
     row(lora) row(loha) row(lokr) row(full) row(norm) row(oft) row(boft) row(ia3) row(glora) \
-    row(oft_peft) row(boft_peft) row(ia3_peft)
+    row(oft_peft) row(boft_peft) row(ia3_peft) row(vera) row(fourierft) row(hra) row(shira) \
+    row(vblora) \
+    row(c3a) row(miss) row(delora) row(gralora) row(randlora)
 #define WF_FAMILY_EXTERN(name) extern const wf_family wf_family_##name;
 WF_FAMILIES(WF_FAMILY_EXTERN)
 #undef WF_FAMILY_EXTERN
@@ -205,6 +235,9 @@ const wf_family *wf_family_of(wf_tensor_set tensors);
 /* The family of a module, by its tensors and, if several share these, by their shapes; NULL as
  * above. */
 const wf_family *wf_module_family(const wf_module *m);
+/* Does a family that has one of these tensors of its own, and no tensor unknown to it, know this
+ * one too? */
+bool wf_family_shares(wf_tensor_set tensors, int32_t tensor);
 /* PEFT's type of this name among all families', or NULL. */
 const wf_peft_type *wf_peft_type_named(const char *name);
 
@@ -283,11 +316,16 @@ weft_status wf_module_wrong_shape(const wf_tensor *t, const char *source, const 
 /* Rank 1..4 and dims 1..INT32_MAX of every tensor, floating point; one number of any type for
  * alpha, ranknum and on_input. Checked before shape() is called. */
 weft_status wf_module_check_tensors(const wf_module *m, const char *source, weft_error *err);
-/* Refuse a tensor with NaN or infinity, naming key and index. */
+/* Refuse a tensor with NaN or infinity, naming key and index; of a module those that it does not
+ * share. */
+weft_status wf_tensor_check_finite(const wf_tensor *t, const char *source, weft_error *err);
 weft_status wf_module_check_finite(const wf_module *m, const char *source, weft_error *err);
+/* Refuse values of t[from, from + n) that are no whole numbers from 0 up to `end`, 2^24 at most. */
+weft_status wf_tensor_check_indices(const wf_tensor *t, size_t from, size_t n, double end,
+                                    const char *source, weft_error *err);
 /* How messages call a tensor: "lora_down", "hada_w1_a". */
 const char *wf_tensor_role(int32_t tensor);
-/* Is it a single number rather than a factor? */
-bool        wf_tensor_is_number(int32_t tensor);
+/* Is it a factor, rather than a single number or indices? */
+bool        wf_tensor_is_factor(int32_t tensor);
 
 #endif

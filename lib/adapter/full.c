@@ -177,6 +177,13 @@ static void shape_for(const wf_module *m, const wf_layer *l, int32_t tensor, wf_
     if (tensor == WF_TENSOR_DELTA_V) wf_shape_inner(t, l);
 }
 
+/* Normalisations that PEFT trains whole; what is written is only ever LoRA. */
+static const wf_peft_type peft_types[] = {
+    { .name = "LN_TUNING",
+      .known_by = WF_BIT(WF_TENSOR_REPLACE) | WF_BIT(WF_TENSOR_REPLACE_B) },
+    { .name = NULL },
+};
+
 static const wf_peft_type *peft_type(const wf_module *m, int32_t dialect)
 {
     (void)m, (void)dialect;
@@ -204,6 +211,7 @@ const wf_family wf_family_full = {
     .alpha_means = alpha_means,
     .written_as = written_as,
     .shape_for = shape_for,
+    .peft_types = peft_types,
     .peft_type = peft_type,
     .write_peft = write_peft,
 };

@@ -7,6 +7,9 @@
  * a weight for each of the r triplets, E (r, 1): B diag(E) A                 keys .. lora_E scale =
  * alpha / (r0 + 1e-5), r0 the rank at the start of training
  *
+ *   PiSSA, OLoRA  the base lacks a part P of itself beside the factors (initial.c): Delta W = scale * B
+ * A - P, a pair of twice the rank                                                their configuration
+ *
  * What stands in the middle is folded into A when the factors are read, so all four are one pair of
  * thin factors to whoever computes. A triplet that AdaLoRA pruned has E = 0, or is left out, down
  * to a rank of 0: it adds nothing. PEFT may give the up factor a bias, which it scales like the
@@ -20,8 +23,26 @@
  * Hu et al., LoRA, 2021; Yeh et al., LyCORIS, 2023; Wu et al., MoSLoRA, 2024; Zhang et al.,
  * AdaLoRA, 2023. */
 #include "adapter/factor.h"
+#include "adapter/initial.h"
 #include "adapter/save.h"
 #include "tensor/gemm.h"
+
+static int32_t initial_of(const wf_module *m)
+{
+    return ((const wf_lora *)m->extra)->initial;
+}
+
+static bool reads_weight(const wf_module *m)
+{
+    return initial_of(m) != WF_INITIAL_NONE;
+}
+
+static weft_status settle(wf_module *m, const wf_settings *s, const wf_config *config,
+                          const char *path, weft_error *err)
+{
+    ((wf_lora *)m->extra)->initial = s->initial;
+    return wf_settle_start_rank(m, s, config, path, err);
+}
 
 /* ---- what the shapes say --------------------------------------------------------------------- */
 
@@ -69,6 +90,25 @@ static weft_status check_middle(const wf_module *m, const char *source, weft_err
     return WEFT_OK;
 }
 
+/* PEFT has such bases of plain pairs beside linear layers alone. A P of the file's own strength is
+ * divided by its scale again. */
+static weft_status check_initial(const wf_module *m, const char *source, weft_error *err)
+{
+    if (initial_of(m) == WF_INITIAL_NONE) return WEFT_OK;
+    if (m->tensor[WF_TENSOR_DOWN]->rank != 2 || m->tensor[WF_TENSOR_MID] != NULL ||
+        m->tensor[WF_TENSOR_MIXER] != NULL || m->tensor[WF_TENSOR_LORA_E] != NULL)
+        return wf_module_fail(m, source, err,
+                              "the configuration takes a part out of the base's weight, which is for "
+                              "plain pairs of linear layers");
+    if (m->rank > WF_MIN(m->in, m->out))
+        return wf_module_fail(m, source, err,
+                              "the configuration takes a part of rank %d out of a weight of %d x %d",
+                              m->rank, m->out, m->in);
+    if (initial_of(m) == WF_INITIAL_TOP && !(m->scale > 0))
+        return wf_module_fail(m, source, err, "PiSSA with a scale that is not above zero");
+    return WEFT_OK;
+}
+
 /* AdaLoRA divides by the rank that training began with, and keeps clear of zero by adding a little
  * to it. */
 static void scale_of_adalora(wf_module *m)
@@ -99,7 +139,7 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
     WF_TRY(wf_module_check_columns(m, source, err));
     if (m->tensor[WF_TENSOR_LORA_E] != NULL) scale_of_adalora(m);
     else wf_module_set_scale(m, m->rank);
-    return WEFT_OK;
+    return check_initial(m, source, err);
 }
 
 /* AdaLoRA prunes modules away, to rank 0. */
@@ -110,8 +150,10 @@ static bool may_be_empty(const wf_module *m)
 
 static const char *kind(const wf_module *m)
 {
+    static const char *const initial[] = { NULL, "PiSSA", "OLoRA" };
+
     return m->tensor[WF_TENSOR_LORA_E] != NULL ? "AdaLoRA" : m->tensor[WF_TENSOR_MIXER] != NULL
-           ? "MoSLoRA" : NULL;
+           ? "MoSLoRA" : initial[initial_of(m)];
 }
 
 /* ---- the factors ----------------------------------------------------------------------------- */
@@ -164,12 +206,59 @@ static int32_t form(const wf_module *m, const wf_layer *l)
     return m->rank > 0 ? WF_FORM_PAIR : WF_FORM_DENSE;
 }
 
+static int32_t pair_rank(const wf_module *m)
+{
+    return initial_of(m) == WF_INITIAL_NONE ? m->rank : m->rank <= INT32_MAX / 2
+           ? 2 * m->rank : INT32_MAX;
+}
+
+/* How often the unscaled part counts beside a product that is multiplied with `scale`. */
+static double initial_share(const wf_module *m, double scale)
+{
+    return initial_of(m) == WF_INITIAL_TOP ? scale / (double)m->scale : scale;
+}
+
+/* -P behind the factors; whichever of the two is asked for, both are made. */
+static weft_status add_initial_pair(const wf_module *m, const wf_layer *l, float *down, float *up,
+                                    const weft_allocator *alloc, weft_error *err)
+{
+    size_t r = (size_t)m->rank, K = (size_t)m->in, out = (size_t)m->out;
+    size_t other = (down == NULL ? r * K : 0) + (up == NULL ? r * out : 0);
+    float *spare = wf_zalloc(alloc, other, sizeof *spare);
+
+    if (spare == NULL) return wf_nomem(err, other * sizeof *spare, "an adapter's factors");
+    float      *P = down != NULL ? down + r * K : spare, *Q = up != NULL ? up + r * out : spare;
+    weft_status st = wf_initial_pair(initial_of(m), l, r, P, Q, alloc, err);
+    float       f = (float)-initial_share(m, 1);
+    for (size_t i = 0; st == WEFT_OK && up != NULL && i < r * out; i++) Q[i] *= f;
+    wf_free(alloc, spare);
+    return st;
+}
+
 static weft_status pair(const wf_module *m, const wf_layer *l, float *down, float *up,
                         const weft_allocator *alloc, weft_error *err)
 {
     if (up != NULL)
         wf_tensor_transposed(m->tensor[WF_TENSOR_UP], (size_t)m->out, (size_t)m->rank, up);
-    return down == NULL ? WEFT_OK : read_down(m, l, down, alloc, err);
+    if (down != NULL) WF_TRY(read_down(m, l, down, alloc, err));
+    return initial_of(m) != WF_INITIAL_NONE ? add_initial_pair(m, l, down, up, alloc, err)
+                                            : WEFT_OK;
+}
+
+/* dst -= c * P. */
+static weft_status subtract_initial(const wf_module *m, const wf_layer *l, double c, float *dst,
+                                    const weft_allocator *alloc, weft_error *err)
+{
+    size_t r = (size_t)m->rank, K = (size_t)m->in, out = (size_t)m->out, floats = r * (K + out);
+    float *down = wf_zalloc(alloc, floats, sizeof *down);
+
+    if (down == NULL) return wf_nomem(err, floats * sizeof *down, "an adapter's factors");
+    float      *up = down + r * K;
+    weft_status st = wf_initial_pair(initial_of(m), l, r, down, up, alloc, err);
+    for (size_t i = 0; st == WEFT_OK && i < r * out; i++) up[i] = (float)(-c * up[i]);
+    if (st == WEFT_OK) wf_gemm_tn(dst, K, up, out, down, K, out, K, r, 1);
+    wf_free(alloc, down);
+    return st;
 }
 
 static weft_status add(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
@@ -189,6 +278,8 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
     wf_gemm_nn(dst, K, up, r, down, K, out, K, r, 1);
 done:
     wf_free(alloc, down);
+    if (st == WEFT_OK && initial_of(m) != WF_INITIAL_NONE)
+        st = subtract_initial(m, l, initial_share(m, scale) * c, dst, alloc, err);
     return st;
 }
 
@@ -205,6 +296,8 @@ static bool add_bias(const wf_module *m, const wf_layer *l, double scale, double
 
 static const char *cannot_write(const wf_module *m, int32_t dialect)
 {
+    if (dialect == WEFT_DIALECT_KOHYA && initial_of(m) != WF_INITIAL_NONE)
+        return "whose base lacks a part of itself";
     bool two = m->tensor[WF_TENSOR_UP_BIAS] != NULL && m->tensor[WF_TENSOR_DIFF_B] != NULL;
     return dialect == WEFT_DIALECT_KOHYA && two ? "with two differences of the bias" : NULL;
 }
@@ -250,10 +343,15 @@ static weft_status write_lora(const wf_peft_writer *w)
             return wf_peft_refuse(w, i,
                                   dora ? "has no magnitude, but others have"
                                        : "has a magnitude, but others have not");
+        if (initial_of(m) != initial_of(one))
+            return wf_peft_refuse(w, i, "lacks another part of the base's weight than the others");
         rslora = rslora && m->rslora;
         bias = bias || m->tensor[WF_TENSOR_UP_BIAS] != NULL;
     }
-    wf_peft_common(w, "init_lora_weights");
+    wf_peft_common(w, initial_of(one) == WF_INITIAL_NONE ? "init_lora_weights" : NULL);
+    if (initial_of(one) != WF_INITIAL_NONE)
+        wf_peft_text(w, "init_lora_weights",
+                     initial_of(one) == WF_INITIAL_TOP ? "pissa" : "olora");
     wf_peft_numbers(w, "r", "rank_pattern", wf_peft_rank_of);
     wf_peft_numbers(w, "lora_alpha", "alpha_pattern", rslora ? stored_alpha : wf_peft_alpha_of);
     wf_peft_bool(w, "use_rslora", rslora);
@@ -338,13 +436,15 @@ const wf_family wf_family_lora = {
     .may = WF_BIT(WF_TENSOR_MID) | WF_BIT(WF_TENSOR_MIXER) | WF_BIT(WF_TENSOR_LORA_E) |
         WF_BIT(WF_TENSOR_RANKNUM) |
            WF_BIT(WF_TENSOR_UP_BIAS),
-    .extra_size = sizeof(wf_start_rank),
+    .reads_weight = reads_weight,
+    .extra_size = sizeof(wf_lora),
     .may_be_empty = may_be_empty,
-    .settle = wf_settle_start_rank,
+    .settle = settle,
     .shape = shape,
     .kind = kind,
     .fits = wf_fits_columns,
     .form = form,
+    .pair_rank = pair_rank,
     .pair = pair,
     .add = add,
     .add_bias = add_bias,

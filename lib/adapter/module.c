@@ -72,7 +72,8 @@ weft_status wf_module_add_inner(const wf_module *m, const wf_layer *l, double sc
 bool wf_module_of_weight(const wf_module *m)
 {
     return m->tensor[WF_TENSOR_MAGNITUDE] != NULL || m->tensor[WF_TENSOR_REPLACE] != NULL ||
-           m->family->of_weight;
+           m->family->of_weight ||
+           (m->family->reads_weight != NULL && m->family->reads_weight(m));
 }
 
 weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, float *w2,

@@ -1,7 +1,7 @@
 /* read.c - from a file's keys to modules, each with its tensors, its family and a scale.
  *
- * Two passes over the keys: first those that make modules, then those that only join one, such as
- * alpha. Modules are told apart by a folded name (dots as underscores, one word for each
+ * Three passes over the keys: first those that make modules, then those that only join one, such as
+ * alpha, then the tensors that all modules of a family have together. Modules are told apart by a folded name (dots as underscores, one word for each
  * component). So a module that stands in the file twice, in two dialects, is found here and
  * refused: applying both would double it, and choosing one would be a guess. What no dialect reads
  * is left to identify.c. */
@@ -118,8 +118,10 @@ static weft_status add_key(reader *rd, size_t i)
     const wf_tensor  *t = wf_tensors_at(a->tensors, i);
     wf_key            k;
     char              folded[WF_NAME_CAP];
-    const wf_dialect *d = dialect_of(rd, t->name, &k);
+    int32_t           component, tensor;
 
+    if (wf_shared_read(t->name, &component, &tensor)) return WEFT_OK; /* the third pass */
+    const wf_dialect *d = dialect_of(rd, t->name, &k);
     if (d == NULL) return WEFT_OK; /* the second pass, or the report */
     wf_name_fold(folded, k.name);
     int64_t at = wf_map_get(&rd->by_name, folded);
@@ -160,7 +162,7 @@ static weft_status join_key(reader *rd, size_t i)
     char                     folded[WF_NAME_CAP];
     bool                     joins = false;
 
-    if (a->key_module[i] >= 0) return WEFT_OK;
+    if (a->key_module[i] != WF_KEY_UNREAD) return WEFT_OK;
     for (size_t d = 0; d < count; d++) {
         if (!wf_dialect_read(all[d], t->name, &k) || (k.how & (WF_JOINS | WF_BESIDE)) == 0)
             continue;
@@ -174,6 +176,40 @@ static weft_status join_key(reader *rd, size_t i)
     if (!joins) return WEFT_OK;
     return wf_fail(rd->err, WEFT_E_FORMAT, "%s: %s has no factors beside it", a->name,
                    wf_key_show(&text, t->name));
+}
+
+static bool same_tensor(const wf_tensor *a, const wf_tensor *b)
+{
+    return a->dtype == b->dtype && a->rank == b->rank && a->bytes == b->bytes &&
+           memcmp(a->shape, b->shape, (size_t)a->rank * sizeof *a->shape) == 0 &&
+           memcmp(a->data, b->data, a->bytes) == 0;
+}
+
+/* Third pass: a tensor that no module has alone goes to all modules of its family. A model's state
+ * may repeat it for each of them. */
+static weft_status share_key(reader *rd, size_t i)
+{
+    weft_adapter    *a = rd->a;
+    const wf_tensor *t = wf_tensors_at(a->tensors, i);
+    int32_t          component, tensor;
+
+    if (!wf_shared_read(t->name, &component, &tensor)) return WEFT_OK;
+    for (size_t at = 0; at < a->count; at++) {
+        wf_module *m = &a->modules[at];
+        if (component >= 0 && component != wf_name_component(m->name)) continue;
+        if (!wf_family_shares(wf_module_tensors(m), tensor)) continue;
+        if ((m->shared & WF_BIT(tensor)) != 0)
+            return fail_pair(rd, m->tensor[tensor]->name, t->name,
+                             "give the same tensor of all modules");
+        if (m->tensor[tensor] != NULL && !same_tensor(m->tensor[tensor], t))
+            return fail_pair(rd, m->tensor[tensor]->name, t->name,
+                             "are one tensor of all modules, and differ");
+        m->tensor[tensor] = t;
+        m->shared |= WF_BIT(tensor);
+        a->key_module[i] = WF_KEY_SHARED;
+    }
+    return a->key_module[i] == WF_KEY_SHARED ? wf_tensor_check_finite(t, a->name, rd->err)
+                                             : WEFT_OK;
 }
 
 /* ---- scale ----------------------------------------------------------------------------------- */
@@ -211,7 +247,7 @@ static weft_status take_settings(reader *rd, wf_module *m, wf_settings *s)
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 /* The family that would take these tensors if more were there, and what is missing; NULL: none. */
-static const wf_family *nearest_family(uint64_t tensors, int32_t *missing)
+static const wf_family *nearest_family(wf_tensor_set tensors, int32_t *missing)
 {
     size_t                  count;
     const wf_family *const *all = wf_families(&count);
@@ -316,6 +352,7 @@ static weft_status read_all(reader *rd)
     find_list(rd);
     for (size_t i = 0; i < count; i++) WF_TRY(add_key(rd, i));
     for (size_t i = 0; i < count && a->count > 0; i++) WF_TRY(join_key(rd, i));
+    for (size_t i = 0; i < count; i++) WF_TRY(share_key(rd, i));
     WF_TRY(wf_identify_unread(a, rd->err));
     if (a->count == 0) return wf_identify_stranger(a, rd->err);
     WF_TRY(check_configs(rd));

@@ -274,7 +274,7 @@ static weft_status put_tensor(wf_saver *s, size_t module, int32_t tensor, const 
         bare = true; /* PEFT has no .weight there */
     if ((ending = ending_of(s->endings, word, bare)) == NULL)
         return wf_fail(s->err, WEFT_E_INTERNAL, "no ending for %s", wf_tensor_role(tensor));
-    return put(s, stem, ending, t, !wf_tensor_is_number(tensor));
+    return put(s, stem, ending, t, wf_tensor_is_factor(tensor));
 }
 
 static weft_status put_module(wf_saver *s, size_t module, const char *stem)
@@ -283,8 +283,26 @@ static weft_status put_module(wf_saver *s, size_t module, const char *stem)
 
     if (wf_saver_skips(s, m)) return WEFT_OK;
     for (int32_t p = 1; p < WF_TENSORS; p++)
-        if (m->tensor[p] != NULL) WF_TRY(put_tensor(s, module, p, stem));
+        if (m->tensor[p] != NULL && (m->shared & WF_BIT(p)) == 0)
+            WF_TRY(put_tensor(s, module, p, stem));
     return s->dialect == WEFT_DIALECT_KOHYA ? put_alpha(s, m, stem) : WEFT_OK;
+}
+
+/* What the modules of a component have together: only PEFT has such families. */
+static weft_status put_shared(wf_saver *s, int32_t component)
+{
+    wf_tensor_set done = 0;
+
+    for (size_t i = 0; i < s->a->count; i++) {
+        const wf_module *m = &s->a->modules[i];
+        if (wf_saver_layer(s, i)->component != component) continue;
+        for (int32_t p = 1; p < WF_TENSORS; p++) {
+            if ((m->shared & ~done & WF_BIT(p)) == 0) continue;
+            WF_TRY(put_tensor(s, i, p, "base_model"));
+            done |= WF_BIT(p);
+        }
+    }
+    return WEFT_OK;
 }
 
 /* ---- the three dialects ---------------------------------------------------------------------- */
@@ -381,6 +399,7 @@ static weft_status save_component(wf_saver *s, int32_t component, const char *fo
         else
             st = put_module(s, i, stem);
     }
+    if (st == WEFT_OK) st = put_shared(s, component);
     if (st == WEFT_OK) st = make_folder(folder, s->err);
     if (st == WEFT_OK) st = wf_file_write(json, config.s, config.len, s->err);
     if (st == WEFT_OK)

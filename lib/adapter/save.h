@@ -62,6 +62,7 @@ void wf_peft_key(const wf_peft_writer *w, const char *name); /* only its key */
 void wf_peft_text(const wf_peft_writer *w, const char *name, const char *value);
 void wf_peft_bool(const wf_peft_writer *w, const char *name, bool value);
 void wf_peft_value(const wf_peft_writer *w, const char *name, double value);
+void wf_peft_integer(const wf_peft_writer *w, const char *name, int64_t value);
 /* A list of the paths for which `is` holds; all if it is NULL. */
 void wf_peft_paths(const wf_peft_writer *w, const char *name, bool (*is)(const wf_module *));
 /* A number for each module: the first one's for all, and a pattern for those that have another. */
@@ -69,7 +70,8 @@ void wf_peft_numbers(const wf_peft_writer *w, const char *name, const char *patt
                      double (*number)(const wf_peft_writer *, size_t));
 double wf_peft_rank_of(const wf_peft_writer *w, size_t i);
 double wf_peft_alpha_of(const wf_peft_writer *w, size_t i);
-/* What every type has: peft_type, target_modules, inference_mode, and `init` true. */
+/* What every type has: peft_type, target_modules, inference_mode, and `init` true unless it is
+ * NULL. */
 void wf_peft_common(const wf_peft_writer *w, const char *init);
 /* "<adapter>: <key> <why>: PEFT's configuration has no way to say it" as WEFT_E_UNSUPPORTED. */
 weft_status wf_peft_refuse(const wf_peft_writer *w, size_t i, const char *why);

@@ -36,6 +36,12 @@ void wf_peft_value(const wf_peft_writer *w, const char *name, double value)
     wf_text_add(w->out, "%s", wf_number(&n, value));
 }
 
+void wf_peft_integer(const wf_peft_writer *w, const char *name, int64_t value)
+{
+    wf_peft_key(w, name);
+    wf_text_add(w->out, "%lld", (long long)value);
+}
+
 size_t wf_peft_next(const wf_peft_writer *w, size_t from)
 {
     while (from < w->s->a->count && (wf_saver_layer(w->s, from)->component != w->component ||
@@ -109,7 +115,7 @@ void wf_peft_common(const wf_peft_writer *w, const char *init)
     wf_peft_text(w, "peft_type", w->type->name);
     wf_peft_paths(w, "target_modules", NULL);
     wf_peft_bool(w, "inference_mode", true);
-    wf_peft_bool(w, init, true);
+    if (init != NULL) wf_peft_bool(w, init, true);
 }
 
 weft_status wf_peft_refuse(const wf_peft_writer *w, size_t i, const char *why)

@@ -49,6 +49,18 @@ void wf_log(weft_log_fn log, void *user, int32_t level, const char *format, ...)
 typedef struct wf_number_text { char text[32]; } wf_number_text;
 const char *wf_number(wf_number_text *buf, double v);
 
+/* ---- mersenne.c: torch's CPU generator ------------------------------------------------------- */
+
+enum { WF_MERSENNE_WORDS = 624 };
+typedef struct wf_mersenne {
+    uint32_t state[WF_MERSENNE_WORDS];
+    int32_t  used; /* words of state already given out */
+} wf_mersenne;
+void     wf_mersenne_seed(wf_mersenne *g, uint64_t seed);
+uint32_t wf_mersenne_next(wf_mersenne *g);
+/* 24 random bits, as a float32 in [0, 1). */
+float    wf_mersenne_uniform(wf_mersenne *g);
+
 /* ---- memory.c: allocator, checked sizes ------------------------------------------------------ */
 
 /* The caller's allocator, or malloc's when src is NULL. */

@@ -112,9 +112,9 @@ weft_status wf_binding_make(wf_binding **out, weft_model *model, weft_adapter *a
     if (b == NULL) return wf_nomem(err, sizeof *b, "a binding");
     wf_ref_init(&b->refs);
     b->alloc = *alloc;
-    b->adapter = adapter;
-    wf_adapter_ref(adapter);
-    if (o->select != NULL && (b->select = wf_strdup(alloc, o->select)) == NULL)
+    st = wf_adapter_complete(adapter, layers, slices, n, &b->adapter, err);
+    if (st == WEFT_OK && o->select != NULL &&
+        (b->select = wf_strdup(alloc, o->select)) == NULL)
         st = wf_nomem(err, strlen(o->select) + 1, "a selection");
     if (st == WEFT_OK && o->exclude != NULL && (b->exclude = wf_strdup(alloc, o->exclude)) == NULL)
         st = wf_nomem(err, strlen(o->exclude) + 1, "a selection");

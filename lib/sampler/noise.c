@@ -1,8 +1,8 @@
 /* noise.c - normal random numbers that equal those of torch's CPU generator for the same seed.
  *
  * An image is reproduced elsewhere only if its first noise is, so we follow torch.randn bit by
- * bit as far as that means anything: the engine (MT19937) and the uniforms are exact, and so are
- * draws of fewer than 16 numbers, which torch computes in double. Longer draws torch transforms
+ * bit as far as that means anything: the engine (base/mersenne.c) and the uniforms are exact, and so
+ * are draws of fewer than 16 numbers, which torch computes in double. Longer draws torch transforms
  * with vectorised float32 polynomials for log, sin and cos, whose last bit depends on the
  * processor. We round where it rounds and let the functions themselves be exact: five numbers in
  * six are torch's own bits, the rest one unit away (5e-7). Leaving the angle in double would be
@@ -17,17 +17,14 @@
 #include "base/structs.h"
 #include "sampler/sampler_internal.h"
 
-#define WORDS 624
-#define SHIFT 397
 #define GROUP 16 /* torch's vector path starts here, and works in groups of this many */
 #define TWO_PI 6.283185307179586476925286766559
 
 struct weft_noise {
     weft_allocator alloc;
-    uint32_t state[WORDS];
-    int32_t  used;       /* words of state already given out */
-    bool     has_saved;
-    double   saved;      /* the second number of a pair      */
+    wf_mersenne engine;
+    bool        has_saved;
+    double      saved; /* the second number of a pair */
 };
 
 static weft_status read_options(weft_noise_options *o, const weft_noise_options *options,
@@ -59,10 +56,7 @@ weft_status weft_noise_create(uint64_t seed, const weft_noise_options *options, 
     if (g == NULL) return wf_nomem(err, sizeof *g, "a noise generator");
 
     g->alloc = alloc;
-    g->state[0] = (uint32_t)seed;
-    for (uint32_t j = 1; j < WORDS; j++)
-        g->state[j] = 1812433253u * (g->state[j - 1] ^ (g->state[j - 1] >> 30)) + j;
-    g->used = WORDS;
+    wf_mersenne_seed(&g->engine, seed);
     *out = g;
     return WEFT_OK;
 }
@@ -74,41 +68,11 @@ void weft_noise_free(weft_noise *noise)
     wf_free(&alloc, noise);
 }
 
-/* Matsumoto and Nishimura (1998): make the next 624 words. */
-static void refill(weft_noise *g)
-{
-    for (int32_t j = 0; j < WORDS; j++) {
-        uint32_t mixed = (g->state[j] & 0x80000000u) | (g->state[(j + 1) % WORDS] & 0x7fffffffu);
-        uint32_t twist = (mixed & 1) ? 0x9908b0dfu : 0;
-
-        g->state[j] = g->state[(j + SHIFT) % WORDS] ^ (mixed >> 1) ^ twist;
-    }
-    g->used = 0;
-}
-
-static uint32_t next_word(weft_noise *g)
-{
-    uint32_t y;
-
-    if (g->used == WORDS) refill(g);
-    y = g->state[g->used++];
-    y ^= y >> 11;
-    y ^= (y << 7) & 0x9d2c5680u;
-    y ^= (y << 15) & 0xefc60000u;
-    return y ^ (y >> 18);
-}
-
-/* 24 random bits, as a float32 in [0, 1). */
-static float next_uniform(weft_noise *g)
-{
-    return (float)(next_word(g) & 0xffffffu) * 0x1p-24f;
-}
-
 /* 53 random bits, as a double in [0, 1). */
 static double next_uniform_double(weft_noise *g)
 {
-    uint64_t high = next_word(g);
-    uint64_t bits = (high << 32) | next_word(g);
+    uint64_t high = wf_mersenne_next(&g->engine);
+    uint64_t bits = (high << 32) | wf_mersenne_next(&g->engine);
 
     return (double)(bits & ((UINT64_C(1) << 53) - 1)) * 0x1p-53;
 }
@@ -152,12 +116,12 @@ weft_status weft_noise_normal(weft_noise *noise, float *out, size_t n, weft_erro
         for (size_t i = 0; i < n; i++) out[i] = (float)next_normal(noise);
         return WEFT_OK;
     }
-    for (size_t i = 0; i < n; i++) out[i] = next_uniform(noise);
+    for (size_t i = 0; i < n; i++) out[i] = wf_mersenne_uniform(&noise->engine);
     for (size_t i = 0; i + GROUP <= n; i += GROUP) transform_group(out + i);
     if (n % GROUP != 0) {
         float *tail = out + n - GROUP;
 
-        for (size_t i = 0; i < GROUP; i++) tail[i] = next_uniform(noise);
+        for (size_t i = 0; i < GROUP; i++) tail[i] = wf_mersenne_uniform(&noise->engine);
         transform_group(tail);
     }
     return WEFT_OK;

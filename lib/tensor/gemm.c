@@ -30,3 +30,9 @@ void wf_gemm_double(double *y, size_t ldy, const double *x, size_t ldx, const do
     cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)m, (blasint)n, (blasint)k,
                 alpha, x, (blasint)ldx, w, (blasint)ldw, beta, y, (blasint)ldy);
 }
+
+void wf_gram_double(double *y, size_t n, const double *x, size_t k)
+{
+    cblas_dsyrk(CblasRowMajor, CblasLower, CblasTrans, (blasint)n, (blasint)k, 1, x, (blasint)n, 1,
+                y, (blasint)n);
+}

@@ -376,9 +376,10 @@ END_TEST
 
 static const struct { const char *config; weft_status code; const char *word; } bad_configs[] = {
     { "{\"peft_type\":\"LOHA\"}", WEFT_E_UNSUPPORTED, "peft_type is LOHA" },
+    { "{\"peft_type\":\"VERA\"}", WEFT_E_UNSUPPORTED, "peft_type is VERA, but down_blocks.0.to_k has no tensor of that" },
     { "{\"peft_type\":7}", WEFT_E_UNSUPPORTED, "peft_type is not a string" },
     { "{\"use_dora\":true}", WEFT_E_FORMAT, "use_dora is set, but down_blocks.0.to_k has no magnitude" },
-    { "{\"peft_type\":\"VERA\"}", WEFT_E_UNSUPPORTED, "peft_type is VERA; this version applies LORA" },
+    { "{\"peft_type\":\"POLY\"}", WEFT_E_UNSUPPORTED, "peft_type is POLY; this version applies LORA" },
     { "{\"fan_in_fan_out\":true}", WEFT_E_UNSUPPORTED, "fan_in_fan_out is set" },
     { "{\"layer_replication\":[[0,1]]}", WEFT_E_UNSUPPORTED, "layer_replication is set" },
     { "{\"init_lora_weights\":\"pissa_niter_4\"}", WEFT_E_UNSUPPORTED, "pissa_niter_4, which changes the base" },

@@ -153,10 +153,13 @@ def contents(path):
 
 def main():
     weft, only = Weft(os.path.abspath(sys.argv[1])), sys.argv[2:]
-    index = read_json("families.json")
-    T = {m: load("families_%s.safetensors" % m) for m in {c["model"] for c in index["files"]}}
+    files, T = [], {}
+    for stem in ("families", "families_peft", "families_peft2"):
+        files += read_json(stem + ".json")["files"]
+        for m in ("tiny-sd1", "tiny-sd2", "tiny-sdxl"):
+            T[m] = T.get(m, {}) | load("%s_%s.safetensors" % (stem, m))
     shown, worst, count = {}, 0.0, {"same": 0, "refused": 0, "limits": 0, "failed": 0}
-    for case in index["files"]:
+    for case in files:
         if only and case["name"] not in only:
             continue
         for dialect in DIALECTS:

@@ -23,10 +23,24 @@ PARTS = {
     "lokr_w1": "lokr_w1", "lokr_w1_a": "lokr_w1_a", "lokr_w1_b": "lokr_w1_b", "lokr_w2": "lokr_w2", "lokr_w2_a": "lokr_w2_a",
     "lokr_w2_b": "lokr_w2_b", "lokr_t2": "lokr_t2",
     "oft_blocks": "oft_blocks", "rescale": "rescale", "oft_R.weight": "oft_R", "boft_R": "boft_R", "boft_s": "boft_s",
+    "c3a_kernel": "c3a_kernel", "miss_block": "miss_block", "bone_block": "miss_block",
+    "delora_A": "delora_A", "delora_B": "delora_B", "delora_lambda": "delora_lambda", "delora_w_norm": "delora_w_norm",
+    "gralora_A": "gralora_A", "gralora_B": "gralora_B", "gralora_A_general.weight": "gralora_down",
+    "gralora_B_general.weight": "gralora_up",
+    "randlora_lambda": "randlora_lambda", "randlora_gamma": "randlora_gamma", "randlora_A": "randlora_A", "randlora_B": "randlora_B",
     "on_input": "on_input", "ia3_l": "ia3_l",
     "a1.weight": "a1", "a2.weight": "a2", "b1.weight": "b1", "b2.weight": "b2", "bm.weight": "bm",
+    "vera_lambda_b": "vera_b", "vera_lambda_d": "vera_d", "fourierft_spectrum": "spectrum", "hra_u": "hra_u",
+    "shira_weight": "shira_weight", "shira_indices": "shira_indices", "vblora_logits_A": "vb_logits_A", "vblora_logits_B": "vb_logits_B",
+    "vblora_logits_A_topk_indices": "vb_indices_A", "vblora_logits_B_topk_indices": "vb_indices_B",
+    "vblora_logits_A_topk_weights": "vb_weights_A", "vblora_logits_B_topk_weights": "vb_weights_B",
+    "ln_tuning_layers.weight": "replace", "ln_tuning_layers.bias": "replace_b",
     "diff": "diff", "diff_b": "diff_b", "w_norm": "diff", "b_norm": "diff_b", "weight": "replace", "bias": "replace_b",
 }
+
+# tensors of a whole PEFT adapter, behind base_model. -> part of every module that has the other
+SHARED = {"vera_A": ("vera_A", "vera_b"), "vera_B": ("vera_B", "vera_b"), "vblora_vector_bank": ("vb_bank", "vb_%s_A"),
+          "randlora_A": ("randlora_A", "randlora_lambda"), "randlora_B": ("randlora_B", "randlora_lambda")}
 
 
 # ---------------------------------------------------------------- formulas
@@ -67,6 +81,15 @@ def neumann(q, terms):
         r = r + (1 if k == terms - 1 and terms > 2 else 2) * p
         p = p @ q
     return r
+
+
+def initial(kind, w, r, s):
+    """What PiSSA and OLoRA took out of a weight before training."""
+    if kind == "pissa":
+        u, sigma, v = torch.linalg.svd(w, full_matrices=False)
+        return u[:, :r] * sigma[:r] @ v[:r]
+    q, t = torch.linalg.qr(w)
+    return s * q[:, :r] @ t[:r]
 
 
 def low_rank(p, conf):
@@ -155,6 +178,107 @@ def peft_butterfly(p, w):
     return (flat(w) @ whole.T * p["boft_s"].reshape(-1, 1)).reshape(w.shape)
 
 
+def circulants(k, n_in):
+    """Row t of a block has its kernel moved t places to the right, around the end."""
+    m, n, b = k.shape
+    place = (torch.arange(b)[None, :] - torch.arange(b)[:, None]) % b
+    return k[:, :, place].permute(0, 2, 1, 3).reshape(m * b, n * b) / n_in
+
+
+def shards(t, w, mini):
+    """MiSS: one block of r rows added along the inputs, or each r x r block of W times that of its rows, and it besides."""
+    o, i = w.shape
+    if t.ndim == 3:
+        r = t.shape[-1]
+        d = torch.zeros_like(w)
+        for a in range(0, o, r):
+            for c in range(0, i, r):
+                d[a:a + r, c:c + r] = w[a:a + r, c:c + r] @ t[a // r] + t[a // r]
+        return d
+    assert t.shape[1] == (mini or o)
+    return t[torch.arange(i) % t.shape[0]][:, torch.arange(o) % t.shape[1]].T
+
+
+def decoupled(p, w):
+    a, b = p["delora_A"], p["delora_B"]
+    norms = p["delora_w_norm"] if "delora_w_norm" in p else w.norm(dim=0)
+    a = a / a.norm(dim=1, keepdim=True).clamp(min=1e-4)
+    b = b / b.norm(dim=0, keepdim=True).clamp(min=1e-4)
+    return p["delora_lambda"] / a.shape[0] * (b @ a) * norms
+
+
+def granular(p, conf):
+    """GraLoRA: block (j, n) of N x N has rank r / N: columns j of A[n], rows n of B[j]."""
+    a, b = p["gralora_A"], p["gralora_B"]
+    n, i, r = a.shape
+    o, s = b.shape[2], r // n
+    d = torch.zeros(n * o, n * i, dtype=a.dtype)
+    for j in range(n):
+        for k in range(n):
+            d[j * o:(j + 1) * o, k * i:(k + 1) * i] = (a[k][:, j * s:(j + 1) * s] @ b[j][k * s:(k + 1) * s]).T
+    h = 0
+    if "gralora_down" in p:
+        d, h = d + p["gralora_up"] @ p["gralora_down"], p["gralora_down"].shape[0]
+    return conf["alpha"] / (r + h) * d
+
+
+def full_rank(p, w, conf):
+    """RandLoRA: the rows of one basis scaled one by one, counted by rank and base; the other's columns by base and rank."""
+    lam, gam = p["randlora_lambda"], p["randlora_gamma"]
+    (r, n), short = lam.shape, gam.shape[1]
+    assert short == min(w.shape) and n == -(-short // r)
+    rows = torch.stack([lam[i // n, i % n] * p["randlora_A"][i // n, 0, :short] * gam[i % n] for i in range(r * n)])
+    columns = torch.stack([p["randlora_B"][:max(w.shape), i // r, i % r] for i in range(r * n)], 1)
+    d = conf["alpha"] / r * columns @ rows
+    return d if w.shape[1] <= w.shape[0] else d.T
+
+
+def frequencies(p, conf, shape):
+    """FourierFT: the spectrum at the first places of torch's random order."""
+    g = torch.Generator("cpu").manual_seed(conf["seed"])
+    at = torch.randperm(shape[0] * shape[1], generator=g)[:len(p["spectrum"])]
+    s = torch.zeros(shape[0] * shape[1], dtype=torch.float64)
+    s[at] = p["spectrum"]
+    return conf["scaling"] * torch.fft.ifft2(s.reshape(shape)).real
+
+
+def reflections(u, orthogonal):
+    """I - 2 u u^T of each column in turn; of orthogonal ones that is I less twice the projector on their span."""
+    eye = torch.eye(u.shape[0], dtype=u.dtype)
+    if orthogonal:
+        q, _ = torch.linalg.qr(u)
+        return eye - 2 * q @ q.T
+    r = eye
+    for x in u.T:
+        x = x / x.norm()
+        r = r @ (eye - 2 * torch.outer(x, x))
+    return r
+
+
+def from_bank(p, side, topk):
+    """VB-LoRA: each piece of a factor a mean of vectors, (.., .., length)."""
+    if "vb_logits_" + side in p:
+        best = p["vb_logits_" + side].sort(-1, descending=True)
+        at, w = best.indices[..., :topk], torch.softmax(best.values[..., :topk], -1)
+    else:
+        at, w = p["vb_indices_" + side].long(), p["vb_weights_" + side]
+        w = torch.cat([w, 1 - w.sum(-1, keepdim=True)], -1)
+    return torch.einsum("ijk,ijkl->ijl", w, p["vb_bank"][at])
+
+
+def bank_product(p, conf):
+    a, b = from_bank(p, "A", conf["topk"]), from_bank(p, "B", conf["topk"])
+    return torch.einsum("orl,ri->oli", b, a.reshape(a.shape[0], -1)).reshape(b.shape[0] * b.shape[2], -1)
+
+
+def projections(seed, r, layers):
+    """VeRA's A and B where the file has none: of torch's generator, as large as the largest layer."""
+    g = torch.Generator("cpu").manual_seed(seed)
+    most_out, most_in = (max(x.weight.shape[i] for x in layers) for i in (0, 1))
+    draw = lambda rows, n: (2 * torch.rand(rows, n, generator=g).double() - 1) * math.sqrt(6 / n)
+    return draw(r, most_in).float(), draw(most_out, r).float()
+
+
 def change(p, w, b, conf, inside=1.0):
     """(W' - W, b' - b or None) at strength 1, everything f64."""
     db = p["diff_b"] if "diff_b" in p else None
@@ -162,6 +286,8 @@ def change(p, w, b, conf, inside=1.0):
         d, s = low_rank(p, conf)
         if "up_bias" in p:
             db = s * p["up_bias"]
+        if "initial" in conf:
+            d = d - initial(conf["initial"], w, p["down"].shape[0], s)
     elif "hada_w1_a" in p:
         d = hadamard(p, conf)
     elif "lokr_w1" in p or "lokr_w1_a" in p:
@@ -204,6 +330,28 @@ def change(p, w, b, conf, inside=1.0):
         d = w * (k.reshape((1, -1) + (1,) * (w.ndim - 2)) if conf["feedforward"] else k.reshape((-1,) + (1,) * (w.ndim - 1)))
         if b is not None and not conf["feedforward"]:
             db = b * k
+    elif "vera_b" in p:
+        o, i = w.shape
+        d = (p["vera_b"][:, None] * p["vera_B"][:o]) @ (p["vera_d"][:, None] * p["vera_A"][:, :i])
+    elif "spectrum" in p:
+        d = frequencies(p, conf, w.shape)
+    elif "hra_u" in p:
+        d = (flat(w) @ reflections(p["hra_u"], conf["apply_GS"])).reshape(w.shape) - w
+    elif "shira_weight" in p:
+        at = p["shira_indices"].long()
+        d = torch.zeros_like(w).index_put((at[0], at[1]), p["shira_weight"], accumulate=True)
+    elif "vb_bank" in p:
+        d = bank_product(p, conf)
+    elif "c3a_kernel" in p:
+        d = circulants(p["c3a_kernel"], w.shape[1])
+    elif "miss_block" in p:
+        d = shards(p["miss_block"], w, conf.get("mini"))
+    elif "delora_A" in p:
+        d = decoupled(p, w)
+    elif "gralora_A" in p:
+        d = granular(p, conf)
+    elif "randlora_lambda" in p:
+        d = full_rank(p, w, conf)
     elif "u" in p:
         d = p["u"] @ p["v"]
     elif "diff" in p:
@@ -294,8 +442,12 @@ def split_key(key):
 
 def parse(tensors, pipe, component="unet", config=None):
     """Tensors of a file -> entries. `config`: PEFT's adapter_config.json, or the component's part of diffusers' metadata."""
-    names, out = module_table(pipe), {}
+    names, out, shared = module_table(pipe), {}, {}
     for key, t in tensors.items():
+        word = re.fullmatch(r"(?:base_model\.)?(\w+)(?:\.default)?", key)
+        if word and word.group(1) in SHARED:
+            shared[word.group(1)] = t
+            continue
         stem, part = split_key(re.sub(r"\.(default|modules_to_save|base_layer)(?=\.|$)", "", key))
         assert part is not None, key
         if stem in names:
@@ -310,6 +462,14 @@ def parse(tensors, pipe, component="unet", config=None):
         e = out.setdefault(at, {"conf": {}})
         assert part not in e, key
         e[part] = t
+    mine = [at for at, e in out.items() if "vera_b" in e]
+    if mine and "vera_A" not in shared:
+        shared["vera_A"], shared["vera_B"] = projections(config["projection_prng_key"], config["r"],
+                                                         [lora.layer_of(pipe, *at) for at in mine])
+    for e in out.values():
+        for word, (part, beside) in SHARED.items():
+            if word in shared and any(x in e for x in (beside, *(beside % y for y in ("logits", "indices") if "%" in beside))):
+                e[part] = shared[word]
     for (c, m), e in out.items():
         if config is not None:
             e["conf"] = configured(config, m.removeprefix("text_model.") if c != "unet" else m, e)
@@ -326,11 +486,13 @@ def last_match(patterns, module, default):
 def configured(config, module, e):
     kind = config.get("peft_type", "LORA")
     r = last_match(config.get("rank_pattern"), module, config.get("r"))
-    alpha = last_match(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("alpha")))
+    alpha = last_match(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("randlora_alpha", config.get("alpha"))))
     c = {"alpha": alpha, "r": r}
     if kind == "LORA":
         c["rslora"] = bool(config.get("use_rslora"))
         c["columns"] = False
+        if config.get("init_lora_weights") in ("pissa", "olora"):
+            c["initial"] = config["init_lora_weights"]
     if kind == "ADALORA":
         c["init_r"] = config["init_r"]
     if kind == "OFT":
@@ -338,4 +500,12 @@ def configured(config, module, e):
     if kind == "IA3":
         ff = config.get("feedforward_modules") or []
         c["feedforward"] = bool(re.fullmatch(ff, module)) if isinstance(ff, str) else any(module.endswith(x) for x in ff)
+    if kind == "FOURIERFT":
+        c.update(seed=config["random_loc_seed"], scaling=config["scaling"])
+    if kind == "HRA":
+        c["apply_GS"] = config["apply_GS"]
+    if kind == "VBLORA":
+        c["topk"] = config["topk"]
+    if kind == "MISS" and config["init_weights"] == "mini":
+        c["mini"] = config["mini_r"]
     return {k: v for k, v in c.items() if v is not None}

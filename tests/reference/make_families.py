@@ -66,7 +66,8 @@ def text(names, which="text_encoder"):
 
 # ---------------------------------------------------------------- values
 
-LINEAR = ("up", "hada_w1_a", "lokr_w1", "lokr_w1_a", "u")     # scaling one of these scales the delta
+LINEAR = ("up", "hada_w1_a", "lokr_w1", "lokr_w1_a", "u", "vera_b", "spectrum", "shira_weight", "c3a_kernel", "delora_lambda",
+          "randlora_lambda")     # scaling one of these scales the delta
 
 
 def lively(e, w, b, g, dtype, strength=0.3):
@@ -77,7 +78,7 @@ def lively(e, w, b, g, dtype, strength=0.3):
     def rand(t, scale, mean=0.0):
         put(t, mean + scale * torch.randn(t.shape, generator=g))
     rms = w.pow(2).mean().sqrt().item()
-    p = {k: v for k, v in e.items() if k not in ("conf", "alpha", "on_input")}
+    p = {k: v for k, v in e.items() if k not in ("conf", "alpha", "on_input", "shira_indices", "vera_A", "vera_B", "vb_bank")}
     for k, t in p.items():
         if k in ("oft_blocks", "oft_R", "boft_R"):
             rand(t, 0.15 if k != "boft_R" else 0.3)
@@ -95,14 +96,22 @@ def lively(e, w, b, g, dtype, strength=0.3):
             rand(t, 0.1)
         elif k == "E":
             put(t, 0.5 + torch.rand(t.shape, generator=g))
-        elif k == "magnitude":
+        elif k in ("magnitude", "randlora_A", "randlora_B"):
             pass
+        elif "initial" in e["conf"] and k in ("down", "up"):     # training moves them a little from where they began
+            put(t, t + strength * t.pow(2).mean().sqrt() * torch.randn(t.shape, generator=g))
+        elif k == "miss_block":
+            rand(t, strength * rms if t.ndim == 2 else 0.2 / t.shape[-1] ** 0.5)
+        elif k == "delora_w_norm":
+            put(t, t * (1 + 0.2 * torch.randn(t.shape, generator=g)))
+        elif k in ("gralora_B", "gralora_up"):
+            rand(t, strength * rms / e["conf"]["alpha"] * t.shape[1] ** 0.5)
         elif k in ("a1", "a2", "b1", "b2", "bm"):
             rand(t, 0.5 / max(t.shape) ** 0.5)
         else:
             rand(t, 1.0)
     double = lambda: {k: v.double() for k, v in e.items() if k not in ("conf", "magnitude", "up_bias", "replace_b")}
-    part = next((k for k in LINEAR if k in p), None)
+    part = next((k for k in LINEAR if k in p), None) if "initial" not in e["conf"] else None
     if part is not None:
         for _ in range(2):
             d, _b = change(double(), w.double(), None, e["conf"])
@@ -165,9 +174,11 @@ def by_peft(name, model, family, config, component="unet", dtype=F32, note="", l
     g = seed_of(name)
     pipe = model_of(model)
     net = getattr(pipe, component)
+    torch.manual_seed(g.initial_seed())    # what stays as PEFT makes it
     p = get_peft_model(net, config)
     sd = get_peft_model_state_dict(p, adapter_name="default")
-    entries = parse(sd, untouched(model), component, config.to_dict() | {"peft_type": config.peft_type.value})
+    drawn = {"base_model." + k: getattr(p.base_model, k)["default"] for k in ("randlora_A", "randlora_B") if hasattr(p.base_model, k)}
+    entries = parse(sd | drawn, untouched(model), component, config.to_dict() | {"peft_type": config.peft_type.value})
     for (c, m), e in entries.items():
         layer = lora.layer_of(untouched(model), c, m)
         lively(e, layer.weight.data, None if getattr(layer, "bias", None) is None else layer.bias.data, g, dtype)
@@ -182,7 +193,7 @@ def by_peft(name, model, family, config, component="unet", dtype=F32, note="", l
     conf = tidy_config(folder)
     path = os.path.join(folder, "adapter_model")
     stored = torch.load(path + ".bin") if pickled else load_file(path + ".safetensors")
-    entries = parse(floats(stored), untouched(model), component, conf)
+    entries = parse(floats(stored | drawn), untouched(model), component, conf)     # of bases that are not saved PEFT's own
     state = {}
 
     def run(weight, t, with_text):
@@ -415,22 +426,27 @@ def exact(pipe, t, with_unet, with_text, *files):
 
 def main():
     from family_cases import cases, methods, mixtures
+    make_set("families", cases(), mixtures(), methods())
+
+
+def make_set(stem, cases, mixtures, methods):
+    """golden/<stem>.json and golden/<stem>_<model>.safetensors."""
     os.makedirs(FILES, exist_ok=True)
     T, pipes, listing, made = {}, {}, [], {}
     for model in ("tiny-sd1", "tiny-sd2", "tiny-sdxl"):
         pipes[model] = model_of(model)
         T[model] = inputs(model, pipes[model])
         T[model].update({"base/" + k: v for k, v in outputs(pipes[model], T[model], True, True).items()})
-    for make in cases():
+    for make in cases:
         c = make()
         listing.append(judge(c, pipes[c["model"]], T[c["model"]]))
         c.pop("run")
         made[c["name"]] = c
-    mixed = [mix(m, made, pipes, T) for m in mixtures()]
-    composed = [by_method(m, made, pipes, T) for m in methods()]
+    mixed = [mix(m, made, pipes, T) for m in mixtures]
+    composed = [by_method(m, made, pipes, T) for m in methods]
     for model, t in T.items():
-        store("families_%s.safetensors" % model, t)
-    write_json("families.json", {"versions": versions() | {"lycoris_lora": "4.1.3"}, "prompt": PROMPT, "rows": ROWS, "files": listing,
+        store("%s_%s.safetensors" % (stem, model), t)
+    write_json(stem + ".json", {"stem": stem, "versions": versions() | {"lycoris_lora": "4.1.3"}, "prompt": PROMPT, "rows": ROWS, "files": listing,
                                  "mixed": mixed, "methods": composed})
 
 

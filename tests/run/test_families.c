@@ -119,11 +119,18 @@ static const char *word(json_t *o, const char *key)
 
 static int number(json_t *o, const char *key) { return (int)json_integer_value(json_object_get(o, key)); }
 
+/* What the goldens of an index are called. */
+static const char *stem_of(json_t *index)
+{
+    const char *stem = word(index, "stem");
+    return *stem != '\0' ? stem : "families";
+}
+
 static inputs inputs_for(const char *model, json_t *index)
 {
     char folder[80], file[80];
     snprintf(folder, sizeof folder, "models/%s", model);
-    snprintf(file, sizeof file, "families_%s.safetensors", model);
+    snprintf(file, sizeof file, "%s_%s.safetensors", stem_of(index), model);
     inputs in = read_inputs(folder, file);
     in.rows = (size_t)number(index, "rows");
     return in;
@@ -277,6 +284,28 @@ static void write_table(const char *path, char (*rows)[ROW_CAP], size_t n)
 static const char *const models[] = { "tiny-sd1", "tiny-sd2", "tiny-sdxl" };
 enum { MODELS = 3 };
 
+/* Each with the files, sums and methods that one script made. */
+static const char *const indices[] = { "families.json", "families_peft.json", "families_peft2.json" };
+enum { INDICES = 3 };
+
+static size_t listed(json_t *index, const char *what) { return json_array_size(json_object_get(index, what)); }
+
+/* The index that has entry number i of all `what`, whose number in it *at becomes. */
+static json_t *index_with(const char *what, size_t i, size_t *at)
+{
+    for (int k = 0; k < INDICES; k++) {
+        json_t *index = golden_json(indices[k]);
+        if (i < listed(index, what)) {
+            *at = i;
+            return index;
+        }
+        i -= listed(index, what);
+        json_decref(index);
+    }
+    ck_abort_msg("there are no more %s", what);
+    return NULL;
+}
+
 static bool wanted(json_t *entry)
 {
     const char *only = getenv("FAMILY");
@@ -293,7 +322,8 @@ static errors check_entry(json_t *index, json_t *entry)
 
 START_TEST(a_family_is_what_its_library_computes)
 {
-    json_t *index = golden_json("families.json"), *entry = json_array_get(json_object_get(index, "files"), (size_t)_i);
+    size_t at;
+    json_t *index = index_with("files", (size_t)_i, &at), *entry = json_array_get(json_object_get(index, "files"), at);
     if (wanted(entry)) check_entry(index, entry);
     json_decref(index);
 }
@@ -301,26 +331,34 @@ END_TEST
 
 START_TEST(the_table_is_written)
 {
-    json_t *index = golden_json("families.json"), *files = json_object_get(index, "files"), *entry;
-    char (*rows)[ROW_CAP] = calloc(json_array_size(files), sizeof *rows);
-    size_t i;
-    json_array_foreach(files, i, entry) {
-        errors e = check_entry(index, entry);
-        write_row(rows[i], entry, &e);
+    json_t *index[INDICES], *entry;
+    char (*rows)[ROW_CAP];
+    size_t i, n = 0, all = 0;
+    for (int k = 0; k < INDICES; k++) {
+        index[k] = golden_json(indices[k]);
+        all += listed(index[k], "files");
     }
-    write_table(getenv("WEFT_TABLE"), rows, i);
+    rows = calloc(all, sizeof *rows);
+    for (int k = 0; k < INDICES; k++) {
+        json_array_foreach(json_object_get(index[k], "files"), i, entry) {
+            errors e = check_entry(index[k], entry);
+            write_row(rows[n++], entry, &e);
+        }
+        json_decref(index[k]);
+    }
+    write_table(getenv("WEFT_TABLE"), rows, n);
     free(rows);
-    json_decref(index);
 }
 END_TEST
 
 START_TEST(neighbours_take_turns)
 {
-    json_t *index = golden_json("families.json"), *files = json_object_get(index, "files"), *entry, *last = NULL;
-    inputs in = inputs_for(models[_i], index);
+    json_t *index = golden_json(indices[_i / MODELS]), *files = json_object_get(index, "files"), *entry, *last = NULL;
+    const char *model = models[_i % MODELS];
+    inputs in = inputs_for(model, index);
     size_t i;
     json_array_foreach(files, i, entry) {
-        if (strcmp(models[_i], word(entry, "model")) != 0 || !wanted(entry)) continue;
+        if (strcmp(model, word(entry, "model")) != 0 || !wanted(entry)) continue;
         if (last != NULL) check_turns(&in, last, entry);
         last = entry;
     }
@@ -353,9 +391,9 @@ static void add_files(weft_plan *plan, json_t *index, json_t *parts)
 /* The differences add up, each taken of the base weight. */
 START_TEST(families_add_up_in_one_plan)
 {
-    json_t *index = golden_json("families.json"), *item;
+    json_t *index = golden_json(indices[_i]), *item;
     size_t i;
-    ck_assert_uint_ge(json_array_size(json_object_get(index, "mixed")), 6);
+    ck_assert_uint_ge(listed(index, "mixed"), 4);
     json_array_foreach(json_object_get(index, "mixed"), i, item)
         for (int32_t way = WEFT_PATH_SIDE; way <= WEFT_PATH_MERGED; way++) {
             inputs in = inputs_of(item, index);
@@ -387,9 +425,9 @@ static void choose_method(weft_plan *plan, json_t *item)
 /* K-LoRA scores and composite averages whatever the families are. */
 START_TEST(methods_know_no_families)
 {
-    json_t *index = golden_json("families.json"), *item;
+    json_t *index = golden_json(indices[_i]), *item;
     size_t i;
-    ck_assert_uint_ge(json_array_size(json_object_get(index, "methods")), 3);
+    ck_assert_uint_ge(listed(index, "methods"), 2);
     json_array_foreach(json_object_get(index, "methods"), i, item) {
         inputs in = inputs_of(item, index);
         weft_plan *plan = plan_of(&in, WEFT_PATH_AUTO);
@@ -415,14 +453,17 @@ int main(void)
 {
     Suite *s = suite_create("adapter families against goldens");
     TCase *c = tcase_create("goldens");
-    json_t *index = json_load_file(data_path("golden/families.json"), 0, NULL); /* no test runs yet: no asserts */
-    int files = (int)json_array_size(json_object_get(index, "files"));
-    json_decref(index);
+    int files = 0;
+    for (int k = 0; k < INDICES; k++) {
+        json_t *index = json_load_file(data_path("golden/%s", indices[k]), 0, NULL); /* no test runs yet: no asserts */
+        files += (int)listed(index, "files");
+        json_decref(index);
+    }
     tcase_set_timeout(c, 300);
     tcase_add_loop_test(c, a_family_is_what_its_library_computes, 0, files > 0 ? files : 1);
-    tcase_add_loop_test(c, neighbours_take_turns, 0, MODELS);
-    tcase_add_test(c, families_add_up_in_one_plan);
-    tcase_add_test(c, methods_know_no_families);
+    tcase_add_loop_test(c, neighbours_take_turns, 0, INDICES * MODELS);
+    tcase_add_loop_test(c, families_add_up_in_one_plan, 0, INDICES);
+    tcase_add_loop_test(c, methods_know_no_families, 0, INDICES);
     if (getenv("WEFT_TABLE") != NULL) tcase_add_test(c, the_table_is_written);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

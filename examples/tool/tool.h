@@ -49,7 +49,8 @@ enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8 };         /* bits, so th
 enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
-enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32 };
+enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, REPORT = 64 };
+enum { INTO_MODEL = 0, INTO_ADAPTER = 1 };
 
 typedef struct adapter_use {
     char                *file;
@@ -94,6 +95,9 @@ typedef struct settings {
     size_t                  sigma_count;
     const char             *against;             /* the model that an adapter is looked at, or converted, for */
     int32_t                 dialect;
+    int32_t                 into;                /* what a merge writes: INTO_* */
+    float                   mix;
+    weft_merge_options      merge;
     weft_model_options      open;
     weft_plan_options       plan;
     weft_run_options        run;

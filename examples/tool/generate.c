@@ -104,6 +104,69 @@ static int32_t layers_of_tokens(const settings *s)
     return most;
 }
 
+/* How often a prompt has a concept's token; NULL has none. */
+static int32_t times(const weft_plan *plan, const adapter_use *use, int32_t token, const char *prompt, uint32_t flags)
+{
+    int32_t count = 0;
+    if (prompt != NULL)
+        must(weft_plan_token_count(plan, use->concept, (size_t)token, prompt, flags, &count, &err));
+    return count;
+}
+
+/* Says which tokens a concept's file gave, and warns if no prompt has one of them. */
+static void report_tokens(const weft_plan *plan, const settings *s, const adapter_use *use)
+{
+    weft_concept_info about = WEFT_CONCEPT_INFO_INIT;
+    char list[256] = "", line[512];
+    int32_t used = 0;
+    size_t n = 0;
+
+    must(weft_concept_info_get(use->concept, &about, &err));
+    for (int32_t i = 0; i < about.tokens; i++) {
+        weft_token_info t = WEFT_TOKEN_INFO_INIT;
+        must(weft_concept_token(use->concept, (size_t)i, &t, &err));
+        int also = t.also != NULL && times(plan, use, i, t.also, 0) > 0; /* in the plan, not only in the file */
+        used += times(plan, use, i, s->prompt, encode_flags(s)) + times(plan, use, i, s->negative, encode_flags(s));
+        if (n < sizeof list)
+            n += (size_t)snprintf(list + n, sizeof list - n, "%s%s%s%s", i ? ", " : "", t.token, also ? " or " : "",
+                                  also ? t.also : "");
+    }
+    if (!(s->flags & QUIET)) fprintf(stderr, "weft: %s gives %s\n", use->file, list);
+    if (used == 0) {
+        snprintf(line, sizeof line, "%.120s: no prompt has what it gives: write %s where it is meant", use->file, list);
+        warn_line(NULL, WEFT_LOG_WARN, line);
+    }
+}
+
+/* What is given beside a file of tokens alone, and would be an adapter's. */
+static void warn_of_settings(const adapter_use *use)
+{
+    weft_concept_info about = WEFT_CONCEPT_INFO_INIT;
+    char line[512];
+    int given = use->weight != 1.0f || use->how.select || use->how.exclude || use->how.role || use->given;
+
+    must(weft_concept_info_get(use->concept, &about, &err));
+    if (about.adapter || !given) return;
+    snprintf(line, sizeof line, "%.120s: there is no adapter in it that a weight or a choice of layers could act on; "
+             "--weighting reads (token:0.8) in prompts", use->file);
+    warn_line(NULL, WEFT_LOG_WARN, line);
+}
+
+static void report_concepts(const weft_plan *plan, const settings *s)
+{
+    for (size_t i = 0; i < s->adapter_count; i++) {
+        const adapter_use *use = &s->adapters[i];
+        if (use->concept == NULL) continue;
+        warn_of_settings(use);
+        if (s->conditioning == NULL) report_tokens(plan, s, use);
+        else {
+            char line[512];
+            snprintf(line, sizeof line, "%.120s: its tokens have no effect: --conditioning stands in for prompts", use->file);
+            warn_line(NULL, WEFT_LOG_WARN, line);
+        }
+    }
+}
+
 /* How many tokens the text of these prompts has; says so if a prompt is long. */
 static int64_t measure_prompts(const weft_plan *plan, const settings *s, const conditioning *c)
 {
@@ -459,6 +522,7 @@ int generate(settings *s)
     p.cond.halves = guided ? 2 : 1;
     if (s->conditioning) read_conditioning(&p.cond, s);
     weft_plan *plan = make_plan(model, s, p.calls, &m);
+    report_concepts(plan, s);
     if (!s->conditioning) {
         p.cond.tokens = measure_prompts(plan, s, &p.cond);
         p.cond.layers = layers_of_tokens(s);

@@ -40,9 +40,39 @@ weft_sampler *make_sampler(const weft_model *model, const settings *s)
     return sampler;
 }
 
+/* Is it an adapter of the plan, and not tokens only? */
+static int acts(const adapter_use *use)
+{
+    if (!use->is_concept) return 1;
+    weft_adapter *inside = weft_concept_adapter(use->concept);
+    weft_adapter_free(inside);
+    if (inside == NULL && (use->curve_points || use->region))
+        misuse("%s has tokens only: %s is for an adapter", use->file, use->region ? "--region" : "--curve");
+    return inside != NULL;
+}
+
+static void set_curve(weft_plan *plan, int32_t index, adapter_use *use)
+{
+    for (size_t i = 0; i < use->curve_points; i++) use->curve[i].shape = use->curve_shape;
+    must(weft_plan_set_curve(plan, index, use->curve_flags, use->curve, use->curve_points, &err));
+}
+
+static void set_region(weft_plan *plan, int32_t index, const adapter_use *use)
+{
+    weft_mask m = WEFT_MASK_INIT;
+    float *values = read_gray(use->region, &m.width, &m.height);
+    m.values = values;
+    m.len = (size_t)m.width * (size_t)m.height;
+    m.flags = WEFT_MASK_TEXT;
+    m.text = use->region_text;
+    must(weft_plan_set_mask(plan, index, &m, &err));
+    free(values);
+}
+
 weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
 {
     weft_plan *plan;
+    int32_t index = 0;
 
     s->plan.log = warn_line;
     s->plan.progress = show_progress;
@@ -61,6 +91,10 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
             must(weft_plan_add(plan, use->adapter, use->weight, &use->how, &err));
         }
         use->how.text_weights = NULL;
+        if (!acts(use)) continue;
+        if (use->curve_points) set_curve(plan, index, use);
+        if (use->region) set_region(plan, index, use);
+        index++;
     }
     for (size_t i = 0; i < s->phase_count; i++) {
         const phase_use *p = &s->phases[i];

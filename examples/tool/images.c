@@ -81,6 +81,17 @@ float *read_image(const char *path, int32_t width, int32_t height)
     return image;
 }
 
+float *read_gray(const char *path, int32_t *width, int32_t *height)
+{
+    uint8_t *rgb = read_rgb(path, width, height);
+    size_t pixels = (size_t)*width * (size_t)*height;
+    float *gray = floats(pixels);
+    for (size_t i = 0; i < pixels; i++)
+        gray[i] = (float)(rgb[3 * i] + rgb[3 * i + 1] + rgb[3 * i + 2]) / (3 * 255.0f);
+    free(rgb);
+    return gray;
+}
+
 float *read_mask(const char *path, int32_t width, int32_t height)
 {
     float *image = read_image(path, width, height);

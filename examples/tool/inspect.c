@@ -125,8 +125,8 @@ static void print_tokens(const weft_concept *concept, const weft_concept_info *i
     for (int32_t i = 0; i < info->tokens; i++) {
         weft_token_info w = WEFT_TOKEN_INFO_INIT;
         must(weft_concept_token(concept, (size_t)i, &w, &err));
-        printf("    %s: %d vector%s of width %d", w.token, (int)w.vectors, w.vectors == 1 ? "" : "s",
-               (int)(w.width ? w.width : w.width_2));
+        printf("    %s%s%s: %d vector%s of width %d", w.token, w.also ? ", also written " : "", w.also ? w.also : "",
+               (int)w.vectors, w.vectors == 1 ? "" : "s", (int)(w.width ? w.width : w.width_2));
         if (w.width && w.width_2) printf(" and %d", (int)w.width_2);
         if (w.layers) printf(", for each of %d cross-attention layers", (int)w.layers);
         printf("\n");

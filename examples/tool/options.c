@@ -79,6 +79,8 @@ static const word spacings[] = { { "default", WEFT_SPACING_DEFAULT }, { "leading
                                  { "linspace", WEFT_SPACING_LINSPACE }, { "trailing", WEFT_SPACING_TRAILING },
                                  { NULL, 0 } };
 
+static const word shapes[] = { { "linear", WEFT_CURVE_LINEAR }, { "cosine", WEFT_CURVE_COSINE },
+                               { "hold", WEFT_CURVE_HOLD }, { NULL, 0 } };
 static const word weightings[] = { { "none", WEIGH_NONE }, { "a1111", WEIGH_A1111 }, { "plain", WEIGH_PLAIN },
                                    { "empty", WEIGH_EMPTY }, { NULL, 0 } };
 static const word dialects[] = { { "kohya", WEFT_DIALECT_KOHYA }, { "diffusers", WEFT_DIALECT_DIFFUSERS },
@@ -92,6 +94,7 @@ static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequenc
 
 static void parse_adapter(settings *s, const char *name, const char *value);
 static void parse_concept(settings *s, const char *name, const char *value);
+static void parse_curve(settings *s, const char *name, const char *value);
 static void parse_sampler(settings *s, const char *name, const char *value);
 static void parse_sigmas(settings *s, const char *name, const char *value);
 static const char *sampler_names(uint32_t trait);
@@ -100,6 +103,7 @@ static void parse_phase(settings *s, const char *name, const char *value);
 static void parse_size(settings *s, const char *name, const char *value);
 static void parse_seed(settings *s, const char *name, const char *value);
 
+#define USED(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, member)
 #define IN(member) .field = offsetof(settings, member)
 #define ADAPTERS(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, how.member)
 #define NEW_ADAPTER .about = OF_NEW_ADAPTER
@@ -159,6 +163,13 @@ static const row rows[] = {
       "act on these layers only: names with * and ?, separated by commas,\nas in 'unet.up_blocks.*,unet.mid_block.*'",
       ADAPTERS(select) },
     { STRING, PLANNED, 0, "--exclude", "PATTERNS", "and not on these", ADAPTERS(exclude) },
+    { OTHER, DRAWING, 0, "--curve", "AT=VALUE,...", "what its weight is multiplied with over the calls, as in 0=0,8=1; with a\n"
+      "point AT is a share of all calls, as in 0.0=0,0.4=1", .about = OF_ADAPTER, .parse = parse_curve },
+    { WORD, DRAWING, 0, "--curve-shape", "SHAPE", "from one point to the next: linear, cosine or hold (linear)",
+      USED(curve_shape), .words = shapes },
+    { STRING, DRAWING, 0, "--region", "PNG", "act where this image is white, of any size", USED(region) },
+    { FLOAT, DRAWING, 0, "--region-text", "X", "with --region: what layers over the prompt's tokens take (1)",
+      USED(region_text), 0, 1 },
     { FLOAT, PLANNED, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, text_weight), ANY_FLOAT,
       .flags = offsetof(adapter_use, given), .bit = TEXT_WEIGHT },
@@ -355,6 +366,8 @@ static void parse_adapter(settings *s, const char *name, const char *value)
     if (length == 0) misuse("%s: '%s' names no file", name, value);
     weft_add_options_init(&use->how, sizeof use->how);
     use->weight = 1.0f;
+    use->region_text = 1.0f;
+    use->curve_shape = WEFT_CURVE_LINEAR;
     use->file = zeroed(length + 1, 1);
     memcpy(use->file, value, length);
     if (colon) {
@@ -371,6 +384,31 @@ static void parse_concept(settings *s, const char *name, const char *value)
     parse_adapter(s, name, value);
     s->adapters[s->adapter_count - 1].is_concept = 1;
     weft_concept_options_init(&s->adapters[s->adapter_count - 1].tokens, sizeof s->adapters[s->adapter_count - 1].tokens);
+}
+
+/* Places with a point in them are shares. */
+static void parse_curve(settings *s, const char *name, const char *value)
+{
+    adapter_use *use = &s->adapters[s->adapter_count - 1];
+    char *end;
+
+    free(use->curve);
+    use->curve = zeroed(strlen(value) + 1, sizeof *use->curve);
+    use->curve_points = 0;
+    for (const char *c = value;; c = end + 1) {
+        weft_curve_point *p = &use->curve[use->curve_points];
+        size_t place = strcspn(c, "=,");
+        uint32_t share = memchr(c, '.', place) ? WEFT_CURVE_AT_SHARE : 0;
+        weft_curve_point_init(p, sizeof *p);
+        p->at = strtod(c, &end);
+        if (end != c + place || *end != '=') misuse("%s: '%s' is not like 0=0,8=1 or 0.0=0,0.4=1", name, value);
+        p->value = strtod(c = end + 1, &end);
+        if (end == c || (*end && *end != ',')) misuse("%s: '%s' is not like 0=0,8=1 or 0.0=0,0.4=1", name, value);
+        if (use->curve_points++ > 0 && share != use->curve_flags)
+            misuse("%s: '%s' has calls and shares of all calls: one or the other", name, value);
+        use->curve_flags = share;
+        if (*end == '\0') break;
+    }
 }
 
 /* A number with a point in it is a share. */
@@ -651,6 +689,7 @@ void settings_free(settings *s)
         weft_adapter_free(s->adapters[i].adapter);
         weft_concept_free(s->adapters[i].concept);
         free(s->adapters[i].file);
+        free(s->adapters[i].curve);
     }
     free(s->adapters);
     free(s->sigmas);

@@ -60,6 +60,12 @@ typedef struct adapter_use {
     float                text_weight;              /* where given & TEXT_WEIGHT */
     uint32_t             given;
     weft_concept_options tokens;                     /* of a concept */
+    weft_curve_point    *curve;                      /* of its weight over the calls */
+    size_t               curve_points;
+    uint32_t             curve_flags;
+    int32_t              curve_shape;
+    const char          *region;                     /* the PNG of its mask: where in the image it acts */
+    float                region_text;
     weft_adapter        *adapter;
     weft_concept        *concept;
 } adapter_use;
@@ -129,6 +135,7 @@ int           is_folder(const char *path);
 float *read_tensor(const weft_tensors *file, const char *path, const char *name, int64_t *shape,
                    size_t rank);
 float *read_image(const char *path, int32_t width, int32_t height);         /* (3, h, w) in 0..1, resized */
+float *read_gray(const char *path, int32_t *width, int32_t *height);           /* (h, w) in 0..1, as it is   */
 float *read_mask(const char *path, int32_t width, int32_t height);            /* (h, w), 0 or 1             */
 void   image_size(const char *path, int32_t *width, int32_t *height);
 

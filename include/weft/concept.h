@@ -25,7 +25,8 @@ typedef struct weft_concept_options {
     void                 *log_user;
     const char           *tokens;     /* what prompts call the tokens, separated by commas, in the
                                          file's order; NULL: as the file says, else the file's name
-                                         without its ending                                    */
+                                         without its ending. A file with one token and no adapter
+                                         gives it under both                                   */
     const char           *second;     /* the other file of a pair: the second text encoder's
                                          vectors of the same token, or the tokens of an adapter
                                          whose file has none; or NULL                          */
@@ -73,8 +74,12 @@ typedef struct weft_token_info {
     int32_t     layers;   /* 0, or one vector for each of so many cross-attention layers
                              (ED-LoRA)                                                       */
     int32_t     reserved0;
+    const char *also;     /* the file's name where it is another: prompts may write that too,
+                             unless it is a word of the vocabulary (WEFT_ADD_REPLACE takes it
+                             all the same) or another concept of the plan has it; NULL: none.
+                             @since 0.2                                                      */
 } weft_token_info;
-#define WEFT_TOKEN_INFO_INIT { sizeof(weft_token_info), 0, 0, 0, 0, 0, 0 }
+#define WEFT_TOKEN_INFO_INIT { sizeof(weft_token_info), 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_TOKEN_INFO_INIT. @since 0.1 */
 WEFT_API void weft_token_info_init(weft_token_info *info, size_t size);
 /** Describe token `index`, 0 <= index < weft_concept_info.tokens. @since 0.1 */

@@ -490,6 +490,26 @@ WEFT_API weft_status weft_plan_prompt_size(const weft_plan *plan, const char *pr
                                            uint32_t flags, int32_t *tokens, int32_t *chunks,
                                            weft_error *err);
 
+/**
+ * How often a prompt has a token of a concept that was added to the plan, under any of its names. A
+ * token that stands in no prompt has no effect, and the picture does not say so.
+ *
+ * @param of      the concept
+ * @param index   0 <= index < weft_concept_info.tokens
+ * @param prompt  UTF-8, read with the same flags as by weft_run_encode()
+ * @param flags   WEFT_ENCODE_* of run.h
+ * @param count   set to the number of times
+ *
+ * The plan need not be sealed.
+ *
+ * @return WEFT_E_ARG (also for a concept that is not of the plan), WEFT_E_STATE (the model has no
+ *         tokenizer), WEFT_E_UNSUPPORTED (an unknown flag), WEFT_E_NOMEM
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_token_count(const weft_plan *plan, const weft_concept *of,
+                                           size_t index, const char *prompt, uint32_t flags,
+                                           int32_t *count, weft_error *err);
+
 typedef struct weft_plan_info {
     uint32_t    struct_size;
     int32_t     sealed;

@@ -172,7 +172,9 @@ WEFT_API void weft_encode_init(weft_encode *encode, size_t size);
  * unused ones encode the empty text. A pooled vector is that of the first chunk. A prompt that
  * needs more chunks fails with a text that says how many; weft_plan_prompt_size() tells beforehand.
  * A placeholder token of the plan stands for its vectors; one with a vector for each
- * cross-attention layer needs weft_text.cross_layers.
+ * cross-attention layer needs weft_text.cross_layers. What other programs act on and is read as
+ * words here (<lora:name:0.8>, embedding:name, a <token> that the plan does not have, weights
+ * without WEFT_ENCODE_WEIGHTS) is logged as a warning.
  *
  * @return WEFT_E_STATE (the model has no tokenizer), WEFT_E_ARG, WEFT_E_CANCELLED
  * @since 0.1

@@ -151,7 +151,7 @@ static weft_status read_config(json_t **out, const weft_tensors *t, const weft_a
                        name);
     if (!wanted) return WEFT_OK;
     if (o->config_text != NULL)
-        return wf_json_load_text(out, o->config_text, "config_text", alloc, err);
+        return wf_json_load_text(out, o->config_text, "config_text", err);
     return path != NULL ? wf_json_load(out, path, alloc, err) : WEFT_OK;
 }
 

@@ -2,7 +2,11 @@
  * trained with them.
  *
  * Vectors are widened and copied when a concept is opened; they are a few thousand floats. If the
- * file has more than tokens, the adapter room opens it too. */
+ * file has more than tokens, the adapter room opens it too.
+ *
+ * A textual inversion is published under its file's name, which is what prompts write in programs
+ * that load a folder of them; diffusers wants the name inside. A file of one token gives it under
+ * both. */
 #include "base/structs.h"
 #include "concept/concept.h"
 
@@ -100,28 +104,59 @@ static weft_status rename_tokens(weft_concept *c, const char *names, weft_error 
     }
 }
 
+/* Why a token cannot be looked for in prompts, as "token 1 is empty"; or NULL. */
+static const char *unfit(const char *folded, size_t len)
+{
+    if (len == 0) return "is empty";
+    if (len > 200) return "has more than 200 bytes";
+    for (size_t k = 0; k < len; k++)
+        if ((uint8_t)folded[k] < 0x20 || folded[k] == 0x7f) return "has a control character";
+    return NULL;
+}
+
 /* What prompts are searched for; two tokens of a concept are two there as well. */
 static weft_status fold_tokens(weft_concept *c, weft_error *err)
 {
     for (size_t i = 0; i < c->list.count; i++) {
         wf_concept_token *w = &c->list.tokens[i];
         WF_TRY(wf_tokenizer_fold(w->name, &c->alloc, &w->folded, &w->folded_len, err));
-        if (w->folded_len == 0)
-            return wf_fail(err, WEFT_E_FORMAT, "%.200s: token %zu is empty", c->name, i + 1);
-        if (w->folded_len > 200)
-            return wf_fail(err, WEFT_E_FORMAT,
-                           "%.200s: token %zu has %zu bytes, wanted at most 200", c->name, i + 1,
-                           w->folded_len);
-        for (size_t k = 0; k < w->folded_len; k++)
-            if ((uint8_t)w->folded[k] < 0x20 || w->folded[k] == 0x7f)
-                return wf_fail(err, WEFT_E_FORMAT, "%.200s: token %zu has a control character",
-                               c->name, i + 1);
+        const char *why = unfit(w->folded, w->folded_len);
+        if (why != NULL)
+            return wf_fail(err, WEFT_E_FORMAT, "%.200s: token %zu %s", c->name, i + 1, why);
         for (size_t k = 0; k < i; k++)
             if (strcmp(c->list.tokens[k].folded, w->folded) == 0)
                 return wf_fail(err, WEFT_E_FORMAT, "%.200s: two of its tokens are %.80s", c->name,
                                w->name);
     }
     return WEFT_OK;
+}
+
+/* The only token of a file of nothing else has the file's name too, if that can be looked for. */
+static weft_status name_after_file(weft_concept *c, weft_error *err)
+{
+    wf_concept_token *w = &c->list.tokens[0];
+    weft_error        why = { 0 };
+    weft_status       st;
+
+    st = wf_tokenizer_fold(c->name, &c->alloc, &w->also_folded, &w->also_len, &why);
+    if (st == WEFT_E_NOMEM) return wf_fail(err, st, "%s", why.text);
+    if (st == WEFT_OK && unfit(w->also_folded, w->also_len) == NULL &&
+        strcmp(w->also_folded, w->folded) != 0)
+        return (w->also = wf_strdup(&c->alloc, c->name)) != NULL
+                   ? WEFT_OK
+                   : wf_nomem(err, strlen(c->name) + 1, "a token");
+    wf_free(&c->alloc, w->also_folded);
+    w->also_folded = NULL;
+    return WEFT_OK;
+}
+
+static void say_tokens(const weft_concept *c, const weft_concept_options *o)
+{
+    for (size_t i = 0; i < c->list.count; i++) {
+        const wf_concept_token *w = &c->list.tokens[i];
+        wf_log(o->log, o->log_user, WEFT_LOG_INFO, "%.200s: the token %.80s%s%.80s", c->name,
+               w->name, w->also != NULL ? ", also written " : "", w->also != NULL ? w->also : "");
+    }
 }
 
 static weft_status open_adapter(weft_concept *c, const char *path, const weft_concept_options *o,
@@ -174,7 +209,11 @@ static weft_status open_files(weft_concept *c, const char *path, const weft_conc
         return wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no token in it: it holds no tensors",
                        path);
     if (o->tokens != NULL) WF_TRY(rename_tokens(c, o->tokens, err));
-    return fold_tokens(c, err);
+    WF_TRY(fold_tokens(c, err));
+    if (o->tokens == NULL && o->second == NULL && c->adapter == NULL && c->list.count == 1)
+        WF_TRY(name_after_file(c, err));
+    say_tokens(c, o);
+    return WEFT_OK;
 }
 
 weft_status weft_concept_open(const char *path, const weft_concept_options *options,
@@ -249,6 +288,7 @@ weft_status weft_concept_token(const weft_concept *c, size_t index, weft_token_i
     r.width = w->of[0].width;
     r.width_2 = w->of[1].width;
     r.layers = w->layers;
+    r.also = w->also;
     return WF_RESULT(info, &r, weft_token_info, err);
 }
 

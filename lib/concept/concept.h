@@ -16,6 +16,9 @@ typedef struct wf_concept_token {
     char      *name;       /* as the file or the caller writes it */
     char      *folded;     /* as prompts are searched for it      */
     size_t     folded_len;
+    char      *also;       /* another name, the file's, and as it is looked for; NULL: none */
+    char      *also_folded;
+    size_t     also_len;
     int32_t    vectors;
     int32_t    layers;
     wf_vectors of[2];      /* of the first and the second encoder if the file tells them apart; else of[0] */

@@ -14,6 +14,8 @@ void wf_token_list_free(wf_token_list *list)
         wf_concept_token *w = &list->tokens[i];
         wf_free(list->alloc, w->name);
         wf_free(list->alloc, w->folded);
+        wf_free(list->alloc, w->also);
+        wf_free(list->alloc, w->also_folded);
         for (int k = 0; k < 2; k++) wf_free(list->alloc, w->of[k].v);
     }
     wf_free(list->alloc, list->tokens);

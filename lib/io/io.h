@@ -81,7 +81,9 @@ weft_status wf_say_foreign(weft_status st, const uint8_t *data, size_t size, con
 /* ---- json.c ---------------------------------------------------------------------------------- */
 
 /* Parse with duplicates rejected; depth and size are bounded. `what` names the source in the error.
- * The root must be an object. Free with json_decref. */
+ * The root must be an object. A byte order mark in front is skipped. A whole number of more than 64
+ * bits is read as a real, a number past the doubles as 1e308 or -1e308, and U+0000 in a string as
+ * U+FFFD, so that C's strings hold it all. Free with json_decref. */
 weft_status wf_json_parse(json_t **out, const char *text, size_t size, const char *what,
                           weft_error *err);
 /* The same with bounds of the caller's own: nesting, and values in all arrays and objects. */
@@ -91,8 +93,7 @@ weft_status wf_json_parse_bounded(json_t **out, const char *text, size_t size, s
  * -1e308. */
 weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *alloc,
                          weft_error *err);
-weft_status wf_json_load_text(json_t **out, const char *text, const char *what,
-                              const weft_allocator *alloc, weft_error *err);
+weft_status wf_json_load_text(json_t **out, const char *text, const char *what, weft_error *err);
 
 /* ---- tensors.c ------------------------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@
 #include "model/model_internal.h"
 #include "model/tokenizer.h"
 #include "nets/config.h"
+#include "nets/keys.h"
 
 #define ALL_FLAGS (WEFT_OPEN_COPY | WEFT_OPEN_EPSILON | WEFT_OPEN_V)
 
@@ -73,6 +74,17 @@ static weft_status bind_component(weft_model *m, int32_t id, const wf_component 
     return st;
 }
 
+/* The settings of a component that no reader knows. */
+static void warn_of_keys(const weft_model *m, int32_t id, const wf_component *part,
+                         const weft_model_options *o)
+{
+    const wf_key *keys = id == WEFT_COMPONENT_DENOISER ? m->networks.denoiser->ops->keys
+                         : id == WEFT_COMPONENT_VAE    ? wf_vae_keys
+                                                       : wf_clip_keys;
+
+    wf_keys_warn(keys, part->config, part->config_from, o->log, o->log_user);
+}
+
 /* What the denoiser is to know of the rest: the last text encoder gives the pooled vector. */
 static weft_status read_hints(const wf_gathered *s, wf_denoiser_hints *h, weft_error *err)
 {
@@ -97,6 +109,23 @@ static weft_status check_fit(weft_model *m, weft_error *err)
     if (v != NULL && v->latent_channels != f->out_channels)
         return wf_fail(err, WEFT_E_FORMAT, "%s: the VAE has %d latent channels, the denoiser %d",
                        m->path, v->latent_channels, f->out_channels);
+    return WEFT_OK;
+}
+
+/* A pooled vector is taken at the end token, so the encoder and its vocabulary must mean the same
+ * one. Old configurations say 2 and mean the vocabulary's. */
+static weft_status check_ends(const weft_model *m, const wf_gathered *s, weft_error *err)
+{
+    for (int32_t i = 0; i < m->networks.encoders; i++) {
+        const wf_text_encoder *t = &m->networks.encoder[i];
+        const wf_clip_config *c = wf_clip_get_config(t->net);
+        if (t->tokenizer == NULL || c->projection == 0 || c->eos == 2) continue;
+        if (c->eos != wf_tokenizer_eos(t->tokenizer))
+            return wf_fail(err, WEFT_E_FORMAT,
+                           "%s: eos_token_id is %d, but the vocabulary ends prompts with %d",
+                           s->component[t->component].config_from, c->eos,
+                           wf_tokenizer_eos(t->tokenizer));
+    }
     return WEFT_OK;
 }
 
@@ -139,10 +168,13 @@ static weft_status build_model(weft_model *m, const weft_model_options *o, wf_ga
     WF_TRY(read_hints(s, &hints, err));
     for (int32_t i = 0; i < WF_COMPONENTS; i++) {
         WF_TRY(report(o, i, err));
-        if (s->component[i].there) WF_TRY(bind_component(m, i, &s->component[i], &hints, err));
+        if (!s->component[i].there) continue;
+        WF_TRY(bind_component(m, i, &s->component[i], &hints, err));
+        warn_of_keys(m, i, &s->component[i], o);
     }
     WF_TRY(check_fit(m, err));
     WF_TRY(wf_open_tokenizers(m, o, s, err));
+    WF_TRY(check_ends(m, s, err));
     weft_error missing;
     if (m->networks.encoders > 0 && wf_model_need_tokenizer(m, &missing) != WEFT_OK)
         wf_log(o->log, o->log_user, WEFT_LOG_WARN, "%s", missing.text);

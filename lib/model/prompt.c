@@ -107,8 +107,7 @@ static weft_status add_text(parser *r, const char *s, size_t n)
     return add_piece(r, s + begin, n - begin, false);
 }
 
-/* Length of ":number)" at s[at], or 0, and where the number is. */
-static size_t weight_at(const char *s, size_t n, size_t at, size_t *number, size_t *number_len)
+size_t wf_prompt_weight_at(const char *s, size_t n, size_t at, size_t *number, size_t *number_len)
 {
     size_t end = at + 1, digits;
 
@@ -173,7 +172,7 @@ static weft_status read_piece(parser *r, size_t *at)
         multiply(r->p, r->square.open[--r->square.depth], lowered);
         return WEFT_OK;
     case ':':
-        len = weight_at(s, n, i, &number, &number_len);
+        len = wf_prompt_weight_at(s, n, i, &number, &number_len);
         if (len > 0) *at = i + len;
         if (len == 0 || r->round.depth == 0) return add_piece(r, s + i, *at - i, false);
         WF_TRY(read_number(s + number, number_len, &by, r->err));

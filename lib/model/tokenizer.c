@@ -79,9 +79,10 @@ void wf_tokenizer_free(wf_tokenizer *t)
     wf_free(&alloc, t);
 }
 
-enum { VOCAB, MERGES, CONFIG, SPECIAL, WHOLE, FILES };
+enum { VOCAB, MERGES, CONFIG, SPECIAL, ADDED, WHOLE, FILES };
 static const char *const file_names[FILES] = { "vocab.json", "merges.txt", "tokenizer_config.json",
-                                               "special_tokens_map.json", "tokenizer.json" };
+                                               "special_tokens_map.json", "added_tokens.json",
+                                               "tokenizer.json" };
 
 /* Which of the files are there. transformers 5 writes only tokenizer.json, older versions the first
  * two. */
@@ -141,6 +142,7 @@ weft_status wf_tokenizer_open_padded(const char *folder, const char *pad,
     s.merges  = text_of(&f[MERGES]),  s.merges_len  = f[MERGES].size;
     s.config  = text_of(&f[CONFIG]),  s.config_len  = f[CONFIG].size;
     s.special = text_of(&f[SPECIAL]), s.special_len = f[SPECIAL].size;
+    s.added   = text_of(&f[ADDED]),   s.added_len   = f[ADDED].size;
     s.whole   = text_of(&f[WHOLE]),   s.whole_len   = f[WHOLE].size;
     st = wf_tokenizer_make(&s, &alloc, out, err);
 done:

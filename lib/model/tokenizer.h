@@ -56,6 +56,8 @@ typedef struct wf_tokenizer_source {
     size_t      config_len;
     const char *special;
     size_t      special_len;
+    const char *added; /* added_tokens.json */
+    size_t      added_len;
     const char *whole; /* a tokenizer.json, in place of vocab and merges */
     size_t      whole_len;
     const char *pad;   /* the token to pad with, whatever the others say; or NULL */

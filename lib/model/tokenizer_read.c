@@ -2,14 +2,20 @@
  *
  * The merges are the tokenizer; the vocabulary numbers what they make. Published vocabularies
  * number in a fixed order (256 bytes, the same at the end of a word, the merges, BOS, EOS), so
- * without a vocab.json the ids follow from merges.txt. With one, its numbers hold, and every merge
- * must make something that has a number.
+ * without a vocab.json the ids follow from merges.txt. With one, its numbers hold.
+ *
+ * A damaged vocabulary draws another picture and says nothing, so the files must agree: one token
+ * for each id, and every merge makes a token out of two. In a vocabulary of bytes, as all published
+ * ones are, there is no gap between the ids, and every token is a byte, the work of a merge, or has
+ * a name of its own: what is left over belongs to merges that are missing. Toys for tests have a
+ * few words and no bytes; nothing is asked of them.
  *
  * Which tokens begin, end and pad a prompt is said in up to three places. tokenizer_config.json
  * comes first where it has added_tokens_decoder, since whoever wrote that wrote the whole truth
  * there; else special_tokens_map.json does. Tokens with a name of their own (those three, unk_token
- * and all of added_tokens_decoder) are found in the text as they are written. That includes "!"
- * where a model pads with it: so does transformers, and ids must be the same. */
+ * and all of added_tokens_decoder, or in older folders of added_tokens.json) are found in the text
+ * as they are written. That includes "!" where a model pads with it: so does transformers, and ids
+ * must be the same. */
 #include "model/tokenizer.h"
 
 #define MAX_BYTES   ((size_t)64 << 20)
@@ -20,6 +26,13 @@
 #define CLIP_EOS    "<|endoftext|>"
 #define WORD_END    "</w>"
 
+/* A token of vocab.json, or one that was added to it. */
+typedef struct word {
+    const char *text;
+    int32_t     id;
+    bool        made; /* by a merge; or it is a byte, or has a name of its own */
+} word;
+
 typedef struct reading {
     wf_tokenizer *t;
     const char   *where;
@@ -27,6 +40,7 @@ typedef struct reading {
     json_t       *vocab_file; /* owned */
     json_t       *config;
     json_t       *special;
+    json_t       *added;
     json_t       *whole;
     const json_t *vocab;      /* of a file, or inside `whole`; NULL: from the merges */
     const json_t *merge_list; /* inside `whole`, or NULL                             */
@@ -34,6 +48,9 @@ typedef struct reading {
     size_t        merges_len;
     wf_map        ids;        /* of tokens by text                                   */
     char         *derived;    /* texts of tokens where there is no vocab.json        */
+    word         *words;      /* of the vocabulary by id, then the added ones        */
+    size_t        listed;     /* words of the vocabulary                             */
+    size_t        count;      /* all words                                           */
     weft_error   *err;
 } reading;
 
@@ -79,6 +96,51 @@ static weft_status number_token(reading *r, const char *text, int64_t id, bool *
     return wf_map_put(&r->ids, text, id, added, r->err);
 }
 
+static int compare_ids(const void *a, const void *b)
+{
+    const word *x = a, *y = b;
+
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static weft_status same_id(const reading *r, const char *text, const char *other, int64_t id)
+{
+    return wf_fail(r->err, WEFT_E_FORMAT,
+                   "%s: the tokens \"%.80s\" and \"%.80s\" have one id, %lld", r->where, other, text, (long long)id);
+}
+
+/* The word with this id, or NULL. */
+static word *word_of(const reading *r, int64_t id)
+{
+    size_t low = 0, high = r->listed;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (r->words[middle].id < id) low = middle + 1;
+        else high = middle;
+    }
+    if (low < r->listed && r->words[low].id == id) return &r->words[low];
+    for (size_t i = r->listed; i < r->count; i++)
+        if (r->words[i].id == id) return &r->words[i];
+    return NULL;
+}
+
+static void mark_made(const reading *r, int64_t id)
+{
+    word *w = word_of(r, id);
+
+    if (w != NULL) w->made = true;
+}
+
+/* Room for so many tokens, and for those that are added. */
+static weft_status make_words(reading *r, size_t count)
+{
+    size_t all = count + MAX_ADDED;
+
+    r->words = wf_zalloc(&r->t->alloc, all, sizeof *r->words);
+    return r->words != NULL ? WEFT_OK : wf_nomem(r->err, all * sizeof *r->words, "a vocabulary");
+}
+
 static weft_status read_vocabulary(reading *r)
 {
     size_t      count = json_object_size(r->vocab);
@@ -92,12 +154,19 @@ static weft_status read_vocabulary(reading *r)
                        "%s: the vocabulary has %zu tokens, expected 1 to %zu", r->where, count,
                        MAX_TOKENS);
     if ((st = wf_map_init(&r->ids, &r->t->alloc, count, r->err)) != WEFT_OK) return st;
+    if ((st = make_words(r, count)) != WEFT_OK) return st;
     json_object_foreach((json_t *)(uintptr_t)r->vocab, text, id) {
         if (!json_is_integer(id))
             return wf_fail(r->err, WEFT_E_FORMAT,
                            "%s: the id of token \"%s\" is not a whole number", r->where, text);
         if ((st = number_token(r, text, json_integer_value(id), &added)) != WEFT_OK) return st;
+        r->words[r->count++] = (word){ text, (int32_t)json_integer_value(id), false };
     }
+    wf_sort(r->words, count, sizeof *r->words, compare_ids);
+    r->listed = count;
+    for (size_t i = 1; i < count; i++)
+        if (r->words[i].id == r->words[i - 1].id)
+            return same_id(r, r->words[i].text, r->words[i - 1].text, r->words[i].id);
     return WEFT_OK;
 }
 
@@ -173,6 +242,8 @@ static const char *next_line(const reading *r, cursor *at, size_t *len)
         *len = end != NULL ? (size_t)(end - line) : r->merges_len - at->offset;
         at->offset += *len + (end != NULL);
         at->line++;
+        if (at->line == 1 && *len >= 3 && memcmp(line, "\xef\xbb\xbf", 3) == 0)
+            line += 3, *len -= 3; /* a byte order mark */
         if (*len > 0 && line[*len - 1] == '\r') (*len)--;
         if (*len == 0) continue;
         if (at->line == 1 && *len >= strlen(version) && memcmp(line, version, strlen(version)) == 0)
@@ -253,6 +324,7 @@ static weft_status read_merges(reading *r, size_t count)
         if (left < 0) return unknown_symbol(r, &at, p.text, p.left, "symbol");
         if (right < 0) return unknown_symbol(r, &at, p.text + p.left, p.len - p.left, "symbol");
         if (result < 0) return unknown_symbol(r, &at, p.text, p.len, "the merged symbol");
+        mark_made(r, result);
         if (!wf_merges_add(r->t, (wf_merge){ (int32_t)left, (int32_t)right, (int32_t)at.count - 1,
                                              (int32_t)result }))
             return bad_merge(r, &at, "this pair has been merged before");
@@ -267,10 +339,13 @@ static weft_status derive_token(reading *r, const char *text)
     bool        added;
     weft_status st = number_token(r, text, (int64_t)r->ids.count, &added);
 
-    if (st == WEFT_OK && !added)
-        st = wf_fail(r->err, WEFT_E_FORMAT, "%s: two merges make \"%s\": its id needs a vocab.json",
-                     r->where, text);
-    return st;
+    if (st != WEFT_OK) return st;
+    if (!added)
+        return wf_fail(r->err, WEFT_E_FORMAT,
+                       "%s: two merges make \"%s\": its id needs a vocab.json", r->where, text);
+    r->words[r->listed] = (word){ text, (int32_t)r->listed, false };
+    r->count = ++r->listed;
+    return WEFT_OK;
 }
 
 static weft_status derive_vocabulary(reading *r, size_t merges, size_t bytes, const char *bos,
@@ -284,6 +359,7 @@ static weft_status derive_vocabulary(reading *r, size_t merges, size_t bytes, co
     weft_status st;
 
     if ((st = wf_map_init(&r->ids, &r->t->alloc, merges + 514, r->err)) != WEFT_OK) return st;
+    if ((st = make_words(r, merges + 514)) != WEFT_OK) return st;
     if ((text = r->derived = wf_alloc(&r->t->alloc, size)) == NULL)
         return wf_nomem(r->err, size, "a vocabulary");
     for (int32_t pass = 0; pass < 4; pass++)
@@ -355,10 +431,23 @@ static weft_status add_special(reading *r, const char *text, int32_t id, bool no
     return WEFT_OK;
 }
 
-/* added_tokens_decoder has ids as keys; tokenizer.json has a list with the ids inside. */
-static weft_status read_added_token(reading *r, int64_t id, const json_t *token)
+/* The id is this token's alone. */
+static weft_status add_word(reading *r, const char *text, int32_t id)
 {
-    const char *text = content_of(token);
+    word *w = word_of(r, id);
+
+    if (w == NULL) {
+        w = &r->words[r->count++];
+        *w = (word){ text, id, true };
+    }
+    w->made = true;
+    return strcmp(w->text, text) == 0 ? WEFT_OK : same_id(r, text, w->text, id);
+}
+
+/* added_tokens_decoder has ids as keys, tokenizer.json a list with the ids inside, and
+ * added_tokens.json texts as keys. */
+static weft_status read_added_token(reading *r, int64_t id, const char *text, bool normalized)
+{
     bool        added;
     int64_t     known;
     weft_status st;
@@ -372,7 +461,8 @@ static weft_status read_added_token(reading *r, int64_t id, const json_t *token)
                        "%s: token \"%s\" is %lld in the vocabulary and %lld among the added tokens",
                        r->where, text, (long long)known, (long long)id);
     if ((st = number_token(r, text, id, &added)) != WEFT_OK) return st;
-    return add_special(r, text, (int32_t)id, json_is_true(json_object_get(token, "normalized")));
+    if ((st = add_word(r, text, (int32_t)id)) != WEFT_OK) return st;
+    return add_special(r, text, (int32_t)id, normalized);
 }
 
 /* "49407" -> 49407, or -1 for anything else. */
@@ -385,13 +475,38 @@ static int64_t parse_id(const char *digits)
     return *digits == '\0' ? id : -1;
 }
 
+static int64_t whole_number(const json_t *id)
+{
+    return json_is_integer(id) ? json_integer_value(id) : -1;
+}
+
+static bool is_normalized(const json_t *token)
+{
+    return json_is_true(json_object_get(token, "normalized"));
+}
+
+/* One of additional_special_tokens, which have no ids there. */
+static weft_status find_in_text(reading *r, const char *text, bool normalized)
+{
+    int64_t id = text != NULL ? wf_map_get(&r->ids, text) : -1;
+
+    mark_made(r, id);
+    return id < 0 ? WEFT_OK : add_special(r, text, (int32_t)id, normalized);
+}
+
 static weft_status read_added_tokens(reading *r)
 {
     json_t     *decoder = json_object_get(r->config, "added_tokens_decoder"), *token;
     json_t     *list = json_object_get(r->whole, "added_tokens");
-    size_t      count = json_object_size(decoder) + json_array_size(list), named = 4, i;
+    json_t     *old = decoder == NULL ? r->added : NULL;
+    size_t      count = json_object_size(decoder) + json_array_size(list) + json_object_size(old);
+    json_t     *more[] = { json_object_get(r->config, "additional_special_tokens"),
+                           json_object_get(r->special, "additional_special_tokens") };
+    size_t      named = 4, i;
     const char *key;
     weft_status st;
+
+    for (i = 0; i < WF_LEN(more); i++) count += json_array_size(more[i]);
 
     if (count > MAX_ADDED)
         return wf_fail(r->err, WEFT_E_FORMAT, "%s: %zu added tokens, expected at most %d", r->where,
@@ -401,14 +516,20 @@ static weft_status read_added_tokens(reading *r)
         return wf_nomem(r->err, (count + named) * sizeof *r->t->specials,
                         "a tokenizer's added tokens");
     json_object_foreach(decoder, key, token)
-        if ((st = read_added_token(r, parse_id(key), token)) != WEFT_OK) return st;
-    json_array_foreach(list, i, token) {
-        const json_t *id = json_object_get(token, "id");
-
-        if ((st = read_added_token(r, json_is_integer(id) ? json_integer_value(id) : -1, token)) !=
+        if ((st = read_added_token(r, parse_id(key), content_of(token), is_normalized(token))) !=
             WEFT_OK)
             return st;
+    json_array_foreach(list, i, token) {
+        st = read_added_token(r, whole_number(json_object_get(token, "id")), content_of(token),
+                              is_normalized(token));
+        if (st != WEFT_OK) return st;
     }
+    json_object_foreach(old, key, token)
+        if ((st = read_added_token(r, whole_number(token), key, true)) != WEFT_OK) return st;
+    for (size_t k = 0; k < WF_LEN(more); k++)
+        json_array_foreach(more[k], i, token)
+            if ((st = find_in_text(r, content_of(token), is_normalized(token))) != WEFT_OK)
+                return st;
     return WEFT_OK;
 }
 
@@ -423,8 +544,8 @@ static weft_status read_named_token(reading *r, const char *key, const char *tex
     if (id < 0)
         return wf_fail(r->err, WEFT_E_FORMAT, "%s: %s \"%s\" is not in the vocabulary", r->where,
                        key, text);
-    return add_special(r, text, *out,
-                       json_is_true(json_object_get(named_token(r, key), "normalized")));
+    mark_made(r, id);
+    return add_special(r, text, *out, is_normalized(named_token(r, key)));
 }
 
 static weft_status read_bytes(reading *r)
@@ -438,6 +559,8 @@ static weft_status read_bytes(reading *r)
         t->inner[byte] = (int32_t)wf_map_get(&r->ids, text);
         write_symbol(text, byte, true);
         t->last[byte] = (int32_t)wf_map_get(&r->ids, text);
+        mark_made(r, t->inner[byte]);
+        mark_made(r, t->last[byte]);
         if (t->unknown < 0 && (t->inner[byte] < 0 || t->last[byte] < 0))
             return wf_fail(
                 r->err, WEFT_E_FORMAT,
@@ -445,6 +568,33 @@ static weft_status read_bytes(reading *r)
                 (int)(strlen(text) - (t->inner[byte] < 0 ? strlen(WORD_END) : 0)), text, byte);
     }
     return WEFT_OK;
+}
+
+/* Is every id below the vocabulary's last some token's, and every token within reach? */
+static weft_status check_words(const reading *r)
+{
+    size_t  bytes = 0, orphans = 0;
+    int64_t next = 0;
+    const char *first = NULL;
+
+    for (size_t i = 0; i < 256; i++) bytes += (r->t->inner[i] >= 0) + (size_t)(r->t->last[i] >= 0);
+    if (bytes < 256) return WEFT_OK;
+    for (size_t i = 0; i < r->listed; i++, next++) {
+        const word *w = &r->words[i];
+
+        while (next < w->id && word_of(r, next) != NULL) next++; /* an added one */
+        if (next < w->id)
+            return wf_fail(r->err, WEFT_E_FORMAT,
+                           "%s: no token has the id %lld, the next is \"%.80s\" with %d: the "
+                           "vocabulary is damaged",
+                           r->where, (long long)next, w->text, w->id);
+        if (!w->made && orphans++ == 0) first = w->text;
+    }
+    if (orphans == 0) return WEFT_OK;
+    return wf_fail(r->err, WEFT_E_FORMAT,
+                   "%s: no merge makes %zu of the vocabulary's %zu tokens, the first of them "
+                   "\"%.80s\": merges are missing",
+                   r->where, orphans, r->listed, first);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
@@ -472,6 +622,8 @@ static weft_status parse_sources(reading *r, const wf_tokenizer_source *s)
         return st;
     if ((st = parse_json(r, &r->special, s->special, s->special_len, "special_tokens_map.json")) !=
         WEFT_OK)
+        return st;
+    if ((st = parse_json(r, &r->added, s->added, s->added_len, "added_tokens.json")) != WEFT_OK)
         return st;
     if ((st = parse_json(r, &r->vocab_file, s->vocab, s->vocab_len, "vocab.json")) != WEFT_OK)
         return st;
@@ -522,7 +674,8 @@ static weft_status read_all(reading *r)
     if ((st = read_named_token(r, "eos_token", eos, false, &t->eos)) != WEFT_OK) return st;
     if ((st = read_named_token(r, "pad_token", pad, false, &t->pad)) != WEFT_OK) return st;
     if ((st = read_named_token(r, "unk_token", unknown, true, &t->unknown)) != WEFT_OK) return st;
-    return read_bytes(r);
+    if ((st = read_bytes(r)) != WEFT_OK) return st;
+    return check_words(r);
 }
 
 weft_status wf_tokenizer_read(wf_tokenizer *t, const wf_tokenizer_source *source, weft_error *err)
@@ -534,9 +687,11 @@ weft_status wf_tokenizer_read(wf_tokenizer *t, const wf_tokenizer_source *source
     if ((st = parse_sources(&r, source)) == WEFT_OK) st = read_all(&r);
     wf_map_free(&r.ids);
     wf_free(&t->alloc, r.derived);
+    wf_free(&t->alloc, r.words);
     json_decref(r.vocab_file);
     json_decref(r.config);
     json_decref(r.special);
+    json_decref(r.added);
     json_decref(r.whole);
     return st;
 }

@@ -3,7 +3,12 @@
  * All published models share CLIP's vocabulary, and differ in what they pad with: OpenAI's encoder
  * takes the end token, OpenCLIP's (SD2's, and the second of SDXL) id 0, the exclamation mark. A
  * folder says so itself; a bare list of merges does not, and then the encoder's place and kind
- * decide. */
+ * decide.
+ *
+ * A list of merges numbers its tokens by counting, so a list that is cut short gives other ids to
+ * the tokens that begin and end a prompt, and nothing in it shows that. The text encoder's rows do:
+ * there is one for each token. Only behind CLIP's own 49408 there may be more, of tokens that were
+ * added later. */
 #include "model/model_internal.h"
 #include "model/tokenizer.h"
 
@@ -11,7 +16,10 @@
 
 /* OpenAI's list goes on behind CLIP's merges, to the whole of its training: 49152 - 256 - 2 of them
  * count. */
-enum { CLIP_MERGES = 48894 };
+enum { CLIP_MERGES = 48894, CLIP_TOKENS = 512 + CLIP_MERGES + 2 };
+
+/* Rows are added to make a round number of them, 64 or 128 at a time. */
+enum { PADDED = 128 };
 
 /* The first line is a title if it names a version; OpenAI's has the name of the file before it. */
 static size_t title_of(const char *text, size_t size)
@@ -68,7 +76,7 @@ static bool pads_with_zero(const wf_clip *text)
 
 /* `path` is this encoder's own vocabulary, or `borrowed` from the other one. */
 static weft_status open_one(weft_model *m, wf_text_encoder *e, const char *path, bool borrowed,
-                            weft_error *err)
+                            const weft_model_options *o, weft_error *err)
 {
     wf_tokenizer **t = &e->tokenizer;
     bool folder = wf_path_is_dir(path);
@@ -81,6 +89,15 @@ static weft_status open_one(weft_model *m, wf_text_encoder *e, const char *path,
         return wf_fail(err, WEFT_E_MISMATCH,
                        "%s: the tokenizer has ids up to %d, the text encoder only %d rows", path,
                        size - 1, vocab);
+    if (!folder && size != WF_MIN(vocab, CLIP_TOKENS) && size != vocab)
+        return wf_fail(err, WEFT_E_MISMATCH,
+                       "%s: these merges make %d tokens, the text encoder has %d rows: the list is "
+                       "cut short, or is another model's",
+                       path, size, vocab);
+    if (size < WF_MIN(vocab, CLIP_TOKENS) && vocab - size >= PADDED)
+        wf_log(o->log, o->log_user, WEFT_LOG_WARN,
+               "%s: the tokenizer has %d tokens, the text encoder %d rows: is it another model's?",
+               path, size, vocab);
     return WEFT_OK;
 }
 
@@ -93,10 +110,10 @@ weft_status wf_open_tokenizers(weft_model *m, const weft_model_options *o, const
         wf_text_encoder *e = &m->networks.encoder[i];
         int32_t which = wf_component_encoder(e->component);
         const char *own = s->vocabulary[which];
-        if (given[which] != NULL) WF_TRY(open_one(m, e, given[which], false, err));
-        else if (*own != 0) WF_TRY(open_one(m, e, own, false, err));
+        if (given[which] != NULL) WF_TRY(open_one(m, e, given[which], false, o, err));
+        else if (*own != 0) WF_TRY(open_one(m, e, own, false, o, err));
         else if (e->component == WEFT_COMPONENT_TEXT_2 && given[0] != NULL)
-            WF_TRY(open_one(m, e, given[0], true, err));
+            WF_TRY(open_one(m, e, given[0], true, o, err));
     }
     return WEFT_OK;
 }

@@ -61,7 +61,8 @@ typedef struct wf_denoiser_hints {
 } wf_denoiser_hints;
 
 typedef struct wf_denoiser_ops {
-    const char *class_name; /* in config.json */
+    const char *class_name;    /* in config.json */
+    const struct wf_key *keys; /* of its config.json, nets/keys.h */
     /* Read the configuration and take every tensor of the file. Layers go into the binder's table
      * in order of execution. */
     weft_status (*build)(const json_t *config, const char *path, const wf_denoiser_hints *hints,

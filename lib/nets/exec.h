@@ -160,7 +160,14 @@ typedef struct wf_norm {
 
 /* Activation functions by their names in config files. */
 typedef int32_t wf_act;
-enum { WF_ACT_NONE, WF_ACT_SILU, WF_ACT_GELU, WF_ACT_QUICK_GELU, WF_ACT_RELU };
+enum {
+    WF_ACT_NONE,
+    WF_ACT_SILU,
+    WF_ACT_GELU,
+    WF_ACT_QUICK_GELU,
+    WF_ACT_RELU,
+    WF_ACT_MISH
+};
 bool wf_act_from_name(const char *name, wf_act *out);
 /* y = act(x) for n floats, on the calling thread; y may be x. */
 void wf_activate_floats(const wf_kernels *k, wf_act act, float *y, const float *x, size_t n);
@@ -171,6 +178,7 @@ void wf_activate_floats(const wf_kernels *k, wf_act act, float *y, const float *
 void wf_group_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g,
                    wf_act act);
 void wf_layer_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g);
+/* y may be x */
 void wf_activate(wf_exec *e, wf_act act, float *y, const float *x, size_t rows, size_t columns);
 /* y (rows, c) = value * gelu(gate) with x (rows, 2 c) = [value, gate] */
 void wf_geglu(wf_exec *e, float *y, const float *x, size_t rows, size_t c);
@@ -182,6 +190,8 @@ void wf_concat(wf_exec *e, float *y, const float *p, size_t a, const float *q, s
 /* y (n, h2, w2, c) = nearest neighbour of x (n, h, w, c) */
 void wf_upsample(wf_exec *e, float *y, wf_grid to, const float *x, wf_grid from, size_t c);
 void wf_copy(wf_exec *e, float *y, const float *x, size_t n);
+/* x = a x + b */
+void wf_rescale(wf_exec *e, float *x, float a, float b, size_t n);
 /* (n, c, h, w) <-> (n, h w, c) */
 void wf_to_rows(wf_exec *e, float *y, const float *x, wf_grid g, size_t c);
 void wf_from_rows(wf_exec *e, float *y, const float *x, wf_grid g, size_t c);

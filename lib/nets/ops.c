@@ -31,7 +31,7 @@ bool wf_act_from_name(const char *name, wf_act *out)
 {
     static const struct { const char *name; wf_act act; } table[] = {
         { "silu", WF_ACT_SILU }, { "swish", WF_ACT_SILU }, { "gelu", WF_ACT_GELU },
-        { "quick_gelu", WF_ACT_QUICK_GELU }, { "relu", WF_ACT_RELU },
+        { "quick_gelu", WF_ACT_QUICK_GELU }, { "relu", WF_ACT_RELU }, { "mish", WF_ACT_MISH },
     };
     for (size_t i = 0; i < WF_LEN(table); i++)
         if (strcmp(name, table[i].name) == 0) {
@@ -49,6 +49,9 @@ void wf_activate_floats(const wf_kernels *k, wf_act act, float *y, const float *
     case WF_ACT_QUICK_GELU: k->quick_gelu(y, x, n); break;
     case WF_ACT_RELU:
         for (size_t i = 0; i < n; i++) y[i] = x[i] > 0 ? x[i] : 0;
+        break;
+    case WF_ACT_MISH: /* no published model has it, so it has no kernel */
+        for (size_t i = 0; i < n; i++) y[i] = x[i] * tanhf(log1pf(expf(x[i])));
         break;
     default:
         if (y != x) memcpy(y, x, n * sizeof *y);
@@ -140,6 +143,11 @@ void wf_upsample(wf_exec *e, float *y, wf_grid to, const float *x, wf_grid from,
 void wf_copy(wf_exec *e, float *y, const float *x, size_t n)
 {
     if (!e->dry && !e->stopped && y != x) memcpy(y, x, n * sizeof *y);
+}
+
+void wf_rescale(wf_exec *e, float *x, float a, float b, size_t n)
+{
+    for (size_t i = 0; i < n && !e->dry && !e->stopped; i++) x[i] = a * x[i] + b;
 }
 
 void wf_to_rows(wf_exec *e, float *y, const float *x, wf_grid g, size_t c)

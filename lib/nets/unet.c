@@ -4,12 +4,14 @@
  * layer ids are the order of execution. Running keeps one buffer per skip connection and one for
  * the way up; every other buffer lives for a block and is given back to the arena. */
 #include "nets/config.h"
+#include "nets/keys.h"
 #include "weft/model.h"
 
 typedef struct resnet {
     wf_norm         norm1, norm2;
     const wf_layer *conv1, *conv2, *time, *shortcut; /* shortcut NULL where in = out */
     int32_t         in, out;
+    float           scale; /* its result is multiplied with it */
 } resnet;
 
 typedef struct attention {
@@ -67,14 +69,15 @@ static name numbered(const char *a, const char *b, int32_t i)
 }
 
 static weft_status build_resnet(wf_binder *b, const wf_unet_config *c, resnet *r, name at,
-                                int32_t in, int32_t out, weft_error *err)
+                                int32_t in, int32_t out, float scale, weft_error *err)
 {
     const char *p = at.s;
     r->in = in;
     r->out = out;
+    r->scale = scale;
     WF_TRY(wf_bind_norm(b, &r->norm1, p, "norm1", in, c->groups, c->eps, err));
     WF_TRY(wf_bind_conv(b, &r->conv1, p, "conv1", out, in, 3, 1, err));
-    WF_TRY(wf_bind_linear(b, &r->time, p, "time_emb_proj", out, 4 * c->channels[0], true, err));
+    WF_TRY(wf_bind_linear(b, &r->time, p, "time_emb_proj", out, c->time_dim, true, err));
     WF_TRY(wf_bind_norm(b, &r->norm2, p, "norm2", out, c->groups, c->eps, err));
     WF_TRY(wf_bind_conv(b, &r->conv2, p, "conv2", out, out, 3, 1, err));
     if (in != out) WF_TRY(wf_bind_conv(b, &r->shortcut, p, "conv_shortcut", out, in, 1, 1, err));
@@ -121,16 +124,16 @@ static weft_status build_projection(wf_binder *b, const wf_unet_config *c, const
 }
 
 static weft_status build_transformer(wf_binder *b, const wf_unet_config *c, transformer *t, name at,
-                                     int32_t level, weft_error *err)
+                                     int32_t level, int32_t depth, weft_error *err)
 {
     int32_t channels = c->channels[level];
     t->channels = channels;
     if (c->heads[level] < 1 || channels % c->heads[level] != 0)
         return wf_fail(err, WEFT_E_FORMAT, "%s: %d heads do not divide the %d channels of %s",
                        b->path, c->heads[level], channels, at.s);
-    t->blocks = wf_zalloc(b->alloc, (size_t)c->depth[level], sizeof *t->blocks);
-    if (t->blocks == NULL) return wf_nomem(err, (size_t)c->depth[level] * sizeof *t->blocks, at.s);
-    t->depth = c->depth[level];
+    t->blocks = wf_zalloc(b->alloc, (size_t)depth, sizeof *t->blocks);
+    if (t->blocks == NULL) return wf_nomem(err, (size_t)depth * sizeof *t->blocks, at.s);
+    t->depth = depth;
     WF_TRY(wf_bind_norm(b, &t->norm, at.s, "norm", channels, c->groups, 1e-6f, err));
     WF_TRY(build_projection(b, c, &t->proj_in, at.s, "proj_in", channels, err));
     for (int32_t i = 0; i < t->depth; i++)
@@ -139,53 +142,69 @@ static weft_status build_transformer(wf_binder *b, const wf_unet_config *c, tran
     return build_projection(b, c, &t->proj_out, at.s, "proj_out", channels, err);
 }
 
-/* A level: `count` resnets of widths in[j] -> out, with a transformer after each where attention
- * is. */
+/* A level: `count` resnets of widths in[j] -> out, with a transformer of depth[j] after each where
+ * attention is (depth NULL: no attention). */
 static weft_status build_stage(wf_binder *b, const wf_unet_config *c, stage *s, name at,
-                               int32_t count, const int32_t *in, int32_t out, int32_t level,
-                               bool attends, const char *resample, int32_t stride, weft_error *err)
+                               int32_t count, const int32_t *in, int32_t level,
+                               const int32_t *depth, weft_error *err)
 {
+    int32_t out = c->channels[level];
     s->resnets = wf_zalloc(b->alloc, (size_t)count, sizeof *s->resnets);
     if (s->resnets == NULL) return wf_nomem(err, (size_t)count * sizeof *s->resnets, at.s);
     s->count = count;
-    if (attends) {
+    if (depth != NULL) {
         s->transformers = wf_zalloc(b->alloc, (size_t)count, sizeof *s->transformers);
         if (s->transformers == NULL)
             return wf_nomem(err, (size_t)count * sizeof *s->transformers, at.s);
     }
     for (int32_t j = 0; j < count; j++) {
-        WF_TRY(build_resnet(b, c, &s->resnets[j], numbered(at.s, "resnets", j), in[j], out, err));
-        if (attends)
+        WF_TRY(build_resnet(b, c, &s->resnets[j], numbered(at.s, "resnets", j), in[j], out, 1.0f,
+                            err));
+        if (depth != NULL)
             WF_TRY(build_transformer(b, c, &s->transformers[j], numbered(at.s, "attentions", j),
-                                     level, err));
+                                     level, depth[j], err));
     }
-    if (resample != NULL)
-        WF_TRY(wf_bind_conv(b, &s->resample, at.s, resample, out, out, 3, stride, err));
     return WEFT_OK;
 }
 
-/* The middle: resnet, then (transformer, resnet). */
+/* The convolution that halves the image, or follows on its doubling. */
+static weft_status build_resample(wf_binder *b, const wf_unet_config *c, stage *s, name at,
+                                  int32_t level, bool down, weft_error *err)
+{
+    int32_t width = c->channels[level];
+    const char *what = down ? "downsamplers.0.conv" : "upsamplers.0.conv";
+
+    WF_TRY(wf_bind_conv(b, &s->resample, at.s, what, width, width, 3, down ? 2 : 1, err));
+    if (down && c->down_pad == 0) {
+        wf_bind_last(b)->pad = 0;
+        wf_bind_last(b)->asymmetric = true;
+    }
+    return WEFT_OK;
+}
+
+/* The middle: resnet, then, where it attends, (transformer, resnet). */
 static weft_status build_mid(wf_binder *b, const wf_unet_config *c, stage *s, weft_error *err)
 {
     int32_t level = c->levels - 1, channels = c->channels[level];
+    float scale = 1.0f / c->mid_scale;
     s->resnets = wf_zalloc(b->alloc, 2, sizeof *s->resnets);
     s->transformers = c->mid_attention ? wf_zalloc(b->alloc, 1, sizeof *s->transformers) : NULL;
     if (s->resnets == NULL || (c->mid_attention && s->transformers == NULL))
         return wf_nomem(err, 2 * sizeof *s->resnets, "mid_block");
     s->count = 1; /* transformers */
     WF_TRY(build_resnet(b, c, &s->resnets[0], join("mid_block", "resnets.0"), channels, channels,
-                        err));
-    if (c->mid_attention)
-        WF_TRY(build_transformer(b, c, &s->transformers[0], join("mid_block", "attentions.0"),
-                                 level, err));
+                        scale, err));
+    if (!c->mid_attention) return WEFT_OK;
+    WF_TRY(build_transformer(b, c, &s->transformers[0], join("mid_block", "attentions.0"), level,
+                             c->mid_depth, err));
     return build_resnet(b, c, &s->resnets[1], join("mid_block", "resnets.1"), channels, channels,
-                        err);
+                        scale, err);
 }
 
 static weft_status build(wf_unet *u, wf_binder *b, weft_error *err)
 {
     const wf_unet_config *c = &u->c;
-    int32_t skips[WF_LEVELS * 32], count = 0, last = c->levels - 1, wide = 4 * c->channels[0];
+    int32_t skips[WF_LEVELS * 32], count = 0, last = c->levels - 1, wide = c->time_dim;
     name at;
 
     if (c->guidance_dim > 0)
@@ -199,34 +218,38 @@ static weft_status build(wf_unet *u, wf_binder *b, weft_error *err)
                               err));
         WF_TRY(wf_bind_linear(b, &u->add2, "add_embedding", "linear_2", wide, wide, true, err));
     }
-    WF_TRY(wf_bind_conv(b, &u->conv_in, "", "conv_in", c->channels[0], c->in_channels, 3, 1, err));
+    WF_TRY(wf_bind_conv(b, &u->conv_in, "", "conv_in", c->channels[0], c->in_channels,
+                        c->in_kernel, 1, err));
     skips[count++] = c->channels[0];
     for (int32_t i = 0; i <= last; i++) {
-        int32_t in[32];
+        int32_t in[WF_LAYERS];
         for (int32_t j = 0; j < c->layers[i]; j++) {
             in[j] = j > 0 ? c->channels[i] : c->channels[i > 0 ? i - 1 : 0];
             skips[count++] = c->channels[i];
         }
         wf_format(at.s, sizeof at.s, "down_blocks.%d", i);
-        WF_TRY(build_stage(b, c, &u->down[i], at, c->layers[i], in, c->channels[i], i,
-                           c->down_attention[i], i < last ? "downsamplers.0.conv" : NULL, 2, err));
-        if (i < last) skips[count++] = c->channels[i];
+        WF_TRY(build_stage(b, c, &u->down[i], at, c->layers[i], in, i,
+                           c->down_attention[i] ? c->down_depth[i] : NULL, err));
+        if (i == last) continue;
+        WF_TRY(build_resample(b, c, &u->down[i], at, i, true, err));
+        skips[count++] = c->channels[i];
     }
     if (c->has_mid) WF_TRY(build_mid(b, c, &u->mid, err));
     int32_t below = c->channels[last];
     for (int32_t i = 0; i <= last; i++) {
-        int32_t level = last - i, in[33];
+        int32_t level = last - i, in[WF_LAYERS];
         for (int32_t j = 0; j <= c->layers[level]; j++)
             in[j] = (j > 0 ? c->channels[level] : below) + skips[--count];
         wf_format(at.s, sizeof at.s, "up_blocks.%d", i);
-        WF_TRY(build_stage(b, c, &u->up[i], at, c->layers[level] + 1, in, c->channels[level], level,
-                           c->up_attention[i], i < last ? "upsamplers.0.conv" : NULL, 1, err));
+        WF_TRY(build_stage(b, c, &u->up[i], at, c->layers[level] + 1, in, level,
+                           c->up_attention[i] ? c->up_depth[i] : NULL, err));
+        if (i < last) WF_TRY(build_resample(b, c, &u->up[i], at, level, false, err));
         below = c->channels[level];
     }
     WF_TRY(
         wf_bind_norm(b, &u->norm_out, "", "conv_norm_out", c->channels[0], c->groups, c->eps, err));
-    return wf_bind_conv(b, &u->conv_out, "", "conv_out", c->out_channels, c->channels[0], 3, 1,
-                        err);
+    return wf_bind_conv(b, &u->conv_out, "", "conv_out", c->out_channels, c->channels[0],
+                        c->out_kernel, 1, err);
 }
 
 static int32_t stage_cross_layers(const stage *s)
@@ -344,8 +367,8 @@ const wf_unet_config *wf_unet_get_config(const wf_denoiser *d)
 
 /* ---- running --------------------------------------------------------------------------------- */
 
-/* y = shortcut(x) + conv2(act(norm2(conv1(act(norm1 x)) + time))); y may be x where there is no
- * shortcut. */
+/* y = scale (shortcut(x) + conv2(act(norm2(conv1(act(norm1 x)) + time)))); y may be x where there
+ * is no shortcut. */
 static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, const float *x,
                        const float *temb, wf_grid g)
 {
@@ -365,6 +388,7 @@ static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, 
     if (r->shortcut != NULL) wf_layer_apply(e, r->shortcut, y, x, g, false);
     else wf_copy(e, y, x, wf_rows(g) * (size_t)r->out);
     wf_layer_apply(e, r->conv2, y, b, g, true);
+    if (r->scale != 1.0f) wf_rescale(e, y, r->scale, 0.0f, wf_rows(g) * (size_t)r->out);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -463,11 +487,11 @@ static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid 
     wf_arena_release(&e->arena, mark);
 }
 
-/* act(time embedding + added conditioning), as every resnet wants it: (n, 4 channels[0]) */
+/* act(time embedding + added conditioning), as every resnet wants it: (n, time_dim) */
 static float *embed_time(const wf_unet *u, wf_exec *e, const wf_denoise_input *in)
 {
     const wf_unet_config *c = &u->c;
-    size_t n = (size_t)in->grid.n, wide = 4 * (size_t)c->channels[0];
+    size_t n = (size_t)in->grid.n, wide = (size_t)c->time_dim;
     wf_grid g = wf_vector_grid(in->grid.n);
     float *temb = wf_take(e, n, wide);
     size_t mark = wf_arena_mark(&e->arena);
@@ -488,6 +512,7 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_denoise_input *i
     wf_layer_apply(e, u->time1, hidden, sinusoid, g, false);
     wf_activate(e, c->act, acted, hidden, n, wide);
     wf_layer_apply(e, u->time2, sum, acted, g, false);
+    wf_activate(e, c->time_post_act, sum, sum, n, wide);
     if (c->text_time) {
         size_t ids = (size_t)c->time_ids, dim = (size_t)c->time_id_dim,
                width = (size_t)c->added_dim;
@@ -504,6 +529,7 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_denoise_input *i
         wf_activate(e, WF_ACT_SILU, acted, hidden, n, wide);
         wf_layer_apply(e, u->add2, sum, acted, g, true);
     }
+    wf_activate(e, c->time_act, sum, sum, n, wide);
     wf_activate(e, c->act, temb, sum, n, wide);
     wf_arena_release(&e->arena, mark);
     return temb;
@@ -542,6 +568,7 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
 
     float *rows = wf_take(e, wf_rows(g), (size_t)c->in_channels);
     wf_to_rows(e, rows, in->latent, g, (size_t)c->in_channels);
+    if (c->center) wf_rescale(e, rows, 2.0f, -1.0f, wf_rows(g) * (size_t)c->in_channels);
     float *h = wf_take(e, wf_rows(g), (size_t)c->channels[0]);
     wf_layer_apply(e, u->conv_in, h, rows, g, false);
     skips[count++] = (skip){ h, g, c->channels[0] };
@@ -568,8 +595,10 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
     wf_copy(e, carry, h, wf_rows(g) * (size_t)wide);
     if (c->has_mid) {
         run_resnet(u, e, &u->mid.resnets[0], carry, carry, temb, g);
-        if (c->mid_attention) run_transformer(e, &u->mid.transformers[0], carry, g, &text);
-        run_resnet(u, e, &u->mid.resnets[1], carry, carry, temb, g);
+        if (c->mid_attention) {
+            run_transformer(e, &u->mid.transformers[0], carry, g, &text);
+            run_resnet(u, e, &u->mid.resnets[1], carry, carry, temb, g);
+        }
     }
     for (int32_t i = 0; i <= last; i++) {
         const stage *s = &u->up[i];
@@ -603,4 +632,5 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
     wf_arena_release(&e->arena, start);
 }
 
-const wf_denoiser_ops wf_unet_ops = { "UNet2DConditionModel", read_and_build, free_unet, forward };
+const wf_denoiser_ops wf_unet_ops = { "UNet2DConditionModel", wf_unet_keys, read_and_build,
+                                      free_unet, forward };

@@ -4,7 +4,10 @@
 
 #include "nets/denoiser.h"
 
-enum { WF_LEVELS = 8 }; /* most levels that a configuration may have */
+enum {
+    WF_LEVELS = 8,  /* most levels that a configuration may have    */
+    WF_LAYERS = 17  /* and resnets of a stage: one more on the way up */
+};
 
 typedef struct wf_unet_config {
     int32_t in_channels, out_channels; /* latents have out_channels; more are read after them (mask, image) */
@@ -12,16 +15,25 @@ typedef struct wf_unet_config {
     int32_t channels[WF_LEVELS];       /* block_out_channels                                     */
     bool    down_attention[WF_LEVELS]; /* CrossAttnDownBlock2D                                   */
     bool    up_attention[WF_LEVELS];   /* CrossAttnUpBlock2D, in order of execution              */
-    bool    mid_attention;             /* UNetMidBlock2DCrossAttn                                */
     bool    has_mid;
+    bool    mid_attention;             /* UNetMidBlock2DCrossAttn; else UNetMidBlock2D, one resnet */
+    float   mid_scale;                 /* mid_block_scale_factor: its resnets are divided by it  */
     int32_t layers[WF_LEVELS];         /* layers_per_block                                       */
     int32_t heads[WF_LEVELS];          /* number of heads (attention_head_dim means that too)    */
-    int32_t depth[WF_LEVELS];          /* transformer_layers_per_block                           */
+    int32_t down_depth[WF_LEVELS][WF_LAYERS]; /* transformer_layers_per_block of each transformer */
+    int32_t up_depth[WF_LEVELS][WF_LAYERS];   /* in order of execution                           */
+    int32_t mid_depth;
     int32_t cross_dim[WF_LEVELS];
     int32_t groups;
     float   eps;
     wf_act  act;
     bool    linear_projection;
+    bool    center;                    /* center_input_sample: x becomes 2 x - 1                 */
+    int32_t in_kernel, out_kernel;     /* of conv_in and conv_out: 1 or 3                        */
+    int32_t down_pad;                  /* downsample_padding: 1 all around, or 0: bottom and right */
+    int32_t time_dim;                  /* width of the time embedding                            */
+    wf_act  time_post_act;             /* timestep_post_act: after its second layer              */
+    wf_act  time_act;                  /* time_embedding_act_fn: after what is added to it       */
     bool    flip_sin_to_cos;
     double  freq_shift;
     bool    text_time;                 /* addition_embed_type "text_time"                        */

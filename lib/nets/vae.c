@@ -1,6 +1,7 @@
 /* vae.c - images to latents and back: resnets without time, one attention in the middle.
  *
- * Every norm has eps 1e-6. The encoder halves the image by padding only at the bottom and right and
+ * Every norm has eps 1e-6. The configuration's activation is that of the resnets; before the last
+ * convolution of each half it is always SiLU. The encoder halves the image by padding only at the bottom and right and
  * a convolution of stride 2; the decoder doubles it by nearest neighbour and a convolution. */
 #include "nets/vae.h"
 
@@ -282,7 +283,7 @@ void wf_vae_decode(const wf_vae *v, wf_exec *e, float *image, const float *z, wf
     run_middle(v, e, &v->decoder.mid, spare, x, g);
     float *y = run_stages(v, e, &v->decoder, spare, x, &g, false);
     float *other = y == x ? spare : x;
-    wf_group_norm(e, &v->decoder.norm_out, other, y, g, c->act);
+    wf_group_norm(e, &v->decoder.norm_out, other, y, g, WF_ACT_SILU);
     wf_layer_apply(e, v->decoder.conv_out, y, other, g, false);
     wf_from_rows(e, image, y, g, (size_t)c->out_channels);
     wf_arena_release(&e->arena, mark);
@@ -301,7 +302,7 @@ void wf_vae_encode(const wf_vae *v, wf_exec *e, float *moments, const float *ima
     float *y = run_stages(v, e, &v->encoder, x, spare, &g, true);
     float *other = y == x ? spare : x;
     run_middle(v, e, &v->encoder.mid, y, other, g);
-    wf_group_norm(e, &v->encoder.norm_out, other, y, g, c->act);
+    wf_group_norm(e, &v->encoder.norm_out, other, y, g, WF_ACT_SILU);
     wf_layer_apply(e, v->encoder.conv_out, y, other, g, false);
     if (v->quant != NULL) {
         wf_layer_apply(e, v->quant, other, y, g, false);

@@ -17,7 +17,6 @@ typedef struct wf_vae_config {
     bool    quant_conv, post_quant_conv;
     float   scaling_factor;
     float   shift_factor;
-    int32_t sample_size;
 } wf_vae_config;
 
 typedef struct wf_vae wf_vae;

@@ -465,6 +465,7 @@ weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_seal: %d calls, need 1 to %d", (int)calls,
                        WF_CALLS_MAX);
     if ((st = wf_table_make(&table, plan, calls, err)) != WEFT_OK) return st;
+    wf_tokens_warn(plan, &table);
     drop_cache(plan);
     plan->table = table;
     plan->sealed = true;

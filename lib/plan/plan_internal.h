@@ -211,6 +211,8 @@ const char *wf_plan_role_name(const weft_plan *p, int32_t adapter);
 wf_tokens *wf_tokens_ref(wf_tokens *t); /* NULL stays NULL */
 void       wf_tokens_drop(wf_tokens *t);
 void       wf_tokens_explain(const wf_tokens *t, wf_text *out);
+/* Warn of adapters whose files have tokens too, where no concept of the plan gives them. */
+void       wf_tokens_warn(const weft_plan *p, wf_table *t);
 /* Of all tokens with their vectors; 0 without any. */
 uint64_t   wf_tokens_stamp(const wf_tokens *t);
 

@@ -9,7 +9,8 @@
  * A token is found whatever its case and the form of its accents, as in diffusers and
  * Automatic1111's program; unlike diffusers we do not find "cat" in "category". A token that would
  * hide something is refused: one in the vocabulary, unless the caller says so, and one of another
- * concept always.
+ * concept always. A token's second name, its file's, asks for less: where it would hide something
+ * it is left out, and a token that is added later may take it.
  *
  * The tokens of a plan are one immutable block that copies share; adding a concept makes a new
  * one. */
@@ -27,6 +28,9 @@ typedef struct entry {
     weft_concept          *concept; /* kept */
     const wf_concept_token *token;
     const float *v[WF_ENCODERS_MAX]; /* for each text encoder of the model, (n or layers, width) */
+    int32_t row;   /* of its first vector                                     */
+    bool replace;  /* takes what is in the vocabulary                         */
+    bool also;     /* its second name stands for it too                       */
 } entry;
 
 struct wf_tokens {
@@ -34,7 +38,8 @@ struct wf_tokens {
     weft_allocator alloc;
     size_t         count;
     entry         *entries;  /* [count]                                 */
-    wf_extra      *extras;   /* [count]                                 */
+    wf_extra      *extras;   /* [names] those of the entries, then their second names */
+    size_t         names;
     int32_t       *owner;    /* [rows] the entry that each row is of    */
     size_t         rows;
     int32_t        encoders; /* of the model                            */
@@ -80,7 +85,7 @@ void wf_tokens_fill(const wf_tokens *w, int32_t encoder, int32_t layer, const fl
 {
     for (size_t k = 0; k < w->rows; k++) {
         const entry *e = &w->entries[w->owner[k]];
-        size_t i = e->token->layers > 0 ? (size_t)layer : k - (size_t)w->extras[w->owner[k]].row;
+        size_t i = e->token->layers > 0 ? (size_t)layer : k - (size_t)e->row;
         rows[k] = e->v[encoder] + i * (size_t)w->width[encoder];
     }
 }
@@ -94,6 +99,7 @@ uint64_t wf_tokens_stamp(const wf_tokens *w)
         size_t       n = (size_t)WF_MAX(e->token->vectors, e->token->layers);
         uint64_t one =
             wf_stamp_text((uint64_t)e->token->layers + 1, e->token->folded, e->token->folded_len);
+        if (e->also) one = wf_stamp_text(one, e->token->also_folded, e->token->also_len);
         for (int32_t k = 0; k < w->encoders; k++)
             one = wf_stamp_floats(one, e->v[k], n * (size_t)w->width[k]);
         h += one; /* in whatever order they were added */
@@ -109,9 +115,29 @@ void wf_tokens_explain(const wf_tokens *w, wf_text *out)
         const entry *e = &w->entries[i];
         wf_text_add(out, "      %6d  %-24s %s", e->token->vectors, e->token->folded,
                     wf_concept_name(e->concept));
+        if (e->also) wf_text_add(out, ", also written %s", e->token->also_folded);
         if (e->token->layers > 0)
             wf_text_add(out, ", a vector for each of %d layers", e->token->layers);
         wf_text_add(out, "\n");
+    }
+}
+
+void wf_tokens_warn(const weft_plan *p, wf_table *t)
+{
+    for (int32_t i = 0; i < p->adapters; i++) {
+        const weft_adapter *a = p->entry[i].bound->adapter;
+        weft_adapter_info   info = WEFT_ADAPTER_INFO_INIT;
+        weft_error          none;
+        bool                given = false;
+
+        for (size_t k = 0; p->tokens != NULL && k < p->tokens->count; k++)
+            given = given || wf_concept_adapter(p->tokens->entries[k].concept) == a;
+        if (given || weft_adapter_info_get(a, &info, &none) != WEFT_OK || info.tokens == 0)
+            continue;
+        wf_table_warn(p, t,
+                      "adapter %s: its file has %d embedding%s of tokens too, which prompts do not "
+                      "know unless it is added with weft_plan_add_concept()",
+                      wf_adapter_name(a), info.tokens, info.tokens == 1 ? "" : "s");
     }
 }
 
@@ -125,7 +151,7 @@ static wf_tokens *make(const weft_plan *p, size_t count, size_t rows)
     wf_ref_init(&w->refs);
     w->alloc = p->alloc;
     w->entries = wf_zalloc(&w->alloc, count, sizeof *w->entries);
-    w->extras = wf_zalloc(&w->alloc, count, sizeof *w->extras);
+    w->extras = wf_zalloc(&w->alloc, 2 * count, sizeof *w->extras);
     w->owner = wf_zalloc(&w->alloc, rows, sizeof *w->owner);
     if (w->entries != NULL && w->extras != NULL && w->owner != NULL) return w;
     wf_tokens_drop(w);
@@ -134,11 +160,14 @@ static wf_tokens *make(const weft_plan *p, size_t count, size_t rows)
 
 static void append(wf_tokens *w, const entry *e)
 {
+    entry  *to = &w->entries[w->count];
     int32_t n = e->token->vectors;
 
-    w->extras[w->count] = (wf_extra){ e->token->folded, e->token->folded_len, (int32_t)w->rows, n };
+    *to = *e;
+    to->row = (int32_t)w->rows;
+    w->extras[w->names++] = (wf_extra){ e->token->folded, e->token->folded_len, to->row, n };
     for (int32_t k = 0; k < n; k++) w->owner[w->rows++] = (int32_t)w->count;
-    w->entries[w->count++] = *e;
+    w->count++;
     wf_concept_ref(e->concept);
 }
 
@@ -220,14 +249,15 @@ static weft_status check_size(const entry *e, const wf_networks *n, weft_error *
 
 enum { APART = 1 << 25 }; /* past any vocabulary */
 
-/* The vocabulary must not have the token, unless the caller wants it replaced; and the tokenizer
- * must be able to find it in a prompt. */
-static weft_status check_vocabulary(const entry *e, const wf_networks *networks, bool replace,
-                                    weft_error *err)
+/* Whether the vocabularies have a text as one token, and whether the tokenizers find it in a prompt
+ * if it stands for something. */
+static weft_status look_up(const wf_networks *networks, const char *text, size_t len, bool *taken,
+                           bool *found, weft_error *err)
 {
-    const wf_concept_token *w = e->token;
-    const wf_extra         token = { w->folded, w->folded_len, 0, 1 };
+    const wf_extra token = { text, len, 0, 1 };
 
+    *taken = false;
+    *found = true;
     for (int32_t i = 0; i < networks->encoders; i++) {
         const wf_tokenizer *t = networks->encoder[i].tokenizer;
         wf_extras           single = { &token, 1, APART };
@@ -235,16 +265,58 @@ static weft_status check_vocabulary(const entry *e, const wf_networks *networks,
         size_t              n = 0;
 
         if (t == NULL) continue;
-        WF_TRY(wf_tokenizer_encode_with(t, NULL, w->folded, w->folded_len, &id, 1, &n, err));
-        if (n == 1 && !replace)
-            return refuse(e, err, "is in the model's vocabulary already: name it otherwise with "
-                          "weft_concept_options.tokens, or add it with WEFT_ADD_REPLACE");
-        WF_TRY(wf_tokenizer_encode_with(t, &single, w->folded, w->folded_len, &id, 1, &n, err));
-        if (n != 1 || id != single.base)
-            return refuse(
-                e, err,
-                "contains a token that the model's tokenizer sets apart: name it otherwise with "
-                "weft_concept_options.tokens");
+        WF_TRY(wf_tokenizer_encode_with(t, NULL, text, len, &id, 1, &n, err));
+        *taken = *taken || n == 1;
+        WF_TRY(wf_tokenizer_encode_with(t, &single, text, len, &id, 1, &n, err));
+        *found = *found && n == 1 && id == single.base;
+    }
+    return WEFT_OK;
+}
+
+/* The vocabulary must not have the token, unless the caller wants it replaced; and the tokenizer
+ * must be able to find it in a prompt. */
+static weft_status check_vocabulary(const entry *e, const wf_networks *networks, weft_error *err)
+{
+    bool taken, found;
+
+    WF_TRY(look_up(networks, e->token->folded, e->token->folded_len, &taken, &found, err));
+    if (taken && !e->replace)
+        return refuse(e, err, "is in the model's vocabulary already: name it otherwise with "
+                      "weft_concept_options.tokens, or add it with WEFT_ADD_REPLACE");
+    if (!found)
+        return refuse(e, err,
+                      "contains a token that the model's tokenizer sets apart: name it otherwise "
+                      "with weft_concept_options.tokens");
+    return WEFT_OK;
+}
+
+/* Does another entry have this name, as its first or its second? */
+static bool named_by_another(const wf_tokens *w, const entry *e, const char *name)
+{
+    for (size_t i = 0; i < w->count; i++) {
+        const wf_concept_token *other = w->entries[i].token;
+        if (&w->entries[i] == e) continue;
+        if (strcmp(other->folded, name) == 0) return true;
+        if (other->also_folded != NULL && strcmp(other->also_folded, name) == 0) return true;
+    }
+    return false;
+}
+
+/* Second names, of all that hide nothing. They are looked at again whenever a concept is added, so
+ * that the order of adding does not matter. */
+static weft_status add_second_names(wf_tokens *w, const wf_networks *networks, weft_error *err)
+{
+    for (size_t i = 0; i < w->count; i++) {
+        entry                  *e = &w->entries[i];
+        const wf_concept_token *t = e->token;
+        bool taken, found;
+
+        e->also = false;
+        if (t->also_folded == NULL || named_by_another(w, e, t->also_folded)) continue;
+        WF_TRY(look_up(networks, t->also_folded, t->also_len, &taken, &found, err));
+        if (!found || (taken && !e->replace)) continue;
+        e->also = true;
+        w->extras[w->names++] = (wf_extra){ t->also_folded, t->also_len, e->row, t->vectors };
     }
     return WEFT_OK;
 }
@@ -283,17 +355,19 @@ static weft_status extend(wf_tokens **out, const weft_plan *plan, weft_concept *
     if (w == NULL) return wf_nomem(err, count * sizeof *w->entries, "a plan's tokens");
     for (size_t i = 0; old != NULL && i < old->count; i++) append(w, &old->entries[i]);
     for (size_t i = 0; i < wf_concept_tokens(concept) && st == WEFT_OK; i++) {
-        entry e = { concept, wf_concept_token_at(concept, i), { NULL } };
+        entry e = { .concept = concept, .replace = replace };
+        e.token = wf_concept_token_at(concept, i);
         if ((st = match_widths(&e, n, err)) == WEFT_OK) st = check_size(&e, n, err);
-        if (st == WEFT_OK) st = check_vocabulary(&e, n, replace, err);
+        if (st == WEFT_OK) st = check_vocabulary(&e, n, err);
         if (st == WEFT_OK) st = check_others(plan, &e, err);
         if (st == WEFT_OK) append(w, &e);
     }
+    if (st == WEFT_OK) st = add_second_names(w, n, err);
     w->encoders = n->encoders;
     for (int32_t i = 0; i < n->encoders; i++) {
         const wf_clip_config *c = wf_clip_get_config(n->encoder[i].net);
         w->width[i] = c->hidden;
-        w->list[i] = (wf_extras){ w->extras, w->count, c->vocab };
+        w->list[i] = (wf_extras){ w->extras, w->names, c->vocab };
     }
     if (st != WEFT_OK) wf_tokens_drop(w);
     else *out = w;
@@ -328,6 +402,52 @@ weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float 
 
 /* ---- counting -------------------------------------------------------------------------------- */
 
+static weft_status check_flags(const char *name, uint32_t flags, weft_error *err)
+{
+    if ((flags & ~WF_ENCODE_FLAGS) == 0) return WEFT_OK;
+    return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: flags are %u, and not all of them known", name,
+                   flags);
+}
+
+/* Counted by the first of its places. */
+weft_status weft_plan_token_count(const weft_plan *plan, const weft_concept *of, size_t index,
+                                  const char *prompt, uint32_t flags, int32_t *count,
+                                  weft_error *err)
+{
+    static const char name[] = "weft_plan_token_count";
+    const wf_tokens  *w = plan != NULL ? plan->tokens : NULL;
+    const entry      *e = NULL;
+    wf_prompt         p;
+    wf_chunks         c;
+
+    if (plan == NULL || of == NULL || prompt == NULL || count == NULL)
+        return wf_fail(err, WEFT_E_ARG, "%s: %s is NULL", name,
+                       plan == NULL     ? "plan"
+                       : of == NULL     ? "the concept"
+                       : prompt == NULL ? "prompt"
+                                        : "count");
+    WF_TRY(check_flags(name, flags, err));
+    if (index >= wf_concept_tokens(of))
+        return wf_fail(err, WEFT_E_ARG, "%s: token %zu is not one of the concept's %zu", name,
+                       index, wf_concept_tokens(of));
+    for (size_t i = 0; w != NULL && i < w->count && e == NULL; i++)
+        if (w->entries[i].token == wf_concept_token_at(of, index)) e = &w->entries[i];
+    if (e == NULL)
+        return wf_fail(err, WEFT_E_ARG, "%s: concept %.80s is not of the plan", name,
+                       wf_concept_name(of));
+    WF_TRY(wf_model_need_tokenizer(plan->model, err));
+    const wf_text_encoder *encoder = &wf_model_networks(plan->model)->encoder[0];
+    WF_TRY(wf_prompt_parse(&p, prompt, (flags & WEFT_ENCODE_WEIGHTS) != 0, &plan->alloc, err));
+    weft_status st = wf_prompt_chunk(&c, &p, encoder->tokenizer, &w->list[0],
+                                     (size_t)wf_encoder_positions(encoder) - 2, false, err);
+    wf_prompt_free(&p);
+    if (st != WEFT_OK) return st;
+    *count = 0;
+    for (size_t i = 0; i < c.tokens; i++) *count += c.ids[i] == w->list[0].base + e->row;
+    wf_chunks_free(&c);
+    return WEFT_OK;
+}
+
 weft_status weft_plan_prompt_size(const weft_plan *plan, const char *prompt, uint32_t flags,
                                   int32_t *tokens, int32_t *chunks, weft_error *err)
 {
@@ -339,9 +459,7 @@ weft_status weft_plan_prompt_size(const weft_plan *plan, const char *prompt, uin
     if (plan == NULL || prompt == NULL)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_prompt_size: %s is NULL",
                        plan == NULL ? "plan" : "prompt");
-    if ((flags & ~WF_ENCODE_FLAGS) != 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "weft_plan_prompt_size: flags are %u, and not all of them known", flags);
+    WF_TRY(check_flags("weft_plan_prompt_size", flags, err));
     WF_TRY(wf_model_need_tokenizer(plan->model, err));
     const wf_networks *n = wf_model_networks(plan->model);
     weft_status st =

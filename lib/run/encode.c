@@ -398,6 +398,32 @@ uint64_t wf_run_stamp(weft_run *r)
     return r->memory.stamp;
 }
 
+/* A warning for the first of each kind of what the prompt has and is read as words. */
+static void say_misread(const weft_run *r, const weft_encode *e)
+{
+    const wf_tokenizer *t = wf_run_networks(&r->memory)->encoder[0].tokenizer;
+    const wf_extras    *extras = wf_tokens_extras(wf_plan_tokens(r->memory.plan), 0);
+    bool       weights = (e->flags & WEFT_ENCODE_WEIGHTS) != 0, said[WF_MISREAD_KINDS] = { false };
+    size_t     n = strlen(e->prompt), ids;
+    wf_misread m = { 0 };
+    weft_error why;
+
+    while (r->log != NULL && wf_prompt_misread(e->prompt, n, weights, &m)) {
+        const char *s = e->prompt + m.at;
+        int32_t     id;
+        weft_status st = WEFT_OK;
+
+        if (said[m.kind]) continue;
+        ids = 0;
+        if (m.kind == WF_MISREAD_TOKEN)
+            st = wf_tokenizer_encode_with(t, extras, s, m.len, &id, 1, &ids, &why);
+        if (st != WEFT_OK || ids == 1) continue; /* it is a token */
+        said[m.kind] = true;
+        wf_log(r->log, r->log_user, WEFT_LOG_WARN,
+               "the prompt has %.*s, which is read as words: %s", (int)WF_MIN(m.len, 80), s, wf_misread_says(m.kind));
+    }
+}
+
 weft_status weft_run_encode(weft_run *r, weft_encode *encode, weft_error *err)
 {
     weft_encode e;
@@ -416,6 +442,7 @@ weft_status weft_run_encode(weft_run *r, weft_encode *encode, weft_error *err)
     if (l.dropped > 0)
         wf_log(r->log, r->log_user, WEFT_LOG_WARN, "the prompt has %zu tokens; %zu were dropped",
                l.tokens, l.dropped);
+    say_misread(r, &e);
     return WEFT_OK;
 }
 

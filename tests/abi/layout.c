@@ -129,7 +129,7 @@ static void structs(void)
 
     S(weft_token_info);
     F(weft_token_info, struct_size); F(weft_token_info, vectors); F(weft_token_info, token); F(weft_token_info, width);
-    F(weft_token_info, width_2); F(weft_token_info, layers); F(weft_token_info, reserved0);
+    F(weft_token_info, width_2); F(weft_token_info, layers); F(weft_token_info, reserved0); F(weft_token_info, also);
 
     S(weft_merge_source);
     F(weft_merge_source, struct_size); F(weft_merge_source, flags); F(weft_merge_source, adapter);

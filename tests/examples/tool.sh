@@ -75,6 +75,20 @@ draw -p "a red circle" -o "$tmp/tile.png" --tile 16 --no-parameters
 draw -p "a red circle" -o "$tmp/whole.png" --no-parameters
 that "one tile is the whole image" cmp "$tmp/tile.png" "$tmp/whole.png"
 
+# ---- curves and regions
+
+draw -p "a zib monster" -a $monster --curve 0=0,3=0 --text-plan none -o "$tmp/curve.png" --no-parameters
+that "a curve of zeros is the base model" cmp "$tmp/none.png" "$tmp/curve.png"
+draw -p "a zib monster" -a $monster --curve 0.0=0,0.5=1 --curve-shape hold -o "$tmp/curve.png" --no-parameters
+that "a curve is another image" test "$(cksum <"$tmp/curve.png")" != "$(cksum <"$tmp/none.png")"
+draw -p "a zib monster" -a $monster --region "$tmp/none.png" -o "$tmp/region.png" --no-parameters
+that "a region is another image" test "$(cksum <"$tmp/region.png")" != "$(cksum <"$tmp/none.png")"
+refuses 2 'not like 0=0,8=1' "$weft" generate $model -p x -a $monster --curve 1
+refuses 2 'one or the other' "$weft" generate $model -p x -a $monster --curve 0=1,0.5=2
+refuses 1 'goes forwards' "$weft" generate $model -p x -a $monster --curve 3=1,2=2
+refuses 2 'none' "$weft" generate $model -p x --curve 1=2
+refuses 2 'tokens only' "$weft" generate $model -p x -c $model/words/teal.safetensors --curve 1=2
+
 # ---- tokens, weights, clip skip
 
 word=$model/words/teal.safetensors
@@ -85,6 +99,40 @@ for options in "-c $word" "-c $word --tokens <blue-green>,"; do
 done
 that "a token" test "$(cksum <"$tmp/<teal>.png")" != "$(cksum <"$tmp/unknown.png")"
 that "the same by another name" cmp "$tmp/<teal>.png" "$tmp/<blue-green>.png"
+draw -p "a teal star" -c $word -o "$tmp/file.png" --no-parameters
+that "the same by the file's name" cmp "$tmp/<teal>.png" "$tmp/file.png"
+
+# What has no effect is said, in one line each, and what to do.
+says() { that "said: $1" grep -qF -- "$1" "$tmp/said"; }
+silent() { if grep -qF -- "$1" "$tmp/said"; then failed "said: $1"; else passed; fi; }
+talk() { "$weft" generate $model $few -o "$tmp/said.png" "$@" 2>"$tmp/said"; }
+talk -p "a <teal> star" -c $word
+says "weft: $word gives <teal> or teal"
+silent warning
+talk -p "a star" -n "teal" -c $word
+silent warning
+talk -p "a star" -c $word
+says "weft: warning: $word: no prompt has what it gives: write <teal> or teal where it is meant"
+talk -p "a star" -c $word --tokens "<a>"
+says "no prompt has what it gives: write <a> where it is meant"
+talk -p "a <teal> star" -c $word:0.5
+says "weft: warning: $word: there is no adapter in it that a weight or a choice of layers could act on"
+talk -p "a <lora:monster:0.8> (red:1.3) embedding:teal, <purple> BREAK [cat:dog:0.5]"
+for said in "<lora:monster:0.8>, which is read as words: adapters are added with --adapter" \
+    "(red:1.3), which is read as words: weights are read with --weighting" \
+    "embedding:teal, which is read as words: a file of tokens is added with --concept" \
+    "<purple>, which is read as words: no concept of the plan has this token; one is added with --concept" \
+    "BREAK, which is read as words: it begins a chunk with --weighting" \
+    "[cat:dog:0.5], which is read as words: a prompt is the same in all steps"; do says "weft: warning: the prompt has $said"; done
+talk -p "a (red:1.3) star BREAK (blue)" --weighting a1111
+silent warning
+talk --latents "$tmp/base.safetensors" --conditioning "$tmp/base.safetensors" -c $word
+says "weft: warning: $word: its tokens have no effect: --conditioning stands in for prompts"
+bundle="tests/data/concepts/bundle.safetensors -p ohwx -s 1 -o $tmp/said.png"
+"$weft" generate tests/data/models/tiny-sd1 -a $bundle 2>"$tmp/said"
+says "weft: warning: adapter bundle: its file has 1 embedding of tokens too, which prompts do not know unless it is added with --concept"
+"$weft" generate tests/data/models/tiny-sd1 -c $bundle 2>"$tmp/said"
+silent warning
 for way in a1111 plain empty; do
     that "weighting $way" draw -p "a (red:1.4) [circle]" --weighting $way -o "$tmp/$way.png" --no-parameters
 done
@@ -213,7 +261,7 @@ that "a checkpoint under a policy" "$weft" merge -q $sd1 $mixed --mixed directio
 
 # What a file is, its content tells; a file that is nothing to weft says why.
 prints 'tokens .*A1111' "$weft" inspect tests/data/fixtures/ti_a1111.pt
-prints '<teal>: 1 vector of width 128' "$weft" inspect $word
+prints '<teal>, also written teal: 1 vector of width 128' "$weft" inspect $word
 prints 'cloneofsimo' "$weft" inspect tests/data/fixtures/cloneofsimo_list.pt
 prints 'single file' "$weft" inspect $single --config $tiny/tiny-sdxl
 prints 'inpainting' "$weft" inspect $tiny/tiny-inpaint

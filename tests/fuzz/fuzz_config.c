@@ -65,8 +65,13 @@ static void check_unet(const wf_unet_config *c)
     must(c->in_channels >= 1 && c->in_channels >= c->out_channels && c->out_channels >= 1 && c->sample_size >= 1);
     for (int32_t i = 0; i < c->levels; i++) {
         must(c->channels[i] >= 1 && c->channels[i] <= INT32_MAX / 8 && c->layers[i] >= 1 && c->layers[i] <= 16);
-        must(c->heads[i] >= 1 && c->depth[i] >= 1 && c->depth[i] <= 64 && c->cross_dim[i] == c->cross_dim[0]);
+        must(c->heads[i] >= 1 && c->cross_dim[i] == c->cross_dim[0]);
+        for (int32_t j = 0; j < WF_LAYERS; j++)
+            must(c->down_depth[i][j] >= 0 && c->down_depth[i][j] <= 64 && c->up_depth[i][j] >= 0 &&
+                 c->up_depth[i][j] <= 64);
     }
+    must(c->time_dim >= 1 && c->time_dim <= 4 << 16 && (c->in_kernel == 1 || c->in_kernel == 3) &&
+         (c->out_kernel == 1 || c->out_kernel == 3) && c->mid_scale > 0 && c->mid_depth <= 64);
     must(!c->text_time || (c->pooled_dim >= 1 && c->pooled_dim + c->time_ids * c->time_id_dim == c->added_dim));
 }
 

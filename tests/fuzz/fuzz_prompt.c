@@ -28,6 +28,18 @@ static void check_whole(const wf_chunks *c, const wf_extra *w)
         }
 }
 
+/* What is found as misread lies in the prompt, and each is found once. */
+static void check_misread(const char *prompt, bool weights)
+{
+    size_t     n = strlen(prompt), before = 0;
+    wf_misread m = { 0 };
+    while (wf_prompt_misread(prompt, n, weights, &m)) {
+        must(m.len > 0 && m.at < n && m.len <= n - m.at && m.from > before && m.from == m.at + m.len);
+        must(wf_misread_says(m.kind) != NULL);
+        before = m.from;
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char merges[] = "#version: 0.2\na b</w>\nth e</w>\nt h\n";
@@ -51,6 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (st == WEFT_OK) {
         must(p.len <= strlen(prompt) && ((data[0] & 1) != 0 || p.count <= 1));
         for (size_t i = 0; i < p.count; i++) must(p.pieces[i].begin + p.pieces[i].len <= p.len);
+        check_misread(prompt, (data[0] & 1) != 0);
         st = wf_prompt_chunk(&c, &p, t, (data[0] & 4) != 0 ? &extras : NULL, ROOM, (data[0] & 2) != 0, &err);
         if (st == WEFT_OK) {
             check_chunks(&c, (data[0] & 4) != 0 ? 79 : 0);

@@ -1,13 +1,13 @@
 /* fuzz_tokenizer.c - tokenizer files and a prompt, all from one input.
  *
- * Byte 0x1e cuts the input into merges.txt, vocab.json, tokenizer_config.json, special_tokens_map.json and the
- * prompt; a part that is missing or empty is NULL. Where the first part begins with '{' it is a tokenizer.json.
+ * Byte 0x1e cuts the input into merges.txt, vocab.json, tokenizer_config.json, special_tokens_map.json, the prompt
+ * and added_tokens.json; a part that is missing or empty is NULL. Where the first part begins with '{' it is a tokenizer.json.
  * Whatever comes out: ids lie below the size, and encoding into too little room counts the same. */
 #include <stdlib.h>
 
 #include "model/tokenizer.h"
 
-enum { MERGES, VOCAB, CONFIG, SPECIAL, PROMPT, PARTS };
+enum { MERGES, VOCAB, CONFIG, SPECIAL, PROMPT, ADDED, PARTS };
 
 typedef struct part {
     const char *text; /* NULL where empty */
@@ -52,11 +52,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     weft_error    err;
 
     cut(data, size, p);
-    if (p[MERGES].text != NULL && p[MERGES].text[0] == '{')
-        st = wf_tokenizer_parse_whole(p[MERGES].text, p[MERGES].len, p[CONFIG].text, p[CONFIG].len, NULL, &t, &err);
-    else
-        st = wf_tokenizer_parse(p[VOCAB].text, p[VOCAB].len, p[MERGES].text != NULL ? p[MERGES].text : "", p[MERGES].len,
-                                p[CONFIG].text, p[CONFIG].len, p[SPECIAL].text, p[SPECIAL].len, NULL, &t, &err);
+    wf_tokenizer_source from = { .where = "fuzz", .config = p[CONFIG].text, .config_len = p[CONFIG].len };
+    if (p[MERGES].text != NULL && p[MERGES].text[0] == '{') {
+        from.whole = p[MERGES].text, from.whole_len = p[MERGES].len;
+    } else {
+        from.merges = p[MERGES].text != NULL ? p[MERGES].text : "", from.merges_len = p[MERGES].len;
+        from.vocab = p[VOCAB].text, from.vocab_len = p[VOCAB].len;
+        from.special = p[SPECIAL].text, from.special_len = p[SPECIAL].len;
+        from.added = p[ADDED].text, from.added_len = p[ADDED].len;
+    }
+    st = wf_tokenizer_make(&from, NULL, &t, &err);
     if (st != WEFT_OK && t != NULL) abort();
     if (st == WEFT_OK) encode(t, p[PROMPT]);
     wf_tokenizer_free(t);

@@ -38,8 +38,9 @@ START_TEST(broken_json_is_refused)
         "", " ", "{", "}", "[", "{]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{'a':1}", "{\"a\":01}",
         "{\"a\":+1}", "{\"a\":.5}", "{\"a\":NaN}", "{\"a\":Infinity}", "{} x", "{}{}", "{\"a\":\"\t\"}",
         "{\"a\":\"\n\"}", "{\"a\":\"\\x\"}", "{\"a\":\"\\ud800\"}", "{\"a\":\"\\udc00\"}", "{\"a\":\"\\ud800\\ud800\"}",
-        "{\"a\":\"\\u0000\"}", "{\"a\\u0000b\":1}", "{\"\xff\":1}", "{\"\xc0\x80\":1}", "{\"a\":\"\xed\xa0\x80\"}",
-        "{\"a\":99999999999999999999}", "{\"a\":1e999}", "{\"a\":1/*c*/}", "\xef\xbb\xbf{}", "{\"a\":\"", "{\"a\":\"\\",
+        "{\"a\\u0000b\":1}", "{\"\xff\":1}", "{\"\xc0\x80\":1}", "{\"a\":\"\xed\xa0\x80\"}",
+        "{\"a\":099999999999999999999}", "{\"a\":1e999.}", "{\"a\":1e9999-}", "{\"a\":-}", "{\"a\":1e}",
+        "{\"a\":1/*c*/}", "{}\xef\xbb\xbf", "\xef\xbb\xbf\xef\xbb\xbf{}", "\xef\xbb{}", "{\"a\":\"", "{\"a\":\"\\",
     };
 
     for (size_t i = 0; i < WF_LEN(bad); i++) ck_assert_msg(parse(bad[i]) == WEFT_E_FORMAT, "accepted: %s", bad[i]);
@@ -56,6 +57,98 @@ START_TEST(the_place_is_told)
     ck_assert_str_eq(err.text, "f.json: not valid JSON: it ends too early");
     ck_assert_int_eq(parse("{\"a\": \"b"), WEFT_E_FORMAT);
     ck_assert_str_eq(err.text, "f.json: not valid JSON: it ends too early");
+}
+END_TEST
+
+/* Numbers that JSON has and C has not, as Python reads them: float(10**30 + ...) is 1e30; inf is kept finite. */
+START_TEST(any_number_is_read)
+{
+    static const struct { const char *text; double value; bool whole; } all[] = {
+        { "1000000000000000019884624838656", 1e30, false }, /* model_max_length, as transformers writes it */
+        { "9223372036854775807", 9223372036854775807.0, true },
+        { "9223372036854775808", 9223372036854775808.0, false },
+        { "-9223372036854775808", -9223372036854775808.0, true },
+        { "-9223372036854775809", -9223372036854775808.0, false },
+        { "99999999999999999999", 1e20, false },
+        { "1e999", 1e308, false },
+        { "-1e999", -1e308, false },
+        { "1e99999999999999999999", 1e308, false },
+        { "1.7976931348623157e308", 1.7976931348623157e308, false },
+        { "17976931348623159e292", 1e308, false },
+        { "0.0000017976931348623159e314", 1e308, false },
+        { "0.00000179e314", 1.79e308, false },
+        { "0e999", 0, false },
+        { "0.000e999", 0, false },
+        { "1e-999", 0, false },
+        { "-0", 0, true },
+    };
+    char text[600], digits[401];
+
+    for (size_t i = 0; i < WF_LEN(all); i++) {
+        json_t *root;
+        snprintf(text, sizeof text, "{\"before\":\"1e999\",\"a\":%s,\"b\":[%s,7 ]}", all[i].text, all[i].text);
+        ck_assert_msg(wf_json_parse(&root, text, strlen(text), "f", &err) == WEFT_OK, "%s", err.text);
+        const json_t *a = json_object_get(root, "a"), *b = json_object_get(root, "b");
+        ck_assert_msg(json_number_value(a) == all[i].value, "%s: %.17g", all[i].text, json_number_value(a));
+        ck_assert_int_eq(json_is_integer(a), all[i].whole);
+        ck_assert(json_number_value(json_array_get(b, 0)) == all[i].value);
+        ck_assert_int_eq(json_integer_value(json_array_get(b, 1)), 7);
+        ck_assert_str_eq(json_string_value(json_object_get(root, "before")), "1e999");
+        json_decref(root);
+    }
+    for (int n = 300; n < 320; n++) { /* 99...9: past the doubles from 309 digits on */
+        json_t *root;
+        memset(digits, '9', (size_t)n);
+        digits[n] = '\0';
+        snprintf(text, sizeof text, "{\"a\":%s}", digits);
+        ck_assert_int_eq(wf_json_parse(&root, text, strlen(text), "f", &err), WEFT_OK);
+        ck_assert(json_number_value(json_object_get(root, "a")) == (n < 309 ? strtod(digits, NULL) : 1e308));
+        json_decref(root);
+    }
+}
+END_TEST
+
+/* U+0000 in a text is U+FFFD, wherever it stands and however often; in a key it is refused. */
+START_TEST(nul_is_read_in_a_text_and_refused_in_a_key)
+{
+    static const char text[] = "{\"a\":\"x\\u0000y\\u0000\\u0000\",\"b\\\\u0000\" : \"\\\\u0000\\\"\\u0000\",\"c\":[\"\\u0000\"]}";
+    json_t *root;
+
+    ck_assert_msg(wf_json_parse(&root, text, sizeof text - 1, "f", &err) == WEFT_OK, "%s", err.text);
+    ck_assert_str_eq(json_string_value(json_object_get(root, "a")), "x\xef\xbf\xbdy\xef\xbf\xbd\xef\xbf\xbd");
+    ck_assert_str_eq(json_string_value(json_object_get(root, "b\\u0000")), "\\u0000\"\xef\xbf\xbd");
+    ck_assert_str_eq(json_string_value(json_array_get(json_object_get(root, "c"), 0)), "\xef\xbf\xbd");
+    json_decref(root);
+    ck_assert_int_eq(parse("{\"a\": 1,\n \"b\\u0000c\" :2}"), WEFT_E_FORMAT);
+    ck_assert_str_eq(err.text, "f.json: line 2: a key has the character U+0000 in it");
+}
+END_TEST
+
+START_TEST(a_byte_order_mark_is_skipped)
+{
+    ck_assert_int_eq(parse("\xef\xbb\xbf{\"a\": 1}"), WEFT_OK);
+    ck_assert_int_eq(parse("\xef\xbb\xbf{x}"), WEFT_E_FORMAT);
+    ck_assert_str_eq(err.text, "f.json: not valid JSON, line 1 column 2: string or '}' expected near 'x'");
+    ck_assert_int_eq(parse("\xef\xbb\xbf"), WEFT_E_FORMAT);
+}
+END_TEST
+
+/* A string full of U+0000 and a long way from it to the next sign: each is looked at once. */
+START_TEST(many_changes_take_no_time)
+{
+    size_t  size = (size_t)12 << 20, n = 0;
+    char   *text = malloc(size);
+    json_t *root;
+
+    n += (size_t)sprintf(text, "{\"a\":\"");
+    while (n < size / 2) n += (size_t)sprintf(text + n, "\\u0000");
+    text[n++] = '"';
+    memset(text + n, ' ', size - 1 - n);
+    text[size - 1] = '}';
+    ck_assert_int_eq(wf_json_parse(&root, text, size, "f", &err), WEFT_OK);
+    ck_assert_uint_eq(json_string_length(json_object_get(root, "a")), (n - 7) / 2);
+    json_decref(root);
+    free(text);
 }
 END_TEST
 
@@ -258,6 +351,10 @@ int main(void)
     tcase_add_test(c, plain_json_is_taken);
     tcase_add_test(c, broken_json_is_refused);
     tcase_add_test(c, the_place_is_told);
+    tcase_add_test(c, any_number_is_read);
+    tcase_add_test(c, nul_is_read_in_a_text_and_refused_in_a_key);
+    tcase_add_test(c, a_byte_order_mark_is_skipped);
+    tcase_add_test(c, many_changes_take_no_time);
     tcase_add_test(c, the_root_is_an_object);
     tcase_add_test(c, a_key_that_stands_twice_is_named);
     tcase_add_test(c, depth_is_bounded);

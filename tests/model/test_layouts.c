@@ -500,6 +500,10 @@ START_TEST(one_list_of_merges_serves_both_encoders)
     same_model(a, b);
     weft_model_free(b);
     weft_model_free(a);
+    shell("head -n 101 '%s' > '%s'", data_path("models/tiny-sdxl/tokenizer/merges.txt"), in_scratch("cut.txt"));
+    o.tokenizer = in_scratch("cut.txt"); /* nothing but the encoder's rows tells */
+    refused(data_path("layouts/tiny-sdxl.safetensors"), &o, WEFT_E_MISMATCH,
+            "cut.txt: these merges make 614 tokens, the text encoder has 714 rows", "cut short");
     o.tokenizer = data_path("models/tiny-sdxl/model_index.json");
     refused(data_path("layouts/tiny-sdxl.safetensors"), &o, WEFT_E_FORMAT, "model_index.json", NULL);
 }

@@ -289,7 +289,7 @@ static const struct {
     { "sd1", set, UNET, "down_block_types", "[\"DownBlock2D\"]", WEFT_E_FORMAT, UNET, "down_block_types" },
     { "sd1", set, UNET, "down_block_types", "[1, 2, 3]", WEFT_E_FORMAT, UNET, "down_block_types" },
     { "sd1", set, UNET, "down_block_types", "null", WEFT_E_FORMAT, UNET, "down_block_types" },
-    { "sd1", set, UNET, "act_fn", "\"mish\"", WEFT_E_UNSUPPORTED, UNET, "mish" },
+    { "sd1", set, UNET, "act_fn", "\"quick_gelu\"", WEFT_E_UNSUPPORTED, UNET, "quick_gelu" },
     { "sd1", set, UNET, "act_fn", "3", WEFT_E_FORMAT, UNET, "act_fn" },
     { "sd1", set, TEXT, "hidden_act", "\"gelu_new\"", WEFT_E_UNSUPPORTED, TEXT, "gelu_new" },
     { "sd1", set, VAE, "act_fn", "\"elu\"", WEFT_E_UNSUPPORTED, VAE, "elu" },
@@ -367,6 +367,10 @@ static const struct {
     { "sdxl", set, INDEX, "text_encoder", "[null, null]", WEFT_E_FORMAT, "text encoders give 24 channels",
       "takes 40" },
     { "sdxl", set, INDEX, "text_encoder_2", "[null, null]", WEFT_E_FORMAT, "16 channels", NULL },
+    { "sdxl", set, "text_encoder_2/config.json", "eos_token_id", "7", WEFT_E_FORMAT, "text_encoder_2/config.json",
+      "eos_token_id is 7, but the vocabulary ends prompts with" },
+    { "sdxl", set, "text_encoder_2/config.json", "eos_token_id", "2", WEFT_OK, "", NULL },
+    { "sd1", set, TEXT, "eos_token_id", "7", WEFT_OK, "", NULL }, /* it has no pooled vector */
 };
 
 START_TEST(one_change)
@@ -388,7 +392,7 @@ START_TEST(not_a_model)
     const char *file = data_path("models/tiny-sd1/unet/diffusion_pytorch_model.safetensors");
     char long_path[3000];
     refused(data_path("models/no-such-model"), NULL, WEFT_E_IO, "no-such-model", "No such file");
-    refused(file, NULL, WEFT_E_FORMAT, file, "model.diffusion_model.");
+    refused(file, NULL, WEFT_E_UNSUPPORTED, file, "one part of a model");
     refused("", NULL, WEFT_E_IO, "No such file", NULL);
     memset(long_path, 'x', sizeof long_path - 1);
     long_path[sizeof long_path - 1] = 0;
@@ -480,8 +484,14 @@ static size_t tokens_of(const weft_model *m, int32_t *ids, size_t cap)
     return n;
 }
 
+static void keep_warning(void *user, int32_t level, const char *line)
+{
+    if (level == WEFT_LOG_WARN) snprintf(user, 512, "%s", line);
+}
+
 START_TEST(tokenizers)
 {
+    char warned[512] = "";
     weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
     weft_model_info info = WEFT_MODEL_INFO_INIT;
     weft_error err = { 0, 0, "" };
@@ -524,13 +534,50 @@ START_TEST(tokenizers)
     refused(copy, &o, WEFT_E_IO, "/unet", "merges.txt");
     remove_copy();
 
+    make_copy("tiny-sd1"); /* a byte order mark in front of every text, as some editors leave it */
+    shell("find '%s' -name '*.json' -o -name merges.txt | xargs sed -i '1s/^/\xef\xbb\xbf/'%s", copy, "");
+    bytes marked = slurp(in_copy("tokenizer/merges.txt"));
+    ck_assert_mem_eq(marked.v, "\xef\xbb\xbf#version", 11);
+    free(marked.v);
+    m = opened(copy, NULL);
+    ck_assert_uint_eq(tokens_of(m, ids, 64), count);
+    ck_assert_mem_eq(ids, want, count * sizeof *ids);
+    weft_model_free(m);
+    remove_copy();
+
+    make_copy("tiny-sd1"); /* a length of 1e30, as transformers writes it where it knows none */
+    shell("sed -i 's/\"model_max_length\": 77/\"model_max_length\": %s/' '%s'", "1000000000000000019884624838656",
+          in_copy("tokenizer/tokenizer_config.json"));
+    shell("grep -q %s '%s'", "19884624838656", in_copy("tokenizer/tokenizer_config.json"));
+    weft_model_free(opened(copy, NULL));
+    set("text_encoder/config.json", "vocab_size", "771"); /* rows are as many as the configuration says */
+    refused(copy, NULL, WEFT_E_FORMAT, "is (770, 24), wanted (771, 24)", NULL);
+    remove_copy();
+
     make_copy("tiny-sd1"); /* an id that the text encoder has no row for */
     o.tokenizer = NULL;
-    set("tokenizer/vocab.json", "zebra", "770");
+    write_text("tokenizer/added_tokens.json", "{\"zebra\": 770}", "");
     refused(copy, &o, WEFT_E_MISMATCH, "/tokenizer", "770 rows");
+    drop("tokenizer/added_tokens.json", "", "");
+    set("tokenizer/vocab.json", "zebra</w>", "769"); /* the id of another */
+    refused(copy, &o, WEFT_E_FORMAT, "/tokenizer", "have one id, 769");
+    remove_copy();
+
+    make_copy("tiny-sd1"); /* a list that ends early */
+    shell("sed -i 101,\\$d '%s'%s", in_copy("tokenizer/merges.txt"), "");
+    refused(copy, &o, WEFT_E_FORMAT, "/tokenizer: no merge makes 157 of the vocabulary's 770 tokens", "merges are missing");
     write_text("tokenizer/merges.txt", "#version\nbroken", "");
     refused(copy, &o, WEFT_E_FORMAT, "tokenizer", NULL);
     remove_copy();
+
+    o.tokenizer = data_path("models/tiny-inpaint/tokenizer"); /* of another model, which has fewer tokens */
+    o.log = keep_warning;
+    o.log_user = warned;
+    m = opened(data_path("models/tiny-sd1"), &o);
+    ck_assert_msg(strstr(warned, "tiny-inpaint/tokenizer: the tokenizer has 634 tokens, the text encoder 770 rows") != NULL,
+                  "%s", warned);
+    weft_model_free(m);
+    o = (weft_model_options)WEFT_MODEL_OPTIONS_INIT;
 
     make_copy("tiny-sdxl"); /* each of two */
     drop("tokenizer_2", "", "");
@@ -660,6 +707,84 @@ START_TEST(the_pooled_vector_is_the_second_encoders)
     ck_assert_mem_eq(pooled[0], pooled[1], sizeof pooled[0]);
     ck_assert(pooled[0][19] != 777 && pooled[0][20] == 777);
     remove_copy();
+}
+END_TEST
+
+/* Without a tokenizer the configuration alone says where a prompt ends: at the first of its end token, at the highest id
+ * if it says 2, at the beginning if there is none. transformers' pooled vectors for each. */
+START_TEST(the_configuration_says_where_a_prompt_ends)
+{
+    json_t *index = golden_json("settings.json"), *ends = json_object_get(index, "ends");
+    json_t *list = json_object_get(ends, "ids"), *tokens = json_object_get(ends, "eos_token_id");
+    weft_tensors *t = golden_open("settings.safetensors");
+    int32_t ids[2][77];
+    static float text[77 * 40];
+    ck_assert_uint_eq(json_array_size(tokens), 4);
+    for (size_t k = 0; k < 77; k++) {
+        ids[1][k] = (int32_t)json_integer_value(json_array_get(list, k));
+        ids[0][k] = 3;
+    }
+    for (size_t i = 0; i < 4; i++) {
+        char token[16], what[32];
+        float pooled[20];
+        plain_encode e = PLAIN_ENCODE_INIT;
+        weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+        weft_plan *plan;
+        weft_run *run;
+        snprintf(token, sizeof token, "%d", (int)json_integer_value(json_array_get(tokens, i)));
+        make_copy("tiny-sdxl");
+        drop("tokenizer", "", "");
+        drop("tokenizer_2", "", "");
+        set("text_encoder_2/config.json", "eos_token_id", token);
+        weft_model *m = opened(copy, NULL);
+        must(weft_plan_create(m, NULL, &plan, &golden_err));
+        must(weft_plan_seal(plan, 1, &golden_err));
+        o.threads = 1;
+        must(weft_run_create(plan, &o, &run, &golden_err));
+        e.text = text, e.text_len = 77 * 40;
+        e.pooled = pooled, e.pooled_len = 20;
+        must(plain_run_encode_ids(run, ids[0], ids[1], 77, &e, &golden_err));
+        golden want = golden_read(t, "ends/%s", token);
+        snprintf(what, sizeof what, "an end of %s", token);
+        near_golden(what, pooled, want.v, want.n, 1e-5);
+        free(want.v);
+        weft_run_free(run);
+        weft_plan_free(plan);
+        weft_model_free(m);
+        remove_copy();
+    }
+    weft_tensors_free(t);
+    json_decref(index);
+}
+END_TEST
+
+typedef struct heard { int lines; char text[512]; } heard;
+
+static void hear(void *user, int32_t level, const char *line)
+{
+    heard *h = user;
+    if (level != WEFT_LOG_WARN) return;
+    h->lines++;
+    snprintf(h->text, sizeof h->text, "%s", line);
+}
+
+/* A key of a version to come, in each network's configuration. */
+START_TEST(unknown_settings_are_warned_about)
+{
+    static const char *const files[] = { UNET, VAE, TEXT };
+    for (size_t i = 0; i < WF_LEN(files); i++) {
+        heard h = { 0, "" };
+        weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
+        o.log = hear;
+        o.log_user = &h;
+        make_copy("tiny-sd1");
+        set(files[i], "later_setting", "1.5");
+        weft_model_free(opened(copy, &o));
+        ck_assert_int_eq(h.lines, 1);
+        ck_assert_ptr_nonnull(strstr(h.text, in_copy(files[i])));
+        ck_assert_ptr_nonnull(strstr(h.text, "1 setting that this version does not know, without effect: later_setting"));
+        remove_copy();
+    }
 }
 END_TEST
 
@@ -812,6 +937,8 @@ int main(void)
     tcase_add_test(c, tokenizers);
     tcase_add_test(c, progress_may_stop_it);
     tcase_add_test(c, the_pooled_vector_is_the_second_encoders);
+    tcase_add_test(c, the_configuration_says_where_a_prompt_ends);
+    tcase_add_test(c, unknown_settings_are_warned_about);
     tcase_add_test(c, a_copy_gives_the_same_bits);
     suite_add_tcase(s, c);
     return run_suite(s);

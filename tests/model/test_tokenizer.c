@@ -428,6 +428,162 @@ START_TEST(a_folder_says_what_it_lacks)
 }
 END_TEST
 
+/* Folders as older and newer programs leave them: tokens in added_tokens.json or added_tokens_decoder, a length of
+ * 1e30, byte order marks, other ends of lines. */
+START_TEST(folders_of_any_age_give_the_ids_of_transformers)
+{
+    static const char *const names[] = { "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+                                         "added_tokens.json" };
+    json_t *all = data_json("golden/vocabularies.json"), *f, *c;
+    size_t  i, k, size;
+    char    folder[] = "/tmp/weft-tokenizer-XXXXXX", name[256];
+
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    json_array_foreach(json_object_get(all, "folders"), i, f) {
+        wf_tokenizer *t = NULL;
+        for (size_t n = 0; n < COUNT_OF(names); n++) {
+            const char *given = text_of(json_object_get(f, "files"), names[n]);
+            snprintf(name, sizeof name, "models/tiny-sd1/tokenizer/%s", names[n]);
+            char *text = given != NULL ? strdup(given) : n < 4 ? read_file(name, &size) : NULL;
+            char *marked = text != NULL ? malloc(strlen(text) + 4) : NULL;
+            if (marked != NULL) sprintf(marked, "%s%s", json_array_size(json_object_get(f, "mark")) > 0 ? "\xef\xbb\xbf" : "", text);
+            write_file(folder, names[n], marked);
+            free(text);
+            free(marked);
+        }
+        ck_assert_msg(wf_tokenizer_open(folder, NULL, &t, &err) == WEFT_OK, "%s: %s", text_of(f, "name"), err.text);
+        ck_assert_int_eq(wf_tokenizer_size(t), (int)number_of(f, "size"));
+        json_array_foreach(json_object_get(f, "cases"), k, c)
+            expect_json_ids(t, text_of(c, "text"), json_object_get(c, "ids"));
+        wf_tokenizer_free(t);
+    }
+    ck_assert_uint_eq(i, 7);
+    for (size_t n = 0; n < COUNT_OF(names); n++) write_file(folder, names[n], NULL);
+    rmdir(folder);
+    json_decref(all);
+}
+END_TEST
+
+/* ---- what must agree ------------------------------------------------------------------------- */
+
+static json_t *whole_vocabulary(void) { return data_json("models/tiny-sd1/tokenizer/vocab.json"); }
+
+static void refused_as(json_t *vocab, const char *merges, const char *config, const char *want)
+{
+    wf_tokenizer *t;
+    char         *text = json_dumps(vocab, 0);
+
+    ck_assert_msg(parse(text, merges, config, NULL, NULL, &t) == WEFT_E_FORMAT, "opened: %s", want);
+    ck_assert_str_eq(err.text, want);
+    free(text);
+    json_decref(vocab);
+}
+
+static int64_t id_of(const json_t *vocab, const char *token)
+{
+    ck_assert_ptr_nonnull(json_object_get(vocab, token));
+    return json_integer_value(json_object_get(vocab, token));
+}
+
+/* Two tokens with one id, an id without a token, a token that no merge makes: tiny-sd1's 770 have ids 0 to 769. */
+START_TEST(a_damaged_vocabulary_is_refused)
+{
+    size_t  size;
+    char   *merges = read_file("models/tiny-sd1/tokenizer/merges.txt", &size), want[256];
+    json_t *v = whole_vocabulary();
+    int64_t id = id_of(v, "the</w>");
+
+    json_object_set_new(v, "of</w>", json_integer(id));
+    snprintf(want, sizeof want, " have one id, %d", (int)id);
+    char *text = json_dumps(v, 0);
+    wf_tokenizer *t;
+    ck_assert_int_eq(parse(text, merges, NULL, NULL, NULL, &t), WEFT_E_FORMAT);
+    ck_assert_msg(strstr(err.text, "\"of</w>\"") != NULL && strstr(err.text, "\"the</w>\"") != NULL &&
+                  strstr(err.text, want) != NULL, "%s", err.text);
+    free(text);
+    json_decref(v);
+
+    v = whole_vocabulary();
+    id = id_of(v, "the</w>");
+    json_object_set_new(v, "the</w>", json_integer(9999));
+    ck_assert_int_eq(id_of(v, "<|endoftext|>"), 769);
+    snprintf(want, sizeof want, "tokenizer: no token has the id %d, the next is ", (int)id);
+    text = json_dumps(v, 0);
+    ck_assert_int_eq(parse(text, merges, NULL, NULL, NULL, &t), WEFT_E_FORMAT);
+    ck_assert_msg(strncmp(err.text, want, strlen(want)) == 0, "%s", err.text);
+    free(text);
+    json_decref(v);
+
+    v = whole_vocabulary();
+    json_object_set_new(v, "zebra</w>", json_integer(770));
+    refused_as(v, merges, NULL, "tokenizer: no merge makes 1 of the vocabulary's 771 tokens, the first of them \"zebra</w>\": "
+                                "merges are missing");
+    refused_as(whole_vocabulary(), merges, "{\"added_tokens_decoder\": {\"768\": {\"content\": \"<cat>\"}}}",
+               "tokenizer: the tokens \"<|startoftext|>\" and \"<cat>\" have one id, 768");
+    refused_as(whole_vocabulary(), merges, "{\"added_tokens_decoder\": {\"800\": {\"content\": \"<a>\"},"
+               "\"0800\": {\"content\": \"<b>\"}}}", "tokenizer: the tokens \"<a>\" and \"<b>\" have one id, 800");
+    free(merges);
+}
+END_TEST
+
+/* What stands in the vocabulary without a merge is a token if something names it; ids may be filled by added ones. */
+START_TEST(a_named_token_needs_no_merge)
+{
+    size_t        size;
+    char         *merges = read_file("models/tiny-sd1/tokenizer/merges.txt", &size), *text;
+    json_t       *v = whole_vocabulary();
+    wf_tokenizer *t;
+
+    json_object_set_new(v, "<new1>", json_integer(770));
+    json_object_set_new(v, "<new2>", json_integer(772));
+    text = json_dumps(v, 0);
+    t = parsed(text, merges, "{\"additional_special_tokens\": [\"<new1>\", {\"content\": \"<new2>\"}, \"<absent>\"],"
+                             "\"added_tokens_decoder\": {\"771\": {\"content\": \"<cat>\"}}}", NULL);
+    ck_assert_int_eq(wf_tokenizer_size(t), 773);
+    expect_ids(t, "<new1><cat><new2>", (int32_t[]){ 770, 771, 772 }, 3);
+    wf_tokenizer_free(t);
+    free(text);
+    free(merges);
+    json_decref(v);
+}
+END_TEST
+
+/* The file cut after each of its lines, and each line left out: every time some token is out of reach. The same in a
+ * tokenizer.json. */
+START_TEST(a_list_of_merges_with_a_hole_is_refused)
+{
+    size_t        size, count = 0, line[300];
+    char         *merges = read_file("models/tiny-sd1/tokenizer/merges.txt", &size), *cut = malloc(size + 1);
+    json_t       *v = whole_vocabulary(), *whole = data_json("models/tiny-sd1/tokenizer/tokenizer.json");
+    char         *text = json_dumps(v, 0);
+    wf_tokenizer *t;
+
+    for (size_t i = 0; i < size; i++)
+        if (i == 0 || merges[i - 1] == '\n') line[count++] = i;
+    line[count] = size;
+    ck_assert_uint_eq(count, 257); /* with the title */
+    wf_tokenizer_free(parsed(text, merges, NULL, NULL));
+    for (size_t i = 1; i < count; i++) {
+        ck_assert_int_eq(wf_tokenizer_parse(text, strlen(text), merges, line[i], NULL, 0, NULL, 0, NULL, &t, &err), WEFT_E_FORMAT);
+        memcpy(cut, merges, line[i]);
+        memcpy(cut + line[i], merges + line[i + 1], size - line[i + 1]);
+        cut[size - (line[i + 1] - line[i])] = '\0';
+        ck_assert_msg(parse(text, cut, NULL, NULL, NULL, &t) == WEFT_E_FORMAT, "without line %zu", i + 1);
+        ck_assert_msg(strstr(err.text, "no merge makes 1 of the vocabulary's 770 tokens") != NULL, "%s", err.text);
+    }
+    json_array_remove(json_object_get(json_object_get(whole, "model"), "merges"), 100);
+    free(text);
+    text = json_dumps(whole, 0);
+    ck_assert_int_eq(wf_tokenizer_parse_whole(text, strlen(text), NULL, 0, NULL, &t, &err), WEFT_E_FORMAT);
+    ck_assert_msg(strstr(err.text, "no merge makes 1 of the vocabulary's 770 tokens") != NULL, "%s", err.text);
+    free(text);
+    free(cut);
+    free(merges);
+    json_decref(v);
+    json_decref(whole);
+}
+END_TEST
+
 /* ---- cost and memory ------------------------------------------------------------------------- */
 
 static double seconds_for(const wf_tokenizer *t, const char *text)
@@ -505,6 +661,8 @@ int main(void)
     tcase_add_test(agree, published_merges_give_published_ids);
     tcase_add_test(agree, folders_give_the_ids_of_transformers);
     tcase_add_test(agree, tokenizer_json_gives_the_same);
+    tcase_add_test(agree, folders_of_any_age_give_the_ids_of_transformers);
+    tcase_add_test(rules, a_named_token_needs_no_merge);
     tcase_add_test(rules, merges_go_by_rank_then_from_the_left);
     tcase_add_test(rules, a_later_pair_of_lower_rank_goes_first);
     tcase_add_test(rules, ids_beyond_cap_are_counted_only);
@@ -516,6 +674,8 @@ int main(void)
     tcase_add_test(refusals, tokenizer_json_of_another_kind_is_refused);
     tcase_add_test(refusals, texts_that_are_none_are_refused);
     tcase_add_test(refusals, a_folder_says_what_it_lacks);
+    tcase_add_test(refusals, a_damaged_vocabulary_is_refused);
+    tcase_add_test(refusals, a_list_of_merges_with_a_hole_is_refused);
     tcase_add_test(cost, no_text_takes_long);
     tcase_add_test(cost, every_allocation_may_fail);
     tcase_set_timeout(cost, 120);

@@ -4,47 +4,14 @@
  * sines too. So weights need no file, and names, shapes and order are tested with the arithmetic. The names come
  * from tests/reference/make_formula.py, and with them two nets of odd proportions: what passes through the buffers at
  * the ends must be counted too, and the sanitizer and the workbench watch. */
-#include <stdbool.h>
-#include <unistd.h>
+#include "nets/formula.h"
 
-#include "golden.h"
-#include "nets/config.h"
-#include "nets/workbench.h"
-
-enum { MOST = 1024 }; /* tensors of a net */
-
-/* ---- a net's file ---------------------------------------------------------------------------- */
-
-static size_t read_shape(weft_tensor_out *t, const char *text)
-{
-    size_t count = 1;
-    while (*text != '\0') {
-        char *end;
-        t->shape[t->rank] = strtol(text, &end, 10);
-        count *= (size_t)t->shape[t->rank++];
-        text = *end == ',' ? end + 1 : end;
-    }
-    return count;
-}
-
-static void fill(float *v, const weft_tensor_out *t, size_t count, size_t k)
-{
-    size_t n = strlen(t->name);
-    bool gain = n >= 7 && strcmp(t->name + n - 7, ".weight") == 0;
-    double root = sqrt((double)count / (double)t->shape[0]);
-    for (size_t i = 0; i < count; i++) {
-        double s = sin(1 + 0.61803398875 * (double)i + (double)k);
-        v[i] = (float)(t->rank >= 2 ? s / root : gain ? 1 + 0.1 * s : 0.1 * s);
-    }
-}
-
-/* The list tests/data/formula/<list>.tsv as a safetensors file, opened. */
-static weft_tensors *make_file(const char *list)
+/* The list tests/data/formula/<list>.tsv as a net. */
+static net *open_list(const char *list, const char *component)
 {
     static weft_tensor_out tensors[MOST];
-    char line[512], path[] = "/tmp/weft-formula-XXXXXX";
+    char line[512];
     size_t count = 0;
-    weft_tensors *file;
     FILE *f = fopen(data_path("formula/%s.tsv", list), "r");
 
     ck_assert_msg(f != NULL, "no formula/%s.tsv", list);
@@ -52,58 +19,11 @@ static weft_tensors *make_file(const char *list)
         weft_tensor_out *t = &tensors[count];
         ck_assert_uint_lt(count, MOST);
         *t = (weft_tensor_out){ .struct_size = sizeof *t, .name = strdup(strtok(line, "\t")) };
-        size_t n = read_shape(t, strtok(NULL, "\n"));
-        float *v = malloc(n * sizeof *v);
-        fill(v, t, n, count);
-        t->data = v;
+        for (char *size = strtok(NULL, ",\n"); size != NULL; size = strtok(NULL, ",\n"))
+            t->shape[t->rank++] = strtol(size, NULL, 10);
     }
     fclose(f);
-    int fd = mkstemp(path);
-    ck_assert_int_ge(fd, 0);
-    close(fd);
-    must(weft_tensors_write(path, tensors, count, NULL, 0, &golden_err));
-    must(weft_tensors_open(path, NULL, &file, &golden_err));
-    unlink(path);
-    for (size_t i = 0; i < count; i++) free((void *)tensors[i].name), free((void *)tensors[i].data);
-    return file;
-}
-
-/* ---- a net on the workbench ------------------------------------------------------------------ */
-
-typedef struct net {
-    weft_allocator alloc;
-    weft_tensors  *file;
-    wf_layer       layers[MOST];
-    size_t         layer_count;
-    wf_derived     derived;
-    wf_bag         names;
-    uint8_t        used[MOST];
-    wf_binder      binder;
-    workbench      w;
-} net;
-
-static net *net_open(const char *list, const char *component)
-{
-    const wf_kernels *tables[2];
-    net *n = calloc(1, sizeof *n);
-    n->alloc = wf_allocator(NULL);
-    n->derived.alloc = &n->alloc;
-    wf_bag_init(&n->names, &n->alloc);
-    n->file = make_file(list);
-    n->binder = (wf_binder){ .alloc = &n->alloc, .file = n->file, .path = list, .component = component,
-                             .layers = n->layers, .layer_count = &n->layer_count, .layer_cap = MOST, .used = n->used,
-                             .derived = &n->derived, .names = &n->names };
-    bench_open(&n->w, tables[bench_tables(tables) - 1], 2);
-    return n;
-}
-
-static void net_close(net *n)
-{
-    bench_close(&n->w);
-    wf_derived_free(&n->derived);
-    wf_bag_free(&n->names);
-    weft_tensors_free(n->file);
-    free(n);
+    return net_open(formula_file(tensors, count, NULL), list, component);
 }
 
 /* ---- what is stored of an output ------------------------------------------------------------- */
@@ -146,13 +66,6 @@ static void check(const char *what, const float *v, size_t n, const json_t *want
         ck_assert_double_eq_tol(size / (double)n, number(want, "abs_mean"), 1e-5 * number(want, "abs_mean"));
 }
 
-static float *wave(double (*f)(double), double step, size_t n)
-{
-    float *v = malloc(n * sizeof *v);
-    for (size_t i = 0; i < n; i++) v[i] = (float)f(step * (double)i);
-    return v;
-}
-
 /* ---- the nets -------------------------------------------------------------------------------- */
 
 static void numbers(float *v, const json_t *list) /* in nested lists, in order */
@@ -168,7 +81,7 @@ static void check_unet(const json_t *item)
 {
     const char *name = json_string_value(json_object_get(item, "name"));
     const json_t *inputs = json_object_get(item, "inputs");
-    net *n = net_open(name, "unet");
+    net *n = open_list(name, "unet");
     wf_unet_config c;
     wf_denoiser *u;
     float timestep[2], ids[12], out[2 * 4 * 16 * 16];
@@ -201,7 +114,7 @@ static void check_unet(const json_t *item)
 static void check_vae(const json_t *item, wf_grid small, wf_grid large)
 {
     const char *name = json_string_value(json_object_get(item, "name"));
-    net *n = net_open(name, "vae");
+    net *n = open_list(name, "vae");
     wf_vae_config c;
     wf_vae *v;
 
@@ -230,7 +143,7 @@ static void check_vae(const json_t *item, wf_grid small, wf_grid large)
 static void check_clip(const char *list, const json_t *k, const json_t *item)
 {
     const char *act = json_string_value(json_object_get(item, "act"));
-    net *n = net_open(list, "text_encoder");
+    net *n = open_list(list, "text_encoder");
     wf_clip_config c = { .hidden = (int32_t)number(k, "hidden"), .layers = (int32_t)number(k, "layers"),
                          .heads = (int32_t)number(k, "heads"), .intermediate = (int32_t)number(k, "intermediate"),
                          .vocab = (int32_t)number(k, "vocab"), .positions = (int32_t)number(k, "positions"),

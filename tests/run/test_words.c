@@ -299,6 +299,254 @@ START_TEST(a_row_of_the_vocabulary)
 }
 END_TEST
 
+/* ---- a file's name ---- */
+
+static void remove_folder(const char *dir)
+{
+    char line[300];
+    snprintf(line, sizeof line, "rm -r '%s'", dir);
+    ck_assert_int_eq(system(line), 0);
+}
+
+/* A file of data/concepts under another name in `dir`. */
+static weft_concept *renamed(const char *file, const char *dir, const char *name, const char *tokens)
+{
+    weft_concept_options o = WEFT_CONCEPT_OPTIONS_INIT;
+    char line[1024], path[512];
+    weft_concept *c;
+    o.tokens = tokens;
+    snprintf(path, sizeof path, "%s/%s.safetensors", dir, name);
+    snprintf(line, sizeof line, "mkdir -p '%s' && cp '%s' '%s'", dir, data_path("concepts/%s", file), path);
+    ck_assert_int_eq(system(line), 0);
+    must(weft_concept_open(path, &o, &c, &golden_err));
+    return c;
+}
+
+static int32_t times(const weft_plan *p, const weft_concept *c, const char *prompt)
+{
+    int32_t n = -1;
+    must(weft_plan_token_count(p, c, 0, prompt, 0, &n, &golden_err));
+    return n;
+}
+
+static const char *second_name(const weft_concept *c)
+{
+    weft_token_info w = WEFT_TOKEN_INFO_INIT;
+    must(weft_concept_token(c, 0, &w, &golden_err));
+    return w.also;
+}
+
+/* What a token is called by its file's name it is by the name inside, which words.json holds to diffusers; and the
+ * plan's text and stamp know. */
+START_TEST(the_name_of_the_file_is_the_token_too)
+{
+    char dir[256], text[4096];
+    bench b;
+    snprintf(dir, sizeof dir, "%s", test_dir());
+    weft_concept *c = renamed("cat_toy.safetensors", dir, "My Thing-2", NULL);
+    ck_assert_str_eq(second_name(c), "My Thing-2");
+    open_model(&b, "tiny-sd1");
+    must(weft_plan_add_concept(b.plan, c, 1, NULL, &golden_err));
+    start(&b);
+    plain_encode inside = encode_of(&b, "a <cat-toy>, <cat-toy>", 1, 0), file = encode_of(&b, "a my  thing-2, MY THING-2", 1, 0);
+    must(plain_run_encode(b.run, &inside, &golden_err));
+    must(plain_run_encode(b.run, &file, &golden_err));
+    ck_assert(memcmp(inside.text, file.text, file.text_len * sizeof *file.text) == 0);
+    ck_assert_int_eq(times(b.plan, c, "a my thing-2, <CAT-TOY> and my thing-2s"), 2);
+    ck_assert_int_eq(times(b.plan, c, "my thing"), 0);
+    must(weft_plan_text(b.plan, text, sizeof text, NULL, &golden_err));
+    ck_assert_msg(strstr(text, "1  <cat-toy>                My Thing-2, also written my thing-2\n") != NULL, "%s", text);
+    encode_free(&inside), encode_free(&file);
+    bench_free(&b);
+    weft_concept_free(c);
+    remove_folder(dir);
+}
+END_TEST
+
+/* It hides nothing: neither a word of the vocabulary, nor a token of another concept, in whatever order they come; and
+ * there is none where the caller names the token, where it is the same name, or where it is no text. */
+START_TEST(a_file_s_name_hides_nothing)
+{
+    char dir[256], sub[300], text[4096];
+    weft_add_options replace = WEFT_ADD_OPTIONS_INIT;
+    replace.flags = WEFT_ADD_REPLACE;
+    snprintf(dir, sizeof dir, "%s", test_dir());
+    snprintf(sub, sizeof sub, "%s/sub", dir);
+    for (int order = 0; order < 2; order++) {
+        bench b;
+        weft_concept *cat = renamed("cat_toy.safetensors", dir, "x-1", NULL), *named, *same, *the;
+        named = concept_of("same.safetensors", NULL, "X-1");    /* by the caller: it is this one's */
+        same = renamed("same.safetensors", sub, "X-1", NULL);   /* by its file too: it is nobody's */
+        the = renamed("cat_toy.safetensors", dir, "the", NULL); /* a word of the vocabulary        */
+        ck_assert_str_eq(second_name(same), "X-1");
+
+        open_model(&b, "tiny-sd1");
+        must(weft_plan_add_concept(b.plan, order ? named : cat, 1, NULL, &golden_err));
+        must(weft_plan_add_concept(b.plan, order ? cat : named, 1, NULL, &golden_err));
+        ck_assert_int_eq(times(b.plan, cat, "x-1 <cat-toy>"), 1);
+        ck_assert_int_eq(times(b.plan, named, "x-1 <cat-toy>"), 1);
+        must(weft_plan_seal(b.plan, 1, &golden_err));
+        must(weft_plan_text(b.plan, text, sizeof text, NULL, &golden_err));
+        ck_assert_ptr_null(strstr(text, "also written"));
+        bench_free(&b);
+
+        open_model(&b, "tiny-sd1");
+        must(weft_plan_add_concept(b.plan, order ? same : cat, 1, NULL, &golden_err));
+        ck_assert_int_eq(times(b.plan, order ? same : cat, "x-1 <cat-toy> <same>"), 2);
+        must(weft_plan_add_concept(b.plan, order ? cat : same, 1, NULL, &golden_err));
+        ck_assert_int_eq(times(b.plan, cat, "x-1 <cat-toy> <same>"), 1);
+        ck_assert_int_eq(times(b.plan, same, "x-1 <cat-toy> <same>"), 1);
+        bench_free(&b);
+
+        open_model(&b, "tiny-sd1");
+        must(weft_plan_add_concept(b.plan, the, 1, order ? &replace : NULL, &golden_err));
+        ck_assert_int_eq(times(b.plan, the, "the <cat-toy>"), 1 + order);
+        bench_free(&b);
+        weft_concept_free(cat), weft_concept_free(named), weft_concept_free(same), weft_concept_free(the);
+    }
+    weft_concept *c = renamed("cat_toy.safetensors", dir, "x-1", "<a>");
+    ck_assert_ptr_null(second_name(c));
+    weft_concept_free(c);
+    static const char *const without[] = { "<CAT-toy>", "a\xff", "a\x01" };
+    for (size_t i = 0; i < 3; i++) {
+        c = renamed("cat_toy.safetensors", dir, without[i], NULL);
+        ck_assert_ptr_null(second_name(c));
+        weft_concept_free(c);
+    }
+    static const char *const files[] = { "bundle.safetensors", "simo.safetensors", "kohya.safetensors", "edlora.pth" };
+    for (size_t i = 0; i < 4; i++) {
+        c = concept_of(files[i], NULL, NULL);
+        ck_assert_ptr_null(second_name(c));
+        weft_concept_free(c);
+    }
+    c = concept_of("pair_1.safetensors", "pair_2.bin", NULL);
+    ck_assert_ptr_null(second_name(c));
+    weft_concept_free(c);
+    remove_folder(dir);
+}
+END_TEST
+
+START_TEST(tokens_are_counted)
+{
+    bench b;
+    weft_concept *c = concept_of("multi.bin", NULL, NULL), *other = concept_of("simo.safetensors", NULL, NULL);
+    int32_t n;
+    open_model(&b, "tiny-sd1");
+    must(weft_plan_add_concept(b.plan, c, 1, NULL, &golden_err));
+    must(weft_plan_add_concept(b.plan, other, 1, NULL, &golden_err));
+    ck_assert_int_eq(times(b.plan, c, ""), 0);
+    ck_assert_int_eq(times(b.plan, c, "<multi> <s2> <multi>"), 2); /* of 3 vectors each */
+    must(weft_plan_token_count(b.plan, other, 1, "<multi> <s2> <multi>", 0, &n, &golden_err));
+    ck_assert_int_eq(n, 1);
+    must(weft_plan_token_count(b.plan, c, 0, "(<multi>:1.2) [<multi>] BREAK <mul(ti>)", WEFT_ENCODE_WEIGHTS, &n, &golden_err));
+    ck_assert_int_eq(n, 2);
+    ck_assert_int_eq(weft_plan_token_count(NULL, c, 0, "", 0, &n, &golden_err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_plan_token_count(b.plan, NULL, 0, "", 0, &n, &golden_err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_plan_token_count(b.plan, c, 0, NULL, 0, &n, &golden_err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_plan_token_count(b.plan, c, 0, "", 0, NULL, &golden_err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_plan_token_count(b.plan, c, 0, "", 1u << 30, &n, &golden_err), WEFT_E_UNSUPPORTED);
+    ck_assert_int_eq(weft_plan_token_count(b.plan, c, 1, "", 0, &n, &golden_err), WEFT_E_ARG);
+    ck_assert_str_eq(golden_err.text, "weft_plan_token_count: token 1 is not one of the concept's 1");
+    weft_concept *stranger = concept_of("kohya.safetensors", NULL, NULL);
+    ck_assert_int_eq(weft_plan_token_count(b.plan, stranger, 0, "", 0, &n, &golden_err), WEFT_E_ARG);
+    ck_assert_str_eq(golden_err.text, "weft_plan_token_count: concept kohya is not of the plan");
+    ck_assert_int_eq(weft_plan_token_count(b.plan, c, 0, "\xff", 0, &n, &golden_err), WEFT_E_ARG);
+    weft_concept_free(stranger), weft_concept_free(c), weft_concept_free(other);
+    bench_free(&b);
+}
+END_TEST
+
+/* ---- what is read as words ---- */
+
+static void gather(void *user, int32_t level, const char *line)
+{
+    if (level == WEFT_LOG_WARN) snprintf((char *)user + strlen(user), 4096 - strlen(user), "%s\n", line);
+}
+
+/* Warnings of a prompt, each in a line, without what to do. */
+static const char *warned(const char *prompt, uint32_t flags)
+{
+    static char lines[4096], kept[4096];
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    bench b;
+    lines[0] = kept[0] = '\0';
+    open_model(&b, "tiny-sd1");
+    add(&b, "cat_toy.safetensors", NULL, NULL, 1);
+    o.threads = 1;
+    o.height = o.width = 8;
+    o.log = gather;
+    o.log_user = lines;
+    must(weft_plan_seal(b.plan, 1, &golden_err));
+    must(weft_run_create(b.plan, &o, &b.run, &golden_err));
+    int32_t chunks;
+    must(weft_plan_prompt_size(b.plan, prompt, flags, NULL, &chunks, &golden_err));
+    plain_encode e = encode_of(&b, prompt, chunks, 0);
+    e.flags = flags;
+    must(plain_run_encode(b.run, &e, &golden_err));
+    encode_free(&e);
+    bench_free(&b);
+    for (char *line = strtok(lines, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        char *end = strstr(line, ", which is read as words: ");
+        ck_assert_msg(strncmp(line, "the prompt has ", 15) == 0 && end != NULL && end[26] != '\0', "%s", line);
+        *end = '\0';
+        strcat(strcat(kept, line + 15), "\n");
+    }
+    return kept;
+}
+
+START_TEST(what_other_programs_act_on_is_warned_of)
+{
+    static const struct { const char *prompt, *plain, *weights; } cases[] = {
+        { "a photo of a cat, 3:4 (really) [so], a<b, c>d <3 <1> x:1.3) e=mc", "", "" },
+        { "a <cat-toy> cat_toy <CAT-TOY> <|endoftext|>", "", "" },
+        { "a <lora:x y:0.8> <lora:z:1>", "<lora:x y:0.8>\n", "<lora:x y:0.8>\n" },
+        { "<lyco:x><hypernet:x>", "<lyco:x>\n", "<lyco:x>\n" },
+        { "<lora:> <lora:x <b-2>", "<b-2>\n", "<b-2>\n" },
+        { "<k\xc3\xa4tzchen>", "<k\xc3\xa4tzchen>\n", "<k\xc3\xa4tzchen>\n" },
+        { "(embedding:bad_hands-5:1.2), embedding:x", "embedding:bad_hands-5\n(embedding:bad_hands-5:1.2)\n", "embedding:bad_hands-5\n" },
+        { "embedding: x, my_embedding:y, preembedding:y", "", "" },
+        { "(red:1.3) (blue:1.3)", "(red:1.3)\n", "" },
+        { "a (red : -.5 ) \\(x:2)", "(red : -.5 )\n", "" },
+        { "a \\(x:2\\) \\[a|b] \\<lora:a>", "", "" },
+        { "a BREAK b, BREAKS, BREAK_, aBREAK", "BREAK\n", "" },
+        { "[cat:dog:0.5] [a|b]", "[cat:dog:0.5]\n", "[cat:dog:0.5]\n" },
+        { "[a|b] [cat]", "[a|b]\n", "[a|b]\n" },
+        { "[dog:10]", "[dog:10]\n", "[dog:10]\n" },
+        { "[dog: x] [a [b|c] [10] [:10]", "[b|c]\n", "[b|c]\n" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ck_assert_str_eq(warned(cases[i].prompt, 0), cases[i].plain);
+        ck_assert_str_eq(warned(cases[i].prompt, WEFT_ENCODE_WEIGHTS), cases[i].weights);
+    }
+}
+END_TEST
+
+/* A file with tokens beside its factors, added as an adapter: sealing says so, and not where a concept gives them. */
+START_TEST(tokens_beside_an_adapter_are_warned_of)
+{
+    for (int way = 0; way < 3; way++) {
+        weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+        weft_concept *c = concept_of("bundle.safetensors", NULL, NULL);
+        weft_adapter *a = weft_concept_adapter(c);
+        char said[4096] = "";
+        bench b;
+        open_model(&b, "tiny-sd1");
+        weft_plan_free(b.plan);
+        o.log = gather;
+        o.log_user = said;
+        must(weft_plan_create(b.model, &o, &b.plan, &golden_err));
+        if (way != 1) must(weft_plan_add(b.plan, a, 1, NULL, &golden_err));
+        if (way != 0) must(weft_plan_add_concept(b.plan, c, way == 1, NULL, &golden_err));
+        must(weft_plan_seal(b.plan, 1, &golden_err));
+        ck_assert_str_eq(said, way == 0 ? "adapter bundle: its file has 1 embedding of tokens too, which prompts do not know "
+                                          "unless it is added with weft_plan_add_concept()\n" : "");
+        weft_adapter_free(a);
+        weft_concept_free(c);
+        bench_free(&b);
+    }
+}
+END_TEST
+
 /* Without the word in it a prompt is what it was; the vocabulary knows nothing of words; copies share them. */
 START_TEST(words_belong_to_a_plan)
 {
@@ -490,18 +738,28 @@ static weft_status use_words(weft_model *model, weft_concept *a, weft_concept *b
     weft_plan_options po = WEFT_PLAN_OPTIONS_INIT;
     weft_run_options ro = WEFT_RUN_OPTIONS_INIT;
     plain_encode e = PLAIN_ENCODE_INIT;
-    weft_plan *plan;
+    weft_concept_options co = WEFT_CONCEPT_OPTIONS_INIT;
+    weft_plan *plan = NULL;
     weft_run *run = NULL;
-    po.allocator = ro.allocator = alloc;
+    weft_concept *cat = NULL; /* which has two names */
+    char said[4096] = "";
+    int32_t n = 0;
+    po.allocator = ro.allocator = co.allocator = alloc;
+    ro.log = gather;
+    ro.log_user = said;
     ro.threads = 1;
     ro.height = ro.width = 8;
-    e.prompt = "(<w>:1.3), [<dog1>] BREAK cat";
+    e.prompt = "(<w>:1.3), [<dog1>] BREAK cat_toy <x>";
     e.flags = WEFT_ENCODE_WEIGHTS | WEFT_ENCODE_FROM_EMPTY | WEFT_ENCODE_COMMA;
     e.text = text;
     e.chunks = 2;
     e.layers = 11;
     e.text_len = 11 * 2 * 77 * 24;
-    weft_status st = weft_plan_create(model, &po, &plan, &golden_err);
+    weft_status st = weft_concept_open(data_path("concepts/cat_toy.safetensors"), &co, &cat, &golden_err);
+    if (st == WEFT_OK) st = weft_plan_create(model, &po, &plan, &golden_err);
+    if (st == WEFT_OK) st = weft_plan_add_concept(plan, cat, 1, NULL, &golden_err);
+    if (st == WEFT_OK) st = weft_plan_token_count(plan, cat, 0, e.prompt, e.flags, &n, &golden_err);
+    if (st == WEFT_OK) ck_assert_int_eq(n, 1);
     if (st == WEFT_OK) st = weft_plan_add_concept(plan, a, 1, NULL, &golden_err);
     if (st == WEFT_OK) st = weft_plan_add_concept(plan, b, 1, NULL, &golden_err);
     if (st == WEFT_OK) st = weft_plan_seal(plan, 1, &golden_err);
@@ -509,6 +767,7 @@ static weft_status use_words(weft_model *model, weft_concept *a, weft_concept *b
     if (st == WEFT_OK) st = plain_run_encode(run, &e, &golden_err);
     weft_run_free(run);
     weft_plan_free(plan);
+    weft_concept_free(cat);
     return st;
 }
 
@@ -669,6 +928,11 @@ int main(void)
     tcase_add_test(c, concepts_under_every_method);
     tcase_add_test(c, a_row_of_the_vocabulary);
     tcase_add_test(c, words_belong_to_a_plan);
+    tcase_add_test(c, the_name_of_the_file_is_the_token_too);
+    tcase_add_test(c, a_file_s_name_hides_nothing);
+    tcase_add_test(c, tokens_are_counted);
+    tcase_add_test(c, what_other_programs_act_on_is_warned_of);
+    tcase_add_test(c, tokens_beside_an_adapter_are_warned_of);
     tcase_add_test(c, the_plan_s_text_names_them);
     tcase_add_test(c, what_does_not_fit);
     tcase_add_test(c, a_vector_for_each_layer);

@@ -32,8 +32,9 @@ int explain(settings *s)
 
     fputs(text, stdout);
     int halves = is_guided(s, &info) ? 2 : 1;
-    printf("\n%d steps of %s: %d calls, %d evaluations of the network%s\n", (int)s->steps,
-           weft_sampler_name(s->sampler), (int)calls, (int)evaluations * halves,
+    printf("\n%d steps of ", (int)s->steps);
+    print_sampler(stdout, s);
+    printf(": %d calls, %d evaluations of the network%s\n", (int)calls, (int)evaluations * halves,
            halves == 2 ? " with guidance" : "");
     printf("a run at %dx%d takes ", (int)s->width, (int)s->height);
     print_bytes((double)bytes);

@@ -379,11 +379,13 @@ static char *describe(const settings *s)
 
     fprintf(f, "%s\n", s->prompt ? s->prompt : "");
     if (s->negative && *s->negative) fprintf(f, "Negative prompt: %s\n", s->negative);
-    fprintf(f, "Steps: %d, Sampler: %s%s, CFG scale: %g, Seed: %" PRIu64 ", Size: %dx%d, Model: %s", (int)s->steps,
-            weft_sampler_name(s->sampler), s->flags & KARRAS ? " karras" : "", (double)s->guidance, s->seed,
+    fprintf(f, "Steps: %d, Sampler: ", (int)s->steps);
+    print_sampler(f, s);
+    fprintf(f, ", CFG scale: %g, Seed: %" PRIu64 ", Size: %dx%d, Model: %s", (double)s->guidance, s->seed,
             (int)s->width, (int)s->height, s->target);
     if (s->rescale > 0.0f) fprintf(f, ", CFG rescale: %g", (double)s->rescale);
     if (s->eta > 0.0f) fprintf(f, ", Eta: %g", (double)s->eta);
+    if (s->sampling.order > 0) fprintf(f, ", Solver order: %d", (int)s->sampling.order);
     if (s->clip_skip) fprintf(f, ", Clip skip: %d", (int)s->clip_skip + 1); /* other tools count the last layer as 1 */
     if (s->image) fprintf(f, ", Denoising strength: %g, Image: %s", (double)s->strength, s->image);
     if (s->mask) fprintf(f, ", Mask: %s", s->mask);

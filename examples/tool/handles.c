@@ -25,19 +25,26 @@ int is_guided(const settings *s, const weft_model_info *info)
 
 weft_sampler *make_sampler(const weft_model *model, const settings *s)
 {
-    weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+    weft_sampler_options o = s->sampling;
     weft_sampler *sampler;
 
-    o.kind = s->sampler;
     o.steps = s->steps;
     o.sigmas = s->sigmas;
     o.sigmas_len = s->sigma_count;
+    if (s->flags & KARRAS) o.sigma_schedule = WEFT_SCHEDULE_KARRAS;
     must(weft_sampler_options_from_model(model, &o, &err));
     o.eta = s->eta;
-    if (s->flags & KARRAS) o.flags |= WEFT_SAMPLER_KARRAS;
     if (s->spacing != NOTHING_SAID) o.spacing = s->spacing;
     must(weft_sampler_create(&o, &sampler, &err));
     return sampler;
+}
+
+void print_sampler(FILE *f, const settings *s)
+{
+    int32_t schedule = s->flags & KARRAS ? WEFT_SCHEDULE_KARRAS : s->sampling.sigma_schedule;
+
+    fputs(weft_sampler_name(s->sampling.kind), f);
+    if (schedule != WEFT_SCHEDULE_DEFAULT) fprintf(f, " %s", weft_sampler_schedule_name(schedule));
 }
 
 /* Is it an adapter of the plan, and not tokens only? */

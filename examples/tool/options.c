@@ -33,7 +33,8 @@ void settings_init(settings *s, int argc)
     s->mix = NOTHING_SAID;
     s->adapters = zeroed((size_t)argc, sizeof *s->adapters);
     begin_phase(s);
-    s->sampler = WEFT_SAMPLER_DDIM;
+    weft_sampler_options_init(&s->sampling, sizeof s->sampling);
+    s->sampling.kind = WEFT_SAMPLER_DDIM;
     s->steps = 20;
     s->spacing = NOTHING_SAID;
     s->guidance = 7.5f;
@@ -96,6 +97,7 @@ static void parse_adapter(settings *s, const char *name, const char *value);
 static void parse_concept(settings *s, const char *name, const char *value);
 static void parse_curve(settings *s, const char *name, const char *value);
 static void parse_sampler(settings *s, const char *name, const char *value);
+static void parse_schedule(settings *s, const char *name, const char *value);
 static void parse_sigmas(settings *s, const char *name, const char *value);
 static const char *sampler_names(uint32_t trait);
 #define ANY_SOLVER UINT32_MAX
@@ -232,8 +234,15 @@ static const row rows[] = {
       .parse = parse_sampler },
     { BIT, DRAWING, 0, "--karras", NULL, "noise levels of Karras et al., for ", .solvers = WEFT_TRAIT_SIGMAS,
       SETS(flags, KARRAS) },
+    { OTHER, DRAWING, 0, "--schedule", "NAME", "other noise levels for the same: karras, exponential, beta, beta_sigmas,\n"
+      "simple, normal, sgm_uniform, ddim_uniform, kl_optimal, align_your_steps or lu", .parse = parse_schedule },
+    { FLOAT, DRAWING, 0, "--sigma-min", "X", "the lowest of karras, exponential, beta_sigmas or kl_optimal (the model's)",
+      IN(sampling.sigma_min), 1e-4, 1e4 },
+    { FLOAT, DRAWING, 0, "--sigma-max", "X", "the highest (the model's)", IN(sampling.sigma_max), 1e-4, 1e4 },
     { OTHER, DRAWING, 0, "--sigmas", "LIST", "noise levels of your own, falling, separated by commas, for the same",
       .parse = parse_sigmas },
+    { INT32, DRAWING, 0, "--order", "N", "of dpmpp_2m, dpmpp_2s, unipc and deis 1 to 3, of lms 1 to 4 (the model's)",
+      IN(sampling.order), 1, 4 },
     { FLOAT, DRAWING, 0, "--eta", "X", "ddim: 0 deterministic, 1 draws as much noise as DDPM (0); tcd: gamma",
       IN(eta), 0, 1 },
     { WORD, DRAWING, 0, "--spacing", "WAY", "timesteps: default, leading, linspace or trailing (the model's)",
@@ -447,8 +456,30 @@ static const char *sampler_names(uint32_t trait)
 
 static void parse_sampler(settings *s, const char *name, const char *value)
 {
-    s->sampler = weft_sampler_find(value);
-    if (s->sampler == 0) misuse("%s: there is no '%s', only %s", name, value, sampler_names(ANY_SOLVER));
+    weft_sampler_options named = WEFT_SAMPLER_OPTIONS_INIT;
+
+    if (weft_sampler_options_named(value, &named, &err) != WEFT_OK) {
+        if (strstr(err.text, "nearest")) misuse("%s: %s", name, err.text);
+        misuse("%s: there is no '%s', only %s", name, value, sampler_names(ANY_SOLVER));
+    }
+    if (named.kind == 0) misuse("%s: '%s' is a schedule: give it to --schedule", name, value);
+    s->sampling.kind = named.kind;
+    s->sampling.solver_type = named.solver_type;
+    if (named.sigma_schedule != WEFT_SCHEDULE_DEFAULT) s->sampling.sigma_schedule = named.sigma_schedule;
+}
+
+static void parse_schedule(settings *s, const char *name, const char *value)
+{
+    weft_sampler_options named = WEFT_SAMPLER_OPTIONS_INIT;
+
+    if (weft_sampler_options_named(value, &named, &err) != WEFT_OK || named.kind != 0) {
+        char text[512] = "";
+        const char *known;
+        for (int32_t i = 0; (known = weft_sampler_schedule_name(i)) != NULL; i++)
+            snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i ? ", " : "", known);
+        misuse("%s: there is no '%s', only %s", name, value, text);
+    }
+    s->sampling.sigma_schedule = named.sigma_schedule;
 }
 
 static void parse_sigmas(settings *s, const char *name, const char *value)
@@ -558,14 +589,19 @@ static void refuse_idle_options(const settings *s)
         if (o->about == OF_ADAPTER && o->method && !(o->method & used) && given[o - rows])
             misuse("%s is of %s, and the method is %s", o->name, word_of(methods, o->method),
                    word_of(methods, s->phases[0].method));
-    uint32_t traits = weft_sampler_traits(s->sampler);
+    uint32_t traits = weft_sampler_traits(s->sampling.kind);
+    int scheduled = s->sampling.sigma_schedule != WEFT_SCHEDULE_DEFAULT;
+    const char *levels = s->flags & KARRAS ? "--karras" : scheduled ? "--schedule" : s->sigma_count ? "--sigmas"
+                         : was_given("--sigma-min") ? "--sigma-min" : was_given("--sigma-max") ? "--sigma-max" : NULL;
     if (was_given("--eta") && !(traits & WEFT_TRAIT_ETA))
         misuse("--eta is of --sampler %s", sampler_names(WEFT_TRAIT_ETA));
-    if (((s->flags & KARRAS) || s->sigma_count) && !(traits & WEFT_TRAIT_SIGMAS))
-        misuse("%s is not for --sampler %s", s->flags & KARRAS ? "--karras" : "--sigmas",
-               weft_sampler_name(s->sampler));
-    if (s->sigma_count && (was_given("--steps") || (s->flags & KARRAS)))
-        misuse("--sigmas says how many steps there are, and which: not with %s", s->flags & KARRAS ? "--karras" : "--steps");
+    if (levels && !(traits & WEFT_TRAIT_SIGMAS))
+        misuse("%s is not for --sampler %s", levels, weft_sampler_name(s->sampling.kind));
+    if (s->sigma_count && (was_given("--steps") || strcmp(levels, "--sigmas") != 0))
+        misuse("--sigmas says how many steps there are, and which: not with %s",
+               strcmp(levels, "--sigmas") != 0 ? levels : "--steps");
+    if ((s->flags & KARRAS) && scheduled && s->sampling.sigma_schedule != WEFT_SCHEDULE_KARRAS)
+        misuse("--karras is not for --schedule %s", weft_sampler_schedule_name(s->sampling.sigma_schedule));
     if ((was_given("--strength") || s->mask) && s->image == NULL)
         misuse("%s is about the image of --image", s->mask ? "--mask" : "--strength");
     if ((was_given("--compose") || was_given("--phase")) && s->adapter_count == 0)

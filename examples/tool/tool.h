@@ -87,7 +87,8 @@ typedef struct settings {
     uint32_t                flags;               /* QUIET ... */
     phase_use               phases[PHASES_MAX];
     size_t                  phase_count;         /* at least 1 */
-    int32_t                 sampler, steps, spacing;
+    int32_t                 steps, spacing;
+    weft_sampler_options    sampling;                 /* kind, schedule and what else of it was asked for */
     int32_t                 width, height;       /* of the image; 0: the model's */
     float                   eta, guidance, rescale;
     uint64_t                seed;
@@ -125,6 +126,7 @@ const char *word_of(const word *words, int32_t value);
 weft_model   *open_model(const char *path, settings *s, weft_model_info *info);
 int           is_guided(const settings *s, const weft_model_info *info); /* two halves, or one if guidance-distilled */
 weft_sampler *make_sampler(const weft_model *model, const settings *s);
+void          print_sampler(FILE *f, const settings *s);  /* "euler karras" */
 weft_plan    *make_plan(weft_model *model, settings *s, int32_t calls, meter *m);
 void          set_size(settings *s, const weft_model_info *info); /* the run's, in latent pixels */
 void          check_writable(const char *path, const char *format); /* before the first step; ".png", NULL: not one file */

@@ -92,7 +92,7 @@ static weft_status write_peft(const wf_peft_writer *w)
 
     for WF_EACH(w, i)
         if (given(w, i, common) != block_of(w, i))
-            return wf_peft_refuse(w, i, "has blocks of another size than one whose path ends alike");
+            return wf_peft_refuse(w, i, "has other blocks than one whose path ends alike");
     wf_peft_common(w, "init_weights");
     wf_peft_value(w, "block_size", common);
     wf_peft_key(w, "block_size_pattern");

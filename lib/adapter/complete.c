@@ -65,16 +65,18 @@ static weft_status complete_family(completion *c, const wf_family *family, int32
 /* A copy that shares names and tensors. */
 static weft_status copy_of(weft_adapter *a, weft_adapter **out, weft_error *err)
 {
-    weft_adapter *c;
+    weft_adapter *c, own;
 
     WF_TRY(wf_adapter_new(a->tensors, a->name, &a->alloc, &c, err));
-    memcpy(c->dialect, a->dialect, sizeof c->dialect);
-    memcpy(c->families, a->families, sizeof c->families);
-    c->kind = a->kind;
-    c->tokens = a->tokens;
-    c->count = a->count;
     memcpy(c->modules, a->modules, a->count * sizeof *a->modules);
     memcpy(c->key_module, a->key_module, wf_tensors_count(a->tensors) * sizeof *a->key_module);
+    own = *c;
+    *c = *a;
+    wf_ref_init(&c->refs);
+    c->name = own.name;
+    c->modules = own.modules;
+    c->key_module = own.key_module;
+    c->bag = own.bag;
     c->origin = a;
     wf_adapter_ref(a);
     *out = c;

@@ -166,13 +166,14 @@ static void list_types(char *list, size_t cap)
     }
 }
 
-/* What LoRA's factors began as, and so what the base lacks beside them. Most begin with B at zero, or
- * leave the base as it is; some take out of it what the weight alone does not tell. */
+/* What LoRA's factors began as, and so what the base lacks beside them. Most begin with B at zero,
+ * or leave the base as it is; some take out of it what the weight alone does not tell. */
 static weft_status find_initial(const wf_config *c, int32_t *initial, weft_error *err)
 {
     static const struct { const char *name; int32_t initial; } known[] = {
-        { "gaussian", WF_INITIAL_NONE }, { "eva", WF_INITIAL_NONE }, { "orthogonal", WF_INITIAL_NONE },
-        { "mica", WF_INITIAL_NONE }, { "pissa", WF_INITIAL_TOP }, { "olora", WF_INITIAL_QR },
+        { "gaussian", WF_INITIAL_NONE }, { "eva", WF_INITIAL_NONE },
+        { "orthogonal", WF_INITIAL_NONE }, { "mica", WF_INITIAL_NONE },
+        { "pissa", WF_INITIAL_TOP }, { "olora", WF_INITIAL_QR },
     };
     static const struct { const char *name, *why; } lost[] = {
         { "pissa_niter_", "takes a random approximation of the weight's top out of the base" },
@@ -192,14 +193,14 @@ static weft_status find_initial(const wf_config *c, int32_t *initial, weft_error
     for (size_t i = 0; name != NULL && i < WF_LEN(lost); i++)
         if (strncmp(name, lost[i].name, strlen(lost[i].name)) == 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED,
-                           "%s: %sinit_lora_weights is %s, which %s: no file says what; convert it to "
-                           "plain LoRA with PEFT (save_pretrained with "
+                           "%s: %sinit_lora_weights is %s, which %s: no file says what; convert it "
+                           "to plain LoRA with PEFT (save_pretrained with "
                            "path_initial_model_for_weight_conversion)",
                            c->what, c->prefix, wf_key_show(&k, name), lost[i].why);
     if (name == NULL) return WEFT_OK;
     return wf_fail(err, WEFT_E_UNSUPPORTED,
-                   "%s: %sinit_lora_weights is %s, and what that leaves of the base is not known to "
-                   "this version",
+                   "%s: %sinit_lora_weights is %s, and what that leaves of the base is not known "
+                   "to this version",
                    c->what, c->prefix, wf_key_show(&k, name));
 }
 

@@ -4,9 +4,9 @@
  *   Delta W = lambda / r * sum over p of  B[:, p] A[p, :] / (|B[:, p]| |A[p, :]|) * n
  *
  * Each of the r products has length 1 before lambda, and each input's column is as long as n says:
- * the norms of W's columns when training began, which the file keeps. A file without them means the
- * layer's own norms, and the module then depends on W. Norms below 1e-4 count as 1e-4. lambda / r is
- * the module's scale.
+ * the norms of W's columns when training began, which the file keeps. A file without them means
+ * the layer's own norms, and the module then depends on W. Norms below 1e-4 count as 1e-4.
+ * lambda / r is the module's scale.
  *
  * Keys delora_A delora_B delora_lambda [delora_w_norm]. Bini et al., Decoupling Angles and Strength
  * in Low-rank Adaptation, 2025. */

@@ -114,8 +114,8 @@ const wf_ending wf_peft_endings[] = {
     { NULL, NULL, 0, 0 },
 };
 
-/* Tensors of a whole PEFT adapter: "base_model.vera_A", perhaps behind a component and before an
- * adapter's name. */
+/* Tensors of a whole PEFT adapter: "base_model.vera_A", perhaps behind other wrappers and a
+ * component, and before an adapter's name. */
 static const struct { const char *word; int32_t tensor; } shared[] = {
     { "vera_A", WF_TENSOR_VERA_A },
     { "vera_B", WF_TENSOR_VERA_B },
@@ -124,19 +124,29 @@ static const struct { const char *word; int32_t tensor; } shared[] = {
     { "vblora_vector_bank", WF_TENSOR_VB_BANK },
 };
 
+/* What stands in front of a component's own name, in any order. */
+static const char *skip_front(const char *key, int32_t *component)
+{
+    static const char *const around[] = { "base_model.", "model.", "module." };
+    const char              *prefix, *from;
+
+    do {
+        from = key;
+        for (size_t i = 0; i < WF_LEN(around); i++)
+            if (strncmp(key, around[i], strlen(around[i])) == 0) key += strlen(around[i]);
+        for (int32_t c = 0; *component < 0 && (prefix = wf_component_prefix(c)) != NULL; c++) {
+            if (strncmp(key, prefix, strlen(prefix)) != 0) continue;
+            key += strlen(prefix);
+            *component = c;
+        }
+    } while (key != from);
+    return key;
+}
+
 bool wf_shared_read(const char *key, int32_t *component, int32_t *tensor)
 {
-    static const char root[] = "base_model.";
-    const char       *prefix;
-
     *component = -1;
-    for (int32_t c = 0; (prefix = wf_component_prefix(c)) != NULL; c++) {
-        if (strncmp(key, prefix, strlen(prefix)) != 0) continue;
-        *component = c;
-        key += strlen(prefix);
-        break;
-    }
-    if (strncmp(key, root, sizeof root - 1) == 0) key += sizeof root - 1;
+    key = skip_front(key, component);
     for (size_t i = 0; i < WF_LEN(shared); i++) {
         size_t n = strlen(shared[i].word);
         if (strncmp(key, shared[i].word, n) != 0) continue;

@@ -146,9 +146,9 @@ struct wf_family {
      * nothing. */
     const char *(*kind)(const wf_module *m);
 
-    /* ---- tensors that a file leaves out because a seed gives them (complete.c); both NULL: none -- */
+    /* ---- tensors that a file leaves out because a seed gives them (complete.c) ---- */
 
-    /* Does the module lack some? */
+    /* Does the module lack some? NULL: never. */
     bool (*lacks)(const wf_module *m);
     /* Make them for all modules of a component, of which m is one, `in` and `out` the most inputs
      * and outputs that any of them has: made[WF_TENSOR_*], in memory from the bag. */
@@ -320,7 +320,9 @@ weft_status wf_module_check_tensors(const wf_module *m, const char *source, weft
  * share. */
 weft_status wf_tensor_check_finite(const wf_tensor *t, const char *source, weft_error *err);
 weft_status wf_module_check_finite(const wf_module *m, const char *source, weft_error *err);
-/* Refuse values of t[from, from + n) that are no whole numbers from 0 up to `end`, 2^24 at most. */
+/* Up to here a float holds every whole number. */
+enum { WF_INDICES_END = 1 << 24 };
+/* Refuse values of t[from, from + n) that are no whole numbers from 0 to `end`, without that. */
 weft_status wf_tensor_check_indices(const wf_tensor *t, size_t from, size_t n, double end,
                                     const char *source, weft_error *err);
 /* How messages call a tensor: "lora_down", "hada_w1_a". */

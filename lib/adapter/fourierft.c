@@ -63,6 +63,9 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
     m->rank = m->out = m->in = 0;
     m->kernel = 1;
     m->scale = (float)fourier_of(m)->scaling;
+    if (!isfinite(m->scale))
+        return wf_module_fail(m, source, err,
+                              "the configuration has a scaling that is no finite number");
     return WEFT_OK;
 }
 

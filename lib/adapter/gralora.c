@@ -70,7 +70,8 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
         return wf_module_fail(m, source, err, "the blocks make a matrix wider than 2^31");
     if ((down == NULL) != (up == NULL))
         return wf_module_fail(m, source, err,
-                              "gralora_A_general and gralora_B_general come together, %s is missing",
+                              "gralora_A_general and gralora_B_general come together, %s is "
+                              "missing",
                               down == NULL ? "the first" : "the second");
     if (down != NULL && (down->rank != 2 || down->shape[1] != in))
         return wf_module_wrong_shape(down, source, "(h, in) as gralora_A has it", err);
@@ -149,7 +150,7 @@ static weft_status pair(const wf_module *m, const wf_layer *l, float *down, floa
     return WEFT_OK;
 }
 
-/* dst (out, in) += f * each block's product: a strip of N blocks has one B and one part of each A. */
+/* dst (out, in) += f * each block's product: a strip of blocks has one B and a part of each A. */
 static weft_status add(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
                        const weft_allocator *alloc, weft_error *err)
 {

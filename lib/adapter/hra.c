@@ -7,18 +7,27 @@
  * (Gram and Schmidt). The same product then stands for what PEFT writes as I - 2 U U^T. A column of
  * zeros has no direction, and PEFT makes a weight without numbers of it: refused. The bias stays.
  *
+ * All reflections together take away a product of rank r, W U^T (T U) with U's rows the directions
+ * and T triangular (Schreiber and Van Loan, 1989), so that W is multiplied twice however many there
+ * are.
+ *
  * Yuan et al., Bridging the Gap between Low-Rank and Orthogonal Adaptation via Householder
  * Reflection Adaptation, 2024. */
 #include <math.h>
 
 #include "adapter/factor.h"
 #include "adapter/save.h"
+#include "tensor/gemm.h"
 
 /* What a module keeps of the configuration. */
 typedef struct hra {
     bool orthogonal; /* apply_GS */
     bool told;
 } hra;
+
+/* More of them than columns say nothing that fewer could not; a small layer may have that. The
+ * triangle of a few bytes for each must not ask for gigabytes. */
+enum { MOST_RANKS = 4096 };
 
 static const hra *hra_of(const wf_module *m)
 {
@@ -51,6 +60,8 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
     const wf_tensor *t = m->tensor[WF_TENSOR_HRA_U];
 
     if (t->rank != 2) return wf_module_wrong_shape(t, source, "(columns, r)", err);
+    if (t->shape[1] > WF_MAX(t->shape[0], (int64_t)MOST_RANKS))
+        return wf_module_wrong_shape(t, source, "no more reflections than columns", err);
     if (!hra_of(m)->told)
         return wf_module_fail(m, source, err,
                               "no configuration says whether apply_GS is set: keep "
@@ -103,46 +114,67 @@ static bool read_directions(const wf_module *m, size_t r, size_t K, double *U)
     return true;
 }
 
-/* One row w of W becomes w' - w. */
-static void reflect(double *w, const float *row, const double *U, size_t r, size_t K)
+/* T (r, r), upper triangular, so that the product of the reflections is I - U^T T U. */
+static void fill_triangle(double *T, const double *U, size_t r, size_t K)
 {
-    for (size_t k = 0; k < K; k++) w[k] = row[k];
-    for (size_t i = 0; i < r; i++) {
-        const double *u = U + i * K;
-        double        twice = 2 * dot(w, u, K);
-        for (size_t k = 0; k < K; k++) w[k] -= twice * u[k];
+    for (size_t k = 0; k < r; k++) {
+        T[k * r + k] = 2;
+        for (size_t j = 0; j < k; j++) {
+            double along = dot(U + j * K, U + k * K, K);
+            for (size_t i = 0; i <= j; i++) T[i * r + k] -= 2 * T[i * r + j] * along;
+        }
     }
-    for (size_t k = 0; k < K; k++) w[k] -= row[k];
 }
 
+/* down (r, K) = T U, as floats, and U as well. */
+static void narrow(float *down, float *directions, const double *T, const double *U, double *row,
+                   size_t r, size_t K)
+{
+    for (size_t i = 0; i < r; i++) {
+        memset(row, 0, K * sizeof *row);
+        for (size_t j = i; j < r; j++)
+            for (size_t k = 0; k < K; k++) row[k] += T[i * r + j] * U[j * K + k];
+        for (size_t k = 0; k < K; k++) {
+            down[i * K + k] = (float)row[k];
+            directions[i * K + k] = (float)U[i * K + k];
+        }
+    }
+}
+
+/* W' - W = -(W U^T) (T U), a strip of rows at a time. */
 static weft_status add(const wf_module *m, const wf_layer *l, double scale, double c, float *dst,
                        const weft_allocator *alloc, weft_error *err)
 {
     size_t      r = (size_t)m->rank, K = (size_t)m->in, out = (size_t)l->out;
-    double     *U = wf_zalloc(alloc, (r + 1) * K, sizeof *U); /* little more than the tensor */
-    float      *W = wf_zalloc(alloc, 2 * K, sizeof *W);
+    size_t      doubles = r * K + r * r + K, floats = 2 * r * K + WF_STRIP * (2 * K + r);
+    double     *U = wf_zalloc(alloc, doubles, sizeof *U); /* in step with the tensor of the file */
+    float      *down = wf_zalloc(alloc, floats, sizeof *down);
     weft_status st = WEFT_OK;
 
-    if (U == NULL || W == NULL) {
-        st = wf_nomem(err, (r + 2) * K * sizeof *U, "reflections of a layer");
+    if (U == NULL || down == NULL) {
+        st = wf_nomem(err, doubles * sizeof *U + floats * sizeof *down, "reflections of a layer");
         goto done;
     }
-    double *w = U + r * K;
-    float  *delta = W + K;
+    double *T = U + r * K;
+    float  *directions = down + r * K, *W = directions + r * K, *delta = W + WF_STRIP * K,
+           *along = delta + WF_STRIP * K;
     if (!read_directions(m, r, K, U)) {
         st = wf_fail(err, WEFT_E_FORMAT,
                      "%s: a column of hra_u lies within those before it, and apply_GS leaves "
                      "nothing of it", m->key);
         goto done;
     }
-    for (size_t o = 0; o < out; o++) {
-        wf_layer_rows_as_stored(l, o, 1, W);
-        reflect(w, W, U, r, K);
-        for (size_t k = 0; k < K; k++) delta[k] = (float)w[k];
-        wf_add_as_stored(l, o, 1, delta, scale * c, dst);
+    fill_triangle(T, U, r, K);
+    narrow(down, directions, T, U, T + r * r, r, K);
+    for (size_t o = 0; o < out; o += WF_STRIP) {
+        size_t n = WF_MIN((size_t)WF_STRIP, out - o);
+        wf_layer_rows_as_stored(l, o, n, W);
+        wf_gemm_nt(along, r, W, K, directions, K, n, r, K, 0);
+        wf_gemm_nn(delta, K, along, r, down, K, n, K, r, 0);
+        wf_add_as_stored(l, o, n, delta, -scale * c, dst);
     }
 done:
-    wf_free(alloc, W);
+    wf_free(alloc, down);
     wf_free(alloc, U);
     return st;
 }

@@ -1,8 +1,8 @@
 /* initial.c - the part of a layer's weight that PiSSA and OLoRA take out of it before training.
  *
  * Their factors do not begin at zero, but at a part P of the weight itself, which the base then
- * lacks: y = (W - P) x + s B A x. A file has the factors as trained and not P, so whoever applies it
- * finds P again in W.
+ * lacks: y = (W - P) x + s B A x. A file has the factors as trained and not P, so whoever applies
+ * it finds P again in W.
  *
  *   PiSSA   P = the best rank r of W: the r largest singular values with their vectors
  *   OLoRA   P = s Q_r R_r of W = Q R: what the first r columns of W span
@@ -74,7 +74,8 @@ static weft_status take_top(const vectors *v, size_t r, float *short_side, float
         size_t count = WF_MIN((size_t)CHUNK, v->length - at);
         read_chunk(v, at, count, x);
         wf_gemm_double(y, r, x, n, turned, r, count, r, n, 1, 0);
-        for (size_t i = 0; i < count * r; i++) long_side[i % r * v->length + at + i / r] = (float)y[i];
+        for (size_t i = 0; i < count * r; i++)
+            long_side[i % r * v->length + at + i / r] = (float)y[i];
     }
     return WEFT_OK;
 }
@@ -91,7 +92,8 @@ static weft_status top_pair(const wf_layer *l, size_t r, float *down, float *up,
     weft_status st;
 
     if (W == NULL || scratch == NULL) {
-        st = wf_nomem(err, floats * sizeof *W + doubles * sizeof *scratch, "a layer's singular vectors");
+        st = wf_nomem(err, floats * sizeof *W + doubles * sizeof *scratch,
+                      "a layer's singular vectors");
         goto done;
     }
     if (columns) wf_layer_rows(l, 0, out, W);

@@ -1,4 +1,4 @@
-/* initial.h - the part of a layer's weight that training took out of it to begin with (initial.c). */
+/* initial.h - the part of a layer's weight that training began by taking out (initial.c). */
 #ifndef WF_INITIAL_H
 #define WF_INITIAL_H
 

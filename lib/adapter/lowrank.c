@@ -7,8 +7,8 @@
  * a weight for each of the r triplets, E (r, 1): B diag(E) A                 keys .. lora_E scale =
  * alpha / (r0 + 1e-5), r0 the rank at the start of training
  *
- *   PiSSA, OLoRA  the base lacks a part P of itself beside the factors (initial.c): Delta W = scale * B
- * A - P, a pair of twice the rank                                                their configuration
+ *   PiSSA, OLoRA  the base lacks a part P of itself beside the factors (initial.c), as their
+ * configuration says: Delta W = scale * B A - P, a pair of twice the rank
  *
  * What stands in the middle is folded into A when the factors are read, so all four are one pair of
  * thin factors to whoever computes. A triplet that AdaLoRA pruned has E = 0, or is left out, down
@@ -27,9 +27,11 @@
 #include "adapter/save.h"
 #include "tensor/gemm.h"
 
+/* Also of another family's module that is written as LoRA. */
 static int32_t initial_of(const wf_module *m)
 {
-    return ((const wf_lora *)m->extra)->initial;
+    const wf_lora *extra = m->family == &wf_family_lora ? m->extra : NULL;
+    return extra != NULL ? extra->initial : WF_INITIAL_NONE;
 }
 
 static bool reads_weight(const wf_module *m)
@@ -98,12 +100,12 @@ static weft_status check_initial(const wf_module *m, const char *source, weft_er
     if (m->tensor[WF_TENSOR_DOWN]->rank != 2 || m->tensor[WF_TENSOR_MID] != NULL ||
         m->tensor[WF_TENSOR_MIXER] != NULL || m->tensor[WF_TENSOR_LORA_E] != NULL)
         return wf_module_fail(m, source, err,
-                              "the configuration takes a part out of the base's weight, which is for "
-                              "plain pairs of linear layers");
+                              "the configuration takes a part out of the base's weight, which is "
+                              "for plain pairs of linear layers");
     if (m->rank > WF_MIN(m->in, m->out))
         return wf_module_fail(m, source, err,
-                              "the configuration takes a part of rank %d out of a weight of %d x %d",
-                              m->rank, m->out, m->in);
+                              "the configuration takes a part of rank %d out of a weight of "
+                              "%d x %d", m->rank, m->out, m->in);
     if (initial_of(m) == WF_INITIAL_TOP && !(m->scale > 0))
         return wf_module_fail(m, source, err, "PiSSA with a scale that is not above zero");
     return WEFT_OK;
@@ -296,8 +298,8 @@ static bool add_bias(const wf_module *m, const wf_layer *l, double scale, double
 
 static const char *cannot_write(const wf_module *m, int32_t dialect)
 {
-    if (dialect == WEFT_DIALECT_KOHYA && initial_of(m) != WF_INITIAL_NONE)
-        return "whose base lacks a part of itself";
+    if (dialect != WEFT_DIALECT_PEFT && initial_of(m) != WF_INITIAL_NONE)
+        return "beside a base that lacks a part of itself"; /* diffusers 0.42 cannot open it */
     bool two = m->tensor[WF_TENSOR_UP_BIAS] != NULL && m->tensor[WF_TENSOR_DIFF_B] != NULL;
     return dialect == WEFT_DIALECT_KOHYA && two ? "with two differences of the bias" : NULL;
 }

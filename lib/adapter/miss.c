@@ -3,7 +3,7 @@
  *   block (r, out)            Delta W[o, i] = block[i mod r, o]       a pair of rank r, whose down
  *                                                                     factor only adds up inputs
  *   block (r, n), "mini"      Delta W[o, i] = block[i mod r, o mod n] the same, repeated over rows
- *   block (out / r, r, r)     Delta W = W B + B of each r x r block of W, B that of its rows ("bat")
+ *   block (out / r, r, r)     Delta W = W B + B of each r x r block of W, B that of its rows: "bat"
  *
  * Which of the first two it is only the configuration says (init_weights): without it a block that
  * is no layer's width would be taken for a smaller one. There is no scale.

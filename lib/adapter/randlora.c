@@ -1,4 +1,4 @@
-/* randlora.c - RandLoRA: a matrix of full rank from random bases, and what was learnt of their scales.
+/* randlora.c - RandLoRA: a matrix of full rank from random bases, and learnt scales of theirs.
  *
  *   randlora_lambda (r, n), randlora_gamma (n, short)     short the smaller side of the layer, long
  *                                                         the other, n = short / r, rounded up
@@ -12,8 +12,9 @@
  * they are multiplied as they lie. That is a matrix of full rank, so it is formed.
  *
  * A and B are never trained. A file may leave them out (save_projection false), and then
- * projection_prng_key gives them: numbers of torch's CPU generator, A's first. Plain ones are spread
- * evenly between -b and b, b = 1 / sqrt(row length), and divided by their deviation, in bfloat16.
+ * projection_prng_key gives them: numbers of torch's CPU generator, A's first. Plain ones are
+ * spread evenly between -b and b, b = 1 / sqrt(row length), and divided by their deviation, in
+ * bfloat16.
  * Sparse ones are -1, 0 and 1, also divided. PEFT takes float16 on GPUs without bfloat16; what was
  * trained there has to be saved with its projections.
  *
@@ -89,7 +90,8 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
 
     if (lambda->rank != 2) return wf_module_wrong_shape(lambda, source, "(r, n)", err);
     if (gamma->rank != 2 || gamma->shape[0] != lambda->shape[1])
-        return wf_module_wrong_shape(gamma, source, "(n, short) with the n of randlora_lambda", err);
+        return wf_module_wrong_shape(gamma, source, "(n, short) with the n of randlora_lambda",
+                                     err);
     if ((gamma->shape[1] + lambda->shape[0] - 1) / lambda->shape[0] != gamma->shape[0])
         return wf_module_wrong_shape(gamma, source, "(n, short), n = short / r rounded up", err);
     m->rank = (int32_t)lambda->shape[0];
@@ -111,7 +113,8 @@ static bool fits(const wf_module *m, const wf_layer *l)
 /* ---- the sum --------------------------------------------------------------------------------- */
 
 /* F (r n, width); `gamma` (n, width) is scratch. */
-static void read_scaled(const wf_module *m, size_t r, size_t n, size_t width, float *gamma, float *F)
+static void read_scaled(const wf_module *m, size_t r, size_t n, size_t width, float *gamma,
+                        float *F)
 {
     const wf_tensor *A = m->tensor[WF_TENSOR_RANDLORA_A];
     size_t           columns = (size_t)A->shape[2];
@@ -178,8 +181,8 @@ static float bfloat(float v)
     return v;
 }
 
-/* Evenly from -1 / sqrt(length) up to that, which is left out: what rounding makes of it is the least
- * again. Each row of `length` is `step` behind the one before. */
+/* Evenly from -1 / sqrt(length) up to that, which is left out: what rounding makes of it is the
+ * least again. Each row of `length` is `step` behind the one before. */
 static void draw_even(wf_mersenne *g, size_t length, size_t count, size_t step, float *v)
 {
     double gain = sqrt(2.0 / 6), bound = sqrt(3.0) * (gain / sqrt((double)length));

@@ -1,10 +1,10 @@
 /* read.c - from a file's keys to modules, each with its tensors, its family and a scale.
  *
  * Three passes over the keys: first those that make modules, then those that only join one, such as
- * alpha, then the tensors that all modules of a family have together. Modules are told apart by a folded name (dots as underscores, one word for each
- * component). So a module that stands in the file twice, in two dialects, is found here and
- * refused: applying both would double it, and choosing one would be a guess. What no dialect reads
- * is left to identify.c. */
+ * alpha, then the tensors that all modules of a family have together. Modules are told apart by a
+ * folded name (dots as underscores, one word for each component). So a module that stands in the
+ * file twice, in two dialects, is found here and refused: applying both would double it, and
+ * choosing one would be a guess. What no dialect reads is left to identify.c. */
 #include <math.h>
 
 #include "adapter/adapter_internal.h"
@@ -161,8 +161,10 @@ static weft_status join_key(reader *rd, size_t i)
     wf_key_text              text;
     char                     folded[WF_NAME_CAP];
     bool                     joins = false;
+    int32_t                  component, tensor;
 
-    if (a->key_module[i] != WF_KEY_UNREAD) return WEFT_OK;
+    if (a->key_module[i] != WF_KEY_UNREAD || wf_shared_read(t->name, &component, &tensor))
+        return WEFT_OK;
     for (size_t d = 0; d < count; d++) {
         if (!wf_dialect_read(all[d], t->name, &k) || (k.how & (WF_JOINS | WF_BESIDE)) == 0)
             continue;

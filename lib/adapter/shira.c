@@ -13,8 +13,6 @@ typedef struct shira {
     int32_t row, column;
 } shira;
 
-enum { WHOLE = 1 << 24 }; /* up to here a float holds every whole number */
-
 static size_t index_at(const wf_module *m, size_t i)
 {
     float v;
@@ -32,7 +30,7 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
     if (v->rank != 1) return wf_module_wrong_shape(v, source, "(n)", err);
     if (at->rank != 2 || at->shape[0] != 2 || at->shape[1] != v->shape[0])
         return wf_module_wrong_shape(at, source, "(2, n) with the n of shira_weight", err);
-    WF_TRY(wf_tensor_check_indices(at, 0, at->count, WHOLE, source, err));
+    WF_TRY(wf_tensor_check_indices(at, 0, at->count, WF_INDICES_END, source, err));
     m->rank = m->out = m->in = 0;
     m->kernel = 1;
     m->scale = 1;

@@ -16,7 +16,11 @@
 #include "adapter/factor.h"
 #include "adapter/save.h"
 
-enum { WHOLE = 1 << 24 }; /* up to here a float holds every whole number */
+/* Those of a module, in either form. */
+#define TENSORS \
+    (WF_BIT(WF_TENSOR_VB_LOGITS_A) | WF_BIT(WF_TENSOR_VB_LOGITS_B) | \
+     WF_BIT(WF_TENSOR_VB_INDICES_A) | WF_BIT(WF_TENSOR_VB_INDICES_B) | \
+     WF_BIT(WF_TENSOR_VB_WEIGHTS_A) | WF_BIT(WF_TENSOR_VB_WEIGHTS_B))
 
 /* What a module keeps of the configuration. */
 typedef struct vblora {
@@ -93,7 +97,7 @@ static weft_status shape(wf_module *m, const char *source, weft_error *err)
     WF_TRY(check_complete(m, source, err));
     A = pieces_of(m, true);
     B = pieces_of(m, false);
-    if (bank->rank != 2 || bank->count == 0 || bank->shape[0] > WHOLE)
+    if (bank->rank != 2 || bank->count == 0 || bank->shape[0] > WF_INDICES_END)
         return wf_module_wrong_shape(bank, source, "(vectors, length), 2^24 vectors at most", err);
     last = kept(m) ? A->rank == 3 ? A->shape[2] : 0 : bank->shape[0];
     if (A->rank != 3 || A->count == 0 || A->shape[2] != last)
@@ -230,8 +234,7 @@ static weft_status pair(const wf_module *m, const wf_layer *l, float *down, floa
 /* ---- PEFT's configuration -------------------------------------------------------------------- */
 
 static const wf_peft_type peft_types[] = {
-    { .name = "VBLORA",
-      .known_by = WF_BIT(WF_TENSOR_VB_LOGITS_A) | WF_BIT(WF_TENSOR_VB_INDICES_A), .rank = "r" },
+    { .name = "VBLORA", .known_by = TENSORS, .rank = "r" },
     { .name = NULL },
 };
 
@@ -258,9 +261,7 @@ static weft_status write_peft(const wf_peft_writer *w)
 const wf_family wf_family_vblora = {
     .name = "vblora",
     .title = "VB-LoRA",
-    .any = WF_BIT(WF_TENSOR_VB_LOGITS_A) | WF_BIT(WF_TENSOR_VB_LOGITS_B) |
-           WF_BIT(WF_TENSOR_VB_INDICES_A) | WF_BIT(WF_TENSOR_VB_INDICES_B) |
-           WF_BIT(WF_TENSOR_VB_WEIGHTS_A) | WF_BIT(WF_TENSOR_VB_WEIGHTS_B),
+    .any = TENSORS,
     .may = WF_BIT(WF_TENSOR_VB_BANK),
     .extra_size = sizeof(vblora),
     .settle = settle,

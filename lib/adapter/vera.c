@@ -61,7 +61,8 @@ static weft_status check_projections(const wf_module *m, const char *source, wef
 
 static weft_status shape(wf_module *m, const char *source, weft_error *err)
 {
-    const wf_tensor *b = m->tensor[WF_TENSOR_VERA_LAMBDA_B], *d = m->tensor[WF_TENSOR_VERA_LAMBDA_D];
+    const wf_tensor *b = m->tensor[WF_TENSOR_VERA_LAMBDA_B],
+                    *d = m->tensor[WF_TENSOR_VERA_LAMBDA_D];
 
     if (b->rank != 1) return wf_module_wrong_shape(b, source, "(out)", err);
     if (d->rank != 1) return wf_module_wrong_shape(d, source, "(r)", err);
@@ -108,6 +109,9 @@ static weft_status pair(const wf_module *m, const wf_layer *l, float *down, floa
 
 /* ---- projections that the file leaves out ---------------------------------------------------- */
 
+/* PEFT begins with 256. A file of a few bytes for each rank must not ask for gigabytes. */
+enum { MOST_RANKS = 16384 };
+
 static wf_tensor *draw(const char *name, wf_mersenne *g, size_t rows, size_t columns, wf_bag *bag)
 {
     double     bound = sqrt(3.0) * (sqrt(2.0) / sqrt((double)columns));
@@ -128,9 +132,11 @@ static weft_status make(const wf_module *m, size_t in, size_t out, wf_bag *bag,
     size_t      r = (size_t)m->rank, floats;
     wf_mersenne g;
 
-    if (!wf_mul(r, in + out, &floats) || floats > INT32_MAX)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: a rank of %zu is too large for projections", m->key,
-                       r);
+    if (r > MOST_RANKS || !wf_mul(r, in + out, &floats))
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: projections of rank %zu are not made from a seed, %d at most; save "
+                       "them with save_projection",
+                       m->key, r, MOST_RANKS);
     wf_mersenne_seed(&g, (uint64_t)((const vera *)m->extra)->seed);
     made[WF_TENSOR_VERA_A] = draw("vera_A", &g, r, in, bag);
     if (made[WF_TENSOR_VERA_A] != NULL)

@@ -21,6 +21,7 @@ void weft_model_free(weft_model *m)
     for (int i = 0; i < WF_COMPONENTS; i++) weft_tensors_free(m->files[i]);
     weft_tensors_free(m->whole);
     json_decref(m->scheduler);
+    wf_free(&alloc, m->trained_betas);
     wf_free(&alloc, m->path);
     wf_free(&alloc, m);
 }
@@ -34,6 +35,12 @@ const wf_layer *wf_model_layers(const weft_model *m, size_t *count)
 int32_t            wf_model_base(const weft_model *m) { return wf_facts(&m->networks)->base; }
 const wf_networks *wf_model_networks(const weft_model *m) { return &m->networks; }
 const json_t      *wf_model_scheduler(const weft_model *m) { return m->scheduler; }
+
+const float *wf_model_trained_betas(const weft_model *m, size_t *count)
+{
+    *count = m->trained_beta_count;
+    return m->trained_betas;
+}
 
 const char *wf_base_name(int32_t base)
 {

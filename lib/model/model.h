@@ -45,6 +45,8 @@ bool wf_name_kohya_path(const char *prefix, const char *path, char *buf, size_t 
 
 /* The scheduler_config.json that came with the model, or NULL. */
 const json_t *wf_model_scheduler(const weft_model *m);
+/* Its trained_betas, if that is a list of numbers; else NULL and 0. */
+const float *wf_model_trained_betas(const weft_model *m, size_t *count);
 
 /* ---- tokenizer.c ----------------------------------------------------------------------------- */
 

@@ -44,6 +44,8 @@ struct weft_model {
     wf_derived     derived;    /* widened norms and biases                               */
     wf_bag         names;      /* of the layers                                          */
     json_t        *scheduler;
+    float         *trained_betas; /* of the scheduler, or NULL                                */
+    size_t         trained_beta_count;
     bool           vae_given;  /* the VAE is not the model's own                         */
     const char    *layout;     /* as weft_model_info says it                             */
     bool           zero_negative; /* force_zeros_for_empty_prompt                        */

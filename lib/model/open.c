@@ -150,6 +150,22 @@ static weft_status make_tables(weft_model *m, weft_error *err)
     return WEFT_OK;
 }
 
+/* Only whoever makes a sampler needs them: what is no list of numbers is refused there. */
+static weft_status take_trained_betas(weft_model *m, weft_error *err)
+{
+    const json_t *list = json_object_get(m->scheduler, "trained_betas"), *v;
+    size_t        count = json_array_size(list), i;
+
+    json_array_foreach(list, i, v)
+        if (!json_is_number(v)) return WEFT_OK;
+    if (count == 0) return WEFT_OK;
+    m->trained_betas = wf_zalloc(&m->alloc, count, sizeof(float));
+    if (m->trained_betas == NULL) return wf_nomem(err, count * sizeof(float), "trained betas");
+    json_array_foreach(list, i, v) m->trained_betas[i] = (float)json_number_value(v);
+    m->trained_beta_count = count;
+    return WEFT_OK;
+}
+
 static weft_status build_model(weft_model *m, const weft_model_options *o, wf_gathered *s,
                                weft_error *err)
 {
@@ -179,6 +195,7 @@ static weft_status build_model(weft_model *m, const weft_model_options *o, wf_ga
     if (m->networks.encoders > 0 && wf_model_need_tokenizer(m, &missing) != WEFT_OK)
         wf_log(o->log, o->log_user, WEFT_LOG_WARN, "%s", missing.text);
     WF_TRY(wf_settle_prediction(m, o, err));
+    WF_TRY(take_trained_betas(m, err));
     return report(o, WF_COMPONENTS, err);
 }
 

@@ -8,7 +8,10 @@
  *
  * A' is A at t - T/N for every spacing, as in diffusers. With linspace or trailing spacing that is
  * not quite the timestep of the next call. Below t = 0 it is A_0, or 1 with
- * WEFT_SAMPLER_ALPHA_TO_ONE. */
+ * WEFT_SAMPLER_ALPHA_TO_ONE.
+ *
+ * If x0 is clipped, e stays that of the network's answer, unless WEFT_SAMPLER_CLIPPED_NOISE asks
+ * for the e that leads from the clipped x0 to x. */
 #include <math.h>
 
 #include "sampler/sampler_internal.h"
@@ -34,11 +37,19 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
     double keep = sqrt(A_next), toward = sqrt(WF_MAX(1 - A_next - sd * sd, 0.0));
     wf_mix by = { keep * x0.x_part + toward * e.x_part, keep * x0.p_part + toward * e.p_part };
 
+    if (s->answer != NULL && !(s->o.flags & WEFT_SAMPLER_CLIPPED_NOISE)) {
+        e = wf_vp_noise_of(s->o.prediction, at);
+        by = (wf_mix){ toward * e.x_part, keep };
+        wf_step_linear(by, sd, prediction, noise, x, len);
+        for (size_t i = 0; i < len; i++)
+            x[i] = (float)((double)x[i] + toward * e.p_part * (double)s->answer[i]);
+        return;
+    }
     wf_step_linear(by, sd, prediction, noise, x, len);
 }
 
 static const char *const aliases[] = { "DDIMScheduler", NULL };
-static const wf_setting  settings[] = { WF_SETTING_CLIPPING, WF_SETTINGS_END };
+static const wf_setting  settings[] = { WF_SETTINGS_END };
 
 const wf_solver wf_solver_ddim = {
     .name = "ddim",
@@ -49,6 +60,7 @@ const wf_solver wf_solver_ddim = {
     .eta = true,
     .draws = draws,
     .step = step,
+    .takes = WF_TAKES_CLIP | WF_TAKES_THRESHOLD | WF_TAKES_CLIPPED_NOISE,
     .absent = { WEFT_BETAS_LINEAR, 0.0001f, 0.02f, WEFT_SAMPLER_ALPHA_TO_ONE },
     .settings = settings,
 };

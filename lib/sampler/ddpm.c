@@ -5,6 +5,7 @@
  *
  *   mean = sqrt(A') b / (1-A) x0 + sqrt(a) (1-A') / (1-A) x,   a = A/A',  b = 1 - a
  *   variance = (1-A') / (1-A) b                                          ("fixed small")
+ *   variance = b                                                         ("fixed large")
  *
  * A' belongs to the next call, and is 1 after the last. No noise is drawn at t = 0. If the last
  * call is above 0 (an offset, trailing spacing) the variance is 0 there, but noise is drawn all
@@ -33,7 +34,8 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
     float  A = alpha_at(s, call), A_next = alpha_at(s, call + 1);
     float  a = A / A_next, b = 1 - a, rest = 1 - A, rest_next = 1 - A_next;
     float  of_x0 = sqrtf(A_next) * b / rest, of_x = sqrtf(a) * rest_next / rest;
-    double sd = sqrt(WF_MAX((double)(rest_next / rest * b), LEAST_VARIANCE));
+    bool   large = s->o.variance == WEFT_VARIANCE_LARGE;
+    double sd = sqrt(large ? (double)b : WF_MAX((double)(rest_next / rest * b), LEAST_VARIANCE));
     /* not wf_vp_level(A): 1 - A is rounded to float32 here */
     wf_level at = { .signal = sqrt((double)A), .noise = sqrt((double)rest), .input = 1 };
     wf_mix   x0 = s->process->to_x0(s, at);
@@ -44,11 +46,7 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 }
 
 static const char *const aliases[] = { "DDPMScheduler", NULL };
-static const wf_setting  settings[] = {
-    WF_SETTING_CLIPPING,
-    { "variance_type", JSON_STRING, "fixed_small", 0, "the variance is fixed_small" },
-    WF_SETTINGS_END,
-};
+static const wf_setting  settings[] = { WF_SETTINGS_END };
 
 const wf_solver wf_solver_ddpm = {
     .name = "ddpm",
@@ -58,6 +56,7 @@ const wf_solver wf_solver_ddpm = {
     .spacing = WEFT_SPACING_LEADING,
     .draws = draws,
     .step = step,
+    .takes = WF_TAKES_CLIP | WF_TAKES_THRESHOLD | WF_TAKES_VARIANCE,
     .absent = { WEFT_BETAS_LINEAR, 0.0001f, 0.02f, WEFT_SAMPLER_ALPHA_TO_ONE },
     .settings = settings,
 };

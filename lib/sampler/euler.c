@@ -16,14 +16,7 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 }
 
 static const char *const aliases[] = { "EulerDiscreteScheduler", NULL };
-static const wf_setting  settings[] = {
-    WF_SETTING_EXPONENTIAL,
-    WF_SETTING_BETA,
-    WF_SETTING_LAST,
-    { "interpolation_type", JSON_STRING, "linear", 0, "sigmas are interpolated linearly" },
-    { "timestep_type", JSON_STRING, "discrete", 0, "timesteps are discrete" },
-    WF_SETTINGS_END,
-};
+static const wf_setting  settings[] = { WF_SETTINGS_END };
 
 const wf_solver wf_solver_euler = {
     .name = "euler",
@@ -34,6 +27,7 @@ const wf_solver wf_solver_euler = {
     .straight = true,
     .step = step,
     .karras = true,
+    .keys = WF_KEY_FINAL | WF_KEY_INTERPOLATION | WF_KEY_TIMESTEP_TYPE,
     .absent = { WEFT_BETAS_LINEAR, 0.0001f, 0.02f, WEFT_SAMPLER_ALPHA_TO_ONE },
     .settings = settings,
 };

@@ -47,9 +47,7 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 }
 
 static const char *const aliases[] = { "HeunDiscreteScheduler", NULL };
-static const wf_setting  settings[] = {
-    WF_SETTING_CLIPPING, WF_SETTING_EXPONENTIAL, WF_SETTING_BETA, WF_SETTINGS_END,
-};
+static const wf_setting  settings[] = { WF_SETTINGS_END };
 
 const wf_solver wf_solver_heun = {
     .name = "heun",
@@ -63,6 +61,7 @@ const wf_solver wf_solver_heun = {
     .calls = calls,
     .step_of = step_of,
     .step = step,
+    .takes = WF_TAKES_CLIP,
     .karras = true,
     .absent = { WEFT_BETAS_LINEAR, 0.00085f, 0.012f, WEFT_SAMPLER_ALPHA_TO_ONE },
     .settings = settings,

@@ -38,7 +38,6 @@ static void step(const weft_sampler *s, int32_t call, const float *prediction, c
 
 static const char *const aliases[] = { "LCMScheduler", NULL };
 static const wf_setting  settings[] = {
-    WF_SETTING_CLIPPING,
     { "timestep_scaling", JSON_REAL, NULL, TIME_SCALE, "it is 10 here" },
     WF_SETTINGS_END,
 };
@@ -51,6 +50,7 @@ const wf_solver wf_solver_lcm = {
     .spacing = WEFT_SPACING_LEADING,
     .draws = draws,
     .step = step,
+    .takes = WF_TAKES_CLIP | WF_TAKES_THRESHOLD,
     .absent = { WEFT_BETAS_SCALED_LINEAR, 0.00085f, 0.012f, WEFT_SAMPLER_ALPHA_TO_ONE },
     .settings = settings,
 };

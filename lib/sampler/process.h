@@ -56,16 +56,28 @@ extern const wf_process wf_process_vp;
 double   wf_vp_alpha(const weft_sampler *s, int32_t timestep); /* A_t                            */
 wf_level wf_vp_level(double A);                                /* x = sqrt(A) x0 + sqrt(1 - A) n */
 wf_mix   wf_vp_to_noise(const weft_sampler *s, wf_level at);
+wf_mix   wf_vp_noise_of(int32_t prediction, wf_level at); /* of a network that predicts that     */
+/* The fractional timestep that has this log(sigma). */
+double   wf_vp_timestep_of(const weft_sampler *s, double log_sigma);
 
 /* ---- schedule.c, for any process ----------------------------------------------------------- */
 
 /* The decimal number that a float stands for: 0.00085f -> 0.00085. */
 double wf_decimal(float v);
-/* Timesteps by spacing. `points` is how many the spacing is laid out for: N, or N + 1 with the
- * last one dropped. If not `whole`, linspace keeps fractions. */
-weft_status wf_schedule_timesteps(weft_sampler *s, int32_t points, bool whole, weft_error *err);
+/* Timesteps by spacing, of the lowest T of training. `points` is how many the spacing is laid out
+ * for: N, or N + 1 with the last one dropped. If not `whole`, linspace keeps fractions. */
+weft_status wf_schedule_timesteps(weft_sampler *s, int32_t T, int32_t points, bool whole,
+                                  weft_error *err);
 weft_status wf_schedule_distilled(weft_sampler *s, weft_error *err);
-/* Level i of N from `high` down to `low`. */
-double wf_schedule_karras(double high, double low, int32_t i, int32_t steps);
+/* The sigma of step i by a schedule from `high` down to `low`: Karras', exponential, beta, Lu's. */
+double wf_schedule_sigma(const weft_sampler *s, double high, double low, int32_t i);
+/* The sigma of step i by the tables of Align your steps. */
+double wf_schedule_aligned(const weft_sampler *s, int32_t i);
+/* Whether a WEFT_SCHEDULE_* says timesteps, and not sigmas. */
+bool   wf_schedules_steps(int32_t schedule);
+/* The timestep of step i by a schedule of timesteps, which may have a fraction. */
+double wf_schedule_step(const weft_sampler *s, int32_t i);
+/* Less than this is met with probability p by the beta distribution with parameters 0.6, 0.6. */
+double wf_beta_quantile(double p);
 
 #endif

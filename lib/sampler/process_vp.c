@@ -23,6 +23,7 @@
  * so that the first sigma (4096) is finite. Solvers between training timesteps can start from A
  * = 0. */
 #define ALMOST_NO_SIGNAL 0x1p-24f
+#define HALF_TURN        3.14159265358979323846
 
 /* ---- training's levels --------------------------------------------------------------------- */
 
@@ -48,13 +49,44 @@ static float linspace_f32(float from, float to, int32_t n, int32_t i)
     return (float)((double)to - (double)step * (n - 1 - i));
 }
 
+/* A as a curve over all of training, from 0 to 1. */
+static double curve(int32_t kind, double part)
+{
+    double rest, lambda, ratio;
+
+    switch (kind) {
+    case WEFT_BETAS_SQUARED_COS: /* Nichol and Dhariwal (2021) */
+        ratio = cos((part + 0.008) / 1.008 * HALF_TURN / 2);
+        return ratio * ratio;
+    case WEFT_BETAS_LAPLACE: /* Hang and Gu (2024) */
+        rest = 0.5 - part;
+        lambda = -0.5 * copysign(1, rest) * log(1 - 2 * fabs(rest) + 1e-6);
+        ratio = exp(lambda);
+        return sqrt(ratio / (1 + ratio));
+    default: /* WEFT_BETAS_EXP */
+        return exp(part * -12.0);
+    }
+}
+
 static float beta_at(const weft_sampler *s, betas b, int32_t i)
 {
-    if (s->o.betas == WEFT_BETAS_LINEAR)
-        return linspace_f32((float)b.start, (float)b.end, s->o.train_steps, i);
+    int32_t T = s->o.train_steps, kind = s->o.betas;
+    float   start = (float)b.start, end = (float)b.end, root;
 
-    float root = linspace_f32((float)sqrt(b.start), (float)sqrt(b.end), s->o.train_steps, i);
-    return root * root;
+    switch (kind) {
+    case WEFT_BETAS_TRAINED:
+        return s->o.trained_betas[i];
+    case WEFT_BETAS_LINEAR:
+        return linspace_f32(start, end, T, i);
+    case WEFT_BETAS_SCALED_LINEAR:
+        root = linspace_f32((float)sqrt(b.start), (float)sqrt(b.end), T, i);
+        return root * root;
+    case WEFT_BETAS_SIGMOID:
+        root = (float)(1 / (1 + exp(-(double)linspace_f32(-6, 6, T, i))));
+        return root * (float)(b.end - b.start) + start;
+    default:
+        return (float)WF_MIN(1 - curve(kind, (i + 1.0) / T) / curve(kind, (double)i / T), 0.999);
+    }
 }
 
 /* Lin et al. (2023), algorithm 1: shift sqrt(A) so that its last value is 0, scale it so that its
@@ -79,10 +111,27 @@ static void rescale_to_zero_signal(weft_sampler *s)
     if (wf_free_levels(s->solver)) s->trained[T - 1] = (double)ALMOST_NO_SIGNAL;
 }
 
-static weft_status check_betas(betas b, weft_error *err)
+static weft_status check_trained(const weft_sampler_options *o, weft_error *err)
+{
+    wf_number_text beta;
+
+    if (o->trained_betas == NULL || o->trained_betas_len != (size_t)o->train_steps)
+        return wf_fail(err, WEFT_E_ARG,
+                       "sampler: %zu trained_betas for %d train_steps, it must be one for each",
+                       o->trained_betas == NULL ? 0 : o->trained_betas_len, o->train_steps);
+    for (int32_t i = 0; i < o->train_steps; i++)
+        if (!(o->trained_betas[i] > 0 && o->trained_betas[i] < 1))
+            return wf_fail(err, WEFT_E_ARG,
+                           "sampler: trained beta %d is %s, it must be between 0 and 1", i,
+                           wf_number(&beta, (double)o->trained_betas[i]));
+    return WEFT_OK;
+}
+
+static weft_status check_betas(const weft_sampler *s, betas b, weft_error *err)
 {
     wf_number_text start, end;
 
+    if (s->o.betas == WEFT_BETAS_TRAINED) return check_trained(&s->o, err);
     if (b.start > 0 && b.end >= b.start && b.end < 1) return WEFT_OK; /* false for NaN too */
     return wf_fail(err, WEFT_E_ARG,
                    "sampler: betas go from %s to %s, they must rise between 0 and 1",
@@ -98,7 +147,7 @@ static weft_status train(weft_sampler *s, weft_error *err)
     wf_number_text start, end;
     weft_status    st;
 
-    if ((st = check_betas(b, err)) != WEFT_OK) return st;
+    if ((st = check_betas(s, b, err)) != WEFT_OK) return st;
     s->trained = wf_zalloc(&s->alloc, (size_t)T, sizeof(double));
     if (s->trained == NULL) return wf_nomem(err, (size_t)T * sizeof(double), "a noise schedule");
 
@@ -135,7 +184,7 @@ double wf_vp_alpha(const weft_sampler *s, int32_t timestep)
 /* ---- the levels that are visited ----------------------------------------------------------- */
 
 /* The fractional timestep that has this log(sigma): linear between two entries of the table. */
-static double timestep_of(const weft_sampler *s, double wanted)
+double wf_vp_timestep_of(const weft_sampler *s, double wanted)
 {
     int32_t low = 0, high = s->o.train_steps - 1;
     double  below, above, part;
@@ -153,76 +202,202 @@ static double timestep_of(const weft_sampler *s, double wanted)
     return low + part;
 }
 
-static void visit_given(weft_sampler *s)
+static void visit_sigma(weft_sampler *s, int32_t i, double sigma, double log_sigma)
 {
-    for (int32_t i = 0; i < s->o.steps; i++) {
-        s->timesteps[i] = timestep_of(s, (double)logf(s->o.sigmas[i]));
-        s->sigmas[i] = (double)s->o.sigmas[i];
-    }
+    s->timesteps[i] = wf_vp_timestep_of(s, log_sigma);
+    s->sigmas[i] = (double)(float)sigma;
 }
 
-static void visit_karras(weft_sampler *s, double high, double low)
+/* The sigma at a timestep with a fraction: linear between two entries of the table. */
+static double sigma_at(const weft_sampler *s, double t)
 {
-    for (int32_t i = 0; i < s->o.steps; i++) {
-        double sigma = wf_schedule_karras(high, low, i, s->o.steps);
+    int32_t below = WF_MIN((int32_t)t, s->o.train_steps - 2);
+    double  low = trained_sigma(s, below), high = trained_sigma(s, below + 1);
 
-        s->timesteps[i] = timestep_of(s, log(sigma));
-        s->sigmas[i] = (double)(float)sigma;
-    }
+    return t > below ? low + (t - below) * (high - low) : low; /* high may be infinite */
 }
 
-/* The sigmas at the timesteps, which may have fractions. */
+/* The same, along the line through their logarithms. */
+static double log_sigma_at(const weft_sampler *s, double t)
+{
+    int32_t below = WF_MIN((int32_t)t, s->o.train_steps - 2);
+    double  low = trained_sigma(s, below), high = trained_sigma(s, below + 1);
+
+    return exp(log(low) + (t - below) * (log(high) - log(low)));
+}
+
 static void interpolate(weft_sampler *s)
 {
-    for (int32_t i = 0; i < s->o.steps; i++) {
-        double  t = s->timesteps[i];
-        int32_t below = WF_MIN((int32_t)t, s->o.train_steps - 2);
-        double  low = trained_sigma(s, below), high = trained_sigma(s, below + 1);
-
-        /* high may be infinite */
-        s->sigmas[i] = (double)(float)(t > below ? low + (t - below) * (high - low) : low);
-    }
+    for (int32_t i = 0; i < s->o.steps; i++)
+        s->sigmas[i] = (double)(float)sigma_at(s, s->timesteps[i]);
 }
 
+static bool is_aligned(int32_t schedule)
+{
+    return schedule == WEFT_SCHEDULE_ALIGN || schedule == WEFT_SCHEDULE_ALIGN_SDXL;
+}
+
+/* Whether the levels depend neither on the spacing nor on the kind of solver: the caller's own, and
+ * those that are defined by themselves. */
+static bool is_defined(const weft_sampler *s)
+{
+    return s->o.sigmas != NULL || is_aligned(s->o.sigma_schedule) ||
+           wf_schedules_steps(s->o.sigma_schedule);
+}
+
+static weft_status visit_defined(weft_sampler *s, weft_error *err)
+{
+    for (int32_t i = 0; i < s->o.steps; i++) {
+        double sigma = s->o.sigmas != NULL ? (double)s->o.sigmas[i] : 0;
+
+        if (s->o.sigmas != NULL) {
+            visit_sigma(s, i, sigma, (double)logf(s->o.sigmas[i]));
+        } else if (is_aligned(s->o.sigma_schedule)) {
+            sigma = wf_schedule_aligned(s, i);
+            visit_sigma(s, i, sigma, log(sigma));
+        } else {
+            s->timesteps[i] = wf_schedule_step(s, i);
+            s->sigmas[i] = (double)(float)log_sigma_at(s, s->timesteps[i]);
+            if (i > 0 && s->timesteps[i] >= s->timesteps[i - 1])
+                return wf_fail(err, WEFT_E_ARG,
+                               "sampler: with %d steps, the schedule %s visits timestep %g twice",
+                               s->o.steps, weft_sampler_schedule_name(s->o.sigma_schedule),
+                               s->timesteps[i]);
+        }
+    }
+    return WEFT_OK;
+}
+
+/* Levels between two, unless the caller says between which. */
+static weft_status visit_between(weft_sampler *s, double high, double low, weft_error *err)
+{
+    wf_number_text a, b;
+
+    if (s->o.sigma_max != 0) high = wf_decimal(s->o.sigma_max);
+    if (s->o.sigma_min != 0) low = wf_decimal(s->o.sigma_min);
+    if ((s->o.sigma_max != 0 || s->o.sigma_min != 0) && !(low < high))
+        return wf_fail(err, WEFT_E_ARG,
+                       "sampler: sigmas go from %s down to %s, the first must be larger",
+                       wf_number(&a, high), wf_number(&b, low));
+    for (int32_t i = 0; i < s->o.steps; i++) {
+        double sigma = wf_schedule_sigma(s, high, low, i);
+
+        visit_sigma(s, i, sigma, log(sigma));
+    }
+    return WEFT_OK;
+}
+
+static double largest_sigma(const weft_sampler *s)
+{
+    return trained_sigma(s, s->o.train_steps - 1);
+}
+
+/* How many of training's levels have log(signal / noise) of lambda_min at least. */
+static int32_t levels_above(const weft_sampler *s)
+{
+    int32_t T = s->o.train_steps;
+
+    if (s->o.lambda_min == 0) return T;
+    while (T > 0) {
+        float A = (float)s->trained[T - 1];
+
+        if (logf(sqrtf(A)) - logf(sqrtf(1 - A)) >= s->o.lambda_min) break;
+        T--;
+    }
+    return T;
+}
+
+static weft_status visit_spaced(weft_sampler *s, weft_error *err)
+{
+    int32_t        points = s->o.steps + (s->o.spacing != WEFT_SPACING_TRAILING);
+    int32_t        T = levels_above(s);
+    wf_number_text lambda;
+
+    if (T < WF_MAX(s->o.steps, 2) ||
+        (T < s->o.train_steps && s->o.spacing == WEFT_SPACING_TRAILING))
+        return wf_fail(err, WEFT_E_ARG,
+                       "sampler: lambda_min %s leaves %d of %d timesteps: too few for %d steps%s",
+                       wf_number(&lambda, (double)s->o.lambda_min), T, s->o.train_steps,
+                       s->o.steps, T < s->o.steps ? "" : " with trailing spacing");
+    WF_TRY(wf_schedule_timesteps(s, T, points, true, err));
+    interpolate(s);
+    return WEFT_OK;
+}
+
+/* Timesteps are whole. diffusers rounds Karras' and Lu's and cuts exponential and beta ones; with
+ * the cosine's betas, DPM-Solver multistep cuts all of them. */
 static weft_status visit_dpm(weft_sampler *s, weft_error *err)
 {
-    int32_t     points = s->o.steps + (s->o.spacing != WEFT_SPACING_TRAILING), T = s->o.train_steps;
-    weft_status st;
+    int32_t schedule = s->o.sigma_schedule;
+    bool    cut = schedule == WEFT_SCHEDULE_EXPONENTIAL || schedule == WEFT_SCHEDULE_BETA;
+    bool    defined = is_defined(s);
 
-    if (s->o.sigmas == NULL && !(s->o.flags & WEFT_SAMPLER_KARRAS)) {
-        if ((st = wf_schedule_timesteps(s, points, true, err)) != WEFT_OK) return st;
-        interpolate(s);
-        return WEFT_OK;
-    }
-    if (s->o.sigmas != NULL) visit_given(s);
-    else visit_karras(s, trained_sigma(s, T - 1), trained_sigma(s, 0));
-    for (int32_t i = 0; i < s->o.steps; i++) s->timesteps[i] = rint(s->timesteps[i]);
+    if (!defined && schedule == WEFT_SCHEDULE_DEFAULT) return visit_spaced(s, err);
+    if (defined) WF_TRY(visit_defined(s, err));
+    else WF_TRY(visit_between(s, largest_sigma(s), trained_sigma(s, 0), err));
+    if (!defined && s->o.betas == WEFT_BETAS_SQUARED_COS && (s->solver->keys & WF_KEY_LU))
+        cut = true;
+    for (int32_t i = 0; i < s->o.steps; i++)
+        s->timesteps[i] = cut ? floor(s->timesteps[i]) : rint(s->timesteps[i]);
     return WEFT_OK;
+}
+
+/* N + 1 sigmas, the last one being training's smallest, at the spacing's timesteps. */
+static void interpolate_logs(weft_sampler *s)
+{
+    float high = logf((float)largest_sigma(s)), low = logf((float)trained_sigma(s, 0));
+
+    for (int32_t i = 0; i <= s->o.steps; i++)
+        s->sigmas[i] = (double)expf(linspace_f32(high, low, s->o.steps + 1, i));
 }
 
 static weft_status visit_levels(weft_sampler *s, weft_error *err)
 {
-    weft_status st;
+    bool   in_logs = s->o.interpolation == WEFT_INTERPOLATION_LOG_LINEAR;
+    double low;
 
-    if (s->o.sigmas != NULL) {
-        visit_given(s);
-        return WEFT_OK;
-    }
-    if ((st = wf_schedule_timesteps(s, s->o.steps, false, err)) != WEFT_OK) return st;
+    if (is_defined(s)) return visit_defined(s, err);
+    if (s->o.sigma_schedule == WEFT_SCHEDULE_KL_OPTIMAL) /* whose range is no spacing's */
+        return visit_between(s, largest_sigma(s), trained_sigma(s, 0), err);
+    WF_TRY(wf_schedule_timesteps(s, s->o.train_steps, s->o.steps, false, err));
     interpolate(s);
-    if (s->o.flags & WEFT_SAMPLER_KARRAS) visit_karras(s, s->sigmas[0], s->sigmas[s->o.steps - 1]);
+    if (in_logs) interpolate_logs(s);
+    if (s->o.sigma_schedule == WEFT_SCHEDULE_DEFAULT) return WEFT_OK;
+
+    low = s->sigmas[in_logs ? s->o.steps : s->o.steps - 1];
+    WF_TRY(visit_between(s, s->sigmas[0], low, err));
+    if (s->solver->rounds_karras && s->o.sigma_schedule == WEFT_SCHEDULE_KARRAS)
+        for (int32_t i = 0; i < s->o.steps; i++) s->timesteps[i] = rint(s->timesteps[i]);
     return WEFT_OK;
 }
 
 static weft_status visit_timesteps(weft_sampler *s, weft_error *err)
 {
-    weft_status st = s->solver->layout == WF_LAYOUT_DISTILLED
-                         ? wf_schedule_distilled(s, err)
-                         : wf_schedule_timesteps(s, s->o.steps, true, err);
-
-    if (st != WEFT_OK) return st;
+    if (s->solver->layout == WF_LAYOUT_DISTILLED) WF_TRY(wf_schedule_distilled(s, err));
+    else WF_TRY(wf_schedule_timesteps(s, s->o.train_steps, s->o.steps, true, err));
     interpolate(s);
     return WEFT_OK;
+}
+
+/* The sigma behind the last step. */
+static double final_sigma(const weft_sampler *s)
+{
+    int32_t schedule = s->o.sigma_schedule;
+    bool    between = schedule == WEFT_SCHEDULE_KARRAS || schedule == WEFT_SCHEDULE_EXPONENTIAL ||
+                      schedule == WEFT_SCHEDULE_BETA;
+
+    if (s->o.interpolation == WEFT_INTERPOLATION_LOG_LINEAR && schedule == WEFT_SCHEDULE_DEFAULT)
+        return s->sigmas[s->o.steps];
+    if (s->o.final_sigma != WEFT_FINAL_MIN) return 0;
+    if (between && s->solver->repeats_last) return s->sigmas[s->o.steps - 1];
+    return WF_MIN(trained_sigma(s, 0), s->sigmas[s->o.steps - 1]); /* own ones may lie below */
+}
+
+/* What a network is told that was trained on logarithms of sigma, as Karras et al. write it. */
+static void tell_logs(weft_sampler *s)
+{
+    for (int32_t i = 0; i < s->o.steps; i++)
+        s->timesteps[i] = (double)(0.25f * logf((float)s->sigmas[i]));
 }
 
 /* Latents that hold nothing of the image say nothing about x0 once the noise is taken off. */
@@ -247,8 +422,11 @@ static weft_status plan(weft_sampler *s, weft_error *err)
     else if (s->solver->layout == WF_LAYOUT_LEVELS) st = visit_levels(s, err);
     else st = visit_timesteps(s, err);
     if (st != WEFT_OK) return st;
-    s->sigmas[s->o.steps] = 0;
-    return check_signal(s, err);
+    s->sigmas[s->o.steps] = final_sigma(s);
+    WF_TRY(check_signal(s, err));
+    if ((s->o.flags & WEFT_SAMPLER_LOG_TIMESTEPS) && s->o.prediction == WEFT_PREDICT_V)
+        tell_logs(s);
+    return WEFT_OK;
 }
 
 /* ---- one level ----------------------------------------------------------------------------- */
@@ -272,19 +450,24 @@ static wf_mix to_x0(const weft_sampler *s, wf_level at)
 {
     double total = at.noise * at.noise + 1; /* of straight latents */
 
-    if (s->o.prediction == WEFT_PREDICT_SAMPLE) return (wf_mix){ 0, 1 };
-    if (s->o.prediction == WEFT_PREDICT_EPSILON)
+    if (s->prediction == WEFT_PREDICT_SAMPLE) return (wf_mix){ 0, 1 };
+    if (s->prediction == WEFT_PREDICT_EPSILON)
         return (wf_mix){ 1 / at.signal, -at.noise / at.signal };
     if (s->solver->straight) return (wf_mix){ 1 / total, -at.noise / sqrt(total) };
     return (wf_mix){ at.signal, -at.noise };
 }
 
+wf_mix wf_vp_noise_of(int32_t prediction, wf_level at)
+{
+    if (prediction == WEFT_PREDICT_SAMPLE)
+        return (wf_mix){ 1 / at.noise, -at.signal / at.noise };
+    if (prediction == WEFT_PREDICT_EPSILON) return (wf_mix){ 0, 1 };
+    return (wf_mix){ at.noise, at.signal };
+}
+
 wf_mix wf_vp_to_noise(const weft_sampler *s, wf_level at)
 {
-    if (s->o.prediction == WEFT_PREDICT_SAMPLE)
-        return (wf_mix){ 1 / at.noise, -at.signal / at.noise };
-    if (s->o.prediction == WEFT_PREDICT_EPSILON) return (wf_mix){ 0, 1 };
-    return (wf_mix){ at.noise, at.signal };
+    return wf_vp_noise_of(s->prediction, at);
 }
 
 /* Leading spacing starts below training's largest sigma, at a level where latents still hold

@@ -10,7 +10,6 @@
 #include "sampler/sampler_internal.h"
 
 #define MAX_TRAIN_STEPS 100000
-#define ALL_FLAGS (WEFT_SAMPLER_KARRAS | WEFT_SAMPLER_ALPHA_TO_ONE | WEFT_SAMPLER_ZERO_SNR)
 
 /* ---- the solvers --------------------------------------------------------------------------- */
 
@@ -63,21 +62,6 @@ uint32_t weft_sampler_traits(int32_t kind)
     return traits;
 }
 
-static bool is_called(const wf_solver *solver, const char *name)
-{
-    if (strcmp(solver->name, name) == 0) return true;
-    for (const char *const *alias = solver->aliases; *alias != NULL; alias++)
-        if (strcmp(*alias, name) == 0) return true;
-    return false;
-}
-
-int32_t weft_sampler_find(const char *name)
-{
-    for (size_t i = 0; name != NULL && i < WF_LEN(solvers); i++)
-        if (is_called(solvers[i], name)) return solvers[i]->kind;
-    return 0;
-}
-
 /* ---- creation ------------------------------------------------------------------------------ */
 
 static weft_status check_range(const char *what, int32_t value, int32_t low, int32_t high,
@@ -118,6 +102,82 @@ static weft_status check_falling(const float *sigmas, size_t len, weft_error *er
     return WEFT_OK;
 }
 
+static weft_status check_sigma(const char *what, float sigma, weft_error *err)
+{
+    wf_number_text text;
+
+    if (sigma == 0 || (sigma >= 1e-6f && sigma <= 1e6f)) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG, "sampler: %s is %s, it must be 1e-6 to 1e6", what,
+                   wf_number(&text, (double)sigma));
+}
+
+/* Karras' flag becomes the schedule. */
+static weft_status check_schedule(weft_sampler *s, weft_error *err)
+{
+    weft_sampler_options *o = &s->o;
+    bool                  karras = (o->flags & WEFT_SAMPLER_KARRAS) != 0;
+
+    WF_TRY(check_range("sigma_schedule", o->sigma_schedule, WEFT_SCHEDULE_DEFAULT,
+                       WEFT_SCHEDULE_KL_OPTIMAL, err));
+    if (karras && o->sigma_schedule > WEFT_SCHEDULE_KARRAS)
+        return wf_fail(err, WEFT_E_ARG,
+                       "sampler: Karras' sigmas and those of %s are asked for; it must be one of "
+                       "them", weft_sampler_schedule_name(o->sigma_schedule));
+    if (karras) o->sigma_schedule = WEFT_SCHEDULE_KARRAS;
+    if (o->sigma_schedule == WEFT_SCHEDULE_DEFAULT || wf_free_levels(s->solver)) return WEFT_OK;
+    return wf_fail(err, WEFT_E_UNSUPPORTED,
+                   "sampler: %s steps between training timesteps: it takes no %s schedule",
+                   s->solver->name,
+                   karras ? "Karras" : weft_sampler_schedule_name(o->sigma_schedule));
+}
+
+static weft_status not_taken(const weft_sampler *s, const char *what, weft_error *err)
+{
+    return wf_fail(err, WEFT_E_UNSUPPORTED, "sampler: %s takes no %s", s->solver->name, what);
+}
+
+/* Settings about sigmas that only some kinds have. */
+static weft_status check_kind_of_levels(const weft_sampler *s, weft_error *err)
+{
+    const weft_sampler_options *o = &s->o;
+    bool     logs = (o->flags & WEFT_SAMPLER_LOG_TIMESTEPS) != 0;
+    bool     log_linear = o->interpolation == WEFT_INTERPOLATION_LOG_LINEAR;
+    uint32_t keys = s->solver->keys;
+
+    if (o->final_sigma == WEFT_FINAL_MIN && !(keys & WF_KEY_FINAL) &&
+        s->solver->final_sigma != WEFT_FINAL_MIN)
+        return not_taken(s, "last sigma but 0", err);
+    if (log_linear && !(keys & WF_KEY_INTERPOLATION))
+        return not_taken(s, "log_linear interpolation", err);
+    if (logs && !(keys & WF_KEY_TIMESTEP_TYPE))
+        return not_taken(s, "logarithms for timesteps", err);
+    if (o->lambda_min != 0 && s->solver->layout != WF_LAYOUT_DPM)
+        return not_taken(s, "lambda_min", err);
+    if (logs && log_linear && o->prediction == WEFT_PREDICT_V)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "sampler: log_linear interpolation together with logarithms for timesteps "
+                       "makes a step more than is asked for");
+    return WEFT_OK;
+}
+
+static weft_status check_levels(const weft_sampler *s, weft_error *err)
+{
+    const weft_sampler_options *o = &s->o;
+    wf_number_text              rho;
+
+    WF_TRY(check_range("final_sigma", o->final_sigma, WEFT_FINAL_DEFAULT, WEFT_FINAL_MIN, err));
+    WF_TRY(check_range("interpolation", o->interpolation, WEFT_INTERPOLATION_LINEAR,
+                       WEFT_INTERPOLATION_LOG_LINEAR, err));
+    if (!isfinite(o->lambda_min))
+        return wf_fail(err, WEFT_E_ARG, "sampler: lambda_min is not a finite number");
+    WF_TRY(check_sigma("sigma_min", o->sigma_min, err));
+    WF_TRY(check_sigma("sigma_max", o->sigma_max, err));
+    if (!(o->rho == 0 || (o->rho >= 0.01f && o->rho <= 1000)))
+        return wf_fail(err, WEFT_E_ARG, "sampler: rho is %s, it must be 0.01 to 1000",
+                       wf_number(&rho, (double)o->rho));
+    return check_kind_of_levels(s, err);
+}
+
 /* The caller's own noise levels: how many, for which solver, and whether they fall. */
 static weft_status check_sigmas(weft_sampler *s, weft_error *err)
 {
@@ -131,9 +191,10 @@ static weft_status check_sigmas(weft_sampler *s, weft_error *err)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "sampler: %s steps between training timesteps: it takes no sigmas of your "
                        "own", s->solver->name);
-    if (o->flags & WEFT_SAMPLER_KARRAS)
+    if (o->sigma_schedule != WEFT_SCHEDULE_DEFAULT)
         return wf_fail(err, WEFT_E_ARG,
-                       "sampler: own sigmas and Karras' are asked for; it must be one of them");
+                       "sampler: own sigmas and a schedule's (%s) are asked for; it must be one of "
+                       "them", weft_sampler_schedule_name(o->sigma_schedule));
     if (o->steps == 0 && o->sigmas_len <= (size_t)o->train_steps) o->steps = (int32_t)o->sigmas_len;
     if (o->sigmas_len != (size_t)WF_MAX(o->steps, 0))
         return wf_fail(err, WEFT_E_ARG,
@@ -154,34 +215,37 @@ static weft_status read_options(weft_sampler *s, weft_error *err)
     if (o->spacing == WEFT_SPACING_DEFAULT) o->spacing = s->solver->spacing;
 
     WF_TRY(check_range("train_steps", o->train_steps, 2, MAX_TRAIN_STEPS, err));
+    WF_TRY(check_schedule(s, err));
+    WF_TRY(check_levels(s, err));
     WF_TRY(check_sigmas(s, err));
     if (o->steps == 0) o->steps = WF_MIN(20, o->train_steps);
     WF_TRY(check_range("steps", o->steps, 1, o->train_steps, err));
     WF_TRY(check_range("spacing", o->spacing, WEFT_SPACING_LEADING, WEFT_SPACING_TRAILING, err));
     WF_TRY(check_range("prediction", o->prediction, WEFT_PREDICT_EPSILON, WEFT_PREDICT_SAMPLE,
                        err));
-    WF_TRY(check_range("betas", o->betas, WEFT_BETAS_SCALED_LINEAR, WEFT_BETAS_LINEAR, err));
+    WF_TRY(check_range("betas", o->betas, WEFT_BETAS_SCALED_LINEAR, WEFT_BETAS_EXP, err));
     WF_TRY(check_range("steps_offset", o->steps_offset, 0, o->train_steps - 1, err));
     if (o->origin_steps == 0) o->origin_steps = WF_MIN(50, o->train_steps);
     WF_TRY(check_range("origin_steps", o->origin_steps, 1, o->train_steps, err));
     WF_TRY(check_eta(s, err));
-    if ((o->flags & WEFT_SAMPLER_KARRAS) && !wf_free_levels(s->solver))
-        return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "sampler: %s steps between training timesteps: it takes no Karras schedule",
-                       s->solver->name);
+    WF_TRY(wf_check_variants(s, err));
     s->calls = s->solver->calls != NULL ? s->solver->calls(o->steps) : o->steps;
+    s->prediction = o->prediction;
     return WEFT_OK;
 }
 
 /* From one entry for a step to one for a call; in place, since no step comes after its calls. */
 static void spread_over_calls(weft_sampler *s)
 {
+    double final = s->sigmas[s->o.steps];
+
     if (s->solver->step_of == NULL) return;
     for (int32_t call = s->calls - 1; call >= 0; call--) {
         s->timesteps[call] = s->timesteps[s->solver->step_of(call)];
         s->sigmas[call] = s->sigmas[s->solver->step_of(call)];
     }
-    s->sigmas[s->calls] = 0;
+    s->sigmas[s->calls] = final;
+    if (s->solver->between != NULL) s->solver->between(s);
 }
 
 weft_status weft_sampler_create(const weft_sampler_options *options, weft_sampler **out,
@@ -194,7 +258,7 @@ weft_status weft_sampler_create(const weft_sampler_options *options, weft_sample
 
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "weft_sampler_create: out is NULL");
     *out = NULL;
-    WF_TRY(WF_OPTIONS(&o, options, weft_sampler_options, ALL_FLAGS, err));
+    WF_TRY(WF_OPTIONS(&o, options, weft_sampler_options, WF_SAMPLER_FLAGS, err));
     if (o.reserved0 != 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "weft_sampler_options: reserved0 is %d, must be zero", (int)o.reserved0);
@@ -334,15 +398,15 @@ static bool draws_at(const weft_sampler *s, int32_t call)
     return s->solver->draws != NULL && s->solver->draws(s, call);
 }
 
-/* Room for the history, and for the noise if a call from `call` on draws any. */
+/* Room for the history, the noise if a call from `call` on draws any, and a clipped image. */
 static weft_status take_memory(weft_sampler *s, int32_t call, size_t len, weft_error *err)
 {
     size_t buffers = (size_t)s->solver->history, floats, bytes;
-    bool   draws = false;
+    bool   draws = false, clips = wf_clips(s);
     float *memory;
 
     for (int32_t c = call; c < s->calls; c++) draws = draws || draws_at(s, c);
-    buffers += draws;
+    buffers += (draws || clips) + clips;
     if (!wf_mul(buffers, len, &floats) || !wf_mul(floats, sizeof(float), &bytes))
         return wf_fail(err, WEFT_E_ARG, "weft_sampler_begin: len is %zu, which no memory holds",
                        len);
@@ -362,6 +426,10 @@ weft_status weft_sampler_begin(weft_sampler *sampler, int32_t call, size_t len, 
         return wf_fail(err, WEFT_E_ARG,
                        "weft_sampler_begin: call is %d, in the middle of a step of %s", call,
                        sampler->solver->name);
+    if ((sampler->o.flags & WEFT_SAMPLER_THRESHOLD) && len % (size_t)sampler->o.images != 0)
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_sampler_begin: len is %zu, which %d images of one size cannot have",
+                       len, sampler->o.images);
     WF_TRY(take_memory(sampler, call, len, err));
     sampler->len = len;
     sampler->first = call;
@@ -386,6 +454,24 @@ static weft_status check_order(const weft_sampler *s, int32_t call, size_t len, 
     return WEFT_OK;
 }
 
+/* Noise is NULL or in its place behind the history; what is clipped goes behind that. */
+static void take_step(weft_sampler *s, int32_t call, const float *prediction, const float *noise,
+                      float *x)
+{
+    float *clipped = s->memory + ((size_t)s->solver->history + 1) * s->len;
+
+    if (!wf_clips(s)) {
+        s->solver->step(s, call, prediction, noise, s->memory, x, s->len);
+        return;
+    }
+    wf_clip(s, call, prediction, x, clipped, s->len);
+    s->prediction = WEFT_PREDICT_SAMPLE;
+    s->answer = prediction;
+    s->solver->step(s, call, clipped, noise, s->memory, x, s->len);
+    s->prediction = s->o.prediction;
+    s->answer = NULL;
+}
+
 weft_status weft_sampler_step(weft_sampler *sampler, int32_t call, const float *prediction,
                               float *x, size_t len, weft_noise *noise, weft_error *err)
 {
@@ -403,7 +489,7 @@ weft_status weft_sampler_step(weft_sampler *sampler, int32_t call, const float *
         drawn = s->memory + (size_t)s->solver->history * len;
         WF_TRY(weft_noise_normal(noise, drawn, len, err));
     }
-    s->solver->step(s, call, prediction, drawn, s->memory, x, len);
+    take_step(s, call, prediction, drawn, x);
     s->next = call + 1;
     return WEFT_OK;
 }

@@ -2,8 +2,8 @@
  *
  * OpenBLAS has LAPACK inside and brings it in every link; its C interface, LAPACKE, is left out by
  * some distributions. Fortran reads matrices by columns, so it sees the transpose of ours, and
- * leaves the transpose of the inverse, which we read as the inverse. Behind its last argument Fortran
- * takes the length of each text. */
+ * leaves the transpose of the inverse, which we read as the inverse. Behind its last argument
+ * Fortran takes the length of each text. */
 #include <cblas.h>
 
 #include "tensor/linalg.h"
@@ -14,8 +14,9 @@ void dgetri_(blasint *n, double *a, blasint *lda, blasint *pivots, double *work,
 
 void dsyevr_(const char *job, const char *range, const char *part, blasint *n, double *a,
              blasint *lda, double *vl, double *vu, blasint *il, blasint *iu, double *tolerance,
-             blasint *found, double *values, double *z, blasint *ldz, blasint *support, double *work,
-             blasint *lwork, blasint *iwork, blasint *liwork, blasint *info, size_t, size_t, size_t);
+             blasint *found, double *values, double *z, blasint *ldz, blasint *support,
+             double *work, blasint *lwork, blasint *iwork, blasint *liwork, blasint *info, size_t,
+             size_t, size_t);
 void dgeqrf_(blasint *m, blasint *n, double *a, blasint *lda, double *tau, double *work,
              blasint *lwork, blasint *info);
 void dorgqr_(blasint *m, blasint *n, blasint *k, double *a, blasint *lda, double *tau, double *work,
@@ -45,7 +46,7 @@ bool wf_inverse(double *M, size_t n, double *work)
     return info == 0;
 }
 
-/* dsyevr's own scratch, of doubles for each row; it takes 26 at least, and more to work on blocks. */
+/* dsyevr's own scratch, of doubles for each row: 26 at least, and more to work on blocks. */
 enum { ROOM = 40, INTS = 10 };
 
 size_t wf_top_vectors_work(size_t n)

@@ -11,15 +11,15 @@ bool   wf_inverse(double *M, size_t n, double *work);
 size_t wf_inverse_work(size_t n);
 
 /* E (r, n), 1 <= r <= n: orthonormal eigenvectors of the r largest eigenvalues of the symmetric
- * M (n, n), one in each row. M is read on and under its diagonal, has no NaN and no infinity, and is
- * lost. False, with E undefined, if they are not found. work is scratch of wf_top_vectors_work(n)
- * doubles; n times 32 must be below 2^31. */
+ * M (n, n), one in each row. M is read on and under its diagonal, has no NaN and no infinity, and
+ * is lost. False, with E undefined, if they are not found. work is scratch of
+ * wf_top_vectors_work(n) doubles; n times 40 must be below 2^31. */
 bool   wf_top_vectors(double *E, double *M, size_t n, size_t r, double *work);
 size_t wf_top_vectors_work(size_t n);
 
 /* The rows of A (r, n), r <= n, become orthonormal, the first p of them spanning what the first p
- * did: Q^T of A^T = Q R, as LAPACK has it where rows depend on those before. False if LAPACK refuses.
- * work is scratch of wf_orthonormal_work(r) doubles. */
+ * did: Q^T of A^T = Q R, as LAPACK has it where rows depend on those before. False if LAPACK
+ * refuses. work is scratch of wf_orthonormal_work(r) doubles. */
 bool   wf_orthonormal(double *A, size_t r, size_t n, double *work);
 size_t wf_orthonormal_work(size_t r);
 

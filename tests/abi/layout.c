@@ -229,6 +229,15 @@ static void structs(void)
     F(weft_sampler_options, steps_offset); F(weft_sampler_options, beta_start);
     F(weft_sampler_options, beta_end); F(weft_sampler_options, eta); F(weft_sampler_options, origin_steps); F(weft_sampler_options, reserved0);
     F(weft_sampler_options, sigmas); F(weft_sampler_options, sigmas_len);
+    F(weft_sampler_options, order); F(weft_sampler_options, algorithm); F(weft_sampler_options, solver_type);
+    F(weft_sampler_options, last_steps); F(weft_sampler_options, variance); F(weft_sampler_options, images);
+    F(weft_sampler_options, clip_range); F(weft_sampler_options, threshold_ratio);
+    F(weft_sampler_options, threshold_max); F(weft_sampler_options, lambda_min);
+    F(weft_sampler_options, sigma_schedule); F(weft_sampler_options, final_sigma);
+    F(weft_sampler_options, interpolation); F(weft_sampler_options, sigma_min);
+    F(weft_sampler_options, sigma_max); F(weft_sampler_options, rho);
+    F(weft_sampler_options, trained_betas); F(weft_sampler_options, trained_betas_len);
+    F(weft_sampler_options, uncorrected);
 }
 
 static void constants(void)
@@ -268,12 +277,30 @@ static void constants(void)
     C(WEFT_STEP_SPLIT_GUIDANCE); C(WEFT_STEP_TEXT_PER_BRANCH);
     C(WEFT_SAMPLER_DDIM); C(WEFT_SAMPLER_EULER); C(WEFT_SAMPLER_EULER_A); C(WEFT_SAMPLER_DPMPP_2M);
     C(WEFT_SAMPLER_PNDM); C(WEFT_SAMPLER_DDPM); C(WEFT_SAMPLER_HEUN); C(WEFT_SAMPLER_LCM); C(WEFT_SAMPLER_TCD);
+    C(WEFT_SAMPLER_DPMPP_2M_SDE); C(WEFT_SAMPLER_DPMPP_3M); C(WEFT_SAMPLER_DPMPP_3M_SDE);
+    C(WEFT_SAMPLER_DPMPP_SDE); C(WEFT_SAMPLER_DPMPP_2S); C(WEFT_SAMPLER_UNIPC); C(WEFT_SAMPLER_LMS);
+    C(WEFT_SAMPLER_DPM2); C(WEFT_SAMPLER_DPM2_A); C(WEFT_SAMPLER_DEIS);
     C(WEFT_PREDICT_EPSILON); C(WEFT_PREDICT_V); C(WEFT_PREDICT_SAMPLE);
     C(WEFT_SPACING_DEFAULT); C(WEFT_SPACING_LEADING); C(WEFT_SPACING_LINSPACE); C(WEFT_SPACING_TRAILING);
-    C(WEFT_BETAS_SCALED_LINEAR); C(WEFT_BETAS_LINEAR);
+    C(WEFT_BETAS_SCALED_LINEAR); C(WEFT_BETAS_LINEAR); C(WEFT_BETAS_SQUARED_COS); C(WEFT_BETAS_TRAINED);
+    C(WEFT_BETAS_SIGMOID); C(WEFT_BETAS_LAPLACE); C(WEFT_BETAS_EXP);
+    C(WEFT_SCHEDULE_DEFAULT); C(WEFT_SCHEDULE_KARRAS); C(WEFT_SCHEDULE_EXPONENTIAL); C(WEFT_SCHEDULE_BETA);
+    C(WEFT_SCHEDULE_LU); C(WEFT_SCHEDULE_SGM_UNIFORM); C(WEFT_SCHEDULE_SIMPLE); C(WEFT_SCHEDULE_ALIGN);
+    C(WEFT_SCHEDULE_ALIGN_SDXL);
+    C(WEFT_SCHEDULE_BETA_STEPS); C(WEFT_SCHEDULE_NORMAL); C(WEFT_SCHEDULE_DDIM_UNIFORM); C(WEFT_SCHEDULE_KL_OPTIMAL);
+    C(WEFT_FINAL_DEFAULT); C(WEFT_FINAL_ZERO); C(WEFT_FINAL_MIN);
+    C(WEFT_INTERPOLATION_LINEAR); C(WEFT_INTERPOLATION_LOG_LINEAR);
+    C(WEFT_ALGORITHM_DEFAULT); C(WEFT_ALGORITHM_DPMPP); C(WEFT_ALGORITHM_DPMPP_SDE); C(WEFT_ALGORITHM_DPM);
+    C(WEFT_ALGORITHM_DPM_SDE);
+    C(WEFT_SOLVER_DEFAULT); C(WEFT_SOLVER_MIDPOINT); C(WEFT_SOLVER_HEUN); C(WEFT_SOLVER_BH1); C(WEFT_SOLVER_BH2);
+    C(WEFT_LAST_DEFAULT); C(WEFT_LAST_LOWER); C(WEFT_LAST_FULL);
+    C(WEFT_VARIANCE_SMALL); C(WEFT_VARIANCE_LARGE);
     C(WEFT_NOISE_TORCH_CPU);
     C(WEFT_TRAIT_SIGMAS); C(WEFT_TRAIT_ETA); C(WEFT_TRAIT_DRAWS);
     C(WEFT_SAMPLER_KARRAS); C(WEFT_SAMPLER_ALPHA_TO_ONE); C(WEFT_SAMPLER_ZERO_SNR);
+    C(WEFT_SAMPLER_EULER_LAST); C(WEFT_SAMPLER_OF_NOISE); C(WEFT_SAMPLER_CLIP); C(WEFT_SAMPLER_THRESHOLD);
+    C(WEFT_SAMPLER_CLIPPED_NOISE);
+    C(WEFT_SAMPLER_LOG_TIMESTEPS);
 }
 
 /* Bytes that a caller's struct must have: never changes after a release. */

@@ -382,7 +382,7 @@ static const struct { const char *config; weft_status code; const char *word; } 
     { "{\"peft_type\":\"POLY\"}", WEFT_E_UNSUPPORTED, "peft_type is POLY; this version applies LORA" },
     { "{\"fan_in_fan_out\":true}", WEFT_E_UNSUPPORTED, "fan_in_fan_out is set" },
     { "{\"layer_replication\":[[0,1]]}", WEFT_E_UNSUPPORTED, "layer_replication is set" },
-    { "{\"init_lora_weights\":\"pissa_niter_4\"}", WEFT_E_UNSUPPORTED, "pissa_niter_4, which changes the base" },
+    { "{\"init_lora_weights\":\"pissa_niter_4\"}", WEFT_E_UNSUPPORTED, "pissa_niter_4, which takes a random approximation" },
     { "{\"r\":4}", WEFT_E_FORMAT, "says rank 4 for down_blocks.0.to_k, whose factors have rank 2" },
     { "{\"r\":2,\"rank_pattern\":{\"to_k\":3}}", WEFT_E_FORMAT, "says rank 3 for down_blocks.0.to_k" },
     { "{\"lora_alpha\":\"8\"}", WEFT_E_FORMAT, "lora_alpha for down_blocks.0.to_k is not a number" },

@@ -353,6 +353,19 @@ START_TEST(what_solvers_take_is_passed_on)
     d.words = "--sampler euler --karras --spacing trailing";
     free(check(&d));
 
+    d = a_drawing(WEFT_SAMPLER_HEUN);
+    d.sampler.sigma_schedule = WEFT_SCHEDULE_EXPONENTIAL;
+    d.sampler.sigma_min = 0.125f;
+    d.sampler.sigma_max = 12;
+    d.words = "--sampler Heun --schedule Exponential --sigma-min 0.125 --sigma-max 12";
+    free(check(&d));
+
+    d = a_drawing(WEFT_SAMPLER_DPMPP_2M_SDE);
+    d.sampler.sigma_schedule = WEFT_SCHEDULE_KARRAS;
+    d.sampler.solver_type = WEFT_SOLVER_HEUN;
+    d.words = "--sampler 'DPM++ 2M SDE Heun Karras'";
+    free(check(&d));
+
     d = a_drawing(WEFT_SAMPLER_DDIM);
     d.sampler.eta = 0.5f;
     d.rescale = 0.5f;

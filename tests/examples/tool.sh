@@ -63,11 +63,24 @@ prints '20 calls, 64 evaluations' "$weft" explain $model $two --compose klora --
 prints '^  phase 1 .*Composite, calls 8 to 19' "$weft" explain $model $two --compose klora --phase 8 --compose composite
 samplers=$("$weft" generate $model --sampler '?' 2>&1 |
     sed -n "s/.*there is no '?', only //p" | sed 's/;.*//; s/,//g; s/ or / /')
-that "the samplers are listed" test "$(echo $samplers | wc -w)" -ge 9
+that "the samplers are listed" test "$(echo $samplers | wc -w)" -ge 19
 that "one of them" draw -p "a red circle" --sampler heun -o "$tmp/heun.png"
 that "a class of diffusers'" draw -p "a red circle" --sampler HeunDiscreteScheduler -o "$tmp/class.png"
 that "is its solver" cmp "$tmp/class.png" "$tmp/heun.png"
+draw -p "a red circle" --sampler dpmpp_2m --order 3 --no-parameters -o "$tmp/order.png"
+draw -p "a red circle" --sampler dpmpp_3m --no-parameters -o "$tmp/3m.png"
+that "dpmpp_2m of order 3 is dpmpp_3m" cmp "$tmp/order.png" "$tmp/3m.png"
+draw -p "a red circle" --sampler unipc --order 1 -o "$tmp/first.png"
+that "the order is in the parameters" hold "$tmp/first.png" "Solver order: 1"
+refuses 1 'order is 2, but euler has none' "$weft" generate $model -p x --sampler euler --order 2
 that "karras" draw -p "a red circle" --sampler euler --karras --spacing trailing -o "$tmp/karras.png"
+that "A1111's name" draw -p "a red circle" --sampler "DPM++ 2M SDE Karras" -o "$tmp/names.png"
+that "in the parameters, as a name" hold "$tmp/names.png" "Sampler: dpmpp_2m_sde karras, CFG scale"
+that "and read again" draw -p "a red circle" --sampler "dpmpp_2m_sde karras" -o "$tmp/again.png"
+that "the same" cmp "$tmp/again.png" "$tmp/names.png"
+that "a schedule" draw -p "a red circle" --sampler dpmpp_2m_sde --schedule karras -o "$tmp/again.png"
+that "is the same" cmp "$tmp/again.png" "$tmp/names.png"
+prints '20 steps of euler align_your_steps:' "$weft" explain $model --sampler Euler --schedule "Align Your Steps"
 that "eta" draw -p "a red circle" --eta 0.5 --guidance-rescale 0.5 -o "$tmp/eta.png"
 
 that "sigmas" "$weft" generate $model -q -p "a red circle" --sampler euler --sigmas 14.6,5,1.5,0.4 -o "$tmp/sigmas.png"
@@ -326,6 +339,14 @@ refuses 1 'phase is 2, the phase before begins at call 3' "$weft" explain $model
 refuses 2 'of --pattern custom' "$weft" generate $model -p x -a $monster -a $hatching --compose klora --beta 1
 refuses 2 'eta is of --sampler ddim or tcd' "$weft" generate $model -p x --sampler euler --eta 0.5
 refuses 2 'not for --sampler ddim' "$weft" generate $model -p x --karras
+refuses 2 '\-\-schedule is not for --sampler ddim' "$weft" generate $model -p x --schedule simple
+refuses 2 'nearest names are dpmpp_2s' "$weft" generate $model -p x --sampler 'DPM++ 2S a'
+refuses 2 "'karras' is a schedule" "$weft" generate $model -p x --sampler karras
+refuses 2 "no 'turbo', only default, karras" "$weft" generate $model -p x --schedule turbo
+refuses 2 "no 'euler', only default" "$weft" generate $model -p x --schedule euler
+refuses 2 'karras is not for --schedule beta' "$weft" generate $model -p x --sampler euler --karras --schedule beta
+refuses 2 'not with --schedule' "$weft" generate $model -p x --sampler euler --schedule beta --sigmas 3,1
+refuses 2 'sigma-max is not for --sampler ddim' "$weft" generate $model -p x --sigma-max 9
 refuses 2 'not for --sampler lcm' "$weft" generate $model -p x --sampler lcm --sigmas 3,1
 refuses 2 'not with --steps' "$weft" generate $model -p x --sampler euler --sigmas 3,1 --steps 2
 refuses 2 'not a list of noise levels' "$weft" generate $model -p x --sampler euler --sigmas 3,,1

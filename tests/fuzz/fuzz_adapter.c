@@ -51,9 +51,31 @@ static void try_layers(const wf_module *m, const weft_allocator *heap)
             }
 }
 
-/* Everything that may be asked of an adapter without a model. */
-static void look_at(const weft_adapter *a, const weft_allocator *heap)
+/* The adapter at made-up layers, a module each, with what its file leaves out; or NULL. */
+static weft_adapter *completed(weft_adapter *a, const weft_allocator *heap)
 {
+    size_t        n = wf_adapter_modules(a);
+    wf_layer     *layer = wf_zalloc(heap, n, sizeof *layer);
+    wf_slice     *slice = wf_zalloc(heap, n, sizeof *slice);
+    weft_adapter *whole = NULL;
+    weft_error    err;
+
+    for (size_t i = 0; i < n; i++) {
+        layer[i].in = (int32_t)(i % 3 + 6);
+        layer[i].out = WF_MIN(wf_adapter_module(a, i)->out, MOST);
+        slice[i] = (wf_slice){ .module = (int32_t)i, .layer = (int32_t)i };
+    }
+    weft_status st = wf_adapter_complete(a, layer, slice, n, &whole, &err);
+    must((st == WEFT_OK) == (whole != NULL) && (st == WEFT_OK || one_line(err.text)));
+    wf_free(heap, layer);
+    wf_free(heap, slice);
+    return whole;
+}
+
+/* Everything that may be asked of an adapter without a model. */
+static void look_at(weft_adapter *a, const weft_allocator *heap)
+{
+    weft_adapter     *whole = completed(a, heap);
     weft_adapter_info info = WEFT_ADAPTER_INFO_INIT;
     weft_module_info  m = WEFT_MODULE_INFO_INIT;
 
@@ -61,8 +83,9 @@ static void look_at(const weft_adapter *a, const weft_allocator *heap)
     for (size_t i = 0; i < wf_adapter_modules(a); i++) {
         must(weft_adapter_module(a, i, &m, NULL) == WEFT_OK);
         must(m.rank >= 0 && m.in >= 0 && m.out >= 0 && m.kernel >= 0 && isfinite(m.scale) && *m.family != '\0');
-        if (i < 8) try_layers(wf_adapter_module(a, i), heap);
+        if (i < 8 && whole != NULL) try_layers(wf_adapter_module(whole, i), heap);
     }
+    weft_adapter_free(whole);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

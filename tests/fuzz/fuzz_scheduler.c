@@ -21,11 +21,25 @@ static void check(const weft_sampler *s)
 {
     int32_t calls = weft_sampler_calls(s);
 
-    must(calls >= 1 && weft_sampler_sigma(s, calls) == 0);
+    must(calls >= 1 && weft_sampler_sigma(s, calls) >= 0);
     for (int32_t i = 0; i < calls; i++) {
-        must(s->timesteps[i] >= 0 && s->timesteps[i] <= s->o.train_steps - 1);
+        must(s->timesteps[i] <= s->o.train_steps - 1);
+        must(s->timesteps[i] >= 0 || (s->o.flags & WEFT_SAMPLER_LOG_TIMESTEPS));
         must(s->sigmas[i] >= s->sigmas[i + 1] && s->sigmas[i] > 0);
     }
+}
+
+/* As a model does that the configuration came with. */
+static void take_betas(const json_t *json, weft_sampler_options *o)
+{
+    static float betas[64];
+    const json_t *list = json_object_get(json, "trained_betas"), *v;
+    size_t i;
+
+    if (json_array_size(list) == 0 || json_array_size(list) > 64) return;
+    json_array_foreach(list, i, v) betas[i] = (float)json_number_value(v);
+    o->trained_betas = betas;
+    o->trained_betas_len = json_array_size(list);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -41,6 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
         o.kind = wf_solver_at(i)->kind;
         o.steps = 1 + (int32_t)(size % 7);
+        take_betas(json, &o);
         st = wf_sampler_options_from_json(json, &o, &err);
         if (st == WEFT_OK) st = weft_sampler_create(&o, &s, &err);
         if (st != WEFT_OK) {

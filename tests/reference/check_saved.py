@@ -4,8 +4,8 @@
 
 Every file of the families' goldens is written by weft_adapter_save() in kohya's, diffusers' and PEFT's spelling, opened by LyCORIS
 (kohya's), diffusers and PEFT, and the tool's own forward in f32 is compared with the stored outputs of the formulas in f64. A line for
-each; what weft refuses to write is listed with its reason. Without names it also writes golden/saved.json: what stands in the files of
-SHOWN, key by key, which is how the C tests know that weft still writes what was opened here.
+each; what weft refuses to write is listed with its reason. It also writes golden/saved.json, of these names or of all: what stands in
+the files of SHOWN, key by key, which is how the C tests know that weft still writes what was opened here.
 """
 import ctypes as C
 import json
@@ -27,7 +27,8 @@ DIALECTS = {"kohya": 1, "diffusers": 2, "PEFT": 3}
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 SHOWN = ("peft_lora", "peft_dora", "peft_loha_tucker", "peft_lokr", "peft_lokr_tucker", "peft_adalora", "peft_oft", "peft_oft_coft",
          "peft_boft", "peft_ia3", "peft_lora_bias", "lyco_locon_tucker", "lyco_dora", "lyco_dora_columns", "lyco_loha", "lyco_lokr_full",
-         "lyco_xl_locon", "lyco_oft_rescale", "lyco_glora", "moslora_peft")
+         "lyco_xl_locon", "lyco_oft_rescale", "lyco_glora", "moslora_peft",
+         "peft_pissa", "peft_olora", "peft_c3a", "peft_miss_mini", "peft_miss_bat", "peft_delora", "peft_gralora_hybrid", "peft_randlora_seed")
 
 
 # What the tools themselves cannot open, or open without all of it; the file is right, which the C tests show by reading it again.
@@ -188,8 +189,7 @@ def main():
                 worst = max(worst, err if good else 0)
                 print(head, "%.1e" % err, "%d of %d modules" % (found, case["modules"]), "" if good else why or "DIFFERENT")
     print(count, "worst of the same: %.1e" % worst)
-    if not only:
-        write_json("saved.json", shown)
+    write_json("saved.json", (read_json("saved.json") if only else {}) | shown)
     return count["failed"] > 0
 
 

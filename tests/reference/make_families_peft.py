@@ -5,8 +5,14 @@
 The same as make_families.py, in goldens of its own: PEFT makes and writes each file, its forward is the first reference, the
 formulas of families.py in f64 are the second.
 """
-from make_families import SD1, SD1_LINEAR, SD1_NORMS, SD2, TE, TE_NORMS, XL, XL_NORMS, by_peft, make_set
+import json
+import os
+
+from families import parse
+from make_families import (FILES, SD1, SD1_LINEAR, SD1_NORMS, SD2, TE, TE_NORMS, XL, XL_NORMS, by_peft, case, floats, make_set,
+                           untouched)
 from peft import FourierFTConfig, HRAConfig, LNTuningConfig, ShiraConfig, VBLoRAConfig, VeraConfig
+from safetensors.torch import load_file, save_file
 
 S1, S2, SX = "tiny-sd1", "tiny-sd2", "tiny-sdxl"
 TE_BARE = [m.removeprefix("text_model.") for m in TE]
@@ -16,6 +22,18 @@ SD2_LINEAR = [m for m in SD2 if "attn" in m or ".ff." in m]
 LINEAR = SD1_LINEAR + [SD1[11]]
 
 
+def prefixed(name, of):
+    """One of PEFT's files as a pipeline's: unet. before each key, the configuration in the metadata."""
+    with open(os.path.join(FILES, of, "adapter_config.json")) as f:
+        conf = json.load(f)
+    t = load_file(os.path.join(FILES, of, "adapter_model.safetensors"))
+    path = os.path.join(FILES, name + ".safetensors")
+    save_file({"unet." + k.removeprefix("base_model.model."): v for k, v in t.items()}, path,
+              metadata={"lora_adapter_metadata": json.dumps({"unet." + k: v for k, v in sorted(conf.items())})})
+    return case(name, S1, "VeRA", "diffusers", "ours", path, parse(floats(t), untouched(S1), "unet", conf), None,
+                "unet. in front, the configuration in the metadata")
+
+
 def cases():
     one = {"own_weights": False}
     return [
@@ -23,6 +41,8 @@ def cases():
                         note="the projections in the file, larger than most layers"),
         lambda: by_peft("peft_vera_seed", S1, "VeRA", VeraConfig(r=6, target_modules=LINEAR, save_projection=False, projection_prng_key=71),
                         **one, note="the projections from projection_prng_key alone"),
+        lambda: prefixed("vera_unet", "peft_vera_seed"),
+        lambda: prefixed("vera_unet_whole", "peft_vera"),
         lambda: by_peft("peft_vera_te", S1, "VeRA", VeraConfig(r=40, target_modules=TE_BARE, save_projection=False), component="text_encoder",
                         **one, note="more ranks than inputs"),
         lambda: by_peft("peft_vera_xl", SX, "VeRA", VeraConfig(r=5, target_modules=XL_LINEAR), **one),

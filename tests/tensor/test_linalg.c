@@ -1,4 +1,4 @@
-/* Inverses by hand, and of sizes around LAPACK's blocks against the product that must be I. */
+/* Inverses, eigenvectors and bases by hand, and of sizes around LAPACK's blocks against what they must give. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -65,6 +65,114 @@ START_TEST(a_matrix_times_its_inverse_is_one)
 }
 END_TEST
 
+/* E of the r largest, with room that must not be touched. */
+static bool top_vectors(double *E, double *M, size_t n, size_t r)
+{
+    double *work = calloc(wf_top_vectors_work(n) + 1, sizeof *work);
+    work[wf_top_vectors_work(n)] = 1234;
+    bool ok = wf_top_vectors(E, M, n, r, work);
+    ck_assert(work[wf_top_vectors_work(n)] == 1234);
+    free(work);
+    return ok;
+}
+
+/* [2 1; 1 2] has (1, 1) for 3 and (1, -1) for 1; only what is on and under the diagonal is read. */
+START_TEST(eigenvectors_are_those_on_paper)
+{
+    double M[] = { 2, 99, 1, 2 }, both[] = { 2, 99, 1, 2 }, one[] = { 7 }, zero[9] = { 0 }, E[9];
+
+    ck_assert(top_vectors(E, M, 2, 1));
+    ck_assert_double_eq_tol(E[0] * E[0], 0.5, 1e-14);
+    ck_assert_double_eq_tol(E[0] * E[1], 0.5, 1e-14);
+    ck_assert(top_vectors(E, both, 2, 2));
+    ck_assert_double_eq_tol(E[0] * E[2] + E[1] * E[3], 0, 1e-14);
+    ck_assert(top_vectors(E, one, 1, 1));
+    ck_assert(fabs(E[0]) == 1);
+    ck_assert(top_vectors(E, zero, 3, 2)); /* any two that are orthogonal */
+    ck_assert_double_eq_tol(E[0] * E[3] + E[1] * E[4] + E[2] * E[5], 0, 1e-14);
+}
+END_TEST
+
+/* M = H diag(1 .. n) H of the reflection H = I - 2 u u^T: its eigenvectors are H's columns, and the r largest are the last. What they
+ * project on does not depend on their signs or order. */
+START_TEST(the_largest_eigenvectors_are_found)
+{
+    size_t  n = sizes[_i], r = n / 3;
+    double *H = malloc(n * n * sizeof *H), *M = malloc(n * n * sizeof *M), *E = malloc(r * n * sizeof *E), *u = malloc(n * sizeof *u);
+    double  squares = 0;
+
+    for (size_t i = 0; i < n; i++) u[i] = sin(1.0 + (double)i), squares += u[i] * u[i];
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) H[i * n + j] = (i == j) - 2 * u[i] * u[j] / squares;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) {
+            M[i * n + j] = 0;
+            for (size_t k = 0; k < n; k++) M[i * n + j] += H[i * n + k] * (double)(k + 1) * H[j * n + k];
+        }
+    ck_assert(top_vectors(E, M, n, r));
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) {
+            double got = 0, want = 0;
+            for (size_t p = 0; p < r; p++) got += E[p * n + i] * E[p * n + j];
+            for (size_t k = n - r; k < n; k++) want += H[i * n + k] * H[j * n + k];
+            ck_assert_double_eq_tol(got, want, 1e-11);
+        }
+    free(H), free(M), free(E), free(u);
+}
+END_TEST
+
+static bool orthonormal(double *A, size_t r, size_t n)
+{
+    double *work = calloc(wf_orthonormal_work(r) + 1, sizeof *work);
+    work[wf_orthonormal_work(r)] = 1234;
+    bool ok = wf_orthonormal(A, r, n, work);
+    ck_assert(work[wf_orthonormal_work(r)] == 1234);
+    free(work);
+    return ok;
+}
+
+/* (3, 4, 0) has the direction (0.6, 0.8, 0); what (3, 4, 2) has besides is (0, 0, 1). */
+START_TEST(bases_are_those_on_paper)
+{
+    double A[] = { 3, 4, 0, 3, 4, 2 };
+
+    ck_assert(orthonormal(A, 2, 3));
+    const double want[] = { 0.6, 0.8, 0, 0, 0, 1 };
+    for (int i = 0; i < 6; i++) ck_assert_double_eq_tol(fabs(A[i]), want[i], 1e-14);
+    ck_assert_double_gt(A[0] * A[1], 0);
+    ck_assert(orthonormal(NULL, 0, 3));
+}
+END_TEST
+
+/* Rows are orthonormal, and a row of A is what the first of them say of it. */
+START_TEST(a_basis_spans_what_it_was_made_of)
+{
+    size_t  n = sizes[_i], r = (n + 1) / 2;
+    double *A = malloc(r * n * sizeof *A), *Q = malloc(r * n * sizeof *Q);
+
+    for (size_t i = 0; i < r * n; i++) A[i] = sin(1.0 + (double)(i * 37 % 1009)) + (i % n == i / n ? 2 : 0);
+    memcpy(Q, A, r * n * sizeof *A);
+    ck_assert(orthonormal(Q, r, n));
+    for (size_t p = 0; p < r; p++)
+        for (size_t q = 0; q <= p; q++) {
+            double sum = 0;
+            for (size_t i = 0; i < n; i++) sum += Q[p * n + i] * Q[q * n + i];
+            ck_assert_double_eq_tol(sum, p == q, 1e-12);
+        }
+    for (size_t p = 0; p < r; p++) {
+        double squares = 0, said = 0;
+        for (size_t i = 0; i < n; i++) squares += A[p * n + i] * A[p * n + i];
+        for (size_t q = 0; q <= p; q++) {
+            double sum = 0;
+            for (size_t i = 0; i < n; i++) sum += A[p * n + i] * Q[q * n + i];
+            said += sum * sum;
+        }
+        ck_assert_double_eq_tol(said / squares, 1, 1e-12);
+    }
+    free(A), free(Q);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("linalg");
@@ -72,6 +180,10 @@ int main(void)
     tcase_add_test(c, inverses_are_those_on_paper);
     tcase_add_test(c, singular_matrices_have_none);
     tcase_add_loop_test(c, a_matrix_times_its_inverse_is_one, 0, (int)WF_LEN(sizes));
+    tcase_add_test(c, eigenvectors_are_those_on_paper);
+    tcase_add_loop_test(c, the_largest_eigenvectors_are_found, 0, (int)WF_LEN(sizes));
+    tcase_add_test(c, bases_are_those_on_paper);
+    tcase_add_loop_test(c, a_basis_spans_what_it_was_made_of, 0, (int)WF_LEN(sizes));
     suite_add_tcase(s, c);
     return run_suite(s);
 }

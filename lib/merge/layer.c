@@ -191,7 +191,7 @@ static weft_status merge_biases(work *w, wf_merged_layer *r)
 
 /* ---- pairs and factors ----------------------------------------------------------------------- */
 
-/* The factors of all adapters: of part i in tensor[2 i] (down) and tensor[2 i + 1] (up). */
+/* The factors of all adapters: of part i in tensor[i] (down) and tensor[parts + i] (up). */
 static weft_status take_pairs(work *w, size_t *rank, size_t *all)
 {
     *all = 0;
@@ -202,6 +202,8 @@ static weft_status take_pairs(work *w, size_t *rank, size_t *all)
         w->weight[i] = w->part[i].weight * (double)m->scale;
         WF_TRY(pair_of(w, &w->part[i], rank[i], &w->tensor[i], &w->tensor[w->parts + i]));
     }
+    if (*all > INT32_MAX)
+        return wf_fail(w->err, WEFT_E_ARG, "%s: the ranks add up to %zu", w->l->name, *all);
     return WEFT_OK;
 }
 

@@ -3,6 +3,7 @@
 #include "../adapter/modules.h"
 #include "merge/merge_internal.h"
 
+static const float D2[] = { -1, 1, 0, 2 }; /* the first row of B2 A2 */
 static const float W[] = { 1, 2, 2, 0, 0, 3, 4, 0, 2, -1, 0, 2 };
 
 /* ---- adapters and a layer in memory ---------------------------------------------------------- */
@@ -186,6 +187,17 @@ START_TEST(kohya_squares_the_ratio)
         ck_assert_int_eq(m.r.rank, ways[i].rank);
         end(&m);
     }
+    const double uneven[] = { 0.0325, 0.335, 0, 0.0575 }; /* alphas 1 and 4: (0.49 D1 + 4 * 0.09 D2) / 4 at 0.7 and 0.3 */
+    merge        m;
+    begin(&m, W, 3, 4);
+    take(&m, pair_adapter(A1, B1, 1), 0.7);
+    take(&m, pair_adapter(A2, B2, 4), -0.3); /* kohya's sign of a negative ratio stays */
+    m.o.flags = WEFT_MERGE_KOHYA;
+    run(&m, &wf_merge_concat);
+    double minus[4];
+    for (int i = 0; i < 4; i++) minus[i] = uneven[i] - 2 * 0.09 * (double)D2[i];
+    check(&m, minus, 4, 1e-6);
+    end(&m);
 }
 END_TEST
 

@@ -1,7 +1,7 @@
 /* merge.c - several adapters become one file of rank 32.
  *
- * Each adapter adds a matrix of low rank to each layer. Their weighted sum has a higher rank, and its
- * largest singular values hold most of it: the report says how much is lost, layer by layer.
+ * Each adapter adds a matrix of low rank to each layer. Their weighted sum has a higher rank, and
+ * its largest singular values hold most of it: the report says how much is lost, layer by layer.
  *
  *   cc merge.c $(pkg-config --cflags --libs weft) -o merge
  *   ./merge examples/model three.safetensors monster.safetensors 1 hatching.safetensors 0.7 */

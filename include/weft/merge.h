@@ -11,30 +11,30 @@ extern "C" {
 #endif
 
 /**
- * How weft_adapter_merge() combines. D is what an adapter adds to a layer's weight, W' - W, with the
- * file's scale in it, and w the weight of its source.
+ * How weft_adapter_merge() combines. D is what an adapter adds to a layer's weight, W' - W, with
+ * the file's scale in it, and w the weight of its source.
  */
 enum weft_merge_kind {
-    WEFT_MERGE_SUM       = 1, /* sum of w D                                                        */
+    WEFT_MERGE_SUM       = 1, /* sum of w D */
     WEFT_MERGE_CONCAT    = 2, /* the same with the factors one after the other, exact; a layer where
-                                 one adapter has no factors gets the sum                           */
+                                 one adapter has no factors gets the sum */
     WEFT_MERGE_TIES      = 3, /* of each D the largest entries; a sign elected for each entry; the
-                                 mean of w D over those that agree (Yadav et al. 2023)             */
+                                 mean of w D over those that agree (Yadav et al. 2023) */
     WEFT_MERGE_DARE      = 4, /* of each D entries drawn at random, divided by the density; sum of
-                                 w D (Yu et al. 2023)                                              */
-    WEFT_MERGE_DARE_TIES = 5, /* entries drawn as for DARE, then elected as for TIES               */
-    WEFT_MERGE_PRUNE     = 6, /* of each D the largest entries; sum of w D                         */
+                                 w D (Yu et al. 2023) */
+    WEFT_MERGE_DARE_TIES = 5, /* entries drawn as for DARE, then elected as for TIES */
+    WEFT_MERGE_PRUNE     = 6, /* of each D the largest entries; sum of w D */
     WEFT_MERGE_MIXER     = 7  /* [B1 B2 ..] M [A1; A2; ..]: `mixer` says how much the factors of
-                                 one adapter meet those of another                                 */
+                                 one adapter meet those of another */
 };
 enum weft_merge_majority {
-    WEFT_MAJORITY_TOTAL     = 0, /* the sign of the sum of the entries, without their weights      */
-    WEFT_MAJORITY_FREQUENCY = 1  /* the sign that more of them have; + if as many                  */
+    WEFT_MAJORITY_TOTAL     = 0, /* the sign of the sum of the entries, without their weights */
+    WEFT_MAJORITY_FREQUENCY = 1  /* the sign that more of them have; + if as many */
 };
 enum weft_merge_flag {
     WEFT_MERGE_FACTORS      = 1u << 0, /* as PEFT without SVD: on A and on B apart, with weights
                                           sqrt|w s|; needs LoRA of one rank. Not CONCAT, MIXER    */
-    WEFT_MERGE_DOUBLE_SCALE = 1u << 1, /* as PEFT's SVD before 0.18: the file's scale s twice      */
+    WEFT_MERGE_DOUBLE_SCALE = 1u << 1, /* as older PEFT's SVD: the file's scale s twice */
     WEFT_MERGE_KOHYA        = 1u << 2, /* SUM, CONCAT as kohya's merge_lora: both factors times
                                           w sqrt(alpha / alpha of the first), alpha of the first  */
     WEFT_MERGE_DIRECTION    = 1u << 3  /* DoRA: the magnitudes are merged apart from the
@@ -127,8 +127,8 @@ WEFT_API void weft_merge_row_init(weft_merge_row *row, size_t size);
  * @param report   NULL, or where to put what became of each layer
  * Threads: none are made; sources and model may be in use elsewhere.
  * @return WEFT_E_ARG         a number out of its range, an option of another kind
- *         WEFT_E_MISMATCH    keys that the model has no layer for; adapters that share no layer under
- *                            a kind that compares them; ranks that differ under FACTORS
+ *         WEFT_E_MISMATCH    keys that the model has no layer for; adapters that share no layer
+ *                            under a kind that compares them; ranks that differ under FACTORS
  *         WEFT_E_UNSUPPORTED a family that has no factors where they are needed
  *         WEFT_E_CANCELLED, WEFT_E_NOMEM
  * @since 0.2

@@ -6,7 +6,7 @@
  * a number of 53 bits from 0 up to 1, is below the density. */
 #include "merge/merge_internal.h"
 
-/* Every bit of x in every bit of the result (Steele, Lea and Flood 2014, with Stafford's numbers). */
+/* Every bit of x in every bit of the result (Steele, Lea and Flood 2014; Stafford's numbers). */
 static uint64_t mix(uint64_t x)
 {
     x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -16,13 +16,14 @@ static uint64_t mix(uint64_t x)
 
 void wf_merge_keep_drawn(const wf_merge_list *in)
 {
-    double density = in->o->density;
+    const uint64_t step = UINT64_C(0x9e3779b97f4a7c15);
+    double         density = in->o->density;
 
     for (int32_t k = 0; k < in->count && density < 1; k++) {
-        uint64_t key = mix(in->o->seed + UINT64_C(0x9e3779b97f4a7c15) * ((uint64_t)in->source[k] + 1));
+        uint64_t key = mix(in->o->seed + step * ((uint64_t)in->source[k] + 1));
         key = wf_hash(key, in->what, strlen(in->what));
         for (size_t i = 0; i < in->n; i++) {
-            uint64_t draw = mix(key + UINT64_C(0x9e3779b97f4a7c15) * ((uint64_t)i + 1));
+            uint64_t draw = mix(key + step * ((uint64_t)i + 1));
             float   *v = &in->tensor[k][i];
             *v = (double)(draw >> 11) * 0x1p-53 < density ? (float)(*v / density) : 0;
         }

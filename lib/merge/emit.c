@@ -1,7 +1,7 @@
 /* emit.c - a merged layer as tensors of an adapter's file.
  *
- * In kohya's dialect with LyCORIS' keys, because that has a word for everything: factors with alpha,
- * whole differences, biases, magnitudes, normalisations. Whoever wants another dialect has
+ * In kohya's dialect with LyCORIS' keys, because that has a word for everything: factors with
+ * alpha, whole differences, biases, magnitudes, normalisations. Whoever wants another dialect has
  * weft_adapter_save(). */
 #include "merge/merge_internal.h"
 
@@ -21,11 +21,11 @@ static weft_status put(weft_tensors *t, const char *stem, const char *ending, co
 static weft_status put_factors(weft_tensors *t, const char *stem, const wf_layer *l,
                                const wf_merged_layer *r, int32_t dims, weft_error *err)
 {
-    size_t  rank = (size_t)r->rank, k = (size_t)l->kernel;
+    size_t  rank = (size_t)r->rank, k = (size_t)l->kernel, K = (size_t)l->in * k * k;
     int64_t down[] = { r->rank, l->in, l->kernel, l->kernel }, up[] = { l->out, r->rank, 1, 1 };
     float   alpha = (float)r->alpha;
 
-    WF_TRY(put(t, stem, "lora_down.weight", r->down, dims, down, rank * (size_t)l->in * k * k, err));
+    WF_TRY(put(t, stem, "lora_down.weight", r->down, dims, down, rank * K, err));
     WF_TRY(put(t, stem, "lora_up.weight", r->up, dims, up, (size_t)l->out * rank, err));
     return put(t, stem, "alpha", &alpha, 0, NULL, 1, err);
 }

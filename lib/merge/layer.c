@@ -46,7 +46,8 @@ static weft_status check_finite(const work *w, const float *v, size_t n)
     for (size_t i = 0; i < n; i++)
         if (!isfinite(v[i]))
             return wf_fail(w->err, WEFT_E_ARG,
-                           "%s: merged, its values are not finite: weights or adapters are too large",
+                           "%s: merged, its values are not finite: weights or adapters are too "
+                           "large",
                            w->l->name);
     return WEFT_OK;
 }
@@ -109,7 +110,8 @@ static weft_status difference(const work *w, const wf_merge_part *p, float *D)
         const wf_module *m = module_of(p, i);
         weft_status st = magnitude_of(w, p) != NULL
             ? wf_module_add_inner(m, w->l, (double)m->scale, 1, sum, w->bag->alloc, w->err)
-            : wf_slice_add(&p->slice[i], m, w->l, (double)m->scale, 1, 1, sum, w->bag->alloc, w->err);
+            : wf_slice_add(&p->slice[i], m, w->l, (double)m->scale, 1, 1, sum, w->bag->alloc,
+                           w->err);
         if (st != WEFT_OK) return st;
     }
     if (sum != D) wf_rows_as_stored(w->l, sum, w->out, D);
@@ -117,7 +119,8 @@ static weft_status difference(const work *w, const wf_merge_part *p, float *D)
 }
 
 /* down (r, K) and up (out, r) of the adapter, without scale and weight. */
-static weft_status pair_of(const work *w, const wf_merge_part *p, size_t r, float **down, float **up)
+static weft_status pair_of(const work *w, const wf_merge_part *p, size_t r, float **down,
+                           float **up)
 {
     float *turned = floats(w, r, w->out), *last = floats(w, r, w->K);
 
@@ -249,7 +252,8 @@ static weft_status check_ranks(const work *w)
         const wf_merge_part *p = &w->part[i];
         if (!has_pair(w, p))
             return wf_fail(w->err, WEFT_E_UNSUPPORTED,
-                           "%s: adapter %s (%s) has no factors there, and %s is to be made of factors",
+                           "%s: adapter %s (%s) has no factors there, and %s is to be made of "
+                           "factors",
                            w->l->name, wf_adapter_name(p->adapter), module_of(p, 0)->family->title,
                            w->method->title);
         int32_t a = wf_module_pair_rank(module_of(first, 0)),
@@ -258,8 +262,8 @@ static weft_status check_ranks(const work *w)
             return wf_fail(w->err, WEFT_E_MISMATCH,
                            "%s: adapter %s has rank %d and %s has %d: factors of one rank can be "
                            "merged apart, no others",
-                           w->l->name, wf_adapter_name(first->adapter), a, wf_adapter_name(p->adapter),
-                           b);
+                           w->l->name, wf_adapter_name(first->adapter), a,
+                           wf_adapter_name(p->adapter), b);
     }
     return WEFT_OK;
 }
@@ -337,13 +341,15 @@ static weft_status merge_magnitudes(const work *w, wf_merged_layer *r)
                 return wf_fail(w->err, WEFT_E_UNSUPPORTED,
                                "%s: adapter %s (%s) depends on its weight without being DoRA, and "
                                "directions are merged of DoRA and additive adapters",
-                               w->l->name, wf_adapter_name(p->adapter), module_of(p, k)->family->title);
+                               w->l->name, wf_adapter_name(p->adapter),
+                               module_of(p, k)->family->title);
         if (m == NULL) continue;
         if (first != NULL && wf_dora_rows(m, w->l) != rows)
             return wf_fail(w->err, WEFT_E_UNSUPPORTED,
-                           "%s: one of adapters %s and %s has magnitudes of rows and one of columns, "
-                           "and one kind is merged",
-                           w->l->name, wf_adapter_name(first->adapter), wf_adapter_name(p->adapter));
+                           "%s: one of adapters %s and %s has magnitudes of rows and one of "
+                           "columns, and one kind is merged",
+                           w->l->name, wf_adapter_name(first->adapter),
+                           wf_adapter_name(p->adapter));
         rows = wf_dora_rows(m, w->l);
         if (first == NULL) first = p;
     }

@@ -74,7 +74,8 @@ static weft_status check_numbers(const merging *g, size_t count, weft_error *err
         return wf_fail(err, WEFT_E_ARG, "factors clamped to quantile %s, wanted above 0, at most 1",
                        wf_number(&n, o->clamp));
     if (o->majority < WEFT_MAJORITY_TOTAL || o->majority > WEFT_MAJORITY_FREQUENCY)
-        return wf_fail(err, WEFT_E_ARG, "majority is %d, wanted a WEFT_MAJORITY_*", (int)o->majority);
+        return wf_fail(err, WEFT_E_ARG, "majority is %d, wanted a WEFT_MAJORITY_*",
+                       (int)o->majority);
     for (size_t i = 0; o->mixer != NULL && i < count * count; i++)
         if (!isfinite(o->mixer[i]))
             return wf_fail(err, WEFT_E_ARG, "entry %zu of the mixer is not a finite number", i);
@@ -88,8 +89,10 @@ static weft_status check_meaning(const merging *g, weft_error *err)
     bool factored = o->rank > 0 || o->error > 0;
     bool apart = (o->flags & (WEFT_MERGE_FACTORS | WEFT_MERGE_KOHYA)) != 0;
     const struct { bool wrong; const char *what; } rules[] = {
-        { o->density != 0 && !can(g, WF_MERGE_DENSITY), "it keeps all entries, and has no density" },
-        { o->majority != 0 && !can(g, WF_MERGE_MAJORITY), "it elects no sign, and has no majority" },
+        { o->density != 0 && !can(g, WF_MERGE_DENSITY),
+          "it keeps all entries, and has no density" },
+        { o->majority != 0 && !can(g, WF_MERGE_MAJORITY),
+          "it elects no sign, and has no majority" },
         { o->seed != 0 && !can(g, WF_MERGE_SEED), "it draws nothing, and has no seed" },
         { o->mixer != NULL && !can(g, WF_MERGE_MIXES), "it has no mixer" },
         { (o->flags & WEFT_MERGE_FACTORS) != 0 && !can(g, WF_MERGE_FACTORED),
@@ -116,7 +119,8 @@ static weft_status check_meaning(const merging *g, weft_error *err)
     return WEFT_OK;
 }
 
-static weft_status read_options(merging *g, size_t count, const weft_merge_options *options, weft_error *err)
+static weft_status read_options(merging *g, size_t count, const weft_merge_options *options,
+                                weft_error *err)
 {
     const uint32_t flags = WEFT_MERGE_FACTORS | WEFT_MERGE_DOUBLE_SCALE | WEFT_MERGE_KOHYA |
                            WEFT_MERGE_DIRECTION;
@@ -140,8 +144,8 @@ static weft_status read_source(source *s, const uint8_t *at, size_t i, uint32_t 
 
     memcpy(&size, at, sizeof size);
     if (size != stride)
-        return wf_fail(err, WEFT_E_ARG, "source %zu: struct_size is %u, but the first has %u", i, size,
-                       stride);
+        return wf_fail(err, WEFT_E_ARG, "source %zu: struct_size is %u, but the first has %u", i,
+                       size, stride);
     WF_TRY(WF_OPTIONS(given, at, weft_merge_source, flags, err));
     if (given->adapter == NULL) return wf_fail(err, WEFT_E_ARG, "source %zu has no adapter", i);
     if ((given->flags & WEFT_SOURCE_TEXT_WEIGHT) == 0) given->text_weight = given->weight;
@@ -242,8 +246,8 @@ static weft_status merge_layer(merging *g, const wf_layer *l, int32_t parts, wef
     wf_bag          bag;
 
     wf_bag_init(&bag, &g->alloc);
-    weft_status st = wf_merge_one_layer(g->method, &g->o, (int32_t)g->count, l, g->part, parts, &bag,
-                                        &became, err);
+    weft_status st = wf_merge_one_layer(g->method, &g->o, (int32_t)g->count, l, g->part, parts,
+                                        &bag, &became, err);
     if (st == WEFT_OK) st = wf_merge_emit(g->tensors, g->model, l, &became, err);
     if (st == WEFT_OK && g->report != NULL) wf_merge_report_add(g->report, l, parts, &became);
     wf_bag_free(&bag);
@@ -315,7 +319,8 @@ weft_status weft_adapter_merge(weft_model *model, const weft_merge_source *sourc
     *out = NULL;
     if (report != NULL) *report = NULL;
     if (model == NULL) return wf_fail(err, WEFT_E_ARG, "model is NULL");
-    if (sources == NULL || count == 0) return wf_fail(err, WEFT_E_ARG, "there is no adapter to merge");
+    if (sources == NULL || count == 0)
+        return wf_fail(err, WEFT_E_ARG, "there is no adapter to merge");
     if (count > SOURCES_MAX)
         return wf_fail(err, WEFT_E_ARG, "%zu adapters, at most %d are merged at once", count,
                        SOURCES_MAX);

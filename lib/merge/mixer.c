@@ -2,9 +2,9 @@
  *
  * MoSLoRA (Wu et al. 2024) trains a mixer inside one adapter. Here it stands between several, and
  * its blocks are numbers times the identity: block [i][j] lets A_j's direction p out through B_i's
- * direction p. Zeros off the diagonal are the plain sum; ones everywhere are (B1 + B2)(A1 + A2). The
- * weights go into both factors, a square root each, and the sign into A. This use of a mixer is not
- * from the paper. */
+ * direction p. Zeros off the diagonal are the plain sum; ones everywhere are (B1 + B2)(A1 + A2).
+ * The weights go into both factors, a square root each, and the sign into A. This use of a mixer is
+ * not from the paper. */
 #include <math.h>
 
 #include "merge/merge_internal.h"

@@ -26,9 +26,10 @@ weft_status wf_merge_report_new(weft_model *model, size_t rows, const weft_alloc
 void wf_merge_report_add(weft_merge_report *r, const wf_layer *l, int32_t adapters,
                          const wf_merged_layer *became)
 {
-    r->row[r->count++] = (weft_merge_row){ .rank = became->rank, .layer = l->name, .layer_id = l->id,
-                                           .norm = became->norm, .error = became->error,
-                                           .adapters = adapters };
+    r->row[r->count++] = (weft_merge_row){
+        .rank = became->rank, .layer = l->name, .layer_id = l->id, .norm = became->norm,
+        .error = became->error, .adapters = adapters
+    };
 }
 
 void weft_merge_report_free(weft_merge_report *r)

@@ -143,8 +143,8 @@ static weft_status decompose(const double *D, size_t m, size_t n, wf_merge_bound
     out->rank = 0;
     if (total == 0) return WEFT_OK;
     if (!wf_top_vectors(E, G, p, r, work))
-        return wf_fail(err, WEFT_E_INTERNAL, "the singular values of a %zu x %zu matrix are not found",
-                       m, n);
+        return wf_fail(err, WEFT_E_INTERNAL,
+                       "the singular values of a %zu x %zu matrix are not found", m, n);
     WF_TRY(project(D, m, n, E, r, P, bag, err));
     order(P, m, n, r, v);
     out->rank = choose(v, r, total, bound);
@@ -233,7 +233,8 @@ static weft_status split(const float *given, size_t R, size_t n, bool turn, doub
 
     *Q = doubles(bag, R, n, err);
     *L = doubles(bag, R, R, err);
-    if (X == NULL || turned == NULL || work == NULL || *Q == NULL || *L == NULL) return WEFT_E_NOMEM;
+    if (X == NULL || turned == NULL || work == NULL || *Q == NULL || *L == NULL)
+        return WEFT_E_NOMEM;
     for (size_t p = 0; p < R; p++)
         for (size_t j = 0; j < n; j++) X[p * n + j] = turn ? given[j * R + p] : given[p * n + j];
     memcpy(*Q, X, R * n * sizeof *X);
@@ -254,7 +255,8 @@ weft_status wf_merge_factor_pair(const float *up, const float *down, size_t m, s
 
     WF_TRY(split(down, R, n, false, &Qa, &La, bag, err));
     WF_TRY(split(up, R, m, true, &Qb, &Lb, bag, err));
-    if ((turned = doubles(bag, R, WF_MAX(R, m), err)) == NULL || (C = doubles(bag, R, R, err)) == NULL)
+    if ((turned = doubles(bag, R, WF_MAX(R, m), err)) == NULL ||
+        (C = doubles(bag, R, R, err)) == NULL)
         return WEFT_E_NOMEM;
     for (size_t p = 0; p < R; p++)
         for (size_t q = 0; q < R; q++) turned[p * R + q] = Lb[q * R + p];

@@ -2,8 +2,8 @@
  *
  * Yadav et al. 2023. The election counts entries without the user's weights: by their sum (total),
  * or by how many have which sign (frequency); where it is even, + is elected. An entry that is zero
- * agrees with neither. The mean is over how many agree, not over their weights, so one adapter alone
- * comes out pruned and nothing else. */
+ * agrees with neither. The mean is over how many agree, not over their weights, so one adapter
+ * alone comes out pruned and nothing else. */
 #include "merge/merge_internal.h"
 
 static double sign_of(float v)

@@ -16,7 +16,8 @@ int convert(settings *s)
     if (s->output == NULL) misuse("where to? --output FILE");
     check_writable(s->output, s->dialect == WEFT_DIALECT_PEFT ? NULL : ".safetensors");
     weft_model *model = open_model(s->against, s, &info);
-    must(weft_adapter_open(s->target, NULL, &adapter, &err));
+    s->opening.flags |= how_to_open(s, s->target);
+    must(weft_adapter_open(s->target, &s->opening, &adapter, &err));
     o.dialect = s->dialect;
     o.flags = (s->flags & HALF) != 0 ? WEFT_SAVE_HALF : 0;
     must(weft_adapter_save(adapter, model, s->output, &o, &err));
@@ -28,11 +29,11 @@ int convert(settings *s)
 
 /* ---- one adapter of several ------------------------------------------------------------------ */
 
-static weft_merge_source source_of(adapter_use *use)
+static weft_merge_source source_of(const settings *s, adapter_use *use)
 {
     weft_merge_source source = WEFT_MERGE_SOURCE_INIT;
 
-    must(weft_adapter_open(use->file, NULL, &use->adapter, &err));
+    open_adapter(s, use);
     source.adapter = use->adapter;
     source.weight = use->weight;
     source.text_weight = use->text_weight;
@@ -90,7 +91,7 @@ static int merge_adapters(settings *s)
     check_writable(s->output, s->dialect == WEFT_DIALECT_PEFT ? NULL : ".safetensors");
     weft_model *model = open_model(s->target, s, &info);
     weft_merge_source *sources = zeroed(s->adapter_count, sizeof *sources);
-    for (size_t i = 0; i < s->adapter_count; i++) sources[i] = source_of(&s->adapters[i]);
+    for (size_t i = 0; i < s->adapter_count; i++) sources[i] = source_of(s, &s->adapters[i]);
     float *mixer = mixer_of(s);
     if (s->merge.kind == WEFT_MERGE_MIXER) s->merge.mixer = mixer;
     if (s->plan.mixed == WEFT_MIXED_DIRECTION) s->merge.flags |= WEFT_MERGE_DIRECTION;

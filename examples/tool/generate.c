@@ -72,7 +72,9 @@ static void read_conditioning(conditioning *c, const settings *s)
 {
     weft_tensors *file;
 
-    must(weft_tensors_open(s->conditioning, NULL, &file, &err));
+    weft_tensors_options how = WEFT_TENSORS_OPTIONS_INIT;
+    how.flags = how_to_open(s, s->conditioning);
+    must(weft_tensors_open(s->conditioning, &how, &file, &err));
     c->layers = layers_of_text(file, &c->about[0]);
     for (int half = 0; half < c->halves; half++)
         for (int32_t i = 0; i < c->streams; i++) read_stream(c, file, s, half, i);
@@ -249,7 +251,9 @@ static void read_size(drawing *p, settings *s, const weft_model_info *info)
     int64_t shape[3] = { info->latent_channels, s->height / info->image_factor, s->width / info->image_factor };
 
     if (s->latents) {
-        must(weft_tensors_open(s->latents, NULL, &file, &err));
+        weft_tensors_options how = WEFT_TENSORS_OPTIONS_INIT;
+        how.flags = how_to_open(s, s->latents);
+        must(weft_tensors_open(s->latents, &how, &file, &err));
         const char *name = weft_tensors_find(file, "start") >= 0 ? "start" : "latents";
         if ((p->start = read_tensor(file, s->latents, name, shape, 3)) == NULL)
             fail("%s: it has no tensor `start` or `latents`", s->latents);

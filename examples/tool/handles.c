@@ -13,6 +13,7 @@ weft_model *open_model(const char *path, settings *s, weft_model_info *info)
 {
     weft_model *model;
     s->open.log = warn_line;
+    s->open.flags |= how_to_open(s, path) | (s->open.vae != NULL ? how_to_open(s, s->open.vae) : 0);
     must(weft_model_open(path, &s->open, &model, &err));
     must(weft_model_info_get(model, info, &err));
     return model;
@@ -76,6 +77,12 @@ static void set_region(weft_plan *plan, int32_t index, const adapter_use *use)
     free(values);
 }
 
+void open_adapter(const settings *s, adapter_use *use)
+{
+    use->opening.flags |= how_to_open(s, use->file);
+    must(weft_adapter_open(use->file, &use->opening, &use->adapter, &err));
+}
+
 weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
 {
     weft_plan *plan;
@@ -91,10 +98,11 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         text.text_1 = text.text_2 = text.text_3 = use->text_weight;
         if (use->given & TEXT_WEIGHT) use->how.text_weights = &text;
         if (use->is_concept) {
+            use->tokens.flags |= how_to_open(s, use->file);
             must(weft_concept_open(use->file, &use->tokens, &use->concept, &err));
             must(weft_plan_add_concept(plan, use->concept, use->weight, &use->how, &err));
         } else {
-            must(weft_adapter_open(use->file, NULL, &use->adapter, &err));
+            open_adapter(s, use);
             must(weft_plan_add(plan, use->adapter, use->weight, &use->how, &err));
         }
         use->how.text_weights = NULL;

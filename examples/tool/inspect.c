@@ -58,14 +58,43 @@ static void print_triggers(const weft_adapter *adapter)
     if (!found && !count) printf("  trigger   the file does not say\n");
 }
 
+/* ", rank 4, alpha 16 (metadata: lora_alpha), scale 4" */
+static void print_scale(const weft_module_info *m)
+{
+    int own = m->alpha_source == WEFT_ALPHA_TENSOR || *m->alpha_key == '\0';   /* a tensor's name says no more */
+
+    if (m->rank > 0) printf(", rank %d", (int)m->rank);
+    if (m->alpha_source == WEFT_ALPHA_UNUSED) return;
+    if (m->alpha_source == WEFT_ALPHA_UNSAID) printf(", alpha not said");
+    else printf(", alpha %g (%s%s%s)", (double)m->alpha, weft_alpha_source_name(m->alpha_source), own ? "" : ": ",
+                own ? "" : m->alpha_key);
+    printf(", scale %g", (double)m->scale);
+}
+
+/* Modules that are scaled alike, a line for each kind. */
+static void print_groups(const weft_adapter *adapter)
+{
+    enum { MOST = 12 };
+    size_t count = weft_adapter_group_count(adapter);
+
+    for (size_t i = 0; i < count && i < MOST; i++) {
+        weft_module_info m = WEFT_MODULE_INFO_INIT;
+        size_t modules;
+        must(weft_adapter_group(adapter, i, &m, &modules, &err));
+        printf("  %-9s %zu module%s of %s", i ? "" : "scales", modules, modules == 1 ? "" : "s", m.family);
+        print_scale(&m);
+        putchar('\n');
+    }
+    if (count > MOST) printf("            and %zu groups more: --keys shows every module\n", count - MOST);
+}
+
 static void print_modules(const weft_adapter *adapter, int32_t modules)
 {
     for (int32_t i = 0; i < modules; i++) {
         weft_module_info m = WEFT_MODULE_INFO_INIT;
         must(weft_adapter_module(adapter, (size_t)i, &m, &err));
         printf("  %s: %s", m.name, m.family);
-        if (m.rank > 0) printf(", rank %d, %s %g", (int)m.rank, m.has_alpha ? "alpha" : "no alpha: scale",
-                               (double)(m.has_alpha ? m.alpha : m.scale));
+        print_scale(&m);
         if (m.out > 0 && m.in > 0) printf(", (%" PRId64 ", %" PRId64, m.out, m.in);
         if (m.out > 0 && m.in > 0 && m.kernel > 1) printf(", %d, %d", (int)m.kernel, (int)m.kernel);
         printf("%s\n", m.out > 0 && m.in > 0 ? ")" : "");
@@ -95,6 +124,17 @@ static int print_report(weft_adapter *adapter, settings *s)
     return fits;
 }
 
+/* What is warned of while the file is opened is part of what is said of it. */
+static char   warnings[4][sizeof err.text];
+static size_t warning_count;
+
+static void keep_warning(void *user, int32_t level, const char *line)
+{
+    (void)user;
+    if (level >= WEFT_LOG_WARN && warning_count < sizeof warnings / sizeof warnings[0])
+        snprintf(warnings[warning_count++], sizeof warnings[0], "%s", line);
+}
+
 static int inspect_adapter(settings *s, weft_adapter *adapter)
 {
     weft_adapter_info info = WEFT_ADAPTER_INFO_INIT;
@@ -111,6 +151,8 @@ static int inspect_adapter(settings *s, weft_adapter *adapter)
     if (info.rank_max == 0) printf("  rank      none: it holds whole differences or factors of the weights\n");
     else if (info.rank_min == info.rank_max) printf("  rank      %d\n", (int)info.rank_min);
     else printf("  rank      %d to %d\n", (int)info.rank_min, (int)info.rank_max);
+    print_groups(adapter);
+    for (size_t i = 0; i < warning_count; i++) printf("  warning   %s\n", in_tool_words(warnings[i]));
     printf("  size      ");
     print_bytes((double)info.bytes);
     printf(", %" PRId64 " parameters\n", info.parameters);
@@ -181,15 +223,18 @@ static int has_file(const char *folder, const char *name)
 }
 
 /* A file that is none of what weft knows: why not, and what is in it. */
-static int inspect_tensors(const char *path, const char *no_adapter, const char *no_tokens, char *no_model)
+static int inspect_tensors(const settings *s, char *no_adapter, const char *no_tokens, char *no_model)
 {
+    weft_tensors_options how = WEFT_TENSORS_OPTIONS_INIT;
+    const char *path = s->target;
     weft_tensors *file;
 
-    must(weft_tensors_open(path, NULL, &file, &err));
+    how.flags = how_to_open(s, path);
+    must(weft_tensors_open(path, &how, &file, &err));
     size_t count = weft_tensors_count(file);
     printf("%s\n  tensors   %zu, which weft has no use for:\n", path, count);
-    printf("    not an adapter: %s\n", no_adapter);
     if (strcmp(no_tokens, no_adapter) != 0) printf("    no tokens: %s\n", no_tokens);
+    printf("    not an adapter: %s\n", in_tool_words(no_adapter));
     printf("    not a model: %s\n", in_tool_words(no_model));
     for (size_t i = 0; i < count && i < 8; i++) {
         weft_tensor_info t = WEFT_TENSOR_INFO_INIT;
@@ -214,16 +259,20 @@ int inspect(settings *s)
     int status = 0;
 
     if (has_file(s->target, "model_index.json") || has_file(s->target, "unet/config.json")) return inspect_model(s);
-    weft_status no_adapter = weft_adapter_open(s->target, NULL, &adapter, &why[0]);
+    weft_concept_options words = WEFT_CONCEPT_OPTIONS_INIT;
+    s->opening.flags |= words.flags = how_to_open(s, s->target);
+    s->open.flags |= words.flags;
+    s->opening.log = keep_warning;
+    weft_status no_adapter = weft_adapter_open(s->target, &s->opening, &adapter, &why[0]);
     if (no_adapter == WEFT_E_IO || is_folder(s->target)) {
         err = why[0];
         must(no_adapter);
     }
-    weft_status no_tokens = weft_concept_open(s->target, NULL, &concept, &why[1]);
+    weft_status no_tokens = weft_concept_open(s->target, &words, &concept, &why[1]);
     if (no_tokens == WEFT_OK) must(weft_concept_info_get(concept, &tokens, &err));
     if (adapter == NULL && concept == NULL) {
         if (weft_model_open(s->target, &s->open, &model, &why[2]) != WEFT_OK)
-            return inspect_tensors(s->target, why[0].text, why[1].text, why[2].text);
+            return inspect_tensors(s, why[0].text, why[1].text, why[2].text);
         weft_model_free(model);
         return inspect_model(s);
     }

@@ -2,7 +2,10 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "tool.h"
 
@@ -53,10 +56,23 @@ static int finish(int status)
     return status;
 }
 
+/* OpenBLAS starts a thread for each core when it is loaded, each with 128 MiB of addresses, and one
+ * that cannot have them asks for ever: the program would not even end. weft never uses these
+ * threads. So where addresses are limited we begin again without them. */
+static void want_no_idle_threads(char **argv)
+{
+    struct rlimit space;
+
+    if (getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur == RLIM_INFINITY) return;
+    if (getenv("OPENBLAS_NUM_THREADS") != NULL || setenv("OPENBLAS_NUM_THREADS", "1", 1) != 0) return;
+    execv("/proc/self/exe", argv); /* comes back only where there is no such file */
+}
+
 int main(int argc, char **argv)
 {
     settings s;
 
+    want_no_idle_threads(argv);
     signal(SIGXFSZ, SIG_IGN);                    /* a file that may not grow is an error like a full disk */
     if (argc < 2) misuse("which subcommand: generate, explain, inspect, convert or merge?");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {

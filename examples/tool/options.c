@@ -27,6 +27,8 @@ void settings_init(settings *s, int argc)
 {
     memset(s, 0, sizeof *s);
     weft_model_options_init(&s->open, sizeof s->open);
+    weft_adapter_options_init(&s->opening, sizeof s->opening);
+    s->opening.log = warn_line;
     weft_plan_options_init(&s->plan, sizeof s->plan);
     weft_run_options_init(&s->run, sizeof s->run);
     weft_merge_options_init(&s->merge, sizeof s->merge);
@@ -182,6 +184,11 @@ static const row rows[] = {
     { BIT, PLANNED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PEFT_DORA) },
 
+    { FLOAT, PLANNED, 0, "--adapter-alpha", "X", "its alpha, where nothing in its file says one",
+      .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.alpha), ANY_FLOAT },
+    { FLOAT, PLANNED, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
+      .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT },
+
     { HEADING, PLANNED, .name = "How adapters combine" },
     { WORD, DRAWING, 0, "--compose", "METHOD", "merge, switch, composite or klora (merge)",
       PHASES(method), .words = methods },
@@ -254,6 +261,8 @@ static const row rows[] = {
       "bounded (whole images)", IN(run.tile), 16, 8192 },
     { INT32, DRAWING, 't', "--threads", "N", "(one for each core); the image is the same for any number",
       IN(run.threads), 1, 128 },
+    { BIT, GENERATE, 0, "--unchecked", NULL, "go on with numbers that are infinite or none",
+      SETS(run.flags, WEFT_RUN_UNCHECKED) },
 
     { HEADING, GENERATE, .name = "Comparing with other programs (safetensors files)" },
     { STRING, GENERATE, 0, "--latents", "FILE",
@@ -315,6 +324,11 @@ static const row rows[] = {
       "status is 1 when something does not fit", IN(against) },
     { BIT, INSPECT, 'k', "--keys", NULL, "list every module with rank, alpha and shape", SETS(flags, KEYS) },
 
+    { FLOAT, INSPECT | CONVERT, 0, "--adapter-alpha", "X", "the adapter's alpha, where nothing in its file says one",
+      IN(opening.alpha), ANY_FLOAT },
+    { FLOAT, INSPECT | CONVERT, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
+      IN(opening.scale), ANY_FLOAT },
+
     { HEADING, ALL, .name = "The model" },
     { STRING, ALL, 0, "--variant", "NAME", "of the model's weight files, as in fp16 (the plain file)",
       IN(open.variant) },
@@ -326,6 +340,9 @@ static const row rows[] = {
       "(the published model that its shapes point to)", IN(open.config) },
     { BIT, ALL, 0, "--v-prediction", NULL, "it predicts v, whatever its files say", SETS(open.flags, WEFT_OPEN_V) },
     { BIT, ALL, 0, "--epsilon", NULL, "it predicts the noise, whatever its files say", SETS(open.flags, WEFT_OPEN_EPSILON) },
+    { BIT, ALL, 0, "--copy", NULL, "copy the files into memory, so that they may change or vanish; as it is\n"
+      "where they lie on a network or removable file system", SETS(flags, COPY) },
+    { BIT, ALL, 0, "--map", NULL, "map the files there too, which saves the memory", SETS(flags, MAP) },
 
     { HEADING, ALL, .name = "Other" },
     { BIT, PLANNED | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET) },
@@ -374,6 +391,8 @@ static void parse_adapter(settings *s, const char *name, const char *value)
 
     if (length == 0) misuse("%s: '%s' names no file", name, value);
     weft_add_options_init(&use->how, sizeof use->how);
+    weft_adapter_options_init(&use->opening, sizeof use->opening);
+    use->opening.log = warn_line;
     use->weight = 1.0f;
     use->region_text = 1.0f;
     use->curve_shape = WEFT_CURVE_LINEAR;
@@ -589,6 +608,10 @@ static void refuse_idle_options(const settings *s)
         if (o->about == OF_ADAPTER && o->method && !(o->method & used) && given[o - rows])
             misuse("%s is of %s, and the method is %s", o->name, word_of(methods, o->method),
                    word_of(methods, s->phases[0].method));
+    for (size_t i = 0; i < s->adapter_count; i++)
+        if (s->adapters[i].is_concept && (s->adapters[i].opening.alpha != 0 || s->adapters[i].opening.scale != 0))
+            misuse("%s is for an --adapter, and before it stands a --concept",
+                   s->adapters[i].opening.alpha != 0 ? "--adapter-alpha" : "--adapter-scale");
     uint32_t traits = weft_sampler_traits(s->sampling.kind);
     int scheduled = s->sampling.sigma_schedule != WEFT_SCHEDULE_DEFAULT;
     const char *levels = s->flags & KARRAS ? "--karras" : scheduled ? "--schedule" : s->sigma_count ? "--sigmas"
@@ -697,6 +720,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     if (s->flags & HELP) return;
     if (s->target == NULL)
         misuse(used_by == INSPECT ? "which file or folder?" : used_by == CONVERT ? "which adapter?" : "which model?");
+    if ((s->flags & COPY) && (s->flags & MAP)) misuse("--copy and --map: which of the two?");
     if (used_by & DRAWING) refuse_idle_options(s);
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);
 }

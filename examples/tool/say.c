@@ -48,8 +48,11 @@ const char *in_tool_words(char *text)
 {
     static const struct { const char *theirs, *ours; } words[] = {
         { "weft_model_options.", "--" }, { "weft_concept_options.", "--" }, { "WEFT_ADD_REPLACE", "--replace" },
-        { "WEFT_ADD_PARTIAL", "--partial" }, { "weft_plan_add_concept()", "--concept" },
+        { "WEFT_ADD_PARTIAL", "--partial" }, { "WEFT_SAVE_HALF", "--half" },
+        { "weft_adapter_options.", "--adapter-" }, { "weft_plan_add_concept()", "--concept" },
         { "weft_plan_add()", "--adapter" }, { "WEFT_ENCODE_WEIGHTS", "--weighting" },
+        { "step.latent", "the latents" }, { "step.text", "the text" },
+        { "step.negative", "the negative" },
         { "weft_phase_options: first", "--phase" },
         { "open it as an adapter", "give it with --adapter" },
         { "open it as a concept", "give it with --concept" },

@@ -49,7 +49,7 @@ enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8 };         /* bits, so th
 enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
-enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, REPORT = 64 };
+enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128, REPORT = 256 };
 enum { INTO_MODEL = 0, INTO_ADAPTER = 1 };
 
 typedef struct adapter_use {
@@ -59,6 +59,7 @@ typedef struct adapter_use {
     weft_add_options     how;
     float                text_weight;              /* where given & TEXT_WEIGHT */
     uint32_t             given;
+    weft_adapter_options opening;                    /* of an adapter */
     weft_concept_options tokens;                     /* of a concept */
     weft_curve_point    *curve;                      /* of its weight over the calls */
     size_t               curve_points;
@@ -105,6 +106,7 @@ typedef struct settings {
     int32_t                 into;                /* what a merge writes: INTO_* */
     float                   mix;
     weft_merge_options      merge;
+    weft_adapter_options    opening;             /* of the file to look at or convert, if it is an adapter */
     weft_model_options      open;
     weft_plan_options       plan;
     weft_run_options        run;
@@ -121,12 +123,18 @@ void        parse_arguments(settings *s, int used_by, int argc, char **argv);
 void        print_options(int used_by);
 const char *word_of(const word *words, int32_t value);
 
+/* ------------------------------------------------------------------ copies.c: mapped, or in memory */
+
+uint32_t how_to_open(const settings *s, const char *path); /* WEFT_OPEN_COPY, or 0 */
+int      may_vanish(uint32_t type);                        /* a file system's type */
+
 /* ------------------------------------------------------------------ handles.c: from settings to handles */
 
 weft_model   *open_model(const char *path, settings *s, weft_model_info *info);
 int           is_guided(const settings *s, const weft_model_info *info); /* two halves, or one if guidance-distilled */
 weft_sampler *make_sampler(const weft_model *model, const settings *s);
 void          print_sampler(FILE *f, const settings *s);  /* "euler karras" */
+void          open_adapter(const settings *s, adapter_use *use);
 weft_plan    *make_plan(weft_model *model, settings *s, int32_t calls, meter *m);
 void          set_size(settings *s, const weft_model_info *info); /* the run's, in latent pixels */
 void          check_writable(const char *path, const char *format); /* before the first step; ".png", NULL: not one file */

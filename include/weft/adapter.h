@@ -25,8 +25,12 @@ typedef struct weft_adapter_options {
     const char           *name;        /* what reports call it; NULL: the file's name without its
                                           ending, or the tensors' name */
     const char           *config_text; /* a PEFT configuration itself, not a path; or NULL */
+    float                 alpha;       /* of the modules whose alpha nothing in the file says; 0:
+                                          not given. @since 0.2                               */
+    float                 scale;       /* or, in alpha's place, their scale; 0: not given. For a
+                                          file whose rank is not known either. @since 0.2     */
 } weft_adapter_options;
-#define WEFT_ADAPTER_OPTIONS_INIT { sizeof(weft_adapter_options), 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_ADAPTER_OPTIONS_INIT { sizeof(weft_adapter_options), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_ADAPTER_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_adapter_options_init(weft_adapter_options *options, size_t size);
 
@@ -38,9 +42,15 @@ WEFT_API void weft_adapter_options_init(weft_adapter_options *options, size_t si
  * The keys decide dialect and family, module by module, never the file's name. Factors must agree
  * in rank, and be finite.
  *
+ * alpha is looked for in the module's tensors, in the configuration, and in the file's metadata.
+ * Where nothing says it, `options` may; else a module in PEFT's dialect is refused, and any other
+ * gets scale 1 with a warning to `log`. A warning is also given of scales that no training gives
+ * (beyond 1000, or under 0.0001).
+ *
  * @return WEFT_E_IO, WEFT_E_FORMAT (broken, ranks that disagree, a value that is not finite),
- *         WEFT_E_UNSUPPORTED (a family or dialect this version does not apply; the text names the
- *         key), WEFT_E_NOMEM, WEFT_E_ARG
+ *         WEFT_E_UNSUPPORTED (a family or dialect this version does not apply, or nothing says
+ *         alpha; the text names the key), WEFT_E_NOMEM, WEFT_E_ARG (also: `alpha` or `scale` is
+ *         given and no module lacks it)
  * @since 0.1
  */
 WEFT_API weft_status weft_adapter_open(const char *path, const weft_adapter_options *options,
@@ -93,6 +103,16 @@ WEFT_API void weft_adapter_info_init(weft_adapter_info *info, size_t size);
 WEFT_API weft_status weft_adapter_info_get(const weft_adapter *adapter, weft_adapter_info *info,
                                            weft_error *err);
 
+/** What says a module's alpha. @since 0.2 */
+enum weft_alpha_source {
+    WEFT_ALPHA_UNUSED   = 0, /* it has no part in what the module does */
+    WEFT_ALPHA_TENSOR   = 1, /* a tensor of the file */
+    WEFT_ALPHA_CONFIG   = 2, /* PEFT's configuration: adapter_config.json, or the one given */
+    WEFT_ALPHA_METADATA = 3, /* the file's metadata */
+    WEFT_ALPHA_OPTION   = 4, /* weft_adapter_options.alpha or .scale */
+    WEFT_ALPHA_UNSAID   = 5  /* nothing: the scale is 1 */
+};
+
 /** One module of an adapter. */
 typedef struct weft_module_info {
     uint32_t    struct_size;
@@ -107,13 +127,34 @@ typedef struct weft_module_info {
                              sqrt(rank) for rsLoRA; 1 for families without one */
     int32_t     has_alpha;
     const char *family;   /* "lora", "loha", ... */
+    const char *alpha_key; /* what alpha is called there: a tensor's key, a setting, a pattern, a
+                              key of the metadata, an option; or "". @since 0.2 */
+    int32_t     alpha_source; /* WEFT_ALPHA_*. @since 0.2 */
+    int32_t     reserved0;    /* zero */
 } weft_module_info;
-#define WEFT_MODULE_INFO_INIT { sizeof(weft_module_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_MODULE_INFO_INIT { sizeof(weft_module_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_MODULE_INFO_INIT. @since 0.1 */
 WEFT_API void weft_module_info_init(weft_module_info *info, size_t size);
 /** Describe module `index`, 0 <= index < weft_adapter_info.modules. @since 0.1 */
 WEFT_API weft_status weft_adapter_module(const weft_adapter *adapter, size_t index,
                                          weft_module_info *info, weft_error *err);
+
+/** "tensor", "configuration", "metadata", "option", "not said", "unused"; "unknown" for other
+ * values. @since 0.2 */
+WEFT_API const char *weft_alpha_source_name(int32_t source);
+/** Number of groups of modules: those of one family that have rank, alpha, scale and the place that
+ * says alpha in common. @since 0.2 */
+WEFT_API size_t weft_adapter_group_count(const weft_adapter *adapter);
+/**
+ * Describe group `index`, in the order of the file.
+ *
+ * @param first    filled with the first of its modules
+ * @param modules  how many it has; may be NULL
+ * @return WEFT_E_ARG
+ * @since 0.2
+ */
+WEFT_API weft_status weft_adapter_group(const weft_adapter *adapter, size_t index,
+                                        weft_module_info *first, size_t *modules, weft_error *err);
 
 /** Dialects in which an adapter can be written. */
 enum weft_dialect {
@@ -127,7 +168,8 @@ enum weft_dialect {
                                    each component                                              */
 };
 enum weft_save_flag {
-    WEFT_SAVE_HALF = 1u << 0  /* factors as F16; else they stay in the type that they have  */
+    WEFT_SAVE_HALF = 1u << 0  /* factors as F16, and WEFT_E_UNSUPPORTED where one is beyond it;
+                                 else they stay in the type that they have                  */
 };
 typedef struct weft_save_options {
     uint32_t struct_size;

@@ -64,7 +64,8 @@ enum weft_status_code {
     WEFT_E_UNSUPPORTED = -6, /* understood, but this library does not do it                     */
     WEFT_E_STATE       = -7, /* the handle is not in the state that this call needs             */
     WEFT_E_CANCELLED   = -8, /* a callback or weft_run_cancel() asked to stop                   */
-    WEFT_E_INTERNAL    = -9  /* a defect of the library                                         */
+    WEFT_E_INTERNAL    = -9, /* a defect of the library                                         */
+    WEFT_E_NOT_FINITE  = -10 /* what was computed is infinite or no number (since 0.2)          */
 };
 
 /**

@@ -8,7 +8,12 @@
 extern "C" {
 #endif
 
-/** A model: weights (mapped), layer table, tokenizer, configuration. Immutable, any thread. */
+/**
+ * A model: weights (mapped), layer table, tokenizer, configuration. Immutable, any thread.
+ *
+ * A mapped file that is cut short while the model is in use, or whose disk or server is gone, ends
+ * the process by SIGBUS: WEFT_OPEN_COPY reads the weights into memory instead.
+ */
 typedef struct weft_model weft_model;
 
 /** Flags of weft_model_options besides WEFT_OPEN_COPY. */

@@ -148,7 +148,8 @@ typedef struct weft_add_options {
     uint32_t    struct_size;
     uint32_t    flags;        /* WEFT_ADD_*                                                     */
     const char *select;       /* patterns over canonical layer names, separated by commas; * is
-                                 any run of characters, ? any one; NULL selects every layer     */
+                                 any run of characters, ? any one; NULL selects every layer.
+                                 At most 262144 characters                                      */
     const char *exclude;      /* patterns of layers to leave out; NULL: none                    */
     const weft_text_weights *text_weights; /* NULL: the text encoders take `weight` too         */
     float       share;        /* composite: weight of this adapter's prediction                 */
@@ -471,7 +472,8 @@ WEFT_API weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *
  * file for each component, and what else its index names.
  *
  * @param path  a file for a single-file model, else a folder, which is made; it must not exist yet
- * @return WEFT_E_STATE, WEFT_E_UNSUPPORTED (coefficients that change), WEFT_E_IO, WEFT_E_NOMEM,
+ * @return WEFT_E_STATE, WEFT_E_UNSUPPORTED (coefficients that change, or since 0.2 a merged weight
+ *         that its dtype cannot hold: the text names layer and value), WEFT_E_IO, WEFT_E_NOMEM,
  *         WEFT_E_ARG
  * @since 0.1
  */

@@ -18,17 +18,25 @@ struct weft_adapter {
     wf_module     *modules;      /* in the file's order of their first factors          */
     size_t         count;
     int32_t       *key_module;   /* [tensors] module of each key, or WF_KEY_UNREAD, ...         */
+    struct wf_group *groups;     /* modules that are scaled alike, in the order of their first  */
+    size_t         group_count;
     wf_bag         bag;          /* the modules' names and what their families keep     */
     weft_adapter  *origin;       /* of a completed copy: what it shares its names with  */
 };
 
 enum { WF_KEY_UNREAD = -1, WF_KEY_TOKEN = -2, WF_KEY_SHARED = -3 };
 
+typedef struct wf_group { size_t first, modules; } wf_group;
+
 /* Where an adapter comes from, besides its tensors. */
 typedef struct wf_source {
     const char *name;     /* what messages call it                                       */
     const char *folder;   /* last part of the folder's name, or NULL                     */
     json_t     *config;   /* adapter_config.json, or NULL                                */
+    float       alpha;    /* of modules whose alpha nothing says; 0: not given           */
+    float       scale;    /* or their scale; 0: not given                                */
+    weft_log_fn log;      /* may be NULL                                                 */
+    void       *log_user;
 } wf_source;
 
 /* ---- adapter.c: the handle ------------------------------------------------------------------- */
@@ -82,6 +90,14 @@ const char *wf_component_prefix(int32_t component);
 typedef struct wf_key_text { char text[168]; } wf_key_text;
 const char *wf_key_show(wf_key_text *buf, const char *key);
 
+/* ---- pattern.c: PEFT's regular expressions --------------------------------------------------- */
+
+/* Does the pattern match the path to its end, from the start or (where loose) after a dot? false in
+ * *known: not a pattern we read. */
+bool        wf_pattern_matches(const char *pattern, const char *path, bool loose, bool *known);
+/* What trying it on one path takes, in steps. */
+double      wf_pattern_cost(const char *pattern);
+
 /* ---- config.c: what PEFT's configuration says of a module ------------------------------------ */
 
 /* A configuration: an object whose keys begin with `prefix` ("" or "unet."); `what` names its
@@ -90,12 +106,15 @@ typedef struct wf_config {
     const json_t *json;
     const char   *prefix;
     const char   *what;
+    int32_t       source; /* WEFT_ALPHA_CONFIG or WEFT_ALPHA_METADATA */
 } wf_config;
 
 /* What it says of one module. */
 typedef struct wf_settings {
     double  alpha;
     bool    has_alpha;
+    int32_t alpha_source;  /* WEFT_ALPHA_*                                                */
+    const char *alpha_key; /* what it is called there                                     */
     bool    rslora;     /* alpha / sqrt(r) instead of alpha / r                           */
     double  rank;       /* that the factors must have                                     */
     bool    has_rank;
@@ -103,6 +122,8 @@ typedef struct wf_settings {
     int32_t initial;    /* WF_INITIAL_*: what LoRA's base lacks (initial.h)               */
 } wf_settings;
 
+/* Does it say anything, under its prefix? */
+bool        wf_config_speaks(const wf_config *c);
 /* Refuse settings that change what the tensors mean. */
 weft_status wf_config_check(const wf_config *c, weft_error *err);
 /* Refuse patterns that would take minutes on so many modules. */
@@ -126,5 +147,40 @@ weft_status wf_config_lists(const wf_config *c, const char *name, const char *pa
 /* Does PEFT's pattern match the path, whole or after a dot? false in *known: not a pattern we
  * read. */
 bool        wf_config_matches(const char *pattern, const char *path, bool *known);
+
+/* ---- scale.c: where alpha comes from --------------------------------------------------------- */
+
+/* What a file's plain metadata says of alpha. */
+typedef struct wf_said {
+    const char *key;    /* that says it; NULL: none does */
+    double      alpha;
+    double      rank;
+    bool        has_rank;
+    bool        rslora;
+} wf_said;
+
+enum { WF_SAID = 3 }; /* components that adapters act on */
+typedef struct wf_scales {
+    wf_said of_component[WF_SAID];
+    wf_said kohya, kohya_conv; /* ss_network_..., and for k x k convolutions */
+} wf_scales;
+void wf_scales_init(wf_scales *s, const weft_tensors *t);
+
+/* The scales of one file, while it is read. */
+typedef struct wf_scaling {
+    wf_scales        scales;
+    const wf_source *source;
+    size_t           unsaid, odd; /* modules whose alpha nobody says; whose scale is beyond reason */
+    size_t           given;       /* by an option                                                  */
+    const wf_module *first_unsaid, *first_odd;
+} wf_scaling;
+/* Give the module, whose shape is known, its scale; s and config: what its configuration says. */
+weft_status wf_scale_settle(wf_scaling *at, wf_module *m, const wf_draft *draft, wf_settings *s,
+                            const wf_config *config, const char *path, weft_error *err);
+/* After the last module: warn of what is unsaid or beyond reason, refuse an option that said
+ * nothing. */
+weft_status wf_scales_report(const wf_scaling *at, size_t modules, weft_error *err);
+/* Fill the adapter's groups. */
+weft_status wf_adapter_group(weft_adapter *a, weft_error *err);
 
 #endif

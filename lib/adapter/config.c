@@ -4,10 +4,8 @@
  * PEFT keeps no alpha with the factors: adapter_config.json has lora_alpha for all modules and
  * alpha_pattern for some, and diffusers copies the same object into the file's metadata, each key
  * prefixed by the component. A pattern is a regular expression that must match the module's path to
- * its end, from the start or after a dot; the first that does wins. We read the part of that
- * language that configurations use (literals, . * + ? ^ $ and escaped signs) with a matcher of our
- * own, since the C library's depends on the locale, and refuse a pattern that says more, because a
- * wrong alpha makes an image that is quietly wrong.
+ * its end, from the start or after a dot (pattern.c); the first that does wins. One that says more
+ * than is read is refused, because a wrong alpha makes an image that is quietly wrong.
  *
  * Settings that make the tensors mean something else are refused here. */
 #include <strings.h>
@@ -15,88 +13,10 @@
 #include "adapter/adapter_internal.h"
 #include "adapter/initial.h"
 
-/* ---- patterns -------------------------------------------------------------------------------- */
-
-/* One sign of a pattern: what it matches and how often. */
-typedef struct sign {
-    bool any;
-    char c;
-    char times; /* 1, or one of * + ? */
-} sign;
-
 #define MOST_COST 2e9 /* some seconds; SDXL's 800 modules with a pattern for each take 5e7 */
-enum {
-    MAX_SIGNS = 400,
-    MAX_PATTERNS = 10000
-}; /* trainers write one pattern for each module, at the most */
+enum { MAX_PATTERNS = 10000 }; /* trainers write one pattern for each module, at the most */
 
-/* Split a pattern into signs; -1 if it uses more than we read. */
-static int32_t split_signs(const char *p, sign *out)
-{
-    int32_t n = 0;
-
-    for (; *p != '\0'; p++) {
-        if (strchr("()[]{}|", *p) != NULL) return -1;
-        if (*p == '$' && p[1] == '\0') break;
-        if (*p == '$' || *p == '^') return -1;
-        if (*p == '*' || *p == '+' || *p == '?') {
-            if (n == 0 || out[n - 1].times != 1) return -1;
-            out[n - 1].times = *p;
-            continue;
-        }
-        if (n == MAX_SIGNS) return -1;
-        out[n] = (sign){ .any = *p == '.', .c = *p, .times = 1 };
-        if (*p == '\\') {
-            p++;
-            if (*p == '\0' || strchr(".*+?^$()[]{}|\\-_/", *p) == NULL) return -1;
-            out[n].c = *p;
-        }
-        n++;
-    }
-    return n;
-}
-
-static bool fits(const sign *s, char c)
-{
-    return c != '\0' && (s->any || s->c == c);
-}
-
-/* Do signs[0..n) match s[0..len) to its end, from the start or (where loose) after a dot? All ways
- * at once: at[i] says that signs[0..i) have matched what was read, so no pattern can take long. */
-static bool match_all_ways(const sign *signs, int32_t n, const char *s, size_t len, bool loose)
-{
-    bool at[MAX_SIGNS + 1] = { false };
-
-    for (size_t k = 0;; k++) {
-        if (k == 0 || (loose && s[k - 1] == '.')) at[0] = true;
-        for (int32_t i = 0; i < n; i++) /* a sign that may be absent */
-            if (at[i] && (signs[i].times == '*' || signs[i].times == '?')) at[i + 1] = true;
-        if (k == len) return at[n];
-
-        at[n] = false;
-        for (int32_t i = n - 1; i >= 0; i--) {
-            bool hit = at[i] && fits(&signs[i], s[k]);
-            if (hit) at[i + 1] = true;
-            at[i] = hit && (signs[i].times == '*' || signs[i].times == '+');
-        }
-    }
-}
-
-/* `loose`: also after a dot, unless the pattern says where it begins. */
-static bool matches(const char *pattern, const char *module, bool loose, bool *known)
-{
-    sign    signs[MAX_SIGNS];
-    int32_t n = split_signs(pattern + (*pattern == '^'), signs);
-    size_t  len = strlen(module);
-
-    *known = n >= 0;
-    for (; n > 0 && signs[n - 1].times == 1; n--, len--) /* most patterns end here: a plain name */
-        if (len == 0 || !fits(&signs[n - 1], module[len - 1])) return false;
-    if (n < 0) return false;
-    loose = loose && *pattern != '^';
-    if (n == 0) return len == 0 || (loose && module[len - 1] == '.');
-    return match_all_ways(signs, n, module, len, loose);
-}
+/* ---- patterns -------------------------------------------------------------------------------- */
 
 /* Text encoders have lost the outermost word of their modules' paths: a pattern is of either
  * time. */
@@ -109,8 +29,8 @@ static const char *newer_path(const char *module)
 static bool matches_either(const char *pattern, const char *module, bool loose, bool *known)
 {
     const char *newer = newer_path(module);
-    return matches(pattern, module, loose, known) || (newer != module &&
-                                                      matches(pattern, newer, loose, known));
+    return wf_pattern_matches(pattern, module, loose, known) ||
+           (newer != module && wf_pattern_matches(pattern, newer, loose, known));
 }
 
 bool wf_config_matches(const char *pattern, const char *path, bool *known)
@@ -130,6 +50,22 @@ static const json_t *setting(const wf_config *c, const char *name)
     memcpy(key, c->prefix, n);
     memcpy(key + n, name, m + 1);
     return json_object_get(c->json, key);
+}
+
+bool wf_config_speaks(const wf_config *c)
+{
+    static const char *const any[] = { "peft_type", "r", "lora_alpha", "alpha", "target_modules",
+                                       "rank_pattern", "alpha_pattern", "use_rslora" };
+    const char *key;
+    json_t     *entry;
+
+    if (c->json == NULL) return false;
+    for (size_t i = 0; i < WF_LEN(any) && *c->prefix == '\0'; i++)
+        if (setting(c, any[i]) != NULL) return true;
+    if (*c->prefix == '\0') return false;
+    json_object_foreach((json_t *)c->json, key, entry)
+        if (strncmp(key, c->prefix, strlen(c->prefix)) == 0) return true;
+    return false;
 }
 
 static bool is_set(const json_t *v)
@@ -228,14 +164,6 @@ weft_status wf_config_check(const wf_config *c, weft_error *err)
     return find_initial(c, &(int32_t){ 0 }, err);
 }
 
-/* What trying a pattern takes: its signs, and where some repeat these times the path's length,
- * taken as usual. */
-static double cost_of(const char *pattern)
-{
-    double signs = 1 + (double)strlen(pattern);
-    return strpbrk(pattern, "*+?") != NULL ? 128 * signs : signs;
-}
-
 weft_status wf_config_check_cost(const wf_config *c, size_t modules, weft_error *err)
 {
     static const char *const tables[] = { "rank_pattern", "alpha_pattern" };
@@ -246,7 +174,7 @@ weft_status wf_config_check_cost(const wf_config *c, size_t modules, weft_error 
 
     for (size_t i = 0; i < WF_LEN(tables); i++) {
         json_t *table = (json_t *)setting(c, tables[i]); /* jansson only iterates over non-const */
-        json_object_foreach(table, pattern, entry) cost += cost_of(pattern);
+        json_object_foreach(table, pattern, entry) cost += wf_pattern_cost(pattern);
     }
     for (size_t i = 0; i < json_array_size(list); i++)
         cost += 1 + (double)json_string_length(json_array_get(list, i));
@@ -259,9 +187,10 @@ weft_status wf_config_check_cost(const wf_config *c, size_t modules, weft_error 
 }
 
 /* The number that `name`, or the first pattern of `patterns` that matches, gives; *found tells
- * whether any. */
+ * whether any, *by what it is called. */
 static weft_status number_for(const wf_config *c, const char *path, const char *name,
-                              const char *patterns, double *out, bool *found, weft_error *err)
+                              const char *patterns, double *out, bool *found, const char **by,
+                              weft_error *err)
 {
     const json_t *v = setting(c, name);
     json_t       *table = (json_t *)setting(c, patterns); /* jansson only iterates over non-const */
@@ -269,6 +198,7 @@ static weft_status number_for(const wf_config *c, const char *path, const char *
     json_t       *entry;
     wf_key_text   k;
 
+    *by = name;
     if (table != NULL && !json_is_null(table) && !json_is_object(table))
         return wf_fail(err, WEFT_E_FORMAT, "%s: %s%s is not an object", c->what, c->prefix,
                        patterns);
@@ -284,6 +214,7 @@ static weft_status number_for(const wf_config *c, const char *path, const char *
                            c->what, c->prefix, patterns, wf_key_show(&k, pattern));
         if (!hit) continue;
         v = entry;
+        *by = pattern;
         break;
     }
     *found = v != NULL && !json_is_null(v);
@@ -358,14 +289,15 @@ bool wf_config_false(const wf_config *c, const char *name)
 static weft_status read_rank(const wf_config *c, const wf_peft_type *type, const char *path,
                              wf_settings *out, weft_error *err)
 {
-    bool   found = false;
-    double rank = 0;
+    bool        found = false;
+    double      rank = 0;
+    const char *by;
 
     if (type->rank_patterns == NULL) {
         out->start_rank = type->rank != NULL ? wf_config_count(c, type->rank, 0) : 0;
         return WEFT_OK;
     }
-    WF_TRY(number_for(c, path, type->rank, type->rank_patterns, &rank, &found, err));
+    WF_TRY(number_for(c, path, type->rank, type->rank_patterns, &rank, &found, &by, err));
     if (found && rank >= 0 && rank <= INT32_MAX) out->start_rank = (int32_t)rank;
     out->has_rank = found && type->lora;
     out->rank = rank;
@@ -393,5 +325,7 @@ weft_status wf_config_read(const wf_config *c, const char *path, wf_tensor_set t
     WF_TRY(read_rank(c, type, path, out, err));
     if (type->lora) WF_TRY(find_initial(c, &out->initial, err));
     if (type->alpha == NULL) return WEFT_OK;
-    return number_for(c, path, type->alpha, "alpha_pattern", &out->alpha, &out->has_alpha, err);
+    out->alpha_source = c->source;
+    return number_for(c, path, type->alpha, "alpha_pattern", &out->alpha, &out->has_alpha,
+                      &out->alpha_key, err);
 }

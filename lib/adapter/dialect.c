@@ -20,21 +20,6 @@ static const wf_dialect *const dialects[] = {
     &wf_dialect_peft,
 };
 
-const wf_prefix wf_bare_prefixes[] = {
-    { "down_blocks.", "unet.down_blocks." },
-    { "mid_block.", "unet.mid_block." },
-    { "up_blocks.", "unet.up_blocks." },
-    { "conv_in", "unet.conv_in" },
-    { "conv_out", "unet.conv_out" },
-    { "conv_norm_out", "unet.conv_norm_out" },
-    { "time_embedding.", "unet.time_embedding." },
-    { "add_embedding.", "unet.add_embedding." },
-    { "text_model.", "text_encoder.text_model." },
-    { "encoder.layers.", "text_encoder.encoder.layers." },
-    { "final_layer_norm", "text_encoder.final_layer_norm" },
-    { NULL, NULL },
-};
-
 const wf_dialect *const *wf_dialects(size_t *count)
 {
     *count = WF_LEN(dialects);
@@ -124,25 +109,83 @@ static const wf_ending *find_ending(const wf_dialect *d, const char *key, bool w
     return NULL;
 }
 
-/* The prefix that the key has after its wrapper; *body is what stands after it. */
-static const wf_prefix *find_prefix(const wf_dialect *d, const char *key, const char **body,
-                                    bool *wrapped)
+/* What programs wrap around a model before it is saved: PEFT, DistributedDataParallel, Lightning, a
+ * pipeline object. They stack in any order, outside a component's name and inside it. */
+static const char *const wrappers[] = {
+    WF_PEFT_WRAPPER, "module.", "model.", "state_dict.", "pipeline.", "pipe.",
+};
+
+/* What torch.compile, FSDP and checkpointing put around any part of a model, as a word of its own
+ * in the path. No layer is called so. */
+static const char *const inner_words[] = {
+    "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module",
+};
+
+/* Bytes at `s` that wrap what follows; 0 if nothing does. */
+static size_t wrapper_at(const char *s)
 {
-    *wrapped = d->wrapper != NULL && begins(key, d->wrapper);
-    *body = *wrapped ? key + strlen(d->wrapper) : key;
-    for (const wf_prefix *p = d->prefixes; p->from != NULL; p++) {
-        if (!begins(*body, p->from)) continue;
-        size_t skip = strlen(p->from);
-        *body += skip;
-        while (p->from[skip - 1] == '.' && begins(*body, p->from)) *body += skip; /* "unet.unet." */
-        return p;
+    for (size_t i = 0; i < WF_LEN(wrappers); i++)
+        if (begins(s, wrappers[i])) return strlen(wrappers[i]);
+    return 0;
+}
+
+/* The key without inner words: itself if it has none, or what it is put together as in buf. A key
+ * that is too long for buf stays as it is. */
+static const char *without_inner_words(const char *key, char *buf, size_t cap)
+{
+    size_t n = strlen(key);
+    bool   any = false;
+
+    for (size_t i = 0; i < WF_LEN(inner_words); i++) any |= strstr(key, inner_words[i]) != NULL;
+    if (!any || n >= cap) return key;
+    memcpy(buf, key, n + 1);
+    for (size_t i = 0; i < WF_LEN(inner_words); i++) {
+        size_t w = strlen(inner_words[i]);
+        for (char *at = buf; (at = strstr(at, inner_words[i])) != NULL;) {
+            bool starts = at == buf || at[-1] == '.' || at[-1] == '_';
+            if (starts && (at[w] == '.' || at[w] == '_')) memmove(at, at + w + 1, strlen(at + w));
+            else at++;
+        }
     }
+    return buf;
+}
+
+static const wf_prefix *prefix_at(const wf_dialect *d, const char *s)
+{
+    for (const wf_prefix *p = d->prefixes; p->from != NULL; p++)
+        if (begins(s, p->from)) return p;
     return NULL;
 }
 
-int32_t wf_dialect_near(const wf_dialect *d, const char *key)
+/* The prefix that the key has after its wrappers; *body is what stands after it. Behind a prefix
+ * that ends in a dot wrappers and the prefix itself may follow again ("unet.unet.",
+ * "unet.base_model.model."). PEFT's word in front is a mark of PEFT's dialect. */
+static const wf_prefix *find_prefix(const wf_dialect *d, const char *key, const char **body,
+                                    bool *wrapped)
 {
-    const char *body;
+    const wf_prefix *p;
+    size_t           n;
+
+    *wrapped = false;
+    for (*body = key; (p = prefix_at(d, *body)) == NULL; *body += n) {
+        bool own = d->wrapper != NULL && begins(*body, d->wrapper);
+        n = own ? strlen(d->wrapper) : wrapper_at(*body);
+        if (n == 0 || (!own && begins(*body, WF_PEFT_WRAPPER))) return NULL;
+        *wrapped |= own;
+    }
+    *body += (n = strlen(p->from));
+    if (p->from[n - 1] != '.') return p;
+    for (;; *body += n) {
+        n = begins(*body, p->from) ? strlen(p->from) : wrapper_at(*body);
+        if (n == 0) return p;
+        if (begins(*body, WF_PEFT_WRAPPER) && !d->peft) return NULL; /* its tensors mean PEFT's */
+    }
+}
+
+int32_t wf_dialect_near(const wf_dialect *d, const char *whole)
+{
+    char        buf[WF_KEY_CAP];
+    const char *body, *key = without_inner_words(whole, buf, sizeof buf);
     size_t      stem;
     bool        wrapped;
 
@@ -151,9 +194,10 @@ int32_t wf_dialect_near(const wf_dialect *d, const char *key)
     return e != NULL && (e->how & (WF_JOINS | WF_BESIDE)) == 0 ? 1 : 0;
 }
 
-bool wf_dialect_read(const wf_dialect *d, const char *key, wf_key *out)
+bool wf_dialect_read(const wf_dialect *d, const char *whole, wf_key *out)
 {
-    const char      *body;
+    char             buf[WF_KEY_CAP];
+    const char      *body, *key = without_inner_words(whole, buf, sizeof buf);
     size_t           stem, n = 0;
     bool             wrapped;
     const wf_prefix *p = find_prefix(d, key, &body, &wrapped);
@@ -172,7 +216,7 @@ bool wf_dialect_read(const wf_dialect *d, const char *key, wf_key *out)
             if (*c == '.') *c = '_';
     if (!rename_end(d->renames, out->name) || !wf_name_text_model(out->name, sizeof out->name))
         return false;
-    out->stem = stem;
+    out->stem = stem + strlen(whole) - strlen(key); /* the words stood before the ending */
     out->tensor = e->tensor;
     out->how = e->how;
     return true;

@@ -1,6 +1,6 @@
 /* dialect.h - a dialect is a table: how its keys begin, how they end, what it calls otherwise.
  *
- *   key   = [wrapper] prefix module ending
+ *   key   = wrappers prefix wrappers module ending
  *   name  = the prefix's own word for the component, the module, what the ending adds
  *
  * One reader serves every dialect. A new one is a file with its tables, a declaration here and a
@@ -11,10 +11,13 @@
 #include "adapter/family.h"
 
 /* No published name comes near this; a longer key is read by no dialect. */
-enum { WF_NAME_CAP = 512 };
+enum { WF_NAME_CAP = 512, WF_KEY_CAP = 2 * WF_NAME_CAP };
+
+/* What PEFT puts in front of the names of the model that it wraps. */
+#define WF_PEFT_WRAPPER "base_model.model."
 
 typedef struct wf_prefix {
-    const char *from; /* the key begins so (repeated "unet." counts once); NULL ends the table */
+    const char *from; /* the key begins so, behind wrappers (dialect.c); NULL ends the table   */
     const char *to;   /* and the name so instead                                               */
 } wf_prefix;
 
@@ -57,13 +60,14 @@ typedef struct wf_dialect {
     const char      *title;      /* as messages have it; dialects of one title are listed once    */
     const char      *kind;       /* what a file with such keys is; NULL: nothing in particular    */
     const char      *whole_kind; /* what a file is if all its modules are this dialect's whole differences; or NULL */
-    const char      *wrapper;    /* stripped from the front if it is there; may be NULL           */
+    const char      *wrapper;    /* one more in front, and its mark (WF_WRAPPED); or NULL         */
     const wf_prefix *prefixes;
     const wf_ending *endings[2]; /* asked one after the other; the second may be NULL             */
     const wf_rename *renames;    /* may be NULL                                                   */
     int32_t          config;     /* WF_CONFIG_*                                                   */
     bool             underscore; /* names stay with underscores until a model says what they mean */
     bool             peft;       /* tensors mean what PEFT means by them (wf_module.peft)         */
+    bool             unscaled;   /* it has no alpha: factors are multiplied as they are           */
 
     /* For a form in which keys alone say nothing: is the whole file of it? Not 0 if so, and then
      * read_listed() is given that number and reads every key. Both NULL: the dialect has no such
@@ -78,8 +82,6 @@ const wf_dialect *const *wf_dialects(size_t *count);
 bool wf_dialect_read(const wf_dialect *d, const char *key, wf_key *out);
 /* How near it comes if it does not read the key: 2 it begins so, 1 it ends so, 0 neither. */
 int32_t wf_dialect_near(const wf_dialect *d, const char *key);
-/* Components told by nothing but the first word of a module's path. */
-extern const wf_prefix wf_bare_prefixes[];
 /* Endings that several dialects share (endings.c). */
 extern const wf_ending wf_lycoris_endings[], wf_peft_endings[];
 /* Is it the key of a tensor that belongs to no module but to all of its family, in this component

@@ -60,5 +60,5 @@ static void read_listed(int32_t list, const char *key, wf_key *out)
 
 const wf_dialect wf_dialect_cloneofsimo = {
     .name = "cloneofsimo", .title = "cloneofsimo", .prefixes = prefixes, .endings = { endings },
-    .find_list = find_list, .read_listed = read_listed,
+    .unscaled = true, .find_list = find_list, .read_listed = read_listed,
 };

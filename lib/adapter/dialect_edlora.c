@@ -19,6 +19,7 @@ static const wf_ending endings[] = {
 
 const wf_dialect wf_dialect_edlora = {
     .name = "ed-lora", .title = "ED-LoRA", .kind = "ED-LoRA", .wrapper = "params.",
+    .unscaled = true,
     .prefixes = prefixes,
     .endings = { endings },
 };

@@ -67,8 +67,9 @@ weft_status wf_add_pair(const wf_module *m, const wf_layer *l, double scale, dou
 
     if (!wf_mul(r, K + out, &floats))
         return wf_fail(err, WEFT_E_ARG, "%s: the factors are too large", m->key);
-    float *down = wf_zalloc(alloc, floats, sizeof *down), *up = down + r * K;
+    float *down = wf_zalloc(alloc, floats, sizeof *down);
     if (down == NULL) return wf_nomem(err, floats * sizeof *down, "an adapter's factors");
+    float *up = down + r * K;
     st = m->family->pair(m, l, down, up, alloc, err);
     for (size_t i = 0; st == WEFT_OK && i < r * out; i++) up[i] = (float)(scale * c * up[i]);
     if (st == WEFT_OK) wf_gemm_tn(dst, K, up, out, down, K, out, K, r, 1);

@@ -98,6 +98,8 @@ struct wf_module {
     bool             underscore;
     bool             peft;     /* from a dialect in which tensors mean what PEFT means by them   */
     bool             peft_magnitude; /* the magnitude's own key is PEFT's: always of rows        */
+    int32_t          alpha_source; /* WEFT_ALPHA_*                                               */
+    const char      *alpha_key;  /* what it is called there, or NULL                             */
 };
 
 struct wf_settings;
@@ -142,6 +144,8 @@ struct wf_family {
      * open, so without a layer; alpha, has_alpha and m->extra are filled in already, and
      * wf_module_check_tensors() found nothing wrong. */
     weft_status (*shape)(wf_module *m, const char *source, weft_error *err);
+    /* Is known what alpha is divided by, with a rank that the shapes do not show? NULL: yes. */
+    bool (*divides)(const wf_module *m);
     /* What a file with such a module is called, if that is more than the family ("MoSLoRA"); NULL:
      * nothing. */
     const char *(*kind)(const wf_module *m);
@@ -243,6 +247,8 @@ const wf_peft_type *wf_peft_type_named(const char *name);
 
 /* ---- module.c: what holds for a module of any family ----------------------------------------- */
 
+/* Its family as reports have it: a magnitude makes it "dora". */
+const char *wf_module_family_name(const wf_module *m);
 /* Its form at a layer: the family's, or DENSE if a magnitude makes it DoRA. */
 int32_t wf_module_form(const wf_module *m, const wf_layer *l);
 bool    wf_module_fits(const wf_module *m, const wf_layer *l);

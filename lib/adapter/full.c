@@ -108,9 +108,10 @@ static weft_status add_product(const wf_module *m, double f, float *dst,
 {
     const wf_tensor *u = m->tensor[WF_TENSOR_DELTA_U], *v = m->tensor[WF_TENSOR_DELTA_V];
     size_t           n = (size_t)m->rank, in = (size_t)m->in, floats = u->count + v->count;
-    float           *U = wf_zalloc(alloc, floats, sizeof *U), *V = U + u->count;
+    float           *U = wf_zalloc(alloc, floats, sizeof *U);
 
     if (U == NULL) return wf_nomem(err, floats * sizeof *U, "an adapter's factors");
+    float *V = U + u->count;
     wf_tensor_read(u, 0, u->count, U);
     wf_tensor_read(v, 0, v->count, V);
     for (size_t i = 0; i < u->count; i++) U[i] = (float)(f * U[i]);
@@ -129,8 +130,9 @@ static weft_status add_whole(const wf_module *m, const wf_layer *l, double f, fl
 
     c.K = c.in * c.kk;
     row_bytes = c.K * (size_t)(wf_dtype_bits(t->dtype) / 8);
-    float *row = wf_zalloc(alloc, 2 * c.K, sizeof *row), *W = row + c.K;
+    float *row = wf_zalloc(alloc, 2 * c.K, sizeof *row);
     if (row == NULL) return wf_nomem(err, 2 * c.K * sizeof *row, "a row of a layer");
+    float *W = row + c.K;
     for (size_t o = 0; o < (size_t)l->out; o++) {
         wf_tensor one = *t;
         one.data += o * row_bytes;

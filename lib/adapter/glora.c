@@ -149,9 +149,9 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
 
     if (!wf_mul(r + WF_STRIP, K, &floats) || !wf_add(floats, fixed + WF_STRIP * kk * r, &floats))
         return wf_fail(err, WEFT_E_ARG, "%s: the factors are too large", m->key);
-    float *a1 = wf_zalloc(alloc, floats, sizeof *a1), *a2 = a1 + f.a1->count,
-          *b1 = a2 + f.a2->count;
+    float *a1 = wf_zalloc(alloc, floats, sizeof *a1);
     if (a1 == NULL) return wf_nomem(err, floats * sizeof *a1, "an adapter's factors");
+    float *a2 = a1 + f.a1->count, *b1 = a2 + f.a2->count;
     float *b2 = b1 + f.b1->count, *W = b2 + r * K, *WA = W + WF_STRIP * K;
     if ((st = read_b2(m, &f, b2, alloc, err)) != WEFT_OK) goto done;
     wf_tensor_read(f.a1, 0, f.a1->count, a1);

@@ -38,9 +38,10 @@ static weft_status add_scaled(const wf_module *m, const wf_layer *l, const wf_te
 {
     size_t out = (size_t)l->out, in = (size_t)l->in, K = in * (size_t)l->kernel * (size_t)l->kernel;
     size_t floats = WF_STRIP * K + t->count;
-    float *W = wf_zalloc(alloc, floats, sizeof *W), *v = W + WF_STRIP * K;
+    float *W = wf_zalloc(alloc, floats, sizeof *W);
 
     if (W == NULL) return wf_nomem(err, floats * sizeof *W, "a strip of a layer");
+    float *v = W + WF_STRIP * K;
     wf_tensor_read(t, 0, t->count, v);
     for (size_t i = 0; i < t->count; i++) v[i] = (float)(f * (v[i] - one));
     for (size_t o = 0; o < out; o += WF_STRIP) {

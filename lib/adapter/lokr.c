@@ -101,6 +101,12 @@ static void set_scale(wf_module *m)
     if (r > 0) wf_module_set_scale(m, r);
 }
 
+/* With both factors whole PEFT's configuration alone knows r. */
+static bool divides(const wf_module *m)
+{
+    return m->rank > 0 || !m->peft || wf_start_rank_of(m) > 0;
+}
+
 static weft_status shape(wf_module *m, const char *source, weft_error *err)
 {
     int64_t o1 = 0, i1 = 0, o2 = 0, i2 = 0, r1 = 0, r2 = 0;
@@ -158,8 +164,9 @@ static weft_status read_w1(const wf_module *m, float *w1, const weft_allocator *
         return WEFT_OK;
     }
     size_t r = (size_t)b->shape[0], o1 = rows_1(m), i1 = columns_1(m), floats = a->count + b->count;
-    float *A = wf_zalloc(alloc, floats, sizeof *A), *B = A + a->count;
+    float *A = wf_zalloc(alloc, floats, sizeof *A);
     if (A == NULL) return wf_nomem(err, floats * sizeof *A, "a Kronecker factor");
+    float *B = A + a->count;
     wf_tensor_read(a, 0, a->count, A);
     wf_tensor_read(b, 0, b->count, B);
     wf_gemm_nn(w1, i1, A, r, B, i1, o1, i1, r, 0);
@@ -186,8 +193,9 @@ static weft_status read_w2(const wf_module *m, const wf_layer *l, float *w2,
     size_t r = (size_t)b->shape[0];
     if (!wf_mul(r, c.K, &floats) || !wf_add(floats, a->count, &floats))
         return wf_fail(err, WEFT_E_ARG, "%s: the factors are too large", m->key);
-    float *A = wf_zalloc(alloc, floats, sizeof *A), *B = A + a->count;
+    float *A = wf_zalloc(alloc, floats, sizeof *A);
     if (A == NULL) return wf_nomem(err, floats * sizeof *A, "a Kronecker factor");
+    float *B = A + a->count;
     if (t == NULL) {
         wf_tensor_read(a, 0, a->count, A);
         wf_factor_rows(b, r, c, B);
@@ -239,8 +247,9 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
            n2, floats;
     if (!wf_mul(o2, at.kk * i2, &n2) || !wf_mul(o1, i1, &floats) || !wf_add(floats, n2, &floats))
         return wf_fail(err, WEFT_E_ARG, "%s: the factors are too large", m->key);
-    float *w1 = wf_zalloc(alloc, floats, sizeof *w1), *w2 = w1 + o1 * i1;
+    float *w1 = wf_zalloc(alloc, floats, sizeof *w1);
     if (w1 == NULL) return wf_nomem(err, floats * sizeof *w1, "an adapter's factors");
+    float *w2 = w1 + o1 * i1;
     if ((st = kron(m, l, w1, w2, alloc, err)) != WEFT_OK) goto done;
     for (size_t a = 0; a < o1; a++)
         for (size_t b = 0; b < o2; b++)
@@ -371,6 +380,7 @@ const wf_family wf_family_lokr = {
     .extra_size = sizeof(wf_start_rank),
     .settle = wf_settle_start_rank,
     .shape = shape,
+    .divides = divides,
     .fits = fits,
     .form = form,
     .kron_size = kron_size,

@@ -124,6 +124,15 @@ static void scale_of_adalora(wf_module *m)
     m->scale = (float)(m->alpha / (r0 + 1e-5));
 }
 
+/* AdaLoRA's first rank is told by the configuration, or by a number in the file. */
+static bool divides(const wf_module *m)
+{
+    const wf_tensor *ranknum = m->tensor[WF_TENSOR_RANKNUM];
+
+    return m->tensor[WF_TENSOR_LORA_E] == NULL || wf_start_rank_of(m) > 0 ||
+           (ranknum != NULL && wf_tensor_scalar(ranknum) > 0);
+}
+
 static weft_status shape(wf_module *m, const char *source, weft_error *err)
 {
     const wf_tensor *A = m->tensor[WF_TENSOR_DOWN], *B = m->tensor[WF_TENSOR_UP],
@@ -272,8 +281,9 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
     if (r == 0) return WEFT_OK;
     if (!wf_mul(r, K, &floats) || !wf_add(floats, r * out, &floats))
         return wf_fail(err, WEFT_E_ARG, "%s: the factors are too large", m->key);
-    float *down = wf_zalloc(alloc, floats, sizeof *down), *up = down + r * K;
+    float *down = wf_zalloc(alloc, floats, sizeof *down);
     if (down == NULL) return wf_nomem(err, floats * sizeof *down, "an adapter's factors");
+    float *up = down + r * K;
     if ((st = read_down(m, l, down, alloc, err)) != WEFT_OK) goto done;
     wf_tensor_read(m->tensor[WF_TENSOR_UP], 0, r * out, up);
     for (size_t i = 0; i < r * out; i++) up[i] = (float)(scale * c * up[i]);
@@ -443,6 +453,7 @@ const wf_family wf_family_lora = {
     .may_be_empty = may_be_empty,
     .settle = settle,
     .shape = shape,
+    .divides = divides,
     .kind = kind,
     .fits = wf_fits_columns,
     .form = form,

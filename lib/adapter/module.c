@@ -17,6 +17,11 @@ wf_tensor_set wf_module_tensors(const wf_module *m)
     return parts;
 }
 
+const char *wf_module_family_name(const wf_module *m)
+{
+    return m->tensor[WF_TENSOR_MAGNITUDE] != NULL ? "dora" : m->family->name;
+}
+
 int32_t wf_module_form(const wf_module *m, const wf_layer *l)
 {
     return m->tensor[WF_TENSOR_MAGNITUDE] != NULL ? WF_FORM_DENSE : m->family->form(m, l);
@@ -39,34 +44,42 @@ int32_t wf_module_pair_rank(const wf_module *m)
     return m->family->pair_rank != NULL ? m->family->pair_rank(m) : m->rank;
 }
 
-/* Families may multiply matrices, and are called while no run computes. */
+/* Families may multiply matrices, on the caller's thread. */
+static weft_status begin(weft_error *err)
+{
+    WF_TRY(wf_blas_hold(1, err));
+    wf_blas_begin();
+    return WEFT_OK;
+}
+
+static weft_status end(weft_status st)
+{
+    wf_blas_end();
+    wf_blas_let_go(1);
+    return st;
+}
+
 weft_status wf_module_pair(const wf_module *m, const wf_layer *l, float *down, float *up,
                            const weft_allocator *alloc, weft_error *err)
 {
-    wf_blas_begin();
-    weft_status st = m->family->pair(m, l, down, up, alloc, err);
-    wf_blas_end();
-    return st;
+    WF_TRY(begin(err));
+    return end(m->family->pair(m, l, down, up, alloc, err));
 }
 
 weft_status wf_module_add(const wf_module *m, const wf_layer *l, double scale, double inside,
                           double c, float *dst, const weft_allocator *alloc, weft_error *err)
 {
-    wf_blas_begin();
-    weft_status st = m->tensor[WF_TENSOR_MAGNITUDE] != NULL
-                         ? wf_dora_add(m, l, m->family->add, scale, inside, c, dst, alloc, err)
-                         : m->family->add(m, l, scale, c, dst, alloc, err);
-    wf_blas_end();
-    return st;
+    WF_TRY(begin(err));
+    return end(m->tensor[WF_TENSOR_MAGNITUDE] != NULL
+                   ? wf_dora_add(m, l, m->family->add, scale, inside, c, dst, alloc, err)
+                   : m->family->add(m, l, scale, c, dst, alloc, err));
 }
 
 weft_status wf_module_add_inner(const wf_module *m, const wf_layer *l, double scale, double c,
                                 float *dst, const weft_allocator *alloc, weft_error *err)
 {
-    wf_blas_begin();
-    weft_status st = m->family->add(m, l, scale, c, dst, alloc, err);
-    wf_blas_end();
-    return st;
+    WF_TRY(begin(err));
+    return end(m->family->add(m, l, scale, c, dst, alloc, err));
 }
 
 bool wf_module_of_weight(const wf_module *m)
@@ -79,10 +92,8 @@ bool wf_module_of_weight(const wf_module *m)
 weft_status wf_module_kron(const wf_module *m, const wf_layer *l, float *w1, float *w2,
                            const weft_allocator *alloc, weft_error *err)
 {
-    wf_blas_begin();
-    weft_status st = m->family->kron(m, l, w1, w2, alloc, err);
-    wf_blas_end();
-    return st;
+    WF_TRY(begin(err));
+    return end(m->family->kron(m, l, w1, w2, alloc, err));
 }
 
 weft_status wf_module_add_bias(const wf_module *m, const wf_layer *l, double scale, double c,

@@ -34,13 +34,14 @@ static weft_status add(const wf_module *m, const wf_layer *l, double scale, doub
     double           shrink = wf_rotation_shrink(m, t);
     weft_status      st = WEFT_OK;
     double          *R = wf_zalloc(alloc, wf_rotation_doubles(b), sizeof *R);
-    float           *D = wf_zalloc(alloc, bb + b * K, sizeof *D), *W = D + bb;
+    float           *D = wf_zalloc(alloc, bb + b * K, sizeof *D), *W;
 
     if (R == NULL || D == NULL) {
         st = wf_nomem(err, wf_rotation_doubles(b) * sizeof *R + (bb + b * K) * sizeof *D,
                       "a block of a layer");
         goto done;
     }
+    W = D + bb;
     for (size_t k = 0; k < n; k++) {
         wf_rotation_read(t, k, b, shrink, R);
         for (size_t i = 0; i < b; i++) {

@@ -1,5 +1,6 @@
 /* open.c - opening an adapter: which files a path means, and what is read from them. */
 #include <errno.h>
+#include <math.h>
 
 #include "adapter/adapter_internal.h"
 #include "base/structs.h"
@@ -124,6 +125,8 @@ static bool wants_config(const weft_tensors *t)
     for (size_t i = 0; i < wf_tensors_count(t); i++) {
         const char *key = wf_tensors_at(t, i)->name;
         if (reads_with(WF_CONFIG_FILE, key) && !reads_with(WF_CONFIG_METADATA, key)) return true;
+        if (strstr(key, WF_PEFT_WRAPPER) != NULL && reads_with(WF_CONFIG_METADATA, key))
+            return true;
     }
     return false;
 }
@@ -135,6 +138,11 @@ static weft_status read_options(weft_adapter_options *o, const weft_adapter_opti
     if (o->config != NULL && o->config_text != NULL)
         return wf_fail(err, WEFT_E_ARG,
                        "weft_adapter_options: config and config_text are both given");
+    if (o->alpha != 0 && o->scale != 0)
+        return wf_fail(err, WEFT_E_ARG, "weft_adapter_options: alpha and scale are both given");
+    if (!isfinite(o->alpha) || !isfinite(o->scale))
+        return wf_fail(err, WEFT_E_ARG, "weft_adapter_options: %s is not a finite number",
+                       isfinite(o->alpha) ? "scale" : "alpha");
     return wf_check_allocator(o->allocator, err);
 }
 
@@ -162,6 +170,10 @@ static weft_status finish(weft_tensors *t, const weft_adapter_options *o, wf_sou
 {
     weft_status st = read_config(&source->config, t, o, config, source->name, alloc, err);
 
+    source->alpha = o->alpha;
+    source->scale = o->scale;
+    source->log = o->log;
+    source->log_user = o->log_user;
     if (st == WEFT_OK) st = wf_adapter_parse(t, source, alloc, out, err);
     json_decref(source->config);
     if (st == WEFT_OK)

@@ -15,6 +15,7 @@ typedef struct reader {
     wf_draft         *drafts;   /* [tensors] */
     wf_map            by_name;
     json_t           *metadata; /* lora_adapter_metadata, or NULL                              */
+    wf_scaling        scaling;
     const wf_dialect *listed;   /* the dialect whose list the whole file is, or NULL           */
     int32_t           list;     /* which, in its own numbers                                   */
     weft_error       *err;
@@ -216,16 +217,26 @@ static weft_status share_key(reader *rd, size_t i)
 
 /* ---- scale ----------------------------------------------------------------------------------- */
 
-/* The configuration that speaks of the module; false if there is none. */
+/* The configuration that speaks of the module; false if there is none. PEFT's is a file, and
+ * diffusers' the metadata, which has the settings of one component under its name or, where only one
+ * was saved, bare. */
 static bool find_config(const reader *rd, const wf_module *m, const wf_dialect *d, wf_config *out)
 {
-    const char *prefix = wf_component_prefix(wf_name_component(m->name));
+    const char     *prefix = wf_component_prefix(wf_name_component(m->name)), *name = rd->a->name;
+    bool            file = d->config == WF_CONFIG_FILE || strstr(m->key, WF_PEFT_WRAPPER) != NULL;
+    const wf_config all[] = {
+        { rd->metadata, prefix != NULL ? prefix : "", name, WEFT_ALPHA_METADATA },
+        { rd->metadata, "", name, WEFT_ALPHA_METADATA },
+    };
 
-    if (d->config == WF_CONFIG_FILE) *out = (wf_config){ rd->source->config, "", rd->a->name };
-    else if (d->config == WF_CONFIG_METADATA && prefix != NULL)
-        *out = (wf_config){ rd->metadata, prefix, rd->a->name };
-    else return false;
-    return out->json != NULL;
+    *out = (wf_config){ rd->source->config, "", name, WEFT_ALPHA_CONFIG };
+    if (d->config == WF_CONFIG_NONE) return false;
+    if (file && out->json != NULL) return true;
+    for (size_t i = 0; i < WF_LEN(all); i++) {
+        *out = all[i];
+        if (wf_config_speaks(out)) return true;
+    }
+    return false;
 }
 
 /* Settings into the module; alpha from its tensor, else the configuration. */
@@ -236,6 +247,11 @@ static weft_status take_settings(reader *rd, wf_module *m, wf_settings *s)
     if (m->tensor[WF_TENSOR_ALPHA] != NULL) {
         s->alpha = wf_tensor_scalar(m->tensor[WF_TENSOR_ALPHA]);
         s->has_alpha = true;
+        s->alpha_source = WEFT_ALPHA_TENSOR;
+        s->alpha_key = m->tensor[WF_TENSOR_ALPHA]->name;
+    } else if (s->has_alpha) { /* the configuration is let go of */
+        s->alpha_key = wf_bag_string(&rd->a->bag, s->alpha_key, strlen(s->alpha_key));
+        if (s->alpha_key == NULL) return wf_nomem(rd->err, 1, "a setting's name");
     }
     if (s->has_alpha && !isfinite((float)s->alpha))
         return wf_fail(rd->err, WEFT_E_FORMAT, "%s: alpha of %s is not a finite number",
@@ -310,6 +326,8 @@ static weft_status finish_module(reader *rd, size_t i)
         return wf_nomem(rd->err, m->family->extra_size, "a module's settings");
     WF_TRY(wf_module_settle(m, &s, configured ? &config : NULL, path, rd->err));
     WF_TRY(m->family->shape(m, source, rd->err));
+    WF_TRY(wf_scale_settle(&rd->scaling, m, &rd->drafts[i], &s, configured ? &config : NULL, path,
+                           rd->err));
     WF_TRY(wf_module_check_finite(m, source, rd->err));
     if (s.has_rank && m->rank > 0 && s.rank != m->rank) { /* a whole weight beside LoRA has none */
         wf_number_text num;
@@ -323,7 +341,7 @@ static weft_status finish_module(reader *rd, size_t i)
 
 static weft_status check_config(reader *rd, const json_t *json, const char *prefix)
 {
-    const wf_config config = { json, prefix, rd->a->name };
+    const wf_config config = { json, prefix, rd->a->name, 0 };
 
     WF_TRY(wf_config_check(&config, rd->err));
     return wf_config_check_cost(&config, rd->a->count, rd->err);
@@ -333,16 +351,13 @@ static weft_status check_config(reader *rd, const json_t *json, const char *pref
 static weft_status check_configs(reader *rd)
 {
     const char *text = weft_tensors_metadata(rd->a->tensors, "lora_adapter_metadata"), *prefix;
-    bool        peft = false;
 
-    for (size_t i = 0; i < rd->a->count; i++)
-        peft |= rd->drafts[i].dialect->config == WF_CONFIG_FILE;
-    if (peft && rd->source->config != NULL) WF_TRY(check_config(rd, rd->source->config, ""));
+    if (rd->source->config != NULL) WF_TRY(check_config(rd, rd->source->config, ""));
     if (text == NULL) return WEFT_OK;
     WF_TRY(wf_json_parse(&rd->metadata, text, strlen(text), "lora_adapter_metadata", rd->err));
     for (int32_t c = 0; (prefix = wf_component_prefix(c)) != NULL; c++)
         WF_TRY(check_config(rd, rd->metadata, prefix));
-    return WEFT_OK;
+    return check_config(rd, rd->metadata, "");
 }
 
 static weft_status read_all(reader *rd)
@@ -358,7 +373,10 @@ static weft_status read_all(reader *rd)
     WF_TRY(wf_identify_unread(a, rd->err));
     if (a->count == 0) return wf_identify_stranger(a, rd->err);
     WF_TRY(check_configs(rd));
+    wf_scales_init(&rd->scaling.scales, a->tensors);
     for (size_t i = 0; i < a->count; i++) WF_TRY(finish_module(rd, i));
+    WF_TRY(wf_scales_report(&rd->scaling, a->count, rd->err));
+    WF_TRY(wf_adapter_group(a, rd->err));
     wf_identify(a, rd->drafts);
     return WEFT_OK;
 }
@@ -368,7 +386,7 @@ weft_status wf_adapter_parse(weft_tensors *tensors, const wf_source *source,
 {
     weft_allocator alloc = wf_allocator(allocator);
     size_t         count = wf_tensors_count(tensors);
-    reader         rd = { .source = source, .err = err };
+    reader         rd = { .source = source, .scaling = { .source = source }, .err = err };
     weft_status    st;
 
     *out = NULL;

@@ -61,6 +61,26 @@ static const char *no_form(const wf_module *m, const wf_layer *l, int32_t dialec
     return f->cannot_write != NULL ? f->cannot_write(m, dialect) : NULL;
 }
 
+/* "<adapter>: <key> would hold ...": a number that its type has not is none to whoever reads it. */
+static weft_status check_held(const wf_saver *s, const char *key, wf_dtype type, const float *v,
+                              size_t n)
+{
+    size_t         at = wf_narrow_fails(type, v, n);
+    wf_key_text    k;
+    wf_number_text found;
+
+    if (at == n) return WEFT_OK;
+    if (!isfinite(v[at]))
+        return wf_fail(s->err, WEFT_E_UNSUPPORTED,
+                       "%s: %s would hold %s: its scale is beyond reason", s->a->name,
+                       wf_key_show(&k, key), isnan(v[at]) ? "NaN" : "infinity");
+    return wf_fail(s->err, WEFT_E_UNSUPPORTED,
+                   "%s: %s holds %s, which %s does not: as %s it can be written, without "
+                   "WEFT_SAVE_HALF",
+                   s->a->name, wf_key_show(&k, key), wf_number(&found, v[at]), wf_dtype_name(type),
+                   wf_dtype_for(v[at]));
+}
+
 static weft_status check_forms(const wf_saver *s)
 {
     for (size_t i = 0; i < s->a->count; i++) {
@@ -70,6 +90,8 @@ static weft_status check_forms(const wf_saver *s)
             return wf_fail(s->err, WEFT_E_MISMATCH, "%s: %s has no layer in the model", s->a->name,
                            wf_key_show(&k, m->key));
         const char *why = no_form(m, wf_saver_layer(s, i), s->dialect);
+        const float alpha = wf_alpha_for(m, m->rank);
+        WF_TRY(check_held(s, m->key, WF_F32, &alpha, 1));
         if (why == NULL) continue;
         return wf_fail(s->err, WEFT_E_UNSUPPORTED,
                        "%s: %s is %s%s%s, which %s's dialect has no form for", s->a->name,
@@ -94,21 +116,15 @@ static void *keep(wf_saver *s, size_t size)
 /* In F16, refusing what does not fit. */
 static weft_status halve(wf_saver *s, wf_tensor *t)
 {
-    uint16_t   *half = keep(s, t->count * sizeof *half);
-    float       buf[1024];
-    wf_key_text k;
+    uint16_t *half = keep(s, t->count * sizeof *half);
+    float     buf[1024];
 
     if (half == NULL) return wf_nomem(s->err, t->count * sizeof *half, "factors in F16");
     for (size_t i = 0; i < t->count; i += WF_LEN(buf)) {
         size_t n = WF_MIN(WF_LEN(buf), t->count - i);
         wf_tensor_read(t, i, n, buf);
-        for (size_t j = 0; j < n; j++) {
-            if (fabsf(buf[j]) >= 65520) /* rounds to infinity */
-                return wf_fail(s->err, WEFT_E_UNSUPPORTED,
-                               "%s: %s holds a value beyond what F16 has, at index %zu", s->a->name,
-                               wf_key_show(&k, t->name), i + j);
-            half[i + j] = wf_f16_from_f32(buf[j]);
-        }
+        WF_TRY(check_held(s, t->name, WF_F16, buf, n));
+        (void)wf_narrow(half + i, WF_F16, buf, n);
     }
     t->data = (const uint8_t *)half;
     t->bytes = t->count * sizeof *half;
@@ -137,6 +153,7 @@ static weft_status put_number(wf_saver *s, const char *stem, const char *ending,
 
     if (data == NULL) return wf_nomem(s->err, sizeof *data, "an alpha");
     *data = v;
+    WF_TRY(check_held(s, stem, WF_F32, &v, 1));
     return put(s, stem, ending,
                (wf_tensor){ .data = (const uint8_t *)data, .bytes = sizeof v, .count = 1,
                             .dtype = WF_F32 }, false);
@@ -224,6 +241,7 @@ static weft_status fold_down(wf_saver *s, const wf_module *m, const wf_layer *l,
     if (st == WEFT_OK) st = wf_module_pair(m, l, down, NULL, &s->alloc, s->err);
     for (size_t i = 0; st == WEFT_OK && i < r * K; i++)
         stored[i / K * K + i % K % in * kk + i % K / in] = down[i];
+    if (st == WEFT_OK) st = check_held(s, m->key, WF_F32, stored, r * K);
     wf_free(&s->alloc, down);
     *t = (wf_tensor){ .data = (const uint8_t *)stored, .bytes = r * K * sizeof *stored,
                       .count = r * K, .dtype = WF_F32 };
@@ -241,6 +259,7 @@ static weft_status put_up_bias(wf_saver *s, const wf_module *m, const char *stem
     if (v == NULL) return wf_nomem(s->err, t->count * sizeof *v, "a bias");
     wf_tensor_read(t, 0, t->count, v);
     for (size_t i = 0; i < t->count; i++) v[i] = (float)((double)m->scale * v[i]);
+    WF_TRY(check_held(s, m->key, WF_F32, v, t->count));
     return put(s, stem, ".diff_b",
                (wf_tensor){ .data = (const uint8_t *)v, .bytes = t->count * sizeof *v,
                             .count = t->count, .shape = { t->shape[0] }, .rank = 1,
@@ -307,6 +326,16 @@ static weft_status put_shared(wf_saver *s, int32_t component)
 
 /* ---- the three dialects ---------------------------------------------------------------------- */
 
+/* Does the key say alpha of a module? What is written has it in a tensor. */
+static bool says_alpha(const wf_saver *s, const char *key)
+{
+    for (size_t i = 0; i < s->a->count; i++)
+        if (s->a->modules[i].alpha_source == WEFT_ALPHA_METADATA &&
+            strcmp(s->a->modules[i].alpha_key, key) == 0)
+            return true;
+    return false;
+}
+
 /* The metadata of the file itself, except what described its own dialect. */
 static size_t copy_metadata(const wf_saver *s, const char **pairs)
 {
@@ -315,6 +344,7 @@ static size_t copy_metadata(const wf_saver *s, const char **pairs)
     for (size_t i = 0; i < wf_tensors_meta_count(s->a->tensors); i++) {
         const char *key = wf_tensors_meta_key(s->a->tensors, i);
         if (strcmp(key, "lora_adapter_metadata") == 0 || strcmp(key, "format") == 0) continue;
+        if (says_alpha(s, key)) continue;
         pairs[2 * n] = key;
         pairs[2 * n++ + 1] = wf_tensors_meta_value(s->a->tensors, i);
     }
@@ -375,7 +405,7 @@ static weft_status make_folder(const char *path, weft_error *err)
  * it. */
 static weft_status save_component(wf_saver *s, int32_t component, const char *folder)
 {
-    static const char wrapper[] = "base_model.model.";
+    static const char wrapper[] = WF_PEFT_WRAPPER;
     char              stem[WF_NAME_CAP + sizeof wrapper];
     const char       *pairs[] = { "format", "pt" };
     char             *json = wf_path_join(&s->alloc, folder, "adapter_config.json");

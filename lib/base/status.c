@@ -104,6 +104,7 @@ const char *weft_status_name(weft_status status)
     case WEFT_E_STATE:       return "WEFT_E_STATE";
     case WEFT_E_CANCELLED:   return "WEFT_E_CANCELLED";
     case WEFT_E_INTERNAL:    return "WEFT_E_INTERNAL";
+    case WEFT_E_NOT_FINITE:  return "WEFT_E_NOT_FINITE";
     default:                 return "WEFT_E_UNKNOWN";
     }
 }

@@ -17,6 +17,8 @@ static const wf_merge_method *const methods[] = { WF_MERGES(LIST) };
 /* One of the adapters, and where it acts. */
 typedef struct source {
     weft_merge_source given;
+    char             *select;  /* copies of the patterns, or NULL                   */
+    char             *exclude;
     weft_report      *report;
     weft_adapter     *adapter; /* the given one, or a copy that has all its tensors */
     const wf_slice   *slice;   /* in the order of the layers                        */
@@ -157,16 +159,19 @@ static weft_status read_source(source *s, const uint8_t *at, size_t i, uint32_t 
 
 static bool selected(const source *s, const wf_layer *l)
 {
-    return (s->given.select == NULL || wf_glob_any(s->given.select, l->name)) &&
-           (s->given.exclude == NULL || !wf_glob_any(s->given.exclude, l->name));
+    return (s->select == NULL || wf_glob_any(s->select, l->name)) &&
+           (s->exclude == NULL || !wf_glob_any(s->exclude, l->name));
 }
 
 /* Where the source acts. */
 static weft_status bind(const merging *g, source *s, weft_error *err)
 {
-    bool   partial = (s->given.flags & WEFT_SOURCE_PARTIAL) != 0;
-    size_t kept = 0;
+    bool        partial = (s->given.flags & WEFT_SOURCE_PARTIAL) != 0;
+    const char *name = wf_adapter_name(s->given.adapter);
+    size_t      kept = 0;
 
+    WF_TRY(wf_glob_copy(&s->select, s->given.select, name, "select", &g->alloc, err));
+    WF_TRY(wf_glob_copy(&s->exclude, s->given.exclude, name, "exclude", &g->alloc, err));
     WF_TRY(weft_report_create(g->model, s->given.adapter, &s->report, err));
     WF_TRY(wf_report_verdict(s->report, partial, err));
     s->slice = wf_report_slices(s->report, &s->slices);
@@ -175,12 +180,11 @@ static weft_status bind(const merging *g, source *s, weft_error *err)
         if (l->component != WEFT_COMPONENT_DENOISER && !wf_is_text(l->component))
             return wf_fail(err, WEFT_E_UNSUPPORTED,
                            "adapter %s: %s: adapters act on the UNet and the text encoders",
-                           wf_adapter_name(s->given.adapter), l->name);
+                           name, l->name);
         kept += selected(s, l);
     }
     if (kept == 0)
-        return wf_fail(err, WEFT_E_MISMATCH, "adapter %s: its patterns leave none of its layers",
-                       wf_adapter_name(s->given.adapter));
+        return wf_fail(err, WEFT_E_MISMATCH, "adapter %s: its patterns leave none of its layers", name);
     return wf_adapter_complete(s->given.adapter, g->layers, s->slice, s->slices, &s->adapter, err);
 }
 
@@ -336,6 +340,8 @@ weft_status weft_adapter_merge(weft_model *model, const weft_merge_source *sourc
     for (size_t i = 0; i < g.count; i++) {
         weft_report_free(g.source[i].report);
         weft_adapter_free(g.source[i].adapter);
+        wf_free(&g.alloc, g.source[i].select);
+        wf_free(&g.alloc, g.source[i].exclude);
     }
     wf_free(&g.alloc, g.source);
     wf_free(&g.alloc, g.part);

@@ -25,6 +25,7 @@ typedef struct wf_delta {
     size_t          slot;    /* coefficient of part p in branch b: cells[b * slots + slot + p]    */
     const float    *merged;  /* (out, K) float32, K ordered (ky, kx, in); in place of the weight  */
     const float    *merged_bias; /* (out), in place of the bias; NULL: the layer's own            */
+    size_t          patch;   /* with lines: cells[lines[b * patches + patch] + p]                 */
 } wf_delta;
 
 /* What the rows of a sample are. */
@@ -87,6 +88,14 @@ typedef struct wf_sizes {
     struct { int32_t h, w; } at[WF_SIZES_MAX];
 } wf_sizes;
 
+/* Finds where numbers stop being finite. What is found ends the network, as `stop` does. */
+typedef struct wf_watch {
+    bool            layers; /* look at what every layer reads and gives, else only at results      */
+    bool            found;
+    const wf_layer *layer;  /* where `layers` found it; NULL: in no layer                          */
+    bool            before; /* the layer reads it already                                          */
+} wf_watch;
+
 typedef struct wf_exec {
     const wf_kernels  *k;
     const wf_products *products;
@@ -102,6 +111,8 @@ typedef struct wf_exec {
     const wf_delta    *deltas;       /* [layers], or NULL                                         */
     const wf_cell     *cells;        /* the call's coefficients, [branch][slot]                   */
     size_t             slots;
+    const size_t      *lines;        /* where its cells begin, [branch][patch]; NULL: by slots    */
+    size_t             patches;
     const float *const *vectors;     /* that cells name, each over its layer's columns            */
     const wf_mask     *masks;        /* that cells name                                           */
     wf_kept           *kept;         /* NULL: text keys and values are computed in every call     */
@@ -111,6 +122,7 @@ typedef struct wf_exec {
     bool             (*stop)(void *user);
     void              *stop_user;
     bool               stopped;
+    wf_watch          *watch;        /* NULL: nobody looks                                        */
 } wf_exec;
 
 /* Grid of a layer's output. */
@@ -141,6 +153,11 @@ bool wf_part_masked(const wf_exec *e, const wf_delta *d, int32_t part, wf_grid g
 float *wf_take(wf_exec *e, size_t rows, size_t columns);
 /* Floats from e->kept; NULL in a dry run, and if it is too small: then `stopped` is set. */
 float *wf_take_kept(wf_exec *e, size_t rows, size_t columns);
+/* Is a network's result, n floats, finite, or does nobody look? */
+bool wf_watch_result(wf_exec *e, const float *y, size_t n);
+/* Look at what a layer read and gave. */
+void wf_watch_layer(wf_exec *e, const wf_layer *l, const float *x, size_t nx, const float *y,
+                    size_t ny);
 /* Pass over a layer whose result is there already: it counts for progress and can be stopped at. */
 void wf_layer_skip(wf_exec *e);
 /* Say what an operation needs of each worker's block: a dry run notes it, and a real one stops if

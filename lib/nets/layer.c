@@ -51,6 +51,8 @@ wf_grid wf_layer_grid(const wf_layer *l, wf_grid g)
 static const wf_cell *cell_of(const wf_exec *e, const wf_delta *d, size_t sample, int32_t part)
 {
     size_t branch = e->branch != NULL ? (size_t)e->branch[sample] : 0;
+    if (e->lines != NULL)
+        return &e->cells[e->lines[branch * e->patches + d->patch] + (size_t)part];
     return &e->cells[branch * e->slots + d->slot + (size_t)part];
 }
 
@@ -489,8 +491,24 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
     } else if (!e->stopped) {
         e->stopped = e->stop != NULL && e->stop(e->stop_user);
         compute(&j);
+        wf_watch_layer(e, l, x, wf_rows(g) * (size_t)l->in, y, (size_t)g.n * rows * (size_t)l->out);
     }
     wf_arena_release(&e->arena, mark);
+}
+
+bool wf_watch_result(wf_exec *e, const float *y, size_t n)
+{
+    if (e->watch == NULL || e->dry || e->stopped || wf_not_finite(y, n) == n) return true;
+    e->watch->found = e->stopped = true;
+    return false;
+}
+
+void wf_watch_layer(wf_exec *e, const wf_layer *l, const float *x, size_t nx, const float *y,
+                    size_t ny)
+{
+    if (e->watch == NULL || !e->watch->layers || e->dry || e->stopped) return;
+    e->watch->before = !wf_watch_result(e, x, nx);
+    if (e->watch->before || !wf_watch_result(e, y, ny)) e->watch->layer = l;
 }
 
 void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l)

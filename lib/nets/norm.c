@@ -164,6 +164,7 @@ void wf_group_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_gr
     run(&o, samples * o.tiles, sum_task);
     run(&o, samples, moments_task);
     run(&o, samples * o.tiles, affine_task);
+    wf_watch_layer(e, n->layer, x, wf_rows(g) * o.c, y, wf_rows(g) * o.c);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -199,5 +200,6 @@ void wf_layer_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_gr
         }
     }
     run(&o, (wf_rows(g) + TILE - 1) / TILE, layer_norm_task);
+    wf_watch_layer(e, n->layer, x, wf_rows(g) * o.c, y, wf_rows(g) * o.c);
     wf_arena_release(&e->arena, mark);
 }

@@ -113,11 +113,9 @@ weft_status wf_binding_make(wf_binding **out, weft_model *model, weft_adapter *a
     wf_ref_init(&b->refs);
     b->alloc = *alloc;
     st = wf_adapter_complete(adapter, layers, slices, n, &b->adapter, err);
-    if (st == WEFT_OK && o->select != NULL &&
-        (b->select = wf_strdup(alloc, o->select)) == NULL)
-        st = wf_nomem(err, strlen(o->select) + 1, "a selection");
-    if (st == WEFT_OK && o->exclude != NULL && (b->exclude = wf_strdup(alloc, o->exclude)) == NULL)
-        st = wf_nomem(err, strlen(o->exclude) + 1, "a selection");
+    const char *name = wf_adapter_name(adapter);
+    if (st == WEFT_OK) st = wf_glob_copy(&b->select, o->select, name, "select", alloc, err);
+    if (st == WEFT_OK) st = wf_glob_copy(&b->exclude, o->exclude, name, "exclude", alloc, err);
     if (st == WEFT_OK) st = place(b, layers, count, slices, n, err);
     if (st == WEFT_OK) st = apply_selection(b, layers, count, err);
     if (st == WEFT_OK) *out = b;

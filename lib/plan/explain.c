@@ -9,6 +9,33 @@
 
 /* ---- adapters -------------------------------------------------------------------------------- */
 
+/* Modules that are scaled alike, a line for each kind, of an adapter's first ones. */
+static void add_scales(const weft_adapter *adapter, wf_text *out)
+{
+    enum { MOST = 6 };
+    size_t count = weft_adapter_group_count(adapter), modules;
+
+    for (size_t i = 0; i < count && i < MOST; i++) {
+        weft_module_info m = WEFT_MODULE_INFO_INIT;
+        wf_number_text   alpha, scale;
+        bool             own; /* a tensor's name says no more */
+        if (weft_adapter_group(adapter, i, &m, &modules, NULL) != WEFT_OK) return;
+        own = m.alpha_source == WEFT_ALPHA_TENSOR || *m.alpha_key == '\0';
+        wf_text_add(out, "      %zu %s of %s", modules, modules == 1 ? "module" : "modules",
+                    m.family);
+        if (m.rank > 0) wf_text_add(out, ", rank %d", (int)m.rank);
+        if (m.alpha_source == WEFT_ALPHA_UNSAID) wf_text_add(out, ", alpha not said");
+        else if (m.alpha_source != WEFT_ALPHA_UNUSED)
+            wf_text_add(out, ", alpha %s (%s%s%.200s)", wf_number(&alpha, m.alpha),
+                        weft_alpha_source_name(m.alpha_source), own ? "" : ": ",
+                        own ? "" : m.alpha_key);
+        if (m.alpha_source != WEFT_ALPHA_UNUSED)
+            wf_text_add(out, ", scale %s", wf_number(&scale, m.scale));
+        wf_text_add(out, "\n");
+    }
+    if (count > MOST) wf_text_add(out, "      and %zu groups more\n", count - MOST);
+}
+
 static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
 {
     const wf_entry   *e = &p->entry[a];
@@ -36,6 +63,7 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
                 wf_number(&weight, e->weight), wf_number(&text_weight, in_text),
                 wf_plan_role_name(p, a), (int)denoiser, (int)text, ranks, info.dialect,
                 wf_adapter_name(e->bound->adapter));
+    add_scales(e->bound->adapter, out);
     if (e->bound->select != NULL) wf_text_add(out, "      only on %s\n", e->bound->select);
     if (e->bound->exclude != NULL) wf_text_add(out, "      not on %s\n", e->bound->exclude);
     for (int32_t i = 1; i < WF_TEXT_ENCODERS; i++)

@@ -281,17 +281,18 @@ weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_
 
 /* ---- paths ----------------------------------------------------------------------------------- */
 
-/* Are the coefficients of these slots plain numbers, the same in every call, in one branch? */
-static bool never_changes(const wf_sheet *s, size_t first, int32_t parts)
+/* Are the coefficients of this layer plain numbers, the same in every call, in one branch? */
+static bool never_changes(const wf_sheet *s, size_t patch, int32_t parts)
 {
-    for (size_t k = first; s->rows > 0 && k < first + (size_t)parts; k++)
-        if (s->cells[s->row[0].at + k].vector != 0 || s->cells[s->row[0].at + k].mask != 0)
-            return false;
     for (size_t r = 0; r < s->rows; r++)
         if (s->row[r].branches != 1 ||
-            memcmp(s->cells + s->row[r].at + first, s->cells + s->row[0].at + first,
+            memcmp(wf_sheet_line(s, &s->row[r], 0, patch), wf_sheet_line(s, &s->row[0], 0, patch),
                    (size_t)parts * sizeof *s->cells) != 0)
             return false;
+    for (int32_t i = 0; s->rows > 0 && i < parts; i++) {
+        const wf_cell *c = &wf_sheet_line(s, &s->row[0], 0, patch)[i];
+        if (c->vector != 0 || c->mask != 0) return false;
+    }
     return true;
 }
 
@@ -328,11 +329,11 @@ static bool choose_merged(const weft_plan *p, const wf_layer *layer, const wf_pa
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
-                                  const wf_sheet *s, size_t first, int32_t parts, weft_error *err)
+                                  const wf_sheet *s, size_t patch, int32_t parts, weft_error *err)
 {
-    const wf_slot  *slot = &s->slot[first];
+    const wf_slot  *slot = &s->slot[s->patched[patch].slot];
     const wf_layer *layer = &wf_model_layers(p->model, &(size_t){ 0 })[slot->layer];
-    bool            constant = never_changes(s, first, parts);
+    bool            constant = never_changes(s, patch, parts);
     wf_patch       *x = NULL, *old;
     weft_status     st;
 

@@ -46,9 +46,9 @@ typedef struct wf_patched {
     wf_patch *patch; /* kept */
 } wf_patched;
 
-/* Coefficients of a call, [branches][slots]. */
+/* Coefficients of a call: for each branch and patch a line of cells, one for each part. */
 typedef struct wf_row {
-    size_t  at;       /* of the sheet's cells                             */
+    size_t  at;       /* of the sheet's lines, [branches][patched_count]  */
     int32_t branches; /* evaluations of the denoiser, the base's included */
 } wf_row;
 
@@ -71,7 +71,8 @@ typedef struct wf_sheet {
     wf_slot         *slot;          /* [slots], by layer, then by adapter              */
     size_t           rows;          /* distinct ones                                   */
     wf_row          *row;           /* [rows]                                          */
-    wf_cell         *cells;
+    wf_cell         *cells;         /* of all lines; equal ones are kept once          */
+    size_t          *lines;         /* where a line begins among the cells             */
     const float *const *vectors;    /* that cells name: the method's, in its state     */
     int32_t         *row_of_call;   /* [calls]                                         */
     size_t           patched_count;
@@ -95,6 +96,7 @@ typedef struct wf_plan_mask {
 } wf_plan_mask;
 const wf_plan_mask *wf_plan_mask_of(const weft_plan *p, int32_t adapter); /* NULL: it has none */
 bool            wf_plan_masked(const weft_plan *p);                       /* has any adapter one? */
+const char     *wf_plan_adapter_name(const weft_plan *p, int32_t adapter);
 /* Most evaluations of the denoiser in a call, over all calls; guidance is not counted. */
 int32_t         wf_plan_evaluations(const weft_plan *p);
 const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count);
@@ -104,7 +106,10 @@ const wf_sheet *wf_plan_phase(const weft_plan *p, int32_t call);
 const wf_sheet *wf_plan_text_sheet(const weft_plan *p);
 /* The row of a call of the plan that is one of the sheet's. */
 const wf_row   *wf_sheet_row(const wf_sheet *s, int32_t call);
+/* The cells of a row of one branch, [slots]. */
 const wf_cell  *wf_sheet_cells(const wf_sheet *s, const wf_row *row);
+/* The cells of a branch in a patch of any row, [parts]. */
+const wf_cell  *wf_sheet_line(const wf_sheet *s, const wf_row *row, int32_t branch, size_t patch);
 /* Cells of the text sheet for encoding with one adapter only; cells has its `slots` cells. */
 void            wf_plan_text_cells(const weft_plan *p, int32_t adapter, wf_cell *cells);
 void            wf_plan_ref(weft_plan *p);

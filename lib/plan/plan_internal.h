@@ -164,10 +164,10 @@ double wf_curve_at(const wf_blob *curve, int32_t call, int32_t calls);
 
 /* ---- patch.c --------------------------------------------------------------------------------- */
 
-/* The patch of slots [first, first + parts) of a sheet, which are all of one layer: one that the
- * sheets before it or the plan's cache have already, or a new one. */
+/* A patch of a sheet, of which layer, first slot and number of parts are known: one that the sheets
+ * before it or the plan's cache have already, or a new one. */
 weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
-                                  const wf_sheet *s, size_t first, int32_t parts, weft_error *err);
+                                  const wf_sheet *s, size_t patch, int32_t parts, weft_error *err);
 /* dst (out, K) += sum over the parts of cells[p] * Delta_p, and the same for bias (out) unless it
  * is NULL. */
 weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells,

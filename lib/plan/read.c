@@ -17,6 +17,11 @@ int32_t         wf_plan_calls(const weft_plan *p) { return p->table.calls; }
 int32_t         wf_plan_adapters(const weft_plan *p) { return p->adapters; }
 const wf_sheet *wf_plan_text_sheet(const weft_plan *p) { return &p->table.text; }
 
+const char *wf_plan_adapter_name(const weft_plan *p, int32_t adapter)
+{
+    return wf_adapter_name(p->entry[adapter].bound->adapter);
+}
+
 const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count)
 {
     *count = p->table.phases;
@@ -52,7 +57,12 @@ const wf_row *wf_sheet_row(const wf_sheet *s, int32_t call)
 
 const wf_cell *wf_sheet_cells(const wf_sheet *s, const wf_row *row)
 {
-    return s->cells + row->at;
+    return s->patched_count > 0 ? s->cells + s->lines[row->at] : s->cells;
+}
+
+const wf_cell *wf_sheet_line(const wf_sheet *s, const wf_row *row, int32_t branch, size_t patch)
+{
+    return s->cells + s->lines[row->at + (size_t)branch * s->patched_count + patch];
 }
 
 void wf_plan_text_cells(const weft_plan *p, int32_t adapter, wf_cell *cells)
@@ -82,21 +92,35 @@ static int64_t find_slot(const wf_sheet *s, int64_t layer, int32_t adapter)
     return (int64_t)low;
 }
 
+/* The patch of a layer that has slots. */
+static size_t patch_at(const wf_sheet *s, int64_t layer)
+{
+    size_t low = 0, high = s->patched_count;
+
+    while (low + 1 < high) {
+        size_t mid = low + (high - low) / 2;
+        if (s->patched[mid].layer <= layer) low = mid;
+        else high = mid;
+    }
+    return low;
+}
+
 wf_cell wf_sheet_cell(const wf_sheet *s, const wf_row *row, int32_t branch, int64_t layer,
                       int32_t adapter)
 {
     int64_t slot = find_slot(s, layer, adapter);
-    return slot >= 0 ? wf_sheet_cells(s, row)[(size_t)branch * s->slots + (size_t)slot]
-                     : (wf_cell){ 0, 0, 0 };
+    size_t  patch = patch_at(s, layer);
+
+    if (slot < 0) return (wf_cell){ 0, 0, 0 };
+    return wf_sheet_line(s, row, branch, patch)[slot - s->patched[patch].slot];
 }
 
+/* Sealing left a phase only the slots that some cell uses. */
 bool wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end)
 {
-    for (size_t r = 0; r < s->rows; r++)
-        for (int32_t b = 0; b < s->row[r].branches; b++)
-            for (size_t k = first; k < end; k++)
-                if (wf_sheet_cells(s, &s->row[r])[(size_t)b * s->slots + k].number != 0)
-                    return true;
+    if (s->method != NULL) return first < end;
+    for (size_t k = first; k < end; k++)
+        if (wf_sheet_cells(s, &s->row[0])[k].number != 0) return true;
     return false;
 }
 

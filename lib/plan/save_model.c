@@ -2,14 +2,16 @@
  *
  * The base is never written to: a copy is written, tensor by tensor. A tensor that no adapter
  * touches goes through as it is. One that is touched is widened, summed in float32 exactly as a
- * merged copy of a run is, and narrowed to its dtype. No more than one tensor is in memory.
+ * merged copy of a run is, and narrowed to its dtype, which must hold it. No more than one tensor
+ * is in memory.
  *
  * A tensor of the file may hold several layers (q, k and v in one matrix). Each layer is written
  * into its own rows, which are found by where the layer's weights lie in memory. */
+#include <math.h>
+
 #include "model/networks.h"
 #include "model/written.h"
 #include "plan/method/method.h"
-#include "tensor/gemm.h"
 
 /* A layer's weight or bias, and its place in the file. */
 typedef struct change {
@@ -95,11 +97,8 @@ static weft_status merge(saving *s, const change *p, weft_error *err)
 {
     float *bias = s->floats + (size_t)p->layer->out * wf_layer_columns(p->layer);
 
-    wf_blas_begin();
-    weft_status st =
-        wf_plan_patched_weight(s->plan, p->patch, p->cells, s->floats, bias, &s->plan->alloc, err);
-    wf_blas_end();
-    return st;
+    return wf_plan_patched_weight(s->plan, p->patch, p->cells, s->floats, bias, &s->plan->alloc,
+                                  err);
 }
 
 /* to (out, in, ky, kx) in the file's type from w (out, ky, kx, in); `turned`: to (in, out). line
@@ -122,6 +121,27 @@ static bool place(uint8_t *to, const wf_layer *l, wf_dtype type, const float *w,
     return known;
 }
 
+/* A weight that the file's type cannot hold would be written as infinity, and draw nothing. */
+static weft_status check_held(const change *p, const float *v, size_t n, weft_error *err)
+{
+    wf_dtype       type = p->tensor->dtype;
+    size_t         at = wf_narrow_fails(type, v, n);
+    wf_number_text found;
+
+    if (at == n) return WEFT_OK;
+    const char *what = p->bias ? "bias" : "weight", *other = wf_dtype_for(v[at]);
+    if (other == NULL)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: its merged %s has the value %s, which no type holds: an adapter's "
+                       "scale or weight is beyond reason",
+                       p->layer->name, what,
+                       isnan(v[at]) ? "NaN" : v[at] < 0 ? "-infinity" : "infinity");
+    return wf_fail(err, WEFT_E_UNSUPPORTED,
+                   "%s: its merged %s has the value %s, which %s does not hold: merge into a model "
+                   "whose weights are %s, or with a smaller weight",
+                   p->layer->name, what, wf_number(&found, v[at]), wf_dtype_name(type), other);
+}
+
 static weft_status apply(saving *s, const change *p, const wf_tensor *whole, weft_error *err)
 {
     const wf_layer *l = p->layer;
@@ -131,6 +151,7 @@ static weft_status apply(saving *s, const change *p, const wf_tensor *whole, wef
     bool known;
 
     WF_TRY(merge(s, p, err));
+    WF_TRY(check_held(p, p->bias ? bias : s->floats, p->bias ? (size_t)l->out : weight, err));
     known = p->bias ? narrow(to, p->tensor->dtype, bias, (size_t)l->out)
                     : place(to, l, p->tensor->dtype, s->floats, line, p->source != NULL);
     return known ? WEFT_OK
@@ -254,12 +275,12 @@ static weft_status check(const weft_plan *p, const char *path, weft_error *err)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "weft_plan_save_model: %s has %d branches, and weights hold one",
                        phase->method->title, wf_plan_evaluations(p));
-    for (size_t k = 0; k < phase->slots; k++)
-        if (phase->cells[phase->row[0].at + k].mask != 0)
+    for (int32_t a = 0; a < p->adapters; a++)
+        if (p->entry[a].mask != NULL && wf_sheet_reach(phase, a) > 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED,
                            "weft_plan_save_model: adapter %s has a mask, and weights have no place "
                            "in the image",
-                           wf_adapter_name(p->entry[phase->slot[k].adapter].bound->adapter));
+                           wf_plan_adapter_name(p, a));
     for (int32_t call = 1; call < phase->calls; call++)
         if (phase->row_of_call[call] != 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED,

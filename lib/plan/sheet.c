@@ -31,7 +31,7 @@ static weft_status list_slots(wf_sheet *s, const weft_plan *p, weft_error *err)
 
     for (size_t l = 0; l < layers_count; l++)
         for (int32_t a = 0; a < p->adapters; a++) n += (size_t)slots_at(p, s, &layers[l], a);
-    s->slot = wf_zalloc(&p->alloc, n, sizeof *s->slot);
+    s->slot = n <= INT32_MAX ? wf_zalloc(&p->alloc, n, sizeof *s->slot) : NULL;
     if (s->slot == NULL) return wf_nomem(err, n * sizeof *s->slot, "a plan's slots");
     for (size_t l = 0; l < layers_count; l++)
         for (int32_t a = 0; a < p->adapters; a++)
@@ -63,13 +63,19 @@ static wf_cell cell_of(const weft_plan *p, const wf_sheet *s, int32_t call, int3
     return c;
 }
 
-/* Distinct rows while they are collected. */
+/* Rows while they are collected: of each only the cells that are not zero, by branch and slot. So a
+ * method whose adapters act in a branch each (composite) costs what its slots are, and not their
+ * product with the branches. */
+typedef struct entry { int32_t branch; uint32_t slot; wf_cell cell; } entry;
+typedef struct sketch { size_t first, count; int32_t branches; uint64_t hash; } sketch;
+
 typedef struct row_set {
-    wf_row   *row;
-    uint64_t *hash;
-    size_t    count, cap;
-    wf_cell  *cells;
-    size_t    used, room;
+    sketch *row;
+    size_t  count, cap;
+    entry  *entry;
+    size_t  used, room;
+    size_t *by_adapter; /* [slots], of which adapter a has start[a] to start[a + 1] - 1; or NULL */
+    size_t *start;      /* [adapters + 1] */
 } row_set;
 
 /* Make room for n elements of `size` bytes behind the pointer at `at`, which has room for *cap. */
@@ -90,82 +96,258 @@ static weft_status grow(void *at, size_t *cap, size_t n, size_t size, const weft
     return WEFT_OK;
 }
 
+static void free_rows(row_set *set, const weft_allocator *alloc)
+{
+    wf_free(alloc, set->row);
+    wf_free(alloc, set->entry);
+    wf_free(alloc, set->by_adapter);
+    wf_free(alloc, set->start);
+}
+
+/* The slots of each adapter, for methods that name the one that acts. */
+static weft_status sort_slots(row_set *set, const weft_plan *p, const wf_sheet *s, weft_error *err)
+{
+    size_t adapters = (size_t)p->adapters;
+
+    if (s->method == NULL || s->method->alone == NULL) return WEFT_OK;
+    set->by_adapter = wf_zalloc(&p->alloc, s->slots, sizeof *set->by_adapter);
+    set->start = wf_zalloc(&p->alloc, adapters + 2, sizeof *set->start);
+    if (set->by_adapter == NULL || set->start == NULL)
+        return wf_nomem(err, s->slots * sizeof *set->by_adapter, "a plan's slots");
+    for (size_t k = 0; k < s->slots; k++) set->start[s->slot[k].adapter + 2]++;
+    for (size_t i = 2; i <= adapters; i++) set->start[i] += set->start[i - 1];
+    for (size_t k = 0; k < s->slots; k++)
+        set->by_adapter[set->start[s->slot[k].adapter + 1]++] = k;
+    return WEFT_OK;
+}
+
+/* The cells of a branch that are not zero. */
+static weft_status add_branch(row_set *set, const weft_plan *p, const wf_sheet *s, int32_t call,
+                              int32_t branch, weft_error *err)
+{
+    size_t from = 0, end = s->slots, need;
+    bool   listed = set->by_adapter != NULL;
+
+    if (listed) {
+        int32_t adapter = s->method->alone(p, s, call, branch);
+        from = set->start[adapter];
+        end = set->start[adapter + 1];
+    }
+    if (!wf_add(set->used, end - from, &need)) return wf_nomem(err, SIZE_MAX, "a plan's rows");
+    WF_TRY(grow(&set->entry, &set->room, need, sizeof *set->entry, &p->alloc, err));
+    for (size_t i = from; i < end; i++) {
+        size_t  k = listed ? set->by_adapter[i] : i;
+        wf_cell c = cell_of(p, s, call, branch, &s->slot[k]);
+        if (c.number != 0) set->entry[set->used++] = (entry){ branch, (uint32_t)k, c };
+    }
+    return WEFT_OK;
+}
+
 /* The row of a call: an earlier one, or the next. */
 static weft_status add_row(row_set *set, const weft_plan *p, const wf_sheet *s, int32_t call,
                            int32_t *index, weft_error *err)
 {
-    int32_t branches = branches_of(p, s, call), all = branches + s->base;
-    size_t  width, need, cap = set->cap;
+    int32_t branches = branches_of(p, s, call);
+    sketch  row = { .first = set->used, .branches = branches + s->base };
 
-    if (!wf_mul((size_t)all, s->slots, &width) || !wf_add(set->used, width, &need))
-        return wf_nomem(err, SIZE_MAX, "a plan's rows");
-    WF_TRY(grow(&set->cells, &set->room, need, sizeof *set->cells, &p->alloc, err));
-    WF_TRY(grow(&set->row, &cap, set->count + 1, sizeof *set->row, &p->alloc, err));
-    WF_TRY(grow(&set->hash, &set->cap, set->count + 1, sizeof *set->hash, &p->alloc, err));
-
-    wf_cell *cells = set->cells + set->used;
-    for (int32_t b = 0; b < all; b++)
-        for (size_t k = 0; k < s->slots; k++)
-            cells[(size_t)b * s->slots + k] =
-                b < branches ? cell_of(p, s, call, b, &s->slot[k]) : (wf_cell){ 0, 0, 0 };
-    set->hash[set->count] = wf_hash(0, cells, width * sizeof *cells);
-    for (size_t r = 0; r < set->count; r++)
-        if (set->hash[r] == set->hash[set->count] && set->row[r].branches == all &&
-            memcmp(set->cells + set->row[r].at, cells, width * sizeof *cells) == 0) {
-            *index = (int32_t)r;
-            return WEFT_OK;
-        }
-    set->row[set->count] = (wf_row){ set->used, all };
-    set->used = need;
+    WF_TRY(grow(&set->row, &set->cap, set->count + 1, sizeof *set->row, &p->alloc, err));
+    for (int32_t b = 0; b < branches && s->slots > 0; b++)
+        WF_TRY(add_branch(set, p, s, call, b, err));
+    row.count = set->used - row.first;
+    if (row.count > 0)
+        row.hash = wf_hash(0, set->entry + row.first, row.count * sizeof *set->entry);
+    for (size_t r = 0; r < set->count; r++) {
+        const sketch *old = &set->row[r];
+        if (old->hash != row.hash || old->branches != row.branches || old->count != row.count ||
+            (row.count > 0 && memcmp(set->entry + old->first, set->entry + row.first,
+                                     row.count * sizeof *set->entry) != 0))
+            continue;
+        set->used = row.first;
+        *index = (int32_t)r;
+        return WEFT_OK;
+    }
+    set->row[set->count] = row;
     *index = (int32_t)set->count++;
     return WEFT_OK;
 }
 
 /* Keep the slots that some row or branch uses, in the slot list and in the rows. */
-static weft_status keep_live(wf_sheet *s, const weft_plan *p, const row_set *set, weft_error *err)
+static weft_status keep_live(wf_sheet *s, const weft_plan *p, row_set *set, weft_error *err)
 {
-    size_t  lines = s->slots > 0 ? set->used / s->slots : 0, all = s->slots, live = 0, at = 0;
-    size_t *kept = wf_zalloc(&p->alloc, all, sizeof *kept);
+    size_t    live = 0;
+    uint32_t *place = wf_zalloc(&p->alloc, s->slots, sizeof *place); /* 1 + the new index */
 
-    if (kept == NULL) return wf_nomem(err, all * sizeof *kept, "a plan's slots");
-    for (size_t k = 0; k < all; k++) {
-        bool used = s->method == NULL;
-        for (size_t i = 0; i < lines && !used; i++) used = set->cells[i * all + k].number != 0;
-        if (used) kept[live++] = k;
+    if (place == NULL) return wf_nomem(err, s->slots * sizeof *place, "a plan's slots");
+    for (size_t i = 0; i < set->used; i++) place[set->entry[i].slot] = 1;
+    for (size_t k = 0; k < s->slots; k++) {
+        if (place[k] == 0 && s->method != NULL) continue;
+        s->slot[live++] = s->slot[k];
+        place[k] = (uint32_t)live;
     }
-    s->cells = wf_zalloc(&p->alloc, lines * live, sizeof *s->cells);
-    s->row = wf_zalloc(&p->alloc, set->count, sizeof *s->row);
-    if (s->cells == NULL || s->row == NULL) {
-        wf_free(&p->alloc, kept);
-        return wf_nomem(err, lines * live * sizeof *s->cells, "a plan's rows");
-    }
-    for (size_t i = 0; i < lines; i++)
-        for (size_t k = 0; k < live; k++) s->cells[i * live + k] = set->cells[i * all + kept[k]];
-    for (size_t r = 0; r < set->count; r++) {
-        s->row[r] = (wf_row){ at, set->row[r].branches };
-        at += live * (size_t)set->row[r].branches;
-    }
-    for (size_t k = 0; k < live; k++) s->slot[k] = s->slot[kept[k]];
+    for (size_t i = 0; i < set->used; i++) set->entry[i].slot = place[set->entry[i].slot] - 1;
     s->slots = live;
-    s->rows = set->count;
-    wf_free(&p->alloc, kept);
+    wf_free(&p->alloc, place);
     return WEFT_OK;
+}
+
+/* Which slots are of one layer: the patches, still to be made. */
+static weft_status list_patches(wf_sheet *s, const weft_plan *p, weft_error *err)
+{
+    size_t n = 0;
+
+    for (size_t k = 0; k < s->slots; k++) n += k == 0 || s->slot[k].layer != s->slot[k - 1].layer;
+    s->patched = wf_zalloc(&p->alloc, n, sizeof *s->patched);
+    if (s->patched == NULL) return wf_nomem(err, n * sizeof *s->patched, "a plan's layers");
+    for (size_t k = 0; k < s->slots; k++)
+        if (k == 0 || s->slot[k].layer != s->slot[k - 1].layer)
+            s->patched[s->patched_count++] = (wf_patched){ s->slot[k].layer, (int32_t)k, NULL };
+    return WEFT_OK;
+}
+
+static size_t parts_of(const wf_sheet *s, size_t patch)
+{
+    size_t end = patch + 1 < s->patched_count ? (size_t)s->patched[patch + 1].slot : s->slots;
+    return end - (size_t)s->patched[patch].slot;
+}
+
+/* ---- lines: the cells of a layer in a branch; layers and branches share those that are equal ---- */
+
+typedef struct line { uint64_t hash; size_t parts, at, first, count; uint32_t slot; } line;
+
+typedef struct line_set {
+    line   *line;
+    size_t  count, cap;
+    size_t *table; /* 1 + an index into line */
+    size_t  mask;
+    size_t  used, room; /* cells */
+} line_set;
+
+static uint64_t hash_line(const line *x, const entry *e)
+{
+    uint64_t h = wf_hash(0, &x->parts, sizeof x->parts);
+    for (size_t i = 0; i < x->count; i++) {
+        entry own = { 0, e[x->first + i].slot - x->slot, e[x->first + i].cell };
+        h = wf_hash(h, &own, sizeof own);
+    }
+    return h;
+}
+
+static bool same_line(const line *a, const line *b, const entry *e)
+{
+    if (a->hash != b->hash || a->parts != b->parts || a->count != b->count) return false;
+    for (size_t i = 0; i < a->count; i++) {
+        const entry *x = &e[a->first + i], *y = &e[b->first + i];
+        if (x->slot - a->slot != y->slot - b->slot || memcmp(&x->cell, &y->cell, sizeof x->cell) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* Where the line's cells are: those of an equal one, or new ones. */
+static weft_status place_line(line_set *set, line x, const entry *e, wf_sheet *s,
+                              const weft_plan *p, size_t *at, weft_error *err)
+{
+    size_t i;
+
+    x.hash = hash_line(&x, e);
+    for (i = (size_t)x.hash & set->mask; set->table[i] != 0; i = (i + 1) & set->mask)
+        if (same_line(&set->line[set->table[i] - 1], &x, e)) {
+            *at = set->line[set->table[i] - 1].at;
+            return WEFT_OK;
+        }
+    WF_TRY(grow(&set->line, &set->cap, set->count + 1, sizeof *set->line, &p->alloc, err));
+    WF_TRY(grow(&s->cells, &set->room, set->used + x.parts, sizeof *s->cells, &p->alloc, err));
+    *at = x.at = set->used;
+    set->used += x.parts;
+    for (size_t k = 0; k < x.count; k++)
+        s->cells[x.at + e[x.first + k].slot - x.slot] = e[x.first + k].cell;
+    set->line[set->count] = x;
+    set->table[i] = ++set->count;
+    return WEFT_OK;
+}
+
+/* A row of one branch lies in one piece, as readers of such a row want it. */
+static weft_status place_row(line_set *set, const entry *e, const sketch *row, wf_sheet *s,
+                             const weft_plan *p, size_t *lines, weft_error *err)
+{
+    WF_TRY(grow(&s->cells, &set->room, set->used + s->slots, sizeof *s->cells, &p->alloc, err));
+    for (size_t i = row->first; i < row->first + row->count; i++)
+        s->cells[set->used + e[i].slot] = e[i].cell;
+    for (size_t k = 0; k < s->patched_count; k++) lines[k] = set->used + (size_t)s->patched[k].slot;
+    set->used += s->slots;
+    return WEFT_OK;
+}
+
+static weft_status place_branches(line_set *set, const entry *e, const sketch *row, wf_sheet *s,
+                                  const weft_plan *p, size_t *lines, weft_error *err)
+{
+    size_t at = row->first, end = row->first + row->count;
+
+    for (int32_t b = 0; b < row->branches; b++)
+        for (size_t k = 0; k < s->patched_count; k++) {
+            line   x = { .parts = parts_of(s, k), .slot = (uint32_t)s->patched[k].slot, .first = at };
+            while (at < end && e[at].branch == b && e[at].slot < x.slot + x.parts) at++;
+            x.count = at - x.first;
+            WF_TRY(place_line(set, x, e, s, p, lines++, err));
+        }
+    return WEFT_OK;
+}
+
+/* A table that stays half empty, for every line that there may be. */
+static weft_status make_table(line_set *set, size_t lines, const weft_plan *p, weft_error *err)
+{
+    size_t size = 4;
+
+    while (size / 2 < lines && size <= SIZE_MAX / 4) size *= 2;
+    set->table = wf_zalloc(&p->alloc, size, sizeof *set->table);
+    set->mask = size - 1;
+    return set->table != NULL ? WEFT_OK : wf_nomem(err, size * sizeof *set->table, "a plan's rows");
+}
+
+static weft_status store_rows(wf_sheet *s, const weft_plan *p, const row_set *rows, weft_error *err)
+{
+    line_set    set = { .count = 0 };
+    size_t      all = 0, shared = 0, at = 0;
+    weft_status st;
+
+    for (size_t r = 0; r < rows->count; r++) {
+        size_t n = (size_t)rows->row[r].branches * s->patched_count;
+        all += n;
+        shared += rows->row[r].branches > 1 ? n : 0;
+    }
+    s->lines = wf_zalloc(&p->alloc, all, sizeof *s->lines);
+    s->row = wf_zalloc(&p->alloc, rows->count, sizeof *s->row);
+    if (s->lines == NULL || s->row == NULL)
+        return wf_nomem(err, all * sizeof *s->lines, "a plan's rows");
+    st = make_table(&set, shared, p, err);
+    if (st == WEFT_OK) st = grow(&s->cells, &set.room, 1, sizeof *s->cells, &p->alloc, err);
+    for (size_t r = 0; r < rows->count && st == WEFT_OK; r++) {
+        const sketch *row = &rows->row[r];
+        s->row[s->rows++] = (wf_row){ at, row->branches };
+        st = (row->branches == 1 ? place_row : place_branches)(&set, rows->entry, row, s, p,
+                                                               s->lines + at, err);
+        at += (size_t)row->branches * s->patched_count;
+    }
+    wf_free(&p->alloc, set.line);
+    wf_free(&p->alloc, set.table);
+    return st;
 }
 
 static weft_status make_rows(wf_sheet *s, const weft_plan *p, weft_error *err)
 {
     row_set     set = { 0 };
-    weft_status st = WEFT_OK;
+    weft_status st;
 
     s->row_of_call = wf_zalloc(&p->alloc, (size_t)s->calls, sizeof *s->row_of_call);
     if (s->row_of_call == NULL)
         return wf_nomem(err, (size_t)s->calls * sizeof *s->row_of_call, "a plan's calls");
+    st = sort_slots(&set, p, s, err);
     for (int32_t n = 0; n < s->calls && st == WEFT_OK; n++)
         st = add_row(&set, p, s, n, &s->row_of_call[n], err);
     if (st == WEFT_OK) st = keep_live(s, p, &set, err);
-    wf_free(&p->alloc, set.cells);
-    wf_free(&p->alloc, set.row);
-    wf_free(&p->alloc, set.hash);
+    if (st == WEFT_OK) st = list_patches(s, p, err);
+    if (st == WEFT_OK) st = store_rows(s, p, &set, err);
+    free_rows(&set, &p->alloc);
     return st;
 }
 
@@ -180,17 +362,9 @@ int32_t wf_sheet_branches(const wf_sheet *s)
 
 static weft_status make_patches(wf_sheet *s, const wf_table *t, const weft_plan *p, weft_error *err)
 {
-    size_t n = 0;
-
-    for (size_t k = 0; k < s->slots; k++) n += k == 0 || s->slot[k].layer != s->slot[k - 1].layer;
-    s->patched = wf_zalloc(&p->alloc, n, sizeof *s->patched);
-    if (s->patched == NULL) return wf_nomem(err, n * sizeof *s->patched, "a plan's layers");
-    for (size_t k = 0, end; k < s->slots; k = end) {
-        wf_patch *x;
-        for (end = k + 1; end < s->slots && s->slot[end].layer == s->slot[k].layer; end++) {}
-        WF_TRY(wf_patch_find_or_make(&x, p, t, s, k, (int32_t)(end - k), err));
-        s->patched[s->patched_count++] = (wf_patched){ x->layer, (int32_t)k, x };
-    }
+    for (size_t i = 0; i < s->patched_count; i++)
+        WF_TRY(wf_patch_find_or_make(&s->patched[i].patch, p, t, s, i, (int32_t)parts_of(s, i),
+                                     err));
     return WEFT_OK;
 }
 
@@ -203,6 +377,7 @@ static void free_sheet(wf_sheet *s, const weft_allocator *alloc)
     wf_free(alloc, s->slot);
     wf_free(alloc, s->row);
     wf_free(alloc, s->cells);
+    wf_free(alloc, s->lines);
     wf_free(alloc, s->row_of_call);
     wf_blob_drop(s->options);
     wf_blob_drop(s->learnt);

@@ -200,8 +200,9 @@ static weft_status make_direction(const making *x, const wf_patch *patch, const 
     for (int32_t i = 0; i < patch->parts; i++)
         if (is_dora(&patch->part[i])) rows = wf_dora_rows(patch->part[i].module, l);
     size_t  n = (size_t)(rows ? l->out : l->in);
-    double *g = wf_zalloc(x->alloc, 2 * n, sizeof *g), *norm = g + n;
+    double *g = wf_zalloc(x->alloc, 2 * n, sizeof *g);
     if (g == NULL) return wf_nomem(err, 2 * n * sizeof *g, "a layer's magnitudes");
+    double *norm = g + n;
 
     wf_dora_norms(norm, x->weight, l, rows);
     memcpy(g, norm, n * sizeof *g);

@@ -52,10 +52,20 @@ void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float
             if (!e->dry) cut(c, z, latent, &t, &k);
             wf_vae_decode(v, e, y, z, wf_image_grid(1, k.h, k.w));
             if (e->dry || e->stopped) continue;
+            size_t floats = (size_t)k.h * (size_t)k.w * f * f * (size_t)c->out_channels;
+            if (!wf_watch_result(e, y, floats)) continue; /* keep() would make a 1 of infinity */
             wf_tiles_blend(&t, &k, y);
             keep(image, y, &t, &k);
         }
     wf_arena_release(&e->arena, mark);
+}
+
+static void decode(weft_run *r, const float *latent, float *image)
+{
+    size_t one = wf_run_latent_floats(r), pixels = wf_run_image_floats(r);
+
+    for (size_t i = 0; i < (size_t)r->batch && !r->exec.stopped; i++)
+        wf_decode_forward(r, &r->exec, latent + i * one, image + i * pixels);
 }
 
 weft_status weft_run_decode(weft_run *r, const float *latent, size_t latent_len, float *image,
@@ -75,11 +85,13 @@ weft_status weft_run_decode(weft_run *r, const float *latent, size_t latent_len,
                        latent_len != n * one ? "latent" : "image",
                        latent_len != n * one ? latent_len : image_len,
                        latent_len != n * one ? n * one : n * pixels);
-    weft_status st = wf_run_begin(r, "decoding", r->memory.decode_layers, err);
+    weft_status st = wf_run_begin(r, "decoding", "the decoded image", r->memory.decode_layers, err);
     if (st != WEFT_OK) return st;
     r->exec.branch = NULL;
     r->exec.deltas = NULL;
-    for (size_t i = 0; i < n && !r->exec.stopped; i++)
-        wf_decode_forward(r, &r->exec, latent + i * one, image + i * pixels);
-    return wf_run_end(r, err);
+    decode(r, latent, image);
+    if (r->watch.found) st = wf_input_finite("latent", -1, latent, latent_len, err);
+    if (st == WEFT_OK && wf_run_look_again(r)) decode(r, latent, image);
+    weft_status end = wf_run_end(r, st == WEFT_OK ? err : NULL);
+    return st != WEFT_OK ? st : end;
 }

@@ -253,7 +253,7 @@ static weft_status lay_out(const weft_run *r, reading *s, const wf_text_encoder 
     for (size_t k = 0; k < (size_t)s->chunks; k++) {
         size_t begin = k < c->count ? c->begin[k] : c->tokens;
         size_t n = k < c->count ? c->begin[k + 1] - begin : 0;
-        wrap(s->own + k * positions, t, c->ids + begin, n, positions);
+        wrap(s->own + k * positions, t, n > 0 ? c->ids + begin : NULL, n, positions);
         if (weights && n > 0)
             memcpy(s->weights + k * positions + 1, c->weights + begin, n * sizeof *c->weights);
     }
@@ -321,23 +321,27 @@ static weft_status read_prompt(const weft_run *r, const weft_encode *e, layout *
     return st;
 }
 
-/* The empty prompt, which weights are measured from. */
-static weft_status encode_empty(weft_run *r, const weft_encode *e, layout *l, weft_error *err)
+/* Room for the empty prompt, which weights are measured from. */
+static weft_status take_empty(weft_run *r, layout *l, weft_error *err)
 {
     const wf_networks *n = wf_run_networks(&r->memory);
-    wf_encoding in = { .skip = e->clip_skip };
-    int32_t nowhere = 0;
     for (int32_t i = 0; i < n->encoders; i++) {
         const wf_clip_config *c = wf_clip_get_config(n->encoder[i].net);
         size_t floats = (size_t)c->positions * (size_t)c->hidden;
-        reading *s = &l->encoder[i];
-        s->empty = wf_zalloc(&r->alloc, floats, sizeof *s->empty);
-        if (s->empty == NULL) return wf_nomem(err, floats * sizeof *s->empty, "the empty prompt");
-        in.encoder[i] = (wf_encoder_input){ .chunks = 1, .ids = s->blank, .eos_at = &nowhere,
-                                            .hidden = s->empty };
+        float *empty = l->encoder[i].empty = wf_zalloc(&r->alloc, floats, sizeof *empty);
+        if (empty == NULL) return wf_nomem(err, floats * sizeof *empty, "the empty prompt");
     }
-    wf_encode_forward(r, &r->exec, &in);
     return WEFT_OK;
+}
+
+static void encode_empty(weft_run *r, const weft_encode *e, layout *l)
+{
+    wf_encoding in = { .skip = e->clip_skip };
+    int32_t nowhere = 0;
+    for (int32_t i = 0; i < wf_run_networks(&r->memory)->encoders; i++)
+        in.encoder[i] = (wf_encoder_input){ .chunks = 1, .ids = l->encoder[i].blank,
+                                            .eos_at = &nowhere, .hidden = l->encoder[i].empty };
+    wf_encode_forward(r, &r->exec, &in);
 }
 
 /* One pass for each cross-attention layer that differs; the others are copies of the first. */
@@ -356,6 +360,10 @@ static void encode_layers(weft_run *r, layout *l, wf_encoding *in)
         for (int32_t i = 0; i < n->encoders; i++)
             if (l->encoder[i].rows != NULL) wf_tokens_fill(tokens, i, j, l->encoder[i].rows);
         if (j < l->layers) wf_encode_forward(r, &r->exec, in);
+        for (int32_t i = 0; i < n->streams; i++) {
+            size_t one = l->text[i].len / (size_t)WF_MAX(l->text[i].cross_layers, 1);
+            if (in->stream[i] != NULL) (void)wf_watch_result(&r->exec, in->stream[i], one);
+        }
     }
 }
 
@@ -364,20 +372,21 @@ static weft_status run_passes(weft_run *r, const weft_encode *e, layout *l, weft
 {
     const wf_networks *n = wf_run_networks(&r->memory);
     bool from_empty = (e->flags & WEFT_ENCODE_FROM_EMPTY) != 0;
-    weft_status st = wf_run_begin(r, "encoding the prompt",
-                                  (l->layers + from_empty) * r->memory.encode_layers, err), end;
-    if (st != WEFT_OK) return st;
+    if (from_empty) WF_TRY(take_empty(r, l, err));
+    WF_TRY(wf_run_begin(r, "encoding the prompt", "the encoded prompt",
+                        (l->layers + from_empty) * r->memory.encode_layers, err));
     r->exec.branch = NULL;
     const wf_sheet *sheet = wf_plan_text_sheet(r->memory.plan);
     r->exec.deltas = r->memory.text.deltas;
     r->exec.slots = sheet->slots;
     r->exec.masks = NULL;
     r->exec.cells = wf_sheet_cells(sheet, &sheet->row[0]);
+    r->exec.lines = NULL;
     if ((e->flags & WEFT_ENCODE_ADAPTER) != 0) {
         wf_plan_text_cells(r->memory.plan, e->adapter, r->memory.text_cells);
         r->exec.cells = r->memory.text_cells;
     }
-    if (from_empty) st = encode_empty(r, e, l, err);
+    if (from_empty) encode_empty(r, e, l);
     wf_encoding in = { .skip = e->clip_skip,
                        .keep_mean = !from_empty && (e->flags & WEFT_ENCODE_NO_MEAN) == 0 };
     for (int32_t i = 0; i < n->encoders; i++) {
@@ -387,9 +396,14 @@ static weft_status run_passes(weft_run *r, const weft_encode *e, layout *l, weft
                                             .eos_at = s->eos_at,
                                             .weights = s->weights, .empty = s->empty };
     }
-    if (st == WEFT_OK) encode_layers(r, l, &in);
-    end = wf_run_end(r, err);
-    return st != WEFT_OK ? st : end;
+    encode_layers(r, l, &in);
+    if (wf_run_look_again(r)) {
+        if (from_empty) encode_empty(r, e, l);
+        if (!r->exec.stopped) encode_layers(r, l, &in);
+        if (r->watch.layer == NULL) /* the encoders give finite numbers */
+            wf_format(r->result, sizeof r->result, "what the prompt's weights make of it");
+    }
+    return wf_run_end(r, err);
 }
 
 uint64_t wf_run_stamp(weft_run *r)

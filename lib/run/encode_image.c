@@ -61,10 +61,21 @@ void wf_encode_image_forward(const weft_run *r, wf_exec *e, const float *image, 
             if (!e->dry) cut(c, x, image, &t, &k, (size_t)f);
             wf_vae_encode(v, e, y, x, wf_image_grid(1, k.h * f, k.w * f));
             if (e->dry || e->stopped) continue;
+            if (!wf_watch_result(e, y, (size_t)k.h * (size_t)k.w * (size_t)t.channels)) continue;
             wf_tiles_blend(&t, &k, y);
             keep(c, latent, noise, y, &t, &k);
         }
     wf_arena_release(&e->arena, mark);
+}
+
+static void encode(weft_run *r, const float *image, const float *noise, float *latent)
+{
+    size_t one = wf_run_latent_floats(r), pixels = wf_run_image_floats(r);
+
+    for (size_t i = 0; i < (size_t)r->batch && !r->exec.stopped; i++)
+        wf_encode_image_forward(r, &r->exec, image + i * pixels,
+                                noise != NULL ? noise + i * one : NULL, latent + i * one);
+    (void)wf_watch_result(&r->exec, latent, (size_t)r->batch * one);
 }
 
 weft_status weft_run_encode_image(weft_run *r, const float *image, size_t image_len,
@@ -88,12 +99,15 @@ weft_status weft_run_encode_image(weft_run *r, const float *image, size_t image_
         if (sizes[i].len != sizes[i].want)
             return wf_fail(err, WEFT_E_ARG, "%s has %zu floats, wanted %zu", sizes[i].name,
                            sizes[i].len, sizes[i].want);
-    weft_status st = wf_run_begin(r, "encoding the image", r->memory.encode_image_layers, err);
+    weft_status st = wf_run_begin(r, "encoding the image", "the encoded image",
+                                  r->memory.encode_image_layers, err);
     if (st != WEFT_OK) return st;
     r->exec.branch = NULL;
     r->exec.deltas = NULL;
-    for (size_t i = 0; i < n && !r->exec.stopped; i++)
-        wf_encode_image_forward(r, &r->exec, image + i * pixels,
-                                noise != NULL ? noise + i * one : NULL, latent + i * one);
-    return wf_run_end(r, err);
+    encode(r, image, noise, latent);
+    if (r->watch.found) st = wf_input_finite("image", -1, image, image_len, err);
+    if (r->watch.found && st == WEFT_OK) st = wf_input_finite("noise", -1, noise, noise_len, err);
+    if (st == WEFT_OK && wf_run_look_again(r)) encode(r, image, noise, latent);
+    weft_status end = wf_run_end(r, st == WEFT_OK ? err : NULL);
+    return st != WEFT_OK ? st : end;
 }

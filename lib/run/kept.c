@@ -98,6 +98,11 @@ void wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call,
     e->kept = &x->at[place];
 }
 
+void wf_run_kept_forget(const wf_run_memory *b)
+{
+    for (int i = 0; b->kept != NULL && i < 2; i++) b->kept->of[i].row = NULL;
+}
+
 void wf_run_kept_end(wf_exec *e, const wf_run_memory *b, const wf_call *call, int32_t first)
 {
     if (e->kept != NULL && !e->stopped) b->kept->of[first > 0].row = call->row;

@@ -77,6 +77,7 @@ static weft_status make_deltas(const weft_run *r, wf_run_memory *b, wf_sheet_del
         const wf_patched *at = &s->patched[i];
         d->deltas[at->layer].stack = at->patch->merged ? NULL : &at->patch->stack;
         d->deltas[at->layer].slot = (size_t)at->slot;
+        d->deltas[at->layer].patch = i;
     }
     b->bytes += bytes;
     return WEFT_OK;

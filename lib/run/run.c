@@ -6,6 +6,8 @@
 #include "base/structs.h"
 #include "run/run_internal.h"
 
+enum { FLAGS = WEFT_RUN_KEEP_TEXT | WEFT_RUN_UNCHECKED };
+
 weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o,
                          weft_error *err)
 {
@@ -23,6 +25,7 @@ weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_opti
     r->text_tokens = o->text_tokens != 0 ? o->text_tokens : 4 * chunk;
     r->tile = o->tile;
     r->keep_text = (o->flags & WEFT_RUN_KEEP_TEXT) != 0;
+    r->check = (o->flags & WEFT_RUN_UNCHECKED) == 0;
     const struct { const char *name; int32_t value, most; } limits[] = {
         { "threads", r->threads, WF_MAX_THREADS }, { "batch", r->batch, 1024 },
         { "height", r->height, 8192 }, { "width", r->width, 8192 },
@@ -87,7 +90,7 @@ weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, we
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     *out = NULL;
     if ((st = ready(plan, err)) != WEFT_OK) return st;
-    if ((st = WF_OPTIONS(&o, options, weft_run_options, WEFT_RUN_KEEP_TEXT, err)) != WEFT_OK)
+    if ((st = WF_OPTIONS(&o, options, weft_run_options, FLAGS, err)) != WEFT_OK)
         return st;
     if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
 
@@ -107,6 +110,8 @@ weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, we
         r->memory.plan = NULL;
         goto done;
     }
+    if ((st = wf_blas_hold(r->threads, err)) != WEFT_OK) goto done;
+    r->areas = r->threads;
     attach(r);
     *out = r;
     r = NULL;
@@ -120,6 +125,7 @@ void weft_run_free(weft_run *r)
     if (r == NULL) return;
     weft_allocator alloc = r->alloc;
     wf_pool_free(r->pool);
+    wf_blas_let_go(r->areas);
     wf_run_memory_free(&r->memory, &alloc);
     wf_free(&alloc, r);
 }
@@ -136,7 +142,7 @@ weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *option
 
     if (bytes == NULL) return wf_fail(err, WEFT_E_ARG, "bytes is NULL");
     if ((st = ready(plan, err)) != WEFT_OK) return st;
-    if ((st = WF_OPTIONS(&o, options, weft_run_options, WEFT_RUN_KEEP_TEXT, err)) != WEFT_OK)
+    if ((st = WF_OPTIONS(&o, options, weft_run_options, FLAGS, err)) != WEFT_OK)
         return st;
     if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
     shape.alloc = wf_allocator(o.allocator);
@@ -189,7 +195,8 @@ void weft_run_cancel(weft_run *r)
     if (r != NULL) atomic_store_explicit(&r->cancel, 1, memory_order_relaxed);
 }
 
-weft_status wf_run_begin(weft_run *r, const char *doing, int64_t total, weft_error *err)
+weft_status wf_run_begin(weft_run *r, const char *doing, const char *result, int64_t total,
+                         weft_error *err)
 {
     weft_status st = check_process(r, err);
     if (st != WEFT_OK) return st;
@@ -199,6 +206,9 @@ weft_status wf_run_begin(weft_run *r, const char *doing, int64_t total, weft_err
     r->done = 0;
     r->total = total;
     r->exec.stopped = false;
+    r->watch = (wf_watch){ .found = false };
+    r->exec.watch = r->check ? &r->watch : NULL;
+    wf_format(r->result, sizeof r->result, "%s", result);
     wf_blas_begin();
     return WEFT_OK;
 }
@@ -212,6 +222,7 @@ weft_status wf_run_end(weft_run *r, weft_error *err)
     r->exec.arena.overflow = false;
     if (!r->exec.stopped && !overflow) return WEFT_OK;
     atomic_store(&r->cancel, 0);
+    if (r->watch.found) return wf_run_not_finite(r, err);
     if (overflow)
         return wf_fail(err, WEFT_E_INTERNAL, "%s needed more memory than was counted", r->doing);
     return wf_fail(err, WEFT_E_CANCELLED, "%s was cancelled", r->doing);

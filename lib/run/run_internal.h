@@ -91,7 +91,10 @@ struct weft_run {
     wf_exec          exec;
     wf_run_memory    memory;
     int32_t          threads, batch, height, width, text_tokens, tile;
-    bool             keep_text;
+    int32_t          areas;   /* of OpenBLAS's that are held */
+    bool             keep_text, check;
+    wf_watch         watch;   /* of the call in progress */
+    char             result[120]; /* what it computes, for a line about it */
     atomic_int       cancel;
     const char      *doing;   /* for progress */
     int64_t          done, total;
@@ -118,9 +121,23 @@ weft_status wf_run_masks_make(wf_run_masks *m, const weft_plan *plan, const wf_s
 void        wf_run_masks_free(wf_run_masks *m, const weft_allocator *alloc);
 
 /* Every call that computes is between these two. begin answers CANCELLED or STATE; end tells
- * whether the call was stopped. */
-weft_status wf_run_begin(weft_run *r, const char *doing, int64_t total, weft_error *err);
+ * whether the call was stopped, or what it computed is not finite: `result` is then the subject of
+ * the line. */
+weft_status wf_run_begin(weft_run *r, const char *doing, const char *result, int64_t total,
+                         weft_error *err);
 weft_status wf_run_end(weft_run *r, weft_error *err);
+
+/* ---- finite.c: results that are not finite ---- */
+
+/* WEFT_E_ARG with the place of the first value of the caller's that is not finite; v may be NULL,
+ * index is below 0 for what is no array of buffers. */
+weft_status wf_input_finite(const char *what, int32_t index, const float *v, size_t n,
+                            weft_error *err);
+weft_status wf_texts_finite(const char *what, const weft_text *list, size_t count, weft_error *err);
+/* If something was found: begin again, with a look at every layer, and true. */
+bool        wf_run_look_again(weft_run *r);
+/* WEFT_E_NOT_FINITE, with what the last look found. */
+weft_status wf_run_not_finite(const weft_run *r, weft_error *err);
 
 /* ---- text.c: the caller's arrays of weft_text ---- */
 
@@ -133,6 +150,12 @@ size_t      wf_text_floats(const wf_stream *stream, const weft_text *text);
 
 /* ---- the computations, also walked dry to find what they need ---- */
 
+/* The first result of a call that is not finite. */
+typedef struct wf_step_fault {
+    enum { WF_SOUND, WF_FAULT_PREDICTION, WF_FAULT_COMBINED, WF_FAULT_GUIDED } where;
+    int32_t branch, half;
+} wf_step_fault;
+
 /* One call, checked: the caller's step, the shape of its text, and the evaluations of its phase. */
 typedef struct wf_call {
     const weft_step *step;
@@ -140,6 +163,7 @@ typedef struct wf_call {
     bool             base;        /* the last evaluation is the base's */
     int32_t          evaluations; /* branches, and the base            */
     const wf_row    *row;         /* of the plan's table               */
+    wf_step_fault   *fault;       /* where to say what is not finite; NULL: nobody looks */
     struct { int32_t tokens, cross_layers; } text[WF_STREAMS_MAX];
 } wf_call;
 
@@ -155,6 +179,8 @@ size_t      wf_run_kept_bytes(const weft_run *r, const wf_run_memory *b, size_t 
 /* Around an evaluation of samples [first, first + count): e->kept is its place, or NULL. */
 void        wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call, const wf_denoise_input *in,
                               int32_t first, int32_t count);
+/* What is kept is made anew by the next evaluation. */
+void        wf_run_kept_forget(const wf_run_memory *b);
 void        wf_run_kept_end(wf_exec *e, const wf_run_memory *b, const wf_call *call, int32_t first);
 
 /* What one text encoder reads. */

@@ -99,18 +99,15 @@ static void keep_spread(float *y, const float *c, size_t n, double rescale)
     for (size_t i = 0; i < n; i++) y[i] = (float)(y[i] * (rescale * factor + (1.0 - rescale)));
 }
 
-/* step->out from the combined predictions: e_u + w (e_c - e_u), or the only one there is (c
- * NULL). */
-static void guide(const weft_run *r, const weft_step *step, const float *u, const float *c)
+/* u = e_u + w (e_c - e_u) of the combined predictions; or what it is, if it is the only one there
+ * is (c NULL). */
+static void guide(const weft_run *r, const weft_step *step, float *u, const float *c)
 {
     size_t each = step->out_len / (size_t)r->batch;
-    if (c == NULL) {
-        memcpy(step->out, u, step->out_len * sizeof *u);
-        return;
-    }
-    for (size_t i = 0; i < step->out_len; i++) step->out[i] = u[i] + step->guidance * (c[i] - u[i]);
+    if (c == NULL) return;
+    for (size_t i = 0; i < step->out_len; i++) u[i] = u[i] + step->guidance * (c[i] - u[i]);
     for (size_t s = 0; s < (size_t)r->batch && step->guidance_rescale != 0.0f; s++)
-        keep_spread(step->out + s * each, c + s * each, each, step->guidance_rescale);
+        keep_spread(u + s * each, c + s * each, each, step->guidance_rescale);
 }
 
 /* One half's predictions become one. */
@@ -129,6 +126,20 @@ static void combine(const weft_run *r, wf_exec *e, const wf_run_memory *b, const
             .base = call->base ? b->preds[call->evaluations - 1] : NULL, .scratch = scratch,
             .out = out });
     wf_arena_release(&e->arena, mark);
+}
+
+/* Where the predictions of a half begin to be not finite; n floats each. */
+static void find_fault(wf_step_fault *f, const wf_run_memory *b, const wf_call *call, int32_t half,
+                       const float *combined, size_t n)
+{
+    if (f->where != WF_SOUND) return;
+    f->half = half;
+    for (f->branch = 0; f->branch < call->evaluations; f->branch++)
+        if (wf_not_finite(b->preds[f->branch], n) < n) {
+            f->where = WF_FAULT_PREDICTION;
+            return;
+        }
+    if (wf_not_finite(combined, n) < n) f->where = WF_FAULT_COMBINED;
 }
 
 void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call)
@@ -157,8 +168,14 @@ void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
         for (int32_t k = 0; k < evaluations && !e->dry; k++)
             b->preds[k] = preds + (size_t)(split ? h * evaluations + k : k * parts + h) * n;
         combine(r, e, b, call, halves[h], guided ? h : WF_CONDITIONAL);
+        if (e->watch != NULL && !e->dry && !e->stopped) find_fault(call->fault, b, call, h, halves[h], n);
     }
-    if (!e->dry && !e->stopped) guide(r, call->step, halves[0], halves[1]);
+    if (!e->dry && !e->stopped) {
+        guide(r, call->step, halves[0], halves[1]);
+        bool sound = wf_watch_result(e, halves[0], n);
+        if (sound) memcpy(call->step->out, halves[0], n * sizeof *halves[0]);
+        else if (call->fault->where == WF_SOUND) call->fault->where = WF_FAULT_GUIDED;
+    }
     wf_arena_release(&e->arena, mark);
 }
 
@@ -312,10 +329,54 @@ static weft_status read_text(const weft_run *r, wf_call *call, half halves[2], w
     return read_half(r, call, no, "step.negative", &halves[WF_UNCONDITIONAL], err);
 }
 
+/* What the caller gave, where the result is not finite. */
+static weft_status inputs_finite(const weft_step *s, weft_error *err)
+{
+    WF_TRY(wf_input_finite("step.latent", -1, s->latent, s->latent_len, err));
+    WF_TRY(wf_input_finite("step.extra", -1, s->extra, s->extra_len, err));
+    WF_TRY(wf_texts_finite("step.text", s->text, s->text_count, err));
+    WF_TRY(wf_texts_finite("step.negative", s->negative, s->negative_count, err));
+    WF_TRY(wf_input_finite("step.time_ids", -1, s->time_ids, s->time_ids_len, err));
+    return wf_input_finite("step.negative_time_ids", -1, s->negative_time_ids,
+                           s->negative_time_ids_len, err);
+}
+
+/* Name the prediction that is not finite. */
+static void name_fault(weft_run *r, const wf_call *call)
+{
+    const wf_step_fault *f = call->fault;
+    bool base = call->base && f->branch + 1 == call->evaluations;
+    char half[40] = "", branch[40] = "";
+
+    if (call->guided)
+        wf_format(half, sizeof half, ", %s half",
+                  f->half == WF_UNCONDITIONAL ? "unconditional" : "conditional");
+    if (call->evaluations > 1)
+        wf_format(branch, sizeof branch, base ? " of the base" : " of branch %d",
+                  (int)f->branch);
+    if (f->where == WF_FAULT_COMBINED)
+        wf_format(r->result, sizeof r->result, "what the method makes of finite predictions%s", half);
+    else if (f->where == WF_FAULT_GUIDED)
+        wf_format(r->result, sizeof r->result, "what guidance makes of finite predictions");
+    else
+        wf_format(r->result, sizeof r->result, "the prediction%s%s", branch, half);
+}
+
+/* The fault lies with the caller, or is looked for once more in every layer. */
+static weft_status find_cause(weft_run *r, const wf_call *call, weft_error *err)
+{
+    WF_TRY(inputs_finite(call->step, err));
+    name_fault(r, call);
+    if (call->fault->where == WF_FAULT_PREDICTION && wf_run_look_again(r))
+        wf_step_forward(r, &r->exec, &r->memory, call);
+    return WEFT_OK;
+}
+
 weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
 {
     weft_step s;
-    wf_call call = { .step = &s };
+    wf_step_fault fault = { .where = WF_SOUND };
+    wf_call call = { .step = &s, .fault = &fault };
     half halves[2] = { { .time_ids = { 0 } } };
 
     if (r == NULL || given == NULL)
@@ -342,14 +403,18 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     WF_TRY(read_time_ids(r, &s, halves, err));
 
     int64_t passes = guided && (s.flags & WEFT_STEP_SPLIT_GUIDANCE) != 0 ? 2 : 1;
-    WF_TRY(wf_run_begin(r, "step", passes * r->memory.step_layers, err));
+    WF_TRY(wf_run_begin(r, "step", "the prediction", passes * r->memory.step_layers, err));
     fill_samples(r, &call, halves);
     r->exec.deltas = r->memory.phase[index].deltas;
     r->exec.slots = phase->slots;
-    r->exec.cells = wf_sheet_cells(phase, row);
+    r->exec.cells = phase->cells;
+    r->exec.lines = phase->lines + row->at;
+    r->exec.patches = phase->patched_count;
     r->exec.vectors = phase->vectors;
     r->exec.masks = r->memory.masks.of;
     r->exec.branch = r->memory.branch;
     wf_step_forward(r, &r->exec, &r->memory, &call);
-    return wf_run_end(r, err);
+    weft_status st = r->watch.found ? find_cause(r, &call, err) : WEFT_OK;
+    weft_status end = wf_run_end(r, st == WEFT_OK ? err : NULL);
+    return st != WEFT_OK ? st : end;
 }

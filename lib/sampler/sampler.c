@@ -458,12 +458,11 @@ static weft_status check_order(const weft_sampler *s, int32_t call, size_t len, 
 static void take_step(weft_sampler *s, int32_t call, const float *prediction, const float *noise,
                       float *x)
 {
-    float *clipped = s->memory + ((size_t)s->solver->history + 1) * s->len;
-
-    if (!wf_clips(s)) {
+    if (!wf_clips(s)) { /* there may be no memory at all */
         s->solver->step(s, call, prediction, noise, s->memory, x, s->len);
         return;
     }
+    float *clipped = s->memory + ((size_t)s->solver->history + 1) * s->len;
     wf_clip(s, call, prediction, x, clipped, s->len);
     s->prediction = WEFT_PREDICT_SAMPLE;
     s->answer = prediction;

@@ -4,6 +4,8 @@
  * turned off, and the weights it loads must not depend on that. Sources are unaligned, since old
  * writers do not pad their headers. All files are little-endian; so are the machines that weft
  * builds for. */
+#include <math.h>
+
 #include "tensor/dtype.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -228,5 +230,67 @@ bool wf_narrow(void *dst, wf_dtype type, const float *src, size_t n)
     }
     for (size_t i = 0; i < n && (type == WF_F8_E4M3 || type == WF_F8_E5M2); i++)
         bytes[i] = to_f8(src[i], type);
+    return true;
+}
+
+/* What rounds beyond the largest number of a type: half a step above it, where the tie is to even. */
+static float beyond(wf_dtype type)
+{
+    switch (type) {
+    case WF_F16:     return 65520;
+    case WF_BF16:    return 0x1.ffp127f;
+    case WF_F8_E4M3: return 464.00003f; /* 464 itself is rounded to 448 */
+    case WF_F8_E5M2: return 61440;
+    default:         return INFINITY;
+    }
+}
+
+size_t wf_narrow_fails(wf_dtype type, const float *src, size_t n)
+{
+    float limit = beyond(type);
+
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(src[i]) < limit)) return i;
+    return n;
+}
+
+const char *wf_dtype_for(float v)
+{
+    if (wf_narrow_fails(WF_F16, &v, 1) == 1) return "F16, BF16 or F32";
+    if (wf_narrow_fails(WF_BF16, &v, 1) == 1) return "BF16 or F32";
+    return wf_narrow_fails(WF_F32, &v, 1) == 1 ? "F32" : NULL;
+}
+
+/* An exponent of all ones is an infinity or no number: one more overflows into the sign. So a block
+ * is looked at without a branch, and without an instruction that any processor lacks. */
+size_t wf_not_finite(const float *v, size_t n)
+{
+    enum { BLOCK = 64 };
+
+    for (size_t i = 0; i < n; i += BLOCK) {
+        size_t   end = WF_MIN(i + BLOCK, n);
+        uint32_t any = 0, bits;
+        for (size_t k = i; k < end; k++) {
+            memcpy(&bits, &v[k], sizeof bits);
+            any |= (bits & 0x7fffffffu) + 0x00800000u;
+        }
+        for (size_t k = i; k < end && any >> 31 != 0; k++)
+            if (!(v[k] - v[k] == 0.0f)) return k;
+    }
+    return n;
+}
+
+bool wf_finite_any(const void *src, wf_dtype type, size_t n)
+{
+    enum { PIECE = 256 };
+    const uint8_t *at = src;
+    size_t         size = (size_t)wf_dtype_bits(type) / 8;
+    float          piece[PIECE];
+
+    for (size_t i = 0; i < n; i += PIECE) {
+        size_t some = WF_MIN((size_t)PIECE, n - i);
+        if (!wf_widen_any(piece, at + i * size, type, some)) return true;
+        if (wf_not_finite(piece, some) < some) return false;
+    }
     return true;
 }

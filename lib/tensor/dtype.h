@@ -21,5 +21,14 @@ uint16_t    wf_f16_from_f32(float v); /* round to nearest even, here and below *
 /* dst = src in F32, F16, BF16, F8_E4M3 or F8_E5M2, as torch narrows: too large is infinite, in
  * F8_E4M3 448. False for other types. dst may be unaligned. */
 bool        wf_narrow(void *dst, wf_dtype type, const float *src, size_t n);
+/* Index of the first value that the type has no finite number for; n if it has one for each. Types
+ * as in wf_narrow(), and F64. */
+size_t      wf_narrow_fails(wf_dtype type, const float *src, size_t n);
+/* The types that have one for v, for a message: "BF16 or F32"; NULL if none of wf_narrow()'s has. */
+const char *wf_dtype_for(float v);
+/* Index of the first of n floats that is infinite or no number; n: all are finite. */
+size_t      wf_not_finite(const float *v, size_t n);
+/* Are n elements finite? Types that do not widen pass. */
+bool        wf_finite_any(const void *src, wf_dtype type, size_t n);
 
 #endif

@@ -65,6 +65,7 @@ static void structs(void)
     F(weft_adapter_options, struct_size); F(weft_adapter_options, flags); F(weft_adapter_options, allocator);
     F(weft_adapter_options, log); F(weft_adapter_options, log_user); F(weft_adapter_options, config);
     F(weft_adapter_options, name); F(weft_adapter_options, config_text);
+    F(weft_adapter_options, alpha); F(weft_adapter_options, scale);
 
     S(weft_adapter_info);
     F(weft_adapter_info, struct_size); F(weft_adapter_info, base); F(weft_adapter_info, name);
@@ -79,7 +80,8 @@ static void structs(void)
     F(weft_module_info, struct_size); F(weft_module_info, rank); F(weft_module_info, name);
     F(weft_module_info, key); F(weft_module_info, out); F(weft_module_info, in); F(weft_module_info, kernel);
     F(weft_module_info, alpha); F(weft_module_info, scale); F(weft_module_info, has_alpha);
-    F(weft_module_info, family);
+    F(weft_module_info, family); F(weft_module_info, alpha_key); F(weft_module_info, alpha_source);
+    F(weft_module_info, reserved0);
     S(weft_save_options);
     F(weft_save_options, struct_size); F(weft_save_options, flags); F(weft_save_options, dialect);
     F(weft_save_options, reserved0);
@@ -244,6 +246,7 @@ static void constants(void)
 {
     C(WEFT_OK); C(WEFT_E_ARG); C(WEFT_E_NOMEM); C(WEFT_E_IO); C(WEFT_E_FORMAT); C(WEFT_E_MISMATCH);
     C(WEFT_E_UNSUPPORTED); C(WEFT_E_STATE); C(WEFT_E_CANCELLED); C(WEFT_E_INTERNAL);
+    C(WEFT_E_NOT_FINITE);
     C(WEFT_LOG_INFO); C(WEFT_LOG_WARN);
     C(WEFT_OPEN_COPY); C(WEFT_OPEN_V); C(WEFT_OPEN_EPSILON);
     C(WEFT_BASE_UNKNOWN); C(WEFT_BASE_SD1); C(WEFT_BASE_SD2); C(WEFT_BASE_SDXL);
@@ -258,6 +261,8 @@ static void constants(void)
     C(WEFT_MERGE_PRUNE); C(WEFT_MERGE_MIXER); C(WEFT_MAJORITY_TOTAL); C(WEFT_MAJORITY_FREQUENCY);
     C(WEFT_MERGE_FACTORS); C(WEFT_MERGE_DOUBLE_SCALE); C(WEFT_MERGE_KOHYA); C(WEFT_MERGE_DIRECTION);
     C(WEFT_SOURCE_PARTIAL); C(WEFT_SOURCE_TEXT_WEIGHT);
+    C(WEFT_ALPHA_UNUSED); C(WEFT_ALPHA_TENSOR); C(WEFT_ALPHA_CONFIG); C(WEFT_ALPHA_METADATA);
+    C(WEFT_ALPHA_OPTION); C(WEFT_ALPHA_UNSAID);
     C(WEFT_KEY_MATCHED); C(WEFT_KEY_UNMATCHED); C(WEFT_KEY_SHAPE_MISMATCH); C(WEFT_KEY_IGNORED);
     C(WEFT_PATH_AUTO); C(WEFT_PATH_SIDE); C(WEFT_PATH_MERGED);
     C(WEFT_MIXED_DELTA); C(WEFT_MIXED_INSIDE); C(WEFT_MIXED_STACK); C(WEFT_MIXED_DIRECTION);
@@ -271,7 +276,7 @@ static void constants(void)
     C(WEFT_KLORA_GAMMA_CODE); C(WEFT_KLORA_GAMMA_PAPER); C(WEFT_KLORA_GAMMA_NONE);
     C(WEFT_KLORA_BY_CALL); C(WEFT_KLORA_BY_STEP);
     C(WEFT_KLORA_WRAP); C(WEFT_KLORA_IGNORE_ALPHA); C(WEFT_KLORA_ATTENTION_ONLY); C(WEFT_KLORA_PAPER_BETA);
-    C(WEFT_RUN_KEEP_TEXT);
+    C(WEFT_RUN_KEEP_TEXT); C(WEFT_RUN_UNCHECKED);
     C(WEFT_ENCODE_TRUNCATE); C(WEFT_ENCODE_ADAPTER); C(WEFT_ENCODE_WEIGHTS); C(WEFT_ENCODE_NO_MEAN);
     C(WEFT_ENCODE_FROM_EMPTY); C(WEFT_ENCODE_COMMA);
     C(WEFT_STEP_SPLIT_GUIDANCE); C(WEFT_STEP_TEXT_PER_BRANCH);

@@ -67,6 +67,7 @@ START_TEST(every_status_has_its_name)
     ck_assert_str_eq(weft_status_name(WEFT_E_STATE), "WEFT_E_STATE");
     ck_assert_str_eq(weft_status_name(WEFT_E_CANCELLED), "WEFT_E_CANCELLED");
     ck_assert_str_eq(weft_status_name(WEFT_E_INTERNAL), "WEFT_E_INTERNAL");
+    ck_assert_str_eq(weft_status_name(WEFT_E_NOT_FINITE), "WEFT_E_NOT_FINITE");
     ck_assert_str_eq(weft_status_name(-12345), "WEFT_E_UNKNOWN");
     ck_assert_str_eq(weft_status_name(7), "WEFT_E_UNKNOWN");
 }

@@ -81,15 +81,17 @@ static inline void write_text(const char *path, const char *text)
     ck_assert_int_eq(wf_file_write(path, text, strlen(text), &err), WEFT_OK);
 }
 
-/* Write, open, unlink. NULL with err filled where opening fails. */
-static inline weft_adapter *adapter_with(const char *keys, const char *metadata)
+/* Write, open, unlink. NULL with err filled where opening fails. `alpha`: of modules whose alpha nothing says. */
+static inline weft_adapter *adapter_given(const char *keys, const char *metadata, float alpha)
 {
-    const char   *dir = test_dir(), *path = in_dir(dir, "a.safetensors");
-    weft_adapter *a = NULL;
+    const char          *dir = test_dir(), *path = in_dir(dir, "a.safetensors");
+    weft_adapter_options o = WEFT_ADAPTER_OPTIONS_INIT;
+    weft_adapter        *a = NULL;
 
+    o.alpha = alpha;
     write_keys_with(path, keys, metadata);
     memset(&err, 0, sizeof err);
-    weft_status st = weft_adapter_open(path, NULL, &a, &err);
+    weft_status st = weft_adapter_open(path, &o, &a, &err);
     ck_assert_int_eq(st, err.code);
     if (st != WEFT_OK) {
         ck_assert_ptr_null(a);
@@ -98,6 +100,11 @@ static inline weft_adapter *adapter_with(const char *keys, const char *metadata)
     unlink(path);
     test_rmdir(dir);
     return a;
+}
+
+static inline weft_adapter *adapter_with(const char *keys, const char *metadata)
+{
+    return adapter_given(keys, metadata, 0);
 }
 
 static inline weft_adapter *adapter_of(const char *keys)
@@ -175,7 +182,7 @@ static inline size_t file_bytes(const bytes *b, uint8_t *out)
 static inline weft_status parse_bytes(const bytes *b, weft_adapter **out)
 {
     static uint8_t  file[20000];
-    const wf_source      source = { "memory", NULL, NULL };
+    const wf_source      source = { .name = "memory" };
     const weft_allocator heap = wf_allocator(NULL);
     weft_tensors        *t = NULL;
     size_t               n = file_bytes(b, file);

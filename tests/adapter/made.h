@@ -24,8 +24,9 @@ static inline void put(made *f, const char *key, const float *data, int64_t a, i
     put_as(f, key, "F32", data, a, b, c);
 }
 
-/* NULL with err filled where it is refused. `metadata`: diffusers' copy of the configuration, or NULL. */
-static inline weft_adapter *open_with(const made *f, const char *config, const char *metadata, const weft_allocator *alloc)
+/* NULL with err filled where it is refused. `metadata`: diffusers' copy of the configuration, or NULL; `scale`: where nothing
+ * says alpha, or 0. */
+static inline weft_adapter *open_scaled(const made *f, const char *config, const char *metadata, const weft_allocator *alloc, float scale)
 {
     const char          *pairs[] = { "lora_adapter_metadata", metadata };
     weft_adapter_options o = WEFT_ADAPTER_OPTIONS_INIT;
@@ -37,11 +38,17 @@ static inline weft_adapter *open_with(const made *f, const char *config, const c
     o.name = "made";
     o.config_text = config;
     o.allocator = alloc;
+    o.scale = scale;
     weft_status st = weft_adapter_create(t, &o, &a, &err);
     weft_tensors_free(t);
     ck_assert_int_eq(st != WEFT_OK, a == NULL);
     if (a == NULL) check_one_line(&err);
     return a;
+}
+
+static inline weft_adapter *open_with(const made *f, const char *config, const char *metadata, const weft_allocator *alloc)
+{
+    return open_scaled(f, config, metadata, alloc, 0);
 }
 
 static inline weft_adapter *opened(const made *f, const char *config)

@@ -75,11 +75,35 @@ static const struct {
     { "base_model.model.encoder.layers.0.x.lora_A.weight base_model.model.encoder.layers.0.x.lora_B.weight",
       "peft", "text_encoder.text_model.encoder.layers.0.x" },
     { "up_blocks.0.x.lora_A.weight up_blocks.0.x.lora_B.weight", "peft", "unet.up_blocks.0.x" },
+
+    /* what wraps a model when it is saved: a script's PEFT inside a pipeline, DDP, torch.compile, ... */
+    { "unet.base_model.model.down_blocks.0.x.lora_A.weight unet.base_model.model.down_blocks.0.x.lora_B.weight",
+      "diffusers", "unet.down_blocks.0.x" },
+    { "module.unet._orig_mod.base_model.model.conv_in.lora_A.weight "
+      "module.unet._orig_mod.base_model.model.conv_in.lora_B.weight", "diffusers", "unet.conv_in" },
+    { "base_model.model.unet.conv_in.lora_A.weight base_model.model.unet.conv_in.lora_B.weight",
+      "peft", "unet.conv_in" },
+    { "_orig_mod.module.base_model.model.down_blocks.0._fsdp_wrapped_module.x.lora_A.default.weight "
+      "_orig_mod.module.base_model.model.down_blocks.0._fsdp_wrapped_module.x.lora_B.default.weight",
+      "peft", "unet.down_blocks.0.x" },
+    { "state_dict.model.text_encoder.module.text_model.x.lora_A.weight "
+      "state_dict.model.text_encoder.module.text_model.x.lora_B.weight", "diffusers", "text_encoder.text_model.x" },
+    { "module.unet.unet.x.attn2.to_v.lora.down.weight module.unet.unet.x.attn2.to_v.lora.up.weight",
+      "diffusers-old", "unet.x.attn2.to_v" },
+    { "module.lora_unet_mid_block_x.lora_down.weight module.lora_unet_mid_block_x.lora_up.weight",
+      "kohya", "lora_unet_mid_block_x" },
+    { "model.diffusion_model.input_blocks.4.1.proj_in.lora_up.weight "
+      "model.diffusion_model.input_blocks.4.1.proj_in.lora_down.weight", "kohya", "lora_unet_input_blocks_4_1_proj_in" },
+    { "lycoris__orig_mod_mid_block_x.lora_up.weight lycoris__orig_mod_mid_block_x.lora_down.weight",
+      "lycoris", "lora_unet_mid_block_x" },
+    { "lycoris__orig_mod_text_model_x.lora_up.weight lycoris__orig_mod_text_model_x.lora_down.weight",
+      "lycoris", "lora_te1_text_model_x" },
 };
 
 START_TEST(key_is_read_as_its_dialect_means_it)
 {
-    weft_adapter *a = adapter_of(spellings[_i].keys);
+    bool          peft = strcmp(spellings[_i].dialect, "peft") == 0; /* which does not open without an alpha */
+    weft_adapter *a = adapter_given(spellings[_i].keys, NULL, peft ? 2 : 0);
 
     ck_assert_msg(a != NULL, "%s", err.text);
     ck_assert_str_eq(info_of(a).dialect, spellings[_i].dialect);
@@ -91,18 +115,20 @@ START_TEST(key_is_read_as_its_dialect_means_it)
     ck_assert_int_eq(m.in, 4);
     ck_assert_int_eq(m.out, 3);
     ck_assert_int_eq(m.kernel, 1);
-    ck_assert_int_eq(m.has_alpha, 0);
+    ck_assert_int_eq(m.has_alpha, peft);
     ck_assert_float_eq(m.alpha, 2);
     ck_assert_float_eq(m.scale, 1); /* no alpha: the rank, so 1 */
+    ck_assert_int_eq(m.alpha_source, peft ? WEFT_ALPHA_OPTION : WEFT_ALPHA_UNSAID);
     weft_adapter_free(a);
 }
 END_TEST
 
 START_TEST(dialects_mix_in_one_file)
 {
-    weft_adapter *a = adapter_of("lora_unet_a.lora_down.weight lora_unet_a.lora_up.weight unet.b.lora_A.weight "
-                                 "unet.b.lora_B.weight unet.c.lora.down.weight unet.c.lora.up.weight "
-                                 "base_model.model.mid_block.d.lora_A.weight base_model.model.mid_block.d.lora_B.weight");
+    weft_adapter *a = adapter_given("lora_unet_a.lora_down.weight lora_unet_a.lora_up.weight unet.b.lora_A.weight "
+                                    "unet.b.lora_B.weight unet.c.lora.down.weight unet.c.lora.up.weight "
+                                    "base_model.model.mid_block.d.lora_A.weight "
+                                    "base_model.model.mid_block.d.lora_B.weight", NULL, 2);
     ck_assert_msg(a != NULL, "%s", err.text);
     ck_assert_str_eq(info_of(a).dialect, "kohya + diffusers + diffusers-old + peft");
     ck_assert_int_eq(info_of(a).modules, 4);
@@ -230,7 +256,10 @@ static bool matches(const char *pattern, const char *module)
 
 START_TEST(patterns_match_to_the_end_from_a_dot)
 {
-    static const char *const unread[] = { "a(b|c)", "to_[qk]", "a{2}", "a|b", "*a", "a**", "\\d", "a\\", "a^b", "a$b" };
+    static const char *const unread[] = {
+        "*a", "a**", "a*+", "a\\", "a(b", "a)b", "[ab", "[b-a]", "[a-\\d]", "\\1", "(?=a)a", "(?P<x>a)", "(?i)a", "a{1001}",
+        "((a{100}){100}){100}", "^*a", "a\\", "(?", "a{2}{3}", "[\xc3\xa9]",
+    };
     bool known;
 
     ck_assert(matches("to_q", "to_q"));
@@ -248,6 +277,7 @@ START_TEST(patterns_match_to_the_end_from_a_dot)
     ck_assert(!matches("^attn1.to_q", "x.attn1.to_q"));
     ck_assert(!matches("to_.+", "x.to_"));
     ck_assert(!matches("block\\.x", "blocksx"));
+    ck_assert(!matches("a^b", "ab") && !matches("a$b", "ab")); /* places that nothing is at */
     for (size_t i = 0; i < WF_LEN(unread); i++) {
         ck_assert(!wf_config_matches(unread[i], "abc", &known));
         ck_assert_msg(!known, "%s", unread[i]);
@@ -365,7 +395,7 @@ START_TEST(folder_tells_the_second_text_encoder)
 {
     static const char keys[] = "base_model.model.text_model.encoder.layers.0.x.lora_A.weight "
                                "base_model.model.text_model.encoder.layers.0.x.lora_B.weight";
-    weft_adapter *a = peft_folder("text_encoder_2", "{}", keys);
+    weft_adapter *a = peft_folder("text_encoder_2", "{\"lora_alpha\":2}", keys);
 
     ck_assert_msg(a != NULL, "%s", err.text);
     ck_assert_str_eq(module_of(a, 0).name, "text_encoder_2.text_model.encoder.layers.0.x");
@@ -383,12 +413,14 @@ static const struct { const char *config; weft_status code; const char *word; } 
     { "{\"fan_in_fan_out\":true}", WEFT_E_UNSUPPORTED, "fan_in_fan_out is set" },
     { "{\"layer_replication\":[[0,1]]}", WEFT_E_UNSUPPORTED, "layer_replication is set" },
     { "{\"init_lora_weights\":\"pissa_niter_4\"}", WEFT_E_UNSUPPORTED, "pissa_niter_4, which takes a random approximation" },
-    { "{\"r\":4}", WEFT_E_FORMAT, "says rank 4 for down_blocks.0.to_k, whose factors have rank 2" },
-    { "{\"r\":2,\"rank_pattern\":{\"to_k\":3}}", WEFT_E_FORMAT, "says rank 3 for down_blocks.0.to_k" },
+    { "{\"r\":4,\"lora_alpha\":4}", WEFT_E_FORMAT, "says rank 4 for down_blocks.0.to_k, whose factors have rank 2" },
+    { "{\"r\":2,\"lora_alpha\":2,\"rank_pattern\":{\"to_k\":3}}", WEFT_E_FORMAT, "says rank 3 for down_blocks.0.to_k" },
     { "{\"lora_alpha\":\"8\"}", WEFT_E_FORMAT, "lora_alpha for down_blocks.0.to_k is not a number" },
     { "{\"alpha_pattern\":[1]}", WEFT_E_FORMAT, "alpha_pattern is not an object" },
-    { "{\"alpha_pattern\":{\"to_(q|k)\":1}}", WEFT_E_UNSUPPORTED, "'to_(q|k)' is a regular expression" },
+    { "{\"alpha_pattern\":{\"(?!x)to_k\":1}}", WEFT_E_UNSUPPORTED, "'(?!x)to_k' is a regular expression" },
     { "{\"lora_alpha\":1e300}", WEFT_E_FORMAT, "not a finite number" },
+    { "{\"r\":2}", WEFT_E_UNSUPPORTED, "nothing says its alpha, without which the scale is not known; PEFT keeps it in "
+      "adapter_config.json, which leaves it out here" },
     { "{\"r\":2,\"r\":3}", WEFT_E_FORMAT, "adapter_config.json" },
     { "[1]", WEFT_E_FORMAT, "adapter_config.json" },
     { "{", WEFT_E_FORMAT, "adapter_config.json" },
@@ -550,7 +582,7 @@ START_TEST(adalora_of_an_endless_rank_is_refused)
             tensor("base_model.model.mid_block.a.lora_A", A1, 2, 2, 4), tensor("base_model.model.mid_block.a.lora_B", B1, 2, 3, 2),
             tensor("base_model.model.mid_block.a.lora_E", A1, 2, 2, 1), tensor("base_model.model.mid_block.a.ranknum", &ends[i], 0, 0, 0),
         };
-        ck_assert_ptr_null(peft_module("{\"peft_type\":\"ADALORA\"}", t, 4));
+        ck_assert_ptr_null(peft_module("{\"peft_type\":\"ADALORA\",\"init_r\":2,\"lora_alpha\":4}", t, 4));
         ck_assert_int_eq(err.code, WEFT_E_FORMAT);
         ck_assert_ptr_nonnull(strstr(err.text, i == 0 ? "ranknum holds infinity" : "ranknum holds NaN"));
     }

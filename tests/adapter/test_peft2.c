@@ -241,7 +241,8 @@ START_TEST(gralora_is_a_pair_where_that_is_less)
             int j = o / 3, n = i / 3;
             want[o * 6 + i] = (double)A[(n * 3 + i % 3) * 2 + j] * (double)B[(j * 2 + n) * 3 + o % 3] + (double)up[o] * (double)down[i];
         }
-    weft_adapter *a = opened(&f, NULL); /* alpha is the rank: scale 1 */
+    weft_adapter *a = open_scaled(&f, NULL, NULL, NULL, 1);
+    ck_assert_msg(a != NULL, "%s", err.text);
     sample        s = { .count = 0 };
     lay(&s, NULL, 6, 6, 1);
     ck_assert_int_eq(wf_module_form(wf_adapter_module(a, 0), &s.l), WF_FORM_PAIR);
@@ -292,7 +293,8 @@ START_TEST(bases_of_all_modules_may_be_repeated)
 
     put(&f, X("randlora_A"), f.t[2].data, 2, 1, 4);
     put(&f, X("randlora_B"), f.t[3].data, 5, 3, 2);
-    weft_adapter *a = opened(&f, NULL);
+    weft_adapter *a = open_scaled(&f, NULL, NULL, NULL, 1);
+    ck_assert_msg(a != NULL, "%s", err.text);
     for (size_t i = 0; i < wf_tensors_count(a->tensors); i++) ck_assert_int_ne(a->key_module[i], WF_KEY_UNREAD);
     weft_adapter_free(a);
     f.t[4].data = other;
@@ -536,8 +538,10 @@ START_TEST(sums_without_memory_say_so)
     if (_i == 4) f = randlora_file(X("randlora_A"), X("randlora_B")), out = 4, in = 3;
     if (_i >= 5) f = lora_file(1, 2, 4);
     if (_i == 7) f = delora_file(ones, false), in = 2;
-    weft_adapter *a = opened(&f, _i < (int)WF_LEN(configs) ? configs[_i] : NULL);
+    const char   *config = _i < (int)WF_LEN(configs) ? configs[_i] : NULL;
+    weft_adapter *a = open_scaled(&f, config, NULL, NULL, _i == 3 || _i == 4 ? 1 : 0); /* those have an alpha */
     sample        s = { .count = 0 };
+    ck_assert_msg(a != NULL, "%s", err.text);
     s.m = *wf_adapter_module(a, 0);
     lay(&s, W, out, in, 1);
     ck_assert(wf_module_fits(&s.m, &s.l));

@@ -319,6 +319,46 @@ START_TEST(factors_can_be_halved)
 }
 END_TEST
 
+/* What F16 has not would come back as infinity; what no type has is written as nothing at all. */
+START_TEST(factors_that_overflow_are_refused)
+{
+    static const struct { float factor, alpha; uint32_t flags; int32_t dialect; const char *said; } cases[] = {
+        { 70000, 2, WEFT_SAVE_HALF, WEFT_DIALECT_KOHYA,
+          "lora_down.weight holds 70000, which F16 does not: as BF16 or F32 it can be written, without WEFT_SAVE_HALF" },
+        { -1e30f, 1e30f, 0, WEFT_DIALECT_KOHYA, "would hold infinity: its scale is beyond reason" }, /* the bias is scaled */
+    };
+    static const char stem[] = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
+    static float down[8], up[8], bias[8];
+    weft_model  *model = model_of(file_called("peft_lora"));
+    char         keys[3][120];
+
+    snprintf(keys[0], sizeof keys[0], "%s.lora_A.weight", stem);
+    snprintf(keys[1], sizeof keys[1], "%s.lora_B.weight", stem);
+    snprintf(keys[2], sizeof keys[2], "%s.lora_B.bias", stem);
+    for (size_t i = 0; i < WF_LEN(cases); i++) {
+        const char          *dir = test_dir();
+        char                 path[300];
+        weft_save_options    o = { sizeof o, cases[i].flags, cases[i].dialect, 0 };
+        weft_adapter_options with = WEFT_ADAPTER_OPTIONS_INIT;
+        weft_adapter        *a;
+        weft_tensors        *made;
+        down[3] = bias[1] = cases[i].factor;
+        weft_tensor_out t[] = { tensor(keys[0], down, 2, 1, 8), tensor(keys[1], up, 2, 8, 1), tensor(keys[2], bias, 1, 8, 0) };
+        with.alpha = cases[i].alpha;
+        ck_assert_int_eq(weft_tensors_create(t, i == 0 ? 2 : 3, NULL, 0, NULL, &made, &err), WEFT_OK);
+        ck_assert_msg(weft_adapter_create(made, &with, &a, &err) == WEFT_OK, "%s", err.text);
+        snprintf(path, sizeof path, "%s/wild.safetensors", dir);
+        ck_assert_int_eq(weft_adapter_save(a, model, path, &o, &err), WEFT_E_UNSUPPORTED);
+        ck_assert_msg(strstr(err.text, cases[i].said) != NULL, "%s", err.text);
+        check_one_line(&err);
+        test_rmdir(dir); /* nothing is left in it */
+        weft_adapter_free(a);
+        weft_tensors_free(made);
+    }
+    weft_model_free(model);
+}
+END_TEST
+
 /* PEFT's alpha of 0 adds nothing, and kohya's is the rank: what adds nothing must not come back at full strength. */
 START_TEST(alpha_of_zero_stays_without_effect)
 {
@@ -533,6 +573,7 @@ int main(void)
     suite_add_tcase(s, t);
     t = tcase_create("options and failures");
     tcase_add_test(t, factors_can_be_halved);
+    tcase_add_test(t, factors_that_overflow_are_refused);
     tcase_add_test(t, alpha_of_zero_stays_without_effect);
     tcase_add_test(t, a_stored_alpha_that_says_otherwise_is_replaced);
     tcase_add_test(t, a_rotation_without_a_constraint_says_so);

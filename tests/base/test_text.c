@@ -132,6 +132,9 @@ START_TEST(patterns_agree_with_the_definition)
                     spell(p, i, pl, "ab*?", 4);
                     spell(s, j, sl, "ab", 2);
                     if (wf_glob_any(p, s) != slow_glob(p, s)) ck_abort_msg("\"%s\" on \"%s\"", p, s);
+                    wf_glob_tidy(p); /* says the same, and no star stands beside another */
+                    if (wf_glob_any(p, s) != slow_glob(p, s) || strstr(p, "**") != NULL)
+                        ck_abort_msg("tidied to \"%s\" on \"%s\"", p, s);
                 }
 }
 END_TEST

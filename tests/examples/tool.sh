@@ -261,6 +261,11 @@ prints '^  rank      8' "$weft" inspect $hatching
 prints 'hatched style \([0-9]+\)' "$weft" inspect $hatching
 prints 'alpha' "$weft" inspect $hatching --keys
 prints 'peft' "$weft" inspect $model/adapters/rocket
+prints '^  scales    84 modules of lora, rank 8, alpha 4 \(tensor\), scale 0.5' "$weft" inspect $hatching
+prints 'to_q: lora, rank 8, alpha 8 \(configuration: lora_alpha\), scale 1' "$weft" inspect $model/adapters/rocket --keys
+prints '^  warning .*nothing says the alpha of 84 of its 84 modules.*--adapter-alpha' "$weft" inspect $model/adapters/mosaic.safetensors
+prints '^  scales    84 modules of lora, rank 8, alpha not said, scale 1' "$weft" inspect $model/adapters/mosaic.safetensors
+prints '118 modules of lora, rank 8, alpha 8 \(metadata: lora_alpha\), scale 1' "$weft" explain $model -a $monster
 for adapter in monster.safetensors rocket hatching.safetensors mosaic.safetensors; do
     prints 'against .* keys matched' "$weft" inspect $model/adapters/$adapter --model $model
 done
@@ -271,6 +276,27 @@ sd1=tests/data/models/tiny-sd1 mixed="-a tests/data/families/peft_lora -a tests/
 prints 'mixed +stack.* 12 layers of the UNet' "$weft" explain $sd1 $mixed --mixed stack
 refuses 1 'policy inside needs .* LoRA Switch' "$weft" explain $sd1 $mixed --mixed inside --compose switch
 that "a checkpoint under a policy" "$weft" merge -q $sd1 $mixed --mixed direction -o "$tmp/directed"
+
+# A PEFT file away from its configuration does not open until somebody says its alpha or its scale.
+alone=$tmp/alone.safetensors
+cp $model/adapters/rocket/adapter_model.safetensors $alone
+refuses 1 'alone: .*nothing says its alpha.* give --adapter-alpha or --adapter-scale$' "$weft" explain $model -a $alone
+"$weft" inspect $alone >"$tmp/said" 2>"$tmp/err"
+that "inspected" grep -q 'not an adapter: .*nothing says its alpha.* give --adapter-alpha' "$tmp/said"
+prints 'alpha 4 \(option: alpha\), scale 0.5' "$weft" explain $model -a $alone --adapter-alpha 4
+prints 'alpha 4 \(option: scale\), scale 0.5' "$weft" inspect $alone --adapter-scale 0.5
+that "converted" "$weft" convert -q $alone -m $model --adapter-alpha 4 -o "$tmp/said_alpha.safetensors"
+prints 'alpha 4 \(tensor\), scale 0.5' "$weft" inspect "$tmp/said_alpha.safetensors"
+draw -p "a rocket" -a $model/adapters/rocket -o "$tmp/folder.png" --no-parameters
+draw -p "a rocket" -a $alone --adapter-alpha 8 -o "$tmp/alone.png" --no-parameters
+that "the image of its folder" cmp "$tmp/folder.png" "$tmp/alone.png"
+refuses 1 'is given, but nothing is unsaid' "$weft" explain $model -a $hatching --adapter-alpha 4
+refuses 2 'adapter-scale is for an --adapter' "$weft" explain $model -c $word --adapter-scale 1
+"$weft" merge -q $model -a $alone:1000 --adapter-scale 1e5 -o "$tmp/wild" 2>"$tmp/said"
+that "a merged weight beyond its type is an error" test $? = 1 -a ! -e "$tmp/wild"
+that "of one line beside the warning" test "$(wc -l <"$tmp/said")" = 2
+that "that warns of the scale" grep -q '^weft: warning: alone: 106 of its 106 modules have a scale that no training gives' "$tmp/said"
+that "and names the layer" grep -q '^weft: unet.*: its merged weight has the value .* which F16 does not hold: .* BF16 or F32' "$tmp/said"
 
 # What a file is, its content tells; a file that is nothing to weft says why.
 prints 'tokens .*A1111' "$weft" inspect tests/data/fixtures/ti_a1111.pt
@@ -357,6 +383,45 @@ refuses 2 'multiples of' "$weft" generate $model -p x --size 63x64
 refuses 2 'not a whole number' "$weft" generate $model -p x --seed -1
 refuses 2 'stands in for' "$weft" generate $model -p x --conditioning "$tmp/base.safetensors"
 refuses 2 'no effect without guidance' "$weft" generate $model -p x -n y --guidance 1
+
+# ---- numbers that are not finite: nothing is drawn
+
+mkdir "$tmp/broken" && cp -r $model/* "$tmp/broken"
+chmod -R u+w "$tmp/broken"
+weights=$tmp/broken/unet/diffusion_pytorch_model.safetensors
+data=$((8 + $(od -An -tu8 -N8 "$weights")))                # conv_in.bias, which is F16, begins the data
+printf '\000\174' | dd of="$weights" bs=1 seek=$data conv=notrunc 2>/dev/null # an infinity
+refuses 1 'not finite: it began in unet.conv_in: a bias of the model' "$weft" generate "$tmp/broken" -q $few -p x \
+    -o "$tmp/broken.png" --save "$tmp/broken.safetensors"
+that "no picture" test ! -e "$tmp/broken.png" -a ! -e "$tmp/broken.safetensors"
+that "unless it is asked for" "$weft" generate "$tmp/broken" -q $few -p x -o "$tmp/broken.png" --unchecked
+rm -r "$tmp/broken"
+
+# ---- mapped or copied: which of the model's files does the process map while it draws?
+
+maps() {
+    "$weft" generate $model -q -p x -s 40 -g 1 -o "$tmp/maps.png" "$@" & drawing=$!
+    seen=no
+    while kill -0 $drawing 2>/dev/null; do
+        grep -qs diffusion_pytorch_model.safetensors /proc/$drawing/maps && seen=yes
+    done
+    wait $drawing && [ $seen = "$wanted" ]
+}
+if [ -r /proc/self/maps ]; then
+    wanted=yes that "weights are mapped" maps --map
+    wanted=no that "or copied" maps --copy
+fi
+refuses 2 'which of the two' "$weft" inspect $model --copy --map
+
+# ---- under a limit on addresses the tool ends, with a picture or a line
+
+if (ulimit -v 120000) 2>/dev/null && ! LC_ALL=C grep -aq __asan_init "$B/libweft.so"; then
+    under='ulimit -v "$1"; shift; exec timeout 60 "$@"'
+    refuses 1 'out of memory' sh -c "$under" sh 120000 "$weft" generate $model -q $few -p x -t 1 -o "$tmp/limited.png"
+    that "help" sh -c "$under" sh 120000 "$weft" --help
+    that "room for one work area" sh -c "$under" sh 400000 "$weft" generate $model -q $few -p x -t 1 \
+        -o "$tmp/limited.png"
+fi
 
 # ---- wrong files: status 1
 

@@ -91,7 +91,7 @@ static void look_at(weft_adapter *a, const weft_allocator *heap)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const weft_allocator heap = wf_allocator(NULL);
-    wf_source            source = { "fuzz", "text_encoder_2", NULL };
+    wf_source            source = { .name = "fuzz", .folder = "text_encoder_2" };
     weft_tensors        *t = NULL;
     weft_adapter        *a = NULL;
     weft_error           err;

@@ -40,18 +40,23 @@ use() {
     LD_LIBRARY_PATH=$lib "$tmp/shared"
 
     # Static: with the shared library out of sight, the same words link the archive. Debian's openblas.pc asks for
-    # gfortran, which only a static OpenBLAS needs; a machine without it is not our failure.
+    # gfortran, which `make deps` installs.
     mkdir "$tmp/a" && cp "$lib/libweft.a" "$tmp/a" && sed -i "s|^libdir=.*|libdir=$tmp/a|" "$tmp/pc/weft.pc"
     libs=$(pc --static --libs weft)
     for word in openblas png jansson utf8proc; do
         case $libs in *"$word"*) ;; *) echo "a static link lacks $word: $libs"; return 1 ;; esac
     done
-    if ! echo 'int main(void) { return 0; }' | $CC -x c - -o "$tmp/probe" -lgfortran 2>/dev/null; then
-        libs=$(echo "$libs" | sed 's/-lgfortran//g')
-    fi
-    $CC tests/install/hello.c $(pc --cflags weft) $libs -o "$tmp/static"
+    $CC tests/install/hello.c $(pc --cflags weft) $libs -o "$tmp/static" ||
+        { echo "a static link fails: 'make deps' installs what it takes"; return 1; }
     "$tmp/static"
     readelf -d "$tmp/static" | grep -q libweft && { echo "the static program needs libweft.so"; return 1; }
+
+    # Nothing shared at all, where every library is here as an archive too.
+    if echo 'int main(void) { return 0; }' | $CC -static -x c - -o "$tmp/probe" $(pkg-config --static --libs openblas libpng jansson libutf8proc) 2>/dev/null; then
+        $CC -static tests/install/hello.c $(pc --cflags weft) $libs -o "$tmp/whole"
+        "$tmp/whole"
+        readelf -d "$tmp/whole" | grep -q NEEDED && { echo "the whole program needs shared libraries"; return 1; }
+    fi
 
     tool "$root/bin/weft" "$lib"
     rm -r "$tmp/a"

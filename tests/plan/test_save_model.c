@@ -72,6 +72,41 @@ static const char *write_adapter(void)
     return in_scratch("all.safetensors");
 }
 
+/* ---- what a type cannot hold ------------------------------------------------------------------ */
+
+/* down (2, 8) and up (8, 2) are ones, so that each weight gets 2 * alpha / 2 = alpha, times the adapter's weight. */
+START_TEST(weights_that_overflow_their_type_are_refused)
+{
+    static const struct { float alpha, weight; const char *said; } cases[] = {
+        { 70000, 1, ", which F16 does not hold: merge into a model whose weights are BF16 or F32" }, /* F16 ends at 65504 */
+        { -1e10f, 1, ", which F16 does not hold: merge into a model whose weights are BF16 or F32" },
+        { 3e38f, 4, "has the value infinity, which no type holds" },
+    };
+#define TO_Q "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    static float ones[16];
+    weft_model *m = opened(folder_of("tiny-sd1"), NULL);
+
+    for (size_t i = 0; i < WF_LEN(ones); i++) ones[i] = 1;
+    for (size_t i = 0; i < WF_LEN(cases); i++) {
+        const weft_tensor_out t[] = {
+            { sizeof t[0], 0, "lora_unet_" TO_Q ".lora_down.weight", ones, { 2, 8 }, 2, NULL },
+            { sizeof t[0], 0, "lora_unet_" TO_Q ".lora_up.weight", ones, { 8, 2 }, 2, NULL },
+            { sizeof t[0], 0, "lora_unet_" TO_Q ".alpha", &cases[i].alpha, { 0 }, 0, NULL },
+        };
+        struct stat there;
+        must(weft_tensors_write(in_scratch("wild.safetensors"), t, WF_LEN(t), NULL, 0, &golden_err));
+        weft_plan *plan = plan_of(m, in_scratch("wild.safetensors"), cases[i].weight, WEFT_PATH_AUTO);
+        ck_assert_int_eq(weft_plan_save_model(plan, in_scratch("wild"), &golden_err), WEFT_E_UNSUPPORTED);
+        ck_assert_msg(strstr(golden_err.text, cases[i].said) != NULL, "%s", golden_err.text);
+        ck_assert_ptr_nonnull(strstr(golden_err.text, "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q: "
+                                                      "its merged weight has the value "));
+        ck_assert_int_ne(stat(in_scratch("wild/unet/diffusion_pytorch_model.safetensors"), &there), 0);
+        weft_plan_free(plan);
+    }
+    weft_model_free(m);
+}
+END_TEST
+
 /* ---- round trips ----------------------------------------------------------------------------- */
 
 static const struct trip {
@@ -385,6 +420,7 @@ int main(void)
     tcase_add_test(c, a_checkpoint_of_lightning_comes_back_plain);
     tcase_add_test(c, a_folder_comes_back_whole);
     tcase_add_test(c, what_cannot_be_saved);
+    tcase_add_test(c, weights_that_overflow_their_type_are_refused);
     tcase_add_test(c, tensors_that_share_their_memory);
     tcase_add_loop_test(c, without_memory_nothing_is_left, 0, 2);
     suite_add_tcase(s, c);

@@ -377,6 +377,36 @@ START_TEST(selections_bound_an_adapter)
 }
 END_TEST
 
+/* Every pattern meets every layer. Runs of stars are kept as one; a list without end is refused. */
+START_TEST(patterns_are_bounded)
+{
+    enum { MOST = 262144 };
+    weft_add_options add = WEFT_ADD_OPTIONS_INIT;
+    weft_plan *p = new_plan(model);
+    char *stars = malloc(1000001);
+
+    ck_assert_ptr_nonnull(stars);
+    memset(stars, '*', 1000000);
+    stars[1000000] = '\0';
+    add.select = stars;
+    FAILS(WEFT_E_ARG, "the select pattern has 1000000 characters, at most 262144 are taken", weft_plan_add(p, hat, 1, &add, &err));
+    add.select = NULL;
+    add.exclude = stars;
+    FAILS(WEFT_E_ARG, "the exclude pattern has 1000000 characters", weft_plan_add(p, hat, 1, &add, &err));
+    add.exclude = NULL;
+    add.select = stars;
+    stars[MOST + 1] = '\0';
+    FAILS(WEFT_E_ARG, "has 262145 characters", weft_plan_add(p, hat, 1, &add, &err));
+    stars[MOST] = '\0';
+    memcpy(stars + MOST - 7, ",unet.*", 7);
+    OK(weft_plan_add(p, hat, 1, &add, &err));
+    ck_assert_str_eq(p->entry[0].bound->select, "*,unet.*");
+    OK(weft_plan_seal(p, 2, &err));
+    free(stars);
+    weft_plan_free(p);
+}
+END_TEST
+
 START_TEST(patterns_that_select_nothing_are_refused)
 {
     weft_add_options add = WEFT_ADD_OPTIONS_INIT;
@@ -782,6 +812,7 @@ int main(void)
     tcase_add_test(t, each_method_has_its_text_policy);
     tcase_add_test(t, both_text_encoders_of_sdxl_take_part);
     tcase_add_test(t, selections_bound_an_adapter);
+    tcase_add_test(t, patterns_are_bounded);
     tcase_add_test(t, patterns_that_select_nothing_are_refused);
     tcase_add_test(t, stacks_hold_the_files_factors_part_by_part);
     tcase_add_test(t, paths_are_forced_or_chosen);

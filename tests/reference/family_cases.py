@@ -345,7 +345,8 @@ def moslora(exported):
         {"down": "lora_A.weight", "up": "lora_B.weight", "mixer": "lora_AB.weight"}
     head = "unet." if exported else "base_model.model."
     return by_hand(name, S1, "MoSLoRA", "diffusers 0.22" if exported else "peft", e,
-                   {"%s%s.%s" % (head, m, ends[s]): x[s] for (c, m), x in e.items() for s in ends}, dtype=F32, kind="MoSLoRA")
+                   {"%s%s.%s" % (head, m, ends[s]): x[s] for (c, m), x in e.items() for s in ends}, dtype=F32, kind="MoSLoRA",
+                   meta=None if exported else {"lora_alpha": "3"})
 
 
 def edlora():

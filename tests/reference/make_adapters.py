@@ -173,8 +173,9 @@ def build():
     save_file({"%s.%s.lora_%s.weight" % (c, m, s): v[s] for (c, m), v in e.items() for s in "AB"}, file("sd1_new_classic"))
     add("sd1_new_classic", "tiny-sd1", "diffusers", F16, "text_encoder.text_model.encoder.X.lora_A.weight, as transformers 4 names them; no metadata")
     e = both(sd1, 2, None, 1460, F32, attn, ())
-    save_file({"base_model.model.%s.lora_%s.default.weight" % (m, s): v[s] for (c, m), v in e.items() for s in "AB"}, file("sd1_peft_bare"))
-    add("sd1_peft_bare", "tiny-sd1", "peft", F32, "one file without a configuration, `.default` after lora_A: alpha is the rank")
+    save_file({"base_model.model.%s.lora_%s.default.weight" % (m, s): v[s] for (c, m), v in e.items() for s in "AB"}, file("sd1_peft_bare"),
+              metadata={"lora_alpha": "2"})
+    add("sd1_peft_bare", "tiny-sd1", "peft", F32, "one file without a configuration, `.default` after lora_A: alpha in plain metadata")
 
     # tiny-sd2
     lora.write_kohya(file("sd2_kohya"), both(sd2, 2, 4.0, 1500, F16, ("attn", "ff", "proj")))

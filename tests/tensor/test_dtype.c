@@ -214,6 +214,9 @@ START_TEST(floats_narrow_as_in_torch)
     ck_assert(wf_narrow(codes + 1, type, v, x->count));
     wf_widen_any(back, codes + 1, type, x->count);
     for (size_t i = 0; i < x->count; i++) {
+        bool fails = wf_narrow_fails(type, &v[i], 1) == 0; /* E4M3 has no infinity: what is beyond becomes 448 */
+        ck_assert_msg(fails == (type == WF_F8_E4M3 ? !(fabsf(v[i]) <= 464) : !isfinite(back[i])), "%a in %s", (double)v[i],
+                      wf_dtype_name(type));
         if (isnan(v[i]) ? isnan(back[i]) : memcmp(codes + 1 + i * item, want->data + i * item, item) == 0) continue;
         ck_abort_msg("%a in %s becomes %a", (double)v[i], wf_dtype_name(type), (double)back[i]);
     }
@@ -221,6 +224,27 @@ START_TEST(floats_narrow_as_in_torch)
     free(back);
     free(codes);
     weft_tensors_free(t);
+}
+END_TEST
+
+/* The largest float that is rounded down to a type's largest number, and the next. */
+START_TEST(what_a_type_cannot_hold_is_found)
+{
+    static const struct { wf_dtype type; float most; const char *others; } edges[] = {
+        { WF_F16, 0x1.ffdffep15f, "BF16 or F32" }, { WF_BF16, 0x1.fefffep127f, "F32" }, { WF_F8_E5M2, 0x1.dffffep15f, "F16, BF16 or F32" },
+        { WF_F8_E4M3, 464, "F16, BF16 or F32" },
+    };
+
+    for (size_t i = 0; i < WF_LEN(edges); i++) {
+        float v[] = { 1, edges[i].most, -edges[i].most, 0, -nextafterf(edges[i].most, INFINITY), 1 };
+        ck_assert_uint_eq(wf_narrow_fails(edges[i].type, v, WF_LEN(v)), 4);
+        ck_assert_uint_eq(wf_narrow_fails(edges[i].type, v, 4), 4);
+        ck_assert_str_eq(wf_dtype_for(v[4]), edges[i].others);
+    }
+    float wild[] = { 3e38f, NAN, INFINITY };
+    ck_assert_uint_eq(wf_narrow_fails(WF_F32, wild, 3), 1);
+    ck_assert_uint_eq(wf_narrow_fails(WF_F64, wild + 2, 1), 0);
+    ck_assert_ptr_null(wf_dtype_for(NAN));
 }
 END_TEST
 
@@ -234,11 +258,57 @@ START_TEST(no_other_type_is_narrowed_to)
 }
 END_TEST
 
+/* Every exponent, both signs: exactly those of all ones are found, at every place of every length. */
+START_TEST(what_is_not_finite_is_found_where_it_is)
+{
+    static float v[200];
+    float        one[1];
+
+    for (uint32_t top = 0; top < 512; top++)
+        for (uint32_t fraction = 0; fraction < 4; fraction++) {
+            uint32_t bits = top << 23 | fraction | (fraction == 3) << 22;
+            memcpy(one, &bits, sizeof bits);
+            ck_assert_uint_eq(wf_not_finite(one, 1), isfinite(one[0]) ? 1 : 0);
+        }
+    for (size_t n = 0; n < WF_LEN(v); n++) {
+        v[n] = n % 2 ? -3.4e38f : 1e-45f;
+        ck_assert_uint_eq(wf_not_finite(v, n), n);
+    }
+    for (size_t at = WF_LEN(v); at-- > 0;) { /* the first of several */
+        v[at] = at % 3 == 0 ? NAN : at % 3 == 1 ? INFINITY : -INFINITY;
+        ck_assert_uint_eq(wf_not_finite(v, WF_LEN(v)), at);
+        ck_assert_uint_eq(wf_not_finite(v, at), at);
+    }
+}
+END_TEST
+
+/* The last element of each type that can be infinite, behind more than a piece of others. */
+START_TEST(infinities_are_found_in_every_type)
+{
+    static const wf_dtype types[] = { WF_F32, WF_F16, WF_BF16, WF_F8_E5M2 };
+    static float   f[700];
+    static uint8_t source[1 + sizeof f];
+    const wf_dtype type = types[_i];
+
+    for (size_t n = 1; n < WF_LEN(f); n += 233) {
+        memset(f, 0, sizeof f);
+        ck_assert(wf_narrow(source + 1, type, f, n));
+        ck_assert(wf_finite_any(source + 1, type, n));
+        f[n - 1] = -INFINITY;
+        ck_assert(wf_narrow(source + 1, type, f, n));
+        ck_assert(!wf_finite_any(source + 1, type, n));
+        ck_assert(wf_finite_any(source + 1, type, n - 1));
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("dtype");
     TCase *c = tcase_create("all");
 
+    tcase_add_test(c, what_is_not_finite_is_found_where_it_is);
+    tcase_add_loop_test(c, infinities_are_found_in_every_type, 0, 4);
     tcase_add_loop_test(c, every_code_widens_exactly, 0, WF_LEN(small_types));
     tcase_add_test(c, known_codes);
     tcase_add_test(c, wide_types_convert_as_c_does);
@@ -247,6 +317,7 @@ int main(void)
     tcase_add_test(c, every_half_comes_back);
     tcase_add_test(c, halves_round_to_nearest_even);
     tcase_add_loop_test(c, floats_narrow_as_in_torch, 0, 5);
+    tcase_add_test(c, what_a_type_cannot_hold_is_found);
     tcase_add_test(c, no_other_type_is_narrowed_to);
     suite_add_tcase(suite, c);
     return run_suite(suite);

@@ -61,6 +61,12 @@ static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32
     return branch == adapter ? WF_ALL : WF_NOTHING;
 }
 
+static int32_t alone(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch)
+{
+    (void)p, (void)s, (void)call;
+    return branch;
+}
+
 void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches,
                       double divisor, size_t n)
 {
@@ -148,6 +154,7 @@ const wf_method wf_method_composite = {
     .text = WEFT_TEXT_ALL,
     .choose = choose,
     .begin = begin,
+    .alone = alone,
     .branches = branches,
     .combine = combine,
     .weigh = weigh,

@@ -31,6 +31,9 @@ struct wf_method {
 
     /* Check the adapters, and read what the cells depend on into s->learnt and s->state. */
     weft_status (*begin)(const weft_plan *p, wf_table *t, wf_sheet *s, weft_error *err);
+    /* The one adapter that acts in a branch: `choose` is then not asked for the others, so that a
+     * plan of many is sealed in time. NULL: any may act. */
+    int32_t (*alone)(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch);
     /* Branches of a call, at least 1. NULL: one. */
     int32_t (*branches)(const weft_plan *p, const wf_sheet *s, int32_t call);
 

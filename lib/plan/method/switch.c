@@ -56,6 +56,12 @@ static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32
     return turn(p, s, call) == adapter ? WF_ALL : WF_NOTHING;
 }
 
+static int32_t alone(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch)
+{
+    (void)branch;
+    return turn(p, s, call);
+}
+
 static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
 {
     const weft_switch_options *o = options_of(s);
@@ -112,6 +118,7 @@ const wf_method wf_method_switch = {
     .title = "LoRA Switch",
     .text = WEFT_TEXT_FIRST,
     .begin = begin,
+    .alone = alone,
     .choose = choose,
     .describe = describe,
     .explain = explain,

@@ -77,6 +77,12 @@ static void set_region(weft_plan *plan, int32_t index, const adapter_use *use)
     free(values);
 }
 
+void open_adapter(const settings *s, adapter_use *use)
+{
+    use->opening.flags |= how_to_open(s, use->file);
+    must(weft_adapter_open(use->file, &use->opening, &use->adapter, &err));
+}
+
 weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
 {
     weft_plan *plan;
@@ -96,8 +102,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
             must(weft_concept_open(use->file, &use->tokens, &use->concept, &err));
             must(weft_plan_add_concept(plan, use->concept, use->weight, &use->how, &err));
         } else {
-            use->opening.flags |= how_to_open(s, use->file);
-            must(weft_adapter_open(use->file, &use->opening, &use->adapter, &err));
+            open_adapter(s, use);
             must(weft_plan_add(plan, use->adapter, use->weight, &use->how, &err));
         }
         use->how.text_weights = NULL;

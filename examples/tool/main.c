@@ -30,9 +30,12 @@ static const struct {
     { "convert", "weft convert ADAPTER --model MODEL -o FILE [OPTIONS]",
       "Write an adapter in the dialect of other tools. Only its names change.\n\n"
       "  weft convert ink.safetensors --model sd15/ --dialect diffusers -o ink_diffusers.safetensors", CONVERT, convert },
-    { "merge", "weft merge MODEL --adapter FILE[:WEIGHT]... -o PATH",
-      "Write the model with adapters merged into its weights, in the layout and the dtypes that it has.\n\n"
-      "  weft merge sd15.safetensors -a ink.safetensors:0.8 -o sd15_ink.safetensors", MERGE_MODEL, merge_model },
+    { "merge", "weft merge MODEL --adapter FILE[:WEIGHT]... [--into adapter [OPTIONS]] -o PATH",
+      "Write the model with adapters merged into its weights, in the layout and the dtypes that it has;\n"
+      "or one new adapter that does what several do.\n\n"
+      "  weft merge sd15.safetensors -a ink.safetensors:0.8 -o sd15_ink.safetensors\n"
+      "  weft merge sd15/ -a cat.safetensors -a ink.safetensors:0.7 -a clay.safetensors:0.4 \\\n"
+      "      --into adapter --rank 32 -o three.safetensors", MERGE_MODEL, merge_model },
 };
 enum { SUBCOMMANDS = sizeof subcommands / sizeof subcommands[0] };
 

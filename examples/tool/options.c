@@ -31,6 +31,8 @@ void settings_init(settings *s, int argc)
     s->opening.log = warn_line;
     weft_plan_options_init(&s->plan, sizeof s->plan);
     weft_run_options_init(&s->run, sizeof s->run);
+    weft_merge_options_init(&s->merge, sizeof s->merge);
+    s->mix = NOTHING_SAID;
     s->adapters = zeroed((size_t)argc, sizeof *s->adapters);
     begin_phase(s);
     weft_sampler_options_init(&s->sampling, sizeof s->sampling);
@@ -42,7 +44,7 @@ void settings_init(settings *s, int argc)
 }
 
 enum { HEADING, BIT, INT32, INT64, FLOAT, DOUBLE, STRING, WORD, OTHER };
-enum { OF_ALL, OF_ADAPTER, OF_CONCEPT, OF_PHASE };   /* what an option is about */
+enum { OF_ALL, OF_ADAPTER, OF_CONCEPT, OF_PHASE, OF_NEW_ADAPTER };   /* what an option is about */
 
 typedef struct row {
     int         kind;
@@ -87,6 +89,12 @@ static const word weightings[] = { { "none", WEIGH_NONE }, { "a1111", WEIGH_A111
 static const word dialects[] = { { "kohya", WEFT_DIALECT_KOHYA }, { "diffusers", WEFT_DIALECT_DIFFUSERS },
                                 { "peft", WEFT_DIALECT_PEFT }, { NULL, 0 } };
 
+static const word targets[] = { { "model", INTO_MODEL }, { "adapter", INTO_ADAPTER }, { NULL, 0 } };
+static const word merges[] = { { "sum", WEFT_MERGE_SUM }, { "concat", WEFT_MERGE_CONCAT }, { "ties", WEFT_MERGE_TIES },
+                               { "dare", WEFT_MERGE_DARE }, { "dare-ties", WEFT_MERGE_DARE_TIES },
+                               { "prune", WEFT_MERGE_PRUNE }, { "mixer", WEFT_MERGE_MIXER }, { NULL, 0 } };
+static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequency", WEFT_MAJORITY_FREQUENCY }, { NULL, 0 } };
+
 static void parse_adapter(settings *s, const char *name, const char *value);
 static void parse_concept(settings *s, const char *name, const char *value);
 static void parse_curve(settings *s, const char *name, const char *value);
@@ -102,6 +110,7 @@ static void parse_seed(settings *s, const char *name, const char *value);
 #define USED(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, member)
 #define IN(member) .field = offsetof(settings, member)
 #define ADAPTERS(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, how.member)
+#define NEW_ADAPTER .about = OF_NEW_ADAPTER
 #define CONCEPTS(member) .about = OF_CONCEPT, .field = offsetof(adapter_use, tokens.member)
 #define PHASES(member) .about = OF_PHASE, .field = offsetof(phase_use, member)
 #define SETS(where, mask) .flags = offsetof(settings, where), .bit = (mask)
@@ -275,8 +284,40 @@ static const row rows[] = {
     { WORD, CONVERT, 0, "--dialect", "NAME", "kohya, diffusers or peft (kohya)", IN(dialect), .words = dialects },
     { BIT, CONVERT, 0, "--half", NULL, "write the factors as 16-bit floats (as they are)", SETS(flags, HALF) },
 
-    { HEADING, MERGE_MODEL, .name = "The checkpoint" },
-    { STRING, MERGE_MODEL, 'o', "--output", "PATH", "the file or folder to write, in the layout of MODEL", IN(output) },
+    { HEADING, MERGE_MODEL, .name = "What is written" },
+    { STRING, MERGE_MODEL, 'o', "--output", "PATH", "the file or folder to write: a checkpoint in the layout of MODEL, or\n"
+      "an adapter", IN(output) },
+    { WORD, MERGE_MODEL, 0, "--into", "WHAT", "model: the adapters go into the model's weights; adapter: they become\n"
+      "one new adapter for it (model)", IN(into), .words = targets },
+    { HEADING, MERGE_MODEL, .name = "For --into adapter" },
+    { WORD, MERGE_MODEL, 0, "--by", "METHOD", "sum, concat, ties, dare, dare-ties, prune or mixer (sum)",
+      NEW_ADAPTER, .field = offsetof(settings, merge.kind), .words = merges },
+    { INT32, MERGE_MODEL, 0, "--rank", "N", "factor each layer by SVD, with this rank at most (whole differences)",
+      NEW_ADAPTER, .field = offsetof(settings, merge.rank), 1, 65536 },
+    { INT32, MERGE_MODEL, 0, "--conv-rank", "N", "the same for 3x3 convolutions (as --rank)",
+      NEW_ADAPTER, .field = offsetof(settings, merge.conv_rank), 1, 65536 },
+    { DOUBLE, MERGE_MODEL, 0, "--error", "X", "factor each layer with the least rank whose relative error is at\n"
+      "most X, above 0, below 1", NEW_ADAPTER, .field = offsetof(settings, merge.error), 0, 1 },
+    { DOUBLE, MERGE_MODEL, 0, "--clamp", "Q", "then clamp the factors to this quantile of their entries, as kohya\n"
+      "does with 0.99", NEW_ADAPTER, .field = offsetof(settings, merge.clamp), 0, 1 },
+    { DOUBLE, MERGE_MODEL, 0, "--density", "X", "ties, dare, dare-ties, prune: the share of entries that is kept",
+      NEW_ADAPTER, .field = offsetof(settings, merge.density), 0, 1 },
+    { WORD, MERGE_MODEL, 0, "--majority", "WAY", "ties, dare-ties: signs are elected by total or frequency (total)",
+      NEW_ADAPTER, .field = offsetof(settings, merge.majority), .words = majorities },
+    { OTHER, MERGE_MODEL, 0, "--seed", "N", "dare, dare-ties: of the entries that are drawn (0)",
+      NEW_ADAPTER, .parse = parse_seed },
+    { FLOAT, MERGE_MODEL, 0, "--mix", "X", "mixer: how much the factors of one adapter meet those of another: 0 is\n"
+      "the sum, 1 the product of sums (1)", NEW_ADAPTER, .field = offsetof(settings, mix), ANY_FLOAT },
+    { BIT, MERGE_MODEL, 0, "--factors", NULL, "merge both factors apart, as PEFT does without SVD",
+      NEW_ADAPTER, SETS(merge.flags, WEFT_MERGE_FACTORS) },
+    { BIT, MERGE_MODEL, 0, "--double-scale", NULL, "count the files' alpha twice, as PEFT's SVD once did",
+      NEW_ADAPTER, SETS(merge.flags, WEFT_MERGE_DOUBLE_SCALE) },
+    { BIT, MERGE_MODEL, 0, "--kohya", NULL, "sum, concat: weigh both factors, as kohya's merge_lora does",
+      NEW_ADAPTER, SETS(merge.flags, WEFT_MERGE_KOHYA) },
+    { WORD, MERGE_MODEL, 0, "--dialect", "NAME", "kohya, diffusers or peft, which is a folder (kohya)",
+      NEW_ADAPTER, .field = offsetof(settings, dialect), .words = dialects },
+    { BIT, MERGE_MODEL, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", NEW_ADAPTER, SETS(flags, HALF) },
+    { BIT, MERGE_MODEL, 0, "--report", NULL, "list every layer with its rank, norm and error", NEW_ADAPTER, SETS(flags, REPORT) },
 
     { HEADING, INSPECT, .name = "Options" },
     { STRING, INSPECT, 'm', "--model", "MODEL", "check the adapter against this model, key by key; the exit\n"
@@ -590,6 +631,22 @@ static void refuse_idle_options(const settings *s)
         misuse("%s needs an --adapter", was_given("--compose") ? "--compose" : "--phase");
 }
 
+/* Options of a new adapter, and those of a checkpoint that no adapter has. */
+static void refuse_idle_merge_options(const settings *s)
+{
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (o->about == OF_NEW_ADAPTER && given[o - rows] && s->into != INTO_ADAPTER)
+            misuse("%s is of --into adapter", o->name);
+    if (s->into != INTO_ADAPTER) return;
+    int32_t by = s->merge.kind;
+    int prunes = by == WEFT_MERGE_TIES || by == WEFT_MERGE_DARE || by == WEFT_MERGE_DARE_TIES || by == WEFT_MERGE_PRUNE;
+    if (prunes && !was_given("--density")) misuse("--by %s needs a --density", word_of(merges, by));
+    if (was_given("--mix") && by != WEFT_MERGE_MIXER) misuse("--mix is of --by mixer");
+    if (was_given("--peft-dora")) misuse("--peft-dora is of --into model");
+    if (s->plan.mixed != WEFT_MIXED_DELTA && s->plan.mixed != WEFT_MIXED_DIRECTION)
+        misuse("--mixed %s is of --into model", word_of(mixes, s->plan.mixed));
+}
+
 /* getopt_long's arguments: the letters, and the names with the index of their row behind all
  * letters. */
 enum { LETTERS = 256 };
@@ -665,6 +722,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         misuse(used_by == INSPECT ? "which file or folder?" : used_by == CONVERT ? "which adapter?" : "which model?");
     if ((s->flags & COPY) && (s->flags & MAP)) misuse("--copy and --map: which of the two?");
     if (used_by & DRAWING) refuse_idle_options(s);
+    if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);
 }
 
 void print_options(int used_by)

@@ -49,7 +49,8 @@ enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8 };         /* bits, so th
 enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
-enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128 };
+enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128, REPORT = 256 };
+enum { INTO_MODEL = 0, INTO_ADAPTER = 1 };
 
 typedef struct adapter_use {
     char                *file;
@@ -102,6 +103,9 @@ typedef struct settings {
     size_t                  sigma_count;
     const char             *against;             /* the model that an adapter is looked at, or converted, for */
     int32_t                 dialect;
+    int32_t                 into;                /* what a merge writes: INTO_* */
+    float                   mix;
+    weft_merge_options      merge;
     weft_adapter_options    opening;             /* of the file to look at or convert, if it is an adapter */
     weft_model_options      open;
     weft_plan_options       plan;
@@ -130,6 +134,7 @@ weft_model   *open_model(const char *path, settings *s, weft_model_info *info);
 int           is_guided(const settings *s, const weft_model_info *info); /* two halves, or one if guidance-distilled */
 weft_sampler *make_sampler(const weft_model *model, const settings *s);
 void          print_sampler(FILE *f, const settings *s);  /* "euler karras" */
+void          open_adapter(const settings *s, adapter_use *use);
 weft_plan    *make_plan(weft_model *model, settings *s, int32_t calls, meter *m);
 void          set_size(settings *s, const weft_model_info *info); /* the run's, in latent pixels */
 void          check_writable(const char *path, const char *format); /* before the first step; ".png", NULL: not one file */

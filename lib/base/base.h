@@ -106,6 +106,10 @@ void wf_copy_out(const char *s, size_t len, char *buf, size_t cap, size_t *neede
 bool wf_glob_any(const char *patterns, const char *name);
 /* The same patterns with each run of stars as one: matching then takes time by the name alone. */
 void wf_glob_tidy(char *patterns);
+/* A tidy copy of a caller's patterns, NULL of NULL. WEFT_E_ARG if it is too long: `whose` adapter's
+ * `what` it is. */
+weft_status wf_glob_copy(char **to, const char *patterns, const char *whose, const char *what,
+                         const weft_allocator *alloc, weft_error *err);
 /* Is s valid UTF-8 (n bytes, no NUL inside)? */
 bool wf_utf8_valid(const char *s, size_t n);
 /* Decode the first character of n bytes: its length 1..4, or 0 if it is not valid. */

@@ -123,16 +123,6 @@ typedef struct making {
     const weft_allocator *alloc;
 } making;
 
-/* to (out, in, k, k), as a file has it, from w (out, ky, kx, in). */
-static void as_stored(const wf_layer *l, const float *w, float *to)
-{
-    size_t in = (size_t)l->in, taps = (size_t)l->kernel * (size_t)l->kernel, K = in * taps;
-
-    if (taps == 1) memcpy(to, w, (size_t)l->out * K * sizeof *to);
-    for (size_t o = 0; o < (size_t)l->out && taps > 1; o++)
-        for (size_t i = 0; i < K; i++) to[o * K + i] = w[o * K + i % taps * in + i / taps];
-}
-
 static weft_status add_part(const making *x, const wf_patch_part *s, const wf_layer *seen,
                             float cell, weft_error *err)
 {
@@ -153,7 +143,7 @@ static weft_status add_dependent(const making *x, const wf_patch_part *s, bool s
     float   *copy = wf_zalloc(x->alloc, floats, sizeof *copy);
 
     if (copy == NULL) return wf_nomem(err, floats * sizeof *copy, "a layer's weight");
-    as_stored(x->layer, x->weight, copy);
+    wf_rows_as_stored(x->layer, x->weight, (size_t)x->layer->out, copy);
     seen.weight = copy;
     seen.dtype = WF_F32;
     if (stack && x->bias != NULL) seen.bias = memcpy(copy + weight, x->bias, out * sizeof *copy);

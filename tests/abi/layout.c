@@ -133,6 +133,23 @@ static void structs(void)
     F(weft_token_info, struct_size); F(weft_token_info, vectors); F(weft_token_info, token); F(weft_token_info, width);
     F(weft_token_info, width_2); F(weft_token_info, layers); F(weft_token_info, reserved0); F(weft_token_info, also);
 
+    S(weft_merge_source);
+    F(weft_merge_source, struct_size); F(weft_merge_source, flags); F(weft_merge_source, adapter);
+    F(weft_merge_source, select); F(weft_merge_source, exclude); F(weft_merge_source, weight);
+    F(weft_merge_source, text_weight);
+
+    S(weft_merge_options);
+    F(weft_merge_options, struct_size); F(weft_merge_options, flags); F(weft_merge_options, allocator);
+    F(weft_merge_options, progress); F(weft_merge_options, progress_user); F(weft_merge_options, name);
+    F(weft_merge_options, mixer); F(weft_merge_options, density); F(weft_merge_options, error);
+    F(weft_merge_options, clamp); F(weft_merge_options, seed); F(weft_merge_options, kind);
+    F(weft_merge_options, majority); F(weft_merge_options, rank); F(weft_merge_options, conv_rank);
+
+    S(weft_merge_row);
+    F(weft_merge_row, struct_size); F(weft_merge_row, rank); F(weft_merge_row, layer);
+    F(weft_merge_row, layer_id); F(weft_merge_row, norm); F(weft_merge_row, error);
+    F(weft_merge_row, adapters); F(weft_merge_row, reserved0);
+
     S(weft_plan_adapter_info);
     F(weft_plan_adapter_info, struct_size); F(weft_plan_adapter_info, role); F(weft_plan_adapter_info, name);
     F(weft_plan_adapter_info, part); F(weft_plan_adapter_info, weight); F(weft_plan_adapter_info, text_1); F(weft_plan_adapter_info, text_2); F(weft_plan_adapter_info, text_3);
@@ -240,6 +257,10 @@ static void constants(void)
     C(WEFT_LAYER_LINEAR); C(WEFT_LAYER_CONV); C(WEFT_LAYER_NORM);
     C(WEFT_SAVE_HALF); C(WEFT_TENSORS_BORROW);
     C(WEFT_DIALECT_KOHYA); C(WEFT_DIALECT_DIFFUSERS); C(WEFT_DIALECT_PEFT);
+    C(WEFT_MERGE_SUM); C(WEFT_MERGE_CONCAT); C(WEFT_MERGE_TIES); C(WEFT_MERGE_DARE); C(WEFT_MERGE_DARE_TIES);
+    C(WEFT_MERGE_PRUNE); C(WEFT_MERGE_MIXER); C(WEFT_MAJORITY_TOTAL); C(WEFT_MAJORITY_FREQUENCY);
+    C(WEFT_MERGE_FACTORS); C(WEFT_MERGE_DOUBLE_SCALE); C(WEFT_MERGE_KOHYA); C(WEFT_MERGE_DIRECTION);
+    C(WEFT_SOURCE_PARTIAL); C(WEFT_SOURCE_TEXT_WEIGHT);
     C(WEFT_ALPHA_UNUSED); C(WEFT_ALPHA_TENSOR); C(WEFT_ALPHA_CONFIG); C(WEFT_ALPHA_METADATA);
     C(WEFT_ALPHA_OPTION); C(WEFT_ALPHA_UNSAID);
     C(WEFT_KEY_MATCHED); C(WEFT_KEY_UNMATCHED); C(WEFT_KEY_SHAPE_MISMATCH); C(WEFT_KEY_IGNORED);

@@ -207,6 +207,42 @@ refuses 2 'for which model' "$weft" convert $monster -o "$tmp/x.safetensors"
 refuses 2 'merge what' "$weft" merge $model -o "$tmp/x"
 refuses 1 '' "$weft" merge $model -a $hatching -o "$tmp/merged"
 
+# ---- several adapters into one
+
+pair="-a $monster -a $hatching:0.7"
+that "merge into an adapter" "$weft" merge $model $pair --into adapter -q --by concat -o "$tmp/concat.safetensors"
+that "it draws" draw -p "a zib monster" -a "$tmp/concat.safetensors" -o "$tmp/concat.png"
+prints '^118 layers, 84 of them of more than one adapter; rank 4 to 4; error ' "$weft" merge $model $pair --into adapter \
+    --by ties --density 0.3 --rank 4 -o "$tmp/ties.safetensors"
+prints '^ +[1-4] .* unet.down_blocks' "$weft" merge $model $pair --into adapter --rank 4 --report -o "$tmp/ranks.safetensors"
+prints 'keys matched' "$weft" inspect "$tmp/ties.safetensors" --model $model
+prints 'rank      4' "$weft" inspect "$tmp/ties.safetensors"
+for by in "prune --density 0.5" "dare --density 0.5 --seed 3" "dare-ties --density 0.5 --majority frequency" \
+          "mixer --mix 0.5" "sum --error 0.2 --clamp 0.99 --conv-rank 2 --rank 5" "concat --kohya" "sum --factors" \
+          "sum --mixed direction --half --rank 3 --dialect diffusers" "sum --rank 3 --double-scale"; do
+    one=-
+    case $by in *factors*) one="-a $monster" ;; *) one=$pair ;; esac
+    that "--by $by" "$weft" merge $model $one --into adapter -q --by $by -o "$tmp/by.safetensors"
+    that "fits: $by" "$weft" inspect "$tmp/by.safetensors" --model $model
+done
+"$weft" merge $model $pair --into adapter -q --by dare --density 0.5 --seed 3 -o "$tmp/dare.safetensors"
+"$weft" merge $model $pair --into adapter -q --by dare --density 0.5 --seed 3 -o "$tmp/dare2.safetensors"
+"$weft" merge $model $pair --into adapter -q --by dare --density 0.5 --seed 4 -o "$tmp/dare3.safetensors"
+that "the same draws" cmp "$tmp/dare.safetensors" "$tmp/dare2.safetensors"
+that "others for another seed" test "$(cksum <"$tmp/dare.safetensors")" != "$(cksum <"$tmp/dare3.safetensors")"
+that "to a folder of PEFT" "$weft" merge $model $pair --into adapter -q --rank 4 --dialect peft -o "$tmp/merged_peft"
+that "which has a configuration" test -s "$tmp/merged_peft/unet/adapter_config.json"
+refuses 2 '--rank is of --into adapter' "$weft" merge $model $pair --rank 4 -o "$tmp/no"
+refuses 2 '--by ties needs a --density' "$weft" merge $model $pair --into adapter --by ties -o "$tmp/no.safetensors"
+refuses 2 '--mix is of --by mixer' "$weft" merge $model $pair --into adapter --mix 1 -o "$tmp/no.safetensors"
+refuses 2 '--peft-dora is of --into model' "$weft" merge $model $pair --peft-dora --into adapter -o "$tmp/no.safetensors"
+refuses 2 '--mixed stack is of --into model' "$weft" merge $model $pair --mixed stack --into adapter -o "$tmp/no.safetensors"
+refuses 2 '--rank: 0 is not between 1' "$weft" merge $model $pair --into adapter --rank 0 -o "$tmp/no.safetensors"
+refuses 1 'the sum: it keeps all entries, and has no density' "$weft" merge $model $pair --into adapter --density 0.5 \
+    -o "$tmp/no.safetensors"
+refuses 1 'DARE keeps a density above 0' "$weft" merge $model $pair --into adapter --by dare --density 0 -o "$tmp/no.safetensors"
+that "nothing was written" test ! -e "$tmp/no.safetensors"
+
 # ---- a long prompt is encoded whole, and the tool says so
 
 long="a red circle on a blue background"

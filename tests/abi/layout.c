@@ -165,6 +165,14 @@ static void structs(void)
     F(weft_text_weights, struct_size); F(weft_text_weights, flags); F(weft_text_weights, text_1);
     F(weft_text_weights, text_2); F(weft_text_weights, text_3); F(weft_text_weights, reserved0);
 
+    S(weft_curve_point);
+    F(weft_curve_point, struct_size); F(weft_curve_point, flags); F(weft_curve_point, shape);
+    F(weft_curve_point, reserved0); F(weft_curve_point, at); F(weft_curve_point, value);
+
+    S(weft_mask);
+    F(weft_mask, struct_size); F(weft_mask, flags); F(weft_mask, height); F(weft_mask, width);
+    F(weft_mask, values); F(weft_mask, len); F(weft_mask, text); F(weft_mask, reserved0);
+
     S(weft_phase_options);
     F(weft_phase_options, struct_size); F(weft_phase_options, flags); F(weft_phase_options, first);
     F(weft_phase_options, reserved0); F(weft_phase_options, at);
@@ -269,6 +277,8 @@ static void constants(void)
     C(WEFT_TEXT_METHOD); C(WEFT_TEXT_ALL); C(WEFT_TEXT_FIRST); C(WEFT_TEXT_NONE);
     C(WEFT_ROLE_NONE); C(WEFT_ROLE_CONTENT); C(WEFT_ROLE_STYLE);
     C(WEFT_PHASE_AT); C(WEFT_CELL_NUMBER);
+    C(WEFT_CURVE_HOLD); C(WEFT_CURVE_LINEAR); C(WEFT_CURVE_COSINE); C(WEFT_CURVE_AT_SHARE);
+    C(WEFT_MASK_TEXT); C(WEFT_MASK_ADD); C(WEFT_CELL_VECTOR); C(WEFT_CELL_MASK);
     C(WEFT_ADD_PARTIAL); C(WEFT_ADD_SHARE); C(WEFT_ADD_PEFT_DORA); C(WEFT_ADD_REPLACE);
     C(WEFT_SWITCH_OFFICIAL_OFFSET);
     C(WEFT_COMPOSITE_DIVIDE_BY_COUNT); C(WEFT_COMPOSITE_NOCFG_LAST);

@@ -293,6 +293,32 @@ WEFT_API void weft_mask_init(weft_mask *mask, size_t size);
 WEFT_API weft_status weft_plan_set_mask(weft_plan *plan, int32_t index, const weft_mask *mask,
                                         weft_error *err);
 
+/**
+ * Weigh adapter `index` block by block: its weight at each layer of the denoiser and of the text
+ * encoders is multiplied with the layer's factor, under any method. Copies of the plan keep the
+ * factors; a replaced adapter loses them. weft_plan_text() shows what they come to.
+ *
+ * The blocks of a UNet are BASE (the text encoders), IN00 and on, MID, OUT00 and on, as LDM numbers
+ * them: 26 in SD1.x and SD2.x, 20 in SDXL. Layers outside of them have factor 1.
+ *
+ * @param text  NULL: 1 everywhere again. Else, separated by commas, first one of
+ *                numbers    one for each block; or one for BASE and for each block with attention
+ *                           (17 in SD1.x, 12 in SDXL), and the others have 0
+ *                a preset   NONE, ALL, INS, IND, INALL, MIDD, OUTD, OUTS, OUTALL (docs/methods.md),
+ *                           ALL and a number as in ALL0.5, or a block or range: 1 there, else 0
+ *                nothing    1 everywhere
+ *              and then settings, each over those before it: BLOCK=NUMBER, BLOCK-BLOCK=NUMBER, or
+ *              PATTERN=NUMBER over layer names, with or without their component
+ *              ("up_blocks.1*=0.5,*attn2*=0")
+ * @return WEFT_E_ARG (a number of numbers that does not fit, with those that do; anything that is
+ *         none of these), WEFT_E_MISMATCH (a pattern without a layer), WEFT_E_STATE (sealed)
+ *
+ * Source: the extension sd-webui-lora-block-weight, for the order of the blocks and the presets.
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_set_blocks(weft_plan *plan, int32_t index, const char *text,
+                                          weft_error *err);
+
 enum weft_phase_flag {
     /** `at` is set: the phase begins there, and `first` must be 0. */
     WEFT_PHASE_AT = 1u << 0
@@ -547,8 +573,9 @@ typedef struct weft_plan_adapter_info {
     float       text_3;       /* in the third                                                   */
     float       share;        /* composite: weight of its prediction                            */
     int32_t     reserved0;
+    const char *blocks;       /* the text of weft_plan_set_blocks(), or ""                      */
 } weft_plan_adapter_info;
-#define WEFT_PLAN_ADAPTER_INFO_INIT { sizeof(weft_plan_adapter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_PLAN_ADAPTER_INFO_INIT { sizeof(weft_plan_adapter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_PLAN_ADAPTER_INFO_INIT. @since 0.2 */
 WEFT_API void weft_plan_adapter_info_init(weft_plan_adapter_info *info, size_t size);
 /** Describe adapter number `adapter`, 0 the first that was added, of a sealed plan. @since 0.2 */

@@ -16,7 +16,8 @@ float wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer)
 {
     const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
     int32_t         text = wf_component_encoder(layers[layer].component);
-    return text < 0 ? p->entry[adapter].weight : p->entry[adapter].text_weight[text];
+    const wf_entry *e = &p->entry[adapter];
+    return (text < 0 ? e->weight : e->text_weight[text]) * wf_blocks_at(e->blocks, layer);
 }
 
 float wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer)

@@ -7,6 +7,7 @@
  *   cell.c       the user's weights, and who acts on the text encoders
  *   curve.c      a weight as key frames over the calls
  *   mask.c       where in the image an adapter acts
+ *   blocks.c     factors of a weight, block by block
  *   weight_dependent.c  adapters that depend on the layer's weight, beside others
  *   patch.c      what the adapters do to one layer: factors, or a merged copy
  *   sheet.c      slots and rows of a phase, from what its method says
@@ -68,6 +69,7 @@ typedef struct wf_entry {
     bool        peft_dora;                     /* WEFT_ADD_PEFT_DORA        */
     wf_blob    *curve;                         /* of the weight over the calls; NULL: 1   */
     wf_blob    *mask;                          /* where in the image; NULL: everywhere    */
+    wf_blob    *blocks;                        /* factors of the weight by layer; NULL: 1 */
 } wf_entry;
 
 /* A phase as it was asked for: from a call on, a method and its options. */
@@ -157,10 +159,15 @@ bool    wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer
 bool    wf_plan_text_acts(const weft_plan *p, int32_t adapter);
 float   wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer);
 
-/* ---- curve.c, mask.c ------------------------------------------------------------------------- */
+/* ---- curve.c, mask.c, blocks.c --------------------------------------------------------------- */
 
 /* The curve's value at a call of the plan's; NULL: 1. */
 double wf_curve_at(const wf_blob *curve, int32_t call, int32_t calls);
+/* The factor of a layer; NULL: 1. The text as it was given; NULL: "". What it comes to, in a
+ * line. */
+float       wf_blocks_at(const wf_blob *blocks, int32_t layer);
+const char *wf_blocks_text(const wf_blob *blocks);
+void        wf_blocks_explain(const weft_plan *p, const wf_blob *blocks, wf_text *out);
 
 /* ---- patch.c --------------------------------------------------------------------------------- */
 

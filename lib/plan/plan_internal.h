@@ -15,7 +15,7 @@
  *   plan.c       the handle: building, phases, sealing, copying
  *   read.c       a sealed plan's cells and facts
  *   combine.c    how the branches' predictions become one
- *   tokens.c, stamp.c, explain.c, save_model.c   what else is made of a plan */
+ *   tokens.c, stamp.c, explain.c, save_model.c, fold.c   what else is made of a plan */
 #ifndef WF_PLAN_INTERNAL_H
 #define WF_PLAN_INTERNAL_H
 
@@ -159,6 +159,10 @@ bool    wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer
 bool    wf_plan_text_acts(const weft_plan *p, int32_t adapter);
 float   wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer);
 
+/* WEFT_ROLE_* of an adapter for methods of content and style: its own; of two adapters the other's
+ * counterpart, or the first is content and the second style; else NONE. */
+int32_t wf_plan_role(const weft_plan *p, int32_t adapter);
+
 /* ---- curve.c, mask.c, blocks.c --------------------------------------------------------------- */
 
 /* The curve's value at a call of the plan's; NULL: 1. */
@@ -176,9 +180,10 @@ void        wf_blocks_explain(const weft_plan *p, const wf_blob *blocks, wf_text
 weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
                                   const wf_sheet *s, size_t patch, int32_t parts, weft_error *err);
 /* dst (out, K) += sum over the parts of cells[p] * Delta_p, and the same for bias (out) unless it
- * is NULL. */
+ * is NULL. `vectors` are those that cells name, and may be NULL if none does; masks are left out. */
 weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells,
-                         float *dst, float *bias, const weft_allocator *alloc, weft_error *err);
+                         const float *const *vectors, float *dst, float *bias,
+                         const weft_allocator *alloc, weft_error *err);
 /* Floats of a stack: factors, matrices, differences of biases. */
 size_t      wf_stack_floats(const wf_layer *layer, const wf_stack *stack);
 size_t      wf_layer_columns(const wf_layer *layer); /* K = kernel^2 * in */
@@ -212,6 +217,12 @@ int32_t wf_sheet_reach(const wf_sheet *s, int32_t adapter);
 bool    wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end);
 /* "content", "style" or "": the role of an adapter. */
 const char *wf_plan_role_name(const weft_plan *p, int32_t adapter);
+
+/* ---- save_model.c ---------------------------------------------------------------------------- */
+
+/* Is it a sealed plan with one phase, one branch, no mask, and the same coefficients in every
+ * call? */
+weft_status wf_plan_must_be_fixed(const weft_plan *p, const char *what, weft_error *err);
 
 /* ---- tokens.c -------------------------------------------------------------------------------- */
 

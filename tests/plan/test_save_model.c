@@ -190,7 +190,7 @@ START_TEST(a_float32_model_is_merged_to_the_bit)
         size_t n = (size_t)l->out * (size_t)l->in * (size_t)(l->kernel * l->kernel);
         float *want = calloc(n + (size_t)l->out, sizeof *want), *found = calloc(n, sizeof *found);
         wf_layer_load(want, wf_model_networks(m)->kernels, l);
-        must(wf_patch_add(list[i].patch, l, cells_of(plan, &list[i]), want, NULL, &alloc, &golden_err));
+        must(wf_patch_add(list[i].patch, l, cells_of(plan, &list[i]), NULL, want, NULL, &alloc, &golden_err));
         wf_layer_load(found, wf_model_networks(m)->kernels, &y[list[i].layer]);
         ck_assert_mem_eq(want, found, n * sizeof *want);
         free(want);

@@ -66,7 +66,7 @@ def main():
     ramp = [0.1 * i for i in range(len(short))]
     b.add("blocks_merge", "merge", [A("content", 0.8, blocks=text(ramp)), A("style")])
     b.add("blocks_conv", "merge", [A("sd1_kohya_conv", blocks=text([1.2 - 0.1 * i for i in range(len(full))]))])
-    b.add("blocks_klora", "klora", [A("content", blocks=text([1 - x for x in ramp])), A("style")], {"pattern": "s"})
+    b.add("blocks_klora", "klora", [A("content", blocks=text([1.05 - x for x in ramp])), A("style")], {"pattern": "s"})
     b.add("blora", "blora", two)
     b.add("blora_squared", "blora", [A("content", 0.8), A("style", 0.7)], {"squared": True})
     b.add("blora_named", "blora", two, {"content": "unet.down_blocks.1.*", "style": "unet.up_blocks.2.*"})

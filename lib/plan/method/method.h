@@ -76,6 +76,8 @@ void wf_composite_sum(float *out, const float *const *preds, const float *share,
 /* ZipLoRA in closed form: the coefficients m and n of a column with these shares of the content's
  * and the style's squares. */
 void wf_zip_columns(double a, double b, double lambda, double *m, double *n);
+/* Mean of |m n|, as the published program has the similarity of two vectors. */
+double wf_zip_similarity(const float *m, const float *n, size_t count);
 /* Switch: whose turn it is. */
 int32_t wf_switch_turn(int32_t call, int32_t period, int32_t adapters, bool official_offset);
 

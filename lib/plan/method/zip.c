@@ -50,6 +50,13 @@ void wf_zip_columns(double a, double b, double lambda, double *m, double *n)
     }
 }
 
+double wf_zip_similarity(const float *m, const float *n, size_t count)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++) sum += fabs((double)m[i] * n[i]);
+    return sum / (double)count;
+}
+
 /* ---- what a phase has ------------------------------------------------------------------------ */
 
 /* Squared lengths of the columns in the layers that both adapters have: at layer l, whose K is
@@ -70,6 +77,8 @@ typedef struct state {
     int32_t       vectors;
     double        kept_content, kept_style; /* squares that are left, means over shared layers */
     double        before, after;            /* overlap, the same                           */
+    int32_t       both;    /* layers with a vector of each                                */
+    double        similarity; /* mean over these                                          */
     const float **vector;  /* [vectors]                                                   */
     here         *at;      /* [layers]                                                    */
     float        *values;
@@ -386,7 +395,12 @@ static void fill_vectors(state *f, const weft_plan *p, const wf_sheet *s)
         }
         if (c != 0) read_vector(find_coefficients(o->coefficients, &l[i], 0), &l[i], values_of(f, c));
         if (y != 0) read_vector(find_coefficients(o->coefficients, &l[i], 1), &l[i], values_of(f, y));
+        if (c == 0 || y == 0) continue;
+        f->both++;
+        f->similarity +=
+            wf_zip_similarity(values_of(f, c), values_of(f, y), wf_layer_columns(&l[i]));
     }
+    if (f->both > 0) f->similarity /= f->both;
 }
 
 static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_error *err)
@@ -446,6 +460,8 @@ static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
     if (o->coefficients != NULL) {
         wf_text_add(out, "  columns    %d vectors of %s\n", (int)f->vectors,
                     wf_tensors_what(o->coefficients));
+        wf_text_add(out, "  similarity %s, the mean of |m_c m_s| in %d layers with both\n",
+                    wf_fixed(&a, f->similarity, 4), (int)f->both);
         return;
     }
     wf_text_add(out, "  columns    in closed form, lambda %s, in %d layers of both\n",

@@ -538,17 +538,19 @@ enum weft_blora_flag {
 typedef struct weft_blora_options {
     uint32_t    struct_size;
     uint32_t    flags;    /* WEFT_BLORA_*                                                          */
-    const char *content;  /* patterns of the layers of content, separated by commas; NULL: attention
-                             0 of the first block with attention on the way up; copied             */
-    const char *style;    /* the same for style; NULL: attention 1 of that block                   */
+    const char *content;  /* patterns of the layers of content, separated by commas; copied; NULL:
+                             the model's own, see below                                            */
+    const char *style;    /* the same for style                                                    */
 } weft_blora_options;
 #define WEFT_BLORA_OPTIONS_INIT { sizeof(weft_blora_options), 0, 0, 0 }
 /** The function twin of WEFT_BLORA_OPTIONS_INIT. @since 0.2 */
 WEFT_API void weft_blora_options_init(weft_blora_options *options, size_t size);
 /**
- * B-LoRA: what is shown from one adapter and how it looks from another, by the two blocks that hold
- * them: up_blocks.0.attentions.0 and .1 in SDXL, up_blocks.1.attentions.0 and .1 in SD1.x. Adapters
- * act nowhere else, and not on text encoders. They need not be B-LoRAs.
+ * B-LoRA: what is shown from one adapter and how it looks from another, by the blocks that hold
+ * them: in SDXL up_blocks.0.attentions.0 and .1. Adapters act nowhere else, and not on text encoders.
+ * They need not be B-LoRAs. In other models, for which nothing is published, content is the coarser
+ * half of the levels with attention and the middle, style the finer half: in SD1.x down_blocks 0 and
+ * 1 and up_blocks 2 and 3 are style.
  *
  * Each adapter acts by its role; of two without roles the first is content and the second style, and
  * a single one without is both. Frenkel et al., Implicit Style-Content Separation using B-LoRA
@@ -660,7 +662,7 @@ typedef struct weft_plan_adapter_info {
     uint32_t    struct_size;
     int32_t     role;         /* WEFT_ROLE_* that it was added with                             */
     const char *name;         /* the adapter's                                                  */
-    const char *part;         /* what the method takes it for: "content", "style", or ""         */
+    const char *part;         /* what the method takes it for: "content", "style", "both", or "" */
     float       weight;
     float       text_1;       /* weight of its part in the first text encoder                   */
     float       text_2;       /* in the second                                                  */

@@ -138,18 +138,25 @@ START_TEST(the_authors_alpha_is_squared)
 }
 END_TEST
 
-/* SD1.x: the first block with attention on the way up is up_blocks.1; other layers may be named. */
-START_TEST(other_models_have_the_same_place)
+/* tiny-sd1 has attention on two of three levels: the finer is style, the other one and the middle content. Other layers
+ * may be named. */
+START_TEST(other_models_are_cut_by_resolution)
 {
     weft_blora_options o = WEFT_BLORA_OPTIONS_INIT;
     weft_plan         *p = plan_on(sd1, small, small, NULL);
     char               text[8192];
 
-    ck_assert_int_eq(acts_only(p, 0, "unet.up_blocks.1.attentions.0.", 0.5f), 8);
-    ck_assert_int_eq(acts_only(p, 1, "unet.up_blocks.1.attentions.1.", 0.75f), 8);
+    for (int n = 0; nth_layer(sd1, ATTENTION, n) >= 0; n++) {
+        int64_t     l = nth_layer(sd1, ATTENTION, n);
+        const char *name = wf_model_layers(sd1, &(size_t){ 0 })[l].name;
+        bool        style = strstr(name, "unet.down_blocks.0.") == name || strstr(name, "unet.up_blocks.2.") == name;
+        ck_assert_float_eq(cell(p, 0, 0, l, 0), style ? 0 : 0.5f);
+        ck_assert_float_eq(cell(p, 0, 0, l, 1), style ? 0.75f : 0);
+    }
     OK(weft_plan_text(p, text, sizeof text, NULL, &err));
-    ck_assert_ptr_nonnull(strstr(text, "  content    from unet.up_blocks.1.attentions.0.*\n"));
-    ck_assert_ptr_nonnull(strstr(text, "  A  0.5 at every call, content, at 8 layers of the UNet\n"));
+    ck_assert_ptr_nonnull(strstr(text, "  content    from unet.down_blocks.1.*,unet.up_blocks.1.*,unet.mid_block.*\n"
+                                       "  style      from unet.down_blocks.0.*,unet.up_blocks.2.*\n"));
+    ck_assert_ptr_nonnull(strstr(text, "  A  0.5 at every call, content, at 48 layers of the UNet\n"));
     weft_plan_free(p);
     char content[] = "unet.down_blocks.1.*";
     o.content = content;
@@ -203,7 +210,7 @@ int main(void)
     tcase_add_test(t, roles_decide);
     tcase_add_test(t, both_parts_of_one_file_are_the_file);
     tcase_add_test(t, the_authors_alpha_is_squared);
-    tcase_add_test(t, other_models_have_the_same_place);
+    tcase_add_test(t, other_models_are_cut_by_resolution);
     tcase_add_test(t, what_is_no_pair_of_blocks_is_refused);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

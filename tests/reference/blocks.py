@@ -46,15 +46,21 @@ def factor_of(unet, numbers):
 # ---------------------------------------------------------------- B-LoRA
 
 class BLora(Merge):
-    """content, style = adapters (one alone is both). Each acts in its own block; squared: alpha on both factors."""
+    """content, style = adapters (one alone is both). Each acts in its own blocks; squared: alpha on both factors.
+    SDXL: the two published transformers. Else the finer half of the levels with attention is style, the rest content."""
 
-    def __init__(self, adapters, content=None, style=None, squared=False):
+    def __init__(self, adapters, unet, content=None, style=None, squared=False):
         Merge.__init__(self, adapters)
         self.te, self.squared = [], squared
-        some = {m for a in adapters for m in a.unet()}
-        first = min(m.split(".")[1] for m in some if m.startswith("up_blocks.") and ".attentions." in m)
-        self.content = content or r"up_blocks\.%s\.attentions\.0\." % first
-        self.style = style or r"up_blocks\.%s\.attentions\.1\." % first
+        c = unet.config
+        if c.addition_embed_type == "text_time":
+            own = (r"up_blocks\.0\.attentions\.0\.", r"up_blocks\.0\.attentions\.1\.")
+        else:
+            with_attention = [i for i, t in enumerate(c.down_block_types) if "CrossAttn" in t]
+            fine, last = with_attention[:(len(with_attention) + 1) // 2], len(c.down_block_types) - 1
+            these = lambda levels: "|".join(r"down_blocks\.%d\.|up_blocks\.%d\." % (i, last - i) for i in levels)
+            own = (these([i for i in with_attention if i not in fine]) + r"|mid_block\.", these(fine))
+        self.content, self.style = content or own[0], style or own[1]
 
     def layer_cell(self, n, N, module):
         in_c, in_s = bool(re.match(self.content, module)), bool(re.match(self.style, module))

@@ -23,7 +23,7 @@ def plan_of(case, entries, order, plain=make_compose.plan_of):
         ads = [compose.Adapter(a["name"], entries[a["name"]], a.get("weight", 1.0), a.get("text_weight")) for a in case["adapters"]]
         if case["method"] == "blora":
             pattern = lambda key: o[key].removeprefix("unet.").replace(".", r"\.").replace("*", ".*") if key in o else None
-            p = blocks.BLora(ads, pattern("content"), pattern("style"), o.get("squared", False))
+            p = blocks.BLora(ads, plan_of.unet, pattern("content"), pattern("style"), o.get("squared", False))
         else:
             path = os.path.join(DATA, o["coefficients"]) if "coefficients" in o else None
             p = blocks.Zip(ads, o.get("lambda", 1.0), o.get("style", 1.0), path)

@@ -4,10 +4,12 @@
  * Frenkel et al. (B-LoRA, 2024) train only these two, so that a file's content and its style come
  * apart afterwards. The same cut works on an ordinary LoRA: what it has elsewhere is left out.
  *
- * In other models we take the two transformers in the same position: the first two of the first
- * block on the way up that has attention. In SD1.x these are up_blocks.1.attentions.0 and .1, at a
- * quarter of the latent's size as in SDXL, but of one transformer block each and not ten. Nothing
- * is published for them, so the caller may name other layers.
+ * Nothing is published for other models. In them one transformer block stands where SDXL has ten,
+ * and two of them hold next to nothing of a subject. We cut by resolution instead: the finer half of
+ * the levels with attention, down and up, is style, and what is coarser is content. In SD1.x style
+ * is down_blocks 0 and 1 and up_blocks 2 and 3, content down_blocks 2, the middle and up_blocks 1. On
+ * the model of this repository subjects and styles keep both of their looks under this cut, and
+ * neither under two single transformers. The caller may name other layers.
  *
  * The authors' program multiplies both factors with its alpha, which squares it. */
 #include "base/structs.h"
@@ -34,36 +36,77 @@ static const kept_options *options_of(const wf_sheet *s)
     return s->options->data;
 }
 
-/* "unet.up_blocks.0.attentions." of the first such block, or false. */
-static bool find_block(const weft_model *m, char *buf, size_t cap)
+/* ---- where content and style are ------------------------------------------------------------- */
+
+enum { LEVELS_MAX = 16 };
+
+/* How many levels a UNet has, and which have attention on the way down; 0 for another network. */
+static int32_t find_levels(const weft_model *m, bool attention[LEVELS_MAX])
 {
-    static const char up[] = "unet.up_blocks.", inner[] = ".attentions.";
+    static const char down[] = "unet.down_blocks.";
     size_t          count;
     const wf_layer *layers = wf_model_layers(m, &count);
+    int32_t         levels = 0;
 
     for (size_t l = 0; l < count; l++) {
-        const char *name = layers[l].name, *at = strstr(name, inner);
-        if (at == NULL || strncmp(name, up, strlen(up)) != 0) continue;
-        return wf_format(buf, cap, "%.*s", (int)(at + strlen(inner) - name), name);
+        const char *at = layers[l].name + strlen(down);
+        if (strncmp(layers[l].name, down, strlen(down)) != 0 || at[0] < '0' || at[0] > '9' ||
+            at[1] != '.')
+            continue;
+        levels = WF_MAX(levels, at[0] - '0' + 1);
+        if (layers[l].attention) attention[at[0] - '0'] = true;
     }
-    return false;
+    return levels;
+}
+
+static void add_pattern(char to[PATTERN_MAX], const char *begins, int32_t i, const char *ends)
+{
+    size_t n = strlen(to);
+
+    wf_format(to + n, PATTERN_MAX - n, "%s%s", n > 0 ? "," : "", begins);
+    n = strlen(to);
+    if (i >= 0) wf_format(to + n, PATTERN_MAX - n, "%d", (int)i);
+    n = strlen(to);
+    wf_format(to + n, PATTERN_MAX - n, "%s", ends);
+}
+
+/* The finer half of the levels with attention, the middle one too, is style. */
+static bool cut_by_level(const weft_model *m, char content[PATTERN_MAX], char style[PATTERN_MAX])
+{
+    bool    attention[LEVELS_MAX] = { false };
+    int32_t levels = find_levels(m, attention), with = 0, seen = 0;
+
+    for (int32_t i = 0; i < levels; i++) with += attention[i];
+    for (int32_t i = 0; i < levels; i++) {
+        if (!attention[i]) continue;
+        bool fine = seen++ < (with + 1) / 2;
+        add_pattern(fine ? style : content, "unet.down_blocks.", i, ".*");
+        add_pattern(fine ? style : content, "unet.up_blocks.", levels - 1 - i, ".*");
+    }
+    if (with > 0) add_pattern(content, "unet.mid_block", -1, ".*");
+    return with > 0;
+}
+
+static bool find_places(const weft_model *m, char content[PATTERN_MAX], char style[PATTERN_MAX])
+{
+    if (wf_model_base(m) != WEFT_BASE_SDXL) return cut_by_level(m, content, style);
+    add_pattern(content, "unet.up_blocks.0.attentions.", 0, ".*");
+    add_pattern(style, "unet.up_blocks.0.attentions.", 1, ".*");
+    return true;
 }
 
 static weft_status pick_layers(state *f, const weft_plan *p, const kept_options *o, weft_error *err)
 {
-    char            block[256] = "";
     size_t          count;
     const wf_layer *layers = wf_model_layers(p->model, &count);
-    bool            found = find_block(p->model, block, sizeof block);
+    bool            found = find_places(p->model, f->content, f->style);
 
     if (!found && (o->content[0] == '\0' || o->style[0] == '\0'))
         return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "blora: the model has no attention on its way up; name the layers of content "
+                       "blora: the model has no levels with attention; name the layers of content "
                        "and style");
     if (o->content[0] != '\0') memcpy(f->content, o->content, sizeof f->content);
-    else wf_format(f->content, sizeof f->content, "%s0.*", block);
     if (o->style[0] != '\0') memcpy(f->style, o->style, sizeof f->style);
-    else wf_format(f->style, sizeof f->style, "%s1.*", block);
     for (size_t l = 0; l < count; l++) {
         if (layers[l].component != WEFT_COMPONENT_DENOISER) continue;
         f->roles[l] = (uint8_t)((wf_glob_any(f->content, layers[l].name) ? CONTENT_HERE : 0) |

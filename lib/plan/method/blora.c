@@ -148,7 +148,7 @@ static weft_status check_adapters(const weft_plan *p, const wf_sheet *s, weft_er
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "blora: needs an adapter of content, of style, or one of each");
     for (int32_t a = 0; a < p->adapters; a++) {
-        const char *name = wf_adapter_name(p->entry[a].bound->adapter);
+        const char *name = wf_plan_adapter_name(p, a);
         int32_t     n = 0;
         if (p->adapters > 2 && p->entry[a].role == WEFT_ROLE_NONE)
             return wf_fail(err, WEFT_E_UNSUPPORTED,

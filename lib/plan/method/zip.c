@@ -561,9 +561,9 @@ static weft_status write_vectors(const weft_plan *p, const wf_sheet *s, const we
 {
     const state *f = s->state->data;
     const char  *meta[] = { "format", "pt", "weft.zip.content",
-                            wf_adapter_name(p->entry[f->content].bound->adapter),
+                            wf_plan_adapter_name(p, f->content),
                             "weft.zip.style",
-                            wf_adapter_name(p->entry[f->style].bound->adapter) };
+                            wf_plan_adapter_name(p, f->style) };
     size_t       count = wf_tensors_count(t);
 
     if (count == 0)

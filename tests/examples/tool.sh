@@ -117,7 +117,7 @@ refuses 2 'lambda is of zip' "$weft" explain $model $two --lambda 0.5
 refuses 2 'squared is of blora' "$weft" explain $model $two --compose zip --squared
 refuses 1 'needs exactly two adapters' "$weft" explain $model -a $monster --compose zip
 zip="--compose zip --lambda 0.4 --style-weight 0.8"
-that "two as one" "$weft" merge $model -q $two $zip --as-adapter --save-coefficients "$tmp/columns.safetensors" -o "$tmp/one.safetensors"
+that "two as one" "$weft" merge $model -q $two $zip --into adapter --save-coefficients "$tmp/columns.safetensors" -o "$tmp/one.safetensors"
 draw -p "a zib monster, hatched style" $two $zip -o "$tmp/two.png" --no-parameters
 that "it fits" "$weft" inspect "$tmp/one.safetensors" --model $model
 prints ' 8-16 +kohya +one$' "$weft" explain $model -a "$tmp/one.safetensors:1"
@@ -125,8 +125,9 @@ draw -p "a zib monster, hatched style" $two --compose zip --coefficients "$tmp/c
     -o "$tmp/columns.png" --no-parameters
 that "coefficients of a file are the same" cmp "$tmp/two.png" "$tmp/columns.png"
 that "a checkpoint of them" "$weft" merge $model -q $two $zip -o "$tmp/zipped"
-that "in PEFT's form" "$weft" merge $model -q $two --compose blora --as-adapter --dialect peft -o "$tmp/one_peft"
-refuses 2 'half is of --as-adapter' "$weft" merge $model -q $two --half -o "$tmp/half.safetensors"
+that "in PEFT's form" "$weft" merge $model -q $two --compose blora --into adapter --dialect peft -o "$tmp/one_peft"
+refuses 2 'by is not for --compose, which is folded exactly' "$weft" merge $model -q $two $zip --into adapter --by concat -o "$tmp/no.safetensors"
+that "weights by block in one adapter" "$weft" merge $model -q $two --blocks OUTALL --into adapter -o "$tmp/outall.safetensors"
 refuses 2 'of --compose zip' "$weft" merge $model -q $two --save-coefficients "$tmp/c.safetensors" -o "$tmp/half"
 refuses 1 'LoRA Composite has 2 branches' "$weft" merge $model -q $two --compose composite -o "$tmp/composite"
 

@@ -160,12 +160,6 @@ static void structs(void)
     S(weft_blora_options);
     F(weft_blora_options, struct_size); F(weft_blora_options, flags); F(weft_blora_options, content);
     F(weft_blora_options, style);
-    S(weft_curve_point);
-    F(weft_curve_point, struct_size); F(weft_curve_point, flags); F(weft_curve_point, shape);
-    F(weft_curve_point, reserved0); F(weft_curve_point, at); F(weft_curve_point, value);
-    S(weft_mask);
-    F(weft_mask, struct_size); F(weft_mask, flags); F(weft_mask, height); F(weft_mask, width);
-    F(weft_mask, values); F(weft_mask, len); F(weft_mask, text); F(weft_mask, reserved0);
     S(weft_plan_info);
     F(weft_plan_info, struct_size); F(weft_plan_info, sealed); F(weft_plan_info, phases);
     F(weft_plan_info, adapters); F(weft_plan_info, calls); F(weft_plan_info, branches);
@@ -298,8 +292,6 @@ static void constants(void)
     C(WEFT_KLORA_GAMMA_CODE); C(WEFT_KLORA_GAMMA_PAPER); C(WEFT_KLORA_GAMMA_NONE);
     C(WEFT_KLORA_BY_CALL); C(WEFT_KLORA_BY_STEP);
     C(WEFT_ZIP_LAMBDA); C(WEFT_ZIP_STYLE); C(WEFT_BLORA_SQUARED);
-    C(WEFT_CURVE_HOLD); C(WEFT_CURVE_LINEAR); C(WEFT_CURVE_COSINE); C(WEFT_CURVE_AT_SHARE);
-    C(WEFT_MASK_TEXT); C(WEFT_MASK_ADD); C(WEFT_CELL_VECTOR); C(WEFT_CELL_MASK);
     C(WEFT_KLORA_WRAP); C(WEFT_KLORA_IGNORE_ALPHA); C(WEFT_KLORA_ATTENTION_ONLY); C(WEFT_KLORA_PAPER_BETA);
     C(WEFT_RUN_KEEP_TEXT); C(WEFT_RUN_UNCHECKED);
     C(WEFT_ENCODE_TRUNCATE); C(WEFT_ENCODE_ADAPTER); C(WEFT_ENCODE_WEIGHTS); C(WEFT_ENCODE_NO_MEAN);

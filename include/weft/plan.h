@@ -489,11 +489,11 @@ enum weft_zip_flag {
 };
 typedef struct weft_zip_options {
     uint32_t      struct_size;
-    uint32_t      flags;        /* WEFT_ZIP_*                                                      */
-    weft_tensors *coefficients; /* of training, which the plan keeps; NULL: the closed form        */
+    uint32_t      flags;        /* WEFT_ZIP_*                                                     */
+    weft_tensors *coefficients; /* of training, which the plan keeps; NULL: the closed form       */
     double        lambda;       /* of the closed form: 0 the plain sum, from 1 on no column is left
                                    to both adapters                                               */
-    double        style;        /* w_s, multiplies the style's part                                */
+    double        style;        /* w_s, multiplies the style's part                               */
 } weft_zip_options;
 #define WEFT_ZIP_OPTIONS_INIT { sizeof(weft_zip_options), 0, 0, 0, 0 }
 /** The function twin of WEFT_ZIP_OPTIONS_INIT. @since 0.2 */
@@ -504,13 +504,13 @@ WEFT_API void weft_zip_options_init(weft_zip_options *options, size_t size);
  * and the second style. Normalisations, biases and text encoders have no columns: they are summed.
  * Shah et al., ZipLoRA: Any Subject in Any Style by Effectively Merging LoRAs (2023).
  *
- * Coefficients of training are tensors `<layer>.zip.m_c` and `<layer>.zip.m_s` under canonical layer
- * names, floats: one for each input, or for each column of a convolution as stored, (in, ky, kx).
- * A layer without them has 1.
+ * Coefficients of training are tensors `<layer>.zip.m_c` and `<layer>.zip.m_s` under canonical
+ * layer names, floats: one for each input, or for each column of a convolution as stored,
+ * (in, ky, kx). A layer without them has 1.
  *
  * Without them they are chosen from the weights by a rule of our own, which is not the paper's. In
- * each layer of both adapters, with a_j and b_j column j's shares of the squared sums of Delta_c and
- * Delta_s, m and n >= 0 minimise
+ * each layer of both adapters, with a_j and b_j column j's shares of the squared sums of Delta_c
+ * and Delta_s, m and n >= 0 minimise
  *
  *     sum over j of  a_j (m_j - 1)^2 + b_j (n_j - 1)^2 + 2 lambda sqrt(a_j b_j) m_j n_j
  *
@@ -537,23 +537,23 @@ enum weft_blora_flag {
 };
 typedef struct weft_blora_options {
     uint32_t    struct_size;
-    uint32_t    flags;    /* WEFT_BLORA_*                                                          */
+    uint32_t    flags;    /* WEFT_BLORA_*                                                         */
     const char *content;  /* patterns of the layers of content, separated by commas; copied; NULL:
-                             the model's own, see below                                            */
-    const char *style;    /* the same for style                                                    */
+                             the model's own, see below                                           */
+    const char *style;    /* the same for style                                                   */
 } weft_blora_options;
 #define WEFT_BLORA_OPTIONS_INIT { sizeof(weft_blora_options), 0, 0, 0 }
 /** The function twin of WEFT_BLORA_OPTIONS_INIT. @since 0.2 */
 WEFT_API void weft_blora_options_init(weft_blora_options *options, size_t size);
 /**
  * B-LoRA: what is shown from one adapter and how it looks from another, by the blocks that hold
- * them: in SDXL up_blocks.0.attentions.0 and .1. Adapters act nowhere else, and not on text encoders.
- * They need not be B-LoRAs. In other models, for which nothing is published, content is the coarser
- * half of the levels with attention and the middle, style the finer half: in SD1.x down_blocks 0 and
- * 1 and up_blocks 2 and 3 are style.
+ * them: in SDXL up_blocks.0.attentions.0 and .1. Adapters act nowhere else, and not on text
+ * encoders. They need not be B-LoRAs. In other models, for which nothing is published, content is
+ * the coarser half of the levels with attention and the middle, style the finer half: in SD1.x
+ * down_blocks 0 and 1 and up_blocks 2 and 3 are style.
  *
- * Each adapter acts by its role; of two without roles the first is content and the second style, and
- * a single one without is both. Frenkel et al., Implicit Style-Content Separation using B-LoRA
+ * Each adapter acts by its role; of two without roles the first is content and the second style,
+ * and a single one without is both. Frenkel et al., Implicit Style-Content Separation using B-LoRA
  * (2024).
  *
  * @return WEFT_E_ARG, WEFT_E_STATE (sealed); sealing fails with WEFT_E_MISMATCH if an adapter has
@@ -590,12 +590,12 @@ WEFT_API weft_status weft_plan_save_model(const weft_plan *plan, const char *pat
 /**
  * Make one adapter of a sealed plan whose coefficients are the same in every call, with one branch
  * and no mask. It adds to the model what the plan adds, text encoders as while prompts are encoded:
- * a layer's LoRAs become one of the sum of their ranks, exactly but for rounding; a layer with other
- * families a whole difference, taken on this model's weights. Save it with weft_adapter_save().
+ * a layer's LoRAs become one of the sum of their ranks, exactly but for rounding; a layer with
+ * other families a whole difference, taken on this model's weights. weft_adapter_save() writes it.
  *
  * @param options  of weft_adapter_create(); may be NULL
- * @return WEFT_E_STATE, WEFT_E_UNSUPPORTED (coefficients that change; a policy of weft_mixed that is
- *         no sum; a plan that adds nothing), WEFT_E_NOMEM, WEFT_E_ARG
+ * @return WEFT_E_STATE, WEFT_E_UNSUPPORTED (coefficients that change; a policy of weft_mixed that
+ *         is no sum; a plan that adds nothing), WEFT_E_NOMEM, WEFT_E_ARG
  * @since 0.2
  */
 WEFT_API weft_status weft_plan_fold(const weft_plan *plan, const weft_adapter_options *options,

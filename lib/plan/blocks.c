@@ -290,8 +290,8 @@ static weft_status take_vector(const reader *r, const float *v, int32_t n, weft_
 
     if (n != s->count && n != brief)
         return wf_fail(err, WEFT_E_ARG,
-                       "block weights: %d numbers; this model takes %d (all blocks) or %d (BASE and "
-                       "those with attention)",
+                       "block weights: %d numbers; this model takes %d (all blocks) or %d (BASE "
+                       "and those with attention)",
                        (int)n, (int)s->count, (int)brief);
     for (int32_t k = 0; k < s->count; k++)
         set_slot(r, k, n == s->count ? v[k] : s->attention[k] ? v[at++] : 0);

@@ -140,8 +140,8 @@ static weft_status fold_layer(const folding *x, const folded *f, weft_error *err
     st = add_parts(x, f, D, b, err);
     if (st == WEFT_OK && rank < 0) {
         st = add_tensor(x, f, norm ? ".w_norm" : ".diff",
-                        norm ? 1 : l->kind == WEFT_LAYER_CONV ? 4 : 2, l->out, l->in, l->kernel, &to,
-                        err);
+                        norm ? 1 : l->kind == WEFT_LAYER_CONV ? 4 : 2, l->out, l->in, l->kernel,
+                        &to, err);
         if (st == WEFT_OK) as_stored(l, D, (size_t)l->out, to);
     }
     wf_free(&x->plan->alloc, D);

@@ -289,8 +289,8 @@ weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_
         WF_TRY(cells[i].vector == 0
                    ? wf_slice_add(&s->slice, s->module, layer, s->scale, s->inside, cells[i].number,
                                   dst, alloc, err)
-                   : add_columns(s, layer, cells[i].number, vectors[cells[i].vector - 1], dst, alloc,
-                                 err));
+                   : add_columns(s, layer, cells[i].number, vectors[cells[i].vector - 1], dst,
+                                 alloc, err));
         if (bias != NULL)
             WF_TRY(wf_slice_add_bias(&s->slice, s->module, layer, s->scale,
                                      s->inside * cells[i].number, bias, &(bool){ false }, alloc,

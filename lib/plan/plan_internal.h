@@ -180,7 +180,7 @@ void        wf_blocks_explain(const weft_plan *p, const wf_blob *blocks, wf_text
 weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
                                   const wf_sheet *s, size_t patch, int32_t parts, weft_error *err);
 /* dst (out, K) += sum over the parts of cells[p] * Delta_p, and the same for bias (out) unless it
- * is NULL. `vectors` are those that cells name, and may be NULL if none does; masks are left out. */
+ * is NULL. `vectors` are those that cells name, NULL if none does; masks are left out. */
 weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells,
                          const float *const *vectors, float *dst, float *bias,
                          const weft_allocator *alloc, weft_error *err);

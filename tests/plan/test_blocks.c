@@ -245,6 +245,35 @@ START_TEST(what_is_no_weight_by_block_is_refused)
 }
 END_TEST
 
+/* Texts of pieces put together at random: taken or refused in one line, and a plan either way. */
+START_TEST(any_text_is_taken_or_refused)
+{
+    static const char *const pieces[] = { "IN", "OUT", "MID", "BASE", "ALL", "INS", "0", "1", "07", "99", ".5", "-", "=", ",",
+                                          ",,", "*", "?", " ", "up_blocks.1", "unet.", "R", "\xff", "\n", "1,1,1,1,1,1,1,1,1,1,1,1" };
+    weft_plan *p = new_plan(sdxl);
+    uint32_t   state = 1;
+    int        taken = 0;
+
+    OK(weft_plan_add(p, wide, 1, NULL, &err));
+    for (int i = 0; i < 3000; i++) {
+        char text[512] = "";
+        int  n = (int)((state = state * 1664525 + 1013904223) >> 24) % 9;
+        for (int k = 0; k < n; k++) {
+            state = state * 1664525 + 1013904223;
+            strcat(text, pieces[(state >> 16) % WF_LEN(pieces)]);
+        }
+        weft_status st = weft_plan_set_blocks(p, 0, text, &err);
+        ck_assert(st == WEFT_OK || st == WEFT_E_ARG || st == WEFT_E_MISMATCH);
+        ck_assert(st == WEFT_OK || strchr(err.text, '\n') == NULL);
+        taken += st == WEFT_OK;
+    }
+    ck_assert_int_gt(taken, 20);
+    ck_assert_int_lt(taken, 1500);
+    OK(weft_plan_seal(p, 2, &err));
+    weft_plan_free(p);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("weights by block");
@@ -255,6 +284,7 @@ int main(void)
     tcase_add_loop_test(t, presets_and_settings_come_to_these_numbers, 0, (int)WF_LEN(presets));
     tcase_add_test(t, lengths_are_the_models_own);
     tcase_add_test(t, any_method_may_be_weighed_by_block);
+    tcase_add_test(t, any_text_is_taken_or_refused);
     tcase_add_test(t, base_is_part_of_the_texts_stamp);
     tcase_add_loop_test(t, what_is_no_weight_by_block_is_refused, 0, (int)WF_LEN(bad));
     suite_add_tcase(s, t);

@@ -5,11 +5,11 @@
  * apart afterwards. The same cut works on an ordinary LoRA: what it has elsewhere is left out.
  *
  * Nothing is published for other models. In them one transformer block stands where SDXL has ten,
- * and two of them hold next to nothing of a subject. We cut by resolution instead: the finer half of
- * the levels with attention, down and up, is style, and what is coarser is content. In SD1.x style
- * is down_blocks 0 and 1 and up_blocks 2 and 3, content down_blocks 2, the middle and up_blocks 1. On
- * the model of this repository subjects and styles keep both of their looks under this cut, and
- * neither under two single transformers. The caller may name other layers.
+ * and two of them hold next to nothing of a subject. We cut by resolution instead: the finer half
+ * of the levels with attention, down and up, is style, and what is coarser is content. In SD1.x
+ * style is down_blocks 0 and 1 and up_blocks 2 and 3, content down_blocks 2, the middle and
+ * up_blocks 1. On the bundled model subject and style can both be recognised under this cut, and
+ * the subject is lost in two single transformers. The caller may name other layers.
  *
  * The authors' program multiplies both factors with its alpha, which squares it. */
 #include "base/structs.h"
@@ -182,7 +182,8 @@ static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32
 {
     (void)call, (void)branch;
     if (!acts(p, s, layer, adapter)) return WF_NOTHING;
-    if (options_of(s)->flags & WEFT_BLORA_SQUARED) return (wf_cell){ p->entry[adapter].weight, 0, 0 };
+    if (options_of(s)->flags & WEFT_BLORA_SQUARED)
+        return (wf_cell){ p->entry[adapter].weight, 0, 0 };
     return WF_ALL;
 }
 
@@ -214,8 +215,8 @@ static weft_status copy_pattern(char to[PATTERN_MAX], const char *from, const ch
 {
     if (from == NULL) return WEFT_OK;
     if (from[0] == '\0')
-        return wf_fail(err, WEFT_E_ARG, "weft_blora_options: %s is empty; NULL takes the model's own",
-                       what);
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_blora_options: %s is empty; NULL takes the model's own", what);
     if (!wf_format(to, PATTERN_MAX, "%s", from))
         return wf_fail(err, WEFT_E_ARG, "weft_blora_options: %s is %zu bytes long, at most %d are "
                        "taken", what, strlen(from), PATTERN_MAX - 1);

@@ -14,9 +14,9 @@
  *
  * The first two terms are what each adapter loses of its own output, as a share; the third bounds
  * how much the columns overlap: |c_j . s_j| is at most their product of lengths. Columns do not
- * depend on each other, and each has a closed form (wf_zip_columns). lambda 0 is the plain sum. From
- * lambda 1 on no column is left to both: each goes to the adapter that needs it more, and the two
- * matrices have no input in common.
+ * depend on each other, and each has a closed form (wf_zip_columns). lambda 0 is the plain sum.
+ * From lambda 1 on no column is left to both: each goes to the adapter that needs it more, and the
+ * two matrices have no input in common.
  *
  * Only lengths of columns are needed, so a plan reads the weights once; they pass to its copies.
  * The diagonal acts on the input, so the pair of matrices stays a pair of LoRAs: weft_plan_fold()
@@ -393,8 +393,10 @@ static void fill_vectors(state *f, const weft_plan *p, const wf_sheet *s)
                            values_of(f, c), values_of(f, y));
             continue;
         }
-        if (c != 0) read_vector(find_coefficients(o->coefficients, &l[i], 0), &l[i], values_of(f, c));
-        if (y != 0) read_vector(find_coefficients(o->coefficients, &l[i], 1), &l[i], values_of(f, y));
+        if (c != 0)
+            read_vector(find_coefficients(o->coefficients, &l[i], 0), &l[i], values_of(f, c));
+        if (y != 0)
+            read_vector(find_coefficients(o->coefficients, &l[i], 1), &l[i], values_of(f, y));
         if (c == 0 || y == 0) continue;
         f->both++;
         f->similarity +=
@@ -467,7 +469,8 @@ static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
     wf_text_add(out, "  columns    in closed form, lambda %s, in %d layers of both\n",
                 wf_number(&a, o->lambda), (int)f->shared);
     if (f->shared == 0) return;
-    wf_text_add(out, "  kept       %s %% of the content's squares", wf_fixed(&a, 100 * f->kept_content, 1));
+    wf_text_add(out, "  kept       %s %% of the content's squares",
+                wf_fixed(&a, 100 * f->kept_content, 1));
     wf_text_add(out, ", %s %% of the style's\n", wf_fixed(&a, 100 * f->kept_style, 1));
     wf_text_add(out, "  overlap    %s of the plain sum's %s\n", wf_fixed(&a, f->after, 4),
                 wf_fixed(&b, f->before, 4));
@@ -502,7 +505,8 @@ weft_status weft_plan_zip(weft_plan *plan, const weft_zip_options *options, weft
     WF_TRY(wf_plan_still_open(plan, "weft_plan_zip", err));
     if ((o.flags & WEFT_ZIP_LAMBDA) != 0 && o.coefficients != NULL)
         return wf_fail(err, WEFT_E_ARG,
-                       "weft_zip_options: lambda is for the closed form, and there are coefficients");
+                       "weft_zip_options: lambda is for the closed form, and there are "
+                       "coefficients");
     if (!(o.flags & WEFT_ZIP_LAMBDA)) o.lambda = 1;
     if (!(o.flags & WEFT_ZIP_STYLE)) o.style = 1;
     if (!isfinite(o.lambda) || o.lambda < 0)
@@ -586,7 +590,8 @@ weft_status weft_plan_zip_save(const weft_plan *plan, const char *path, weft_err
     for (size_t i = 0; i < phases && s == NULL; i++)
         if (phase[i].method == &wf_method_zip) s = &phase[i];
     if (s == NULL)
-        return wf_fail(err, WEFT_E_STATE, "weft_plan_zip_save: no phase of the plan is under ZipLoRA");
+        return wf_fail(err, WEFT_E_STATE,
+                       "weft_plan_zip_save: no phase of the plan is under ZipLoRA");
     WF_TRY(wf_tensors_new(&plan->alloc, path, &t, err));
     st = list_vectors(t, plan, s, err);
     if (st == WEFT_OK) st = write_vectors(plan, s, t, path, err);

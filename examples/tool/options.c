@@ -21,6 +21,8 @@ static phase_use *begin_phase(settings *s)
     weft_klora_options_init(&p->klora, sizeof p->klora);
     weft_loratorio_options_init(&p->loratorio, sizeof p->loratorio);
     weft_subbands_options_init(&p->subbands, sizeof p->subbands);
+    weft_zip_options_init(&p->zip, sizeof p->zip);
+    weft_blora_options_init(&p->blora, sizeof p->blora);
     p->method = MERGE;
     return p;
 }
@@ -33,6 +35,8 @@ void settings_init(settings *s, int argc)
     s->opening.log = warn_line;
     weft_plan_options_init(&s->plan, sizeof s->plan);
     weft_run_options_init(&s->run, sizeof s->run);
+    weft_merge_options_init(&s->merge, sizeof s->merge);
+    s->mix = NOTHING_SAID;
     s->adapters = zeroed((size_t)argc, sizeof *s->adapters);
     begin_phase(s);
     weft_sampler_options_init(&s->sampling, sizeof s->sampling);
@@ -44,7 +48,7 @@ void settings_init(settings *s, int argc)
 }
 
 enum { HEADING, BIT, INT32, INT64, FLOAT, DOUBLE, STRING, WORD, OTHER };
-enum { OF_ALL, OF_ADAPTER, OF_CONCEPT, OF_PHASE };   /* what an option is about */
+enum { OF_ALL, OF_ADAPTER, OF_CONCEPT, OF_PHASE, OF_NEW_ADAPTER };   /* what an option is about */
 
 typedef struct row {
     int         kind;
@@ -65,7 +69,8 @@ typedef struct row {
 } row;
 
 const word methods[]  = { { "merge", MERGE }, { "switch", SWITCH }, { "composite", COMPOSITE },
-                                 { "klora", KLORA }, { "loratorio", LORATORIO }, { "subbands", SUBBANDS }, { NULL, 0 } };
+                                 { "klora", KLORA }, { "loratorio", LORATORIO }, { "subbands", SUBBANDS },
+                                 { "zip", ZIP }, { "blora", BLORA }, { NULL, 0 } };
 static const word roles[]    = { { "content", WEFT_ROLE_CONTENT }, { "style", WEFT_ROLE_STYLE }, { NULL, 0 } };
 static const word paths[]    = { { "auto", WEFT_PATH_AUTO }, { "side", WEFT_PATH_SIDE },
                                  { "merged", WEFT_PATH_MERGED }, { NULL, 0 } };
@@ -90,6 +95,12 @@ static const word weightings[] = { { "none", WEIGH_NONE }, { "a1111", WEIGH_A111
 static const word dialects[] = { { "kohya", WEFT_DIALECT_KOHYA }, { "diffusers", WEFT_DIALECT_DIFFUSERS },
                                 { "peft", WEFT_DIALECT_PEFT }, { NULL, 0 } };
 
+static const word targets[] = { { "model", INTO_MODEL }, { "adapter", INTO_ADAPTER }, { NULL, 0 } };
+static const word merges[] = { { "sum", WEFT_MERGE_SUM }, { "concat", WEFT_MERGE_CONCAT }, { "ties", WEFT_MERGE_TIES },
+                               { "dare", WEFT_MERGE_DARE }, { "dare-ties", WEFT_MERGE_DARE_TIES },
+                               { "prune", WEFT_MERGE_PRUNE }, { "mixer", WEFT_MERGE_MIXER }, { NULL, 0 } };
+static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequency", WEFT_MAJORITY_FREQUENCY }, { NULL, 0 } };
+
 static void parse_adapter(settings *s, const char *name, const char *value);
 static void parse_concept(settings *s, const char *name, const char *value);
 static void parse_curve(settings *s, const char *name, const char *value);
@@ -108,6 +119,7 @@ static void parse_seed(settings *s, const char *name, const char *value);
 #define USED(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, member)
 #define IN(member) .field = offsetof(settings, member)
 #define ADAPTERS(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, how.member)
+#define NEW_ADAPTER .about = OF_NEW_ADAPTER
 #define CONCEPTS(member) .about = OF_CONCEPT, .field = offsetof(adapter_use, tokens.member)
 #define PHASES(member) .about = OF_PHASE, .field = offsetof(phase_use, member)
 #define SETS(where, mask) .flags = offsetof(settings, where), .bit = (mask)
@@ -160,12 +172,14 @@ static const row rows[] = {
     { BIT, DRAWING, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
       .about = OF_CONCEPT, ANNOUNCED(WEFT_ADD_REPLACE) },
     { HEADING, PLANNED, .name = "For the adapter or concept just named" },
-    { WORD, DRAWING, 0, "--role", "ROLE", "content or style: what K-LoRA takes it for (first content,\nsecond style)",
+    { WORD, PLANNED, 0, "--role", "ROLE", "content or style: what klora, zip and blora take it for (first\ncontent, second style)",
       ADAPTERS(role), .words = roles },
     { STRING, PLANNED, 0, "--select", "PATTERNS",
       "act on these layers only: names with * and ?, separated by commas,\nas in 'unet.up_blocks.*,unet.mid_block.*'",
       ADAPTERS(select) },
     { STRING, PLANNED, 0, "--exclude", "PATTERNS", "and not on these", ADAPTERS(exclude) },
+    { STRING, PLANNED, 0, "--blocks", "WEIGHTS", "its weight block by block: numbers (26 or 17 in SD 1.x, 20 or 12 in\n"
+      "SDXL), a preset such as OUTALL or ALL0.5, settings such as\nMID=0.5,IN04-IN08=0,*attn2*=0", USED(blocks) },
     { OTHER, DRAWING, 0, "--curve", "AT=VALUE,...", "what its weight is multiplied with over the calls, as in 0=0,8=1; with a\n"
       "point AT is a share of all calls, as in 0.0=0,0.4=1", .about = OF_ADAPTER, .parse = parse_curve },
     { WORD, DRAWING, 0, "--curve-shape", "SHAPE", "from one point to the next: linear, cosine or hold (linear)",
@@ -190,7 +204,7 @@ static const row rows[] = {
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT },
 
     { HEADING, PLANNED, .name = "How adapters combine" },
-    { WORD, DRAWING, 0, "--compose", "METHOD", "merge, switch, composite, klora, loratorio or subbands (merge)",
+    { WORD, PLANNED, 0, "--compose", "METHOD", "merge, switch, composite, klora, loratorio, subbands, zip or blora\n(merge)",
       PHASES(method), .words = methods },
     { OTHER, DRAWING, 0, "--phase", "WHEN", "begin another phase of the plan at this call, as in 8, or at\n"
       "this share of all calls, as in 0.4; --compose and the options of\n"
@@ -198,7 +212,7 @@ static const row rows[] = {
     { WORD, DRAWING, 0, "--text-plan", "WHICH",
       "whose text-encoder parts act on the prompt: all, first, none,\n"
       "each: a text for each adapter, read where it acts alone, or\n"
-      "method: the method's own (switch first, klora none, others all)", IN(plan.text), .words = texts },
+      "method: the method's own (switch first, klora and blora none,\nothers all)", IN(plan.text), .words = texts },
     { WORD, DRAWING, 0, "--path", "PATH", "side: factors beside the weights; merged: in copies of the\n"
       "weights; auto: the cheaper for each layer (auto)", IN(plan.path), .words = paths },
     { WORD, PLANNED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
@@ -264,6 +278,20 @@ static const row rows[] = {
       PHASE_SETS(klora.flags, WEFT_KLORA_IGNORE_ALPHA), .method = KLORA },
     { BIT, DRAWING, 0, "--wrap", NULL, "klora: let the last layer fall back to time 0, as the authors' counter does",
       PHASE_SETS(klora.flags, WEFT_KLORA_WRAP), .method = KLORA },
+    { DOUBLE, PLANNED, 0, "--lambda", "X", "zip: 0 sums, 1 leaves no column of a layer to both adapters (1)",
+      .about = OF_PHASE, .field = offsetof(phase_use, zip.lambda), .low = 0, .high = 1e6,
+      .flags = offsetof(phase_use, zip.flags), .bit = WEFT_ZIP_LAMBDA, .method = ZIP },
+    { DOUBLE, PLANNED, 0, "--style-weight", "W", "zip: multiplies the style's part (1)",
+      .about = OF_PHASE, .field = offsetof(phase_use, zip.style), ANY_FLOAT,
+      .flags = offsetof(phase_use, zip.flags), .bit = WEFT_ZIP_STYLE, .method = ZIP },
+    { STRING, PLANNED, 0, "--coefficients", "FILE", "zip: of training, in place of the closed form",
+      PHASES(coefficients), .method = ZIP },
+    { STRING, PLANNED, 0, "--content-blocks", "PATTERNS", "blora: layers of content (SDXL up_blocks.0.attentions.0; others: the\ncoarser half)",
+      PHASES(blora.content), .method = BLORA },
+    { STRING, PLANNED, 0, "--style-blocks", "PATTERNS", "blora: layers of style (SDXL up_blocks.0.attentions.1; others: the\nfiner half)",
+      PHASES(blora.style), .method = BLORA },
+    { BIT, PLANNED, 0, "--squared", NULL, "blora: square the weights, as the authors' program does",
+      PHASE_SETS(blora.flags, WEFT_BLORA_SQUARED), .method = BLORA },
 
     { HEADING, DRAWING, .name = "Denoising" },
     { INT32, DRAWING, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000 },
@@ -314,8 +342,41 @@ static const row rows[] = {
     { WORD, CONVERT, 0, "--dialect", "NAME", "kohya, diffusers or peft (kohya)", IN(dialect), .words = dialects },
     { BIT, CONVERT, 0, "--half", NULL, "write the factors as 16-bit floats (as they are)", SETS(flags, HALF) },
 
-    { HEADING, MERGE_MODEL, .name = "The checkpoint" },
-    { STRING, MERGE_MODEL, 'o', "--output", "PATH", "the file or folder to write, in the layout of MODEL", IN(output) },
+    { HEADING, MERGE_MODEL, .name = "What is written" },
+    { STRING, MERGE_MODEL, 'o', "--output", "PATH", "the file or folder to write: a checkpoint in the layout of MODEL, or\n"
+      "an adapter", IN(output) },
+    { WORD, MERGE_MODEL, 0, "--into", "WHAT", "model: the adapters go into the model's weights; adapter: they become\n"
+      "one new adapter for it (model)", IN(into), .words = targets },
+    { HEADING, MERGE_MODEL, .name = "For --into adapter" },
+    { WORD, MERGE_MODEL, 0, "--by", "METHOD", "sum, concat, ties, dare, dare-ties, prune or mixer (sum)",
+      NEW_ADAPTER, .field = offsetof(settings, merge.kind), .words = merges },
+    { INT32, MERGE_MODEL, 0, "--rank", "N", "factor each layer by SVD, with this rank at most (whole differences)",
+      NEW_ADAPTER, .field = offsetof(settings, merge.rank), 1, 65536 },
+    { INT32, MERGE_MODEL, 0, "--conv-rank", "N", "the same for 3x3 convolutions (as --rank)",
+      NEW_ADAPTER, .field = offsetof(settings, merge.conv_rank), 1, 65536 },
+    { DOUBLE, MERGE_MODEL, 0, "--error", "X", "factor each layer with the least rank whose relative error is at\n"
+      "most X, above 0, below 1", NEW_ADAPTER, .field = offsetof(settings, merge.error), 0, 1 },
+    { DOUBLE, MERGE_MODEL, 0, "--clamp", "Q", "then clamp the factors to this quantile of their entries, as kohya\n"
+      "does with 0.99", NEW_ADAPTER, .field = offsetof(settings, merge.clamp), 0, 1 },
+    { DOUBLE, MERGE_MODEL, 0, "--density", "X", "ties, dare, dare-ties, prune: the share of entries that is kept",
+      NEW_ADAPTER, .field = offsetof(settings, merge.density), 0, 1 },
+    { WORD, MERGE_MODEL, 0, "--majority", "WAY", "ties, dare-ties: signs are elected by total or frequency (total)",
+      NEW_ADAPTER, .field = offsetof(settings, merge.majority), .words = majorities },
+    { OTHER, MERGE_MODEL, 0, "--seed", "N", "dare, dare-ties: of the entries that are drawn (0)",
+      NEW_ADAPTER, .parse = parse_seed },
+    { FLOAT, MERGE_MODEL, 0, "--mix", "X", "mixer: how much the factors of one adapter meet those of another: 0 is\n"
+      "the sum, 1 the product of sums (1)", NEW_ADAPTER, .field = offsetof(settings, mix), ANY_FLOAT },
+    { BIT, MERGE_MODEL, 0, "--factors", NULL, "merge both factors apart, as PEFT does without SVD",
+      NEW_ADAPTER, SETS(merge.flags, WEFT_MERGE_FACTORS) },
+    { BIT, MERGE_MODEL, 0, "--double-scale", NULL, "count the files' alpha twice, as PEFT's SVD once did",
+      NEW_ADAPTER, SETS(merge.flags, WEFT_MERGE_DOUBLE_SCALE) },
+    { BIT, MERGE_MODEL, 0, "--kohya", NULL, "sum, concat: weigh both factors, as kohya's merge_lora does",
+      NEW_ADAPTER, SETS(merge.flags, WEFT_MERGE_KOHYA) },
+    { WORD, MERGE_MODEL, 0, "--dialect", "NAME", "kohya, diffusers or peft, which is a folder (kohya)",
+      NEW_ADAPTER, .field = offsetof(settings, dialect), .words = dialects },
+    { BIT, MERGE_MODEL, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", NEW_ADAPTER, SETS(flags, HALF) },
+    { BIT, MERGE_MODEL, 0, "--report", NULL, "list every layer with its rank, norm and error", NEW_ADAPTER, SETS(flags, REPORT) },
+    { STRING, MERGE_MODEL, 0, "--save-coefficients", "FILE", "zip: write the columns' coefficients too", IN(save_coefficients) },
 
     { HEADING, INSPECT, .name = "Options" },
     { STRING, INSPECT, 'm', "--model", "MODEL", "check the adapter against this model, key by key; the exit\n"
@@ -696,8 +757,37 @@ static void refuse_idle_options(const settings *s)
         misuse("--karras is not for --schedule %s", weft_sampler_schedule_name(s->sampling.sigma_schedule));
     if ((was_given("--strength") || s->mask) && s->image == NULL)
         misuse("%s is about the image of --image", s->mask ? "--mask" : "--strength");
+    if (s->save_coefficients && s->phases[0].method != ZIP)
+        misuse("--save-coefficients is of --compose zip");
     if ((was_given("--compose") || was_given("--phase")) && s->adapter_count == 0)
         misuse("%s needs an --adapter", was_given("--compose") ? "--compose" : "--phase");
+}
+
+/* Options of a new adapter, and those of a checkpoint that no adapter has. */
+int merges_a_plan(const settings *s)
+{
+    int any = s->phases[0].method != MERGE;
+    for (size_t i = 0; i < s->adapter_count; i++) any = any || s->adapters[i].blocks;
+    return any;
+}
+
+static void refuse_idle_merge_options(const settings *s)
+{
+    for (const row *o = rows; o < rows + ROWS; o++) {
+        if (o->about != OF_NEW_ADAPTER || !given[o - rows]) continue;
+        if (s->into != INTO_ADAPTER) misuse("%s is of --into adapter", o->name);
+        if (merges_a_plan(s) && strcmp(o->name, "--dialect") != 0 && strcmp(o->name, "--half") != 0)
+            misuse("%s is not for %s, which is folded exactly", o->name,
+                   s->phases[0].method != MERGE ? "--compose" : "--blocks");
+    }
+    if (s->into != INTO_ADAPTER || merges_a_plan(s)) return;
+    int32_t by = s->merge.kind;
+    int prunes = by == WEFT_MERGE_TIES || by == WEFT_MERGE_DARE || by == WEFT_MERGE_DARE_TIES || by == WEFT_MERGE_PRUNE;
+    if (prunes && !was_given("--density")) misuse("--by %s needs a --density", word_of(merges, by));
+    if (was_given("--mix") && by != WEFT_MERGE_MIXER) misuse("--mix is of --by mixer");
+    if (was_given("--peft-dora")) misuse("--peft-dora is of --into model");
+    if (s->plan.mixed != WEFT_MIXED_DELTA && s->plan.mixed != WEFT_MIXED_DIRECTION)
+        misuse("--mixed %s is of --into model", word_of(mixes, s->plan.mixed));
 }
 
 /* getopt_long's arguments: the letters, and the names with the index of their row behind all
@@ -774,7 +864,8 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     if (s->target == NULL)
         misuse(used_by == INSPECT ? "which file or folder?" : used_by == CONVERT ? "which adapter?" : "which model?");
     if ((s->flags & COPY) && (s->flags & MAP)) misuse("--copy and --map: which of the two?");
-    if (used_by & DRAWING) refuse_idle_options(s);
+    if (used_by & PLANNED) refuse_idle_options(s);
+    if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);
 }
 
 void print_options(int used_by)

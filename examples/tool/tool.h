@@ -45,13 +45,14 @@ void    watch_interrupt(weft_run *run);              /* Ctrl-C stops it; NULL: n
 
 /* ------------------------------------------------------------------ options.c: what was asked for */
 
-enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8, LORATORIO = 16, SUBBANDS = 32 }; /* bits, so that an option
-                                                                                            can belong to several */
+/* bits, so that an option can belong to several */
+enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8, ZIP = 16, BLORA = 32, LORATORIO = 64, SUBBANDS = 128 };
 enum { TEXT_EACH = 1000 };                                       /* settings.plan.text: a text for each adapter */
 enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
-enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128 };
+enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128, REPORT = 256 };
+enum { INTO_MODEL = 0, INTO_ADAPTER = 1 };
 
 typedef struct adapter_use {
     char                *file;
@@ -68,6 +69,7 @@ typedef struct adapter_use {
     int32_t              curve_shape;
     const char          *region;                     /* the PNG of its mask: where in the image it acts */
     float                region_text;
+    const char          *blocks;                     /* its weight block by block */
     weft_adapter        *adapter;
     weft_concept        *concept;
 } adapter_use;
@@ -82,6 +84,9 @@ typedef struct phase_use {
     weft_loratorio_options  loratorio;
     weft_subbands_options   subbands;
     int32_t                *order;               /* of switch, which taking_turns points to */
+    weft_zip_options        zip;
+    const char             *coefficients;        /* of zip: a file */
+    weft_blora_options      blora;
 } phase_use;
 enum { PHASES_MAX = 32 };
 
@@ -107,7 +112,11 @@ typedef struct settings {
     size_t                  sigma_count;
     const char             *against;             /* the model that an adapter is looked at, or converted, for */
     int32_t                 dialect;
+    int32_t                 into;                /* what a merge writes: INTO_* */
+    float                   mix;
+    weft_merge_options      merge;
     weft_adapter_options    opening;             /* of the file to look at or convert, if it is an adapter */
+    const char             *save_coefficients;
     weft_model_options      open;
     weft_plan_options       plan;
     weft_run_options        run;
@@ -123,6 +132,7 @@ void        settings_free(settings *s);
 void        parse_arguments(settings *s, int used_by, int argc, char **argv);
 void        print_options(int used_by);
 const char *word_of(const word *words, int32_t value);
+int         merges_a_plan(const settings *s);  /* and not adapters as they are: --compose, --blocks */
 
 /* ------------------------------------------------------------------ copies.c: mapped, or in memory */
 
@@ -135,6 +145,7 @@ weft_model   *open_model(const char *path, settings *s, weft_model_info *info);
 int           is_guided(const settings *s, const weft_model_info *info); /* two halves, or one if guidance-distilled */
 weft_sampler *make_sampler(const weft_model *model, const settings *s);
 void          print_sampler(FILE *f, const settings *s);  /* "euler karras" */
+void          open_adapter(const settings *s, adapter_use *use);
 weft_plan    *make_plan(weft_model *model, settings *s, int32_t calls, meter *m);
 void          set_size(settings *s, const weft_model_info *info); /* the run's, in latent pixels */
 void          check_writable(const char *path, const char *format); /* before the first step; ".png", NULL: not one file */

@@ -12,6 +12,7 @@
 #include "model.h"
 #include "adapter.h"
 #include "concept.h"
+#include "merge.h"
 #include "plan.h"
 #include "text.h"
 #include "run.h"

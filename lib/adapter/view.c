@@ -95,3 +95,12 @@ void wf_add_as_stored(const wf_layer *l, size_t from, size_t n, const float *del
         for (size_t i = 0; i < K; i++)
             dst[(from + o) * K + i % kk * in + i / kk] += (float)(f * delta[o * K + i]);
 }
+
+void wf_rows_as_stored(const wf_layer *l, const float *w, size_t n, float *to)
+{
+    size_t in = (size_t)l->in, kk = (size_t)l->kernel * (size_t)l->kernel, K = in * kk;
+
+    if (kk == 1) memcpy(to, w, n * K * sizeof *to);
+    for (size_t o = 0; o < n && kk > 1; o++)
+        for (size_t i = 0; i < K; i++) to[o * K + i] = w[o * K + i % kk * in + i / kk];
+}

@@ -33,5 +33,7 @@ void  wf_layer_rows(const wf_layer *l, size_t from, size_t n, float *w);
 void  wf_layer_rows_as_stored(const wf_layer *l, size_t from, size_t n, float *w);
 void  wf_add_as_stored(const wf_layer *l, size_t from, size_t n, const float *delta, double f,
                        float *dst);
+/* to (n, K), columns in the file's order, of w (n, K) in the networks'. */
+void  wf_rows_as_stored(const wf_layer *l, const float *w, size_t n, float *to);
 
 #endif

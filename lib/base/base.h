@@ -48,6 +48,9 @@ void wf_log(weft_log_fn log, void *user, int32_t level, const char *format, ...)
 /* Shortest plain decimal of v that reads back as the same float, without regard to the locale. */
 typedef struct wf_number_text { char text[32]; } wf_number_text;
 const char *wf_number(wf_number_text *buf, double v);
+/* The decimal that n characters are: a sign, digits, a point; false for anything else, and for one
+ * past the doubles. */
+bool wf_number_read(const char *s, size_t n, double *out);
 
 /* ---- mersenne.c: torch's CPU generator ------------------------------------------------------- */
 
@@ -106,6 +109,10 @@ void wf_copy_out(const char *s, size_t len, char *buf, size_t cap, size_t *neede
 bool wf_glob_any(const char *patterns, const char *name);
 /* The same patterns with each run of stars as one: matching then takes time by the name alone. */
 void wf_glob_tidy(char *patterns);
+/* A tidy copy of a caller's patterns, NULL of NULL. WEFT_E_ARG if it is too long: `whose` adapter's
+ * `what` it is. */
+weft_status wf_glob_copy(char **to, const char *patterns, const char *whose, const char *what,
+                         const weft_allocator *alloc, weft_error *err);
 /* Is s valid UTF-8 (n bytes, no NUL inside)? */
 bool wf_utf8_valid(const char *s, size_t n);
 /* Decode the first character of n bytes: its length 1..4, or 0 if it is not valid. */

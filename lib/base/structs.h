@@ -27,11 +27,16 @@
     X(weft_concept_options,   WEFT_CONCEPT_OPTIONS_INIT,   second)                  \
     X(weft_concept_info,      WEFT_CONCEPT_INFO_INIT,      reserved0)               \
     X(weft_token_info,        WEFT_TOKEN_INFO_INIT,        reserved0)               \
+    X(weft_merge_source,      WEFT_MERGE_SOURCE_INIT,      text_weight)             \
+    X(weft_merge_options,     WEFT_MERGE_OPTIONS_INIT,     conv_rank)               \
+    X(weft_merge_row,         WEFT_MERGE_ROW_INIT,         reserved0)               \
     X(weft_plan_options,      WEFT_PLAN_OPTIONS_INIT,      reserved0)               \
     X(weft_text_weights,      WEFT_TEXT_WEIGHTS_INIT,      reserved0)               \
     X(weft_add_options,       WEFT_ADD_OPTIONS_INIT,       reserved1)               \
     X(weft_curve_point,       WEFT_CURVE_POINT_INIT,       value)                   \
     X(weft_mask,              WEFT_MASK_INIT,              reserved0)               \
+    X(weft_zip_options,       WEFT_ZIP_OPTIONS_INIT,       style)                   \
+    X(weft_blora_options,     WEFT_BLORA_OPTIONS_INIT,     style)                   \
     X(weft_phase_options,     WEFT_PHASE_OPTIONS_INIT,     at)                      \
     X(weft_switch_options,    WEFT_SWITCH_OPTIONS_INIT,    reserved0)               \
     X(weft_composite_options, WEFT_COMPOSITE_OPTIONS_INIT, flags)                   \

@@ -198,3 +198,23 @@ void wf_glob_tidy(char *patterns)
         if (*p != '*' || to == patterns || to[-1] != '*') *to++ = *p;
     *to = '\0';
 }
+
+/* Every pattern meets every layer: more than this is no list that somebody wants. All names of SDXL
+ * are 80 kB. */
+enum { PATTERNS = 1 << 18 };
+
+weft_status wf_glob_copy(char **to, const char *patterns, const char *whose, const char *what,
+                         const weft_allocator *alloc, weft_error *err)
+{
+    size_t n;
+
+    *to = NULL;
+    if (patterns == NULL) return WEFT_OK;
+    if ((n = strlen(patterns)) > PATTERNS)
+        return wf_fail(err, WEFT_E_ARG,
+                       "adapter %s: the %s pattern has %zu characters, at most %d are taken", whose,
+                       what, n, PATTERNS);
+    if ((*to = wf_strdup(alloc, patterns)) == NULL) return wf_nomem(err, n + 1, "a selection");
+    wf_glob_tidy(*to);
+    return WEFT_OK;
+}

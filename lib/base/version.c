@@ -13,6 +13,8 @@ static const char *const features[] = {
     "switch",
     "composite",
     "klora",
+    "zip",
+    "blora",
     "loratorio",
     "subbands",         /* methods         */
     "mixed",            /* weft_plan_options.mixed */

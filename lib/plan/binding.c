@@ -100,26 +100,6 @@ static weft_status apply_selection(wf_binding *b, const wf_layer *layers, size_t
     return WEFT_OK;
 }
 
-/* Every pattern meets every layer: more than this is no list that somebody wants. All names of SDXL
- * are 80 kB. */
-enum { PATTERNS = 1 << 18 };
-
-static weft_status copy_patterns(char **to, const char *patterns, const wf_binding *b,
-                                 const char *what, weft_error *err)
-{
-    size_t n;
-
-    if (patterns == NULL) return WEFT_OK;
-    if ((n = strlen(patterns)) > PATTERNS)
-        return wf_fail(err, WEFT_E_ARG,
-                       "adapter %s: the %s pattern has %zu characters, at most %d are taken",
-                       wf_adapter_name(b->adapter), what, n, PATTERNS);
-    *to = wf_strdup(&b->alloc, patterns);
-    if (*to == NULL) return wf_nomem(err, n + 1, "a selection");
-    wf_glob_tidy(*to);
-    return WEFT_OK;
-}
-
 weft_status wf_binding_make(wf_binding **out, weft_model *model, weft_adapter *adapter,
                             const wf_slice *slices, size_t n, const weft_add_options *o,
                             const weft_allocator *alloc, weft_error *err)
@@ -133,8 +113,9 @@ weft_status wf_binding_make(wf_binding **out, weft_model *model, weft_adapter *a
     wf_ref_init(&b->refs);
     b->alloc = *alloc;
     st = wf_adapter_complete(adapter, layers, slices, n, &b->adapter, err);
-    if (st == WEFT_OK) st = copy_patterns(&b->select, o->select, b, "select", err);
-    if (st == WEFT_OK) st = copy_patterns(&b->exclude, o->exclude, b, "exclude", err);
+    const char *name = wf_adapter_name(adapter);
+    if (st == WEFT_OK) st = wf_glob_copy(&b->select, o->select, name, "select", alloc, err);
+    if (st == WEFT_OK) st = wf_glob_copy(&b->exclude, o->exclude, name, "exclude", alloc, err);
     if (st == WEFT_OK) st = place(b, layers, count, slices, n, err);
     if (st == WEFT_OK) st = apply_selection(b, layers, count, err);
     if (st == WEFT_OK) *out = b;

@@ -123,16 +123,6 @@ typedef struct making {
     const weft_allocator *alloc;
 } making;
 
-/* to (out, in, k, k), as a file has it, from w (out, ky, kx, in). */
-static void as_stored(const wf_layer *l, const float *w, float *to)
-{
-    size_t in = (size_t)l->in, taps = (size_t)l->kernel * (size_t)l->kernel, K = in * taps;
-
-    if (taps == 1) memcpy(to, w, (size_t)l->out * K * sizeof *to);
-    for (size_t o = 0; o < (size_t)l->out && taps > 1; o++)
-        for (size_t i = 0; i < K; i++) to[o * K + i] = w[o * K + i % taps * in + i / taps];
-}
-
 static weft_status add_part(const making *x, const wf_patch_part *s, const wf_layer *seen,
                             float cell, weft_error *err)
 {
@@ -153,7 +143,7 @@ static weft_status add_dependent(const making *x, const wf_patch_part *s, bool s
     float   *copy = wf_zalloc(x->alloc, floats, sizeof *copy);
 
     if (copy == NULL) return wf_nomem(err, floats * sizeof *copy, "a layer's weight");
-    as_stored(x->layer, x->weight, copy);
+    wf_rows_as_stored(x->layer, x->weight, (size_t)x->layer->out, copy);
     seen.weight = copy;
     seen.dtype = WF_F32;
     if (stack && x->bias != NULL) seen.bias = memcpy(copy + weight, x->bias, out * sizeof *copy);
@@ -239,8 +229,8 @@ static weft_status make_direction(const making *x, const wf_patch *patch, const 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, const wf_cell *cells,
-                                   float *weight, float *bias, const weft_allocator *alloc,
-                                   weft_error *err)
+                                   const float *const *vectors, float *weight, float *bias,
+                                   const weft_allocator *alloc, weft_error *err)
 {
     const wf_layer *l = &wf_model_layers(p->model, &(size_t){ 0 })[patch->layer];
     making          x = { l, weight, bias, alloc };
@@ -250,7 +240,7 @@ weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, co
     else if (bias != NULL) memset(bias, 0, (size_t)l->out * sizeof *bias);
     if (l->component != WEFT_COMPONENT_DENOISER ||
         !wf_mixed_matters(p, l, patch->part, patch->parts))
-        return wf_patch_add(patch, l, cells, weight, bias, alloc, err);
+        return wf_patch_add(patch, l, cells, vectors, weight, bias, alloc, err);
     if (p->mixed == WEFT_MIXED_STACK) return make_stack(p, &x, patch, cells, err);
     return p->mixed == WEFT_MIXED_INSIDE ? make_inside(p, &x, patch, cells, err)
                                          : make_direction(&x, patch, cells, err);

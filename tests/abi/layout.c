@@ -102,14 +102,6 @@ static void structs(void)
     F(weft_add_options, role); F(weft_add_options, reserved0);
     F(weft_add_options, reserved1);
 
-    S(weft_curve_point);
-    F(weft_curve_point, struct_size); F(weft_curve_point, flags); F(weft_curve_point, shape);
-    F(weft_curve_point, reserved0); F(weft_curve_point, at); F(weft_curve_point, value);
-
-    S(weft_mask);
-    F(weft_mask, struct_size); F(weft_mask, flags); F(weft_mask, height); F(weft_mask, width);
-    F(weft_mask, values); F(weft_mask, len); F(weft_mask, text); F(weft_mask, reserved0);
-
     S(weft_switch_options);
     F(weft_switch_options, struct_size); F(weft_switch_options, flags); F(weft_switch_options, period);
     F(weft_switch_options, reserved0); F(weft_switch_options, order);
@@ -155,10 +147,33 @@ static void structs(void)
     F(weft_token_info, struct_size); F(weft_token_info, vectors); F(weft_token_info, token); F(weft_token_info, width);
     F(weft_token_info, width_2); F(weft_token_info, layers); F(weft_token_info, reserved0); F(weft_token_info, also);
 
+    S(weft_merge_source);
+    F(weft_merge_source, struct_size); F(weft_merge_source, flags); F(weft_merge_source, adapter);
+    F(weft_merge_source, select); F(weft_merge_source, exclude); F(weft_merge_source, weight);
+    F(weft_merge_source, text_weight);
+
+    S(weft_merge_options);
+    F(weft_merge_options, struct_size); F(weft_merge_options, flags); F(weft_merge_options, allocator);
+    F(weft_merge_options, progress); F(weft_merge_options, progress_user); F(weft_merge_options, name);
+    F(weft_merge_options, mixer); F(weft_merge_options, density); F(weft_merge_options, error);
+    F(weft_merge_options, clamp); F(weft_merge_options, seed); F(weft_merge_options, kind);
+    F(weft_merge_options, majority); F(weft_merge_options, rank); F(weft_merge_options, conv_rank);
+
+    S(weft_merge_row);
+    F(weft_merge_row, struct_size); F(weft_merge_row, rank); F(weft_merge_row, layer);
+    F(weft_merge_row, layer_id); F(weft_merge_row, norm); F(weft_merge_row, error);
+    F(weft_merge_row, adapters); F(weft_merge_row, reserved0);
+
     S(weft_plan_adapter_info);
     F(weft_plan_adapter_info, struct_size); F(weft_plan_adapter_info, role); F(weft_plan_adapter_info, name);
     F(weft_plan_adapter_info, part); F(weft_plan_adapter_info, weight); F(weft_plan_adapter_info, text_1); F(weft_plan_adapter_info, text_2); F(weft_plan_adapter_info, text_3);
-    F(weft_plan_adapter_info, share); F(weft_plan_adapter_info, reserved0);
+    F(weft_plan_adapter_info, share); F(weft_plan_adapter_info, reserved0); F(weft_plan_adapter_info, blocks);
+    S(weft_zip_options);
+    F(weft_zip_options, struct_size); F(weft_zip_options, flags); F(weft_zip_options, coefficients);
+    F(weft_zip_options, lambda); F(weft_zip_options, style);
+    S(weft_blora_options);
+    F(weft_blora_options, struct_size); F(weft_blora_options, flags); F(weft_blora_options, content);
+    F(weft_blora_options, style);
     S(weft_plan_info);
     F(weft_plan_info, struct_size); F(weft_plan_info, sealed); F(weft_plan_info, phases);
     F(weft_plan_info, adapters); F(weft_plan_info, calls); F(weft_plan_info, branches);
@@ -169,6 +184,14 @@ static void structs(void)
     S(weft_text_weights);
     F(weft_text_weights, struct_size); F(weft_text_weights, flags); F(weft_text_weights, text_1);
     F(weft_text_weights, text_2); F(weft_text_weights, text_3); F(weft_text_weights, reserved0);
+
+    S(weft_curve_point);
+    F(weft_curve_point, struct_size); F(weft_curve_point, flags); F(weft_curve_point, shape);
+    F(weft_curve_point, reserved0); F(weft_curve_point, at); F(weft_curve_point, value);
+
+    S(weft_mask);
+    F(weft_mask, struct_size); F(weft_mask, flags); F(weft_mask, height); F(weft_mask, width);
+    F(weft_mask, values); F(weft_mask, len); F(weft_mask, text); F(weft_mask, reserved0);
 
     S(weft_phase_options);
     F(weft_phase_options, struct_size); F(weft_phase_options, flags); F(weft_phase_options, first);
@@ -263,6 +286,10 @@ static void constants(void)
     C(WEFT_LAYER_LINEAR); C(WEFT_LAYER_CONV); C(WEFT_LAYER_NORM);
     C(WEFT_SAVE_HALF); C(WEFT_TENSORS_BORROW);
     C(WEFT_DIALECT_KOHYA); C(WEFT_DIALECT_DIFFUSERS); C(WEFT_DIALECT_PEFT);
+    C(WEFT_MERGE_SUM); C(WEFT_MERGE_CONCAT); C(WEFT_MERGE_TIES); C(WEFT_MERGE_DARE); C(WEFT_MERGE_DARE_TIES);
+    C(WEFT_MERGE_PRUNE); C(WEFT_MERGE_MIXER); C(WEFT_MAJORITY_TOTAL); C(WEFT_MAJORITY_FREQUENCY);
+    C(WEFT_MERGE_FACTORS); C(WEFT_MERGE_DOUBLE_SCALE); C(WEFT_MERGE_KOHYA); C(WEFT_MERGE_DIRECTION);
+    C(WEFT_SOURCE_PARTIAL); C(WEFT_SOURCE_TEXT_WEIGHT);
     C(WEFT_ALPHA_UNUSED); C(WEFT_ALPHA_TENSOR); C(WEFT_ALPHA_CONFIG); C(WEFT_ALPHA_METADATA);
     C(WEFT_ALPHA_OPTION); C(WEFT_ALPHA_UNSAID);
     C(WEFT_KEY_MATCHED); C(WEFT_KEY_UNMATCHED); C(WEFT_KEY_SHAPE_MISMATCH); C(WEFT_KEY_IGNORED);
@@ -271,15 +298,16 @@ static void constants(void)
     C(WEFT_TEXT_METHOD); C(WEFT_TEXT_ALL); C(WEFT_TEXT_FIRST); C(WEFT_TEXT_NONE);
     C(WEFT_ROLE_NONE); C(WEFT_ROLE_CONTENT); C(WEFT_ROLE_STYLE);
     C(WEFT_PHASE_AT); C(WEFT_CELL_NUMBER);
-    C(WEFT_ADD_PARTIAL); C(WEFT_ADD_SHARE); C(WEFT_ADD_PEFT_DORA); C(WEFT_ADD_REPLACE);
     C(WEFT_CURVE_HOLD); C(WEFT_CURVE_LINEAR); C(WEFT_CURVE_COSINE); C(WEFT_CURVE_AT_SHARE);
     C(WEFT_MASK_TEXT); C(WEFT_MASK_ADD); C(WEFT_CELL_VECTOR); C(WEFT_CELL_MASK);
+    C(WEFT_ADD_PARTIAL); C(WEFT_ADD_SHARE); C(WEFT_ADD_PEFT_DORA); C(WEFT_ADD_REPLACE);
     C(WEFT_SWITCH_OFFICIAL_OFFSET); C(WEFT_SWITCH_SHARES);
     C(WEFT_LORATORIO_BASE); C(WEFT_SUBBANDS_SHARPNESS);
     C(WEFT_COMPOSITE_DIVIDE_BY_COUNT); C(WEFT_COMPOSITE_NOCFG_LAST); C(WEFT_COMPOSITE_CACHED);
     C(WEFT_KLORA_S_STAR); C(WEFT_KLORA_S); C(WEFT_KLORA_CUSTOM);
     C(WEFT_KLORA_GAMMA_CODE); C(WEFT_KLORA_GAMMA_PAPER); C(WEFT_KLORA_GAMMA_NONE);
     C(WEFT_KLORA_BY_CALL); C(WEFT_KLORA_BY_STEP);
+    C(WEFT_ZIP_LAMBDA); C(WEFT_ZIP_STYLE); C(WEFT_BLORA_SQUARED);
     C(WEFT_KLORA_WRAP); C(WEFT_KLORA_IGNORE_ALPHA); C(WEFT_KLORA_ATTENTION_ONLY); C(WEFT_KLORA_PAPER_BETA);
     C(WEFT_RUN_KEEP_TEXT); C(WEFT_RUN_UNCHECKED); C(WEFT_RUN_MEASURE);
     C(WEFT_ENCODE_TRUNCATE); C(WEFT_ENCODE_ADAPTER); C(WEFT_ENCODE_WEIGHTS); C(WEFT_ENCODE_NO_MEAN);

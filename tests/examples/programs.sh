@@ -22,6 +22,12 @@ that "its image" test -s "$tmp/words.png"
 "$B/examples/words" 2>/dev/null
 that "words without arguments is a usage error" test $? = 2
 
+that "merge" "$B/examples/merge" $model "$tmp/merged.safetensors" $model/adapters/monster.safetensors 1 \
+    $model/adapters/hatching.safetensors 0.7
+that "its adapter fits the model" "$B/examples/weft" inspect "$tmp/merged.safetensors" --model $model
+"$B/examples/merge" 2>/dev/null
+that "merge without arguments is a usage error" test $? = 2
+
 "$B/examples/compose" --model $model --out "$tmp/deep/demo" >"$tmp/out.compose"
 that "compose" test $? = 0
 for name in base monster rocket hatching mosaic monster-hatching-merge monster-hatching-switch \

@@ -109,6 +109,35 @@ refuses 1 'goes forwards' "$weft" generate $model -p x -a $monster --curve 3=1,2
 refuses 2 'none' "$weft" generate $model -p x --curve 1=2
 refuses 2 'tokens only' "$weft" generate $model -p x -c $model/words/teal.safetensors --curve 1=2
 
+# ---- block weights, ZipLoRA, B-LoRA, and plans in one adapter
+
+draw -p "a zib monster" -a $monster --blocks NONE -o "$tmp/blocks.png" --no-parameters
+that "blocks of no weight are the base model" cmp "$tmp/none.png" "$tmp/blocks.png"
+prints '^      blocks BASE=1 IN00-IN05=0 MID=0.5 OUT00-OUT05=1$' "$weft" explain $model -a $monster --blocks OUTALL,MID=0.5
+refuses 1 '3 numbers; this model takes 14 (all blocks) or 8 (BASE and those with attention)' \
+    "$weft" explain $model -a $monster --blocks 1,0,1
+refuses 2 'tokens only: --blocks' "$weft" generate $model -p x -c $model/words/teal.safetensors --blocks ALL
+two="-a $monster -a $hatching"
+prints '^  columns    in closed form, lambda 0.5, in [0-9]+ layers of both' "$weft" explain $model $two --compose zip --lambda 0.5
+prints '^  style      from unet.down_blocks.0.\*,unet.up_blocks.2.\*' "$weft" explain $model $two --compose blora
+refuses 2 'lambda is of zip' "$weft" explain $model $two --lambda 0.5
+refuses 2 'squared is of blora' "$weft" explain $model $two --compose zip --squared
+refuses 1 'needs exactly two adapters' "$weft" explain $model -a $monster --compose zip
+zip="--compose zip --lambda 0.4 --style-weight 0.8"
+that "two as one" "$weft" merge $model -q $two $zip --into adapter --save-coefficients "$tmp/columns.safetensors" -o "$tmp/one.safetensors"
+draw -p "a zib monster, hatched style" $two $zip -o "$tmp/two.png" --no-parameters
+that "it fits" "$weft" inspect "$tmp/one.safetensors" --model $model
+prints ' 8-16 +kohya +one$' "$weft" explain $model -a "$tmp/one.safetensors:1"
+draw -p "a zib monster, hatched style" $two --compose zip --coefficients "$tmp/columns.safetensors" --style-weight 0.8 \
+    -o "$tmp/columns.png" --no-parameters
+that "coefficients of a file are the same" cmp "$tmp/two.png" "$tmp/columns.png"
+that "a checkpoint of them" "$weft" merge $model -q $two $zip -o "$tmp/zipped"
+that "in PEFT's form" "$weft" merge $model -q $two --compose blora --into adapter --dialect peft -o "$tmp/one_peft"
+refuses 2 'by is not for --compose, which is folded exactly' "$weft" merge $model -q $two $zip --into adapter --by concat -o "$tmp/no.safetensors"
+that "weights by block in one adapter" "$weft" merge $model -q $two --blocks OUTALL --into adapter -o "$tmp/outall.safetensors"
+refuses 2 'of --compose zip' "$weft" merge $model -q $two --save-coefficients "$tmp/c.safetensors" -o "$tmp/half"
+refuses 1 'LoRA Composite has 2 branches' "$weft" merge $model -q $two --compose composite -o "$tmp/composite"
+
 # ---- tokens, weights, clip skip
 
 word=$model/words/teal.safetensors
@@ -213,6 +242,42 @@ that "in the parameters" hold "$tmp/x.png" "Steps: 3"
 refuses 2 'for which model' "$weft" convert $monster -o "$tmp/x.safetensors"
 refuses 2 'merge what' "$weft" merge $model -o "$tmp/x"
 refuses 1 '' "$weft" merge $model -a $hatching -o "$tmp/merged"
+
+# ---- several adapters into one
+
+pair="-a $monster -a $hatching:0.7"
+that "merge into an adapter" "$weft" merge $model $pair --into adapter -q --by concat -o "$tmp/concat.safetensors"
+that "it draws" draw -p "a zib monster" -a "$tmp/concat.safetensors" -o "$tmp/concat.png"
+prints '^118 layers, 84 of them of more than one adapter; rank 4 to 4; error ' "$weft" merge $model $pair --into adapter \
+    --by ties --density 0.3 --rank 4 -o "$tmp/ties.safetensors"
+prints '^ +[1-4] .* unet.down_blocks' "$weft" merge $model $pair --into adapter --rank 4 --report -o "$tmp/ranks.safetensors"
+prints 'keys matched' "$weft" inspect "$tmp/ties.safetensors" --model $model
+prints 'rank      4' "$weft" inspect "$tmp/ties.safetensors"
+for by in "prune --density 0.5" "dare --density 0.5 --seed 3" "dare-ties --density 0.5 --majority frequency" \
+          "mixer --mix 0.5" "sum --error 0.2 --clamp 0.99 --conv-rank 2 --rank 5" "concat --kohya" "sum --factors" \
+          "sum --mixed direction --half --rank 3 --dialect diffusers" "sum --rank 3 --double-scale"; do
+    one=-
+    case $by in *factors*) one="-a $monster" ;; *) one=$pair ;; esac
+    that "--by $by" "$weft" merge $model $one --into adapter -q --by $by -o "$tmp/by.safetensors"
+    that "fits: $by" "$weft" inspect "$tmp/by.safetensors" --model $model
+done
+"$weft" merge $model $pair --into adapter -q --by dare --density 0.5 --seed 3 -o "$tmp/dare.safetensors"
+"$weft" merge $model $pair --into adapter -q --by dare --density 0.5 --seed 3 -o "$tmp/dare2.safetensors"
+"$weft" merge $model $pair --into adapter -q --by dare --density 0.5 --seed 4 -o "$tmp/dare3.safetensors"
+that "the same draws" cmp "$tmp/dare.safetensors" "$tmp/dare2.safetensors"
+that "others for another seed" test "$(cksum <"$tmp/dare.safetensors")" != "$(cksum <"$tmp/dare3.safetensors")"
+that "to a folder of PEFT" "$weft" merge $model $pair --into adapter -q --rank 4 --dialect peft -o "$tmp/merged_peft"
+that "which has a configuration" test -s "$tmp/merged_peft/unet/adapter_config.json"
+refuses 2 '--rank is of --into adapter' "$weft" merge $model $pair --rank 4 -o "$tmp/no"
+refuses 2 '--by ties needs a --density' "$weft" merge $model $pair --into adapter --by ties -o "$tmp/no.safetensors"
+refuses 2 '--mix is of --by mixer' "$weft" merge $model $pair --into adapter --mix 1 -o "$tmp/no.safetensors"
+refuses 2 '--peft-dora is of --into model' "$weft" merge $model $pair --peft-dora --into adapter -o "$tmp/no.safetensors"
+refuses 2 '--mixed stack is of --into model' "$weft" merge $model $pair --mixed stack --into adapter -o "$tmp/no.safetensors"
+refuses 2 '--rank: 0 is not between 1' "$weft" merge $model $pair --into adapter --rank 0 -o "$tmp/no.safetensors"
+refuses 1 'the sum: it keeps all entries, and has no density' "$weft" merge $model $pair --into adapter --density 0.5 \
+    -o "$tmp/no.safetensors"
+refuses 1 'DARE keeps a density above 0' "$weft" merge $model $pair --into adapter --by dare --density 0 -o "$tmp/no.safetensors"
+that "nothing was written" test ! -e "$tmp/no.safetensors"
 
 # ---- a long prompt is encoded whole, and the tool says so
 

@@ -14,7 +14,8 @@
 #include "plan/plan_internal.h"
 
 /* Every method, X(name). */
-#define WF_METHODS(X) X(merge) X(switch) X(composite) X(klora) X(loratorio) X(subbands)
+#define WF_METHODS(X) \
+    X(merge) X(switch) X(composite) X(klora) X(zip) X(blora) X(loratorio) X(subbands)
 
 struct wf_method {
     const char *name;
@@ -119,5 +120,10 @@ int32_t wf_switch_turn(int32_t call, const int32_t *calls, int32_t turns, bool o
 /* W-Switch: calls [turns] of a cycle in proportion to the shares, by largest remainder, the earlier
  * turn where remainders are equal. */
 void wf_switch_divide(int32_t *calls, const double *share, int32_t turns, int64_t cycle);
+/* ZipLoRA in closed form: the coefficients m and n of a column with these shares of the content's
+ * and the style's squares. */
+void wf_zip_columns(double a, double b, double lambda, double *m, double *n);
+/* Mean of |m n|, as the published program has the similarity of two vectors. */
+double wf_zip_similarity(const float *m, const float *n, size_t count);
 
 #endif

@@ -882,14 +882,19 @@ static bool whole_life(const weft_allocator *alloc, int method)
     weft_add_options  add = WEFT_ADD_OPTIONS_INIT;
     weft_plan        *p = NULL, *q = NULL;
     weft_status       st;
+    const int32_t     order[] = { 1, 0, 1 };
+    weft_switch_options turns = WEFT_SWITCH_OPTIONS_INIT;
 
+    turns.period = 1;
+    turns.order = order;
+    turns.order_len = 3;
     o.allocator = alloc;
     add.select = "unet.up_blocks.*";
     add.exclude = "*.to_k";
     if ((st = weft_plan_create(model, &o, &p, &err)) != WEFT_OK) goto done;
     if ((st = weft_plan_add(p, ink, 1, NULL, &err)) != WEFT_OK) goto done;
     if ((st = weft_plan_add(p, clay, 1, &add, &err)) != WEFT_OK) goto done;
-    if (method == 1) st = weft_plan_switch(p, NULL, &err);
+    if (method == 1) st = weft_plan_switch(p, &turns, &err);
     if (method == 2) st = weft_plan_composite(p, NULL, &err);
     if (method == 3) st = weft_plan_klora(p, NULL, &err);
     if (st != WEFT_OK) goto done;

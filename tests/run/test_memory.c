@@ -41,6 +41,8 @@ static void teardown(void)
     weft_adapter_free(style);
 }
 
+enum { CACHED = 2 }; /* in place of klora: composite that keeps features */
+
 static weft_status make_plan(const weft_allocator *a, int klora, int32_t path, weft_plan **plan)
 {
     weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
@@ -50,7 +52,10 @@ static weft_status make_plan(const weft_allocator *a, int klora, int32_t path, w
     if ((st = weft_plan_create(model, &o, plan, &golden_err)) != WEFT_OK) return st;
     if ((st = weft_plan_add(*plan, content, 1, NULL, &golden_err)) != WEFT_OK) goto done;
     if ((st = weft_plan_add(*plan, style, 1, NULL, &golden_err)) != WEFT_OK) goto done;
-    if (klora && (st = weft_plan_klora(*plan, NULL, &golden_err)) != WEFT_OK) goto done;
+    weft_composite_options cached = WEFT_COMPOSITE_OPTIONS_INIT;
+    cached.flags = WEFT_COMPOSITE_CACHED;
+    if (klora == CACHED && (st = weft_plan_composite(*plan, &cached, &golden_err)) != WEFT_OK) goto done;
+    if (klora == 1 && (st = weft_plan_klora(*plan, NULL, &golden_err)) != WEFT_OK) goto done;
     st = weft_plan_seal(*plan, 5, &golden_err);
 done:
     if (st != WEFT_OK) {
@@ -125,11 +130,11 @@ static int try_plan_of(int klora, int32_t path)
 static int try_plan(void) { return try_plan_of(0, WEFT_PATH_SIDE); }
 static int try_klora(void) { return try_plan_of(1, WEFT_PATH_AUTO); }
 
-static int try_run_of(int32_t path)
+static int try_run_of(int klora, int32_t path)
 {
     weft_plan *p = NULL;
     weft_run *r = (weft_run *)&memory;
-    must(make_plan(NULL, 0, path, &p));
+    must(make_plan(NULL, klora, path, &p));
     weft_status st = make_run(&counted, p, &r);
     ck_assert(st == WEFT_OK || (st == WEFT_E_NOMEM && r == NULL));
     weft_run_free(r);
@@ -137,8 +142,9 @@ static int try_run_of(int32_t path)
     return st == WEFT_OK;
 }
 
-static int try_run(void) { return try_run_of(WEFT_PATH_SIDE); }
-static int try_run_merged(void) { return try_run_of(WEFT_PATH_MERGED); }
+static int try_run(void) { return try_run_of(0, WEFT_PATH_SIDE); }
+static int try_run_cached(void) { return try_run_of(CACHED, WEFT_PATH_SIDE); }
+static int try_run_merged(void) { return try_run_of(0, WEFT_PATH_MERGED); }
 
 static int try_encode(void)
 {
@@ -166,7 +172,7 @@ static const struct { const char *name; attempt f; } attempts[] = {
     { "opening a model", try_model }, { "opening a diffusers adapter", try_adapter },
     { "opening a kohya adapter", try_kohya }, { "opening a PEFT folder", try_peft }, { "a report", try_report },
     { "a plan", try_plan }, { "a K-LoRA plan", try_klora }, { "a run", try_run },
-    { "a run with merged copies", try_run_merged }, { "a prompt", try_encode },
+    { "a run with merged copies", try_run_merged }, { "a run that keeps features", try_run_cached }, { "a prompt", try_encode },
 };
 
 START_TEST(every_allocation_may_fail)

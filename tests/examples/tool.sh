@@ -355,6 +355,30 @@ refuses 2 'none' "$weft" generate $model -p x --role style
 refuses 2 'period is of switch' "$weft" generate $model -p x -a $monster --period 3
 refuses 2 'period is of switch' "$weft" generate $model -p x $two --compose switch --phase 2 --period 3
 refuses 2 'share is of composite' "$weft" generate $model -p x $two --share 2 --compose switch --phase 2
+# ---- K-LoRA of many, by energy, fixed; balanced weights
+
+mosaic=$model/adapters/mosaic.safetensors
+many="-a $monster --role content -a $hatching --role style -a $mosaic --role style"
+prints '^  styles +B, C$' "$weft" explain $model $many --compose klora
+prints 'C:[0-9]' "$weft" explain $model $many --compose klora --pattern s --score energy
+prints 'Frobenius norms' "$weft" explain $model $two --compose klora --score energy
+prints ' -  +-  +C12 S8$' "$weft" explain $model $two --compose klora --pattern fixed --fixed-share 0.6
+prints '^  balance    weights in the UNet, to A:$' "$weft" explain $model $two --balance
+prints '^ +A times 1\.[0-9]+, ratio of the sums over [0-9]+ layers$' "$weft" explain $model -a $monster --role content \
+    -a $hatching --role style --balance --balance-to style --balance-by paper
+that "balanced" draw -p "a zib monster" $two --balance -o "$tmp/balanced.png" --no-parameters
+draw -p "a zib monster" $two --balance --balance-by paper -o "$tmp/x.png"
+that "said in the parameters" hold "$tmp/x.png" "Balance: paper, Adapters"
+draw -p "a zib monster" $two -o "$tmp/x.png" --no-parameters
+that "another image than without" test "$(cksum <"$tmp/balanced.png")" != "$(cksum <"$tmp/x.png")"
+refuses 2 'balance needs two adapters' "$weft" explain $model -a $monster --balance
+refuses 2 'balance-by is of --balance' "$weft" explain $model $two --balance-by paper
+refuses 2 'fixed-share is of --pattern fixed' "$weft" explain $model $two --compose klora --fixed-share 0.5
+refuses 2 'scores nothing: not with --gamma' "$weft" explain $model $two --compose klora --pattern fixed --gamma paper
+refuses 2 'top-k is of --score topk' "$weft" explain $model $two --compose klora --score energy --top-k 4
+refuses 1 'no adapter has the role style' "$weft" explain $model $two --balance --balance-to style
+refuses 1 'each needs a role' "$weft" explain $model $two -a $mosaic --compose klora
+
 refuses 2 'alpha, --beta and --modulus' "$weft" generate $model -p x $two --phase 2 --compose klora --beta 1
 refuses 2 'pattern custom needs' "$weft" generate $model -p x $two --compose klora --alpha 1 --beta 1 \
     --pattern custom --phase 3 --compose klora --pattern custom

@@ -46,6 +46,8 @@
     X(weft_call_info,         WEFT_CALL_INFO_INIT,         evaluations)             \
     X(weft_cell,              WEFT_CELL_INIT,              reserved0)               \
     X(weft_plan_adapter_info, WEFT_PLAN_ADAPTER_INFO_INIT, balance)                 \
+    X(weft_conflict,          WEFT_CONFLICT_INIT,          chance)                  \
+    X(weft_conflict_block,    WEFT_CONFLICT_BLOCK_INIT,    chance)                  \
     X(weft_run_options,       WEFT_RUN_OPTIONS_INIT,       tile)                    \
     X(weft_run_info,          WEFT_RUN_INFO_INIT,          text_streams)            \
     X(weft_text,              WEFT_TEXT_INIT,              cross_layers)            \

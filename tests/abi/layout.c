@@ -120,6 +120,19 @@ static void structs(void)
     F(weft_balance_options, struct_size); F(weft_balance_options, flags); F(weft_balance_options, gamma);
     F(weft_balance_options, role); F(weft_balance_options, reference); F(weft_balance_options, reserved0);
 
+    S(weft_conflict);
+    F(weft_conflict, struct_size); F(weft_conflict, first); F(weft_conflict, second); F(weft_conflict, reserved0);
+    F(weft_conflict, layer); F(weft_conflict, first_norm); F(weft_conflict, second_norm); F(weft_conflict, cosine);
+    F(weft_conflict, clash); F(weft_conflict, overlap); F(weft_conflict, chance);
+
+    S(weft_conflict_block);
+    F(weft_conflict_block, struct_size); F(weft_conflict_block, first); F(weft_conflict_block, second);
+    F(weft_conflict_block, layers); F(weft_conflict_block, first_alone); F(weft_conflict_block, second_alone);
+    F(weft_conflict_block, verdict); F(weft_conflict_block, reserved0); F(weft_conflict_block, name);
+    F(weft_conflict_block, words); F(weft_conflict_block, first_norm); F(weft_conflict_block, second_norm);
+    F(weft_conflict_block, cosine); F(weft_conflict_block, clash); F(weft_conflict_block, overlap);
+    F(weft_conflict_block, chance);
+
     S(weft_klora_score);
     F(weft_klora_score, struct_size); F(weft_klora_score, position); F(weft_klora_score, top_k);
     F(weft_klora_score, content); F(weft_klora_score, style); F(weft_klora_score, ratio);
@@ -290,6 +303,8 @@ static void constants(void)
     C(WEFT_SWITCH_OFFICIAL_OFFSET);
     C(WEFT_COMPOSITE_DIVIDE_BY_COUNT); C(WEFT_COMPOSITE_NOCFG_LAST);
     C(WEFT_KLORA_S_STAR); C(WEFT_KLORA_S); C(WEFT_KLORA_CUSTOM); C(WEFT_KLORA_FIXED);
+    C(WEFT_VERDICT_NONE); C(WEFT_VERDICT_FIRST_DROWNS); C(WEFT_VERDICT_SECOND_DROWNS);
+    C(WEFT_VERDICT_AGAINST); C(WEFT_VERDICT_SAME); C(WEFT_VERDICT_SHARED);
     C(WEFT_KLORA_TOP_K); C(WEFT_KLORA_ENERGY);
     C(WEFT_KLORA_GAMMA_CODE); C(WEFT_KLORA_GAMMA_PAPER); C(WEFT_KLORA_GAMMA_NONE);
     C(WEFT_KLORA_BY_CALL); C(WEFT_KLORA_BY_STEP);

@@ -123,8 +123,9 @@ static void parse_seed(settings *s, const char *name, const char *value);
 #define ANY_FLOAT .low = -1e6, .high = 1e6
 enum {
     DRAWING = GENERATE | EXPLAIN,
-    PLANNED = DRAWING | MERGE_MODEL,
-    ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL
+    COMBINED = DRAWING | MERGE_MODEL,
+    PLANNED = COMBINED | CONFLICTS,
+    ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL | CONFLICTS
 };
 
 static const row rows[] = {
@@ -164,7 +165,7 @@ static const row rows[] = {
     { BIT, DRAWING, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
       .about = OF_CONCEPT, ANNOUNCED(WEFT_ADD_REPLACE) },
     { HEADING, PLANNED, .name = "For the adapter or concept just named" },
-    { WORD, DRAWING, 0, "--role", "ROLE", "content or style: what K-LoRA takes it for (first content,\nsecond style)",
+    { WORD, DRAWING | CONFLICTS, 0, "--role", "ROLE", "content or style: what K-LoRA takes it for (first content,\nsecond style)",
       ADAPTERS(role), .words = roles },
     { STRING, PLANNED, 0, "--select", "PATTERNS",
       "act on these layers only: names with * and ?, separated by commas,\nas in 'unet.up_blocks.*,unet.mid_block.*'",
@@ -184,7 +185,7 @@ static const row rows[] = {
       ADAPTERS(share), ANY_FLOAT, ANNOUNCED(WEFT_ADD_SHARE), .method = COMPOSITE },
     { BIT, PLANNED, 0, "--partial", NULL, "allow keys that the model has no layer for",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PARTIAL) },
-    { BIT, PLANNED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
+    { BIT, COMBINED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PEFT_DORA) },
 
     { FLOAT, PLANNED, 0, "--adapter-alpha", "X", "its alpha, where nothing in its file says one",
@@ -203,7 +204,7 @@ static const row rows[] = {
       "method: the method's own (switch first, klora none, others all)", IN(plan.text), .words = texts },
     { WORD, DRAWING, 0, "--path", "PATH", "side: factors beside the weights; merged: in copies of the\n"
       "weights; auto: the cheaper for each layer (auto)", IN(plan.path), .words = paths },
-    { WORD, PLANNED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
+    { WORD, COMBINED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
       "stack or direction (delta)", IN(plan.mixed), .words = mixes },
     { BIT, PLANNED, 0, "--balance", NULL, "multiply weights so that all adapters are as strong as the first",
       SETS(flags, BALANCE) },
@@ -290,6 +291,10 @@ static const row rows[] = {
 
     { HEADING, EXPLAIN, .name = "The table" },
     { STRING, EXPLAIN, 'o', "--output", "FILE", "draw the table as a PNG: layers down, calls across", IN(output) },
+
+    { HEADING, CONFLICTS, .name = "The report" },
+    { BIT, CONFLICTS, 0, "--json", NULL, "numbers of every block and layer, as JSON", SETS(flags, JSON) },
+    { STRING, CONFLICTS, 'o', "--output", "FILE", "draw it as a PNG: layers down, four columns for each pair", IN(output) },
 
     { HEADING, CONVERT, .name = "Options" },
     { STRING, CONVERT, 'm', "--model", "MODEL", "the model that the adapter is for", IN(against) },

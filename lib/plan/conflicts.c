@@ -20,6 +20,7 @@ typedef struct sums {
     int32_t layers, known; /* with something of both; with an overlap */
     int32_t alone[2];
     double  dot, square[2];
+    double  bare[2];         /* the squares without the user's weights */
     double  compared, clashes;
     double  overlap, chance; /* sums over `known` */
 } sums;
@@ -46,8 +47,9 @@ struct weft_conflicts {
 /* An adapter at the layer that is being looked at. */
 typedef struct seen {
     bool          there;
-    double        weight;
+    double        weight; /* and balance */
     double        square; /* |D|^2 */
+    double        bare;   /* without the user's weight */
     wf_difference d;
     double       *basis;
     size_t        rank;
@@ -60,33 +62,31 @@ static void forget(seen *s, const weft_allocator *alloc)
     *s = (seen){ 0 };
 }
 
-static double weight_of(const weft_plan *p, int32_t adapter, const wf_layer *layer)
-{
-    double w = (double)wf_plan_weight(p, adapter, layer->id);
-    return layer->component == WEFT_COMPONENT_DENOISER ? w * wf_balance_at(p->table.balanced, adapter)
-                                                       : w;
-}
-
 static weft_status look(seen *s, const weft_plan *p, int32_t adapter, const wf_layer *layer,
                         weft_error *err)
 {
     int32_t         count;
     const wf_slice *slice = wf_plan_slices(p, adapter, layer->id, &count);
+    double          user = (double)wf_plan_weight(p, adapter, layer->id), balance = 1;
 
-    *s = (seen){ .weight = weight_of(p, adapter, layer) };
+    if (layer->component == WEFT_COMPONENT_DENOISER)
+        balance = wf_balance_at(p->table.balanced, adapter);
+    *s = (seen){ .weight = user * balance };
     if (count == 0 || s->weight == 0) return WEFT_OK;
     s->there = true;
     WF_TRY(wf_difference_load(&s->d, p->entry[adapter].bound->adapter, slice, count, layer, false,
                               &p->alloc, err));
     WF_TRY(wf_difference_dot(&s->square, &s->d, &s->d, &p->alloc, err));
-    s->square = WF_MAX(s->square, 0.0) * s->weight * s->weight;
+    s->bare = WF_MAX(s->square, 0.0) * balance * balance;
+    s->square = s->bare * user * user;
     return wf_difference_basis(&s->basis, &s->rank, &s->d, &p->alloc, err);
 }
 
 static weft_status measure(sums *to, const seen *a, const seen *b, const weft_allocator *alloc,
                            weft_error *err)
 {
-    *to = (sums){ .layers = 1, .square = { a->square, b->square } };
+    *to = (sums){ .layers = 1, .square = { a->square, b->square },
+                  .bare = { a->bare, b->bare } };
     WF_TRY(wf_difference_dot(&to->dot, &a->d, &b->d, alloc, err));
     WF_TRY(wf_difference_clash(&to->compared, &to->clashes, &a->d, &b->d, alloc, err));
     to->dot *= a->weight * b->weight;
@@ -105,6 +105,7 @@ static void add(sums *to, const sums *s)
     for (int i = 0; i < 2; i++) {
         to->alone[i] += s->alone[i];
         to->square[i] += s->square[i];
+        to->bare[i] += s->bare[i];
     }
     to->dot += s->dot;
     to->compared += s->compared;
@@ -269,10 +270,21 @@ static int32_t verdict_of(const sums *s)
     return o >= SHARED && o >= OVER_CHANCE * chance(s) ? WEFT_VERDICT_SHARED : WEFT_VERDICT_NONE;
 }
 
+/* What helps against being drowned: if weights make the larger part of it, other weights. */
+static const char *remedy(const sums *s, const weft_plan *p, int larger)
+{
+    double ratio = sqrt(s->square[larger] / s->square[1 - larger]);
+    double bare = sqrt(s->bare[larger] / s->bare[1 - larger]);
+
+    if (ratio > bare * bare) return "lower its weight";
+    if (p->table.balanced != NULL) return "give each layer to one with weft_plan_klora()";
+    return "balance them with weft_plan_balance(), or give each layer to one with weft_plan_klora()";
+}
+
 static void judge(at_block *b, const weft_plan *p)
 {
     const sums    *s = &b->s;
-    double         first = sqrt(s->square[0]), second = sqrt(s->square[1]);
+    double         ratio;
     who_text       one, two;
     wf_number_text x;
     bool           all = b->name.text[0] == '\0', turned;
@@ -286,11 +298,9 @@ static void judge(at_block *b, const weft_plan *p)
     switch (b->verdict) {
     case WEFT_VERDICT_FIRST_DROWNS:
     case WEFT_VERDICT_SECOND_DROWNS:
-        wf_format(b->words, sizeof b->words,
-                  "%s drowns %s%s: %s times its norm; balance them with weft_plan_balance(), or give "
-                  "each layer to one with weft_plan_klora()",
-                  one.text, two.text, where,
-                  wf_fixed(&x, turned ? second / first : first / second, 1));
+        ratio = sqrt(s->square[turned] / s->square[!turned]);
+        wf_format(b->words, sizeof b->words, "%s drowns %s%s: %s times its norm; %s", one.text,
+                  two.text, where, wf_fixed(&x, ratio, 1), remedy(s, p, turned));
         break;
     case WEFT_VERDICT_AGAINST:
         wf_format(b->words, sizeof b->words,
@@ -322,10 +332,13 @@ static void write_row(wf_text *out, const at_block *b)
     const sums    *s = &b->s;
     wf_number_text n[6];
 
+    bool           any = s->layers > 0;
+
     wf_text_add(out, "  %-18s %6d %5d %5d  %9s %9s  %6s  %5s", b->name.text[0] ? b->name.text : "all",
                 (int)s->layers, (int)s->alone[0], (int)s->alone[1],
-                wf_fixed(&n[0], sqrt(s->square[0]), 3), wf_fixed(&n[1], sqrt(s->square[1]), 3),
-                wf_fixed(&n[2], cosine(s), 3), wf_fixed(&n[3], clash(s), 3));
+                any ? wf_fixed(&n[0], sqrt(s->square[0]), 3) : "-",
+                any ? wf_fixed(&n[1], sqrt(s->square[1]), 3) : "-",
+                any ? wf_fixed(&n[2], cosine(s), 3) : "-", any ? wf_fixed(&n[3], clash(s), 3) : "-");
     if (s->known > 0)
         wf_text_add(out, "  %7s %6s\n", wf_fixed(&n[4], overlap(s), 3), wf_fixed(&n[5], chance(s), 3));
     else wf_text_add(out, "  %7s %6s\n", "-", "-");

@@ -15,7 +15,7 @@
  *   plan.c       the handle: building, phases, sealing, copying
  *   read.c       a sealed plan's cells and facts
  *   combine.c    how the branches' predictions become one
- *   tokens.c, stamp.c, explain.c, save_model.c   what else is made of a plan */
+ *   tokens.c, stamp.c, explain.c, conflicts.c, save_model.c   what else is made of a plan */
 #ifndef WF_PLAN_INTERNAL_H
 #define WF_PLAN_INTERNAL_H
 

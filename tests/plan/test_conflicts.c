@@ -140,8 +140,8 @@ END_TEST
 START_TEST(verdicts_say_what_to_do)
 {
     static const struct { float a, b; bool same; int32_t verdict; const char *words; } cases[] = {
-        { 6, 1, false, WEFT_VERDICT_FIRST_DROWNS, "the content A (a) drowns the style B (b) in down.0: 9.7 times its norm; balance" },
-        { 1, 6, false, WEFT_VERDICT_SECOND_DROWNS, "the style B (b) drowns the content A (a) in down.0: 3.7 times its norm; balance" },
+        { 6, 1, false, WEFT_VERDICT_FIRST_DROWNS, "the content A (a) drowns the style B (b) in down.0: 9.7 times its norm; lower its weight" },
+        { 1, 6, false, WEFT_VERDICT_SECOND_DROWNS, "the style B (b) drowns the content A (a) in down.0: 3.7 times its norm; lower its weight" },
         { 1, 1, false, WEFT_VERDICT_AGAINST, "work against each other in down.0: cosine -0.37" },
         { 1, 1, true, WEFT_VERDICT_SAME, "do much the same in down.0: cosine 1.00" },
         { 1, -1, false, WEFT_VERDICT_SHARED, "write into the same directions in down.0: 0.97 of their columns" },
@@ -178,6 +178,39 @@ START_TEST(verdicts_say_what_to_do)
         weft_adapter_free(a);
         weft_adapter_free(b);
     }
+}
+END_TEST
+
+/* Loud by its file: balance is what helps, and then nothing is wrong. Loud by its file in one layer of many: balance, which
+ * is one number for all, does not reach it. */
+START_TEST(the_remedy_is_one_that_helps)
+{
+    weft_adapter   *a = adapter_on(model, "a", ATTENTION, 2, 0.9f, 1), *b = adapter_on(model, "b", ATTENTION, 2, 0.2f, 2);
+    maker          *m = make(model);
+    weft_conflicts *c;
+
+    for (int n = 0; nth_layer(model, ATTENTION, n) >= 0; n++)
+        random_module(m, nth_layer(model, ATTENTION, n), 2, 0, n < 4 ? 9 : 0.9f, 3);
+    weft_adapter *uneven = finish(m, "uneven");
+    c = conflicts_of(plan_of(a, 1, b, 1));
+    ck_assert_int_eq(block(c, 0).verdict, WEFT_VERDICT_FIRST_DROWNS);
+    ck_assert_ptr_ne(strstr(block(c, 0).words, " times its norm; balance them with weft_plan_balance()"), NULL);
+    weft_conflicts_free(c);
+    weft_plan *p = plan_of(a, 1, b, 1);
+    OK(weft_plan_balance(p, NULL, &err));
+    c = conflicts_of(p);
+    for (size_t i = 0; i < weft_conflicts_blocks(c); i++) ck_assert_int_eq(block(c, i).verdict, WEFT_VERDICT_NONE);
+    weft_conflicts_free(c);
+    p = plan_of(a, 1, uneven, 1);
+    OK(weft_plan_balance(p, NULL, &err));
+    c = conflicts_of(p);
+    ck_assert_str_eq(block(c, 1).name, "down.0");
+    ck_assert_int_eq(block(c, 1).verdict, WEFT_VERDICT_SECOND_DROWNS);
+    ck_assert_ptr_ne(strstr(block(c, 1).words, "its norm; give each layer to one"), NULL);
+    weft_conflicts_free(c);
+    weft_adapter_free(a);
+    weft_adapter_free(b);
+    weft_adapter_free(uneven);
 }
 END_TEST
 
@@ -373,6 +406,7 @@ int main(void)
     tcase_add_test(t, the_worked_pair_comes_out);
     tcase_add_test(t, weights_count);
     tcase_add_test(t, verdicts_say_what_to_do);
+    tcase_add_test(t, the_remedy_is_one_that_helps);
     tcase_add_test(t, four_adapters_are_their_restatement);
     tcase_add_test(t, what_cannot_be_is_refused);
     tcase_add_test(t, any_failed_allocation_leaves_nothing);

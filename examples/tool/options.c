@@ -208,7 +208,7 @@ static const row rows[] = {
       "stack or direction (delta)", IN(plan.mixed), .words = mixes },
     { BIT, PLANNED, 0, "--balance", NULL, "multiply weights so that all adapters are as strong as the first",
       SETS(flags, BALANCE) },
-    { WORD, PLANNED, 0, "--balance-to", "ROLE", "as the first content or style", IN(balance.role), .words = roles },
+    { WORD, DRAWING | CONFLICTS, 0, "--balance-to", "ROLE", "as the first content or style", IN(balance.role), .words = roles },
     { WORD, PLANNED, 0, "--balance-by", "FORMULA", "code: mean ratio of the layers without far ones; paper: ratio of\n"
       "the sums over all layers (code)", IN(balance.gamma), .words = formulas },
     { INT32, DRAWING, 0, "--period", "N", "switch: calls of one turn (5)",
@@ -670,6 +670,7 @@ static void refuse_idle_merge_options(const settings *s)
     if (prunes && !was_given("--density")) misuse("--by %s needs a --density", word_of(merges, by));
     if (was_given("--mix") && by != WEFT_MERGE_MIXER) misuse("--mix is of --by mixer");
     if (was_given("--peft-dora")) misuse("--peft-dora is of --into model");
+    if (s->flags & BALANCE) misuse("--balance is of --into model");
     if (s->plan.mixed != WEFT_MIXED_DELTA && s->plan.mixed != WEFT_MIXED_DIRECTION)
         misuse("--mixed %s is of --into model", word_of(mixes, s->plan.mixed));
 }

@@ -371,6 +371,8 @@ draw -p "a zib monster" $two --balance --balance-by paper -o "$tmp/x.png"
 that "said in the parameters" hold "$tmp/x.png" "Balance: paper, Adapters"
 draw -p "a zib monster" $two -o "$tmp/x.png" --no-parameters
 that "another image than without" test "$(cksum <"$tmp/balanced.png")" != "$(cksum <"$tmp/x.png")"
+that "a balanced merge" "$weft" merge $model $two --balance -q -o "$tmp/balanced_model"
+refuses 2 'balance is of --into model' "$weft" merge $model $two --balance --into adapter -o "$tmp/x.safetensors"
 refuses 2 'balance needs two adapters' "$weft" explain $model -a $monster --balance
 refuses 2 'balance-by is of --balance' "$weft" explain $model $two --balance-by paper
 refuses 2 'fixed-share is of --pattern fixed' "$weft" explain $model $two --compose klora --fixed-share 0.5

@@ -11,7 +11,7 @@ static void teardown(void) { weft_model_free(model); }
 static const float B1[3][2] = { { 1, 0 }, { 0.5f, -1 }, { 2, 1 } }, A1[2][4] = { { 1, 2, 0, -1 }, { 0, 1, 3, 1 } };
 static const float B2[3][2] = { { 0, 1 }, { 1, 1 }, { -1, 0.5f } }, A2[2][4] = { { 2, 0, 1, 0 }, { -1, 1, 0, 2 } };
 
-/* B A in the top left corner of a layer's delta, beside rows of A and columns of B that are zero or doubled. */
+/* B A in the top left corner of a layer's delta, behind spare rows of A, or columns of B, that are zero. */
 static void corner(maker *m, int64_t layer, int spare, const float B[3][2], const float A[2][4])
 {
     const wf_layer *l = &wf_model_layers(m->model, &(size_t){ 0 })[layer];
@@ -19,9 +19,10 @@ static void corner(maker *m, int64_t layer, int spare, const float B[3][2], cons
     float          *down, *up;
 
     module_of(m, layer, rank, 0, &down, &up);
-    for (int r = 0; r < rank; r++) {
-        for (int i = 0; i < 4; i++) down[r * l->in + i] = r < 2 ? A[r][i] : r == 2 ? 0 : A[0][i] - A[1][i];
-        for (int o = 0; o < 3; o++) up[o * rank + r] = r < 2 ? B[o][r] : r == 2 ? (float)(o + 5) : 0;
+    for (int r = 0; r < rank; r++) { /* the spare ones first */
+        int at = r - spare;
+        for (int i = 0; i < 4; i++) down[r * l->in + i] = at >= 0 ? A[at][i] : r == 0 ? 0 : A[0][i] - A[1][i];
+        for (int o = 0; o < 3; o++) up[o * rank + r] = at >= 0 ? B[o][at] : r == 0 ? (float)(o * o + 5) : 0;
     }
 }
 

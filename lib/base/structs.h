@@ -35,6 +35,8 @@
     X(weft_add_options,       WEFT_ADD_OPTIONS_INIT,       reserved1)               \
     X(weft_curve_point,       WEFT_CURVE_POINT_INIT,       value)                   \
     X(weft_mask,              WEFT_MASK_INIT,              reserved0)               \
+    X(weft_zip_options,       WEFT_ZIP_OPTIONS_INIT,       style)                   \
+    X(weft_blora_options,     WEFT_BLORA_OPTIONS_INIT,     style)                   \
     X(weft_phase_options,     WEFT_PHASE_OPTIONS_INIT,     at)                      \
     X(weft_switch_options,    WEFT_SWITCH_OPTIONS_INIT,    reserved0)               \
     X(weft_composite_options, WEFT_COMPOSITE_OPTIONS_INIT, flags)                   \
@@ -45,7 +47,7 @@
     X(weft_phase_info,        WEFT_PHASE_INFO_INIT,        merged_bytes)            \
     X(weft_call_info,         WEFT_CALL_INFO_INIT,         evaluations)             \
     X(weft_cell,              WEFT_CELL_INIT,              reserved0)               \
-    X(weft_plan_adapter_info, WEFT_PLAN_ADAPTER_INFO_INIT, balance)                 \
+    X(weft_plan_adapter_info, WEFT_PLAN_ADAPTER_INFO_INIT, reserved0)               \
     X(weft_conflict,          WEFT_CONFLICT_INIT,          chance)                  \
     X(weft_conflict_block,    WEFT_CONFLICT_BLOCK_INIT,    chance)                  \
     X(weft_run_options,       WEFT_RUN_OPTIONS_INIT,       tile)                    \

@@ -120,7 +120,6 @@ static bool governs(const weft_plan *p, const wf_sheet *s, const wf_layer *layer
     return false;
 }
 
-/* Two adapters may go without a role, or with one: the first is content and the second style. */
 static weft_status pick_roles(const weft_plan *p, state *f, weft_error *err)
 {
     int32_t styles = 0;
@@ -130,14 +129,13 @@ static weft_status pick_roles(const weft_plan *p, state *f, weft_error *err)
                        "klora: needs at least two adapters, content and style; the plan has %d",
                        (int)p->adapters);
     for (int32_t a = 0; a < p->adapters; a++) {
-        int32_t role = p->entry[a].role, other = p->entry[1 - a % 2].role;
-        if (role == WEFT_ROLE_NONE && p->adapters > 2)
+        int32_t role = wf_plan_role(p, a);
+        if (role == WEFT_ROLE_NONE)
             return wf_fail(err, WEFT_E_UNSUPPORTED,
                            "klora: of more than two adapters each needs a role, content or style; "
                            "%s has none",
                            wf_adapter_name(p->entry[a].bound->adapter));
-        f->stylish[a] = role != WEFT_ROLE_NONE ? role == WEFT_ROLE_STYLE
-                        : other != WEFT_ROLE_NONE ? other == WEFT_ROLE_CONTENT : a == 1;
+        f->stylish[a] = role == WEFT_ROLE_STYLE;
         styles += f->stylish[a];
     }
     if (styles == 0 || styles == p->adapters)

@@ -14,7 +14,7 @@
 #include "plan/plan_internal.h"
 
 /* Every method, X(name). */
-#define WF_METHODS(X) X(merge) X(switch) X(composite) X(klora)
+#define WF_METHODS(X) X(merge) X(switch) X(composite) X(klora) X(zip) X(blora)
 
 struct wf_method {
     const char *name;
@@ -70,6 +70,11 @@ bool wf_klora_choose(double rho, int32_t n, int32_t N, int32_t l, int32_t L,
  * shows. */
 void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches,
                       double divisor, size_t n);
+/* ZipLoRA in closed form: the coefficients m and n of a column with these shares of the content's
+ * and the style's squares. */
+void wf_zip_columns(double a, double b, double lambda, double *m, double *n);
+/* Mean of |m n|, as the published program has the similarity of two vectors. */
+double wf_zip_similarity(const float *m, const float *n, size_t count);
 /* Switch: whose turn it is. */
 int32_t wf_switch_turn(int32_t call, int32_t period, int32_t adapters, bool official_offset);
 

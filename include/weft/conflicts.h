@@ -91,7 +91,8 @@ typedef struct weft_conflict_block {
     double      overlap;      /* mean over the layers where it is known; -1: over none           */
     double      chance;       /* likewise                                                        */
 } weft_conflict_block;
-#define WEFT_CONFLICT_BLOCK_INIT { sizeof(weft_conflict_block), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_CONFLICT_BLOCK_INIT \
+    { sizeof(weft_conflict_block), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_CONFLICT_BLOCK_INIT. @since 0.2 */
 WEFT_API void weft_conflict_block_init(weft_conflict_block *block, size_t size);
 /** How many there are: for each pair the whole, then its blocks. @since 0.2 */

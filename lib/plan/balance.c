@@ -64,8 +64,8 @@ void wf_balance_warn(const weft_plan *p, wf_table *t, const char *who, const cha
         wf_table_warn(p, t, "%s: no layer has something of both %s and %s; %s is 1", who, of, and,
                       what);
     else
-        wf_table_warn(p, t, "%s: the sizes of %s and %s have no finite ratio; %s is 1", who, of, and,
-                      what);
+        wf_table_warn(p, t, "%s: the sizes of %s and %s have no finite ratio; %s is 1", who, of,
+                      and, what);
 }
 
 void wf_balance_describe(const wf_balance *b, wf_text *out)
@@ -176,7 +176,8 @@ static weft_status fill(balanced *b, wf_table *t, const weft_plan *p, weft_error
         memcpy(own, sums + (size_t)b->reference * count, count * sizeof *own);
         b->of[a] = wf_balance_of(own, sums + (size_t)a * count, count,
                                  a == b->reference ? WEFT_KLORA_GAMMA_NONE : b->gamma);
-        if (b->of[a].failed) wf_balance_warn(p, t, "balance", "its factor", &b->of[a], b->reference, a);
+        if (b->of[a].failed)
+            wf_balance_warn(p, t, "balance", "its factor", &b->of[a], b->reference, a);
     }
     wf_free(&p->alloc, sums);
     return st;
@@ -212,7 +213,8 @@ void wf_balance_explain(const weft_plan *p, wf_text *out)
     wf_number_text  number;
 
     if (b == NULL) return;
-    wf_text_add(out, "  balance    weights in the UNet, to %s:\n", wf_letter(&letter, b->reference));
+    wf_text_add(out, "  balance    weights in the UNet, to %s:\n",
+                wf_letter(&letter, b->reference));
     for (int32_t a = 0; a < p->adapters; a++) {
         if (a == b->reference) continue;
         wf_text_add(out, "             %s times %s", wf_letter(&letter, a),
@@ -235,8 +237,8 @@ static weft_status check_options(const weft_balance_options *o, weft_error *err)
                        "weft_balance_options: reference is %d, need an adapter, or 0 beside a role",
                        (int)o->reference);
     if (o->reserved0 != 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_balance_options: reserved0 is %d, must be zero",
-                       (int)o->reserved0);
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "weft_balance_options: reserved0 is %d, must be zero", (int)o->reserved0);
     return WEFT_OK;
 }
 

@@ -278,7 +278,8 @@ static const char *remedy(const sums *s, const weft_plan *p, int larger)
 
     if (ratio > bare * bare) return "lower its weight";
     if (p->table.balanced != NULL) return "give each layer to one with weft_plan_klora()";
-    return "balance them with weft_plan_balance(), or give each layer to one with weft_plan_klora()";
+    return "balance them with weft_plan_balance(), or give each layer to one with "
+           "weft_plan_klora()";
 }
 
 static void judge(at_block *b, const weft_plan *p)
@@ -310,14 +311,14 @@ static void judge(at_block *b, const weft_plan *p)
         break;
     case WEFT_VERDICT_SAME:
         wf_format(b->words, sizeof b->words,
-                  "%s and %s do much the same%s: cosine %s, a sum is too strong; lower their weights, "
-                  "or leave one out",
+                  "%s and %s do much the same%s: cosine %s, a sum is too strong; lower their "
+                  "weights, or leave one out",
                   one.text, two.text, where, wf_fixed(&x, cosine(s), 2));
         break;
     case WEFT_VERDICT_SHARED:
         wf_format(b->words, sizeof b->words,
-                  "%s and %s write into the same directions%s: %s of their columns, a sum mixes them; "
-                  "give each layer to one with weft_plan_klora(), or keep their predictions apart "
+                  "%s and %s write into the same directions%s: %s of their columns, a sum mixes "
+                  "them; give each layer to one with weft_plan_klora(), or keep their predictions apart "
                   "with weft_plan_composite()",
                   one.text, two.text, where, wf_fixed(&x, overlap(s), 2));
         break;
@@ -334,13 +335,15 @@ static void write_row(wf_text *out, const at_block *b)
 
     bool           any = s->layers > 0;
 
-    wf_text_add(out, "  %-18s %6d %5d %5d  %9s %9s  %6s  %5s", b->name.text[0] ? b->name.text : "all",
-                (int)s->layers, (int)s->alone[0], (int)s->alone[1],
+    wf_text_add(out, "  %-18s %6d %5d %5d  %9s %9s  %6s  %5s",
+                b->name.text[0] ? b->name.text : "all", (int)s->layers, (int)s->alone[0], (int)s->alone[1],
                 any ? wf_fixed(&n[0], sqrt(s->square[0]), 3) : "-",
                 any ? wf_fixed(&n[1], sqrt(s->square[1]), 3) : "-",
-                any ? wf_fixed(&n[2], cosine(s), 3) : "-", any ? wf_fixed(&n[3], clash(s), 3) : "-");
+                any ? wf_fixed(&n[2], cosine(s), 3) : "-",
+                any ? wf_fixed(&n[3], clash(s), 3) : "-");
     if (s->known > 0)
-        wf_text_add(out, "  %7s %6s\n", wf_fixed(&n[4], overlap(s), 3), wf_fixed(&n[5], chance(s), 3));
+        wf_text_add(out, "  %7s %6s\n", wf_fixed(&n[4], overlap(s), 3),
+                    wf_fixed(&n[5], chance(s), 3));
     else wf_text_add(out, "  %7s %6s\n", "-", "-");
 }
 
@@ -355,8 +358,8 @@ static void write_pair(wf_text *out, const weft_conflicts *c, const weft_plan *p
                 who(&two, p, whole->second));
     wf_letter(&a, whole->first);
     wf_letter(&b, whole->second);
-    wf_text_add(out, "  %-18s %6s %5s %5s  %8s%s| %7s%s|  %6s  %5s  %7s %6s\n", "block", "both", a.text,
-                b.text, "|", a.text, "|", b.text, "cosine", "clash", "overlap", "chance");
+    wf_text_add(out, "  %-18s %6s %5s %5s  %8s%s| %7s%s|  %6s  %5s  %7s %6s\n", "block", "both",
+                a.text, b.text, "|", a.text, "|", b.text, "cosine", "clash", "overlap", "chance");
     for (size_t i = from; i < end; i++) write_row(out, &c->block[i]);
     for (size_t i = from; i < end; i++)
         if (i == from || c->block[i].verdict != WEFT_VERDICT_NONE)
@@ -478,7 +481,8 @@ weft_status weft_conflicts_text(const weft_conflicts *conflicts, char *buf, size
                                 size_t *needed, weft_error *err)
 {
     if (needed != NULL) *needed = 0;
-    if (conflicts == NULL) return wf_fail(err, WEFT_E_ARG, "weft_conflicts_text: conflicts is NULL");
+    if (conflicts == NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_conflicts_text: conflicts is NULL");
     if (buf == NULL && cap != 0)
         return wf_fail(err, WEFT_E_ARG, "weft_conflicts_text: buf is NULL but cap is %zu", cap);
     wf_copy_out(conflicts->text.s, conflicts->text.len, buf, cap, needed);

@@ -195,7 +195,8 @@ static weft_status score_one(sums *to, const weft_plan *p, const wf_sheet *s, co
     if (options_of(s)->score == WEFT_KLORA_TOP_K)
         return wf_slices_score(file, slice, count, layer, s->ignore_alpha, k, &to->all, &to->score,
                                &p->alloc, err);
-    WF_TRY(wf_slices_energy(file, slice, count, layer, s->ignore_alpha, &to->score, &p->alloc, err));
+    WF_TRY(wf_slices_energy(file, slice, count, layer, s->ignore_alpha, &to->score, &p->alloc,
+                            err));
     to->all = to->score;
     return WEFT_OK;
 }
@@ -369,14 +370,16 @@ static weft_status check_fixed(const weft_plan *p, const wf_sheet *s, weft_error
 {
     if (options_of(s)->pattern != WEFT_KLORA_FIXED || p->adapters == 2) return WEFT_OK;
     return wf_fail(err, WEFT_E_UNSUPPORTED,
-                   "klora: the pattern fixed takes one content and one style; the plan has %d adapters",
+                   "klora: the pattern fixed takes one content and one style; the plan has %d "
+                   "adapters",
                    (int)p->adapters);
 }
 
 static weft_status make_state(wf_sheet *s, const weft_plan *p, size_t layers, weft_error *err)
 {
     size_t n = (size_t)p->adapters;
-    size_t size = sizeof(state) + layers * sizeof(layer_choice) + n * (sizeof(wf_balance) + sizeof(bool));
+    size_t size = sizeof(state) + layers * sizeof(layer_choice) +
+                  n * (sizeof(wf_balance) + sizeof(bool));
     state *f;
 
     s->state = wf_blob_create(&p->alloc, size);
@@ -705,7 +708,8 @@ weft_status weft_plan_klora_score(const weft_plan *plan, int32_t call, int64_t l
     r.content_index = r.style_index = -1;
     if (at->position > 0) {
         const sums *of = sums_of(s, (size_t)layer);
-        r.top_k = options_of(s)->score == WEFT_KLORA_TOP_K ? ((learnt *)s->learnt->data)->k[layer] : 0;
+        if (options_of(s)->score == WEFT_KLORA_TOP_K)
+            r.top_k = ((learnt *)s->learnt->data)->k[layer];
         r.content = of[c].score;
         r.style = of[y].score;
         r.ratio = of[c].all > 0 && of[y].all > 0 ? of[c].all / of[y].all : 0;

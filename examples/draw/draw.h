@@ -1,6 +1,6 @@
-/* draw.h - what the examples draw besides the model's images: labels, and a plan's table.
+/* draw.h - what the examples draw besides the model's images: labels, a plan's table, conflicts.
  *
- * The library gives numbers and text, and leaves drawing to programs. These two functions use only
+ * The library gives numbers and text, and leaves drawing to programs. These functions use only
  * the public interface. */
 #ifndef DRAW_H
 #define DRAW_H
@@ -19,5 +19,9 @@ int32_t draw_text(uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height, i
 /* Draw the table of a sealed plan on `model` as a PNG. */
 weft_status draw_table(const weft_plan *plan, const weft_model *model, const char *path,
                        weft_error *err);
+/* Draw what stands between the adapters of a sealed plan as a PNG: layers down, for each pair four
+ * columns. */
+weft_status draw_conflicts(const weft_conflicts *conflicts, const weft_plan *plan, const weft_model *model,
+                           const char *path, weft_error *err);
 
 #endif

@@ -4,16 +4,7 @@
  * act, their hues are mixed in proportion. Blocks are separated by a gap and named at the left, so
  * that "content in the middle, style outside" shows without reading a number. Cells are whole
  * pixels as long as they fit; with many calls they share the pixels. */
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "draw.h"
-
-#define LESS(a, b) ((a) < (b) ? (a) : (b))
-#define MORE(a, b) ((a) > (b) ? (a) : (b))
-#define LENGTH(a) (sizeof(a) / sizeof *(a))
+#include "canvas.h"
 
 enum {
     PAD         = 24,   /* around everything                       */
@@ -27,17 +18,7 @@ enum {
     LINE        = 22    /* height of a line of text at scale 2     */
 };
 
-static const uint32_t INK = 0x222222, FAINT = 0x777777, PAPER = 0xffffff, EMPTY = 0xf1f1ee;
 static const char CAPTION[] = "layers down, calls across; the paler, the smaller";
-/* Distinct also to eyes that do not tell red from green. */
-static const uint32_t hues[] = { 0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f00, 0x56b4e9, 0x7a5230, 0x7f3fbf };
-
-typedef struct canvas {
-    uint8_t *rgb;
-    size_t   bytes;
-    int32_t  width;
-    int32_t  height;
-} canvas;
 
 /* A layer with something to show. */
 typedef struct row {
@@ -61,55 +42,6 @@ typedef struct layout {
     int32_t   high;    /* of the panels                          */
     float     strongest;
 } layout;
-
-/* ---- ink ------------------------------------------------------------------------------------- */
-
-static void fill(canvas *c, int32_t x, int32_t y, int32_t w, int32_t h, uint32_t colour)
-{
-    for (int32_t j = MORE(y, 0); j < LESS(y + h, c->height); j++)
-        for (int32_t i = MORE(x, 0); i < LESS(x + w, c->width); i++) {
-            uint8_t *px = c->rgb + ((size_t)j * (size_t)c->width + (size_t)i) * 3;
-            px[0] = (uint8_t)(colour >> 16);
-            px[1] = (uint8_t)(colour >> 8);
-            px[2] = (uint8_t)colour;
-        }
-}
-
-static int32_t write_text(canvas *c, int32_t x, int32_t y, int32_t scale, uint32_t colour, const char *s)
-{
-    return draw_text(c->rgb, c->bytes, c->width, c->height, x, y, scale, colour, s);
-}
-
-static int32_t text_width(int32_t scale, const char *s)
-{
-    return draw_text(NULL, 0, 0, 0, 0, 0, scale, 0, s);
-}
-
-static uint32_t mix(const double rgb[3])
-{
-    uint32_t v = 0;
-    for (int i = 0; i < 3; i++) v = v << 8 | (uint32_t)(fmin(fmax(rgb[i], 0), 255) + 0.5);
-    return v;
-}
-
-static double channel(uint32_t colour, int i)
-{
-    return (double)(colour >> (16 - 8 * i) & 255);
-}
-
-static uint32_t hue_of(int32_t adapter)
-{
-    return hues[(size_t)adapter % LENGTH(hues)];
-}
-
-/* A hue on paper; the faintest is still seen. */
-static uint32_t tint(uint32_t colour, double strength)
-{
-    double rgb[3], s = strength > 0 ? 0.15 + 0.85 * strength : 0;
-
-    for (int i = 0; i < 3; i++) rgb[i] = s * channel(colour, i) + (1 - s) * channel(EMPTY, i);
-    return mix(rgb);
-}
 
 /* ---- cells ----------------------------------------------------------------------------------- */
 
@@ -250,22 +182,6 @@ static float strongest(const layout *lay, int64_t layer)
     return most;
 }
 
-/* "unet.down_blocks.0.attentions.1..." is in the block "down.0", "unet.mid_block..." in "mid",
- * "unet.conv_in" its own. */
-static void name_block(row *r, const char *layer)
-{
-    const char *name = strchr(layer, '.') != NULL ? strchr(layer, '.') + 1 : layer;
-    int         number;
-    char        word[16];
-
-    if (sscanf(name, "%15[a-z]_blocks.%d.", word, &number) == 2)
-        snprintf(r->block, sizeof r->block, "%s.%d", word, number);
-    else if (sscanf(name, "%15[a-z]_block.", word) == 1 && strncmp(name + strlen(word), "_block", 6) == 0)
-        snprintf(r->block, sizeof r->block, "%s", word);
-    else
-        snprintf(r->block, sizeof r->block, "%.*s", (int)strcspn(name, "."), name);
-}
-
 /* The denoiser's layers with something to show, with a gap where a block begins. */
 static weft_status list_rows(layout *lay, weft_error *err)
 {
@@ -279,7 +195,8 @@ static weft_status list_rows(layout *lay, weft_error *err)
         if (layer.component != WEFT_COMPONENT_DENOISER || (most = strongest(lay, id)) == 0) continue;
         lay->strongest = fmaxf(lay->strongest, most);
         lay->row[lay->rows].layer = id;
-        name_block(&lay->row[lay->rows++], layer.name);
+        name_block(lay->row[lay->rows].block, sizeof lay->row[lay->rows].block, layer.name);
+        lay->rows++;
     }
     lay->cell_h = MORE(1, LESS(CELL_HIGH, TABLE_HIGH / MORE(lay->rows, 1)));
     for (int32_t r = 0; r < lay->rows; r++) {
@@ -343,15 +260,6 @@ static int32_t image_width(const layout *lay)
         w = MORE(w, LESS(right, 1400));
     }
     return w + PAD;
-}
-
-static weft_status fail(weft_error *err, weft_status code, const char *text)
-{
-    if (err != NULL) {
-        *err = (weft_error){ .code = code };
-        snprintf(err->text, sizeof err->text, "%s", text);
-    }
-    return code;
 }
 
 static weft_status write_image(const layout *lay, const char *path, weft_error *err)

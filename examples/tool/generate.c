@@ -484,6 +484,9 @@ static char *describe(const settings *s)
             else fprintf(f, "call %d", (int)ph->begin.first);
         }
         if (s->plan.mixed != WEFT_MIXED_DELTA) fprintf(f, ", Mixed: %s", word_of(mixes, s->plan.mixed));
+        if (s->flags & BALANCE)
+            fprintf(f, ", Balance: %s%s", s->balance.gamma == WEFT_KLORA_GAMMA_PAPER ? "paper" : "code",
+                    s->balance.role == WEFT_ROLE_CONTENT ? " to content" : s->balance.role == WEFT_ROLE_STYLE ? " to style" : "");
         fprintf(f, ", Adapters: \"");
         for (size_t i = 0; i < s->adapter_count; i++)
             fprintf(f, "%s%s:%g", i ? ", " : "", s->adapters[i].file, (double)s->adapters[i].weight);

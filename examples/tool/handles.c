@@ -137,6 +137,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         default:        must(weft_plan_merge(plan, &err)); break;
         }
     }
+    if (s->flags & BALANCE) must(weft_plan_balance(plan, &s->balance, &err));
     must(weft_plan_seal(plan, calls, &err));
     clear_progress();
     return plan;

@@ -37,6 +37,10 @@ static const struct {
       "  weft merge sd15/ -a cat.safetensors -a ink.safetensors:0.7 -a clay.safetensors:0.4 \\\n"
       "      --into adapter --rank 32 -o three.safetensors\n"
       "  weft merge sd15/ -a cat.safetensors -a ink.safetensors --compose zip --into adapter -o cat_ink.safetensors", MERGE_MODEL, merge_model },
+    { "conflicts", "weft conflicts MODEL --adapter FILE[:WEIGHT] --adapter FILE[:WEIGHT]... [OPTIONS] [-o PICTURE.png]",
+      "Say how adapters get in each other's way, without drawing: for each block of the network who\n"
+      "is larger, whether they do the same or the opposite, and what to do about it.\n\n"
+      "  weft conflicts sd15/ -a cat.safetensors --role content -a ink.safetensors --role style", CONFLICTS, conflicts },
 };
 enum { SUBCOMMANDS = sizeof subcommands / sizeof subcommands[0] };
 
@@ -78,7 +82,7 @@ int main(int argc, char **argv)
 
     want_no_idle_threads(argv);
     signal(SIGXFSZ, SIG_IGN);                    /* a file that may not grow is an error like a full disk */
-    if (argc < 2) misuse("which subcommand: generate, explain, inspect, convert or merge?");
+    if (argc < 2) misuse("which subcommand: generate, explain, inspect, convert, merge or conflicts?");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         print_help();
         return finish(0);

@@ -37,6 +37,7 @@ void settings_init(settings *s, int argc)
     weft_run_options_init(&s->run, sizeof s->run);
     weft_merge_options_init(&s->merge, sizeof s->merge);
     s->mix = NOTHING_SAID;
+    weft_balance_options_init(&s->balance, sizeof s->balance);
     s->adapters = zeroed((size_t)argc, sizeof *s->adapters);
     begin_phase(s);
     weft_sampler_options_init(&s->sampling, sizeof s->sampling);
@@ -80,9 +81,11 @@ static const word texts[]    = { { "method", WEFT_TEXT_METHOD }, { "all", WEFT_T
                                  { "first", WEFT_TEXT_FIRST }, { "none", WEFT_TEXT_NONE }, { "each", TEXT_EACH },
                                  { NULL, 0 } };
 static const word patterns[] = { { "s_star", WEFT_KLORA_S_STAR }, { "s", WEFT_KLORA_S },
-                                 { "custom", WEFT_KLORA_CUSTOM }, { NULL, 0 } };
+                                 { "custom", WEFT_KLORA_CUSTOM }, { "fixed", WEFT_KLORA_FIXED }, { NULL, 0 } };
+static const word scores[]   = { { "topk", WEFT_KLORA_TOP_K }, { "energy", WEFT_KLORA_ENERGY }, { NULL, 0 } };
 static const word gammas[]   = { { "code", WEFT_KLORA_GAMMA_CODE }, { "paper", WEFT_KLORA_GAMMA_PAPER },
                                  { "none", WEFT_KLORA_GAMMA_NONE }, { NULL, 0 } };
+static const word formulas[] = { { "code", WEFT_KLORA_GAMMA_CODE }, { "paper", WEFT_KLORA_GAMMA_PAPER }, { NULL, 0 } };
 static const word grains[]   = { { "call", WEFT_KLORA_BY_CALL }, { "step", WEFT_KLORA_BY_STEP }, { NULL, 0 } };
 static const word spacings[] = { { "default", WEFT_SPACING_DEFAULT }, { "leading", WEFT_SPACING_LEADING },
                                  { "linspace", WEFT_SPACING_LINSPACE }, { "trailing", WEFT_SPACING_TRAILING },
@@ -131,8 +134,9 @@ static void parse_seed(settings *s, const char *name, const char *value);
 enum { AVERAGING = COMPOSITE | LORATORIO | SUBBANDS };
 enum {
     DRAWING = GENERATE | EXPLAIN,
-    PLANNED = DRAWING | MERGE_MODEL,
-    ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL
+    COMBINED = DRAWING | MERGE_MODEL,
+    PLANNED = COMBINED | CONFLICTS,
+    ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL | CONFLICTS
 };
 
 static const row rows[] = {
@@ -195,7 +199,7 @@ static const row rows[] = {
       ADAPTERS(share), ANY_FLOAT, ANNOUNCED(WEFT_ADD_SHARE), .method = AVERAGING },
     { BIT, PLANNED, 0, "--partial", NULL, "allow keys that the model has no layer for",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PARTIAL) },
-    { BIT, PLANNED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
+    { BIT, COMBINED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PEFT_DORA) },
 
     { FLOAT, PLANNED, 0, "--adapter-alpha", "X", "its alpha, where nothing in its file says one",
@@ -215,8 +219,13 @@ static const row rows[] = {
       "method: the method's own (switch first, klora and blora none,\nothers all)", IN(plan.text), .words = texts },
     { WORD, DRAWING, 0, "--path", "PATH", "side: factors beside the weights; merged: in copies of the\n"
       "weights; auto: the cheaper for each layer (auto)", IN(plan.path), .words = paths },
-    { WORD, PLANNED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
+    { WORD, COMBINED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
       "stack or direction (delta)", IN(plan.mixed), .words = mixes },
+    { BIT, PLANNED, 0, "--balance", NULL, "multiply weights so that all adapters are as strong as the first",
+      SETS(flags, BALANCE) },
+    { WORD, DRAWING | CONFLICTS, 0, "--balance-to", "ROLE", "as the first content or style", IN(balance.role), .words = roles },
+    { WORD, PLANNED, 0, "--balance-by", "FORMULA", "code: mean ratio of the layers without far ones; paper: ratio of\n"
+      "the sums over all layers (code)", IN(balance.gamma), .words = formulas },
     { INT32, DRAWING, 0, "--period", "N", "switch: calls of one turn (5)",
       PHASES(taking_turns.period), 1, 100000, .method = SWITCH },
     { BIT, DRAWING, 0, "--official-offset", NULL, "switch: the timing of the authors' program, one call late",
@@ -256,7 +265,8 @@ static const row rows[] = {
       PHASES(subbands.sharpness), 0, 100, PHASE_ANNOUNCED(subbands.flags, WEFT_SUBBANDS_SHARPNESS), .method = SUBBANDS },
     { OTHER, DRAWING, 0, "--keep", "N", "loratorio, subbands: adapters that count in a patch or band (all)",
       .about = OF_PHASE, .parse = parse_keep, .method = LORATORIO | SUBBANDS },
-    { WORD, DRAWING, 0, "--pattern", "CURVE", "klora: s_star, s or custom (s_star)",
+    { WORD, DRAWING, 0, "--pattern", "CURVE", "klora: s_star, s, custom, or fixed: all layers the content's first,\n"
+      "then the style's (s_star)",
       PHASES(klora.pattern), .words = patterns, .method = KLORA },
     { DOUBLE, DRAWING, 0, "--alpha", "X", "klora, custom: S = (alpha tau + beta) mod modulus",
       PHASES(klora.alpha), ANY_FLOAT, .method = KLORA },
@@ -270,7 +280,11 @@ static const row rows[] = {
       PHASES(klora.gamma), .words = gammas, .method = KLORA },
     { WORD, DRAWING, 0, "--granularity", "UNIT", "klora: time passes with every layer call, or by step (call)",
       PHASES(klora.granularity), .words = grains, .method = KLORA },
-    { INT64, DRAWING, 0, "--top-k", "N", "klora: entries that make a score (product of the two ranks)",
+    { DOUBLE, DRAWING, 0, "--fixed-share", "X", "klora, fixed: share of the calls that are the content's (1/3)",
+      PHASES(klora.share), 0, 1, .method = KLORA },
+    { WORD, DRAWING, 0, "--score", "RULE", "klora: topk, or energy: Frobenius norms (topk)",
+      PHASES(klora.score), .words = scores, .method = KLORA },
+    { INT64, DRAWING, 0, "--top-k", "N", "klora: entries that make a score of topk (product of the two ranks)",
       PHASES(klora.top_k), 1, 1e12, .method = KLORA },
     { BIT, DRAWING, 0, "--attention-only", NULL, "klora: act only on q, k, v and out of the attentions",
       PHASE_SETS(klora.flags, WEFT_KLORA_ATTENTION_ONLY), .method = KLORA },
@@ -335,6 +349,10 @@ static const row rows[] = {
 
     { HEADING, EXPLAIN, .name = "The table" },
     { STRING, EXPLAIN, 'o', "--output", "FILE", "draw the table as a PNG: layers down, calls across", IN(output) },
+
+    { HEADING, CONFLICTS, .name = "The report" },
+    { BIT, CONFLICTS, 0, "--json", NULL, "numbers of every block and layer, as JSON", SETS(flags, JSON) },
+    { STRING, CONFLICTS, 'o', "--output", "FILE", "draw it as a PNG: layers down, four columns for each pair", IN(output) },
 
     { HEADING, CONVERT, .name = "Options" },
     { STRING, CONVERT, 'm', "--model", "MODEL", "the model that the adapter is for", IN(against) },
@@ -706,6 +724,8 @@ static const char *names_of_methods(int bits)
 
 static void refuse_idle_options_of(const phase_use *p, size_t phase)
 {
+    static const char *const of_scores[] = { "--gamma", "--granularity", "--score", "--top-k", "--wrap" };
+
     for (const row *o = rows; o < rows + ROWS; o++)
         if (o->about == OF_PHASE && o->method && !(o->method & p->method) &&
             (given[o - rows] >> phase & 1))
@@ -721,6 +741,13 @@ static void refuse_idle_options_of(const phase_use *p, size_t phase)
     if (curve && !custom) misuse("--alpha, --beta and --modulus are of --pattern custom");
     if (custom && !(was_given_in("--alpha", phase) && was_given_in("--beta", phase)))
         misuse("--pattern custom needs --alpha and --beta");
+    if (was_given_in("--fixed-share", phase) && p->klora.pattern != WEFT_KLORA_FIXED)
+        misuse("--fixed-share is of --pattern fixed");
+    if (p->klora.pattern == WEFT_KLORA_FIXED)
+        for (size_t i = 0; i < sizeof of_scores / sizeof of_scores[0]; i++)
+            if (was_given_in(of_scores[i], phase)) misuse("--pattern fixed scores nothing: not with %s", of_scores[i]);
+    if (was_given_in("--top-k", phase) && p->klora.score == WEFT_KLORA_ENERGY)
+        misuse("--top-k is of --score topk");
     if (was_given_in("--paper-beta", phase) && p->klora.pattern != WEFT_KLORA_S_STAR)
         misuse("--paper-beta is of --pattern s_star");
 }
@@ -786,6 +813,7 @@ static void refuse_idle_merge_options(const settings *s)
     if (prunes && !was_given("--density")) misuse("--by %s needs a --density", word_of(merges, by));
     if (was_given("--mix") && by != WEFT_MERGE_MIXER) misuse("--mix is of --by mixer");
     if (was_given("--peft-dora")) misuse("--peft-dora is of --into model");
+    if (s->flags & BALANCE) misuse("--balance is of --into model");
     if (s->plan.mixed != WEFT_MIXED_DELTA && s->plan.mixed != WEFT_MIXED_DIRECTION)
         misuse("--mixed %s is of --into model", word_of(mixes, s->plan.mixed));
 }
@@ -864,6 +892,10 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     if (s->target == NULL)
         misuse(used_by == INSPECT ? "which file or folder?" : used_by == CONVERT ? "which adapter?" : "which model?");
     if ((s->flags & COPY) && (s->flags & MAP)) misuse("--copy and --map: which of the two?");
+    if ((used_by & PLANNED) && !(s->flags & BALANCE) && (was_given("--balance-to") || was_given("--balance-by")))
+        misuse("%s is of --balance", was_given("--balance-to") ? "--balance-to" : "--balance-by");
+    if ((used_by & PLANNED) && (s->flags & BALANCE) && s->adapter_count < 2)
+        misuse("--balance needs two adapters");
     if (used_by & PLANNED) refuse_idle_options(s);
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);
 }

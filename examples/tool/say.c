@@ -51,6 +51,8 @@ const char *in_tool_words(char *text)
         { "WEFT_ADD_PARTIAL", "--partial" }, { "WEFT_SAVE_HALF", "--half" },
         { "weft_adapter_options.", "--adapter-" }, { "weft_plan_add_concept()", "--concept" },
         { "weft_plan_add()", "--adapter" }, { "WEFT_ENCODE_WEIGHTS", "--weighting" },
+        { "weft_plan_balance()", "--balance" }, { "weft_plan_klora()", "--compose klora" },
+        { "weft_plan_switch()", "--compose switch" }, { "weft_plan_composite()", "--compose composite" },
         { "step.latent", "the latents" }, { "step.text", "the text" },
         { "step.negative", "the negative" },
         { "weft_phase_options: first", "--phase" },

@@ -51,7 +51,8 @@ enum { TEXT_EACH = 1000 };                                       /* settings.pla
 enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
-enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128, REPORT = 256 };
+enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128, REPORT = 256,
+       BALANCE = 512, JSON = 1024 };
 enum { INTO_MODEL = 0, INTO_ADAPTER = 1 };
 
 typedef struct adapter_use {
@@ -119,13 +120,14 @@ typedef struct settings {
     const char             *save_coefficients;
     weft_model_options      open;
     weft_plan_options       plan;
+    weft_balance_options    balance;             /* where flags & BALANCE */
     weft_run_options        run;
 } settings;
 
 typedef struct word { const char *name; int32_t value; } word;
 extern const word methods[], mixes[];
 
-enum { GENERATE = 1, EXPLAIN = 2, INSPECT = 4, CONVERT = 8, MERGE_MODEL = 16 };
+enum { GENERATE = 1, EXPLAIN = 2, INSPECT = 4, CONVERT = 8, MERGE_MODEL = 16, CONFLICTS = 32 };
 
 void        settings_init(settings *s, int argc);
 void        settings_free(settings *s);
@@ -167,5 +169,6 @@ int explain(settings *s);
 int inspect(settings *s);
 int convert(settings *s);
 int merge_model(settings *s);
+int conflicts(settings *s);
 
 #endif

@@ -500,8 +500,16 @@ enum weft_klora_pattern {
     WEFT_KLORA_S_STAR = 0, /* (alpha tau + 0.85 alpha) mod alpha: a first touch of style, then
                               content, style at the end                                       */
     WEFT_KLORA_S      = 1, /* alpha tau + beta: content first, then style                     */
-    WEFT_KLORA_CUSTOM = 2  /* (alpha tau + beta) mod modulus, all three from the options;
+    WEFT_KLORA_CUSTOM = 2, /* (alpha tau + beta) mod modulus, all three from the options;
                               modulus 0: no modulus                                           */
+    WEFT_KLORA_FIXED  = 3  /* no curve and no scores: all layers the content's in the first
+                              `share` of the calls, then the style's; the plain baseline      */
+};
+/** What makes a layer's score. */
+enum weft_klora_scoring {
+    WEFT_KLORA_TOP_K  = 0, /* sum of the K largest |entries| of Delta W                       */
+    WEFT_KLORA_ENERGY = 1  /* its Frobenius norm, of which the balance is made too; from two
+                              factors without their product                                   */
 };
 /** Balance between the two adapters' scores. */
 enum weft_klora_gamma {
@@ -537,15 +545,25 @@ typedef struct weft_klora_options {
     double   alpha;        /* of CUSTOM only, as are beta and modulus                  */
     double   beta;
     double   modulus;
+    int32_t  score;        /* WEFT_KLORA_TOP_K, _ENERGY; since 0.2                     */
+    int32_t  reserved1;    /* zero                                                     */
+    double   share;        /* of FIXED only: call n is the content's while n / calls < share; 0:
+                              1/3, where pattern s is 1; since 0.2                     */
 } weft_klora_options;
-#define WEFT_KLORA_OPTIONS_INIT { sizeof(weft_klora_options), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_KLORA_OPTIONS_INIT { sizeof(weft_klora_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_KLORA_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_klora_options_init(weft_klora_options *options, size_t size);
 /**
  * K-LoRA: for every layer and call either the content adapter or the style adapter, whichever has
  * the larger sum of its K largest |entries| of Delta W, the style's multiplied with gamma S(tau).
- * Needs exactly two adapters: by role, else the first is content and the second style. Ouyang et
- * al., K-LoRA: Unlocking Training-Free Fusion of Any Subject and Style LoRAs (2025), eq. 3-7.
+ * Of two adapters the first is content and the second style, unless they have roles. Ouyang et al.,
+ * K-LoRA: Unlocking Training-Free Fusion of Any Subject and Style LoRAs (2025), eq. 3-7.
+ *
+ * Since 0.2 there may be more adapters, each with a role. A layer goes to the largest of
+ * g_i S_i p_i(tau), p = 1 for contents and S(tau) for styles: the content with the largest g S
+ * against the style with the largest g S, as of two. g_i is gamma between the first content, whose
+ * own is 1, and adapter i; K is the product of the largest ranks of both roles. With one content
+ * and one style this is K-LoRA. The rule for more is weft's own.
  * @since 0.1
  */
 WEFT_API weft_status weft_plan_klora(weft_plan *plan, const weft_klora_options *options,
@@ -555,14 +573,16 @@ WEFT_API weft_status weft_plan_klora(weft_plan *plan, const weft_klora_options *
 typedef struct weft_klora_score {
     uint32_t struct_size;
     int32_t  position;  /* l, 1..L in order of execution; 0: K-LoRA does not govern the layer */
-    int64_t  top_k;     /* K of this layer                                                    */
+    int64_t  top_k;     /* K of this layer; 0 under ENERGY                                    */
     double   content;   /* S_c, sum of the K largest |entries|                                */
     double   style;     /* S_s                                                                */
     double   ratio;     /* q, sum of |Delta W_c| over sum of |Delta W_s|; 0 if one is missing */
-    double   gamma;     /* of the pair, the same in every layer                               */
+    double   gamma;     /* of the pair; of two adapters the same in every layer               */
     double   rho;       /* S_c / (gamma S_s): content if and only if rho > S(tau)             */
+    int32_t  content_index; /* the content that is compared, -1: none has anything here; since 0.2 */
+    int32_t  style_index;   /* the style; likewise                                             */
 } weft_klora_score;
-#define WEFT_KLORA_SCORE_INIT { sizeof(weft_klora_score), 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_KLORA_SCORE_INIT { sizeof(weft_klora_score), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_KLORA_SCORE_INIT. @since 0.1 */
 WEFT_API void weft_klora_score_init(weft_klora_score *score, size_t size);
 /**
@@ -574,6 +594,39 @@ WEFT_API weft_status weft_plan_klora_score(const weft_plan *plan, int32_t call, 
                                            weft_klora_score *score,
                                            weft_error *err);
 
+typedef struct weft_balance_options {
+    uint32_t struct_size;
+    uint32_t flags;      /* zero                                                                */
+    int32_t  gamma;      /* WEFT_KLORA_GAMMA_CODE or _PAPER; _NONE takes the balance away       */
+    int32_t  role;       /* WEFT_ROLE_*: the first adapter of this role is the measure; NONE:
+                            `reference` is                                                      */
+    int32_t  reference;  /* the adapter that the others are brought to, 0 the first             */
+    int32_t  reserved0;  /* zero                                                                */
+} weft_balance_options;
+#define WEFT_BALANCE_OPTIONS_INIT { sizeof(weft_balance_options), 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_BALANCE_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_balance_options_init(weft_balance_options *options, size_t size);
+/**
+ * Bring all adapters of the plan to the strength of one of them, under any method: what the method
+ * chooses for adapter i in the denoiser is multiplied with
+ *
+ *     g_i = mean of those q_l that are below three times their mean              (CODE)
+ *     g_i = sum over l of |Delta_ref| / sum over l of |Delta_i|                  (PAPER)
+ *     q_l = sum of all |entries| of Delta_ref / the same of Delta_i, in layer l
+ *
+ * over the selected layers of the denoiser that have something of both, normalisations left out.
+ * This is K-LoRA's gamma (Ouyang et al., 2025). Of the reference it is 1. Without a common layer it
+ * is 1 too, and the plan warns. Weights, curves and masks count on top of it; text encoders, where
+ * nothing is balanced, take the weights as they are. Sealing reads all weights once; a copy of the
+ * plan does not read them again. weft_plan_adapter_info.balance tells what came out.
+ *
+ * @param options  NULL for defaults: CODE, to the first adapter
+ * @return WEFT_E_STATE (sealed), WEFT_E_ARG; weft_plan_seal() fails with WEFT_E_UNSUPPORTED if the
+ *         plan has no such reference
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_balance(weft_plan *plan, const weft_balance_options *options,
+                                       weft_error *err);
 enum weft_zip_flag {
     /** `lambda` is set, otherwise it is 1. */
     WEFT_ZIP_LAMBDA = 1u << 0,
@@ -763,8 +816,9 @@ typedef struct weft_plan_adapter_info {
     float       share;        /* composite: weight of its prediction                            */
     int32_t     reserved0;
     const char *blocks;       /* the text of weft_plan_set_blocks(), or ""                      */
+    double      balance;      /* what weft_plan_balance() multiplies its weight with; else 1    */
 } weft_plan_adapter_info;
-#define WEFT_PLAN_ADAPTER_INFO_INIT { sizeof(weft_plan_adapter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_PLAN_ADAPTER_INFO_INIT { sizeof(weft_plan_adapter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_PLAN_ADAPTER_INFO_INIT. @since 0.2 */
 WEFT_API void weft_plan_adapter_info_init(weft_plan_adapter_info *info, size_t size);
 /** Describe adapter number `adapter`, 0 the first that was added, of a sealed plan. @since 0.2 */

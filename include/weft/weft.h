@@ -14,6 +14,7 @@
 #include "concept.h"
 #include "merge.h"
 #include "plan.h"
+#include "conflicts.h"
 #include "text.h"
 #include "run.h"
 #include "sampler.h"

@@ -44,11 +44,14 @@
     X(weft_loratorio_options, WEFT_LORATORIO_OPTIONS_INIT, base)                    \
     X(weft_subbands_options,  WEFT_SUBBANDS_OPTIONS_INIT,  reserved0)               \
     X(weft_klora_score,       WEFT_KLORA_SCORE_INIT,       rho)                     \
+    X(weft_balance_options,   WEFT_BALANCE_OPTIONS_INIT,   reserved0)               \
     X(weft_plan_info,         WEFT_PLAN_INFO_INIT,         merged_bytes)            \
     X(weft_phase_info,        WEFT_PHASE_INFO_INIT,        merged_bytes)            \
     X(weft_call_info,         WEFT_CALL_INFO_INIT,         evaluations)             \
     X(weft_cell,              WEFT_CELL_INIT,              reserved0)               \
     X(weft_plan_adapter_info, WEFT_PLAN_ADAPTER_INFO_INIT, reserved0)               \
+    X(weft_conflict,          WEFT_CONFLICT_INIT,          chance)                  \
+    X(weft_conflict_block,    WEFT_CONFLICT_BLOCK_INIT,    chance)                  \
     X(weft_run_options,       WEFT_RUN_OPTIONS_INIT,       tile)                    \
     X(weft_run_info,          WEFT_RUN_INFO_INIT,          text_streams)            \
     X(weft_text,              WEFT_TEXT_INIT,              cross_layers)            \

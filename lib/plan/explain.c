@@ -216,6 +216,7 @@ static void write_plan(const weft_plan *p, wf_text *out)
     }
     if (p->adapters > 0) add_text_policy(p, out);
     if (p->adapters > 0) add_mixed(p, out);
+    wf_balance_explain(p, out);
     wf_tokens_explain(p->tokens, out);
     add_adapters(p, out);
     if (p->adapters == 0) return;

@@ -266,6 +266,8 @@ weft_status weft_plan_copy(const weft_plan *plan, weft_plan **out, weft_error *e
     p->model = plan->model;
     wf_model_ref(p->model);
     p->tokens = wf_tokens_ref(plan->tokens);
+    p->balance = wf_blob_ref(plan->balance);
+    p->balanced = wf_blob_ref(plan->sealed ? plan->table.balanced : plan->balanced);
     if ((st = copy_phases(p, plan, err)) == WEFT_OK && (st = copy_entries(p, plan, err)) == WEFT_OK)
         st = share_patches(p, plan, err);
     if (st == WEFT_OK) *out = p;
@@ -284,6 +286,8 @@ static void drop_cache(weft_plan *p)
         wf_blob_drop(p->phase[i].learnt);
         p->phase[i].learnt = NULL;
     }
+    wf_blob_drop(p->balanced);
+    p->balanced = NULL;
 }
 
 void weft_plan_free(weft_plan *plan)
@@ -295,6 +299,7 @@ void weft_plan_free(weft_plan *plan)
     drop_phases(plan);
     for (int32_t i = 0; i < plan->adapters; i++) drop_entry(&plan->entry[i]);
     wf_free(&alloc, plan->entry);
+    wf_blob_drop(plan->balance);
     wf_tokens_drop(plan->tokens);
     weft_model_free(plan->model);
     wf_free(&alloc, plan);

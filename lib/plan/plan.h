@@ -65,6 +65,7 @@ typedef struct wf_sheet {
     int32_t          of;            /* calls of the plan                               */
     const wf_method *method;        /* NULL: the sheet of the text encoders            */
     wf_blob         *options;       /* the method's struct, or NULL                    */
+    const wf_blob   *balanced;      /* the table's; NULL: nothing is balanced          */
     bool             base;          /* the last branch of each row has no adapters     */
     bool             ignore_alpha;  /* the method wants the files' alpha left out      */
     size_t           slots;

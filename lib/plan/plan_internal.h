@@ -8,6 +8,7 @@
  *   curve.c      a weight as key frames over the calls
  *   mask.c       where in the image an adapter acts
  *   blocks.c     factors of a weight, block by block
+ *   balance.c    how much stronger one adapter is than another
  *   weight_dependent.c  adapters that depend on the layer's weight, beside others
  *   patch.c      what the adapters do to one layer: factors, or a merged copy
  *   sheet.c      slots and rows of a phase, from what its method says
@@ -15,7 +16,7 @@
  *   plan.c       the handle: building, phases, sealing, copying
  *   read.c       a sealed plan's cells and facts
  *   combine.c    how the branches' predictions become one
- *   tokens.c, stamp.c, explain.c, save_model.c, fold.c   what else is made of a plan */
+ *   tokens.c, stamp.c, explain.c, conflicts.c, save_model.c, fold.c   what else is made of a plan */
 #ifndef WF_PLAN_INTERNAL_H
 #define WF_PLAN_INTERNAL_H
 
@@ -87,6 +88,7 @@ typedef struct wf_table {
     size_t    phases;
     wf_sheet *phase;    /* [phases]; together they cover all calls */
     wf_sheet  text;
+    wf_blob  *balanced; /* g of every adapter; NULL: nothing is balanced */
     wf_text   warnings; /* lines */
 } wf_table;
 
@@ -108,6 +110,8 @@ struct weft_plan {
     size_t            phases;      /* at least 1                                */
     wf_patch        **cache;       /* of the plan that this one is a copy of, by layer */
     size_t            cached;
+    wf_blob          *balance;     /* its options; NULL: nothing is balanced    */
+    wf_blob          *balanced;    /* of the plan that this one is a copy of    */
     wf_tokens        *tokens;      /* that concepts gave; NULL: none            */
     bool              sealed;
     wf_table          table;
@@ -172,6 +176,32 @@ double wf_curve_at(const wf_blob *curve, int32_t call, int32_t calls);
 float       wf_blocks_at(const wf_blob *blocks, int32_t layer);
 const char *wf_blocks_text(const wf_blob *blocks);
 void        wf_blocks_explain(const weft_plan *p, const wf_blob *blocks, wf_text *out);
+
+/* ---- balance.c ------------------------------------------------------------------------------- */
+
+/* What brings an adapter to the strength of another. */
+typedef struct wf_balance {
+    int32_t gamma;   /* WEFT_KLORA_GAMMA_*                                              */
+    int32_t pairs;   /* layers that have something of both                              */
+    int32_t dropped; /* of those, left out as far off                                   */
+    bool    failed;  /* there is no such number: the factor is 1                        */
+    double  factor;  /* its difference times this is as strong as that of the reference */
+} wf_balance;
+/* From the sums of all |entries| of the reference and of the other, a number for each layer; 0 where
+ * one has nothing. `own` is scratch afterwards. */
+wf_balance  wf_balance_of(double *own, const double *other, size_t count, int32_t gamma);
+void        wf_balance_warn(const weft_plan *p, wf_table *t, const char *who, const char *what,
+                            const wf_balance *b, int32_t reference, int32_t adapter);
+/* t->balanced, if the plan asks for it: those of an earlier plan, or read from the weights. */
+weft_status wf_balance_make(wf_table *t, const weft_plan *p, weft_error *err);
+/* What multiplies an adapter's weight; 1 without a balance (NULL). */
+double      wf_balance_at(const wf_blob *balanced, int32_t adapter);
+void        wf_balance_explain(const weft_plan *p, wf_text *out);
+/* ", mean ratio of 12 layers, 0 far ones left out", and the end of the line. */
+void        wf_balance_describe(const wf_balance *b, wf_text *out);
+/* Mean of the ratios below three times their mean; *dropped tells how many were not. 1 when `count`
+ * is 0. */
+double      wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped);
 
 /* ---- patch.c --------------------------------------------------------------------------------- */
 

@@ -56,6 +56,8 @@ static wf_cell cell_of(const weft_plan *p, const wf_sheet *s, int32_t call, int3
     if (c.number == 0) return (wf_cell){ 0, 0, 0 }; /* never -0: rows are compared as bytes */
     const wf_entry *e = &p->entry[slot->adapter];
     c.number *= wf_plan_cell_weight(p, slot->adapter, slot->layer);
+    if (s->balanced != NULL)
+        c.number = (float)((double)c.number * wf_balance_at(s->balanced, slot->adapter));
     if (e->curve != NULL)
         c.number = (float)((double)c.number * wf_curve_at(e->curve, s->first + call, s->of));
     if (c.number == 0) return (wf_cell){ 0, 0, 0 };
@@ -435,7 +437,7 @@ static weft_status make_phases(wf_table *t, const weft_plan *p, weft_error *err)
             continue;
         }
         wf_sheet s = { .first = first, .calls = end - first, .of = t->calls, .method = phase->method,
-                       .options = wf_blob_ref(phase->options), .base = phase->method->needs_base,
+                       .options = wf_blob_ref(phase->options), .balanced = t->balanced, .base = phase->method->needs_base,
                        .learnt = learnt_before(phase, t) };
         weft_status st = make_sheet(&s, t, p, err);
         if (st != WEFT_OK) {
@@ -471,6 +473,7 @@ void wf_table_free(wf_table *t, const weft_allocator *alloc)
     for (size_t i = 0; i < t->phases; i++) free_sheet(&t->phase[i], alloc);
     wf_free(alloc, t->phase);
     free_sheet(&t->text, alloc);
+    wf_blob_drop(t->balanced);
     if (t->warnings.alloc != NULL) wf_text_free(&t->warnings);
     *t = (wf_table){ 0 };
 }
@@ -482,7 +485,8 @@ weft_status wf_table_make(wf_table *t, const weft_plan *p, int32_t calls, weft_e
     *t = (wf_table){ .calls = calls };
     wf_text_init(&t->warnings, &p->alloc);
     t->text.calls = 1;
-    if ((st = make_phases(t, p, err)) == WEFT_OK) st = make_sheet(&t->text, t, p, err);
+    if ((st = wf_balance_make(t, p, err)) == WEFT_OK) st = make_phases(t, p, err);
+    if (st == WEFT_OK) st = make_sheet(&t->text, t, p, err);
     if (st == WEFT_OK) {
         warn_of_text(p, t);
         if (t->warnings.failed) st = wf_nomem(err, 0, "a plan's warnings");

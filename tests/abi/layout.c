@@ -127,12 +127,31 @@ static void structs(void)
     F(weft_klora_options, struct_size); F(weft_klora_options, flags); F(weft_klora_options, pattern);
     F(weft_klora_options, gamma); F(weft_klora_options, granularity); F(weft_klora_options, reserved0);
     F(weft_klora_options, top_k); F(weft_klora_options, alpha); F(weft_klora_options, beta);
-    F(weft_klora_options, modulus);
+    F(weft_klora_options, modulus); F(weft_klora_options, score); F(weft_klora_options, reserved1);
+    F(weft_klora_options, share);
+
+    S(weft_balance_options);
+    F(weft_balance_options, struct_size); F(weft_balance_options, flags); F(weft_balance_options, gamma);
+    F(weft_balance_options, role); F(weft_balance_options, reference); F(weft_balance_options, reserved0);
+
+    S(weft_conflict);
+    F(weft_conflict, struct_size); F(weft_conflict, first); F(weft_conflict, second); F(weft_conflict, reserved0);
+    F(weft_conflict, layer); F(weft_conflict, first_norm); F(weft_conflict, second_norm); F(weft_conflict, cosine);
+    F(weft_conflict, clash); F(weft_conflict, overlap); F(weft_conflict, chance);
+
+    S(weft_conflict_block);
+    F(weft_conflict_block, struct_size); F(weft_conflict_block, first); F(weft_conflict_block, second);
+    F(weft_conflict_block, layers); F(weft_conflict_block, first_alone); F(weft_conflict_block, second_alone);
+    F(weft_conflict_block, verdict); F(weft_conflict_block, reserved0); F(weft_conflict_block, name);
+    F(weft_conflict_block, words); F(weft_conflict_block, first_norm); F(weft_conflict_block, second_norm);
+    F(weft_conflict_block, cosine); F(weft_conflict_block, clash); F(weft_conflict_block, overlap);
+    F(weft_conflict_block, chance);
 
     S(weft_klora_score);
     F(weft_klora_score, struct_size); F(weft_klora_score, position); F(weft_klora_score, top_k);
     F(weft_klora_score, content); F(weft_klora_score, style); F(weft_klora_score, ratio);
-    F(weft_klora_score, gamma); F(weft_klora_score, rho);
+    F(weft_klora_score, gamma); F(weft_klora_score, rho); F(weft_klora_score, content_index);
+    F(weft_klora_score, style_index);
 
     S(weft_concept_options);
     F(weft_concept_options, struct_size); F(weft_concept_options, flags); F(weft_concept_options, allocator);
@@ -168,6 +187,7 @@ static void structs(void)
     F(weft_plan_adapter_info, struct_size); F(weft_plan_adapter_info, role); F(weft_plan_adapter_info, name);
     F(weft_plan_adapter_info, part); F(weft_plan_adapter_info, weight); F(weft_plan_adapter_info, text_1); F(weft_plan_adapter_info, text_2); F(weft_plan_adapter_info, text_3);
     F(weft_plan_adapter_info, share); F(weft_plan_adapter_info, reserved0); F(weft_plan_adapter_info, blocks);
+    F(weft_plan_adapter_info, balance);
     S(weft_zip_options);
     F(weft_zip_options, struct_size); F(weft_zip_options, flags); F(weft_zip_options, coefficients);
     F(weft_zip_options, lambda); F(weft_zip_options, style);
@@ -304,7 +324,10 @@ static void constants(void)
     C(WEFT_SWITCH_OFFICIAL_OFFSET); C(WEFT_SWITCH_SHARES);
     C(WEFT_LORATORIO_BASE); C(WEFT_SUBBANDS_SHARPNESS);
     C(WEFT_COMPOSITE_DIVIDE_BY_COUNT); C(WEFT_COMPOSITE_NOCFG_LAST); C(WEFT_COMPOSITE_CACHED);
-    C(WEFT_KLORA_S_STAR); C(WEFT_KLORA_S); C(WEFT_KLORA_CUSTOM);
+    C(WEFT_KLORA_S_STAR); C(WEFT_KLORA_S); C(WEFT_KLORA_CUSTOM); C(WEFT_KLORA_FIXED);
+    C(WEFT_VERDICT_NONE); C(WEFT_VERDICT_FIRST_DROWNS); C(WEFT_VERDICT_SECOND_DROWNS);
+    C(WEFT_VERDICT_AGAINST); C(WEFT_VERDICT_SAME); C(WEFT_VERDICT_SHARED);
+    C(WEFT_KLORA_TOP_K); C(WEFT_KLORA_ENERGY);
     C(WEFT_KLORA_GAMMA_CODE); C(WEFT_KLORA_GAMMA_PAPER); C(WEFT_KLORA_GAMMA_NONE);
     C(WEFT_KLORA_BY_CALL); C(WEFT_KLORA_BY_STEP);
     C(WEFT_ZIP_LAMBDA); C(WEFT_ZIP_STYLE); C(WEFT_BLORA_SQUARED);

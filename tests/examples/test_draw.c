@@ -245,6 +245,56 @@ START_TEST(an_empty_table_and_a_crowded_one_can_be_drawn)
 }
 END_TEST
 
+/* ---- conflicts ---- */
+
+static int pixels_of(const image *i, uint32_t colour)
+{
+    int n = 0;
+    for (size_t k = 0; k < i->bytes; k += 3)
+        n += ((uint32_t)i->rgb[k] << 16 | (uint32_t)i->rgb[k + 1] << 8 | i->rgb[k + 2]) == colour;
+    return n;
+}
+
+static image drawn_conflicts(weft_adapter *a, float weight, weft_adapter *b)
+{
+    weft_plan       *plan;
+    weft_conflicts  *c;
+    const char      *dir = test_dir();
+    char             path[300];
+
+    must(weft_plan_create(model, NULL, &plan, &golden_err));
+    must(weft_plan_add(plan, a, weight, NULL, &golden_err));
+    must(weft_plan_add(plan, b, 1, NULL, &golden_err));
+    must(weft_plan_seal(plan, 1, &golden_err));
+    must(weft_conflicts_create(plan, &c, &golden_err));
+    snprintf(path, sizeof path, "%s/conflicts.png", dir);
+    must(draw_conflicts(c, plan, model, path, &golden_err));
+    image i = read_image(path);
+    weft_conflicts_free(c);
+    weft_plan_free(plan);
+    unlink(path);
+    test_rmdir(dir);
+    return i;
+}
+
+/* 84 layers, cells of 7 pixels with a hair between, columns of 88: at 100 times the other the first one's hue fills the
+ * column of the norms, and is in no other beside its 28 x 16 in the legend. The same adapter twice fills three columns with
+ * orange, which is also the second's hue, and the fourth with green. */
+START_TEST(conflicts_show_who_drowns_and_who_is_the_same)
+{
+    image i = drawn_conflicts(adapters[0], 100, adapters[1]);
+    ck_assert_int_eq(pixels_of(&i, 0x0072b2), 84 * 6 * 88 + 28 * 16);
+    free(i.rgb);
+    i = drawn_conflicts(adapters[1], 1, adapters[1]);
+    ck_assert_int_ge(pixels_of(&i, 0xd55e00), 2 * 84 * 6 * 88);
+    ck_assert_int_ge(pixels_of(&i, 0x009e73), 84 * 6 * 88 * 9 / 10);
+    free(i.rgb);
+    i = drawn_conflicts(adapters[0], 0, adapters[1]); /* nothing in common */
+    ck_assert_int_eq(pixels_of(&i, 0x0072b2), 28 * 16);
+    free(i.rgb);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("draw");
@@ -261,6 +311,7 @@ int main(void)
     tcase_add_test(t, the_table_in_the_docs_is_what_is_drawn);
     tcase_add_loop_test(t, every_table_can_be_drawn, 0, (int)WF_LEN(methods));
     tcase_add_test(t, an_empty_table_and_a_crowded_one_can_be_drawn);
+    tcase_add_test(t, conflicts_show_who_drowns_and_who_is_the_same);
     suite_add_tcase(suite, t);
     return run_suite(suite);
 }

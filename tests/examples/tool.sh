@@ -14,7 +14,7 @@ hold() { LC_ALL=C grep -aqF -- "$2" "$1"; }
 
 that "help" "$weft" --help
 prints '^weft [0-9]+\.[0-9]+\.[0-9]+$' "$weft" --version
-for sub in generate explain inspect convert merge; do prints "^usage: weft $sub " "$weft" $sub --help; done
+for sub in generate explain inspect convert merge conflicts; do prints "^usage: weft $sub " "$weft" $sub --help; done
 
 # ---- generate
 
@@ -328,7 +328,7 @@ draw -p "a rocket" -a $alone --adapter-alpha 8 -o "$tmp/alone.png" --no-paramete
 that "the image of its folder" cmp "$tmp/folder.png" "$tmp/alone.png"
 refuses 1 'is given, but nothing is unsaid' "$weft" explain $model -a $hatching --adapter-alpha 4
 refuses 2 'adapter-scale is for an --adapter' "$weft" explain $model -c $word --adapter-scale 1
-"$weft" merge -q $model -a $alone:1000 --adapter-scale 1e5 -o "$tmp/wild" 2>"$tmp/said"
+env ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0" "$weft" merge -q $model -a $alone:1000 --adapter-scale 1e5 -o "$tmp/wild" 2>"$tmp/said"
 that "a merged weight beyond its type is an error" test $? = 1 -a ! -e "$tmp/wild"
 that "of one line beside the warning" test "$(wc -l <"$tmp/said")" = 2
 that "that warns of the scale" grep -q '^weft: warning: alone: 106 of its 106 modules have a scale that no training gives' "$tmp/said"
@@ -403,6 +403,48 @@ refuses 2 'patch is of loratorio' "$weft" generate $model -p x $two --compose su
 refuses 1 'loratorio: the share of .* is -1, wanted 0 or more' "$weft" explain $model $two --share -1 --compose loratorio
 refuses 2 'at call 0 several adapters act at once' "$weft" generate $model -p x $two --text-plan each -o "$tmp/x.png"
 refuses 2 'each is of prompts' "$weft" generate $model $two --text-plan each --conditioning "$tmp/base.safetensors"
+# ---- K-LoRA of many, by energy, fixed; balanced weights
+
+mosaic=$model/adapters/mosaic.safetensors
+many="-a $monster --role content -a $hatching --role style -a $mosaic --role style"
+prints '^  styles +B, C$' "$weft" explain $model $many --compose klora
+prints 'C:[0-9]' "$weft" explain $model $many --compose klora --pattern s --score energy
+prints 'Frobenius norms' "$weft" explain $model $two --compose klora --score energy
+prints ' -  +-  +C12 S8$' "$weft" explain $model $two --compose klora --pattern fixed --fixed-share 0.6
+prints '^  balance    weights in the UNet, to A:$' "$weft" explain $model $two --balance
+prints '^ +A times 1\.[0-9]+, ratio of the sums over [0-9]+ layers$' "$weft" explain $model -a $monster --role content \
+    -a $hatching --role style --balance --balance-to style --balance-by paper
+that "balanced" draw -p "a zib monster" $two --balance -o "$tmp/balanced.png" --no-parameters
+draw -p "a zib monster" $two --balance --balance-by paper -o "$tmp/x.png"
+that "said in the parameters" hold "$tmp/x.png" "Balance: paper, Adapters"
+draw -p "a zib monster" $two -o "$tmp/x.png" --no-parameters
+that "another image than without" test "$(cksum <"$tmp/balanced.png")" != "$(cksum <"$tmp/x.png")"
+that "a balanced merge" "$weft" merge $model $two --balance -q -o "$tmp/balanced_model"
+refuses 2 'balance is of --into model' "$weft" merge $model $two --balance --into adapter -o "$tmp/x.safetensors"
+refuses 2 'balance needs two adapters' "$weft" explain $model -a $monster --balance
+refuses 2 'balance-by is of --balance' "$weft" explain $model $two --balance-by paper
+refuses 2 'fixed-share is of --pattern fixed' "$weft" explain $model $two --compose klora --fixed-share 0.5
+refuses 2 'scores nothing: not with --gamma' "$weft" explain $model $two --compose klora --pattern fixed --gamma paper
+refuses 2 'top-k is of --score topk' "$weft" explain $model $two --compose klora --score energy --top-k 4
+refuses 1 'no adapter has the role style' "$weft" explain $model $two --balance --balance-to style
+refuses 1 'each needs a role' "$weft" explain $model $two -a $model/adapters/rocket --compose klora
+
+# ---- conflicts
+
+loud="-a $monster:4 --role content -a $hatching --role style"
+prints '^  down\.1 +12 +2 +0 ' "$weft" conflicts $model $two
+prints 'A \(monster\) and B \(hatching\) can be summed$' "$weft" conflicts $model $two
+prints '^  the content A .*drowns the style B .*in up.1: [34]\.[0-9] times its norm; lower its weight$' \
+    "$weft" conflicts $model $loud
+prints '^  all .* 24\.[0-9]+ +20\.' "$weft" conflicts $model $two --role style --balance --balance-to style
+prints '"pair": \[0, 1\], "layer": "unet\.[^"]*", "norms": \[[0-9.]+, [0-9.]+\], "cosine": -?0\.[0-9]+, "clash"' \
+    "$weft" conflicts $model $two --json
+prints '"verdict": "first drowns", "words": "the content A' "$weft" conflicts $model $loud --json
+that "a picture of conflicts" "$weft" conflicts $model $two -q -o "$tmp/conflicts.png"
+that "it is a PNG" hold "$tmp/conflicts.png" PNG
+refuses 2 'two --adapter' "$weft" conflicts $model -a $monster
+refuses 2 'conflicts.jpg: what is written is a .png file' "$weft" conflicts $model $two -o "$tmp/conflicts.jpg"
+
 refuses 2 'alpha, --beta and --modulus' "$weft" generate $model -p x $two --phase 2 --compose klora --beta 1
 refuses 2 'pattern custom needs' "$weft" generate $model -p x $two --compose klora --alpha 1 --beta 1 \
     --pattern custom --phase 3 --compose klora --pattern custom

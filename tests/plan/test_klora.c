@@ -451,9 +451,226 @@ START_TEST(roles_tell_content_from_style)
     FAILS(WEFT_E_UNSUPPORTED, "both adapters have the role style", seal_with_roles(2, 2, 2, &p));
     weft_plan_free(p);
     for (int n = 0; n < 4; n += n == 1 ? 2 : 1) {
-        FAILS(WEFT_E_UNSUPPORTED, "exactly two adapters", seal_with_roles(0, 0, n, &p));
+        FAILS(WEFT_E_UNSUPPORTED, n < 2 ? "at least two adapters" : "each needs a role", seal_with_roles(0, 0, n, &p));
         weft_plan_free(p);
     }
+}
+END_TEST
+
+/* ---- more than two --------------------------------------------------------------------------- */
+
+static void add_as(weft_plan *p, weft_adapter *a, int32_t role, float weight)
+{
+    weft_add_options add = WEFT_ADD_OPTIONS_INIT;
+    add.role = role;
+    OK(weft_plan_add(p, a, weight, &add, &err));
+}
+
+/* An adapter with one entry in each of `count` attention layers. */
+static weft_adapter *dots(const char *name, const float *value, int count)
+{
+    maker *m = make(model);
+    for (int i = 0; i < count; i++) dot(m, nth_layer(model, ATTENTION, i), value[i]);
+    return finish(m, name);
+}
+
+/* One entry in a layer is score and sum at once. Layers 0 to 3 have
+ *
+ *     A content   4  2  1  0        g = 1, the first content
+ *     B style     2  4  .  1        q = 2, 1/2:       g = 5/4
+ *     C content   2  1  8  0        q = 2, 2, 1/8:    g = 11/8
+ *     D style     1  .  4  0        q = 4, 1/4:       g = 17/8
+ *
+ * contents g S: 4 2.75 . .  -> A 4, C 2.75 | layer 1: A 2, C 1.375 | 2: A 1, C 11 | 3: none
+ * styles g S:   B 2.5, D 2.125            | B 5                   | D 8.5        | B 1.25 */
+START_TEST(a_layer_is_that_of_its_best_content_or_of_its_best_style)
+{
+    static const float a[] = { 4, 2, 1 }, b[] = { 2, 4, 0, 1 }, c[] = { 2, 1, 8 }, d[] = { 1, 0, 4 };
+    static const struct { int32_t content, style; double rho; } want[] = {
+        { 0, 1, 4 / 2.5 }, { 0, 1, 2.0 / 5 }, { 2, 3, 11 / 8.5 }, { -1, 1, 0 },
+    };
+    weft_adapter      *of[] = { dots("a", a, 3), dots("b", b, 4), dots("c", c, 3), dots("d", d, 3) };
+    weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+    weft_plan         *p = new_plan(model);
+
+    for (int i = 0; i < 4; i++) add_as(p, of[i], i % 2 == 0 ? WEFT_ROLE_CONTENT : WEFT_ROLE_STYLE, (float)(i + 1));
+    o.pattern = WEFT_KLORA_S;
+    o.granularity = WEFT_KLORA_BY_STEP;
+    OK(weft_plan_klora(p, &o, &err));
+    OK(weft_plan_seal(p, 31, &err));
+    for (int l = 0; l < 4; l++) {
+        int64_t          layer = nth_layer(model, ATTENTION, l);
+        weft_klora_score s = score_of(p, layer);
+        ck_assert_int_eq(s.content_index, want[l].content);
+        ck_assert_int_eq(s.style_index, want[l].style);
+        ck_assert_double_eq_tol(s.rho, want[l].rho, 1e-6);
+        for (int32_t n = 0; n < 31; n++) {
+            bool    content = s.rho > 1.5 * n / 31 + 0.5 && want[l].content >= 0;
+            int32_t who = content ? want[l].content : want[l].style;
+            for (int32_t i = 0; i < 4; i++)
+                ck_assert_float_eq(cell(p, n, 0, layer, i), i == who ? (float)(i + 1) : 0);
+        }
+    }
+    ck_assert_double_eq_tol(score_of(p, nth_layer(model, ATTENTION, 0)).gamma, 5.0 / 4, 1e-6);
+    ck_assert_double_eq_tol(score_of(p, nth_layer(model, ATTENTION, 2)).gamma, 17.0 / 11, 1e-6);
+    weft_plan_free(p);
+    for (int i = 0; i < 4; i++) weft_adapter_free(of[i]);
+}
+END_TEST
+
+/* argmax of g_i S_i p_i(tau), cell by cell, is K-LoRA for two: with another adapter that can never
+ * win (the content again, three times as strong, which g takes back) the table of the two is the same to the bit. */
+START_TEST(for_two_the_rule_is_klora_cell_by_cell)
+{
+    weft_adapter *content = adapter_on(model, "content", ATTENTION | OTHERS, 2, 0.9f, 1);
+    weft_adapter *again = adapter_on(model, "again", ATTENTION | OTHERS, 2, 3 * 0.9f, 1);
+    weft_adapter *style = adapter_on(model, "style", ATTENTION | OTHERS, 3, 0.7f, 2);
+    size_t        count;
+
+    wf_model_layers(model, &count);
+    for (int32_t pattern = WEFT_KLORA_S_STAR; pattern <= WEFT_KLORA_S; pattern++) {
+        weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+        weft_plan         *two = new_plan(model), *three = new_plan(model);
+        int                both = 0;
+        o.pattern = pattern;
+        add_as(two, content, WEFT_ROLE_NONE, 1);
+        add_as(two, style, WEFT_ROLE_NONE, 1);
+        add_as(three, content, WEFT_ROLE_CONTENT, 1);
+        add_as(three, style, WEFT_ROLE_STYLE, 1);
+        add_as(three, again, WEFT_ROLE_CONTENT, 1);
+        OK(weft_plan_klora(two, &o, &err));
+        OK(weft_plan_klora(three, &o, &err));
+        OK(weft_plan_seal(two, 11, &err));
+        OK(weft_plan_seal(three, 11, &err));
+        for (int64_t l = 0; l < (int64_t)count; l++) {
+            weft_klora_score s = score_of(two, l), t = score_of(three, l);
+            if (s.position == 0) continue;
+            ck_assert_double_eq_tol(s.rho, t.rho, 1e-6 * s.rho);
+            for (int32_t n = 0; n < 11; n++) {
+                double tau = (double)((int64_t)n * count_layers(model, ATTENTION | OTHERS) + s.position) /
+                             (double)((int64_t)11 * count_layers(model, ATTENTION | OTHERS));
+                double S = pattern == WEFT_KLORA_S ? 1.5 * tau + 0.5 : fmod(1.5 * tau + 1.275, 1.5);
+                bool   wins = s.content * 1 > s.gamma * s.style * S;
+                both |= wins ? 1 : 2;
+                ck_assert_float_eq(cell(two, n, 0, l, 0), wins ? 1 : 0);
+                ck_assert_float_eq(cell(two, n, 0, l, 1), wins ? 0 : 1);
+                ck_assert_float_eq(cell(three, n, 0, l, 1), wins ? 0 : 1);
+                ck_assert_float_eq(cell(three, n, 0, l, 0) + cell(three, n, 0, l, 2), wins ? 1 : 0);
+            }
+        }
+        ck_assert_int_eq(both, 3);
+        weft_plan_free(two);
+        weft_plan_free(three);
+    }
+    weft_adapter_free(content);
+    weft_adapter_free(again);
+    weft_adapter_free(style);
+}
+END_TEST
+
+START_TEST(roles_of_many_are_told_and_both_there)
+{
+    static const float one[] = { 1 };
+    weft_adapter      *a = dots("a", one, 1);
+    weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+    weft_plan         *p = new_plan(model);
+
+    for (int i = 0; i < 3; i++) add_as(p, a, WEFT_ROLE_CONTENT, 1);
+    OK(weft_plan_klora(p, NULL, &err));
+    FAILS(WEFT_E_UNSUPPORTED, "all adapters have the role content", weft_plan_seal(p, 2, &err));
+    add_as(p, a, WEFT_ROLE_STYLE, 1);
+    add_as(p, a, WEFT_ROLE_NONE, 1);
+    FAILS(WEFT_E_UNSUPPORTED, "each needs a role, content or style; a has none", weft_plan_seal(p, 2, &err));
+    OK(weft_plan_remove(p, 4, &err));
+    o.pattern = WEFT_KLORA_FIXED;
+    OK(weft_plan_klora(p, &o, &err));
+    FAILS(WEFT_E_UNSUPPORTED, "one content and one style; the plan has 4", weft_plan_seal(p, 2, &err));
+    OK(weft_plan_klora(p, NULL, &err));
+    OK(weft_plan_seal(p, 2, &err));
+    weft_plan_free(p);
+    weft_adapter_free(a);
+}
+END_TEST
+
+/* |D1|_F = sqrt(56.5) = 7.516648 and |D2|_F = sqrt(21.5), of factors and of the product alike; with alpha 4 at rank 2
+ * twice that. gamma is their ratio, so one layer has rho 1. */
+START_TEST(energy_is_the_frobenius_norm_of_any_family)
+{
+    int64_t            one = nth_layer(model, ATTENTION, 0);
+    const wf_layer    *l = &wf_model_layers(model, &(size_t){ 0 })[one];
+    weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+    weft_adapter      *content, *whole, *style;
+    char               stem[512];
+    maker             *m = make(model);
+
+    corner(m, one, 0, 1, B1, A1);
+    content = finish(m, "content");
+    m = make(model);
+    ck_assert(wf_name_kohya(model, l, stem, sizeof stem));
+    float *D = put(m, stem, ".diff", l->out, l->in, 1, 2);
+    for (int i = 0; i < 12; i++)
+        for (int r = 0; r < 2; r++) D[i / 4 * l->in + i % 4] += B1[i / 4][r] * A1[r][i % 4];
+    whole = finish(m, "whole");
+    m = make(model);
+    corner(m, one, 4, 1, B2, A2);
+    style = finish(m, "style");
+    o.score = WEFT_KLORA_ENERGY;
+    o.pattern = WEFT_KLORA_S;
+    o.granularity = WEFT_KLORA_BY_STEP;
+    for (int i = 0; i < 2; i++) {
+        weft_plan *p = new_plan(model);
+        OK(weft_plan_add(p, i == 0 ? content : whole, 1, NULL, &err));
+        OK(weft_plan_add(p, style, 1, NULL, &err));
+        OK(weft_plan_klora(p, &o, &err));
+        OK(weft_plan_seal(p, 3, &err));
+        weft_klora_score s = score_of(p, one);
+        ck_assert_double_eq_tol(s.content, 7.516648, 1e-6);
+        ck_assert_double_eq_tol(s.style, 2 * sqrt(21.5), 1e-6);
+        ck_assert_double_eq_tol(s.gamma, sqrt(56.5 / 21.5) / 2, 1e-6);
+        ck_assert_double_eq_tol(s.rho, 1, 1e-6);
+        ck_assert_int_eq((int)s.top_k, 0);
+        ck_assert_float_eq(cell(p, 0, 0, one, 0), 1);
+        ck_assert_float_eq(cell(p, 2, 0, one, 1), 1); /* S = 1.5 */
+        weft_plan_free(p);
+    }
+    weft_adapter_free(content);
+    weft_adapter_free(whole);
+    weft_adapter_free(style);
+}
+END_TEST
+
+/* Content while n / N < share, in all layers at once, also in those that one of them alone has. */
+START_TEST(fixed_is_one_switch_for_all_layers)
+{
+    static const struct { double share; int32_t calls, content; } cases[] = {
+        { 0, 30, 10 }, { 0, 50, 17 }, { 0, 1, 1 }, { 0.6, 10, 6 }, { 1, 7, 7 },
+    };
+    weft_adapter *content = adapter_on(model, "content", ATTENTION | OTHERS, 2, 0.9f, 1);
+    weft_adapter *style = adapter_on(model, "style", ATTENTION, 3, 0.7f, 2);
+    size_t        count;
+    const wf_layer *layers = wf_model_layers(model, &count);
+
+    for (size_t i = 0; i < WF_LEN(cases); i++) {
+        weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
+        weft_plan         *p = new_plan(model);
+        OK(weft_plan_add(p, content, 0.5f, NULL, &err));
+        OK(weft_plan_add(p, style, 2, NULL, &err));
+        o.pattern = WEFT_KLORA_FIXED;
+        o.share = cases[i].share;
+        OK(weft_plan_klora(p, &o, &err));
+        OK(weft_plan_seal(p, cases[i].calls, &err));
+        for (size_t l = 0; l < count; l++)
+            for (int32_t n = 0; n < cases[i].calls; n++) {
+                int kind = kind_of(&layers[l]);
+                bool first = n < cases[i].content;
+                ck_assert_float_eq(cell(p, n, 0, (int64_t)l, 0), first && (kind & (ATTENTION | OTHERS)) ? 0.5f : 0);
+                ck_assert_float_eq(cell(p, n, 0, (int64_t)l, 1), !first && kind == ATTENTION ? 2 : 0);
+            }
+        ck_assert_double_eq(score_of(p, nth_layer(model, ATTENTION, 0)).content, 0); /* nothing was read */
+        weft_plan_free(p);
+    }
+    weft_adapter_free(content);
+    weft_adapter_free(style);
 }
 END_TEST
 
@@ -584,9 +801,31 @@ START_TEST(wrong_options_are_refused)
     weft_klora_score   s = WEFT_KLORA_SCORE_INIT;
     weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
 
-    o.pattern = 3;
-    FAILS(WEFT_E_ARG, "pattern is 3", weft_plan_klora(p, &o, &err));
+    o.pattern = 4;
+    FAILS(WEFT_E_ARG, "pattern is 4", weft_plan_klora(p, &o, &err));
     o.pattern = 0;
+    o.score = 2;
+    FAILS(WEFT_E_ARG, "score is 2", weft_plan_klora(p, &o, &err));
+    o.score = WEFT_KLORA_ENERGY;
+    o.top_k = 5;
+    FAILS(WEFT_E_ARG, "top_k is of WEFT_KLORA_TOP_K", weft_plan_klora(p, &o, &err));
+    o.top_k = 0;
+    o.score = 0;
+    o.share = 0.5;
+    FAILS(WEFT_E_ARG, "share is read only with WEFT_KLORA_FIXED", weft_plan_klora(p, &o, &err));
+    o.pattern = WEFT_KLORA_FIXED;
+    o.gamma = 1;
+    FAILS(WEFT_E_ARG, "scores nothing", weft_plan_klora(p, &o, &err));
+    o.gamma = 0;
+    o.share = 1.5;
+    FAILS(WEFT_E_ARG, "share must be 0 to 1", weft_plan_klora(p, &o, &err));
+    o.share = NAN;
+    FAILS(WEFT_E_ARG, "share must be 0 to 1", weft_plan_klora(p, &o, &err));
+    o.share = 0;
+    o.pattern = 0;
+    o.reserved1 = 7;
+    FAILS(WEFT_E_UNSUPPORTED, "reserved0 is 7", weft_plan_klora(p, &o, &err));
+    o.reserved1 = 0;
     o.gamma = -1;
     FAILS(WEFT_E_ARG, "gamma is -1", weft_plan_klora(p, &o, &err));
     o.gamma = 0;
@@ -637,6 +876,11 @@ int main(void)
     tcase_add_test(t, sealing_can_be_stopped_and_taken_up_again);
     tcase_add_test(t, a_layer_outside_the_selection_is_the_others);
     tcase_add_test(t, wrong_options_are_refused);
+    tcase_add_test(t, a_layer_is_that_of_its_best_content_or_of_its_best_style);
+    tcase_add_test(t, for_two_the_rule_is_klora_cell_by_cell);
+    tcase_add_test(t, roles_of_many_are_told_and_both_there);
+    tcase_add_test(t, energy_is_the_frobenius_norm_of_any_family);
+    tcase_add_test(t, fixed_is_one_switch_for_all_layers);
     srunner_run_all(sr, CK_ENV);
     failed = srunner_ntests_failed(sr);
     srunner_free(sr);

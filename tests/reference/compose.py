@@ -24,8 +24,8 @@ class Adapter:
 
     factor = staticmethod(lambda component, module: 1.0)
 
-    def __init__(self, name, entries, weight=1.0, te_weight=None, prediction=1.0, curve=None, mask=None):
-        self.curve, self.mask = curve, mask
+    def __init__(self, name, entries, weight=1.0, te_weight=None, prediction=1.0, curve=None, mask=None, role=None):
+        self.curve, self.mask, self.role = curve, mask, role
         self.name, self.entries, self.weight, self.prediction = name, entries, weight, prediction
         self.te_weight = weight if te_weight is None else te_weight
 
@@ -262,6 +262,66 @@ class KLora(Merge):
             return [0.0, 0.0]
         w = self.choice(n, N, self.index[module])
         return [a.weight if i == w else 0.0 for i, a in enumerate(self.adapters)]
+
+
+class KLoraMany(KLora):
+    """Any number of contents and styles: argmax over the adapters of g_i S_i p_i(tau), p = 1 for contents, S(tau) for styles;
+    of a content and a style that are equal the style, of two of a role the first. g_i: gamma of the first content to i.
+    A role without anything at a layer leaves it to the other. kind "topk": S as KLora's, K = product of the largest ranks of
+    both roles; "energy": S and what gamma is of are Frobenius norms. pattern "fixed": content while n / N < share."""
+
+    def __init__(self, adapters, order, pattern="s_star", gamma="code", granularity="call", score="topk", share=0.0):
+        Merge.__init__(self, adapters)
+        self.te, self.granularity, self.wrap, self.pattern, self.share = [], granularity, False, pattern, share or 1 / 3
+        self.alpha, self.beta, self.modulus, self.ignore_alpha = 1.5, 0.5, 0.0, False
+        if pattern == "s_star":
+            self.beta, self.modulus = 0.85 * 1.5, 1.5
+        self.style = [a.role == "style" for a in adapters]
+        nets = [a.unet() for a in adapters]
+        self.layers = [m for m in order if any(m in n for n in nets)]
+        self.index = {m: i for i, m in enumerate(self.layers)}
+        first, size = self.style.index(False), lambda e: e["A"].shape[0]
+        self.scores, sums = [[] for _ in adapters], [[] for _ in adapters]
+        for m in self.layers:
+            K = math.prod(max([size(n[m]) for n, s in zip(nets, self.style) if m in n and s == side] or [1]) for side in (False, True))
+            for i, n in enumerate(nets):
+                d = lora.delta(n[m]).abs().flatten() if m in n else torch.zeros(1, dtype=torch.float64)
+                energy = torch.linalg.vector_norm(d).item()
+                self.scores[i].append(energy if score == "energy" else torch.topk(d, min(K, d.numel())).values.sum().item())
+                sums[i].append(energy if score == "energy" else d.sum().item())
+        ratio = lambda i: [a / b if a > 0 and b > 0 else 0.0 for a, b in zip(sums[first], sums[i])]
+        self.g = [1.0 if i == first else balance(gamma, sums[first], sums[i], ratio(i)) for i in range(len(adapters))]
+        best = lambda side, l: max(g * s[l] for g, s, st in zip(self.g, self.scores, self.style) if st == side)
+        self.rho = [best(False, l) / best(True, l) if best(True, l) > 0 else math.inf if best(False, l) > 0 else math.nan
+                    for l in range(len(self.layers))]
+        self.gamma = self.g[self.style.index(True)]
+        if pattern == "fixed":        # nothing is scored
+            self.rho, self.gamma = [math.nan] * len(self.layers), 1.0
+
+    def choice(self, n, N, l):
+        there = [i for i, s in enumerate(self.scores) if s[l] > 0]
+        if self.pattern == "fixed":
+            return self.style.index(n / N >= self.share)
+        if not there:
+            return len(self.adapters)
+        S = self.S(self.tau(n, N, l + 1)) if len({self.style[i] for i in there}) == 2 else 1.0
+        return max(there, key=lambda i: (self.g[i] * self.scores[i][l] * (S if self.style[i] else 1.0), self.style[i], -i))
+
+    def layer_cell(self, n, N, module):
+        w = self.choice(n, N, self.index[module]) if module in self.index else None
+        return [a.weight if i == w else 0.0 for i, a in enumerate(self.adapters)]
+
+
+def balanced(adapters, gamma="code", reference=0):
+    """g_i of every adapter to `reference`, from all layers of the UNet that both have."""
+    nets, r = [a.unet() for a in adapters], adapters[reference].unet()
+    out = []
+    for i, n in enumerate(nets):
+        both = [m for m in r if m in n]
+        total = lambda net: [lora.delta(net[m]).abs().sum().item() for m in both]
+        a, b = total(r), total(n)
+        out.append(1.0 if i == reference else balance(gamma, a, b, [x / y if x > 0 and y > 0 else 0.0 for x, y in zip(a, b)]))
+    return out
 
 
 def score(c, s, ignore_alpha=False, K=None):

@@ -11,7 +11,7 @@ import compose
 import lora
 import torch
 from common import ADAPTERS, DATA, MODELS, in_f64, l2_rel, max_rel, noise, pipeline, rel_path, store, versions, write_json
-from compose import Adapter, Cached, Composite, KLora, Loratorio, Merge, Subbands, Switch
+from compose import Adapter, Cached, Composite, KLora, KLoraMany, Loratorio, Merge, Subbands, Switch
 from make_nets import to_u8
 from make_pictures import ours, scheduler
 
@@ -20,11 +20,14 @@ def mask_of(a):
 
 
 def plan_of(case, entries, order):
-    ads = [Adapter(a["name"], entries[a["name"]], a.get("weight", 1.0), a.get("text_weight"), a.get("share", 1.0), a.get("curve"), mask_of(a))
+    ads = [Adapter(a["name"], entries[a["name"]], a.get("weight", 1.0), a.get("text_weight"), a.get("share", 1.0), a.get("curve"), mask_of(a), a.get("role"))
            for a in case.get("adapters", [])]
     o, text = dict(case.get("options", {})), case.get("text", "method")
     if case["method"] == "base":
         return None
+    if "balance" in case:                # of the UNet; the prompt's weights stay
+        for a, g in zip(ads, compose.balanced(ads, **case["balance"])):
+            a.weight *= g
     if case["method"] == "merge":
         p = Merge(ads)
     elif case["method"] == "switch":
@@ -37,6 +40,8 @@ def plan_of(case, entries, order):
         p = Loratorio(ads, **o)
     elif case["method"] == "subbands":
         p = Subbands(ads, **o)
+    elif any(a.role for a in ads):
+        p = KLoraMany(ads, order, **o)
     else:
         p = KLora(ads, order, **o)
     if text == "all":
@@ -82,6 +87,9 @@ class Book:
 
     def klora(self, case, p):
         """Scores once for each (pair, alpha, K, layers); the table for each case."""
+        if isinstance(p, KLoraMany):
+            self.table(case, p)
+            return
         o = case["options"]
         key = "%s+%s" % tuple(a["name"] for a in case["adapters"])
         for flag, tag in (("ignore_alpha", "/noalpha"), ("attention_only", "/attn"), ("top_k", "/top%s" % o.get("top_k"))):
@@ -92,7 +100,11 @@ class Book:
             f = lambda v: torch.tensor(v, dtype=torch.float64)
             self.t.update({k + "/S_c": f(p.S_c), k + "/S_s": f(p.S_s), k + "/sum_c": f(p.sum_c), k + "/sum_s": f(p.sum_s),
                            k + "/q": f(p.q), k + "/K": torch.tensor(p.K, dtype=torch.int32)})
-        case["scores"], case["gamma"] = k, p.gamma
+        case["scores"] = k
+        self.table(case, p)
+
+    def table(self, case, p):
+        case["gamma"] = p.gamma
         n = self.prefix + case["name"]
         self.t[n + "/rho"] = torch.tensor(p.rho, dtype=torch.float64)
         N, L = case["steps"], len(p.layers)
@@ -101,9 +113,11 @@ class Book:
         case["nearest_tie"] = float("%.2g" % min([abs(p.rho[l] - p.S(p.tau(i, N, l + 1))) for i in range(N) for l in range(L)
                                                   if 0 < p.rho[l] < math.inf] or [9]))
 
-    def add(self, name, method, adapters=(), options=None, text="method", steps=None, guidance=None, run=True, keep=False, note=None):
+    def add(self, name, method, adapters=(), options=None, text="method", steps=None, guidance=None, run=True, keep=False, note=None, balance=None):
         case = {"name": name, "method": method, "adapters": list(adapters), "options": options or {}, "text": text,
                 "steps": steps or self.steps, "guidance": self.guidance if guidance is None else guidance}
+        if balance:
+            case["balance"] = balance
         p = plan_of(case, self.entries, self.order)
         n = self.prefix + name
         if note:

@@ -36,6 +36,13 @@ static const char *word(json_t *o, const char *key, const char *preset)
     return json_is_string(v) ? json_string_value(v) : preset;
 }
 
+static int32_t gamma_of(json_t *options)
+{
+    const char *gamma = word(options, "gamma", "code");
+    return strcmp(gamma, "paper") == 0 ? WEFT_KLORA_GAMMA_PAPER
+           : strcmp(gamma, "none") == 0 ? WEFT_KLORA_GAMMA_NONE : WEFT_KLORA_GAMMA_CODE;
+}
+
 static void choose_method(weft_plan *plan, const char *method, json_t *options)
 {
     if (strcmp(method, "switch") == 0) {
@@ -77,11 +84,12 @@ static void choose_method(weft_plan *plan, const char *method, json_t *options)
         must(weft_plan_subbands(plan, &o, &golden_err));
     } else if (strcmp(method, "klora") == 0) {
         weft_klora_options o = WEFT_KLORA_OPTIONS_INIT;
-        const char *pattern = word(options, "pattern", "s_star"), *gamma = word(options, "gamma", "code");
+        const char *pattern = word(options, "pattern", "s_star");
         o.pattern = strcmp(pattern, "s") == 0 ? WEFT_KLORA_S : strcmp(pattern, "custom") == 0 ? WEFT_KLORA_CUSTOM
-                                                                                               : WEFT_KLORA_S_STAR;
-        o.gamma = strcmp(gamma, "paper") == 0 ? WEFT_KLORA_GAMMA_PAPER
-                  : strcmp(gamma, "none") == 0 ? WEFT_KLORA_GAMMA_NONE : WEFT_KLORA_GAMMA_CODE;
+                    : strcmp(pattern, "fixed") == 0 ? WEFT_KLORA_FIXED : WEFT_KLORA_S_STAR;
+        o.gamma = gamma_of(options);
+        o.score = strcmp(word(options, "score", "topk"), "energy") == 0 ? WEFT_KLORA_ENERGY : WEFT_KLORA_TOP_K;
+        o.share = real(options, "share", 0);
         o.granularity = strcmp(word(options, "granularity", "call"), "step") == 0 ? WEFT_KLORA_BY_STEP
                                                                                   : WEFT_KLORA_BY_CALL;
         o.top_k = number(options, "top_k", 0);
@@ -154,6 +162,7 @@ static weft_plan *build(const set *s, json_t *c, int steps)
     weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
     weft_plan *plan;
     json_t *adapters = json_object_get(c, "adapters"), *paths = json_object_get(s->entry, "adapters");
+    json_t *balance = json_object_get(c, "balance");
     const char *text = word(c, "text", "method");
     o.text = strcmp(text, "all") == 0 ? WEFT_TEXT_ALL : strcmp(text, "first") == 0 ? WEFT_TEXT_FIRST
              : strcmp(text, "none") == 0 ? WEFT_TEXT_NONE : WEFT_TEXT_METHOD;
@@ -170,6 +179,9 @@ static weft_plan *build(const set *s, json_t *c, int steps)
             add.flags |= WEFT_ADD_SHARE;
             add.share = (float)real(a, "share", 1);
         }
+        const char *role = word(a, "role", "");
+        add.role = strcmp(role, "style") == 0 ? WEFT_ROLE_STYLE : strcmp(role, "content") == 0 ? WEFT_ROLE_CONTENT
+                                                                                               : WEFT_ROLE_NONE;
         must(weft_plan_add(plan, adapter, (float)real(a, "weight", 1), &add, &golden_err));
         set_curve(plan, (int32_t)i, json_object_get(a, "curve"));
         set_mask(s, plan, (int32_t)i, json_object_get(a, "mask"));
@@ -177,11 +189,18 @@ static weft_plan *build(const set *s, json_t *c, int steps)
         weft_adapter_free(adapter);
     }
     choose_method(plan, word(c, "method", ""), json_object_get(c, "options"));
+    if (balance != NULL) {
+        weft_balance_options b = WEFT_BALANCE_OPTIONS_INIT;
+        b.gamma = gamma_of(balance);
+        b.reference = number(balance, "reference", 0);
+        must(weft_plan_balance(plan, &b, &golden_err));
+    }
     must(weft_plan_seal(plan, steps, &golden_err));
     return plan;
 }
 
-/* choice (N, L): 0 content, 1 style, 2 neither, over the layers that K-LoRA governs, in order of execution. */
+/* choice (N, L): which adapter, or one past the last for none, over the layers that K-LoRA governs, in order of
+ * execution. */
 static void check_choice(const set *s, json_t *c, weft_plan *plan, const char *name, int steps)
 {
     char tensor[256];
@@ -199,20 +218,34 @@ static void check_choice(const set *s, json_t *c, weft_plan *plan, const char *n
         if (isfinite(rho.v[at]))
             ck_assert_msg(fabs(k.rho - rho.v[at]) <= 1e-5 * fabs(rho.v[at]), "%s: rho %g, wanted %g", name, k.rho,
                           (double)rho.v[at]);
-        ck_assert_double_eq_tol(k.gamma, real(c, "gamma", 0), 1e-5);
+        int adapters = (int)json_array_size(json_object_get(c, "adapters"));
+        if (adapters == 2) ck_assert_double_eq_tol(k.gamma, real(c, "gamma", 0), 1e-5);
         for (int n = 0; n < steps; n++) {
-            weft_cell content = WEFT_CELL_INIT, style = WEFT_CELL_INIT;
-            must(weft_plan_cell(plan, n, 0, layer, 0, &content, &golden_err));
-            must(weft_plan_cell(plan, n, 0, layer, 1, &style, &golden_err));
-            int got = content.number != 0 ? 0 : style.number != 0 ? 1 : 2;
-            ck_assert_msg(got == (int)choice.v[(size_t)n * L + at] && (content.number == 0 || style.number == 0),
-                          "%s: call %d, layer %zu: %d, wanted %d (rho %g)", name, n, at, got,
-                          (int)choice.v[(size_t)n * L + at], k.rho);
+            int want = (int)choice.v[(size_t)n * L + at];
+            for (int a = 0; a < adapters; a++) {
+                weft_cell cell = WEFT_CELL_INIT;
+                must(weft_plan_cell(plan, n, 0, layer, a, &cell, &golden_err));
+                ck_assert_msg((cell.number != 0) == (a == want), "%s: call %d, layer %zu: adapter %d is %g, wanted %d (rho %g)",
+                              name, n, at, a, (double)cell.number, want, k.rho);
+            }
         }
         at++;
     }
     ck_assert_uint_eq(at, L);
     free(choice.v), free(rho.v);
+}
+
+/* What the tool and the table say of balanced weights. */
+static void check_factors(json_t *c, weft_plan *plan, const char *name)
+{
+    json_t *factors = json_object_get(c, "factors");
+    for (size_t i = 0; i < json_array_size(factors); i++) {
+        weft_plan_adapter_info info = WEFT_PLAN_ADAPTER_INFO_INIT;
+        double want = json_number_value(json_array_get(factors, i));
+        must(weft_plan_adapter(plan, (int32_t)i, &info, &golden_err));
+        ck_assert_msg(fabs(info.balance - want) <= 1e-6 * want, "%s: adapter %zu: %.9g, wanted %.9g", name, i,
+                      info.balance, want);
+    }
 }
 
 /* Compared where the golden has it; on the bundled model the nets' own goldens hold the text encoder to account. */
@@ -357,13 +390,15 @@ static void check_picture(const set *s, json_t *c, weft_plan *plan, const char *
 }
 
 /* SD1 and SDXL of compose.json; two pairs of adapters on the bundled model; curves and masks; orders,
- * texts of adapters, weights of patches and bands; blocks, B-LoRA and ZipLoRA. */
+ * texts of adapters, weights of patches and bands; blocks, B-LoRA
+ * and ZipLoRA; K-LoRA of many, balanced weights. */
 static const struct { const char *index, *file; size_t model; double limit; } groups[] = {
     { "compose.json", "compose.safetensors", 0, 1e-4 }, { "compose.json", "compose.safetensors", 1, 1e-4 },
     { "bundled.json", NULL, 0, 1e-4 }, { "bundled.json", NULL, 1, 1e-4 },
     { "weights.json", "weights.safetensors", 0, 1e-4 },
     { "branches.json", "branches.safetensors", 0, 1e-5 },
     { "blocks.json", "blocks.safetensors", 0, 1e-4 }, { "blocks.json", "blocks.safetensors", 1, 1e-4 },
+    { "choices.json", "choices.safetensors", 0, 1e-4 },
 };
 
 START_TEST(every_method_is_its_restatement)
@@ -386,6 +421,7 @@ START_TEST(every_method_is_its_restatement)
         const char *name = word(c, "name", "");
         int steps = number(c, "steps", 20);
         weft_plan *plan = build(&s, c, steps);
+        check_factors(c, plan, name);
         if (strcmp(word(c, "method", ""), "klora") == 0) check_choice(&s, c, plan, name, steps);
         if (json_object_get(c, "context") != NULL) check_picture(&s, c, plan, name, steps);
         weft_plan_free(plan);

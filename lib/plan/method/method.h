@@ -99,9 +99,6 @@ void    wf_mix(float *out, const float *const *from, const double *weight, int32
 /* K-LoRA: content (true) or style at call n of N, layer l of L (1-based, in order of execution). */
 bool wf_klora_choose(double rho, int32_t n, int32_t N, int32_t l, int32_t L,
                      const weft_klora_options *options);
-/* Mean of the ratios below three times their mean; *dropped tells how many were not. 1 when `count`
- * is 0. */
-double wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped);
 /* Composite: out = sum of share[b] * preds[b] / divisor, in order of size: no order of the branches
  * shows. */
 void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches,

@@ -118,6 +118,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         case SWITCH:    must(weft_plan_switch(plan, &p->taking_turns, &err)); break;
         case COMPOSITE: must(weft_plan_composite(plan, &p->composite, &err)); break;
         case KLORA:     must(weft_plan_klora(plan, &p->klora, &err)); break;
+        case BLEND:     must(weft_plan_blend(plan, &p->blend, &err)); break;
         default:        must(weft_plan_merge(plan, &err)); break;
         }
     }

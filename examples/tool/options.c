@@ -19,6 +19,7 @@ static phase_use *begin_phase(settings *s)
     weft_switch_options_init(&p->taking_turns, sizeof p->taking_turns);
     weft_composite_options_init(&p->composite, sizeof p->composite);
     weft_klora_options_init(&p->klora, sizeof p->klora);
+    weft_blend_options_init(&p->blend, sizeof p->blend);
     p->method = MERGE;
     return p;
 }
@@ -65,7 +66,7 @@ typedef struct row {
 } row;
 
 const word methods[]  = { { "merge", MERGE }, { "switch", SWITCH }, { "composite", COMPOSITE },
-                                 { "klora", KLORA }, { NULL, 0 } };
+                                 { "klora", KLORA }, { "blend", BLEND }, { NULL, 0 } };
 static const word roles[]    = { { "content", WEFT_ROLE_CONTENT }, { "style", WEFT_ROLE_STYLE }, { NULL, 0 } };
 static const word paths[]    = { { "auto", WEFT_PATH_AUTO }, { "side", WEFT_PATH_SIDE },
                                  { "merged", WEFT_PATH_MERGED }, { NULL, 0 } };
@@ -190,7 +191,7 @@ static const row rows[] = {
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT },
 
     { HEADING, PLANNED, .name = "How adapters combine" },
-    { WORD, DRAWING, 0, "--compose", "METHOD", "merge, switch, composite or klora (merge)",
+    { WORD, DRAWING, 0, "--compose", "METHOD", "merge, switch, composite, klora or blend (merge)",
       PHASES(method), .words = methods },
     { OTHER, DRAWING, 0, "--phase", "WHEN", "begin another phase of the plan at this call, as in 8, or at\n"
       "this share of all calls, as in 0.4; --compose and the options of\n"
@@ -212,6 +213,8 @@ static const row rows[] = {
     { BIT, DRAWING, 0, "--last-without-guidance", NULL, "composite: without guidance keep only the last adapter's\n"
       "prediction, as the authors' program does",
       PHASE_SETS(composite.flags, WEFT_COMPOSITE_NOCFG_LAST), .method = COMPOSITE },
+    { INT32, DRAWING, 0, "--start", "CALL", "blend: call from which on the adapters have predictions of their own (0)",
+      PHASES(blend.start), 0, 100000, .method = BLEND },
     { WORD, DRAWING, 0, "--pattern", "CURVE", "klora: s_star, s or custom (s_star)",
       PHASES(klora.pattern), .words = patterns, .method = KLORA },
     { DOUBLE, DRAWING, 0, "--alpha", "X", "klora, custom: S = (alpha tau + beta) mod modulus",

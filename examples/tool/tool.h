@@ -45,7 +45,7 @@ void    watch_interrupt(weft_run *run);              /* Ctrl-C stops it; NULL: n
 
 /* ------------------------------------------------------------------ options.c: what was asked for */
 
-enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8 };         /* bits, so that an option can belong to several */
+enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8, BLEND = 16 }; /* bits, so that an option can belong to several */
 enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
@@ -78,6 +78,7 @@ typedef struct phase_use {
     weft_switch_options     taking_turns;
     weft_composite_options  composite;
     weft_klora_options      klora;
+    weft_blend_options      blend;
 } phase_use;
 enum { PHASES_MAX = 32 };
 

@@ -376,6 +376,35 @@ WEFT_API void weft_composite_options_init(weft_composite_options *options, size_
 WEFT_API weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *options,
                                          weft_error *err);
 
+typedef struct weft_blend_options {
+    uint32_t struct_size;
+    uint32_t flags;      /* zero                                                             */
+    int32_t  start;      /* call from which on there is something to blend                   */
+    int32_t  reserved0;  /* zero                                                             */
+} weft_blend_options;
+#define WEFT_BLEND_OPTIONS_INIT { sizeof(weft_blend_options), 0, 0, 0 }
+/** The function twin of WEFT_BLEND_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_blend_options_init(weft_blend_options *options, size_t size);
+/**
+ * Blend: predictions, not layers, follow the adapters' masks (weft_plan_set_mask()):
+ *
+ *     e = (max(0, 1 - S) e_0 + sum of M_i e_i) / max(S, 1),  S = sum of M_i, at each latent pixel
+ *
+ * Branch 0 (e_0) is without the masked adapters. Each adapter with a mask has a branch, in the
+ * order in which they were added, in which it acts everywhere. An adapter without a mask acts in
+ * all branches. Calls before `start`, counted in the phase, have branch 0 alone. With
+ * WEFT_STEP_TEXT_PER_BRANCH each branch reads its own prompt. The result does not depend on the
+ * order in which adapters were added.
+ *
+ * Sealing fails with WEFT_E_UNSUPPORTED if no adapter has a mask, or one has WEFT_MASK_ADD.
+ *
+ * Source: Kong et al., OMG: Occlusion-friendly Personalized Multi-concept Generation (2024), which
+ * blends so in a second pass over a layout; here the layout is the calls before `start`.
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_blend(weft_plan *plan, const weft_blend_options *options,
+                                     weft_error *err);
+
 /** Curve S(tau), the factor of the style's score; tau runs from 0 to 1 over the phase. */
 enum weft_klora_pattern {
     WEFT_KLORA_S_STAR = 0, /* (alpha tau + 0.85 alpha) mod alpha: a first touch of style, then
@@ -559,7 +588,7 @@ WEFT_API weft_status weft_plan_adapter(const weft_plan *plan, int32_t adapter,
 typedef struct weft_phase_info {
     uint32_t    struct_size;
     int32_t     first;          /* its first call                                        */
-    const char *method;         /* "merge", "switch", "composite", "klora"               */
+    const char *method;         /* "merge", "switch", "composite", ..                    */
     const char *title;          /* as people write it: "K-LoRA"                          */
     int32_t     calls;
     int32_t     branches;       /* most branches of a call                               */

@@ -38,6 +38,7 @@
     X(weft_phase_options,     WEFT_PHASE_OPTIONS_INIT,     at)                      \
     X(weft_switch_options,    WEFT_SWITCH_OPTIONS_INIT,    reserved0)               \
     X(weft_composite_options, WEFT_COMPOSITE_OPTIONS_INIT, flags)                   \
+    X(weft_blend_options,     WEFT_BLEND_OPTIONS_INIT,     reserved0)               \
     X(weft_klora_options,     WEFT_KLORA_OPTIONS_INIT,     modulus)                 \
     X(weft_klora_score,       WEFT_KLORA_SCORE_INIT,       rho)                     \
     X(weft_plan_info,         WEFT_PLAN_INFO_INIT,         merged_bytes)            \

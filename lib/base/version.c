@@ -12,7 +12,7 @@ static const char *const features[] = {
     "merge",
     "switch",
     "composite",
-    "klora",            /* methods         */
+    "klora", "blend",   /* methods         */
     "mixed",            /* weft_plan_options.mixed */
     WF_SOLVERS(NAME_OF) /* samplers        */
     "lora",

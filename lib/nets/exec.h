@@ -72,6 +72,9 @@ typedef struct wf_mask {
     float                elsewhere;
 } wf_mask;
 
+/* The level of a size, or NULL. */
+const float *wf_mask_rows(const wf_mask *m, int32_t h, int32_t w);
+
 /* Keys and values of the cross-attentions, which depend only on the text and on the layers' weights,
  * kept from one evaluation to the next. An evaluation asks for them in an order that is always the
  * same. The owner (run/kept.c) says whether what is there is of this evaluation's text. */

@@ -145,6 +145,7 @@ typedef struct wf_combine {
     int32_t             half;      /* WF_CONDITIONAL, or with guidance first WF_UNCONDITIONAL      */
     bool                guided;
     int32_t             branches;  /* the base's is not counted                                    */
+    const wf_mask      *masks;     /* [adapters], with a level of (h, w); NULL: none has a mask    */
     const float *const *preds;     /* [branches]                                                   */
     const float        *base;      /* the prediction without adapters, if the method asks; or NULL */
     float              *scratch;   /* as many floats as wf_plan_combine_scratch() said             */

@@ -123,7 +123,7 @@ static void combine(const weft_run *r, wf_exec *e, const wf_run_memory *b, const
             .c = wf_facts(wf_run_networks(b))->out_channels, .h = r->height, .w = r->width,
             .latent = call->step->latent, .half = which, .guided = call->guided,
             .branches = call->evaluations - call->base, .preds = b->preds,
-            .base = call->base ? b->preds[call->evaluations - 1] : NULL, .scratch = scratch,
+            .masks = b->masks.of, .base = call->base ? b->preds[call->evaluations - 1] : NULL, .scratch = scratch,
             .out = out });
     wf_arena_release(&e->arena, mark);
 }

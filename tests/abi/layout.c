@@ -109,6 +109,10 @@ static void structs(void)
     S(weft_composite_options);
     F(weft_composite_options, struct_size); F(weft_composite_options, flags);
 
+    S(weft_blend_options);
+    F(weft_blend_options, struct_size); F(weft_blend_options, flags); F(weft_blend_options, start);
+    F(weft_blend_options, reserved0);
+
     S(weft_klora_options);
     F(weft_klora_options, struct_size); F(weft_klora_options, flags); F(weft_klora_options, pattern);
     F(weft_klora_options, gamma); F(weft_klora_options, granularity); F(weft_klora_options, reserved0);

@@ -77,7 +77,7 @@ END_TEST
 START_TEST(features_are_those_of_the_registries)
 {
     const wf_method *const   methods[] = { &wf_method_merge, &wf_method_switch, &wf_method_composite,
-                                           &wf_method_klora };
+                                           &wf_method_klora, &wf_method_blend };
     size_t                   count;
     const wf_family *const  *family = wf_families(&count);
 

@@ -96,6 +96,12 @@ draw -p "a zib monster" -a $monster --curve 0.0=0,0.5=1 --curve-shape hold -o "$
 that "a curve is another image" test "$(cksum <"$tmp/curve.png")" != "$(cksum <"$tmp/none.png")"
 draw -p "a zib monster" -a $monster --region "$tmp/none.png" -o "$tmp/region.png" --no-parameters
 that "a region is another image" test "$(cksum <"$tmp/region.png")" != "$(cksum <"$tmp/none.png")"
+draw -p "a zib monster" -a $monster --region "$tmp/none.png" --compose blend -o "$tmp/blend.png" --no-parameters
+that "blend is another image" test "$(cksum <"$tmp/blend.png")" != "$(cksum <"$tmp/region.png")"
+draw -p "a zib monster" -a $monster --region "$tmp/none.png" --compose blend --start 99 --text-plan none -o "$tmp/blend.png" --no-parameters
+that "a blend that never starts is the base model" cmp "$tmp/none.png" "$tmp/blend.png"
+refuses 1 'none of 1 adapters has a mask' "$weft" generate $model -p x -a $monster --compose blend
+refuses 2 'is of blend' "$weft" generate $model -p x -a $monster --start 3
 refuses 2 'not like 0=0,8=1' "$weft" generate $model -p x -a $monster --curve 1
 refuses 2 'one or the other' "$weft" generate $model -p x -a $monster --curve 0=1,0.5=2
 refuses 1 'goes forwards' "$weft" generate $model -p x -a $monster --curve 3=1,2=2

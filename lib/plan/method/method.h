@@ -14,7 +14,7 @@
 #include "plan/plan_internal.h"
 
 /* Every method, X(name). */
-#define WF_METHODS(X) X(merge) X(switch) X(composite) X(klora)
+#define WF_METHODS(X) X(merge) X(switch) X(composite) X(klora) X(blend)
 
 struct wf_method {
     const char *name;
@@ -39,6 +39,7 @@ struct wf_method {
 
     /* How the branches' predictions become one. NULL: the first branch's prediction. */
     void (*combine)(const weft_plan *p, const wf_sheet *s, const wf_combine *x);
+    bool masks_predictions; /* combine reads the masks: cells have none */
     bool needs_base;   /* combine wants the prediction without adapters: one evaluation more */
     /* Floats of scratch that combine wants for predictions of this many values. NULL: none. */
     size_t (*scratch)(const weft_plan *p, const wf_sheet *s, size_t values);
@@ -73,6 +74,9 @@ double wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped);
  * shows. */
 void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches,
                       double divisor, size_t n);
+/* Blend: out[c plane] of one pixel, from preds[0] without masks and preds[1 ..] with m[0 ..]. */
+void wf_blend_pixel(float *out, const float *const *preds, const float *m, int32_t masks,
+                    size_t channels, size_t plane);
 /* Switch: whose turn it is. */
 int32_t wf_switch_turn(int32_t call, int32_t period, int32_t adapters, bool official_offset);
 

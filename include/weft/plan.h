@@ -293,6 +293,55 @@ WEFT_API void weft_mask_init(weft_mask *mask, size_t size);
 WEFT_API weft_status weft_plan_set_mask(weft_plan *plan, int32_t index, const weft_mask *mask,
                                         weft_error *err);
 
+enum weft_region_flag {
+    /** `adapter` is set: the region is where that adapter's mask is, and `mask` must be NULL. */
+    WEFT_REGION_ADAPTER  = 1u << 0,
+    /**
+     * In self-attention the pixels of this region and those of other isolated regions do not see
+     * each other. A pixel is a region's if more than half of it is. Pixels of no isolated region
+     * see all, and all see them.
+     */
+    WEFT_REGION_ISOLATED = 1u << 1
+};
+typedef struct weft_region {
+    uint32_t         struct_size;
+    uint32_t         flags;      /* WEFT_REGION_*                                        */
+    const weft_mask *mask;       /* copied; flags zero; NULL with WEFT_REGION_ADAPTER    */
+    int32_t          adapter;    /* index of an adapter that has a mask                  */
+    int32_t          reserved0;  /* zero                                                 */
+} weft_region;
+#define WEFT_REGION_INIT { sizeof(weft_region), 0, 0, 0, 0 }
+/** The function twin of WEFT_REGION_INIT. @since 0.2 */
+WEFT_API void weft_region_init(weft_region *region, size_t size);
+/**
+ * Give a part of the image a prompt of its own, which weft_step.region_text brings to each call. In
+ * every cross-attention a pixel is
+ *
+ *     (max(0, 1 - S) y_0 + sum of M_i y_i) / max(S, 1),  S = sum of M_i
+ *
+ * where y_0 attends to the prompt of the whole image and y_i to that of region i, and M_i is the
+ * region's mask averaged over the pixel. An adapter with a region acts on the keys and values of
+ * that region's prompt only; one without acts on those of every prompt. Copies of the plan keep
+ * regions; removing an adapter removes its region, and those after it move up by one.
+ *
+ * Source: Gu et al., Mix-of-Show (2023), regionally controllable sampling, with boxes in place of
+ * masks. Isolation: Yang et al., LoRA-Composer (2024).
+ *
+ * @return WEFT_E_ARG (neither an adapter nor a mask, or both; no such adapter, or one with a region;
+ *         a wrong mask), WEFT_E_UNSUPPORTED (more than 64 regions), WEFT_E_STATE (sealed). Sealing
+ *         fails with WEFT_E_ARG if the adapter has no mask then
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_add_region(weft_plan *plan, const weft_region *region,
+                                          weft_error *err);
+/**
+ * Take region `index` away, 0 the first that was added; those after it move up by one.
+ *
+ * @return WEFT_E_STATE (sealed), WEFT_E_ARG
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_remove_region(weft_plan *plan, int32_t index, weft_error *err);
+
 enum weft_phase_flag {
     /** `at` is set: the phase begins there, and `first` must be 0. */
     WEFT_PHASE_AT = 1u << 0

@@ -56,7 +56,10 @@ static inline wf_grid wf_text_grid(int32_t n, int32_t tokens)
 
 static inline wf_grid wf_vector_grid(int32_t n) { return (wf_grid){ n, 1, 1, WF_DOMAIN_VECTOR }; }
 
-enum { WF_SIZES_MAX = 32 };
+enum {
+    WF_SIZES_MAX = 32,
+    WF_REGIONS_MAX = 64 /* parts of an image with texts of their own */
+};
 
 /* A mask over an image, once for each size that the network has it in. */
 typedef struct wf_mask_level {
@@ -209,6 +212,9 @@ void wf_concat(wf_exec *e, float *y, const float *p, size_t a, const float *q, s
                size_t rows);
 /* y (n, h2, w2, c) = nearest neighbour of x (n, h, w, c) */
 void wf_upsample(wf_exec *e, float *y, wf_grid to, const float *x, wf_grid from, size_t c);
+/* y (rows of g, c) *= weight, or += weight x where x is given; a weight for each pixel, the same in
+ * all samples. Rows of weight 0 are not read. */
+void wf_weigh_rows(wf_exec *e, float *y, const float *x, const float *weight, wf_grid g, size_t c);
 void wf_copy(wf_exec *e, float *y, const float *x, size_t n);
 /* x = a x + b */
 void wf_rescale(wf_exec *e, float *x, float a, float b, size_t n);

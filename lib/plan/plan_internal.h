@@ -7,6 +7,7 @@
  *   cell.c       the user's weights, and who acts on the text encoders
  *   curve.c      a weight as key frames over the calls
  *   mask.c       where in the image an adapter acts
+ *   region.c     parts of the image with prompts of their own
  *   weight_dependent.c  adapters that depend on the layer's weight, beside others
  *   patch.c      what the adapters do to one layer: factors, or a merged copy
  *   sheet.c      slots and rows of a phase, from what its method says
@@ -70,6 +71,13 @@ typedef struct wf_entry {
     wf_blob    *mask;                          /* where in the image; NULL: everywhere    */
 } wf_entry;
 
+/* A part of the image with a prompt of its own. */
+typedef struct wf_region {
+    wf_blob *mask;     /* NULL: that of the adapter */
+    int32_t  adapter;  /* -1: none                  */
+    bool     isolated;
+} wf_region;
+
 /* A phase as it was asked for: from a call on, a method and its options. */
 typedef struct wf_phase {
     int32_t          first;    /* call; where `at` is negative */
@@ -102,6 +110,8 @@ struct weft_plan {
     wf_entry         *entry;
     int32_t           adapters;
     int32_t           entry_cap;
+    wf_region        *region;
+    int32_t           regions;
     wf_phase         *phase;       /* in order; the first begins at call 0      */
     size_t            phases;      /* at least 1                                */
     wf_patch        **cache;       /* of the plan that this one is a copy of, by layer */
@@ -161,6 +171,19 @@ float   wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer);
 
 /* The curve's value at a call of the plan's; NULL: 1. */
 double wf_curve_at(const wf_blob *curve, int32_t call, int32_t calls);
+
+/* A caller's mask, copied. */
+weft_status wf_plan_mask_read(wf_blob **out, const weft_plan *plan, const weft_mask *mask,
+                              uint32_t flags, weft_error *err);
+
+/* ---- region.c -------------------------------------------------------------------------------- */
+
+/* Has every region a mask? */
+weft_status wf_plan_check_regions(const weft_plan *p, weft_error *err);
+weft_status wf_plan_copy_regions(weft_plan *p, const weft_plan *from, weft_error *err);
+void        wf_plan_drop_regions(weft_plan *p);
+/* An adapter is taken out, and its region with it. */
+void        wf_plan_regions_forget(weft_plan *p, int32_t adapter);
 
 /* ---- patch.c --------------------------------------------------------------------------------- */
 

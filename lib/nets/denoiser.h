@@ -47,6 +47,7 @@ typedef struct wf_text_input {
 typedef struct wf_region_input {
     wf_text_input  text;     /* of the sequence                                               */
     const wf_mask *mask;     /* its share of each pixel; of all regions at most 1             */
+    bool           isolated; /* hidden from other isolated regions in self-attention          */
     const wf_cell *cells;    /* coefficients where layers read this text, [branch][slot]      */
 } wf_region_input;
 

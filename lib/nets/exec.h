@@ -244,6 +244,8 @@ typedef struct wf_attention {
     bool           causal;   /* query i sees keys 0..i                                            */
     const float   *bias;     /* (lq, all keys) added to the scaled scores, -INFINITY hides a key;
                               * NULL: none. A query that sees no key gets zeros.                  */
+    const int32_t *group;    /* (lq) where queries and keys are the same pixels, and no bias: those
+                              * of different groups above 0 do not see each other; NULL: none   */
     size_t         bias_sample, bias_head; /* floats from one sample's or head's bias to the next's;
                                             * 0: they share it                                    */
 } wf_attention;

@@ -429,7 +429,8 @@ typedef struct sight {
 
 /* o = attend(q, k(source), v(source)), under other coefficients for k and v if there are any. */
 static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, wf_grid g,
-                      const float *source, wf_grid from, const wf_cell *cells)
+                      const float *source, wf_grid from, const wf_cell *cells,
+                      const int32_t *group)
 {
     int32_t channels = a->q->out, lk = from.h * from.w;
     size_t mark = wf_arena_mark(&e->arena), keys = wf_rows(from);
@@ -455,7 +456,8 @@ static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, 
                                .lq = g.h * g.w,
                                .q = q,
                                .keys = &(wf_keys){ k, v, lk },
-                               .segments = 1 });
+                               .segments = 1,
+                               .group = group });
     wf_arena_release(&e->arena, mark);
 }
 
@@ -480,6 +482,28 @@ static void fill_rest(wf_exec *e, float *rest, const wf_regions *r, wf_grid g)
     }
 }
 
+/* Two regions that cover a pixel alike have half of it each, and rounding must not decide between
+ * them. */
+#define MORE_THAN_HALF 0.501f
+
+/* 1 + the isolated region that has more than half of a pixel, or 0; NULL: nothing is isolated. */
+static const int32_t *group_pixels(wf_exec *e, const wf_regions *r, wf_grid g)
+{
+    size_t pixels = (size_t)g.h * (size_t)g.w;
+    int32_t isolated = 0;
+
+    for (int32_t k = 0; r != NULL && k < r->count; k++) isolated += r->at[k].isolated;
+    if (isolated == 0) return NULL;
+    int32_t *group = (int32_t *)(void *)wf_take(e, pixels, 1);
+    if (group != NULL) memset(group, 0, pixels * sizeof *group);
+    for (int32_t k = 0; k < r->count && group != NULL; k++) {
+        const float *share = r->at[k].isolated ? share_of(e, &r->at[k], g) : NULL;
+        for (size_t i = 0; i < pixels && share != NULL; i++)
+            if (share[i] > MORE_THAN_HALF) group[i] = 1 + k;
+    }
+    return group;
+}
+
 /* o = attend to the text of the whole image; under regions each pixel takes the mean of what it
  * sees in the texts, by the regions' shares of it. */
 static void attend_to_texts(wf_exec *e, const attention *a, float *o, const float *q, wf_grid g,
@@ -489,7 +513,7 @@ static void attend_to_texts(wf_exec *e, const attention *a, float *o, const floa
     size_t mark = wf_arena_mark(&e->arena), channels = (size_t)a->q->out;
 
     attend_to(e, a, o, q, g, next_text(e, &s->text[0]), wf_text_grid(g.n, s->text[0].in->tokens),
-              r != NULL ? r->cells : NULL);
+              r != NULL ? r->cells : NULL, NULL);
     if (r == NULL) return;
     float *rest = wf_take(e, (size_t)g.h * (size_t)g.w, 1);
     float *own = wf_take(e, wf_rows(g), channels);
@@ -498,7 +522,7 @@ static void attend_to_texts(wf_exec *e, const attention *a, float *o, const floa
     for (int32_t k = 0; k < r->count; k++) {
         context *text = &s->text[1 + k];
         attend_to(e, a, own, q, g, next_text(e, text), wf_text_grid(g.n, text->in->tokens),
-                  r->at[k].cells);
+                  r->at[k].cells, NULL);
         wf_weigh_rows(e, o, own, share_of(e, &r->at[k], g), g, channels);
     }
     wf_arena_release(&e->arena, mark);
@@ -516,7 +540,7 @@ static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, f
     wf_layer_norm(e, norm, t, x, g);
     wf_layer_apply(e, a->q, q, t, g, false);
     if (cross) attend_to_texts(e, a, o, q, g, s);
-    else attend_to(e, a, o, q, g, t, g, NULL);
+    else attend_to(e, a, o, q, g, t, g, NULL, group_pixels(e, s->regions, g));
     wf_layer_apply(e, a->out, x, o, g, true);
     wf_arena_release(&e->arena, mark);
 }

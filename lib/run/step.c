@@ -51,6 +51,7 @@ static const wf_regions *see_regions(wf_regions *regions, wf_region_input at[WF_
             .text = { b->region_of + (size_t)i * (size_t)b->samples + first,
                       call->region[i].tokens, call->region[i].cross_layers },
             .mask = b->masks.region != NULL ? &b->masks.region[i] : NULL,
+            .isolated = wf_plan_region_isolated(b->plan, i),
             .cells = b->region_cells + (size_t)(1 + i) * b->region_stride };
     *regions = (wf_regions){ count, at, b->region_cells };
     return count > 0 ? regions : NULL;

@@ -62,10 +62,11 @@ class Attention:
 
 
 def hidden(regions, m):
-    """-inf where two pixels are of different isolated regions: each has more than half of the one and of the other."""
+    """-inf where two pixels are of different isolated regions: each has more than half of the one and of the other. Half is
+    shared with another region, whatever rounding says."""
     if not any(r.isolated for r in regions):
         return None
-    of = [m[i] > 0.5 for i, r in enumerate(regions) if r.isolated]
+    of = [m[i] > 0.501 for i, r in enumerate(regions) if r.isolated]
     bias = torch.zeros(m.shape[1], m.shape[1])
     for i, a in enumerate(of):
         for j, b in enumerate(of):

@@ -49,7 +49,8 @@ enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8, BLEND = 16 }; /* bits, s
 enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
-enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128, REPORT = 256 };
+enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128, REPORT = 256,
+       ISOLATE = 512 };
 enum { INTO_MODEL = 0, INTO_ADAPTER = 1 };
 
 typedef struct adapter_use {
@@ -67,9 +68,17 @@ typedef struct adapter_use {
     int32_t              curve_shape;
     const char          *region;                     /* the PNG of its mask: where in the image it acts */
     float                region_text;
+    int32_t              index;                      /* among the adapters of the plan */
     weft_adapter        *adapter;
     weft_concept        *concept;
 } adapter_use;
+
+/* A part of the image: where an adapter acts, or has a prompt of its own, or both. */
+typedef struct region_use {
+    char       *file;                                /* of its mask                             */
+    const char *prompt;                              /* NULL: that of the whole image           */
+    int         use;                                 /* of settings.adapters; -1: of no adapter */
+} region_use;
 
 /* A phase of the plan: where it begins, and what it does. */
 typedef struct phase_use {
@@ -86,6 +95,8 @@ typedef struct settings {
     const char             *target;              /* the model, or the file to look at */
     adapter_use            *adapters;
     size_t                  adapter_count;
+    region_use             *regions;
+    size_t                  region_count;
     uint32_t                flags;               /* QUIET ... */
     phase_use               phases[PHASES_MAX];
     size_t                  phase_count;         /* at least 1 */
@@ -137,6 +148,7 @@ weft_sampler *make_sampler(const weft_model *model, const settings *s);
 void          print_sampler(FILE *f, const settings *s);  /* "euler karras" */
 void          open_adapter(const settings *s, adapter_use *use);
 weft_plan    *make_plan(weft_model *model, settings *s, int32_t calls, meter *m);
+int           is_region_of_plan(const settings *s, const region_use *region); /* or a mask alone */
 void          set_size(settings *s, const weft_model_info *info); /* the run's, in latent pixels */
 void          check_writable(const char *path, const char *format); /* before the first step; ".png", NULL: not one file */
 int           is_folder(const char *path);

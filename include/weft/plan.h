@@ -442,8 +442,8 @@ WEFT_API void weft_blend_options_init(weft_blend_options *options, size_t size);
  * Branch 0 (e_0) is without the masked adapters. Each adapter with a mask has a branch, in the
  * order in which they were added, in which it acts everywhere. An adapter without a mask acts in
  * all branches. Calls before `start`, counted in the phase, have branch 0 alone. With
- * WEFT_STEP_TEXT_PER_BRANCH each branch reads its own prompt. The result does not depend on the
- * order in which adapters were added.
+ * WEFT_STEP_TEXT_PER_BRANCH each branch reads its own prompt: one before `start`, and from then on
+ * one for each branch. The result does not depend on the order in which adapters were added.
  *
  * Sealing fails with WEFT_E_UNSUPPORTED if no adapter has a mask, or one has WEFT_MASK_ADD.
  *

@@ -275,6 +275,11 @@ static weft_status check(const weft_plan *p, const char *path, weft_error *err)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "weft_plan_save_model: %s has %d branches, and weights hold one",
                        phase->method->title, wf_plan_evaluations(p));
+    if (p->regions > 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "weft_plan_save_model: the plan has %d regions, and weights have no place "
+                       "in the image",
+                       (int)p->regions);
     for (int32_t a = 0; a < p->adapters; a++)
         if (p->entry[a].mask != NULL && wf_sheet_reach(phase, a) > 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED,

@@ -618,6 +618,7 @@ START_TEST(a_wrong_region_is_refused)
     must(weft_plan_seal(plan, 10, &golden_err));
     refused(WEFT_E_STATE, "sealed", weft_plan_add_region(plan, &r, &golden_err));
     refused(WEFT_E_STATE, "sealed", weft_plan_remove_region(plan, 0, &golden_err));
+    refused(WEFT_E_UNSUPPORTED, "64 regions, and weights have no place", weft_plan_save_model(plan, "/nowhere/at/all", &golden_err));
     weft_plan_free(plan);
 }
 END_TEST

@@ -113,6 +113,19 @@ static int merge_adapters(settings *s)
     return 0;
 }
 
+/* The plan as one adapter. */
+static void write_adapter(const weft_plan *plan, weft_model *model, const settings *s)
+{
+    weft_save_options o = WEFT_SAVE_OPTIONS_INIT;
+    weft_adapter *one;
+
+    o.dialect = s->dialect;
+    o.flags = (s->flags & HALF) != 0 ? WEFT_SAVE_HALF : 0;
+    must(weft_plan_fold(plan, NULL, &one, &err));
+    must(weft_adapter_save(one, model, s->output, &o, &err));
+    weft_adapter_free(one);
+}
+
 int merge_model(settings *s)
 {
     weft_model_info info = WEFT_MODEL_INFO_INIT;
@@ -120,12 +133,15 @@ int merge_model(settings *s)
 
     if (s->adapter_count == 0) misuse("merge what? --adapter FILE[:WEIGHT]");
     if (s->output == NULL) misuse("where to? --output PATH");
-    if (s->into == INTO_ADAPTER) return merge_adapters(s);
-    check_writable(s->output, is_folder(s->target) ? NULL : ".safetensors");
-    s->plan.text = WEFT_TEXT_ALL;
+    int planned = merges_a_plan(s), folder = s->into == INTO_ADAPTER ? s->dialect == WEFT_DIALECT_PEFT : is_folder(s->target);
+    if (s->into == INTO_ADAPTER && !planned) return merge_adapters(s);
+    check_writable(s->output, folder ? NULL : ".safetensors");
+    check_writable(s->save_coefficients, ".safetensors");
     weft_model *model = open_model(s->target, s, &info);
     weft_plan *plan = make_plan(model, s, 1, &m);
-    must(weft_plan_save_model(plan, s->output, &err));
+    if (s->save_coefficients) must(weft_plan_zip_save(plan, s->save_coefficients, &err));
+    if (s->into == INTO_ADAPTER) write_adapter(plan, model, s);
+    else must(weft_plan_save_model(plan, s->output, &err));
     if (!(s->flags & QUIET)) fprintf(stderr, "weft: wrote %s\n", s->output);
     weft_plan_free(plan);
     weft_model_free(model);

@@ -54,8 +54,9 @@ static int acts(const adapter_use *use)
     if (!use->is_concept) return 1;
     weft_adapter *inside = weft_concept_adapter(use->concept);
     weft_adapter_free(inside);
-    if (inside == NULL && (use->curve_points || use->region))
-        misuse("%s has tokens only: %s is for an adapter", use->file, use->region ? "--region" : "--curve");
+    if (inside == NULL && (use->curve_points || use->region || use->blocks))
+        misuse("%s has tokens only: %s is for an adapter", use->file,
+               use->region ? "--region" : use->blocks ? "--blocks" : "--curve");
     return inside != NULL;
 }
 
@@ -116,6 +117,14 @@ void open_adapter(const settings *s, adapter_use *use)
     must(weft_adapter_open(use->file, &use->opening, &use->adapter, &err));
 }
 
+static void set_zip(weft_plan *plan, const phase_use *p)
+{
+    weft_zip_options o = p->zip;
+    if (p->coefficients) must(weft_tensors_open(p->coefficients, NULL, &o.coefficients, &err));
+    must(weft_plan_zip(plan, &o, &err));
+    weft_tensors_free(o.coefficients);
+}
+
 weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
 {
     weft_plan *plan;
@@ -142,6 +151,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         if (!acts(use)) continue;
         if (use->curve_points) set_curve(plan, index, use);
         if (use->region) set_region(plan, index, use);
+        if (use->blocks) must(weft_plan_set_blocks(plan, index, use->blocks, &err));
         use->index = index++;
     }
     add_regions(plan, s);
@@ -153,6 +163,8 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         case COMPOSITE: must(weft_plan_composite(plan, &p->composite, &err)); break;
         case KLORA:     must(weft_plan_klora(plan, &p->klora, &err)); break;
         case BLEND:     must(weft_plan_blend(plan, &p->blend, &err)); break;
+        case ZIP:       set_zip(plan, p); break;
+        case BLORA:     must(weft_plan_blora(plan, &p->blora, &err)); break;
         default:        must(weft_plan_merge(plan, &err)); break;
         }
     }

@@ -35,7 +35,8 @@ static const struct {
       "or one new adapter that does what several do.\n\n"
       "  weft merge sd15.safetensors -a ink.safetensors:0.8 -o sd15_ink.safetensors\n"
       "  weft merge sd15/ -a cat.safetensors -a ink.safetensors:0.7 -a clay.safetensors:0.4 \\\n"
-      "      --into adapter --rank 32 -o three.safetensors", MERGE_MODEL, merge_model },
+      "      --into adapter --rank 32 -o three.safetensors\n"
+      "  weft merge sd15/ -a cat.safetensors -a ink.safetensors --compose zip --into adapter -o cat_ink.safetensors", MERGE_MODEL, merge_model },
 };
 enum { SUBCOMMANDS = sizeof subcommands / sizeof subcommands[0] };
 
@@ -46,7 +47,8 @@ static void print_help(void)
     printf("  weft SUBCOMMAND --help\n  weft --version\n\n"
            "Methods of composition (--compose): merge sums the adapters; switch lets them take turns,\n"
            "one for each step; composite asks each for a prediction and averages; klora picks, for every\n"
-           "layer and call, the content adapter or the style adapter.\n\n"
+           "layer and call, the content adapter or the style adapter; zip gives every column of a layer\n"
+           "to the one that needs it more; blora takes content and style from one block each.\n\n"
            "Exit status: 0 done, 1 failed, with one line that says why, 2 the command line is wrong.\n");
 }
 

@@ -20,6 +20,8 @@ static phase_use *begin_phase(settings *s)
     weft_composite_options_init(&p->composite, sizeof p->composite);
     weft_klora_options_init(&p->klora, sizeof p->klora);
     weft_blend_options_init(&p->blend, sizeof p->blend);
+    weft_zip_options_init(&p->zip, sizeof p->zip);
+    weft_blora_options_init(&p->blora, sizeof p->blora);
     p->method = MERGE;
     return p;
 }
@@ -67,7 +69,8 @@ typedef struct row {
 } row;
 
 const word methods[]  = { { "merge", MERGE }, { "switch", SWITCH }, { "composite", COMPOSITE },
-                                 { "klora", KLORA }, { "blend", BLEND }, { NULL, 0 } };
+                                 { "klora", KLORA }, { "zip", ZIP }, { "blora", BLORA }, { "blend", BLEND },
+                                 { NULL, 0 } };
 static const word roles[]    = { { "content", WEFT_ROLE_CONTENT }, { "style", WEFT_ROLE_STYLE }, { NULL, 0 } };
 static const word paths[]    = { { "auto", WEFT_PATH_AUTO }, { "side", WEFT_PATH_SIDE },
                                  { "merged", WEFT_PATH_MERGED }, { NULL, 0 } };
@@ -164,12 +167,14 @@ static const row rows[] = {
     { BIT, DRAWING, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
       .about = OF_CONCEPT, ANNOUNCED(WEFT_ADD_REPLACE) },
     { HEADING, PLANNED, .name = "For the adapter or concept just named" },
-    { WORD, DRAWING, 0, "--role", "ROLE", "content or style: what K-LoRA takes it for (first content,\nsecond style)",
+    { WORD, PLANNED, 0, "--role", "ROLE", "content or style: what klora, zip and blora take it for (first\ncontent, second style)",
       ADAPTERS(role), .words = roles },
     { STRING, PLANNED, 0, "--select", "PATTERNS",
       "act on these layers only: names with * and ?, separated by commas,\nas in 'unet.up_blocks.*,unet.mid_block.*'",
       ADAPTERS(select) },
     { STRING, PLANNED, 0, "--exclude", "PATTERNS", "and not on these", ADAPTERS(exclude) },
+    { STRING, PLANNED, 0, "--blocks", "WEIGHTS", "its weight block by block: numbers (26 or 17 in SD 1.x, 20 or 12 in\n"
+      "SDXL), a preset such as OUTALL or ALL0.5, settings such as\nMID=0.5,IN04-IN08=0,*attn2*=0", USED(blocks) },
     { OTHER, DRAWING, 0, "--curve", "AT=VALUE,...", "what its weight is multiplied with over the calls, as in 0=0,8=1; with a\n"
       "point AT is a share of all calls, as in 0.0=0,0.4=1", .about = OF_ADAPTER, .parse = parse_curve },
     { WORD, DRAWING, 0, "--curve-shape", "SHAPE", "from one point to the next: linear, cosine or hold (linear)",
@@ -195,14 +200,14 @@ static const row rows[] = {
 
     { HEADING, PLANNED, .name = "How adapters combine" },
     { BIT, DRAWING, 0, "--isolate", NULL, "in self-attention no region sees another", SETS(flags, ISOLATE) },
-    { WORD, DRAWING, 0, "--compose", "METHOD", "merge, switch, composite, klora or blend (merge)",
+    { WORD, PLANNED, 0, "--compose", "METHOD", "merge, switch, composite, klora, zip, blora\nor blend (merge)",
       PHASES(method), .words = methods },
     { OTHER, DRAWING, 0, "--phase", "WHEN", "begin another phase of the plan at this call, as in 8, or at\n"
       "this share of all calls, as in 0.4; --compose and the options of\n"
       "methods that follow are about it", .parse = parse_phase },
     { WORD, DRAWING, 0, "--text-plan", "WHICH",
       "whose text-encoder parts act on the prompt: all, first, none, or\n"
-      "method: the method's own (switch first, klora none, others all)", IN(plan.text), .words = texts },
+      "method: the method's own (switch first, klora and blora none,\nothers all)", IN(plan.text), .words = texts },
     { WORD, DRAWING, 0, "--path", "PATH", "side: factors beside the weights; merged: in copies of the\n"
       "weights; auto: the cheaper for each layer (auto)", IN(plan.path), .words = paths },
     { WORD, PLANNED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
@@ -241,6 +246,20 @@ static const row rows[] = {
       PHASE_SETS(klora.flags, WEFT_KLORA_IGNORE_ALPHA), .method = KLORA },
     { BIT, DRAWING, 0, "--wrap", NULL, "klora: let the last layer fall back to time 0, as the authors' counter does",
       PHASE_SETS(klora.flags, WEFT_KLORA_WRAP), .method = KLORA },
+    { DOUBLE, PLANNED, 0, "--lambda", "X", "zip: 0 sums, 1 leaves no column of a layer to both adapters (1)",
+      .about = OF_PHASE, .field = offsetof(phase_use, zip.lambda), .low = 0, .high = 1e6,
+      .flags = offsetof(phase_use, zip.flags), .bit = WEFT_ZIP_LAMBDA, .method = ZIP },
+    { DOUBLE, PLANNED, 0, "--style-weight", "W", "zip: multiplies the style's part (1)",
+      .about = OF_PHASE, .field = offsetof(phase_use, zip.style), ANY_FLOAT,
+      .flags = offsetof(phase_use, zip.flags), .bit = WEFT_ZIP_STYLE, .method = ZIP },
+    { STRING, PLANNED, 0, "--coefficients", "FILE", "zip: of training, in place of the closed form",
+      PHASES(coefficients), .method = ZIP },
+    { STRING, PLANNED, 0, "--content-blocks", "PATTERNS", "blora: layers of content (SDXL up_blocks.0.attentions.0; others: the\ncoarser half)",
+      PHASES(blora.content), .method = BLORA },
+    { STRING, PLANNED, 0, "--style-blocks", "PATTERNS", "blora: layers of style (SDXL up_blocks.0.attentions.1; others: the\nfiner half)",
+      PHASES(blora.style), .method = BLORA },
+    { BIT, PLANNED, 0, "--squared", NULL, "blora: square the weights, as the authors' program does",
+      PHASE_SETS(blora.flags, WEFT_BLORA_SQUARED), .method = BLORA },
 
     { HEADING, DRAWING, .name = "Denoising" },
     { INT32, DRAWING, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000 },
@@ -325,6 +344,7 @@ static const row rows[] = {
       NEW_ADAPTER, .field = offsetof(settings, dialect), .words = dialects },
     { BIT, MERGE_MODEL, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", NEW_ADAPTER, SETS(flags, HALF) },
     { BIT, MERGE_MODEL, 0, "--report", NULL, "list every layer with its rank, norm and error", NEW_ADAPTER, SETS(flags, REPORT) },
+    { STRING, MERGE_MODEL, 0, "--save-coefficients", "FILE", "zip: write the columns' coefficients too", IN(save_coefficients) },
 
     { HEADING, INSPECT, .name = "Options" },
     { STRING, INSPECT, 'm', "--model", "MODEL", "check the adapter against this model, key by key; the exit\n"
@@ -658,17 +678,30 @@ static void refuse_idle_options(const settings *s)
         misuse("--karras is not for --schedule %s", weft_sampler_schedule_name(s->sampling.sigma_schedule));
     if ((was_given("--strength") || s->mask) && s->image == NULL)
         misuse("%s is about the image of --image", s->mask ? "--mask" : "--strength");
+    if (s->save_coefficients && s->phases[0].method != ZIP)
+        misuse("--save-coefficients is of --compose zip");
     if ((was_given("--compose") || was_given("--phase")) && s->adapter_count == 0)
         misuse("%s needs an --adapter", was_given("--compose") ? "--compose" : "--phase");
 }
 
 /* Options of a new adapter, and those of a checkpoint that no adapter has. */
+int merges_a_plan(const settings *s)
+{
+    int any = s->phases[0].method != MERGE;
+    for (size_t i = 0; i < s->adapter_count; i++) any = any || s->adapters[i].blocks;
+    return any;
+}
+
 static void refuse_idle_merge_options(const settings *s)
 {
-    for (const row *o = rows; o < rows + ROWS; o++)
-        if (o->about == OF_NEW_ADAPTER && given[o - rows] && s->into != INTO_ADAPTER)
-            misuse("%s is of --into adapter", o->name);
-    if (s->into != INTO_ADAPTER) return;
+    for (const row *o = rows; o < rows + ROWS; o++) {
+        if (o->about != OF_NEW_ADAPTER || !given[o - rows]) continue;
+        if (s->into != INTO_ADAPTER) misuse("%s is of --into adapter", o->name);
+        if (merges_a_plan(s) && strcmp(o->name, "--dialect") != 0 && strcmp(o->name, "--half") != 0)
+            misuse("%s is not for %s, which is folded exactly", o->name,
+                   s->phases[0].method != MERGE ? "--compose" : "--blocks");
+    }
+    if (s->into != INTO_ADAPTER || merges_a_plan(s)) return;
     int32_t by = s->merge.kind;
     int prunes = by == WEFT_MERGE_TIES || by == WEFT_MERGE_DARE || by == WEFT_MERGE_DARE_TIES || by == WEFT_MERGE_PRUNE;
     if (prunes && !was_given("--density")) misuse("--by %s needs a --density", word_of(merges, by));
@@ -752,7 +785,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     if (s->target == NULL)
         misuse(used_by == INSPECT ? "which file or folder?" : used_by == CONVERT ? "which adapter?" : "which model?");
     if ((s->flags & COPY) && (s->flags & MAP)) misuse("--copy and --map: which of the two?");
-    if (used_by & DRAWING) refuse_idle_options(s);
+    if (used_by & PLANNED) refuse_idle_options(s);
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);
 }
 

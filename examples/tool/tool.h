@@ -45,7 +45,8 @@ void    watch_interrupt(weft_run *run);              /* Ctrl-C stops it; NULL: n
 
 /* ------------------------------------------------------------------ options.c: what was asked for */
 
-enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8, BLEND = 16 }; /* bits, so that an option can belong to several */
+/* bits, so that an option can belong to several */
+enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8, ZIP = 16, BLORA = 32, BLEND = 64 };
 enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
@@ -69,6 +70,7 @@ typedef struct adapter_use {
     const char          *region;                     /* the PNG of its mask: where in the image it acts */
     float                region_text;
     int32_t              index;                      /* among the adapters of the plan */
+    const char          *blocks;                     /* its weight block by block */
     weft_adapter        *adapter;
     weft_concept        *concept;
 } adapter_use;
@@ -88,6 +90,9 @@ typedef struct phase_use {
     weft_composite_options  composite;
     weft_klora_options      klora;
     weft_blend_options      blend;
+    weft_zip_options        zip;
+    const char             *coefficients;        /* of zip: a file */
+    weft_blora_options      blora;
 } phase_use;
 enum { PHASES_MAX = 32 };
 
@@ -119,6 +124,7 @@ typedef struct settings {
     float                   mix;
     weft_merge_options      merge;
     weft_adapter_options    opening;             /* of the file to look at or convert, if it is an adapter */
+    const char             *save_coefficients;
     weft_model_options      open;
     weft_plan_options       plan;
     weft_run_options        run;
@@ -134,6 +140,7 @@ void        settings_free(settings *s);
 void        parse_arguments(settings *s, int used_by, int argc, char **argv);
 void        print_options(int used_by);
 const char *word_of(const word *words, int32_t value);
+int         merges_a_plan(const settings *s);  /* and not adapters as they are: --compose, --blocks */
 
 /* ------------------------------------------------------------------ copies.c: mapped, or in memory */
 

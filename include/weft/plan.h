@@ -341,6 +341,31 @@ WEFT_API weft_status weft_plan_add_region(weft_plan *plan, const weft_region *re
  * @since 0.2
  */
 WEFT_API weft_status weft_plan_remove_region(weft_plan *plan, int32_t index, weft_error *err);
+/**
+ * Weigh adapter `index` block by block: its weight at each layer of the denoiser and of the text
+ * encoders is multiplied with the layer's factor, under any method. Copies of the plan keep the
+ * factors; a replaced adapter loses them. weft_plan_text() shows what they come to.
+ *
+ * The blocks of a UNet are BASE (the text encoders), IN00 and on, MID, OUT00 and on, as LDM numbers
+ * them: 26 in SD1.x and SD2.x, 20 in SDXL. Layers outside of them have factor 1.
+ *
+ * @param text  NULL: 1 everywhere again. Else, separated by commas, first one of
+ *                numbers    one for each block; or one for BASE and for each block with attention
+ *                           (17 in SD1.x, 12 in SDXL), and the others have 0
+ *                a preset   NONE, ALL, INS, IND, INALL, MIDD, OUTD, OUTS, OUTALL (docs/methods.md),
+ *                           ALL and a number as in ALL0.5, or a block or range: 1 there, else 0
+ *                nothing    1 everywhere
+ *              and then settings, each over those before it: BLOCK=NUMBER, BLOCK-BLOCK=NUMBER, or
+ *              PATTERN=NUMBER over layer names, with or without their component
+ *              ("up_blocks.1*=0.5,*attn2*=0")
+ * @return WEFT_E_ARG (a number of numbers that does not fit, with those that do; anything that is
+ *         none of these), WEFT_E_MISMATCH (a pattern without a layer), WEFT_E_STATE (sealed)
+ *
+ * Source: the extension sd-webui-lora-block-weight, for the order of the blocks and the presets.
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_set_blocks(weft_plan *plan, int32_t index, const char *text,
+                                          weft_error *err);
 
 enum weft_phase_flag {
     /** `at` is set: the phase begins there, and `first` must be 0. */
@@ -533,6 +558,88 @@ WEFT_API weft_status weft_plan_klora_score(const weft_plan *plan, int32_t call, 
                                            weft_klora_score *score,
                                            weft_error *err);
 
+enum weft_zip_flag {
+    /** `lambda` is set, otherwise it is 1. */
+    WEFT_ZIP_LAMBDA = 1u << 0,
+    /** `style` is set, otherwise it is 1. */
+    WEFT_ZIP_STYLE  = 1u << 1
+};
+typedef struct weft_zip_options {
+    uint32_t      struct_size;
+    uint32_t      flags;        /* WEFT_ZIP_*                                                     */
+    weft_tensors *coefficients; /* of training, which the plan keeps; NULL: the closed form       */
+    double        lambda;       /* of the closed form: 0 the plain sum, from 1 on no column is left
+                                   to both adapters                                               */
+    double        style;        /* w_s, multiplies the style's part                               */
+} weft_zip_options;
+#define WEFT_ZIP_OPTIONS_INIT { sizeof(weft_zip_options), 0, 0, 0, 0 }
+/** The function twin of WEFT_ZIP_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_zip_options_init(weft_zip_options *options, size_t size);
+/**
+ * ZipLoRA: Delta W = Delta_c diag(m_c) + w_s Delta_s diag(m_s), with a coefficient for every column
+ * (input) of each layer's matrix. Needs exactly two adapters: by role, else the first is content
+ * and the second style. Normalisations, biases and text encoders have no columns: they are summed.
+ * Shah et al., ZipLoRA: Any Subject in Any Style by Effectively Merging LoRAs (2023).
+ *
+ * Coefficients of training are tensors `<layer>.zip.m_c` and `<layer>.zip.m_s` under canonical
+ * layer names, floats: one for each input, or for each column of a convolution as stored,
+ * (in, ky, kx). A layer without them has 1.
+ *
+ * Without them they are chosen from the weights by a rule of our own, which is not the paper's. In
+ * each layer of both adapters, with a_j and b_j column j's shares of the squared sums of Delta_c
+ * and Delta_s, m and n >= 0 minimise
+ *
+ *     sum over j of  a_j (m_j - 1)^2 + b_j (n_j - 1)^2 + 2 lambda sqrt(a_j b_j) m_j n_j
+ *
+ * what each adapter loses of its own output, and a bound on how far the columns overlap.
+ *
+ * @return WEFT_E_ARG, WEFT_E_MISMATCH (coefficients for no layer, or of another length),
+ *         WEFT_E_FORMAT (a value that is not finite), WEFT_E_STATE (sealed)
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_zip(weft_plan *plan, const weft_zip_options *options,
+                                   weft_error *err);
+/**
+ * Write the coefficients of a sealed plan's first phase under ZipLoRA, in the form that
+ * weft_plan_zip() takes. The metadata names the two adapters.
+ *
+ * @return WEFT_E_STATE, WEFT_E_UNSUPPORTED (no layer has any), WEFT_E_IO, WEFT_E_NOMEM, WEFT_E_ARG
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_zip_save(const weft_plan *plan, const char *path, weft_error *err);
+
+enum weft_blora_flag {
+    /** The authors' program: an adapter's weight is squared. */
+    WEFT_BLORA_SQUARED = 1u << 0
+};
+typedef struct weft_blora_options {
+    uint32_t    struct_size;
+    uint32_t    flags;    /* WEFT_BLORA_*                                                         */
+    const char *content;  /* patterns of the layers of content, separated by commas; copied; NULL:
+                             the model's own, see below                                           */
+    const char *style;    /* the same for style                                                   */
+} weft_blora_options;
+#define WEFT_BLORA_OPTIONS_INIT { sizeof(weft_blora_options), 0, 0, 0 }
+/** The function twin of WEFT_BLORA_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_blora_options_init(weft_blora_options *options, size_t size);
+/**
+ * B-LoRA: what is shown from one adapter and how it looks from another, by the blocks that hold
+ * them: in SDXL up_blocks.0.attentions.0 and .1. Adapters act nowhere else, and not on text
+ * encoders. They need not be B-LoRAs. In other models, for which nothing is published, content is
+ * the coarser half of the levels with attention and the middle, style the finer half: in SD1.x
+ * down_blocks 0 and 1 and up_blocks 2 and 3 are style.
+ *
+ * Each adapter acts by its role; of two without roles the first is content and the second style,
+ * and a single one without is both. Frenkel et al., Implicit Style-Content Separation using B-LoRA
+ * (2024).
+ *
+ * @return WEFT_E_ARG, WEFT_E_STATE (sealed); sealing fails with WEFT_E_MISMATCH if an adapter has
+ *         nothing in its block
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_blora(weft_plan *plan, const weft_blora_options *options,
+                                     weft_error *err);
+
 /**
  * Seal the plan for a number of calls (weft_sampler_calls() of the sampler): make its table.
  *
@@ -556,6 +663,20 @@ WEFT_API weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *
  * @since 0.1
  */
 WEFT_API weft_status weft_plan_save_model(const weft_plan *plan, const char *path, weft_error *err);
+
+/**
+ * Make one adapter of a sealed plan whose coefficients are the same in every call, with one branch
+ * and no mask. It adds to the model what the plan adds, text encoders as while prompts are encoded:
+ * a layer's LoRAs become one of the sum of their ranks, exactly but for rounding; a layer with
+ * other families a whole difference, taken on this model's weights. weft_adapter_save() writes it.
+ *
+ * @param options  of weft_adapter_create(); may be NULL
+ * @return WEFT_E_STATE, WEFT_E_UNSUPPORTED (coefficients that change; a policy of weft_mixed that
+ *         is no sum; a plan that adds nothing), WEFT_E_NOMEM, WEFT_E_ARG
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_fold(const weft_plan *plan, const weft_adapter_options *options,
+                                    weft_adapter **out, weft_error *err);
 
 /**
  * How many tokens a prompt has under a plan, with the places that placeholder tokens take, and how
@@ -618,15 +739,16 @@ typedef struct weft_plan_adapter_info {
     uint32_t    struct_size;
     int32_t     role;         /* WEFT_ROLE_* that it was added with                             */
     const char *name;         /* the adapter's                                                  */
-    const char *part;         /* what the method takes it for: "content", "style", or ""         */
+    const char *part;         /* what the method takes it for: "content", "style", "both", or "" */
     float       weight;
     float       text_1;       /* weight of its part in the first text encoder                   */
     float       text_2;       /* in the second                                                  */
     float       text_3;       /* in the third                                                   */
     float       share;        /* composite: weight of its prediction                            */
     int32_t     reserved0;
+    const char *blocks;       /* the text of weft_plan_set_blocks(), or ""                      */
 } weft_plan_adapter_info;
-#define WEFT_PLAN_ADAPTER_INFO_INIT { sizeof(weft_plan_adapter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_PLAN_ADAPTER_INFO_INIT { sizeof(weft_plan_adapter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_PLAN_ADAPTER_INFO_INIT. @since 0.2 */
 WEFT_API void weft_plan_adapter_info_init(weft_plan_adapter_info *info, size_t size);
 /** Describe adapter number `adapter`, 0 the first that was added, of a sealed plan. @since 0.2 */
@@ -637,7 +759,7 @@ WEFT_API weft_status weft_plan_adapter(const weft_plan *plan, int32_t adapter,
 typedef struct weft_phase_info {
     uint32_t    struct_size;
     int32_t     first;          /* its first call                                        */
-    const char *method;         /* "merge", "switch", "composite", ..                    */
+    const char *method;         /* weft_plan_merge()'s is "merge", and so on             */
     const char *title;          /* as people write it: "K-LoRA"                          */
     int32_t     calls;
     int32_t     branches;       /* most branches of a call                               */

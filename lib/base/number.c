@@ -5,6 +5,8 @@
  * to its neighbours are integers over a common denominator (Steele and White, "How to print
  * floating-point numbers accurately", 1990). 256 bits hold the extremes: 2^-149 needs 10^45 on top
  * of it, 2^128 needs 10^39 below. It is slow (a microsecond) and texts are short. */
+#include <math.h>
+
 #include "base/base.h"
 
 #define BIG_WORDS 8
@@ -176,4 +178,25 @@ const char *wf_number(wf_number_text *buf, double v)
         *p = '\0';
     }
     return buf->text;
+}
+
+bool wf_number_read(const char *s, size_t n, double *out)
+{
+    size_t i = n > 0 && (s[0] == '+' || s[0] == '-'), points = 0, digits = 0;
+    double value = 0, unit = 1;
+
+    for (; i < n; i++) {
+        if (s[i] == '.') {
+            points++;
+            continue;
+        }
+        if (s[i] < '0' || s[i] > '9') return false;
+        digits++;
+        value = 10 * value + (s[i] - '0');
+        if (points > 0) unit *= 10;
+    }
+    value /= unit;
+    if (points > 1 || digits == 0 || !isfinite(value)) return false;
+    *out = s[0] == '-' ? -value : value;
+    return true;
 }

@@ -121,30 +121,13 @@ size_t wf_prompt_weight_at(const char *s, size_t n, size_t at, size_t *number, s
     return end < n && s[end] == ')' ? end + 1 - at : 0;
 }
 
-/* The decimal that n characters of sign, digits and points are. */
 static weft_status read_number(const char *s, size_t n, double *out, weft_error *err)
 {
-    size_t i = s[0] == '+' || s[0] == '-', points = 0, digits = 0;
-    double value = 0, unit = 1;
-
-    for (; i < n; i++) {
-        if (s[i] == '.') {
-            points++;
-            continue;
-        }
-        digits++;
-        value = 10 * value + (s[i] - '0');
-        if (points > 0) unit *= 10;
-    }
-    value /= unit;
-    if (points > 1 || digits == 0 || !isfinite(value))
-        return wf_fail(
-            err, WEFT_E_ARG,
-            "the prompt's weight \"%.*s\" is not a number: wanted one like 1.3, or \\) for "
-            "a bracket that is meant as text",
-            (int)WF_MIN(n, 40), s);
-    *out = s[0] == '-' ? -value : value;
-    return WEFT_OK;
+    if (wf_number_read(s, n, out)) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG,
+                   "the prompt's weight \"%.*s\" is not a number: wanted one like 1.3, or \\) for "
+                   "a bracket that is meant as text",
+                   (int)WF_MIN(n, 40), s);
 }
 
 static weft_status read_piece(parser *r, size_t *at)

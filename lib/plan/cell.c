@@ -16,12 +16,24 @@ float wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer)
 {
     const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
     int32_t         text = wf_component_encoder(layers[layer].component);
-    return text < 0 ? p->entry[adapter].weight : p->entry[adapter].text_weight[text];
+    const wf_entry *e = &p->entry[adapter];
+    return (text < 0 ? e->weight : e->text_weight[text]) * wf_blocks_at(e->blocks, layer);
 }
 
 float wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer)
 {
     return wf_plan_weighs_inside(p, adapter, layer) ? 1 : wf_plan_weight(p, adapter, layer);
+}
+
+int32_t wf_plan_role(const weft_plan *p, int32_t adapter)
+{
+    int32_t role = p->entry[adapter].role, other;
+
+    if (role != WEFT_ROLE_NONE || p->adapters != 2) return role;
+    other = p->entry[1 - adapter].role;
+    if (other != WEFT_ROLE_NONE)
+        return other == WEFT_ROLE_CONTENT ? WEFT_ROLE_STYLE : WEFT_ROLE_CONTENT;
+    return adapter == 0 ? WEFT_ROLE_CONTENT : WEFT_ROLE_STYLE;
 }
 
 bool wf_plan_text_acts(const weft_plan *p, int32_t adapter)

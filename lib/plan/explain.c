@@ -66,6 +66,7 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
     add_scales(e->bound->adapter, out);
     if (e->bound->select != NULL) wf_text_add(out, "      only on %s\n", e->bound->select);
     if (e->bound->exclude != NULL) wf_text_add(out, "      not on %s\n", e->bound->exclude);
+    if (e->blocks != NULL) wf_blocks_explain(p, e->blocks, out);
     for (int32_t i = 1; i < WF_TEXT_ENCODERS; i++)
         if (there[i] && e->text_weight[i] != in_text)
             wf_text_add(out, "      weight %s in text encoder %d\n",

@@ -263,14 +263,34 @@ size_t wf_patch_merged_floats(const wf_patch *patch, const wf_layer *layer)
            (wf_layer_columns(layer) + (wf_patch_has_bias(patch, layer) ? 1 : 0));
 }
 
+/* dst (out, K) += c Delta diag(v). */
+static weft_status add_columns(const wf_patch_part *s, const wf_layer *layer, float c,
+                               const float *v, float *dst, const weft_allocator *alloc,
+                               weft_error *err)
+{
+    size_t K = wf_layer_columns(layer), floats = (size_t)layer->out * K;
+    float *D = wf_zalloc(alloc, floats, sizeof *D);
+
+    if (D == NULL) return wf_nomem(err, floats * sizeof *D, "a layer's difference");
+    weft_status st =
+        wf_slice_add(&s->slice, s->module, layer, s->scale, s->inside, c, D, alloc, err);
+    for (size_t i = 0; i < floats && st == WEFT_OK; i++) dst[i] += D[i] * v[i % K];
+    wf_free(alloc, D);
+    return st;
+}
+
 weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells,
-                         float *dst, float *bias, const weft_allocator *alloc, weft_error *err)
+                         const float *const *vectors, float *dst, float *bias,
+                         const weft_allocator *alloc, weft_error *err)
 {
     for (int32_t i = 0; i < patch->parts; i++) {
         const wf_patch_part *s = &patch->part[i];
         if (cells[i].number == 0) continue;
-        WF_TRY(wf_slice_add(&s->slice, s->module, layer, s->scale, s->inside, cells[i].number, dst,
-                            alloc, err));
+        WF_TRY(cells[i].vector == 0
+                   ? wf_slice_add(&s->slice, s->module, layer, s->scale, s->inside, cells[i].number,
+                                  dst, alloc, err)
+                   : add_columns(s, layer, cells[i].number, vectors[cells[i].vector - 1], dst,
+                                 alloc, err));
         if (bias != NULL)
             WF_TRY(wf_slice_add_bias(&s->slice, s->module, layer, s->scale,
                                      s->inside * cells[i].number, bias, &(bool){ false }, alloc,

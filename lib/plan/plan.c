@@ -223,6 +223,7 @@ static void drop_entry(wf_entry *e)
     wf_binding_drop(e->bound);
     wf_blob_drop(e->curve);
     wf_blob_drop(e->mask);
+    wf_blob_drop(e->blocks);
 }
 
 static weft_status copy_entries(weft_plan *p, const weft_plan *from, weft_error *err)
@@ -237,6 +238,7 @@ static weft_status copy_entries(weft_plan *p, const weft_plan *from, weft_error 
         (void)wf_binding_ref(p->entry[i].bound);
         (void)wf_blob_ref(p->entry[i].curve);
         (void)wf_blob_ref(p->entry[i].mask);
+        (void)wf_blob_ref(p->entry[i].blocks);
     }
     return WEFT_OK;
 }

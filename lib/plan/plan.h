@@ -128,10 +128,11 @@ int32_t         wf_sheet_branches(const wf_sheet *s);
 /* ---- merged copies (patch.c, weight_dependent.c) --------------------------------------------- */
 
 /* weight (out, K) = the layer's weight with the patch in it, under the plan's policy for adapters
- * that depend on the weight; and unless it is NULL, bias (out). cells [parts] of the patch. */
+ * that depend on the weight; and unless it is NULL, bias (out). cells [parts] of the patch;
+ * `vectors` are the sheet's, NULL where no cell names one. */
 weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, const wf_cell *cells,
-                                   float *weight, float *bias, const weft_allocator *alloc,
-                                   weft_error *err);
+                                   const float *const *vectors, float *weight, float *bias,
+                                   const weft_allocator *alloc, weft_error *err);
 wf_patch   *wf_patch_ref(wf_patch *x);
 void        wf_patch_drop(wf_patch *x);
 /* Does any part change the bias? */

@@ -8,6 +8,7 @@
  *   curve.c      a weight as key frames over the calls
  *   mask.c       where in the image an adapter acts
  *   region.c     parts of the image with prompts of their own
+ *   blocks.c     factors of a weight, block by block
  *   weight_dependent.c  adapters that depend on the layer's weight, beside others
  *   patch.c      what the adapters do to one layer: factors, or a merged copy
  *   sheet.c      slots and rows of a phase, from what its method says
@@ -15,7 +16,7 @@
  *   plan.c       the handle: building, phases, sealing, copying
  *   read.c       a sealed plan's cells and facts
  *   combine.c    how the branches' predictions become one
- *   tokens.c, stamp.c, explain.c, save_model.c   what else is made of a plan */
+ *   tokens.c, stamp.c, explain.c, save_model.c, fold.c   what else is made of a plan */
 #ifndef WF_PLAN_INTERNAL_H
 #define WF_PLAN_INTERNAL_H
 
@@ -69,6 +70,7 @@ typedef struct wf_entry {
     bool        peft_dora;                     /* WEFT_ADD_PEFT_DORA        */
     wf_blob    *curve;                         /* of the weight over the calls; NULL: 1   */
     wf_blob    *mask;                          /* where in the image; NULL: everywhere    */
+    wf_blob    *blocks;                        /* factors of the weight by layer; NULL: 1 */
 } wf_entry;
 
 /* A part of the image with a prompt of its own. */
@@ -167,10 +169,19 @@ bool    wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer
 bool    wf_plan_text_acts(const weft_plan *p, int32_t adapter);
 float   wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer);
 
-/* ---- curve.c, mask.c ------------------------------------------------------------------------- */
+/* WEFT_ROLE_* of an adapter for methods of content and style: its own; of two adapters the other's
+ * counterpart, or the first is content and the second style; else NONE. */
+int32_t wf_plan_role(const weft_plan *p, int32_t adapter);
+
+/* ---- curve.c, mask.c, blocks.c --------------------------------------------------------------- */
 
 /* The curve's value at a call of the plan's; NULL: 1. */
 double wf_curve_at(const wf_blob *curve, int32_t call, int32_t calls);
+/* The factor of a layer; NULL: 1. The text as it was given; NULL: "". What it comes to, in a
+ * line. */
+float       wf_blocks_at(const wf_blob *blocks, int32_t layer);
+const char *wf_blocks_text(const wf_blob *blocks);
+void        wf_blocks_explain(const weft_plan *p, const wf_blob *blocks, wf_text *out);
 
 /* A caller's mask, copied. */
 weft_status wf_plan_mask_read(wf_blob **out, const weft_plan *plan, const weft_mask *mask,
@@ -192,9 +203,10 @@ void        wf_plan_regions_forget(weft_plan *p, int32_t adapter);
 weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
                                   const wf_sheet *s, size_t patch, int32_t parts, weft_error *err);
 /* dst (out, K) += sum over the parts of cells[p] * Delta_p, and the same for bias (out) unless it
- * is NULL. */
+ * is NULL. `vectors` are those that cells name, NULL if none does; masks are left out. */
 weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells,
-                         float *dst, float *bias, const weft_allocator *alloc, weft_error *err);
+                         const float *const *vectors, float *dst, float *bias,
+                         const weft_allocator *alloc, weft_error *err);
 /* Floats of a stack: factors, matrices, differences of biases. */
 size_t      wf_stack_floats(const wf_layer *layer, const wf_stack *stack);
 size_t      wf_layer_columns(const wf_layer *layer); /* K = kernel^2 * in */
@@ -228,6 +240,12 @@ int32_t wf_sheet_reach(const wf_sheet *s, int32_t adapter);
 bool    wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end);
 /* "content", "style" or "": the role of an adapter. */
 const char *wf_plan_role_name(const weft_plan *p, int32_t adapter);
+
+/* ---- save_model.c ---------------------------------------------------------------------------- */
+
+/* Is it a sealed plan with one phase, one branch, no mask, and the same coefficients in every
+ * call? */
+weft_status wf_plan_must_be_fixed(const weft_plan *p, const char *what, weft_error *err);
 
 /* ---- tokens.c -------------------------------------------------------------------------------- */
 

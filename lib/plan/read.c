@@ -236,6 +236,7 @@ weft_status weft_plan_adapter(const weft_plan *plan, int32_t adapter, weft_plan_
     i.text_2 = e->text_weight[1];
     i.text_3 = e->text_weight[2];
     i.share = e->share;
+    i.blocks = wf_blocks_text(e->blocks);
     return WF_RESULT(info, &i, weft_plan_adapter_info, err);
 }
 

@@ -17,6 +17,7 @@
 typedef struct change {
     const wf_patch   *patch;
     const wf_cell    *cells;  /* [patch->parts] */
+    const float *const *vectors; /* that these name */
     const wf_layer   *layer;
     const wf_tensor  *tensor; /* as the model shows it                                  */
     const wf_tensor  *source; /* that it was turned from, rows for columns; NULL: none  */
@@ -58,7 +59,8 @@ static weft_status add_sheet(saving *s, const wf_sheet *sheet, weft_error *err)
     for (size_t i = 0; i < sheet->patched_count; i++) {
         const wf_patched *at = &sheet->patched[i];
         const change      c = { .patch = at->patch, .layer = &table[at->layer],
-                                .cells = wf_sheet_cells(sheet, &sheet->row[0]) + at->slot };
+                                .cells = wf_sheet_cells(sheet, &sheet->row[0]) + at->slot,
+                                .vectors = sheet->vectors };
         if (!wf_sheet_any_cell(sheet, (size_t)at->slot, (size_t)(at->slot + at->patch->parts)))
             continue;
         WF_TRY(add_change(s, &c, false, err));
@@ -67,7 +69,7 @@ static weft_status add_sheet(saving *s, const wf_sheet *sheet, weft_error *err)
     return WEFT_OK;
 }
 
-/* check() made sure that there is one phase, with one row. */
+/* wf_plan_must_be_fixed() made sure that there is one phase, with one row. */
 static weft_status list_changes(saving *s, weft_error *err)
 {
     const wf_sheet *phase = wf_plan_phase(s->plan, 0), *text = wf_plan_text_sheet(s->plan);
@@ -97,8 +99,8 @@ static weft_status merge(saving *s, const change *p, weft_error *err)
 {
     float *bias = s->floats + (size_t)p->layer->out * wf_layer_columns(p->layer);
 
-    return wf_plan_patched_weight(s->plan, p->patch, p->cells, s->floats, bias, &s->plan->alloc,
-                                  err);
+    return wf_plan_patched_weight(s->plan, p->patch, p->cells, p->vectors, s->floats, bias,
+                                  &s->plan->alloc, err);
 }
 
 /* to (out, in, ky, kx) in the file's type from w (out, ky, kx, in); `turned`: to (in, out). line
@@ -257,50 +259,50 @@ static weft_status take_memory(saving *s, weft_error *err)
                : wf_nomem(err, bytes + floats * sizeof *s->floats, "a checkpoint");
 }
 
-static weft_status check(const weft_plan *p, const char *path, weft_error *err)
+weft_status wf_plan_must_be_fixed(const weft_plan *p, const char *what, weft_error *err)
 {
-    if (p == NULL || path == NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_save_model: %s is NULL",
-                       p == NULL ? "plan" : "path");
-    if (!p->sealed)
-        return wf_fail(err, WEFT_E_STATE, "weft_plan_save_model: the plan is not sealed");
-    size_t          phases;
+    size_t phases;
+
+    WF_TRY(wf_plan_must_be_sealed(p, what, err));
     const wf_sheet *phase = wf_plan_phases(p, &phases);
     if (phases > 1)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "weft_plan_save_model: the plan has %zu phases, and weights "
+                       "%s: the plan has %zu phases, and weights "
                        "hold one",
-                       phases);
+                       what, phases);
     if (wf_plan_evaluations(p) != 1)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "weft_plan_save_model: %s has %d branches, and weights hold one",
-                       phase->method->title, wf_plan_evaluations(p));
+                       "%s: %s has %d branches, and weights hold one",
+                       what, phase->method->title, wf_plan_evaluations(p));
     if (p->regions > 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "weft_plan_save_model: the plan has %d regions, and weights have no place "
+                       "%s: the plan has %d regions, and weights have no place "
                        "in the image",
-                       (int)p->regions);
+                       what, (int)p->regions);
     for (int32_t a = 0; a < p->adapters; a++)
         if (p->entry[a].mask != NULL && wf_sheet_reach(phase, a) > 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED,
-                           "weft_plan_save_model: adapter %s has a mask, and weights have no place "
+                           "%s: adapter %s has a mask, and weights have no place "
                            "in the image",
-                           wf_plan_adapter_name(p, a));
+                           what, wf_plan_adapter_name(p, a));
     for (int32_t call = 1; call < phase->calls; call++)
         if (phase->row_of_call[call] != 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED,
-                           "weft_plan_save_model: the coefficients of %s change at "
+                           "%s: the coefficients of %s change at "
                            "call %d, and weights do not",
-                           phase->method->title, call);
+                           what, phase->method->title, call);
     return WEFT_OK;
 }
 
 weft_status weft_plan_save_model(const weft_plan *plan, const char *path, weft_error *err)
 {
     saving s = { .plan = plan };
-    weft_status st = check(plan, path, err);
+    weft_status st;
 
-    if (st != WEFT_OK) return st;
+    if (plan == NULL || path == NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_save_model: %s is NULL",
+                       plan == NULL ? "plan" : "path");
+    WF_TRY(wf_plan_must_be_fixed(plan, "weft_plan_save_model", err));
     if ((st = list_changes(&s, err)) == WEFT_OK && (st = take_memory(&s, err)) == WEFT_OK)
         st = wf_model_write(wf_plan_model(plan), path, write_file, &s, err);
     wf_free(&plan->alloc, s.changes);

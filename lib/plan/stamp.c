@@ -106,6 +106,17 @@ static bool weighs_text(const wf_entry *e)
     return false;
 }
 
+static uint64_t mix_blocks(uint64_t h, const wf_blob *blocks, const weft_model *m)
+{
+    size_t          count;
+    const wf_layer *layers = wf_model_layers(m, &count);
+
+    for (size_t l = 0; l < count; l++)
+        if (wf_component_encoder(layers[l].component) >= 0)
+            h = mix_float(h, wf_blocks_at(blocks, layers[l].id));
+    return h;
+}
+
 uint64_t wf_plan_text_stamp(const weft_plan *p)
 {
     uint64_t h = mix_model(0x77656674, p->model);
@@ -117,6 +128,7 @@ uint64_t wf_plan_text_stamp(const weft_plan *p)
         h = mix(h, part);
         for (int i = 0; i < WF_TEXT_ENCODERS; i++) h = mix_float(h, e->text_weight[i]);
         h = mix(mix(h, wf_plan_text_acts(p, a)), e->peft_dora);
+        if (e->blocks != NULL) h = mix_blocks(h, e->blocks, p->model);
     }
     h = mix(h, wf_tokens_stamp(p->tokens));
     return h != 0 ? h : 1;

@@ -229,8 +229,8 @@ static weft_status make_direction(const making *x, const wf_patch *patch, const 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, const wf_cell *cells,
-                                   float *weight, float *bias, const weft_allocator *alloc,
-                                   weft_error *err)
+                                   const float *const *vectors, float *weight, float *bias,
+                                   const weft_allocator *alloc, weft_error *err)
 {
     const wf_layer *l = &wf_model_layers(p->model, &(size_t){ 0 })[patch->layer];
     making          x = { l, weight, bias, alloc };
@@ -240,7 +240,7 @@ weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, co
     else if (bias != NULL) memset(bias, 0, (size_t)l->out * sizeof *bias);
     if (l->component != WEFT_COMPONENT_DENOISER ||
         !wf_mixed_matters(p, l, patch->part, patch->parts))
-        return wf_patch_add(patch, l, cells, weight, bias, alloc, err);
+        return wf_patch_add(patch, l, cells, vectors, weight, bias, alloc, err);
     if (p->mixed == WEFT_MIXED_STACK) return make_stack(p, &x, patch, cells, err);
     return p->mixed == WEFT_MIXED_INSIDE ? make_inside(p, &x, patch, cells, err)
                                          : make_direction(&x, patch, cells, err);

@@ -108,7 +108,8 @@ static weft_status make(const job *j, size_t i, const weft_allocator *alloc, wef
 {
     const wf_merged *m = j->copy[i];
 
-    return wf_plan_patched_weight(j->plan, m->patch, m->cells, m->weight, m->bias, alloc, err);
+    return wf_plan_patched_weight(j->plan, m->patch, m->cells, NULL, m->weight, m->bias, alloc,
+                                  err);
 }
 
 static void merge_task(void *user, size_t i, int32_t worker)

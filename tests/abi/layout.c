@@ -161,7 +161,13 @@ static void structs(void)
     S(weft_plan_adapter_info);
     F(weft_plan_adapter_info, struct_size); F(weft_plan_adapter_info, role); F(weft_plan_adapter_info, name);
     F(weft_plan_adapter_info, part); F(weft_plan_adapter_info, weight); F(weft_plan_adapter_info, text_1); F(weft_plan_adapter_info, text_2); F(weft_plan_adapter_info, text_3);
-    F(weft_plan_adapter_info, share); F(weft_plan_adapter_info, reserved0);
+    F(weft_plan_adapter_info, share); F(weft_plan_adapter_info, reserved0); F(weft_plan_adapter_info, blocks);
+    S(weft_zip_options);
+    F(weft_zip_options, struct_size); F(weft_zip_options, flags); F(weft_zip_options, coefficients);
+    F(weft_zip_options, lambda); F(weft_zip_options, style);
+    S(weft_blora_options);
+    F(weft_blora_options, struct_size); F(weft_blora_options, flags); F(weft_blora_options, content);
+    F(weft_blora_options, style);
     S(weft_plan_info);
     F(weft_plan_info, struct_size); F(weft_plan_info, sealed); F(weft_plan_info, phases);
     F(weft_plan_info, adapters); F(weft_plan_info, calls); F(weft_plan_info, branches);
@@ -295,6 +301,7 @@ static void constants(void)
     C(WEFT_KLORA_S_STAR); C(WEFT_KLORA_S); C(WEFT_KLORA_CUSTOM);
     C(WEFT_KLORA_GAMMA_CODE); C(WEFT_KLORA_GAMMA_PAPER); C(WEFT_KLORA_GAMMA_NONE);
     C(WEFT_KLORA_BY_CALL); C(WEFT_KLORA_BY_STEP);
+    C(WEFT_ZIP_LAMBDA); C(WEFT_ZIP_STYLE); C(WEFT_BLORA_SQUARED);
     C(WEFT_KLORA_WRAP); C(WEFT_KLORA_IGNORE_ALPHA); C(WEFT_KLORA_ATTENTION_ONLY); C(WEFT_KLORA_PAPER_BETA);
     C(WEFT_RUN_KEEP_TEXT); C(WEFT_RUN_UNCHECKED);
     C(WEFT_ENCODE_TRUNCATE); C(WEFT_ENCODE_ADAPTER); C(WEFT_ENCODE_WEIGHTS); C(WEFT_ENCODE_NO_MEAN);

@@ -71,12 +71,37 @@ START_TEST(every_number_reads_back_with_fewest_digits)
 }
 END_TEST
 
+/* What weights in texts look like, and what is none. */
+START_TEST(decimals_are_read)
+{
+    static const struct { const char *text; double want; } good[] = {
+        { "0", 0 }, { "1.25", 1.25 }, { ".5", 0.5 }, { "7.", 7 }, { "-2.5", -2.5 }, { "+3", 3 }, { "007", 7 },
+    };
+    static const char *const bad[] = { "", "-", "+", ".", "1.2.3", "1e3", "nan", "inf", " 1", "1 ", "0x1", "--1", "1,5" };
+    char   huge[400];
+    double v = 42;
+
+    for (size_t i = 0; i < WF_LEN(good); i++) {
+        ck_assert_msg(wf_number_read(good[i].text, strlen(good[i].text), &v), "%s", good[i].text);
+        ck_assert_double_eq(v, good[i].want);
+    }
+    v = 42;
+    for (size_t i = 0; i < WF_LEN(bad); i++) ck_assert_msg(!wf_number_read(bad[i], strlen(bad[i]), &v), "\"%s\"", bad[i]);
+    memset(huge, '9', sizeof huge);
+    ck_assert(!wf_number_read(huge, sizeof huge, &v)); /* past the doubles */
+    ck_assert_double_eq(v, 42);
+    ck_assert(wf_number_read("1.5,2", 3, &v)); /* no NUL is needed */
+    ck_assert_double_eq(v, 1.5);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("number");
     TCase *c = tcase_create("all");
 
     tcase_add_test(c, numbers_are_written_as_people_do);
+    tcase_add_test(c, decimals_are_read);
     tcase_add_test(c, every_number_reads_back_with_fewest_digits);
     suite_add_tcase(suite, c);
     return run_suite(suite);

@@ -132,6 +132,35 @@ refuses 1 'goes forwards' "$weft" generate $model -p x -a $monster --curve 3=1,2
 refuses 2 'none' "$weft" generate $model -p x --curve 1=2
 refuses 2 'tokens only' "$weft" generate $model -p x -c $model/words/teal.safetensors --curve 1=2
 
+# ---- block weights, ZipLoRA, B-LoRA, and plans in one adapter
+
+draw -p "a zib monster" -a $monster --blocks NONE -o "$tmp/blocks.png" --no-parameters
+that "blocks of no weight are the base model" cmp "$tmp/none.png" "$tmp/blocks.png"
+prints '^      blocks BASE=1 IN00-IN05=0 MID=0.5 OUT00-OUT05=1$' "$weft" explain $model -a $monster --blocks OUTALL,MID=0.5
+refuses 1 '3 numbers; this model takes 14 (all blocks) or 8 (BASE and those with attention)' \
+    "$weft" explain $model -a $monster --blocks 1,0,1
+refuses 2 'tokens only: --blocks' "$weft" generate $model -p x -c $model/words/teal.safetensors --blocks ALL
+two="-a $monster -a $hatching"
+prints '^  columns    in closed form, lambda 0.5, in [0-9]+ layers of both' "$weft" explain $model $two --compose zip --lambda 0.5
+prints '^  style      from unet.down_blocks.0.\*,unet.up_blocks.2.\*' "$weft" explain $model $two --compose blora
+refuses 2 'lambda is of zip' "$weft" explain $model $two --lambda 0.5
+refuses 2 'squared is of blora' "$weft" explain $model $two --compose zip --squared
+refuses 1 'needs exactly two adapters' "$weft" explain $model -a $monster --compose zip
+zip="--compose zip --lambda 0.4 --style-weight 0.8"
+that "two as one" "$weft" merge $model -q $two $zip --into adapter --save-coefficients "$tmp/columns.safetensors" -o "$tmp/one.safetensors"
+draw -p "a zib monster, hatched style" $two $zip -o "$tmp/two.png" --no-parameters
+that "it fits" "$weft" inspect "$tmp/one.safetensors" --model $model
+prints ' 8-16 +kohya +one$' "$weft" explain $model -a "$tmp/one.safetensors:1"
+draw -p "a zib monster, hatched style" $two --compose zip --coefficients "$tmp/columns.safetensors" --style-weight 0.8 \
+    -o "$tmp/columns.png" --no-parameters
+that "coefficients of a file are the same" cmp "$tmp/two.png" "$tmp/columns.png"
+that "a checkpoint of them" "$weft" merge $model -q $two $zip -o "$tmp/zipped"
+that "in PEFT's form" "$weft" merge $model -q $two --compose blora --into adapter --dialect peft -o "$tmp/one_peft"
+refuses 2 'by is not for --compose, which is folded exactly' "$weft" merge $model -q $two $zip --into adapter --by concat -o "$tmp/no.safetensors"
+that "weights by block in one adapter" "$weft" merge $model -q $two --blocks OUTALL --into adapter -o "$tmp/outall.safetensors"
+refuses 2 'of --compose zip' "$weft" merge $model -q $two --save-coefficients "$tmp/c.safetensors" -o "$tmp/half"
+refuses 1 'LoRA Composite has 2 branches' "$weft" merge $model -q $two --compose composite -o "$tmp/composite"
+
 # ---- tokens, weights, clip skip
 
 word=$model/words/teal.safetensors

@@ -183,7 +183,7 @@ START_TEST(peft_dora_weighs_the_bias_too)
         const patched *t = patches_of(p, &count);
         ck_assert_uint_eq(count, 1);
         const wf_cell *row = row_of(p, 0);
-        if (t->merged) OK(wf_patch_add(t->patch, l, row, sum, bias, &p->alloc, &err));
+        if (t->merged) OK(wf_patch_add(t->patch, l, row, NULL, sum, bias, &p->alloc, &err));
         for (int32_t i = 0; i < l->out; i++) {
             float got = t->merged ? bias[i] : row[0].number * t->stack.nonpair[0].bias[i];
             ck_assert_float_eq(got, 0.5f * (float)(i + 1));
@@ -229,7 +229,7 @@ START_TEST(what_is_replaced_in_a_stack_is_what_there_is_by_then)
         OK(weft_plan_seal(p, 1, &err));
         const patched *t = patches_of(p, &count);
         ck_assert_uint_eq(count, 1);
-        OK(wf_plan_patched_weight(p, t->patch, row_of(p, 0), w, b, &p->alloc, &err));
+        OK(wf_plan_patched_weight(p, t->patch, row_of(p, 0), NULL, w, b, &p->alloc, &err));
         for (size_t k = 0; k < floats; k++)
             ck_assert_float_eq_tol(w[k], stack ? base[k] / 4 + 5 : 6, 1e-5f);
         for (int32_t k = 0; k < l->out; k++)

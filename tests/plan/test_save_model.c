@@ -190,13 +190,46 @@ START_TEST(a_float32_model_is_merged_to_the_bit)
         size_t n = (size_t)l->out * (size_t)l->in * (size_t)(l->kernel * l->kernel);
         float *want = calloc(n + (size_t)l->out, sizeof *want), *found = calloc(n, sizeof *found);
         wf_layer_load(want, wf_model_networks(m)->kernels, l);
-        must(wf_patch_add(list[i].patch, l, cells_of(plan, &list[i]), want, NULL, &alloc, &golden_err));
+        must(wf_patch_add(list[i].patch, l, cells_of(plan, &list[i]), NULL, want, NULL, &alloc, &golden_err));
         wf_layer_load(found, wf_model_networks(m)->kernels, &y[list[i].layer]);
         ck_assert_mem_eq(want, found, n * sizeof *want);
         free(want);
         free(found);
     }
     weft_plan_free(plan);
+    weft_model_free(m);
+    weft_model_free(again);
+}
+END_TEST
+
+/* Columns with coefficients of their own are merged too: ZipLoRA on a float32 model. */
+START_TEST(columns_are_merged)
+{
+    weft_model *m = opened(folder_of("tiny-sd2"), NULL);
+    weft_zip_options o = WEFT_ZIP_OPTIONS_INIT;
+    weft_add_options content = WEFT_ADD_OPTIONS_INIT;
+    weft_adapter *a;
+    weft_plan *plan, *sum;
+    o.flags = WEFT_ZIP_STYLE;
+    o.style = 0.5;
+    content.select = "unet.*";
+    must(weft_adapter_open(data_path("adapters/sd2_kohya.safetensors"), NULL, &a, &golden_err));
+    for (int merge = 0; merge < 2; merge++) {
+        weft_plan **p = merge ? &sum : &plan;
+        must(weft_plan_create(m, NULL, p, &golden_err));
+        must(weft_plan_add(*p, a, 1, &content, &golden_err));
+        must(weft_plan_add(*p, a, merge ? 0.5f : 1, NULL, &golden_err));
+        if (!merge) must(weft_plan_zip(*p, &o, &golden_err));
+        must(weft_plan_seal(*p, 3, &golden_err));
+    }
+    must(weft_plan_save_model(plan, in_scratch("merged"), &golden_err));
+    weft_model *again = opened(in_scratch("merged"), NULL);
+    double d = distance(plan, again), far = distance(sum, again);
+    ck_assert_msg(d <= 2e-6, "%.2e", d);
+    ck_assert_msg(far > 100 * d, "%.2e from the plan, %.2e from the plain sum", d, far);
+    weft_plan_free(plan);
+    weft_plan_free(sum);
+    weft_adapter_free(a);
     weft_model_free(m);
     weft_model_free(again);
 }
@@ -416,6 +449,7 @@ int main(void)
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_loop_test(c, a_saved_model_is_the_plan, 0, (int)WF_LEN(trips));
     tcase_add_test(c, a_float32_model_is_merged_to_the_bit);
+    tcase_add_test(c, columns_are_merged);
     tcase_add_test(c, both_layouts_get_the_same_weights);
     tcase_add_test(c, a_checkpoint_of_lightning_comes_back_plain);
     tcase_add_test(c, a_folder_comes_back_whole);

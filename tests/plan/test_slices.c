@@ -106,8 +106,8 @@ static void same_weights(const weft_plan *p, const weft_plan *q, double limit)
         size_t          floats = (size_t)l->out * wf_layer_columns(l);
         float          *x = malloc(floats * sizeof *x), *y = malloc(floats * sizeof *y);
         ck_assert_int_eq(a[i].layer, b[i].layer);
-        OK(wf_plan_patched_weight(p, a[i].patch, cells_of(p, &a[i]), x, NULL, &p->alloc, &err));
-        OK(wf_plan_patched_weight(q, b[i].patch, cells_of(q, &b[i]), y, NULL, &q->alloc, &err));
+        OK(wf_plan_patched_weight(p, a[i].patch, cells_of(p, &a[i]), NULL, x, NULL, &p->alloc, &err));
+        OK(wf_plan_patched_weight(q, b[i].patch, cells_of(q, &b[i]), NULL, y, NULL, &q->alloc, &err));
         double most = 0, far = 0;
         for (size_t k = 0; k < floats; k++) {
             most = fmax(most, fabs((double)y[k]));

@@ -18,7 +18,10 @@ from torch.nn import functional as F
 class Adapter:
     """weight multiplies the UNet deltas, te_weight the text encoder's, prediction the branch's share in Composite.
     curve: {"share": at is n / N, not n, "points": [[at, value, "hold" | "linear" | "cosine"], ..]}, what the weight in the
-    UNet is multiplied with at step n. mask: {"values": (h, w), "text": what text tokens take, "adds": not shared}."""
+    UNet is multiplied with at step n. mask: {"values": (h, w), "text": what text tokens take, "adds": not shared}.
+    factor(component, module): what the weight is multiplied with at a layer (blocks.py)."""
+
+    factor = staticmethod(lambda component, module: 1.0)
 
     def __init__(self, name, entries, weight=1.0, te_weight=None, prediction=1.0, curve=None, mask=None):
         self.curve, self.mask = curve, mask
@@ -221,11 +224,13 @@ class Bypass:
     def add(self, layer, m, per, x, y):
         c = self.coef(m)
         for i, e in per:
-            w = c[i] * lora.scale(e)
-            if c[i] == 0:
+            v = c[i] if isinstance(c[i], torch.Tensor) else None    # a coefficient for each column of the delta
+            w = lora.scale(e) * (1.0 if v is not None else c[i])
+            if w == 0:
                 continue
             before, y = y, torch.zeros_like(y)
             A, B = e["A"].to(x.dtype), e["B"].to(x.dtype)
+            A = A if v is None else A * v.reshape(A.shape[1:]).to(x.dtype)
             if isinstance(layer, torch.nn.Conv2d):
                 A = A.reshape(A.shape[0], *layer.weight.shape[1:])
                 B = B.reshape(*B.shape[:2], 1, 1)
@@ -262,7 +267,7 @@ def encode(pipe, text, te):
         if net is None:
             continue
         b = Bypass(net, [{m: e for (c, m), e in a.entries.items() if c == "text_encoder" + which} for a, _ in te])
-        b.coef = lambda m: [w for _, w in te]
+        b.coef = lambda m: [w * a.factor("text_encoder" + which, m) for a, w in te]
         tok = getattr(pipe, "tokenizer" + which)
         ids = tok(text, padding="max_length", max_length=tok.model_max_length, truncation=True, return_tensors="pt").input_ids
         r = net(ids, output_hidden_states=True)
@@ -306,11 +311,9 @@ def generate(pipe, plan, scheduler, noise, prompt, negative, steps, guidance, ge
         xi = scheduler.scale_model_input(x, t).to(dt)
         eu = ec = 0
         for b in range(plan.branches if plan else 1):
-            if isinstance(plan, KLora):
-                by.coef = lambda m: [c * curve_at(a.curve, n, steps) for a, c in zip(ads, plan.layer_cell(n, steps, m))]
-            elif plan:
-                cell = [c * curve_at(a.curve, n, steps) for a, c in zip(ads, plan.cell(n, steps, b))]
-                by.coef = lambda m: cell
+            if plan:
+                of = (lambda m: plan.layer_cell(n, steps, m)) if hasattr(plan, "layer_cell") else (lambda m: plan.cell(n, steps, b))
+                by.coef = lambda m, of=of: [c * curve_at(a.curve, n, steps) * a.factor("unet", m) for a, c in zip(ads, of(m))]
             share = plan.shares()[b] if plan else 1.0
             if guidance <= 1 and getattr(plan, "nocfg_last", False):
                 share = float(b == plan.branches - 1)

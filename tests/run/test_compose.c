@@ -1,4 +1,4 @@
-/* Merge, switch, composite and K-LoRA over 20 guided steps against a re-statement of the methods in Python on
+/* Merge, switch, composite, K-LoRA, B-LoRA and ZipLoRA over 20 guided steps against a re-statement of the methods in Python on
  * top of diffusers (tests/reference/compose.py): conditioning under 1e-5, each step's prediction and the final
  * latents under 1e-4 (a hundred f32 steps of rounding lie between), K-LoRA's table cell by cell. */
 #include <stdbool.h>
@@ -65,6 +65,22 @@ static void choose_method(weft_plan *plan, const char *method, json_t *options)
         if (number(options, "attention_only", 0)) o.flags |= WEFT_KLORA_ATTENTION_ONLY;
         if (number(options, "paper_beta", 0)) o.flags |= WEFT_KLORA_PAPER_BETA;
         must(weft_plan_klora(plan, &o, &golden_err));
+    } else if (strcmp(method, "blora") == 0) {
+        weft_blora_options o = WEFT_BLORA_OPTIONS_INIT;
+        o.content = word(options, "content", NULL);
+        o.style = word(options, "style", NULL);
+        if (number(options, "squared", 0)) o.flags |= WEFT_BLORA_SQUARED;
+        must(weft_plan_blora(plan, &o, &golden_err));
+    } else if (strcmp(method, "zip") == 0) {
+        weft_zip_options o = WEFT_ZIP_OPTIONS_INIT;
+        const char *file = word(options, "coefficients", NULL);
+        if (json_object_get(options, "lambda") != NULL) o.flags |= WEFT_ZIP_LAMBDA;
+        if (json_object_get(options, "style") != NULL) o.flags |= WEFT_ZIP_STYLE;
+        o.lambda = real(options, "lambda", 0);
+        o.style = real(options, "style", 0);
+        if (file != NULL) must(weft_tensors_open(data_path("%s", file), NULL, &o.coefficients, &golden_err));
+        must(weft_plan_zip(plan, &o, &golden_err));
+        weft_tensors_free(o.coefficients);
     }
 }
 
@@ -129,6 +145,7 @@ static weft_plan *build(const set *s, json_t *c, int steps)
         must(weft_plan_add(plan, adapter, (float)real(a, "weight", 1), &add, &golden_err));
         set_curve(plan, (int32_t)i, json_object_get(a, "curve"));
         set_mask(s, plan, (int32_t)i, json_object_get(a, "mask"));
+        must(weft_plan_set_blocks(plan, (int32_t)i, word(a, "blocks", NULL), &golden_err));
         weft_adapter_free(adapter);
     }
     choose_method(plan, word(c, "method", ""), json_object_get(c, "options"));
@@ -272,11 +289,13 @@ static void check_picture(const set *s, json_t *c, weft_plan *plan, const char *
     weft_run_free(run);
 }
 
-/* SD1 and SDXL of compose.json; two pairs of adapters on the bundled model; curves and masks. */
+/* SD1 and SDXL of compose.json; two pairs of adapters on the bundled model; curves and masks; blocks, B-LoRA and
+ * ZipLoRA. */
 static const struct { const char *index, *file; size_t model; } groups[] = {
     { "compose.json", "compose.safetensors", 0 }, { "compose.json", "compose.safetensors", 1 },
     { "bundled.json", NULL, 0 }, { "bundled.json", NULL, 1 },
     { "weights.json", "weights.safetensors", 0 },
+    { "blocks.json", "blocks.safetensors", 0 }, { "blocks.json", "blocks.safetensors", 1 },
 };
 
 START_TEST(every_method_is_its_restatement)

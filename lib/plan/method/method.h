@@ -14,7 +14,7 @@
 #include "plan/plan_internal.h"
 
 /* Every method, X(name). */
-#define WF_METHODS(X) X(merge) X(switch) X(composite) X(klora) X(blend)
+#define WF_METHODS(X) X(merge) X(switch) X(composite) X(klora) X(zip) X(blora) X(blend)
 
 struct wf_method {
     const char *name;
@@ -77,6 +77,11 @@ void wf_composite_sum(float *out, const float *const *preds, const float *share,
 /* Blend: out[c plane] of one pixel, from preds[0] without masks and preds[1 ..] with m[0 ..]. */
 void wf_blend_pixel(float *out, const float *const *preds, const float *m, int32_t masks,
                     size_t channels, size_t plane);
+/* ZipLoRA in closed form: the coefficients m and n of a column with these shares of the content's
+ * and the style's squares. */
+void wf_zip_columns(double a, double b, double lambda, double *m, double *n);
+/* Mean of |m n|, as the published program has the similarity of two vectors. */
+double wf_zip_similarity(const float *m, const float *n, size_t count);
 /* Switch: whose turn it is. */
 int32_t wf_switch_turn(int32_t call, int32_t period, int32_t adapters, bool official_offset);
 

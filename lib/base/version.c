@@ -12,7 +12,10 @@ static const char *const features[] = {
     "merge",
     "switch",
     "composite",
-    "klora",            /* methods         */
+    "klora",
+    "zip",
+    "blora",
+    "blend",            /* methods         */
     "mixed",            /* weft_plan_options.mixed */
     WF_SOLVERS(NAME_OF) /* samplers        */
     "lora",

@@ -14,7 +14,7 @@
 #include "plan/plan_internal.h"
 
 /* Every method, X(name). */
-#define WF_METHODS(X) X(merge) X(switch) X(composite) X(klora) X(zip) X(blora)
+#define WF_METHODS(X) X(merge) X(switch) X(composite) X(klora) X(zip) X(blora) X(blend)
 
 struct wf_method {
     const char *name;
@@ -39,6 +39,7 @@ struct wf_method {
 
     /* How the branches' predictions become one. NULL: the first branch's prediction. */
     void (*combine)(const weft_plan *p, const wf_sheet *s, const wf_combine *x);
+    bool masks_predictions; /* combine reads the masks: cells have none */
     bool needs_base;   /* combine wants the prediction without adapters: one evaluation more */
     /* Floats of scratch that combine wants for predictions of this many values. NULL: none. */
     size_t (*scratch)(const weft_plan *p, const wf_sheet *s, size_t values);
@@ -70,6 +71,9 @@ bool wf_klora_choose(double rho, int32_t n, int32_t N, int32_t l, int32_t L,
  * shows. */
 void wf_composite_sum(float *out, const float *const *preds, const float *share, int32_t branches,
                       double divisor, size_t n);
+/* Blend: out[c plane] of one pixel, from preds[0] without masks and preds[1 ..] with m[0 ..]. */
+void wf_blend_pixel(float *out, const float *const *preds, const float *m, int32_t masks,
+                    size_t channels, size_t plane);
 /* ZipLoRA in closed form: the coefficients m and n of a column with these shares of the content's
  * and the style's squares. */
 void wf_zip_columns(double a, double b, double lambda, double *m, double *n);

@@ -19,6 +19,8 @@ typedef struct conditioning {
     uint64_t       stamp;
     int32_t        adapters;                         /* with a text each, one behind the other; 0: one for all   */
     int32_t       *acts;                             /* [calls] whose text is read; -1: in each branch its own   */
+    weft_text     *regions;                          /* [region_count][streams] of the plan's regions            */
+    size_t         region_count;
 } conditioning;
 
 static void describe_streams(conditioning *c, const weft_model *model, const weft_model_info *info)
@@ -131,6 +133,8 @@ static void report_tokens(const weft_plan *plan, const settings *s, const adapte
         must(weft_concept_token(use->concept, (size_t)i, &t, &err));
         int also = t.also != NULL && times(plan, use, i, t.also, 0) > 0; /* in the plan, not only in the file */
         used += times(plan, use, i, s->prompt, encode_flags(s)) + times(plan, use, i, s->negative, encode_flags(s));
+        for (size_t k = 0; k < s->region_count; k++)
+            used += times(plan, use, i, s->regions[k].prompt, encode_flags(s));
         if (n < sizeof list)
             n += (size_t)snprintf(list + n, sizeof list - n, "%s%s%s%s", i ? ", " : "", t.token, also ? " or " : "",
                                   also ? t.also : "");
@@ -177,6 +181,12 @@ static int64_t measure_prompts(const weft_plan *plan, const settings *s, const c
     const char *prompts[2] = { s->prompt, c->halves == 2 ? s->negative : NULL };
     int32_t most = 1;
 
+    for (size_t i = 0; i < s->region_count; i++) {
+        int32_t chunks = 1;
+        if (s->regions[i].prompt != NULL)
+            must(weft_plan_prompt_size(plan, s->regions[i].prompt, encode_flags(s), NULL, &chunks, &err));
+        if (chunks > most) most = chunks;
+    }
     for (int i = 0; i < 2; i++) {
         int32_t tokens, chunks;
         if (prompts[i] == NULL) continue;
@@ -239,10 +249,10 @@ static void assign_texts(conditioning *c, const weft_plan *plan, const weft_mode
 }
 
 /* Room for one half's streams, zeroed. */
-static void make_streams(weft_run *run, conditioning *c, int half)
+static void make_streams(weft_run *run, const conditioning *c, weft_text *text)
 {
     for (int32_t i = 0; i < c->streams; i++) {
-        weft_text *t = &c->text[half][i];
+        weft_text *t = &text[i];
         if (c->about[i].cross_layers) t->cross_layers = c->layers;
         must(weft_run_text(run, i, (int32_t)(c->tokens / c->about[0].tokens), t, &err));
         t->data = floats(t->len * (size_t)(c->adapters > 1 ? c->adapters : 1));
@@ -250,35 +260,56 @@ static void make_streams(weft_run *run, conditioning *c, int half)
 }
 
 /* The text of adapter `a`, or the one for all. */
-static void text_of(const conditioning *c, int half, int32_t a, weft_text *text)
+static void text_of(const conditioning *c, const weft_text *all, int32_t a, weft_text *text)
 {
     for (int32_t i = 0; i < c->streams; i++) {
-        text[i] = c->text[half][i];
+        text[i] = all[i];
         text[i].data += (size_t)a * text[i].len;
     }
 }
 
-static void encode_prompt(weft_run *run, const char *prompt, const settings *s, conditioning *c, int half)
+/* With the text-encoder parts that the plan says, or if it is not negative, with those of one adapter. */
+static void encode_prompt(weft_run *run, const char *prompt, const settings *s, conditioning *c, weft_text *text,
+                          int32_t adapter)
 {
     weft_encode encode = WEFT_ENCODE_INIT;
-    weft_text text[STREAMS];
-    make_streams(run, c, half);
-    encode.flags = encode_flags(s) | (c->adapters ? WEFT_ENCODE_ADAPTER : 0);
+    weft_text one[STREAMS];
+    int each = adapter < 0 && c->adapters > 0; /* a text of each adapter, one behind the other */
+
+    make_streams(run, c, text);
+    encode.flags = encode_flags(s) | (each || adapter >= 0 ? WEFT_ENCODE_ADAPTER : 0);
     encode.clip_skip = s->clip_skip;
     encode.prompt = prompt ? prompt : "";
-    encode.text = text;
+    encode.text = one;
     encode.text_count = (size_t)c->streams;
-    for (int32_t a = 0; a == 0 || a < c->adapters; a++) {
-        encode.adapter = a;
-        text_of(c, half, a, text);
+    for (int32_t a = 0; a == 0 || (each && a < c->adapters); a++) {
+        if (encode.flags & WEFT_ENCODE_ADAPTER) encode.adapter = each ? a : adapter;
+        text_of(c, text, a, one);
         must(weft_run_encode(run, &encode, &err));
     }
     c->stamp = encode.stamp;
 }
 
+/* The prompt of a region sees its adapter's text-encoder part and no other's. */
+static void encode_regions(weft_run *run, const settings *s, conditioning *c)
+{
+    c->regions = zeroed(s->region_count * (size_t)c->streams, sizeof *c->regions);
+    for (size_t i = 0; i < s->region_count; i++) {
+        const region_use *r = &s->regions[i];
+        weft_text *text = &c->regions[c->region_count * (size_t)c->streams];
+        if (!is_region_of_plan(s, r)) continue;
+        for (int32_t k = 0; k < c->streams; k++) text[k] = (weft_text)WEFT_TEXT_INIT;
+        encode_prompt(run, r->prompt ? r->prompt : s->prompt, s, c, text,
+                      r->use >= 0 && s->plan.text != WEFT_TEXT_NONE ? s->adapters[r->use].index : -1);
+        c->region_count++;
+    }
+}
+
 static void free_conditioning(conditioning *c)
 {
     free(c->acts);
+    for (size_t i = 0; i < c->region_count * (size_t)c->streams; i++) free(c->regions[i].data);
+    free(c->regions);
     for (int32_t i = 0; i < c->streams; i++) free(c->text[0][i].data), free(c->text[1][i].data);
 }
 
@@ -414,7 +445,7 @@ static void choose_texts(const conditioning *c, int32_t call, weft_text text[2][
     int32_t who = c->adapters ? c->acts[call] : 0;
 
     for (int half = 0; half < c->halves; half++) {
-        text_of(c, half, who < 0 ? 0 : who, text[half]);
+        text_of(c, c->text[half], who < 0 ? 0 : who, text[half]);
         for (int32_t i = 0; i < c->streams && who < 0; i++) text[half][i].len *= (size_t)c->adapters;
     }
     step->flags = who < 0 ? WEFT_STEP_TEXT_PER_BRANCH : 0;
@@ -429,6 +460,8 @@ static void denoise(drawing *p, const settings *s, weft_run *run, weft_sampler *
     step.latent = scaled;                          step.latent_len = p->len;
     step.text = text[0];                           step.text_count = (size_t)p->cond.streams;
     if (p->cond.halves == 2) step.negative = text[1], step.negative_count = (size_t)p->cond.streams;
+    step.region_text = p->cond.region_count ? p->cond.regions : NULL;
+    step.region_text_count = p->cond.region_count * (size_t)p->cond.streams;
     step.out = prediction;                         step.out_len = p->len;
     step.guidance = s->guidance;
     step.guidance_rescale = s->rescale;
@@ -492,6 +525,14 @@ static char *describe(const settings *s)
             fprintf(f, "%s%s:%g", i ? ", " : "", s->adapters[i].file, (double)s->adapters[i].weight);
         fputc('"', f);
     }
+    for (size_t i = 0; i < s->region_count; i++) {
+        const region_use *r = &s->regions[i];
+        fprintf(f, "%s%s", i ? ", " : ", Regions: \"", r->file);
+        if (r->use >= 0) fprintf(f, " for %s", s->adapters[r->use].file);
+        if (r->prompt) fprintf(f, ": %s", r->prompt);
+        if (i + 1 == s->region_count) fputc('"', f);
+    }
+    if (s->flags & ISOLATE) fprintf(f, ", Isolated");
     uint32_t v = weft_version();
     fprintf(f, ", Version: weft %u.%u.%u", (unsigned)(v >> 16), (unsigned)(v >> 8 & 255), (unsigned)(v & 255));
     if (fclose(f) != 0) fail("out of memory");
@@ -586,6 +627,9 @@ int generate(settings *s)
         misuse("%s is of prompts, and --conditioning stands in for them", s->weighting ? "--weighting" : "--clip-skip");
     if (s->plan.text == TEXT_EACH && s->conditioning)
         misuse("--text-plan each is of prompts, and --conditioning stands in for them");
+    for (size_t i = 0; i < s->region_count; i++)
+        if (s->conditioning && is_region_of_plan(s, &s->regions[i]))
+            misuse("--region %s: --conditioning stands in for prompts, and has none for regions", s->regions[i].file);
     check_writable(s->output ? s->output : "weft.png", ".png");
     check_writable(s->save, ".safetensors");
     memset(&p, 0, sizeof p);
@@ -626,11 +670,12 @@ int generate(settings *s)
     must(weft_run_create(plan, &s->run, &run, &err));
     watch_interrupt(run);
     if (!s->conditioning) {
-        encode_prompt(run, s->prompt, s, &p.cond, 0);
+        encode_prompt(run, s->prompt, s, &p.cond, p.cond.text[0], -1);
         if (guided && s->negative == NULL && info.zero_negative) /* as its authors have it, and diffusers does */
-            make_streams(run, &p.cond, 1);
+            make_streams(run, &p.cond, p.cond.text[1]);
         else if (guided)
-            encode_prompt(run, s->negative, s, &p.cond, 1);
+            encode_prompt(run, s->negative, s, &p.cond, p.cond.text[1], -1);
+        encode_regions(run, s, &p.cond);
     }
     read_origin(&p, s, &info, run, noise);
 

@@ -66,16 +66,49 @@ static void set_curve(weft_plan *plan, int32_t index, adapter_use *use)
     must(weft_plan_set_curve(plan, index, use->curve_flags, use->curve, use->curve_points, &err));
 }
 
+/* The caller frees what it gives as values. */
+static float *read_region(weft_mask *m, const char *file)
+{
+    float *values = read_gray(file, &m->width, &m->height);
+    m->values = values;
+    m->len = (size_t)m->width * (size_t)m->height;
+    return values;
+}
+
 static void set_region(weft_plan *plan, int32_t index, const adapter_use *use)
 {
     weft_mask m = WEFT_MASK_INIT;
-    float *values = read_gray(use->region, &m.width, &m.height);
-    m.values = values;
-    m.len = (size_t)m.width * (size_t)m.height;
+    float *values = read_region(&m, use->region);
     m.flags = WEFT_MASK_TEXT;
     m.text = use->region_text;
     must(weft_plan_set_mask(plan, index, &m, &err));
     free(values);
+}
+
+int is_region_of_plan(const settings *s, const region_use *region)
+{
+    return region->prompt != NULL || (s->flags & ISOLATE);
+}
+
+static void add_regions(weft_plan *plan, const settings *s)
+{
+    for (size_t i = 0; i < s->region_count; i++) {
+        const region_use *use = &s->regions[i];
+        weft_region region = WEFT_REGION_INIT;
+        weft_mask m = WEFT_MASK_INIT;
+        float *values = NULL;
+        if (!is_region_of_plan(s, use)) continue;
+        if (s->flags & ISOLATE) region.flags |= WEFT_REGION_ISOLATED;
+        if (use->use >= 0) {
+            region.flags |= WEFT_REGION_ADAPTER;
+            region.adapter = s->adapters[use->use].index;
+        } else {
+            values = read_region(&m, use->file);
+            region.mask = &m;
+        }
+        must(weft_plan_add_region(plan, &region, &err));
+        free(values);
+    }
 }
 
 void open_adapter(const settings *s, adapter_use *use)
@@ -121,8 +154,9 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         if (use->curve_points) set_curve(plan, index, use);
         if (use->region) set_region(plan, index, use);
         if (use->blocks) must(weft_plan_set_blocks(plan, index, use->blocks, &err));
-        index++;
+        use->index = index++;
     }
+    add_regions(plan, s);
     for (size_t i = 0; i < s->phase_count; i++) {
         const phase_use *p = &s->phases[i];
         if (i > 0) must(weft_plan_begin_phase(plan, &p->begin, &err));
@@ -132,6 +166,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         case KLORA:     must(weft_plan_klora(plan, &p->klora, &err)); break;
         case LORATORIO: must(weft_plan_loratorio(plan, &p->loratorio, &err)); break;
         case SUBBANDS:  must(weft_plan_subbands(plan, &p->subbands, &err)); break;
+        case BLEND:     must(weft_plan_blend(plan, &p->blend, &err)); break;
         case ZIP:       set_zip(plan, p); break;
         case BLORA:     must(weft_plan_blora(plan, &p->blora, &err)); break;
         default:        must(weft_plan_merge(plan, &err)); break;

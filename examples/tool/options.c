@@ -21,6 +21,7 @@ static phase_use *begin_phase(settings *s)
     weft_klora_options_init(&p->klora, sizeof p->klora);
     weft_loratorio_options_init(&p->loratorio, sizeof p->loratorio);
     weft_subbands_options_init(&p->subbands, sizeof p->subbands);
+    weft_blend_options_init(&p->blend, sizeof p->blend);
     weft_zip_options_init(&p->zip, sizeof p->zip);
     weft_blora_options_init(&p->blora, sizeof p->blora);
     p->method = MERGE;
@@ -39,6 +40,7 @@ void settings_init(settings *s, int argc)
     s->mix = NOTHING_SAID;
     weft_balance_options_init(&s->balance, sizeof s->balance);
     s->adapters = zeroed((size_t)argc, sizeof *s->adapters);
+    s->regions = zeroed((size_t)argc, sizeof *s->regions);
     begin_phase(s);
     weft_sampler_options_init(&s->sampling, sizeof s->sampling);
     s->sampling.kind = WEFT_SAMPLER_DDIM;
@@ -71,7 +73,7 @@ typedef struct row {
 
 const word methods[]  = { { "merge", MERGE }, { "switch", SWITCH }, { "composite", COMPOSITE },
                                  { "klora", KLORA }, { "loratorio", LORATORIO }, { "subbands", SUBBANDS },
-                                 { "zip", ZIP }, { "blora", BLORA }, { NULL, 0 } };
+                                 { "zip", ZIP }, { "blora", BLORA }, { "blend", BLEND }, { NULL, 0 } };
 static const word roles[]    = { { "content", WEFT_ROLE_CONTENT }, { "style", WEFT_ROLE_STYLE }, { NULL, 0 } };
 static const word paths[]    = { { "auto", WEFT_PATH_AUTO }, { "side", WEFT_PATH_SIDE },
                                  { "merged", WEFT_PATH_MERGED }, { NULL, 0 } };
@@ -107,6 +109,7 @@ static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequenc
 static void parse_adapter(settings *s, const char *name, const char *value);
 static void parse_concept(settings *s, const char *name, const char *value);
 static void parse_curve(settings *s, const char *name, const char *value);
+static void parse_region(settings *s, const char *name, const char *value);
 static void parse_sampler(settings *s, const char *name, const char *value);
 static void parse_schedule(settings *s, const char *name, const char *value);
 static void parse_sigmas(settings *s, const char *name, const char *value);
@@ -188,7 +191,8 @@ static const row rows[] = {
       "point AT is a share of all calls, as in 0.0=0,0.4=1", .about = OF_ADAPTER, .parse = parse_curve },
     { WORD, DRAWING, 0, "--curve-shape", "SHAPE", "from one point to the next: linear, cosine or hold (linear)",
       USED(curve_shape), .words = shapes },
-    { STRING, DRAWING, 0, "--region", "PNG", "act where this image is white, of any size", USED(region) },
+    { OTHER, DRAWING, 0, "--region", "PNG[:TEXT]", "act where this image is white, of any size; with TEXT that part of the\n"
+      "image has this prompt. Before the first adapter: a prompt alone", .parse = parse_region },
     { FLOAT, DRAWING, 0, "--region-text", "X", "with --region: what layers over the prompt's tokens take (1)",
       USED(region_text), 0, 1 },
     { FLOAT, PLANNED, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)",
@@ -208,7 +212,8 @@ static const row rows[] = {
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT },
 
     { HEADING, PLANNED, .name = "How adapters combine" },
-    { WORD, PLANNED, 0, "--compose", "METHOD", "merge, switch, composite, klora, loratorio, subbands, zip or blora\n(merge)",
+    { BIT, DRAWING, 0, "--isolate", NULL, "in self-attention no region sees another", SETS(flags, ISOLATE) },
+    { WORD, PLANNED, 0, "--compose", "METHOD", "merge, switch, composite, klora, loratorio, subbands, zip, blora\nor blend (merge)",
       PHASES(method), .words = methods },
     { OTHER, DRAWING, 0, "--phase", "WHEN", "begin another phase of the plan at this call, as in 8, or at\n"
       "this share of all calls, as in 0.4; --compose and the options of\n"
@@ -265,6 +270,8 @@ static const row rows[] = {
       PHASES(subbands.sharpness), 0, 100, PHASE_ANNOUNCED(subbands.flags, WEFT_SUBBANDS_SHARPNESS), .method = SUBBANDS },
     { OTHER, DRAWING, 0, "--keep", "N", "loratorio, subbands: adapters that count in a patch or band (all)",
       .about = OF_PHASE, .parse = parse_keep, .method = LORATORIO | SUBBANDS },
+    { INT32, DRAWING, 0, "--start", "CALL", "blend: call from which on the adapters have predictions of their own (0)",
+      PHASES(blend.start), 0, 100000, .method = BLEND },
     { WORD, DRAWING, 0, "--pattern", "CURVE", "klora: s_star, s, custom, or fixed: all layers the content's first,\n"
       "then the style's (s_star)",
       PHASES(klora.pattern), .words = patterns, .method = KLORA },
@@ -489,6 +496,29 @@ static void parse_concept(settings *s, const char *name, const char *value)
     parse_adapter(s, name, value);
     s->adapters[s->adapter_count - 1].is_concept = 1;
     weft_concept_options_init(&s->adapters[s->adapter_count - 1].tokens, sizeof s->adapters[s->adapter_count - 1].tokens);
+}
+
+/* A region of the adapter just named, or of none. What follows the first colon is its prompt. */
+static void parse_region(settings *s, const char *name, const char *value)
+{
+    region_use *r = &s->regions[s->region_count++];
+    size_t length = strcspn(value, ":");
+
+    if (length == 0) misuse("%s: '%s' names no file", name, value);
+    r->file = zeroed(length + 1, 1);
+    memcpy(r->file, value, length);
+    if (value[length] == ':') r->prompt = value + length + 1;
+    r->use = (int)s->adapter_count - 1;
+    if (r->use < 0) {
+        if (r->prompt == NULL)
+            misuse("%s %s: before it stands no --adapter that could act there, and it has no prompt: %s %s:TEXT", name,
+                   value, name, value);
+        return;
+    }
+    if (s->adapters[r->use].region != NULL)
+        misuse("%s %s: the adapter before it has %s already; a region of no adapter comes before the first one", name,
+               value, s->adapters[r->use].region);
+    s->adapters[r->use].region = r->file;
 }
 
 /* Places with a point in them are shares. */
@@ -769,6 +799,7 @@ static void refuse_idle_options(const settings *s)
             misuse("%s is for an --adapter, and before it stands a --concept",
                    s->adapters[i].opening.alpha != 0 ? "--adapter-alpha" : "--adapter-scale");
     if (was_given("--measure") && !was_given("--cached")) misuse("--measure is of --cached");
+    if ((s->flags & ISOLATE) && s->region_count < 2) misuse("--isolate needs two regions, and there are %zu", s->region_count);
     uint32_t traits = weft_sampler_traits(s->sampling.kind);
     int scheduled = s->sampling.sigma_schedule != WEFT_SCHEDULE_DEFAULT;
     const char *levels = s->flags & KARRAS ? "--karras" : scheduled ? "--schedule" : s->sigma_count ? "--sigmas"
@@ -927,6 +958,8 @@ void settings_free(settings *s)
         free(s->adapters[i].curve);
     }
     for (size_t i = 0; i < s->phase_count; i++) free(s->phases[i].order);
+    for (size_t i = 0; i < s->region_count; i++) free(s->regions[i].file);
+    free(s->regions);
     free(s->adapters);
     free(s->sigmas);
 }

@@ -46,13 +46,14 @@ void    watch_interrupt(weft_run *run);              /* Ctrl-C stops it; NULL: n
 /* ------------------------------------------------------------------ options.c: what was asked for */
 
 /* bits, so that an option can belong to several */
-enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8, ZIP = 16, BLORA = 32, LORATORIO = 64, SUBBANDS = 128 };
+enum { MERGE = 1, SWITCH = 2, COMPOSITE = 4, KLORA = 8, ZIP = 16, BLORA = 32, BLEND = 64, LORATORIO = 128,
+       SUBBANDS = 256 };
 enum { TEXT_EACH = 1000 };                                       /* settings.plan.text: a text for each adapter */
 enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
 enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128, REPORT = 256,
-       BALANCE = 512, JSON = 1024 };
+       BALANCE = 512, JSON = 1024, ISOLATE = 2048 };
 enum { INTO_MODEL = 0, INTO_ADAPTER = 1 };
 
 typedef struct adapter_use {
@@ -70,10 +71,18 @@ typedef struct adapter_use {
     int32_t              curve_shape;
     const char          *region;                     /* the PNG of its mask: where in the image it acts */
     float                region_text;
+    int32_t              index;                      /* among the adapters of the plan */
     const char          *blocks;                     /* its weight block by block */
     weft_adapter        *adapter;
     weft_concept        *concept;
 } adapter_use;
+
+/* A part of the image: where an adapter acts, or has a prompt of its own, or both. */
+typedef struct region_use {
+    char       *file;                                /* of its mask                             */
+    const char *prompt;                              /* NULL: that of the whole image           */
+    int         use;                                 /* of settings.adapters; -1: of no adapter */
+} region_use;
 
 /* A phase of the plan: where it begins, and what it does. */
 typedef struct phase_use {
@@ -85,6 +94,7 @@ typedef struct phase_use {
     weft_loratorio_options  loratorio;
     weft_subbands_options   subbands;
     int32_t                *order;               /* of switch, which taking_turns points to */
+    weft_blend_options      blend;
     weft_zip_options        zip;
     const char             *coefficients;        /* of zip: a file */
     weft_blora_options      blora;
@@ -95,6 +105,8 @@ typedef struct settings {
     const char             *target;              /* the model, or the file to look at */
     adapter_use            *adapters;
     size_t                  adapter_count;
+    region_use             *regions;
+    size_t                  region_count;
     uint32_t                flags;               /* QUIET ... */
     phase_use               phases[PHASES_MAX];
     size_t                  phase_count;         /* at least 1 */
@@ -149,6 +161,7 @@ weft_sampler *make_sampler(const weft_model *model, const settings *s);
 void          print_sampler(FILE *f, const settings *s);  /* "euler karras" */
 void          open_adapter(const settings *s, adapter_use *use);
 weft_plan    *make_plan(weft_model *model, settings *s, int32_t calls, meter *m);
+int           is_region_of_plan(const settings *s, const region_use *region); /* or a mask alone */
 void          set_size(settings *s, const weft_model_info *info); /* the run's, in latent pixels */
 void          check_writable(const char *path, const char *format); /* before the first step; ".png", NULL: not one file */
 int           is_folder(const char *path);

@@ -294,6 +294,54 @@ WEFT_API void weft_mask_init(weft_mask *mask, size_t size);
 WEFT_API weft_status weft_plan_set_mask(weft_plan *plan, int32_t index, const weft_mask *mask,
                                         weft_error *err);
 
+enum weft_region_flag {
+    /** `adapter` is set: the region is where that adapter's mask is, and `mask` must be NULL. */
+    WEFT_REGION_ADAPTER  = 1u << 0,
+    /**
+     * In self-attention the pixels of this region and those of other isolated regions do not see
+     * each other. A pixel is a region's if more than half of it is. Pixels of no isolated region
+     * see all, and all see them.
+     */
+    WEFT_REGION_ISOLATED = 1u << 1
+};
+typedef struct weft_region {
+    uint32_t         struct_size;
+    uint32_t         flags;      /* WEFT_REGION_*                                        */
+    const weft_mask *mask;       /* copied; flags zero; NULL with WEFT_REGION_ADAPTER    */
+    int32_t          adapter;    /* index of an adapter that has a mask                  */
+    int32_t          reserved0;  /* zero                                                 */
+} weft_region;
+#define WEFT_REGION_INIT { sizeof(weft_region), 0, 0, 0, 0 }
+/** The function twin of WEFT_REGION_INIT. @since 0.2 */
+WEFT_API void weft_region_init(weft_region *region, size_t size);
+/**
+ * Give a part of the image a prompt of its own, which weft_step.region_text brings to each call. In
+ * every cross-attention a pixel is
+ *
+ *     (max(0, 1 - S) y_0 + sum of M_i y_i) / max(S, 1),  S = sum of M_i
+ *
+ * where y_0 attends to the prompt of the whole image and y_i to that of region i, and M_i is the
+ * region's mask averaged over the pixel. An adapter with a region acts on the keys and values of
+ * that region's prompt only; one without acts on those of every prompt. Copies of the plan keep
+ * regions; removing an adapter removes its region, and those after it move up by one.
+ *
+ * Source: Gu et al., Mix-of-Show (2023), regionally controllable sampling, with boxes in place of
+ * masks. Isolation: Yang et al., LoRA-Composer (2024).
+ *
+ * @return WEFT_E_ARG (neither an adapter nor a mask, or both; no such adapter, or one with a region;
+ *         a wrong mask), WEFT_E_UNSUPPORTED (more than 64 regions), WEFT_E_STATE (sealed). Sealing
+ *         fails with WEFT_E_ARG if the adapter has no mask then
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_add_region(weft_plan *plan, const weft_region *region,
+                                          weft_error *err);
+/**
+ * Take region `index` away, 0 the first that was added; those after it move up by one.
+ *
+ * @return WEFT_E_STATE (sealed), WEFT_E_ARG
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_remove_region(weft_plan *plan, int32_t index, weft_error *err);
 /**
  * Weigh adapter `index` block by block: its weight at each layer of the denoiser and of the text
  * encoders is multiplied with the layer's factor, under any method. Copies of the plan keep the
@@ -494,6 +542,35 @@ WEFT_API void weft_subbands_options_init(weft_subbands_options *options, size_t 
  */
 WEFT_API weft_status weft_plan_subbands(weft_plan *plan, const weft_subbands_options *options,
                                         weft_error *err);
+
+typedef struct weft_blend_options {
+    uint32_t struct_size;
+    uint32_t flags;      /* zero                                                             */
+    int32_t  start;      /* call from which on there is something to blend                   */
+    int32_t  reserved0;  /* zero                                                             */
+} weft_blend_options;
+#define WEFT_BLEND_OPTIONS_INIT { sizeof(weft_blend_options), 0, 0, 0 }
+/** The function twin of WEFT_BLEND_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_blend_options_init(weft_blend_options *options, size_t size);
+/**
+ * Blend: predictions, not layers, follow the adapters' masks (weft_plan_set_mask()):
+ *
+ *     e = (max(0, 1 - S) e_0 + sum of M_i e_i) / max(S, 1),  S = sum of M_i, at each latent pixel
+ *
+ * Branch 0 (e_0) is without the masked adapters. Each adapter with a mask has a branch, in the
+ * order in which they were added, in which it acts everywhere. An adapter without a mask acts in
+ * all branches. Calls before `start`, counted in the phase, have branch 0 alone. With
+ * WEFT_STEP_TEXT_PER_BRANCH each branch reads its own prompt: one before `start`, and from then on
+ * one for each branch. The result does not depend on the order in which adapters were added.
+ *
+ * Sealing fails with WEFT_E_UNSUPPORTED if no adapter has a mask, or one has WEFT_MASK_ADD.
+ *
+ * Source: Kong et al., OMG: Occlusion-friendly Personalized Multi-concept Generation (2024), which
+ * blends so in a second pass over a layout; here the layout is the calls before `start`.
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_blend(weft_plan *plan, const weft_blend_options *options,
+                                     weft_error *err);
 
 /** Curve S(tau), the factor of the style's score; tau runs from 0 to 1 over the phase. */
 enum weft_klora_pattern {

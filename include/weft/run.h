@@ -256,9 +256,15 @@ typedef struct weft_step {
                                           (weft_model_info.guidance_embed); must be 0 for others */
     int32_t          call;             /* 0 .. calls - 1 of the plan */
     int32_t          reserved0;        /* zero */
+    const weft_text *region_text;      /* [regions of the plan][text streams] the prompts of its
+                                          regions; of each the sequence is read, for all samples
+                                          or one for each, the same in every branch */
+    size_t           region_text_count;
+    const weft_text *region_negative;  /* of the unconditional half; NULL: `negative` for all */
+    size_t           region_negative_count;
 } weft_step;
 #define WEFT_STEP_INIT \
-    { sizeof(weft_step), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(weft_step), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_STEP_INIT. @since 0.1 */
 WEFT_API void weft_step_init(weft_step *step, size_t size);
 

@@ -35,11 +35,13 @@
     X(weft_add_options,       WEFT_ADD_OPTIONS_INIT,       reserved1)               \
     X(weft_curve_point,       WEFT_CURVE_POINT_INIT,       value)                   \
     X(weft_mask,              WEFT_MASK_INIT,              reserved0)               \
+    X(weft_region,            WEFT_REGION_INIT,            reserved0)               \
     X(weft_zip_options,       WEFT_ZIP_OPTIONS_INIT,       style)                   \
     X(weft_blora_options,     WEFT_BLORA_OPTIONS_INIT,     style)                   \
     X(weft_phase_options,     WEFT_PHASE_OPTIONS_INIT,     at)                      \
     X(weft_switch_options,    WEFT_SWITCH_OPTIONS_INIT,    reserved0)               \
     X(weft_composite_options, WEFT_COMPOSITE_OPTIONS_INIT, flags)                   \
+    X(weft_blend_options,     WEFT_BLEND_OPTIONS_INIT,     reserved0)               \
     X(weft_klora_options,     WEFT_KLORA_OPTIONS_INIT,     modulus)                 \
     X(weft_loratorio_options, WEFT_LORATORIO_OPTIONS_INIT, base)                    \
     X(weft_subbands_options,  WEFT_SUBBANDS_OPTIONS_INIT,  reserved0)               \

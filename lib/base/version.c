@@ -15,6 +15,7 @@ static const char *const features[] = {
     "klora",
     "zip",
     "blora",
+    "blend",
     "loratorio",
     "subbands",         /* methods         */
     "mixed",            /* weft_plan_options.mixed */

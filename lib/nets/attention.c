@@ -64,6 +64,21 @@ static void take_biased(const job *j, softmax *m, size_t r, float *o_r, float *s
         if (bias[i] == -INFINITY) s_r[i] = 0; /* a kernel's smallest exponential is not 0 */
 }
 
+/* The same where the query sees only keys of its own group and of none. */
+static void take_grouped(const job *j, softmax *m, size_t r, float *o_r, float *s_r, size_t seen,
+                         float scale, int32_t own, const int32_t *group)
+{
+    bool any = false;
+    for (size_t i = 0; i < seen; i++) {
+        bool hidden = group[i] > 0 && group[i] != own;
+        if (hidden) s_r[i] = -INFINITY;
+        any = any || !hidden;
+    }
+    if (any) take_scores(j, m, r, o_r, s_r, seen, scale);
+    for (size_t i = 0; i < seen; i++)
+        if (group[i] > 0 && group[i] != own) s_r[i] = 0;
+}
+
 static void attend_task(void *user, size_t task, int32_t worker)
 {
     const job *j = user;
@@ -95,7 +110,9 @@ static void attend_task(void *user, size_t task, int32_t worker)
                     memset(s_r + seen, 0, (cols - seen) * sizeof *s_r);
                     if (seen == 0) continue;
                 }
-                if (bias == NULL) take_scores(j, &m, r, o_r, s_r, seen, scale);
+                int32_t own = a->group != NULL ? a->group[row + r] : 0;
+                if (own > 0) take_grouped(j, &m, r, o_r, s_r, seen, scale, own, a->group + at);
+                else if (bias == NULL) take_scores(j, &m, r, o_r, s_r, seen, scale);
                 else take_biased(j, &m, r, o_r, s_r, seen, scale, bias + (row + r) * j->lk + at);
             }
             j->e->products->nn(o, width, s, cols, v, width, rows, d, cols, at == 0 ? 0.0f : 1.0f);

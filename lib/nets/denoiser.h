@@ -43,6 +43,22 @@ typedef struct wf_text_input {
     int32_t             cross_layers; /* as in the facts, or 0: the same rows for every layer */
 } wf_text_input;
 
+
+/* A text for a part of the image. */
+typedef struct wf_region_input {
+    wf_text_input  text;     /* of the sequence                                               */
+    const wf_mask *mask;     /* its share of each pixel; of all regions at most 1             */
+    bool           isolated; /* hidden from other isolated regions in self-attention          */
+    const wf_cell *cells;    /* coefficients where layers read this text, [branch][slot]      */
+} wf_region_input;
+
+/* What attention sees beside the network's own text and pixels. */
+typedef struct wf_regions {
+    int32_t                count;
+    const wf_region_input *at;    /* [count]                                                  */
+    const wf_cell         *cells; /* coefficients where layers read the text of the whole     */
+} wf_regions;
+
 /* Inputs of one evaluation of n = grid.n samples, each with its own timestep and text. A dry exec
  * reads only the shapes: all pointers may then be NULL. */
 typedef struct wf_denoise_input {
@@ -52,6 +68,7 @@ typedef struct wf_denoise_input {
     wf_text_input text[WF_STREAMS_MAX]; /* [facts.streams]                            */
     const float  *time_ids;             /* (n, facts.time_ids)                        */
     const float  *guidance;             /* (n) scales; read where facts.guidance      */
+    const wf_regions *regions;          /* NULL: none                                 */
 } wf_denoise_input;
 
 /* What the rest of the model tells a denoiser whose own configuration leaves something open. */

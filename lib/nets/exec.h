@@ -56,7 +56,10 @@ static inline wf_grid wf_text_grid(int32_t n, int32_t tokens)
 
 static inline wf_grid wf_vector_grid(int32_t n) { return (wf_grid){ n, 1, 1, WF_DOMAIN_VECTOR }; }
 
-enum { WF_SIZES_MAX = 32 };
+enum {
+    WF_SIZES_MAX = 32,
+    WF_REGIONS_MAX = 64 /* parts of an image with texts of their own */
+};
 
 /* A mask over an image, once for each size that the network has it in. */
 typedef struct wf_mask_level {
@@ -71,6 +74,9 @@ typedef struct wf_mask {
     int32_t              levels;
     float                elsewhere;
 } wf_mask;
+
+/* The level of a size, or NULL. */
+const float *wf_mask_rows(const wf_mask *m, int32_t h, int32_t w);
 
 /* Keys and values of the cross-attentions, which depend only on the text and on the layers' weights,
  * kept from one evaluation to the next. An evaluation asks for them in an order that is always the
@@ -216,6 +222,9 @@ void wf_concat(wf_exec *e, float *y, const float *p, size_t a, const float *q, s
                size_t rows);
 /* y (n, h2, w2, c) = nearest neighbour of x (n, h, w, c) */
 void wf_upsample(wf_exec *e, float *y, wf_grid to, const float *x, wf_grid from, size_t c);
+/* y (rows of g, c) *= weight, or += weight x where x is given; a weight for each pixel, the same in
+ * all samples. Rows of weight 0 are not read. */
+void wf_weigh_rows(wf_exec *e, float *y, const float *x, const float *weight, wf_grid g, size_t c);
 void wf_copy(wf_exec *e, float *y, const float *x, size_t n);
 /* x = a x + b */
 void wf_rescale(wf_exec *e, float *x, float a, float b, size_t n);
@@ -245,6 +254,8 @@ typedef struct wf_attention {
     bool           causal;   /* query i sees keys 0..i                                            */
     const float   *bias;     /* (lq, all keys) added to the scaled scores, -INFINITY hides a key;
                               * NULL: none. A query that sees no key gets zeros.                  */
+    const int32_t *group;    /* (lq) where queries and keys are the same pixels, and no bias: those
+                              * of different groups above 0 do not see each other; NULL: none   */
     size_t         bias_sample, bias_head; /* floats from one sample's or head's bias to the next's;
                                             * 0: they share it                                    */
 } wf_attention;

@@ -56,10 +56,10 @@ static const wf_cell *cell_of(const wf_exec *e, const wf_delta *d, size_t sample
     return &e->cells[branch * e->slots + d->slot + (size_t)part];
 }
 
-static const float *mask_rows(const wf_mask *m, wf_grid g)
+const float *wf_mask_rows(const wf_mask *m, int32_t h, int32_t w)
 {
     for (int32_t i = 0; i < m->levels; i++)
-        if (m->level[i].h == g.h && m->level[i].w == g.w) return m->level[i].rows;
+        if (m->level[i].h == h && m->level[i].w == w) return m->level[i].rows;
     return NULL;
 }
 
@@ -72,7 +72,7 @@ wf_coefficient wf_coefficient_of(const wf_exec *e, const wf_delta *d, size_t sam
     if (cell->vector != 0) c.columns = e->vectors[cell->vector - 1];
     if (cell->mask == 0) return c;
     const wf_mask *m = &e->masks[cell->mask - 1];
-    if (g.domain == WF_DOMAIN_IMAGE) c.rows = mask_rows(m, g);
+    if (g.domain == WF_DOMAIN_IMAGE) c.rows = wf_mask_rows(m, g.h, g.w);
     else c.number *= m->elsewhere;
     return c;
 }
@@ -82,7 +82,8 @@ bool wf_masks_fit(wf_exec *e, const wf_delta *d, wf_grid g)
     for (size_t n = 0; n < (size_t)g.n && g.domain == WF_DOMAIN_IMAGE; n++)
         for (int32_t p = 0; p < d->stack->parts; p++) {
             const wf_cell *c = cell_of(e, d, n, p);
-            if (c->number == 0.0f || c->mask == 0 || mask_rows(&e->masks[c->mask - 1], g) != NULL)
+            if (c->number == 0.0f || c->mask == 0 ||
+                wf_mask_rows(&e->masks[c->mask - 1], g.h, g.w) != NULL)
                 continue;
             e->stopped = e->arena.overflow = true; /* whoever made the mask counted other sizes */
             return false;

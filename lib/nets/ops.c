@@ -102,6 +102,26 @@ void wf_add_per_sample(wf_exec *e, float *x, const float *v, wf_grid g, size_t c
     run(&o, tiles_of(o.rows), per_sample_task);
 }
 
+static void weigh_task(void *user, size_t task, int32_t worker)
+{
+    op *o = user;
+    (void)worker;
+    for (size_t row = task * TILE; row < WF_MIN((task + 1) * TILE, o->rows); row++) {
+        float w = o->z[row % o->c2], *y = o->y + row * o->c;
+        const float *x = o->x != NULL ? o->x + row * o->c : NULL;
+        if (x == NULL && w == 0) memset(y, 0, o->c * sizeof *y);
+        else if (x == NULL && w != 1) o->e->k->scale(y, w, o->c);
+        for (size_t i = 0; i < o->c && x != NULL && w != 0; i++) y[i] += w * x[i];
+    }
+}
+
+void wf_weigh_rows(wf_exec *e, float *y, const float *x, const float *weight, wf_grid g, size_t c)
+{
+    op o = { .e = e, .y = y, .x = x, .z = weight, .rows = wf_rows(g), .c = c,
+             .c2 = (size_t)g.h * (size_t)g.w };
+    run(&o, tiles_of(o.rows), weigh_task);
+}
+
 static void concat_task(void *user, size_t task, int32_t worker)
 {
     op *o = user;

@@ -409,46 +409,139 @@ static void gather_text(const wf_exec *e, const context *c, int32_t layer)
                c->width * sizeof *c->rows);
 }
 
+static void begin_text(wf_exec *e, context *c, const wf_text_input *in, int32_t n, int32_t dim)
+{
+    *c = (context){ .in = in, .n = n, .width = (size_t)in->tokens * (size_t)dim };
+    c->rows = wf_take(e, (size_t)n, c->width);
+    gather_text(e, c, 0);
+}
+
 static const float *next_text(const wf_exec *e, context *c)
 {
     if (c->in->cross_layers > 0) gather_text(e, c, c->next++);
     return c->rows;
 }
 
-/* x += out(attend(q(t), k(c), v(c))) where t = norm(x) and c = t, or the text where there are
- * tokens. (A dry walk has tokens and no text.) */
-static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, float *x, wf_grid g,
-                          const float *text, int32_t tokens)
+/* What the attentions of an evaluation see: the text of the whole image, then that of each region. */
+typedef struct sight {
+    context           text[1 + WF_REGIONS_MAX];
+    const wf_regions *regions; /* NULL: none */
+} sight;
+
+/* o = attend(q, k(source), v(source)), under other coefficients for k and v if there are any. */
+static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, wf_grid g,
+                      const float *source, wf_grid from, const wf_cell *cells,
+                      const int32_t *group)
 {
-    int32_t channels = a->q->out, lq = g.h * g.w, lk = tokens > 0 ? tokens : lq;
-    size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g);
-    float *t = wf_take(e, rows, (size_t)channels);
-    float *q = wf_take(e, rows, (size_t)channels);
-    bool kept = tokens > 0 && e->kept != NULL;
-    size_t keys = (size_t)g.n * (size_t)lk;
+    int32_t channels = a->q->out, lk = from.h * from.w;
+    size_t mark = wf_arena_mark(&e->arena), keys = wf_rows(from);
+    bool kept = from.domain == WF_DOMAIN_TEXT && e->kept != NULL;
     float *k = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
     float *v = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
-    float *o = wf_take(e, rows, (size_t)channels);
-    const float *source = tokens > 0 ? text : t;
-    wf_grid from = tokens > 0 ? wf_text_grid(g.n, tokens) : g;
+    const wf_cell *others = e->cells;
+    const size_t *lines = e->lines;
 
-    wf_layer_norm(e, norm, t, x, g);
-    wf_layer_apply(e, a->q, q, t, g, false);
     if (kept && e->kept->valid) {
         wf_layer_skip(e);
         wf_layer_skip(e);
     } else {
+        if (cells != NULL) e->cells = cells, e->lines = NULL;
         wf_layer_apply(e, a->k, k, source, from, false);
         wf_layer_apply(e, a->v, v, source, from, false);
+        e->cells = others, e->lines = lines;
     }
     wf_attend(e, o,
               &(wf_attention){ .n = g.n,
                                .heads = a->heads,
                                .d = channels / a->heads,
-                               .lq = lq,
+                               .lq = g.h * g.w,
                                .q = q,
                                .keys = &(wf_keys){ k, v, lk },
-                               .segments = 1 });
+                               .segments = 1,
+                               .group = group });
+    wf_arena_release(&e->arena, mark);
+}
+
+/* The share of each pixel that a region has. */
+static const float *share_of(wf_exec *e, const wf_region_input *r, wf_grid g)
+{
+    const float *share = e->dry ? NULL : wf_mask_rows(r->mask, g.h, g.w);
+    if (share == NULL && !e->dry) e->stopped = e->arena.overflow = true; /* of other sizes */
+    return share;
+}
+
+/* What the regions leave of each pixel. */
+static void fill_rest(wf_exec *e, float *rest, const wf_regions *r, wf_grid g)
+{
+    for (size_t i = 0; i < (size_t)g.h * (size_t)g.w && !e->dry && !e->stopped; i++) {
+        double sum = 0;
+        for (int32_t k = 0; k < r->count && !e->stopped; k++) {
+            const float *share = share_of(e, &r->at[k], g);
+            if (share != NULL) sum += (double)share[i];
+        }
+        rest[i] = sum < 1 ? (float)(1 - sum) : 0;
+    }
+}
+
+/* Two regions that cover a pixel alike have half of it each, and rounding must not decide between
+ * them. */
+#define MORE_THAN_HALF 0.501f
+
+/* 1 + the isolated region that has more than half of a pixel, or 0; NULL: nothing is isolated. */
+static const int32_t *group_pixels(wf_exec *e, const wf_regions *r, wf_grid g)
+{
+    size_t pixels = (size_t)g.h * (size_t)g.w;
+    int32_t isolated = 0;
+
+    for (int32_t k = 0; r != NULL && k < r->count; k++) isolated += r->at[k].isolated;
+    if (isolated == 0) return NULL;
+    int32_t *group = (int32_t *)(void *)wf_take(e, pixels, 1);
+    if (group != NULL) memset(group, 0, pixels * sizeof *group);
+    for (int32_t k = 0; k < r->count && group != NULL; k++) {
+        const float *share = r->at[k].isolated ? share_of(e, &r->at[k], g) : NULL;
+        for (size_t i = 0; i < pixels && share != NULL; i++)
+            if (share[i] > MORE_THAN_HALF) group[i] = 1 + k;
+    }
+    return group;
+}
+
+/* o = attend to the text of the whole image; under regions each pixel takes the mean of what it
+ * sees in the texts, by the regions' shares of it. */
+static void attend_to_texts(wf_exec *e, const attention *a, float *o, const float *q, wf_grid g,
+                            sight *s)
+{
+    const wf_regions *r = s->regions;
+    size_t mark = wf_arena_mark(&e->arena), channels = (size_t)a->q->out;
+
+    attend_to(e, a, o, q, g, next_text(e, &s->text[0]), wf_text_grid(g.n, s->text[0].in->tokens),
+              r != NULL ? r->cells : NULL, NULL);
+    if (r == NULL) return;
+    float *rest = wf_take(e, (size_t)g.h * (size_t)g.w, 1);
+    float *own = wf_take(e, wf_rows(g), channels);
+    fill_rest(e, rest, r, g);
+    wf_weigh_rows(e, o, NULL, rest, g, channels);
+    for (int32_t k = 0; k < r->count; k++) {
+        context *text = &s->text[1 + k];
+        attend_to(e, a, own, q, g, next_text(e, text), wf_text_grid(g.n, text->in->tokens),
+                  r->at[k].cells, NULL);
+        wf_weigh_rows(e, o, own, share_of(e, &r->at[k], g), g, channels);
+    }
+    wf_arena_release(&e->arena, mark);
+}
+
+/* x += out(attend(q(t), k(c), v(c))) where t = norm(x) and c = t, or with `cross` the text. */
+static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, float *x, wf_grid g,
+                          sight *s, bool cross)
+{
+    size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g), channels = (size_t)a->q->out;
+    float *t = wf_take(e, rows, channels);
+    float *q = wf_take(e, rows, channels);
+    float *o = wf_take(e, rows, channels);
+
+    wf_layer_norm(e, norm, t, x, g);
+    wf_layer_apply(e, a->q, q, t, g, false);
+    if (cross) attend_to_texts(e, a, o, q, g, s);
+    else attend_to(e, a, o, q, g, t, g, NULL, group_pixels(e, s->regions, g));
     wf_layer_apply(e, a->out, x, o, g, true);
     wf_arena_release(&e->arena, mark);
 }
@@ -468,7 +561,7 @@ static void run_feed_forward(wf_exec *e, const block *k, float *x, wf_grid g, in
 }
 
 /* x += proj_out(blocks(proj_in(norm x))) */
-static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid g, context *text)
+static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid g, sight *text)
 {
     size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g), c = (size_t)t->channels;
     float *h = wf_take(e, rows, c);
@@ -480,8 +573,8 @@ static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid 
     wf_arena_release(&e->arena, inner);
     for (int32_t i = 0; i < t->depth; i++) {
         const block *k = &t->blocks[i];
-        run_attention(e, &k->self, &k->norm1, h, g, NULL, 0);
-        run_attention(e, &k->cross, &k->norm2, h, g, next_text(e, text), text->in->tokens);
+        run_attention(e, &k->self, &k->norm1, h, g, text, false);
+        run_attention(e, &k->cross, &k->norm2, h, g, text, true);
         run_feed_forward(e, k, h, g, t->channels);
     }
     wf_layer_apply(e, t->proj_out, x, h, g, true);
@@ -551,14 +644,16 @@ static size_t largest(const wf_unet *u, const wf_grid *grids)
 }
 
 /* Between the outermost level on the way down and on the way up nothing is computed: layers and text
- * rows are counted as passed. */
-static void pass_inner(const wf_unet *u, wf_exec *e, context *text)
+ * rows are counted as passed. Each region has keys and values of its own. */
+static void pass_inner(const wf_unet *u, wf_exec *e, sight *s)
 {
-    int32_t last = u->c.levels - 1;
+    int32_t last = u->c.levels - 1, regions = s->regions != NULL ? s->regions->count : 0;
     int32_t layers = u->up[last].resnets[0].conv1->id - u->down[0].resample->id;
+    int32_t before = count_cross_layers(u) - stage_cross_layers(&u->up[last]);
 
+    layers += 2 * regions * (before - stage_cross_layers(&u->down[0]));
     for (int32_t l = 0; l < layers; l++) wf_layer_skip(e);
-    text->next = count_cross_layers(u) - stage_cross_layers(&u->up[last]);
+    for (int32_t i = 0; i <= regions; i++) s->text[i].next = before;
 }
 
 /* carry (rows, channels) of each sample is what is kept of it, or the other way round. */
@@ -576,17 +671,15 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
 {
     const wf_unet *u = (const wf_unet *)d;
     const wf_unet_config *c = &u->c;
-    const wf_text_input *sequence = &in->text[SEQUENCE];
     size_t start = wf_arena_mark(&e->arena);
     skip skips[WF_LEVELS * 32];
     int32_t count = 0, last = c->levels - 1;
     wf_grid g = in->grid, grids[WF_LEVELS];
 
-    context text = { .in = sequence,
-                     .n = g.n,
-                     .width = (size_t)sequence->tokens * (size_t)c->cross_dim[0] };
-    text.rows = wf_take(e, (size_t)g.n, text.width);
-    gather_text(e, &text, 0);
+    sight text = { .regions = in->regions };
+    begin_text(e, &text.text[0], &in->text[SEQUENCE], g.n, c->cross_dim[0]);
+    for (int32_t i = 0; in->regions != NULL && i < in->regions->count; i++)
+        begin_text(e, &text.text[1 + i], &in->regions->at[i].text, g.n, c->cross_dim[0]);
     float *temb = embed_time(u, e, in);
 
     float *rows = wf_take(e, wf_rows(g), (size_t)c->in_channels);

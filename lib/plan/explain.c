@@ -77,7 +77,8 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
 static void add_adapters(const weft_plan *p, wf_text *out)
 {
     if (p->adapters == 0) {
-        wf_text_add(out, "\nNo adapters: the base model, bit for bit.\n");
+        wf_text_add(out, p->regions > 0 ? "\nNo adapters.\n"
+                                       : "\nNo adapters: the base model, bit for bit.\n");
         return;
     }
     wf_text_add(out, "\nadapters\n      %-9s %-9s %-8s %5s %5s  %-7s %-13s %s\n", "weight", "text",
@@ -187,6 +188,29 @@ static void add_all_paths(const weft_plan *p, wf_text *out)
     add_paths(p, &p->table.text, out);
 }
 
+/* ---- regions --------------------------------------------------------------------------------- */
+
+static void add_regions(const weft_plan *p, wf_text *out)
+{
+    if (p->regions > 0)
+        wf_text_add(out, "\nregions with prompts of their own\n");
+    for (int32_t i = 0; i < p->regions; i++) {
+        const wf_plan_mask *m = wf_plan_region_mask(p, i);
+        const wf_region    *r = &p->region[i];
+        wf_letter_text      letter;
+        wf_number_text      share;
+        double              sum = 0;
+
+        for (size_t k = 0; k < (size_t)m->h * (size_t)m->w; k++) sum += (double)m->values[k];
+        wf_text_add(out, "  %-3d %s %% of the image", (int)i,
+                    wf_fixed(&share, 100 * sum / ((double)m->h * m->w), 1));
+        if (r->adapter >= 0)
+            wf_text_add(out, ", where %s acts, whose prompt is the only one that it changes",
+                        wf_letter(&letter, r->adapter));
+        wf_text_add(out, "%s\n", r->isolated ? "; isolated" : "");
+    }
+}
+
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 /* One phase of several: its calls and what they cost. */
@@ -219,6 +243,7 @@ static void write_plan(const weft_plan *p, wf_text *out)
     wf_balance_explain(p, out);
     wf_tokens_explain(p->tokens, out);
     add_adapters(p, out);
+    add_regions(p, out);
     if (p->adapters == 0) return;
     add_cost(p, out);
     add_all_paths(p, out);

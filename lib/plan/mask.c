@@ -45,25 +45,34 @@ static weft_status check(const weft_mask *m, weft_error *err)
     return WEFT_OK;
 }
 
+weft_status wf_plan_mask_read(wf_blob **out, const weft_plan *plan, const weft_mask *mask,
+                              uint32_t flags, weft_error *err)
+{
+    weft_mask m;
+    wf_blob  *blob;
+
+    WF_TRY(WF_OPTIONS(&m, mask, weft_mask, flags, err));
+    WF_TRY(check(&m, err));
+    blob = wf_blob_create(&plan->alloc, sizeof(wf_plan_mask) + m.len * sizeof(float));
+    if (blob == NULL) return wf_nomem(err, m.len * sizeof(float), "a mask");
+    float *values = (float *)((wf_plan_mask *)blob->data + 1);
+    memcpy(values, m.values, m.len * sizeof *values);
+    *(wf_plan_mask *)blob->data =
+        (wf_plan_mask){ .h = m.height, .w = m.width, .values = values,
+                        .adds = (m.flags & WEFT_MASK_ADD) != 0,
+                        .text = (m.flags & WEFT_MASK_TEXT) != 0 ? m.text : 1 };
+    *out = blob;
+    return WEFT_OK;
+}
+
 weft_status weft_plan_set_mask(weft_plan *plan, int32_t index, const weft_mask *mask,
                                weft_error *err)
 {
-    weft_mask m;
-    wf_blob  *blob = NULL;
+    wf_blob *blob = NULL;
 
     WF_TRY(wf_plan_check_index(plan, index, "weft_plan_set_mask", err));
-    if (mask != NULL) {
-        WF_TRY(WF_OPTIONS(&m, mask, weft_mask, WEFT_MASK_TEXT | WEFT_MASK_ADD, err));
-        WF_TRY(check(&m, err));
-        blob = wf_blob_create(&plan->alloc, sizeof(wf_plan_mask) + m.len * sizeof(float));
-        if (blob == NULL) return wf_nomem(err, m.len * sizeof(float), "a mask");
-        float *values = (float *)((wf_plan_mask *)blob->data + 1);
-        memcpy(values, m.values, m.len * sizeof *values);
-        *(wf_plan_mask *)blob->data =
-            (wf_plan_mask){ .h = m.height, .w = m.width, .values = values,
-                            .adds = (m.flags & WEFT_MASK_ADD) != 0,
-                            .text = (m.flags & WEFT_MASK_TEXT) != 0 ? m.text : 1 };
-    }
+    if (mask != NULL)
+        WF_TRY(wf_plan_mask_read(&blob, plan, mask, WEFT_MASK_TEXT | WEFT_MASK_ADD, err));
     wf_blob_drop(plan->entry[index].mask);
     plan->entry[index].mask = blob;
     return WEFT_OK;

@@ -268,7 +268,8 @@ weft_status weft_plan_copy(const weft_plan *plan, weft_plan **out, weft_error *e
     p->tokens = wf_tokens_ref(plan->tokens);
     p->balance = wf_blob_ref(plan->balance);
     p->balanced = wf_blob_ref(plan->sealed ? plan->table.balanced : plan->balanced);
-    if ((st = copy_phases(p, plan, err)) == WEFT_OK && (st = copy_entries(p, plan, err)) == WEFT_OK)
+    if ((st = copy_phases(p, plan, err)) == WEFT_OK && (st = copy_entries(p, plan, err)) == WEFT_OK &&
+        (st = wf_plan_copy_regions(p, plan, err)) == WEFT_OK)
         st = share_patches(p, plan, err);
     if (st == WEFT_OK) *out = p;
     else weft_plan_free(p);
@@ -300,6 +301,7 @@ void weft_plan_free(weft_plan *plan)
     for (int32_t i = 0; i < plan->adapters; i++) drop_entry(&plan->entry[i]);
     wf_free(&alloc, plan->entry);
     wf_blob_drop(plan->balance);
+    wf_plan_drop_regions(plan);
     wf_tokens_drop(plan->tokens);
     weft_model_free(plan->model);
     wf_free(&alloc, plan);
@@ -441,6 +443,7 @@ weft_status weft_plan_remove(weft_plan *plan, int32_t index, weft_error *err)
     drop_entry(&plan->entry[index]);
     plan->adapters--;
     for (int32_t i = index; i < plan->adapters; i++) plan->entry[i] = plan->entry[i + 1];
+    wf_plan_regions_forget(plan, index);
     return WEFT_OK;
 }
 
@@ -471,6 +474,7 @@ weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err)
     if (calls < 1 || calls > WF_CALLS_MAX)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_seal: %d calls, need 1 to %d", (int)calls,
                        WF_CALLS_MAX);
+    if ((st = wf_plan_check_regions(plan, err)) != WEFT_OK) return st;
     if ((st = wf_table_make(&table, plan, calls, err)) != WEFT_OK) return st;
     wf_tokens_warn(plan, &table);
     drop_cache(plan);

@@ -98,6 +98,14 @@ typedef struct wf_plan_mask {
 const wf_plan_mask *wf_plan_mask_of(const weft_plan *p, int32_t adapter); /* NULL: it has none */
 bool            wf_plan_masked(const weft_plan *p);                       /* has any adapter one? */
 const char     *wf_plan_adapter_name(const weft_plan *p, int32_t adapter);
+/* Regions with prompts of their own, and the mask of one. */
+int32_t             wf_plan_regions(const weft_plan *p);
+const wf_plan_mask *wf_plan_region_mask(const weft_plan *p, int32_t region);
+bool                wf_plan_region_isolated(const weft_plan *p, int32_t region);
+/* cells [row's branches][slots] = the row's for layers over the prompt of a region, -1 for that of
+ * the whole image: an adapter with a region acts on no other region's prompt. */
+void wf_plan_region_cells(const weft_plan *p, const wf_sheet *s, const wf_row *row, int32_t region,
+                          wf_cell *cells);
 /* Most evaluations of the denoiser in a call, over all calls; guidance is not counted. */
 int32_t         wf_plan_evaluations(const weft_plan *p);
 const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count);
@@ -151,6 +159,7 @@ typedef struct wf_combine {
     int32_t             half;      /* WF_CONDITIONAL, or with guidance first WF_UNCONDITIONAL      */
     bool                guided;
     int32_t             branches;  /* the base's is not counted                                    */
+    const wf_mask      *masks;     /* [adapters], with a level of (h, w); NULL: none has a mask    */
     const float *const *preds;     /* [branches]                                                   */
     const float        *base;      /* the prediction without adapters, if the method asks; or NULL */
     const float *const *cond;      /* preds and base of the conditional half, which the other half's    */

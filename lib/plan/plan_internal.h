@@ -7,6 +7,7 @@
  *   cell.c       the user's weights, and who acts on the text encoders
  *   curve.c      a weight as key frames over the calls
  *   mask.c       where in the image an adapter acts
+ *   region.c     parts of the image with prompts of their own
  *   blocks.c     factors of a weight, block by block
  *   balance.c    how much stronger one adapter is than another
  *   weight_dependent.c  adapters that depend on the layer's weight, beside others
@@ -73,6 +74,13 @@ typedef struct wf_entry {
     wf_blob    *blocks;                        /* factors of the weight by layer; NULL: 1 */
 } wf_entry;
 
+/* A part of the image with a prompt of its own. */
+typedef struct wf_region {
+    wf_blob *mask;     /* NULL: that of the adapter */
+    int32_t  adapter;  /* -1: none                  */
+    bool     isolated;
+} wf_region;
+
 /* A phase as it was asked for: from a call on, a method and its options. */
 typedef struct wf_phase {
     int32_t          first;    /* call; where `at` is negative */
@@ -106,6 +114,8 @@ struct weft_plan {
     wf_entry         *entry;
     int32_t           adapters;
     int32_t           entry_cap;
+    wf_region        *region;
+    int32_t           regions;
     wf_phase         *phase;       /* in order; the first begins at call 0      */
     size_t            phases;      /* at least 1                                */
     wf_patch        **cache;       /* of the plan that this one is a copy of, by layer */
@@ -202,6 +212,19 @@ void        wf_balance_describe(const wf_balance *b, wf_text *out);
 /* Mean of the ratios below three times their mean; *dropped tells how many were not. 1 when `count`
  * is 0. */
 double      wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped);
+
+/* A caller's mask, copied. */
+weft_status wf_plan_mask_read(wf_blob **out, const weft_plan *plan, const weft_mask *mask,
+                              uint32_t flags, weft_error *err);
+
+/* ---- region.c -------------------------------------------------------------------------------- */
+
+/* Has every region a mask? */
+weft_status wf_plan_check_regions(const weft_plan *p, weft_error *err);
+weft_status wf_plan_copy_regions(weft_plan *p, const weft_plan *from, weft_error *err);
+void        wf_plan_drop_regions(weft_plan *p);
+/* An adapter is taken out, and its region with it. */
+void        wf_plan_regions_forget(weft_plan *p, int32_t adapter);
 
 /* ---- patch.c --------------------------------------------------------------------------------- */
 

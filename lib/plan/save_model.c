@@ -274,6 +274,11 @@ weft_status wf_plan_must_be_fixed(const weft_plan *p, const char *what, weft_err
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "%s: %s has %d branches, and weights hold one",
                        what, phase->method->title, wf_plan_evaluations(p));
+    if (p->regions > 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: the plan has %d regions, and weights have no place "
+                       "in the image",
+                       what, (int)p->regions);
     for (int32_t a = 0; a < p->adapters; a++)
         if (p->entry[a].mask != NULL && wf_sheet_reach(phase, a) > 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED,

@@ -61,7 +61,7 @@ static wf_cell cell_of(const weft_plan *p, const wf_sheet *s, int32_t call, int3
     if (e->curve != NULL)
         c.number = (float)((double)c.number * wf_curve_at(e->curve, s->first + call, s->of));
     if (c.number == 0) return (wf_cell){ 0, 0, 0 };
-    if (e->mask != NULL) c.mask = 1 + slot->adapter;
+    if (e->mask != NULL && !s->method->masks_predictions) c.mask = 1 + slot->adapter;
     return c;
 }
 

@@ -3,14 +3,14 @@
  * They depend on the rows of the text and on the layers' weights with their coefficients: on
  * nothing of the step. So they hold as long as the same samples read the same text under the same
  * row of the plan's table. Text is compared, not hashed: what it was is kept beside what was made
- * of it. A text with rows of its own for each cross-attention layer is not kept.
+ * of it. A text with rows of its own for each cross-attention layer is not kept, nor is any under a
+ * plan with regions.
  *
  * With split guidance a call has two evaluations, and each has its own place. A call that may reuse
  * deep features has any number of them, and nothing is kept. */
 #include "run/run_internal.h"
 
-/* The stream that cross-attentions read: the first sequence. */
-static int32_t sequence_of(const wf_denoiser_facts *f)
+int32_t wf_sequence_of(const wf_denoiser_facts *f)
 {
     for (int32_t k = 0; k < f->streams; k++)
         if (f->stream[k].kind == WEFT_TEXT_SEQUENCE) return k;
@@ -21,7 +21,7 @@ weft_status wf_run_kept_create(wf_run_kept **out, const weft_run *r, const wf_ru
                                size_t floats, weft_error *err)
 {
     const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
-    int32_t                  k = sequence_of(f);
+    int32_t                  k = wf_sequence_of(f);
     size_t                   width = k >= 0 ? (size_t)f->stream[k].width : 0;
     size_t                   rows = (size_t)b->samples * (size_t)r->text_tokens * width;
     wf_run_kept             *x = wf_zalloc(&r->alloc, 1, sizeof *x);
@@ -50,7 +50,7 @@ void wf_run_kept_free(wf_run_kept *x, const weft_allocator *alloc)
 size_t wf_run_kept_bytes(const weft_run *r, const wf_run_memory *b, size_t floats)
 {
     const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
-    int32_t                  k = sequence_of(f);
+    int32_t                  k = wf_sequence_of(f);
     size_t                   width = k >= 0 ? (size_t)f->stream[k].width : 0;
     return sizeof(wf_run_kept) +
            (floats + (size_t)b->samples * (size_t)r->text_tokens * width) * sizeof(float);
@@ -76,10 +76,11 @@ void wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call,
 {
     wf_run_kept             *x = b->kept;
     const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
-    int32_t                  k = sequence_of(f), place = first > 0;
+    int32_t                  k = wf_sequence_of(f), place = first > 0;
 
     e->kept = NULL;
-    if (x == NULL || k < 0 || in->text[k].cross_layers > 0 || call->keeps) return;
+    if (x == NULL || k < 0 || in->regions != NULL || in->text[k].cross_layers > 0 || call->keeps)
+        return;
     const wf_kept_origin now = { call->row, e->deltas, count, in->text[k].tokens,
                                  call->guided ? 2 : 1 };
     const wf_kept_origin was = x->of[place];

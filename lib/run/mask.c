@@ -1,8 +1,9 @@
-/* mask.c - the masks of a plan's adapters in every size that the denoiser has the image in.
+/* mask.c - the masks of a plan's adapters and regions in every size that the denoiser has the image in.
  *
  * A pixel of a smaller size covers several of the mask, and perhaps parts of some: it takes their
  * mean by area. So a soft edge stays soft, and the mean of the mask is the same in every size. Where
- * the masks of several adapters sum to more than 1, they share the pixel. */
+ * the masks of several adapters sum to more than 1, they share the pixel; so do those of several
+ * regions, among themselves. */
 #include "run/run_internal.h"
 
 /* The mean of `from` over the area of pixel (y, x) of an image of h x w pixels. */
@@ -30,63 +31,78 @@ static void fill_level(wf_mask_level *level, const wf_plan_mask *from, float *ro
     level->rows = rows;
 }
 
-/* Divide by the sum where it is above 1. */
-static void share(wf_run_masks *m, const weft_plan *plan, int32_t size, size_t pixels)
-{
-    int32_t adapters = wf_plan_adapters(plan);
+/* The masks of adapters, or those of regions. */
+typedef struct masks {
+    wf_mask         *of;     /* [count] */
+    int32_t          count;
+    bool             regions;
+    const weft_plan *plan;
+} masks;
 
+static const wf_plan_mask *given(const masks *m, int32_t i)
+{
+    return m->regions ? wf_plan_region_mask(m->plan, i) : wf_plan_mask_of(m->plan, i);
+}
+
+/* Divide by the sum where it is above 1. */
+static void share(const masks *m, int32_t size, size_t pixels)
+{
     for (size_t i = 0; i < pixels; i++) {
         double sum = 0;
-        for (int32_t a = 0; a < adapters; a++)
-            if (m->of[a].levels > 0) sum += (double)m->of[a].level[size].rows[i];
-        for (int32_t a = 0; a < adapters && sum > 1; a++) {
-            const wf_plan_mask *from = wf_plan_mask_of(plan, a);
-            if (from == NULL || from->adds) continue;
-            float *v = (float *)(uintptr_t)&m->of[a].level[size].rows[i]; /* our own rows */
+        for (int32_t k = 0; k < m->count; k++)
+            if (m->of[k].levels > 0) sum += (double)m->of[k].level[size].rows[i];
+        for (int32_t k = 0; k < m->count && sum > 1; k++) {
+            const wf_plan_mask *from = given(m, k);
+            if (from == NULL || (from->adds && !m->regions)) continue;
+            float *v = (float *)(uintptr_t)&m->of[k].level[size].rows[i]; /* our own rows */
             *v = (float)((double)*v / sum);
         }
     }
 }
 
-static void fill(wf_run_masks *m, const weft_plan *plan, const wf_sizes *sizes)
+static void fill(const masks *m, const wf_sizes *sizes, wf_mask_level **level, float **rows)
 {
-    float *rows = m->rows;
-    wf_mask_level *level = m->level;
-
-    for (int32_t a = 0; a < wf_plan_adapters(plan); a++) {
-        const wf_plan_mask *from = wf_plan_mask_of(plan, a);
+    for (int32_t k = 0; k < m->count; k++) {
+        const wf_plan_mask *from = given(m, k);
         if (from == NULL) continue;
-        m->of[a] = (wf_mask){ level, sizes->count, from->text };
-        for (int32_t i = 0; i < sizes->count; i++, level++) {
-            level->h = sizes->at[i].h;
-            level->w = sizes->at[i].w;
-            fill_level(level, from, rows);
-            rows += (size_t)level->h * (size_t)level->w;
+        m->of[k] = (wf_mask){ *level, sizes->count, from->text };
+        for (int32_t i = 0; i < sizes->count; i++, (*level)++) {
+            (*level)->h = sizes->at[i].h;
+            (*level)->w = sizes->at[i].w;
+            fill_level(*level, from, *rows);
+            *rows += (size_t)(*level)->h * (size_t)(*level)->w;
         }
     }
     for (int32_t i = 0; i < sizes->count; i++)
-        share(m, plan, i, (size_t)sizes->at[i].h * (size_t)sizes->at[i].w);
+        share(m, i, (size_t)sizes->at[i].h * (size_t)sizes->at[i].w);
 }
 
 weft_status wf_run_masks_make(wf_run_masks *m, const weft_plan *plan, const wf_sizes *sizes,
                               bool measure, const weft_allocator *alloc, weft_error *err)
 {
-    size_t masks = 0, pixels = 0, adapters = (size_t)wf_plan_adapters(plan);
+    int32_t adapters = wf_plan_adapters(plan), regions = wf_plan_regions(plan);
+    size_t  count = (size_t)regions, pixels = 0;
+    size_t  all = (size_t)adapters + (size_t)regions;
 
     *m = (wf_run_masks){ 0 };
-    for (size_t a = 0; a < adapters; a++) masks += wf_plan_mask_of(plan, (int32_t)a) != NULL;
-    if (masks == 0) return WEFT_OK;
+    for (int32_t a = 0; a < adapters; a++) count += wf_plan_mask_of(plan, a) != NULL;
+    if (count == 0) return WEFT_OK;
     for (int32_t i = 0; i < sizes->count; i++)
         pixels += (size_t)sizes->at[i].h * (size_t)sizes->at[i].w;
-    m->bytes = adapters * sizeof *m->of + masks * (size_t)sizes->count * sizeof *m->level +
-               masks * pixels * sizeof *m->rows;
+    m->bytes = all * sizeof *m->of + count * (size_t)sizes->count * sizeof *m->level +
+               count * pixels * sizeof *m->rows;
     if (measure) return WEFT_OK;
-    m->of = wf_zalloc(alloc, adapters, sizeof *m->of);
-    m->level = wf_zalloc(alloc, masks * (size_t)sizes->count, sizeof *m->level);
-    m->rows = wf_zalloc(alloc, masks * pixels, sizeof *m->rows);
+    m->of = wf_zalloc(alloc, all, sizeof *m->of);
+    m->level = wf_zalloc(alloc, count * (size_t)sizes->count, sizeof *m->level);
+    m->rows = wf_zalloc(alloc, count * pixels, sizeof *m->rows);
     if (m->of == NULL || m->level == NULL || m->rows == NULL)
         return wf_nomem(err, m->bytes, "the masks of a run");
-    fill(m, plan, sizes);
+    m->region = m->of + adapters;
+
+    wf_mask_level *level = m->level;
+    float         *rows = m->rows;
+    fill(&(masks){ m->of, adapters, false, plan }, sizes, &level, &rows);
+    fill(&(masks){ m->region, regions, true, plan }, sizes, &level, &rows);
     return WEFT_OK;
 }
 

@@ -191,7 +191,34 @@ static weft_status make_deep(const weft_run *r, wf_run_memory *b, bool measure, 
     return WEFT_OK;
 }
 
+/* Texts of the regions, and the coefficients under which they are read. */
+static weft_status make_regions(const weft_run *r, wf_run_memory *b, weft_error *err)
+{
+    const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
+    size_t regions = (size_t)wf_plan_regions(b->plan), samples = (size_t)b->samples;
+
+    if (regions == 0) return WEFT_OK;
+    for (size_t i = 0; i < b->phases; i++) {
+        size_t branches = (size_t)(wf_sheet_branches(&phase[i]) + phase[i].base);
+        b->region_stride = WF_MAX(b->region_stride, branches * phase[i].slots);
+    }
+    b->region_of = wf_zalloc(&r->alloc, regions * samples, sizeof *b->region_of);
+    b->region_cells = wf_zalloc(&r->alloc, (1 + regions) * b->region_stride,
+                                sizeof *b->region_cells);
+    size_t bytes = regions * samples * sizeof *b->region_of +
+                   (1 + regions) * b->region_stride * sizeof *b->region_cells;
+    if (b->region_of == NULL || b->region_cells == NULL)
+        return wf_nomem(err, bytes, "the regions of a step");
+    b->bytes += bytes;
+    return WEFT_OK;
+}
+
 /* ---- the dry walk ---- */
+
+static bool keeps(const weft_run *r, const wf_run_memory *b)
+{
+    return r->keep_text && wf_plan_regions(b->plan) == 0;
+}
 
 static bool count_layer(void *user)
 {
@@ -214,6 +241,7 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
     wf_call call = { .step = &step, .guided = true };
     for (int32_t i = 0; i < p->streams; i++)
         call.text[i].tokens = p->stream[i].facts->kind == WEFT_TEXT_POOLED ? 1 : r->text_tokens;
+    for (int32_t i = 0; i < wf_plan_regions(b->plan); i++) call.region[i].tokens = r->text_tokens;
     for (size_t i = 0; i < b->phases; i++) { /* a call of the phase that costs most */
         e.deltas = b->phase[i].deltas;
         e.slots = phase[i].slots;
@@ -225,7 +253,7 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
         layers = 0;
         call.evaluations = wf_sheet_branches(&phase[i]) + phase[i].base;
         call.base = phase[i].base;
-        if (r->keep_text) { /* sized apart: a text for each layer is not kept and needs scratch */
+        if (keeps(r, b)) { /* sized apart: a text for each layer is not kept and needs scratch */
             wf_exec counting = e;
             int64_t ignored = 0;
             counting.kept = &kept;
@@ -238,7 +266,7 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
         b->step_layers = layers;
         *kept_floats = WF_MAX(*kept_floats, kept.used);
     }
-    if (r->keep_text) b->bytes += wf_run_kept_bytes(r, b, *kept_floats);
+    if (keeps(r, b)) b->bytes += wf_run_kept_bytes(r, b, *kept_floats);
     e.sizes = NULL;
     e.masks = NULL;
     e.deltas = b->text.deltas;
@@ -318,6 +346,7 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memor
     if (st == WEFT_OK) st = make_deltas(r, &b, &b.text, wf_plan_text_sheet(plan), err);
     if (st == WEFT_OK) st = make_arrays(r, &b, err);
     if (st == WEFT_OK) st = make_deep(r, &b, measure, err);
+    if (st == WEFT_OK) st = make_regions(r, &b, err);
     if (st == WEFT_OK) {
         mark_merged(&b, &mark);
         if (!walk(r, &b, &kept, &sizes))
@@ -329,7 +358,7 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memor
     if (st == WEFT_OK) b.bytes += b.masks.bytes;
     if (st == WEFT_OK) st = make_merged(r, &b, old, measure, err);
     if (st == WEFT_OK && !measure && !scratch_serves(&b, old)) st = make_scratch(r, &b, err);
-    if (st == WEFT_OK && !measure && r->keep_text)
+    if (st == WEFT_OK && !measure && keeps(r, &b))
         st = wf_run_kept_create(&b.kept, r, &b, kept, err);
     if (st != WEFT_OK) wf_run_memory_free(&b, &r->alloc);
     else *out = b;
@@ -367,6 +396,8 @@ void wf_run_memory_free(wf_run_memory *b, const weft_allocator *alloc)
     wf_free(alloc, b->text_cells);
     wf_free(alloc, b->slot);
     wf_free(alloc, b->deep.floats);
+    wf_free(alloc, b->region_of);
+    wf_free(alloc, b->region_cells);
     wf_run_kept_free(b->kept, alloc);
     wf_run_masks_free(&b->masks, alloc);
     wf_free(alloc, b->arena);

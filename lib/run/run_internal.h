@@ -45,9 +45,10 @@ typedef struct wf_run_kept {
     int32_t samples;   /* most                                      */
 } wf_run_kept;
 
-/* The masks of the plan's adapters, in every size that the denoiser has the image in (mask.c). */
+/* The masks of the plan's adapters and regions, in every size that the denoiser has the image in (mask.c). */
 typedef struct wf_run_masks {
-    wf_mask       *of;     /* [adapters]; NULL: no adapter has a mask */
+    wf_mask       *of;     /* [adapters]; NULL: there are no masks */
+    wf_mask       *region; /* [regions]                            */
     wf_mask_level *level;  /* [adapters][sizes]                       */
     float         *rows;
     size_t         bytes;
@@ -80,6 +81,9 @@ typedef struct wf_run_memory {
     int32_t         *slot;       /* [samples] of deep                                */
     wf_run_deep      deep;
     wf_run_masks     masks;
+    const float    **region_of;    /* [regions][samples] text                            */
+    wf_cell         *region_cells; /* [1 + regions][region_stride] for layers over text  */
+    size_t           region_stride;
     uint8_t         *arena;
     size_t           arena_size;
     uint8_t        **scratch;    /* [threads]                                        */
@@ -180,10 +184,13 @@ typedef struct wf_call {
     bool             reuse;       /* and reads those that the plan says                   */
     double          *error;       /* where to say how much that changes; NULL: not measured */
     wf_step_fault   *fault;       /* where to say what is not finite; NULL: nobody looks */
-    struct { int32_t tokens, cross_layers; } text[WF_STREAMS_MAX];
+    struct { int32_t tokens, cross_layers; } text[WF_STREAMS_MAX], region[WF_REGIONS_MAX];
 } wf_call;
 
 void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call);
+
+/* The stream that cross-attentions read: the first sequence; -1: none. */
+int32_t wf_sequence_of(const wf_denoiser_facts *f);
 
 /* ---- kept.c ---- */
 

@@ -40,6 +40,23 @@ static const float *block(const blocks *b, size_t branch, size_t sample)
     return b->base + (branch * b->per_branch + sample * b->per_sample) * b->stride;
 }
 
+/* What the plan's regions bring to samples from `first` on; NULL: nothing. */
+static const wf_regions *see_regions(wf_regions *regions, wf_region_input at[WF_REGIONS_MAX],
+                                     const wf_run_memory *b, const wf_call *call, int32_t first)
+{
+    int32_t count = wf_plan_regions(b->plan);
+
+    for (int32_t i = 0; i < count; i++)
+        at[i] = (wf_region_input){
+            .text = { b->region_of + (size_t)i * (size_t)b->samples + first,
+                      call->region[i].tokens, call->region[i].cross_layers },
+            .mask = b->masks.region != NULL ? &b->masks.region[i] : NULL,
+            .isolated = wf_plan_region_isolated(b->plan, i),
+            .cells = b->region_cells + (size_t)(1 + i) * b->region_stride };
+    *regions = (wf_regions){ count, at, b->region_cells };
+    return count > 0 ? regions : NULL;
+}
+
 /* The denoiser on samples [first, first + count), predictions one after the other into `out`. */
 static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call,
                      float *out, int32_t first, int32_t count)
@@ -49,6 +66,8 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     size_t latent = wf_run_latent_floats(r), plane = (size_t)r->height * (size_t)r->width;
     size_t all = (size_t)d->facts.in_channels * plane, extra = all - latent;
     size_t mark = wf_arena_mark(&e->arena);
+    wf_region_input at[WF_REGIONS_MAX];
+    wf_regions regions;
     float *x = wf_take(e, (size_t)count, all);
     for (size_t s = 0; s < (size_t)count && !e->dry && !e->stopped; s++) {
         size_t i = s % (size_t)r->batch;
@@ -58,7 +77,8 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     wf_denoise_input in = { .grid = wf_image_grid(count, r->height, r->width), .latent = x,
                             .timestep = b->timestep + first,
                             .time_ids = b->time_ids + (size_t)first * (size_t)d->facts.time_ids,
-                            .guidance = b->guidance + first };
+                            .guidance = b->guidance + first,
+                            .regions = see_regions(&regions, at, b, call, first) };
     for (int32_t k = 0; k < d->facts.streams; k++)
         in.text[k] = (wf_text_input){ b->text_of + k * b->samples + first, call->text[k].tokens,
                                       call->text[k].cross_layers };
@@ -145,7 +165,7 @@ static void combine(const weft_run *r, wf_exec *e, const wf_run_memory *b, const
             .c = wf_facts(wf_run_networks(b))->out_channels, .h = r->height, .w = r->width,
             .latent = call->step->latent, .half = which, .guided = call->guided,
             .branches = call->evaluations - call->base, .preds = b->preds,
-            .base = call->base ? b->preds[call->evaluations - 1] : NULL,
+            .masks = b->masks.of, .base = call->base ? b->preds[call->evaluations - 1] : NULL,
             .cond = b->cond_preds,
             .cond_base = call->base ? b->cond_preds[call->evaluations - 1] : NULL,
             .scratch = scratch, .out = out });
@@ -261,7 +281,7 @@ void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
 }
 
 /* What the samples of one half of guidance read besides the latents. */
-typedef struct half { blocks text[WF_STREAMS_MAX]; float time_ids[WF_TIME_IDS_MAX]; } half;
+typedef struct half { blocks text[WF_STREAMS_MAX], region[WF_REGIONS_MAX]; float time_ids[WF_TIME_IDS_MAX]; } half;
 
 /* Text, time ids and timesteps of each sample, in the order that wf_step_forward() evaluates. */
 static void fill_samples(weft_run *r, const wf_call *call, const half halves[2])
@@ -282,6 +302,9 @@ static void fill_samples(weft_run *r, const wf_call *call, const half halves[2])
                 for (int32_t t = 0; t < f->streams; t++)
                     b->text_of[(size_t)t * (size_t)b->samples + s] = block(&from->text[t], read, i);
                 b->slot[s] = (int32_t)((k * 2 + (call->guided ? h : WF_CONDITIONAL)) * n + i);
+                for (int32_t t = 0; t < wf_plan_regions(b->plan); t++)
+                    b->region_of[(size_t)t * (size_t)b->samples + s] =
+                        block(&from->region[t], read, i);
                 b->timestep[s] = step->timestep;
                 b->guidance[s] = step->guidance_embed;
                 if (ids > 0)
@@ -444,13 +467,107 @@ static void name_fault(weft_run *r, const wf_call *call)
         wf_format(r->result, sizeof r->result, "the prediction%s%s", branch, half);
 }
 
+static weft_status regions_finite(const weft_run *r, const char *what, const weft_text *list,
+                                  size_t count, weft_error *err)
+{
+    const wf_networks *n = wf_run_networks(&r->memory);
+    uint32_t stride;
+
+    if (list == NULL) return WEFT_OK;
+    memcpy(&stride, list, sizeof stride);
+    for (size_t i = (size_t)wf_sequence_of(wf_facts(n)); i < count; i += (size_t)n->streams) {
+        const weft_text *t = (const void *)((const char *)list + i * stride);
+        WF_TRY(wf_input_finite(what, (int32_t)i, t->data, t->len, err));
+    }
+    return WEFT_OK;
+}
+
 /* The fault lies with the caller, or is looked for once more in every layer. */
 static weft_status find_cause(weft_run *r, const wf_call *call, weft_error *err)
 {
-    WF_TRY(inputs_finite(call->step, err));
+    const weft_step *s = call->step;
+
+    WF_TRY(inputs_finite(s, err));
+    WF_TRY(regions_finite(r, "step.region_text", s->region_text, s->region_text_count, err));
+    WF_TRY(regions_finite(r, "step.region_negative", s->region_negative, s->region_negative_count,
+                          err));
     name_fault(r, call);
     if (call->fault->where == WF_FAULT_PREDICTION && wf_run_look_again(r))
         wf_step_forward(r, &r->exec, &r->memory, call);
+    return WEFT_OK;
+}
+
+/* The sequence of region `region` in an array with the streams of all regions. */
+static weft_status read_region(weft_text *out, blocks *of, const weft_run *r, const weft_text *list,
+                               int32_t region, const char *name, weft_error *err)
+{
+    const wf_networks *n = wf_run_networks(&r->memory);
+    int32_t sequence = wf_sequence_of(wf_facts(n));
+    weft_text text[WF_STREAMS_MAX];
+    uint32_t stride;
+    char what[48];
+
+    memcpy(&stride, list, sizeof stride);
+    list = (const weft_text *)(const void *)((const uint8_t *)list + (size_t)region *
+                                             (size_t)n->streams * stride);
+    wf_format(what, sizeof what, "step.%s of region %d", name, (int)region);
+    WF_TRY(wf_read_texts(text, r, list, (size_t)n->streams, what, err));
+    *out = text[sequence];
+    return read_blocks(of, out, wf_text_floats(&n->stream[sequence], out), r, 0, what, sequence,
+                       err);
+}
+
+/* The negative half of a region is its own, or that of the whole image. */
+static weft_status read_region_half(const weft_run *r, const wf_call *call, half *negative,
+                                    int32_t region, const weft_text *yes, weft_error *err)
+{
+    const weft_step *s = call->step;
+    int32_t sequence = wf_sequence_of(wf_facts(wf_run_networks(&r->memory)));
+    weft_text no = { .tokens = call->text[sequence].tokens,
+                     .cross_layers = call->text[sequence].cross_layers };
+
+    negative->region[region] = negative->text[sequence];
+    if (s->region_negative != NULL)
+        WF_TRY(read_region(&no, &negative->region[region], r, s->region_negative, region,
+                           "region_negative", err));
+    if (no.tokens == yes->tokens && no.cross_layers == yes->cross_layers) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG,
+                   "step.region_text of region %d has %d tokens and cross_layers %d, but step.%s "
+                   "%d and %d: they must agree",
+                   (int)region, (int)yes->tokens, (int)yes->cross_layers,
+                   s->region_negative != NULL ? "region_negative" : "negative", (int)no.tokens,
+                   (int)no.cross_layers);
+}
+
+static weft_status read_regions(const weft_run *r, wf_call *call, half halves[2], weft_error *err)
+{
+    const weft_step *s = call->step;
+    int32_t regions = wf_plan_regions(r->memory.plan);
+    size_t want = (size_t)regions * (size_t)wf_run_networks(&r->memory)->streams;
+    const struct { const char *name; const weft_text *list; size_t count; bool needed; } all[2] = {
+        { "region_text", s->region_text, s->region_text_count, regions > 0 },
+        { "region_negative", s->region_negative, s->region_negative_count, false },
+    };
+
+    for (int i = 0; i < 2; i++) {
+        if (all[i].list == NULL && !all[i].needed) continue;
+        if (all[i].list == NULL || regions == 0 || all[i].count != want)
+            return wf_fail(err, WEFT_E_ARG,
+                           "step.%s has %zu texts, wanted %zu: the streams of the plan's %d region%s",
+                           all[i].name, all[i].list == NULL ? 0 : all[i].count, want, (int)regions,
+                           regions == 1 ? "" : "s");
+    }
+    if (s->region_negative != NULL && s->negative == NULL)
+        return wf_fail(err, WEFT_E_ARG, "step.region_negative is given, but step.negative is NULL");
+    for (int32_t i = 0; i < regions; i++) {
+        weft_text yes;
+        WF_TRY(read_region(&yes, &halves[WF_CONDITIONAL].region[i], r, s->region_text, i,
+                           "region_text", err));
+        call->region[i].tokens = yes.tokens;
+        call->region[i].cross_layers = yes.cross_layers;
+        if (s->negative != NULL)
+            WF_TRY(read_region_half(r, call, &halves[WF_UNCONDITIONAL], i, &yes, err));
+    }
     return WEFT_OK;
 }
 
@@ -482,6 +599,7 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     call.row = row;
     call.base = phase->base;
     WF_TRY(read_text(r, &call, halves, err));
+    WF_TRY(read_regions(r, &call, halves, err));
     WF_TRY(read_time_ids(r, &s, halves, err));
 
     choose_reuse(r, &call);
@@ -497,8 +615,11 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     r->exec.lines = phase->lines + row->at;
     r->exec.patches = phase->patched_count;
     r->exec.vectors = phase->vectors;
-    r->exec.masks = r->memory.masks.of;
+    r->exec.masks = wf_plan_masked(r->memory.plan) ? r->memory.masks.of : NULL;
     r->exec.branch = r->memory.branch;
+    for (int32_t i = 0, n = wf_plan_regions(r->memory.plan); n > 0 && i <= n; i++)
+        wf_plan_region_cells(r->memory.plan, phase, row, i - 1,
+                             r->memory.region_cells + (size_t)i * r->memory.region_stride);
     wf_step_forward(r, &r->exec, &r->memory, &call);
     weft_status st = r->watch.found ? find_cause(r, &call, err) : WEFT_OK;
     weft_status end = wf_run_end(r, st == WEFT_OK ? err : NULL);

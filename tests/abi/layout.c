@@ -102,6 +102,10 @@ static void structs(void)
     F(weft_add_options, role); F(weft_add_options, reserved0);
     F(weft_add_options, reserved1);
 
+    S(weft_region);
+    F(weft_region, struct_size); F(weft_region, flags); F(weft_region, mask); F(weft_region, adapter);
+    F(weft_region, reserved0);
+
     S(weft_switch_options);
     F(weft_switch_options, struct_size); F(weft_switch_options, flags); F(weft_switch_options, period);
     F(weft_switch_options, reserved0); F(weft_switch_options, order);
@@ -122,6 +126,10 @@ static void structs(void)
     F(weft_subbands_options, struct_size); F(weft_subbands_options, flags);
     F(weft_subbands_options, levels); F(weft_subbands_options, keep);
     F(weft_subbands_options, sharpness); F(weft_subbands_options, reserved0);
+
+    S(weft_blend_options);
+    F(weft_blend_options, struct_size); F(weft_blend_options, flags); F(weft_blend_options, start);
+    F(weft_blend_options, reserved0);
 
     S(weft_klora_options);
     F(weft_klora_options, struct_size); F(weft_klora_options, flags); F(weft_klora_options, pattern);
@@ -267,7 +275,8 @@ static void structs(void)
     F(weft_step, negative_time_ids_len); F(weft_step, out); F(weft_step, out_len);
     F(weft_step, stamp); F(weft_step, timestep); F(weft_step, guidance);
     F(weft_step, guidance_rescale); F(weft_step, guidance_embed); F(weft_step, call);
-    F(weft_step, reserved0);
+    F(weft_step, reserved0); F(weft_step, region_text); F(weft_step, region_text_count);
+    F(weft_step, region_negative); F(weft_step, region_negative_count);
 
     S(weft_noise_options);
     F(weft_noise_options, struct_size); F(weft_noise_options, flags);
@@ -320,6 +329,7 @@ static void constants(void)
     C(WEFT_PHASE_AT); C(WEFT_CELL_NUMBER);
     C(WEFT_CURVE_HOLD); C(WEFT_CURVE_LINEAR); C(WEFT_CURVE_COSINE); C(WEFT_CURVE_AT_SHARE);
     C(WEFT_MASK_TEXT); C(WEFT_MASK_ADD); C(WEFT_CELL_VECTOR); C(WEFT_CELL_MASK);
+    C(WEFT_REGION_ADAPTER); C(WEFT_REGION_ISOLATED);
     C(WEFT_ADD_PARTIAL); C(WEFT_ADD_SHARE); C(WEFT_ADD_PEFT_DORA); C(WEFT_ADD_REPLACE);
     C(WEFT_SWITCH_OFFICIAL_OFFSET); C(WEFT_SWITCH_SHARES);
     C(WEFT_LORATORIO_BASE); C(WEFT_SUBBANDS_SHARPNESS);

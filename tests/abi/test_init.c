@@ -76,9 +76,9 @@ END_TEST
 /* What the library has is what its registries hold: a new family, dialect or method is also asked for by name. */
 START_TEST(features_are_those_of_the_registries)
 {
-    const wf_method *const   methods[] = { &wf_method_merge, &wf_method_switch, &wf_method_composite,
-                                           &wf_method_klora, &wf_method_zip, &wf_method_blora,
-                                           &wf_method_loratorio, &wf_method_subbands };
+#define METHOD(name) &wf_method_##name,
+    const wf_method *const   methods[] = { WF_METHODS(METHOD) };
+#undef METHOD
     size_t                   count;
     const wf_family *const  *family = wf_families(&count);
 

@@ -103,6 +103,36 @@ draw -p "a zib monster" -a $monster --curve 0.0=0,0.5=1 --curve-shape hold -o "$
 that "a curve is another image" test "$(cksum <"$tmp/curve.png")" != "$(cksum <"$tmp/none.png")"
 draw -p "a zib monster" -a $monster --region "$tmp/none.png" -o "$tmp/region.png" --no-parameters
 that "a region is another image" test "$(cksum <"$tmp/region.png")" != "$(cksum <"$tmp/none.png")"
+draw -p "a zib monster" -a $monster --region "$tmp/none.png" --compose blend -o "$tmp/blend.png" --no-parameters
+that "blend is another image" test "$(cksum <"$tmp/blend.png")" != "$(cksum <"$tmp/region.png")"
+draw -p "a zib monster" -a $monster --region "$tmp/none.png" --compose blend --start 99 --text-plan none -o "$tmp/blend.png" --no-parameters
+that "a blend that never starts is the base model" cmp "$tmp/none.png" "$tmp/blend.png"
+# One pixel, white and black.
+printf '\211\120\116\107\015\012\032\012\000\000\000\015\111\110\104\122\000\000\000\001\000\000\000\001\010\000\000\000\000\072\176\233\125\000\000\000\012\111\104\101\124\170\234\143\370\017\000\001\001\001\000\261\070\366\024\000\000\000\000\111\105\116\104\256\102\140\202' >"$tmp/white.png"
+printf '\211\120\116\107\015\012\032\012\000\000\000\015\111\110\104\122\000\000\000\001\000\000\000\001\010\000\000\000\000\072\176\233\125\000\000\000\012\111\104\101\124\170\234\143\140\000\000\000\002\000\001\110\257\244\161\000\000\000\000\111\105\116\104\256\102\140\202' >"$tmp/black.png"
+draw -p "a red circle" --region "$tmp/white.png:a zib monster" -o "$tmp/part.png" --no-parameters
+that "a prompt everywhere is the prompt" cmp "$tmp/none.png" "$tmp/part.png"
+draw -p "a zib monster" --region "$tmp/black.png:a red circle" -o "$tmp/part.png" --no-parameters
+that "a prompt nowhere is none" cmp "$tmp/none.png" "$tmp/part.png"
+draw -p "a zib monster" -a $monster -o "$tmp/acts.png" --no-parameters
+draw -p "a zib monster" -a $monster --region "$tmp/white.png:a zib monster" -o "$tmp/part.png" --no-parameters
+that "everywhere with its prompt an adapter is the adapter" cmp "$tmp/acts.png" "$tmp/part.png"
+parts="--region $tmp/none.png:square -a $monster --region $tmp/curve.png:zib"
+draw -p "a red circle" $parts -o "$tmp/two.png"
+that "regions in the parameters" hold "$tmp/two.png" "Regions: \"$tmp/none.png: square, $tmp/curve.png for $monster: zib\""
+draw -p "a red circle" $parts --isolate -o "$tmp/apart.png"
+that "isolated in the parameters" hold "$tmp/apart.png" ", Isolated"
+parts="--region $tmp/white.png:a -a $monster --region $tmp/white.png:b"
+prints '^regions with prompts of their own' "$weft" explain $model $parts
+prints '100.0 % of the image, where A acts.*; isolated' "$weft" explain $model $parts --isolate
+refuses 2 'it has no prompt' "$weft" generate $model -p x --region "$tmp/white.png"
+refuses 2 'names no file' "$weft" generate $model -p x --region :x
+refuses 2 'already' "$weft" generate $model -p x -a $monster --region "$tmp/white.png" --region "$tmp/white.png:x"
+refuses 2 'needs two regions' "$weft" generate $model -p x -a $monster --region "$tmp/white.png" --isolate
+refuses 2 'stands in for prompts' "$weft" generate $model --conditioning "$tmp/base.safetensors" --region "$tmp/white.png:x"
+refuses 1 'nowhere.png' "$weft" generate $model -p x --region "$tmp/nowhere.png:x"
+refuses 1 'none of 1 adapters has a mask' "$weft" generate $model -p x -a $monster --compose blend
+refuses 2 'is of blend' "$weft" generate $model -p x -a $monster --start 3
 refuses 2 'not like 0=0,8=1' "$weft" generate $model -p x -a $monster --curve 1
 refuses 2 'one or the other' "$weft" generate $model -p x -a $monster --curve 0=1,0.5=2
 refuses 1 'goes forwards' "$weft" generate $model -p x -a $monster --curve 3=1,2=2

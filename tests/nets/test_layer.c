@@ -402,6 +402,42 @@ static float *run_attention(const wf_attention *a, const wf_kernels *k, int32_t 
     return o;
 }
 
+/* Pixels of group 1, of group 2, and of none, so that a whole tile of keys is hidden from group 2: each
+ * query attends to those that it may see, put together by hand. */
+START_TEST(groups_do_not_see_each_other)
+{
+    enum { N = 2, HEADS = 2, D = 8, WIDTH = HEADS * D, L = 1100 };
+    static int32_t group[L];
+    float *q = bench_floats(N * L * WIDTH, 1), *k = bench_floats(N * L * WIDTH, 2), *v = bench_floats(N * L * WIDTH, 3);
+    float *some[2] = { malloc(sizeof(float) * L * WIDTH), malloc(sizeof(float) * L * WIDTH) };
+    double *want = malloc(sizeof(double) * N * L * WIDTH);
+
+    for (int i = 0; i < L; i++) group[i] = i < 600 ? 1 : i < 1000 ? 2 : 0;
+    for (int own = 0; own <= 2; own++)
+        for (int s = 0; s < N; s++) {
+            attention seen = { .n = 1, .heads = HEADS, .d = D, .lq = 1 };
+            for (int i = 0; i < L; i++) {
+                if (own > 0 && group[i] > 0 && group[i] != own) continue;
+                memcpy(some[0] + seen.lk * WIDTH, k + (s * L + i) * WIDTH, WIDTH * sizeof(float));
+                memcpy(some[1] + seen.lk++ * WIDTH, v + (s * L + i) * WIDTH, WIDTH * sizeof(float));
+            }
+            for (int i = 0; i < L; i++)
+                for (int h = 0; h < HEADS && group[i] == own; h++) {
+                    int at = (s * L + i) * WIDTH + h * D;
+                    attend_row(&seen, want + at, q + at, some[0] + h * D, some[1] + h * D, 0);
+                }
+        }
+    for (size_t t = 0; t < table_count; t++) {
+        wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = L, .q = q, .keys = &(wf_keys){ k, v, L },
+                           .segments = 1, .group = group };
+        float *o = run_attention(&a, tables[t], 2);
+        close_to("groups", o, want, N * L * WIDTH, 3e-6);
+        free(o);
+    }
+    free(q), free(k), free(v), free(some[0]), free(some[1]), free(want);
+}
+END_TEST
+
 /* Keys cut into segments are the keys: bit for bit if every cut is at a tile's border. */
 START_TEST(segments_of_keys_are_their_sum)
 {
@@ -685,6 +721,7 @@ int main(void)
     tcase_add_loop_test(c, attention_is_softmax, 0, (int)WF_LEN(attentions));
     tcase_add_test(c, segments_of_keys_are_their_sum);
     tcase_add_test(c, attention_takes_a_bias);
+    tcase_add_test(c, groups_do_not_see_each_other);
     tcase_add_test(c, norms);
     tcase_add_test(c, moving_rows);
     tcase_add_test(c, a_stop_ends_it);

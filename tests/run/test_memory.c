@@ -168,11 +168,50 @@ static int try_encode(void)
     return st == WEFT_OK;
 }
 
+/* A plan with a mask and two regions, its copy, and a run on that. */
+static weft_status make_regions(weft_plan **p, weft_plan **copy, weft_run **r)
+{
+    static const float values[4] = { 0, 1, 1, 0.5f };
+    weft_mask m = WEFT_MASK_INIT;
+    weft_region region = WEFT_REGION_INIT;
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    weft_status st;
+    m.values = values;
+    m.len = 4;
+    m.width = m.height = 2;
+    o.allocator = &counted;
+    region.mask = &m;
+    if ((st = weft_plan_create(model, &o, p, &golden_err)) != WEFT_OK) return st;
+    if ((st = weft_plan_add(*p, content, 0.8f, NULL, &golden_err)) != WEFT_OK) return st;
+    if ((st = weft_plan_set_mask(*p, 0, &m, &golden_err)) != WEFT_OK) return st;
+    if ((st = weft_plan_add_region(*p, &region, &golden_err)) != WEFT_OK) return st;
+    region.mask = NULL;
+    region.flags = WEFT_REGION_ADAPTER;
+    if ((st = weft_plan_add_region(*p, &region, &golden_err)) != WEFT_OK) return st;
+    if ((st = weft_plan_blend(*p, NULL, &golden_err)) != WEFT_OK) return st;
+    if ((st = weft_plan_copy(*p, copy, &golden_err)) != WEFT_OK) return st;
+    if ((st = weft_plan_seal(*copy, 2, &golden_err)) != WEFT_OK) return st;
+    return make_run(&counted, *copy, r);
+}
+
+static int try_regions(void)
+{
+    weft_plan *p = NULL, *copy = NULL;
+    weft_run *r = NULL;
+    weft_status st = make_regions(&p, &copy, &r);
+    ck_assert_msg(st == WEFT_OK || st == WEFT_E_NOMEM, "%s: %s", weft_status_name(st), golden_err.text);
+    weft_run_free(r);
+    weft_plan_free(copy);
+    weft_plan_free(p);
+    return st == WEFT_OK;
+}
+
 static const struct { const char *name; attempt f; } attempts[] = {
     { "opening a model", try_model }, { "opening a diffusers adapter", try_adapter },
     { "opening a kohya adapter", try_kohya }, { "opening a PEFT folder", try_peft }, { "a report", try_report },
     { "a plan", try_plan }, { "a K-LoRA plan", try_klora }, { "a run", try_run },
     { "a run with merged copies", try_run_merged }, { "a run that keeps features", try_run_cached }, { "a prompt", try_encode },
+    { "regions", try_regions },
 };
 
 START_TEST(every_allocation_may_fail)

@@ -34,7 +34,7 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
 }
 
 /* 1 where both are zero: nothing differs. */
-static double cosine(const float *a, const float *b, const wf_region *k)
+static double cosine(const float *a, const float *b, const wf_rect *k)
 {
     double ab = 0, aa = 0, bb = 0;
 
@@ -59,7 +59,7 @@ static double softmin(double score, double best, double temperature)
 
 /* The weights of a patch; base: the base's share of it, the last weight. */
 static void weigh(double *weight, const wf_combine *x, const float *share,
-                  const weft_loratorio_options *o, double base, const wf_region *k)
+                  const weft_loratorio_options *o, double base, const wf_rect *k)
 {
     double score[WF_ADAPTERS_MAX];
 
@@ -81,7 +81,7 @@ void wf_loratorio_combine(const wf_combine *x, const float *share,
     for (int32_t n = 0; n < x->n; n++)
         for (int32_t top = 0; top < x->h; top += o->patch)
             for (int32_t left = 0; left < x->w; left += o->patch) {
-                wf_region k = { (size_t)n * (size_t)x->c * plane + (size_t)top * across + (size_t)left,
+                wf_rect k = { (size_t)n * (size_t)x->c * plane + (size_t)top * across + (size_t)left,
                                 plane, across, x->c, WF_MIN(o->patch, x->h - top),
                                 WF_MIN(o->patch, x->w - left) };
                 weigh(weight, x, share, o, base, &k);

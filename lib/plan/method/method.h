@@ -15,7 +15,7 @@
 
 /* Every method, X(name). */
 #define WF_METHODS(X) \
-    X(merge) X(switch) X(composite) X(klora) X(zip) X(blora) X(loratorio) X(subbands)
+    X(merge) X(switch) X(composite) X(klora) X(zip) X(blora) X(blend) X(loratorio) X(subbands)
 
 struct wf_method {
     const char *name;
@@ -43,6 +43,7 @@ struct wf_method {
 
     /* How the branches' predictions become one. NULL: the first branch's prediction. */
     void (*combine)(const weft_plan *p, const wf_sheet *s, const wf_combine *x);
+    bool masks_predictions; /* combine reads the masks: cells have none */
     bool needs_base;   /* combine wants the prediction without adapters: one evaluation more */
     /* Floats of scratch that combine wants for predictions of this many values. NULL: none. */
     size_t (*scratch)(const weft_plan *p, const wf_sheet *s, size_t values);
@@ -89,10 +90,10 @@ typedef double wf_weight_fn(double score, double best, double parameter);
 void    wf_weights_of(double *weight, const double *score, const float *share, int32_t n,
                       int32_t keep, wf_weight_fn *rule, double parameter);
 /* A part of an image: h rows of w values, `across` apart, in each of c planes, `plane` apart. */
-typedef struct wf_region { size_t first, plane, across; int32_t c, h, w; } wf_region;
+typedef struct wf_rect { size_t first, plane, across; int32_t c, h, w; } wf_rect;
 /* There, out = sum of weight[i] * from[i]; n at most WF_ADAPTERS_MAX + 1. */
 void    wf_mix(float *out, const float *const *from, const double *weight, int32_t n,
-               const wf_region *k);
+               const wf_rect *k);
 
 /* ---- rules by themselves, for tests ---------------------------------------------------------- */
 
@@ -117,6 +118,9 @@ int32_t wf_switch_turn(int32_t call, const int32_t *calls, int32_t turns, bool o
 /* W-Switch: calls [turns] of a cycle in proportion to the shares, by largest remainder, the earlier
  * turn where remainders are equal. */
 void wf_switch_divide(int32_t *calls, const double *share, int32_t turns, int64_t cycle);
+/* Blend: out[c plane] of one pixel, from preds[0] without masks and preds[1 ..] with m[0 ..]. */
+void wf_blend_pixel(float *out, const float *const *preds, const float *m, int32_t masks,
+                    size_t channels, size_t plane);
 /* ZipLoRA in closed form: the coefficients m and n of a column with these shares of the content's
  * and the style's squares. */
 void wf_zip_columns(double a, double b, double lambda, double *m, double *n);

@@ -83,20 +83,20 @@ void wf_subbands_join(float *v, int32_t h, int32_t w, int32_t levels, float *tem
 }
 
 /* The bands of a level, 0 right, 1 lower left, 2 lower right; and 3, the sums of the last level. */
-static wf_region band_of(const wf_combine *x, int32_t level, int32_t which)
+static wf_rect band_of(const wf_combine *x, int32_t level, int32_t which)
 {
     int32_t h = x->h, w = x->w;
 
     for (int32_t l = 0; l < level; l++) h = (h + 1) / 2, w = (w + 1) / 2;
     int32_t low_h = (h + 1) / 2, low_w = (w + 1) / 2;
     bool    down = which == 1 || which == 2, right = which == 0 || which == 2;
-    return (wf_region){ (size_t)(down ? low_h : 0) * (size_t)x->w + (size_t)(right ? low_w : 0),
+    return (wf_rect){ (size_t)(down ? low_h : 0) * (size_t)x->w + (size_t)(right ? low_w : 0),
                         (size_t)x->h * (size_t)x->w, (size_t)x->w, x->c,
                         down ? h - low_h : low_h, right ? w - low_w : low_w };
 }
 
 /* The size of what a band holds: the root of the mean square. */
-static double size_of(const float *v, const wf_region *k)
+static double size_of(const float *v, const wf_rect *k)
 {
     double sum = 0, n = (double)k->c * k->h * k->w;
 
@@ -142,7 +142,7 @@ static void combine_sample(const wf_combine *x, const float *share, const weft_s
     }
     for (int32_t l = 0; l < o->levels; l++)
         for (int32_t which = 0; which < (l + 1 == o->levels ? 4 : 3); which++) {
-            wf_region k = band_of(x, l, which);
+            wf_rect k = band_of(x, l, which);
             for (int32_t b = 0; b < x->branches; b++)
                 score[b] = size_of(d + (size_t)b * sample, &k);
             wf_weights_of(weight, score, share, x->branches, o->keep, power, o->sharpness);

@@ -71,7 +71,7 @@ void wf_weights_of(double *weight, const double *score, const float *share, int3
 }
 
 void wf_mix(float *out, const float *const *from, const double *weight, int32_t n,
-            const wf_region *k)
+            const wf_rect *k)
 {
     double term[WF_ADAPTERS_MAX + 1];
 

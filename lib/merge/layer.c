@@ -399,7 +399,7 @@ static weft_status merge_and_factor(work *w, wf_merged_layer *r)
 {
     bool             stack = (w->method->kind == WEFT_MERGE_SUM || w->method->stack != NULL) &&
                  (w->o->flags & WEFT_MERGE_DOUBLE_SCALE) == 0 && all_pairs(w);
-    wf_merged_layer  pairs = { NULL };
+    wf_merged_layer  pairs = { 0 };
     wf_merge_factors f;
     float           *D;
 
@@ -466,7 +466,7 @@ weft_status wf_merge_one_layer(const wf_merge_method *method, const weft_merge_o
                       .err = err };
     weft_status st = WEFT_OK;
 
-    *out = (wf_merged_layer){ NULL };
+    *out = (wf_merged_layer){ 0 };
     w.tensor = wf_bag_take(bag, 2 * n, sizeof *w.tensor);
     w.weight = wf_bag_take(bag, n, sizeof *w.weight);
     w.source = wf_bag_take(bag, n, sizeof *w.source);

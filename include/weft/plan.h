@@ -211,8 +211,9 @@ WEFT_API weft_status weft_plan_replace(weft_plan *plan, int32_t index, weft_adap
                                        float weight, const weft_add_options *options,
                                        weft_error *err);
 /**
- * Take adapter `index` out of a plan that is not sealed; those after it move up by one. Tokens of a
- * concept stay.
+ * Take adapter `index` out of a plan that is not sealed; those after it move up by one, and regions
+ * follow them. Options that name adapters by number (balance, the turns of switch) keep their
+ * numbers: set them again. Tokens of a concept stay.
  *
  * @return WEFT_E_STATE (sealed), WEFT_E_ARG
  * @since 0.2
@@ -350,7 +351,7 @@ WEFT_API weft_status weft_plan_remove_region(weft_plan *plan, int32_t index, wef
  * The blocks of a UNet are BASE (the text encoders), IN00 and on, MID, OUT00 and on, as LDM numbers
  * them: 26 in SD1.x and SD2.x, 20 in SDXL. Layers outside of them have factor 1.
  *
- * @param text  NULL: 1 everywhere again. Else, separated by commas, first one of
+ * @param text  NULL: 1 everywhere again. Else, not empty, separated by commas, first one of
  *                numbers    one for each block; or one for BASE and for each block with attention
  *                           (17 in SD1.x, 12 in SDXL), and the others have 0
  *                a preset   NONE, ALL, INS, IND, INALL, MIDD, OUTD, OUTS, OUTALL (docs/methods.md),
@@ -455,7 +456,8 @@ enum weft_composite_flag {
      * up. At call n of N one of k adapters is dominant, number floor(n k / N), and computes in
      * full. The others do so in every c1-th call of the first half and every c2-th of the second,
      * and in between only the outermost level. A run computes in full where it does not come from
-     * the call before.
+     * the call before. So the calls of one image follow one another on such a run: two images in
+     * turns, or one begun at the call where another was given up, would take each other's features.
      */
     WEFT_COMPOSITE_CACHED          = 1u << 2
 };

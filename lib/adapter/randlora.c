@@ -282,7 +282,7 @@ static weft_status write_peft(const wf_peft_writer *w)
     wf_peft_common(w, "init_weights");
     wf_peft_value(w, "r", one->rank);
     wf_peft_value(w, "randlora_alpha", wf_peft_alpha_of(w, at));
-    wf_peft_value(w, "projection_prng_key", (double)extra->seed);
+    wf_peft_integer(w, "projection_prng_key", extra->seed);
     wf_peft_bool(w, "save_projection", !lacks(one));
     wf_peft_bool(w, "sparse", extra->sparse == 1);
     wf_peft_bool(w, "very_sparse", extra->sparse == 2);

@@ -473,11 +473,13 @@ weft_status wf_merge_one_layer(const wf_merge_method *method, const weft_merge_o
     if (w.tensor == NULL || w.weight == NULL || w.source == NULL)
         return wf_nomem(err, n * sizeof *w.tensor, "a layer's adapters");
     for (int32_t i = 0; i < parts; i++) w.source[i] = part[i].source;
+    WF_TRY(wf_blas_hold(1, err));
     wf_blas_begin();
     if (l->kind != WEFT_LAYER_NORM) st = merge_magnitudes(&w, out);
     if (st == WEFT_OK) st = merge_weights(&w, out);
     if (st == WEFT_OK) st = merge_biases(&w, out);
     if (st == WEFT_OK) st = drop_zeros(&w, out);
     wf_blas_end();
+    wf_blas_let_go(1);
     return st;
 }

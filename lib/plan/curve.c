@@ -28,6 +28,19 @@ static double between(const point *a, const point *b, double x)
     return a->value + (b->value - a->value) * u;
 }
 
+void wf_curve_explain(const wf_blob *blob, wf_text *out)
+{
+    const curve   *c = blob->data;
+    wf_number_text at, value;
+
+    wf_text_add(out, "      curve ");
+    for (size_t i = 0; i < c->count && i < 8; i++)
+        wf_text_add(out, "%s%s: %s", i > 0 ? ", " : "", wf_number(&at, c->points[i].at),
+                    wf_number(&value, c->points[i].value));
+    wf_text_add(out, "%s at %s\n", c->count > 8 ? ", ..." : "",
+                c->share ? "shares of the calls" : "calls");
+}
+
 double wf_curve_at(const wf_blob *blob, int32_t call, int32_t calls)
 {
     const curve *c = blob != NULL ? blob->data : NULL;
@@ -50,6 +63,9 @@ static weft_status read_point(point *to, const weft_curve_point *given, size_t i
     if (given->shape < WEFT_CURVE_HOLD || given->shape > WEFT_CURVE_COSINE)
         return wf_fail(err, WEFT_E_ARG, "point %zu of a curve: shape is %d, not one of WEFT_CURVE_*",
                        i, (int)given->shape);
+    if (given->reserved0 != 0)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "point %zu of a curve: reserved0 is %d, must be zero",
+                       i, (int)given->reserved0);
     if (!isfinite(given->value) || fabs(given->value) > (double)FLT_MAX)
         return wf_fail(err, WEFT_E_ARG, "point %zu of a curve: the value is not a finite number", i);
     if (!(given->at >= 0 && given->at <= most))

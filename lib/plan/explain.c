@@ -71,6 +71,10 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
         if (there[i] && e->text_weight[i] != in_text)
             wf_text_add(out, "      weight %s in text encoder %d\n",
                         wf_number(&text_weight, e->text_weight[i]), (int)i + 1);
+    if (e->curve != NULL) wf_curve_explain(e->curve, out);
+    if (e->mask != NULL)
+        wf_text_add(out, "      in a mask of %d x %d\n", (int)wf_plan_mask_of(p, a)->w,
+                    (int)wf_plan_mask_of(p, a)->h);
     if (e->weight == 0) wf_text_add(out, "      of weight 0: the UNet is left as it is\n");
 }
 

@@ -179,6 +179,7 @@ int32_t wf_plan_role(const weft_plan *p, int32_t adapter);
 
 /* ---- curve.c, mask.c, blocks.c --------------------------------------------------------------- */
 
+void   wf_curve_explain(const wf_blob *curve, wf_text *out);
 /* The curve's value at a call of the plan's; NULL: 1. */
 double wf_curve_at(const wf_blob *curve, int32_t call, int32_t calls);
 /* The factor of a layer; NULL: 1. The text as it was given; NULL: "". What it comes to, in a
@@ -273,8 +274,8 @@ const char *wf_plan_role_name(const weft_plan *p, int32_t adapter);
 
 /* ---- save_model.c ---------------------------------------------------------------------------- */
 
-/* Is it a sealed plan with one phase, one branch, no mask, and the same coefficients in every
- * call? */
+/* Is it a sealed plan with one phase, one branch that counts in full, no mask or region, and the
+ * same coefficients in every call? */
 weft_status wf_plan_must_be_fixed(const weft_plan *p, const char *what, weft_error *err);
 
 /* ---- tokens.c -------------------------------------------------------------------------------- */

@@ -105,6 +105,10 @@ static weft_status check(const weft_plan *p, const weft_region *o, weft_error *e
                        of_adapter ? "weft_region: it has an adapter and a mask, but where an "
                                     "adapter acts is said by the adapter's own mask"
                                   : "weft_region: it has neither an adapter nor a mask");
+    if (!of_adapter && o->adapter != 0)
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_region: adapter is %d, but flags has no WEFT_REGION_ADAPTER",
+                       (int)o->adapter);
     if (!of_adapter) return WEFT_OK;
     if (o->adapter < 0 || o->adapter >= p->adapters)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_add_region: adapter %d of %d", (int)o->adapter,

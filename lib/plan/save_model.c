@@ -274,6 +274,12 @@ weft_status wf_plan_must_be_fixed(const weft_plan *p, const char *what, weft_err
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "%s: %s has %d branches, and weights hold one",
                        what, phase->method->title, wf_plan_evaluations(p));
+    float weight = 1, divisor = 1;
+    WF_TRY(weft_plan_branch_weight(p, 0, 0, &weight, &divisor, err));
+    if (weight != divisor)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: %s multiplies the prediction, and weights cannot", what,
+                       phase->method->title);
     if (p->regions > 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "%s: the plan has %d regions, and weights have no place "

@@ -140,6 +140,11 @@ static weft_status add_branch(row_set *set, const weft_plan *p, const wf_sheet *
     for (size_t i = from; i < end; i++) {
         size_t  k = listed ? set->by_adapter[i] : i;
         wf_cell c = cell_of(p, s, call, branch, &s->slot[k]);
+        if (!isfinite(c.number))
+            return wf_fail(err, WEFT_E_UNSUPPORTED,
+                           "adapter %s: its weight and what multiplies it are more than a float "
+                           "holds",
+                           wf_plan_adapter_name(p, s->slot[k].adapter));
         if (c.number != 0) set->entry[set->used++] = (entry){ branch, (uint32_t)k, c };
     }
     return WEFT_OK;

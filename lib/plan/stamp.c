@@ -106,15 +106,20 @@ static bool weighs_text(const wf_entry *e)
     return false;
 }
 
+/* Blocks that leave the text encoders alone leave the stamp alone. */
 static uint64_t mix_blocks(uint64_t h, const wf_blob *blocks, const weft_model *m)
 {
     size_t          count;
     const wf_layer *layers = wf_model_layers(m, &count);
+    uint64_t        mixed = h;
+    bool            any = false;
 
-    for (size_t l = 0; l < count; l++)
-        if (wf_component_encoder(layers[l].component) >= 0)
-            h = mix_float(h, wf_blocks_at(blocks, layers[l].id));
-    return h;
+    for (size_t l = 0; l < count; l++) {
+        if (wf_component_encoder(layers[l].component) < 0) continue;
+        any = any || wf_blocks_at(blocks, layers[l].id) != 1;
+        mixed = mix_float(mixed, wf_blocks_at(blocks, layers[l].id));
+    }
+    return any ? mixed : h;
 }
 
 uint64_t wf_plan_text_stamp(const weft_plan *p)

@@ -380,6 +380,7 @@ static weft_status run_passes(weft_run *r, const weft_encode *e, layout *l, weft
     r->exec.deltas = r->memory.text.deltas;
     r->exec.slots = sheet->slots;
     r->exec.masks = NULL;
+    r->exec.vectors = NULL;
     r->exec.cells = wf_sheet_cells(sheet, &sheet->row[0]);
     r->exec.lines = NULL;
     if ((e->flags & WEFT_ENCODE_ADAPTER) != 0) {

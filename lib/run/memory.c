@@ -269,6 +269,7 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
     if (keeps(r, b)) b->bytes += wf_run_kept_bytes(r, b, *kept_floats);
     e.sizes = NULL;
     e.masks = NULL;
+    e.vectors = NULL;
     e.deltas = b->text.deltas;
     e.slots = wf_plan_text_sheet(b->plan)->slots;
     if (p->encoders > 0) {

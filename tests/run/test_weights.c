@@ -191,11 +191,45 @@ START_TEST(a_wrong_curve_is_refused)
     p[0] = point(0, 1, 3);
     refused(WEFT_E_ARG, "WEFT_CURVE_", weft_plan_set_curve(plan, 0, 0, p, 1, &golden_err));
     p[0] = point(0, 1, WEFT_CURVE_HOLD);
+    p[0].reserved0 = 1;
+    refused(WEFT_E_UNSUPPORTED, "reserved0 is 1", weft_plan_set_curve(plan, 0, 0, p, 1, &golden_err));
+    p[0] = point(0, 1, WEFT_CURVE_HOLD);
     p[1].struct_size += 8;
     refused(WEFT_E_ARG, "the first has", weft_plan_set_curve(plan, 0, 0, p, 2, &golden_err));
     ck_assert_ptr_null(plan->entry[0].curve);
     must(weft_plan_seal(plan, 3, &golden_err));
     refused(WEFT_E_STATE, "sealed", weft_plan_set_curve(plan, 0, 0, p, 1, &golden_err));
+    weft_plan_free(plan);
+}
+END_TEST
+
+/* What multiplies a weight may take it past a float, and is refused before it meets a layer. */
+START_TEST(a_weight_beyond_floats_is_refused)
+{
+    weft_plan *plan = plan_of(content, 3e38f, NULL, 0);
+    const weft_curve_point p = point(0, 10, WEFT_CURVE_HOLD);
+
+    must(weft_plan_set_curve(plan, 0, 0, &p, 1, &golden_err));
+    refused(WEFT_E_UNSUPPORTED, "more than a float", weft_plan_seal(plan, 2, &golden_err));
+    weft_plan_free(plan);
+}
+END_TEST
+
+/* What an image was made with is said. */
+START_TEST(the_report_has_curves_and_masks)
+{
+    weft_plan *plan = plan_of(content, 1, NULL, 0);
+    const weft_curve_point p[] = { point(0, 0.5, WEFT_CURVE_LINEAR), point(6, 2, WEFT_CURVE_HOLD) };
+    weft_mask m = mask_of(1);
+    char text[8192];
+    size_t needed;
+
+    must(weft_plan_set_curve(plan, 0, 0, p, 2, &golden_err));
+    must(weft_plan_set_mask(plan, 0, &m, &golden_err));
+    must(weft_plan_seal(plan, 8, &golden_err));
+    must(weft_plan_text(plan, text, sizeof text, &needed, &golden_err));
+    ck_assert_ptr_nonnull(strstr(text, "curve 0: 0.5, 6: 2 at calls"));
+    ck_assert_ptr_nonnull(strstr(text, "in a mask of 8 x 6"));
     weft_plan_free(plan);
 }
 END_TEST
@@ -332,6 +366,8 @@ int main(void)
     tcase_add_test(c, a_curve_has_the_values_of_its_formulas);
     tcase_add_test(c, a_curve_runs_over_the_whole_plan);
     tcase_add_test(c, a_wrong_curve_is_refused);
+    tcase_add_test(c, a_weight_beyond_floats_is_refused);
+    tcase_add_test(c, the_report_has_curves_and_masks);
     tcase_add_test(c, a_full_mask_is_none_and_an_empty_one_is_the_base);
     tcase_add_test(c, parts_make_the_whole);
     tcase_add_test(c, a_wrong_mask_is_refused);

@@ -306,9 +306,10 @@ static const sums *sums_of(const wf_sheet *s, size_t layer)
 static weft_status balance(state *f, const weft_plan *p, wf_table *t, const wf_sheet *sheet,
                            size_t count, weft_error *err)
 {
-    double *own = wf_zalloc(&p->alloc, 2 * count, sizeof *own), *other = own + count;
+    double *own = wf_zalloc(&p->alloc, 2 * count, sizeof *own), *other;
 
     if (own == NULL) return wf_nomem(err, 2 * count * sizeof *own, "the balance of adapters");
+    other = own + count;
     for (int32_t a = 0; a < p->adapters; a++) {
         size_t n = 0;
         for (size_t l = 0; l < count; l++) {

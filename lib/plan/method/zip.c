@@ -191,8 +191,8 @@ static weft_status measure_layers(const weft_plan *p, const state *f, learnt *m,
     float *D = wf_zalloc(&p->alloc, most, sizeof *D);
     if (D == NULL) return wf_nomem(err, most * sizeof *D, "a layer's difference");
     for (size_t i = 0; i < layers && st == WEFT_OK; i++) {
-        double *square = m->square + m->first[i];
         if (m->first[i] == SIZE_MAX) continue;
+        double *square = m->square + m->first[i];
         st = tell(p, done++, f->shared, err);
         if (st == WEFT_OK) st = measure(p, f->content, &l[i], D, square, err);
         if (st == WEFT_OK)

@@ -223,7 +223,7 @@ static int has_file(const char *folder, const char *name)
 }
 
 /* A file that is none of what weft knows: why not, and what is in it. */
-static int inspect_tensors(const settings *s, char *no_adapter, const char *no_tokens, char *no_model)
+static int inspect_tensors(const settings *s, char *no_adapter, char *no_tokens, char *no_model)
 {
     weft_tensors_options how = WEFT_TENSORS_OPTIONS_INIT;
     const char *path = s->target;
@@ -233,7 +233,7 @@ static int inspect_tensors(const settings *s, char *no_adapter, const char *no_t
     must(weft_tensors_open(path, &how, &file, &err));
     size_t count = weft_tensors_count(file);
     printf("%s\n  tensors   %zu, which weft has no use for:\n", path, count);
-    if (strcmp(no_tokens, no_adapter) != 0) printf("    no tokens: %s\n", no_tokens);
+    if (strcmp(no_tokens, no_adapter) != 0) printf("    no tokens: %s\n", in_tool_words(no_tokens));
     printf("    not an adapter: %s\n", in_tool_words(no_adapter));
     printf("    not a model: %s\n", in_tool_words(no_model));
     for (size_t i = 0; i < count && i < 8; i++) {
@@ -271,6 +271,7 @@ int inspect(settings *s)
     weft_status no_tokens = weft_concept_open(s->target, &words, &concept, &why[1]);
     if (no_tokens == WEFT_OK) must(weft_concept_info_get(concept, &tokens, &err));
     if (adapter == NULL && concept == NULL) {
+        if (strstr(why[0].text, "nothing says its")) fail("%s", in_tool_words(why[0].text));
         if (weft_model_open(s->target, &s->open, &model, &why[2]) != WEFT_OK)
             return inspect_tensors(s, why[0].text, why[1].text, why[2].text);
         weft_model_free(model);

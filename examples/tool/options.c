@@ -62,6 +62,7 @@ typedef struct row {
     const char *help;
     size_t      field;                               /* in what `about` says                              */
     double      low, high;                           /* of numbers                                        */
+    int         not_zero;
     uint32_t    bit;                                 /* of a BIT, and of a value that a flag must announce */
     size_t      flags;                               /* where that bit goes                               */
     int         about;                               /* OF_*                                              */
@@ -207,9 +208,9 @@ static const row rows[] = {
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PEFT_DORA) },
 
     { FLOAT, PLANNED, 0, "--adapter-alpha", "X", "its alpha, where nothing in its file says one",
-      .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.alpha), ANY_FLOAT },
+      .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.alpha), ANY_FLOAT, .not_zero = 1 },
     { FLOAT, PLANNED, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
-      .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT },
+      .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT, .not_zero = 1 },
 
     { HEADING, PLANNED, .name = "How adapters combine" },
     { BIT, DRAWING, 0, "--isolate", NULL, "in self-attention no region sees another", SETS(flags, ISOLATE) },
@@ -409,9 +410,9 @@ static const row rows[] = {
     { BIT, INSPECT, 'k', "--keys", NULL, "list every module with rank, alpha and shape", SETS(flags, KEYS) },
 
     { FLOAT, INSPECT | CONVERT, 0, "--adapter-alpha", "X", "the adapter's alpha, where nothing in its file says one",
-      IN(opening.alpha), ANY_FLOAT },
+      IN(opening.alpha), ANY_FLOAT, .not_zero = 1 },
     { FLOAT, INSPECT | CONVERT, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
-      IN(opening.scale), ANY_FLOAT },
+      IN(opening.scale), ANY_FLOAT, .not_zero = 1 },
 
     { HEADING, ALL, .name = "The model" },
     { STRING, ALL, 0, "--variant", "NAME", "of the model's weight files, as in fp16 (the plain file)",
@@ -642,7 +643,8 @@ static void parse_sampler(settings *s, const char *name, const char *value)
     if (named.kind == 0) misuse("%s: '%s' is a schedule: give it to --schedule", name, value);
     s->sampling.kind = named.kind;
     s->sampling.solver_type = named.solver_type;
-    if (named.sigma_schedule != WEFT_SCHEDULE_DEFAULT) s->sampling.sigma_schedule = named.sigma_schedule;
+    if (named.sigma_schedule != WEFT_SCHEDULE_DEFAULT && !was_given("--schedule")) /* which says more */
+        s->sampling.sigma_schedule = named.sigma_schedule;
 }
 
 static void parse_schedule(settings *s, const char *name, const char *value)
@@ -705,7 +707,10 @@ static void set(settings *s, const row *o, const char *value)
     switch (o->kind) {
     case INT32:  *(int32_t *)(void *)field = (int32_t)whole_number(o->name, value, o->low, o->high); break;
     case INT64:  *(int64_t *)(void *)field = (int64_t)whole_number(o->name, value, o->low, o->high); break;
-    case FLOAT:  *(float *)(void *)field = (float)number(o->name, value, o->low, o->high); break;
+    case FLOAT:
+        *(float *)(void *)field = (float)number(o->name, value, o->low, o->high);
+        if (o->not_zero && *(float *)(void *)field == 0) misuse("%s: 0 leaves nothing of the adapter", o->name);
+        break;
     case DOUBLE: *(double *)(void *)field = number(o->name, value, o->low, o->high); break;
     case STRING: *(const char **)(void *)field = value; break;
     case WORD:   parse_word((int32_t *)(void *)field, o, value); break;
@@ -798,6 +803,8 @@ static void refuse_idle_options(const settings *s)
         if (s->adapters[i].is_concept && (s->adapters[i].opening.alpha != 0 || s->adapters[i].opening.scale != 0))
             misuse("%s is for an --adapter, and before it stands a --concept",
                    s->adapters[i].opening.alpha != 0 ? "--adapter-alpha" : "--adapter-scale");
+    if (s->open.flags & WEFT_OPEN_EPSILON && s->open.flags & WEFT_OPEN_V)
+        misuse("--epsilon and --v-prediction: a model predicts one or the other");
     if (was_given("--measure") && !was_given("--cached")) misuse("--measure is of --cached");
     if ((s->flags & ISOLATE) && s->region_count < 2) misuse("--isolate needs two regions, and there are %zu", s->region_count);
     uint32_t traits = weft_sampler_traits(s->sampling.kind);

@@ -68,6 +68,7 @@ typedef struct wf_dialect {
     bool             underscore; /* names stay with underscores until a model says what they mean */
     bool             peft;       /* tensors mean what PEFT means by them (wf_module.peft)         */
     bool             unscaled;   /* it has no alpha: factors are multiplied as they are           */
+    bool             rank_is_alpha; /* a file without alpha means the rank: nothing is unsaid     */
 
     /* For a form in which keys alone say nothing: is the whole file of it? Not 0 if so, and then
      * read_listed() is given that number and reads every key. Both NULL: the dialect has no such

@@ -59,4 +59,5 @@ static const wf_rename renames[] = {
 const wf_dialect wf_dialect_diffusers_old = {
     .name = "diffusers-old", .title = "diffusers", .whole_kind = "ZipLoRA", .prefixes = prefixes,
     .endings = { endings }, .renames = renames, .config = WF_CONFIG_METADATA,
+    .rank_is_alpha = true,
 };

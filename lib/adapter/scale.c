@@ -209,7 +209,7 @@ weft_status wf_scale_settle(wf_scaling *at, wf_module *m, const wf_draft *draft,
         return refuse(m, at, config != NULL, err);
     } else if (!known) {
         m->alpha_source = WEFT_ALPHA_UNSAID;
-        if (at->unsaid++ == 0) at->first_unsaid = m;
+        if (!draft->dialect->rank_is_alpha && at->unsaid++ == 0) at->first_unsaid = m;
     }
     float size = fabsf(m->scale);
     if ((size > most_scale || size < least_scale) && at->odd++ == 0) at->first_odd = m;

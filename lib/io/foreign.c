@@ -49,16 +49,18 @@ static bool begins(const uint8_t *data, size_t size, const char *word)
     return true;
 }
 
-/* The first line's beginning, if the file begins as a text does; else it is empty. */
+/* What a text begins with, its white space as single spaces; empty if the file is no text. */
 static void first_words(char *buf, size_t cap, const uint8_t *data, size_t size)
 {
-    size_t n = 0;
+    size_t n = 0, i = 0;
 
-    while (n < size && n + 1 < cap && data[n] >= ' ' && data[n] < 0x7f) {
-        buf[n] = (char)data[n];
-        n++;
+    for (; i < size && n + 1 < cap; i++) {
+        bool space = is_space(data[i]);
+        if (!space && (data[i] < ' ' || data[i] >= 0x7f)) break;
+        if (!space || (n > 0 && buf[n - 1] != ' ')) buf[n++] = space ? ' ' : (char)data[i];
     }
-    if (n < 8 || (n < size && n + 1 < cap && !is_space(data[n]))) n = 0;
+    if (i < 8 || (i < size && n + 1 < cap)) n = 0;
+    if (n > 0 && buf[n - 1] == ' ') n--;
     buf[n] = '\0';
 }
 
@@ -69,6 +71,7 @@ static const char *name_of(const uint8_t *data, size_t size)
         if (size >= f->at + f->length && memcmp(data + f->at, f->bytes, f->length) == 0)
             return f->is;
     }
+    if (size >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0) data += 3, size -= 3;
     while (size > 0 && is_space(*data)) data++, size--;
     if (begins(data, size, "<!doctype") || begins(data, size, "<html"))
         return "a web page, perhaps one to sign in: download the file itself";
@@ -86,7 +89,7 @@ weft_status wf_say_foreign(weft_status st, const uint8_t *data, size_t size, con
         return wf_fail(err, st, "%s: not %s: it is %s", what, wanted, is);
     first_words(words, sizeof words, data, size);
     if (words[0] == '\0') return st;
-    return wf_fail(err, st, "%s: not %s: it is text that begins \"%s\": an error in place of a "
-                            "download?",
+    return wf_fail(err, st, "%s: not %s: it is text that begins \"%s\"; perhaps an error in place "
+                            "of a download",
                    what, wanted, words);
 }

@@ -47,6 +47,12 @@ static bool spelled(char *buf, const char *dir, const char *stem, const char *va
     return fits && wf_path_exists(buf);
 }
 
+static bool ends_in(const char *path, const char *end)
+{
+    size_t n = strlen(path), e = strlen(end);
+    return n >= e && strcmp(path + n - e, end) == 0;
+}
+
 /* The weights of a component: the variant that was asked for, else the first there is. */
 static weft_status find_weights(const weft_model_options *o, const char *dir, const stem *c,
                                 char *buf, bool *sharded, weft_error *err)
@@ -72,7 +78,9 @@ static weft_status find_weights(const weft_model_options *o, const char *dir, co
                 return WEFT_OK;
             }
     if (o->variant == NULL)
-        return wf_fail(err, WEFT_E_IO, "%s: no weights, wanted %s.safetensors", dir, c->plain);
+        return wf_fail(err, WEFT_E_IO, "%s: no weights, wanted %s.safetensors%s", dir, c->plain,
+                       c == stem_of(WEFT_COMPONENT_VAE) && ends_in(dir, "/vae")
+                           ? "; another VAE is given with weft_model_options.vae" : "");
     return wf_fail(err, WEFT_E_IO, "%s: no %s.%s.safetensors for the variant that was asked for",
                    dir, c->plain, o->variant);
 }
@@ -193,6 +201,18 @@ static weft_status describe_parts(const weft_model *m, const char *dir, const js
     return WEFT_OK;
 }
 
+/* Another file in its place would be read as a scheduler of which every setting is absent. */
+static weft_status check_scheduler(const char *path, const json_t *config, weft_error *err)
+{
+    const char *name = json_string_value(json_object_get(config, "_class_name"));
+
+    if (name != NULL && strstr(name, "Scheduler") != NULL) return WEFT_OK;
+    return wf_fail(err, WEFT_E_FORMAT,
+                   "%s: not a scheduler's configuration: _class_name is %s, wanted such as "
+                   "\"DDIMScheduler\"",
+                   path, name != NULL ? name : "absent");
+}
+
 weft_status wf_gather_descriptions(const weft_model *m, const char *dir, wf_gathered *s,
                                    weft_error *err)
 {
@@ -212,7 +232,8 @@ weft_status wf_gather_descriptions(const weft_model *m, const char *dir, wf_gath
     }
     if (!has(dir, "scheduler", "scheduler_config.json")) return WEFT_OK;
     WF_TRY(path_to(path, dir, "scheduler", "scheduler_config.json", err));
-    return wf_json_load(&s->scheduler, path, &m->alloc, err);
+    WF_TRY(wf_json_load(&s->scheduler, path, &m->alloc, err));
+    return check_scheduler(path, s->scheduler, err);
 }
 
 weft_status wf_gather_folder(weft_model *m, const weft_model_options *o, wf_gathered *s,

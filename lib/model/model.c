@@ -137,7 +137,7 @@ static weft_status need_one(const weft_model *m, const wf_text_encoder *t, weft_
 weft_status wf_model_need_tokenizer(const weft_model *m, weft_error *err)
 {
     if (m->networks.encoders == 0)
-        return wf_fail(err, WEFT_E_STATE, "%s has no text encoder: give the conditioning itself",
+        return wf_fail(err, WEFT_E_STATE, "%s has no text encoder: the conditioning must be given in place of a prompt",
                        m->path);
     for (int32_t i = 0; i < m->networks.encoders; i++)
         WF_TRY(need_one(m, &m->networks.encoder[i], err));

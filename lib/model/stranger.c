@@ -45,6 +45,8 @@ static const row wholes[] = {
     { "vision_model.*,visual.*", "of an image encoder, not of a model that draws" },
     { "down_blocks.*,mid_block.*,up_blocks.*,conv_norm_out.*",
       "of a diffusers UNet, one part of a model: open the folder that has model_index.json" },
+    { "encoder.block.*,decoder.block.*,shared.weight",
+      "of a T5 text encoder (FLUX, SD3), which this version does not run" },
     { "text_model.*,encoder.layers.*",
       "of a text encoder, one part of a model: open the folder that has model_index.json" },
     { "decoder.*,encoder.*,first_stage_model.*",

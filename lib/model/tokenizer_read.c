@@ -664,6 +664,10 @@ static weft_status read_all(reading *r)
     if (r->pad != NULL) pad = r->pad;
     if ((st = token_text(r, "unk_token", eos, &unknown)) != WEFT_OK) return st;
 
+    if (r->merges_len > 8 && (r->merges[0] == '<' || memcmp(r->merges, "version ", 8) == 0))
+        return wf_say_foreign(wf_fail(r->err, WEFT_E_FORMAT, "%s: not merges.txt", r->where),
+                              (const uint8_t *)r->merges, r->merges_len, "merges.txt", r->where,
+                              r->err);
     if ((st = count_merges(r, &count, &bytes)) != WEFT_OK) return st;
     st = r->vocab != NULL ? read_vocabulary(r) : derive_vocabulary(r, count, bytes, bos, eos);
     if (st != WEFT_OK) return st;

@@ -38,8 +38,17 @@ of_file data 'is the file cut short?'
 for file in lfs:LFS page:'web page' jpeg:JPEG webp:WebP; do
     refuses 1 "not a PNG: it is a.*${file#*:}" "$weft" generate $model -p x -i "$tmp/${file%%:*}"
 done
+printf '\357\273\277<!doctype html>\n<html></html>' >"$tmp/marked"
+printf '{\n  "error": "Entry not found"\n}\n' >"$tmp/lines"
+of_file marked 'a web page'
+of_file lines 'begins "{ "error": "Entry not found" }"'
 cp -r $model "$tmp/model"
-for file in unet/config.json model_index.json tokenizer/vocab.json scheduler/scheduler_config.json; do
+cp $model/unet/config.json "$tmp/model/scheduler/scheduler_config.json"
+refuses 1 "not a scheduler's configuration: _class_name is UNet2DConditionModel" "$weft" generate "$tmp/model" -p x
+cp "$tmp/answer" "$tmp/model/scheduler/scheduler_config.json"
+refuses 1 "not a scheduler's configuration: _class_name is absent" "$weft" generate "$tmp/model" -p x
+cp $model/scheduler/scheduler_config.json "$tmp/model/scheduler/scheduler_config.json"
+for file in unet/config.json model_index.json tokenizer/vocab.json tokenizer/merges.txt scheduler/scheduler_config.json; do
     cp "$tmp/lfs" "$tmp/model/$file"
     refuses 1 "$(basename $file).*a Git LFS pointer" "$weft" generate "$tmp/model" -p x
     cp $model/$file "$tmp/model/$file"
@@ -80,14 +89,34 @@ image_proj.latents IP-Adapter
 down_blocks.0.motion_modules.0.proj_in.weight video
 double_blocks.0.img_attn.qkv.weight FLUX
 vision_model.embeddings.class_embedding image.encoder
+encoder.block.0.layer.0.SelfAttention.q.weight T5
 model.0.sub.1.conv.weight upscaler
 NAMES
 
+# The adapter of a folder, moved alone: one line, whoever is asked.
+cp $model/adapters/rocket/unet/adapter_model.safetensors "$tmp/alone.safetensors" 2>/dev/null ||
+    cp $model/adapters/rocket/adapter_model.safetensors "$tmp/alone.safetensors"
+refuses 1 'nothing says its alpha.* give --adapter-alpha' "$weft" inspect "$tmp/alone.safetensors"
+refuses 2 '0 leaves nothing' "$weft" generate $model -p x -a "$tmp/alone.safetensors" --adapter-scale 0
+that "old diffusers' files need no alpha" draw -p x -a $model/adapters/mosaic.safetensors -o "$tmp/x.png"
+that "and nothing is said" test ! -s "$tmp/err"
+refuses 2 'one or the other' "$weft" generate $model -p x --epsilon --v-prediction
+
+for order in "--schedule exponential --sampler Euler_Karras" "--sampler Euler_Karras --schedule exponential"; do
+    draw -p x $order -o "$tmp/x.png" --steps 3 && cp "$tmp/x.png" "$tmp/$(echo "$order" | cut -c3-5).png"
+done
+that "--schedule says more than a sampler's name" cmp "$tmp/sch.png" "$tmp/sam.png"
+
 # ---- a model without a VAE
+
 
 tr '\n' ' ' <$model/model_index.json | sed 's/"vae": *\[[^]]*\]/"vae": [null, null]/' \
     >"$tmp/model/model_index.json"
-rm -r "$tmp/model/vae"
+mv "$tmp/model/vae" "$tmp/vae"
+cp "$tmp/model/model_index.json" "$tmp/index"
+cp $model/model_index.json "$tmp/model/model_index.json"
+refuses 1 'no weights.* given with --vae' "$weft" generate "$tmp/model" -p x
+cp "$tmp/index" "$tmp/model/model_index.json"
 refuses 1 'no VAE.* give one with --vae' "$weft" generate "$tmp/model" -p x
 that "with one" "$weft" generate "$tmp/model" --vae $model/vae $few -p "a red circle" -o "$tmp/x.png"
 draw -p "a red circle" -o "$tmp/y.png"

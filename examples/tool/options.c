@@ -111,6 +111,7 @@ static void parse_adapter(settings *s, const char *name, const char *value);
 static void parse_concept(settings *s, const char *name, const char *value);
 static void parse_curve(settings *s, const char *name, const char *value);
 static void parse_region(settings *s, const char *name, const char *value);
+static int was_given(const char *name);
 static void parse_sampler(settings *s, const char *name, const char *value);
 static void parse_schedule(settings *s, const char *name, const char *value);
 static void parse_sigmas(settings *s, const char *name, const char *value);

@@ -477,7 +477,7 @@ START_TEST(a_model_keeps_its_trained_betas)
     weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
     weft_sampler        *s;
     weft_status          st;
-    weft_model          *m = open_with("{\"trained_betas\": [0.125, 0.25, 0.5], \"num_train_timesteps\": 3}", &st);
+    weft_model          *m = open_with("{\"_class_name\": \"DDIMScheduler\", \"trained_betas\": [0.125, 0.25, 0.5], \"num_train_timesteps\": 3}", &st);
 
     ck_assert_msg(st == WEFT_OK, "%s", err.text);
     o.steps = 2;
@@ -491,7 +491,7 @@ START_TEST(a_model_keeps_its_trained_betas)
     ck_assert_double_eq(wf_vp_alpha(s, 2), 0.328125);
     weft_sampler_free(s);
 
-    m = open_with("{\"trained_betas\": [0.125, \"x\"]}", &st);
+    m = open_with("{\"_class_name\": \"DDIMScheduler\", \"trained_betas\": [0.125, \"x\"]}", &st);
     ck_assert_msg(st == WEFT_OK, "%s", err.text);
     ck_assert_int_eq(weft_sampler_options_from_model(m, &o, &err), WEFT_E_FORMAT);
     ck_assert_ptr_nonnull(strstr(err.text, "trained_betas is not a list of numbers"));

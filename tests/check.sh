@@ -17,14 +17,39 @@ export B WEFT_TESTS CK_DEFAULT_TIMEOUT CK_VERBOSITY ASAN_OPTIONS UBSAN_OPTIONS T
 unset MAKEFLAGS MAKELEVEL MFLAGS 2>/dev/null
 
 passed=0 failed=0 skipped=0
-mkdir -p "$B"
-log=$B/check.log
+work=$B/check
+rm -rf "$work"
+mkdir -p "$work"
 
+# run NUMBER COMMAND: its output into a file, then its status and its seconds into another.
+run='start=$(date +%s)
+     timeout "${CHECK_TIMEOUT:-900}" sh -c "$2" >"$0/$1.log" 2>&1 </dev/null
+     echo "$? $(($(date +%s) - start))" >"$0/$1.new" && mv "$0/$1.new" "$0/$1.done"'
+
+is_program() { case $1 in */test_* | */fuzz_*) true ;; *) false ;; esac; }
+
+# Programs run beside each other, one for each processor. Scripts look at the machine and at what is built: they run
+# alone, after the programs.
+number=0
 for command in "$@"; do
-    start=$(date +%s)
-    timeout "${CHECK_TIMEOUT:-900}" sh -c "$command" >"$log" 2>&1 </dev/null
-    status=$?
-    seconds=$(($(date +%s) - start))
+    number=$((number + 1))
+    if is_program "$command"; then printf '%s\0%s\0' $number "$command"; fi
+done >"$work/programs"
+xargs -0 -r -n 2 -P "${CHECK_JOBS:-$(nproc)}" sh -c "$run" "$work" <"$work/programs" &
+programs=$!
+
+number=0
+for command in "$@"; do
+    number=$((number + 1)) log=$work/$number.log
+    if is_program "$command"; then
+        while [ ! -e "$work/$number.done" ] && kill -0 $programs 2>/dev/null; do sleep 0.1; done
+    else
+        wait $programs
+        sh -c "$run" "$work" $number "$command"
+    fi
+    status=1 seconds=0
+    [ ! -e "$work/$number.done" ] || read -r status seconds <"$work/$number.done"
+    [ -e "$log" ] || echo "it did not run" >"$log"
 
     # "100%: Checks: 12, Failures: 0, Errors: 0", once for each suite that was run.
     set_counts=$(awk '/^[0-9]+%: Checks: [0-9]+, Failures: [0-9]+, Errors: [0-9]+/ {
@@ -58,7 +83,7 @@ COUNTS
         { grep '^SKIP' "$log" || cat "$log"; } | sed 's/^/        /'
     fi
 done
-rm -f "$log"
+rm -rf "$work"
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]

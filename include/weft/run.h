@@ -262,9 +262,16 @@ typedef struct weft_step {
     size_t           region_text_count;
     const weft_text *region_negative;  /* of the unconditional half; NULL: `negative` for all */
     size_t           region_negative_count;
+    const weft_text *image;            /* [image prompts of the plan] their rows, of all samples or
+                                          one block for each, the same in every branch; tokens 0:
+                                          as many as the plan has room for */
+    size_t           image_count;
+    const weft_text *image_negative;   /* of the unconditional half; with `negative`, needed */
+    size_t           image_negative_count;
 } weft_step;
 #define WEFT_STEP_INIT \
-    { sizeof(weft_step), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(weft_step), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+      0, 0, 0, 0 }
 /** The function twin of WEFT_STEP_INIT. @since 0.1 */
 WEFT_API void weft_step_init(weft_step *step, size_t size);
 

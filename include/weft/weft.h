@@ -17,6 +17,7 @@
 #include "conflicts.h"
 #include "text.h"
 #include "run.h"
+#include "image_prompt.h"
 #include "sampler.h"
 #include "image.h"
 

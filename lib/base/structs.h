@@ -60,6 +60,12 @@
     X(weft_ids,               WEFT_IDS_INIT,               reserved0)               \
     X(weft_encode,            WEFT_ENCODE_INIT,            stamp)                   \
     X(weft_step,              WEFT_STEP_INIT,              reserved0)               \
+    X(weft_image_options,     WEFT_IMAGE_OPTIONS_INIT,     log_user)                \
+    X(weft_image_encoder_info, WEFT_IMAGE_ENCODER_INFO_INIT, parameters)            \
+    X(weft_image_adapter_info, WEFT_IMAGE_ADAPTER_INFO_INIT, name)                  \
+    X(weft_image_prompt_options, WEFT_IMAGE_PROMPT_OPTIONS_INIT, reserved0)         \
+    X(weft_image_prompt_info, WEFT_IMAGE_PROMPT_INFO_INIT, masked)                  \
+    X(weft_image_encode,      WEFT_IMAGE_ENCODE_INIT,      len)                     \
     X(weft_noise_options,     WEFT_NOISE_OPTIONS_INIT,     reserved0)               \
     X(weft_sampler_options,   WEFT_SAMPLER_OPTIONS_INIT,   sigmas_len)
 

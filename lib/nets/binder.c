@@ -64,18 +64,23 @@ static weft_status want(wf_binder *b, const wf_tensor **out, const char *name, c
     return WEFT_OK;
 }
 
-/* A small vector, widened and kept with the model. */
-static weft_status want_vector(wf_binder *b, const float **out, const char *name, int32_t n,
-                               weft_error *err)
+weft_status wf_bind_values(wf_binder *b, const float **out, const char *name, const int64_t *shape,
+                           int32_t rank, weft_error *err)
 {
     const wf_tensor *t;
-    weft_status st = want(b, &t, name, (int64_t[]){ n }, 1, err);
+    weft_status st = want(b, &t, name, shape, rank, err);
     if (st != WEFT_OK) return st;
     void *v;
     WF_TRY(wf_derived_take(b->derived, &v, t->count, sizeof **out, name, err));
     wf_widen_any(v, t->data, t->dtype, t->count);
     *out = v;
     return WEFT_OK;
+}
+
+static weft_status want_vector(wf_binder *b, const float **out, const char *name, int32_t n,
+                               weft_error *err)
+{
+    return wf_bind_values(b, out, name, (int64_t[]){ n }, 1, err);
 }
 
 /* Room in the table for one more layer. */
@@ -153,6 +158,26 @@ weft_status wf_bind_conv(wf_binder *b, const wf_layer **out, const char *prefix,
     return want_layer(b, out, prefix, name, &like, true, err);
 }
 
+weft_status wf_bind_windows(wf_binder *b, const wf_layer **out, const char *prefix,
+                            const char *name, int32_t outs, int32_t ins, int32_t size,
+                            weft_error *err)
+{
+    const wf_layer like = { .kind = WEFT_LAYER_LINEAR, .out = outs, .in = ins * size * size,
+                            .kernel = 1, .stride = 1 };
+    const int64_t shape[4] = { outs, ins, size, size };
+    char full[NAME];
+    const wf_tensor *t;
+    wf_layer *l;
+
+    WF_TRY(join(full, b, prefix, name, ".weight", err));
+    WF_TRY(want(b, &t, full, shape, 4, err));
+    WF_TRY(has_room(b, err));
+    WF_TRY(name_layer(b, &l, &like, t, prefix, name, err));
+    (*b->layer_count)++;
+    *out = l;
+    return WEFT_OK;
+}
+
 weft_status wf_bind_norm(wf_binder *b, wf_norm *out, const char *prefix, const char *name,
                          int32_t channels, int32_t groups, float eps, weft_error *err)
 {
@@ -197,7 +222,8 @@ wf_layer *wf_bind_last(wf_binder *b)
 static bool known_buffer(const char *name)
 {
     static const char *const buffers[] = { "embeddings.position_ids",
-                                           "text_model.embeddings.position_ids", "logit_scale" };
+                                           "text_model.embeddings.position_ids",
+                                           "vision_model.embeddings.position_ids", "logit_scale" };
     for (size_t i = 0; i < WF_LEN(buffers); i++)
         if (strcmp(name, buffers[i]) == 0) return true;
     return false;

@@ -420,6 +420,33 @@ weft_status wf_config_clip(wf_clip_config *c, const json_t *json, bool projectio
     return WEFT_OK;
 }
 
+weft_status wf_config_clip_vision(wf_clip_vision_config *c, const json_t *json, const char *path,
+                                  weft_error *err)
+{
+    double eps;
+
+    memset(c, 0, sizeof *c);
+    WF_TRY(wf_keys_check(wf_clip_vision_keys, json, path, err));
+    WF_TRY(get_int(&c->hidden, json, "hidden_size", 768, 1, MAX_WIDTH, path, err));
+    WF_TRY(get_int(&c->layers, json, "num_hidden_layers", 12, 1, 128, path, err));
+    WF_TRY(get_int(&c->heads, json, "num_attention_heads", 12, 1, MAX_WIDTH, path, err));
+    WF_TRY(get_int(&c->intermediate, json, "intermediate_size", 3072, 1, MAX_WIDTH, path, err));
+    WF_TRY(get_int(&c->image, json, "image_size", 224, 1, 4096, path, err));
+    WF_TRY(get_int(&c->patch, json, "patch_size", 32, 1, 1024, path, err));
+    WF_TRY(get_int(&c->projection, json, "projection_dim", 512, 1, MAX_WIDTH, path, err));
+    WF_TRY(get_float(&eps, json, "layer_norm_eps", 1e-5, 0, 1, path, err));
+    c->eps = (float)eps;
+    WF_TRY(get_clip_act(&c->act, json, path, err));
+    if (c->hidden % c->heads != 0)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %d heads do not divide hidden_size %d", path,
+                       c->heads, c->hidden);
+    if (c->image < c->patch || c->image / c->patch > 256)
+        return wf_fail(err, WEFT_E_FORMAT,
+                       "%s: image_size %d and patch_size %d, wanted 1 to 256 patches a side", path,
+                       c->image, c->patch);
+    return WEFT_OK;
+}
+
 /* ---- VAE ------------------------------------------------------------------------------------- */
 
 weft_status wf_config_vae(wf_vae_config *c, const json_t *json, const char *path, weft_error *err)

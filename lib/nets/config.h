@@ -3,6 +3,7 @@
 #define WF_NETS_CONFIG_H
 
 #include "nets/clip.h"
+#include "nets/clip_vision.h"
 #include "nets/unet.h"
 #include "nets/vae.h"
 
@@ -14,6 +15,8 @@ weft_status wf_config_time_ids(wf_unet_config *c, int32_t time_ids, const char *
                                weft_error *err);
 weft_status wf_config_clip(wf_clip_config *c, const json_t *json, bool projection, const char *path,
                            weft_error *err);
+weft_status wf_config_clip_vision(wf_clip_vision_config *c, const json_t *json, const char *path,
+                                  weft_error *err);
 weft_status wf_config_vae(wf_vae_config *c, const json_t *json, const char *path, weft_error *err);
 
 #endif

@@ -10,6 +10,7 @@
 
 enum {
     WF_STREAMS_MAX  = 4, /* streams of text that a denoiser reads */
+    WF_IMAGES_MAX   = 16, /* image prompts */
     WF_TIME_IDS_MAX = 6
 };
 
@@ -43,7 +44,6 @@ typedef struct wf_text_input {
     int32_t             cross_layers; /* as in the facts, or 0: the same rows for every layer */
 } wf_text_input;
 
-
 /* A text for a part of the image. */
 typedef struct wf_region_input {
     wf_text_input  text;     /* of the sequence                                               */
@@ -59,6 +59,30 @@ typedef struct wf_regions {
     const wf_cell         *cells; /* coefficients where layers read the text of the whole     */
 } wf_regions;
 
+/* Keys and values of an image prompt for one cross-attention: linear layers (channels, width)
+ * without a bias, on which no adapter acts. */
+typedef struct wf_image_pair { const wf_layer *k, *v; } wf_image_pair;
+
+/* What an image prompt does at a layer of the model: at a cross-attention's to_k, if at all. */
+typedef struct wf_image_at {
+    wf_image_pair pair;   /* k NULL: nothing */
+    float         factor; /* of its weight; not 0 */
+} wf_image_at;
+
+/* Rows that stand for a picture, seen by every cross-attention beside the text. */
+typedef struct wf_image_input {
+    const float *const *rows;   /* [n] (tokens, width), width that of the sequence       */
+    int32_t             tokens;
+    float               weight; /* of this call                                          */
+    const wf_image_at  *at;     /* [layers of the model]                                 */
+    const wf_mask      *mask;   /* its share of each pixel; NULL: all of every           */
+} wf_image_input;
+
+typedef struct wf_images {
+    int32_t               count;
+    const wf_image_input *of; /* [count] */
+} wf_images;
+
 /* Inputs of one evaluation of n = grid.n samples, each with its own timestep and text. A dry exec
  * reads only the shapes: all pointers may then be NULL. */
 typedef struct wf_denoise_input {
@@ -69,6 +93,7 @@ typedef struct wf_denoise_input {
     const float  *time_ids;             /* (n, facts.time_ids)                        */
     const float  *guidance;             /* (n) scales; read where facts.guidance      */
     const wf_regions *regions;          /* NULL: none                                 */
+    const wf_images  *images;           /* NULL: none                                 */
 } wf_denoise_input;
 
 /* What the rest of the model tells a denoiser whose own configuration leaves something open. */

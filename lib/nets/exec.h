@@ -295,6 +295,14 @@ weft_status wf_bind_norm(wf_binder *b, wf_norm *out, const char *prefix, const c
 /* A table of rows (embedding) widened on use: the tensor itself. */
 weft_status wf_bind_table(wf_binder *b, const wf_tensor **out, const char *prefix, const char *name,
                           int32_t rows, int32_t columns, weft_error *err);
+/* A convolution whose windows lie side by side and cover the image: a linear layer over windows of
+ * (ins, size, size) numbers in that order, without a bias. */
+weft_status wf_bind_windows(wf_binder *b, const wf_layer **out, const char *prefix,
+                            const char *name, int32_t outs, int32_t ins, int32_t size,
+                            weft_error *err);
+/* A small tensor with this whole name, widened and kept with the owner of `derived`. */
+weft_status wf_bind_values(wf_binder *b, const float **out, const char *name, const int64_t *shape,
+                           int32_t rank, weft_error *err);
 /* The last row of the table, to be amended (attention flag, asymmetric padding). */
 wf_layer   *wf_bind_last(wf_binder *b);
 /* Every tensor of the file was asked for, or is a known buffer. */

@@ -88,7 +88,30 @@ const wf_key wf_vae_keys[] = {
     END
 };
 
-/* After the keys of CLIP's own those that every configuration of transformers has, or had. */
+/* What every configuration of transformers has, or had. */
+#define TRANSFORMERS \
+    IDLE("attention_dropout"), IDLE("dropout"), IDLE("initializer_range"), \
+    IDLE("initializer_factor"), IDLE("transformers_version"), IDLE("architectures"), \
+    IDLE("dtype"), IDLE("torch_dtype"), IDLE("output_hidden_states"), \
+    IDLE("output_attentions"), IDLE("return_dict"), IDLE("use_return_dict"), \
+    IDLE("chunk_size_feed_forward"), IDLE("is_encoder_decoder"), IDLE("id2label"), \
+    IDLE("label2id"), IDLE("problem_type"), IDLE("num_labels"), IDLE("attn_implementation"), \
+    IDLE("add_cross_attention"), IDLE("bad_words_ids"), IDLE("begin_suppress_tokens"), \
+    IDLE("cross_attention_hidden_size"), IDLE("decoder_start_token_id"), \
+    IDLE("diversity_penalty"), IDLE("do_sample"), IDLE("early_stopping"), \
+    IDLE("encoder_no_repeat_ngram_size"), IDLE("exponential_decay_length_penalty"), \
+    IDLE("finetuning_task"), IDLE("forced_bos_token_id"), IDLE("forced_eos_token_id"), \
+    IDLE("gradient_checkpointing"), IDLE("is_decoder"), IDLE("length_penalty"), \
+    IDLE("max_length"), IDLE("min_length"), IDLE("no_repeat_ngram_size"), \
+    IDLE("num_beam_groups"), IDLE("num_beams"), IDLE("num_return_sequences"), \
+    IDLE("output_scores"), IDLE("prefix"), IDLE("pruned_heads"), \
+    IDLE("remove_invalid_values"), IDLE("repetition_penalty"), \
+    IDLE("return_dict_in_generate"), IDLE("sep_token_id"), IDLE("suppress_tokens"), \
+    IDLE("task_specific_params"), IDLE("temperature"), IDLE("tf_legacy_loss"), \
+    IDLE("tie_encoder_decoder"), IDLE("tie_word_embeddings"), IDLE("tokenizer_class"), \
+    IDLE("top_k"), IDLE("top_p"), IDLE("torchscript"), IDLE("typical_p"), \
+    IDLE("use_bfloat16"), IDLE("use_cache")
+
 const wf_key wf_clip_keys[] = {
     READ("vocab_size"),
     READ("hidden_size"),
@@ -104,67 +127,24 @@ const wf_key wf_clip_keys[] = {
     ONLY("quantization_config", "null"),
     IDLE("bos_token_id"), /* the tokenizer begins and pads prompts */
     IDLE("pad_token_id"),
-    IDLE("attention_dropout"),
-    IDLE("dropout"),
-    IDLE("initializer_range"),
-    IDLE("initializer_factor"),
-    IDLE("transformers_version"),
-    IDLE("architectures"),
-    IDLE("dtype"),
-    IDLE("torch_dtype"),
-    IDLE("output_hidden_states"),
-    IDLE("output_attentions"),
-    IDLE("return_dict"),
-    IDLE("use_return_dict"),
-    IDLE("chunk_size_feed_forward"),
-    IDLE("is_encoder_decoder"),
-    IDLE("id2label"),
-    IDLE("label2id"),
-    IDLE("problem_type"),
-    IDLE("num_labels"),
-    IDLE("attn_implementation"),
-    IDLE("add_cross_attention"),
-    IDLE("bad_words_ids"),
-    IDLE("begin_suppress_tokens"),
-    IDLE("cross_attention_hidden_size"),
-    IDLE("decoder_start_token_id"),
-    IDLE("diversity_penalty"),
-    IDLE("do_sample"),
-    IDLE("early_stopping"),
-    IDLE("encoder_no_repeat_ngram_size"),
-    IDLE("exponential_decay_length_penalty"),
-    IDLE("finetuning_task"),
-    IDLE("forced_bos_token_id"),
-    IDLE("forced_eos_token_id"),
-    IDLE("gradient_checkpointing"),
-    IDLE("is_decoder"),
-    IDLE("length_penalty"),
-    IDLE("max_length"),
-    IDLE("min_length"),
-    IDLE("no_repeat_ngram_size"),
-    IDLE("num_beam_groups"),
-    IDLE("num_beams"),
-    IDLE("num_return_sequences"),
-    IDLE("output_scores"),
-    IDLE("prefix"),
-    IDLE("pruned_heads"),
-    IDLE("remove_invalid_values"),
-    IDLE("repetition_penalty"),
-    IDLE("return_dict_in_generate"),
-    IDLE("sep_token_id"),
-    IDLE("suppress_tokens"),
-    IDLE("task_specific_params"),
-    IDLE("temperature"),
-    IDLE("tf_legacy_loss"),
-    IDLE("tie_encoder_decoder"),
-    IDLE("tie_word_embeddings"),
-    IDLE("tokenizer_class"),
-    IDLE("top_k"),
-    IDLE("top_p"),
-    IDLE("torchscript"),
-    IDLE("typical_p"),
-    IDLE("use_bfloat16"),
-    IDLE("use_cache"),
+    TRANSFORMERS,
+    END
+};
+
+const wf_key wf_clip_vision_keys[] = {
+    READ("hidden_size"),
+    READ("intermediate_size"),
+    READ("num_hidden_layers"),
+    READ("num_attention_heads"),
+    READ("image_size"),
+    READ("patch_size"),
+    READ("projection_dim"),
+    READ("hidden_act"),
+    READ("layer_norm_eps"),
+    ONLY("num_channels", "3"),
+    ONLY("model_type", "\"clip_vision_model\""),
+    ONLY("quantization_config", "null"),
+    TRANSFORMERS,
     END
 };
 

@@ -20,7 +20,7 @@ typedef struct wf_key {
 } wf_key;
 
 /* Each ends with a row without a name. */
-extern const wf_key wf_unet_keys[], wf_vae_keys[], wf_clip_keys[];
+extern const wf_key wf_unet_keys[], wf_vae_keys[], wf_clip_keys[], wf_clip_vision_keys[];
 
 /* Refuse a value that is not followed, by the key's name with what was found and wanted. An absent
  * key passes. */

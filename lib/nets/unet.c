@@ -416,56 +416,84 @@ static void begin_text(wf_exec *e, context *c, const wf_text_input *in, int32_t 
     gather_text(e, c, 0);
 }
 
+/* (n, tokens, dim) of an image prompt's rows */
+static float *gather_image(wf_exec *e, const wf_image_input *in, int32_t n, int32_t dim)
+{
+    size_t each = (size_t)in->tokens * (size_t)dim;
+    float *rows = wf_take(e, (size_t)n, each);
+
+    for (int32_t s = 0; s < n && !e->dry && !e->stopped; s++)
+        memcpy(rows + (size_t)s * each, in->rows[s], each * sizeof *rows);
+    return rows;
+}
+
 static const float *next_text(const wf_exec *e, context *c)
 {
     if (c->in->cross_layers > 0) gather_text(e, c, c->next++);
     return c->rows;
 }
 
-/* What the attentions of an evaluation see: the text of the whole image, then that of each region. */
+/* What the attentions of an evaluation see: the text of the whole image, then that of each region;
+ * and image prompts. */
 typedef struct sight {
     context           text[1 + WF_REGIONS_MAX];
     const wf_regions *regions; /* NULL: none */
+    float            *images[WF_IMAGES_MAX]; /* (n, tokens, d) */
+    const wf_images  *prompts; /* NULL: none */
 } sight;
 
-/* o = attend(q, k(source), v(source)), under other coefficients for k and v if there are any. */
-static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, wf_grid g,
-                      const float *source, wf_grid from, const wf_cell *cells,
-                      const int32_t *group)
+/* Where keys and values come from. */
+typedef struct source {
+    const wf_layer *k, *v;
+    const float    *rows;
+    wf_grid         g;
+    const wf_cell  *cells;  /* other coefficients than the call's; NULL: those               */
+    bool            alone;  /* the layers are none of the model's: nothing hangs beside them */
+    const int32_t  *group;  /* of pixels that do not see each other; NULL: all do            */
+} source;
+
+/* k and v of the source's rows, under the coefficients that count for it. */
+static void make_keys(wf_exec *e, const source *s, float *k, float *v)
 {
-    int32_t channels = a->q->out, lk = from.h * from.w;
-    size_t mark = wf_arena_mark(&e->arena), keys = wf_rows(from);
-    bool kept = from.domain == WF_DOMAIN_TEXT && e->kept != NULL;
+    const wf_cell *cells = e->cells;
+    const size_t *lines = e->lines;
+    const wf_delta *deltas = e->deltas;
+
+    if (s->cells != NULL) e->cells = s->cells, e->lines = NULL;
+    if (s->alone) e->deltas = NULL;
+    wf_layer_apply(e, s->k, k, s->rows, s->g, false);
+    wf_layer_apply(e, s->v, v, s->rows, s->g, false);
+    e->cells = cells, e->lines = lines, e->deltas = deltas;
+}
+
+/* o = attend(q, k(source), v(source)); o NULL: only keys and values are made, to be kept. */
+static void attend_to(wf_exec *e, int32_t heads, float *o, const float *q, wf_grid g,
+                      const source *s)
+{
+    int32_t channels = s->k->out, lk = s->g.h * s->g.w;
+    size_t mark = wf_arena_mark(&e->arena), keys = wf_rows(s->g);
+    bool kept = s->g.domain == WF_DOMAIN_TEXT && e->kept != NULL;
     float *k = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
     float *v = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
-    const wf_cell *others = e->cells;
-    const size_t *lines = e->lines;
 
     if (kept && e->kept->valid) {
         wf_layer_skip(e);
         wf_layer_skip(e);
     } else {
-        if (cells != NULL) e->cells = cells, e->lines = NULL;
-        wf_layer_apply(e, a->k, k, source, from, false);
-        wf_layer_apply(e, a->v, v, source, from, false);
-        e->cells = others, e->lines = lines;
+        make_keys(e, s, k, v);
     }
-    wf_attend(e, o,
-              &(wf_attention){ .n = g.n,
-                               .heads = a->heads,
-                               .d = channels / a->heads,
-                               .lq = g.h * g.w,
-                               .q = q,
-                               .keys = &(wf_keys){ k, v, lk },
-                               .segments = 1,
-                               .group = group });
+    if (o != NULL || e->dry)
+        wf_attend(e, o, &(wf_attention){ .n = g.n, .heads = heads, .d = channels / heads,
+                                         .lq = g.h * g.w, .q = q,
+                                         .keys = &(wf_keys){ k, v, lk }, .segments = 1,
+                                         .group = s->group });
     wf_arena_release(&e->arena, mark);
 }
 
-/* The share of each pixel that a region has. */
-static const float *share_of(wf_exec *e, const wf_region_input *r, wf_grid g)
+/* The share of each pixel that a region, or an image prompt, has. */
+static const float *share_of(wf_exec *e, const wf_mask *mask, wf_grid g)
 {
-    const float *share = e->dry ? NULL : wf_mask_rows(r->mask, g.h, g.w);
+    const float *share = e->dry ? NULL : wf_mask_rows(mask, g.h, g.w);
     if (share == NULL && !e->dry) e->stopped = e->arena.overflow = true; /* of other sizes */
     return share;
 }
@@ -476,7 +504,7 @@ static void fill_rest(wf_exec *e, float *rest, const wf_regions *r, wf_grid g)
     for (size_t i = 0; i < (size_t)g.h * (size_t)g.w && !e->dry && !e->stopped; i++) {
         double sum = 0;
         for (int32_t k = 0; k < r->count && !e->stopped; k++) {
-            const float *share = share_of(e, &r->at[k], g);
+            const float *share = share_of(e, r->at[k].mask, g);
             if (share != NULL) sum += (double)share[i];
         }
         rest[i] = sum < 1 ? (float)(1 - sum) : 0;
@@ -498,11 +526,18 @@ static const int32_t *group_pixels(wf_exec *e, const wf_regions *r, wf_grid g)
     int32_t *group = (int32_t *)(void *)wf_take(e, pixels, 1);
     if (group != NULL) memset(group, 0, pixels * sizeof *group);
     for (int32_t k = 0; k < r->count && group != NULL; k++) {
-        const float *share = r->at[k].isolated ? share_of(e, &r->at[k], g) : NULL;
+        const float *share = r->at[k].isolated ? share_of(e, r->at[k].mask, g) : NULL;
         for (size_t i = 0; i < pixels && share != NULL; i++)
             if (share[i] > MORE_THAN_HALF) group[i] = 1 + k;
     }
     return group;
+}
+
+static source text_source(wf_exec *e, const attention *a, context *text, int32_t n,
+                          const wf_cell *cells)
+{
+    return (source){ .k = a->k, .v = a->v, .rows = next_text(e, text),
+                     .g = wf_text_grid(n, text->in->tokens), .cells = cells };
 }
 
 /* o = attend to the text of the whole image; under regions each pixel takes the mean of what it
@@ -512,20 +547,46 @@ static void attend_to_texts(wf_exec *e, const attention *a, float *o, const floa
 {
     const wf_regions *r = s->regions;
     size_t mark = wf_arena_mark(&e->arena), channels = (size_t)a->q->out;
+    source whole = text_source(e, a, &s->text[0], g.n, r != NULL ? r->cells : NULL);
 
-    attend_to(e, a, o, q, g, next_text(e, &s->text[0]), wf_text_grid(g.n, s->text[0].in->tokens),
-              r != NULL ? r->cells : NULL, NULL);
+    attend_to(e, a->heads, o, q, g, &whole);
     if (r == NULL) return;
     float *rest = wf_take(e, (size_t)g.h * (size_t)g.w, 1);
     float *own = wf_take(e, wf_rows(g), channels);
     fill_rest(e, rest, r, g);
     wf_weigh_rows(e, o, NULL, rest, g, channels);
     for (int32_t k = 0; k < r->count; k++) {
-        context *text = &s->text[1 + k];
-        attend_to(e, a, own, q, g, next_text(e, text), wf_text_grid(g.n, text->in->tokens),
-                  r->at[k].cells, NULL);
-        wf_weigh_rows(e, o, own, share_of(e, &r->at[k], g), g, channels);
+        source part = text_source(e, a, &s->text[1 + k], g.n, r->at[k].cells);
+        attend_to(e, a->heads, own, q, g, &part);
+        wf_weigh_rows(e, o, own, share_of(e, r->at[k].mask, g), g, channels);
     }
+    wf_arena_release(&e->arena, mark);
+}
+
+/* o += weight attend(q, keys and values of the rows), of one image prompt. One without weight in
+ * this call is passed over, but for what is kept of it. */
+static void attend_to_image(wf_exec *e, const attention *a, float *o, const float *q, wf_grid g,
+                            const wf_image_input *in, const float *rows)
+{
+    const wf_image_at *at = &in->at[a->k->id];
+    float weight = in->weight * at->factor;
+    size_t mark = wf_arena_mark(&e->arena), channels = (size_t)a->q->out,
+           pixels = (size_t)g.h * (size_t)g.w;
+    const source s = { .k = at->pair.k, .v = at->pair.v, .rows = rows,
+                       .g = wf_text_grid(g.n, in->tokens), .alone = true };
+
+    if (weight == 0 && !e->dry) {
+        if (e->kept != NULL) attend_to(e, a->heads, NULL, q, g, &s);
+        else wf_layer_skip(e), wf_layer_skip(e);
+        return;
+    }
+    float *own = wf_take(e, wf_rows(g), channels);
+    float *share = wf_take(e, pixels, 1);
+    attend_to(e, a->heads, own, q, g, &s);
+    const float *mask = in->mask != NULL ? share_of(e, in->mask, g) : NULL;
+    for (size_t i = 0; i < pixels && !e->dry && !e->stopped; i++)
+        share[i] = mask != NULL ? weight * mask[i] : weight;
+    wf_weigh_rows(e, o, own, share, g, channels);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -541,7 +602,12 @@ static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, f
     wf_layer_norm(e, norm, t, x, g);
     wf_layer_apply(e, a->q, q, t, g, false);
     if (cross) attend_to_texts(e, a, o, q, g, s);
-    else attend_to(e, a, o, q, g, t, g, NULL, group_pixels(e, s->regions, g));
+    else attend_to(e, a->heads, o, q, g,
+                   &(source){ .k = a->k, .v = a->v, .rows = t, .g = g,
+                              .group = group_pixels(e, s->regions, g) });
+    for (int32_t i = 0; cross && s->prompts != NULL && i < s->prompts->count; i++)
+        if (s->prompts->of[i].at[a->k->id].pair.k != NULL)
+            attend_to_image(e, a, o, q, g, &s->prompts->of[i], s->images[i]);
     wf_layer_apply(e, a->out, x, o, g, true);
     wf_arena_release(&e->arena, mark);
 }
@@ -644,7 +710,7 @@ static size_t largest(const wf_unet *u, const wf_grid *grids)
 }
 
 /* Between the outermost level on the way down and on the way up nothing is computed: layers and text
- * rows are counted as passed. Each region has keys and values of its own. */
+ * rows are counted as passed. Each region and image prompt has keys and values of its own. */
 static void pass_inner(const wf_unet *u, wf_exec *e, sight *s)
 {
     int32_t last = u->c.levels - 1, regions = s->regions != NULL ? s->regions->count : 0;
@@ -652,6 +718,9 @@ static void pass_inner(const wf_unet *u, wf_exec *e, sight *s)
     int32_t before = count_cross_layers(u) - stage_cross_layers(&u->up[last]);
 
     layers += 2 * regions * (before - stage_cross_layers(&u->down[0]));
+    for (int32_t i = 0; s->prompts != NULL && i < s->prompts->count; i++)
+        for (int32_t l = u->down[0].resample->id; l < u->up[last].resnets[0].conv1->id; l++)
+            layers += s->prompts->of[i].at[l].pair.k != NULL ? 2 : 0;
     for (int32_t l = 0; l < layers; l++) wf_layer_skip(e);
     for (int32_t i = 0; i <= regions; i++) s->text[i].next = before;
 }
@@ -676,10 +745,12 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
     int32_t count = 0, last = c->levels - 1;
     wf_grid g = in->grid, grids[WF_LEVELS];
 
-    sight text = { .regions = in->regions };
+    sight text = { .regions = in->regions, .prompts = in->images };
     begin_text(e, &text.text[0], &in->text[SEQUENCE], g.n, c->cross_dim[0]);
     for (int32_t i = 0; in->regions != NULL && i < in->regions->count; i++)
         begin_text(e, &text.text[1 + i], &in->regions->at[i].text, g.n, c->cross_dim[0]);
+    for (int32_t i = 0; in->images != NULL && i < in->images->count; i++)
+        text.images[i] = gather_image(e, &in->images->of[i], g.n, c->cross_dim[0]);
     float *temb = embed_time(u, e, in);
 
     float *rows = wf_take(e, wf_rows(g), (size_t)c->in_channels);

@@ -405,35 +405,38 @@ void wf_blocks_explain(const weft_plan *p, const wf_blob *blob, wf_text *out)
     wf_text_add(out, "\n");
 }
 
+weft_status wf_blocks_read(wf_blob **out, const weft_plan *plan, const char *text, weft_error *err)
+{
+    size_t      count, length = strlen(text), lists;
+    wf_blob    *blob;
+    weft_status st;
+
+    *out = NULL;
+    (void)wf_model_layers(plan->model, &count);
+    lists = sizeof(blocks) + count * (sizeof(float) + sizeof(int32_t));
+    if (length > TEXT_MAX)
+        return wf_fail(err, WEFT_E_ARG,
+                       "block weights: a text of %zu bytes, at most %d are taken", length, TEXT_MAX);
+    blob = wf_blob_create(&plan->alloc, lists + length + 1);
+    if (blob == NULL) return wf_nomem(err, lists + length + 1, "block weights");
+    blocks *b = blob->data;
+    b->slot = (int32_t *)(void *)(b->factor + count);
+    b->text = memcpy((char *)b + lists, text, length + 1);
+    find_slots(&b->slots, plan->model, wf_model_layers(plan->model, &count), count, b->slot);
+    reader r = reader_of(plan, b);
+    if ((st = read_text(&r, text, err)) == WEFT_OK) *out = blob;
+    else wf_blob_drop(blob);
+    return st;
+}
+
 /* ---- public ---------------------------------------------------------------------------------- */
 
 weft_status weft_plan_set_blocks(weft_plan *plan, int32_t index, const char *text, weft_error *err)
 {
-    wf_blob    *blob = NULL;
-    weft_status st;
-    size_t      count, length, lists;
+    wf_blob *blob = NULL;
 
     WF_TRY(wf_plan_check_index(plan, index, "weft_plan_set_blocks", err));
-    if (text != NULL) {
-        (void)wf_model_layers(plan->model, &count);
-        length = strlen(text);
-        lists = sizeof(blocks) + count * (sizeof(float) + sizeof(int32_t));
-        if (length > TEXT_MAX)
-            return wf_fail(err, WEFT_E_ARG,
-                           "block weights: a text of %zu bytes, at most %d are taken", length,
-                           TEXT_MAX);
-        blob = wf_blob_create(&plan->alloc, lists + length + 1);
-        if (blob == NULL) return wf_nomem(err, lists + length + 1, "block weights");
-        blocks *b = blob->data;
-        b->slot = (int32_t *)(void *)(b->factor + count);
-        b->text = memcpy((char *)b + lists, text, length + 1);
-        find_slots(&b->slots, plan->model, wf_model_layers(plan->model, &count), count, b->slot);
-        reader r = reader_of(plan, b);
-        if ((st = read_text(&r, text, err)) != WEFT_OK) {
-            wf_blob_drop(blob);
-            return st;
-        }
-    }
+    if (text != NULL) WF_TRY(wf_blocks_read(&blob, plan, text, err));
     wf_blob_drop(plan->entry[index].blocks);
     plan->entry[index].blocks = blob;
     return WEFT_OK;

@@ -102,31 +102,36 @@ static weft_status read_points(curve *c, const weft_curve_point *points, size_t 
     return WEFT_OK;
 }
 
-weft_status weft_plan_set_curve(weft_plan *plan, int32_t index, uint32_t flags,
-                                const weft_curve_point *points, size_t count, weft_error *err)
+weft_status wf_curve_read(wf_blob **out, const weft_plan *plan, uint32_t flags,
+                          const weft_curve_point *points, size_t count, weft_error *err)
 {
-    wf_blob    *blob = NULL;
+    wf_blob    *blob;
     weft_status st;
 
-    WF_TRY(wf_plan_check_index(plan, index, "weft_plan_set_curve", err));
+    *out = NULL;
     if ((flags & ~(uint32_t)WEFT_CURVE_AT_SHARE) != 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_plan_set_curve: flags are %u, and not all known",
-                       flags);
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "a curve's flags are %u, and not all known", flags);
     if (count > POINTS_MAX)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "a curve of %zu points, at most %d are taken", count,
                        POINTS_MAX);
-    if (count > 0 && points == NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_plan_set_curve: points is NULL");
-    if (count > 0) {
-        blob = wf_blob_create(&plan->alloc, sizeof(curve) + count * sizeof(point));
-        if (blob == NULL) return wf_nomem(err, count * sizeof(point), "a curve");
-        ((curve *)blob->data)->share = (flags & WEFT_CURVE_AT_SHARE) != 0;
-        if ((st = read_points(blob->data, points, count, err)) != WEFT_OK) {
-            wf_blob_drop(blob);
-            return st;
-        }
-    }
+    if (count == 0) return WEFT_OK;
+    if (points == NULL) return wf_fail(err, WEFT_E_ARG, "a curve's points are NULL");
+    blob = wf_blob_create(&plan->alloc, sizeof(curve) + count * sizeof(point));
+    if (blob == NULL) return wf_nomem(err, count * sizeof(point), "a curve");
+    ((curve *)blob->data)->share = (flags & WEFT_CURVE_AT_SHARE) != 0;
+    if ((st = read_points(blob->data, points, count, err)) == WEFT_OK) *out = blob;
+    else wf_blob_drop(blob);
+    return st;
+}
+
+weft_status weft_plan_set_curve(weft_plan *plan, int32_t index, uint32_t flags,
+                                const weft_curve_point *points, size_t count, weft_error *err)
+{
+    wf_blob *curve;
+
+    WF_TRY(wf_plan_check_index(plan, index, "weft_plan_set_curve", err));
+    WF_TRY(wf_curve_read(&curve, plan, flags, points, count, err));
     wf_blob_drop(plan->entry[index].curve);
-    plan->entry[index].curve = blob;
+    plan->entry[index].curve = curve;
     return WEFT_OK;
 }

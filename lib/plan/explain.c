@@ -248,6 +248,7 @@ static void write_plan(const weft_plan *p, wf_text *out)
     wf_tokens_explain(p->tokens, out);
     add_adapters(p, out);
     add_regions(p, out);
+    wf_images_explain(p, out);
     if (p->adapters == 0) return;
     add_cost(p, out);
     add_all_paths(p, out);

@@ -269,7 +269,8 @@ weft_status weft_plan_copy(const weft_plan *plan, weft_plan **out, weft_error *e
     p->balance = wf_blob_ref(plan->balance);
     p->balanced = wf_blob_ref(plan->sealed ? plan->table.balanced : plan->balanced);
     if ((st = copy_phases(p, plan, err)) == WEFT_OK && (st = copy_entries(p, plan, err)) == WEFT_OK &&
-        (st = wf_plan_copy_regions(p, plan, err)) == WEFT_OK)
+        (st = wf_plan_copy_regions(p, plan, err)) == WEFT_OK &&
+        (st = wf_plan_copy_images(p, plan, err)) == WEFT_OK)
         st = share_patches(p, plan, err);
     if (st == WEFT_OK) *out = p;
     else weft_plan_free(p);
@@ -302,6 +303,7 @@ void weft_plan_free(weft_plan *plan)
     wf_free(&alloc, plan->entry);
     wf_blob_drop(plan->balance);
     wf_plan_drop_regions(plan);
+    wf_plan_drop_images(plan);
     wf_tokens_drop(plan->tokens);
     weft_model_free(plan->model);
     wf_free(&alloc, plan);

@@ -8,6 +8,7 @@
 #define WF_PLAN_H
 
 #include "adapter/adapter.h"
+#include "image/image.h"
 #include "model/model.h"
 #include "nets/exec.h"
 #include "weft/plan.h"
@@ -106,6 +107,13 @@ bool                wf_plan_region_isolated(const weft_plan *p, int32_t region);
  * the whole image: an adapter with a region acts on no other region's prompt. */
 void wf_plan_region_cells(const weft_plan *p, const wf_sheet *s, const wf_row *row, int32_t region,
                           wf_cell *cells);
+/* Image prompts, weft_plan_image_prompts() of them: the IP-Adapter, what it does at each layer, its
+ * mask (NULL: none), its weight in a call, and the most rows that a call may bring. */
+const weft_image_adapter *wf_plan_image_adapter(const weft_plan *p, int32_t index);
+const wf_image_at        *wf_plan_image_at(const weft_plan *p, int32_t index);
+const wf_plan_mask       *wf_plan_image_mask(const weft_plan *p, int32_t index);
+float                     wf_plan_image_weight(const weft_plan *p, int32_t index, int32_t call);
+int32_t                   wf_plan_image_tokens(const weft_plan *p, int32_t index);
 /* Most evaluations of the denoiser in a call, over all calls; guidance is not counted. */
 int32_t         wf_plan_evaluations(const weft_plan *p);
 const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count);

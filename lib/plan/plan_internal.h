@@ -9,6 +9,7 @@
  *   mask.c       where in the image an adapter acts
  *   region.c     parts of the image with prompts of their own
  *   blocks.c     factors of a weight, block by block
+ *   image.c      pictures as prompts
  *   balance.c    how much stronger one adapter is than another
  *   weight_dependent.c  adapters that depend on the layer's weight, beside others
  *   patch.c      what the adapters do to one layer: factors, or a merged copy
@@ -81,6 +82,17 @@ typedef struct wf_region {
     bool     isolated;
 } wf_region;
 
+/* A picture as a prompt. */
+typedef struct wf_image_prompt {
+    weft_image_adapter *adapter;
+    float               weight;
+    int32_t             images;  /* pictures whose rows it has room for        */
+    wf_blob            *at;      /* wf_image_at [layers]                       */
+    wf_blob            *blocks;  /* factors, as they were given; NULL: 1       */
+    wf_blob            *mask;    /* NULL: everywhere                           */
+    wf_blob            *curve;   /* of the weight over the calls; NULL: 1      */
+} wf_image_prompt;
+
 /* A phase as it was asked for: from a call on, a method and its options. */
 typedef struct wf_phase {
     int32_t          first;    /* call; where `at` is negative */
@@ -116,6 +128,8 @@ struct weft_plan {
     int32_t           entry_cap;
     wf_region        *region;
     int32_t           regions;
+    wf_image_prompt  *image;       /* [WF_IMAGES_MAX]; NULL: none yet           */
+    int32_t           images;
     wf_phase         *phase;       /* in order; the first begins at call 0      */
     size_t            phases;      /* at least 1                                */
     wf_patch        **cache;       /* of the plan that this one is a copy of, by layer */
@@ -180,10 +194,14 @@ int32_t wf_plan_role(const weft_plan *p, int32_t adapter);
 /* ---- curve.c, mask.c, blocks.c --------------------------------------------------------------- */
 
 void   wf_curve_explain(const wf_blob *curve, wf_text *out);
+/* A caller's points, copied; NULL for none. */
+weft_status wf_curve_read(wf_blob **out, const weft_plan *plan, uint32_t flags,
+                          const weft_curve_point *points, size_t count, weft_error *err);
 /* The curve's value at a call of the plan's; NULL: 1. */
 double wf_curve_at(const wf_blob *curve, int32_t call, int32_t calls);
-/* The factor of a layer; NULL: 1. The text as it was given; NULL: "". What it comes to, in a
+/* A caller's text, read for the plan's model. The factor of a layer; NULL: 1. The text as it was given; NULL: "". What it comes to, in a
  * line. */
+weft_status wf_blocks_read(wf_blob **out, const weft_plan *plan, const char *text, weft_error *err);
 float       wf_blocks_at(const wf_blob *blocks, int32_t layer);
 const char *wf_blocks_text(const wf_blob *blocks);
 void        wf_blocks_explain(const weft_plan *p, const wf_blob *blocks, wf_text *out);
@@ -226,6 +244,12 @@ weft_status wf_plan_copy_regions(weft_plan *p, const weft_plan *from, weft_error
 void        wf_plan_drop_regions(weft_plan *p);
 /* An adapter is taken out, and its region with it. */
 void        wf_plan_regions_forget(weft_plan *p, int32_t adapter);
+
+/* ---- image.c --------------------------------------------------------------------------------- */
+
+weft_status wf_plan_copy_images(weft_plan *p, const weft_plan *from, weft_error *err);
+void        wf_plan_drop_images(weft_plan *p);
+void        wf_images_explain(const weft_plan *p, wf_text *out);
 
 /* ---- patch.c --------------------------------------------------------------------------------- */
 

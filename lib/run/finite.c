@@ -69,7 +69,7 @@ static void explain_layer(const weft_run *r, const wf_layer *l, char *buf, size_
 {
     size_t columns = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel, n = (size_t)l->out;
     const wf_sheet *sheet = sheet_of(r);
-    const wf_patched *at = patched_at(sheet, l->id);
+    const wf_patched *at = l->component >= 0 ? patched_at(sheet, l->id) : NULL;
 
     if (!wf_finite_any(l->weight, l->dtype, n * columns))
         wf_format(buf, cap, "a weight of the model is not finite there");

@@ -1,6 +1,6 @@
-/* kept.c - keys and values of the text, kept between calls (WEFT_RUN_KEEP_TEXT).
+/* kept.c - keys and values of the text and of image prompts, kept between calls (WEFT_RUN_KEEP_TEXT).
  *
- * They depend on the rows of the text and on the layers' weights with their coefficients: on
+ * They depend on the rows of the text (and of image prompts, which stand behind it here) and on the layers' weights with their coefficients: on
  * nothing of the step. So they hold as long as the same samples read the same text under the same
  * row of the plan's table. Text is compared, not hashed: what it was is kept beside what was made
  * of it. A text with rows of its own for each cross-attention layer is not kept, nor is any under a
@@ -17,17 +17,26 @@ int32_t wf_sequence_of(const wf_denoiser_facts *f)
     return -1;
 }
 
+/* Rows of a sample at most: of the text and of all image prompts. */
+static size_t rows_of(const weft_run *r, const wf_run_memory *b)
+{
+    size_t n = (size_t)r->text_tokens;
+    for (int32_t i = 0; i < weft_plan_image_prompts(b->plan); i++)
+        n += (size_t)wf_plan_image_tokens(b->plan, i);
+    return n;
+}
+
 weft_status wf_run_kept_create(wf_run_kept **out, const weft_run *r, const wf_run_memory *b,
                                size_t floats, weft_error *err)
 {
     const wf_denoiser_facts *f = wf_facts(wf_run_networks(b));
     int32_t                  k = wf_sequence_of(f);
     size_t                   width = k >= 0 ? (size_t)f->stream[k].width : 0;
-    size_t                   rows = (size_t)b->samples * (size_t)r->text_tokens * width;
+    size_t                   rows = (size_t)b->samples * rows_of(r, b) * width;
     wf_run_kept             *x = wf_zalloc(&r->alloc, 1, sizeof *x);
 
     if (x == NULL) return wf_nomem(err, sizeof *x, "keys and values of the text");
-    *x = (wf_run_kept){ .width = width, .tokens = (size_t)r->text_tokens, .samples = b->samples };
+    *x = (wf_run_kept){ .width = width, .tokens = rows_of(r, b), .samples = b->samples };
     x->rows = wf_alloc(&r->alloc, rows * sizeof *x->rows);
     x->at[0].floats = wf_alloc(&r->alloc, floats * sizeof *x->at[0].floats);
     x->at[0].size = floats;
@@ -53,22 +62,45 @@ size_t wf_run_kept_bytes(const weft_run *r, const wf_run_memory *b, size_t float
     int32_t                  k = wf_sequence_of(f);
     size_t                   width = k >= 0 ? (size_t)f->stream[k].width : 0;
     return sizeof(wf_run_kept) +
-           (floats + (size_t)b->samples * (size_t)r->text_tokens * width) * sizeof(float);
+           (floats + (size_t)b->samples * rows_of(r, b) * width) * sizeof(float);
 }
 
-/* Is the text of each sample what is kept? If not, keep it. */
-static bool same_text(wf_run_kept *x, const wf_text_input *text, int32_t first, int32_t count)
+/* Is what `rows` of each sample holds the same as what is kept `at` rows into it? If not, keep it. */
+static bool same_rows(wf_run_kept *x, const float *const *rows, int32_t tokens, size_t at,
+                      int32_t first, int32_t count)
 {
-    size_t one = (size_t)text->tokens * x->width, most = x->tokens * x->width;
+    size_t one = (size_t)tokens * x->width, most = x->tokens * x->width;
     bool   same = true;
 
     for (int32_t s = 0; s < count; s++) {
-        float *kept = x->rows + (size_t)(first + s) * most;
-        if (memcmp(kept, text->rows[s], one * sizeof *kept) == 0) continue;
-        memcpy(kept, text->rows[s], one * sizeof *kept);
+        float *kept = x->rows + (size_t)(first + s) * most + at * x->width;
+        if (memcmp(kept, rows[s], one * sizeof *kept) == 0) continue;
+        memcpy(kept, rows[s], one * sizeof *kept);
         same = false;
     }
     return same;
+}
+
+/* The same of all that a sample reads. */
+static bool same_reading(wf_run_kept *x, const wf_text_input *text, const wf_images *images,
+                         int32_t first, int32_t count)
+{
+    bool   same = same_rows(x, text->rows, text->tokens, 0, first, count);
+    size_t at = (size_t)text->tokens;
+
+    for (int32_t i = 0; images != NULL && i < images->count; i++) {
+        const wf_image_input *in = &images->of[i];
+        same = same_rows(x, in->rows, in->tokens, at, first, count) && same;
+        at += (size_t)in->tokens;
+    }
+    return same;
+}
+
+/* Do both hold as many rows of everything? */
+static bool same_shape(const wf_kept_origin *a, const wf_kept_origin *b)
+{
+    return a->count == b->count && a->tokens == b->tokens &&
+           memcmp(a->images, b->images, sizeof a->images) == 0;
 }
 
 void wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call,
@@ -81,14 +113,16 @@ void wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call,
     e->kept = NULL;
     if (x == NULL || k < 0 || in->regions != NULL || in->text[k].cross_layers > 0 || call->keeps)
         return;
-    const wf_kept_origin now = { call->row, e->deltas, count, in->text[k].tokens,
-                                 call->guided ? 2 : 1 };
+    wf_kept_origin now = { call->row, e->deltas, count, in->text[k].tokens, call->guided ? 2 : 1,
+                           { 0 } };
     const wf_kept_origin was = x->of[place];
-    bool         valid = was.row == now.row && was.deltas == now.deltas && was.count == now.count &&
-                 was.tokens == now.tokens && was.parts == now.parts;
-    if (place == 0 && (count != was.count || now.tokens != was.tokens))
+    for (int32_t i = 0; in->images != NULL && i < in->images->count; i++)
+        now.images[i] = in->images->of[i].tokens;
+    bool valid = was.row == now.row && was.deltas == now.deltas && was.parts == now.parts &&
+                 same_shape(&was, &now);
+    if (place == 0 && !same_shape(&was, &now))
         x->of[1].row = NULL; /* the other place begins elsewhere */
-    if (!same_text(x, &in->text[k], first, count)) valid = false;
+    if (!same_reading(x, &in->text[k], in->images, first, count)) valid = false;
     if (place == 1) { /* behind what the first evaluation has */
         x->at[1].floats = x->at[0].floats + x->at[0].used;
         x->at[1].size = x->at[0].size - x->at[0].used;

@@ -1,9 +1,10 @@
-/* mask.c - the masks of a plan's adapters and regions in every size that the denoiser has the image in.
+/* mask.c - the masks of a plan's adapters, regions and image prompts in every size that the denoiser
+ * has the image in.
  *
  * A pixel of a smaller size covers several of the mask, and perhaps parts of some: it takes their
  * mean by area. So a soft edge stays soft, and the mean of the mask is the same in every size. Where
  * the masks of several adapters sum to more than 1, they share the pixel; so do those of several
- * regions, among themselves. */
+ * regions, among themselves. Image prompts add up. */
 #include "run/run_internal.h"
 
 /* The mean of `from` over the area of pixel (y, x) of an image of h x w pixels. */
@@ -31,17 +32,19 @@ static void fill_level(wf_mask_level *level, const wf_plan_mask *from, float *ro
     level->rows = rows;
 }
 
-/* The masks of adapters, or those of regions. */
+/* The masks of adapters, of regions, or of image prompts. */
 typedef struct masks {
     wf_mask         *of;     /* [count] */
     int32_t          count;
-    bool             regions;
+    enum { OF_ADAPTERS, OF_REGIONS, OF_IMAGES } whose;
     const weft_plan *plan;
 } masks;
 
 static const wf_plan_mask *given(const masks *m, int32_t i)
 {
-    return m->regions ? wf_plan_region_mask(m->plan, i) : wf_plan_mask_of(m->plan, i);
+    return m->whose == OF_REGIONS  ? wf_plan_region_mask(m->plan, i)
+           : m->whose == OF_IMAGES ? wf_plan_image_mask(m->plan, i)
+                                   : wf_plan_mask_of(m->plan, i);
 }
 
 /* Divide by the sum where it is above 1. */
@@ -53,7 +56,7 @@ static void share(const masks *m, int32_t size, size_t pixels)
             if (m->of[k].levels > 0) sum += (double)m->of[k].level[size].rows[i];
         for (int32_t k = 0; k < m->count && sum > 1; k++) {
             const wf_plan_mask *from = given(m, k);
-            if (from == NULL || (from->adds && !m->regions)) continue;
+            if (from == NULL || (from->adds && m->whose == OF_ADAPTERS)) continue;
             float *v = (float *)(uintptr_t)&m->of[k].level[size].rows[i]; /* our own rows */
             *v = (float)((double)*v / sum);
         }
@@ -73,7 +76,7 @@ static void fill(const masks *m, const wf_sizes *sizes, wf_mask_level **level, f
             *rows += (size_t)(*level)->h * (size_t)(*level)->w;
         }
     }
-    for (int32_t i = 0; i < sizes->count; i++)
+    for (int32_t i = 0; i < sizes->count && m->whose != OF_IMAGES; i++)
         share(m, i, (size_t)sizes->at[i].h * (size_t)sizes->at[i].w);
 }
 
@@ -81,11 +84,13 @@ weft_status wf_run_masks_make(wf_run_masks *m, const weft_plan *plan, const wf_s
                               bool measure, const weft_allocator *alloc, weft_error *err)
 {
     int32_t adapters = wf_plan_adapters(plan), regions = wf_plan_regions(plan);
+    int32_t images = weft_plan_image_prompts(plan);
     size_t  count = (size_t)regions, pixels = 0;
-    size_t  all = (size_t)adapters + (size_t)regions;
+    size_t  all = (size_t)adapters + (size_t)regions + (size_t)images;
 
     *m = (wf_run_masks){ 0 };
     for (int32_t a = 0; a < adapters; a++) count += wf_plan_mask_of(plan, a) != NULL;
+    for (int32_t i = 0; i < images; i++) count += wf_plan_image_mask(plan, i) != NULL;
     if (count == 0) return WEFT_OK;
     for (int32_t i = 0; i < sizes->count; i++)
         pixels += (size_t)sizes->at[i].h * (size_t)sizes->at[i].w;
@@ -98,11 +103,13 @@ weft_status wf_run_masks_make(wf_run_masks *m, const weft_plan *plan, const wf_s
     if (m->of == NULL || m->level == NULL || m->rows == NULL)
         return wf_nomem(err, m->bytes, "the masks of a run");
     m->region = m->of + adapters;
+    m->image = m->region + regions;
 
     wf_mask_level *level = m->level;
     float         *rows = m->rows;
-    fill(&(masks){ m->of, adapters, false, plan }, sizes, &level, &rows);
-    fill(&(masks){ m->region, regions, true, plan }, sizes, &level, &rows);
+    fill(&(masks){ m->of, adapters, OF_ADAPTERS, plan }, sizes, &level, &rows);
+    fill(&(masks){ m->region, regions, OF_REGIONS, plan }, sizes, &level, &rows);
+    fill(&(masks){ m->image, images, OF_IMAGES, plan }, sizes, &level, &rows);
     return WEFT_OK;
 }
 

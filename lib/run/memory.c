@@ -213,6 +213,19 @@ static weft_status make_regions(const weft_run *r, wf_run_memory *b, weft_error 
     return WEFT_OK;
 }
 
+/* Rows of the image prompts. */
+static weft_status make_images(const weft_run *r, wf_run_memory *b, weft_error *err)
+{
+    size_t count = (size_t)weft_plan_image_prompts(b->plan) * (size_t)b->samples;
+
+    if (count == 0) return WEFT_OK;
+    b->image_of = wf_zalloc(&r->alloc, count, sizeof *b->image_of);
+    if (b->image_of == NULL)
+        return wf_nomem(err, count * sizeof *b->image_of, "the image prompts of a step");
+    b->bytes += count * sizeof *b->image_of;
+    return WEFT_OK;
+}
+
 /* ---- the dry walk ---- */
 
 static bool keeps(const weft_run *r, const wf_run_memory *b)
@@ -242,6 +255,8 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
     for (int32_t i = 0; i < p->streams; i++)
         call.text[i].tokens = p->stream[i].facts->kind == WEFT_TEXT_POOLED ? 1 : r->text_tokens;
     for (int32_t i = 0; i < wf_plan_regions(b->plan); i++) call.region[i].tokens = r->text_tokens;
+    for (int32_t i = 0; i < weft_plan_image_prompts(b->plan); i++)
+        call.image[i] = wf_plan_image_tokens(b->plan, i);
     for (size_t i = 0; i < b->phases; i++) { /* a call of the phase that costs most */
         e.deltas = b->phase[i].deltas;
         e.slots = phase[i].slots;
@@ -348,6 +363,7 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memor
     if (st == WEFT_OK) st = make_arrays(r, &b, err);
     if (st == WEFT_OK) st = make_deep(r, &b, measure, err);
     if (st == WEFT_OK) st = make_regions(r, &b, err);
+    if (st == WEFT_OK) st = make_images(r, &b, err);
     if (st == WEFT_OK) {
         mark_merged(&b, &mark);
         if (!walk(r, &b, &kept, &sizes))
@@ -398,6 +414,7 @@ void wf_run_memory_free(wf_run_memory *b, const weft_allocator *alloc)
     wf_free(alloc, b->slot);
     wf_free(alloc, b->deep.floats);
     wf_free(alloc, b->region_of);
+    wf_free(alloc, b->image_of);
     wf_free(alloc, b->region_cells);
     wf_run_kept_free(b->kept, alloc);
     wf_run_masks_free(&b->masks, alloc);

@@ -31,24 +31,27 @@ typedef struct wf_kept_origin {
     const wf_row *row;     /* NULL: nothing is there */
     const void   *deltas;
     int32_t       count;   /* samples                */
-    int32_t       tokens;
+    int32_t       tokens;  /* of the text            */
     int32_t       parts;   /* halves in the batch    */
+    int32_t       images[WF_IMAGES_MAX]; /* rows of each image prompt */
 } wf_kept_origin;
 
 /* Keys and values of the text, kept between calls (kept.c). */
 typedef struct wf_run_kept {
     wf_kept at[2];
     wf_kept_origin of[2];
-    float  *rows;      /* (samples, text_tokens, width) of the text */
+    float  *rows;      /* (samples, tokens, width) of the text, and behind it of image prompts */
     size_t  width;
-    size_t  tokens;    /* most                                      */
+    size_t  tokens;    /* most, of both                             */
     int32_t samples;   /* most                                      */
 } wf_run_kept;
 
-/* The masks of the plan's adapters and regions, in every size that the denoiser has the image in (mask.c). */
+/* The masks of the plan's adapters, regions and image prompts, in every size that the denoiser has the
+ * image in (mask.c). */
 typedef struct wf_run_masks {
     wf_mask       *of;     /* [adapters]; NULL: there are no masks */
     wf_mask       *region; /* [regions]                            */
+    wf_mask       *image;  /* [image prompts]                      */
     wf_mask_level *level;  /* [adapters][sizes]                       */
     float         *rows;
     size_t         bytes;
@@ -82,6 +85,7 @@ typedef struct wf_run_memory {
     wf_run_deep      deep;
     wf_run_masks     masks;
     const float    **region_of;    /* [regions][samples] text                            */
+    const float    **image_of;     /* [image prompts][samples] rows                      */
     wf_cell         *region_cells; /* [1 + regions][region_stride] for layers over text  */
     size_t           region_stride;
     uint8_t         *arena;
@@ -162,6 +166,9 @@ weft_status wf_run_not_finite(const weft_run *r, weft_error *err);
  * be checked. */
 weft_status wf_read_texts(weft_text out[WF_STREAMS_MAX], const weft_run *r, const weft_text *list,
                           size_t count, const char *what, weft_error *err);
+/* The same of the rows of the plan's image prompts, whose `tokens` are filled in too. */
+weft_status wf_read_images(weft_text out[WF_IMAGES_MAX], const weft_run *r, const weft_text *list,
+                           size_t count, const char *what, weft_error *err);
 /* Floats of one block of a stream. */
 size_t      wf_text_floats(const wf_stream *stream, const weft_text *text);
 
@@ -185,6 +192,7 @@ typedef struct wf_call {
     double          *error;       /* where to say how much that changes; NULL: not measured */
     wf_step_fault   *fault;       /* where to say what is not finite; NULL: nobody looks */
     struct { int32_t tokens, cross_layers; } text[WF_STREAMS_MAX], region[WF_REGIONS_MAX];
+    int32_t          image[WF_IMAGES_MAX]; /* rows of each image prompt */
 } wf_call;
 
 void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call);

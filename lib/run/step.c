@@ -57,6 +57,23 @@ static const wf_regions *see_regions(wf_regions *regions, wf_region_input at[WF_
     return count > 0 ? regions : NULL;
 }
 
+/* The same of its image prompts. */
+static const wf_images *see_images(wf_images *images, wf_image_input of[WF_IMAGES_MAX],
+                                   const wf_run_memory *b, const wf_call *call, int32_t first)
+{
+    int32_t count = weft_plan_image_prompts(b->plan);
+
+    for (int32_t i = 0; i < count; i++)
+        of[i] = (wf_image_input){
+            .rows = b->image_of + (size_t)i * (size_t)b->samples + first, .tokens = call->image[i],
+            .weight = wf_plan_image_weight(b->plan, i, call->step->call),
+            .at = wf_plan_image_at(b->plan, i),
+            .mask = b->masks.image != NULL && wf_plan_image_mask(b->plan, i) != NULL
+                        ? &b->masks.image[i] : NULL };
+    *images = (wf_images){ count, of };
+    return count > 0 ? images : NULL;
+}
+
 /* The denoiser on samples [first, first + count), predictions one after the other into `out`. */
 static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call,
                      float *out, int32_t first, int32_t count)
@@ -67,7 +84,9 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     size_t all = (size_t)d->facts.in_channels * plane, extra = all - latent;
     size_t mark = wf_arena_mark(&e->arena);
     wf_region_input at[WF_REGIONS_MAX];
+    wf_image_input of[WF_IMAGES_MAX];
     wf_regions regions;
+    wf_images images;
     float *x = wf_take(e, (size_t)count, all);
     for (size_t s = 0; s < (size_t)count && !e->dry && !e->stopped; s++) {
         size_t i = s % (size_t)r->batch;
@@ -78,7 +97,8 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
                             .timestep = b->timestep + first,
                             .time_ids = b->time_ids + (size_t)first * (size_t)d->facts.time_ids,
                             .guidance = b->guidance + first,
-                            .regions = see_regions(&regions, at, b, call, first) };
+                            .regions = see_regions(&regions, at, b, call, first),
+                            .images = see_images(&images, of, b, call, first) };
     for (int32_t k = 0; k < d->facts.streams; k++)
         in.text[k] = (wf_text_input){ b->text_of + k * b->samples + first, call->text[k].tokens,
                                       call->text[k].cross_layers };
@@ -281,7 +301,10 @@ void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
 }
 
 /* What the samples of one half of guidance read besides the latents. */
-typedef struct half { blocks text[WF_STREAMS_MAX], region[WF_REGIONS_MAX]; float time_ids[WF_TIME_IDS_MAX]; } half;
+typedef struct half {
+    blocks text[WF_STREAMS_MAX], region[WF_REGIONS_MAX], image[WF_IMAGES_MAX];
+    float  time_ids[WF_TIME_IDS_MAX];
+} half;
 
 /* Text, time ids and timesteps of each sample, in the order that wf_step_forward() evaluates. */
 static void fill_samples(weft_run *r, const wf_call *call, const half halves[2])
@@ -305,6 +328,9 @@ static void fill_samples(weft_run *r, const wf_call *call, const half halves[2])
                 for (int32_t t = 0; t < wf_plan_regions(b->plan); t++)
                     b->region_of[(size_t)t * (size_t)b->samples + s] =
                         block(&from->region[t], read, i);
+                for (int32_t t = 0; t < weft_plan_image_prompts(b->plan); t++)
+                    b->image_of[(size_t)t * (size_t)b->samples + s] =
+                        block(&from->image[t], read, i);
                 b->timestep[s] = step->timestep;
                 b->guidance[s] = step->guidance_embed;
                 if (ids > 0)
@@ -441,6 +467,8 @@ static weft_status inputs_finite(const weft_step *s, weft_error *err)
     WF_TRY(wf_input_finite("step.extra", -1, s->extra, s->extra_len, err));
     WF_TRY(wf_texts_finite("step.text", s->text, s->text_count, err));
     WF_TRY(wf_texts_finite("step.negative", s->negative, s->negative_count, err));
+    WF_TRY(wf_texts_finite("step.image", s->image, s->image_count, err));
+    WF_TRY(wf_texts_finite("step.image_negative", s->image_negative, s->image_negative_count, err));
     WF_TRY(wf_input_finite("step.time_ids", -1, s->time_ids, s->time_ids_len, err));
     return wf_input_finite("step.negative_time_ids", -1, s->negative_time_ids,
                            s->negative_time_ids_len, err);
@@ -571,6 +599,44 @@ static weft_status read_regions(const weft_run *r, wf_call *call, half halves[2]
     return WEFT_OK;
 }
 
+/* Rows of the image prompts for one half. */
+static weft_status read_images(const weft_run *r, half *of, weft_text images[WF_IMAGES_MAX],
+                               const weft_text *list, size_t count, const char *what,
+                               weft_error *err)
+{
+    const wf_networks *n = wf_run_networks(&r->memory);
+    const wf_stream   *sequence = &n->stream[wf_sequence_of(wf_facts(n))];
+
+    WF_TRY(wf_read_images(images, r, list, count, what, err));
+    for (int32_t i = 0; i < weft_plan_image_prompts(r->memory.plan); i++)
+        WF_TRY(read_blocks(&of->image[i], &images[i], wf_text_floats(sequence, &images[i]), r, 0,
+                           what, i, err));
+    return WEFT_OK;
+}
+
+static weft_status read_image_prompts(const weft_run *r, wf_call *call, half halves[2],
+                                      weft_error *err)
+{
+    const weft_step *s = call->step;
+    weft_text yes[WF_IMAGES_MAX], no[WF_IMAGES_MAX];
+
+    WF_TRY(read_images(r, &halves[WF_CONDITIONAL], yes, s->image, s->image_count, "step.image",
+                       err));
+    for (int32_t i = 0; i < weft_plan_image_prompts(r->memory.plan); i++)
+        call->image[i] = yes[i].tokens;
+    if (s->image_negative != NULL && s->negative == NULL)
+        return wf_fail(err, WEFT_E_ARG, "step.image_negative is given, but step.negative is NULL");
+    if (s->negative == NULL) return WEFT_OK;
+    WF_TRY(read_images(r, &halves[WF_UNCONDITIONAL], no, s->image_negative,
+                       s->image_negative_count, "step.image_negative", err));
+    for (int32_t i = 0; i < weft_plan_image_prompts(r->memory.plan); i++)
+        if (no[i].tokens != yes[i].tokens)
+            return wf_fail(err, WEFT_E_ARG,
+                           "step.image_negative[%d] has %d tokens, step.image[%d] has %d: they must "
+                           "agree", (int)i, (int)no[i].tokens, (int)i, (int)yes[i].tokens);
+    return WEFT_OK;
+}
+
 weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
 {
     weft_step s;
@@ -600,6 +666,7 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     call.base = phase->base;
     WF_TRY(read_text(r, &call, halves, err));
     WF_TRY(read_regions(r, &call, halves, err));
+    WF_TRY(read_image_prompts(r, &call, halves, err));
     WF_TRY(read_time_ids(r, &s, halves, err));
 
     choose_reuse(r, &call);

@@ -36,11 +36,26 @@ static weft_status check_tokens(const weft_run *r, const wf_stream *s, int32_t *
     return WEFT_OK;
 }
 
+/* Entry `index` of an array whose elements are as long as the first says. */
+static weft_status read_entry(weft_text *out, const weft_text *list, size_t index, uint32_t *stride,
+                              const char *what, weft_error *err)
+{
+    const uint8_t *at = (const uint8_t *)list + index * *stride;
+    uint32_t size;
+
+    memcpy(&size, at, sizeof size);
+    if (index == 0) *stride = size;
+    if (size != *stride)
+        return wf_fail(err, WEFT_E_ARG, "%s[%zu].struct_size is %u, but the first has %u", what,
+                       index, size, *stride);
+    return WF_OPTIONS(out, at, weft_text, 0, err);
+}
+
 weft_status wf_read_texts(weft_text out[WF_STREAMS_MAX], const weft_run *r, const weft_text *list,
                           size_t count, const char *what, weft_error *err)
 {
     const wf_networks *n = wf_run_networks(&r->memory);
-    uint32_t stride = 0, size;
+    uint32_t stride = 0;
     char where[40];
 
     if (list == NULL) return wf_fail(err, WEFT_E_ARG, "%s is NULL", what);
@@ -48,16 +63,35 @@ weft_status wf_read_texts(weft_text out[WF_STREAMS_MAX], const weft_run *r, cons
         return wf_fail(err, WEFT_E_ARG, "%s_count is %zu, the model reads %d text stream%s", what,
                        count, n->streams, n->streams == 1 ? "" : "s");
     for (size_t i = 0; i < count; i++) {
-        const uint8_t *at = (const uint8_t *)list + i * stride;
-        memcpy(&size, at, sizeof size);
-        if (i == 0) stride = size;
-        if (size != stride)
-            return wf_fail(err, WEFT_E_ARG, "%s[%zu].struct_size is %u, but the first has %u", what,
-                           i, size, stride);
-        WF_TRY(WF_OPTIONS(&out[i], at, weft_text, 0, err));
+        WF_TRY(read_entry(&out[i], list, i, &stride, what, err));
         wf_format(where, sizeof where, "%s[%zu]", what, i);
         WF_TRY(check_tokens(r, &n->stream[i], &out[i].tokens, where, err));
         WF_TRY(check_cross_layers(&n->stream[i], out[i].cross_layers, where, err));
+    }
+    return WEFT_OK;
+}
+
+weft_status wf_read_images(weft_text out[WF_IMAGES_MAX], const weft_run *r, const weft_text *list,
+                           size_t count, const char *what, weft_error *err)
+{
+    const weft_plan *p = r->memory.plan;
+    size_t images = (size_t)weft_plan_image_prompts(p);
+    uint32_t stride = 0;
+
+    if (list == NULL && images == 0) return WEFT_OK;
+    if (list == NULL || count != images)
+        return wf_fail(err, WEFT_E_ARG, "%s has %zu entries, wanted %zu: the plan's image prompts",
+                       what, list == NULL ? 0 : count, images);
+    for (size_t i = 0; i < count; i++) {
+        int32_t most = wf_plan_image_tokens(p, (int32_t)i);
+        WF_TRY(read_entry(&out[i], list, i, &stride, what, err));
+        if (out[i].tokens == 0) out[i].tokens = most;
+        if (out[i].tokens < 1 || out[i].tokens > most)
+            return wf_fail(err, WEFT_E_ARG, "%s[%zu].tokens is %d, the plan has room for %d", what, i,
+                           (int)out[i].tokens, (int)most);
+        if (out[i].cross_layers != 0)
+            return wf_fail(err, WEFT_E_ARG, "%s[%zu].cross_layers is %d, wanted 0", what, i,
+                           (int)out[i].cross_layers);
     }
     return WEFT_OK;
 }

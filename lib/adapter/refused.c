@@ -19,7 +19,7 @@ static const wf_refused refused[] = {
     { "*.set_weight,*.reshape_weight", "of ComfyUI only",
       "differences and whole weights in other dialects", true },
     { "lllite_*", "a ControlNet-LLLite", "adapters of a UNet and its text encoders only", true },
-    { "image_proj.*,ip_adapter.*", "an IP-Adapter", "adapters of a UNet and its text encoders only",
+    { "image_proj.*,ip_adapter.*", "an IP-Adapter", "adapters here: open it as an image prompt",
       false },
     { "*.lora_A.bias,*.lora_down.bias", "LoRA with a bias inside", "LoRA without one", true },
     { "*.oft_diag,*.oft_r,*.oft_r.*,*.oft_s,*.oft_s.*", "an older form of OFT",

@@ -39,20 +39,34 @@ static weft_status check_kind(const weft_tensors *file, const char *path, weft_e
                    image ? "ip_adapter.*" : "image_proj.*");
 }
 
-static const wf_tensor *key_of(const weft_tensors *file, int32_t pair, char name[48])
+/* One more than the largest pair that a tensor is named after. */
+static int32_t count_pairs(const weft_tensors *file)
 {
-    wf_format(name, 48, "ip_adapter.%d.to_k_ip.weight", (int)(2 * pair + 1));
-    return wf_tensors_find(file, name);
+    int32_t most = 0;
+
+    for (size_t i = 0; i < wf_tensors_count(file); i++) {
+        const char *at = wf_tensors_at(file, i)->name + strlen("ip_adapter.");
+        int32_t     n = 0;
+        if (!begins(wf_tensors_at(file, i)->name, "ip_adapter.")) continue;
+        for (; *at >= '0' && *at <= '9' && n < 2 * PAIRS_MAX; at++) n = 10 * n + (*at - '0');
+        if (n < 2 * PAIRS_MAX) most = WF_MAX(most, (n + 1) / 2);
+    }
+    return most;
 }
 
 static weft_status bind_pair(weft_image_adapter *a, wf_binder *b, int32_t index, weft_error *err)
 {
     int32_t          width = wf_image_proj_get_config(a->proj)->width;
     char             name[48];
-    const wf_tensor *t = key_of(a->parts.file, index, name);
-    int32_t          channels = 1;
+    const wf_tensor *t;
+    int32_t          channels;
     wf_shape_text    shape;
 
+    wf_format(name, sizeof name, "ip_adapter.%d.to_k_ip.weight", (int)(2 * index + 1));
+    t = wf_tensors_find(a->parts.file, name);
+    if (t == NULL)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %s is missing, wanted with shape (channels, %d)",
+                       b->path, name, (int)width);
     if (t->rank != 2 || t->shape[0] < 1 || t->shape[0] > 1 << 16)
         return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %s is %s, wanted (channels, %d)", b->path,
                        name, wf_shape(&shape, t->shape, t->rank), (int)width);
@@ -64,11 +78,7 @@ static weft_status bind_pair(weft_image_adapter *a, wf_binder *b, int32_t index,
 
 static weft_status bind_pairs(weft_image_adapter *a, wf_binder *b, weft_error *err)
 {
-    char name[48];
-
-    while (a->count < PAIRS_MAX && key_of(a->parts.file, a->count, name) != NULL) a->count++;
-    if (a->count == 0)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %s is missing", b->path, name);
+    a->count = count_pairs(a->parts.file);
     a->pairs = wf_zalloc(&a->parts.alloc, (size_t)a->count, sizeof *a->pairs);
     if (a->pairs == NULL)
         return wf_nomem(err, (size_t)a->count * sizeof *a->pairs, "the keys of an IP-Adapter");

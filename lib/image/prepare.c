@@ -71,10 +71,10 @@ typedef struct sizes { size_t taps, bytes, middle, total; } sizes;
 /* Spans and coefficients of one axis at a time, then the picture's bytes, then its rows resized. */
 static bool sizes_of(sizes *s, int32_t height, int32_t width, int32_t side)
 {
-    axis   y = axis_of(height, width, side), x = axis_of(width, height, side);
     size_t n = (size_t)side, head;
 
     if (height < 1 || width < 1 || height > WF_PICTURE_MAX || width > WF_PICTURE_MAX) return false;
+    axis y = axis_of(height, width, side), x = axis_of(width, height, side);
     s->taps = WF_MAX(taps_of(y.from, y.to), taps_of(x.from, x.to));
     head = n * sizeof(span) + s->taps * sizeof(double) + n * s->taps * sizeof(int32_t);
     s->bytes = (head + 63) / 64 * 64;
@@ -118,11 +118,11 @@ static uint8_t to_byte(float v)
 void wf_picture_prepare(float *out, int32_t side, const float *image, int32_t height,
                         int32_t width, const wf_picture_norm *norm, void *scratch)
 {
-    axis     y = axis_of(height, width, side), x = axis_of(width, height, side);
     sizes    s;
     size_t   n = (size_t)side, rows = 3 * (size_t)height, columns = (size_t)width;
 
     if (!sizes_of(&s, height, width, side)) return;
+    axis     y = axis_of(height, width, side), x = axis_of(width, height, side);
     uint8_t *bytes = (uint8_t *)scratch + s.bytes, *middle = (uint8_t *)scratch + s.middle;
     span    *spans = scratch;
 

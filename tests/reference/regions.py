@@ -1,6 +1,6 @@
 """Blend and region prompts on top of diffusers: predictions of single calls, written from the formulas alone.
 
-    predict(pipe, adapters, method, x, t, call, calls, text, regions, guidance) -> the guided prediction
+    predict(pipe, adapters, method, x, t, call, calls, text, regions, guidance, images) -> the guided prediction
 
 method: "merge", "composite" or ("blend", start). text: [(context, pooled) of the negative, of the prompt], or with "blend"
 a list of such pairs, one for each branch. regions: Region each.
@@ -17,6 +17,18 @@ class Region:
 
     def __init__(self, text, negative=None, mask=None, adapter=None, isolated=False):
         self.text, self.negative, self.values, self.adapter, self.isolated = text, negative, mask, adapter, isolated
+
+
+class Image:
+    """An image prompt: pairs {name of an attn2: (matrix of keys, of values)}, rows of the negative and of the prompt, weight,
+    factors {beginning of a name: factor} (None: 1 everywhere; else 0 where none fits), mask values or None."""
+
+    def __init__(self, pairs, negative, rows, weight=1.0, factors=None, mask=None):
+        self.pairs, self.negative, self.rows, self.weight, self.factors, self.values = pairs, negative, rows, weight, factors, mask
+
+    def factor(self, name):
+        fit = [f for start, f in (self.factors or {}).items() if name.startswith(start)]
+        return self.weight * (fit[-1] if fit else 0.0 if self.factors else 1.0)
 
 
 class Place:
@@ -50,6 +62,11 @@ class Attention:
                 s.reading, c = i, s.texts[i]
                 o = o + m[i][:, None].to(q.dtype) * self.attend(attn, q, attn.to_k(c), attn.to_v(c))
             s.reading = None
+            for im in s.images:
+                name, c = s.names[id(attn)], torch.cat([im.rows if half else im.negative for half in s.halves]).to(q.dtype)
+                share = torch.ones(h * w) if im.values is None else masks_at([Place(im.values)], h, w)[0].reshape(-1)
+                own = self.attend(attn, q, F.linear(c, im.pairs[name][0].to(q.dtype)), F.linear(c, im.pairs[name][1].to(q.dtype)))
+                o = o + im.factor(name) * share[:, None].to(q.dtype) * own
         return attn.to_out[1](attn.to_out[0](o))
 
     def attend(self, attn, q, k, v, bias=None):
@@ -79,10 +96,11 @@ class State:
     reading = None
 
 
-def predict(pipe, adapters, method, x, t, call, calls, text, regions=(), guidance=1.0):
+def predict(pipe, adapters, method, x, t, call, calls, text, regions=(), guidance=1.0, images=()):
     unet, dt = pipe.unet, pipe.unet.dtype
     s = State()
     s.regions, s.adapters, s.grid = list(regions), adapters, tuple(x.shape[2:])
+    s.images, s.names = list(images), {id(m): n for n, m in unet.named_modules()}
     blend, k = isinstance(method, tuple), len(adapters)
     masked = [i for i, a in enumerate(adapters) if a.mask is not None]
     if blend:
@@ -99,7 +117,7 @@ def predict(pipe, adapters, method, x, t, call, calls, text, regions=(), guidanc
     unet.set_attn_processor(Attention(s))
     by = Bypass(unet, [a.unet() for a in adapters])
     by.adapters, by.grid = [] if blend else adapters, s.grid
-    halves = [0, 1] if guidance > 1 else [1]
+    s.halves = halves = [0, 1] if guidance > 1 else [1]
     h, w = (v * pipe.vae_scale_factor for v in x.shape[2:])
     preds = []
     for n, b in enumerate(branches):

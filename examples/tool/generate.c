@@ -21,6 +21,8 @@ typedef struct conditioning {
     int32_t       *acts;                             /* [calls] whose text is read; -1: in each branch its own   */
     weft_text     *regions;                          /* [region_count][streams] of the plan's regions            */
     size_t         region_count;
+    weft_text     *images[2];                        /* [image_count] rows of image prompts, as of text          */
+    size_t         image_count;
 } conditioning;
 
 static void describe_streams(conditioning *c, const weft_model *model, const weft_model_info *info)
@@ -305,8 +307,55 @@ static void encode_regions(weft_run *run, const settings *s, conditioning *c)
     }
 }
 
+/* The pictures of one image prompt behind each other; the unconditional half has as many times none. */
+static void encode_pictures(weft_run *run, const weft_plan *plan, const weft_image_encoder *encoder, const image_use *use,
+                            int32_t prompt, weft_text *rows, int none)
+{
+    weft_image_prompt_info about = WEFT_IMAGE_PROMPT_INFO_INIT;
+
+    must(weft_plan_image_prompt(plan, prompt, &about, &err));
+    size_t room = (size_t)about.tokens * (size_t)about.width;
+    *rows = (weft_text)WEFT_TEXT_INIT;
+    rows->data = floats(room);
+    for (size_t k = 0; k < use->count; k++) {
+        weft_image_encode e = WEFT_IMAGE_ENCODE_INIT;
+        float *picture = none ? NULL : read_picture(use->pictures[k], &e.width, &e.height);
+        e.encoder = encoder;
+        e.prompt = prompt;
+        e.image = picture;
+        e.image_len = 3 * (size_t)e.width * (size_t)e.height;
+        e.data = rows->data + rows->len;
+        e.len = room - rows->len;
+        must(weft_run_encode_image_prompt(run, &e, &err));
+        rows->tokens += e.tokens;
+        rows->len = (size_t)rows->tokens * (size_t)about.width;
+        free(picture);
+    }
+}
+
+static void encode_images(weft_run *run, const weft_plan *plan, const settings *s, conditioning *c)
+{
+    weft_image_options how = WEFT_IMAGE_OPTIONS_INIT;
+    weft_image_encoder *encoder;
+
+    if (s->image_count == 0) return;
+    how.flags = how_to_open(s, s->image_encoder);
+    how.log = warn_line;
+    must(weft_image_encoder_open(s->image_encoder, &how, &encoder, &err));
+    for (int half = 0; half < c->halves; half++) c->images[half] = zeroed(s->image_count, sizeof *c->images[half]);
+    for (; c->image_count < s->image_count; c->image_count++)
+        for (int half = 0; half < c->halves; half++)
+            encode_pictures(run, plan, encoder, &s->images[c->image_count], (int32_t)c->image_count,
+                            &c->images[half][c->image_count], half);
+    weft_image_encoder_free(encoder);
+}
+
 static void free_conditioning(conditioning *c)
 {
+    for (int half = 0; half < 2; half++) {
+        for (size_t i = 0; i < c->image_count && c->images[half]; i++) free(c->images[half][i].data);
+        free(c->images[half]);
+    }
     free(c->acts);
     for (size_t i = 0; i < c->region_count * (size_t)c->streams; i++) free(c->regions[i].data);
     free(c->regions);
@@ -462,6 +511,8 @@ static void denoise(drawing *p, const settings *s, weft_run *run, weft_sampler *
     if (p->cond.halves == 2) step.negative = text[1], step.negative_count = (size_t)p->cond.streams;
     step.region_text = p->cond.region_count ? p->cond.regions : NULL;
     step.region_text_count = p->cond.region_count * (size_t)p->cond.streams;
+    step.image = p->cond.images[0];                step.image_count = p->cond.image_count;
+    if (p->cond.halves == 2) step.image_negative = p->cond.images[1], step.image_negative_count = p->cond.image_count;
     step.out = prediction;                         step.out_len = p->len;
     step.guidance = s->guidance;
     step.guidance_rescale = s->rescale;
@@ -533,6 +584,14 @@ static char *describe(const settings *s)
         if (i + 1 == s->region_count) fputc('"', f);
     }
     if (s->flags & ISOLATE) fprintf(f, ", Isolated");
+    for (size_t i = 0; i < s->image_count; i++) {
+        const image_use *u = &s->images[i];
+        fprintf(f, "%s%s:%g", i ? ", " : ", Image prompts: \"", u->file, (double)u->weight);
+        for (size_t k = 0; k < u->count; k++) fprintf(f, "%s %s", k ? " and" : " of", u->pictures[k]);
+        if (u->blocks) fprintf(f, " at %s", u->blocks);
+        if (u->mask) fprintf(f, " in %s", u->mask);
+        if (i + 1 == s->image_count) fputc('"', f);
+    }
     uint32_t v = weft_version();
     fprintf(f, ", Version: weft %u.%u.%u", (unsigned)(v >> 16), (unsigned)(v >> 8 & 255), (unsigned)(v & 255));
     if (fclose(f) != 0) fail("out of memory");
@@ -630,6 +689,10 @@ int generate(settings *s)
     for (size_t i = 0; i < s->region_count; i++)
         if (s->conditioning && is_region_of_plan(s, &s->regions[i]))
             misuse("--region %s: --conditioning stands in for prompts, and has none for regions", s->regions[i].file);
+    for (size_t i = 0; i < s->image_count; i++)
+        if (s->images[i].count == 0) misuse("--ip-adapter %s: which picture? --image-prompt PNG", s->images[i].file);
+    if (s->image_count && s->image_encoder == NULL)
+        misuse("--ip-adapter needs CLIP's image encoder: --image-encoder DIR");
     check_writable(s->output ? s->output : "weft.png", ".png");
     check_writable(s->save, ".safetensors");
     memset(&p, 0, sizeof p);
@@ -677,6 +740,7 @@ int generate(settings *s)
             encode_prompt(run, s->negative, s, &p.cond, p.cond.text[1], -1);
         encode_regions(run, s, &p.cond);
     }
+    encode_images(run, plan, s, &p.cond);
     read_origin(&p, s, &info, run, noise);
 
     double loop = now();

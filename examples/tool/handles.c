@@ -111,6 +111,33 @@ static void add_regions(weft_plan *plan, const settings *s)
     }
 }
 
+/* The plan keeps the IP-Adapters. */
+static void add_images(weft_plan *plan, const settings *s)
+{
+    for (size_t i = 0; i < s->image_count; i++) {
+        const image_use *use = &s->images[i];
+        weft_image_options how = WEFT_IMAGE_OPTIONS_INIT;
+        weft_image_prompt_options o = WEFT_IMAGE_PROMPT_OPTIONS_INIT;
+        weft_mask m = WEFT_MASK_INIT;
+        weft_image_adapter *adapter;
+        float *values = NULL;
+
+        how.flags = how_to_open(s, use->file);
+        how.log = warn_line;
+        must(weft_image_adapter_open(use->file, &how, &adapter, &err));
+        o.blocks = use->blocks;
+        o.images = (int32_t)use->count;
+        if (use->mask) {
+            values = read_region(&m, use->mask);
+            o.mask = &m;
+        }
+        must(weft_plan_add_image_prompt(plan, adapter, use->weight, &o, &err));
+        must(weft_plan_set_image_curve(plan, (int32_t)i, use->curve_flags, use->curve, use->curve_points, &err));
+        weft_image_adapter_free(adapter);
+        free(values);
+    }
+}
+
 void open_adapter(const settings *s, adapter_use *use)
 {
     use->opening.flags |= how_to_open(s, use->file);
@@ -157,6 +184,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         use->index = index++;
     }
     add_regions(plan, s);
+    add_images(plan, s);
     for (size_t i = 0; i < s->phase_count; i++) {
         const phase_use *p = &s->phases[i];
         if (i > 0) must(weft_plan_begin_phase(plan, &p->begin, &err));

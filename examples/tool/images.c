@@ -81,6 +81,16 @@ float *read_image(const char *path, int32_t width, int32_t height)
     return image;
 }
 
+float *read_picture(const char *path, int32_t *width, int32_t *height)
+{
+    uint8_t *rgb = read_rgb(path, width, height);
+    size_t pixels = (size_t)*width * (size_t)*height;
+    float *image = floats(3 * pixels);
+    for (size_t i = 0; i < 3 * pixels; i++) image[i % 3 * pixels + i / 3] = rgb[i] / 255.0f;
+    free(rgb);
+    return image;
+}
+
 float *read_gray(const char *path, int32_t *width, int32_t *height)
 {
     uint8_t *rgb = read_rgb(path, width, height);

@@ -222,6 +222,29 @@ static int has_file(const char *folder, const char *name)
     return found;
 }
 
+/* Is it an IP-Adapter? One that cannot be used ends the program with the reason. */
+static int inspect_ip_adapter(const settings *s)
+{
+    static const char *const kinds[] = { "?", "base", "plus", "full" };
+    weft_image_options how = WEFT_IMAGE_OPTIONS_INIT;
+    weft_image_adapter_info i = WEFT_IMAGE_ADAPTER_INFO_INIT;
+    weft_image_adapter *adapter;
+
+    how.flags = how_to_open(s, s->target);
+    weft_status st = weft_image_adapter_open(s->target, &how, &adapter, &err);
+    if (st != WEFT_OK && strstr(err.text, "is not an IP-Adapter")) return 0;
+    must(st);
+    must(weft_image_adapter_info_get(adapter, &i, &err));
+    printf("%s\n  kind      IP-Adapter, %s: give it with --ip-adapter\n", s->target, kinds[i.kind & 3]);
+    printf("  reads     %s of %d from CLIP's image encoder\n", i.kind == WEFT_IMAGE_BASE ? "a vector" : "hidden states",
+           (int)i.features);
+    printf("  gives     %s%d rows of %d for each picture\n", i.kind == WEFT_IMAGE_FULL ? "at most " : "", (int)i.tokens,
+           (int)i.width);
+    printf("  model     with %d cross-attentions\n", (int)i.cross_layers);
+    weft_image_adapter_free(adapter);
+    return 1;
+}
+
 /* A file that is none of what weft knows: why not, and what is in it. */
 static int inspect_tensors(const settings *s, char *no_adapter, char *no_tokens, char *no_model)
 {
@@ -271,6 +294,7 @@ int inspect(settings *s)
     weft_status no_tokens = weft_concept_open(s->target, &words, &concept, &why[1]);
     if (no_tokens == WEFT_OK) must(weft_concept_info_get(concept, &tokens, &err));
     if (adapter == NULL && concept == NULL) {
+        if (strstr(why[0].text, "IP-Adapter") && inspect_ip_adapter(s)) return 0;
         if (strstr(why[0].text, "nothing says its")) fail("%s", in_tool_words(why[0].text));
         if (weft_model_open(s->target, &s->open, &model, &why[2]) != WEFT_OK)
             return inspect_tensors(s, why[0].text, why[1].text, why[2].text);

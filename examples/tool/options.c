@@ -41,6 +41,7 @@ void settings_init(settings *s, int argc)
     weft_balance_options_init(&s->balance, sizeof s->balance);
     s->adapters = zeroed((size_t)argc, sizeof *s->adapters);
     s->regions = zeroed((size_t)argc, sizeof *s->regions);
+    s->images = zeroed((size_t)argc, sizeof *s->images);
     begin_phase(s);
     weft_sampler_options_init(&s->sampling, sizeof s->sampling);
     s->sampling.kind = WEFT_SAMPLER_DDIM;
@@ -51,7 +52,7 @@ void settings_init(settings *s, int argc)
 }
 
 enum { HEADING, BIT, INT32, INT64, FLOAT, DOUBLE, STRING, WORD, OTHER };
-enum { OF_ALL, OF_ADAPTER, OF_CONCEPT, OF_PHASE, OF_NEW_ADAPTER };   /* what an option is about */
+enum { OF_ALL, OF_ADAPTER, OF_CONCEPT, OF_PHASE, OF_NEW_ADAPTER, OF_IMAGE };   /* what an option is about */
 
 typedef struct row {
     int         kind;
@@ -111,6 +112,9 @@ static void parse_adapter(settings *s, const char *name, const char *value);
 static void parse_concept(settings *s, const char *name, const char *value);
 static void parse_curve(settings *s, const char *name, const char *value);
 static void parse_region(settings *s, const char *name, const char *value);
+static void parse_ip_adapter(settings *s, const char *name, const char *value);
+static void parse_picture(settings *s, const char *name, const char *value);
+static void parse_image_curve(settings *s, const char *name, const char *value);
 static int was_given(const char *name);
 static void parse_sampler(settings *s, const char *name, const char *value);
 static void parse_schedule(settings *s, const char *name, const char *value);
@@ -128,6 +132,7 @@ static void parse_seed(settings *s, const char *name, const char *value);
 #define IN(member) .field = offsetof(settings, member)
 #define ADAPTERS(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, how.member)
 #define NEW_ADAPTER .about = OF_NEW_ADAPTER
+#define IMAGES(member) .about = OF_IMAGE, .field = offsetof(image_use, member)
 #define CONCEPTS(member) .about = OF_CONCEPT, .field = offsetof(adapter_use, tokens.member)
 #define PHASES(member) .about = OF_PHASE, .field = offsetof(phase_use, member)
 #define SETS(where, mask) .flags = offsetof(settings, where), .bit = (mask)
@@ -212,6 +217,20 @@ static const row rows[] = {
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.alpha), ANY_FLOAT, .not_zero = 1 },
     { FLOAT, PLANNED, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT, .not_zero = 1 },
+
+    { HEADING, DRAWING, .name = "Pictures as prompts (IP-Adapter)" },
+    { OTHER, DRAWING, 0, "--ip-adapter", "FILE[:WEIGHT]", "add an IP-Adapter, base, plus or full (weight 1); may be repeated",
+      .parse = parse_ip_adapter },
+    { STRING, GENERATE, 0, "--image-encoder", "DIR", "CLIP's image encoder that they need: config.json, model.safetensors",
+      IN(image_encoder) },
+    { HEADING, DRAWING, .name = "For the IP-Adapter just named" },
+    { OTHER, DRAWING, 0, "--image-prompt", "PNG", "the picture; several are seen as one prompt",
+      .about = OF_IMAGE, .parse = parse_picture },
+    { STRING, DRAWING, 0, "--image-prompt-blocks", "WEIGHTS", "its weight block by block, as --blocks; InstantStyle for SDXL:\n"
+      "'NONE,up_blocks.0.attentions.1*=1', and for the layout too\n',down_blocks.2.attentions.1*=1'", IMAGES(blocks) },
+    { OTHER, DRAWING, 0, "--image-prompt-curve", "AT=VALUE,...", "its weight over the calls, as --curve",
+      .about = OF_IMAGE, .parse = parse_image_curve },
+    { STRING, DRAWING, 0, "--image-prompt-mask", "PNG", "act where this image is white, of any size", IMAGES(mask) },
 
     { HEADING, PLANNED, .name = "How adapters combine" },
     { BIT, DRAWING, 0, "--isolate", NULL, "in self-attention no region sees another", SETS(flags, ISOLATE) },
@@ -469,28 +488,54 @@ static void parse_size(settings *s, const char *name, const char *value)
         misuse("%s: '%s' is not a size like 512x768", name, value);
 }
 
+/* The file of "FILE[:WEIGHT]", to be freed, and its weight. */
+static char *parse_weighted(const char *name, const char *value, float *weight)
+{
+    const char *colon = strrchr(value, ':');
+    size_t length = colon ? (size_t)(colon - value) : strlen(value);
+    char *file;
+
+    if (length == 0) misuse("%s: '%s' names no file", name, value);
+    file = zeroed(length + 1, 1);
+    memcpy(file, value, length);
+    *weight = 1.0f;
+    if (colon) {
+        char *end;
+        double w = strtod(colon + 1, &end);
+        if (end == colon + 1 || *end || !isfinite(w) || fabs(w) > 1e6)
+            misuse("%s %s: '%s' is not a weight", name, value, colon + 1);
+        *weight = (float)w;
+    }
+    return file;
+}
+
 static void parse_adapter(settings *s, const char *name, const char *value)
 {
     adapter_use *use = &s->adapters[s->adapter_count++];
-    const char *colon = strrchr(value, ':');
-    size_t length = colon ? (size_t)(colon - value) : strlen(value);
 
-    if (length == 0) misuse("%s: '%s' names no file", name, value);
     weft_add_options_init(&use->how, sizeof use->how);
     weft_adapter_options_init(&use->opening, sizeof use->opening);
     use->opening.log = warn_line;
-    use->weight = 1.0f;
     use->region_text = 1.0f;
     use->curve_shape = WEFT_CURVE_LINEAR;
-    use->file = zeroed(length + 1, 1);
-    memcpy(use->file, value, length);
-    if (colon) {
-        char *end;
-        double weight = strtod(colon + 1, &end);
-        if (end == colon + 1 || *end || !isfinite(weight) || fabs(weight) > 1e6)
-            misuse("%s %s: '%s' is not a weight", name, value, colon + 1);
-        use->weight = (float)weight;
-    }
+    use->file = parse_weighted(name, value, &use->weight);
+}
+
+static void parse_ip_adapter(settings *s, const char *name, const char *value)
+{
+    image_use *use = &s->images[s->image_count++];
+    use->file = parse_weighted(name, value, &use->weight);
+}
+
+static void parse_picture(settings *s, const char *name, const char *value)
+{
+    image_use *use = &s->images[s->image_count - 1];
+    const char **more = realloc(use->pictures, (use->count + 1) * sizeof *more);
+
+    (void)name;
+    if (more == NULL) fail("out of memory");
+    use->pictures = more;
+    use->pictures[use->count++] = value;
 }
 
 static void parse_concept(settings *s, const char *name, const char *value)
@@ -524,16 +569,14 @@ static void parse_region(settings *s, const char *name, const char *value)
 }
 
 /* Places with a point in them are shares. */
-static void parse_curve(settings *s, const char *name, const char *value)
+static weft_curve_point *parse_points(const char *name, const char *value, size_t *count, uint32_t *flags)
 {
-    adapter_use *use = &s->adapters[s->adapter_count - 1];
+    weft_curve_point *points = zeroed(strlen(value) + 1, sizeof *points);
     char *end;
 
-    free(use->curve);
-    use->curve = zeroed(strlen(value) + 1, sizeof *use->curve);
-    use->curve_points = 0;
+    *count = 0;
     for (const char *c = value;; c = end + 1) {
-        weft_curve_point *p = &use->curve[use->curve_points];
+        weft_curve_point *p = &points[*count];
         size_t place = strcspn(c, "=,");
         uint32_t share = memchr(c, '.', place) ? WEFT_CURVE_AT_SHARE : 0;
         weft_curve_point_init(p, sizeof *p);
@@ -541,11 +584,29 @@ static void parse_curve(settings *s, const char *name, const char *value)
         if (end != c + place || *end != '=') misuse("%s: '%s' is not like 0=0,8=1 or 0.0=0,0.4=1", name, value);
         p->value = strtod(c = end + 1, &end);
         if (end == c || (*end && *end != ',')) misuse("%s: '%s' is not like 0=0,8=1 or 0.0=0,0.4=1", name, value);
-        if (use->curve_points++ > 0 && share != use->curve_flags)
+        if ((*count)++ > 0 && share != *flags)
             misuse("%s: '%s' has calls and shares of all calls: one or the other", name, value);
-        use->curve_flags = share;
+        *flags = share;
         if (*end == '\0') break;
     }
+    return points;
+}
+
+static void parse_curve(settings *s, const char *name, const char *value)
+{
+    adapter_use *use = &s->adapters[s->adapter_count - 1];
+
+    free(use->curve);
+    use->curve = parse_points(name, value, &use->curve_points, &use->curve_flags);
+}
+
+static void parse_image_curve(settings *s, const char *name, const char *value)
+{
+    image_use *use = &s->images[s->image_count - 1];
+
+    free(use->curve);
+    use->curve = parse_points(name, value, &use->curve_points, &use->curve_flags);
+    for (size_t i = 0; i < use->curve_points; i++) use->curve[i].shape = WEFT_CURVE_LINEAR;
 }
 
 /* A number with a point in it is a share. */
@@ -703,6 +764,10 @@ static void set(settings *s, const row *o, const char *value)
         base = (char *)&s->adapters[s->adapter_count - 1];
     }
     if (o->about == OF_PHASE) base = (char *)&s->phases[s->phase_count - 1];
+    if (o->about == OF_IMAGE) {
+        if (s->image_count == 0) misuse("%s is for the --ip-adapter before it, and there is none", o->name);
+        base = (char *)&s->images[s->image_count - 1];
+    }
     char *field = base + o->field;
     if (o->bit) *(uint32_t *)(void *)(base + o->flags) |= o->bit;
     switch (o->kind) {
@@ -807,6 +872,7 @@ static void refuse_idle_options(const settings *s)
     if (s->open.flags & WEFT_OPEN_EPSILON && s->open.flags & WEFT_OPEN_V)
         misuse("--epsilon and --v-prediction: a model predicts one or the other");
     if (was_given("--measure") && !was_given("--cached")) misuse("--measure is of --cached");
+    if (s->image_encoder && s->image_count == 0) misuse("--image-encoder is of --ip-adapter, and there is none");
     if ((s->flags & ISOLATE) && s->region_count < 2) misuse("--isolate needs two regions, and there are %zu", s->region_count);
     uint32_t traits = weft_sampler_traits(s->sampling.kind);
     int scheduled = s->sampling.sigma_schedule != WEFT_SCHEDULE_DEFAULT;
@@ -967,6 +1033,12 @@ void settings_free(settings *s)
     }
     for (size_t i = 0; i < s->phase_count; i++) free(s->phases[i].order);
     for (size_t i = 0; i < s->region_count; i++) free(s->regions[i].file);
+    for (size_t i = 0; i < s->image_count; i++) {
+        free(s->images[i].file);
+        free(s->images[i].pictures);
+        free(s->images[i].curve);
+    }
+    free(s->images);
     free(s->regions);
     free(s->adapters);
     free(s->sigmas);

@@ -84,6 +84,19 @@ typedef struct region_use {
     int         use;                                 /* of settings.adapters; -1: of no adapter */
 } region_use;
 
+/* A picture as a prompt, or several, by one IP-Adapter. */
+typedef struct image_use {
+    char               *file;                        /* of the IP-Adapter                       */
+    float               weight;
+    const char        **pictures;                    /* PNGs                                    */
+    size_t              count;
+    const char         *blocks;
+    const char         *mask;                        /* a PNG                                   */
+    weft_curve_point   *curve;
+    size_t              curve_points;
+    uint32_t            curve_flags;
+} image_use;
+
 /* A phase of the plan: where it begins, and what it does. */
 typedef struct phase_use {
     weft_phase_options      begin;               /* not of the first */
@@ -107,6 +120,9 @@ typedef struct settings {
     size_t                  adapter_count;
     region_use             *regions;
     size_t                  region_count;
+    image_use              *images;              /* as prompts */
+    size_t                  image_count;
+    const char             *image_encoder;
     uint32_t                flags;               /* QUIET ... */
     phase_use               phases[PHASES_MAX];
     size_t                  phase_count;         /* at least 1 */
@@ -171,6 +187,7 @@ int           is_folder(const char *path);
 float *read_tensor(const weft_tensors *file, const char *path, const char *name, int64_t *shape,
                    size_t rank);
 float *read_image(const char *path, int32_t width, int32_t height);         /* (3, h, w) in 0..1, resized */
+float *read_picture(const char *path, int32_t *width, int32_t *height);         /* (3, h, w) in 0..1, as it is */
 float *read_gray(const char *path, int32_t *width, int32_t *height);           /* (h, w) in 0..1, as it is   */
 float *read_mask(const char *path, int32_t width, int32_t height);            /* (h, w), 0 or 1             */
 void   image_size(const char *path, int32_t *width, int32_t *height);

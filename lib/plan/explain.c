@@ -81,7 +81,7 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
 static void add_adapters(const weft_plan *p, wf_text *out)
 {
     if (p->adapters == 0) {
-        wf_text_add(out, p->regions > 0 ? "\nNo adapters.\n"
+        wf_text_add(out, p->regions > 0 || p->images > 0 ? "\nNo adapters.\n"
                                        : "\nNo adapters: the base model, bit for bit.\n");
         return;
     }

@@ -277,6 +277,43 @@ static void structs(void)
     F(weft_step, guidance_rescale); F(weft_step, guidance_embed); F(weft_step, call);
     F(weft_step, reserved0); F(weft_step, region_text); F(weft_step, region_text_count);
     F(weft_step, region_negative); F(weft_step, region_negative_count);
+    F(weft_step, image); F(weft_step, image_count); F(weft_step, image_negative);
+    F(weft_step, image_negative_count);
+
+    S(weft_image_options);
+    F(weft_image_options, struct_size); F(weft_image_options, flags); F(weft_image_options, allocator);
+    F(weft_image_options, log); F(weft_image_options, log_user);
+
+    S(weft_image_encoder_info);
+    F(weft_image_encoder_info, struct_size); F(weft_image_encoder_info, image_size);
+    F(weft_image_encoder_info, patch_size); F(weft_image_encoder_info, tokens);
+    F(weft_image_encoder_info, width); F(weft_image_encoder_info, pooled);
+    F(weft_image_encoder_info, layers); F(weft_image_encoder_info, reserved0);
+    F(weft_image_encoder_info, parameters);
+
+    S(weft_image_adapter_info);
+    F(weft_image_adapter_info, struct_size); F(weft_image_adapter_info, kind);
+    F(weft_image_adapter_info, features); F(weft_image_adapter_info, tokens);
+    F(weft_image_adapter_info, width); F(weft_image_adapter_info, cross_layers);
+    F(weft_image_adapter_info, parameters); F(weft_image_adapter_info, name);
+
+    S(weft_image_prompt_options);
+    F(weft_image_prompt_options, struct_size); F(weft_image_prompt_options, flags);
+    F(weft_image_prompt_options, blocks); F(weft_image_prompt_options, mask);
+    F(weft_image_prompt_options, images); F(weft_image_prompt_options, reserved0);
+
+    S(weft_image_prompt_info);
+    F(weft_image_prompt_info, struct_size); F(weft_image_prompt_info, kind);
+    F(weft_image_prompt_info, name); F(weft_image_prompt_info, blocks);
+    F(weft_image_prompt_info, weight); F(weft_image_prompt_info, images);
+    F(weft_image_prompt_info, tokens); F(weft_image_prompt_info, width);
+    F(weft_image_prompt_info, layers); F(weft_image_prompt_info, masked);
+
+    S(weft_image_encode);
+    F(weft_image_encode, struct_size); F(weft_image_encode, flags); F(weft_image_encode, encoder);
+    F(weft_image_encode, image); F(weft_image_encode, image_len); F(weft_image_encode, height);
+    F(weft_image_encode, width); F(weft_image_encode, prompt); F(weft_image_encode, tokens);
+    F(weft_image_encode, data); F(weft_image_encode, len);
 
     S(weft_noise_options);
     F(weft_noise_options, struct_size); F(weft_noise_options, flags);
@@ -346,6 +383,7 @@ static void constants(void)
     C(WEFT_ENCODE_TRUNCATE); C(WEFT_ENCODE_ADAPTER); C(WEFT_ENCODE_WEIGHTS); C(WEFT_ENCODE_NO_MEAN);
     C(WEFT_ENCODE_FROM_EMPTY); C(WEFT_ENCODE_COMMA);
     C(WEFT_STEP_SPLIT_GUIDANCE); C(WEFT_STEP_TEXT_PER_BRANCH);
+    C(WEFT_IMAGE_BASE); C(WEFT_IMAGE_PLUS); C(WEFT_IMAGE_FULL);
     C(WEFT_SAMPLER_DDIM); C(WEFT_SAMPLER_EULER); C(WEFT_SAMPLER_EULER_A); C(WEFT_SAMPLER_DPMPP_2M);
     C(WEFT_SAMPLER_PNDM); C(WEFT_SAMPLER_DDPM); C(WEFT_SAMPLER_HEUN); C(WEFT_SAMPLER_LCM); C(WEFT_SAMPLER_TCD);
     C(WEFT_SAMPLER_DPMPP_2M_SDE); C(WEFT_SAMPLER_DPMPP_3M); C(WEFT_SAMPLER_DPMPP_3M_SDE);

@@ -5,6 +5,8 @@
 #include "base/base.h"
 #include "golden.h"
 #include "image/image.h"
+#include "nets/config.h"
+#include "nets/keys.h"
 
 static void refused(weft_status want, const char *text, weft_status got)
 {
@@ -192,6 +194,97 @@ START_TEST(other_encoders_are_refused)
 }
 END_TEST
 
+static int lines;
+
+static void count_line(void *user, int32_t level, const char *line)
+{
+    (void)user, (void)level, (void)line;
+    lines++;
+}
+
+/* Every key of transformers' class is known, and stands in the manual. */
+START_TEST(every_setting_is_known)
+{
+    json_t *index = golden_json("image_prompts.json"), *config = json_object_get(index, "config"), *v;
+    wf_clip_vision_config c;
+    const char *name;
+    char path[1100], *text = calloc(1 << 20, 1), word[80];
+    ck_assert_uint_gt(json_object_size(config), 20);
+    must(wf_config_clip_vision(&c, config, "config.json", &golden_err));
+    ck_assert(c.hidden == 16 && c.layers == 2 && c.heads == 2 && c.intermediate == 40 && c.image == 40 && c.patch == 16);
+    ck_assert(c.projection == 12 && c.eps == 1e-3f && c.act == WF_ACT_QUICK_GELU);
+    lines = 0;
+    wf_keys_warn(wf_clip_vision_keys, config, "config.json", count_line, NULL);
+    ck_assert_int_eq(lines, 0);
+    json_object_set_new(config, "later", json_integer(1));
+    wf_keys_warn(wf_clip_vision_keys, config, "config.json", count_line, NULL);
+    ck_assert_int_eq(lines, 1);
+    json_object_del(config, "later");
+    snprintf(path, sizeof path, "%s/../docs/formats.md", getenv("WEFT_TESTS") != NULL ? getenv("WEFT_TESTS") : "tests");
+    FILE *f = fopen(path, "rb");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_uint_gt(fread(text, 1, (1 << 20) - 1, f), 1000);
+    fclose(f);
+    char *begin = strstr(text, "#### CLIPVisionModelWithProjection");
+    ck_assert_ptr_nonnull(begin);
+    json_object_foreach(config, name, v) {
+        snprintf(word, sizeof word, "`%s`", name);
+        ck_assert_msg(strstr(begin, word) != NULL, "docs/formats.md does not have %s", word);
+    }
+    must(wf_config_clip_vision(&c, v = json_object(), "config.json", &golden_err)); /* transformers' defaults */
+    ck_assert(c.hidden == 768 && c.layers == 12 && c.heads == 12 && c.intermediate == 3072 && c.image == 224 && c.patch == 32);
+    ck_assert(c.projection == 512 && c.eps == 1e-5f && c.act == WF_ACT_QUICK_GELU);
+    json_decref(v), json_decref(index), free(text);
+}
+END_TEST
+
+/* ---- memory that is not there ---- */
+
+static int allowed;
+static size_t held;
+
+static void *take(void *user, size_t size, size_t align)
+{
+    (void)user;
+    if (allowed-- <= 0) return NULL;
+    void *p = aligned_alloc(align, (size + align - 1) / align * align);
+    if (p != NULL) held++;
+    return p;
+}
+
+static void give(void *user, void *p, size_t size)
+{
+    (void)user, (void)size;
+    held--;
+    free(p);
+}
+
+START_TEST(nothing_is_left_without_memory)
+{
+    static const weft_allocator counting = { take, give, NULL };
+    weft_image_options o = WEFT_IMAGE_OPTIONS_INIT;
+    weft_image_encoder *e = NULL;
+    weft_image_adapter *a = NULL;
+    weft_status st = WEFT_E_NOMEM;
+    int n = 0;
+    o.allocator = &counting;
+    for (; st != WEFT_OK && n < 2000; n++) {
+        allowed = n;
+        st = _i == 0 ? weft_image_encoder_open(data_path("image_prompts/encoder"), &o, &e, &golden_err)
+                     : weft_image_adapter_open(data_path("image_prompts/plus_sd1.safetensors"), &o, &a, &golden_err);
+        if (st == WEFT_OK) break;
+        ck_assert_msg(st == WEFT_E_NOMEM, "%d: %s", n, golden_err.text);
+        ck_assert_uint_eq(held, 0);
+        ck_assert(e == NULL && a == NULL);
+    }
+    must(st);
+    ck_assert_int_gt(n, 10);
+    weft_image_encoder_free(e);
+    weft_image_adapter_free(a);
+    ck_assert_uint_eq(held, 0);
+}
+END_TEST
+
 /* ---- IP-Adapters ---- */
 
 static weft_image_adapter_info info_of(const char *name)
@@ -328,6 +421,8 @@ int main(void)
     tcase_add_test(pictures, pictures_are_bytes_and_bounded);
     tcase_add_test(pictures, preprocessors_are_followed_or_refused);
     tcase_add_test(files, encoders_open);
+    tcase_add_test(files, every_setting_is_known);
+    tcase_add_loop_test(files, nothing_is_left_without_memory, 0, 2);
     tcase_add_test(files, other_encoders_are_refused);
     tcase_add_test(files, adapters_say_what_they_are);
     tcase_add_test(files, other_adapters_are_refused);

@@ -20,11 +20,11 @@ def fill(gen, *shape, scale=None):
     return (torch.randn(*shape, generator=gen) * scale).half().float()
 
 
-def encoder(folder, seed, act):
+def encoder(folder, seed, **other):
     """As the published ones are made, with numbers that f16 holds."""
     gen = torch.Generator().manual_seed(seed)
-    net = CLIPVisionModelWithProjection(CLIPVisionConfig(hidden_size=HIDDEN, intermediate_size=48, projection_dim=POOLED, num_hidden_layers=3,
-                                                         num_attention_heads=4, image_size=SIDE, patch_size=8, hidden_act=act)).eval()
+    sizes = dict(hidden_size=HIDDEN, intermediate_size=48, projection_dim=POOLED, num_hidden_layers=3, num_attention_heads=4, image_size=SIDE, patch_size=8)
+    net = CLIPVisionModelWithProjection(CLIPVisionConfig(**dict(sizes, **other))).eval()
     for name, v in net.state_dict().items():
         if v.is_floating_point():
             v.copy_(fill(gen, *v.shape, scale=0.05 if v.dim() == 1 and "class" not in name else 0.25) + (1.0 if "norm" in name and name.endswith("weight") else 0.0))

@@ -196,13 +196,16 @@ def main():
         t["picture/" + n] = torch.from_numpy(pictures[n])
         t["pixels/" + n] = PIXELS[n][0]
     encoder = os.path.join(HOME, "encoder")
-    nets = image_prompts.encoder(encoder, 71, "gelu")
-    quick = image_prompts.encoder(os.path.join(HOME, "encoder_quick"), 72, "quick_gelu")
+    nets = image_prompts.encoder(encoder, 71, hidden_act="gelu")
+    # Every number of the configuration is another, and the image is no whole number of patches.
+    quick = image_prompts.encoder(os.path.join(HOME, "encoder_quick"), 72, hidden_act="quick_gelu", hidden_size=16, intermediate_size=40, projection_dim=12,
+                                  num_hidden_layers=2, num_attention_heads=2, image_size=40, patch_size=16, layer_norm_eps=1e-3)
     for of, net in ("gelu", nets), ("quick", quick):
-        got = net(PIXELS["tall"], output_hidden_states=True)
+        pixels = t[of + "/pixels"] = noise(73, 1, 3, net.config.image_size, net.config.image_size)
+        got = net(pixels, output_hidden_states=True)
         t[of + "/hidden"], t[of + "/pooled"] = got.hidden_states[-2][0], got.image_embeds[0]
         net.double()
-        exact = net(PIXELS["tall"].double(), output_hidden_states=True)
+        exact = net(pixels.double(), output_hidden_states=True)
         print("%-28s floor %.1e %.1e" % (of, max_rel(t[of + "/hidden"], exact.hidden_states[-2][0]), max_rel(t[of + "/pooled"], exact.image_embeds[0])))
         net.float()
     sd1, one = scene("tiny-sd1", nets, 91, t)
@@ -210,7 +213,7 @@ def main():
     image_prompts.store_adapter(os.path.join(HOME, "base_sd1.bin"), one.dicts["base"], nested=True)
     store("image_prompts.safetensors", t)
     write_json("image_prompts.json", {"versions": versions(), "calls": CALLS, "points": [list(p) for p in POINTS], "guidance": GUIDANCE,
-                                      "encoder": rel_path(encoder), "sizes": {n: list(v) for n, v in SIZES.items()}, "models": [sd1, xl]})
+                                      "encoder": rel_path(encoder), "config": {k: v for k, v in quick.config.to_dict().items() if not k.startswith("_")}, "sizes": {n: list(v) for n, v in SIZES.items()}, "models": [sd1, xl]})
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ START_TEST(encoders_are_transformers)
     weft_image_encoder *e;
     must(weft_image_encoder_open(data_path("image_prompts/%s", all[_i].folder), NULL, &e, &golden_err));
     const wf_clip_vision *net = wf_image_encoder_net(e);
-    golden pixels = golden_read(t, "pixels/tall"), hidden = golden_read(t, "%s/hidden", all[_i].prefix),
+    golden pixels = golden_read(t, "%s/pixels", all[_i].prefix), hidden = golden_read(t, "%s/hidden", all[_i].prefix),
            pooled = golden_read(t, "%s/pooled", all[_i].prefix);
     const weft_allocator heap = wf_allocator(NULL);
     wf_exec x = { .k = wf_kernels_pick(wf_cpu_detect()), .products = wf_products_pick(wf_cpu_detect()), .dry = true,

@@ -393,6 +393,14 @@ START_TEST(other_adapters_are_refused)
     refused(WEFT_E_UNSUPPORTED, "is not an IP-Adapter: it has no tensor image_proj.*",
             weft_image_adapter_open(data_path("adapters/content.safetensors"), NULL, &a, &golden_err));
     ck_assert_ptr_null(a);
+    weft_tensor_out one = WEFT_TENSOR_OUT_INIT;
+    weft_tensors *half;
+    const weft_allocator heap = wf_allocator(NULL);
+    one.name = "image_proj.latents", one.data = (float[]){ 1 }, one.rank = 1, one.shape[0] = 1;
+    must(weft_tensors_create(&one, 1, NULL, 0, NULL, &half, &golden_err));
+    refused(WEFT_E_UNSUPPORTED, "half is not an IP-Adapter: it has no tensor ip_adapter.*",
+            wf_image_adapter_make(&a, half, "half", &heap, &golden_err));
+    weft_tensors_free(half);
     refused(WEFT_E_IO, "nowhere", weft_image_adapter_open("nowhere", NULL, &a, &golden_err));
     refused(WEFT_E_ARG, "path is NULL", weft_image_adapter_open(NULL, NULL, &a, &golden_err));
     refused(WEFT_E_ARG, "out is NULL", weft_image_adapter_open("x", NULL, NULL, &golden_err));

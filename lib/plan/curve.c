@@ -110,12 +110,12 @@ weft_status wf_curve_read(wf_blob **out, const weft_plan *plan, uint32_t flags,
 
     *out = NULL;
     if ((flags & ~(uint32_t)WEFT_CURVE_AT_SHARE) != 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "a curve's flags are %u, and not all known", flags);
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "a curve: flags are %u, and not all known", flags);
     if (count > POINTS_MAX)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "a curve of %zu points, at most %d are taken", count,
                        POINTS_MAX);
     if (count == 0) return WEFT_OK;
-    if (points == NULL) return wf_fail(err, WEFT_E_ARG, "a curve's points are NULL");
+    if (points == NULL) return wf_fail(err, WEFT_E_ARG, "a curve: points is NULL");
     blob = wf_blob_create(&plan->alloc, sizeof(curve) + count * sizeof(point));
     if (blob == NULL) return wf_nomem(err, count * sizeof(point), "a curve");
     ((curve *)blob->data)->share = (flags & WEFT_CURVE_AT_SHARE) != 0;

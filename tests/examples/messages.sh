@@ -93,6 +93,26 @@ encoder.block.0.layer.0.SelfAttention.q.weight T5
 model.0.sub.1.conv.weight upscaler
 NAMES
 
+# Pictures as prompts: what belongs where.
+ip=tests/data/image_prompts
+tiny="$weft generate tests/data/models/tiny-sd1 -p x -o $tmp/x.png"
+png=examples/model/missing.png
+refuses 1 'IP-Adapter; .* give it with --ip-adapter' "$weft" generate $model -p x -a $ip/base_sd1.safetensors
+refuses 1 'IP-Adapter: give it with --ip-adapter' "$weft" generate $ip/base_sd1.safetensors -p x
+refuses 1 'base_sdxl is for a model with 17 cross-attentions over rows of 40; this one (SD1.x) has 11 over rows of 24' \
+    $tiny --ip-adapter $ip/base_sdxl.safetensors --image-prompt $png --image-encoder $ip/encoder
+refuses 1 'not an IP-Adapter: it has no tensor image_proj' $tiny --ip-adapter "$monster" --image-prompt $png --image-encoder $ip/encoder
+refuses 1 'missing.png' $tiny --ip-adapter $ip/base_sd1.bin --image-prompt $png --image-encoder $ip/encoder
+refuses 1 'model_type is "clip_text_model"' $tiny --ip-adapter $ip/base_sd1.bin --image-prompt $png --image-encoder $model/text_encoder
+refuses 1 'reads a pooled vector of 24, the image encoder gives 12' $tiny --ip-adapter $ip/base_sd1.bin --image-prompt docs/images/words.png \
+    --image-encoder $ip/encoder_quick
+refuses 1 'block weights: 3 numbers' $tiny --ip-adapter $ip/base_sd1.bin --image-prompt $png --image-encoder $ip/encoder --image-prompt-blocks 1,2,3
+refuses 2 'which picture' $tiny --ip-adapter $ip/base_sd1.bin --image-encoder $ip/encoder
+refuses 2 'needs CLIP.s image encoder' $tiny --ip-adapter $ip/base_sd1.bin --image-prompt $png
+refuses 2 'for the --ip-adapter before it' $tiny --image-prompt $png
+refuses 2 'of --ip-adapter, and there is none' $tiny --image-encoder $ip/encoder
+refuses 2 'is not a weight' $tiny --ip-adapter $ip/base_sd1.bin:x
+
 # The adapter of a folder, moved alone: one line, whoever is asked.
 cp $model/adapters/rocket/unet/adapter_model.safetensors "$tmp/alone.safetensors" 2>/dev/null ||
     cp $model/adapters/rocket/adapter_model.safetensors "$tmp/alone.safetensors"

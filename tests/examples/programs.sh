@@ -17,6 +17,21 @@ that "img2img without arguments is a usage error" test $? = 2
 "$B/examples/img2img" $model "a yellow star" "$tmp/denoise.png" "$tmp/none.png" 7 2>/dev/null
 that "a strength of 7 is refused" test $? = 1
 
+tiny=tests/data/models/tiny-sd1 ip=tests/data/image_prompts
+image_prompt="$B/examples/image_prompt $tiny $ip"
+that "image_prompt" $image_prompt/plus_sd1.safetensors $ip/encoder "$tmp/denoise.png" "a cat" "$tmp/seen.png" 0.8
+that "its image" test -s "$tmp/seen.png"
+that "image_prompt without weight" $image_prompt/plus_sd1.safetensors $ip/encoder "$tmp/denoise.png" "a cat" "$tmp/unseen.png" 0
+that "which is another" test "$(cksum <"$tmp/seen.png")" != "$(cksum <"$tmp/unseen.png")"
+"$B/examples/denoise" $tiny "a cat" "$tmp/plain.png" >/dev/null
+that "and the one without a picture" cmp "$tmp/plain.png" "$tmp/unseen.png"
+that "image_prompt in no block" $image_prompt/plus_sd1.safetensors $ip/encoder "$tmp/denoise.png" "a cat" "$tmp/unseen.png" 1 NONE
+that "is that too" cmp "$tmp/plain.png" "$tmp/unseen.png"
+$image_prompt/base_sdxl.safetensors $ip/encoder "$tmp/denoise.png" "a cat" "$tmp/none.png" 2>/dev/null
+that "an IP-Adapter for another model is refused" test $? = 1
+"$B/examples/image_prompt" 2>/dev/null
+that "image_prompt without arguments is a usage error" test $? = 2
+
 that "words" "$B/examples/words" $model "$tmp/words.png"
 that "its image" test -s "$tmp/words.png"
 "$B/examples/words" 2>/dev/null

@@ -44,6 +44,36 @@ that "a conditioning for each layer" $layered -p "a <dog1>" -n "a cat" -o "$tmp/
 that "taken from its file" $layered --conditioning "$tmp/layers.safetensors" -o "$tmp/again.png"
 that "drawn again from that" cmp "$tmp/layers.png" "$tmp/again.png"
 
+# ---- pictures as prompts
+
+ip=tests/data/image_prompts
+tiny() { "$weft" generate tests/data/models/tiny-sd1 -q -s 2 -p "a cat" --no-parameters "$@"; }
+tiny -o "$tmp/unseen.png"
+that "a picture as a prompt" tiny --ip-adapter $ip/base_sd1.safetensors:0.7 --image-prompt "$tmp/base.png" \
+    --image-encoder $ip/encoder -o "$tmp/seen.png"
+that "it is seen" test "$(cksum <"$tmp/unseen.png")" != "$(cksum <"$tmp/seen.png")"
+tiny --ip-adapter $ip/base_sd1.bin:0.7 --image-prompt "$tmp/base.png" --image-encoder $ip/encoder -o "$tmp/again.png"
+that "the same from a .bin" cmp "$tmp/seen.png" "$tmp/again.png"
+tiny --ip-adapter $ip/base_sd1.bin:0 --image-prompt "$tmp/base.png" --image-encoder $ip/encoder -o "$tmp/again.png"
+that "weight 0 sees nothing" cmp "$tmp/unseen.png" "$tmp/again.png"
+tiny --ip-adapter $ip/base_sd1.bin --image-prompt "$tmp/base.png" --image-encoder $ip/encoder --image-prompt-blocks NONE \
+    -o "$tmp/again.png"
+that "nor does one in no block" cmp "$tmp/unseen.png" "$tmp/again.png"
+tiny --ip-adapter $ip/base_sd1.bin --image-prompt "$tmp/base.png" --image-encoder $ip/encoder --image-prompt-curve 0=0,9=0 \
+    -o "$tmp/again.png"
+that "nor one whose curve is 0" cmp "$tmp/unseen.png" "$tmp/again.png"
+tiny --ip-adapter $ip/base_sd1.bin:1.4 --image-prompt "$tmp/base.png" --image-encoder $ip/encoder \
+    --image-prompt-curve 0=0.5,9=0.5 -o "$tmp/again.png"
+that "a curve multiplies the weight" cmp "$tmp/seen.png" "$tmp/again.png"
+that "several, and all their options" "$weft" generate tests/data/models/tiny-sdxl -q -s 2 -p "a cat" -g 1 \
+    --ip-adapter $ip/plus_sdxl.safetensors --image-prompt "$tmp/base.png" --image-prompt "$tmp/size.png" \
+    --image-prompt-blocks 'NONE,up_blocks.0.attentions.1*=1' --image-prompt-mask "$tmp/base.png" \
+    --ip-adapter $ip/base_sdxl.safetensors:0.4 --image-prompt "$tmp/other.png" --image-encoder $ip/encoder -o "$tmp/two.png"
+that "in the parameters" hold "$tmp/two.png" "Image prompts: \"$ip/plus_sdxl.safetensors:1 of $tmp/base.png and $tmp/size.png at NONE"
+prints 'plus_sdxl .plus. +weight 0.5, 1 picture, 6 rows, at 2 of 17 cross-attentions' "$weft" explain tests/data/models/tiny-sdxl \
+    --ip-adapter $ip/plus_sdxl.safetensors:0.5 --image-prompt-blocks 'NONE,up_blocks.0.attentions.1*=1'
+prints 'IP-Adapter, plus: give it with --ip-adapter' "$weft" inspect $ip/plus_sdxl.safetensors
+
 # ---- adapters and methods
 
 that "an adapter" draw -p "a zib monster" -a $monster -o "$tmp/one.png"

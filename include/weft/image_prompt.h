@@ -3,7 +3,7 @@
  * Beside the text each cross-attention of the denoiser sees rows that stand for a picture, through
  * keys and values of their own:
  *
- *     o = attention(q, K_text, V_text) + sum over image prompts j of  w_j M_j attention(q, K_j, V_j)
+ *     o = attention(q, K, V) + sum over image prompts j of  w_j M_j attention(q, K_j, V_j)
  *
  * A weft_image_encoder turns the picture into features, a weft_image_adapter (the IP-Adapter file)
  * turns these into rows and has the matrices for keys and values. Both are immutable once opened,

@@ -2,8 +2,8 @@
  *
  * The projection's tensors are image_proj.*. Keys and values are ip_adapter.N.to_k_ip.weight and
  * to_v_ip: N counts the attentions of the denoiser in the order down, up, middle, self-attentions
- * included, so cross-attention i has N = 2 i + 1. Which denoiser that is no file says: its sizes are
- * compared when a plan takes it (plan/image.c). */
+ * included, so cross-attention i has N = 2 i + 1. Which denoiser that is no file says: its sizes
+ * are compared when a plan takes it (plan/image.c). */
 #include "base/structs.h"
 #include "image/image_internal.h"
 
@@ -65,8 +65,9 @@ static weft_status bind_pair(weft_image_adapter *a, wf_binder *b, int32_t index,
     wf_format(name, sizeof name, "ip_adapter.%d.to_k_ip.weight", (int)(2 * index + 1));
     t = wf_tensors_find(a->parts.file, name);
     if (t == NULL)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %s is missing, wanted with shape (channels, %d)",
-                       b->path, name, (int)width);
+        return wf_fail(err, WEFT_E_FORMAT,
+                       "%s: tensor %s is missing, wanted with shape (channels, %d)", b->path, name,
+                       (int)width);
     if (t->rank != 2 || t->shape[0] < 1 || t->shape[0] > 1 << 16)
         return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %s is %s, wanted (channels, %d)", b->path,
                        name, wf_shape(&shape, t->shape, t->rank), (int)width);

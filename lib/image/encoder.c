@@ -1,8 +1,8 @@
 /* encoder.c - CLIP's image encoder from a folder, as transformers saves it.
  *
- * diffusers prepares pictures by CLIP's published mean and deviation whatever the folder holds. Where
- * the folder has a preprocessor_config.json, its mean and deviation are followed, and settings that
- * would prepare a picture in another way are refused. */
+ * diffusers prepares pictures by CLIP's published mean and deviation whatever the folder holds.
+ * Where the folder has a preprocessor_config.json, its mean and deviation are followed, and
+ * settings that would prepare a picture in another way are refused. */
 #include <errno.h>
 
 #include "base/structs.h"
@@ -71,8 +71,8 @@ static weft_status check_size(const json_t *json, const char *key, int32_t side,
         json_is_object(size))
         same = false; /* both sides given: no shorter side to bring to a size */
     if (same) return WEFT_OK;
-    return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s is not %s%d, the encoder's image_size", path, key,
-                   strcmp(key, "size") == 0 ? "a shortest_edge of " : "", (int)side);
+    return wf_fail(err, WEFT_E_UNSUPPORTED, "%s: %s is not %s%d, the encoder's image_size", path,
+                   key, strcmp(key, "size") == 0 ? "a shortest_edge of " : "", (int)side);
 }
 
 weft_status wf_picture_config(wf_picture_norm *norm, const json_t *json, int32_t side,

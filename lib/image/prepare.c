@@ -1,11 +1,10 @@
 /* prepare.c - a picture as CLIP's image encoder reads it.
  *
  * Shorter side to the encoder's size by Pillow's bicubic filter, the middle cut out, 0..1, then
- * (v - mean) / deviation. Pillow resizes bytes, rows first and then columns, with coefficients of 22
- * bits after the point, and rounds to bytes between the two. Doing it in floats would be off by a
- * level here and there, so it is done as Pillow does it, to the last bit (Pillow 13, src/libImaging/
- * Resample.c; transformers 5, CLIPImageProcessor). Only the columns and rows that the cut keeps are
- * computed. */
+ * (v - mean) / deviation. Pillow resizes bytes, rows first and then columns, with coefficients of
+ * 22 bits after the point, and rounds to bytes between the two. Doing it in floats would be off by
+ * a level here and there, so it is done as Pillow does it, to the last bit (Pillow 13, Resample.c;
+ * transformers 5, CLIPImageProcessor). Only columns and rows that the cut keeps are computed. */
 #include <math.h>
 
 #include "image/image.h"

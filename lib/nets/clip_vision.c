@@ -26,7 +26,8 @@ static weft_status build(wf_clip_vision *m, wf_binder *b, weft_error *err)
 
     WF_TRY(wf_bind_values(b, &m->whole, "vision_model.embeddings.class_embedding",
                           (int64_t[]){ d }, 1, err));
-    WF_TRY(wf_bind_windows(b, &m->patches, base, "embeddings.patch_embedding", d, 3, c->patch, err));
+    WF_TRY(wf_bind_windows(b, &m->patches, base, "embeddings.patch_embedding", d, 3, c->patch,
+                           err));
     WF_TRY(wf_bind_table(b, &m->positions, base, "embeddings.position_embedding",
                          wf_clip_vision_tokens(m), d, err));
     WF_TRY(wf_bind_norm(b, &m->first, base, "pre_layrnorm", d, 0, c->eps, err)); /* so in files */
@@ -78,9 +79,10 @@ static void cut(const wf_clip_vision *m, float *windows, const float *pixels, in
     for (size_t s = 0; s < (size_t)n; s++)
         for (size_t i = 0; i < side * side; i++)
             for (size_t c = 0; c < 3; c++)
-                for (size_t y = 0; y < p; y++, windows += p)
-                    memcpy(windows, pixels + ((s * 3 + c) * w + i / side * p + y) * w + i % side * p,
-                           p * sizeof *windows);
+                for (size_t y = 0; y < p; y++, windows += p) {
+                    size_t row = (s * 3 + c) * w + i / side * p + y;
+                    memcpy(windows, pixels + row * w + i % side * p, p * sizeof *windows);
+                }
 }
 
 /* x (n, tokens, hidden) = [whole, patches] + positions */

@@ -6,8 +6,8 @@
  *         themselves, and come out as the rows
  *
  * Source: Ye et al., IP-Adapter: Text Compatible Image Prompt Adapter for Text-to-Image Diffusion
- * Models (2023); the resampler is Flamingo's (Alayrac et al., 2022). Names are those of the published
- * files. */
+ * Models (2023); the resampler is Flamingo's (Alayrac et al., 2022). Names are those of the
+ * published files. */
 #include "nets/image_proj.h"
 #include "weft/image_prompt.h"
 
@@ -43,8 +43,9 @@ static weft_status side_of(int32_t *out, const weft_tensors *file, const char *n
     wf_shape_text shape;
 
     if (t == NULL)
-        return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %s is missing, which every IP-Adapter of its "
-                       "kind has", path, name);
+        return wf_fail(err, WEFT_E_FORMAT,
+                       "%s: tensor %s is missing, which every IP-Adapter of its kind has", path,
+                       name);
     if (t->rank != rank || t->shape[axis] < 1 || t->shape[axis] > MAX_WIDTH)
         return wf_fail(err, WEFT_E_FORMAT, "%s: tensor %s is %s, wanted %d sides of 1 to %d", path,
                        name, wf_shape(&shape, t->shape, t->rank), (int)rank, MAX_WIDTH);
@@ -96,8 +97,8 @@ static weft_status look_at_plus(wf_image_proj_config *c, const weft_tensors *fil
                        path, (int)c->tokens);
     if (c->inner % HEAD != 0)
         return wf_fail(err, WEFT_E_FORMAT,
-                       "%s: image_proj.layers.0.0.to_q.weight has %d rows, wanted a multiple of %d, "
-                       "the width of a head", path, (int)c->inner, HEAD);
+                       "%s: image_proj.layers.0.0.to_q.weight has %d rows, wanted a multiple of "
+                       "%d, the width of a head", path, (int)c->inner, HEAD);
     c->heads = c->inner / HEAD;
     for (c->layers = 0; c->layers < MAX_LAYERS; c->layers++) {
         wf_format(name, sizeof name, "image_proj.layers.%d.0.to_q.weight", (int)c->layers);
@@ -124,8 +125,8 @@ weft_status wf_image_proj_look(wf_image_proj_config *c, const weft_tensors *file
     for (size_t i = 0; i < WF_LEN(others); i++)
         if (find(file, others[i].has) != NULL && !(full && i == 1))
             return wf_fail(err, WEFT_E_UNSUPPORTED,
-                           "%s is an IP-Adapter %s, which this version does not run: wanted one for "
-                           "CLIP's features (base, plus or full)", path, others[i].is);
+                           "%s is an IP-Adapter %s, which this version does not run: wanted one "
+                           "for CLIP's features (base, plus or full)", path, others[i].is);
     if (find(file, "image_proj.proj.weight") != NULL) return look_at_base(c, file, path, err);
     if (full) return look_at_full(c, file, path, err);
     return look_at_plus(c, file, path, err);

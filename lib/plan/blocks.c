@@ -416,7 +416,8 @@ weft_status wf_blocks_read(wf_blob **out, const weft_plan *plan, const char *tex
     lists = sizeof(blocks) + count * (sizeof(float) + sizeof(int32_t));
     if (length > TEXT_MAX)
         return wf_fail(err, WEFT_E_ARG,
-                       "block weights: a text of %zu bytes, at most %d are taken", length, TEXT_MAX);
+                       "block weights: a text of %zu bytes, at most %d are taken", length,
+                       TEXT_MAX);
     blob = wf_blob_create(&plan->alloc, lists + length + 1);
     if (blob == NULL) return wf_nomem(err, lists + length + 1, "block weights");
     blocks *b = blob->data;

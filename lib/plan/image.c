@@ -1,9 +1,9 @@
 /* image.c - pictures as prompts: what a plan's image prompts do at each layer of its model.
  *
- * An IP-Adapter has a pair of matrices for each cross-attention and does not say of which model. Its
- * pairs count the attentions on the way down, then up, then in the middle, as diffusers lists them;
- * the layer table has the middle in between. Pairs are given to layers once, when the prompt is
- * added, and the sizes of all of them are compared: a file for another base fits nowhere.
+ * An IP-Adapter has a pair of matrices for each cross-attention and does not say of which model.
+ * Its pairs count the attentions on the way down, then up, then in the middle, as diffusers lists
+ * them; the layer table has the middle in between. Pairs are given to layers once, when the prompt
+ * is added, and the sizes of all of them are compared: a file for another base fits nowhere.
  *
  * An image prompt is no part of the table of coefficients: it has a weight, factors by layer, a
  * curve and a mask, as adapters have, but there is nothing for a method to choose. */
@@ -65,9 +65,9 @@ static weft_status check_fit(const weft_plan *p, const weft_image_adapter *a, in
 
     if (pairs == cross && width == text) return WEFT_OK;
     return wf_fail(err, WEFT_E_MISMATCH,
-                   "IP-Adapter %s is for a model with %d cross-attentions over rows of %d%s; this one "
-                   "(%s) has %d over rows of %d", wf_image_adapter_name(a), (int)pairs, (int)width,
-                   made_for(width, pairs), wf_base_name(f->base), (int)cross, (int)text);
+                   "IP-Adapter %s is for a model with %d cross-attentions over rows of %d%s; this "
+                   "one (%s) has %d over rows of %d", wf_image_adapter_name(a), (int)pairs,
+                   (int)width, made_for(width, pairs), wf_base_name(f->base), (int)cross, (int)text);
 }
 
 /* A pair for each cross-attention; those with factor 0 are left out. */
@@ -307,7 +307,8 @@ void wf_images_explain(const weft_plan *p, wf_text *out)
         const wf_image_prompt *x = &p->image[i];
         wf_number_text         weight;
 
-        wf_text_add(out, "  %-3d %s (%s)  weight %s, %d %s, %d rows, at %d of %d cross-attentions\n",
+        wf_text_add(out,
+                    "  %-3d %s (%s)  weight %s, %d %s, %d rows, at %d of %d cross-attentions\n",
                     (int)i, wf_image_adapter_name(x->adapter),
                     kind_name(wf_image_proj_get_config(wf_image_adapter_proj(x->adapter))->kind),
                     wf_number(&weight, (double)x->weight), (int)x->images,

@@ -199,8 +199,8 @@ weft_status wf_curve_read(wf_blob **out, const weft_plan *plan, uint32_t flags,
                           const weft_curve_point *points, size_t count, weft_error *err);
 /* The curve's value at a call of the plan's; NULL: 1. */
 double wf_curve_at(const wf_blob *curve, int32_t call, int32_t calls);
-/* A caller's text, read for the plan's model. The factor of a layer; NULL: 1. The text as it was given; NULL: "". What it comes to, in a
- * line. */
+/* A caller's text, read for the plan's model. The factor of a layer; NULL: 1. The text as it was
+ * given; NULL: "". What it comes to, in a line. */
 weft_status wf_blocks_read(wf_blob **out, const weft_plan *plan, const char *text, weft_error *err);
 float       wf_blocks_at(const wf_blob *blocks, int32_t layer);
 const char *wf_blocks_text(const wf_blob *blocks);

@@ -282,8 +282,8 @@ weft_status wf_plan_must_be_fixed(const weft_plan *p, const char *what, weft_err
                        phase->method->title);
     if (p->images > 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "%s: the plan has %d image prompts, and weights have no place for their keys "
-                       "and values", what, (int)p->images);
+                       "%s: the plan has %d image prompts, and weights have no place for their "
+                       "keys and values", what, (int)p->images);
     if (p->regions > 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "%s: the plan has %d regions, and weights have no place "

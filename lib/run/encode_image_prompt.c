@@ -1,7 +1,7 @@
 /* encode_image_prompt.c - a picture in, the rows of an image prompt out.
  *
- * Encoders are large, and a picture is encoded once: so this call takes the memory that it needs and
- * gives it back, where everything else of a run works in memory that was taken with the run. */
+ * Encoders are large, and a picture is encoded once: so this call takes the memory that it needs
+ * and gives it back, where all else of a run works in memory that was taken with the run. */
 #include "base/structs.h"
 #include "run/run_internal.h"
 
@@ -45,7 +45,7 @@ static void forward(const picture *p, wf_exec *e)
 static weft_status check_picture(const weft_image_encode *in, weft_error *err)
 {
     if (in->image == NULL) return WEFT_OK;
-    if (in->height < 1 || in->width < 1 || in->height > WF_PICTURE_MAX || in->width > WF_PICTURE_MAX)
+    if (WF_MIN(in->height, in->width) < 1 || WF_MAX(in->height, in->width) > WF_PICTURE_MAX)
         return wf_fail(err, WEFT_E_ARG, "a picture of %d x %d, wanted sides of 1 to %d",
                        (int)in->width, (int)in->height, WF_PICTURE_MAX);
     size_t want = 3 * (size_t)in->height * (size_t)in->width;
@@ -96,7 +96,8 @@ static weft_status check(picture *p, const weft_run *r, weft_error *err)
     int32_t prompts = weft_plan_image_prompts(plan);
 
     if (p->in->prompt < 0 || p->in->prompt >= prompts)
-        return wf_fail(err, WEFT_E_ARG, "weft_image_encode.prompt is %d, the plan has %d image prompts",
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_image_encode.prompt is %d, the plan has %d image prompts",
                        (int)p->in->prompt, (int)prompts);
     WF_TRY(check_picture(p->in, err));
     const weft_image_adapter *a = wf_plan_image_adapter(plan, p->in->prompt);

@@ -1,10 +1,10 @@
-/* kept.c - keys and values of the text and of image prompts, kept between calls (WEFT_RUN_KEEP_TEXT).
+/* kept.c - keys and values of text and image prompts, kept between calls (WEFT_RUN_KEEP_TEXT).
  *
- * They depend on the rows of the text (and of image prompts, which stand behind it here) and on the layers' weights with their coefficients: on
- * nothing of the step. So they hold as long as the same samples read the same text under the same
- * row of the plan's table. Text is compared, not hashed: what it was is kept beside what was made
- * of it. A text with rows of its own for each cross-attention layer is not kept, nor is any under a
- * plan with regions.
+ * They depend on the rows that are read and on the layers' weights with their coefficients: on
+ * nothing of the step. So they hold as long as the same samples read the same rows under the same
+ * row of the plan's table. Rows are compared, not hashed: what they were is kept beside what was
+ * made of them, a sample's image prompts behind its text. A text with rows of its own for each
+ * cross-attention layer is not kept, nor is any under a plan with regions.
  *
  * With split guidance a call has two evaluations, and each has its own place. A call that may reuse
  * deep features has any number of them, and nothing is kept. */
@@ -65,7 +65,8 @@ size_t wf_run_kept_bytes(const weft_run *r, const wf_run_memory *b, size_t float
            (floats + (size_t)b->samples * rows_of(r, b) * width) * sizeof(float);
 }
 
-/* Is what `rows` of each sample holds the same as what is kept `at` rows into it? If not, keep it. */
+/* Is what `rows` of each sample holds the same as what is kept `at` rows into it? If not, keep
+ * it. */
 static bool same_rows(wf_run_kept *x, const float *const *rows, int32_t tokens, size_t at,
                       int32_t first, int32_t count)
 {

@@ -1,5 +1,5 @@
-/* mask.c - the masks of a plan's adapters, regions and image prompts in every size that the denoiser
- * has the image in.
+/* mask.c - the masks of a plan's adapters, regions and image prompts in every size that the
+ * denoiser has the image in.
  *
  * A pixel of a smaller size covers several of the mask, and perhaps parts of some: it takes their
  * mean by area. So a soft edge stays soft, and the mean of the mask is the same in every size. Where

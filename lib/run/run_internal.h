@@ -46,8 +46,8 @@ typedef struct wf_run_kept {
     int32_t samples;   /* most                                      */
 } wf_run_kept;
 
-/* The masks of the plan's adapters, regions and image prompts, in every size that the denoiser has the
- * image in (mask.c). */
+/* The masks of the plan's adapters, regions and image prompts, in every size that the denoiser has
+ * the image in (mask.c). */
 typedef struct wf_run_masks {
     wf_mask       *of;     /* [adapters]; NULL: there are no masks */
     wf_mask       *region; /* [regions]                            */

@@ -632,8 +632,8 @@ static weft_status read_image_prompts(const weft_run *r, wf_call *call, half hal
     for (int32_t i = 0; i < weft_plan_image_prompts(r->memory.plan); i++)
         if (no[i].tokens != yes[i].tokens)
             return wf_fail(err, WEFT_E_ARG,
-                           "step.image_negative[%d] has %d tokens, step.image[%d] has %d: they must "
-                           "agree", (int)i, (int)no[i].tokens, (int)i, (int)yes[i].tokens);
+                           "step.image_negative[%d] has %d tokens, step.image[%d] has %d: they "
+                           "must agree", (int)i, (int)no[i].tokens, (int)i, (int)yes[i].tokens);
     return WEFT_OK;
 }
 

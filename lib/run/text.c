@@ -87,8 +87,8 @@ weft_status wf_read_images(weft_text out[WF_IMAGES_MAX], const weft_run *r, cons
         WF_TRY(read_entry(&out[i], list, i, &stride, what, err));
         if (out[i].tokens == 0) out[i].tokens = most;
         if (out[i].tokens < 1 || out[i].tokens > most)
-            return wf_fail(err, WEFT_E_ARG, "%s[%zu].tokens is %d, the plan has room for %d", what, i,
-                           (int)out[i].tokens, (int)most);
+            return wf_fail(err, WEFT_E_ARG, "%s[%zu].tokens is %d, the plan has room for %d", what,
+                           i, (int)out[i].tokens, (int)most);
         if (out[i].cross_layers != 0)
             return wf_fail(err, WEFT_E_ARG, "%s[%zu].cross_layers is %d, wanted 0", what, i,
                            (int)out[i].cross_layers);

@@ -270,8 +270,8 @@ typedef struct weft_step {
     size_t           image_negative_count;
 } weft_step;
 #define WEFT_STEP_INIT \
-    { sizeof(weft_step), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-      0, 0, 0, 0, 0 }
+    { sizeof(weft_step), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+      0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_STEP_INIT. @since 0.1 */
 WEFT_API void weft_step_init(weft_step *step, size_t size);
 

@@ -67,7 +67,8 @@ static weft_status check_fit(const weft_plan *p, const weft_image_adapter *a, in
     return wf_fail(err, WEFT_E_MISMATCH,
                    "IP-Adapter %s is for a model with %d cross-attentions over rows of %d%s; this "
                    "one (%s) has %d over rows of %d", wf_image_adapter_name(a), (int)pairs,
-                   (int)width, made_for(width, pairs), wf_base_name(f->base), (int)cross, (int)text);
+                   (int)width, made_for(width, pairs), wf_base_name(f->base), (int)cross,
+                   (int)text);
 }
 
 /* A pair for each cross-attention; those with factor 0 are left out. */

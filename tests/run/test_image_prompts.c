@@ -674,6 +674,91 @@ START_TEST(bytes_are_told)
 }
 END_TEST
 
+/* ---- memory that is not there ---- */
+
+static int allowed;
+static size_t held;
+
+static void *take(void *user, size_t size, size_t align)
+{
+    (void)user;
+    if (allowed-- <= 0) return NULL;
+    void *p = aligned_alloc(align, (size + align - 1) / align * align);
+    if (p != NULL) held++;
+    return p;
+}
+
+static void give(void *user, void *p, size_t size)
+{
+    (void)user, (void)size;
+    held--;
+    free(p);
+}
+
+/* Every allocation of adding, copying and encoding fails in turn: nothing is left, and the handle works on. */
+START_TEST(nothing_is_left_without_memory)
+{
+    static const weft_allocator counting = { take, give, NULL };
+    set s = open_set(0);
+    weft_plan_options po = WEFT_PLAN_OPTIONS_INIT;
+    weft_run_options ro = WEFT_RUN_OPTIONS_INIT;
+    weft_image_prompt_options o = WEFT_IMAGE_PROMPT_OPTIONS_INIT;
+    weft_image_adapter *a = open_kind(&s, "plus");
+    weft_mask m = read_mask(&s, "disc");
+    weft_plan *plan, *copy = NULL;
+    weft_run *run;
+    weft_status st = WEFT_E_NOMEM;
+    po.allocator = ro.allocator = &counting;
+    ro.threads = 2, ro.height = 8, ro.width = 10;
+    o.blocks = "MID=1", o.mask = &m;
+    allowed = 1 << 20;
+    must(weft_plan_create(s.model, &po, &plan, &golden_err));
+    int n = 0;
+    for (size_t before = held; st != WEFT_OK && n < 50; n++) {
+        allowed = n;
+        st = weft_plan_add_image_prompt(plan, a, 1, &o, &golden_err);
+        ck_assert(st == WEFT_OK || st == WEFT_E_NOMEM);
+        if (st != WEFT_OK) ck_assert_uint_le(held, before + 1); /* the list itself may stay */
+        ck_assert_int_eq(weft_plan_image_prompts(plan), st == WEFT_OK);
+    }
+    must(st);
+    ck_assert_int_gt(n, 3);
+    size_t before = held;
+    for (st = WEFT_E_NOMEM, n = 0; st != WEFT_OK && n < 50; n++) {
+        allowed = n;
+        st = weft_plan_copy(plan, &copy, &golden_err);
+        if (st != WEFT_OK) ck_assert(st == WEFT_E_NOMEM && held == before && copy == NULL);
+    }
+    must(st);
+    allowed = 1 << 20;
+    weft_plan_free(copy);
+    must(weft_plan_seal(plan, 10, &golden_err));
+    must(weft_run_create(plan, &ro, &run, &golden_err));
+    before = held;
+    float *image, rows[2][6 * 24];
+    weft_image_encode e = WEFT_IMAGE_ENCODE_INIT;
+    image = picture(&s, "odd", &e.height, &e.width);
+    e.encoder = s.encoder, e.image = image, e.image_len = 3 * 101 * 67, e.data = rows[0], e.len = 6 * 24;
+    must(weft_run_encode_image_prompt(run, &e, &golden_err));
+    e.data = rows[1];
+    for (st = WEFT_E_NOMEM, n = 0; st != WEFT_OK && n < 50; n++) {
+        allowed = n;
+        st = weft_run_encode_image_prompt(run, &e, &golden_err);
+        ck_assert(st == WEFT_OK || st == WEFT_E_NOMEM);
+        ck_assert_uint_eq(held, before);
+    }
+    must(st);
+    ck_assert_int_gt(n, 4);
+    ck_assert_mem_eq(rows[0], rows[1], sizeof rows[0]);
+    weft_run_free(run);
+    weft_plan_free(plan);
+    ck_assert_uint_eq(held, 0);
+    free(image), free((float *)(uintptr_t)m.values);
+    weft_image_adapter_free(a);
+    close_set(&s);
+}
+END_TEST
+
 /* ---- plans ---- */
 
 START_TEST(plans_say_what_they_have)
@@ -925,6 +1010,7 @@ int main(void)
     tcase_add_test(equal, keeping_does_not_show);
     tcase_add_test(equal, cached_composite_takes_images);
     tcase_add_test(equal, bytes_are_told);
+    tcase_add_test(refusals, nothing_is_left_without_memory);
     tcase_add_test(refusals, plans_say_what_they_have);
     tcase_add_test(refusals, plans_refuse);
     tcase_add_test(refusals, steps_refuse);

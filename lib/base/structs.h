@@ -28,7 +28,7 @@
     X(weft_concept_info,      WEFT_CONCEPT_INFO_INIT,      reserved0)               \
     X(weft_token_info,        WEFT_TOKEN_INFO_INIT,        reserved0)               \
     X(weft_merge_source,      WEFT_MERGE_SOURCE_INIT,      text_weight)             \
-    X(weft_merge_options,     WEFT_MERGE_OPTIONS_INIT,     conv_rank)               \
+    X(weft_merge_options,     WEFT_MERGE_OPTIONS_INIT,     strength)                \
     X(weft_merge_row,         WEFT_MERGE_ROW_INIT,         reserved0)               \
     X(weft_plan_options,      WEFT_PLAN_OPTIONS_INIT,      reserved0)               \
     X(weft_text_weights,      WEFT_TEXT_WEIGHTS_INIT,      reserved0)               \

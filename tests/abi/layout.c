@@ -185,6 +185,7 @@ static void structs(void)
     F(weft_merge_options, mixer); F(weft_merge_options, density); F(weft_merge_options, error);
     F(weft_merge_options, clamp); F(weft_merge_options, seed); F(weft_merge_options, kind);
     F(weft_merge_options, majority); F(weft_merge_options, rank); F(weft_merge_options, conv_rank);
+    F(weft_merge_options, strength);
 
     S(weft_merge_row);
     F(weft_merge_row, struct_size); F(weft_merge_row, rank); F(weft_merge_row, layer);

@@ -756,6 +756,26 @@ WEFT_API weft_status weft_plan_zip(weft_plan *plan, const weft_zip_options *opti
  */
 WEFT_API weft_status weft_plan_zip_save(const weft_plan *plan, const char *path, weft_error *err);
 
+/**
+ * Let a network of LoRA.rar choose the coefficients of a plan's two adapters, in the form that
+ * weft_plan_zip() takes. The network reads the columns of both adapters in a layer's to_q and
+ * to_out.0; other layers are left to be summed. The plan need not be sealed.
+ *
+ * @param network       tensors input_1.weight (hidden, 2 out), input_1.bias (hidden), the same of
+ *                      input_2 and on for other heights of columns, output.1.weight (2, hidden),
+ *                      output.1.bias (2): the published file has 640 and 1280, for SDXL
+ * @param coefficients  the caller's, weft_tensors_free()
+ * @return WEFT_E_MISMATCH (no such network; none of its heights is here), WEFT_E_UNSUPPORTED (not
+ *         two adapters, or two of one role), WEFT_E_FORMAT, WEFT_E_CANCELLED, WEFT_E_NOMEM,
+ *         WEFT_E_ARG
+ *
+ * Source: Shenaj et al., LoRA.rar: Learning to Merge LoRAs via Hypernetworks (2024); its program
+ * leaves out the files' alpha, which counts here.
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_zip_predict(const weft_plan *plan, weft_tensors *network,
+                                           weft_tensors **coefficients, weft_error *err);
+
 enum weft_blora_flag {
     /** The authors' program: an adapter's weight is squared. */
     WEFT_BLORA_SQUARED = 1u << 0

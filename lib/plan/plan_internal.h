@@ -137,6 +137,9 @@ weft_status wf_plan_still_open(const weft_plan *plan, const char *what, weft_err
 weft_status wf_plan_check_index(const weft_plan *plan, int32_t adapter, const char *what,
                                 weft_error *err);
 weft_status wf_plan_must_be_sealed(const weft_plan *plan, const char *what, weft_error *err);
+/* D (out, K) = all that an adapter adds to a layer, with the file's scale (method/zip.c). */
+weft_status wf_plan_difference(const weft_plan *p, int32_t adapter, const wf_layer *l, float *D,
+                               weft_error *err);
 /* May an adapter, or a concept with one, be added so? `name` is for the line. */
 weft_status wf_plan_check_add(const weft_add_options *o, float weight, const char *name,
                               weft_error *err);

@@ -40,6 +40,7 @@ static weft_merge_source source_of(const settings *s, adapter_use *use)
     source.select = use->how.select;
     source.exclude = use->how.exclude;
     if (use->given & TEXT_WEIGHT) source.flags |= WEFT_SOURCE_TEXT_WEIGHT;
+    if (s->merge.kind == WEFT_MERGE_NULL_SPACE && use->how.role == WEFT_ROLE_STYLE) source.flags |= WEFT_SOURCE_FIXED;
     if (use->how.flags & WEFT_ADD_PARTIAL) source.flags |= WEFT_SOURCE_PARTIAL;
     return source;
 }

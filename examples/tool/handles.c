@@ -121,6 +121,12 @@ static void set_zip(weft_plan *plan, const phase_use *p)
 {
     weft_zip_options o = p->zip;
     if (p->coefficients) must(weft_tensors_open(p->coefficients, NULL, &o.coefficients, &err));
+    if (p->zip_network) {
+        weft_tensors *network;
+        must(weft_tensors_open(p->zip_network, NULL, &network, &err));
+        must(weft_plan_zip_predict(plan, network, &o.coefficients, &err));
+        weft_tensors_free(network);
+    }
     must(weft_plan_zip(plan, &o, &err));
     weft_tensors_free(o.coefficients);
 }

@@ -106,7 +106,8 @@ static const word dialects[] = { { "kohya", WEFT_DIALECT_KOHYA }, { "diffusers",
 static const word targets[] = { { "model", INTO_MODEL }, { "adapter", INTO_ADAPTER }, { NULL, 0 } };
 static const word merges[] = { { "sum", WEFT_MERGE_SUM }, { "concat", WEFT_MERGE_CONCAT }, { "ties", WEFT_MERGE_TIES },
                                { "dare", WEFT_MERGE_DARE }, { "dare-ties", WEFT_MERGE_DARE_TIES },
-                               { "prune", WEFT_MERGE_PRUNE }, { "mixer", WEFT_MERGE_MIXER }, { NULL, 0 } };
+                               { "prune", WEFT_MERGE_PRUNE }, { "mixer", WEFT_MERGE_MIXER },
+                               { "null-space", WEFT_MERGE_NULL_SPACE }, { NULL, 0 } };
 static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequency", WEFT_MAJORITY_FREQUENCY }, { NULL, 0 } };
 
 static void parse_adapter(settings *s, const char *name, const char *value);
@@ -369,6 +370,8 @@ static const row rows[] = {
       .flags = offsetof(phase_use, zip.flags), .bit = WEFT_ZIP_STYLE, .method = ZIP },
     { STRING, PLANNED, 0, "--coefficients", "FILE", "of training, in place of the closed form",
       PHASES(coefficients), .method = ZIP },
+    { STRING, PLANNED, 0, "--zip-network", "FILE", "a network of LoRA.rar, in place of the closed form",
+      PHASES(zip_network), .method = ZIP },
     { STRING, MERGE_MODEL, 0, "--save-coefficients", "FILE", "write the columns' coefficients too", IN(save_coefficients) },
 
     { HEADING, PLANNED, .topic = "blora", .name = "B-LoRA",
@@ -454,7 +457,8 @@ static const row rows[] = {
       .value = "sum, TIES, DARE, SVD to a rank",
       .help = "With --into adapter. sum and concat do what the adapters do together, ties and dare make them\n"
       "smaller first; --rank makes the result small, and --report says what that loses." },
-    { WORD, MERGE_MODEL, 0, "--by", "METHOD", "sum, concat, ties, dare, dare-ties, prune or mixer (sum)",
+    { WORD, MERGE_MODEL, 0, "--by", "METHOD", "sum, concat, ties, dare, dare-ties, prune, mixer or null-space\n"
+      "(sum)",
       NEW_ADAPTER, .field = offsetof(settings, merge.kind), .words = merges },
     { INT32, MERGE_MODEL, 0, "--rank", "N", "factor each layer by SVD, with this rank at most (whole differences)",
       NEW_ADAPTER, .field = offsetof(settings, merge.rank), 1, 65536 },
@@ -472,6 +476,9 @@ static const row rows[] = {
       NEW_ADAPTER, .parse = parse_seed, .brief = 1 },
     { FLOAT, MERGE_MODEL, 0, "--mix", "X", "mixer: how much the factors of one adapter meet those of another: 0 is\n"
       "the sum, 1 the product of sums (1)", NEW_ADAPTER, .field = offsetof(settings, mix), ANY_FLOAT },
+    { DOUBLE, MERGE_MODEL, 0, "--mu", "X", "null-space: how far the others give way to the adapter with --role\n"
+      "style, else the last: X / (1 + X) of what they do where it reads (0.5)", NEW_ADAPTER,
+      .field = offsetof(settings, merge.strength), 1e-9, 1e30 },
     { BIT, MERGE_MODEL, 0, "--factors", NULL, "merge both factors apart, as PEFT does without SVD",
       NEW_ADAPTER, SETS(merge.flags, WEFT_MERGE_FACTORS) },
     { BIT, MERGE_MODEL, 0, "--double-scale", NULL, "count the files' alpha twice, as PEFT's SVD once did",
@@ -903,6 +910,9 @@ static void refuse_idle_options(const settings *s)
         misuse("--karras is not for --schedule %s", weft_sampler_schedule_name(s->sampling.sigma_schedule));
     if ((was_given("--strength") || s->mask) && s->image == NULL)
         misuse("%s is about the image of --image", s->mask ? "--mask" : "--strength");
+    for (size_t i = 0; i < s->phase_count; i++)
+        if (s->phases[i].coefficients && s->phases[i].zip_network)
+            misuse("--coefficients and --zip-network are given: wanted one of them");
     if (s->save_coefficients && s->phases[0].method != ZIP)
         misuse("--save-coefficients is of --compose zip");
     if ((was_given("--compose") || was_given("--phase")) && s->adapter_count == 0)
@@ -931,6 +941,7 @@ static void refuse_idle_merge_options(const settings *s)
     int prunes = by == WEFT_MERGE_TIES || by == WEFT_MERGE_DARE || by == WEFT_MERGE_DARE_TIES || by == WEFT_MERGE_PRUNE;
     if (prunes && !was_given("--density")) misuse("--by %s needs a --density", word_of(merges, by));
     if (was_given("--mix") && by != WEFT_MERGE_MIXER) misuse("--mix is of --by mixer");
+    if (was_given("--mu") && by != WEFT_MERGE_NULL_SPACE) misuse("--mu is of --by null-space");
     if (was_given("--peft-dora")) misuse("--peft-dora is of --into model");
     if (s->flags & BALANCE) misuse("--balance is of --into model");
     if (s->plan.mixed != WEFT_MIXED_DELTA && s->plan.mixed != WEFT_MIXED_DIRECTION)

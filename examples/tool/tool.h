@@ -97,6 +97,7 @@ typedef struct phase_use {
     weft_blend_options      blend;
     weft_zip_options        zip;
     const char             *coefficients;        /* of zip: a file */
+    const char             *zip_network;         /* of zip: another */
     weft_blora_options      blora;
 } phase_use;
 enum { PHASES_MAX = 32 };

@@ -297,7 +297,7 @@ prints '^ +[1-4] .* unet.down_blocks' "$weft" merge $model $pair --into adapter 
 prints 'keys matched' "$weft" inspect "$tmp/ties.safetensors" --model $model
 prints 'rank      4' "$weft" inspect "$tmp/ties.safetensors"
 for by in "prune --density 0.5" "dare --density 0.5 --seed 3" "dare-ties --density 0.5 --majority frequency" \
-          "mixer --mix 0.5" "sum --error 0.2 --clamp 0.99 --conv-rank 2 --rank 5" "concat --kohya" "sum --factors" \
+          "mixer --mix 0.5" "null-space" "null-space --mu 3 --rank 3" "sum --error 0.2 --clamp 0.99 --conv-rank 2 --rank 5" "concat --kohya" "sum --factors" \
           "sum --mixed direction --half --rank 3 --dialect diffusers" "sum --rank 3 --double-scale"; do
     one=-
     case $by in *factors*) one="-a $monster" ;; *) one=$pair ;; esac
@@ -313,6 +313,7 @@ that "to a folder of PEFT" "$weft" merge $model $pair --into adapter -q --rank 4
 that "which has a configuration" test -s "$tmp/merged_peft/unet/adapter_config.json"
 refuses 2 '--rank is of --into adapter' "$weft" merge $model $pair --rank 4 -o "$tmp/no"
 refuses 2 '--by ties needs a --density' "$weft" merge $model $pair --into adapter --by ties -o "$tmp/no.safetensors"
+refuses 2 '--mu is of --by null-space' "$weft" merge $model $pair --into adapter --mu 1 -o "$tmp/no.safetensors"
 refuses 2 '--mix is of --by mixer' "$weft" merge $model $pair --into adapter --mix 1 -o "$tmp/no.safetensors"
 refuses 2 '--peft-dora is of --into model' "$weft" merge $model $pair --peft-dora --into adapter -o "$tmp/no.safetensors"
 refuses 2 '--mixed stack is of --into model' "$weft" merge $model $pair --mixed stack --into adapter -o "$tmp/no.safetensors"

@@ -879,6 +879,22 @@ WEFT_API weft_status weft_plan_token_count(const weft_plan *plan, const weft_con
                                            size_t index, const char *prompt, uint32_t flags,
                                            int32_t *count, weft_error *err);
 
+/**
+ * Where some words of a prompt stand in its encoded sequence: for weft_run_locate(). The words are
+ * looked for as tokens, wherever they occur; a placeholder token of the plan has all its rows.
+ *
+ * @param words  UTF-8, at least one token
+ * @param flags  WEFT_ENCODE_* of run.h, as for the prompt
+ * @param rows   [cap] written, in order; NULL when cap is 0
+ * @param count  how many there are, also where cap has no room for all
+ * @return WEFT_E_MISMATCH (the words are not in the prompt), WEFT_E_STATE (the model has no
+ *         tokenizer), WEFT_E_UNSUPPORTED (an unknown flag), WEFT_E_ARG, WEFT_E_NOMEM
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_find_words(const weft_plan *plan, const char *prompt,
+                                          const char *words, uint32_t flags, int32_t *rows,
+                                          size_t cap, size_t *count, weft_error *err);
+
 typedef struct weft_plan_info {
     uint32_t    struct_size;
     int32_t     sealed;

@@ -59,6 +59,8 @@
     X(weft_text,              WEFT_TEXT_INIT,              cross_layers)            \
     X(weft_ids,               WEFT_IDS_INIT,               reserved0)               \
     X(weft_encode,            WEFT_ENCODE_INIT,            stamp)                   \
+    X(weft_subject,           WEFT_SUBJECT_INIT,           count)                   \
+    X(weft_locate_options,    WEFT_LOCATE_OPTIONS_INIT,    temperature)             \
     X(weft_step,              WEFT_STEP_INIT,              reserved0)               \
     X(weft_noise_options,     WEFT_NOISE_OPTIONS_INIT,     reserved0)               \
     X(weft_sampler_options,   WEFT_SAMPLER_OPTIONS_INIT,   sigmas_len)

@@ -97,6 +97,21 @@ typedef struct wf_deep {
     bool           read;
 } wf_deep;
 
+/* What is noted at one transformer block: where in the image some tokens of the text are seen
+ * (locate.c). Sample s of an evaluation has place slot[s] - from, if that is one of `samples`. */
+typedef struct wf_locate {
+    const wf_layer *self, *cross; /* the block's query layers                                    */
+    int32_t        count;         /* subjects                                                    */
+    const int32_t *token;         /* rows of the text: of subject i token[first[i]] and on       */
+    const int32_t *first;         /* [count + 1]                                                 */
+    const int32_t *slot;          /* [samples of the evaluation]                                 */
+    int32_t        from, samples;
+    float         *seen;          /* [samples][count][h w]                                       */
+    float         *inner;         /* [samples][h w][channels]                                    */
+    int32_t        h, w;          /* of the image at the block: a dry run sets them              */
+    bool           noted;         /* something was                                               */
+} wf_locate;
+
 /* Sizes in which a network has the image. */
 typedef struct wf_sizes {
     int32_t count;
@@ -132,6 +147,7 @@ typedef struct wf_exec {
     const wf_mask     *masks;        /* that cells name                                           */
     wf_kept           *kept;         /* NULL: text keys and values are computed in every call     */
     const wf_deep     *deep;         /* NULL: deep features are neither kept nor reused           */
+    wf_locate         *locate;       /* NULL: nothing is noted                                    */
     const int32_t     *branch;       /* [samples] branch of each sample, or NULL: all 0           */
 
     /* Asked at every layer: returning true ends the network, and its output is undefined. */
@@ -262,6 +278,16 @@ typedef struct wf_attention {
 
 /* Never holds more than a tile of scores. */
 void wf_attend(wf_exec *e, float *o, const wf_attention *a);
+
+/* ---- locate.c -------------------------------------------------------------------------------- */
+
+/* Is the attention with this query layer noted, and not in a dry run, which notes its size? */
+bool wf_locates(const wf_exec *e, const wf_layer *q, wf_grid g);
+/* The stream before self-attention was added, sign -1, and after, sign 1. x (rows of g, channels) */
+void wf_locate_inner(const wf_exec *e, const float *x, float sign, wf_grid g);
+/* What cross-attention sees of the subjects. q (rows of g, channels), k (g.n keys, channels) */
+void wf_locate_seen(const wf_exec *e, const float *q, const float *k, int32_t heads, wf_grid g,
+                    int32_t keys);
 
 /* ---- binder.c: where a network gets its layers from ------------------------------------------ */
 

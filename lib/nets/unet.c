@@ -450,6 +450,8 @@ static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, 
         wf_layer_apply(e, a->v, v, source, from, false);
         e->cells = others, e->lines = lines;
     }
+    if (from.domain == WF_DOMAIN_TEXT && group == NULL && wf_locates(e, a->q, g))
+        wf_locate_seen(e, q, k, a->heads, g, lk);
     wf_attend(e, o,
               &(wf_attention){ .n = g.n,
                                .heads = a->heads,
@@ -542,7 +544,10 @@ static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, f
     wf_layer_apply(e, a->q, q, t, g, false);
     if (cross) attend_to_texts(e, a, o, q, g, s);
     else attend_to(e, a, o, q, g, t, g, NULL, group_pixels(e, s->regions, g));
+    bool noted = !cross && wf_locates(e, a->q, g);
+    if (noted) wf_locate_inner(e, x, -1, g);
     wf_layer_apply(e, a->out, x, o, g, true);
+    if (noted && !e->stopped) wf_locate_inner(e, x, 1, g);
     wf_arena_release(&e->arena, mark);
 }
 

@@ -199,6 +199,7 @@ static void evaluate_branches(const weft_run *r, wf_exec *e, const wf_run_memory
         wf_deep deep = { b->deep.floats, b->deep.each, b->slot + at, reuse };
         for (end = k + 1; end < call->evaluations && reuses(b, call, end) == reuse; end++) {}
         e->branch = b->branch + k * each;
+        if (e->locate != NULL && !e->dry) e->locate->slot = b->slot + at;
         e->deep = call->keeps ? &deep : NULL;
         evaluate(r, e, b, call, e->dry ? NULL : preds + (size_t)at * floats, at, (end - k) * each);
         e->deep = NULL;
@@ -617,6 +618,7 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     r->exec.vectors = phase->vectors;
     r->exec.masks = wf_plan_masked(r->memory.plan) ? r->memory.masks.of : NULL;
     r->exec.branch = r->memory.branch;
+    r->exec.locate = wf_run_locate_of(r);
     for (int32_t i = 0, n = wf_plan_regions(r->memory.plan); n > 0 && i <= n; i++)
         wf_plan_region_cells(r->memory.plan, phase, row, i - 1,
                              r->memory.region_cells + (size_t)i * r->memory.region_stride);

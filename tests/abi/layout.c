@@ -262,6 +262,14 @@ static void structs(void)
     F(weft_ids, struct_size); F(weft_ids, flags); F(weft_ids, ids); F(weft_ids, len);
     F(weft_ids, component); F(weft_ids, reserved0);
 
+    S(weft_subject);
+    F(weft_subject, struct_size); F(weft_subject, flags); F(weft_subject, tokens);
+    F(weft_subject, count);
+    S(weft_locate_options);
+    F(weft_locate_options, struct_size); F(weft_locate_options, flags);
+    F(weft_locate_options, subjects); F(weft_locate_options, subject_count);
+    F(weft_locate_options, block); F(weft_locate_options, share);
+    F(weft_locate_options, temperature);
     S(weft_encode);
     F(weft_encode, struct_size); F(weft_encode, flags); F(weft_encode, prompt);
     F(weft_encode, text); F(weft_encode, text_count); F(weft_encode, adapter);

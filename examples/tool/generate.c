@@ -451,7 +451,9 @@ static void choose_texts(const conditioning *c, int32_t call, weft_text text[2][
     step->flags = who < 0 ? WEFT_STEP_TEXT_PER_BRANCH : 0;
 }
 
-static void denoise(drawing *p, const settings *s, weft_run *run, weft_sampler *sampler, weft_noise *noise, meter *m)
+/* Calls up to `last`. */
+static void denoise(drawing *p, const settings *s, weft_run *run, weft_sampler *sampler, weft_noise *noise, int32_t last,
+                    meter *m)
 {
     float *scaled = floats(p->len), *prediction = floats(p->len);
     weft_text text[2][STREAMS];
@@ -471,7 +473,7 @@ static void denoise(drawing *p, const settings *s, weft_run *run, weft_sampler *
 
     first_latents(p, s, sampler);
     must(weft_sampler_begin(sampler, p->from.first, p->len, &err));
-    for (int32_t n = p->from.first; n < p->calls; n++) {
+    for (int32_t n = p->from.first; n < last; n++) {
         m->step = n - p->from.first;
         must(weft_sampler_scale(sampler, n, p->latents, scaled, p->len, &err));
         choose_texts(&p->cond, n, text, &step);
@@ -480,10 +482,87 @@ static void denoise(drawing *p, const settings *s, weft_run *run, weft_sampler *
         must(weft_run_step(run, &step, &err));
         must(weft_sampler_step(sampler, n, prediction, p->latents, p->len, noise, &err));
         if (p->from.mask && !p->from.extra) keep_unmasked(p, sampler, n + 1, scaled);
-        if (s->save) p->predictions[n] = memcpy(floats(p->len), prediction, p->len * sizeof(float));
+        if (s->save && last == p->calls) p->predictions[n] = memcpy(floats(p->len), prediction, p->len * sizeof(float));
     }
     free(scaled);
     free(prediction);
+}
+
+/* The rows of an adapter's words in the prompt. */
+static weft_subject subject_of(const weft_plan *plan, const settings *s, const adapter_use *use)
+{
+    weft_subject subject = WEFT_SUBJECT_INIT;
+    uint32_t     flags = encode_flags(s);
+
+    must(weft_plan_find_words(plan, s->prompt, use->words, flags, NULL, 0, &subject.count, &err));
+    int32_t *rows = zeroed(subject.count, sizeof *rows);
+    must(weft_plan_find_words(plan, s->prompt, use->words, flags, rows, subject.count, &subject.count, &err));
+    subject.tokens = rows;
+    return subject;
+}
+
+static void save_mask(const settings *s, int32_t adapter, const float *mask, int32_t h, int32_t w)
+{
+    size_t   n = (size_t)h * (size_t)w;
+    uint8_t *rgb = zeroed(3 * n, 1);
+    char     path[4096];
+
+    for (size_t i = 0; i < 3 * n; i++) rgb[i] = mask[i / 3] > 0 ? 255 : 0;
+    snprintf(path, sizeof path, "%s-%c.png", s->save_masks, 'A' + (int)adapter);
+    must(weft_png_write(path, rgb, 3 * n, w, h, NULL, 0, &err));
+    free(rgb);
+}
+
+/* The plan with masks for the adapters that have words. */
+static weft_plan *masked_plan(weft_plan *plan, const settings *s, const weft_run *run, int32_t calls)
+{
+    weft_plan *masked;
+    weft_mask  m = WEFT_MASK_INIT;
+    size_t     subjects = 0, at = 0;
+
+    for (size_t i = 0; i < s->adapter_count; i++) subjects += s->adapters[i].words != NULL;
+    must(weft_run_located_size(run, &m.height, &m.width, &err));
+    m.len = (size_t)m.height * (size_t)m.width;
+    float *masks = floats(subjects * m.len);
+    must(weft_run_located(run, 0, WEFT_LOCATED_MASKS, masks, subjects * m.len, &err));
+    must(weft_plan_copy(plan, &masked, &err));
+    for (size_t i = 0; i < s->adapter_count; i++) {
+        const adapter_use *use = &s->adapters[i];
+        if (use->words == NULL) continue;
+        m.values = masks + at++ * m.len;
+        must(weft_plan_set_mask(masked, use->index, &m, &err));
+        if (s->save_masks) save_mask(s, use->index, m.values, m.height, m.width);
+    }
+    must(weft_plan_seal(masked, calls, &err));
+    free(masks);
+    return masked;
+}
+
+/* A first pass looks where the adapters' words are; the run goes on with masks there. */
+static weft_plan *find_masks(drawing *p, const settings *s, weft_plan *plan, weft_run *run, weft_sampler *sampler,
+                             meter *m)
+{
+    weft_locate_options o = WEFT_LOCATE_OPTIONS_INIT;
+    weft_subject       *subjects = zeroed(s->adapter_count, sizeof *subjects);
+    int32_t             last = p->from.first + s->find_masks;
+    weft_noise         *noise;
+
+    for (size_t i = 0; i < s->adapter_count; i++)
+        if (s->adapters[i].words) subjects[o.subject_count++] = subject_of(plan, s, &s->adapters[i]);
+    o.subjects = subjects;
+    must(weft_run_locate(run, &o, &err));
+    must(weft_noise_create(s->seed, NULL, &noise, &err)); /* the image's own stays as it is */
+    m->steps = last < p->calls ? s->find_masks : p->calls - p->from.first;
+    denoise(p, s, run, sampler, noise, last < p->calls ? last : p->calls, m);
+    weft_plan *masked = masked_plan(plan, s, run, p->calls);
+    must(weft_run_locate(run, NULL, &err));
+    must(weft_run_set_plan(run, masked, &err));
+    for (size_t i = 0; i < o.subject_count; i++) free((int32_t *)(uintptr_t)subjects[i].tokens);
+    free(subjects);
+    weft_noise_free(noise);
+    free(p->latents);
+    weft_plan_free(plan);
+    return masked;
 }
 
 /* The text other tools read: the prompt, the negative prompt, then one line of settings. */
@@ -533,6 +612,11 @@ static char *describe(const settings *s)
         if (i + 1 == s->region_count) fputc('"', f);
     }
     if (s->flags & ISOLATE) fprintf(f, ", Isolated");
+    if (s->find_masks) {
+        fprintf(f, ", Masks found in: %d calls", (int)s->find_masks);
+        for (size_t i = 0; i < s->adapter_count; i++)
+            if (s->adapters[i].words) fprintf(f, ", %s", s->adapters[i].words);
+    }
     uint32_t v = weft_version();
     fprintf(f, ", Version: weft %u.%u.%u", (unsigned)(v >> 16), (unsigned)(v >> 8 & 255), (unsigned)(v & 255));
     if (fclose(f) != 0) fail("out of memory");
@@ -611,6 +695,23 @@ static void begin_with_image(drawing *p, settings *s, const weft_model_info *inf
     must(weft_sampler_start(sampler, s->strength, &p->from.first, &err));
 }
 
+static void check_find_masks(const settings *s)
+{
+    int words = 0;
+
+    for (size_t i = 0; i < s->adapter_count; i++) {
+        const adapter_use *use = &s->adapters[i];
+        if (use->words == NULL) continue;
+        words++;
+        if (s->find_masks == 0) misuse("--words is of --find-masks");
+        if (use->is_concept) misuse("--words is of an --adapter, and %s is a concept", use->file);
+        if (use->region) misuse("%s has a --region, and --words would find another", use->file);
+    }
+    if (s->find_masks && words < 2) misuse("--find-masks: %d adapters have --words, wanted 2 or more that share the image", words);
+    if (s->find_masks && s->conditioning) misuse("--find-masks is of a prompt, and --conditioning stands in for it");
+    if (s->save_masks && s->find_masks == 0) misuse("--save-masks is of --find-masks");
+}
+
 int generate(settings *s)
 {
     weft_model_info info = WEFT_MODEL_INFO_INIT;
@@ -630,6 +731,7 @@ int generate(settings *s)
     for (size_t i = 0; i < s->region_count; i++)
         if (s->conditioning && is_region_of_plan(s, &s->regions[i]))
             misuse("--region %s: --conditioning stands in for prompts, and has none for regions", s->regions[i].file);
+    check_find_masks(s);
     check_writable(s->output ? s->output : "weft.png", ".png");
     check_writable(s->save, ".safetensors");
     memset(&p, 0, sizeof p);
@@ -680,8 +782,9 @@ int generate(settings *s)
     read_origin(&p, s, &info, run, noise);
 
     double loop = now();
+    if (s->find_masks) plan = find_masks(&p, s, plan, run, sampler, &m);
     m.steps = p.calls - p.from.first;
-    denoise(&p, s, run, sampler, noise, &m);
+    denoise(&p, s, run, sampler, noise, p.calls, &m);
     m.steps = 0;
     double looped = now() - loop;
 

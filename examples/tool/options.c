@@ -230,6 +230,10 @@ static const row rows[] = {
       "image has this prompt. Before the first adapter: a prompt alone", .parse = parse_region },
     { FLOAT, DRAWING, 0, "--region-text", "X", "with --region: what layers over the prompt's tokens take (1)",
       USED(region_text), 0, 1 },
+    { STRING, GENERATE, 0, "--words", "TEXT", "with --find-masks: words of the prompt that this adapter is for", USED(words) },
+    { INT32, GENERATE, 0, "--find-masks", "N", "FreeFuse: N calls (10 in the paper) with all adapters look where each\n"
+      "one's words are; then the image begins anew, each adapter there", IN(find_masks), 1, 1000 },
+    { STRING, GENERATE, 0, "--save-masks", "PREFIX", "write these masks as PREFIX-A.png, PREFIX-B.png ..", IN(save_masks) },
     { BIT, DRAWING, 0, "--isolate", NULL, "in self-attention no region sees another", SETS(flags, ISOLATE) },
 
     { HEADING, PLANNED, .topic = "combine", .name = "How adapters combine",

@@ -71,6 +71,7 @@ typedef struct adapter_use {
     int32_t              curve_shape;
     const char          *region;                     /* the PNG of its mask: where in the image it acts */
     float                region_text;
+    const char          *words;                      /* of the prompt: where they are in the image, it acts */
     int32_t              index;                      /* among the adapters of the plan */
     const char          *blocks;                     /* its weight block by block */
     weft_adapter        *adapter;
@@ -120,6 +121,8 @@ typedef struct settings {
     const char             *latents, *conditioning, *save, *output;
     const char             *image, *mask;        /* where the image starts, and what of it is redrawn */
     float                   strength;
+    int32_t                 find_masks;          /* calls that look where the adapters' words are; 0: none */
+    const char             *save_masks;          /* what they find, as PREFIX-A.png .. */
     int32_t                 clip_skip;
     int32_t                 weighting;           /* WEIGH_* */
     float                  *sigmas;

@@ -173,6 +173,13 @@ that "it fits" "$weft" inspect "$tmp/one.safetensors" --model $model
 prints ' 8-16 +kohya +one$' "$weft" explain $model -a "$tmp/one.safetensors:1"
 draw -p "a zib monster, hatched style" $two --compose zip --coefficients "$tmp/columns.safetensors" --style-weight 0.8 \
     -o "$tmp/columns.png" --no-parameters
+that "masks are found" draw -p "a zib monster and a red star" -a $monster --words "zib monster" -a "$model/adapters/mosaic.safetensors" \
+    --words "red star" --find-masks 3 --save-masks "$tmp/found" --steps 4 -o "$tmp/found.png"
+that "and written" test -s "$tmp/found-A.png" -a -s "$tmp/found-B.png"
+refuses 2 '1 adapters have --words, wanted 2 or more' "$weft" generate $model -p "a zib monster" -a $monster --words "zib monster" --find-masks 3 -o "$tmp/no.png"
+refuses 2 '--words is of --find-masks' "$weft" generate $model -p "a zib monster" -a $monster --words "zib monster" -o "$tmp/no.png"
+refuses 1 "the words 'green' are not in the prompt" "$weft" generate $model -p "a zib monster" -a $monster --words "zib" -a $monster --words green \
+    --find-masks 3 -o "$tmp/no.png"
 that "coefficients of a file are the same" cmp "$tmp/two.png" "$tmp/columns.png"
 that "a checkpoint of them" "$weft" merge $model -q $two $zip -o "$tmp/zipped"
 that "in PEFT's form" "$weft" merge $model -q $two --compose blora --into adapter --dialect peft -o "$tmp/one_peft"

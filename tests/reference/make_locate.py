@@ -109,6 +109,11 @@ def main():
                 cases.append(dict({"key": key, "block": block}, **s))
         tensors.update({k: v.float() for k, v in t.items()})
         models.append({"model": "models/" + name, "name": name, "adapters": [rel_path(p) for p in paths], "weights": [0.9, 0.8], "rows": rows, "cases": cases})
+    g = torch.Generator().manual_seed(93)            # maps as even as those of a large image, so that places and neighbours count
+    flat = 2e-4 * F.interpolate(torch.rand(1, 3, 4, 5, generator=g), (9, 13), mode="bilinear").double()[0] + 1e-5 * torch.rand(3, 9, 13, generator=g)
+    tensors["flat/maps"] = flat.float()
+    tensors["flat/masks"] = masks_of(tensors["flat/maps"].double().reshape(3, -1), 9, 13).reshape(3, 9, 13).float()
+    print("flat", tensors["flat/masks"].sum((1, 2)).tolist(), "without rounds", F.one_hot(flat.argmax(0), 3).sum((0, 1)).tolist())
     store("locate.safetensors", tensors)
     write_json("locate.json", {"versions": versions(), "prompt": PROMPT, "words": WORDS, "timestep": T, "guidance": 3.0, "models": models})
 

@@ -177,6 +177,19 @@ START_TEST(masks_share_the_image_evenly)
 }
 END_TEST
 
+START_TEST(even_maps_are_shared_by_place)
+{
+    const weft_allocator heap = wf_allocator(NULL);
+    weft_tensors *t = golden_open("locate.safetensors");
+    golden        maps = golden_read(t, "flat/maps"), masks = golden_read(t, "flat/masks");
+
+    must(wf_share_image(maps.v, (int32_t)maps.shape[0], (int32_t)maps.shape[1], (int32_t)maps.shape[2], &heap, &golden_err));
+    ck_assert_mem_eq(maps.v, masks.v, masks.n * sizeof *masks.v);
+    free(maps.v), free(masks.v);
+    weft_tensors_free(t);
+}
+END_TEST
+
 /* What is located changes no bit of a prediction; each sample of a batch has its own, for any number of threads. */
 START_TEST(a_step_is_the_same_step)
 {
@@ -304,6 +317,7 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, maps_and_masks_are_their_restatement, 0, (int)json_array_size(json_object_get(book, "models")));
     tcase_add_test(t, masks_share_the_image_evenly);
+    tcase_add_test(t, even_maps_are_shared_by_place);
     tcase_add_test(t, a_step_is_the_same_step);
     tcase_add_test(t, words_stand_where_they_stand);
     tcase_add_test(t, what_cannot_be_located_is_refused);

@@ -68,7 +68,9 @@ static void look(const job *j, const float *q, const float *k, float *seen)
         for (int32_t i = 0; i < l->count; i++) {
             double part = 0;
             for (int32_t t = l->first[i]; t < l->first[i + 1]; t++)
-                part += exp(score(j, q + h * j->d, k + (size_t)l->token[t] * width + h * j->d) - top);
+              part += exp(score(j, q + h * j->d,
+                                k + (size_t)l->token[t] * width + h * j->d) -
+                          top);
             part /= sum * (double)j->heads * (double)(l->first[i + 1] - l->first[i]);
             seen[(size_t)i * j->pixels] += (float)part;
         }

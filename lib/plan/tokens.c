@@ -466,21 +466,24 @@ static weft_status chunks_of(const weft_plan *plan, const char *text, uint32_t f
 }
 
 /* Rows of the tokens of `words` in `c`: chunk k begins at row k positions, with BOS. */
-static size_t find_words(const wf_chunks *c, const wf_chunks *words, size_t positions, int32_t *rows,
-                         size_t cap)
-{
-    size_t found = 0, chunk = 0, last = SIZE_MAX;
+static size_t find_words(const wf_chunks *c, const wf_chunks *words,
+                         size_t positions, int32_t *rows, size_t cap) {
+  size_t found = 0, chunk = 0, last = SIZE_MAX;
 
-    for (size_t i = 0; i + words->tokens <= c->tokens; i++) {
-        if (memcmp(c->ids + i, words->ids, words->tokens * sizeof *c->ids) != 0) continue;
-        for (size_t t = last == SIZE_MAX || i > last ? i : last + 1; t < i + words->tokens; t++) {
-            while (chunk + 1 < c->count && t >= c->begin[chunk + 1]) chunk++;
-            if (found < cap) rows[found] = (int32_t)(chunk * positions + 1 + t - c->begin[chunk]);
-            found++;
-            last = t;
-        }
+  for (size_t i = 0; i + words->tokens <= c->tokens; i++) {
+    if (memcmp(c->ids + i, words->ids, words->tokens * sizeof *c->ids) != 0)
+      continue;
+    for (size_t t = last == SIZE_MAX || i > last ? i : last + 1;
+         t < i + words->tokens; t++) {
+      while (chunk + 1 < c->count && t >= c->begin[chunk + 1])
+        chunk++;
+      if (found < cap)
+        rows[found] = (int32_t)(chunk * positions + 1 + t - c->begin[chunk]);
+      found++;
+      last = t;
     }
-    return found;
+  }
+  return found;
 }
 
 weft_status weft_plan_find_words(const weft_plan *plan, const char *prompt, const char *words,
@@ -488,7 +491,7 @@ weft_status weft_plan_find_words(const weft_plan *plan, const char *prompt, cons
                                  weft_error *err)
 {
     static const char name[] = "weft_plan_find_words";
-    wf_chunks         c, w;
+    wf_chunks c, w;
     weft_status       st;
 
     if (plan == NULL || prompt == NULL || words == NULL || count == NULL || (cap > 0 && rows == NULL))

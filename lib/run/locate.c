@@ -1,14 +1,17 @@
 /* locate.c - masks for adapters, found in the image while it begins: FreeFuse.
  *
- * A first pass of a few calls runs with all adapters. At one transformer block it is noted what
- * cross-attention sees of each subject's words (nets/locate.c). From the last call's notes, for each
- * sample, with s_i(p) what pixel p sees of subject i, and h(p) what self-attention gave it:
+ * A first pass of a few calls runs with all adapters. At one transformer block
+ * it is noted what cross-attention sees of each subject's words
+ * (nets/locate.c). From the last call's notes, for each sample, with s_i(p)
+ * what pixel p sees of subject i, and h(p) what self-attention gave it:
  *
  *     c_i(p)   = L s_i(p) - sum over the other subjects of s_j(p),   L subjects
  *     core_i   = the max(1, floor(share H W)) pixels of largest c_i
- *     map_i(p) = softmax over p of (mean over q in core_i of <h(q), h(p)>) / temperature
+ *     map_i(p) = softmax over p of (mean over q in core_i of <h(q), h(p)>) /
+ * temperature
  *
- * and the maps become masks that share the image out, each pixel to one subject (share.c).
+ * and the maps become masks that share the image out, each pixel to one subject
+ * (share.c).
  *
  * Source: FreeFuse (arXiv 2510.23515) and its program for SDXL. */
 #include <math.h>
@@ -267,23 +270,31 @@ weft_status weft_run_located_size(const weft_run *r, int32_t *height, int32_t *w
 weft_status weft_run_located(const weft_run *r, int32_t sample, int32_t kind, float *values,
                              size_t len, weft_error *err)
 {
-    const wf_run_locate *l = r != NULL ? r->locate : NULL;
+  const wf_run_locate *l = r != NULL ? r->locate : NULL;
 
-    if (r == NULL || values == NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_run_located: %s is NULL", r == NULL ? "run" : "values");
-    if (l == NULL)
-        return wf_fail(err, WEFT_E_STATE, "nothing is located: call weft_run_locate() first");
-    if (!l->at.noted)
-        return wf_fail(err, WEFT_E_STATE, "nothing is located yet: no call has passed the block "
-                       "whose text has the subjects' tokens");
-    if (sample < 0 || sample >= r->batch || (kind != WEFT_LOCATED_MAPS && kind != WEFT_LOCATED_MASKS))
-        return wf_fail(err, WEFT_E_ARG, "weft_run_located: sample %d and kind %d, wanted a sample "
-                       "of %d and a WEFT_LOCATED_*", (int)sample, (int)kind, (int)r->batch);
-    size_t want = (size_t)l->at.count * (size_t)l->at.h * (size_t)l->at.w;
-    if (len != want)
-        return wf_fail(err, WEFT_E_ARG, "weft_run_located: len is %zu, wanted %zu (%d x %d x %d)",
-                       len, want, (int)l->at.count, (int)l->at.h, (int)l->at.w);
-    WF_TRY(draw_maps(l, sample, values, err));
-    if (kind == WEFT_LOCATED_MAPS) return WEFT_OK;
-    return wf_share_image(values, l->at.count, l->at.h, l->at.w, &l->alloc, err);
+  if (r == NULL || values == NULL)
+    return wf_fail(err, WEFT_E_ARG, "weft_run_located: %s is NULL",
+                   r == NULL ? "run" : "values");
+  if (l == NULL)
+    return wf_fail(err, WEFT_E_STATE,
+                   "nothing is located: call weft_run_locate() first");
+  if (!l->at.noted)
+    return wf_fail(err, WEFT_E_STATE,
+                   "nothing is located yet: no call has passed the block "
+                   "whose text has the subjects' tokens");
+  if (sample < 0 || sample >= r->batch ||
+      (kind != WEFT_LOCATED_MAPS && kind != WEFT_LOCATED_MASKS))
+    return wf_fail(err, WEFT_E_ARG,
+                   "weft_run_located: sample %d and kind %d, wanted a sample "
+                   "of %d and a WEFT_LOCATED_*",
+                   (int)sample, (int)kind, (int)r->batch);
+  size_t want = (size_t)l->at.count * (size_t)l->at.h * (size_t)l->at.w;
+  if (len != want)
+    return wf_fail(err, WEFT_E_ARG,
+                   "weft_run_located: len is %zu, wanted %zu (%d x %d x %d)",
+                   len, want, (int)l->at.count, (int)l->at.h, (int)l->at.w);
+  WF_TRY(draw_maps(l, sample, values, err));
+  if (kind == WEFT_LOCATED_MAPS)
+    return WEFT_OK;
+  return wf_share_image(values, l->at.count, l->at.h, l->at.w, &l->alloc, err);
 }

@@ -76,7 +76,9 @@ static void mix_parts(sharing *s)
         }
         for (int32_t l = 0; l < s->count; l++) {
             size_t at = (size_t)l * s->n + p;
-            s->part[at] = 0.8 * (s->score[at] - s->bias[l] - low) / (high - low + 1e-8) + 0.2 * s->part[at];
+            s->part[at] =
+                0.8 * (s->score[at] - s->bias[l] - low) / (high - low + 1e-8) +
+                0.2 * s->part[at];
         }
     }
 }

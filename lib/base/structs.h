@@ -52,6 +52,7 @@
     X(weft_call_info,         WEFT_CALL_INFO_INIT,         evaluations)             \
     X(weft_cell,              WEFT_CELL_INIT,              reserved0)               \
     X(weft_plan_adapter_info, WEFT_PLAN_ADAPTER_INFO_INIT, reserved0)               \
+    X(weft_plan_load_options, WEFT_PLAN_LOAD_OPTIONS_INIT, folder)                  \
     X(weft_conflict,          WEFT_CONFLICT_INIT,          chance)                  \
     X(weft_conflict_block,    WEFT_CONFLICT_BLOCK_INIT,    chance)                  \
     X(weft_run_options,       WEFT_RUN_OPTIONS_INIT,       tile)                    \

@@ -102,6 +102,10 @@ static void structs(void)
     F(weft_add_options, role); F(weft_add_options, reserved0);
     F(weft_add_options, reserved1);
 
+    S(weft_align_options);
+    F(weft_align_options, struct_size); F(weft_align_options, flags);
+    F(weft_align_options, shared_score_scale); F(weft_align_options, shared_score_shift);
+    F(weft_align_options, only_self_level);
     S(weft_region);
     F(weft_region, struct_size); F(weft_region, flags); F(weft_region, mask); F(weft_region, adapter);
     F(weft_region, reserved0);

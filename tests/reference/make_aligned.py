@@ -1,4 +1,4 @@
-"""Goldens of StyleAligned: predictions of a call on batches of three, on tiny-sd1 and tiny-sdxl.
+"""Goldens of StyleAligned: predictions of a call on batches of three, on tiny-sd1 and tiny-sdxl; and of texts that change on the way.
 
     python make_aligned.py         writes golden/aligned.json, golden/aligned.safetensors
 """
@@ -81,6 +81,28 @@ def model(name, adapters, seed, only=None):
     return t, {"model": "models/" + name, "prefix": prefix, "adapters": {n: rel_path(p) for n, p in paths.items()}, "cases": done}
 
 
+LATER = {"calls": 6, "guidance": GUIDANCE, "text": [[0, "a hat"], [3, "a red cat"]], "negative": [[0, ""], [4, "a blue dog"]]}
+
+
+def delayed():
+    """diffusers' own loop on tiny-sd1 with embeddings that are exchanged between two steps; latents and prediction of each."""
+    from diffusers import DDIMScheduler
+    pipe, x, c = pipeline(os.path.join(MODELS, "tiny-sd1")), noise(93, 1, 4, 12, 16), LATER
+    scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    scheduler.set_timesteps(c["calls"])
+    at = lambda half, n: [compose.encode(pipe, p, [])[0] for start, p in c[half] if start <= n][-1]
+    xs, preds = [], []
+    for n, t in enumerate(scheduler.timesteps):
+        e = pipe.unet(torch.cat([x, x]), t, torch.cat([at("negative", n), at("text", n)])).sample
+        xs.append(x)
+        preds.append(e[:1] + c["guidance"] * (e[1:] - e[:1]))
+        x = scheduler.step(preds[-1], t, x).prev_sample
+    t = {"delayed/latents": torch.cat(xs), "delayed/preds": torch.cat(preds)}
+    for half in ("text", "negative"):
+        t.update({"delayed/%s%d" % (half, i): at(half, start) for i, (start, _) in enumerate(c[half])})
+    return t, dict(c, timesteps=[float(v) for v in scheduler.timesteps])
+
+
 def main():
     t1, sd1 = model("tiny-sd1", {"content": "content.safetensors", "style": "style.safetensors"}, 91)
     t2, xl = model("tiny-sdxl", {"sdxl_kohya_ldm": "sdxl_kohya_ldm.safetensors", "sdxl_new": "sdxl_new.safetensors"}, 92,
@@ -88,9 +110,11 @@ def main():
     tensors = {"mask/" + n: m for n, m in masks().items() if n in ("left", "right")}
     tensors.update(t1)
     tensors.update(t2)
+    later, entry = delayed()
+    tensors.update(later)
     store("aligned.safetensors", tensors)
     write_json("aligned.json", {"versions": versions(), "call": CALL, "timestep": TIMESTEP, "guidance": GUIDANCE, "prompts": PROMPTS, "negative": NEGATIVE,
-                                "regions": REGIONS, "models": [sd1, xl]})
+                                "regions": REGIONS, "models": [sd1, xl], "delayed": entry})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-/* StyleAligned: predictions of batches against a re-statement on top of diffusers
+/* Texts that change on the way of an image, against diffusers' loop. And StyleAligned: predictions of batches against a re-statement on top of diffusers
  * (tests/reference/aligned.py), which samples depend on which, and what is refused. */
 #include <math.h>
 
@@ -176,6 +176,68 @@ START_TEST(predictions_are_their_restatement)
     weft_model_free(s.model);
     weft_tensors_free(s.t);
     json_decref(s.index);
+}
+END_TEST
+
+/* ---- texts that change ---- */
+
+/* The number of the text that a call reads. */
+static size_t text_at(json_t *list, int32_t call)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (json_integer_value(json_array_get(json_array_get(list, i), 0)) <= call) found = i;
+    return found;
+}
+
+/* Every call reads the text of its time, also if a run keeps keys and values. */
+START_TEST(calls_read_the_text_of_their_time)
+{
+    weft_tensors *t = golden_open("aligned.safetensors");
+    json_t *index = golden_json("aligned.json"), *c = json_object_get(index, "delayed");
+    golden x = golden_read(t, "delayed/latents"), want = golden_read(t, "delayed/preds"), texts[2][2];
+    int32_t calls = (int32_t)real(c, "calls", 0);
+    size_t n = x.n / (size_t)calls;
+    float *out = malloc(n * sizeof *out);
+    weft_model *on;
+    weft_plan *plan;
+
+    for (int h = 0; h < 2; h++)
+        for (int i = 0; i < 2; i++) texts[h][i] = golden_read(t, "delayed/%s%d", h ? "negative" : "text", i);
+    must(weft_model_open(data_path("models/tiny-sd1"), NULL, &on, &golden_err));
+    must(weft_plan_create(on, NULL, &plan, &golden_err));
+    must(weft_plan_seal(plan, calls, &golden_err));
+    for (uint32_t flags = 0; flags <= WEFT_RUN_KEEP_TEXT; flags += WEFT_RUN_KEEP_TEXT) {
+        weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+        weft_run *run;
+        o.flags = flags;
+        o.height = 12;
+        o.width = 16;
+        must(weft_run_create(plan, &o, &run, &golden_err));
+        for (int32_t call = 0; call < calls; call++) {
+            golden *text = &texts[0][text_at(json_object_get(c, "text"), call)];
+            golden *negative = &texts[1][text_at(json_object_get(c, "negative"), call)];
+            plain_step s = PLAIN_STEP_INIT;
+            char what[64];
+            s.latent = x.v + (size_t)call * n, s.out = out;
+            s.latent_len = s.out_len = n;
+            s.text = text->v, s.text_len = text->n;
+            s.negative = negative->v, s.negative_len = negative->n;
+            s.guidance = (float)real(c, "guidance", 0);
+            s.call = call;
+            s.timestep = (float)json_number_value(json_array_get(json_object_get(c, "timesteps"), (size_t)call));
+            must(plain_run_step(run, &s, &golden_err));
+            snprintf(what, sizeof what, "delayed[%d], flags %u", (int)call, (unsigned)flags);
+            near_golden(what, out, want.v + (size_t)call * n, n, 1e-5);
+        }
+        weft_run_free(run);
+    }
+    for (int h = 0; h < 2; h++) free(texts[h][0].v), free(texts[h][1].v);
+    free(x.v), free(want.v), free(out);
+    weft_plan_free(plan);
+    weft_model_free(on);
+    weft_tensors_free(t);
+    json_decref(index);
 }
 END_TEST
 
@@ -505,6 +567,7 @@ int main(void)
     TCase *g = tcase_create("goldens"), *c = tcase_create("laws");
     tcase_set_timeout(g, 300);
     tcase_add_loop_test(g, predictions_are_their_restatement, 0, 2);
+    tcase_add_test(g, calls_read_the_text_of_their_time);
     suite_add_tcase(s, g);
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_set_timeout(c, 300);

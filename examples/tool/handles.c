@@ -157,6 +157,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         use->index = index++;
     }
     add_regions(plan, s);
+    if (s->flags & ALIGN) must(weft_plan_align(plan, &s->align, &err));
     for (size_t i = 0; i < s->phase_count; i++) {
         const phase_use *p = &s->phases[i];
         if (i > 0) must(weft_plan_begin_phase(plan, &p->begin, &err));
@@ -176,6 +177,16 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
     must(weft_plan_seal(plan, calls, &err));
     clear_progress();
     return plan;
+}
+
+int32_t call_of(const char *when, int32_t calls)
+{
+    double  at = strtod(when, NULL);
+    int32_t n = 0;
+
+    if (strchr(when, '.') == NULL) return (int32_t)at;
+    while ((double)n / calls < at) n++;
+    return n > 0 ? n : 1;
 }
 
 /* The image's size in latent pixels goes into the run's options. */

@@ -53,7 +53,8 @@ enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
 enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128, REPORT = 256,
-       BALANCE = 512, JSON = 1024, ISOLATE = 2048 };
+       BALANCE = 512, JSON = 1024, ISOLATE = 2048, ALIGN = 4096 };
+enum { BY_INVERSION, BY_NOISE };                                 /* how a picture becomes a reference */
 enum { INTO_MODEL = 0, INTO_ADAPTER = 1 };
 
 typedef struct adapter_use {
@@ -83,6 +84,13 @@ typedef struct region_use {
     const char *prompt;                              /* NULL: that of the whole image           */
     int         use;                                 /* of settings.adapters; -1: of no adapter */
 } region_use;
+
+/* Another text from a call on, in the place of a prompt, or of the negative prompt. */
+typedef struct change_use {
+    int32_t     of;                                  /* of settings.prompts; -1: the negative       */
+    const char *when;                                /* "8", or with a point a share of all calls   */
+    const char *text;
+} change_use;
 
 /* A phase of the plan: where it begins, and what it does. */
 typedef struct phase_use {
@@ -115,10 +123,18 @@ typedef struct settings {
     int32_t                 width, height;       /* of the image; 0: the model's */
     float                   eta, guidance, rescale;
     uint64_t                seed;
-    const char             *prompt, *negative;
+    const char            **prompts;             /* of the pictures of a batch */
+    size_t                  prompt_count;
+    change_use             *changes;             /* of each prompt in the order of the calls */
+    size_t                  change_count;
+    const char             *prompt, *negative;   /* the first of them */
     const char             *latents, *conditioning, *save, *output;
     const char             *image, *mask;        /* where the image starts, and what of it is redrawn */
     float                   strength;
+    char                   *reference;           /* a picture that the others take their style from */
+    const char             *reference_text;      /* what is on it */
+    int32_t                 reference_by;        /* BY_* */
+    weft_align_options      align;               /* where flags & ALIGN */
     int32_t                 clip_skip;
     int32_t                 weighting;           /* WEIGH_* */
     float                  *sigmas;
@@ -163,6 +179,7 @@ weft_sampler *make_sampler(const weft_model *model, const settings *s);
 void          print_sampler(FILE *f, const settings *s);  /* "euler karras" */
 void          open_adapter(const settings *s, adapter_use *use);
 weft_plan    *make_plan(weft_model *model, settings *s, int32_t calls, meter *m);
+int32_t       call_of(const char *when, int32_t calls); /* the first call at or after it; at least 1 */
 int           is_region_of_plan(const settings *s, const region_use *region); /* or a mask alone */
 void          set_size(settings *s, const weft_model_info *info); /* the run's, in latent pixels */
 void          check_writable(const char *path, const char *format); /* before the first step; ".png", NULL: not one file */

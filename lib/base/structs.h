@@ -36,6 +36,7 @@
     X(weft_curve_point,       WEFT_CURVE_POINT_INIT,       value)                   \
     X(weft_mask,              WEFT_MASK_INIT,              reserved0)               \
     X(weft_region,            WEFT_REGION_INIT,            reserved0)               \
+    X(weft_align_options,     WEFT_ALIGN_OPTIONS_INIT,     only_self_level)         \
     X(weft_zip_options,       WEFT_ZIP_OPTIONS_INIT,       style)                   \
     X(weft_blora_options,     WEFT_BLORA_OPTIONS_INIT,     style)                   \
     X(weft_phase_options,     WEFT_PHASE_OPTIONS_INIT,     at)                      \

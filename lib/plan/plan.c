@@ -272,6 +272,7 @@ weft_status weft_plan_copy(const weft_plan *plan, weft_plan **out, weft_error *e
     wf_model_ref(p->model);
     p->tokens = wf_tokens_ref(plan->tokens);
     p->notes = wf_blob_ref(plan->notes);
+    p->align = wf_blob_ref(plan->align);
     p->balance = wf_blob_ref(plan->balance);
     p->balanced = wf_blob_ref(plan->sealed ? plan->table.balanced : plan->balanced);
     if ((st = copy_phases(p, plan, err)) == WEFT_OK && (st = copy_entries(p, plan, err)) == WEFT_OK &&
@@ -306,6 +307,7 @@ void weft_plan_free(weft_plan *plan)
     drop_phases(plan);
     for (int32_t i = 0; i < plan->adapters; i++) drop_entry(&plan->entry[i]);
     wf_free(&alloc, plan->entry);
+    wf_blob_drop(plan->align);
     wf_blob_drop(plan->balance);
     wf_plan_drop_regions(plan);
     wf_tokens_drop(plan->tokens);
@@ -483,6 +485,7 @@ weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_seal: %d calls, need 1 to %d", (int)calls,
                        WF_CALLS_MAX);
     if ((st = wf_plan_check_regions(plan, err)) != WEFT_OK) return st;
+    if ((st = wf_plan_check_align(plan, err)) != WEFT_OK) return st;
     if ((st = wf_table_make(&table, plan, calls, err)) != WEFT_OK) return st;
     wf_tokens_warn(plan, &table);
     drop_cache(plan);

@@ -8,6 +8,7 @@
  *   curve.c      a weight as key frames over the calls
  *   mask.c       where in the image an adapter acts
  *   region.c     parts of the image with prompts of their own
+ *   align.c      samples that take on the style of their batch's first
  *   blocks.c     factors of a weight, block by block
  *   balance.c    how much stronger one adapter is than another
  *   weight_dependent.c  adapters that depend on the layer's weight, beside others
@@ -125,6 +126,7 @@ struct weft_plan {
     size_t            phases;      /* at least 1                                */
     wf_patch        **cache;       /* of the plan that this one is a copy of, by layer */
     size_t            cached;
+    wf_blob          *align;       /* its options; NULL: each sample by itself  */
     wf_blob          *balance;     /* its options; NULL: nothing is balanced    */
     wf_blob          *balanced;    /* of the plan that this one is a copy of    */
     wf_tokens        *tokens;      /* that concepts gave; NULL: none            */
@@ -237,6 +239,12 @@ weft_status wf_plan_copy_regions(weft_plan *p, const weft_plan *from, weft_error
 void        wf_plan_drop_regions(weft_plan *p);
 /* An adapter is taken out, and its region with it. */
 void        wf_plan_regions_forget(weft_plan *p, int32_t adapter);
+
+/* ---- align.c --------------------------------------------------------------------------------- */
+
+/* May samples be aligned with the plan's regions as they are? */
+weft_status wf_plan_check_align(const weft_plan *p, weft_error *err);
+void        wf_align_explain(const weft_plan *p, wf_text *out);
 
 /* ---- patch.c --------------------------------------------------------------------------------- */
 

@@ -656,7 +656,7 @@ static void describe_align(FILE *f, const settings *s)
 
 /* The text other tools read: the prompt, the negative prompt, then one line of settings. Of picture
  * `index`, whose prompt is number `of`. */
-static char *describe(const settings *s, int32_t index, int32_t of)
+static char *describe(const settings *s, const weft_plan *plan, int32_t index, int32_t of)
 {
     char *text = NULL;
     size_t size = 0;
@@ -680,13 +680,16 @@ static char *describe(const settings *s, int32_t index, int32_t of)
     if (s->mask) fprintf(f, ", Mask: %s", s->mask);
     if (s->latents) fprintf(f, ", Start latents: %s", s->latents);
     if (s->conditioning) fprintf(f, ", Conditioning: %s", s->conditioning);
+    describe_hash(f, s, plan);
     if (s->adapter_count) {
         fprintf(f, ", Compose: %s", word_of(methods, s->phases[0].method));
+        describe_phase(f, &s->phases[0]);
         for (size_t i = 1; i < s->phase_count; i++) {
             const phase_use *ph = &s->phases[i];
             fprintf(f, ", Phase: %s from ", word_of(methods, ph->method));
             if (ph->begin.flags & WEFT_PHASE_AT) fprintf(f, "%g of the calls", ph->begin.at);
             else fprintf(f, "call %d", (int)ph->begin.first);
+            describe_phase(f, ph);
         }
         if (s->plan.mixed != WEFT_MIXED_DELTA) fprintf(f, ", Mixed: %s", word_of(mixes, s->plan.mixed));
         if (s->flags & BALANCE)
@@ -694,7 +697,8 @@ static char *describe(const settings *s, int32_t index, int32_t of)
                     s->balance.role == WEFT_ROLE_CONTENT ? " to content" : s->balance.role == WEFT_ROLE_STYLE ? " to style" : "");
         fprintf(f, ", Adapters: \"");
         for (size_t i = 0; i < s->adapter_count; i++)
-            fprintf(f, "%s%s:%g", i ? ", " : "", s->adapters[i].file, (double)s->adapters[i].weight);
+            fprintf(f, "%s%s:%g%s%s", i ? ", " : "", s->adapters[i].file, (double)s->adapters[i].weight,
+                    s->adapters[i].blocks ? " blocks " : "", s->adapters[i].blocks ? s->adapters[i].blocks : "");
         fputc('"', f);
     }
     for (size_t i = 0; i < s->region_count; i++) {
@@ -767,7 +771,7 @@ static char *output_name(const settings *s, int32_t index, int32_t count)
 }
 
 /* Every picture but the reference. Answers the parameters of the first. */
-static char *write_images(const drawing *p, const settings *s, weft_run *run)
+static char *write_images(const drawing *p, const settings *s, weft_run *run, const weft_plan *plan)
 {
     int32_t from = p->reference != NULL, count = p->n - from;
     size_t len = 3 * (size_t)s->width * (size_t)s->height;
@@ -777,7 +781,7 @@ static char *write_images(const drawing *p, const settings *s, weft_run *run)
 
     must(weft_run_decode(run, p->latents, all_of(p), images, (size_t)p->n * len, &err));
     for (int32_t i = 0; i < count; i++) {
-        char *parameters = describe(s, i, p->cond.reads[from + i]), *name = output_name(s, i, count);
+        char *parameters = describe(s, plan, i, p->cond.reads[from + i]), *name = output_name(s, i, count);
         const char *text[2] = { "parameters", parameters };
         must(weft_image_bytes(images + (size_t)(from + i) * len, len, s->width, s->height, rgb, len, &err));
         must(weft_png_write(name, rgb, len, s->width, s->height, text, s->flags & NO_PARAMETERS ? 0 : 1, &err));
@@ -853,6 +857,11 @@ int generate(settings *s)
     weft_run *run;
     meter m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
 
+    weft_model *model = NULL;
+    if (s->plan_file) { /* which has settings too */
+        model = open_model(s->target, s, &info);
+        load_plan(model, s, &m);
+    }
     if (s->prompt == NULL && s->conditioning == NULL) misuse("what shall be drawn? --prompt TEXT");
     if (s->conditioning && (s->prompt || s->negative)) misuse("--conditioning stands in for --prompt and --negative");
     for (size_t i = 0; i < s->change_count && s->guidance <= 1.0f; i++)
@@ -868,10 +877,11 @@ int generate(settings *s)
             misuse("--region %s: --conditioning stands in for prompts, and has none for regions", s->regions[i].file);
     check_writable(s->output ? s->output : "weft.png", ".png");
     check_writable(s->save, ".safetensors");
+    check_writable(s->save_plan, ".json");
     memset(&p, 0, sizeof p);
     m.began = now();
 
-    weft_model *model = open_model(s->target, s, &info);
+    if (model == NULL) model = open_model(s->target, s, &info);
     int guided = is_guided(s, &info);
     if (info.guidance_embed && (s->negative || s->rescale > 0.0f))
         misuse("%s is guidance-distilled (takes the guidance scale as an input): %s has no effect", s->target,
@@ -932,7 +942,7 @@ int generate(settings *s)
         fprintf(stderr, "weft: reused features change a call's result by at most %.2g of its largest value\n",
                 about.reuse_error);
     }
-    char *parameters = write_images(&p, s, run), *wrote = output_name(s, 0, p.n - (p.reference != NULL));
+    char *parameters = write_images(&p, s, run, plan), *wrote = output_name(s, 0, p.n - (p.reference != NULL));
     if (s->save) save_tensors(&p, s, parameters);
     watch_interrupt(NULL);
     clear_progress();

@@ -280,6 +280,17 @@ static const row rows[] = {
     { WORD, COMBINED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
       "stack or direction (delta)", IN(plan.mixed), .words = mixes },
 
+    { HEADING, PLANNED, .topic = "plans", .name = "Plans in files",
+      .value = "all of the above in one JSON file, to be drawn again",
+      .help = "The file says adapters by path and content, and a file that has changed is refused. It also keeps\n"
+      "the options of generate that make the image, as its prompt and its seed; those that are given stand\n"
+      "over them. Options about the model are not kept." },
+    { STRING, PLANNED, 0, "--plan", "FILE", "the plan of this file, in place of adapters, methods and regions",
+      IN(plan_file), .brief = 1 },
+    { STRING, PLANNED, 0, "--save-plan", "FILE", "write the plan to this file", IN(save_plan), .brief = 1 },
+    { BIT, PLANNED, 0, "--any-model", NULL, "with --plan: the model may be another than the plan was saved with",
+      SETS(flags, ANY_MODEL) },
+
     { HEADING, PLANNED, .topic = "balance", .name = "Balance",
       .value = "adapters as strong as each other",
       .help = "Multiplies the weight of each adapter with K-LoRA's gamma to the first, under any method." },
@@ -999,7 +1010,7 @@ static void refuse_idle_options(const settings *s)
                    s->adapters[i].opening.alpha != 0 ? "--adapter-alpha" : "--adapter-scale");
     if (s->open.flags & WEFT_OPEN_EPSILON && s->open.flags & WEFT_OPEN_V)
         misuse("--epsilon and --v-prediction: a model predicts one or the other");
-    if (was_given("--measure") && !was_given("--cached")) misuse("--measure is of --cached");
+    if (was_given("--measure") && !was_given("--cached") && s->plan_file == NULL) misuse("--measure is of --cached");
     refuse_idle_pictures(s);
     if ((s->flags & ISOLATE) && s->region_count < 2) misuse("--isolate needs two regions, and there are %zu", s->region_count);
     uint32_t traits = weft_sampler_traits(s->sampling.kind);
@@ -1017,7 +1028,7 @@ static void refuse_idle_options(const settings *s)
         misuse("--karras is not for --schedule %s", weft_sampler_schedule_name(s->sampling.sigma_schedule));
     if ((was_given("--strength") || s->mask) && s->image == NULL)
         misuse("%s is about the image of --image", s->mask ? "--mask" : "--strength");
-    if (s->save_coefficients && s->phases[0].method != ZIP)
+    if (s->save_coefficients && s->phases[0].method != ZIP && s->plan_file == NULL)
         misuse("--save-coefficients is of --compose zip");
     if ((was_given("--compose") || was_given("--phase")) && s->adapter_count == 0)
         misuse("%s needs an --adapter", was_given("--compose") ? "--compose" : "--phase");
@@ -1026,7 +1037,7 @@ static void refuse_idle_options(const settings *s)
 /* Options of a new adapter, and those of a checkpoint that no adapter has. */
 int merges_a_plan(const settings *s)
 {
-    int any = s->phases[0].method != MERGE;
+    int any = s->phases[0].method != MERGE || s->plan_file != NULL;
     for (size_t i = 0; i < s->adapter_count; i++) any = any || s->adapters[i].blocks;
     return any;
 }
@@ -1038,7 +1049,7 @@ static void refuse_idle_merge_options(const settings *s)
         if (s->into != INTO_ADAPTER) misuse("%s is of --into adapter", o->name);
         if (merges_a_plan(s) && strcmp(o->name, "--dialect") != 0 && strcmp(o->name, "--half") != 0)
             misuse("%s is not for %s, which is folded exactly", o->name,
-                   s->phases[0].method != MERGE ? "--compose" : "--blocks");
+                   s->plan_file ? "--plan" : s->phases[0].method != MERGE ? "--compose" : "--blocks");
     }
     if (s->into != INTO_ADAPTER || merges_a_plan(s)) return;
     int32_t by = s->merge.kind;
@@ -1049,6 +1060,130 @@ static void refuse_idle_merge_options(const settings *s)
     if (s->flags & BALANCE) misuse("--balance is of --into model");
     if (s->plan.mixed != WEFT_MIXED_DELTA && s->plan.mixed != WEFT_MIXED_DIRECTION)
         misuse("--mixed %s is of --into model", word_of(mixes, s->plan.mixed));
+}
+
+/* ------------------------------------------------------------------ plans in files */
+
+/* Options of generate that a plan keeps as notes: those that make the image. */
+static int is_kept(const row *o)
+{
+    static const char *const names[] = {
+        "--prompt", "--negative", "--prompt-from", "--negative-from", "--seed", "--size", "--batch", "--weighting",
+        "--clip-skip", "--image", "--strength", "--mask", "--reference", "--reference-by", "--steps", "--sampler",
+        "--karras", "--schedule", "--sigma-min", "--sigma-max", "--sigmas", "--order", "--eta", "--spacing",
+        "--guidance", "--guidance-rescale", "--tile", "--latents", "--conditioning",
+    };
+    if (!(o->used_by & GENERATE) || o->kind == HEADING) return 0;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], o->name) == 0) return 1;
+    return 0;
+}
+
+/* Options that say what a plan is. */
+static int is_of_plan(const row *o)
+{
+    static const char *const names[] = {
+        "--adapter", "--concept", "--region", "--isolate", "--phase", "--text-plan", "--path", "--mixed", "--balance",
+        "--balance-to", "--balance-by", "--align", "--shared-score-scale", "--shared-score-shift", "--only-self-level",
+        "--adain-values", "--full-attention-share", "--align-without",
+    };
+    if (o->about == OF_ADAPTER || o->about == OF_CONCEPT || o->about == OF_PHASE) return 1;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], o->name) == 0) return 1;
+    return 0;
+}
+
+/* What was said of the options that are kept, in its order. */
+static struct { const row *option; char *value; } said[4096];
+static size_t said_count;
+
+static void keep_option(const row *o, const char *value)
+{
+    if (!is_kept(o)) return;
+    if (said_count == sizeof said / sizeof said[0]) fail("more than %zu options of an image", said_count);
+    const char *text = value ? value : "true";
+    said[said_count].option = o;
+    said[said_count++].value = strcpy(zeroed(strlen(text) + 1, 1), text);
+}
+
+/* The option of a note, "prompt", or "prompt#2" for the second of them. */
+static const row *option_of_note(const char *note)
+{
+    size_t n = strcspn(note, "#");
+
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (is_kept(o) && strlen(o->name + 2) == n && strncmp(o->name + 2, note, n) == 0) return o;
+    return NULL;
+}
+
+void write_notes(const settings *s, weft_plan *plan)
+{
+    const char *name;
+
+    while ((name = weft_plan_note_name(plan, 0)) != NULL) must(weft_plan_set_note(plan, name, NULL, &err));
+    for (size_t i = 0; i < said_count; i++) {
+        char note[64];
+        int n = 1;
+        for (size_t k = 0; k < i; k++) n += said[k].option == said[i].option;
+        int repeats = strcmp(said[i].option->name, "--prompt") == 0 || strstr(said[i].option->name, "-from") != NULL;
+        if (n == 1 || !repeats) snprintf(note, sizeof note, "%s", said[i].option->name + 2); /* the last one counts */
+        else snprintf(note, sizeof note, "%s#%d", said[i].option->name + 2, n);
+        must(weft_plan_set_note(plan, note, said[i].value, &err));
+    }
+    if (s->plan.text == TEXT_EACH) must(weft_plan_set_note(plan, "text-plan", "each", &err));
+}
+
+/* A prompt that is given takes the place of those that are kept, with what they change to. */
+static int stands_over(const row *o)
+{
+    return was_given(o->name) || (was_given("--prompt") && strcmp(o->name, "--prompt-from") == 0) ||
+           (was_given("--conditioning") && (strncmp(o->name, "--prompt", 8) == 0 || strncmp(o->name, "--negative", 10) == 0));
+}
+
+void read_notes(settings *s, const weft_plan *plan)
+{
+    const char *note;
+    int over[ROWS];
+    size_t count = 0;
+
+    while (weft_plan_note_name(plan, count) != NULL) count++;
+    const char **prompts = zeroed(s->prompt_count + count + 1, sizeof *prompts);
+    change_use *changes = zeroed(s->change_count + count + 1, sizeof *changes);
+    memcpy(prompts, s->prompts, s->prompt_count * sizeof *prompts);
+    memcpy(changes, s->changes, s->change_count * sizeof *changes);
+    free(s->prompts);
+    free(s->changes);
+    s->prompts = prompts;
+    s->changes = changes;
+    for (const row *o = rows; o < rows + ROWS; o++) over[o - rows] = o->kind != HEADING && stands_over(o);
+    for (size_t i = 0; (note = weft_plan_note_name(plan, i)) != NULL; i++) {
+        const row *o = option_of_note(note);
+        const char *value = weft_plan_note(plan, note);
+        if (strncmp(note, "region-", 7) == 0) continue;
+        if (strcmp(note, "text-plan") == 0 && strcmp(value, "each") == 0) {
+            s->plan.text = TEXT_EACH;
+            continue;
+        }
+        if (o == NULL) fail("%s: notes.%s: weft generate has no such option", s->plan_file, note);
+        if (!(o->used_by & s->used_by) || over[o - rows]) continue;
+        keep_option(o, value);
+        set(s, o, said[said_count - 1].value);
+        given[o - rows] |= 1;
+    }
+    refuse_idle_options(s);
+}
+
+static void refuse_beside_plan(const settings *s)
+{
+    if (s->plan_file == NULL && (s->flags & ANY_MODEL)) misuse("--any-model is of --plan");
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (s->plan_file && o->kind != HEADING && given[o - rows] && is_of_plan(o))
+            misuse("%s: the plan of --plan says that already", o->name);
+}
+
+static void free_notes(void)
+{
+    while (said_count > 0) free(said[--said_count].value);
 }
 
 /* getopt_long's arguments: the letters, and the names with the index of their row behind all
@@ -1111,6 +1246,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     accepted a;
     int      option;
 
+    s->used_by = used_by;
     list_options(&a, used_by);
     while ((option = getopt_long(argc, argv, a.letters, a.names, NULL)) != -1) {
         if (option == 1) { take_target(s, optarg); continue; }
@@ -1118,6 +1254,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         const row *o = find_row(option == ':' ? optopt : option, used_by);
         if (option == ':') misuse("%s wants a value: %s %s", o->name, o->name, o->value);
         set(s, o, optarg);
+        keep_option(o, optarg);
         given[o - rows] |= UINT32_C(1) << (s->phase_count - 1);
     }
     while (optind < argc) take_target(s, argv[optind++]); /* behind -- */
@@ -1129,6 +1266,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         misuse("%s is of --balance", was_given("--balance-to") ? "--balance-to" : "--balance-by");
     if ((used_by & PLANNED) && (s->flags & BALANCE) && s->adapter_count < 2)
         misuse("--balance needs two adapters");
+    if (used_by & PLANNED) refuse_beside_plan(s);
     if (used_by & PLANNED) refuse_idle_options(s);
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);
 }
@@ -1275,6 +1413,7 @@ void settings_free(settings *s)
     free(s->changes);
     free(s->prompts);
     free(s->reference);
+    free_notes();
     free(s->regions);
     free(s->adapters);
     free(s->sigmas);

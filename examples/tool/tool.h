@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <weft/weft.h>
 
 extern weft_error err; /* of the last call */
@@ -53,7 +54,7 @@ enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
 enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128, REPORT = 256,
-       BALANCE = 512, JSON = 1024, ISOLATE = 2048, ALIGN = 4096 };
+       BALANCE = 512, JSON = 1024, ISOLATE = 2048, ALIGN = 4096, ANY_MODEL = 8192 };
 enum { BY_INVERSION, BY_NOISE };                                 /* how a picture becomes a reference */
 enum { INTO_MODEL = 0, INTO_ADAPTER = 1 };
 
@@ -83,6 +84,7 @@ typedef struct region_use {
     char       *file;                                /* of its mask                             */
     const char *prompt;                              /* NULL: that of the whole image           */
     int         use;                                 /* of settings.adapters; -1: of no adapter */
+    int         planned;                             /* of a plan that was loaded               */
 } region_use;
 
 /* Another text from a call on, in the place of a prompt, or of the negative prompt. */
@@ -148,6 +150,9 @@ typedef struct settings {
     const char             *save_coefficients;
     weft_model_options      open;
     weft_plan_options       plan;
+    const char             *plan_file, *save_plan; /* in place of adapters and methods; where they go */
+    weft_plan              *loaded;              /* of plan_file, until it is sealed */
+    int                     used_by;             /* the subcommand */
     weft_balance_options    balance;             /* where flags & BALANCE */
     weft_run_options        run;
 } settings;
@@ -164,6 +169,8 @@ void        print_options(int used_by);            /* of a subcommand: the most 
 void        print_topics(void);
 int         print_topic(const char *topic);        /* "all": all of them; 0: there is none such      */
 const char *word_of(const word *words, int32_t value);
+void        read_notes(settings *s, const weft_plan *plan); /* options that a plan keeps, unless they are given */
+void        write_notes(const settings *s, weft_plan *plan);
 int         merges_a_plan(const settings *s);  /* and not adapters as they are: --compose, --blocks */
 
 /* ------------------------------------------------------------------ copies.c: mapped, or in memory */
@@ -184,6 +191,14 @@ int           is_region_of_plan(const settings *s, const region_use *region); /*
 void          set_size(settings *s, const weft_model_info *info); /* the run's, in latent pixels */
 void          check_writable(const char *path, const char *format); /* before the first step; ".png", NULL: not one file */
 int           is_folder(const char *path);
+
+/* ------------------------------------------------------------------ planfile.c: plans in files */
+
+void       load_plan(weft_model *model, settings *s, meter *m); /* if there is a plan_file; once */
+void       note_settings(weft_plan *plan, const settings *s);
+weft_plan *seal_plan(weft_plan *plan, settings *s, int32_t calls);
+void       describe_hash(FILE *f, const settings *s, const weft_plan *plan);
+void       describe_phase(FILE *f, const phase_use *p);
 
 /* ------------------------------------------------------------------ images.c: tensors and images in files */
 

@@ -114,6 +114,20 @@ void wf_align_explain(const weft_plan *p, wf_text *out)
     wf_text_add(out, "\n");
 }
 
+static const wf_field field_list[] = {
+    { WF_VALUE("shared_score_scale", FLOAT, weft_align_options, shared_score_scale),
+      .bit = WEFT_ALIGN_SCALE, .otherwise = 1 },
+    { WF_VALUE("shared_score_shift", FLOAT, weft_align_options, shared_score_shift) },
+    { WF_VALUE("only_self_level", DOUBLE, weft_align_options, only_self_level) },
+    { WF_FLAG("no_group_norm", WEFT_ALIGN_NO_GROUP_NORM) },
+    { WF_FLAG("no_attention", WEFT_ALIGN_NO_ATTENTION) },
+    { WF_FLAG("no_queries", WEFT_ALIGN_NO_QUERIES) },
+    { WF_FLAG("no_keys", WEFT_ALIGN_NO_KEYS) },
+    { WF_FLAG("adain_values", WEFT_ALIGN_VALUES) },
+    { WF_FLAG("full_attention_share", WEFT_ALIGN_FULL) },
+};
+const wf_fields wf_align_fields = WF_FIELDS(field_list, weft_align_options);
+
 weft_status weft_plan_align(weft_plan *plan, const weft_align_options *options, weft_error *err)
 {
     weft_align_options o;

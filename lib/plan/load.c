@@ -455,6 +455,21 @@ static weft_status read_balance(loader *l, json_t *root, weft_error *err)
     return WEFT_OK;
 }
 
+static weft_status read_align(loader *l, json_t *root, weft_error *err)
+{
+    json_t            *object = json_object_get(root, "align");
+    weft_align_options o = WEFT_ALIGN_OPTIONS_INIT;
+    wf_place           place = { "align" };
+
+    if (object == NULL) return WEFT_OK;
+    WF_TRY(want_object(l, object, &place, err));
+    WF_TRY(wf_fields_read(&l->r, object, &place, &wf_align_fields, &o, err));
+    WF_TRY(wf_none_left(&l->r, object, &place, err));
+    WF_TRY(at_place(l, &place, weft_plan_align(l->plan, &o, err), err));
+    json_object_del(root, "align");
+    return WEFT_OK;
+}
+
 static const wf_method *method_named(const char *name)
 {
 #define METHOD(one) &wf_method_##one,
@@ -623,6 +638,7 @@ static weft_status read_root(loader *l, json_t *root, weft_error *err)
     WF_TRY(read_adapters(l, root, err));
     WF_TRY(read_regions(l, root, err));
     WF_TRY(read_balance(l, root, err));
+    WF_TRY(read_align(l, root, err));
     WF_TRY(read_phases(l, root, err));
     WF_TRY(take_int(l, root, &top, "calls", 0, &calls, err));
     WF_TRY(wf_none_left(&l->r, root, &top, err));

@@ -293,6 +293,9 @@ static weft_status write_plan(writer *w, weft_error *err)
     if (p->balance != NULL)
         WF_TRY(write_fields(w, wf_node_object(&w->d, w->d.root, "balance"), &wf_balance_fields,
                             p->balance->data, err));
+    if (p->align != NULL)
+        WF_TRY(write_fields(w, wf_node_object(&w->d, w->d.root, "align"), &wf_align_fields,
+                            p->align->data, err));
     WF_TRY(write_phases(w, err));
     if (p->sealed) wf_node_int(&w->d, w->d.root, "calls", p->table.calls);
     return WEFT_OK;

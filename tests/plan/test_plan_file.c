@@ -68,6 +68,7 @@ static void step_of(weft_plan *p, int32_t call, float **out, size_t *len)
     int32_t          regions = weft_plan_region_count(p);
 
     o.threads = 1;
+    o.batch = 2;
     o.width = o.height = 8;
     OK(weft_run_create(p, &o, &run, &err));
     OK(weft_run_info_get(run, &info, &err));
@@ -404,6 +405,32 @@ START_TEST(balance_of_defaults_and_of_an_index_come_back)
     OK(weft_plan_balance(p, &o, &err));
     round_trip(p);
     p = new_plan(model); /* without anything */
+    round_trip(p);
+}
+END_TEST
+
+START_TEST(alignment_comes_back)
+{
+    weft_align_options o = WEFT_ALIGN_OPTIONS_INIT;
+    weft_plan         *p = pair();
+
+    OK(weft_plan_align(p, NULL, &err));
+    round_trip(p);
+    p = pair();
+    o.flags = WEFT_ALIGN_NO_GROUP_NORM | WEFT_ALIGN_NO_QUERIES | WEFT_ALIGN_NO_KEYS | WEFT_ALIGN_VALUES | WEFT_ALIGN_SCALE;
+    o.shared_score_scale = 1.3f;
+    o.shared_score_shift = -0.7f;
+    o.only_self_level = 0.15;
+    OK(weft_plan_align(p, &o, &err));
+    round_trip(p);
+    p = pair();
+    o = (weft_align_options)WEFT_ALIGN_OPTIONS_INIT;
+    o.flags = WEFT_ALIGN_FULL;
+    OK(weft_plan_align(p, &o, &err));
+    round_trip(p);
+    p = pair();
+    o.flags = WEFT_ALIGN_NO_ATTENTION;
+    OK(weft_plan_align(p, &o, &err));
     round_trip(p);
 }
 END_TEST
@@ -1065,7 +1092,7 @@ START_TEST(nothing_of_a_plan_is_forgotten)
     ck_assert_uint_eq(sizeof(wf_entry), 64);
     ck_assert_uint_eq(sizeof(wf_region), 16);
     ck_assert_uint_eq(sizeof(wf_phase), 40);
-    ck_assert_uint_eq(sizeof(weft_plan), 408);
+    ck_assert_uint_eq(sizeof(weft_plan), 416);
 }
 END_TEST
 
@@ -1086,6 +1113,7 @@ int main(void)
     tcase_add_test(c, blora_comes_back);
     tcase_add_test(c, all_the_rest_comes_back);
     tcase_add_test(c, balance_of_defaults_and_of_an_index_come_back);
+    tcase_add_test(c, alignment_comes_back);
     tcase_add_test(c, policies_come_back);
     tcase_add_test(c, openings_come_back);
     tcase_add_test(c, concepts_come_back);

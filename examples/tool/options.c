@@ -1118,9 +1118,11 @@ static const row *option_of_note(const char *note)
 
 void write_notes(const settings *s, weft_plan *plan)
 {
-    const char *name;
-
-    while ((name = weft_plan_note_name(plan, 0)) != NULL) must(weft_plan_set_note(plan, name, NULL, &err));
+    for (size_t i = 0; weft_plan_note_name(plan, i) != NULL; ) { /* what is no option stays */
+        const char *name = weft_plan_note_name(plan, i);
+        if (option_of_note(name) == NULL && strcmp(name, "text-plan") != 0) i++;
+        else must(weft_plan_set_note(plan, name, NULL, &err));
+    }
     for (size_t i = 0; i < said_count; i++) {
         char note[64];
         int n = 1;

@@ -102,6 +102,12 @@ void note_settings(weft_plan *plan, const settings *s)
 
     if (s->save_plan == NULL) return;
     write_notes(s, plan);
+    for (int32_t r = 0; r < weft_plan_region_count(plan); r++) { /* those of a plan that was loaded: behind the options */
+        const char *kept = weft_plan_note(plan, region_note(r));
+        char *prompt = kept ? copy_of(kept) : NULL;
+        if (prompt) must(weft_plan_set_note(plan, region_note(r), prompt, &err));
+        free(prompt);
+    }
     for (size_t i = 0; i < s->region_count; i++) {
         if (!is_region_of_plan(s, &s->regions[i])) continue;
         if (s->regions[i].prompt)

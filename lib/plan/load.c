@@ -649,6 +649,15 @@ static weft_status read_root(loader *l, json_t *root, weft_error *err)
     return at_place(l, &(wf_place){ "calls" }, weft_plan_seal(l->plan, calls, err), err);
 }
 
+/* Behind white space and a byte order mark. */
+static bool begins_an_object(const char *text, size_t size)
+{
+    size_t i = size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+
+    while (i < size && strchr(" \t\r\n", text[i]) != NULL && text[i] != '\0') i++;
+    return i < size && text[i] == '{';
+}
+
 static weft_status load(weft_model *model, const char *text, size_t size, const char *what,
                         const char *folder, const weft_plan_load_options *o, weft_plan **out,
                         weft_error *err)
@@ -660,9 +669,12 @@ static weft_status load(weft_model *model, const char *text, size_t size, const 
     l.alloc = wf_allocator(o->allocator);
     wf_bag_init(&l.bag, &l.alloc);
     l.r = (wf_fields_reader){ .what = what, .bag = &l.bag, .file = read_tensors, .user = &l };
-    st = wf_json_parse_bounded(&root, text, size, DEPTH_MAX, VALUES_MAX, what, err);
-    if (size == 0 || text[0] != '{')
-        st = wf_say_foreign(st, (const uint8_t *)text, size, "a plan in JSON", what, err);
+    if (begins_an_object(text, size))
+        st = wf_json_parse_bounded(&root, text, size, DEPTH_MAX, VALUES_MAX, what, err);
+    else
+        st = wf_say_foreign(wf_fail(err, WEFT_E_FORMAT, "%s: no plan: it is not JSON, which begins "
+                                    "with {", what),
+                            (const uint8_t *)text, size, "a plan in JSON", what, err);
     if (st == WEFT_OK) st = read_root(&l, root, err);
     json_decref(root);
     drop_files(&l);

@@ -146,6 +146,10 @@ static void structs(void)
     F(weft_balance_options, struct_size); F(weft_balance_options, flags); F(weft_balance_options, gamma);
     F(weft_balance_options, role); F(weft_balance_options, reference); F(weft_balance_options, reserved0);
 
+    S(weft_plan_load_options);
+    F(weft_plan_load_options, struct_size); F(weft_plan_load_options, flags); F(weft_plan_load_options, allocator);
+    F(weft_plan_load_options, log); F(weft_plan_load_options, log_user); F(weft_plan_load_options, progress);
+    F(weft_plan_load_options, progress_user); F(weft_plan_load_options, folder);
     S(weft_conflict);
     F(weft_conflict, struct_size); F(weft_conflict, first); F(weft_conflict, second); F(weft_conflict, reserved0);
     F(weft_conflict, layer); F(weft_conflict, first_norm); F(weft_conflict, second_norm); F(weft_conflict, cosine);
@@ -330,6 +334,7 @@ static void constants(void)
     C(WEFT_MIXED_DELTA); C(WEFT_MIXED_INSIDE); C(WEFT_MIXED_STACK); C(WEFT_MIXED_DIRECTION);
     C(WEFT_TEXT_METHOD); C(WEFT_TEXT_ALL); C(WEFT_TEXT_FIRST); C(WEFT_TEXT_NONE);
     C(WEFT_ROLE_NONE); C(WEFT_ROLE_CONTENT); C(WEFT_ROLE_STYLE);
+    C(WEFT_LOAD_ANY_MODEL); C(WEFT_LOAD_ANY_FILES); C(WEFT_LOAD_SEAL);
     C(WEFT_PHASE_AT); C(WEFT_CELL_NUMBER);
     C(WEFT_CURVE_HOLD); C(WEFT_CURVE_LINEAR); C(WEFT_CURVE_COSINE); C(WEFT_CURVE_AT_SHARE);
     C(WEFT_MASK_TEXT); C(WEFT_MASK_ADD); C(WEFT_CELL_VECTOR); C(WEFT_CELL_MASK);

@@ -2,7 +2,7 @@
  *
  * The text says all that a plan was built from: adapters and concepts by path and content, weights,
  * curves, blocks, masks, regions, the methods of the phases with their options. What is made from
- * it has the same bits. docs/guide.md has an example and the fields.
+ * it has the same bits. docs/formats.md has an example and the fields.
  *
  * A text is read strictly: an unknown field, a wrong type, a number out of its range, a file that is
  * missing or has another content is refused with one line that says where, as in

@@ -62,6 +62,9 @@ prints "pair|all" "$weft" conflicts $model --plan "$tmp/two.json"
 that "a plan becomes an adapter" "$weft" merge $model -q --plan "$tmp/plan.json" --into adapter -o "$tmp/one.safetensors"
 that "a plan becomes a model" "$weft" merge $model -q --plan "$tmp/plan.json" -o "$tmp/model"
 
+sed -n '/^```json/,/^```/p' docs/formats.md | grep -v '^```' >"$tmp/page.json"
+prints "K-LoRA, calls 0 to 9" "$weft" explain $model --plan "$tmp/page.json"
+
 # ---- what is wrong
 
 bad() { # STATUS-LINE SED-SCRIPT

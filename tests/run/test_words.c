@@ -512,6 +512,7 @@ START_TEST(what_other_programs_act_on_is_warned_of)
         { "a AND b, BRAND ANDY AND_, AND", "AND\n", "AND\n" },
         { "{a|b} {c} d|e}", "{a|b}\n", "{a|b}\n" },
         { "{a} b|c}", "", "" },
+        { "ANDY AND_ BRAND and", "", "" },
         { "{a {b|c}", "{b|c}\n", "{b|c}\n" },
         { "[cat:dog:0.5] [a|b]", "[cat:dog:0.5]\n", "[cat:dog:0.5]\n" },
         { "[a|b] [cat]", "[a|b]\n", "[a|b]\n" },

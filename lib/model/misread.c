@@ -128,7 +128,8 @@ bool wf_prompt_misread(const char *s, size_t n, bool weights, wf_misread *out)
         else if (s[at] == 'e') found = embedding(s, n, at, out);
         else if (s[at] == '{') found = chooses(s + at, n - at, out);
         else if (s[at] == 'A') found = word_at(s, n, at, "AND", WF_MISREAD_AND, out);
-        else if (s[at] == 'B') found = !weights && word_at(s, n, at, "BREAK", WF_MISREAD_BREAK, out);
+        else if (s[at] == 'B' && !weights)
+            found = word_at(s, n, at, "BREAK", WF_MISREAD_BREAK, out);
         else if (s[at] == ':') found = !weights && weighs(s, n, at, out);
         else if (s[at] == '(') out->open = at + 1;
         else if (s[at] == ')') out->open = 0;

@@ -40,6 +40,7 @@ static weft_merge_source source_of(const settings *s, adapter_use *use)
     source.select = use->how.select;
     source.exclude = use->how.exclude;
     if (use->given & TEXT_WEIGHT) source.flags |= WEFT_SOURCE_TEXT_WEIGHT;
+    if (s->merge.kind == WEFT_MERGE_NULL_SPACE && use->how.role == WEFT_ROLE_STYLE) source.flags |= WEFT_SOURCE_FIXED;
     if (use->how.flags & WEFT_ADD_PARTIAL) source.flags |= WEFT_SOURCE_PARTIAL;
     return source;
 }
@@ -131,7 +132,7 @@ int merge_model(settings *s)
     weft_model_info info = WEFT_MODEL_INFO_INIT;
     meter m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
 
-    if (s->adapter_count == 0) misuse("merge what? --adapter FILE[:WEIGHT]");
+    if (s->adapter_count == 0 && s->plan_file == NULL) misuse("merge what? --adapter FILE[:WEIGHT]");
     if (s->output == NULL) misuse("where to? --output PATH");
     int planned = merges_a_plan(s), folder = s->into == INTO_ADAPTER ? s->dialect == WEFT_DIALECT_PEFT : is_folder(s->target);
     if (s->into == INTO_ADAPTER && !planned) return merge_adapters(s);

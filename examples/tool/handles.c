@@ -87,7 +87,7 @@ static void set_region(weft_plan *plan, int32_t index, const adapter_use *use)
 
 int is_region_of_plan(const settings *s, const region_use *region)
 {
-    return region->prompt != NULL || (s->flags & ISOLATE);
+    return region->planned || region->prompt != NULL || (s->flags & ISOLATE);
 }
 
 static void add_regions(weft_plan *plan, const settings *s)
@@ -148,6 +148,12 @@ static void set_zip(weft_plan *plan, const phase_use *p)
 {
     weft_zip_options o = p->zip;
     if (p->coefficients) must(weft_tensors_open(p->coefficients, NULL, &o.coefficients, &err));
+    if (p->zip_network) {
+        weft_tensors *network;
+        must(weft_tensors_open(p->zip_network, NULL, &network, &err));
+        must(weft_plan_zip_predict(plan, network, &o.coefficients, &err));
+        weft_tensors_free(network);
+    }
     must(weft_plan_zip(plan, &o, &err));
     weft_tensors_free(o.coefficients);
 }
@@ -157,6 +163,11 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
     weft_plan *plan;
     int32_t index = 0;
 
+    load_plan(model, s, m);
+    if (s->loaded != NULL) {
+        note_settings(s->loaded, s);
+        return seal_plan(s->loaded, s, calls);
+    }
     weft_plan_options o = s->plan;
     if (o.text == TEXT_EACH) o.text = WEFT_TEXT_METHOD;
     o.log = warn_line;
@@ -185,6 +196,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
     }
     add_regions(plan, s);
     add_images(plan, s);
+    if (s->flags & ALIGN) must(weft_plan_align(plan, &s->align, &err));
     for (size_t i = 0; i < s->phase_count; i++) {
         const phase_use *p = &s->phases[i];
         if (i > 0) must(weft_plan_begin_phase(plan, &p->begin, &err));
@@ -201,9 +213,18 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         }
     }
     if (s->flags & BALANCE) must(weft_plan_balance(plan, &s->balance, &err));
-    must(weft_plan_seal(plan, calls, &err));
-    clear_progress();
-    return plan;
+    note_settings(plan, s);
+    return seal_plan(plan, s, calls);
+}
+
+int32_t call_of(const char *when, int32_t calls)
+{
+    double  at = strtod(when, NULL);
+    int32_t n = 0;
+
+    if (strchr(when, '.') == NULL) return (int32_t)at;
+    while ((double)n / calls < at) n++;
+    return n > 0 ? n : 1;
 }
 
 /* The image's size in latent pixels goes into the run's options. */

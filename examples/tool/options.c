@@ -2,7 +2,7 @@
  *
  * A row says which subcommands take the option, the kind of its value, and where the value goes:
  * into the settings, or into those of the adapter or phase before it. The help and getopt_long's
- * list are made from the same rows. */
+ * list are made from the same rows: a HEADING with a topic begins a page of the help. */
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
@@ -39,6 +39,9 @@ void settings_init(settings *s, int argc)
     weft_merge_options_init(&s->merge, sizeof s->merge);
     s->mix = NOTHING_SAID;
     weft_balance_options_init(&s->balance, sizeof s->balance);
+    weft_align_options_init(&s->align, sizeof s->align);
+    s->prompts = zeroed((size_t)argc, sizeof *s->prompts);
+    s->changes = zeroed((size_t)argc, sizeof *s->changes);
     s->adapters = zeroed((size_t)argc, sizeof *s->adapters);
     s->regions = zeroed((size_t)argc, sizeof *s->regions);
     s->images = zeroed((size_t)argc, sizeof *s->images);
@@ -59,8 +62,8 @@ typedef struct row {
     int         used_by;                             /* GENERATE | EXPLAIN ...                            */
     char        letter;
     const char *name;
-    const char *value;                               /* what the help calls it; NULL for a BIT            */
-    const char *help;
+    const char *value;                               /* what the help calls it; NULL for a BIT. Of a      */
+    const char *help;                                /* topic: it in one line. help: without the last '.' */
     size_t      field;                               /* in what `about` says                              */
     double      low, high;                           /* of numbers                                        */
     int         not_zero;
@@ -71,6 +74,8 @@ typedef struct row {
     const word *words;
     uint32_t    solvers;                             /* help ends with the solvers that have this trait   */
     void      (*parse)(settings *s, const char *name, const char *value);
+    const char *topic;                               /* of a HEADING: `weft help TOPIC`; NULL: part of    */
+    int         brief;                               /* the one above. brief: SUBCOMMAND --help shows it  */
 } row;
 
 const word methods[]  = { { "merge", MERGE }, { "switch", SWITCH }, { "composite", COMPOSITE },
@@ -105,9 +110,16 @@ static const word dialects[] = { { "kohya", WEFT_DIALECT_KOHYA }, { "diffusers",
 static const word targets[] = { { "model", INTO_MODEL }, { "adapter", INTO_ADAPTER }, { NULL, 0 } };
 static const word merges[] = { { "sum", WEFT_MERGE_SUM }, { "concat", WEFT_MERGE_CONCAT }, { "ties", WEFT_MERGE_TIES },
                                { "dare", WEFT_MERGE_DARE }, { "dare-ties", WEFT_MERGE_DARE_TIES },
-                               { "prune", WEFT_MERGE_PRUNE }, { "mixer", WEFT_MERGE_MIXER }, { NULL, 0 } };
+                               { "prune", WEFT_MERGE_PRUNE }, { "mixer", WEFT_MERGE_MIXER },
+                               { "null-space", WEFT_MERGE_NULL_SPACE }, { NULL, 0 } };
 static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequency", WEFT_MAJORITY_FREQUENCY }, { NULL, 0 } };
 
+static const word ways[] = { { "inversion", BY_INVERSION }, { "noise", BY_NOISE }, { NULL, 0 } };
+
+static void parse_prompt(settings *s, const char *name, const char *value);
+static void parse_change(settings *s, const char *name, const char *value);
+static void parse_reference(settings *s, const char *name, const char *value);
+static void parse_align_without(settings *s, const char *name, const char *value);
 static void parse_adapter(settings *s, const char *name, const char *value);
 static void parse_concept(settings *s, const char *name, const char *value);
 static void parse_curve(settings *s, const char *name, const char *value);
@@ -150,58 +162,67 @@ enum {
 };
 
 static const row rows[] = {
-    { HEADING, DRAWING, .name = "The image" },
-    { STRING, GENERATE, 'p', "--prompt", "TEXT", "what to draw", IN(prompt) },
-    { STRING, GENERATE, 'n', "--negative", "TEXT", "what guidance pushes away from (the empty text)", IN(negative) },
+    { HEADING, DRAWING, .topic = "image", .name = "The image",
+      .value = "what to draw, its size, its seed, its file" },
+    { OTHER, GENERATE, 'p', "--prompt", "TEXT", "what to draw; each one more is a picture more, FILE-1.png and on",
+      .parse = parse_prompt, .brief = 1 },
+    { STRING, GENERATE, 'n', "--negative", "TEXT", "what guidance pushes away from (the empty text)", IN(negative), .brief = 1 },
     { OTHER, GENERATE, 0, "--seed", "N", "of the first noise, which equals torch's CPU generator (0)",
-      .parse = parse_seed },
-    { OTHER, DRAWING, 0, "--size", "WxH", "in pixels (the size the model was trained at)", .parse = parse_size },
-    { STRING, GENERATE, 'o', "--output", "FILE", "the PNG to write (weft.png)", IN(output) },
+      .parse = parse_seed, .brief = 1 },
+    { OTHER, DRAWING, 0, "--size", "WxH", "in pixels (the size the model was trained at)", .parse = parse_size, .brief = 1 },
+    { STRING, GENERATE, 'o', "--output", "FILE", "the PNG to write (weft.png)", IN(output), .brief = 1 },
+    { INT32, DRAWING, 0, "--batch", "N", "pictures that are drawn at once, of seed, seed + 1 and on (one for\n"
+      "each --prompt)", IN(run.batch), 1, 256 },
     { BIT, GENERATE, 0, "--no-parameters", NULL, "leave the generation parameters out of the PNG",
       SETS(flags, NO_PARAMETERS) },
 
-    { HEADING, GENERATE, .name = "The prompts" },
+    { HEADING, GENERATE, .topic = "prompts", .name = "Prompts",
+      .value = "weights in brackets, layers left out, texts that change" },
     { WORD, GENERATE, 0, "--weighting", "WAY", "read (word:1.3), (word) and [word]: a1111 restores the mean after\n"
       "weighting, plain does not, empty weighs the distance from the empty\nprompt; none takes brackets as text (none)",
       IN(weighting), .words = weightings },
     { INT32, GENERATE, 0, "--clip-skip", "N", "leave out the text encoder's last N layers (0)", IN(clip_skip), 0, 64 },
+    { OTHER, GENERATE, 0, "--prompt-from", "WHEN:TEXT", "from this call on, as in 8, or this share of all calls, as in 0.4, the\n"
+      "--prompt before it is this text; may be repeated", .parse = parse_change },
+    { OTHER, GENERATE, 0, "--negative-from", "WHEN:TEXT", "the same of the negative prompt", .parse = parse_change },
 
-    { HEADING, GENERATE, .name = "Beginning with an image" },
-    { STRING, GENERATE, 'i', "--image", "PNG", "begin with this image, scaled to the size", IN(image) },
+    { HEADING, GENERATE, .topic = "start", .name = "Beginning with an image",
+      .value = "image to image, inpainting" },
+    { STRING, GENERATE, 'i', "--image", "PNG", "begin with this image, scaled to the size", IN(image), .brief = 1 },
     { FLOAT, GENERATE, 0, "--strength", "X", "how much to redraw: near 0 little .. 1 all (0.8; with --mask 1)", IN(strength), 0, 1 },
     { STRING, GENERATE, 0, "--mask", "PNG", "redraw where this image is white, keep where it is black", IN(mask) },
 
-    { HEADING, PLANNED, .name = "Adapters" },
+    { HEADING, DRAWING, .topic = "align", .name = "Pictures in one style",
+      .value = "StyleAligned: a batch takes on the style of its first picture",
+      .help = "For several --prompt, --batch, or a picture of yours. It goes with every method" },
+    { BIT, DRAWING, 0, "--align", NULL, "the pictures share self-attention with the first", SETS(flags, ALIGN) },
+    { OTHER, GENERATE, 0, "--reference", "PNG[:TEXT]", "or with this picture, which TEXT describes", .parse = parse_reference },
+    { WORD, GENERATE, 0, "--reference-by", "WAY", "how it gets its noise: inversion, which takes a call more for each, or\n"
+      "noise that is drawn (inversion)", IN(reference_by), .words = ways },
+    { FLOAT, DRAWING, 0, "--shared-score-scale", "X", "what is scored on the first picture's keys, times X (1)",
+      IN(align.shared_score_scale), 0, 1e6, SETS(align.flags, WEFT_ALIGN_SCALE) },
+    { FLOAT, DRAWING, 0, "--shared-score-shift", "X", "plus X; 0.69 counts it twice (0)", IN(align.shared_score_shift), ANY_FLOAT },
+    { DOUBLE, DRAWING, 0, "--only-self-level", "X", "share of the self-attentions that stay as they are (0)",
+      IN(align.only_self_level), 0, 1 },
+    { BIT, DRAWING, 0, "--adain-values", NULL, "values too take its mean and deviation", SETS(align.flags, WEFT_ALIGN_VALUES) },
+    { BIT, DRAWING, 0, "--full-attention-share", NULL, "every picture sees all of them instead", SETS(align.flags, WEFT_ALIGN_FULL) },
+    { OTHER, DRAWING, 0, "--align-without", "LIST", "leave out of it: group-norm, attention, queries or keys",
+      .parse = parse_align_without },
+
+    { HEADING, PLANNED, .topic = "adapters", .name = "Adapters",
+      .value = "files, their weights, roles and layers" },
     { OTHER, PLANNED, 'a', "--adapter", "FILE[:WEIGHT]",
       "add an adapter, a file or folder (weight 1); may be repeated. A name that\n"
-      "has a colon itself needs the weight", .parse = parse_adapter },
-    { OTHER, DRAWING, 'c', "--concept", "FILE[:WEIGHT]",
-      "add a file of tokens: a textual inversion, Custom Diffusion, ED-LoRA;\n"
-      "WEIGHT is of the adapter in it (1)", .parse = parse_concept },
-    { HEADING, DRAWING, .name = "For the concept just named" },
-    { STRING, DRAWING, 0, "--tokens", "NAMES", "what prompts call its tokens, separated by commas (as the file says)",
-      CONCEPTS(tokens) },
-    { STRING, DRAWING, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the tokens of an\n"
-      "adapter whose file has none", CONCEPTS(second) },
-    { BIT, DRAWING, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
-      .about = OF_CONCEPT, ANNOUNCED(WEFT_ADD_REPLACE) },
+      "has a colon itself needs the weight", .parse = parse_adapter, .brief = 1 },
     { HEADING, PLANNED, .name = "For the adapter or concept just named" },
     { WORD, PLANNED, 0, "--role", "ROLE", "content or style: what klora, zip and blora take it for (first\ncontent, second style)",
-      ADAPTERS(role), .words = roles },
+      ADAPTERS(role), .words = roles, .brief = 1 },
     { STRING, PLANNED, 0, "--select", "PATTERNS",
       "act on these layers only: names with * and ?, separated by commas,\nas in 'unet.up_blocks.*,unet.mid_block.*'",
       ADAPTERS(select) },
     { STRING, PLANNED, 0, "--exclude", "PATTERNS", "and not on these", ADAPTERS(exclude) },
     { STRING, PLANNED, 0, "--blocks", "WEIGHTS", "its weight block by block: numbers (26 or 17 in SD 1.x, 20 or 12 in\n"
       "SDXL), a preset such as OUTALL or ALL0.5, settings such as\nMID=0.5,IN04-IN08=0,*attn2*=0", USED(blocks) },
-    { OTHER, DRAWING, 0, "--curve", "AT=VALUE,...", "what its weight is multiplied with over the calls, as in 0=0,8=1; with a\n"
-      "point AT is a share of all calls, as in 0.0=0,0.4=1", .about = OF_ADAPTER, .parse = parse_curve },
-    { WORD, DRAWING, 0, "--curve-shape", "SHAPE", "from one point to the next: linear, cosine or hold (linear)",
-      USED(curve_shape), .words = shapes },
-    { OTHER, DRAWING, 0, "--region", "PNG[:TEXT]", "act where this image is white, of any size; with TEXT that part of the\n"
-      "image has this prompt. Before the first adapter: a prompt alone", .parse = parse_region },
-    { FLOAT, DRAWING, 0, "--region-text", "X", "with --region: what layers over the prompt's tokens take (1)",
-      USED(region_text), 0, 1 },
     { FLOAT, PLANNED, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, text_weight), ANY_FLOAT,
       .flags = offsetof(adapter_use, given), .bit = TEXT_WEIGHT },
@@ -212,13 +233,49 @@ static const row rows[] = {
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PARTIAL) },
     { BIT, COMBINED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PEFT_DORA) },
-
     { FLOAT, PLANNED, 0, "--adapter-alpha", "X", "its alpha, where nothing in its file says one",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.alpha), ANY_FLOAT, .not_zero = 1 },
     { FLOAT, PLANNED, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT, .not_zero = 1 },
 
-    { HEADING, DRAWING, .name = "Pictures as prompts (IP-Adapter)" },
+    { HEADING, DRAWING, .topic = "concepts", .name = "Concepts",
+      .value = "textual inversions, Custom Diffusion, ED-LoRA" },
+    { OTHER, DRAWING, 'c', "--concept", "FILE[:WEIGHT]",
+      "add a file of tokens: a textual inversion, Custom Diffusion, ED-LoRA;\n"
+      "WEIGHT is of the adapter in it (1)", .parse = parse_concept, .brief = 1 },
+    { HEADING, DRAWING, .name = "For the concept just named" },
+    { STRING, DRAWING, 0, "--tokens", "NAMES", "what prompts call its tokens, separated by commas (as the file says)",
+      CONCEPTS(tokens) },
+    { STRING, DRAWING, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the tokens of an\n"
+      "adapter whose file has none", CONCEPTS(second) },
+    { BIT, DRAWING, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
+      .about = OF_CONCEPT, ANNOUNCED(WEFT_ADD_REPLACE) },
+
+    { HEADING, DRAWING, .topic = "curves", .name = "Curves",
+      .value = "weights that change over the calls",
+      .help = "For the adapter just named. It goes with every method." },
+    { OTHER, DRAWING, 0, "--curve", "AT=VALUE,...", "what its weight is multiplied with over the calls, as in 0=0,8=1; with a\n"
+      "point AT is a share of all calls, as in 0.0=0,0.4=1", .about = OF_ADAPTER, .parse = parse_curve },
+    { WORD, DRAWING, 0, "--curve-shape", "SHAPE", "from one point to the next: linear, cosine or hold (linear)",
+      USED(curve_shape), .words = shapes },
+
+    { HEADING, DRAWING, .topic = "regions", .name = "Regions",
+      .value = "adapters and prompts with a place in the image",
+      .help = "For the adapter just named. Masks are images of any size; soft edges stay soft, and where masks\n"
+      "overlap they share. To mix predictions by the masks, see blend." },
+    { OTHER, DRAWING, 0, "--region", "PNG[:TEXT]", "act where this image is white, of any size; with TEXT that part of the\n"
+      "image has this prompt. Before the first adapter: a prompt alone", .parse = parse_region },
+    { FLOAT, DRAWING, 0, "--region-text", "X", "with --region: what layers over the prompt's tokens take (1)",
+      USED(region_text), 0, 1 },
+    { STRING, GENERATE, 0, "--words", "TEXT", "with --find-masks: words of the prompt that this adapter is for", USED(words) },
+    { INT32, GENERATE, 0, "--find-masks", "N", "FreeFuse: N calls (10 in the paper) with all adapters look where each\n"
+      "one's words are; then the image begins anew, each adapter there", IN(find_masks), 1, 1000 },
+    { STRING, GENERATE, 0, "--save-masks", "PREFIX", "write these masks as PREFIX-A.png, PREFIX-B.png ..", IN(save_masks) },
+    { BIT, DRAWING, 0, "--isolate", NULL, "in self-attention no region sees another", SETS(flags, ISOLATE) },
+
+    { HEADING, DRAWING, .topic = "pictures", .name = "Pictures as prompts",
+      .value = "IP-Adapter, InstantStyle",
+      .help = "They go with every method, with adapters and with regions." },
     { OTHER, DRAWING, 0, "--ip-adapter", "FILE[:WEIGHT]", "add an IP-Adapter, base, plus or full (weight 1); may be repeated",
       .parse = parse_ip_adapter },
     { STRING, GENERATE, 0, "--image-encoder", "DIR", "CLIP's image encoder that they need: config.json, model.safetensors",
@@ -232,10 +289,11 @@ static const row rows[] = {
       .about = OF_IMAGE, .parse = parse_image_curve },
     { STRING, DRAWING, 0, "--image-prompt-mask", "PNG", "act where this image is white, of any size", IMAGES(mask) },
 
-    { HEADING, PLANNED, .name = "How adapters combine" },
-    { BIT, DRAWING, 0, "--isolate", NULL, "in self-attention no region sees another", SETS(flags, ISOLATE) },
+    { HEADING, PLANNED, .topic = "combine", .name = "How adapters combine",
+      .value = "methods, phases, how it is computed",
+      .help = "weft help METHOD tells what a method is for, and its options." },
     { WORD, PLANNED, 0, "--compose", "METHOD", "merge, switch, composite, klora, loratorio, subbands, zip, blora\nor blend (merge)",
-      PHASES(method), .words = methods },
+      PHASES(method), .words = methods, .brief = 1 },
     { OTHER, DRAWING, 0, "--phase", "WHEN", "begin another phase of the plan at this call, as in 8, or at\n"
       "this share of all calls, as in 0.4; --compose and the options of\n"
       "methods that follow are about it", .parse = parse_phase },
@@ -247,98 +305,159 @@ static const row rows[] = {
       "weights; auto: the cheaper for each layer (auto)", IN(plan.path), .words = paths },
     { WORD, COMBINED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
       "stack or direction (delta)", IN(plan.mixed), .words = mixes },
+
+    { HEADING, PLANNED, .topic = "plans", .name = "Plans in files",
+      .value = "all of the above in one JSON file, to be drawn again",
+      .help = "The file says adapters by path and content, and a file that has changed is refused. It also keeps\n"
+      "the options of generate that make the image, as its prompt and its seed; those that are given stand\n"
+      "over them. Options about the model are not kept." },
+    { STRING, PLANNED, 0, "--plan", "FILE", "the plan of this file, in place of adapters, methods and regions",
+      IN(plan_file), .brief = 1 },
+    { STRING, PLANNED, 0, "--save-plan", "FILE", "write the plan to this file", IN(save_plan), .brief = 1 },
+    { BIT, PLANNED, 0, "--any-model", NULL, "with --plan: the model may be another than the plan was saved with",
+      SETS(flags, ANY_MODEL) },
+
+    { HEADING, PLANNED, .topic = "balance", .name = "Balance",
+      .value = "adapters as strong as each other",
+      .help = "Multiplies the weight of each adapter with K-LoRA's gamma to the first, under any method." },
     { BIT, PLANNED, 0, "--balance", NULL, "multiply weights so that all adapters are as strong as the first",
       SETS(flags, BALANCE) },
     { WORD, DRAWING | CONFLICTS, 0, "--balance-to", "ROLE", "as the first content or style", IN(balance.role), .words = roles },
     { WORD, PLANNED, 0, "--balance-by", "FORMULA", "code: mean ratio of the layers without far ones; paper: ratio of\n"
       "the sums over all layers (code)", IN(balance.gamma), .words = formulas },
-    { INT32, DRAWING, 0, "--period", "N", "switch: calls of one turn (5)",
+
+    { HEADING, DRAWING, .topic = "switch", .name = "LoRA Switch",
+      .value = "the adapters take turns over the calls",
+      .help = "One adapter at each call, in turns. Each acts whole, and a call costs one evaluation however many\n"
+      "there are. Fails with few steps: the calls of a turn must be few beside all calls.", .method = SWITCH },
+    { INT32, DRAWING, 0, "--period", "N", "calls of one turn (5)",
       PHASES(taking_turns.period), 1, 100000, .method = SWITCH },
-    { BIT, DRAWING, 0, "--official-offset", NULL, "switch: the timing of the authors' program, one call late",
+    { BIT, DRAWING, 0, "--official-offset", NULL, "the timing of the authors' program, one call late",
       PHASE_SETS(taking_turns.flags, WEFT_SWITCH_OFFICIAL_OFFSET), .method = SWITCH },
-    { OTHER, DRAWING, 0, "--turns", "LIST", "switch: whose turns, as in B,A,B; A is the first --adapter (all)",
+    { OTHER, DRAWING, 0, "--turns", "LIST", "whose turns, as in B,A,B; A is the first --adapter (all)",
       .about = OF_PHASE, .parse = parse_order, .method = SWITCH },
-    { BIT, DRAWING, 0, "--by-share", NULL, "switch: calls of a cycle in proportion to --share",
+    { BIT, DRAWING, 0, "--by-share", NULL, "calls of a cycle in proportion to --share",
       PHASE_SETS(taking_turns.flags, WEFT_SWITCH_SHARES), .method = SWITCH },
-    { INT32, DRAWING, 0, "--last", "N", "switch: the last N calls go to one adapter (0)",
+    { INT32, DRAWING, 0, "--last", "N", "the last N calls go to one adapter (0)",
       PHASES(taking_turns.last_calls), 1, 100000, .method = SWITCH },
-    { OTHER, DRAWING, 0, "--last-to", "WHO", "switch: to whom: A, B .., or the role content or style (A)",
+    { OTHER, DRAWING, 0, "--last-to", "WHO", "to whom: A, B .., or the role content or style (A)",
       .about = OF_PHASE, .parse = parse_last_to, .method = SWITCH },
-    { BIT, DRAWING, 0, "--divide-by-count", NULL, "composite: divide by the number of adapters, not by the\n"
+
+    { HEADING, DRAWING, .topic = "composite", .name = "LoRA Composite",
+      .value = "a prediction of each adapter, averaged",
+      .help = "Every adapter speaks at every call, and none disturbs another inside the network. Costs an\n"
+      "evaluation for each. Two subjects in one place are still averaged: regions keep them apart.", .method = COMPOSITE },
+    { BIT, DRAWING, 0, "--divide-by-count", NULL, "divide by the number of adapters, not by the\n"
       "sum of shares", PHASE_SETS(composite.flags, WEFT_COMPOSITE_DIVIDE_BY_COUNT),
       .method = COMPOSITE },
-    { BIT, DRAWING, 0, "--last-without-guidance", NULL, "composite: without guidance keep only the last adapter's\n"
+    { BIT, DRAWING, 0, "--last-without-guidance", NULL, "without guidance keep only the last adapter's\n"
       "prediction, as the authors' program does",
       PHASE_SETS(composite.flags, WEFT_COMPOSITE_NOCFG_LAST), .method = COMPOSITE },
-    { BIT, DRAWING, 0, "--cached", NULL, "composite: adapters reuse deep features; one after the other is\n"
+    { BIT, DRAWING, 0, "--cached", NULL, "adapters reuse deep features; one after the other is\n"
       "computed in full", PHASE_SETS(composite.flags, WEFT_COMPOSITE_CACHED), .method = COMPOSITE },
-    { INT32, DRAWING, 0, "--c1", "N", "composite --cached: the others every N calls, in the first half (2)",
+    { INT32, DRAWING, 0, "--c1", "N", "the others every N calls, in the first half (2)",
       PHASES(composite.c1), 1, 100000, .method = COMPOSITE },
-    { INT32, DRAWING, 0, "--c2", "N", "composite --cached: the same in the second half (3)",
+    { INT32, DRAWING, 0, "--c2", "N", "the same in the second half (3)",
       PHASES(composite.c2), 1, 100000, .method = COMPOSITE },
-    { BIT, GENERATE, 0, "--measure", NULL, "composite --cached: compute in full as well, and say what is lost",
+    { BIT, GENERATE, 0, "--measure", NULL, "compute in full as well, and say what is lost",
       SETS(run.flags, WEFT_RUN_MEASURE) },
-    { INT32, DRAWING, 0, "--patch", "N", "loratorio: side of a patch in latent pixels (8)",
+
+    { HEADING, DRAWING, .topic = "loratorio", .name = "LoRAtorio",
+      .value = "predictions with a weight for each patch of the image",
+      .help = "Each patch is mostly of the adapter that differs most from the base model there. For several\n"
+      "subjects. Costs an evaluation for each adapter and one more. Fails for a style over a subject.", .method = LORATORIO },
+    { INT32, DRAWING, 0, "--patch", "N", "side of a patch in latent pixels (8)",
       PHASES(loratorio.patch), 1, 4096, .method = LORATORIO },
-    { FLOAT, DRAWING, 0, "--temperature", "X", "loratorio: of the softmin; low: the least like the base alone (0.1)",
+    { FLOAT, DRAWING, 0, "--temperature", "X", "of the softmin; low: the least like the base alone (0.1)",
       PHASES(loratorio.temperature), 1e-6, 1e6, .method = LORATORIO },
-    { FLOAT, DRAWING, 0, "--base-share", "X", "loratorio: the base model's part of the unconditional half (0.5)",
+    { FLOAT, DRAWING, 0, "--base-share", "X", "the base model's part of the unconditional half (0.5)",
       PHASES(loratorio.base), 0, 1, PHASE_ANNOUNCED(loratorio.flags, WEFT_LORATORIO_BASE), .method = LORATORIO },
-    { INT32, DRAWING, 0, "--levels", "N", "subbands: levels of the wavelet transform (2)",
+    { OTHER, DRAWING, 0, "--keep", "N", "adapters that count in a patch or band (all)",
+      .about = OF_PHASE, .parse = parse_keep, .method = LORATORIO | SUBBANDS },
+
+    { HEADING, DRAWING, .topic = "subbands", .name = "Sub-band weights",
+      .value = "predictions with a weight for each band of frequencies",
+      .help = "Coarse structure from one adapter, fine texture from another. Costs an evaluation for each and one\n"
+      "more. Fails where both work at the same scale: then it is composite.", .method = SUBBANDS },
+    { INT32, DRAWING, 0, "--levels", "N", "levels of the wavelet transform (2)",
       PHASES(subbands.levels), 1, 8, .method = SUBBANDS },
-    { FLOAT, DRAWING, 0, "--sharpness", "X", "subbands: 0 the mean, 1 in proportion to what is changed, more:\n"
+    { FLOAT, DRAWING, 0, "--sharpness", "X", "0 the mean, 1 in proportion to what is changed, more:\n"
       "nearer to the largest alone (1)",
       PHASES(subbands.sharpness), 0, 100, PHASE_ANNOUNCED(subbands.flags, WEFT_SUBBANDS_SHARPNESS), .method = SUBBANDS },
-    { OTHER, DRAWING, 0, "--keep", "N", "loratorio, subbands: adapters that count in a patch or band (all)",
-      .about = OF_PHASE, .parse = parse_keep, .method = LORATORIO | SUBBANDS },
-    { INT32, DRAWING, 0, "--start", "CALL", "blend: call from which on the adapters have predictions of their own (0)",
+
+    { HEADING, DRAWING, .topic = "blend", .name = "Blend",
+      .value = "predictions mixed by the masks of regions",
+      .help = "Each adapter with a --region acts in a prediction of its own. Nothing of one subject reaches the\n"
+      "other's place. Costs an evaluation for each mask and one more. Fails where predictions draw\n"
+      "different layouts: then seams show; --start gives the layout to the base.", .method = BLEND },
+    { INT32, DRAWING, 0, "--start", "CALL", "call from which on the adapters have predictions of their own (0)",
       PHASES(blend.start), 0, 100000, .method = BLEND },
-    { WORD, DRAWING, 0, "--pattern", "CURVE", "klora: s_star, s, custom, or fixed: all layers the content's first,\n"
+
+    { HEADING, DRAWING, .topic = "klora", .name = "K-LoRA",
+      .value = "for each layer and call the subject or the style, never both",
+      .help = "For a subject in a style. Scores of the weights and a curve over the calls decide; weft explain\n"
+      "shows the choice before drawing. Costs one evaluation. Fails where one adapter is stronger in every\n"
+      "layer: then it is one adapter for the whole image.", .method = KLORA },
+    { WORD, DRAWING, 0, "--pattern", "CURVE", "s_star, s, custom, or fixed: all layers the content's first,\n"
       "then the style's (s_star)",
       PHASES(klora.pattern), .words = patterns, .method = KLORA },
-    { DOUBLE, DRAWING, 0, "--alpha", "X", "klora, custom: S = (alpha tau + beta) mod modulus",
+    { DOUBLE, DRAWING, 0, "--alpha", "X", "S = (alpha tau + beta) mod modulus",
       PHASES(klora.alpha), ANY_FLOAT, .method = KLORA },
-    { DOUBLE, DRAWING, 0, "--beta", "X", "klora, custom",
+    { DOUBLE, DRAWING, 0, "--beta", "X", "in the same",
       PHASES(klora.beta), ANY_FLOAT, .method = KLORA },
-    { DOUBLE, DRAWING, 0, "--modulus", "X", "klora, custom (0: no modulus)",
+    { DOUBLE, DRAWING, 0, "--modulus", "X", "in the same (0: no modulus)",
       PHASES(klora.modulus), 0, 1e6, .method = KLORA },
-    { BIT, DRAWING, 0, "--paper-beta", NULL, "klora: s_star with the paper's offset 1.3 for the program's 1.275",
+    { BIT, DRAWING, 0, "--paper-beta", NULL, "s_star with the paper's offset 1.3 for the program's 1.275",
       PHASE_SETS(klora.flags, WEFT_KLORA_PAPER_BETA), .method = KLORA },
-    { WORD, DRAWING, 0, "--gamma", "BALANCE", "klora: code, paper or none (code)",
+    { WORD, DRAWING, 0, "--gamma", "BALANCE", "code, paper or none (code)",
       PHASES(klora.gamma), .words = gammas, .method = KLORA },
-    { WORD, DRAWING, 0, "--granularity", "UNIT", "klora: time passes with every layer call, or by step (call)",
+    { WORD, DRAWING, 0, "--granularity", "UNIT", "time passes with every layer call, or by step (call)",
       PHASES(klora.granularity), .words = grains, .method = KLORA },
-    { DOUBLE, DRAWING, 0, "--fixed-share", "X", "klora, fixed: share of the calls that are the content's (1/3)",
+    { DOUBLE, DRAWING, 0, "--fixed-share", "X", "share of the calls that are the content's (1/3)",
       PHASES(klora.share), 0, 1, .method = KLORA },
-    { WORD, DRAWING, 0, "--score", "RULE", "klora: topk, or energy: Frobenius norms (topk)",
+    { WORD, DRAWING, 0, "--score", "RULE", "topk, or energy: Frobenius norms (topk)",
       PHASES(klora.score), .words = scores, .method = KLORA },
-    { INT64, DRAWING, 0, "--top-k", "N", "klora: entries that make a score of topk (product of the two ranks)",
+    { INT64, DRAWING, 0, "--top-k", "N", "entries that make a score of topk (product of the two ranks)",
       PHASES(klora.top_k), 1, 1e12, .method = KLORA },
-    { BIT, DRAWING, 0, "--attention-only", NULL, "klora: act only on q, k, v and out of the attentions",
+    { BIT, DRAWING, 0, "--attention-only", NULL, "act only on q, k, v and out of the attentions",
       PHASE_SETS(klora.flags, WEFT_KLORA_ATTENTION_ONLY), .method = KLORA },
-    { BIT, DRAWING, 0, "--ignore-alpha", NULL, "klora: leave the files' alpha out, as the authors' program does",
+    { BIT, DRAWING, 0, "--ignore-alpha", NULL, "leave the files' alpha out, as the authors' program does",
       PHASE_SETS(klora.flags, WEFT_KLORA_IGNORE_ALPHA), .method = KLORA },
-    { BIT, DRAWING, 0, "--wrap", NULL, "klora: let the last layer fall back to time 0, as the authors' counter does",
+    { BIT, DRAWING, 0, "--wrap", NULL, "let the last layer fall back to time 0, as the authors' counter does",
       PHASE_SETS(klora.flags, WEFT_KLORA_WRAP), .method = KLORA },
-    { DOUBLE, PLANNED, 0, "--lambda", "X", "zip: 0 sums, 1 leaves no column of a layer to both adapters (1)",
+
+    { HEADING, PLANNED, .topic = "zip", .name = "ZipLoRA",
+      .value = "each column of a layer to the adapter that needs it more",
+      .help = "For a subject in a style: two adapters act in every layer, through inputs of their own. Costs one\n"
+      "evaluation. Fails where both need the same inputs: --lambda moves the loss.", .method = ZIP },
+    { DOUBLE, PLANNED, 0, "--lambda", "X", "0 sums, 1 leaves no column of a layer to both adapters (1)",
       .about = OF_PHASE, .field = offsetof(phase_use, zip.lambda), .low = 0, .high = 1e6,
       .flags = offsetof(phase_use, zip.flags), .bit = WEFT_ZIP_LAMBDA, .method = ZIP },
-    { DOUBLE, PLANNED, 0, "--style-weight", "W", "zip: multiplies the style's part (1)",
+    { DOUBLE, PLANNED, 0, "--style-weight", "W", "multiplies the style's part (1)",
       .about = OF_PHASE, .field = offsetof(phase_use, zip.style), ANY_FLOAT,
       .flags = offsetof(phase_use, zip.flags), .bit = WEFT_ZIP_STYLE, .method = ZIP },
-    { STRING, PLANNED, 0, "--coefficients", "FILE", "zip: of training, in place of the closed form",
+    { STRING, PLANNED, 0, "--coefficients", "FILE", "of training, in place of the closed form",
       PHASES(coefficients), .method = ZIP },
-    { STRING, PLANNED, 0, "--content-blocks", "PATTERNS", "blora: layers of content (SDXL up_blocks.0.attentions.0; others: the\ncoarser half)",
+    { STRING, PLANNED, 0, "--zip-network", "FILE", "a network of LoRA.rar, in place of the closed form",
+      PHASES(zip_network), .method = ZIP },
+    { STRING, MERGE_MODEL, 0, "--save-coefficients", "FILE", "write the columns' coefficients too", IN(save_coefficients) },
+
+    { HEADING, PLANNED, .topic = "blora", .name = "B-LoRA",
+      .value = "the subject and the style from the blocks that hold them",
+      .help = "What is shown from one adapter, how it looks from another. Costs one evaluation. Fails with a\n"
+      "subject that is spread over the whole network: what lies outside of the blocks is left out.", .method = BLORA },
+    { STRING, PLANNED, 0, "--content-blocks", "PATTERNS", "layers of content (SDXL up_blocks.0.attentions.0; others: the\ncoarser half)",
       PHASES(blora.content), .method = BLORA },
-    { STRING, PLANNED, 0, "--style-blocks", "PATTERNS", "blora: layers of style (SDXL up_blocks.0.attentions.1; others: the\nfiner half)",
+    { STRING, PLANNED, 0, "--style-blocks", "PATTERNS", "layers of style (SDXL up_blocks.0.attentions.1; others: the\nfiner half)",
       PHASES(blora.style), .method = BLORA },
-    { BIT, PLANNED, 0, "--squared", NULL, "blora: square the weights, as the authors' program does",
+    { BIT, PLANNED, 0, "--squared", NULL, "square the weights, as the authors' program does",
       PHASE_SETS(blora.flags, WEFT_BLORA_SQUARED), .method = BLORA },
 
-    { HEADING, DRAWING, .name = "Denoising" },
-    { INT32, DRAWING, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000 },
+    { HEADING, DRAWING, .topic = "denoising", .name = "Denoising",
+      .value = "steps, samplers, noise levels, guidance" },
+    { INT32, DRAWING, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000, .brief = 1 },
     { OTHER, DRAWING, 0, "--sampler", "SOLVER", "the solver (ddim):\n", .solvers = ANY_SOLVER,
-      .parse = parse_sampler },
+      .parse = parse_sampler, .brief = 1 },
     { BIT, DRAWING, 0, "--karras", NULL, "noise levels of Karras et al., for ", .solvers = WEFT_TRAIT_SIGMAS,
       SETS(flags, KARRAS) },
     { OTHER, DRAWING, 0, "--schedule", "NAME", "other noise levels for the same: karras, exponential, beta, beta_sigmas,\n"
@@ -355,8 +474,11 @@ static const row rows[] = {
     { WORD, DRAWING, 0, "--spacing", "WAY", "timesteps: default, leading, linspace or trailing (the model's)",
       IN(spacing), .words = spacings },
     { FLOAT, DRAWING, 'g', "--guidance", "W", "how strongly the prompt counts; at most 1: no guidance (7.5)",
-      IN(guidance), 0, 1000 },
+      IN(guidance), 0, 1000, .brief = 1 },
     { FLOAT, GENERATE, 0, "--guidance-rescale", "X", "0 none .. 1 full (0)", IN(rescale), 0, 1 },
+
+    { HEADING, DRAWING, .topic = "running", .name = "Running",
+      .value = "threads, memory, numbers that are none" },
     { INT32, DRAWING, 0, "--tile", "N", "code images in tiles of N latent pixels, so that memory stays\n"
       "bounded (whole images)", IN(run.tile), 16, 8192 },
     { INT32, DRAWING, 't', "--threads", "N", "(one for each core); the image is the same for any number",
@@ -364,7 +486,8 @@ static const row rows[] = {
     { BIT, GENERATE, 0, "--unchecked", NULL, "go on with numbers that are infinite or none",
       SETS(run.flags, WEFT_RUN_UNCHECKED) },
 
-    { HEADING, GENERATE, .name = "Comparing with other programs (safetensors files)" },
+    { HEADING, GENERATE, .topic = "exchange", .name = "Comparing with other programs",
+      .value = "noise, conditioning and predictions in safetensors files" },
     { STRING, GENERATE, 0, "--latents", "FILE",
       "begin with its tensor `start`, else `latents`, (1,c,h,w), noise as\n"
       "drawn, not scaled; a drawing solver then draws from a fresh seed", IN(latents) },
@@ -375,26 +498,35 @@ static const row rows[] = {
       "write `start`, the conditioning, `prediction_000` ... of each step,\n"
       "and the last `latents`", IN(save) },
 
-    { HEADING, EXPLAIN, .name = "The table" },
-    { STRING, EXPLAIN, 'o', "--output", "FILE", "draw the table as a PNG: layers down, calls across", IN(output) },
+    { HEADING, EXPLAIN, .topic = "table", .name = "The table",
+      .value = "as a picture" },
+    { STRING, EXPLAIN, 'o', "--output", "FILE", "draw the table as a PNG: layers down, calls across", IN(output), .brief = 1 },
 
-    { HEADING, CONFLICTS, .name = "The report" },
-    { BIT, CONFLICTS, 0, "--json", NULL, "numbers of every block and layer, as JSON", SETS(flags, JSON) },
-    { STRING, CONFLICTS, 'o', "--output", "FILE", "draw it as a PNG: layers down, four columns for each pair", IN(output) },
+    { HEADING, CONFLICTS, .topic = "report", .name = "The report",
+      .value = "as JSON, as a picture" },
+    { BIT, CONFLICTS, 0, "--json", NULL, "numbers of every block and layer, as JSON", SETS(flags, JSON), .brief = 1 },
+    { STRING, CONFLICTS, 'o', "--output", "FILE", "draw it as a PNG: layers down, four columns for each pair", IN(output), .brief = 1 },
 
-    { HEADING, CONVERT, .name = "Options" },
-    { STRING, CONVERT, 'm', "--model", "MODEL", "the model that the adapter is for", IN(against) },
-    { STRING, CONVERT, 'o', "--output", "FILE", "the file to write; a folder for peft", IN(output) },
-    { WORD, CONVERT, 0, "--dialect", "NAME", "kohya, diffusers or peft (kohya)", IN(dialect), .words = dialects },
-    { BIT, CONVERT, 0, "--half", NULL, "write the factors as 16-bit floats (as they are)", SETS(flags, HALF) },
+    { HEADING, CONVERT, .topic = "dialects", .name = "Converting",
+      .value = "the model, the dialect, the file" },
+    { STRING, CONVERT, 'm', "--model", "MODEL", "the model that the adapter is for", IN(against), .brief = 1 },
+    { STRING, CONVERT, 'o', "--output", "FILE", "the file to write; a folder for peft", IN(output), .brief = 1 },
+    { WORD, CONVERT, 0, "--dialect", "NAME", "kohya, diffusers or peft (kohya)", IN(dialect), .words = dialects, .brief = 1 },
+    { BIT, CONVERT, 0, "--half", NULL, "write the factors as 16-bit floats (as they are)", SETS(flags, HALF), .brief = 1 },
 
-    { HEADING, MERGE_MODEL, .name = "What is written" },
+    { HEADING, MERGE_MODEL, .topic = "written", .name = "What is written",
+      .value = "a checkpoint, or one new adapter" },
     { STRING, MERGE_MODEL, 'o', "--output", "PATH", "the file or folder to write: a checkpoint in the layout of MODEL, or\n"
-      "an adapter", IN(output) },
+      "an adapter", IN(output), .brief = 1 },
     { WORD, MERGE_MODEL, 0, "--into", "WHAT", "model: the adapters go into the model's weights; adapter: they become\n"
-      "one new adapter for it (model)", IN(into), .words = targets },
-    { HEADING, MERGE_MODEL, .name = "For --into adapter" },
-    { WORD, MERGE_MODEL, 0, "--by", "METHOD", "sum, concat, ties, dare, dare-ties, prune or mixer (sum)",
+      "one new adapter for it (model)", IN(into), .words = targets, .brief = 1 },
+
+    { HEADING, MERGE_MODEL, .topic = "new-adapter", .name = "One new adapter of several",
+      .value = "sum, TIES, DARE, SVD to a rank",
+      .help = "With --into adapter. sum and concat do what the adapters do together, ties and dare make them\n"
+      "smaller first; --rank makes the result small, and --report says what that loses." },
+    { WORD, MERGE_MODEL, 0, "--by", "METHOD", "sum, concat, ties, dare, dare-ties, prune, mixer or null-space\n"
+      "(sum)",
       NEW_ADAPTER, .field = offsetof(settings, merge.kind), .words = merges },
     { INT32, MERGE_MODEL, 0, "--rank", "N", "factor each layer by SVD, with this rank at most (whole differences)",
       NEW_ADAPTER, .field = offsetof(settings, merge.rank), 1, 65536 },
@@ -409,9 +541,12 @@ static const row rows[] = {
     { WORD, MERGE_MODEL, 0, "--majority", "WAY", "ties, dare-ties: signs are elected by total or frequency (total)",
       NEW_ADAPTER, .field = offsetof(settings, merge.majority), .words = majorities },
     { OTHER, MERGE_MODEL, 0, "--seed", "N", "dare, dare-ties: of the entries that are drawn (0)",
-      NEW_ADAPTER, .parse = parse_seed },
+      NEW_ADAPTER, .parse = parse_seed, .brief = 1 },
     { FLOAT, MERGE_MODEL, 0, "--mix", "X", "mixer: how much the factors of one adapter meet those of another: 0 is\n"
       "the sum, 1 the product of sums (1)", NEW_ADAPTER, .field = offsetof(settings, mix), ANY_FLOAT },
+    { DOUBLE, MERGE_MODEL, 0, "--mu", "X", "null-space: how far the others give way to the adapter with --role\n"
+      "style, else the last: X / (1 + X) of what they do where it reads (0.5)", NEW_ADAPTER,
+      .field = offsetof(settings, merge.strength), 1e-9, 1e30 },
     { BIT, MERGE_MODEL, 0, "--factors", NULL, "merge both factors apart, as PEFT does without SVD",
       NEW_ADAPTER, SETS(merge.flags, WEFT_MERGE_FACTORS) },
     { BIT, MERGE_MODEL, 0, "--double-scale", NULL, "count the files' alpha twice, as PEFT's SVD once did",
@@ -419,22 +554,22 @@ static const row rows[] = {
     { BIT, MERGE_MODEL, 0, "--kohya", NULL, "sum, concat: weigh both factors, as kohya's merge_lora does",
       NEW_ADAPTER, SETS(merge.flags, WEFT_MERGE_KOHYA) },
     { WORD, MERGE_MODEL, 0, "--dialect", "NAME", "kohya, diffusers or peft, which is a folder (kohya)",
-      NEW_ADAPTER, .field = offsetof(settings, dialect), .words = dialects },
-    { BIT, MERGE_MODEL, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", NEW_ADAPTER, SETS(flags, HALF) },
+      NEW_ADAPTER, .field = offsetof(settings, dialect), .words = dialects, .brief = 1 },
+    { BIT, MERGE_MODEL, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", NEW_ADAPTER, SETS(flags, HALF), .brief = 1 },
     { BIT, MERGE_MODEL, 0, "--report", NULL, "list every layer with its rank, norm and error", NEW_ADAPTER, SETS(flags, REPORT) },
-    { STRING, MERGE_MODEL, 0, "--save-coefficients", "FILE", "zip: write the columns' coefficients too", IN(save_coefficients) },
 
-    { HEADING, INSPECT, .name = "Options" },
+    { HEADING, INSPECT | CONVERT, .topic = "file", .name = "Looking at a file",
+      .value = "against a model, key by key" },
     { STRING, INSPECT, 'm', "--model", "MODEL", "check the adapter against this model, key by key; the exit\n"
-      "status is 1 when something does not fit", IN(against) },
-    { BIT, INSPECT, 'k', "--keys", NULL, "list every module with rank, alpha and shape", SETS(flags, KEYS) },
-
+      "status is 1 when something does not fit", IN(against), .brief = 1 },
+    { BIT, INSPECT, 'k', "--keys", NULL, "list every module with rank, alpha and shape", SETS(flags, KEYS), .brief = 1 },
     { FLOAT, INSPECT | CONVERT, 0, "--adapter-alpha", "X", "the adapter's alpha, where nothing in its file says one",
       IN(opening.alpha), ANY_FLOAT, .not_zero = 1 },
     { FLOAT, INSPECT | CONVERT, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
       IN(opening.scale), ANY_FLOAT, .not_zero = 1 },
 
-    { HEADING, ALL, .name = "The model" },
+    { HEADING, ALL, .topic = "model", .name = "The model",
+      .value = "variants, tokenizers, a VAE, a configuration, how files are read" },
     { STRING, ALL, 0, "--variant", "NAME", "of the model's weight files, as in fp16 (the plain file)",
       IN(open.variant) },
     { STRING, ALL, 0, "--tokenizer", "PATH", "instead of the model's own, which single files do not have: a folder,\n"
@@ -449,9 +584,10 @@ static const row rows[] = {
       "where they lie on a network or removable file system", SETS(flags, COPY) },
     { BIT, ALL, 0, "--map", NULL, "map the files there too, which saves the memory", SETS(flags, MAP) },
 
-    { HEADING, ALL, .name = "Other" },
-    { BIT, PLANNED | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET) },
-    { BIT, ALL, 'h', "--help", NULL, "this text", SETS(flags, HELP) },
+    { HEADING, ALL, .topic = "other", .name = "Other",
+      .value = "help, and silence" },
+    { BIT, PLANNED | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET), .brief = 1 },
+    { BIT, ALL, 'h', "--help", NULL, "this text", SETS(flags, HELP), .brief = 1 },
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -507,6 +643,60 @@ static char *parse_weighted(const char *name, const char *value, float *weight)
         *weight = (float)w;
     }
     return file;
+}
+
+static void parse_prompt(settings *s, const char *name, const char *value)
+{
+    (void)name;
+    s->prompts[s->prompt_count++] = value;
+    s->prompt = s->prompts[0];
+}
+
+/* WHEN:TEXT, where TEXT may have colons itself. */
+static void parse_change(settings *s, const char *name, const char *value)
+{
+    change_use *c = &s->changes[s->change_count];
+    const char *colon = strchr(value, ':');
+    size_t digits = strspn(value, "0123456789."), length = colon ? (size_t)(colon - value) : 0;
+    int negative = strcmp(name, "--negative-from") == 0;
+
+    if (length == 0 || digits != length) misuse("%s: '%s' is not like 8:TEXT or 0.4:TEXT", name, value);
+    if (!negative && s->prompt_count == 0) misuse("%s is for the --prompt before it, and there is none", name);
+    char *when = zeroed(length + 1, 1);
+    memcpy(when, value, length);
+    if (strchr(when, '.')) number(name, when, 0, 1);
+    else whole_number(name, when, 1, 1e6);
+    *c = (change_use){ negative ? -1 : (int32_t)s->prompt_count - 1, when, colon + 1 };
+    s->change_count++;
+}
+
+/* What follows the first colon describes it. */
+static void parse_reference(settings *s, const char *name, const char *value)
+{
+    size_t length = strcspn(value, ":");
+
+    if (length == 0) misuse("%s: '%s' names no file", name, value);
+    free(s->reference);
+    s->reference = zeroed(length + 1, 1);
+    memcpy(s->reference, value, length);
+    s->reference_text = value[length] == ':' ? value + length + 1 : "";
+    s->flags |= ALIGN;
+}
+
+static void parse_align_without(settings *s, const char *name, const char *value)
+{
+    static const word parts[] = { { "group-norm", WEFT_ALIGN_NO_GROUP_NORM }, { "attention", WEFT_ALIGN_NO_ATTENTION },
+                                  { "queries", WEFT_ALIGN_NO_QUERIES }, { "keys", WEFT_ALIGN_NO_KEYS }, { NULL, 0 } };
+
+    for (const char *c = value;; c++) {
+        size_t length = strcspn(c, ",");
+        const word *w = parts;
+        while (w->name && (strlen(w->name) != length || strncmp(w->name, c, length) != 0)) w++;
+        if (w->name == NULL) misuse("%s: '%s' is not a list of group-norm, attention, queries and keys", name, value);
+        s->align.flags |= (uint32_t)w->value;
+        c += length;
+        if (*c == '\0') break;
+    }
 }
 
 static void parse_adapter(settings *s, const char *name, const char *value)
@@ -853,6 +1043,33 @@ static void refuse_idle_options_of(const phase_use *p, size_t phase)
         misuse("--paper-beta is of --pattern s_star");
 }
 
+/* Options of several pictures, where there is one; and what they leave no room for. */
+static void refuse_idle_pictures(const settings *s)
+{
+    static const char *const of_align[] = { "--shared-score-scale", "--shared-score-shift", "--only-self-level",
+                                            "--adain-values", "--full-attention-share", "--align-without" };
+    size_t pictures = s->prompt_count > (size_t)s->run.batch ? s->prompt_count : (size_t)s->run.batch;
+
+    for (size_t i = 0; i < sizeof of_align / sizeof of_align[0]; i++)
+        if (was_given(of_align[i]) && !(s->flags & ALIGN)) misuse("%s is of --align", of_align[i]);
+    if (was_given("--reference-by") && s->reference == NULL) misuse("--reference-by is of --reference");
+    if (s->prompt_count > 1 && s->run.batch > 0)
+        misuse("--batch %d: there are %zu --prompt, and each makes a picture", (int)s->run.batch, s->prompt_count);
+    if (s->prompt_count > 0 && (s->flags & ALIGN) && s->reference == NULL && pictures < 2)
+        misuse("--align needs two pictures: several --prompt, --batch, or a --reference");
+    if (pictures > 1 && s->latents) misuse("--latents is the start of one picture, and there are %zu", pictures);
+    if (s->reference && (s->latents || s->mask))
+        misuse("--reference is not for %s", s->latents ? "--latents" : "--mask");
+    if (s->conditioning && (s->reference || s->change_count || pictures > 1))
+        misuse("%s is of prompts, and --conditioning stands in for them",
+               s->reference ? "--reference" : s->change_count ? "--prompt-from" : "--batch");
+    if ((s->flags & ISOLATE) && (pictures > 1 || s->reference || s->change_count))
+        for (size_t i = 0; i < s->region_count; i++)
+            if (s->regions[i].prompt == NULL)
+                misuse("--region %s: with several texts of the whole image it needs one of its own: %s:TEXT",
+                       s->regions[i].file, s->regions[i].file);
+}
+
 static void refuse_idle_options(const settings *s)
 {
     int used = 0;
@@ -871,7 +1088,8 @@ static void refuse_idle_options(const settings *s)
                    s->adapters[i].opening.alpha != 0 ? "--adapter-alpha" : "--adapter-scale");
     if (s->open.flags & WEFT_OPEN_EPSILON && s->open.flags & WEFT_OPEN_V)
         misuse("--epsilon and --v-prediction: a model predicts one or the other");
-    if (was_given("--measure") && !was_given("--cached")) misuse("--measure is of --cached");
+    if (was_given("--measure") && !was_given("--cached") && s->plan_file == NULL) misuse("--measure is of --cached");
+    refuse_idle_pictures(s);
     if (s->image_encoder && s->image_count == 0) misuse("--image-encoder is of --ip-adapter, and there is none");
     if ((s->flags & ISOLATE) && s->region_count < 2) misuse("--isolate needs two regions, and there are %zu", s->region_count);
     uint32_t traits = weft_sampler_traits(s->sampling.kind);
@@ -889,7 +1107,10 @@ static void refuse_idle_options(const settings *s)
         misuse("--karras is not for --schedule %s", weft_sampler_schedule_name(s->sampling.sigma_schedule));
     if ((was_given("--strength") || s->mask) && s->image == NULL)
         misuse("%s is about the image of --image", s->mask ? "--mask" : "--strength");
-    if (s->save_coefficients && s->phases[0].method != ZIP)
+    for (size_t i = 0; i < s->phase_count; i++)
+        if (s->phases[i].coefficients && s->phases[i].zip_network)
+            misuse("--coefficients and --zip-network are given: wanted one of them");
+    if (s->save_coefficients && s->phases[0].method != ZIP && s->plan_file == NULL)
         misuse("--save-coefficients is of --compose zip");
     if ((was_given("--compose") || was_given("--phase")) && s->adapter_count == 0)
         misuse("%s needs an --adapter", was_given("--compose") ? "--compose" : "--phase");
@@ -898,7 +1119,7 @@ static void refuse_idle_options(const settings *s)
 /* Options of a new adapter, and those of a checkpoint that no adapter has. */
 int merges_a_plan(const settings *s)
 {
-    int any = s->phases[0].method != MERGE;
+    int any = s->phases[0].method != MERGE || s->plan_file != NULL;
     for (size_t i = 0; i < s->adapter_count; i++) any = any || s->adapters[i].blocks;
     return any;
 }
@@ -910,17 +1131,144 @@ static void refuse_idle_merge_options(const settings *s)
         if (s->into != INTO_ADAPTER) misuse("%s is of --into adapter", o->name);
         if (merges_a_plan(s) && strcmp(o->name, "--dialect") != 0 && strcmp(o->name, "--half") != 0)
             misuse("%s is not for %s, which is folded exactly", o->name,
-                   s->phases[0].method != MERGE ? "--compose" : "--blocks");
+                   s->plan_file ? "--plan" : s->phases[0].method != MERGE ? "--compose" : "--blocks");
     }
     if (s->into != INTO_ADAPTER || merges_a_plan(s)) return;
     int32_t by = s->merge.kind;
     int prunes = by == WEFT_MERGE_TIES || by == WEFT_MERGE_DARE || by == WEFT_MERGE_DARE_TIES || by == WEFT_MERGE_PRUNE;
     if (prunes && !was_given("--density")) misuse("--by %s needs a --density", word_of(merges, by));
     if (was_given("--mix") && by != WEFT_MERGE_MIXER) misuse("--mix is of --by mixer");
+    if (was_given("--mu") && by != WEFT_MERGE_NULL_SPACE) misuse("--mu is of --by null-space");
     if (was_given("--peft-dora")) misuse("--peft-dora is of --into model");
     if (s->flags & BALANCE) misuse("--balance is of --into model");
     if (s->plan.mixed != WEFT_MIXED_DELTA && s->plan.mixed != WEFT_MIXED_DIRECTION)
         misuse("--mixed %s is of --into model", word_of(mixes, s->plan.mixed));
+}
+
+/* ------------------------------------------------------------------ plans in files */
+
+/* Options of generate that a plan keeps as notes: those that make the image. */
+static int is_kept(const row *o)
+{
+    static const char *const names[] = {
+        "--prompt", "--negative", "--prompt-from", "--negative-from", "--seed", "--size", "--batch", "--weighting",
+        "--clip-skip", "--image", "--strength", "--mask", "--reference", "--reference-by", "--steps", "--sampler",
+        "--karras", "--schedule", "--sigma-min", "--sigma-max", "--sigmas", "--order", "--eta", "--spacing",
+        "--guidance", "--guidance-rescale", "--tile", "--latents", "--conditioning",
+    };
+    if (!(o->used_by & GENERATE) || o->kind == HEADING) return 0;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], o->name) == 0) return 1;
+    return 0;
+}
+
+/* Options that say what a plan is. */
+static int is_of_plan(const row *o)
+{
+    static const char *const names[] = {
+        "--adapter", "--concept", "--region", "--isolate", "--phase", "--text-plan", "--path", "--mixed", "--balance",
+        "--balance-to", "--balance-by", "--align", "--shared-score-scale", "--shared-score-shift", "--only-self-level",
+        "--adain-values", "--full-attention-share", "--align-without",
+    };
+    if (o->about == OF_ADAPTER || o->about == OF_CONCEPT || o->about == OF_PHASE) return 1;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], o->name) == 0) return 1;
+    return 0;
+}
+
+/* What was said of the options that are kept, in its order. */
+static struct { const row *option; char *value; } said[4096];
+static size_t said_count;
+
+static void keep_option(const row *o, const char *value)
+{
+    if (!is_kept(o)) return;
+    if (said_count == sizeof said / sizeof said[0]) fail("more than %zu options of an image", said_count);
+    const char *text = value ? value : "true";
+    said[said_count].option = o;
+    said[said_count++].value = strcpy(zeroed(strlen(text) + 1, 1), text);
+}
+
+/* The option of a note, "prompt", or "prompt#2" for the second of them. */
+static const row *option_of_note(const char *note)
+{
+    size_t n = strcspn(note, "#");
+
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (is_kept(o) && strlen(o->name + 2) == n && strncmp(o->name + 2, note, n) == 0) return o;
+    return NULL;
+}
+
+void write_notes(const settings *s, weft_plan *plan)
+{
+    for (size_t i = 0; weft_plan_note_name(plan, i) != NULL; ) { /* what is no option stays */
+        const char *name = weft_plan_note_name(plan, i);
+        if (option_of_note(name) == NULL && strcmp(name, "text-plan") != 0) i++;
+        else must(weft_plan_set_note(plan, name, NULL, &err));
+    }
+    for (size_t i = 0; i < said_count; i++) {
+        char note[64];
+        int n = 1;
+        for (size_t k = 0; k < i; k++) n += said[k].option == said[i].option;
+        int repeats = strcmp(said[i].option->name, "--prompt") == 0 || strstr(said[i].option->name, "-from") != NULL;
+        if (n == 1 || !repeats) snprintf(note, sizeof note, "%s", said[i].option->name + 2); /* the last one counts */
+        else snprintf(note, sizeof note, "%s#%d", said[i].option->name + 2, n);
+        must(weft_plan_set_note(plan, note, said[i].value, &err));
+    }
+    if (s->plan.text == TEXT_EACH) must(weft_plan_set_note(plan, "text-plan", "each", &err));
+}
+
+/* A prompt that is given takes the place of those that are kept, with what they change to. */
+static int stands_over(const row *o)
+{
+    return was_given(o->name) || (was_given("--prompt") && strcmp(o->name, "--prompt-from") == 0) ||
+           (was_given("--conditioning") && (strncmp(o->name, "--prompt", 8) == 0 || strncmp(o->name, "--negative", 10) == 0));
+}
+
+void read_notes(settings *s, const weft_plan *plan)
+{
+    const char *note;
+    int over[ROWS];
+    size_t count = 0;
+
+    while (weft_plan_note_name(plan, count) != NULL) count++;
+    const char **prompts = zeroed(s->prompt_count + count + 1, sizeof *prompts);
+    change_use *changes = zeroed(s->change_count + count + 1, sizeof *changes);
+    memcpy(prompts, s->prompts, s->prompt_count * sizeof *prompts);
+    memcpy(changes, s->changes, s->change_count * sizeof *changes);
+    free(s->prompts);
+    free(s->changes);
+    s->prompts = prompts;
+    s->changes = changes;
+    for (const row *o = rows; o < rows + ROWS; o++) over[o - rows] = o->kind != HEADING && stands_over(o);
+    for (size_t i = 0; (note = weft_plan_note_name(plan, i)) != NULL; i++) {
+        const row *o = option_of_note(note);
+        const char *value = weft_plan_note(plan, note);
+        if (strncmp(note, "region-", 7) == 0) continue;
+        if (strcmp(note, "text-plan") == 0 && strcmp(value, "each") == 0) {
+            s->plan.text = TEXT_EACH;
+            continue;
+        }
+        if (o == NULL) fail("%s: notes.%s: weft generate has no such option", s->plan_file, note);
+        if (!(o->used_by & s->used_by) || over[o - rows]) continue;
+        keep_option(o, value);
+        set(s, o, said[said_count - 1].value);
+        given[o - rows] |= 1;
+    }
+    refuse_idle_options(s);
+}
+
+static void refuse_beside_plan(const settings *s)
+{
+    if (s->plan_file == NULL && (s->flags & ANY_MODEL)) misuse("--any-model is of --plan");
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (s->plan_file && o->kind != HEADING && given[o - rows] && is_of_plan(o))
+            misuse("%s: the plan of --plan says that already", o->name);
+}
+
+static void free_notes(void)
+{
+    while (said_count > 0) free(said[--said_count].value);
 }
 
 /* getopt_long's arguments: the letters, and the names with the index of their row behind all
@@ -983,6 +1331,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     accepted a;
     int      option;
 
+    s->used_by = used_by;
     list_options(&a, used_by);
     while ((option = getopt_long(argc, argv, a.letters, a.names, NULL)) != -1) {
         if (option == 1) { take_target(s, optarg); continue; }
@@ -990,6 +1339,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         const row *o = find_row(option == ':' ? optopt : option, used_by);
         if (option == ':') misuse("%s wants a value: %s %s", o->name, o->name, o->value);
         set(s, o, optarg);
+        keep_option(o, optarg);
         given[o - rows] |= UINT32_C(1) << (s->phase_count - 1);
     }
     while (optind < argc) take_target(s, argv[optind++]); /* behind -- */
@@ -1001,26 +1351,137 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         misuse("%s is of --balance", was_given("--balance-to") ? "--balance-to" : "--balance-by");
     if ((used_by & PLANNED) && (s->flags & BALANCE) && s->adapter_count < 2)
         misuse("--balance needs two adapters");
+    if (used_by & PLANNED) refuse_beside_plan(s);
     if (used_by & PLANNED) refuse_idle_options(s);
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);
 }
 
+/* ------------------------------------------------------------------ help, made from the same rows
+ *
+ * A HEADING with a topic is a page of its own. What is under it, and what is of its method wherever
+ * it stands, is on that page. The help of a subcommand has the brief rows, and names the pages. */
+
+static const struct { int bit; const char *name; } users[] = {
+    { GENERATE, "generate" }, { EXPLAIN, "explain" }, { INSPECT, "inspect" }, { CONVERT, "convert" },
+    { MERGE_MODEL, "merge" }, { CONFLICTS, "conflicts" },
+};
+
+static void print_users(int used_by)
+{
+    const char *between = "";
+    for (size_t i = 0; i < sizeof users / sizeof users[0]; i++) {
+        if (!(used_by & users[i].bit)) continue;
+        printf("%s%s", between, users[i].name);
+        between = ", ";
+    }
+}
+
+/* A list that may be long, in lines of at most 60 characters. */
+static void print_names(const char *names)
+{
+    while (strlen(names) > 60) {
+        int n = 60;
+        while (names[n - 1] != ' ') n--;
+        printf("%.*s\n%32s", n - 1, names, "");
+        names += n;
+    }
+    fputs(names, stdout);
+}
+
+/* page: the subcommands that the page is about. An option that some of them lack names those it has. */
+static void print_row(const row *o, int page)
+{
+    char left[64];
+    snprintf(left, sizeof left, "%c%c%c %s %s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
+             o->letter ? ',' : ' ', o->name, o->value ? o->value : "");
+    printf("  %-30s", left);
+    if (strlen(left) > 29) printf("\n%32s", "");
+    for (const char *c = o->help; *c; c++) {
+        putchar(*c);
+        if (*c == '\n') printf("%32s", "");
+    }
+    if (o->solvers) print_names(sampler_names(o->solvers));
+    if (page & ~o->used_by) {
+        printf(" [");
+        print_users(o->used_by);
+        putchar(']');
+    }
+    putchar('\n');
+}
+
+static int is_page(const row *o) { return o->kind == HEADING && o->topic != NULL; }
+
+static const row *end_of_page(const row *page)
+{
+    const row *o = page + 1;
+    while (o < rows + ROWS && !is_page(o)) o++;
+    return o;
+}
+
+static int belongs(const row *o, const row *page)
+{
+    return o->kind != HEADING && ((o > page && o < end_of_page(page)) || (o->method & page->method) != 0);
+}
+
+/* Which subcommands take something of this page, and whether anything is on it that is not brief. */
+static int users_of(const row *page, int *not_brief)
+{
+    int used_by = 0;
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (belongs(o, page)) {
+            used_by |= o->used_by;
+            if (!o->brief && not_brief) *not_brief |= o->used_by;
+        }
+    return used_by;
+}
+
+static void print_pages(int used_by, int methods_too)
+{
+    for (const row *page = rows; page < rows + ROWS; page++) {
+        int not_brief = 0;
+        if (!is_page(page) || (page->method != 0) != methods_too) continue;
+        if (users_of(page, &not_brief) & used_by && not_brief & used_by)
+            printf("  %-12s %s\n", page->topic, page->value);
+    }
+}
+
 void print_options(int used_by)
 {
-    for (const row *o = rows; o < rows + ROWS; o++) {
-        char left[64];
-        if (!(o->used_by & used_by)) continue;
-        if (o->kind == HEADING) { printf("\n%s:\n", o->name); continue; }
-        snprintf(left, sizeof left, "%c%c%c %s %s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
-                 o->letter ? ',' : ' ', o->name, o->value ? o->value : "");
-        printf("  %-30s", left);
-        if (strlen(left) > 29) printf("\n%32s", "");
-        for (const char *c = o->help; *c; c++) {
-            putchar(*c);
-            if (*c == '\n') printf("%32s", "");
-        }
-        printf("%s\n", o->solvers ? sampler_names(o->solvers) : "");
+    printf("\nMost used:\n");
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (o->kind != HEADING && o->brief && (o->used_by & used_by)) print_row(o, 0);
+    printf("\nAll options of a topic: weft help TOPIC\n");
+    print_pages(used_by, 0);
+    if (!(used_by & PLANNED)) return;
+    printf("\nThe options of a method: weft help METHOD\n");
+    print_pages(used_by, 1);
+}
+
+void print_topics(void)
+{
+    printf("\nMethods of composition (--compose METHOD; without one adapters are summed, which is merge):\n");
+    print_pages(~0, 1);
+    printf("\nTopics:\n");
+    print_pages(~0, 0);
+}
+
+int print_topic(const char *topic)
+{
+    int all = strcmp(topic, "all") == 0, found = 0;
+
+    for (const row *page = rows; page < rows + ROWS; page++) {
+        if (!is_page(page) || (!all && strcmp(page->topic, topic) != 0)) continue;
+        int used_by = users_of(page, NULL);
+        printf("%s%s: %s\nfor weft ", found++ ? "\n" : "", page->name, page->value);
+        print_users(used_by);
+        putchar('\n');
+        if (page->help) printf("\n%s\n", page->help);
+        putchar('\n');
+        for (const row *o = rows; o < rows + ROWS; o++)
+            if (o->kind == HEADING && o > page && o < end_of_page(page)) printf("\n%s:\n", o->name);
+            else if (belongs(o, page)) print_row(o, used_by);
     }
+    return found;
 }
 
 void settings_free(settings *s)
@@ -1039,6 +1500,11 @@ void settings_free(settings *s)
         free(s->images[i].curve);
     }
     free(s->images);
+    for (size_t i = 0; i < s->change_count; i++) free((char *)(uintptr_t)s->changes[i].when);
+    free(s->changes);
+    free(s->prompts);
+    free(s->reference);
+    free_notes();
     free(s->regions);
     free(s->adapters);
     free(s->sigmas);

@@ -24,8 +24,12 @@ enum weft_merge_kind {
                                  w D (Yu et al. 2023) */
     WEFT_MERGE_DARE_TIES = 5, /* entries drawn as for DARE, then elected as for TIES */
     WEFT_MERGE_PRUNE     = 6, /* of each D the largest entries; sum of w D */
-    WEFT_MERGE_MIXER     = 7  /* [B1 B2 ..] M [A1; A2; ..]: `mixer` says how much the factors of
+    WEFT_MERGE_MIXER     = 7, /* [B1 B2 ..] M [A1; A2; ..]: `mixer` says how much the factors of
                                  one adapter meet those of another */
+    WEFT_MERGE_NULL_SPACE = 8 /* NP-LoRA: one adapter stays, and the others lose what they do in
+                                 the directions that it reads: w_s D_s + sum of w D (I - c V V^T),
+                                 V the right singular vectors of D_s, c = mu / (1 + mu). Of LoRA
+                                 alone (arXiv 2511.11051) */
 };
 enum weft_merge_majority {
     WEFT_MAJORITY_TOTAL     = 0, /* the sign of the sum of the entries, without their weights */
@@ -57,7 +61,8 @@ typedef struct weft_merge_source {
 WEFT_API void weft_merge_source_init(weft_merge_source *source, size_t size);
 enum weft_merge_source_flag {
     WEFT_SOURCE_PARTIAL     = 1u << 0, /* keys that the model has no layer for are left out       */
-    WEFT_SOURCE_TEXT_WEIGHT = 1u << 1  /* text_weight counts                                      */
+    WEFT_SOURCE_TEXT_WEIGHT = 1u << 1, /* text_weight counts                                      */
+    WEFT_SOURCE_FIXED       = 1u << 2  /* NULL_SPACE: this one stays; without it the last does    */
 };
 
 typedef struct weft_merge_options {
@@ -81,12 +86,13 @@ typedef struct weft_merge_options {
     int32_t               majority;      /* TIES, DARE_TIES: WEFT_MAJORITY_*                      */
     int32_t               rank;          /* factor each layer by SVD, with this rank at most. 0: no
                                             bound. If neither rank nor error is asked, layers are
-                                            stored as whole differences, CONCAT's, MIXER's and
-                                            FACTORS' as factors                                   */
+                                            stored as whole differences, those of CONCAT, MIXER,
+                                            NULL_SPACE and FACTORS as factors                                   */
     int32_t               conv_rank;     /* for k x k convolutions; 0: as rank                    */
+    double                strength;      /* NULL_SPACE: mu, INFINITY takes out all; 0: 0.5        */
 } weft_merge_options;
 #define WEFT_MERGE_OPTIONS_INIT \
-    { sizeof(weft_merge_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(weft_merge_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_MERGE_OPTIONS_INIT. @since 0.2 */
 WEFT_API void weft_merge_options_init(weft_merge_options *options, size_t size);
 

@@ -369,6 +369,67 @@ WEFT_API weft_status weft_plan_remove_region(weft_plan *plan, int32_t index, wef
 WEFT_API weft_status weft_plan_set_blocks(weft_plan *plan, int32_t index, const char *text,
                                           weft_error *err);
 
+enum weft_align_flag {
+    /** GroupNorms take the statistics of each sample alone (share_group_norm = False). */
+    WEFT_ALIGN_NO_GROUP_NORM = 1u << 0,
+    /** No keys and values of the reference are seen (share_attention = False). */
+    WEFT_ALIGN_NO_ATTENTION  = 1u << 1,
+    /** Queries stay as they are (adain_queries = False). */
+    WEFT_ALIGN_NO_QUERIES    = 1u << 2,
+    /** Keys stay as they are (adain_keys = False). */
+    WEFT_ALIGN_NO_KEYS       = 1u << 3,
+    /** Values too take the reference's mean and deviation (adain_values = True). */
+    WEFT_ALIGN_VALUES        = 1u << 4,
+    /**
+     * Every sample sees the keys and values of all, and nothing takes on a mean or deviation
+     * (full_attention_share = True).
+     */
+    WEFT_ALIGN_FULL          = 1u << 5,
+    /** shared_score_scale is set, otherwise it is 1. */
+    WEFT_ALIGN_SCALE         = 1u << 6,
+    /** Nothing is aligned: for a copy of a plan that does. Takes no other option. */
+    WEFT_ALIGN_OFF           = 1u << 7
+};
+/** The authors' names and defaults; share_layer_norm is not here, since it changes nothing. */
+typedef struct weft_align_options {
+    uint32_t struct_size;
+    uint32_t flags;              /* WEFT_ALIGN_*                                                  */
+    float    shared_score_scale; /* multiplies what a pixel scores on the reference's keys, from 0
+                                    on; above 1: more of the reference's likeness                 */
+    float    shared_score_shift; /* is added to it; log 2 counts the reference twice              */
+    double   only_self_level;    /* share of the self-attentions that stay as they are, 0 to 1    */
+} weft_align_options;
+#define WEFT_ALIGN_OPTIONS_INIT { sizeof(weft_align_options), 0, 0, 0, 0 }
+/** The function twin of WEFT_ALIGN_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_align_options_init(weft_align_options *options, size_t size);
+/**
+ * StyleAligned: the samples of a run's batch take on the style of the first, the reference, under
+ * any method. In every self-attention of the denoiser, for sample s and the reference 0,
+ *
+ *     q_s <- AdaIN(q_s, q_0),  k_s <- AdaIN(k_s, k_0)
+ *     o_s  = softmax(q_s [k_s, a k_0]^T / sqrt(d) + [0, b]) [v_s, v_0]
+ *
+ * where AdaIN(x, y) = (x - mean x) / std x * std y + mean y, for each head's channel over the
+ * pixels, a is shared_score_scale and b is shared_score_shift. GroupNorms take mean and variance
+ * over the pixels of both. The reference is computed as it is alone, bit for bit; so is a batch of
+ * 1. Each half of guidance and each branch is aligned within itself.
+ *
+ * Hence the one exception to what run.h promises of batches: a sample depends on the reference of
+ * its batch, and under WEFT_ALIGN_FULL on all of it. The bits are the same for any number of
+ * threads, and without FULL for any samples beside the two.
+ *
+ * Copies of the plan keep it; weft_plan_merge() and other methods leave it. Hertz et al., Style
+ * Aligned Image Generation via Shared Attention (2023), equations 3 to 5, and the authors' program.
+ *
+ * @param options  NULL: the authors' defaults
+ * @return WEFT_E_ARG (a number outside its range, an option that another leaves without effect),
+ *         WEFT_E_STATE (sealed). Sealing fails with WEFT_E_UNSUPPORTED for WEFT_ALIGN_FULL with
+ *         isolated regions: one shows every pixel what the other hides
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_align(weft_plan *plan, const weft_align_options *options,
+                                     weft_error *err);
+
 enum weft_phase_flag {
     /** `at` is set: the phase begins there, and `first` must be 0. */
     WEFT_PHASE_AT = 1u << 0
@@ -756,6 +817,26 @@ WEFT_API weft_status weft_plan_zip(weft_plan *plan, const weft_zip_options *opti
  */
 WEFT_API weft_status weft_plan_zip_save(const weft_plan *plan, const char *path, weft_error *err);
 
+/**
+ * Let a network of LoRA.rar choose the coefficients of a plan's two adapters, in the form that
+ * weft_plan_zip() takes. The network reads the columns of both adapters in a layer's to_q and
+ * to_out.0; other layers are left to be summed. The plan need not be sealed.
+ *
+ * @param network       tensors input_1.weight (hidden, 2 out), input_1.bias (hidden), the same of
+ *                      input_2 and on for other heights of columns, output.1.weight (2, hidden),
+ *                      output.1.bias (2): the published file has 640 and 1280, for SDXL
+ * @param coefficients  the caller's, weft_tensors_free()
+ * @return WEFT_E_MISMATCH (no such network; none of its heights is here), WEFT_E_UNSUPPORTED (not
+ *         two adapters, or two of one role), WEFT_E_FORMAT, WEFT_E_CANCELLED, WEFT_E_NOMEM,
+ *         WEFT_E_ARG
+ *
+ * Source: Shenaj et al., LoRA.rar: Learning to Merge LoRAs via Hypernetworks (2024); its program
+ * leaves out the files' alpha, which counts here.
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_zip_predict(const weft_plan *plan, weft_tensors *network,
+                                           weft_tensors **coefficients, weft_error *err);
+
 enum weft_blora_flag {
     /** The authors' program: an adapter's weight is squared. */
     WEFT_BLORA_SQUARED = 1u << 0
@@ -858,6 +939,22 @@ WEFT_API weft_status weft_plan_prompt_size(const weft_plan *plan, const char *pr
 WEFT_API weft_status weft_plan_token_count(const weft_plan *plan, const weft_concept *of,
                                            size_t index, const char *prompt, uint32_t flags,
                                            int32_t *count, weft_error *err);
+
+/**
+ * Where some words of a prompt stand in its encoded sequence: for weft_run_locate(). The words are
+ * looked for as tokens, wherever they occur; a placeholder token of the plan has all its rows.
+ *
+ * @param words  UTF-8, at least one token
+ * @param flags  WEFT_ENCODE_* of run.h, as for the prompt
+ * @param rows   [cap] written, in order; NULL when cap is 0
+ * @param count  how many there are, also where cap has no room for all
+ * @return WEFT_E_MISMATCH (the words are not in the prompt), WEFT_E_STATE (the model has no
+ *         tokenizer), WEFT_E_UNSUPPORTED (an unknown flag), WEFT_E_ARG, WEFT_E_NOMEM
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_find_words(const weft_plan *plan, const char *prompt,
+                                          const char *words, uint32_t flags, int32_t *rows,
+                                          size_t cap, size_t *count, weft_error *err);
 
 typedef struct weft_plan_info {
     uint32_t    struct_size;

@@ -6,7 +6,8 @@
  *
  * A *step* is a sampler's step; a *call* is one weft_run_step(). A step of most samplers takes one
  * call, some take several. weft_run_step() allocates nothing, and gives the same bits for any
- * number of threads, any batch, and however guidance is batched.
+ * number of threads, any batch, and however guidance is batched. Only under weft_plan_align() does
+ * a sample depend on others of its batch: it says on which.
  *
  * Letters in shapes: n samples of the run's batch, c latent channels, h and w of the latents, T
  * tokens. Every length counts floats. weft_run_info_get() and weft_run_text() tell them. */
@@ -290,6 +291,67 @@ WEFT_API void weft_step_init(weft_step *step, size_t size);
  * @since 0.1
  */
 WEFT_API weft_status weft_run_step(weft_run *run, const weft_step *step, weft_error *err);
+
+/* ---- where words are in the image -------------------------------------------------------------- */
+
+/** One of the subjects that share an image. */
+typedef struct weft_subject {
+    uint32_t       struct_size; /* of an array: the first one's counts for all                 */
+    uint32_t       flags;       /* zero                                                         */
+    const int32_t *tokens;      /* [count] rows of the text, as weft_plan_find_words() tells    */
+    size_t         count;
+} weft_subject;
+#define WEFT_SUBJECT_INIT { sizeof(weft_subject), 0, 0, 0 }
+/** The function twin of WEFT_SUBJECT_INIT. @since 0.2 */
+WEFT_API void weft_subject_init(weft_subject *subject, size_t size);
+
+typedef struct weft_locate_options {
+    uint32_t            struct_size;
+    uint32_t            flags;         /* zero                                                  */
+    const weft_subject *subjects;      /* [subject_count]; copied                               */
+    size_t              subject_count; /* 2 to 64                                               */
+    const char         *block;         /* the transformer block that is watched, by its name; NULL:
+                                          SDXL's up_blocks.0.attentions.0.transformer_blocks.3, in
+                                          other models the same place                            */
+    float               share;         /* of the pixels, that make a subject's core; 0: 0.1      */
+    float               temperature;   /* of the maps; 0: 1000                                   */
+} weft_locate_options;
+#define WEFT_LOCATE_OPTIONS_INIT { sizeof(weft_locate_options), 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_LOCATE_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_locate_options_init(weft_locate_options *options, size_t size);
+/**
+ * From the next call on note where in the image the subjects' words are seen: the conditional half
+ * of branch 0, at one transformer block. Takes memory now; calls take none, and their results are
+ * the same bits. What was noted before is lost. options NULL: stop.
+ *
+ * FreeFuse (arXiv 2510.23515): ten calls with all adapters, then weft_run_located() gives each
+ * adapter a mask (weft_plan_set_mask() on a copy of the plan), and the image begins anew from the
+ * same noise.
+ *
+ * @return WEFT_E_ARG, WEFT_E_MISMATCH (no such block), WEFT_E_UNSUPPORTED (a plan with regions, a
+ *         model without such a block), WEFT_E_NOMEM
+ * @since 0.2
+ */
+WEFT_API weft_status weft_run_locate(weft_run *run, const weft_locate_options *options,
+                                     weft_error *err);
+/** Height and width of what is located: the image's at the block. @since 0.2 */
+WEFT_API weft_status weft_run_located_size(const weft_run *run, int32_t *height, int32_t *width,
+                                           weft_error *err);
+enum weft_located {
+    WEFT_LOCATED_MAPS  = 0, /* of each subject, a softmax over the image                          */
+    WEFT_LOCATED_MASKS = 1  /* of each subject 1 where it has the pixel, else 0: each pixel is one
+                               subject's, and all have about as many                              */
+};
+/**
+ * What the last call noted of one sample.
+ *
+ * @param kind    WEFT_LOCATED_*
+ * @param values  (subjects, height, width), written
+ * @return WEFT_E_STATE (nothing is noted), WEFT_E_ARG, WEFT_E_NOMEM
+ * @since 0.2
+ */
+WEFT_API weft_status weft_run_located(const weft_run *run, int32_t sample, int32_t kind,
+                                      float *values, size_t len, weft_error *err);
 
 /**
  * Decode latents to images.

@@ -28,7 +28,7 @@
     X(weft_concept_info,      WEFT_CONCEPT_INFO_INIT,      reserved0)               \
     X(weft_token_info,        WEFT_TOKEN_INFO_INIT,        reserved0)               \
     X(weft_merge_source,      WEFT_MERGE_SOURCE_INIT,      text_weight)             \
-    X(weft_merge_options,     WEFT_MERGE_OPTIONS_INIT,     conv_rank)               \
+    X(weft_merge_options,     WEFT_MERGE_OPTIONS_INIT,     strength)                \
     X(weft_merge_row,         WEFT_MERGE_ROW_INIT,         reserved0)               \
     X(weft_plan_options,      WEFT_PLAN_OPTIONS_INIT,      reserved0)               \
     X(weft_text_weights,      WEFT_TEXT_WEIGHTS_INIT,      reserved0)               \
@@ -36,6 +36,7 @@
     X(weft_curve_point,       WEFT_CURVE_POINT_INIT,       value)                   \
     X(weft_mask,              WEFT_MASK_INIT,              reserved0)               \
     X(weft_region,            WEFT_REGION_INIT,            reserved0)               \
+    X(weft_align_options,     WEFT_ALIGN_OPTIONS_INIT,     only_self_level)         \
     X(weft_zip_options,       WEFT_ZIP_OPTIONS_INIT,       style)                   \
     X(weft_blora_options,     WEFT_BLORA_OPTIONS_INIT,     style)                   \
     X(weft_phase_options,     WEFT_PHASE_OPTIONS_INIT,     at)                      \
@@ -52,6 +53,7 @@
     X(weft_call_info,         WEFT_CALL_INFO_INIT,         evaluations)             \
     X(weft_cell,              WEFT_CELL_INIT,              reserved0)               \
     X(weft_plan_adapter_info, WEFT_PLAN_ADAPTER_INFO_INIT, reserved0)               \
+    X(weft_plan_load_options, WEFT_PLAN_LOAD_OPTIONS_INIT, folder)                  \
     X(weft_conflict,          WEFT_CONFLICT_INIT,          chance)                  \
     X(weft_conflict_block,    WEFT_CONFLICT_BLOCK_INIT,    chance)                  \
     X(weft_run_options,       WEFT_RUN_OPTIONS_INIT,       tile)                    \
@@ -59,6 +61,8 @@
     X(weft_text,              WEFT_TEXT_INIT,              cross_layers)            \
     X(weft_ids,               WEFT_IDS_INIT,               reserved0)               \
     X(weft_encode,            WEFT_ENCODE_INIT,            stamp)                   \
+    X(weft_subject,           WEFT_SUBJECT_INIT,           count)                   \
+    X(weft_locate_options,    WEFT_LOCATE_OPTIONS_INIT,    temperature)             \
     X(weft_step,              WEFT_STEP_INIT,              reserved0)               \
     X(weft_image_options,     WEFT_IMAGE_OPTIONS_INIT,     log_user)                \
     X(weft_image_encoder_info, WEFT_IMAGE_ENCODER_INFO_INIT, parameters)            \

@@ -224,7 +224,8 @@ static weft_status merge_stacked(work *w, wf_merged_layer *r)
     size_t         *rank = wf_bag_take(w->bag, (size_t)w->parts, sizeof *rank), R;
     wf_merge_pairs  pairs = { .count = w->parts, .out = w->out, .K = w->K, .rank = rank,
                               .down = w->tensor, .up = w->tensor + w->parts, .weight = w->weight,
-                              .source = w->source, .mixer_side = w->sources, .o = w->o };
+                              .source = w->source, .mixer_side = w->sources, .fixed = -1,
+                              .o = w->o };
     bool            kohya = (w->o->flags & WEFT_MERGE_KOHYA) != 0;
 
     if (rank == NULL) return wf_nomem(w->err, (size_t)w->parts * sizeof *rank, "ranks");
@@ -234,6 +235,9 @@ static weft_status merge_stacked(work *w, wf_merged_layer *r)
         for (size_t e = 0; e < w->out * rank[i]; e++)
             pairs.up[i][e] = (float)(fabs(w->weight[i]) * pairs.up[i][e]);
     }
+    for (int32_t i = 0; i < w->parts; i++)
+        if (w->part[i].fixed) pairs.fixed = i;
+    if (w->method->prepare != NULL) WF_TRY(w->method->prepare(&pairs, w->bag, w->err));
     r->down = floats(w, R, w->K);
     r->up = floats(w, w->out, R);
     if (r->down == NULL || r->up == NULL) return WEFT_E_NOMEM;
@@ -433,7 +437,7 @@ static weft_status merge_weights(work *w, wf_merged_layer *r)
     float *exact;
 
     if (w->l->kind == WEFT_LAYER_NORM) return merge_whole(w, r);
-    if (apart || kohya || w->method->kind == WEFT_MERGE_MIXER) WF_TRY(check_ranks(w));
+    if (apart || kohya || (w->method->can & WF_MERGE_PAIRS_ONLY) != 0) WF_TRY(check_ranks(w));
     if (apart || kohya) {
         WF_TRY(merge_differences(w, wf_merge_add_up, &exact));
         WF_TRY(apart ? merge_factors(w, r) : merge_stacked(w, r));

@@ -35,6 +35,7 @@ typedef struct merging {
     const wf_merge_method *method;
     source                *source;
     size_t                 count;
+    size_t                 fixed;  /* the source that the others give way to, or count */
     wf_merge_part         *part;   /* [count] those of one layer */
     weft_tensors          *tensors;
     weft_merge_report     *report;
@@ -75,6 +76,9 @@ static weft_status check_numbers(const merging *g, size_t count, weft_error *err
     if (o->clamp != 0 && !(o->clamp > 0 && o->clamp <= 1))
         return wf_fail(err, WEFT_E_ARG, "factors clamped to quantile %s, wanted above 0, at most 1",
                        wf_number(&n, o->clamp));
+    if (!(o->strength >= 0))
+        return wf_fail(err, WEFT_E_ARG, "others give way with a strength of %s, wanted 0 or more",
+                       wf_number(&n, o->strength));
     if (o->majority < WEFT_MAJORITY_TOTAL || o->majority > WEFT_MAJORITY_FREQUENCY)
         return wf_fail(err, WEFT_E_ARG, "majority is %d, wanted a WEFT_MAJORITY_*",
                        (int)o->majority);
@@ -97,6 +101,8 @@ static weft_status check_meaning(const merging *g, weft_error *err)
           "it elects no sign, and has no majority" },
         { o->seed != 0 && !can(g, WF_MERGE_SEED), "it draws nothing, and has no seed" },
         { o->mixer != NULL && !can(g, WF_MERGE_MIXES), "it has no mixer" },
+        { o->strength != 0 && !can(g, WF_MERGE_GIVES_WAY),
+          "no adapter gives way to another, and there is no strength" },
         { (o->flags & WEFT_MERGE_FACTORS) != 0 && !can(g, WF_MERGE_FACTORED),
           "it does not take factors apart" },
         { (o->flags & WEFT_MERGE_KOHYA) != 0 && !can(g, WF_MERGE_AS_KOHYA),
@@ -140,7 +146,7 @@ static weft_status read_options(merging *g, size_t count, const weft_merge_optio
 static weft_status read_source(source *s, const uint8_t *at, size_t i, uint32_t stride,
                                weft_error *err)
 {
-    const uint32_t     flags = WEFT_SOURCE_PARTIAL | WEFT_SOURCE_TEXT_WEIGHT;
+    const uint32_t     flags = WEFT_SOURCE_PARTIAL | WEFT_SOURCE_TEXT_WEIGHT | WEFT_SOURCE_FIXED;
     weft_merge_source *given = &s->given;
     uint32_t           size;
 
@@ -188,6 +194,29 @@ static weft_status bind(const merging *g, source *s, weft_error *err)
     return wf_adapter_complete(s->given.adapter, g->layers, s->slice, s->slices, &s->adapter, err);
 }
 
+/* Which of the sources the others give way to: the one that says so, or the last. */
+static weft_status find_fixed(merging *g, weft_error *err)
+{
+    g->fixed = g->count;
+    for (size_t i = 0; i < g->count; i++) {
+        if ((g->source[i].given.flags & WEFT_SOURCE_FIXED) == 0) continue;
+        if (!can(g, WF_MERGE_GIVES_WAY))
+            return wf_fail(err, WEFT_E_ARG, "%s: no adapter gives way to %s", g->method->title,
+                           wf_adapter_name(g->source[i].given.adapter));
+        if (g->fixed < g->count)
+            return wf_fail(err, WEFT_E_ARG, "both %s and %s are fixed, wanted one",
+                           wf_adapter_name(g->source[g->fixed].given.adapter),
+                           wf_adapter_name(g->source[i].given.adapter));
+        g->fixed = i;
+    }
+    if (!can(g, WF_MERGE_GIVES_WAY)) return WEFT_OK;
+    if (g->count < 2)
+        return wf_fail(err, WEFT_E_ARG, "%s: one adapter, wanted one that stays and others",
+                       g->method->title);
+    if (g->fixed == g->count) g->fixed = g->count - 1;
+    return WEFT_OK;
+}
+
 static weft_status read_sources(merging *g, const weft_merge_source *sources, size_t count,
                                 weft_error *err)
 {
@@ -201,7 +230,7 @@ static weft_status read_sources(merging *g, const weft_merge_source *sources, si
     memcpy(&stride, sources, sizeof stride);
     for (size_t i = 0; i < count; i++)
         WF_TRY(read_source(&g->source[i], (const uint8_t *)sources + i * stride, i, stride, err));
-    return WEFT_OK;
+    return find_fixed(g, err);
 }
 
 /* ---- layers ---------------------------------------------------------------------------------- */
@@ -218,7 +247,7 @@ static int32_t parts_of(merging *g, const wf_layer *l)
         if (s->at == first || !selected(s, l)) continue;
         g->part[parts++] = (wf_merge_part){
             .adapter = s->adapter, .slice = s->slice + first, .slices = (int32_t)(s->at - first),
-            .source = (int32_t)i,
+            .source = (int32_t)i, .fixed = g->fixed == i,
             .weight = (double)(wf_is_text(l->component) ? s->given.text_weight : s->given.weight)
         };
     }

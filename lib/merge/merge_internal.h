@@ -37,6 +37,7 @@ typedef struct wf_merge_pairs {
     const double  *weight; /* [count] the file's scale in it                                      */
     const int32_t *source;
     int32_t        mixer_side; /* how many sources there are: rows and columns of the mixer       */
+    int32_t        fixed;  /* the pair of WEFT_SOURCE_FIXED, -1: it is not at this layer           */
     const weft_merge_options *o;
 } wf_merge_pairs;
 
@@ -48,7 +49,9 @@ enum {
     WF_MERGE_MIXES    = 8,
     WF_MERGE_FACTORED = 16, /* also on factors apart              */
     WF_MERGE_AS_KOHYA = 32,
-    WF_MERGE_COMPARES = 64  /* makes no sense of adapters that share no layer */
+    WF_MERGE_COMPARES = 64, /* makes no sense of adapters that share no layer */
+    WF_MERGE_GIVES_WAY = 128, /* to WEFT_SOURCE_FIXED                          */
+    WF_MERGE_PAIRS_ONLY = 256 /* of LoRA alone                                 */
 };
 
 typedef struct wf_merge_method {
@@ -57,12 +60,14 @@ typedef struct wf_merge_method {
     uint32_t    can;       /* bits of the above                                                   */
     /* dst (n) of the tensors. */
     void (*combine)(const wf_merge_list *in, float *dst);
+    /* Change the pairs before they are stacked; NULL: they stay. */
+    weft_status (*prepare)(wf_merge_pairs *in, wf_bag *bag, weft_error *err);
     /* down (R, K) and up (out, R), R the sum of the ranks; NULL: it is not about factors. */
     void (*stack)(const wf_merge_pairs *in, float *down, float *up);
 } wf_merge_method;
 
 #define WF_MERGES(row) \
-    row(sum) row(concat) row(ties) row(dare) row(dare_ties) row(prune) row(mixer)
+    row(sum) row(concat) row(ties) row(dare) row(dare_ties) row(prune) row(mixer) row(null_space)
 #define WF_MERGE_EXTERN(name) extern const wf_merge_method wf_merge_##name;
 WF_MERGES(WF_MERGE_EXTERN)
 #undef WF_MERGE_EXTERN
@@ -112,6 +117,7 @@ typedef struct wf_merge_part {
     const wf_slice     *slice;
     int32_t             slices; /* how many                              */
     int32_t             source; /* which of the sources it is            */
+    bool                fixed;  /* WEFT_SOURCE_FIXED                     */
     double              weight;
 } wf_merge_part;
 

@@ -36,7 +36,7 @@ static void stack(const wf_merge_pairs *in, float *down, float *up)
 const wf_merge_method wf_merge_mixer = {
     .kind = WEFT_MERGE_MIXER,
     .title = "the mixer",
-    .can = WF_MERGE_MIXES | WF_MERGE_COMPARES,
+    .can = WF_MERGE_MIXES | WF_MERGE_PAIRS_ONLY | WF_MERGE_COMPARES,
     .combine = wf_merge_add_up,
     .stack = stack,
 };

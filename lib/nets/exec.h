@@ -6,7 +6,8 @@
  *
  * Every operation splits its work only by shapes, and computes each sample by itself: neither the
  * number of threads nor the batch changes a bit of a result (product.h says what holds between
- * tiers).
+ * tiers). There is one exception, asked for by name: under wf_align samples see their reference,
+ * and depend on it, but still on no other and on no number of threads.
  *
  * No operation writes over an input that a backward pass needs: y and x are distinct buffers,
  * except where a comment says that they may be one (docs/tape.md). */
@@ -97,6 +98,34 @@ typedef struct wf_deep {
     bool           read;
 } wf_deep;
 
+/* What is noted at one transformer block: where in the image some tokens of the text are seen
+ * (locate.c). Sample s of an evaluation has place slot[s] - from, if that is one of `samples`. */
+typedef struct wf_locate {
+    const wf_layer *self, *cross; /* the block's query layers                                    */
+    int32_t        count;         /* subjects                                                    */
+    const int32_t *token;         /* rows of the text: of subject i token[first[i]] and on       */
+    const int32_t *first;         /* [count + 1]                                                 */
+    const int32_t *slot;          /* [samples of the evaluation]                                 */
+    int32_t        from, samples;
+    float         *seen;          /* [samples][count][h w]                                       */
+    float         *inner;         /* [samples][h w][channels]                                    */
+    int32_t        h, w;          /* of the image at the block: a dry run sets them              */
+    bool           noted;         /* something was                                               */
+} wf_locate;
+
+/* StyleAligned: samples come in groups of `group`, and each takes on the style of its group's
+ * first, the reference, which is computed as it is alone. Who sets it says how samples lie in an
+ * evaluation (run/step.c). */
+typedef struct wf_align {
+    int32_t group;
+    bool    norm;                  /* GroupNorms take the statistics of both                      */
+    bool    attention;             /* the reference's keys and values are seen besides            */
+    bool    queries, keys, values; /* that take on the reference's mean and deviation             */
+    bool    full;                  /* all of a group see all of it; nothing else but norm         */
+    float   scale, shift;          /* of the scores on the reference's keys                       */
+    double  own;                   /* share of the self-attentions that see their own sample only */
+} wf_align;
+
 /* Sizes in which a network has the image. */
 typedef struct wf_sizes {
     int32_t count;
@@ -132,6 +161,8 @@ typedef struct wf_exec {
     const wf_mask     *masks;        /* that cells name                                           */
     wf_kept           *kept;         /* NULL: text keys and values are computed in every call     */
     const wf_deep     *deep;         /* NULL: deep features are neither kept nor reused           */
+    wf_locate         *locate;       /* NULL: nothing is noted                                    */
+    const wf_align    *align;        /* NULL: each sample by itself                               */
     const int32_t     *branch;       /* [samples] branch of each sample, or NULL: all 0           */
 
     /* Asked at every layer: returning true ends the network, and its output is undefined. */
@@ -211,6 +242,9 @@ void wf_activate_floats(const wf_kernels *k, wf_act act, float *y, const float *
 void wf_group_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g,
                    wf_act act);
 void wf_layer_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g);
+/* Each channel of x (rows of g, c) takes on the mean and deviation that it has in the sample's
+ * reference, over the rows: in place, and the references stay as they are. */
+void wf_adapt_to_reference(wf_exec *e, float *x, wf_grid g, size_t c);
 /* y may be x */
 void wf_activate(wf_exec *e, wf_act act, float *y, const float *x, size_t rows, size_t columns);
 /* y (rows, c) = value * gelu(gate) with x (rows, 2 c) = [value, gate] */
@@ -254,14 +288,28 @@ typedef struct wf_attention {
     bool           causal;   /* query i sees keys 0..i                                            */
     const float   *bias;     /* (lq, all keys) added to the scaled scores, -INFINITY hides a key;
                               * NULL: none. A query that sees no key gets zeros.                  */
-    const int32_t *group;    /* (lq) where queries and keys are the same pixels, and no bias: those
-                              * of different groups above 0 do not see each other; NULL: none   */
+    const int32_t *group;    /* (lq) where queries and the keys of each segment are the same pixels,
+                              * and no bias: those of different groups above 0 do not see each
+                              * other; NULL: none                                                */
+    int32_t        shared;   /* above 0: samples come in groups of so many, and the last segment is
+                              * not their own: each sees that of its group's first, the first none */
+    float          factor, shift; /* there a score q k^T / sqrt(d) becomes factor * score + shift */
     size_t         bias_sample, bias_head; /* floats from one sample's or head's bias to the next's;
                                             * 0: they share it                                    */
 } wf_attention;
 
 /* Never holds more than a tile of scores. */
 void wf_attend(wf_exec *e, float *o, const wf_attention *a);
+
+/* ---- locate.c -------------------------------------------------------------------------------- */
+
+/* Is the attention with this query layer noted, and not in a dry run, which notes its size? */
+bool wf_locates(const wf_exec *e, const wf_layer *q, wf_grid g);
+/* The stream before self-attention was added, sign -1, and after, sign 1. x (rows of g, channels) */
+void wf_locate_inner(const wf_exec *e, const float *x, float sign, wf_grid g);
+/* What cross-attention sees of the subjects. q (rows of g, channels), k (g.n keys, channels) */
+void wf_locate_seen(const wf_exec *e, const float *q, const float *k, int32_t heads, wf_grid g,
+                    int32_t keys);
 
 /* ---- binder.c: where a network gets its layers from ------------------------------------------ */
 

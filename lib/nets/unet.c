@@ -17,6 +17,7 @@ typedef struct resnet {
 typedef struct attention {
     const wf_layer *q, *k, *v, *out;
     int32_t         heads;
+    int32_t         number, of; /* among the self-attentions, as diffusers lists them */
 } attention;
 
 typedef struct block {
@@ -259,6 +260,23 @@ static int32_t stage_cross_layers(const stage *s)
     return n;
 }
 
+/* Down, up, and only then the middle: so StyleAligned's program counts them. */
+static void number_self_attentions(wf_unet *u, int32_t of)
+{
+    stage  *all[2 * WF_LEVELS + 1];
+    int32_t stages = 0, number = 0;
+
+    for (int32_t i = 0; i < u->c.levels; i++) all[stages++] = &u->down[i];
+    for (int32_t i = 0; i < u->c.levels; i++) all[stages++] = &u->up[i];
+    all[stages++] = &u->mid;
+    for (int32_t i = 0; i < stages; i++)
+        for (int32_t j = 0; all[i]->transformers != NULL && j < all[i]->count; j++)
+            for (int32_t k = 0; k < all[i]->transformers[j].depth; k++) {
+                all[i]->transformers[j].blocks[k].self.number = number++;
+                all[i]->transformers[j].blocks[k].self.of = of;
+            }
+}
+
 static int32_t count_cross_layers(const wf_unet *u)
 {
     int32_t n = stage_cross_layers(&u->mid);
@@ -328,6 +346,7 @@ weft_status wf_unet_build(const wf_unet_config *config, wf_binder *b, wf_denoise
         return st;
     }
     u->denoiser.facts = facts_of(u);
+    number_self_attentions(u, count_cross_layers(u)); /* there are as many */
     *out = &u->denoiser;
     return WEFT_OK;
 }
@@ -449,7 +468,6 @@ typedef struct source {
     wf_grid         g;
     const wf_cell  *cells;  /* other coefficients than the call's; NULL: those               */
     bool            alone;  /* the layers are none of the model's: nothing hangs beside them */
-    const int32_t  *group;  /* of pixels that do not see each other; NULL: all do            */
 } source;
 
 /* k and v of the source's rows, under the coefficients that count for it. */
@@ -467,12 +485,12 @@ static void make_keys(wf_exec *e, const source *s, float *k, float *v)
 }
 
 /* o = attend(q, k(source), v(source)); o NULL: only keys and values are made, to be kept. */
-static void attend_to(wf_exec *e, int32_t heads, float *o, const float *q, wf_grid g,
+static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, wf_grid g,
                       const source *s)
 {
     int32_t channels = s->k->out, lk = s->g.h * s->g.w;
     size_t mark = wf_arena_mark(&e->arena), keys = wf_rows(s->g);
-    bool kept = s->g.domain == WF_DOMAIN_TEXT && e->kept != NULL;
+    bool kept = e->kept != NULL;
     float *k = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
     float *v = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
 
@@ -482,11 +500,58 @@ static void attend_to(wf_exec *e, int32_t heads, float *o, const float *q, wf_gr
     } else {
         make_keys(e, s, k, v);
     }
+    if (!s->alone && wf_locates(e, a->q, g)) wf_locate_seen(e, q, k, a->heads, g, lk);
     if (o != NULL || e->dry)
-        wf_attend(e, o, &(wf_attention){ .n = g.n, .heads = heads, .d = channels / heads,
+        wf_attend(e, o, &(wf_attention){ .n = g.n, .heads = a->heads, .d = channels / a->heads,
                                          .lq = g.h * g.w, .q = q,
-                                         .keys = &(wf_keys){ k, v, lk }, .segments = 1,
-                                         .group = s->group });
+                                         .keys = &(wf_keys){ k, v, lk }, .segments = 1 });
+    wf_arena_release(&e->arena, mark);
+}
+
+/* Does a self-attention stay as it is, of those that a share `level` of all are to? The authors'
+ * program spreads them evenly, and rounds as it comes out; where it would divide by 0 none does. */
+static bool stays_alone(double level, const attention *a)
+{
+    bool rather_all = level > 0.5;
+    int32_t few = (int32_t)((rather_all ? 1 - level : level) * a->of);
+    return rather_all != (few > 0 && a->number % (a->of / few) == 0);
+}
+
+/* o = attend to the pixels t of the own sample; under wf_align also to those of its reference, of
+ * which queries, keys and values take on mean and deviation, or to those of the whole group. */
+static void attend_to_pixels(wf_exec *e, const attention *a, float *o, float *q, wf_grid g,
+                             const float *t, const int32_t *group)
+{
+    int32_t channels = a->q->out, pixels = g.h * g.w, each = 1;
+    size_t mark = wf_arena_mark(&e->arena), c = (size_t)channels;
+    const wf_align *with = e->align;
+    float *k = wf_take(e, wf_rows(g), c);
+    float *v = wf_take(e, wf_rows(g), c);
+
+    wf_layer_apply(e, a->k, k, t, g, false);
+    wf_layer_apply(e, a->v, v, t, g, false);
+    if (with != NULL && stays_alone(with->own, a)) with = NULL;
+    if (with != NULL && with->full) { /* a group lies in memory as one sample */
+        each = with->group;
+        with = NULL;
+    }
+    if (with != NULL && with->queries) wf_adapt_to_reference(e, q, g, c);
+    if (with != NULL && with->keys) wf_adapt_to_reference(e, k, g, c);
+    if (with != NULL && with->values) wf_adapt_to_reference(e, v, g, c);
+    const wf_keys keys[] = { { k, v, each * pixels }, { k, v, pixels } };
+    bool lent = with != NULL && with->attention;
+    wf_attend(e, o,
+              &(wf_attention){ .n = g.n / each,
+                               .heads = a->heads,
+                               .d = channels / a->heads,
+                               .lq = each * pixels,
+                               .q = q,
+                               .keys = keys,
+                               .segments = lent ? 2 : 1,
+                               .shared = lent ? with->group : 0,
+                               .factor = lent ? with->scale : 1,
+                               .shift = lent ? with->shift : 0,
+                               .group = group });
     wf_arena_release(&e->arena, mark);
 }
 
@@ -549,7 +614,7 @@ static void attend_to_texts(wf_exec *e, const attention *a, float *o, const floa
     size_t mark = wf_arena_mark(&e->arena), channels = (size_t)a->q->out;
     source whole = text_source(e, a, &s->text[0], g.n, r != NULL ? r->cells : NULL);
 
-    attend_to(e, a->heads, o, q, g, &whole);
+    attend_to(e, a, o, q, g, &whole);
     if (r == NULL) return;
     float *rest = wf_take(e, (size_t)g.h * (size_t)g.w, 1);
     float *own = wf_take(e, wf_rows(g), channels);
@@ -557,7 +622,7 @@ static void attend_to_texts(wf_exec *e, const attention *a, float *o, const floa
     wf_weigh_rows(e, o, NULL, rest, g, channels);
     for (int32_t k = 0; k < r->count; k++) {
         source part = text_source(e, a, &s->text[1 + k], g.n, r->at[k].cells);
-        attend_to(e, a->heads, own, q, g, &part);
+        attend_to(e, a, own, q, g, &part);
         wf_weigh_rows(e, o, own, share_of(e, r->at[k].mask, g), g, channels);
     }
     wf_arena_release(&e->arena, mark);
@@ -576,13 +641,13 @@ static void attend_to_image(wf_exec *e, const attention *a, float *o, const floa
                        .g = wf_text_grid(g.n, in->tokens), .alone = true };
 
     if (weight == 0 && !e->dry) {
-        if (e->kept != NULL) attend_to(e, a->heads, NULL, q, g, &s);
+        if (e->kept != NULL) attend_to(e, a, NULL, q, g, &s);
         else wf_layer_skip(e), wf_layer_skip(e);
         return;
     }
     float *own = wf_take(e, wf_rows(g), channels);
     float *share = wf_take(e, pixels, 1);
-    attend_to(e, a->heads, own, q, g, &s);
+    attend_to(e, a, own, q, g, &s);
     const float *mask = in->mask != NULL ? share_of(e, in->mask, g) : NULL;
     for (size_t i = 0; i < pixels && !e->dry && !e->stopped; i++)
         share[i] = mask != NULL ? weight * mask[i] : weight;
@@ -602,13 +667,14 @@ static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, f
     wf_layer_norm(e, norm, t, x, g);
     wf_layer_apply(e, a->q, q, t, g, false);
     if (cross) attend_to_texts(e, a, o, q, g, s);
-    else attend_to(e, a->heads, o, q, g,
-                   &(source){ .k = a->k, .v = a->v, .rows = t, .g = g,
-                              .group = group_pixels(e, s->regions, g) });
+    else attend_to_pixels(e, a, o, q, g, t, group_pixels(e, s->regions, g));
     for (int32_t i = 0; cross && s->prompts != NULL && i < s->prompts->count; i++)
         if (s->prompts->of[i].at[a->k->id].pair.k != NULL)
             attend_to_image(e, a, o, q, g, &s->prompts->of[i], s->images[i]);
+    bool noted = !cross && wf_locates(e, a->q, g);
+    if (noted) wf_locate_inner(e, x, -1, g);
     wf_layer_apply(e, a->out, x, o, g, true);
+    if (noted && !e->stopped) wf_locate_inner(e, x, 1, g);
     wf_arena_release(&e->arena, mark);
 }
 

@@ -114,6 +114,8 @@ const wf_image_at        *wf_plan_image_at(const weft_plan *p, int32_t index);
 const wf_plan_mask       *wf_plan_image_mask(const weft_plan *p, int32_t index);
 float                     wf_plan_image_weight(const weft_plan *p, int32_t index, int32_t call);
 int32_t                   wf_plan_image_tokens(const weft_plan *p, int32_t index);
+/* How the samples of a batch take on the style of the first; NULL: they do not. */
+const weft_align_options *wf_plan_align(const weft_plan *p);
 /* Most evaluations of the denoiser in a call, over all calls; guidance is not counted. */
 int32_t         wf_plan_evaluations(const weft_plan *p);
 const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count);

@@ -8,6 +8,7 @@
  *   curve.c      a weight as key frames over the calls
  *   mask.c       where in the image an adapter acts
  *   region.c     parts of the image with prompts of their own
+ *   align.c      samples that take on the style of their batch's first
  *   blocks.c     factors of a weight, block by block
  *   image.c      pictures as prompts
  *   balance.c    how much stronger one adapter is than another
@@ -18,11 +19,14 @@
  *   plan.c       the handle: building, phases, sealing, copying
  *   read.c       a sealed plan's cells and facts
  *   combine.c    how the branches' predictions become one
- *   tokens.c, stamp.c, explain.c, conflicts.c, save_model.c, fold.c   what else is made of a plan */
+ *   tokens.c, stamp.c, explain.c, conflicts.c, save_model.c, fold.c   what else is made of a plan
+ *   fields.c     option structs as data; the methods' tables are in their files
+ *   notes.c, mask_text.c, save.c, load.c   the plan as text */
 #ifndef WF_PLAN_INTERNAL_H
 #define WF_PLAN_INTERNAL_H
 
 #include "adapter/family.h"
+#include "plan/fields.h"
 #include "plan/plan.h"
 
 enum {
@@ -70,6 +74,7 @@ typedef struct wf_entry {
     float       share;
     int32_t     role;
     bool        peft_dora;                     /* WEFT_ADD_PEFT_DORA        */
+    bool        partial;                       /* WEFT_ADD_PARTIAL          */
     wf_blob    *curve;                         /* of the weight over the calls; NULL: 1   */
     wf_blob    *mask;                          /* where in the image; NULL: everywhere    */
     wf_blob    *blocks;                        /* factors of the weight by layer; NULL: 1 */
@@ -98,7 +103,8 @@ typedef struct wf_phase {
     int32_t          first;    /* call; where `at` is negative */
     double           at;       /* share of all calls, else -1  */
     const wf_method *method;
-    wf_blob         *options;  /* the method's own struct, defaults filled in; NULL: none */
+    wf_blob         *options;  /* the method's public struct, with defaults filled in and pointers
+                                  into the block, and what else it keeps; NULL: none      */
     wf_blob         *learnt;   /* of a sealed plan that this one is a copy of             */
 } wf_phase;
 
@@ -134,9 +140,11 @@ struct weft_plan {
     size_t            phases;      /* at least 1                                */
     wf_patch        **cache;       /* of the plan that this one is a copy of, by layer */
     size_t            cached;
+    wf_blob          *align;       /* its options; NULL: each sample by itself  */
     wf_blob          *balance;     /* its options; NULL: nothing is balanced    */
     wf_blob          *balanced;    /* of the plan that this one is a copy of    */
     wf_tokens        *tokens;      /* that concepts gave; NULL: none            */
+    wf_blob          *notes;       /* that programs keep with it; NULL: none    */
     bool              sealed;
     wf_table          table;
 };
@@ -145,12 +153,17 @@ struct weft_plan {
  * phase. */
 weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *options, size_t size,
                         weft_error *err);
+/* What the last phase keeps, to be completed by the setter that has just been at it. */
+void       *wf_plan_kept_options(weft_plan *plan);
 /* Is it a plan, and not sealed? `what` is for the line. */
 weft_status wf_plan_still_open(const weft_plan *plan, const char *what, weft_error *err);
 /* Is it a plan, not sealed, that has this adapter? */
 weft_status wf_plan_check_index(const weft_plan *plan, int32_t adapter, const char *what,
                                 weft_error *err);
 weft_status wf_plan_must_be_sealed(const weft_plan *plan, const char *what, weft_error *err);
+/* D (out, K) = all that an adapter adds to a layer, with the file's scale (method/zip.c). */
+weft_status wf_plan_difference(const weft_plan *p, int32_t adapter, const wf_layer *l, float *D,
+                               weft_error *err);
 /* May an adapter, or a concept with one, be added so? `name` is for the line. */
 weft_status wf_plan_check_add(const weft_add_options *o, float weight, const char *name,
                               weft_error *err);
@@ -197,6 +210,9 @@ void   wf_curve_explain(const wf_blob *curve, wf_text *out);
 /* A caller's points, copied; NULL for none. */
 weft_status wf_curve_read(wf_blob **out, const weft_plan *plan, uint32_t flags,
                           const weft_curve_point *points, size_t count, weft_error *err);
+/* As it was given: how many points, whether at shares of the calls, and each. */
+size_t wf_curve_count(const wf_blob *curve, bool *share);
+void   wf_curve_point(const wf_blob *curve, size_t i, weft_curve_point *out);
 /* The curve's value at a call of the plan's; NULL: 1. */
 double wf_curve_at(const wf_blob *curve, int32_t call, int32_t calls);
 /* A caller's text, read for the plan's model. The factor of a layer; NULL: 1. The text as it was
@@ -250,6 +266,12 @@ void        wf_plan_regions_forget(weft_plan *p, int32_t adapter);
 weft_status wf_plan_copy_images(weft_plan *p, const weft_plan *from, weft_error *err);
 void        wf_plan_drop_images(weft_plan *p);
 void        wf_images_explain(const weft_plan *p, wf_text *out);
+
+/* ---- align.c --------------------------------------------------------------------------------- */
+
+/* May samples be aligned with the plan's regions as they are? */
+weft_status wf_plan_check_align(const weft_plan *p, weft_error *err);
+void        wf_align_explain(const weft_plan *p, wf_text *out);
 
 /* ---- patch.c --------------------------------------------------------------------------------- */
 
@@ -309,6 +331,12 @@ void       wf_tokens_drop(wf_tokens *t);
 void       wf_tokens_explain(const wf_tokens *t, wf_text *out);
 /* Warn of adapters whose files have tokens too, where no concept of the plan gives them. */
 void       wf_tokens_warn(const weft_plan *p, wf_table *t);
+/* Concept number `index`, 0 the first that gave tokens, and whether it replaces those of the
+ * vocabulary; NULL: there are no more. */
+weft_concept *wf_tokens_concept(const wf_tokens *t, size_t index, bool *replace);
+/* Add a concept's tokens, and not its adapter. */
+weft_status   wf_plan_add_tokens(weft_plan *plan, weft_concept *concept, bool replace,
+                                 weft_error *err);
 /* Of all tokens with their vectors; 0 without any. */
 uint64_t   wf_tokens_stamp(const wf_tokens *t);
 
@@ -317,6 +345,18 @@ uint64_t   wf_tokens_stamp(const wf_tokens *t);
 /* Hashes that go on from h. */
 uint64_t wf_stamp_text(uint64_t h, const char *s, size_t n);
 uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n);
+
+/* ---- notes.c, mask_text.c, save.c, load.c: a plan as text ------------------------------------ */
+
+enum { WF_PLAN_FORMAT = 1 }; /* of the text */
+/* Note number `index`; false: there are no more. */
+bool        wf_plan_note_at(const weft_plan *p, size_t index, const char **name,
+                            const char **value);
+void        wf_mask_write(wf_doc *d, wf_node *to, const wf_plan_mask *m,
+                          const weft_allocator *alloc);
+/* The size and the values of a mask, which live in the reader's bag. */
+weft_status wf_mask_read(const wf_fields_reader *r, json_t *object, const wf_place *place,
+                         weft_mask *out, weft_error *err);
 
 /* ---- show.c: names and numbers for people, also in images ------------------------------------ */
 

@@ -374,6 +374,27 @@ static weft_status extend(wf_tokens **out, const weft_plan *plan, weft_concept *
     return st;
 }
 
+weft_concept *wf_tokens_concept(const wf_tokens *w, size_t index, bool *replace)
+{
+    for (size_t i = 0; w != NULL && i < w->count; i++) {
+        if (i > 0 && w->entries[i].concept == w->entries[i - 1].concept) continue;
+        *replace = w->entries[i].replace;
+        if (index-- == 0) return w->entries[i].concept;
+    }
+    return NULL;
+}
+
+weft_status wf_plan_add_tokens(weft_plan *plan, weft_concept *concept, bool replace,
+                               weft_error *err)
+{
+    wf_tokens *tokens = NULL;
+
+    WF_TRY(extend(&tokens, plan, concept, replace, err));
+    wf_tokens_drop(plan->tokens);
+    plan->tokens = tokens;
+    return WEFT_OK;
+}
+
 weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float weight,
                                   const weft_add_options *options, weft_error *err)
 {
@@ -446,6 +467,75 @@ weft_status weft_plan_token_count(const weft_plan *plan, const weft_concept *of,
     for (size_t i = 0; i < c.tokens; i++) *count += c.ids[i] == w->list[0].base + e->row;
     wf_chunks_free(&c);
     return WEFT_OK;
+}
+
+/* The chunks of a text for the first text encoder. */
+static weft_status chunks_of(const weft_plan *plan, const char *text, uint32_t flags, wf_chunks *c,
+                             weft_error *err)
+{
+    const wf_text_encoder *encoder = &wf_model_networks(plan->model)->encoder[0];
+    const wf_extras       *extras = plan->tokens != NULL ? &plan->tokens->list[0] : NULL;
+    bool                   comma = (flags & (WEFT_ENCODE_COMMA | WEFT_ENCODE_TRUNCATE)) ==
+                 WEFT_ENCODE_COMMA;
+    wf_prompt p;
+
+    WF_TRY(wf_prompt_parse(&p, text, (flags & WEFT_ENCODE_WEIGHTS) != 0, &plan->alloc, err));
+    weft_status st = wf_prompt_chunk(c, &p, encoder->tokenizer, extras,
+                                     (size_t)wf_encoder_positions(encoder) - 2, comma, err);
+    wf_prompt_free(&p);
+    return st;
+}
+
+/* Rows of the tokens of `words` in `c`: chunk k begins at row k positions, with BOS. */
+static size_t find_words(const wf_chunks *c, const wf_chunks *words,
+                         size_t positions, int32_t *rows, size_t cap) {
+  size_t found = 0, chunk = 0, last = SIZE_MAX;
+
+  for (size_t i = 0; i + words->tokens <= c->tokens; i++) {
+    if (memcmp(c->ids + i, words->ids, words->tokens * sizeof *c->ids) != 0)
+      continue;
+    for (size_t t = last == SIZE_MAX || i > last ? i : last + 1;
+         t < i + words->tokens; t++) {
+      while (chunk + 1 < c->count && t >= c->begin[chunk + 1])
+        chunk++;
+      if (found < cap)
+        rows[found] = (int32_t)(chunk * positions + 1 + t - c->begin[chunk]);
+      found++;
+      last = t;
+    }
+  }
+  return found;
+}
+
+weft_status weft_plan_find_words(const weft_plan *plan, const char *prompt, const char *words,
+                                 uint32_t flags, int32_t *rows, size_t cap, size_t *count,
+                                 weft_error *err)
+{
+    static const char name[] = "weft_plan_find_words";
+    wf_chunks c, w;
+    weft_status       st;
+
+    if (plan == NULL || prompt == NULL || words == NULL || count == NULL || (cap > 0 && rows == NULL))
+        return wf_fail(err, WEFT_E_ARG, "%s: %s is NULL", name,
+                       plan == NULL     ? "plan"
+                       : prompt == NULL ? "prompt"
+                       : words == NULL  ? "words"
+                       : count == NULL  ? "count"
+                                        : "rows");
+    WF_TRY(check_flags(name, flags, err));
+    WF_TRY(wf_model_need_tokenizer(plan->model, err));
+    WF_TRY(chunks_of(plan, prompt, flags, &c, err));
+    if ((st = chunks_of(plan, words, 0, &w, err)) == WEFT_OK) {
+        size_t positions =
+            (size_t)wf_encoder_positions(&wf_model_networks(plan->model)->encoder[0]);
+        *count = w.tokens > 0 ? find_words(&c, &w, positions, rows, cap) : 0;
+        if (*count == 0)
+            st = wf_fail(err, WEFT_E_MISMATCH, "the words '%.80s' are not in the prompt '%.200s'",
+                         words, prompt);
+        wf_chunks_free(&w);
+    }
+    wf_chunks_free(&c);
+    return st;
 }
 
 weft_status weft_plan_prompt_size(const weft_plan *plan, const char *prompt, uint32_t flags,

@@ -312,6 +312,21 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
     return !e.arena.overflow;
 }
 
+void wf_run_dry_step(const weft_run *r, wf_locate *locate)
+{
+    const wf_networks *p = wf_run_networks(&r->memory);
+    int64_t layers = 0;
+    wf_exec e = { .k = p->kernels, .products = p->products, .dry = true, .arena = { .dry = true },
+                  .branch = r->memory.branch, .stop = count_layer, .stop_user = &layers,
+                  .locate = locate };
+    weft_step step = WEFT_STEP_INIT;
+    wf_call call = { .step = &step, .guided = true, .evaluations = 1 };
+
+    for (int32_t i = 0; i < p->streams; i++)
+        call.text[i].tokens = p->stream[i].facts->kind == WEFT_TEXT_POOLED ? 1 : r->text_tokens;
+    wf_step_forward(r, &e, &r->memory, &call);
+}
+
 static weft_status make_scratch(const weft_run *r, wf_run_memory *b, weft_error *err)
 {
     b->arena = wf_alloc(&r->alloc, b->arena_size);

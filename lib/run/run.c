@@ -128,6 +128,7 @@ void weft_run_free(weft_run *r)
     wf_pool_free(r->pool);
     wf_blas_let_go(r->areas);
     wf_run_memory_free(&r->memory, &alloc);
+    wf_run_locate_free(r->locate);
     wf_free(&alloc, r);
 }
 

@@ -102,6 +102,9 @@ typedef struct wf_run_memory {
     int64_t          step_layers, encode_layers, decode_layers, encode_image_layers;
 } wf_run_memory;
 
+/* What is looked for in the image (locate.c). */
+typedef struct wf_run_locate wf_run_locate;
+
 struct weft_run {
     weft_allocator   alloc;
     weft_log_fn      log;
@@ -115,6 +118,7 @@ struct weft_run {
     int32_t          areas;   /* of OpenBLAS's that are held */
     bool             keep_text, check, measure;
     wf_watch         watch;   /* of the call in progress */
+    wf_run_locate   *locate;  /* NULL: nothing is looked for */
     char             result[120]; /* what it computes, for a line about it */
     atomic_int       cancel;
     const char      *doing;   /* for progress */
@@ -135,6 +139,17 @@ void        wf_run_memory_free(wf_run_memory *b, const weft_allocator *alloc);
 /* Fill merged copies, whose memory was taken, on all the run's threads (merged.c). */
 weft_status wf_merged_make(const weft_run *r, const weft_plan *plan, wf_merged *const *copy,
                            size_t count, weft_error *err);
+
+/* A dry walk through a guided call of one branch, without adapters, that notes the size of the image
+ * where `locate` looks (memory.c). */
+void        wf_run_dry_step(const weft_run *r, wf_locate *locate);
+
+/* What a call is to note; NULL: nothing (locate.c). */
+wf_locate  *wf_run_locate_of(const weft_run *r);
+void        wf_run_locate_free(wf_run_locate *l);
+/* maps [count][h w] become masks, each pixel one subject's (share.c). */
+weft_status wf_share_image(float *maps, int32_t count, int32_t h, int32_t w,
+                           const weft_allocator *alloc, weft_error *err);
 
 /* Count the bytes, and unless `measure` make them. */
 weft_status wf_run_masks_make(wf_run_masks *m, const weft_plan *plan, const wf_sizes *sizes,

@@ -3,8 +3,10 @@
  * Samples are numbered branch by branch, in each the unconditional half before the conditional, in
  * each the batch. One evaluation of the denoiser serves them all: the base products share their
  * widened weights, each sample takes its own branch's coefficients. Split guidance runs the same
- * samples in two evaluations; as every sample is computed by itself, the bits are the same. Then
- * the plan combines the branches of each half, and guidance combines the halves.
+ * samples in two evaluations; as every sample is computed by itself, the bits are the same. So they
+ * are under a plan that aligns samples: these depend on the first of their batch, and a batch of a
+ * half of a branch always lies together. Then the plan combines the branches of each half, and
+ * guidance combines the halves.
  *
  * The caller's `out` is written last, from the arena: so it may be the buffer of the latents. */
 #include <math.h>
@@ -74,6 +76,25 @@ static const wf_images *see_images(wf_images *images, wf_image_input of[WF_IMAGE
     return count > 0 ? images : NULL;
 }
 
+/* How samples of an evaluation are aligned, which lie batch by batch; NULL: they are not. */
+static const wf_align *align_samples(wf_align *to, const weft_run *r, const wf_run_memory *b)
+{
+    const weft_align_options *o = wf_plan_align(b->plan);
+
+    if (o == NULL || r->batch == 1) return NULL;
+    *to = (wf_align){ .group = r->batch,
+                      .norm = !(o->flags & WEFT_ALIGN_NO_GROUP_NORM),
+                      .attention = !(o->flags & WEFT_ALIGN_NO_ATTENTION),
+                      .queries = !(o->flags & WEFT_ALIGN_NO_QUERIES),
+                      .keys = !(o->flags & WEFT_ALIGN_NO_KEYS),
+                      .values = (o->flags & WEFT_ALIGN_VALUES) != 0,
+                      .full = (o->flags & WEFT_ALIGN_FULL) != 0,
+                      .scale = o->shared_score_scale,
+                      .shift = o->shared_score_shift,
+                      .own = o->only_self_level };
+    return to;
+}
+
 /* The denoiser on samples [first, first + count), predictions one after the other into `out`. */
 static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call,
                      float *out, int32_t first, int32_t count)
@@ -87,6 +108,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     wf_image_input of[WF_IMAGES_MAX];
     wf_regions regions;
     wf_images images;
+    wf_align align;
     float *x = wf_take(e, (size_t)count, all);
     for (size_t s = 0; s < (size_t)count && !e->dry && !e->stopped; s++) {
         size_t i = s % (size_t)r->batch;
@@ -102,6 +124,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     for (int32_t k = 0; k < d->facts.streams; k++)
         in.text[k] = (wf_text_input){ b->text_of + k * b->samples + first, call->text[k].tokens,
                                       call->text[k].cross_layers };
+    e->align = align_samples(&align, r, b);
     if (e->dry) {
         wf_denoise(d, e, out, &in);
     } else {
@@ -109,6 +132,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
         wf_denoise(d, e, out, &in);
         wf_run_kept_end(e, b, call, first);
     }
+    e->align = NULL;
     wf_arena_release(&e->arena, mark);
 }
 
@@ -219,6 +243,7 @@ static void evaluate_branches(const weft_run *r, wf_exec *e, const wf_run_memory
         wf_deep deep = { b->deep.floats, b->deep.each, b->slot + at, reuse };
         for (end = k + 1; end < call->evaluations && reuses(b, call, end) == reuse; end++) {}
         e->branch = b->branch + k * each;
+        if (e->locate != NULL && !e->dry) e->locate->slot = b->slot + at;
         e->deep = call->keeps ? &deep : NULL;
         evaluate(r, e, b, call, e->dry ? NULL : preds + (size_t)at * floats, at, (end - k) * each);
         e->deep = NULL;
@@ -684,6 +709,7 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     r->exec.vectors = phase->vectors;
     r->exec.masks = wf_plan_masked(r->memory.plan) ? r->memory.masks.of : NULL;
     r->exec.branch = r->memory.branch;
+    r->exec.locate = wf_run_locate_of(r);
     for (int32_t i = 0, n = wf_plan_regions(r->memory.plan); n > 0 && i <= n; i++)
         wf_plan_region_cells(r->memory.plan, phase, row, i - 1,
                              r->memory.region_cells + (size_t)i * r->memory.region_stride);

@@ -14,7 +14,20 @@ hold() { LC_ALL=C grep -aqF -- "$2" "$1"; }
 
 that "help" "$weft" --help
 prints '^weft [0-9]+\.[0-9]+\.[0-9]+$' "$weft" --version
-for sub in generate explain inspect convert merge conflicts; do prints "^usage: weft $sub " "$weft" $sub --help; done
+for sub in generate explain inspect convert merge conflicts; do
+    prints "^usage: weft $sub " "$weft" $sub --help
+    prints "^usage: weft $sub " "$weft" help $sub
+done
+"$weft" help | sed -n 's/^  \([a-z-]*\)  .*/\1/p' >"$tmp/topics"
+that "help names more than 20 pages" test "$(wc -l <"$tmp/topics")" -gt 20
+while read -r topic; do prints "^ .*--[a-z0-9-]" "$weft" help $topic; done <"$tmp/topics"
+prints "^K-LoRA: " "$weft" help klora
+prints "^K-LoRA: " "$weft" generate --help klora
+prints "--share W .*composite" "$weft" help subbands
+prints "by-share.*\[generate, explain\]" "$weft" help adapters
+that "the help of generate has a screen and a half" test "$("$weft" generate --help | wc -l)" -lt 70
+refuses 2 "there is no help on 'nosuch'" "$weft" help nosuch
+refuses 2 "about one word" "$weft" help klora zip
 
 # ---- generate
 
@@ -190,6 +203,13 @@ that "it fits" "$weft" inspect "$tmp/one.safetensors" --model $model
 prints ' 8-16 +kohya +one$' "$weft" explain $model -a "$tmp/one.safetensors:1"
 draw -p "a zib monster, hatched style" $two --compose zip --coefficients "$tmp/columns.safetensors" --style-weight 0.8 \
     -o "$tmp/columns.png" --no-parameters
+that "masks are found" draw -p "a zib monster and a red star" -a $monster --words "zib monster" -a "$model/adapters/mosaic.safetensors" \
+    --words "red star" --find-masks 3 --save-masks "$tmp/found" --steps 4 -o "$tmp/found.png"
+that "and written" test -s "$tmp/found-A.png" -a -s "$tmp/found-B.png"
+refuses 2 '1 adapters have --words, wanted 2 or more' "$weft" generate $model -p "a zib monster" -a $monster --words "zib monster" --find-masks 3 -o "$tmp/no.png"
+refuses 2 '--words is of --find-masks' "$weft" generate $model -p "a zib monster" -a $monster --words "zib monster" -o "$tmp/no.png"
+refuses 1 "the words 'green' are not in the prompt" "$weft" generate $model -p "a zib monster" -a $monster --words "zib" -a $monster --words green \
+    --find-masks 3 -o "$tmp/no.png"
 that "coefficients of a file are the same" cmp "$tmp/two.png" "$tmp/columns.png"
 that "a checkpoint of them" "$weft" merge $model -q $two $zip -o "$tmp/zipped"
 that "in PEFT's form" "$weft" merge $model -q $two --compose blora --into adapter --dialect peft -o "$tmp/one_peft"
@@ -226,14 +246,18 @@ talk -p "a star" -c $word --tokens "<a>"
 says "no prompt has what it gives: write <a> where it is meant"
 talk -p "a <teal> star" -c $word:0.5
 says "weft: warning: $word: there is no adapter in it that a weight or a choice of layers could act on"
-talk -p "a <lora:monster:0.8> (red:1.3) embedding:teal, <purple> BREAK [cat:dog:0.5]"
+talk -p "a <lora:monster:0.8> (red:1.3) embedding:teal, <purple> BREAK [cat:dog:0.5] AND {big|small}"
 for said in "<lora:monster:0.8>, which is read as words: adapters are added with --adapter" \
     "(red:1.3), which is read as words: weights are read with --weighting" \
     "embedding:teal, which is read as words: a file of tokens is added with --concept" \
     "<purple>, which is read as words: no concept of the plan has this token; one is added with --concept" \
     "BREAK, which is read as words: it begins a chunk with --weighting" \
-    "[cat:dog:0.5], which is read as words: a prompt is the same in all steps"; do says "weft: warning: the prompt has $said"; done
+    "AND, which is read as words: a prompt is one text; parts of the image have others with --region" \
+    "{big|small}, which is read as words: nothing is drawn from a list" \
+    "[cat:dog:0.5], which is read as words: a prompt stays as it is; --prompt-from says another from a call on"; do says "weft: warning: the prompt has $said"; done
 talk -p "a (red:1.3) star BREAK (blue)" --weighting a1111
+silent warning
+talk -p "a star AND_ BRAND ANDY and a {heart} and 3}|" --steps 2
 silent warning
 talk --latents "$tmp/base.safetensors" --conditioning "$tmp/base.safetensors" -c $word
 says "weft: warning: $word: its tokens have no effect: --conditioning stands in for prompts"
@@ -314,7 +338,7 @@ prints '^ +[1-4] .* unet.down_blocks' "$weft" merge $model $pair --into adapter 
 prints 'keys matched' "$weft" inspect "$tmp/ties.safetensors" --model $model
 prints 'rank      4' "$weft" inspect "$tmp/ties.safetensors"
 for by in "prune --density 0.5" "dare --density 0.5 --seed 3" "dare-ties --density 0.5 --majority frequency" \
-          "mixer --mix 0.5" "sum --error 0.2 --clamp 0.99 --conv-rank 2 --rank 5" "concat --kohya" "sum --factors" \
+          "mixer --mix 0.5" "null-space" "null-space --mu 3 --rank 3" "sum --error 0.2 --clamp 0.99 --conv-rank 2 --rank 5" "concat --kohya" "sum --factors" \
           "sum --mixed direction --half --rank 3 --dialect diffusers" "sum --rank 3 --double-scale"; do
     one=-
     case $by in *factors*) one="-a $monster" ;; *) one=$pair ;; esac
@@ -330,6 +354,7 @@ that "to a folder of PEFT" "$weft" merge $model $pair --into adapter -q --rank 4
 that "which has a configuration" test -s "$tmp/merged_peft/unet/adapter_config.json"
 refuses 2 '--rank is of --into adapter' "$weft" merge $model $pair --rank 4 -o "$tmp/no"
 refuses 2 '--by ties needs a --density' "$weft" merge $model $pair --into adapter --by ties -o "$tmp/no.safetensors"
+refuses 2 '--mu is of --by null-space' "$weft" merge $model $pair --into adapter --mu 1 -o "$tmp/no.safetensors"
 refuses 2 '--mix is of --by mixer' "$weft" merge $model $pair --into adapter --mix 1 -o "$tmp/no.safetensors"
 refuses 2 '--peft-dora is of --into model' "$weft" merge $model $pair --peft-dora --into adapter -o "$tmp/no.safetensors"
 refuses 2 '--mixed stack is of --into model' "$weft" merge $model $pair --mixed stack --into adapter -o "$tmp/no.safetensors"

@@ -382,12 +382,37 @@ static void refuses(const weft_merge_options *o, const use *uses, size_t n, weft
     ck_assert_msg(strstr(golden_err.text, words) != NULL, "'%s' is not in: %s", words, golden_err.text);
 }
 
+/* Which one stays is said once, where one gives way. */
+START_TEST(one_source_is_fixed)
+{
+    weft_merge_source  s[2] = { WEFT_MERGE_SOURCE_INIT, WEFT_MERGE_SOURCE_INIT };
+    weft_merge_options o = options(WEFT_MERGE_SUM);
+    weft_adapter      *a = NULL;
+
+    for (int i = 0; i < 2; i++) {
+        must(weft_adapter_open(data_path("adapters/%s.safetensors", i == 0 ? "content" : "style"), NULL, &s[i].adapter,
+                               &golden_err));
+        s[i].weight = 1;
+    }
+    s[1].flags = WEFT_SOURCE_FIXED;
+    ck_assert_int_eq(weft_adapter_merge(model, s, 2, &o, &a, NULL, &golden_err), WEFT_E_ARG);
+    ck_assert_msg(strstr(golden_err.text, "the sum: no adapter gives way to") != NULL, "%s", golden_err.text);
+    o.kind = WEFT_MERGE_NULL_SPACE;
+    s[0].flags = WEFT_SOURCE_FIXED;
+    ck_assert_int_eq(weft_adapter_merge(model, s, 2, &o, &a, NULL, &golden_err), WEFT_E_ARG);
+    ck_assert_msg(strstr(golden_err.text, "are fixed, wanted one") != NULL, "%s", golden_err.text);
+    ck_assert_int_eq(weft_adapter_merge(model, s, 1, &o, &a, NULL, &golden_err), WEFT_E_ARG);
+    ck_assert_msg(strstr(golden_err.text, "one adapter, wanted one that stays") != NULL, "%s", golden_err.text);
+    for (int i = 0; i < 2; i++) weft_adapter_free(s[i].adapter);
+}
+END_TEST
+
 START_TEST(bad_options_are_refused)
 {
     static const float nan_mixer[] = { 1, NAN, 0, 0, 1, 0, 0, 0, 1 };
-    weft_merge_options o[24];
+    weft_merge_options o[26];
     static const char *const words[WF_LEN(o)] = {
-        [0] = "a merge of kind 8, wanted a WEFT_MERGE_*",
+        [0] = "a merge of kind 99, wanted a WEFT_MERGE_*",
         [1] = "TIES keeps a density above 0, at most 1; it is 0",
         [2] = "DARE keeps a density above 0, at most 1; it is 0",
         [3] = "pruning keeps a density above 0, at most 1; it is 1.5",
@@ -411,10 +436,12 @@ START_TEST(bad_options_are_refused)
         [21] = "the sum: PEFT's doubled scale is of what is factored by SVD",
         [22] = "the sum: a rank of convolutions is beside a rank",
         [23] = "the sum: what is clamped is factored by SVD, to a rank or an error",
+        [24] = "others give way with a strength of -1, wanted 0 or more",
+        [25] = "TIES: no adapter gives way to another, and there is no strength",
     };
 
     for (size_t i = 0; i < WF_LEN(o); i++) o[i] = options(WEFT_MERGE_SUM);
-    o[0].kind = 8;
+    o[0].kind = 99;
     o[1].kind = WEFT_MERGE_TIES;
     o[2].kind = WEFT_MERGE_DARE;
     o[3].kind = WEFT_MERGE_PRUNE, o[3].density = 1.5;
@@ -438,6 +465,8 @@ START_TEST(bad_options_are_refused)
     o[21].flags = WEFT_MERGE_DOUBLE_SCALE;
     o[22].conv_rank = 4;
     o[23].clamp = 0.99;
+    o[24].kind = WEFT_MERGE_NULL_SPACE, o[24].strength = -1;
+    o[25].kind = WEFT_MERGE_TIES, o[25].density = 0.5, o[25].strength = 0.5;
     for (size_t i = 0; i < WF_LEN(o); i++) refuses(&o[i], three, i == 14 ? 2 : 3, WEFT_E_ARG, words[i]);
     o[0].kind = 0;
     o[0].flags = 1u << 20;
@@ -584,6 +613,7 @@ int main(void)
     tcase_add_test(t, report_tells_rank_norm_and_error_of_each_layer);
     tcase_add_test(t, an_error_target_holds_in_every_layer);
     tcase_add_test(t, dare_is_the_same_every_time);
+    tcase_add_test(t, one_source_is_fixed);
     tcase_add_test(t, bad_options_are_refused);
     tcase_add_test(t, bad_sources_are_refused);
     tcase_add_test(t, directions_that_do_not_go_together_are_refused);

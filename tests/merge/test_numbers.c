@@ -59,7 +59,7 @@ static void take(merge *m, weft_adapter *a, double weight)
 
     m->adapter[i] = a;
     m->slice[i] = (wf_slice){ .rows = m->l.out, .of = m->l.out };
-    m->part[i] = (wf_merge_part){ a, &m->slice[i], 1, i, weight };
+    m->part[i] = (wf_merge_part){ a, &m->slice[i], 1, i, false, weight };
 }
 
 static weft_status try_run(merge *m, const wf_merge_method *method)
@@ -197,6 +197,85 @@ START_TEST(kohya_squares_the_ratio)
     double minus[4];
     for (int i = 0; i < 4; i++) minus[i] = uneven[i] - 2 * 0.09 * (double)D2[i];
     check(&m, minus, 4, 1e-6);
+    end(&m);
+}
+END_TEST
+
+/* ---- the null space -------------------------------------------------------------------------- */
+
+/* What is left of D (3, 4) in the rows' span of A2. */
+static double seen_by_second(const merge *m)
+{
+    const double u[] = { 2, 0, 1, 0 }, v[] = { -1, 1, 0, 2 }; /* A2; v less its part along u: */
+    double       w[4], norm_u = 5, norm_w = 0, sum = 0;
+    float        D[12];
+
+    for (int i = 0; i < 4; i++) w[i] = v[i] + 2.0 / 5 * u[i], norm_w += w[i] * w[i];
+    stored(m, D);
+    for (int o = 0; o < 3; o++) {
+        double a = 0, b = 0;
+        for (int i = 0; i < 4; i++) a += D[o * 4 + i] * u[i], b += D[o * 4 + i] * w[i];
+        sum += a * a / norm_u + b * b / norm_w;
+    }
+    return sqrt(sum);
+}
+
+/* The first alone, as far as it gives way to the second: c of it goes where the second reads. */
+START_TEST(others_give_way_to_the_fixed_one)
+{
+    const struct { double strength, left; } cases[] = { { 0, 2.0 / 3 }, { 0.5, 2.0 / 3 }, { 3, 0.25 }, { INFINITY, 0 } };
+    merge  m;
+    double whole;
+
+    begin(&m, W, 3, 4);
+    take(&m, pair_adapter(A1, B1, 1), 0.7);
+    run(&m, &wf_merge_concat);
+    whole = seen_by_second(&m);
+    ck_assert_double_gt(whole, 0.1);
+    end(&m);
+    for (size_t i = 0; i < WF_LEN(cases); i++) {
+        fixture(&m);
+        m.part[1].fixed = true;
+        m.part[1].weight = 1e-6; /* its own part is next to nothing, and its directions are the same */
+        m.o.strength = cases[i].strength;
+        run(&m, &wf_merge_null_space);
+        ck_assert_int_eq(m.r.rank, 4);
+        ck_assert_double_eq_tol(seen_by_second(&m), cases[i].left * whole, 1e-5);
+        end(&m);
+    }
+    fixture(&m); /* an adapter of weight 0 reads nothing */
+    m.part[1].fixed = true;
+    m.part[1].weight = 0;
+    m.o.strength = INFINITY;
+    run(&m, &wf_merge_null_space);
+    ck_assert_double_eq_tol(seen_by_second(&m), whole, 1e-6);
+    end(&m);
+}
+END_TEST
+
+/* A row of A that B does not use is no direction that the adapter reads. */
+START_TEST(only_what_is_read_counts)
+{
+    const float  B[] = { 1, 0, 1, 0, -1, 0 }; /* A2's second row is not used */
+    const double unused[] = { -1, 1, 0, 2 };
+    float        D[12];
+    double       sum = 0, was = 0;
+    merge        m;
+
+    begin(&m, W, 3, 4);
+    take(&m, pair_adapter(A1, B1, 2), 1);
+    take(&m, pair_adapter(A2, B, 2), 1e-6);
+    m.part[1].fixed = true;
+    m.o.strength = INFINITY;
+    run(&m, &wf_merge_null_space);
+    stored(&m, D);
+    for (int o = 0; o < 3; o++) {
+        double now = 0, before = 0, along = 0;
+        for (int i = 0; i < 4; i++) now += D[o * 4 + i] * unused[i], before += D1[o * 4 + i] * unused[i];
+        for (int i = 0; i < 4; i += 2) along += D1[o * 4 + i] * (i == 0 ? 2 : 1) / 5.0; /* along (2, 0, 1, 0) */
+        sum += now, was += before + 2 * along;
+    }
+    ck_assert_double_eq_tol(sum, was, 1e-4);
     end(&m);
 }
 END_TEST
@@ -615,6 +694,8 @@ int main(void)
     tcase_add_test(t, factors_apart_have_cross_terms);
     tcase_add_test(t, a_negative_weight_of_one_adapter_alone);
     tcase_add_test(t, kohya_squares_the_ratio);
+    tcase_add_test(t, others_give_way_to_the_fixed_one);
+    tcase_add_test(t, only_what_is_read_counts);
     tcase_add_test(t, svd_keeps_the_largest_values);
     tcase_add_test(t, svd_goes_as_far_as_the_error_asks);
     tcase_add_test(t, doubled_scale_is_the_square_of_the_files);

@@ -1,4 +1,5 @@
-/* Adapters merged into one, against PEFT's add_weighted_adapter on the same files (tests/reference/make_merge.py): what the
+/* Adapters merged into one, against PEFT's add_weighted_adapter on the same files, and a null-space projection restated with
+ * it (tests/reference/make_merge.py): what the
  * new adapter adds to single layers, and the UNet's prediction with it, under 1e-5. */
 #include "../adapter/modules.h"
 #include "../run/inputs.h"
@@ -19,6 +20,7 @@ static void choose(weft_merge_options *o, const char *kind, json_t *options)
     static const struct { const char *name; int32_t kind; } kinds[] = {
         { "cat", WEFT_MERGE_CONCAT }, { "linear", WEFT_MERGE_SUM }, { "svd", WEFT_MERGE_SUM }, { "ties", WEFT_MERGE_TIES },
         { "dare_linear", WEFT_MERGE_DARE }, { "dare_ties", WEFT_MERGE_DARE_TIES }, { "magnitude_prune", WEFT_MERGE_PRUNE },
+        { "null_space", WEFT_MERGE_NULL_SPACE },
     };
     size_t n = strlen(kind), svd = n > 4 && strcmp(kind + n - 4, "_svd") == 0 ? 4 : 0;
 
@@ -26,7 +28,8 @@ static void choose(weft_merge_options *o, const char *kind, json_t *options)
         if (strlen(kinds[i].name) == n - svd && strncmp(kinds[i].name, kind, n - svd) == 0) o->kind = kinds[i].kind;
     ck_assert_msg(o->kind != 0, "%s", kind);
     o->rank = (int32_t)real(options, "rank");
-    if (o->rank == 0 && o->kind != WEFT_MERGE_CONCAT) o->flags |= WEFT_MERGE_FACTORS;
+    if (o->rank == 0 && o->kind != WEFT_MERGE_CONCAT && o->kind != WEFT_MERGE_NULL_SPACE) o->flags |= WEFT_MERGE_FACTORS;
+    o->strength = strcmp(word(options, "strength"), "hard") == 0 ? INFINITY : real(options, "strength");
     o->density = real(options, "density");
     o->seed = strtoull(word(options, "seed"), NULL, 10);
     if (strcmp(word(options, "majority"), "frequency") == 0) o->majority = WEFT_MAJORITY_FREQUENCY;
@@ -47,6 +50,8 @@ static weft_adapter *merge_case(const inputs *in, json_t *c, weft_merge_report *
         s[i].weight = (float)real(a, "weight");
         s[i].exclude = "text_encoder*"; /* PEFT was asked about the UNet */
     }
+    json_t *fixed = json_object_get(json_object_get(c, "options"), "fixed");
+    if (fixed != NULL) s[json_integer_value(fixed)].flags |= WEFT_SOURCE_FIXED;
     choose(&o, word(c, "kind"), json_object_get(c, "options"));
     must(weft_adapter_merge(in->model, s, n, &o, &merged, report, &golden_err));
     for (size_t i = 0; i < n; i++) weft_adapter_free(s[i].adapter);

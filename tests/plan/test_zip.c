@@ -461,6 +461,78 @@ START_TEST(what_is_no_coefficient_is_refused)
 }
 END_TEST
 
+/* A network of LoRA.rar in miniature: (2, 2 out) in, with one hidden unit that sees the content's first row. */
+static weft_tensors *network_of(int64_t hidden, int64_t columns, const float *in, const float *bias, int64_t outs)
+{
+    static const float out[64] = { 2, -1 }, base[8] = { 0.5f, 0.25f };
+    weft_tensor_out    t[4] = { WEFT_TENSOR_OUT_INIT, WEFT_TENSOR_OUT_INIT, WEFT_TENSOR_OUT_INIT, WEFT_TENSOR_OUT_INIT };
+    weft_tensors      *made;
+
+    t[0].name = "input_1.weight", t[0].data = in, t[0].rank = 2, t[0].shape[0] = hidden, t[0].shape[1] = columns;
+    t[1].name = "input_1.bias", t[1].data = bias, t[1].rank = 1, t[1].shape[0] = hidden;
+    t[2].name = "output.1.weight", t[2].data = out, t[2].rank = 2, t[2].shape[0] = outs, t[2].shape[1] = hidden;
+    t[3].name = "output.1.bias", t[3].data = base, t[3].rank = 1, t[3].shape[0] = outs;
+    OK(weft_tensors_create(t, 4, NULL, 0, NULL, &made, &err));
+    return made;
+}
+
+/* The fixture's first row of D1 is 1 2 0 -1: relu gives m_c = 0.5 + 2 relu(d), m_s = 0.25 - relu(d). */
+START_TEST(a_network_chooses_the_columns)
+{
+    static const float bias[2] = { 0 };
+    float             *in = calloc((size_t)(4 * layer_of(attn)->out), sizeof *in); /* enough for all that follow */
+    const double       row[] = { 1, 2, 0, -1 };
+    weft_adapter      *one = corner(B1, A1, false, "one"), *two = corner(B2, A2, true, "two");
+    weft_plan         *p = new_plan(model);
+    weft_tensors      *net, *got;
+    int64_t            out = layer_of(attn)->out;
+    char               name[600];
+
+    OK(weft_plan_add(p, one, 1, NULL, &err));
+    in[0] = 1;
+    net = network_of(1, 2 * out, in, bias, 2);
+    FAILS(WEFT_E_UNSUPPORTED, "needs exactly two adapters", weft_plan_zip_predict(p, net, &got, &err));
+    ck_assert_ptr_null(got);
+    OK(weft_plan_add(p, two, 1, NULL, &err));
+    OK(weft_plan_zip_predict(p, net, &got, &err));
+    ck_assert_uint_eq(weft_tensors_count(got), 2);
+    for (int which = 0; which < 2; which++) {
+        snprintf(name, sizeof name, "%s.zip.m_%c", layer_of(attn)->name, which == 0 ? 'c' : 's');
+        const wf_tensor *t = wf_tensors_find(got, name);
+        ck_assert_ptr_nonnull(t);
+        ck_assert_uint_eq(t->count, (size_t)layer_of(attn)->in);
+        for (size_t i = 0; i < t->count; i++) {
+            double d = i < 4 && row[i] > 0 ? row[i] : 0;
+            float  v;
+            wf_tensor_read(t, i, 1, &v);
+            ck_assert_double_eq_tol(v, which == 0 ? 0.5 + 2 * d : 0.25 - d, 1e-6);
+        }
+    }
+    weft_tensors_free(got), weft_tensors_free(net);
+    net = network_of(1, 2 * out + 2, in, bias, 2); /* for other layers */
+    FAILS(WEFT_E_MISMATCH, "the adapters share no to_q or to_out.0 of that height", weft_plan_zip_predict(p, net, &got, &err));
+    weft_tensors_free(net);
+    net = network_of(1, 2 * out, in, bias, 3);
+    FAILS(WEFT_E_MISMATCH, "no network for ZipLoRA's coefficients", weft_plan_zip_predict(p, net, &got, &err));
+    weft_tensors_free(net);
+    net = network_of(1, 2 * out - 1, in, bias, 2);
+    FAILS(WEFT_E_MISMATCH, "no network for ZipLoRA's coefficients", weft_plan_zip_predict(p, net, &got, &err));
+    weft_tensors_free(net);
+    in[3] = NAN;
+    net = network_of(1, 2 * out, in, bias, 2);
+    FAILS(WEFT_E_FORMAT, "input_1.weight: value 3 is not finite", weft_plan_zip_predict(p, net, &got, &err));
+    weft_tensors_free(net);
+    in[3] = 0, in[0] = 3e38f;
+    net = network_of(1, 2 * out, in, bias, 2);
+    FAILS(WEFT_E_NOT_FINITE, "the network's coefficient of column 0", weft_plan_zip_predict(p, net, &got, &err));
+    ck_assert_ptr_null(got);
+    weft_tensors_free(net);
+    free(in);
+    weft_plan_free(p);
+    weft_adapter_free(one), weft_adapter_free(two);
+}
+END_TEST
+
 START_TEST(what_does_not_fit_is_refused_when_sealed)
 {
     weft_plan       *p = new_plan(model);
@@ -557,6 +629,7 @@ int main(void)
     tcase_add_test(t, copies_measure_nothing);
     tcase_add_test(t, explained_in_words);
     tcase_add_test(t, what_is_no_coefficient_is_refused);
+    tcase_add_test(t, a_network_chooses_the_columns);
     tcase_add_test(t, what_does_not_fit_is_refused_when_sealed);
     tcase_add_test(t, memory_may_run_out);
     suite_add_tcase(s, t);

@@ -86,19 +86,33 @@ def column(a, b, lam):
 class Zip(Merge):
     """content, style = adapters: D_c diag(m_c) + w_s D_s diag(m_s); coefficients of a file, else our closed form."""
 
-    def __init__(self, adapters, lam=1.0, style=1.0, coefficients=None):
+    def __init__(self, adapters, lam=1.0, style=1.0, coefficients=None, network=None):
         Merge.__init__(self, adapters)
         c, s = (a.unet() for a in adapters)
         self.style, self.m = style, {}
         given = load_file(coefficients) if coefficients else {}
+        network = {k: v.double() for k, v in torch.load(network).items()} if network else None
         for module in sorted(set(c) | set(s)):
             if coefficients:
                 self.m[module] = [given.get("unet.%s.zip.%s" % (module, e)) for e in ("m_c", "m_s")]
+            elif network:
+                if module in c and module in s and module.endswith((".to_q", ".to_out.0")):
+                    self.m[module] = self.ask(network, [lora.delta(e[module]).double() for e in (c, s)])
             elif module in c and module in s:
                 d = [lora.delta(e[module]).flatten(1).pow(2).sum(0) for e in (c, s)]
                 share = [(x / x.sum() if x.sum() > 0 else x).tolist() for x in d]
                 pairs = [column(a, b, lam) for a, b in zip(*share)]
                 self.m[module] = [torch.tensor(v, dtype=torch.float64) for v in zip(*pairs)]
+
+    @staticmethod
+    def ask(network, deltas):
+        """The published program's network: an input for each height of column, then a ReLU and two outputs."""
+        x = torch.cat([d.T for d in deltas], 1)
+        for k in [k for k in network if k.startswith("input_") and k.endswith(".weight") and network[k].shape[1] == x.shape[1]]:
+            hidden = torch.nn.functional.linear(x, network[k], network[k.replace(".weight", ".bias")])
+            y = torch.nn.functional.linear(hidden.relu(), network["output.1.weight"], network["output.1.bias"])
+            return [y[:, 0], y[:, 1]]
+        return [None, None]
 
     def layer_cell(self, n, N, module):
         out = []

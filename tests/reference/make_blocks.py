@@ -1,6 +1,7 @@
 """Goldens of weights by block, B-LoRA and ZipLoRA, on tiny-sd1 and tiny-sdxl.
 
-    python make_blocks.py          writes golden/blocks.json, golden/blocks.safetensors, adapters/zip_coefficients.safetensors
+    python make_blocks.py          writes golden/blocks.json, golden/blocks.safetensors, adapters/zip_coefficients.safetensors,
+                                   adapters/zip_network.pth
 """
 import os
 
@@ -26,7 +27,8 @@ def plan_of(case, entries, order, plain=make_compose.plan_of):
             p = blocks.BLora(ads, plan_of.unet, pattern("content"), pattern("style"), o.get("squared", False))
         else:
             path = os.path.join(DATA, o["coefficients"]) if "coefficients" in o else None
-            p = blocks.Zip(ads, o.get("lambda", 1.0), o.get("style", 1.0), path)
+            network = os.path.join(DATA, o["network"]) if "network" in o else None
+            p = blocks.Zip(ads, o.get("lambda", 1.0), o.get("style", 1.0), path, network)
         if case.get("text") == "none":
             p.te = []
     for a, given in zip(p.adapters if p else [], case["adapters"]):
@@ -48,6 +50,17 @@ def coefficients(path, entries):
             if component == "unet" and i % 4:
                 out["unet.%s.zip.%s" % (m, which)] = torch.rand(A.shape[1] if i % 3 else A[0].numel(), generator=g) * 1.4 - 0.2
     save_file(out, path, {"format": "pt"})
+
+
+def hypernet(path, heights, hidden=12):
+    """A network like LoRA.rar's, random, for some heights of columns; its coefficients are around 0.7."""
+    g, net = torch.Generator().manual_seed(6), {}
+    for i, h in enumerate(heights):
+        net["input_%d.weight" % (i + 1)] = torch.randn(hidden, 2 * h, generator=g) * 3
+        net["input_%d.bias" % (i + 1)] = torch.randn(hidden, generator=g) * 0.2
+    net["output.1.weight"] = torch.randn(2, hidden, generator=g) * 0.3
+    net["output.1.bias"] = torch.tensor([0.8, 0.6])
+    torch.save(net, path)
 
 
 def main():
@@ -75,6 +88,12 @@ def main():
     b.add("zip_sum", "zip", two, {"lambda": 0.0})
     b.add("zip_conv", "zip", [A("sd1_kohya_conv"), A("style")], {"lambda": 0.3}, text="none")
     b.add("zip_file", "zip", [A("sd1_kohya_conv"), A("style")], {"coefficients": rel_path(file), "style": 1.1})
+    network = os.path.join(ADAPTERS, "zip_network.pth")
+    hypernet(network, sorted({m.out_features for n, m in pipe.unet.named_modules() if n.endswith((".to_q", ".to_out.0"))}))
+    b.add("zip_network", "zip", [A("content", 0.9), A("style")], {"network": rel_path(network), "style": 0.8})
+    p = plan_of({"method": "zip", "adapters": two, "options": {"network": rel_path(network)}}, entries, b.order)
+    m = torch.cat([torch.cat(v) for v in p.m.values()])
+    print("coefficients of the network: %.2f to %.2f" % (m.min(), m.max()))
     merged = plan_of({"method": "merge", "adapters": two, "options": {}}, entries, b.order)
     x, _, _ = compose.generate(pipe, merged, b.ddim(), b.noise, b.prompt, b.negative, 6, b.guidance)
     print("zip with lambda 0 is the sum: %.1e" % max_rel(b.t["zip_sum/latents"], x))

@@ -4,7 +4,7 @@
 
 Stored of each case: what the merged adapter adds to some layers, in the weight's own shape, and the UNet's output with it.
 DARE draws at random in torch, so there PEFT's operators are asked with draws of ours, restated here; its sums and elections
-are PEFT's own.
+are PEFT's own. The null-space projection is a concatenation of PEFT's after the factors have given way, with a basis by QR.
 """
 import struct
 
@@ -45,6 +45,9 @@ CASES = [
     ("dare_ties", "dare_ties", EQUAL, {"density": 0.6, "seed": 3, "majority": "total"}, ATTN),
     ("dare_svd_conv", "dare_linear_svd", CONVS, {"rank": 4, "density": 0.5, "seed": 11}, CONV),
     ("dare_ties_svd", "dare_ties_svd", THREE, {"rank": 4, "density": 0.7, "seed": 2 ** 63 + 5, "majority": "frequency"}, ATTN),
+    ("null_space", "null_space", [("content", 0.7), ("style", 0.9)], {}, ATTN),
+    ("null_space_conv", "null_space", CONVS, {"strength": 2.0, "fixed": 0}, CONV),
+    ("null_space_three", "null_space", THREE, {"strength": "hard", "fixed": 1}, ATTN),
 ]
 
 
@@ -125,7 +128,24 @@ def prune_without_ties(tensor, density):
 pruning_of_peft, operators.magnitude_based_pruning = operators.magnitude_based_pruning, prune_without_ties
 
 
+def give_way(model, names, o):
+    """The down factors of all but one lose their part in what that one's span."""
+    mu, fixed = o.get("strength", 0.5), names[o.get("fixed", -1)]
+    c = 1.0 if mu == "hard" else mu / (1 + mu)
+    for n, layer in model.model.named_modules():
+        if not isinstance(layer, LoraLayer) or fixed not in layer.lora_A:
+            continue
+        q = torch.linalg.qr(layer.lora_A[fixed].weight.data.double().flatten(1).T)[0]
+        for name in names:
+            if name != fixed and name in layer.lora_A:
+                a = layer.lora_A[name].weight.data
+                layer.lora_A[name].weight.data = (a.double().flatten(1) - c * a.double().flatten(1) @ q @ q.T).reshape(a.shape).float()
+
+
 def ask(model, kind, names, weights, o):
+    if kind == "null_space":
+        give_way(model, names, o)
+        return model.add_weighted_adapter(names, weights, "merged", combination_type="cat")
     kw = {"svd_rank": o.get("rank")} if "rank" in o else {}
     if "density" in o:
         kw["density"] = o["density"]

@@ -115,6 +115,12 @@ static void choose_method(weft_plan *plan, const char *method, json_t *options)
         o.lambda = real(options, "lambda", 0);
         o.style = real(options, "style", 0);
         if (file != NULL) must(weft_tensors_open(data_path("%s", file), NULL, &o.coefficients, &golden_err));
+        if ((file = word(options, "network", NULL)) != NULL) {
+            weft_tensors *network;
+            must(weft_tensors_open(data_path("%s", file), NULL, &network, &golden_err));
+            must(weft_plan_zip_predict(plan, network, &o.coefficients, &golden_err));
+            weft_tensors_free(network);
+        }
         must(weft_plan_zip(plan, &o, &golden_err));
         weft_tensors_free(o.coefficients);
     }

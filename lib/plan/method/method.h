@@ -11,6 +11,7 @@
 #ifndef WF_METHOD_H
 #define WF_METHOD_H
 
+#include "plan/fields.h"
 #include "plan/plan_internal.h"
 
 /* Every method, X(name). */
@@ -21,6 +22,10 @@ struct wf_method {
     const char *name;
     const char *title; /* as people write it                                                       */
     int32_t     text;  /* WEFT_TEXT_*: who acts on the text encoders unless the plan says otherwise */
+
+    /* Required. The public setter; and the fields of its options, NULL if it has none. */
+    weft_status (*use)(weft_plan *p, const void *options, weft_error *err);
+    const wf_fields *fields;
 
     /* Required. The coefficient of a denoiser layer's cell before the user's weight; asked only
      * where the adapter has factors and is selected. Pure. Vectors that a cell names are those of
@@ -65,6 +70,13 @@ struct wf_method {
 #define WF_METHOD_EXTERN(name) extern const wf_method wf_method_##name;
 WF_METHODS(WF_METHOD_EXTERN)
 #undef WF_METHOD_EXTERN
+
+/* The setter of a method's file, for wf_method.use. */
+#define WF_METHOD_USE(setter, type)                                                    \
+    static weft_status use(weft_plan *p, const void *options, weft_error *err)         \
+    {                                                                                  \
+        return setter(p, (const type *)options, err);                                  \
+    }
 
 /* ---- weights.c, composite.c: methods that average predictions ---------------------------------- */
 
@@ -124,6 +136,10 @@ void wf_blend_pixel(float *out, const float *const *preds, const float *m, int32
 /* ZipLoRA in closed form: the coefficients m and n of a column with these shares of the content's
  * and the style's squares. */
 void wf_zip_columns(double a, double b, double lambda, double *m, double *n);
+/* Which of a plan's two adapters is content and which style. */
+weft_status wf_zip_roles(const weft_plan *p, int32_t *content, int32_t *style, weft_error *err);
+/* What stands behind a layer's name in a file of coefficients: content's, style's. */
+extern const char *const wf_zip_endings[2];
 /* Mean of |m n|, as the published program has the similarity of two vectors. */
 double wf_zip_similarity(const float *m, const float *n, size_t count);
 

@@ -100,7 +100,7 @@ static bool is_shared(const weft_plan *p, const wf_layer *l, const state *f)
     return governs(p, l, f->content) && governs(p, l, f->style);
 }
 
-static weft_status pick_roles(const weft_plan *p, state *f, weft_error *err)
+weft_status wf_zip_roles(const weft_plan *p, int32_t *content, int32_t *style, weft_error *err)
 {
     if (p->adapters != 2)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
@@ -110,28 +110,36 @@ static weft_status pick_roles(const weft_plan *p, state *f, weft_error *err)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "zip: both adapters have the role %s; one is content, the other style",
                        p->entry[0].role == WEFT_ROLE_CONTENT ? "content" : "style");
-    f->content = wf_plan_role(p, 0) == WEFT_ROLE_CONTENT ? 0 : 1;
-    f->style = 1 - f->content;
+    *content = wf_plan_role(p, 0) == WEFT_ROLE_CONTENT ? 0 : 1;
+    *style = 1 - *content;
     return WEFT_OK;
 }
 
 /* ---- lengths of columns ---------------------------------------------------------------------- */
+
+weft_status wf_plan_difference(const weft_plan *p, int32_t adapter, const wf_layer *l, float *D,
+                               weft_error *err)
+{
+    int32_t         count;
+    const wf_slice *slice = wf_plan_slices(p, adapter, l->id, &count);
+
+    memset(D, 0, (size_t)l->out * wf_layer_columns(l) * sizeof *D);
+    for (int32_t i = 0; i < count; i++) {
+        const wf_module *m =
+            wf_adapter_module(p->entry[adapter].bound->adapter, (size_t)slice[i].module);
+        WF_TRY(wf_slice_add(&slice[i], m, l, m->scale, 1, 1, D, &p->alloc, err));
+    }
+    return WEFT_OK;
+}
 
 /* square (K) = squared lengths of the columns of all that an adapter has at a layer. D (out, K) is
  * scratch. */
 static weft_status measure(const weft_plan *p, int32_t adapter, const wf_layer *l, float *D,
                            double *square, weft_error *err)
 {
-    size_t          K = wf_layer_columns(l);
-    int32_t         count;
-    const wf_slice *slice = wf_plan_slices(p, adapter, l->id, &count);
+    size_t K = wf_layer_columns(l);
 
-    memset(D, 0, (size_t)l->out * K * sizeof *D);
-    for (int32_t i = 0; i < count; i++) {
-        const wf_module *m =
-            wf_adapter_module(p->entry[adapter].bound->adapter, (size_t)slice[i].module);
-        WF_TRY(wf_slice_add(&slice[i], m, l, m->scale, 1, 1, D, &p->alloc, err));
-    }
+    WF_TRY(wf_plan_difference(p, adapter, l, D, err));
     memset(square, 0, K * sizeof *square);
     for (size_t o = 0; o < (size_t)l->out; o++)
         for (size_t k = 0; k < K; k++) square[k] += (double)D[o * K + k] * D[o * K + k];
@@ -245,13 +253,13 @@ static void choose_columns(state *f, const double *square, size_t K, double lamb
 
 /* ---- coefficients of a file ------------------------------------------------------------------ */
 
-static const char *const endings[] = { ".zip.m_c", ".zip.m_s" };
+const char *const wf_zip_endings[2] = { ".zip.m_c", ".zip.m_s" };
 
 static const wf_tensor *find_coefficients(const weft_tensors *t, const wf_layer *l, int which)
 {
     char name[NAME_MAX];
-    return wf_format(name, sizeof name, "%s%s", l->name, endings[which]) ? wf_tensors_find(t, name)
-                                                                        : NULL;
+    if (!wf_format(name, sizeof name, "%s%s", l->name, wf_zip_endings[which])) return NULL;
+    return wf_tensors_find(t, name);
 }
 
 /* to (K), ordered (ky, kx, in): the file's order is (in, ky, kx), or one number for each input. */
@@ -270,9 +278,10 @@ static weft_status check_tensor(const weft_tensors *t, const wf_tensor *x, const
 {
     const char *file = wf_tensors_what(t);
     char        stem[NAME_MAX];
-    size_t      n = strlen(x->name), e = strlen(endings[0]);
-    bool        named = n > e && n - e < sizeof stem && (strcmp(x->name + n - e, endings[0]) == 0 ||
-                                                  strcmp(x->name + n - e, endings[1]) == 0);
+    size_t      n = strlen(x->name), e = strlen(wf_zip_endings[0]);
+    bool        named = n > e && n - e < sizeof stem &&
+                 (strcmp(x->name + n - e, wf_zip_endings[0]) == 0 ||
+                  strcmp(x->name + n - e, wf_zip_endings[1]) == 0);
     int64_t     id = -1;
 
     if (named) {
@@ -283,7 +292,7 @@ static weft_status check_tensor(const weft_tensors *t, const wf_tensor *x, const
     if (id < 0)
         return wf_fail(err, WEFT_E_MISMATCH,
                        "%s: %.120s: wanted a layer of the UNet with %s or %s behind it", file,
-                       x->name, endings[0], endings[1]);
+                       x->name, wf_zip_endings[0], wf_zip_endings[1]);
     size_t in = (size_t)layers[id].in, K = wf_layer_columns(&layers[id]);
     if (x->rank != 1 || (x->count != in && x->count != K))
         return wf_fail(err, WEFT_E_MISMATCH, "%s: %.120s has %zu values, the layer has %zu columns",
@@ -409,7 +418,7 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
 {
     state f = { 0 };
 
-    WF_TRY(pick_roles(p, &f, err));
+    WF_TRY(wf_zip_roles(p, &f.content, &f.style, err));
     WF_TRY(make_state(&s->state, p, s, f, err));
     state *to = s->state->data;
     place_vectors(to, p, s);
@@ -539,7 +548,7 @@ static weft_status add_vector(weft_tensors *t, const wf_layer *l, int which, con
 
     if (to == NULL) return WEFT_E_NOMEM;
     as_stored(l, v, to);
-    wf_format(name, sizeof name, "%s%s", l->name, endings[which]);
+    wf_format(name, sizeof name, "%s%s", l->name, wf_zip_endings[which]);
     return wf_tensors_add(t, name, WF_F32, 1, shape, to, err);
 }
 
@@ -599,10 +608,21 @@ weft_status weft_plan_zip_save(const weft_plan *plan, const char *path, weft_err
     return st;
 }
 
+static const wf_field field_list[] = {
+    { WF_VALUE("coefficients", FILE, weft_zip_options, coefficients) },
+    { WF_VALUE("lambda", DOUBLE, weft_zip_options, lambda), .bit = WEFT_ZIP_LAMBDA,
+      .otherwise = 1 },
+    { WF_VALUE("style", DOUBLE, weft_zip_options, style), .bit = WEFT_ZIP_STYLE, .otherwise = 1 },
+};
+static const wf_fields fields = WF_FIELDS(field_list, weft_zip_options);
+WF_METHOD_USE(weft_plan_zip, weft_zip_options)
+
 const wf_method wf_method_zip = {
     .name = "zip",
     .title = "ZipLoRA",
     .text = WEFT_TEXT_ALL,
+    .use = use,
+    .fields = &fields,
     .begin = begin,
     .choose = choose,
     .part = part,

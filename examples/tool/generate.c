@@ -397,6 +397,9 @@ static void encode_images(weft_run *run, const weft_plan *plan, const settings *
     weft_image_encoder *encoder;
 
     if (s->image_count == 0) return;
+    for (size_t i = 0; i < s->image_count; i++) /* of a plan that was loaded; else it was looked at before */
+        if (s->images[i].count == 0) fail("image prompt %zu of the plan, %s: no note says which picture", i, s->images[i].file);
+    if (s->image_encoder == NULL) fail("the plan has image prompts: they need CLIP's image encoder, --image-encoder DIR");
     how.flags = how_to_open(s, s->image_encoder);
     how.log = warn_line;
     must(weft_image_encoder_open(s->image_encoder, &how, &encoder, &err));

@@ -1090,7 +1090,8 @@ static void refuse_idle_options(const settings *s)
         misuse("--epsilon and --v-prediction: a model predicts one or the other");
     if (was_given("--measure") && !was_given("--cached") && s->plan_file == NULL) misuse("--measure is of --cached");
     refuse_idle_pictures(s);
-    if (s->image_encoder && s->image_count == 0) misuse("--image-encoder is of --ip-adapter, and there is none");
+    if (s->image_encoder && s->image_count == 0 && s->plan_file == NULL)
+        misuse("--image-encoder is of --ip-adapter, and there is none");
     if ((s->flags & ISOLATE) && s->region_count < 2) misuse("--isolate needs two regions, and there are %zu", s->region_count);
     uint32_t traits = weft_sampler_traits(s->sampling.kind);
     int scheduled = s->sampling.sigma_schedule != WEFT_SCHEDULE_DEFAULT;
@@ -1154,7 +1155,7 @@ static int is_kept(const row *o)
         "--prompt", "--negative", "--prompt-from", "--negative-from", "--seed", "--size", "--batch", "--weighting",
         "--clip-skip", "--image", "--strength", "--mask", "--reference", "--reference-by", "--steps", "--sampler",
         "--karras", "--schedule", "--sigma-min", "--sigma-max", "--sigmas", "--order", "--eta", "--spacing",
-        "--guidance", "--guidance-rescale", "--tile", "--latents", "--conditioning",
+        "--guidance", "--guidance-rescale", "--tile", "--latents", "--conditioning", "--image-encoder",
     };
     if (!(o->used_by & GENERATE) || o->kind == HEADING) return 0;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -1168,9 +1169,9 @@ static int is_of_plan(const row *o)
     static const char *const names[] = {
         "--adapter", "--concept", "--region", "--isolate", "--phase", "--text-plan", "--path", "--mixed", "--balance",
         "--balance-to", "--balance-by", "--align", "--shared-score-scale", "--shared-score-shift", "--only-self-level",
-        "--adain-values", "--full-attention-share", "--align-without",
+        "--adain-values", "--full-attention-share", "--align-without", "--ip-adapter",
     };
-    if (o->about == OF_ADAPTER || o->about == OF_CONCEPT || o->about == OF_PHASE) return 1;
+    if (o->about == OF_ADAPTER || o->about == OF_CONCEPT || o->about == OF_PHASE || o->about == OF_IMAGE) return 1;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(names[i], o->name) == 0) return 1;
     return 0;
@@ -1244,7 +1245,7 @@ void read_notes(settings *s, const weft_plan *plan)
     for (size_t i = 0; (note = weft_plan_note_name(plan, i)) != NULL; i++) {
         const row *o = option_of_note(note);
         const char *value = weft_plan_note(plan, note);
-        if (strncmp(note, "region-", 7) == 0) continue;
+        if (strncmp(note, "region-", 7) == 0 || strncmp(note, "picture-", 8) == 0) continue;
         if (strcmp(note, "text-plan") == 0 && strcmp(value, "each") == 0) {
             s->plan.text = TEXT_EACH;
             continue;

@@ -30,6 +30,14 @@ static const char *region_note(int32_t index)
     return name;
 }
 
+/* So is picture `k` of image prompt `index`. */
+static const char *picture_note(size_t index, size_t k)
+{
+    static char name[64];
+    snprintf(name, sizeof name, "picture-%zu-%zu", index, k);
+    return name;
+}
+
 static char *copy_of(const char *text)
 {
     return strcpy(zeroed(strlen(text) + 1, 1), text);
@@ -84,6 +92,20 @@ static void show_plan(const weft_plan *plan, settings *s)
         use->use = weft_plan_region_adapter(plan, r);
         use->planned = 1;
     }
+    free(s->images);
+    s->images = zeroed((size_t)weft_plan_image_prompts(plan) + 1, sizeof *s->images);
+    for (int32_t i = 0; i < weft_plan_image_prompts(plan); i++) {
+        weft_image_prompt_info one = WEFT_IMAGE_PROMPT_INFO_INIT;
+        image_use             *use = &s->images[s->image_count++];
+        must(weft_plan_image_prompt(plan, i, &one, &err));
+        use->file = copy_of(one.name);
+        use->weight = one.weight;
+        use->blocks = *one.blocks ? one.blocks : NULL;
+        use->pictures = zeroed((size_t)one.images, sizeof *use->pictures);
+        while (use->count < (size_t)one.images &&
+               (use->pictures[use->count] = weft_plan_note(plan, picture_note((size_t)i, use->count))) != NULL)
+            use->count++;
+    }
     s->phase_count = 0;
     for (int32_t i = 0; i < info.phases && i < PHASES_MAX; i++) {
         weft_phase_info one = WEFT_PHASE_INFO_INIT;
@@ -102,12 +124,21 @@ void note_settings(weft_plan *plan, const settings *s)
 
     if (s->save_plan == NULL) return;
     write_notes(s, plan);
-    for (int32_t r = 0; r < weft_plan_region_count(plan); r++) { /* those of a plan that was loaded: behind the options */
+    for (int32_t i = 0; i < weft_plan_image_prompts(plan); i++) /* those of a plan that was loaded: behind the options */
+        for (size_t k = 0; weft_plan_note(plan, picture_note((size_t)i, k)) != NULL; k++) {
+            char *picture = copy_of(weft_plan_note(plan, picture_note((size_t)i, k)));
+            must(weft_plan_set_note(plan, picture_note((size_t)i, k), picture, &err));
+            free(picture);
+        }
+    for (int32_t r = 0; r < weft_plan_region_count(plan); r++) { /* and those of regions */
         const char *kept = weft_plan_note(plan, region_note(r));
         char *prompt = kept ? copy_of(kept) : NULL;
         if (prompt) must(weft_plan_set_note(plan, region_note(r), prompt, &err));
         free(prompt);
     }
+    for (size_t i = 0; i < s->image_count; i++)
+        for (size_t k = 0; k < s->images[i].count; k++)
+            must(weft_plan_set_note(plan, picture_note(i, k), s->images[i].pictures[k], &err));
     for (size_t i = 0; i < s->region_count; i++) {
         if (!is_region_of_plan(s, &s->regions[i])) continue;
         if (s->regions[i].prompt)

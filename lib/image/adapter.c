@@ -144,7 +144,8 @@ weft_status weft_image_adapter_open(const char *path, const weft_image_options *
 
     weft_allocator alloc = wf_allocator(o.allocator);
     WF_TRY(wf_tensors_open(path, (o.flags & WEFT_OPEN_COPY) != 0, &alloc, &file, err));
-    weft_status st = wf_image_adapter_make(out, file, path, &alloc, err);
+    weft_status st = wf_tensors_set_origin(file, path, err);
+    if (st == WEFT_OK) st = wf_image_adapter_make(out, file, path, &alloc, err);
     weft_tensors_free(file); /* the adapter keeps it */
     return st;
 }
@@ -163,6 +164,12 @@ void weft_image_adapter_free(weft_image_adapter *a)
 }
 
 const char          *wf_image_adapter_name(const weft_image_adapter *a) { return a->name; }
+
+const wf_origin *wf_image_adapter_origin(const weft_image_adapter *a)
+{
+    return wf_tensors_origin(a->parts.file);
+}
+
 const wf_image_proj *wf_image_adapter_proj(const weft_image_adapter *a) { return a->proj; }
 
 const wf_image_pair *wf_image_adapter_pairs(const weft_image_adapter *a, int32_t *count)

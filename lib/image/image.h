@@ -18,6 +18,7 @@ const wf_picture_norm *wf_image_encoder_norm(const weft_image_encoder *e);
 
 void                 wf_image_adapter_ref(weft_image_adapter *a);
 const char          *wf_image_adapter_name(const weft_image_adapter *a);
+const wf_origin     *wf_image_adapter_origin(const weft_image_adapter *a);
 const wf_image_proj *wf_image_adapter_proj(const weft_image_adapter *a);
 /* In the order of the file: cross-attentions on the way down, on the way up, in the middle. */
 const wf_image_pair *wf_image_adapter_pairs(const weft_image_adapter *a, int32_t *count);

@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "plan/fields.h"
+#include "weft/image_prompt.h"
 
 enum { FLAGS_AT = sizeof(uint32_t) }; /* in every options struct: behind struct_size */
 
@@ -338,6 +339,12 @@ static const wf_field region_fields[] = {
     { WF_FLAG("isolated", WEFT_REGION_ISOLATED) },
 };
 const wf_fields wf_region_fields = WF_FIELDS(region_fields, weft_region);
+
+static const wf_field image_fields[] = {
+    { WF_VALUE("images", INT32, weft_image_prompt_options, images), .otherwise = 1 },
+    { WF_VALUE("blocks", TEXT, weft_image_prompt_options, blocks) },
+};
+const wf_fields wf_image_fields = WF_FIELDS(image_fields, weft_image_prompt_options);
 
 static const wf_field balance_fields[] = {
     { WF_VALUE("by", WORD, weft_balance_options, gamma), .words = wf_gamma_words,

@@ -107,6 +107,7 @@ extern const wf_fields wf_phase_fields;   /* weft_phase_options          */
 extern const wf_fields wf_curve_fields;   /* weft_curve_point            */
 extern const wf_fields wf_mask_fields;    /* weft_mask, but its values   */
 extern const wf_fields wf_region_fields;  /* weft_region, but its mask   */
+extern const wf_fields wf_image_fields;   /* weft_image_prompt_options, but its mask     */
 extern const wf_fields wf_balance_fields; /* weft_balance_options        */
 extern const wf_fields wf_align_fields;   /* weft_align_options (align.c) */
 

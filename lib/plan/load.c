@@ -260,21 +260,33 @@ static weft_status check_adapter(loader *l, json_t *object, const wf_place *plac
     return check_hash(l, object, place, "config_sha256", &from->config, err);
 }
 
-/* Its weight and how it is added. */
-static weft_status add_adapter(loader *l, json_t *object, const wf_place *place, weft_adapter *a,
+/* An object's "weight", 1 where it has none. */
+static weft_status take_weight(loader *l, json_t *object, const wf_place *place, float *out,
                                weft_error *err)
 {
     static const wf_field weight_field[] = {
         { .name = "weight", .kind = WF_FIELD_FLOAT, .at = offsetof(weft_text_weights, text_1) },
     };
     static const wf_fields weight_fields = WF_FIELDS(weight_field, weft_text_weights);
-    weft_add_options  o = WEFT_ADD_OPTIONS_INIT;
-    weft_text_weights weight = WEFT_TEXT_WEIGHTS_INIT, text = WEFT_TEXT_WEIGHTS_INIT;
-    json_t           *texts = json_object_get(object, "text_weights");
-    wf_place          at;
+    weft_text_weights weight = WEFT_TEXT_WEIGHTS_INIT;
 
     weight.text_1 = 1;
     WF_TRY(wf_fields_read(&l->r, object, place, &weight_fields, &weight, err));
+    *out = weight.text_1;
+    return WEFT_OK;
+}
+
+/* Its weight and how it is added. */
+static weft_status add_adapter(loader *l, json_t *object, const wf_place *place, weft_adapter *a,
+                               weft_error *err)
+{
+    weft_add_options  o = WEFT_ADD_OPTIONS_INIT;
+    weft_text_weights text = WEFT_TEXT_WEIGHTS_INIT;
+    json_t           *texts = json_object_get(object, "text_weights");
+    float             weight;
+    wf_place          at;
+
+    WF_TRY(take_weight(l, object, place, &weight, err));
     WF_TRY(wf_fields_read(&l->r, object, place, &wf_add_fields, &o, err));
     if (texts != NULL) {
         wf_place_in(&at, place, "text_weights");
@@ -284,11 +296,15 @@ static weft_status add_adapter(loader *l, json_t *object, const wf_place *place,
         json_object_del(object, "text_weights");
         o.text_weights = &text;
     }
-    return at_place(l, place, weft_plan_add(l->plan, a, weight.text_1, &o, err), err);
+    return at_place(l, place, weft_plan_add(l->plan, a, weight, &o, err), err);
 }
 
-static weft_status read_points(loader *l, json_t *list, const wf_place *place, int32_t adapter,
-                               bool share, weft_error *err)
+/* weft_plan_set_curve(), or the like of it for something else than an adapter. */
+typedef weft_status (*curve_user)(weft_plan *plan, int32_t index, uint32_t flags,
+                                  const weft_curve_point *points, size_t count, weft_error *err);
+
+static weft_status read_points(loader *l, json_t *list, const wf_place *place, curve_user use,
+                               int32_t index, bool share, weft_error *err)
 {
     size_t            count = json_array_size(list);
     weft_curve_point *points = wf_bag_take(&l->bag, count, sizeof *points);
@@ -309,12 +325,11 @@ static weft_status read_points(loader *l, json_t *list, const wf_place *place, i
         WF_TRY(wf_none_left(&l->r, point, &at, err));
     }
     return at_place(l, place,
-                    weft_plan_set_curve(l->plan, adapter, share ? WEFT_CURVE_AT_SHARE : 0, points,
-                                        count, err), err);
+                    use(l->plan, index, share ? WEFT_CURVE_AT_SHARE : 0, points, count, err), err);
 }
 
-static weft_status read_curve(loader *l, json_t *object, const wf_place *of, int32_t adapter,
-                              weft_error *err)
+static weft_status read_curve(loader *l, json_t *object, const wf_place *of, curve_user use,
+                              int32_t index, weft_error *err)
 {
     json_t     *curve = json_object_get(object, "curve");
     const char *by;
@@ -329,7 +344,7 @@ static weft_status read_curve(loader *l, json_t *object, const wf_place *of, int
         return wf_fail(err, WEFT_E_FORMAT, "%s: %s is \"%.64s\", expected \"call\" or \"share\"",
                        l->r.what, at.text, by);
     wf_place_in(&at, &place, "points");
-    WF_TRY(read_points(l, json_object_get(curve, "points"), &at, adapter,
+    WF_TRY(read_points(l, json_object_get(curve, "points"), &at, use, index,
                        by != NULL && strcmp(by, "share") == 0, err));
     json_object_del(curve, "points");
     WF_TRY(wf_none_left(&l->r, curve, &place, err));
@@ -387,7 +402,7 @@ static weft_status read_adapter(loader *l, json_t *object, const wf_place *place
     if (st == WEFT_OK) st = add_adapter(l, object, place, a, err);
     weft_adapter_free(a);
     if (st != WEFT_OK) return st;
-    WF_TRY(read_curve(l, object, place, index, err));
+    WF_TRY(read_curve(l, object, place, weft_plan_set_curve, index, err));
     WF_TRY(read_mask(l, object, place, mask_adapter, &index, &masked, err));
     wf_place_in(&at, place, "blocks");
     if (blocks != NULL)
@@ -406,6 +421,73 @@ static weft_status read_adapters(loader *l, json_t *root, weft_error *err)
         WF_TRY(read_adapter(l, json_array_get(list, i), &at, (int32_t)i, err));
     }
     json_object_del(root, "adapters");
+    return WEFT_OK;
+}
+
+/* ---- image prompts --------------------------------------------------------------------------- */
+
+typedef struct adding_image {
+    weft_image_adapter       *adapter;
+    float                     weight;
+    weft_image_prompt_options o;
+} adding_image;
+
+static weft_status mask_image(loader *l, const weft_mask *m, void *to, weft_error *err)
+{
+    adding_image *x = to;
+
+    x->o.mask = m;
+    return weft_plan_add_image_prompt(l->plan, x->adapter, x->weight, &x->o, err);
+}
+
+static weft_status add_image(loader *l, json_t *object, const wf_place *place,
+                             weft_image_adapter *a, weft_error *err)
+{
+    adding_image x = { .adapter = a, .o = WEFT_IMAGE_PROMPT_OPTIONS_INIT };
+    bool         masked;
+
+    WF_TRY(check_hash(l, object, place, "sha256", wf_image_adapter_origin(a), err));
+    WF_TRY(take_weight(l, object, place, &x.weight, err));
+    WF_TRY(wf_fields_read(&l->r, object, place, &wf_image_fields, &x.o, err));
+    WF_TRY(read_mask(l, object, place, mask_image, &x, &masked, err));
+    return masked ? WEFT_OK : at_place(l, place, mask_image(l, NULL, &x, err), err);
+}
+
+static weft_status read_image(loader *l, json_t *object, const wf_place *place, int32_t index,
+                              weft_error *err)
+{
+    weft_image_options  o = WEFT_IMAGE_OPTIONS_INIT;
+    weft_image_adapter *a;
+    const char         *path;
+    weft_status         st;
+
+    WF_TRY(want_object(l, object, place, err));
+    WF_TRY(take_path(l, object, place, "file", &path, err));
+    if (path == NULL)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %s has no \"file\"", l->r.what, place->text);
+    o.flags = l->o.flags & WEFT_OPEN_COPY;
+    o.allocator = &l->alloc;
+    o.log = l->o.log;
+    o.log_user = l->o.log_user;
+    WF_TRY(at_place(l, place, weft_image_adapter_open(path, &o, &a, err), err));
+    st = add_image(l, object, place, a, err);
+    weft_image_adapter_free(a);
+    if (st != WEFT_OK) return st;
+    WF_TRY(read_curve(l, object, place, weft_plan_set_image_curve, index, err));
+    return wf_none_left(&l->r, object, place, err);
+}
+
+static weft_status read_images(loader *l, json_t *root, weft_error *err)
+{
+    json_t  *list;
+    wf_place at, all = { "image_prompts" };
+
+    WF_TRY(get_list(l, root, "image_prompts", WF_IMAGES_MAX, &list, err));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        wf_place_at(&at, &all, i);
+        WF_TRY(read_image(l, json_array_get(list, i), &at, (int32_t)i, err));
+    }
+    json_object_del(root, "image_prompts");
     return WEFT_OK;
 }
 
@@ -637,6 +719,7 @@ static weft_status read_root(loader *l, json_t *root, weft_error *err)
     WF_TRY(read_concepts(l, root, err));
     WF_TRY(read_adapters(l, root, err));
     WF_TRY(read_regions(l, root, err));
+    WF_TRY(read_images(l, root, err));
     WF_TRY(read_balance(l, root, err));
     WF_TRY(read_align(l, root, err));
     WF_TRY(read_phases(l, root, err));

@@ -226,6 +226,34 @@ static weft_status write_regions(writer *w, weft_error *err)
     return WEFT_OK;
 }
 
+static weft_status write_image(writer *w, wf_node *node, const wf_image_prompt *x, weft_error *err)
+{
+    const wf_origin          *file = wf_image_adapter_origin(x->adapter);
+    weft_image_prompt_options o = WEFT_IMAGE_PROMPT_OPTIONS_INIT;
+
+    if (file->path == NULL)
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "IP-Adapter %s: its file cannot be named",
+                       wf_image_adapter_name(x->adapter));
+    write_path(w, node, "file", file);
+    WF_TRY(write_hash(w, node, "sha256", file, err));
+    wf_node_float(&w->d, node, "weight", x->weight);
+    o.images = x->images;
+    o.blocks = x->blocks != NULL ? wf_blocks_text(x->blocks) : NULL;
+    WF_TRY(write_fields(w, node, &wf_image_fields, &o, err));
+    if (x->curve != NULL) WF_TRY(write_curve(w, node, x->curve, err));
+    return x->mask != NULL ? write_mask(w, node, x->mask->data, err) : WEFT_OK;
+}
+
+static weft_status write_images(writer *w, weft_error *err)
+{
+    const weft_plan *p = w->p;
+    wf_node         *list = p->images > 0 ? wf_node_list(&w->d, w->d.root, "image_prompts") : NULL;
+
+    for (int32_t i = 0; i < p->images; i++)
+        WF_TRY(write_image(w, wf_node_object(&w->d, list, NULL), &p->image[i], err));
+    return WEFT_OK;
+}
+
 static weft_status write_phases(writer *w, weft_error *err)
 {
     wf_node *list = wf_node_list(&w->d, w->d.root, "phases");
@@ -290,6 +318,7 @@ static weft_status write_plan(writer *w, weft_error *err)
     WF_TRY(write_concepts(w, err));
     WF_TRY(write_adapters(w, err));
     WF_TRY(write_regions(w, err));
+    WF_TRY(write_images(w, err));
     if (p->balance != NULL)
         WF_TRY(write_fields(w, wf_node_object(&w->d, w->d.root, "balance"), &wf_balance_fields,
                             p->balance->data, err));

@@ -83,6 +83,16 @@ that "several, and all their options" "$weft" generate tests/data/models/tiny-sd
     --image-prompt-blocks 'NONE,up_blocks.0.attentions.1*=1' --image-prompt-mask "$tmp/base.png" \
     --ip-adapter $ip/base_sdxl.safetensors:0.4 --image-prompt "$tmp/other.png" --image-encoder $ip/encoder -o "$tmp/two.png"
 that "in the parameters" hold "$tmp/two.png" "Image prompts: \"$ip/plus_sdxl.safetensors:1 of $tmp/base.png and $tmp/size.png at NONE"
+that "saved as a plan" tiny --ip-adapter $ip/base_sd1.safetensors:0.7 --image-prompt "$tmp/base.png" --image-encoder $ip/encoder \
+    -o "$tmp/again.png" --save-plan "$tmp/seen.json"
+that "and drawn from it" "$weft" generate tests/data/models/tiny-sd1 -q --no-parameters --plan "$tmp/seen.json" -o "$tmp/again.png" \
+    --save-plan "$tmp/seen2.json"
+that "the same" cmp "$tmp/seen.png" "$tmp/again.png"
+that "and the same plan" cmp "$tmp/seen.json" "$tmp/seen2.json"
+refuses 2 'the plan of --plan says that already' "$weft" generate tests/data/models/tiny-sd1 --plan "$tmp/seen.json" \
+    --ip-adapter $ip/base_sd1.safetensors
+sed 's/picture-0-0/picture-0-9/' "$tmp/seen.json" >"$tmp/unseen.json"
+refuses 1 'no note says which picture' "$weft" generate tests/data/models/tiny-sd1 --plan "$tmp/unseen.json" -o "$tmp/again.png"
 prints 'plus_sdxl .plus. +weight 0.5, 1 picture, 6 rows, at 2 of 17 cross-attentions' "$weft" explain tests/data/models/tiny-sdxl \
     --ip-adapter $ip/plus_sdxl.safetensors:0.5 --image-prompt-blocks 'NONE,up_blocks.0.attentions.1*=1'
 prints 'IP-Adapter, plus: give it with --ip-adapter' "$weft" inspect $ip/plus_sdxl.safetensors

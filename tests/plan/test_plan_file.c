@@ -1092,7 +1092,8 @@ START_TEST(nothing_of_a_plan_is_forgotten)
     ck_assert_uint_eq(sizeof(wf_entry), 64);
     ck_assert_uint_eq(sizeof(wf_region), 16);
     ck_assert_uint_eq(sizeof(wf_phase), 40);
-    ck_assert_uint_eq(sizeof(weft_plan), 416);
+    ck_assert_uint_eq(sizeof(wf_image_prompt), 48);
+    ck_assert_uint_eq(sizeof(weft_plan), 432);
 }
 END_TEST
 

@@ -759,6 +759,91 @@ START_TEST(nothing_is_left_without_memory)
 }
 END_TEST
 
+/* ---- plans in files ---- */
+
+static char *json_of(const weft_plan *plan)
+{
+    size_t needed;
+    must(weft_plan_to_json(plan, NULL, NULL, 0, &needed, &golden_err));
+    char *text = calloc(needed + 1, 1);
+    must(weft_plan_to_json(plan, NULL, text, needed, NULL, &golden_err));
+    return text;
+}
+
+/* With weights, blocks, curve, mask and room for pictures: the same bits, the same hash, the same text. */
+START_TEST(plans_come_back_from_files)
+{
+    set s = open_set(0);
+    json_t *c = named_case(&s, "regions"), *two = named_case(&s, "two");
+    const weft_curve_point ramp[] = { { sizeof(weft_curve_point), 0, WEFT_CURVE_COSINE, 0, 0, 0.25 },
+                                      { sizeof(weft_curve_point), 0, WEFT_CURVE_HOLD, 0, 0.75, 2 } };
+    weft_plan *plan[2] = { build(&s, c), build(&s, two) }, *back;
+    char hash[2][65];
+    must(weft_plan_set_image_curve(plan[0], 0, WEFT_CURVE_AT_SHARE, ramp, 2, &golden_err));
+    for (int i = 0; i < 2; i++) {
+        char *text = json_of(plan[i]), *again;
+        must(weft_plan_from_json(s.model, text, strlen(text), NULL, &back, &golden_err));
+        ck_assert_int_eq(weft_plan_image_prompts(back), i + 1);
+        again = json_of(back);
+        ck_assert_str_eq(text, again);
+        must(weft_plan_hash(plan[i], hash[0], sizeof hash[0], &golden_err));
+        must(weft_plan_hash(back, hash[1], sizeof hash[1], &golden_err));
+        ck_assert_str_eq(hash[0], hash[1]);
+        must(weft_plan_set_image_weight(back, i, 0.5f, &golden_err));
+        must(weft_plan_hash(back, hash[1], sizeof hash[1], &golden_err));
+        ck_assert_str_ne(hash[0], hash[1]);
+        weft_plan_free(back);
+        must(weft_plan_from_json(s.model, text, strlen(text), NULL, &back, &golden_err));
+        ck_assert(same(&s, predict(&s, i == 0 ? c : two, plan[i], 4, 1), predict(&s, i == 0 ? c : two, back, 4, 1)));
+        free(text), free(again);
+    }
+    close_set(&s);
+}
+END_TEST
+
+/* `text` with a piece of it in another form. */
+static weft_status changed(const set *s, const char *text, const char *from, const char *to)
+{
+    weft_plan *plan = NULL;
+    const char *cut = strstr(text, from);
+    ck_assert_msg(cut != NULL, "no %s in %s", from, text);
+    char *other = calloc(strlen(text) + strlen(to) + 1, 1);
+    memcpy(other, text, (size_t)(cut - text));
+    strcat(other, to);
+    strcat(other, cut + strlen(from));
+    weft_status st = weft_plan_from_json(s->model, other, strlen(other), NULL, &plan, &golden_err);
+    ck_assert_int_eq(plan != NULL, st == WEFT_OK);
+    weft_plan_free(plan);
+    free(other);
+    return st;
+}
+
+START_TEST(wrong_plans_in_files_are_refused)
+{
+    static const struct { const char *from, *to; weft_status st; const char *says; } bad[] = {
+        { "base_sd1.safetensors", "plus_sd1.safetensors", WEFT_E_MISMATCH, "image_prompts[0]: " },
+        { "base_sd1.safetensors", "nothing.safetensors", WEFT_E_IO, "image_prompts[0]" },
+        { "\"file\"", "\"fill\"", WEFT_E_FORMAT, "image_prompts[0] has no \"file\"" },
+        { "\"sha256\"", "\"sha\"", WEFT_E_FORMAT, "sha" },
+        { "\"weight\": 0.75", "\"weight\": \"x\"", WEFT_E_FORMAT, "image_prompts[0].weight" },
+        { "\"MID=1\"", "\"MIDDLE=1\"", WEFT_E_MISMATCH, "MIDDLE" },
+        { "\"MID=1\"", "\"MID=1\", \"images\": 65", WEFT_E_ARG, "images is 65" },
+        { "\"MID=1\"", "\"MID=1\", \"role\": \"style\"", WEFT_E_FORMAT, "role" },
+    };
+    set s = open_set(0);
+    json_t *c = json_pack("{s:[{s:s,s:[s],s:f,s:s}]}", "prompts", "kind", "base", "pictures", "tall", "scale", 0.75, "blocks",
+                          "MID=1");
+    weft_plan *plan = build(&s, c);
+    char *text = json_of(plan);
+    must(changed(&s, text, "0.75", "0.5"));
+    for (size_t i = 0; i < WF_LEN(bad); i++) refused(bad[i].st, bad[i].says, changed(&s, text, bad[i].from, bad[i].to));
+    weft_plan_free(plan);
+    free(text);
+    json_decref(c);
+    close_set(&s);
+}
+END_TEST
+
 /* ---- plans ---- */
 
 START_TEST(plans_say_what_they_have)
@@ -1011,6 +1096,8 @@ int main(void)
     tcase_add_test(equal, cached_composite_takes_images);
     tcase_add_test(equal, bytes_are_told);
     tcase_add_test(refusals, nothing_is_left_without_memory);
+    tcase_add_test(equal, plans_come_back_from_files);
+    tcase_add_test(refusals, wrong_plans_in_files_are_refused);
     tcase_add_test(refusals, plans_say_what_they_have);
     tcase_add_test(refusals, plans_refuse);
     tcase_add_test(refusals, steps_refuse);

@@ -131,6 +131,7 @@ void wf_attend(wf_exec *e, float *o, const wf_attention *a)
     wf_need_scratch(e, QUERIES * KEYS * sizeof(float));
     if (e->dry) {
         e->flops += 4.0 * a->n * a->heads * (double)a->d * a->lq * (double)j.lk;
+        e->moved_bytes += 8.0 * a->n * (double)j.width * ((double)a->lq + (double)j.lk);
         return;
     }
     size_t tasks = (size_t)a->n * (size_t)a->heads * j.tiles;

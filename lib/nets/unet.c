@@ -442,8 +442,8 @@ static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, 
     const size_t *lines = e->lines;
 
     if (kept && e->kept->valid) {
-        wf_layer_skip(e);
-        wf_layer_skip(e);
+        wf_layer_kept(e, a->k, from);
+        wf_layer_kept(e, a->v, from);
     } else {
         if (cells != NULL) e->cells = cells, e->lines = NULL;
         wf_layer_apply(e, a->k, k, source, from, false);

@@ -177,6 +177,20 @@ static void add_paths(const weft_plan *p, const wf_sheet *s, wf_text *out)
     }
 }
 
+/* Why the layers of a sheet take their ways, a line for each reason. */
+static void add_reasons(const wf_sheet *s, wf_text *out)
+{
+    for (int32_t reason = WEFT_REASON_ASKED; reason <= WEFT_REASON_DEPENDS; reason++) {
+        size_t count[2] = { 0, 0 };
+        for (size_t i = 0; i < s->patched_count; i++)
+            count[s->patched[i].patch->merged] += s->patched[i].reason == reason;
+        for (int way = 0; way < 2; way++)
+            if (count[way] > 0)
+                wf_text_add(out, "  %zu %s: %s\n", count[way], way ? "merged" : "side",
+                            wf_reason_words(reason));
+    }
+}
+
 static void add_all_paths(const weft_plan *p, wf_text *out)
 {
     size_t any = p->table.text.patched_count;
@@ -188,8 +202,10 @@ static void add_all_paths(const weft_plan *p, wf_text *out)
     for (size_t i = 0; i < p->table.phases; i++) {
         if (p->table.phases > 1) wf_text_add(out, "  phase %zu\n", i);
         add_paths(p, &p->table.phase[i], out);
+        add_reasons(&p->table.phase[i], out);
     }
     add_paths(p, &p->table.text, out);
+    add_reasons(&p->table.text, out);
 }
 
 /* ---- regions --------------------------------------------------------------------------------- */

@@ -43,7 +43,8 @@ typedef struct wf_patch {
 typedef struct wf_patched {
     int32_t   layer;
     int32_t   slot;
-    wf_patch *patch; /* kept */
+    wf_patch *patch;  /* kept                             */
+    int32_t   reason; /* WEFT_REASON_*, for the patch's way */
 } wf_patched;
 
 /* Coefficients of a call: for each branch and patch a line of cells, one for each part. */
@@ -119,6 +120,8 @@ const wf_row   *wf_sheet_row(const wf_sheet *s, int32_t call);
 const wf_cell  *wf_sheet_cells(const wf_sheet *s, const wf_row *row);
 /* The cells of a branch in a patch of any row, [parts]. */
 const wf_cell  *wf_sheet_line(const wf_sheet *s, const wf_row *row, int32_t branch, size_t patch);
+/* The first slot of an adapter at a layer, or -1. */
+int64_t         wf_sheet_slot(const wf_sheet *s, int64_t layer, int32_t adapter);
 /* Cells of the text sheet for encoding with one adapter only; cells has its `slots` cells. */
 void            wf_plan_text_cells(const weft_plan *p, int32_t adapter, wf_cell *cells);
 void            wf_plan_ref(weft_plan *p);
@@ -166,6 +169,8 @@ typedef struct wf_combine {
     const float        *cond_base; /* weights may depend on; of that half the same as preds and base    */
     float              *scratch;   /* as many floats as wf_plan_combine_scratch() said             */
     float              *out;       /* must not be one of preds                                     */
+    double             *shares;    /* [branches, and 1 for the base] written: what each counts for
+                                    * in `out`, the mean over its values; NULL: nobody asks        */
 } wf_combine;
 /* Floats that the methods of the plan want for a combination of n * c * h * w values: the most. */
 size_t wf_plan_combine_scratch(const weft_plan *p, size_t values);

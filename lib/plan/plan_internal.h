@@ -17,6 +17,7 @@
  *   plan.c       the handle: building, phases, sealing, copying
  *   read.c       a sealed plan's cells and facts
  *   combine.c    how the branches' predictions become one
+ *   strength.c   how much of each adapter acts at each call
  *   tokens.c, stamp.c, explain.c, conflicts.c, save_model.c, fold.c   what else is made of a plan */
 #ifndef WF_PLAN_INTERNAL_H
 #define WF_PLAN_INTERNAL_H
@@ -231,8 +232,13 @@ void        wf_plan_regions_forget(weft_plan *p, int32_t adapter);
 
 /* A patch of a sheet, of which layer, first slot and number of parts are known: one that the sheets
  * before it or the plan's cache have already, or a new one. */
-weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
-                                  const wf_sheet *s, size_t patch, int32_t parts, weft_error *err);
+weft_status wf_patch_find_or_make(wf_patch **out, int32_t *reason, const weft_plan *p,
+                                  const wf_table *t, const wf_sheet *s, size_t patch, int32_t parts,
+                                  weft_error *err);
+/* Products of the side path over those of the layer itself; is a part a whole difference? */
+double      wf_patch_work(const wf_patch *patch, const wf_layer *layer, bool *whole);
+/* WEFT_REASON_* as a person reads it. */
+const char *wf_reason_words(int32_t reason);
 /* dst (out, K) += sum over the parts of cells[p] * Delta_p, and the same for bias (out) unless it
  * is NULL. `vectors` are those that cells name, NULL if none does; masks are left out. */
 weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells,
@@ -271,6 +277,11 @@ int32_t wf_sheet_reach(const wf_sheet *s, int32_t adapter);
 bool    wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end);
 /* "content", "style" or "": the role of an adapter. */
 const char *wf_plan_role_name(const weft_plan *p, int32_t adapter);
+
+/* ---- strength.c ------------------------------------------------------------------------------ */
+
+/* strength [calls][adapters], and unless it is NULL norm [adapters]: weft_plan_strengths(). */
+weft_status wf_plan_strengths(const weft_plan *p, double *strength, double *norm, weft_error *err);
 
 /* ---- save_model.c ---------------------------------------------------------------------------- */
 

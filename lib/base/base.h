@@ -48,6 +48,8 @@ void wf_log(weft_log_fn log, void *user, int32_t level, const char *format, ...)
 /* Shortest plain decimal of v that reads back as the same float, without regard to the locale. */
 typedef struct wf_number_text { char text[32]; } wf_number_text;
 const char *wf_number(wf_number_text *buf, double v);
+/* The same that reads back as the same double. */
+const char *wf_number_double(wf_number_text *buf, double v);
 /* The decimal that n characters are: a sign, digits, a point; false for anything else, and for one
  * past the doubles. */
 bool wf_number_read(const char *s, size_t n, double *out);

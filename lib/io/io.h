@@ -95,6 +95,37 @@ weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *a
                          weft_error *err);
 weft_status wf_json_load_text(json_t **out, const char *text, const char *what, weft_error *err);
 
+/* ---- json_write.c ---------------------------------------------------------------------------- */
+
+/* A part of a document; it lives as long as that. */
+typedef struct wf_node wf_node;
+
+/* A document while it is built: an object, to which parts are added. `in` is an object, where the
+ * key must be a new one, or a list, where it is not read; NULL, which a part is without memory, is
+ * taken, and notes it. Texts are copied. Numbers are the shortest that read back as the same, null
+ * if they are not finite. It must not be moved. */
+typedef struct wf_doc {
+    weft_allocator alloc;
+    wf_bag   bag;
+    wf_node *root;
+    bool     failed;   /* no memory: what was added is not all there */
+    bool     not_utf8; /* some text is not, so this is no JSON       */
+} wf_doc;
+void     wf_doc_init(wf_doc *d, const weft_allocator *alloc);
+void     wf_doc_free(wf_doc *d);
+wf_node *wf_node_object(wf_doc *d, wf_node *in, const char *key);
+wf_node *wf_node_list(wf_doc *d, wf_node *in, const char *key);
+void     wf_node_text(wf_doc *d, wf_node *in, const char *key, const char *value);
+void     wf_node_bool(wf_doc *d, wf_node *in, const char *key, bool value);
+void     wf_node_int(wf_doc *d, wf_node *in, const char *key, int64_t value);
+void     wf_node_float(wf_doc *d, wf_node *in, const char *key, float value);
+void     wf_node_double(wf_doc *d, wf_node *in, const char *key, double value);
+/* Indented, what is short on one line, with a newline at the end; out->failed tells of memory that
+ * ran out, here or before. */
+void     wf_doc_write(const wf_doc *d, wf_text *out);
+/* Without white space, keys in the order of their bytes. */
+void     wf_doc_canonical(const wf_doc *d, wf_text *out);
+
 /* ---- tensors.c ------------------------------------------------------------------------------- */
 
 enum { WF_MAX_RANK = 8 };

@@ -117,6 +117,11 @@ weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *op
     return WEFT_OK;
 }
 
+void *wf_plan_kept_options(weft_plan *plan)
+{
+    return plan->phase[plan->phases - 1].options->data;
+}
+
 /* ---- create, copy, free ---------------------------------------------------------------------- */
 
 weft_status weft_plan_create(weft_model *model, const weft_plan_options *options, weft_plan **out,

@@ -87,7 +87,8 @@ typedef struct wf_phase {
     int32_t          first;    /* call; where `at` is negative */
     double           at;       /* share of all calls, else -1  */
     const wf_method *method;
-    wf_blob         *options;  /* the method's own struct, defaults filled in; NULL: none */
+    wf_blob         *options;  /* the method's public struct, with defaults filled in and pointers
+                                  into the block, and what else it keeps; NULL: none      */
     wf_blob         *learnt;   /* of a sealed plan that this one is a copy of             */
 } wf_phase;
 
@@ -132,6 +133,8 @@ struct weft_plan {
  * phase. */
 weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *options, size_t size,
                         weft_error *err);
+/* What the last phase keeps, to be completed by the setter that has just been at it. */
+void       *wf_plan_kept_options(weft_plan *plan);
 /* Is it a plan, and not sealed? `what` is for the line. */
 weft_status wf_plan_still_open(const weft_plan *plan, const char *what, weft_error *err);
 /* Is it a plan, not sealed, that has this adapter? */

@@ -177,10 +177,18 @@ weft_status weft_plan_blend(weft_plan *plan, const weft_blend_options *options, 
     return wf_plan_use(plan, &wf_method_blend, &o, sizeof o, err);
 }
 
+static const wf_field field_list[] = {
+    { WF_VALUE("start", INT32, weft_blend_options, start) },
+};
+static const wf_fields fields = WF_FIELDS(field_list);
+WF_METHOD_USE(weft_plan_blend, weft_blend_options)
+
 const wf_method wf_method_blend = {
     .name = "blend",
     .title = "Blend",
     .text = WEFT_TEXT_ALL,
+    .use = use,
+    .fields = &fields,
     .choose = choose,
     .begin = begin,
     .branches = branches,

@@ -141,10 +141,23 @@ weft_status weft_plan_loratorio(weft_plan *plan, const weft_loratorio_options *o
     return wf_plan_use(plan, &wf_method_loratorio, &o, sizeof o, err);
 }
 
+static const wf_field field_list[] = {
+    { WF_VALUE("patch", INT32, weft_loratorio_options, patch), .otherwise = PATCH },
+    { WF_VALUE("keep", INT32, weft_loratorio_options, keep) },
+    { WF_VALUE("temperature", FLOAT, weft_loratorio_options, temperature),
+      .otherwise = (double)TEMPERATURE },
+    { WF_VALUE("base", FLOAT, weft_loratorio_options, base), .bit = WEFT_LORATORIO_BASE,
+      .otherwise = (double)BASE },
+};
+static const wf_fields fields = WF_FIELDS(field_list);
+WF_METHOD_USE(weft_plan_loratorio, weft_loratorio_options)
+
 const wf_method wf_method_loratorio = {
     .name = "loratorio",
     .title = "LoRAtorio",
     .text = WEFT_TEXT_ALL,
+    .use = use,
+    .fields = &fields,
     .begin = begin,
     .alone = wf_alone_own,
     .choose = wf_choose_own,

@@ -11,6 +11,7 @@
 #ifndef WF_METHOD_H
 #define WF_METHOD_H
 
+#include "plan/fields.h"
 #include "plan/plan_internal.h"
 
 /* Every method, X(name). */
@@ -21,6 +22,10 @@ struct wf_method {
     const char *name;
     const char *title; /* as people write it                                                       */
     int32_t     text;  /* WEFT_TEXT_*: who acts on the text encoders unless the plan says otherwise */
+
+    /* Required. The public setter; and the fields of its options, NULL if it has none. */
+    weft_status (*use)(weft_plan *p, const void *options, weft_error *err);
+    const wf_fields *fields;
 
     /* Required. The coefficient of a denoiser layer's cell before the user's weight; asked only
      * where the adapter has factors and is selected. Pure. Vectors that a cell names are those of
@@ -69,6 +74,13 @@ void wf_take_down(const wf_combine *x, int32_t branch, double share);
 #define WF_METHOD_EXTERN(name) extern const wf_method wf_method_##name;
 WF_METHODS(WF_METHOD_EXTERN)
 #undef WF_METHOD_EXTERN
+
+/* The setter of a method's file, for wf_method.use. */
+#define WF_METHOD_USE(setter, type)                                                    \
+    static weft_status use(weft_plan *p, const void *options, weft_error *err)         \
+    {                                                                                  \
+        return setter(p, (const type *)options, err);                                  \
+    }
 
 /* ---- weights.c, composite.c: methods that average predictions ---------------------------------- */
 

@@ -216,10 +216,21 @@ weft_status weft_plan_subbands(weft_plan *plan, const weft_subbands_options *opt
     return wf_plan_use(plan, &wf_method_subbands, &o, sizeof o, err);
 }
 
+static const wf_field field_list[] = {
+    { WF_VALUE("levels", INT32, weft_subbands_options, levels), .otherwise = LEVELS },
+    { WF_VALUE("keep", INT32, weft_subbands_options, keep) },
+    { WF_VALUE("sharpness", FLOAT, weft_subbands_options, sharpness),
+      .bit = WEFT_SUBBANDS_SHARPNESS, .otherwise = 1 },
+};
+static const wf_fields fields = WF_FIELDS(field_list);
+WF_METHOD_USE(weft_plan_subbands, weft_subbands_options)
+
 const wf_method wf_method_subbands = {
     .name = "subbands",
     .title = "Sub-band weights",
     .text = WEFT_TEXT_ALL,
+    .use = use,
+    .fields = &fields,
     .begin = begin,
     .alone = wf_alone_own,
     .choose = wf_choose_own,

@@ -599,10 +599,21 @@ weft_status weft_plan_zip_save(const weft_plan *plan, const char *path, weft_err
     return st;
 }
 
+static const wf_field field_list[] = {
+    { WF_VALUE("coefficients", FILE, weft_zip_options, coefficients) },
+    { WF_VALUE("lambda", DOUBLE, weft_zip_options, lambda), .bit = WEFT_ZIP_LAMBDA,
+      .otherwise = 1 },
+    { WF_VALUE("style", DOUBLE, weft_zip_options, style), .bit = WEFT_ZIP_STYLE, .otherwise = 1 },
+};
+static const wf_fields fields = WF_FIELDS(field_list);
+WF_METHOD_USE(weft_plan_zip, weft_zip_options)
+
 const wf_method wf_method_zip = {
     .name = "zip",
     .title = "ZipLoRA",
     .text = WEFT_TEXT_ALL,
+    .use = use,
+    .fields = &fields,
     .begin = begin,
     .choose = choose,
     .part = part,

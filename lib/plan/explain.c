@@ -219,11 +219,9 @@ static void add_regions(const weft_plan *p, wf_text *out)
         const wf_region    *r = &p->region[i];
         wf_letter_text      letter;
         wf_number_text      share;
-        double              sum = 0;
 
-        for (size_t k = 0; k < (size_t)m->h * (size_t)m->w; k++) sum += (double)m->values[k];
         wf_text_add(out, "  %-3d %s %% of the image", (int)i,
-                    wf_fixed(&share, 100 * sum / ((double)m->h * m->w), 1));
+                    wf_fixed(&share, 100 * wf_plan_mask_mean(m), 1));
         if (r->adapter >= 0)
             wf_text_add(out, ", where %s acts, whose prompt is the only one that it changes",
                         wf_letter(&letter, r->adapter));

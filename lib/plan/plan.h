@@ -148,6 +148,28 @@ bool        wf_patch_has_bias(const wf_patch *patch, const wf_layer *layer);
 /* Floats of a merged copy: the weight, and the bias if a part changes it. */
 size_t      wf_patch_merged_floats(const wf_patch *patch, const wf_layer *layer);
 
+/* ---- show.c: how texts and images call things ------------------------------------------------ */
+
+/* "A" .. "Z", then "A1" ..: how texts and images call an adapter. */
+typedef struct wf_letter_text { char text[8]; } wf_letter_text;
+const char *wf_letter(wf_letter_text *buf, int32_t adapter);
+/* "down.1.att.0.tf.0.attn1.to_q" of a canonical layer name, cut to fit; and of its block,
+ * "down.1". */
+typedef struct wf_short_text { char text[64]; } wf_short_text;
+const char *wf_short_name(wf_short_text *buf, const char *layer);
+const char *wf_block_name(wf_short_text *buf, const char *layer);
+
+/* ---- strength.c, report.c -------------------------------------------------------------------- */
+
+/* strength [calls][adapters], and unless it is NULL norm [adapters]: weft_plan_strengths(). */
+weft_status wf_plan_strengths(const weft_plan *p, double *strength, double *norm, weft_error *err);
+/* Add all that is known of a plan without an image's size to a document; call [calls] are then the
+ * objects of its calls. */
+weft_status wf_plan_report(const weft_plan *p, const double *strength, const double *norm,
+                           wf_doc *d, wf_node **call, weft_error *err);
+/* A text of a file's or a caller's, as one clean line. */
+void        wf_node_washed(wf_doc *d, wf_node *in, const char *key, const char *s);
+
 /* ---- combining branches (combine.c) ---------------------------------------------------------- */
 
 enum { WF_UNCONDITIONAL = 0, WF_CONDITIONAL = 1 };

@@ -18,7 +18,7 @@
  *   read.c       a sealed plan's cells and facts
  *   combine.c    how the branches' predictions become one
  *   strength.c   how much of each adapter acts at each call
- *   tokens.c, stamp.c, explain.c, conflicts.c, save_model.c, fold.c   what else is made of a plan */
+ *   tokens.c, stamp.c, explain.c, report.c, conflicts.c, save_model.c, fold.c   what else is made of a plan */
 #ifndef WF_PLAN_INTERNAL_H
 #define WF_PLAN_INTERNAL_H
 
@@ -218,6 +218,8 @@ void        wf_balance_describe(const wf_balance *b, wf_text *out);
  * is 0. */
 double      wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped);
 
+/* The share of the image that a mask is. */
+double      wf_plan_mask_mean(const wf_plan_mask *m);
 /* A caller's mask, copied. */
 weft_status wf_plan_mask_read(wf_blob **out, const weft_plan *plan, const weft_mask *mask,
                               uint32_t flags, weft_error *err);
@@ -281,11 +283,6 @@ bool    wf_sheet_any_cell(const wf_sheet *s, size_t first, size_t end);
 /* "content", "style" or "": the role of an adapter. */
 const char *wf_plan_role_name(const weft_plan *p, int32_t adapter);
 
-/* ---- strength.c ------------------------------------------------------------------------------ */
-
-/* strength [calls][adapters], and unless it is NULL norm [adapters]: weft_plan_strengths(). */
-weft_status wf_plan_strengths(const weft_plan *p, double *strength, double *norm, weft_error *err);
-
 /* ---- save_model.c ---------------------------------------------------------------------------- */
 
 /* Is it a sealed plan with one phase, one branch that counts in full, no mask or region, and the
@@ -310,14 +307,6 @@ uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n);
 
 /* ---- show.c: names and numbers for people, also in images ------------------------------------ */
 
-/* "A" .. "Z", then "A1" ..: how texts and images call an adapter. */
-typedef struct wf_letter_text { char text[8]; } wf_letter_text;
-const char *wf_letter(wf_letter_text *buf, int32_t adapter);
-/* "down.1.att.0.tf.0.attn1.to_q" of a canonical layer name, cut to fit; and of its block,
- * "down.1". */
-typedef struct wf_short_text { char text[64]; } wf_short_text;
-const char *wf_short_name(wf_short_text *buf, const char *layer);
-const char *wf_block_name(wf_short_text *buf, const char *layer);
 /* v with this many decimals (0..6), or "inf". */
 const char *wf_fixed(wf_number_text *buf, double v, int32_t decimals);
 /* "12.3 MB". */

@@ -94,15 +94,6 @@ static weft_status read_norms(reading *r, weft_error *err)
     return tell(p, count, count, err);
 }
 
-static double mean_of(const wf_plan_mask *m)
-{
-    size_t n = (size_t)m->h * (size_t)m->w;
-    double sum = 0;
-
-    for (size_t i = 0; i < n; i++) sum += (double)m->values[i];
-    return sum / (double)n;
-}
-
 /* sum [rows][branches][adapters] += (c m |Delta|)^2 of a slot in every row and branch. */
 static weft_status add_slot(double *sum, int32_t branches, const weft_plan *p, const wf_sheet *s,
                             size_t patch, size_t part, const wf_layer *layer, weft_error *err)
@@ -118,7 +109,7 @@ static weft_status add_slot(double *sum, int32_t branches, const weft_plan *p, c
             if (c->vector != known)
                 WF_TRY(square_of(&square, p, s, adapter, layer,
                                  c->vector != 0 ? s->vectors[c->vector - 1] : NULL, err));
-            if (c->mask != 0 && known < 0) mask = mean_of(wf_plan_mask_of(p, adapter));
+            if (c->mask != 0 && known < 0) mask = wf_plan_mask_mean(wf_plan_mask_of(p, adapter));
             known = c->vector;
             double x = (double)c->number * (c->mask != 0 ? mask : 1);
             sum[((size_t)r * (size_t)branches + (size_t)b) * (size_t)p->adapters +
@@ -143,7 +134,7 @@ static double strength_of(const weft_plan *p, const wf_sheet *s, const wf_row *r
     }
     if (!s->method->masks_predictions) return total;
     const wf_plan_mask *m = wf_plan_mask_of(p, adapter);
-    return m != NULL ? most * mean_of(m) : most;
+    return m != NULL ? most * wf_plan_mask_mean(m) : most;
 }
 
 /* The calls of one phase. */

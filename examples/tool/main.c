@@ -48,14 +48,24 @@ static void print_help(void)
 {
     printf("weft - compose LoRA adapters and draw images with diffusion models\n\n");
     for (int i = 0; i < SUBCOMMANDS; i++) printf("  %s\n", subcommands[i].usage);
-    printf("  weft SUBCOMMAND --help\n  weft --version\n\n"
-           "Methods of composition (--compose): merge sums the adapters; switch lets them take turns,\n"
-           "one for each step; composite asks each for a prediction and averages; klora picks, for every\n"
-           "layer and call, the content adapter or the style adapter; zip gives every column of a layer\n"
-           "to the one that needs it more; blora takes content and style from one block each; loratorio and\n"
-           "subbands average predictions with weights for each patch of the image, or for each band of\n"
-           "frequencies.\n\n"
-           "Exit status: 0 done, 1 failed, with one line that says why, 2 the command line is wrong.\n");
+    printf("  weft help [SUBCOMMAND | METHOD | TOPIC | all]\n  weft --version\n");
+    print_topics();
+    printf("\nExit status: 0 done, 1 failed, with one line that says why, 2 the command line is wrong.\n");
+}
+
+static void print_subcommand(int i)
+{
+    printf("usage: %s\n\n%s\n", subcommands[i].usage, subcommands[i].help);
+    print_options(subcommands[i].used_by);
+}
+
+/* weft help, weft help WORD. */
+static void help(const char *word)
+{
+    if (word == NULL) { print_help(); return; }
+    for (int i = 0; i < SUBCOMMANDS; i++)
+        if (strcmp(word, subcommands[i].name) == 0) { print_subcommand(i); return; }
+    if (!print_topic(word)) misuse("there is no help on '%s'", word);
 }
 
 static int finish(int status)
@@ -84,7 +94,8 @@ int main(int argc, char **argv)
     signal(SIGXFSZ, SIG_IGN);                    /* a file that may not grow is an error like a full disk */
     if (argc < 2) misuse("which subcommand: generate, explain, inspect, convert, merge or conflicts?");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
-        print_help();
+        if (argc > 3) misuse("help is about one word, and there is '%s' too", argv[3]);
+        help(argv[2]);
         return finish(0);
     }
     if (strcmp(argv[1], "--version") == 0) {
@@ -98,12 +109,8 @@ int main(int argc, char **argv)
         settings_init(&s, argc);
         parse_arguments(&s, subcommands[i].used_by, argc - 1, argv + 1);
         int status = 0;
-        if (s.flags & HELP) {
-            printf("usage: %s\n\n%s\n", subcommands[i].usage, subcommands[i].help);
-            print_options(subcommands[i].used_by);
-        } else {
-            status = subcommands[i].run(&s);
-        }
+        if (s.flags & HELP) help(s.target ? s.target : subcommands[i].name); /* weft generate --help klora */
+        else status = subcommands[i].run(&s);
         settings_free(&s);
         return finish(status);
     }

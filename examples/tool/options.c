@@ -2,7 +2,7 @@
  *
  * A row says which subcommands take the option, the kind of its value, and where the value goes:
  * into the settings, or into those of the adapter or phase before it. The help and getopt_long's
- * list are made from the same rows. */
+ * list are made from the same rows: a HEADING with a topic begins a page of the help. */
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
@@ -58,8 +58,8 @@ typedef struct row {
     int         used_by;                             /* GENERATE | EXPLAIN ...                            */
     char        letter;
     const char *name;
-    const char *value;                               /* what the help calls it; NULL for a BIT            */
-    const char *help;
+    const char *value;                               /* what the help calls it; NULL for a BIT. Of a      */
+    const char *help;                                /* topic: it in one line. help: without the last '.' */
     size_t      field;                               /* in what `about` says                              */
     double      low, high;                           /* of numbers                                        */
     int         not_zero;
@@ -70,6 +70,8 @@ typedef struct row {
     const word *words;
     uint32_t    solvers;                             /* help ends with the solvers that have this trait   */
     void      (*parse)(settings *s, const char *name, const char *value);
+    const char *topic;                               /* of a HEADING: `weft help TOPIC`; NULL: part of    */
+    int         brief;                               /* the one above. brief: SUBCOMMAND --help shows it  */
 } row;
 
 const word methods[]  = { { "merge", MERGE }, { "switch", SWITCH }, { "composite", COMPOSITE },
@@ -145,58 +147,44 @@ enum {
 };
 
 static const row rows[] = {
-    { HEADING, DRAWING, .name = "The image" },
-    { STRING, GENERATE, 'p', "--prompt", "TEXT", "what to draw", IN(prompt) },
-    { STRING, GENERATE, 'n', "--negative", "TEXT", "what guidance pushes away from (the empty text)", IN(negative) },
+    { HEADING, DRAWING, .topic = "image", .name = "The image",
+      .value = "what to draw, its size, its seed, its file" },
+    { STRING, GENERATE, 'p', "--prompt", "TEXT", "what to draw", IN(prompt), .brief = 1 },
+    { STRING, GENERATE, 'n', "--negative", "TEXT", "what guidance pushes away from (the empty text)", IN(negative), .brief = 1 },
     { OTHER, GENERATE, 0, "--seed", "N", "of the first noise, which equals torch's CPU generator (0)",
-      .parse = parse_seed },
-    { OTHER, DRAWING, 0, "--size", "WxH", "in pixels (the size the model was trained at)", .parse = parse_size },
-    { STRING, GENERATE, 'o', "--output", "FILE", "the PNG to write (weft.png)", IN(output) },
+      .parse = parse_seed, .brief = 1 },
+    { OTHER, DRAWING, 0, "--size", "WxH", "in pixels (the size the model was trained at)", .parse = parse_size, .brief = 1 },
+    { STRING, GENERATE, 'o', "--output", "FILE", "the PNG to write (weft.png)", IN(output), .brief = 1 },
     { BIT, GENERATE, 0, "--no-parameters", NULL, "leave the generation parameters out of the PNG",
       SETS(flags, NO_PARAMETERS) },
 
-    { HEADING, GENERATE, .name = "The prompts" },
+    { HEADING, GENERATE, .topic = "prompts", .name = "Prompts",
+      .value = "weights in brackets, layers left out" },
     { WORD, GENERATE, 0, "--weighting", "WAY", "read (word:1.3), (word) and [word]: a1111 restores the mean after\n"
       "weighting, plain does not, empty weighs the distance from the empty\nprompt; none takes brackets as text (none)",
       IN(weighting), .words = weightings },
     { INT32, GENERATE, 0, "--clip-skip", "N", "leave out the text encoder's last N layers (0)", IN(clip_skip), 0, 64 },
 
-    { HEADING, GENERATE, .name = "Beginning with an image" },
-    { STRING, GENERATE, 'i', "--image", "PNG", "begin with this image, scaled to the size", IN(image) },
+    { HEADING, GENERATE, .topic = "start", .name = "Beginning with an image",
+      .value = "image to image, inpainting" },
+    { STRING, GENERATE, 'i', "--image", "PNG", "begin with this image, scaled to the size", IN(image), .brief = 1 },
     { FLOAT, GENERATE, 0, "--strength", "X", "how much to redraw: near 0 little .. 1 all (0.8; with --mask 1)", IN(strength), 0, 1 },
     { STRING, GENERATE, 0, "--mask", "PNG", "redraw where this image is white, keep where it is black", IN(mask) },
 
-    { HEADING, PLANNED, .name = "Adapters" },
+    { HEADING, PLANNED, .topic = "adapters", .name = "Adapters",
+      .value = "files, their weights, roles and layers" },
     { OTHER, PLANNED, 'a', "--adapter", "FILE[:WEIGHT]",
       "add an adapter, a file or folder (weight 1); may be repeated. A name that\n"
-      "has a colon itself needs the weight", .parse = parse_adapter },
-    { OTHER, DRAWING, 'c', "--concept", "FILE[:WEIGHT]",
-      "add a file of tokens: a textual inversion, Custom Diffusion, ED-LoRA;\n"
-      "WEIGHT is of the adapter in it (1)", .parse = parse_concept },
-    { HEADING, DRAWING, .name = "For the concept just named" },
-    { STRING, DRAWING, 0, "--tokens", "NAMES", "what prompts call its tokens, separated by commas (as the file says)",
-      CONCEPTS(tokens) },
-    { STRING, DRAWING, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the tokens of an\n"
-      "adapter whose file has none", CONCEPTS(second) },
-    { BIT, DRAWING, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
-      .about = OF_CONCEPT, ANNOUNCED(WEFT_ADD_REPLACE) },
+      "has a colon itself needs the weight", .parse = parse_adapter, .brief = 1 },
     { HEADING, PLANNED, .name = "For the adapter or concept just named" },
     { WORD, PLANNED, 0, "--role", "ROLE", "content or style: what klora, zip and blora take it for (first\ncontent, second style)",
-      ADAPTERS(role), .words = roles },
+      ADAPTERS(role), .words = roles, .brief = 1 },
     { STRING, PLANNED, 0, "--select", "PATTERNS",
       "act on these layers only: names with * and ?, separated by commas,\nas in 'unet.up_blocks.*,unet.mid_block.*'",
       ADAPTERS(select) },
     { STRING, PLANNED, 0, "--exclude", "PATTERNS", "and not on these", ADAPTERS(exclude) },
     { STRING, PLANNED, 0, "--blocks", "WEIGHTS", "its weight block by block: numbers (26 or 17 in SD 1.x, 20 or 12 in\n"
       "SDXL), a preset such as OUTALL or ALL0.5, settings such as\nMID=0.5,IN04-IN08=0,*attn2*=0", USED(blocks) },
-    { OTHER, DRAWING, 0, "--curve", "AT=VALUE,...", "what its weight is multiplied with over the calls, as in 0=0,8=1; with a\n"
-      "point AT is a share of all calls, as in 0.0=0,0.4=1", .about = OF_ADAPTER, .parse = parse_curve },
-    { WORD, DRAWING, 0, "--curve-shape", "SHAPE", "from one point to the next: linear, cosine or hold (linear)",
-      USED(curve_shape), .words = shapes },
-    { OTHER, DRAWING, 0, "--region", "PNG[:TEXT]", "act where this image is white, of any size; with TEXT that part of the\n"
-      "image has this prompt. Before the first adapter: a prompt alone", .parse = parse_region },
-    { FLOAT, DRAWING, 0, "--region-text", "X", "with --region: what layers over the prompt's tokens take (1)",
-      USED(region_text), 0, 1 },
     { FLOAT, PLANNED, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, text_weight), ANY_FLOAT,
       .flags = offsetof(adapter_use, given), .bit = TEXT_WEIGHT },
@@ -207,16 +195,47 @@ static const row rows[] = {
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PARTIAL) },
     { BIT, COMBINED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PEFT_DORA) },
-
     { FLOAT, PLANNED, 0, "--adapter-alpha", "X", "its alpha, where nothing in its file says one",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.alpha), ANY_FLOAT, .not_zero = 1 },
     { FLOAT, PLANNED, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT, .not_zero = 1 },
 
-    { HEADING, PLANNED, .name = "How adapters combine" },
+    { HEADING, DRAWING, .topic = "concepts", .name = "Concepts",
+      .value = "textual inversions, Custom Diffusion, ED-LoRA" },
+    { OTHER, DRAWING, 'c', "--concept", "FILE[:WEIGHT]",
+      "add a file of tokens: a textual inversion, Custom Diffusion, ED-LoRA;\n"
+      "WEIGHT is of the adapter in it (1)", .parse = parse_concept, .brief = 1 },
+    { HEADING, DRAWING, .name = "For the concept just named" },
+    { STRING, DRAWING, 0, "--tokens", "NAMES", "what prompts call its tokens, separated by commas (as the file says)",
+      CONCEPTS(tokens) },
+    { STRING, DRAWING, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the tokens of an\n"
+      "adapter whose file has none", CONCEPTS(second) },
+    { BIT, DRAWING, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
+      .about = OF_CONCEPT, ANNOUNCED(WEFT_ADD_REPLACE) },
+
+    { HEADING, DRAWING, .topic = "curves", .name = "Curves",
+      .value = "weights that change over the calls",
+      .help = "For the adapter just named. It goes with every method." },
+    { OTHER, DRAWING, 0, "--curve", "AT=VALUE,...", "what its weight is multiplied with over the calls, as in 0=0,8=1; with a\n"
+      "point AT is a share of all calls, as in 0.0=0,0.4=1", .about = OF_ADAPTER, .parse = parse_curve },
+    { WORD, DRAWING, 0, "--curve-shape", "SHAPE", "from one point to the next: linear, cosine or hold (linear)",
+      USED(curve_shape), .words = shapes },
+
+    { HEADING, DRAWING, .topic = "regions", .name = "Regions",
+      .value = "adapters and prompts with a place in the image",
+      .help = "For the adapter just named. Masks are images of any size; soft edges stay soft, and where masks\n"
+      "overlap they share. To mix predictions by the masks, see blend." },
+    { OTHER, DRAWING, 0, "--region", "PNG[:TEXT]", "act where this image is white, of any size; with TEXT that part of the\n"
+      "image has this prompt. Before the first adapter: a prompt alone", .parse = parse_region },
+    { FLOAT, DRAWING, 0, "--region-text", "X", "with --region: what layers over the prompt's tokens take (1)",
+      USED(region_text), 0, 1 },
     { BIT, DRAWING, 0, "--isolate", NULL, "in self-attention no region sees another", SETS(flags, ISOLATE) },
+
+    { HEADING, PLANNED, .topic = "combine", .name = "How adapters combine",
+      .value = "methods, phases, how it is computed",
+      .help = "weft help METHOD tells what a method is for, and its options." },
     { WORD, PLANNED, 0, "--compose", "METHOD", "merge, switch, composite, klora, loratorio, subbands, zip, blora\nor blend (merge)",
-      PHASES(method), .words = methods },
+      PHASES(method), .words = methods, .brief = 1 },
     { OTHER, DRAWING, 0, "--phase", "WHEN", "begin another phase of the plan at this call, as in 8, or at\n"
       "this share of all calls, as in 0.4; --compose and the options of\n"
       "methods that follow are about it", .parse = parse_phase },
@@ -228,98 +247,146 @@ static const row rows[] = {
       "weights; auto: the cheaper for each layer (auto)", IN(plan.path), .words = paths },
     { WORD, COMBINED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
       "stack or direction (delta)", IN(plan.mixed), .words = mixes },
+
+    { HEADING, PLANNED, .topic = "balance", .name = "Balance",
+      .value = "adapters as strong as each other",
+      .help = "Multiplies the weight of each adapter with K-LoRA's gamma to the first, under any method." },
     { BIT, PLANNED, 0, "--balance", NULL, "multiply weights so that all adapters are as strong as the first",
       SETS(flags, BALANCE) },
     { WORD, DRAWING | CONFLICTS, 0, "--balance-to", "ROLE", "as the first content or style", IN(balance.role), .words = roles },
     { WORD, PLANNED, 0, "--balance-by", "FORMULA", "code: mean ratio of the layers without far ones; paper: ratio of\n"
       "the sums over all layers (code)", IN(balance.gamma), .words = formulas },
-    { INT32, DRAWING, 0, "--period", "N", "switch: calls of one turn (5)",
+
+    { HEADING, DRAWING, .topic = "switch", .name = "LoRA Switch",
+      .value = "the adapters take turns over the calls",
+      .help = "One adapter at each call, in turns. Each acts whole, and a call costs one evaluation however many\n"
+      "there are. Fails with few steps: the calls of a turn must be few beside all calls.", .method = SWITCH },
+    { INT32, DRAWING, 0, "--period", "N", "calls of one turn (5)",
       PHASES(taking_turns.period), 1, 100000, .method = SWITCH },
-    { BIT, DRAWING, 0, "--official-offset", NULL, "switch: the timing of the authors' program, one call late",
+    { BIT, DRAWING, 0, "--official-offset", NULL, "the timing of the authors' program, one call late",
       PHASE_SETS(taking_turns.flags, WEFT_SWITCH_OFFICIAL_OFFSET), .method = SWITCH },
-    { OTHER, DRAWING, 0, "--turns", "LIST", "switch: whose turns, as in B,A,B; A is the first --adapter (all)",
+    { OTHER, DRAWING, 0, "--turns", "LIST", "whose turns, as in B,A,B; A is the first --adapter (all)",
       .about = OF_PHASE, .parse = parse_order, .method = SWITCH },
-    { BIT, DRAWING, 0, "--by-share", NULL, "switch: calls of a cycle in proportion to --share",
+    { BIT, DRAWING, 0, "--by-share", NULL, "calls of a cycle in proportion to --share",
       PHASE_SETS(taking_turns.flags, WEFT_SWITCH_SHARES), .method = SWITCH },
-    { INT32, DRAWING, 0, "--last", "N", "switch: the last N calls go to one adapter (0)",
+    { INT32, DRAWING, 0, "--last", "N", "the last N calls go to one adapter (0)",
       PHASES(taking_turns.last_calls), 1, 100000, .method = SWITCH },
-    { OTHER, DRAWING, 0, "--last-to", "WHO", "switch: to whom: A, B .., or the role content or style (A)",
+    { OTHER, DRAWING, 0, "--last-to", "WHO", "to whom: A, B .., or the role content or style (A)",
       .about = OF_PHASE, .parse = parse_last_to, .method = SWITCH },
-    { BIT, DRAWING, 0, "--divide-by-count", NULL, "composite: divide by the number of adapters, not by the\n"
+
+    { HEADING, DRAWING, .topic = "composite", .name = "LoRA Composite",
+      .value = "a prediction of each adapter, averaged",
+      .help = "Every adapter speaks at every call, and none disturbs another inside the network. Costs an\n"
+      "evaluation for each. Two subjects in one place are still averaged: regions keep them apart.", .method = COMPOSITE },
+    { BIT, DRAWING, 0, "--divide-by-count", NULL, "divide by the number of adapters, not by the\n"
       "sum of shares", PHASE_SETS(composite.flags, WEFT_COMPOSITE_DIVIDE_BY_COUNT),
       .method = COMPOSITE },
-    { BIT, DRAWING, 0, "--last-without-guidance", NULL, "composite: without guidance keep only the last adapter's\n"
+    { BIT, DRAWING, 0, "--last-without-guidance", NULL, "without guidance keep only the last adapter's\n"
       "prediction, as the authors' program does",
       PHASE_SETS(composite.flags, WEFT_COMPOSITE_NOCFG_LAST), .method = COMPOSITE },
-    { BIT, DRAWING, 0, "--cached", NULL, "composite: adapters reuse deep features; one after the other is\n"
+    { BIT, DRAWING, 0, "--cached", NULL, "adapters reuse deep features; one after the other is\n"
       "computed in full", PHASE_SETS(composite.flags, WEFT_COMPOSITE_CACHED), .method = COMPOSITE },
-    { INT32, DRAWING, 0, "--c1", "N", "composite --cached: the others every N calls, in the first half (2)",
+    { INT32, DRAWING, 0, "--c1", "N", "the others every N calls, in the first half (2)",
       PHASES(composite.c1), 1, 100000, .method = COMPOSITE },
-    { INT32, DRAWING, 0, "--c2", "N", "composite --cached: the same in the second half (3)",
+    { INT32, DRAWING, 0, "--c2", "N", "the same in the second half (3)",
       PHASES(composite.c2), 1, 100000, .method = COMPOSITE },
-    { BIT, GENERATE, 0, "--measure", NULL, "composite --cached: compute in full as well, and say what is lost",
+    { BIT, GENERATE, 0, "--measure", NULL, "compute in full as well, and say what is lost",
       SETS(run.flags, WEFT_RUN_MEASURE) },
-    { INT32, DRAWING, 0, "--patch", "N", "loratorio: side of a patch in latent pixels (8)",
+
+    { HEADING, DRAWING, .topic = "loratorio", .name = "LoRAtorio",
+      .value = "predictions with a weight for each patch of the image",
+      .help = "Each patch is mostly of the adapter that differs most from the base model there. For several\n"
+      "subjects. Costs an evaluation for each adapter and one more. Fails for a style over a subject.", .method = LORATORIO },
+    { INT32, DRAWING, 0, "--patch", "N", "side of a patch in latent pixels (8)",
       PHASES(loratorio.patch), 1, 4096, .method = LORATORIO },
-    { FLOAT, DRAWING, 0, "--temperature", "X", "loratorio: of the softmin; low: the least like the base alone (0.1)",
+    { FLOAT, DRAWING, 0, "--temperature", "X", "of the softmin; low: the least like the base alone (0.1)",
       PHASES(loratorio.temperature), 1e-6, 1e6, .method = LORATORIO },
-    { FLOAT, DRAWING, 0, "--base-share", "X", "loratorio: the base model's part of the unconditional half (0.5)",
+    { FLOAT, DRAWING, 0, "--base-share", "X", "the base model's part of the unconditional half (0.5)",
       PHASES(loratorio.base), 0, 1, PHASE_ANNOUNCED(loratorio.flags, WEFT_LORATORIO_BASE), .method = LORATORIO },
-    { INT32, DRAWING, 0, "--levels", "N", "subbands: levels of the wavelet transform (2)",
+    { OTHER, DRAWING, 0, "--keep", "N", "adapters that count in a patch or band (all)",
+      .about = OF_PHASE, .parse = parse_keep, .method = LORATORIO | SUBBANDS },
+
+    { HEADING, DRAWING, .topic = "subbands", .name = "Sub-band weights",
+      .value = "predictions with a weight for each band of frequencies",
+      .help = "Coarse structure from one adapter, fine texture from another. Costs an evaluation for each and one\n"
+      "more. Fails where both work at the same scale: then it is composite.", .method = SUBBANDS },
+    { INT32, DRAWING, 0, "--levels", "N", "levels of the wavelet transform (2)",
       PHASES(subbands.levels), 1, 8, .method = SUBBANDS },
-    { FLOAT, DRAWING, 0, "--sharpness", "X", "subbands: 0 the mean, 1 in proportion to what is changed, more:\n"
+    { FLOAT, DRAWING, 0, "--sharpness", "X", "0 the mean, 1 in proportion to what is changed, more:\n"
       "nearer to the largest alone (1)",
       PHASES(subbands.sharpness), 0, 100, PHASE_ANNOUNCED(subbands.flags, WEFT_SUBBANDS_SHARPNESS), .method = SUBBANDS },
-    { OTHER, DRAWING, 0, "--keep", "N", "loratorio, subbands: adapters that count in a patch or band (all)",
-      .about = OF_PHASE, .parse = parse_keep, .method = LORATORIO | SUBBANDS },
-    { INT32, DRAWING, 0, "--start", "CALL", "blend: call from which on the adapters have predictions of their own (0)",
+
+    { HEADING, DRAWING, .topic = "blend", .name = "Blend",
+      .value = "predictions mixed by the masks of regions",
+      .help = "Each adapter with a --region acts in a prediction of its own. Nothing of one subject reaches the\n"
+      "other's place. Costs an evaluation for each mask and one more. Fails where predictions draw\n"
+      "different layouts: then seams show; --start gives the layout to the base.", .method = BLEND },
+    { INT32, DRAWING, 0, "--start", "CALL", "call from which on the adapters have predictions of their own (0)",
       PHASES(blend.start), 0, 100000, .method = BLEND },
-    { WORD, DRAWING, 0, "--pattern", "CURVE", "klora: s_star, s, custom, or fixed: all layers the content's first,\n"
+
+    { HEADING, DRAWING, .topic = "klora", .name = "K-LoRA",
+      .value = "for each layer and call the subject or the style, never both",
+      .help = "For a subject in a style. Scores of the weights and a curve over the calls decide; weft explain\n"
+      "shows the choice before drawing. Costs one evaluation. Fails where one adapter is stronger in every\n"
+      "layer: then it is one adapter for the whole image.", .method = KLORA },
+    { WORD, DRAWING, 0, "--pattern", "CURVE", "s_star, s, custom, or fixed: all layers the content's first,\n"
       "then the style's (s_star)",
       PHASES(klora.pattern), .words = patterns, .method = KLORA },
-    { DOUBLE, DRAWING, 0, "--alpha", "X", "klora, custom: S = (alpha tau + beta) mod modulus",
+    { DOUBLE, DRAWING, 0, "--alpha", "X", "S = (alpha tau + beta) mod modulus",
       PHASES(klora.alpha), ANY_FLOAT, .method = KLORA },
-    { DOUBLE, DRAWING, 0, "--beta", "X", "klora, custom",
+    { DOUBLE, DRAWING, 0, "--beta", "X", "in the same",
       PHASES(klora.beta), ANY_FLOAT, .method = KLORA },
-    { DOUBLE, DRAWING, 0, "--modulus", "X", "klora, custom (0: no modulus)",
+    { DOUBLE, DRAWING, 0, "--modulus", "X", "in the same (0: no modulus)",
       PHASES(klora.modulus), 0, 1e6, .method = KLORA },
-    { BIT, DRAWING, 0, "--paper-beta", NULL, "klora: s_star with the paper's offset 1.3 for the program's 1.275",
+    { BIT, DRAWING, 0, "--paper-beta", NULL, "s_star with the paper's offset 1.3 for the program's 1.275",
       PHASE_SETS(klora.flags, WEFT_KLORA_PAPER_BETA), .method = KLORA },
-    { WORD, DRAWING, 0, "--gamma", "BALANCE", "klora: code, paper or none (code)",
+    { WORD, DRAWING, 0, "--gamma", "BALANCE", "code, paper or none (code)",
       PHASES(klora.gamma), .words = gammas, .method = KLORA },
-    { WORD, DRAWING, 0, "--granularity", "UNIT", "klora: time passes with every layer call, or by step (call)",
+    { WORD, DRAWING, 0, "--granularity", "UNIT", "time passes with every layer call, or by step (call)",
       PHASES(klora.granularity), .words = grains, .method = KLORA },
-    { DOUBLE, DRAWING, 0, "--fixed-share", "X", "klora, fixed: share of the calls that are the content's (1/3)",
+    { DOUBLE, DRAWING, 0, "--fixed-share", "X", "share of the calls that are the content's (1/3)",
       PHASES(klora.share), 0, 1, .method = KLORA },
-    { WORD, DRAWING, 0, "--score", "RULE", "klora: topk, or energy: Frobenius norms (topk)",
+    { WORD, DRAWING, 0, "--score", "RULE", "topk, or energy: Frobenius norms (topk)",
       PHASES(klora.score), .words = scores, .method = KLORA },
-    { INT64, DRAWING, 0, "--top-k", "N", "klora: entries that make a score of topk (product of the two ranks)",
+    { INT64, DRAWING, 0, "--top-k", "N", "entries that make a score of topk (product of the two ranks)",
       PHASES(klora.top_k), 1, 1e12, .method = KLORA },
-    { BIT, DRAWING, 0, "--attention-only", NULL, "klora: act only on q, k, v and out of the attentions",
+    { BIT, DRAWING, 0, "--attention-only", NULL, "act only on q, k, v and out of the attentions",
       PHASE_SETS(klora.flags, WEFT_KLORA_ATTENTION_ONLY), .method = KLORA },
-    { BIT, DRAWING, 0, "--ignore-alpha", NULL, "klora: leave the files' alpha out, as the authors' program does",
+    { BIT, DRAWING, 0, "--ignore-alpha", NULL, "leave the files' alpha out, as the authors' program does",
       PHASE_SETS(klora.flags, WEFT_KLORA_IGNORE_ALPHA), .method = KLORA },
-    { BIT, DRAWING, 0, "--wrap", NULL, "klora: let the last layer fall back to time 0, as the authors' counter does",
+    { BIT, DRAWING, 0, "--wrap", NULL, "let the last layer fall back to time 0, as the authors' counter does",
       PHASE_SETS(klora.flags, WEFT_KLORA_WRAP), .method = KLORA },
-    { DOUBLE, PLANNED, 0, "--lambda", "X", "zip: 0 sums, 1 leaves no column of a layer to both adapters (1)",
+
+    { HEADING, PLANNED, .topic = "zip", .name = "ZipLoRA",
+      .value = "each column of a layer to the adapter that needs it more",
+      .help = "For a subject in a style: two adapters act in every layer, through inputs of their own. Costs one\n"
+      "evaluation. Fails where both need the same inputs: --lambda moves the loss.", .method = ZIP },
+    { DOUBLE, PLANNED, 0, "--lambda", "X", "0 sums, 1 leaves no column of a layer to both adapters (1)",
       .about = OF_PHASE, .field = offsetof(phase_use, zip.lambda), .low = 0, .high = 1e6,
       .flags = offsetof(phase_use, zip.flags), .bit = WEFT_ZIP_LAMBDA, .method = ZIP },
-    { DOUBLE, PLANNED, 0, "--style-weight", "W", "zip: multiplies the style's part (1)",
+    { DOUBLE, PLANNED, 0, "--style-weight", "W", "multiplies the style's part (1)",
       .about = OF_PHASE, .field = offsetof(phase_use, zip.style), ANY_FLOAT,
       .flags = offsetof(phase_use, zip.flags), .bit = WEFT_ZIP_STYLE, .method = ZIP },
-    { STRING, PLANNED, 0, "--coefficients", "FILE", "zip: of training, in place of the closed form",
+    { STRING, PLANNED, 0, "--coefficients", "FILE", "of training, in place of the closed form",
       PHASES(coefficients), .method = ZIP },
-    { STRING, PLANNED, 0, "--content-blocks", "PATTERNS", "blora: layers of content (SDXL up_blocks.0.attentions.0; others: the\ncoarser half)",
+    { STRING, MERGE_MODEL, 0, "--save-coefficients", "FILE", "write the columns' coefficients too", IN(save_coefficients) },
+
+    { HEADING, PLANNED, .topic = "blora", .name = "B-LoRA",
+      .value = "the subject and the style from the blocks that hold them",
+      .help = "What is shown from one adapter, how it looks from another. Costs one evaluation. Fails with a\n"
+      "subject that is spread over the whole network: what lies outside of the blocks is left out.", .method = BLORA },
+    { STRING, PLANNED, 0, "--content-blocks", "PATTERNS", "layers of content (SDXL up_blocks.0.attentions.0; others: the\ncoarser half)",
       PHASES(blora.content), .method = BLORA },
-    { STRING, PLANNED, 0, "--style-blocks", "PATTERNS", "blora: layers of style (SDXL up_blocks.0.attentions.1; others: the\nfiner half)",
+    { STRING, PLANNED, 0, "--style-blocks", "PATTERNS", "layers of style (SDXL up_blocks.0.attentions.1; others: the\nfiner half)",
       PHASES(blora.style), .method = BLORA },
-    { BIT, PLANNED, 0, "--squared", NULL, "blora: square the weights, as the authors' program does",
+    { BIT, PLANNED, 0, "--squared", NULL, "square the weights, as the authors' program does",
       PHASE_SETS(blora.flags, WEFT_BLORA_SQUARED), .method = BLORA },
 
-    { HEADING, DRAWING, .name = "Denoising" },
-    { INT32, DRAWING, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000 },
+    { HEADING, DRAWING, .topic = "denoising", .name = "Denoising",
+      .value = "steps, samplers, noise levels, guidance" },
+    { INT32, DRAWING, 's', "--steps", "N", "denoising steps (20)", IN(steps), 1, 1000, .brief = 1 },
     { OTHER, DRAWING, 0, "--sampler", "SOLVER", "the solver (ddim):\n", .solvers = ANY_SOLVER,
-      .parse = parse_sampler },
+      .parse = parse_sampler, .brief = 1 },
     { BIT, DRAWING, 0, "--karras", NULL, "noise levels of Karras et al., for ", .solvers = WEFT_TRAIT_SIGMAS,
       SETS(flags, KARRAS) },
     { OTHER, DRAWING, 0, "--schedule", "NAME", "other noise levels for the same: karras, exponential, beta, beta_sigmas,\n"
@@ -336,8 +403,11 @@ static const row rows[] = {
     { WORD, DRAWING, 0, "--spacing", "WAY", "timesteps: default, leading, linspace or trailing (the model's)",
       IN(spacing), .words = spacings },
     { FLOAT, DRAWING, 'g', "--guidance", "W", "how strongly the prompt counts; at most 1: no guidance (7.5)",
-      IN(guidance), 0, 1000 },
+      IN(guidance), 0, 1000, .brief = 1 },
     { FLOAT, GENERATE, 0, "--guidance-rescale", "X", "0 none .. 1 full (0)", IN(rescale), 0, 1 },
+
+    { HEADING, DRAWING, .topic = "running", .name = "Running",
+      .value = "threads, memory, numbers that are none" },
     { INT32, DRAWING, 0, "--tile", "N", "code images in tiles of N latent pixels, so that memory stays\n"
       "bounded (whole images)", IN(run.tile), 16, 8192 },
     { INT32, DRAWING, 't', "--threads", "N", "(one for each core); the image is the same for any number",
@@ -345,7 +415,8 @@ static const row rows[] = {
     { BIT, GENERATE, 0, "--unchecked", NULL, "go on with numbers that are infinite or none",
       SETS(run.flags, WEFT_RUN_UNCHECKED) },
 
-    { HEADING, GENERATE, .name = "Comparing with other programs (safetensors files)" },
+    { HEADING, GENERATE, .topic = "exchange", .name = "Comparing with other programs",
+      .value = "noise, conditioning and predictions in safetensors files" },
     { STRING, GENERATE, 0, "--latents", "FILE",
       "begin with its tensor `start`, else `latents`, (1,c,h,w), noise as\n"
       "drawn, not scaled; a drawing solver then draws from a fresh seed", IN(latents) },
@@ -356,25 +427,33 @@ static const row rows[] = {
       "write `start`, the conditioning, `prediction_000` ... of each step,\n"
       "and the last `latents`", IN(save) },
 
-    { HEADING, EXPLAIN, .name = "The table" },
-    { STRING, EXPLAIN, 'o', "--output", "FILE", "draw the table as a PNG: layers down, calls across", IN(output) },
+    { HEADING, EXPLAIN, .topic = "table", .name = "The table",
+      .value = "as a picture" },
+    { STRING, EXPLAIN, 'o', "--output", "FILE", "draw the table as a PNG: layers down, calls across", IN(output), .brief = 1 },
 
-    { HEADING, CONFLICTS, .name = "The report" },
-    { BIT, CONFLICTS, 0, "--json", NULL, "numbers of every block and layer, as JSON", SETS(flags, JSON) },
-    { STRING, CONFLICTS, 'o', "--output", "FILE", "draw it as a PNG: layers down, four columns for each pair", IN(output) },
+    { HEADING, CONFLICTS, .topic = "report", .name = "The report",
+      .value = "as JSON, as a picture" },
+    { BIT, CONFLICTS, 0, "--json", NULL, "numbers of every block and layer, as JSON", SETS(flags, JSON), .brief = 1 },
+    { STRING, CONFLICTS, 'o', "--output", "FILE", "draw it as a PNG: layers down, four columns for each pair", IN(output), .brief = 1 },
 
-    { HEADING, CONVERT, .name = "Options" },
-    { STRING, CONVERT, 'm', "--model", "MODEL", "the model that the adapter is for", IN(against) },
-    { STRING, CONVERT, 'o', "--output", "FILE", "the file to write; a folder for peft", IN(output) },
-    { WORD, CONVERT, 0, "--dialect", "NAME", "kohya, diffusers or peft (kohya)", IN(dialect), .words = dialects },
-    { BIT, CONVERT, 0, "--half", NULL, "write the factors as 16-bit floats (as they are)", SETS(flags, HALF) },
+    { HEADING, CONVERT, .topic = "dialects", .name = "Converting",
+      .value = "the model, the dialect, the file" },
+    { STRING, CONVERT, 'm', "--model", "MODEL", "the model that the adapter is for", IN(against), .brief = 1 },
+    { STRING, CONVERT, 'o', "--output", "FILE", "the file to write; a folder for peft", IN(output), .brief = 1 },
+    { WORD, CONVERT, 0, "--dialect", "NAME", "kohya, diffusers or peft (kohya)", IN(dialect), .words = dialects, .brief = 1 },
+    { BIT, CONVERT, 0, "--half", NULL, "write the factors as 16-bit floats (as they are)", SETS(flags, HALF), .brief = 1 },
 
-    { HEADING, MERGE_MODEL, .name = "What is written" },
+    { HEADING, MERGE_MODEL, .topic = "written", .name = "What is written",
+      .value = "a checkpoint, or one new adapter" },
     { STRING, MERGE_MODEL, 'o', "--output", "PATH", "the file or folder to write: a checkpoint in the layout of MODEL, or\n"
-      "an adapter", IN(output) },
+      "an adapter", IN(output), .brief = 1 },
     { WORD, MERGE_MODEL, 0, "--into", "WHAT", "model: the adapters go into the model's weights; adapter: they become\n"
-      "one new adapter for it (model)", IN(into), .words = targets },
-    { HEADING, MERGE_MODEL, .name = "For --into adapter" },
+      "one new adapter for it (model)", IN(into), .words = targets, .brief = 1 },
+
+    { HEADING, MERGE_MODEL, .topic = "new-adapter", .name = "One new adapter of several",
+      .value = "sum, TIES, DARE, SVD to a rank",
+      .help = "With --into adapter. sum and concat do what the adapters do together, ties and dare make them\n"
+      "smaller first; --rank makes the result small, and --report says what that loses." },
     { WORD, MERGE_MODEL, 0, "--by", "METHOD", "sum, concat, ties, dare, dare-ties, prune or mixer (sum)",
       NEW_ADAPTER, .field = offsetof(settings, merge.kind), .words = merges },
     { INT32, MERGE_MODEL, 0, "--rank", "N", "factor each layer by SVD, with this rank at most (whole differences)",
@@ -390,7 +469,7 @@ static const row rows[] = {
     { WORD, MERGE_MODEL, 0, "--majority", "WAY", "ties, dare-ties: signs are elected by total or frequency (total)",
       NEW_ADAPTER, .field = offsetof(settings, merge.majority), .words = majorities },
     { OTHER, MERGE_MODEL, 0, "--seed", "N", "dare, dare-ties: of the entries that are drawn (0)",
-      NEW_ADAPTER, .parse = parse_seed },
+      NEW_ADAPTER, .parse = parse_seed, .brief = 1 },
     { FLOAT, MERGE_MODEL, 0, "--mix", "X", "mixer: how much the factors of one adapter meet those of another: 0 is\n"
       "the sum, 1 the product of sums (1)", NEW_ADAPTER, .field = offsetof(settings, mix), ANY_FLOAT },
     { BIT, MERGE_MODEL, 0, "--factors", NULL, "merge both factors apart, as PEFT does without SVD",
@@ -400,22 +479,22 @@ static const row rows[] = {
     { BIT, MERGE_MODEL, 0, "--kohya", NULL, "sum, concat: weigh both factors, as kohya's merge_lora does",
       NEW_ADAPTER, SETS(merge.flags, WEFT_MERGE_KOHYA) },
     { WORD, MERGE_MODEL, 0, "--dialect", "NAME", "kohya, diffusers or peft, which is a folder (kohya)",
-      NEW_ADAPTER, .field = offsetof(settings, dialect), .words = dialects },
-    { BIT, MERGE_MODEL, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", NEW_ADAPTER, SETS(flags, HALF) },
+      NEW_ADAPTER, .field = offsetof(settings, dialect), .words = dialects, .brief = 1 },
+    { BIT, MERGE_MODEL, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", NEW_ADAPTER, SETS(flags, HALF), .brief = 1 },
     { BIT, MERGE_MODEL, 0, "--report", NULL, "list every layer with its rank, norm and error", NEW_ADAPTER, SETS(flags, REPORT) },
-    { STRING, MERGE_MODEL, 0, "--save-coefficients", "FILE", "zip: write the columns' coefficients too", IN(save_coefficients) },
 
-    { HEADING, INSPECT, .name = "Options" },
+    { HEADING, INSPECT | CONVERT, .topic = "file", .name = "Looking at a file",
+      .value = "against a model, key by key" },
     { STRING, INSPECT, 'm', "--model", "MODEL", "check the adapter against this model, key by key; the exit\n"
-      "status is 1 when something does not fit", IN(against) },
-    { BIT, INSPECT, 'k', "--keys", NULL, "list every module with rank, alpha and shape", SETS(flags, KEYS) },
-
+      "status is 1 when something does not fit", IN(against), .brief = 1 },
+    { BIT, INSPECT, 'k', "--keys", NULL, "list every module with rank, alpha and shape", SETS(flags, KEYS), .brief = 1 },
     { FLOAT, INSPECT | CONVERT, 0, "--adapter-alpha", "X", "the adapter's alpha, where nothing in its file says one",
       IN(opening.alpha), ANY_FLOAT, .not_zero = 1 },
     { FLOAT, INSPECT | CONVERT, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
       IN(opening.scale), ANY_FLOAT, .not_zero = 1 },
 
-    { HEADING, ALL, .name = "The model" },
+    { HEADING, ALL, .topic = "model", .name = "The model",
+      .value = "variants, tokenizers, a VAE, a configuration, how files are read" },
     { STRING, ALL, 0, "--variant", "NAME", "of the model's weight files, as in fp16 (the plain file)",
       IN(open.variant) },
     { STRING, ALL, 0, "--tokenizer", "PATH", "instead of the model's own, which single files do not have: a folder,\n"
@@ -430,9 +509,10 @@ static const row rows[] = {
       "where they lie on a network or removable file system", SETS(flags, COPY) },
     { BIT, ALL, 0, "--map", NULL, "map the files there too, which saves the memory", SETS(flags, MAP) },
 
-    { HEADING, ALL, .name = "Other" },
-    { BIT, PLANNED | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET) },
-    { BIT, ALL, 'h', "--help", NULL, "this text", SETS(flags, HELP) },
+    { HEADING, ALL, .topic = "other", .name = "Other",
+      .value = "help, and silence" },
+    { BIT, PLANNED | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET), .brief = 1 },
+    { BIT, ALL, 'h', "--help", NULL, "this text", SETS(flags, HELP), .brief = 1 },
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -939,22 +1019,132 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);
 }
 
+/* ------------------------------------------------------------------ help, made from the same rows
+ *
+ * A HEADING with a topic is a page of its own. What is under it, and what is of its method wherever
+ * it stands, is on that page. The help of a subcommand has the brief rows, and names the pages. */
+
+static const struct { int bit; const char *name; } users[] = {
+    { GENERATE, "generate" }, { EXPLAIN, "explain" }, { INSPECT, "inspect" }, { CONVERT, "convert" },
+    { MERGE_MODEL, "merge" }, { CONFLICTS, "conflicts" },
+};
+
+static void print_users(int used_by)
+{
+    const char *between = "";
+    for (size_t i = 0; i < sizeof users / sizeof users[0]; i++) {
+        if (!(used_by & users[i].bit)) continue;
+        printf("%s%s", between, users[i].name);
+        between = ", ";
+    }
+}
+
+/* A list that may be long, in lines of at most 60 characters. */
+static void print_names(const char *names)
+{
+    while (strlen(names) > 60) {
+        int n = 60;
+        while (names[n - 1] != ' ') n--;
+        printf("%.*s\n%32s", n - 1, names, "");
+        names += n;
+    }
+    fputs(names, stdout);
+}
+
+/* page: the subcommands that the page is about. An option that some of them lack names those it has. */
+static void print_row(const row *o, int page)
+{
+    char left[64];
+    snprintf(left, sizeof left, "%c%c%c %s %s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
+             o->letter ? ',' : ' ', o->name, o->value ? o->value : "");
+    printf("  %-30s", left);
+    if (strlen(left) > 29) printf("\n%32s", "");
+    for (const char *c = o->help; *c; c++) {
+        putchar(*c);
+        if (*c == '\n') printf("%32s", "");
+    }
+    if (o->solvers) print_names(sampler_names(o->solvers));
+    if (page & ~o->used_by) {
+        printf(" [");
+        print_users(o->used_by);
+        putchar(']');
+    }
+    putchar('\n');
+}
+
+static int is_page(const row *o) { return o->kind == HEADING && o->topic != NULL; }
+
+static const row *end_of_page(const row *page)
+{
+    const row *o = page + 1;
+    while (o < rows + ROWS && !is_page(o)) o++;
+    return o;
+}
+
+static int belongs(const row *o, const row *page)
+{
+    return o->kind != HEADING && ((o > page && o < end_of_page(page)) || (o->method & page->method) != 0);
+}
+
+/* Which subcommands take something of this page, and whether anything is on it that is not brief. */
+static int users_of(const row *page, int *not_brief)
+{
+    int used_by = 0;
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (belongs(o, page)) {
+            used_by |= o->used_by;
+            if (!o->brief && not_brief) *not_brief |= o->used_by;
+        }
+    return used_by;
+}
+
+static void print_pages(int used_by, int methods_too)
+{
+    for (const row *page = rows; page < rows + ROWS; page++) {
+        int not_brief = 0;
+        if (!is_page(page) || (page->method != 0) != methods_too) continue;
+        if (users_of(page, &not_brief) & used_by && not_brief & used_by)
+            printf("  %-12s %s\n", page->topic, page->value);
+    }
+}
+
 void print_options(int used_by)
 {
-    for (const row *o = rows; o < rows + ROWS; o++) {
-        char left[64];
-        if (!(o->used_by & used_by)) continue;
-        if (o->kind == HEADING) { printf("\n%s:\n", o->name); continue; }
-        snprintf(left, sizeof left, "%c%c%c %s %s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
-                 o->letter ? ',' : ' ', o->name, o->value ? o->value : "");
-        printf("  %-30s", left);
-        if (strlen(left) > 29) printf("\n%32s", "");
-        for (const char *c = o->help; *c; c++) {
-            putchar(*c);
-            if (*c == '\n') printf("%32s", "");
-        }
-        printf("%s\n", o->solvers ? sampler_names(o->solvers) : "");
+    printf("\nMost used:\n");
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (o->kind != HEADING && o->brief && (o->used_by & used_by)) print_row(o, 0);
+    printf("\nAll options of a topic: weft help TOPIC\n");
+    print_pages(used_by, 0);
+    if (!(used_by & PLANNED)) return;
+    printf("\nThe options of a method: weft help METHOD\n");
+    print_pages(used_by, 1);
+}
+
+void print_topics(void)
+{
+    printf("\nMethods of composition (--compose METHOD; without one adapters are summed, which is merge):\n");
+    print_pages(~0, 1);
+    printf("\nTopics:\n");
+    print_pages(~0, 0);
+}
+
+int print_topic(const char *topic)
+{
+    int all = strcmp(topic, "all") == 0, found = 0;
+
+    for (const row *page = rows; page < rows + ROWS; page++) {
+        if (!is_page(page) || (!all && strcmp(page->topic, topic) != 0)) continue;
+        int used_by = users_of(page, NULL);
+        printf("%s%s: %s\nfor weft ", found++ ? "\n" : "", page->name, page->value);
+        print_users(used_by);
+        putchar('\n');
+        if (page->help) printf("\n%s\n", page->help);
+        putchar('\n');
+        for (const row *o = rows; o < rows + ROWS; o++)
+            if (o->kind == HEADING && o > page && o < end_of_page(page)) printf("\n%s:\n", o->name);
+            else if (belongs(o, page)) print_row(o, used_by);
     }
+    return found;
 }
 
 void settings_free(settings *s)

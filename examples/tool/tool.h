@@ -144,7 +144,9 @@ enum { GENERATE = 1, EXPLAIN = 2, INSPECT = 4, CONVERT = 8, MERGE_MODEL = 16, CO
 void        settings_init(settings *s, int argc);
 void        settings_free(settings *s);
 void        parse_arguments(settings *s, int used_by, int argc, char **argv);
-void        print_options(int used_by);
+void        print_options(int used_by);            /* of a subcommand: the most used, and the topics */
+void        print_topics(void);
+int         print_topic(const char *topic);        /* "all": all of them; 0: there is none such      */
 const char *word_of(const word *words, int32_t value);
 int         merges_a_plan(const settings *s);  /* and not adapters as they are: --compose, --blocks */
 

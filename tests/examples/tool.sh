@@ -14,7 +14,20 @@ hold() { LC_ALL=C grep -aqF -- "$2" "$1"; }
 
 that "help" "$weft" --help
 prints '^weft [0-9]+\.[0-9]+\.[0-9]+$' "$weft" --version
-for sub in generate explain inspect convert merge conflicts; do prints "^usage: weft $sub " "$weft" $sub --help; done
+for sub in generate explain inspect convert merge conflicts; do
+    prints "^usage: weft $sub " "$weft" $sub --help
+    prints "^usage: weft $sub " "$weft" help $sub
+done
+"$weft" help | sed -n 's/^  \([a-z-]*\)  .*/\1/p' >"$tmp/topics"
+that "help names more than 20 pages" test "$(wc -l <"$tmp/topics")" -gt 20
+while read -r topic; do prints "^ .*--[a-z0-9-]" "$weft" help $topic; done <"$tmp/topics"
+prints "^K-LoRA: " "$weft" help klora
+prints "^K-LoRA: " "$weft" generate --help klora
+prints "--share W .*composite" "$weft" help subbands
+prints "by-share.*\[generate, explain\]" "$weft" help adapters
+that "the help of generate has a screen and a half" test "$("$weft" generate --help | wc -l)" -lt 70
+refuses 2 "there is no help on 'nosuch'" "$weft" help nosuch
+refuses 2 "about one word" "$weft" help klora zip
 
 # ---- generate
 

@@ -116,7 +116,7 @@ typedef struct settings {
     float                   eta, guidance, rescale;
     uint64_t                seed;
     const char             *prompt, *negative;
-    const char             *latents, *conditioning, *save, *output;
+    const char             *latents, *conditioning, *save, *trace, *output;
     const char             *image, *mask;        /* where the image starts, and what of it is redrawn */
     float                   strength;
     int32_t                 clip_skip;

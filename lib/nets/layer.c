@@ -439,8 +439,7 @@ static void count(job *j, wf_grid in)
     if (e->stop != NULL) (void)e->stop(e->stop_user);
     e->flops += 2.0 * (double)j->out.n * rows * K * l->out;
     e->weight_bytes += K * l->out * weight + (j->base.bias != NULL ? 4.0 * l->out : 0);
-    e->moved_bytes += 4.0 * (double)wf_rows(in) * l->in +
-                      (j->base.add ? 8.0 : 4.0) * (double)j->out.n * rows * l->out;
+    e->moved_bytes += 4.0 * ((double)wf_rows(in) * l->in + (double)j->out.n * rows * l->out);
     if (j->stack == NULL) return;
     e->weight_bytes += 4.0 * part_floats(j);
     for (size_t s = 0; s < (size_t)j->out.n; s++)

@@ -368,10 +368,18 @@ static void note_size(wf_exec *e, wf_grid g)
     s->at[s->count++].w = g.w;
 }
 
+/* A cell's number where the rows have no place in the image. */
+static float number_of(const wf_exec *e, const wf_cell *cell, wf_grid g)
+{
+    bool elsewhere = cell->mask != 0 && g.domain != WF_DOMAIN_IMAGE;
+    return elsewhere ? cell->number * e->masks[cell->mask - 1].elsewhere : cell->number;
+}
+
 /* Does the part have a coefficient in this sample? In a dry run that is not exact, any may. */
 static bool counts(const job *j, size_t sample, int32_t part)
 {
-    return !j->e->exact || cell_of(j->e, j->delta, sample, part)->number != 0.0f;
+    return !j->e->exact ||
+           number_of(j->e, cell_of(j->e, j->delta, sample, part), j->out) != 0.0f;
 }
 
 static bool masked_apart(const job *j, size_t sample, int32_t part)
@@ -586,9 +594,7 @@ static void note(wf_exec *e, const wf_layer *l, wf_grid out, uint8_t way)
         last = branch;
         for (int32_t p = 0; p < parts; p++) {
             size_t at = (size_t)branch * n->slots + d->slot + (size_t)p;
-            float c = cells[p].number;
-            if (cells[p].mask != 0 && out.domain != WF_DOMAIN_IMAGE)
-                c *= e->masks[cells[p].mask - 1].elsewhere;
+            float c = number_of(e, &cells[p], out);
             any = any || c != 0.0f;
             if (fabsf(c) <= fabsf(n->cells[at])) continue;
             n->cells[at] = c;

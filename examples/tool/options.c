@@ -936,7 +936,6 @@ static void refuse_idle_merge_options(const settings *s)
     if (prunes && !was_given("--density")) misuse("--by %s needs a --density", word_of(merges, by));
     if (was_given("--mix") && by != WEFT_MERGE_MIXER) misuse("--mix is of --by mixer");
     if (was_given("--peft-dora")) misuse("--peft-dora is of --into model");
-    if (s->flags & BALANCE) misuse("--balance is of --into model");
     if (s->plan.mixed != WEFT_MIXED_DELTA && s->plan.mixed != WEFT_MIXED_DIRECTION)
         misuse("--mixed %s is of --into model", word_of(mixes, s->plan.mixed));
 }

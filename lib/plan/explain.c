@@ -26,12 +26,14 @@ static void add_scales(const weft_adapter *adapter, wf_text *out)
         if (m.rank > 0) wf_text_add(out, ", rank %d", (int)m.rank);
         if (m.alpha_source == WEFT_ALPHA_UNSAID) wf_text_add(out, ", alpha not said");
         else if (m.alpha_source != WEFT_ALPHA_UNUSED)
-            wf_text_add(out, ", alpha %s (%s%s%.200s)", wf_number(&alpha, m.alpha),
+            wf_text_add(out, ", alpha %s (%s%s%.200s)%s",
+                        wf_number(&alpha, m.zero_alpha ? 0 : m.alpha),
                         weft_alpha_source_name(m.alpha_source), own ? "" : ": ",
-                        own ? "" : m.alpha_key);
-        if (m.alpha_source != WEFT_ALPHA_UNUSED)
-            wf_text_add(out, ", scale %s", wf_number(&scale, m.scale));
-        wf_text_add(out, "\n");
+                        own ? "" : m.alpha_key, m.zero_alpha ? ", which is the rank" : "");
+        wf_text_add(out, ", scale %s%s\n", wf_number(&scale, m.scale),
+                    m.alpha_source != WEFT_ALPHA_UNUSED ? ""
+                    : m.scale != 1 ? " (the family's own)"
+                    : m.has_alpha  ? " (its alpha is no part of it)" : " (the file has no alpha)");
     }
     if (count > MOST) wf_text_add(out, "      and %zu groups more\n", count - MOST);
 }

@@ -568,6 +568,50 @@ START_TEST(the_text_tells_why)
 }
 END_TEST
 
+/* The scale of every adapter is told: where alpha is 0, which kohya's programs take for the rank, and where there is none. */
+START_TEST(every_scale_is_told)
+{
+    static const struct { float alpha; const char *words; } cases[] = {
+        { 0, "1 module of lora, rank 2, alpha 0 (tensor), which is the rank, scale 1\n" },
+        { 1, "1 module of lora, rank 2, alpha 1 (tensor), scale 0.5\n" },
+        { 2, "1 module of lora, rank 2, alpha 2 (tensor), scale 1\n" },
+    };
+    int64_t at = nth_layer(model, ATTENTION, 0);
+    size_t  needed;
+    char    stem[512];
+
+    ck_assert(wf_name_kohya(model, &layers[at], stem, sizeof stem));
+    for (size_t i = 0; i <= WF_LEN(cases); i++) {
+        bool  whole = i == WF_LEN(cases);
+        maker *m = make(model);
+        float *down, *up;
+        if (whole) {
+            put(m, stem, ".diff", layers[at].out, layers[at].in, 1, 2)[0] = 1;
+        } else {
+            module_of(m, at, 2, 0, &down, &up);
+            down[0] = up[0] = 1;
+            *put(m, stem, ".alpha", 1, 1, 1, 0) = cases[i].alpha;
+        }
+        weft_adapter    *a = finish(m, "one");
+        weft_module_info info = WEFT_MODULE_INFO_INIT;
+        weft_plan       *p = new_plan(model);
+        OK(weft_adapter_module(a, 0, &info, &err));
+        ck_assert_int_eq(info.zero_alpha, i == 0);
+        if (i == 0) ck_assert_float_eq(info.alpha, 2);
+        OK(weft_plan_add(p, a, 1, NULL, &err));
+        OK(weft_plan_seal(p, 1, &err));
+        OK(weft_plan_text(p, NULL, 0, &needed, &err));
+        char *text = malloc(needed);
+        OK(weft_plan_text(p, text, needed, NULL, &err));
+        const char *want = whole ? "1 module of full, scale 1 (the file has no alpha)\n" : cases[i].words;
+        ck_assert_msg(strstr(text, want) != NULL, "no \"%s\" in:\n%s", want, text);
+        free(text);
+        weft_plan_free(p);
+        weft_adapter_free(a);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("plan");
@@ -586,6 +630,7 @@ int main(void)
     tcase_add_test(c, strengths_need_memory);
     tcase_add_test(c, regions_blocks_and_reuse_are_shown);
     tcase_add_test(c, the_text_tells_why);
+    tcase_add_test(c, every_scale_is_told);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

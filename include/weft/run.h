@@ -403,7 +403,7 @@ WEFT_API weft_status weft_run_trace_cell(const weft_run *run, int32_t call, int3
                                          int64_t layer, int32_t adapter, weft_trace_cell *out,
                                          weft_error *err);
 /**
- * The whole trace as JSON; docs/guide.md has the fields.
+ * The whole trace as JSON; the fields are in docs/explain.md.
  *
  * @param buf     UTF-8; may be NULL when cap is 0
  * @param needed  bytes of the whole text with its NUL; may be NULL

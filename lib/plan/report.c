@@ -1,6 +1,6 @@
 /* report.c - a sealed plan as JSON: what explain.c says in words, for programs.
  *
- * The run adds what depends on the size of an image. Names of fields stay (docs/guide.md). */
+ * The run adds what depends on the size of an image. Names of fields stay (docs/explain.md). */
 #include "plan/fields.h"
 #include "plan/method/method.h"
 

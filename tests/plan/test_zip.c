@@ -581,6 +581,7 @@ int main(void)
     tcase_add_loop_test(t, a_folded_plan_is_the_plan, 0, 2);
     tcase_add_loop_test(t, a_merge_of_any_family_folds, 0, (int)WF_LEN(files));
     tcase_add_test(t, coefficients_survive_a_file);
+    tcase_add_test(t, coefficients_of_others_are_warned_of);
     tcase_add_test(t, lambda_drives_the_overlap_to_zero);
     tcase_add_test(t, a_file_with_itself_is_that_file);
     tcase_add_test(t, copies_measure_nothing);

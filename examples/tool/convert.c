@@ -152,7 +152,7 @@ int merge_model(settings *s)
     weft_model_info info = WEFT_MODEL_INFO_INIT;
     meter m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
 
-    if (s->adapter_count == 0) misuse("merge what? --adapter FILE[:WEIGHT]");
+    if (s->adapter_count == 0 && s->plan_file == NULL) misuse("merge what? --adapter FILE[:WEIGHT]");
     if (s->output == NULL) misuse("where to? --output PATH");
     int planned = merges_a_plan(s), folder = s->into == INTO_ADAPTER ? s->dialect == WEFT_DIALECT_PEFT : is_folder(s->target);
     if (s->into == INTO_ADAPTER && !planned) return merge_adapters(s);

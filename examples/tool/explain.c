@@ -65,6 +65,7 @@ int explain(settings *s)
 
     check_writable(s->output, ".png");
     weft_model *model = open_model(s->target, s, &info);
+    load_plan(model, s, &m);
     weft_sampler *sampler = make_sampler(model, s);
     int32_t calls = weft_sampler_calls(sampler);
     set_size(s, &info);

@@ -369,6 +369,67 @@ WEFT_API weft_status weft_plan_remove_region(weft_plan *plan, int32_t index, wef
 WEFT_API weft_status weft_plan_set_blocks(weft_plan *plan, int32_t index, const char *text,
                                           weft_error *err);
 
+enum weft_align_flag {
+    /** GroupNorms take the statistics of each sample alone (share_group_norm = False). */
+    WEFT_ALIGN_NO_GROUP_NORM = 1u << 0,
+    /** No keys and values of the reference are seen (share_attention = False). */
+    WEFT_ALIGN_NO_ATTENTION  = 1u << 1,
+    /** Queries stay as they are (adain_queries = False). */
+    WEFT_ALIGN_NO_QUERIES    = 1u << 2,
+    /** Keys stay as they are (adain_keys = False). */
+    WEFT_ALIGN_NO_KEYS       = 1u << 3,
+    /** Values too take the reference's mean and deviation (adain_values = True). */
+    WEFT_ALIGN_VALUES        = 1u << 4,
+    /**
+     * Every sample sees the keys and values of all, and nothing takes on a mean or deviation
+     * (full_attention_share = True).
+     */
+    WEFT_ALIGN_FULL          = 1u << 5,
+    /** shared_score_scale is set, otherwise it is 1. */
+    WEFT_ALIGN_SCALE         = 1u << 6,
+    /** Nothing is aligned: for a copy of a plan that does. Takes no other option. */
+    WEFT_ALIGN_OFF           = 1u << 7
+};
+/** The authors' names and defaults; share_layer_norm is not here, since it changes nothing. */
+typedef struct weft_align_options {
+    uint32_t struct_size;
+    uint32_t flags;              /* WEFT_ALIGN_*                                                  */
+    float    shared_score_scale; /* multiplies what a pixel scores on the reference's keys, from 0
+                                    on; above 1: more of the reference's likeness                 */
+    float    shared_score_shift; /* is added to it; log 2 counts the reference twice              */
+    double   only_self_level;    /* share of the self-attentions that stay as they are, 0 to 1    */
+} weft_align_options;
+#define WEFT_ALIGN_OPTIONS_INIT { sizeof(weft_align_options), 0, 0, 0, 0 }
+/** The function twin of WEFT_ALIGN_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_align_options_init(weft_align_options *options, size_t size);
+/**
+ * StyleAligned: the samples of a run's batch take on the style of the first, the reference, under
+ * any method. In every self-attention of the denoiser, for sample s and the reference 0,
+ *
+ *     q_s <- AdaIN(q_s, q_0),  k_s <- AdaIN(k_s, k_0)
+ *     o_s  = softmax(q_s [k_s, a k_0]^T / sqrt(d) + [0, b]) [v_s, v_0]
+ *
+ * where AdaIN(x, y) = (x - mean x) / std x * std y + mean y, for each head's channel over the
+ * pixels, a is shared_score_scale and b is shared_score_shift. GroupNorms take mean and variance
+ * over the pixels of both. The reference is computed as it is alone, bit for bit; so is a batch of
+ * 1. Each half of guidance and each branch is aligned within itself.
+ *
+ * Hence the one exception to what run.h promises of batches: a sample depends on the reference of
+ * its batch, and under WEFT_ALIGN_FULL on all of it. The bits are the same for any number of
+ * threads, and without FULL for any samples beside the two.
+ *
+ * Copies of the plan keep it; weft_plan_merge() and other methods leave it. Hertz et al., Style
+ * Aligned Image Generation via Shared Attention (2023), equations 3 to 5, and the authors' program.
+ *
+ * @param options  NULL: the authors' defaults
+ * @return WEFT_E_ARG (a number outside its range, an option that another leaves without effect),
+ *         WEFT_E_STATE (sealed). Sealing fails with WEFT_E_UNSUPPORTED for WEFT_ALIGN_FULL with
+ *         isolated regions: one shows every pixel what the other hides
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_align(weft_plan *plan, const weft_align_options *options,
+                                     weft_error *err);
+
 enum weft_phase_flag {
     /** `at` is set: the phase begins there, and `first` must be 0. */
     WEFT_PHASE_AT = 1u << 0

@@ -6,7 +6,8 @@
  *
  * A *step* is a sampler's step; a *call* is one weft_run_step(). A step of most samplers takes one
  * call, some take several. weft_run_step() allocates nothing, and gives the same bits for any
- * number of threads, any batch, and however guidance is batched.
+ * number of threads, any batch, and however guidance is batched. Only under weft_plan_align() does
+ * a sample depend on others of its batch: it says on which.
  *
  * Letters in shapes: n samples of the run's batch, c latent channels, h and w of the latents, T
  * tokens. Every length counts floats. weft_run_info_get() and weft_run_text() tell them. */

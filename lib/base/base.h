@@ -129,6 +129,18 @@ bool wf_format(char *buf, size_t cap, const char *format, ...) WF_PRINTF(3, 4);
  * piece may be the key of the next. */
 uint64_t wf_hash(uint64_t key, const void *data, size_t n);
 
+/* ---- sha256.c: what files are known by -------------------------------------------------------- */
+
+typedef struct wf_sha256 {
+    uint32_t h[8];
+    uint64_t bytes;
+    uint8_t  rest[64];
+} wf_sha256;
+typedef struct wf_sha256_text { char text[65]; } wf_sha256_text; /* in hexadecimal */
+void wf_sha256_init(wf_sha256 *s);
+void wf_sha256_add(wf_sha256 *s, const void *data, size_t n);
+void wf_sha256_end(wf_sha256 *s, wf_sha256_text *out);
+
 /* ---- sort.c ---------------------------------------------------------------------------------- */
 
 /* As qsort, which takes memory of its own in some C libraries. In place; equal elements end in any

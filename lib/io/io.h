@@ -47,6 +47,25 @@ typedef weft_status (*wf_part_maker)(void *user, size_t i, wf_part *out, weft_er
 weft_status wf_file_write_from(const char *path, size_t count, wf_part_maker make, void *user,
                                weft_error *err);
 
+/* ---- origin.c -------------------------------------------------------------------------------- */
+
+/* The file that something was read from. */
+typedef struct wf_origin {
+    char    *path;    /* absolute; NULL: none, or none that can be named */
+    uint64_t size, number;
+    int64_t  seconds, nanoseconds;
+} wf_origin;
+/* Fails without memory only. */
+weft_status wf_origin_of(wf_origin *o, const char *path, const weft_allocator *alloc,
+                         weft_error *err);
+void        wf_origin_free(wf_origin *o, const weft_allocator *alloc);
+/* SHA-256 of the file, which must be as it was: WEFT_E_STATE, WEFT_E_IO. */
+weft_status wf_origin_hash(const wf_origin *o, wf_sha256_text *out, const weft_allocator *alloc,
+                           weft_error *err);
+/* The path from the root, in new memory; its folder, without links and dots, must be there. */
+weft_status wf_path_absolute(char **out, const char *path, const weft_allocator *alloc,
+                             weft_error *err);
+
 /* ---- png.c ----------------------------------------------------------------------------------- */
 
 /* Of a PNG in memory; `what` names it in errors. rgb has 3 * width * height bytes. */
@@ -148,6 +167,9 @@ const wf_tensor *wf_tensors_at(const weft_tensors *t, size_t i);
 const wf_tensor *wf_tensors_find(const weft_tensors *t, const char *name); /* NULL: absent */
 size_t           wf_tensors_file_size(const weft_tensors *t); /* of all files behind it */
 const char      *wf_tensors_what(const weft_tensors *t);      /* the file, for messages */
+/* The one file that weft_tensors_open() read; without a path: made otherwise. */
+const wf_origin *wf_tensors_origin(const weft_tensors *t);
+weft_status      wf_tensors_set_origin(weft_tensors *t, const char *path, weft_error *err);
 size_t           wf_tensors_meta_count(const weft_tensors *t);
 const char      *wf_tensors_meta_key(const weft_tensors *t, size_t i);
 const char      *wf_tensors_meta_value(const weft_tensors *t, size_t i);

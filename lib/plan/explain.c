@@ -83,8 +83,9 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
 static void add_adapters(const weft_plan *p, wf_text *out)
 {
     if (p->adapters == 0) {
-        wf_text_add(out, p->regions > 0 ? "\nNo adapters.\n"
-                                       : "\nNo adapters: the base model, bit for bit.\n");
+        wf_text_add(out, p->regions > 0 || p->align != NULL
+                             ? "\nNo adapters.\n"
+                             : "\nNo adapters: the base model, bit for bit.\n");
         return;
     }
     wf_text_add(out, "\nadapters\n      %-9s %-9s %-8s %5s %5s  %-7s %-13s %s\n", "weight", "text",
@@ -260,6 +261,7 @@ static void write_plan(const weft_plan *p, wf_text *out)
     }
     if (p->adapters > 0) add_text_policy(p, out);
     if (p->adapters > 0) add_mixed(p, out);
+    wf_align_explain(p, out);
     wf_balance_explain(p, out);
     wf_tokens_explain(p->tokens, out);
     add_adapters(p, out);

@@ -291,7 +291,7 @@ static const wf_field plan_fields[] = {
     { WF_VALUE("text_plan", WORD, weft_plan_options, text), .words = text_words },
     { WF_VALUE("mixed", WORD, weft_plan_options, mixed), .words = mixed_words },
 };
-const wf_fields wf_plan_fields = WF_FIELDS(plan_fields);
+const wf_fields wf_plan_fields = WF_FIELDS(plan_fields, weft_plan_options);
 
 /* REPLACE is of a concept's tokens, and text_weights is a struct of its own. */
 static const wf_field add_fields[] = {
@@ -303,45 +303,54 @@ static const wf_field add_fields[] = {
     { WF_FLAG("partial", WEFT_ADD_PARTIAL) },
     { WF_FLAG("peft_dora", WEFT_ADD_PEFT_DORA) },
 };
-const wf_fields wf_add_fields = WF_FIELDS(add_fields);
+const wf_fields wf_add_fields = WF_FIELDS(add_fields, weft_add_options);
 
 static const wf_field text_fields[] = {
     { WF_VALUE("text_1", FLOAT, weft_text_weights, text_1) },
     { WF_VALUE("text_2", FLOAT, weft_text_weights, text_2) },
     { WF_VALUE("text_3", FLOAT, weft_text_weights, text_3) },
 };
-const wf_fields wf_text_fields = WF_FIELDS(text_fields);
+const wf_fields wf_text_fields = WF_FIELDS(text_fields, weft_text_weights);
 
 static const wf_field phase_fields[] = {
     { WF_VALUE("first", INT32, weft_phase_options, first) },
     { WF_VALUE("at", DOUBLE, weft_phase_options, at), .bit = WEFT_PHASE_AT,
       .otherwise = -1 },
 };
-const wf_fields wf_phase_fields = WF_FIELDS(phase_fields);
+const wf_fields wf_phase_fields = WF_FIELDS(phase_fields, weft_phase_options);
 
 static const wf_field curve_fields[] = {
     { WF_VALUE("at", DOUBLE, weft_curve_point, at), .otherwise = -1 },
     { WF_VALUE("value", DOUBLE, weft_curve_point, value), .otherwise = -INFINITY },
     { WF_VALUE("shape", WORD, weft_curve_point, shape), .words = shape_words },
 };
-const wf_fields wf_curve_fields = WF_FIELDS(curve_fields);
+const wf_fields wf_curve_fields = WF_FIELDS(curve_fields, weft_curve_point);
 
 static const wf_field mask_fields[] = {
     { WF_VALUE("text", FLOAT, weft_mask, text), .bit = WEFT_MASK_TEXT, .otherwise = 1 },
     { WF_FLAG("add", WEFT_MASK_ADD) },
 };
-const wf_fields wf_mask_fields = WF_FIELDS(mask_fields);
+const wf_fields wf_mask_fields = WF_FIELDS(mask_fields, weft_mask);
 
 static const wf_field region_fields[] = {
     { WF_VALUE("adapter", INT32, weft_region, adapter), .bit = WEFT_REGION_ADAPTER,
       .otherwise = -1 },
     { WF_FLAG("isolated", WEFT_REGION_ISOLATED) },
 };
-const wf_fields wf_region_fields = WF_FIELDS(region_fields);
+const wf_fields wf_region_fields = WF_FIELDS(region_fields, weft_region);
 
 static const wf_field balance_fields[] = {
-    { WF_VALUE("by", WORD, weft_balance_options, gamma), .words = wf_gamma_words },
+    { WF_VALUE("by", WORD, weft_balance_options, gamma), .words = wf_gamma_words,
+      .otherwise = -1 },
     { WF_VALUE("role", WORD, weft_balance_options, role), .words = wf_role_words },
     { WF_VALUE("reference", INT32, weft_balance_options, reference) },
 };
-const wf_fields wf_balance_fields = WF_FIELDS(balance_fields);
+const wf_fields wf_balance_fields = WF_FIELDS(balance_fields, weft_balance_options);
+
+static const wf_field opening_fields[] = {
+    { WF_VALUE("name", TEXT, weft_adapter_options, name) },
+    { WF_VALUE("config_text", TEXT, weft_adapter_options, config_text) },
+    { WF_VALUE("alpha", FLOAT, weft_adapter_options, alpha) },
+    { WF_VALUE("scale", FLOAT, weft_adapter_options, scale) },
+};
+const wf_fields wf_opening_fields = WF_FIELDS(opening_fields, weft_adapter_options);

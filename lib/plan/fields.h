@@ -52,9 +52,10 @@ typedef struct wf_field {
 typedef struct wf_fields {
     const wf_field *field;
     size_t          count;
+    size_t          size; /* of the struct */
 } wf_fields;
 
-#define WF_FIELDS(array) { array, WF_LEN(array) }
+#define WF_FIELDS(array, type) { array, WF_LEN(array), sizeof(type) }
 
 /* What is written of a struct: the fields that are not as they would be if left out, or all. */
 enum { WF_CHANGED = 0, WF_EVERY = 1 };
@@ -99,12 +100,14 @@ const char *wf_word_of(const wf_word *words, int32_t value); /* NULL: none */
 extern const wf_word   wf_role_words[];   /* none, content, style        */
 extern const wf_word   wf_gamma_words[];  /* WEFT_KLORA_GAMMA_*          */
 extern const wf_fields wf_plan_fields;    /* weft_plan_options           */
-extern const wf_fields wf_add_fields;     /* weft_add_options            */
+extern const wf_fields wf_add_fields;     /* weft_add_options, but its text weights      */
+extern const wf_fields wf_opening_fields; /* weft_adapter_options, but how it is read    */
 extern const wf_fields wf_text_fields;    /* weft_text_weights           */
 extern const wf_fields wf_phase_fields;   /* weft_phase_options          */
 extern const wf_fields wf_curve_fields;   /* weft_curve_point            */
 extern const wf_fields wf_mask_fields;    /* weft_mask, but its values   */
 extern const wf_fields wf_region_fields;  /* weft_region, but its mask   */
 extern const wf_fields wf_balance_fields; /* weft_balance_options        */
+extern const wf_fields wf_align_fields;   /* weft_align_options (align.c) */
 
 #endif

@@ -107,6 +107,8 @@ bool                wf_plan_region_isolated(const weft_plan *p, int32_t region);
  * the whole image: an adapter with a region acts on no other region's prompt. */
 void wf_plan_region_cells(const weft_plan *p, const wf_sheet *s, const wf_row *row, int32_t region,
                           wf_cell *cells);
+/* How the samples of a batch take on the style of the first; NULL: they do not. */
+const weft_align_options *wf_plan_align(const weft_plan *p);
 /* Most evaluations of the denoiser in a call, over all calls; guidance is not counted. */
 int32_t         wf_plan_evaluations(const weft_plan *p);
 const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count);

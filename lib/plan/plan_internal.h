@@ -8,6 +8,7 @@
  *   curve.c      a weight as key frames over the calls
  *   mask.c       where in the image an adapter acts
  *   region.c     parts of the image with prompts of their own
+ *   align.c      samples that take on the style of their batch's first
  *   blocks.c     factors of a weight, block by block
  *   balance.c    how much stronger one adapter is than another
  *   weight_dependent.c  adapters that depend on the layer's weight, beside others
@@ -18,11 +19,15 @@
  *   read.c       a sealed plan's cells and facts
  *   combine.c    how the branches' predictions become one
  *   strength.c   how much of each adapter acts at each call
- *   tokens.c, stamp.c, explain.c, report.c, conflicts.c, save_model.c, fold.c   what else is made of a plan */
+ *   tokens.c, stamp.c, explain.c, report.c, conflicts.c, save_model.c, fold.c   what else is made of a
+ *                plan
+ *   fields.c     option structs as data; the methods' tables are in their files
+ *   notes.c, mask_text.c, save.c, load.c   the plan as text */
 #ifndef WF_PLAN_INTERNAL_H
 #define WF_PLAN_INTERNAL_H
 
 #include "adapter/family.h"
+#include "plan/fields.h"
 #include "plan/plan.h"
 
 enum {
@@ -70,6 +75,7 @@ typedef struct wf_entry {
     float       share;
     int32_t     role;
     bool        peft_dora;                     /* WEFT_ADD_PEFT_DORA        */
+    bool        partial;                       /* WEFT_ADD_PARTIAL          */
     wf_blob    *curve;                         /* of the weight over the calls; NULL: 1   */
     wf_blob    *mask;                          /* where in the image; NULL: everywhere    */
     wf_blob    *blocks;                        /* factors of the weight by layer; NULL: 1 */
@@ -122,9 +128,11 @@ struct weft_plan {
     size_t            phases;      /* at least 1                                */
     wf_patch        **cache;       /* of the plan that this one is a copy of, by layer */
     size_t            cached;
+    wf_blob          *align;       /* its options; NULL: each sample by itself  */
     wf_blob          *balance;     /* its options; NULL: nothing is balanced    */
     wf_blob          *balanced;    /* of the plan that this one is a copy of    */
     wf_tokens        *tokens;      /* that concepts gave; NULL: none            */
+    wf_blob          *notes;       /* that programs keep with it; NULL: none    */
     bool              sealed;
     wf_table          table;
 };
@@ -184,6 +192,9 @@ int32_t wf_plan_role(const weft_plan *p, int32_t adapter);
 /* ---- curve.c, mask.c, blocks.c --------------------------------------------------------------- */
 
 void   wf_curve_explain(const wf_blob *curve, wf_text *out);
+/* As it was given: how many points, whether at shares of the calls, and each. */
+size_t wf_curve_count(const wf_blob *curve, bool *share);
+void   wf_curve_point(const wf_blob *curve, size_t i, weft_curve_point *out);
 /* The curve's value at a call of the plan's; NULL: 1. */
 double wf_curve_at(const wf_blob *curve, int32_t call, int32_t calls);
 /* The factor of a layer; NULL: 1. The text as it was given; NULL: "". What it comes to, in a
@@ -232,6 +243,12 @@ weft_status wf_plan_copy_regions(weft_plan *p, const weft_plan *from, weft_error
 void        wf_plan_drop_regions(weft_plan *p);
 /* An adapter is taken out, and its region with it. */
 void        wf_plan_regions_forget(weft_plan *p, int32_t adapter);
+
+/* ---- align.c --------------------------------------------------------------------------------- */
+
+/* May samples be aligned with the plan's regions as they are? */
+weft_status wf_plan_check_align(const weft_plan *p, weft_error *err);
+void        wf_align_explain(const weft_plan *p, wf_text *out);
 
 /* ---- patch.c --------------------------------------------------------------------------------- */
 
@@ -296,6 +313,12 @@ void       wf_tokens_drop(wf_tokens *t);
 void       wf_tokens_explain(const wf_tokens *t, wf_text *out);
 /* Warn of adapters whose files have tokens too, where no concept of the plan gives them. */
 void       wf_tokens_warn(const weft_plan *p, wf_table *t);
+/* Concept number `index`, 0 the first that gave tokens, and whether it replaces those of the
+ * vocabulary; NULL: there are no more. */
+weft_concept *wf_tokens_concept(const wf_tokens *t, size_t index, bool *replace);
+/* Add a concept's tokens, and not its adapter. */
+weft_status   wf_plan_add_tokens(weft_plan *plan, weft_concept *concept, bool replace,
+                                 weft_error *err);
 /* Of all tokens with their vectors; 0 without any. */
 uint64_t   wf_tokens_stamp(const wf_tokens *t);
 
@@ -304,6 +327,18 @@ uint64_t   wf_tokens_stamp(const wf_tokens *t);
 /* Hashes that go on from h. */
 uint64_t wf_stamp_text(uint64_t h, const char *s, size_t n);
 uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n);
+
+/* ---- notes.c, mask_text.c, save.c, load.c: a plan as text ------------------------------------ */
+
+enum { WF_PLAN_FORMAT = 1 }; /* of the text */
+/* Note number `index`; false: there are no more. */
+bool        wf_plan_note_at(const weft_plan *p, size_t index, const char **name,
+                            const char **value);
+void        wf_mask_write(wf_doc *d, wf_node *to, const wf_plan_mask *m,
+                          const weft_allocator *alloc);
+/* The size and the values of a mask, which live in the reader's bag. */
+weft_status wf_mask_read(const wf_fields_reader *r, json_t *object, const wf_place *place,
+                         weft_mask *out, weft_error *err);
 
 /* ---- show.c: names and numbers for people, also in images ------------------------------------ */
 

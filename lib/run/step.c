@@ -3,8 +3,10 @@
  * Samples are numbered branch by branch, in each the unconditional half before the conditional, in
  * each the batch. One evaluation of the denoiser serves them all: the base products share their
  * widened weights, each sample takes its own branch's coefficients. Split guidance runs the same
- * samples in two evaluations; as every sample is computed by itself, the bits are the same. Then
- * the plan combines the branches of each half, and guidance combines the halves.
+ * samples in two evaluations; as every sample is computed by itself, the bits are the same. So they
+ * are under a plan that aligns samples: these depend on the first of their batch, and a batch of a
+ * half of a branch always lies together. Then the plan combines the branches of each half, and
+ * guidance combines the halves.
  *
  * The caller's `out` is written last, from the arena: so it may be the buffer of the latents. */
 #include <math.h>
@@ -57,6 +59,25 @@ static const wf_regions *see_regions(wf_regions *regions, wf_region_input at[WF_
     return count > 0 ? regions : NULL;
 }
 
+/* How samples of an evaluation are aligned, which lie batch by batch; NULL: they are not. */
+static const wf_align *align_samples(wf_align *to, const weft_run *r, const wf_run_memory *b)
+{
+    const weft_align_options *o = wf_plan_align(b->plan);
+
+    if (o == NULL || r->batch == 1) return NULL;
+    *to = (wf_align){ .group = r->batch,
+                      .norm = !(o->flags & WEFT_ALIGN_NO_GROUP_NORM),
+                      .attention = !(o->flags & WEFT_ALIGN_NO_ATTENTION),
+                      .queries = !(o->flags & WEFT_ALIGN_NO_QUERIES),
+                      .keys = !(o->flags & WEFT_ALIGN_NO_KEYS),
+                      .values = (o->flags & WEFT_ALIGN_VALUES) != 0,
+                      .full = (o->flags & WEFT_ALIGN_FULL) != 0,
+                      .scale = o->shared_score_scale,
+                      .shift = o->shared_score_shift,
+                      .own = o->only_self_level };
+    return to;
+}
+
 /* The denoiser on samples [first, first + count), predictions one after the other into `out`. */
 static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call,
                      float *out, int32_t first, int32_t count)
@@ -68,6 +89,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     size_t mark = wf_arena_mark(&e->arena);
     wf_region_input at[WF_REGIONS_MAX];
     wf_regions regions;
+    wf_align align;
     float *x = wf_take(e, (size_t)count, all);
     for (size_t s = 0; s < (size_t)count && !e->dry && !e->stopped; s++) {
         size_t i = s % (size_t)r->batch;
@@ -82,6 +104,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     for (int32_t k = 0; k < d->facts.streams; k++)
         in.text[k] = (wf_text_input){ b->text_of + k * b->samples + first, call->text[k].tokens,
                                       call->text[k].cross_layers };
+    e->align = align_samples(&align, r, b);
     if (e->dry) {
         wf_denoise(d, e, out, &in);
     } else {
@@ -89,6 +112,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
         wf_denoise(d, e, out, &in);
         wf_run_kept_end(e, b, call, first);
     }
+    e->align = NULL;
     wf_arena_release(&e->arena, mark);
 }
 

@@ -102,6 +102,10 @@ static void structs(void)
     F(weft_add_options, role); F(weft_add_options, reserved0);
     F(weft_add_options, reserved1);
 
+    S(weft_align_options);
+    F(weft_align_options, struct_size); F(weft_align_options, flags);
+    F(weft_align_options, shared_score_scale); F(weft_align_options, shared_score_shift);
+    F(weft_align_options, only_self_level);
     S(weft_region);
     F(weft_region, struct_size); F(weft_region, flags); F(weft_region, mask); F(weft_region, adapter);
     F(weft_region, reserved0);
@@ -142,6 +146,10 @@ static void structs(void)
     F(weft_balance_options, struct_size); F(weft_balance_options, flags); F(weft_balance_options, gamma);
     F(weft_balance_options, role); F(weft_balance_options, reference); F(weft_balance_options, reserved0);
 
+    S(weft_plan_load_options);
+    F(weft_plan_load_options, struct_size); F(weft_plan_load_options, flags); F(weft_plan_load_options, allocator);
+    F(weft_plan_load_options, log); F(weft_plan_load_options, log_user); F(weft_plan_load_options, progress);
+    F(weft_plan_load_options, progress_user); F(weft_plan_load_options, folder);
     S(weft_conflict);
     F(weft_conflict, struct_size); F(weft_conflict, first); F(weft_conflict, second); F(weft_conflict, reserved0);
     F(weft_conflict, layer); F(weft_conflict, first_norm); F(weft_conflict, second_norm); F(weft_conflict, cosine);
@@ -347,12 +355,15 @@ static void constants(void)
     C(WEFT_MIXED_DELTA); C(WEFT_MIXED_INSIDE); C(WEFT_MIXED_STACK); C(WEFT_MIXED_DIRECTION);
     C(WEFT_TEXT_METHOD); C(WEFT_TEXT_ALL); C(WEFT_TEXT_FIRST); C(WEFT_TEXT_NONE);
     C(WEFT_ROLE_NONE); C(WEFT_ROLE_CONTENT); C(WEFT_ROLE_STYLE);
+    C(WEFT_LOAD_ANY_MODEL); C(WEFT_LOAD_ANY_FILES); C(WEFT_LOAD_SEAL);
     C(WEFT_PHASE_AT); C(WEFT_CELL_NUMBER);
     C(WEFT_CURVE_HOLD); C(WEFT_CURVE_LINEAR); C(WEFT_CURVE_COSINE); C(WEFT_CURVE_AT_SHARE);
     C(WEFT_MASK_TEXT); C(WEFT_MASK_ADD); C(WEFT_CELL_VECTOR); C(WEFT_CELL_MASK);
     C(WEFT_REASON_NONE); C(WEFT_REASON_ASKED); C(WEFT_REASON_TEXT); C(WEFT_REASON_NORM);
     C(WEFT_REASON_CHEAP); C(WEFT_REASON_CALLS); C(WEFT_REASON_BRANCHES); C(WEFT_REASON_COLUMNS);
     C(WEFT_REASON_MASK); C(WEFT_REASON_WHOLE); C(WEFT_REASON_PRODUCTS); C(WEFT_REASON_DEPENDS);
+    C(WEFT_ALIGN_NO_GROUP_NORM); C(WEFT_ALIGN_NO_ATTENTION); C(WEFT_ALIGN_NO_QUERIES); C(WEFT_ALIGN_NO_KEYS);
+    C(WEFT_ALIGN_VALUES); C(WEFT_ALIGN_FULL); C(WEFT_ALIGN_SCALE); C(WEFT_ALIGN_OFF);
     C(WEFT_REGION_ADAPTER); C(WEFT_REGION_ISOLATED);
     C(WEFT_ADD_PARTIAL); C(WEFT_ADD_SHARE); C(WEFT_ADD_PEFT_DORA); C(WEFT_ADD_REPLACE);
     C(WEFT_SWITCH_OFFICIAL_OFFSET); C(WEFT_SWITCH_SHARES);

@@ -180,7 +180,7 @@ weft_status weft_plan_blend(weft_plan *plan, const weft_blend_options *options, 
 static const wf_field field_list[] = {
     { WF_VALUE("start", INT32, weft_blend_options, start) },
 };
-static const wf_fields fields = WF_FIELDS(field_list);
+static const wf_fields fields = WF_FIELDS(field_list, weft_blend_options);
 WF_METHOD_USE(weft_plan_blend, weft_blend_options)
 
 const wf_method wf_method_blend = {

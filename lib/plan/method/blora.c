@@ -245,7 +245,7 @@ static const wf_field field_list[] = {
     { WF_VALUE("style", TEXT, weft_blora_options, style) },
     { WF_FLAG("squared", WEFT_BLORA_SQUARED) },
 };
-static const wf_fields fields = WF_FIELDS(field_list);
+static const wf_fields fields = WF_FIELDS(field_list, weft_blora_options);
 WF_METHOD_USE(weft_plan_blora, weft_blora_options)
 
 const wf_method wf_method_blora = {

@@ -177,7 +177,7 @@ static const wf_field field_list[] = {
     { WF_FLAG("divide_by_count", WEFT_COMPOSITE_DIVIDE_BY_COUNT) },
     { WF_FLAG("last_without_guidance", WEFT_COMPOSITE_NOCFG_LAST) },
 };
-static const wf_fields fields = WF_FIELDS(field_list);
+static const wf_fields fields = WF_FIELDS(field_list, weft_composite_options);
 WF_METHOD_USE(weft_plan_composite, weft_composite_options)
 
 const wf_method wf_method_composite = {

@@ -747,7 +747,7 @@ static const wf_field field_list[] = {
     { WF_FLAG("paper_beta", WEFT_KLORA_PAPER_BETA) },
     { WF_FLAG("wrap", WEFT_KLORA_WRAP) },
 };
-static const wf_fields fields = WF_FIELDS(field_list);
+static const wf_fields fields = WF_FIELDS(field_list, weft_klora_options);
 WF_METHOD_USE(weft_plan_klora, weft_klora_options)
 
 const wf_method wf_method_klora = {

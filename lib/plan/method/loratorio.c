@@ -149,7 +149,7 @@ static const wf_field field_list[] = {
     { WF_VALUE("base", FLOAT, weft_loratorio_options, base), .bit = WEFT_LORATORIO_BASE,
       .otherwise = (double)BASE },
 };
-static const wf_fields fields = WF_FIELDS(field_list);
+static const wf_fields fields = WF_FIELDS(field_list, weft_loratorio_options);
 WF_METHOD_USE(weft_plan_loratorio, weft_loratorio_options)
 
 const wf_method wf_method_loratorio = {

@@ -222,7 +222,7 @@ static const wf_field field_list[] = {
     { WF_VALUE("sharpness", FLOAT, weft_subbands_options, sharpness),
       .bit = WEFT_SUBBANDS_SHARPNESS, .otherwise = 1 },
 };
-static const wf_fields fields = WF_FIELDS(field_list);
+static const wf_fields fields = WF_FIELDS(field_list, weft_subbands_options);
 WF_METHOD_USE(weft_plan_subbands, weft_subbands_options)
 
 const wf_method wf_method_subbands = {

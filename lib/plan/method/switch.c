@@ -302,7 +302,7 @@ static const wf_field field_list[] = {
     { WF_FLAG("by_share", WEFT_SWITCH_SHARES) },
     { WF_FLAG("official_offset", WEFT_SWITCH_OFFICIAL_OFFSET) },
 };
-static const wf_fields fields = WF_FIELDS(field_list);
+static const wf_fields fields = WF_FIELDS(field_list, weft_switch_options);
 WF_METHOD_USE(weft_plan_switch, weft_switch_options)
 
 const wf_method wf_method_switch = {

@@ -622,7 +622,7 @@ static const wf_field field_list[] = {
       .otherwise = 1 },
     { WF_VALUE("style", DOUBLE, weft_zip_options, style), .bit = WEFT_ZIP_STYLE, .otherwise = 1 },
 };
-static const wf_fields fields = WF_FIELDS(field_list);
+static const wf_fields fields = WF_FIELDS(field_list, weft_zip_options);
 WF_METHOD_USE(weft_plan_zip, weft_zip_options)
 
 const wf_method wf_method_zip = {

@@ -226,6 +226,9 @@ weft_status wf_plan_report(const weft_plan *p, const double *strength, const dou
     for (int32_t a = 0; a < p->adapters; a++) add_adapter(&r, adapters, a);
     list = wf_node_list(d, d->root, "regions");
     for (int32_t i = 0; i < p->regions; i++) add_region(&r, list, i);
+    if (p->align != NULL)
+        WF_TRY(wf_fields_write(d, wf_node_object(d, d->root, "align"), &wf_align_fields,
+                               p->align->data, WF_EVERY, NULL, NULL, err));
     list = wf_node_list(d, d->root, "phases");
     for (size_t i = 0; i < p->table.phases; i++) WF_TRY(add_phase(&r, list, (int32_t)i, err));
     list = wf_node_list(d, d->root, "calls");

@@ -3,11 +3,13 @@
  * Several pictures are one batch, but each has a sampler and noise of its own: it is the picture that
  * its prompt and seed make alone, bit for bit, unless the plan aligns them. A reference is sample 0
  * of the batch, whose latents are put in its place before each call. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "../draw/draw.h"
 #include "tool.h"
 
 enum { STREAMS = 4 };
@@ -939,6 +941,30 @@ static char *write_images(const drawing *p, const settings *s, weft_run *run, co
     return first;
 }
 
+/* What acted, as a picture or as JSON: the name's ending says which. */
+static int is_json(const char *path)
+{
+    size_t n = strlen(path);
+    return n > 5 && strcmp(path + n - 5, ".json") == 0;
+}
+
+static void write_trace(const char *path, const weft_run *run, const weft_plan *plan, const weft_model *model)
+{
+    size_t needed;
+
+    if (!is_json(path)) {
+        must(draw_trace(run, plan, model, path, &err));
+        return;
+    }
+    must(weft_run_trace_json(run, NULL, 0, &needed, &err));
+    char *text = zeroed(needed, 1);
+    must(weft_run_trace_json(run, text, needed, NULL, &err));
+    FILE *f = fopen(path, "w");
+    if (f == NULL || fputs(text, f) < 0) fail("cannot write %s: %s", path, strerror(errno));
+    if (fclose(f) != 0) fail("cannot write %s: %s", path, strerror(errno));
+    free(text);
+}
+
 /* The size is the image's unless one is asked for; and less strength means fewer calls. */
 static void begin_with_image(drawing *p, settings *s, const weft_model_info *info, const weft_sampler *sampler)
 {
@@ -1044,6 +1070,7 @@ int generate(settings *s)
     check_find_masks(s);
     check_writable(s->output ? s->output : "weft.png", ".png");
     check_writable(s->save, ".safetensors");
+    if (s->trace) check_writable(s->trace, is_json(s->trace) ? ".json" : ".png");
     check_writable(s->save_plan, ".json");
     memset(&p, 0, sizeof p);
     m.began = now();
@@ -1074,6 +1101,7 @@ int generate(settings *s)
         if (s->plan.text == TEXT_EACH) assign_texts(&p.cond, plan, model, p.calls);
     }
     s->run.text_tokens = (int32_t)p.cond.tokens;
+    if (s->trace) s->run.flags |= WEFT_RUN_TRACE;
     s->run.log = warn_line;
     s->run.progress = show_progress;
     s->run.progress_user = &m;
@@ -1114,6 +1142,7 @@ int generate(settings *s)
     }
     char *parameters = write_images(&p, s, run, plan), *wrote = output_name(s, 0, p.n - (p.reference != NULL));
     if (s->save) save_tensors(&p, s, parameters);
+    if (s->trace) write_trace(s->trace, run, plan, model);
     watch_interrupt(NULL);
     clear_progress();
     if (!(s->flags & QUIET))

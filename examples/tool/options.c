@@ -483,6 +483,8 @@ static const row rows[] = {
       "bounded (whole images)", IN(run.tile), 16, 8192 },
     { INT32, DRAWING, 't', "--threads", "N", "(one for each core); the image is the same for any number",
       IN(run.threads), 1, 128 },
+    { STRING, GENERATE, 0, "--trace", "FILE", "write what acted in each call: a picture, or with a name that ends in\n"
+      ".json all numbers", IN(trace) },
     { BIT, GENERATE, 0, "--unchecked", NULL, "go on with numbers that are infinite or none",
       SETS(run.flags, WEFT_RUN_UNCHECKED) },
 
@@ -500,7 +502,9 @@ static const row rows[] = {
 
     { HEADING, EXPLAIN, .topic = "table", .name = "The table",
       .value = "as a picture" },
-    { STRING, EXPLAIN, 'o', "--output", "FILE", "draw the table as a PNG: layers down, calls across", IN(output), .brief = 1 },
+    { STRING, EXPLAIN, 'o', "--output", "FILE", "draw it as a PNG: the table with layers down and calls across, and\n"
+      "under it strengths, costs, weights of blocks and masks", IN(output), .brief = 1 },
+    { BIT, EXPLAIN, 0, "--json", NULL, "everything as JSON", SETS(flags, JSON), .brief = 1 },
 
     { HEADING, CONFLICTS, .topic = "report", .name = "The report",
       .value = "as JSON, as a picture" },
@@ -1141,7 +1145,6 @@ static void refuse_idle_merge_options(const settings *s)
     if (was_given("--mix") && by != WEFT_MERGE_MIXER) misuse("--mix is of --by mixer");
     if (was_given("--mu") && by != WEFT_MERGE_NULL_SPACE) misuse("--mu is of --by null-space");
     if (was_given("--peft-dora")) misuse("--peft-dora is of --into model");
-    if (s->flags & BALANCE) misuse("--balance is of --into model");
     if (s->plan.mixed != WEFT_MIXED_DELTA && s->plan.mixed != WEFT_MIXED_DIRECTION)
         misuse("--mixed %s is of --into model", word_of(mixes, s->plan.mixed));
 }

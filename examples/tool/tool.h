@@ -148,7 +148,7 @@ typedef struct settings {
     change_use             *changes;             /* of each prompt in the order of the calls */
     size_t                  change_count;
     const char             *prompt, *negative;   /* the first of them */
-    const char             *latents, *conditioning, *save, *output;
+    const char             *latents, *conditioning, *save, *trace, *output;
     const char             *image, *mask;        /* where the image starts, and what of it is redrawn */
     float                   strength;
     int32_t                 find_masks;          /* calls that look where the adapters' words are; 0: none */

@@ -173,6 +173,7 @@ weft_status weft_adapter_module(const weft_adapter *a, size_t index, weft_module
     r.scale = m->scale;
     r.has_alpha = m->has_alpha;
     r.alpha_source = m->alpha_source;
+    r.zero_alpha = m->zero_alpha;
     r.alpha_key = m->alpha_key != NULL ? m->alpha_key : "";
     r.family = wf_module_family_name(m);
     return WF_RESULT(info, &r, weft_module_info, err);

@@ -148,6 +148,7 @@ void wf_attend(wf_exec *e, float *o, const wf_attention *a)
     wf_need_scratch(e, QUERIES * KEYS * sizeof(float));
     if (e->dry) {
         e->flops += 4.0 * a->heads * (double)a->d * a->lq * pairs;
+        e->moved_bytes += 8.0 * (double)j.width * ((double)a->n * a->lq + pairs);
         return;
     }
     size_t tasks = (size_t)a->n * (size_t)a->heads * j.tiles;

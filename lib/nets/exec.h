@@ -27,6 +27,8 @@ typedef struct wf_delta {
     const float    *merged;  /* (out, K) float32, K ordered (ky, kx, in); in place of the weight  */
     const float    *merged_bias; /* (out), in place of the bias; NULL: the layer's own            */
     size_t          patch;   /* with lines: cells[lines[b * patches + patch] + p]                 */
+    const wf_cell  *copied;  /* [copied_parts] what the merged copy was made with                 */
+    int32_t         copied_parts;
 } wf_delta;
 
 /* What the rows of a sample are. */
@@ -140,6 +142,20 @@ typedef struct wf_watch {
     bool            before; /* the layer reads it already                                          */
 } wf_watch;
 
+/* Takes down what acted at each layer of a call. A layer that is computed several times, for several
+ * texts, keeps of each coefficient the largest. */
+typedef struct wf_notes {
+    size_t   layers; /* of the model                                                      */
+    size_t   slots;  /* of the exec                                                       */
+    uint8_t *ways;   /* [branch][layer] WF_NOTE_BASE .. KEPT; 0: it was not computed      */
+    uint8_t *kinds;  /* [branch][slot] WF_NOTE_VECTOR, MASK                               */
+    float   *cells;  /* [branch][slot] coefficients                                       */
+} wf_notes;
+enum {
+    WF_NOTE_BASE = 1, WF_NOTE_SIDE = 2, WF_NOTE_MERGED = 4, WF_NOTE_KEPT = 8,
+    WF_NOTE_VECTOR = 1, WF_NOTE_MASK = 2
+};
+
 typedef struct wf_exec {
     const wf_kernels  *k;
     const wf_products *products;
@@ -150,6 +166,9 @@ typedef struct wf_exec {
     bool               dry;
     double             flops;        /* counted in a dry run                                      */
     double             side_flops;
+    double             weight_bytes; /* of weights and factors that are read                      */
+    double             moved_bytes;  /* of activations that layers, norms, attention read and write */
+    bool               exact;        /* dry: count only the parts that have a coefficient         */
     wf_sizes          *sizes;        /* a dry run notes each size of the image here; or NULL      */
 
     const wf_delta    *deltas;       /* [layers], or NULL                                         */
@@ -164,6 +183,7 @@ typedef struct wf_exec {
     wf_locate         *locate;       /* NULL: nothing is noted                                    */
     const wf_align    *align;        /* NULL: each sample by itself                               */
     const int32_t     *branch;       /* [samples] branch of each sample, or NULL: all 0           */
+    wf_notes          *notes;        /* NULL: nobody takes down what acts                         */
 
     /* Asked at every layer: returning true ends the network, and its output is undefined. */
     bool             (*stop)(void *user);
@@ -207,6 +227,11 @@ void wf_watch_layer(wf_exec *e, const wf_layer *l, const float *x, size_t nx, co
                     size_t ny);
 /* Pass over a layer whose result is there already: it counts for progress and can be stopped at. */
 void wf_layer_skip(wf_exec *e);
+/* The same for one whose result was kept, over the grid g. */
+void wf_layer_kept(wf_exec *e, const wf_layer *l, wf_grid g);
+/* A layer has been computed over an output grid: take down what acted. A norm that no adapter can
+ * name is NULL. */
+void wf_note_layer(wf_exec *e, const wf_layer *l, wf_grid out);
 /* Say what an operation needs of each worker's block: a dry run notes it, and a real one stops if
  * it was not noted. */
 void wf_need_scratch(wf_exec *e, size_t bytes);

@@ -57,6 +57,21 @@ static void add_parts(const norm *o, size_t sample, bool bias, size_t row, float
     }
 }
 
+/* A dry run's counts: no products, but what is read and written. */
+static void count(const norm *o)
+{
+    wf_exec *e = o->e;
+    const wf_stack *s = o->delta != NULL ? o->delta->stack : NULL;
+
+    if (!e->dry) return;
+    e->weight_bytes += 8.0 * (double)o->c;
+    e->moved_bytes += 8.0 * (double)(wf_rows(o->g) * o->c);
+    for (int32_t p = 0; s != NULL && p < s->parts; p++) {
+        const wf_nonpair *x = &s->nonpair[p];
+        e->weight_bytes += 4.0 * (double)o->c * ((x->dense != NULL) + (x->bias != NULL));
+    }
+}
+
 /* The weights of each sample, and whether rows have their own. */
 static void take_weights(norm *o)
 {
@@ -183,10 +198,12 @@ void wf_group_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_gr
     o.a = wf_take(e, samples, o.c);
     o.b = wf_take(e, samples, o.c);
     take_weights(&o);
+    count(&o);
     run(&o, samples * o.tiles, sum_task);
     run(&o, samples, moments_task);
     run(&o, samples * o.tiles, affine_task);
     wf_watch_layer(e, n->layer, x, wf_rows(g) * o.c, y, wf_rows(g) * o.c);
+    wf_note_layer(e, n->layer, g);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -260,6 +277,7 @@ void wf_layer_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_gr
     size_t mark = wf_arena_mark(&e->arena);
     o.rows = (size_t)g.h * (size_t)g.w;
     take_weights(&o);
+    count(&o);
     if (e->masks != NULL) { /* a weight of ones and a bias of zeros */
         o.a = wf_take(e, 1, o.c);
         o.b = wf_take(e, 1, o.c);
@@ -270,5 +288,6 @@ void wf_layer_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_gr
     }
     run(&o, (wf_rows(g) + TILE - 1) / TILE, layer_norm_task);
     wf_watch_layer(e, n->layer, x, wf_rows(g) * o.c, y, wf_rows(g) * o.c);
+    wf_note_layer(e, n->layer, g);
     wf_arena_release(&e->arena, mark);
 }

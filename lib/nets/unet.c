@@ -495,8 +495,8 @@ static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, 
     float *v = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
 
     if (kept && e->kept->valid) {
-        wf_layer_skip(e);
-        wf_layer_skip(e);
+        wf_layer_kept(e, a->k, from);
+        wf_layer_kept(e, a->v, from);
     } else {
         make_keys(e, s, k, v);
     }

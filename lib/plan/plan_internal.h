@@ -19,7 +19,9 @@
  *   plan.c       the handle: building, phases, sealing, copying
  *   read.c       a sealed plan's cells and facts
  *   combine.c    how the branches' predictions become one
- *   tokens.c, stamp.c, explain.c, conflicts.c, save_model.c, fold.c   what else is made of a plan
+ *   strength.c   how much of each adapter acts at each call
+ *   tokens.c, stamp.c, explain.c, report.c, conflicts.c, save_model.c, fold.c   what else is made of a
+ *                plan
  *   fields.c     option structs as data; the methods' tables are in their files
  *   notes.c, mask_text.c, save.c, load.c   the plan as text */
 #ifndef WF_PLAN_INTERNAL_H
@@ -248,6 +250,8 @@ void        wf_balance_describe(const wf_balance *b, wf_text *out);
  * is 0. */
 double      wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped);
 
+/* The share of the image that a mask is. */
+double      wf_plan_mask_mean(const wf_plan_mask *m);
 /* A caller's mask, copied. */
 weft_status wf_plan_mask_read(wf_blob **out, const weft_plan *plan, const weft_mask *mask,
                               uint32_t flags, weft_error *err);
@@ -277,8 +281,13 @@ void        wf_align_explain(const weft_plan *p, wf_text *out);
 
 /* A patch of a sheet, of which layer, first slot and number of parts are known: one that the sheets
  * before it or the plan's cache have already, or a new one. */
-weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
-                                  const wf_sheet *s, size_t patch, int32_t parts, weft_error *err);
+weft_status wf_patch_find_or_make(wf_patch **out, int32_t *reason, const weft_plan *p,
+                                  const wf_table *t, const wf_sheet *s, size_t patch, int32_t parts,
+                                  weft_error *err);
+/* Products of the side path over those of the layer itself; is a part a whole difference? */
+double      wf_patch_work(const wf_patch *patch, const wf_layer *layer, bool *whole);
+/* WEFT_REASON_* as a person reads it. */
+const char *wf_reason_words(int32_t reason);
 /* dst (out, K) += sum over the parts of cells[p] * Delta_p, and the same for bias (out) unless it
  * is NULL. `vectors` are those that cells name, NULL if none does; masks are left out. */
 weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells,
@@ -360,14 +369,6 @@ weft_status wf_mask_read(const wf_fields_reader *r, json_t *object, const wf_pla
 
 /* ---- show.c: names and numbers for people, also in images ------------------------------------ */
 
-/* "A" .. "Z", then "A1" ..: how texts and images call an adapter. */
-typedef struct wf_letter_text { char text[8]; } wf_letter_text;
-const char *wf_letter(wf_letter_text *buf, int32_t adapter);
-/* "down.1.att.0.tf.0.attn1.to_q" of a canonical layer name, cut to fit; and of its block,
- * "down.1". */
-typedef struct wf_short_text { char text[64]; } wf_short_text;
-const char *wf_short_name(wf_short_text *buf, const char *layer);
-const char *wf_block_name(wf_short_text *buf, const char *layer);
 /* v with this many decimals (0..6), or "inf". */
 const char *wf_fixed(wf_number_text *buf, double v, int32_t decimals);
 /* "12.3 MB". */

@@ -136,7 +136,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     wf_arena_release(&e->arena, mark);
 }
 
-static bool reuses(const wf_run_memory *b, const wf_call *call, int32_t branch)
+bool wf_call_reuses(const wf_run_memory *b, const wf_call *call, int32_t branch)
 {
     return call->reuse && wf_plan_reuses(b->plan, call->step->call, branch);
 }
@@ -145,7 +145,7 @@ static bool reuses(const wf_run_memory *b, const wf_call *call, int32_t branch)
 static int32_t count_passes(const wf_run_memory *b, const wf_call *call)
 {
     int32_t n = 1;
-    for (int32_t k = 1; k < call->evaluations; k++) n += reuses(b, call, k) != reuses(b, call, k - 1);
+    for (int32_t k = 1; k < call->evaluations; k++) n += wf_call_reuses(b, call, k) != wf_call_reuses(b, call, k - 1);
     return n;
 }
 
@@ -212,7 +212,8 @@ static void combine(const weft_run *r, wf_exec *e, const wf_run_memory *b, const
             .masks = b->masks.of, .base = call->base ? b->preds[call->evaluations - 1] : NULL,
             .cond = b->cond_preds,
             .cond_base = call->base ? b->cond_preds[call->evaluations - 1] : NULL,
-            .scratch = scratch, .out = out });
+            .scratch = scratch, .out = out,
+            .shares = wf_run_trace_shares(e, b, call, which) });
     wf_arena_release(&e->arena, mark);
 }
 
@@ -238,10 +239,10 @@ static void evaluate_branches(const weft_run *r, wf_exec *e, const wf_run_memory
     size_t floats = wf_run_latent_floats(r);
 
     for (int32_t k = 0, end; k < call->evaluations; k = end) {
-        bool    reuse = reuses(b, call, k);
+        bool    reuse = wf_call_reuses(b, call, k);
         int32_t at = first + k * each;
         wf_deep deep = { b->deep.floats, b->deep.each, b->slot + at, reuse };
-        for (end = k + 1; end < call->evaluations && reuses(b, call, end) == reuse; end++) {}
+        for (end = k + 1; end < call->evaluations && wf_call_reuses(b, call, end) == reuse; end++) {}
         e->branch = b->branch + k * each;
         if (e->locate != NULL && !e->dry) e->locate->slot = b->slot + at;
         e->deep = call->keeps ? &deep : NULL;
@@ -296,8 +297,11 @@ static void measure(const weft_run *r, wf_exec *e, const wf_run_memory *b, const
     wf_call whole = *call;
     double  off = 0, most = 0;
 
+    wf_notes *notes = e->notes;
     whole.keeps = whole.reuse = false;
+    e->notes = NULL;
     predict(r, e, b, &whole, full);
+    e->notes = notes;
     if (e->stopped) return;
     guide(r, call->step, full[0], full[1]);
     for (size_t i = 0; i < n; i++) {
@@ -713,10 +717,12 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     for (int32_t i = 0, n = wf_plan_regions(r->memory.plan); n > 0 && i <= n; i++)
         wf_plan_region_cells(r->memory.plan, phase, row, i - 1,
                              r->memory.region_cells + (size_t)i * r->memory.region_stride);
+    wf_run_trace_begin(&r->exec, &r->memory, &call);
     wf_step_forward(r, &r->exec, &r->memory, &call);
     weft_status st = r->watch.found ? find_cause(r, &call, err) : WEFT_OK;
     weft_status end = wf_run_end(r, st == WEFT_OK ? err : NULL);
     if (st == WEFT_OK) st = end;
+    wf_run_trace_end(&r->exec, &r->memory, &call, st == WEFT_OK);
     r->memory.deep.call = st == WEFT_OK ? s.call : -2;
     r->memory.deep.guided = guided;
     return st;

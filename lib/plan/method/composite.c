@@ -76,9 +76,13 @@ static void combine(const weft_plan *p, const wf_sheet *s, const wf_combine *x)
 
     if (p->adapters == 0 || (!x->guided && (options_of(s)->flags & WEFT_COMPOSITE_NOCFG_LAST))) {
         memcpy(x->out, x->preds[last], values * sizeof *x->out);
+        wf_take_down(x, last, 1);
         return;
     }
-    for (int32_t b = 0; b <= last; b++) share[b] = p->entry[b].share;
+    for (int32_t b = 0; b <= last; b++) {
+        share[b] = p->entry[b].share;
+        wf_take_down(x, b, (double)share[b] / divisor_of(p, s));
+    }
     wf_composite_sum(x->out, x->preds, share, last + 1, divisor_of(p, s), values);
 }
 

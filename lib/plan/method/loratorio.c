@@ -86,6 +86,7 @@ void wf_loratorio_combine(const wf_combine *x, const float *share,
                                 WF_MIN(o->patch, x->w - left) };
                 weigh(weight, x, share, o, base, &k);
                 wf_mix(x->out, from, weight, x->branches + (base != 0), &k);
+                wf_take_down_mix(x, weight, x->branches + (base != 0), &k);
             }
 }
 
@@ -96,6 +97,7 @@ static void combine(const weft_plan *p, const wf_sheet *s, const wf_combine *x)
 
     if (p->adapters == 0) {
         memcpy(x->out, x->base, values * sizeof *x->out);
+        wf_take_down(x, x->branches, 1);
         return;
     }
     for (int32_t a = 0; a < p->adapters; a++) share[a] = p->entry[a].share;

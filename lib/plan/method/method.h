@@ -63,6 +63,10 @@ struct wf_method {
     void (*explain)(const weft_plan *p, const wf_sheet *s, wf_text *out);
 };
 
+/* What a branch counts for in a part of the result, as a share of all of it; the base is branch
+ * x->branches. A `combine` says so of every part (combine.c). */
+void wf_take_down(const wf_combine *x, int32_t branch, double share);
+
 /* The cells of most methods: the adapter acts in full, or not at all. */
 #define WF_ALL     ((wf_cell){ 1, 0, 0 })
 #define WF_NOTHING ((wf_cell){ 0, 0, 0 })
@@ -106,6 +110,8 @@ typedef struct wf_rect { size_t first, plane, across; int32_t c, h, w; } wf_rect
 /* There, out = sum of weight[i] * from[i]; n at most WF_ADAPTERS_MAX + 1. */
 void    wf_mix(float *out, const float *const *from, const double *weight, int32_t n,
                const wf_rect *k);
+/* Of those that were mixed so, branches in order, the base last. */
+void    wf_take_down_mix(const wf_combine *x, const double *weight, int32_t n, const wf_rect *k);
 
 /* ---- rules by themselves, for tests ---------------------------------------------------------- */
 

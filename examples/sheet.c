@@ -39,12 +39,12 @@ static int32_t number(const char *text, long most)
     return *end != '\0' || n < 1 || n > most ? 0 : (int32_t)n;
 }
 
-typedef struct picture { uint8_t *rgb; int32_t width, height; } picture;
+typedef struct tile { uint8_t *rgb; int32_t width, height; } tile;
 typedef struct sheet { uint8_t *rgb; size_t bytes; int32_t width, height, zoom; } sheet;
 
-static picture read_picture(const char *path)
+static tile read_tile(const char *path)
 {
-    picture p;
+    tile p;
     must(weft_png_size(path, &p.width, &p.height, &err));
     size_t len = 3 * (size_t)p.width * (size_t)p.height;
     p.rgb = zeroed(len, 1);
@@ -52,13 +52,15 @@ static picture read_picture(const char *path)
     return p;
 }
 
-static void place(sheet *s, const picture *p, int32_t x0, int32_t y0, const char *label, int32_t below)
+static void place(sheet *s, const tile *p, int32_t x0, int32_t y0, const char *label, int32_t below, int32_t room)
 {
     for (int32_t y = 0; y < p->height * s->zoom; y++)
         for (int32_t x = 0; x < p->width * s->zoom; x++)
             memcpy(s->rgb + 3 * ((size_t)(y0 + y) * (size_t)s->width + (size_t)(x0 + x)),
                    p->rgb + 3 * ((size_t)(y / s->zoom) * (size_t)p->width + (size_t)(x / s->zoom)), 3);
-    draw_text(s->rgb, s->bytes, s->width, s->height, x0, below + 5, 2, INK, label);
+    char fits[64];                           /* a character takes 6 pixels, at twice the size 12 */
+    snprintf(fits, sizeof fits, "%.*s", (int)(room / 12), label);
+    draw_text(s->rgb, s->bytes, s->width, s->height, x0, below + 5, 2, INK, fits);
 }
 
 int main(int argc, char **argv)
@@ -70,10 +72,10 @@ int main(int argc, char **argv)
         return 2;
     }
 
-    picture *pictures = zeroed((size_t)count, sizeof *pictures);
+    tile *pictures = zeroed((size_t)count, sizeof *pictures);
     int64_t wide = 0, high = 0, rows = (count + columns - 1) / columns;
     for (int i = 0; i < count; i++) {
-        pictures[i] = read_picture(argv[4 + 2 * i]);
+        pictures[i] = read_tile(argv[4 + 2 * i]);
         if (pictures[i].width > wide) wide = pictures[i].width;
         if (pictures[i].height > high) high = pictures[i].height;
     }
@@ -89,7 +91,7 @@ int main(int argc, char **argv)
     memset(s.rgb, 0xfa, s.bytes);
     for (int i = 0; i < count; i++) {
         int32_t x0 = GAP + i % columns * (int32_t)wide, y0 = GAP + i / columns * (int32_t)high;
-        place(&s, &pictures[i], x0, y0, argv[5 + 2 * i], y0 + (int32_t)high - FOOT - GAP);
+        place(&s, &pictures[i], x0, y0, argv[5 + 2 * i], y0 + (int32_t)high - FOOT - GAP, (int32_t)wide - GAP / 2);
         free(pictures[i].rgb);
     }
     must(weft_png_write(argv[1], s.rgb, s.bytes, s.width, s.height, NULL, 0, &err));

@@ -1,21 +1,23 @@
 #!/bin/sh
 # gallery.sh - every way to compose adapters, on the bundled model: one page with pictures, tables and reports.
 #
-#   sh examples/gallery/gallery.sh BUILD OUT
+#   sh examples/gallery/gallery.sh [BUILD [OUT [ROW...]]]
 #
 # All is made by the tool, build/examples/weft, with the command lines that the page shows: whoever wants one of
 # the pictures copies its line. A subject and a style are in four pairs, always with the same prompts and seeds,
 # so that only the method differs from row to row. What a method is for, when it fails and what it costs is the
-# tool's own help. Pictures side by side, for the guide, are written into OUT/strips.
+# tool's own help. With names of rows it makes these alone. Pictures side by side, for the guide, are written into OUT/strips.
 set -eu
 
 B=${1:-build} OUT=${2:-build/gallery}
+[ $# -lt 2 ] || shift 2
+only=$*
 weft=$B/examples/weft
 M=examples/model A=examples/model/adapters masks=examples/gallery
 mkdir -p "$OUT/strips"
 page=$OUT/index.html
 began=$(date +%s)
-rows=0 pictures=0 name= strip=
+rows=0 pictures=0 name= strip= skip=
 
 die() { echo "gallery: $*" >&2; exit 1; }
 [ -x "$weft" ] || die "there is no $weft: make it first"
@@ -24,7 +26,7 @@ die() { echo "gallery: $*" >&2; exit 1; }
 # ---- HTML ---------------------------------------------------------------------------------------------------------
 
 html() { sed 's/&/\&amp;/g; s/</\&lt;/g; s/>/\&gt;/g'; }
-put() { printf '%s\n' "$*" >>"$page"; }
+put() { [ "$skip" ] || printf '%s\n' "$*" >>"$page"; }
 
 # The arguments as a shell would take them again.
 line() {
@@ -44,7 +46,7 @@ run() {
 
 # What is open ends where the next begins.
 row_end() {
-    [ -n "$name" ] || return 0
+    [ "$name" ] && [ ! "$skip" ] || { name= skip=; return 0; }
     put '</section>'
     echo "$shown pictures, $(($(date +%s) - row_began)) s"
     name=
@@ -62,6 +64,7 @@ chapter() {
 row() {
     row_end
     name=$1 title=$2
+    case " $only " in '  '|*" $name "*) ;; *) skip=yes; return ;; esac
     rows=$((rows + 1)) row_began=$(date +%s)
     printf '  %-44s' "$title"
     put "<section id=\"$name\"><h3>$title</h3>"
@@ -74,6 +77,7 @@ row() {
 
 # picture LABEL WORD...: weft generate, its line and its picture. Every picture of a row has a number.
 picture() {
+    [ ! "$skip" ] || return 0
     label=$1; shift
     shown=$((shown + 1)) pictures=$((pictures + 1))
     file=$name-$shown.png
@@ -87,6 +91,7 @@ $label"
 
 # pictures_end [COLUMNS]: closes the pictures, shows the first one's line, and writes the strip.
 pictures_end() {
+    [ ! "$skip" ] || return 0
     put "</div><pre class=\"line\">$first_line</pre>"
     (
         IFS='
@@ -99,6 +104,7 @@ pictures_end() {
 
 # plan WORD...: what weft explain says, and its picture.
 plan() {
+    [ ! "$skip" ] || return 0
     run explain $M "$@" -o "$OUT/$name-table.png"
     put "<p class=\"cost\">$(sed -n 's/.*: \([0-9]* calls, [0-9]* evaluations\).*/\1/p' "$OUT/said")</p>"
     put "<details><summary>the plan, before a step is run</summary><pre class=\"line\">$(command_line explain model "$@" -o $name-table.png)</pre>"
@@ -130,6 +136,7 @@ pairs() {
 
 # What the cached composite of the first pair loses, as generate --measure says.
 cached_error() {
+    [ ! "$skip" ] || return 0
     set -- $M -p "a large zib monster on a red background, hatched style" --seed 2 -g 5 -a $monster:0.9 -a $hatching:0.9 \
         --compose composite --cached --measure
     run generate "$@" -o "$OUT/measured.png"
@@ -138,6 +145,7 @@ cached_error() {
 
 # merged LABEL WORD...: the adapters of the first pair become a file, which then draws.
 merged() {
+    [ ! "$skip" ] || return 0
     label=$1; shift
     set -- merge $M -a $monster:0.9 -a $hatching:0.9 --into adapter "$@"
     run "$@" -o "$OUT/merged.safetensors"
@@ -148,6 +156,7 @@ merged() {
 # conflict NAME TITLE ADAPTER ADAPTER
 conflict() {
     row "$1" "$2"
+    [ ! "$skip" ] || return 0
     run conflicts $M -a "$3" -a "$4" -o "$OUT/$1.png"
     put "<pre class=\"line\">$(command_line conflicts $M -a "$3" -a "$4" -o "$1.png")</pre><pre>$(grep -v '^weft: wrote' "$OUT/said" | html)</pre>"
     put "<img class=\"table\" src=\"$1.png\" alt=\"layers down, four columns: norms, cosine, clash, overlap\" loading=\"lazy\">"

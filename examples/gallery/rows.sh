@@ -36,9 +36,9 @@ row balance "Merge, balanced" "The subject comes forward and the style goes back
 lines are left behind the rocket." balance
 pairs 0.9 0.9 --balance
 
-row blocks "Merge, weights by block" "The style in the blocks of the way up only, at 1.2: ground and outlines take it
-on, the subject less than under merge."
-pairs 0.9 1.2 --blocks OUTALL --text-weight 0.9
+row blocks "Merge, weights by block" "The style at 1.2 outside, at 0.3 in the middle of the network, where the subject is
+made: a sum, and yet subject and style are both clear in all four."
+pairs 0.9 "1 --blocks ALL1.2,IN02-IN05=0.3,MID=0.3,OUT00-OUT03=0.3"
 
 row zip "ZipLoRA in closed form" "Subject and style are both recognisable in all four: the eye is back, the rocket is
 whole. The style is quieter than under merge, on the subject most of all." zip

@@ -19,6 +19,13 @@ int32_t draw_text(uint8_t *rgb, size_t rgb_len, int32_t width, int32_t height, i
 /* Draw the table of a sealed plan on `model` as a PNG. */
 weft_status draw_table(const weft_plan *plan, const weft_model *model, const char *path,
                        weft_error *err);
+/* The same, and under it how much of each adapter acts at each call, what calls cost, weights of blocks
+ * and masks. Options and flags are those of weft_run_costs(). */
+weft_status draw_explain(const weft_plan *plan, const weft_model *model, const weft_run_options *options,
+                         uint32_t flags, const char *path, weft_error *err);
+/* Draw what acted in the calls of a run that was created with WEFT_RUN_TRACE, on `plan`. */
+weft_status draw_trace(const weft_run *run, const weft_plan *plan, const weft_model *model, const char *path,
+                       weft_error *err);
 /* Draw what stands between the adapters of a sealed plan as a PNG: layers down, for each pair four
  * columns. */
 weft_status draw_conflicts(const weft_conflicts *conflicts, const weft_plan *plan, const weft_model *model,

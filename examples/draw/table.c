@@ -4,51 +4,23 @@
  * act, their hues are mixed in proportion. Blocks are separated by a gap and named at the left, so
  * that "content in the middle, style outside" shows without reading a number. Cells are whole
  * pixels as long as they fit; with many calls they share the pixels. */
-#include "canvas.h"
-
-enum {
-    PAD         = 24,   /* around everything                       */
-    GAP         = 3,    /* between blocks                          */
-    BETWEEN     = 20,   /* between panels                          */
-    TABLE_WIDE  = 1000, /* pixels that the panels share out        */
-    TABLE_HIGH  = 640,
-    LEAST_PANEL = 560,  /* pixels of all panels, however few calls */
-    CELL_WIDE   = 40,   /* at most                                 */
-    CELL_HIGH   = 28,
-    LINE        = 22    /* height of a line of text at scale 2     */
-};
+#include "table.h"
 
 static const char CAPTION[] = "layers down, calls across; the paler, the smaller";
-
-/* A layer with something to show. */
-typedef struct row {
-    int64_t layer;
-    int32_t top;       /* pixels from the table's top            */
-    char    block[60]; /* "down.0"                               */
-} row;
-
-typedef struct layout {
-    const weft_plan         *p;
-    const weft_model        *model;
-    weft_plan_info           info;
-    weft_plan_adapter_info  *adapter; /* [info.adapters]         */
-    row      *row;     /* [rows]                                 */
-    int32_t   rows;
-    char      title[256];
-    int32_t   cell_h;
-    int32_t   panel_w;
-    int32_t   left;    /* of the first panel                     */
-    int32_t   above;   /* of the panels                          */
-    int32_t   high;    /* of the panels                          */
-    float     strongest;
-} layout;
+static const char SKIPPED_CAPTION[] = "not computed: deep features were reused";
+static const uint32_t SKIPPED = 0xbcbcb6;
 
 /* ---- cells ----------------------------------------------------------------------------------- */
 
 static float cell(const layout *lay, int32_t call, int32_t branch, int64_t layer, int32_t adapter)
 {
-    weft_cell c = WEFT_CELL_INIT;
+    weft_trace_cell was = WEFT_TRACE_CELL_INIT;
+    weft_cell       c = WEFT_CELL_INIT;
 
+    if (lay->run != NULL) {
+        (void)weft_run_trace_cell(lay->run, call, branch, layer, adapter, &was, NULL);
+        return was.number;
+    }
     (void)weft_plan_cell(lay->p, call, branch, layer, adapter, &c, NULL); /* 0 where there is no such branch */
     return c.number;
 }
@@ -59,11 +31,25 @@ static int has_branch(const layout *lay, int32_t call, int32_t branch)
     return weft_plan_call(lay->p, call, &info, NULL) == WEFT_OK && branch < info.branches;
 }
 
+/* Was the call taken, and the layer not computed in it? -1: the call was not taken. */
+static int is_skipped(const layout *lay, int32_t call, int32_t branch, int64_t layer)
+{
+    weft_trace      t = WEFT_TRACE_INIT;
+    weft_trace_cell was = WEFT_TRACE_CELL_INIT;
+
+    if (lay->run == NULL) return 0;
+    if (weft_run_trace(lay->run, call, branch, &t, NULL) != WEFT_OK || !t.done) return -1;
+    (void)weft_run_trace_cell(lay->run, call, branch, layer, 0, &was, NULL);
+    return was.way == WEFT_TRACE_SKIPPED;
+}
+
 static uint32_t cell_colour(const layout *lay, int32_t call, int32_t branch, int64_t layer)
 {
     double sum[3] = { 0, 0, 0 }, weights = 0, strength = 0, rgb[3];
 
     if (!has_branch(lay, call, branch)) return PAPER;
+    int skipped = is_skipped(lay, call, branch, layer);
+    if (skipped != 0) return skipped < 0 ? PAPER : SKIPPED;
     for (int32_t a = 0; a < lay->info.adapters; a++) {
         float c = cell(lay, call, branch, layer, a);
         if (c == 0) continue;
@@ -107,20 +93,19 @@ static void draw_phases(canvas *c, const layout *lay, int32_t x)
     }
 }
 
-/* Numbers under a panel at round calls, far enough apart to be read. */
-static void draw_calls(canvas *c, const layout *lay, int32_t x)
+void draw_calls(canvas *c, int32_t calls, int32_t x, int32_t y, int32_t across)
 {
     static const int32_t rounds[] = { 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 100000, 1000000 };
-    int32_t calls = lay->info.calls, step = rounds[LENGTH(rounds) - 1];
+    int32_t step = rounds[LENGTH(rounds) - 1];
 
     for (size_t i = LENGTH(rounds); i-- > 0; )
-        if ((int64_t)rounds[i] * lay->panel_w / calls >= 48) step = rounds[i];
+        if ((int64_t)rounds[i] * across / calls >= 48) step = rounds[i];
     for (int32_t n = 0; n < calls; n += step) {
-        char           s[16];
-        int32_t        middle = x + (int32_t)(((int64_t)2 * n + 1) * lay->panel_w / calls / 2);
+        char    s[16];
+        int32_t middle = x + (int32_t)(((int64_t)2 * n + 1) * across / calls / 2);
         snprintf(s, sizeof s, "%d", (int)n);
-        fill(c, middle, lay->above + lay->high + 2, 1, 5, FAINT);
-        write_text(c, middle - text_width(2, s) / 2, lay->above + lay->high + 10, 2, INK, s);
+        fill(c, middle, y + 2, 1, 5, FAINT);
+        write_text(c, middle - text_width(2, s) / 2, y + 10, 2, INK, s);
         if (step > calls - 1 - n) break;
     }
 }
@@ -144,18 +129,23 @@ static void draw_blocks(canvas *c, const layout *lay)
     }
 }
 
-/* One adapter's line: who, its weight, its part. Letters are those of the plan's text. */
+const char *letter_of(letter_text *buf, int32_t adapter)
+{
+    if (adapter < 26) snprintf(buf->text, sizeof buf->text, "%c", 'A' + (int)adapter);
+    else snprintf(buf->text, sizeof buf->text, "%c%d", 'A' + (int)(adapter % 26), (int)(adapter / 26));
+    return buf->text;
+}
+
+/* One adapter's line: who, its weight, its part. */
 typedef struct legend_text { char text[256]; } legend_text;
 
 static const char *legend(legend_text *buf, const layout *lay, int32_t adapter)
 {
     const weft_plan_adapter_info *a = &lay->adapter[adapter];
-    char letter[16];
+    letter_text letter;
 
-    if (adapter < 26) snprintf(letter, sizeof letter, "%c", 'A' + (int)adapter);
-    else snprintf(letter, sizeof letter, "%c%d", 'A' + (int)(adapter % 26), (int)(adapter / 26));
-    snprintf(buf->text, sizeof buf->text, "%s  %.150s, weight %g%s%s", letter, a->name, (double)a->weight,
-             a->part[0] != '\0' ? ", as " : "", a->part);
+    snprintf(buf->text, sizeof buf->text, "%s  %.150s, weight %g%s%s", letter_of(&letter, adapter), a->name,
+             (double)a->weight, a->part[0] != '\0' ? ", as " : "", a->part);
     return buf->text;
 }
 
@@ -167,6 +157,9 @@ static void draw_legend(canvas *c, const layout *lay, int32_t y)
         fill(c, lay->left, y - 1, 28, 16, tint(hue_of(a), fmin(strength, 1)));
         write_text(c, lay->left + 40, y, 2, INK, legend(&line, lay, a));
     }
+    if (!lay->skipped) return;
+    fill(c, lay->left, y - 1, 28, 16, SKIPPED);
+    write_text(c, lay->left + 40, y, 2, INK, SKIPPED_CAPTION);
 }
 
 /* ---- layout ---------------------------------------------------------------------------------- */
@@ -193,6 +186,9 @@ static weft_status list_rows(layout *lay, weft_error *err)
         float           most;
         if (st != WEFT_OK) return st;
         if (layer.component != WEFT_COMPONENT_DENOISER || (most = strongest(lay, id)) == 0) continue;
+        for (int32_t n = 0; n < lay->info.calls; n++)
+            for (int32_t b = 0; b < lay->info.branches && has_branch(lay, n, b); b++)
+                lay->skipped = lay->skipped || is_skipped(lay, n, b, id) > 0;
         lay->strongest = fmaxf(lay->strongest, most);
         lay->row[lay->rows].layer = id;
         name_block(lay->row[lay->rows].block, sizeof lay->row[lay->rows].block, layer.name);
@@ -231,9 +227,8 @@ static void draw_heading(canvas *c, const layout *lay, int32_t branch, int32_t x
     write_text(c, x, lay->above - LINE, 2, FAINT, s);
 }
 
-static void paint(canvas *c, const layout *lay)
+void table_paint(canvas *c, const layout *lay)
 {
-    fill(c, 0, 0, c->width, c->height, PAPER);
     write_text(c, PAD, PAD, 3, INK, lay->title);
     write_text(c, PAD, PAD + 32, 2, FAINT, CAPTION);
     draw_blocks(c, lay);
@@ -241,16 +236,21 @@ static void paint(canvas *c, const layout *lay)
         int32_t x = lay->left + b * (lay->panel_w + BETWEEN);
         if (lay->info.branches > 1) draw_heading(c, lay, b, x);
         draw_panel(c, lay, b, x);
-        draw_calls(c, lay, x);
+        draw_calls(c, lay->info.calls, x, lay->above + lay->high, lay->panel_w);
         draw_phases(c, lay, x);
     }
     if (lay->rows == 0) write_text(c, lay->left, lay->above, 2, INK, "no layer of the denoiser is touched");
     draw_legend(c, lay, lay->above + lay->high + 10 + LINE + 14);
 }
 
-static int32_t image_width(const layout *lay)
+int32_t table_across(const layout *lay)
 {
-    int32_t w = lay->left + lay->info.branches * (lay->panel_w + BETWEEN) - BETWEEN;
+    return lay->info.branches * (lay->panel_w + BETWEEN) - BETWEEN;
+}
+
+int32_t table_width(const layout *lay)
+{
+    int32_t w = lay->left + table_across(lay);
 
     w = MORE(w, PAD + text_width(3, lay->title));
     w = MORE(w, PAD + text_width(2, CAPTION));
@@ -262,15 +262,22 @@ static int32_t image_width(const layout *lay)
     return w + PAD;
 }
 
-static weft_status write_image(const layout *lay, const char *path, weft_error *err)
+int32_t table_height(const layout *lay)
 {
-    canvas c = { .width = image_width(lay) };
+    int32_t lines = lay->info.adapters + (lay->skipped ? 1 : 0);
+    return lay->above + lay->high + 10 + LINE + 14 + lines * (LINE + 4) + PAD - 8;
+}
 
-    c.height = lay->above + lay->high + 10 + LINE + 14 + lay->info.adapters * (LINE + 4) + PAD - 8;
+weft_status write_canvas(int32_t width, int32_t height, void (*paint)(canvas *c, void *user), void *user,
+                         const char *path, weft_error *err)
+{
+    canvas c = { .width = width, .height = height };
+
     c.bytes = (size_t)c.width * (size_t)c.height * 3;
     c.rgb = malloc(c.bytes);
-    if (c.rgb == NULL) return fail(err, WEFT_E_NOMEM, "out of memory for a plan's table");
-    paint(&c, lay);
+    if (c.rgb == NULL) return fail(err, WEFT_E_NOMEM, "out of memory for a drawing of a plan");
+    fill(&c, 0, 0, c.width, c.height, PAPER);
+    paint(&c, user);
     weft_status st = weft_png_write(path, c.rgb, c.bytes, c.width, c.height, NULL, 0, err);
     free(c.rgb);
     return st;
@@ -289,7 +296,8 @@ static void write_title(layout *lay)
         used += n > 0 ? (size_t)n : 0;
     }
     if (used < sizeof lay->title)
-        snprintf(lay->title + used, sizeof lay->title - used, " %s", lay->info.calls == 1 ? "call" : "calls");
+        snprintf(lay->title + used, sizeof lay->title - used, " %s%s", lay->info.calls == 1 ? "call" : "calls",
+                 lay->run != NULL ? ": what acted" : "");
 }
 
 static weft_status read_plan(layout *lay, weft_error *err)
@@ -309,17 +317,32 @@ static weft_status read_plan(layout *lay, weft_error *err)
     return st;
 }
 
+weft_status table_begin(layout *lay, weft_error *err)
+{
+    weft_status st = read_plan(lay, err);
+
+    if (st == WEFT_OK) st = list_rows(lay, err);
+    if (st == WEFT_OK) measure(lay);
+    return st;
+}
+
+void table_end(layout *lay)
+{
+    free(lay->row);
+    free(lay->adapter);
+}
+
+static void paint_table(canvas *c, void *user)
+{
+    table_paint(c, user);
+}
+
 weft_status draw_table(const weft_plan *plan, const weft_model *model, const char *path, weft_error *err)
 {
     layout      lay = { .p = plan, .model = model, .info = WEFT_PLAN_INFO_INIT };
-    weft_status st = read_plan(&lay, err);
+    weft_status st = table_begin(&lay, err);
 
-    if (st == WEFT_OK) st = list_rows(&lay, err);
-    if (st == WEFT_OK) {
-        measure(&lay);
-        st = write_image(&lay, path, err);
-    }
-    free(lay.row);
-    free(lay.adapter);
+    if (st == WEFT_OK) st = write_canvas(table_width(&lay), table_height(&lay), paint_table, &lay, path, err);
+    table_end(&lay);
     return st;
 }

@@ -96,7 +96,7 @@ int conflicts(settings *s)
     meter m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
     weft_conflicts *c;
 
-    if (s->adapter_count < 2) misuse("between which? two --adapter FILE[:WEIGHT] at least");
+    if (s->adapter_count < 2 && s->plan_file == NULL) misuse("between which? two --adapter FILE[:WEIGHT] at least");
     check_writable(s->output, ".png");
     weft_model *model = open_model(s->target, s, &info);
     weft_plan *plan = make_plan(model, s, 1, &m);

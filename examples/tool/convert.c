@@ -33,7 +33,7 @@ static weft_merge_source source_of(const settings *s, adapter_use *use)
 {
     weft_merge_source source = WEFT_MERGE_SOURCE_INIT;
 
-    open_adapter(s, use);
+    if (use->adapter == NULL) open_adapter(s, use);
     source.adapter = use->adapter;
     source.weight = use->weight;
     source.text_weight = use->text_weight;
@@ -42,6 +42,25 @@ static weft_merge_source source_of(const settings *s, adapter_use *use)
     if (use->given & TEXT_WEIGHT) source.flags |= WEFT_SOURCE_TEXT_WEIGHT;
     if (use->how.flags & WEFT_ADD_PARTIAL) source.flags |= WEFT_SOURCE_PARTIAL;
     return source;
+}
+
+/* Weights in the denoiser times what a plan of the same adapters finds. */
+static void balance(weft_merge_source *sources, settings *s, weft_model *model, meter *m)
+{
+    int32_t mixed = s->plan.mixed; /* is the merge's, and does not count here */
+    s->plan.mixed = WEFT_MIXED_DELTA;
+    weft_plan *plan = make_plan(model, s, 1, m);
+
+    s->plan.mixed = mixed;
+    for (size_t i = 0; i < s->adapter_count; i++) {
+        weft_plan_adapter_info info = WEFT_PLAN_ADAPTER_INFO_INIT;
+        must(weft_plan_adapter(plan, (int32_t)i, &info, &err));
+        sources[i] = source_of(s, &s->adapters[i]);
+        if (!(sources[i].flags & WEFT_SOURCE_TEXT_WEIGHT)) sources[i].text_weight = sources[i].weight;
+        sources[i].flags |= WEFT_SOURCE_TEXT_WEIGHT;
+        sources[i].weight = (float)((double)sources[i].weight * info.balance);
+    }
+    weft_plan_free(plan);
 }
 
 /* The mixer: 1 within each adapter, --mix between two. */
@@ -91,7 +110,9 @@ static int merge_adapters(settings *s)
     check_writable(s->output, s->dialect == WEFT_DIALECT_PEFT ? NULL : ".safetensors");
     weft_model *model = open_model(s->target, s, &info);
     weft_merge_source *sources = zeroed(s->adapter_count, sizeof *sources);
-    for (size_t i = 0; i < s->adapter_count; i++) sources[i] = source_of(s, &s->adapters[i]);
+    if (s->flags & BALANCE) balance(sources, s, model, &m);
+    else
+        for (size_t i = 0; i < s->adapter_count; i++) sources[i] = source_of(s, &s->adapters[i]);
     float *mixer = mixer_of(s);
     if (s->merge.kind == WEFT_MERGE_MIXER) s->merge.mixer = mixer;
     if (s->plan.mixed == WEFT_MIXED_DIRECTION) s->merge.flags |= WEFT_MERGE_DIRECTION;
@@ -131,7 +152,7 @@ int merge_model(settings *s)
     weft_model_info info = WEFT_MODEL_INFO_INIT;
     meter m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
 
-    if (s->adapter_count == 0) misuse("merge what? --adapter FILE[:WEIGHT]");
+    if (s->adapter_count == 0 && s->plan_file == NULL) misuse("merge what? --adapter FILE[:WEIGHT]");
     if (s->output == NULL) misuse("where to? --output PATH");
     int planned = merges_a_plan(s), folder = s->into == INTO_ADAPTER ? s->dialect == WEFT_DIALECT_PEFT : is_folder(s->target);
     if (s->into == INTO_ADAPTER && !planned) return merge_adapters(s);

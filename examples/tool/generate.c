@@ -1,12 +1,26 @@
-/* generate.c - draw an image: encode the prompts, walk the steps, decode. */
+/* generate.c - draw images: encode the prompts, walk the steps, decode.
+ *
+ * Several pictures are one batch, but each has a sampler and noise of its own: it is the picture that
+ * its prompt and seed make alone, bit for bit, unless the plan aligns them. A reference is sample 0
+ * of the batch, whose latents are put in its place before each call. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "../draw/draw.h"
 #include "tool.h"
 
 enum { STREAMS = 4 };
+
+/* A text that is not of the first prompt from call 0 on. */
+typedef struct other_text {
+    int32_t   of;                                    /* a prompt; NEGATIVE, or REFERENCE                         */
+    int32_t   from;                                  /* call                                                     */
+    weft_text text[STREAMS];
+} other_text;
+enum { NEGATIVE = -1, REFERENCE = -2 };
 
 /* The text of both halves of guidance: encoded here, or read from a file. */
 typedef struct conditioning {
@@ -19,6 +33,10 @@ typedef struct conditioning {
     uint64_t       stamp;
     int32_t        adapters;                         /* with a text each, one behind the other; 0: one for all   */
     int32_t       *acts;                             /* [calls] whose text is read; -1: in each branch its own   */
+    int32_t       *reads;                            /* [samples] which prompt, or REFERENCE                     */
+    other_text    *others;                           /* of each prompt in the order of the calls                 */
+    size_t         other_count;
+    float         *now[STREAMS];                     /* what a call reads, a block for each branch and sample    */
     weft_text     *regions;                          /* [region_count][streams] of the plan's regions            */
     size_t         region_count;
 } conditioning;
@@ -132,7 +150,9 @@ static void report_tokens(const weft_plan *plan, const settings *s, const adapte
         weft_token_info t = WEFT_TOKEN_INFO_INIT;
         must(weft_concept_token(use->concept, (size_t)i, &t, &err));
         int also = t.also != NULL && times(plan, use, i, t.also, 0) > 0; /* in the plan, not only in the file */
-        used += times(plan, use, i, s->prompt, encode_flags(s)) + times(plan, use, i, s->negative, encode_flags(s));
+        used += times(plan, use, i, s->negative, encode_flags(s)) + times(plan, use, i, s->reference_text, encode_flags(s));
+        for (size_t k = 0; k < s->prompt_count; k++) used += times(plan, use, i, s->prompts[k], encode_flags(s));
+        for (size_t k = 0; k < s->change_count; k++) used += times(plan, use, i, s->changes[k].text, encode_flags(s));
         for (size_t k = 0; k < s->region_count; k++)
             used += times(plan, use, i, s->regions[k].prompt, encode_flags(s));
         if (n < sizeof list)
@@ -175,27 +195,30 @@ static void report_concepts(const weft_plan *plan, const settings *s)
     }
 }
 
-/* How many tokens the text of these prompts has; says so if a prompt is long. */
+/* *most becomes the chunks of this prompt if they are more; says so if it is long and has a name. */
+static void measure_prompt(const weft_plan *plan, const settings *s, const conditioning *c, const char *prompt,
+                           const char *name, int32_t *most)
+{
+    int32_t tokens, chunks;
+
+    if (prompt == NULL) return;
+    must(weft_plan_prompt_size(plan, prompt, encode_flags(s), &tokens, &chunks, &err));
+    if (chunks > 1 && name && !(s->flags & QUIET))
+        fprintf(stderr, "weft: the %s has %d tokens: encoded whole, in %d chunks of %d\n", name, (int)tokens, (int)chunks,
+                (int)c->about[0].tokens - 2);
+    if (chunks > *most) *most = chunks;
+}
+
+/* How many tokens the text of all prompts has. */
 static int64_t measure_prompts(const weft_plan *plan, const settings *s, const conditioning *c)
 {
-    const char *prompts[2] = { s->prompt, c->halves == 2 ? s->negative : NULL };
     int32_t most = 1;
 
-    for (size_t i = 0; i < s->region_count; i++) {
-        int32_t chunks = 1;
-        if (s->regions[i].prompt != NULL)
-            must(weft_plan_prompt_size(plan, s->regions[i].prompt, encode_flags(s), NULL, &chunks, &err));
-        if (chunks > most) most = chunks;
-    }
-    for (int i = 0; i < 2; i++) {
-        int32_t tokens, chunks;
-        if (prompts[i] == NULL) continue;
-        must(weft_plan_prompt_size(plan, prompts[i], encode_flags(s), &tokens, &chunks, &err));
-        if (chunks > 1 && !(s->flags & QUIET))
-            fprintf(stderr, "weft: the %s has %d tokens: encoded whole, in %d chunks of %d\n",
-                    i ? "negative prompt" : "prompt", (int)tokens, (int)chunks, (int)c->about[0].tokens - 2);
-        if (chunks > most) most = chunks;
-    }
+    for (size_t i = 0; i < s->region_count; i++) measure_prompt(plan, s, c, s->regions[i].prompt, NULL, &most);
+    for (size_t i = 0; i < s->prompt_count; i++) measure_prompt(plan, s, c, s->prompts[i], "prompt", &most);
+    for (size_t i = 0; i < s->change_count; i++) measure_prompt(plan, s, c, s->changes[i].text, NULL, &most);
+    measure_prompt(plan, s, c, s->reference_text, NULL, &most);
+    if (c->halves == 2) measure_prompt(plan, s, c, s->negative, "negative prompt", &most);
     return (int64_t)most * c->about[0].tokens;
 }
 
@@ -290,6 +313,43 @@ static void encode_prompt(weft_run *run, const char *prompt, const settings *s, 
     c->stamp = encode.stamp;
 }
 
+/* Add the text of a prompt from a call on. */
+static void add_text(weft_run *run, const char *prompt, const settings *s, conditioning *c, int32_t of, int32_t from)
+{
+    other_text *t = &c->others[c->other_count++];
+    t->of = of;
+    t->from = from;
+    for (int32_t i = 0; i < c->streams; i++) t->text[i] = (weft_text)WEFT_TEXT_INIT;
+    encode_prompt(run, prompt, s, c, t->text, -1);
+}
+
+/* Texts besides the first prompt and the negative one. */
+static void encode_others(weft_run *run, const settings *s, conditioning *c, int32_t calls)
+{
+    c->others = zeroed(s->prompt_count + s->change_count + 1, sizeof *c->others);
+    for (size_t i = 1; i < s->prompt_count; i++) add_text(run, s->prompts[i], s, c, (int32_t)i, 0);
+    if (s->reference) add_text(run, s->reference_text, s, c, REFERENCE, 0);
+    for (size_t i = 0; i < s->change_count; i++) {
+        const change_use *u = &s->changes[i];
+        const char *option = u->of < 0 ? "--negative-from" : "--prompt-from";
+        int32_t from = call_of(u->when, calls);
+        if (from >= calls) fail("%s %s: that is after the last call, which is %d", option, u->when, (int)calls - 1);
+        for (size_t k = 0; k < i; k++)
+            if (s->changes[k].of == u->of && call_of(s->changes[k].when, calls) >= from)
+                fail("%s %s: that is not after %s %s", option, u->when, option, s->changes[k].when);
+        if (u->of >= 0 || c->halves == 2) add_text(run, u->text, s, c, u->of < 0 ? NEGATIVE : u->of, from);
+    }
+}
+
+/* What a prompt is at a call. */
+static const weft_text *text_at(const conditioning *c, int32_t of, int32_t call)
+{
+    const weft_text *text = c->text[of == NEGATIVE];
+    for (size_t i = 0; i < c->other_count; i++)
+        if (c->others[i].of == of && c->others[i].from <= call) text = c->others[i].text;
+    return text;
+}
+
 /* The prompt of a region sees its adapter's text-encoder part and no other's. */
 static void encode_regions(weft_run *run, const settings *s, conditioning *c)
 {
@@ -308,6 +368,11 @@ static void encode_regions(weft_run *run, const settings *s, conditioning *c)
 static void free_conditioning(conditioning *c)
 {
     free(c->acts);
+    free(c->reads);
+    for (size_t i = 0; i < c->other_count; i++)
+        for (int32_t k = 0; k < c->streams; k++) free(c->others[i].text[k].data);
+    free(c->others);
+    for (int32_t i = 0; i < c->streams; i++) free(c->now[i]);
     for (size_t i = 0; i < c->region_count * (size_t)c->streams; i++) free(c->regions[i].data);
     free(c->regions);
     for (int32_t i = 0; i < c->streams; i++) free(c->text[0][i].data), free(c->text[1][i].data);
@@ -326,17 +391,25 @@ typedef struct drawing {
     conditioning  cond;
     origin        from;
     int           distilled;                         /* the guidance scale is an input of the model */
-    int64_t       shape[4];                          /* (1, c, h, w) */
-    size_t        len;
-    float        *start, *latents;
+    int64_t       shape[4];                          /* (n, c, h, w) */
+    int32_t       n;                                 /* samples; the first is the reference if there is one */
+    size_t        len;                               /* of a sample */
+    float        *start, *latents;                   /* of all */
+    float       **reference;                         /* [calls] its latents as each begins; NULL: there is none */
+    weft_sampler **samplers;                         /* [n] */
+    weft_noise  **noises;                            /* [n] */
     float       **predictions;                       /* [calls], each NULL unless saved */
     int32_t       calls;
 } drawing;
 
-static float *draw_noise(size_t len, weft_noise *noise)
+static size_t all_of(const drawing *p) { return (size_t)p->n * p->len; }
+
+/* Each sample's from its own source. */
+static float *draw_noise(const drawing *p)
 {
-    float *drawn = floats(len);
-    must(weft_noise_normal(noise, drawn, len, &err));
+    float *drawn = floats(all_of(p));
+    for (int32_t i = 0; i < p->n; i++)
+        must(weft_noise_normal(p->noises[i], drawn + (size_t)i * p->len, p->len, &err));
     return drawn;
 }
 
@@ -359,19 +432,22 @@ static void read_size(drawing *p, settings *s, const weft_model_info *info)
         s->width = (int32_t)shape[2] * info->image_factor;
     }
     set_size(s, info);
-    p->shape[0] = 1;
+    p->shape[0] = p->n;
     p->shape[1] = info->latent_channels;
     p->shape[2] = s->run.height;
     p->shape[3] = s->run.width;
     p->len = (size_t)info->latent_channels * (size_t)s->run.height * (size_t)s->run.width;
 }
 
-/* Latents of an image, drawn from the distribution that the encoder gives, as diffusers draws
- * them. */
-static float *encode_image(weft_run *run, const float *image, const settings *s, size_t len, weft_noise *noise)
+/* Latents of an image, drawn for each sample from the distribution that the encoder gives, as
+ * diffusers draws them. */
+static float *encode_image(const drawing *p, weft_run *run, const float *image, const settings *s)
 {
-    float *drawn = draw_noise(len, noise), *latents = floats(len);
-    must(weft_run_encode_image(run, image, 3 * (size_t)s->width * (size_t)s->height, drawn, len, latents, len, &err));
+    size_t each = 3 * (size_t)s->width * (size_t)s->height;
+    float *drawn = draw_noise(p), *latents = floats(all_of(p)), *copies = floats((size_t)p->n * each);
+    for (size_t i = 0; i < (size_t)p->n; i++) memcpy(copies + i * each, image, each * sizeof *image);
+    must(weft_run_encode_image(run, copies, (size_t)p->n * each, drawn, all_of(p), latents, all_of(p), &err));
+    free(copies);
     free(drawn);
     return latents;
 }
@@ -379,8 +455,7 @@ static float *encode_image(weft_run *run, const float *image, const settings *s,
 /* The mask in latent pixels; and the image with grey under the mask, which an inpainting model
  * reads beside it. With any other model denoise() puts the image back around the mask after every
  * call. */
-static void read_masked(drawing *p, float *image, const settings *s, const weft_model_info *info, weft_run *run,
-                        weft_noise *noise)
+static void read_masked(drawing *p, float *image, const settings *s, const weft_model_info *info, weft_run *run)
 {
     size_t pixels = (size_t)s->width * (size_t)s->height, plane = p->len / (size_t)info->latent_channels;
     size_t factor = (size_t)info->image_factor, across = (size_t)s->run.width;
@@ -391,12 +466,15 @@ static void read_masked(drawing *p, float *image, const settings *s, const weft_
         p->from.mask[i] = mask[i / across * factor * (size_t)s->width + i % across * factor];
     for (size_t i = 0; i < 3 * pixels; i++)
         if (mask[i % pixels] > 0) image[i] = 0.5f;
-    masked = encode_image(run, image, s, p->len, noise);
+    masked = encode_image(p, run, image, s);
     if (info->input_channels > info->latent_channels) {
-        p->from.extra_len = plane + p->len;
+        p->from.extra_len = (size_t)p->n * (plane + p->len);
         p->from.extra = floats(p->from.extra_len);
-        memcpy(p->from.extra, p->from.mask, plane * sizeof *masked);
-        memcpy(p->from.extra + plane, masked, p->len * sizeof *masked);
+        for (size_t i = 0; i < (size_t)p->n; i++) {
+            float *extra = p->from.extra + i * (plane + p->len);
+            memcpy(extra, p->from.mask, plane * sizeof *masked);
+            memcpy(extra + plane, masked + i * p->len, p->len * sizeof *masked);
+        }
     }
     free(masked);
     free(mask);
@@ -405,101 +483,197 @@ static void read_masked(drawing *p, float *image, const settings *s, const weft_
 /* What an image begins with. Noise is drawn in diffusers' order, so that a seed means the same:
  * first for the image of --image (unless an inpainting model redraws all of it), then for the
  * latents, last for the image under the mask, even if no model reads that. */
-static void read_origin(drawing *p, const settings *s, const weft_model_info *info, weft_run *run, weft_noise *noise)
+static void read_origin(drawing *p, const settings *s, const weft_model_info *info, weft_run *run)
 {
     float *image = s->image ? read_image(s->image, s->width, s->height) : NULL;
     int reads = info->input_channels > info->latent_channels;
 
-    if (image && !(reads && s->strength >= 1.0f)) p->from.latents = encode_image(run, image, s, p->len, noise);
-    if (p->start == NULL) p->start = draw_noise(p->len, noise);
-    if (s->mask) read_masked(p, image, s, info, run, noise);
+    if (image && !(reads && s->strength >= 1.0f)) p->from.latents = encode_image(p, run, image, s);
+    if (p->start == NULL) p->start = draw_noise(p);
+    if (s->mask) read_masked(p, image, s, info, run);
     free(image);
 }
 
 /* Everything outside the mask becomes the image again, with the noise of the next call. */
-static void keep_unmasked(drawing *p, const weft_sampler *sampler, int32_t next, float *scratch)
+static void keep_unmasked(drawing *p, int32_t next, float *scratch)
 {
     size_t plane = (size_t)(p->shape[2] * p->shape[3]);
     const float *kept = p->from.latents;
     if (next < p->calls) {
-        must(weft_sampler_add_noise(sampler, next, p->from.latents, p->start, scratch, p->len, &err));
+        must(weft_sampler_add_noise(p->samplers[0], next, p->from.latents, p->start, scratch, all_of(p), &err));
         kept = scratch;
     }
-    for (size_t i = 0; i < p->len; i++)
+    for (size_t i = 0; i < all_of(p); i++)
         if (p->from.mask[i % plane] == 0.0f) p->latents[i] = kept[i];
 }
 
-static void first_latents(drawing *p, const settings *s, const weft_sampler *sampler)
+static void first_latents(drawing *p, const settings *s)
 {
-    p->latents = floats(p->len);
+    const weft_sampler *sampler = p->samplers[0];
+
+    p->latents = floats(all_of(p));
     if (p->from.latents && !(s->mask && s->strength >= 1.0f)) {
-        must(weft_sampler_add_noise(sampler, p->from.first, p->from.latents, p->start, p->latents, p->len, &err));
+        must(weft_sampler_add_noise(sampler, p->from.first, p->from.latents, p->start, p->latents, all_of(p), &err));
         return;
     }
-    for (size_t i = 0; i < p->len; i++) p->latents[i] = p->start[i] * weft_sampler_init_scale(sampler);
+    for (size_t i = 0; i < all_of(p); i++) p->latents[i] = p->start[i] * weft_sampler_init_scale(sampler);
 }
 
-/* What a call reads: one text for all, that of the adapter that acts, or each branch its own. */
-static void choose_texts(const conditioning *c, int32_t call, weft_text text[2][STREAMS], weft_step *step)
+/* What samples [0, n) read at a call: one text for all, that of the adapter that acts, or each branch
+ * its own; if there are several samples, a block for each. */
+static void choose_texts(conditioning *c, int32_t call, int32_t n, weft_text text[2][STREAMS], weft_step *step)
 {
     int32_t who = c->adapters ? c->acts[call] : 0;
+    size_t branches = who < 0 ? (size_t)c->adapters : 1, block = 0;
 
     for (int half = 0; half < c->halves; half++) {
-        text_of(c, c->text[half], who < 0 ? 0 : who, text[half]);
+        text_of(c, text_at(c, half ? NEGATIVE : c->reads[0], call), who < 0 ? 0 : who, text[half]);
         for (int32_t i = 0; i < c->streams && who < 0; i++) text[half][i].len *= (size_t)c->adapters;
+    }
+    for (size_t b = 0; b < branches && n > 1; b++)
+        for (int32_t k = 0; k < n; k++, block++) {
+            weft_text one[STREAMS];
+            text_of(c, text_at(c, c->reads[k], call), who < 0 ? (int32_t)b : who, one);
+            for (int32_t i = 0; i < c->streams; i++) memcpy(c->now[i] + block * one[i].len, one[i].data, one[i].len * sizeof(float));
+        }
+    for (int32_t i = 0; i < c->streams && n > 1; i++) {
+        text[0][i].len *= (size_t)n;
+        text[0][i].data = c->now[i];
     }
     step->flags = who < 0 ? WEFT_STEP_TEXT_PER_BRANCH : 0;
 }
 
-static void denoise(drawing *p, const settings *s, weft_run *run, weft_sampler *sampler, weft_noise *noise, meter *m)
+/* What all calls of n samples have in common. */
+static weft_step begin_step(const drawing *p, const settings *s, int32_t n, weft_text text[2][STREAMS])
 {
-    float *scaled = floats(p->len), *prediction = floats(p->len);
-    weft_text text[2][STREAMS];
     weft_step step = WEFT_STEP_INIT;
 
-    step.latent = scaled;                          step.latent_len = p->len;
+    step.latent_len = step.out_len = (size_t)n * p->len;
     step.text = text[0];                           step.text_count = (size_t)p->cond.streams;
-    if (p->cond.halves == 2) step.negative = text[1], step.negative_count = (size_t)p->cond.streams;
     step.region_text = p->cond.region_count ? p->cond.regions : NULL;
     step.region_text_count = p->cond.region_count * (size_t)p->cond.streams;
-    step.out = prediction;                         step.out_len = p->len;
-    step.guidance = s->guidance;
-    step.guidance_rescale = s->rescale;
     if (p->distilled) step.guidance_embed = s->guidance;
-    step.extra = p->from.extra;                    step.extra_len = p->from.extra_len;
     step.stamp = p->cond.stamp;
+    return step;
+}
 
-    first_latents(p, s, sampler);
-    must(weft_sampler_begin(sampler, p->from.first, p->len, &err));
-    for (int32_t n = p->from.first; n < p->calls; n++) {
-        m->step = n - p->from.first;
-        must(weft_sampler_scale(sampler, n, p->latents, scaled, p->len, &err));
-        choose_texts(&p->cond, n, text, &step);
+/* The latents of --reference as each call begins, back from the picture: by the network itself, call by
+ * call without guidance, or with noise that is drawn. */
+static void take_reference(drawing *p, const settings *s, weft_plan *plan)
+{
+    const weft_sampler *sampler = p->samplers[0];
+    size_t pixels = 3 * (size_t)s->width * (size_t)s->height;
+    float *image = read_image(s->reference, s->width, s->height), *x = floats(p->len), *other = floats(p->len);
+    weft_text text[2][STREAMS];
+    weft_run_options one = s->run;
+    weft_run *run;
+
+    one.batch = 1;
+    must(weft_run_create(plan, &one, &run, &err));
+    watch_interrupt(run);
+    must(weft_run_encode_image(run, image, pixels, NULL, 0, x, p->len, &err));
+    if (s->reference_by == BY_NOISE) memcpy(other, p->start, p->len * sizeof *other);
+    weft_step step = begin_step(p, s, 1, text);
+    step.latent = step.out = other;
+    p->reference = zeroed((size_t)p->calls, sizeof *p->reference);
+    for (int32_t n = p->calls - 1; n >= p->from.first; n--) {
+        p->reference[n] = floats(p->len);
+        if (s->reference_by == BY_NOISE) {
+            must(weft_sampler_add_noise(sampler, n, x, other, p->reference[n], p->len, &err));
+            continue;
+        }
+        memcpy(other, x, p->len * sizeof *x);
+        if (n + 1 < p->calls) must(weft_sampler_scale(sampler, n + 1, x, other, p->len, &err));
+        choose_texts(&p->cond, n, 1, text, &step);
         step.call = n;
         step.timestep = weft_sampler_timestep(sampler, n);
         must(weft_run_step(run, &step, &err));
-        must(weft_sampler_step(sampler, n, prediction, p->latents, p->len, noise, &err));
-        if (p->from.mask && !p->from.extra) keep_unmasked(p, sampler, n + 1, scaled);
-        if (s->save) p->predictions[n] = memcpy(floats(p->len), prediction, p->len * sizeof(float));
+        must(weft_sampler_invert(sampler, n, other, x, p->len, &err));
+        memcpy(p->reference[n], x, p->len * sizeof *x);
+    }
+    watch_interrupt(NULL);
+    weft_run_free(run);
+    free(image);
+    free(x);
+    free(other);
+}
+
+static void denoise(drawing *p, const settings *s, weft_run *run, meter *m)
+{
+    float *scaled = floats(all_of(p)), *prediction = floats(all_of(p));
+    weft_text text[2][STREAMS];
+    weft_step step = begin_step(p, s, p->n, text);
+
+    step.latent = scaled;
+    step.out = prediction;
+    if (p->cond.halves == 2) step.negative = text[1], step.negative_count = (size_t)p->cond.streams;
+    step.guidance = s->guidance;
+    step.guidance_rescale = s->rescale;
+    step.extra = p->from.extra;                    step.extra_len = p->from.extra_len;
+
+    first_latents(p, s);
+    for (int32_t i = 0; i < p->n; i++) must(weft_sampler_begin(p->samplers[i], p->from.first, p->len, &err));
+    for (int32_t n = p->from.first; n < p->calls; n++) {
+        m->step = n - p->from.first;
+        if (p->reference) memcpy(p->latents, p->reference[n], p->len * sizeof *p->latents);
+        must(weft_sampler_scale(p->samplers[0], n, p->latents, scaled, all_of(p), &err));
+        choose_texts(&p->cond, n, p->n, text, &step);
+        step.call = n;
+        step.timestep = weft_sampler_timestep(p->samplers[0], n);
+        must(weft_run_step(run, &step, &err));
+        for (int32_t i = 0; i < p->n; i++)
+            must(weft_sampler_step(p->samplers[i], n, prediction + (size_t)i * p->len, p->latents + (size_t)i * p->len, p->len,
+                                   p->noises[i], &err));
+        if (p->from.mask && !p->from.extra) keep_unmasked(p, n + 1, scaled);
+        if (s->save) p->predictions[n] = memcpy(floats(all_of(p)), prediction, all_of(p) * sizeof(float));
     }
     free(scaled);
     free(prediction);
 }
 
-/* The text other tools read: the prompt, the negative prompt, then one line of settings. */
-static char *describe(const settings *s)
+static void describe_changes(FILE *f, const settings *s, int32_t of, const char *name)
+{
+    for (size_t i = 0; i < s->change_count; i++)
+        if (s->changes[i].of == of) fprintf(f, ", %s from %s: \"%s\"", name, s->changes[i].when, s->changes[i].text);
+}
+
+static void describe_align(FILE *f, const settings *s)
+{
+    const weft_align_options *o = &s->align;
+    static const struct { uint32_t bit; const char *says; } parts[] = {
+        { WEFT_ALIGN_NO_GROUP_NORM, " without group-norm" }, { WEFT_ALIGN_NO_ATTENTION, " without attention" },
+        { WEFT_ALIGN_NO_QUERIES, " without queries" }, { WEFT_ALIGN_NO_KEYS, " without keys" },
+        { WEFT_ALIGN_VALUES, " adain_values" }, { WEFT_ALIGN_FULL, " full_attention_share" },
+    };
+
+    fprintf(f, ", Aligned:%s", s->reference ? " to " : "");
+    if (s->reference) fprintf(f, "\"%s\" by %s", s->reference, s->reference_by == BY_NOISE ? "noise" : "inversion");
+    else fprintf(f, " to the first");
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        if (o->flags & parts[i].bit) fputs(parts[i].says, f);
+    if (o->flags & WEFT_ALIGN_SCALE) fprintf(f, " shared_score_scale %g", (double)o->shared_score_scale);
+    if (o->shared_score_shift != 0) fprintf(f, " shared_score_shift %g", (double)o->shared_score_shift);
+    if (o->only_self_level != 0) fprintf(f, " only_self_level %g", o->only_self_level);
+}
+
+/* The text other tools read: the prompt, the negative prompt, then one line of settings. Of picture
+ * `index`, whose prompt is number `of`. */
+static char *describe(const settings *s, const weft_plan *plan, int32_t index, int32_t of)
 {
     char *text = NULL;
     size_t size = 0;
     FILE *f = open_memstream(&text, &size);
     if (f == NULL) fail("out of memory");
 
-    fprintf(f, "%s\n", s->prompt ? s->prompt : "");
+    fprintf(f, "%s\n", s->prompt ? s->prompts[of] : "");
     if (s->negative && *s->negative) fprintf(f, "Negative prompt: %s\n", s->negative);
     fprintf(f, "Steps: %d, Sampler: ", (int)s->steps);
     print_sampler(f, s);
-    fprintf(f, ", CFG scale: %g, Seed: %" PRIu64 ", Size: %dx%d, Model: %s", (double)s->guidance, s->seed,
-            (int)s->width, (int)s->height, s->target);
+    fprintf(f, ", CFG scale: %g, Seed: %" PRIu64 ", Size: %dx%d, Model: %s", (double)s->guidance,
+            s->seed + (uint64_t)index, (int)s->width, (int)s->height, s->target);
+    describe_changes(f, s, of, "Prompt");
+    describe_changes(f, s, -1, "Negative");
+    if (s->flags & ALIGN) describe_align(f, s);
     if (s->rescale > 0.0f) fprintf(f, ", CFG rescale: %g", (double)s->rescale);
     if (s->eta > 0.0f) fprintf(f, ", Eta: %g", (double)s->eta);
     if (s->sampling.order > 0) fprintf(f, ", Solver order: %d", (int)s->sampling.order);
@@ -508,13 +682,16 @@ static char *describe(const settings *s)
     if (s->mask) fprintf(f, ", Mask: %s", s->mask);
     if (s->latents) fprintf(f, ", Start latents: %s", s->latents);
     if (s->conditioning) fprintf(f, ", Conditioning: %s", s->conditioning);
+    describe_hash(f, s, plan);
     if (s->adapter_count) {
         fprintf(f, ", Compose: %s", word_of(methods, s->phases[0].method));
+        describe_phase(f, &s->phases[0]);
         for (size_t i = 1; i < s->phase_count; i++) {
             const phase_use *ph = &s->phases[i];
             fprintf(f, ", Phase: %s from ", word_of(methods, ph->method));
             if (ph->begin.flags & WEFT_PHASE_AT) fprintf(f, "%g of the calls", ph->begin.at);
             else fprintf(f, "call %d", (int)ph->begin.first);
+            describe_phase(f, ph);
         }
         if (s->plan.mixed != WEFT_MIXED_DELTA) fprintf(f, ", Mixed: %s", word_of(mixes, s->plan.mixed));
         if (s->flags & BALANCE)
@@ -522,7 +699,8 @@ static char *describe(const settings *s)
                     s->balance.role == WEFT_ROLE_CONTENT ? " to content" : s->balance.role == WEFT_ROLE_STYLE ? " to style" : "");
         fprintf(f, ", Adapters: \"");
         for (size_t i = 0; i < s->adapter_count; i++)
-            fprintf(f, "%s%s:%g", i ? ", " : "", s->adapters[i].file, (double)s->adapters[i].weight);
+            fprintf(f, "%s%s:%g%s%s", i ? ", " : "", s->adapters[i].file, (double)s->adapters[i].weight,
+                    s->adapters[i].blocks ? " blocks " : "", s->adapters[i].blocks ? s->adapters[i].blocks : "");
         fputc('"', f);
     }
     for (size_t i = 0; i < s->region_count; i++) {
@@ -548,8 +726,8 @@ static void save_tensors(const drawing *p, const settings *s, const char *parame
     size_t count = 0;
 
     const struct { const char *name; const float *data; int64_t shape[4]; size_t rank; } fixed[] = {
-        { "start", p->start, { 1, p->shape[1], p->shape[2], p->shape[3] }, 4 },
-        { "latents", p->latents, { 1, p->shape[1], p->shape[2], p->shape[3] }, 4 },
+        { "start", p->start, { p->n, p->shape[1], p->shape[2], p->shape[3] }, 4 },
+        { "latents", p->latents, { p->n, p->shape[1], p->shape[2], p->shape[3] }, 4 },
     };
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
         if (fixed[i].data == NULL) continue;
@@ -558,7 +736,7 @@ static void save_tensors(const drawing *p, const settings *s, const char *parame
         out[count].rank = fixed[i].rank;
         memcpy(out[count++].shape, fixed[i].shape, sizeof fixed[i].shape);
     }
-    for (int i = 0; i < c->halves * c->streams && c->adapters == 0; i++) { /* a file is one text for all */
+    for (int i = 0; i < c->halves * c->streams && c->adapters == 0 && c->other_count == 0; i++) { /* a file is one text for all */
         const weft_text *t = &c->text[i / c->streams][i % c->streams];
         const weft_text_info *about = &c->about[i % c->streams];
         const int64_t pooled[2] = { 1, about->width };
@@ -582,19 +760,64 @@ static void save_tensors(const drawing *p, const settings *s, const char *parame
     free(out);
 }
 
-static void write_image(const drawing *p, const settings *s, weft_run *run, const char *parameters)
+/* "cat.png" of several pictures is "cat-1.png" and on. The caller frees it. */
+static char *output_name(const settings *s, int32_t index, int32_t count)
 {
-    const char *path = s->output ? s->output : "weft.png";
-    const char *text[2] = { "parameters", parameters };
-    size_t len = 3 * (size_t)s->width * (size_t)s->height;
-    float *image = floats(len);
-    uint8_t *rgb = zeroed(len, 1);
+    const char *path = s->output ? s->output : "weft.png", *dot = strrchr(path, '.'), *slash = strrchr(path, '/');
+    size_t stem = dot && (!slash || dot > slash) ? (size_t)(dot - path) : strlen(path), room = strlen(path) + 16;
+    char *name = zeroed(room, 1);
 
-    must(weft_run_decode(run, p->latents, p->len, image, len, &err));
-    must(weft_image_bytes(image, len, s->width, s->height, rgb, len, &err));
-    must(weft_png_write(path, rgb, len, s->width, s->height, text, s->flags & NO_PARAMETERS ? 0 : 1, &err));
-    free(image);
+    if (count == 1) memcpy(name, path, strlen(path));
+    else snprintf(name, room, "%.*s-%d%s", (int)stem, path, (int)index + 1, path + stem);
+    return name;
+}
+
+/* Every picture but the reference. Answers the parameters of the first. */
+static char *write_images(const drawing *p, const settings *s, weft_run *run, const weft_plan *plan)
+{
+    int32_t from = p->reference != NULL, count = p->n - from;
+    size_t len = 3 * (size_t)s->width * (size_t)s->height;
+    float *images = floats((size_t)p->n * len);
+    uint8_t *rgb = zeroed(len, 1);
+    char *first = NULL;
+
+    must(weft_run_decode(run, p->latents, all_of(p), images, (size_t)p->n * len, &err));
+    for (int32_t i = 0; i < count; i++) {
+        char *parameters = describe(s, plan, i, p->cond.reads[from + i]), *name = output_name(s, i, count);
+        const char *text[2] = { "parameters", parameters };
+        must(weft_image_bytes(images + (size_t)(from + i) * len, len, s->width, s->height, rgb, len, &err));
+        must(weft_png_write(name, rgb, len, s->width, s->height, text, s->flags & NO_PARAMETERS ? 0 : 1, &err));
+        free(name);
+        if (i == 0) first = parameters;
+        else free(parameters);
+    }
+    free(images);
     free(rgb);
+    return first;
+}
+
+/* What acted, as a picture or as JSON: the name's ending says which. */
+static int is_json(const char *path)
+{
+    size_t n = strlen(path);
+    return n > 5 && strcmp(path + n - 5, ".json") == 0;
+}
+
+static void write_trace(const char *path, const weft_run *run, const weft_plan *plan, const weft_model *model)
+{
+    size_t needed;
+
+    if (!is_json(path)) {
+        must(draw_trace(run, plan, model, path, &err));
+        return;
+    }
+    must(weft_run_trace_json(run, NULL, 0, &needed, &err));
+    char *text = zeroed(needed, 1);
+    must(weft_run_trace_json(run, text, needed, NULL, &err));
+    FILE *f = fopen(path, "w");
+    if (f == NULL || fputs(text, f) < 0) fail("cannot write %s: %s", path, strerror(errno));
+    if (fclose(f) != 0) fail("cannot write %s: %s", path, strerror(errno));
+    free(text);
 }
 
 /* The size is the image's unless one is asked for; and less strength means fewer calls. */
@@ -611,16 +834,64 @@ static void begin_with_image(drawing *p, settings *s, const weft_model_info *inf
     must(weft_sampler_start(sampler, s->strength, &p->from.first, &err));
 }
 
+/* Samples, and what each has of its own. */
+static void make_samples(drawing *p, settings *s, const weft_model *model)
+{
+    int32_t pictures = s->prompt_count > 1 ? (int32_t)s->prompt_count : s->run.batch > 0 ? s->run.batch : 1;
+    int32_t from = s->reference != NULL;
+
+    p->n = s->run.batch = pictures + from;
+    p->samplers = zeroed((size_t)p->n, sizeof(weft_sampler *));
+    p->noises = zeroed((size_t)p->n, sizeof(weft_noise *));
+    p->cond.reads = zeroed((size_t)p->n, sizeof *p->cond.reads);
+    for (int32_t i = 0; i < p->n; i++) {
+        int32_t picture = i < from ? pictures : i - from; /* the reference's noise comes after all others' */
+        p->samplers[i] = make_sampler(model, s);
+        must(weft_noise_create(s->seed + (uint64_t)picture, NULL, &p->noises[i], &err));
+        p->cond.reads[i] = i < from ? REFERENCE : s->prompt_count > 1 ? picture : 0;
+    }
+    p->calls = weft_sampler_calls(p->samplers[0]);
+    p->predictions = zeroed((size_t)p->calls, sizeof *p->predictions);
+}
+
+static void free_drawing(drawing *p)
+{
+    for (int32_t n = 0; n < p->calls; n++) {
+        free(p->predictions[n]);
+        if (p->reference) free(p->reference[n]);
+    }
+    for (int32_t i = 0; i < p->n; i++) {
+        weft_sampler_free(p->samplers[i]);
+        weft_noise_free(p->noises[i]);
+    }
+    free((void *)p->samplers);
+    free((void *)p->noises);
+    free((void *)p->predictions);
+    free((void *)p->reference);
+    free(p->start);
+    free(p->latents);
+    free(p->from.latents);
+    free(p->from.mask);
+    free(p->from.extra);
+    free_conditioning(&p->cond);
+}
+
 int generate(settings *s)
 {
     weft_model_info info = WEFT_MODEL_INFO_INIT;
     drawing p;
-    weft_noise *noise;
     weft_run *run;
     meter m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
 
+    weft_model *model = NULL;
+    if (s->plan_file) { /* which has settings too */
+        model = open_model(s->target, s, &info);
+        load_plan(model, s, &m);
+    }
     if (s->prompt == NULL && s->conditioning == NULL) misuse("what shall be drawn? --prompt TEXT");
     if (s->conditioning && (s->prompt || s->negative)) misuse("--conditioning stands in for --prompt and --negative");
+    for (size_t i = 0; i < s->change_count && s->guidance <= 1.0f; i++)
+        if (s->changes[i].of < 0) misuse("--negative-from has no effect without guidance above 1");
     if (s->negative && s->guidance <= 1.0f) misuse("--negative has no effect without guidance above 1");
     if (s->rescale > 0.0f && s->guidance <= 1.0f) misuse("--guidance-rescale has no effect without guidance above 1");
     if (s->conditioning && (s->weighting || s->clip_skip))
@@ -632,10 +903,12 @@ int generate(settings *s)
             misuse("--region %s: --conditioning stands in for prompts, and has none for regions", s->regions[i].file);
     check_writable(s->output ? s->output : "weft.png", ".png");
     check_writable(s->save, ".safetensors");
+    if (s->trace) check_writable(s->trace, is_json(s->trace) ? ".json" : ".png");
+    check_writable(s->save_plan, ".json");
     memset(&p, 0, sizeof p);
     m.began = now();
 
-    weft_model *model = open_model(s->target, s, &info);
+    if (model == NULL) model = open_model(s->target, s, &info);
     int guided = is_guided(s, &info);
     if (info.guidance_embed && (s->negative || s->rescale > 0.0f))
         misuse("%s is guidance-distilled (takes the guidance scale as an input): %s has no effect", s->target,
@@ -646,12 +919,9 @@ int generate(settings *s)
     if (info.input_channels != info.latent_channels && info.input_channels != 2 * info.latent_channels + 1)
         fail("%s: it reads %d channels; this tool draws with those that read %d, or for inpainting %d", s->target,
              (int)info.input_channels, (int)info.latent_channels, (int)(2 * info.latent_channels + 1));
-    weft_sampler *sampler = make_sampler(model, s);
+    make_samples(&p, s, model);
     p.distilled = info.guidance_embed;
-    p.calls = weft_sampler_calls(sampler);
-    p.predictions = zeroed((size_t)p.calls, sizeof *p.predictions);
-    must(weft_noise_create(s->seed, NULL, &noise, &err));
-    if (s->image) begin_with_image(&p, s, &info, sampler);
+    if (s->image) begin_with_image(&p, s, &info, p.samplers[0]);
     read_size(&p, s, &info);
     describe_streams(&p.cond, model, &info);
     p.cond.halves = guided ? 2 : 1;
@@ -664,6 +934,7 @@ int generate(settings *s)
         if (s->plan.text == TEXT_EACH) assign_texts(&p.cond, plan, model, p.calls);
     }
     s->run.text_tokens = (int32_t)p.cond.tokens;
+    if (s->trace) s->run.flags |= WEFT_RUN_TRACE;
     s->run.log = warn_line;
     s->run.progress = show_progress;
     s->run.progress_user = &m;
@@ -675,13 +946,20 @@ int generate(settings *s)
             make_streams(run, &p.cond, p.cond.text[1]);
         else if (guided)
             encode_prompt(run, s->negative, s, &p.cond, p.cond.text[1], -1);
+        encode_others(run, s, &p.cond, p.calls);
         encode_regions(run, s, &p.cond);
     }
-    read_origin(&p, s, &info, run, noise);
+    for (int32_t i = 0; i < p.cond.streams && p.n > 1; i++)
+        p.cond.now[i] = floats((size_t)p.n * (size_t)(p.cond.adapters > 1 ? p.cond.adapters : 1) * p.cond.text[0][i].len);
+    read_origin(&p, s, &info, run);
+    if (s->reference) {
+        take_reference(&p, s, plan);
+        watch_interrupt(run);
+    }
 
     double loop = now();
     m.steps = p.calls - p.from.first;
-    denoise(&p, s, run, sampler, noise, &m);
+    denoise(&p, s, run, &m);
     m.steps = 0;
     double looped = now() - loop;
 
@@ -692,26 +970,18 @@ int generate(settings *s)
         fprintf(stderr, "weft: reused features change a call's result by at most %.2g of its largest value\n",
                 about.reuse_error);
     }
-    char *parameters = describe(s);
-    write_image(&p, s, run, parameters);
+    char *parameters = write_images(&p, s, run, plan), *wrote = output_name(s, 0, p.n - (p.reference != NULL));
     if (s->save) save_tensors(&p, s, parameters);
+    if (s->trace) write_trace(s->trace, run, plan, model);
     watch_interrupt(NULL);
     clear_progress();
     if (!(s->flags & QUIET))
-        fprintf(stderr, "weft: wrote %s: %dx%d, %d steps in %.2f s, %.2f s in all\n", s->output ? s->output : "weft.png",
-                (int)s->width, (int)s->height, (int)(p.calls - p.from.first), looped, now() - m.began);
+        fprintf(stderr, "weft: wrote %s%s: %dx%d, %d steps in %.2f s, %.2f s in all\n", wrote,
+                p.n - (p.reference != NULL) > 1 ? " and on" : "", (int)s->width, (int)s->height, (int)(p.calls - p.from.first), looped, now() - m.began);
 
-    for (int32_t n = 0; n < p.calls; n++) free(p.predictions[n]);
-    free(p.predictions);
-    free(p.start);
-    free(p.latents);
-    free(p.from.latents);
-    free(p.from.mask);
-    free(p.from.extra);
     free(parameters);
-    free_conditioning(&p.cond);
-    weft_noise_free(noise);
-    weft_sampler_free(sampler);
+    free(wrote);
+    free_drawing(&p);
     weft_run_free(run);
     weft_plan_free(plan);
     weft_model_free(model);

@@ -87,7 +87,7 @@ static void set_region(weft_plan *plan, int32_t index, const adapter_use *use)
 
 int is_region_of_plan(const settings *s, const region_use *region)
 {
-    return region->prompt != NULL || (s->flags & ISOLATE);
+    return region->planned || region->prompt != NULL || (s->flags & ISOLATE);
 }
 
 static void add_regions(weft_plan *plan, const settings *s)
@@ -130,6 +130,11 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
     weft_plan *plan;
     int32_t index = 0;
 
+    load_plan(model, s, m);
+    if (s->loaded != NULL) {
+        note_settings(s->loaded, s);
+        return seal_plan(s->loaded, s, calls);
+    }
     weft_plan_options o = s->plan;
     if (o.text == TEXT_EACH) o.text = WEFT_TEXT_METHOD;
     o.log = warn_line;
@@ -157,6 +162,7 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         use->index = index++;
     }
     add_regions(plan, s);
+    if (s->flags & ALIGN) must(weft_plan_align(plan, &s->align, &err));
     for (size_t i = 0; i < s->phase_count; i++) {
         const phase_use *p = &s->phases[i];
         if (i > 0) must(weft_plan_begin_phase(plan, &p->begin, &err));
@@ -173,9 +179,18 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         }
     }
     if (s->flags & BALANCE) must(weft_plan_balance(plan, &s->balance, &err));
-    must(weft_plan_seal(plan, calls, &err));
-    clear_progress();
-    return plan;
+    note_settings(plan, s);
+    return seal_plan(plan, s, calls);
+}
+
+int32_t call_of(const char *when, int32_t calls)
+{
+    double  at = strtod(when, NULL);
+    int32_t n = 0;
+
+    if (strchr(when, '.') == NULL) return (int32_t)at;
+    while ((double)n / calls < at) n++;
+    return n > 0 ? n : 1;
 }
 
 /* The image's size in latent pixels goes into the run's options. */

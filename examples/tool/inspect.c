@@ -64,10 +64,14 @@ static void print_scale(const weft_module_info *m)
     int own = m->alpha_source == WEFT_ALPHA_TENSOR || *m->alpha_key == '\0';   /* a tensor's name says no more */
 
     if (m->rank > 0) printf(", rank %d", (int)m->rank);
-    if (m->alpha_source == WEFT_ALPHA_UNUSED) return;
+    if (m->alpha_source == WEFT_ALPHA_UNUSED) {
+        printf(", scale %g (%s)", (double)m->scale, m->scale != 1 ? "the family's own"
+               : m->has_alpha ? "its alpha is no part of it" : "the file has no alpha");
+        return;
+    }
     if (m->alpha_source == WEFT_ALPHA_UNSAID) printf(", alpha not said");
-    else printf(", alpha %g (%s%s%s)", (double)m->alpha, weft_alpha_source_name(m->alpha_source), own ? "" : ": ",
-                own ? "" : m->alpha_key);
+    else printf(", alpha %g (%s%s%s)%s", m->zero_alpha ? 0 : (double)m->alpha, weft_alpha_source_name(m->alpha_source),
+                own ? "" : ": ", own ? "" : m->alpha_key, m->zero_alpha ? ", which is the rank" : "");
     printf(", scale %g", (double)m->scale);
 }
 

@@ -39,6 +39,9 @@ void settings_init(settings *s, int argc)
     weft_merge_options_init(&s->merge, sizeof s->merge);
     s->mix = NOTHING_SAID;
     weft_balance_options_init(&s->balance, sizeof s->balance);
+    weft_align_options_init(&s->align, sizeof s->align);
+    s->prompts = zeroed((size_t)argc, sizeof *s->prompts);
+    s->changes = zeroed((size_t)argc, sizeof *s->changes);
     s->adapters = zeroed((size_t)argc, sizeof *s->adapters);
     s->regions = zeroed((size_t)argc, sizeof *s->regions);
     begin_phase(s);
@@ -109,6 +112,12 @@ static const word merges[] = { { "sum", WEFT_MERGE_SUM }, { "concat", WEFT_MERGE
                                { "prune", WEFT_MERGE_PRUNE }, { "mixer", WEFT_MERGE_MIXER }, { NULL, 0 } };
 static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequency", WEFT_MAJORITY_FREQUENCY }, { NULL, 0 } };
 
+static const word ways[] = { { "inversion", BY_INVERSION }, { "noise", BY_NOISE }, { NULL, 0 } };
+
+static void parse_prompt(settings *s, const char *name, const char *value);
+static void parse_change(settings *s, const char *name, const char *value);
+static void parse_reference(settings *s, const char *name, const char *value);
+static void parse_align_without(settings *s, const char *name, const char *value);
 static void parse_adapter(settings *s, const char *name, const char *value);
 static void parse_concept(settings *s, const char *name, const char *value);
 static void parse_curve(settings *s, const char *name, const char *value);
@@ -149,27 +158,50 @@ enum {
 static const row rows[] = {
     { HEADING, DRAWING, .topic = "image", .name = "The image",
       .value = "what to draw, its size, its seed, its file" },
-    { STRING, GENERATE, 'p', "--prompt", "TEXT", "what to draw", IN(prompt), .brief = 1 },
+    { OTHER, GENERATE, 'p', "--prompt", "TEXT", "what to draw; each one more is a picture more, FILE-1.png and on",
+      .parse = parse_prompt, .brief = 1 },
     { STRING, GENERATE, 'n', "--negative", "TEXT", "what guidance pushes away from (the empty text)", IN(negative), .brief = 1 },
     { OTHER, GENERATE, 0, "--seed", "N", "of the first noise, which equals torch's CPU generator (0)",
       .parse = parse_seed, .brief = 1 },
     { OTHER, DRAWING, 0, "--size", "WxH", "in pixels (the size the model was trained at)", .parse = parse_size, .brief = 1 },
     { STRING, GENERATE, 'o', "--output", "FILE", "the PNG to write (weft.png)", IN(output), .brief = 1 },
+    { INT32, DRAWING, 0, "--batch", "N", "pictures that are drawn at once, of seed, seed + 1 and on (one for\n"
+      "each --prompt)", IN(run.batch), 1, 256 },
     { BIT, GENERATE, 0, "--no-parameters", NULL, "leave the generation parameters out of the PNG",
       SETS(flags, NO_PARAMETERS) },
 
     { HEADING, GENERATE, .topic = "prompts", .name = "Prompts",
-      .value = "weights in brackets, layers left out" },
+      .value = "weights in brackets, layers left out, texts that change" },
     { WORD, GENERATE, 0, "--weighting", "WAY", "read (word:1.3), (word) and [word]: a1111 restores the mean after\n"
       "weighting, plain does not, empty weighs the distance from the empty\nprompt; none takes brackets as text (none)",
       IN(weighting), .words = weightings },
     { INT32, GENERATE, 0, "--clip-skip", "N", "leave out the text encoder's last N layers (0)", IN(clip_skip), 0, 64 },
+    { OTHER, GENERATE, 0, "--prompt-from", "WHEN:TEXT", "from this call on, as in 8, or this share of all calls, as in 0.4, the\n"
+      "--prompt before it is this text; may be repeated", .parse = parse_change },
+    { OTHER, GENERATE, 0, "--negative-from", "WHEN:TEXT", "the same of the negative prompt", .parse = parse_change },
 
     { HEADING, GENERATE, .topic = "start", .name = "Beginning with an image",
       .value = "image to image, inpainting" },
     { STRING, GENERATE, 'i', "--image", "PNG", "begin with this image, scaled to the size", IN(image), .brief = 1 },
     { FLOAT, GENERATE, 0, "--strength", "X", "how much to redraw: near 0 little .. 1 all (0.8; with --mask 1)", IN(strength), 0, 1 },
     { STRING, GENERATE, 0, "--mask", "PNG", "redraw where this image is white, keep where it is black", IN(mask) },
+
+    { HEADING, DRAWING, .topic = "align", .name = "Pictures in one style",
+      .value = "StyleAligned: a batch takes on the style of its first picture",
+      .help = "For several --prompt, --batch, or a picture of yours. It goes with every method" },
+    { BIT, DRAWING, 0, "--align", NULL, "the pictures share self-attention with the first", SETS(flags, ALIGN) },
+    { OTHER, GENERATE, 0, "--reference", "PNG[:TEXT]", "or with this picture, which TEXT describes", .parse = parse_reference },
+    { WORD, GENERATE, 0, "--reference-by", "WAY", "how it gets its noise: inversion, which takes a call more for each, or\n"
+      "noise that is drawn (inversion)", IN(reference_by), .words = ways },
+    { FLOAT, DRAWING, 0, "--shared-score-scale", "X", "what is scored on the first picture's keys, times X (1)",
+      IN(align.shared_score_scale), 0, 1e6, SETS(align.flags, WEFT_ALIGN_SCALE) },
+    { FLOAT, DRAWING, 0, "--shared-score-shift", "X", "plus X; 0.69 counts it twice (0)", IN(align.shared_score_shift), ANY_FLOAT },
+    { DOUBLE, DRAWING, 0, "--only-self-level", "X", "share of the self-attentions that stay as they are (0)",
+      IN(align.only_self_level), 0, 1 },
+    { BIT, DRAWING, 0, "--adain-values", NULL, "values too take its mean and deviation", SETS(align.flags, WEFT_ALIGN_VALUES) },
+    { BIT, DRAWING, 0, "--full-attention-share", NULL, "every picture sees all of them instead", SETS(align.flags, WEFT_ALIGN_FULL) },
+    { OTHER, DRAWING, 0, "--align-without", "LIST", "leave out of it: group-norm, attention, queries or keys",
+      .parse = parse_align_without },
 
     { HEADING, PLANNED, .topic = "adapters", .name = "Adapters",
       .value = "files, their weights, roles and layers" },
@@ -247,6 +279,17 @@ static const row rows[] = {
       "weights; auto: the cheaper for each layer (auto)", IN(plan.path), .words = paths },
     { WORD, COMBINED, 0, "--mixed", "POLICY", "where adapters depend on the weights (DoRA, OFT ..): delta, inside,\n"
       "stack or direction (delta)", IN(plan.mixed), .words = mixes },
+
+    { HEADING, PLANNED, .topic = "plans", .name = "Plans in files",
+      .value = "all of the above in one JSON file, to be drawn again",
+      .help = "The file says adapters by path and content, and a file that has changed is refused. It also keeps\n"
+      "the options of generate that make the image, as its prompt and its seed; those that are given stand\n"
+      "over them. Options about the model are not kept." },
+    { STRING, PLANNED, 0, "--plan", "FILE", "the plan of this file, in place of adapters, methods and regions",
+      IN(plan_file), .brief = 1 },
+    { STRING, PLANNED, 0, "--save-plan", "FILE", "write the plan to this file", IN(save_plan), .brief = 1 },
+    { BIT, PLANNED, 0, "--any-model", NULL, "with --plan: the model may be another than the plan was saved with",
+      SETS(flags, ANY_MODEL) },
 
     { HEADING, PLANNED, .topic = "balance", .name = "Balance",
       .value = "adapters as strong as each other",
@@ -412,6 +455,8 @@ static const row rows[] = {
       "bounded (whole images)", IN(run.tile), 16, 8192 },
     { INT32, DRAWING, 't', "--threads", "N", "(one for each core); the image is the same for any number",
       IN(run.threads), 1, 128 },
+    { STRING, GENERATE, 0, "--trace", "FILE", "write what acted in each call: a picture, or with a name that ends in\n"
+      ".json all numbers", IN(trace) },
     { BIT, GENERATE, 0, "--unchecked", NULL, "go on with numbers that are infinite or none",
       SETS(run.flags, WEFT_RUN_UNCHECKED) },
 
@@ -429,7 +474,9 @@ static const row rows[] = {
 
     { HEADING, EXPLAIN, .topic = "table", .name = "The table",
       .value = "as a picture" },
-    { STRING, EXPLAIN, 'o', "--output", "FILE", "draw the table as a PNG: layers down, calls across", IN(output), .brief = 1 },
+    { STRING, EXPLAIN, 'o', "--output", "FILE", "draw it as a PNG: the table with layers down and calls across, and\n"
+      "under it strengths, costs, weights of blocks and masks", IN(output), .brief = 1 },
+    { BIT, EXPLAIN, 0, "--json", NULL, "everything as JSON", SETS(flags, JSON), .brief = 1 },
 
     { HEADING, CONFLICTS, .topic = "report", .name = "The report",
       .value = "as JSON, as a picture" },
@@ -547,6 +594,60 @@ static void parse_size(settings *s, const char *name, const char *value)
     if (sscanf(value, "%5" SCNd32 "x%5" SCNd32 "%c", &s->width, &s->height, &rest) != 2 ||
         s->width < 1 || s->height < 1)
         misuse("%s: '%s' is not a size like 512x768", name, value);
+}
+
+static void parse_prompt(settings *s, const char *name, const char *value)
+{
+    (void)name;
+    s->prompts[s->prompt_count++] = value;
+    s->prompt = s->prompts[0];
+}
+
+/* WHEN:TEXT, where TEXT may have colons itself. */
+static void parse_change(settings *s, const char *name, const char *value)
+{
+    change_use *c = &s->changes[s->change_count];
+    const char *colon = strchr(value, ':');
+    size_t digits = strspn(value, "0123456789."), length = colon ? (size_t)(colon - value) : 0;
+    int negative = strcmp(name, "--negative-from") == 0;
+
+    if (length == 0 || digits != length) misuse("%s: '%s' is not like 8:TEXT or 0.4:TEXT", name, value);
+    if (!negative && s->prompt_count == 0) misuse("%s is for the --prompt before it, and there is none", name);
+    char *when = zeroed(length + 1, 1);
+    memcpy(when, value, length);
+    if (strchr(when, '.')) number(name, when, 0, 1);
+    else whole_number(name, when, 1, 1e6);
+    *c = (change_use){ negative ? -1 : (int32_t)s->prompt_count - 1, when, colon + 1 };
+    s->change_count++;
+}
+
+/* What follows the first colon describes it. */
+static void parse_reference(settings *s, const char *name, const char *value)
+{
+    size_t length = strcspn(value, ":");
+
+    if (length == 0) misuse("%s: '%s' names no file", name, value);
+    free(s->reference);
+    s->reference = zeroed(length + 1, 1);
+    memcpy(s->reference, value, length);
+    s->reference_text = value[length] == ':' ? value + length + 1 : "";
+    s->flags |= ALIGN;
+}
+
+static void parse_align_without(settings *s, const char *name, const char *value)
+{
+    static const word parts[] = { { "group-norm", WEFT_ALIGN_NO_GROUP_NORM }, { "attention", WEFT_ALIGN_NO_ATTENTION },
+                                  { "queries", WEFT_ALIGN_NO_QUERIES }, { "keys", WEFT_ALIGN_NO_KEYS }, { NULL, 0 } };
+
+    for (const char *c = value;; c++) {
+        size_t length = strcspn(c, ",");
+        const word *w = parts;
+        while (w->name && (strlen(w->name) != length || strncmp(w->name, c, length) != 0)) w++;
+        if (w->name == NULL) misuse("%s: '%s' is not a list of group-norm, attention, queries and keys", name, value);
+        s->align.flags |= (uint32_t)w->value;
+        c += length;
+        if (*c == '\0') break;
+    }
 }
 
 static void parse_adapter(settings *s, const char *name, const char *value)
@@ -868,6 +969,33 @@ static void refuse_idle_options_of(const phase_use *p, size_t phase)
         misuse("--paper-beta is of --pattern s_star");
 }
 
+/* Options of several pictures, where there is one; and what they leave no room for. */
+static void refuse_idle_pictures(const settings *s)
+{
+    static const char *const of_align[] = { "--shared-score-scale", "--shared-score-shift", "--only-self-level",
+                                            "--adain-values", "--full-attention-share", "--align-without" };
+    size_t pictures = s->prompt_count > (size_t)s->run.batch ? s->prompt_count : (size_t)s->run.batch;
+
+    for (size_t i = 0; i < sizeof of_align / sizeof of_align[0]; i++)
+        if (was_given(of_align[i]) && !(s->flags & ALIGN)) misuse("%s is of --align", of_align[i]);
+    if (was_given("--reference-by") && s->reference == NULL) misuse("--reference-by is of --reference");
+    if (s->prompt_count > 1 && s->run.batch > 0)
+        misuse("--batch %d: there are %zu --prompt, and each makes a picture", (int)s->run.batch, s->prompt_count);
+    if (s->prompt_count > 0 && (s->flags & ALIGN) && s->reference == NULL && pictures < 2)
+        misuse("--align needs two pictures: several --prompt, --batch, or a --reference");
+    if (pictures > 1 && s->latents) misuse("--latents is the start of one picture, and there are %zu", pictures);
+    if (s->reference && (s->latents || s->mask))
+        misuse("--reference is not for %s", s->latents ? "--latents" : "--mask");
+    if (s->conditioning && (s->reference || s->change_count || pictures > 1))
+        misuse("%s is of prompts, and --conditioning stands in for them",
+               s->reference ? "--reference" : s->change_count ? "--prompt-from" : "--batch");
+    if ((s->flags & ISOLATE) && (pictures > 1 || s->reference || s->change_count))
+        for (size_t i = 0; i < s->region_count; i++)
+            if (s->regions[i].prompt == NULL)
+                misuse("--region %s: with several texts of the whole image it needs one of its own: %s:TEXT",
+                       s->regions[i].file, s->regions[i].file);
+}
+
 static void refuse_idle_options(const settings *s)
 {
     int used = 0;
@@ -886,7 +1014,8 @@ static void refuse_idle_options(const settings *s)
                    s->adapters[i].opening.alpha != 0 ? "--adapter-alpha" : "--adapter-scale");
     if (s->open.flags & WEFT_OPEN_EPSILON && s->open.flags & WEFT_OPEN_V)
         misuse("--epsilon and --v-prediction: a model predicts one or the other");
-    if (was_given("--measure") && !was_given("--cached")) misuse("--measure is of --cached");
+    if (was_given("--measure") && !was_given("--cached") && s->plan_file == NULL) misuse("--measure is of --cached");
+    refuse_idle_pictures(s);
     if ((s->flags & ISOLATE) && s->region_count < 2) misuse("--isolate needs two regions, and there are %zu", s->region_count);
     uint32_t traits = weft_sampler_traits(s->sampling.kind);
     int scheduled = s->sampling.sigma_schedule != WEFT_SCHEDULE_DEFAULT;
@@ -903,7 +1032,7 @@ static void refuse_idle_options(const settings *s)
         misuse("--karras is not for --schedule %s", weft_sampler_schedule_name(s->sampling.sigma_schedule));
     if ((was_given("--strength") || s->mask) && s->image == NULL)
         misuse("%s is about the image of --image", s->mask ? "--mask" : "--strength");
-    if (s->save_coefficients && s->phases[0].method != ZIP)
+    if (s->save_coefficients && s->phases[0].method != ZIP && s->plan_file == NULL)
         misuse("--save-coefficients is of --compose zip");
     if ((was_given("--compose") || was_given("--phase")) && s->adapter_count == 0)
         misuse("%s needs an --adapter", was_given("--compose") ? "--compose" : "--phase");
@@ -912,7 +1041,7 @@ static void refuse_idle_options(const settings *s)
 /* Options of a new adapter, and those of a checkpoint that no adapter has. */
 int merges_a_plan(const settings *s)
 {
-    int any = s->phases[0].method != MERGE;
+    int any = s->phases[0].method != MERGE || s->plan_file != NULL;
     for (size_t i = 0; i < s->adapter_count; i++) any = any || s->adapters[i].blocks;
     return any;
 }
@@ -924,7 +1053,7 @@ static void refuse_idle_merge_options(const settings *s)
         if (s->into != INTO_ADAPTER) misuse("%s is of --into adapter", o->name);
         if (merges_a_plan(s) && strcmp(o->name, "--dialect") != 0 && strcmp(o->name, "--half") != 0)
             misuse("%s is not for %s, which is folded exactly", o->name,
-                   s->phases[0].method != MERGE ? "--compose" : "--blocks");
+                   s->plan_file ? "--plan" : s->phases[0].method != MERGE ? "--compose" : "--blocks");
     }
     if (s->into != INTO_ADAPTER || merges_a_plan(s)) return;
     int32_t by = s->merge.kind;
@@ -932,9 +1061,134 @@ static void refuse_idle_merge_options(const settings *s)
     if (prunes && !was_given("--density")) misuse("--by %s needs a --density", word_of(merges, by));
     if (was_given("--mix") && by != WEFT_MERGE_MIXER) misuse("--mix is of --by mixer");
     if (was_given("--peft-dora")) misuse("--peft-dora is of --into model");
-    if (s->flags & BALANCE) misuse("--balance is of --into model");
     if (s->plan.mixed != WEFT_MIXED_DELTA && s->plan.mixed != WEFT_MIXED_DIRECTION)
         misuse("--mixed %s is of --into model", word_of(mixes, s->plan.mixed));
+}
+
+/* ------------------------------------------------------------------ plans in files */
+
+/* Options of generate that a plan keeps as notes: those that make the image. */
+static int is_kept(const row *o)
+{
+    static const char *const names[] = {
+        "--prompt", "--negative", "--prompt-from", "--negative-from", "--seed", "--size", "--batch", "--weighting",
+        "--clip-skip", "--image", "--strength", "--mask", "--reference", "--reference-by", "--steps", "--sampler",
+        "--karras", "--schedule", "--sigma-min", "--sigma-max", "--sigmas", "--order", "--eta", "--spacing",
+        "--guidance", "--guidance-rescale", "--tile", "--latents", "--conditioning",
+    };
+    if (!(o->used_by & GENERATE) || o->kind == HEADING) return 0;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], o->name) == 0) return 1;
+    return 0;
+}
+
+/* Options that say what a plan is. */
+static int is_of_plan(const row *o)
+{
+    static const char *const names[] = {
+        "--adapter", "--concept", "--region", "--isolate", "--phase", "--text-plan", "--path", "--mixed", "--balance",
+        "--balance-to", "--balance-by", "--align", "--shared-score-scale", "--shared-score-shift", "--only-self-level",
+        "--adain-values", "--full-attention-share", "--align-without",
+    };
+    if (o->about == OF_ADAPTER || o->about == OF_CONCEPT || o->about == OF_PHASE) return 1;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], o->name) == 0) return 1;
+    return 0;
+}
+
+/* What was said of the options that are kept, in its order. */
+static struct { const row *option; char *value; } said[4096];
+static size_t said_count;
+
+static void keep_option(const row *o, const char *value)
+{
+    if (!is_kept(o)) return;
+    if (said_count == sizeof said / sizeof said[0]) fail("more than %zu options of an image", said_count);
+    const char *text = value ? value : "true";
+    said[said_count].option = o;
+    said[said_count++].value = strcpy(zeroed(strlen(text) + 1, 1), text);
+}
+
+/* The option of a note, "prompt", or "prompt#2" for the second of them. */
+static const row *option_of_note(const char *note)
+{
+    size_t n = strcspn(note, "#");
+
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (is_kept(o) && strlen(o->name + 2) == n && strncmp(o->name + 2, note, n) == 0) return o;
+    return NULL;
+}
+
+void write_notes(const settings *s, weft_plan *plan)
+{
+    for (size_t i = 0; weft_plan_note_name(plan, i) != NULL; ) { /* what is no option stays */
+        const char *name = weft_plan_note_name(plan, i);
+        if (option_of_note(name) == NULL && strcmp(name, "text-plan") != 0) i++;
+        else must(weft_plan_set_note(plan, name, NULL, &err));
+    }
+    for (size_t i = 0; i < said_count; i++) {
+        char note[64];
+        int n = 1;
+        for (size_t k = 0; k < i; k++) n += said[k].option == said[i].option;
+        int repeats = strcmp(said[i].option->name, "--prompt") == 0 || strstr(said[i].option->name, "-from") != NULL;
+        if (n == 1 || !repeats) snprintf(note, sizeof note, "%s", said[i].option->name + 2); /* the last one counts */
+        else snprintf(note, sizeof note, "%s#%d", said[i].option->name + 2, n);
+        must(weft_plan_set_note(plan, note, said[i].value, &err));
+    }
+    if (s->plan.text == TEXT_EACH) must(weft_plan_set_note(plan, "text-plan", "each", &err));
+}
+
+/* A prompt that is given takes the place of those that are kept, with what they change to. */
+static int stands_over(const row *o)
+{
+    return was_given(o->name) || (was_given("--prompt") && strcmp(o->name, "--prompt-from") == 0) ||
+           (was_given("--conditioning") && (strncmp(o->name, "--prompt", 8) == 0 || strncmp(o->name, "--negative", 10) == 0));
+}
+
+void read_notes(settings *s, const weft_plan *plan)
+{
+    const char *note;
+    int over[ROWS];
+    size_t count = 0;
+
+    while (weft_plan_note_name(plan, count) != NULL) count++;
+    const char **prompts = zeroed(s->prompt_count + count + 1, sizeof *prompts);
+    change_use *changes = zeroed(s->change_count + count + 1, sizeof *changes);
+    memcpy(prompts, s->prompts, s->prompt_count * sizeof *prompts);
+    memcpy(changes, s->changes, s->change_count * sizeof *changes);
+    free(s->prompts);
+    free(s->changes);
+    s->prompts = prompts;
+    s->changes = changes;
+    for (const row *o = rows; o < rows + ROWS; o++) over[o - rows] = o->kind != HEADING && stands_over(o);
+    for (size_t i = 0; (note = weft_plan_note_name(plan, i)) != NULL; i++) {
+        const row *o = option_of_note(note);
+        const char *value = weft_plan_note(plan, note);
+        if (strncmp(note, "region-", 7) == 0) continue;
+        if (strcmp(note, "text-plan") == 0 && strcmp(value, "each") == 0) {
+            s->plan.text = TEXT_EACH;
+            continue;
+        }
+        if (o == NULL) fail("%s: notes.%s: weft generate has no such option", s->plan_file, note);
+        if (!(o->used_by & s->used_by) || over[o - rows]) continue;
+        keep_option(o, value);
+        set(s, o, said[said_count - 1].value);
+        given[o - rows] |= 1;
+    }
+    refuse_idle_options(s);
+}
+
+static void refuse_beside_plan(const settings *s)
+{
+    if (s->plan_file == NULL && (s->flags & ANY_MODEL)) misuse("--any-model is of --plan");
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (s->plan_file && o->kind != HEADING && given[o - rows] && is_of_plan(o))
+            misuse("%s: the plan of --plan says that already", o->name);
+}
+
+static void free_notes(void)
+{
+    while (said_count > 0) free(said[--said_count].value);
 }
 
 /* getopt_long's arguments: the letters, and the names with the index of their row behind all
@@ -997,6 +1251,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     accepted a;
     int      option;
 
+    s->used_by = used_by;
     list_options(&a, used_by);
     while ((option = getopt_long(argc, argv, a.letters, a.names, NULL)) != -1) {
         if (option == 1) { take_target(s, optarg); continue; }
@@ -1004,6 +1259,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         const row *o = find_row(option == ':' ? optopt : option, used_by);
         if (option == ':') misuse("%s wants a value: %s %s", o->name, o->name, o->value);
         set(s, o, optarg);
+        keep_option(o, optarg);
         given[o - rows] |= UINT32_C(1) << (s->phase_count - 1);
     }
     while (optind < argc) take_target(s, argv[optind++]); /* behind -- */
@@ -1015,6 +1271,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         misuse("%s is of --balance", was_given("--balance-to") ? "--balance-to" : "--balance-by");
     if ((used_by & PLANNED) && (s->flags & BALANCE) && s->adapter_count < 2)
         misuse("--balance needs two adapters");
+    if (used_by & PLANNED) refuse_beside_plan(s);
     if (used_by & PLANNED) refuse_idle_options(s);
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);
 }
@@ -1157,6 +1414,11 @@ void settings_free(settings *s)
     }
     for (size_t i = 0; i < s->phase_count; i++) free(s->phases[i].order);
     for (size_t i = 0; i < s->region_count; i++) free(s->regions[i].file);
+    for (size_t i = 0; i < s->change_count; i++) free((char *)(uintptr_t)s->changes[i].when);
+    free(s->changes);
+    free(s->prompts);
+    free(s->reference);
+    free_notes();
     free(s->regions);
     free(s->adapters);
     free(s->sigmas);

@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <weft/weft.h>
 
 extern weft_error err; /* of the last call */
@@ -53,7 +54,8 @@ enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
 enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128, REPORT = 256,
-       BALANCE = 512, JSON = 1024, ISOLATE = 2048 };
+       BALANCE = 512, JSON = 1024, ISOLATE = 2048, ALIGN = 4096, ANY_MODEL = 8192 };
+enum { BY_INVERSION, BY_NOISE };                                 /* how a picture becomes a reference */
 enum { INTO_MODEL = 0, INTO_ADAPTER = 1 };
 
 typedef struct adapter_use {
@@ -82,7 +84,15 @@ typedef struct region_use {
     char       *file;                                /* of its mask                             */
     const char *prompt;                              /* NULL: that of the whole image           */
     int         use;                                 /* of settings.adapters; -1: of no adapter */
+    int         planned;                             /* of a plan that was loaded               */
 } region_use;
+
+/* Another text from a call on, in the place of a prompt, or of the negative prompt. */
+typedef struct change_use {
+    int32_t     of;                                  /* of settings.prompts; -1: the negative       */
+    const char *when;                                /* "8", or with a point a share of all calls   */
+    const char *text;
+} change_use;
 
 /* A phase of the plan: where it begins, and what it does. */
 typedef struct phase_use {
@@ -115,10 +125,18 @@ typedef struct settings {
     int32_t                 width, height;       /* of the image; 0: the model's */
     float                   eta, guidance, rescale;
     uint64_t                seed;
-    const char             *prompt, *negative;
-    const char             *latents, *conditioning, *save, *output;
+    const char            **prompts;             /* of the pictures of a batch */
+    size_t                  prompt_count;
+    change_use             *changes;             /* of each prompt in the order of the calls */
+    size_t                  change_count;
+    const char             *prompt, *negative;   /* the first of them */
+    const char             *latents, *conditioning, *save, *trace, *output;
     const char             *image, *mask;        /* where the image starts, and what of it is redrawn */
     float                   strength;
+    char                   *reference;           /* a picture that the others take their style from */
+    const char             *reference_text;      /* what is on it */
+    int32_t                 reference_by;        /* BY_* */
+    weft_align_options      align;               /* where flags & ALIGN */
     int32_t                 clip_skip;
     int32_t                 weighting;           /* WEIGH_* */
     float                  *sigmas;
@@ -132,6 +150,9 @@ typedef struct settings {
     const char             *save_coefficients;
     weft_model_options      open;
     weft_plan_options       plan;
+    const char             *plan_file, *save_plan; /* in place of adapters and methods; where they go */
+    weft_plan              *loaded;              /* of plan_file, until it is sealed */
+    int                     used_by;             /* the subcommand */
     weft_balance_options    balance;             /* where flags & BALANCE */
     weft_run_options        run;
 } settings;
@@ -148,6 +169,8 @@ void        print_options(int used_by);            /* of a subcommand: the most 
 void        print_topics(void);
 int         print_topic(const char *topic);        /* "all": all of them; 0: there is none such      */
 const char *word_of(const word *words, int32_t value);
+void        read_notes(settings *s, const weft_plan *plan); /* options that a plan keeps, unless they are given */
+void        write_notes(const settings *s, weft_plan *plan);
 int         merges_a_plan(const settings *s);  /* and not adapters as they are: --compose, --blocks */
 
 /* ------------------------------------------------------------------ copies.c: mapped, or in memory */
@@ -163,10 +186,19 @@ weft_sampler *make_sampler(const weft_model *model, const settings *s);
 void          print_sampler(FILE *f, const settings *s);  /* "euler karras" */
 void          open_adapter(const settings *s, adapter_use *use);
 weft_plan    *make_plan(weft_model *model, settings *s, int32_t calls, meter *m);
+int32_t       call_of(const char *when, int32_t calls); /* the first call at or after it; at least 1 */
 int           is_region_of_plan(const settings *s, const region_use *region); /* or a mask alone */
 void          set_size(settings *s, const weft_model_info *info); /* the run's, in latent pixels */
 void          check_writable(const char *path, const char *format); /* before the first step; ".png", NULL: not one file */
 int           is_folder(const char *path);
+
+/* ------------------------------------------------------------------ planfile.c: plans in files */
+
+void       load_plan(weft_model *model, settings *s, meter *m); /* if there is a plan_file; once */
+void       note_settings(weft_plan *plan, const settings *s);
+weft_plan *seal_plan(weft_plan *plan, settings *s, int32_t calls);
+void       describe_hash(FILE *f, const settings *s, const weft_plan *plan);
+void       describe_phase(FILE *f, const phase_use *p);
 
 /* ------------------------------------------------------------------ images.c: tensors and images in files */
 

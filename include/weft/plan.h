@@ -369,6 +369,67 @@ WEFT_API weft_status weft_plan_remove_region(weft_plan *plan, int32_t index, wef
 WEFT_API weft_status weft_plan_set_blocks(weft_plan *plan, int32_t index, const char *text,
                                           weft_error *err);
 
+enum weft_align_flag {
+    /** GroupNorms take the statistics of each sample alone (share_group_norm = False). */
+    WEFT_ALIGN_NO_GROUP_NORM = 1u << 0,
+    /** No keys and values of the reference are seen (share_attention = False). */
+    WEFT_ALIGN_NO_ATTENTION  = 1u << 1,
+    /** Queries stay as they are (adain_queries = False). */
+    WEFT_ALIGN_NO_QUERIES    = 1u << 2,
+    /** Keys stay as they are (adain_keys = False). */
+    WEFT_ALIGN_NO_KEYS       = 1u << 3,
+    /** Values too take the reference's mean and deviation (adain_values = True). */
+    WEFT_ALIGN_VALUES        = 1u << 4,
+    /**
+     * Every sample sees the keys and values of all, and nothing takes on a mean or deviation
+     * (full_attention_share = True).
+     */
+    WEFT_ALIGN_FULL          = 1u << 5,
+    /** shared_score_scale is set, otherwise it is 1. */
+    WEFT_ALIGN_SCALE         = 1u << 6,
+    /** Nothing is aligned: for a copy of a plan that does. Takes no other option. */
+    WEFT_ALIGN_OFF           = 1u << 7
+};
+/** The authors' names and defaults; share_layer_norm is not here, since it changes nothing. */
+typedef struct weft_align_options {
+    uint32_t struct_size;
+    uint32_t flags;              /* WEFT_ALIGN_*                                                  */
+    float    shared_score_scale; /* multiplies what a pixel scores on the reference's keys, from 0
+                                    on; above 1: more of the reference's likeness                 */
+    float    shared_score_shift; /* is added to it; log 2 counts the reference twice              */
+    double   only_self_level;    /* share of the self-attentions that stay as they are, 0 to 1    */
+} weft_align_options;
+#define WEFT_ALIGN_OPTIONS_INIT { sizeof(weft_align_options), 0, 0, 0, 0 }
+/** The function twin of WEFT_ALIGN_OPTIONS_INIT. @since 0.2 */
+WEFT_API void weft_align_options_init(weft_align_options *options, size_t size);
+/**
+ * StyleAligned: the samples of a run's batch take on the style of the first, the reference, under
+ * any method. In every self-attention of the denoiser, for sample s and the reference 0,
+ *
+ *     q_s <- AdaIN(q_s, q_0),  k_s <- AdaIN(k_s, k_0)
+ *     o_s  = softmax(q_s [k_s, a k_0]^T / sqrt(d) + [0, b]) [v_s, v_0]
+ *
+ * where AdaIN(x, y) = (x - mean x) / std x * std y + mean y, for each head's channel over the
+ * pixels, a is shared_score_scale and b is shared_score_shift. GroupNorms take mean and variance
+ * over the pixels of both. The reference is computed as it is alone, bit for bit; so is a batch of
+ * 1. Each half of guidance and each branch is aligned within itself.
+ *
+ * Hence the one exception to what run.h promises of batches: a sample depends on the reference of
+ * its batch, and under WEFT_ALIGN_FULL on all of it. The bits are the same for any number of
+ * threads, and without FULL for any samples beside the two.
+ *
+ * Copies of the plan keep it; weft_plan_merge() and other methods leave it. Hertz et al., Style
+ * Aligned Image Generation via Shared Attention (2023), equations 3 to 5, and the authors' program.
+ *
+ * @param options  NULL: the authors' defaults
+ * @return WEFT_E_ARG (a number outside its range, an option that another leaves without effect),
+ *         WEFT_E_STATE (sealed). Sealing fails with WEFT_E_UNSUPPORTED for WEFT_ALIGN_FULL with
+ *         isolated regions: one shows every pixel what the other hides
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_align(weft_plan *plan, const weft_align_options *options,
+                                     weft_error *err);
+
 enum weft_phase_flag {
     /** `at` is set: the phase begins there, and `first` must be 0. */
     WEFT_PHASE_AT = 1u << 0
@@ -874,8 +935,10 @@ typedef struct weft_plan_info {
     int64_t     merged_layers;  /* of those, computed from a merged copy                          */
     int64_t     side_bytes;     /* of the stacked factors of the layers that are not merged       */
     int64_t     merged_bytes;   /* of the merged copies that a run makes                          */
+    int32_t     regions;        /* with prompts of their own                                      */
+    int32_t     reserved1;
 } weft_plan_info;
-#define WEFT_PLAN_INFO_INIT { sizeof(weft_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_PLAN_INFO_INIT { sizeof(weft_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_PLAN_INFO_INIT. @since 0.1 */
 WEFT_API void weft_plan_info_init(weft_plan_info *info, size_t size);
 /** Describe a plan. @since 0.1 */
@@ -932,8 +995,10 @@ typedef struct weft_call_info {
     int32_t  phase;
     int32_t  branches;     /* predictions that are combined                  */
     int32_t  evaluations;  /* network evaluations, guidance not counted      */
+    int32_t  reused;       /* of those, that reuse deep features of the call before */
+    int32_t  row;          /* of the phase's distinct rows; since 0.2        */
 } weft_call_info;
-#define WEFT_CALL_INFO_INIT { sizeof(weft_call_info), 0, 0, 0 }
+#define WEFT_CALL_INFO_INIT { sizeof(weft_call_info), 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_CALL_INFO_INIT. @since 0.2 */
 WEFT_API void weft_call_info_init(weft_call_info *info, size_t size);
 /** Describe call `call`. @since 0.2 */
@@ -970,6 +1035,92 @@ WEFT_API weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t
  */
 WEFT_API weft_status weft_plan_branch_weight(const weft_plan *plan, int32_t call, int32_t branch,
                                              float *weight, float *divisor, weft_error *err);
+
+/** Does branch `branch` of a call reuse deep features (WEFT_COMPOSITE_CACHED)? @since 0.2 */
+WEFT_API weft_status weft_plan_branch_reuses(const weft_plan *plan, int32_t call, int32_t branch,
+                                             int32_t *reuses, weft_error *err);
+
+/** Why a layer is computed the way it is. @since 0.2 */
+enum weft_reason {
+    WEFT_REASON_NONE     = 0,  /* no adapter acts                                                */
+    WEFT_REASON_ASKED    = 1,  /* either way: weft_plan_options.path says so                     */
+    WEFT_REASON_TEXT     = 2,  /* side: of a text encoder, which is computed once for an image   */
+    WEFT_REASON_NORM     = 3,  /* side: a normalisation has no product that a copy could save    */
+    WEFT_REASON_CHEAP    = 4,  /* side: the adapters' products are at most 1/8 of the layer's    */
+    WEFT_REASON_CALLS    = 5,  /* side: coefficients change from call to call in this phase      */
+    WEFT_REASON_BRANCHES = 6,  /* side: branches have coefficients of their own                  */
+    WEFT_REASON_COLUMNS  = 7,  /* side: a coefficient is a vector over the columns               */
+    WEFT_REASON_MASK     = 8,  /* side: a coefficient has a mask over the image                  */
+    WEFT_REASON_WHOLE    = 9,  /* merged: a whole difference takes a copy's memory anyway        */
+    WEFT_REASON_PRODUCTS = 10, /* merged: the adapters' products are over 1/8 of the layer's     */
+    WEFT_REASON_DEPENDS  = 11  /* merged: adapters depend on the weight, and weft_plan_options.
+                                  mixed is not DELTA                                             */
+};
+/** What a phase does to a layer. Texts are static. @since 0.2 */
+typedef struct weft_layer_use {
+    uint32_t    struct_size;
+    int32_t     path;     /* WEFT_PATH_SIDE or _MERGED; AUTO, 0: no adapter acts               */
+    int32_t     reason;   /* WEFT_REASON_*                                                     */
+    int32_t     parts;    /* modules of adapters that act in some call                         */
+    int32_t     rank;     /* sum of the ranks of those that are low-rank pairs                 */
+    int32_t     reserved0;
+    double      work;     /* multiplications on the side path over those of the layer itself   */
+    int64_t     bytes;    /* of the stacked factors, or of the merged copy                     */
+    const char *words;    /* the reason as a person reads it                                   */
+} weft_layer_use;
+#define WEFT_LAYER_USE_INIT { sizeof(weft_layer_use), 0, 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_LAYER_USE_INIT. @since 0.2 */
+WEFT_API void weft_layer_use_init(weft_layer_use *use, size_t size);
+/**
+ * Say which of the two exact ways layer `layer` takes in phase `phase` of a sealed plan, and why.
+ * For a layer of a text encoder the phase does not matter. @since 0.2
+ */
+WEFT_API weft_status weft_plan_layer(const weft_plan *plan, int32_t phase, int64_t layer,
+                                     weft_layer_use *use, weft_error *err);
+
+/**
+ * How much of each adapter acts at each call of a sealed plan, in the denoiser, 1 being the whole
+ * adapter at weight 1 at every selected layer:
+ *
+ *     strength = sum over branches b of q_b sqrt(sum over layers l of (c_l m |Delta_l|_F)^2)
+ *                / sqrt(sum over layers l of |Delta_l|_F^2)
+ *
+ * c_l is the cell, |Delta_l|_F the Frobenius norm of what the adapter adds at weight 1 with its
+ * file's scale (times its column coefficients, where the cell has them), m the mean of its mask and
+ * q_b the branch's share of the call's result. Under blend m stands for q_b; under LoRAtorio and
+ * sub-bands, which decide while they run, q_b is the share that was asked for. Reads every
+ * adapter's weights once for each phase; the plan's progress callback may stop it.
+ *
+ * @param strength  (calls, adapters), written; signs do not show
+ * @param norm      (adapters), written: the root below the line; NULL: not wanted
+ * @return WEFT_E_STATE (not sealed), WEFT_E_ARG (a length), WEFT_E_CANCELLED, WEFT_E_NOMEM
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_strengths(const weft_plan *plan, double *strength,
+                                         size_t strength_len, double *norm, size_t norm_len,
+                                         weft_error *err);
+
+/**
+ * Read the mask of an adapter; its values belong to the plan. Height 0: it has none. @since 0.2
+ */
+WEFT_API weft_status weft_plan_mask(const weft_plan *plan, int32_t adapter, weft_mask *mask,
+                                    weft_error *err);
+/**
+ * Read region `index`. `mask`, which region->mask then points to, is filled in with the region's own
+ * mask or its adapter's; the values belong to the plan. WEFT_E_ARG if there is no such region.
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_region(const weft_plan *plan, int32_t index, weft_region *region,
+                                      weft_mask *mask, weft_error *err);
+/**
+ * Read the factors by which weft_plan_set_blocks() multiplies the weight of an adapter.
+ *
+ * @param factors  (layers of the model), written: 1 where nothing was set
+ * @return WEFT_E_ARG (no such adapter, a length)
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_blocks(const weft_plan *plan, int32_t adapter, float *factors,
+                                      size_t factors_len, weft_error *err);
 
 /**
  * Explain a sealed plan in words: method, adapters, evaluations, bytes, and the table with runs of equal

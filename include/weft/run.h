@@ -6,7 +6,8 @@
  *
  * A *step* is a sampler's step; a *call* is one weft_run_step(). A step of most samplers takes one
  * call, some take several. weft_run_step() allocates nothing, and gives the same bits for any
- * number of threads, any batch, and however guidance is batched.
+ * number of threads, any batch, and however guidance is batched. Only under weft_plan_align() does
+ * a sample depend on others of its batch: it says on which.
  *
  * Letters in shapes: n samples of the run's batch, c latent channels, h and w of the latents, T
  * tokens. Every length counts floats. weft_run_info_get() and weft_run_text() tell them. */
@@ -41,7 +42,13 @@ enum weft_run_flag {
      * Compute every call that reuses features (WEFT_COMPOSITE_CACHED) in full as well, and keep the
      * largest difference: weft_run_info.reuse_error. @since 0.2
      */
-    WEFT_RUN_MEASURE   = 1u << 2
+    WEFT_RUN_MEASURE   = 1u << 2,
+    /**
+     * Take down what acts in each call, for weft_run_trace(). Costs memory (for each evaluation of a
+     * call a byte for each layer of the model and five for each adapter at each layer) and next to
+     * no time. The bits are the same. @since 0.2
+     */
+    WEFT_RUN_TRACE     = 1u << 3
 };
 
 typedef struct weft_run_options {
@@ -283,6 +290,129 @@ WEFT_API void weft_step_init(weft_step *step, size_t size);
  * @since 0.1
  */
 WEFT_API weft_status weft_run_step(weft_run *run, const weft_step *step, weft_error *err);
+
+/** Bits of weft_run_costs()'s flags. @since 0.2 */
+enum weft_costs_flag {
+    /** Calls have both halves of guidance. */
+    WEFT_COSTS_GUIDED = 1u << 0
+};
+/** What a call costs. @since 0.2 */
+typedef struct weft_call_cost {
+    uint32_t struct_size;   /* of an array: the first one's counts for all                       */
+    int32_t  evaluations;   /* of the network, guidance not counted                              */
+    int32_t  reused;        /* of those, through the outermost level alone                       */
+    int32_t  samples;       /* evaluations * halves * batch                                      */
+    double   flops;         /* of the network without adapters, multiply and add counted as two:
+                               layers and attention                                              */
+    double   side_flops;    /* and of what adapters have beside it                               */
+    double   weight_bytes;  /* read of weights as they are stored, of merged copies and of factors,
+                               once for each pass: evaluations that reuse features are a pass by
+                               themselves                                                        */
+    double   activation_bytes; /* read and written by layers, normalisations and attention       */
+} weft_call_cost;
+#define WEFT_CALL_COST_INIT { sizeof(weft_call_cost), 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_CALL_COST_INIT. @since 0.2 */
+WEFT_API void weft_call_cost_init(weft_call_cost *cost, size_t size);
+/**
+ * What each call of a sealed plan would cost a run with these options, without running it: the
+ * network is walked with the call's coefficients, and nothing is computed. Parts of adapters whose
+ * coefficient is 0 in every branch do not count. Sequences of text have the most tokens that the
+ * options allow. What WEFT_RUN_KEEP_TEXT saves and WEFT_RUN_MEASURE adds is not counted, and calls
+ * are taken one after the other from the first.
+ *
+ * @param flags  WEFT_COSTS_GUIDED
+ * @param costs  [count] written
+ * @param count  weft_plan_info.calls
+ * @return WEFT_E_STATE (not sealed), WEFT_E_ARG, WEFT_E_NOMEM
+ * @since 0.2
+ */
+WEFT_API weft_status weft_run_costs(const weft_plan *plan, const weft_run_options *options,
+                                    uint32_t flags, weft_call_cost *costs, size_t count,
+                                    weft_error *err);
+/**
+ * Explain a sealed plan as JSON: adapters, phases, what each call costs a run with these options and
+ * how much of each adapter acts in it, which way each layer takes and why, and the table. docs/
+ * guide.md has the fields; they keep their names, and new ones may come. Reads every adapter's
+ * weights, as weft_plan_strengths() does.
+ *
+ * @param flags   WEFT_COSTS_GUIDED
+ * @param buf     UTF-8; may be NULL when cap is 0
+ * @param needed  bytes of the whole text with its NUL; may be NULL
+ * @return WEFT_OK also when the text was cut at cap; as weft_run_costs() and weft_plan_strengths()
+ * @since 0.2
+ */
+WEFT_API weft_status weft_explain_json(const weft_plan *plan, const weft_run_options *options,
+                                       uint32_t flags, char *buf, size_t cap, size_t *needed,
+                                       weft_error *err);
+
+/** How a layer was computed: bits, since a layer may be computed for several texts. @since 0.2 */
+enum weft_trace_way {
+    WEFT_TRACE_SKIPPED = 0, /* not at all: deep features were reused              */
+    WEFT_TRACE_BASE    = 1, /* without adapters                                   */
+    WEFT_TRACE_SIDE    = 2, /* with the factors beside the weight                 */
+    WEFT_TRACE_MERGED  = 4, /* from a merged copy                                 */
+    WEFT_TRACE_KEPT    = 8  /* besides: its result was kept from an earlier call  */
+};
+/** One evaluation of a call that was taken. @since 0.2 */
+typedef struct weft_trace {
+    uint32_t struct_size;
+    int32_t  done;           /* 0: the call was not taken, or failed, and the rest is 0           */
+    int32_t  evaluations;    /* of the call                                                       */
+    int32_t  base;           /* this one is the base model's, without adapters                    */
+    int32_t  guided;         /* the call had both halves of guidance                              */
+    int32_t  reused;         /* it took deep features from the call before                        */
+    int32_t  layers;         /* of the denoiser that were computed                                */
+    int32_t  side;           /* of those, with factors beside the weight                          */
+    int32_t  merged;         /* from merged copies                                                */
+    int32_t  kept;           /* results of an earlier call                                        */
+    float    timestep;
+    int32_t  reserved0;
+    double   share;          /* what its prediction counted for in the conditional half: the mean
+                                over the values of the weight that it had                         */
+    double   negative_share; /* the same in the unconditional half                                */
+} weft_trace;
+#define WEFT_TRACE_INIT { sizeof(weft_trace), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/** The function twin of WEFT_TRACE_INIT. @since 0.2 */
+WEFT_API void weft_trace_init(weft_trace *trace, size_t size);
+/**
+ * What happened in evaluation `evaluation` of call `call`: branches in their order, then the base's
+ * if the method asks for it. It was taken down while the call ran, the last time that it was taken
+ * under this plan; weft_run_set_plan() begins anew.
+ *
+ * @return WEFT_E_STATE (created without WEFT_RUN_TRACE), WEFT_E_ARG
+ * @since 0.2
+ */
+WEFT_API weft_status weft_run_trace(const weft_run *run, int32_t call, int32_t evaluation,
+                                    weft_trace *out, weft_error *err);
+/** What acted at a layer. @since 0.2 */
+typedef struct weft_trace_cell {
+    uint32_t struct_size;
+    int32_t  way;    /* WEFT_TRACE_*, of the layer                                              */
+    int32_t  kind;   /* WEFT_CELL_*                                                             */
+    float    number; /* the coefficient that the adapter had; where a layer was computed for
+                        several texts, the largest                                              */
+} weft_trace_cell;
+#define WEFT_TRACE_CELL_INIT { sizeof(weft_trace_cell), 0, 0, 0 }
+/** The function twin of WEFT_TRACE_CELL_INIT. @since 0.2 */
+WEFT_API void weft_trace_cell_init(weft_trace_cell *cell, size_t size);
+/**
+ * What acted of an adapter at a layer of the denoiser in an evaluation of a call. Of a plan without
+ * adapters, adapter 0 tells the layer's way. Text encoders are not traced. As weft_run_trace().
+ * @since 0.2
+ */
+WEFT_API weft_status weft_run_trace_cell(const weft_run *run, int32_t call, int32_t evaluation,
+                                         int64_t layer, int32_t adapter, weft_trace_cell *out,
+                                         weft_error *err);
+/**
+ * The whole trace as JSON; the fields are in docs/explain.md.
+ *
+ * @param buf     UTF-8; may be NULL when cap is 0
+ * @param needed  bytes of the whole text with its NUL; may be NULL
+ * @return WEFT_OK also when the text was cut at cap; WEFT_E_STATE, WEFT_E_NOMEM
+ * @since 0.2
+ */
+WEFT_API weft_status weft_run_trace_json(const weft_run *run, char *buf, size_t cap, size_t *needed,
+                                         weft_error *err);
 
 /**
  * Decode latents to images.

@@ -347,6 +347,24 @@ WEFT_API weft_status weft_sampler_start(const weft_sampler *sampler, float stren
 WEFT_API weft_status weft_sampler_add_noise(const weft_sampler *sampler, int32_t call,
                                             const float *x0, const float *noise, float *out,
                                             size_t len, weft_error *err);
+/**
+ * Inversion: x, the latents that call `call` + 1 begins with, or after the last call the finished
+ * image, becomes latents that `call` begins with, from which the calls lead back to it. From the last
+ * call down to 0 an image turns into the noise that it could have been made of. DDIM's step taken
+ * backwards (Song et al., Denoising Diffusion Implicit Models, 2021, section 4.3), whatever the solver
+ * is, so only as near as the network's answers at two levels are alike: best with many steps, and
+ * without guidance.
+ *
+ * @param prediction  what weft_run_step() made of x, scaled as for call + 1 (of the image itself, not
+ *                    at all), with the timestep of `call`
+ * @param x           latents before scaling; read and written
+ * @return WEFT_E_ARG; WEFT_E_UNSUPPORTED for a network that predicts the sample: its answer says
+ *   nothing of the noise of an image without any
+ * @since 0.2
+ */
+WEFT_API weft_status weft_sampler_invert(const weft_sampler *sampler, int32_t call,
+                                         const float *prediction, float *x, size_t len,
+                                         weft_error *err);
 /** Scale latents for the network's input at a call; `out` may be `x`. @since 0.1 */
 WEFT_API weft_status weft_sampler_scale(const weft_sampler *sampler, int32_t call, const float *x,
                                         float *out, size_t len, weft_error *err);

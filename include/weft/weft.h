@@ -14,6 +14,7 @@
 #include "concept.h"
 #include "merge.h"
 #include "plan.h"
+#include "plan_file.h"
 #include "conflicts.h"
 #include "text.h"
 #include "run.h"

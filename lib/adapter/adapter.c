@@ -48,6 +48,11 @@ void weft_adapter_free(weft_adapter *a)
     wf_free(&alloc, a->modules);
     wf_free(&alloc, a->key_module);
     wf_free(&alloc, a->name);
+    wf_origin_free(&a->opened.path, &alloc);
+    wf_origin_free(&a->opened.weights, &alloc);
+    wf_origin_free(&a->opened.config, &alloc);
+    wf_free(&alloc, a->opened.config_text);
+    wf_free(&alloc, a->opened.name);
     weft_tensors_free(a->tensors);
     weft_adapter_free(a->origin);
     wf_free(&alloc, a);
@@ -68,6 +73,16 @@ const wf_module *wf_adapter_module(const weft_adapter *a, size_t i)
 const char *wf_adapter_name(const weft_adapter *a)
 {
     return a->name;
+}
+
+const wf_opened *wf_adapter_opened(const weft_adapter *a)
+{
+    return a->origin != NULL ? &a->origin->opened : &a->opened;
+}
+
+bool wf_adapter_same(const weft_adapter *a, const weft_adapter *b)
+{
+    return (a->origin != NULL ? a->origin : a) == (b->origin != NULL ? b->origin : b);
 }
 
 static bool ends_in(const char *s, const char *with)
@@ -158,6 +173,7 @@ weft_status weft_adapter_module(const weft_adapter *a, size_t index, weft_module
     r.scale = m->scale;
     r.has_alpha = m->has_alpha;
     r.alpha_source = m->alpha_source;
+    r.zero_alpha = m->zero_alpha;
     r.alpha_key = m->alpha_key != NULL ? m->alpha_key : "";
     r.family = wf_module_family_name(m);
     return WF_RESULT(info, &r, weft_module_info, err);

@@ -14,6 +14,20 @@ const wf_module *wf_adapter_module(const weft_adapter *a, size_t i);
 const char      *wf_adapter_name(const weft_adapter *a);
 void             wf_adapter_ref(weft_adapter *a);
 
+/* What weft_adapter_open() was given, and the files that it found. */
+typedef struct wf_opened {
+    wf_origin path;         /* the file or folder; without a path: made in memory      */
+    wf_origin weights;      /* the file with the tensors                               */
+    wf_origin config;       /* PEFT's configuration, where one was read from a file    */
+    bool      config_named; /* by the caller, and not found beside the weights         */
+    char     *config_text;  /* options, as they were given                             */
+    char     *name;
+    float     alpha, scale;
+} wf_opened;
+const wf_opened *wf_adapter_opened(const weft_adapter *a);
+/* Is b the adapter a, or a as it was completed for a model? */
+bool             wf_adapter_same(const weft_adapter *a, const weft_adapter *b);
+
 /* A module at a slice of a layer: rows [row, row + rows) of the layer's weight are rows [from, from + rows) of
  * the module's. A file may have one module for what the model has as several layers (queries, keys
  * and values in one matrix), or several modules for one layer. A module that acts on a whole layer,

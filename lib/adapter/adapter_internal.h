@@ -22,6 +22,7 @@ struct weft_adapter {
     size_t         group_count;
     wf_bag         bag;          /* the modules' names and what their families keep     */
     weft_adapter  *origin;       /* of a completed copy: what it shares its names with  */
+    wf_opened      opened;       /* not of a completed copy                             */
 };
 
 enum { WF_KEY_UNREAD = -1, WF_KEY_TOKEN = -2, WF_KEY_SHARED = -3 };
@@ -33,6 +34,7 @@ typedef struct wf_source {
     const char *name;     /* what messages call it                                       */
     const char *folder;   /* last part of the folder's name, or NULL                     */
     json_t     *config;   /* adapter_config.json, or NULL                                */
+    bool        configured; /* there was one                                             */
     float       alpha;    /* of modules whose alpha nothing says; 0: not given           */
     float       scale;    /* or their scale; 0: not given                                */
     weft_log_fn log;      /* may be NULL                                                 */

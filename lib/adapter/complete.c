@@ -78,6 +78,7 @@ static weft_status copy_of(weft_adapter *a, weft_adapter **out, weft_error *err)
     c->key_module = own.key_module;
     c->bag = own.bag;
     c->origin = a;
+    c->opened = (wf_opened){ 0 };
     wf_adapter_ref(a);
     *out = c;
     return WEFT_OK;

@@ -121,6 +121,7 @@ weft_status wf_module_settle(wf_module *m, const struct wf_settings *s,
 
 void wf_module_set_scale(wf_module *m, double divisor)
 {
-    if (!m->has_alpha || (m->alpha == 0 && m->underscore)) m->alpha = (float)m->rank;
+    if (m->has_alpha && m->alpha == 0 && m->underscore) m->zero_alpha = true;
+    if (!m->has_alpha || m->zero_alpha) m->alpha = (float)m->rank;
     m->scale = (float)((double)m->alpha / (m->rslora ? sqrt(divisor) : divisor));
 }

@@ -175,11 +175,35 @@ static weft_status finish(weft_tensors *t, const weft_adapter_options *o, wf_sou
     source->log = o->log;
     source->log_user = o->log_user;
     if (st == WEFT_OK) st = wf_adapter_parse(t, source, alloc, out, err);
+    source->configured = source->config != NULL;
     json_decref(source->config);
     if (st == WEFT_OK)
         wf_log(o->log, o->log_user, WEFT_LOG_INFO, "%s: %s, %zu modules in %zu keys", source->name,
                (*out)->dialect, (*out)->count, wf_tensors_count(t));
     return st;
+}
+
+/* A copy of a caller's text; NULL of NULL. */
+static weft_status keep_text(char **to, const char *text, const weft_allocator *alloc,
+                             weft_error *err)
+{
+    *to = text != NULL ? wf_strdup(alloc, text) : NULL;
+    return text == NULL || *to != NULL ? WEFT_OK : wf_nomem(err, strlen(text) + 1, "a text");
+}
+
+static weft_status remember(wf_opened *to, const char *path, const paths *p,
+                            const weft_adapter_options *o, bool configured,
+                            const weft_allocator *alloc, weft_error *err)
+{
+    to->alpha = o->alpha;
+    to->scale = o->scale;
+    to->config_named = o->config != NULL;
+    WF_TRY(keep_text(&to->name, o->name, alloc, err));
+    WF_TRY(keep_text(&to->config_text, o->config_text, alloc, err));
+    if (configured && o->config_text == NULL)
+        WF_TRY(wf_origin_of(&to->config, p->config, alloc, err));
+    WF_TRY(wf_origin_of(&to->weights, p->file, alloc, err));
+    return wf_origin_of(&to->path, path, alloc, err);
 }
 
 weft_status weft_adapter_open(const char *path, const weft_adapter_options *options,
@@ -201,6 +225,12 @@ weft_status weft_adapter_open(const char *path, const weft_adapter_options *opti
         goto done;
     wf_source source = { .name = p.name, .folder = p.folder };
     st = finish(tensors, &o, &source, p.config, &alloc, out, err);
+    if (st == WEFT_OK)
+        st = remember(&(*out)->opened, path, &p, &o, source.configured, &alloc, err);
+    if (st != WEFT_OK) {
+        weft_adapter_free(*out);
+        *out = NULL;
+    }
 done:
     weft_tensors_free(tensors);
     free_paths(&p, &alloc);

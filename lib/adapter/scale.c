@@ -254,9 +254,9 @@ static const char *group_key(weft_adapter *a, const wf_module *m)
     bool           tensor = m->alpha_source == WEFT_ALPHA_TENSOR; /* each has its own key */
     const char    *from = tensor || m->alpha_key == NULL ? "" : m->alpha_key;
 
-    (void)wf_format(key, sizeof key, "%s %d %s %s %d %.400s", wf_module_family_name(m),
+    (void)wf_format(key, sizeof key, "%s %d %s %s %d %d %.400s", wf_module_family_name(m),
                     (int)m->rank, wf_number(&alpha, m->alpha), wf_number(&scale, m->scale),
-                    (int)m->alpha_source, from);
+                    (int)m->alpha_source, m->zero_alpha, from);
     return wf_bag_string(&a->bag, key, strlen(key));
 }
 

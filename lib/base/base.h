@@ -48,6 +48,8 @@ void wf_log(weft_log_fn log, void *user, int32_t level, const char *format, ...)
 /* Shortest plain decimal of v that reads back as the same float, without regard to the locale. */
 typedef struct wf_number_text { char text[32]; } wf_number_text;
 const char *wf_number(wf_number_text *buf, double v);
+/* The same that reads back as the same double. */
+const char *wf_number_double(wf_number_text *buf, double v);
 /* The decimal that n characters are: a sign, digits, a point; false for anything else, and for one
  * past the doubles. */
 bool wf_number_read(const char *s, size_t n, double *out);
@@ -126,6 +128,18 @@ bool wf_format(char *buf, size_t cap, const char *format, ...) WF_PRINTF(3, 4);
 /* Of n bytes, under a key: without the key nobody can find bytes that collide. The hash of one
  * piece may be the key of the next. */
 uint64_t wf_hash(uint64_t key, const void *data, size_t n);
+
+/* ---- sha256.c: what files are known by -------------------------------------------------------- */
+
+typedef struct wf_sha256 {
+    uint32_t h[8];
+    uint64_t bytes;
+    uint8_t  rest[64];
+} wf_sha256;
+typedef struct wf_sha256_text { char text[65]; } wf_sha256_text; /* in hexadecimal */
+void wf_sha256_init(wf_sha256 *s);
+void wf_sha256_add(wf_sha256 *s, const void *data, size_t n);
+void wf_sha256_end(wf_sha256 *s, wf_sha256_text *out);
 
 /* ---- sort.c ---------------------------------------------------------------------------------- */
 

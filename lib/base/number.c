@@ -3,42 +3,45 @@
  *
  * The shortest digits that read back as the same float, found exactly: the float and the half-gaps
  * to its neighbours are integers over a common denominator (Steele and White, "How to print
- * floating-point numbers accurately", 1990). 256 bits hold the extremes: 2^-149 needs 10^45 on top
- * of it, 2^128 needs 10^39 below. It is slow (a microsecond) and texts are short. */
+ * floating-point numbers accurately", 1990). 256 bits hold the extremes of float32: 2^-149 needs
+ * 10^45 on top of it, 2^128 needs 10^39 below; those of doubles take 1152. It is slow (a
+ * microsecond, for doubles some more) and texts are short. */
 #include <math.h>
 
 #include "base/base.h"
 
-#define BIG_WORDS 8
-typedef struct big { uint32_t w[BIG_WORDS]; } big;  /* little end first */
+enum { DIGITS_MAX = 20 };
+enum { FLOAT_WORDS = 8, DOUBLE_WORDS = 36 };
+typedef struct big { uint32_t w[DOUBLE_WORDS]; } big; /* little end first; n words of it count */
 
-static big big_shifted(uint32_t v, int shift)
+static big big_shifted(uint64_t v, int shift, int n)
 {
     big b = { { 0 } };
-    uint64_t wide = (uint64_t)v << (shift % 32);
+    int from = shift / 32, by = shift % 32;
 
-    b.w[shift / 32] = (uint32_t)wide;
-    if (shift / 32 + 1 < BIG_WORDS) b.w[shift / 32 + 1] = (uint32_t)(wide >> 32);
+    b.w[from] = (uint32_t)(v << by);
+    if (from + 1 < n) b.w[from + 1] = (uint32_t)(v >> (32 - by));
+    if (from + 2 < n && by > 0) b.w[from + 2] = (uint32_t)(v >> (64 - by));
     return b;
 }
 
-static void big_times10(big *b)
+static void big_times10(big *b, int n)
 {
     uint64_t carry = 0;
 
-    for (int i = 0; i < BIG_WORDS; i++) {
+    for (int i = 0; i < n; i++) {
         carry += (uint64_t)b->w[i] * 10;
         b->w[i] = (uint32_t)carry;
         carry >>= 32;
     }
 }
 
-static big big_sum(const big *a, const big *b)
+static big big_sum(const big *a, const big *b, int n)
 {
-    big      s;
+    big      s = { { 0 } };
     uint64_t carry = 0;
 
-    for (int i = 0; i < BIG_WORDS; i++) {
+    for (int i = 0; i < n; i++) {
         carry += (uint64_t)a->w[i] + b->w[i];
         s.w[i] = (uint32_t)carry;
         carry >>= 32;
@@ -46,73 +49,76 @@ static big big_sum(const big *a, const big *b)
     return s;
 }
 
-static void big_subtract(big *a, const big *b)
+static void big_subtract(big *a, const big *b, int n)
 {
     int64_t borrow = 0;
 
-    for (int i = 0; i < BIG_WORDS; i++) {
+    for (int i = 0; i < n; i++) {
         borrow += (int64_t)a->w[i] - b->w[i];
         a->w[i] = (uint32_t)borrow;
         borrow >>= 32;  /* 0 or -1: arithmetic shift on every compiler that we build with */
     }
 }
 
-static int big_compare(const big *a, const big *b)
+static int big_compare(const big *a, const big *b, int n)
 {
-    for (int i = BIG_WORDS - 1; i >= 0; i--)
+    for (int i = n - 1; i >= 0; i--)
         if (a->w[i] != b->w[i]) return a->w[i] < b->w[i] ? -1 : 1;
     return 0;
 }
 
+/* A kind of float: bits of its fraction, its lowest exponent, and words that hold its extremes. */
+typedef struct kind { int bits, lowest, words; } kind;
+
 /* Digits of the positive float m * 2^e into digits, their count as result; value = 0.d1d2.. *
  * 10^*point. */
-static int shortest_digits(uint32_t m, int e, char digits[16], int *point)
+static int shortest_digits(uint64_t m, int e, const kind *k, char digits[DIGITS_MAX], int *point)
 {
     bool even = (m & 1) == 0; /* then a reader rounds the exact midpoints to us */
-    int  narrow = m == 0x800000 && e > -149;      /* the gap below is half the gap above */
-    int  up     = e > 0 ? e : 0, down = e < 0 ? -e : 0;
-    big  r      = big_shifted(m, up + 1 + narrow);
-    big  s      = big_shifted(1, down + 1 + narrow);
-    big  high   = big_shifted(1, up + narrow);
-    big  low    = big_shifted(1, up);
+    int  narrow = m == UINT64_C(1) << k->bits && e > k->lowest; /* the gap below is half that above */
+    int  up     = e > 0 ? e : 0, down = e < 0 ? -e : 0, n = k->words;
+    big  r      = big_shifted(m, up + 1 + narrow, n);
+    big  s      = big_shifted(1, down + 1 + narrow, n);
+    big  high   = big_shifted(1, up + narrow, n);
+    big  low    = big_shifted(1, up, n);
     int  count  = 0;
 
     *point = 0;
     for (;;) {
-        big top = big_sum(&r, &high);
-        int c   = big_compare(&top, &s);
+        big top = big_sum(&r, &high, n);
+        int c   = big_compare(&top, &s, n);
         if (c < 0 || (c == 0 && !even)) break;
-        big_times10(&s);
+        big_times10(&s, n);
         ++*point;
     }
     for (;;) {
-        big top = big_sum(&r, &high);
-        big_times10(&top);
-        int c = big_compare(&top, &s);
+        big top = big_sum(&r, &high, n);
+        big_times10(&top, n);
+        int c = big_compare(&top, &s, n);
         if (c > 0 || (c == 0 && even)) break;
-        big_times10(&r);
-        big_times10(&high);
-        big_times10(&low);
+        big_times10(&r, n);
+        big_times10(&high, n);
+        big_times10(&low, n);
         --*point;
     }
     for (;;) {
         int digit = 0;
 
-        big_times10(&r);
-        big_times10(&high);
-        big_times10(&low);
-        while (big_compare(&r, &s) >= 0) {
-            big_subtract(&r, &s);
+        big_times10(&r, n);
+        big_times10(&high, n);
+        big_times10(&low, n);
+        while (big_compare(&r, &s, n) >= 0) {
+            big_subtract(&r, &s, n);
             digit++;
         }
-        big  top       = big_sum(&r, &high);
-        int  c_low     = big_compare(&r, &low), c_high = big_compare(&top, &s);
+        big  top       = big_sum(&r, &high, n);
+        int  c_low     = big_compare(&r, &low, n), c_high = big_compare(&top, &s, n);
         bool stop_low  = c_low < 0 || (c_low == 0 && even);    /* cutting here still reads back */
         bool stop_high = c_high > 0 || (c_high == 0 && even);  /* so does rounding up here      */
 
         if (stop_low || stop_high) {
-            big twice = big_sum(&r, &r);
-            bool up_is_nearer = big_compare(&twice, &s) >= 0;
+            big twice = big_sum(&r, &r, n);
+            bool up_is_nearer = big_compare(&twice, &s, n) >= 0;
 
             if (stop_high && (!stop_low || up_is_nearer)) digit++;
             digits[count++] = (char)('0' + digit);
@@ -127,7 +133,8 @@ static char *write_exponent(char *p, int e)
 {
     *p++ = 'e';
     if (e < 0) { *p++ = '-'; e = -e; }
-    if (e >= 10) *p++ = (char)('0' + e / 10);
+    if (e >= 100) *p++ = (char)('0' + e / 100);
+    if (e >= 10) *p++ = (char)('0' + e / 10 % 10);
     *p++ = (char)('0' + e % 10);
     return p;
 }
@@ -152,32 +159,53 @@ static char *write_digits(char *p, const char *digits, int count, int point)
     return p;
 }
 
-const char *wf_number(wf_number_text *buf, double v)
+/* The number with this sign, exponent bits less their bias, and fraction, which is neither
+ * infinite nor none. */
+static const char *write_number(wf_number_text *buf, bool negative, int exponent, uint64_t fraction,
+                                const kind *k)
 {
-    float    f = (float)v;
-    uint32_t bits;
-    char     digits[16], *p = buf->text;
+    char digits[DIGITS_MAX], *p = buf->text;
+    int  point, count;
 
-    memcpy(&bits, &f, sizeof bits);
-    uint32_t exponent = bits >> 23 & 0xff, fraction = bits & 0x7fffff;
-    if (exponent == 0xff && fraction != 0) {
-        memcpy(buf->text, "nan", 4);
+    if (negative) *p++ = '-';
+    if (exponent == 0 && fraction == 0) {
+        memcpy(p, "0", 2);
         return buf->text;
     }
-    if (bits >> 31) *p++ = '-';
-    if (exponent == 0xff) {
-        memcpy(p, "inf", 4);
-    } else if (exponent == 0 && fraction == 0) {
-        memcpy(p, "0", 2);
-    } else {
-        int point;
-        int count = exponent == 0
-                        ? shortest_digits(fraction, -149, digits, &point)
-                        : shortest_digits(fraction | 0x800000, (int)exponent - 150, digits, &point);
-        p  = write_digits(p, digits, count, point);
-        *p = '\0';
-    }
+    count = exponent == 0 ? shortest_digits(fraction, k->lowest, k, digits, &point)
+                          : shortest_digits(fraction | UINT64_C(1) << k->bits,
+                                            exponent - 1 + k->lowest, k, digits, &point);
+    p = write_digits(p, digits, count, point);
+    *p = '\0';
     return buf->text;
+}
+
+static const char *write_strange(wf_number_text *buf, double v)
+{
+    memcpy(buf->text, isnan(v) ? "nan" : v < 0 ? "-inf" : "inf", isnan(v) || v > 0 ? 4 : 5);
+    return buf->text;
+}
+
+const char *wf_number(wf_number_text *buf, double v)
+{
+    static const kind single = { 23, -149, FLOAT_WORDS };
+    float    f = (float)v;
+    uint32_t bits;
+
+    if (!isfinite(f)) return write_strange(buf, (double)f);
+    memcpy(&bits, &f, sizeof bits);
+    return write_number(buf, bits >> 31 != 0, (int)(bits >> 23 & 0xff), bits & 0x7fffff, &single);
+}
+
+const char *wf_number_double(wf_number_text *buf, double v)
+{
+    static const kind twice = { 52, -1074, DOUBLE_WORDS };
+    uint64_t bits;
+
+    if (!isfinite(v)) return write_strange(buf, v);
+    memcpy(&bits, &v, sizeof bits);
+    return write_number(buf, bits >> 63 != 0, (int)(bits >> 52 & 0x7ff),
+                        bits & ((UINT64_C(1) << 52) - 1), &twice);
 }
 
 bool wf_number_read(const char *s, size_t n, double *out)

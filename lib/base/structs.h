@@ -36,6 +36,7 @@
     X(weft_curve_point,       WEFT_CURVE_POINT_INIT,       value)                   \
     X(weft_mask,              WEFT_MASK_INIT,              reserved0)               \
     X(weft_region,            WEFT_REGION_INIT,            reserved0)               \
+    X(weft_align_options,     WEFT_ALIGN_OPTIONS_INIT,     only_self_level)         \
     X(weft_zip_options,       WEFT_ZIP_OPTIONS_INIT,       style)                   \
     X(weft_blora_options,     WEFT_BLORA_OPTIONS_INIT,     style)                   \
     X(weft_phase_options,     WEFT_PHASE_OPTIONS_INIT,     at)                      \
@@ -50,12 +51,17 @@
     X(weft_plan_info,         WEFT_PLAN_INFO_INIT,         merged_bytes)            \
     X(weft_phase_info,        WEFT_PHASE_INFO_INIT,        merged_bytes)            \
     X(weft_call_info,         WEFT_CALL_INFO_INIT,         evaluations)             \
+    X(weft_layer_use,         WEFT_LAYER_USE_INIT,         words)                   \
     X(weft_cell,              WEFT_CELL_INIT,              reserved0)               \
     X(weft_plan_adapter_info, WEFT_PLAN_ADAPTER_INFO_INIT, reserved0)               \
+    X(weft_plan_load_options, WEFT_PLAN_LOAD_OPTIONS_INIT, folder)                  \
     X(weft_conflict,          WEFT_CONFLICT_INIT,          chance)                  \
     X(weft_conflict_block,    WEFT_CONFLICT_BLOCK_INIT,    chance)                  \
     X(weft_run_options,       WEFT_RUN_OPTIONS_INIT,       tile)                    \
     X(weft_run_info,          WEFT_RUN_INFO_INIT,          text_streams)            \
+    X(weft_call_cost,         WEFT_CALL_COST_INIT,         activation_bytes)        \
+    X(weft_trace,             WEFT_TRACE_INIT,             negative_share)          \
+    X(weft_trace_cell,        WEFT_TRACE_CELL_INIT,        number)                  \
     X(weft_text,              WEFT_TEXT_INIT,              cross_layers)            \
     X(weft_ids,               WEFT_IDS_INIT,               reserved0)               \
     X(weft_encode,            WEFT_ENCODE_INIT,            stamp)                   \

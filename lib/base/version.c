@@ -19,6 +19,8 @@ static const char *const features[] = {
     "loratorio",
     "subbands",         /* methods         */
     "mixed",            /* weft_plan_options.mixed */
+    "explain-json",
+    "trace",            /* reports                 */
     WF_SOLVERS(NAME_OF) /* samplers        */
     "lora",
     "adalora",

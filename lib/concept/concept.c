@@ -17,6 +17,8 @@ struct weft_concept {
     wf_token_list   list;
     weft_adapter  *adapter;
     const char    *format;
+    wf_origin      file, second; /* a second without a path: none */
+    char          *names;        /* that the caller gave, or NULL */
 };
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -216,6 +218,15 @@ static weft_status open_files(weft_concept *c, const char *path, const weft_conc
     return WEFT_OK;
 }
 
+static weft_status remember(weft_concept *c, const char *path, const weft_concept_options *o,
+                            weft_error *err)
+{
+    if (o->tokens != NULL && (c->names = wf_strdup(&c->alloc, o->tokens)) == NULL)
+        return wf_nomem(err, strlen(o->tokens) + 1, "names of tokens");
+    if (o->second != NULL) WF_TRY(wf_origin_of(&c->second, o->second, &c->alloc, err));
+    return wf_origin_of(&c->file, path, &c->alloc, err);
+}
+
 weft_status weft_concept_open(const char *path, const weft_concept_options *options,
                               weft_concept **out, weft_error *err)
 {
@@ -235,6 +246,7 @@ weft_status weft_concept_open(const char *path, const weft_concept_options *opti
     c->alloc = alloc;
     c->name = stem_of(&c->alloc, path);
     st = c->name != NULL ? open_files(c, path, &o, err) : wf_nomem(err, strlen(path), "a name");
+    if (st == WEFT_OK) st = remember(c, path, &o, err);
     if (st == WEFT_OK) *out = c;
     else weft_concept_free(c);
     return st;
@@ -247,6 +259,9 @@ void weft_concept_free(weft_concept *c)
     wf_token_list_free(&c->list);
     weft_adapter_free(c->adapter);
     wf_free(&alloc, c->name);
+    wf_free(&alloc, c->names);
+    wf_origin_free(&c->file, &alloc);
+    wf_origin_free(&c->second, &alloc);
     wf_free(&alloc, c);
 }
 
@@ -255,6 +270,9 @@ void weft_concept_free(weft_concept *c)
 void                    wf_concept_ref(weft_concept *c) { wf_ref_take(&c->refs); }
 const char             *wf_concept_name(const weft_concept *c) { return c->name; }
 weft_adapter           *wf_concept_adapter(const weft_concept *c) { return c->adapter; }
+const wf_origin        *wf_concept_file(const weft_concept *c) { return &c->file; }
+const wf_origin        *wf_concept_second(const weft_concept *c) { return &c->second; }
+const char             *wf_concept_names(const weft_concept *c) { return c->names; }
 size_t                  wf_concept_tokens(const weft_concept *c) { return c->list.count; }
 const wf_concept_token *wf_concept_token_at(const weft_concept *c,
                                             size_t i) { return &c->list.tokens[i]; }

@@ -30,6 +30,10 @@ void                    wf_concept_ref(weft_concept *c);
 const char             *wf_concept_name(const weft_concept *c);
 weft_adapter           *wf_concept_adapter(const weft_concept *c); /* borrowed; NULL: none */
 size_t                  wf_concept_tokens(const weft_concept *c);
+/* What weft_concept_open() was given; a second file without a path: none; tokens NULL: none. */
+const wf_origin        *wf_concept_file(const weft_concept *c);
+const wf_origin        *wf_concept_second(const weft_concept *c);
+const char             *wf_concept_names(const weft_concept *c);
 const wf_concept_token *wf_concept_token_at(const weft_concept *c, size_t i);
 
 /* ---- read.c: the tokens in a file's tensors -------------------------------------------------- */

@@ -47,6 +47,25 @@ typedef weft_status (*wf_part_maker)(void *user, size_t i, wf_part *out, weft_er
 weft_status wf_file_write_from(const char *path, size_t count, wf_part_maker make, void *user,
                                weft_error *err);
 
+/* ---- origin.c -------------------------------------------------------------------------------- */
+
+/* The file that something was read from. */
+typedef struct wf_origin {
+    char    *path;    /* absolute; NULL: none, or none that can be named */
+    uint64_t size, number;
+    int64_t  seconds, nanoseconds;
+} wf_origin;
+/* Fails without memory only. */
+weft_status wf_origin_of(wf_origin *o, const char *path, const weft_allocator *alloc,
+                         weft_error *err);
+void        wf_origin_free(wf_origin *o, const weft_allocator *alloc);
+/* SHA-256 of the file, which must be as it was: WEFT_E_STATE, WEFT_E_IO. */
+weft_status wf_origin_hash(const wf_origin *o, wf_sha256_text *out, const weft_allocator *alloc,
+                           weft_error *err);
+/* The path from the root, in new memory; its folder, without links and dots, must be there. */
+weft_status wf_path_absolute(char **out, const char *path, const weft_allocator *alloc,
+                             weft_error *err);
+
 /* ---- png.c ----------------------------------------------------------------------------------- */
 
 /* Of a PNG in memory; `what` names it in errors. rgb has 3 * width * height bytes. */
@@ -95,6 +114,37 @@ weft_status wf_json_load(json_t **out, const char *path, const weft_allocator *a
                          weft_error *err);
 weft_status wf_json_load_text(json_t **out, const char *text, const char *what, weft_error *err);
 
+/* ---- json_write.c ---------------------------------------------------------------------------- */
+
+/* A part of a document; it lives as long as that. */
+typedef struct wf_node wf_node;
+
+/* A document while it is built: an object, to which parts are added. `in` is an object, where the
+ * key must be a new one, or a list, where it is not read; NULL, which a part is without memory, is
+ * taken, and notes it. Texts are copied. Numbers are the shortest that read back as the same, null
+ * if they are not finite. It must not be moved. */
+typedef struct wf_doc {
+    weft_allocator alloc;
+    wf_bag   bag;
+    wf_node *root;
+    bool     failed;   /* no memory: what was added is not all there */
+    bool     not_utf8; /* some text is not, so this is no JSON       */
+} wf_doc;
+void     wf_doc_init(wf_doc *d, const weft_allocator *alloc);
+void     wf_doc_free(wf_doc *d);
+wf_node *wf_node_object(wf_doc *d, wf_node *in, const char *key);
+wf_node *wf_node_list(wf_doc *d, wf_node *in, const char *key);
+void     wf_node_text(wf_doc *d, wf_node *in, const char *key, const char *value);
+void     wf_node_bool(wf_doc *d, wf_node *in, const char *key, bool value);
+void     wf_node_int(wf_doc *d, wf_node *in, const char *key, int64_t value);
+void     wf_node_float(wf_doc *d, wf_node *in, const char *key, float value);
+void     wf_node_double(wf_doc *d, wf_node *in, const char *key, double value);
+/* Indented, what is short on one line, with a newline at the end; out->failed tells of memory that
+ * ran out, here or before. */
+void     wf_doc_write(const wf_doc *d, wf_text *out);
+/* Without white space, keys in the order of their bytes. */
+void     wf_doc_canonical(const wf_doc *d, wf_text *out);
+
 /* ---- tensors.c ------------------------------------------------------------------------------- */
 
 enum { WF_MAX_RANK = 8 };
@@ -117,6 +167,9 @@ const wf_tensor *wf_tensors_at(const weft_tensors *t, size_t i);
 const wf_tensor *wf_tensors_find(const weft_tensors *t, const char *name); /* NULL: absent */
 size_t           wf_tensors_file_size(const weft_tensors *t); /* of all files behind it */
 const char      *wf_tensors_what(const weft_tensors *t);      /* the file, for messages */
+/* The one file that weft_tensors_open() read; without a path: made otherwise. */
+const wf_origin *wf_tensors_origin(const weft_tensors *t);
+weft_status      wf_tensors_set_origin(weft_tensors *t, const char *path, weft_error *err);
 size_t           wf_tensors_meta_count(const weft_tensors *t);
 const char      *wf_tensors_meta_key(const weft_tensors *t, size_t i);
 const char      *wf_tensors_meta_value(const weft_tensors *t, size_t i);

@@ -43,5 +43,11 @@ weft_status weft_tensors_open(const char *path, const weft_tensors_options *opti
         return wf_fail(err, WEFT_E_ARG, "weft_tensors_options: name is for tensors in memory");
 
     const weft_allocator alloc = wf_allocator(o.allocator);
-    return wf_tensors_open(path, (o.flags & WEFT_OPEN_COPY) != 0, &alloc, out, err);
+    WF_TRY(wf_tensors_open(path, (o.flags & WEFT_OPEN_COPY) != 0, &alloc, out, err));
+    weft_status st = wf_tensors_set_origin(*out, path, err);
+    if (st != WEFT_OK) {
+        weft_tensors_free(*out);
+        *out = NULL;
+    }
+    return st;
 }

@@ -43,6 +43,7 @@ struct weft_tensors {
     meta             *metas;      /* sorted by key            */
     wf_bag         strings;    /* names, keys and values   */
     holding          *held;
+    wf_origin         origin;
 };
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -269,6 +270,7 @@ void weft_tensors_free(weft_tensors *tensors)
     wf_free(&alloc, tensors->tensors);
     wf_free(&alloc, tensors->by_name);
     wf_free(&alloc, tensors->metas);
+    wf_origin_free(&tensors->origin, &alloc);
     wf_free(&alloc, tensors);
 }
 
@@ -302,6 +304,16 @@ const wf_tensor *wf_tensors_find(const weft_tensors *t, const char *name)
 size_t wf_tensors_file_size(const weft_tensors *t)
 {
     return t->size;
+}
+
+const wf_origin *wf_tensors_origin(const weft_tensors *t)
+{
+    return &t->origin;
+}
+
+weft_status wf_tensors_set_origin(weft_tensors *t, const char *path, weft_error *err)
+{
+    return wf_origin_of(&t->origin, path, &t->alloc, err);
 }
 
 const char *wf_tensors_what(const weft_tensors *t)

@@ -32,6 +32,7 @@ const wf_layer *wf_model_layers(const weft_model *m, size_t *count)
     return m->layers;
 }
 
+const char        *wf_model_path(const weft_model *m) { return m->path; }
 int32_t            wf_model_base(const weft_model *m) { return wf_facts(&m->networks)->base; }
 const wf_networks *wf_model_networks(const weft_model *m) { return &m->networks; }
 const json_t      *wf_model_scheduler(const weft_model *m) { return m->scheduler; }

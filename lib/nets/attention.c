@@ -6,7 +6,8 @@
  * Gimelshein, Online normalizer calculation for softmax, 2018). So 64 x 64 latents never need their
  * 4096 x 4096 scores in memory: a worker holds one tile of QUERIES x KEYS.
  *
- * Each segment of keys begins a tile of its own. Two segments therefore give the bits of one if the
+ * A segment may be that of another sample (StyleAligned), with scores of another scale; a sample
+ * that has none of it goes on to the next. Each segment of keys begins a tile of its own. Two segments therefore give the bits of one if the
  * first one's length is a multiple of KEYS, and else the same within rounding. */
 #include <math.h>
 
@@ -91,17 +92,24 @@ static void attend_task(void *user, size_t task, int32_t worker)
     float *o = j->o + (n * lq + row) * width + head * d;
     const float *q = a->q + (n * lq + row) * width + head * d;
     const float *bias = a->bias != NULL ? a->bias + n * a->bias_sample + head * a->bias_head : NULL;
-    float scale = (float)(1.0 / sqrt((double)a->d));
+    float root = (float)(1.0 / sqrt((double)a->d));
     softmax m = { .seen = { false } };
+    bool any = false;
 
     for (int32_t g = 0; g < a->segments && base < keys; g++) {
-        size_t length = (size_t)a->keys[g].length;
-        for (size_t from = 0; from < length && base + from < keys; from += KEYS) {
+        const wf_keys *part = &a->keys[g];
+        size_t length = (size_t)part->length, of = n;
+        float scale = part->weighed ? 1.0f : root;
+        if (part->shared > 0) of = n - n % (size_t)part->shared;
+        bool none = part->shared > 0 && of == n; /* it is the first of its group */
+        for (size_t from = 0; !none && from < length && base + from < keys; from += KEYS) {
             size_t at = base + from; /* of the tile's first key among all */
             size_t cols = WF_MIN(WF_MIN((size_t)KEYS, length - from), keys - at);
-            const float *k = a->keys[g].k + (n * length + from) * width + head * d;
-            const float *v = a->keys[g].v + (n * length + from) * width + head * d;
+            const float *k = part->k + (of * length + from) * width + head * d;
+            const float *v = part->v + (of * length + from) * width + head * d;
             j->e->products->nt(s, cols, q, width, k, width, rows, cols, d, 0.0f);
+            for (size_t i = 0; i < rows * cols && part->weighed; i++)
+                s[i] = s[i] * root * part->factor + part->shift;
             for (size_t r = 0; r < rows; r++) {
                 float *s_r = s + r * cols, *o_r = o + r * width;
                 size_t seen = cols;
@@ -111,11 +119,12 @@ static void attend_task(void *user, size_t task, int32_t worker)
                     if (seen == 0) continue;
                 }
                 int32_t own = a->group != NULL ? a->group[row + r] : 0;
-                if (own > 0) take_grouped(j, &m, r, o_r, s_r, seen, scale, own, a->group + at);
+                if (own > 0) take_grouped(j, &m, r, o_r, s_r, seen, scale, own, a->group + from);
                 else if (bias == NULL) take_scores(j, &m, r, o_r, s_r, seen, scale);
                 else take_biased(j, &m, r, o_r, s_r, seen, scale, bias + (row + r) * j->lk + at);
             }
-            j->e->products->nn(o, width, s, cols, v, width, rows, d, cols, at == 0 ? 0.0f : 1.0f);
+            j->e->products->nn(o, width, s, cols, v, width, rows, d, cols, any ? 1.0f : 0.0f);
+            any = true;
         }
         base += length;
     }
@@ -126,11 +135,17 @@ static void attend_task(void *user, size_t task, int32_t worker)
 void wf_attend(wf_exec *e, float *o, const wf_attention *a)
 {
     job j = { .e = e, .a = a, .o = o, .width = (size_t)a->heads * (size_t)a->d };
-    for (int32_t g = 0; g < a->segments; g++) j.lk += (size_t)a->keys[g].length;
+    double pairs = 0; /* of a sample and a key that it sees */
+    for (int32_t g = 0; g < a->segments; g++) {
+        int32_t shared = a->keys[g].shared, see = shared > 0 ? a->n - a->n / shared : a->n;
+        j.lk += (size_t)a->keys[g].length;
+        pairs += (double)see * a->keys[g].length;
+    }
     j.tiles = ((size_t)a->lq + QUERIES - 1) / QUERIES;
     wf_need_scratch(e, QUERIES * KEYS * sizeof(float));
     if (e->dry) {
-        e->flops += 4.0 * a->n * a->heads * (double)a->d * a->lq * (double)j.lk;
+        e->flops += 4.0 * a->heads * (double)a->d * a->lq * pairs;
+        e->moved_bytes += 8.0 * (double)j.width * ((double)a->n * a->lq + pairs);
         return;
     }
     size_t tasks = (size_t)a->n * (size_t)a->heads * j.tiles;

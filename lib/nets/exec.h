@@ -6,7 +6,8 @@
  *
  * Every operation splits its work only by shapes, and computes each sample by itself: neither the
  * number of threads nor the batch changes a bit of a result (product.h says what holds between
- * tiers).
+ * tiers). There is one exception, asked for by name: under wf_align samples see their reference,
+ * and depend on it, but still on no other and on no number of threads.
  *
  * No operation writes over an input that a backward pass needs: y and x are distinct buffers,
  * except where a comment says that they may be one (docs/tape.md). */
@@ -26,6 +27,8 @@ typedef struct wf_delta {
     const float    *merged;  /* (out, K) float32, K ordered (ky, kx, in); in place of the weight  */
     const float    *merged_bias; /* (out), in place of the bias; NULL: the layer's own            */
     size_t          patch;   /* with lines: cells[lines[b * patches + patch] + p]                 */
+    const wf_cell  *copied;  /* [copied_parts] what the merged copy was made with                 */
+    int32_t         copied_parts;
 } wf_delta;
 
 /* What the rows of a sample are. */
@@ -97,6 +100,19 @@ typedef struct wf_deep {
     bool           read;
 } wf_deep;
 
+/* StyleAligned: samples come in groups of `group`, and each takes on the style of its group's first,
+ * the reference, which is computed as it is alone. Who sets it says how samples lie in an evaluation
+ * (run/step.c). */
+typedef struct wf_align {
+    int32_t group;
+    bool    norm;                  /* GroupNorms take the statistics of both                       */
+    bool    attention;             /* the reference's keys and values are seen besides             */
+    bool    queries, keys, values; /* that take on the reference's mean and deviation              */
+    bool    full;                  /* all samples of a group see all of it; nothing else but norm  */
+    float   scale, shift;          /* of the scores on the reference's keys                        */
+    double  own;                   /* share of the self-attentions that see their own sample alone */
+} wf_align;
+
 /* Sizes in which a network has the image. */
 typedef struct wf_sizes {
     int32_t count;
@@ -111,6 +127,20 @@ typedef struct wf_watch {
     bool            before; /* the layer reads it already                                          */
 } wf_watch;
 
+/* Takes down what acted at each layer of a call. A layer that is computed several times, for several
+ * texts, keeps of each coefficient the largest. */
+typedef struct wf_notes {
+    size_t   layers; /* of the model                                                      */
+    size_t   slots;  /* of the exec                                                       */
+    uint8_t *ways;   /* [branch][layer] WF_NOTE_BASE .. KEPT; 0: it was not computed      */
+    uint8_t *kinds;  /* [branch][slot] WF_NOTE_VECTOR, MASK                               */
+    float   *cells;  /* [branch][slot] coefficients                                       */
+} wf_notes;
+enum {
+    WF_NOTE_BASE = 1, WF_NOTE_SIDE = 2, WF_NOTE_MERGED = 4, WF_NOTE_KEPT = 8,
+    WF_NOTE_VECTOR = 1, WF_NOTE_MASK = 2
+};
+
 typedef struct wf_exec {
     const wf_kernels  *k;
     const wf_products *products;
@@ -121,6 +151,9 @@ typedef struct wf_exec {
     bool               dry;
     double             flops;        /* counted in a dry run                                      */
     double             side_flops;
+    double             weight_bytes; /* of weights and factors that are read                      */
+    double             moved_bytes;  /* of activations that layers, norms, attention read and write */
+    bool               exact;        /* dry: count only the parts that have a coefficient         */
     wf_sizes          *sizes;        /* a dry run notes each size of the image here; or NULL      */
 
     const wf_delta    *deltas;       /* [layers], or NULL                                         */
@@ -132,7 +165,9 @@ typedef struct wf_exec {
     const wf_mask     *masks;        /* that cells name                                           */
     wf_kept           *kept;         /* NULL: text keys and values are computed in every call     */
     const wf_deep     *deep;         /* NULL: deep features are neither kept nor reused           */
+    const wf_align    *align;        /* NULL: each sample by itself                               */
     const int32_t     *branch;       /* [samples] branch of each sample, or NULL: all 0           */
+    wf_notes          *notes;        /* NULL: nobody takes down what acts                         */
 
     /* Asked at every layer: returning true ends the network, and its output is undefined. */
     bool             (*stop)(void *user);
@@ -176,6 +211,11 @@ void wf_watch_layer(wf_exec *e, const wf_layer *l, const float *x, size_t nx, co
                     size_t ny);
 /* Pass over a layer whose result is there already: it counts for progress and can be stopped at. */
 void wf_layer_skip(wf_exec *e);
+/* The same for one whose result was kept, over the grid g. */
+void wf_layer_kept(wf_exec *e, const wf_layer *l, wf_grid g);
+/* A layer has been computed over an output grid: take down what acted. A norm that no adapter can
+ * name is NULL. */
+void wf_note_layer(wf_exec *e, const wf_layer *l, wf_grid out);
 /* Say what an operation needs of each worker's block: a dry run notes it, and a real one stops if
  * it was not noted. */
 void wf_need_scratch(wf_exec *e, size_t bytes);
@@ -211,6 +251,9 @@ void wf_activate_floats(const wf_kernels *k, wf_act act, float *y, const float *
 void wf_group_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g,
                    wf_act act);
 void wf_layer_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g);
+/* Each channel of x (rows of g, c) takes on the mean and deviation that it has in the sample's
+ * reference, over the rows: in place, and the references stay as they are. */
+void wf_adapt_to_reference(wf_exec *e, float *x, wf_grid g, size_t c);
 /* y may be x */
 void wf_activate(wf_exec *e, wf_act act, float *y, const float *x, size_t rows, size_t columns);
 /* y (rows, c) = value * gelu(gate) with x (rows, 2 c) = [value, gate] */
@@ -241,6 +284,10 @@ void wf_sinusoid(wf_exec *e, float *y, const float *t, size_t count, int32_t dim
 typedef struct wf_keys {
     const float *k, *v;
     int32_t      length;
+    int32_t      shared; /* above 0: samples come in groups of so many; each sees the keys of its
+                          * group's first, and the first itself none; 0: each sees its own */
+    bool         weighed; /* scores q k^T / sqrt(d) become factor * score + shift */
+    float        factor, shift;
 } wf_keys;
 
 /* o = softmax(q k^T / sqrt(d) + bias) v for n samples; q, o (n lq, heads d), o not q. The keys are
@@ -254,8 +301,9 @@ typedef struct wf_attention {
     bool           causal;   /* query i sees keys 0..i                                            */
     const float   *bias;     /* (lq, all keys) added to the scaled scores, -INFINITY hides a key;
                               * NULL: none. A query that sees no key gets zeros.                  */
-    const int32_t *group;    /* (lq) where queries and keys are the same pixels, and no bias: those
-                              * of different groups above 0 do not see each other; NULL: none   */
+    const int32_t *group;    /* (lq) where queries and the keys of each segment are the same pixels,
+                              * and no bias: those of different groups above 0 do not see each
+                              * other; NULL: none                                                */
     size_t         bias_sample, bias_head; /* floats from one sample's or head's bias to the next's;
                                             * 0: they share it                                    */
 } wf_attention;

@@ -15,6 +15,8 @@
  * A vector multiplies the columns of A_p, of D_p, or of X; a mask multiplies rows of h, of the
  * Kronecker middle, of a bias. A masked dense part cannot share the base's product, since its
  * weight would differ from row to row, and has one of its own. */
+#include <math.h>
+
 #include "nets/exec.h"
 
 enum { ROWS = WF_TILE_ROWS, KRON_FLOATS = 1 << 18 };
@@ -351,15 +353,105 @@ static void after_task(void *user, size_t task, int32_t worker)
 
 /* ---- the layer ---- */
 
-/* Products of a stack for each row, besides the base's. */
-static double side_products(const wf_layer *l, const wf_stack *s)
+static void note_size(wf_exec *e, wf_grid g)
 {
-    double K = (double)(taps(l) * (size_t)l->in), n = (double)s->rank * (K + l->out);
+    wf_sizes *s = e->sizes;
+
+    if (s == NULL || g.domain != WF_DOMAIN_IMAGE) return;
+    for (int32_t i = 0; i < s->count; i++)
+        if (s->at[i].h == g.h && s->at[i].w == g.w) return;
+    if (s->count == WF_SIZES_MAX) {
+        e->arena.overflow = true;
+        return;
+    }
+    s->at[s->count].h = g.h;
+    s->at[s->count++].w = g.w;
+}
+
+/* A cell's number where the rows have no place in the image. */
+static float number_of(const wf_exec *e, const wf_cell *cell, wf_grid g)
+{
+    bool elsewhere = cell->mask != 0 && g.domain != WF_DOMAIN_IMAGE;
+    return elsewhere ? cell->number * e->masks[cell->mask - 1].elsewhere : cell->number;
+}
+
+/* Does the part have a coefficient in this sample? In a dry run that is not exact, any may. */
+static bool counts(const job *j, size_t sample, int32_t part)
+{
+    return !j->e->exact ||
+           number_of(j->e, cell_of(j->e, j->delta, sample, part), j->out) != 0.0f;
+}
+
+static bool masked_apart(const job *j, size_t sample, int32_t part)
+{
+    return j->e->exact && j->out.domain == WF_DOMAIN_IMAGE &&
+           cell_of(j->e, j->delta, sample, part)->mask != 0;
+}
+
+/* Products of the parts for each row of a sample, besides the base's. */
+static double side_products(const job *j, size_t sample)
+{
+    const wf_layer *l = j->l;
+    const wf_stack *s = j->stack;
+    double K = (double)(taps(l) * (size_t)l->in), n = 0;
+    size_t at = 0, lo = 0, hi = 0; /* of the ranks with a coefficient */
+
+    for (int32_t p = 0; p < s->parts; p++) {
+        size_t next = at + (size_t)s->part_rank[p];
+        if (next > at && counts(j, sample, p)) {
+            if (hi == 0) lo = at;
+            hi = next;
+        }
+        at = next;
+    }
+    n = (double)(hi - lo) * (K + l->out);
     for (int32_t p = 0; s->nonpair != NULL && p < s->parts; p++) {
         const wf_nonpair *x = &s->nonpair[p];
+        if (!counts(j, sample, p)) continue;
         if (x->w1 != NULL) n += (double)x->i1 * x->o2 * ((double)taps(l) * x->i2 + x->o1);
+        if (x->dense != NULL && masked_apart(j, sample, p)) n += K * l->out;
     }
     return n;
+}
+
+/* Floats of the parts that some sample reads. */
+static double part_floats(const job *j)
+{
+    const wf_layer *l = j->l;
+    const wf_stack *s = j->stack;
+    double K = (double)(taps(l) * (size_t)l->in), n = 0;
+
+    for (int32_t p = 0; p < s->parts; p++) {
+        const wf_nonpair *x = s->nonpair != NULL ? &s->nonpair[p] : NULL;
+        bool any = false;
+        for (size_t i = 0; i < (size_t)j->out.n && !any; i++) any = counts(j, i, p);
+        if (!any) continue;
+        n += (double)s->part_rank[p] * (K + l->out);
+        if (x == NULL) continue;
+        if (x->w1 != NULL) n += (double)x->o1 * x->i1 + (double)x->o2 * (double)taps(l) * x->i2;
+        n += (x->dense != NULL ? K * l->out : 0) + (x->bias != NULL ? l->out : 0);
+    }
+    return n;
+}
+
+/* A dry run's counts: products, and the bytes of what is read and written once. */
+static void count(job *j, wf_grid in)
+{
+    wf_exec *e = j->e;
+    const wf_layer *l = j->l;
+    double rows = (double)sample_rows(j->out), K = (double)(taps(l) * (size_t)l->in);
+    double weight = wf_dtype_bits(j->base.type) / 8.0;
+
+    note_size(e, j->out);
+    /* so that a dry run counts the layers too */
+    if (e->stop != NULL) (void)e->stop(e->stop_user);
+    e->flops += 2.0 * (double)j->out.n * rows * K * l->out;
+    e->weight_bytes += K * l->out * weight + (j->base.bias != NULL ? 4.0 * l->out : 0);
+    e->moved_bytes += 4.0 * ((double)wf_rows(in) * l->in + (double)j->out.n * rows * l->out);
+    if (j->stack == NULL) return;
+    e->weight_bytes += 4.0 * part_floats(j);
+    for (size_t s = 0; s < (size_t)j->out.n; s++)
+        e->side_flops += 2.0 * rows * side_products(j, s);
 }
 
 /* The base's product, without what adapters add. */
@@ -447,21 +539,6 @@ static void compute(job *j)
     if (after) wf_pool_run(e->pool, j->base.samples * j->row_tiles, after_task, j);
 }
 
-static void note_size(wf_exec *e, wf_grid g)
-{
-    wf_sizes *s = e->sizes;
-
-    if (s == NULL || g.domain != WF_DOMAIN_IMAGE) return;
-    for (int32_t i = 0; i < s->count; i++)
-        if (s->at[i].h == g.h && s->at[i].w == g.w) return;
-    if (s->count == WF_SIZES_MAX) {
-        e->arena.overflow = true;
-        return;
-    }
-    s->at[s->count].h = g.h;
-    s->at[s->count++].w = g.w;
-}
-
 void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add)
 {
     job j = { .e = e, .l = l, .out = wf_layer_grid(l, g) };
@@ -483,18 +560,56 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
         prepare_parts(&j);
     wf_need_scratch(e, e->products->wide_scratch(&j.base));
     if (e->dry) {
-        note_size(e, j.out);
-        double all = (double)g.n * (double)rows;
-        /* so that a dry run counts the layers too */
-        if (e->stop != NULL) (void)e->stop(e->stop_user);
-        e->flops += 2.0 * all * (double)(taps(l) * (size_t)l->in) * l->out;
-        if (j.stack != NULL) e->side_flops += 2.0 * all * side_products(l, j.stack);
+        count(&j, g);
     } else if (!e->stopped) {
         e->stopped = e->stop != NULL && e->stop(e->stop_user);
         compute(&j);
+        wf_note_layer(e, l, j.out);
         wf_watch_layer(e, l, x, wf_rows(g) * (size_t)l->in, y, (size_t)g.n * rows * (size_t)l->out);
     }
     wf_arena_release(&e->arena, mark);
+}
+
+/* The cells under which a sample of the layer was computed. */
+static const wf_cell *noted_cells(const wf_exec *e, const wf_delta *d, size_t sample,
+                                  int32_t *parts)
+{
+    *parts = d == NULL ? 0 : d->merged != NULL ? d->copied_parts
+                         : d->stack != NULL ? d->stack->parts : 0;
+    if (*parts == 0) return NULL;
+    return d->merged != NULL ? d->copied : cell_of(e, d, sample, 0);
+}
+
+static void note(wf_exec *e, const wf_layer *l, wf_grid out, uint8_t way)
+{
+    wf_notes *n = e->notes;
+    const wf_delta *d = e->deltas != NULL ? &e->deltas[l->id] : NULL;
+    int32_t parts, last = -1;
+
+    for (size_t s = 0; s < (size_t)out.n; s++) {
+        int32_t branch = e->branch != NULL ? e->branch[s] : 0;
+        const wf_cell *cells = noted_cells(e, d, s, &parts);
+        bool any = false;
+        if (branch == last) continue; /* samples of a branch are one behind the other */
+        last = branch;
+        for (int32_t p = 0; p < parts; p++) {
+            size_t at = (size_t)branch * n->slots + d->slot + (size_t)p;
+            float c = number_of(e, &cells[p], out);
+            any = any || c != 0.0f;
+            if (fabsf(c) <= fabsf(n->cells[at])) continue;
+            n->cells[at] = c;
+            n->kinds[at] = (uint8_t)((cells[p].vector != 0 ? WF_NOTE_VECTOR : 0) |
+                                     (cells[p].mask != 0 ? WF_NOTE_MASK : 0));
+        }
+        n->ways[(size_t)branch * n->layers + (size_t)l->id] |=
+            way | (!any ? WF_NOTE_BASE : d->merged != NULL ? WF_NOTE_MERGED
+                                                              : WF_NOTE_SIDE);
+    }
+}
+
+void wf_note_layer(wf_exec *e, const wf_layer *l, wf_grid out)
+{
+    if (e->notes != NULL && l != NULL && !e->dry && !e->stopped) note(e, l, out, 0);
 }
 
 bool wf_watch_result(wf_exec *e, const float *y, size_t n)
@@ -548,4 +663,10 @@ float *wf_take_kept(wf_exec *e, size_t rows, size_t columns)
 void wf_layer_skip(wf_exec *e)
 {
     if (!e->stopped) e->stopped = e->stop != NULL && e->stop(e->stop_user);
+}
+
+void wf_layer_kept(wf_exec *e, const wf_layer *l, wf_grid g)
+{
+    wf_layer_skip(e);
+    if (e->notes != NULL && !e->dry && !e->stopped) note(e, l, wf_layer_grid(l, g), WF_NOTE_KEPT);
 }

@@ -4,7 +4,11 @@
  * y = act(a x + b). Sums are kept in double, per tile, and added up in the tiles' order. Weight and
  * bias are the layer's, or each sample's own in branches where adapters change them. If a mask
  * makes them differ from row to row, the rows are first normalised without a weight, and each then
- * gets its own. */
+ * gets its own. Under wf_align the sums are a sample's own and its reference's.
+ *
+ * The same sums bring a sample's channels to the mean and deviation of its reference's (AdaIN:
+ * Huang and Belongie, Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization,
+ * 2017). */
 #include <math.h>
 
 #include "nets/exec.h"
@@ -50,6 +54,21 @@ static void add_parts(const norm *o, size_t sample, bool bias, size_t row, float
         float c = k.rows != NULL ? k.number * k.rows[row] : k.number;
         const float *v = bias ? NULL : k.columns;
         for (size_t i = 0; i < o->c; i++) to[i] += v != NULL ? c * (v[i] * d[i]) : c * d[i];
+    }
+}
+
+/* A dry run's counts: no products, but what is read and written. */
+static void count(const norm *o)
+{
+    wf_exec *e = o->e;
+    const wf_stack *s = o->delta != NULL ? o->delta->stack : NULL;
+
+    if (!e->dry) return;
+    e->weight_bytes += 8.0 * (double)o->c;
+    e->moved_bytes += 8.0 * (double)(wf_rows(o->g) * o->c);
+    for (int32_t p = 0; s != NULL && p < s->parts; p++) {
+        const wf_nonpair *x = &s->nonpair[p];
+        e->weight_bytes += 4.0 * (double)o->c * ((x->dense != NULL) + (x->bias != NULL));
     }
 }
 
@@ -112,20 +131,38 @@ static void sum_task(void *user, size_t task, int32_t worker)
     }
 }
 
+/* The reference of a sample; NULL align: the sample itself. */
+static size_t reference_of(const wf_exec *e, size_t sample)
+{
+    return e->align != NULL ? sample - sample % (size_t)e->align->group : sample;
+}
+
+/* sum, square += those of channels [first, end) of a sample. */
+static void add_sums(const norm *o, size_t sample, size_t first, size_t end, double *sum,
+                     double *square)
+{
+    for (size_t t = 0; t < o->tiles; t++) {
+        const double *s = o->sums + (sample * o->tiles + t) * 2 * o->c;
+        for (size_t i = first; i < end; i++) {
+            *sum += s[i];
+            *square += s[o->c + i];
+        }
+    }
+}
+
 static void moments_task(void *user, size_t sample, int32_t worker)
 {
     norm *o = user;
-    size_t width = o->c / (size_t)o->n->groups;
+    size_t width = o->c / (size_t)o->n->groups, reference = reference_of(o->e, sample);
     const float *weight = o->weight + sample * o->stride, *bias = o->bias + sample * o->stride;
+    bool both = reference != sample && o->e->align->norm;
     (void)worker;
     for (size_t first = 0; first < o->c; first += width) {
         double sum = 0, square = 0, n = (double)o->rows * (double)width;
-        for (size_t t = 0; t < o->tiles; t++) {
-            const double *s = o->sums + (sample * o->tiles + t) * 2 * o->c;
-            for (size_t i = first; i < first + width; i++) {
-                sum += s[i];
-                square += s[o->c + i];
-            }
+        add_sums(o, sample, first, first + width, &sum, &square);
+        if (both) {
+            add_sums(o, reference, first, first + width, &sum, &square);
+            n *= 2;
         }
         double mean = sum / n, variance = square / n - mean * mean;
         double inverse = 1.0 / sqrt(WF_MAX(variance, 0.0) + o->n->eps);
@@ -161,10 +198,59 @@ void wf_group_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_gr
     o.a = wf_take(e, samples, o.c);
     o.b = wf_take(e, samples, o.c);
     take_weights(&o);
+    count(&o);
     run(&o, samples * o.tiles, sum_task);
     run(&o, samples, moments_task);
     run(&o, samples * o.tiles, affine_task);
     wf_watch_layer(e, n->layer, x, wf_rows(g) * o.c, y, wf_rows(g) * o.c);
+    wf_note_layer(e, n->layer, g);
+    wf_arena_release(&e->arena, mark);
+}
+
+/* ---- mean and deviation of a reference ---- */
+
+typedef struct moments { double mean, deviation; } moments;
+
+/* Over the rows, with the authors' estimate of the variance and their epsilon. */
+static moments channel_of(const norm *o, size_t sample, size_t i)
+{
+    double sum = 0, square = 0, n = (double)o->rows;
+
+    add_sums(o, sample, i, i + 1, &sum, &square);
+    double variance = n > 1 ? WF_MAX(square - sum * sum / n, 0.0) / (n - 1) : 0;
+    return (moments){ sum / n, sqrt(variance + 1e-5) };
+}
+
+static void adapt_moments_task(void *user, size_t sample, int32_t worker)
+{
+    norm *o = user;
+    (void)worker;
+    for (size_t i = 0; i < o->c; i++) {
+        moments own = channel_of(o, sample, i), to = channel_of(o, reference_of(o->e, sample), i);
+        double a = to.deviation / own.deviation;
+        o->a[sample * o->c + i] = (float)a;
+        o->b[sample * o->c + i] = (float)(to.mean - a * own.mean);
+    }
+}
+
+static void adapt_task(void *user, size_t task, int32_t worker)
+{
+    const norm *o = user;
+    if (reference_of(o->e, task / o->tiles) != task / o->tiles) affine_task(user, task, worker);
+}
+
+void wf_adapt_to_reference(wf_exec *e, float *x, wf_grid g, size_t c)
+{
+    norm o = { .e = e, .y = x, .x = x, .g = g, .act = WF_ACT_NONE, .c = c };
+    size_t samples = (size_t)g.n, mark = wf_arena_mark(&e->arena);
+    o.rows = (size_t)g.h * (size_t)g.w;
+    o.tiles = (o.rows + TILE - 1) / TILE;
+    o.sums = wf_arena_take(&e->arena, samples * o.tiles, 2 * o.c * sizeof *o.sums);
+    o.a = wf_take(e, samples, o.c);
+    o.b = wf_take(e, samples, o.c);
+    run(&o, samples * o.tiles, sum_task);
+    run(&o, samples, adapt_moments_task);
+    run(&o, samples * o.tiles, adapt_task);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -191,6 +277,7 @@ void wf_layer_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_gr
     size_t mark = wf_arena_mark(&e->arena);
     o.rows = (size_t)g.h * (size_t)g.w;
     take_weights(&o);
+    count(&o);
     if (e->masks != NULL) { /* a weight of ones and a bias of zeros */
         o.a = wf_take(e, 1, o.c);
         o.b = wf_take(e, 1, o.c);
@@ -201,5 +288,6 @@ void wf_layer_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_gr
     }
     run(&o, (wf_rows(g) + TILE - 1) / TILE, layer_norm_task);
     wf_watch_layer(e, n->layer, x, wf_rows(g) * o.c, y, wf_rows(g) * o.c);
+    wf_note_layer(e, n->layer, g);
     wf_arena_release(&e->arena, mark);
 }

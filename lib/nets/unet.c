@@ -17,6 +17,7 @@ typedef struct resnet {
 typedef struct attention {
     const wf_layer *q, *k, *v, *out;
     int32_t         heads;
+    int32_t         number, of; /* among the self-attentions, as diffusers lists them */
 } attention;
 
 typedef struct block {
@@ -259,6 +260,23 @@ static int32_t stage_cross_layers(const stage *s)
     return n;
 }
 
+/* Down, up, and only then the middle: so StyleAligned's program counts them. */
+static void number_self_attentions(wf_unet *u, int32_t of)
+{
+    stage  *all[2 * WF_LEVELS + 1];
+    int32_t stages = 0, number = 0;
+
+    for (int32_t i = 0; i < u->c.levels; i++) all[stages++] = &u->down[i];
+    for (int32_t i = 0; i < u->c.levels; i++) all[stages++] = &u->up[i];
+    all[stages++] = &u->mid;
+    for (int32_t i = 0; i < stages; i++)
+        for (int32_t j = 0; all[i]->transformers != NULL && j < all[i]->count; j++)
+            for (int32_t k = 0; k < all[i]->transformers[j].depth; k++) {
+                all[i]->transformers[j].blocks[k].self.number = number++;
+                all[i]->transformers[j].blocks[k].self.of = of;
+            }
+}
+
 static int32_t count_cross_layers(const wf_unet *u)
 {
     int32_t n = stage_cross_layers(&u->mid);
@@ -328,6 +346,7 @@ weft_status wf_unet_build(const wf_unet_config *config, wf_binder *b, wf_denoise
         return st;
     }
     u->denoiser.facts = facts_of(u);
+    number_self_attentions(u, count_cross_layers(u)); /* there are as many */
     *out = &u->denoiser;
     return WEFT_OK;
 }
@@ -430,20 +449,19 @@ typedef struct sight {
 
 /* o = attend(q, k(source), v(source)), under other coefficients for k and v if there are any. */
 static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, wf_grid g,
-                      const float *source, wf_grid from, const wf_cell *cells,
-                      const int32_t *group)
+                      const float *source, wf_grid from, const wf_cell *cells)
 {
     int32_t channels = a->q->out, lk = from.h * from.w;
     size_t mark = wf_arena_mark(&e->arena), keys = wf_rows(from);
-    bool kept = from.domain == WF_DOMAIN_TEXT && e->kept != NULL;
+    bool kept = e->kept != NULL;
     float *k = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
     float *v = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
     const wf_cell *others = e->cells;
     const size_t *lines = e->lines;
 
     if (kept && e->kept->valid) {
-        wf_layer_skip(e);
-        wf_layer_skip(e);
+        wf_layer_kept(e, a->k, from);
+        wf_layer_kept(e, a->v, from);
     } else {
         if (cells != NULL) e->cells = cells, e->lines = NULL;
         wf_layer_apply(e, a->k, k, source, from, false);
@@ -456,8 +474,55 @@ static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, 
                                .d = channels / a->heads,
                                .lq = g.h * g.w,
                                .q = q,
-                               .keys = &(wf_keys){ k, v, lk },
-                               .segments = 1,
+                               .keys = &(wf_keys){ .k = k, .v = v, .length = lk },
+                               .segments = 1 });
+    wf_arena_release(&e->arena, mark);
+}
+
+/* Does a self-attention stay as it is, of those that a share `level` of all are to? The authors'
+ * program spreads them evenly, and rounds as it comes out; where it would divide by 0 none does. */
+static bool stays_alone(double level, const attention *a)
+{
+    bool rather_all = level > 0.5;
+    int32_t few = (int32_t)((rather_all ? 1 - level : level) * a->of);
+    return rather_all != (few > 0 && a->number % (a->of / few) == 0);
+}
+
+/* o = attend to the pixels t of the own sample; under wf_align also to those of its reference, of
+ * which queries, keys and values take on mean and deviation, or to those of the whole group. */
+static void attend_to_pixels(wf_exec *e, const attention *a, float *o, float *q, wf_grid g,
+                             const float *t, const int32_t *group)
+{
+    int32_t channels = a->q->out, pixels = g.h * g.w, each = 1;
+    size_t mark = wf_arena_mark(&e->arena), c = (size_t)channels;
+    const wf_align *with = e->align;
+    float *k = wf_take(e, wf_rows(g), c);
+    float *v = wf_take(e, wf_rows(g), c);
+    wf_keys keys[2];
+
+    wf_layer_apply(e, a->k, k, t, g, false);
+    wf_layer_apply(e, a->v, v, t, g, false);
+    if (with != NULL && stays_alone(with->own, a)) with = NULL;
+    if (with != NULL && with->full) { /* a group lies in memory as one sample */
+        each = with->group;
+        with = NULL;
+    }
+    if (with != NULL && with->queries) wf_adapt_to_reference(e, q, g, c);
+    if (with != NULL && with->keys) wf_adapt_to_reference(e, k, g, c);
+    if (with != NULL && with->values) wf_adapt_to_reference(e, v, g, c);
+    keys[0] = (wf_keys){ .k = k, .v = v, .length = each * pixels };
+    if (with != NULL)
+        keys[1] = (wf_keys){ .k = k, .v = v, .length = pixels, .shared = with->group,
+                             .weighed = with->scale != 1.0f || with->shift != 0.0f,
+                             .factor = with->scale, .shift = with->shift };
+    wf_attend(e, o,
+              &(wf_attention){ .n = g.n / each,
+                               .heads = a->heads,
+                               .d = channels / a->heads,
+                               .lq = each * pixels,
+                               .q = q,
+                               .keys = keys,
+                               .segments = with != NULL && with->attention ? 2 : 1,
                                .group = group });
     wf_arena_release(&e->arena, mark);
 }
@@ -514,7 +579,7 @@ static void attend_to_texts(wf_exec *e, const attention *a, float *o, const floa
     size_t mark = wf_arena_mark(&e->arena), channels = (size_t)a->q->out;
 
     attend_to(e, a, o, q, g, next_text(e, &s->text[0]), wf_text_grid(g.n, s->text[0].in->tokens),
-              r != NULL ? r->cells : NULL, NULL);
+              r != NULL ? r->cells : NULL);
     if (r == NULL) return;
     float *rest = wf_take(e, (size_t)g.h * (size_t)g.w, 1);
     float *own = wf_take(e, wf_rows(g), channels);
@@ -523,7 +588,7 @@ static void attend_to_texts(wf_exec *e, const attention *a, float *o, const floa
     for (int32_t k = 0; k < r->count; k++) {
         context *text = &s->text[1 + k];
         attend_to(e, a, own, q, g, next_text(e, text), wf_text_grid(g.n, text->in->tokens),
-                  r->at[k].cells, NULL);
+                  r->at[k].cells);
         wf_weigh_rows(e, o, own, share_of(e, &r->at[k], g), g, channels);
     }
     wf_arena_release(&e->arena, mark);
@@ -541,7 +606,7 @@ static void run_attention(wf_exec *e, const attention *a, const wf_norm *norm, f
     wf_layer_norm(e, norm, t, x, g);
     wf_layer_apply(e, a->q, q, t, g, false);
     if (cross) attend_to_texts(e, a, o, q, g, s);
-    else attend_to(e, a, o, q, g, t, g, NULL, group_pixels(e, s->regions, g));
+    else attend_to_pixels(e, a, o, q, g, t, group_pixels(e, s->regions, g));
     wf_layer_apply(e, a->out, x, o, g, true);
     wf_arena_release(&e->arena, mark);
 }

@@ -17,6 +17,17 @@ void wf_plan_combine(const weft_plan *p, const wf_combine *x)
     const wf_sheet *s = wf_plan_phase(p, x->call);
     size_t          values = (size_t)x->n * (size_t)x->c * (size_t)x->h * (size_t)x->w;
 
-    if (s->method->combine != NULL) s->method->combine(p, s, x);
-    else memcpy(x->out, x->preds[0], values * sizeof *x->out);
+    for (int32_t b = 0; x->shares != NULL && b < x->branches + (x->base != NULL); b++)
+        x->shares[b] = 0;
+    if (s->method->combine != NULL) {
+        s->method->combine(p, s, x);
+        return;
+    }
+    memcpy(x->out, x->preds[0], values * sizeof *x->out);
+    wf_take_down(x, 0, 1);
+}
+
+void wf_take_down(const wf_combine *x, int32_t branch, double share)
+{
+    if (x->shares != NULL) x->shares[branch] += share;
 }

@@ -41,6 +41,23 @@ void wf_curve_explain(const wf_blob *blob, wf_text *out)
                 c->share ? "shares of the calls" : "calls");
 }
 
+size_t wf_curve_count(const wf_blob *blob, bool *share)
+{
+    const curve *c = blob->data;
+    *share = c->share;
+    return c->count;
+}
+
+void wf_curve_point(const wf_blob *blob, size_t i, weft_curve_point *out)
+{
+    const point *from = &((const curve *)blob->data)->points[i];
+
+    *out = (weft_curve_point)WEFT_CURVE_POINT_INIT;
+    out->at = from->at;
+    out->value = from->value;
+    out->shape = from->shape;
+}
+
 double wf_curve_at(const wf_blob *blob, int32_t call, int32_t calls)
 {
     const curve *c = blob != NULL ? blob->data : NULL;

@@ -26,12 +26,14 @@ static void add_scales(const weft_adapter *adapter, wf_text *out)
         if (m.rank > 0) wf_text_add(out, ", rank %d", (int)m.rank);
         if (m.alpha_source == WEFT_ALPHA_UNSAID) wf_text_add(out, ", alpha not said");
         else if (m.alpha_source != WEFT_ALPHA_UNUSED)
-            wf_text_add(out, ", alpha %s (%s%s%.200s)", wf_number(&alpha, m.alpha),
+            wf_text_add(out, ", alpha %s (%s%s%.200s)%s",
+                        wf_number(&alpha, m.zero_alpha ? 0 : m.alpha),
                         weft_alpha_source_name(m.alpha_source), own ? "" : ": ",
-                        own ? "" : m.alpha_key);
-        if (m.alpha_source != WEFT_ALPHA_UNUSED)
-            wf_text_add(out, ", scale %s", wf_number(&scale, m.scale));
-        wf_text_add(out, "\n");
+                        own ? "" : m.alpha_key, m.zero_alpha ? ", which is the rank" : "");
+        wf_text_add(out, ", scale %s%s\n", wf_number(&scale, m.scale),
+                    m.alpha_source != WEFT_ALPHA_UNUSED ? ""
+                    : m.scale != 1 ? " (the family's own)"
+                    : m.has_alpha  ? " (its alpha is no part of it)" : " (the file has no alpha)");
     }
     if (count > MOST) wf_text_add(out, "      and %zu groups more\n", count - MOST);
 }
@@ -81,8 +83,9 @@ static void add_adapter(const weft_plan *p, int32_t a, wf_text *out)
 static void add_adapters(const weft_plan *p, wf_text *out)
 {
     if (p->adapters == 0) {
-        wf_text_add(out, p->regions > 0 ? "\nNo adapters.\n"
-                                       : "\nNo adapters: the base model, bit for bit.\n");
+        wf_text_add(out, p->regions > 0 || p->align != NULL
+                             ? "\nNo adapters.\n"
+                             : "\nNo adapters: the base model, bit for bit.\n");
         return;
     }
     wf_text_add(out, "\nadapters\n      %-9s %-9s %-8s %5s %5s  %-7s %-13s %s\n", "weight", "text",
@@ -177,6 +180,20 @@ static void add_paths(const weft_plan *p, const wf_sheet *s, wf_text *out)
     }
 }
 
+/* Why the layers of a sheet take their ways, a line for each reason. */
+static void add_reasons(const wf_sheet *s, wf_text *out)
+{
+    for (int32_t reason = WEFT_REASON_ASKED; reason <= WEFT_REASON_DEPENDS; reason++) {
+        size_t count[2] = { 0, 0 };
+        for (size_t i = 0; i < s->patched_count; i++)
+            count[s->patched[i].patch->merged] += s->patched[i].reason == reason;
+        for (int way = 0; way < 2; way++)
+            if (count[way] > 0)
+                wf_text_add(out, "  %zu %s: %s\n", count[way], way ? "merged" : "side",
+                            wf_reason_words(reason));
+    }
+}
+
 static void add_all_paths(const weft_plan *p, wf_text *out)
 {
     size_t any = p->table.text.patched_count;
@@ -188,8 +205,10 @@ static void add_all_paths(const weft_plan *p, wf_text *out)
     for (size_t i = 0; i < p->table.phases; i++) {
         if (p->table.phases > 1) wf_text_add(out, "  phase %zu\n", i);
         add_paths(p, &p->table.phase[i], out);
+        add_reasons(&p->table.phase[i], out);
     }
     add_paths(p, &p->table.text, out);
+    add_reasons(&p->table.text, out);
 }
 
 /* ---- regions --------------------------------------------------------------------------------- */
@@ -203,11 +222,9 @@ static void add_regions(const weft_plan *p, wf_text *out)
         const wf_region    *r = &p->region[i];
         wf_letter_text      letter;
         wf_number_text      share;
-        double              sum = 0;
 
-        for (size_t k = 0; k < (size_t)m->h * (size_t)m->w; k++) sum += (double)m->values[k];
         wf_text_add(out, "  %-3d %s %% of the image", (int)i,
-                    wf_fixed(&share, 100 * sum / ((double)m->h * m->w), 1));
+                    wf_fixed(&share, 100 * wf_plan_mask_mean(m), 1));
         if (r->adapter >= 0)
             wf_text_add(out, ", where %s acts, whose prompt is the only one that it changes",
                         wf_letter(&letter, r->adapter));
@@ -244,6 +261,7 @@ static void write_plan(const weft_plan *p, wf_text *out)
     }
     if (p->adapters > 0) add_text_policy(p, out);
     if (p->adapters > 0) add_mixed(p, out);
+    wf_align_explain(p, out);
     wf_balance_explain(p, out);
     wf_tokens_explain(p->tokens, out);
     add_adapters(p, out);

@@ -22,6 +22,15 @@ bool wf_plan_masked(const weft_plan *p)
     return any;
 }
 
+double wf_plan_mask_mean(const wf_plan_mask *m)
+{
+    size_t n = (size_t)m->h * (size_t)m->w;
+    double sum = 0;
+
+    for (size_t i = 0; i < n; i++) sum += (double)m->values[i];
+    return sum / (double)n;
+}
+
 static weft_status check(const weft_mask *m, weft_error *err)
 {
     if (m->height < 1 || m->width < 1 || m->height > SIDE_MAX || m->width > SIDE_MAX)

@@ -301,70 +301,103 @@ weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_
 
 /* ---- paths ----------------------------------------------------------------------------------- */
 
-/* Are the coefficients of this layer plain numbers, the same in every call, in one branch? */
-static bool never_changes(const wf_sheet *s, size_t patch, int32_t parts)
+/* WEFT_REASON_* for coefficients that no merged copy can hold; NONE: plain numbers, the same in
+ * every call, in one branch. */
+static int32_t varies(const wf_sheet *s, size_t patch, int32_t parts)
 {
+    const wf_cell *first = s->rows > 0 ? wf_sheet_line(s, &s->row[0], 0, patch) : NULL;
+
     for (size_t r = 0; r < s->rows; r++)
-        if (s->row[r].branches != 1 ||
-            memcmp(wf_sheet_line(s, &s->row[r], 0, patch), wf_sheet_line(s, &s->row[0], 0, patch),
-                   (size_t)parts * sizeof *s->cells) != 0)
-            return false;
+        if (s->row[r].branches != 1) return WEFT_REASON_BRANCHES;
     for (int32_t i = 0; s->rows > 0 && i < parts; i++) {
-        const wf_cell *c = &wf_sheet_line(s, &s->row[0], 0, patch)[i];
-        if (c->vector != 0 || c->mask != 0) return false;
+        if (first[i].mask != 0) return WEFT_REASON_MASK;
+        if (first[i].vector != 0) return WEFT_REASON_COLUMNS;
     }
-    return true;
+    for (size_t r = 1; r < s->rows; r++)
+        if (memcmp(wf_sheet_line(s, &s->row[r], 0, patch), first,
+                   (size_t)parts * sizeof *s->cells) != 0)
+            return WEFT_REASON_CALLS;
+    return WEFT_REASON_NONE;
+}
+
+double wf_patch_work(const wf_patch *x, const wf_layer *layer, bool *whole)
+{
+    double columns = (double)wf_layer_columns(layer), out = layer->out, products = 0;
+
+    *whole = false;
+    for (int32_t i = 0; i < x->parts; i++) {
+        const wf_module *m = x->part[i].module;
+        int32_t          form = wf_slice_form(&x->part[i].slice, m, layer), size[4];
+        *whole = *whole || form == WF_FORM_DENSE;
+        if (form == WF_FORM_PAIR) products += wf_module_pair_rank(m) * (columns + out);
+        if (form != WF_FORM_KRON) continue;
+        m->family->kron_size(m, layer, size);
+        products += (double)size[1] * size[2] * (columns / layer->in * size[3] + size[0]);
+    }
+    return products / (columns * out);
 }
 
 /* A merged copy costs out * K floats once. The side path costs its products for every row of the
  * activations: R * (K + out) for pairs, i1 o2 (k2 + o1) for a Kronecker product. Below an eighth of
  * the base product we take the side path: it needs no copy, and thin products of that size hardly
  * show beside the big one. A dense part costs the same memory either way, so it is merged. */
-static bool merging_pays(const wf_patch *x, const wf_layer *layer)
+static int32_t choose_path(bool *merged, const weft_plan *p, const wf_layer *layer,
+                           const wf_patch *x, int32_t variation)
 {
-    double columns = (double)wf_layer_columns(layer), out = layer->out, products = 0;
+    bool   whole;
+    double work = wf_patch_work(x, layer, &whole);
 
-    for (int32_t i = 0; i < x->parts; i++) {
-        const wf_module *m = x->part[i].module;
-        int32_t          form = wf_slice_form(&x->part[i].slice, m, layer), size[4];
-        if (form == WF_FORM_DENSE) return true;
-        if (form == WF_FORM_PAIR) products += wf_module_pair_rank(m) * (columns + out);
-        if (form != WF_FORM_KRON) continue;
-        m->family->kron_size(m, layer, size);
-        products += (double)size[1] * size[2] * (columns / layer->in * size[3] + size[0]);
-    }
-    return products > columns * out / 8;
+    *merged = false;
+    if (layer->component != WEFT_COMPONENT_DENOISER) return WEFT_REASON_TEXT;
+    if (layer->kind == WEFT_LAYER_NORM) return WEFT_REASON_NORM;
+    if (p->path == WEFT_PATH_SIDE) return WEFT_REASON_ASKED;
+    if (p->path == WEFT_PATH_AUTO && !whole && work <= 1.0 / 8) return WEFT_REASON_CHEAP;
+    if (variation != WEFT_REASON_NONE) return variation;
+    *merged = true;
+    if (p->path == WEFT_PATH_MERGED) return WEFT_REASON_ASKED;
+    return whole ? WEFT_REASON_WHOLE : WEFT_REASON_PRODUCTS;
 }
 
-static bool choose_merged(const weft_plan *p, const wf_layer *layer, const wf_patch *x,
-                          bool constant)
+const char *wf_reason_words(int32_t reason)
 {
-    if (p->path == WEFT_PATH_SIDE || layer->component != WEFT_COMPONENT_DENOISER ||
-        layer->kind == WEFT_LAYER_NORM)
-        return false;
-    if (p->path == WEFT_PATH_AUTO && !merging_pays(x, layer)) return false;
-    return constant;
+    switch (reason) {
+    case WEFT_REASON_ASKED:    return "the plan's path asks for it";
+    case WEFT_REASON_TEXT:     return "a text encoder is computed once for an image";
+    case WEFT_REASON_NORM:     return "a normalisation has no product to save";
+    case WEFT_REASON_CHEAP:    return "the adapters' products are at most an eighth of the layer's";
+    case WEFT_REASON_CALLS:    return "coefficients change from call to call";
+    case WEFT_REASON_BRANCHES: return "branches have coefficients of their own";
+    case WEFT_REASON_COLUMNS:  return "a coefficient for each column";
+    case WEFT_REASON_MASK:     return "a coefficient that differs over the image";
+    case WEFT_REASON_WHOLE:    return "a whole difference takes a copy's memory anyway";
+    case WEFT_REASON_PRODUCTS: return "the adapters' products are over an eighth of the layer's";
+    case WEFT_REASON_DEPENDS:  return "adapters depend on the weight, under the plan's mixed";
+    default:                   return "no adapter acts";
+    }
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
-                                  const wf_sheet *s, size_t patch, int32_t parts, weft_error *err)
+weft_status wf_patch_find_or_make(wf_patch **out, int32_t *reason, const weft_plan *p,
+                                  const wf_table *t, const wf_sheet *s, size_t patch, int32_t parts,
+                                  weft_error *err)
 {
     const wf_slot  *slot = &s->slot[s->patched[patch].slot];
     const wf_layer *layer = &wf_model_layers(p->model, &(size_t){ 0 })[slot->layer];
-    bool            constant = never_changes(s, patch, parts);
+    int32_t         variation = varies(s, patch, parts);
     wf_patch       *x = NULL, *old;
     weft_status     st;
 
     if ((st = list_parts(&x, p, slot, parts, s->ignore_alpha, err)) != WEFT_OK) return st;
-    x->merged = choose_merged(p, layer, x, constant);
+    *reason = choose_path(&x->merged, p, layer, x, variation);
     if (layer->component == WEFT_COMPONENT_DENOISER && wf_mixed_matters(p, layer, x->part, parts)) {
-        if ((st = wf_mixed_check(p, s, layer, slot, x->part, parts, constant, err)) != WEFT_OK) {
+        if ((st = wf_mixed_check(p, s, layer, slot, x->part, parts, variation == WEFT_REASON_NONE,
+                                 err)) != WEFT_OK) {
             wf_patch_drop(x);
             return st;
         }
         x->merged = true;
+        *reason = WEFT_REASON_DEPENDS;
     }
     if ((old = find(p, t, x)) != NULL) {
         wf_patch_drop(x);

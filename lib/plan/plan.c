@@ -117,6 +117,11 @@ weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *op
     return WEFT_OK;
 }
 
+void *wf_plan_kept_options(weft_plan *plan)
+{
+    return plan->phase[plan->phases - 1].options->data;
+}
+
 /* ---- create, copy, free ---------------------------------------------------------------------- */
 
 weft_status weft_plan_create(weft_model *model, const weft_plan_options *options, weft_plan **out,
@@ -266,6 +271,8 @@ weft_status weft_plan_copy(const weft_plan *plan, weft_plan **out, weft_error *e
     p->model = plan->model;
     wf_model_ref(p->model);
     p->tokens = wf_tokens_ref(plan->tokens);
+    p->notes = wf_blob_ref(plan->notes);
+    p->align = wf_blob_ref(plan->align);
     p->balance = wf_blob_ref(plan->balance);
     p->balanced = wf_blob_ref(plan->sealed ? plan->table.balanced : plan->balanced);
     if ((st = copy_phases(p, plan, err)) == WEFT_OK && (st = copy_entries(p, plan, err)) == WEFT_OK &&
@@ -300,9 +307,11 @@ void weft_plan_free(weft_plan *plan)
     drop_phases(plan);
     for (int32_t i = 0; i < plan->adapters; i++) drop_entry(&plan->entry[i]);
     wf_free(&alloc, plan->entry);
+    wf_blob_drop(plan->align);
     wf_blob_drop(plan->balance);
     wf_plan_drop_regions(plan);
     wf_tokens_drop(plan->tokens);
+    wf_blob_drop(plan->notes);
     weft_model_free(plan->model);
     wf_free(&alloc, plan);
 }
@@ -394,7 +403,8 @@ static weft_status make_entry(wf_entry *e, const weft_plan *plan, weft_adapter *
     *e = (wf_entry){ .weight = weight,
                      .share = o.flags & WEFT_ADD_SHARE ? o.share : 1,
                      .role = o.role,
-                     .peft_dora = (o.flags & WEFT_ADD_PEFT_DORA) != 0 };
+                     .peft_dora = (o.flags & WEFT_ADD_PEFT_DORA) != 0,
+                     .partial = (o.flags & WEFT_ADD_PARTIAL) != 0 };
     WF_TRY(
         read_text_weights(e->text_weight, o.text_weights, weight, wf_adapter_name(adapter), err));
     return wf_binding_create(&e->bound, plan->model, adapter, &o, &plan->alloc, err);
@@ -475,6 +485,7 @@ weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err)
         return wf_fail(err, WEFT_E_ARG, "weft_plan_seal: %d calls, need 1 to %d", (int)calls,
                        WF_CALLS_MAX);
     if ((st = wf_plan_check_regions(plan, err)) != WEFT_OK) return st;
+    if ((st = wf_plan_check_align(plan, err)) != WEFT_OK) return st;
     if ((st = wf_table_make(&table, plan, calls, err)) != WEFT_OK) return st;
     wf_tokens_warn(plan, &table);
     drop_cache(plan);

@@ -43,7 +43,8 @@ typedef struct wf_patch {
 typedef struct wf_patched {
     int32_t   layer;
     int32_t   slot;
-    wf_patch *patch; /* kept */
+    wf_patch *patch;  /* kept                             */
+    int32_t   reason; /* WEFT_REASON_*, for the patch's way */
 } wf_patched;
 
 /* Coefficients of a call: for each branch and patch a line of cells, one for each part. */
@@ -106,6 +107,8 @@ bool                wf_plan_region_isolated(const weft_plan *p, int32_t region);
  * the whole image: an adapter with a region acts on no other region's prompt. */
 void wf_plan_region_cells(const weft_plan *p, const wf_sheet *s, const wf_row *row, int32_t region,
                           wf_cell *cells);
+/* How the samples of a batch take on the style of the first; NULL: they do not. */
+const weft_align_options *wf_plan_align(const weft_plan *p);
 /* Most evaluations of the denoiser in a call, over all calls; guidance is not counted. */
 int32_t         wf_plan_evaluations(const weft_plan *p);
 const wf_sheet *wf_plan_phases(const weft_plan *p, size_t *count);
@@ -119,6 +122,8 @@ const wf_row   *wf_sheet_row(const wf_sheet *s, int32_t call);
 const wf_cell  *wf_sheet_cells(const wf_sheet *s, const wf_row *row);
 /* The cells of a branch in a patch of any row, [parts]. */
 const wf_cell  *wf_sheet_line(const wf_sheet *s, const wf_row *row, int32_t branch, size_t patch);
+/* The first slot of an adapter at a layer, or -1. */
+int64_t         wf_sheet_slot(const wf_sheet *s, int64_t layer, int32_t adapter);
 /* Cells of the text sheet for encoding with one adapter only; cells has its `slots` cells. */
 void            wf_plan_text_cells(const weft_plan *p, int32_t adapter, wf_cell *cells);
 void            wf_plan_ref(weft_plan *p);
@@ -145,6 +150,28 @@ bool        wf_patch_has_bias(const wf_patch *patch, const wf_layer *layer);
 /* Floats of a merged copy: the weight, and the bias if a part changes it. */
 size_t      wf_patch_merged_floats(const wf_patch *patch, const wf_layer *layer);
 
+/* ---- show.c: how texts and images call things ------------------------------------------------ */
+
+/* "A" .. "Z", then "A1" ..: how texts and images call an adapter. */
+typedef struct wf_letter_text { char text[8]; } wf_letter_text;
+const char *wf_letter(wf_letter_text *buf, int32_t adapter);
+/* "down.1.att.0.tf.0.attn1.to_q" of a canonical layer name, cut to fit; and of its block,
+ * "down.1". */
+typedef struct wf_short_text { char text[64]; } wf_short_text;
+const char *wf_short_name(wf_short_text *buf, const char *layer);
+const char *wf_block_name(wf_short_text *buf, const char *layer);
+
+/* ---- strength.c, report.c -------------------------------------------------------------------- */
+
+/* strength [calls][adapters], and unless it is NULL norm [adapters]: weft_plan_strengths(). */
+weft_status wf_plan_strengths(const weft_plan *p, double *strength, double *norm, weft_error *err);
+/* Add all that is known of a plan without an image's size to a document; call [calls] are then the
+ * objects of its calls. */
+weft_status wf_plan_report(const weft_plan *p, const double *strength, const double *norm,
+                           wf_doc *d, wf_node **call, weft_error *err);
+/* A text of a file's or a caller's, as one clean line. */
+void        wf_node_washed(wf_doc *d, wf_node *in, const char *key, const char *s);
+
 /* ---- combining branches (combine.c) ---------------------------------------------------------- */
 
 enum { WF_UNCONDITIONAL = 0, WF_CONDITIONAL = 1 };
@@ -166,6 +193,8 @@ typedef struct wf_combine {
     const float        *cond_base; /* weights may depend on; of that half the same as preds and base    */
     float              *scratch;   /* as many floats as wf_plan_combine_scratch() said             */
     float              *out;       /* must not be one of preds                                     */
+    double             *shares;    /* [branches, and 1 for the base] written: what each counts for
+                                    * in `out`, the mean over its values; NULL: nobody asks        */
 } wf_combine;
 /* Floats that the methods of the plan want for a combination of n * c * h * w values: the most. */
 size_t wf_plan_combine_scratch(const weft_plan *p, size_t values);

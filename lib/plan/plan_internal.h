@@ -8,6 +8,7 @@
  *   curve.c      a weight as key frames over the calls
  *   mask.c       where in the image an adapter acts
  *   region.c     parts of the image with prompts of their own
+ *   align.c      samples that take on the style of their batch's first
  *   blocks.c     factors of a weight, block by block
  *   balance.c    how much stronger one adapter is than another
  *   weight_dependent.c  adapters that depend on the layer's weight, beside others
@@ -17,11 +18,16 @@
  *   plan.c       the handle: building, phases, sealing, copying
  *   read.c       a sealed plan's cells and facts
  *   combine.c    how the branches' predictions become one
- *   tokens.c, stamp.c, explain.c, conflicts.c, save_model.c, fold.c   what else is made of a plan */
+ *   strength.c   how much of each adapter acts at each call
+ *   tokens.c, stamp.c, explain.c, report.c, conflicts.c, save_model.c, fold.c   what else is made of a
+ *                plan
+ *   fields.c     option structs as data; the methods' tables are in their files
+ *   notes.c, mask_text.c, save.c, load.c   the plan as text */
 #ifndef WF_PLAN_INTERNAL_H
 #define WF_PLAN_INTERNAL_H
 
 #include "adapter/family.h"
+#include "plan/fields.h"
 #include "plan/plan.h"
 
 enum {
@@ -69,6 +75,7 @@ typedef struct wf_entry {
     float       share;
     int32_t     role;
     bool        peft_dora;                     /* WEFT_ADD_PEFT_DORA        */
+    bool        partial;                       /* WEFT_ADD_PARTIAL          */
     wf_blob    *curve;                         /* of the weight over the calls; NULL: 1   */
     wf_blob    *mask;                          /* where in the image; NULL: everywhere    */
     wf_blob    *blocks;                        /* factors of the weight by layer; NULL: 1 */
@@ -86,7 +93,8 @@ typedef struct wf_phase {
     int32_t          first;    /* call; where `at` is negative */
     double           at;       /* share of all calls, else -1  */
     const wf_method *method;
-    wf_blob         *options;  /* the method's own struct, defaults filled in; NULL: none */
+    wf_blob         *options;  /* the method's public struct, with defaults filled in and pointers
+                                  into the block, and what else it keeps; NULL: none      */
     wf_blob         *learnt;   /* of a sealed plan that this one is a copy of             */
 } wf_phase;
 
@@ -120,9 +128,11 @@ struct weft_plan {
     size_t            phases;      /* at least 1                                */
     wf_patch        **cache;       /* of the plan that this one is a copy of, by layer */
     size_t            cached;
+    wf_blob          *align;       /* its options; NULL: each sample by itself  */
     wf_blob          *balance;     /* its options; NULL: nothing is balanced    */
     wf_blob          *balanced;    /* of the plan that this one is a copy of    */
     wf_tokens        *tokens;      /* that concepts gave; NULL: none            */
+    wf_blob          *notes;       /* that programs keep with it; NULL: none    */
     bool              sealed;
     wf_table          table;
 };
@@ -131,6 +141,8 @@ struct weft_plan {
  * phase. */
 weft_status wf_plan_use(weft_plan *plan, const wf_method *method, const void *options, size_t size,
                         weft_error *err);
+/* What the last phase keeps, to be completed by the setter that has just been at it. */
+void       *wf_plan_kept_options(weft_plan *plan);
 /* Is it a plan, and not sealed? `what` is for the line. */
 weft_status wf_plan_still_open(const weft_plan *plan, const char *what, weft_error *err);
 /* Is it a plan, not sealed, that has this adapter? */
@@ -180,6 +192,9 @@ int32_t wf_plan_role(const weft_plan *p, int32_t adapter);
 /* ---- curve.c, mask.c, blocks.c --------------------------------------------------------------- */
 
 void   wf_curve_explain(const wf_blob *curve, wf_text *out);
+/* As it was given: how many points, whether at shares of the calls, and each. */
+size_t wf_curve_count(const wf_blob *curve, bool *share);
+void   wf_curve_point(const wf_blob *curve, size_t i, weft_curve_point *out);
 /* The curve's value at a call of the plan's; NULL: 1. */
 double wf_curve_at(const wf_blob *curve, int32_t call, int32_t calls);
 /* The factor of a layer; NULL: 1. The text as it was given; NULL: "". What it comes to, in a
@@ -214,6 +229,8 @@ void        wf_balance_describe(const wf_balance *b, wf_text *out);
  * is 0. */
 double      wf_klora_gamma(const double *ratio, size_t count, int32_t *dropped);
 
+/* The share of the image that a mask is. */
+double      wf_plan_mask_mean(const wf_plan_mask *m);
 /* A caller's mask, copied. */
 weft_status wf_plan_mask_read(wf_blob **out, const weft_plan *plan, const weft_mask *mask,
                               uint32_t flags, weft_error *err);
@@ -227,12 +244,23 @@ void        wf_plan_drop_regions(weft_plan *p);
 /* An adapter is taken out, and its region with it. */
 void        wf_plan_regions_forget(weft_plan *p, int32_t adapter);
 
+/* ---- align.c --------------------------------------------------------------------------------- */
+
+/* May samples be aligned with the plan's regions as they are? */
+weft_status wf_plan_check_align(const weft_plan *p, weft_error *err);
+void        wf_align_explain(const weft_plan *p, wf_text *out);
+
 /* ---- patch.c --------------------------------------------------------------------------------- */
 
 /* A patch of a sheet, of which layer, first slot and number of parts are known: one that the sheets
  * before it or the plan's cache have already, or a new one. */
-weft_status wf_patch_find_or_make(wf_patch **out, const weft_plan *p, const wf_table *t,
-                                  const wf_sheet *s, size_t patch, int32_t parts, weft_error *err);
+weft_status wf_patch_find_or_make(wf_patch **out, int32_t *reason, const weft_plan *p,
+                                  const wf_table *t, const wf_sheet *s, size_t patch, int32_t parts,
+                                  weft_error *err);
+/* Products of the side path over those of the layer itself; is a part a whole difference? */
+double      wf_patch_work(const wf_patch *patch, const wf_layer *layer, bool *whole);
+/* WEFT_REASON_* as a person reads it. */
+const char *wf_reason_words(int32_t reason);
 /* dst (out, K) += sum over the parts of cells[p] * Delta_p, and the same for bias (out) unless it
  * is NULL. `vectors` are those that cells name, NULL if none does; masks are left out. */
 weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells,
@@ -285,6 +313,12 @@ void       wf_tokens_drop(wf_tokens *t);
 void       wf_tokens_explain(const wf_tokens *t, wf_text *out);
 /* Warn of adapters whose files have tokens too, where no concept of the plan gives them. */
 void       wf_tokens_warn(const weft_plan *p, wf_table *t);
+/* Concept number `index`, 0 the first that gave tokens, and whether it replaces those of the
+ * vocabulary; NULL: there are no more. */
+weft_concept *wf_tokens_concept(const wf_tokens *t, size_t index, bool *replace);
+/* Add a concept's tokens, and not its adapter. */
+weft_status   wf_plan_add_tokens(weft_plan *plan, weft_concept *concept, bool replace,
+                                 weft_error *err);
 /* Of all tokens with their vectors; 0 without any. */
 uint64_t   wf_tokens_stamp(const wf_tokens *t);
 
@@ -294,16 +328,20 @@ uint64_t   wf_tokens_stamp(const wf_tokens *t);
 uint64_t wf_stamp_text(uint64_t h, const char *s, size_t n);
 uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n);
 
+/* ---- notes.c, mask_text.c, save.c, load.c: a plan as text ------------------------------------ */
+
+enum { WF_PLAN_FORMAT = 1 }; /* of the text */
+/* Note number `index`; false: there are no more. */
+bool        wf_plan_note_at(const weft_plan *p, size_t index, const char **name,
+                            const char **value);
+void        wf_mask_write(wf_doc *d, wf_node *to, const wf_plan_mask *m,
+                          const weft_allocator *alloc);
+/* The size and the values of a mask, which live in the reader's bag. */
+weft_status wf_mask_read(const wf_fields_reader *r, json_t *object, const wf_place *place,
+                         weft_mask *out, weft_error *err);
+
 /* ---- show.c: names and numbers for people, also in images ------------------------------------ */
 
-/* "A" .. "Z", then "A1" ..: how texts and images call an adapter. */
-typedef struct wf_letter_text { char text[8]; } wf_letter_text;
-const char *wf_letter(wf_letter_text *buf, int32_t adapter);
-/* "down.1.att.0.tf.0.attn1.to_q" of a canonical layer name, cut to fit; and of its block,
- * "down.1". */
-typedef struct wf_short_text { char text[64]; } wf_short_text;
-const char *wf_short_name(wf_short_text *buf, const char *layer);
-const char *wf_block_name(wf_short_text *buf, const char *layer);
 /* v with this many decimals (0..6), or "inf". */
 const char *wf_fixed(wf_number_text *buf, double v, int32_t decimals);
 /* "12.3 MB". */

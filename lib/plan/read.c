@@ -76,8 +76,8 @@ void wf_plan_text_cells(const weft_plan *p, int32_t adapter, wf_cell *cells)
     }
 }
 
-/* The first slot of an adapter at a layer, or -1. Slots are in order of layer, then adapter. */
-static int64_t find_slot(const wf_sheet *s, int64_t layer, int32_t adapter)
+/* Slots are in order of layer, then adapter. */
+int64_t wf_sheet_slot(const wf_sheet *s, int64_t layer, int32_t adapter)
 {
     size_t low = 0, high = s->slots;
 
@@ -108,7 +108,7 @@ static size_t patch_at(const wf_sheet *s, int64_t layer)
 wf_cell wf_sheet_cell(const wf_sheet *s, const wf_row *row, int32_t branch, int64_t layer,
                       int32_t adapter)
 {
-    int64_t slot = find_slot(s, layer, adapter);
+    int64_t slot = wf_sheet_slot(s, layer, adapter);
     size_t  patch = patch_at(s, layer);
 
     if (slot < 0) return (wf_cell){ 0, 0, 0 };
@@ -179,6 +179,7 @@ weft_status weft_plan_info_get(const weft_plan *plan, weft_plan_info *info, weft
         i.branches = WF_MAX(i.branches, wf_sheet_branches(&plan->table.phase[k]));
     i.evaluations = wf_plan_evaluations(plan);
     i.layers = (int64_t)count;
+    i.regions = plan->regions;
     for (size_t k = 0; k < plan->table.phases; k++)
         add_costs(plan, &plan->table.phase[k], &i.touched_layers, &i.merged_layers, &i.side_bytes,
                   &i.merged_bytes);
@@ -277,7 +278,144 @@ weft_status weft_plan_call(const weft_plan *plan, int32_t call, weft_call_info *
     i.phase = (int32_t)(s - plan->table.phase);
     i.branches = row->branches - s->base;
     i.evaluations = row->branches;
+    i.row = s->row_of_call[call - s->first];
+    for (int32_t b = 0; b < row->branches; b++) i.reused += wf_plan_reuses(plan, call, b);
     return WF_RESULT(info, &i, weft_call_info, err);
+}
+
+weft_status weft_plan_branch_reuses(const weft_plan *plan, int32_t call, int32_t branch,
+                                    int32_t *reuses, weft_error *err)
+{
+    if (reuses == NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_branch_reuses: reuses is NULL");
+    *reuses = 0;
+    WF_TRY(check_call(plan, call, "weft_plan_branch_reuses", err));
+    int32_t branches = wf_sheet_row(wf_plan_phase(plan, call), call)->branches;
+    if (branch < 0 || branch >= branches)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_branch_reuses: branch %d of %d", (int)branch,
+                       (int)branches);
+    *reuses = wf_plan_reuses(plan, call, branch);
+    return WEFT_OK;
+}
+
+/* ---- layers ---------------------------------------------------------------------------------- */
+
+weft_status weft_plan_layer(const weft_plan *plan, int32_t phase, int64_t layer,
+                            weft_layer_use *use, weft_error *err)
+{
+    weft_layer_use u = WEFT_LAYER_USE_INIT;
+    size_t         count;
+    bool           whole;
+
+    if (use == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_layer: use is NULL");
+    WF_TRY(wf_plan_must_be_sealed(plan, "weft_plan_layer", err));
+    const wf_layer *layers = wf_model_layers(plan->model, &count);
+    if (phase < 0 || (size_t)phase >= plan->table.phases)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_layer: phase %d of %zu", (int)phase,
+                       plan->table.phases);
+    if (layer < 0 || (uint64_t)layer >= count)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_layer: layer %lld of %zu", (long long)layer,
+                       count);
+    const wf_layer *l = &layers[layer];
+    const wf_sheet *s = wf_component_encoder(l->component) >= 0 ? &plan->table.text
+                                                                : &plan->table.phase[phase];
+    size_t          patch = patch_at(s, layer);
+    if (patch < s->patched_count && s->patched[patch].layer == layer &&
+        wf_sheet_any_cell(s, (size_t)s->patched[patch].slot,
+                          (size_t)s->patched[patch].slot +
+                              (size_t)s->patched[patch].patch->parts)) {
+        const wf_patched *at = &s->patched[patch];
+        u.path = at->patch->merged ? WEFT_PATH_MERGED : WEFT_PATH_SIDE;
+        u.reason = at->reason;
+        u.parts = at->patch->parts;
+        for (int32_t i = 0; i < at->patch->parts; i++)
+            if (wf_slice_form(&at->patch->part[i].slice, at->patch->part[i].module, l) ==
+                WF_FORM_PAIR)
+                u.rank += wf_module_pair_rank(at->patch->part[i].module);
+        u.work = wf_patch_work(at->patch, l, &whole);
+        u.bytes = (int64_t)((at->patch->merged ? wf_patch_merged_floats(at->patch, l)
+                                               : wf_stack_floats(l, &at->patch->stack)) *
+                            sizeof(float));
+    }
+    u.words = wf_reason_words(u.reason);
+    return WF_RESULT(use, &u, weft_layer_use, err);
+}
+
+/* ---- where adapters act ---------------------------------------------------------------------- */
+
+static weft_status check_adapter(const weft_plan *p, int32_t adapter, const char *what,
+                                 weft_error *err)
+{
+    if (p == NULL) return wf_fail(err, WEFT_E_ARG, "%s: plan is NULL", what);
+    if (adapter < 0 || adapter >= p->adapters)
+        return wf_fail(err, WEFT_E_ARG, "%s: adapter %d of %d", what, (int)adapter,
+                       (int)p->adapters);
+    return WEFT_OK;
+}
+
+static weft_mask show_mask(const wf_plan_mask *m)
+{
+    weft_mask out = WEFT_MASK_INIT;
+
+    if (m == NULL) return out;
+    out.flags = WEFT_MASK_TEXT | (m->adds ? WEFT_MASK_ADD : 0u);
+    out.height = m->h;
+    out.width = m->w;
+    out.values = m->values;
+    out.len = (size_t)m->h * (size_t)m->w;
+    out.text = m->text;
+    return out;
+}
+
+weft_status weft_plan_mask(const weft_plan *plan, int32_t adapter, weft_mask *mask, weft_error *err)
+{
+    weft_mask m;
+
+    if (mask == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_mask: mask is NULL");
+    WF_TRY(check_adapter(plan, adapter, "weft_plan_mask", err));
+    m = show_mask(wf_plan_mask_of(plan, adapter));
+    return WF_RESULT(mask, &m, weft_mask, err);
+}
+
+weft_status weft_plan_region(const weft_plan *plan, int32_t index, weft_region *region,
+                             weft_mask *mask, weft_error *err)
+{
+    weft_region r = WEFT_REGION_INIT;
+    weft_mask   m;
+
+    if (plan == NULL || region == NULL || mask == NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_region: %s is NULL",
+                       plan == NULL ? "plan" : region == NULL ? "region" : "mask");
+    if (index < 0 || index >= plan->regions)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_region: region %d of %d", (int)index,
+                       (int)plan->regions);
+    const wf_region *own = &plan->region[index];
+    if (own->adapter >= 0) {
+        r.flags |= WEFT_REGION_ADAPTER;
+        r.adapter = own->adapter;
+    }
+    if (own->isolated) r.flags |= WEFT_REGION_ISOLATED;
+    r.mask = mask;
+    m = show_mask(wf_plan_region_mask(plan, index));
+    WF_TRY(WF_RESULT(mask, &m, weft_mask, err));
+    return WF_RESULT(region, &r, weft_region, err);
+}
+
+weft_status weft_plan_blocks(const weft_plan *plan, int32_t adapter, float *factors,
+                             size_t factors_len, weft_error *err)
+{
+    size_t count;
+
+    if (factors == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_blocks: factors is NULL");
+    WF_TRY(check_adapter(plan, adapter, "weft_plan_blocks", err));
+    wf_model_layers(plan->model, &count);
+    if (factors_len != count)
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_plan_blocks: factors_len is %zu, wanted %zu: a number for each layer",
+                       factors_len, count);
+    for (size_t l = 0; l < count; l++)
+        factors[l] = wf_blocks_at(plan->entry[adapter].blocks, (int32_t)l);
+    return WEFT_OK;
 }
 
 weft_status weft_plan_cell(const weft_plan *plan, int32_t call, int32_t branch, int64_t layer,

@@ -285,6 +285,10 @@ weft_status wf_plan_must_be_fixed(const weft_plan *p, const char *what, weft_err
                        "%s: the plan has %d regions, and weights have no place "
                        "in the image",
                        what, (int)p->regions);
+    if (p->align != NULL)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "%s: the plan aligns the samples of a batch, and weights know only one",
+                       what);
     for (int32_t a = 0; a < p->adapters; a++)
         if (p->entry[a].mask != NULL && wf_sheet_reach(phase, a) > 0)
             return wf_fail(err, WEFT_E_UNSUPPORTED,

@@ -207,7 +207,7 @@ static weft_status list_patches(wf_sheet *s, const weft_plan *p, weft_error *err
     if (s->patched == NULL) return wf_nomem(err, n * sizeof *s->patched, "a plan's layers");
     for (size_t k = 0; k < s->slots; k++)
         if (k == 0 || s->slot[k].layer != s->slot[k - 1].layer)
-            s->patched[s->patched_count++] = (wf_patched){ s->slot[k].layer, (int32_t)k, NULL };
+            s->patched[s->patched_count++] = (wf_patched){ s->slot[k].layer, (int32_t)k, NULL, 0 };
     return WEFT_OK;
 }
 
@@ -370,8 +370,8 @@ int32_t wf_sheet_branches(const wf_sheet *s)
 static weft_status make_patches(wf_sheet *s, const wf_table *t, const weft_plan *p, weft_error *err)
 {
     for (size_t i = 0; i < s->patched_count; i++)
-        WF_TRY(wf_patch_find_or_make(&s->patched[i].patch, p, t, s, i, (int32_t)parts_of(s, i),
-                                     err));
+        WF_TRY(wf_patch_find_or_make(&s->patched[i].patch, &s->patched[i].reason, p, t, s, i,
+                                     (int32_t)parts_of(s, i), err));
     return WEFT_OK;
 }
 

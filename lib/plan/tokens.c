@@ -374,6 +374,27 @@ static weft_status extend(wf_tokens **out, const weft_plan *plan, weft_concept *
     return st;
 }
 
+weft_concept *wf_tokens_concept(const wf_tokens *w, size_t index, bool *replace)
+{
+    for (size_t i = 0; w != NULL && i < w->count; i++) {
+        if (i > 0 && w->entries[i].concept == w->entries[i - 1].concept) continue;
+        *replace = w->entries[i].replace;
+        if (index-- == 0) return w->entries[i].concept;
+    }
+    return NULL;
+}
+
+weft_status wf_plan_add_tokens(weft_plan *plan, weft_concept *concept, bool replace,
+                               weft_error *err)
+{
+    wf_tokens *tokens = NULL;
+
+    WF_TRY(extend(&tokens, plan, concept, replace, err));
+    wf_tokens_drop(plan->tokens);
+    plan->tokens = tokens;
+    return WEFT_OK;
+}
+
 weft_status weft_plan_add_concept(weft_plan *plan, weft_concept *concept, float weight,
                                   const weft_add_options *options, weft_error *err)
 {

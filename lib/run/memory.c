@@ -110,6 +110,8 @@ static weft_status take_merged(const weft_run *r, wf_run_memory *b, const wf_run
         d->merged[i] = m;
         d->deltas[at->layer].merged = m->weight;
         d->deltas[at->layer].merged_bias = m->bias;
+        d->deltas[at->layer].copied = m->cells;
+        d->deltas[at->layer].copied_parts = at->patch->parts;
     }
     return WEFT_OK;
 }
@@ -131,8 +133,7 @@ static weft_status make_merged(const weft_run *r, wf_run_memory *b, const wf_run
     return st;
 }
 
-/* In a dry walk a merged layer only has to be known as such. */
-static void mark_merged(wf_run_memory *b, float *mark)
+void wf_run_mark_merged(wf_run_memory *b, float *mark)
 {
     const wf_sheet *phase = wf_plan_phases(b->plan, &(size_t){ 0 });
     for (size_t i = 0; i < b->phases; i++)
@@ -349,7 +350,7 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memor
     if (st == WEFT_OK) st = make_deep(r, &b, measure, err);
     if (st == WEFT_OK) st = make_regions(r, &b, err);
     if (st == WEFT_OK) {
-        mark_merged(&b, &mark);
+        wf_run_mark_merged(&b, &mark);
         if (!walk(r, &b, &kept, &sizes))
             st = wf_fail(err, WEFT_E_ARG,
                          "a run of %d latents of %d x %d needs more memory than can be counted",
@@ -358,6 +359,7 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memor
     if (st == WEFT_OK) st = wf_run_masks_make(&b.masks, plan, &sizes, measure, &r->alloc, err);
     if (st == WEFT_OK) b.bytes += b.masks.bytes;
     if (st == WEFT_OK) st = make_merged(r, &b, old, measure, err);
+    if (st == WEFT_OK && r->trace) st = wf_run_trace_create(&b.trace, r, &b, measure, err);
     if (st == WEFT_OK && !measure && !scratch_serves(&b, old)) st = make_scratch(r, &b, err);
     if (st == WEFT_OK && !measure && keeps(r, &b))
         st = wf_run_kept_create(&b.kept, r, &b, kept, err);
@@ -400,6 +402,7 @@ void wf_run_memory_free(wf_run_memory *b, const weft_allocator *alloc)
     wf_free(alloc, b->region_of);
     wf_free(alloc, b->region_cells);
     wf_run_kept_free(b->kept, alloc);
+    wf_run_trace_free(b->trace, alloc);
     wf_run_masks_free(&b->masks, alloc);
     wf_free(alloc, b->arena);
     for (int32_t i = 0; b->scratch != NULL && i < b->threads; i++) wf_free(alloc, b->scratch[i]);

@@ -6,7 +6,9 @@
 #include "base/structs.h"
 #include "run/run_internal.h"
 
-enum { FLAGS = WEFT_RUN_KEEP_TEXT | WEFT_RUN_UNCHECKED | WEFT_RUN_MEASURE };
+enum {
+    FLAGS = WEFT_RUN_KEEP_TEXT | WEFT_RUN_UNCHECKED | WEFT_RUN_MEASURE | WEFT_RUN_TRACE
+};
 
 weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o,
                          weft_error *err)
@@ -27,6 +29,7 @@ weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_opti
     r->keep_text = (o->flags & WEFT_RUN_KEEP_TEXT) != 0;
     r->check = (o->flags & WEFT_RUN_UNCHECKED) == 0;
     r->measure = (o->flags & WEFT_RUN_MEASURE) != 0;
+    r->trace = (o->flags & WEFT_RUN_TRACE) != 0;
     const struct { const char *name; int32_t value, most; } limits[] = {
         { "threads", r->threads, WF_MAX_THREADS }, { "batch", r->batch, 1024 },
         { "height", r->height, 8192 }, { "width", r->width, 8192 },
@@ -74,7 +77,7 @@ static weft_status check_process(const weft_run *r, weft_error *err)
                    "this run belongs to the process that forked: create one here");
 }
 
-static weft_status ready(const weft_plan *plan, weft_error *err)
+weft_status wf_run_ready(const weft_plan *plan, weft_error *err)
 {
     if (plan == NULL) return wf_fail(err, WEFT_E_ARG, "plan is NULL");
     if (!wf_plan_sealed(plan))
@@ -90,7 +93,7 @@ weft_status weft_run_create(weft_plan *plan, const weft_run_options *options, we
 
     if (out == NULL) return wf_fail(err, WEFT_E_ARG, "out is NULL");
     *out = NULL;
-    if ((st = ready(plan, err)) != WEFT_OK) return st;
+    if ((st = wf_run_ready(plan, err)) != WEFT_OK) return st;
     if ((st = WF_OPTIONS(&o, options, weft_run_options, FLAGS, err)) != WEFT_OK)
         return st;
     if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
@@ -131,25 +134,30 @@ void weft_run_free(weft_run *r)
     wf_free(&alloc, r);
 }
 
+weft_status wf_run_measure(weft_run *shape, weft_plan *plan, wf_run_memory *b,
+                           const weft_run_options *options, weft_error *err)
+{
+    weft_run_options o;
+
+    WF_TRY(WF_OPTIONS(&o, options, weft_run_options, FLAGS, err));
+    WF_TRY(wf_check_allocator(o.allocator, err));
+    *shape = (weft_run){ .alloc = wf_allocator(o.allocator), .memory.plan = plan };
+    WF_TRY(wf_run_shape(shape, plan, &o, err));
+    return wf_run_memory_create(shape, plan, true, b, err);
+}
+
 weft_status weft_run_bytes(const weft_plan *plan, const weft_run_options *options, uint64_t *bytes,
                            weft_error *err)
 {
     weft_plan *held = (weft_plan *)(uintptr_t)plan; /* counted while this call looks at it, and
                                                        let go */
-    weft_run_options o;
     weft_run shape = { 0 };
     wf_run_memory b = { 0 };
     weft_status st;
 
     if (bytes == NULL) return wf_fail(err, WEFT_E_ARG, "bytes is NULL");
-    if ((st = ready(plan, err)) != WEFT_OK) return st;
-    if ((st = WF_OPTIONS(&o, options, weft_run_options, FLAGS, err)) != WEFT_OK)
-        return st;
-    if ((st = wf_check_allocator(o.allocator, err)) != WEFT_OK) return st;
-    shape.alloc = wf_allocator(o.allocator);
-    shape.memory.plan = held;
-    if ((st = wf_run_shape(&shape, plan, &o, err)) != WEFT_OK) return st;
-    if ((st = wf_run_memory_create(&shape, held, true, &b, err)) != WEFT_OK) return st;
+    if ((st = wf_run_ready(plan, err)) != WEFT_OK) return st;
+    if ((st = wf_run_measure(&shape, held, &b, options, err)) != WEFT_OK) return st;
     *bytes = b.bytes;
     wf_run_memory_free(&b, &shape.alloc);
     return WEFT_OK;
@@ -159,7 +167,7 @@ weft_status weft_run_set_plan(weft_run *r, weft_plan *plan, weft_error *err)
 {
     weft_status st;
     if (r == NULL) return wf_fail(err, WEFT_E_ARG, "run is NULL");
-    if ((st = ready(plan, err)) != WEFT_OK) return st;
+    if ((st = wf_run_ready(plan, err)) != WEFT_OK) return st;
     if ((st = check_process(r, err)) != WEFT_OK) return st;
     if (wf_plan_model(plan) != wf_plan_model(r->memory.plan))
         return wf_fail(err, WEFT_E_MISMATCH, "the plan is for another model than the run's");

@@ -64,6 +64,11 @@ typedef struct wf_run_deep {
     double error;   /* the largest that was measured              */
 } wf_run_deep;
 
+typedef struct wf_call wf_call;
+
+/* What acted in each call (trace.c). */
+typedef struct wf_run_trace wf_run_trace;
+
 /* What a run needs for one plan: all of it is taken before the old one is freed. */
 typedef struct wf_run_memory {
     weft_plan       *plan;
@@ -89,6 +94,7 @@ typedef struct wf_run_memory {
     uint8_t        **scratch;    /* [threads]                                        */
     size_t           scratch_size;
     wf_run_kept     *kept;       /* NULL: nothing is kept                            */
+    wf_run_trace    *trace;      /* NULL: nobody asks what acted                     */
     int32_t          threads;
     int32_t          samples;    /* most evaluations * 2 * batch                     */
     uint64_t         bytes;      /* of all of this                                   */
@@ -109,7 +115,7 @@ struct weft_run {
     wf_run_memory    memory;
     int32_t          threads, batch, height, width, text_tokens, tile;
     int32_t          areas;   /* of OpenBLAS's that are held */
-    bool             keep_text, check, measure;
+    bool             keep_text, check, measure, trace;
     wf_watch         watch;   /* of the call in progress */
     char             result[120]; /* what it computes, for a line about it */
     atomic_int       cancel;
@@ -120,6 +126,11 @@ struct weft_run {
 /* The run's shape from its options, defaults filled in from the model. */
 weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o,
                          weft_error *err);
+/* Is it a sealed plan? */
+weft_status wf_run_ready(const weft_plan *plan, weft_error *err);
+/* What a run with these options would be, and what it would need, counted only. */
+weft_status wf_run_measure(weft_run *shape, weft_plan *plan, wf_run_memory *b,
+                           const weft_run_options *options, weft_error *err);
 /* Everything a run of this shape needs for a plan; with `measure` only bytes and counts are
  * computed. It keeps its plan alive. */
 weft_status wf_run_memory_create(const weft_run *r, weft_plan *plan, bool measure, wf_run_memory *out,
@@ -131,6 +142,9 @@ void        wf_run_memory_free(wf_run_memory *b, const weft_allocator *alloc);
 /* Fill merged copies, whose memory was taken, on all the run's threads (merged.c). */
 weft_status wf_merged_make(const weft_run *r, const weft_plan *plan, wf_merged *const *copy,
                            size_t count, weft_error *err);
+
+/* In a dry walk a merged layer only has to be known as such. */
+void        wf_run_mark_merged(wf_run_memory *b, float *mark);
 
 /* Count the bytes, and unless `measure` make them. */
 weft_status wf_run_masks_make(wf_run_masks *m, const weft_plan *plan, const wf_sizes *sizes,
@@ -156,6 +170,18 @@ bool        wf_run_look_again(weft_run *r);
 /* WEFT_E_NOT_FINITE, with what the last look found. */
 weft_status wf_run_not_finite(const weft_run *r, weft_error *err);
 
+/* ---- trace.c: what acted ---- */
+
+weft_status wf_run_trace_create(wf_run_trace **out, const weft_run *r, wf_run_memory *b,
+                                bool measure, weft_error *err);
+void        wf_run_trace_free(wf_run_trace *t, const weft_allocator *alloc);
+/* Around a call: e->notes is its place, or NULL. */
+void        wf_run_trace_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call);
+void        wf_run_trace_end(wf_exec *e, const wf_run_memory *b, const wf_call *call, bool done);
+/* Where combining a half says what each evaluation counts for; NULL: nobody asks. */
+double     *wf_run_trace_shares(const wf_exec *e, const wf_run_memory *b, const wf_call *call,
+                                int32_t half);
+
 /* ---- text.c: the caller's arrays of weft_text ---- */
 
 /* Copy and check one array, `what` in messages, with `tokens` filled in; data and len are left to
@@ -174,7 +200,7 @@ typedef struct wf_step_fault {
 } wf_step_fault;
 
 /* One call, checked: the caller's step, the shape of its text, and the evaluations of its phase. */
-typedef struct wf_call {
+struct wf_call {
     const weft_step *step;
     bool             guided;
     bool             base;        /* the last evaluation is the base's */
@@ -185,9 +211,11 @@ typedef struct wf_call {
     double          *error;       /* where to say how much that changes; NULL: not measured */
     wf_step_fault   *fault;       /* where to say what is not finite; NULL: nobody looks */
     struct { int32_t tokens, cross_layers; } text[WF_STREAMS_MAX], region[WF_REGIONS_MAX];
-} wf_call;
+};
 
 void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call);
+/* Does a branch of the call reuse deep features? */
+bool wf_call_reuses(const wf_run_memory *b, const wf_call *call, int32_t branch);
 
 /* The stream that cross-attentions read: the first sequence; -1: none. */
 int32_t wf_sequence_of(const wf_denoiser_facts *f);

@@ -3,8 +3,10 @@
  * Samples are numbered branch by branch, in each the unconditional half before the conditional, in
  * each the batch. One evaluation of the denoiser serves them all: the base products share their
  * widened weights, each sample takes its own branch's coefficients. Split guidance runs the same
- * samples in two evaluations; as every sample is computed by itself, the bits are the same. Then
- * the plan combines the branches of each half, and guidance combines the halves.
+ * samples in two evaluations; as every sample is computed by itself, the bits are the same. So they
+ * are under a plan that aligns samples: these depend on the first of their batch, and a batch of a
+ * half of a branch always lies together. Then the plan combines the branches of each half, and
+ * guidance combines the halves.
  *
  * The caller's `out` is written last, from the arena: so it may be the buffer of the latents. */
 #include <math.h>
@@ -57,6 +59,25 @@ static const wf_regions *see_regions(wf_regions *regions, wf_region_input at[WF_
     return count > 0 ? regions : NULL;
 }
 
+/* How samples of an evaluation are aligned, which lie batch by batch; NULL: they are not. */
+static const wf_align *align_samples(wf_align *to, const weft_run *r, const wf_run_memory *b)
+{
+    const weft_align_options *o = wf_plan_align(b->plan);
+
+    if (o == NULL || r->batch == 1) return NULL;
+    *to = (wf_align){ .group = r->batch,
+                      .norm = !(o->flags & WEFT_ALIGN_NO_GROUP_NORM),
+                      .attention = !(o->flags & WEFT_ALIGN_NO_ATTENTION),
+                      .queries = !(o->flags & WEFT_ALIGN_NO_QUERIES),
+                      .keys = !(o->flags & WEFT_ALIGN_NO_KEYS),
+                      .values = (o->flags & WEFT_ALIGN_VALUES) != 0,
+                      .full = (o->flags & WEFT_ALIGN_FULL) != 0,
+                      .scale = o->shared_score_scale,
+                      .shift = o->shared_score_shift,
+                      .own = o->only_self_level };
+    return to;
+}
+
 /* The denoiser on samples [first, first + count), predictions one after the other into `out`. */
 static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call,
                      float *out, int32_t first, int32_t count)
@@ -68,6 +89,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     size_t mark = wf_arena_mark(&e->arena);
     wf_region_input at[WF_REGIONS_MAX];
     wf_regions regions;
+    wf_align align;
     float *x = wf_take(e, (size_t)count, all);
     for (size_t s = 0; s < (size_t)count && !e->dry && !e->stopped; s++) {
         size_t i = s % (size_t)r->batch;
@@ -82,6 +104,7 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     for (int32_t k = 0; k < d->facts.streams; k++)
         in.text[k] = (wf_text_input){ b->text_of + k * b->samples + first, call->text[k].tokens,
                                       call->text[k].cross_layers };
+    e->align = align_samples(&align, r, b);
     if (e->dry) {
         wf_denoise(d, e, out, &in);
     } else {
@@ -89,10 +112,11 @@ static void evaluate(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
         wf_denoise(d, e, out, &in);
         wf_run_kept_end(e, b, call, first);
     }
+    e->align = NULL;
     wf_arena_release(&e->arena, mark);
 }
 
-static bool reuses(const wf_run_memory *b, const wf_call *call, int32_t branch)
+bool wf_call_reuses(const wf_run_memory *b, const wf_call *call, int32_t branch)
 {
     return call->reuse && wf_plan_reuses(b->plan, call->step->call, branch);
 }
@@ -101,7 +125,7 @@ static bool reuses(const wf_run_memory *b, const wf_call *call, int32_t branch)
 static int32_t count_passes(const wf_run_memory *b, const wf_call *call)
 {
     int32_t n = 1;
-    for (int32_t k = 1; k < call->evaluations; k++) n += reuses(b, call, k) != reuses(b, call, k - 1);
+    for (int32_t k = 1; k < call->evaluations; k++) n += wf_call_reuses(b, call, k) != wf_call_reuses(b, call, k - 1);
     return n;
 }
 
@@ -168,7 +192,8 @@ static void combine(const weft_run *r, wf_exec *e, const wf_run_memory *b, const
             .masks = b->masks.of, .base = call->base ? b->preds[call->evaluations - 1] : NULL,
             .cond = b->cond_preds,
             .cond_base = call->base ? b->cond_preds[call->evaluations - 1] : NULL,
-            .scratch = scratch, .out = out });
+            .scratch = scratch, .out = out,
+            .shares = wf_run_trace_shares(e, b, call, which) });
     wf_arena_release(&e->arena, mark);
 }
 
@@ -194,10 +219,10 @@ static void evaluate_branches(const weft_run *r, wf_exec *e, const wf_run_memory
     size_t floats = wf_run_latent_floats(r);
 
     for (int32_t k = 0, end; k < call->evaluations; k = end) {
-        bool    reuse = reuses(b, call, k);
+        bool    reuse = wf_call_reuses(b, call, k);
         int32_t at = first + k * each;
         wf_deep deep = { b->deep.floats, b->deep.each, b->slot + at, reuse };
-        for (end = k + 1; end < call->evaluations && reuses(b, call, end) == reuse; end++) {}
+        for (end = k + 1; end < call->evaluations && wf_call_reuses(b, call, end) == reuse; end++) {}
         e->branch = b->branch + k * each;
         e->deep = call->keeps ? &deep : NULL;
         evaluate(r, e, b, call, e->dry ? NULL : preds + (size_t)at * floats, at, (end - k) * each);
@@ -251,8 +276,11 @@ static void measure(const weft_run *r, wf_exec *e, const wf_run_memory *b, const
     wf_call whole = *call;
     double  off = 0, most = 0;
 
+    wf_notes *notes = e->notes;
     whole.keeps = whole.reuse = false;
+    e->notes = NULL;
     predict(r, e, b, &whole, full);
+    e->notes = notes;
     if (e->stopped) return;
     guide(r, call->step, full[0], full[1]);
     for (size_t i = 0; i < n; i++) {
@@ -620,10 +648,12 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     for (int32_t i = 0, n = wf_plan_regions(r->memory.plan); n > 0 && i <= n; i++)
         wf_plan_region_cells(r->memory.plan, phase, row, i - 1,
                              r->memory.region_cells + (size_t)i * r->memory.region_stride);
+    wf_run_trace_begin(&r->exec, &r->memory, &call);
     wf_step_forward(r, &r->exec, &r->memory, &call);
     weft_status st = r->watch.found ? find_cause(r, &call, err) : WEFT_OK;
     weft_status end = wf_run_end(r, st == WEFT_OK ? err : NULL);
     if (st == WEFT_OK) st = end;
+    wf_run_trace_end(&r->exec, &r->memory, &call, st == WEFT_OK);
     r->memory.deep.call = st == WEFT_OK ? s.call : -2;
     r->memory.deep.guided = guided;
     return st;

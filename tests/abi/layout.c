@@ -81,7 +81,7 @@ static void structs(void)
     F(weft_module_info, key); F(weft_module_info, out); F(weft_module_info, in); F(weft_module_info, kernel);
     F(weft_module_info, alpha); F(weft_module_info, scale); F(weft_module_info, has_alpha);
     F(weft_module_info, family); F(weft_module_info, alpha_key); F(weft_module_info, alpha_source);
-    F(weft_module_info, reserved0);
+    F(weft_module_info, zero_alpha);
     S(weft_save_options);
     F(weft_save_options, struct_size); F(weft_save_options, flags); F(weft_save_options, dialect);
     F(weft_save_options, reserved0);
@@ -102,6 +102,10 @@ static void structs(void)
     F(weft_add_options, role); F(weft_add_options, reserved0);
     F(weft_add_options, reserved1);
 
+    S(weft_align_options);
+    F(weft_align_options, struct_size); F(weft_align_options, flags);
+    F(weft_align_options, shared_score_scale); F(weft_align_options, shared_score_shift);
+    F(weft_align_options, only_self_level);
     S(weft_region);
     F(weft_region, struct_size); F(weft_region, flags); F(weft_region, mask); F(weft_region, adapter);
     F(weft_region, reserved0);
@@ -142,6 +146,10 @@ static void structs(void)
     F(weft_balance_options, struct_size); F(weft_balance_options, flags); F(weft_balance_options, gamma);
     F(weft_balance_options, role); F(weft_balance_options, reference); F(weft_balance_options, reserved0);
 
+    S(weft_plan_load_options);
+    F(weft_plan_load_options, struct_size); F(weft_plan_load_options, flags); F(weft_plan_load_options, allocator);
+    F(weft_plan_load_options, log); F(weft_plan_load_options, log_user); F(weft_plan_load_options, progress);
+    F(weft_plan_load_options, progress_user); F(weft_plan_load_options, folder);
     S(weft_conflict);
     F(weft_conflict, struct_size); F(weft_conflict, first); F(weft_conflict, second); F(weft_conflict, reserved0);
     F(weft_conflict, layer); F(weft_conflict, first_norm); F(weft_conflict, second_norm); F(weft_conflict, cosine);
@@ -208,6 +216,7 @@ static void structs(void)
     F(weft_plan_info, evaluations); F(weft_plan_info, reserved0);
     F(weft_plan_info, layers); F(weft_plan_info, touched_layers);
     F(weft_plan_info, merged_layers); F(weft_plan_info, side_bytes); F(weft_plan_info, merged_bytes);
+    F(weft_plan_info, regions); F(weft_plan_info, reserved1);
 
     S(weft_text_weights);
     F(weft_text_weights, struct_size); F(weft_text_weights, flags); F(weft_text_weights, text_1);
@@ -233,7 +242,27 @@ static void structs(void)
 
     S(weft_call_info);
     F(weft_call_info, struct_size); F(weft_call_info, phase); F(weft_call_info, branches);
-    F(weft_call_info, evaluations);
+    F(weft_call_info, evaluations); F(weft_call_info, reused); F(weft_call_info, row);
+
+    S(weft_layer_use);
+    F(weft_layer_use, struct_size); F(weft_layer_use, path); F(weft_layer_use, reason);
+    F(weft_layer_use, parts); F(weft_layer_use, rank); F(weft_layer_use, reserved0);
+    F(weft_layer_use, work); F(weft_layer_use, bytes); F(weft_layer_use, words);
+
+    S(weft_call_cost);
+    F(weft_call_cost, struct_size); F(weft_call_cost, evaluations); F(weft_call_cost, reused);
+    F(weft_call_cost, samples); F(weft_call_cost, flops); F(weft_call_cost, side_flops);
+    F(weft_call_cost, weight_bytes); F(weft_call_cost, activation_bytes);
+
+    S(weft_trace);
+    F(weft_trace, struct_size); F(weft_trace, done); F(weft_trace, evaluations); F(weft_trace, base);
+    F(weft_trace, guided); F(weft_trace, reused); F(weft_trace, layers); F(weft_trace, side);
+    F(weft_trace, merged); F(weft_trace, kept); F(weft_trace, timestep); F(weft_trace, reserved0);
+    F(weft_trace, share); F(weft_trace, negative_share);
+
+    S(weft_trace_cell);
+    F(weft_trace_cell, struct_size); F(weft_trace_cell, way); F(weft_trace_cell, kind);
+    F(weft_trace_cell, number);
 
     S(weft_cell);
     F(weft_cell, struct_size); F(weft_cell, kind); F(weft_cell, number); F(weft_cell, reserved0);
@@ -326,9 +355,15 @@ static void constants(void)
     C(WEFT_MIXED_DELTA); C(WEFT_MIXED_INSIDE); C(WEFT_MIXED_STACK); C(WEFT_MIXED_DIRECTION);
     C(WEFT_TEXT_METHOD); C(WEFT_TEXT_ALL); C(WEFT_TEXT_FIRST); C(WEFT_TEXT_NONE);
     C(WEFT_ROLE_NONE); C(WEFT_ROLE_CONTENT); C(WEFT_ROLE_STYLE);
+    C(WEFT_LOAD_ANY_MODEL); C(WEFT_LOAD_ANY_FILES); C(WEFT_LOAD_SEAL);
     C(WEFT_PHASE_AT); C(WEFT_CELL_NUMBER);
     C(WEFT_CURVE_HOLD); C(WEFT_CURVE_LINEAR); C(WEFT_CURVE_COSINE); C(WEFT_CURVE_AT_SHARE);
     C(WEFT_MASK_TEXT); C(WEFT_MASK_ADD); C(WEFT_CELL_VECTOR); C(WEFT_CELL_MASK);
+    C(WEFT_REASON_NONE); C(WEFT_REASON_ASKED); C(WEFT_REASON_TEXT); C(WEFT_REASON_NORM);
+    C(WEFT_REASON_CHEAP); C(WEFT_REASON_CALLS); C(WEFT_REASON_BRANCHES); C(WEFT_REASON_COLUMNS);
+    C(WEFT_REASON_MASK); C(WEFT_REASON_WHOLE); C(WEFT_REASON_PRODUCTS); C(WEFT_REASON_DEPENDS);
+    C(WEFT_ALIGN_NO_GROUP_NORM); C(WEFT_ALIGN_NO_ATTENTION); C(WEFT_ALIGN_NO_QUERIES); C(WEFT_ALIGN_NO_KEYS);
+    C(WEFT_ALIGN_VALUES); C(WEFT_ALIGN_FULL); C(WEFT_ALIGN_SCALE); C(WEFT_ALIGN_OFF);
     C(WEFT_REGION_ADAPTER); C(WEFT_REGION_ISOLATED);
     C(WEFT_ADD_PARTIAL); C(WEFT_ADD_SHARE); C(WEFT_ADD_PEFT_DORA); C(WEFT_ADD_REPLACE);
     C(WEFT_SWITCH_OFFICIAL_OFFSET); C(WEFT_SWITCH_SHARES);
@@ -342,7 +377,9 @@ static void constants(void)
     C(WEFT_KLORA_BY_CALL); C(WEFT_KLORA_BY_STEP);
     C(WEFT_ZIP_LAMBDA); C(WEFT_ZIP_STYLE); C(WEFT_BLORA_SQUARED);
     C(WEFT_KLORA_WRAP); C(WEFT_KLORA_IGNORE_ALPHA); C(WEFT_KLORA_ATTENTION_ONLY); C(WEFT_KLORA_PAPER_BETA);
-    C(WEFT_RUN_KEEP_TEXT); C(WEFT_RUN_UNCHECKED); C(WEFT_RUN_MEASURE);
+    C(WEFT_RUN_KEEP_TEXT); C(WEFT_RUN_UNCHECKED); C(WEFT_RUN_MEASURE); C(WEFT_RUN_TRACE);
+    C(WEFT_COSTS_GUIDED); C(WEFT_TRACE_SKIPPED); C(WEFT_TRACE_BASE); C(WEFT_TRACE_SIDE);
+    C(WEFT_TRACE_MERGED); C(WEFT_TRACE_KEPT);
     C(WEFT_ENCODE_TRUNCATE); C(WEFT_ENCODE_ADAPTER); C(WEFT_ENCODE_WEIGHTS); C(WEFT_ENCODE_NO_MEAN);
     C(WEFT_ENCODE_FROM_EMPTY); C(WEFT_ENCODE_COMMA);
     C(WEFT_STEP_SPLIT_GUIDANCE); C(WEFT_STEP_TEXT_PER_BRANCH);

@@ -71,6 +71,43 @@ START_TEST(every_number_reads_back_with_fewest_digits)
 }
 END_TEST
 
+START_TEST(every_double_reads_back_with_fewest_digits)
+{
+    static const struct { double v; const char *text; } cases[] = {
+        { 0.1, "0.1" }, { -2.5e-7, "-2.5e-7" }, { 1.0 / 3, "0.3333333333333333" }, { 5e-324, "5e-324" },
+        { 1.7976931348623157e308, "1.7976931348623157e308" }, { 2.2250738585072014e-308, "2.2250738585072014e-308" },
+        { 9007199254740993.0, "9007199254740992" }, { 1e22, "1e22" }, { -0.0, "-0" }, { INFINITY, "inf" },
+        { -INFINITY, "-inf" }, { NAN, "nan" },
+    };
+    uint64_t       state = 88172645463325252u;
+    wf_number_text buf;
+
+    for (size_t i = 0; i < WF_LEN(cases); i++)
+        ck_assert_str_eq(wf_number_double(&buf, cases[i].v), cases[i].text);
+    for (int i = 0; i < 20000; i++) {
+        uint64_t bits;
+        double   d;
+        char     text[48];
+        int      n = 1;
+
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bits = i < 2 * 2047 ? (uint64_t)(i / 2) << 52 | (i % 2 ? UINT64_MAX >> 12 : 0) : state;
+        memcpy(&d, &bits, sizeof d);
+        if (!isfinite(d)) continue;
+        wf_number_double(&buf, d);
+        if (strtod(buf.text, NULL) != d || strlen(buf.text) >= sizeof buf.text)
+            ck_abort_msg("%s does not read back as %a", buf.text, d);
+        for (; n < 17; n++) {
+            snprintf(text, sizeof text, "%.*e", n - 1, d);
+            if (strtod(text, NULL) == d) break;
+        }
+        if (significant(buf.text) > n) ck_abort_msg("%s has more digits than %a needs", buf.text, d);
+    }
+}
+END_TEST
+
 /* What weights in texts look like, and what is none. */
 START_TEST(decimals_are_read)
 {
@@ -103,6 +140,7 @@ int main(void)
     tcase_add_test(c, numbers_are_written_as_people_do);
     tcase_add_test(c, decimals_are_read);
     tcase_add_test(c, every_number_reads_back_with_fewest_digits);
+    tcase_add_test(c, every_double_reads_back_with_fewest_digits);
     suite_add_tcase(suite, c);
     return run_suite(suite);
 }

@@ -22,6 +22,20 @@ that "its image" test -s "$tmp/words.png"
 "$B/examples/words" 2>/dev/null
 that "words without arguments is a usage error" test $? = 2
 
+that "delayed" "$B/examples/delayed" $model $model/adapters/monster.safetensors "a circle on a red background" 0.3 \
+    "a zib monster on a red background" "$tmp/delayed.png"
+that "it says how many calls" grep -q '14 of 20 calls read the second text' "$tmp/out"
+that "its image" test -s "$tmp/delayed.png"
+"$B/examples/delayed" 2>/dev/null
+that "delayed without arguments is a usage error" test $? = 2
+"$B/examples/delayed" $model $model/adapters/monster.safetensors a 3 b "$tmp/none.png" 2>/dev/null
+that "a share of 3 is refused" test $? = 2
+
+that "aligned" "$B/examples/aligned" $model "$tmp/denoise.png" "a red circle" "$tmp/aligned" "a blue star" "a green heart"
+that "its images" test -s "$tmp/aligned-1.png" -a -s "$tmp/aligned-2.png"
+"$B/examples/aligned" 2>/dev/null
+that "aligned without arguments is a usage error" test $? = 2
+
 that "merge" "$B/examples/merge" $model "$tmp/merged.safetensors" $model/adapters/monster.safetensors 1 \
     $model/adapters/hatching.safetensors 0.7
 that "its adapter fits the model" "$B/examples/weft" inspect "$tmp/merged.safetensors" --model $model

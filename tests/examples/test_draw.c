@@ -295,6 +295,213 @@ START_TEST(conflicts_show_who_drowns_and_who_is_the_same)
 }
 END_TEST
 
+/* ---- explanations and traces ---- */
+
+typedef weft_status drawer(const weft_plan *p, const weft_run *run, const char *path);
+
+static weft_status as_explain(const weft_plan *p, const weft_run *run, const char *path)
+{
+    (void)run;
+    return draw_explain(p, model, NULL, WEFT_COSTS_GUIDED, path, &golden_err);
+}
+static weft_status as_trace(const weft_plan *p, const weft_run *run, const char *path)
+{
+    return draw_trace(run, p, model, path, &golden_err);
+}
+
+static image drawn_as(drawer *draw, const weft_plan *p, const weft_run *run)
+{
+    const char *dir = test_dir();
+    char        path[300];
+
+    snprintf(path, sizeof path, "%s/it.png", dir);
+    must(draw(p, run, path));
+    image i = read_image(path);
+    unlink(path);
+    test_rmdir(dir);
+    return i;
+}
+
+/* Pixels of a colour below a row, and the first row that has one. */
+static int below(const image *i, int32_t from, uint32_t colour, int32_t *first)
+{
+    int n = 0;
+
+    *first = -1;
+    for (int32_t y = from; y < i->height; y++)
+        for (int32_t x = 0; x < i->width; x++) {
+            const uint8_t *px = i->rgb + 3 * ((size_t)y * (size_t)i->width + (size_t)x);
+            if (((uint32_t)px[0] << 16 | (uint32_t)px[1] << 8 | px[2]) != colour) continue;
+            if (*first < 0) *first = y;
+            n++;
+        }
+    return n;
+}
+
+/* Both images have the same pixels from row `from` to the end of the lower, as far as the narrower goes. */
+static void same_rows(const image *a, const image *b, int32_t from)
+{
+    int32_t rows = a->height < b->height ? a->height : b->height, w = a->width < b->width ? a->width : b->width;
+
+    for (int32_t y = from; y < rows; y++)
+        ck_assert_mem_eq(a->rgb + 3 * (size_t)y * (size_t)a->width, b->rgb + 3 * (size_t)y * (size_t)b->width,
+                         3 * (size_t)w);
+}
+
+/* 20 calls of 40 pixels. A curve is three pixels thick; 1 on an axis of 1 is the top of 130 pixels, 0.25 is 95 below. The
+ * table stands above, as it is drawn by itself. */
+START_TEST(strengths_are_curves_under_the_table)
+{
+    weft_plan *p;
+    int32_t    high, low;
+
+    must(weft_plan_create(model, NULL, &p, &golden_err));
+    must(weft_plan_add(p, adapters[0], 1, NULL, &golden_err));
+    must(weft_plan_add(p, adapters[1], 0.25f, NULL, &golden_err));
+    must(weft_plan_seal(p, 20, &golden_err));
+    image table = drawn(p), all = drawn_as(as_explain, p, NULL);
+    same_rows(&table, &all, 0);
+    ck_assert_int_gt(all.height, table.height + 300);
+    ck_assert_int_eq(below(&all, table.height, 0x0072b2, &high), 3 * 800);
+    ck_assert_int_eq(below(&all, table.height, 0xd55e00, &low), 3 * 800);
+    ck_assert_int_ge(low - high, 94);
+    ck_assert_int_le(low - high, 97);
+    ck_assert_int_eq(draw_explain(p, model, NULL, 0, "/nowhere/at/all.png", &golden_err), WEFT_E_IO);
+    weft_plan_free(p);
+    free(table.rgb);
+    free(all.rgb);
+}
+END_TEST
+
+/* Half of the image is 60 x 120 pixels of a map; blocks of factor 1 have the adapter's hue. */
+START_TEST(masks_and_blocks_are_drawn)
+{
+    const float left[2] = { 1, 0 };
+    weft_mask   mask = WEFT_MASK_INIT;
+    weft_plan  *p;
+    int32_t     first;
+
+    mask.height = 1;
+    mask.width = 2;
+    mask.values = left;
+    mask.len = 2;
+    for (int i = 0; i < 2; i++) { /* a mask of one row is drawn 60 high */
+        must(weft_plan_create(model, NULL, &p, &golden_err));
+        must(weft_plan_add(p, adapters[0], 1, NULL, &golden_err));
+        must(weft_plan_set_mask(p, 0, &mask, &golden_err));
+        if (i == 1) must(weft_plan_set_blocks(p, 0, "OUTALL", &golden_err));
+        must(weft_plan_seal(p, 20, &golden_err));
+        image table = drawn(p), all = drawn_as(as_explain, p, NULL);
+        int n = below(&all, table.height, 0x0072b2, &first) - 3 * 800 - 60 * 60;
+        if (i == 0) ck_assert_int_eq(n, 0);
+        else ck_assert_int_ge(n, 3 * 12 * 30); /* up.0, up.1, up.2 */
+        weft_plan_free(p);
+        free(table.rgb);
+        free(all.rgb);
+    }
+}
+END_TEST
+
+static weft_run *run_of(weft_plan *p, int32_t calls)
+{
+    static float latent[4 * 16 * 16], out[4 * 16 * 16], text[77 * 768];
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    weft_text        t = WEFT_TEXT_INIT;
+    weft_step        s = WEFT_STEP_INIT;
+    weft_text_info   about = WEFT_TEXT_INFO_INIT;
+    weft_run        *run;
+
+    must(weft_model_text(model, 0, &about, &golden_err));
+    ck_assert_int_le(about.width, 768);
+    for (size_t i = 0; i < 4 * 16 * 16; i++) latent[i] = (float)(i % 7) - 3;
+    for (size_t i = 0; i < 77 * (size_t)about.width; i++) text[i] = (float)(i % 5) - 2;
+    o.flags = WEFT_RUN_TRACE;
+    must(weft_run_create(p, &o, &run, &golden_err));
+    t.data = text;
+    t.len = 77 * (size_t)about.width;
+    t.tokens = 77;
+    s.latent = latent;
+    s.out = out;
+    s.latent_len = s.out_len = 4 * 16 * 16;
+    s.text = &t;
+    s.text_count = 1;
+    s.timestep = 500;
+    for (s.call = 0; s.call < calls; s.call++) must(weft_run_step(run, &s, &golden_err));
+    return run;
+}
+
+/* Of a table that was followed, the trace shows the same panels; and below, shares of two halves. Calls that were not taken
+ * are left white: then no other pixel below the title differs but theirs. */
+START_TEST(a_trace_looks_like_its_table)
+{
+    weft_plan *p;
+    int32_t    first;
+
+    must(weft_plan_create(model, NULL, &p, &golden_err));
+    for (int i = 0; i < 2; i++) must(weft_plan_add(p, adapters[i], 1, NULL, &golden_err));
+    must(weft_plan_composite(p, NULL, &golden_err));
+    must(weft_plan_seal(p, 4, &golden_err));
+    weft_run *run = run_of(p, 4), *half = run_of(p, 2);
+    image table = drawn(p), whole = drawn_as(as_trace, p, run), part = drawn_as(as_trace, p, half);
+    same_rows(&table, &whole, 60);
+    int a = below(&whole, table.height, 0x0072b2, &first), b = below(&whole, table.height, 0xd55e00, &first);
+    ck_assert_int_eq(a, b); /* half of it each */
+    ck_assert_int_gt(a, 130 / 2 * 500);
+    ck_assert_int_eq(2 * below(&part, table.height, 0x0072b2, &first), a);
+    ck_assert_int_eq(2 * (below(&part, 60, 0x0072b2, &first) - 28 * 16), below(&whole, 60, 0x0072b2, &first) - 28 * 16);
+    weft_run_free(run);
+    weft_run_free(half);
+    weft_plan_free(p);
+    free(table.rgb);
+    free(whole.rgb);
+    free(part.rgb);
+}
+END_TEST
+
+/* At call 1 the second branch computes the outermost level alone: what else acts there is grey. */
+START_TEST(reused_features_are_grey)
+{
+    weft_composite_options o = WEFT_COMPOSITE_OPTIONS_INIT;
+    weft_plan             *p;
+
+    must(weft_plan_create(model, NULL, &p, &golden_err));
+    for (int i = 0; i < 2; i++) must(weft_plan_add(p, adapters[i], 1, NULL, &golden_err));
+    o.flags = WEFT_COMPOSITE_CACHED;
+    must(weft_plan_composite(p, &o, &golden_err));
+    must(weft_plan_seal(p, 4, &golden_err));
+    weft_run *full = run_of(p, 1), *reused = run_of(p, 2);
+    image before = drawn_as(as_trace, p, full), after = drawn_as(as_trace, p, reused);
+    ck_assert_int_eq(pixels_of(&before, 0xbcbcb6), 0);
+    ck_assert_int_gt(pixels_of(&after, 0xbcbcb6), 28 * 16 + 50 * 39 * 4);
+    weft_run_free(full);
+    weft_run_free(reused);
+    weft_plan_free(p);
+    free(before.rgb);
+    free(after.rgb);
+}
+END_TEST
+
+/* Nothing to act, one call, many calls, many branches: any plan can be drawn. */
+START_TEST(any_explanation_can_be_drawn)
+{
+    static const int32_t calls[] = { 1, 3, 300 };
+
+    for (size_t c = 0; c < WF_LEN(calls); c++)
+        for (int n = 0; n <= 4; n += 2) {
+            weft_plan *p;
+            must(weft_plan_create(model, NULL, &p, &golden_err));
+            for (int i = 0; i < n; i++) must(weft_plan_add(p, adapters[i % 2], (float)i, NULL, &golden_err));
+            if (n == 4) must(weft_plan_composite(p, NULL, &golden_err));
+            must(weft_plan_seal(p, calls[c], &golden_err));
+            image i = drawn_as(as_explain, p, NULL);
+            ck_assert_int_le(i.width, 1600);
+            ck_assert_int_le(i.height, 2000);
+            free(i.rgb);
+            weft_plan_free(p);
+        }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("draw");
@@ -312,6 +519,11 @@ int main(void)
     tcase_add_loop_test(t, every_table_can_be_drawn, 0, (int)WF_LEN(methods));
     tcase_add_test(t, an_empty_table_and_a_crowded_one_can_be_drawn);
     tcase_add_test(t, conflicts_show_who_drowns_and_who_is_the_same);
+    tcase_add_test(t, strengths_are_curves_under_the_table);
+    tcase_add_test(t, masks_and_blocks_are_drawn);
+    tcase_add_test(t, a_trace_looks_like_its_table);
+    tcase_add_test(t, reused_features_are_grey);
+    tcase_add_test(t, any_explanation_can_be_drawn);
     suite_add_tcase(suite, t);
     return run_suite(suite);
 }

@@ -462,7 +462,11 @@ that "said in the parameters" hold "$tmp/x.png" "Balance: paper, Adapters"
 draw -p "a zib monster" $two -o "$tmp/x.png" --no-parameters
 that "another image than without" test "$(cksum <"$tmp/balanced.png")" != "$(cksum <"$tmp/x.png")"
 that "a balanced merge" "$weft" merge $model $two --balance -q -o "$tmp/balanced_model"
-refuses 2 'balance is of --into model' "$weft" merge $model $two --balance --into adapter -o "$tmp/x.safetensors"
+# The balance of a merge is that which explain tells: the same adapter comes of it by hand.
+factor=$("$weft" explain $model $two --balance | sed -n 's/^ *B times \([0-9.]*\),.*/\1/p')
+that "a balanced adapter" "$weft" merge $model $two --balance -q --into adapter -o "$tmp/balanced.safetensors"
+"$weft" merge $model -a $monster -a $hatching:$factor -q --into adapter -o "$tmp/by_hand.safetensors"
+prints '^  all +[0-9]+ +0 +0 +([0-9.]+) +\1 +1\.000 ' "$weft" conflicts $model -a "$tmp/balanced.safetensors" -a "$tmp/by_hand.safetensors"
 refuses 2 'balance needs two adapters' "$weft" explain $model -a $monster --balance
 refuses 2 'balance-by is of --balance' "$weft" explain $model $two --balance-by paper
 refuses 2 'fixed-share is of --pattern fixed' "$weft" explain $model $two --compose klora --fixed-share 0.5
@@ -470,6 +474,34 @@ refuses 2 'scores nothing: not with --gamma' "$weft" explain $model $two --compo
 refuses 2 'top-k is of --score topk' "$weft" explain $model $two --compose klora --score energy --top-k 4
 refuses 1 'no adapter has the role style' "$weft" explain $model $two --balance --balance-to style
 refuses 1 'each needs a role' "$weft" explain $model $two -a $model/adapters/rocket --compose klora
+
+# ---- explain in numbers, traces
+
+prints '^  [0-9]+ side: the adapters. products are at most an eighth of the layer.s$' "$weft" explain $model $two
+prints '^  0-19 +1 +1\.[0-9]+ +0\.[0-9]+ +[0-9.]+ MB  A 1\.000 B 1\.000$' "$weft" explain $model $two
+prints '^  1 +2,  1 reuse' "$weft" explain $model $two --compose composite --cached
+prints '"reason": "calls"' "$weft" explain $model $two --compose klora --json
+prints '"strength": \[1, 0\]' "$weft" explain $model $two --compose switch --json
+that "JSON alone on the output" test "$("$weft" explain $model $two --json | head -c 1)" = "{"
+that "a drawing of it all" "$weft" explain $model $two --blocks OUTALL --curve 0=0,4=1 -q -o "$tmp/explain.png"
+draw -p "a zib monster" $two --compose composite --cached -s 4 --trace "$tmp/trace.json" -o "$tmp/traced.png" --no-parameters
+that "a call that reused" grep -q '"reused": true' "$tmp/trace.json"
+that "shares of two" grep -q '"share": 0.5' "$tmp/trace.json"
+draw -p "a zib monster" $two --compose composite --cached -s 4 --trace "$tmp/trace.png" -o "$tmp/x.png" --no-parameters
+that "a trace changes nothing" cmp -s "$tmp/traced.png" "$tmp/x.png"
+draw -p "a zib monster" $two --compose composite --cached -s 4 -o "$tmp/x.png" --no-parameters
+that "nor does none" cmp -s "$tmp/traced.png" "$tmp/x.png"
+that "a picture of a trace" hold "$tmp/trace.png" PNG
+refuses 2 'name it so' "$weft" generate $model -p x --trace "$tmp/trace.txt"
+refuses 1 'cannot write' "$weft" generate $model -p x --trace "$tmp/nowhere/trace.png"
+
+# ---- scales of what has no alpha
+
+families=tests/data/families
+prints 'lora, rank 2, scale 1 \(the file has no alpha\)$' "$weft" inspect $families/edlora.pth
+prints 'vera, rank 6, scale 1 \(the file has no alpha\)$' "$weft" inspect $families/peft_vera
+prints 'fourierft, scale 30 \(the family.s own\)$' "$weft" inspect $families/peft_fourierft
+prints 'oft, scale 1 \(its alpha is no part of it\)$' "$weft" inspect $families/kohya_oft.safetensors
 
 # ---- conflicts
 

@@ -370,7 +370,7 @@ START_TEST(attention_is_softmax)
             float *o = bench_floats(n, 9);
             bench_open(&w, tables[t], threads);
             wf_attention all = { .n = a->n, .heads = a->heads, .d = a->d, .lq = a->lq, .q = q,
-                                 .keys = &(wf_keys){ k, v, a->lk }, .segments = 1,
+                                 .keys = &(wf_keys){ .k = k, .v = v, .length = a->lk }, .segments = 1,
                                  .causal = a->causal };
             wf_attend(&w.e, NULL, &all);
             bench_real(&w);
@@ -428,8 +428,8 @@ START_TEST(groups_do_not_see_each_other)
                 }
         }
     for (size_t t = 0; t < table_count; t++) {
-        wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = L, .q = q, .keys = &(wf_keys){ k, v, L },
-                           .segments = 1, .group = group };
+        wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = L, .q = q,
+                           .keys = &(wf_keys){ .k = k, .v = v, .length = L }, .segments = 1, .group = group };
         float *o = run_attention(&a, tables[t], 2);
         close_to("groups", o, want, N * L * WIDTH, 3e-6);
         free(o);
@@ -451,7 +451,7 @@ START_TEST(segments_of_keys_are_their_sum)
         int32_t lk = cases[i].lk, lq = cases[i].causal ? lk : 70, from = 0;
         float *q = bench_floats((size_t)(N * lq * WIDTH), 1), *kv[2], *cut[3][2];
         for (int p = 0; p < 2; p++) kv[p] = bench_floats((size_t)(N * lk * WIDTH), 2 + (uint32_t)p);
-        wf_keys whole = { kv[0], kv[1], lk }, some[3];
+        wf_keys whole = { .k = kv[0], .v = kv[1], .length = lk }, some[3];
         for (int g = 0; g < 3; g++) {
             int32_t to = g == 2 ? lk : WF_MAX(from, cases[i].cut[g]);
             size_t each = (size_t)((to - from) * WIDTH);
@@ -460,7 +460,7 @@ START_TEST(segments_of_keys_are_their_sum)
                 for (int n = 0; n < N; n++)
                     memcpy(cut[g][p] + (size_t)n * each, kv[p] + (n * lk + from) * WIDTH, each * sizeof(float));
             }
-            some[g] = (wf_keys){ cut[g][0], cut[g][1], to - from };
+            some[g] = (wf_keys){ .k = cut[g][0], .v = cut[g][1], .length = to - from };
             from = to;
         }
         wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = lq, .q = q, .keys = &whole, .segments = 1,
@@ -478,6 +478,93 @@ START_TEST(segments_of_keys_are_their_sum)
         for (int g = 0; g < 3; g++) free(cut[g][0]), free(cut[g][1]);
         free(want), free(one), free(three), free(again), free(q), free(kv[0]), free(kv[1]);
     }
+}
+END_TEST
+
+/* Samples in groups of three see their own keys and those of their group's first, with scores of another
+ * scale; in two groups of pixels or in none. Put together by hand; the first sees its own alone. */
+START_TEST(samples_see_the_keys_of_their_first)
+{
+    enum { N = 6, OF = 3, HEADS = 2, D = 8, WIDTH = HEADS * D, L = 540 };
+    const float factor = 0.7f, shift = 0.4f;
+    int32_t group[L];
+    float *q = bench_floats(N * L * WIDTH, 1), *k = bench_floats(N * L * WIDTH, 2), *v = bench_floats(N * L * WIDTH, 3);
+    double *want = malloc(sizeof(double) * N * L * WIDTH), *weight = malloc(sizeof(double) * 2 * L);
+
+    for (int i = 0; i < L; i++) group[i] = i < 200 ? 1 : i < 500 ? 2 : 0;
+    for (int grouped = 0; grouped < 2; grouped++) {
+        for (int s = 0; s < N; s++)
+            for (int i = 0; i < L; i++)
+                for (int h = 0; h < HEADS; h++) {
+                    int first = s - s % OF, at = (s * L + i) * WIDTH + h * D;
+                    double sum = 0;
+                    for (int key = 0; key < 2 * L; key++) {
+                        int from = (key < L ? s : first) * L + key % L, theirs = group[key % L];
+                        double dot = 0;
+                        for (int c = 0; c < D; c++) dot += (double)q[at + c] * k[from * WIDTH + h * D + c];
+                        dot /= sqrt(D);
+                        weight[key] = exp(key < L ? dot : dot * factor + shift);
+                        if ((key >= L && s == first) || (grouped && group[i] > 0 && theirs > 0 && theirs != group[i])) weight[key] = 0;
+                        sum += weight[key];
+                    }
+                    for (int c = 0; c < D; c++) {
+                        want[at + c] = 0;
+                        for (int key = 0; key < 2 * L; key++)
+                            want[at + c] += weight[key] / sum * v[((key < L ? s : first) * L + key % L) * WIDTH + h * D + c];
+                    }
+                }
+        for (size_t t = 0; t < table_count; t++) {
+            wf_keys keys[] = { { .k = k, .v = v, .length = L },
+                               { .k = k, .v = v, .length = L, .shared = OF, .weighed = true, .factor = factor, .shift = shift } };
+            wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = L, .q = q, .keys = keys, .segments = 2,
+                               .group = grouped ? group : NULL };
+            float *o = run_attention(&a, tables[t], 2);
+            close_to("the first's keys", o, want, N * L * WIDTH, 3e-6);
+            free(o);
+        }
+    }
+    free(q), free(k), free(v), free(want), free(weight);
+}
+END_TEST
+
+/* Channels take on mean and deviation of the reference, by the formula, and a single row its mean. */
+START_TEST(channels_take_on_the_moments_of_the_reference)
+{
+    enum { N = 4, OF = 2, C = 5 };
+    static const int32_t sizes[] = { 1, 3, 150 };
+    for (size_t z = 0; z < WF_LEN(sizes); z++)
+        for (size_t t = 0; t < table_count; t++) {
+            int32_t rows = sizes[z];
+            size_t n = (size_t)(N * rows * C);
+            float *x = bench_floats(n, 4), *y = malloc(n * sizeof *y);
+            double *want = malloc(n * sizeof *want), m[N][2];
+            wf_align align = { .group = OF };
+            for (int c = 0; c < C; c++) {
+                for (int s = 0; s < N; s++) {
+                    double sum = 0, square = 0;
+                    for (int i = 0; i < rows; i++) sum += x[(s * rows + i) * C + c];
+                    m[s][0] = sum / rows;
+                    for (int i = 0; i < rows; i++) square += pow(x[(s * rows + i) * C + c] - m[s][0], 2);
+                    m[s][1] = sqrt((rows > 1 ? square / (rows - 1) : 0) + 1e-5);
+                }
+                for (int s = 0; s < N; s++)
+                    for (int i = 0; i < rows; i++) {
+                        int at = (s * rows + i) * C + c, to = s - s % OF;
+                        want[at] = (x[at] - m[s][0]) / m[s][1] * m[to][1] + m[to][0];
+                    }
+            }
+            workbench w;
+            bench_open(&w, tables[t], 2);
+            w.e.align = &align;
+            memcpy(y, x, n * sizeof *y);
+            wf_adapt_to_reference(&w.e, y, wf_image_grid(N, rows, 1), C);
+            bench_real(&w);
+            wf_adapt_to_reference(&w.e, y, wf_image_grid(N, rows, 1), C);
+            bench_close(&w);
+            close_to("moments", y, want, n, 3e-6);
+            for (int s = 0; s < N; s += OF) ck_assert(memcmp(y + s * rows * C, x + s * rows * C, (size_t)(rows * C) * sizeof *x) == 0);
+            free(x), free(y), free(want);
+        }
 }
 END_TEST
 
@@ -502,8 +589,8 @@ START_TEST(attention_takes_a_bias)
                 if (row == 3 || (row % 3 == 1 && key < 520) || bias[b] > 0.8f) bias[b] = -INFINITY;
                 else bias[b] *= 4;
             }
-            wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = lq, .q = q, .keys = &(wf_keys){ k, v, lk },
-                               .segments = 1, .causal = cases[i].causal, .bias = bias,
+            wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = lq, .q = q,
+                               .keys = &(wf_keys){ .k = k, .v = v, .length = lk }, .segments = 1, .causal = cases[i].causal, .bias = bias,
                                .bias_sample = cases[i].samples ? HEADS * pairs : 0,
                                .bias_head = cases[i].heads ? pairs : 0 };
             for (int32_t s = 0; s < N; s++)
@@ -720,6 +807,8 @@ int main(void)
     tcase_add_test(c, a_batch_is_its_samples);
     tcase_add_loop_test(c, attention_is_softmax, 0, (int)WF_LEN(attentions));
     tcase_add_test(c, segments_of_keys_are_their_sum);
+    tcase_add_test(c, samples_see_the_keys_of_their_first);
+    tcase_add_test(c, channels_take_on_the_moments_of_the_reference);
     tcase_add_test(c, attention_takes_a_bias);
     tcase_add_test(c, groups_do_not_see_each_other);
     tcase_add_test(c, norms);

@@ -310,6 +310,35 @@ START_TEST(coefficients_survive_a_file)
 }
 END_TEST
 
+/* A file names the adapters that it was made for; under other names they are used, with a warning for each. */
+START_TEST(coefficients_of_others_are_warned_of)
+{
+    weft_zip_options o = WEFT_ZIP_OPTIONS_INIT;
+    weft_adapter    *wood = adapter_on(model, "wood", ATTENTION | OTHERS | TEXT, 3, 0.2f, 2);
+    const char      *path = temp_path("zip.safetensors");
+    size_t           needed;
+    weft_plan       *p = zip_of(ink, clay, NULL);
+    char            *text;
+
+    OK(weft_plan_zip_save(p, path, &err));
+    weft_plan_free(p);
+    OK(weft_tensors_open(path, NULL, &o.coefficients, &err));
+    for (int other = 0; other < 2; other++) {
+        p = zip_of(ink, other ? wood : clay, &o);
+        OK(weft_plan_text(p, NULL, 0, &needed, &err));
+        text = malloc(needed);
+        OK(weft_plan_text(p, text, needed, NULL, &err));
+        ck_assert_int_eq(strstr(text, "was made for the style clay, not for wood") != NULL, other);
+        ck_assert_ptr_null(strstr(text, "was made for the content"));
+        free(text);
+        weft_plan_free(p);
+    }
+    weft_tensors_free(o.coefficients);
+    unlink(path);
+    weft_adapter_free(wood);
+}
+END_TEST
+
 /* From lambda 1 on no column is in both; with lambda 0 no coefficient is anything but 1. */
 START_TEST(lambda_drives_the_overlap_to_zero)
 {
@@ -552,6 +581,7 @@ int main(void)
     tcase_add_loop_test(t, a_folded_plan_is_the_plan, 0, 2);
     tcase_add_loop_test(t, a_merge_of_any_family_folds, 0, (int)WF_LEN(files));
     tcase_add_test(t, coefficients_survive_a_file);
+    tcase_add_test(t, coefficients_of_others_are_warned_of);
     tcase_add_test(t, lambda_drives_the_overlap_to_zero);
     tcase_add_test(t, a_file_with_itself_is_that_file);
     tcase_add_test(t, copies_measure_nothing);

@@ -914,6 +914,110 @@ static void abandon_and_begin(weft_sampler_options o, int32_t left, size_t n)
     weft_sampler_free(used);
 }
 
+/* With the same answers at the same calls, the steps of a solver of order one undo the inversion. */
+START_TEST(steps_lead_back_from_an_inversion)
+{
+    static const struct { int32_t kind; uint32_t flags; } kinds[] = {
+        { WEFT_SAMPLER_DDIM, WEFT_SAMPLER_ALPHA_TO_ONE }, { WEFT_SAMPLER_EULER, WEFT_SAMPLER_KARRAS },
+        { WEFT_SAMPLER_DDIM, WEFT_SAMPLER_ALPHA_TO_ONE | WEFT_SAMPLER_CLIP },
+    };
+    enum { N = 4, STEPS = 7 };
+    const float image[N] = { 0.5f, -1.25f, 2.0f, 0.0f };
+    weft_error err;
+
+    for (size_t k = 0; k < COUNT_OF(kinds); k++) {
+        weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+        weft_sampler *s;
+        float x[N], answer[STEPS][N];
+        bool clips = (kinds[k].flags & WEFT_SAMPLER_CLIP) != 0;
+
+        o.kind = kinds[k].kind;
+        o.flags = kinds[k].flags;
+        o.steps = STEPS;
+        ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_OK);
+        memcpy(x, image, sizeof x);
+        for (int32_t n = STEPS - 1; n >= 0; n--) {
+            for (int i = 0; i < N; i++) answer[n][i] = 0.4f * (float)((7 * n + 3 * i) % 5) - 0.7f;
+            ck_assert_int_eq(weft_sampler_invert(s, n, answer[n], x, N, &err), WEFT_OK);
+        }
+        ck_assert_float_gt(fabsf(x[0] - image[0]), 0.1f);
+        ck_assert_int_eq(weft_sampler_begin(s, 0, N, &err), WEFT_OK);
+        for (int32_t n = 0; n < STEPS && !clips; n++)
+            ck_assert_int_eq(weft_sampler_step(s, n, answer[n], x, N, NULL, &err), WEFT_OK);
+        for (int i = 0; i < N && !clips; i++) ck_assert_float_eq_tol(x[i], image[i], 2e-5f);
+        if (clips) { /* the network's own answer counts: as without clipping */
+            weft_sampler *plain;
+            float y[N];
+            o.flags &= ~(uint32_t)WEFT_SAMPLER_CLIP;
+            ck_assert_int_eq(weft_sampler_create(&o, &plain, &err), WEFT_OK);
+            memcpy(y, image, sizeof y);
+            for (int32_t n = STEPS - 1; n >= 0; n--)
+                ck_assert_int_eq(weft_sampler_invert(plain, n, answer[n], y, N, &err), WEFT_OK);
+            ck_assert_mem_eq(x, y, sizeof x);
+            weft_sampler_free(plain);
+        }
+        weft_sampler_free(s);
+    }
+}
+END_TEST
+
+/* x = s x0 + n e and v = s e - n x0 with s^2 + n^2 = 1: the two are solved for x0 and e, and mixed for
+ * the level before. Straight latents are the same divided by s. */
+START_TEST(an_inversion_reads_what_the_network_predicts)
+{
+    static const int32_t kinds[] = { WEFT_SAMPLER_DDIM, WEFT_SAMPLER_EULER, WEFT_SAMPLER_DPMPP_2M };
+    enum { STEPS = 6 };
+    weft_error err;
+
+    for (size_t k = 0; k < COUNT_OF(kinds); k++)
+        for (int v = 0; v < 2; v++) {
+            weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+            weft_sampler *sampler;
+
+            o.kind = kinds[k];
+            o.steps = STEPS;
+            o.prediction = v ? WEFT_PREDICT_V : WEFT_PREDICT_EPSILON;
+            ck_assert_int_eq(weft_sampler_create(&o, &sampler, &err), WEFT_OK);
+            for (int32_t n = 0; n < STEPS; n++) {
+                double sigma[2] = { weft_sampler_sigma(sampler, n), weft_sampler_sigma(sampler, n + 1) };
+                double s = 1 / sqrt(1 + sigma[1] * sigma[1]), noise = sigma[1] * s, s0 = 1 / sqrt(1 + sigma[0] * sigma[0]);
+                bool   straight = kinds[k] == WEFT_SAMPLER_EULER;
+                float  x = 0.75f, answer = -0.5f;
+                double z = straight ? x * s : x;
+                double e = v ? noise * z + s * answer : answer, x0 = (z - noise * e) / s;
+                double want = s0 * (x0 + sigma[0] * e) / (straight ? s0 : 1);
+
+                ck_assert_int_eq(weft_sampler_invert(sampler, n, &answer, &x, 1, &err), WEFT_OK);
+                ck_assert_double_eq_tol(x, want, 1e-5 * fmax(1, fabs(want)));
+            }
+            weft_sampler_free(sampler);
+        }
+}
+END_TEST
+
+START_TEST(a_wrong_inversion_is_refused)
+{
+    weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+    weft_sampler *s;
+    float x = 1, answer = 1;
+    weft_error err;
+
+    ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_invert(s, 20, &answer, &x, 1, &err), WEFT_E_ARG);
+    ck_assert_ptr_nonnull(strstr(err.text, "weft_sampler_invert: call is 20, the sampler has calls 0 to 19"));
+    ck_assert_int_eq(weft_sampler_invert(s, 0, NULL, &x, 1, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_invert(s, 0, &answer, &x, 0, &err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_sampler_invert(NULL, 0, &answer, &x, 1, &err), WEFT_E_ARG);
+    weft_sampler_free(s);
+    o.prediction = WEFT_PREDICT_SAMPLE;
+    ck_assert_int_eq(weft_sampler_create(&o, &s, &err), WEFT_OK);
+    ck_assert_int_eq(weft_sampler_invert(s, 0, &answer, &x, 1, &err), WEFT_E_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(err.text, "predicts the sample"));
+    ck_assert_float_eq(x, 1);
+    weft_sampler_free(s);
+}
+END_TEST
+
 START_TEST(an_abandoned_image_never_reaches_the_next)
 {
     static const size_t lengths[] = { 20, 7, 40 };
@@ -1002,6 +1106,9 @@ int main(void)
     tcase_add_test(calls, a_refused_begin_changes_nothing);
     tcase_add_test(calls, strength_says_where_an_image_starts);
     tcase_add_test(calls, noise_is_added_as_much_as_a_call_begins_with);
+    tcase_add_test(calls, steps_lead_back_from_an_inversion);
+    tcase_add_test(calls, an_inversion_reads_what_the_network_predicts);
+    tcase_add_test(calls, a_wrong_inversion_is_refused);
     tcase_add_test(calls, an_abandoned_image_never_reaches_the_next);
     tcase_add_test(calls, every_allocation_may_fail);
     suite_add_tcase(s, agree);

@@ -59,6 +59,17 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
     return WEFT_OK;
 }
 
+/* What each branch counts for at a pixel, m [masks]. */
+static void take_down(const wf_combine *x, const float *m, int32_t masks)
+{
+    double sum = 0, pixels = (double)x->n * x->h * x->w;
+
+    if (x->shares == NULL) return;
+    for (int32_t i = 0; i < masks; i++) sum += (double)m[i];
+    wf_take_down(x, 0, WF_MAX(1 - sum, 0.0) / pixels);
+    for (int32_t i = 0; i < masks; i++) wf_take_down(x, 1 + i, m[i] / WF_MAX(sum, 1.0) / pixels);
+}
+
 /* The branch of a masked adapter; 0: it has no mask. */
 static int32_t branch_of(const weft_plan *p, int32_t adapter)
 {
@@ -112,6 +123,7 @@ static void combine(const weft_plan *p, const wf_sheet *s, const wf_combine *x)
     (void)s;
     if (x->branches == 1) {
         memcpy(x->out, x->preds[0], (size_t)x->n * each * sizeof *x->out);
+        wf_take_down(x, 0, 1);
         return;
     }
     for (int32_t a = 0; a < p->adapters; a++)
@@ -119,6 +131,7 @@ static void combine(const weft_plan *p, const wf_sheet *s, const wf_combine *x)
     for (size_t n = 0; n < (size_t)x->n; n++)
         for (size_t i = 0; i < plane; i++) {
             for (int32_t k = 0; k < masks; k++) m[k] = rows[k][i];
+            take_down(x, m, masks);
             for (int32_t b = 0; b <= masks; b++) preds[b] = x->preds[b] + n * each + i;
             wf_blend_pixel(x->out + n * each + i, preds, m, masks, (size_t)x->c, plane);
         }
@@ -164,10 +177,18 @@ weft_status weft_plan_blend(weft_plan *plan, const weft_blend_options *options, 
     return wf_plan_use(plan, &wf_method_blend, &o, sizeof o, err);
 }
 
+static const wf_field field_list[] = {
+    { WF_VALUE("start", INT32, weft_blend_options, start) },
+};
+static const wf_fields fields = WF_FIELDS(field_list, weft_blend_options);
+WF_METHOD_USE(weft_plan_blend, weft_blend_options)
+
 const wf_method wf_method_blend = {
     .name = "blend",
     .title = "Blend",
     .text = WEFT_TEXT_ALL,
+    .use = use,
+    .fields = &fields,
     .choose = choose,
     .begin = begin,
     .branches = branches,

@@ -17,8 +17,9 @@
 
 enum { PATTERN_MAX = 1024 };
 
+/* The caller's options, and the patterns that they point to. */
 typedef struct kept_options {
-    uint32_t flags;
+    weft_blora_options o;
     char     content[PATTERN_MAX]; /* "": the model's own */
     char     style[PATTERN_MAX];
 } kept_options;
@@ -182,7 +183,7 @@ static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32
 {
     (void)call, (void)branch;
     if (!acts(p, s, layer, adapter)) return WF_NOTHING;
-    if (options_of(s)->flags & WEFT_BLORA_SQUARED)
+    if (options_of(s)->o.flags & WEFT_BLORA_SQUARED)
         return (wf_cell){ p->entry[adapter].weight, 0, 0 };
     return WF_ALL;
 }
@@ -193,7 +194,7 @@ static void describe(const weft_plan *p, const wf_sheet *s, wf_text *out)
 
     (void)p;
     wf_text_add(out, "  content    from %s\n  style      from %s\n", f->content, f->style);
-    if (options_of(s)->flags & WEFT_BLORA_SQUARED)
+    if (options_of(s)->o.flags & WEFT_BLORA_SQUARED)
         wf_text_add(out, "  weights    squared, as in the authors' program\n");
 }
 
@@ -203,7 +204,7 @@ static void explain(const weft_plan *p, const wf_sheet *s, wf_text *out)
         wf_letter_text letter;
         wf_number_text c;
         float          w = p->entry[a].weight;
-        if (options_of(s)->flags & WEFT_BLORA_SQUARED) w *= w;
+        if (options_of(s)->o.flags & WEFT_BLORA_SQUARED) w *= w;
         wf_text_add(out, "  %s  %s at every call, %s, at %d layers of the UNet\n",
                     wf_letter(&letter, a), wf_number(&c, w), part(p, s, a),
                     (int)wf_sheet_reach(s, a));
@@ -229,16 +230,30 @@ weft_status weft_plan_blora(weft_plan *plan, const weft_blora_options *options, 
     kept_options       kept = { 0 };
 
     WF_TRY(WF_OPTIONS(&o, options, weft_blora_options, WEFT_BLORA_SQUARED, err));
-    kept.flags = o.flags;
+    kept.o = o;
     WF_TRY(copy_pattern(kept.content, o.content, "content", err));
     WF_TRY(copy_pattern(kept.style, o.style, "style", err));
-    return wf_plan_use(plan, &wf_method_blora, &kept, sizeof kept, err);
+    WF_TRY(wf_plan_use(plan, &wf_method_blora, &kept, sizeof kept, err));
+    kept_options *x = wf_plan_kept_options(plan);
+    x->o.content = o.content != NULL ? x->content : NULL;
+    x->o.style = o.style != NULL ? x->style : NULL;
+    return WEFT_OK;
 }
+
+static const wf_field field_list[] = {
+    { WF_VALUE("content", TEXT, weft_blora_options, content) },
+    { WF_VALUE("style", TEXT, weft_blora_options, style) },
+    { WF_FLAG("squared", WEFT_BLORA_SQUARED) },
+};
+static const wf_fields fields = WF_FIELDS(field_list, weft_blora_options);
+WF_METHOD_USE(weft_plan_blora, weft_blora_options)
 
 const wf_method wf_method_blora = {
     .name = "blora",
     .title = "B-LoRA",
     .text = WEFT_TEXT_NONE,
+    .use = use,
+    .fields = &fields,
     .begin = begin,
     .choose = choose,
     .part = part,

@@ -76,9 +76,13 @@ static void combine(const weft_plan *p, const wf_sheet *s, const wf_combine *x)
 
     if (p->adapters == 0 || (!x->guided && (options_of(s)->flags & WEFT_COMPOSITE_NOCFG_LAST))) {
         memcpy(x->out, x->preds[last], values * sizeof *x->out);
+        wf_take_down(x, last, 1);
         return;
     }
-    for (int32_t b = 0; b <= last; b++) share[b] = p->entry[b].share;
+    for (int32_t b = 0; b <= last; b++) {
+        share[b] = p->entry[b].share;
+        wf_take_down(x, b, (double)share[b] / divisor_of(p, s));
+    }
     wf_composite_sum(x->out, x->preds, share, last + 1, divisor_of(p, s), values);
 }
 
@@ -166,10 +170,22 @@ weft_status weft_plan_composite(weft_plan *plan, const weft_composite_options *o
     return wf_plan_use(plan, &wf_method_composite, &o, sizeof o, err);
 }
 
+static const wf_field field_list[] = {
+    { WF_FLAG("cached", WEFT_COMPOSITE_CACHED) },
+    { WF_VALUE("c1", INT32, weft_composite_options, c1), .otherwise = 2 },
+    { WF_VALUE("c2", INT32, weft_composite_options, c2), .otherwise = 3 },
+    { WF_FLAG("divide_by_count", WEFT_COMPOSITE_DIVIDE_BY_COUNT) },
+    { WF_FLAG("last_without_guidance", WEFT_COMPOSITE_NOCFG_LAST) },
+};
+static const wf_fields fields = WF_FIELDS(field_list, weft_composite_options);
+WF_METHOD_USE(weft_plan_composite, weft_composite_options)
+
 const wf_method wf_method_composite = {
     .name = "composite",
     .title = "LoRA Composite",
     .text = WEFT_TEXT_ALL,
+    .use = use,
+    .fields = &fields,
     .choose = wf_choose_own,
     .begin = begin,
     .alone = wf_alone_own,

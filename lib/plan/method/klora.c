@@ -721,10 +721,41 @@ weft_status weft_plan_klora_score(const weft_plan *plan, int32_t call, int64_t l
     return WF_RESULT(score_out, &r, weft_klora_score, err);
 }
 
+static const wf_word pattern_words[] = {
+    { "s_star", WEFT_KLORA_S_STAR }, { "s", WEFT_KLORA_S }, { "custom", WEFT_KLORA_CUSTOM },
+    { "fixed", WEFT_KLORA_FIXED }, { NULL, 0 },
+};
+static const wf_word granularity_words[] = {
+    { "call", WEFT_KLORA_BY_CALL }, { "step", WEFT_KLORA_BY_STEP }, { NULL, 0 },
+};
+static const wf_word score_words[] = {
+    { "topk", WEFT_KLORA_TOP_K }, { "energy", WEFT_KLORA_ENERGY }, { NULL, 0 },
+};
+static const wf_field field_list[] = {
+    { WF_VALUE("pattern", WORD, weft_klora_options, pattern), .words = pattern_words },
+    { WF_VALUE("gamma", WORD, weft_klora_options, gamma), .words = wf_gamma_words },
+    { WF_VALUE("granularity", WORD, weft_klora_options, granularity),
+      .words = granularity_words },
+    { WF_VALUE("score", WORD, weft_klora_options, score), .words = score_words },
+    { WF_VALUE("top_k", INT64, weft_klora_options, top_k) },
+    { WF_VALUE("alpha", DOUBLE, weft_klora_options, alpha) },
+    { WF_VALUE("beta", DOUBLE, weft_klora_options, beta) },
+    { WF_VALUE("modulus", DOUBLE, weft_klora_options, modulus) },
+    { WF_VALUE("share", DOUBLE, weft_klora_options, share) },
+    { WF_FLAG("attention_only", WEFT_KLORA_ATTENTION_ONLY) },
+    { WF_FLAG("ignore_alpha", WEFT_KLORA_IGNORE_ALPHA) },
+    { WF_FLAG("paper_beta", WEFT_KLORA_PAPER_BETA) },
+    { WF_FLAG("wrap", WEFT_KLORA_WRAP) },
+};
+static const wf_fields fields = WF_FIELDS(field_list, weft_klora_options);
+WF_METHOD_USE(weft_plan_klora, weft_klora_options)
+
 const wf_method wf_method_klora = {
     .name = "klora",
     .title = "K-LoRA",
     .text = WEFT_TEXT_NONE,
+    .use = use,
+    .fields = &fields,
     .begin = begin,
     .choose = choose,
     .part = part,

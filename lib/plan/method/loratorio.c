@@ -86,6 +86,7 @@ void wf_loratorio_combine(const wf_combine *x, const float *share,
                                 WF_MIN(o->patch, x->w - left) };
                 weigh(weight, x, share, o, base, &k);
                 wf_mix(x->out, from, weight, x->branches + (base != 0), &k);
+                wf_take_down_mix(x, weight, x->branches + (base != 0), &k);
             }
 }
 
@@ -96,6 +97,7 @@ static void combine(const weft_plan *p, const wf_sheet *s, const wf_combine *x)
 
     if (p->adapters == 0) {
         memcpy(x->out, x->base, values * sizeof *x->out);
+        wf_take_down(x, x->branches, 1);
         return;
     }
     for (int32_t a = 0; a < p->adapters; a++) share[a] = p->entry[a].share;
@@ -139,10 +141,23 @@ weft_status weft_plan_loratorio(weft_plan *plan, const weft_loratorio_options *o
     return wf_plan_use(plan, &wf_method_loratorio, &o, sizeof o, err);
 }
 
+static const wf_field field_list[] = {
+    { WF_VALUE("patch", INT32, weft_loratorio_options, patch), .otherwise = PATCH },
+    { WF_VALUE("keep", INT32, weft_loratorio_options, keep) },
+    { WF_VALUE("temperature", FLOAT, weft_loratorio_options, temperature),
+      .otherwise = (double)TEMPERATURE },
+    { WF_VALUE("base", FLOAT, weft_loratorio_options, base), .bit = WEFT_LORATORIO_BASE,
+      .otherwise = (double)BASE },
+};
+static const wf_fields fields = WF_FIELDS(field_list, weft_loratorio_options);
+WF_METHOD_USE(weft_plan_loratorio, weft_loratorio_options)
+
 const wf_method wf_method_loratorio = {
     .name = "loratorio",
     .title = "LoRAtorio",
     .text = WEFT_TEXT_ALL,
+    .use = use,
+    .fields = &fields,
     .begin = begin,
     .alone = wf_alone_own,
     .choose = wf_choose_own,

@@ -31,6 +31,17 @@ weft_status weft_plan_merge(weft_plan *plan, weft_error *err)
     return wf_plan_use(plan, &wf_method_merge, NULL, 0, err);
 }
 
+static weft_status use(weft_plan *p, const void *options, weft_error *err)
+{
+    (void)options;
+    return weft_plan_merge(p, err);
+}
+
 const wf_method wf_method_merge = {
-    .name = "merge", .title = "Merge", .text = WEFT_TEXT_ALL, .choose = choose, .explain = explain,
+    .name = "merge",
+    .title = "Merge",
+    .text = WEFT_TEXT_ALL,
+    .use = use,
+    .choose = choose,
+    .explain = explain,
 };

@@ -11,6 +11,7 @@
 #ifndef WF_METHOD_H
 #define WF_METHOD_H
 
+#include "plan/fields.h"
 #include "plan/plan_internal.h"
 
 /* Every method, X(name). */
@@ -21,6 +22,10 @@ struct wf_method {
     const char *name;
     const char *title; /* as people write it                                                       */
     int32_t     text;  /* WEFT_TEXT_*: who acts on the text encoders unless the plan says otherwise */
+
+    /* Required. The public setter; and the fields of its options, NULL if it has none. */
+    weft_status (*use)(weft_plan *p, const void *options, weft_error *err);
+    const wf_fields *fields;
 
     /* Required. The coefficient of a denoiser layer's cell before the user's weight; asked only
      * where the adapter has factors and is selected. Pure. Vectors that a cell names are those of
@@ -58,6 +63,10 @@ struct wf_method {
     void (*explain)(const weft_plan *p, const wf_sheet *s, wf_text *out);
 };
 
+/* What a branch counts for in a part of the result, as a share of all of it; the base is branch
+ * x->branches. A `combine` says so of every part (combine.c). */
+void wf_take_down(const wf_combine *x, int32_t branch, double share);
+
 /* The cells of most methods: the adapter acts in full, or not at all. */
 #define WF_ALL     ((wf_cell){ 1, 0, 0 })
 #define WF_NOTHING ((wf_cell){ 0, 0, 0 })
@@ -65,6 +74,13 @@ struct wf_method {
 #define WF_METHOD_EXTERN(name) extern const wf_method wf_method_##name;
 WF_METHODS(WF_METHOD_EXTERN)
 #undef WF_METHOD_EXTERN
+
+/* The setter of a method's file, for wf_method.use. */
+#define WF_METHOD_USE(setter, type)                                                    \
+    static weft_status use(weft_plan *p, const void *options, weft_error *err)         \
+    {                                                                                  \
+        return setter(p, (const type *)options, err);                                  \
+    }
 
 /* ---- weights.c, composite.c: methods that average predictions ---------------------------------- */
 
@@ -94,6 +110,8 @@ typedef struct wf_rect { size_t first, plane, across; int32_t c, h, w; } wf_rect
 /* There, out = sum of weight[i] * from[i]; n at most WF_ADAPTERS_MAX + 1. */
 void    wf_mix(float *out, const float *const *from, const double *weight, int32_t n,
                const wf_rect *k);
+/* Of those that were mixed so, branches in order, the base last. */
+void    wf_take_down_mix(const wf_combine *x, const double *weight, int32_t n, const wf_rect *k);
 
 /* ---- rules by themselves, for tests ---------------------------------------------------------- */
 

@@ -147,6 +147,7 @@ static void combine_sample(const wf_combine *x, const float *share, const weft_s
                 score[b] = size_of(d + (size_t)b * sample, &k);
             wf_weights_of(weight, score, share, x->branches, o->keep, power, o->sharpness);
             wf_mix(out, from, weight, x->branches, &k);
+            wf_take_down_mix(x, weight, x->branches, &k);
         }
     for (int32_t c = 0; c < x->c; c++)
         wf_subbands_join(out + (size_t)c * plane, x->h, x->w, o->levels, temp);
@@ -165,6 +166,7 @@ static void combine(const weft_plan *p, const wf_sheet *s, const wf_combine *x)
 
     if (p->adapters == 0) {
         memcpy(x->out, x->base, values * sizeof *x->out);
+        wf_take_down(x, x->branches, 1);
         return;
     }
     for (int32_t a = 0; a < p->adapters; a++) share[a] = p->entry[a].share;
@@ -214,10 +216,21 @@ weft_status weft_plan_subbands(weft_plan *plan, const weft_subbands_options *opt
     return wf_plan_use(plan, &wf_method_subbands, &o, sizeof o, err);
 }
 
+static const wf_field field_list[] = {
+    { WF_VALUE("levels", INT32, weft_subbands_options, levels), .otherwise = LEVELS },
+    { WF_VALUE("keep", INT32, weft_subbands_options, keep) },
+    { WF_VALUE("sharpness", FLOAT, weft_subbands_options, sharpness),
+      .bit = WEFT_SUBBANDS_SHARPNESS, .otherwise = 1 },
+};
+static const wf_fields fields = WF_FIELDS(field_list, weft_subbands_options);
+WF_METHOD_USE(weft_plan_subbands, weft_subbands_options)
+
 const wf_method wf_method_subbands = {
     .name = "subbands",
     .title = "Sub-band weights",
     .text = WEFT_TEXT_ALL,
+    .use = use,
+    .fields = &fields,
     .begin = begin,
     .alone = wf_alone_own,
     .choose = wf_choose_own,

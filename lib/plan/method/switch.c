@@ -16,7 +16,7 @@
 #include "base/structs.h"
 #include "plan/method/method.h"
 
-/* The caller's options, and a copy of the order that they point to. */
+/* The caller's options, and the order that they point to. */
 typedef struct asked {
     weft_switch_options o;
     int32_t             order[];
@@ -283,17 +283,34 @@ weft_status weft_plan_switch(weft_plan *plan, const weft_switch_options *options
     if ((x = wf_zalloc(&plan->alloc, 1, size)) == NULL)
         return wf_nomem(err, size, "a method's options");
     x->o = o;
-    x->o.order = NULL; /* the caller's: ours follows */
     if (o.order_len > 0) memcpy(x->order, o.order, o.order_len * sizeof *x->order);
     st = wf_plan_use(plan, &wf_method_switch, x, size, err);
     wf_free(&plan->alloc, x);
-    return st;
+    if (st != WEFT_OK) return st;
+    x = wf_plan_kept_options(plan);
+    x->o.order = o.order_len > 0 ? x->order : NULL;
+    return WEFT_OK;
 }
+
+static const wf_field field_list[] = {
+    { WF_VALUE("period", INT32, weft_switch_options, period), .otherwise = 5 },
+    { WF_VALUE("order", LIST, weft_switch_options, order),
+      .count = offsetof(weft_switch_options, order_len) },
+    { WF_VALUE("last_calls", INT32, weft_switch_options, last_calls) },
+    { WF_VALUE("last_adapter", INT32, weft_switch_options, last_adapter) },
+    { WF_VALUE("last_role", WORD, weft_switch_options, last_role), .words = wf_role_words },
+    { WF_FLAG("by_share", WEFT_SWITCH_SHARES) },
+    { WF_FLAG("official_offset", WEFT_SWITCH_OFFICIAL_OFFSET) },
+};
+static const wf_fields fields = WF_FIELDS(field_list, weft_switch_options);
+WF_METHOD_USE(weft_plan_switch, weft_switch_options)
 
 const wf_method wf_method_switch = {
     .name = "switch",
     .title = "LoRA Switch",
     .text = WEFT_TEXT_FIRST,
+    .use = use,
+    .fields = &fields,
     .begin = begin,
     .alone = alone,
     .choose = choose,

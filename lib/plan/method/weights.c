@@ -85,6 +85,12 @@ void wf_mix(float *out, const float *const *from, const double *weight, int32_t 
         }
 }
 
+void wf_take_down_mix(const wf_combine *x, const double *weight, int32_t n, const wf_rect *k)
+{
+    double part = (double)k->h * k->w / ((double)x->n * x->h * x->w);
+    for (int32_t i = 0; i < n; i++) wf_take_down(x, i, weight[i] * part);
+}
+
 void wf_explain_branches(const weft_plan *p, const wf_sheet *s, wf_text *out)
 {
     for (int32_t a = 0; a < p->adapters; a++) {

@@ -405,6 +405,24 @@ static void fill_vectors(state *f, const weft_plan *p, const wf_sheet *s)
     if (f->both > 0) f->similarity /= f->both;
 }
 
+/* What a file of coefficients calls the adapters that they are for. */
+static const char *const names[2] = { "weft.zip.content", "weft.zip.style" };
+
+/* A file that names other adapters: nothing says that theirs are these under other names. */
+static void warn_of_others(const weft_plan *p, wf_table *t, const wf_sheet *s, const state *f)
+{
+    const weft_tensors *file = options_of(s)->coefficients;
+    const int32_t       own[2] = { f->content, f->style };
+
+    for (int i = 0; i < 2; i++) {
+        const char *its = weft_tensors_metadata(file, names[i]);
+        const char *ours = wf_plan_adapter_name(p, own[i]);
+        if (its != NULL && strcmp(its, ours) != 0)
+            wf_table_warn(p, t, "zip: %s was made for the %s %.100s, not for %.100s",
+                          wf_tensors_what(file), i == 0 ? "content" : "style", its, ours);
+    }
+}
+
 static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_error *err)
 {
     state f = { 0 };
@@ -422,6 +440,7 @@ static weft_status begin(const weft_plan *p, wf_table *t, wf_sheet *s, weft_erro
                        "zip: %s has no coefficients for a layer of these adapters",
                        wf_tensors_what(options_of(s)->coefficients));
     }
+    if (options_of(s)->coefficients != NULL) warn_of_others(p, t, s, to);
     fill_vectors(to, p, s);
     s->vectors = to->vector;
     return WEFT_OK;
@@ -564,10 +583,8 @@ static weft_status write_vectors(const weft_plan *p, const wf_sheet *s, const we
                                  const char *path, weft_error *err)
 {
     const state *f = s->state->data;
-    const char  *meta[] = { "format", "pt", "weft.zip.content",
-                            wf_plan_adapter_name(p, f->content),
-                            "weft.zip.style",
-                            wf_plan_adapter_name(p, f->style) };
+    const char  *meta[] = { "format", "pt", names[0], wf_plan_adapter_name(p, f->content),
+                            names[1], wf_plan_adapter_name(p, f->style) };
     size_t       count = wf_tensors_count(t);
 
     if (count == 0)
@@ -599,10 +616,21 @@ weft_status weft_plan_zip_save(const weft_plan *plan, const char *path, weft_err
     return st;
 }
 
+static const wf_field field_list[] = {
+    { WF_VALUE("coefficients", FILE, weft_zip_options, coefficients) },
+    { WF_VALUE("lambda", DOUBLE, weft_zip_options, lambda), .bit = WEFT_ZIP_LAMBDA,
+      .otherwise = 1 },
+    { WF_VALUE("style", DOUBLE, weft_zip_options, style), .bit = WEFT_ZIP_STYLE, .otherwise = 1 },
+};
+static const wf_fields fields = WF_FIELDS(field_list, weft_zip_options);
+WF_METHOD_USE(weft_plan_zip, weft_zip_options)
+
 const wf_method wf_method_zip = {
     .name = "zip",
     .title = "ZipLoRA",
     .text = WEFT_TEXT_ALL,
+    .use = use,
+    .fields = &fields,
     .begin = begin,
     .choose = choose,
     .part = part,

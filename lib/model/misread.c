@@ -17,7 +17,10 @@ static const char *const says[] = {
                          "weft_plan_add_concept()",
     [WF_MISREAD_WEIGHT] = "weights are read with WEFT_ENCODE_WEIGHTS",
     [WF_MISREAD_BREAK] = "it begins a chunk with WEFT_ENCODE_WEIGHTS",
-    [WF_MISREAD_CHANGE] = "a prompt is the same in all steps",
+    [WF_MISREAD_CHANGE] = "a prompt stays as it is; calls may be given others in weft_step.text",
+    [WF_MISREAD_AND] = "a prompt is one text; parts of the image have others with "
+                       "weft_plan_add_region()",
+    [WF_MISREAD_CHOICE] = "nothing is drawn from a list",
 };
 
 const char *wf_misread_says(wf_misread_kind kind) { return says[kind]; }
@@ -79,14 +82,23 @@ static bool changes(const char *s, size_t n, wf_misread *out)
     return i > 1 && i + 1 < len && s[i - 1] == ':';
 }
 
-static bool breaks(const char *s, size_t n, size_t at, wf_misread *out)
+/* Dynamic prompts' {cat|dog}. */
+static bool chooses(const char *s, size_t n, wf_misread *out)
 {
-    static const char word[] = "BREAK";
-    size_t            end = at + sizeof word - 1;
+    out->kind = WF_MISREAD_CHOICE;
+    out->len = enclosed(s, n, '}', n);
+    return out->len > 0 && memchr(s, '|', out->len) != NULL;
+}
 
-    out->kind = WF_MISREAD_BREAK;
-    out->len = sizeof word - 1;
-    return end <= n && memcmp(s + at, word, sizeof word - 1) == 0 &&
+/* BREAK, or AND, as a word. */
+static bool word_at(const char *s, size_t n, size_t at, const char *word, wf_misread_kind kind,
+                    wf_misread *out)
+{
+    size_t end = at + strlen(word);
+
+    out->kind = kind;
+    out->len = end - at;
+    return end <= n && memcmp(s + at, word, end - at) == 0 &&
            (at == 0 || (s[at - 1] != '_' && !wf_token_wordy_before(s, at))) &&
            (end == n || (s[end] != '_' && !wf_token_wordy(s, n, end)));
 }
@@ -114,7 +126,10 @@ bool wf_prompt_misread(const char *s, size_t n, bool weights, wf_misread *out)
         else if (s[at] == '<') found = pointed(s + at, n - at, out);
         else if (s[at] == '[') found = changes(s + at, n - at, out);
         else if (s[at] == 'e') found = embedding(s, n, at, out);
-        else if (s[at] == 'B') found = !weights && breaks(s, n, at, out);
+        else if (s[at] == '{') found = chooses(s + at, n - at, out);
+        else if (s[at] == 'A') found = word_at(s, n, at, "AND", WF_MISREAD_AND, out);
+        else if (s[at] == 'B' && !weights)
+            found = word_at(s, n, at, "BREAK", WF_MISREAD_BREAK, out);
         else if (s[at] == ':') found = !weights && weighs(s, n, at, out);
         else if (s[at] == '(') out->open = at + 1;
         else if (s[at] == ')') out->open = 0;

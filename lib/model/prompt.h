@@ -35,6 +35,8 @@ typedef enum wf_misread_kind {
     WF_MISREAD_WEIGHT,    /* (word:1.3) where weights are not read                */
     WF_MISREAD_BREAK,     /* BREAK there                                          */
     WF_MISREAD_CHANGE,    /* [cat:dog:0.5]                                        */
+    WF_MISREAD_AND,       /* cat AND dog                                          */
+    WF_MISREAD_CHOICE,    /* {cat|dog}                                            */
     WF_MISREAD_KINDS
 } wf_misread_kind;
 typedef struct wf_misread {

@@ -7,8 +7,9 @@
  * 4096 x 4096 scores in memory: a worker holds one tile of QUERIES x KEYS.
  *
  * A segment may be that of another sample (StyleAligned), with scores of another scale; a sample
- * that has none of it goes on to the next. Each segment of keys begins a tile of its own. Two segments therefore give the bits of one if the
- * first one's length is a multiple of KEYS, and else the same within rounding. */
+ * that has none of it goes on to the next. Each segment of keys begins a tile of its own. Two
+ * segments therefore give the bits of one if the first one's length is a multiple of KEYS, and else
+ * the same within rounding. */
 #include <math.h>
 
 #include "nets/exec.h"

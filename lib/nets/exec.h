@@ -100,17 +100,17 @@ typedef struct wf_deep {
     bool           read;
 } wf_deep;
 
-/* StyleAligned: samples come in groups of `group`, and each takes on the style of its group's first,
- * the reference, which is computed as it is alone. Who sets it says how samples lie in an evaluation
- * (run/step.c). */
+/* StyleAligned: samples come in groups of `group`, and each takes on the style of its group's
+ * first, the reference, which is computed as it is alone. Who sets it says how samples lie in an
+ * evaluation (run/step.c). */
 typedef struct wf_align {
     int32_t group;
-    bool    norm;                  /* GroupNorms take the statistics of both                       */
-    bool    attention;             /* the reference's keys and values are seen besides             */
-    bool    queries, keys, values; /* that take on the reference's mean and deviation              */
-    bool    full;                  /* all samples of a group see all of it; nothing else but norm  */
-    float   scale, shift;          /* of the scores on the reference's keys                        */
-    double  own;                   /* share of the self-attentions that see their own sample alone */
+    bool    norm;                  /* GroupNorms take the statistics of both                      */
+    bool    attention;             /* the reference's keys and values are seen besides            */
+    bool    queries, keys, values; /* that take on the reference's mean and deviation             */
+    bool    full;                  /* all of a group see all of it; nothing else but norm         */
+    float   scale, shift;          /* of the scores on the reference's keys                       */
+    double  own;                   /* share of the self-attentions that see their own sample only */
 } wf_align;
 
 /* Sizes in which a network has the image. */

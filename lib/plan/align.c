@@ -1,8 +1,8 @@
 /* align.c - the samples of a batch take on the style of the first (StyleAligned).
  *
- * What it does to attentions and norms is in nets/: here are its options, which a plan has under any
- * method. They name what the authors' program names, and begin as it does. Its share_layer_norm is
- * left out: a LayerNorm looks at one token at a time, so that tokens of another image beside it
+ * What it does to attentions and norms is in nets/: here are its options, which a plan has under
+ * any method. They name what the authors' program names, and begin as it does. Its share_layer_norm
+ * is left out: a LayerNorm looks at one token at a time, so that tokens of another image beside it
  * change nothing. */
 #include <math.h>
 
@@ -97,7 +97,8 @@ void wf_align_explain(const weft_plan *p, wf_text *out)
         wf_text_add(out, "in self-attention every sample of a batch sees all");
     } else {
         wf_text_add(out, "samples of a batch take the first for reference");
-        if (!(o->flags & WEFT_ALIGN_NO_ATTENTION)) wf_text_add(out, "; they see its keys and values");
+        if (!(o->flags & WEFT_ALIGN_NO_ATTENTION))
+            wf_text_add(out, "; they see its keys and values");
         if (o->flags & WEFT_ALIGN_SCALE)
             wf_text_add(out, ", scores times %s", wf_number(&number, o->shared_score_scale));
         if (o->shared_score_shift != 0.0f)

@@ -394,9 +394,7 @@ weft_status weft_sampler_add_noise(const weft_sampler *sampler, int32_t call, co
 /* The noise that an answer stands for; on latents without any that is all that it says. */
 static wf_mix noise_of(const weft_sampler *s, wf_level at)
 {
-    weft_sampler unclipped = *s; /* whose answer is the network's own */
-    unclipped.prediction = s->o.prediction;
-    wf_mix x0 = s->process->to_x0(&unclipped, at);
+    wf_mix x0 = s->process->to_x0(s, at);
 
     if (at.noise == 0) return (wf_mix){ 0, 1 };
     return (wf_mix){ (1 - at.signal * x0.x_part) / at.noise, -at.signal * x0.p_part / at.noise };
@@ -409,8 +407,8 @@ weft_status weft_sampler_invert(const weft_sampler *sampler, int32_t call, const
     WF_TRY(check_buffers(prediction, x, x, "weft_sampler_invert", err));
     if (sampler->o.prediction == WEFT_PREDICT_SAMPLE)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "weft_sampler_invert: the network predicts the sample, which says nothing of "
-                       "the noise of an image without any");
+                       "weft_sampler_invert: the network predicts the sample, which says nothing "
+                       "of the noise of an image without any");
     wf_level from = sampler->process->level(sampler, call + 1);
     wf_level to = sampler->process->level(sampler, call);
     wf_mix   e = noise_of(sampler, from);

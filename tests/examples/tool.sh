@@ -209,14 +209,18 @@ talk -p "a star" -c $word --tokens "<a>"
 says "no prompt has what it gives: write <a> where it is meant"
 talk -p "a <teal> star" -c $word:0.5
 says "weft: warning: $word: there is no adapter in it that a weight or a choice of layers could act on"
-talk -p "a <lora:monster:0.8> (red:1.3) embedding:teal, <purple> BREAK [cat:dog:0.5]"
+talk -p "a <lora:monster:0.8> (red:1.3) embedding:teal, <purple> BREAK [cat:dog:0.5] AND {big|small}"
 for said in "<lora:monster:0.8>, which is read as words: adapters are added with --adapter" \
     "(red:1.3), which is read as words: weights are read with --weighting" \
     "embedding:teal, which is read as words: a file of tokens is added with --concept" \
     "<purple>, which is read as words: no concept of the plan has this token; one is added with --concept" \
     "BREAK, which is read as words: it begins a chunk with --weighting" \
-    "[cat:dog:0.5], which is read as words: a prompt is the same in all steps"; do says "weft: warning: the prompt has $said"; done
+    "AND, which is read as words: a prompt is one text; parts of the image have others with --region" \
+    "{big|small}, which is read as words: nothing is drawn from a list" \
+    "[cat:dog:0.5], which is read as words: a prompt stays as it is; --prompt-from says another from a call on"; do says "weft: warning: the prompt has $said"; done
 talk -p "a (red:1.3) star BREAK (blue)" --weighting a1111
+silent warning
+talk -p "a star AND_ BRAND ANDY and a {heart} and 3}|" --steps 2
 silent warning
 talk --latents "$tmp/base.safetensors" --conditioning "$tmp/base.safetensors" -c $word
 says "weft: warning: $word: its tokens have no effect: --conditioning stands in for prompts"

@@ -106,7 +106,7 @@ int main(int argc, char **argv)
     must(weft_plan_info_get(plans[0], &info, &err));
     count_choices(model, plans, info.calls, info.layers);
 
-    picture p = { .prompt = argv[4], .seed = 2, .path = argv[5] };
+    draw_job p = { .prompt = argv[4], .seed = 2, .path = argv[5] };
     must(draw_picture(model, plans[0], &p, &err));
     printf("%s\n", argv[5]);
 

@@ -61,7 +61,7 @@ int main(int argc, char **argv)
         must(weft_plan_seal(plan, weft_sampler_calls(sampler), &err));
         must(weft_plan_info_get(plan, &info, &err));
         snprintf(path, sizeof path, "%s/%s.png", argv[5], methods[m].name);
-        picture p = { .prompt = argv[4], .seed = 2, .path = path };
+        draw_job p = { .prompt = argv[4], .seed = 2, .path = path };
         must(draw_picture(model, plan, &p, &err));
         printf("%-10s %d evaluation%s at each call  %s\n", methods[m].name, (int)info.evaluations,
                info.evaluations == 1 ? " " : "s", path);

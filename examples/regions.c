@@ -93,7 +93,7 @@ int main(int argc, char **argv)
             evaluations += call.evaluations;
         }
         snprintf(path, sizeof path, "%s/%s.png", argv[7], ways[w].name);
-        picture p = { .prompt = argv[6], .seed = 2, .width = WIDE, .regions = prompts, .region_count = SUBJECTS,
+        draw_job p = { .prompt = argv[6], .seed = 2, .width = WIDE, .regions = prompts, .region_count = SUBJECTS,
                       .path = path };
         must(draw_picture(model, plan, &p, &err));
         printf("%-20s %d evaluations  %s\n", ways[w].name, (int)evaluations, path);

@@ -84,7 +84,7 @@ int main(int argc, char **argv)
         double took = now() - began;
 
         snprintf(path, sizeof path, "%s/%s.png", argv[5], ways[i].name);
-        picture p = { .prompt = argv[4], .seed = 2, .path = path };
+        draw_job p = { .prompt = argv[4], .seed = 2, .path = path };
         must(draw_picture(model, copy, &p, &err));
         printf("%-20s changed in %.2f ms  %s\n", ways[i].name, took, path);
         weft_plan_free(copy);

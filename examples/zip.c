@@ -81,7 +81,7 @@ int main(int argc, char **argv)
         must(weft_plan_add(plan, style, 1.0f, NULL, &err));
         ways[i].set(plan);
         must(weft_plan_seal(plan, weft_sampler_calls(sampler), &err));
-        picture p = { .prompt = argv[4], .seed = 2, .path = path };
+        draw_job p = { .prompt = argv[4], .seed = 2, .path = path };
         must(draw_picture(model, plan, &p, &err));
 
         must(weft_plan_fold(plan, NULL, &folded, &err));

@@ -33,16 +33,16 @@ weft_status draw_conflicts(const weft_conflicts *conflicts, const weft_plan *pla
 
 /* An image with 20 steps of the model's own sampler and guidance 5. denoise.c has the same loop in
  * the open; here it is out of the way of examples that are about plans. */
-typedef struct picture {
+typedef struct draw_job {
     const char        *prompt;
     uint64_t           seed;
     int32_t            width;        /* of the latents; 0: the model's */
     const char *const *regions;      /* prompts of the plan's regions; region i is adapter i's */
     size_t             region_count;
     const char        *path;         /* of the PNG */
-} picture;
+} draw_job;
 /* The plan is sealed for weft_sampler_calls() of this sampler. */
 weft_status draw_sampler(const weft_model *model, weft_sampler **out, weft_error *err);
-weft_status draw_picture(weft_model *model, weft_plan *plan, const picture *p, weft_error *err);
+weft_status draw_picture(weft_model *model, weft_plan *plan, const draw_job *p, weft_error *err);
 
 #endif

@@ -51,7 +51,7 @@ static weft_status encode(easel *e, const char *prompt, int32_t adapter, int32_t
     return st;
 }
 
-static weft_status encode_all(easel *e, const weft_plan *plan, const picture *p, weft_step *step, weft_error *err)
+static weft_status encode_all(easel *e, const weft_plan *plan, const draw_job *p, weft_step *step, weft_error *err)
 {
     int32_t chunks = 1;
     weft_status st = weft_plan_prompt_size(plan, p->prompt, 0, NULL, &chunks, err);
@@ -99,7 +99,7 @@ static weft_status denoise(easel *e, weft_step *step, uint64_t seed, weft_error 
     return st;
 }
 
-static weft_status write_png(easel *e, const picture *p, weft_error *err)
+static weft_status write_png(easel *e, const draw_job *p, weft_error *err)
 {
     const char *text[] = { "parameters", p->prompt };
     int32_t factor = 1;
@@ -126,7 +126,7 @@ weft_status draw_sampler(const weft_model *model, weft_sampler **out, weft_error
     return st == WEFT_OK ? weft_sampler_create(&schedule, out, err) : st;
 }
 
-weft_status draw_picture(weft_model *model, weft_plan *plan, const picture *p, weft_error *err)
+weft_status draw_picture(weft_model *model, weft_plan *plan, const draw_job *p, weft_error *err)
 {
     easel *e = calloc(1, sizeof *e);
     weft_run_options options = WEFT_RUN_OPTIONS_INIT;

@@ -89,6 +89,24 @@ $OUT/$file
 $label"
 }
 
+# batch LABELS WORD...: one weft generate that draws several pictures, named by LABELS, separated by /.
+batch() {
+    [ ! "$skip" ] || return 0
+    labels=$1; shift
+    [ $shown = 0 ] && { first_line=$(command_line generate "$@" -o $name.png); put '<div class="pictures">'; }
+    run generate "$@" -o "$OUT/$name-b$shown.png"
+    number=0 old=$IFS IFS=/
+    for label in $labels; do
+        number=$((number + 1)) shown=$((shown + 1)) pictures=$((pictures + 1))
+        mv "$OUT/$name-b$((shown - number))-$number.png" "$OUT/$name-$shown.png"
+        put "<figure><img src=\"$name-$shown.png\" alt=\"$label\"><figcaption>$label</figcaption></figure>"
+        strip="$strip
+$OUT/$name-$shown.png
+$label"
+    done
+    IFS=$old
+}
+
 # pictures_end [COLUMNS]: closes the pictures, shows the first one's line, and writes the strip.
 pictures_end() {
     [ ! "$skip" ] || return 0
@@ -102,14 +120,23 @@ pictures_end() {
     ) || die "no strip of $name"
 }
 
-# plan WORD...: what weft explain says, and its picture.
+# plan WORD...: what weft explain says, its picture, and the plan as JSON.
 plan() {
     [ ! "$skip" ] || return 0
-    run explain $M "$@" -o "$OUT/$name-table.png"
+    run explain $M "$@" -o "$OUT/$name-plan.png" --save-plan "$OUT/$name.json"
     put "<p class=\"cost\">$(sed -n 's/.*: \([0-9]* calls, [0-9]* evaluations\).*/\1/p' "$OUT/said")</p>"
-    put "<details><summary>the plan, before a step is run</summary><pre class=\"line\">$(command_line explain model "$@" -o $name-table.png)</pre>"
-    put "<img class=\"table\" src=\"$name-table.png\" alt=\"table of coefficients: layers down, calls across\" loading=\"lazy\">"
-    put "<pre>$(html <"$OUT/said")</pre></details>"
+    put "<details><summary>The plan, before a step is run</summary><pre class=\"line\">$(command_line explain $M "$@" -o $name-plan.png --save-plan $name.json)</pre>"
+    put "<img class=\"table\" src=\"$name-plan.png\" alt=\"table of coefficients, layers down, calls across; strengths, costs\" loading=\"lazy\">"
+    put "<pre>$(grep -v '^weft: wrote' "$OUT/said" | html)</pre></details>"
+    put "<details><summary>The plan as JSON</summary><p><a href=\"$name.json\">$name.json</a></p><pre>$(html <"$OUT/$name.json")</pre></details>"
+}
+
+# trace WORD...: what acted in a finished run.
+trace() {
+    [ ! "$skip" ] || return 0
+    run generate "$@" --trace "$OUT/$name-trace.png" -o "$OUT/traced.png"
+    put "<details><summary>The trace, after the run</summary><pre class=\"line\">$(command_line generate "$@" --trace $name-trace.png)</pre>"
+    put "<img class=\"table\" src=\"$name-trace.png\" alt=\"what acted, layers down, calls across\" loading=\"lazy\"></details>"
 }
 
 # ---- pairs --------------------------------------------------------------------------------------------------------
@@ -139,8 +166,9 @@ cached_error() {
     [ ! "$skip" ] || return 0
     set -- $M -p "a large zib monster on a red background, hatched style" --seed 2 -g 5 -a $monster:0.9 -a $hatching:0.9 \
         --compose composite --cached --measure
-    run generate "$@" -o "$OUT/measured.png"
-    put "<pre>$(sed -n 's/^weft: \(reused.*\)/\1/p' "$OUT/said" | html)</pre><pre class=\"line\">$(command_line generate "$@" -o measured.png)</pre>"
+    run generate "$@" -o "$OUT/traced.png"
+    put "<pre>$(sed -n 's/^weft: \(reused.*\)/\1/p' "$OUT/said" | html)</pre><pre class=\"line\">$(command_line generate "$@")</pre>"
+    trace "$@" -q
 }
 
 # merged LABEL WORD...: the adapters of the first pair become a file, which then draws.
@@ -170,5 +198,5 @@ cat $masks/head.html >"$page"
 
 row_end
 put "<footer>$rows rows, $pictures pictures, made in $(($(date +%s) - began)) s by <code>make gallery</code> with $("$weft" --version).</footer></main></body></html>"
-rm -f "$OUT/said" "$OUT/merged.safetensors"
+rm -f "$OUT/said" "$OUT/merged.safetensors" "$OUT/traced.png"
 echo "$pictures pictures in $(($(date +%s) - began)) s: $page"

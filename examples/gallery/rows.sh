@@ -79,6 +79,8 @@ pairs 0.9 0.9 --compose klora --text-plan all
 row klora-stronger "K-LoRA, the style at 1.3" "Subject and style are both recognisable in all four, the subject hatched
 and tiled too. K-LoRA's choice does not see weights, so the stronger style costs the subject little."
 pairs 0.9 1.3 --compose klora --text-plan all
+trace $M -p "a large zib monster on a red background, hatched style" --seed 2 $common -a $monster:0.9 -a $hatching:1.3 \
+    --compose klora --text-plan all
 
 row klora-energy "K-LoRA, scores by energy" "Almost the same choice, made without sorting an entry."
 pairs 0.9 1.3 --compose klora --score energy --text-plan all
@@ -145,6 +147,29 @@ pairs 0.9 "1.1 --curve 0.0=0,0.5=1"
 row phases "Two methods in one image" "Composite for the first 40 percent, merge for the rest: composite's calm layout,
 merge's strong finish."
 pairs 0.9 0.9 --compose composite --phase 0.4 --compose merge
+
+row prompts "A text that changes" "The noun of the prompt waits: a circle, from 30 percent of the calls on a monster, a
+monster throughout. The one in the middle keeps the circle's place and size. This is FastComposer's delayed conditioning." prompts
+picture "circle" $M -p "a green circle on a red background" --seed 3 $common -a $monster
+picture "monster from 0.3 on" $M -p "a green circle on a red background" --prompt-from "0.3:a zib monster on a red background" \
+    --seed 3 $common -a $monster
+picture "monster" $M -p "a zib monster on a red background" --seed 3 $common -a $monster
+pictures_end 3
+
+# ---- in one style -------------------------------------------------------------------------------------------------
+
+chapter style "One style" "Without any adapter for it: pictures of a batch share self-attention."
+
+row align "StyleAligned" "First four prompts apart, then aligned to the first: the others take on its meadow and light, and their
+own grounds are gone." align
+apart() {
+    batch "$1" $M -p "a red star in a meadow" -p "a large blue circle on a yellow background" \
+        -p "a large yellow heart on purple checks" -p "a white cross on a green background" --seed 13 -g 5 -q $2
+}
+apart "star/circle/heart/cross" ""
+apart "reference/circle/heart/cross" --align
+pictures_end
+plan -g 5 --batch 4 --align
 
 # ---- new adapters -------------------------------------------------------------------------------------------------
 

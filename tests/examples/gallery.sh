@@ -8,8 +8,11 @@ page=$tmp/gallery/index.html
 that "and no more" test "$(grep -c '<section' "$page")" = 4
 that "every row ends" test "$(grep -c '^</section>' "$page")" = 4
 grep -oE 'src="[^"]*"' "$page" | cut -d'"' -f2 >"$tmp/pictures"
-that "pictures and tables" test "$(wc -l <"$tmp/pictures")" = 16
+that "pictures, plans, a trace" test "$(wc -l <"$tmp/pictures")" = 17
 while read -r file; do that "$file" test -s "$tmp/gallery/$file"; done <"$tmp/pictures"
+for name in klora cached regions; do
+    that "the plan of $name is a file" "$B/examples/weft" explain $model --plan "$tmp/gallery/$name.json"
+done
 for id in $(grep -oE 'href="#[a-z]*' "$page" | cut -d'#' -f2); do that "#$id" grep -q "id=\"$id\"" "$page"; done
 that "what K-LoRA is for" grep -q "shows the choice before drawing" "$page"
 that "the line that draws it" grep -q "weft generate examples/model -p 'a large zib monster .*compose klora" "$page"

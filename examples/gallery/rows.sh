@@ -151,7 +151,7 @@ pairs 0.9 0.9 --compose composite --phase 0.4 --compose merge
 row prompts "A text that changes" "The noun of the prompt waits: a circle, from 30 percent of the calls on a monster, a
 monster throughout. The one in the middle keeps the circle's place and size. This is FastComposer's delayed conditioning." prompts
 picture "circle" $M -p "a green circle on a red background" --seed 3 $common -a $monster
-picture "monster from 0.3 on" $M -p "a green circle on a red background" --prompt-from "0.3:a zib monster on a red background" \
+picture "then monster" $M -p "a green circle on a red background" --prompt-from "0.3:a zib monster on a red background" \
     --seed 3 $common -a $monster
 picture "monster" $M -p "a zib monster on a red background" --seed 3 $common -a $monster
 pictures_end 3
@@ -160,11 +160,11 @@ pictures_end 3
 
 chapter style "One style" "Without any adapter for it: pictures of a batch share self-attention."
 
-row align "StyleAligned" "First four prompts apart, then aligned to the first: the others take on its meadow and light, and their
-own grounds are gone." align
+row align "StyleAligned" "First four prompts apart, then aligned to the first: the others take on its meadow, its sky and once its sun.
+A prompt that names another ground keeps that." align
 apart() {
-    batch "$1" $M -p "a red star in a meadow" -p "a large blue circle on a yellow background" \
-        -p "a large yellow heart on purple checks" -p "a white cross on a green background" --seed 13 -g 5 -q $2
+    batch "$1" $M -p "a red star in a meadow" -p "a large blue circle" -p "a large yellow heart" \
+        -p "a white cross" --seed 13 -g 5 -q $2
 }
 apart "star/circle/heart/cross" ""
 apart "reference/circle/heart/cross" --align

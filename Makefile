@@ -169,8 +169,11 @@ gallery: all
 	$(Q)sh examples/gallery/gallery.sh $(B) $(B)/gallery
 
 # The guide's pictures are rows of the gallery, side by side.
+GUIDE = merge switch turns composite loratorio subbands klora klora-stronger zip blora blora-blocks balance curves masks \
+        regions blend blocks phases new-adapter
 docs-images: gallery
-	$(Q)cp $(B)/gallery/strips/*.png docs/images/methods/
+	$(Q)cp $(GUIDE:%=$(B)/gallery/strips/%.png) docs/images/methods/
+	$(Q)cp $(B)/gallery/conflicts-monster-hatching.png docs/images/methods/conflicts.png
 
 # Each item is one command line for tests/check.sh. The tests that multiply matrices run again with the products
 # that OpenBLAS would choose on an older CPU.

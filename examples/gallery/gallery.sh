@@ -17,7 +17,7 @@ M=examples/model A=examples/model/adapters masks=examples/gallery
 mkdir -p "$OUT/strips"
 page=$OUT/index.html
 began=$(date +%s)
-rows=0 pictures=0 name= strip= skip=
+rows=0 pictures=0 name= strip= skip= wide=
 
 die() { echo "gallery: $*" >&2; exit 1; }
 [ -x "$weft" ] || die "there is no $weft: make it first"
@@ -83,7 +83,7 @@ picture() {
     file=$name-$shown.png
     [ $shown = 1 ] && { first_line=$(command_line generate "$@" -o $file); put '<div class="pictures">'; }
     run generate "$@" -o "$OUT/$file"
-    put "<figure><img src=\"$file\" alt=\"$label\" title=\"$(command_line generate "$@" -o $file)\"><figcaption>$label</figcaption></figure>"
+    put "<figure class=\"$wide\"><img src=\"$file\" alt=\"$label\" title=\"$(command_line generate "$@" -o $file)\"><figcaption>$label</figcaption></figure>"
     strip="$strip
 $OUT/$file
 $label"
@@ -167,7 +167,7 @@ cached_error() {
     set -- $M -p "a large zib monster on a red background, hatched style" --seed 2 -g 5 -a $monster:0.9 -a $hatching:0.9 \
         --compose composite --cached --measure
     run generate "$@" -o "$OUT/traced.png"
-    put "<pre>$(sed -n 's/^weft: \(reused.*\)/\1/p' "$OUT/said" | html)</pre><pre class=\"line\">$(command_line generate "$@")</pre>"
+    put "<pre class=\"line\">$(sed -n 's/^weft: \(reused.*\)/\1/p' "$OUT/said" | html)</pre><pre class=\"line\">$(command_line generate "$@")</pre>"
     trace "$@" -q
 }
 

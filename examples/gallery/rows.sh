@@ -93,9 +93,10 @@ row blora "B-LoRA" "Outlines and colours of the subject, hardly its face; the st
 trained over the whole network, not in two blocks." blora
 pairs 0.9 0.9 --compose blora --text-plan all
 
-row blora-blocks "B-LoRA, other blocks" "The subject in all coarse blocks and in the resnets of the finest, the style in
-the outer attentions, at 1.3: the monster has its eye and horns, the rocket is whole, and both are hatched and tiled."
-pairs 1 1.3 --compose blora --text-plan all \
+row blora-blocks "B-LoRA, other blocks" "The subject at 1.2 in all coarse blocks and in the resnets of the finest, the
+style at 1.3 in the outer attentions: the monster has its eye, its horns and its feet, the rocket is whole, and both are
+hatched and tiled. The eye under the mosaic is the weakest of it."
+pairs 1.2 1.3 --compose blora --text-plan all \
     --content-blocks '*down_blocks.1*,*down_blocks.2*,*mid_block*,*up_blocks.0*,*up_blocks.1*,*up_blocks.2*resnets*' \
     --style-blocks '*down_blocks.0*,*up_blocks.2*attentions*'
 
@@ -115,11 +116,13 @@ two_styles() {
 }
 # Two subjects in one image, twice as wide.
 two_subjects() {
+    wide=wide
     for seed in 1 2 3 4; do
         picture "seed $seed" $M -p "a blue background" --size 128x64 --seed $seed $common \
             -a $monster --region "$masks/left.png:a zib monster on a blue background" \
             -a $rocket --region "$masks/right.png:a large vok rocket on a blue background" "$@"
     done
+    wide=
     pictures_end 2
     plan -g 5 --size 128x64 -a $monster --region "$masks/left.png:a zib monster on a blue background" \
         -a $rocket --region "$masks/right.png:a large vok rocket on a blue background" "$@"
@@ -133,15 +136,15 @@ two_subjects --isolate
 row blend "Two subjects, blended" "Both are there with nearly every seed, since each is drawn in a prediction of its own." blend
 two_subjects --compose blend
 row blend-merge "Blended for the layout, then in one pass" "A phase: blend for the first 30 percent of the calls, then the
-masks in one pass. Nearly what blend gives, for two thirds of the evaluations."
+masks in one pass. Nearly what blend gives, for about half of the evaluations."
 two_subjects --compose blend --phase 0.3 --compose merge
 
 # ---- time ---------------------------------------------------------------------------------------------------------
 
 chapter time "Time" "Weights and methods that change over the calls."
 
-row curves "A curve on the style" "The style comes in over the first half of the calls: layout and subject are settled
-before it." curves
+row curves "A curve on the style" "The style comes in over the first half of the calls: it leaves the layout to the
+prompt. Its weight is whole at the end, so it still covers the monster's eye." curves
 pairs 0.9 "1.1 --curve 0.0=0,0.5=1"
 
 row phases "Two methods in one image" "Composite for the first 40 percent, merge for the rest: composite's calm layout,
@@ -149,7 +152,7 @@ merge's strong finish."
 pairs 0.9 0.9 --compose composite --phase 0.4 --compose merge
 
 row prompts "A text that changes" "The noun of the prompt waits: a circle, from 30 percent of the calls on a monster, a
-monster throughout. The one in the middle keeps the circle's place and size. This is FastComposer's delayed conditioning." prompts
+monster throughout. The one in the middle keeps the circle's place and size. This is FastComposer's delayed conditioning."
 picture "circle" $M -p "a green circle on a red background" --seed 3 $common -a $monster
 picture "then monster" $M -p "a green circle on a red background" --prompt-from "0.3:a zib monster on a red background" \
     --seed 3 $common -a $monster
@@ -175,9 +178,9 @@ plan -g 5 --batch 4 --align
 
 chapter files "One adapter made of two" "Before any image: weft merge writes a file, and the file is used like any other."
 
-row new-adapter "Ways to merge" "sum and concat are the merge above, concat to the last bits. Rank 8, half of what the sum
-has, is hardly seen; rank 2 loses the tiles first. TIES and pruning keep the large entries and look much like the sum. DARE
-draws entries of these two rank 8 files at random, and what is left looks noisy. Zip folded is ZipLoRA, as one file." new-adapter
+row new-adapter "Ways to merge" "sum and concat are one and the same, and rank 8, half of what the sum has, is hardly told from
+them. Rank 2 is too little. TIES takes the mean of what agrees, so both come out weaker, and at 0.2 the hatching is gone.
+DARE at 0.8 looks like the sum, with a little noise. Pruning to 0.3 loses the style first. Zip folded is ZipLoRA as a file." new-adapter
 list=
 merged "sum"
 merged "concat" --by concat

@@ -90,7 +90,7 @@ DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
 MAKEFLAGS += --no-builtin-rules
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all deps demo programs check check-programs check-tests check-threads asan ubsan tsan fuzz fuzz-run mutate bench table install uninstall \
+.PHONY: all deps demo gallery docs-images programs check check-programs check-tests check-threads asan ubsan tsan fuzz fuzz-run mutate bench table install uninstall \
         clean help FORCE
 
 all: $(STATIC) $(SHARED) $(LINK) $(EXAMPLES)
@@ -164,6 +164,16 @@ $(FUZZERS): %: %.o $(FUZZ_MAIN) $(STATIC)
 demo: all
 	$(Q)$(B)/examples/compose --model examples/model --out $(B)/demo
 	$(Q)$(B)/examples/words examples/model $(B)/demo/words.png
+
+gallery: all
+	$(Q)sh examples/gallery/gallery.sh $(B) $(B)/gallery
+
+# The guide's pictures are rows of the gallery, side by side.
+GUIDE = merge switch turns composite loratorio subbands klora klora-stronger zip blora blora-blocks balance curves masks \
+        regions blend blocks phases new-adapter
+docs-images: gallery
+	$(Q)cp $(GUIDE:%=$(B)/gallery/strips/%.png) docs/images/methods/
+	$(Q)cp $(B)/gallery/conflicts-monster-hatching.png docs/images/methods/conflicts.png
 
 # Each item is one command line for tests/check.sh. The tests that multiply matrices run again with the products
 # that OpenBLAS would choose on an older CPU.
@@ -272,6 +282,7 @@ help:
 	@echo 'make             the library, static and shared, and the examples, in $(B)/'
 	@echo 'make deps        install the libraries weft needs (Debian, Ubuntu; elsewhere it names them)'
 	@echo 'make demo        the bundled model under every method, as PNG pictures in $(B)/demo/'
+	@echo 'make gallery     every way to compose, as one page: $(B)/gallery/index.html; docs-images: the guide has them'
 	@echo 'make check       all tests; asan, ubsan, tsan: the same under sanitizers; fuzz: search with clang'
 	@echo 'make mutate      break the library in one place after the other; do the tests notice?'
 	@echo 'make bench       measure; table: adapter families against their libraries, into docs/adapters.md'

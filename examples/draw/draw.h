@@ -1,4 +1,4 @@
-/* draw.h - what the examples draw besides the model's images: labels, a plan's table, conflicts.
+/* draw.h - what the examples draw: labels, a plan's table, conflicts, and an image in one call.
  *
  * The library gives numbers and text, and leaves drawing to programs. These functions use only
  * the public interface. */
@@ -30,5 +30,19 @@ weft_status draw_trace(const weft_run *run, const weft_plan *plan, const weft_mo
  * columns. */
 weft_status draw_conflicts(const weft_conflicts *conflicts, const weft_plan *plan, const weft_model *model,
                            const char *path, weft_error *err);
+
+/* An image with 20 steps of the model's own sampler and guidance 5. denoise.c has the same loop in
+ * the open; here it is out of the way of examples that are about plans. */
+typedef struct draw_job {
+    const char        *prompt;
+    uint64_t           seed;
+    int32_t            width;        /* of the latents; 0: the model's */
+    const char *const *regions;      /* prompts of the plan's regions; region i is adapter i's */
+    size_t             region_count;
+    const char        *path;         /* of the PNG */
+} draw_job;
+/* The plan is sealed for weft_sampler_calls() of this sampler. */
+weft_status draw_sampler(const weft_model *model, weft_sampler **out, weft_error *err);
+weft_status draw_picture(weft_model *model, weft_plan *plan, const draw_job *p, weft_error *err);
 
 #endif

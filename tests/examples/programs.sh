@@ -37,9 +37,8 @@ that "its image" test -s "$tmp/words.png"
 "$B/examples/words" 2>/dev/null
 that "words without arguments is a usage error" test $? = 2
 
-that "delayed" "$B/examples/delayed" $model $model/adapters/monster.safetensors "a circle on a red background" 0.3 \
+prints '14 of 20 calls read the second text' "$B/examples/delayed" $model $model/adapters/monster.safetensors "a circle on a red background" 0.3 \
     "a zib monster on a red background" "$tmp/delayed.png"
-that "it says how many calls" grep -q '14 of 20 calls read the second text' "$tmp/out"
 that "its image" test -s "$tmp/delayed.png"
 "$B/examples/delayed" 2>/dev/null
 that "delayed without arguments is a usage error" test $? = 2
@@ -66,6 +65,36 @@ for name in base monster rocket hatching mosaic monster-hatching-merge monster-h
 done
 "$B/examples/compose" --what 2>/dev/null
 that "compose with an unknown option is a usage error" test $? = 2
+
+monster=$model/adapters/monster.safetensors hatching=$model/adapters/hatching.safetensors
+pair="a large zib monster on a red background, hatched style"
+mkdir "$tmp/drawn"
+prints "^composite .*2 evaluations" "$B/examples/predictions" $model $monster $hatching "$pair" "$tmp/drawn"
+for name in merge switch composite loratorio subbands; do that "its $name" test -s "$tmp/drawn/$name.png"; done
+"$B/examples/klora" $model $monster $hatching "$pair" "$tmp/drawn/klora.png" >"$tmp/choices"
+that "klora" test $? = 0
+that "its baseline has no blocks" test "$(awk '/ of .* layers/ { print $6 }' "$tmp/choices" | sort -u)" = 35
+that "its choice has" test "$(awk '/ of .* layers/ { print $2 }' "$tmp/choices" | sort -u | wc -l)" -gt 3
+that "its image" test -s "$tmp/drawn/klora.png"
+"$B/examples/zip" $model $monster $hatching "$pair" "$tmp/drawn" >"$tmp/folded"
+that "a folded plan draws the same" test "$(grep -c 'at most [01] of 255' "$tmp/folded")" = 3
+that "its file fits the model" "$B/examples/weft" inspect "$tmp/drawn/zip.safetensors" --model $model
+prints "^blend  .*60 evaluations" "$B/examples/regions" $model $monster "a zib monster on a blue background" $model/adapters/rocket \
+    "a large vok rocket on a blue background" "a blue background" "$tmp/drawn"
+for name in one-pass blend blend-then-one-pass; do that "its $name" test -s "$tmp/drawn/$name.png"; done
+that "schedule" "$B/examples/schedule" $model $monster $hatching "$pair" "$tmp/drawn"
+that "a style that comes in late is another picture" sh -c "! cmp -s '$tmp/drawn/whole.png' '$tmp/drawn/from-three-quarters.png'"
+that "sheet" "$B/examples/sheet" "$tmp/sheet.png" 2 2 "$tmp/drawn/whole.png" whole "$tmp/drawn/klora.png" "K-LoRA" \
+    "$tmp/drawn/blend.png" "a label that is too long for its cell"
+that "its image" test -s "$tmp/sheet.png"
+for name in predictions klora zip regions schedule sheet; do
+    "$B/examples/$name" 2>/dev/null
+    that "$name without arguments is a usage error" test $? = 2
+done
+"$B/examples/sheet" "$tmp/none.png" 0 2 "$tmp/sheet.png" none 2>/dev/null
+that "a sheet of zoom 0 is a usage error" test $? = 2
+"$B/examples/klora" $model $monster "$tmp/nothing.safetensors" "$pair" "$tmp/none.png" 2>/dev/null
+that "an adapter that is not there is refused" test $? = 1
 
 # The first block of C in the README, as a reader would compile it.
 awk '/^```c$/ { on = 1; next } /^```$/ { if (on) exit } on' README.md >"$tmp/readme.c"

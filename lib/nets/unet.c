@@ -495,8 +495,11 @@ static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, 
     float *v = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
 
     if (kept && e->kept->valid) {
-        wf_layer_kept(e, a->k, from);
-        wf_layer_kept(e, a->v, from);
+        const wf_layer *of[] = { s->k, s->v };
+        for (int i = 0; i < 2; i++) {
+            if (s->alone) wf_layer_skip(e);
+            else wf_layer_kept(e, of[i], s->g);
+        }
     } else {
         make_keys(e, s, k, v);
     }
@@ -504,7 +507,8 @@ static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, 
     if (o != NULL || e->dry)
         wf_attend(e, o, &(wf_attention){ .n = g.n, .heads = a->heads, .d = channels / a->heads,
                                          .lq = g.h * g.w, .q = q,
-                                         .keys = &(wf_keys){ k, v, lk }, .segments = 1 });
+                                         .keys = &(wf_keys){ .k = k, .v = v, .length = lk },
+                                         .segments = 1 });
     wf_arena_release(&e->arena, mark);
 }
 

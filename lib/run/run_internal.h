@@ -234,8 +234,6 @@ struct wf_call {
     wf_step_fault   *fault;       /* where to say what is not finite; NULL: nobody looks */
     struct { int32_t tokens, cross_layers; } text[WF_STREAMS_MAX], region[WF_REGIONS_MAX];
     int32_t          image[WF_IMAGES_MAX]; /* rows of each image prompt */
-} wf_call;
-
 };
 
 void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call);

@@ -784,34 +784,43 @@ START_TEST(another_model_is_refused)
 }
 END_TEST
 
-/* A single file with the weights of a folder is the same model. */
-START_TEST(layouts_have_one_fingerprint)
+/* The fingerprint of the model with a plan merged into it, which is written and opened. */
+static wf_sha256_text written(weft_plan *p)
 {
-    weft_model    *folder = open_model("tiny-sd1"), *file;
-    wf_sha256_text a, b;
-    const char    *path = temp_path("merged.safetensors");
-    char           where[4096];
-    weft_plan     *p = new_plan(folder);
+    char           where[4096], command[4200];
+    weft_model    *m;
+    wf_sha256_text hash;
 
-    wf_model_fingerprint(folder, &a);
-    wf_model_fingerprint(model, &b);
-    ck_assert_str_eq(a.text, b.text);
+    snprintf(where, sizeof where, "%s", temp_path("merged"));
     OK(weft_plan_seal(p, 1, &err));
-    snprintf(where, sizeof where, "%s", path);
-    OK(weft_plan_save_model(p, where, &err)); /* a folder again, without a VAE's sake */
-    OK(weft_model_open(where, NULL, &file, &err));
-    wf_model_fingerprint(file, &b);
-    ck_assert_str_eq(a.text, b.text);
-    weft_model_free(file);
+    OK(weft_plan_save_model(p, where, &err));
+    OK(weft_model_open(where, NULL, &m, &err));
+    wf_model_fingerprint(m, &hash);
+    weft_model_free(m);
     weft_plan_free(p);
-    weft_model_free(folder);
-    char command[4200];
     snprintf(command, sizeof command, "rm -rf '%s'", where);
     ck_assert_int_eq(system(command), 0);
-    file = open_model("tiny-sd2");
-    wf_model_fingerprint(file, &b);
+    return hash;
+}
+
+START_TEST(a_fingerprint_is_of_the_weights)
+{
+    weft_model    *again = open_model("tiny-sd1"), *other = open_model("tiny-sd2");
+    wf_sha256_text a, b;
+    weft_plan     *p = new_plan(model);
+
+    wf_model_fingerprint(model, &a);
+    wf_model_fingerprint(again, &b);
+    ck_assert_str_eq(a.text, b.text);
+    b = written(new_plan(model));
+    ck_assert_str_eq(a.text, b.text);
+    add(p, "content.safetensors", 1, 0, 1);
+    b = written(p);
     ck_assert_str_ne(a.text, b.text);
-    weft_model_free(file);
+    wf_model_fingerprint(other, &b);
+    ck_assert_str_ne(a.text, b.text);
+    weft_model_free(again);
+    weft_model_free(other);
 }
 END_TEST
 
@@ -915,6 +924,14 @@ START_TEST(a_plan_written_by_hand_is_read)
     ck_assert_str_eq(a, b); /* notes are not part of it */
     weft_plan_free(q);
     weft_plan_free(p);
+    for (int yes = 0; yes < 2; yes++) { /* what is said to be false is as if nothing was said */
+        char *text = with(good, "\"weight\": 0.5", yes ? "\"partial\": true" : "\"partial\": false");
+        OK(load_good(text, &p));
+        ck_assert_int_eq(p->entry[0].partial, yes);
+        ck_assert_float_eq(p->entry[0].weight, 1);
+        weft_plan_free(p);
+        free(text);
+    }
 }
 END_TEST
 
@@ -1123,7 +1140,7 @@ int main(void)
     tcase_add_test(c, hashes_are_sha256);
     tcase_add_test(c, another_content_is_refused);
     tcase_add_test(c, another_model_is_refused);
-    tcase_add_test(c, layouts_have_one_fingerprint);
+    tcase_add_test(c, a_fingerprint_is_of_the_weights);
     tcase_add_test(c, what_was_made_in_memory_is_refused);
     tcase_add_test(c, a_plan_written_by_hand_is_read);
     tcase_add_test(c, bad_texts_are_refused_in_one_line);

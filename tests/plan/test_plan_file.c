@@ -665,6 +665,7 @@ START_TEST(masks_keep_every_bit)
 
     v[0] = -0.0f;
     mask_trip(v, 1, 1, "\"rows\": [[1, -0.0, 1]]");
+    mask_trip(v, 2, 1, "\"rows\": [[1, -0.0, 1, 0, 1]]");
     for (int i = 0; i < 64 * 64; i++) v[i] = i % 64 >= 16 && i / 64 < 32;
     mask_trip(v, 64, 64, "\"rows\": [[32, 0, 16, 1, 48], [32, 0, 64]]");
     for (int w = 61; w < 64; w++) { /* every end of base64 */

@@ -23,6 +23,7 @@ typedef struct loader {
     weft_plan             *plan;
     weft_concept         **concepts;          /* [concept_count], kept            */
     size_t                 concept_count;
+    size_t                 pixels;            /* that masks may have yet          */
     weft_tensors          *files[FILES_MAX];  /* of the options that are read now */
     size_t                 file_count;
 } loader;
@@ -372,7 +373,7 @@ static weft_status read_mask(loader *l, json_t *object, const wf_place *of, mask
     wf_place_in(&place, of, "mask");
     wf_bag_init(&bag, &l->alloc);
     r.bag = &bag;
-    st = wf_mask_read(&r, mask, &place, &m, err);
+    st = wf_mask_read(&r, mask, &place, &l->pixels, &m, err);
     if (st == WEFT_OK) st = wf_fields_read(&r, mask, &place, &wf_mask_fields, &m, err);
     if (st == WEFT_OK) st = wf_none_left(&r, mask, &place, err);
     if (st == WEFT_OK) st = at_place(l, &place, use(l, &m, to, err), err);
@@ -745,7 +746,7 @@ static weft_status load(weft_model *model, const char *text, size_t size, const 
                         const char *folder, const weft_plan_load_options *o, weft_plan **out,
                         weft_error *err)
 {
-    loader      l = { .o = *o, .folder = folder, .model = model };
+    loader      l = { .o = *o, .folder = folder, .model = model, .pixels = WF_MASK_PIXELS };
     json_t     *root = NULL;
     weft_status st;
 

@@ -164,9 +164,9 @@ const wf_module *wf_plan_module(const weft_plan *p, int32_t adapter, int32_t lay
 /* ---- cell.c ---------------------------------------------------------------------------------- */
 
 /* The user's weight at a layer. */
-float   wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer);
+double  wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer);
 /* The same as it stands in a cell: 1 if it acts inside a norm instead (WEFT_ADD_PEFT_DORA). */
-float   wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer);
+double  wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer);
 bool    wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer);
 /* Does the adapter act while prompts are encoded? What a text slot's cell holds: its weight if so,
  * else 0. */

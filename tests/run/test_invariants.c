@@ -258,6 +258,33 @@ START_TEST(one_adapter_is_the_same_under_every_method)
 }
 END_TEST
 
+/* Under methods that weigh predictions one adapter is all there is to weigh; LoRAtorio's base has a part of the
+ * unconditional half unless that is 0. A full mask is blend's whole image. */
+START_TEST(one_prediction_is_the_same_however_it_is_weighed)
+{
+    float plain[N], out[N];
+    const float full[2] = { 1, 1 };
+    weft_plan *plan = plan_of(MERGE, WEFT_PATH_SIDE, 0.8f, content, NULL, NULL);
+    predict(plan, plain, 4, 2, 0);
+    weft_plan_free(plan);
+    for (int m = BLEND; m < EVERY; m++) {
+        weft_loratorio_options o = WEFT_LORATORIO_OPTIONS_INIT;
+        weft_mask mask = WEFT_MASK_INIT;
+        mask.height = 1, mask.width = 2, mask.values = full, mask.len = 2;
+        o.flags = WEFT_LORATORIO_BASE;
+        must(weft_plan_create(model, NULL, &plan, &golden_err));
+        must(weft_plan_add(plan, content, 0.8f, NULL, &golden_err));
+        use(plan, m);
+        if (m == BLEND) must(weft_plan_set_mask(plan, 0, &mask, &golden_err));
+        if (m == LORATORIO) must(weft_plan_loratorio(plan, &o, &golden_err));
+        must(weft_plan_seal(plan, 20, &golden_err));
+        predict(plan, out, 4, 2, 0);
+        same_bits("weighed", out, plain, N);
+        weft_plan_free(plan);
+    }
+}
+END_TEST
+
 /* Base weights are never written: after any plan, the base is what it was. */
 START_TEST(detaching_leaves_the_base)
 {
@@ -641,6 +668,7 @@ int main(void)
     tcase_add_test(c, interleaved_runs_do_not_see_each_other);
     tcase_add_test(c, composite_does_not_depend_on_the_order);
     tcase_add_test(c, one_adapter_is_the_same_under_every_method);
+    tcase_add_test(c, one_prediction_is_the_same_however_it_is_weighed);
     tcase_add_test(c, detaching_leaves_the_base);
     tcase_add_test(c, a_copy_with_another_weight_is_that_plan);
     tcase_add_test(c, handles_go_in_any_order);

@@ -215,8 +215,8 @@ WEFT_API weft_status weft_plan_replace(weft_plan *plan, int32_t index, weft_adap
  * and options that name adapters by number follow them: balance, the turns of switch. Its own turns
  * go with it. Tokens of a concept stay. On failure the plan is as it was.
  *
- * @return WEFT_E_UNSUPPORTED (it is what others are balanced to, or has all turns of a switch or its
- *         last calls: set these first), WEFT_E_STATE (sealed), WEFT_E_ARG, WEFT_E_NOMEM
+ * @return WEFT_E_UNSUPPORTED (it is what others are balanced to, or has all turns of a switch or
+ *         its last calls: set these first), WEFT_E_STATE (sealed), WEFT_E_ARG, WEFT_E_NOMEM
  * @since 0.2
  */
 WEFT_API weft_status weft_plan_remove(weft_plan *plan, int32_t index, weft_error *err);

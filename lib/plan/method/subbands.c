@@ -129,8 +129,8 @@ static bool all_alike(const wf_combine *x, size_t at, size_t sample)
 }
 
 /* One sample, whose first value is `at`. What all predict alike is not taken apart, since rounding
- * would show: adapters of weight 0 leave the base, bit for bit. Scratch: each branch's difference from the base, each
- * branch's prediction, and a row. */
+ * would show: adapters of weight 0 leave the base, bit for bit. Scratch: each branch's difference
+ * from the base, each branch's prediction, and a row. */
 static void combine_sample(const wf_combine *x, const float *share, const weft_subbands_options *o,
                            size_t at)
 {

@@ -208,8 +208,8 @@ static weft_status forget(wf_blob **out, const weft_plan *p, const wf_blob *opti
     if (n == 0 || x->o.order_len > 0) return WEFT_OK;
     wf_blob_drop(*out);
     *out = NULL;
-    return wf_fail(err, WEFT_E_UNSUPPORTED, "switch: all turns are those of %s, which is to be removed",
-                   name);
+    return wf_fail(err, WEFT_E_UNSUPPORTED,
+                   "switch: all turns are those of %s, which is to be removed", name);
 }
 
 static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,

@@ -187,15 +187,18 @@ static inline void naive_dora(naive_file *f, const wf_layer *l, const char *stem
 {
     size_t K = naive_columns(l);
     naive_lora(f, l, stem, rank, d);
-    const double *g = naive_tensor(f, stem, ".dora_scale", 0.5, l->kind == WEFT_LAYER_CONV ? 4 : 2,
-                                   l->out, 1, 1, 1);
+    const double *drawn = naive_tensor(f, stem, ".dora_scale", 0.5, l->kind == WEFT_LAYER_CONV ? 4 : 2,
+                                       l->out, 1, 1, 1);
+    double       *g = (double *)(uintptr_t)drawn;
+    float        *stored = (float *)(uintptr_t)f->tensor[f->count - 1].data;
+    for (size_t o = 0; o < (size_t)l->out; o++) g[o] = stored[o] = fabsf(stored[o]) + 0.25f; /* a magnitude */
     for (size_t o = 0; o < (size_t)l->out; o++) {
         double norm = 0;
         for (size_t i = 0; i < K; i++) norm += pow(W[o * K + i] + d[o * K + i], 2);
         for (size_t i = 0; i < K; i++)
             d[o * K + i] = g[o] * (W[o * K + i] + d[o * K + i]) / sqrt(norm) - W[o * K + i];
     }
-    drop(g);
+    free(g);
 }
 
 static inline void naive_ia3(naive_file *f, const wf_layer *l, const char *stem, const double *W, double *d)

@@ -19,8 +19,8 @@ static naive_adapter pool[POOL];
 
 static float draw_weight(uint64_t *r)
 {
-    static const float usual[] = { 1, 0.5f, 0.8f, -0.4f, 1.25f, 0.7f };
-    return chance(r, 12) ? 0 : chance(r, 2) ? usual[below(r, 6)] : (float)(1.6 * unit(r) - 0.4);
+    static const float usual[] = { 1, 0.5f, 0.8f, -0.4f, 0.3f, 0.7f };
+    return chance(r, 12) ? 0 : chance(r, 2) ? usual[below(r, 6)] : (float)(1.4 * unit(r) - 0.4);
 }
 
 static void draw_blocks(uint64_t *r, blocks *b)

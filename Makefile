@@ -194,7 +194,7 @@ check: all programs
 
 # For the sanitizers: what runs our code, without the scripts that look at a library as it is installed.
 check-programs: all programs
-	$(Q)$(CHECK) $(PROGRAMS) 'tests/examples/tool.sh' 'tests/examples/messages.sh'
+	$(Q)$(CHECK) $(PROGRAMS) 'tests/examples/tool.sh' 'tests/examples/messages.sh' 'tests/examples/composing.sh'
 
 SELF = +$(Q)$(MAKE) --no-print-directory
 

@@ -63,7 +63,8 @@ static int acts(const adapter_use *use)
 static void set_curve(weft_plan *plan, int32_t index, adapter_use *use)
 {
     for (size_t i = 0; i < use->curve_points; i++) use->curve[i].shape = use->curve_shape;
-    must(weft_plan_set_curve(plan, index, use->curve_flags, use->curve, use->curve_points, &err));
+    must_of("--curve of", use->file,
+            weft_plan_set_curve(plan, index, use->curve_flags, use->curve, use->curve_points, &err));
 }
 
 /* The caller frees what it gives as values. */
@@ -81,7 +82,7 @@ static void set_region(weft_plan *plan, int32_t index, const adapter_use *use)
     float *values = read_region(&m, use->region);
     m.flags = WEFT_MASK_TEXT;
     m.text = use->region_text;
-    must(weft_plan_set_mask(plan, index, &m, &err));
+    must_of("--region", use->region, weft_plan_set_mask(plan, index, &m, &err));
     free(values);
 }
 
@@ -106,7 +107,8 @@ static void add_regions(weft_plan *plan, const settings *s)
             values = read_region(&m, use->file);
             region.mask = &m;
         }
-        must(weft_plan_add_region(plan, &region, &err));
+        must_of("--region", use->file != NULL ? use->file : "of an adapter",
+                weft_plan_add_region(plan, &region, &err));
         free(values);
     }
 }
@@ -191,7 +193,8 @@ weft_plan *make_plan(weft_model *model, settings *s, int32_t calls, meter *m)
         if (!acts(use)) continue;
         if (use->curve_points) set_curve(plan, index, use);
         if (use->region) set_region(plan, index, use);
-        if (use->blocks) must(weft_plan_set_blocks(plan, index, use->blocks, &err));
+        if (use->blocks)
+            must_of("--blocks of", use->file, weft_plan_set_blocks(plan, index, use->blocks, &err));
         use->index = index++;
     }
     add_regions(plan, s);

@@ -1353,7 +1353,10 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         if (option == ':') misuse("%s wants a value: %s %s", o->name, o->name, o->value);
         set(s, o, optarg);
         keep_option(o, optarg);
-        given[o - rows] |= UINT32_C(1) << (s->phase_count - 1);
+        uint32_t here = UINT32_C(1) << (s->phase_count - 1);
+        if ((given[o - rows] & here) && strcmp(o->name, "--compose") == 0)
+            misuse("--compose %s: these calls have a method already; --phase begins others", optarg);
+        given[o - rows] |= here;
     }
     while (optind < argc) take_target(s, argv[optind++]); /* behind -- */
     if (s->flags & HELP) return;

@@ -87,6 +87,11 @@ void must(weft_status st)
     if (st != WEFT_OK) fail("%s", st == WEFT_E_CANCELLED ? "stopped" : in_tool_words(err.text));
 }
 
+void must_of(const char *option, const char *of, weft_status st)
+{
+    if (st != WEFT_OK) fail("%s %s: %s", option, of, in_tool_words(err.text));
+}
+
 void *zeroed(size_t count, size_t size)
 {
     void *p = calloc(count ? count : 1, size);

@@ -27,6 +27,7 @@ extern const char *subcommand;
 _Noreturn void fail(const char *format, ...);      /* exit 1: "weft: ..." */
 _Noreturn void misuse(const char *format, ...);    /* exit 2, with a word on --help */
 void           must(weft_status st);
+void           must_of(const char *option, const char *of, weft_status st); /* and say what it is of */
 const char    *in_tool_words(char *text);          /* an error's text, with the names of this program's options */
 void          *zeroed(size_t count, size_t size);    /* zeroed; never NULL */
 float         *floats(size_t count);

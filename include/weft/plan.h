@@ -212,10 +212,11 @@ WEFT_API weft_status weft_plan_replace(weft_plan *plan, int32_t index, weft_adap
                                        weft_error *err);
 /**
  * Take adapter `index` out of a plan that is not sealed; those after it move up by one, and regions
- * follow them. Options that name adapters by number (balance, the turns of switch) keep their
- * numbers: set them again. Tokens of a concept stay.
+ * and options that name adapters by number follow them: balance, the turns of switch. Its own turns
+ * go with it. Tokens of a concept stay. On failure the plan is as it was.
  *
- * @return WEFT_E_STATE (sealed), WEFT_E_ARG
+ * @return WEFT_E_UNSUPPORTED (it is what others are balanced to, or has all turns of a switch or
+ *         its last calls: set these first), WEFT_E_STATE (sealed), WEFT_E_ARG, WEFT_E_NOMEM
  * @since 0.2
  */
 WEFT_API weft_status weft_plan_remove(weft_plan *plan, int32_t index, weft_error *err);
@@ -696,8 +697,10 @@ WEFT_API void weft_klora_options_init(weft_klora_options *options, size_t size);
 /**
  * K-LoRA: for every layer and call either the content adapter or the style adapter, whichever has
  * the larger sum of its K largest |entries| of Delta W, the style's multiplied with gamma S(tau).
- * Of two adapters the first is content and the second style, unless they have roles. Ouyang et al.,
- * K-LoRA: Unlocking Training-Free Fusion of Any Subject and Style LoRAs (2025), eq. 3-7.
+ * Of two adapters the first is content and the second style, unless they have roles. Weights, block
+ * factors, curves and masks multiply what was chosen and do not choose: a layer that goes to an
+ * adapter whose factor there is 0 stays the base's. Ouyang et al., K-LoRA: Unlocking Training-Free
+ * Fusion of Any Subject and Style LoRAs (2025), eq. 3-7.
  *
  * Since 0.2 there may be more adapters, each with a role. A layer goes to the largest of
  * g_i S_i p_i(tau), p = 1 for contents and S(tau) for styles: the content with the largest g S

@@ -223,6 +223,24 @@ void wf_balance_explain(const weft_plan *p, wf_text *out)
     }
 }
 
+weft_status wf_balance_forget(wf_blob **out, const weft_plan *p, const wf_blob *options,
+                              int32_t adapter, weft_error *err)
+{
+    const weft_balance_options *o = options != NULL ? options->data : NULL;
+
+    *out = NULL;
+    if (o == NULL) return WEFT_OK;
+    if (o->role == WEFT_ROLE_NONE && o->reference == adapter && p->adapters > 1)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "balance: the others are brought to %s, which is to be removed",
+                       wf_plan_adapter_name(p, adapter));
+    if ((*out = wf_blob_create(&p->alloc, sizeof *o)) == NULL)
+        return wf_nomem(err, sizeof *o, "the options of a balance");
+    memcpy((*out)->data, o, sizeof *o);
+    ((weft_balance_options *)(*out)->data)->reference -= o->reference > adapter;
+    return WEFT_OK;
+}
+
 static weft_status check_options(const weft_balance_options *o, weft_error *err)
 {
     if (o->gamma < WEFT_KLORA_GAMMA_CODE || o->gamma > WEFT_KLORA_GAMMA_NONE)

@@ -1,6 +1,7 @@
 /* cell.c - the user's weights in a coefficient, and which adapters act on the text encoders.
  *
- * A cell is the method's number times the user's weight. Text encoders run before the first call,
+ * A cell is the method's number times the user's weight. All that multiplies is multiplied in
+ * double, and rounded once, where the cell is made. Text encoders run before the first call,
  * so methods do not decide about them. A policy says which adapters act: the plan's own policy, or
  * that of the first phase's method. */
 #include "plan/plan_internal.h"
@@ -12,15 +13,16 @@ bool wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer)
     return p->entry[adapter].peft_dora && m != NULL && m->tensor[WF_TENSOR_MAGNITUDE] != NULL;
 }
 
-float wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer)
+double wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer)
 {
     const wf_layer *layers = wf_model_layers(p->model, &(size_t){ 0 });
     int32_t         text = wf_component_encoder(layers[layer].component);
     const wf_entry *e = &p->entry[adapter];
-    return (text < 0 ? e->weight : e->text_weight[text]) * wf_blocks_at(e->blocks, layer);
+    return (double)(text < 0 ? e->weight : e->text_weight[text]) *
+           (double)wf_blocks_at(e->blocks, layer);
 }
 
-float wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer)
+double wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer)
 {
     return wf_plan_weighs_inside(p, adapter, layer) ? 1 : wf_plan_weight(p, adapter, layer);
 }
@@ -44,5 +46,5 @@ bool wf_plan_text_acts(const weft_plan *p, int32_t adapter)
 
 float wf_plan_text_cell(const weft_plan *p, int32_t adapter, int32_t layer)
 {
-    return wf_plan_text_acts(p, adapter) ? wf_plan_cell_weight(p, adapter, layer) : 0;
+    return wf_plan_text_acts(p, adapter) ? (float)wf_plan_cell_weight(p, adapter, layer) : 0;
 }

@@ -67,7 +67,7 @@ static weft_status look(seen *s, const weft_plan *p, int32_t adapter, const wf_l
 {
     int32_t         count;
     const wf_slice *slice = wf_plan_slices(p, adapter, layer->id, &count);
-    double          user = (double)wf_plan_weight(p, adapter, layer->id), balance = 1;
+    double          user = wf_plan_weight(p, adapter, layer->id), balance = 1;
 
     if (layer->component == WEFT_COMPONENT_DENOISER)
         balance = wf_balance_at(p->table.balanced, adapter);

@@ -449,9 +449,44 @@ weft_status weft_plan_replace(weft_plan *plan, int32_t index, weft_adapter *adap
     return WEFT_OK;
 }
 
+/* options [phases] without an adapter; NULL where they do not name any. */
+static weft_status forget_options(wf_blob **options, const weft_plan *p, int32_t adapter,
+                                  weft_error *err)
+{
+    for (size_t i = 0; i < p->phases; i++) {
+        const wf_method *m = p->phase[i].method;
+        if (m->forget == NULL) continue;
+        WF_TRY(m->forget(&options[i], p, p->phase[i].options, adapter, err));
+    }
+    return WEFT_OK;
+}
+
+/* Options that name adapters by number follow them. If they cannot, all stays as it was. */
+static weft_status renumber(weft_plan *p, int32_t adapter, weft_error *err)
+{
+    wf_blob   **options = wf_zalloc(&p->alloc, p->phases, sizeof *options), *balance = NULL;
+    weft_status st;
+
+    if (options == NULL) return wf_nomem(err, p->phases * sizeof *options, "a plan's phases");
+    st = forget_options(options, p, adapter, err);
+    if (st == WEFT_OK) st = wf_balance_forget(&balance, p, p->balance, adapter, err);
+    for (size_t i = 0; i < p->phases; i++) {
+        if (options[i] == NULL) continue;
+        wf_blob_drop(st == WEFT_OK ? p->phase[i].options : options[i]);
+        if (st == WEFT_OK) p->phase[i].options = options[i];
+    }
+    if (st == WEFT_OK) {
+        wf_blob_drop(p->balance);
+        p->balance = balance;
+    }
+    wf_free(&p->alloc, options);
+    return st;
+}
+
 weft_status weft_plan_remove(weft_plan *plan, int32_t index, weft_error *err)
 {
     WF_TRY(wf_plan_check_index(plan, index, "weft_plan_remove", err));
+    WF_TRY(renumber(plan, index, err));
     drop_entry(&plan->entry[index]);
     plan->adapters--;
     for (int32_t i = index; i < plan->adapters; i++) plan->entry[i] = plan->entry[i + 1];

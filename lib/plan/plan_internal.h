@@ -193,9 +193,9 @@ const wf_module *wf_plan_module(const weft_plan *p, int32_t adapter, int32_t lay
 /* ---- cell.c ---------------------------------------------------------------------------------- */
 
 /* The user's weight at a layer. */
-float   wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer);
+double  wf_plan_weight(const weft_plan *p, int32_t adapter, int32_t layer);
 /* The same as it stands in a cell: 1 if it acts inside a norm instead (WEFT_ADD_PEFT_DORA). */
-float   wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer);
+double  wf_plan_cell_weight(const weft_plan *p, int32_t adapter, int32_t layer);
 bool    wf_plan_weighs_inside(const weft_plan *p, int32_t adapter, int32_t layer);
 /* Does the adapter act while prompts are encoded? What a text slot's cell holds: its weight if so,
  * else 0. */
@@ -241,6 +241,10 @@ void        wf_balance_warn(const weft_plan *p, wf_table *t, const char *who, co
                             const wf_balance *b, int32_t reference, int32_t adapter);
 /* t->balanced, if the plan asks for it: those of an earlier plan, or read from the weights. */
 weft_status wf_balance_make(wf_table *t, const weft_plan *p, weft_error *err);
+/* The options of a balance without an adapter that leaves the plan, as wf_method.forget has it;
+ * options may be NULL, and *out is then too. */
+weft_status wf_balance_forget(wf_blob **out, const weft_plan *p, const wf_blob *options,
+                              int32_t adapter, weft_error *err);
 /* What multiplies an adapter's weight; 1 without a balance (NULL). */
 double      wf_balance_at(const wf_blob *balanced, int32_t adapter);
 void        wf_balance_explain(const weft_plan *p, wf_text *out);

@@ -72,7 +72,7 @@ void wf_plan_text_cells(const weft_plan *p, int32_t adapter, wf_cell *cells)
     for (size_t k = 0; k < s->slots; k++) {
         cells[k] = (wf_cell){ 0, 0, 0 };
         if (s->slot[k].adapter == adapter)
-            cells[k].number = wf_plan_cell_weight(p, adapter, s->slot[k].layer);
+            cells[k].number = (float)wf_plan_cell_weight(p, adapter, s->slot[k].layer);
     }
 }
 

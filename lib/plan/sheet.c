@@ -55,11 +55,9 @@ static wf_cell cell_of(const weft_plan *p, const wf_sheet *s, int32_t call, int3
     wf_cell c = s->method->choose(p, s, call, branch, slot->layer, slot->adapter);
     if (c.number == 0) return (wf_cell){ 0, 0, 0 }; /* never -0: rows are compared as bytes */
     const wf_entry *e = &p->entry[slot->adapter];
-    c.number *= wf_plan_cell_weight(p, slot->adapter, slot->layer);
-    if (s->balanced != NULL)
-        c.number = (float)((double)c.number * wf_balance_at(s->balanced, slot->adapter));
-    if (e->curve != NULL)
-        c.number = (float)((double)c.number * wf_curve_at(e->curve, s->first + call, s->of));
+    c.number = (float)((double)c.number * wf_plan_cell_weight(p, slot->adapter, slot->layer) *
+                       wf_balance_at(s->balanced, slot->adapter) *
+                       wf_curve_at(e->curve, s->first + call, s->of));
     if (c.number == 0) return (wf_cell){ 0, 0, 0 };
     if (e->mask != NULL && !s->method->masks_predictions) c.mask = 1 + slot->adapter;
     return c;

@@ -6,8 +6,8 @@
  * made of them, a sample's image prompts behind its text. A text with rows of its own for each
  * cross-attention layer is not kept, nor is any under a plan with regions.
  *
- * With split guidance a call has two evaluations, and each has its own place. A call that may reuse
- * deep features has any number of them, and nothing is kept. */
+ * With split guidance a call has two evaluations, and each has its own place. Under a plan that
+ * reuses deep features a call has any number of them, and nothing is kept. */
 #include "run/run_internal.h"
 
 int32_t wf_sequence_of(const wf_denoiser_facts *f)
@@ -112,7 +112,7 @@ void wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call,
     int32_t                  k = wf_sequence_of(f), place = first > 0;
 
     e->kept = NULL;
-    if (x == NULL || k < 0 || in->regions != NULL || in->text[k].cross_layers > 0 || call->keeps)
+    if (x == NULL || k < 0 || in->regions != NULL || in->text[k].cross_layers > 0)
         return;
     wf_kept_origin now = { call->row, e->deltas, count, in->text[k].tokens, call->guided ? 2 : 1,
                            { 0 } };

@@ -229,9 +229,10 @@ static weft_status make_images(const weft_run *r, wf_run_memory *b, weft_error *
 
 /* ---- the dry walk ---- */
 
+/* Are keys and values of the text kept in any call of the plan (kept.c)? */
 static bool keeps(const weft_run *r, const wf_run_memory *b)
 {
-    return r->keep_text && wf_plan_regions(b->plan) == 0;
+    return r->keep_text && wf_plan_regions(b->plan) == 0 && !wf_plan_ever_reuses(b->plan);
 }
 
 static bool count_layer(void *user)

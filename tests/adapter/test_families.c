@@ -322,6 +322,43 @@ START_TEST(dora_by_rows)
 }
 END_TEST
 
+/* |W + 0.5 D1| of rows and of columns; and what the module gives and adds for x = [1 -1 2 0.5], W x = [3 5 4]. */
+START_TEST(dora_divides_by_the_norm_of_the_sum)
+{
+    static const float  g[] = { 3.3f, 4.5f, 3.0f }, x[] = { 1, -1, 2, 0.5f };
+    static const double rows[] = { 3.937004, 3.984344, 3.968627 }, columns[] = { 3.363406, 4.5, 3.535534, 1.75 };
+    static const double y[] = { 1.885952, 2.117663, 3.968627 }, added[] = { -1.114048, -2.882337, -0.031373 };
+    sample              s = { .count = 0 }, plain = { .count = 0 };
+    float               D[12], V[12], got[3];
+    double              norm[4];
+
+    lora(&s);
+    give_alpha(&s, 1);
+    give(&s, WF_TENSOR_MAGNITUDE, g, 3, 0, 0, 0);
+    settle(&s);
+    lora(&plain);
+    give_alpha(&plain, 1);
+    settle(&plain);
+    difference(&plain, 1, D);
+    for (int i = 0; i < 12; i++) V[i] = W[i] + D[i];
+    wf_dora_norms(norm, V, &s.l, true);
+    for (int i = 0; i < 3; i++) ck_assert_double_eq_tol(norm[i], rows[i], 1e-6);
+    wf_dora_norms(norm, V, &s.l, false);
+    for (int i = 0; i < 4; i++) ck_assert_double_eq_tol(norm[i], columns[i], 1e-6);
+    difference(&s, 1, D);
+    for (int o = 0; o < 3; o++) {
+        double sum = 0, of = 0;
+        for (int i = 0; i < 4; i++) {
+            sum += (double)D[4 * o + i] * (double)x[i];
+            of += ((double)W[4 * o + i] + (double)D[4 * o + i]) * (double)x[i];
+        }
+        got[o] = (float)sum;
+        ck_assert_double_eq_tol(of, y[o], 4e-6);
+    }
+    near(got, added, 3, 4e-6);
+}
+END_TEST
+
 START_TEST(dora_by_columns)
 {
     static const float  g[] = { 2, 4, 5, 1 };
@@ -1026,6 +1063,7 @@ int main(void)
     tcase_add_test(t, score_of_a_whole_product_is_scaled_once);
     tcase_add_test(t, lokr_of_peft_keeps_its_scale);
     tcase_add_test(t, dora_by_rows);
+    tcase_add_test(t, dora_divides_by_the_norm_of_the_sum);
     tcase_add_test(t, dora_by_columns);
     tcase_add_test(t, dora_as_peft_has_it);
     tcase_add_test(t, magnitudes_find_their_axis);

@@ -142,6 +142,37 @@ START_TEST(exact_merges_act_as_their_parts)
 }
 END_TEST
 
+/* Kinds that promise it do not see the order of their sources. */
+START_TEST(order_does_not_show)
+{
+    static const int32_t kinds[] = { WEFT_MERGE_SUM, WEFT_MERGE_CONCAT, WEFT_MERGE_TIES, WEFT_MERGE_PRUNE,
+                                     WEFT_MERGE_MIXER };
+    static const int     orders[][3] = { { 1, 2, 0 }, { 2, 1, 0 }, { 0, 2, 1 } };
+    weft_model          *m = opened(data_path("models/tiny-sd1"), NULL);
+
+    for (size_t k = 0; k < WF_LEN(kinds); k++) {
+        weft_merge_options o = options(kinds[k]);
+        const float        one = 1;
+        size_t             count, same;
+        if (kinds[k] == WEFT_MERGE_TIES || kinds[k] == WEFT_MERGE_PRUNE) o.density = 0.5;
+        weft_adapter *first = merged_on(m, three, 3, &o, NULL);
+        float        *want = predict_all(m, WEFT_MIXED_DELTA, &first, &one, 1, &count);
+        for (size_t i = 0; i < WF_LEN(orders); i++) {
+            const use     uses[] = { three[orders[i][0]], three[orders[i][1]], three[orders[i][2]] };
+            weft_adapter *a = merged_on(m, uses, 3, &o, NULL);
+            float        *got = predict_all(m, WEFT_MIXED_DELTA, &a, &one, 1, &same);
+            ck_assert_uint_eq(same, count);
+            near_golden("another order", got, want, count, 1e-5);
+            free(got);
+            weft_adapter_free(a);
+        }
+        free(want);
+        weft_adapter_free(first);
+    }
+    weft_model_free(m);
+}
+END_TEST
+
 static const char *const indices[] = { "families.json", "families_peft.json", "families_peft2.json" };
 
 /* The sum of each family's file with a plain LoRA, with biases, normalisations and text encoders. */
@@ -606,6 +637,7 @@ int main(void)
     tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, exact_merges_act_as_their_parts);
+    tcase_add_test(t, order_does_not_show);
     tcase_add_loop_test(t, a_sum_takes_any_family, 0, (int)WF_LEN(indices));
     tcase_add_test(t, directions_are_merged_as_the_policy_says);
     tcase_add_test(t, a_merged_adapter_is_saved_like_any_other);

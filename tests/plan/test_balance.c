@@ -225,6 +225,38 @@ START_TEST(without_a_common_layer_it_is_1_and_says_so)
 }
 END_TEST
 
+/* The measure follows its adapter when another is taken out, and is not taken out itself. */
+START_TEST(the_measure_follows_its_adapter)
+{
+    weft_balance_options   o = WEFT_BALANCE_OPTIONS_INIT;
+    weft_plan_adapter_info info = WEFT_PLAN_ADAPTER_INFO_INIT;
+    static const float     two[] = { 2 }, four[] = { 4 };
+    weft_adapter          *a = dots("a", ones, 1), *b = dots("b", two, 1), *c = dots("c", four, 1);
+    weft_plan             *p = new_plan(model), *q;
+
+    add_as(p, a, WEFT_ROLE_NONE, 1);
+    add_as(p, b, WEFT_ROLE_NONE, 1);
+    add_as(p, c, WEFT_ROLE_NONE, 1);
+    o.reference = 1;
+    OK(weft_plan_balance(p, &o, &err));
+    OK(weft_plan_copy(p, &q, &err));
+    FAILS(WEFT_E_UNSUPPORTED, "balance: the others are brought to b, which is to be removed",
+          weft_plan_remove(q, 1, &err));
+    OK(weft_plan_remove(q, 0, &err)); /* b is the first now, and c has twice its strength */
+    OK(weft_plan_seal(q, 1, &err));
+    OK(weft_plan_adapter(q, 0, &info, &err));
+    ck_assert_double_eq(info.balance, 1);
+    OK(weft_plan_adapter(q, 1, &info, &err));
+    ck_assert_double_eq_tol(info.balance, 0.5, 1e-12);
+    OK(weft_plan_remove(p, 2, &err)); /* the copy's options are its own */
+    OK(weft_plan_seal(p, 1, &err));
+    OK(weft_plan_adapter(p, 0, &info, &err));
+    ck_assert_double_eq_tol(info.balance, 2, 1e-12);
+    weft_plan_free(p), weft_plan_free(q);
+    weft_adapter_free(a), weft_adapter_free(b), weft_adapter_free(c);
+}
+END_TEST
+
 START_TEST(what_cannot_be_is_refused)
 {
     weft_balance_options o = WEFT_BALANCE_OPTIONS_INIT;
@@ -316,6 +348,7 @@ int main(void)
     tcase_add_test(t, strength_does_not_show);
     tcase_add_test(t, a_copy_reads_no_weight_again_unless_an_adapter_changed);
     tcase_add_test(t, without_a_common_layer_it_is_1_and_says_so);
+    tcase_add_test(t, the_measure_follows_its_adapter);
     tcase_add_test(t, what_cannot_be_is_refused);
     tcase_add_test(t, sealing_survives_any_failed_allocation);
     srunner_run_all(sr, CK_ENV);

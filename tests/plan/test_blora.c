@@ -125,6 +125,34 @@ START_TEST(both_parts_of_one_file_are_the_file)
 }
 END_TEST
 
+/* The default blocks hold 80 projections of attention each in SDXL itself, of 560. */
+START_TEST(sdxl_has_eighty_projections_in_each_block)
+{
+    static const char *const last[] = { ".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight" };
+    FILE *f = fopen(test_path("data/tables/sdxl_unet.tsv"), "r");
+    char  line[1024];
+    int   n[2] = { 0, 0 }, all = 0;
+
+    ck_assert_ptr_nonnull(f);
+    while (fgets(line, sizeof line, f) != NULL) {
+        char *name = strtok(line, "\t");
+        bool  projection = false;
+        for (int k = 0; k < 4; k++) {
+            size_t e = strlen(last[k]), len = strlen(name);
+            projection = projection || (len > e && strcmp(name + len - e, last[k]) == 0);
+        }
+        if (!projection) continue;
+        all++;
+        n[0] += strncmp(name, "up_blocks.0.attentions.0.", 25) == 0;
+        n[1] += strncmp(name, "up_blocks.0.attentions.1.", 25) == 0;
+    }
+    fclose(f);
+    ck_assert_int_eq(n[0], 80);
+    ck_assert_int_eq(n[1], 80);
+    ck_assert_int_eq(all, 560);
+}
+END_TEST
+
 START_TEST(the_authors_alpha_is_squared)
 {
     weft_blora_options o = WEFT_BLORA_OPTIONS_INIT;
@@ -209,6 +237,7 @@ int main(void)
     tcase_add_test(t, content_and_style_have_a_block_each);
     tcase_add_test(t, roles_decide);
     tcase_add_test(t, both_parts_of_one_file_are_the_file);
+    tcase_add_test(t, sdxl_has_eighty_projections_in_each_block);
     tcase_add_test(t, the_authors_alpha_is_squared);
     tcase_add_test(t, other_models_are_cut_by_resolution);
     tcase_add_test(t, what_is_no_pair_of_blocks_is_refused);

@@ -284,6 +284,57 @@ START_TEST(the_table_does_not_see_an_adapters_strength)
 }
 END_TEST
 
+/* Block factors, weights, curves and masks multiply what is chosen and do not choose: scores and winners are the
+ * same with them, and a layer won by an adapter whose factor there is 0 is nobody's. */
+START_TEST(what_multiplies_does_not_choose)
+{
+    weft_adapter    *content = adapter_on(model, "content", ATTENTION | OTHERS, 2, 0.9f, 1);
+    weft_adapter    *style = adapter_on(model, "style", ATTENTION | OTHERS, 3, 0.7f, 2);
+    weft_curve_point half = WEFT_CURVE_POINT_INIT;
+    const float      left[2] = { 1, 0 };
+    weft_mask        mask = WEFT_MASK_INIT;
+    weft_plan       *p[2];
+    int              won[2] = { 0, 0 }, silent = 0;
+
+    half.value = 0.5;
+    mask.height = 1, mask.width = 2, mask.values = left, mask.len = 2;
+    for (int i = 0; i < 2; i++) {
+        p[i] = new_plan(model);
+        OK(weft_plan_add(p[i], content, i == 0 ? 1 : 0.25f, NULL, &err));
+        OK(weft_plan_add(p[i], style, 1, NULL, &err));
+        OK(weft_plan_klora(p[i], NULL, &err));
+        if (i == 1) {
+            OK(weft_plan_set_blocks(p[i], 0, "*attn1*=0,*attn2*=2", &err));
+            OK(weft_plan_set_curve(p[i], 0, 0, &half, 1, &err));
+            OK(weft_plan_set_mask(p[i], 1, &mask, &err));
+        }
+        OK(weft_plan_seal(p[i], 10, &err));
+    }
+    for (int n = 0; nth_layer(model, ATTENTION, n) >= 0; n++) {
+        int64_t          l = nth_layer(model, ATTENTION, n);
+        weft_klora_score a = score_of(p[0], l), b = score_of(p[1], l);
+        double           factor = strstr(wf_model_layers(model, &(size_t){ 0 })[l].name, "attn1") != NULL ? 0 : 2;
+        ck_assert_double_eq(a.rho, b.rho);
+        ck_assert_int_eq(a.position, b.position);
+        for (int32_t call = 0; call < 10; call++) {
+            bool      won_by_content = cell(p[0], call, 0, l, 0) != 0;
+            weft_cell c = WEFT_CELL_INIT, s = WEFT_CELL_INIT;
+            OK(weft_plan_cell(p[1], call, 0, l, 0, &c, &err));
+            OK(weft_plan_cell(p[1], call, 0, l, 1, &s, &err));
+            ck_assert_double_eq((double)c.number, won_by_content ? 0.25 * factor * 0.5 : 0);
+            ck_assert_double_eq((double)s.number, won_by_content ? 0 : 1);
+            won[won_by_content]++;
+            silent += won_by_content && factor == 0;
+        }
+    }
+    ck_assert_int_gt(won[0], 0);
+    ck_assert_int_gt(won[1], 0);
+    ck_assert_int_gt(silent, 0);
+    weft_plan_free(p[0]), weft_plan_free(p[1]);
+    weft_adapter_free(content), weft_adapter_free(style);
+}
+END_TEST
+
 /* alpha 4 at rank 2 doubles content's first layer, and with IGNORE_ALPHA does not. The prompt's layers keep it. */
 START_TEST(alpha_counts_unless_ignored)
 {
@@ -868,6 +919,7 @@ int main(void)
     tcase_add_test(t, gamma_without_a_pair_is_1_and_says_so);
     tcase_add_test(t, the_table_does_not_see_an_adapters_strength);
     tcase_add_test(t, alpha_counts_unless_ignored);
+    tcase_add_test(t, what_multiplies_does_not_choose);
     tcase_add_test(t, k_is_the_callers_and_never_more_than_there_is);
     tcase_add_test(t, a_matrix_counts_with_the_rank_it_may_have);
     tcase_add_test(t, phases_with_and_without_alpha_have_patches_of_their_own);

@@ -136,7 +136,7 @@ static const char *turns_text(const weft_plan *p, int32_t calls)
 
     for (int32_t n = 0; n < calls; n++) {
         text[n] = '-';
-        for (int32_t a = 0; a < 3; a++)
+        for (int32_t a = 0; a < info_of(p).adapters; a++)
             if (cell(p, n, 0, attn, a) != 0) text[n] = (char)('0' + a);
     }
     text[calls] = 0;
@@ -210,6 +210,119 @@ START_TEST(an_order_is_copied)
     OK(weft_plan_seal(q, 4, &err));
     ck_assert_str_eq(turns_text(q, 4), "1010");
     weft_plan_free(q);
+}
+END_TEST
+
+static weft_plan *without(const weft_switch_options *o, int32_t adapter, weft_status status, const char *words)
+{
+    weft_plan *p = three();
+
+    OK(weft_plan_switch(p, o, &err));
+    if (status == WEFT_OK) {
+        OK(weft_plan_remove(p, adapter, &err));
+    } else {
+        FAILS(status, words, weft_plan_remove(p, adapter, &err));
+    }
+    OK(weft_plan_seal(p, 8, &err));
+    return p;
+}
+
+/* Turns follow their adapters when one is taken out, and its own go with it; what would leave nobody is refused,
+ * and the plan is as it was. A copy's options are its own. */
+START_TEST(turns_follow_who_is_left)
+{
+    weft_switch_options o = WEFT_SWITCH_OPTIONS_INIT;
+    int32_t             order[] = { 2, 0, 2, 1 }, only[] = { 1, 1 };
+    weft_plan          *p, *q;
+
+    o.period = 1;
+    o.order = order;
+    o.order_len = 4;
+    p = without(&o, 0, WEFT_OK, NULL); /* 2 2 1, and these are 1 1 0 now */
+    ck_assert_str_eq(turns_text(p, 8), "11011011");
+    weft_plan_free(p);
+    p = without(&o, 1, WEFT_OK, NULL); /* 2 0 2 */
+    ck_assert_str_eq(turns_text(p, 8), "10110110");
+    weft_plan_free(p);
+    p = without(&o, 2, WEFT_OK, NULL);
+    ck_assert_str_eq(turns_text(p, 8), "01010101");
+    weft_plan_free(p);
+    o.last_calls = 3;
+    o.last_adapter = 2;
+    p = without(&o, 1, WEFT_OK, NULL);
+    ck_assert_str_eq(turns_text(p, 8), "10110111");
+    weft_plan_free(p);
+    p = without(&o, 2, WEFT_E_UNSUPPORTED, "switch: the last 3 calls go to hat, which is to be removed");
+    ck_assert_int_eq(info_of(p).adapters, 3);
+    ck_assert_str_eq(turns_text(p, 8), "20212222");
+    weft_plan_free(p);
+    o = (weft_switch_options)WEFT_SWITCH_OPTIONS_INIT;
+    o.order = only;
+    o.order_len = 2;
+    p = without(&o, 1, WEFT_E_UNSUPPORTED, "switch: all turns are those of clay, which is to be removed");
+    ck_assert_str_eq(turns_text(p, 8), "11111111");
+    OK(weft_plan_copy(p, &q, &err));
+    OK(weft_plan_remove(q, 0, &err));
+    OK(weft_plan_seal(q, 8, &err));
+    ck_assert_str_eq(turns_text(q, 8), "00000000");
+    ck_assert_str_eq(turns_text(p, 8), "11111111");
+    weft_plan_free(p), weft_plan_free(q);
+    p = three(); /* two phases, of which the second refuses: the first keeps its turns too */
+    o.order = order;
+    o.order_len = 4;
+    o.period = 1;
+    OK(weft_plan_switch(p, &o, &err));
+    weft_phase_options at = WEFT_PHASE_OPTIONS_INIT;
+    at.first = 4;
+    OK(weft_plan_begin_phase(p, &at, &err));
+    o.order = only;
+    o.order_len = 2;
+    OK(weft_plan_switch(p, &o, &err));
+    FAILS(WEFT_E_UNSUPPORTED, "all turns are those of clay", weft_plan_remove(p, 1, &err));
+    OK(weft_plan_seal(p, 8, &err));
+    ck_assert_str_eq(turns_text(p, 8), "20211111");
+    weft_plan_free(p);
+}
+END_TEST
+
+/* Any allocation of a removal may fail, and then nothing is removed. */
+START_TEST(a_removal_without_memory_changes_nothing)
+{
+    counter              c = { 0, 0, -1 };
+    const weft_allocator counting = { counter_alloc, counter_free, &c };
+    weft_plan_options    po = WEFT_PLAN_OPTIONS_INIT;
+    weft_switch_options  o = WEFT_SWITCH_OPTIONS_INIT;
+    weft_balance_options b = WEFT_BALANCE_OPTIONS_INIT;
+    int32_t              order[] = { 2, 1 };
+    weft_adapter        *who[] = { ink, clay, hat };
+    weft_plan           *p;
+    weft_status          st = WEFT_E_NOMEM;
+
+    po.allocator = &counting;
+    o.order = order;
+    o.order_len = 2;
+    o.period = 1;
+    b.reference = 2;
+    OK(weft_plan_create(model, &po, &p, &err));
+    for (int i = 0; i < 3; i++) OK(weft_plan_add(p, who[i], 1, NULL, &err));
+    OK(weft_plan_switch(p, &o, &err));
+    OK(weft_plan_balance(p, &b, &err));
+    for (long refuse = 0; st == WEFT_E_NOMEM; refuse++) {
+        long live = c.live;
+        ck_assert_int_lt(refuse, 20);
+        c.asked = 0;
+        c.refuse = refuse;
+        st = weft_plan_remove(p, 0, &err);
+        c.refuse = -1;
+        if (st == WEFT_OK) break;
+        ck_assert_int_eq(st, WEFT_E_NOMEM);
+        ck_assert_int_eq(info_of(p).adapters, 3);
+        ck_assert_int_eq(c.live, live);
+    }
+    OK(weft_plan_seal(p, 4, &err));
+    ck_assert_str_eq(turns_text(p, 4), "1010");
+    weft_plan_free(p);
+    ck_assert_int_eq(c.live, 0);
 }
 END_TEST
 
@@ -947,6 +1060,8 @@ int main(void)
     tcase_add_test(t, switch_has_a_row_for_each_turn);
     tcase_add_test(t, turns_come_in_any_order_and_length);
     tcase_add_test(t, an_order_is_copied);
+    tcase_add_test(t, turns_follow_who_is_left);
+    tcase_add_test(t, a_removal_without_memory_changes_nothing);
     tcase_add_test(t, turns_that_cannot_be_are_refused);
     tcase_add_test(t, who_gets_no_turn_is_named);
     tcase_add_test(t, composite_has_a_branch_for_each);

@@ -277,6 +277,41 @@ START_TEST(a_merge_of_any_family_folds)
 }
 END_TEST
 
+/* One adapter whose prediction counts twice: no weight does that. */
+START_TEST(a_prediction_times_a_number_is_no_weight)
+{
+    weft_composite_options o = WEFT_COMPOSITE_OPTIONS_INIT;
+    weft_add_options       add = WEFT_ADD_OPTIONS_INIT;
+    weft_adapter          *one;
+
+    add.flags = WEFT_ADD_SHARE;
+    for (int twice = 0; twice < 2; twice++) {
+        weft_plan *p = new_plan(model);
+        add.share = twice ? 2 : 1;
+        o.flags = WEFT_COMPOSITE_DIVIDE_BY_COUNT;
+        OK(weft_plan_add(p, ink, 0.7f, &add, &err));
+        OK(weft_plan_composite(p, &o, &err));
+        OK(weft_plan_seal(p, 2, &err));
+        if (twice) {
+            FAILS(WEFT_E_UNSUPPORTED, "LoRA Composite multiplies the prediction, and weights cannot",
+                  weft_plan_fold(p, NULL, &one, &err));
+            ck_assert_ptr_null(one);
+            FAILS(WEFT_E_UNSUPPORTED, "multiplies the prediction",
+                  weft_plan_save_model(p, temp_path("never"), &err));
+        } else {
+            OK(weft_plan_fold(p, NULL, &one, &err));
+            weft_plan *q = alone(model, one), *plain = new_plan(model);
+            OK(weft_plan_add(plain, ink, 0.7f, NULL, &err));
+            OK(weft_plan_seal(plain, 3, &err));
+            same_weights(plain, q, 1e-6);
+            weft_plan_free(q), weft_plan_free(plain);
+            weft_adapter_free(one);
+        }
+        weft_plan_free(p);
+    }
+}
+END_TEST
+
 /* Written and read again the coefficients are the same bits. */
 START_TEST(coefficients_survive_a_file)
 {
@@ -654,6 +689,7 @@ int main(void)
     tcase_add_loop_test(t, a_merge_of_any_family_folds, 0, (int)WF_LEN(files));
     tcase_add_test(t, coefficients_survive_a_file);
     tcase_add_test(t, coefficients_of_others_are_warned_of);
+    tcase_add_test(t, a_prediction_times_a_number_is_no_weight);
     tcase_add_test(t, lambda_drives_the_overlap_to_zero);
     tcase_add_test(t, a_file_with_itself_is_that_file);
     tcase_add_test(t, copies_measure_nothing);

@@ -22,7 +22,7 @@
 #endif
 
 enum { H = 8, W = 8, N = 4 * H * W, TEXT = 77 * 24 };
-enum { RUN, MERGED, SEAL, SAVE, MOVE, MODES };
+enum { RUN, MERGED, SEAL, SAVE, MOVE, MERGE, MODES };
 enum { FINE = 0, NO_AREA = 10, NO_MEMORY = 11, NO_THREAD = 12, WRONG = 13 }; /* how a trial ends */
 
 static const char *self;
@@ -66,6 +66,21 @@ static weft_status draw(weft_run *run)
     return st;
 }
 
+static weft_status merge(weft_model *model, weft_adapter *a)
+{
+    weft_merge_source  source = WEFT_MERGE_SOURCE_INIT;
+    weft_merge_options o = WEFT_MERGE_OPTIONS_INIT;
+    weft_adapter      *merged;
+    weft_status        st;
+
+    source.adapter = a;
+    source.weight = 1;
+    o.rank = 2;
+    st = weft_adapter_merge(model, &source, 1, &o, &merged, NULL, &golden_err);
+    weft_adapter_free(merged);
+    return st;
+}
+
 static int trial(int mode, long mib, const char *to)
 {
     weft_run_options o = WEFT_RUN_OPTIONS_INIT;
@@ -92,6 +107,7 @@ static int trial(int mode, long mib, const char *to)
     if (mode != SEAL && weft_plan_seal(plan, 2, &golden_err) != WEFT_OK) return WRONG; /* multiplies nothing */
     limit_addresses(mib);
     if (mode == SEAL) return verdict(weft_plan_seal(plan, 2, &golden_err));
+    if (mode == MERGE) return verdict(merge(model, a));
     if (mode == SAVE) return verdict(weft_plan_save_model(plan, to, &golden_err));
     st = weft_run_create(mode == MOVE ? base : plan, &o, &run, &golden_err);
     if (st == WEFT_OK) st = draw(run);

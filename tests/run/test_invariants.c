@@ -35,13 +35,24 @@ static void teardown(void)
     weft_adapter_free(third);
 }
 
-enum { MERGE, SWITCH, COMPOSITE, KLORA, METHODS };
+/* Up to METHODS those that mean the same with any number of adapters and no mask. */
+enum { MERGE, SWITCH, COMPOSITE, KLORA, METHODS, ZIP = METHODS, BLORA, BLEND, LORATORIO, SUBBANDS, EVERY };
 
 static void use(weft_plan *plan, int method)
 {
     if (method == SWITCH) must(weft_plan_switch(plan, NULL, &golden_err));
     if (method == COMPOSITE) must(weft_plan_composite(plan, NULL, &golden_err));
     if (method == KLORA) must(weft_plan_klora(plan, NULL, &golden_err));
+    if (method == ZIP) must(weft_plan_zip(plan, NULL, &golden_err));
+    if (method == BLORA) must(weft_plan_blora(plan, NULL, &golden_err));
+    if (method == LORATORIO) must(weft_plan_loratorio(plan, NULL, &golden_err));
+    if (method == SUBBANDS) must(weft_plan_subbands(plan, NULL, &golden_err));
+    if (method != BLEND) return;
+    static const float ramp[4] = { 0, 0.25f, 0.5f, 1 };
+    weft_mask m = WEFT_MASK_INIT;
+    m.height = 1, m.width = 4, m.values = ramp, m.len = 4;
+    must(weft_plan_set_mask(plan, 0, &m, &golden_err));
+    must(weft_plan_blend(plan, NULL, &golden_err));
 }
 
 static weft_plan *plan_of(int method, int32_t path, float w, weft_adapter *a, weft_adapter *b, weft_adapter *c)
@@ -117,7 +128,7 @@ START_TEST(weight_zero_is_the_base_bit_for_bit)
     weft_plan *plan = plan_of(MERGE, 0, 0, NULL, NULL, NULL);
     predict(plan, base, 3, 2, 0);
     weft_plan_free(plan);
-    for (int m = 0; m < METHODS; m++)
+    for (int m = 0; m < EVERY; m++)
         for (int32_t path = 0; path <= WEFT_PATH_MERGED; path++) {
             plan = plan_of(m, path, 0.0f, content, style, NULL);
             predict(plan, out, 3, 2, 0);
@@ -135,7 +146,7 @@ START_TEST(threads_do_not_change_a_bit)
 {
     static const int32_t threads[] = { 2, 3, 5, 8 };
     float one[N], out[N];
-    for (int m = 0; m < METHODS; m++) {
+    for (int m = 0; m < EVERY; m++) {
         weft_plan *plan = plan_of(m, 0, 0.8f, content, style, NULL);
         predict(plan, one, 7, 1, 0);
         for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
@@ -150,7 +161,7 @@ END_TEST
 START_TEST(split_guidance_is_batched_guidance)
 {
     float batched[N], split[N];
-    for (int m = 0; m < METHODS; m++) {
+    for (int m = 0; m < EVERY; m++) {
         weft_plan *plan = plan_of(m, 0, 0.8f, content, style, NULL);
         for (int32_t call = 0; call < 20; call += 6) {
             predict(plan, batched, call, 2, 0);
@@ -165,7 +176,7 @@ END_TEST
 START_TEST(a_batch_is_its_samples)
 {
     float two[2 * N], one[N];
-    for (int m = 0; m < METHODS; m++) {
+    for (int m = 0; m < EVERY; m++) {
         weft_plan *plan = plan_of(m, 0, 0.8f, content, style, NULL);
         weft_run *run = run_of(plan, 2, 2);
         plain_step s = step_of(two, 4);
@@ -190,7 +201,7 @@ END_TEST
 START_TEST(interleaved_runs_do_not_see_each_other)
 {
     float alone[6][N], out[N];
-    for (int m = 0; m < METHODS; m++) {
+    for (int m = 0; m < EVERY; m++) {
         weft_plan *plan = plan_of(m, 0, 0.8f, content, style, NULL);
         weft_run *a = run_of(plan, 2, 1), *b = run_of(plan, 1, 1);
         for (int32_t n = 0; n < 6; n++) take_step(a, alone[n], 3 * n, 0);
@@ -247,6 +258,33 @@ START_TEST(one_adapter_is_the_same_under_every_method)
 }
 END_TEST
 
+/* Under methods that weigh predictions one adapter is all there is to weigh; LoRAtorio's base has a part of the
+ * unconditional half unless that is 0. A full mask is blend's whole image. */
+START_TEST(one_prediction_is_the_same_however_it_is_weighed)
+{
+    float plain[N], out[N];
+    const float full[2] = { 1, 1 };
+    weft_plan *plan = plan_of(MERGE, WEFT_PATH_SIDE, 0.8f, content, NULL, NULL);
+    predict(plan, plain, 4, 2, 0);
+    weft_plan_free(plan);
+    for (int m = BLEND; m < EVERY; m++) {
+        weft_loratorio_options o = WEFT_LORATORIO_OPTIONS_INIT;
+        weft_mask mask = WEFT_MASK_INIT;
+        mask.height = 1, mask.width = 2, mask.values = full, mask.len = 2;
+        o.flags = WEFT_LORATORIO_BASE;
+        must(weft_plan_create(model, NULL, &plan, &golden_err));
+        must(weft_plan_add(plan, content, 0.8f, NULL, &golden_err));
+        use(plan, m);
+        if (m == BLEND) must(weft_plan_set_mask(plan, 0, &mask, &golden_err));
+        if (m == LORATORIO) must(weft_plan_loratorio(plan, &o, &golden_err));
+        must(weft_plan_seal(plan, 20, &golden_err));
+        predict(plan, out, 4, 2, 0);
+        same_bits("weighed", out, plain, N);
+        weft_plan_free(plan);
+    }
+}
+END_TEST
+
 /* Base weights are never written: after any plan, the base is what it was. */
 START_TEST(detaching_leaves_the_base)
 {
@@ -269,7 +307,7 @@ END_TEST
 /* A slider: copy, change a weight, seal, go on. The same bits as a plan made so from the start. */
 START_TEST(a_copy_with_another_weight_is_that_plan)
 {
-    for (int m = 0; m < METHODS; m++) {
+    for (int m = 0; m < EVERY; m++) {
         float before[N], changed[N], wanted[N];
         weft_plan *plan = plan_of(m, 0, 0.8f, content, style, NULL), *copy, *made = plan_of(m, 0, 0.3f, content, style, NULL);
         weft_run *run = run_of(plan, 2, 1);
@@ -630,6 +668,7 @@ int main(void)
     tcase_add_test(c, interleaved_runs_do_not_see_each_other);
     tcase_add_test(c, composite_does_not_depend_on_the_order);
     tcase_add_test(c, one_adapter_is_the_same_under_every_method);
+    tcase_add_test(c, one_prediction_is_the_same_however_it_is_weighed);
     tcase_add_test(c, detaching_leaves_the_base);
     tcase_add_test(c, a_copy_with_another_weight_is_that_plan);
     tcase_add_test(c, handles_go_in_any_order);

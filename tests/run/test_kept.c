@@ -207,6 +207,37 @@ START_TEST(the_memory_is_counted)
 }
 END_TEST
 
+/* Under a plan that reuses deep features no call keeps anything, so no memory is taken for it. */
+START_TEST(beside_reused_features_nothing_is_kept)
+{
+    weft_composite_options cached = WEFT_COMPOSITE_OPTIONS_INIT;
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    weft_plan *plan, *copy = plan_of(COMPOSITE, 0.8f);
+    uint64_t without, with;
+
+    cached.flags = WEFT_COMPOSITE_CACHED;
+    must(weft_plan_copy(copy, &plan, &golden_err));
+    must(weft_plan_composite(plan, &cached, &golden_err));
+    must(weft_plan_seal(plan, 8, &golden_err));
+    o.height = H;
+    o.width = W;
+    must(weft_run_bytes(plan, &o, &without, &golden_err));
+    o.flags = WEFT_RUN_KEEP_TEXT;
+    must(weft_run_bytes(plan, &o, &with, &golden_err));
+    ck_assert_uint_eq(with, without);
+    weft_run *kept = run_of(plan, WEFT_RUN_KEEP_TEXT, 1), *plain = run_of(plan, 0, 1);
+    ck_assert_ptr_null(kept->memory.kept);
+    for (int32_t n = 0; n < 8; n++) {
+        float got[N], want[N];
+        must(take(kept, got, &(ask){ n, 0, 1, false, 77 }, 1));
+        must(take(plain, want, &(ask){ n, 0, 1, false, 77 }, 1));
+        ck_assert_mem_eq(got, want, sizeof got);
+    }
+    weft_run_free(kept), weft_run_free(plain);
+    weft_plan_free(plan), weft_plan_free(copy);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("kept");
@@ -220,6 +251,7 @@ int main(void)
     tcase_add_test(t, what_did_not_change_is_not_computed_again);
     tcase_add_test(t, a_stopped_call_keeps_nothing);
     tcase_add_test(t, the_memory_is_counted);
+    tcase_add_test(t, beside_reused_features_nothing_is_kept);
     suite_add_tcase(s, t);
     r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

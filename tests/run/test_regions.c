@@ -590,6 +590,9 @@ START_TEST(a_wrong_region_is_refused)
     m.flags = WEFT_MASK_ADD;
     refused(WEFT_E_UNSUPPORTED, "flags", weft_plan_add_region(plan, &r, &golden_err));
     m.flags = 0;
+    r.adapter = 1; /* and the flag is forgotten */
+    refused(WEFT_E_ARG, "adapter is 1, but flags has no WEFT_REGION_ADAPTER", weft_plan_add_region(plan, &r, &golden_err));
+    r.adapter = 0;
     r.flags = WEFT_REGION_ADAPTER;
     refused(WEFT_E_ARG, "an adapter and a mask", weft_plan_add_region(plan, &r, &golden_err));
     r.mask = NULL;

@@ -56,6 +56,11 @@ struct wf_method {
     void (*weigh)(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch, float *weight,
                   float *divisor);
 
+    /* The options without an adapter that leaves the plan: *out is a block of their own, in which
+     * later adapters have moved up by one. NULL: no option names adapters. */
+    weft_status (*forget)(wf_blob **out, const weft_plan *p, const wf_blob *options,
+                          int32_t adapter, weft_error *err);
+
     /* The role of an adapter here, for reports. NULL: that of weft_add_options. */
     const char *(*part)(const weft_plan *p, const wf_sheet *s, int32_t adapter);
     /* Say what the options mean, in lines "  name      value"; and the sheet, in few lines. */

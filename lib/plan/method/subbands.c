@@ -121,8 +121,16 @@ static void split_all(const wf_combine *x, float *v, int32_t levels, float *temp
         wf_subbands_split(v + (size_t)c * plane, x->h, x->w, levels, temp);
 }
 
-/* One sample, whose first value is `at`. Scratch: each branch's difference from the base, each
- * branch's prediction, and a row. */
+static bool all_alike(const wf_combine *x, size_t at, size_t sample)
+{
+    for (int32_t b = 1; b < x->branches; b++)
+        if (memcmp(x->preds[b] + at, x->preds[0] + at, sample * sizeof *x->out) != 0) return false;
+    return true;
+}
+
+/* One sample, whose first value is `at`. What all predict alike is not taken apart, since rounding
+ * would show: adapters of weight 0 leave the base, bit for bit. Scratch: each branch's difference
+ * from the base, each branch's prediction, and a row. */
 static void combine_sample(const wf_combine *x, const float *share, const weft_subbands_options *o,
                            size_t at)
 {
@@ -132,6 +140,10 @@ static void combine_sample(const wf_combine *x, const float *share, const weft_s
     float *d = x->scratch, *e = d + (size_t)x->branches * sample;
     float *temp = e + (size_t)x->branches * sample, *out = x->out + at;
 
+    if (all_alike(x, at, sample)) {
+        memcpy(out, x->preds[0] + at, sample * sizeof *out);
+        return;
+    }
     for (int32_t b = 0; b < x->branches; b++) {
         float *d_b = d + (size_t)b * sample, *e_b = e + (size_t)b * sample;
         for (size_t i = 0; i < sample; i++) d_b[i] = x->cond[b][at + i] - x->cond_base[at + i];

@@ -181,6 +181,37 @@ static int32_t turn_at(const wf_sheet *s, int32_t call)
     return ((const state *)s->state->data)->turn[call];
 }
 
+/* Its turns go with it. A cycle without any turn, and last calls without their adapter, would be
+ * another plan. */
+static weft_status forget(wf_blob **out, const weft_plan *p, const wf_blob *options,
+                          int32_t adapter, weft_error *err)
+{
+    const asked *old = options->data;
+    const char  *name = wf_plan_adapter_name(p, adapter);
+    size_t       n = old->o.order_len, bytes = sizeof *old + n * sizeof *old->order;
+    asked       *x;
+
+    if (old->o.last_calls > 0 && old->o.last_role == WEFT_ROLE_NONE &&
+        old->o.last_adapter == adapter)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "switch: the last %d calls go to %s, which is to be removed",
+                       (int)old->o.last_calls, name);
+    if ((*out = wf_blob_create(&p->alloc, bytes)) == NULL)
+        return wf_nomem(err, bytes, "a method's options");
+    x = (*out)->data;
+    x->o = old->o;
+    x->o.order_len = 0;
+    for (size_t t = 0; t < n; t++)
+        if (old->order[t] != adapter)
+            x->order[x->o.order_len++] = old->order[t] - (old->order[t] > adapter);
+    x->o.last_adapter -= x->o.last_adapter > adapter;
+    if (n == 0 || x->o.order_len > 0) return WEFT_OK;
+    wf_blob_drop(*out);
+    *out = NULL;
+    return wf_fail(err, WEFT_E_UNSUPPORTED,
+                   "switch: all turns are those of %s, which is to be removed", name);
+}
+
 static wf_cell choose(const weft_plan *p, const wf_sheet *s, int32_t call, int32_t branch,
                       int32_t layer, int32_t adapter)
 {
@@ -314,6 +345,7 @@ const wf_method wf_method_switch = {
     .begin = begin,
     .alone = alone,
     .choose = choose,
+    .forget = forget,
     .describe = describe,
     .explain = explain,
 };

@@ -6,7 +6,7 @@
  * the table; each is a function that draws at a height, or with no canvas only tells how high it is. */
 #include "table.h"
 
-enum { CHART_HIGH = 130, MAP = 120, TITLE_HIGH = 30, GAP_BELOW = 26, AXIS_HIGH = 32, SWATCH = 34 };
+enum { CHART_HIGH = 130, MAP = 120, TITLE_HIGH = 30, GAP_BELOW = 26, AXIS_HIGH = 32 };
 
 typedef struct picture {
     layout          lay;
@@ -129,13 +129,13 @@ static int32_t blocks(canvas *c, const picture *p, int32_t y)
                 sum += (double)p->factor[lay->row[end].layer];
             sum /= end - r;
             snprintf(s, sizeof s, "%.2g", sum);
-            int32_t w = MORE(text_width(1, lay->row[r].block), MORE(text_width(2, s), SWATCH)) + 8;
-            fill(c, x, y, w - 4, 12, tint(hue_of(a), most > 0 ? fabs(sum) / most : 0));
-            write_text(c, x, y + 15, 2, INK, s);
-            write_text(c, x, y + 33, 1, FAINT, lay->row[r].block);
+            int32_t w = MORE(text_width(2, lay->row[r].block), text_width(2, s)) + 14;
+            fill(c, x, y, w - 4, 18, tint(hue_of(a), most > 0 ? fabs(sum) / most : 0));
+            write_text(c, x, y + 24, 2, INK, s);
+            write_text(c, x, y + 44, 2, FAINT, lay->row[r].block);
             x += w;
         }
-        y += 48;
+        y += 68;
     }
     return titled ? y + GAP_BELOW / 2 : y;
 }

@@ -105,7 +105,7 @@ typedef struct weft_run_info {
     int32_t  threads;
     uint64_t bytes;        /* scratch and merged copies                                        */
     double   step_flops;   /* of one guided call, multiply and add counted as two              */
-    double   side_flops;   /* of those, the adapters' low-rank products, at most               */
+    double   side_flops;   /* and beside them the adapters' low-rank products, at most         */
     double   decode_flops; /* of decoding one batch                                            */
     size_t   latent_len;   /* floats of latents for weft_run_step(), decode and encode_image   */
     size_t   extra_len;    /* of weft_step.extra; 0: the model reads none                      */

@@ -574,18 +574,19 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
 static const wf_cell *noted_cells(const wf_exec *e, const wf_delta *d, size_t sample,
                                   int32_t *parts)
 {
-    *parts = d == NULL ? 0 : d->merged != NULL ? d->copied_parts
-                         : d->stack != NULL ? d->stack->parts : 0;
+    *parts = d->merged != NULL ? d->copied_parts : d->stack != NULL ? d->stack->parts : 0;
     if (*parts == 0) return NULL;
     return d->merged != NULL ? d->copied : cell_of(e, d, sample, 0);
 }
 
+/* Where nothing can hang beside a layer, it is none of the model's, and nobody asks. */
 static void note(wf_exec *e, const wf_layer *l, wf_grid out, uint8_t way)
 {
     wf_notes *n = e->notes;
-    const wf_delta *d = e->deltas != NULL ? &e->deltas[l->id] : NULL;
     int32_t parts, last = -1;
 
+    if (n == NULL || e->deltas == NULL || e->dry || e->stopped) return;
+    const wf_delta *d = &e->deltas[l->id];
     for (size_t s = 0; s < (size_t)out.n; s++) {
         int32_t branch = e->branch != NULL ? e->branch[s] : 0;
         const wf_cell *cells = noted_cells(e, d, s, &parts);
@@ -609,7 +610,7 @@ static void note(wf_exec *e, const wf_layer *l, wf_grid out, uint8_t way)
 
 void wf_note_layer(wf_exec *e, const wf_layer *l, wf_grid out)
 {
-    if (e->notes != NULL && l != NULL && !e->dry && !e->stopped) note(e, l, out, 0);
+    if (l != NULL) note(e, l, out, 0);
 }
 
 bool wf_watch_result(wf_exec *e, const float *y, size_t n)
@@ -668,5 +669,5 @@ void wf_layer_skip(wf_exec *e)
 void wf_layer_kept(wf_exec *e, const wf_layer *l, wf_grid g)
 {
     wf_layer_skip(e);
-    if (e->notes != NULL && !e->dry && !e->stopped) note(e, l, wf_layer_grid(l, g), WF_NOTE_KEPT);
+    note(e, l, wf_layer_grid(l, g), WF_NOTE_KEPT);
 }

@@ -15,6 +15,7 @@ typedef struct report {
     size_t           count;
     const double    *strength; /* [calls][adapters] */
     const double    *norm;     /* [adapters]        */
+    bool            *listed;   /* [layers] does any adapter act there, in any phase? */
 } report;
 
 void wf_node_washed(wf_doc *d, wf_node *in, const char *key, const char *s)
@@ -126,16 +127,15 @@ static weft_status add_call(const report *r, wf_node *o, int32_t n, weft_error *
     return WEFT_OK;
 }
 
-/* Does any adapter act at the layer, in any phase? */
-static bool touched(const report *r, size_t l)
+static void list_layers(report *r)
 {
     weft_layer_use use = WEFT_LAYER_USE_INIT;
 
-    for (size_t i = 0; i < r->p->table.phases; i++)
-        if (weft_plan_layer(r->p, (int32_t)i, (int64_t)l, &use, NULL) == WEFT_OK &&
-            use.path != WEFT_PATH_AUTO)
-            return true;
-    return false;
+    for (size_t l = 0; l < r->count; l++)
+        for (size_t i = 0; i < r->p->table.phases; i++)
+            if (weft_plan_layer(r->p, (int32_t)i, (int64_t)l, &use, NULL) == WEFT_OK &&
+                use.path != WEFT_PATH_AUTO)
+                r->listed[l] = true;
 }
 
 static weft_status add_layer(const report *r, wf_node *list, size_t l, weft_error *err)
@@ -169,19 +169,17 @@ static void add_cells(const report *r, wf_node *list, const wf_sheet *s, const w
                       int32_t branch, int32_t adapter)
 {
     for (size_t l = 0; l < r->count; l++)
-        if (r->layers[l].component == WEFT_COMPONENT_DENOISER && touched(r, l))
+        if (r->listed[l] && r->layers[l].component == WEFT_COMPONENT_DENOISER)
             wf_node_float(r->d, list, NULL,
                           wf_sheet_cell(s, row, branch, (int64_t)l, adapter).number);
 }
 
-static bool acts(const report *r, const wf_sheet *s, const wf_row *row, int32_t branch,
-                 int32_t adapter)
+static bool acts(const wf_sheet *s, const wf_row *row, int32_t branch, int32_t adapter)
 {
     for (size_t k = 0; k < s->slots; k++)
         if (s->slot[k].adapter == adapter &&
             wf_sheet_cell(s, row, branch, s->slot[k].layer, adapter).number != 0)
             return true;
-    (void)r;
     return false;
 }
 
@@ -197,7 +195,7 @@ static void add_table(const report *r, wf_node *list, const wf_sheet *s)
             wf_node *of = wf_node_object(r->d, branches, NULL);
             for (int32_t a = 0; a < r->p->adapters; a++) {
                 wf_letter_text letter;
-                if (!acts(r, s, row, b, a)) continue;
+                if (!acts(s, row, b, a)) continue;
                 add_cells(r, wf_node_list(r->d, of, wf_letter(&letter, a)), s, row, b, a);
             }
         }
@@ -216,28 +214,45 @@ static void add_warnings(const report *r, wf_node *list)
     }
 }
 
-weft_status wf_plan_report(const weft_plan *p, const double *strength, const double *norm,
-                           wf_doc *d, wf_node **call, weft_error *err)
+static weft_status add_all(const report *r, wf_node **call, weft_error *err)
 {
-    report   r = { .p = p, .d = d, .strength = strength, .norm = norm };
-    wf_node *adapters = wf_node_list(d, d->root, "adapters"), *list;
+    const weft_plan *p = r->p;
+    wf_doc          *d = r->d;
+    wf_node         *list = wf_node_list(d, d->root, "adapters");
 
-    r.layers = wf_model_layers(p->model, &r.count);
-    for (int32_t a = 0; a < p->adapters; a++) add_adapter(&r, adapters, a);
+    for (int32_t a = 0; a < p->adapters; a++) add_adapter(r, list, a);
     list = wf_node_list(d, d->root, "regions");
-    for (int32_t i = 0; i < p->regions; i++) add_region(&r, list, i);
+    for (int32_t i = 0; i < p->regions; i++) add_region(r, list, i);
+    if (p->align != NULL)
+        WF_TRY(wf_fields_write(d, wf_node_object(d, d->root, "align"), &wf_align_fields,
+                               p->align->data, WF_EVERY, NULL, NULL, err));
     list = wf_node_list(d, d->root, "phases");
-    for (size_t i = 0; i < p->table.phases; i++) WF_TRY(add_phase(&r, list, (int32_t)i, err));
+    for (size_t i = 0; i < p->table.phases; i++) WF_TRY(add_phase(r, list, (int32_t)i, err));
     list = wf_node_list(d, d->root, "calls");
     for (int32_t n = 0; n < p->table.calls; n++) {
         call[n] = wf_node_object(d, list, NULL);
-        WF_TRY(add_call(&r, call[n], n, err));
+        WF_TRY(add_call(r, call[n], n, err));
     }
     list = wf_node_list(d, d->root, "layers");
-    for (size_t l = 0; l < r.count; l++)
-        if (touched(&r, l)) WF_TRY(add_layer(&r, list, l, err));
+    for (size_t l = 0; l < r->count; l++)
+        if (r->listed[l]) WF_TRY(add_layer(r, list, l, err));
     list = wf_node_list(d, d->root, "table");
-    for (size_t i = 0; i < p->table.phases; i++) add_table(&r, list, &p->table.phase[i]);
-    add_warnings(&r, wf_node_list(d, d->root, "warnings"));
+    for (size_t i = 0; i < p->table.phases; i++) add_table(r, list, &p->table.phase[i]);
+    add_warnings(r, wf_node_list(d, d->root, "warnings"));
     return WEFT_OK;
+}
+
+weft_status wf_plan_report(const weft_plan *p, const double *strength, const double *norm,
+                           wf_doc *d, wf_node **call, weft_error *err)
+{
+    report      r = { .p = p, .d = d, .strength = strength, .norm = norm };
+    weft_status st;
+
+    r.layers = wf_model_layers(p->model, &r.count);
+    r.listed = wf_zalloc(&d->alloc, r.count, sizeof *r.listed);
+    if (r.listed == NULL) return wf_nomem(err, r.count, "a report of a plan");
+    list_layers(&r);
+    st = add_all(&r, call, err);
+    wf_free(&d->alloc, r.listed);
+    return st;
 }

@@ -214,7 +214,7 @@ START_TEST(a_layer_takes_vectors_and_masks)
         make_parts(&p, s);
         wf_grid g = { s->n, s->h, s->w, domain }, out = wf_layer_grid(&p.l, g);
         make_tables(&t, p.taps * p.in, out.h, out.w);
-        wf_delta delta = { &p.stack, 1, NULL, NULL, 0 };
+        wf_delta delta = { &p.stack, 1, NULL, NULL, 0, NULL, 0 };
         size_t each = (size_t)(s->h * s->w) * p.in, outs = (size_t)(out.h * out.w) * p.out;
         float *x = bench_floats((size_t)s->n * each, 10);
         double *want = malloc(outs * sizeof *want);
@@ -261,7 +261,7 @@ START_TEST(ones_change_nothing)
     make_tables(&t, p.taps * p.in, s->h, s->w);
     for (size_t i = 0; i < p.taps * p.in; i++) t.memory[0][i] = 1;
     for (int32_t i = 0; i < s->h * s->w; i++) t.memory[2][i] = 1;
-    wf_delta delta = { &p.stack, 1, NULL, NULL, 0 };
+    wf_delta delta = { &p.stack, 1, NULL, NULL, 0, NULL, 0 };
     float *x = bench_floats(wf_rows(g) * p.in, 10), *y[2];
     size_t n = wf_rows(g) * p.out;
     double *want = malloc(n * sizeof *want);
@@ -299,7 +299,7 @@ START_TEST(a_mask_of_another_size_stops)
     workbench w;
     make_parts(&p, s);
     make_tables(&t, p.in, s->h + 1, s->w);
-    wf_delta delta = { &p.stack, 1, NULL, NULL, 0 };
+    wf_delta delta = { &p.stack, 1, NULL, NULL, 0, NULL, 0 };
     wf_grid g = wf_image_grid(s->n, s->h, s->w);
     float *x = bench_floats(wf_rows(g) * p.in, 1), *y = bench_floats(wf_rows(g) * p.out, 2);
     float *before = bench_floats(wf_rows(g) * p.out, 2);
@@ -333,7 +333,7 @@ START_TEST(a_norm_takes_vectors_and_masks)
     wf_nonpair nonpair[PARTS] = { { .dense = d0 }, { 0 }, { 0 }, { .dense = d3, .bias = b3 },
                               { .bias = b4 } };
     wf_stack stack = { PARTS, 0, none, part_scale, NULL, NULL, nonpair };
-    wf_delta delta = { &stack, 1, NULL, NULL, 0 };
+    wf_delta delta = { &stack, 1, NULL, NULL, 0, NULL, 0 };
     wf_layer row = { .name = "unet.norm", .kind = WEFT_LAYER_NORM, .out = C, .in = 1, .kernel = 1,
                      .stride = 1 };
     double *want = malloc(N * H * W * C * sizeof *want);

@@ -157,7 +157,7 @@ static void try_layer(const shape *s, const wf_kernels *k, wf_dtype type, bool w
     float *x = bench_floats(wf_rows(g) * (size_t)s->in, 3), *start = bench_floats(n, 4);
     float *down = bench_floats(RANK * t * (size_t)s->in, 5), *up = bench_floats(RANK * (size_t)s->out, 6);
     wf_stack stack = { PARTS, RANK, part_rank, part_scale, down, up, NULL };
-    wf_delta delta = { &stack, 1, NULL, NULL, 0 };
+    wf_delta delta = { &stack, 1, NULL, NULL, 0, NULL, 0 };
     int32_t branch[4] = { 1, 0, 1, 0 };
     trial trial = { k, &l, adapted ? &delta : NULL, x, start, g, add, branch };
 
@@ -223,7 +223,7 @@ START_TEST(zero_leaves_the_bits)
         float *x = bench_floats(wf_rows(g) * (size_t)s->in, 8), *y[2] = { malloc(n * 4), malloc(n * 4) };
         float *down = bench_floats(RANK * t * (size_t)s->in, 5), *up = bench_floats(RANK * (size_t)s->out, 6);
         wf_stack stack = { PARTS, RANK, part_rank, part_scale, down, up, NULL };
-        wf_delta delta = { &stack, 1, NULL, NULL, 0 };
+        wf_delta delta = { &stack, 1, NULL, NULL, 0, NULL, 0 };
         for (int side = 0; side < 2; side++) {
             workbench b;
             bench_open(&b, tables[table_count - 1], 2);
@@ -270,7 +270,7 @@ START_TEST(a_merged_copy_is_the_sum)
         wf_grid g = wf_image_grid(s->n, s->h, s->w);
         size_t n = wf_rows(wf_layer_grid(&l, g)) * (size_t)s->out;
         float *x = bench_floats(wf_rows(g) * in, 3), *start = bench_floats(n, 4);
-        wf_delta side = { &stack, 1, NULL, NULL, 0 }, copy = { NULL, 0, merged, NULL, 0 };
+        wf_delta side = { &stack, 1, NULL, NULL, 0, NULL, 0 }, copy = { NULL, 0, merged, NULL, 0, NULL, 0 };
         trial beside = { k, &l, &side, x, start, g, false, NULL }, inside = { k, &l, &copy, x, start, g, false, NULL };
         float *a = run_trial(&beside, 2), *b = run_trial(&inside, 1), *c = run_trial(&inside, 3);
         double *wide = malloc(n * sizeof *wide);
@@ -296,7 +296,7 @@ START_TEST(a_batch_is_its_samples)
         float *x = bench_floats(3 * rows * in, 8), *start = bench_floats(3 * n, 1);
         float *down = bench_floats(RANK * t * in, 5), *up = bench_floats(RANK * (size_t)s.out, 6);
         wf_stack stack = { PARTS, RANK, part_rank, part_scale, down, up, NULL };
-        wf_delta delta = { &stack, 1, NULL, NULL, 0 };
+        wf_delta delta = { &stack, 1, NULL, NULL, 0, NULL, 0 };
         trial all = { tables[table_count - 1], &l, &delta, x, start, g, true, NULL };
         float *y = run_trial(&all, 2);
         for (size_t k = 0; k < 3; k++) {

@@ -217,6 +217,7 @@ static double strength_at(const weft_plan *p, int32_t call, int32_t adapter, dou
 }
 
 /* |s B A diag(v)|_F^2 of a layer, entry by entry from the file's tensors. */
+static double inside = 1; /* of DoRA's norm */
 static double square(weft_adapter *a, size_t layer, const float *v)
 {
     int32_t       n;
@@ -229,7 +230,7 @@ static double square(weft_adapter *a, size_t layer, const float *v)
     if (n > 0) {
         const wf_module *m = wf_adapter_module(a, (size_t)slice->module);
         float *D = calloc(out * K, sizeof *D);
-        OK(wf_slice_add(slice, m, &layers[layer], (double)m->scale, 1, 1, D, &p->alloc, &err));
+        OK(wf_slice_add(slice, m, &layers[layer], (double)m->scale, inside, 1, D, &p->alloc, &err));
         for (size_t i = 0; i < out * K; i++) {
             double x = (double)D[i] * (v != NULL ? (double)v[i % K] : 1);
             sum += x * x;
@@ -292,6 +293,32 @@ START_TEST(strengths_follow_the_cells)
             ck_assert_double_eq_tol(norm[a] / sqrt(whole[a]), 1, 1e-6);
         }
     weft_plan_free(p);
+}
+END_TEST
+
+/* A weight inside DoRA's norm is no factor: what acts is the difference that it makes. */
+START_TEST(weights_inside_a_norm)
+{
+    weft_add_options o = WEFT_ADD_OPTIONS_INIT;
+    weft_adapter    *dora;
+    weft_plan       *p = new_plan(model);
+    double           half = 0, whole = 0;
+
+    OK(weft_adapter_open(test_path("data/families/lyco_dora.safetensors"), NULL, &dora, &err));
+    o.flags = WEFT_ADD_PEFT_DORA;
+    OK(weft_plan_add(p, dora, 0.5f, &o, &err));
+    OK(weft_plan_seal(p, 1, &err));
+    for (size_t l = 0; l < count; l++) {
+        if (!denoises(l)) continue;
+        inside = 0.5;
+        half += square(dora, l, NULL);
+        inside = 1;
+        whole += square(dora, l, NULL);
+    }
+    ck_assert_double_eq_tol(strength_at(p, 0, 0, NULL), sqrt(half / whole), 1e-5);
+    ck_assert_double_gt(fabs(sqrt(half / whole) - 0.5), 1e-3);
+    weft_plan_free(p);
+    weft_adapter_free(dora);
 }
 END_TEST
 
@@ -623,6 +650,7 @@ int main(void)
     tcase_add_test(c, other_families);
     tcase_add_test(c, a_merge_has_its_weights);
     tcase_add_test(c, strengths_follow_the_cells);
+    tcase_add_test(c, weights_inside_a_norm);
     tcase_add_test(c, branches_count_by_their_shares);
     tcase_add_test(c, masks_count_by_their_mean);
     tcase_add_test(c, columns_count_each_by_itself);

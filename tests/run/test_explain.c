@@ -246,9 +246,13 @@ START_TEST(what_is_odd_is_json_too)
     weft_plan *p;
     json_t *j;
 
+    weft_align_options align = WEFT_ALIGN_OPTIONS_INIT;
+    align.flags = WEFT_ALIGN_VALUES;
     must(weft_plan_create(model, NULL, &p, &golden_err));
+    must(weft_plan_align(p, &align, &golden_err));
     must(weft_plan_seal(p, 2, &golden_err));
     j = explain(p, &o);
+    ck_assert_uint_ge(json_object_size(get(j, "align")), 5);
     ck_assert_uint_eq(json_array_size(get(j, "adapters")), 0);
     ck_assert_uint_eq(json_array_size(get(j, "layers")), 0);
     ck_assert_double_gt(real(json_array_get(get(j, "calls"), 1), "flops"), 0);

@@ -497,12 +497,12 @@ END_TEST
 
 /* ---- masks and regions ---- */
 
-/* Both regions cover all of the image together. A region's adapter acts on its own text's keys and values alone, but they
+/* A region's adapter acts on its own text's keys and values alone, but they
  * count as acted on; layers over text take the mask's number for text. */
 START_TEST(masks_and_regions_are_told)
 {
     const float left[2] = { 1, 0 }, right[2] = { 0, 1 };
-    weft_mask a = mask_of(left, 1, 2), b = mask_of(right, 1, 2);
+    weft_mask a = mask_of(left, 1, 2), b = mask_of(right, 1, 2), plain = b;
     weft_region region = WEFT_REGION_INIT;
     weft_plan *p = plan_on(WEFT_PATH_AUTO);
     int64_t count;
@@ -515,13 +515,16 @@ START_TEST(masks_and_regions_are_told)
     must(weft_plan_set_mask(p, 1, &b, &golden_err));
     region.flags = WEFT_REGION_ADAPTER;
     must(weft_plan_add_region(p, &region, &golden_err));
+    region.flags = 0; /* a text where the adapter does not act, read last */
+    region.mask = &plain;
+    must(weft_plan_add_region(p, &region, &golden_err));
     must(weft_plan_seal(p, 1, &golden_err));
     const weft_text text[2] = { plain_text(yes, TEXT, 77, 0), plain_text(no, TEXT, 77, 0) },
-                    own = plain_text(other, TEXT, 77, 0);
+                    own[2] = { plain_text(other, TEXT, 77, 0), plain_text(yes, TEXT, 77, 0) };
     weft_run *run = run_of(p, WEFT_RUN_TRACE, 1);
     weft_step s = step_of(out, 0, 1, true, text);
-    s.region_text = &own;
-    s.region_text_count = 1;
+    s.region_text = own;
+    s.region_text_count = 2;
     must(weft_run_step(run, &s, &golden_err));
     int keys = 0, others = 0;
     for (int64_t l = 0; l < count; l++) {

@@ -6,8 +6,8 @@
  * Gimelshein, Online normalizer calculation for softmax, 2018). So 64 x 64 latents never need their
  * 4096 x 4096 scores in memory: a worker holds one tile of QUERIES x KEYS.
  *
- * A segment may be that of another sample (StyleAligned), with scores of another scale; a sample
- * that has none of it goes on to the next. Each segment of keys begins a tile of its own. Two
+ * The last segment may be that of another sample (StyleAligned), with scores of another scale, or
+ * of none. Each segment of keys begins a tile of its own. Two
  * segments therefore give the bits of one if the first one's length is a multiple of KEYS, and else
  * the same within rounding. */
 #include <math.h>
@@ -99,18 +99,19 @@ static void attend_task(void *user, size_t task, int32_t worker)
 
     for (int32_t g = 0; g < a->segments && base < keys; g++) {
         const wf_keys *part = &a->keys[g];
-        size_t length = (size_t)part->length, of = n;
-        float scale = part->weighed ? 1.0f : root;
-        if (part->shared > 0) of = n - n % (size_t)part->shared;
-        bool none = part->shared > 0 && of == n; /* it is the first of its group */
+        bool lent = a->shared > 0 && g + 1 == a->segments;
+        bool weighed = lent && (a->factor != 1.0f || a->shift != 0.0f);
+        size_t length = (size_t)part->length, of = lent ? n - n % (size_t)a->shared : n;
+        bool none = lent && of == n; /* it is the first of its group */
+        float scale = weighed ? 1.0f : root;
         for (size_t from = 0; !none && from < length && base + from < keys; from += KEYS) {
             size_t at = base + from; /* of the tile's first key among all */
             size_t cols = WF_MIN(WF_MIN((size_t)KEYS, length - from), keys - at);
             const float *k = part->k + (of * length + from) * width + head * d;
             const float *v = part->v + (of * length + from) * width + head * d;
             j->e->products->nt(s, cols, q, width, k, width, rows, cols, d, 0.0f);
-            for (size_t i = 0; i < rows * cols && part->weighed; i++)
-                s[i] = s[i] * root * part->factor + part->shift;
+            for (size_t i = 0; i < rows * cols && weighed; i++)
+                s[i] = s[i] * root * a->factor + a->shift;
             for (size_t r = 0; r < rows; r++) {
                 float *s_r = s + r * cols, *o_r = o + r * width;
                 size_t seen = cols;
@@ -138,7 +139,8 @@ void wf_attend(wf_exec *e, float *o, const wf_attention *a)
     job j = { .e = e, .a = a, .o = o, .width = (size_t)a->heads * (size_t)a->d };
     double pairs = 0; /* of a sample and a key that it sees */
     for (int32_t g = 0; g < a->segments; g++) {
-        int32_t shared = a->keys[g].shared, see = shared > 0 ? a->n - a->n / shared : a->n;
+        bool lent = a->shared > 0 && g + 1 == a->segments;
+        int32_t see = lent ? a->n - a->n / a->shared : a->n;
         j.lk += (size_t)a->keys[g].length;
         pairs += (double)see * a->keys[g].length;
     }

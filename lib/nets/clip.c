@@ -98,8 +98,7 @@ static void run_layer(const wf_clip *m, wf_exec *e, const layer *l, float *x, in
     wf_layer_apply(e, l->k, k, t, g, false);
     wf_layer_apply(e, l->v, v, t, g, false);
     wf_attend(e, o, &(wf_attention){ .n = n, .heads = c->heads, .d = c->hidden / c->heads,
-                                     .lq = length, .q = q,
-                                     .keys = &(wf_keys){ .k = k, .v = v, .length = length },
+                                     .lq = length, .q = q, .keys = &(wf_keys){ k, v, length },
                                      .segments = 1, .causal = true });
     wf_layer_apply(e, l->out, x, o, g, true);
     wf_arena_release(&e->arena, inner);

@@ -284,10 +284,6 @@ void wf_sinusoid(wf_exec *e, float *y, const float *t, size_t count, int32_t dim
 typedef struct wf_keys {
     const float *k, *v;
     int32_t      length;
-    int32_t      shared; /* above 0: samples come in groups of so many; each sees the keys of its
-                          * group's first, and the first itself none; 0: each sees its own */
-    bool         weighed; /* scores q k^T / sqrt(d) become factor * score + shift */
-    float        factor, shift;
 } wf_keys;
 
 /* o = softmax(q k^T / sqrt(d) + bias) v for n samples; q, o (n lq, heads d), o not q. The keys are
@@ -304,6 +300,9 @@ typedef struct wf_attention {
     const int32_t *group;    /* (lq) where queries and the keys of each segment are the same pixels,
                               * and no bias: those of different groups above 0 do not see each
                               * other; NULL: none                                                */
+    int32_t        shared;   /* above 0: samples come in groups of so many, and the last segment is
+                              * not their own: each sees that of its group's first, the first none */
+    float          factor, shift; /* there a score q k^T / sqrt(d) becomes factor * score + shift */
     size_t         bias_sample, bias_head; /* floats from one sample's or head's bias to the next's;
                                             * 0: they share it                                    */
 } wf_attention;

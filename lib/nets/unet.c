@@ -474,7 +474,7 @@ static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, 
                                .d = channels / a->heads,
                                .lq = g.h * g.w,
                                .q = q,
-                               .keys = &(wf_keys){ .k = k, .v = v, .length = lk },
+                               .keys = &(wf_keys){ k, v, lk },
                                .segments = 1 });
     wf_arena_release(&e->arena, mark);
 }
@@ -498,7 +498,6 @@ static void attend_to_pixels(wf_exec *e, const attention *a, float *o, float *q,
     const wf_align *with = e->align;
     float *k = wf_take(e, wf_rows(g), c);
     float *v = wf_take(e, wf_rows(g), c);
-    wf_keys keys[2];
 
     wf_layer_apply(e, a->k, k, t, g, false);
     wf_layer_apply(e, a->v, v, t, g, false);
@@ -510,11 +509,8 @@ static void attend_to_pixels(wf_exec *e, const attention *a, float *o, float *q,
     if (with != NULL && with->queries) wf_adapt_to_reference(e, q, g, c);
     if (with != NULL && with->keys) wf_adapt_to_reference(e, k, g, c);
     if (with != NULL && with->values) wf_adapt_to_reference(e, v, g, c);
-    keys[0] = (wf_keys){ .k = k, .v = v, .length = each * pixels };
-    if (with != NULL)
-        keys[1] = (wf_keys){ .k = k, .v = v, .length = pixels, .shared = with->group,
-                             .weighed = with->scale != 1.0f || with->shift != 0.0f,
-                             .factor = with->scale, .shift = with->shift };
+    const wf_keys keys[] = { { k, v, each * pixels }, { k, v, pixels } };
+    bool lent = with != NULL && with->attention;
     wf_attend(e, o,
               &(wf_attention){ .n = g.n / each,
                                .heads = a->heads,
@@ -522,7 +518,10 @@ static void attend_to_pixels(wf_exec *e, const attention *a, float *o, float *q,
                                .lq = each * pixels,
                                .q = q,
                                .keys = keys,
-                               .segments = with != NULL && with->attention ? 2 : 1,
+                               .segments = lent ? 2 : 1,
+                               .shared = lent ? with->group : 0,
+                               .factor = lent ? with->scale : 1,
+                               .shift = lent ? with->shift : 0,
                                .group = group });
     wf_arena_release(&e->arena, mark);
 }

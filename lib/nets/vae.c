@@ -230,8 +230,7 @@ static void run_middle(const wf_vae *v, wf_exec *e, const middle *m, float *x, f
         wf_layer_apply(e, m->k, k, t, g, false);
         wf_layer_apply(e, m->v, w, t, g, false);
         wf_attend(e, t, &(wf_attention){ .n = g.n, .heads = 1, .d = m->q->out, .lq = length, .q = q,
-                                         .keys = &(wf_keys){ .k = k, .v = w, .length = length },
-                                         .segments = 1 });
+                                         .keys = &(wf_keys){ k, w, length }, .segments = 1 });
         wf_layer_apply(e, m->out, x, t, g, true);
     }
     run_resnet(v, e, &m->second, x, spare, g);

@@ -22,8 +22,10 @@ that "its image" test -s "$tmp/words.png"
 "$B/examples/words" 2>/dev/null
 that "words without arguments is a usage error" test $? = 2
 
-prints '14 of 20 calls read the second text' "$B/examples/delayed" $model $model/adapters/monster.safetensors "a circle on a red background" 0.3 \
-    "a zib monster on a red background" "$tmp/delayed.png"
+"$B/examples/delayed" $model $model/adapters/monster.safetensors "a circle on a red background" 0.3 \
+    "a zib monster on a red background" "$tmp/delayed.png" >"$tmp/out.delayed"
+that "delayed" test $? = 0
+that "it says how many calls" grep -q '14 of 20 calls read the second text' "$tmp/out.delayed"
 that "its image" test -s "$tmp/delayed.png"
 "$B/examples/delayed" 2>/dev/null
 that "delayed without arguments is a usage error" test $? = 2

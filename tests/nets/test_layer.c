@@ -370,7 +370,7 @@ START_TEST(attention_is_softmax)
             float *o = bench_floats(n, 9);
             bench_open(&w, tables[t], threads);
             wf_attention all = { .n = a->n, .heads = a->heads, .d = a->d, .lq = a->lq, .q = q,
-                                 .keys = &(wf_keys){ .k = k, .v = v, .length = a->lk }, .segments = 1,
+                                 .keys = &(wf_keys){ k, v, a->lk }, .segments = 1,
                                  .causal = a->causal };
             wf_attend(&w.e, NULL, &all);
             bench_real(&w);
@@ -428,8 +428,8 @@ START_TEST(groups_do_not_see_each_other)
                 }
         }
     for (size_t t = 0; t < table_count; t++) {
-        wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = L, .q = q,
-                           .keys = &(wf_keys){ .k = k, .v = v, .length = L }, .segments = 1, .group = group };
+        wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = L, .q = q, .keys = &(wf_keys){ k, v, L },
+                           .segments = 1, .group = group };
         float *o = run_attention(&a, tables[t], 2);
         close_to("groups", o, want, N * L * WIDTH, 3e-6);
         free(o);
@@ -451,7 +451,7 @@ START_TEST(segments_of_keys_are_their_sum)
         int32_t lk = cases[i].lk, lq = cases[i].causal ? lk : 70, from = 0;
         float *q = bench_floats((size_t)(N * lq * WIDTH), 1), *kv[2], *cut[3][2];
         for (int p = 0; p < 2; p++) kv[p] = bench_floats((size_t)(N * lk * WIDTH), 2 + (uint32_t)p);
-        wf_keys whole = { .k = kv[0], .v = kv[1], .length = lk }, some[3];
+        wf_keys whole = { kv[0], kv[1], lk }, some[3];
         for (int g = 0; g < 3; g++) {
             int32_t to = g == 2 ? lk : WF_MAX(from, cases[i].cut[g]);
             size_t each = (size_t)((to - from) * WIDTH);
@@ -460,7 +460,7 @@ START_TEST(segments_of_keys_are_their_sum)
                 for (int n = 0; n < N; n++)
                     memcpy(cut[g][p] + (size_t)n * each, kv[p] + (n * lk + from) * WIDTH, each * sizeof(float));
             }
-            some[g] = (wf_keys){ .k = cut[g][0], .v = cut[g][1], .length = to - from };
+            some[g] = (wf_keys){ cut[g][0], cut[g][1], to - from };
             from = to;
         }
         wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = lq, .q = q, .keys = &whole, .segments = 1,
@@ -514,10 +514,9 @@ START_TEST(samples_see_the_keys_of_their_first)
                     }
                 }
         for (size_t t = 0; t < table_count; t++) {
-            wf_keys keys[] = { { .k = k, .v = v, .length = L },
-                               { .k = k, .v = v, .length = L, .shared = OF, .weighed = true, .factor = factor, .shift = shift } };
+            const wf_keys keys[] = { { k, v, L }, { k, v, L } };
             wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = L, .q = q, .keys = keys, .segments = 2,
-                               .group = grouped ? group : NULL };
+                               .shared = OF, .factor = factor, .shift = shift, .group = grouped ? group : NULL };
             float *o = run_attention(&a, tables[t], 2);
             close_to("the first's keys", o, want, N * L * WIDTH, 3e-6);
             free(o);
@@ -589,8 +588,8 @@ START_TEST(attention_takes_a_bias)
                 if (row == 3 || (row % 3 == 1 && key < 520) || bias[b] > 0.8f) bias[b] = -INFINITY;
                 else bias[b] *= 4;
             }
-            wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = lq, .q = q,
-                               .keys = &(wf_keys){ .k = k, .v = v, .length = lk }, .segments = 1, .causal = cases[i].causal, .bias = bias,
+            wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = lq, .q = q, .keys = &(wf_keys){ k, v, lk },
+                               .segments = 1, .causal = cases[i].causal, .bias = bias,
                                .bias_sample = cases[i].samples ? HEADS * pairs : 0,
                                .bias_head = cases[i].heads ? pairs : 0 };
             for (int32_t s = 0; s < N; s++)

@@ -2,7 +2,7 @@
  * (tests/reference/aligned.py), which samples depend on which, and what is refused. */
 #include <math.h>
 
-#include "base/base.h"
+#include "base/support.h"
 #include "golden.h"
 #include "plain.h"
 #include "plan/plan.h"
@@ -528,6 +528,35 @@ START_TEST(what_does_not_go_together_is_refused)
 }
 END_TEST
 
+START_TEST(without_memory_it_stays_as_it_was)
+{
+    test_memory m;
+    weft_allocator a = test_allocator(&m);
+    weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
+    weft_align_options values = WEFT_ALIGN_OPTIONS_INIT;
+    weft_plan *plan, *copy;
+
+    o.allocator = &a;
+    values.flags = WEFT_ALIGN_VALUES;
+    must(weft_plan_create(model, &o, &plan, &golden_err));
+    m.fail_at = 1;
+    refused(WEFT_E_NOMEM, "the options of an alignment", weft_plan_align(plan, NULL, &golden_err));
+    ck_assert_ptr_null(wf_plan_align(plan));
+    m.fail_at = 0;
+    must(weft_plan_align(plan, &values, &golden_err));
+    m.fail_at = 1;
+    refused(WEFT_E_NOMEM, "the options of an alignment", weft_plan_align(plan, NULL, &golden_err));
+    ck_assert_uint_eq(wf_plan_align(plan)->flags, WEFT_ALIGN_VALUES);
+    ck_assert_float_eq(wf_plan_align(plan)->shared_score_scale, 1);
+    m.fail_at = 0;
+    must(weft_plan_copy(plan, &copy, &golden_err));
+    weft_plan_free(plan);
+    ck_assert_uint_eq(wf_plan_align(copy)->flags, WEFT_ALIGN_VALUES);
+    weft_plan_free(copy);
+    ck_assert_uint_eq(m.live_blocks, 0);
+}
+END_TEST
+
 static void explains(const weft_align_options *o, const char *line)
 {
     char text[4096];
@@ -578,6 +607,7 @@ int main(void)
     tcase_add_test(c, what_it_costs);
     tcase_add_test(c, wrong_options_are_refused);
     tcase_add_test(c, what_does_not_go_together_is_refused);
+    tcase_add_test(c, without_memory_it_stays_as_it_was);
     tcase_add_test(c, it_is_explained);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

@@ -98,6 +98,7 @@ int conflicts(settings *s)
 
     if (s->adapter_count < 2 && s->plan_file == NULL) misuse("between which? two --adapter FILE[:WEIGHT] at least");
     check_writable(s->output, ".png");
+    check_writable(s->save_plan, ".json");
     weft_model *model = open_model(s->target, s, &info);
     weft_plan *plan = make_plan(model, s, 1, &m);
     must(weft_conflicts_create(plan, &c, &err));

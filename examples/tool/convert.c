@@ -158,6 +158,7 @@ int merge_model(settings *s)
     if (s->into == INTO_ADAPTER && !planned) return merge_adapters(s);
     check_writable(s->output, folder ? NULL : ".safetensors");
     check_writable(s->save_coefficients, ".safetensors");
+    check_writable(s->save_plan, ".json");
     weft_model *model = open_model(s->target, s, &info);
     weft_plan *plan = make_plan(model, s, 1, &m);
     if (s->save_coefficients) must(weft_plan_zip_save(plan, s->save_coefficients, &err));

@@ -64,6 +64,7 @@ int explain(settings *s)
     int32_t evaluations = 0;
 
     check_writable(s->output, ".png");
+    check_writable(s->save_plan, ".json");
     weft_model *model = open_model(s->target, s, &info);
     load_plan(model, s, &m);
     weft_sampler *sampler = make_sampler(model, s);

@@ -1138,11 +1138,20 @@ void write_notes(const settings *s, weft_plan *plan)
     if (s->plan.text == TEXT_EACH) must(weft_plan_set_note(plan, "text-plan", "each", &err));
 }
 
-/* A prompt that is given takes the place of those that are kept, with what they change to. */
+/* What is given stands over what is kept, and over what belongs to that: a prompt over what the kept
+ * one changes to, a solver over the settings of the kept one. */
 static int stands_over(const row *o)
 {
-    return was_given(o->name) || (was_given("--prompt") && strcmp(o->name, "--prompt-from") == 0) ||
-           (was_given("--conditioning") && (strncmp(o->name, "--prompt", 8) == 0 || strncmp(o->name, "--negative", 10) == 0));
+    static const struct { const char *given, *kept; } over[] = {
+        { "--prompt", "--prompt-from" }, { "--conditioning", "--prompt" }, { "--conditioning", "--prompt-from" },
+        { "--conditioning", "--negative" }, { "--conditioning", "--negative-from" }, { "--steps", "--sigmas" },
+        { "--sigmas", "--steps" }, { "--sampler", "--eta" }, { "--sampler", "--karras" }, { "--sampler", "--schedule" },
+        { "--sampler", "--sigma-min" }, { "--sampler", "--sigma-max" }, { "--sampler", "--sigmas" },
+        { "--sampler", "--order" }, { "--karras", "--schedule" }, { "--schedule", "--karras" },
+    };
+    for (size_t i = 0; i < sizeof over / sizeof over[0]; i++)
+        if (strcmp(over[i].kept, o->name) == 0 && was_given(over[i].given)) return 1;
+    return was_given(o->name);
 }
 
 void read_notes(settings *s, const weft_plan *plan)

@@ -23,6 +23,7 @@ typedef struct loader {
     weft_plan             *plan;
     weft_concept         **concepts;          /* [concept_count], kept            */
     size_t                 concept_count;
+    size_t                 pixels;            /* that masks may have yet          */
     weft_tensors          *files[FILES_MAX];  /* of the options that are read now */
     size_t                 file_count;
 } loader;
@@ -260,21 +261,33 @@ static weft_status check_adapter(loader *l, json_t *object, const wf_place *plac
     return check_hash(l, object, place, "config_sha256", &from->config, err);
 }
 
+/* The weight of an adapter or an image prompt; 1 if it has none. */
+static weft_status take_weight(loader *l, json_t *object, const wf_place *place, float *out,
+                               weft_error *err)
+{
+    static const wf_field field[] = {
+        { .name = "weight", .kind = WF_FIELD_FLOAT, .at = offsetof(weft_text_weights, text_1) },
+    };
+    static const wf_fields fields = WF_FIELDS(field, weft_text_weights);
+    weft_text_weights weight = WEFT_TEXT_WEIGHTS_INIT;
+
+    weight.text_1 = 1;
+    WF_TRY(wf_fields_read(&l->r, object, place, &fields, &weight, err));
+    *out = weight.text_1;
+    return WEFT_OK;
+}
+
 /* Its weight and how it is added. */
 static weft_status add_adapter(loader *l, json_t *object, const wf_place *place, weft_adapter *a,
                                weft_error *err)
 {
-    static const wf_field weight_field[] = {
-        { .name = "weight", .kind = WF_FIELD_FLOAT, .at = offsetof(weft_text_weights, text_1) },
-    };
-    static const wf_fields weight_fields = WF_FIELDS(weight_field, weft_text_weights);
     weft_add_options  o = WEFT_ADD_OPTIONS_INIT;
-    weft_text_weights weight = WEFT_TEXT_WEIGHTS_INIT, text = WEFT_TEXT_WEIGHTS_INIT;
+    weft_text_weights text = WEFT_TEXT_WEIGHTS_INIT;
     json_t           *texts = json_object_get(object, "text_weights");
+    float             weight;
     wf_place          at;
 
-    weight.text_1 = 1;
-    WF_TRY(wf_fields_read(&l->r, object, place, &weight_fields, &weight, err));
+    WF_TRY(take_weight(l, object, place, &weight, err));
     WF_TRY(wf_fields_read(&l->r, object, place, &wf_add_fields, &o, err));
     if (texts != NULL) {
         wf_place_in(&at, place, "text_weights");
@@ -284,11 +297,15 @@ static weft_status add_adapter(loader *l, json_t *object, const wf_place *place,
         json_object_del(object, "text_weights");
         o.text_weights = &text;
     }
-    return at_place(l, place, weft_plan_add(l->plan, a, weight.text_1, &o, err), err);
+    return at_place(l, place, weft_plan_add(l->plan, a, weight, &o, err), err);
 }
 
-static weft_status read_points(loader *l, json_t *list, const wf_place *place, int32_t adapter,
-                               bool share, weft_error *err)
+/* weft_plan_set_curve(), or its sister for image prompts. */
+typedef weft_status (*curve_setter)(weft_plan *plan, int32_t index, uint32_t flags,
+                                    const weft_curve_point *points, size_t count, weft_error *err);
+
+static weft_status read_points(loader *l, json_t *list, const wf_place *place,
+                               curve_setter set_curve, int32_t index, bool share, weft_error *err)
 {
     size_t            count = json_array_size(list);
     weft_curve_point *points = wf_bag_take(&l->bag, count, sizeof *points);
@@ -309,12 +326,12 @@ static weft_status read_points(loader *l, json_t *list, const wf_place *place, i
         WF_TRY(wf_none_left(&l->r, point, &at, err));
     }
     return at_place(l, place,
-                    weft_plan_set_curve(l->plan, adapter, share ? WEFT_CURVE_AT_SHARE : 0, points,
-                                        count, err), err);
+                    set_curve(l->plan, index, share ? WEFT_CURVE_AT_SHARE : 0, points, count, err),
+                    err);
 }
 
-static weft_status read_curve(loader *l, json_t *object, const wf_place *of, int32_t adapter,
-                              weft_error *err)
+static weft_status read_curve(loader *l, json_t *object, const wf_place *of, curve_setter set_curve,
+                              int32_t index, weft_error *err)
 {
     json_t     *curve = json_object_get(object, "curve");
     const char *by;
@@ -329,7 +346,7 @@ static weft_status read_curve(loader *l, json_t *object, const wf_place *of, int
         return wf_fail(err, WEFT_E_FORMAT, "%s: %s is \"%.64s\", expected \"call\" or \"share\"",
                        l->r.what, at.text, by);
     wf_place_in(&at, &place, "points");
-    WF_TRY(read_points(l, json_object_get(curve, "points"), &at, adapter,
+    WF_TRY(read_points(l, json_object_get(curve, "points"), &at, set_curve, index,
                        by != NULL && strcmp(by, "share") == 0, err));
     json_object_del(curve, "points");
     WF_TRY(wf_none_left(&l->r, curve, &place, err));
@@ -357,7 +374,7 @@ static weft_status read_mask(loader *l, json_t *object, const wf_place *of, mask
     wf_place_in(&place, of, "mask");
     wf_bag_init(&bag, &l->alloc);
     r.bag = &bag;
-    st = wf_mask_read(&r, mask, &place, &m, err);
+    st = wf_mask_read(&r, mask, &place, &l->pixels, &m, err);
     if (st == WEFT_OK) st = wf_fields_read(&r, mask, &place, &wf_mask_fields, &m, err);
     if (st == WEFT_OK) st = wf_none_left(&r, mask, &place, err);
     if (st == WEFT_OK) st = at_place(l, &place, use(l, &m, to, err), err);
@@ -387,7 +404,7 @@ static weft_status read_adapter(loader *l, json_t *object, const wf_place *place
     if (st == WEFT_OK) st = add_adapter(l, object, place, a, err);
     weft_adapter_free(a);
     if (st != WEFT_OK) return st;
-    WF_TRY(read_curve(l, object, place, index, err));
+    WF_TRY(read_curve(l, object, place, weft_plan_set_curve, index, err));
     WF_TRY(read_mask(l, object, place, mask_adapter, &index, &masked, err));
     wf_place_in(&at, place, "blocks");
     if (blocks != NULL)
@@ -662,7 +679,7 @@ static weft_status load(weft_model *model, const char *text, size_t size, const 
                         const char *folder, const weft_plan_load_options *o, weft_plan **out,
                         weft_error *err)
 {
-    loader      l = { .o = *o, .folder = folder, .model = model };
+    loader      l = { .o = *o, .folder = folder, .model = model, .pixels = WF_MASK_PIXELS };
     json_t     *root = NULL;
     weft_status st;
 

@@ -241,7 +241,7 @@ static weft_status read_bytes(const wf_fields_reader *r, const json_t *v, const 
 }
 
 weft_status wf_mask_read(const wf_fields_reader *r, json_t *object, const wf_place *place,
-                         weft_mask *out, weft_error *err)
+                         size_t *left, weft_mask *out, weft_error *err)
 {
     static const char *const forms[] = { "rows", "gray", "float32" };
     size_t   form = WF_LEN(forms), n;
@@ -262,6 +262,10 @@ weft_status wf_mask_read(const wf_fields_reader *r, json_t *object, const wf_pla
         return wf_fail(err, WEFT_E_FORMAT, "%s: %s has no values: rows, gray or float32", r->what,
                        place->text);
     out->len = n = (size_t)out->width * (size_t)out->height;
+    if (n > *left)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: %s: masks of more than %d pixels, all together",
+                       r->what, place->text, WF_MASK_PIXELS);
+    *left -= n;
     values = wf_bag_take(r->bag, n, sizeof *values);
     if (values == NULL) return wf_nomem(err, n * sizeof *values, "a mask");
     out->values = values;

@@ -330,15 +330,19 @@ uint64_t wf_stamp_floats(uint64_t h, const float *v, size_t n);
 
 /* ---- notes.c, mask_text.c, save.c, load.c: a plan as text ------------------------------------ */
 
-enum { WF_PLAN_FORMAT = 1 }; /* of the text */
+enum {
+    WF_PLAN_FORMAT  = 1,      /* of the text                                                  */
+    WF_MASK_PIXELS  = 1 << 27 /* of all masks in a text: eight lines can say a mask of 64 MiB */
+};
 /* Note number `index`; false: there are no more. */
 bool        wf_plan_note_at(const weft_plan *p, size_t index, const char **name,
                             const char **value);
 void        wf_mask_write(wf_doc *d, wf_node *to, const wf_plan_mask *m,
                           const weft_allocator *alloc);
-/* The size and the values of a mask, which live in the reader's bag. */
+/* The size and the values of a mask, which live in the reader's bag. It takes its pixels from
+ * *left, those that the text may have yet. */
 weft_status wf_mask_read(const wf_fields_reader *r, json_t *object, const wf_place *place,
-                         weft_mask *out, weft_error *err);
+                         size_t *left, weft_mask *out, weft_error *err);
 
 /* ---- show.c: names and numbers for people, also in images ------------------------------------ */
 

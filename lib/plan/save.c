@@ -18,6 +18,7 @@ typedef struct writer {
     const char      *folder; /* absolute, with a slash at its end: files below it are named from
                                 there; NULL: none                                            */
     bool             hashed; /* for the hash: contents alone                                 */
+    size_t           pixels; /* of masks so far                                              */
 } writer;
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -157,6 +158,11 @@ static weft_status write_mask(writer *w, wf_node *node, const wf_plan_mask *from
     weft_mask m = WEFT_MASK_INIT;
     wf_node  *mask = wf_node_object(&w->d, node, "mask");
 
+    w->pixels += (size_t)from->h * (size_t)from->w;
+    if (w->pixels > WF_MASK_PIXELS)
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "a plan cannot be saved with masks of more than %d pixels, all together",
+                       WF_MASK_PIXELS);
     m.flags = WEFT_MASK_TEXT | (from->adds ? WEFT_MASK_ADD : 0u);
     m.text = from->text;
     WF_TRY(write_fields(w, mask, &wf_mask_fields, &m, err));

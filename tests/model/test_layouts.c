@@ -22,6 +22,10 @@ START_TEST(a_single_file_is_its_folder)
     weft_model_options o = described_by(folder_of(singles[_i].model));
     weft_model *a = opened(folder_of(singles[_i].model), NULL), *b = opened(data_path("%s", singles[_i].file), &o);
     same_model(a, b);
+    wf_sha256_text one, other; /* plans know the model by this */
+    wf_model_fingerprint(a, &one);
+    wf_model_fingerprint(b, &other);
+    ck_assert_str_eq(one.text, other.text);
     ck_assert_str_eq(info_of(a).layout, "diffusers");
     ck_assert_str_eq(info_of(b).layout, "single file");
     weft_model_free(b);

@@ -119,6 +119,64 @@ static void same_steps(weft_plan *a, weft_plan *b)
     }
 }
 
+static bool both(const void *a, const void *b)
+{
+    ck_assert_int_eq(a == NULL, b == NULL);
+    return a != NULL;
+}
+
+/* What a plan was built from, which no table need show. */
+static void same_inside(const weft_plan *a, const weft_plan *b)
+{
+    ck_assert_int_eq(a->path, b->path);
+    ck_assert_int_eq(a->text, b->text);
+    ck_assert_int_eq(a->mixed, b->mixed);
+    ck_assert_int_eq(a->adapters, b->adapters);
+    for (int32_t i = 0; i < a->adapters; i++) {
+        const wf_entry *x = &a->entry[i], *y = &b->entry[i];
+        ck_assert_float_eq(x->weight, y->weight);
+        ck_assert_float_eq(x->share, y->share);
+        ck_assert_mem_eq(x->text_weight, y->text_weight, sizeof x->text_weight);
+        ck_assert_int_eq(x->role, y->role);
+        ck_assert_int_eq(x->peft_dora, y->peft_dora);
+        ck_assert_int_eq(x->partial, y->partial);
+        ck_assert_str_eq(wf_blocks_text(x->blocks), wf_blocks_text(y->blocks));
+        if (both(x->bound->select, y->bound->select)) ck_assert_str_eq(x->bound->select, y->bound->select);
+        if (both(x->bound->exclude, y->bound->exclude)) ck_assert_str_eq(x->bound->exclude, y->bound->exclude);
+        if (both(x->mask, y->mask)) {
+            const wf_plan_mask *m = x->mask->data, *n = y->mask->data;
+            ck_assert(m->adds == n->adds && m->text == n->text && m->w == n->w && m->h == n->h);
+        }
+        for (int32_t call = 0; call < CALLS; call++)
+            ck_assert_double_eq(wf_curve_at(x->curve, call, CALLS), wf_curve_at(y->curve, call, CALLS));
+    }
+    ck_assert_int_eq(a->regions, b->regions);
+    for (int32_t i = 0; i < a->regions; i++) {
+        ck_assert_int_eq(a->region[i].adapter, b->region[i].adapter);
+        ck_assert_int_eq(a->region[i].isolated, b->region[i].isolated);
+        if (both(a->region[i].mask, b->region[i].mask))
+            ck_assert_int_eq(wf_plan_region_mask(a, i)->w, wf_plan_region_mask(b, i)->w);
+    }
+    ck_assert_uint_eq(a->phases, b->phases);
+    for (size_t i = 0; i < a->phases; i++) {
+        ck_assert_ptr_eq(a->phase[i].method, b->phase[i].method);
+        ck_assert_int_eq(a->phase[i].first, b->phase[i].first);
+        ck_assert_double_eq(a->phase[i].at, b->phase[i].at);
+    }
+    if (both(a->balance, b->balance)) ck_assert_mem_eq(a->balance->data, b->balance->data, sizeof(weft_balance_options));
+    if (both(a->align, b->align)) {
+        const weft_align_options *x = a->align->data, *y = b->align->data;
+        ck_assert(x->shared_score_scale == y->shared_score_scale && x->shared_score_shift == y->shared_score_shift);
+        ck_assert(x->only_self_level == y->only_self_level);
+        ck_assert_uint_eq(x->flags | WEFT_ALIGN_SCALE, y->flags | WEFT_ALIGN_SCALE);
+    }
+    if (both(a->notes, b->notes))
+        for (size_t i = 0; weft_plan_note_name(a, i) != NULL; i++) {
+            ck_assert_str_eq(weft_plan_note_name(a, i), weft_plan_note_name(b, i));
+            ck_assert_str_eq(weft_plan_note(a, weft_plan_note_name(a, i)), weft_plan_note(b, weft_plan_note_name(a, i)));
+        }
+}
+
 /* Save, load, save: the same text, hash, table and predictions. Frees the plan, which is sealed here. */
 static void round_trip(weft_plan *p)
 {
@@ -138,6 +196,7 @@ static void round_trip(weft_plan *p)
     OK(weft_plan_hash(p, hash, sizeof hash, &err));
     OK(weft_plan_hash(q, again, sizeof again, &err));
     ck_assert_str_eq(hash, again);
+    same_inside(p, q);
     same_tables(p, q);
     same_steps(p, q);
     free(before);
@@ -606,6 +665,7 @@ START_TEST(masks_keep_every_bit)
 
     v[0] = -0.0f;
     mask_trip(v, 1, 1, "\"rows\": [[1, -0.0, 1]]");
+    mask_trip(v, 2, 1, "\"rows\": [[1, -0.0, 1, 0, 1]]");
     for (int i = 0; i < 64 * 64; i++) v[i] = i % 64 >= 16 && i / 64 < 32;
     mask_trip(v, 64, 64, "\"rows\": [[32, 0, 16, 1, 48], [32, 0, 64]]");
     for (int w = 61; w < 64; w++) { /* every end of base64 */
@@ -617,6 +677,35 @@ START_TEST(masks_keep_every_bit)
     memset(v, 0, 4096 * 4096 * sizeof *v);
     mask_trip(v, 4096, 4096, "\"rows\": [[4096, 0, 4096]]");
     free(v);
+}
+END_TEST
+
+/* Nine of the largest are one too many, for who saves and for who reads. */
+START_TEST(all_masks_have_a_limit)
+{
+    static const char one[] = "{\"mask\": {\"width\": 4096, \"height\": 4096, \"rows\": [[4096, 1, 4096]]}}";
+    char              text[2048] = "{\"weft_plan\": 1, \"regions\": [";
+    weft_plan        *p = NULL;
+    weft_region       r = WEFT_REGION_INIT;
+    weft_mask         m = WEFT_MASK_INIT;
+
+    for (int i = 0; i < 9; i++) strcat(strcat(text, i > 0 ? ", " : ""), one);
+    strcat(text, "]}");
+    FAILS(WEFT_E_FORMAT, "plan: regions[8].mask: masks of more than 134217728 pixels",
+          weft_plan_from_json(model, text, strlen(text), NULL, &p, &err));
+    ck_assert_ptr_null(p);
+    p = new_plan(model);
+    m.width = m.height = 4096;
+    m.len = 4096 * 4096;
+    float *values = calloc(m.len, sizeof *values);
+    m.values = values;
+    r.mask = &m;
+    for (int i = 0; i < 9; i++) OK(weft_plan_add_region(p, &r, &err));
+    FAILS(WEFT_E_UNSUPPORTED, "masks of more than 134217728 pixels", weft_plan_to_json(p, NULL, NULL, 0, NULL, &err));
+    OK(weft_plan_remove_region(p, 0, &err));
+    OK(weft_plan_to_json(p, NULL, NULL, 0, NULL, &err));
+    free(values);
+    weft_plan_free(p);
 }
 END_TEST
 
@@ -762,6 +851,61 @@ START_TEST(another_content_is_refused)
 }
 END_TEST
 
+/* It has no place in JSON; the hash does not need it. */
+START_TEST(a_path_that_is_not_utf8_is_refused)
+{
+    char          file[4096], hash[65];
+    weft_plan    *p = new_plan(model);
+    weft_adapter *a;
+
+    snprintf(file, sizeof file, "%s", temp_path("\xff.safetensors"));
+    copy_file(test_path("data/adapters/content.safetensors"), file);
+    OK(weft_adapter_open(file, NULL, &a, &err));
+    OK(weft_plan_add(p, a, 1, NULL, &err));
+    weft_adapter_free(a);
+    FAILS(WEFT_E_UNSUPPORTED, "a path that is not UTF-8", weft_plan_save(p, temp_path("none.json"), &err));
+    OK(weft_plan_hash(p, hash, sizeof hash, &err));
+    unlink(file);
+    weft_plan_free(p);
+}
+END_TEST
+
+/* The configuration says alpha, so it counts. */
+START_TEST(another_configuration_is_refused)
+{
+    char          folder[4096], file[4200], text[8192], hash[65], other[65];
+    weft_plan    *p = new_plan(model), *q;
+    weft_adapter *a;
+
+    snprintf(folder, sizeof folder, "%s", temp_path("peft"));
+    ck_assert_int_eq(mkdir(folder, 0700), 0);
+    snprintf(file, sizeof file, "%s/adapter_model.safetensors", folder);
+    copy_file(test_path("data/adapters/sd1_peft_rslora/adapter_model.safetensors"), file);
+    snprintf(file, sizeof file, "%s/adapter_config.json", folder);
+    copy_file(test_path("data/adapters/sd1_peft_rslora/adapter_config.json"), file);
+    OK(weft_adapter_open(folder, NULL, &a, &err));
+    OK(weft_plan_add(p, a, 1, NULL, &err));
+    weft_adapter_free(a);
+    OK(weft_plan_to_json(p, NULL, text, sizeof text, NULL, &err));
+    OK(weft_plan_hash(p, hash, sizeof hash, &err));
+    OK(load_text(text, 0, &q));
+    weft_plan_free(q);
+    FILE *f = fopen(file, "a");
+    fputs("\n", f);
+    fclose(f);
+    FAILS(WEFT_E_MISMATCH, "adapter_config.json has another content", load_text(text, 0, &q));
+    OK(load_text(text, WEFT_LOAD_ANY_FILES, &q));
+    OK(weft_plan_hash(q, other, sizeof other, &err));
+    ck_assert_str_ne(hash, other);
+    weft_plan_free(q);
+    weft_plan_free(p);
+    unlink(file);
+    snprintf(file, sizeof file, "%s/adapter_model.safetensors", folder);
+    unlink(file);
+    ck_assert_int_eq(rmdir(folder), 0);
+}
+END_TEST
+
 START_TEST(another_model_is_refused)
 {
     weft_plan *p = new_plan(model), *q;
@@ -784,34 +928,43 @@ START_TEST(another_model_is_refused)
 }
 END_TEST
 
-/* A single file with the weights of a folder is the same model. */
-START_TEST(layouts_have_one_fingerprint)
+/* The fingerprint of the model with a plan merged into it, which is written and opened. */
+static wf_sha256_text written(weft_plan *p)
 {
-    weft_model    *folder = open_model("tiny-sd1"), *file;
-    wf_sha256_text a, b;
-    const char    *path = temp_path("merged.safetensors");
-    char           where[4096];
-    weft_plan     *p = new_plan(folder);
+    char           where[4096], command[4200];
+    weft_model    *m;
+    wf_sha256_text hash;
 
-    wf_model_fingerprint(folder, &a);
-    wf_model_fingerprint(model, &b);
-    ck_assert_str_eq(a.text, b.text);
+    snprintf(where, sizeof where, "%s", temp_path("merged"));
     OK(weft_plan_seal(p, 1, &err));
-    snprintf(where, sizeof where, "%s", path);
-    OK(weft_plan_save_model(p, where, &err)); /* a folder again, without a VAE's sake */
-    OK(weft_model_open(where, NULL, &file, &err));
-    wf_model_fingerprint(file, &b);
-    ck_assert_str_eq(a.text, b.text);
-    weft_model_free(file);
+    OK(weft_plan_save_model(p, where, &err));
+    OK(weft_model_open(where, NULL, &m, &err));
+    wf_model_fingerprint(m, &hash);
+    weft_model_free(m);
     weft_plan_free(p);
-    weft_model_free(folder);
-    char command[4200];
     snprintf(command, sizeof command, "rm -rf '%s'", where);
     ck_assert_int_eq(system(command), 0);
-    file = open_model("tiny-sd2");
-    wf_model_fingerprint(file, &b);
+    return hash;
+}
+
+START_TEST(a_fingerprint_is_of_the_weights)
+{
+    weft_model    *again = open_model("tiny-sd1"), *other = open_model("tiny-sd2");
+    wf_sha256_text a, b;
+    weft_plan     *p = new_plan(model);
+
+    wf_model_fingerprint(model, &a);
+    wf_model_fingerprint(again, &b);
+    ck_assert_str_eq(a.text, b.text);
+    b = written(new_plan(model));
+    ck_assert_str_eq(a.text, b.text);
+    add(p, "content.safetensors", 1, 0, 1);
+    b = written(p);
     ck_assert_str_ne(a.text, b.text);
-    weft_model_free(file);
+    wf_model_fingerprint(other, &b);
+    ck_assert_str_ne(a.text, b.text);
+    weft_model_free(again);
+    weft_model_free(other);
 }
 END_TEST
 
@@ -915,6 +1068,14 @@ START_TEST(a_plan_written_by_hand_is_read)
     ck_assert_str_eq(a, b); /* notes are not part of it */
     weft_plan_free(q);
     weft_plan_free(p);
+    for (int yes = 0; yes < 2; yes++) { /* what is said to be false is as if nothing was said */
+        char *text = with(good, "\"weight\": 0.5", yes ? "\"partial\": true" : "\"partial\": false");
+        OK(load_good(text, &p));
+        ck_assert_int_eq(p->entry[0].partial, yes);
+        ck_assert_float_eq(p->entry[0].weight, 1);
+        weft_plan_free(p);
+        free(text);
+    }
 }
 END_TEST
 
@@ -1119,11 +1280,14 @@ int main(void)
     tcase_add_test(c, concepts_come_back);
     tcase_add_test(c, names_of_tokens_and_replacement_come_back);
     tcase_add_test(c, masks_keep_every_bit);
+    tcase_add_test(c, all_masks_have_a_limit);
     tcase_add_test(c, a_folder_can_be_moved);
+    tcase_add_test(c, a_path_that_is_not_utf8_is_refused);
     tcase_add_test(c, hashes_are_sha256);
     tcase_add_test(c, another_content_is_refused);
+    tcase_add_test(c, another_configuration_is_refused);
     tcase_add_test(c, another_model_is_refused);
-    tcase_add_test(c, layouts_have_one_fingerprint);
+    tcase_add_test(c, a_fingerprint_is_of_the_weights);
     tcase_add_test(c, what_was_made_in_memory_is_refused);
     tcase_add_test(c, a_plan_written_by_hand_is_read);
     tcase_add_test(c, bad_texts_are_refused_in_one_line);

@@ -58,9 +58,10 @@ static void place(sheet *s, const tile *p, int32_t x0, int32_t y0, const char *l
         for (int32_t x = 0; x < p->width * s->zoom; x++)
             memcpy(s->rgb + 3 * ((size_t)(y0 + y) * (size_t)s->width + (size_t)(x0 + x)),
                    p->rgb + 3 * ((size_t)(y / s->zoom) * (size_t)p->width + (size_t)(x / s->zoom)), 3);
-    char fits[64];                           /* a character takes 6 pixels, at twice the size 12 */
-    snprintf(fits, sizeof fits, "%.*s", (int)(room / 12), label);
-    draw_text(s->rgb, s->bytes, s->width, s->height, x0, below + 5, 2, INK, fits);
+    int32_t size = draw_text(NULL, 0, 0, 0, 0, 0, 2, INK, label) > room ? 1 : 2;
+    char fits[64];                           /* a character takes 6 pixels of each size */
+    snprintf(fits, sizeof fits, "%.*s", (int)(room / (6 * size)), label);
+    draw_text(s->rgb, s->bytes, s->width, s->height, x0, below + 5, size, INK, fits);
 }
 
 int main(int argc, char **argv)

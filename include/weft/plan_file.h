@@ -4,8 +4,8 @@
  * curves, blocks, masks, regions, the methods of the phases with their options. What is made from
  * it has the same bits. docs/formats.md has an example and the fields.
  *
- * A text is read strictly: an unknown field, a wrong type, a number out of its range, a file that is
- * missing or has another content is refused with one line that says where, as in
+ * A text is read strictly: an unknown field, a wrong type, a number out of its range, a file that
+ * is missing or has another content is refused with one line that says where, as in
  * "cat.json: phases[1].period is "five", expected a whole number". A field that is left out has its
  * default; a file without a hash is not checked. */
 #ifndef WEFT_PLAN_FILE_H
@@ -45,7 +45,8 @@ WEFT_API const char *weft_plan_note_name(const weft_plan *plan, size_t index);
  * what was made in memory is saved first (weft_adapter_save(), weft_plan_zip_save()), and opened.
  *
  * @return WEFT_E_UNSUPPORTED (something was made in memory; a path that is not UTF-8; masks of more
- *         than 2^27 pixels, all together), WEFT_E_STATE (a file has changed since it was opened), WEFT_E_IO, WEFT_E_NOMEM, WEFT_E_ARG
+ *         than 2^27 pixels, all together), WEFT_E_STATE (a file has changed since it was opened),
+ *         WEFT_E_IO, WEFT_E_NOMEM, WEFT_E_ARG
  * @since 0.2
  */
 WEFT_API weft_status weft_plan_save(const weft_plan *plan, const char *path, weft_error *err);

@@ -113,7 +113,7 @@ START_TEST(every_form_adds_its_part_in_each_branch)
     parts p;
     make_parts(&p, s);
     wf_grid g = wf_image_grid(s->n, s->h, s->w), one = wf_image_grid(1, s->h, s->w);
-    wf_delta delta = { &p.stack, 2, NULL, NULL, 0 };
+    wf_delta delta = { &p.stack, 2, NULL, NULL, 0, NULL, 0 };
     size_t each = wf_rows(one) * p.in, outs = wf_rows(wf_layer_grid(&p.l, one)) * p.out;
     float *x = bench_floats(wf_rows(g) * p.in, 10), *weight = bench_floats(p.out * p.in * p.taps, 0);
     float *bias = bench_floats(p.out, 0);
@@ -151,7 +151,7 @@ START_TEST(zero_leaves_the_bits_of_every_form)
         parts p;
         make_parts(&p, s);
         wf_grid g = wf_image_grid(s->n, s->h, s->w), one = wf_image_grid(1, s->h, s->w);
-        wf_delta delta = { &p.stack, 2, NULL, NULL, 0 };
+        wf_delta delta = { &p.stack, 2, NULL, NULL, 0, NULL, 0 };
         size_t outs = wf_rows(wf_layer_grid(&p.l, one)) * p.out;
         float *x = bench_floats(wf_rows(g) * p.in, 10);
         float *y = apply(&p.l, &delta, x, g, branch, cells, false, 2), *base = apply(&p.l, NULL, x, g, NULL, NULL, false, 2);
@@ -172,7 +172,7 @@ START_TEST(a_merged_copy_brings_its_bias)
     float *x = bench_floats(wf_rows(g) * p.in, 10), *weight = bench_floats(p.out * p.in * p.taps, 0);
     float *bias = bench_floats(p.out, 0), *merged = bench_floats(p.out * p.in * p.taps, 0);
     size_t n = wf_rows(wf_layer_grid(&p.l, g)) * p.out;
-    wf_delta side = { &p.stack, 2, NULL, NULL, 0 }, copy = { NULL, 0, merged, bias, 0 };
+    wf_delta side = { &p.stack, 2, NULL, NULL, 0, NULL, 0 }, copy = { NULL, 0, merged, bias, 0, NULL, 0 };
     sum_parts(&p, 0, weight, bias);
     wf_layer whole = p.l;
     whole.weight = weight;
@@ -213,7 +213,7 @@ START_TEST(a_norm_has_its_branchs_weight_and_bias)
     wf_nonpair nonpair[PARTS] = { { .dense = d0 }, { 0 }, { .dense = d2 }, { .bias = b3 } };
     static const int32_t none[PARTS] = { 0 };
     wf_stack stack = { PARTS, 0, none, part_scale, NULL, NULL, nonpair };
-    wf_delta delta = { &stack, 2, NULL, NULL, 0 };
+    wf_delta delta = { &stack, 2, NULL, NULL, 0, NULL, 0 };
     wf_layer row = { .name = "unet.norm", .kind = WEFT_LAYER_NORM, .out = C, .in = 1, .kernel = 1, .stride = 1 };
     wf_grid g = wf_image_grid(N, 14, 5), one = wf_image_grid(1, 14, 5);
     for (int group = 0; group < 2; group++) {

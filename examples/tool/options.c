@@ -501,7 +501,7 @@ static const row rows[] = {
       "and the last `latents`", IN(save) },
 
     { HEADING, EXPLAIN, .topic = "table", .name = "The table",
-      .value = "as a picture" },
+      .value = "as a picture, as JSON" },
     { STRING, EXPLAIN, 'o', "--output", "FILE", "draw it as a PNG: the table with layers down and calls across, and\n"
       "under it strengths, costs, weights of blocks and masks", IN(output), .brief = 1 },
     { BIT, EXPLAIN, 0, "--json", NULL, "everything as JSON", SETS(flags, JSON), .brief = 1 },

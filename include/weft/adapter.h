@@ -130,8 +130,8 @@ typedef struct weft_module_info {
     const char *alpha_key; /* what alpha is called there: a tensor's key, a setting, a pattern, a
                               key of the metadata, an option; or "". @since 0.2 */
     int32_t     alpha_source; /* WEFT_ALPHA_*. @since 0.2 */
-    int32_t     zero_alpha;   /* the file says 0, which in kohya's files stands for the rank; `alpha`
-                                 is then that. @since 0.2 */
+    int32_t     zero_alpha;   /* the file says 0, which in kohya's files stands for the rank, and
+                                 `alpha` is that. @since 0.2 */
 } weft_module_info;
 #define WEFT_MODULE_INFO_INIT { sizeof(weft_module_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_MODULE_INFO_INIT. @since 0.1 */

@@ -1145,8 +1145,8 @@ WEFT_API weft_status weft_plan_strengths(const weft_plan *plan, double *strength
 WEFT_API weft_status weft_plan_mask(const weft_plan *plan, int32_t adapter, weft_mask *mask,
                                     weft_error *err);
 /**
- * Read region `index`. `mask`, which region->mask then points to, is filled in with the region's own
- * mask or its adapter's; the values belong to the plan. WEFT_E_ARG if there is no such region.
+ * Read region `index`. `mask`, which region->mask then points to, is filled in with the region's
+ * own mask or its adapter's; the values belong to the plan. WEFT_E_ARG if there is no such region.
  * @since 0.2
  */
 WEFT_API weft_status weft_plan_region(const weft_plan *plan, int32_t index, weft_region *region,

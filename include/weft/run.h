@@ -44,9 +44,9 @@ enum weft_run_flag {
      */
     WEFT_RUN_MEASURE   = 1u << 2,
     /**
-     * Take down what acts in each call, for weft_run_trace(). Costs memory (for each evaluation of a
-     * call a byte for each layer of the model and five for each adapter at each layer) and next to
-     * no time. The bits are the same. @since 0.2
+     * Take down what acts in each call, for weft_run_trace(). Costs memory (for each evaluation of
+     * a call a byte for each layer of the model and five for each adapter at each layer) and next
+     * to no time. The bits are the same. @since 0.2
      */
     WEFT_RUN_TRACE     = 1u << 3
 };
@@ -398,8 +398,8 @@ WEFT_API weft_status weft_run_costs(const weft_plan *plan, const weft_run_option
                                     uint32_t flags, weft_call_cost *costs, size_t count,
                                     weft_error *err);
 /**
- * Explain a sealed plan as JSON: adapters, phases, what each call costs a run with these options and
- * how much of each adapter acts in it, which way each layer takes and why, and the table. docs/
+ * Explain a sealed plan as JSON: adapters, phases, what each call costs a run with these options
+ * and how much of each adapter acts in it, which way each layer takes and why, and the table. docs/
  * guide.md has the fields; they keep their names, and new ones may come. Reads every adapter's
  * weights, as weft_plan_strengths() does.
  *

@@ -94,7 +94,7 @@ struct wf_module {
     float            scale;    /* what multiplies the family's product: alpha / rank, ...        */
     bool             has_alpha;
     bool             rslora;   /* alpha / sqrt(rank)                                             */
-    bool             zero_alpha; /* its file says 0, which stands for the rank in its dialect    */
+    bool             zero_alpha; /* its file says 0, which stands for the rank there             */
     bool             norm;     /* it is for a normalisation                                      */
     bool             underscore;
     bool             peft;     /* from a dialect in which tensors mean what PEFT means by them   */

@@ -142,8 +142,8 @@ typedef struct wf_watch {
     bool            before; /* the layer reads it already                                          */
 } wf_watch;
 
-/* Takes down what acted at each layer of a call. A layer that is computed several times, for several
- * texts, keeps of each coefficient the largest. */
+/* Takes down what acted at each layer of a call. A layer that is computed several times, for
+ * several texts, keeps of each coefficient the largest. */
 typedef struct wf_notes {
     size_t   layers; /* of the model                                                      */
     size_t   slots;  /* of the exec                                                       */
@@ -167,7 +167,7 @@ typedef struct wf_exec {
     double             flops;        /* counted in a dry run                                      */
     double             side_flops;
     double             weight_bytes; /* of weights and factors that are read                      */
-    double             moved_bytes;  /* of activations that layers, norms, attention read and write */
+    double             moved_bytes;  /* of activations: layers, norms and attention               */
     bool               exact;        /* dry: count only the parts that have a coefficient         */
     wf_sizes          *sizes;        /* a dry run notes each size of the image here; or NULL      */
 

@@ -202,7 +202,7 @@ typedef struct wf_combine {
     float              *scratch;   /* as many floats as wf_plan_combine_scratch() said             */
     float              *out;       /* must not be one of preds                                     */
     double             *shares;    /* [branches, and 1 for the base] written: what each counts for
-                                    * in `out`, the mean over its values; NULL: nobody asks        */
+                                      in `out`, its mean over the values; NULL: nobody asks       */
 } wf_combine;
 /* Floats that the methods of the plan want for a combination of n * c * h * w values: the most. */
 size_t wf_plan_combine_scratch(const weft_plan *p, size_t values);

@@ -20,8 +20,8 @@
  *   read.c       a sealed plan's cells and facts
  *   combine.c    how the branches' predictions become one
  *   strength.c   how much of each adapter acts at each call
- *   tokens.c, stamp.c, explain.c, report.c, conflicts.c, save_model.c, fold.c   what else is made of a
- *                plan
+ *   tokens.c, stamp.c, explain.c, report.c, conflicts.c, save_model.c, fold.c   what else is made
+ *                of a plan
  *   fields.c     option structs as data; the methods' tables are in their files
  *   notes.c, mask_text.c, save.c, load.c   the plan as text */
 #ifndef WF_PLAN_INTERNAL_H

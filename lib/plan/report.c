@@ -164,7 +164,7 @@ static weft_status add_layer(const report *r, wf_node *list, size_t l, weft_erro
     return WEFT_OK;
 }
 
-/* The cells of one adapter in a branch of a row, over the layers of the denoiser that are listed. */
+/* The cells of an adapter in a branch of a row, over the layers of the denoiser that are listed. */
 static void add_cells(const report *r, wf_node *list, const wf_sheet *s, const wf_row *row,
                       int32_t branch, int32_t adapter)
 {

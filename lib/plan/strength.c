@@ -189,7 +189,7 @@ weft_status weft_plan_strengths(const weft_plan *plan, double *strength, size_t 
     if (strength == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_strengths: strength is NULL");
     if (strength_len != all || (norm != NULL && norm_len != n))
         return wf_fail(err, WEFT_E_ARG,
-                       "weft_plan_strengths: %s_len is %zu, wanted %zu: a number for each %sadapter",
+                       "weft_plan_strengths: %s_len is %zu, wanted %zu: one for each %sadapter",
                        strength_len != all ? "strength" : "norm",
                        strength_len != all ? strength_len : norm_len,
                        strength_len != all ? all : n, strength_len != all ? "call and " : "");

@@ -1,5 +1,5 @@
-/* cost.c - what each call costs, before any runs: the dry walk of memory.c, with the coefficients of
- * the call.
+/* cost.c - what each call costs, before any runs: the dry walk of memory.c, with the call's
+ * coefficients.
  *
  * memory.c walks the dearest call of each phase, since memory must do for all. Here every call is
  * walked, and of the adapters only those parts count that have a coefficient in some branch. Calls
@@ -110,8 +110,8 @@ weft_status weft_run_costs(const weft_plan *plan, const weft_run_options *option
     if ((flags & ~(uint32_t)WEFT_COSTS_GUIDED) != 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_run_costs: unknown flags");
     if (count != (size_t)wf_plan_calls(plan))
-        return wf_fail(err, WEFT_E_ARG, "weft_run_costs: count is %zu, the plan has %d calls", count,
-                       (int)wf_plan_calls(plan));
+        return wf_fail(err, WEFT_E_ARG, "weft_run_costs: count is %zu, the plan has %d calls",
+                       count, (int)wf_plan_calls(plan));
     memcpy(&stride, costs, sizeof stride);
     if (stride < WF_FIRST_weft_call_cost)
         return wf_fail(err, WEFT_E_ARG, "weft_call_cost: struct_size is %u, wanted at least %d",

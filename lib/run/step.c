@@ -145,7 +145,8 @@ bool wf_call_reuses(const wf_run_memory *b, const wf_call *call, int32_t branch)
 static int32_t count_passes(const wf_run_memory *b, const wf_call *call)
 {
     int32_t n = 1;
-    for (int32_t k = 1; k < call->evaluations; k++) n += wf_call_reuses(b, call, k) != wf_call_reuses(b, call, k - 1);
+    for (int32_t k = 1; k < call->evaluations; k++)
+        n += wf_call_reuses(b, call, k) != wf_call_reuses(b, call, k - 1);
     return n;
 }
 
@@ -242,7 +243,8 @@ static void evaluate_branches(const weft_run *r, wf_exec *e, const wf_run_memory
         bool    reuse = wf_call_reuses(b, call, k);
         int32_t at = first + k * each;
         wf_deep deep = { b->deep.floats, b->deep.each, b->slot + at, reuse };
-        for (end = k + 1; end < call->evaluations && wf_call_reuses(b, call, end) == reuse; end++) {}
+        end = k + 1;
+        while (end < call->evaluations && wf_call_reuses(b, call, end) == reuse) end++;
         e->branch = b->branch + k * each;
         if (e->locate != NULL && !e->dry) e->locate->slot = b->slot + at;
         e->deep = call->keeps ? &deep : NULL;

@@ -5,8 +5,8 @@
  * because deep features were reused. The method says, while it combines the predictions, what each
  * counts for. Nothing here is read from the plan but where things stand.
  *
- * All memory is taken with the run: for each evaluation of a call a byte for each layer of the model
- * and five for each slot of the phase. */
+ * All memory is taken with the run: for each evaluation of a call a byte for each layer of the
+ * model and five for each slot of the phase. */
 #include "base/structs.h"
 #include "run/run_internal.h"
 
@@ -57,7 +57,8 @@ static bool count(sizes *n, const weft_plan *plan, size_t layers)
         n->evaluations += evaluations;
     }
     if (!wf_mul(n->evaluations, layers, &n->ways) || !wf_mul(n->cells, 5, &bytes)) return false;
-    more = sizeof(wf_run_trace) + n->calls * sizeof(at_call) + n->evaluations * (2 * sizeof(double) + 1);
+    more = sizeof(wf_run_trace) + n->calls * sizeof(at_call) +
+           n->evaluations * (2 * sizeof(double) + 1);
     return wf_add(bytes, n->ways, &bytes) && wf_add(bytes, more, &n->bytes);
 }
 
@@ -96,8 +97,8 @@ weft_status wf_run_trace_create(wf_run_trace **out, const weft_run *r, wf_run_me
     t->ways = wf_zalloc(alloc, n.ways, 1);
     t->kinds = wf_zalloc(alloc, n.cells, 1);
     t->cells = wf_zalloc(alloc, n.cells, sizeof *t->cells);
-    if (t->call == NULL || t->share[0] == NULL || t->share[1] == NULL || t->reused == NULL || t->ways == NULL ||
-        t->kinds == NULL || t->cells == NULL) {
+    if (t->call == NULL || t->share[0] == NULL || t->share[1] == NULL || t->reused == NULL ||
+        t->ways == NULL || t->kinds == NULL || t->cells == NULL) {
         wf_run_trace_free(t, alloc);
         return wf_nomem(err, n.bytes, "the trace of a run");
     }

@@ -5,6 +5,7 @@
 #include "model/networks.h"
 #include "nets/exec.h"
 #include "plan/plan.h"
+#include "run/run.h"
 #include "tensor/gemm.h"
 #include "weft/run.h"
 
@@ -111,6 +112,7 @@ struct weft_run {
     int32_t          areas;   /* of OpenBLAS's that are held */
     bool             keep_text, check, measure;
     wf_watch         watch;   /* of the call in progress */
+    const wf_tap    *tap;     /* of whoever records; NULL: nobody */
     char             result[120]; /* what it computes, for a line about it */
     atomic_int       cancel;
     const char      *doing;   /* for progress */

@@ -15,6 +15,7 @@
 #include "merge.h"
 #include "plan.h"
 #include "conflicts.h"
+#include "fuse.h"
 #include "text.h"
 #include "run.h"
 #include "sampler.h"

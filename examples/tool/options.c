@@ -37,6 +37,7 @@ void settings_init(settings *s, int argc)
     weft_plan_options_init(&s->plan, sizeof s->plan);
     weft_run_options_init(&s->run, sizeof s->run);
     weft_merge_options_init(&s->merge, sizeof s->merge);
+    weft_fuse_options_init(&s->fuse, sizeof s->fuse);
     s->mix = NOTHING_SAID;
     weft_balance_options_init(&s->balance, sizeof s->balance);
     s->adapters = zeroed((size_t)argc, sizeof *s->adapters);
@@ -105,6 +106,7 @@ static const word targets[] = { { "model", INTO_MODEL }, { "adapter", INTO_ADAPT
 static const word merges[] = { { "sum", WEFT_MERGE_SUM }, { "concat", WEFT_MERGE_CONCAT }, { "ties", WEFT_MERGE_TIES },
                                { "dare", WEFT_MERGE_DARE }, { "dare-ties", WEFT_MERGE_DARE_TIES },
                                { "prune", WEFT_MERGE_PRUNE }, { "mixer", WEFT_MERGE_MIXER }, { NULL, 0 } };
+static const word fusions[] = { { "gradient", WEFT_FUSE_GRADIENT }, { "constrained", WEFT_FUSE_CONSTRAINED }, { NULL, 0 } };
 static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequency", WEFT_MAJORITY_FREQUENCY }, { NULL, 0 } };
 
 static void parse_adapter(settings *s, const char *name, const char *value);
@@ -123,6 +125,8 @@ static void parse_keep(settings *s, const char *name, const char *value);
 static void parse_phase(settings *s, const char *name, const char *value);
 static void parse_size(settings *s, const char *name, const char *value);
 static void parse_seed(settings *s, const char *name, const char *value);
+static void parse_fuse_sampler(settings *s, const char *name, const char *value);
+static void parse_budget(settings *s, const char *name, const char *value);
 
 #define USED(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, member)
 #define IN(member) .field = offsetof(settings, member)
@@ -141,7 +145,8 @@ enum {
     DRAWING = GENERATE | EXPLAIN,
     COMBINED = DRAWING | MERGE_MODEL,
     PLANNED = COMBINED | CONFLICTS,
-    ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL | CONFLICTS
+    TAKING = PLANNED | FUSE,                     /* adapters */
+    ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL | CONFLICTS | FUSE
 };
 
 static const row rows[] = {
@@ -166,28 +171,28 @@ static const row rows[] = {
     { FLOAT, GENERATE, 0, "--strength", "X", "how much to redraw: near 0 little .. 1 all (0.8; with --mask 1)", IN(strength), 0, 1 },
     { STRING, GENERATE, 0, "--mask", "PNG", "redraw where this image is white, keep where it is black", IN(mask) },
 
-    { HEADING, PLANNED, .name = "Adapters" },
-    { OTHER, PLANNED, 'a', "--adapter", "FILE[:WEIGHT]",
+    { HEADING, TAKING, .name = "Adapters" },
+    { OTHER, TAKING, 'a', "--adapter", "FILE[:WEIGHT]",
       "add an adapter, a file or folder (weight 1); may be repeated. A name that\n"
       "has a colon itself needs the weight", .parse = parse_adapter },
-    { OTHER, DRAWING, 'c', "--concept", "FILE[:WEIGHT]",
+    { OTHER, DRAWING | FUSE, 'c', "--concept", "FILE[:WEIGHT]",
       "add a file of tokens: a textual inversion, Custom Diffusion, ED-LoRA;\n"
       "WEIGHT is of the adapter in it (1)", .parse = parse_concept },
-    { HEADING, DRAWING, .name = "For the concept just named" },
-    { STRING, DRAWING, 0, "--tokens", "NAMES", "what prompts call its tokens, separated by commas (as the file says)",
+    { HEADING, DRAWING | FUSE, .name = "For the concept just named" },
+    { STRING, DRAWING | FUSE, 0, "--tokens", "NAMES", "what prompts call its tokens, separated by commas (as the file says)",
       CONCEPTS(tokens) },
-    { STRING, DRAWING, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the tokens of an\n"
+    { STRING, DRAWING | FUSE, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the tokens of an\n"
       "adapter whose file has none", CONCEPTS(second) },
-    { BIT, DRAWING, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
+    { BIT, DRAWING | FUSE, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
       .about = OF_CONCEPT, ANNOUNCED(WEFT_ADD_REPLACE) },
-    { HEADING, PLANNED, .name = "For the adapter or concept just named" },
+    { HEADING, TAKING, .name = "For the adapter or concept just named" },
     { WORD, PLANNED, 0, "--role", "ROLE", "content or style: what klora, zip and blora take it for (first\ncontent, second style)",
       ADAPTERS(role), .words = roles },
-    { STRING, PLANNED, 0, "--select", "PATTERNS",
+    { STRING, TAKING, 0, "--select", "PATTERNS",
       "act on these layers only: names with * and ?, separated by commas,\nas in 'unet.up_blocks.*,unet.mid_block.*'",
       ADAPTERS(select) },
-    { STRING, PLANNED, 0, "--exclude", "PATTERNS", "and not on these", ADAPTERS(exclude) },
-    { STRING, PLANNED, 0, "--blocks", "WEIGHTS", "its weight block by block: numbers (26 or 17 in SD 1.x, 20 or 12 in\n"
+    { STRING, TAKING, 0, "--exclude", "PATTERNS", "and not on these", ADAPTERS(exclude) },
+    { STRING, TAKING, 0, "--blocks", "WEIGHTS", "its weight block by block: numbers (26 or 17 in SD 1.x, 20 or 12 in\n"
       "SDXL), a preset such as OUTALL or ALL0.5, settings such as\nMID=0.5,IN04-IN08=0,*attn2*=0", USED(blocks) },
     { OTHER, DRAWING, 0, "--curve", "AT=VALUE,...", "what its weight is multiplied with over the calls, as in 0=0,8=1; with a\n"
       "point AT is a share of all calls, as in 0.0=0,0.4=1", .about = OF_ADAPTER, .parse = parse_curve },
@@ -197,20 +202,20 @@ static const row rows[] = {
       "image has this prompt. Before the first adapter: a prompt alone", .parse = parse_region },
     { FLOAT, DRAWING, 0, "--region-text", "X", "with --region: what layers over the prompt's tokens take (1)",
       USED(region_text), 0, 1 },
-    { FLOAT, PLANNED, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)",
+    { FLOAT, TAKING, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, text_weight), ANY_FLOAT,
       .flags = offsetof(adapter_use, given), .bit = TEXT_WEIGHT },
     { FLOAT, DRAWING, 0, "--share", "W", "weight of its prediction under composite, loratorio and subbands,\n"
       "or its part of the calls under switch --by-share (1)",
       ADAPTERS(share), ANY_FLOAT, ANNOUNCED(WEFT_ADD_SHARE), .method = AVERAGING },
-    { BIT, PLANNED, 0, "--partial", NULL, "allow keys that the model has no layer for",
+    { BIT, TAKING, 0, "--partial", NULL, "allow keys that the model has no layer for",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PARTIAL) },
-    { BIT, COMBINED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
+    { BIT, COMBINED | FUSE, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PEFT_DORA) },
 
-    { FLOAT, PLANNED, 0, "--adapter-alpha", "X", "its alpha, where nothing in its file says one",
+    { FLOAT, TAKING, 0, "--adapter-alpha", "X", "its alpha, where nothing in its file says one",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.alpha), ANY_FLOAT, .not_zero = 1 },
-    { FLOAT, PLANNED, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
+    { FLOAT, TAKING, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT, .not_zero = 1 },
 
     { HEADING, PLANNED, .name = "How adapters combine" },
@@ -405,6 +410,32 @@ static const row rows[] = {
     { BIT, MERGE_MODEL, 0, "--report", NULL, "list every layer with its rank, norm and error", NEW_ADAPTER, SETS(flags, REPORT) },
     { STRING, MERGE_MODEL, 0, "--save-coefficients", "FILE", "zip: write the columns' coefficients too", IN(save_coefficients) },
 
+    { STRING, FUSE, 0, "--called", "TEXT", "what prompts call it, as in '<new1> cat' (its tokens)", USED(called) },
+    { HEADING, FUSE, .name = "How concepts are fused" },
+    { WORD, FUSE, 0, "--by", "METHOD", "gradient: all layers, the text encoders first, on images that each concept\n"
+      "draws; constrained: keys and values of cross-attentions, exact on the\n"
+      "concepts' words and least away from captions (gradient)", IN(fuse.kind), .words = fusions },
+    { STRING, FUSE, 0, "--captions", "FILE", "constrained: descriptions of ordinary pictures, a line each, some 200", IN(captions) },
+    { BIT, FUSE, 0, "--skip-photo", NULL, "constrained: do not count the words \"photo of a\" at the beginning, as the\n"
+      "authors' program does", SETS(fuse.flags, WEFT_FUSE_SKIP_PHOTO) },
+    { DOUBLE, FUSE, 0, "--ridge", "X", "gradient: how strongly weights are held where the model has them (1e-6)",
+      IN(fuse.ridge), .low = 1e-12, .high = 1e6 },
+    { INT32, FUSE, 's', "--steps", "N", "gradient: denoising steps of an image (20)", IN(fuse.steps), 1, 1000 },
+    { OTHER, FUSE, 0, "--sampler", "SOLVER", "gradient: the solver (dpmpp_2m):\n", .solvers = ANY_SOLVER, .parse = parse_fuse_sampler },
+    { OTHER, FUSE, 0, "--seed", "N", "gradient: of the first concept's image, the next has N + 1 (0)", .parse = parse_seed },
+    { OTHER, FUSE, 0, "--size", "WxH", "gradient: of the images, in pixels (the size the model was trained at)", .parse = parse_size },
+    { OTHER, FUSE, 0, "--budget", "MB", "gradient: fuse so many layers at a time that their sums fit; each group\n"
+      "draws the images again (all at once)", .parse = parse_budget },
+    { INT32, FUSE, 't', "--threads", "N", "(one for each core); the result is the same for any number", IN(fuse.threads), 1, 128 },
+    { HEADING, FUSE, .name = "What is written" },
+    { STRING, FUSE, 'o', "--output", "FILE", "the adapter's file; a folder for peft", IN(output) },
+    { INT32, FUSE, 0, "--rank", "N", "factor each layer by SVD, with this rank at most (whole differences)", IN(merge.rank), 1, 65536 },
+    { DOUBLE, FUSE, 0, "--error", "X", "factor each layer with the least rank whose relative error is at\n"
+      "most X, above 0, below 1", IN(merge.error), 0, 1 },
+    { WORD, FUSE, 0, "--dialect", "NAME", "kohya, diffusers or peft (kohya)", IN(dialect), .words = dialects },
+    { BIT, FUSE, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", SETS(flags, HALF) },
+    { BIT, FUSE, 0, "--report", NULL, "list every layer with its errors", SETS(flags, REPORT) },
+
     { HEADING, INSPECT, .name = "Options" },
     { STRING, INSPECT, 'm', "--model", "MODEL", "check the adapter against this model, key by key; the exit\n"
       "status is 1 when something does not fit", IN(against) },
@@ -431,7 +462,7 @@ static const row rows[] = {
     { BIT, ALL, 0, "--map", NULL, "map the files there too, which saves the memory", SETS(flags, MAP) },
 
     { HEADING, ALL, .name = "Other" },
-    { BIT, PLANNED | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET) },
+    { BIT, TAKING | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET) },
     { BIT, ALL, 'h', "--help", NULL, "this text", SETS(flags, HELP) },
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
@@ -648,6 +679,17 @@ static void parse_sampler(settings *s, const char *name, const char *value)
         s->sampling.sigma_schedule = named.sigma_schedule;
 }
 
+static void parse_fuse_sampler(settings *s, const char *name, const char *value)
+{
+    s->fuse.sampler = weft_sampler_find(value);
+    if (s->fuse.sampler == 0) misuse("%s: there is no '%s', only %s", name, value, sampler_names(ANY_SOLVER));
+}
+
+static void parse_budget(settings *s, const char *name, const char *value)
+{
+    s->fuse.budget = (uint64_t)(1e6 * whole_number(name, value, 1, 1e9));
+}
+
 static void parse_schedule(settings *s, const char *name, const char *value)
 {
     weft_sampler_options named = WEFT_SAMPLER_OPTIONS_INIT;
@@ -857,6 +899,18 @@ static void refuse_idle_merge_options(const settings *s)
         misuse("--mixed %s is of --into model", word_of(mixes, s->plan.mixed));
 }
 
+static void refuse_idle_fuse_options(const settings *s)
+{
+    static const char *const of_images[] = { "--ridge", "--steps", "--sampler", "--seed", "--size", "--budget" };
+    int constrained = s->fuse.kind == WEFT_FUSE_CONSTRAINED;
+
+    for (size_t i = 0; i < sizeof of_images / sizeof of_images[0] && constrained; i++)
+        if (was_given(of_images[i])) misuse("%s is of --by gradient", of_images[i]);
+    if (!constrained && was_given("--captions")) misuse("--captions is of --by constrained");
+    if (!constrained && was_given("--skip-photo")) misuse("--skip-photo is of --by constrained");
+    if (constrained && !was_given("--captions")) misuse("--by constrained needs --captions");
+}
+
 /* getopt_long's arguments: the letters, and the names with the index of their row behind all
  * letters. */
 enum { LETTERS = 256 };
@@ -937,6 +991,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         misuse("--balance needs two adapters");
     if (used_by & PLANNED) refuse_idle_options(s);
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);
+    if (used_by & FUSE) refuse_idle_fuse_options(s);
 }
 
 void print_options(int used_by)

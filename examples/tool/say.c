@@ -53,6 +53,7 @@ const char *in_tool_words(char *text)
         { "weft_plan_add()", "--adapter" }, { "WEFT_ENCODE_WEIGHTS", "--weighting" },
         { "weft_plan_balance()", "--balance" }, { "weft_plan_klora()", "--compose klora" },
         { "weft_plan_switch()", "--compose switch" }, { "weft_plan_composite()", "--compose composite" },
+        { "fuse by GRADIENT", "fuse --by gradient" }, { "weft_add_options.", "--" }, { "weft_fuse_options: ", "--" },
         { "encode.", "--" }, { "to be opened as one,", "give it with --adapter," },
         { "step.latent", "the latents" }, { "step.text", "the text" },
         { "step.negative", "the negative" },

@@ -73,6 +73,7 @@ typedef struct adapter_use {
     float                region_text;
     int32_t              index;                      /* among the adapters of the plan */
     const char          *blocks;                     /* its weight block by block */
+    const char          *called;                     /* what prompts call a concept that is fused */
     weft_adapter        *adapter;
     weft_concept        *concept;
 } adapter_use;
@@ -128,6 +129,8 @@ typedef struct settings {
     int32_t                 into;                /* what a merge writes: INTO_* */
     float                   mix;
     weft_merge_options      merge;
+    weft_fuse_options       fuse;
+    const char             *captions;            /* a file of them, a line each */
     weft_adapter_options    opening;             /* of the file to look at or convert, if it is an adapter */
     const char             *save_coefficients;
     weft_model_options      open;
@@ -139,7 +142,7 @@ typedef struct settings {
 typedef struct word { const char *name; int32_t value; } word;
 extern const word methods[], mixes[];
 
-enum { GENERATE = 1, EXPLAIN = 2, INSPECT = 4, CONVERT = 8, MERGE_MODEL = 16, CONFLICTS = 32 };
+enum { GENERATE = 1, EXPLAIN = 2, INSPECT = 4, CONVERT = 8, MERGE_MODEL = 16, CONFLICTS = 32, FUSE = 64 };
 
 void        settings_init(settings *s, int argc);
 void        settings_free(settings *s);
@@ -183,5 +186,6 @@ int inspect(settings *s);
 int convert(settings *s);
 int merge_model(settings *s);
 int conflicts(settings *s);
+int fuse(settings *s);
 
 #endif

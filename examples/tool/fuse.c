@@ -48,6 +48,8 @@ static void add_captions(weft_fuse *f, const char *path)
 
 static void add_concepts(weft_fuse *f, weft_model *model, settings *s, meter *m)
 {
+    uint64_t seed = s->seed;
+
     for (size_t i = 0; i < s->adapter_count; i++) {
         weft_fuse_concept c = WEFT_FUSE_CONCEPT_INIT;
         settings          one = *s;
@@ -55,7 +57,11 @@ static void add_concepts(weft_fuse *f, weft_model *model, settings *s, meter *m)
         one.adapter_count = 1;
         c.plan = make_plan(model, &one, 1, m);
         c.name = s->adapters[i].called;
-        c.seed = s->seed + i;
+        c.prompts = s->adapters[i].prompts;
+        c.prompts_count = s->adapters[i].prompt_count;
+        c.images = s->adapters[i].images;
+        c.seed = seed;
+        seed += c.images > 0 ? (uint64_t)c.images : 1;
         must(weft_fuse_add_concept(f, &c, &err));
         weft_plan_free(c.plan);
     }

@@ -127,6 +127,7 @@ static void parse_size(settings *s, const char *name, const char *value);
 static void parse_seed(settings *s, const char *name, const char *value);
 static void parse_fuse_sampler(settings *s, const char *name, const char *value);
 static void parse_budget(settings *s, const char *name, const char *value);
+static void parse_fuse_prompt(settings *s, const char *name, const char *value);
 
 #define USED(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, member)
 #define IN(member) .field = offsetof(settings, member)
@@ -411,6 +412,9 @@ static const row rows[] = {
     { STRING, MERGE_MODEL, 0, "--save-coefficients", "FILE", "zip: write the columns' coefficients too", IN(save_coefficients) },
 
     { STRING, FUSE, 0, "--called", "TEXT", "what prompts call it, as in '<new1> cat' (its tokens)", USED(called) },
+    { OTHER, FUSE, 'p', "--prompt", "TEXT", "a prompt that speaks of it; may be repeated (made of what it is called)",
+      .about = OF_ADAPTER, .parse = parse_fuse_prompt },
+    { INT32, FUSE, 0, "--images", "N", "gradient: how many it draws, from its prompts in turn (1)", USED(images), 1, 100000 },
     { HEADING, FUSE, .name = "How concepts are fused" },
     { WORD, FUSE, 0, "--by", "METHOD", "gradient: all layers, the text encoders first, on images that each concept\n"
       "draws; constrained: keys and values of cross-attentions, exact on the\n"
@@ -418,11 +422,11 @@ static const row rows[] = {
     { STRING, FUSE, 0, "--captions", "FILE", "constrained: descriptions of ordinary pictures, a line each, some 200", IN(captions) },
     { BIT, FUSE, 0, "--skip-photo", NULL, "constrained: do not count the words \"photo of a\" at the beginning, as the\n"
       "authors' program does", SETS(fuse.flags, WEFT_FUSE_SKIP_PHOTO) },
-    { DOUBLE, FUSE, 0, "--ridge", "X", "gradient: how strongly weights are held where the model has them (1e-6)",
+    { DOUBLE, FUSE, 0, "--ridge", "X", "gradient: how strongly weights are held where the model has them (1e-3)",
       IN(fuse.ridge), .low = 1e-12, .high = 1e6 },
     { INT32, FUSE, 's', "--steps", "N", "gradient: denoising steps of an image (20)", IN(fuse.steps), 1, 1000 },
     { OTHER, FUSE, 0, "--sampler", "SOLVER", "gradient: the solver (dpmpp_2m):\n", .solvers = ANY_SOLVER, .parse = parse_fuse_sampler },
-    { OTHER, FUSE, 0, "--seed", "N", "gradient: of the first concept's image, the next has N + 1 (0)", .parse = parse_seed },
+    { OTHER, FUSE, 0, "--seed", "N", "gradient: of the first image, the next has N + 1 (0)", .parse = parse_seed },
     { OTHER, FUSE, 0, "--size", "WxH", "gradient: of the images, in pixels (the size the model was trained at)", .parse = parse_size },
     { OTHER, FUSE, 0, "--budget", "MB", "gradient: fuse so many layers at a time that their sums fit; each group\n"
       "draws the images again (all at once)", .parse = parse_budget },
@@ -685,6 +689,18 @@ static void parse_fuse_sampler(settings *s, const char *name, const char *value)
     if (s->fuse.sampler == 0) misuse("%s: there is no '%s', only %s", name, value, sampler_names(ANY_SOLVER));
 }
 
+static void parse_fuse_prompt(settings *s, const char *name, const char *value)
+{
+    adapter_use *use = &s->adapters[s->adapter_count - 1];
+    const char **more = zeroed(use->prompt_count + 1, sizeof *more);
+
+    (void)name;
+    for (size_t i = 0; i < use->prompt_count; i++) more[i] = use->prompts[i];
+    more[use->prompt_count++] = value;
+    free(use->prompts);
+    use->prompts = more;
+}
+
 static void parse_budget(settings *s, const char *name, const char *value)
 {
     s->fuse.budget = (uint64_t)(1e6 * whole_number(name, value, 1, 1e9));
@@ -901,7 +917,7 @@ static void refuse_idle_merge_options(const settings *s)
 
 static void refuse_idle_fuse_options(const settings *s)
 {
-    static const char *const of_images[] = { "--ridge", "--steps", "--sampler", "--seed", "--size", "--budget" };
+    static const char *const of_images[] = { "--ridge", "--steps", "--sampler", "--seed", "--size", "--budget", "--images" };
     int constrained = s->fuse.kind == WEFT_FUSE_CONSTRAINED;
 
     for (size_t i = 0; i < sizeof of_images / sizeof of_images[0] && constrained; i++)
@@ -1019,6 +1035,7 @@ void settings_free(settings *s)
         weft_concept_free(s->adapters[i].concept);
         free(s->adapters[i].file);
         free(s->adapters[i].curve);
+        free(s->adapters[i].prompts);
     }
     for (size_t i = 0; i < s->phase_count; i++) free(s->phases[i].order);
     for (size_t i = 0; i < s->region_count; i++) free(s->regions[i].file);

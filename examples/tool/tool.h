@@ -73,7 +73,10 @@ typedef struct adapter_use {
     float                region_text;
     int32_t              index;                      /* among the adapters of the plan */
     const char          *blocks;                     /* its weight block by block */
-    const char          *called;                     /* what prompts call a concept that is fused */
+    const char          *called;                     /* of a concept that is fused: what prompts call it */
+    const char         **prompts;
+    size_t               prompt_count;
+    int32_t              images;
     weft_adapter        *adapter;
     weft_concept        *concept;
 } adapter_use;

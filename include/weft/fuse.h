@@ -61,7 +61,7 @@ typedef struct weft_fuse_options {
     uint64_t              budget;    /* GRADIENT: bytes that the sums over images may take; the
                                         layers are then fused in groups, each with its own images.
                                         0: no bound, all at once                                  */
-    double                ridge;     /* GRADIENT: above 0; 0: 1e-6                                */
+    double                ridge;     /* GRADIENT: above 0; 0: 1e-3                                */
     int32_t               kind;      /* WEFT_FUSE_*; 0: GRADIENT                                  */
     int32_t               threads;   /* 0: one for each core                                      */
     int32_t               height;    /* GRADIENT: of the images' latents; 0: the model's size     */
@@ -97,11 +97,14 @@ typedef struct weft_fuse_concept {
                                     one after the other                                           */
     const char *const *prompts;  /* whose tokens count; NULL: made of the name, CONSTRAINED
                                     "NAME" and "a photo of NAME", GRADIENT "photo of a NAME" and
-                                    "NAME". GRADIENT draws its image from the first               */
+                                    "NAME"                                                        */
     size_t             prompts_count;
-    uint64_t           seed;     /* GRADIENT: of the image's noise                                */
+    uint64_t           seed;     /* GRADIENT: of the first image's noise; the next has seed + 1   */
+    int32_t            images;   /* GRADIENT: how many it draws, from the first prompt, the second,
+                                    and so on, and then from the first again; 0: 1                */
+    int32_t            reserved0; /* zero                                                         */
 } weft_fuse_concept;
-#define WEFT_FUSE_CONCEPT_INIT { sizeof(weft_fuse_concept), 0, 0, 0, 0, 0, 0 }
+#define WEFT_FUSE_CONCEPT_INIT { sizeof(weft_fuse_concept), 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_FUSE_CONCEPT_INIT. @since 0.2 */
 WEFT_API void weft_fuse_concept_init(weft_fuse_concept *added, size_t size);
 
@@ -134,7 +137,7 @@ typedef struct weft_fuse_info {
     int32_t  layers;     /* that are fused                                                        */
     uint64_t bytes;      /* most for sums, rows and weights at once, beside a run's memory        */
     int32_t  concepts;
-    int32_t  passes;     /* GRADIENT: images that each concept draws                              */
+    int32_t  passes;     /* GRADIENT: how often each concept draws its images                     */
     int64_t  calls;      /* of the denoiser, in all                                               */
     int64_t  prompts;    /* that are encoded, captions among them                                 */
 } weft_fuse_info;

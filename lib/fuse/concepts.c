@@ -243,6 +243,7 @@ weft_status wf_fuse_concept_make(weft_fuse *f, wf_fuse_concept *c, const weft_fu
     c->plan = given->plan;
     wf_plan_ref(c->plan);
     c->seed = given->seed;
+    c->images = given->images != 0 ? given->images : 1;
     WF_TRY(make_name(f, c, given->name, err));
     WF_TRY(check_tokens(f, c, err));
     WF_TRY(make_prompts(f, c, given, err));

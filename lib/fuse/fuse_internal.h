@@ -79,6 +79,7 @@ typedef struct wf_fuse_concept {
     char          **prompts;
     size_t          count;   /* of prompts                                      */
     uint64_t        seed;
+    int32_t         images;
     bool            layered; /* a token of it has a vector for each cross-attention */
 } wf_fuse_concept;
 

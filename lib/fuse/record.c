@@ -5,7 +5,7 @@
  *   keys     tokens of the encoded text. GRADIENT: those of placeholders, and the end token; a prompt
  *            without a placeholder counts from its first word on. CONSTRAINED: from the first word,
  *            or from the fourth behind "photo of a" (WEFT_FUSE_SKIP_PHOTO), to the end token
- *   images   every row that the denoiser's layers read while the concept draws its first prompt,
+ *   images   every row that the denoiser's layers read while the concept draws its first prompts,
  *            without guidance, all steps. Text, keys and values are the fused ones by then
  *
  * That is Mix-of-Show's order and its choice of tokens in its program, and Custom Diffusion's. */
@@ -394,7 +394,7 @@ static weft_status draw_steps(weft_fuse *f, weft_run *run, weft_sampler *s, cons
 }
 
 static weft_status draw(weft_fuse *f, weft_run *run, weft_sampler *s, const wf_fuse_concept *c,
-                        const wf_tap *tap, weft_error *err)
+                        int32_t image, const wf_tap *tap, weft_error *err)
 {
     weft_run_info      info = WEFT_RUN_INFO_INIT;
     weft_noise_options o = WEFT_NOISE_OPTIONS_INIT;
@@ -406,9 +406,9 @@ static weft_status draw(weft_fuse *f, weft_run *run, weft_sampler *s, const wf_f
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "the model reads a mask or an image beside its latents, and fusion draws from "
                        "prompts alone: fuse with the model that it was made of");
-    WF_TRY(encode(f, run, c->prompts[0], c->layered, false, &e, err));
+    WF_TRY(encode(f, run, c->prompts[(size_t)image % c->count], c->layered, false, &e, err));
     o.allocator = &f->alloc;
-    weft_status st = weft_noise_create(c->seed, &o, &noise, err);
+    weft_status st = weft_noise_create(c->seed + (uint64_t)image, &o, &noise, err);
     float *x = wf_zalloc(&f->alloc, 3 * info.latent_len, sizeof *x);
     if (st == WEFT_OK && x == NULL) st = wf_nomem(err, 3 * info.latent_len * sizeof *x, "latents");
     wf_run_set_tap(run, tap);
@@ -432,7 +432,7 @@ static weft_status record_images_of(weft_fuse *f, weft_adapter *fused, const wf_
     if (st == WEFT_OK)
         st = wf_fuse_stage_plan(f, c, WF_FUSE_IMAGES, fused, weft_sampler_calls(s), &plan, err);
     if (st == WEFT_OK) st = make_run(f, plan, &run, err);
-    if (st == WEFT_OK) st = draw(f, run, s, c, tap, err);
+    for (int32_t i = 0; i < c->images && st == WEFT_OK; i++) st = draw(f, run, s, c, i, tap, err);
     weft_run_free(run);
     weft_plan_free(plan);
     weft_sampler_free(s);

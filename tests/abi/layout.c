@@ -202,7 +202,7 @@ static void structs(void)
     S(weft_fuse_concept);
     F(weft_fuse_concept, struct_size); F(weft_fuse_concept, flags); F(weft_fuse_concept, plan);
     F(weft_fuse_concept, name); F(weft_fuse_concept, prompts); F(weft_fuse_concept, prompts_count);
-    F(weft_fuse_concept, seed);
+    F(weft_fuse_concept, seed); F(weft_fuse_concept, images); F(weft_fuse_concept, reserved0);
 
     S(weft_fuse_info);
     F(weft_fuse_info, struct_size); F(weft_fuse_info, layers); F(weft_fuse_info, bytes);

@@ -52,8 +52,8 @@ static weft_plan *plan_of(const source *s)
     return p;
 }
 
-static weft_status try_add(weft_fuse *f, const source *s, const char *name, const char *const *prompts, size_t count,
-                           uint64_t seed)
+static weft_status try_draw(weft_fuse *f, const source *s, const char *name, const char *const *prompts, size_t count,
+                            uint64_t seed, int32_t images)
 {
     weft_fuse_concept c = WEFT_FUSE_CONCEPT_INIT;
 
@@ -62,9 +62,16 @@ static weft_status try_add(weft_fuse *f, const source *s, const char *name, cons
     c.prompts = prompts;
     c.prompts_count = count;
     c.seed = seed;
+    c.images = images;
     weft_status st = weft_fuse_add_concept(f, &c, &golden_err);
     weft_plan_free(c.plan); /* the fusion keeps it */
     return st;
+}
+
+static weft_status try_add(weft_fuse *f, const source *s, const char *name, const char *const *prompts, size_t count,
+                           uint64_t seed)
+{
+    return try_draw(f, s, name, prompts, count, seed, 0);
 }
 
 static weft_fuse_options gradient(void)
@@ -278,11 +285,11 @@ END_TEST
 
 START_TEST(convolutions_are_fused_too)
 {
-    static const char *const a[] = { "a <cat-toy>" }, *const b[] = { "a <multi>" };
+    static const char *const a[] = { "a <cat-toy>", "<cat-toy>" }, *const b[] = { "a <multi>" };
     weft_fuse_options o = gradient();
     weft_fuse        *f = begun(&o);
 
-    must(try_add(f, &cat_conv, NULL, a, 1, 7));
+    must(try_draw(f, &cat_conv, NULL, a, 2, 7, 3)); /* the third from the first prompt again */
     must(try_add(f, &multi_conv, NULL, b, 1, 8));
     check_case("conv", f, 1e-5);
     weft_fuse_free(f);
@@ -311,7 +318,7 @@ START_TEST(one_concept_comes_back)
     weft_fuse_options o = _i == 0 ? constrained() : gradient();
     weft_adapter     *a;
 
-    o.ridge = 0;
+    if (_i > 0) o.ridge = 1e-6;
     weft_fuse *f = begun(&o);
     must(try_add(f, one[_i], NULL, NULL, 0, 1));
     if (_i == 0) must(weft_fuse_add_captions(f, captions, CAPTIONS, &golden_err));
@@ -716,6 +723,7 @@ START_TEST(runs_are_checked)
 
     f = begun(&c);
     must(try_add(f, &custom, NULL, NULL, 0, 0));
+    refused(try_draw(f, &multi_style, NULL, NULL, 0, 0, 1), WEFT_E_ARG, "1 images, wanted 0: CONSTRAINED draws none");
     refused(weft_fuse_run(f, &a, &golden_err), WEFT_E_ARG, "there are no captions");
     weft_fuse_free(f);
 
@@ -723,6 +731,7 @@ START_TEST(runs_are_checked)
     f = begun(&o);
     must(try_add(f, &cat_content, NULL, NULL, 0, 0));
     refused(weft_fuse_run(f, &a, &golden_err), WEFT_E_ARG, "and the budget is 1000");
+    refused(try_draw(f, &custom, NULL, NULL, 0, 0, -1), WEFT_E_ARG, "-1 images, wanted 1 or more");
     weft_fuse_info info = WEFT_FUSE_INFO_INIT;
     refused(weft_fuse_info_get(f, &info, &golden_err), WEFT_E_ARG, "and the budget is 1000");
     weft_fuse_free(f);

@@ -32,9 +32,9 @@ SHOWN = ["text_encoder.text_model.encoder.layers.0.self_attn.q_proj", "text_enco
 class Concept:
     """words: name -> (n, d), or (layers, d) with `layered`. differences: canonical name -> D, in the weight's shape."""
 
-    def __init__(self, name, words, differences, layered=False, prompts=None, seed=0):
+    def __init__(self, name, words, differences, layered=False, prompts=None, seed=0, images=1):
         self.name, self.words, self.differences, self.layered = name, words, differences, layered
-        self.prompts, self.seed = prompts, seed
+        self.prompts, self.seed, self.images = prompts, seed, images
 
 
 # ---------------------------------------------------------------- the pipeline
@@ -120,7 +120,7 @@ def texts(pipe, concept, ids):
     return out
 
 
-def draw(pipe, concept, prompt, steps):
+def draw(pipe, concept, prompt, steps, seed):
     pad = lambda ids: ids + [pipe.tokenizer.pad_token_id] * (77 - len(ids))
     mine = texts(pipe, concept, pad(ids_of(pipe, concept, prompt)))
     blocks, hooks = [], []
@@ -133,7 +133,7 @@ def draw(pipe, concept, prompt, steps):
         hooks.append(dict(pipe.unet.named_modules())[n].register_forward_pre_hook(swap, with_kwargs=True))
     s = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     s.set_timesteps(steps)
-    x = noise(concept.seed, 1, 4, SIZE, SIZE).double() * s.init_noise_sigma
+    x = noise(seed, 1, 4, SIZE, SIZE).double() * s.init_noise_sigma
     for t in s.timesteps:
         e = pipe.unet(s.scale_model_input(x, t), t, mine[0][None]).sample
         x = s.step(e, t, x).prev_sample.double()
@@ -238,7 +238,8 @@ def fuse_gradient(pipe, concepts):
     for c in concepts:
         own = {n: d for n, d in c.differences.items() if n in stage["images"]}
         with with_differences(pipe, before, own), record(pipe, stage["images"]) as rows:
-            draw(pipe, c, c.prompts[0], STEPS)
+            for i in range(c.images):
+                draw(pipe, c, c.prompts[i % len(c.prompts)], STEPS, c.seed + i)
         seen.append(rows)
     for n in stage["images"]:
         solved(n, [torch.cat(r[n]) for r in seen], concepts, solve, out, book)
@@ -303,7 +304,8 @@ def main():
                 prompts=["photo of a <cat-toy>", "<cat-toy>"], seed=6)
     out, book = fuse_gradient(pipe, [a, b])
     keep("gradient", out, book)
-    c = Concept("<cat-toy>", word("<cat-toy>", "cat_toy.safetensors"), of_file(pipe, "sd1_kohya_conv.safetensors"), prompts=["a <cat-toy>"], seed=7)
+    c = Concept("<cat-toy>", word("<cat-toy>", "cat_toy.safetensors"), of_file(pipe, "sd1_kohya_conv.safetensors"), prompts=["a <cat-toy>", "<cat-toy>"],
+                seed=7, images=3)
     d = Concept("<multi>", word("<multi>", "multi.bin"), of_file(pipe, "sd1_new_conv.safetensors"), prompts=["a <multi>"], seed=8)
     out, book = fuse_gradient(pipe, [c, d])
     keep("conv", out, book)

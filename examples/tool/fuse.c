@@ -46,25 +46,23 @@ static void add_captions(weft_fuse *f, const char *path)
     free(text);
 }
 
-static void add_concepts(weft_fuse *f, weft_model *model, settings *s, meter *m)
+/* A concept and its images, whose seeds follow one another; use NULL: the model itself. */
+static void add_concept(weft_fuse *f, weft_model *model, const settings *s, adapter_use *use, uint64_t *seed, meter *m)
 {
-    uint64_t seed = s->seed;
+    weft_fuse_concept c = WEFT_FUSE_CONCEPT_INIT;
+    settings          one = *s;
 
-    for (size_t i = 0; i < s->adapter_count; i++) {
-        weft_fuse_concept c = WEFT_FUSE_CONCEPT_INIT;
-        settings          one = *s;
-        one.adapters = &s->adapters[i];
-        one.adapter_count = 1;
-        c.plan = make_plan(model, &one, 1, m);
-        c.name = s->adapters[i].called;
-        c.prompts = s->adapters[i].prompts;
-        c.prompts_count = s->adapters[i].prompt_count;
-        c.images = s->adapters[i].images;
-        c.seed = seed;
-        seed += c.images > 0 ? (uint64_t)c.images : 1;
-        must(weft_fuse_add_concept(f, &c, &err));
-        weft_plan_free(c.plan);
-    }
+    one.adapters = use;
+    one.adapter_count = use != NULL;
+    c.plan = make_plan(model, &one, 1, m);
+    c.name = use != NULL ? use->called : "the model";
+    c.prompts = use != NULL ? use->prompts : s->ordinary;
+    c.prompts_count = use != NULL ? use->prompt_count : s->ordinary_count;
+    c.images = use != NULL ? use->images : (int32_t)s->ordinary_count;
+    c.seed = *seed;
+    *seed += c.images > 0 ? (uint64_t)c.images : 1;
+    must(weft_fuse_add_concept(f, &c, &err));
+    weft_plan_free(c.plan);
 }
 
 static void print_rows(const weft_fuse *f, const settings *s)
@@ -112,6 +110,7 @@ int fuse(settings *s)
     weft_save_options save = WEFT_SAVE_OPTIONS_INIT;
     weft_fuse_info    info = WEFT_FUSE_INFO_INIT;
     meter             m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
+    uint64_t          seed = s->seed;
     weft_adapter     *whole;
     weft_fuse        *f;
 
@@ -129,10 +128,11 @@ int fuse(settings *s)
     s->fuse.progress_user = &m;
     must(weft_fuse_create(model, &s->fuse, &f, &err));
     if (s->captions) add_captions(f, s->captions);
-    add_concepts(f, model, s, &m);
+    for (size_t i = 0; i < s->adapter_count; i++) add_concept(f, model, s, &s->adapters[i], &seed, &m);
+    if (s->ordinary_count > 0) add_concept(f, model, s, NULL, &seed, &m);
     must(weft_fuse_info_get(f, &info, &err));
     if (!(s->flags & QUIET)) {
-        printf("%d concepts, %d layers: ", (int)info.concepts, (int)info.layers);
+        printf("%zu concepts, %d layers: ", s->adapter_count, (int)info.layers);
         print_bytes((double)info.bytes);
         printf(" beside a run, %" PRId64 " prompts, %" PRId64 " calls of the denoiser\n", info.prompts, info.calls);
     }

@@ -128,6 +128,7 @@ static void parse_seed(settings *s, const char *name, const char *value);
 static void parse_fuse_sampler(settings *s, const char *name, const char *value);
 static void parse_budget(settings *s, const char *name, const char *value);
 static void parse_fuse_prompt(settings *s, const char *name, const char *value);
+static void parse_ordinary(settings *s, const char *name, const char *value);
 
 #define USED(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, member)
 #define IN(member) .field = offsetof(settings, member)
@@ -419,6 +420,8 @@ static const row rows[] = {
     { WORD, FUSE, 0, "--by", "METHOD", "gradient: all layers, the text encoders first, on images that each concept\n"
       "draws; constrained: keys and values of cross-attentions, exact on the\n"
       "concepts' words and least away from captions (gradient)", IN(fuse.kind), .words = fusions },
+    { OTHER, FUSE, 0, "--ordinary", "TEXT", "gradient: a prompt of none of them, where the model is to stay as it is; may\n"
+      "be repeated", .parse = parse_ordinary },
     { STRING, FUSE, 0, "--captions", "FILE", "constrained: descriptions of ordinary pictures, a line each, some 200", IN(captions) },
     { BIT, FUSE, 0, "--skip-photo", NULL, "constrained: do not count the words \"photo of a\" at the beginning, as the\n"
       "authors' program does", SETS(fuse.flags, WEFT_FUSE_SKIP_PHOTO) },
@@ -689,16 +692,29 @@ static void parse_fuse_sampler(settings *s, const char *name, const char *value)
     if (s->fuse.sampler == 0) misuse("%s: there is no '%s', only %s", name, value, sampler_names(ANY_SOLVER));
 }
 
+/* One more text in a list. */
+static void append_text(const char ***list, size_t *count, const char *text)
+{
+    const char **more = zeroed(*count + 1, sizeof *more);
+
+    for (size_t i = 0; i < *count; i++) more[i] = (*list)[i];
+    more[(*count)++] = text;
+    free(*list);
+    *list = more;
+}
+
 static void parse_fuse_prompt(settings *s, const char *name, const char *value)
 {
     adapter_use *use = &s->adapters[s->adapter_count - 1];
-    const char **more = zeroed(use->prompt_count + 1, sizeof *more);
 
     (void)name;
-    for (size_t i = 0; i < use->prompt_count; i++) more[i] = use->prompts[i];
-    more[use->prompt_count++] = value;
-    free(use->prompts);
-    use->prompts = more;
+    append_text(&use->prompts, &use->prompt_count, value);
+}
+
+static void parse_ordinary(settings *s, const char *name, const char *value)
+{
+    (void)name;
+    append_text(&s->ordinary, &s->ordinary_count, value);
 }
 
 static void parse_budget(settings *s, const char *name, const char *value)
@@ -917,7 +933,7 @@ static void refuse_idle_merge_options(const settings *s)
 
 static void refuse_idle_fuse_options(const settings *s)
 {
-    static const char *const of_images[] = { "--ridge", "--steps", "--sampler", "--seed", "--size", "--budget", "--images" };
+    static const char *const of_images[] = { "--ridge", "--steps", "--sampler", "--seed", "--size", "--budget", "--images", "--ordinary" };
     int constrained = s->fuse.kind == WEFT_FUSE_CONSTRAINED;
 
     for (size_t i = 0; i < sizeof of_images / sizeof of_images[0] && constrained; i++)
@@ -1039,6 +1055,7 @@ void settings_free(settings *s)
     }
     for (size_t i = 0; i < s->phase_count; i++) free(s->phases[i].order);
     for (size_t i = 0; i < s->region_count; i++) free(s->regions[i].file);
+    free(s->ordinary);
     free(s->regions);
     free(s->adapters);
     free(s->sigmas);

@@ -134,6 +134,8 @@ typedef struct settings {
     weft_merge_options      merge;
     weft_fuse_options       fuse;
     const char             *captions;            /* a file of them, a line each */
+    const char            **ordinary;            /* prompts where a fusion leaves the model as it is */
+    size_t                  ordinary_count;
     weft_adapter_options    opening;             /* of the file to look at or convert, if it is an adapter */
     const char             *save_coefficients;
     weft_model_options      open;

@@ -2,8 +2,8 @@
  *
  * Adding up differences mixes them everywhere. Fusion asks for less: the new weight W shall do what
  * concept i's own weight W_i does, but only on the rows x that the layer reads where concept i is
- * meant. Each layer is a linear least-squares problem with a closed form; the rows come from prompts
- * and images that weft computes by itself. */
+ * meant. Each layer is a linear least-squares problem with a closed form; the rows come from
+ * prompts and images that weft computes by itself. */
 #ifndef WEFT_FUSE_H
 #define WEFT_FUSE_H
 
@@ -20,15 +20,15 @@ extern "C" {
 typedef struct weft_fuse weft_fuse;
 
 /**
- * How weft_fuse_run() chooses the weights. W0 is the model's weight, W_i = W0 + D_i concept i's, the
- * rows of X what the layer reads in all concepts, and R = X_i D_i^T, stacked, what the concepts add
- * to their rows.
+ * How weft_fuse_run() chooses the weights. W0 is the model's weight, W_i = W0 + D_i concept i's,
+ * the rows of X what the layer reads in all concepts, and R = X_i D_i^T, stacked, what the concepts
+ * add to their rows.
  *
  *   CONSTRAINED  min |(W - W0) C^T| over captions' rows C, so that W X^T = W0 X^T + R^T exactly:
  *                W = W0 + R^T (X H^-1 X^T)^-1 X H^-1,  H = C^T C
  *                Keys and values of cross-attentions only, whose rows are tokens of prompts. A row
- *                that two concepts have in common counts for the first. Kumari et al., Multi-Concept
- *                Customization of Text-to-Image Diffusion (2023), eq. 4 and appendix.
+ *                that two concepts have in common counts for the first. Source: Kumari et al.,
+ *                Multi-Concept Customization of Text-to-Image Diffusion (2023), eq. 4, appendix.
  *   GRADIENT     min sum of |W X_i^T - W_i X_i^T|^2 + l |W - W0|^2:
  *                W = W0 + R^T X (X^T X + l I)^-1,  l = ridge * trace(X^T X) / columns
  *                All linear layers and convolutions: first those of the text encoders, then keys
@@ -69,7 +69,8 @@ typedef struct weft_fuse_options {
     int32_t               steps;     /* GRADIENT: denoising steps of an image; 0: 20              */
     int32_t               sampler;   /* GRADIENT: WEFT_SAMPLER_*; 0: WEFT_SAMPLER_DPMPP_2M        */
 } weft_fuse_options;
-#define WEFT_FUSE_OPTIONS_INIT { sizeof(weft_fuse_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_FUSE_OPTIONS_INIT { sizeof(weft_fuse_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                 0, 0 }
 /** The function twin of WEFT_FUSE_OPTIONS_INIT. @since 0.2 */
 WEFT_API void weft_fuse_options_init(weft_fuse_options *options, size_t size);
 
@@ -109,15 +110,15 @@ typedef struct weft_fuse_concept {
 WEFT_API void weft_fuse_concept_init(weft_fuse_concept *added, size_t size);
 
 /**
- * Add a concept. The plan is one that weft_plan_fold() takes, or has no adapter (tokens alone, which
- * pull the weights towards the model's own on their rows).
+ * Add a concept. The plan is one that weft_plan_fold() takes, or has no adapter (tokens alone,
+ * which pull the weights towards the model's own on their rows).
  *
  * @return WEFT_E_ARG          the plan is of another model; no name is given and it has no token; a
  *                             prompt that does not fit into one chunk
  *         WEFT_E_MISMATCH     a token that another concept has too: open one of the files under
  *                             another name (weft_concept_options.tokens)
- *         WEFT_E_UNSUPPORTED  the plan does not fold into one adapter; it changes a normalisation or
- *                             a bias; CONSTRAINED: it changes other layers than keys and values
+ *         WEFT_E_UNSUPPORTED  the plan does not fold into one adapter; it changes a normalisation
+ *                             or a bias; CONSTRAINED: it changes other layers than keys and values
  *         WEFT_E_STATE        the plan is not sealed
  * @since 0.2
  */
@@ -158,8 +159,8 @@ WEFT_API weft_status weft_fuse_info_get(const weft_fuse *fuse, weft_fuse_info *i
  * tokens beside it: weft_plan_add_concept() with weight 0 gives a plan the tokens and not the
  * concept's own adapter.
  *
- * The same bits for any number of threads. The order of the concepts shows in rounding only, but for
- * rows that CONSTRAINED finds in two of them. May be called again.
+ * The same bits for any number of threads. The order of the concepts shows in rounding only, but
+ * for rows that CONSTRAINED finds in two of them. May be called again.
  *
  * @return WEFT_E_ARG          no concept; CONSTRAINED: no captions; one layer is past the budget
  *         WEFT_E_MISMATCH     no concept changes any layer, or nothing remains of it

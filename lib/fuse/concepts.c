@@ -1,9 +1,9 @@
 /* concepts.c - what each concept changes, which prompts speak of it, and the plans that show it.
  *
  * A concept is given as a sealed plan, so anything that a plan can do to weights is a concept: one
- * adapter or several, with weights by block, a whole weight in W's place. The plan is folded into one
- * adapter first; from then on there is one D_i for each layer. Its tokens stay its own: stages make
- * plans that take them over. */
+ * adapter or several, with weights by block, a whole weight in W's place. The plan is folded into
+ * one adapter first; from then on there is one D_i for each layer. Its tokens stay its own: stages
+ * make plans that take them over. */
 #include "adapter/family.h"
 #include "fuse/fuse_internal.h"
 #include "model/networks.h"
@@ -26,7 +26,8 @@ static bool is_keys(const char *layer)
 
 wf_fuse_stage wf_fuse_stage_of(const wf_layer *l)
 {
-    return wf_is_text(l->component) ? WF_FUSE_TEXT : is_keys(l->name) ? WF_FUSE_KEYS : WF_FUSE_IMAGES;
+    if (wf_is_text(l->component)) return WF_FUSE_TEXT;
+    return is_keys(l->name) ? WF_FUSE_KEYS : WF_FUSE_IMAGES;
 }
 
 /* The concept's slices at a layer: the first, and how many. */
@@ -81,11 +82,13 @@ static weft_status check_layers(const weft_fuse *f, const wf_fuse_concept *c, we
         const wf_module *m = wf_adapter_module(c->adapter, (size_t)c->slice[i].module);
         bool             bias = false;
         if (l->kind == WEFT_LAYER_NORM)
-            return refuse(c, l, "a normalisation, and least squares fuse matrices: leave it out with "
+            return refuse(c, l,
+                          "a normalisation, and least squares fuse matrices: leave it out with "
                           "weft_add_options.exclude", err);
         WF_TRY(wf_slice_add_bias(&c->slice[i], m, l, m->scale, 1, NULL, &bias, &f->alloc, err));
         if (bias)
-            return refuse(c, l, "its bias changes, and least squares fuse matrices: leave the layer "
+            return refuse(c, l,
+                          "its bias changes, and least squares fuse matrices: leave the layer "
                           "out with weft_add_options.exclude", err);
         if (f->o.kind == WEFT_FUSE_CONSTRAINED && wf_fuse_stage_of(l) != WF_FUSE_KEYS)
             return refuse(c, l, "constraints are for keys and values of cross-attentions: select "
@@ -118,10 +121,15 @@ static weft_status fold(const weft_fuse *f, wf_fuse_concept *c, weft_error *err)
 
 /* ---- names and tokens ------------------------------------------------------------------------ */
 
+static const char *token_of(const wf_tokens *t, size_t row)
+{
+    return wf_tokens_name(t, (int32_t)row);
+}
+
 /* A row that begins a token, which may have several. */
 static bool begins(const wf_tokens *t, size_t row)
 {
-    return row == 0 || strcmp(wf_tokens_name(t, (int32_t)row), wf_tokens_name(t, (int32_t)row - 1)) != 0;
+    return row == 0 || strcmp(token_of(t, row), token_of(t, row - 1)) != 0;
 }
 
 static weft_status make_name(const weft_fuse *f, wf_fuse_concept *c, const char *given,
@@ -135,12 +143,13 @@ static weft_status make_name(const weft_fuse *f, wf_fuse_concept *c, const char 
                        f->concepts, strlen(given), NAME_BYTES);
     if (given == NULL && wf_tokens_rows(t) == 0)
         return wf_fail(err, WEFT_E_ARG,
-                       "concept %zu: its plan has no token, so it needs a name: what prompts call it",
+                       "concept %zu: its plan has no token, so it needs a name: what prompts "
+                       "call it",
                        f->concepts);
     wf_text_init(&text, &f->alloc);
     if (given != NULL) wf_text_add(&text, "%s", given);
     for (size_t i = 0; given == NULL && i < wf_tokens_rows(t); i++)
-        if (begins(t, i)) wf_text_add(&text, "%s%s", i > 0 ? " " : "", wf_tokens_name(t, (int32_t)i));
+        if (begins(t, i)) wf_text_add(&text, "%s%s", i > 0 ? " " : "", token_of(t, i));
     c->name = text.failed ? NULL : wf_strdup(&f->alloc, text.s);
     wf_text_free(&text);
     if (c->name == NULL) return wf_nomem(err, NAME_BYTES, "a concept's name");
@@ -157,11 +166,11 @@ static weft_status check_tokens(const weft_fuse *f, const wf_fuse_concept *c, we
         const wf_tokens *theirs = wf_plan_tokens(f->concept[k].plan);
         for (size_t i = 0; i < wf_tokens_rows(ours); i++)
             for (size_t j = 0; j < wf_tokens_rows(theirs); j++)
-                if (strcmp(wf_tokens_name(ours, (int32_t)i), wf_tokens_name(theirs, (int32_t)j)) == 0)
+                if (strcmp(token_of(ours, i), token_of(theirs, j)) == 0)
                     return wf_fail(err, WEFT_E_MISMATCH,
-                                   "concepts %.80s and %.80s both have the token %.80s: open one of "
-                                   "them under another name (weft_concept_options.tokens)",
-                                   f->concept[k].name, c->name, wf_tokens_name(ours, (int32_t)i));
+                                   "concepts %.80s and %.80s both have the token %.80s: open one "
+                                   "of them under another name (weft_concept_options.tokens)",
+                                   f->concept[k].name, c->name, token_of(ours, i));
     }
     return WEFT_OK;
 }
@@ -182,7 +191,8 @@ weft_status wf_fuse_ids(const weft_fuse *f, const weft_plan *plan, const char *p
     if (st != WEFT_OK) return st;
     *count = c.begin[1];
     if (c.count > 1 && !cut)
-        st = wf_fail(err, WEFT_E_ARG, "the prompt '%.80s' has %zu tokens, and fusion reads one chunk",
+        st = wf_fail(err, WEFT_E_ARG,
+                     "the prompt '%.80s' has %zu tokens, and fusion reads one chunk",
                      prompt, c.tokens);
     if (st == WEFT_OK) {
         *ids = wf_zalloc(&f->alloc, *count, sizeof **ids);

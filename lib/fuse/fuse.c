@@ -6,8 +6,8 @@
  * are those that it will read when the layers before it have done what the concept's do.
  *
  * The sums of the last stage are large: K x K doubles twice for each layer with its own input, and
- * out x K for each. With a budget they are taken for some layers at a time, and each group draws the
- * concepts' images anew. They are the same images, so the result is too. */
+ * out x K for each. With a budget they are taken for some layers at a time, and each group draws
+ * the concepts' images anew. They are the same images, so the result is too. */
 #include <math.h>
 
 #include "base/structs.h"
@@ -17,9 +17,9 @@
 #include "tensor/blas_guard.h"
 
 enum { CONCEPTS_MAX = 256, IMAGES_MAX = 1 << 20, CAPTIONS_MAX = 1 << 20, STEPS = 20 };
-/* Rows of two concepts that are nearly equal (a word that both prompts have, shifted by one place) and
- * ask for different results tear a weight apart: at 1e-6 the bundled model's differences are 80 times
- * the concepts' own, and it draws neither; from 1e-3 to 1e-1 it draws both. */
+/* Rows of two concepts that are nearly equal (a word that both prompts have, shifted by one place)
+ * and ask for different results tear a weight apart: at 1e-6 the bundled model's differences are 80
+ * times the concepts' own, and it draws neither; from 1e-3 to 1e-1 it draws both. */
 static const double RIDGE = 1e-3;
 
 /* ---- the handle ------------------------------------------------------------------------------ */
@@ -33,7 +33,8 @@ static weft_status check_options(const weft_fuse_options *o, weft_error *err)
     wf_number_text n;
 
     if (o->kind < 0 || o->kind > WEFT_FUSE_GRADIENT)
-        return wf_fail(err, WEFT_E_ARG, "weft_fuse_options: kind is %d, wanted a WEFT_FUSE_*", (int)o->kind);
+        return wf_fail(err, WEFT_E_ARG, "weft_fuse_options: kind is %d, wanted a WEFT_FUSE_*",
+                       (int)o->kind);
     if (o->kind != WEFT_FUSE_CONSTRAINED && (o->flags & WEFT_FUSE_SKIP_PHOTO) != 0)
         return wf_fail(err, WEFT_E_ARG, "weft_fuse_options: SKIP_PHOTO is of CONSTRAINED");
     for (size_t i = 0; i < WF_LEN(rules) && o->kind == WEFT_FUSE_CONSTRAINED; i++)
@@ -43,7 +44,8 @@ static weft_status check_options(const weft_fuse_options *o, weft_error *err)
         return wf_fail(err, WEFT_E_ARG, "weft_fuse_options: ridge is %s, wanted above 0",
                        wf_number(&n, o->ridge));
     if (o->steps < 0 || o->steps > 1000)
-        return wf_fail(err, WEFT_E_ARG, "weft_fuse_options: steps is %d, wanted 1 to 1000", (int)o->steps);
+        return wf_fail(err, WEFT_E_ARG, "weft_fuse_options: steps is %d, wanted 1 to 1000",
+                       (int)o->steps);
     return WEFT_OK;
 }
 
@@ -153,7 +155,8 @@ weft_status weft_fuse_add_concept(weft_fuse *f, const weft_fuse_concept *given, 
     wf_fuse_concept   made = { .plan = NULL };
 
     if (f == NULL || given == NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_fuse_add_concept: %s is NULL", f == NULL ? "fuse" : "the concept");
+        return wf_fail(err, WEFT_E_ARG, "weft_fuse_add_concept: %s is NULL",
+                       f == NULL ? "fuse" : "the concept");
     WF_TRY(WF_OPTIONS(&c, given, weft_fuse_concept, 0, err));
     if (c.plan == NULL) return wf_fail(err, WEFT_E_ARG, "concept %zu: plan is NULL", f->concepts);
     if (!wf_plan_sealed(c.plan))
@@ -161,10 +164,12 @@ weft_status weft_fuse_add_concept(weft_fuse *f, const weft_fuse_concept *given, 
     if (wf_plan_model(c.plan) != f->model)
         return wf_fail(err, WEFT_E_ARG, "concept %zu: its plan is for another model", f->concepts);
     if (c.reserved0 != 0)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_fuse_concept: reserved0 is %d, must be zero", (int)c.reserved0);
-    if (c.images < 0 || c.images > IMAGES_MAX || (c.images > 0 && f->o.kind == WEFT_FUSE_CONSTRAINED))
-        return wf_fail(err, WEFT_E_ARG, "concept %zu: %d images, wanted %s", f->concepts, (int)c.images,
-                       f->o.kind == WEFT_FUSE_CONSTRAINED ? "0: CONSTRAINED draws none" : "1 or more");
+        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_fuse_concept: reserved0 is %d, must be zero",
+                       (int)c.reserved0);
+    bool draws = f->o.kind == WEFT_FUSE_GRADIENT;
+    if (c.images < 0 || c.images > (draws ? IMAGES_MAX : 0))
+        return wf_fail(err, WEFT_E_ARG, "concept %zu: %d images, wanted %s", f->concepts,
+                       (int)c.images, draws ? "1 or more" : "0: CONSTRAINED draws none");
     if (f->concepts == CONCEPTS_MAX)
         return wf_fail(err, WEFT_E_ARG, "at most %d concepts are fused at once", CONCEPTS_MAX);
     WF_TRY(grow(f, &f->concept, f->concepts, 1, sizeof *f->concept, err));
@@ -182,7 +187,8 @@ weft_status weft_fuse_add_captions(weft_fuse *f, const char *const *captions, si
                                    weft_error *err)
 {
     if (f == NULL || (captions == NULL && count > 0))
-        return wf_fail(err, WEFT_E_ARG, "weft_fuse_add_captions: %s is NULL", f == NULL ? "fuse" : "captions");
+        return wf_fail(err, WEFT_E_ARG, "weft_fuse_add_captions: %s is NULL",
+                       f == NULL ? "fuse" : "captions");
     if (f->o.kind != WEFT_FUSE_CONSTRAINED)
         return wf_fail(err, WEFT_E_ARG, "captions are of CONSTRAINED, and this fusion is GRADIENT");
     if (count > CAPTIONS_MAX - f->captions)
@@ -215,16 +221,16 @@ static size_t stem_before(const char *name, const char *const words[3])
     return 0;
 }
 
-/* Do both layers read the same rows: q, k and v of one self-attention? */
+/* Do both layers of a stage read the same rows: q, k and v of one self-attention? (Of a
+ * cross-attention the query alone is fused on images.) */
 static bool reads_the_same(const wf_layer *a, const wf_layer *b)
 {
-    static const char *const clip[] = { "q_proj", "k_proj", "v_proj" }, *const unet[] = { "to_q", "to_k", "to_v" };
+    static const char *const clip[] = { "q_proj", "k_proj", "v_proj" };
+    static const char *const unet[] = { "to_q", "to_k", "to_v" };
     const char *const *words = wf_is_text(a->component) ? clip : unet;
     size_t n = stem_before(a->name, words);
 
-    if (a->component != b->component || n == 0 || n != stem_before(b->name, words)) return false;
-    if (strncmp(a->name, b->name, n) != 0) return false;
-    return words == clip || (n > 6 && strncmp(a->name + n - 6, ".attn1", 6) == 0);
+    return n > 0 && n == stem_before(b->name, words) && strncmp(a->name, b->name, n) == 0;
 }
 
 /* The target whose rows target i shares. */
@@ -326,7 +332,8 @@ static weft_status kept_bytes(const weft_fuse *f, wf_fuse_stage stage, uint64_t 
         for (size_t i = 0; i < f->concept[c].count; i++) {
             int32_t *ids;
             size_t   n;
-            WF_TRY(wf_fuse_ids(f, f->concept[c].plan, f->concept[c].prompts[i], 0, false, &ids, &n, err));
+            WF_TRY(wf_fuse_ids(f, f->concept[c].plan, f->concept[c].prompts[i], 0, false, &ids, &n,
+                               err));
             wf_free(&f->alloc, ids);
             rows += (n + 2) * (uint64_t)(stage == WF_FUSE_TEXT && f->concept[c].layered
                                              ? WF_MAX(f->text.cross_layers, 1) : 1);
@@ -335,7 +342,8 @@ static weft_status kept_bytes(const weft_fuse *f, wf_fuse_stage stage, uint64_t 
         uint64_t K = f->target[i].rows.K;
         if (f->target[i].stage != stage) continue;
         if (f->target[i].of == i) held += 2 * rows * K; /* arrays grow by doubling */
-        most = WF_MAX(most, 3 * rows * K + rows * rows + (uint64_t)f->target[i].layer->out * (rows + K) +
+        most = WF_MAX(most,
+                      3 * rows * K + rows * rows + (uint64_t)f->target[i].layer->out * (rows + K) +
                                 (stage == WF_FUSE_KEYS || rows > K ? 2 * K * K : 0));
     }
     *bytes = (held + most) * sizeof(double);
@@ -367,12 +375,12 @@ static weft_status describe(const weft_fuse *f, weft_fuse_info *info, weft_error
     }
     if (any_of(f, WF_FUSE_IMAGES)) {
         weft_sampler *s;
-        WF_TRY(wf_fuse_sampler(f, &s, err));
         for (size_t i = 0, end; i < f->targets; i = end) {
             WF_TRY(next_group(f, i, &end, &bytes, err));
             most = WF_MAX(most, bytes);
             info->passes += bytes > 0;
         }
+        WF_TRY(wf_fuse_sampler(f, &s, err));
         int64_t images = images_of(f) * info->passes;
         info->calls = images * weft_sampler_calls(s);
         info->prompts += images;
@@ -388,7 +396,8 @@ weft_status weft_fuse_info_get(const weft_fuse *f, weft_fuse_info *info, weft_er
     weft_fuse_info i = WEFT_FUSE_INFO_INIT;
 
     if (f == NULL || info == NULL)
-        return wf_fail(err, WEFT_E_ARG, "weft_fuse_info_get: %s is NULL", f == NULL ? "fuse" : "info");
+        return wf_fail(err, WEFT_E_ARG, "weft_fuse_info_get: %s is NULL",
+                       f == NULL ? "fuse" : "info");
     weft_fuse   look = *f;
     weft_status st = list_targets(f, &look.target, &look.targets, err);
     if (st != WEFT_OK) return st;
@@ -422,21 +431,24 @@ static weft_status emit(const weft_fuse *f, weft_tensors *t, const wf_fuse_targe
         stored = became.full = wf_alloc(&f->alloc, (size_t)l->out * K * sizeof *stored);
         if (stored == NULL) return wf_nomem(err, (size_t)l->out * K * sizeof *stored, l->name);
         for (size_t o = 0; o < (size_t)l->out; o++)
-            for (size_t k = 0; k < K; k++) stored[o * K + k % in * kk + k / in] = of->delta[o * K + k];
+            for (size_t k = 0; k < K; k++)
+                stored[o * K + k % in * kk + k / in] = of->delta[o * K + k];
     }
     weft_status st = wf_merge_emit(t, f->model, l, &became, err);
     wf_free(&f->alloc, stored);
     return st;
 }
 
-/* "GRADIENT of <new1> cat, <new2> dog", for the file. */
+/* "gradient fusion of <new1> cat, <new2> dog", for the file. */
 static weft_status note_origin(const weft_fuse *f, weft_tensors *t, weft_error *err)
 {
     wf_text text;
 
     wf_text_init(&text, &f->alloc);
-    wf_text_add(&text, "%s of ", f->o.kind == WEFT_FUSE_GRADIENT ? "gradient fusion" : "constrained fusion");
-    for (size_t i = 0; i < f->concepts; i++) wf_text_add(&text, "%s%s", i > 0 ? ", " : "", f->concept[i].name);
+    wf_text_add(&text, "%s fusion of ",
+                f->o.kind == WEFT_FUSE_GRADIENT ? "gradient" : "constrained");
+    for (size_t i = 0; i < f->concepts; i++)
+        wf_text_add(&text, "%s%s", i > 0 ? ", " : "", f->concept[i].name);
     weft_status st = text.failed ? wf_nomem(err, text.len, "metadata")
                                  : wf_tensors_add_meta(t, "weft.fuse", text.s, err);
     wf_text_free(&text);
@@ -540,13 +552,15 @@ static weft_status fuse_all(weft_fuse *f, weft_adapter **out, weft_error *err)
     f->done = 0;
     f->total = info.prompts - info.passes * images_of(f) + info.calls + info.layers;
     wf_log(f->o.log, f->o.log_user, WEFT_LOG_INFO,
-           "fusing %zu concepts over %zu layers: %s MB, %d passes over images", f->concepts, f->targets,
+           "fusing %zu concepts over %zu layers: %s MB, %d passes over images", f->concepts,
+           f->targets,
            wf_number(&size, (double)(info.bytes / 100000) / 10), (int)info.passes);
     WF_TRY(fuse_text(f, err));
     WF_TRY(fuse_keys(f, err));
     WF_TRY(fuse_images(f, err));
     WF_TRY(make_adapter(f, out, err));
-    if (*out == NULL) return wf_fail(err, WEFT_E_MISMATCH, "what the concepts add is zero in every layer");
+    if (*out == NULL)
+        return wf_fail(err, WEFT_E_MISMATCH, "what the concepts add is zero in every layer");
     f->whole = true;
     for (size_t i = 0; i < f->targets; i++) { /* the adapter has its own */
         wf_free(&f->alloc, f->target[i].delta);

@@ -1,9 +1,10 @@
 /* fuse_internal.h - what the files of lib/fuse share.
  *
- * fuse.c has the handle and the order of the stages; concepts.c knows what each concept changes, what
- * its prompts are, and makes the plans that a stage runs; rows.c keeps or sums the rows that layers
- * read; record.c makes them, by encoding prompts and drawing images; solve.c turns them into weights.
- * Calls go in this direction only: fuse, record, rows, solve; concepts stands beside record. */
+ * fuse.c has the handle and the order of the stages; concepts.c knows what each concept changes,
+ * what its prompts are, and makes the plans that a stage runs; rows.c keeps or sums the rows that
+ * layers read; record.c makes them, by encoding prompts and drawing images; solve.c turns them into
+ * weights. Calls go in this direction only: fuse, record, rows, solve; concepts stands beside
+ * record. */
 #ifndef WF_FUSE_INTERNAL_H
 #define WF_FUSE_INTERNAL_H
 
@@ -137,13 +138,13 @@ weft_status wf_fuse_sums_end(weft_fuse *f, size_t leader, const wf_fuse_concept 
                              weft_error *err);
 weft_status wf_fuse_solve_summed(weft_fuse *f, size_t leader, weft_error *err);
 void        wf_fuse_rows_free(wf_fuse_rows *r, const weft_allocator *alloc);
-/* Bytes of sums, theirs and those of the targets that share them, and what solving takes besides. */
+/* Bytes of sums: theirs, and those of the targets that share them. */
 uint64_t    wf_fuse_sums_bytes(const weft_fuse *f, size_t leader);
 
 /* ---- record.c -------------------------------------------------------------------------------- */
 
-/* Rows inside the text encoders; rows of the encoded text; sums over images, of the targets that are
- * open. */
+/* Rows inside the text encoders; rows of the encoded text; sums over images, of the targets that
+ * are open. */
 weft_status wf_fuse_record_text(weft_fuse *f, weft_error *err);
 weft_status wf_fuse_record_keys(weft_fuse *f, weft_adapter *fused, weft_error *err);
 weft_status wf_fuse_record_captions(weft_fuse *f, double *H, size_t K, weft_error *err);

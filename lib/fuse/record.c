@@ -2,9 +2,9 @@
  *
  *   text     every token of a concept's prompts, from the first to the end token, as the layers of
  *            the text encoders see it while the concept acts there
- *   keys     tokens of the encoded text. GRADIENT: those of placeholders, and the end token; a prompt
- *            without a placeholder counts from its first word on. CONSTRAINED: from the first word,
- *            or from the fourth behind "photo of a" (WEFT_FUSE_SKIP_PHOTO), to the end token
+ *   keys     tokens of the encoded text. GRADIENT: those of placeholders, and the end token; a
+ *            prompt without a placeholder counts from its first word on. CONSTRAINED: from the first
+ *            word, or the fourth behind "photo of a" (WEFT_FUSE_SKIP_PHOTO), to the end token
  *   images   every row that the denoiser's layers read while the concept draws its first prompts,
  *            without guidance, all steps. Text, keys and values are the fused ones by then
  *
@@ -65,7 +65,10 @@ static weft_status encode(const weft_fuse *f, weft_run *run, const char *prompt,
     }
     e->floats = wf_zalloc(&f->alloc, floats, sizeof *e->floats);
     if (e->floats == NULL) return wf_nomem(err, floats * sizeof *e->floats, "a text");
-    for (size_t i = 0; i < e->count; i++, at += e->text[i - 1].len) e->text[i].data = e->floats + at;
+    for (size_t i = 0; i < e->count; i++) {
+        e->text[i].data = e->floats + at;
+        at += e->text[i].len;
+    }
     call.flags = cut ? WEFT_ENCODE_TRUNCATE : 0;
     call.prompt = prompt;
     call.text = e->text;
@@ -114,8 +117,9 @@ static weft_status recorder_make(recorder *r, weft_fuse *f, bool tiles, weft_err
     floats = WF_TILE_ROWS * K;
     r->tile = wf_alloc(&f->alloc, floats * sizeof *r->tile);
     r->wide = wf_alloc(&f->alloc, floats * sizeof *r->wide);
-    return r->tile != NULL && r->wide != NULL ? WEFT_OK
-                                              : wf_nomem(err, 3 * floats * sizeof(float), "a tile of rows");
+    if (r->tile == NULL || r->wide == NULL)
+        return wf_nomem(err, 3 * floats * sizeof *r->tile, "a tile of rows");
+    return WEFT_OK;
 }
 
 /* All rows that a convolution or a linear layer reads, tile by tile, into its sums. */
@@ -142,9 +146,11 @@ static void keep_tokens(void *user, wf_exec *e, const wf_layer *l, const wf_prod
     size_t    rows = (size_t)out.h * (size_t)out.w;
 
     if (r->target[l->id] == SIZE_MAX) return;
-    if (out.domain == WF_DOMAIN_TEXT) rows = WF_MIN(rows, r->tokens[wf_component_encoder(l->component)]);
+    if (out.domain == WF_DOMAIN_TEXT)
+        rows = WF_MIN(rows, r->tokens[wf_component_encoder(l->component)]);
     for (size_t row = 0; row < rows; row++)
-        if (!wf_fuse_keep(&r->f->target[r->target[l->id]].rows, p->x + row * (size_t)l->in, &r->f->alloc))
+        if (!wf_fuse_keep(&r->f->target[r->target[l->id]].rows, p->x + row * (size_t)l->in,
+                          &r->f->alloc))
             r->failed = e->stopped = true;
 }
 
@@ -268,7 +274,8 @@ static weft_status take_rows(weft_fuse *f, weft_run *run, const wf_fuse_concept 
         for (size_t j = 0; j < crosses && st == WEFT_OK; j++)
             for (size_t i = 1; i <= count + 1 && st == WEFT_OK; i++)
                 if (keep[i])
-                    st = take(user, j, text->data + (j * (size_t)text->tokens + i) * (size_t)f->text.width,
+                    st = take(user, j,
+                              text->data + (j * (size_t)text->tokens + i) * (size_t)f->text.width,
                               err);
         wf_free(&f->alloc, e.floats);
     }
@@ -277,8 +284,8 @@ static weft_status take_rows(weft_fuse *f, weft_run *run, const wf_fuse_concept 
     return st;
 }
 
-/* Into every target of keys and values that sees this cross-attention's text. A concept whose text is
- * the same for all gives it to each. */
+/* Into every target of keys and values that sees this cross-attention's text. A concept whose text
+ * is the same for all gives it to each. */
 typedef struct keeping { weft_fuse *f; bool layered; } keeping;
 
 static weft_status keep_row(void *user, size_t cross, const float *row, weft_error *err)
@@ -287,7 +294,8 @@ static weft_status keep_row(void *user, size_t cross, const float *row, weft_err
 
     for (size_t i = 0; i < k->f->targets; i++) {
         wf_fuse_target *t = &k->f->target[i];
-        if (t->stage != WF_FUSE_KEYS || t->of != i || (k->layered && t->cross != (int32_t)cross)) continue;
+        if (t->stage != WF_FUSE_KEYS || t->of != i) continue;
+        if (k->layered && t->cross != (int32_t)cross) continue;
         if (!wf_fuse_keep(&t->rows, row, &k->f->alloc))
             return wf_nomem(err, t->rows.K * sizeof(double), "rows of the text");
     }
@@ -404,8 +412,8 @@ static weft_status draw(weft_fuse *f, weft_run *run, weft_sampler *s, const wf_f
     WF_TRY(weft_run_info_get(run, &info, err));
     if (info.extra_len > 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
-                       "the model reads a mask or an image beside its latents, and fusion draws from "
-                       "prompts alone: fuse with the model that it was made of");
+                       "the model reads a mask or an image beside its latents, and fusion draws "
+                       "from prompts alone: fuse with the model that it was made of");
     WF_TRY(encode(f, run, c->prompts[(size_t)image % c->count], c->layered, false, &e, err));
     o.allocator = &f->alloc;
     weft_status st = weft_noise_create(c->seed + (uint64_t)image, &o, &noise, err);

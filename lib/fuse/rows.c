@@ -1,12 +1,12 @@
 /* rows.c - the rows that layers read: kept, or summed as x^T x; and what becomes of them.
  *
- * Tokens of a few prompts are few rows, and are kept. The pixels of images are too many: of them only
- * the sum of x^T x is kept, K x K, and of each layer the sum of D x^T x, which is D times the first.
- * That is all that least squares asks for. A concept's sum is apart until its images are drawn,
- * since D is the concept's.
+ * Tokens of a few prompts are few rows, and are kept. The pixels of images are too many: of them
+ * only the sum of x^T x is kept, K x K, and of each layer the sum of D x^T x, which is D times the
+ * first. That is all that least squares asks for. A concept's sum is apart until its images are
+ * drawn, since D is the concept's.
  *
- * Sums are in double. A tile of rows is added by tasks that own rows of the sum, cut by K alone: the
- * bits do not depend on threads. */
+ * Sums are in double. A tile of rows is added by tasks that own rows of the sum, cut by K alone:
+ * the bits do not depend on threads. */
 #include <math.h>
 
 #include "fuse/fuse_internal.h"
@@ -197,9 +197,9 @@ weft_status wf_fuse_solve_kept(weft_fuse *f, size_t leader, const double *H, wef
         else memcpy(copy, H, K * K * sizeof *copy);
     }
     if (st == WEFT_OK && r->count > 0)
-        st = H != NULL ? wf_fuse_constrain(k.E, r->x, r->count, K, copy, &jitter, what, &f->alloc, err)
-                       : wf_fuse_ridge(k.E, r->x, r->count, K, f->o.ridge, &jitter, what, &f->alloc,
-                                       err);
+        st = H != NULL
+                 ? wf_fuse_constrain(k.E, r->x, r->count, K, copy, &jitter, what, &f->alloc, err)
+                 : wf_fuse_ridge(k.E, r->x, r->count, K, f->o.ridge, &jitter, what, &f->alloc, err);
     for (size_t i = 0; st == WEFT_OK && i < r->count; i++)
         for (size_t j = 0; j < K; j++) k.turned[j * r->count + i] = r->x[i * K + j];
     for (size_t i = leader; i < f->targets && st == WEFT_OK; i++) {
@@ -257,7 +257,8 @@ static void add_task(void *user, size_t task, int32_t worker)
     size_t first = task * BLOCK;
 
     (void)worker;
-    wf_gram_rows_double(a->r->one, a->r->K, a->x, a->n, first, WF_MIN((size_t)BLOCK, a->r->K - first));
+    wf_gram_rows_double(a->r->one, a->r->K, a->x, a->n, first,
+                        WF_MIN((size_t)BLOCK, a->r->K - first));
 }
 
 void wf_fuse_sums_add(wf_fuse_rows *r, const double *x, size_t n, wf_pool *pool)
@@ -347,14 +348,14 @@ weft_status wf_fuse_solve_summed(weft_fuse *f, size_t leader, weft_error *err)
     size_t        K = r->K;
     double        jitter = 0, *factor = r->one;
     double       *block = wf_alloc(&f->alloc, 2 * BLOCK * K * sizeof *block);
-    weft_status   st = block != NULL ? WEFT_OK
-                                     : wf_nomem(err, 2 * BLOCK * K * sizeof *block, "a layer's rows");
+    weft_status   st = WEFT_OK;
 
+    if (block == NULL) st = wf_nomem(err, 2 * BLOCK * K * sizeof *block, "a layer's rows");
     if (st == WEFT_OK) {
         memcpy(factor, r->all, K * K * sizeof *factor);
         for (size_t i = 0; i < K && r->count == 0; i++) factor[i * K + i] = 1; /* never read */
-        st = wf_fuse_factor(factor, K, f->o.ridge, &jitter, f->target[leader].layer->name, &f->alloc,
-                            err);
+        st = wf_fuse_factor(factor, K, f->o.ridge, &jitter, f->target[leader].layer->name,
+                            &f->alloc, err);
     }
     for (size_t i = leader; i < f->targets; i++) {
         wf_fuse_target *t = &f->target[i];

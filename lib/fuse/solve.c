@@ -1,8 +1,9 @@
 /* solve.c - the least squares behind both ways of fusion, in double.
  *
  * A layer reads rows X (m, K), and shall give R (m, out) more than it does. In both ways the new
- * difference is R^T E with a matrix E (m, K) that depends on the rows alone, so layers that read the
- * same share it. Where rows are few, m < K, E comes from an m x m system; else from a K x K one.
+ * difference is R^T E with a matrix E (m, K) that depends on the rows alone, so layers that read
+ * the same share it. Where rows are few, m < K, E comes from an m x m system; else from a K x K
+ * one.
  *
  * Systems are symmetric and, but for rounding, positive: Cholesky. One that is not gets a growing
  * part of its mean diagonal added, from 1e-8 on; past 1e-4 of it the answer would be another

@@ -1,4 +1,4 @@
-/* emit.h - what a layer became, and its tensors in an adapter's file: for this room and for fuse/. */
+/* emit.h - what a layer became, and its tensors in a file: for this room and for fuse/. */
 #ifndef WF_MERGE_EMIT_H
 #define WF_MERGE_EMIT_H
 

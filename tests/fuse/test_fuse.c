@@ -456,6 +456,39 @@ START_TEST(threads_and_groups_do_not_show)
 }
 END_TEST
 
+/* No group's sums are past the budget: beside them there are the weights, twice. */
+START_TEST(groups_keep_to_the_budget)
+{
+    const source      only = { "cat_toy.safetensors", "content.safetensors", "*attn1*", 1 };
+    weft_fuse_options o = gradient();
+    weft_fuse_info    info[2] = { WEFT_FUSE_INFO_INIT, WEFT_FUSE_INFO_INIT };
+    weft_layer_info   l = WEFT_LAYER_INFO_INIT;
+    weft_model_info   m = WEFT_MODEL_INFO_INIT;
+    uint64_t          weights = 0, largest = 0;
+
+    must(weft_model_info_get(model, &m, &golden_err));
+    for (int64_t i = 0; i < m.layers; i++) {
+        must(weft_model_layer(model, i, &l, &golden_err));
+        if (strstr(l.name, ".attn1.") == NULL) continue;
+        uint64_t in = (uint64_t)l.in, out = (uint64_t)l.out, sums = 8 * (2 * in * in + 3 * out * in);
+        weights += 2 * 4 * in * out;
+        largest = sums > largest ? sums : largest;
+    }
+    for (int i = 0; i < 2; i++) {
+        o.budget = i == 0 ? 0 : largest;
+        weft_fuse *f = begun(&o);
+        must(try_add(f, &only, NULL, NULL, 0, 0));
+        must(weft_fuse_info_get(f, &info[i], &golden_err));
+        weft_fuse_free(f);
+    }
+    ck_assert_int_eq(info[0].passes, 1);
+    ck_assert_int_gt(info[1].passes, 4);
+    ck_assert_uint_gt(info[0].bytes, weights + 4 * largest);
+    ck_assert_uint_le(info[1].bytes, weights + largest);
+    ck_assert_uint_ge(info[1].bytes, weights + largest / 2);
+}
+END_TEST
+
 /* What is said beforehand is what is taken, besides a run and the concepts themselves. */
 START_TEST(memory_is_said_before_it_is_taken)
 {
@@ -861,6 +894,7 @@ static void suite_promises(Suite *s)
     tcase_add_test(t, the_fused_adapter_stands_for_both);
     tcase_add_test(t, order_shows_in_rounding_only);
     tcase_add_test(t, threads_and_groups_do_not_show);
+    tcase_add_test(t, groups_keep_to_the_budget);
     tcase_add_test(t, memory_is_said_before_it_is_taken);
     tcase_add_test(t, the_result_is_an_adapter);
     tcase_add_test(t, tokens_alone_pull_towards_the_model);

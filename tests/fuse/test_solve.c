@@ -154,6 +154,19 @@ START_TEST(captions_too_few_are_helped)
 }
 END_TEST
 
+/* The third direction costs nothing. H = [2 1 0; 1 5 0; 0 0 0], x1 = [1 1 1], x2 = [1 2 0]: e1 = [0 0 1]; e2 = [a b -a-b]
+ * with a + 2 b = 1 and 2 a^2 + 2 a b + 5 b^2 = 2 - 6 b + 9 b^2 the least: a = b = 1/3. */
+START_TEST(what_was_added_is_all_that_changes)
+{
+    const double X[] = { 1, 1, 1, 1, 2, 0 }, want[] = { 0, 0, 1, 1.0 / 3, 1.0 / 3, -2.0 / 3 };
+    double H[] = { 2, 1, 0, 1, 5, 0, 0, 0, 0 }, E[6], jitter;
+
+    must(wf_fuse_constrain(E, X, 2, 3, H, &jitter, "layer", memory(), &err));
+    ck_assert_double_gt(jitter, 0);
+    close_to(E, want, 6, 1e-6);
+}
+END_TEST
+
 START_TEST(nothing_to_solve_is_refused)
 {
     const double X[] = { 1, 0 };
@@ -174,6 +187,7 @@ int main(void)
     tcase_add_test(c, ridge_pulls_towards_the_model);
     tcase_add_test(c, few_rows_and_many_agree);
     tcase_add_test(c, captions_too_few_are_helped);
+    tcase_add_test(c, what_was_added_is_all_that_changes);
     tcase_add_test(c, nothing_to_solve_is_refused);
     suite_add_tcase(s, c);
     return run_suite(s);

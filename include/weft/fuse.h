@@ -69,8 +69,8 @@ typedef struct weft_fuse_options {
     int32_t               steps;     /* GRADIENT: denoising steps of an image; 0: 20              */
     int32_t               sampler;   /* GRADIENT: WEFT_SAMPLER_*; 0: WEFT_SAMPLER_DPMPP_2M        */
 } weft_fuse_options;
-#define WEFT_FUSE_OPTIONS_INIT { sizeof(weft_fuse_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-                                 0, 0 }
+#define WEFT_FUSE_OPTIONS_INIT \
+    { sizeof(weft_fuse_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_FUSE_OPTIONS_INIT. @since 0.2 */
 WEFT_API void weft_fuse_options_init(weft_fuse_options *options, size_t size);
 

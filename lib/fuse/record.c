@@ -3,8 +3,8 @@
  *   text     every token of a concept's prompts, from the first to the end token, as the layers of
  *            the text encoders see it while the concept acts there
  *   keys     tokens of the encoded text. GRADIENT: those of placeholders, and the end token; a
- *            prompt without a placeholder counts from its first word on. CONSTRAINED: from the first
- *            word, or the fourth behind "photo of a" (WEFT_FUSE_SKIP_PHOTO), to the end token
+ *            prompt without a placeholder counts from its first word on. CONSTRAINED: from the
+ *            first word, or the fourth behind "photo of a" (WEFT_FUSE_SKIP_PHOTO), to the end token
  *   images   every row that the denoiser's layers read while the concept draws its first prompts,
  *            without guidance, all steps. Text, keys and values are the fused ones by then
  *

@@ -18,8 +18,9 @@
 
 enum { CONCEPTS_MAX = 256, IMAGES_MAX = 1 << 20, CAPTIONS_MAX = 1 << 20, STEPS = 20 };
 /* Rows of two concepts that are nearly equal (a word that both prompts have, shifted by one place)
- * and ask for different results tear a weight apart: at 1e-6 the bundled model's differences are 80
- * times the concepts' own, and it draws neither; from 1e-3 to 1e-1 it draws both. */
+ * and ask for different results tear a weight apart: at 1e-6 differences in the bundled model's text
+ * encoder are up to 70 times the concepts' own, and it draws neither; from 1e-3 to 3e-2 it draws
+ * both. */
 static const double RIDGE = 1e-3;
 
 /* ---- the handle ------------------------------------------------------------------------------ */

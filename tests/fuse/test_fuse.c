@@ -335,6 +335,51 @@ START_TEST(one_concept_comes_back)
 }
 END_TEST
 
+/* Two text encoders, of which the first leaves out its last layer, whose weights then nobody reads; text side by side in
+ * one row. */
+START_TEST(one_concept_comes_back_in_sdxl)
+{
+    weft_fuse_options    o = gradient();
+    weft_fuse_concept    given = WEFT_FUSE_CONCEPT_INIT;
+    weft_concept_options pair = WEFT_CONCEPT_OPTIONS_INIT;
+    weft_fuse_row        row = WEFT_FUSE_ROW_INIT;
+    weft_model          *xl;
+    weft_concept        *c;
+    weft_adapter        *a, *fused;
+    weft_fuse           *f;
+    size_t               stages[3] = { 0 }, unread = 0;
+
+    o.ridge = 1e-6;
+    must(weft_model_open(data_path("models/tiny-sdxl"), NULL, &xl, &golden_err));
+    pair.second = data_path("concepts/pair_2.bin");
+    must(weft_concept_open(data_path("concepts/pair_1.safetensors"), &pair, &c, &golden_err));
+    must(weft_adapter_open(data_path("adapters/sdxl_kohya.safetensors"), NULL, &a, &golden_err));
+    must(weft_plan_create(xl, NULL, &given.plan, &golden_err));
+    must(weft_plan_add_concept(given.plan, c, 1, NULL, &golden_err));
+    must(weft_plan_add(given.plan, a, 1, NULL, &golden_err));
+    must(weft_plan_seal(given.plan, 1, &golden_err));
+    must(weft_fuse_create(xl, &o, &f, &golden_err));
+    must(weft_fuse_add_concept(f, &given, &golden_err));
+    must(weft_fuse_run(f, &fused, &golden_err));
+    for (size_t i = 0; i < weft_fuse_count(f); i++) {
+        must(weft_fuse_get(f, i, &row, &golden_err));
+        ck_assert_msg(row.residual < 2e-3, "%s: residual %g", row.layer, row.residual);
+        if (row.rows == 0) {
+            ck_assert_msg(strstr(row.layer, "text_encoder.") == row.layer, "%s has no rows", row.layer);
+            unread++;
+        }
+        stages[strncmp(row.layer, "text_encoder_2", 14) == 0 ? 1 : strncmp(row.layer, "text", 4) == 0 ? 0 : 2]++;
+    }
+    for (int i = 0; i < 3; i++) ck_assert_uint_gt(stages[i], 0);
+    ck_assert_uint_lt(unread, stages[0]);
+    weft_adapter_free(a), weft_adapter_free(fused);
+    weft_concept_free(c);
+    weft_plan_free(given.plan);
+    weft_fuse_free(f);
+    weft_model_free(xl);
+}
+END_TEST
+
 /* A concept's prediction with its own adapter, and with the fused one: tokens by the concept at weight 0. */
 static float *predict(const source *tokens, weft_adapter *fused, const char *prompt, bool own, size_t *n)
 {
@@ -396,7 +441,7 @@ START_TEST(the_fused_adapter_stands_for_both)
         size_t n;
         float *want = predict(pair[i], NULL, prompts[i], true, &n), *got = predict(pair[i], fused, prompts[i], false, &n);
         float *base = predict(pair[i], NULL, prompts[i], false, &n);
-        double by_fusion, by_model;
+        double by_fusion = 0, by_model = 0;
         (void)relative(got, want, n, &by_fusion);
         (void)relative(base, want, n, &by_model);
         if (getenv("GOLDEN_SHOW") != NULL) printf("%s: fused %g, model %g\n", prompts[i], by_fusion, by_model);
@@ -891,6 +936,7 @@ static void suite_promises(Suite *s)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_set_timeout(t, 180);
     tcase_add_loop_test(t, one_concept_comes_back, 0, 4);
+    tcase_add_test(t, one_concept_comes_back_in_sdxl);
     tcase_add_test(t, the_fused_adapter_stands_for_both);
     tcase_add_test(t, order_shows_in_rounding_only);
     tcase_add_test(t, threads_and_groups_do_not_show);

@@ -28,12 +28,12 @@ typedef struct weft_fuse weft_fuse;
  *                W = W0 + R^T (X H^-1 X^T)^-1 X H^-1,  H = C^T C
  *                Keys and values of cross-attentions only, whose rows are tokens of prompts. A row
  *                that two concepts have in common counts for the first. Source: Kumari et al.,
- *                Multi-Concept Customization of Text-to-Image Diffusion (2023), eq. 4, appendix.
+ *                Multi-Concept Customization of Text-to-Image Diffusion (2023).
  *   GRADIENT     min sum of |W X_i^T - W_i X_i^T|^2 + l |W - W0|^2:
  *                W = W0 + R^T X (X^T X + l I)^-1,  l = ridge * trace(X^T X) / columns
  *                All linear layers and convolutions: first those of the text encoders, then keys
  *                and values on texts of the fused encoders, then the rest on images that each
- *                concept draws by itself. Gu et al., Mix-of-Show (2023), eq. 6, where the same sum
+ *                concept draws by itself. Source: Gu et al., Mix-of-Show (2023), where the same sum
  *                is minimised step by step from W0.
  */
 enum weft_fuse_kind {

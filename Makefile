@@ -180,7 +180,7 @@ docs-images: gallery
 corpus   = tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $1))
 REPLAYS  = $(foreach f,$(FUZZERS),'$f $(call corpus,$f)')
 HASWELL  = $(if $(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null),\
-             $(foreach t,$(filter $(foreach d,run nets adapter merge tensor plan,$(B)/tests/$d/%),$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
+             $(foreach t,$(filter $(foreach d,run nets adapter merge fuse tensor plan,$(B)/tests/$d/%),$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
 PROGRAMS = $(TESTS:%='%') $(REPLAYS)
 SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples,$(wildcard tests/$d/*.sh))) \
              tests/mutate/fresh.sh,'$s')

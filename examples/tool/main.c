@@ -41,6 +41,13 @@ static const struct {
       "Say how adapters get in each other's way, without drawing: for each block of the network who\n"
       "is larger, whether they do the same or the opposite, and what to do about it.\n\n"
       "  weft conflicts sd15/ -a cat.safetensors --role content -a ink.safetensors --role style", CONFLICTS, conflicts },
+    { "fuse", "weft fuse MODEL --concept FILE[:WEIGHT]... [OPTIONS] -o FILE",
+      "Write one adapter in which several concepts live beside each other: least squares on what the\n"
+      "layers read where each concept is meant. Every --concept or --adapter is one.\n\n"
+      "  weft fuse sd15/ -c cat.pth -c dog.pth -o both.safetensors\n"
+      "  weft fuse sd15/ -c cat.bin --called '<new1> cat' -c dog.bin --tokens '<new2>' --called '<new2> dog' \\\n"
+      "      --by constrained --captions captions.txt -o both.safetensors\n"
+      "  weft generate sd15/ -p '<new1> cat and <new2> dog' -c cat.bin:0 -c dog.bin:0 --tokens '<new2>' -a both.safetensors", FUSE, fuse },
 };
 enum { SUBCOMMANDS = sizeof subcommands / sizeof subcommands[0] };
 
@@ -92,7 +99,7 @@ int main(int argc, char **argv)
 
     want_no_idle_threads(argv);
     signal(SIGXFSZ, SIG_IGN);                    /* a file that may not grow is an error like a full disk */
-    if (argc < 2) misuse("which subcommand: generate, explain, inspect, convert, merge or conflicts?");
+    if (argc < 2) misuse("which subcommand: generate, explain, inspect, convert, merge, conflicts or fuse?");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         if (argc > 3) misuse("help is about one word, and there is '%s' too", argv[3]);
         help(argv[2]);

@@ -37,6 +37,7 @@ void settings_init(settings *s, int argc)
     weft_plan_options_init(&s->plan, sizeof s->plan);
     weft_run_options_init(&s->run, sizeof s->run);
     weft_merge_options_init(&s->merge, sizeof s->merge);
+    weft_fuse_options_init(&s->fuse, sizeof s->fuse);
     s->mix = NOTHING_SAID;
     weft_balance_options_init(&s->balance, sizeof s->balance);
     weft_align_options_init(&s->align, sizeof s->align);
@@ -112,6 +113,7 @@ static const word merges[] = { { "sum", WEFT_MERGE_SUM }, { "concat", WEFT_MERGE
                                { "dare", WEFT_MERGE_DARE }, { "dare-ties", WEFT_MERGE_DARE_TIES },
                                { "prune", WEFT_MERGE_PRUNE }, { "mixer", WEFT_MERGE_MIXER },
                                { "null-space", WEFT_MERGE_NULL_SPACE }, { NULL, 0 } };
+static const word fusions[] = { { "gradient", WEFT_FUSE_GRADIENT }, { "constrained", WEFT_FUSE_CONSTRAINED }, { NULL, 0 } };
 static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequency", WEFT_MAJORITY_FREQUENCY }, { NULL, 0 } };
 
 static const word ways[] = { { "inversion", BY_INVERSION }, { "noise", BY_NOISE }, { NULL, 0 } };
@@ -139,6 +141,10 @@ static void parse_keep(settings *s, const char *name, const char *value);
 static void parse_phase(settings *s, const char *name, const char *value);
 static void parse_size(settings *s, const char *name, const char *value);
 static void parse_seed(settings *s, const char *name, const char *value);
+static void parse_fuse_sampler(settings *s, const char *name, const char *value);
+static void parse_budget(settings *s, const char *name, const char *value);
+static void parse_fuse_prompt(settings *s, const char *name, const char *value);
+static void parse_ordinary(settings *s, const char *name, const char *value);
 
 #define USED(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, member)
 #define IN(member) .field = offsetof(settings, member)
@@ -158,7 +164,8 @@ enum {
     DRAWING = GENERATE | EXPLAIN,
     COMBINED = DRAWING | MERGE_MODEL,
     PLANNED = COMBINED | CONFLICTS,
-    ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL | CONFLICTS
+    TAKING = PLANNED | FUSE,                     /* adapters */
+    ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL | CONFLICTS | FUSE
 };
 
 static const row rows[] = {
@@ -209,46 +216,46 @@ static const row rows[] = {
     { OTHER, DRAWING, 0, "--align-without", "LIST", "leave out of it: group-norm, attention, queries or keys",
       .parse = parse_align_without },
 
-    { HEADING, PLANNED, .topic = "adapters", .name = "Adapters",
+    { HEADING, TAKING, .topic = "adapters", .name = "Adapters",
       .value = "files, their weights, roles and layers" },
-    { OTHER, PLANNED, 'a', "--adapter", "FILE[:WEIGHT]",
+    { OTHER, TAKING, 'a', "--adapter", "FILE[:WEIGHT]",
       "add an adapter, a file or folder (weight 1); may be repeated. A name that\n"
       "has a colon itself needs the weight", .parse = parse_adapter, .brief = 1 },
-    { HEADING, PLANNED, .name = "For the adapter or concept just named" },
+    { HEADING, TAKING, .name = "For the adapter or concept just named" },
     { WORD, PLANNED, 0, "--role", "ROLE", "content or style: what klora, zip and blora take it for (first\ncontent, second style)",
       ADAPTERS(role), .words = roles, .brief = 1 },
-    { STRING, PLANNED, 0, "--select", "PATTERNS",
+    { STRING, TAKING, 0, "--select", "PATTERNS",
       "act on these layers only: names with * and ?, separated by commas,\nas in 'unet.up_blocks.*,unet.mid_block.*'",
       ADAPTERS(select) },
-    { STRING, PLANNED, 0, "--exclude", "PATTERNS", "and not on these", ADAPTERS(exclude) },
-    { STRING, PLANNED, 0, "--blocks", "WEIGHTS", "its weight block by block: numbers (26 or 17 in SD 1.x, 20 or 12 in\n"
+    { STRING, TAKING, 0, "--exclude", "PATTERNS", "and not on these", ADAPTERS(exclude) },
+    { STRING, TAKING, 0, "--blocks", "WEIGHTS", "its weight block by block: numbers (26 or 17 in SD 1.x, 20 or 12 in\n"
       "SDXL), a preset such as OUTALL or ALL0.5, settings such as\nMID=0.5,IN04-IN08=0,*attn2*=0", USED(blocks) },
-    { FLOAT, PLANNED, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)",
+    { FLOAT, TAKING, 0, "--text-weight", "W", "weight of its text-encoder part (as the rest)",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, text_weight), ANY_FLOAT,
       .flags = offsetof(adapter_use, given), .bit = TEXT_WEIGHT },
     { FLOAT, DRAWING, 0, "--share", "W", "weight of its prediction under composite, loratorio and subbands,\n"
       "or its part of the calls under switch --by-share (1)",
       ADAPTERS(share), ANY_FLOAT, ANNOUNCED(WEFT_ADD_SHARE), .method = AVERAGING },
-    { BIT, PLANNED, 0, "--partial", NULL, "allow keys that the model has no layer for",
+    { BIT, TAKING, 0, "--partial", NULL, "allow keys that the model has no layer for",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PARTIAL) },
-    { BIT, COMBINED, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
+    { BIT, COMBINED | FUSE, 0, "--peft-dora", NULL, "DoRA as PEFT weighs it: the weight inside the norm",
       .about = OF_ADAPTER, ANNOUNCED(WEFT_ADD_PEFT_DORA) },
-    { FLOAT, PLANNED, 0, "--adapter-alpha", "X", "its alpha, where nothing in its file says one",
+    { FLOAT, TAKING, 0, "--adapter-alpha", "X", "its alpha, where nothing in its file says one",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.alpha), ANY_FLOAT, .not_zero = 1 },
-    { FLOAT, PLANNED, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
+    { FLOAT, TAKING, 0, "--adapter-scale", "X", "or its scale, which is alpha / rank",
       .about = OF_ADAPTER, .field = offsetof(adapter_use, opening.scale), ANY_FLOAT, .not_zero = 1 },
 
-    { HEADING, DRAWING, .topic = "concepts", .name = "Concepts",
+    { HEADING, DRAWING | FUSE, .topic = "concepts", .name = "Concepts",
       .value = "textual inversions, Custom Diffusion, ED-LoRA" },
-    { OTHER, DRAWING, 'c', "--concept", "FILE[:WEIGHT]",
+    { OTHER, DRAWING | FUSE, 'c', "--concept", "FILE[:WEIGHT]",
       "add a file of tokens: a textual inversion, Custom Diffusion, ED-LoRA;\n"
       "WEIGHT is of the adapter in it (1)", .parse = parse_concept, .brief = 1 },
-    { HEADING, DRAWING, .name = "For the concept just named" },
-    { STRING, DRAWING, 0, "--tokens", "NAMES", "what prompts call its tokens, separated by commas (as the file says)",
+    { HEADING, DRAWING | FUSE, .name = "For the concept just named" },
+    { STRING, DRAWING | FUSE, 0, "--tokens", "NAMES", "what prompts call its tokens, separated by commas (as the file says)",
       CONCEPTS(tokens) },
-    { STRING, DRAWING, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the tokens of an\n"
+    { STRING, DRAWING | FUSE, 0, "--second", "FILE", "its other file: the second encoder's vectors, or the tokens of an\n"
       "adapter whose file has none", CONCEPTS(second) },
-    { BIT, DRAWING, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
+    { BIT, DRAWING | FUSE, 0, "--replace", NULL, "take over a token that is in the vocabulary already",
       .about = OF_CONCEPT, ANNOUNCED(WEFT_ADD_REPLACE) },
 
     { HEADING, DRAWING, .topic = "curves", .name = "Curves",
@@ -562,6 +569,43 @@ static const row rows[] = {
     { BIT, MERGE_MODEL, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", NEW_ADAPTER, SETS(flags, HALF), .brief = 1 },
     { BIT, MERGE_MODEL, 0, "--report", NULL, "list every layer with its rank, norm and error", NEW_ADAPTER, SETS(flags, REPORT) },
 
+    { HEADING, FUSE, .topic = "fusion", .name = "Concepts fused",
+      .value = "how several concepts become one adapter",
+      .help = "Least squares on what the layers read where each concept is meant, in place of a sum of differences.\n"
+      "Tokens stay in the concepts' files. --report says for each layer how much of the concepts is left out;\n"
+      "where much is, give more --prompt and --images." },
+    { HEADING, FUSE, .name = "For the concept or adapter just named" },
+    { STRING, FUSE, 0, "--called", "TEXT", "what prompts call it, as in '<new1> cat' (its tokens)", USED(called), .brief = 1 },
+    { OTHER, FUSE, 'p', "--prompt", "TEXT", "a prompt that speaks of it; may be repeated (made of what it is called)",
+      .about = OF_ADAPTER, .parse = parse_fuse_prompt, .brief = 1 },
+    { INT32, FUSE, 0, "--images", "N", "gradient: how many it draws, from its prompts in turn (1)", USED(images), 1, 100000 },
+    { HEADING, FUSE, .name = "For all of them" },
+    { WORD, FUSE, 0, "--by", "METHOD", "gradient: all layers, the text encoders first, on images that each concept\n"
+      "draws; constrained: keys and values of cross-attentions, exact on the\n"
+      "concepts' words and least away from captions (gradient)", IN(fuse.kind), .words = fusions, .brief = 1 },
+    { OTHER, FUSE, 0, "--ordinary", "TEXT", "gradient: a prompt of none of them, where the model is to stay as it is; may\n"
+      "be repeated", .parse = parse_ordinary },
+    { STRING, FUSE, 0, "--captions", "FILE", "constrained: descriptions of ordinary pictures, a line each, some 200", IN(captions) },
+    { BIT, FUSE, 0, "--skip-photo", NULL, "constrained: do not count the words \"photo of a\" at the beginning, as the\n"
+      "authors' program does", SETS(fuse.flags, WEFT_FUSE_SKIP_PHOTO) },
+    { DOUBLE, FUSE, 0, "--ridge", "X", "gradient: how strongly weights are held where the model has them (1e-3)",
+      IN(fuse.ridge), .low = 1e-12, .high = 1e6 },
+    { INT32, FUSE, 's', "--steps", "N", "gradient: denoising steps of an image (20)", IN(fuse.steps), 1, 1000 },
+    { OTHER, FUSE, 0, "--sampler", "SOLVER", "gradient: the solver (dpmpp_2m):\n", .solvers = ANY_SOLVER, .parse = parse_fuse_sampler },
+    { OTHER, FUSE, 0, "--seed", "N", "gradient: of the first image, the next has N + 1 (0)", .parse = parse_seed },
+    { OTHER, FUSE, 0, "--size", "WxH", "gradient: of the images, in pixels (the size the model was trained at)", .parse = parse_size },
+    { OTHER, FUSE, 0, "--budget", "MB", "gradient: fuse so many layers at a time that their sums fit; each group\n"
+      "draws the images again (all at once)", .parse = parse_budget },
+    { INT32, FUSE, 't', "--threads", "N", "(one for each core); the result is the same for any number", IN(fuse.threads), 1, 128 },
+    { HEADING, FUSE, .name = "What is written" },
+    { STRING, FUSE, 'o', "--output", "FILE", "the adapter's file; a folder for peft", IN(output), .brief = 1 },
+    { INT32, FUSE, 0, "--rank", "N", "factor each layer by SVD, with this rank at most (whole differences)", IN(merge.rank), 1, 65536 },
+    { DOUBLE, FUSE, 0, "--error", "X", "factor each layer with the least rank whose relative error is at\n"
+      "most X, above 0, below 1", IN(merge.error), 0, 1 },
+    { WORD, FUSE, 0, "--dialect", "NAME", "kohya, diffusers or peft (kohya)", IN(dialect), .words = dialects },
+    { BIT, FUSE, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", SETS(flags, HALF) },
+    { BIT, FUSE, 0, "--report", NULL, "list every layer with its errors", SETS(flags, REPORT), .brief = 1 },
+
     { HEADING, INSPECT | CONVERT, .topic = "file", .name = "Looking at a file",
       .value = "against a model, key by key" },
     { STRING, INSPECT, 'm', "--model", "MODEL", "check the adapter against this model, key by key; the exit\n"
@@ -590,7 +634,7 @@ static const row rows[] = {
 
     { HEADING, ALL, .topic = "other", .name = "Other",
       .value = "help, and silence" },
-    { BIT, PLANNED | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET), .brief = 1 },
+    { BIT, TAKING | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET), .brief = 1 },
     { BIT, ALL, 'h', "--help", NULL, "this text", SETS(flags, HELP), .brief = 1 },
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
@@ -903,6 +947,42 @@ static void parse_sampler(settings *s, const char *name, const char *value)
         s->sampling.sigma_schedule = named.sigma_schedule;
 }
 
+static void parse_fuse_sampler(settings *s, const char *name, const char *value)
+{
+    s->fuse.sampler = weft_sampler_find(value);
+    if (s->fuse.sampler == 0) misuse("%s: there is no '%s', only %s", name, value, sampler_names(ANY_SOLVER));
+}
+
+/* One more text in a list. */
+static void append_text(const char ***list, size_t *count, const char *text)
+{
+    const char **more = zeroed(*count + 1, sizeof *more);
+
+    for (size_t i = 0; i < *count; i++) more[i] = (*list)[i];
+    more[(*count)++] = text;
+    free(*list);
+    *list = more;
+}
+
+static void parse_fuse_prompt(settings *s, const char *name, const char *value)
+{
+    adapter_use *use = &s->adapters[s->adapter_count - 1];
+
+    (void)name;
+    append_text(&use->prompts, &use->prompt_count, value);
+}
+
+static void parse_ordinary(settings *s, const char *name, const char *value)
+{
+    (void)name;
+    append_text(&s->ordinary, &s->ordinary_count, value);
+}
+
+static void parse_budget(settings *s, const char *name, const char *value)
+{
+    s->fuse.budget = (uint64_t)(1e6 * whole_number(name, value, 1, 1e9));
+}
+
 static void parse_schedule(settings *s, const char *name, const char *value)
 {
     weft_sampler_options named = WEFT_SAMPLER_OPTIONS_INIT;
@@ -1149,6 +1229,18 @@ static void refuse_idle_merge_options(const settings *s)
         misuse("--mixed %s is of --into model", word_of(mixes, s->plan.mixed));
 }
 
+static void refuse_idle_fuse_options(const settings *s)
+{
+    static const char *const of_images[] = { "--ridge", "--steps", "--sampler", "--seed", "--size", "--budget", "--images", "--ordinary" };
+    int constrained = s->fuse.kind == WEFT_FUSE_CONSTRAINED;
+
+    for (size_t i = 0; i < sizeof of_images / sizeof of_images[0] && constrained; i++)
+        if (was_given(of_images[i])) misuse("%s is of --by gradient", of_images[i]);
+    if (!constrained && was_given("--captions")) misuse("--captions is of --by constrained");
+    if (!constrained && was_given("--skip-photo")) misuse("--skip-photo is of --by constrained");
+    if (constrained && !was_given("--captions")) misuse("--by constrained needs --captions");
+}
+
 /* ------------------------------------------------------------------ plans in files */
 
 /* Options of generate that a plan keeps as notes: those that make the image. */
@@ -1370,6 +1462,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     if (used_by & PLANNED) refuse_beside_plan(s);
     if (used_by & PLANNED) refuse_idle_options(s);
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);
+    if (used_by & FUSE) refuse_idle_fuse_options(s);
 }
 
 /* ------------------------------------------------------------------ help, made from the same rows
@@ -1379,7 +1472,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
 
 static const struct { int bit; const char *name; } users[] = {
     { GENERATE, "generate" }, { EXPLAIN, "explain" }, { INSPECT, "inspect" }, { CONVERT, "convert" },
-    { MERGE_MODEL, "merge" }, { CONFLICTS, "conflicts" },
+    { MERGE_MODEL, "merge" }, { CONFLICTS, "conflicts" }, { FUSE, "fuse" },
 };
 
 static void print_users(int used_by)
@@ -1507,6 +1600,7 @@ void settings_free(settings *s)
         weft_concept_free(s->adapters[i].concept);
         free(s->adapters[i].file);
         free(s->adapters[i].curve);
+        free(s->adapters[i].prompts);
     }
     for (size_t i = 0; i < s->phase_count; i++) free(s->phases[i].order);
     for (size_t i = 0; i < s->region_count; i++) free(s->regions[i].file);
@@ -1521,6 +1615,7 @@ void settings_free(settings *s)
     free(s->prompts);
     free(s->reference);
     free_notes();
+    free(s->ordinary);
     free(s->regions);
     free(s->adapters);
     free(s->sigmas);

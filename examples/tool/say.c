@@ -56,6 +56,7 @@ const char *in_tool_words(char *text)
         { "WEFT_ALIGN_FULL", "--full-attention-share" }, { "WEFT_ALIGN_NO_ATTENTION", "--align-without attention" },
         { "weft_plan_add_region()", "--region" },
         { "calls may be given others in weft_step.text", "--prompt-from says another from a call on" },
+        { "fuse by GRADIENT", "fuse --by gradient" }, { "weft_add_options.", "--" }, { "weft_fuse_options: ", "--" },
         { "encode.", "--" }, { "to be opened as one,", "give it with --adapter," },
         { "step.latent", "the latents" }, { "step.text", "the text" },
         { "step.negative", "the negative" },

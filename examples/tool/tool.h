@@ -77,6 +77,10 @@ typedef struct adapter_use {
     const char          *words;                      /* of the prompt: where they are in the image, it acts */
     int32_t              index;                      /* among the adapters of the plan */
     const char          *blocks;                     /* its weight block by block */
+    const char          *called;                     /* of a concept that is fused: what prompts call it */
+    const char         **prompts;
+    size_t               prompt_count;
+    int32_t              images;
     weft_adapter        *adapter;
     weft_concept        *concept;
 } adapter_use;
@@ -167,6 +171,10 @@ typedef struct settings {
     int32_t                 into;                /* what a merge writes: INTO_* */
     float                   mix;
     weft_merge_options      merge;
+    weft_fuse_options       fuse;
+    const char             *captions;            /* a file of them, a line each */
+    const char            **ordinary;            /* prompts where a fusion leaves the model as it is */
+    size_t                  ordinary_count;
     weft_adapter_options    opening;             /* of the file to look at or convert, if it is an adapter */
     const char             *save_coefficients;
     weft_model_options      open;
@@ -181,7 +189,7 @@ typedef struct settings {
 typedef struct word { const char *name; int32_t value; } word;
 extern const word methods[], mixes[];
 
-enum { GENERATE = 1, EXPLAIN = 2, INSPECT = 4, CONVERT = 8, MERGE_MODEL = 16, CONFLICTS = 32 };
+enum { GENERATE = 1, EXPLAIN = 2, INSPECT = 4, CONVERT = 8, MERGE_MODEL = 16, CONFLICTS = 32, FUSE = 64 };
 
 void        settings_init(settings *s, int argc);
 void        settings_free(settings *s);
@@ -239,5 +247,6 @@ int inspect(settings *s);
 int convert(settings *s);
 int merge_model(settings *s);
 int conflicts(settings *s);
+int fuse(settings *s);
 
 #endif

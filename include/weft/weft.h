@@ -16,6 +16,7 @@
 #include "plan.h"
 #include "plan_file.h"
 #include "conflicts.h"
+#include "fuse.h"
 #include "text.h"
 #include "run.h"
 #include "image_prompt.h"

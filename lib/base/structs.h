@@ -57,6 +57,10 @@
     X(weft_plan_load_options, WEFT_PLAN_LOAD_OPTIONS_INIT, folder)                  \
     X(weft_conflict,          WEFT_CONFLICT_INIT,          chance)                  \
     X(weft_conflict_block,    WEFT_CONFLICT_BLOCK_INIT,    chance)                  \
+    X(weft_fuse_options,      WEFT_FUSE_OPTIONS_INIT,      sampler)                 \
+    X(weft_fuse_concept,      WEFT_FUSE_CONCEPT_INIT,      reserved0)                    \
+    X(weft_fuse_info,         WEFT_FUSE_INFO_INIT,         prompts)                 \
+    X(weft_fuse_row,          WEFT_FUSE_ROW_INIT,          norm)                    \
     X(weft_run_options,       WEFT_RUN_OPTIONS_INIT,       tile)                    \
     X(weft_run_info,          WEFT_RUN_INFO_INIT,          text_streams)            \
     X(weft_call_cost,         WEFT_CALL_COST_INIT,         activation_bytes)        \

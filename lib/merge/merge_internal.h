@@ -8,6 +8,7 @@
 
 #include "adapter/adapter.h"
 #include "adapter/family.h"
+#include "merge/emit.h"
 #include "weft/merge.h"
 
 enum { WF_MERGE_NAME = 512 }; /* bytes of a name */
@@ -121,30 +122,9 @@ typedef struct wf_merge_part {
     double              weight;
 } wf_merge_part;
 
-/* What a layer became, in memory from a bag; what it has not is NULL. Columns are in the order of
- * files: (in, ky, kx). */
-typedef struct wf_merged_layer {
-    float *down;      /* (rank, K)                                           */
-    float *up;        /* (out, rank)                                         */
-    float *full;      /* (out, K)                                            */
-    float *bias;      /* (out)                                               */
-    float *magnitude; /* (out), or (in) if it is of columns                  */
-    bool   of_columns;
-    int32_t rank;
-    double alpha;     /* of the factors                                      */
-    double norm;
-    double error;
-} wf_merged_layer;
-
 weft_status wf_merge_one_layer(const wf_merge_method *method, const weft_merge_options *o,
                                int32_t sources, const wf_layer *l, const wf_merge_part *part,
                                int32_t parts, wf_bag *bag, wf_merged_layer *out, weft_error *err);
-
-/* ---- emit.c ---------------------------------------------------------------------------------- */
-
-/* The layer's tensors, under kohya's names. */
-weft_status wf_merge_emit(weft_tensors *t, const weft_model *model, const wf_layer *l,
-                          const wf_merged_layer *r, weft_error *err);
 
 /* ---- report.c -------------------------------------------------------------------------------- */
 

@@ -156,7 +156,16 @@ enum {
     WF_NOTE_VECTOR = 1, WF_NOTE_MASK = 2
 };
 
-typedef struct wf_exec {
+typedef struct wf_exec wf_exec;
+
+/* Sees what linear layers and convolutions read: asked after each of them, on the thread that
+ * drives the network, with the product that it was. It may use the pool. */
+typedef struct wf_tap {
+    void (*see)(void *user, wf_exec *e, const wf_layer *l, const wf_product *p, wf_grid out);
+    void  *user;
+} wf_tap;
+
+struct wf_exec {
     const wf_kernels  *k;
     const wf_products *products;
     wf_pool           *pool;
@@ -190,7 +199,8 @@ typedef struct wf_exec {
     void              *stop_user;
     bool               stopped;
     wf_watch          *watch;        /* NULL: nobody looks                                        */
-} wf_exec;
+    const wf_tap      *tap;          /* NULL: nobody records                                      */
+};
 
 /* Grid of a layer's output. */
 wf_grid wf_layer_grid(const wf_layer *l, wf_grid g);

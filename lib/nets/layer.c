@@ -565,6 +565,7 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
         e->stopped = e->stop != NULL && e->stop(e->stop_user);
         compute(&j);
         wf_note_layer(e, l, j.out);
+        if (e->tap != NULL && !e->stopped) e->tap->see(e->tap->user, e, l, &j.base, j.out);
         wf_watch_layer(e, l, x, wf_rows(g) * (size_t)l->in, y, (size_t)g.n * rows * (size_t)l->out);
     }
     wf_arena_release(&e->arena, mark);

@@ -229,6 +229,8 @@ size_t           wf_tokens_rows(const wf_tokens *t);
  * for all. */
 const char      *wf_tokens_name(const wf_tokens *t, int32_t row);
 int32_t          wf_tokens_layers(const wf_tokens *t, int32_t row);
+/* The tokens of another plan, of the same model, in place of those that an unsealed plan has. */
+void             wf_plan_take_tokens(weft_plan *to, const weft_plan *from);
 /* rows[k] = row k for this encoder, as cross-attention layer `layer` is to see it. */
 void             wf_tokens_fill(const wf_tokens *t, int32_t encoder, int32_t layer,
                                 const float **rows);

@@ -81,6 +81,14 @@ int32_t wf_tokens_layers(const wf_tokens *w, int32_t row)
     return w->entries[w->owner[row]].token->layers;
 }
 
+void wf_plan_take_tokens(weft_plan *to, const weft_plan *from)
+{
+    wf_tokens *kept = wf_tokens_ref(from->tokens);
+
+    wf_tokens_drop(to->tokens);
+    to->tokens = kept;
+}
+
 void wf_tokens_fill(const wf_tokens *w, int32_t encoder, int32_t layer, const float **rows)
 {
     for (size_t k = 0; k < w->rows; k++) {

@@ -66,7 +66,12 @@ static void attach(weft_run *r)
     r->exec = (wf_exec){ .k = n->kernels, .products = n->products, .pool = r->pool,
                          .arena = { .base = r->memory.arena, .size = r->memory.arena_size },
                          .scratch = r->memory.scratch, .scratch_need = r->memory.scratch_size,
-                         .stop = stop, .stop_user = r };
+                         .stop = stop, .stop_user = r, .tap = r->tap };
+}
+
+void wf_run_set_tap(weft_run *r, const wf_tap *tap)
+{
+    r->tap = r->exec.tap = tap;
 }
 
 /* After fork() the child has the run's memory and none of its threads. */

@@ -5,6 +5,7 @@
 #include "model/networks.h"
 #include "nets/exec.h"
 #include "plan/plan.h"
+#include "run/run.h"
 #include "tensor/gemm.h"
 #include "weft/run.h"
 
@@ -125,6 +126,7 @@ struct weft_run {
     bool             keep_text, check, measure, trace;
     wf_watch         watch;   /* of the call in progress */
     wf_run_locate   *locate;  /* NULL: nothing is looked for */
+    const wf_tap    *tap;     /* of whoever records; NULL: nobody */
     char             result[120]; /* what it computes, for a line about it */
     atomic_int       cancel;
     const char      *doing;   /* for progress */

@@ -36,3 +36,9 @@ void wf_gram_double(double *y, size_t n, const double *x, size_t k)
     cblas_dsyrk(CblasRowMajor, CblasLower, CblasTrans, (blasint)n, (blasint)k, 1, x, (blasint)n, 1,
                 y, (blasint)n);
 }
+
+void wf_gram_rows_double(double *y, size_t n, const double *x, size_t k, size_t first, size_t count)
+{
+    cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)count, (blasint)(first + count),
+                (blasint)k, 1, x + first, (blasint)n, x, (blasint)n, 1, y + first * n, (blasint)n);
+}

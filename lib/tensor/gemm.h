@@ -22,6 +22,10 @@ void wf_gemm_tn(float *y, size_t ldy, const float *x, size_t ldx, const float *w
 /* y (m, n) = alpha * x (m, k) w (k, n) + beta * y in double, for what inverses need */
 void wf_gemm_double(double *y, size_t ldy, const double *x, size_t ldx, const double *w, size_t ldw, size_t m, size_t n,
                     size_t k, double alpha, double beta);
+/* Rows [first, first + count) of y (n, n), on and left of the diagonal's block, += those of
+ * x (k, n)^T x, in double. */
+void wf_gram_rows_double(double *y, size_t n, const double *x, size_t k, size_t first,
+                         size_t count);
 /* The part of y (n, n) on and under its diagonal += that of x (k, n)^T x, in double. */
 void wf_gram_double(double *y, size_t n, const double *x, size_t k);
 

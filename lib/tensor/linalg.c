@@ -17,6 +17,9 @@ void dsyevr_(const char *job, const char *range, const char *part, blasint *n, d
              blasint *found, double *values, double *z, blasint *ldz, blasint *support,
              double *work, blasint *lwork, blasint *iwork, blasint *liwork, blasint *info, size_t,
              size_t, size_t);
+void dpotrf_(const char *part, blasint *n, double *a, blasint *lda, blasint *info, size_t);
+void dpotrs_(const char *part, blasint *n, blasint *rhs, const double *a, blasint *lda, double *b,
+             blasint *ldb, blasint *info, size_t);
 void dgeqrf_(blasint *m, blasint *n, double *a, blasint *lda, double *tau, double *work,
              blasint *lwork, blasint *info);
 void dorgqr_(blasint *m, blasint *n, blasint *k, double *a, blasint *lda, double *tau, double *work,
@@ -44,6 +47,22 @@ bool wf_inverse(double *M, size_t n, double *work)
     dgetrf_(&order, &order, M, &order, pivots, &info);
     if (info == 0) dgetri_(&order, M, &order, pivots, work + int_doubles(n), &room, &info);
     return info == 0;
+}
+
+/* What is on and under our diagonal is on and above Fortran's. */
+bool wf_cholesky(double *M, size_t n)
+{
+    blasint order = (blasint)n, info = 0;
+
+    if (n > 0) dpotrf_("U", &order, M, &order, &info, 1);
+    return info == 0;
+}
+
+void wf_cholesky_solve(const double *factor, size_t n, double *B, size_t rows)
+{
+    blasint order = (blasint)n, count = (blasint)rows, info = 0;
+
+    if (n > 0 && rows > 0) dpotrs_("U", &order, &count, factor, &order, B, &order, &info, 1);
 }
 
 /* dsyevr's own scratch, of doubles for each row: 26 at least, and more to work on blocks. */

@@ -10,6 +10,13 @@
 bool   wf_inverse(double *M, size_t n, double *work);
 size_t wf_inverse_work(size_t n);
 
+/* The symmetric M (n, n), read on and under its diagonal, becomes its Cholesky factor there; what
+ * is above the diagonal stays. False, with M undefined there, if it is not positive definite. n
+ * must be below 2^31. */
+bool   wf_cholesky(double *M, size_t n);
+/* Each row b of B (rows, n) becomes the x with M x = b, with the factor of M. */
+void   wf_cholesky_solve(const double *factor, size_t n, double *B, size_t rows);
+
 /* E (r, n), 1 <= r <= n: orthonormal eigenvectors of the r largest eigenvalues of the symmetric
  * M (n, n), one in each row. M is read on and under its diagonal, has no NaN and no infinity, and
  * is lost. False, with E undefined, if they are not found. work is scratch of

@@ -200,6 +200,29 @@ static void structs(void)
     F(weft_merge_row, layer_id); F(weft_merge_row, norm); F(weft_merge_row, error);
     F(weft_merge_row, adapters); F(weft_merge_row, reserved0);
 
+    S(weft_fuse_options);
+    F(weft_fuse_options, struct_size); F(weft_fuse_options, flags); F(weft_fuse_options, allocator);
+    F(weft_fuse_options, log); F(weft_fuse_options, log_user); F(weft_fuse_options, progress);
+    F(weft_fuse_options, progress_user); F(weft_fuse_options, name); F(weft_fuse_options, budget);
+    F(weft_fuse_options, ridge); F(weft_fuse_options, kind); F(weft_fuse_options, threads);
+    F(weft_fuse_options, height); F(weft_fuse_options, width); F(weft_fuse_options, steps);
+    F(weft_fuse_options, sampler);
+
+    S(weft_fuse_concept);
+    F(weft_fuse_concept, struct_size); F(weft_fuse_concept, flags); F(weft_fuse_concept, plan);
+    F(weft_fuse_concept, name); F(weft_fuse_concept, prompts); F(weft_fuse_concept, prompts_count);
+    F(weft_fuse_concept, seed); F(weft_fuse_concept, images); F(weft_fuse_concept, reserved0);
+
+    S(weft_fuse_info);
+    F(weft_fuse_info, struct_size); F(weft_fuse_info, layers); F(weft_fuse_info, bytes);
+    F(weft_fuse_info, concepts); F(weft_fuse_info, passes); F(weft_fuse_info, calls);
+    F(weft_fuse_info, prompts);
+
+    S(weft_fuse_row);
+    F(weft_fuse_row, struct_size); F(weft_fuse_row, concepts); F(weft_fuse_row, layer);
+    F(weft_fuse_row, layer_id); F(weft_fuse_row, rows); F(weft_fuse_row, before); F(weft_fuse_row, after);
+    F(weft_fuse_row, residual); F(weft_fuse_row, drift); F(weft_fuse_row, jitter); F(weft_fuse_row, norm);
+
     S(weft_plan_adapter_info);
     F(weft_plan_adapter_info, struct_size); F(weft_plan_adapter_info, role); F(weft_plan_adapter_info, name);
     F(weft_plan_adapter_info, part); F(weft_plan_adapter_info, weight); F(weft_plan_adapter_info, text_1); F(weft_plan_adapter_info, text_2); F(weft_plan_adapter_info, text_3);
@@ -394,6 +417,7 @@ static void constants(void)
     C(WEFT_MERGE_PRUNE); C(WEFT_MERGE_MIXER); C(WEFT_MAJORITY_TOTAL); C(WEFT_MAJORITY_FREQUENCY);
     C(WEFT_MERGE_FACTORS); C(WEFT_MERGE_DOUBLE_SCALE); C(WEFT_MERGE_KOHYA); C(WEFT_MERGE_DIRECTION);
     C(WEFT_SOURCE_PARTIAL); C(WEFT_SOURCE_TEXT_WEIGHT);
+    C(WEFT_FUSE_CONSTRAINED); C(WEFT_FUSE_GRADIENT); C(WEFT_FUSE_SKIP_PHOTO);
     C(WEFT_ALPHA_UNUSED); C(WEFT_ALPHA_TENSOR); C(WEFT_ALPHA_CONFIG); C(WEFT_ALPHA_METADATA);
     C(WEFT_ALPHA_OPTION); C(WEFT_ALPHA_UNSAID);
     C(WEFT_KEY_MATCHED); C(WEFT_KEY_UNMATCHED); C(WEFT_KEY_SHAPE_MISMATCH); C(WEFT_KEY_IGNORED);

@@ -56,6 +56,11 @@ that "its adapter fits the model" "$B/examples/weft" inspect "$tmp/merged.safete
 "$B/examples/merge" 2>/dev/null
 that "merge without arguments is a usage error" test $? = 2
 
+that "fuse" "$B/examples/fuse" $model "$tmp/fused.png"
+that "its image" test -s "$tmp/fused.png"
+"$B/examples/fuse" 2>/dev/null
+that "fuse without arguments is a usage error" test $? = 2
+
 "$B/examples/compose" --model $model --out "$tmp/deep/demo" >"$tmp/out.compose"
 that "compose" test $? = 0
 for name in base monster rocket hatching mosaic monster-hatching-merge monster-hatching-switch \

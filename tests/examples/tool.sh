@@ -14,7 +14,7 @@ hold() { LC_ALL=C grep -aqF -- "$2" "$1"; }
 
 that "help" "$weft" --help
 prints '^weft [0-9]+\.[0-9]+\.[0-9]+$' "$weft" --version
-for sub in generate explain inspect convert merge conflicts; do
+for sub in generate explain inspect convert merge conflicts fuse; do
     prints "^usage: weft $sub " "$weft" $sub --help
     prints "^usage: weft $sub " "$weft" help $sub
 done
@@ -310,6 +310,36 @@ that "a model that is told its guidance" "$weft" generate $tiny/tiny-lcm -q -p "
 that "SDXL without a negative prompt" "$weft" generate $tiny/tiny-sdxl -q $few -p "a cat" -o "$tmp/zeros.png" --no-parameters
 "$weft" generate $tiny/tiny-sdxl -q $few -p "a cat" -n "" -o "$tmp/empty.png" --no-parameters
 that "is another image than with an empty one" test "$(cksum <"$tmp/zeros.png")" != "$(cksum <"$tmp/empty.png")"
+
+# ---- fused concepts
+
+fuse="$weft fuse $model"
+both="-a $monster --called zib -p zib -a $hatching --called hatched"
+quick="--steps 2 --size 32x32"
+prints '^2 concepts, 118 layers: .* beside a run, 8 prompts, 4 calls of the denoiser' $fuse $both $quick -o "$tmp/fused.safetensors"
+prints '^118 layers; of what the concepts change there, .* is left; residual at most' $fuse $both $quick --report -q -o "$tmp/fused.safetensors"
+prints '118 modules' "$weft" inspect "$tmp/fused.safetensors" --model $model
+that "a fused adapter draws" draw -p "a zib monster" -a "$tmp/fused.safetensors" -o "$tmp/x.png"
+$fuse $both $quick -q --threads 1 --budget 100 -o "$tmp/grouped.safetensors"
+that "the same in groups and on one thread" cmp "$tmp/fused.safetensors" "$tmp/grouped.safetensors"
+prints ' 12 prompts, 8 calls ' $fuse $both $quick --images 2 --ordinary "a red circle" --rank 8 --half -o "$tmp/low.safetensors"
+prints '8 ' "$weft" inspect "$tmp/low.safetensors"
+printf 'a red circle\r\n\na blue star at night\n' >"$tmp/captions.txt"
+keys="--select *attn2.to_k,*attn2.to_v"
+prints '^14 layers; ' $fuse -a $monster $keys --called zib -a $hatching $keys --called hatched --by constrained \
+    --captions "$tmp/captions.txt" --skip-photo -o "$tmp/kept.safetensors"
+that "a token alone is a concept too" $fuse -q -c $model/words/teal.safetensors -a $monster --called zib $quick -o "$tmp/x.safetensors"
+refuses 2 'fuse what' $fuse -o "$tmp/x.safetensors"
+refuses 2 'where to' $fuse $both
+refuses 2 'needs --captions' $fuse $both --by constrained -o "$tmp/x.safetensors"
+refuses 2 'captions is of --by constrained' $fuse $both --captions "$tmp/captions.txt" -o "$tmp/x.safetensors"
+refuses 2 'ordinary is of --by gradient' $fuse $both --by constrained --captions "$tmp/captions.txt" --ordinary x -o "$tmp/x.safetensors"
+refuses 2 'there is no .warp., only' $fuse $both --sampler warp -o "$tmp/x.safetensors"
+refuses 1 'needs a name' $fuse -a $monster -o "$tmp/x.safetensors"
+refuses 1 'or fuse --by gradient' $fuse $both --by constrained --captions "$tmp/captions.txt" -o "$tmp/x.safetensors"
+: >"$tmp/none.txt"
+refuses 1 'has no captions' $fuse $both --by constrained --captions "$tmp/none.txt" -o "$tmp/x.safetensors"
+refuses 1 'and the budget is' $fuse $both $quick --budget 1 -o "$tmp/x.safetensors"
 
 # ---- single files, conversion, merged checkpoints
 

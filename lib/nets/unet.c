@@ -644,7 +644,7 @@ static void attend_to_image(wf_exec *e, const attention *a, float *o, const floa
     const source s = { .k = at->pair.k, .v = at->pair.v, .rows = rows,
                        .g = wf_text_grid(g.n, in->tokens), .alone = true };
 
-    if (weight == 0 && !e->dry) {
+    if (weight == 0 && (!e->dry || e->exact)) {
         if (e->kept != NULL) attend_to(e, a, NULL, q, g, &s);
         else wf_layer_skip(e), wf_layer_skip(e);
         return;

@@ -78,6 +78,26 @@ static void add_region(const report *r, wf_node *list, int32_t i)
     add_mask(r, o, wf_plan_region_mask(r->p, i));
 }
 
+/* An image prompt, with its weight in each call. */
+static weft_status add_image(const report *r, wf_node *list, int32_t i, weft_error *err)
+{
+    weft_image_prompt_info info = WEFT_IMAGE_PROMPT_INFO_INIT;
+    wf_node               *o = wf_node_object(r->d, list, NULL), *weights;
+
+    WF_TRY(weft_plan_image_prompt(r->p, i, &info, err));
+    wf_node_washed(r->d, o, "name", info.name);
+    wf_node_float(r->d, o, "weight", info.weight);
+    wf_node_washed(r->d, o, "blocks", info.blocks);
+    wf_node_int(r->d, o, "pictures", info.images);
+    wf_node_int(r->d, o, "tokens", info.tokens);
+    wf_node_int(r->d, o, "layers", info.layers);
+    wf_node_bool(r->d, o, "masked", info.masked != 0);
+    weights = wf_node_list(r->d, o, "calls");
+    for (int32_t n = 0; n < r->p->table.calls; n++)
+        wf_node_float(r->d, weights, NULL, wf_plan_image_weight(r->p, i, n));
+    return WEFT_OK;
+}
+
 static weft_status add_phase(const report *r, wf_node *list, int32_t i, weft_error *err)
 {
     const wf_sheet  *s = &r->p->table.phase[i];
@@ -223,6 +243,8 @@ static weft_status add_all(const report *r, wf_node **call, weft_error *err)
     for (int32_t a = 0; a < p->adapters; a++) add_adapter(r, list, a);
     list = wf_node_list(d, d->root, "regions");
     for (int32_t i = 0; i < p->regions; i++) add_region(r, list, i);
+    list = wf_node_list(d, d->root, "image_prompts");
+    for (int32_t i = 0; i < p->images; i++) WF_TRY(add_image(r, list, i, err));
     if (p->align != NULL)
         WF_TRY(wf_fields_write(d, wf_node_object(d, d->root, "align"), &wf_align_fields,
                                p->align->data, WF_EVERY, NULL, NULL, err));

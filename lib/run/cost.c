@@ -3,7 +3,8 @@
  *
  * memory.c walks the dearest call of each phase, since memory must do for all. Here every call is
  * walked, and of the adapters only those parts count that have a coefficient in some branch. Calls
- * with the same row of the table that reuse features alike cost the same and are walked once. */
+ * with the same row of the table, the same image prompts and the same reuse of features cost the same
+ * and are walked once. */
 #include "base/structs.h"
 #include "run/run_internal.h"
 
@@ -29,16 +30,16 @@ static void walk(weft_call_cost *cost, const weft_run *r, wf_run_memory *b, cons
     const wf_networks *p = wf_run_networks(b);
     const wf_sheet *s = wf_plan_phase(b->plan, n);
     weft_step step = WEFT_STEP_INIT;
-    wf_call call = { .step = &step, .guided = guided, .row = wf_sheet_row(s, n), .base = s->base };
+    wf_call call = wf_run_dry_call(r, b, &step);
     wf_exec e = { .k = p->kernels, .products = p->products, .dry = true, .arena = { .dry = true },
                   .branch = b->branch, .masks = masks, .exact = true };
 
     step.call = n;
+    call.guided = guided;
+    call.row = wf_sheet_row(s, n);
+    call.base = s->base;
     call.evaluations = call.row->branches;
     call.keeps = call.reuse = wf_plan_ever_reuses(b->plan);
-    for (int32_t i = 0; i < p->streams; i++)
-        call.text[i].tokens = p->stream[i].facts->kind == WEFT_TEXT_POOLED ? 1 : r->text_tokens;
-    for (int32_t i = 0; i < wf_plan_regions(b->plan); i++) call.region[i].tokens = r->text_tokens;
     e.deltas = b->phase[s - wf_plan_phases(b->plan, &(size_t){ 0 })].deltas;
     e.slots = s->slots;
     e.cells = s->cells;
@@ -68,6 +69,8 @@ static int32_t find_like(const weft_plan *p, int32_t n)
         bool same = wf_sheet_row(s, m) == row;
         for (int32_t b = 0; b < row->branches && same; b++)
             same = wf_plan_reuses(p, m, b) == wf_plan_reuses(p, n, b);
+        for (int32_t i = 0; i < weft_plan_image_prompts(p) && same; i++)
+            same = (wf_plan_image_weight(p, i, m) == 0) == (wf_plan_image_weight(p, i, n) == 0);
         if (same) return m;
     }
     return n;

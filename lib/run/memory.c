@@ -241,6 +241,19 @@ static bool count_layer(void *user)
     return false;
 }
 
+wf_call wf_run_dry_call(const weft_run *r, const wf_run_memory *b, const weft_step *step)
+{
+    const wf_networks *p = wf_run_networks(b);
+    wf_call            call = { .step = step, .guided = true, .evaluations = 1 };
+
+    for (int32_t i = 0; i < p->streams; i++)
+        call.text[i].tokens = p->stream[i].facts->kind == WEFT_TEXT_POOLED ? 1 : r->text_tokens;
+    for (int32_t i = 0; i < wf_plan_regions(b->plan); i++) call.region[i].tokens = r->text_tokens;
+    for (int32_t i = 0; i < weft_plan_image_prompts(b->plan); i++)
+        call.image[i] = wf_plan_image_tokens(b->plan, i);
+    return call;
+}
+
 /* False where what it needs cannot be counted in 64 bits. */
 static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_sizes *sizes)
 {
@@ -253,12 +266,7 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
                   .branch = b->branch, .stop = count_layer,
                   .stop_user = &layers };
     weft_step step = WEFT_STEP_INIT;
-    wf_call call = { .step = &step, .guided = true };
-    for (int32_t i = 0; i < p->streams; i++)
-        call.text[i].tokens = p->stream[i].facts->kind == WEFT_TEXT_POOLED ? 1 : r->text_tokens;
-    for (int32_t i = 0; i < wf_plan_regions(b->plan); i++) call.region[i].tokens = r->text_tokens;
-    for (int32_t i = 0; i < weft_plan_image_prompts(b->plan); i++)
-        call.image[i] = wf_plan_image_tokens(b->plan, i);
+    wf_call call = wf_run_dry_call(r, b, &step);
     for (size_t i = 0; i < b->phases; i++) { /* a call of the phase that costs most */
         e.deltas = b->phase[i].deltas;
         e.slots = phase[i].slots;
@@ -322,10 +330,8 @@ void wf_run_dry_step(const weft_run *r, wf_locate *locate)
                   .branch = r->memory.branch, .stop = count_layer, .stop_user = &layers,
                   .locate = locate };
     weft_step step = WEFT_STEP_INIT;
-    wf_call call = { .step = &step, .guided = true, .evaluations = 1 };
+    wf_call call = wf_run_dry_call(r, &r->memory, &step);
 
-    for (int32_t i = 0; i < p->streams; i++)
-        call.text[i].tokens = p->stream[i].facts->kind == WEFT_TEXT_POOLED ? 1 : r->text_tokens;
     wf_step_forward(r, &e, &r->memory, &call);
 }
 

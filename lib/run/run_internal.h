@@ -238,6 +238,9 @@ struct wf_call {
     int32_t          image[WF_IMAGES_MAX]; /* rows of each image prompt */
 };
 
+/* A guided call of one evaluation whose texts and pictures are as long as they may be, for dry
+ * walks (memory.c). */
+wf_call wf_run_dry_call(const weft_run *r, const wf_run_memory *b, const weft_step *step);
 void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, const wf_call *call);
 /* Does a branch of the call reuse deep features? */
 bool wf_call_reuses(const wf_run_memory *b, const wf_call *call, int32_t branch);

@@ -844,6 +844,55 @@ START_TEST(wrong_plans_in_files_are_refused)
 }
 END_TEST
 
+/* ---- what explains ---- */
+
+/* What a call costs more with a picture: keys and values of its rows, and attention to them, in the blocks that it reaches;
+ * and nothing in the calls where its curve is 0. */
+START_TEST(costs_count_the_pictures)
+{
+    set                s = open_set(1);
+    weft_plan         *plain, *plan = build(&s, named_case(&s, "style_layout"));
+    weft_run_options   ro = WEFT_RUN_OPTIONS_INIT;
+    weft_curve_point   late[2] = { WEFT_CURVE_POINT_INIT, WEFT_CURVE_POINT_INIT };
+    weft_call_cost     with[2] = { WEFT_CALL_COST_INIT, WEFT_CALL_COST_INIT }, without[2] = { WEFT_CALL_COST_INIT, WEFT_CALL_COST_INIT };
+    size_t             count, reached = 0;
+    double             more = 0;
+    char              *json = malloc(1 << 20);
+
+    late[1].at = 1, late[1].value = 1; /* nothing in call 0 */
+    must(weft_plan_set_image_curve(plan, 0, 0, late, 2, &golden_err));
+    must(weft_plan_copy(plan, &plain, &golden_err));
+    must(weft_plan_remove_image_prompt(plain, 0, &golden_err));
+    must(weft_plan_seal(plan, 2, &golden_err));
+    must(weft_plan_seal(plain, 2, &golden_err));
+    ro.height = 12, ro.width = 16;
+    must(weft_run_costs(plan, &ro, WEFT_COSTS_GUIDED, with, 2, &golden_err));
+    must(weft_run_costs(plain, &ro, WEFT_COSTS_GUIDED, without, 2, &golden_err));
+    const wf_layer *l = wf_model_layers(s.model, &count);
+    for (size_t i = 0; i < count; i++) {
+        bool here = strstr(l[i].name, "up_blocks.0.attentions.1.") != NULL || strstr(l[i].name, "down_blocks.2.attentions.1.") != NULL;
+        if (!here || strstr(l[i].name, "attn2.to_q") == NULL) continue;
+        reached++;
+        more += 2 * (4.0 * 6 * 40 * l[i].out + 4.0 * 6 * (3 * 4) * l[i].out); /* two halves; 6 rows of 40 floats; 3 x 4 pixels */
+    }
+    ck_assert_uint_eq(reached, 4);
+    ck_assert_double_eq(with[1].flops - without[1].flops, more);
+    ck_assert_double_eq(with[0].flops, without[0].flops);
+    ck_assert_double_gt(with[1].weight_bytes, without[1].weight_bytes);
+    must(weft_explain_json(plan, &ro, WEFT_COSTS_GUIDED, json, 1 << 20, NULL, &golden_err));
+    json_t *o = json_loads(json, 0, NULL), *p = json_array_get(json_object_get(o, "image_prompts"), 0);
+    ck_assert_ptr_nonnull(o);
+    ck_assert_str_eq(json_string_value(json_object_get(p, "name")), "plus_sdxl");
+    ck_assert_int_eq(json_integer_value(json_object_get(p, "layers")), 4);
+    ck_assert_double_eq(json_number_value(json_array_get(json_object_get(p, "calls"), 0)), 0);
+    ck_assert_double_eq(json_number_value(json_array_get(json_object_get(p, "calls"), 1)), 1);
+    json_decref(o);
+    free(json);
+    weft_plan_free(plan), weft_plan_free(plain);
+    close_set(&s);
+}
+END_TEST
+
 /* ---- plans ---- */
 
 START_TEST(plans_say_what_they_have)
@@ -1098,6 +1147,7 @@ int main(void)
     tcase_add_test(refusals, nothing_is_left_without_memory);
     tcase_add_test(equal, plans_come_back_from_files);
     tcase_add_test(refusals, wrong_plans_in_files_are_refused);
+    tcase_add_test(refusals, costs_count_the_pictures);
     tcase_add_test(refusals, plans_say_what_they_have);
     tcase_add_test(refusals, plans_refuse);
     tcase_add_test(refusals, steps_refuse);

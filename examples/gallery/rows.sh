@@ -139,6 +139,17 @@ row blend-merge "Blended for the layout, then in one pass" "A phase: blend for t
 masks in one pass. Nearly what blend gives, for about half of the evaluations."
 two_subjects --compose blend --phase 0.3 --compose merge
 
+row find-masks "Masks that the model finds" "First the plain sum, then FreeFuse: ten calls look where the monster and the
+rocket are, and each adapter acts there. Summed, the two become one thing that is neither; with masks the monster is
+itself, and where the rocket should be the model draws nothing." regions
+for seed in 3 5 8; do
+    picture "sum, seed $seed" $M -p "a zib monster at the left and a vok rocket at the right" --seed $seed $common \
+        -a $monster -a $rocket
+    picture "found, seed $seed" $M -p "a zib monster at the left and a vok rocket at the right" --seed $seed $common \
+        -a $monster --words "zib monster" -a $rocket --words "vok rocket" --find-masks 10
+done
+pictures_end 6
+
 # ---- time ---------------------------------------------------------------------------------------------------------
 
 chapter time "Time" "Weights and methods that change over the calls."
@@ -180,7 +191,8 @@ chapter files "One adapter made of two" "Before any image: weft merge writes a f
 
 row new-adapter "Ways to merge" "sum and concat are one and the same, and rank 8, half of what the sum has, is hardly told from
 them. Rank 2 is too little. TIES takes the mean of what agrees, so both come out weaker, and at 0.2 the hatching is gone.
-DARE at 0.8 looks like the sum, with a little noise. Pruning to 0.3 loses the style first. Zip folded is ZipLoRA as a file." new-adapter
+DARE at 0.8 looks like the sum, with a little noise. Pruning to 0.3 loses the style first. Zip folded is ZipLoRA as a file. With null-space the monster gives way to the hatching: next to the sum nothing is seen
+of it here, since the two read few directions in common." new-adapter
 list=
 merged "sum"
 merged "concat" --by concat
@@ -193,6 +205,8 @@ merged "dare, 0.8" --by dare --density 0.8
 merged "dare-ties, 0.8" --by dare-ties --density 0.8
 merged "prune, 0.3" --by prune --density 0.3
 merged "mixer, 0.3" --by mixer --mix 0.3
+merged "null-space" --by null-space
+merged "null-space, all" --by null-space --mu 1e30
 merged "zip, folded" --compose zip
 pictures_end 6
 put "<details><summary>what each file is</summary><table>$list</table></details>"

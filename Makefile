@@ -169,7 +169,7 @@ gallery: all
 	$(Q)sh examples/gallery/gallery.sh $(B) $(B)/gallery
 
 # The guide's pictures are rows of the gallery, side by side.
-GUIDE = merge switch turns composite loratorio subbands klora klora-stronger zip blora blora-blocks balance curves masks \
+GUIDE = merge switch turns composite loratorio subbands klora klora-stronger zip blora blora-blocks balance curves masks find-masks \
         regions blend blocks phases new-adapter
 docs-images: gallery
 	$(Q)cp $(GUIDE:%=$(B)/gallery/strips/%.png) docs/images/methods/

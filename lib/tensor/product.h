@@ -92,7 +92,11 @@ typedef struct wf_products {
     size_t (*thin_scratch)(const wf_product *p);
 } wf_products;
 
-extern const wf_products wf_products_openblas; /* float32 */
+extern const wf_products wf_products_openblas; /* float32 through OpenBLAS  */
+#if defined(__x86_64__)
+extern const wf_products wf_products_avx2;     /* float32, weft's own loops */
+extern const wf_products wf_products_avx512;
+#endif
 
 const wf_products *wf_products_pick(wf_cpu cpu);
 
@@ -121,6 +125,10 @@ static inline size_t wf_window_taps(const wf_window *w)
 /* tile (rows, taps, nc) = window(x) of rows [row, row + rows) of a sample, channels [c, c + nc). */
 void wf_gather(const wf_product *p, float *tile, size_t sample, size_t row, size_t rows, size_t c,
                size_t nc);
+/* tile (count, taps, nc) = rows [first, first + count) of W, channels [c, c + nc). `line` holds
+ * taps * nc floats, and is not needed where W is ordered. */
+void wf_load_weight(const wf_product *p, const wf_kernels *k, float *tile, float *line,
+                    size_t first, size_t count, size_t c, size_t nc);
 /* dst (out, taps * in), ordered (ky, kx, in), from a weight (out, in, taps) as files have it. */
 void wf_order_weight(float *dst, const wf_kernels *k, const void *weight, wf_dtype type, size_t out,
                      size_t in, size_t taps);

@@ -1,0 +1,52 @@
+/* packed.h - the inner loops of weft's own products, one table for each instruction set.
+ *
+ * A product keeps a tile of y in registers, of `rows` rows by `cols` columns, and walks k: a vector
+ * of W's panel times one value of x. A panel is W's rows, transposed and widened: (k, width), width
+ * the panel's columns rounded up to whole vectors. An element of y sums its k in order, whatever
+ * tile it stands in, so tiles may be cut by the number of threads without changing a bit.
+ *
+ * A table is made by a file that defines its vector and includes packed_kernels.h: the loops are
+ * written there once, for every instruction set. packed.c cuts a product into these tiles. */
+#ifndef WF_PACKED_H
+#define WF_PACKED_H
+
+#include "tensor/product.h"
+
+typedef struct wf_packed {
+    const char *name;
+    size_t      lanes; /* floats of a vector                     */
+    size_t      rows;  /* of the largest tile held in registers  */
+    size_t      cols;  /* of it; a multiple of lanes             */
+
+    /* y (rows, cols) = x (rows, k) w (k, cols) + bias, or y += that where `add`. Any rows; at most
+     * `cols` columns. bias (cols), or NULL. w is read in no column beyond `cols`. */
+    void (*multiply)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
+                     size_t k, size_t rows, size_t cols, const float *bias, bool add);
+    /* panel (k, width) = the n rows of k elements at `from`, `stride` elements apart, transposed
+     * and widened, with zeros to `width`. With taps > 1 a row holds (k / taps, taps) and the panel
+     * gets (taps, k / taps). F32, F16, BF16. */
+    void (*pack)(float *panel, size_t width, const void *from, wf_dtype type, size_t stride,
+                 size_t n, size_t k, size_t taps);
+} wf_packed;
+
+#if defined(__x86_64__)
+extern const wf_packed wf_packed_avx2;
+extern const wf_packed wf_packed_avx512;
+#endif
+
+enum { WF_PACKED_BLOCK = 320 }; /* of k that is summed before it is added to y */
+
+/* Whole products, over a pool: what a tier's table has (product.h). */
+void   wf_packed_wide(const wf_packed *m, const wf_products *tier, const wf_product *p,
+                      const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
+void   wf_packed_thin(const wf_packed *m, const wf_products *tier, const wf_product *p,
+                      const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
+size_t wf_packed_wide_scratch(const wf_packed *m, const wf_product *p);
+size_t wf_packed_thin_scratch(const wf_packed *m, const wf_product *p);
+/* Products of a tile's size on the calling thread (product.h). */
+void   wf_packed_nt(const wf_packed *m, float *y, size_t ldy, const float *x, size_t ldx,
+                    const float *w, size_t ldw, size_t rows, size_t n, size_t k, float beta);
+void   wf_packed_nn(const wf_packed *m, float *y, size_t ldy, const float *x, size_t ldx,
+                    const float *w, size_t ldw, size_t rows, size_t n, size_t k, float beta);
+
+#endif

@@ -1,0 +1,121 @@
+/* packed_kernels.h - the loops of packed.h, for whatever vector the including file has defined.
+ *
+ * It defines before it includes this: LANES, TILE_ROWS, TILE_VECTORS; the type vec and on it
+ * v_zero, v_set1, v_load, v_store, v_load_some and v_store_some (the first n lanes, 0 < n <= LANES;
+ * the others are read as zero), v_load_type (n elements of F32, F16 or BF16, widened), v_add,
+ * v_sub, v_mul, v_max, v_fma (a b + c), and transpose (LANES vectors, in place).
+ *
+ * The tile of registers is as large as the instruction set has registers for: each step of k loads
+ * TILE_VECTORS vectors of the panel and TILE_ROWS single values of x, and does TILE_ROWS x
+ * TILE_VECTORS multiply-adds, so that loads stay below half of the multiply-adds. Smaller tiles for
+ * what is left at the edges are the same function with smaller constants. */
+#include "tensor/packed.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+/* ---- products -------------------------------------------------------------------------------- */
+
+/* A tile of R rows and V vectors; `some`: of the last vector only `last` columns are there. */
+INLINE void tile(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
+                 size_t k, const float *bias, bool add, const int R, const int V, const bool some,
+                 size_t last)
+{
+    /* three rows share a pointer: x, x + ldx, x + 2 ldx need no others */
+    const float *x0 = x, *x3 = x + (R > 3 ? 3 * ldx : 0), *x6 = x + (R > 6 ? 6 * ldx : 0);
+    vec sum[TILE_ROWS][TILE_VECTORS];
+
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int v = 0; v < V; v++) sum[r][v] = v_zero();
+    for (size_t i = 0; i < k; i++, w += ldw) {
+        vec b[TILE_VECTORS];
+        UNROLL for (int v = 0; v < V; v++)
+            b[v] = some && v == V - 1 ? v_load_some(w + v * LANES, last) : v_load(w + v * LANES);
+        UNROLL for (int r = 0; r < R; r++) {
+            const float *row = r < 3 ? x0 : r < 6 ? x3 : x6;
+            vec a = v_set1(row[(size_t)(r % 3) * ldx + i]);
+            UNROLL for (int v = 0; v < V; v++) sum[r][v] = v_fma(a, b[v], sum[r][v]);
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int v = 0; v < V; v++) {
+            float *to = y + (size_t)r * ldy + v * LANES;
+            bool tail = some && v == V - 1;
+            vec t = sum[r][v];
+            if (add && bias != NULL) {
+                vec old = tail ? v_load_some(to, last) : v_load(to);
+                vec b = tail ? v_load_some(bias + v * LANES, last) : v_load(bias + v * LANES);
+                t = v_add(v_add(old, b), t);
+            } else if (add) {
+                t = v_add(tail ? v_load_some(to, last) : v_load(to), t);
+            } else if (bias != NULL) {
+                t = v_add(tail ? v_load_some(bias + v * LANES, last) : v_load(bias + v * LANES), t);
+            }
+            if (tail) v_store_some(to, t, last);
+            else v_store(to, t);
+        }
+}
+
+#define TILE_NAME(R, V, S) tile_##R##_##V##_##S
+#define TILE(R, V, S)                                                                            \
+    static void TILE_NAME(R, V, S)(float *y, size_t ldy, const float *x, size_t ldx,             \
+                                   const float *w, size_t ldw, size_t k, const float *bias,      \
+                                   bool add, size_t last)                                        \
+    {                                                                                            \
+        tile(y, ldy, x, ldx, w, ldw, k, bias, add, R, V, S, last);                               \
+    }
+#define TILES(R) TILE(R, 1, 0) TILE(R, 1, 1) TILE(R, 2, 0) TILE(R, 2, 1) TILE(R, 3, 0) TILE(R, 3, 1)
+#define ROW_OF_TILES(R)                                                                          \
+    { { TILE_NAME(R, 1, 0), TILE_NAME(R, 1, 1) }, { TILE_NAME(R, 2, 0), TILE_NAME(R, 2, 1) },    \
+      { TILE_NAME(R, 3, 0), TILE_NAME(R, 3, 1) } }
+
+typedef void (*tile_function)(float *y, size_t ldy, const float *x, size_t ldx, const float *w,
+                              size_t ldw, size_t k, const float *bias, bool add, size_t last);
+
+#if TILE_ROWS == 8
+TILES(8)
+#endif
+TILES(4)
+TILES(2)
+TILES(1)
+
+static const tile_function tiles[][TILE_VECTORS][2] = {
+    ROW_OF_TILES(1), ROW_OF_TILES(2), ROW_OF_TILES(4),
+#if TILE_ROWS == 8
+    ROW_OF_TILES(8),
+#endif
+};
+
+static void multiply(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
+                     size_t k, size_t rows, size_t cols, const float *bias, bool add)
+{
+    size_t vectors = (cols + LANES - 1) / LANES, last = cols - (vectors - 1) * LANES;
+    for (int size = (int)WF_LEN(tiles) - 1; size >= 0; size--) {
+        tile_function f = tiles[size][vectors - 1][last < LANES];
+        size_t R = (size_t)1 << size;
+        for (; rows >= R; rows -= R, y += R * ldy, x += R * ldx)
+            f(y, ldy, x, ldx, w, ldw, k, bias, add, last);
+    }
+}
+
+static void pack(float *panel, size_t width, const void *from, wf_dtype type, size_t stride,
+                 size_t n, size_t k, size_t taps)
+{
+    const uint8_t *bytes = from;
+    size_t size = type == WF_F32 ? 4 : 2, channels = k / taps;
+    for (size_t col = 0; col < width; col += LANES) {
+        size_t rows = col < n ? WF_MIN((size_t)LANES, n - col) : 0, tap = 0, channel = 0;
+        for (size_t i = 0; i < k; i += LANES) {
+            size_t some = WF_MIN((size_t)LANES, k - i);
+            vec t[LANES];
+            for (size_t r = 0; r < rows; r++)
+                t[r] = v_load_type(bytes + ((col + r) * stride + i) * size, type, some);
+            for (size_t r = rows; r < LANES; r++) t[r] = v_zero();
+            transpose(t);
+            for (size_t r = 0; r < some; r++) {
+                v_store(panel + (tap * channels + channel) * width + col, t[r]);
+                if (++tap == taps) tap = 0, channel++;
+            }
+        }
+    }
+}

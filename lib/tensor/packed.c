@@ -157,6 +157,10 @@ static void multiply_rows(const job *j, const place *at, size_t row, size_t end,
             gather(j, at->gathered, row, step, c, nc);
             x = at->gathered;
             ldx = depth;
+        } else if (row + step < end) {
+            for (size_t r = 0; r < step; r++) /* what the next rows will read */
+                for (size_t i = 0; i < nc; i += 16)
+                    __builtin_prefetch(x + (step + r) * ldx + i, 0, 2);
         }
         for (size_t i = 0; i < n; i += j->m->cols) {
             size_t some = WF_MIN(j->m->cols, n - i);

@@ -26,9 +26,13 @@ INLINE void tile(float *y, size_t ldy, const float *x, size_t ldx, const float *
     vec sum[TILE_ROWS][TILE_VECTORS];
 
     UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int v = 0; v < V; v++) sum[r][v] = v_zero();
+        UNROLL for (int v = 0; v < V; v++) {
+            sum[r][v] = v_zero();
+            __builtin_prefetch(y + (size_t)r * ldy + v * LANES, 1); /* there when k is done */
+        }
     for (size_t i = 0; i < k; i++, w += ldw) {
         vec b[TILE_VECTORS];
+        UNROLL for (int v = 0; v < V; v++) __builtin_prefetch(w + 12 * ldw + v * LANES);
         UNROLL for (int v = 0; v < V; v++)
             b[v] = some && v == V - 1 ? v_load_some(w + v * LANES, last) : v_load(w + v * LANES);
         UNROLL for (int r = 0; r < R; r++) {

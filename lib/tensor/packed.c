@@ -36,7 +36,7 @@ typedef struct job {
 typedef struct place {
     float *panels;   /* (columns, width): a block of the weight, packed     */
     float *gathered; /* (m->rows, width)                                    */
-    float *amended;  /* (m->cols, width) and a line: a panel before packing */
+    float *room;     /* (m->cols, width) and a line: a panel before packing */
 } place;
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -92,28 +92,26 @@ static bool packs_directly(const wf_product *p)
     return p->type == WF_F32 || p->type == WF_F16 || p->type == WF_BF16;
 }
 
-/* panel = rows [first, first + n) of W, n <= m->cols, channels [c, c + nc). */
-static void pack_panel(const job *j, const place *at, float *panel, size_t width, size_t sample,
-                       bool amend, size_t first, size_t n, size_t c, size_t nc)
+void wf_packed_panel(const wf_packed *m, const wf_product *p, const wf_kernels *k, float *panel,
+                     size_t width, float *room, size_t sample, bool amend, size_t first, size_t n,
+                     size_t c, size_t nc)
 {
-    const wf_product *p = j->p;
     size_t t = wf_window_taps(&p->window);
     const uint8_t *w = p->weight;
     if (amend || !packs_directly(p)) {
-        wf_load_weight(p, j->k, at->amended, at->amended + j->m->cols * j->width, first, n, c, nc);
-        if (amend) p->amend_weight(p->user, sample, at->amended, first, n, c, nc);
-        j->m->pack(panel, width, at->amended, WF_F32, t * nc, n, t * nc, 1);
+        wf_load_weight(p, k, room, room + m->cols * t * nc, first, n, c, nc);
+        if (amend) p->amend_weight(p->user, sample, room, first, n, c, nc);
+        m->pack(panel, width, room, WF_F32, t * nc, n, t * nc, 1);
         return;
     }
     size_t size = (size_t)(wf_dtype_bits(p->type) / 8);
     if (!p->ordered || t == 1) {
-        j->m->pack(panel, width, w + (first * p->in + c) * t * size, p->type, t * p->in, n, t * nc,
-                   t);
+        m->pack(panel, width, w + (first * p->in + c) * t * size, p->type, t * p->in, n, t * nc, t);
         return;
     }
     for (size_t q = 0; q < t; q++)
-        j->m->pack(panel + q * nc * width, width, w + ((first * t + q) * p->in + c) * size, p->type,
-                   t * p->in, n, nc, 1);
+        m->pack(panel + q * nc * width, width, w + ((first * t + q) * p->in + c) * size, p->type,
+                t * p->in, n, nc, 1);
 }
 
 /* Columns [first, first + n) of a block, panel by panel, each m->cols wide but the last. */
@@ -123,8 +121,8 @@ static void pack_block(const job *j, const place *at, size_t sample, bool amend,
     size_t depth = wf_window_taps(&j->p->window) * nc;
     for (size_t col = 0; col < n; col += j->m->cols) {
         size_t some = WF_MIN(j->m->cols, n - col);
-        pack_panel(j, at, at->panels + col * depth, round_up(some, j->m->lanes), sample, amend,
-                   first + col, some, c, nc);
+        wf_packed_panel(j->m, j->p, j->k, at->panels + col * depth, round_up(some, j->m->lanes),
+                        at->room, sample, amend, first + col, some, c, nc);
     }
 }
 
@@ -189,15 +187,17 @@ static size_t same_bias(const job *j, size_t row, size_t end)
 
 /* ---- wide ------------------------------------------------------------------------------------- */
 
-static void add_low_rank(const job *j, size_t row, size_t end, size_t col, size_t n)
+/* y += h up, for rows [row, end) of all samples and columns [col, col + n). */
+void wf_packed_low_rank(const wf_packed *m, const wf_product *p, size_t row, size_t end,
+                        size_t col, size_t n)
 {
-    const wf_product *p = j->p;
+    size_t rows = wf_window_rows(&p->window);
     while (row < end) {
-        size_t sample = row / j->rows, stop = WF_MIN(end, (sample + 1) * j->rows);
+        size_t sample = row / rows, stop = WF_MIN(end, (sample + 1) * rows);
         size_t lo = p->live[sample].lo, hi = p->live[sample].hi;
         if (lo != hi)
-            wf_packed_nn(j->m, p->y + row * p->out + col, p->out, p->h + row * p->rank + lo,
-                         p->rank, p->up + lo * p->out + col, p->out, stop - row, n, hi - lo, 1.0f);
+            wf_packed_nn(m, p->y + row * p->out + col, p->out, p->h + row * p->rank + lo, p->rank,
+                         p->up + lo * p->out + col, p->out, stop - row, n, hi - lo, 1.0f);
         row = stop;
     }
 }
@@ -223,7 +223,7 @@ static void wide_task(void *user, size_t task, int32_t worker)
             }
         }
     }
-    if (p->h != NULL) add_low_rank(j, first, last, col, n);
+    if (p->h != NULL) wf_packed_low_rank(j->m, p, first, last, col, n);
 }
 
 void wf_packed_wide(const wf_packed *m, const wf_products *tier, const wf_product *p,
@@ -232,6 +232,10 @@ void wf_packed_wide(const wf_packed *m, const wf_products *tier, const wf_produc
     job j = begin(m, p, k);
     if (!fits(p)) {
         wf_tiles_wide(tier, p, k, pool, scratch);
+        return;
+    }
+    if (wf_winograd_fits(p)) {
+        wf_winograd_wide(m, p, k, pool, scratch);
         return;
     }
     j.scratch = scratch;
@@ -245,6 +249,7 @@ void wf_packed_wide(const wf_packed *m, const wf_products *tier, const wf_produc
 size_t wf_packed_wide_scratch(const wf_packed *m, const wf_product *p)
 {
     job j = begin(m, p, NULL);
+    if (wf_winograd_fits(p)) return wf_winograd_scratch(m, p);
     return fits(p) ? scratch_floats(&j) * sizeof(float) : wf_tiles_wide_scratch(p);
 }
 

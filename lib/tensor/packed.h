@@ -27,6 +27,16 @@ typedef struct wf_packed {
      * gets (taps, k / taps). F32, F16, BF16. */
     void (*pack)(float *panel, size_t width, const void *from, wf_dtype type, size_t stride,
                  size_t n, size_t k, size_t taps);
+
+    /* Winograd's F(4x4, 3x3), for n channels or columns; the 36 parts are `plane` floats apart.
+     * x: 6 x 6 pixels, each (n). */
+    void (*winograd_input)(float *to, size_t plane, const float *const *x, size_t n);
+    /* panel (9, n), n whole vectors */
+    void (*winograd_weight)(float *to, size_t plane, const float *panel, size_t n);
+    /* y: h x w <= 4 x 4 pixels of n columns, in place or added, with bias (n) or NULL; m is read in
+     * whole vectors */
+    void (*winograd_output)(float *y, size_t line, size_t pixel, size_t h, size_t w,
+                            const float *m, size_t plane, size_t n, const float *bias, bool add);
 } wf_packed;
 
 #if defined(__x86_64__)
@@ -43,6 +53,18 @@ void   wf_packed_thin(const wf_packed *m, const wf_products *tier, const wf_prod
                       const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
 size_t wf_packed_wide_scratch(const wf_packed *m, const wf_product *p);
 size_t wf_packed_thin_scratch(const wf_packed *m, const wf_product *p);
+/* winograd.c: wide() for the layers that wf_winograd_fits(). */
+bool   wf_winograd_fits(const wf_product *p);
+void   wf_winograd_wide(const wf_packed *m, const wf_product *p, const wf_kernels *k, wf_pool *pool,
+                        uint8_t *const *scratch);
+size_t wf_winograd_scratch(const wf_packed *m, const wf_product *p);
+/* What wide() shares between its ways: panel (taps nc, width) = rows [first, first + n) of W,
+ * channels [c, c + nc), n <= m->cols. `room` holds (m->cols + 1) taps nc floats. */
+void   wf_packed_panel(const wf_packed *m, const wf_product *p, const wf_kernels *k, float *panel,
+                       size_t width, float *room, size_t sample, bool amend, size_t first,
+                       size_t n, size_t c, size_t nc);
+void   wf_packed_low_rank(const wf_packed *m, const wf_product *p, size_t row, size_t end,
+                          size_t col, size_t n);
 /* Products of a tile's size on the calling thread (product.h). */
 void   wf_packed_nt(const wf_packed *m, float *y, size_t ldy, const float *x, size_t ldx,
                     const float *w, size_t ldw, size_t rows, size_t n, size_t k, float beta);

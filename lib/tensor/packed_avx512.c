@@ -70,6 +70,7 @@ static inline void transpose(vec *r)
 
 const wf_packed wf_packed_avx512 = {
     "avx512", LANES, TILE_ROWS, TILE_VECTORS * LANES, multiply, pack,
+    winograd_input, winograd_weight, winograd_output,
 };
 #else
 typedef int wf_packed_avx512_unused; /* a translation unit may not be empty */

@@ -12,7 +12,6 @@
  *
  * What changes rows of x on the way (amend_rows) goes through tiles.c, as do kernels too large for a
  * block. */
-#include "tensor/gemm.h"
 #include "tensor/packed.h"
 
 enum { COLS = 320, BLOCK = WF_PACKED_BLOCK, LEAST_ROWS = 64, MOST_ROWS = 1024, TASKS = 4 };
@@ -333,6 +332,17 @@ void wf_packed_nn(const wf_packed *m, float *y, size_t ldy, const float *x, size
                         add || i > 0);
 }
 
+void wf_packed_tn(const wf_packed *m, float *y, size_t ldy, const float *x, size_t ldx,
+                  const float *w, size_t ldw, size_t rows, size_t n, size_t k, float beta)
+{
+    bool add = adds(y, ldy, rows, n, beta);
+    for (size_t col = 0; col < n; col += m->cols)
+        for (size_t i = 0; i < k; i += BLOCK)
+            m->multiply_turned(y + col, ldy, x + i * ldx, ldx, w + i * ldw + col, ldw,
+                               WF_MIN((size_t)BLOCK, k - i), rows, WF_MIN(m->cols, n - col),
+                               add || i > 0);
+}
+
 /* ---- tiers ------------------------------------------------------------------------------------ */
 
 #define TIER(set)                                                                                \
@@ -364,9 +374,24 @@ void wf_packed_nn(const wf_packed *m, float *y, size_t ldy, const float *x, size
     {                                                                                            \
         wf_packed_nn(&wf_packed_##set, y, ldy, x, ldx, w, ldw, m, n, k, beta);                   \
     }                                                                                            \
+    static void set##_tn(float *y, size_t ldy, const float *x, size_t ldx, const float *w,       \
+                         size_t ldw, size_t m, size_t n, size_t k, float beta)                   \
+    {                                                                                            \
+        wf_packed_tn(&wf_packed_##set, y, ldy, x, ldx, w, ldw, m, n, k, beta);                   \
+    }                                                                                            \
+    static void set##_attend(float *o, const wf_attention *a, const wf_kernels *k, size_t task,  \
+                             float *scratch)                                                     \
+    {                                                                                            \
+        (void)k;                                                                                 \
+        wf_packed_attend(&wf_packed_##set, o, a, task, scratch);                                 \
+    }                                                                                            \
+    static size_t set##_attend_scratch(const wf_attention *a)                                    \
+    {                                                                                            \
+        return wf_packed_attend_scratch(&wf_packed_##set, a);                                    \
+    }                                                                                            \
     const wf_products wf_products_##set = {                                                      \
-        #set, set##_nt, set##_nn, wf_gemm_tn, set##_wide, set##_thin, set##_wide_scratch,        \
-        set##_thin_scratch,                                                                      \
+        #set, set##_nt, set##_nn, set##_tn, set##_wide, set##_thin, set##_wide_scratch,          \
+        set##_thin_scratch, set##_attend, set##_attend_scratch, WF_PACKED_QUERIES,               \
     };
 
 #if defined(__x86_64__)

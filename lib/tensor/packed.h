@@ -22,6 +22,9 @@ typedef struct wf_packed {
      * `cols` columns. bias (cols), or NULL. w is read in no column beyond `cols`. */
     void (*multiply)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
                      size_t k, size_t rows, size_t cols, const float *bias, bool add);
+    /* The same with x (k, rows) and no bias. */
+    void (*multiply_turned)(float *y, size_t ldy, const float *x, size_t ldx, const float *w,
+                            size_t ldw, size_t k, size_t rows, size_t cols, bool add);
     /* panel (k, width) = the n rows of k elements at `from`, `stride` elements apart, transposed
      * and widened, with zeros to `width`. With taps > 1 a row holds (k / taps, taps) and the panel
      * gets (taps, k / taps). F32, F16, BF16. */
@@ -37,6 +40,13 @@ typedef struct wf_packed {
      * whole vectors */
     void (*winograd_output)(float *y, size_t line, size_t pixel, size_t h, size_t w,
                             const float *m, size_t plane, size_t n, const float *bias, bool add);
+
+    /* One more block of keys in the softmax of `width` queries, whole vectors of them. s (keys,
+     * width) *= scale, then s = 2^(s - top) with the new `top`; sum = sum shrink + what s sums to;
+     * shrink is what the new top makes of the sums so far. Is any of it not 1? Each (width); top
+     * begins as -INFINITY, and a score of -INFINITY counts for nothing. */
+    bool (*softmax)(float *s, size_t width, size_t keys, float scale, float *top, float *sum,
+                    float *shrink);
 } wf_packed;
 
 #if defined(__x86_64__)
@@ -44,7 +54,8 @@ extern const wf_packed wf_packed_avx2;
 extern const wf_packed wf_packed_avx512;
 #endif
 
-enum { WF_PACKED_BLOCK = 320 }; /* of k that is summed before it is added to y */
+enum { WF_PACKED_QUERIES = 192 }; /* of a task of an attention, a multiple of every `cols` */
+enum { WF_PACKED_BLOCK = 320 };   /* of k that is summed before it is added to y */
 
 /* Whole products, over a pool: what a tier's table has (product.h). */
 void   wf_packed_wide(const wf_packed *m, const wf_products *tier, const wf_product *p,
@@ -65,10 +76,16 @@ void   wf_packed_panel(const wf_packed *m, const wf_product *p, const wf_kernels
                        size_t n, size_t c, size_t nc);
 void   wf_packed_low_rank(const wf_packed *m, const wf_product *p, size_t row, size_t end,
                           size_t col, size_t n);
+/* attend_packed.c */
+void   wf_packed_attend(const wf_packed *m, float *o, const wf_attention *a, size_t task,
+                        float *scratch);
+size_t wf_packed_attend_scratch(const wf_packed *m, const wf_attention *a);
 /* Products of a tile's size on the calling thread (product.h). */
 void   wf_packed_nt(const wf_packed *m, float *y, size_t ldy, const float *x, size_t ldx,
                     const float *w, size_t ldw, size_t rows, size_t n, size_t k, float beta);
 void   wf_packed_nn(const wf_packed *m, float *y, size_t ldy, const float *x, size_t ldx,
+                    const float *w, size_t ldw, size_t rows, size_t n, size_t k, float beta);
+void   wf_packed_tn(const wf_packed *m, float *y, size_t ldy, const float *x, size_t ldx,
                     const float *w, size_t ldw, size_t rows, size_t n, size_t k, float beta);
 
 #endif

@@ -1,6 +1,7 @@
 /* packed_avx2.c - packed products, eight floats at a time: 12 of 16 registers hold the tile. */
 #if defined(__x86_64__)
 #include <immintrin.h>
+#include <math.h>
 
 #include "tensor/dtype.h"
 
@@ -40,6 +41,30 @@ static inline vec v_load_type(const void *p, wf_dtype type, size_t n)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
 
+static inline vec v_round(vec x)
+{
+    return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+/* x 2^n for whole n; 0 where the exponent would leave what float32 has */
+static inline vec v_scale2(vec x, vec n)
+{
+    __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    vec small = _mm256_cmp_ps(n, _mm256_set1_ps(-126.0f), _CMP_LT_OQ);
+    return _mm256_andnot_ps(small,
+                            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), e)));
+}
+
+static inline vec v_finite_or_zero(vec x)
+{
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(-INFINITY), _CMP_EQ_OQ), x);
+}
+
+static inline bool v_all_ones(vec x)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_set1_ps(1.0f), _CMP_EQ_OQ)) == 0xff;
+}
+
 static inline void transpose(vec *r)
 {
     vec t[8], u[8];
@@ -62,8 +87,8 @@ static inline void transpose(vec *r)
 #include "tensor/packed_kernels.h"
 
 const wf_packed wf_packed_avx2 = {
-    "avx2", LANES, TILE_ROWS, TILE_VECTORS * LANES, multiply, pack,
-    winograd_input, winograd_weight, winograd_output,
+    "avx2", LANES, TILE_ROWS, TILE_VECTORS * LANES, multiply, multiply_turned, pack,
+    winograd_input, winograd_weight, winograd_output, softmax,
 };
 #else
 typedef int wf_packed_avx2_unused; /* a translation unit may not be empty */

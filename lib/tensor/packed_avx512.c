@@ -1,6 +1,7 @@
 /* packed_avx512.c - packed products, sixteen floats at a time: 24 of 32 registers hold the tile. */
 #if defined(__x86_64__)
 #include <immintrin.h>
+#include <math.h>
 
 #include "tensor/dtype.h"
 
@@ -40,6 +41,25 @@ static inline vec v_load_type(const void *p, wf_dtype type, size_t n)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
+static inline vec v_round(vec x)
+{
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+/* x 2^n for whole n */
+static inline vec v_scale2(vec x, vec n) { return _mm512_scalef_ps(x, n); }
+
+static inline vec v_finite_or_zero(vec x)
+{
+    return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ),
+                              _mm512_setzero_ps());
+}
+
+static inline bool v_all_ones(vec x)
+{
+    return _mm512_cmp_ps_mask(x, _mm512_set1_ps(1.0f), _CMP_EQ_OQ) == 0xffff;
+}
+
 /* Pairs of rows, then of pairs within each quarter, then the quarters. */
 static inline void transpose(vec *r)
 {
@@ -69,8 +89,8 @@ static inline void transpose(vec *r)
 #include "tensor/packed_kernels.h"
 
 const wf_packed wf_packed_avx512 = {
-    "avx512", LANES, TILE_ROWS, TILE_VECTORS * LANES, multiply, pack,
-    winograd_input, winograd_weight, winograd_output,
+    "avx512", LANES, TILE_ROWS, TILE_VECTORS * LANES, multiply, multiply_turned, pack,
+    winograd_input, winograd_weight, winograd_output, softmax,
 };
 #else
 typedef int wf_packed_avx512_unused; /* a translation unit may not be empty */

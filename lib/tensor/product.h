@@ -69,6 +69,29 @@ typedef struct wf_product {
     void         (*finish)(void *user, size_t sample, size_t row, size_t rows, float *y);
 } wf_product;
 
+/* A run of keys and values: k, v (n length, heads d). */
+typedef struct wf_keys {
+    const float *k, *v;
+    int32_t      length;
+} wf_keys;
+
+/* o = softmax(q k^T / sqrt(d) + bias) v for n samples; q, o (n lq, heads d), o not q. The keys are
+ * those of all segments, one after another. Rotary positions turn q and k before the product: their
+ * table belongs here once a network has them. */
+typedef struct wf_attention {
+    int32_t        n, heads, d, lq;
+    const float   *q;
+    const wf_keys *keys;     /* [segments]                                                        */
+    int32_t        segments;
+    bool           causal;   /* query i sees keys 0..i                                            */
+    const float   *bias;     /* (lq, all keys) added to the scaled scores, -INFINITY hides a key;
+                              * NULL: none. A query that sees no key gets zeros.                  */
+    const int32_t *group;    /* (lq) where queries and keys are the same pixels, and no bias: those
+                              * of different groups above 0 do not see each other; NULL: none   */
+    size_t         bias_sample, bias_head; /* floats from one sample's or head's bias to the next's;
+                                            * 0: they share it                                    */
+} wf_attention;
+
 typedef struct wf_products {
     const char *name;
 
@@ -90,6 +113,13 @@ typedef struct wf_products {
     /* Bytes of scratch that either needs of each worker, by shape, `ordered` and hooks. */
     size_t (*wide_scratch)(const wf_product *p);
     size_t (*thin_scratch)(const wf_product *p);
+
+    /* One task of an attention: some queries of one head of one sample, the task'th of
+     * n heads ceil(lq / queries). */
+    void (*attend)(float *o, const wf_attention *a, const wf_kernels *k, size_t task,
+                   float *scratch);
+    size_t (*attend_scratch)(const wf_attention *a); /* bytes */
+    size_t queries;
 } wf_products;
 
 extern const wf_products wf_products_openblas; /* float32 through OpenBLAS  */
@@ -121,6 +151,13 @@ static inline size_t wf_window_taps(const wf_window *w)
 {
     return (size_t)w->kernel * (size_t)w->kernel;
 }
+
+/* attend.c: attention by a tier's nt and nn. */
+void   wf_attend_by_products(const wf_products *tier, float *o, const wf_attention *a,
+                             const wf_kernels *k, size_t task, float *scratch);
+size_t wf_attend_by_products_scratch(const wf_attention *a);
+
+enum { WF_ATTEND_QUERIES = 64 }; /* of a task of it */
 
 /* tile (rows, taps, nc) = window(x) of rows [row, row + rows) of a sample, channels [c, c + nc). */
 void wf_gather(const wf_product *p, float *tile, size_t sample, size_t row, size_t rows, size_t c,

@@ -1,0 +1,156 @@
+/* attend_packed.c - softmax(q k^T / sqrt(d) + bias) v with queries along the vectors.
+ *
+ * A task has some panels of queries of one head of one sample: q transposed, (d, m->cols). It walks
+ * the keys in blocks, copied next to each other once for all its panels, and for each panel makes
+ * the scores (keys, queries), their exponentials, and their product with the values,
+ * (d, queries). So keys and values are read as they lie, one value at a time, maxima and sums of
+ * the softmax run down the vectors, and no vector is left half empty by a head of 40.
+ *
+ * For each query it keeps the largest score so far, the sum of exponentials and the weighted sum of
+ * values; when a later block brings a larger score, what was summed before is scaled down (Milakov
+ * and Gimelshein, Online normalizer calculation for softmax, 2018).
+ *
+ * Each segment of keys begins a block of its own. Two segments therefore give the bits of one if
+ * the first one's length is a multiple of KEYS, and else the same within rounding. */
+#include <math.h>
+
+#include "tensor/packed.h"
+
+enum { KEYS = 128, QUERIES = WF_PACKED_QUERIES, LINE = 16, MOST_COLS = 48 };
+
+static const float LOG2_E = 1.44269504f;
+
+typedef struct job {
+    const wf_packed    *m;
+    const wf_attention *a;
+    size_t              d, width; /* width: from one row of q to the next   */
+    size_t              ld;       /* from one copied key to the next        */
+    size_t              lk;       /* keys of all segments                   */
+    size_t              sample, head, row, rows;
+    float              *q;        /* (panels, d, m->cols)                   */
+    float              *o;        /* (panels, d, m->cols)                   */
+    float              *k, *v;    /* (KEYS, ld)                             */
+    float              *s;        /* (KEYS, m->cols)                        */
+    float              *back;     /* (m->cols, whole vectors of d)          */
+    float top[QUERIES], sum[QUERIES];
+} job;
+
+static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+/* Key rows an odd number of cache lines apart, where they are longer than one. */
+static size_t spread(size_t d) { return (round_up(d, LINE) / LINE | 1) * LINE; }
+
+static bool masked(const wf_attention *a)
+{
+    return a->causal || a->bias != NULL || a->group != NULL;
+}
+
+/* s (keys, width) = the scores times `scale` with what bias, groups and order make of them; `at` is
+ * the block's first key among all, `row` the panel's first query. */
+static void mask_scores(const job *j, float *s, size_t width, size_t keys, size_t at, size_t row,
+                        size_t rows, float scale)
+{
+    const wf_attention *a = j->a;
+    const float *bias = a->bias != NULL
+                            ? a->bias + j->sample * a->bias_sample + j->head * a->bias_head
+                            : NULL;
+    for (size_t i = 0; i < keys; i++)
+        for (size_t r = 0; r < width; r++) {
+            float *one = &s[i * width + r];
+            if (r >= rows) continue;
+            int32_t own = a->group != NULL ? a->group[row + r] : 0;
+            bool hidden = a->causal && at + i > row + r;
+            if (own > 0) hidden = hidden || (a->group[at + i] > 0 && a->group[at + i] != own);
+            *one *= scale;
+            if (bias != NULL) *one += LOG2_E * bias[(row + r) * j->lk + at + i];
+            if (hidden || (bias != NULL && bias[(row + r) * j->lk + at + i] == -INFINITY))
+                *one = -INFINITY;
+        }
+}
+
+static void copy_rows(float *to, size_t ld, const float *from, size_t width, size_t n, size_t d)
+{
+    for (size_t i = 0; i < n; i++) memcpy(to + i * ld, from + i * width, d * sizeof *to);
+}
+
+/* One block of keys, `at` the first of them among all, for every panel. */
+static void take_block(job *j, size_t keys, size_t at)
+{
+    const wf_packed *m = j->m;
+    float scale = LOG2_E * (float)(1.0 / sqrt((double)j->a->d));
+    for (size_t row = 0; row < j->rows; row += m->cols) {
+        size_t rows = WF_MIN(m->cols, j->rows - row), width = round_up(rows, m->lanes);
+        float *q = j->q + row * j->d, *o = j->o + row * j->d, shrink[MOST_COLS];
+        m->multiply(j->s, width, j->k, j->ld, q, width, j->d, keys, width, NULL, false);
+        if (masked(j->a)) mask_scores(j, j->s, width, keys, at, j->row + row, rows, scale);
+        if (m->softmax(j->s, width, keys, masked(j->a) ? 1.0f : scale, j->top + row, j->sum + row,
+                       shrink))
+            for (size_t i = 0; i < j->d; i++)
+                for (size_t r = 0; r < width; r++) o[i * width + r] *= shrink[r];
+        m->multiply_turned(o, width, j->v, j->ld, j->s, width, keys, j->d, width, true);
+    }
+}
+
+/* o's rows from what was summed: turned back and divided. */
+static void finish(const job *j, float *to)
+{
+    size_t cols = round_up(j->d, j->m->lanes);
+    for (size_t row = 0; row < j->rows; row += j->m->cols) {
+        size_t rows = WF_MIN(j->m->cols, j->rows - row), width = round_up(rows, j->m->lanes);
+        for (size_t c = 0; c < cols; c += j->m->cols) {
+            size_t some = WF_MIN(j->m->cols, cols - c), n = WF_MIN(some, j->d - c);
+            j->m->pack(j->back, some, j->o + row * j->d + c * width, WF_F32, width, n, rows, 1);
+            for (size_t r = 0; r < rows; r++) {
+                float sum = j->sum[row + r], inverse = sum == 0 ? 0 : 1 / sum;
+                float *y = to + (row + r) * j->width + c;
+                for (size_t i = 0; i < n; i++) y[i] = j->back[r * some + i] * inverse;
+            }
+        }
+    }
+}
+
+size_t wf_packed_attend_scratch(const wf_packed *m, const wf_attention *a)
+{
+    size_t d = (size_t)a->d;
+    return (2 * QUERIES * d + 2 * KEYS * spread(d) + KEYS * m->cols + m->cols * m->cols) *
+           sizeof(float);
+}
+
+void wf_packed_attend(const wf_packed *m, float *o, const wf_attention *a, size_t task,
+                      float *scratch)
+{
+    size_t heads = (size_t)a->heads, lq = (size_t)a->lq, tiles = (lq + QUERIES - 1) / QUERIES;
+    job j = { .m = m, .a = a, .d = (size_t)a->d, .width = heads * (size_t)a->d,
+              .ld = spread((size_t)a->d), .sample = task / tiles / heads,
+              .head = task / tiles % heads, .row = task % tiles * QUERIES };
+    size_t base = 0, from = j.head * j.d, first = j.sample * lq + j.row;
+    j.rows = WF_MIN((size_t)QUERIES, lq - j.row);
+    for (int32_t g = 0; g < a->segments; g++) j.lk += (size_t)a->keys[g].length;
+    j.q = scratch;
+    j.o = j.q + QUERIES * j.d;
+    j.k = j.o + QUERIES * j.d;
+    j.v = j.k + KEYS * j.ld;
+    j.s = j.v + KEYS * j.ld;
+    j.back = j.s + KEYS * m->cols;
+
+    for (size_t row = 0; row < j.rows; row += m->cols) {
+        size_t rows = WF_MIN(m->cols, j.rows - row), width = round_up(rows, m->lanes);
+        m->pack(j.q + row * j.d, width, a->q + (first + row) * j.width + from, WF_F32, j.width,
+                rows, j.d, 1);
+        memset(j.o + row * j.d, 0, width * j.d * sizeof *o);
+        for (size_t r = row; r < row + width; r++) j.top[r] = -INFINITY, j.sum[r] = 0;
+    }
+    size_t seen = a->causal ? WF_MIN(j.lk, j.row + j.rows) : j.lk; /* by any query of the task */
+    for (int32_t g = 0; g < a->segments; g++) {
+        size_t length = (size_t)a->keys[g].length;
+        for (size_t i = 0; i < length && base + i < seen; i += KEYS) {
+            size_t keys = WF_MIN((size_t)KEYS, length - i);
+            size_t at = (j.sample * length + i) * j.width + from;
+            copy_rows(j.k, j.ld, a->keys[g].k + at, j.width, keys, j.d);
+            copy_rows(j.v, j.ld, a->keys[g].v + at, j.width, keys, j.d);
+            take_block(&j, keys, base + i);
+        }
+        base += length;
+    }
+    finish(&j, o + first * j.width + from);
+}

@@ -1,6 +1,7 @@
 /* attend_packed.c - softmax(q k^T / sqrt(d) + bias) v with queries along the vectors.
  *
- * A task has some panels of queries of one head of one sample: q transposed, (d, m->cols). It walks
+ * A task has some panels of queries of one head of one sample: q transposed, (d, m->cols), and scaled
+ * so that the scores are exponents of two. It walks
  * the keys in blocks, copied next to each other once for all its panels, and for each panel makes
  * the scores (keys, queries), their exponentials, and their product with the values,
  * (d, queries). So keys and values are read as they lie, one value at a time, maxima and sums of
@@ -27,7 +28,7 @@ typedef struct job {
     size_t              ld;       /* from one copied key to the next        */
     size_t              lk;       /* keys of all segments                   */
     size_t              sample, head, row, rows;
-    float              *q;        /* (panels, d, m->cols)                   */
+    float              *q;        /* (panels, d, m->cols), times log2 e / sqrt(d) */
     float              *o;        /* (panels, d, m->cols)                   */
     float              *k, *v;    /* (KEYS, ld)                             */
     float              *s;        /* (KEYS, m->cols)                        */
@@ -45,10 +46,10 @@ static bool masked(const wf_attention *a)
     return a->causal || a->bias != NULL || a->group != NULL;
 }
 
-/* s (keys, width) = the scores times `scale` with what bias, groups and order make of them; `at` is
- * the block's first key among all, `row` the panel's first query. */
+/* What bias, groups and order make of the scores s (keys, width); `at` is the block's first key
+ * among all, `row` the panel's first query. */
 static void mask_scores(const job *j, float *s, size_t width, size_t keys, size_t at, size_t row,
-                        size_t rows, float scale)
+                        size_t rows)
 {
     const wf_attention *a = j->a;
     const float *bias = a->bias != NULL
@@ -61,7 +62,6 @@ static void mask_scores(const job *j, float *s, size_t width, size_t keys, size_
             int32_t own = a->group != NULL ? a->group[row + r] : 0;
             bool hidden = a->causal && at + i > row + r;
             if (own > 0) hidden = hidden || (a->group[at + i] > 0 && a->group[at + i] != own);
-            *one *= scale;
             if (bias != NULL) *one += LOG2_E * bias[(row + r) * j->lk + at + i];
             if (hidden || (bias != NULL && bias[(row + r) * j->lk + at + i] == -INFINITY))
                 *one = -INFINITY;
@@ -77,14 +77,12 @@ static void copy_rows(float *to, size_t ld, const float *from, size_t width, siz
 static void take_block(job *j, size_t keys, size_t at)
 {
     const wf_packed *m = j->m;
-    float scale = LOG2_E * (float)(1.0 / sqrt((double)j->a->d));
     for (size_t row = 0; row < j->rows; row += m->cols) {
         size_t rows = WF_MIN(m->cols, j->rows - row), width = round_up(rows, m->lanes);
         float *q = j->q + row * j->d, *o = j->o + row * j->d, shrink[MOST_COLS];
         m->multiply(j->s, width, j->k, j->ld, q, width, j->d, keys, width, NULL, false);
-        if (masked(j->a)) mask_scores(j, j->s, width, keys, at, j->row + row, rows, scale);
-        if (m->softmax(j->s, width, keys, masked(j->a) ? 1.0f : scale, j->top + row, j->sum + row,
-                       shrink))
+        if (masked(j->a)) mask_scores(j, j->s, width, keys, at, j->row + row, rows);
+        if (m->softmax(j->s, width, keys, j->top + row, j->sum + row, shrink))
             for (size_t i = 0; i < j->d; i++)
                 for (size_t r = 0; r < width; r++) o[i * width + r] *= shrink[r];
         m->multiply_turned(o, width, j->v, j->ld, j->s, width, keys, j->d, width, true);
@@ -124,6 +122,7 @@ void wf_packed_attend(const wf_packed *m, float *o, const wf_attention *a, size_
               .ld = spread((size_t)a->d), .sample = task / tiles / heads,
               .head = task / tiles % heads, .row = task % tiles * QUERIES };
     size_t base = 0, from = j.head * j.d, first = j.sample * lq + j.row;
+    float scale = (float)(1.44269504088896341 / sqrt((double)a->d)); /* e^x = 2^(x log2 e) */
     j.rows = WF_MIN((size_t)QUERIES, lq - j.row);
     for (int32_t g = 0; g < a->segments; g++) j.lk += (size_t)a->keys[g].length;
     j.q = scratch;
@@ -137,6 +136,7 @@ void wf_packed_attend(const wf_packed *m, float *o, const wf_attention *a, size_
         size_t rows = WF_MIN(m->cols, j.rows - row), width = round_up(rows, m->lanes);
         m->pack(j.q + row * j.d, width, a->q + (first + row) * j.width + from, WF_F32, j.width,
                 rows, j.d, 1);
+        for (size_t i = 0; i < width * j.d; i++) j.q[row * j.d + i] *= scale;
         memset(j.o + row * j.d, 0, width * j.d * sizeof *o);
         for (size_t r = row; r < row + width; r++) j.top[r] = -INFINITY, j.sum[r] = 0;
     }

@@ -42,11 +42,10 @@ typedef struct wf_packed {
                             const float *m, size_t plane, size_t n, const float *bias, bool add);
 
     /* One more block of keys in the softmax of `width` queries, whole vectors of them. s (keys,
-     * width) *= scale, then s = 2^(s - top) with the new `top`; sum = sum shrink + what s sums to;
-     * shrink is what the new top makes of the sums so far. Is any of it not 1? Each (width); top
-     * begins as -INFINITY, and a score of -INFINITY counts for nothing. */
-    bool (*softmax)(float *s, size_t width, size_t keys, float scale, float *top, float *sum,
-                    float *shrink);
+     * width) = 2^(s - top) with the new `top`; sum = sum shrink + what s sums to; shrink is what the
+     * new top makes of the sums so far. Is any of it not 1? Each (width); top begins as -INFINITY,
+     * and a score of -INFINITY counts for nothing. */
+    bool (*softmax)(float *s, size_t width, size_t keys, float *top, float *sum, float *shrink);
 } wf_packed;
 
 #if defined(__x86_64__)

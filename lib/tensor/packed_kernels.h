@@ -276,18 +276,16 @@ INLINE vec exp2_of(vec x)
     return v_scale2(v_fma(p, r, v_set1(1.0f)), n);
 }
 
-static bool softmax(float *s, size_t width, size_t keys, float scale, float *top, float *sum,
-                    float *shrink)
+static bool softmax(float *s, size_t width, size_t keys, float *top, float *sum, float *shrink)
 {
     bool any = false;
     for (size_t c = 0; c < width; c += LANES) {
-        vec high = v_load(s + c), old = v_load(top + c), total = v_zero(), unit = v_set1(scale);
-        for (size_t i = 1; i < keys; i++) high = v_max(high, v_load(s + i * width + c));
-        high = v_max(old, v_mul(high, unit));
+        vec old = v_load(top + c), high = old, total = v_zero();
+        for (size_t i = 0; i < keys; i++) high = v_max(high, v_load(s + i * width + c));
         /* A query that sees no key yet has no largest score. */
         vec base = v_finite_or_zero(high), less = exp2_of(v_sub(old, base));
         for (size_t i = 0; i < keys; i++) {
-            vec e = exp2_of(v_fma(v_load(s + i * width + c), unit, v_sub(v_zero(), base)));
+            vec e = exp2_of(v_sub(v_load(s + i * width + c), base));
             v_store(s + i * width + c, e);
             total = v_add(total, e);
         }

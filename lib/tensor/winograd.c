@@ -16,6 +16,7 @@ enum {
     CHANNELS = 160,   /* of a block: x's tiles and a panel of weights stay in the cache */
     MOST_TILES = 128, /* of a task                                                      */
     LEAST_TILES = 32,
+    LEAST_IN = 128,   /* with fewer channels the direct sum rounds much less            */
     SIDE = 4,         /* of a tile of y                                                 */
     PARTS = 36,
     TAPS = 9,
@@ -52,7 +53,8 @@ bool wf_winograd_fits(const wf_product *p)
 {
     const wf_window *w = &p->window;
     return w->kernel == 3 && w->stride == 1 && w->pad == 1 && w->out_h == w->h &&
-           w->out_w == w->w && p->amend_rows == NULL && p->in >= LINE;
+           w->out_w == w->w && w->h >= SIDE && w->w >= SIDE && p->in >= LEAST_IN &&
+           p->amend_rows == NULL;
 }
 
 static job begin(const wf_packed *m, const wf_product *p, const wf_kernels *k)

@@ -131,8 +131,11 @@ static void pack(float *panel, size_t width, const void *from, wf_dtype type, si
         for (size_t i = 0; i < k; i += LANES) {
             size_t some = WF_MIN((size_t)LANES, k - i);
             vec t[LANES];
-            for (size_t r = 0; r < rows; r++)
-                t[r] = v_load_type(bytes + ((col + r) * stride + i) * size, type, some);
+            for (size_t r = 0; r < rows; r++) {
+                const uint8_t *at = bytes + ((col + r) * stride + i) * size;
+                t[r] = v_load_type(at, type, some);
+                __builtin_prefetch(at + 256); /* as many rows are more than what a processor follows */
+            }
             for (size_t r = rows; r < LANES; r++) t[r] = v_zero();
             transpose(t);
             for (size_t r = 0; r < some; r++) {

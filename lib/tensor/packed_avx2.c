@@ -6,6 +6,7 @@
 #include "tensor/dtype.h"
 
 enum { LANES = 8 };
+#define UNROLL       _Pragma("GCC unroll 16")
 #define TILE_ROWS    4
 #define TILE_VECTORS 3
 
@@ -68,17 +69,17 @@ static inline bool v_all_ones(vec x)
 static inline void transpose(vec *r)
 {
     vec t[8], u[8];
-    for (int i = 0; i < 8; i += 2) {
+    UNROLL for (int i = 0; i < 8; i += 2) {
         t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
     }
-    for (int i = 0; i < 8; i += 4)
-        for (int h = 0; h < 2; h++) {
+    UNROLL for (int i = 0; i < 8; i += 4)
+        UNROLL for (int h = 0; h < 2; h++) {
             __m256d a = _mm256_castps_pd(t[i + h]), b = _mm256_castps_pd(t[i + 2 + h]);
             u[i + 2 * h] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
             u[i + 2 * h + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
         }
-    for (int i = 0; i < 4; i++) {
+    UNROLL for (int i = 0; i < 4; i++) {
         r[i] = _mm256_permute2f128_ps(u[i], u[4 + i], 0x20);
         r[4 + i] = _mm256_permute2f128_ps(u[i], u[4 + i], 0x31);
     }

@@ -6,6 +6,7 @@
 #include "tensor/dtype.h"
 
 enum { LANES = 16 };
+#define UNROLL       _Pragma("GCC unroll 16")
 #define TILE_ROWS    8
 #define TILE_VECTORS 3
 
@@ -64,17 +65,17 @@ static inline bool v_all_ones(vec x)
 static inline void transpose(vec *r)
 {
     vec t[16], u[16];
-    for (int i = 0; i < 16; i += 2) {
+    UNROLL for (int i = 0; i < 16; i += 2) {
         t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
     }
-    for (int i = 0; i < 16; i += 4)
-        for (int h = 0; h < 2; h++) {
+    UNROLL for (int i = 0; i < 16; i += 4)
+        UNROLL for (int h = 0; h < 2; h++) {
             __m512d a = _mm512_castps_pd(t[i + h]), b = _mm512_castps_pd(t[i + 2 + h]);
             u[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
             u[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
         }
-    for (int i = 0; i < 4; i++) {
+    UNROLL for (int i = 0; i < 4; i++) {
         vec a = _mm512_shuffle_f32x4(u[i], u[4 + i], 0x88);
         vec b = _mm512_shuffle_f32x4(u[i], u[4 + i], 0xdd);
         vec c = _mm512_shuffle_f32x4(u[8 + i], u[12 + i], 0x88);

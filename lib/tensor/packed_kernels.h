@@ -13,7 +13,6 @@
 #include "tensor/packed.h"
 
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
 
 /* ---- products -------------------------------------------------------------------------------- */
 
@@ -121,28 +120,53 @@ static void multiply_turned(float *y, size_t ldy, const float *x, size_t ldx, co
     multiply_rows(y, ldy, x, ldx, w, ldw, k, rows, cols, NULL, add, true);
 }
 
+/* LANES rows or fewer into LANES columns of the panel. */
+INLINE void pack_columns(float *panel, size_t width, const uint8_t *from, size_t bytes, size_t rows,
+                         size_t k, size_t taps, const wf_dtype type)
+{
+    const size_t size = type == WF_F32 ? 4 : 2;
+    size_t channels = k / taps, tap = 0, channel = 0, i = 0;
+    vec t[LANES];
+    for (; i + LANES <= k && rows == LANES; i += LANES) {
+        const uint8_t *at = from + i * size;
+        UNROLL for (int r = 0; r < LANES; r++, at += bytes) {
+            t[r] = v_load_type(at, type, LANES);
+            __builtin_prefetch(at + 256); /* as many rows are more than what a processor follows */
+        }
+        transpose(t);
+        if (taps == 1) {
+            UNROLL for (int r = 0; r < LANES; r++) v_store(panel + (i + (size_t)r) * width, t[r]);
+            continue;
+        }
+        UNROLL for (int r = 0; r < LANES; r++) {
+            v_store(panel + (tap * channels + channel) * width, t[r]);
+            if (++tap == taps) tap = 0, channel++;
+        }
+    }
+    if (taps == 1) channel = i;
+    for (; i < k; i += LANES) { /* what is left at the edges */
+        size_t some = WF_MIN((size_t)LANES, k - i);
+        for (size_t r = 0; r < LANES; r++)
+            t[r] = r < rows ? v_load_type(from + r * bytes + i * size, type, some) : v_zero();
+        transpose(t);
+        for (size_t r = 0; r < some; r++) {
+            v_store(panel + (tap * channels + channel) * width, t[r]);
+            if (++tap == taps) tap = 0, channel++;
+        }
+    }
+}
+
 static void pack(float *panel, size_t width, const void *from, wf_dtype type, size_t stride,
                  size_t n, size_t k, size_t taps)
 {
-    const uint8_t *bytes = from;
-    size_t size = type == WF_F32 ? 4 : 2, channels = k / taps;
+    size_t bytes = stride * (type == WF_F32 ? 4 : 2);
     for (size_t col = 0; col < width; col += LANES) {
-        size_t rows = col < n ? WF_MIN((size_t)LANES, n - col) : 0, tap = 0, channel = 0;
-        for (size_t i = 0; i < k; i += LANES) {
-            size_t some = WF_MIN((size_t)LANES, k - i);
-            vec t[LANES];
-            for (size_t r = 0; r < rows; r++) {
-                const uint8_t *at = bytes + ((col + r) * stride + i) * size;
-                t[r] = v_load_type(at, type, some);
-                __builtin_prefetch(at + 256); /* as many rows are more than what a processor follows */
-            }
-            for (size_t r = rows; r < LANES; r++) t[r] = v_zero();
-            transpose(t);
-            for (size_t r = 0; r < some; r++) {
-                v_store(panel + (tap * channels + channel) * width + col, t[r]);
-                if (++tap == taps) tap = 0, channel++;
-            }
-        }
+        size_t rows = col < n ? WF_MIN((size_t)LANES, n - col) : 0;
+        const uint8_t *at = from;
+        at += WF_MIN(col, n) * bytes;
+        if (type == WF_F32) pack_columns(panel + col, width, at, bytes, rows, k, taps, WF_F32);
+        else if (type == WF_F16) pack_columns(panel + col, width, at, bytes, rows, k, taps, WF_F16);
+        else pack_columns(panel + col, width, at, bytes, rows, k, taps, WF_BF16);
     }
 }
 

@@ -11,6 +11,8 @@
  * values; when a later block brings a larger score, what was summed before is scaled down (Milakov
  * and Gimelshein, Online normalizer calculation for softmax, 2018).
  *
+ * With pairs of bfloat16 both products take them, and exponentials are rounded once they are summed.
+ *
  * Each segment of keys begins a block of its own. Two segments therefore give the bits of one if
  * the first one's length is a multiple of KEYS, and else the same within rounding. */
 #include <math.h>
@@ -23,6 +25,7 @@ static const float LOG2_E = 1.44269504f;
 
 typedef struct job {
     const wf_packed    *m;
+    const wf_pairs     *pairs;    /* NULL: in float32                       */
     const wf_attention *a;
     size_t              d, width; /* width: from one row of q to the next   */
     size_t              ld;       /* from one copied key to the next        */
@@ -68,24 +71,53 @@ static void mask_scores(const job *j, float *s, size_t width, size_t keys, size_
         }
 }
 
-static void copy_rows(float *to, size_t ld, const float *from, size_t width, size_t n, size_t d)
+/* A panel of queries, `first` its first row of q: turned and scaled. */
+static void take_queries(job *j, size_t row, size_t rows, const float *first)
 {
-    for (size_t i = 0; i < n; i++) memcpy(to + i * ld, from + i * width, d * sizeof *to);
+    size_t width = round_up(rows, j->m->lanes), n = width * j->d;
+    float scale = (float)(1.44269504088896341 / sqrt((double)j->d)); /* e^x = 2^(x log2 e) */
+    float *q = j->q + row * j->d, *o = j->o + row * j->d, *to = j->pairs != NULL ? o : q;
+    j->m->pack(to, width, first, WF_F32, j->width, rows, j->d, 1);
+    for (size_t i = 0; i < n; i++) to[i] *= scale;
+    if (j->pairs != NULL) j->pairs->weave(q, width, o, width, j->d, width);
+    memset(o, 0, n * sizeof *o);
+    for (size_t r = row; r < row + width; r++) j->top[r] = -INFINITY, j->sum[r] = 0;
 }
 
-/* One block of keys, `at` the first of them among all, for every panel. */
-static void take_block(job *j, size_t keys, size_t at)
+/* The next keys and values. */
+static void take_keys(job *j, const float *k, const float *v, size_t keys)
+{
+    if (j->pairs != NULL) {
+        j->pairs->narrow(j->k, j->ld, k, j->width, keys, j->d);
+        j->pairs->weave(j->v, j->ld, v, j->width, keys, j->d);
+        return;
+    }
+    for (size_t i = 0; i < keys; i++) {
+        memcpy(j->k + i * j->ld, k + i * j->width, j->d * sizeof *k);
+        memcpy(j->v + i * j->ld, v + i * j->width, j->d * sizeof *v);
+    }
+}
+
+/* What they add for every panel; `at` is the first of them among all. */
+static void add_keys(job *j, size_t keys, size_t at)
 {
     const wf_packed *m = j->m;
+    const wf_pairs *b = j->pairs;
+    size_t d = j->d;
     for (size_t row = 0; row < j->rows; row += m->cols) {
         size_t rows = WF_MIN(m->cols, j->rows - row), width = round_up(rows, m->lanes);
-        float *q = j->q + row * j->d, *o = j->o + row * j->d, shrink[MOST_COLS];
-        m->multiply(j->s, width, j->k, j->ld, q, width, j->d, keys, width, NULL, false);
-        if (masked(j->a)) mask_scores(j, j->s, width, keys, at, j->row + row, rows);
-        if (m->softmax(j->s, width, keys, j->top + row, j->sum + row, shrink))
-            for (size_t i = 0; i < j->d; i++)
+        float *q = j->q + row * d, *o = j->o + row * d, *s = j->s;
+        float *top = j->top + row, *sum = j->sum + row, shrink[MOST_COLS];
+        if (b != NULL)
+            b->multiply(s, width, j->k, j->ld, q, width, (d + 1) / 2, keys, width, NULL, false);
+        else m->multiply(s, width, j->k, j->ld, q, width, d, keys, width, NULL, false);
+        if (masked(j->a)) mask_scores(j, s, width, keys, at, j->row + row, rows);
+        if ((b != NULL ? b->softmax : m->softmax)(s, width, keys, top, sum, shrink))
+            for (size_t i = 0; i < d; i++)
                 for (size_t r = 0; r < width; r++) o[i * width + r] *= shrink[r];
-        m->multiply_turned(o, width, j->v, j->ld, j->s, width, keys, j->d, width, true);
+        if (b != NULL)
+            b->multiply_turned(o, width, j->v, j->ld, s, width, (keys + 1) / 2, d, width, true);
+        else m->multiply_turned(o, width, j->v, j->ld, s, width, keys, d, width, true);
     }
 }
 
@@ -114,15 +146,14 @@ size_t wf_packed_attend_scratch(const wf_packed *m, const wf_attention *a)
            sizeof(float);
 }
 
-void wf_packed_attend(const wf_packed *m, float *o, const wf_attention *a, size_t task,
-                      float *scratch)
+void wf_packed_attend(const wf_packed *m, const wf_pairs *pairs, float *o, const wf_attention *a,
+                      size_t task, float *scratch)
 {
     size_t heads = (size_t)a->heads, lq = (size_t)a->lq, tiles = (lq + QUERIES - 1) / QUERIES;
-    job j = { .m = m, .a = a, .d = (size_t)a->d, .width = heads * (size_t)a->d,
+    job j = { .m = m, .pairs = pairs, .a = a, .d = (size_t)a->d, .width = heads * (size_t)a->d,
               .ld = spread((size_t)a->d), .sample = task / tiles / heads,
               .head = task / tiles % heads, .row = task % tiles * QUERIES };
     size_t base = 0, from = j.head * j.d, first = j.sample * lq + j.row;
-    float scale = (float)(1.44269504088896341 / sqrt((double)a->d)); /* e^x = 2^(x log2 e) */
     j.rows = WF_MIN((size_t)QUERIES, lq - j.row);
     for (int32_t g = 0; g < a->segments; g++) j.lk += (size_t)a->keys[g].length;
     j.q = scratch;
@@ -132,23 +163,17 @@ void wf_packed_attend(const wf_packed *m, float *o, const wf_attention *a, size_
     j.s = j.v + KEYS * j.ld;
     j.back = j.s + KEYS * m->cols;
 
-    for (size_t row = 0; row < j.rows; row += m->cols) {
-        size_t rows = WF_MIN(m->cols, j.rows - row), width = round_up(rows, m->lanes);
-        m->pack(j.q + row * j.d, width, a->q + (first + row) * j.width + from, WF_F32, j.width,
-                rows, j.d, 1);
-        for (size_t i = 0; i < width * j.d; i++) j.q[row * j.d + i] *= scale;
-        memset(j.o + row * j.d, 0, width * j.d * sizeof *o);
-        for (size_t r = row; r < row + width; r++) j.top[r] = -INFINITY, j.sum[r] = 0;
-    }
+    for (size_t row = 0; row < j.rows; row += m->cols)
+        take_queries(&j, row, WF_MIN(m->cols, j.rows - row),
+                     a->q + (first + row) * j.width + from);
     size_t seen = a->causal ? WF_MIN(j.lk, j.row + j.rows) : j.lk; /* by any query of the task */
     for (int32_t g = 0; g < a->segments; g++) {
         size_t length = (size_t)a->keys[g].length;
         for (size_t i = 0; i < length && base + i < seen; i += KEYS) {
             size_t keys = WF_MIN((size_t)KEYS, length - i);
             size_t at = (j.sample * length + i) * j.width + from;
-            copy_rows(j.k, j.ld, a->keys[g].k + at, j.width, keys, j.d);
-            copy_rows(j.v, j.ld, a->keys[g].v + at, j.width, keys, j.d);
-            take_block(&j, keys, base + i);
+            take_keys(&j, a->keys[g].k + at, a->keys[g].v + at, keys);
+            add_keys(&j, keys, base + i);
         }
         base += length;
     }

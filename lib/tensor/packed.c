@@ -18,6 +18,7 @@ enum { COLS = 320, BLOCK = WF_PACKED_BLOCK, LEAST_ROWS = 64, MOST_ROWS = 1024, T
 
 typedef struct job {
     const wf_packed  *m;
+    const wf_pairs   *pairs;     /* NULL: float32                      */
     const wf_product *p;
     const wf_kernels *k;
     uint8_t *const   *scratch;
@@ -113,6 +114,22 @@ void wf_packed_panel(const wf_packed *m, const wf_product *p, const wf_kernels *
                 t * p->in, n, nc, 1);
 }
 
+/* The same as pairs of bfloat16, of a layer without a window. */
+static void pack_pairs(const job *j, const place *at, float *panel, size_t width, size_t sample,
+                       bool amend, size_t first, size_t n, size_t c, size_t nc)
+{
+    const wf_product *p = j->p;
+    if (amend || !packs_directly(p)) {
+        wf_load_weight(p, j->k, at->room, at->room + j->m->cols * nc, first, n, c, nc);
+        if (amend) p->amend_weight(p->user, sample, at->room, first, n, c, nc);
+        j->pairs->pack(panel, width, at->room, WF_F32, nc, n, nc);
+        return;
+    }
+    const uint8_t *w = p->weight;
+    w += (first * p->in + c) * (size_t)(wf_dtype_bits(p->type) / 8);
+    j->pairs->pack(panel, width, w, p->type, p->in, n, nc);
+}
+
 /* Columns [first, first + n) of a block, panel by panel, each m->cols wide but the last. */
 static void pack_block(const job *j, const place *at, size_t sample, bool amend, size_t first,
                        size_t n, size_t c, size_t nc)
@@ -120,6 +137,11 @@ static void pack_block(const job *j, const place *at, size_t sample, bool amend,
     size_t depth = wf_window_taps(&j->p->window) * nc;
     for (size_t col = 0; col < n; col += j->m->cols) {
         size_t some = WF_MIN(j->m->cols, n - col);
+        if (j->pairs != NULL) {
+            pack_pairs(j, at, at->panels + col * ((depth + 1) / 2), round_up(some, j->m->lanes),
+                       sample, amend, first + col, some, c, nc);
+            continue;
+        }
         wf_packed_panel(j->m, j->p, j->k, at->panels + col * depth, round_up(some, j->m->lanes),
                         at->room, sample, amend, first + col, some, c, nc);
     }
@@ -140,30 +162,41 @@ static void gather(const job *j, float *to, size_t row, size_t n, size_t c, size
     }
 }
 
+/* Rows [row, row + n) as the tiles read them. The next ones are asked for. */
+static const float *take_rows(const job *j, const place *at, size_t row, size_t n, size_t end,
+                              size_t c, size_t nc, size_t *ldx)
+{
+    const wf_product *p = j->p;
+    const float *x = p->x + row * p->in + c;
+    *ldx = p->in;
+    if (!is_plain(p)) {
+        gather(j, at->gathered, row, n, c, nc);
+        *ldx = wf_window_taps(&p->window) * nc;
+        return at->gathered;
+    }
+    for (size_t r = n; r < 2 * n && row + r < end; r++)
+        for (size_t i = 0; i < nc; i += 16) __builtin_prefetch(x + r * p->in + i, 0, 2);
+    if (j->pairs == NULL) return x;
+    *ldx = (nc + 1) / 2;
+    j->pairs->narrow(at->gathered, *ldx, x, p->in, n, nc);
+    return at->gathered;
+}
+
 /* Rows [row, end) of all samples, columns [col, col + n) of y. */
 static void multiply_rows(const job *j, const place *at, size_t row, size_t end, size_t col,
                           size_t n, size_t c, size_t nc, const float *bias, bool add)
 {
     const wf_product *p = j->p;
-    size_t depth = wf_window_taps(&p->window) * nc;
-    for (size_t step; row < end; row += step) {
-        const float *x = p->x + row * p->in + c;
-        size_t ldx = p->in;
+    size_t depth = wf_window_taps(&p->window) * nc, step, ldx;
+    if (j->pairs != NULL) depth = (depth + 1) / 2;
+    for (; row < end; row += step) {
         step = WF_MIN(j->m->rows, end - row);
-        if (!is_plain(p)) {
-            gather(j, at->gathered, row, step, c, nc);
-            x = at->gathered;
-            ldx = depth;
-        } else if (row + step < end) {
-            for (size_t r = 0; r < step; r++) /* what the next rows will read */
-                for (size_t i = 0; i < nc; i += 16)
-                    __builtin_prefetch(x + (step + r) * ldx + i, 0, 2);
-        }
+        const float *x = take_rows(j, at, row, step, end, c, nc, &ldx);
         for (size_t i = 0; i < n; i += j->m->cols) {
-            size_t some = WF_MIN(j->m->cols, n - i);
-            j->m->multiply(p->y + row * p->out + col + i, p->out, x, ldx, at->panels + i * depth,
-                           round_up(some, j->m->lanes), depth, step, some,
-                           bias != NULL ? bias + i : NULL, add);
+            size_t some = WF_MIN(j->m->cols, n - i), width = round_up(some, j->m->lanes);
+            (j->pairs != NULL ? j->pairs->multiply : j->m->multiply)(
+                p->y + row * p->out + col + i, p->out, x, ldx, at->panels + i * depth, width, depth,
+                step, some, bias != NULL ? bias + i : NULL, add);
         }
     }
 }
@@ -225,8 +258,9 @@ static void wide_task(void *user, size_t task, int32_t worker)
     if (p->h != NULL) wf_packed_low_rank(j->m, p, first, last, col, n);
 }
 
-void wf_packed_wide(const wf_packed *m, const wf_products *tier, const wf_product *p,
-                    const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch)
+void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products *tier,
+                    const wf_product *p, const wf_kernels *k, wf_pool *pool,
+                    uint8_t *const *scratch)
 {
     job j = begin(m, p, k);
     if (!fits(p)) {
@@ -238,6 +272,7 @@ void wf_packed_wide(const wf_packed *m, const wf_products *tier, const wf_produc
         return;
     }
     j.scratch = scratch;
+    j.pairs = is_plain(p) ? pairs : NULL;
     j.col_tiles = (p->out + COLS - 1) / COLS;
     size_t share = j.all * j.col_tiles / (TASKS * (size_t)wf_pool_threads(pool)) + 1;
     j.tile_rows = round_up(WF_MAX(WF_MIN(share, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), m->rows);
@@ -345,56 +380,58 @@ void wf_packed_tn(const wf_packed *m, float *y, size_t ldy, const float *x, size
 
 /* ---- tiers ------------------------------------------------------------------------------------ */
 
-#define TIER(set)                                                                                \
-    static void set##_wide(const wf_product *p, const wf_kernels *k, wf_pool *pool,              \
+/* A tier by the tiles of `set`, with PAIRS of bfloat16 or NULL. */
+#define TIER(set, tier, PAIRS)                                                                   \
+    static void tier##_wide(const wf_product *p, const wf_kernels *k, wf_pool *pool,             \
                            uint8_t *const *scratch)                                              \
     {                                                                                            \
-        wf_packed_wide(&wf_packed_##set, &wf_products_##set, p, k, pool, scratch);               \
+        wf_packed_wide(&wf_packed_##set, PAIRS, &wf_products_##tier, p, k, pool, scratch);       \
     }                                                                                            \
-    static void set##_thin(const wf_product *p, const wf_kernels *k, wf_pool *pool,              \
+    static void tier##_thin(const wf_product *p, const wf_kernels *k, wf_pool *pool,             \
                            uint8_t *const *scratch)                                              \
     {                                                                                            \
-        wf_packed_thin(&wf_packed_##set, &wf_products_##set, p, k, pool, scratch);               \
+        wf_packed_thin(&wf_packed_##set, &wf_products_##tier, p, k, pool, scratch);              \
     }                                                                                            \
-    static size_t set##_wide_scratch(const wf_product *p)                                        \
+    static size_t tier##_wide_scratch(const wf_product *p)                                       \
     {                                                                                            \
         return wf_packed_wide_scratch(&wf_packed_##set, p);                                      \
     }                                                                                            \
-    static size_t set##_thin_scratch(const wf_product *p)                                        \
+    static size_t tier##_thin_scratch(const wf_product *p)                                       \
     {                                                                                            \
         return wf_packed_thin_scratch(&wf_packed_##set, p);                                      \
     }                                                                                            \
-    static void set##_nt(float *y, size_t ldy, const float *x, size_t ldx, const float *w,       \
+    static void tier##_nt(float *y, size_t ldy, const float *x, size_t ldx, const float *w,      \
                          size_t ldw, size_t m, size_t n, size_t k, float beta)                   \
     {                                                                                            \
         wf_packed_nt(&wf_packed_##set, y, ldy, x, ldx, w, ldw, m, n, k, beta);                   \
     }                                                                                            \
-    static void set##_nn(float *y, size_t ldy, const float *x, size_t ldx, const float *w,       \
+    static void tier##_nn(float *y, size_t ldy, const float *x, size_t ldx, const float *w,      \
                          size_t ldw, size_t m, size_t n, size_t k, float beta)                   \
     {                                                                                            \
         wf_packed_nn(&wf_packed_##set, y, ldy, x, ldx, w, ldw, m, n, k, beta);                   \
     }                                                                                            \
-    static void set##_tn(float *y, size_t ldy, const float *x, size_t ldx, const float *w,       \
+    static void tier##_tn(float *y, size_t ldy, const float *x, size_t ldx, const float *w,      \
                          size_t ldw, size_t m, size_t n, size_t k, float beta)                   \
     {                                                                                            \
         wf_packed_tn(&wf_packed_##set, y, ldy, x, ldx, w, ldw, m, n, k, beta);                   \
     }                                                                                            \
-    static void set##_attend(float *o, const wf_attention *a, const wf_kernels *k, size_t task,  \
+    static void tier##_attend(float *o, const wf_attention *a, const wf_kernels *k, size_t task, \
                              float *scratch)                                                     \
     {                                                                                            \
         (void)k;                                                                                 \
-        wf_packed_attend(&wf_packed_##set, o, a, task, scratch);                                 \
+        wf_packed_attend(&wf_packed_##set, PAIRS, o, a, task, scratch);                          \
     }                                                                                            \
-    static size_t set##_attend_scratch(const wf_attention *a)                                    \
+    static size_t tier##_attend_scratch(const wf_attention *a)                                   \
     {                                                                                            \
         return wf_packed_attend_scratch(&wf_packed_##set, a);                                    \
     }                                                                                            \
-    const wf_products wf_products_##set = {                                                      \
-        #set, set##_nt, set##_nn, set##_tn, set##_wide, set##_thin, set##_wide_scratch,          \
-        set##_thin_scratch, set##_attend, set##_attend_scratch, WF_PACKED_QUERIES,               \
+    const wf_products wf_products_##tier = {                                                     \
+        #tier, tier##_nt, tier##_nn, tier##_tn, tier##_wide, tier##_thin, tier##_wide_scratch,   \
+        tier##_thin_scratch, tier##_attend, tier##_attend_scratch, WF_PACKED_QUERIES,            \
     };
 
 #if defined(__x86_64__)
-TIER(avx2)
-TIER(avx512)
+TIER(avx2, avx2, NULL)
+TIER(avx512, avx512, NULL)
+TIER(avx512, avx512_bf16, &wf_pairs_avx512_bf16)
 #endif

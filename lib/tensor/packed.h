@@ -48,17 +48,37 @@ typedef struct wf_packed {
     bool (*softmax)(float *s, size_t width, size_t keys, float *top, float *sum, float *shrink);
 } wf_packed;
 
+/* The same of pairs: two bfloat16 of neighbouring k stand where a float would, the first in the
+ * lower half, rounded to nearest even; an odd k is filled up with 0. Sums are floats. Tiles have the
+ * sizes of the wf_packed beside it. */
+typedef struct wf_pairs {
+    void (*multiply)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
+                     size_t k, size_t rows, size_t cols, const float *bias, bool add);
+    void (*multiply_turned)(float *y, size_t ldy, const float *x, size_t ldx, const float *w,
+                            size_t ldw, size_t k, size_t rows, size_t cols, bool add);
+    /* panel (k / 2, width) of pairs */
+    void (*pack)(float *panel, size_t width, const void *from, wf_dtype type, size_t stride,
+                 size_t n, size_t k);
+    /* to (rows, k / 2) = x (rows, k); and to (rows / 2, n): pairs of rows */
+    void (*narrow)(float *to, size_t ld, const float *x, size_t ldx, size_t rows, size_t k);
+    void (*weave)(float *to, size_t ld, const float *x, size_t ldx, size_t rows, size_t n);
+    /* s becomes (keys / 2, width) */
+    bool (*softmax)(float *s, size_t width, size_t keys, float *top, float *sum, float *shrink);
+} wf_pairs;
+
 #if defined(__x86_64__)
 extern const wf_packed wf_packed_avx2;
 extern const wf_packed wf_packed_avx512;
+extern const wf_pairs  wf_pairs_avx512_bf16; /* beside wf_packed_avx512 */
 #endif
 
 enum { WF_PACKED_QUERIES = 192 }; /* of a task of an attention, a multiple of every `cols` */
 enum { WF_PACKED_BLOCK = 320 };   /* of k that is summed before it is added to y */
 
-/* Whole products, over a pool: what a tier's table has (product.h). */
-void   wf_packed_wide(const wf_packed *m, const wf_products *tier, const wf_product *p,
-                      const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
+/* Whole products, over a pool: what a tier's table has (product.h). With `pairs` layers without a
+ * window and attention are computed in bfloat16; NULL: in float32. */
+void   wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products *tier,
+                      const wf_product *p, const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
 void   wf_packed_thin(const wf_packed *m, const wf_products *tier, const wf_product *p,
                       const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
 size_t wf_packed_wide_scratch(const wf_packed *m, const wf_product *p);
@@ -76,8 +96,8 @@ void   wf_packed_panel(const wf_packed *m, const wf_product *p, const wf_kernels
 void   wf_packed_low_rank(const wf_packed *m, const wf_product *p, size_t row, size_t end,
                           size_t col, size_t n);
 /* attend_packed.c */
-void   wf_packed_attend(const wf_packed *m, float *o, const wf_attention *a, size_t task,
-                        float *scratch);
+void   wf_packed_attend(const wf_packed *m, const wf_pairs *pairs, float *o,
+                        const wf_attention *a, size_t task, float *scratch);
 size_t wf_packed_attend_scratch(const wf_packed *m, const wf_attention *a);
 /* Products of a tile's size on the calling thread (product.h). */
 void   wf_packed_nt(const wf_packed *m, float *y, size_t ldy, const float *x, size_t ldx,

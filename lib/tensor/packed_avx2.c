@@ -85,6 +85,8 @@ static inline void transpose(vec *r)
     }
 }
 
+#define V_DOT v_fma
+#define PAIRS 0
 #include "tensor/packed_kernels.h"
 
 const wf_packed wf_packed_avx2 = {

@@ -227,6 +227,7 @@ int main(int argc, char **argv)
 #if defined(__x86_64__)
     if (cpu.avx2_fma_f16c) tiers[tier_count++] = &wf_products_avx2;
     if (cpu.avx512) tiers[tier_count++] = &wf_products_avx512;
+    if (cpu.avx512_bf16) tiers[tier_count++] = &wf_products_avx512_bf16;
 #endif
     wf_blas_begin();
     if (only[0] == '\0' || strstr("ceilings", only) != NULL) ceilings(cpu);

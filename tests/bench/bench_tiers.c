@@ -150,6 +150,7 @@ int main(int argc, char **argv)
     wf_cpu cpu = wf_cpu_detect();
     if (cpu.avx2_fma_f16c) tiers[count++] = &wf_products_avx2;
     if (cpu.avx512) tiers[count++] = &wf_products_avx512;
+    if (cpu.avx512_bf16) tiers[count++] = &wf_products_avx512_bf16;
 #endif
     must(weft_model_open(argv[1], NULL, &model, &err));
     for (int i = 0; i < count; i++) {

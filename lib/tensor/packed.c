@@ -41,13 +41,14 @@ typedef struct place {
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-/* Input channels in one block of k: as equal as whole lines allow. */
-static size_t block_channels(const wf_product *p)
+/* Input channels in one block of k: as equal as whole lines allow. Pairs take half of the room. */
+static size_t block_channels(const wf_product *p, bool pairs)
 {
-    size_t t = wf_window_taps(&p->window), most = WF_MAX(BLOCK / t, (size_t)1);
+    size_t block = pairs ? 2 * BLOCK : BLOCK;
+    size_t t = wf_window_taps(&p->window), most = WF_MAX(block / t, (size_t)1);
     if (p->in <= most) return p->in;
     if (t > 1) return most >= 16 ? most / 16 * 16 : most;
-    size_t blocks = (p->in + BLOCK - 1) / BLOCK;
+    size_t blocks = (p->in + block - 1) / block;
     return round_up((p->in + blocks - 1) / blocks, 16);
 }
 
@@ -58,11 +59,13 @@ static bool fits(const wf_product *p)
     return p->amend_rows == NULL && wf_window_taps(&p->window) <= BLOCK;
 }
 
-static job begin(const wf_packed *m, const wf_product *p, const wf_kernels *k)
+static job begin(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
+                 const wf_kernels *k)
 {
-    job j = { .m = m, .p = p, .k = k, .rows = wf_window_rows(&p->window),
-              .channels = block_channels(p) };
+    job j = { .m = m, .pairs = is_plain(p) ? pairs : NULL, .p = p, .k = k,
+              .rows = wf_window_rows(&p->window) };
     j.all = p->samples * j.rows;
+    j.channels = block_channels(p, j.pairs != NULL);
     j.width = j.channels * wf_window_taps(&p->window);
     return j;
 }
@@ -262,7 +265,7 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
                     const wf_product *p, const wf_kernels *k, wf_pool *pool,
                     uint8_t *const *scratch)
 {
-    job j = begin(m, p, k);
+    job j = begin(m, pairs, p, k);
     if (!fits(p)) {
         wf_tiles_wide(tier, p, k, pool, scratch);
         return;
@@ -272,7 +275,6 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
         return;
     }
     j.scratch = scratch;
-    j.pairs = is_plain(p) ? pairs : NULL;
     j.col_tiles = (p->out + COLS - 1) / COLS;
     size_t share = j.all * j.col_tiles / (TASKS * (size_t)wf_pool_threads(pool)) + 1;
     j.tile_rows = round_up(WF_MAX(WF_MIN(share, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), m->rows);
@@ -280,9 +282,9 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
     wf_pool_run(pool, j.row_tiles * j.col_tiles, wide_task, &j);
 }
 
-size_t wf_packed_wide_scratch(const wf_packed *m, const wf_product *p)
+size_t wf_packed_wide_scratch(const wf_packed *m, const wf_pairs *pairs, const wf_product *p)
 {
-    job j = begin(m, p, NULL);
+    job j = begin(m, pairs, p, NULL);
     if (wf_winograd_fits(p)) return wf_winograd_scratch(m, p);
     return fits(p) ? scratch_floats(&j) * sizeof(float) : wf_tiles_wide_scratch(p);
 }
@@ -313,7 +315,7 @@ static void thin_task(void *user, size_t task, int32_t worker)
 void wf_packed_thin(const wf_packed *m, const wf_products *tier, const wf_product *p,
                     const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch)
 {
-    job j = begin(m, p, k);
+    job j = begin(m, NULL, p, k);
     if (!fits(p)) {
         wf_tiles_thin(tier, p, k, pool, scratch);
         return;
@@ -326,7 +328,7 @@ void wf_packed_thin(const wf_packed *m, const wf_products *tier, const wf_produc
 
 size_t wf_packed_thin_scratch(const wf_packed *m, const wf_product *p)
 {
-    job j = begin(m, p, NULL);
+    job j = begin(m, NULL, p, NULL);
     return fits(p) ? scratch_floats(&j) * sizeof(float) : wf_tiles_thin_scratch(p);
 }
 
@@ -394,7 +396,7 @@ void wf_packed_tn(const wf_packed *m, float *y, size_t ldy, const float *x, size
     }                                                                                            \
     static size_t tier##_wide_scratch(const wf_product *p)                                       \
     {                                                                                            \
-        return wf_packed_wide_scratch(&wf_packed_##set, p);                                      \
+        return wf_packed_wide_scratch(&wf_packed_##set, PAIRS, p);                               \
     }                                                                                            \
     static size_t tier##_thin_scratch(const wf_product *p)                                       \
     {                                                                                            \

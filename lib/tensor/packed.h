@@ -81,7 +81,7 @@ void   wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_produc
                       const wf_product *p, const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
 void   wf_packed_thin(const wf_packed *m, const wf_products *tier, const wf_product *p,
                       const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
-size_t wf_packed_wide_scratch(const wf_packed *m, const wf_product *p);
+size_t wf_packed_wide_scratch(const wf_packed *m, const wf_pairs *pairs, const wf_product *p);
 size_t wf_packed_thin_scratch(const wf_packed *m, const wf_product *p);
 /* winograd.c: wide() for the layers that wf_winograd_fits(). */
 bool   wf_winograd_fits(const wf_product *p);

@@ -3,6 +3,7 @@
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tensor/gemm.h"
 #include "tensor/product.h"
@@ -11,7 +12,7 @@
 static const wf_products *const tiers[] = {
     &wf_products_openblas,
 #if defined(__x86_64__)
-    &wf_products_avx2, &wf_products_avx512,
+    &wf_products_avx2, &wf_products_avx512, &wf_products_avx512_bf16,
 #endif
 };
 static int tier_count = 1;
@@ -133,6 +134,17 @@ static double weight_at(const wf_product *p, size_t o, size_t q, size_t i)
     return p->ordered ? w[(o * t + q) * p->in + i] : w[(o * p->in + i) * t + q];
 }
 
+/* A factor as the tier takes it: rounded to bfloat16 where a tier of that has a product without a window. */
+static double taken(const wf_products *t, const wf_product *p, double v)
+{
+    float f = (float)v;
+    uint8_t narrow[2];
+    if (strstr(t->name, "bf16") == NULL || p->amend_rows != NULL || p->window.kernel * p->window.stride > 1) return v;
+    wf_narrow(narrow, WF_BF16, &f, 1);
+    wf_widen_any(&f, narrow, WF_BF16, 1);
+    return f;
+}
+
 static float *run(const wf_products *t, wf_product *p, bool thin, int32_t threads,
                   const float *start)
 {
@@ -185,9 +197,9 @@ START_TEST(wide_products)
             const float *b = bits & 16 ? own[sample] : bias;
             want[i] = (p.add ? start[i] : 0) + (b != NULL ? b[o] : 0);
             for (size_t k = 0; k < t * s->in; k++)
-                want[i] += m * seen(&p, sample, row, k / s->in, k % s->in) *
-                           (weight_at(&p, o, k / s->in, k % s->in) +
-                            (bits & 4 ? variant[sample] : 0));
+                want[i] += m * taken(tier, &p, seen(&p, sample, row, k / s->in, k % s->in)) *
+                           taken(tier, &p, weight_at(&p, o, k / s->in, k % s->in) +
+                                               (bits & 4 ? variant[sample] : 0));
             for (size_t k = live[sample].lo; p.h != NULL && k < live[sample].hi; k++)
                 want[i] += (double)h[i / s->out * RANK + k] * up[k * s->out + o];
         }
@@ -197,6 +209,60 @@ START_TEST(wide_products)
         free(y), free(again);
     }
     free(x), free(w), free(bias), free(start), free(h), free(up), free(want);
+}
+END_TEST
+
+/* A weight in the file's type gives the bits of the same numbers in float32, at odd addresses too. */
+START_TEST(weights_of_every_type)
+{
+    static const wf_dtype types[] = { WF_F16, WF_BF16, WF_F8_E4M3 };
+    const wf_products *tier = tiers[_i / (int)WF_LEN(shapes)];
+    const shape *s = &shapes[_i % (int)WF_LEN(shapes)];
+    size_t t = wf_window_taps(&s->window), n = SAMPLES * wf_window_rows(&s->window) * s->out, K = t * s->in;
+    float *x = floats(SAMPLES * (size_t)(s->window.h * s->window.w) * s->in, 1), *w = floats(s->out * K, 2);
+    float *start = floats(n, 4);
+    uint8_t *bytes = malloc(2 * s->out * K + 1);
+    for (size_t i = 0; i < WF_LEN(types); i++) {
+        wf_narrow(bytes + 1, types[i], w, s->out * K);
+        wf_widen_any(w, bytes + 1, types[i], s->out * K);
+        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = s->out, .window = s->window, .weight = w,
+                         .type = WF_F32 }, q = p;
+        q.weight = bytes + 1;
+        q.type = types[i];
+        float *want = run(tier, &p, false, 1, start), *y = run(tier, &q, false, 2, start);
+        ck_assert_msg(memcmp(y, want, n * sizeof *y) == 0, "%s: %s", tier->name, wf_dtype_name(types[i]));
+        free(want), free(y);
+    }
+    free(x), free(w), free(start), free(bytes);
+}
+END_TEST
+
+/* Each sample's bits are its own, whatever else is in the batch, and whatever tasks the threads make of it. */
+START_TEST(a_batch_is_its_samples)
+{
+    static const shape large[] = {
+        { 128, 9, { 20, 27, 20, 27, 3, 1, 1 } }, { 40, 330, { 20, 27, 20, 27, 3, 1, 1 } }, { 645, 9, { 700, 1, 700, 1, 1, 1, 0 } },
+    };
+    const wf_products *tier = tiers[_i];
+    for (size_t i = 0; i < WF_LEN(large); i++) {
+        const shape *s = &large[i];
+        size_t rows = wf_window_rows(&s->window), each = rows * s->out, pixels = (size_t)(s->window.h * s->window.w) * s->in;
+        float *x = floats(SAMPLES * pixels, 1), *w = floats(s->out * wf_window_taps(&s->window) * s->in, 2);
+        float *start = floats(SAMPLES * each, 4);
+        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = s->out, .window = s->window, .weight = w,
+                         .type = WF_F32 };
+        float *all = run(tier, &p, false, 1, start), *threads = run(tier, &p, false, 3, start);
+        ck_assert_msg(memcmp(all, threads, SAMPLES * each * sizeof *all) == 0, "%s, shape %zu: threads", tier->name, i);
+        for (size_t n = 0; n < SAMPLES; n++) {
+            wf_product one = p;
+            one.x = x + n * pixels;
+            one.samples = 1;
+            float *y = run(tier, &one, false, 2, start);
+            ck_assert_msg(memcmp(y, all + n * each, each * sizeof *y) == 0, "%s, shape %zu: sample %zu", tier->name, i, n);
+            free(y);
+        }
+        free(x), free(w), free(start), free(all), free(threads);
+    }
 }
 END_TEST
 
@@ -240,7 +306,8 @@ END_TEST
 
 START_TEST(a_processor_gets_a_tier)
 {
-    ck_assert_ptr_eq(wf_products_pick(wf_cpu_detect()), tiers[tier_count - 1]);
+    wf_cpu cpu = wf_cpu_detect();
+    ck_assert_ptr_eq(wf_products_pick(cpu), tiers[cpu.avx2_fma_f16c + cpu.avx512]); /* in float32 */
     ck_assert_ptr_eq(wf_products_pick((wf_cpu){ false, false, false }), &wf_products_openblas);
 }
 END_TEST
@@ -250,11 +317,13 @@ int main(void)
     Suite *s = suite_create("products");
     TCase *c = tcase_create("tiers");
     wf_cpu cpu = wf_cpu_detect();
-    tier_count += cpu.avx2_fma_f16c + cpu.avx512;
+    tier_count += cpu.avx2_fma_f16c + cpu.avx512 + cpu.avx512_bf16;
     int cases = tier_count * (int)WF_LEN(shapes);
     tcase_set_timeout(c, 300);
     tcase_add_loop_test(c, small_products, 0, tier_count);
     tcase_add_loop_test(c, wide_products, 0, cases);
+    tcase_add_loop_test(c, weights_of_every_type, 0, cases);
+    tcase_add_loop_test(c, a_batch_is_its_samples, 0, tier_count);
     tcase_add_loop_test(c, thin_products, 0, cases);
     tcase_add_test(c, a_processor_gets_a_tier);
     suite_add_tcase(s, c);

@@ -7,14 +7,14 @@
  * nearest cache. OpenBLAS packs both factors of every call, and would pack again what was widened.
  *
  * Blocks of k depend on the layer alone. How rows are shared out among tasks does not touch the
- * bits (packed.h), so it may depend on the number of threads: at least TASKS for each, but never
- * fewer rows than make packing a small part of the work.
+ * bits (packed.h), so it may depend on the number of threads: TASKS for each, but never fewer rows
+ * than make packing a small part of the work.
  *
  * What changes rows of x on the way (amend_rows) goes through tiles.c, as do kernels too large for a
  * block. */
 #include "tensor/packed.h"
 
-enum { COLS = 320, BLOCK = WF_PACKED_BLOCK, LEAST_ROWS = 64, MOST_ROWS = 1024, TASKS = 4 };
+enum { COLS = 320, BLOCK = WF_PACKED_BLOCK, LEAST_ROWS = 64, MOST_ROWS = 1024, TASKS = 2 };
 
 typedef struct job {
     const wf_packed  *m;
@@ -29,7 +29,6 @@ typedef struct job {
     size_t            col_tiles;
     size_t            channels;  /* in a block of k                    */
     size_t            width;     /* values of x in a block: taps times */
-    bool              thin;
 } job;
 
 /* A worker's scratch. */
@@ -276,7 +275,8 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
     }
     j.scratch = scratch;
     j.col_tiles = (p->out + COLS - 1) / COLS;
-    size_t share = j.all * j.col_tiles / (TASKS * (size_t)wf_pool_threads(pool)) + 1;
+    size_t threads = (size_t)wf_pool_threads(pool);
+    size_t share = threads == 1 ? j.all : j.all * j.col_tiles / (TASKS * threads) + 1;
     j.tile_rows = round_up(WF_MAX(WF_MIN(share, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), m->rows);
     j.row_tiles = (j.all + j.tile_rows - 1) / j.tile_rows;
     wf_pool_run(pool, j.row_tiles * j.col_tiles, wide_task, &j);

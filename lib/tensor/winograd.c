@@ -16,6 +16,7 @@ enum {
     CHANNELS = 160,   /* of a block: x's tiles and a panel of weights stay in the cache */
     MOST_TILES = 128, /* of a task                                                      */
     LEAST_TILES = 32,
+    TASKS = 2,        /* for each thread, where there are tiles enough                  */
     LEAST_IN = 128,   /* with fewer channels the direct sum rounds much less            */
     SIDE = 4,         /* of a tile of y                                                 */
     PARTS = 36,
@@ -201,7 +202,8 @@ void wf_winograd_wide(const wf_packed *m, const wf_product *p, const wf_kernels 
                       uint8_t *const *scratch)
 {
     job j = begin(m, p, k);
-    size_t share = j.all * j.col_tiles / (2 * (size_t)wf_pool_threads(pool));
+    size_t threads = (size_t)wf_pool_threads(pool);
+    size_t share = threads == 1 ? j.all : j.all * j.col_tiles / (TASKS * threads) + 1;
     j.scratch = scratch;
     share_out(&j, round_up(WF_MAX(WF_MIN(share, (size_t)MOST_TILES), (size_t)LEAST_TILES), m->rows));
     wf_pool_run(pool, (j.all + j.tiles - 1) / j.tiles * j.col_tiles, task, &j);

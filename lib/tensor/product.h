@@ -1,10 +1,10 @@
 /* product.h - the products that a network is made of, as data, and the tiers that compute them.
  *
- * A tier is a table of functions in a file of its own, as a set of kernels is. wf_products_pick()
- * chooses one, the model keeps the answer, and a test may ask for any. Today there is one tier:
- * float32 through OpenBLAS (product_openblas.c), cut into tiles by tiles.c. A tier in bfloat16, one
- * by Winograd's transform or one with its own packed products is one more file and a line in
- * pick.c.
+ * A tier is a table of functions. wf_products_pick() chooses one, the model keeps the answer, and a
+ * test may ask for any. There are weft's own packed products, for each instruction set (packed.h,
+ * packed.c, winograd.c, attend_packed.c), and for other processors tiles multiplied by OpenBLAS
+ * (tiles.c, attend.c, product_openblas.c). To add an instruction set is a file that defines its
+ * vector (packed_avx2.c), a TIER line in packed.c, and a line in pick.c.
  *
  * What every tier promises: within one tier, on one processor, a result has the same bits for any
  * number of threads, for any other samples in the batch, and for guidance in one evaluation or two.

@@ -1,17 +1,18 @@
 /* attend_packed.c - softmax(q k^T / sqrt(d) + bias) v with queries along the vectors.
  *
- * A task has some panels of queries of one head of one sample: q transposed, (d, m->cols), and scaled
- * so that the scores are exponents of two. It walks
- * the keys in blocks, copied next to each other once for all its panels, and for each panel makes
- * the scores (keys, queries), their exponentials, and their product with the values,
- * (d, queries). So keys and values are read as they lie, one value at a time, maxima and sums of
- * the softmax run down the vectors, and no vector is left half empty by a head of 40.
+ * A task has some panels of queries of one head of one sample: q transposed, (d, m->cols), and
+ * scaled so that the scores are exponents of two. It walks the keys in blocks, copied next to each
+ * other once for all its panels, and for each panel makes the scores (keys, queries), their
+ * exponentials, and their product with the values, (d, queries). So keys and values are read as
+ * they lie, one value at a time, maxima and sums of the softmax run down the vectors, and no vector
+ * is left half empty by a head of 40.
  *
  * For each query it keeps the largest score so far, the sum of exponentials and the weighted sum of
  * values; when a later block brings a larger score, what was summed before is scaled down (Milakov
  * and Gimelshein, Online normalizer calculation for softmax, 2018).
  *
- * With pairs of bfloat16 both products take them, and exponentials are rounded once they are summed.
+ * With pairs of bfloat16 both products take them, and exponentials are rounded once they are
+ * summed.
  *
  * Each segment of keys begins a block of its own. Two segments therefore give the bits of one if
  * the first one's length is a multiple of KEYS, and else the same within rounding. */

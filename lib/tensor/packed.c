@@ -1,17 +1,18 @@
 /* packed.c - whole products from the inner loops of packed.h, over the workers.
  *
- * A task is a tile of y: some hundred rows by at most COLS columns. For each block of k it packs the
- * weight's columns from the file's type once, and walks its rows `m->rows` at a time: those of x as
- * they lie, or their neighbourhoods gathered next to each other. So a weight is widened and put into
- * order once for each task, and a gathered row is used by all columns of the tile while it is in the
- * nearest cache. OpenBLAS packs both factors of every call, and would pack again what was widened.
+ * A task is a tile of y: some hundred rows by at most COLS columns. For each block of k it packs
+ * the weight's columns from the file's type once, and walks its rows `m->rows` at a time: those of
+ * x as they lie, or their neighbourhoods gathered next to each other. So a weight is widened and
+ * put into order once for each task, and a gathered row is used by all columns of the tile while it
+ * is in the nearest cache. OpenBLAS packs both factors of every call, and would pack again what was
+ * widened.
  *
  * Blocks of k depend on the layer alone. How rows are shared out among tasks does not touch the
  * bits (packed.h), so it may depend on the number of threads: TASKS for each, but never fewer rows
  * than make packing a small part of the work.
  *
- * What changes rows of x on the way (amend_rows) goes through tiles.c, as do kernels too large for a
- * block. */
+ * What changes rows of x on the way (amend_rows) goes through tiles.c, as do kernels too large for
+ * a block. */
 #include "tensor/packed.h"
 
 enum { COLS = 320, BLOCK = WF_PACKED_BLOCK, LEAST_ROWS = 64, MOST_ROWS = 1024, TASKS = 2 };
@@ -86,7 +87,7 @@ static place place_of(const job *j, int32_t worker)
     return (place){ s, gathered, gathered + j->m->rows * j->width };
 }
 
-/* ---- a block of the weight -------------------------------------------------------------------- */
+/* ---- a block of the weight ------------------------------------------------------------------- */
 
 /* Is the weight packed straight from where it lies? */
 static bool packs_directly(const wf_product *p)
@@ -149,7 +150,7 @@ static void pack_block(const job *j, const place *at, size_t sample, bool amend,
     }
 }
 
-/* ---- rows times a block ----------------------------------------------------------------------- */
+/* ---- rows times a block ---------------------------------------------------------------------- */
 
 /* Neighbourhoods of rows [row, row + n) of all samples. */
 static void gather(const job *j, float *to, size_t row, size_t n, size_t c, size_t nc)
@@ -219,7 +220,7 @@ static size_t same_bias(const job *j, size_t row, size_t end)
     return j->p->own_bias == NULL ? end : WF_MIN(end, (row / j->rows + 1) * j->rows);
 }
 
-/* ---- wide ------------------------------------------------------------------------------------- */
+/* ---- wide ------------------------------------------------------------------------------------ */
 
 /* y += h up, for rows [row, end) of all samples and columns [col, col + n). */
 void wf_packed_low_rank(const wf_packed *m, const wf_product *p, size_t row, size_t end,
@@ -289,7 +290,7 @@ size_t wf_packed_wide_scratch(const wf_packed *m, const wf_pairs *pairs, const w
     return fits(p) ? scratch_floats(&j) * sizeof(float) : wf_tiles_wide_scratch(p);
 }
 
-/* ---- thin: a task is some rows of one sample -------------------------------------------------- */
+/* ---- thin: a task is some rows of one sample ------------------------------------------------- */
 
 static void thin_task(void *user, size_t task, int32_t worker)
 {
@@ -332,7 +333,7 @@ size_t wf_packed_thin_scratch(const wf_packed *m, const wf_product *p)
     return fits(p) ? scratch_floats(&j) * sizeof(float) : wf_tiles_thin_scratch(p);
 }
 
-/* ---- products of a tile's size ---------------------------------------------------------------- */
+/* ---- products of a tile's size --------------------------------------------------------------- */
 
 static bool adds(float *y, size_t ldy, size_t rows, size_t n, float beta)
 {
@@ -380,7 +381,7 @@ void wf_packed_tn(const wf_packed *m, float *y, size_t ldy, const float *x, size
                                add || i > 0);
 }
 
-/* ---- tiers ------------------------------------------------------------------------------------ */
+/* ---- tiers ----------------------------------------------------------------------------------- */
 
 /* A tier by the tiles of `set`, with PAIRS of bfloat16 or NULL. */
 #define TIER(set, tier, PAIRS)                                                                   \

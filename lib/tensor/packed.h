@@ -41,16 +41,16 @@ typedef struct wf_packed {
     void (*winograd_output)(float *y, size_t line, size_t pixel, size_t h, size_t w,
                             const float *m, size_t plane, size_t n, const float *bias, bool add);
 
-    /* One more block of keys in the softmax of `width` queries, whole vectors of them. s (keys,
-     * width) = 2^(s - top) with the new `top`; sum = sum shrink + what s sums to; shrink is what the
-     * new top makes of the sums so far. Is any of it not 1? Each (width); top begins as -INFINITY,
-     * and a score of -INFINITY counts for nothing. */
+    /* One more block of keys in the softmax of `width` queries, whole vectors of them.
+     * s (keys, width) = 2^(s - top) with the new `top`; sum = sum shrink + what s sums to; shrink is
+     * what the new top makes of the sums so far. Is any of it not 1? Each (width); top begins as
+     * -INFINITY, and a score of -INFINITY counts for nothing. */
     bool (*softmax)(float *s, size_t width, size_t keys, float *top, float *sum, float *shrink);
 } wf_packed;
 
 /* The same of pairs: two bfloat16 of neighbouring k stand where a float would, the first in the
- * lower half, rounded to nearest even; an odd k is filled up with 0. Sums are floats. Tiles have the
- * sizes of the wf_packed beside it. */
+ * lower half, rounded to nearest even; an odd k is filled up with 0. Sums are floats. Tiles have
+ * the sizes of the wf_packed beside it. */
 typedef struct wf_pairs {
     void (*multiply)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
                      size_t k, size_t rows, size_t cols, const float *bias, bool add);
@@ -78,7 +78,8 @@ enum { WF_PACKED_BLOCK = 320 };   /* of k that is summed before it is added to y
 /* Whole products, over a pool: what a tier's table has (product.h). With `pairs` layers without a
  * window and attention are computed in bfloat16; NULL: in float32. */
 void   wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products *tier,
-                      const wf_product *p, const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
+                      const wf_product *p, const wf_kernels *k, wf_pool *pool,
+                      uint8_t *const *scratch);
 void   wf_packed_thin(const wf_packed *m, const wf_products *tier, const wf_product *p,
                       const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
 size_t wf_packed_wide_scratch(const wf_packed *m, const wf_pairs *pairs, const wf_product *p);

@@ -14,8 +14,8 @@ static inline vec dot(vec a, vec b, vec c)
 static inline vec v_pair(vec first, vec second)
 {
     const __m512i weave = _mm512_set_epi16(
-        31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19,
-        3, 18, 2, 17, 1, 16, 0);
+        31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
+        19, 3, 18, 2, 17, 1, 16, 0);
     __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
     return _mm512_castsi512_ps(_mm512_permutexvar_epi16(weave, both));
 }

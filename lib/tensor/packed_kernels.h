@@ -55,8 +55,8 @@ static void pack(float *panel, size_t width, const void *from, wf_dtype type, si
 /* ---- Winograd's F(4x4, 3x3) -------------------------------------------------------------------
  *
  * Y = A^T [(G g G^T) . (B^T d B)] A: 16 pixels of y from 36 of x by 36 multiplications in place of
- * 144 (Lavin and Gray, Fast algorithms for convolutional neural networks, 2016). The polynomials are
- * interpolated at 0, +-P, +-Q and infinity. Lavin's 1 and 2 lose a digit; 11/16 and 3/2 have a
+ * 144 (Lavin and Gray, Fast algorithms for convolutional neural networks, 2016). The polynomials
+ * are interpolated at 0, +-P, +-Q and infinity. Lavin's 1 and 2 lose a digit; 11/16 and 3/2 have a
  * root mean square error of 1.6e-6 over 320 channels of noise, where the direct sum in float32 has
  * 1.0e-6, and all squares and products of them are exact. */
 
@@ -110,7 +110,8 @@ static void winograd_input(float *to, size_t plane, const float *const *x, size_
         vec t[6][6], d[6], u[6];
         for (int i = 0; i < 6; i++) { /* columns of the 6 x 6 pixels */
             UNROLL for (int k = 0; k < 6; k++)
-                d[k] = some == LANES ? v_load(x[6 * k + i] + c) : v_load_some(x[6 * k + i] + c, some);
+                d[k] = some == LANES ? v_load(x[6 * k + i] + c)
+                                     : v_load_some(x[6 * k + i] + c, some);
             input_line(u, d);
             UNROLL for (int k = 0; k < 6; k++) t[k][i] = u[k];
         }

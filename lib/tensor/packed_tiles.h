@@ -1,11 +1,11 @@
 /* packed_tiles.h - tiles of a product in registers, and the softmax between two products, for
  * whatever vector the including file has defined.
  *
- * It defines before it includes this: LANES, TILE_ROWS, TILE_VECTORS, UNROLL; the type vec and on it
- * v_zero, v_set1, v_load, v_store, v_load_some and v_store_some (the first n lanes, 0 < n <= LANES;
- * the others are read as zero), v_load_type (n elements of F32, F16 or BF16, widened), v_add,
- * v_sub, v_mul, v_max (its second where one is NaN), v_fma (a b + c), v_round, v_scale2 (x 2^n),
- * v_finite_or_zero (0 for -INFINITY), v_all_ones; and transpose (LANES vectors, in place).
+ * It defines before it includes this: LANES, TILE_ROWS, TILE_VECTORS, UNROLL; the type vec and on
+ * it v_zero, v_set1, v_load, v_store, v_load_some and v_store_some (the first n lanes, 0 < n <=
+ * LANES; the others are read as zero), v_load_type (n elements of F32, F16 or BF16, widened),
+ * v_add, v_sub, v_mul, v_max (its second where one is NaN), v_fma (a b + c), v_round, v_scale2 (x
+ * 2^n), v_finite_or_zero (0 for -INFINITY), v_all_ones; and transpose (LANES vectors, in place).
  *
  * V_DOT is what a step of k does: v_fma, or a dot product of pairs of bfloat16 that lie where a
  * float would. With PAIRS the softmax writes such pairs (v_pair) of its keys.
@@ -124,7 +124,7 @@ static void multiply_turned(float *y, size_t ldy, const float *x, size_t ldx, co
     multiply_rows(y, ldy, x, ldx, w, ldw, k, rows, cols, NULL, add, true);
 }
 
-/* ---- softmax ---------------------------------------------------------------------------------- */
+/* ---- softmax --------------------------------------------------------------------------------- */
 
 INLINE vec v_fma1(float a, vec b, vec c) { return v_fma(v_set1(a), b, c); }
 

@@ -1,5 +1,5 @@
-/* product_openblas.c - the tier for processors without one of weft's own: float32, tiles by tiles.c,
- * each multiplied by OpenBLAS. */
+/* product_openblas.c - the tier for processors without one of weft's own: float32, tiles by
+ * tiles.c, each multiplied by OpenBLAS. */
 #include "tensor/gemm.h"
 #include "tensor/product.h"
 

@@ -1,4 +1,4 @@
-/* vector_avx512.h - a vector of sixteen floats, for the loops of packed_tiles.h and packed_kernels.h. */
+/* vector_avx512.h - a vector of sixteen floats, for packed_tiles.h and packed_kernels.h. */
 #ifndef WF_VECTOR_AVX512_H
 #define WF_VECTOR_AVX512_H
 

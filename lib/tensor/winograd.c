@@ -7,8 +7,8 @@
  * here a panel of them is at hand for as long as the task's tiles need it, so a task should have
  * many tiles: transforming a weight costs about as much as multiplying it with four of them.
  *
- * A tile's sums do not depend on what other tiles the task has, so tasks may be cut by the number of
- * threads. Weights that adapters change are changed before they are transformed. */
+ * A tile's sums do not depend on what other tiles the task has, so tasks may be cut by the number
+ * of threads. Weights that adapters change are changed before they are transformed. */
 #include "tensor/packed.h"
 
 enum {
@@ -70,10 +70,11 @@ static job begin(const wf_packed *m, const wf_product *p, const wf_kernels *k)
     return j;
 }
 
-/* The tiles of a task, and what follows from them. */
-static void share_out(job *j, size_t tiles)
+/* A task gets `share` tiles or about as many, never more than there are, and what follows. */
+static void share_out(job *j, size_t share)
 {
-    j->tiles = tiles;
+    size_t tiles = WF_MIN(WF_MIN(share, j->all), (size_t)MOST_TILES);
+    j->tiles = tiles = round_up(WF_MAX(tiles, (size_t)LEAST_TILES), j->m->rows);
     j->x_plane = odd_lines(tiles * j->ldx);
     j->w_plane = odd_lines(j->channels * j->m->cols);
     j->sum_plane = odd_lines(tiles * j->m->cols);
@@ -205,14 +206,14 @@ void wf_winograd_wide(const wf_packed *m, const wf_product *p, const wf_kernels 
     size_t threads = (size_t)wf_pool_threads(pool);
     size_t share = threads == 1 ? j.all : j.all * j.col_tiles / (TASKS * threads) + 1;
     j.scratch = scratch;
-    share_out(&j, round_up(WF_MAX(WF_MIN(share, (size_t)MOST_TILES), (size_t)LEAST_TILES), m->rows));
+    share_out(&j, share);
     wf_pool_run(pool, (j.all + j.tiles - 1) / j.tiles * j.col_tiles, task, &j);
 }
 
 size_t wf_winograd_scratch(const wf_packed *m, const wf_product *p)
 {
     job j = begin(m, p, NULL);
-    share_out(&j, WF_MAX(WF_MIN(round_up(j.all, m->rows), (size_t)MOST_TILES), (size_t)LEAST_TILES));
+    share_out(&j, j.all); /* more than any number of threads makes of it */
     size_t floats = PARTS * (j.x_plane + j.w_plane) + sum_floats(&j);
     return (floats + TAPS * STRIP * (2 * m->cols + 1)) * sizeof(float);
 }

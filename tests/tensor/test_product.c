@@ -82,7 +82,7 @@ static const shape shapes[] = {
     { 128, 51, { 4, 4, 4, 4, 3, 1, 1 } },
 };
 
-enum { SAMPLES = 3, RANK = 4 };
+enum { SAMPLES = 3, RANK = 4, GUARD = 4096 };
 
 /* Hooks: variant v adds v to every weight; sample 1 sees its rows times (1 + row), sample 2 takes
  * no part. */
@@ -155,14 +155,20 @@ static float *run(const wf_products *t, wf_product *p, bool thin, int32_t thread
     float *y = malloc(n * sizeof *y);
     memcpy(y, start, n * sizeof *y);
     ck_assert_int_eq(wf_pool_create(&alloc, threads, &pool, NULL), WEFT_OK);
-    for (int i = 0; i < threads; i++)
-        scratch[i] = malloc((thin ? t->thin_scratch : t->wide_scratch)(p) + 1);
+    size_t need = (thin ? t->thin_scratch : t->wide_scratch)(p);
+    for (int i = 0; i < threads; i++) {
+        scratch[i] = malloc(need + GUARD);
+        memset(scratch[i], 0xa5, need + GUARD);
+    }
     p->y = y;
     p->user = p;
     wf_blas_begin();
     (thin ? t->thin : t->wide)(p, wf_kernels_pick(wf_cpu_detect()), pool, scratch);
     wf_blas_end();
-    for (int i = 0; i < threads; i++) free(scratch[i]);
+    for (int i = 0; i < threads; i++) {
+        for (size_t g = 0; g < GUARD; g++) ck_assert(scratch[i][need + g] == 0xa5);
+        free(scratch[i]);
+    }
     wf_pool_free(pool);
     return y;
 }
@@ -241,12 +247,13 @@ END_TEST
 START_TEST(a_batch_is_its_samples)
 {
     static const shape large[] = {
-        { 128, 9, { 20, 27, 20, 27, 3, 1, 1 } }, { 40, 330, { 20, 27, 20, 27, 3, 1, 1 } }, { 645, 9, { 700, 1, 700, 1, 1, 1, 0 } },
+        { 128, 9, { 20, 27, 20, 27, 3, 1, 1 } }, { 40, 330, { 20, 27, 20, 27, 3, 1, 1 } },
+        { 645, 9, { 700, 1, 700, 1, 1, 1, 0 } }, { 128, 965, { 16, 32, 16, 32, 3, 1, 1 } },
     };
     const wf_products *tier = tiers[_i];
     for (size_t i = 0; i < WF_LEN(large); i++) {
         const shape *s = &large[i];
-        size_t rows = wf_window_rows(&s->window), each = rows * s->out, pixels = (size_t)(s->window.h * s->window.w) * s->in;
+        size_t each = wf_window_rows(&s->window) * s->out, pixels = (size_t)(s->window.h * s->window.w) * s->in;
         float *x = floats(SAMPLES * pixels, 1), *w = floats(s->out * wf_window_taps(&s->window) * s->in, 2);
         float *start = floats(SAMPLES * each, 4);
         wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = s->out, .window = s->window, .weight = w,
@@ -258,7 +265,8 @@ START_TEST(a_batch_is_its_samples)
             one.x = x + n * pixels;
             one.samples = 1;
             float *y = run(tier, &one, false, 2, start);
-            ck_assert_msg(memcmp(y, all + n * each, each * sizeof *y) == 0, "%s, shape %zu: sample %zu", tier->name, i, n);
+            ck_assert_msg(memcmp(y, all + n * each, each * sizeof *y) == 0, "%s, shape %zu: sample %zu", tier->name, i,
+                          n);
             free(y);
         }
         free(x), free(w), free(start), free(all), free(threads);

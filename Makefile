@@ -73,6 +73,7 @@ KERNEL_FLAGS =
 $(B)/lib/tensor/%.o:        OPTIMISE = -O3
 $(B)/lib/tensor/%_avx2.o:   KERNEL_FLAGS = $(if $(filter x86_64%,$(MACHINE)),-mavx2 -mfma -mf16c)
 $(B)/lib/tensor/%_avx512.o: KERNEL_FLAGS = $(if $(filter x86_64%,$(MACHINE)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c)
+$(B)/lib/tensor/%_avx512_bf16.o: KERNEL_FLAGS = $(if $(filter x86_64%,$(MACHINE)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma -mf16c)
 
 # A sanitizer's own functions are found when the program loads, so only a plain library can promise to be complete.
 SANITIZED  = $(findstring -fsanitize,$(CFLAGS))

@@ -1,156 +1,41 @@
-/* attention.c - softmax(q k^T / sqrt(d) + bias) v, a tile at a time.
+/* attention.c - attention over the workers: a task is some queries of one head of one sample.
  *
- * A task is a tile of queries of one head of one sample. It walks the keys in tiles too, keeping
- * for each query the largest score so far, the sum of exponentials and the weighted sum of values.
- * When a later tile brings a larger score, what was summed before is scaled down (Milakov and
- * Gimelshein, Online normalizer calculation for softmax, 2018). So 64 x 64 latents never need their
- * 4096 x 4096 scores in memory: a worker holds one tile of QUERIES x KEYS.
- *
- * The last segment may be that of another sample (StyleAligned), with scores of another scale, or
- * of none. Each segment of keys begins a tile of its own. Two
- * segments therefore give the bits of one if the first one's length is a multiple of KEYS, and else
- * the same within rounding. */
-#include <math.h>
-
+ * How many a task has and how it goes about them is the tier's business (tensor/product.h). */
 #include "nets/exec.h"
-
-enum { QUERIES = 64, KEYS = 512 };
 
 typedef struct job {
     wf_exec            *e;
     const wf_attention *a;
     float              *o;
-    size_t              width; /* heads * d                */
-    size_t              lk;    /* keys of all segments     */
-    size_t              tiles;
 } job;
-
-/* One tile of queries on its way over the keys. */
-typedef struct softmax {
-    float top[QUERIES], sum[QUERIES];
-    bool  seen[QUERIES]; /* some key: top and sum are set */
-} softmax;
-
-/* s_r (cols) = exp(scale s_r - top), with what was summed before brought to the same top. `seen`
- * keys of the tile count. */
-static void take_scores(const job *j, softmax *m, size_t r, float *o_r, float *s_r, size_t seen,
-                        float scale)
-{
-    const wf_kernels *k = j->e->k;
-    float high = k->max(s_r, seen) * scale;
-    bool first = !m->seen[r];
-    if (first || high > m->top[r]) {
-        if (!first) {
-            float shrink = expf(m->top[r] - high);
-            m->sum[r] *= shrink;
-            k->scale(o_r, shrink, (size_t)j->a->d);
-        }
-        m->top[r] = high;
-    }
-    float part = k->exp_sum(s_r, scale, m->top[r], seen);
-    m->sum[r] = first ? part : m->sum[r] + part;
-    m->seen[r] = true;
-}
-
-/* The same with a bias: a key is hidden where it is -INFINITY. */
-static void take_biased(const job *j, softmax *m, size_t r, float *o_r, float *s_r, size_t seen,
-                        float scale, const float *bias)
-{
-    bool any = false;
-    for (size_t i = 0; i < seen; i++) {
-        s_r[i] = s_r[i] * scale + bias[i];
-        any = any || bias[i] != -INFINITY;
-    }
-    if (any) take_scores(j, m, r, o_r, s_r, seen, 1.0f);
-    for (size_t i = 0; i < seen; i++)
-        if (bias[i] == -INFINITY) s_r[i] = 0; /* a kernel's smallest exponential is not 0 */
-}
-
-/* The same where the query sees only keys of its own group and of none. */
-static void take_grouped(const job *j, softmax *m, size_t r, float *o_r, float *s_r, size_t seen,
-                         float scale, int32_t own, const int32_t *group)
-{
-    bool any = false;
-    for (size_t i = 0; i < seen; i++) {
-        bool hidden = group[i] > 0 && group[i] != own;
-        if (hidden) s_r[i] = -INFINITY;
-        any = any || !hidden;
-    }
-    if (any) take_scores(j, m, r, o_r, s_r, seen, scale);
-    for (size_t i = 0; i < seen; i++)
-        if (group[i] > 0 && group[i] != own) s_r[i] = 0;
-}
 
 static void attend_task(void *user, size_t task, int32_t worker)
 {
     const job *j = user;
-    const wf_attention *a = j->a;
-    size_t heads = (size_t)a->heads, d = (size_t)a->d, lq = (size_t)a->lq, width = j->width;
-    size_t tile = task % j->tiles, head = task / j->tiles % heads, n = task / j->tiles / heads;
-    size_t row = tile * QUERIES, rows = WF_MIN((size_t)QUERIES, lq - row), base = 0;
-    size_t keys = a->causal ? WF_MIN(j->lk, row + rows) : j->lk;
-    float *s = (float *)(void *)j->e->scratch[worker]; /* scores (rows, KEYS) */
-    float *o = j->o + (n * lq + row) * width + head * d;
-    const float *q = a->q + (n * lq + row) * width + head * d;
-    const float *bias = a->bias != NULL ? a->bias + n * a->bias_sample + head * a->bias_head : NULL;
-    float root = (float)(1.0 / sqrt((double)a->d));
-    softmax m = { .seen = { false } };
-    bool any = false;
+    j->e->products->attend(j->o, j->a, j->e->k, task, (float *)(void *)j->e->scratch[worker]);
+}
 
-    for (int32_t g = 0; g < a->segments && base < keys; g++) {
-        const wf_keys *part = &a->keys[g];
+static void count(wf_exec *e, const wf_attention *a)
+{
+    double width = (double)a->heads * a->d, pairs = 0; /* of a sample and a key that it sees */
+    for (int32_t g = 0; g < a->segments; g++) {
         bool lent = a->shared > 0 && g + 1 == a->segments;
-        bool weighed = lent && (a->factor != 1.0f || a->shift != 0.0f);
-        size_t length = (size_t)part->length, of = lent ? n - n % (size_t)a->shared : n;
-        bool none = lent && of == n; /* it is the first of its group */
-        float scale = weighed ? 1.0f : root;
-        for (size_t from = 0; !none && from < length && base + from < keys; from += KEYS) {
-            size_t at = base + from; /* of the tile's first key among all */
-            size_t cols = WF_MIN(WF_MIN((size_t)KEYS, length - from), keys - at);
-            const float *k = part->k + (of * length + from) * width + head * d;
-            const float *v = part->v + (of * length + from) * width + head * d;
-            j->e->products->nt(s, cols, q, width, k, width, rows, cols, d, 0.0f);
-            for (size_t i = 0; i < rows * cols && weighed; i++)
-                s[i] = s[i] * root * a->factor + a->shift;
-            for (size_t r = 0; r < rows; r++) {
-                float *s_r = s + r * cols, *o_r = o + r * width;
-                size_t seen = cols;
-                if (a->causal) { /* keys after the query count for nothing */
-                    seen = row + r + 1 > at ? WF_MIN(cols, row + r + 1 - at) : 0;
-                    memset(s_r + seen, 0, (cols - seen) * sizeof *s_r);
-                    if (seen == 0) continue;
-                }
-                int32_t own = a->group != NULL ? a->group[row + r] : 0;
-                if (own > 0) take_grouped(j, &m, r, o_r, s_r, seen, scale, own, a->group + from);
-                else if (bias == NULL) take_scores(j, &m, r, o_r, s_r, seen, scale);
-                else take_biased(j, &m, r, o_r, s_r, seen, scale, bias + (row + r) * j->lk + at);
-            }
-            j->e->products->nn(o, width, s, cols, v, width, rows, d, cols, any ? 1.0f : 0.0f);
-            any = true;
-        }
-        base += length;
+        int32_t see = lent ? a->n - a->n / a->shared : a->n;
+        pairs += (double)see * a->keys[g].length;
     }
-    for (size_t r = 0; r < rows; r++)
-        if (m.seen[r]) j->e->k->scale(o + r * width, 1.0f / m.sum[r], d);
+    e->flops += 4.0 * width * a->lq * pairs;
+    e->moved_bytes += 8.0 * width * ((double)a->n * a->lq + pairs);
 }
 
 void wf_attend(wf_exec *e, float *o, const wf_attention *a)
 {
-    job j = { .e = e, .a = a, .o = o, .width = (size_t)a->heads * (size_t)a->d };
-    double pairs = 0; /* of a sample and a key that it sees */
-    for (int32_t g = 0; g < a->segments; g++) {
-        bool lent = a->shared > 0 && g + 1 == a->segments;
-        int32_t see = lent ? a->n - a->n / a->shared : a->n;
-        j.lk += (size_t)a->keys[g].length;
-        pairs += (double)see * a->keys[g].length;
-    }
-    j.tiles = ((size_t)a->lq + QUERIES - 1) / QUERIES;
-    wf_need_scratch(e, QUERIES * KEYS * sizeof(float));
+    job j = { .e = e, .a = a, .o = o };
+    wf_need_scratch(e, e->products->attend_scratch(a));
     if (e->dry) {
-        e->flops += 4.0 * a->heads * (double)a->d * a->lq * pairs;
-        e->moved_bytes += 8.0 * (double)j.width * ((double)a->n * a->lq + pairs);
+        count(e, a);
         return;
     }
-    size_t tasks = (size_t)a->n * (size_t)a->heads * j.tiles;
-    if (!e->stopped) wf_pool_run(e->pool, tasks, attend_task, &j);
+    size_t tiles = ((size_t)a->lq + e->products->queries - 1) / e->products->queries;
+    if (!e->stopped)
+        wf_pool_run(e->pool, (size_t)a->n * (size_t)a->heads * tiles, attend_task, &j);
 }

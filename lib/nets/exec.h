@@ -306,34 +306,7 @@ void wf_sinusoid(wf_exec *e, float *y, const float *t, size_t count, int32_t dim
 
 /* ---- attention.c ----------------------------------------------------------------------------- */
 
-/* A run of keys and values: k, v (n length, heads d). */
-typedef struct wf_keys {
-    const float *k, *v;
-    int32_t      length;
-} wf_keys;
-
-/* o = softmax(q k^T / sqrt(d) + bias) v for n samples; q, o (n lq, heads d), o not q. The keys are
- * those of all segments, one after another. Rotary positions turn q and k before the product: their
- * table belongs here once a network has them. */
-typedef struct wf_attention {
-    int32_t        n, heads, d, lq;
-    const float   *q;
-    const wf_keys *keys;     /* [segments]                                                        */
-    int32_t        segments;
-    bool           causal;   /* query i sees keys 0..i                                            */
-    const float   *bias;     /* (lq, all keys) added to the scaled scores, -INFINITY hides a key;
-                              * NULL: none. A query that sees no key gets zeros.                  */
-    const int32_t *group;    /* (lq) where queries and the keys of each segment are the same pixels,
-                              * and no bias: those of different groups above 0 do not see each
-                              * other; NULL: none                                                */
-    int32_t        shared;   /* above 0: samples come in groups of so many, and the last segment is
-                              * not their own: each sees that of its group's first, the first none */
-    float          factor, shift; /* there a score q k^T / sqrt(d) becomes factor * score + shift */
-    size_t         bias_sample, bias_head; /* floats from one sample's or head's bias to the next's;
-                                            * 0: they share it                                    */
-} wf_attention;
-
-/* Never holds more than a tile of scores. */
+/* o = attention (tensor/product.h). Never holds more than a tile of scores. */
 void wf_attend(wf_exec *e, float *o, const wf_attention *a);
 
 /* ---- locate.c -------------------------------------------------------------------------------- */

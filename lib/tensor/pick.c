@@ -13,6 +13,10 @@ const wf_kernels *wf_kernels_pick(wf_cpu cpu)
 
 const wf_products *wf_products_pick(wf_cpu cpu)
 {
+#if defined(__x86_64__)
+    if (cpu.avx512) return &wf_products_avx512;
+    if (cpu.avx2_fma_f16c) return &wf_products_avx2;
+#endif
     (void)cpu;
     return &wf_products_openblas;
 }

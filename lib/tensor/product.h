@@ -1,10 +1,10 @@
 /* product.h - the products that a network is made of, as data, and the tiers that compute them.
  *
- * A tier is a table of functions in a file of its own, as a set of kernels is. wf_products_pick()
- * chooses one, the model keeps the answer, and a test may ask for any. Today there is one tier:
- * float32 through OpenBLAS (product_openblas.c), cut into tiles by tiles.c. A tier in bfloat16, one
- * by Winograd's transform or one with its own packed products is one more file and a line in
- * pick.c.
+ * A tier is a table of functions. wf_products_pick() chooses one, the model keeps the answer, and a
+ * test may ask for any. There are weft's own packed products, for each instruction set (packed.h,
+ * packed.c, winograd.c, attend_packed.c), and for other processors tiles multiplied by OpenBLAS
+ * (tiles.c, attend.c, product_openblas.c). To add an instruction set is a file that defines its
+ * vector (packed_avx2.c), a TIER line in packed.c, and a line in pick.c.
  *
  * What every tier promises: within one tier, on one processor, a result has the same bits for any
  * number of threads, for any other samples in the batch, and for guidance in one evaluation or two.
@@ -69,6 +69,47 @@ typedef struct wf_product {
     void         (*finish)(void *user, size_t sample, size_t row, size_t rows, float *y);
 } wf_product;
 
+/* A run of keys and values: k, v (n length, heads d). */
+typedef struct wf_keys {
+    const float *k, *v;
+    int32_t      length;
+} wf_keys;
+
+/* o = softmax(q k^T / sqrt(d) + bias) v for n samples; q, o (n lq, heads d), o not q. The keys are
+ * those of all segments, one after another. Rotary positions turn q and k before the product: their
+ * table belongs here once a network has them. */
+typedef struct wf_attention {
+    int32_t        n, heads, d, lq;
+    const float   *q;
+    const wf_keys *keys;     /* [segments]                                                        */
+    int32_t        segments;
+    bool           causal;   /* query i sees keys 0..i                                            */
+    const float   *bias;     /* (lq, all keys) added to the scaled scores, -INFINITY hides a key;
+                              * NULL: none. A query that sees no key gets zeros.                  */
+    const int32_t *group;    /* (lq) where queries and the keys of each segment are the same pixels,
+                              * and no bias: those of different groups above 0 do not see each
+                              * other; NULL: none                                                */
+    int32_t        shared;   /* above 0: samples come in groups of so many, and the last segment is
+                              * not their own: each sees that of its group's first, that none   */
+    float          factor, shift; /* there a score q k^T / sqrt(d) becomes factor * score + shift */
+    size_t         bias_sample, bias_head; /* floats from one sample's or head's bias to the next's;
+                                            * 0: they share it                                    */
+} wf_attention;
+
+/* The sample whose keys sample n sees in segment g, or SIZE_MAX: it sees none there. */
+static inline size_t wf_keys_sample(const wf_attention *a, int32_t g, size_t n)
+{
+    if (a->shared <= 0 || g + 1 < a->segments) return n;
+    size_t first = n - n % (size_t)a->shared;
+    return first == n ? SIZE_MAX : first;
+}
+
+/* Have the scores of segment g another scale than those of the others? */
+static inline bool wf_keys_weighed(const wf_attention *a, int32_t g)
+{
+    return a->shared > 0 && g + 1 == a->segments && (a->factor != 1.0f || a->shift != 0.0f);
+}
+
 typedef struct wf_products {
     const char *name;
 
@@ -90,9 +131,21 @@ typedef struct wf_products {
     /* Bytes of scratch that either needs of each worker, by shape, `ordered` and hooks. */
     size_t (*wide_scratch)(const wf_product *p);
     size_t (*thin_scratch)(const wf_product *p);
+
+    /* One task of an attention: some queries of one head of one sample, the task'th of
+     * n heads ceil(lq / queries). */
+    void (*attend)(float *o, const wf_attention *a, const wf_kernels *k, size_t task,
+                   float *scratch);
+    size_t (*attend_scratch)(const wf_attention *a); /* bytes */
+    size_t queries;
 } wf_products;
 
-extern const wf_products wf_products_openblas; /* float32 */
+extern const wf_products wf_products_openblas; /* float32 through OpenBLAS  */
+#if defined(__x86_64__)
+extern const wf_products wf_products_avx2;     /* float32, weft's own loops */
+extern const wf_products wf_products_avx512;
+extern const wf_products wf_products_avx512_bf16; /* bfloat16 where there is no window */
+#endif
 
 const wf_products *wf_products_pick(wf_cpu cpu);
 
@@ -118,9 +171,20 @@ static inline size_t wf_window_taps(const wf_window *w)
     return (size_t)w->kernel * (size_t)w->kernel;
 }
 
+/* attend.c: attention by a tier's nt and nn. */
+void   wf_attend_by_products(const wf_products *tier, float *o, const wf_attention *a,
+                             const wf_kernels *k, size_t task, float *scratch);
+size_t wf_attend_by_products_scratch(const wf_attention *a);
+
+enum { WF_ATTEND_QUERIES = 64 }; /* of a task of it */
+
 /* tile (rows, taps, nc) = window(x) of rows [row, row + rows) of a sample, channels [c, c + nc). */
 void wf_gather(const wf_product *p, float *tile, size_t sample, size_t row, size_t rows, size_t c,
                size_t nc);
+/* tile (count, taps, nc) = rows [first, first + count) of W, channels [c, c + nc). `line` holds
+ * taps * nc floats, and is not needed where W is ordered. */
+void wf_load_weight(const wf_product *p, const wf_kernels *k, float *tile, float *line,
+                    size_t first, size_t count, size_t c, size_t nc);
 /* dst (out, taps * in), ordered (ky, kx, in), from a weight (out, in, taps) as files have it. */
 void wf_order_weight(float *dst, const wf_kernels *k, const void *weight, wf_dtype type, size_t out,
                      size_t in, size_t taps);

@@ -87,17 +87,15 @@ static void load_row(const wf_kernels *k, float *to, size_t stride, float *line,
         for (size_t q = 0; q < t; q++) to[q * stride + i] = line[i * t + q];
 }
 
-/* tile (count, taps, nc) = rows [first, first + count) of W, channels [c, c + nc). */
-static void load_weight(const job *j, float *tile, float *line, size_t first, size_t count,
-                        size_t c, size_t nc)
+void wf_load_weight(const wf_product *p, const wf_kernels *k, float *tile, float *line,
+                    size_t first, size_t count, size_t c, size_t nc)
 {
-    const wf_product *p = j->p;
     const float *ordered = p->weight;
     size_t t = wf_window_taps(&p->window);
     for (size_t o = 0; o < count; o++) {
         float *to = tile + o * t * nc;
         if (!p->ordered) {
-            load_row(j->k, to, nc, line, p->weight, p->type, p->in, t, first + o, c, nc);
+            load_row(k, to, nc, line, p->weight, p->type, p->in, t, first + o, c, nc);
             continue;
         }
         for (size_t q = 0; q < t; q++)
@@ -153,7 +151,7 @@ static void thin_task(void *user, size_t task, int32_t worker)
             ldx = t * nc;
         }
         if (!ready) {
-            load_weight(j, tile, NULL, lo, count, c, nc);
+            wf_load_weight(p, j->k, tile, NULL, lo, count, c, nc);
             if (p->amended != NULL && p->amended[sample])
                 p->amend_weight(p->user, sample, tile, lo, count, c, nc);
             w = tile;
@@ -228,7 +226,7 @@ static void wide_task(void *user, size_t task, int32_t worker)
             bool other = p->variant != NULL && p->amend_weight != NULL && n > first &&
                          p->variant[n] != p->variant[n - 1];
             if (!is_ready(p) && (n == first || other)) {
-                load_weight(j, tile, line, col, cols, c, nc);
+                wf_load_weight(p, j->k, tile, line, col, cols, c, nc);
                 if (p->amend_weight != NULL) p->amend_weight(p->user, n, tile, col, cols, c, nc);
             }
             if (!is_plain(p)) {

@@ -391,7 +391,7 @@ START_TEST(a_norm_takes_vectors_and_masks)
 }
 END_TEST
 
-int main(void)
+static Suite *suite(void)
 {
     Suite *s = suite_create("cells");
     TCase *c = tcase_create("nets");
@@ -401,9 +401,10 @@ int main(void)
     tcase_add_test(c, a_mask_of_another_size_stops);
     tcase_add_test(c, a_norm_takes_vectors_and_masks);
     suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_ENV);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return s;
+}
+
+int main(void)
+{
+    return bench_every_tier(suite) != 0;
 }

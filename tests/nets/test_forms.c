@@ -237,7 +237,7 @@ START_TEST(a_norm_has_its_branchs_weight_and_bias)
 }
 END_TEST
 
-int main(void)
+static Suite *suite(void)
 {
     Suite *s = suite_create("forms of adapters");
     TCase *c = tcase_create("nets");
@@ -247,9 +247,10 @@ int main(void)
     tcase_add_test(c, a_merged_copy_brings_its_bias);
     tcase_add_test(c, a_norm_has_its_branchs_weight_and_bias);
     suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_ENV);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return s;
+}
+
+int main(void)
+{
+    return bench_every_tier(suite) != 0;
 }

@@ -22,6 +22,7 @@ static const shape shapes[] = {
     { 3, 319, 3, 2, false, 2, 7, 8 },     { 129, 4, 3, 2, false, 1, 5, 5 },    { 4, 5, 3, 2, false, 1, 1, 1 },
     { 3, 4, 3, 2, true, 2, 7, 8 },        { 5, 2, 3, 2, true, 1, 6, 6 },       { 6, 7, 1, 2, false, 2, 5, 4 },
     { 2, 3, 3, 2, false, 1, 33, 32 },     { 258, 1, 3, 1, false, 1, 2, 1 },
+    { 130, 5, 3, 1, false, 2, 6, 9 },
 };
 
 static const wf_dtype types[] = { WF_F32, WF_F16, WF_BF16, WF_F64 };
@@ -793,7 +794,7 @@ START_TEST(kernels_that_no_layer_has_are_refused)
 }
 END_TEST
 
-int main(void)
+static Suite *suite(void)
 {
     Suite *s = suite_create("layers and operations");
     TCase *c = tcase_create("nets");
@@ -815,9 +816,10 @@ int main(void)
     tcase_add_test(c, a_stop_ends_it);
     tcase_add_test(c, kernels_that_no_layer_has_are_refused);
     suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_ENV);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return s;
+}
+
+int main(void)
+{
+    return bench_every_tier(suite) != 0;
 }

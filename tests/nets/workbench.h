@@ -1,10 +1,12 @@
 /* workbench.h - an exec to try a network or an operation on: first dry, then in memory of exactly the size that
- * the dry walk asked for, filled with not-a-numbers, so that what is read before it is written shows. */
+ * the dry walk asked for, filled with not-a-numbers, so that what is read before it is written shows. A program's
+ * suite runs once for each tier of products that the processor has. */
 #ifndef WF_TEST_WORKBENCH_H
 #define WF_TEST_WORKBENCH_H
 
 #include <check.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "nets/exec.h"
@@ -17,9 +19,11 @@ typedef struct workbench {
     int32_t        threads;
 } workbench;
 
+static const wf_products *bench_tier = &wf_products_openblas;
+
 static inline void bench_open(workbench *w, const wf_kernels *k, int32_t threads)
 {
-    *w = (workbench){ .e = { .k = k, .products = &wf_products_openblas, .dry = true,
+    *w = (workbench){ .e = { .k = k, .products = bench_tier, .dry = true,
                              .arena = { .dry = true } },
                       .alloc = wf_allocator(NULL), .threads = threads };
     ck_assert_int_eq(wf_pool_create(&w->alloc, threads, &w->e.pool, NULL), WEFT_OK);
@@ -66,6 +70,27 @@ static inline size_t bench_tables(const wf_kernels *tables[2])
     if (wf_cpu_detect().avx2_fma_f16c) tables[n++] = &wf_kernels_avx2;
 #endif
     return n;
+}
+
+/* The suite under each tier: how many tests failed. */
+static inline int bench_every_tier(Suite *(*suite)(void))
+{
+    const wf_products *tiers[3] = { &wf_products_openblas };
+    int count = 1, failed = 0;
+#if defined(__x86_64__)
+    wf_cpu cpu = wf_cpu_detect();
+    if (cpu.avx2_fma_f16c) tiers[count++] = &wf_products_avx2;
+    if (cpu.avx512) tiers[count++] = &wf_products_avx512;
+#endif
+    for (int i = 0; i < count; i++) {
+        bench_tier = tiers[i];
+        SRunner *r = srunner_create(suite());
+        srunner_run_all(r, CK_ENV);
+        if (srunner_ntests_failed(r) > 0) printf("failed with the products of %s\n", bench_tier->name);
+        failed += srunner_ntests_failed(r);
+        srunner_free(r);
+    }
+    return failed;
 }
 
 /* Numbers in -1..1, the same on every run. */

@@ -3,11 +3,19 @@
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tensor/gemm.h"
 #include "tensor/product.h"
 
-static const wf_products *const tiers[] = { &wf_products_openblas };
+/* Every tier; the first `tier_count` are those that this processor has. */
+static const wf_products *const tiers[] = {
+    &wf_products_openblas,
+#if defined(__x86_64__)
+    &wf_products_avx2, &wf_products_avx512, &wf_products_avx512_bf16,
+#endif
+};
+static int tier_count = 1;
 
 static float next(uint32_t *state)
 {
@@ -70,10 +78,11 @@ typedef struct shape { size_t in, out; wf_window window; } shape;
 static const shape shapes[] = {
     { 5, 3, { 7, 1, 7, 1, 1, 1, 0 } },   { 1160, 3, { 16, 17, 16, 17, 1, 1, 0 } },
     { 6, 325, { 9, 1, 9, 1, 1, 1, 0 } }, { 130, 3, { 3, 3, 3, 3, 3, 1, 1 } },
-    { 4, 6, { 17, 16, 9, 8, 3, 2, 1 } },
+    { 4, 6, { 17, 16, 9, 8, 3, 2, 1 } }, { 170, 3, { 6, 9, 6, 9, 3, 1, 1 } },
+    { 128, 51, { 4, 4, 4, 4, 3, 1, 1 } },
 };
 
-enum { SAMPLES = 3, RANK = 4 };
+enum { SAMPLES = 3, RANK = 4, GUARD = 4096 };
 
 /* Hooks: variant v adds v to every weight; sample 1 sees its rows times (1 + row), sample 2 takes
  * no part. */
@@ -125,6 +134,17 @@ static double weight_at(const wf_product *p, size_t o, size_t q, size_t i)
     return p->ordered ? w[(o * t + q) * p->in + i] : w[(o * p->in + i) * t + q];
 }
 
+/* A factor as the tier takes it: rounded to bfloat16 where a tier of that has a product without a window. */
+static double taken(const wf_products *t, const wf_product *p, double v)
+{
+    float f = (float)v;
+    uint8_t narrow[2];
+    if (strstr(t->name, "bf16") == NULL || p->amend_rows != NULL || p->window.kernel * p->window.stride > 1) return v;
+    wf_narrow(narrow, WF_BF16, &f, 1);
+    wf_widen_any(&f, narrow, WF_BF16, 1);
+    return f;
+}
+
 static float *run(const wf_products *t, wf_product *p, bool thin, int32_t threads,
                   const float *start)
 {
@@ -135,14 +155,20 @@ static float *run(const wf_products *t, wf_product *p, bool thin, int32_t thread
     float *y = malloc(n * sizeof *y);
     memcpy(y, start, n * sizeof *y);
     ck_assert_int_eq(wf_pool_create(&alloc, threads, &pool, NULL), WEFT_OK);
-    for (int i = 0; i < threads; i++)
-        scratch[i] = malloc((thin ? t->thin_scratch : t->wide_scratch)(p) + 1);
+    size_t need = (thin ? t->thin_scratch : t->wide_scratch)(p);
+    for (int i = 0; i < threads; i++) {
+        scratch[i] = malloc(need + GUARD);
+        memset(scratch[i], 0xa5, need + GUARD);
+    }
     p->y = y;
     p->user = p;
     wf_blas_begin();
     (thin ? t->thin : t->wide)(p, wf_kernels_pick(wf_cpu_detect()), pool, scratch);
     wf_blas_end();
-    for (int i = 0; i < threads; i++) free(scratch[i]);
+    for (int i = 0; i < threads; i++) {
+        for (size_t g = 0; g < GUARD; g++) ck_assert(scratch[i][need + g] == 0xa5);
+        free(scratch[i]);
+    }
     wf_pool_free(pool);
     return y;
 }
@@ -177,9 +203,9 @@ START_TEST(wide_products)
             const float *b = bits & 16 ? own[sample] : bias;
             want[i] = (p.add ? start[i] : 0) + (b != NULL ? b[o] : 0);
             for (size_t k = 0; k < t * s->in; k++)
-                want[i] += m * seen(&p, sample, row, k / s->in, k % s->in) *
-                           (weight_at(&p, o, k / s->in, k % s->in) +
-                            (bits & 4 ? variant[sample] : 0));
+                want[i] += m * taken(tier, &p, seen(&p, sample, row, k / s->in, k % s->in)) *
+                           taken(tier, &p, weight_at(&p, o, k / s->in, k % s->in) +
+                                               (bits & 4 ? variant[sample] : 0));
             for (size_t k = live[sample].lo; p.h != NULL && k < live[sample].hi; k++)
                 want[i] += (double)h[i / s->out * RANK + k] * up[k * s->out + o];
         }
@@ -189,6 +215,62 @@ START_TEST(wide_products)
         free(y), free(again);
     }
     free(x), free(w), free(bias), free(start), free(h), free(up), free(want);
+}
+END_TEST
+
+/* A weight in the file's type gives the bits of the same numbers in float32, at odd addresses too. */
+START_TEST(weights_of_every_type)
+{
+    static const wf_dtype types[] = { WF_F16, WF_BF16, WF_F8_E4M3 };
+    const wf_products *tier = tiers[_i / (int)WF_LEN(shapes)];
+    const shape *s = &shapes[_i % (int)WF_LEN(shapes)];
+    size_t t = wf_window_taps(&s->window), n = SAMPLES * wf_window_rows(&s->window) * s->out, K = t * s->in;
+    float *x = floats(SAMPLES * (size_t)(s->window.h * s->window.w) * s->in, 1), *w = floats(s->out * K, 2);
+    float *start = floats(n, 4);
+    uint8_t *bytes = malloc(2 * s->out * K + 1);
+    for (size_t i = 0; i < WF_LEN(types); i++) {
+        wf_narrow(bytes + 1, types[i], w, s->out * K);
+        wf_widen_any(w, bytes + 1, types[i], s->out * K);
+        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = s->out, .window = s->window, .weight = w,
+                         .type = WF_F32 }, q = p;
+        q.weight = bytes + 1;
+        q.type = types[i];
+        float *want = run(tier, &p, false, 1, start), *y = run(tier, &q, false, 2, start);
+        ck_assert_msg(memcmp(y, want, n * sizeof *y) == 0, "%s: %s", tier->name, wf_dtype_name(types[i]));
+        free(want), free(y);
+    }
+    free(x), free(w), free(start), free(bytes);
+}
+END_TEST
+
+/* Each sample's bits are its own, whatever else is in the batch, and whatever tasks the threads make of it. */
+START_TEST(a_batch_is_its_samples)
+{
+    static const shape large[] = {
+        { 128, 9, { 20, 27, 20, 27, 3, 1, 1 } }, { 40, 330, { 20, 27, 20, 27, 3, 1, 1 } },
+        { 645, 9, { 700, 1, 700, 1, 1, 1, 0 } }, { 128, 965, { 16, 32, 16, 32, 3, 1, 1 } },
+    };
+    const wf_products *tier = tiers[_i];
+    for (size_t i = 0; i < WF_LEN(large); i++) {
+        const shape *s = &large[i];
+        size_t each = wf_window_rows(&s->window) * s->out, pixels = (size_t)(s->window.h * s->window.w) * s->in;
+        float *x = floats(SAMPLES * pixels, 1), *w = floats(s->out * wf_window_taps(&s->window) * s->in, 2);
+        float *start = floats(SAMPLES * each, 4);
+        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = s->out, .window = s->window, .weight = w,
+                         .type = WF_F32 };
+        float *all = run(tier, &p, false, 1, start), *threads = run(tier, &p, false, 3, start);
+        ck_assert_msg(memcmp(all, threads, SAMPLES * each * sizeof *all) == 0, "%s, shape %zu: threads", tier->name, i);
+        for (size_t n = 0; n < SAMPLES; n++) {
+            wf_product one = p;
+            one.x = x + n * pixels;
+            one.samples = 1;
+            float *y = run(tier, &one, false, 2, start);
+            ck_assert_msg(memcmp(y, all + n * each, each * sizeof *y) == 0, "%s, shape %zu: sample %zu", tier->name, i,
+                          n);
+            free(y);
+        }
+        free(x), free(w), free(start), free(all), free(threads);
+    }
 }
 END_TEST
 
@@ -232,7 +314,8 @@ END_TEST
 
 START_TEST(a_processor_gets_a_tier)
 {
-    ck_assert_ptr_eq(wf_products_pick(wf_cpu_detect()), &wf_products_openblas);
+    wf_cpu cpu = wf_cpu_detect();
+    ck_assert_ptr_eq(wf_products_pick(cpu), tiers[cpu.avx2_fma_f16c + cpu.avx512]); /* in float32 */
     ck_assert_ptr_eq(wf_products_pick((wf_cpu){ false, false, false }), &wf_products_openblas);
 }
 END_TEST
@@ -241,10 +324,14 @@ int main(void)
 {
     Suite *s = suite_create("products");
     TCase *c = tcase_create("tiers");
-    int cases = (int)(WF_LEN(tiers) * WF_LEN(shapes));
+    wf_cpu cpu = wf_cpu_detect();
+    tier_count += cpu.avx2_fma_f16c + cpu.avx512 + cpu.avx512_bf16;
+    int cases = tier_count * (int)WF_LEN(shapes);
     tcase_set_timeout(c, 300);
-    tcase_add_loop_test(c, small_products, 0, (int)WF_LEN(tiers));
+    tcase_add_loop_test(c, small_products, 0, tier_count);
     tcase_add_loop_test(c, wide_products, 0, cases);
+    tcase_add_loop_test(c, weights_of_every_type, 0, cases);
+    tcase_add_loop_test(c, a_batch_is_its_samples, 0, tier_count);
     tcase_add_loop_test(c, thin_products, 0, cases);
     tcase_add_test(c, a_processor_gets_a_tier);
     suite_add_tcase(s, c);

@@ -518,6 +518,12 @@ START_TEST(samples_see_the_keys_of_their_first)
             const wf_keys keys[] = { { k, v, L }, { k, v, L } };
             wf_attention a = { .n = N, .heads = HEADS, .d = D, .lq = L, .q = q, .keys = keys, .segments = 2,
                                .shared = OF, .factor = factor, .shift = shift, .group = grouped ? group : NULL };
+            workbench w;
+            bench_open(&w, tables[t], 1);
+            wf_attend(&w.e, NULL, &a);
+            ck_assert_double_eq(w.e.flops, 4.0 * WIDTH * L * (N + 4) * L);
+            ck_assert_double_eq(w.e.moved_bytes, sizeof(float) * 2.0 * WIDTH * (N * L + (N + 4) * L));
+            wf_pool_free(w.e.pool);
             float *o = run_attention(&a, tables[t], 2);
             close_to("the first's keys", o, want, N * L * WIDTH, 3e-6);
             free(o);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/tiers.h"
 #include "nets/exec.h"
 #include "tensor/gemm.h"
 
@@ -75,13 +76,8 @@ static inline size_t bench_tables(const wf_kernels *tables[2])
 /* The suite under each tier: how many tests failed. */
 static inline int bench_every_tier(Suite *(*suite)(void))
 {
-    const wf_products *tiers[3] = { &wf_products_openblas };
-    int count = 1, failed = 0;
-#if defined(__x86_64__)
-    wf_cpu cpu = wf_cpu_detect();
-    if (cpu.avx2_fma_f16c) tiers[count++] = &wf_products_avx2;
-    if (cpu.avx512) tiers[count++] = &wf_products_avx512;
-#endif
+    const wf_products *tiers[TEST_TIERS_MAX];
+    int count = test_tiers(tiers, false), failed = 0;
     for (int i = 0; i < count; i++) {
         bench_tier = tiers[i];
         SRunner *r = srunner_create(suite());

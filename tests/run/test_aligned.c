@@ -3,9 +3,22 @@
 #include <math.h>
 
 #include "base/support.h"
+#include "base/tiers.h"
 #include "golden.h"
+#include "model/networks.h"
 #include "plain.h"
 #include "plan/plan.h"
+
+/* Every test runs under each tier in float32. */
+static const wf_products *tier;
+
+static weft_model *open_model(const char *path)
+{
+    weft_model *m;
+    must(weft_model_open(data_path("%s", path), NULL, &m, &golden_err));
+    ((wf_networks *)(void *)(size_t)wf_model_networks(m))->products = tier; /* as no caller can */
+    return m;
+}
 
 /* ---- against Python ---- */
 
@@ -165,7 +178,7 @@ START_TEST(predictions_are_their_restatement)
     set s = { .t = golden_open("aligned.safetensors"), .index = golden_json("aligned.json"), .info = WEFT_MODEL_INFO_INIT };
     s.entry = json_array_get(json_object_get(s.index, "models"), (size_t)_i);
     s.prefix = word(s.entry, "prefix", "");
-    must(weft_model_open(data_path("%s", word(s.entry, "model", "")), NULL, &s.model, &golden_err));
+    s.model = open_model(word(s.entry, "model", ""));
     must(weft_model_info_get(s.model, &s.info, &golden_err));
     json_t *cases = json_object_get(s.entry, "cases");
     ck_assert_uint_gt(json_array_size(cases), 4);
@@ -199,12 +212,11 @@ START_TEST(calls_read_the_text_of_their_time)
     int32_t calls = (int32_t)real(c, "calls", 0);
     size_t n = x.n / (size_t)calls;
     float *out = malloc(n * sizeof *out);
-    weft_model *on;
+    weft_model *on = open_model("models/tiny-sd1");
     weft_plan *plan;
 
     for (int h = 0; h < 2; h++)
         for (int i = 0; i < 2; i++) texts[h][i] = golden_read(t, "delayed/%s%d", h ? "negative" : "text", i);
-    must(weft_model_open(data_path("models/tiny-sd1"), NULL, &on, &golden_err));
     must(weft_plan_create(on, NULL, &plan, &golden_err));
     must(weft_plan_seal(plan, calls, &golden_err));
     for (uint32_t flags = 0; flags <= WEFT_RUN_KEEP_TEXT; flags += WEFT_RUN_KEEP_TEXT) {
@@ -252,7 +264,7 @@ static float         latent[MOST * N], cond[MOST * TEXT], uncond[TEXT];
 static void setup(void)
 {
     weft_noise *noise;
-    must(weft_model_open(data_path("models/tiny-sd1"), NULL, &model, &golden_err));
+    model = open_model("models/tiny-sd1");
     must(weft_adapter_open(data_path("adapters/content.safetensors"), NULL, &content, &golden_err));
     must(weft_adapter_open(data_path("adapters/style.safetensors"), NULL, &style, &golden_err));
     must(weft_noise_create(21, NULL, &noise, &golden_err));
@@ -590,7 +602,7 @@ START_TEST(it_is_explained)
 }
 END_TEST
 
-int main(void)
+static Suite *suite(void)
 {
     Suite *s = suite_create("aligned");
     TCase *g = tcase_create("goldens"), *c = tcase_create("laws");
@@ -610,9 +622,20 @@ int main(void)
     tcase_add_test(c, without_memory_it_stays_as_it_was);
     tcase_add_test(c, it_is_explained);
     suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_ENV);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
+    return s;
+}
+
+int main(void)
+{
+    const wf_products *tiers[TEST_TIERS_MAX];
+    int count = test_tiers(tiers, false), failed = 0;
+    for (int i = 0; i < count; i++) {
+        tier = tiers[i];
+        SRunner *r = srunner_create(suite());
+        srunner_run_all(r, CK_ENV);
+        if (srunner_ntests_failed(r) > 0) printf("failed with the products of %s\n", tier->name);
+        failed += srunner_ntests_failed(r);
+        srunner_free(r);
+    }
     return failed != 0;
 }

@@ -1,14 +1,14 @@
-/* Attention of every tier against the softmax in double, for heads of many widths, and numbers of queries and keys that
- * leave something over in tiles, panels, blocks and pairs. What masks, groups and segments do is nets/test_layer.c's. */
+/* Attention of every tier against the softmax in double, for heads of many widths, numbers of queries and keys that
+ * leave something over in tiles, panels, blocks and pairs, and everything that hides keys or lends them. */
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/tiers.h"
 #include "tensor/gemm.h"
-#include "tensor/product.h"
 
-static const wf_products *tiers[4] = { &wf_products_openblas };
-static int tier_count = 1;
+static const wf_products *tiers[TEST_TIERS_MAX];
+static int tier_count;
 
 static const struct { int32_t lq, lk, heads, d; } cases[] = {
     { 1, 1, 1, 1 },   { 5, 7, 2, 7 },     { 49, 77, 2, 40 }, { 193, 129, 1, 64 }, { 200, 257, 2, 80 },
@@ -25,23 +25,34 @@ static float *floats(size_t n, uint32_t seed)
     return p;
 }
 
-/* want (d) of one query. */
-static void attend_row(double *want, const float *q, const float *k, const float *v, size_t keys, size_t width, size_t d)
+/* want (d) of a query of one head of a sample: each key that it sees, in its segment's order, by the words of
+ * product.h. */
+static void attend_row(const wf_attention *a, size_t sample, size_t head, size_t row, double *want)
 {
-    double sum = 0, top = -INFINITY, *s = malloc(keys * sizeof *s);
-    for (size_t i = 0; i < keys; i++) {
-        s[i] = 0;
-        for (size_t c = 0; c < d; c++) s[i] += (double)q[c] * k[i * width + c] / sqrt((double)d);
-        top = fmax(top, s[i]);
+    size_t d = (size_t)a->d, width = d * (size_t)a->heads, all = 0, at = 0;
+    const float *q = a->q + (sample * (size_t)a->lq + row) * width + head * d;
+    for (int32_t g = 0; g < a->segments; g++) all += (size_t)a->keys[g].length;
+    double sum = 0, weight, *total = calloc(d, sizeof *total);
+    for (int32_t g = 0; g < a->segments; g++) {
+        const wf_keys *part = &a->keys[g];
+        bool lent = a->shared > 0 && g == a->segments - 1;
+        size_t whose = lent ? sample / (size_t)a->shared * (size_t)a->shared : sample;
+        for (size_t i = 0; i < (size_t)part->length; i++, at++) {
+            size_t from = (whose * (size_t)part->length + i) * width + head * d;
+            double score = 0;
+            for (size_t c = 0; c < d; c++) score += (double)q[c] * part->k[from + c] / sqrt((double)d);
+            if (lent) score = score * a->factor + a->shift;
+            if (a->bias != NULL) score += a->bias[sample * a->bias_sample + head * a->bias_head + row * all + at];
+            weight = exp(score);
+            if (lent && whose == sample) weight = 0;
+            if (a->causal && at > row) weight = 0;
+            if (a->group != NULL && a->group[row] > 0 && a->group[i] > 0 && a->group[i] != a->group[row]) weight = 0;
+            sum += weight;
+            for (size_t c = 0; c < d; c++) total[c] += weight * part->v[from + c];
+        }
     }
-    for (size_t c = 0; c < d; c++) want[c] = 0;
-    for (size_t i = 0; i < keys; i++) {
-        double e = exp(s[i] - top);
-        sum += e;
-        for (size_t c = 0; c < d; c++) want[c] += e * v[i * width + c];
-    }
-    for (size_t c = 0; c < d; c++) want[c] /= sum;
-    free(s);
+    for (size_t c = 0; c < d; c++) want[c] = sum > 0 ? total[c] / sum : 0;
+    free(total);
 }
 
 /* All tasks of an attention, the last one first: they depend on nothing but their number. */
@@ -59,6 +70,25 @@ static float *run(const wf_products *t, const wf_attention *a, size_t n)
     return o;
 }
 
+/* o (n) of the tier is the softmax. */
+static void check(const wf_products *t, const wf_attention *a, const float *o)
+{
+    size_t d = (size_t)a->d, heads = (size_t)a->heads, lq = (size_t)a->lq, rows = (size_t)a->n * lq * heads;
+    double *want = malloc(d * sizeof *want), worst = 0, top = 0;
+    for (size_t row = 0; row < rows; row++) {
+        attend_row(a, row / heads / lq, row % heads, row / heads % lq, want);
+        for (size_t c = 0; c < d; c++) {
+            double e = fabs(o[row * d + c] - want[c]);
+            worst = e <= worst ? worst : e;
+            top = fmax(top, fabs(want[c]));
+        }
+    }
+    /* A bfloat16 is known to one part in 256, and so is each of the many terms of a score. */
+    ck_assert_msg(worst <= top * (strstr(t->name, "bf16") != NULL ? 0.02 : 3e-6), "%s, %zu queries of %zu: off by %g of %g",
+                  t->name, lq, d, worst, top);
+    free(want);
+}
+
 START_TEST(attention_is_softmax)
 {
     enum { N = 2 };
@@ -66,24 +96,81 @@ START_TEST(attention_is_softmax)
     size_t i = (size_t)_i % WF_LEN(cases), lq = (size_t)cases[i].lq, lk = (size_t)cases[i].lk;
     size_t heads = (size_t)cases[i].heads, d = (size_t)cases[i].d, width = heads * d, n = N * lq * width;
     float *q = floats(n, 1), *k = floats(N * lk * width, 2), *v = floats(N * lk * width, 3);
-    double *want = malloc(n * sizeof *want), worst = 0, top = 0;
     wf_attention a = { .n = N, .heads = cases[i].heads, .d = cases[i].d, .lq = cases[i].lq, .q = q,
                        .keys = &(wf_keys){ k, v, cases[i].lk }, .segments = 1 };
-    for (size_t row = 0; row < N * lq * heads; row++) {
-        size_t sample = row / heads / lq, from = row % heads * d;
-        attend_row(want + row * d, q + row * d, k + sample * lk * width + from, v + sample * lk * width + from, lk, width,
-                   d);
-    }
     float *o = run(t, &a, n);
-    for (size_t c = 0; c < n; c++) {
-        double e = fabs(o[c] - want[c]);
-        worst = e <= worst ? worst : e;
-        top = fmax(top, fabs(want[c]));
+    check(t, &a, o);
+    free(q), free(k), free(v), free(o);
+}
+END_TEST
+
+static const struct {
+    int32_t lq, length[3], segments, d;
+    bool    causal, biased, grouped;
+    int32_t shared;
+    float   factor, shift;
+} sights[] = {
+    { 37, { 37, 37 }, 2, 8, false, false, true, 3, 0.7f, 0.4f },
+    { 200, { 200, 200 }, 2, 40, false, false, false, 3, 1, 0 },
+    { 50, { 77, 130 }, 2, 33, false, true, false, 2, 1, 0.5f },
+    { 50, { 130, 77 }, 2, 16, false, true, false, 3, 0.25f, 0 },
+    { 330, { 100, 230 }, 2, 8, true, false, false, 3, 0.5f, -1.25f },
+    { 140, { 140 }, 1, 24, true, true, false, 0, 0, 0 },
+    { 150, { 150, 150 }, 2, 7, false, false, true, 0, 0, 0 },
+    { 70, { 1, 0, 300 }, 3, 64, false, false, false, 6, -1, 2 },
+    { 21, { 513, 128, 9 }, 3, 10, false, true, false, 2, 0, 0 },
+    { 65, { 65, 65, 65 }, 3, 12, true, false, true, 2, 1.5f, 1 },
+};
+
+/* Bias, order, groups, and keys of another sample, together and in any number of segments. And the samples of a group
+ * have the same bits without the groups before them. */
+START_TEST(keys_are_hidden_and_lent)
+{
+    enum { N = 6, HEADS = 2, BLIND = 3 };
+    const wf_products *t = tiers[_i / (int)WF_LEN(sights)];
+    size_t i = (size_t)_i % WF_LEN(sights), lq = (size_t)sights[i].lq, d = (size_t)sights[i].d, width = HEADS * d;
+    size_t n = N * lq * width, all = 0;
+    int32_t *group = malloc(lq * sizeof *group);
+    wf_keys keys[3], later[3];
+    wf_attention a = { .n = N, .heads = HEADS, .d = sights[i].d, .lq = sights[i].lq, .keys = keys,
+                       .segments = sights[i].segments, .causal = sights[i].causal, .shared = sights[i].shared,
+                       .factor = sights[i].factor, .shift = sights[i].shift };
+    float *q = floats(n, 1), *kv[3][2], *bias;
+
+    for (int32_t g = 0; g < a.segments; g++) {
+        size_t length = (size_t)sights[i].length[g];
+        for (uint32_t p = 0; p < 2; p++) kv[g][p] = floats(N * length * width + 1, 2 + p + 2 * (uint32_t)g);
+        keys[g] = (wf_keys){ kv[g][0], kv[g][1], sights[i].length[g] };
+        all += length;
     }
-    /* A bfloat16 is known to one part in 256, and so is each of the many terms of a score. */
-    ck_assert_msg(worst <= top * (strstr(t->name, "bf16") != NULL ? 0.02 : 3e-6), "%s, %zu x %zu of %zu: off by %g of %g",
-                  t->name, lq, lk, d, worst, top);
-    free(q), free(k), free(v), free(want), free(o);
+    a.bias_head = lq * all, a.bias_sample = HEADS * lq * all;
+    bias = floats(N * a.bias_sample, 9);
+    for (size_t k = 0; k < N * a.bias_sample; k++)
+        if (k % 5 == 0 || k / all % lq == BLIND) bias[k] = -INFINITY;
+    for (size_t r = 0; r < lq; r++) group[r] = (int32_t)(r * 5 / lq % 3); /* 0 1 2 0 1 */
+    a.q = q;
+    if (sights[i].biased) a.bias = bias;
+    if (sights[i].grouped) a.group = group;
+
+    float *o = run(t, &a, n);
+    check(t, &a, o);
+    if (a.shared < N) {
+        size_t skip = (size_t)WF_MAX(1, a.shared);
+        wf_attention b = a;
+        for (int32_t g = 0; g < a.segments; g++) {
+            size_t from = skip * (size_t)keys[g].length * width;
+            later[g] = (wf_keys){ keys[g].k + from, keys[g].v + from, keys[g].length };
+        }
+        b.n = N - (int32_t)skip;
+        b.q += skip * lq * width;
+        b.keys = later;
+        if (b.bias != NULL) b.bias += skip * a.bias_sample;
+        float *rest = run(t, &b, n - skip * lq * width);
+        ck_assert(memcmp(rest, o + skip * lq * width, (n - skip * lq * width) * sizeof *o) == 0);
+        free(rest);
+    }
+    for (int32_t g = 0; g < a.segments; g++) free(kv[g][0]), free(kv[g][1]);
+    free(q), free(bias), free(group), free(o);
 }
 END_TEST
 
@@ -109,14 +196,10 @@ int main(void)
 {
     Suite *s = suite_create("attention");
     TCase *c = tcase_create("tiers");
-#if defined(__x86_64__)
-    wf_cpu cpu = wf_cpu_detect();
-    if (cpu.avx2_fma_f16c) tiers[tier_count++] = &wf_products_avx2;
-    if (cpu.avx512) tiers[tier_count++] = &wf_products_avx512;
-    if (cpu.avx512_bf16) tiers[tier_count++] = &wf_products_avx512_bf16;
-#endif
+    tier_count = test_tiers(tiers, true);
     tcase_set_timeout(c, 300);
     tcase_add_loop_test(c, attention_is_softmax, 0, tier_count * (int)WF_LEN(cases));
+    tcase_add_loop_test(c, keys_are_hidden_and_lent, 0, tier_count * (int)WF_LEN(sights));
     tcase_add_loop_test(c, what_is_not_finite_shows, 0, tier_count);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

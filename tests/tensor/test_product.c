@@ -5,17 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/tiers.h"
 #include "tensor/gemm.h"
-#include "tensor/product.h"
 
-/* Every tier; the first `tier_count` are those that this processor has. */
-static const wf_products *const tiers[] = {
-    &wf_products_openblas,
-#if defined(__x86_64__)
-    &wf_products_avx2, &wf_products_avx512, &wf_products_avx512_bf16,
-#endif
-};
-static int tier_count = 1;
+static const wf_products *tiers[TEST_TIERS_MAX];
+static int tier_count;
 
 static float next(uint32_t *state)
 {
@@ -324,8 +318,7 @@ int main(void)
 {
     Suite *s = suite_create("products");
     TCase *c = tcase_create("tiers");
-    wf_cpu cpu = wf_cpu_detect();
-    tier_count += cpu.avx2_fma_f16c + cpu.avx512 + cpu.avx512_bf16;
+    tier_count = test_tiers(tiers, true);
     int cases = tier_count * (int)WF_LEN(shapes);
     tcase_set_timeout(c, 300);
     tcase_add_loop_test(c, small_products, 0, tier_count);

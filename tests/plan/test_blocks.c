@@ -280,6 +280,7 @@ int main(void)
     Suite *s = suite_create("weights by block");
     TCase *t = tcase_create("blocks");
     tcase_add_checked_fixture(t, setup, teardown);
+    tcase_set_timeout(t, 300);
     tcase_add_test(t, a_full_vector_has_a_number_for_each_block);
     tcase_add_test(t, a_short_vector_leaves_blocks_without_attention_out);
     tcase_add_loop_test(t, presets_and_settings_come_to_these_numbers, 0, (int)WF_LEN(presets));

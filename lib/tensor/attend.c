@@ -129,6 +129,18 @@ static void attend(const job *j, size_t task, float *s)
         if (m.seen[r]) j->k->scale(o + r * width, 1.0f / m.sum[r], d);
 }
 
+size_t wf_keys_sample(const wf_attention *a, int32_t g, size_t n)
+{
+    if (a->shared <= 0 || g + 1 < a->segments) return n;
+    size_t first = n - n % (size_t)a->shared;
+    return first == n ? SIZE_MAX : first;
+}
+
+bool wf_keys_weighed(const wf_attention *a, int32_t g)
+{
+    return a->shared > 0 && g + 1 == a->segments && (a->factor != 1.0f || a->shift != 0.0f);
+}
+
 void wf_attend_by_products(const wf_products *tier, float *o, const wf_attention *a,
                            const wf_kernels *k, size_t task, float *scratch)
 {

@@ -96,20 +96,6 @@ typedef struct wf_attention {
                                             * 0: they share it                                    */
 } wf_attention;
 
-/* The sample whose keys sample n sees in segment g, or SIZE_MAX: it sees none there. */
-static inline size_t wf_keys_sample(const wf_attention *a, int32_t g, size_t n)
-{
-    if (a->shared <= 0 || g + 1 < a->segments) return n;
-    size_t first = n - n % (size_t)a->shared;
-    return first == n ? SIZE_MAX : first;
-}
-
-/* Have the scores of segment g another scale than those of the others? */
-static inline bool wf_keys_weighed(const wf_attention *a, int32_t g)
-{
-    return a->shared > 0 && g + 1 == a->segments && (a->factor != 1.0f || a->shift != 0.0f);
-}
-
 typedef struct wf_products {
     const char *name;
 
@@ -171,7 +157,11 @@ static inline size_t wf_window_taps(const wf_window *w)
     return (size_t)w->kernel * (size_t)w->kernel;
 }
 
-/* attend.c: attention by a tier's nt and nn. */
+/* attend.c: the sample whose keys sample n sees in segment g, or SIZE_MAX: it sees none there. */
+size_t wf_keys_sample(const wf_attention *a, int32_t g, size_t n);
+/* Do factor and shift make something of the scores of segment g? */
+bool   wf_keys_weighed(const wf_attention *a, int32_t g);
+/* Attention by a tier's nt and nn. */
 void   wf_attend_by_products(const wf_products *tier, float *o, const wf_attention *a,
                              const wf_kernels *k, size_t task, float *scratch);
 size_t wf_attend_by_products_scratch(const wf_attention *a);

@@ -2,7 +2,8 @@
  *
  * The library writes and reads the plan. What generate needs besides, as the prompt and the seed,
  * are notes of the plan: each is an option of this program, by its name and with its value as it
- * was given. So one file is one picture, and an option on the command line stands over its note. */
+ * was given, or the file that it names. So one file is one picture, and an option on the command
+ * line stands over its note. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,15 @@ static const char *picture_note(size_t index, size_t k)
 static char *copy_of(const char *text)
 {
     return strcpy(zeroed(strlen(text) + 1, 1), text);
+}
+
+/* Set a note again, behind the others; nothing if there is none. */
+static void renew_note(weft_plan *plan, const char *name)
+{
+    if (weft_plan_note(plan, name) == NULL) return;
+    char *value = copy_of(weft_plan_note(plan, name));
+    must((weft_plan_note_is_file(plan, name) ? weft_plan_set_note_file : weft_plan_set_note)(plan, name, value, &err));
+    free(value);
 }
 
 static void show_concepts(const weft_plan *plan, settings *s)
@@ -130,20 +140,12 @@ void note_settings(weft_plan *plan, const settings *s)
     must(weft_plan_info_get(plan, &info, &err));
     write_notes(s, plan);
     for (int32_t i = 0; i < weft_plan_image_prompts(plan); i++) /* those of a plan that was loaded: behind the options */
-        for (size_t k = 0; weft_plan_note(plan, picture_note((size_t)i, k)) != NULL; k++) {
-            char *picture = copy_of(weft_plan_note(plan, picture_note((size_t)i, k)));
-            must(weft_plan_set_note(plan, picture_note((size_t)i, k), picture, &err));
-            free(picture);
-        }
-    for (int32_t r = 0; r < info.regions; r++) { /* and those of regions */
-        const char *kept = weft_plan_note(plan, region_note(r));
-        char *prompt = kept ? copy_of(kept) : NULL;
-        if (prompt) must(weft_plan_set_note(plan, region_note(r), prompt, &err));
-        free(prompt);
-    }
+        for (size_t k = 0; weft_plan_note(plan, picture_note((size_t)i, k)) != NULL; k++)
+            renew_note(plan, picture_note((size_t)i, k));
+    for (int32_t r = 0; r < info.regions; r++) renew_note(plan, region_note(r)); /* and those of regions */
     for (size_t i = 0; i < s->image_count; i++)
         for (size_t k = 0; k < s->images[i].count; k++)
-            must(weft_plan_set_note(plan, picture_note(i, k), s->images[i].pictures[k], &err));
+            must(weft_plan_set_note_file(plan, picture_note(i, k), s->images[i].pictures[k], &err));
     for (size_t i = 0; i < s->region_count; i++) {
         if (!is_region_of_plan(s, &s->regions[i])) continue;
         if (s->regions[i].prompt)

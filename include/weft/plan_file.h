@@ -60,9 +60,9 @@ WEFT_API const char *weft_plan_note_name(const weft_plan *plan, size_t index);
  * The plan may be sealed or not. Adapters, concepts and coefficients must come from files:
  * what was made in memory is saved first (weft_adapter_save(), weft_plan_zip_save()), and opened.
  *
- * @return WEFT_E_UNSUPPORTED (something was made in memory; a path that is not UTF-8; masks of more
- *         than 2^27 pixels, all together), WEFT_E_STATE (a file has changed since it was opened
- *         or noted), WEFT_E_IO, WEFT_E_NOMEM, WEFT_E_ARG
+ * @return WEFT_E_UNSUPPORTED (something was made in memory; a path or a text that is not UTF-8,
+ *         which the line names; masks of more than 2^27 pixels, all together), WEFT_E_STATE (a file
+ *         has changed since it was opened or noted), WEFT_E_IO, WEFT_E_NOMEM, WEFT_E_ARG
  * @since 0.2
  */
 WEFT_API weft_status weft_plan_save(const weft_plan *plan, const char *path, weft_error *err);

@@ -343,6 +343,21 @@ static weft_status write_plan(writer *w, weft_error *err)
     return WEFT_OK;
 }
 
+static weft_status say_not_utf8(const writer *w, weft_error *err)
+{
+    wf_text     place;
+    weft_status st;
+
+    wf_text_init(&place, &w->p->alloc);
+    wf_node_place(w->d.not_utf8, &place);
+    st = place.failed ? wf_nomem(err, place.len, "a line")
+                      : wf_fail(err, WEFT_E_UNSUPPORTED,
+                                "a plan's text is UTF-8, and what it would say at %s is not",
+                                place.s);
+    wf_text_free(&place);
+    return st;
+}
+
 /* The plan's text; `folder` absolute, with a slash at its end, or NULL. */
 static weft_status make_text(wf_text *out, const weft_plan *p, const char *folder, bool hashed,
                              weft_error *err)
@@ -357,9 +372,7 @@ static weft_status make_text(wf_text *out, const weft_plan *p, const char *folde
         else wf_doc_write(&w.d, out);
     }
     if (st == WEFT_OK && (w.d.failed || out->failed)) st = wf_nomem(err, out->len, "a plan's text");
-    if (st == WEFT_OK && w.d.not_utf8)
-        st = wf_fail(err, WEFT_E_UNSUPPORTED,
-                     "a plan cannot be saved with a path that is not UTF-8, and one is not");
+    if (st == WEFT_OK && w.d.not_utf8 != NULL) st = say_not_utf8(&w, err);
     wf_doc_free(&w.d);
     return st;
 }

@@ -980,9 +980,41 @@ START_TEST(a_path_that_is_not_utf8_is_refused)
     OK(weft_adapter_open(file, NULL, &a, &err));
     OK(weft_plan_add(p, a, 1, NULL, &err));
     weft_adapter_free(a);
-    FAILS(WEFT_E_UNSUPPORTED, "a path that is not UTF-8", weft_plan_save(p, temp_path("none.json"), &err));
+    FAILS(WEFT_E_UNSUPPORTED, "UTF-8, and what it would say at adapters[0].file is not",
+          weft_plan_save(p, temp_path("none.json"), &err));
     OK(weft_plan_hash(p, hash, sizeof hash, &err));
+    weft_plan_free(p);
+    p = new_plan(model);
+    OK(weft_plan_set_note_file(p, "image", file, &err));
+    FAILS(WEFT_E_UNSUPPORTED, " at notes.image.file is not", weft_plan_save(p, temp_path("none.json"), &err));
     unlink(file);
+    weft_plan_free(p);
+}
+END_TEST
+
+START_TEST(a_text_that_is_not_utf8_is_named)
+{
+    weft_adapter_options how = WEFT_ADAPTER_OPTIONS_INIT;
+    weft_add_options     add = WEFT_ADD_OPTIONS_INIT;
+    weft_plan           *p = new_plan(model);
+    char                 hash[65];
+    weft_adapter        *a;
+
+    for (int named = 0; named < 2; named++) {
+        if (named) how.name = "caf\xe9";
+        OK(weft_adapter_open(test_path("data/adapters/content.safetensors"), &how, &a, &err));
+        OK(weft_plan_add(p, a, 1, NULL, &err));
+        weft_adapter_free(a);
+    }
+    FAILS(WEFT_E_UNSUPPORTED, " at adapters[1].name is not", weft_plan_to_json(p, NULL, NULL, 0, NULL, &err));
+    OK(weft_plan_hash(p, hash, sizeof hash, &err)); /* a name is not part of it */
+    OK(weft_plan_remove(p, 1, &err));
+    OK(weft_adapter_open(test_path("data/adapters/content.safetensors"), NULL, &a, &err));
+    add.exclude = "\xe9*";
+    OK(weft_plan_add(p, a, 1, &add, &err));
+    weft_adapter_free(a);
+    FAILS(WEFT_E_UNSUPPORTED, " at adapters[1].exclude is not", weft_plan_to_json(p, NULL, NULL, 0, NULL, &err));
+    FAILS(WEFT_E_UNSUPPORTED, " at adapters[1].exclude is not", weft_plan_hash(p, hash, sizeof hash, &err));
     weft_plan_free(p);
 }
 END_TEST
@@ -1414,6 +1446,7 @@ int main(void)
     tcase_add_test(c, notes_that_are_files_move_with_the_plan);
     tcase_add_test(c, a_note_of_another_content_is_refused);
     tcase_add_test(c, a_path_that_is_not_utf8_is_refused);
+    tcase_add_test(c, a_text_that_is_not_utf8_is_named);
     tcase_add_test(c, hashes_are_sha256);
     tcase_add_test(c, another_content_is_refused);
     tcase_add_test(c, another_configuration_is_refused);

@@ -718,16 +718,20 @@ static void parse_change(settings *s, const char *name, const char *value)
     s->change_count++;
 }
 
-/* What follows the first colon describes it. */
+/* A path of that length, and behind a colon what describes the picture. */
+static void set_reference(settings *s, const char *value, size_t path)
+{
+    free(s->reference);
+    s->reference = memcpy(zeroed(path + 1, 1), value, path);
+    s->reference_text = value[path] == ':' ? value + path + 1 : "";
+}
+
 static void parse_reference(settings *s, const char *name, const char *value)
 {
-    size_t length = strcspn(value, ":");
+    size_t path = strcspn(value, ":");
 
-    if (length == 0) misuse("%s: '%s' names no file", name, value);
-    free(s->reference);
-    s->reference = zeroed(length + 1, 1);
-    memcpy(s->reference, value, length);
-    s->reference_text = value[length] == ':' ? value + length + 1 : "";
+    if (path == 0) misuse("%s: '%s' names no file", name, value);
+    set_reference(s, value, path);
     s->flags |= ALIGN;
 }
 
@@ -1258,6 +1262,19 @@ static int is_kept(const row *o)
     return 0;
 }
 
+/* Those whose value is a file that is read: the note keeps its content too. */
+static int is_file(const row *o)
+{
+    static const char *const names[] = { "--image", "--mask", "--reference", "--latents", "--conditioning" };
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], o->name) == 0) return 1;
+    return 0;
+}
+
+/* What describes the picture of --reference is a note of its own. */
+#define REFERENCE_TEXT "reference-text"
+
 /* Options that say what a plan is. */
 static int is_of_plan(const row *o)
 {
@@ -1272,8 +1289,8 @@ static int is_of_plan(const row *o)
     return 0;
 }
 
-/* What was said of the options that are kept, in its order. */
-static struct { const row *option; char *value; } said[4096];
+/* What was said of the options that are kept, in its order; of a file, how long its path is. */
+static struct { const row *option; char *value; size_t path; } said[4096];
 static size_t said_count;
 
 static void keep_option(const row *o, const char *value)
@@ -1282,6 +1299,7 @@ static void keep_option(const row *o, const char *value)
     if (said_count == sizeof said / sizeof said[0]) fail("more than %zu options of an image", said_count);
     const char *text = value ? value : "true";
     said[said_count].option = o;
+    said[said_count].path = o->parse == parse_reference ? strcspn(text, ":") : strlen(text);
     said[said_count++].value = strcpy(zeroed(strlen(text) + 1, 1), text);
 }
 
@@ -1295,21 +1313,45 @@ static const row *option_of_note(const char *note)
     return NULL;
 }
 
+/* A note that is a file, and behind it what describes it. */
+static void write_file(weft_plan *plan, const char *note, const char *value, size_t path)
+{
+    char *file = memcpy(zeroed(path + 1, 1), value, path);
+
+    must(weft_plan_set_note_file(plan, note, file, &err));
+    if (value[path] == ':' && value[path + 1]) must(weft_plan_set_note(plan, REFERENCE_TEXT, value + path + 1, &err));
+    free(file);
+}
+
+static int repeats(const row *o)
+{
+    return o->parse == parse_prompt || o->parse == parse_change;
+}
+
+/* Is it said again, so that this does not count? */
+static int said_again(size_t i)
+{
+    for (size_t k = i + 1; k < said_count && !repeats(said[i].option); k++)
+        if (said[k].option == said[i].option) return 1;
+    return 0;
+}
+
 void write_notes(const settings *s, weft_plan *plan)
 {
     for (size_t i = 0; weft_plan_note_name(plan, i) != NULL; ) { /* what is no option stays */
         const char *name = weft_plan_note_name(plan, i);
-        if (option_of_note(name) == NULL && strcmp(name, "text-plan") != 0) i++;
+        if (option_of_note(name) == NULL && strcmp(name, "text-plan") != 0 && strcmp(name, REFERENCE_TEXT) != 0) i++;
         else must(weft_plan_set_note(plan, name, NULL, &err));
     }
     for (size_t i = 0; i < said_count; i++) {
         char note[64];
         int n = 1;
+        if (said_again(i)) continue;
         for (size_t k = 0; k < i; k++) n += said[k].option == said[i].option;
-        int repeats = strcmp(said[i].option->name, "--prompt") == 0 || strstr(said[i].option->name, "-from") != NULL;
-        if (n == 1 || !repeats) snprintf(note, sizeof note, "%s", said[i].option->name + 2); /* the last one counts */
+        if (n == 1 || !repeats(said[i].option)) snprintf(note, sizeof note, "%s", said[i].option->name + 2);
         else snprintf(note, sizeof note, "%s#%d", said[i].option->name + 2, n);
-        must(weft_plan_set_note(plan, note, said[i].value, &err));
+        if (is_file(said[i].option)) write_file(plan, note, said[i].value, said[i].path);
+        else must(weft_plan_set_note(plan, note, said[i].value, &err));
     }
     if (s->plan.text == TEXT_EACH) must(weft_plan_set_note(plan, "text-plan", "each", &err));
 }
@@ -1328,6 +1370,18 @@ static int stands_over(const row *o)
     for (size_t i = 0; i < sizeof over / sizeof over[0]; i++)
         if (strcmp(over[i].kept, o->name) == 0 && was_given(over[i].given)) return 1;
     return was_given(o->name);
+}
+
+/* A file's path from a note, and behind it what describes it. */
+static void keep_file(const row *o, const weft_plan *plan, const char *path)
+{
+    const char *about = o->parse == parse_reference ? weft_plan_note(plan, REFERENCE_TEXT) : NULL;
+    char *value = zeroed(strlen(path) + (about ? strlen(about) : 0) + 2, 1);
+
+    sprintf(value, "%s%s%s", path, about ? ":" : "", about ? about : "");
+    keep_option(o, value);
+    said[said_count - 1].path = strlen(path);
+    free(value);
 }
 
 void read_notes(settings *s, const weft_plan *plan)
@@ -1349,15 +1403,22 @@ void read_notes(settings *s, const weft_plan *plan)
     for (size_t i = 0; (note = weft_plan_note_name(plan, i)) != NULL; i++) {
         const row *o = option_of_note(note);
         const char *value = weft_plan_note(plan, note);
-        if (strncmp(note, "region-", 7) == 0 || strncmp(note, "picture-", 8) == 0) continue;
+        int file = weft_plan_note_is_file(plan, note);
+        if (file && (o == NULL || !is_file(o)) && strncmp(note, "picture-", 8) != 0)
+            fail("%s: notes.%s is a file, weft generate expects a text", s->plan_file, note);
+        if (strncmp(note, "region-", 7) == 0 || strncmp(note, "picture-", 8) == 0 || strcmp(note, REFERENCE_TEXT) == 0)
+            continue;
         if (strcmp(note, "text-plan") == 0 && strcmp(value, "each") == 0) {
             s->plan.text = TEXT_EACH;
             continue;
         }
         if (o == NULL) fail("%s: notes.%s: weft generate has no such option", s->plan_file, note);
-        if (!(o->used_by & s->used_by) || over[o - rows]) continue;
-        keep_option(o, value);
-        set(s, o, said[said_count - 1].value);
+        if (over[o - rows]) continue;
+        if (file) keep_file(o, plan, value);
+        else keep_option(o, value);
+        if (!(o->used_by & s->used_by)) continue; /* kept for --save-plan */
+        if (file && o->parse == parse_reference) set_reference(s, said[said_count - 1].value, said[said_count - 1].path);
+        else set(s, o, said[said_count - 1].value);
         given[o - rows] |= 1;
     }
     refuse_idle_options(s);

@@ -127,7 +127,8 @@ static weft_status check_layers(const weft_fuse *f, const wf_fuse_concept *c, we
         if (f->o.kind == WEFT_FUSE_ROUTED && wf_fuse_pair_rank(c, l) == 0)
             return refuse(c, l, "what it has there is no LoRA pair, and ROUTED chooses between "
                           "pairs: bring it to a rank first with weft_adapter_merge()", err);
-        if (f->o.kind != WEFT_FUSE_ROUTED && wf_fuse_stage_of(l) == WF_FUSE_KEYS && (f->sequence < 0 || l->in != f->text.width))
+        if (f->o.kind == WEFT_FUSE_ROUTED) continue;
+        if (wf_fuse_stage_of(l) == WF_FUSE_KEYS && (f->sequence < 0 || l->in != f->text.width))
             return refuse(c, l, "it reads no text that a prompt could give", err);
     }
     return WEFT_OK;

@@ -59,7 +59,7 @@ typedef struct wf_fuse_rows {
     bool     distinct;   /* a row that is there already is not kept again */
 } wf_fuse_rows;
 
-/* ROUTED: the factors of all concepts that act at a layer, one below the other. Its rows are A x. */
+/* ROUTED: the factors of all concepts that act at a layer, one below the other. Rows are A x. */
 typedef struct wf_fuse_route {
     size_t  R;
     size_t *first; /* [concepts + 1] of each concept's rows of A                        */

@@ -7,12 +7,12 @@
  *     z = [A_1; A_2; ..] x     M = Q (G + l I)^-1     W = W0 + [B_1 B_2 ..] M [A_1; A_2; ..]
  *
  * G is the sum of z z^T over all rows, Q its rows of block i over the rows of concept i alone. The
- * B do not matter to M, so R x R sums are all that is kept: R is a few dozen, and the rows, of which
- * there are thousands, are multiplied by A before they are summed. The sum of the adapters is M = I.
+ * B do not matter to M, so R x R sums are all that is kept: R is a few dozen, and the rows, of
+ * which there are thousands, are multiplied by A before they are summed. M = I is the plain sum.
  *
  * Where fewer rows than R are read (a text has 77) the ridge decides: what no row shows is muted.
  * Where one concept acts, where nothing was read, or where A sees nothing, the factors are passed
- * through. Rows of q, k and v are the same, but not what their A make of them: nothing is shared. */
+ * through. Rows of q, k and v are the same, but not what their A make of them: they share none. */
 #include <math.h>
 
 #include "fuse/fuse_internal.h"
@@ -78,7 +78,7 @@ weft_status wf_fuse_route_take(weft_fuse *f, size_t target, weft_error *err)
     float      *turned = wf_alloc(&f->alloc, r->R * out * sizeof *turned);
     weft_status st = r->first != NULL && r->A != NULL && r->B != NULL && turned != NULL
                          ? WEFT_OK
-                         : wf_nomem(err, r->R * (K + 2 * out) * sizeof *turned, "a layer's factors");
+                         : wf_nomem(err, r->R * (K + 2 * out) * sizeof *turned, "factors");
     for (size_t c = 0; c < f->concepts && st == WEFT_OK; c++) {
         r->first[c + 1] = r->first[c] + wf_fuse_pair_rank(&f->concept[c], t->layer);
         st = take_pair(f, t, c, turned, err);
@@ -212,7 +212,8 @@ weft_status wf_fuse_route_solve(weft_fuse *f, size_t target, weft_error *err)
     for (size_t i = 0; i < R * K; i++) A[i] = r->A[i];
     mixed = mixed && trace_of(t->rows.all, R) > 0;
     if (mixed) st = solve(f, t, M, M + R * R, M + 2 * R * R, &jitter, err);
-    const mixing m = { R, K, mixed ? M : NULL, t->rows.all, M + R * R, M + 2 * R * R, A, A + R * K };
+    const mixing m = { R, K, mixed ? M : NULL, t->rows.all, M + R * R, M + 2 * R * R, A,
+                       A + R * K };
     for (size_t o = 0; o < out && st == WEFT_OK; o += BLOCK)
         mix_rows(&m, r->B + o * R, WF_MIN((size_t)BLOCK, out - o), &e);
     if (st == WEFT_OK && !isfinite(e.norm))

@@ -22,9 +22,9 @@
 
 enum { CONCEPTS_MAX = 256, IMAGES_MAX = 1 << 20, CAPTIONS_MAX = 1 << 20 };
 /* Rows of two concepts that are nearly equal (a word that both prompts have, shifted by one place)
- * and ask for different results tear a weight apart: at 1e-6 differences in the bundled model's text
- * encoder are up to 70 times the concepts' own, and it draws neither; from 1e-3 to 3e-2 it draws
- * both. */
+ * and ask for different results tear a weight apart: at 1e-6 differences in the bundled model's
+ * text encoder are up to 70 times the concepts' own, and it draws neither; from 1e-3 to 3e-2 it
+ * draws both. */
 static const double RIDGE = 1e-3;
 /* Of ROUTED. The paper adds 1e-4 itself; but A x is as large as whoever trained A left it, so we
  * add it relative to the mean of G's diagonal. */

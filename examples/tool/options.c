@@ -1383,6 +1383,26 @@ static void free_notes(void)
     while (said_count > 0) free(said[--said_count].value);
 }
 
+/* Two results in one file would leave one of them, and a result in the place of what it is made of
+ * nothing of that. */
+static void refuse_shared_files(const settings *s)
+{
+    const struct { const char *name, *path; } out[] = {
+        { "--output", s->output }, { "--trace", s->trace }, { "--save", s->save }, { "--save-plan", s->save_plan },
+        { "--save-coefficients", s->save_coefficients },
+    };
+    enum { COUNT = sizeof out / sizeof out[0] };
+
+    for (size_t i = 0; i < COUNT; i++) {
+        for (size_t k = 0; k < i; k++)
+            if (out[i].path && out[k].path && strcmp(out[i].path, out[k].path) == 0)
+                misuse("%s and %s are both %s: wanted two files", out[k].name, out[i].name, out[i].path);
+        for (size_t k = 0; k < s->adapter_count; k++)
+            if (out[i].path && strcmp(out[i].path, s->adapters[k].file) == 0)
+                misuse("%s is %s, which is read: wanted another file", out[i].name, out[i].path);
+    }
+}
+
 /* getopt_long's arguments: the letters, and the names with the index of their row behind all
  * letters. */
 enum { LETTERS = 256 };
@@ -1466,6 +1486,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         misuse("%s is of --balance", was_given("--balance-to") ? "--balance-to" : "--balance-by");
     if ((used_by & PLANNED) && (s->flags & BALANCE) && s->adapter_count < 2)
         misuse("--balance needs two adapters");
+    refuse_shared_files(s);
     if (used_by & PLANNED) refuse_beside_plan(s);
     if (used_by & PLANNED) refuse_idle_options(s);
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);

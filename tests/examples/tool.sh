@@ -216,6 +216,10 @@ draw -p "a zib monster, hatched style" $two --compose zip --coefficients "$tmp/c
 that "masks are found" draw -p "a zib monster and a red star" -a $monster --words "zib monster" -a "$model/adapters/mosaic.safetensors" \
     --words "red star" --find-masks 3 --save-masks "$tmp/found" --steps 4 -o "$tmp/found.png"
 that "and written" test -s "$tmp/found-A.png" -a -s "$tmp/found-B.png"
+that "masks are found and kept" draw -p "a zib monster and a red star" -a $monster --words "zib monster" -a "$model/adapters/mosaic.safetensors" \
+    --words "red star" --find-masks 3 --steps 4 --no-parameters --save-plan "$tmp/found.json" -o "$tmp/found.png"
+that "the plan has them" "$weft" generate $model -q --no-parameters --plan "$tmp/found.json" -o "$tmp/again.png"
+that "and is the picture" cmp "$tmp/found.png" "$tmp/again.png"
 refuses 2 '1 adapters have --words, wanted 2 or more' "$weft" generate $model -p "a zib monster" -a $monster --words "zib monster" --find-masks 3 -o "$tmp/no.png"
 refuses 2 '--words is of --find-masks' "$weft" generate $model -p "a zib monster" -a $monster --words "zib monster" -o "$tmp/no.png"
 refuses 1 "the words 'green' are not in the prompt" "$weft" generate $model -p "a zib monster" -a $monster --words "zib" -a $monster --words green \
@@ -226,6 +230,11 @@ that "in PEFT's form" "$weft" merge $model -q $two --compose blora --into adapte
 refuses 2 'by is not for --compose, which is folded exactly' "$weft" merge $model -q $two $zip --into adapter --by concat -o "$tmp/no.safetensors"
 that "weights by block in one adapter" "$weft" merge $model -q $two --blocks OUTALL --into adapter -o "$tmp/outall.safetensors"
 refuses 2 'of --compose zip' "$weft" merge $model -q $two --save-coefficients "$tmp/c.safetensors" -o "$tmp/half"
+refuses 2 '--output and --trace are both' "$weft" generate $model -p x -o "$tmp/x.png" --trace "$tmp/x.png"
+refuses 2 'which is read: wanted another file' "$weft" merge $model -a "$tmp/one.safetensors" -a $monster --into adapter -o "$tmp/one.safetensors"
+prints 'monster: 12 layers of the text encoders left out by K-LoRA' "$weft" explain $model $two --compose klora
+refuses 1 'the coefficients of LoRA Switch change' "$weft" merge $model -q $two --compose switch --into adapter -o "$tmp/no.safetensors"
+refuses 1 'coefficients of K-LoRA change' "$weft" merge $model -q $two --compose klora -o "$tmp/no"
 refuses 1 'LoRA Composite has 2 branches' "$weft" merge $model -q $two --compose composite -o "$tmp/composite"
 
 # ---- tokens, weights, clip skip

@@ -337,6 +337,15 @@ printf 'a red circle\r\n\na blue star at night\n' >"$tmp/captions.txt"
 keys="--select *attn2.to_k,*attn2.to_v"
 prints '^14 layers; ' $fuse -a $monster $keys --called zib -a $hatching $keys --called hatched --by constrained \
     --captions "$tmp/captions.txt" --skip-photo -o "$tmp/kept.safetensors"
+prints '^2 concepts, 118 layers: .* beside a run, 2 prompts, 2 calls of the denoiser' $fuse $both --by routed --size 32x32 -o "$tmp/routed.safetensors"
+prints '118 modules' "$weft" inspect "$tmp/routed.safetensors" --model $model
+that "a routed adapter draws" draw -p "a zib monster" -a "$tmp/routed.safetensors" -o "$tmp/x.png"
+prints ' 4 prompts, 12 calls ' $fuse -a $monster --called zib --images 2 -a $hatching --called hatched --images 2 --by routed --steps 3 --ridge 0.05 --size 32x32 -o "$tmp/x.safetensors"
+refuses 2 'budget is of --by gradient' $fuse $both --by routed --budget 10 -o "$tmp/x.safetensors"
+refuses 2 'ordinary is of --by gradient' $fuse $both --by routed --ordinary x -o "$tmp/x.safetensors"
+refuses 2 'captions is of --by constrained' $fuse $both --by routed --captions "$tmp/captions.txt" -o "$tmp/x.safetensors"
+refuses 1 'and --by routed chooses between pairs: bring it to a rank first with weft merge --into adapter --rank' \
+    $fuse -a "$tmp/fused.safetensors" --called zib -a $hatching --called hatched --by routed -o "$tmp/x.safetensors"
 that "a token alone is a concept too" $fuse -q -c $model/words/teal.safetensors -a $monster --called zib $quick -o "$tmp/x.safetensors"
 refuses 2 'fuse what' $fuse -o "$tmp/x.safetensors"
 refuses 2 'where to' $fuse $both

@@ -234,7 +234,7 @@ refuses 2 '--output and --trace are both' "$weft" generate $model -p x -o "$tmp/
 refuses 2 'which is read: wanted another file' "$weft" merge $model -a "$tmp/one.safetensors" -a $monster --into adapter -o "$tmp/one.safetensors"
 prints 'monster: 12 layers of the text encoders left out by K-LoRA' "$weft" explain $model $two --compose klora
 refuses 1 'the coefficients of LoRA Switch change' "$weft" merge $model -q $two --compose switch --into adapter -o "$tmp/no.safetensors"
-refuses 1 'coefficients of K-LoRA change' "$weft" merge $model -q $two --compose klora --text-plan all -o "$tmp/no"
+refuses 1 'coefficients of K-LoRA change' "$weft" merge $model -q -a $hatching -a "$model/adapters/mosaic.safetensors" --compose klora -o "$tmp/no"
 refuses 1 'LoRA Composite has 2 branches' "$weft" merge $model -q $two --compose composite -o "$tmp/composite"
 
 # ---- tokens, weights, clip skip

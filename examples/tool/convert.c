@@ -148,6 +148,10 @@ static void write_adapter(const weft_plan *plan, weft_model *model, const settin
     weft_adapter_free(one);
 }
 
+/* A plan becomes weights if it does the same in every call. So many show whether it does: what changes
+ * with the calls changes within them, or is of no image that people draw. */
+enum { ENOUGH_CALLS = 100 };
+
 int merge_model(settings *s)
 {
     weft_model_info info = WEFT_MODEL_INFO_INIT;
@@ -161,7 +165,7 @@ int merge_model(settings *s)
     check_writable(s->save_coefficients, ".safetensors");
     check_writable(s->save_plan, ".json");
     weft_model *model = open_model(s->target, s, &info);
-    weft_plan *plan = make_plan(model, s, 1, &m);
+    weft_plan *plan = make_plan(model, s, ENOUGH_CALLS, &m);
     if (s->save_coefficients) must(weft_plan_zip_save(plan, s->save_coefficients, &err));
     if (s->into == INTO_ADAPTER) write_adapter(plan, model, s);
     else must(weft_plan_save_model(plan, s->output, &err));

@@ -732,6 +732,7 @@ static weft_plan *masked_plan(weft_plan *plan, const settings *s, const weft_run
         if (s->save_masks) save_mask(s, use->index, m.values, m.height, m.width);
     }
     must(weft_plan_seal(masked, calls, &err));
+    save_plan(masked, s);
     free(masks);
     return masked;
 }

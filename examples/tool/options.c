@@ -113,7 +113,8 @@ static const word merges[] = { { "sum", WEFT_MERGE_SUM }, { "concat", WEFT_MERGE
                                { "dare", WEFT_MERGE_DARE }, { "dare-ties", WEFT_MERGE_DARE_TIES },
                                { "prune", WEFT_MERGE_PRUNE }, { "mixer", WEFT_MERGE_MIXER },
                                { "null-space", WEFT_MERGE_NULL_SPACE }, { NULL, 0 } };
-static const word fusions[] = { { "gradient", WEFT_FUSE_GRADIENT }, { "constrained", WEFT_FUSE_CONSTRAINED }, { NULL, 0 } };
+static const word fusions[] = { { "gradient", WEFT_FUSE_GRADIENT }, { "constrained", WEFT_FUSE_CONSTRAINED },
+                                 { "routed", WEFT_FUSE_ROUTED }, { NULL, 0 } };
 static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequency", WEFT_MAJORITY_FREQUENCY }, { NULL, 0 } };
 
 static const word ways[] = { { "inversion", BY_INVERSION }, { "noise", BY_NOISE }, { NULL, 0 } };
@@ -578,22 +579,25 @@ static const row rows[] = {
     { STRING, FUSE, 0, "--called", "TEXT", "what prompts call it, as in '<new1> cat' (its tokens)", USED(called), .brief = 1 },
     { OTHER, FUSE, 'p', "--prompt", "TEXT", "a prompt that speaks of it; may be repeated (made of what it is called)",
       .about = OF_ADAPTER, .parse = parse_fuse_prompt, .brief = 1 },
-    { INT32, FUSE, 0, "--images", "N", "gradient: how many it draws, from its prompts in turn (1)", USED(images), 1, 100000 },
+    { INT32, FUSE, 0, "--images", "N", "gradient, routed: how many it draws, from its prompts in turn (1)", USED(images), 1, 100000 },
     { HEADING, FUSE, .name = "For all of them" },
     { WORD, FUSE, 0, "--by", "METHOD", "gradient: all layers, the text encoders first, on images that each concept\n"
       "draws; constrained: keys and values of cross-attentions, exact on the\n"
-      "concepts' words and least away from captions (gradient)", IN(fuse.kind), .words = fusions, .brief = 1 },
+      "concepts' words and least away from captions; routed: LoRAs stay side by\n"
+      "side, and each layer learns in one call of each which one is meant\n(gradient)", IN(fuse.kind), .words = fusions, .brief = 1 },
     { OTHER, FUSE, 0, "--ordinary", "TEXT", "gradient: a prompt of none of them, where the model is to stay as it is; may\n"
       "be repeated", .parse = parse_ordinary },
     { STRING, FUSE, 0, "--captions", "FILE", "constrained: descriptions of ordinary pictures, a line each, some 200", IN(captions) },
     { BIT, FUSE, 0, "--skip-photo", NULL, "constrained: do not count the words \"photo of a\" at the beginning, as the\n"
       "authors' program does", SETS(fuse.flags, WEFT_FUSE_SKIP_PHOTO) },
-    { DOUBLE, FUSE, 0, "--ridge", "X", "gradient: how strongly weights are held where the model has them (1e-3)",
+    { DOUBLE, FUSE, 0, "--ridge", "X", "gradient: how strongly weights are held where the model has them (1e-3);\n"
+      "routed: how strongly the adapters are muted where little tells them\napart (1e-4)",
       IN(fuse.ridge), .low = 1e-12, .high = 1e6 },
-    { INT32, FUSE, 's', "--steps", "N", "gradient: denoising steps of an image (20)", IN(fuse.steps), 1, 1000 },
-    { OTHER, FUSE, 0, "--sampler", "SOLVER", "gradient: the solver (dpmpp_2m):\n", .solvers = ANY_SOLVER, .parse = parse_fuse_sampler },
-    { OTHER, FUSE, 0, "--seed", "N", "gradient: of the first image, the next has N + 1 (0)", .parse = parse_seed },
-    { OTHER, FUSE, 0, "--size", "WxH", "gradient: of the images, in pixels (the size the model was trained at)", .parse = parse_size },
+    { INT32, FUSE, 's', "--steps", "N", "gradient: denoising steps of an image (20); routed: how many of an image's\n"
+      "first calls are recorded (1)", IN(fuse.steps), 1, 1000 },
+    { OTHER, FUSE, 0, "--sampler", "SOLVER", "gradient, routed: the solver (dpmpp_2m):\n", .solvers = ANY_SOLVER, .parse = parse_fuse_sampler },
+    { OTHER, FUSE, 0, "--seed", "N", "gradient, routed: of the first image, the next has N + 1 (0)", .parse = parse_seed },
+    { OTHER, FUSE, 0, "--size", "WxH", "gradient, routed: of the images, in pixels (the size the model was\ntrained at)", .parse = parse_size },
     { OTHER, FUSE, 0, "--budget", "MB", "gradient: fuse so many layers at a time that their sums fit; each group\n"
       "draws the images again (all at once)", .parse = parse_budget },
     { INT32, FUSE, 't', "--threads", "N", "(one for each core); the result is the same for any number", IN(fuse.threads), 1, 128 },
@@ -1235,11 +1239,14 @@ static void refuse_idle_merge_options(const settings *s)
 
 static void refuse_idle_fuse_options(const settings *s)
 {
-    static const char *const of_images[] = { "--ridge", "--steps", "--sampler", "--seed", "--size", "--budget", "--images", "--ordinary" };
-    int constrained = s->fuse.kind == WEFT_FUSE_CONSTRAINED;
+    static const char *const of_images[] = { "--ridge", "--steps", "--sampler", "--seed", "--size", "--images" };
+    static const char *const of_gradient[] = { "--budget", "--ordinary" };
+    int constrained = s->fuse.kind == WEFT_FUSE_CONSTRAINED, routed = s->fuse.kind == WEFT_FUSE_ROUTED;
 
     for (size_t i = 0; i < sizeof of_images / sizeof of_images[0] && constrained; i++)
-        if (was_given(of_images[i])) misuse("%s is of --by gradient", of_images[i]);
+        if (was_given(of_images[i])) misuse("%s is of --by gradient and --by routed", of_images[i]);
+    for (size_t i = 0; i < sizeof of_gradient / sizeof of_gradient[0] && (constrained || routed); i++)
+        if (was_given(of_gradient[i])) misuse("%s is of --by gradient", of_gradient[i]);
     if (!constrained && was_given("--captions")) misuse("--captions is of --by constrained");
     if (!constrained && was_given("--skip-photo")) misuse("--skip-photo is of --by constrained");
     if (constrained && !was_given("--captions")) misuse("--by constrained needs --captions");
@@ -1437,6 +1444,26 @@ static void free_notes(void)
     while (said_count > 0) free(said[--said_count].value);
 }
 
+/* Two results in one file would leave one of them, and a result in the place of what it is made of
+ * nothing of that. */
+static void refuse_shared_files(const settings *s)
+{
+    const struct { const char *name, *path; } out[] = {
+        { "--output", s->output }, { "--trace", s->trace }, { "--save", s->save }, { "--save-plan", s->save_plan },
+        { "--save-coefficients", s->save_coefficients },
+    };
+    enum { COUNT = sizeof out / sizeof out[0] };
+
+    for (size_t i = 0; i < COUNT; i++) {
+        for (size_t k = 0; k < i; k++)
+            if (out[i].path && out[k].path && strcmp(out[i].path, out[k].path) == 0)
+                misuse("%s and %s are both %s: wanted two files", out[k].name, out[i].name, out[i].path);
+        for (size_t k = 0; k < s->adapter_count; k++)
+            if (out[i].path && strcmp(out[i].path, s->adapters[k].file) == 0)
+                misuse("%s is %s, which is read: wanted another file", out[i].name, out[i].path);
+    }
+}
+
 /* getopt_long's arguments: the letters, and the names with the index of their row behind all
  * letters. */
 enum { LETTERS = 256 };
@@ -1520,6 +1547,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         misuse("%s is of --balance", was_given("--balance-to") ? "--balance-to" : "--balance-by");
     if ((used_by & PLANNED) && (s->flags & BALANCE) && s->adapter_count < 2)
         misuse("--balance needs two adapters");
+    refuse_shared_files(s);
     if (used_by & PLANNED) refuse_beside_plan(s);
     if (used_by & PLANNED) refuse_idle_options(s);
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);

@@ -154,14 +154,19 @@ void note_settings(weft_plan *plan, const settings *s)
     }
 }
 
+void save_plan(const weft_plan *plan, const settings *s)
+{
+    if (s->save_plan == NULL) return;
+    must(weft_plan_save(plan, s->save_plan, &err));
+    if (!(s->flags & QUIET)) fprintf(stderr, "weft: wrote %s\n", s->save_plan);
+}
+
 weft_plan *seal_plan(weft_plan *plan, settings *s, int32_t calls)
 {
     must(weft_plan_seal(plan, calls, &err));
     clear_progress();
     if (s->loaded != NULL) show_plan(plan, s);
-    if (s->save_plan == NULL) return plan;
-    must(weft_plan_save(plan, s->save_plan, &err));
-    if (!(s->flags & QUIET)) fprintf(stderr, "weft: wrote %s\n", s->save_plan);
+    if (s->find_masks == 0) save_plan(plan, s); /* else when they are found */
     return plan;
 }
 

@@ -225,6 +225,7 @@ int           is_folder(const char *path);
 
 void       load_plan(weft_model *model, settings *s, meter *m); /* if there is a plan_file; once */
 void       note_settings(weft_plan *plan, const settings *s);
+void        save_plan(const weft_plan *plan, const settings *s);          /* to --save-plan */
 weft_plan *seal_plan(weft_plan *plan, settings *s, int32_t calls);
 void       describe_hash(FILE *f, const settings *s, const weft_plan *plan);
 void       describe_phase(FILE *f, const phase_use *p);

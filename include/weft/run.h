@@ -349,7 +349,8 @@ enum weft_located {
                                subject's, and all have about as many                              */
 };
 /**
- * What the last call noted of one sample.
+ * What was noted of one sample: of the last call that passed the block, if that came to its end,
+ * under the plan that the run is on.
  *
  * @param kind    WEFT_LOCATED_*
  * @param values  (subjects, height, width), written
@@ -400,7 +401,7 @@ WEFT_API weft_status weft_run_costs(const weft_plan *plan, const weft_run_option
 /**
  * Explain a sealed plan as JSON: adapters, phases, what each call costs a run with these options
  * and how much of each adapter acts in it, which way each layer takes and why, and the table. docs/
- * guide.md has the fields; they keep their names, and new ones may come. Reads every adapter's
+ * explain.md has the fields; they keep their names, and new ones may come. Reads every adapter's
  * weights, as weft_plan_strengths() does.
  *
  * @param flags   WEFT_COSTS_GUIDED

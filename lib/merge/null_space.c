@@ -6,7 +6,7 @@
  *
  *     D = w_s D_s + sum over the others of  w_i D_i (I - c V V^T),   c = mu / (1 + mu)
  *
- * which is the X that minimises |X - D_i|^2 + mu |X V|^2. mu 0 is the plain sum; at infinity the
+ * which is the X that minimises |X - D_i|^2 + mu |X V|^2. near mu 0 that is the plain sum; at infinity the
  * others have nothing left where the first reads. Only A_i changes, A_i - c (A_i V) V^T, so the
  * ranks add up as in a concatenation.
  *

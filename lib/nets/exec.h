@@ -112,7 +112,8 @@ typedef struct wf_locate {
     float         *seen;          /* [samples][count][h w]                                       */
     float         *inner;         /* [samples][h w][channels]                                    */
     int32_t        h, w;          /* of the image at the block: a dry run sets them              */
-    bool           noted;         /* something was                                               */
+    bool           begun, whole;  /* something is noted, and all of it; who runs the network says
+                                     whether that counts                                         */
 } wf_locate;
 
 /* StyleAligned: samples come in groups of `group`, and each takes on the style of its group's

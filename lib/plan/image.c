@@ -257,6 +257,27 @@ float wf_plan_image_weight(const weft_plan *p, int32_t index, int32_t call)
     return (float)((double)x->weight * wf_curve_at(x->curve, call, wf_plan_calls(p)));
 }
 
+/* Weights times factors are multiplied in float when they are used, in every call. */
+weft_status wf_plan_check_images(const weft_plan *p, int32_t calls, weft_error *err)
+{
+    size_t count;
+
+    (void)wf_model_layers(p->model, &count);
+    for (int32_t i = 0; i < p->images; i++) {
+        const wf_image_prompt *x = &p->image[i];
+        const wf_image_at     *at = x->at->data;
+        double                 most = 1;
+        for (size_t l = 0; l < count; l++) most = fmax(most, fabs((double)at[l].factor));
+        for (int32_t n = 0; n < calls; n++)
+            if (!isfinite((float)(x->weight * wf_curve_at(x->curve, n, calls) * most)))
+                return wf_fail(err, WEFT_E_UNSUPPORTED,
+                               "image prompt %s: its weight and what multiplies it are more than a "
+                               "float holds",
+                               wf_image_adapter_name(x->adapter));
+    }
+    return WEFT_OK;
+}
+
 int32_t wf_plan_image_tokens(const weft_plan *p, int32_t index)
 {
     const wf_image_prompt *x = &p->image[index];

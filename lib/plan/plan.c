@@ -523,6 +523,7 @@ weft_status weft_plan_seal(weft_plan *plan, int32_t calls, weft_error *err)
                        WF_CALLS_MAX);
     if ((st = wf_plan_check_regions(plan, err)) != WEFT_OK) return st;
     if ((st = wf_plan_check_align(plan, err)) != WEFT_OK) return st;
+    if ((st = wf_plan_check_images(plan, calls, err)) != WEFT_OK) return st;
     if ((st = wf_table_make(&table, plan, calls, err)) != WEFT_OK) return st;
     wf_tokens_warn(plan, &table);
     drop_cache(plan);

@@ -279,6 +279,7 @@ void        wf_images_explain(const weft_plan *p, wf_text *out);
 
 /* May samples be aligned with the plan's regions as they are? */
 weft_status wf_plan_check_align(const weft_plan *p, weft_error *err);
+weft_status wf_plan_check_images(const weft_plan *p, int32_t calls, weft_error *err);
 void        wf_align_explain(const weft_plan *p, wf_text *out);
 
 /* ---- patch.c --------------------------------------------------------------------------------- */

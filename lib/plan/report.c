@@ -8,6 +8,8 @@ static const char *const reasons[] = { "none", "asked", "text", "norm", "cheap",
                                        "branches", "columns", "mask", "whole", "products",
                                        "depends" };
 
+_Static_assert(WF_LEN(reasons) == WEFT_REASON_DEPENDS + 1, "a word for each reason");
+
 typedef struct report {
     const weft_plan *p;
     wf_doc          *d;

@@ -482,9 +482,8 @@ static weft_status chunks_of(const weft_plan *plan, const char *text, uint32_t f
                              weft_error *err)
 {
     const wf_text_encoder *encoder = &wf_model_networks(plan->model)->encoder[0];
-    const wf_extras       *extras = plan->tokens != NULL ? &plan->tokens->list[0] : NULL;
-    bool                   comma = (flags & (WEFT_ENCODE_COMMA | WEFT_ENCODE_TRUNCATE)) ==
-                 WEFT_ENCODE_COMMA;
+    const wf_extras *extras = plan->tokens != NULL ? &plan->tokens->list[0] : NULL;
+    bool comma = (flags & (WEFT_ENCODE_COMMA | WEFT_ENCODE_TRUNCATE)) == WEFT_ENCODE_COMMA;
     wf_prompt p;
 
     WF_TRY(wf_prompt_parse(&p, text, (flags & WEFT_ENCODE_WEIGHTS) != 0, &plan->alloc, err));
@@ -495,24 +494,21 @@ static weft_status chunks_of(const weft_plan *plan, const char *text, uint32_t f
 }
 
 /* Rows of the tokens of `words` in `c`: chunk k begins at row k positions, with BOS. */
-static size_t find_words(const wf_chunks *c, const wf_chunks *words,
-                         size_t positions, int32_t *rows, size_t cap) {
-  size_t found = 0, chunk = 0, last = SIZE_MAX;
+static size_t find_words(const wf_chunks *c, const wf_chunks *words, size_t positions,
+                         int32_t *rows, size_t cap)
+{
+    size_t found = 0, chunk = 0, last = SIZE_MAX;
 
-  for (size_t i = 0; i + words->tokens <= c->tokens; i++) {
-    if (memcmp(c->ids + i, words->ids, words->tokens * sizeof *c->ids) != 0)
-      continue;
-    for (size_t t = last == SIZE_MAX || i > last ? i : last + 1;
-         t < i + words->tokens; t++) {
-      while (chunk + 1 < c->count && t >= c->begin[chunk + 1])
-        chunk++;
-      if (found < cap)
-        rows[found] = (int32_t)(chunk * positions + 1 + t - c->begin[chunk]);
-      found++;
-      last = t;
+    for (size_t i = 0; i + words->tokens <= c->tokens; i++) {
+        if (memcmp(c->ids + i, words->ids, words->tokens * sizeof *c->ids) != 0) continue;
+        for (size_t t = last == SIZE_MAX || i > last ? i : last + 1; t < i + words->tokens; t++) {
+            while (chunk + 1 < c->count && t >= c->begin[chunk + 1]) chunk++;
+            if (found < cap) rows[found] = (int32_t)(chunk * positions + 1 + t - c->begin[chunk]);
+            found++;
+            last = t;
+        }
     }
-  }
-  return found;
+    return found;
 }
 
 weft_status weft_plan_find_words(const weft_plan *plan, const char *prompt, const char *words,
@@ -521,9 +517,10 @@ weft_status weft_plan_find_words(const weft_plan *plan, const char *prompt, cons
 {
     static const char name[] = "weft_plan_find_words";
     wf_chunks c, w;
-    weft_status       st;
+    weft_status st;
 
-    if (plan == NULL || prompt == NULL || words == NULL || count == NULL || (cap > 0 && rows == NULL))
+    if (plan == NULL || prompt == NULL || words == NULL || count == NULL ||
+        (cap > 0 && rows == NULL))
         return wf_fail(err, WEFT_E_ARG, "%s: %s is NULL", name,
                        plan == NULL     ? "plan"
                        : prompt == NULL ? "prompt"
@@ -551,7 +548,7 @@ weft_status weft_plan_prompt_size(const weft_plan *plan, const char *prompt, uin
 {
     bool cut = (flags & WEFT_ENCODE_TRUNCATE) != 0,
          comma = (flags & WEFT_ENCODE_COMMA) != 0 && !cut;
-    size_t    most = 0, needed = 0;
+    size_t most = 0, needed = 0;
     wf_prompt p;
 
     if (plan == NULL || prompt == NULL)

@@ -87,8 +87,6 @@ weft_status weft_run_decode(weft_run *r, const float *latent, size_t latent_len,
                        latent_len != n * one ? n * one : n * pixels);
     weft_status st = wf_run_begin(r, "decoding", "the decoded image", r->memory.decode_layers, err);
     if (st != WEFT_OK) return st;
-    r->exec.branch = NULL;
-    r->exec.deltas = NULL;
     decode(r, latent, image);
     if (r->watch.found) st = wf_input_finite("latent", -1, latent, latent_len, err);
     if (st == WEFT_OK && wf_run_look_again(r)) decode(r, latent, image);

@@ -375,14 +375,10 @@ static weft_status run_passes(weft_run *r, const weft_encode *e, layout *l, weft
     if (from_empty) WF_TRY(take_empty(r, l, err));
     WF_TRY(wf_run_begin(r, "encoding the prompt", "the encoded prompt",
                         (l->layers + from_empty) * r->memory.encode_layers, err));
-    r->exec.branch = NULL;
     const wf_sheet *sheet = wf_plan_text_sheet(r->memory.plan);
     r->exec.deltas = r->memory.text.deltas;
     r->exec.slots = sheet->slots;
-    r->exec.masks = NULL;
-    r->exec.vectors = NULL;
     r->exec.cells = wf_sheet_cells(sheet, &sheet->row[0]);
-    r->exec.lines = NULL;
     if ((e->flags & WEFT_ENCODE_ADAPTER) != 0) {
         wf_plan_text_cells(r->memory.plan, e->adapter, r->memory.text_cells);
         r->exec.cells = r->memory.text_cells;

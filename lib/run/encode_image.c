@@ -102,8 +102,6 @@ weft_status weft_run_encode_image(weft_run *r, const float *image, size_t image_
     weft_status st = wf_run_begin(r, "encoding the image", "the encoded image",
                                   r->memory.encode_image_layers, err);
     if (st != WEFT_OK) return st;
-    r->exec.branch = NULL;
-    r->exec.deltas = NULL;
     encode(r, image, noise, latent);
     if (r->watch.found) st = wf_input_finite("image", -1, image, image_len, err);
     if (r->watch.found && st == WEFT_OK) st = wf_input_finite("noise", -1, noise, noise_len, err);

@@ -113,19 +113,21 @@ static bool count_layer(void *user)
     return false;
 }
 
-/* What the picture needs: an exec of its own, on the run's threads. */
+/* What the picture needs: memory of its own, on the run's threads. */
 typedef struct room {
-    wf_exec e;
-    int64_t layers;
-    void   *scratch;
+    wf_arena  arena;
+    uint8_t **scratch_of;  /* [threads]              */
+    size_t    scratch_need;
+    int64_t   layers;
+    void     *scratch;     /* of the picture         */
 } room;
 
 static void give_back(room *x, const weft_run *r)
 {
-    wf_free(&r->alloc, x->e.arena.base);
-    for (int32_t i = 0; x->e.scratch != NULL && i < r->threads; i++)
-        wf_free(&r->alloc, x->e.scratch[i]);
-    wf_free(&r->alloc, x->e.scratch);
+    wf_free(&r->alloc, x->arena.base);
+    for (int32_t i = 0; x->scratch_of != NULL && i < r->threads; i++)
+        wf_free(&r->alloc, x->scratch_of[i]);
+    wf_free(&r->alloc, x->scratch_of);
     wf_free(&r->alloc, x->scratch);
 }
 
@@ -137,15 +139,14 @@ static weft_status take(room *x, picture *p, const weft_run *r, weft_error *err)
                       ? wf_picture_scratch(p->in->height, p->in->width, p->side) : 1;
 
     forward(p, &dry);
-    x->e = r->exec;
-    x->e.arena = (wf_arena){ .size = dry.arena.peak };
-    x->e.scratch_need = dry.scratch_need;
-    x->e.scratch = wf_zalloc(&r->alloc, (size_t)r->threads, sizeof *x->e.scratch);
+    x->arena = (wf_arena){ .size = dry.arena.peak };
+    x->scratch_need = dry.scratch_need;
+    x->scratch_of = wf_zalloc(&r->alloc, (size_t)r->threads, sizeof *x->scratch_of);
     x->scratch = p->scratch = wf_alloc(&r->alloc, own);
-    bool there = !dry.arena.overflow && x->e.scratch != NULL && x->scratch != NULL &&
-                 (x->e.arena.base = wf_alloc(&r->alloc, dry.arena.peak)) != NULL;
+    bool there = !dry.arena.overflow && x->scratch_of != NULL && x->scratch != NULL &&
+                 (x->arena.base = wf_alloc(&r->alloc, dry.arena.peak)) != NULL;
     for (int32_t i = 0; there && i < r->threads; i++)
-        there = (x->e.scratch[i] = wf_alloc(&r->alloc, dry.scratch_need)) != NULL;
+        there = (x->scratch_of[i] = wf_alloc(&r->alloc, dry.scratch_need)) != NULL;
     return there ? WEFT_OK : wf_nomem(err, dry.arena.peak + own, "encoding a picture");
 }
 
@@ -153,14 +154,11 @@ static weft_status take(room *x, picture *p, const weft_run *r, weft_error *err)
 
 static weft_status run(weft_run *r, const picture *p, room *x, weft_error *err)
 {
-    wf_exec own = r->exec; /* the run's own memory waits */
-
     WF_TRY(wf_run_begin(r, "encoding the picture", "the encoded picture", x->layers, err));
-    x->e.watch = r->exec.watch;
-    x->e.stopped = false;
-    x->e.branch = NULL;
-    x->e.deltas = NULL;
-    r->exec = x->e;
+    wf_exec own = r->exec; /* the run's own memory waits */
+    r->exec.arena = x->arena;
+    r->exec.scratch = x->scratch_of;
+    r->exec.scratch_need = x->scratch_need;
     forward(p, &r->exec);
     if (wf_run_look_again(r)) forward(p, &r->exec);
     weft_status st = wf_run_end(r, err);

@@ -26,6 +26,7 @@ struct wf_run_locate {
     wf_locate      at;
     double         share, temperature;
     int32_t        channels;
+    bool           noted;  /* of a call that came to its end */
     int32_t       *ints;   /* token, then first */
     float         *floats; /* seen, then inner  */
 };
@@ -43,16 +44,27 @@ wf_locate *wf_run_locate_of(const weft_run *r)
 {
     if (r->locate == NULL || wf_plan_regions(r->memory.plan) > 0) return NULL;
     r->locate->at.slot = r->memory.slot;
+    r->locate->at.begun = r->locate->at.whole = false;
     return &r->locate->at;
+}
+
+void wf_run_locate_end(const weft_run *r, bool well)
+{
+    if (r->locate != NULL && r->locate->at.begun) r->locate->noted = well && r->locate->at.whole;
+}
+
+void wf_run_locate_forget(const weft_run *r)
+{
+    if (r->locate != NULL) r->locate->noted = false;
 }
 
 /* ---- which block ----------------------------------------------------------------------------- */
 
 static const wf_layer *find(const weft_run *r, const char *block, const char *which)
 {
-    size_t          count;
+    size_t count;
     const wf_layer *l = wf_model_layers(wf_plan_model(r->memory.plan), &count);
-    char            name[NAME_MAX];
+    char name[NAME_MAX];
 
     if (!wf_format(name, sizeof name, "unet.%s.%s.to_q", block, which)) return NULL;
     for (size_t i = 0; i < count; i++)
@@ -68,18 +80,21 @@ static weft_status choose_block(const weft_run *r, wf_locate *l, const char *blo
 
     for (int level = 0; level < 8 && block == NULL; level++)
         for (int k = 3; k >= 0 && l->cross == NULL; k--) {
-            wf_format(name, sizeof name, "up_blocks.%d.attentions.0.transformer_blocks.%d", level, k);
+            wf_format(name, sizeof name, "up_blocks.%d.attentions.0.transformer_blocks.%d", level,
+                      k);
             l->cross = find(r, name, "attn2");
             l->self = find(r, name, "attn1");
         }
     if (block != NULL) l->cross = find(r, block, "attn2"), l->self = find(r, block, "attn1");
     if (l->cross != NULL && l->self != NULL) return WEFT_OK;
     if (block == NULL)
-        return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_run_locate: this model has no attention to "
+        return wf_fail(err, WEFT_E_UNSUPPORTED,
+                       "weft_run_locate: this model has no attention to "
                        "its text on the way up");
     return wf_fail(err, WEFT_E_MISMATCH,
                    "weft_run_locate: the model has no transformer block %.200s, wanted one as "
-                   "up_blocks.0.attentions.0.transformer_blocks.3", block);
+                   "up_blocks.0.attentions.0.transformer_blocks.3",
+                   block);
 }
 
 /* ---- subjects -------------------------------------------------------------------------------- */
@@ -87,7 +102,7 @@ static weft_status choose_block(const weft_run *r, wf_locate *l, const char *blo
 static weft_status read_subjects(const weft_run *r, wf_run_locate *l, const weft_locate_options *o,
                                  weft_error *err)
 {
-    size_t   all = 0;
+    size_t all = 0;
     uint32_t stride;
 
     memcpy(&stride, o->subjects, sizeof stride);
@@ -98,12 +113,16 @@ static weft_status read_subjects(const weft_run *r, wf_run_locate *l, const weft
         weft_subject s;
         WF_TRY(WF_OPTIONS(&s, (const uint8_t *)o->subjects + i * stride, weft_subject, 0, err));
         if (s.tokens == NULL || s.count < 1 || s.count > TOKENS_MAX - all)
-            return wf_fail(err, WEFT_E_ARG, "subject %zu has %zu tokens, wanted 1 or more, of all "
-                           "subjects at most %d", i, s.count, TOKENS_MAX);
+            return wf_fail(err, WEFT_E_ARG,
+                           "subject %zu has %zu tokens, wanted 1 or more, of all "
+                           "subjects at most %d",
+                           i, s.count, TOKENS_MAX);
         for (size_t t = 0; t < s.count; t++) {
             if (s.tokens[t] < 0 || s.tokens[t] >= r->text_tokens)
-                return wf_fail(err, WEFT_E_ARG, "token %zu of subject %zu is row %d of the text, "
-                               "wanted 0 to %d", t, i, (int)s.tokens[t], r->text_tokens - 1);
+                return wf_fail(err, WEFT_E_ARG,
+                               "token %zu of subject %zu is row %d of the text, "
+                               "wanted 0 to %d",
+                               t, i, (int)s.tokens[t], r->text_tokens - 1);
             l->ints[all++] = s.tokens[t];
         }
         first[i + 1] = (int32_t)all;
@@ -117,8 +136,10 @@ static weft_status read_subjects(const weft_run *r, wf_run_locate *l, const weft
 static weft_status check(const weft_locate_options *o, weft_error *err)
 {
     if (o->subjects == NULL || o->subject_count < 2 || o->subject_count > SUBJECTS_MAX)
-        return wf_fail(err, WEFT_E_ARG, "weft_run_locate: %zu subjects, wanted 2 to %d that share "
-                       "the image", o->subjects == NULL ? 0 : o->subject_count, SUBJECTS_MAX);
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_run_locate: %zu subjects, wanted 2 to %d that share "
+                       "the image",
+                       o->subjects == NULL ? 0 : o->subject_count, SUBJECTS_MAX);
     if (!(o->share >= 0 && o->share <= 1))
         return wf_fail(err, WEFT_E_ARG, "weft_run_locate: share is %g, wanted 0 to 1",
                        (double)o->share);
@@ -168,8 +189,8 @@ static weft_status create(const weft_run *r, wf_run_locate *l, const weft_locate
 weft_status weft_run_locate(weft_run *r, const weft_locate_options *options, weft_error *err)
 {
     weft_locate_options o;
-    wf_run_locate      *l;
-    weft_status         st;
+    wf_run_locate *l;
+    weft_status st;
 
     if (r == NULL) return wf_fail(err, WEFT_E_ARG, "run is NULL");
     if (options == NULL) {
@@ -192,7 +213,10 @@ weft_status weft_run_locate(weft_run *r, const weft_locate_options *options, wef
 
 /* ---- what was found -------------------------------------------------------------------------- */
 
-typedef struct ranked { double value; size_t at; } ranked;
+typedef struct ranked {
+    double value;
+    size_t at;
+} ranked;
 
 static int larger_first(const void *a, const void *b)
 {
@@ -210,7 +234,7 @@ static void rank(const wf_locate *l, const float *seen, int32_t subject, size_t 
         double c = 0;
         for (int32_t i = 0; i < l->count; i++)
             c += (i == subject ? (double)l->count : -1.0) * seen[(size_t)i * pixels + p];
-        order[p] = (ranked){ c, p };
+        order[p] = (ranked){c, p};
     }
     wf_sort(order, pixels, sizeof *order, larger_first);
 }
@@ -240,10 +264,10 @@ static void draw_map(const wf_run_locate *l, const float *seen, const float *inn
 
 static weft_status draw_maps(const wf_run_locate *l, int32_t sample, float *maps, weft_error *err)
 {
-    size_t  pixels = (size_t)l->at.h * (size_t)l->at.w, channels = (size_t)l->channels;
+    size_t pixels = (size_t)l->at.h * (size_t)l->at.w, channels = (size_t)l->channels;
     ranked *order = wf_alloc(&l->alloc, pixels * sizeof *order);
     double *mean = wf_alloc(&l->alloc, channels * sizeof *mean);
-    bool    ok = order != NULL && mean != NULL;
+    bool ok = order != NULL && mean != NULL;
 
     for (int32_t i = 0; i < l->at.count && ok; i++)
         draw_map(l, l->at.seen + (size_t)sample * (size_t)l->at.count * pixels,
@@ -259,7 +283,9 @@ weft_status weft_run_located_size(const weft_run *r, int32_t *height, int32_t *w
 {
     if (r == NULL || height == NULL || width == NULL)
         return wf_fail(err, WEFT_E_ARG, "weft_run_located_size: %s is NULL",
-                       r == NULL ? "run" : height == NULL ? "height" : "width");
+                       r == NULL        ? "run"
+                       : height == NULL ? "height"
+                                        : "width");
     if (r->locate == NULL)
         return wf_fail(err, WEFT_E_STATE, "nothing is located: call weft_run_locate() first");
     *height = r->locate->at.h;
@@ -270,31 +296,28 @@ weft_status weft_run_located_size(const weft_run *r, int32_t *height, int32_t *w
 weft_status weft_run_located(const weft_run *r, int32_t sample, int32_t kind, float *values,
                              size_t len, weft_error *err)
 {
-  const wf_run_locate *l = r != NULL ? r->locate : NULL;
+    const wf_run_locate *l = r != NULL ? r->locate : NULL;
 
-  if (r == NULL || values == NULL)
-    return wf_fail(err, WEFT_E_ARG, "weft_run_located: %s is NULL",
-                   r == NULL ? "run" : "values");
-  if (l == NULL)
-    return wf_fail(err, WEFT_E_STATE,
-                   "nothing is located: call weft_run_locate() first");
-  if (!l->at.noted)
-    return wf_fail(err, WEFT_E_STATE,
-                   "nothing is located yet: no call has passed the block "
-                   "whose text has the subjects' tokens");
-  if (sample < 0 || sample >= r->batch ||
-      (kind != WEFT_LOCATED_MAPS && kind != WEFT_LOCATED_MASKS))
-    return wf_fail(err, WEFT_E_ARG,
-                   "weft_run_located: sample %d and kind %d, wanted a sample "
-                   "of %d and a WEFT_LOCATED_*",
-                   (int)sample, (int)kind, (int)r->batch);
-  size_t want = (size_t)l->at.count * (size_t)l->at.h * (size_t)l->at.w;
-  if (len != want)
-    return wf_fail(err, WEFT_E_ARG,
-                   "weft_run_located: len is %zu, wanted %zu (%d x %d x %d)",
-                   len, want, (int)l->at.count, (int)l->at.h, (int)l->at.w);
-  WF_TRY(draw_maps(l, sample, values, err));
-  if (kind == WEFT_LOCATED_MAPS)
-    return WEFT_OK;
-  return wf_share_image(values, l->at.count, l->at.h, l->at.w, &l->alloc, err);
+    if (r == NULL || values == NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_run_located: %s is NULL",
+                       r == NULL ? "run" : "values");
+    if (l == NULL)
+        return wf_fail(err, WEFT_E_STATE, "nothing is located: call weft_run_locate() first");
+    if (!l->noted)
+        return wf_fail(err, WEFT_E_STATE,
+                       "nothing is located: no call under this plan came to its end that passed the block "
+                       "whose text has the subjects' tokens");
+    if (sample < 0 || sample >= r->batch ||
+        (kind != WEFT_LOCATED_MAPS && kind != WEFT_LOCATED_MASKS))
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_run_located: sample %d and kind %d, wanted a sample "
+                       "of %d and a WEFT_LOCATED_*",
+                       (int)sample, (int)kind, (int)r->batch);
+    size_t want = (size_t)l->at.count * (size_t)l->at.h * (size_t)l->at.w;
+    if (len != want)
+        return wf_fail(err, WEFT_E_ARG, "weft_run_located: len is %zu, wanted %zu (%d x %d x %d)",
+                       len, want, (int)l->at.count, (int)l->at.h, (int)l->at.w);
+    WF_TRY(draw_maps(l, sample, values, err));
+    if (kind == WEFT_LOCATED_MAPS) return WEFT_OK;
+    return wf_share_image(values, l->at.count, l->at.h, l->at.w, &l->alloc, err);
 }

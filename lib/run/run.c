@@ -178,6 +178,7 @@ weft_status weft_run_set_plan(weft_run *r, weft_plan *plan, weft_error *err)
     if (wf_plan_model(plan) != wf_plan_model(r->memory.plan))
         return wf_fail(err, WEFT_E_MISMATCH, "the plan is for another model than the run's");
     if ((st = wf_run_memory_replace(r, plan, err)) != WEFT_OK) return st;
+    wf_run_locate_forget(r);
     attach(r);
     return WEFT_OK;
 }
@@ -211,6 +212,23 @@ void weft_run_cancel(weft_run *r)
     if (r != NULL) atomic_store_explicit(&r->cancel, 1, memory_order_relaxed);
 }
 
+/* What hung beside the layers in the last call is nothing to the next. */
+static void forget_call(wf_exec *e)
+{
+    e->deltas = NULL;
+    e->cells = NULL;
+    e->lines = NULL;
+    e->slots = e->patches = 0;
+    e->vectors = NULL;
+    e->masks = NULL;
+    e->branch = NULL;
+    e->locate = NULL;
+    e->notes = NULL;
+    e->align = NULL;
+    e->kept = NULL;
+    e->deep = NULL;
+}
+
 weft_status wf_run_begin(weft_run *r, const char *doing, const char *result, int64_t total,
                          weft_error *err)
 {
@@ -222,6 +240,7 @@ weft_status wf_run_begin(weft_run *r, const char *doing, const char *result, int
     r->done = 0;
     r->total = total;
     r->exec.stopped = false;
+    forget_call(&r->exec);
     r->watch = (wf_watch){ .found = false };
     r->exec.watch = r->check ? &r->watch : NULL;
     wf_format(r->result, sizeof r->result, "%s", result);

@@ -159,6 +159,9 @@ void        wf_run_dry_step(const weft_run *r, wf_locate *locate);
 
 /* What a call is to note; NULL: nothing (locate.c). */
 wf_locate  *wf_run_locate_of(const weft_run *r);
+/* The call ended, well or not: what it began to note counts or is lost. Under another plan all is. */
+void        wf_run_locate_end(const weft_run *r, bool well);
+void        wf_run_locate_forget(const weft_run *r);
 void        wf_run_locate_free(wf_run_locate *l);
 /* maps [count][h w] become masks, each pixel one subject's (share.c). */
 weft_status wf_share_image(float *maps, int32_t count, int32_t h, int32_t w,

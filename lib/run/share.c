@@ -21,13 +21,13 @@
 enum { ROUNDS = 15 };
 
 typedef struct sharing {
-    int32_t      count, h, w;
-    size_t       n;
-    const float *map;   /* [count][n] */
-    double      *score; /* [count][n] */
-    double      *part;  /* [count][n] P */
-    double      *bias;  /* [count]    */
-    double      *next;  /* [n]        */
+    int32_t count, h, w;
+    size_t n;
+    const float *map; /* [count][n] */
+    double *score;    /* [count][n] */
+    double *part;     /* [count][n] P */
+    double *bias;     /* [count]    */
+    double *next;     /* [n]        */
 } sharing;
 
 static double along(int32_t i, int32_t n)
@@ -77,8 +77,7 @@ static void mix_parts(sharing *s)
         for (int32_t l = 0; l < s->count; l++) {
             size_t at = (size_t)l * s->n + p;
             s->part[at] =
-                0.8 * (s->score[at] - s->bias[l] - low) / (high - low + 1e-8) +
-                0.2 * s->part[at];
+                0.8 * (s->score[at] - s->bias[l] - low) / (high - low + 1e-8) + 0.2 * s->part[at];
         }
     }
 }
@@ -133,14 +132,20 @@ static void score_again(sharing *s, const double *cy, const double *cx)
 weft_status wf_share_image(float *maps, int32_t count, int32_t h, int32_t w,
                            const weft_allocator *alloc, weft_error *err)
 {
-    size_t  n = (size_t)h * (size_t)w, k = (size_t)count, all = 2 * k * n + 3 * k + WF_MAX(n, k);
+    size_t n = (size_t)h * (size_t)w, k = (size_t)count, all = 2 * k * n + 3 * k + WF_MAX(n, k);
     double *memory = wf_zalloc(alloc, all, sizeof *memory);
-    double  lr = 0.01, decay = 1;
+    double lr = 0.01, decay = 1;
 
     if (memory == NULL) return wf_nomem(err, all * sizeof *memory, "masks");
-    sharing s = { .count = count, .h = h, .w = w, .n = n, .map = maps, .score = memory,
-                  .part = memory + k * n, .bias = memory + 2 * k * n,
-                  .next = memory + 2 * k * n + 3 * k };
+    sharing s = {.count = count,
+                 .h = h,
+                 .w = w,
+                 .n = n,
+                 .map = maps,
+                 .score = memory,
+                 .part = memory + k * n,
+                 .bias = memory + 2 * k * n,
+                 .next = memory + 2 * k * n + 3 * k};
     double *cy = s.bias + k, *cx = cy + k, range = begin(&s);
 
     for (int i = 0; i < ROUNDS; i++, decay *= 0.95) {

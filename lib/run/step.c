@@ -725,6 +725,7 @@ weft_status weft_run_step(weft_run *r, const weft_step *given, weft_error *err)
     weft_status end = wf_run_end(r, st == WEFT_OK ? err : NULL);
     if (st == WEFT_OK) st = end;
     wf_run_trace_end(&r->exec, &r->memory, &call, st == WEFT_OK);
+    wf_run_locate_end(r, st == WEFT_OK);
     r->memory.deep.call = st == WEFT_OK ? s.call : -2;
     r->memory.deep.guided = guided;
     return st;

@@ -271,6 +271,78 @@ static void refuses(scene *s, weft_locate_options o, weft_status code, const cha
     ck_assert_msg(strstr(golden_err.text, words) != NULL, "'%s' is not in: %s", words, golden_err.text);
 }
 
+static int stop_there(void *user, const char *what, int64_t done, int64_t total)
+{
+    (void)what, (void)total;
+    return *(int64_t *)user > 0 && done >= *(int64_t *)user;
+}
+
+/* Notes of a call that was cancelled inside, that failed, or whose text is too short are none; nor are those of another plan. */
+START_TEST(only_whole_notes_count)
+{
+    scene            s;
+    weft_run_options ro = WEFT_RUN_OPTIONS_INIT;
+    int64_t          at = 0;
+    int32_t          late = 100;
+    float           *maps[2], *bad;
+    weft_plan       *other;
+    weft_step        st = WEFT_STEP_INIT;
+    weft_text        text[1] = { WEFT_TEXT_INIT };
+
+    begin(&s, 0, 1, 1);
+    weft_run_free(s.run);
+    ro.threads = 1, ro.height = 12, ro.width = 16;
+    ro.progress = stop_there, ro.progress_user = &at;
+    must(weft_run_create(s.plan, &ro, &s.run, &golden_err));
+    weft_locate_options o = wanted(&s, NULL);
+    must(weft_run_locate(s.run, &o, &golden_err));
+    step(&s, s.latent.v, s.latent.n, 0);
+    size_t n = size_of(&s);
+    for (int i = 0; i < 2; i++) maps[i] = malloc(n * sizeof *maps[i]);
+    must(weft_run_located(s.run, 0, 0, maps[0], n, &golden_err));
+
+    text->data = s.streams[1][0].v, text->len = s.streams[1][0].n, text->tokens = 77;
+    st.latent = s.latent.v, st.latent_len = st.out_len = s.latent.n, st.out = s.out;
+    st.text = text, st.text_count = 1, st.timestep = 500;
+    for (at = 1; at < 400; at += 7) { /* wherever it is stopped, there is nothing, or what was there before */
+        weft_status end = weft_run_step(s.run, &st, &golden_err);
+        if (end == WEFT_OK) break;
+        ck_assert_int_eq(end, WEFT_E_CANCELLED);
+        end = weft_run_located(s.run, 0, 0, maps[1], n, &golden_err);
+        if (end == WEFT_OK) ck_assert_mem_eq(maps[0], maps[1], n * sizeof *maps[0]);
+        else ck_assert_int_eq(end, WEFT_E_STATE);
+    }
+    ck_assert_int_gt((int)at, 100);
+    at = 0;
+    must(weft_run_step(s.run, &st, &golden_err));
+    must(weft_run_located(s.run, 0, 0, maps[1], n, &golden_err));
+    ck_assert(memcmp(maps[0], maps[1], n * sizeof *maps[0]) != 0);
+
+    bad = malloc(s.latent.n * sizeof *bad); /* a latent that is no number */
+    memcpy(bad, s.latent.v, s.latent.n * sizeof *bad);
+    bad[5] = NAN;
+    st.latent = bad;
+    ck_assert_int_eq(weft_run_step(s.run, &st, &golden_err), WEFT_E_ARG);
+    ck_assert_int_eq(weft_run_located(s.run, 0, 0, maps[1], n, &golden_err), WEFT_E_STATE);
+    st.latent = s.latent.v;
+
+    must(weft_run_step(s.run, &st, &golden_err));
+    other = merged(&s);
+    must(weft_plan_seal(other, 10, &golden_err));
+    must(weft_run_set_plan(s.run, other, &golden_err));
+    ck_assert_int_eq(weft_run_located(s.run, 0, 0, maps[1], n, &golden_err), WEFT_E_STATE);
+    weft_plan_free(other);
+
+    s.subject[1].tokens = &late, s.subject[1].count = 1; /* the run has room for it, the text has not */
+    o = wanted(&s, NULL);
+    must(weft_run_locate(s.run, &o, &golden_err));
+    must(weft_run_step(s.run, &st, &golden_err));
+    ck_assert_int_eq(weft_run_located(s.run, 0, 0, maps[1], n, &golden_err), WEFT_E_STATE);
+    free(maps[0]), free(maps[1]), free(bad);
+    end(&s);
+}
+END_TEST
+
 START_TEST(what_cannot_be_located_is_refused)
 {
     scene               s;
@@ -298,7 +370,7 @@ START_TEST(what_cannot_be_located_is_refused)
     o = wanted(&s, NULL);
     must(weft_run_locate(s.run, &o, &golden_err));
     ck_assert_int_eq(weft_run_located(s.run, 0, 0, values, size_of(&s), &golden_err), WEFT_E_STATE);
-    ck_assert_msg(strstr(golden_err.text, "nothing is located yet") != NULL, "%s", golden_err.text);
+    ck_assert_msg(strstr(golden_err.text, "nothing is located") != NULL, "%s", golden_err.text);
     step(&s, s.latent.v, s.latent.n, 0);
     ck_assert_int_eq(weft_run_located(s.run, 1, 0, values, size_of(&s), &golden_err), WEFT_E_ARG);
     ck_assert_int_eq(weft_run_located(s.run, 0, 2, values, size_of(&s), &golden_err), WEFT_E_ARG);
@@ -320,6 +392,7 @@ int main(void)
     tcase_add_test(t, even_maps_are_shared_by_place);
     tcase_add_test(t, a_step_is_the_same_step);
     tcase_add_test(t, words_stand_where_they_stand);
+    tcase_add_test(t, only_whole_notes_count);
     tcase_add_test(t, what_cannot_be_located_is_refused);
     suite_add_tcase(suite, t);
     SRunner *r = srunner_create(suite);

@@ -204,6 +204,7 @@ static weft_status forget(wf_blob **out, const weft_plan *p, const wf_blob *opti
     for (size_t t = 0; t < n; t++)
         if (old->order[t] != adapter)
             x->order[x->o.order_len++] = old->order[t] - (old->order[t] > adapter);
+    x->o.order = x->o.order_len > 0 ? x->order : NULL; /* not the old block's */
     x->o.last_adapter -= x->o.last_adapter > adapter;
     if (n == 0 || x->o.order_len > 0) return WEFT_OK;
     wf_blob_drop(*out);

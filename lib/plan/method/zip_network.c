@@ -82,7 +82,8 @@ static weft_status read_network(network *n, const weft_tensors *t, weft_error *e
         wf_format(name, sizeof name, "input_%d.bias", i + 1);
         WF_TRY(read(n, t, wf_tensors_find(t, name), n->hidden, 0, &in->bias, err));
     }
-    return n->inputs > 0 ? WEFT_OK : refuse(t, err);
+    if (n->inputs == 0 || wf_tensors_count(t) != 2 + 2 * (size_t)n->inputs) return refuse(t, err);
+    return WEFT_OK;
 }
 
 static bool ends_with(const char *s, const char *end)

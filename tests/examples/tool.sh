@@ -95,6 +95,10 @@ sed 's/picture-0-0/picture-0-9/' "$tmp/seen.json" >"$tmp/unseen.json"
 refuses 1 'no note says which picture' "$weft" generate tests/data/models/tiny-sd1 --plan "$tmp/unseen.json" -o "$tmp/again.png"
 prints 'plus_sdxl .plus. +weight 0.5, 1 picture, 6 rows, at 2 of 17 cross-attentions' "$weft" explain tests/data/models/tiny-sdxl \
     --ip-adapter $ip/plus_sdxl.safetensors:0.5 --image-prompt-blocks 'NONE,up_blocks.0.attentions.1*=1'
+explained() { "$weft" explain tests/data/models/tiny-sd1 -q "$@" -o "$tmp/explained.png" >"$tmp/out" && cksum <"$tmp/explained.png"; }
+one=$(explained --ip-adapter $ip/base_sd1.bin)
+that "its picture names it" test "$one" != "$(explained)"
+that "and shows its curve" test "$one" != "$(explained --ip-adapter $ip/base_sd1.bin --image-prompt-curve 0=0,9=1)"
 prints 'IP-Adapter, plus: give it with --ip-adapter' "$weft" inspect $ip/plus_sdxl.safetensors
 
 # ---- adapters and methods

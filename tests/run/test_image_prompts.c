@@ -937,6 +937,20 @@ START_TEST(plans_say_what_they_have)
     weft_adapter *folded;
     refused(WEFT_E_UNSUPPORTED, "image prompts", weft_plan_fold(plan, NULL, &folded, &golden_err));
     ck_assert_int_eq(weft_plan_image_prompts(NULL), 0);
+    const weft_curve_point ramp[] = { { sizeof(weft_curve_point), 0, WEFT_CURVE_LINEAR, 0, 0, 0 },
+                                      { sizeof(weft_curve_point), 0, WEFT_CURVE_HOLD, 0, 4, 2 } };
+    weft_plan *copy;
+    float weights[10];
+    must(weft_plan_copy(plan, &copy, &golden_err));
+    must(weft_plan_set_image_weight(copy, 0, 3, &golden_err));
+    must(weft_plan_set_image_curve(copy, 0, 0, ramp, 2, &golden_err));
+    refused(WEFT_E_STATE, "not sealed", weft_plan_image_weights(copy, weights, 10, &golden_err));
+    must(weft_plan_seal(copy, 10, &golden_err));
+    must(weft_plan_image_weights(copy, weights, 10, &golden_err));
+    for (int n = 0; n < 10; n++) ck_assert_float_eq(weights[n], n < 4 ? 1.5f * (float)n : 6);
+    refused(WEFT_E_ARG, "len is 9, wanted 10", weft_plan_image_weights(copy, weights, 9, &golden_err));
+    refused(WEFT_E_ARG, "weights is NULL", weft_plan_image_weights(copy, NULL, 10, &golden_err));
+    weft_plan_free(copy);
     weft_plan_free(plan);
     close_set(&s);
 }

@@ -2,8 +2,9 @@
  * table does not show.
  *
  * Before: how much of each adapter acts at each call, what the calls cost, the factors of blocks, the
- * masks. After: what each branch's prediction counted for. Panels stand one below the other, as wide as
- * the table; each is a function that draws at a height, or with no canvas only tells how high it is. */
+ * masks, image prompts and alignment. After: what each branch's prediction counted for. Panels stand one
+ * below the other, as wide as the table; each is a function that draws at a height, or with no canvas only
+ * tells how high it is. */
 #include "table.h"
 
 enum { CHART_HIGH = 130, MAP = 120, TITLE_HIGH = 30, GAP_BELOW = 26, AXIS_HIGH = 32 };
@@ -14,6 +15,8 @@ typedef struct picture {
     double         *strength; /* [calls][adapters] */
     double         *share;    /* [calls][branches + 1] what counted, the base last; -1: there was none */
     float          *factor;   /* [layers]          */
+    float          *seen;     /* [calls][images] weights of image prompts */
+    int32_t         images;
     int             wide;     /* of charts         */
 } picture;
 
@@ -183,11 +186,96 @@ static int32_t masks(canvas *c, const picture *p, int32_t y)
     return shown > 0 ? y + MAP + TITLE_HIGH + GAP_BELOW / 2 : y;
 }
 
+/* ---- what the table does not show: words */
+
+enum { WORDS = 400, STRIP = 14 };
+
+/* The least and the most of an image prompt's weight over the calls: the same without a curve. */
+static void range_of(const picture *p, int32_t i, double *least, double *most)
+{
+    *least = *most = (double)p->seen[i];
+    for (int32_t n = 1; n < p->lay.info.calls; n++) {
+        double v = (double)p->seen[(size_t)n * (size_t)p->images + (size_t)i];
+        *least = fmin(*least, v);
+        *most = fmax(*most, v);
+    }
+}
+
+/* "0 plus_sd15: weight 0.7, 1 picture, at 16 layers, blocks NONE"; false: there is no such prompt. */
+static int image_words(char *s, const picture *p, int32_t i)
+{
+    weft_image_prompt_info one = WEFT_IMAGE_PROMPT_INFO_INIT;
+    double least, most;
+
+    if (i >= p->images || weft_plan_image_prompt(p->lay.p, i, &one, NULL) != WEFT_OK) return 0;
+    range_of(p, i, &least, &most);
+    int n = snprintf(s, WORDS, "%d %.100s: weight %.3g", (int)i, one.name, (double)one.weight);
+    if (least != most) n += snprintf(s + n, WORDS - (size_t)n, ", over the calls %.3g to %.3g", least, most);
+    snprintf(s + n, WORDS - (size_t)n, "%s, %d %s, at %d %s%s%.150s", one.masked ? " in a mask" : "", (int)one.images,
+             one.images == 1 ? "picture" : "pictures", (int)one.layers, one.layers == 1 ? "layer" : "layers",
+             *one.blocks ? ", blocks " : "", one.blocks);
+    return 1;
+}
+
+/* Its lines, and under one with a curve a strip that is darker where it weighs more. */
+static int32_t image_prompts(canvas *c, const picture *p, int32_t y)
+{
+    char words[WORDS];
+
+    if (p->images > 0) y = title(c, p, y, "image prompts");
+    for (int32_t i = 0; image_words(words, p, i); i++) {
+        double least, most;
+        if (c != NULL) write_text(c, p->lay.left, y, 2, INK, words);
+        y += LINE;
+        range_of(p, i, &least, &most);
+        if (least == most) continue;
+        for (int32_t n = 0; n < p->lay.info.calls && c != NULL; n++) {
+            double v = fabs((double)p->seen[(size_t)n * (size_t)p->images + (size_t)i]) / fmax(fabs(least), fabs(most));
+            fill(c, at_call(p, n), y, at_call(p, n + 1) - at_call(p, n), STRIP, tint(INK, v));
+        }
+        if (c != NULL) draw_calls(c, p->lay.info.calls, p->lay.left, y + STRIP, p->wide);
+        y += STRIP + AXIS_HIGH;
+    }
+    return p->images > 0 ? y + GAP_BELOW / 2 : y;
+}
+
+/* Of StyleAligned, what is not as the authors have it; false: nothing is aligned. */
+static int align_words(char *s, const picture *p)
+{
+    static const struct { uint32_t flag; const char *words; } all[] = {
+        { WEFT_ALIGN_NO_GROUP_NORM, ", group norms apart" }, { WEFT_ALIGN_NO_ATTENTION, ", attention apart" },
+        { WEFT_ALIGN_NO_QUERIES, ", queries as they are" },  { WEFT_ALIGN_NO_KEYS, ", keys as they are" },
+        { WEFT_ALIGN_VALUES, ", values too" },
+    };
+    weft_align_options o = WEFT_ALIGN_OPTIONS_INIT;
+
+    if (weft_plan_alignment(p->lay.p, &o, NULL) != WEFT_OK || (o.flags & WEFT_ALIGN_OFF)) return 0;
+    int n = snprintf(s, WORDS, "aligned: %s", o.flags & WEFT_ALIGN_FULL ? "every sample of a batch sees all of them"
+                                                                       : "a batch takes on the style of its first sample");
+    for (size_t i = 0; i < LENGTH(all); i++)
+        if (o.flags & all[i].flag) n += snprintf(s + n, WORDS - (size_t)n, "%s", all[i].words);
+    if (o.flags & WEFT_ALIGN_SCALE) n += snprintf(s + n, WORDS - (size_t)n, ", scores times %.3g", (double)o.shared_score_scale);
+    if (o.shared_score_shift != 0) n += snprintf(s + n, WORDS - (size_t)n, ", scores plus %.3g", (double)o.shared_score_shift);
+    if (o.only_self_level > 0) snprintf(s + n, WORDS - (size_t)n, ", but %.3g of the layers", o.only_self_level);
+    return 1;
+}
+
+static int32_t alignment(canvas *c, const picture *p, int32_t y)
+{
+    char words[WORDS];
+
+    if (!align_words(words, p)) return y;
+    if (c != NULL) write_text(c, p->lay.left, y + 6, 2, INK, words);
+    return y + TITLE_HIGH + GAP_BELOW / 2;
+}
+
 static int32_t paint_before(canvas *c, const picture *p)
 {
     int32_t y = table_height(&p->lay);
 
     if (c != NULL) table_paint(c, &p->lay);
+    y = alignment(c, p, y);
+    y = image_prompts(c, p, y);
     y = strengths(c, p, y);
     y = costs(c, p, y);
     y = blocks(c, p, y);
@@ -275,10 +363,12 @@ static weft_status take(picture *p, weft_error *err)
     p->strength = calloc(calls * adapters + 1, sizeof *p->strength);
     p->share = calloc(calls * ((size_t)p->lay.info.branches + 1), sizeof *p->share);
     p->factor = calloc((size_t)p->lay.info.layers + 1, sizeof *p->factor);
-    if (p->cost == NULL || p->strength == NULL || p->share == NULL || p->factor == NULL)
+    p->images = weft_plan_image_prompts(p->lay.p);
+    p->seen = calloc(calls * (size_t)p->images + 1, sizeof *p->seen);
+    if (p->cost == NULL || p->strength == NULL || p->share == NULL || p->factor == NULL || p->seen == NULL)
         return fail(err, WEFT_E_NOMEM, "out of memory for a drawing of a plan");
     p->wide = table_across(&p->lay);
-    return WEFT_OK;
+    return weft_plan_image_weights(p->lay.p, p->seen, calls * (size_t)p->images, err);
 }
 
 static void let_go(picture *p)
@@ -288,12 +378,18 @@ static void let_go(picture *p)
     free(p->strength);
     free(p->share);
     free(p->factor);
+    free(p->seen);
 }
 
-/* The charts' titles may be wider than a narrow table. */
+/* The charts' titles may be wider than a narrow table, and so may lines, within reason. */
 static int32_t width_of(const picture *p)
 {
     int32_t title_width = text_width(2, "operations of each call: the network pale, adapters beside it dark");
+    char    words[WORDS];
+
+    for (int32_t i = 0; image_words(words, p, i); i++)
+        title_width = MORE(title_width, LESS(text_width(2, words), 1600));
+    if (align_words(words, p)) title_width = MORE(title_width, LESS(text_width(2, words), 1600));
     return MORE(table_width(&p->lay), p->lay.left + title_width + PAD);
 }
 

@@ -210,6 +210,7 @@ static void measure(layout *lay)
     int32_t names = 0, share = MORE(TABLE_WIDE / branches, 60);
 
     for (int32_t r = 0; r < lay->rows; r++) names = MORE(names, text_width(2, lay->row[r].block));
+    if (lay->rows == 0) names = text_width(2, "100 G"); /* room for the numbers of charts below */
     lay->left = PAD + names + 16;
     lay->panel_w = calls <= share ? LESS(share / calls, CELL_WIDE) * calls : share;
     if (lay->panel_w * branches < LEAST_PANEL)

@@ -113,7 +113,8 @@ static const word merges[] = { { "sum", WEFT_MERGE_SUM }, { "concat", WEFT_MERGE
                                { "dare", WEFT_MERGE_DARE }, { "dare-ties", WEFT_MERGE_DARE_TIES },
                                { "prune", WEFT_MERGE_PRUNE }, { "mixer", WEFT_MERGE_MIXER },
                                { "null-space", WEFT_MERGE_NULL_SPACE }, { NULL, 0 } };
-static const word fusions[] = { { "gradient", WEFT_FUSE_GRADIENT }, { "constrained", WEFT_FUSE_CONSTRAINED }, { NULL, 0 } };
+static const word fusions[] = { { "gradient", WEFT_FUSE_GRADIENT }, { "constrained", WEFT_FUSE_CONSTRAINED },
+                                 { "routed", WEFT_FUSE_ROUTED }, { NULL, 0 } };
 static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequency", WEFT_MAJORITY_FREQUENCY }, { NULL, 0 } };
 
 static const word ways[] = { { "inversion", BY_INVERSION }, { "noise", BY_NOISE }, { NULL, 0 } };
@@ -578,22 +579,25 @@ static const row rows[] = {
     { STRING, FUSE, 0, "--called", "TEXT", "what prompts call it, as in '<new1> cat' (its tokens)", USED(called), .brief = 1 },
     { OTHER, FUSE, 'p', "--prompt", "TEXT", "a prompt that speaks of it; may be repeated (made of what it is called)",
       .about = OF_ADAPTER, .parse = parse_fuse_prompt, .brief = 1 },
-    { INT32, FUSE, 0, "--images", "N", "gradient: how many it draws, from its prompts in turn (1)", USED(images), 1, 100000 },
+    { INT32, FUSE, 0, "--images", "N", "gradient, routed: how many it draws, from its prompts in turn (1)", USED(images), 1, 100000 },
     { HEADING, FUSE, .name = "For all of them" },
     { WORD, FUSE, 0, "--by", "METHOD", "gradient: all layers, the text encoders first, on images that each concept\n"
       "draws; constrained: keys and values of cross-attentions, exact on the\n"
-      "concepts' words and least away from captions (gradient)", IN(fuse.kind), .words = fusions, .brief = 1 },
+      "concepts' words and least away from captions; routed: LoRAs stay side by\n"
+      "side, and each layer learns in one call of each which one is meant\n(gradient)", IN(fuse.kind), .words = fusions, .brief = 1 },
     { OTHER, FUSE, 0, "--ordinary", "TEXT", "gradient: a prompt of none of them, where the model is to stay as it is; may\n"
       "be repeated", .parse = parse_ordinary },
     { STRING, FUSE, 0, "--captions", "FILE", "constrained: descriptions of ordinary pictures, a line each, some 200", IN(captions) },
     { BIT, FUSE, 0, "--skip-photo", NULL, "constrained: do not count the words \"photo of a\" at the beginning, as the\n"
       "authors' program does", SETS(fuse.flags, WEFT_FUSE_SKIP_PHOTO) },
-    { DOUBLE, FUSE, 0, "--ridge", "X", "gradient: how strongly weights are held where the model has them (1e-3)",
+    { DOUBLE, FUSE, 0, "--ridge", "X", "gradient: how strongly weights are held where the model has them (1e-3);\n"
+      "routed: how strongly the adapters are muted where little tells them\napart (1e-4)",
       IN(fuse.ridge), .low = 1e-12, .high = 1e6 },
-    { INT32, FUSE, 's', "--steps", "N", "gradient: denoising steps of an image (20)", IN(fuse.steps), 1, 1000 },
-    { OTHER, FUSE, 0, "--sampler", "SOLVER", "gradient: the solver (dpmpp_2m):\n", .solvers = ANY_SOLVER, .parse = parse_fuse_sampler },
-    { OTHER, FUSE, 0, "--seed", "N", "gradient: of the first image, the next has N + 1 (0)", .parse = parse_seed },
-    { OTHER, FUSE, 0, "--size", "WxH", "gradient: of the images, in pixels (the size the model was trained at)", .parse = parse_size },
+    { INT32, FUSE, 's', "--steps", "N", "gradient: denoising steps of an image (20); routed: how many of an image's\n"
+      "first calls are recorded (1)", IN(fuse.steps), 1, 1000 },
+    { OTHER, FUSE, 0, "--sampler", "SOLVER", "gradient, routed: the solver (dpmpp_2m):\n", .solvers = ANY_SOLVER, .parse = parse_fuse_sampler },
+    { OTHER, FUSE, 0, "--seed", "N", "gradient, routed: of the first image, the next has N + 1 (0)", .parse = parse_seed },
+    { OTHER, FUSE, 0, "--size", "WxH", "gradient, routed: of the images, in pixels (the size the model was\ntrained at)", .parse = parse_size },
     { OTHER, FUSE, 0, "--budget", "MB", "gradient: fuse so many layers at a time that their sums fit; each group\n"
       "draws the images again (all at once)", .parse = parse_budget },
     { INT32, FUSE, 't', "--threads", "N", "(one for each core); the result is the same for any number", IN(fuse.threads), 1, 128 },
@@ -718,16 +722,20 @@ static void parse_change(settings *s, const char *name, const char *value)
     s->change_count++;
 }
 
-/* What follows the first colon describes it. */
+/* A path of that length, and behind a colon what describes the picture. */
+static void set_reference(settings *s, const char *value, size_t path)
+{
+    free(s->reference);
+    s->reference = memcpy(zeroed(path + 1, 1), value, path);
+    s->reference_text = value[path] == ':' ? value + path + 1 : "";
+}
+
 static void parse_reference(settings *s, const char *name, const char *value)
 {
-    size_t length = strcspn(value, ":");
+    size_t path = strcspn(value, ":");
 
-    if (length == 0) misuse("%s: '%s' names no file", name, value);
-    free(s->reference);
-    s->reference = zeroed(length + 1, 1);
-    memcpy(s->reference, value, length);
-    s->reference_text = value[length] == ':' ? value + length + 1 : "";
+    if (path == 0) misuse("%s: '%s' names no file", name, value);
+    set_reference(s, value, path);
     s->flags |= ALIGN;
 }
 
@@ -1231,11 +1239,14 @@ static void refuse_idle_merge_options(const settings *s)
 
 static void refuse_idle_fuse_options(const settings *s)
 {
-    static const char *const of_images[] = { "--ridge", "--steps", "--sampler", "--seed", "--size", "--budget", "--images", "--ordinary" };
-    int constrained = s->fuse.kind == WEFT_FUSE_CONSTRAINED;
+    static const char *const of_images[] = { "--ridge", "--steps", "--sampler", "--seed", "--size", "--images" };
+    static const char *const of_gradient[] = { "--budget", "--ordinary" };
+    int constrained = s->fuse.kind == WEFT_FUSE_CONSTRAINED, routed = s->fuse.kind == WEFT_FUSE_ROUTED;
 
     for (size_t i = 0; i < sizeof of_images / sizeof of_images[0] && constrained; i++)
-        if (was_given(of_images[i])) misuse("%s is of --by gradient", of_images[i]);
+        if (was_given(of_images[i])) misuse("%s is of --by gradient and --by routed", of_images[i]);
+    for (size_t i = 0; i < sizeof of_gradient / sizeof of_gradient[0] && (constrained || routed); i++)
+        if (was_given(of_gradient[i])) misuse("%s is of --by gradient", of_gradient[i]);
     if (!constrained && was_given("--captions")) misuse("--captions is of --by constrained");
     if (!constrained && was_given("--skip-photo")) misuse("--skip-photo is of --by constrained");
     if (constrained && !was_given("--captions")) misuse("--by constrained needs --captions");
@@ -1258,6 +1269,19 @@ static int is_kept(const row *o)
     return 0;
 }
 
+/* Those whose value is a file that is read: the note keeps its content too. */
+static int is_file(const row *o)
+{
+    static const char *const names[] = { "--image", "--mask", "--reference", "--latents", "--conditioning" };
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], o->name) == 0) return 1;
+    return 0;
+}
+
+/* What describes the picture of --reference is a note of its own. */
+#define REFERENCE_TEXT "reference-text"
+
 /* Options that say what a plan is. */
 static int is_of_plan(const row *o)
 {
@@ -1272,8 +1296,8 @@ static int is_of_plan(const row *o)
     return 0;
 }
 
-/* What was said of the options that are kept, in its order. */
-static struct { const row *option; char *value; } said[4096];
+/* What was said of the options that are kept, in its order; of a file, how long its path is. */
+static struct { const row *option; char *value; size_t path; } said[4096];
 static size_t said_count;
 
 static void keep_option(const row *o, const char *value)
@@ -1282,6 +1306,7 @@ static void keep_option(const row *o, const char *value)
     if (said_count == sizeof said / sizeof said[0]) fail("more than %zu options of an image", said_count);
     const char *text = value ? value : "true";
     said[said_count].option = o;
+    said[said_count].path = o->parse == parse_reference ? strcspn(text, ":") : strlen(text);
     said[said_count++].value = strcpy(zeroed(strlen(text) + 1, 1), text);
 }
 
@@ -1295,21 +1320,45 @@ static const row *option_of_note(const char *note)
     return NULL;
 }
 
+/* A note that is a file, and behind it what describes it. */
+static void write_file(weft_plan *plan, const char *note, const char *value, size_t path)
+{
+    char *file = memcpy(zeroed(path + 1, 1), value, path);
+
+    must(weft_plan_set_note_file(plan, note, file, &err));
+    if (value[path] == ':' && value[path + 1]) must(weft_plan_set_note(plan, REFERENCE_TEXT, value + path + 1, &err));
+    free(file);
+}
+
+static int repeats(const row *o)
+{
+    return o->parse == parse_prompt || o->parse == parse_change;
+}
+
+/* Is it said again, so that this does not count? */
+static int said_again(size_t i)
+{
+    for (size_t k = i + 1; k < said_count && !repeats(said[i].option); k++)
+        if (said[k].option == said[i].option) return 1;
+    return 0;
+}
+
 void write_notes(const settings *s, weft_plan *plan)
 {
     for (size_t i = 0; weft_plan_note_name(plan, i) != NULL; ) { /* what is no option stays */
         const char *name = weft_plan_note_name(plan, i);
-        if (option_of_note(name) == NULL && strcmp(name, "text-plan") != 0) i++;
+        if (option_of_note(name) == NULL && strcmp(name, "text-plan") != 0 && strcmp(name, REFERENCE_TEXT) != 0) i++;
         else must(weft_plan_set_note(plan, name, NULL, &err));
     }
     for (size_t i = 0; i < said_count; i++) {
         char note[64];
         int n = 1;
+        if (said_again(i)) continue;
         for (size_t k = 0; k < i; k++) n += said[k].option == said[i].option;
-        int repeats = strcmp(said[i].option->name, "--prompt") == 0 || strstr(said[i].option->name, "-from") != NULL;
-        if (n == 1 || !repeats) snprintf(note, sizeof note, "%s", said[i].option->name + 2); /* the last one counts */
+        if (n == 1 || !repeats(said[i].option)) snprintf(note, sizeof note, "%s", said[i].option->name + 2);
         else snprintf(note, sizeof note, "%s#%d", said[i].option->name + 2, n);
-        must(weft_plan_set_note(plan, note, said[i].value, &err));
+        if (is_file(said[i].option)) write_file(plan, note, said[i].value, said[i].path);
+        else must(weft_plan_set_note(plan, note, said[i].value, &err));
     }
     if (s->plan.text == TEXT_EACH) must(weft_plan_set_note(plan, "text-plan", "each", &err));
 }
@@ -1328,6 +1377,18 @@ static int stands_over(const row *o)
     for (size_t i = 0; i < sizeof over / sizeof over[0]; i++)
         if (strcmp(over[i].kept, o->name) == 0 && was_given(over[i].given)) return 1;
     return was_given(o->name);
+}
+
+/* A file's path from a note, and behind it what describes it. */
+static void keep_file(const row *o, const weft_plan *plan, const char *path)
+{
+    const char *about = o->parse == parse_reference ? weft_plan_note(plan, REFERENCE_TEXT) : NULL;
+    char *value = zeroed(strlen(path) + (about ? strlen(about) : 0) + 2, 1);
+
+    sprintf(value, "%s%s%s", path, about ? ":" : "", about ? about : "");
+    keep_option(o, value);
+    said[said_count - 1].path = strlen(path);
+    free(value);
 }
 
 void read_notes(settings *s, const weft_plan *plan)
@@ -1349,15 +1410,22 @@ void read_notes(settings *s, const weft_plan *plan)
     for (size_t i = 0; (note = weft_plan_note_name(plan, i)) != NULL; i++) {
         const row *o = option_of_note(note);
         const char *value = weft_plan_note(plan, note);
-        if (strncmp(note, "region-", 7) == 0 || strncmp(note, "picture-", 8) == 0) continue;
+        int file = weft_plan_note_is_file(plan, note);
+        if (file && (o == NULL || !is_file(o)) && strncmp(note, "picture-", 8) != 0)
+            fail("%s: notes.%s is a file, weft generate expects a text", s->plan_file, note);
+        if (strncmp(note, "region-", 7) == 0 || strncmp(note, "picture-", 8) == 0 || strcmp(note, REFERENCE_TEXT) == 0)
+            continue;
         if (strcmp(note, "text-plan") == 0 && strcmp(value, "each") == 0) {
             s->plan.text = TEXT_EACH;
             continue;
         }
         if (o == NULL) fail("%s: notes.%s: weft generate has no such option", s->plan_file, note);
-        if (!(o->used_by & s->used_by) || over[o - rows]) continue;
-        keep_option(o, value);
-        set(s, o, said[said_count - 1].value);
+        if (over[o - rows]) continue;
+        if (file) keep_file(o, plan, value);
+        else keep_option(o, value);
+        if (!(o->used_by & s->used_by)) continue; /* kept for --save-plan */
+        if (file && o->parse == parse_reference) set_reference(s, said[said_count - 1].value, said[said_count - 1].path);
+        else set(s, o, said[said_count - 1].value);
         given[o - rows] |= 1;
     }
     refuse_idle_options(s);
@@ -1374,6 +1442,26 @@ static void refuse_beside_plan(const settings *s)
 static void free_notes(void)
 {
     while (said_count > 0) free(said[--said_count].value);
+}
+
+/* Two results in one file would leave one of them, and a result in the place of what it is made of
+ * nothing of that. */
+static void refuse_shared_files(const settings *s)
+{
+    const struct { const char *name, *path; } out[] = {
+        { "--output", s->output }, { "--trace", s->trace }, { "--save", s->save }, { "--save-plan", s->save_plan },
+        { "--save-coefficients", s->save_coefficients },
+    };
+    enum { COUNT = sizeof out / sizeof out[0] };
+
+    for (size_t i = 0; i < COUNT; i++) {
+        for (size_t k = 0; k < i; k++)
+            if (out[i].path && out[k].path && strcmp(out[i].path, out[k].path) == 0)
+                misuse("%s and %s are both %s: wanted two files", out[k].name, out[i].name, out[i].path);
+        for (size_t k = 0; k < s->adapter_count; k++)
+            if (out[i].path && strcmp(out[i].path, s->adapters[k].file) == 0)
+                misuse("%s is %s, which is read: wanted another file", out[i].name, out[i].path);
+    }
 }
 
 /* getopt_long's arguments: the letters, and the names with the index of their row behind all
@@ -1459,6 +1547,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         misuse("%s is of --balance", was_given("--balance-to") ? "--balance-to" : "--balance-by");
     if ((used_by & PLANNED) && (s->flags & BALANCE) && s->adapter_count < 2)
         misuse("--balance needs two adapters");
+    refuse_shared_files(s);
     if (used_by & PLANNED) refuse_beside_plan(s);
     if (used_by & PLANNED) refuse_idle_options(s);
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);

@@ -2,7 +2,8 @@
  *
  * The library writes and reads the plan. What generate needs besides, as the prompt and the seed,
  * are notes of the plan: each is an option of this program, by its name and with its value as it
- * was given. So one file is one picture, and an option on the command line stands over its note. */
+ * was given, or the file that it names. So one file is one picture, and an option on the command
+ * line stands over its note. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,15 @@ static char *copy_of(const char *text)
     return strcpy(zeroed(strlen(text) + 1, 1), text);
 }
 
+/* Set a note again, behind the others; nothing if there is none. */
+static void renew_note(weft_plan *plan, const char *name)
+{
+    if (weft_plan_note(plan, name) == NULL) return;
+    char *value = copy_of(weft_plan_note(plan, name));
+    must((weft_plan_note_is_file(plan, name) ? weft_plan_set_note_file : weft_plan_set_note)(plan, name, value, &err));
+    free(value);
+}
+
 static void show_concepts(const weft_plan *plan, settings *s)
 {
     weft_concept *c;
@@ -74,7 +84,7 @@ static void show_plan(const weft_plan *plan, settings *s)
     free(s->adapters);
     free(s->regions);
     s->adapters = zeroed((size_t)info.adapters + concepts + 1, sizeof *s->adapters);
-    s->regions = zeroed((size_t)weft_plan_region_count(plan) + 1, sizeof *s->regions);
+    s->regions = zeroed((size_t)info.regions + 1, sizeof *s->regions);
     for (int32_t a = 0; a < info.adapters; a++) { /* number a of both */
         weft_plan_adapter_info one = WEFT_PLAN_ADAPTER_INFO_INIT;
         adapter_use           *use = &s->adapters[s->adapter_count++];
@@ -85,11 +95,14 @@ static void show_plan(const weft_plan *plan, settings *s)
         use->index = a;
     }
     show_concepts(plan, s);
-    for (int32_t r = 0; r < weft_plan_region_count(plan); r++) {
+    for (int32_t r = 0; r < info.regions; r++) {
+        weft_region region = WEFT_REGION_INIT;
+        weft_mask mask = WEFT_MASK_INIT;
         region_use *use = &s->regions[s->region_count++];
+        must(weft_plan_region(plan, r, &region, &mask, &err));
         use->file = copy_of("the plan's");
         use->prompt = weft_plan_note(plan, region_note(r));
-        use->use = weft_plan_region_adapter(plan, r);
+        use->use = region.flags & WEFT_REGION_ADAPTER ? region.adapter : -1;
         use->planned = 1;
     }
     free(s->images);
@@ -120,25 +133,19 @@ static void show_plan(const weft_plan *plan, settings *s)
 /* Notes of a plan that is about to be sealed: the options that are kept, and prompts of regions. */
 void note_settings(weft_plan *plan, const settings *s)
 {
+    weft_plan_info info = WEFT_PLAN_INFO_INIT;
     int32_t index = 0;
 
     if (s->save_plan == NULL) return;
+    must(weft_plan_info_get(plan, &info, &err));
     write_notes(s, plan);
     for (int32_t i = 0; i < weft_plan_image_prompts(plan); i++) /* those of a plan that was loaded: behind the options */
-        for (size_t k = 0; weft_plan_note(plan, picture_note((size_t)i, k)) != NULL; k++) {
-            char *picture = copy_of(weft_plan_note(plan, picture_note((size_t)i, k)));
-            must(weft_plan_set_note(plan, picture_note((size_t)i, k), picture, &err));
-            free(picture);
-        }
-    for (int32_t r = 0; r < weft_plan_region_count(plan); r++) { /* and those of regions */
-        const char *kept = weft_plan_note(plan, region_note(r));
-        char *prompt = kept ? copy_of(kept) : NULL;
-        if (prompt) must(weft_plan_set_note(plan, region_note(r), prompt, &err));
-        free(prompt);
-    }
+        for (size_t k = 0; weft_plan_note(plan, picture_note((size_t)i, k)) != NULL; k++)
+            renew_note(plan, picture_note((size_t)i, k));
+    for (int32_t r = 0; r < info.regions; r++) renew_note(plan, region_note(r)); /* and those of regions */
     for (size_t i = 0; i < s->image_count; i++)
         for (size_t k = 0; k < s->images[i].count; k++)
-            must(weft_plan_set_note(plan, picture_note(i, k), s->images[i].pictures[k], &err));
+            must(weft_plan_set_note_file(plan, picture_note(i, k), s->images[i].pictures[k], &err));
     for (size_t i = 0; i < s->region_count; i++) {
         if (!is_region_of_plan(s, &s->regions[i])) continue;
         if (s->regions[i].prompt)

@@ -3,7 +3,8 @@
  * Adding up differences mixes them everywhere. Fusion asks for less: the new weight W shall do what
  * concept i's own weight W_i does, but only on the rows x that the layer reads where concept i is
  * meant. Each layer is a linear least-squares problem with a closed form; the rows come from
- * prompts and images that weft computes by itself. */
+ * prompts and images that weft computes by itself. Two kinds are free in the whole weight; the third
+ * keeps the concepts' factors and only says which of them answers. */
 #ifndef WEFT_FUSE_H
 #define WEFT_FUSE_H
 
@@ -35,10 +36,20 @@ typedef struct weft_fuse weft_fuse;
  *                and values on texts of the fused encoders, then the rest on images that each
  *                concept draws by itself. Source: Gu et al., Mix-of-Show (2023), where the same sum
  *                is minimised step by step from W0.
+ *   ROUTED       A = [A_1; A_2; ..] (R, columns) and B = [B_1 B_2 ..] are the LoRA factors of all
+ *                concepts, scales and weights in B; z = A x on the rows of all concepts, z_i its
+ *                block i on those of concept i alone. W = W0 + B M A with
+ *                min sum of |M z - [0; z_i; 0]|^2 + l |M|^2:
+ *                M = Q (G + l I)^-1,  G = sum of z z^T,  Q = its rows of block i over the rows of i
+ *                alone,  l = ridge * trace(G) / R
+ *                All layers in one pass over each concept's own plan, its text encoders too; LoRA
+ *                pairs only, and the result is pairs of the summed rank. Where one concept acts it
+ *                is passed through. Source: SSR-Merge (arXiv 2606.10617).
  */
 enum weft_fuse_kind {
     WEFT_FUSE_CONSTRAINED = 1,
-    WEFT_FUSE_GRADIENT    = 2
+    WEFT_FUSE_GRADIENT    = 2,
+    WEFT_FUSE_ROUTED      = 3
 };
 
 enum weft_fuse_flag {
@@ -61,13 +72,15 @@ typedef struct weft_fuse_options {
     uint64_t              budget;    /* GRADIENT: bytes that the sums over images may take; the
                                         layers are then fused in groups, each with its own images.
                                         0: no bound, all at once                                  */
-    double                ridge;     /* GRADIENT: above 0; 0: 1e-3                                */
+    double                ridge;     /* GRADIENT, ROUTED: above 0; 0: 1e-3, ROUTED 1e-4           */
     int32_t               kind;      /* WEFT_FUSE_*; 0: GRADIENT                                  */
     int32_t               threads;   /* 0: one for each core                                      */
-    int32_t               height;    /* GRADIENT: of the images' latents; 0: the model's size     */
-    int32_t               width;
-    int32_t               steps;     /* GRADIENT: denoising steps of an image; 0: 20              */
-    int32_t               sampler;   /* GRADIENT: WEFT_SAMPLER_*; 0: WEFT_SAMPLER_DPMPP_2M        */
+    int32_t               height;    /* of the images' latents; 0: the model's size. This and     */
+    int32_t               width;     /* the next two: not of CONSTRAINED                          */
+    int32_t               steps;     /* GRADIENT: denoising steps of an image; 0: 20. ROUTED: how
+                                        many of an image's first calls are recorded, of a schedule
+                                        of 20 steps, or of so many where that is more; 0: 1       */
+    int32_t               sampler;   /* WEFT_SAMPLER_*; 0: WEFT_SAMPLER_DPMPP_2M                  */
 } weft_fuse_options;
 #define WEFT_FUSE_OPTIONS_INIT \
     { sizeof(weft_fuse_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
@@ -97,12 +110,12 @@ typedef struct weft_fuse_concept {
     const char        *name;     /* what prompts call it: "<new1> cat"; NULL: the plan's tokens,
                                     one after the other                                           */
     const char *const *prompts;  /* whose tokens count; NULL: made of the name, CONSTRAINED
-                                    "NAME" and "a photo of NAME", GRADIENT "photo of a NAME" and
+                                    "NAME" and "a photo of NAME", else "photo of a NAME" and
                                     "NAME"                                                        */
     size_t             prompts_count;
-    uint64_t           seed;     /* GRADIENT: of the first image's noise; the next has seed + 1   */
-    int32_t            images;   /* GRADIENT: how many it draws, from the first prompt, the second,
-                                    and so on, and then from the first again; 0: 1                */
+    uint64_t           seed;     /* of the first image's noise; the next has seed + 1             */
+    int32_t            images;   /* how many it draws, from the first prompt, the second, and so
+                                    on, and then from the first again; 0: 1. CONSTRAINED: 0       */
     int32_t            reserved0; /* zero                                                         */
 } weft_fuse_concept;
 #define WEFT_FUSE_CONCEPT_INIT { sizeof(weft_fuse_concept), 0, 0, 0, 0, 0, 0, 0, 0 }
@@ -118,7 +131,8 @@ WEFT_API void weft_fuse_concept_init(weft_fuse_concept *added, size_t size);
  *         WEFT_E_MISMATCH     a token that another concept has too: open one of the files under
  *                             another name (weft_concept_options.tokens)
  *         WEFT_E_UNSUPPORTED  the plan does not fold into one adapter; it changes a normalisation
- *                             or a bias; CONSTRAINED: it changes other layers than keys and values
+ *                             or a bias; CONSTRAINED: it changes other layers than keys and
+ *                             values; ROUTED: it has no adapter, or is no LoRA pair at some layer
  *         WEFT_E_STATE        the plan is not sealed
  * @since 0.2
  */
@@ -138,7 +152,7 @@ typedef struct weft_fuse_info {
     int32_t  layers;     /* that are fused                                                        */
     uint64_t bytes;      /* most for sums, rows and weights at once, beside a run's memory        */
     int32_t  concepts;
-    int32_t  passes;     /* GRADIENT: how often each concept draws its images                     */
+    int32_t  passes;     /* how often each concept draws its images                               */
     int64_t  calls;      /* of the denoiser, in all                                               */
     int64_t  prompts;    /* that are encoded, captions among them                                 */
 } weft_fuse_info;
@@ -154,8 +168,8 @@ WEFT_API weft_status weft_fuse_info_get(const weft_fuse *fuse, weft_fuse_info *i
                                         weft_error *err);
 
 /**
- * Fuse. The result is an adapter like any other, with a whole difference for each layer;
- * weft_adapter_merge() of it alone factors it to a rank. Prompts that use it need the concepts'
+ * Fuse. The result is an adapter like any other, with a whole difference for each layer, or under
+ * ROUTED a pair; weft_adapter_merge() of it alone factors it to a rank. Prompts that use it need the concepts'
  * tokens beside it: weft_plan_add_concept() with weight 0 gives a plan the tokens and not the
  * concept's own adapter.
  *
@@ -176,7 +190,8 @@ typedef struct weft_fuse_row {
     int32_t     concepts;  /* that change this layer                                              */
     const char *layer;     /* canonical name                                                      */
     int64_t     layer_id;  /* of the model                                                        */
-    int64_t     rows;      /* that were summed; CONSTRAINED: without duplicates                   */
+    int64_t     rows;      /* that were summed; CONSTRAINED: without duplicates; ROUTED: 0 where
+                              one concept acts                                                    */
     double      before;    /* mean square of R: how far the model's own weight is from what the
                               concepts give                                                       */
     double      after;     /* the same of the fused weight                                        */

@@ -185,6 +185,15 @@ WEFT_API void weft_image_prompt_info_init(weft_image_prompt_info *info, size_t s
 /** Describe image prompt `index`. WEFT_E_ARG past the end. @since 0.2 */
 WEFT_API weft_status weft_plan_image_prompt(const weft_plan *plan, int32_t index,
                                             weft_image_prompt_info *info, weft_error *err);
+/**
+ * The weight of each image prompt at each call of a sealed plan: its own times its curve.
+ *
+ * @param weights  (calls, image prompts), written
+ * @return WEFT_E_STATE (not sealed), WEFT_E_ARG (NULL, a length)
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_image_weights(const weft_plan *plan, float *weights, size_t len,
+                                             weft_error *err);
 
 /* ---- in a run -------------------------------------------------------------------------------- */
 

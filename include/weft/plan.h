@@ -430,6 +430,12 @@ WEFT_API void weft_align_options_init(weft_align_options *options, size_t size);
  */
 WEFT_API weft_status weft_plan_align(weft_plan *plan, const weft_align_options *options,
                                      weft_error *err);
+/**
+ * The options of a plan's alignment, as weft_plan_align() takes them again: WEFT_ALIGN_OFF if
+ * nothing is aligned. WEFT_E_ARG (NULL). @since 0.2
+ */
+WEFT_API weft_status weft_plan_alignment(const weft_plan *plan, weft_align_options *options,
+                                         weft_error *err);
 
 enum weft_phase_flag {
     /** `at` is set: the phase begins there, and `first` must be 0. */

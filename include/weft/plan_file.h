@@ -2,7 +2,8 @@
  *
  * The text says all that a plan was built from: adapters and concepts by path and content, weights,
  * curves, blocks, masks, regions, the methods of the phases with their options. What is made from
- * it has the same bits. docs/formats.md has an example and the fields.
+ * it has the same bits. Notes, texts and files, are of the program that saves it. docs/formats.md
+ * has an example and the fields.
  *
  * A text is read strictly: an unknown field, a wrong type, a number out of its range, a file that
  * is missing or has another content is refused with one line that says where, as in
@@ -30,8 +31,23 @@ extern "C" {
  */
 WEFT_API weft_status weft_plan_set_note(weft_plan *plan, const char *name, const char *value,
                                         weft_error *err);
-/** The text of a note, or NULL. It holds until the plan changes. @since 0.2 */
+/**
+ * The same of a file that the program reads to make the image, as a picture to begin with. It is
+ * saved as an adapter is, by path and content, and checked when the plan is loaded.
+ *
+ * @param path  of a regular file, which is there; no handle is kept
+ * @return as weft_plan_set_note(), and WEFT_E_IO
+ * @since 0.2
+ */
+WEFT_API weft_status weft_plan_set_note_file(weft_plan *plan, const char *name, const char *path,
+                                             weft_error *err);
+/**
+ * The text of a note, of a file its path from the root; or NULL. It holds until the plan changes.
+ * @since 0.2
+ */
 WEFT_API const char *weft_plan_note(const weft_plan *plan, const char *name);
+/** 1: the note is a file, 0: a text, or there is none. @since 0.2 */
+WEFT_API int32_t weft_plan_note_is_file(const weft_plan *plan, const char *name);
 /** The name of note `index`, in the order of setting, or NULL past the end. @since 0.2 */
 WEFT_API const char *weft_plan_note_name(const weft_plan *plan, size_t index);
 
@@ -44,9 +60,9 @@ WEFT_API const char *weft_plan_note_name(const weft_plan *plan, size_t index);
  * The plan may be sealed or not. Adapters, concepts and coefficients must come from files:
  * what was made in memory is saved first (weft_adapter_save(), weft_plan_zip_save()), and opened.
  *
- * @return WEFT_E_UNSUPPORTED (something was made in memory; a path that is not UTF-8; masks of more
- *         than 2^27 pixels, all together), WEFT_E_STATE (a file has changed since it was opened),
- *         WEFT_E_IO, WEFT_E_NOMEM, WEFT_E_ARG
+ * @return WEFT_E_UNSUPPORTED (something was made in memory; a path or a text that is not UTF-8,
+ *         which the line names; masks of more than 2^27 pixels, all together), WEFT_E_STATE (a file
+ *         has changed since it was opened or noted), WEFT_E_IO, WEFT_E_NOMEM, WEFT_E_ARG
  * @since 0.2
  */
 WEFT_API weft_status weft_plan_save(const weft_plan *plan, const char *path, weft_error *err);
@@ -129,13 +145,6 @@ WEFT_API weft_status weft_plan_from_json(weft_model *model, const char *text, si
  * @since 0.2
  */
 WEFT_API weft_concept *weft_plan_concept(const weft_plan *plan, size_t index);
-/** Number of regions of a plan. @since 0.2 */
-WEFT_API int32_t weft_plan_region_count(const weft_plan *plan);
-/**
- * The adapter of region `index`, or -1: it has a mask of its own, or the plan no such region.
- * @since 0.2
- */
-WEFT_API int32_t weft_plan_region_adapter(const weft_plan *plan, int32_t index);
 
 #ifdef __cplusplus
 }

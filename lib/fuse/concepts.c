@@ -68,6 +68,37 @@ weft_status wf_fuse_difference(const weft_fuse *f, const wf_fuse_concept *c, con
     return WEFT_OK;
 }
 
+/* The module of its pair at a layer; NULL: there is none. */
+static const wf_module *pair_at(const wf_fuse_concept *c, const wf_layer *l, const wf_slice **slice)
+{
+    size_t count, at = slices_at(c, l->id, &count);
+
+    if (count != 1) return NULL;
+    const wf_module *m = wf_adapter_module(c->adapter, (size_t)c->slice[at].module);
+    *slice = &c->slice[at];
+    return wf_slice_form(*slice, m, l) == WF_FORM_PAIR ? m : NULL;
+}
+
+size_t wf_fuse_pair_rank(const wf_fuse_concept *c, const wf_layer *l)
+{
+    const wf_slice  *slice;
+    const wf_module *m = pair_at(c, l, &slice);
+
+    return m != NULL ? (size_t)wf_module_pair_rank(m) : 0;
+}
+
+weft_status wf_fuse_pair(const weft_fuse *f, const wf_fuse_concept *c, const wf_layer *l, float *A,
+                         float *B, weft_error *err)
+{
+    const wf_slice  *slice;
+    const wf_module *m = pair_at(c, l, &slice);
+    size_t           n = (size_t)wf_module_pair_rank(m) * (size_t)l->out;
+
+    WF_TRY(wf_slice_pair(slice, m, l, A, B, &f->alloc, err));
+    for (size_t i = 0; i < n; i++) B[i] *= m->scale;
+    return WEFT_OK;
+}
+
 static weft_status refuse(const wf_fuse_concept *c, const wf_layer *l, const char *what,
                           weft_error *err)
 {
@@ -93,6 +124,10 @@ static weft_status check_layers(const weft_fuse *f, const wf_fuse_concept *c, we
         if (f->o.kind == WEFT_FUSE_CONSTRAINED && wf_fuse_stage_of(l) != WF_FUSE_KEYS)
             return refuse(c, l, "constraints are for keys and values of cross-attentions: select "
                           "those (*attn2.to_k,*attn2.to_v), or fuse by GRADIENT", err);
+        if (f->o.kind == WEFT_FUSE_ROUTED && wf_fuse_pair_rank(c, l) == 0)
+            return refuse(c, l, "what it has there is no LoRA pair, and ROUTED chooses between "
+                          "pairs: bring it to a rank first with weft_adapter_merge()", err);
+        if (f->o.kind == WEFT_FUSE_ROUTED) continue;
         if (wf_fuse_stage_of(l) == WF_FUSE_KEYS && (f->sequence < 0 || l->in != f->text.width))
             return refuse(c, l, "it reads no text that a prompt could give", err);
     }
@@ -257,7 +292,11 @@ weft_status wf_fuse_concept_make(weft_fuse *f, wf_fuse_concept *c, const weft_fu
     WF_TRY(make_name(f, c, given->name, err));
     WF_TRY(check_tokens(f, c, err));
     WF_TRY(make_prompts(f, c, given, err));
-    return fold(f, c, err);
+    WF_TRY(fold(f, c, err));
+    if (f->o.kind != WEFT_FUSE_ROUTED || c->slices > 0) return WEFT_OK;
+    return wf_fail(err, WEFT_E_UNSUPPORTED,
+                   "concept %.80s: its plan changes no layer, and ROUTED chooses between adapters",
+                   c->name);
 }
 
 void wf_fuse_concept_free(wf_fuse_concept *c, const weft_allocator *alloc)
@@ -272,12 +311,12 @@ void wf_fuse_concept_free(wf_fuse_concept *c, const weft_allocator *alloc)
 
 /* ---- plans ----------------------------------------------------------------------------------- */
 
-/* Does the concept change a layer of this stage? */
+/* Does the concept change a layer of this stage? (Of WHOLE it does.) */
 static bool acts_in(const weft_fuse *f, const wf_fuse_concept *c, wf_fuse_stage stage)
 {
     for (size_t i = 0; i < c->slices; i++)
         if (wf_fuse_stage_of(&f->layers[c->slice[i].layer]) == stage) return true;
-    return false;
+    return stage == WF_FUSE_WHOLE;
 }
 
 weft_status wf_fuse_stage_plan(const weft_fuse *f, const wf_fuse_concept *c, wf_fuse_stage stage,
@@ -292,8 +331,8 @@ weft_status wf_fuse_stage_plan(const weft_fuse *f, const wf_fuse_concept *c, wf_
     WF_TRY(weft_plan_create(f->model, &o, &p, err));
     if (c != NULL) wf_plan_take_tokens(p, c->plan);
     weft_status st = fused != NULL ? weft_plan_add(p, fused, 1, NULL, err) : WEFT_OK;
-    own.select = stage == WF_FUSE_TEXT ? "text_encoder*" : "unet.*";
-    own.exclude = stage == WF_FUSE_TEXT ? NULL : "*.attn2.to_k,*.attn2.to_v";
+    if (stage != WF_FUSE_WHOLE) own.select = stage == WF_FUSE_TEXT ? "text_encoder*" : "unet.*";
+    if (stage == WF_FUSE_IMAGES) own.exclude = "*.attn2.to_k,*.attn2.to_v";
     if (st == WEFT_OK && c != NULL && stage != WF_FUSE_KEYS && acts_in(f, c, stage))
         st = weft_plan_add(p, c->adapter, 1, &own, err);
     if (st == WEFT_OK) st = weft_plan_seal(p, calls, err);

@@ -7,21 +7,28 @@
  *
  * The sums of the last stage are large: K x K doubles twice for each layer with its own input, and
  * out x K for each. With a budget they are taken for some layers at a time, and each group draws
- * the concepts' images anew. They are the same images, so the result is too. */
+ * the concepts' images anew. They are the same images, so the result is too.
+ *
+ * ROUTED has no stages: every concept runs by itself, as if it were drawn alone, and all layers are
+ * recorded at once. Its sums are as large as ranks are. */
 #include <math.h>
 
+#include "adapter/view.h"
 #include "base/structs.h"
 #include "fuse/fuse_internal.h"
 #include "merge/emit.h"
 #include "model/networks.h"
 #include "tensor/blas_guard.h"
 
-enum { CONCEPTS_MAX = 256, IMAGES_MAX = 1 << 20, CAPTIONS_MAX = 1 << 20, STEPS = 20 };
+enum { CONCEPTS_MAX = 256, IMAGES_MAX = 1 << 20, CAPTIONS_MAX = 1 << 20 };
 /* Rows of two concepts that are nearly equal (a word that both prompts have, shifted by one place)
- * and ask for different results tear a weight apart: at 1e-6 differences in the bundled model's text
- * encoder are up to 70 times the concepts' own, and it draws neither; from 1e-3 to 3e-2 it draws
- * both. */
+ * and ask for different results tear a weight apart: at 1e-6 differences in the bundled model's
+ * text encoder are up to 70 times the concepts' own, and it draws neither; from 1e-3 to 3e-2 it
+ * draws both. */
 static const double RIDGE = 1e-3;
+/* Of ROUTED. The paper adds 1e-4 itself; but A x is as large as whoever trained A left it, so we
+ * add it relative to the mean of G's diagonal. */
+static const double ROUTED_RIDGE = 1e-4;
 
 /* ---- the handle ------------------------------------------------------------------------------ */
 
@@ -33,7 +40,7 @@ static weft_status check_options(const weft_fuse_options *o, weft_error *err)
     };
     wf_number_text n;
 
-    if (o->kind < 0 || o->kind > WEFT_FUSE_GRADIENT)
+    if (o->kind < 0 || o->kind > WEFT_FUSE_ROUTED)
         return wf_fail(err, WEFT_E_ARG, "weft_fuse_options: kind is %d, wanted a WEFT_FUSE_*",
                        (int)o->kind);
     if (o->kind != WEFT_FUSE_CONSTRAINED && (o->flags & WEFT_FUSE_SKIP_PHOTO) != 0)
@@ -41,6 +48,8 @@ static weft_status check_options(const weft_fuse_options *o, weft_error *err)
     for (size_t i = 0; i < WF_LEN(rules) && o->kind == WEFT_FUSE_CONSTRAINED; i++)
         if (rules[i].wrong)
             return wf_fail(err, WEFT_E_ARG, "weft_fuse_options: %s is of GRADIENT", rules[i].what);
+    if (o->kind == WEFT_FUSE_ROUTED && o->budget != 0)
+        return wf_fail(err, WEFT_E_ARG, "weft_fuse_options: budget is of GRADIENT");
     if (o->ridge != 0 && !(o->ridge > 0 && isfinite(o->ridge)))
         return wf_fail(err, WEFT_E_ARG, "weft_fuse_options: ridge is %s, wanted above 0",
                        wf_number(&n, o->ridge));
@@ -71,8 +80,9 @@ static weft_status begin(weft_fuse *f, weft_error *err)
     weft_sampler *s;
 
     if (f->o.kind == 0) f->o.kind = WEFT_FUSE_GRADIENT;
-    if (f->o.ridge == 0) f->o.ridge = RIDGE;
-    if (f->o.steps == 0) f->o.steps = STEPS;
+    bool routed = f->o.kind == WEFT_FUSE_ROUTED;
+    if (f->o.ridge == 0) f->o.ridge = routed ? ROUTED_RIDGE : RIDGE;
+    if (f->o.steps == 0) f->o.steps = routed ? 1 : WF_FUSE_STEPS;
     if (f->o.sampler == 0) f->o.sampler = WEFT_SAMPLER_DPMPP_2M;
     f->name = wf_strdup(&f->alloc, f->o.name != NULL ? f->o.name : "fused");
     if (f->name == NULL) return wf_nomem(err, 8, "a name");
@@ -112,6 +122,7 @@ static void drop_targets(weft_fuse *f)
 {
     for (size_t i = 0; i < f->targets; i++) {
         wf_fuse_rows_free(&f->target[i].rows, &f->alloc);
+        wf_fuse_route_free(&f->target[i].route, &f->alloc);
         wf_free(&f->alloc, f->target[i].B);
         wf_free(&f->alloc, f->target[i].delta);
     }
@@ -167,7 +178,7 @@ weft_status weft_fuse_add_concept(weft_fuse *f, const weft_fuse_concept *given, 
     if (c.reserved0 != 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "weft_fuse_concept: reserved0 is %d, must be zero",
                        (int)c.reserved0);
-    bool draws = f->o.kind == WEFT_FUSE_GRADIENT;
+    bool draws = f->o.kind != WEFT_FUSE_CONSTRAINED;
     if (c.images < 0 || c.images > (draws ? IMAGES_MAX : 0))
         return wf_fail(err, WEFT_E_ARG, "concept %zu: %d images, wanted %s", f->concepts,
                        (int)c.images, draws ? "1 or more" : "0: CONSTRAINED draws none");
@@ -191,7 +202,8 @@ weft_status weft_fuse_add_captions(weft_fuse *f, const char *const *captions, si
         return wf_fail(err, WEFT_E_ARG, "weft_fuse_add_captions: %s is NULL",
                        f == NULL ? "fuse" : "captions");
     if (f->o.kind != WEFT_FUSE_CONSTRAINED)
-        return wf_fail(err, WEFT_E_ARG, "captions are of CONSTRAINED, and this fusion is GRADIENT");
+        return wf_fail(err, WEFT_E_ARG, "captions are of CONSTRAINED, and this fusion is %s",
+                       f->o.kind == WEFT_FUSE_ROUTED ? "ROUTED" : "GRADIENT");
     if (count > CAPTIONS_MAX - f->captions)
         return wf_fail(err, WEFT_E_ARG, "at most %d captions are taken", CAPTIONS_MAX);
     for (size_t i = 0; i < count; i++)
@@ -269,12 +281,12 @@ static weft_status list_targets(const weft_fuse *f, wf_fuse_target **out, size_t
         if (acts == 0) continue;
         wf_fuse_target *t = &target[*count];
         t->layer = l;
-        t->stage = wf_fuse_stage_of(l);
+        t->stage = f->o.kind == WEFT_FUSE_ROUTED ? WF_FUSE_WHOLE : wf_fuse_stage_of(l);
         t->cross = cross;
         t->rows.K = (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
         t->rows.distinct = f->o.kind == WEFT_FUSE_CONSTRAINED;
         t->row = (weft_fuse_row){ .concepts = acts, .layer = l->name, .layer_id = l->id };
-        t->of = leader_of(target, *count, layered);
+        t->of = t->stage == WF_FUSE_WHOLE ? *count : leader_of(target, *count, layered);
         (*count)++;
     }
     *out = target;
@@ -288,7 +300,7 @@ static weft_status make_targets(weft_fuse *f, weft_error *err)
     if (f->targets == 0) return wf_fail(err, WEFT_E_MISMATCH, "no concept changes any layer");
     for (size_t i = 0; i < f->targets; i++) {
         wf_fuse_target *t = &f->target[i];
-        if (t->of != i || t->stage == WF_FUSE_IMAGES) continue;
+        if (t->of != i || t->stage >= WF_FUSE_IMAGES) continue;
         t->rows.first = wf_zalloc(&f->alloc, f->concepts + 1, sizeof *t->rows.first);
         if (t->rows.first == NULL) return wf_nomem(err, (f->concepts + 1) * sizeof(size_t), "rows");
     }
@@ -351,6 +363,14 @@ static weft_status kept_bytes(const weft_fuse *f, wf_fuse_stage stage, uint64_t 
     return WEFT_OK;
 }
 
+/* Is there a layer where concepts are to be told apart? */
+static bool any_shared(const weft_fuse *f)
+{
+    for (size_t i = 0; i < f->targets; i++)
+        if (f->target[i].row.concepts > 1) return true;
+    return false;
+}
+
 /* Images of one pass, of all concepts. */
 static int64_t images_of(const weft_fuse *f)
 {
@@ -360,12 +380,29 @@ static int64_t images_of(const weft_fuse *f)
     return images;
 }
 
+/* ROUTED: factors, those of the adapter, and sums. */
+static weft_status describe_routed(const weft_fuse *f, weft_fuse_info *info, weft_error *err)
+{
+    weft_sampler *s;
+
+    for (size_t i = 0; i < f->targets; i++)
+        info->bytes += wf_fuse_route_bytes(f, &f->target[i]);
+    if (!any_shared(f)) return WEFT_OK;
+    WF_TRY(wf_fuse_sampler(f, &s, err));
+    info->passes = 1;
+    info->prompts = images_of(f);
+    info->calls = info->prompts * wf_fuse_calls(f, s);
+    weft_sampler_free(s);
+    return WEFT_OK;
+}
+
 static weft_status describe(const weft_fuse *f, weft_fuse_info *info, weft_error *err)
 {
     uint64_t bytes, most = 0;
 
     info->layers = (int32_t)f->targets;
     info->concepts = (int32_t)f->concepts;
+    if (f->o.kind == WEFT_FUSE_ROUTED) return describe_routed(f, info, err);
     for (size_t i = 0; i < f->targets; i++)
         info->bytes += (uint64_t)f->target[i].layer->out * f->target[i].rows.K * sizeof(float);
     for (wf_fuse_stage s = WF_FUSE_TEXT; s <= WF_FUSE_KEYS; s++) {
@@ -418,6 +455,23 @@ weft_status wf_fuse_tick(weft_fuse *f, int64_t n, weft_error *err)
     return wf_fail(err, WEFT_E_CANCELLED, "fusing was cancelled");
 }
 
+/* ROUTED: a layer's factors. */
+static weft_status emit_pair(const weft_fuse *f, weft_tensors *t, const wf_fuse_target *of,
+                             weft_error *err)
+{
+    const wf_fuse_route *r = &of->route;
+    size_t          floats = r->R * wf_fuse_columns(of->layer);
+    float          *stored = wf_alloc(&f->alloc, floats * sizeof *stored);
+    wf_merged_layer became = { .down = stored, .up = r->B, .rank = (int32_t)r->R,
+                               .alpha = (double)r->R };
+
+    if (stored == NULL) return wf_nomem(err, floats * sizeof *stored, of->layer->name);
+    wf_rows_as_stored(of->layer, r->A, r->R, stored);
+    weft_status st = wf_merge_emit(t, f->model, of->layer, &became, err);
+    wf_free(&f->alloc, stored);
+    return st;
+}
+
 /* A fused layer in the order of files; zero differences are left out. */
 static weft_status emit(const weft_fuse *f, weft_tensors *t, const wf_fuse_target *of,
                         weft_error *err)
@@ -427,7 +481,9 @@ static weft_status emit(const weft_fuse *f, weft_tensors *t, const wf_fuse_targe
     wf_merged_layer became = { .full = of->delta };
     float *stored = NULL;
 
-    if (of->delta == NULL || of->row.norm == 0) return WEFT_OK;
+    if (of->row.norm == 0) return WEFT_OK;
+    if (of->route.R > 0) return emit_pair(f, t, of, err);
+    if (of->delta == NULL) return WEFT_OK;
     if (kk > 1) {
         stored = became.full = wf_alloc(&f->alloc, (size_t)l->out * K * sizeof *stored);
         if (stored == NULL) return wf_nomem(err, (size_t)l->out * K * sizeof *stored, l->name);
@@ -447,7 +503,8 @@ static weft_status note_origin(const weft_fuse *f, weft_tensors *t, weft_error *
 
     wf_text_init(&text, &f->alloc);
     wf_text_add(&text, "%s fusion of ",
-                f->o.kind == WEFT_FUSE_GRADIENT ? "gradient" : "constrained");
+                f->o.kind == WEFT_FUSE_GRADIENT ? "gradient"
+                : f->o.kind == WEFT_FUSE_ROUTED ? "routed" : "constrained");
     for (size_t i = 0; i < f->concepts; i++)
         wf_text_add(&text, "%s%s", i > 0 ? ", " : "", f->concept[i].name);
     weft_status st = text.failed ? wf_nomem(err, text.len, "metadata")
@@ -543,6 +600,18 @@ static weft_status fuse_images(weft_fuse *f, weft_error *err)
     return st;
 }
 
+static weft_status fuse_routed(weft_fuse *f, weft_error *err)
+{
+    f->doing = "routing";
+    for (size_t i = 0; i < f->targets; i++) WF_TRY(wf_fuse_route_take(f, i, err));
+    if (any_shared(f)) WF_TRY(wf_fuse_record_images(f, NULL, err));
+    for (size_t i = 0; i < f->targets; i++) {
+        WF_TRY(wf_fuse_route_solve(f, i, err));
+        WF_TRY(wf_fuse_tick(f, 1, err));
+    }
+    return WEFT_OK;
+}
+
 static weft_status fuse_all(weft_fuse *f, weft_adapter **out, weft_error *err)
 {
     weft_fuse_info info = WEFT_FUSE_INFO_INIT;
@@ -556,6 +625,7 @@ static weft_status fuse_all(weft_fuse *f, weft_adapter **out, weft_error *err)
            "fusing %zu concepts over %zu layers: %s MB, %d passes over images", f->concepts,
            f->targets,
            wf_number(&size, (double)(info.bytes / 100000) / 10), (int)info.passes);
+    if (f->o.kind == WEFT_FUSE_ROUTED) WF_TRY(fuse_routed(f, err));
     WF_TRY(fuse_text(f, err));
     WF_TRY(fuse_keys(f, err));
     WF_TRY(fuse_images(f, err));
@@ -566,6 +636,7 @@ static weft_status fuse_all(weft_fuse *f, weft_adapter **out, weft_error *err)
     for (size_t i = 0; i < f->targets; i++) { /* the adapter has its own */
         wf_free(&f->alloc, f->target[i].delta);
         f->target[i].delta = NULL;
+        wf_fuse_route_free(&f->target[i].route, &f->alloc);
     }
     return WEFT_OK;
 }

@@ -2,9 +2,9 @@
  *
  * fuse.c has the handle and the order of the stages; concepts.c knows what each concept changes,
  * what its prompts are, and makes the plans that a stage runs; rows.c keeps or sums the rows that
- * layers read; record.c makes them, by encoding prompts and drawing images; solve.c turns them into
- * weights. Calls go in this direction only: fuse, record, rows, solve; concepts stands beside
- * record. */
+ * layers read; routed.c does it for the kind that keeps the concepts' factors; record.c makes the
+ * rows, by encoding prompts and drawing images; solve.c turns them into weights. Calls go in this
+ * direction only: fuse, record, routed, rows, solve; concepts stands beside record. */
 #ifndef WF_FUSE_INTERNAL_H
 #define WF_FUSE_INTERNAL_H
 
@@ -33,6 +33,10 @@ weft_status wf_fuse_ridge(double *E, const double *X, size_t m, size_t K, double
 weft_status wf_fuse_factor(double *M, size_t K, double ridge, double *jitter, const char *what,
                            const weft_allocator *alloc, weft_error *err);
 
+/* Q (R, R) becomes M = Q (G + l I)^-1 of ROUTED, with G (R, R), which is lost. */
+weft_status wf_fuse_mix(double *Q, double *G, size_t R, double ridge, double *jitter,
+                        const char *what, const weft_allocator *alloc, weft_error *err);
+
 /* ---- the layers ------------------------------------------------------------------------------ */
 
 /* When a layer is fused, and what its rows are. */
@@ -41,7 +45,7 @@ enum {
     WF_FUSE_TEXT,   /* tokens inside the text encoders          */
     WF_FUSE_KEYS,   /* tokens of the encoded text               */
     WF_FUSE_IMAGES, /* pixels, and all else in the denoiser     */
-    WF_FUSE_STAGES
+    WF_FUSE_WHOLE   /* ROUTED: everything at once               */
 };
 
 /* What some layers read, of all concepts one after the other: the rows themselves (m, K), or where
@@ -55,6 +59,15 @@ typedef struct wf_fuse_rows {
     bool     distinct;   /* a row that is there already is not kept again */
 } wf_fuse_rows;
 
+/* ROUTED: the factors of all concepts that act at a layer, one below the other. Rows are A x. */
+typedef struct wf_fuse_route {
+    size_t  R;
+    size_t *first; /* [concepts + 1] of each concept's rows of A                        */
+    float  *A;     /* (R, columns)                                                      */
+    float  *B;     /* (out, R), which becomes B M                                       */
+    double *Q;     /* (R, R); NULL: one concept, nothing to decide                      */
+} wf_fuse_route;
+
 typedef struct wf_fuse_target {
     const wf_layer *layer;
     wf_fuse_stage   stage;
@@ -65,6 +78,7 @@ typedef struct wf_fuse_target {
     double         *B;      /* (out, K) the sum of D x^T x, where rows are summed */
     double          before; /* the sum of |D x|^2                                */
     float          *delta;  /* (out, K) the result; NULL: not yet                */
+    wf_fuse_route   route;  /* ROUTED: the result instead                        */
     weft_fuse_row   row;
 } wf_fuse_target;
 
@@ -110,6 +124,11 @@ void        wf_fuse_concept_free(wf_fuse_concept *c, const weft_allocator *alloc
 wf_fuse_stage wf_fuse_stage_of(const wf_layer *l);
 /* Does the concept change the layer? */
 bool        wf_fuse_acts(const wf_fuse_concept *c, const wf_layer *l);
+/* The rank of its pair there; 0: it does nothing there, or (before it was checked) is no pair. */
+size_t      wf_fuse_pair_rank(const wf_fuse_concept *c, const wf_layer *l);
+/* A (r, K), columns (ky, kx, in), and B turned over (r, out), the file's scale in it. */
+weft_status wf_fuse_pair(const weft_fuse *f, const wf_fuse_concept *c, const wf_layer *l, float *A,
+                         float *B, weft_error *err);
 /* D (out, K), columns (ky, kx, in), what the concept adds to the layer; false: nothing. */
 weft_status wf_fuse_difference(const weft_fuse *f, const wf_fuse_concept *c, const wf_layer *l,
                                float *D, bool *any, weft_error *err);
@@ -126,6 +145,9 @@ weft_status wf_fuse_ids(const weft_fuse *f, const weft_plan *plan, const char *p
 
 /* ---- rows.c ---------------------------------------------------------------------------------- */
 
+/* Of a layer's weight: K = kernel^2 in. */
+size_t      wf_fuse_columns(const wf_layer *l);
+
 /* Keep a row of floats; false without memory. */
 bool        wf_fuse_keep(wf_fuse_rows *r, const float *row, const weft_allocator *alloc);
 /* The difference of every target that shares the rows, from rows that were kept; H (K, K) of
@@ -141,6 +163,21 @@ void        wf_fuse_rows_free(wf_fuse_rows *r, const weft_allocator *alloc);
 /* Bytes of sums: theirs, and those of the targets that share them. */
 uint64_t    wf_fuse_sums_bytes(const weft_fuse *f, size_t leader);
 
+/* ---- routed.c -------------------------------------------------------------------------------- */
+
+/* The factors of a target, and sums where concepts are to be told apart. */
+weft_status wf_fuse_route_take(weft_fuse *f, size_t target, weft_error *err);
+/* Bytes of that. */
+uint64_t    wf_fuse_route_bytes(const weft_fuse *f, const wf_fuse_target *t);
+/* Is something of the concept recorded there? */
+bool        wf_fuse_route_reads(const wf_fuse_target *t, size_t concept);
+/* to (columns, R) = A turned over, for products with rows. */
+void        wf_fuse_route_turned(const wf_fuse_target *t, double *to);
+/* The concept's rows are all there. */
+void        wf_fuse_route_end(wf_fuse_target *t, size_t concept);
+weft_status wf_fuse_route_solve(weft_fuse *f, size_t target, weft_error *err);
+void        wf_fuse_route_free(wf_fuse_route *r, const weft_allocator *alloc);
+
 /* ---- record.c -------------------------------------------------------------------------------- */
 
 /* Rows inside the text encoders; rows of the encoded text; sums over images, of the targets that
@@ -149,8 +186,10 @@ weft_status wf_fuse_record_text(weft_fuse *f, weft_error *err);
 weft_status wf_fuse_record_keys(weft_fuse *f, weft_adapter *fused, weft_error *err);
 weft_status wf_fuse_record_captions(weft_fuse *f, double *H, size_t K, weft_error *err);
 weft_status wf_fuse_record_images(weft_fuse *f, weft_adapter *fused, weft_error *err);
-/* The sampler of the images. */
+/* The sampler of the images, and how many of its calls are made. */
+enum { WF_FUSE_STEPS = 20 };
 weft_status wf_fuse_sampler(const weft_fuse *f, weft_sampler **out, weft_error *err);
+int32_t     wf_fuse_calls(const weft_fuse *f, const weft_sampler *s);
 
 /* ---- fuse.c ---------------------------------------------------------------------------------- */
 

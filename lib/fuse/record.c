@@ -8,11 +8,15 @@
  *   images   every row that the denoiser's layers read while the concept draws its first prompts,
  *            without guidance, all steps. Text, keys and values are the fused ones by then
  *
+ *   whole    ROUTED: every row, the padding of texts too, that any layer reads while the concept
+ *            begins its images by its own plan, without guidance; as A x
+ *
  * That is Mix-of-Show's order and its choice of tokens in its program, and Custom Diffusion's. */
 #include "fuse/fuse_internal.h"
 #include "model/networks.h"
 #include "run/run.h"
 #include "tensor/dtype.h"
+#include "tensor/gemm.h"
 
 /* ---- runs ------------------------------------------------------------------------------------ */
 
@@ -88,6 +92,9 @@ typedef struct recorder {
     size_t     tokens[WF_ENCODERS_MAX]; /* of each encoder, with both ends                */
     float     *tile;                    /* (rows, K)                                      */
     double    *wide;
+    double    *turned;                  /* ROUTED: (K, R) A of a layer, and (rows, R) A x */
+    double    *answers;
+    size_t     concept;                 /* that is at work                                */
     bool       failed;                  /* there was no memory                            */
 } recorder;
 
@@ -96,12 +103,14 @@ static void recorder_free(recorder *r)
     wf_free(&r->f->alloc, r->target);
     wf_free(&r->f->alloc, r->tile);
     wf_free(&r->f->alloc, r->wide);
+    wf_free(&r->f->alloc, r->turned);
+    wf_free(&r->f->alloc, r->answers);
 }
 
 /* For the open targets that have rows of their own. */
 static weft_status recorder_make(recorder *r, weft_fuse *f, bool tiles, weft_error *err)
 {
-    size_t K = 1, floats;
+    size_t K = 1, R = 0, KR = 0, floats;
 
     *r = (recorder){ .f = f };
     r->target = wf_alloc(&f->alloc, f->layer_count * sizeof *r->target);
@@ -111,7 +120,9 @@ static weft_status recorder_make(recorder *r, weft_fuse *f, bool tiles, weft_err
         const wf_fuse_target *t = &f->target[i];
         if (!t->open || t->of != i) continue;
         r->target[t->layer->id] = i;
-        K = WF_MAX(K, t->rows.K);
+        K = WF_MAX(K, wf_fuse_columns(t->layer));
+        R = WF_MAX(R, t->route.R);
+        KR = WF_MAX(KR, wf_fuse_columns(t->layer) * t->route.R);
     }
     if (!tiles) return WEFT_OK;
     floats = WF_TILE_ROWS * K;
@@ -119,23 +130,33 @@ static weft_status recorder_make(recorder *r, weft_fuse *f, bool tiles, weft_err
     r->wide = wf_alloc(&f->alloc, floats * sizeof *r->wide);
     if (r->tile == NULL || r->wide == NULL)
         return wf_nomem(err, 3 * floats * sizeof *r->tile, "a tile of rows");
+    if (f->o.kind != WEFT_FUSE_ROUTED) return WEFT_OK;
+    r->turned = wf_alloc(&f->alloc, KR * sizeof *r->turned);
+    r->answers = wf_alloc(&f->alloc, WF_TILE_ROWS * R * sizeof *r->answers);
+    if (r->turned == NULL || r->answers == NULL)
+        return wf_nomem(err, (KR + WF_TILE_ROWS * R) * sizeof *r->turned, "a layer's factors");
     return WEFT_OK;
 }
 
-/* All rows that a convolution or a linear layer reads, tile by tile, into its sums. */
+/* All rows that a convolution or a linear layer reads, tile by tile, into its sums: as they are, or
+ * what A makes of them. */
 static void sum_rows(void *user, wf_exec *e, const wf_layer *l, const wf_product *p, wf_grid out)
 {
     recorder *r = user;
-    size_t    rows = (size_t)out.h * (size_t)out.w;
+    size_t    rows = (size_t)out.h * (size_t)out.w, K = wf_fuse_columns(l);
 
     if (r->target[l->id] == SIZE_MAX) return;
-    wf_fuse_rows *to = &r->f->target[r->target[l->id]].rows;
+    wf_fuse_target *t = &r->f->target[r->target[l->id]];
+    size_t          R = t->route.R;
+    if (R > 0 && !wf_fuse_route_reads(t, r->concept)) return;
+    if (R > 0) wf_fuse_route_turned(t, r->turned);
     for (size_t s = 0; s < p->samples; s++)
         for (size_t row = 0; row < rows; row += WF_TILE_ROWS) {
             size_t n = WF_MIN((size_t)WF_TILE_ROWS, rows - row);
             wf_gather(p, r->tile, s, row, n, 0, (size_t)l->in);
-            for (size_t i = 0; i < n * to->K; i++) r->wide[i] = r->tile[i];
-            wf_fuse_sums_add(to, r->wide, n, e->pool);
+            for (size_t i = 0; i < n * K; i++) r->wide[i] = r->tile[i];
+            if (R > 0) wf_gemm_double(r->answers, R, r->wide, K, r->turned, R, n, R, K, 1, 0);
+            wf_fuse_sums_add(&t->rows, R > 0 ? r->answers : r->wide, n, e->pool);
         }
 }
 
@@ -366,10 +387,16 @@ weft_status wf_fuse_sampler(const weft_fuse *f, weft_sampler **out, weft_error *
     weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
 
     o.kind = f->o.sampler;
-    o.steps = f->o.steps;
+    o.steps = f->o.kind == WEFT_FUSE_ROUTED ? WF_MAX(f->o.steps, WF_FUSE_STEPS) : f->o.steps;
     WF_TRY(weft_sampler_options_from_model(f->model, &o, err));
     o.allocator = &f->alloc;
     return weft_sampler_create(&o, out, err);
+}
+
+int32_t wf_fuse_calls(const weft_fuse *f, const weft_sampler *s)
+{
+    int32_t all = weft_sampler_calls(s);
+    return f->o.kind == WEFT_FUSE_ROUTED ? WF_MIN(f->o.steps, all) : all;
 }
 
 /* Latents, what the network reads of them, its prediction: (3, n). */
@@ -390,7 +417,7 @@ static weft_status draw_steps(weft_fuse *f, weft_run *run, weft_sampler *s, cons
     step.text = text->text;
     step.text_count = text->count;
     step.guidance_embed = about.guidance_embed != 0 ? 1.0f : 0.0f;
-    for (int32_t i = 0; i < weft_sampler_calls(s); i++) {
+    for (int32_t i = 0; i < wf_fuse_calls(f, s); i++) {
         WF_TRY(weft_sampler_scale(s, i, x, scaled, n, err));
         step.timestep = weft_sampler_timestep(s, i);
         step.call = i;
@@ -414,12 +441,12 @@ static weft_status draw(weft_fuse *f, weft_run *run, weft_sampler *s, const wf_f
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "the model reads a mask or an image beside its latents, and fusion draws "
                        "from prompts alone: fuse with the model that it was made of");
+    wf_run_set_tap(run, tap); /* text encoders too, of which none is open but under ROUTED */
     WF_TRY(encode(f, run, c->prompts[(size_t)image % c->count], c->layered, false, &e, err));
     o.allocator = &f->alloc;
     weft_status st = weft_noise_create(c->seed + (uint64_t)image, &o, &noise, err);
     float *x = wf_zalloc(&f->alloc, 3 * info.latent_len, sizeof *x);
     if (st == WEFT_OK && x == NULL) st = wf_nomem(err, 3 * info.latent_len * sizeof *x, "latents");
-    wf_run_set_tap(run, tap);
     if (st == WEFT_OK) st = draw_steps(f, run, s, &e, noise, x, info.latent_len, err);
     wf_run_set_tap(run, NULL);
     wf_free(&f->alloc, x);
@@ -438,14 +465,20 @@ static weft_status record_images_of(weft_fuse *f, weft_adapter *fused, const wf_
     weft_status   st = wf_fuse_sampler(f, &s, err);
 
     if (st == WEFT_OK)
-        st = wf_fuse_stage_plan(f, c, WF_FUSE_IMAGES, fused, weft_sampler_calls(s), &plan, err);
+        st = wf_fuse_stage_plan(f, c,
+                                f->o.kind == WEFT_FUSE_ROUTED ? WF_FUSE_WHOLE : WF_FUSE_IMAGES,
+                                fused, weft_sampler_calls(s), &plan, err);
     if (st == WEFT_OK) st = make_run(f, plan, &run, err);
     for (int32_t i = 0; i < c->images && st == WEFT_OK; i++) st = draw(f, run, s, c, i, tap, err);
     weft_run_free(run);
     weft_plan_free(plan);
     weft_sampler_free(s);
-    for (size_t i = 0; i < f->targets && st == WEFT_OK; i++)
-        if (f->target[i].open && f->target[i].of == i) st = wf_fuse_sums_end(f, i, c, err);
+    for (size_t i = 0; i < f->targets && st == WEFT_OK; i++) {
+        wf_fuse_target *t = &f->target[i];
+        if (!t->open || t->of != i) continue;
+        if (t->route.R > 0) wf_fuse_route_end(t, (size_t)(c - f->concept));
+        else st = wf_fuse_sums_end(f, i, c, err);
+    }
     return st;
 }
 
@@ -455,8 +488,10 @@ weft_status wf_fuse_record_images(weft_fuse *f, weft_adapter *fused, weft_error 
     weft_status st = recorder_make(&r, f, true, err);
 
     r.tap = (wf_tap){ sum_rows, &r };
-    for (size_t c = 0; c < f->concepts && st == WEFT_OK; c++)
+    for (size_t c = 0; c < f->concepts && st == WEFT_OK; c++) {
+        r.concept = c;
         st = record_images_of(f, fused, &f->concept[c], &r.tap, err);
+    }
     recorder_free(&r);
     return st;
 }

@@ -31,14 +31,14 @@ static void widen(double *to, const float *from, size_t n)
     for (size_t i = 0; i < n; i++) to[i] = from[i];
 }
 
-static size_t columns_of(const wf_layer *l)
+size_t wf_fuse_columns(const wf_layer *l)
 {
     return (size_t)l->in * (size_t)l->kernel * (size_t)l->kernel;
 }
 
 static weft_status take_delta(const weft_fuse *f, wf_fuse_target *t, weft_error *err)
 {
-    size_t floats = (size_t)t->layer->out * columns_of(t->layer);
+    size_t floats = (size_t)t->layer->out * wf_fuse_columns(t->layer);
 
     if (t->delta == NULL) t->delta = wf_zalloc(&f->alloc, floats, sizeof *t->delta);
     return t->delta != NULL ? WEFT_OK
@@ -50,7 +50,7 @@ static weft_status report(wf_fuse_target *t, int64_t rows, double before, double
                           double jitter, weft_error *err)
 {
     double n = (double)rows * t->layer->out, norm = 0;
-    size_t floats = (size_t)t->layer->out * columns_of(t->layer);
+    size_t floats = (size_t)t->layer->out * wf_fuse_columns(t->layer);
 
     for (size_t i = 0; i < floats; i++) norm += (double)t->delta[i] * (double)t->delta[i];
     if (!isfinite(norm))
@@ -221,7 +221,7 @@ weft_status wf_fuse_solve_kept(weft_fuse *f, size_t leader, const double *H, wef
 
 uint64_t wf_fuse_sums_bytes(const weft_fuse *f, size_t leader)
 {
-    uint64_t K = columns_of(f->target[leader].layer), doubles = 2 * K * K;
+    uint64_t K = wf_fuse_columns(f->target[leader].layer), doubles = 2 * K * K;
 
     for (size_t i = leader; i < f->targets; i++)
         if (f->target[i].of == leader) doubles += (uint64_t)f->target[i].layer->out * K;

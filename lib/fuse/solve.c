@@ -114,6 +114,14 @@ weft_status wf_fuse_factor(double *M, size_t K, double ridge, double *jitter, co
     return factor(M, K, jitter, what, alloc, err);
 }
 
+weft_status wf_fuse_mix(double *Q, double *G, size_t R, double ridge, double *jitter,
+                        const char *what, const weft_allocator *alloc, weft_error *err)
+{
+    WF_TRY(wf_fuse_factor(G, R, ridge, jitter, what, alloc, err));
+    wf_cholesky_solve(G, R, Q, R);
+    return WEFT_OK;
+}
+
 /* E = X (X^T X + l I)^-1, for many rows. */
 static weft_status ridge_by_columns(double *E, const double *X, size_t m, size_t K, double ridge,
                                     double *jitter, const char *what, const weft_allocator *alloc,

@@ -127,8 +127,8 @@ typedef struct wf_doc {
     weft_allocator alloc;
     wf_bag   bag;
     wf_node *root;
-    bool     failed;   /* no memory: what was added is not all there */
-    bool     not_utf8; /* some text is not, so this is no JSON       */
+    bool     failed;         /* no memory: what was added is not all there              */
+    const wf_node *not_utf8; /* the first part that is not, so this is no JSON; or NULL */
 } wf_doc;
 void     wf_doc_init(wf_doc *d, const weft_allocator *alloc);
 void     wf_doc_free(wf_doc *d);
@@ -139,6 +139,8 @@ void     wf_node_bool(wf_doc *d, wf_node *in, const char *key, bool value);
 void     wf_node_int(wf_doc *d, wf_node *in, const char *key, int64_t value);
 void     wf_node_float(wf_doc *d, wf_node *in, const char *key, float value);
 void     wf_node_double(wf_doc *d, wf_node *in, const char *key, double value);
+/* Where a part stands, as "adapters[0].name". */
+void     wf_node_place(const wf_node *n, wf_text *out);
 /* Indented, what is short on one line, with a newline at the end; out->failed tells of memory that
  * ran out, here or before. */
 void     wf_doc_write(const wf_doc *d, wf_text *out);

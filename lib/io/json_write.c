@@ -19,8 +19,9 @@ struct wf_node {
     kind        kind;
     const char *key;    /* in an object                          */
     const char *text;   /* of TEXT; of PLAIN as it is written    */
+    wf_node    *in;     /* what it is part of; NULL: the root    */
     wf_node    *first, *last;
-    wf_node    *next;   /* in what it is part of                 */
+    wf_node    *next;   /* behind it                             */
     size_t      count;
 };
 
@@ -39,12 +40,13 @@ void wf_doc_free(wf_doc *d)
 
 /* ---- building -------------------------------------------------------------------------------- */
 
-static const char *keep(wf_doc *d, const char *s)
+/* A text of a part. */
+static const char *keep(wf_doc *d, const wf_node *of, const char *s)
 {
     const char *copy = wf_bag_string(&d->bag, s, strlen(s));
 
     if (copy == NULL) d->failed = true;
-    if (!wf_utf8_valid(s, strlen(s))) d->not_utf8 = true;
+    if (d->not_utf8 == NULL && !wf_utf8_valid(s, strlen(s))) d->not_utf8 = of;
     return copy;
 }
 
@@ -57,7 +59,8 @@ static wf_node *add(wf_doc *d, wf_node *in, const char *key, kind kind)
         return NULL;
     }
     n->kind = kind;
-    if (in->kind == OBJECT) n->key = keep(d, key);
+    n->in = in;
+    if (in->kind == OBJECT) n->key = keep(d, n, key);
     if (in->first == NULL) in->first = n;
     else in->last->next = n;
     in->last = n;
@@ -71,7 +74,7 @@ wf_node *wf_node_list(wf_doc *d, wf_node *in, const char *key) { return add(d, i
 static void add_leaf(wf_doc *d, wf_node *in, const char *key, kind kind, const char *text)
 {
     wf_node *n = add(d, in, key, kind);
-    if (n != NULL) n->text = keep(d, text);
+    if (n != NULL) n->text = keep(d, n, text);
 }
 
 void wf_node_text(wf_doc *d, wf_node *in, const char *key, const char *value)
@@ -110,6 +113,17 @@ void wf_node_double(wf_doc *d, wf_node *in, const char *key, double value)
 {
     wf_number_text buf;
     add_number(d, in, key, value, wf_number_double(&buf, value));
+}
+
+void wf_node_place(const wf_node *n, wf_text *out)
+{
+    size_t index = 0;
+
+    if (n->in == NULL) return;
+    wf_node_place(n->in, out);
+    for (const wf_node *c = n->in->first; c != n; c = c->next) index++;
+    if (n->in->kind == LIST) wf_text_add(out, "[%zu]", index);
+    else wf_text_add(out, "%s%s", n->in->in != NULL ? "." : "", n->key != NULL ? n->key : "");
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */

@@ -147,3 +147,17 @@ weft_status weft_plan_align(weft_plan *plan, const weft_align_options *options, 
     plan->align = blob;
     return WEFT_OK;
 }
+
+weft_status weft_plan_alignment(const weft_plan *plan, weft_align_options *options,
+                                weft_error *err)
+{
+    weft_align_options o = WEFT_ALIGN_OPTIONS_INIT;
+
+    if (plan == NULL || options == NULL)
+        return wf_fail(err, WEFT_E_ARG, "weft_plan_alignment: %s is NULL",
+                       plan == NULL ? "plan" : "options");
+    o.flags = WEFT_ALIGN_OFF;
+    if (wf_plan_align(plan) != NULL) o = *wf_plan_align(plan);
+    if (!(o.flags & WEFT_ALIGN_SCALE)) o.shared_score_scale = 0; /* as it was given */
+    return WF_RESULT(options, &o, weft_align_options, err);
+}

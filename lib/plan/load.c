@@ -624,8 +624,26 @@ static weft_status read_phases(loader *l, json_t *root, weft_error *err)
     return WEFT_OK;
 }
 
-/* A note is a text; a number or a truth value that somebody wrote is taken as its text. */
-static weft_status read_note(loader *l, const char *name, const json_t *v, weft_error *err)
+/* {"file": .., "sha256": ..} */
+static weft_status read_note_file(loader *l, const char *name, json_t *object,
+                                  const wf_place *place, weft_error *err)
+{
+    const char *path;
+    wf_note     note = { 0 };
+    wf_place    at;
+
+    WF_TRY(take_path(l, object, place, "file", &path, err));
+    wf_place_in(&at, place, "file");
+    if (path == NULL) return wf_expected(&l->r, NULL, &at, "the path of a file", err);
+    WF_TRY(at_place(l, place, weft_plan_set_note_file(l->plan, name, path, err), err));
+    (void)wf_plan_note_find(l->plan, name, &note);
+    WF_TRY(check_hash(l, object, place, "sha256", &note.file, err));
+    return wf_none_left(&l->r, object, place, err);
+}
+
+/* A note is a text or a file; a number or a truth value that somebody wrote is taken as its
+ * text. */
+static weft_status read_note(loader *l, const char *name, json_t *v, weft_error *err)
 {
     wf_place       at, all = { "notes" };
     wf_number_text number;
@@ -633,11 +651,12 @@ static weft_status read_note(loader *l, const char *name, const json_t *v, weft_
     const char    *text = json_string_value(v);
 
     wf_place_in(&at, &all, name);
+    if (json_is_object(v)) return read_note_file(l, name, v, &at, err);
     wf_format(whole, sizeof whole, "%lld", (long long)json_integer_value(v));
     if (json_is_integer(v)) text = whole;
     if (json_is_real(v)) text = wf_number_double(&number, json_real_value(v));
     if (json_is_boolean(v)) text = json_is_true(v) ? "true" : "false";
-    if (text == NULL) return wf_expected(&l->r, v, &at, "a text", err);
+    if (text == NULL) return wf_expected(&l->r, v, &at, "a text or a file", err);
     return at_place(l, &at, weft_plan_set_note(l->plan, name, text, err), err);
 }
 

@@ -366,9 +366,16 @@ enum {
     WF_PLAN_FORMAT  = 1,      /* of the text                                                  */
     WF_MASK_PIXELS  = 1 << 27 /* of all masks in a text: eight lines can say a mask of 64 MiB */
 };
+/* A note, in the plan's own memory. `file` is of one that is a file, whose path is the value; of a
+ * text it has no path. */
+typedef struct wf_note {
+    const char *name, *value;
+    wf_origin   file;
+} wf_note;
 /* Note number `index`; false: there are no more. */
-bool        wf_plan_note_at(const weft_plan *p, size_t index, const char **name,
-                            const char **value);
+bool        wf_plan_note_at(const weft_plan *p, size_t index, wf_note *out);
+/* The note of a name; false: there is none. */
+bool        wf_plan_note_find(const weft_plan *p, const char *name, wf_note *out);
 void        wf_mask_write(wf_doc *d, wf_node *to, const wf_plan_mask *m,
                           const weft_allocator *alloc);
 /* The size and the values of a mask, which live in the reader's bag. It takes its pixels from

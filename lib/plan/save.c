@@ -298,15 +298,22 @@ static void write_model(writer *w)
     wf_node_text(&w->d, node, "fingerprint", hash.text);
 }
 
-static void write_notes(writer *w)
+static weft_status write_notes(writer *w, weft_error *err)
 {
-    wf_node    *node = NULL;
-    const char *name, *value;
+    wf_node *node = NULL;
+    wf_note  note;
 
-    for (size_t i = 0; !w->hashed && wf_plan_note_at(w->p, i, &name, &value); i++) {
+    for (size_t i = 0; !w->hashed && wf_plan_note_at(w->p, i, &note); i++) {
         if (node == NULL) node = wf_node_object(&w->d, w->d.root, "notes");
-        wf_node_text(&w->d, node, name, value);
+        if (note.file.path == NULL) {
+            wf_node_text(&w->d, node, note.name, note.value);
+            continue;
+        }
+        wf_node *file = wf_node_object(&w->d, node, note.name);
+        write_path(w, file, "file", &note.file);
+        WF_TRY(write_hash(w, file, "sha256", &note.file, err));
     }
+    return WEFT_OK;
 }
 
 static weft_status write_plan(writer *w, weft_error *err)
@@ -315,7 +322,7 @@ static weft_status write_plan(writer *w, weft_error *err)
     weft_plan_options o = WEFT_PLAN_OPTIONS_INIT;
 
     wf_node_int(&w->d, w->d.root, "weft_plan", WF_PLAN_FORMAT);
-    write_notes(w);
+    WF_TRY(write_notes(w, err));
     write_model(w);
     o.path = p->path;
     o.text = p->text;
@@ -336,6 +343,21 @@ static weft_status write_plan(writer *w, weft_error *err)
     return WEFT_OK;
 }
 
+static weft_status say_not_utf8(const writer *w, weft_error *err)
+{
+    wf_text     place;
+    weft_status st;
+
+    wf_text_init(&place, &w->p->alloc);
+    wf_node_place(w->d.not_utf8, &place);
+    st = place.failed ? wf_nomem(err, place.len, "a line")
+                      : wf_fail(err, WEFT_E_UNSUPPORTED,
+                                "a plan's text is UTF-8, and what it would say at %s is not",
+                                place.s);
+    wf_text_free(&place);
+    return st;
+}
+
 /* The plan's text; `folder` absolute, with a slash at its end, or NULL. */
 static weft_status make_text(wf_text *out, const weft_plan *p, const char *folder, bool hashed,
                              weft_error *err)
@@ -350,9 +372,7 @@ static weft_status make_text(wf_text *out, const weft_plan *p, const char *folde
         else wf_doc_write(&w.d, out);
     }
     if (st == WEFT_OK && (w.d.failed || out->failed)) st = wf_nomem(err, out->len, "a plan's text");
-    if (st == WEFT_OK && w.d.not_utf8)
-        st = wf_fail(err, WEFT_E_UNSUPPORTED,
-                     "a plan cannot be saved with a path that is not UTF-8, and one is not");
+    if (st == WEFT_OK && w.d.not_utf8 != NULL) st = say_not_utf8(&w, err);
     wf_doc_free(&w.d);
     return st;
 }
@@ -447,15 +467,4 @@ weft_concept *weft_plan_concept(const weft_plan *plan, size_t index)
 
     if (c != NULL) wf_concept_ref(c);
     return c;
-}
-
-int32_t weft_plan_region_count(const weft_plan *plan)
-{
-    return plan != NULL ? plan->regions : 0;
-}
-
-int32_t weft_plan_region_adapter(const weft_plan *plan, int32_t index)
-{
-    if (plan == NULL || index < 0 || index >= plan->regions) return -1;
-    return plan->region[index].adapter;
 }

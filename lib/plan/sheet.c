@@ -469,6 +469,28 @@ static void warn_of_text(const weft_plan *p, wf_table *t)
                       (int)n, n == 1 ? "layer" : "layers", wf_mixed_name(p->mixed));
 }
 
+/* A method that lets nobody act on the text encoders leaves out what many files have there. */
+static void warn_of_left_out(const weft_plan *p, wf_table *t)
+{
+    const wf_method *m = p->phase[0].method;
+    size_t           layers;
+    const wf_layer  *l = wf_model_layers(p->model, &layers);
+
+    if (p->text != WEFT_TEXT_METHOD || m->text != WEFT_TEXT_NONE) return;
+    for (int32_t a = 0; a < p->adapters; a++) {
+        int32_t n = 0;
+        for (size_t i = 0; i < layers; i++)
+            n += wf_is_text(l[i].component) && wf_plan_cell_weight(p, a, (int32_t)i) != 0 &&
+                 wf_plan_module(p, a, (int32_t)i) != NULL;
+        if (n > 0)
+            wf_table_warn(p, t,
+                          "adapter %s: %d %s of the text encoders left out by %s; text policy all "
+                          "has them",
+                          wf_plan_adapter_name(p, a), (int)n, n == 1 ? "layer" : "layers",
+                          m->title);
+    }
+}
+
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 void wf_table_free(wf_table *t, const weft_allocator *alloc)
@@ -492,6 +514,7 @@ weft_status wf_table_make(wf_table *t, const weft_plan *p, int32_t calls, weft_e
     if (st == WEFT_OK) st = make_sheet(&t->text, t, p, err);
     if (st == WEFT_OK) {
         warn_of_text(p, t);
+        warn_of_left_out(p, t);
         if (t->warnings.failed) st = wf_nomem(err, 0, "a plan's warnings");
     }
     if (st != WEFT_OK) wf_table_free(t, &p->alloc);

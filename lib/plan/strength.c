@@ -195,3 +195,19 @@ weft_status weft_plan_strengths(const weft_plan *plan, double *strength, size_t 
                        strength_len != all ? all : n, strength_len != all ? "call and " : "");
     return wf_plan_strengths(plan, strength, norm, err);
 }
+
+weft_status weft_plan_image_weights(const weft_plan *plan, float *weights, size_t len,
+                                    weft_error *err)
+{
+    WF_TRY(wf_plan_must_be_sealed(plan, "weft_plan_image_weights", err));
+    size_t n = (size_t)plan->images, all = (size_t)plan->table.calls * n;
+    if (weights == NULL) return wf_fail(err, WEFT_E_ARG, "weft_plan_image_weights: weights is NULL");
+    if (len != all)
+        return wf_fail(err, WEFT_E_ARG,
+                       "weft_plan_image_weights: len is %zu, wanted %zu: one for each call and "
+                       "image prompt",
+                       len, all);
+    for (size_t i = 0; i < all; i++)
+        weights[i] = wf_plan_image_weight(plan, (int32_t)(i % n), (int32_t)(i / n));
+    return WEFT_OK;
+}

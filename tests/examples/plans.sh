@@ -34,6 +34,10 @@ again batch -p "a monster" -p "a house" --size 48x64 --prompt-from 2:"a tree" $M
 mask="$tmp/left.png"
 draw $few -p "a white circle" -o "$mask"
 again regions -p "a house" --region "$mask:a circle" $M --region "$mask:a monster" $H --compose blend --start 1
+again image -p "a monster" $M --image "$mask" --strength 0.6 --mask "$mask"
+again reference -p "a monster" $M --align --reference "$mask:a white circle" --reference-by noise
+draw $few -p "a tree" -o "$tmp/tree.png" --save "$tmp/tree.safetensors"
+again latents -p "a house" $M --latents "$tmp/tree.safetensors"
 
 # ---- what the file says, and what stands over it
 
@@ -58,6 +62,56 @@ that "blocks in the parameters" hold "$tmp/c.png" "monster.safetensors:1 blocks 
 that "zip in the parameters" hold "$tmp/c.png" "Compose: zip, Zip lambda: 0.25"
 "$weft" generate $model -q $few -p x $M $H --compose blora --content-blocks '*mid*' -o "$tmp/c.png"
 that "blora in the parameters" hold "$tmp/c.png" 'B-LoRA content: "*mid*"'
+
+# ---- files that are read besides: pictures
+
+there() { (cd "$tmp/there" && "$@"); } # in another folder, which the paths do not begin at
+at=$(cd "$(dirname "$weft")" && pwd)/weft models=$(cd $model && pwd)
+mkdir "$tmp/here" "$tmp/there"
+cp "$mask" "$tmp/here/a:b.png" && cp "$mask" "$tmp/here/mask.png"
+draw $few -p "a monster" $M --image "$tmp/here/a:b.png" --mask "$tmp/here/mask.png" --save-plan "$tmp/here/plan.json" -o "$tmp/b.png"
+that "the picture beside it by its name" hold "$tmp/here/plan.json" '"file": "a:b.png"'
+that "its hash too" hold "$tmp/here/plan.json" "$(sha256sum "$mask" | cut -d' ' -f1)"
+mv "$tmp/here" "$tmp/moved:here"
+that "from another folder" there "$at" generate "$models" -q --no-parameters --plan "../moved:here/plan.json" -o ../c.png
+that "pictures can be moved" cmp "$tmp/b.png" "$tmp/c.png"
+cp "$tmp/tree.png" "$tmp/moved:here/other.png"
+draw --plan "$tmp/moved:here/plan.json" --image "$tmp/moved:here/other.png" --save-plan "$tmp/moved:here/more.json" -o "$tmp/b.png"
+that "a picture stands over that of the plan" hold "$tmp/moved:here/more.json" '"file": "other.png"'
+draw --plan "$tmp/moved:here/more.json" -o "$tmp/c.png"
+that "and is drawn again" cmp "$tmp/b.png" "$tmp/c.png"
+that "explain keeps what it does not read" "$weft" explain $model --plan "$tmp/moved:here/more.json" --save-plan "$tmp/moved:here/kept.json"
+draw --plan "$tmp/moved:here/kept.json" -o "$tmp/c.png"
+that "and so is that" cmp "$tmp/b.png" "$tmp/c.png"
+cp "$mask" "$tmp/moved:here/other.png" # the content of another picture
+refuses 1 'notes.image: .*/other.png has another content: its hash is [0-9a-f]*\.\., the plan was made with' \
+    "$weft" generate $model -q --plan "$tmp/moved:here/more.json" -o "$tmp/none.png"
+rm "$tmp/moved:here/other.png"
+refuses 1 'notes.image: .*/other.png: No such file' "$weft" generate $model -q --plan "$tmp/moved:here/more.json" -o "$tmp/none.png"
+sed 's/"prompt": "a monster"/"prompt": {"file": "mask.png"}/' "$tmp/moved:here/plan.json" >"$tmp/moved:here/bad.json"
+refuses 1 'notes.prompt is a file, weft generate expects a text' "$weft" generate $model -q --plan "$tmp/moved:here/bad.json" -o "$tmp/none.png"
+draw $few -p "a monster" --align --reference "$mask:of a circle" --reference "$tmp/tree.png:a tree: green" $M \
+    --save-plan "$tmp/reference.json" -o "$tmp/b.png"
+that "what is in the reference" hold "$tmp/reference.json" '"reference-text": "a tree: green"'
+mkdir "$tmp/c:d" && sed 's/"tree.png"/"..\/c:d\/tree.png"/; s/"monster.saf/"..\/monster.saf/' "$tmp/reference.json" >"$tmp/c:d/plan.json"
+cp "$tmp/tree.png" "$tmp/c:d"
+that "a reference below a colon" draw --plan "$tmp/c:d/plan.json" --save-plan "$tmp/c:d/again.json" -o "$tmp/c.png"
+that "it is the same" cmp "$tmp/b.png" "$tmp/c.png"
+draw --plan "$tmp/c:d/again.json" -o "$tmp/c.png"
+that "and saved again" cmp "$tmp/b.png" "$tmp/c.png"
+ip=$PWD/tests/data/image_prompts tiny="$PWD/tests/data/models/tiny-sd1 -q --no-parameters"
+mkdir "$tmp/cats" && cp "$mask" "$tmp/cats/cat.png"
+that "a picture as a prompt" "$weft" generate $tiny -s 2 -p "a cat" --ip-adapter "$ip/base_sd1.safetensors" \
+    --image-prompt "$tmp/cats/cat.png" --image-encoder "$ip/encoder" --save-plan "$tmp/cats/plan.json" -o "$tmp/b.png"
+mv "$tmp/cats" "$tmp/moved:cats"
+that "found from another folder" there "$at" generate $tiny --plan "../moved:cats/plan.json" \
+    --save-plan "../moved:cats/again.json" -o ../c.png
+that "it is seen" cmp "$tmp/b.png" "$tmp/c.png"
+that "the same notes" cmp "$tmp/moved:cats/plan.json" "$tmp/moved:cats/again.json"
+cp "$tmp/tree.png" "$tmp/moved:cats/cat.png"
+refuses 1 'notes.picture-0-0: .*/cat.png has another content' "$weft" generate $tiny --plan "$tmp/moved:cats/plan.json"
+rm "$tmp/moved:cats/cat.png"
+refuses 1 'notes.picture-0-0: .*/cat.png: No such file' "$weft" generate $tiny --plan "$tmp/moved:cats/plan.json"
 
 prints "at 84|layers" "$weft" explain $model --plan "$tmp/plan.json"
 prints "4 steps of ddim" "$weft" explain $model --plan "$tmp/plan.json"

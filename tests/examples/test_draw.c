@@ -373,6 +373,32 @@ START_TEST(strengths_are_curves_under_the_table)
 }
 END_TEST
 
+/* Alignment is a line between the table and the charts, which move down and are the same. */
+START_TEST(alignment_is_a_line_under_the_table)
+{
+    weft_plan *p, *q;
+    int32_t    before, after;
+
+    must(weft_plan_create(model, NULL, &p, &golden_err));
+    must(weft_plan_add(p, adapters[0], 1, NULL, &golden_err));
+    must(weft_plan_copy(p, &q, &golden_err));
+    must(weft_plan_align(q, NULL, &golden_err));
+    must(weft_plan_seal(p, 20, &golden_err));
+    must(weft_plan_seal(q, 20, &golden_err));
+    image table = drawn(p), plain = drawn_as(as_explain, p, NULL), aligned = drawn_as(as_explain, q, NULL);
+    same_rows(&table, &aligned, 0);
+    ck_assert_int_eq(below(&plain, table.height, 0x0072b2, &before), 3 * 800);
+    ck_assert_int_eq(below(&aligned, table.height, 0x0072b2, &after), 3 * 800);
+    ck_assert_int_eq(after - before, aligned.height - plain.height);
+    ck_assert_int_ge(after - before, 14 + 6); /* a line of text at scale 2, and air */
+    weft_plan_free(p);
+    weft_plan_free(q);
+    free(table.rgb);
+    free(plain.rgb);
+    free(aligned.rgb);
+}
+END_TEST
+
 /* Half of the image is 60 x 120 pixels of a map; blocks of factor 1 have the adapter's hue. */
 START_TEST(masks_and_blocks_are_drawn)
 {
@@ -520,6 +546,7 @@ int main(void)
     tcase_add_test(t, an_empty_table_and_a_crowded_one_can_be_drawn);
     tcase_add_test(t, conflicts_show_who_drowns_and_who_is_the_same);
     tcase_add_test(t, strengths_are_curves_under_the_table);
+    tcase_add_test(t, alignment_is_a_line_under_the_table);
     tcase_add_test(t, masks_and_blocks_are_drawn);
     tcase_add_test(t, a_trace_looks_like_its_table);
     tcase_add_test(t, reused_features_are_grey);

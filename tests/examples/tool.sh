@@ -95,6 +95,10 @@ sed 's/picture-0-0/picture-0-9/' "$tmp/seen.json" >"$tmp/unseen.json"
 refuses 1 'no note says which picture' "$weft" generate tests/data/models/tiny-sd1 --plan "$tmp/unseen.json" -o "$tmp/again.png"
 prints 'plus_sdxl .plus. +weight 0.5, 1 picture, 6 rows, at 2 of 17 cross-attentions' "$weft" explain tests/data/models/tiny-sdxl \
     --ip-adapter $ip/plus_sdxl.safetensors:0.5 --image-prompt-blocks 'NONE,up_blocks.0.attentions.1*=1'
+explained() { "$weft" explain tests/data/models/tiny-sd1 -q "$@" -o "$tmp/explained.png" >"$tmp/out" && cksum <"$tmp/explained.png"; }
+one=$(explained --ip-adapter $ip/base_sd1.bin)
+that "its picture names it" test "$one" != "$(explained)"
+that "and shows its curve" test "$one" != "$(explained --ip-adapter $ip/base_sd1.bin --image-prompt-curve 0=0,9=1)"
 prints 'IP-Adapter, plus: give it with --ip-adapter' "$weft" inspect $ip/plus_sdxl.safetensors
 
 # ---- adapters and methods
@@ -216,6 +220,10 @@ draw -p "a zib monster, hatched style" $two --compose zip --coefficients "$tmp/c
 that "masks are found" draw -p "a zib monster and a red star" -a $monster --words "zib monster" -a "$model/adapters/mosaic.safetensors" \
     --words "red star" --find-masks 3 --save-masks "$tmp/found" --steps 4 -o "$tmp/found.png"
 that "and written" test -s "$tmp/found-A.png" -a -s "$tmp/found-B.png"
+that "masks are found and kept" draw -p "a zib monster and a red star" -a $monster --words "zib monster" -a "$model/adapters/mosaic.safetensors" \
+    --words "red star" --find-masks 3 --steps 4 --no-parameters --save-plan "$tmp/found.json" -o "$tmp/found.png"
+that "the plan has them" "$weft" generate $model -q --no-parameters --plan "$tmp/found.json" -o "$tmp/again.png"
+that "and is the picture" cmp "$tmp/found.png" "$tmp/again.png"
 refuses 2 '1 adapters have --words, wanted 2 or more' "$weft" generate $model -p "a zib monster" -a $monster --words "zib monster" --find-masks 3 -o "$tmp/no.png"
 refuses 2 '--words is of --find-masks' "$weft" generate $model -p "a zib monster" -a $monster --words "zib monster" -o "$tmp/no.png"
 refuses 1 "the words 'green' are not in the prompt" "$weft" generate $model -p "a zib monster" -a $monster --words "zib" -a $monster --words green \
@@ -226,6 +234,11 @@ that "in PEFT's form" "$weft" merge $model -q $two --compose blora --into adapte
 refuses 2 'by is not for --compose, which is folded exactly' "$weft" merge $model -q $two $zip --into adapter --by concat -o "$tmp/no.safetensors"
 that "weights by block in one adapter" "$weft" merge $model -q $two --blocks OUTALL --into adapter -o "$tmp/outall.safetensors"
 refuses 2 'of --compose zip' "$weft" merge $model -q $two --save-coefficients "$tmp/c.safetensors" -o "$tmp/half"
+refuses 2 '--output and --trace are both' "$weft" generate $model -p x -o "$tmp/x.png" --trace "$tmp/x.png"
+refuses 2 'which is read: wanted another file' "$weft" merge $model -a "$tmp/one.safetensors" -a $monster --into adapter -o "$tmp/one.safetensors"
+prints 'monster: 12 layers of the text encoders left out by K-LoRA' "$weft" explain $model $two --compose klora
+refuses 1 'the coefficients of LoRA Switch change' "$weft" merge $model -q $two --compose switch --into adapter -o "$tmp/no.safetensors"
+refuses 1 'coefficients of K-LoRA change' "$weft" merge $model -q -a $hatching -a "$model/adapters/mosaic.safetensors" --compose klora -o "$tmp/no"
 refuses 1 'LoRA Composite has 2 branches' "$weft" merge $model -q $two --compose composite -o "$tmp/composite"
 
 # ---- tokens, weights, clip skip
@@ -328,6 +341,15 @@ printf 'a red circle\r\n\na blue star at night\n' >"$tmp/captions.txt"
 keys="--select *attn2.to_k,*attn2.to_v"
 prints '^14 layers; ' $fuse -a $monster $keys --called zib -a $hatching $keys --called hatched --by constrained \
     --captions "$tmp/captions.txt" --skip-photo -o "$tmp/kept.safetensors"
+prints '^2 concepts, 118 layers: .* beside a run, 2 prompts, 2 calls of the denoiser' $fuse $both --by routed --size 32x32 -o "$tmp/routed.safetensors"
+prints '118 modules' "$weft" inspect "$tmp/routed.safetensors" --model $model
+that "a routed adapter draws" draw -p "a zib monster" -a "$tmp/routed.safetensors" -o "$tmp/x.png"
+prints ' 4 prompts, 12 calls ' $fuse -a $monster --called zib --images 2 -a $hatching --called hatched --images 2 --by routed --steps 3 --ridge 0.05 --size 32x32 -o "$tmp/x.safetensors"
+refuses 2 'budget is of --by gradient' $fuse $both --by routed --budget 10 -o "$tmp/x.safetensors"
+refuses 2 'ordinary is of --by gradient' $fuse $both --by routed --ordinary x -o "$tmp/x.safetensors"
+refuses 2 'captions is of --by constrained' $fuse $both --by routed --captions "$tmp/captions.txt" -o "$tmp/x.safetensors"
+refuses 1 'and --by routed chooses between pairs: bring it to a rank first with weft merge --into adapter --rank' \
+    $fuse -a "$tmp/fused.safetensors" --called zib -a $hatching --called hatched --by routed -o "$tmp/x.safetensors"
 that "a token alone is a concept too" $fuse -q -c $model/words/teal.safetensors -a $monster --called zib $quick -o "$tmp/x.safetensors"
 refuses 2 'fuse what' $fuse -o "$tmp/x.safetensors"
 refuses 2 'where to' $fuse $both

@@ -177,6 +177,43 @@ START_TEST(nothing_to_solve_is_refused)
 }
 END_TEST
 
+/* Two adapters of rank 1 that read A = [1 0; 1 1]; concept 1 reads [1 0], concept 2 [0 1]. Then z = A x is [1 1] and
+ * [0 1], G = [1 1; 1 2], Q = [1 1; 0 1], and M = Q G^-1 = [1 0; -1 1]: M [1 1] = [1 0], M [0 1] = [0 1]. */
+START_TEST(routes_are_told_apart)
+{
+    const double z1[] = { 1, 1 }, z2[] = { 0, 1 }, want[] = { 1, 0, -1, 1 };
+    double G[4] = { 0 }, Q[4], jitter = 1;
+
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 2; k++) {
+            G[i * 2 + k] = z1[i] * z1[k] + z2[i] * z2[k];
+            Q[i * 2 + k] = i == 0 ? z1[i] * z1[k] : z2[i] * z2[k];
+        }
+    double H[4], P[4];
+    memcpy(H, G, sizeof H), memcpy(P, Q, sizeof P);
+    must(wf_fuse_mix(Q, G, 2, 1e-12, &jitter, "layer", memory(), &err));
+    ck_assert_double_eq(jitter, 0);
+    close_to(Q, want, 4, 1e-10);
+    /* With l = 2/3 * 3 / 2 = 1: G + I = [2 1; 1 3], M = [1 1; 0 1] [3 -1; -1 2] / 5. */
+    const double held[] = { 0.4, 0.2, -0.2, 0.4 };
+    must(wf_fuse_mix(P, H, 2, 2.0 / 3, &jitter, "layer", memory(), &err));
+    close_to(P, held, 4, 1e-12);
+}
+END_TEST
+
+/* Adapters that see nothing on each other's rows: Q = G, in blocks, and nothing is changed. */
+START_TEST(apart_already_stay_as_they_are)
+{
+    const double block[] = { 3, 1, 0, 0, 1, 2, 0, 0, 0, 0, 5, -2, 0, 0, -2, 4 };
+    const double one[] = { 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1 };
+    double G[16], Q[16], jitter;
+
+    memcpy(G, block, sizeof G), memcpy(Q, block, sizeof Q);
+    must(wf_fuse_mix(Q, G, 4, 1e-12, &jitter, "layer", memory(), &err));
+    close_to(Q, one, 16, 1e-10);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("least squares");
@@ -189,6 +226,8 @@ int main(void)
     tcase_add_test(c, captions_too_few_are_helped);
     tcase_add_test(c, what_was_added_is_all_that_changes);
     tcase_add_test(c, nothing_to_solve_is_refused);
+    tcase_add_test(c, routes_are_told_apart);
+    tcase_add_test(c, apart_already_stay_as_they_are);
     suite_add_tcase(s, c);
     return run_suite(s);
 }

@@ -111,11 +111,23 @@ START_TEST(what_is_no_utf8_is_noted)
 {
     wf_doc d;
 
+    wf_text place;
+
     wf_doc_init(&d, &alloc);
-    wf_node_text(&d, d.root, "good", "\xc3\xa9");
-    ck_assert(!d.not_utf8);
-    wf_node_text(&d, d.root, "bad", "\xc3");
-    ck_assert(d.not_utf8);
+    wf_text_init(&place, &alloc);
+    wf_node *list = wf_node_list(&d, wf_node_object(&d, d.root, "a"), "list");
+    wf_node_text(&d, list, NULL, "\xc3\xa9");
+    ck_assert_ptr_null(d.not_utf8);
+    wf_node_text(&d, wf_node_object(&d, list, NULL), "bad", "\xc3");
+    wf_node_text(&d, d.root, "worse", "\xff");
+    ck_assert_ptr_nonnull(d.not_utf8); /* the first */
+    wf_node_place(d.not_utf8, &place);
+    ck_assert_str_eq(place.s, "a.list[1].bad");
+    wf_text_free(&place);
+    wf_doc_free(&d);
+    wf_doc_init(&d, &alloc);
+    wf_node_text(&d, d.root, "\xff", "good");
+    ck_assert_ptr_nonnull(d.not_utf8);
     wf_doc_free(&d);
 }
 END_TEST

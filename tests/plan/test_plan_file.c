@@ -1,4 +1,5 @@
 /* A plan as text: what is saved is what is loaded, to the bit, and anything else is refused with one line. */
+#define _XOPEN_SOURCE 700 /* realpath */
 #include <jansson.h>
 #include <sys/stat.h>
 
@@ -65,7 +66,7 @@ static void step_of(weft_plan *p, int32_t call, float **out, size_t *len)
     weft_text        text[STREAMS], negative[STREAMS], region[STREAMS * REGIONS];
     weft_step        step = WEFT_STEP_INIT;
     weft_run        *run;
-    int32_t          regions = weft_plan_region_count(p);
+    int32_t          regions = info_of(p).regions;
 
     o.threads = 1;
     o.batch = 2;
@@ -851,6 +852,122 @@ START_TEST(another_content_is_refused)
 }
 END_TEST
 
+static void write_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "wb");
+    ck_assert_ptr_nonnull(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+/* What a file of a note is called in the text, and its hash. */
+static void note_in(const char *plan, const char *name, const char *file, const char *sha256)
+{
+    json_t *root = json_load_file(plan, 0, NULL), *note = json_object_get(json_object_get(root, "notes"), name);
+
+    ck_assert_str_eq(json_string_value(json_object_get(note, "file")), file);
+    ck_assert_str_eq(json_string_value(json_object_get(note, "sha256")), sha256);
+    ck_assert_uint_eq(json_object_size(note), 2);
+    json_decref(root);
+}
+
+/* The hashes are those that sha256sum prints. */
+static const char hash_of_abc[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+/* One note is a file below the plan's folder, one is a file elsewhere. */
+START_TEST(notes_that_are_files_move_with_the_plan)
+{
+    char       from[4096], to[4096], file[4200], other[4200], plan[4200], real[4096], hash[65], again[65];
+    weft_plan *p = new_plan(model), *q, *copy;
+
+    snprintf(from, sizeof from, "%s", temp_path("here"));
+    snprintf(to, sizeof to, "%s", temp_path("there"));
+    snprintf(other, sizeof other, "%s", temp_path("other.png"));
+    ck_assert_int_eq(mkdir(from, 0700), 0);
+    snprintf(file, sizeof file, "%s/cat.png", from);
+    snprintf(plan, sizeof plan, "%s/cat.json", from);
+    write_text(file, "abc");
+    write_text(other, "");
+    OK(weft_plan_hash(p, hash, sizeof hash, &err));
+    OK(weft_plan_set_note(p, "image", "a text, which gives way", &err));
+    OK(weft_plan_set_note(p, "seed", "7", &err));
+    OK(weft_plan_set_note_file(p, "image", file, &err));
+    OK(weft_plan_set_note_file(p, "mask", other, &err));
+    OK(weft_plan_hash(p, again, sizeof again, &err));
+    ck_assert_str_eq(hash, again); /* notes are not part of it */
+    OK(weft_plan_save(p, plan, &err));
+    weft_plan_free(p);
+    ck_assert_int_eq(rename(from, to), 0);
+    snprintf(file, sizeof file, "%s/cat.png", to);
+    snprintf(plan, sizeof plan, "%s/cat.json", to);
+    ck_assert_ptr_nonnull(realpath(other, real));
+    note_in(plan, "image", "cat.png", hash_of_abc);
+    note_in(plan, "mask", real, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+
+    OK(weft_plan_load(model, plan, NULL, &q, &err));
+    OK(weft_plan_copy(q, &copy, &err));
+    weft_plan_free(q);
+    ck_assert_ptr_nonnull(realpath(file, real));
+    ck_assert_str_eq(weft_plan_note(copy, "image"), real); /* from the root, so any program can open it */
+    ck_assert_int_eq(weft_plan_note_is_file(copy, "image"), 1);
+    ck_assert_int_eq(weft_plan_note_is_file(copy, "seed"), 0);
+    ck_assert_int_eq(weft_plan_note_is_file(copy, "nothing"), 0);
+    ck_assert_int_eq(weft_plan_note_is_file(NULL, "seed"), 0);
+    ck_assert_str_eq(weft_plan_note_name(copy, 0), "seed");
+    ck_assert_str_eq(weft_plan_note_name(copy, 1), "image");
+    ck_assert_str_eq(weft_plan_note_name(copy, 2), "mask");
+    ck_assert_ptr_null(weft_plan_note_name(copy, 3));
+    OK(weft_plan_set_note(copy, "mask", NULL, &err)); /* the others stay what they are */
+    OK(weft_plan_save(copy, plan, &err));
+    note_in(plan, "image", "cat.png", hash_of_abc);
+    OK(weft_plan_set_note(copy, "image", "cat.png", &err));
+    ck_assert_int_eq(weft_plan_note_is_file(copy, "image"), 0);
+    weft_plan_free(copy);
+    unlink(plan);
+    unlink(file);
+    unlink(other);
+    ck_assert_int_eq(rmdir(to), 0);
+}
+END_TEST
+
+START_TEST(a_note_of_another_content_is_refused)
+{
+    char       file[4096], text[8192], folder[4096];
+    weft_plan *p = new_plan(model), *q;
+
+    snprintf(file, sizeof file, "%s", temp_path("x.png"));
+    snprintf(folder, sizeof folder, "%s", test_path("data"));
+    FAILS(WEFT_E_IO, "x.png: No such file", weft_plan_set_note_file(p, "image", file, &err));
+    ck_assert_int_eq(err.sys, 2);
+    FAILS(WEFT_E_IO, "data: ", weft_plan_set_note_file(p, "image", folder, &err));
+    FAILS(WEFT_E_ARG, "path is NULL", weft_plan_set_note_file(p, "image", NULL, &err));
+    ck_assert_ptr_null(weft_plan_note_name(p, 0));
+    write_text(file, "abc");
+    FAILS(WEFT_E_ARG, "a name has 1 to 64 bytes", weft_plan_set_note_file(p, "", file, &err));
+    FAILS(WEFT_E_ARG, "the name is not UTF-8", weft_plan_set_note_file(p, "\xff", file, &err));
+    OK(weft_plan_set_note_file(p, "image", file, &err));
+    OK(weft_plan_to_json(p, NULL, text, sizeof text, NULL, &err));
+    OK(load_text(text, 0, &q));
+    weft_plan_free(q);
+    unlink(file);
+    FAILS(WEFT_E_IO, "plan: notes.image: ", load_text(text, 0, &q));
+    ck_assert_int_eq(err.sys, 2);
+    FAILS(WEFT_E_IO, "plan: notes.image: ", load_text(text, WEFT_LOAD_ANY_FILES, &q));
+    write_text(file, "abcd");
+    FAILS(WEFT_E_STATE, "x.png: has changed since it was opened", weft_plan_to_json(p, NULL, NULL, 0, NULL, &err));
+    FAILS(WEFT_E_MISMATCH, "x.png has another content: its hash is 88d4266fd4e6.., the plan was made with ba7816bf8f01..",
+          load_text(text, 0, &q));
+    ck_assert_ptr_nonnull(strstr(err.text, "plan: notes.image: "));
+    OK(load_text(text, WEFT_LOAD_ANY_FILES, &q));
+    ck_assert_int_eq(weft_plan_note_is_file(q, "image"), 1);
+    OK(weft_plan_seal(q, CALLS, &err));
+    FAILS(WEFT_E_STATE, "sealed", weft_plan_set_note_file(q, "image", file, &err));
+    weft_plan_free(q);
+    unlink(file);
+    weft_plan_free(p);
+}
+END_TEST
+
 /* It has no place in JSON; the hash does not need it. */
 START_TEST(a_path_that_is_not_utf8_is_refused)
 {
@@ -863,9 +980,41 @@ START_TEST(a_path_that_is_not_utf8_is_refused)
     OK(weft_adapter_open(file, NULL, &a, &err));
     OK(weft_plan_add(p, a, 1, NULL, &err));
     weft_adapter_free(a);
-    FAILS(WEFT_E_UNSUPPORTED, "a path that is not UTF-8", weft_plan_save(p, temp_path("none.json"), &err));
+    FAILS(WEFT_E_UNSUPPORTED, "UTF-8, and what it would say at adapters[0].file is not",
+          weft_plan_save(p, temp_path("none.json"), &err));
     OK(weft_plan_hash(p, hash, sizeof hash, &err));
+    weft_plan_free(p);
+    p = new_plan(model);
+    OK(weft_plan_set_note_file(p, "image", file, &err));
+    FAILS(WEFT_E_UNSUPPORTED, " at notes.image.file is not", weft_plan_save(p, temp_path("none.json"), &err));
     unlink(file);
+    weft_plan_free(p);
+}
+END_TEST
+
+START_TEST(a_text_that_is_not_utf8_is_named)
+{
+    weft_adapter_options how = WEFT_ADAPTER_OPTIONS_INIT;
+    weft_add_options     add = WEFT_ADD_OPTIONS_INIT;
+    weft_plan           *p = new_plan(model);
+    char                 hash[65];
+    weft_adapter        *a;
+
+    for (int named = 0; named < 2; named++) {
+        if (named) how.name = "caf\xe9";
+        OK(weft_adapter_open(test_path("data/adapters/content.safetensors"), &how, &a, &err));
+        OK(weft_plan_add(p, a, 1, NULL, &err));
+        weft_adapter_free(a);
+    }
+    FAILS(WEFT_E_UNSUPPORTED, " at adapters[1].name is not", weft_plan_to_json(p, NULL, NULL, 0, NULL, &err));
+    OK(weft_plan_hash(p, hash, sizeof hash, &err)); /* a name is not part of it */
+    OK(weft_plan_remove(p, 1, &err));
+    OK(weft_adapter_open(test_path("data/adapters/content.safetensors"), NULL, &a, &err));
+    add.exclude = "\xe9*";
+    OK(weft_plan_add(p, a, 1, &add, &err));
+    weft_adapter_free(a);
+    FAILS(WEFT_E_UNSUPPORTED, " at adapters[1].exclude is not", weft_plan_to_json(p, NULL, NULL, 0, NULL, &err));
+    FAILS(WEFT_E_UNSUPPORTED, " at adapters[1].exclude is not", weft_plan_hash(p, hash, sizeof hash, &err));
     weft_plan_free(p);
 }
 END_TEST
@@ -1021,7 +1170,8 @@ END_TEST
 
 /* A plan of one adapter with a mask and a curve, a region, and two phases. */
 static const char good[] =
-    "{\"weft_plan\": 1, \"calls\": 4, \"path\": \"side\", \"notes\": {\"seed\": 7, \"size\": 1.5, \"quick\": true},"
+    "{\"weft_plan\": 1, \"calls\": 4, \"path\": \"side\", \"notes\": {\"seed\": 7, \"size\": 1.5, \"quick\": true,"
+    " \"factors\": {\"file\": \"zip_coefficients.safetensors\"}},"
     " \"adapters\": [{\"file\": \"content.safetensors\", \"weight\": 0.5, \"share\": 2,"
     " \"curve\": {\"by\": \"call\", \"points\": [{\"at\": 0, \"value\": 1}, {\"at\": 2, \"value\": 0}]},"
     " \"mask\": {\"width\": 3, \"height\": 2, \"rows\": [[2, 0, 1, 1, 2]]}},"
@@ -1050,10 +1200,11 @@ START_TEST(a_plan_written_by_hand_is_read)
     ck_assert_str_eq(weft_plan_note(p, "quick"), "true");
     ck_assert_ptr_null(weft_plan_note(p, "no"));
     ck_assert_str_eq(weft_plan_note_name(p, 2), "quick");
-    ck_assert_ptr_null(weft_plan_note_name(p, 3));
-    ck_assert_int_eq(weft_plan_region_count(p), 2);
-    ck_assert_int_eq(weft_plan_region_adapter(p, 0), 0);
-    ck_assert_int_eq(weft_plan_region_adapter(p, 1), -1);
+    ck_assert_int_eq(weft_plan_note_is_file(p, "factors"), 1);
+    ck_assert_ptr_null(weft_plan_note_name(p, 4));
+    ck_assert_int_eq(info_of(p).regions, 2);
+    ck_assert_int_eq(p->region[0].adapter, 0);
+    ck_assert_int_eq(p->region[1].adapter, -1);
     FAILS(WEFT_E_STATE, "sealed", weft_plan_set_note(p, "a", "b", &err));
     OK(weft_plan_copy(p, &q, &err));
     OK(weft_plan_set_note(q, "size", NULL, &err));
@@ -1092,7 +1243,15 @@ static const struct { const char *old, *new; weft_status st; const char *words; 
     { "\"path\": \"side\"", "\"path\": \"aside\"", WEFT_E_FORMAT,
       "path is \"aside\", expected one of \"auto\", \"side\", \"merged\"" },
     { "\"path\": \"side\"", "\"path\": 1", WEFT_E_FORMAT, "path is 1, expected one of" },
-    { "\"seed\": 7", "\"seed\": null", WEFT_E_FORMAT, "notes.seed is null, expected a text" },
+    { "\"seed\": 7", "\"seed\": null", WEFT_E_FORMAT, "notes.seed is null, expected a text or a file" },
+    { "\"seed\": 7", "\"image\": {\"sha256\": \"00\"}", WEFT_E_FORMAT,
+      "plan: there is no notes.image.file, expected the path of a file" },
+    { "\"seed\": 7", "\"image\": {\"file\": 7}", WEFT_E_FORMAT, "notes.image.file is 7, expected a text" },
+    { "\"seed\": 7", "\"image\": {\"file\": \"nobody.png\"}", WEFT_E_IO, "plan: notes.image: " },
+    { "\"seed\": 7", "\"image\": {\"file\": \"style.safetensors\", \"hash\": \"00\"}", WEFT_E_FORMAT,
+      "plan: notes.image.hash is a field that" },
+    { "\"seed\": 7", "\"image\": {\"file\": \"style.safetensors\", \"sha256\": \"00\"}", WEFT_E_FORMAT,
+      "plan: notes.image.sha256 is no SHA-256 in 64" },
     { "\"seed\"", "\"\"", WEFT_E_ARG, "plan: notes.: weft_plan_set_note: a name has 1 to 64 bytes" },
     { "content.saf", "nobody.saf", WEFT_E_IO, "plan: adapters[0]: " },
     { "\"file\": \"content.safetensors\", ", "", WEFT_E_FORMAT, "adapters[0] has no \"file\" and no \"concept\"" },
@@ -1225,14 +1384,15 @@ START_TEST(memory_may_run_out_anywhere)
         ck_assert_int_lt(n, 100000);
     }
     long live = c.live;
-    for (int which = 0; which < 3; which++) {
+    for (int which = 0; which < 4; which++) {
         st = WEFT_E_NOMEM;
         for (long n = 0; st != WEFT_OK; n++) {
             c.asked = 0;
             c.refuse = n;
             st = which == 0   ? weft_plan_save(p, temp_path("nomem.json"), &err)
                  : which == 1 ? weft_plan_hash(p, hash, sizeof hash, &err)
-                              : weft_plan_set_note(p, "more", "text", &err);
+                 : which == 2 ? weft_plan_set_note(p, "more", "text", &err)
+                              : weft_plan_set_note_file(p, "file", test_path("data/adapters/style.safetensors"), &err);
             ck_assert_msg(st == WEFT_OK || st == WEFT_E_NOMEM, "%s: %s", weft_status_name(st), err.text);
             if (which < 2 || st != WEFT_OK) ck_assert_int_eq(c.live, live);
         }
@@ -1283,7 +1443,10 @@ int main(void)
     tcase_add_test(c, masks_keep_every_bit);
     tcase_add_test(c, all_masks_have_a_limit);
     tcase_add_test(c, a_folder_can_be_moved);
+    tcase_add_test(c, notes_that_are_files_move_with_the_plan);
+    tcase_add_test(c, a_note_of_another_content_is_refused);
     tcase_add_test(c, a_path_that_is_not_utf8_is_refused);
+    tcase_add_test(c, a_text_that_is_not_utf8_is_named);
     tcase_add_test(c, hashes_are_sha256);
     tcase_add_test(c, another_content_is_refused);
     tcase_add_test(c, another_configuration_is_refused);

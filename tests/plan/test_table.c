@@ -267,6 +267,18 @@ START_TEST(turns_follow_who_is_left)
     ck_assert_str_eq(turns_text(q, 8), "00000000");
     ck_assert_str_eq(turns_text(p, 8), "11111111");
     weft_plan_free(p), weft_plan_free(q);
+    /* what is left is what is kept, in a copy that outlives the plan */
+    p = three();
+    o.order = order;
+    o.order_len = 4;
+    OK(weft_plan_switch(p, &o, &err));
+    OK(weft_plan_copy(p, &q, &err));
+    weft_plan_free(p);
+    OK(weft_plan_remove(q, 1, &err));
+    const weft_switch_options *kept = q->phase[0].options->data;
+    ck_assert_uint_eq(kept->order_len, 3);
+    ck_assert(kept->order[0] == 1 && kept->order[1] == 0 && kept->order[2] == 1);
+    weft_plan_free(q);
     p = three(); /* two phases, of which the second refuses: the first keeps its turns too */
     o.order = order;
     o.order_len = 4;

@@ -1,10 +1,10 @@
-"""Concepts fused by least squares, on tiny-sd1: Custom Diffusion's closed form and Mix-of-Show's gradient fusion.
+"""Concepts fused by least squares, on tiny-sd1: Custom Diffusion's closed form, Mix-of-Show's gradient fusion, SSR-Merge.
 
     python make_fuse.py        writes golden/fuse.json, golden/fuse.safetensors
 
 Everything is f64. What layers read is recorded by hooks on transformers' text encoder and diffusers' UNet; the constrained
-problem is solved as its Lagrange system, the ridge by torch.linalg.lstsq on rows with the ridge's own rows below them. So
-neither formula of lib/fuse/solve.c stands here. Of each layer the mean squares before and after and the norm of the
+problem is solved as its Lagrange system, the ridge by torch.linalg.lstsq on rows with the ridge's own rows below them,
+routing by the same on what the adapters see of the rows. So no formula of lib/fuse/solve.c stands here. Of each layer the mean squares before and after and the norm of the
 difference are stored of every fifth layer, of some the difference itself.
 """
 import os
@@ -120,7 +120,7 @@ def texts(pipe, concept, ids):
     return out
 
 
-def draw(pipe, concept, prompt, steps, seed):
+def draw(pipe, concept, prompt, steps, seed, calls=None):
     pad = lambda ids: ids + [pipe.tokenizer.pad_token_id] * (77 - len(ids))
     mine = texts(pipe, concept, pad(ids_of(pipe, concept, prompt)))
     blocks, hooks = [], []
@@ -134,7 +134,7 @@ def draw(pipe, concept, prompt, steps, seed):
     s = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     s.set_timesteps(steps)
     x = noise(seed, 1, 4, SIZE, SIZE).double() * s.init_noise_sigma
-    for t in s.timesteps:
+    for t in s.timesteps[:calls]:
         e = pipe.unet(s.scale_model_input(x, t), t, mine[0][None]).sample
         x = s.step(e, t, x).prev_sample.double()
     for h in hooks:
@@ -246,12 +246,61 @@ def fuse_gradient(pipe, concepts):
     return out, book
 
 
+def fuse_routed(pipe, concepts, share, calls):
+    """Concepts have .pairs: name -> A (r, K), B (out, r). The merged product of each layer."""
+    names, seen, out, book = sorted({n for c in concepts for n in c.pairs}), [], {}, {}
+    for c in concepts:
+        c.differences = {n: b @ a for n, (a, b) in c.pairs.items()}
+        with with_differences(pipe, c.differences), record(pipe, names) as rows:
+            for i in range(c.images):
+                draw(pipe, c, c.prompts[i % len(c.prompts)], 20, c.seed + i, calls)
+        seen.append(rows)
+    for n in names:
+        here = [(c.pairs[n], torch.cat(rows[n])) for c, rows in zip(concepts, seen) if n in c.pairs]
+        A, B = torch.cat([a for (a, _), _ in here]), torch.cat([b for (_, b), _ in here], 1)
+        if len(here) == 1:
+            out[n] = B @ A
+            book[n] = {"rows": 0, "before": 0.0, "after": 0.0, "norm": out[n].norm().item()}
+            continue
+        Z, T, at = [], [], 0
+        for (a, b), x in here:
+            z = x @ A.T
+            own = torch.zeros_like(z)
+            own[:, at:at + len(a)] = z[:, at:at + len(a)]
+            at += len(a)
+            Z.append(z), T.append(own)
+        Z, T = torch.cat(Z), torch.cat(T)
+        M = ridge(Z, T, share)
+        out[n] = B @ M @ A
+        want = T @ B.T
+        book[n] = {"rows": len(Z), "before": (want ** 2).mean().item(), "after": ((Z @ (B @ M).T - want) ** 2).mean().item(),
+                   "norm": out[n].norm().item()}
+    return out, book
+
+
 # ---------------------------------------------------------------- the concepts
 
 def of_file(pipe, name, only=lambda n: True, weight=1.0):
     entries = lora.read(os.path.join(ADAPTERS, name), pipe)
     names = {"%s.%s" % (c, m): e for (c, m), e in entries.items()}
     return {n: weight * lora.delta(e, globals()["weight"](pipe, n).shape) for n, e in names.items() if only(n)}
+
+
+def pairs_of(pipe, name, weight=1.0):
+    entries = lora.read(os.path.join(ADAPTERS, name), pipe)
+    return {"%s.%s" % k: (e["A"].double().flatten(1), weight * lora.scale(e) * e["B"].double().flatten(1)) for k, e in entries.items()}
+
+
+def routed_concepts(pipe, images):
+    a = Concept("<cat-toy>", word("<cat-toy>", "cat_toy.safetensors"), {}, prompts=["photo of a <cat-toy>", "<cat-toy>"], seed=5, images=images)
+    a.pairs = pairs_of(pipe, "content.safetensors", 0.75)
+    b = Concept("<multi>", word("<multi>", "multi.bin"), {}, prompts=["a house <multi>"], seed=6, images=images)
+    b.pairs = pairs_of(pipe, "style.safetensors")
+    c = Concept("boat", {}, {}, prompts=["a boat at night"], seed=7)
+    c.pairs = pairs_of(pipe, "sd1_kohya_conv.safetensors", -0.5)
+    d = Concept("tree", {}, {}, prompts=["a tree"], seed=8)
+    d.pairs = pairs_of(pipe, "sd1_new_conv.safetensors")
+    return [a, b, c] if images == 1 else [a, b, c, d]
 
 
 def custom_diffusion(pipe):
@@ -309,6 +358,9 @@ def main():
     d = Concept("<multi>", word("<multi>", "multi.bin"), of_file(pipe, "sd1_new_conv.safetensors"), prompts=["a <multi>"], seed=8)
     out, book = fuse_gradient(pipe, [c, d])
     keep("conv", out, book)
+    for case, share, calls, images in (("routed", 1e-4, 1, 1), ("routed_more", 1e-2, 2, 2)):
+        out, book = fuse_routed(pipe, routed_concepts(pipe, images), share, calls)
+        keep(case, out, book)
     store("fuse.safetensors", tensors)
     write_json("fuse.json", {"versions": versions(), "model": MODEL, "size": SIZE, "steps": STEPS, "ridge": RIDGE, "cases": cases})
 

@@ -408,6 +408,13 @@ START_TEST(samples_like_the_reference_are_not_changed)
 }
 END_TEST
 
+static void refused(weft_status want, const char *text, weft_status got)
+{
+    ck_assert_msg(got == want, "%d, wanted %d: %s", got, want, golden_err.text);
+    ck_assert_msg(strstr(golden_err.text, text) != NULL, "'%s' is not in: %s", text, golden_err.text);
+    ck_assert_ptr_null(strchr(golden_err.text, '\n'));
+}
+
 START_TEST(copies_keep_it_and_off_ends_it)
 {
     weft_align_options off = WEFT_ALIGN_OPTIONS_INIT;
@@ -422,8 +429,27 @@ START_TEST(copies_keep_it_and_off_ends_it)
     must(weft_plan_merge(copy, &golden_err)); /* a method leaves it as it is */
     predict(copy, all, 3, 2, 0, got);
     same_bits("a copy", got, want, MOST * N);
+    weft_align_options told = WEFT_ALIGN_OPTIONS_INIT;
+    must(weft_plan_alignment(plain, &told, &golden_err));
+    ck_assert_uint_eq(told.flags, 0);
+    ck_assert_float_eq(told.shared_score_scale, 0);
+    must(weft_plan_align(plain, &told, &golden_err)); /* as it was given, so it is taken again */
+    told.flags = WEFT_ALIGN_SCALE | WEFT_ALIGN_VALUES;
+    told.shared_score_scale = 1.25f;
+    told.shared_score_shift = -0.5f;
+    told.only_self_level = 0.75;
+    must(weft_plan_align(plain, &told, &golden_err));
+    told = (weft_align_options)WEFT_ALIGN_OPTIONS_INIT;
+    must(weft_plan_alignment(plain, &told, &golden_err));
+    ck_assert_uint_eq(told.flags, WEFT_ALIGN_SCALE | WEFT_ALIGN_VALUES);
+    ck_assert(told.shared_score_scale == 1.25f && told.shared_score_shift == -0.5f && told.only_self_level == 0.75);
+    refused(WEFT_E_ARG, "options is NULL", weft_plan_alignment(plain, NULL, &golden_err));
+    refused(WEFT_E_ARG, "plan is NULL", weft_plan_alignment(NULL, &told, &golden_err));
     off.flags = WEFT_ALIGN_OFF;
     must(weft_plan_align(plain, &off, &golden_err));
+    must(weft_plan_alignment(plain, &told, &golden_err));
+    ck_assert_uint_eq(told.flags, WEFT_ALIGN_OFF);
+    ck_assert_float_eq(told.shared_score_shift, 0);
     predict(plain, all, 3, 2, 0, got);
     predict(plan_of(false, 0, false), all, 3, 2, 0, want);
     same_bits("off", got, want, MOST * N);
@@ -473,13 +499,6 @@ START_TEST(what_it_costs)
 END_TEST
 
 /* ---- refused, and said ---- */
-
-static void refused(weft_status want, const char *text, weft_status got)
-{
-    ck_assert_msg(got == want, "%d, wanted %d: %s", got, want, golden_err.text);
-    ck_assert_msg(strstr(golden_err.text, text) != NULL, "'%s' is not in: %s", text, golden_err.text);
-    ck_assert_ptr_null(strchr(golden_err.text, '\n'));
-}
 
 START_TEST(wrong_options_are_refused)
 {

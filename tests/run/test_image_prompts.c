@@ -356,6 +356,14 @@ static void check_case(const set *s, json_t *c)
         must(weft_run_step(run, &step, &golden_err));
         ck_assert_msg(memcmp(out, split, r.x.n * sizeof *out) == 0, "%s: split guidance has other bits", what);
     }
+    reading again; /* what a call leaves behind is nothing to the next picture */
+    read_case(&again, s, c, run);
+    for (size_t h = 0; h < 2; h++)
+        for (size_t i = 0; i < r.images; i++) {
+            ck_assert_uint_eq(r.image[h][i].len, again.image[h][i].len);
+            ck_assert_mem_eq(r.image[h][i].data, again.image[h][i].data, r.image[h][i].len * sizeof(float));
+        }
+    free_reading(&again);
     free(out), free(split), free(want.v);
     free_reading(&r);
     weft_run_free(run);
@@ -910,6 +918,14 @@ START_TEST(plans_say_what_they_have)
     ck_assert_int_eq(i.images, 1);
     ck_assert_int_eq(i.layers, 4); /* 2 transformer blocks each */
     ck_assert_int_eq(i.masked, 0);
+    weft_plan *copy;
+    weft_curve_point high = WEFT_CURVE_POINT_INIT;
+    high.value = 10;
+    must(weft_plan_copy(plan, &copy, &golden_err));
+    must(weft_plan_set_image_weight(copy, 0, 3e38f, &golden_err));
+    must(weft_plan_set_image_curve(copy, 0, 0, &high, 1, &golden_err));
+    refused(WEFT_E_UNSUPPORTED, "its weight and what multiplies it are more than a float holds", weft_plan_seal(copy, 10, &golden_err));
+    weft_plan_free(copy);
     refused(WEFT_E_ARG, "image prompt 1 of 1", weft_plan_image_prompt(plan, 1, &i, &golden_err));
     refused(WEFT_E_ARG, "image prompt -1 of 1", weft_plan_image_prompt(plan, -1, &i, &golden_err));
     must(weft_plan_seal(plan, 10, &golden_err));
@@ -921,6 +937,20 @@ START_TEST(plans_say_what_they_have)
     weft_adapter *folded;
     refused(WEFT_E_UNSUPPORTED, "image prompts", weft_plan_fold(plan, NULL, &folded, &golden_err));
     ck_assert_int_eq(weft_plan_image_prompts(NULL), 0);
+    const weft_curve_point ramp[] = { { sizeof(weft_curve_point), 0, WEFT_CURVE_LINEAR, 0, 0, 0 },
+                                      { sizeof(weft_curve_point), 0, WEFT_CURVE_HOLD, 0, 4, 2 } };
+    weft_plan *copy;
+    float weights[10];
+    must(weft_plan_copy(plan, &copy, &golden_err));
+    must(weft_plan_set_image_weight(copy, 0, 3, &golden_err));
+    must(weft_plan_set_image_curve(copy, 0, 0, ramp, 2, &golden_err));
+    refused(WEFT_E_STATE, "not sealed", weft_plan_image_weights(copy, weights, 10, &golden_err));
+    must(weft_plan_seal(copy, 10, &golden_err));
+    must(weft_plan_image_weights(copy, weights, 10, &golden_err));
+    for (int n = 0; n < 10; n++) ck_assert_float_eq(weights[n], n < 4 ? 1.5f * (float)n : 6);
+    refused(WEFT_E_ARG, "len is 9, wanted 10", weft_plan_image_weights(copy, weights, 9, &golden_err));
+    refused(WEFT_E_ARG, "weights is NULL", weft_plan_image_weights(copy, NULL, 10, &golden_err));
+    weft_plan_free(copy);
     weft_plan_free(plan);
     close_set(&s);
 }

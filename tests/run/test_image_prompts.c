@@ -939,7 +939,6 @@ START_TEST(plans_say_what_they_have)
     ck_assert_int_eq(weft_plan_image_prompts(NULL), 0);
     const weft_curve_point ramp[] = { { sizeof(weft_curve_point), 0, WEFT_CURVE_LINEAR, 0, 0, 0 },
                                       { sizeof(weft_curve_point), 0, WEFT_CURVE_HOLD, 0, 4, 2 } };
-    weft_plan *copy;
     float weights[10];
     must(weft_plan_copy(plan, &copy, &golden_err));
     must(weft_plan_set_image_weight(copy, 0, 3, &golden_err));

@@ -438,6 +438,22 @@ static weft_status check_flags(const char *name, uint32_t flags, weft_error *err
                    flags);
 }
 
+/* The chunks of a text for the first text encoder. */
+static weft_status chunks_of(const weft_plan *plan, const char *text, uint32_t flags, wf_chunks *c,
+                             weft_error *err)
+{
+    const wf_text_encoder *encoder = &wf_model_networks(plan->model)->encoder[0];
+    const wf_extras *extras = plan->tokens != NULL ? &plan->tokens->list[0] : NULL;
+    bool comma = (flags & (WEFT_ENCODE_COMMA | WEFT_ENCODE_TRUNCATE)) == WEFT_ENCODE_COMMA;
+    wf_prompt p;
+
+    WF_TRY(wf_prompt_parse(&p, text, (flags & WEFT_ENCODE_WEIGHTS) != 0, &plan->alloc, err));
+    weft_status st = wf_prompt_chunk(c, &p, encoder->tokenizer, extras,
+                                     (size_t)wf_encoder_positions(encoder) - 2, comma, err);
+    wf_prompt_free(&p);
+    return st;
+}
+
 /* Counted by the first of its places. */
 weft_status weft_plan_token_count(const weft_plan *plan, const weft_concept *of, size_t index,
                                   const char *prompt, uint32_t flags, int32_t *count,
@@ -446,7 +462,6 @@ weft_status weft_plan_token_count(const weft_plan *plan, const weft_concept *of,
     static const char name[] = "weft_plan_token_count";
     const wf_tokens  *w = plan != NULL ? plan->tokens : NULL;
     const entry      *e = NULL;
-    wf_prompt         p;
     wf_chunks         c;
 
     if (plan == NULL || of == NULL || prompt == NULL || count == NULL)
@@ -465,32 +480,11 @@ weft_status weft_plan_token_count(const weft_plan *plan, const weft_concept *of,
         return wf_fail(err, WEFT_E_ARG, "%s: concept %.80s is not of the plan", name,
                        wf_concept_name(of));
     WF_TRY(wf_model_need_tokenizer(plan->model, err));
-    const wf_text_encoder *encoder = &wf_model_networks(plan->model)->encoder[0];
-    WF_TRY(wf_prompt_parse(&p, prompt, (flags & WEFT_ENCODE_WEIGHTS) != 0, &plan->alloc, err));
-    weft_status st = wf_prompt_chunk(&c, &p, encoder->tokenizer, &w->list[0],
-                                     (size_t)wf_encoder_positions(encoder) - 2, false, err);
-    wf_prompt_free(&p);
-    if (st != WEFT_OK) return st;
+    WF_TRY(chunks_of(plan, prompt, flags, &c, err));
     *count = 0;
     for (size_t i = 0; i < c.tokens; i++) *count += c.ids[i] == w->list[0].base + e->row;
     wf_chunks_free(&c);
     return WEFT_OK;
-}
-
-/* The chunks of a text for the first text encoder. */
-static weft_status chunks_of(const weft_plan *plan, const char *text, uint32_t flags, wf_chunks *c,
-                             weft_error *err)
-{
-    const wf_text_encoder *encoder = &wf_model_networks(plan->model)->encoder[0];
-    const wf_extras *extras = plan->tokens != NULL ? &plan->tokens->list[0] : NULL;
-    bool comma = (flags & (WEFT_ENCODE_COMMA | WEFT_ENCODE_TRUNCATE)) == WEFT_ENCODE_COMMA;
-    wf_prompt p;
-
-    WF_TRY(wf_prompt_parse(&p, text, (flags & WEFT_ENCODE_WEIGHTS) != 0, &plan->alloc, err));
-    weft_status st = wf_prompt_chunk(c, &p, encoder->tokenizer, extras,
-                                     (size_t)wf_encoder_positions(encoder) - 2, comma, err);
-    wf_prompt_free(&p);
-    return st;
 }
 
 /* Rows of the tokens of `words` in `c`: chunk k begins at row k positions, with BOS. */

@@ -99,7 +99,8 @@ int explain(settings *s)
         print_bytes((double)bytes);
         printf(" besides the model's ");
         print_bytes((double)info.bytes);
-        putchar('\n');
+        printf("\narithmetic: %s%s, by %s\n", weft_arithmetic_name(info.arithmetic),
+               info.emulated ? ", emulated" : "", info.tier);
     }
     if (s->output) {
         must(draw_explain(plan, model, &one, flags, s->output, &err));

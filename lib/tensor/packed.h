@@ -66,10 +66,12 @@ typedef struct wf_pairs {
     bool (*softmax)(float *s, size_t width, size_t keys, float *top, float *sum, float *shrink);
 } wf_pairs;
 
+extern const wf_packed wf_packed_plain;
+extern const wf_pairs  wf_pairs_plain;       /* beside it: emulated         */
 #if defined(__x86_64__)
 extern const wf_packed wf_packed_avx2;
 extern const wf_packed wf_packed_avx512;
-extern const wf_pairs  wf_pairs_avx512_bf16; /* beside wf_packed_avx512 */
+extern const wf_pairs  wf_pairs_avx512_bf16; /* beside wf_packed_avx512     */
 #endif
 
 enum { WF_PACKED_QUERIES = 192 }; /* of a task of an attention, a multiple of every `cols` */

@@ -306,9 +306,31 @@ START_TEST(thin_products)
 }
 END_TEST
 
+/* The emulated tier rounds where the other does and sums in its order. Numbers below 2^-126, which the instruction
+ * takes as 0, are not among these. */
+START_TEST(emulated_layers_have_the_bits_of_the_dot_product)
+{
+    const wf_products *dot = wf_products_pick_bf16(wf_cpu_detect());
+    for (size_t i = 0; dot != NULL && i < WF_LEN(shapes); i++) {
+        const shape *s = &shapes[i];
+        size_t rows = wf_window_rows(&s->window), n = SAMPLES * rows * s->out;
+        if (wf_window_taps(&s->window) > 1) continue;
+        float *x = floats(SAMPLES * rows * s->in, 1), *w = floats(s->out * s->in, 2), *start = floats(n, 4);
+        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = s->out, .window = s->window, .weight = w,
+                         .type = WF_F32, .add = true };
+        float *want = run(dot, &p, false, 1, start), *y = run(&wf_products_bf16_emulated, &p, false, 1, start);
+        ck_assert_msg(memcmp(y, want, n * sizeof *y) == 0, "shape %zu", i);
+        free(x), free(w), free(start), free(want), free(y);
+    }
+}
+END_TEST
+
 START_TEST(a_processor_gets_a_tier)
 {
-    wf_cpu cpu = wf_cpu_detect();
+    wf_cpu cpu = wf_cpu_detect(), none = { false, false, false };
+    const wf_products *last = tiers[tier_count - 2];
+    ck_assert_ptr_eq(wf_products_pick_bf16(cpu), strstr(last->name, "bf16") != NULL ? last : NULL);
+    ck_assert_ptr_null(wf_products_pick_bf16(none));
     ck_assert_ptr_eq(wf_products_pick(cpu), tiers[cpu.avx2_fma_f16c + cpu.avx512]); /* in float32 */
     ck_assert_ptr_eq(wf_products_pick((wf_cpu){ false, false, false }), &wf_products_openblas);
 }
@@ -326,6 +348,7 @@ int main(void)
     tcase_add_loop_test(c, weights_of_every_type, 0, cases);
     tcase_add_loop_test(c, a_batch_is_its_samples, 0, tier_count);
     tcase_add_loop_test(c, thin_products, 0, cases);
+    tcase_add_test(c, emulated_layers_have_the_bits_of_the_dot_product);
     tcase_add_test(c, a_processor_gets_a_tier);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

@@ -175,6 +175,7 @@ GUIDE = merge switch turns composite loratorio subbands klora klora-stronger zip
 docs-images: gallery
 	$(Q)cp $(GUIDE:%=$(B)/gallery/strips/%.png) docs/images/methods/
 	$(Q)cp $(B)/gallery/conflicts-monster-hatching.png docs/images/methods/conflicts.png
+	$(Q)cp $(B)/gallery/strips/bf16.png docs/images/bf16.png
 
 # Each item is one command line for tests/check.sh. The tests that multiply matrices run again with the products
 # that OpenBLAS would choose on an older CPU.

@@ -7,7 +7,6 @@
 
 #include "base/tiers.h"
 #include "tensor/gemm.h"
-#include "tensor/packed.h"
 
 static const wf_products *tiers[TEST_TIERS_MAX];
 static int tier_count;
@@ -307,58 +306,6 @@ START_TEST(thin_products)
 }
 END_TEST
 
-/* The emulated tier rounds where the other does and sums in its order. Numbers below 2^-126, which the instruction
- * takes as 0, are not among these. */
-START_TEST(emulated_layers_have_the_bits_of_the_dot_product)
-{
-    const wf_products *dot = wf_products_pick_bf16(wf_cpu_detect());
-    for (size_t i = 0; dot != NULL && i < WF_LEN(shapes); i++) {
-        const shape *s = &shapes[i];
-        size_t rows = wf_window_rows(&s->window), n = SAMPLES * rows * s->out;
-        if (wf_window_taps(&s->window) > 1) continue;
-        float *x = floats(SAMPLES * rows * s->in, 1), *w = floats(s->out * s->in, 2), *start = floats(n, 4);
-        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = s->out, .window = s->window, .weight = w,
-                         .type = WF_F32, .add = true };
-        float *want = run(dot, &p, false, 1, start), *y = run(&wf_products_bf16_emulated, &p, false, 1, start);
-        ck_assert_msg(memcmp(y, want, n * sizeof *y) == 0, "shape %zu", i);
-        free(x), free(w), free(start), free(want), free(y);
-    }
-}
-END_TEST
-
-/* Ties go to the even neighbour, what is too large becomes infinite, what is no number stays none. */
-START_TEST(pairs_round_to_nearest_even)
-{
-    enum { N = 11 };
-    static const float x[N] = { 1, 1 + 0x1p-8f, 1 + 0x3p-8f, -1 - 0x1p-8f, 1 + 0x1.8p-8f, 1 + 0x1p-8f + 0x1p-23f,
-                                3.4028235e38f, -INFINITY, 0, -0.0f, 0x1p-126f };
-    static const uint32_t no_numbers[4] = { 0x7fc00000, 0x7f800001, 0xffffffff, 0xff80ffff };
-    const wf_pairs *tables[2] = { &wf_pairs_plain };
-    int count = 1;
-#if defined(__x86_64__)
-    if (wf_cpu_detect().avx512_bf16) tables[count++] = &wf_pairs_avx512_bf16;
-#endif
-    for (int t = 0; t < count; t++) {
-        uint16_t got[N + 1], want[N];
-        float pairs[(N + 1) / 2], odd[4];
-        tables[t]->narrow(pairs, (N + 1) / 2, x, N, 1, N);
-        memcpy(got, pairs, sizeof got);
-        wf_narrow(want, WF_BF16, x, N);
-        for (int i = 0; i < N; i++) ck_assert_msg(got[i] == want[i], "table %d, %g: %04x, wanted %04x", t, (double)x[i], got[i], want[i]);
-        ck_assert_uint_eq(got[N], 0); /* filled up */
-        memcpy(odd, no_numbers, sizeof odd);
-        tables[t]->narrow(pairs, 2, odd, 4, 1, 4);
-        memcpy(got, pairs, 4 * sizeof *got);
-        for (int i = 0; i < 4; i++) ck_assert_msg((got[i] & 0x7f80) == 0x7f80 && (got[i] & 0x7f) != 0, "table %d: %04x", t, got[i]);
-        /* the first of a pair of rows in the lower half */
-        tables[t]->weave(pairs, 1, (const float[]){ 1, 2 }, 1, 2, 1);
-        memcpy(got, pairs, 2 * sizeof *got);
-        ck_assert_uint_eq(got[0], 0x3f80);
-        ck_assert_uint_eq(got[1], 0x4000);
-    }
-}
-END_TEST
-
 START_TEST(a_processor_gets_a_tier)
 {
     wf_cpu cpu = wf_cpu_detect(), none = { false, false, false };
@@ -382,8 +329,6 @@ int main(void)
     tcase_add_loop_test(c, weights_of_every_type, 0, cases);
     tcase_add_loop_test(c, a_batch_is_its_samples, 0, tier_count);
     tcase_add_loop_test(c, thin_products, 0, cases);
-    tcase_add_test(c, emulated_layers_have_the_bits_of_the_dot_product);
-    tcase_add_test(c, pairs_round_to_nearest_even);
     tcase_add_test(c, a_processor_gets_a_tier);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

@@ -56,8 +56,8 @@ done
 
 # ---- arithmetic
 
-refuses 2 '--emulate is of --arithmetic bf16' draw -p x --emulate
-refuses 2 "'f16'.*f32, bf16" draw -p x --arithmetic f16
+refuses 2 '--emulate is of --arithmetic bf16' "$weft" generate $model -p x --emulate
+refuses 2 "'f16', only f32 or bf16" "$weft" generate $model -p x --arithmetic f16
 
 # ---- one thing in the place of another
 

@@ -271,7 +271,7 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
         return;
     }
     if (wf_winograd_fits(p)) {
-        wf_winograd_wide(m, p, k, pool, scratch);
+        wf_winograd_wide(m, pairs, p, k, pool, scratch);
         return;
     }
     j.scratch = scratch;
@@ -286,7 +286,7 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
 size_t wf_packed_wide_scratch(const wf_packed *m, const wf_pairs *pairs, const wf_product *p)
 {
     job j = begin(m, pairs, p, NULL);
-    if (wf_winograd_fits(p)) return wf_winograd_scratch(m, p);
+    if (wf_winograd_fits(p)) return wf_winograd_scratch(m, pairs, p);
     return fits(p) ? scratch_floats(&j) * sizeof(float) : wf_tiles_wide_scratch(p);
 }
 

@@ -20,9 +20,15 @@ static inline vec v_pair(vec first, vec second)
     return _mm512_castsi512_ps(_mm512_permutexvar_epi16(weave, both));
 }
 
+static inline void v_store_narrow(float *to, vec x)
+{
+    _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(x));
+}
+
 #define V_DOT dot
 #define PAIRS 1
 #include "tensor/packed_tiles.h"
+#include "tensor/packed_winograd.h"
 
 /* Pairs of neighbours among n <= 32 elements. */
 static inline vec load_pairs(const uint8_t *p, wf_dtype type, size_t n)
@@ -86,7 +92,7 @@ static void weave(float *to, size_t ld, const float *x, size_t ldx, size_t rows,
 }
 
 const wf_pairs wf_pairs_avx512_bf16 = {
-    multiply, multiply_turned, pack_pairs, narrow, weave, softmax,
+    multiply, multiply_turned, pack_pairs, narrow, weave, softmax, WINOGRAD,
 };
 #else
 typedef int wf_packed_avx512_bf16_unused; /* a translation unit may not be empty */

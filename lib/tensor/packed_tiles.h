@@ -8,7 +8,8 @@
  * 2^n), v_finite_or_zero (0 for -INFINITY), v_all_ones; and transpose (LANES vectors, in place).
  *
  * V_DOT is what a step of k does: v_fma, or a dot product of pairs of bfloat16 that lie where a
- * float would. With PAIRS the softmax writes such pairs (v_pair) of its keys.
+ * float would. With PAIRS the softmax writes such pairs (v_pair) of its keys, and Winograd's
+ * transform LANES channels as bfloat16 one after another (v_store_narrow).
  *
  * The tile of registers is as large as the instruction set has registers for: each step of k loads
  * TILE_VECTORS vectors of the panel and TILE_ROWS single values of x, and does TILE_ROWS x

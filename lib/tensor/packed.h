@@ -48,9 +48,10 @@ typedef struct wf_packed {
     wf_winograd winograd;
 
     /* One more block of keys in the softmax of `width` queries, whole vectors of them.
-     * s (keys, width) = 2^(s - top) with the new `top`; sum = sum shrink + what s sums to; shrink
-     * is what the new top makes of the sums so far. Is any of it not 1? Each (width); top begins as
-     * -INFINITY, and a score of -INFINITY counts for nothing. */
+     * s (keys, width) = 2^(s - top) with `top` the largest score, or up to 8 below it so as not to
+     * change; sum = sum shrink + what s sums to; shrink is what the new top makes of the sums so
+     * far. Is any of it not 1? Each (width); top begins as -INFINITY, and a score of -INFINITY
+     * counts for nothing. */
     bool (*softmax)(float *s, size_t width, size_t keys, float *top, float *sum, float *shrink);
 } wf_packed;
 
@@ -79,7 +80,7 @@ extern const wf_packed wf_packed_avx512;
 extern const wf_pairs  wf_pairs_avx512_bf16; /* beside wf_packed_avx512 */
 #endif
 
-enum { WF_PACKED_QUERIES = 192 }; /* of a task of an attention, a multiple of every `cols` */
+enum { WF_PACKED_QUERIES = 384 }; /* of a task of an attention, a multiple of every `cols` */
 enum { WF_PACKED_BLOCK = 320 };   /* of k that is summed before it is added to y */
 
 /* Whole products, over a pool: what a tier's table has (product.h). With `pairs` layers without a

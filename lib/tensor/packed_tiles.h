@@ -148,8 +148,14 @@ static bool softmax(float *s, size_t width, size_t keys, float *top, float *sum,
     for (size_t c = 0; c < width; c += LANES) {
         vec old = v_load(top + c), high = old, total = v_zero();
         for (size_t i = 0; i < keys; i++) high = v_max(high, v_load(s + i * width + c));
+        /* What was summed is scaled down only where a score lies 8 above: 2^8 is far from what a
+         * float cannot hold. */
+        vec above = v_max(v_sub(v_sub(high, old), v_set1(7.0f)), v_set1(1.0f));
+        bool keeps = v_all_ones(above);
+        if (keeps) high = old;
         /* A query that sees no key yet has no largest score. */
-        vec base = v_finite_or_zero(high), less = exp2_of(v_sub(old, base));
+        vec base = v_finite_or_zero(high), less = v_set1(1.0f);
+        if (!keeps) less = exp2_of(v_sub(old, base));
 #if PAIRS
         for (size_t i = 0; i < keys; i += 2) {
             vec e = exp2_of(v_sub(v_load(s + i * width + c), base)), f = v_zero();
@@ -167,7 +173,7 @@ static bool softmax(float *s, size_t width, size_t keys, float *top, float *sum,
         v_store(sum + c, v_fma(v_load(sum + c), less, total));
         v_store(top + c, high);
         v_store(shrink + c, less);
-        any = any || !v_all_ones(less);
+        any = any || !keeps;
     }
     return any;
 }

@@ -28,6 +28,7 @@ typedef struct job {
     size_t            tile_rows; /* of a task                          */
     size_t            row_tiles;
     size_t            col_tiles;
+    size_t            group;     /* column tiles of a task             */
     size_t            channels;  /* in a block of k                    */
     size_t            width;     /* values of x in a block: taps times */
 } job;
@@ -35,7 +36,7 @@ typedef struct job {
 /* A worker's scratch. */
 typedef struct place {
     float *panels;   /* (columns, width): a block of the weight, packed     */
-    float *gathered; /* (m->rows, width)                                    */
+    float *gathered; /* (m->rows, width); of pairs the task's rows          */
     float *room;     /* (m->cols, width) and a line: a panel before packing */
 } place;
 
@@ -75,16 +76,27 @@ static size_t panel_floats(const job *j)
     return round_up(WF_MIN(j->p->out, (size_t)COLS), j->m->cols) * j->width;
 }
 
+/* Rows of a task at most, of which only multiples of the tile are there. */
+static size_t most_rows(const job *j)
+{
+    return round_up(WF_MAX(WF_MIN(j->all, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), j->m->rows);
+}
+
+static size_t gathered_floats(const job *j)
+{
+    return j->pairs != NULL ? most_rows(j) * ((j->channels + 1) / 2) : j->m->rows * j->width;
+}
+
 static size_t scratch_floats(const job *j)
 {
-    return panel_floats(j) + j->m->rows * j->width + (j->m->cols + 1) * j->width;
+    return panel_floats(j) + gathered_floats(j) + (j->m->cols + 1) * j->width;
 }
 
 static place place_of(const job *j, int32_t worker)
 {
     float *s = (float *)(void *)j->scratch[worker];
     float *gathered = s + panel_floats(j);
-    return (place){ s, gathered, gathered + j->m->rows * j->width };
+    return (place){ s, gathered, gathered + gathered_floats(j) };
 }
 
 /* ---- a block of the weight ------------------------------------------------------------------- */
@@ -165,13 +177,18 @@ static void gather(const job *j, float *to, size_t row, size_t n, size_t c, size
     }
 }
 
-/* Rows [row, row + n) as the tiles read them. The next ones are asked for. */
-static const float *take_rows(const job *j, const place *at, size_t row, size_t n, size_t end,
-                              size_t c, size_t nc, size_t *ldx)
+/* Rows [row, row + n) as the tiles read them, `first` the task's first. Those that have to be
+ * fetched are asked for one step ahead. */
+static const float *take_rows(const job *j, const place *at, size_t first, size_t row, size_t n,
+                              size_t end, size_t c, size_t nc, size_t *ldx)
 {
     const wf_product *p = j->p;
     const float *x = p->x + row * p->in + c;
     *ldx = p->in;
+    if (j->pairs != NULL && j->group > 1) {
+        *ldx = (nc + 1) / 2;
+        return at->gathered + (row - first) * *ldx;
+    }
     if (!is_plain(p)) {
         gather(j, at->gathered, row, n, c, nc);
         *ldx = wf_window_taps(&p->window) * nc;
@@ -186,15 +203,15 @@ static const float *take_rows(const job *j, const place *at, size_t row, size_t 
 }
 
 /* Rows [row, end) of all samples, columns [col, col + n) of y. */
-static void multiply_rows(const job *j, const place *at, size_t row, size_t end, size_t col,
-                          size_t n, size_t c, size_t nc, const float *bias, bool add)
+static void multiply_rows(const job *j, const place *at, size_t first, size_t row, size_t end,
+                          size_t col, size_t n, size_t c, size_t nc, const float *bias, bool add)
 {
     const wf_product *p = j->p;
     size_t depth = wf_window_taps(&p->window) * nc, step, ldx;
     if (j->pairs != NULL) depth = (depth + 1) / 2;
     for (; row < end; row += step) {
         step = WF_MIN(j->m->rows, end - row);
-        const float *x = take_rows(j, at, row, step, end, c, nc, &ldx);
+        const float *x = take_rows(j, at, first, row, step, end, c, nc, &ldx);
         for (size_t i = 0; i < n; i += j->m->cols) {
             size_t some = WF_MIN(j->m->cols, n - i), width = round_up(some, j->m->lanes);
             (j->pairs != NULL ? j->pairs->multiply : j->m->multiply)(
@@ -237,28 +254,41 @@ void wf_packed_low_rank(const wf_packed *m, const wf_product *p, size_t row, siz
     }
 }
 
+/* Columns [col, col + n) of rows [first, last), channels [c, c + nc). */
+static void wide_block(const job *j, const place *at, size_t first, size_t last, size_t col,
+                       size_t n, size_t c, size_t nc)
+{
+    const wf_product *p = j->p;
+    for (size_t row = first, end; row < last; row = end) {
+        end = same_weight(j, row, last);
+        pack_block(j, at, row / j->rows, p->amend_weight != NULL, col, n, c, nc);
+        for (size_t part = row, stop; part < end; part = stop) {
+            const float *bias = p->own_bias != NULL ? p->own_bias[part / j->rows] : p->bias;
+            stop = same_bias(j, part, end);
+            multiply_rows(j, at, first, part, stop, col, n, c, nc,
+                          c == 0 && bias != NULL ? bias + col : NULL, c > 0 || p->add);
+        }
+    }
+}
+
 static void wide_task(void *user, size_t task, int32_t worker)
 {
     const job *j = user;
     const wf_product *p = j->p;
     place at = place_of(j, worker);
-    size_t col = task % j->col_tiles * COLS, n = WF_MIN((size_t)COLS, p->out - col);
-    size_t first = task / j->col_tiles * j->tile_rows, last = WF_MIN(first + j->tile_rows, j->all);
+    size_t groups = (j->col_tiles + j->group - 1) / j->group;
+    size_t left = task % groups * j->group * COLS, right = WF_MIN(left + j->group * COLS, p->out);
+    size_t first = task / groups * j->tile_rows, last = WF_MIN(first + j->tile_rows, j->all);
 
     for (size_t c = 0; c < p->in; c += j->channels) {
         size_t nc = WF_MIN(j->channels, p->in - c);
-        for (size_t row = first, end; row < last; row = end) {
-            end = same_weight(j, row, last);
-            pack_block(j, &at, row / j->rows, p->amend_weight != NULL, col, n, c, nc);
-            for (size_t part = row, stop; part < end; part = stop) {
-                const float *bias = p->own_bias != NULL ? p->own_bias[part / j->rows] : p->bias;
-                stop = same_bias(j, part, end);
-                multiply_rows(j, &at, part, stop, col, n, c, nc,
-                              c == 0 && bias != NULL ? bias + col : NULL, c > 0 || p->add);
-            }
-        }
+        if (j->group > 1)
+            j->pairs->narrow(at.gathered, (nc + 1) / 2, p->x + first * p->in + c, p->in,
+                             last - first, nc);
+        for (size_t col = left; col < right; col += COLS)
+            wide_block(j, &at, first, last, col, WF_MIN((size_t)COLS, right - col), c, nc);
     }
-    if (p->h != NULL) wf_packed_low_rank(j->m, p, first, last, col, n);
+    if (p->h != NULL) wf_packed_low_rank(j->m, p, first, last, left, right - left);
 }
 
 void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products *tier,
@@ -271,7 +301,7 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
         return;
     }
     if (wf_winograd_fits(p)) {
-        wf_winograd_wide(m, p, k, pool, scratch);
+        wf_winograd_wide(m, pairs, p, k, pool, scratch);
         return;
     }
     j.scratch = scratch;
@@ -280,13 +310,16 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
     size_t share = threads == 1 ? j.all : j.all * j.col_tiles / (TASKS * threads) + 1;
     j.tile_rows = round_up(WF_MAX(WF_MIN(share, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), m->rows);
     j.row_tiles = (j.all + j.tile_rows - 1) / j.tile_rows;
-    wf_pool_run(pool, j.row_tiles * j.col_tiles, wide_task, &j);
+    /* Rows are narrowed once for all columns of a task: as many as leave tasks enough. */
+    size_t groups = (TASKS * threads + j.row_tiles - 1) / j.row_tiles;
+    j.group = j.pairs == NULL ? 1 : WF_MAX(j.col_tiles / WF_MIN(groups, j.col_tiles), (size_t)1);
+    wf_pool_run(pool, j.row_tiles * ((j.col_tiles + j.group - 1) / j.group), wide_task, &j);
 }
 
 size_t wf_packed_wide_scratch(const wf_packed *m, const wf_pairs *pairs, const wf_product *p)
 {
     job j = begin(m, pairs, p, NULL);
-    if (wf_winograd_fits(p)) return wf_winograd_scratch(m, p);
+    if (wf_winograd_fits(p)) return wf_winograd_scratch(m, pairs, p);
     return fits(p) ? scratch_floats(&j) * sizeof(float) : wf_tiles_wide_scratch(p);
 }
 
@@ -307,7 +340,7 @@ static void thin_task(void *user, size_t task, int32_t worker)
         for (size_t c = 0; c < p->in; c += j->channels) {
             size_t n = WF_MIN((size_t)COLS, live.hi - col), nc = WF_MIN(j->channels, p->in - c);
             pack_block(j, &at, sample, amend, col, n, c, nc);
-            multiply_rows(j, &at, row, row + rows, col, n, c, nc, NULL, c > 0);
+            multiply_rows(j, &at, row, row, row + rows, col, n, c, nc, NULL, c > 0);
         }
     if (p->finish != NULL)
         p->finish(p->user, sample, first, rows, p->y + row * p->out + live.lo);

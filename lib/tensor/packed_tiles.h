@@ -8,7 +8,8 @@
  * 2^n), v_finite_or_zero (0 for -INFINITY), v_all_ones; and transpose (LANES vectors, in place).
  *
  * V_DOT is what a step of k does: v_fma, or a dot product of pairs of bfloat16 that lie where a
- * float would. With PAIRS the softmax writes such pairs (v_pair) of its keys.
+ * float would. With PAIRS the softmax writes such pairs (v_pair) of its keys, and Winograd's
+ * transform LANES channels as bfloat16 one after another (v_store_narrow).
  *
  * The tile of registers is as large as the instruction set has registers for: each step of k loads
  * TILE_VECTORS vectors of the panel and TILE_ROWS single values of x, and does TILE_ROWS x
@@ -147,8 +148,14 @@ static bool softmax(float *s, size_t width, size_t keys, float *top, float *sum,
     for (size_t c = 0; c < width; c += LANES) {
         vec old = v_load(top + c), high = old, total = v_zero();
         for (size_t i = 0; i < keys; i++) high = v_max(high, v_load(s + i * width + c));
+        /* What was summed is scaled down only where a score lies 8 above: 2^8 is far from what a
+         * float cannot hold. */
+        vec above = v_max(v_sub(v_sub(high, old), v_set1(7.0f)), v_set1(1.0f));
+        bool keeps = v_all_ones(above);
+        if (keeps) high = old;
         /* A query that sees no key yet has no largest score. */
-        vec base = v_finite_or_zero(high), less = exp2_of(v_sub(old, base));
+        vec base = v_finite_or_zero(high), less = v_set1(1.0f);
+        if (!keeps) less = exp2_of(v_sub(old, base));
 #if PAIRS
         for (size_t i = 0; i < keys; i += 2) {
             vec e = exp2_of(v_sub(v_load(s + i * width + c), base)), f = v_zero();
@@ -166,7 +173,7 @@ static bool softmax(float *s, size_t width, size_t keys, float *top, float *sum,
         v_store(sum + c, v_fma(v_load(sum + c), less, total));
         v_store(top + c, high);
         v_store(shrink + c, less);
-        any = any || !v_all_ones(less);
+        any = any || !keeps;
     }
     return any;
 }

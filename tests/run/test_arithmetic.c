@@ -120,6 +120,30 @@ START_TEST(text_encoders_stay_in_float32)
 }
 END_TEST
 
+/* The arithmetic is the model's: a plan in one is the plan in the other, and its file fits both. */
+START_TEST(a_plan_does_not_say_it)
+{
+    char hash[2][65];
+    for (int i = 0; i < 2; i++) {
+        weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
+        weft_model *model;
+        weft_adapter *a;
+        weft_plan *plan;
+        o.flags = WEFT_OPEN_EMULATE;
+        o.arithmetic = i;
+        must(weft_model_open(data_path("models/tiny-sd1"), &o, &model, &golden_err));
+        must(weft_adapter_open(data_path("adapters/content.safetensors"), NULL, &a, &golden_err));
+        must(weft_plan_create(model, NULL, &plan, &golden_err));
+        must(weft_plan_add(plan, a, 0.5f, NULL, &golden_err));
+        must(weft_plan_hash(plan, hash[i], sizeof hash[i], &golden_err));
+        weft_plan_free(plan);
+        weft_adapter_free(a);
+        weft_model_free(model);
+    }
+    ck_assert_str_eq(hash[0], hash[1]);
+}
+END_TEST
+
 static weft_model_info info_of(const weft_model *m)
 {
     weft_model_info info = WEFT_MODEL_INFO_INIT;
@@ -197,6 +221,7 @@ int main(void)
     tcase_set_timeout(c, 300);
     tcase_add_loop_test(c, bf16_is_nearer_than_pytorch_s, 0, tier_count * MODELS);
     tcase_add_test(c, text_encoders_stay_in_float32);
+    tcase_add_test(c, a_plan_does_not_say_it);
     tcase_add_test(c, a_model_says_its_arithmetic);
     tcase_add_test(c, what_a_processor_does_not_have_is_refused);
     suite_add_tcase(s, c);

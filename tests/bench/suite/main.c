@@ -1,0 +1,244 @@
+/* main.c - the benchmark: what is asked for, in order, then the table and the pictures.
+ *
+ *     bench [--quick] [--only GROUP] [--rounds N] [--threads N] [--model DIR] [--out DIR] [--sdxl] [--no-peers]
+ *           [--processor-time] [--before FILE] [--as-before]
+ *
+ * Groups: kernels, steps, adapters, memory, startup, threads, bundled, time. The model has the true shapes of SD1.5 and
+ * random weights; it is made once, in OUT, where Python has numpy. Without one the bundled model takes its place, and
+ * bars, which are for true shapes, are left out. --sdxl makes and measures SDXL too: 7 GB and minutes. PyTorch runs in
+ * turns with weft where $PYTHON (python3) has torch and diffusers. --quick is the bundled model and one round: it shows
+ * that all works, and measures nothing well. --processor-time judges by the time of the processor, for a machine that
+ * has other things to do; pool threads that wait and libraries that spin count differently, so an idle machine and
+ * the clock are better.
+ *
+ * Written: OUT/results.jsonl, table.md, roofline.md, bench.png, time.png. */
+#include "suite.h"
+
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/base.h"
+
+static void usage(FILE *f)
+{
+    fputs("usage: bench [--quick] [--only GROUP] [--rounds N] [--threads N] [--model DIR] [--out DIR] [--sdxl]\n"
+          "             [--no-peers] [--processor-time] [--before FILE] [--as-before]\n"
+          "groups: kernels, steps, adapters, memory, startup, threads, bundled, time\n", f);
+}
+
+static bool exists(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0;
+}
+
+static char *path_of(const char *folder, const char *name)
+{
+    size_t n = strlen(folder) + strlen(name) + 2;
+    char  *p = malloc(n);
+    if (p == NULL) die("out of memory");
+    snprintf(p, n, "%s/%s", folder, name);
+    return p;
+}
+
+static bool run_python(const char *python, const char *script, const char *const *words)
+{
+    char *argv[16] = { (char *)(size_t)python, (char *)(size_t)script };
+    int   n = 2;
+    child c;
+
+    while (*words != NULL && n < 15) argv[n++] = (char *)(size_t)*words++;
+    if (!child_start(&c, argv)) return false;
+    char line[512];
+    while (fgets(line, sizeof line, c.from) != NULL) {}
+    return child_end(&c);
+}
+
+/* A folder or file that a script makes: under another name until it is whole. */
+static bool make(const suite *b, const char *path, const char *script, const char *first, const char *const *words)
+{
+    const char *argv[12] = { 0 };
+    char       *part = path_of(b->dir, "part.safetensors"), *tool = path_of(b->source, script);
+    int         n = 0;
+    bool        ok = exists(path);
+
+    if (!ok) {
+        note("making %s", path);
+        if (first != NULL) argv[n++] = first;
+        argv[n++] = part;
+        while (*words != NULL && n < 11) argv[n++] = *words++;
+        ok = run_python(b->python, tool, argv) && rename(part, path) == 0;
+        if (!ok) note("%s could not be made: it takes Python with numpy and the space", path);
+    }
+    free(part);
+    free(tool);
+    return ok;
+}
+
+static const char *const layout[] = { "--layout", "diffusers", NULL };
+
+/* The model of true shapes and its adapters, or the bundled ones. */
+static void choose_model(suite *b)
+{
+    static const char *const bundled[LORAS] = { "hatching", "monster", "mosaic", "hatching" };
+    char name[64];
+
+    b->full = !b->quick;
+    if (b->full && b->model == NULL) {
+        b->model = path_of(b->dir, "sd15");
+        b->full = make(b, b->model, "gen_sd15.py", "model", layout);
+    }
+    for (int i = 0; i < LORAS && b->full; i++) {
+        char        seed[16];
+        const char *words[] = { "--rank", "16", "--targets", "attn,ff,proj", "--seed", seed, NULL };
+        snprintf(seed, sizeof seed, "%d", i + 1);
+        snprintf(name, sizeof name, "lora%d.safetensors", i + 1);
+        b->lora[i] = path_of(b->dir, name);
+        b->full = make(b, b->lora[i], "gen_sd15.py", "lora", words);
+    }
+    b->size = 512, b->small = 256, b->steps = 1;
+    if (b->full) return;
+    note("measuring the bundled model only");
+    b->model = b->bundled;
+    b->size = b->small = 64;
+    b->steps = b->quick ? 1 : 10;
+    for (int i = 0; i < LORAS; i++) {
+        snprintf(name, sizeof name, "adapters/%s.safetensors", bundled[i]);
+        b->lora[i] = path_of(b->bundled, name);
+    }
+}
+
+static void choose_peer(suite *b, bool wanted)
+{
+    char *script = path_of(b->source, "peer.py"), answer[256];
+
+    b->worker = wanted ? peer_start(b->python, script) : NULL;
+    if (b->worker != NULL && !peer_ask(b->worker, answer, sizeof answer, "hello")) {
+        peer_stop(b->worker);
+        b->worker = NULL;
+    }
+    free(script);
+    if (b->worker == NULL) {
+        note("no peer: %s", wanted ? "$PYTHON has no torch with diffusers" : "not wanted");
+        return;
+    }
+    note("the peer: %s", answer);
+    fprintf(b->json, "{\"group\": \"peer\", \"versions\": ");
+    put_text(b->json, answer);
+    fputs("}\n", b->json);
+    peer_ask(b->worker, answer, sizeof answer, "threads\t%d", (int)b->threads);
+}
+
+static void say_machine(suite *b)
+{
+    FILE  *f = fopen("/proc/cpuinfo", "r");
+    char   line[512], name[128] = "unknown";
+    double load = NAN;
+
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "model name : %127[^\n]", name) == 1) break;
+    if (f != NULL) fclose(f);
+    f = fopen("/proc/loadavg", "r");
+    if (f != NULL && fscanf(f, "%lf", &load) != 1) load = NAN;
+    if (f != NULL) fclose(f);
+    fputs("{\"group\": \"machine\", \"processor\": ", b->json);
+    put_text(b->json, name);
+    fprintf(b->json, ", \"threads\": %d, \"bf16\": %s, \"judged_by\": \"%s\"", (int)b->threads, b->bf16 ? "true" : "false",
+            b->processor ? "processor time" : "clock");
+    put_number(b->json, "load", load);
+    fputs("}\n", b->json);
+    note("%s, %d threads, load %.1f", name, (int)b->threads, load);
+}
+
+typedef struct group { const char *name; void (*run)(suite *b); } group;
+static const group groups[] = {
+    { "kernels", group_kernels }, { "startup", group_startup }, { "memory", group_memory }, { "bundled", group_bundled },
+    { "threads", group_threads }, { "steps", group_steps }, { "adapters", group_adapters }, { "time", group_time },
+};
+enum { GROUPS = sizeof groups / sizeof *groups };
+
+static void run_groups(suite *b)
+{
+    static const char *const sdxl[] = { NULL };
+
+    for (int i = 0; i < GROUPS; i++) {
+        /* The ceilings are asked for by others too. */
+        if (b->only != NULL && strcmp(b->only, groups[i].name) != 0 && i > 0) continue;
+        fprintf(stderr, "%s\n", groups[i].name);
+        groups[i].run(b);
+    }
+    if (!b->sdxl) return;
+    fprintf(stderr, "sdxl\n");
+    char *path = path_of(b->dir, "sdxl");
+    if (make(b, path, "gen_sdxl.py", NULL, sdxl)) group_sdxl(b);
+    free(path);
+}
+
+static void read_options(suite *b, bool *peers, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *o = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (strcmp(o, "--quick") == 0) b->quick = true;
+        else if (strcmp(o, "--sdxl") == 0) b->sdxl = true;
+        else if (strcmp(o, "--no-peers") == 0) *peers = false;
+        else if (strcmp(o, "--processor-time") == 0) b->processor = true;
+        else if (strcmp(o, "--as-before") == 0) b->as_before = true;
+        else if (strcmp(o, "--help") == 0) usage(stdout), exit(0);
+        else if (value == NULL) usage(stderr), exit(2);
+        else if (strcmp(o, "--only") == 0) b->only = argv[++i];
+        else if (strcmp(o, "--rounds") == 0) b->rounds = atoi(argv[++i]);
+        else if (strcmp(o, "--threads") == 0) b->threads = (int32_t)atoi(argv[++i]);
+        else if (strcmp(o, "--model") == 0) b->model = argv[++i];
+        else if (strcmp(o, "--out") == 0) b->dir = argv[++i];
+        else if (strcmp(o, "--before") == 0) b->before = argv[++i];
+        else usage(stderr), exit(2);
+    }
+    bool known = b->only == NULL;
+    for (int i = 0; i < GROUPS; i++) known = known || strcmp(b->only, groups[i].name) == 0;
+    if (!known) usage(stderr), exit(2);
+    if (b->quick) b->rounds = 1;
+    if (b->rounds < 1) b->rounds = 1;
+    if (b->rounds > ROUNDS_MAX - 2) b->rounds = ROUNDS_MAX - 2;
+    if (b->threads < 1) b->threads = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
+    if (b->threads > 128) b->threads = 128;
+}
+
+int main(int argc, char **argv)
+{
+    static suite b = { .bundled = "examples/model", .source = "tests/bench", .dir = "build/bench", .rounds = 3,
+                       .peak_f32 = NAN, .peak_bf16 = NAN };
+    bool   peers = true;
+    time_t begun = time(NULL);
+
+    if (argc > 1 && strcmp(argv[1], "--child-memory") == 0) return child_memory(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "--child-startup") == 0) return child_startup(argc - 1, argv + 1);
+    b.before = "tests/bench/before.jsonl";
+    read_options(&b, &peers, argc, argv);
+    b.self = argv[0];
+    char *beside = path_of(argv[0], "");
+    for (size_t i = strlen(beside) - 1, seen = 0; i > 0 && seen < 2; i--)
+        if (beside[i] == '/') beside[i] = '\0', seen++;
+    b.beside = beside;
+    b.python = getenv("PYTHON") != NULL && getenv("PYTHON")[0] != '\0' ? getenv("PYTHON") : "python3";
+#if defined(__x86_64__)
+    b.bf16 = wf_cpu_detect().avx512_bf16;
+#endif
+    mkdir(b.dir, 0777);
+    if (!exists(b.bundled) || !exists(b.source)) die("run from the top of weft's sources");
+    b.json = fopen(path_of(b.dir, "results.jsonl"), "w");
+    if (b.json == NULL) die("cannot write into %s", b.dir);
+    say_machine(&b);
+    choose_model(&b);
+    choose_peer(&b, peers && !b.quick);
+    run_groups(&b);
+    peer_stop(b.worker);
+    printf("\n");
+    print_table(&b, stdout);
+    FILE *f = fopen(path_of(b.dir, "table.md"), "w");
+    if (f != NULL) print_table(&b, f), fclose(f);
+    draw_targets(&b, path_of(b.dir, "bench.png"));
+    printf("\n%ld s; %s/results.jsonl, table.md, roofline.md, bench.png, time.png\n", (long)(time(NULL) - begun), b.dir);
+    if (fclose(b.json) != 0) die("cannot write results");
+    return 0;
+}

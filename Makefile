@@ -150,6 +150,7 @@ $(B)/tests/%.o: tests/%.c Makefile | $(DEPS_FIRST)
 	$(Q)$(CC) $(TEST_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/tests/examples/test_draw: $(DRAW)
+$(BENCHES): $(B)/tests/bench/measure.a
 $(TESTS) $(BENCHES) $(LAYOUT): %: %.o $(STATIC)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(STATIC),$(filter %.a,$^)) $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
@@ -159,6 +160,11 @@ TIMED := wf_attend wf_group_norm wf_layer_norm wf_activate wf_geglu
 $(SUITE): $(SUITE_OBJ) $(DRAW) $(STATIC)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(TIMED:%=-Wl,--wrap=%) -o $@ $(SUITE_OBJ) $(DRAW) $(STATIC) $(PKG_LIBS) -lm -pthread
+
+# What the other benches share with it.
+$(B)/tests/bench/measure.a: $(B)/tests/bench/suite/measure.o $(B)/tests/bench/suite/work.o
+	$(call say,AR)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # With clang's fuzzer its own main is linked in; else replay.c feeds the stored corpus, once.
 FUZZ_MAIN := $(if $(FUZZING),,$(B)/tests/fuzz/replay.o)
@@ -191,7 +197,7 @@ REPLAYS  = $(foreach f,$(FUZZERS),'$f $(call corpus,$f)')
 HASWELL  = $(if $(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null),\
              $(foreach t,$(filter $(foreach d,run nets adapter merge fuse tensor plan,$(B)/tests/$d/%),$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
 PROGRAMS = $(TESTS:%='%') $(REPLAYS)
-SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples,$(wildcard tests/$d/*.sh))) \
+SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples bench,$(wildcard tests/$d/*.sh))) \
              tests/mutate/fresh.sh,'$s')
 CHECK    = B='$(B)' CC='$(CC)' CFLAGS='$(CFLAGS)' PYTHON='$(PYTHON)' WEFT_TESTS=tests tests/check.sh
 

@@ -135,7 +135,7 @@ void group_startup(suite *b)
     bool had = b->worker != NULL && peer_time(b->worker, &theirs, "load\tstart\t%s\tf32\tunet,vae,text", b->model);
     if (had) peer_ask(b->worker, answer, sizeof answer, "drop\tstart");
     figure r = figure_of("startup", "startup", "s");
-    snprintf(r.what, sizeof r.what, "open to first step, two LoRAs, and what it takes longer");
+    snprintf(r.what, sizeof r.what, "open to first step, with two LoRAs");
     set_figure(&r, &seconds);
     r.bar = 1;
     r.stretch = 0.3;

@@ -152,7 +152,8 @@ void add_figure(suite *b, const figure *r)
     *kept = *r;
     if (!b->full) kept->bar = kept->stretch = NAN; /* bars are for true shapes */
     write_figure(b->json, kept);
-    note("%s: %.4g %s (%.4g to %.4g)%s%s", r->what, r->measured, r->unit, r->low, r->high,
+    if (isnan(r->measured)) note("%s: %.4g s", r->what, r->ours);
+    else note("%s: %.4g %s (%.4g to %.4g)%s%s", r->what, r->measured, r->unit, r->low, r->high,
          verdict(kept)[0] == '-' ? "" : ", ", verdict(kept)[0] == '-' ? "" : verdict(kept));
 }
 
@@ -167,9 +168,9 @@ static void cell(FILE *f, int width, double v, const char *unit)
 /* The same lines are a table in Markdown. */
 void print_table(const suite *b, FILE *f)
 {
-    fprintf(f, "| %-50s | %8s | %-22s | %8s | %9s | %-15s | %8s | %8s | %7s | %-7s |\n", "", "weft", "peer", "its", "measured",
+    fprintf(f, "| %-56s | %8s | %-22s | %8s | %9s | %-15s | %8s | %8s | %7s | %-7s |\n", "", "weft", "peer", "its", "measured",
             "spread", "bar", "stretch", "of bar", "");
-    fprintf(f, "| %-50s | %8s | %-22s | %8s | %9s | %-15s | %8s | %8s | %7s | %-7s |\n", "---", "---:", "---", "---:", "---:", "---",
+    fprintf(f, "| %-56s | %8s | %-22s | %8s | %9s | %-15s | %8s | %8s | %7s | %-7s |\n", "---", "---:", "---", "---:", "---:", "---",
             "---:", "---:", "---:", "---");
     for (int i = 0; i < b->row_count; i++) {
         const figure  *r = &b->rows[i];
@@ -177,8 +178,8 @@ void print_table(const suite *b, FILE *f)
         char        spread[32] = "";
         double      of = r->more ? r->measured / r->bar : r->bar / r->measured;
 
-        if (!isnan(r->low)) snprintf(spread, sizeof spread, "%.3g to %.3g", r->low, r->high);
-        fprintf(f, "| %-50s |", r->what);
+        if (!isnan(r->low) && r->rounds > 1) snprintf(spread, sizeof spread, "%.3g to %.3g", r->low, r->high);
+        fprintf(f, "| %-56s |", r->what);
         cell(f, 8, r->ours, "s");
         fprintf(f, " %-22s |", r->versus);
         cell(f, 8, r->theirs, "s");

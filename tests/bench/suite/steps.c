@@ -25,6 +25,13 @@ static void take(const suite *b, turns *t, int a, span ours, bool had, span thei
     sample(&t->ratio[a], judged(b, theirs) / judged(b, ours));
 }
 
+static void say_turn(const suite *b, const char *what, int a, int i, span ours, bool had, span theirs)
+{
+    char other[48] = "";
+    if (had) snprintf(other, sizeof other, ", PyTorch %.4g s", judged(b, theirs));
+    note("%s, %s, round %d: weft %.4g s%s", what, names[a], i + 1, judged(b, ours), other);
+}
+
 /* How many times as fast as the peer in the same arithmetic. */
 static void rows_of(suite *b, const char *group, const char *id, const char *what, const turns *t, bars limits)
 {
@@ -100,12 +107,12 @@ static void error_rows(suite *b, const char *group, const char *id, const char *
 
     if (got->theirs[F32] != NULL) {
         snprintf(name, sizeof name, "error.%s.f32", id);
-        snprintf(text, sizeof text, "%s, f32: apart from PyTorch f32", what);
+        snprintf(text, sizeof text, "%s, f32: apart from PyTorch", what);
         one_error(b, group, name, text, apart(got->ours[F32], truth, got->n), 5e-5);
     }
     if (got->ours[BF16] == NULL) return;
     snprintf(name, sizeof name, "error.%s.bf16", id);
-    snprintf(text, sizeof text, "%s, bf16: error, the peer's as bar", what);
+    snprintf(text, sizeof text, "%s, bf16: error, PyTorch's as bar", what);
     one_error(b, group, name, text, apart(got->ours[BF16], truth, got->n),
               got->theirs[BF16] != NULL ? apart(got->theirs[BF16], truth, got->n) : NAN);
 }
@@ -163,13 +170,13 @@ static void steps_at(suite *b, const char *group, const char *what, int32_t size
                        && peer_time(b->worker, &theirs, "step\t%s\t%d\t%s\t%s", names[a], steps, words, path);
             if (i < 0) continue;
             take(b, &t, a, ours, had, theirs);
-            note("%s %s, round %d: weft %.4g s, PyTorch %.4g s", what, names[a], i + 1, judged(b, ours), judged(b, theirs));
+            say_turn(b, what, a, i, ours, had, theirs);
             if (i == 0) keep(&got.ours[a], s[a].out, got.n);
             if (i == 0 && had) read_theirs(path, &got.theirs[a], got.n);
         }
     snprintf(id, sizeof id, "step.%d", (int)size);
     rows_of(b, group, id, what, &t, limits);
-    rate_row(b, group, size, &t, s[F32].info.step_flops);
+    if (strcmp(group, "steps") == 0) rate_row(b, group, size, &t, s[F32].info.step_flops);
     error_rows(b, group, id, what, &got);
     forget(&got);
     for (int a = 0; a < arithmetics(b); a++) side_close(&s[a]);
@@ -194,7 +201,7 @@ static void decode_at(suite *b, const char *group, int32_t size, int32_t tile, b
                                                 (int)s[a].about.latent_channels, (int)s[a].info.height,
                                                 (int)s[a].info.width, b->dir, path);
             take(b, &t, a, ours, had, theirs);
-            note("decode %s, round %d: weft %.4g s, PyTorch %.4g s", names[a], i + 1, judged(b, ours), judged(b, theirs));
+            say_turn(b, "decode", a, i, ours, had, theirs);
             if (i == 0) keep(&got.ours[a], s[a].image, got.n);
             if (i == 0 && had) read_theirs(path, &got.theirs[a], got.n);
         }

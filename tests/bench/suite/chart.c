@@ -17,7 +17,7 @@ static void label(canvas *c, int32_t y, const char *text)
 
 static bool beside_peer(const figure *r)
 {
-    return strcmp(r->unit, "x") == 0 && strncmp(r->versus, "PyTorch", 7) == 0 && !isnan(r->theirs);
+    return strcmp(r->unit, "x") == 0 && r->more && strcmp(r->versus, "one thread") != 0 && !isnan(r->theirs);
 }
 
 static bool beside_bar(const figure *r)

@@ -1,15 +1,16 @@
 /* main.c - the benchmark: what is asked for, in order, then the table and the pictures.
  *
- *     bench [--quick] [--only GROUP] [--rounds N] [--threads N] [--model DIR] [--out DIR] [--sdxl] [--no-peers]
+ *     bench [--quick] [--only GROUP,...] [--rounds N] [--threads N] [--model DIR] [--out DIR] [--sdxl] [--no-peers]
  *           [--processor-time] [--before FILE] [--as-before]
  *
- * Groups: kernels, steps, adapters, memory, startup, threads, bundled, time. The model has the true shapes of SD1.5 and
- * random weights; it is made once, in OUT, where Python has numpy. Without one the bundled model takes its place, and
- * bars, which are for true shapes, are left out. --sdxl makes and measures SDXL too: 7 GB and minutes. PyTorch runs in
- * turns with weft where $PYTHON (python3) has torch and diffusers. --quick is the bundled model and one round: it shows
- * that all works, and measures nothing well. --processor-time judges by the time of the processor, for a machine that
- * has other things to do; pool threads that wait and libraries that spin count differently, so an idle machine and
- * the clock are better.
+ * Groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time. The model has the true shapes of SD1.5
+ * and random weights; it is made once, in OUT, where Python has numpy. Without one the bundled model takes its place, and
+ * bars, which are for true shapes, are left out. --sdxl makes and measures SDXL too: 7 GB and minutes.
+ *
+ * PyTorch runs in turns with weft where $PYTHON (python3) has torch and diffusers, and stable-diffusion.cpp where
+ * $SDCPP_PYTHON, or that one, has its package. --quick is the bundled model and one round: it shows that all works, and
+ * measures nothing well. --processor-time judges by the time of the processor, for a machine that has other things to do;
+ * an idle machine and the clock are better.
  *
  * Written: OUT/results.jsonl, table.md, roofline.md, bench.png, time.png. */
 #include "suite.h"
@@ -22,9 +23,24 @@
 
 static void usage(FILE *f)
 {
-    fputs("usage: bench [--quick] [--only GROUP] [--rounds N] [--threads N] [--model DIR] [--out DIR] [--sdxl]\n"
-          "             [--no-peers] [--processor-time] [--before FILE] [--as-before]\n"
-          "groups: kernels, steps, adapters, memory, startup, threads, bundled, time\n", f);
+    fputs("usage: bench [--quick] [--only GROUP,...] [--rounds N] [--threads N] [--model DIR] [--out DIR]\n"
+          "             [--sdxl] [--no-peers] [--processor-time] [--before FILE] [--as-before]\n"
+          "groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time\n", f);
+}
+
+/* Is `word` one of those that commas part? */
+static bool among(const char *words, const char *word)
+{
+    size_t n = strlen(word);
+
+    for (const char *at = words; at != NULL; at = strchr(at, ',') != NULL ? strchr(at, ',') + 1 : NULL)
+        if (strncmp(at, word, n) == 0 && (at[n] == ',' || at[n] == '\0')) return true;
+    return false;
+}
+
+static bool asked_for(const suite *b, const char *group)
+{
+    return b->only == NULL || among(b->only, group);
 }
 
 static bool exists(const char *path)
@@ -76,7 +92,7 @@ static bool make(const suite *b, const char *path, const char *script, const cha
     return ok;
 }
 
-static const char *const layout[] = { "--layout", "diffusers", NULL };
+static const char *const layout[] = { "--layout", "diffusers", NULL }, *const nothing[] = { NULL };
 
 /* The model of true shapes and its adapters, or the bundled ones. */
 static void choose_model(suite *b)
@@ -109,27 +125,40 @@ static void choose_model(suite *b)
     }
 }
 
-static void choose_peer(suite *b, bool wanted)
+static peer *greet(suite *b, const char *python, const char *name)
 {
-    char *script = path_of(b->source, "peer.py"), answer[256];
+    char *script = path_of(b->source, name), answer[256];
+    peer *p = peer_start(python, script);
 
-    /* Its waiting threads spin, which is right where the machine is its own, and would count as work where it is not. */
-    if (b->processor) setenv("OMP_WAIT_POLICY", "passive", 0);
-    b->worker = wanted ? peer_start(b->python, script) : NULL;
-    if (b->worker != NULL && !peer_ask(b->worker, answer, sizeof answer, "hello")) {
-        peer_stop(b->worker);
-        b->worker = NULL;
+    if (p != NULL && !peer_ask(p, answer, sizeof answer, "hello")) {
+        peer_stop(p);
+        p = NULL;
     }
     free(script);
-    if (b->worker == NULL) {
-        note("no peer: %s", wanted ? "$PYTHON has no torch with diffusers" : "not wanted");
-        return;
-    }
-    note("the peer: %s", answer);
+    if (p == NULL) return NULL;
+    note("a peer: %s", answer);
     fprintf(b->json, "{\"group\": \"peer\", \"versions\": ");
     put_text(b->json, answer);
     fputs("}\n", b->json);
-    peer_ask(b->worker, answer, sizeof answer, "threads\t%d", (int)b->threads);
+    return p;
+}
+
+static void choose_peers(suite *b, bool wanted)
+{
+    const char *python = getenv("SDCPP_PYTHON");
+    char        answer[64];
+
+    /* Its waiting threads spin, which is right where the machine is its own, and would count as work where it is not. */
+    if (b->processor) setenv("OMP_WAIT_POLICY", "passive", 0);
+    b->worker = wanted ? greet(b, b->python, "peer.py") : NULL;
+    if (b->worker != NULL) peer_ask(b->worker, answer, sizeof answer, "threads\t%d", (int)b->threads);
+    else note("no PyTorch beside: %s", wanted ? "$PYTHON has no torch with diffusers" : "not wanted");
+    b->sdcpp = wanted && b->full && asked_for(b, "sdcpp") ? greet(b, python != NULL ? python : b->python, "peer_sdcpp.py") : NULL;
+    b->single = path_of(b->dir, "sd15.safetensors");
+    if (b->sdcpp != NULL && !make(b, b->single, "gen_sd15.py", "model", nothing)) {
+        peer_stop(b->sdcpp);
+        b->sdcpp = NULL;
+    }
 }
 
 static void say_machine(suite *b)
@@ -156,24 +185,22 @@ static void say_machine(suite *b)
 typedef struct group { const char *name; void (*run)(suite *b); } group;
 static const group groups[] = {
     { "kernels", group_kernels }, { "startup", group_startup }, { "memory", group_memory }, { "bundled", group_bundled },
-    { "threads", group_threads }, { "steps", group_steps }, { "adapters", group_adapters }, { "time", group_time },
+    { "threads", group_threads }, { "steps", group_steps }, { "sdcpp", group_sdcpp }, { "adapters", group_adapters }, { "time", group_time },
 };
 enum { GROUPS = sizeof groups / sizeof *groups };
 
 static void run_groups(suite *b)
 {
-    static const char *const sdxl[] = { NULL };
-
     for (int i = 0; i < GROUPS; i++) {
         /* The ceilings are asked for by others too. */
-        if (b->only != NULL && strcmp(b->only, groups[i].name) != 0 && i > 0) continue;
+        if (!asked_for(b, groups[i].name) && i > 0) continue;
         fprintf(stderr, "%s\n", groups[i].name);
         groups[i].run(b);
     }
     if (!b->sdxl) return;
     fprintf(stderr, "sdxl\n");
     char *path = path_of(b->dir, "sdxl");
-    if (make(b, path, "gen_sdxl.py", NULL, sdxl)) group_sdxl(b);
+    if (make(b, path, "gen_sdxl.py", NULL, nothing)) group_sdxl(b);
     free(path);
 }
 
@@ -197,7 +224,7 @@ static void read_options(suite *b, bool *peers, int argc, char **argv)
         else usage(stderr), exit(2);
     }
     bool known = b->only == NULL;
-    for (int i = 0; i < GROUPS; i++) known = known || strcmp(b->only, groups[i].name) == 0;
+    for (int i = 0; i < GROUPS; i++) known = known || among(b->only, groups[i].name);
     if (!known) usage(stderr), exit(2);
     if (b->quick) b->rounds = 1;
     if (b->rounds < 1) b->rounds = 1;
@@ -232,9 +259,10 @@ int main(int argc, char **argv)
     if (b.json == NULL) die("cannot write into %s", b.dir);
     say_machine(&b);
     choose_model(&b);
-    choose_peer(&b, peers && !b.quick);
+    choose_peers(&b, peers && !b.quick);
     run_groups(&b);
     peer_stop(b.worker);
+    peer_stop(b.sdcpp);
     printf("\n");
     print_table(&b, stdout);
     FILE *f = fopen(path_of(b.dir, "table.md"), "w");

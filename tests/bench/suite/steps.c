@@ -229,8 +229,8 @@ static void encode_both(suite *b)
     for (int i = -1; i < b->rounds; i++) {
         span t = side_encode(&s), other;
         if (i < 0) continue;
-        sample(&ours, judged(b, t));
-        if (b->full && peer_has[F32] && peer_time(b->worker, &other, "encode\tf32\t%s", ids)) sample(&theirs, judged(b, other));
+        sample(&ours, judged(b, t) / (b->processor ? b->threads : 1)); /* its bar is of the clock */
+        if (b->full && peer_has[F32] && peer_time(b->worker, &other, "encode\tf32\t%s", ids)) sample(&theirs, judged(b, other) / (b->processor ? b->threads : 1));
     }
     figure r = figure_of("steps", "encode", "s");
     snprintf(r.what, sizeof r.what, "text encoding of both prompts");
@@ -261,6 +261,38 @@ void group_steps(suite *b)
     steps_at(b, "steps", what, b->size, b->steps, step);
     decode_at(b, "steps", b->size, 0, decode);
     close_all(b);
+}
+
+/* stable-diffusion.cpp has no call for one step, so a round is one picture of it. */
+void group_sdcpp(suite *b)
+{
+    samples ours = { 0 }, theirs = { 0 }, ratio = { 0 };
+    span    t;
+    side    s;
+
+    if (b->sdcpp == NULL || !b->full) return;
+    if (!peer_time(b->sdcpp, &t, "load\t%s\t%d", b->single, (int)b->threads)) return;
+    weft_model *m = open_model(b->model, false);
+    side_open(&s, m, plan_of(m, NULL, 0, WEFT_PATH_AUTO, 1), b->small, b->threads, 0);
+    side_steps(&s, 1);
+    for (int i = 0; i < b->rounds; i++) {
+        double own = judged(b, side_steps(&s, 1));
+        if (!peer_time(b->sdcpp, &t, "step\t%d\t2", (int)b->small)) break;
+        sample(&ours, own);
+        sample(&theirs, judged(b, t));
+        sample(&ratio, judged(b, t) / own);
+        note("%dx%d step, round %d: weft %.4g s, stable-diffusion.cpp %.4g s", (int)b->small, (int)b->small, i + 1, own, judged(b, t));
+    }
+    figure r = figure_of("sdcpp", "sdcpp", "x");
+    snprintf(r.what, sizeof r.what, "%dx%d step, f32, beside stable-diffusion.cpp", (int)b->small, (int)b->small);
+    set_figure(&r, &ratio);
+    r.more = true;
+    r.ours = median_of(&ours);
+    r.theirs = median_of(&theirs);
+    snprintf(r.versus, sizeof r.versus, "stable-diffusion.cpp");
+    if (ratio.n > 0) add_figure(b, &r);
+    side_close(&s);
+    weft_model_free(m);
 }
 
 /* The small model that comes with weft, as it is used: its bars hold for it alone. */

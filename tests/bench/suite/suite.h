@@ -50,7 +50,8 @@ typedef struct suite {
     const char *self, *beside;  /* this program, and the folder that it lies in                      */
     const char *model, *bundled;
     const char *dir;            /* where everything made goes                                        */
-    const char *python, *sdcpp; /* sdcpp: a Python that has stable-diffusion.cpp                     */
+    const char *python;
+    const char *single;         /* the model as a single file, for stable-diffusion.cpp              */
     const char *source;         /* tests/bench: the scripts                                          */
     const char *before;         /* rows of an earlier version, for the picture of time               */
     const char *only;
@@ -61,7 +62,8 @@ typedef struct suite {
     bool        as_before;      /* time: with the products of 0.1, for that picture                      */
     bool        bf16;           /* the processor has it                                              */
     double      peak_f32, peak_bf16; /* measured, GFLOP/s of all threads; NAN: not measured         */
-    peer       *worker;         /* NULL: no peer                                                     */
+    peer       *worker;         /* PyTorch; NULL: it is not there                                    */
+    peer       *sdcpp;          /* stable-diffusion.cpp                                              */
     FILE       *json;
     figure         rows[ROWS_MAX];
     int         row_count;
@@ -148,6 +150,7 @@ void group_startup(suite *b);
 void group_threads(suite *b);
 void group_bundled(suite *b);
 void group_time(suite *b);
+void group_sdcpp(suite *b);
 void group_sdxl(suite *b);
 /* What a child of the suite does: "memory" or "startup". */
 int  child_memory(int argc, char **argv);

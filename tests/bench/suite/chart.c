@@ -84,14 +84,14 @@ static void paint_targets(canvas *c, void *user)
     int32_t      y = PAD;
 
     if (count_of(b, beside_peer) > 0) {
-        write_text(c, PAD, y, 2, INK, "Time beside PyTorch in the same run. Thick line: the bar, thin line: the stretch.");
+        write_text(c, PAD, y, 2, INK, "Time beside peers in the same run. Thick line: the bar, thin line: the stretch.");
         y += LINE + 12;
         for (int i = 0; i < b->row_count; i++)
             if (beside_peer(&b->rows[i])) paint_pair(c, &b->rows[i], y), y += STEP + 18;
         fill(c, PAD + LABEL, y, 14, HIGH, OURS);
         write_text(c, PAD + LABEL + 22, y + 1, 2, INK, "weft");
         fill(c, PAD + LABEL + 100, y, 14, HIGH, THEIRS);
-        write_text(c, PAD + LABEL + 122, y + 1, 2, INK, "PyTorch");
+        write_text(c, PAD + LABEL + 122, y + 1, 2, INK, "the peer");
         y += LINE + 24;
     }
     if (count_of(b, beside_bar) == 0) return;

@@ -10,7 +10,7 @@ the work itself, after one time that does not count. Commands:
     lora NAME FILE...                                into its UNet through PEFT, unfused
     use NAME N                                       the first N of them act
     step NAME COUNT C H W TOKENS WIDTH POOLED INPUTS OUT    mean seconds of COUNT guided steps: clock, processor
-    decode NAME C H W INPUTS OUT
+    decode NAME C H W TILE INPUTS OUT               TILE latent pixels of a tile, 0: whole
     encode NAME IDS                                  two prompts of 77 token ids, parted by commas
 
 INPUTS are float32: latents, the text of both halves, of SDXL the pooled text of both. OUT gets what was computed."""
@@ -131,10 +131,13 @@ def step(name, count, c, h, w, tokens, width, pooled, inputs, path):
     return seconds
 
 
-def decode(name, c, h, w, inputs, path):
-    made, (c, h, w) = loaded[name], map(int, (c, h, w))
+def decode(name, c, h, w, tile, inputs, path):
+    made, (c, h, w, tile) = loaded[name], map(int, (c, h, w, tile))
     x = torch.from_numpy(np.fromfile(inputs, np.float32, c * h * w)).view(1, c, h, w).to(made["dtype"])
     vae = made["vae"]
+    vae.use_tiling = tile > 0
+    if tile:
+        vae.tile_latent_min_size, vae.tile_sample_min_size = tile, 8 * tile
     begun = Begun()  # so long that a first time is like any other
     out = vae.decode(x / vae.config.scaling_factor).sample
     seconds = begun.seconds()

@@ -191,6 +191,8 @@ enum { GROUPS = sizeof groups / sizeof *groups };
 
 static void run_groups(suite *b)
 {
+    static const char *const parts[] = { "--parts", "unet,vae", NULL };
+
     for (int i = 0; i < GROUPS; i++) {
         /* The ceilings are asked for by others too. */
         if (!asked_for(b, groups[i].name) && i > 0) continue;
@@ -200,7 +202,7 @@ static void run_groups(suite *b)
     if (!b->sdxl) return;
     fprintf(stderr, "sdxl\n");
     char *path = path_of(b->dir, "sdxl");
-    if (make(b, path, "gen_sdxl.py", NULL, nothing)) group_sdxl(b);
+    if (make(b, path, "gen_sdxl.py", NULL, parts)) group_sdxl(b);
     free(path);
 }
 
@@ -259,7 +261,7 @@ int main(int argc, char **argv)
     if (b.json == NULL) die("cannot write into %s", b.dir);
     say_machine(&b);
     choose_model(&b);
-    choose_peers(&b, peers && !b.quick);
+    choose_peers(&b, peers);
     run_groups(&b);
     peer_stop(b.worker);
     peer_stop(b.sdcpp);

@@ -12,10 +12,8 @@ typedef struct bars { double bar[ARITHMETICS], stretch[ARITHMETICS]; } bars;
 /* What both sides took of one kind of work. */
 typedef struct turns { samples ours[ARITHMETICS], theirs[ARITHMETICS], ratio[ARITHMETICS]; } turns;
 
-static int arithmetics(const suite *b)
-{
-    return b->bf16 ? ARITHMETICS : 1;
-}
+/* Those that are measured, first <= a < end. */
+static int first, end;
 
 static void take(const suite *b, turns *t, int a, span ours, bool had, span theirs)
 {
@@ -35,7 +33,7 @@ static void say_turn(const suite *b, const char *what, int a, int i, span ours, 
 /* How many times as fast as the peer in the same arithmetic. */
 static void rows_of(suite *b, const char *group, const char *id, const char *what, const turns *t, bars limits)
 {
-    for (int a = 0; a < arithmetics(b); a++) {
+    for (int a = first; a < end; a++) {
         char name[40];
         snprintf(name, sizeof name, "%s.%s", id, names[a]);
         figure r = figure_of(group, name, "x");
@@ -110,7 +108,7 @@ static void error_rows(suite *b, const char *group, const char *id, const char *
         snprintf(text, sizeof text, "%s, f32: apart from PyTorch", what);
         one_error(b, group, name, text, apart(got->ours[F32], truth, got->n), 5e-5);
     }
-    if (got->ours[BF16] == NULL) return;
+    if (got->ours[BF16] == NULL || truth == NULL) return;
     snprintf(name, sizeof name, "error.%s.bf16", id);
     snprintf(text, sizeof text, "%s, bf16: error, PyTorch's as bar", what);
     one_error(b, group, name, text, apart(got->ours[BF16], truth, got->n),
@@ -127,9 +125,11 @@ static void forget(results *r)
 static weft_model *model[ARITHMETICS];
 static bool        peer_has[ARITHMETICS];
 
-static void open_all(suite *b, const char *path, const char *parts)
+static void open_all(suite *b, const char *path, const char *parts, int from, int to)
 {
-    for (int a = 0; a < arithmetics(b); a++) {
+    first = from;
+    end = b->bf16 || to == 1 ? to : 1;
+    for (int a = first; a < end; a++) {
         span t;
         model[a] = open_model(path, a == BF16);
         peer_has[a] = b->worker != NULL && peer_time(b->worker, &t, "load\t%s\t%s\t%s\t%s", names[a], path, names[a], parts);
@@ -140,7 +140,7 @@ static void open_all(suite *b, const char *path, const char *parts)
 static void close_all(suite *b)
 {
     char answer[64];
-    for (int a = 0; a < arithmetics(b); a++) {
+    for (int a = first; a < end; a++) {
         weft_model_free(model[a]);
         if (peer_has[a]) peer_ask(b->worker, answer, sizeof answer, "drop\t%s", names[a]);
     }
@@ -158,13 +158,13 @@ static void steps_at(suite *b, const char *group, const char *what, int32_t size
     results got = { 0 };
     side    s[ARITHMETICS];
 
-    for (int a = 0; a < arithmetics(b); a++)
+    for (int a = first; a < end; a++)
         side_open(&s[a], model[a], plan_of(model[a], NULL, 0, WEFT_PATH_AUTO, 1), size, b->threads, 0);
-    peer_inputs(b, &s[F32], words, sizeof words);
+    peer_inputs(b, &s[first], words, sizeof words);
     out_path(b, path, sizeof path);
-    got.n = s[F32].info.latent_len;
+    got.n = s[first].info.latent_len;
     for (int i = -1; i < b->rounds; i++)
-        for (int a = 0; a < arithmetics(b); a++) {
+        for (int a = first; a < end; a++) {
             span ours = side_steps(&s[a], i < 0 ? 1 : steps), theirs = { NAN, NAN };
             bool had = peer_has[a] && i >= 0 /* its first time warms it up */
                        && peer_time(b->worker, &theirs, "step\t%s\t%d\t%s\t%s", names[a], steps, words, path);
@@ -179,7 +179,7 @@ static void steps_at(suite *b, const char *group, const char *what, int32_t size
     if (strcmp(group, "steps") == 0) rate_row(b, group, size, &t, s[F32].info.step_flops);
     error_rows(b, group, id, what, &got);
     forget(&got);
-    for (int a = 0; a < arithmetics(b); a++) side_close(&s[a]);
+    for (int a = first; a < end; a++) side_close(&s[a]);
 }
 
 static void decode_at(suite *b, const char *group, int32_t size, int32_t tile, bars limits)
@@ -189,17 +189,17 @@ static void decode_at(suite *b, const char *group, int32_t size, int32_t tile, b
     results got = { 0 };
     side    s[ARITHMETICS];
 
-    for (int a = 0; a < arithmetics(b); a++)
+    for (int a = first; a < end; a++)
         side_open(&s[a], model[a], plan_of(model[a], NULL, 0, WEFT_PATH_AUTO, 1), size, b->threads, tile);
-    peer_inputs(b, &s[F32], words, sizeof words);
+    peer_inputs(b, &s[first], words, sizeof words);
     out_path(b, path, sizeof path);
-    got.n = s[F32].info.image_len;
+    got.n = s[first].info.image_len;
     for (int i = 0; i < b->rounds; i++)
-        for (int a = 0; a < arithmetics(b); a++) {
+        for (int a = first; a < end; a++) {
             span ours = side_decode(&s[a]), theirs = { NAN, NAN };
-            bool had = peer_has[a] && peer_time(b->worker, &theirs, "decode\t%s\t%d\t%d\t%d\t%s/inputs.f32\t%s", names[a],
+            bool had = peer_has[a] && peer_time(b->worker, &theirs, "decode\t%s\t%d\t%d\t%d\t%d\t%s/inputs.f32\t%s", names[a],
                                                 (int)s[a].about.latent_channels, (int)s[a].info.height,
-                                                (int)s[a].info.width, b->dir, path);
+                                                (int)s[a].info.width, (int)tile, b->dir, path);
             take(b, &t, a, ours, had, theirs);
             say_turn(b, "decode", a, i, ours, had, theirs);
             if (i == 0) keep(&got.ours[a], s[a].image, got.n);
@@ -210,7 +210,7 @@ static void decode_at(suite *b, const char *group, int32_t size, int32_t tile, b
     rows_of(b, group, id, what, &t, limits);
     if (tile == 0) error_rows(b, group, id, what, &got);
     forget(&got);
-    for (int a = 0; a < arithmetics(b); a++) side_close(&s[a]);
+    for (int a = first; a < end; a++) side_close(&s[a]);
 }
 
 static void encode_both(suite *b)
@@ -253,7 +253,7 @@ void group_steps(suite *b)
     static const bars step = { { 1.7, 1.5 }, { 2, 1.9 } }, decode = { { 3, 1.5 }, { NAN, NAN } };
     char what[72];
 
-    open_all(b, b->model, "unet,vae,text");
+    open_all(b, b->model, "unet,vae,text", F32, ARITHMETICS);
     encode_both(b);
     name_step(what, b->small);
     if (b->small != b->size) steps_at(b, "steps", what, b->small, b->steps, step);
@@ -302,7 +302,7 @@ void group_bundled(suite *b)
     bool full = b->full;
 
     b->full = true;
-    open_all(b, b->bundled, "unet");
+    open_all(b, b->bundled, "unet", F32, ARITHMETICS);
     steps_at(b, "bundled", "bundled model, 64x64 step", 64, b->quick ? 2 : 20, third);
     close_all(b);
     b->full = full;
@@ -313,13 +313,16 @@ void group_sdxl(suite *b)
     static const bars step = { { 1.7, 1.5 }, { 2, 1.9 } }, decode = { { 3, 1.5 }, { NAN, NAN } };
     char path[1024];
     int  rounds = b->rounds;
+    int32_t size = b->full ? 1024 : 128; /* --quick: with a small model in its place */
 
     snprintf(path, sizeof path, "%s/sdxl", b->dir);
     b->rounds = 1; /* minutes each */
-    open_all(b, path, "unet,vae");
-    steps_at(b, "sdxl", "SDXL, 1024x1024 step", 1024, 1, step);
-    decode_at(b, "sdxl", 1024, 64, decode);
-    close_all(b);
+    for (int a = F32; a < (b->bf16 ? ARITHMETICS : 1); a++) { /* the peer's weights in both would not fit beside each other */
+        open_all(b, path, "unet,vae", a, a + 1);
+        steps_at(b, "sdxl", "SDXL, guided step", size, 1, step);
+        decode_at(b, "sdxl", size, size / 16, decode);
+        close_all(b);
+    }
     b->rounds = rounds;
 }
 

@@ -9,7 +9,7 @@ the work itself, after one time that does not count. Commands:
     drop NAME
     lora NAME FILE...                                into its UNet through PEFT, unfused
     use NAME N                                       the first N of them act
-    step NAME COUNT C H W TOKENS WIDTH POOLED INPUTS OUT    mean seconds of COUNT guided steps: clock, processor
+    step NAME COUNT C H W FACTOR TOKENS WIDTH POOLED INPUTS OUT    mean seconds of COUNT guided steps: clock, processor
     decode NAME C H W TILE INPUTS OUT               TILE latent pixels of a tile, 0: whole
     encode NAME IDS                                  two prompts of 77 token ids, parted by commas
 
@@ -110,15 +110,16 @@ def write(path, out):
     out.float().contiguous().numpy().tofile(path)
 
 
-def step(name, count, c, h, w, tokens, width, pooled, inputs, path):
-    made, (count, c, h, w, tokens, width, pooled) = loaded[name], map(int, (count, c, h, w, tokens, width, pooled))
+def step(name, count, c, h, w, factor, tokens, width, pooled, inputs, path):
+    made = loaded[name]
+    count, c, h, w, factor, tokens, width, pooled = map(int, (count, c, h, w, factor, tokens, width, pooled))
     given = torch.from_numpy(np.fromfile(inputs, np.float32)).to(made["dtype"])
     sizes = [c * h * w, tokens * width, tokens * width, pooled, pooled]
     x, cond, uncond, pool, unpool = torch.split(given[:sum(sizes)], sizes)
     text = torch.cat([uncond, cond]).view(2, tokens, width)
     added = None
     if pooled:
-        ids = [[h * 8, w * 8, 0, 0, h * 8, w * 8]] * 2
+        ids = [[h * factor, w * factor, 0, 0, h * factor, w * factor]] * 2
         added = {"text_embeds": torch.cat([unpool, pool]).view(2, pooled), "time_ids": torch.tensor(ids).to(made["dtype"])}
     x = x.view(1, c, h, w)
 

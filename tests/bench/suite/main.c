@@ -1,11 +1,12 @@
 /* main.c - the benchmark: what is asked for, in order, then the table and the pictures.
  *
- *     bench [--quick] [--only GROUP,...] [--rounds N] [--threads N] [--model DIR] [--out DIR] [--sdxl] [--no-peers]
- *           [--processor-time] [--before FILE] [--as-before]
+ *     bench [--quick] [--only GROUP,...] [--rounds N] [--size PIXELS] [--threads N] [--model DIR] [--out DIR]
+ *           [--sdxl] [--no-peers] [--processor-time] [--before FILE] [--as-before]
  *
  * Groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time. The model has the true shapes of SD1.5
  * and random weights; it is made once, in OUT, where Python has numpy. Without one the bundled model takes its place, and
- * bars, which are for true shapes, are left out. --sdxl makes and measures SDXL too: 7 GB and minutes.
+ * bars, which are for true shapes, are left out. --sdxl makes and measures SDXL too: 7 GB and minutes. --size is 512 pixels if
+ * not given; what is also measured at 256 then is not repeated.
  *
  * PyTorch runs in turns with weft where $PYTHON (python3) has torch and diffusers, and stable-diffusion.cpp where
  * $SDCPP_PYTHON, or that one, has its package. --quick is the bundled model and one round: it shows that all works, and
@@ -23,8 +24,8 @@
 
 static void usage(FILE *f)
 {
-    fputs("usage: bench [--quick] [--only GROUP,...] [--rounds N] [--threads N] [--model DIR] [--out DIR]\n"
-          "             [--sdxl] [--no-peers] [--processor-time] [--before FILE] [--as-before]\n"
+    fputs("usage: bench [--quick] [--only GROUP,...] [--rounds N] [--size PIXELS] [--threads N] [--model DIR]\n"
+          "             [--out DIR] [--sdxl] [--no-peers] [--processor-time] [--before FILE] [--as-before]\n"
           "groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time\n", f);
 }
 
@@ -113,7 +114,9 @@ static void choose_model(suite *b)
         b->lora[i] = path_of(b->dir, name);
         b->full = make(b, b->lora[i], "gen_sd15.py", "lora", words);
     }
-    b->size = 512, b->small = 256, b->steps = 1;
+    b->size = b->size > 0 ? b->size : 512;
+    b->small = b->size < 256 ? b->size : 256;
+    b->steps = 1;
     if (b->full) return;
     note("measuring the bundled model only");
     b->model = b->bundled;
@@ -220,6 +223,7 @@ static void read_options(suite *b, bool *peers, int argc, char **argv)
         else if (strcmp(o, "--only") == 0) b->only = argv[++i];
         else if (strcmp(o, "--rounds") == 0) b->rounds = atoi(argv[++i]);
         else if (strcmp(o, "--threads") == 0) b->threads = (int32_t)atoi(argv[++i]);
+        else if (strcmp(o, "--size") == 0) b->size = (int32_t)atoi(argv[++i]);
         else if (strcmp(o, "--model") == 0) b->model = argv[++i];
         else if (strcmp(o, "--out") == 0) b->dir = argv[++i];
         else if (strcmp(o, "--before") == 0) b->before = argv[++i];

@@ -123,6 +123,6 @@ void peer_inputs(const suite *b, const side *s, char *words, size_t cap)
         for (int half = 0; half < 2; half++) put_floats(f, s->text[half][i].data, s->text[half][i].len);
     if (fclose(f) != 0) die("cannot write %s", path);
     size_t tokens = (size_t)s->text[0][0].tokens, pooled = s->about.text_streams > 1 ? s->text[0][1].len : 0;
-    snprintf(words, cap, "%d\t%d\t%d\t%zu\t%zu\t%zu\t%s", (int)s->about.latent_channels, (int)s->info.height, (int)s->info.width,
-             tokens, s->text[0][0].len / tokens, pooled, path);
+    snprintf(words, cap, "%d\t%d\t%d\t%d\t%zu\t%zu\t%zu\t%s", (int)s->about.latent_channels, (int)s->info.height, (int)s->info.width,
+             (int)s->about.image_factor, tokens, s->text[0][0].len / tokens, pooled, path);
 }

@@ -320,7 +320,7 @@ void group_sdxl(suite *b)
     for (int a = F32; a < (b->bf16 ? ARITHMETICS : 1); a++) { /* the peer's weights in both would not fit beside each other */
         open_all(b, path, "unet,vae", a, a + 1);
         steps_at(b, "sdxl", "SDXL, guided step", size, 1, step);
-        decode_at(b, "sdxl", size, size / 16, decode);
+        decode_at(b, "sdxl", size, b->full ? 64 : 16, decode);
         close_all(b);
     }
     b->rounds = rounds;

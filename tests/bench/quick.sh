@@ -50,3 +50,9 @@ grep -q '^| text encoding of both prompts' "$out/table.md" || fail "the table ha
 # What it does not know it refuses.
 if "$bench" --only nonsense --out "$out" 2>/dev/null; then fail "a group that is none was taken"; fi
 if "$bench" --rounds 2>/dev/null; then fail "an option without its value was taken"; fi
+
+# What was written can be read again: the same table, and the pictures.
+mkdir "$out/again"
+"$bench" --draw "$out/results.jsonl" --size 64 --out "$out/again" >"$out/again/table" 2>/dev/null
+cmp -s "$out/again/table" "$out/table.md" || fail "--draw prints another table"
+cmp -s "$out/again/time.png" "$out/time.png" || fail "--draw draws another picture of time"

@@ -4,7 +4,8 @@
 #include "../../../examples/draw/canvas.h"
 #include "../../../examples/draw/table.h"
 
-enum { LABEL = 480, ACROSS = 560, NUMBERS = 240, HIGH = 15, STEP = 28, WIDTH = PAD + LABEL + ACROSS + 20 + NUMBERS + PAD };
+enum { LABEL = 620, ACROSS = 520, NUMBERS = 240, HIGH = 16, PAIR = 20, STEP = 28, APART = 2 * PAIR + 14, 
+       WIDTH = PAD + LABEL + ACROSS + 20 + NUMBERS + PAD };
 
 static const uint32_t OURS = 0x0072b2, THEIRS = 0xc9c9c4, GOOD = 0x009e73, BAD = 0xd55e00;
 
@@ -41,17 +42,17 @@ static void paint_pair(canvas *c, const figure *r, int32_t y)
     int32_t ours = (int32_t)(ACROSS * r->ours / most), theirs = (int32_t)(ACROSS * r->theirs / most);
     char    text[64], s[32];
 
-    label(c, y + 7, r->what);
-    fill(c, PAD + LABEL, y, ours, HIGH, OURS);
-    fill(c, PAD + LABEL, y + HIGH + 1, theirs, HIGH, THEIRS);
-    if (!isnan(r->bar)) fill(c, mark(r->theirs / r->bar / most), y - 2, 3, HIGH + 4, INK);
-    if (!isnan(r->stretch)) fill(c, mark(r->theirs / r->stretch / most), y - 2, 1, HIGH + 4, INK);
+    label(c, y + PAIR - 7, r->what);
+    fill(c, PAD + LABEL, y, ours, PAIR, OURS);
+    fill(c, PAD + LABEL, y + PAIR, theirs, PAIR, THEIRS);
+    if (!isnan(r->bar)) fill(c, mark(r->theirs / r->bar / most), y - 3, 3, PAIR + 6, INK);
+    if (!isnan(r->stretch)) fill(c, mark(r->theirs / r->stretch / most), y - 3, 1, PAIR + 6, INK);
     seconds(s, r->ours);
-    write_text(c, PAD + LABEL + 6, y + 1, 2, PAPER, s);
+    write_text(c, PAD + LABEL + 6, y + 3, 2, PAPER, s);
     seconds(s, r->theirs);
-    write_text(c, PAD + LABEL + 6, y + HIGH + 2, 2, INK, s);
+    write_text(c, PAD + LABEL + 6, y + PAIR + 3, 2, INK, s);
     snprintf(text, sizeof text, "%.2f times", r->measured);
-    write_text(c, PAD + LABEL + ACROSS + 20, y + 7, 2, strcmp(verdict(r), "miss") == 0 ? BAD : INK, text);
+    write_text(c, PAD + LABEL + ACROSS + 20, y + PAIR - 7, 2, strcmp(verdict(r), "miss") == 0 ? BAD : INK, text);
 }
 
 /* How much of what the bar allows: the line stands at half of the width. */
@@ -67,7 +68,8 @@ static void paint_share(canvas *c, const figure *r, int32_t y)
     fill(c, mark(0.5), y - 3, 3, HIGH + 6, INK);
     if (!isnan(r->stretch))
         fill(c, mark(0.5 * (r->more ? r->bar / r->stretch : r->stretch / r->bar)), y - 3, 1, HIGH + 6, INK);
-    snprintf(text, sizeof text, "%.3g %s (%.3g)", r->measured, r->unit[0] == 'G' || r->unit[0] == '\0' ? "" : r->unit, r->bar);
+    bool bare = r->unit[0] == 'G' || r->unit[0] == '\0'; /* its unit stands in the label */
+    snprintf(text, sizeof text, "%.3g%s%s (%.3g)", r->measured, bare ? "" : " ", bare ? "" : r->unit, r->bar);
     write_text(c, PAD + LABEL + ACROSS + 20, y, 2, good ? INK : BAD, text);
 }
 
@@ -82,12 +84,15 @@ static void paint_targets(canvas *c, void *user)
 {
     const suite *b = user;
     int32_t      y = PAD;
+    char         title[96];
 
     if (count_of(b, beside_peer) > 0) {
-        write_text(c, PAD, y, 2, INK, "Time beside peers in the same run. Thick line: the bar, thin line: the stretch.");
+        snprintf(title, sizeof title, "%s beside peers in the same run. Thick line: the bar; thin line: the stretch.",
+                 b->processor ? "Processor time" : "Time");
+        write_text(c, PAD, y, 2, INK, title);
         y += LINE + 12;
         for (int i = 0; i < b->row_count; i++)
-            if (beside_peer(&b->rows[i])) paint_pair(c, &b->rows[i], y), y += STEP + 18;
+            if (beside_peer(&b->rows[i])) paint_pair(c, &b->rows[i], y), y += APART;
         fill(c, PAD + LABEL, y, 14, HIGH, OURS);
         write_text(c, PAD + LABEL + 22, y + 1, 2, INK, "weft");
         fill(c, PAD + LABEL + 100, y, 14, HIGH, THEIRS);
@@ -105,7 +110,7 @@ void draw_targets(const suite *b, const char *path)
 {
     weft_error err;
     int        pairs = count_of(b, beside_peer), shares = count_of(b, beside_bar);
-    int32_t    high = 2 * PAD + (pairs > 0 ? LINE + 12 + pairs * (STEP + 18) + LINE + 24 : 0) + (shares > 0 ? LINE + 12 + shares * STEP : 0);
+    int32_t    high = 2 * PAD + (pairs > 0 ? LINE + 12 + pairs * APART + LINE + 24 : 0) + (shares > 0 ? LINE + 12 + shares * STEP : 0);
     union { const suite *in; void *out; } user = { b };
 
     if (pairs + shares == 0) note("no bars to draw: neither a peer nor a model of true shapes");

@@ -2,6 +2,7 @@
  *
  *     bench [--quick] [--only GROUP,...] [--rounds N] [--size PIXELS] [--threads N] [--model DIR] [--out DIR]
  *           [--sdxl] [--no-peers] [--processor-time] [--before FILE] [--as-before]
+ *           [--draw FILE]
  *
  * Groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time. The model has the true shapes of SD1.5
  * and random weights; it is made once, in OUT, where Python has numpy. Without one the bundled model takes its place, and
@@ -12,6 +13,8 @@
  * $SDCPP_PYTHON, or that one, has its package. --quick is the bundled model and one round: it shows that all works, and
  * measures nothing well. --processor-time judges by the time of the processor, for a machine that has other things to do;
  * an idle machine and the clock are better.
+ *
+ * --draw makes the table and the pictures again from a file of results; those of several runs may be put together.
  *
  * Written: OUT/results.jsonl, table.md, roofline.md, bench.png, time.png. */
 #include "suite.h"
@@ -26,6 +29,7 @@ static void usage(FILE *f)
 {
     fputs("usage: bench [--quick] [--only GROUP,...] [--rounds N] [--size PIXELS] [--threads N] [--model DIR]\n"
           "             [--out DIR] [--sdxl] [--no-peers] [--processor-time] [--before FILE] [--as-before]\n"
+          "             [--draw FILE]\n"
           "groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time\n", f);
 }
 
@@ -226,6 +230,7 @@ static void read_options(suite *b, bool *peers, int argc, char **argv)
         else if (strcmp(o, "--size") == 0) b->size = (int32_t)atoi(argv[++i]);
         else if (strcmp(o, "--model") == 0) b->model = argv[++i];
         else if (strcmp(o, "--out") == 0) b->dir = argv[++i];
+        else if (strcmp(o, "--draw") == 0) b->drawn = argv[++i];
         else if (strcmp(o, "--before") == 0) b->before = argv[++i];
         else usage(stderr), exit(2);
     }
@@ -237,6 +242,22 @@ static void read_options(suite *b, bool *peers, int argc, char **argv)
     if (b->rounds > ROUNDS_MAX - 2) b->rounds = ROUNDS_MAX - 2;
     if (b->threads < 1) b->threads = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
     if (b->threads > 128) b->threads = 128;
+}
+
+/* The table and the pictures from lines that are there. */
+static int draw_again(suite *b)
+{
+    FILE *f = fopen(b->drawn, "r");
+
+    if (f == NULL) die("cannot read %s", b->drawn);
+    read_figures(b, f);
+    fclose(f);
+    if (b->size == 0) b->size = 512;
+    b->full = b->size >= 256;
+    print_table(b, stdout);
+    draw_targets(b, path_of(b->dir, "bench.png"));
+    draw_time_of(b, b->drawn);
+    return 0;
 }
 
 int main(int argc, char **argv)
@@ -260,6 +281,7 @@ int main(int argc, char **argv)
     b.bf16 = wf_cpu_detect().avx512_bf16;
 #endif
     mkdir(b.dir, 0777);
+    if (b.drawn != NULL) return draw_again(&b);
     if (!exists(b.bundled) || !exists(b.source)) die("run from the top of weft's sources");
     b.json = fopen(path_of(b.dir, "results.jsonl"), "w");
     if (b.json == NULL) die("cannot write into %s", b.dir);

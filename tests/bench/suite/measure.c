@@ -157,6 +157,53 @@ void add_figure(suite *b, const figure *r)
          verdict(kept)[0] == '-' ? "" : ", ", verdict(kept)[0] == '-' ? "" : verdict(kept));
 }
 
+/* The same lines read back: ours only, so a key is found as it was written. */
+static const char *value_of(const char *line, const char *key)
+{
+    char quoted[40];
+    snprintf(quoted, sizeof quoted, "\"%s\": ", key);
+    const char *at = strstr(line, quoted);
+    return at != NULL ? at + strlen(quoted) : NULL;
+}
+
+static void read_text(const char *line, const char *key, char *text, size_t cap)
+{
+    const char *at = value_of(line, key);
+    if (at != NULL && *at == '"') snprintf(text, cap, "%.*s", (int)strcspn(at + 1, "\""), at + 1);
+}
+
+static double read_number(const char *line, const char *key)
+{
+    const char *at = value_of(line, key);
+    return at == NULL || strncmp(at, "null", 4) == 0 ? NAN : strtod(at, NULL);
+}
+
+void read_figures(suite *b, FILE *f)
+{
+    char line[1024], text[16] = "";
+
+    while (fgets(line, sizeof line, f) != NULL && b->row_count < ROWS_MAX) {
+        if (strncmp(line, "{\"group\": \"machine\"", 19) == 0) b->processor = strstr(line, "\"processor time\"") != NULL;
+        if (value_of(line, "id") == NULL) continue;
+        figure *r = &b->rows[b->row_count++];
+        *r = figure_of("", "", "");
+        read_text(line, "id", r->id, sizeof r->id);
+        read_text(line, "what", r->what, sizeof r->what);
+        read_text(line, "unit", r->unit, sizeof r->unit);
+        read_text(line, "peer_name", r->versus, sizeof r->versus);
+        read_text(line, "better", text, sizeof text);
+        r->more = strcmp(text, "more") == 0;
+        r->measured = read_number(line, "measured");
+        r->low = read_number(line, "least");
+        r->high = read_number(line, "most");
+        r->bar = read_number(line, "bar");
+        r->stretch = read_number(line, "stretch");
+        r->rounds = (int)read_number(line, "rounds");
+        r->ours = read_number(line, "weft");
+        r->theirs = read_number(line, "peer");
+    }
+}
+
 static void cell(FILE *f, int width, double v, const char *unit)
 {
     char text[32] = "";

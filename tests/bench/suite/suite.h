@@ -55,6 +55,7 @@ typedef struct suite {
     const char *source;         /* tests/bench: the scripts                                          */
     const char *before;         /* rows of an earlier version, for the picture of time               */
     const char *only;
+    const char *drawn;          /* results to draw again; NULL: measure                              */
     const char *lora[LORAS];
     int32_t     threads, size, small;
     int         rounds, steps;  /* steps of a measurement: the small model's are short               */
@@ -86,6 +87,8 @@ void   set_figure(figure *r, const samples *s);
 void   add_figure(suite *b, const figure *r);
 /* "pass", "miss", "stretch", or "-" where there is no bar */
 const char *verdict(const figure *r);
+/* Rows of a file of JSON lines that was written before. */
+void   read_figures(suite *b, FILE *f);
 void   print_table(const suite *b, FILE *f);
 /* A JSON text, quoted. */
 void   put_text(FILE *f, const char *s);
@@ -151,6 +154,8 @@ void group_threads(suite *b);
 void group_bundled(suite *b);
 void group_time(suite *b);
 void group_sdcpp(suite *b);
+/* The picture of time again, from files of JSON lines. */
+void draw_time_of(suite *b, const char *path);
 void group_sdxl(suite *b);
 /* What a child of the suite does: "memory" or "startup". */
 int  child_memory(int argc, char **argv);

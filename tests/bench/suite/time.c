@@ -249,11 +249,21 @@ static void measure(suite *b, FILE *f, bool bf16, const wf_products *inner, cons
     weft_model_free(model);
 }
 
+static void draw_bars(const suite *b)
+{
+    char path[1024], title[128];
+
+    snprintf(path, sizeof path, "%s/time.png", b->dir);
+    snprintf(title, sizeof title, "Where the time goes, %dx%d: seconds of processor time", (int)b->size, (int)b->size);
+    draw_times(bars, bar_count, title, path);
+    note("time by operation: %s", path);
+}
+
 void group_time(suite *b)
 {
     weft_adapter *adapter[2];
     weft_error    err;
-    char          path[1024], title[128];
+    char          path[1024];
     double        f32 = b->peak_f32 / b->threads, bf16 = b->peak_bf16 / b->threads;
 
     snprintf(path, sizeof path, "%s/roofline.md", b->dir);
@@ -272,8 +282,13 @@ void group_time(suite *b)
     }
     fclose(f);
     note("roofline by shape: %s", path);
-    snprintf(path, sizeof path, "%s/time.png", b->dir);
-    snprintf(title, sizeof title, "Where the time goes, %dx%d: seconds of processor time", (int)b->size, (int)b->size);
-    draw_times(bars, bar_count, title, path);
-    note("time by operation: %s", path);
+    draw_bars(b);
+}
+
+void draw_time_of(suite *b, const char *path)
+{
+    bar_count = 0;
+    if (b->full) read_before(b->before);
+    read_before(path);
+    if (bar_count > 0) draw_bars(b);
 }

@@ -54,13 +54,27 @@ static bool exists(const char *path)
     return stat(path, &s) == 0;
 }
 
-static char *path_of(const char *folder, const char *name)
+/* A name that lasts as long as the program. */
+static const char *path_of(const char *folder, const char *name)
 {
-    size_t n = strlen(folder) + strlen(name) + 2;
-    char  *p = malloc(n);
-    if (p == NULL) die("out of memory");
+    static char *kept[64];
+    static int   count;
+    size_t       n = strlen(folder) + strlen(name) + 2;
+    char        *p = malloc(n);
+
+    if (p == NULL || count == 64) die("out of memory for names");
     snprintf(p, n, "%s/%s", folder, name);
-    return p;
+    return kept[count++] = p;
+}
+
+static const char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char        folder[1024];
+
+    if (slash == NULL) return ".";
+    snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
+    return path_of(folder, ".");
 }
 
 static bool run_python(const char *python, const char *script, const char *const *words)
@@ -80,7 +94,7 @@ static bool run_python(const char *python, const char *script, const char *const
 static bool make(const suite *b, const char *path, const char *script, const char *first, const char *const *words)
 {
     const char *argv[12] = { 0 };
-    char       *part = path_of(b->dir, "part.safetensors"), *tool = path_of(b->source, script);
+    const char *part = path_of(b->dir, "part.safetensors"), *tool = path_of(b->source, script);
     int         n = 0;
     bool        ok = exists(path);
 
@@ -92,8 +106,6 @@ static bool make(const suite *b, const char *path, const char *script, const cha
         ok = run_python(b->python, tool, argv) && rename(part, path) == 0;
         if (!ok) note("%s could not be made: it takes Python with numpy and the space", path);
     }
-    free(part);
-    free(tool);
     return ok;
 }
 
@@ -134,14 +146,14 @@ static void choose_model(suite *b)
 
 static peer *greet(suite *b, const char *python, const char *name)
 {
-    char *script = path_of(b->source, name), answer[256];
+    const char *script = path_of(b->source, name);
+    char  answer[256];
     peer *p = peer_start(python, script);
 
     if (p != NULL && !peer_ask(p, answer, sizeof answer, "hello")) {
         peer_stop(p);
         p = NULL;
     }
-    free(script);
     if (p == NULL) return NULL;
     note("a peer: %s", answer);
     fprintf(b->json, "{\"group\": \"peer\", \"versions\": ");
@@ -208,9 +220,8 @@ static void run_groups(suite *b)
     }
     if (!b->sdxl) return;
     fprintf(stderr, "sdxl\n");
-    char *path = path_of(b->dir, "sdxl");
+    const char *path = path_of(b->dir, "sdxl");
     if (make(b, path, "gen_sdxl.py", NULL, parts)) group_sdxl(b);
-    free(path);
 }
 
 static void read_options(suite *b, bool *peers, int argc, char **argv)
@@ -272,10 +283,7 @@ int main(int argc, char **argv)
     b.before = "tests/bench/before.jsonl";
     read_options(&b, &peers, argc, argv);
     b.self = argv[0];
-    char *beside = path_of(argv[0], "");
-    for (size_t i = strlen(beside) - 1, seen = 0; i > 0 && seen < 2; i--)
-        if (beside[i] == '/') beside[i] = '\0', seen++;
-    b.beside = beside;
+    b.beside = folder_of(argv[0]);
     b.python = getenv("PYTHON") != NULL && getenv("PYTHON")[0] != '\0' ? getenv("PYTHON") : "python3";
 #if defined(__x86_64__)
     b.bf16 = wf_cpu_detect().avx512_bf16;

@@ -109,6 +109,7 @@ int child_startup(int argc, char **argv)
     span   ready = span_since(begin), step[3];
     for (int i = 0; i < 3; i++) step[i] = side_steps(&s, 1);
     printf("%.6g %.6g %.6g %.6g\n", ready.clock, step[0].clock, step[1].clock, step[2].clock);
+    printf("%.6g %.6g %.6g %.6g\n", ready.busy, step[0].busy, step[1].busy, step[2].busy);
     side_close(&s);
     for (int i = 0; i < 2; i++) weft_adapter_free(adapter[i]);
     weft_model_free(model);
@@ -118,7 +119,7 @@ int child_startup(int argc, char **argv)
 void group_startup(suite *b)
 {
     char    size[16], threads[16], answer[64];
-    double  v[4];
+    double  both[8], *v = both + (b->processor ? 4 : 0);
     samples seconds = { 0 };
     span    theirs = { NAN, NAN };
 
@@ -127,10 +128,10 @@ void group_startup(suite *b)
     char *const argv[] = { (char *)(size_t)b->self, (char *)(size_t)"--child-startup", (char *)(size_t)b->model, size, threads,
                            (char *)(size_t)b->lora[0], (char *)(size_t)b->lora[1], NULL };
     for (int i = -1; i < b->rounds; i++) {
-        if (!ask_child(argv, v, 4)) die("a child for the start-up failed");
+        if (!ask_child(argv, both, 8)) die("a child for the start-up failed");
         if (i < 0) continue; /* now the files are in the page cache */
         note("start-up: ready in %.3f s, steps of %.3f, %.3f and %.3f s", v[0], v[1], v[2], v[3]);
-        sample(&seconds, v[0] + fmax(v[1] - fmin(v[2], v[3]), 0));
+        sample(&seconds, v[0] + fmax(v[1] - fmin(v[2], v[3]), 0) / (b->processor ? b->threads : 1));
     }
     bool had = b->worker != NULL && peer_time(b->worker, &theirs, "load\tstart\t%s\tf32\tunet,vae,text", b->model);
     if (had) peer_ask(b->worker, answer, sizeof answer, "drop\tstart");
@@ -140,7 +141,7 @@ void group_startup(suite *b)
     r.bar = 1;
     r.stretch = 0.3;
     r.ours = r.measured;
-    r.theirs = theirs.clock;
+    r.theirs = judged(b, theirs);
     if (had) snprintf(r.versus, sizeof r.versus, "PyTorch f32, loading");
     add_figure(b, &r);
 }

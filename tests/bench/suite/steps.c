@@ -344,9 +344,11 @@ void group_threads(suite *b)
         span single = side_steps(&s[0], b->steps), both = side_steps(&s[1], b->steps);
         same = same && memcmp(s[0].out, s[1].out, s[0].info.latent_len * sizeof(float)) == 0;
         if (i < 0) continue;
-        sample(&one, single.clock); /* by the clock, whatever judges the rest */
-        sample(&all, both.clock);
-        sample(&ratio, single.clock / both.clock);
+        /* Where the processor judges: what it would be if both threads had a core of their own and never waited. */
+        double share = b->processor ? both.busy / count : both.clock;
+        sample(&one, judged(b, single));
+        sample(&all, share);
+        sample(&ratio, judged(b, single) / share);
     }
     figure r = figure_of("threads", "threads", "x");
     snprintf(r.what, sizeof r.what, "%dx%d step, 1 to %d threads", (int)b->small, (int)b->small, (int)count);

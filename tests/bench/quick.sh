@@ -42,6 +42,21 @@ fi
 grep -q '"id": "threads.bits".*"measured": 0,' "$out/results.jsonl" || fail "threads changed a result"
 [ "$(grep -c '"what": "step", "label": "f32", "part"' "$out/results.jsonl")" = 7 ] || fail "a step has other parts than seven"
 
+# Both arithmetics do the same work, shape by shape.
+awk -F'"' '/"group": "roofline"/ {
+        split($0, part, "\"calls\": "); split(part[2], calls, ","); split($0, part, "\"flops\": "); split(part[2], flops, ",")
+        work[$8 "/" $12 "/" $16] = calls[1] " " flops[1]; kinds[$12]++
+    }
+    END {
+        for (key in work) {
+            split(key, k, "/"); other = k[1] "/bf16/" k[3]
+            if (k[2] == "f32" && ("bf16" in kinds) && work[other] != work[key]) {
+                print key ": " work[key] ", in bf16 " work[other]; bad = 1
+            }
+        }
+        exit bad || !("f32" in kinds)
+    }' "$out/results.jsonl" || fail "the arithmetics differ in what they did"
+
 for picture in bench time; do
     [ "$(head -c 8 "$out/$picture.png" | od -An -tx1 | tr -d ' \n')" = 89504e470d0a1a0a ] || fail "$picture.png is no PNG"
 done

@@ -149,7 +149,7 @@ static void paint_bar(canvas *c, const times *t, const time_bar *bar, int32_t y)
         int32_t x = (int32_t)(at * per), end = (int32_t)((at + fmax(bar->seconds[i], 0)) * per);
         fill(c, PAD + LABEL + x, y, end - x, 24, part_hues[i]);
         snprintf(s, sizeof s, t->most < 1 ? "%.0f" : "%.1f", t->most < 1 ? 1e3 * bar->seconds[i] : bar->seconds[i]);
-        if (text_width(2, s) + 8 < end - x) write_text(c, PAD + LABEL + (x + end - text_width(2, s)) / 2, y + 5, 2, PAPER, s);
+        if (text_width(2, s) + 3 < end - x) write_text(c, PAD + LABEL + (x + end - text_width(2, s)) / 2, y + 5, 2, PAPER, s);
         at += fmax(bar->seconds[i], 0);
     }
     seconds(s, whole(bar));

@@ -303,7 +303,7 @@ void group_bundled(suite *b)
 
     b->full = true;
     open_all(b, b->bundled, "unet", F32, ARITHMETICS);
-    steps_at(b, "bundled", "bundled model, 64x64 step", 64, b->quick ? 2 : 20, third);
+    steps_at(b, "bundled", "bundled, 64x64 step", 64, b->quick ? 2 : 20, third);
     close_all(b);
     b->full = full;
 }

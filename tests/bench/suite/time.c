@@ -42,6 +42,7 @@ static void take_shape(const char *what, double flops, double bytes, span begin)
     if (i == SHAPES_MAX) return;
     shape *s = &taken.shapes[i];
     if (i == taken.shape_count) {
+        *s = (shape){ 0 };
         snprintf(s->what, sizeof s->what, "%s", what);
         taken.shape_count++;
     }

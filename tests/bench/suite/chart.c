@@ -110,9 +110,11 @@ void draw_targets(const suite *b, const char *path)
 {
     weft_error err;
     int        pairs = count_of(b, beside_peer), shares = count_of(b, beside_bar);
-    int32_t    high = 2 * PAD + (pairs > 0 ? LINE + 12 + pairs * APART + LINE + 24 : 0) + (shares > 0 ? LINE + 12 + shares * STEP : 0);
+    int32_t    high = 2 * PAD;
     union { const suite *in; void *out; } user = { b };
 
+    if (pairs > 0) high += LINE + 12 + pairs * APART + LINE + 24;
+    if (shares > 0) high += LINE + 12 + shares * STEP;
     if (pairs + shares == 0) note("no bars to draw: neither a peer nor a model of true shapes");
     must(write_canvas(WIDTH, high, paint_targets, user.out, path, &err), &err);
 }
@@ -149,7 +151,8 @@ static void paint_bar(canvas *c, const times *t, const time_bar *bar, int32_t y)
         int32_t x = (int32_t)(at * per), end = (int32_t)((at + fmax(bar->seconds[i], 0)) * per);
         fill(c, PAD + LABEL + x, y, end - x, 24, part_hues[i]);
         snprintf(s, sizeof s, t->most < 1 ? "%.0f" : "%.1f", t->most < 1 ? 1e3 * bar->seconds[i] : bar->seconds[i]);
-        if (text_width(2, s) + 3 < end - x) write_text(c, PAD + LABEL + (x + end - text_width(2, s)) / 2, y + 5, 2, PAPER, s);
+        if (text_width(2, s) + 3 < end - x)
+            write_text(c, PAD + LABEL + (x + end - text_width(2, s)) / 2, y + 5, 2, PAPER, s);
         at += fmax(bar->seconds[i], 0);
     }
     seconds(s, whole(bar));

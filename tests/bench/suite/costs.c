@@ -56,7 +56,7 @@ int child_memory(int argc, char **argv)
 }
 
 /* Numbers that a child of this program prints. */
-static bool ask_child(char *const argv[], double *v, int count)
+static bool ask_child(const char *const argv[], double *v, int count)
 {
     child c;
     int   got = 0;
@@ -74,7 +74,7 @@ void group_memory(suite *b)
 
     snprintf(size, sizeof size, "%d", (int)b->size);
     snprintf(threads, sizeof threads, "%d", (int)b->threads);
-    char *const argv[] = { (char *)(size_t)b->self, (char *)(size_t)"--child-memory", (char *)(size_t)b->model, size, threads,
+    const char *const argv[] = { b->self, "--child-memory", b->model, size, threads,
                            NULL };
     if (!ask_child(argv, v, 2) || isnan(v[0])) {
         note("memory: this system does not tell it");
@@ -125,8 +125,8 @@ void group_startup(suite *b)
 
     snprintf(size, sizeof size, "%d", (int)b->small);
     snprintf(threads, sizeof threads, "%d", (int)b->threads);
-    char *const argv[] = { (char *)(size_t)b->self, (char *)(size_t)"--child-startup", (char *)(size_t)b->model, size, threads,
-                           (char *)(size_t)b->lora[0], (char *)(size_t)b->lora[1], NULL };
+    const char *const argv[] = { b->self, "--child-startup", b->model, size, threads,
+                           b->lora[0], b->lora[1], NULL };
     for (int i = -1; i < b->rounds; i++) {
         if (!ask_child(argv, both, 8)) die("a child for the start-up failed");
         if (i < 0) continue; /* now the files are in the page cache */

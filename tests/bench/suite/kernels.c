@@ -38,19 +38,19 @@ static void read_lines(suite *b, table *t, const char *only)
 
     snprintf(path, sizeof path, "%s/bench_kernels", b->beside);
     snprintf(rounds, sizeof rounds, "%d", b->quick ? 1 : 3);
-    char *argv[] = { path, (char *)(size_t)"--json", (char *)(size_t)"--rounds", rounds,
-                     only != NULL ? (char *)(size_t)"--only" : NULL, (char *)(size_t)only, NULL };
+    const char *const argv[] = { path, "--json", "--rounds", rounds,
+                     only != NULL ? "--only" : NULL, only, NULL };
     if (!child_start(&c, argv)) die("cannot start %s", path);
     while (fgets(text, sizeof text, c.from) != NULL) {
-        if (sscanf(text, "{\"what\": \"%95[^\"]\", \"tier\": \"%23[^\"]\", \"seconds\": %lf, \"rate\": %lf, \"unit\": \"%15[^\"]\"", what, tier,
-                   &seconds, &rate, unit) != 5)
+        if (sscanf(text, "{\"what\": \"%95[^\"]\", \"tier\": \"%23[^\"]\", \"seconds\": %lf, \"rate\": %lf, \"unit\": \"%15[^\"]\"",
+                   what, tier, &seconds, &rate, unit) != 5)
             continue;
         double *at = is_ceiling(tier) ? NULL : place(t, what, tier);
         if (at != NULL) *at = rate;
-        if (strncmp(what, "f32 multiply-add", 16) == 0) b->peak_f32 = fmax(isnan(b->peak_f32) ? 0 : b->peak_f32, rate * b->threads);
+        if (strncmp(what, "f32 multiply-add", 16) == 0) b->peak_f32 = fmax(b->peak_f32, rate * b->threads); /* not of NAN */
         if (strncmp(what, "bf16 dot", 8) == 0) b->peak_bf16 = rate * b->threads;
-        fprintf(b->json, "{\"group\": \"kernels\", \"what\": \"%s\", \"tier\": \"%s\", \"seconds\": %.6g, \"rate\": %.5g, \"unit\": \"%s\"}\n",
-                what, tier, seconds, rate, unit);
+        fprintf(b->json, "{\"group\": \"kernels\", \"what\": \"%s\", \"tier\": \"%s\"", what, tier);
+        fprintf(b->json, ", \"seconds\": %.6g, \"rate\": %.5g, \"unit\": \"%s\"}\n", seconds, rate, unit);
         if (is_ceiling(tier)) note("%s, one thread: %.4g %s", what, rate, unit);
         else if (t->tiers > 0 && strcmp(tier, t->tier[0]) == 0) note("%s", what);
     }

@@ -79,11 +79,11 @@ static const char *folder_of(const char *path)
 
 static bool run_python(const char *python, const char *script, const char *const *words)
 {
-    char *argv[16] = { (char *)(size_t)python, (char *)(size_t)script };
+    const char *argv[16] = { python, script };
     int   n = 2;
     child c;
 
-    while (*words != NULL && n < 15) argv[n++] = (char *)(size_t)*words++;
+    while (*words != NULL && n < 15) argv[n++] = *words++;
     if (!child_start(&c, argv)) return false;
     char line[512];
     while (fgets(line, sizeof line, c.from) != NULL) {}
@@ -172,7 +172,8 @@ static void choose_peers(suite *b, bool wanted)
     b->worker = wanted ? greet(b, b->python, "peer.py") : NULL;
     if (b->worker != NULL) peer_ask(b->worker, answer, sizeof answer, "threads\t%d", (int)b->threads);
     else note("no PyTorch beside: %s", wanted ? "$PYTHON has no torch with diffusers" : "not wanted");
-    b->sdcpp = wanted && b->full && asked_for(b, "sdcpp") ? greet(b, python != NULL ? python : b->python, "peer_sdcpp.py") : NULL;
+    if (python == NULL) python = b->python;
+    b->sdcpp = wanted && b->full && asked_for(b, "sdcpp") ? greet(b, python, "peer_sdcpp.py") : NULL;
     b->single = path_of(b->dir, "sd15.safetensors");
     if (b->sdcpp != NULL && !make(b, b->single, "gen_sd15.py", "model", nothing)) {
         peer_stop(b->sdcpp);
@@ -204,7 +205,8 @@ static void say_machine(suite *b)
 typedef struct group { const char *name; void (*run)(suite *b); } group;
 static const group groups[] = {
     { "kernels", group_kernels }, { "startup", group_startup }, { "memory", group_memory }, { "bundled", group_bundled },
-    { "threads", group_threads }, { "steps", group_steps }, { "sdcpp", group_sdcpp }, { "adapters", group_adapters }, { "time", group_time },
+    { "threads", group_threads }, { "steps", group_steps }, { "sdcpp", group_sdcpp },
+    { "adapters", group_adapters }, { "time", group_time },
 };
 enum { GROUPS = sizeof groups / sizeof *groups };
 

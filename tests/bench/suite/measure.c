@@ -215,9 +215,11 @@ static void cell(FILE *f, int width, double v, const char *unit)
 /* The same lines are a table in Markdown. */
 void print_table(const suite *b, FILE *f)
 {
-    fprintf(f, "| %-56s | %8s | %-22s | %8s | %9s | %-15s | %8s | %8s | %7s | %-7s |\n", "", "weft", "peer", "its", "measured",
+    static const char words[] = "| %-56s | %8s | %-22s | %8s | %9s | %-15s | %8s | %8s | %7s | %-7s |\n";
+
+    fprintf(f, words, "", "weft", "peer", "its", "measured",
             "spread", "bar", "stretch", "of bar", "");
-    fprintf(f, "| %-56s | %8s | %-22s | %8s | %9s | %-15s | %8s | %8s | %7s | %-7s |\n", "---", "---:", "---", "---:", "---:", "---",
+    fprintf(f, words, "---", "---:", "---", "---:", "---:", "---",
             "---:", "---:", "---:", "---");
     for (int i = 0; i < b->row_count; i++) {
         const figure  *r = &b->rows[i];

@@ -12,7 +12,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-bool child_start(child *c, char *const argv[])
+/* execvp() changes nothing of what it is given; its type is older than const. */
+static void run(const char *const argv[])
+{
+    union { const char *const *given; char *const *taken; } u = { .given = argv };
+    execvp(argv[0], u.taken);
+}
+
+bool child_start(child *c, const char *const argv[])
 {
     int to[2] = { -1, -1 }, from[2] = { -1, -1 };
 
@@ -27,7 +34,7 @@ bool child_start(child *c, char *const argv[])
         dup2(from[1], 1);
         close(to[0]);
         close(from[1]);
-        execvp(argv[0], argv);
+        run(argv);
         _exit(127);
     }
     close(to[0]);
@@ -87,7 +94,7 @@ bool peer_time(peer *p, span *s, const char *format, ...)
 
 peer *peer_start(const char *python, const char *script)
 {
-    char *const argv[] = { (char *)(size_t)python, (char *)(size_t)script, NULL };
+    const char *const argv[] = { python, script, NULL };
     peer *p = calloc(1, sizeof *p);
 
     if (p == NULL) return NULL;
@@ -123,6 +130,6 @@ void peer_inputs(const suite *b, const side *s, char *words, size_t cap)
         for (int half = 0; half < 2; half++) put_floats(f, s->text[half][i].data, s->text[half][i].len);
     if (fclose(f) != 0) die("cannot write %s", path);
     size_t tokens = (size_t)s->text[0][0].tokens, pooled = s->about.text_streams > 1 ? s->text[0][1].len : 0;
-    snprintf(words, cap, "%d\t%d\t%d\t%d\t%zu\t%zu\t%zu\t%s", (int)s->about.latent_channels, (int)s->info.height, (int)s->info.width,
-             (int)s->about.image_factor, tokens, s->text[0][0].len / tokens, pooled, path);
+    snprintf(words, cap, "%d\t%d\t%d\t%d\t%zu\t%zu\t%zu\t%s", (int)s->about.latent_channels, (int)s->info.height,
+             (int)s->info.width, (int)s->about.image_factor, tokens, s->text[0][0].len / tokens, pooled, path);
 }

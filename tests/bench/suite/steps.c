@@ -55,7 +55,8 @@ static void rate_row(suite *b, const char *group, int32_t size, const turns *t, 
     samples rate = { 0 };
     char    id[40];
 
-    for (int i = 0; i < t->ours[F32].n; i++) sample(&rate, flops / t->ours[F32].v[i] * (b->processor ? b->threads : 1) * 1e-9);
+    for (int i = 0; i < t->ours[F32].n; i++)
+        sample(&rate, 1e-9 * flops / t->ours[F32].v[i] * (b->processor ? b->threads : 1));
     snprintf(id, sizeof id, "rate.%d.f32", (int)size);
     figure r = figure_of(group, id, "GFLOP/s");
     snprintf(r.what, sizeof r.what, "%dx%d step, f32: GFLOP/s, the peak as bar", (int)size, (int)size);
@@ -230,7 +231,8 @@ static void encode_both(suite *b)
         span t = side_encode(&s), other;
         if (i < 0) continue;
         sample(&ours, judged(b, t) / (b->processor ? b->threads : 1)); /* its bar is of the clock */
-        if (b->full && peer_has[F32] && peer_time(b->worker, &other, "encode\tf32\t%s", ids)) sample(&theirs, judged(b, other) / (b->processor ? b->threads : 1));
+        if (b->full && peer_has[F32] && peer_time(b->worker, &other, "encode\tf32\t%s", ids))
+            sample(&theirs, judged(b, other) / (b->processor ? b->threads : 1));
     }
     figure r = figure_of("steps", "encode", "s");
     snprintf(r.what, sizeof r.what, "text encoding of both prompts");
@@ -281,7 +283,7 @@ void group_sdcpp(suite *b)
         sample(&ours, own);
         sample(&theirs, judged(b, t));
         sample(&ratio, judged(b, t) / own);
-        note("%dx%d step, round %d: weft %.4g s, stable-diffusion.cpp %.4g s", (int)b->small, (int)b->small, i + 1, own, judged(b, t));
+        note("round %d: weft %.4g s, stable-diffusion.cpp %.4g s", i + 1, own, judged(b, t));
     }
     figure r = figure_of("sdcpp", "sdcpp", "x");
     snprintf(r.what, sizeof r.what, "%dx%d step, f32, beside stable-diffusion.cpp", (int)b->small, (int)b->small);
@@ -317,7 +319,7 @@ void group_sdxl(suite *b)
 
     snprintf(path, sizeof path, "%s/sdxl", b->dir);
     b->rounds = 1; /* minutes each */
-    for (int a = F32; a < (b->bf16 ? ARITHMETICS : 1); a++) { /* the peer's weights in both would not fit beside each other */
+    for (int a = F32; a < (b->bf16 ? ARITHMETICS : 1); a++) { /* the peer's weights of both would be much at once */
         open_all(b, path, "unet,vae", a, a + 1);
         steps_at(b, "sdxl", "SDXL, guided step", size, 1, step);
         decode_at(b, "sdxl", size, b->full ? 64 : 16, decode);
@@ -339,7 +341,8 @@ void group_threads(suite *b)
         return;
     }
     weft_model *m = open_model(b->model, false);
-    for (int k = 0; k < 2; k++) side_open(&s[k], m, plan_of(m, NULL, 0, WEFT_PATH_AUTO, 1), b->small, k == 0 ? 1 : count, 0);
+    for (int k = 0; k < 2; k++)
+        side_open(&s[k], m, plan_of(m, NULL, 0, WEFT_PATH_AUTO, 1), b->small, k == 0 ? 1 : count, 0);
     for (int i = -1; i < b->rounds; i++) {
         span single = side_steps(&s[0], b->steps), both = side_steps(&s[1], b->steps);
         same = same && memcmp(s[0].out, s[1].out, s[0].info.latent_len * sizeof(float)) == 0;

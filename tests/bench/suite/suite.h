@@ -128,7 +128,7 @@ double apart(const float *a, const float *b, size_t n); /* max|a - b| / max|b| *
 
 typedef struct child { pid_t pid; FILE *to, *from; } child;
 /* Start a program with its standard input and output at hand. */
-bool child_start(child *c, char *const argv[]);
+bool child_start(child *c, const char *const argv[]);
 /* Wait for its end; was it a good one? */
 bool child_end(child *c);
 

@@ -152,8 +152,8 @@ static void finish(suite *b, const char *what, const char *label, double whole)
     for (int i = 0; i < REST; i++) taken.seconds[REST] -= taken.seconds[i];
     for (int i = 0; i < PARTS; i++) {
         if (t != NULL) t->seconds[i] = taken.seconds[i];
-        fprintf(b->json, "{\"group\": \"time\", \"what\": \"%s\", \"label\": \"%s\", \"part\": \"%s\", \"seconds\": %.6g}\n", what,
-                label, time_parts[i], taken.seconds[i]);
+        fprintf(b->json, "{\"group\": \"time\", \"what\": \"%s\", \"label\": \"%s\"", what, label);
+        fprintf(b->json, ", \"part\": \"%s\", \"seconds\": %.6g}\n", time_parts[i], taken.seconds[i]);
     }
     note("time of a %s, %s: %.3f s of processor time", what, label, whole);
 }
@@ -167,8 +167,8 @@ static void read_before(const char *path)
 
     if (f == NULL) return;
     while (fgets(line, sizeof line, f) != NULL) {
-        if (sscanf(line, "{\"group\": \"time\", \"what\": \"%23[^\"]\", \"label\": \"%39[^\"]\", \"part\": \"%39[^\"]\", \"seconds\": %lf",
-                   what, label, part, &seconds) != 4)
+        if (sscanf(line, "{\"group\": \"time\", \"what\": \"%23[^\"]\", \"label\": \"%39[^\"]\", \"part\": \"%39[^\"]\""
+                         ", \"seconds\": %lf", what, label, part, &seconds) != 4)
             continue;
         time_bar *t = bar_of(what, label);
         for (int i = 0; i < PARTS && t != NULL; i++)

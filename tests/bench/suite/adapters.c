@@ -101,7 +101,7 @@ static void with_peer(suite *b, const samples *ours, const samples *theirs)
     r.ours = median_of(ours);
     r.theirs = median_of(theirs);
     snprintf(r.versus, sizeof r.versus, "PyTorch f32, PEFT");
-    if (theirs->n > 0) add_figure(b, &r);
+    add_figure(b, &r);
 }
 
 void group_adapters(suite *b)
@@ -118,12 +118,15 @@ void group_adapters(suite *b)
     for (int k = 0; k < PLANS; k++) plan[k] = make(model, adapter, k);
     side_open(&s, model, plan[PLAIN], b->size, b->threads, 0);
     peer_inputs(b, &s, words, sizeof words);
+    float *two = malloc(s.info.latent_len * sizeof *two);
+    if (two == NULL) die("out of memory");
     bool peft = b->worker != NULL && peer_time(b->worker, &other, "load\tpeft\t%s\tf32\tunet", b->model)
                 && peer_ask(b->worker, answer, sizeof answer, "lora\tpeft\t%s\t%s", b->lora[0], b->lora[1])
                 && peer_ask(b->worker, answer, sizeof answer, "use\tpeft\t2");
     for (int i = -1; i < b->rounds; i++) {
         for (int k = 0; k < PLANS; k++) {
             double t = judged(b, step_of(&s, plan[k], b->steps));
+            if (k == TWO) memcpy(two, s.out, s.info.latent_len * sizeof *two);
             if (i < 0) continue;
             sample(&seconds[k], t);
             sample(&ratio[k], k == COMPOSITE ? t / seconds[PLAIN].v[i] : 100 * (t / seconds[PLAIN].v[i] - 1));
@@ -143,7 +146,13 @@ void group_adapters(suite *b)
         snprintf(r.versus, sizeof r.versus, "plain step");
         add_figure(b, &r);
     }
-    with_peer(b, &seconds[TWO], &theirs);
+    if (theirs.n > 0) with_peer(b, &seconds[TWO], &theirs);
+    snprintf(words, sizeof words, "%s/peer.f32", b->dir);
+    float *other_two = theirs.n > 0 ? peer_result(words, s.info.latent_len) : NULL;
+    if (other_two != NULL)
+        one_error(b, "adapters", "error.adapters", "step with two LoRAs, f32: apart from PyTorch",
+                  apart(two, other_two, s.info.latent_len), 5e-5);
+    free(two), free(other_two);
     changes(b, &s, plan[ONE], median_of(&seconds[PLAIN]) / (b->processor ? b->threads : 1));
     copies(b, &s, model, adapter, plan[PLAIN]);
     if (peft) peer_ask(b->worker, answer, sizeof answer, "drop\tpeft");

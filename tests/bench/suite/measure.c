@@ -157,6 +157,18 @@ void add_figure(suite *b, const figure *r)
          verdict(kept)[0] == '-' ? "" : ", ", verdict(kept)[0] == '-' ? "" : verdict(kept));
 }
 
+void one_error(suite *b, const char *group, const char *id, const char *what, double v, double bar)
+{
+    samples s = { 0 };
+    figure     r = figure_of(group, id, "");
+
+    sample(&s, v);
+    snprintf(r.what, sizeof r.what, "%s", what);
+    set_figure(&r, &s);
+    r.bar = bar;
+    add_figure(b, &r);
+}
+
 /* The same lines read back: ours only, so a key is found as it was written. */
 static const char *value_of(const char *line, const char *key)
 {

@@ -76,28 +76,6 @@ static void keep(float **kept, const float *v, size_t n)
     memcpy(*kept, v, n * sizeof **kept);
 }
 
-static void read_theirs(const char *path, float **kept, size_t n)
-{
-    FILE  *f = fopen(path, "rb");
-    float *v = malloc(n * sizeof *v);
-
-    if (f != NULL && v != NULL && fread(v, sizeof *v, n, f) == n) keep(kept, v, n);
-    if (f != NULL) fclose(f);
-    free(v);
-}
-
-static void one_error(suite *b, const char *group, const char *id, const char *what, double v, double bar)
-{
-    samples s = { 0 };
-    figure     r = figure_of(group, id, "");
-
-    sample(&s, v);
-    snprintf(r.what, sizeof r.what, "%s", what);
-    set_figure(&r, &s);
-    r.bar = bar;
-    add_figure(b, &r);
-}
-
 /* The bar of f32 is the bound of the default arithmetic; that of bf16 is the peer's own error in bf16. */
 static void error_rows(suite *b, const char *group, const char *id, const char *what, const results *got)
 {
@@ -173,7 +151,7 @@ static void steps_at(suite *b, const char *group, const char *what, int32_t size
             take(b, &t, a, ours, had, theirs);
             say_turn(b, what, a, i, ours, had, theirs);
             if (i == 0) keep(&got.ours[a], s[a].out, got.n);
-            if (i == 0 && had) read_theirs(path, &got.theirs[a], got.n);
+            if (i == 0 && had) got.theirs[a] = peer_result(path, got.n);
         }
     snprintf(id, sizeof id, "step.%d", (int)size);
     rows_of(b, group, id, what, &t, limits);
@@ -204,7 +182,7 @@ static void decode_at(suite *b, const char *group, int32_t size, int32_t tile, b
             take(b, &t, a, ours, had, theirs);
             say_turn(b, "decode", a, i, ours, had, theirs);
             if (i == 0) keep(&got.ours[a], s[a].image, got.n);
-            if (i == 0 && had) read_theirs(path, &got.theirs[a], got.n);
+            if (i == 0 && had) got.theirs[a] = peer_result(path, got.n);
         }
     snprintf(id, sizeof id, "decode.%d", (int)size);
     snprintf(what, sizeof what, "VAE decode %dx%d%s", (int)size, (int)size, tile > 0 ? " in tiles" : "");

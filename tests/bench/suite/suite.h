@@ -82,9 +82,11 @@ void must(weft_status st, const weft_error *err);
 
 /* ---- rows ---------------------------------------------------------------------------------------- */
 
-figure    figure_of(const char *group, const char *id, const char *unit);
+figure figure_of(const char *group, const char *id, const char *unit);
 void   set_figure(figure *r, const samples *s);
 void   add_figure(suite *b, const figure *r);
+/* A row of one number that was computed once. */
+void   one_error(suite *b, const char *group, const char *id, const char *what, double v, double bar);
 /* "pass", "miss", "stretch", or "-" where there is no bar */
 const char *verdict(const figure *r);
 /* Rows of a file of JSON lines that was written before. */
@@ -142,6 +144,8 @@ bool  peer_ask(peer *p, char *answer, size_t cap, const char *format, ...) __att
 bool  peer_time(peer *p, span *s, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Writes a side's inputs where the peer reads them, and says what it would ask for a step. */
 void  peer_inputs(const suite *b, const side *s, char *words, size_t cap);
+/* What it wrote, n floats, to be freed; NULL: it did not. */
+float *peer_result(const char *path, size_t n);
 
 /* ---- groups ---------------------------------------------------------------------------------------- */
 

@@ -1,19 +1,15 @@
 /* work.c - a model at work: a plan's run with the inputs of a guided step, the same for all that have its shapes. */
 #include "suite.h"
 
-#include "model/networks.h"
-
 static weft_error err;
 
-/* bf16: as no caller can choose yet, the tier is put in place from inside. */
 weft_model *open_model(const char *path, bool bf16)
 {
-    weft_model *model;
+    weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
+    weft_model        *model;
 
-    must(weft_model_open(path, NULL, &model, &err), &err);
-#if defined(__x86_64__)
-    if (bf16) ((wf_networks *)(void *)(size_t)wf_model_networks(model))->products = &wf_products_avx512_bf16;
-#endif
+    o.arithmetic = bf16 ? WEFT_ARITHMETIC_BF16 : WEFT_ARITHMETIC_F32;
+    must(weft_model_open(path, &o, &model, &err), &err);
     return model;
 }
 

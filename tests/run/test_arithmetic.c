@@ -187,7 +187,7 @@ END_TEST
 
 START_TEST(what_a_processor_does_not_have_is_refused)
 {
-    const wf_cpu none = { false, false, false };
+    const wf_cpu none = { 0 };
     weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
     weft_model *m;
     for (o.arithmetic = -1; o.arithmetic < 3; o.arithmetic += 3) {

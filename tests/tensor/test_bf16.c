@@ -127,6 +127,17 @@ START_TEST(emulated_layers_have_the_bits_of_the_dot_product)
 }
 END_TEST
 
+START_TEST(a_processor_has_it_or_not)
+{
+    const wf_products *own = NULL;
+#if defined(__x86_64__)
+    if (wf_cpu_detect().avx512_bf16) own = &wf_products_avx512_bf16;
+#endif
+    ck_assert_ptr_eq(wf_products_pick_bf16(wf_cpu_detect()), own);
+    ck_assert_ptr_null(wf_products_pick_bf16((wf_cpu){ 0 }));
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("bfloat16");
@@ -140,6 +151,7 @@ int main(void)
     tcase_add_loop_test(c, factors_of_every_type_pack_alike, 0, table_count);
     tcase_add_test(c, every_float16_is_widened);
     tcase_add_test(c, emulated_layers_have_the_bits_of_the_dot_product);
+    tcase_add_test(c, a_processor_has_it_or_not);
     suite_add_tcase(s, c);
     return run_suite(s);
 }

@@ -25,12 +25,8 @@ extern "C" {
 typedef struct weft_run weft_run;
 
 enum weft_run_flag {
-    /**
-     * Keep the keys and values that cross-attentions make of the text from one call to the next;
-     * they depend on nothing else. Costs memory (at 77 tokens 8 MB a sample with SD1.5, 51 MB
-     * with SDXL) and saves at most 2 % of a call. The bits are the same. A text with rows for each
-     * cross-attention layer is not kept.
-     */
+    /** What every run does unless WEFT_RUN_FORGET_TEXT says otherwise: asking for it changes
+     * nothing. */
     WEFT_RUN_KEEP_TEXT = 1u << 0,
     /**
      * Do not look whether what is computed is finite. Without it a step, an encode or a decode
@@ -48,7 +44,16 @@ enum weft_run_flag {
      * a call a byte for each layer of the model and five for each adapter at each layer) and next
      * to no time. The bits are the same. @since 0.2
      */
-    WEFT_RUN_TRACE     = 1u << 3
+    WEFT_RUN_TRACE     = 1u << 3,
+    /**
+     * Do not keep the keys and values that cross-attentions make of the text from one call to the
+     * next. They depend on the text and on the adapters' coefficients, and are made again when
+     * these change. Keeping them costs memory (at 77 tokens 8 MB a sample with SD1.5, 51 MB with
+     * SDXL) and saves 0.4 to 2 % of a call. The bits are the same. Nothing is kept of a text with
+     * rows for each cross-attention layer, or under a plan with regions or with reused features.
+     * @since 0.2
+     */
+    WEFT_RUN_FORGET_TEXT = 1u << 4
 };
 
 typedef struct weft_run_options {
@@ -386,8 +391,9 @@ WEFT_API void weft_call_cost_init(weft_call_cost *cost, size_t size);
  * What each call of a sealed plan would cost a run with these options, without running it: the
  * network is walked with the call's coefficients, and nothing is computed. Parts of adapters whose
  * coefficient is 0 in every branch do not count. Sequences of text have the most tokens that the
- * options allow. What WEFT_RUN_KEEP_TEXT saves and WEFT_RUN_MEASURE adds is not counted, and calls
- * are taken one after the other from the first.
+ * options allow. Calls are taken one after the other from the first, with the same texts: what is
+ * kept of these (WEFT_RUN_FORGET_TEXT) is counted in the call that makes it. What WEFT_RUN_MEASURE
+ * adds is not counted.
  *
  * @param flags  WEFT_COSTS_GUIDED
  * @param costs  [count] written

@@ -7,7 +7,8 @@
 #include "run/run_internal.h"
 
 enum {
-    FLAGS = WEFT_RUN_KEEP_TEXT | WEFT_RUN_UNCHECKED | WEFT_RUN_MEASURE | WEFT_RUN_TRACE
+    FLAGS = WEFT_RUN_KEEP_TEXT | WEFT_RUN_UNCHECKED | WEFT_RUN_MEASURE | WEFT_RUN_TRACE |
+            WEFT_RUN_FORGET_TEXT
 };
 
 weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o,
@@ -26,7 +27,7 @@ weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_opti
     r->width = o->width != 0 ? o->width : f->sample_size;
     r->text_tokens = o->text_tokens != 0 ? o->text_tokens : 4 * chunk;
     r->tile = o->tile;
-    r->keep_text = (o->flags & WEFT_RUN_KEEP_TEXT) != 0;
+    r->keep_text = (o->flags & WEFT_RUN_FORGET_TEXT) == 0;
     r->check = (o->flags & WEFT_RUN_UNCHECKED) == 0;
     r->measure = (o->flags & WEFT_RUN_MEASURE) != 0;
     r->trace = (o->flags & WEFT_RUN_TRACE) != 0;

@@ -45,6 +45,8 @@ typedef struct wf_run_kept {
     size_t  width;
     size_t  tokens;    /* most, of both                             */
     int32_t samples;   /* most                                      */
+    size_t  floats;    /* of keys and values, most                  */
+    size_t  bytes;     /* of all this                               */
 } wf_run_kept;
 
 /* The masks of the plan's adapters, regions and image prompts, in every size that the denoiser has
@@ -253,9 +255,14 @@ int32_t wf_sequence_of(const wf_denoiser_facts *f);
 
 /* ---- kept.c ---- */
 
+/* Are keys and values of the text kept in any call of the plan? */
+bool        wf_run_keeps_text(const weft_run *r, const wf_run_memory *b);
+
 weft_status wf_run_kept_create(wf_run_kept **out, const weft_run *r, const wf_run_memory *b, size_t floats,
                                weft_error *err);
 void        wf_run_kept_free(wf_run_kept *x, const weft_allocator *alloc);
+/* Is it large enough for this memory, with `floats` of keys and values? NULL is not. */
+bool        wf_run_kept_serves(const wf_run_kept *x, const weft_run *r, const wf_run_memory *b, size_t floats);
 /* Bytes of one that holds `floats` of keys and values. */
 size_t      wf_run_kept_bytes(const weft_run *r, const wf_run_memory *b, size_t floats);
 /* Around an evaluation of samples [first, first + count): e->kept is its place, or NULL. */

@@ -121,14 +121,8 @@ static void sum_task(void *user, size_t task, int32_t worker)
     double *sum = o->sums + task * 2 * o->c, *square = sum + o->c;
     (void)worker;
     memset(sum, 0, 2 * o->c * sizeof *sum);
-    for (; row < last; row++) {
-        const float *x = o->x + (task / o->tiles * o->rows + row) * o->c;
-        for (size_t i = 0; i < o->c; i++) {
-            double v = x[i];
-            sum[i] += v;
-            square[i] += v * v;
-        }
-    }
+    for (; row < last; row++)
+        o->e->k->sums(sum, square, o->x + (task / o->tiles * o->rows + row) * o->c, o->c);
 }
 
 /* The reference of a sample; NULL align: the sample itself. */

@@ -1,7 +1,8 @@
 /* unet.c - noise in, noise out: down, through the middle, up again over the skip connections.
  *
  * The building part walks the configuration in the order in which the running part executes, so
- * layer ids are the order of execution. Running keeps one buffer per skip connection and one for
+ * layer ids are the order of execution, but for the time's projection in a resnet: it is the bias
+ * of the convolution before it. Running keeps one buffer per skip connection and one for
  * the way up; every other buffer lives for a block and is given back to the arena. */
 #include "nets/config.h"
 #include "nets/keys.h"
@@ -388,7 +389,7 @@ const wf_unet_config *wf_unet_get_config(const wf_denoiser *d)
 /* ---- running --------------------------------------------------------------------------------- */
 
 /* y = scale (shortcut(x) + conv2(act(norm2(conv1(act(norm1 x)) + time)))); y may be x where there
- * is no shortcut. */
+ * is no shortcut. The time is a bias of each sample. */
 static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, const float *x,
                        const float *temb, wf_grid g)
 {
@@ -399,10 +400,9 @@ static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, 
     float *a = wf_take(e, wf_rows(g), (size_t)r->in);
 
     wf_group_norm(e, &r->norm1, a, x, g, u->c.act);
-    wf_layer_apply(e, r->conv1, h, a, g, false);
-    wf_arena_release(&e->arena, inner);
     wf_layer_apply(e, r->time, t, temb, wf_vector_grid(g.n), false);
-    wf_add_per_sample(e, h, t, g, (size_t)r->out);
+    wf_layer_apply_to_each(e, r->conv1, h, a, g, t);
+    wf_arena_release(&e->arena, inner);
     float *b = wf_take(e, wf_rows(g), (size_t)r->out);
     wf_group_norm(e, &r->norm2, b, h, g, u->c.act);
     if (r->shortcut != NULL) wf_layer_apply(e, r->shortcut, y, x, g, false);

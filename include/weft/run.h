@@ -123,12 +123,28 @@ typedef struct weft_run_info {
     int32_t  text_streams; /* entries of weft_step.text                                        */
     double   reuse_error;  /* WEFT_RUN_MEASURE: most that reused features changed in a call's result
                               since the run has its plan, max|difference| / max|full result| */
+    uint64_t scratch_bytes; /* of `bytes`: what calls use one after the other, and between them
+                               nothing lives in                                                */
+    uint64_t copy_bytes;    /* of `bytes`: merged copies                                       */
+    uint64_t kept_bytes;    /* of `bytes`: keys and values of the text                         */
+    uint64_t step_bytes;    /* of the scratch: what a call of weft_run_step() needs            */
+    uint64_t encode_bytes;  /* ..., a prompt as long as the run takes; 0: no text encoder      */
+    uint64_t decode_bytes;  /* ..., decoding; 0: no VAE                                        */
+    uint64_t encode_image_bytes; /* ..., encoding an image; 0: no VAE                          */
 } weft_run_info;
-#define WEFT_RUN_INFO_INIT { sizeof(weft_run_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_RUN_INFO_INIT \
+    { sizeof(weft_run_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_RUN_INFO_INIT. @since 0.1 */
 WEFT_API void weft_run_info_init(weft_run_info *info, size_t size);
 /** Describe a run. @since 0.1 */
 WEFT_API weft_status weft_run_info_get(const weft_run *run, weft_run_info *info, weft_error *err);
+/**
+ * What weft_run_info_get() would say of a run with these options, before it is made: nothing is
+ * taken and nothing computed, but for the lists that the walk through the networks needs.
+ * @since 0.2
+ */
+WEFT_API weft_status weft_run_measure(const weft_plan *plan, const weft_run_options *options,
+                                      weft_run_info *info, weft_error *err);
 /**
  * Fill in `text->tokens` and `text->len` for one stream and a prompt of `chunks` chunks, as
  * weft_plan_prompt_size() counts them. If text->cross_layers is set, `len` has room for rows for

@@ -106,7 +106,7 @@ static weft_status take_merged(const weft_run *r, wf_run_memory *b, const wf_run
                 return wf_nomem(err, wf_patch_merged_floats(at->patch, l) * sizeof(float), l->name);
             made[(*count)++] = m;
         }
-        if (!ours) b->bytes += m->floats * sizeof(float);
+        if (!ours) b->use.copies += m->floats * sizeof(float);
         d->merged[i] = m;
         d->deltas[at->layer].merged = m->weight;
         d->deltas[at->layer].merged_bias = m->bias;
@@ -128,6 +128,7 @@ static weft_status make_merged(const weft_run *r, wf_run_memory *b, const wf_run
     if (made == NULL) return wf_nomem(err, most * sizeof *made, "merged copies");
     for (size_t i = 0; i < b->phases && st == WEFT_OK; i++)
         st = take_merged(r, b, old, &b->phase[i], &phase[i], measure, made, &count, err);
+    b->bytes += b->use.copies;
     if (st == WEFT_OK && !measure) st = wf_merged_make(r, b->plan, made, count, err);
     wf_free(&r->alloc, made);
     return st;
@@ -248,6 +249,18 @@ wf_call wf_run_dry_call(const weft_run *r, const wf_run_memory *b, const weft_st
     return call;
 }
 
+/* What was walked since the last time is one of the things that use the scratch in turn: its bytes,
+ * and the scratch has room for the largest. */
+static uint64_t end_use(wf_run_memory *b, wf_exec *e)
+{
+    uint64_t bytes = e->arena.peak + (uint64_t)b->threads * e->scratch_need;
+
+    b->arena_size = WF_MAX(b->arena_size, e->arena.peak);
+    b->scratch_size = WF_MAX(b->scratch_size, e->scratch_need);
+    e->arena.peak = e->scratch_need = 0;
+    return bytes;
+}
+
 /* False where what it needs cannot be counted in 64 bits. */
 static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_sizes *sizes)
 {
@@ -285,6 +298,7 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
         b->step_layers = layers;
         *kept_floats = WF_MAX(*kept_floats, kept.used);
     }
+    b->use.step = end_use(b, &e);
     e.sizes = NULL;
     e.masks = NULL;
     e.vectors = NULL;
@@ -297,6 +311,7 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
         layers = 0;
         wf_encode_forward(r, &e, &in);
         b->encode_layers = layers;
+        b->use.encode = end_use(b, &e);
     }
     e.deltas = NULL;
     if (p->vae != NULL) {
@@ -305,13 +320,14 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
         wf_decode_forward(r, &e, NULL, NULL);
         b->decode_flops = e.flops * r->batch;
         b->decode_layers = layers * r->batch;
+        b->use.decode = end_use(b, &e);
         layers = 0;
         wf_encode_image_forward(r, &e, NULL, NULL, NULL);
         b->encode_image_layers = layers * r->batch;
+        b->use.encode_image = end_use(b, &e);
     }
-    b->arena_size = e.arena.peak;
-    b->scratch_size = e.scratch_need;
-    b->bytes += b->arena_size + (uint64_t)r->threads * b->scratch_size;
+    b->use.scratch = b->arena_size + (uint64_t)r->threads * b->scratch_size;
+    b->bytes += b->use.scratch;
     return !e.arena.overflow;
 }
 
@@ -349,7 +365,8 @@ static bool scratch_serves(const wf_run_memory *b, const wf_run_memory *old)
 /* So does a larger one of what is kept of the text: nothing in it holds under another plan. */
 static void hand_on_kept(wf_run_memory *b, wf_run_memory *old)
 {
-    b->bytes += old->kept->bytes;
+    b->use.kept = old->kept->bytes;
+    b->bytes += b->use.kept;
     b->kept = old->kept;
     old->kept = NULL;
     wf_run_kept_forget(b);
@@ -357,8 +374,11 @@ static void hand_on_kept(wf_run_memory *b, wf_run_memory *old)
 
 static void hand_on_scratch(wf_run_memory *b, wf_run_memory *old)
 {
-    b->bytes += old->arena_size - b->arena_size +
-                (uint64_t)b->threads * (old->scratch_size - b->scratch_size);
+    uint64_t more = old->arena_size - b->arena_size +
+                    (uint64_t)b->threads * (old->scratch_size - b->scratch_size);
+
+    b->use.scratch += more;
+    b->bytes += more;
     b->arena = old->arena;
     b->arena_size = old->arena_size;
     b->scratch = old->scratch;
@@ -372,7 +392,8 @@ static weft_status make_kept(const weft_run *r, wf_run_memory *b, const wf_run_m
                              bool measure, size_t floats, weft_error *err)
 {
     if (old != NULL && wf_run_kept_serves(old->kept, r, b, floats)) return WEFT_OK;
-    b->bytes += wf_run_kept_bytes(r, b, floats);
+    b->use.kept = wf_run_kept_bytes(r, b, floats);
+    b->bytes += b->use.kept;
     return measure ? WEFT_OK : wf_run_kept_create(&b->kept, r, b, floats, err);
 }
 

@@ -105,6 +105,9 @@ typedef struct wf_run_memory {
     int32_t          threads;
     int32_t          samples;    /* most evaluations * 2 * batch                     */
     uint64_t         bytes;      /* of all of this                                   */
+    struct {                     /* of these, and what each needs of the scratch     */
+        uint64_t scratch, copies, kept, step, encode, decode, encode_image;
+    } use;
     uint64_t         stamp;      /* of what the plan encodes with; 0: not yet known  */
     double           step_flops, side_flops, decode_flops;
     /* layers that each passes through: for progress */

@@ -304,7 +304,9 @@ static void structs(void)
     F(weft_run_info, latent_len); F(weft_run_info, extra_len); F(weft_run_info, image_len);
     F(weft_run_info, branches); F(weft_run_info, batch); F(weft_run_info, height);
     F(weft_run_info, width); F(weft_run_info, text_tokens); F(weft_run_info, text_streams);
-    F(weft_run_info, reuse_error);
+    F(weft_run_info, reuse_error); F(weft_run_info, scratch_bytes); F(weft_run_info, copy_bytes);
+    F(weft_run_info, kept_bytes); F(weft_run_info, step_bytes); F(weft_run_info, encode_bytes);
+    F(weft_run_info, decode_bytes); F(weft_run_info, encode_image_bytes);
 
     S(weft_text);
     F(weft_text, struct_size); F(weft_text, flags); F(weft_text, data); F(weft_text, len);

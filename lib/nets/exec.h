@@ -212,6 +212,8 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
 /* y = layer(x), and `more` (n, out) added to the rows of each sample, as a bias is. */
 void wf_layer_apply_to_each(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g,
                             const float *more);
+/* y (rows of g, out / 2) = value * gelu(gate) with [value, gate] = layer(x), a linear one. */
+void wf_layer_apply_gated(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g);
 /* dst (out, K) = the layer's weight widened, K ordered (ky, kx, in). */
 void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l);
 

@@ -444,6 +444,9 @@ static double part_floats(const job *j)
     return n;
 }
 
+/* Columns of y that a product writes. */
+static size_t written(const wf_product *p) { return p->gated ? p->out / 2 : p->out; }
+
 /* A dry run's counts: products, and the bytes of what is read and written once. */
 static void count(job *j, wf_grid in)
 {
@@ -457,7 +460,8 @@ static void count(job *j, wf_grid in)
     if (e->stop != NULL) (void)e->stop(e->stop_user);
     e->flops += 2.0 * (double)j->out.n * rows * K * l->out;
     e->weight_bytes += K * l->out * weight + (j->base.bias != NULL ? 4.0 * l->out : 0);
-    e->moved_bytes += 4.0 * ((double)wf_rows(in) * l->in + (double)j->out.n * rows * l->out);
+    e->moved_bytes += 4.0 * ((double)wf_rows(in) * l->in +
+                             (double)j->out.n * rows * (double)written(&j->base));
     if (j->stack == NULL) return;
     e->weight_bytes += 4.0 * part_floats(j);
     for (size_t s = 0; s < (size_t)j->out.n; s++)
@@ -557,14 +561,20 @@ static void compute(job *j)
     if (after) wf_pool_run(e->pool, j->base.samples * j->row_tiles, after_task, j);
 }
 
-/* `own`: each sample has a bias of its own, `more`. */
-static void apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add,
-                  bool own, const float *more)
+/* What is made of a product. */
+typedef struct use {
+    bool         add, gated;
+    bool         own; /* each sample has a bias of its own, `more` */
+    const float *more;
+} use;
+
+static void apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, use as)
 {
-    job j = { .e = e, .l = l, .out = wf_layer_grid(l, g), .more = more };
+    job j = { .e = e, .l = l, .out = wf_layer_grid(l, g), .more = as.more };
     size_t rows = sample_rows(j.out), mark = wf_arena_mark(&e->arena);
 
-    j.base = base_product(l, y, x, g, j.out, add);
+    j.base = base_product(l, y, x, g, j.out, as.add);
+    j.base.gated = as.gated;
     j.base.user = &j;
     j.row_tiles = (rows + ROWS - 1) / ROWS;
     if (e->deltas != NULL) j.delta = &e->deltas[l->id];
@@ -578,7 +588,7 @@ static void apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_gr
     }
     if (j.stack != NULL && (e->dry || e->masks == NULL || wf_masks_fit(e, j.delta, j.out)))
         prepare_parts(&j);
-    prepare_biases(&j, own);
+    prepare_biases(&j, as.own);
     wf_need_scratch(e, e->products->wide_scratch(&j.base));
     if (e->dry) {
         count(&j, g);
@@ -587,20 +597,36 @@ static void apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_gr
         compute(&j);
         wf_note_layer(e, l, j.out);
         if (e->tap != NULL && !e->stopped) e->tap->see(e->tap->user, e, l, &j.base, j.out);
-        wf_watch_layer(e, l, x, wf_rows(g) * (size_t)l->in, y, (size_t)g.n * rows * (size_t)l->out);
+        wf_watch_layer(e, l, x, wf_rows(g) * (size_t)l->in, y,
+                       (size_t)g.n * rows * written(&j.base));
     }
     wf_arena_release(&e->arena, mark);
 }
 
 void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add)
 {
-    apply(e, l, y, x, g, add, false, NULL);
+    apply(e, l, y, x, g, (use){ .add = add });
 }
 
 void wf_layer_apply_to_each(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g,
                             const float *more)
 {
-    apply(e, l, y, x, g, false, true, more);
+    apply(e, l, y, x, g, (use){ .own = true, .more = more });
+}
+
+void wf_layer_apply_gated(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g)
+{
+    const wf_delta *d = e->deltas != NULL ? &e->deltas[l->id] : NULL;
+    size_t mark = wf_arena_mark(&e->arena);
+
+    if (d == NULL || d->merged != NULL || d->stack == NULL || d->stack->nonpair == NULL) {
+        apply(e, l, y, x, g, (use){ .gated = true });
+        return;
+    }
+    float *wide = wf_take(e, wf_rows(g), (size_t)l->out); /* some parts are added afterwards */
+    apply(e, l, wide, x, g, (use){ .add = false });
+    wf_geglu(e, y, wide, wf_rows(g), (size_t)l->out / 2);
+    wf_arena_release(&e->arena, mark);
 }
 
 /* The cells under which a sample of the layer was computed. */

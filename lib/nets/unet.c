@@ -688,12 +688,10 @@ static void run_feed_forward(wf_exec *e, const block *k, float *x, wf_grid g, in
 {
     size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g), c = (size_t)channels;
     float *n = wf_take(e, rows, c);
-    float *wide = wf_take(e, rows, 8 * c);
     float *t = wf_take(e, rows, 4 * c);
 
     wf_layer_norm(e, &k->norm3, n, x, g);
-    wf_layer_apply(e, k->ff_in, wide, n, g, false);
-    wf_geglu(e, t, wide, rows, 4 * c);
+    wf_layer_apply_gated(e, k->ff_in, t, n, g);
     wf_layer_apply(e, k->ff_out, x, t, g, true);
     wf_arena_release(&e->arena, mark);
 }

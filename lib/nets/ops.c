@@ -88,20 +88,6 @@ void wf_geglu(wf_exec *e, float *y, const float *x, size_t rows, size_t c)
     run(&o, tiles_of(rows), geglu_task);
 }
 
-static void per_sample_task(void *user, size_t task, int32_t worker)
-{
-    op *o = user;
-    (void)worker;
-    for (size_t row = task * TILE; row < WF_MIN((task + 1) * TILE, o->rows); row++)
-        o->e->k->add(o->y + row * o->c, o->x + row / o->c2 * o->c, o->c);
-}
-
-void wf_add_per_sample(wf_exec *e, float *x, const float *v, wf_grid g, size_t c)
-{
-    op o = { .e = e, .y = x, .x = v, .rows = wf_rows(g), .c = c, .c2 = (size_t)g.h * (size_t)g.w };
-    run(&o, tiles_of(o.rows), per_sample_task);
-}
-
 static void weigh_task(void *user, size_t task, int32_t worker)
 {
     op *o = user;

@@ -1,4 +1,4 @@
-/* kept.c - keys and values of text and image prompts, kept between calls (WEFT_RUN_KEEP_TEXT).
+/* kept.c - keys and values of text and image prompts, kept between calls, unless WEFT_RUN_FORGET_TEXT.
  *
  * They depend on the rows that are read and on the layers' weights with their coefficients: on
  * nothing of the step. So they hold as long as the same samples read the same rows under the same
@@ -9,6 +9,11 @@
  * With split guidance a call has two evaluations, and each has its own place. Under a plan that
  * reuses deep features a call has any number of them, and nothing is kept. */
 #include "run/run_internal.h"
+
+bool wf_run_keeps_text(const weft_run *r, const wf_run_memory *b)
+{
+    return r->keep_text && wf_plan_regions(b->plan) == 0 && !wf_plan_ever_reuses(b->plan);
+}
 
 int32_t wf_sequence_of(const wf_denoiser_facts *f)
 {
@@ -36,7 +41,8 @@ weft_status wf_run_kept_create(wf_run_kept **out, const weft_run *r, const wf_ru
     wf_run_kept             *x = wf_zalloc(&r->alloc, 1, sizeof *x);
 
     if (x == NULL) return wf_nomem(err, sizeof *x, "keys and values of the text");
-    *x = (wf_run_kept){ .width = width, .tokens = rows_of(r, b), .samples = b->samples };
+    *x = (wf_run_kept){ .width = width, .tokens = rows_of(r, b), .samples = b->samples,
+                        .floats = floats, .bytes = wf_run_kept_bytes(r, b, floats) };
     x->rows = wf_alloc(&r->alloc, rows * sizeof *x->rows);
     x->at[0].floats = wf_alloc(&r->alloc, floats * sizeof *x->at[0].floats);
     x->at[0].size = floats;
@@ -63,6 +69,13 @@ size_t wf_run_kept_bytes(const weft_run *r, const wf_run_memory *b, size_t float
     size_t                   width = k >= 0 ? (size_t)f->stream[k].width : 0;
     return sizeof(wf_run_kept) +
            (floats + (size_t)b->samples * rows_of(r, b) * width) * sizeof(float);
+}
+
+bool wf_run_kept_serves(const wf_run_kept *x, const weft_run *r, const wf_run_memory *b,
+                        size_t floats)
+{
+    return x != NULL && x->floats >= floats && x->tokens >= rows_of(r, b) &&
+           x->samples >= b->samples;
 }
 
 /* Is what `rows` of each sample holds the same as what is kept `at` rows into it? If not, keep

@@ -104,8 +104,9 @@ size_t wf_winograd_scratch(const wf_packed *m, const wf_pairs *pairs, const wf_p
 void   wf_packed_panel(const wf_packed *m, const wf_product *p, const wf_kernels *k, float *panel,
                        size_t width, float *room, size_t sample, bool amend, size_t first,
                        size_t n, size_t c, size_t nc);
-void   wf_packed_low_rank(const wf_packed *m, const wf_product *p, size_t row, size_t end,
-                          size_t col, size_t n);
+/* y += h up, for rows [row, end) of all samples and columns [col, col + n); y begins there. */
+void   wf_packed_low_rank(const wf_packed *m, const wf_product *p, float *y, size_t ldy, size_t row,
+                          size_t end, size_t col, size_t n);
 /* attend_packed.c */
 void   wf_packed_attend(const wf_packed *m, const wf_pairs *pairs, float *o,
                         const wf_attention *a, size_t task, float *scratch);

@@ -58,6 +58,8 @@ typedef struct wf_product {
     const float   *h;       /* (samples, out_h out_w, rank): y += h up, or NULL                   */
     const float   *up;      /* (rank, out)                                                        */
     size_t         rank;
+    bool           gated;   /* W's rows are values, then as many gates: y (samples, out_h out_w,
+                             * out / 2) = value * gelu(gate) of all that; no `add`, no window     */
 
     /* Of h's columns for wide(), of y's for thin(): those that a sample has. [samples]           */
     const wf_span *live;

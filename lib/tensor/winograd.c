@@ -62,7 +62,7 @@ bool wf_winograd_fits(const wf_product *p)
     const wf_window *w = &p->window;
     return w->kernel == 3 && w->stride == 1 && w->pad == 1 && w->out_h == w->h &&
            w->out_w == w->w && w->h >= SIDE && w->w >= SIDE && p->in >= LEAST_IN &&
-           p->amend_rows == NULL;
+           p->amend_rows == NULL && !p->gated;
 }
 
 static job begin(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
@@ -191,7 +191,7 @@ static void finish(const job *j, const place *at, size_t first, size_t last, siz
                                   bias != NULL ? bias + col + i : NULL, p->add);
         for (size_t r = 0; r < rows && p->h != NULL; r++) {
             size_t row = (sample * h + y + r) * w + x;
-            wf_packed_low_rank(j->m, p, row, row + cols, col, n);
+            wf_packed_low_rank(j->m, p, p->y + row * p->out + col, p->out, row, row + cols, col, n);
         }
     }
 }

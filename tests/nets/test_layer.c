@@ -642,6 +642,7 @@ START_TEST(norms)
     static const struct { int32_t c, groups, n, h, w; float shift; } cases[] = {
         { 1, 1, 1, 1, 2, 0 },    { 8, 2, 2, 3, 5, 0 },  { 9, 3, 1, 63, 1, 5 },     { 33, 11, 3, 8, 8, -2 },
         { 16, 16, 1, 65, 2, 0 }, { 40, 8, 2, 1, 1, 1 }, { 4, 1, 1, 1, 129, 1000 },
+        { 4, 2, 2, 131, 127, 0 }, /* tiles of more rows */
     };
     for (size_t i = 0; i < WF_LEN(cases); i++)
         for (size_t t = 0; t < table_count; t++)
@@ -736,8 +737,6 @@ START_TEST(moving_rows)
         float *z = malloc(rows * C * sizeof *z);
         wf_to_rows(&w.e, z, y, from, C);
         ck_assert(memcmp(z, x, rows * C * sizeof *z) == 0);
-        wf_add_per_sample(&w.e, z, p, from, C);
-        for (size_t i = 0; i < rows * C; i++) ck_assert(z[i] == x[i] + p[i / (15 * C) * C + i % C]);
         wf_geglu(&w.e, z, x, rows / 2, C);
         for (size_t i = 0; i < rows / 2 * C; i++) {
             double value = x[i / C * 2 * C + i % C], gate = x[i / C * 2 * C + C + i % C];

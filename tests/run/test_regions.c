@@ -560,7 +560,7 @@ START_TEST(samples_of_a_batch_have_their_own_texts)
 
     weft_plan *copy;
     must(weft_plan_copy(plan, &copy, &golden_err));
-    run = run_of(copy, 1, WEFT_RUN_KEEP_TEXT, 2);
+    run = run_of(copy, 1, WEFT_RUN_FORGET_TEXT, 2);
     text.len = TEXT;
     must(step(run, &text, 1, &text, 1, got));
     must(step(run, &text, 1, &text, 1, keep));

@@ -1,10 +1,11 @@
-/* kept.c - keys and values of text and image prompts, kept between calls, unless WEFT_RUN_FORGET_TEXT.
+/* kept.c - keys and values of text and image prompts, kept between calls.
  *
  * They depend on the rows that are read and on the layers' weights with their coefficients: on
  * nothing of the step. So they hold as long as the same samples read the same rows under the same
  * row of the plan's table. Rows are compared, not hashed: what they were is kept beside what was
  * made of them, the texts of a sample's regions and its image prompts behind its own. Where a text
- * has rows of its own for each cross-attention layer nothing is kept.
+ * has rows of its own for each cross-attention layer nothing is kept, nor under
+ * WEFT_RUN_FORGET_TEXT.
  *
  * With split guidance a call has two evaluations, and each has its own place. Under a plan that
  * reuses deep features a call has any number of them, and nothing is kept. */

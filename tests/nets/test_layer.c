@@ -749,9 +749,6 @@ START_TEST(moving_rows)
 }
 END_TEST
 
-/* Asked at every layer; after a yes nothing is computed, and the memory is given back all the same. */
-static bool say_stop(void *user) { return ++*(int *)user >= 2; }
-
 /* By several workers: to the last float, and no further. */
 START_TEST(a_long_copy_is_whole)
 {
@@ -769,6 +766,9 @@ START_TEST(a_long_copy_is_whole)
     free(x), free(y);
 }
 END_TEST
+
+/* Asked at every layer; after a yes nothing is computed, and the memory is given back all the same. */
+static bool say_stop(void *user) { return ++*(int *)user >= 2; }
 
 START_TEST(a_stop_ends_it)
 {

@@ -143,6 +143,7 @@ void wf_run_kept_begin(wf_exec *e, const wf_run_memory *b, const wf_call *call,
 
     e->kept = NULL;
     if (x == NULL || k < 0 || by_layer(in, k)) return;
+    if (e->tap != NULL) return; /* it is to see what every layer reads, in every call */
     wf_kept_origin now = { .row = call->row, .deltas = e->deltas, .count = count,
                            .tokens = in->text[k].tokens, .parts = call->guided ? 2 : 1 };
     const wf_kept_origin was = x->of[place];

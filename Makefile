@@ -91,7 +91,7 @@ DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
 MAKEFLAGS += --no-builtin-rules
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all deps demo gallery docs-images programs check check-programs check-tests check-threads asan ubsan tsan fuzz fuzz-run mutate bench table install uninstall \
+.PHONY: all deps demo gallery docs-images programs check check-programs check-tests check-threads check-aarch64 check-emulated asan ubsan tsan fuzz fuzz-run mutate bench table install uninstall \
         clean help FORCE
 
 all: $(STATIC) $(SHARED) $(LINK) $(EXAMPLES)
@@ -220,6 +220,23 @@ tsan:
 check-threads: $(filter-out %/test_memory %/test_compose,$(filter $(foreach d,base tensor run,$(B)/tests/$d/%),$(TESTS)))
 	$(Q)$(CHECK) $(^:%='%')
 
+# 64-bit ARM on another machine: a cross compiler, Debian's libraries for arm64 (.ci/aarch64), and qemu. Emulation is
+# slow: what runs is the tests of what differs there, which is lib/tensor, one of networks that sit on it, and the ABI.
+ARM_ROOT = $(CURDIR)/$(B)/aarch64/root
+ARM_LIBS = usr/lib/aarch64-linux-gnu
+ARM      = PKG_CONFIG_SYSROOT_DIR='$(ARM_ROOT)' PKG_CONFIG_LIBDIR='$(ARM_ROOT)/$(ARM_LIBS)/pkgconfig:$(ARM_ROOT)/$(ARM_LIBS)/openblas-pthread/pkgconfig' \
+           $(MAKE) --no-print-directory B='$(B)/aarch64' CC='$(ARM_CC) --sysroot=$(ARM_ROOT)' \
+           CFLAGS='-O2 -g -Wall -Wextra -Wpedantic -Werror' LDFLAGS='-Wl,-rpath,/$(ARM_LIBS)/openblas-pthread' \
+           EMULATOR='qemu-aarch64 -L $(ARM_ROOT)'
+ARM_CC   = aarch64-linux-gnu-gcc
+EMULATED = $(filter $(foreach t,tensor/% nets/test_layer,$(B)/tests/$t),$(TESTS))
+
+check-aarch64:
+	+$(Q).ci/aarch64 $(B)/aarch64; status=$$?; [ $$status != 77 ] || exit 0; [ $$status = 0 ] && $(ARM) check-emulated
+
+check-emulated: all $(EMULATED) $(LAYOUT)
+	$(Q)EMULATOR='$(EMULATOR)' $(CHECK) $(EMULATED:%='$(EMULATOR) %') 'tests/abi/layout.sh'
+
 FUZZ_SECONDS ?= 60
 fuzz:
 	$(SELF) B=$(B)/fuzz CC=clang FUZZING=1 CFLAGS='-g -O1 -fsanitize=fuzzer-no-link,address,undefined' fuzz-run
@@ -285,6 +302,7 @@ help:
 	@echo 'make demo        the bundled model under every method, as PNG pictures in $(B)/demo/'
 	@echo 'make gallery     every way to compose, as one page: $(B)/gallery/index.html; docs-images: the guide has them'
 	@echo 'make check       all tests; asan, ubsan, tsan: the same under sanitizers; fuzz: search with clang'
+	@echo 'make check-aarch64   what differs on 64-bit ARM, by a cross compiler and qemu (Debian)'
 	@echo 'make mutate      break the library in one place after the other; do the tests notice?'
 	@echo 'make bench       measure; table: adapter families against their libraries, into docs/adapters.md'
 	@echo 'make install     into PREFIX ($(PREFIX)), below DESTDIR when set; uninstall takes it away'

@@ -437,4 +437,6 @@ void wf_packed_tn(const wf_packed *m, float *y, size_t ldy, const float *x, size
 TIER(avx2, avx2, NULL)
 TIER(avx512, avx512, NULL)
 TIER(avx512, avx512_bf16, &wf_pairs_avx512_bf16)
+#elif defined(__aarch64__)
+TIER(neon, neon, NULL)
 #endif

@@ -16,6 +16,8 @@ static inline int test_tiers(const wf_products *tiers[TEST_TIERS_MAX], bool roun
     if (cpu.avx2_fma_f16c) tiers[count++] = &wf_products_avx2;
     if (cpu.avx512) tiers[count++] = &wf_products_avx512;
     if (cpu.avx512_bf16 && rounded) tiers[count++] = &wf_products_avx512_bf16;
+#elif defined(__aarch64__)
+    if (wf_cpu_detect().neon) tiers[count++] = &wf_products_neon;
 #endif
     (void)rounded;
     return count;

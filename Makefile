@@ -148,9 +148,11 @@ $(B)/tests/%.o: tests/%.c Makefile | $(DEPS_FIRST)
 	$(Q)$(CC) $(TEST_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/tests/examples/test_draw: $(DRAW)
+$(TESTS): $(B)/tests/marks.o
+$(TESTS) mutate: MARKS = $(B)/tests/marks.o -Wl,--wrap=_mark_point
 $(TESTS) $(BENCHES) $(LAYOUT): %: %.o $(STATIC)
 	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(STATIC),$(filter %.a,$^)) $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(MARKS) $(filter-out $(STATIC),$(filter %.a,$^)) $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
 
 # With clang's fuzzer its own main is linked in; else replay.c feeds the stored corpus, once.
 FUZZ_MAIN := $(if $(FUZZING),,$(B)/tests/fuzz/replay.o)
@@ -176,12 +178,16 @@ docs-images: gallery
 	$(Q)cp $(GUIDE:%=$(B)/gallery/strips/%.png) docs/images/methods/
 	$(Q)cp $(B)/gallery/conflicts-monster-hatching.png docs/images/methods/conflicts.png
 
-# Each item is one command line for tests/check.sh. The tests that multiply matrices run again with the products
-# that OpenBLAS would choose on an older CPU.
+# Each item is one command line for tests/check.sh. The tests of what OpenBLAS multiplies run again with the products
+# that it would choose on an older CPU: its tier of networks, and what is made of weights before (lib/tensor/gemm.h,
+# linalg.h), the latter on whole networks in run/test_pairs and run/test_families.
 corpus   = tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $1))
 REPLAYS  = $(foreach f,$(FUZZERS),'$f $(call corpus,$f)')
 HASWELL  = $(if $(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null),\
-             $(foreach t,$(filter $(foreach d,run nets adapter merge fuse tensor plan,$(B)/tests/$d/%),$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
+             $(foreach t,$(filter $(BLAS_TESTS:%=$(B)/tests/%),$(TESTS)),'env OPENBLAS_CORETYPE=Haswell WEFT_TIER=openblas $t'))
+BLAS_TESTS = $(addprefix tensor/test_,gemm linalg product attend) $(addprefix nets/test_,layer cells forms) \
+             $(addprefix run/test_,aligned pairs families) \
+             $(addprefix adapter/test_,create families peft peft2 save slice units) merge/% fuse/% plan/test_zip
 PROGRAMS = $(TESTS:%='%') $(REPLAYS)
 SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples,$(wildcard tests/$d/*.sh))) \
              tests/mutate/fresh.sh,'$s')
@@ -257,7 +263,7 @@ JOBS ?= $(shell nproc)
 mutate: programs
 	$(Q)B='$(B)' JOBS='$(JOBS)' MUTANTS='$(MUTANTS)' \
 	  COMPILE='$(CC) $(LIB_FLAGS) $(CPPFLAGS) $(CFLAGS)' LINK='$(CC) $(CFLAGS) $(LDFLAGS)' \
-	  LIBS='$(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread' tests/mutate/mutate.sh
+	  LIBS='$(MARKS) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread' tests/mutate/mutate.sh
 
 bench: all $(BENCHES)
 	$(Q)$(foreach b,$(BENCHES),$b &&) true

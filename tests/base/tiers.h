@@ -2,9 +2,20 @@
 #ifndef WF_TEST_TIERS_H
 #define WF_TEST_TIERS_H
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "tensor/product.h"
 
 enum { TEST_TIERS_MAX = 4 };
+
+/* WEFT_TIER=openblas asks for that one alone: what a test is repeated for when OpenBLAS shall act for
+ * another processor, which changes nothing in weft's own tiers. */
+static inline int test_tiers_wanted(int count)
+{
+    const char *only = getenv("WEFT_TIER");
+    return only != NULL && strcmp(only, "openblas") == 0 ? 1 : count;
+}
 
 /* In float32, and those that round to bfloat16 after them where `rounded`: how many. */
 static inline int test_tiers(const wf_products *tiers[TEST_TIERS_MAX], bool rounded)
@@ -20,7 +31,7 @@ static inline int test_tiers(const wf_products *tiers[TEST_TIERS_MAX], bool roun
     if (wf_cpu_detect().neon) tiers[count++] = &wf_products_neon;
 #endif
     (void)rounded;
-    return count;
+    return test_tiers_wanted(count);
 }
 
 #endif

@@ -203,7 +203,7 @@ def fuse_constrained(pipe, concepts, skip):
     for name in sorted({n for c in concepts for n in c.differences}):
         solved(name, rows, concepts, lambda X, R: constrained(X, R, C), out, book)
         book[name]["drift"] = ((C @ out[name].T) ** 2).sum().item()
-    return out, book
+    return out, book, torch.cat([C] + rows)
 
 
 def fuse_gradient(pipe, concepts):
@@ -344,8 +344,10 @@ def main():
                                 ("skip_photo", True, (["photo of a <new1>"], ["<multi>", "photo of a <multi>"]))):
         a = Concept("a", new, custom, prompts=prompts[0])
         b = Concept("b", word("<multi>", "multi.bin"), of_file(pipe, "style.safetensors", is_keys), prompts=prompts[1])
-        out, book = fuse_constrained(pipe, [a, b], skip)
+        out, book, rows = fuse_constrained(pipe, [a, b], skip)
         keep(case, out, book, captions=CAPTIONS, prompts=prompts)
+        if skip:
+            tensors["skip_photo rows"] = rows.float()
 
     words, ed = edlora(pipe)
     a = Concept("<dog1> <dog2>", words, ed, layered=True, prompts=["photo of a <dog1> <dog2>", "<dog1> <dog2>"], seed=5)

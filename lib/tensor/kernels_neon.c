@@ -150,6 +150,22 @@ static void affine(float *y, const float *x, const float *a, const float *b, siz
                    n - i);
 }
 
+/* A float's square is exact in a double, so a fused product rounds as a product and a sum do. */
+static void sums(double *sum, double *square, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + 2 <= n; i += 2) {
+        float64x2_t v = vcvt_f64_f32(vld1_f32(x + i));
+        vst1q_f64(sum + i, vaddq_f64(vld1q_f64(sum + i), v));
+        vst1q_f64(square + i, vfmaq_f64(vld1q_f64(square + i), v, v));
+    }
+    if (i < n) {
+        double v = x[i];
+        sum[i] += v;
+        square[i] += v * v;
+    }
+}
+
 /* Sums in double, two pairs of lanes at a time. */
 static void layer_norm(float *y, const float *x, const float *w, const float *b, float eps,
                        size_t n)
@@ -223,7 +239,7 @@ static void add(float *y, const float *x, size_t n)
 
 const wf_kernels wf_kernels_neon = {
     "neon", widen_f16,  widen_bf16, silu, gelu,  quick_gelu, geglu,
-    affine, layer_norm, exp_sum,    max,  scale, add,
+    affine, sums,       layer_norm, exp_sum, max, scale, add,
 };
 #else
 typedef int wf_kernels_neon_unused; /* a translation unit may not be empty */

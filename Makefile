@@ -67,10 +67,12 @@ LIB_FLAGS   = $(BASE_FLAGS) -Ilib -fPIC -fvisibility=hidden $(OPTIMISE) $(KERNEL
 EX_FLAGS    = $(BASE_FLAGS) -O2
 TEST_FLAGS  = $(BASE_FLAGS) -Ilib -Itests -g -O2 $(PKG_CFLAGS) $(CHECK_CFLAGS)
 
+# A sanitizer's build asks for -O1; lib/tensor is where its tests spend their time (TENSOR_CFLAGS).
 # A kernel file gets the instructions that its name promises, and lib/tensor/pick.c asks the CPU before it calls.
 OPTIMISE     = -O2
 KERNEL_FLAGS =
 $(B)/lib/tensor/%.o:        OPTIMISE = -O3
+$(B)/lib/tensor/%.o:        LAST = $(TENSOR_CFLAGS)
 $(B)/lib/tensor/%_avx2.o:   KERNEL_FLAGS = $(if $(filter x86_64%,$(MACHINE)),-mavx2 -mfma -mf16c)
 $(B)/lib/tensor/%_avx512.o: KERNEL_FLAGS = $(if $(filter x86_64%,$(MACHINE)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c)
 $(B)/lib/tensor/%_avx512_bf16.o: KERNEL_FLAGS = $(if $(filter x86_64%,$(MACHINE)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma -mf16c)
@@ -101,7 +103,7 @@ FORCE:
 
 $(B)/lib/%.o: lib/%.c Makefile | $(DEPS_FIRST)
 	$(call say,CC,$<)
-	$(Q)$(CC) $(LIB_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(LIB_FLAGS) $(CPPFLAGS) $(CFLAGS) $(LAST) -MMD -MP -c -o $@ $<
 
 $(STATIC): $(LIB_OBJ)
 	$(call say,AR)
@@ -207,13 +209,13 @@ SELF = +$(Q)$(MAKE) --no-print-directory
 
 # libcheck forks for each test, and a child that ends early hides its leaks: here all tests of a program share it.
 asan:
-	$(SELF) B=$(B)/asan CFLAGS='-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
+	$(SELF) B=$(B)/asan TENSOR_CFLAGS=-O2 CFLAGS='-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
 	  CK_FORK=no check-programs
 
 # clang's sanitizer finds undefined behaviour that gcc's does not. It traps (Illegal instruction; a debugger says where), so
 # that it needs nothing of clang's that is not installed with it. The same build has to be free of warnings.
 ubsan:
-	$(SELF) B=$(B)/clang CC=clang CFLAGS='-g -O1 -Wall -Wextra -Wpedantic -Werror -fsanitize=undefined -fsanitize-trap=undefined' \
+	$(SELF) B=$(B)/clang CC=clang TENSOR_CFLAGS=-O2 CFLAGS='-g -O1 -Wall -Wextra -Wpedantic -Werror -fsanitize=undefined -fsanitize-trap=undefined' \
 	  check-tests
 
 check-tests: all programs
@@ -235,13 +237,14 @@ ARM      = PKG_CONFIG_SYSROOT_DIR='$(ARM_ROOT)' PKG_CONFIG_LIBDIR='$(ARM_ROOT)/$
            CFLAGS='-O2 -g -Wall -Wextra -Wpedantic -Werror' LDFLAGS='-Wl,-rpath,/$(ARM_LIBS)/openblas-pthread' \
            EMULATOR='qemu-aarch64 -L $(ARM_ROOT)'
 ARM_CC   = aarch64-linux-gnu-gcc
+# Its own tier is the one that every such processor gets.
 EMULATED = $(filter $(foreach t,tensor/% nets/test_layer,$(B)/tests/$t),$(TESTS))
 
 check-aarch64:
 	+$(Q).ci/aarch64 $(B)/aarch64; status=$$?; [ $$status != 77 ] || exit 0; [ $$status = 0 ] && $(ARM) check-emulated
 
 check-emulated: all $(EMULATED) $(LAYOUT)
-	$(Q)EMULATOR='$(EMULATOR)' $(CHECK) $(EMULATED:%='$(EMULATOR) %') 'tests/abi/layout.sh'
+	$(Q)EMULATOR='$(EMULATOR)' $(CHECK) $(EMULATED:%='env WEFT_TIER=neon $(EMULATOR) %') 'tests/abi/layout.sh'
 
 FUZZ_SECONDS ?= 60
 fuzz:

@@ -2,6 +2,7 @@
 #ifndef WF_TEST_TIERS_H
 #define WF_TEST_TIERS_H
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,16 +10,8 @@
 
 enum { TEST_TIERS_MAX = 4 };
 
-/* WEFT_TIER=openblas asks for that one alone: what a test is repeated for when OpenBLAS shall act for
- * another processor, which changes nothing in weft's own tiers. */
-static inline int test_tiers_wanted(int count)
-{
-    const char *only = getenv("WEFT_TIER");
-    return only != NULL && strcmp(only, "openblas") == 0 ? 1 : count;
-}
-
 /* In float32, and those that round to bfloat16 after them where `rounded`: how many. */
-static inline int test_tiers(const wf_products *tiers[TEST_TIERS_MAX], bool rounded)
+static inline int test_all_tiers(const wf_products *tiers[TEST_TIERS_MAX], bool rounded)
 {
     int count = 0;
     tiers[count++] = &wf_products_openblas;
@@ -31,7 +24,20 @@ static inline int test_tiers(const wf_products *tiers[TEST_TIERS_MAX], bool roun
     if (wf_cpu_detect().neon) tiers[count++] = &wf_products_neon;
 #endif
     (void)rounded;
-    return test_tiers_wanted(count);
+    return count;
+}
+
+/* Of these the one that WEFT_TIER names, where it is set: for a test that is repeated with OpenBLAS acting for another
+ * processor, which changes nothing in weft's own tiers, or that is emulated, which is slow. */
+static inline int test_tiers(const wf_products *tiers[TEST_TIERS_MAX], bool rounded)
+{
+    int count = test_all_tiers(tiers, rounded);
+    const char *only = getenv("WEFT_TIER");
+    if (only == NULL) return count;
+    for (int i = 0; i < count; i++)
+        if (strcmp(tiers[i]->name, only) == 0) { tiers[0] = tiers[i]; return 1; }
+    printf("this processor has no tier '%s'\n", only);
+    exit(1);
 }
 
 #endif

@@ -40,6 +40,8 @@ TOOL_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard examples/tool/*.c)))
 EXAMPLES := $(EX_SRC:%.c=$(B)/%) $(B)/examples/weft
 TESTS    := $(TEST_SRC:%.c=$(B)/%)
 FUZZERS  := $(FUZZ_SRC:%.c=$(B)/%)
+SUITE    := $(B)/tests/bench/bench
+SUITE_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/bench/suite/*.c)))
 BENCHES  := $(BENCH_SRC:%.c=$(B)/%)
 LAYOUT   := $(B)/tests/abi/layout
 STATIC   := $(B)/libweft.a
@@ -152,9 +154,21 @@ $(B)/tests/%.o: tests/%.c Makefile | $(DEPS_FIRST)
 $(B)/tests/examples/test_draw: $(DRAW)
 $(TESTS): $(B)/tests/marks.o
 $(TESTS) mutate: MARKS = $(B)/tests/marks.o -Wl,--wrap=_mark_point
+$(BENCHES): $(B)/tests/bench/measure.a
 $(TESTS) $(BENCHES) $(LAYOUT): %: %.o $(STATIC)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(MARKS) $(filter-out $(STATIC),$(filter %.a,$^)) $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
+
+# The benchmark times the networks' operations: the linker sends their calls through its own functions.
+TIMED := wf_attend wf_group_norm wf_layer_norm wf_activate wf_geglu
+$(SUITE): $(SUITE_OBJ) $(DRAW) $(STATIC)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(TIMED:%=-Wl,--wrap=%) -o $@ $(SUITE_OBJ) $(DRAW) $(STATIC) $(PKG_LIBS) -lm -pthread
+
+# What the other benches share with it.
+$(B)/tests/bench/measure.a: $(B)/tests/bench/suite/measure.o $(B)/tests/bench/suite/work.o
+	$(call say,AR)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # With clang's fuzzer its own main is linked in; else replay.c feeds the stored corpus, once.
 FUZZ_MAIN := $(if $(FUZZING),,$(B)/tests/fuzz/replay.o)
@@ -162,7 +176,7 @@ $(FUZZERS): %: %.o $(FUZZ_MAIN) $(STATIC)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(if $(FUZZING),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $< $(FUZZ_MAIN) $(STATIC) $(PKG_LIBS) -lm -pthread
 
--include $(LIB_OBJ:.o=.d) $(EXAMPLES:=.d) $(TOOL_OBJ:.o=.d) $(DRAW_OBJ:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(LAYOUT).d
+-include $(LIB_OBJ:.o=.d) $(EXAMPLES:=.d) $(TOOL_OBJ:.o=.d) $(DRAW_OBJ:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(SUITE_OBJ:.o=.d) $(LAYOUT).d
 
 # ---- trying it -------------------------------------------------------------------------------------------------
 
@@ -191,12 +205,12 @@ BLAS_TESTS = $(addprefix tensor/test_,gemm linalg product attend) $(addprefix ne
              $(addprefix run/test_,aligned pairs families) \
              $(addprefix adapter/test_,create families peft peft2 save slice units) merge/% fuse/% plan/test_zip
 PROGRAMS = $(TESTS:%='%') $(REPLAYS)
-SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples,$(wildcard tests/$d/*.sh))) \
+SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples bench,$(wildcard tests/$d/*.sh))) \
              tests/mutate/fresh.sh,'$s')
 CHECK    = B='$(B)' CC='$(CC)' CFLAGS='$(CFLAGS)' PYTHON='$(PYTHON)' WEFT_TESTS=tests tests/check.sh
 
 # Everything that `check` runs, built and not run.
-programs: $(TESTS) $(FUZZERS) $(BENCHES) $(LAYOUT)
+programs: $(TESTS) $(FUZZERS) $(BENCHES) $(SUITE) $(LAYOUT)
 
 check: all programs
 	$(Q)$(CHECK) $(PROGRAMS) $(HASWELL) $(SCRIPTS)
@@ -268,8 +282,10 @@ mutate: programs
 	  COMPILE='$(CC) $(LIB_FLAGS) $(CPPFLAGS) $(CFLAGS)' LINK='$(CC) $(CFLAGS) $(LDFLAGS)' \
 	  LIBS='$(MARKS) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread' tests/mutate/mutate.sh
 
-bench: all $(BENCHES)
-	$(Q)$(foreach b,$(BENCHES),$b &&) true
+# For example BENCH_ARGS='--only steps --rounds 5', PYTHON=venv/bin/python for its peers; tests/bench/suite/main.c has all.
+bench: $(SUITE) $(BENCHES)
+	$(Q)mkdir -p $(B)/bench
+	$(Q)PYTHON='$(PYTHON)' $(SUITE) --out $(B)/bench $(BENCH_ARGS)
 
 # ---- installing --------------------------------------------------------------------------------------------------
 
@@ -313,7 +329,7 @@ help:
 	@echo 'make check       all tests; asan, ubsan, tsan: the same under sanitizers; fuzz: search with clang'
 	@echo 'make check-aarch64   what differs on 64-bit ARM, by a cross compiler and qemu (Debian)'
 	@echo 'make mutate      break the library in one place after the other; do the tests notice?'
-	@echo 'make bench       measure; table: adapter families against their libraries, into docs/adapters.md'
+	@echo 'make bench       measure, beside PyTorch where PYTHON has it; table: adapter families against their libraries, into docs/adapters.md'
 	@echo 'make install     into PREFIX ($(PREFIX)), below DESTDIR when set; uninstall takes it away'
 	@echo 'make clean       remove $(B)/'
 	@echo 'V=1 shows the commands. CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX, LIBDIR, BINDIR, DESTDIR are yours.'

@@ -40,6 +40,8 @@ TOOL_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard examples/tool/*.c)))
 EXAMPLES := $(EX_SRC:%.c=$(B)/%) $(B)/examples/weft
 TESTS    := $(TEST_SRC:%.c=$(B)/%)
 FUZZERS  := $(FUZZ_SRC:%.c=$(B)/%)
+SUITE    := $(B)/tests/bench/bench
+SUITE_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/bench/suite/*.c)))
 BENCHES  := $(BENCH_SRC:%.c=$(B)/%)
 LAYOUT   := $(B)/tests/abi/layout
 STATIC   := $(B)/libweft.a
@@ -148,9 +150,21 @@ $(B)/tests/%.o: tests/%.c Makefile | $(DEPS_FIRST)
 	$(Q)$(CC) $(TEST_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/tests/examples/test_draw: $(DRAW)
+$(BENCHES): $(B)/tests/bench/measure.a
 $(TESTS) $(BENCHES) $(LAYOUT): %: %.o $(STATIC)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(STATIC),$(filter %.a,$^)) $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
+
+# The benchmark times the networks' operations: the linker sends their calls through its own functions.
+TIMED := wf_attend wf_group_norm wf_layer_norm wf_activate wf_geglu
+$(SUITE): $(SUITE_OBJ) $(DRAW) $(STATIC)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(TIMED:%=-Wl,--wrap=%) -o $@ $(SUITE_OBJ) $(DRAW) $(STATIC) $(PKG_LIBS) -lm -pthread
+
+# What the other benches share with it.
+$(B)/tests/bench/measure.a: $(B)/tests/bench/suite/measure.o $(B)/tests/bench/suite/work.o
+	$(call say,AR)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # With clang's fuzzer its own main is linked in; else replay.c feeds the stored corpus, once.
 FUZZ_MAIN := $(if $(FUZZING),,$(B)/tests/fuzz/replay.o)
@@ -158,7 +172,7 @@ $(FUZZERS): %: %.o $(FUZZ_MAIN) $(STATIC)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(if $(FUZZING),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $< $(FUZZ_MAIN) $(STATIC) $(PKG_LIBS) -lm -pthread
 
--include $(LIB_OBJ:.o=.d) $(EXAMPLES:=.d) $(TOOL_OBJ:.o=.d) $(DRAW_OBJ:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(LAYOUT).d
+-include $(LIB_OBJ:.o=.d) $(EXAMPLES:=.d) $(TOOL_OBJ:.o=.d) $(DRAW_OBJ:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(SUITE_OBJ:.o=.d) $(LAYOUT).d
 
 # ---- trying it -------------------------------------------------------------------------------------------------
 
@@ -175,6 +189,7 @@ GUIDE = merge switch turns composite loratorio subbands klora klora-stronger zip
 docs-images: gallery
 	$(Q)cp $(GUIDE:%=$(B)/gallery/strips/%.png) docs/images/methods/
 	$(Q)cp $(B)/gallery/conflicts-monster-hatching.png docs/images/methods/conflicts.png
+	$(Q)cp $(B)/gallery/strips/bf16.png docs/images/bf16.png
 
 # Each item is one command line for tests/check.sh. The tests that multiply matrices run again with the products
 # that OpenBLAS would choose on an older CPU.
@@ -183,12 +198,12 @@ REPLAYS  = $(foreach f,$(FUZZERS),'$f $(call corpus,$f)')
 HASWELL  = $(if $(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null),\
              $(foreach t,$(filter $(foreach d,run nets adapter merge fuse tensor plan,$(B)/tests/$d/%),$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
 PROGRAMS = $(TESTS:%='%') $(REPLAYS)
-SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples,$(wildcard tests/$d/*.sh))) \
+SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples bench,$(wildcard tests/$d/*.sh))) \
              tests/mutate/fresh.sh,'$s')
 CHECK    = B='$(B)' CC='$(CC)' CFLAGS='$(CFLAGS)' PYTHON='$(PYTHON)' WEFT_TESTS=tests tests/check.sh
 
 # Everything that `check` runs, built and not run.
-programs: $(TESTS) $(FUZZERS) $(BENCHES) $(LAYOUT)
+programs: $(TESTS) $(FUZZERS) $(BENCHES) $(SUITE) $(LAYOUT)
 
 check: all programs
 	$(Q)$(CHECK) $(PROGRAMS) $(HASWELL) $(SCRIPTS)
@@ -242,8 +257,10 @@ mutate: programs
 	  COMPILE='$(CC) $(LIB_FLAGS) $(CPPFLAGS) $(CFLAGS)' LINK='$(CC) $(CFLAGS) $(LDFLAGS)' \
 	  LIBS='$(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread' tests/mutate/mutate.sh
 
-bench: all $(BENCHES)
-	$(Q)$(foreach b,$(BENCHES),$b &&) true
+# For example BENCH_ARGS='--only steps --rounds 5', PYTHON=venv/bin/python for its peers; tests/bench/suite/main.c has all.
+bench: $(SUITE) $(BENCHES)
+	$(Q)mkdir -p $(B)/bench
+	$(Q)PYTHON='$(PYTHON)' $(SUITE) --out $(B)/bench $(BENCH_ARGS)
 
 # ---- installing --------------------------------------------------------------------------------------------------
 
@@ -286,7 +303,7 @@ help:
 	@echo 'make gallery     every way to compose, as one page: $(B)/gallery/index.html; docs-images: the guide has them'
 	@echo 'make check       all tests; asan, ubsan, tsan: the same under sanitizers; fuzz: search with clang'
 	@echo 'make mutate      break the library in one place after the other; do the tests notice?'
-	@echo 'make bench       measure; table: adapter families against their libraries, into docs/adapters.md'
+	@echo 'make bench       measure, beside PyTorch where PYTHON has it; table: adapter families against their libraries, into docs/adapters.md'
 	@echo 'make install     into PREFIX ($(PREFIX)), below DESTDIR when set; uninstall takes it away'
 	@echo 'make clean       remove $(B)/'
 	@echo 'V=1 shows the commands. CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX, LIBDIR, BINDIR, DESTDIR are yours.'

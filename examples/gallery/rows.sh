@@ -219,3 +219,21 @@ conflict "conflicts-monster-hatching" "Monster and hatching" $monster:0.9 $hatch
 conflict "conflicts-rocket-mosaic" "Rocket and mosaic" $rocket:0.9 $mosaic:0.9
 conflict "conflicts-hatching-mosaic" "Two styles" $hatching $mosaic
 conflict "conflicts-weights" "Weights that do not fit" $monster:0.3 $hatching:1.5
+
+# ---- arithmetic ---------------------------------------------------------------------------------------------------
+
+chapter arithmetic "Arithmetic" "The same pictures with the large products in float32, above, and in bfloat16, below."
+
+row bf16 "float32 and bfloat16" "Nobody tells them apart: the largest difference of a value is a few steps of 255."
+for arithmetic in f32 bf16; do
+    in="--arithmetic $arithmetic"
+    [ $arithmetic = f32 ] || in="$in --emulate"
+    picture "base $arithmetic" $M -p "a large red star on a yellow background" --seed 2 $common $in
+    picture "mosaic $arithmetic" $M -p "a large red star on a yellow background, mosaic style" --seed 2 $common -a $mosaic $in
+    picture "merge $arithmetic" $M -p "a large zib monster on a red background, hatched style" --seed 2 $common \
+        -a $monster:0.9 -a $hatching:0.9 $in
+    picture "K-LoRA $arithmetic" $M -p "a large vok rocket on a green background, hatched style" --seed 1 $common \
+        -a $rocket:0.9 -a $hatching:0.9 --compose klora $in
+    picture "a word $arithmetic" $M -p "a <teal> star on a white background" --seed 2 $common $teal $in
+done
+pictures_end 5

@@ -112,6 +112,8 @@ int explain(settings *s)
         printf(", kept of the text ");
         print_bytes((double)run.kept_bytes);
         putchar('\n');
+        printf("arithmetic: %s%s, by %s\n", weft_arithmetic_name(info.arithmetic),
+               info.emulated ? ", emulated" : "", info.tier);
     }
     if (s->output) {
         must(draw_explain(plan, model, &one, flags, s->output, &err));

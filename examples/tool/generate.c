@@ -804,6 +804,8 @@ static char *describe(const settings *s, const weft_plan *plan, int32_t index, i
     print_sampler(f, s);
     fprintf(f, ", CFG scale: %g, Seed: %" PRIu64 ", Size: %dx%d, Model: %s", (double)s->guidance,
             s->seed + (uint64_t)index, (int)s->width, (int)s->height, s->target);
+    if (s->open.arithmetic != WEFT_ARITHMETIC_F32)
+        fprintf(f, ", Arithmetic: %s", weft_arithmetic_name(s->open.arithmetic));
     describe_changes(f, s, of, "Prompt");
     describe_changes(f, s, -1, "Negative");
     if (s->flags & ALIGN) describe_align(f, s);

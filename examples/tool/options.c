@@ -117,6 +117,7 @@ static const word fusions[] = { { "gradient", WEFT_FUSE_GRADIENT }, { "constrain
                                  { "routed", WEFT_FUSE_ROUTED }, { NULL, 0 } };
 static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequency", WEFT_MAJORITY_FREQUENCY }, { NULL, 0 } };
 
+static const word arithmetics[] = { { "f32", WEFT_ARITHMETIC_F32 }, { "bf16", WEFT_ARITHMETIC_BF16 }, { NULL, 0 } };
 static const word ways[] = { { "inversion", BY_INVERSION }, { "noise", BY_NOISE }, { NULL, 0 } };
 
 static void parse_prompt(settings *s, const char *name, const char *value);
@@ -166,6 +167,7 @@ enum {
     COMBINED = DRAWING | MERGE_MODEL,
     PLANNED = COMBINED | CONFLICTS,
     TAKING = PLANNED | FUSE,                     /* adapters */
+    RUNNING = GENERATE | EXPLAIN | FUSE,         /* runs the networks, or tells what they will do */
     ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL | CONFLICTS | FUSE
 };
 
@@ -632,6 +634,10 @@ static const row rows[] = {
       "(the published model that its shapes point to)", IN(open.config) },
     { BIT, ALL, 0, "--v-prediction", NULL, "it predicts v, whatever its files say", SETS(open.flags, WEFT_OPEN_V) },
     { BIT, ALL, 0, "--epsilon", NULL, "it predicts the noise, whatever its files say", SETS(open.flags, WEFT_OPEN_EPSILON) },
+    { WORD, RUNNING, 0, "--arithmetic", "NAME", "f32, or bf16: the large products of denoiser and VAE round their factors\n"
+      "to bfloat16, which is faster where the CPU has AVX512-BF16 (f32)", IN(open.arithmetic), .words = arithmetics },
+    { BIT, RUNNING, 0, "--emulate", NULL, "compute bf16 where the CPU does not have it, slowly",
+      SETS(open.flags, WEFT_OPEN_EMULATE) },
     { BIT, ALL, 0, "--copy", NULL, "copy the files into memory, so that they may change or vanish; as it is\n"
       "where they lie on a network or removable file system", SETS(flags, COPY) },
     { BIT, ALL, 0, "--map", NULL, "map the files there too, which saves the memory", SETS(flags, MAP) },
@@ -1178,6 +1184,8 @@ static void refuse_idle_options(const settings *s)
         if (s->adapters[i].is_concept && (s->adapters[i].opening.alpha != 0 || s->adapters[i].opening.scale != 0))
             misuse("%s is for an --adapter, and before it stands a --concept",
                    s->adapters[i].opening.alpha != 0 ? "--adapter-alpha" : "--adapter-scale");
+    if (s->open.flags & WEFT_OPEN_EMULATE && s->open.arithmetic == WEFT_ARITHMETIC_F32)
+        misuse("--emulate is of --arithmetic bf16");
     if (s->open.flags & WEFT_OPEN_EPSILON && s->open.flags & WEFT_OPEN_V)
         misuse("--epsilon and --v-prediction: a model predicts one or the other");
     if (was_given("--measure") && !was_given("--cached") && s->plan_file == NULL) misuse("--measure is of --cached");

@@ -66,6 +66,7 @@ const char *in_tool_words(char *text)
         { "open it as a concept", "give it with --concept" },
         { "open it as a model", "give it as MODEL" },
         { "open it as an image prompt", "give it with --ip-adapter" },
+        { "WEFT_OPEN_EMULATE computes it slowly", "--emulate computes it slowly" },
         { "with WEFT_OPEN_EPSILON or WEFT_OPEN_V", "with --epsilon or --v-prediction" },
     };
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)

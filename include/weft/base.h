@@ -45,7 +45,8 @@ WEFT_API uint32_t weft_version(void);
  * Whether this library has a feature: a method ("klora"), a sampler ("heun"), an adapter family or
  * a file dialect by the name that weft_adapter_info gives it ("loha", "kohya"), a kind of concept
  * ("textual-inversion"), or something that a run can do ("prompt-weights", "clip-skip", "img2img",
- * "inpainting", "refiner", "guidance-embed", "text-layers", "vae-tiles").
+ * "inpainting", "refiner", "guidance-embed", "text-layers", "vae-tiles"), or an arithmetic besides
+ * float32 ("bf16").
  *
  * @return 1 if it has, 0 if not or if name is NULL
  * @since 0.1

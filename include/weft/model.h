@@ -21,7 +21,24 @@ enum weft_model_flag {
     /** The model predicts noise, whatever its files say or leave open. */
     WEFT_OPEN_EPSILON = 1u << 1,
     /** The model predicts v. Single files of SD2.x do not say which of the two they are. */
-    WEFT_OPEN_V       = 1u << 2
+    WEFT_OPEN_V       = 1u << 2,
+    /** Arithmetic that the processor has no instruction for is emulated: slower than float32. */
+    WEFT_OPEN_EMULATE = 1u << 3
+};
+
+/**
+ * Arithmetic: how a model's denoiser and VAE multiply. Text encoders and image encoders multiply in
+ * float32 in any case: they take little time, and what they get wrong every step would read.
+ *
+ * Results differ between arithmetics, and between processors, by rounding. Within one they have the
+ * same bits for any number of threads, any samples beside them, and guidance in one evaluation or
+ * two.
+ */
+enum weft_arithmetic {
+    WEFT_ARITHMETIC_F32  = 0, /* float32 */
+    WEFT_ARITHMETIC_BF16 = 1  /* the factors of the large products are rounded to bfloat16, sums and
+                                 all between products stay float32. Needs AVX512-BF16, or
+                                 WEFT_OPEN_EMULATE */
 };
 
 typedef struct weft_model_options {
@@ -45,8 +62,11 @@ typedef struct weft_model_options {
     const char           *config;      /* for a single file: a diffusers folder whose config.json
                                           files describe it (and whose tokenizers it takes);
                                           NULL: the published model that its shapes point to */
+    int32_t               arithmetic;  /* WEFT_ARITHMETIC_*, since 0.2 */
+    int32_t               reserved0;
 } weft_model_options;
-#define WEFT_MODEL_OPTIONS_INIT { sizeof(weft_model_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_MODEL_OPTIONS_INIT \
+    { sizeof(weft_model_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_MODEL_OPTIONS_INIT. @since 0.1 */
 WEFT_API void weft_model_options_init(weft_model_options *options, size_t size);
 
@@ -66,7 +86,9 @@ WEFT_API void weft_model_options_init(weft_model_options *options, size_t size);
  * @param options  NULL for defaults
  * @return WEFT_E_IO        a file cannot be read
  *         WEFT_E_FORMAT    a file is broken, a tensor is missing, unknown or of another shape
- *         WEFT_E_UNSUPPORTED  a class or setting that this version does not run; the text names it
+ *         WEFT_E_UNSUPPORTED  a class or setting that this version does not run; the text names it;
+ *                          or an arithmetic that this processor does not have, without
+ *                          WEFT_OPEN_EMULATE
  *         WEFT_E_MISMATCH  the tokenizer has ids that the text encoder does not
  *         WEFT_E_CANCELLED, WEFT_E_NOMEM, WEFT_E_ARG
  * @since 0.1
@@ -112,9 +134,16 @@ typedef struct weft_model_info {
     int32_t     has_vae;         /* 1: latents can be decoded */
     float       vae_scale;       /* latents = vae latents * vae_scale */
     int32_t     reserved0;
+    int32_t     arithmetic;      /* WEFT_ARITHMETIC_*: as asked for; since 0.2, like the next two */
+    int32_t     emulated;        /* 1: this processor does not have it, WEFT_OPEN_EMULATE does it */
+    const char *tier;            /* the loops that denoiser and VAE run: "avx2", "avx512",
+                                    "avx512_bf16", "bf16_emulated", "openblas", ... */
 } weft_model_info;
-#define WEFT_MODEL_INFO_INIT \
-    { sizeof(weft_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_MODEL_INFO_INIT                                                                    \
+    { sizeof(weft_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+      0, 0 }
+/** "f32", "bf16", or NULL for any other number. A string constant; any thread. @since 0.2 */
+WEFT_API const char *weft_arithmetic_name(int32_t arithmetic);
 /** The function twin of WEFT_MODEL_INFO_INIT. @since 0.1 */
 WEFT_API void weft_model_info_init(weft_model_info *info, size_t size);
 /** Describe a model; `info->struct_size` must be set. @since 0.1 */

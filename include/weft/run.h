@@ -49,8 +49,8 @@ enum weft_run_flag {
      * Do not keep the keys and values that cross-attentions make of the text from one call to the
      * next. They depend on the text and on the adapters' coefficients, and are made again when
      * these change. Keeping them costs memory (at 77 tokens 8 MB a sample with SD1.5, 51 MB with
-     * SDXL) and saves 0.4 to 2 % of a call. The bits are the same. Nothing is kept of a text with
-     * rows for each cross-attention layer, or under a plan with regions or with reused features.
+     * SDXL) and saves 0.4 to 2 % of a call. The bits are the same. Nothing is kept where a text has
+     * rows for each cross-attention layer, or under a plan with reused features.
      * @since 0.2
      */
     WEFT_RUN_FORGET_TEXT = 1u << 4

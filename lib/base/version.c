@@ -64,6 +64,7 @@ static const char *const features[] = {
     "text-layers",
     "vae-tiles",
     "png-read", /* images */
+    "bf16",     /* arithmetic */
 };
 
 uint32_t weft_version(void)

@@ -80,6 +80,9 @@ weft_status weft_model_info_get(const weft_model *m, weft_model_info *info, weft
     r.zero_negative = m->zero_negative;
     r.guidance_embed = f->guidance;
     r.layout = m->layout;
+    r.arithmetic = n->arithmetic;
+    r.emulated = n->emulated;
+    r.tier = n->products->name;
     r.prediction = strcmp(word, "v_prediction") == 0 ? WEFT_PREDICT_V
                    : strcmp(word, "sample") == 0     ? WEFT_PREDICT_SAMPLE
                                                      : WEFT_PREDICT_EPSILON;

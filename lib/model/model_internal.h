@@ -53,6 +53,10 @@ struct weft_model {
     int64_t        bytes;
 };
 
+/* arithmetic.c: what a processor makes of what the caller asked for. */
+weft_status wf_model_set_arithmetic(weft_model *m, int32_t arithmetic, bool emulate, wf_cpu cpu,
+                                    weft_error *err);
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 /* A component: its tensors under diffusers' names, and its config.json. */

@@ -41,8 +41,11 @@ typedef struct wf_networks {
     wf_stream         stream[WF_STREAMS_MAX];
     int32_t           streams;
     wf_vae           *vae;     /* NULL: it has none */
-    const wf_kernels *kernels;
-    const wf_products *products;
+    const wf_kernels  *kernels;
+    const wf_products *products; /* of the denoiser and the VAE, in the model's arithmetic      */
+    const wf_products *exact;    /* in float32: of text encoders and of what reads pictures     */
+    int32_t            arithmetic; /* WEFT_ARITHMETIC_*                                         */
+    bool               emulated;   /* the processor does not have it                            */
 } wf_networks;
 
 const wf_networks *wf_model_networks(const weft_model *m);

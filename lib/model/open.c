@@ -11,7 +11,7 @@
 #include "nets/config.h"
 #include "nets/keys.h"
 
-#define ALL_FLAGS (WEFT_OPEN_COPY | WEFT_OPEN_EPSILON | WEFT_OPEN_V)
+#define ALL_FLAGS (WEFT_OPEN_COPY | WEFT_OPEN_EPSILON | WEFT_OPEN_V | WEFT_OPEN_EMULATE)
 
 /* transformers 5 writes text encoders without the "text_model." of their module path, and so do
  * some merging tools. */
@@ -243,9 +243,12 @@ weft_status weft_model_open(const char *path, const weft_model_options *options,
     m->derived.alloc = &m->alloc;
     wf_bag_init(&m->names, &m->alloc);
     m->networks.kernels = wf_kernels_pick(wf_cpu_detect());
-    m->networks.products = wf_products_pick(wf_cpu_detect());
     m->path = wf_strdup(&alloc, path);
-    st = m->path != NULL ? open_model(m, &o, err) : wf_nomem(err, strlen(path), "a path");
+    st = m->path != NULL ? WEFT_OK : wf_nomem(err, strlen(path), "a path");
+    if (st == WEFT_OK)
+        st = wf_model_set_arithmetic(m, o.arithmetic, (o.flags & WEFT_OPEN_EMULATE) != 0,
+                                     wf_cpu_detect(), err);
+    if (st == WEFT_OK) st = open_model(m, &o, err);
     if (st == WEFT_OK) *out = m;
     else weft_model_free(m);
     return st;

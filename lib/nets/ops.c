@@ -5,7 +5,7 @@
 
 #include "nets/exec.h"
 
-enum { TILE = 64 }; /* rows of a task */
+enum { TILE = 64, COPIED = 1 << 16 }; /* rows, and floats of a copy, in a task */
 
 typedef struct op {
     wf_exec     *e;
@@ -146,9 +146,18 @@ void wf_upsample(wf_exec *e, float *y, wf_grid to, const float *x, wf_grid from,
     run(&o, tiles_of(o.rows), upsample_task);
 }
 
+static void copy_task(void *user, size_t task, int32_t worker)
+{
+    op *o = user;
+    size_t first = task * COPIED, n = WF_MIN((size_t)COPIED, o->rows - first);
+    (void)worker;
+    memcpy(o->y + first, o->x + first, n * sizeof *o->y);
+}
+
 void wf_copy(wf_exec *e, float *y, const float *x, size_t n)
 {
-    if (!e->dry && !e->stopped && y != x) memcpy(y, x, n * sizeof *y);
+    op o = { .e = e, .y = y, .x = x, .rows = n, .c = 1 };
+    if (y != x) run(&o, (n + COPIED - 1) / COPIED, copy_task);
 }
 
 void wf_rescale(wf_exec *e, float *x, float a, float b, size_t n)

@@ -471,8 +471,8 @@ typedef struct source {
     bool            unseen; /* nobody attends to them in this call: they are only kept       */
 } source;
 
-/* k and v of the source's rows, under the coefficients that count for it. */
-static void make_keys(wf_exec *e, const source *s, float *k, float *v)
+/* k and v of the source's rows, under the coefficients that count for it, or as they were kept. */
+static void make_keys(wf_exec *e, const source *s, float *k, float *v, bool kept)
 {
     const wf_cell *cells = e->cells;
     const size_t *lines = e->lines;
@@ -480,8 +480,13 @@ static void make_keys(wf_exec *e, const source *s, float *k, float *v)
 
     if (s->cells != NULL) e->cells = s->cells, e->lines = NULL;
     if (s->alone) e->deltas = NULL;
-    wf_layer_apply(e, s->k, k, s->rows, s->g, false);
-    wf_layer_apply(e, s->v, v, s->rows, s->g, false);
+    if (kept) {
+        wf_layer_kept(e, s->k, s->g);
+        wf_layer_kept(e, s->v, s->g);
+    } else {
+        wf_layer_apply(e, s->k, k, s->rows, s->g, false);
+        wf_layer_apply(e, s->v, v, s->rows, s->g, false);
+    }
     e->cells = cells, e->lines = lines, e->deltas = deltas;
 }
 
@@ -495,15 +500,7 @@ static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, 
     float *k = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
     float *v = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
 
-    if (kept && e->kept->valid) {
-        const wf_layer *of[] = { s->k, s->v };
-        for (int i = 0; i < 2; i++) {
-            if (s->alone) wf_layer_skip(e);
-            else wf_layer_kept(e, of[i], s->g);
-        }
-    } else {
-        make_keys(e, s, k, v);
-    }
+    make_keys(e, s, k, v, kept && e->kept->valid);
     if (!s->alone && wf_locates(e, a->q, g)) wf_locate_seen(e, q, k, a->heads, g, lk);
     if (!s->unseen)
         wf_attend(e, o, &(wf_attention){ .n = g.n, .heads = a->heads, .d = channels / a->heads,

@@ -43,6 +43,7 @@ void wf_decode_forward(const weft_run *r, wf_exec *e, const float *latent, float
         most = (size_t)WF_MIN(t.tile, t.h) * (size_t)WF_MIN(t.tile, t.w);
     size_t f = (size_t)t.scale;
 
+    e->products = wf_run_networks(&r->memory)->products;
     wf_tiles_take(&t, e);
     float *z = wf_take(e, most, (size_t)c->latent_channels);
     float *y = wf_take(e, most * f * f, (size_t)c->out_channels);

@@ -93,8 +93,10 @@ static void run_encoder(const weft_run *r, wf_exec *e, const wf_encoding *in, in
 
 void wf_encode_forward(const weft_run *r, wf_exec *e, const wf_encoding *in)
 {
+    const wf_networks *n = wf_run_networks(&r->memory);
     size_t mark = wf_arena_mark(&e->arena);
-    for (int32_t i = 0; i < wf_run_networks(&r->memory)->encoders; i++) run_encoder(r, e, in, i);
+    e->products = n->exact;
+    for (int32_t i = 0; i < n->encoders; i++) run_encoder(r, e, in, i);
     wf_arena_release(&e->arena, mark);
 }
 

@@ -52,6 +52,7 @@ void wf_encode_image_forward(const weft_run *r, wf_exec *e, const float *image, 
         most = (size_t)WF_MIN(t.tile, t.h) * (size_t)WF_MIN(t.tile, t.w);
     int32_t f = wf_vae_factor(v);
 
+    e->products = wf_run_networks(&r->memory)->products;
     wf_tiles_take(&t, e);
     float *x = wf_take(e, most * (size_t)f * (size_t)f, (size_t)c->in_channels);
     float *y = wf_take(e, most, (size_t)t.channels);

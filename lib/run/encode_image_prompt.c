@@ -133,7 +133,7 @@ static void give_back(room *x, const weft_run *r)
 
 static weft_status take(room *x, picture *p, const weft_run *r, weft_error *err)
 {
-    wf_exec dry = { .k = r->exec.k, .products = r->exec.products, .dry = true,
+    wf_exec dry = { .k = r->exec.k, .products = wf_run_networks(&r->memory)->exact, .dry = true,
                     .arena = { .dry = true }, .stop = count_layer, .stop_user = &x->layers };
     size_t  own = p->in->image != NULL
                       ? wf_picture_scratch(p->in->height, p->in->width, p->side) : 1;
@@ -159,6 +159,7 @@ static weft_status run(weft_run *r, const picture *p, room *x, weft_error *err)
     r->exec.arena = x->arena;
     r->exec.scratch = x->scratch_of;
     r->exec.scratch_need = x->scratch_need;
+    r->exec.products = wf_run_networks(&r->memory)->exact;
     forward(p, &r->exec);
     if (wf_run_look_again(r)) forward(p, &r->exec);
     weft_status st = wf_run_end(r, err);

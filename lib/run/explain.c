@@ -16,8 +16,10 @@ static void begin(wf_doc *d, const char *what, const weft_plan *plan)
               WEFT_VERSION_PATCH);
     wf_node_int(d, d->root, what, FORMAT);
     wf_node_text(d, d->root, "weft", version);
-    if (weft_model_info_get(wf_plan_model(plan), &info, NULL) == WEFT_OK)
-        wf_node_text(d, d->root, "base", info.base_name);
+    if (weft_model_info_get(wf_plan_model(plan), &info, NULL) != WEFT_OK) return;
+    wf_node_text(d, d->root, "base", info.base_name);
+    wf_node_text(d, d->root, "arithmetic", weft_arithmetic_name(info.arithmetic));
+    wf_node_text(d, d->root, "tier", info.tier);
 }
 
 static weft_status finish(wf_doc *d, char *buf, size_t cap, size_t *needed, weft_error *err)

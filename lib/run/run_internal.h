@@ -34,16 +34,17 @@ typedef struct wf_kept_origin {
     int32_t       count;   /* samples                */
     int32_t       tokens;  /* of the text            */
     int32_t       parts;   /* halves in the batch    */
-    int32_t       images[WF_IMAGES_MAX]; /* rows of each image prompt */
+    int32_t       regions[WF_REGIONS_MAX]; /* tokens of each region's text */
+    int32_t       images[WF_IMAGES_MAX];   /* rows of each image prompt    */
 } wf_kept_origin;
 
 /* Keys and values of the text, kept between calls (kept.c). */
 typedef struct wf_run_kept {
     wf_kept at[2];
     wf_kept_origin of[2];
-    float  *rows;      /* (samples, tokens, width) of the text, and behind it of image prompts */
+    float  *rows;      /* (samples, tokens, width) of the text, of the regions' and of image prompts */
     size_t  width;
-    size_t  tokens;    /* most, of both                             */
+    size_t  tokens;    /* most, of all                              */
     int32_t samples;   /* most                                      */
     size_t  floats;    /* of keys and values, most                  */
     size_t  bytes;     /* of all this                               */

@@ -318,6 +318,7 @@ void wf_step_forward(const weft_run *r, wf_exec *e, const wf_run_memory *b, cons
     size_t n = (size_t)r->batch * wf_run_latent_floats(r), mark = wf_arena_mark(&e->arena);
     float *halves[2], *full[2];
 
+    e->products = wf_run_networks(b)->products;
     take_halves(r, e, call, halves);
     if (r->measure) take_halves(r, e, call, full);
     predict(r, e, b, call, halves);

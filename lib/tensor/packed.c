@@ -524,6 +524,7 @@ void wf_packed_tn(const wf_packed *m, float *y, size_t ldy, const float *x, size
         tier##_thin_scratch, tier##_attend, tier##_attend_scratch, WF_PACKED_QUERIES,            \
     };
 
+TIER(plain, bf16_emulated, &wf_pairs_plain)
 #if defined(__x86_64__)
 TIER(avx2, avx2, NULL)
 TIER(avx512, avx512, NULL)

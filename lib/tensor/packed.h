@@ -74,10 +74,12 @@ typedef struct wf_pairs {
     wf_winograd winograd; /* x and weights become pairs of neighbouring channels */
 } wf_pairs;
 
+extern const wf_packed wf_packed_plain;
+extern const wf_pairs  wf_pairs_plain;       /* beside it: emulated         */
 #if defined(__x86_64__)
 extern const wf_packed wf_packed_avx2;
 extern const wf_packed wf_packed_avx512;
-extern const wf_pairs  wf_pairs_avx512_bf16; /* beside wf_packed_avx512 */
+extern const wf_pairs  wf_pairs_avx512_bf16; /* beside wf_packed_avx512     */
 #endif
 
 enum { WF_PACKED_QUERIES = 384 }; /* of a task of an attention, a multiple of every `cols` */

@@ -20,3 +20,12 @@ const wf_products *wf_products_pick(wf_cpu cpu)
     (void)cpu;
     return &wf_products_openblas;
 }
+
+const wf_products *wf_products_pick_bf16(wf_cpu cpu)
+{
+#if defined(__x86_64__)
+    if (cpu.avx512_bf16) return &wf_products_avx512_bf16;
+#endif
+    (void)cpu;
+    return NULL;
+}

@@ -129,6 +129,7 @@ typedef struct wf_products {
 } wf_products;
 
 extern const wf_products wf_products_openblas; /* float32 through OpenBLAS  */
+extern const wf_products wf_products_bf16_emulated; /* what the next does, by float32 */
 #if defined(__x86_64__)
 extern const wf_products wf_products_avx2;     /* float32, weft's own loops */
 extern const wf_products wf_products_avx512;
@@ -136,6 +137,8 @@ extern const wf_products wf_products_avx512_bf16; /* bfloat16 where there is no 
 #endif
 
 const wf_products *wf_products_pick(wf_cpu cpu);
+/* The tier of bfloat16 by the processor's own dot product; NULL: it has none. */
+const wf_products *wf_products_pick_bf16(wf_cpu cpu);
 
 /* ---- tiles.c: what tiers on a CPU are built from --------------------------------------------- */
 

@@ -38,6 +38,7 @@ static void structs(void)
     F(weft_model_options, log); F(weft_model_options, log_user); F(weft_model_options, progress);
     F(weft_model_options, progress_user); F(weft_model_options, variant); F(weft_model_options, tokenizer);
     F(weft_model_options, tokenizer_2); F(weft_model_options, vae); F(weft_model_options, config);
+    F(weft_model_options, arithmetic); F(weft_model_options, reserved0);
 
     S(weft_model_info);
     F(weft_model_info, struct_size); F(weft_model_info, base); F(weft_model_info, base_name);
@@ -50,6 +51,7 @@ static void structs(void)
     F(weft_model_info, guidance_embed); F(weft_model_info, prediction);
     F(weft_model_info, zero_negative); F(weft_model_info, has_tokenizer);
     F(weft_model_info, has_vae); F(weft_model_info, vae_scale); F(weft_model_info, reserved0);
+    F(weft_model_info, arithmetic); F(weft_model_info, emulated); F(weft_model_info, tier);
 
     S(weft_text_info);
     F(weft_text_info, struct_size); F(weft_text_info, kind); F(weft_text_info, name);
@@ -406,7 +408,8 @@ static void constants(void)
     C(WEFT_E_UNSUPPORTED); C(WEFT_E_STATE); C(WEFT_E_CANCELLED); C(WEFT_E_INTERNAL);
     C(WEFT_E_NOT_FINITE);
     C(WEFT_LOG_INFO); C(WEFT_LOG_WARN);
-    C(WEFT_OPEN_COPY); C(WEFT_OPEN_V); C(WEFT_OPEN_EPSILON);
+    C(WEFT_OPEN_COPY); C(WEFT_OPEN_V); C(WEFT_OPEN_EPSILON); C(WEFT_OPEN_EMULATE);
+    C(WEFT_ARITHMETIC_F32); C(WEFT_ARITHMETIC_BF16);
     C(WEFT_BASE_UNKNOWN); C(WEFT_BASE_SD1); C(WEFT_BASE_SD2); C(WEFT_BASE_SDXL);
     C(WEFT_BASE_SDXL_REFINER); C(WEFT_BASE_FLUX);
     C(WEFT_COMPONENT_DENOISER); C(WEFT_COMPONENT_TEXT_1); C(WEFT_COMPONENT_TEXT_2);

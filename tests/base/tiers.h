@@ -4,7 +4,7 @@
 
 #include "tensor/product.h"
 
-enum { TEST_TIERS_MAX = 4 };
+enum { TEST_TIERS_MAX = 8 };
 
 /* In float32, and those that round to bfloat16 after them where `rounded`: how many. */
 static inline int test_tiers(const wf_products *tiers[TEST_TIERS_MAX], bool rounded)
@@ -17,7 +17,7 @@ static inline int test_tiers(const wf_products *tiers[TEST_TIERS_MAX], bool roun
     if (cpu.avx512) tiers[count++] = &wf_products_avx512;
     if (cpu.avx512_bf16 && rounded) tiers[count++] = &wf_products_avx512_bf16;
 #endif
-    (void)rounded;
+    if (rounded) tiers[count++] = &wf_products_bf16_emulated;
     return count;
 }
 

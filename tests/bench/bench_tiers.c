@@ -152,6 +152,7 @@ int main(int argc, char **argv)
     if (cpu.avx512) tiers[count++] = &wf_products_avx512;
     if (cpu.avx512_bf16) tiers[count++] = &wf_products_avx512_bf16;
 #endif
+    if (only != NULL) tiers[count++] = &wf_products_bf16_emulated; /* slow: where it is asked for */
     must(weft_model_open(argv[1], NULL, &model, &err));
     for (int i = 0; i < count; i++) {
         if (only != NULL && strcmp(only, tiers[i]->name) != 0) continue;

@@ -54,6 +54,11 @@ for file in unet/config.json model_index.json tokenizer/vocab.json tokenizer/mer
     cp $model/$file "$tmp/model/$file"
 done
 
+# ---- arithmetic
+
+refuses 2 '--emulate is of --arithmetic bf16' "$weft" generate $model -p x --emulate
+refuses 2 "'f16', only f32 or bf16" "$weft" generate $model -p x --arithmetic f16
+
 # ---- one thing in the place of another
 
 refuses 1 'an adapter.*: give it with --adapter' "$weft" generate "$monster" -p x

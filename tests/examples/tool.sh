@@ -111,6 +111,12 @@ that "weight 0 is the base model" cmp "$tmp/none.png" "$tmp/zero.png"
 # That each method and each solver draws what the library does, test_tool.c sees to.
 that "options of a plan" draw -p "a zib monster" -a $monster --partial -a $hatching --text-plan all --path side \
     -o "$tmp/options.png"
+prints '^arithmetic: f32, by ' "$weft" explain $model
+prints '^arithmetic: bf16.*, by .*bf16' "$weft" explain $model --arithmetic bf16 --emulate
+prints '"arithmetic": "bf16"' "$weft" explain $model --arithmetic bf16 --emulate --json
+that "in bf16" draw -p "a zib monster" --arithmetic bf16 --emulate -o "$tmp/bf16.png"
+that "said in the parameters" hold "$tmp/bf16.png" ", Arithmetic: bf16"
+that "of f32 nothing is said" sh -c "! grep -qa Arithmetic '$tmp/options.png'"
 two="-a $monster -a $hatching"
 that "phases" draw -p "a zib monster" $two --compose switch --period 1 --phase 1 --compose klora --phase 0.6 \
     -o "$tmp/phases.png"

@@ -32,7 +32,8 @@ class ModelInfo(C.Structure):
         for name in ("latent_channels", "latent_size", "image_factor", "input_channels", "text_streams",
                      "text_encoders", "time_ids", "guidance_embed", "prediction", "zero_negative", "has_tokenizer",
                      "has_vae")
-    ] + [("vae_scale", C.c_float), ("reserved0", C.c_int32)]
+    ] + [("vae_scale", C.c_float), ("reserved0", C.c_int32), ("arithmetic", C.c_int32), ("emulated", C.c_int32),
+         ("tier", C.c_char_p)]
 
 
 class RunOptions(C.Structure):

@@ -749,6 +749,24 @@ START_TEST(moving_rows)
 }
 END_TEST
 
+/* By several workers: to the last float, and no further. */
+START_TEST(a_long_copy_is_whole)
+{
+    enum { N = 200003 };
+    float *x = bench_floats(N + 1, 1), *y = calloc(N + 1, sizeof *y);
+    for (int32_t threads = 1; threads <= 3; threads++) {
+        workbench w;
+        bench_open(&w, tables[0], threads);
+        bench_real(&w);
+        memset(y, 0, (N + 1) * sizeof *y);
+        wf_copy(&w.e, y, x, N);
+        ck_assert(memcmp(y, x, N * sizeof *y) == 0 && y[N] == 0);
+        bench_close(&w);
+    }
+    free(x), free(y);
+}
+END_TEST
+
 /* Asked at every layer; after a yes nothing is computed, and the memory is given back all the same. */
 static bool say_stop(void *user) { return ++*(int *)user >= 2; }
 
@@ -818,6 +836,7 @@ static Suite *suite(void)
     tcase_add_test(c, groups_do_not_see_each_other);
     tcase_add_test(c, norms);
     tcase_add_test(c, moving_rows);
+    tcase_add_test(c, a_long_copy_is_whole);
     tcase_add_test(c, a_stop_ends_it);
     tcase_add_test(c, kernels_that_no_layer_has_are_refused);
     suite_add_tcase(s, c);

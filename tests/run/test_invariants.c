@@ -13,10 +13,10 @@ static weft_model *model;
 static weft_adapter *content, *style, *third;
 static float latent[2 * N], cond[TEXT], uncond[TEXT];
 
-static void setup(void)
+static void setup_with(const weft_model_options *o)
 {
     weft_noise *noise;
-    must(weft_model_open(data_path("models/tiny-sd1"), NULL, &model, &golden_err));
+    must(weft_model_open(data_path("models/tiny-sd1"), o, &model, &golden_err));
     must(weft_adapter_open(data_path("adapters/content.safetensors"), NULL, &content, &golden_err));
     must(weft_adapter_open(data_path("adapters/style.safetensors"), NULL, &style, &golden_err));
     must(weft_adapter_open(data_path("adapters/third"), NULL, &third, &golden_err));
@@ -25,6 +25,16 @@ static void setup(void)
     must(weft_noise_normal(noise, cond, TEXT, &golden_err));
     must(weft_noise_normal(noise, uncond, TEXT, &golden_err));
     weft_noise_free(noise);
+}
+
+static void setup(void) { setup_with(NULL); }
+
+static void setup_bf16(void)
+{
+    weft_model_options o = WEFT_MODEL_OPTIONS_INIT;
+    o.flags = WEFT_OPEN_EMULATE;
+    o.arithmetic = WEFT_ARITHMETIC_BF16;
+    setup_with(&o);
 }
 
 static void teardown(void)
@@ -655,11 +665,11 @@ START_TEST(prompts_longer_than_a_chunk)
 }
 END_TEST
 
-int main(void)
+/* Whose bits are promised is promised of every arithmetic. */
+static TCase *bits(const char *name, void (*begin)(void))
 {
-    Suite *s = suite_create("run");
-    TCase *c = tcase_create("invariants");
-    tcase_add_checked_fixture(c, setup, teardown);
+    TCase *c = tcase_create(name);
+    tcase_add_checked_fixture(c, begin, teardown);
     tcase_set_timeout(c, 300);
     tcase_add_test(c, weight_zero_is_the_base_bit_for_bit);
     tcase_add_test(c, threads_do_not_change_a_bit);
@@ -667,12 +677,19 @@ int main(void)
     tcase_add_test(c, a_batch_is_its_samples);
     tcase_add_test(c, interleaved_runs_do_not_see_each_other);
     tcase_add_test(c, composite_does_not_depend_on_the_order);
-    tcase_add_test(c, one_adapter_is_the_same_under_every_method);
-    tcase_add_test(c, one_prediction_is_the_same_however_it_is_weighed);
     tcase_add_test(c, detaching_leaves_the_base);
     tcase_add_test(c, a_copy_with_another_weight_is_that_plan);
-    tcase_add_test(c, handles_go_in_any_order);
     tcase_add_test(c, conditioning_for_each_branch_and_latent);
+    return c;
+}
+
+int main(void)
+{
+    Suite *s = suite_create("run");
+    TCase *c = bits("invariants", setup);
+    tcase_add_test(c, one_adapter_is_the_same_under_every_method);
+    tcase_add_test(c, one_prediction_is_the_same_however_it_is_weighed);
+    tcase_add_test(c, handles_go_in_any_order);
     tcase_add_test(c, methods_are_made_of_adapters_alone);
     tcase_add_test(c, klora_leaves_no_layer_to_an_absent_adapter);
     tcase_add_test(c, a_step_stops_inside_and_goes_on_after);
@@ -680,6 +697,7 @@ int main(void)
     tcase_add_test(c, wrong_calls_are_told_what_was_wanted);
     tcase_add_test(c, prompts_longer_than_a_chunk);
     suite_add_tcase(s, c);
+    suite_add_tcase(s, bits("bfloat16", setup_bf16));
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
     int failed = srunner_ntests_failed(r);

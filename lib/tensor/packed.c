@@ -90,9 +90,16 @@ static size_t most_rows(const job *j)
     return round_up(WF_MAX(WF_MIN(j->all, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), j->m->rows);
 }
 
+/* Floats of a row that is narrowed once for a task: of a block, or of all its blocks where the
+ * task's column tiles follow each other. */
+static size_t narrow_width(const job *j)
+{
+    return ((j->p->gated ? j->p->in : j->channels) + 1) / 2;
+}
+
 static size_t gathered_floats(const job *j)
 {
-    return j->pairs != NULL ? most_rows(j) * ((j->channels + 1) / 2) : j->m->rows * j->width;
+    return j->pairs != NULL ? most_rows(j) * narrow_width(j) : j->m->rows * j->width;
 }
 
 static size_t sum_floats(const job *j)
@@ -203,8 +210,8 @@ static const float *take_rows(const job *j, const place *at, size_t first, size_
     const float *x = p->x + row * p->in + c;
     *ldx = p->in;
     if (j->pairs != NULL && j->group > 1) {
-        *ldx = (nc + 1) / 2;
-        return at->gathered + (row - first) * *ldx;
+        *ldx = narrow_width(j);
+        return at->gathered + (row - first) * *ldx + (p->gated ? c / 2 : 0);
     }
     if (!is_plain(p)) {
         gather(j, at->gathered, row, n, c, nc);
@@ -305,6 +312,14 @@ static void wide_block(const job *j, const place *at, size_t first, size_t last,
     }
 }
 
+static void narrow_rows(const job *j, const place *at, size_t first, size_t last, size_t c,
+                        size_t nc)
+{
+    const wf_product *p = j->p;
+    j->pairs->narrow(at->gathered, narrow_width(j), p->x + first * p->in + c, p->in, last - first,
+                     nc);
+}
+
 static void wide_task(void *user, size_t task, int32_t worker)
 {
     const job *j = user;
@@ -315,15 +330,21 @@ static void wide_task(void *user, size_t task, int32_t worker)
     size_t right = WF_MIN(left + cols, j->out);
     size_t first = task / groups * j->tile_rows, last = WF_MIN(first + j->tile_rows, j->all);
 
+    if (p->gated) { /* sums are kept for a tile's columns only */
+        if (j->group > 1) narrow_rows(j, &at, first, last, 0, p->in);
+        for (size_t col = left; col < right; col += j->cols)
+            for (size_t c = 0; c < p->in; c += j->channels)
+                wide_block(j, &at, first, last, col, WF_MIN(j->cols, right - col), c,
+                           WF_MIN(j->channels, p->in - c));
+        return;
+    }
     for (size_t c = 0; c < p->in; c += j->channels) {
         size_t nc = WF_MIN(j->channels, p->in - c);
-        if (j->group > 1)
-            j->pairs->narrow(at.gathered, (nc + 1) / 2, p->x + first * p->in + c, p->in,
-                             last - first, nc);
+        if (j->group > 1) narrow_rows(j, &at, first, last, c, nc);
         for (size_t col = left; col < right; col += j->cols)
             wide_block(j, &at, first, last, col, WF_MIN(j->cols, right - col), c, nc);
     }
-    if (p->h != NULL && !p->gated)
+    if (p->h != NULL)
         wf_packed_low_rank(j->m, p, p->y + first * p->out + left, p->out, first, last, left,
                            right - left);
 }

@@ -261,6 +261,7 @@ START_TEST(gated_products)
     static const shape gated[] = {
         { 5, 6, { 7, 1, 7, 1, 1, 1, 0 } }, { 700, 34, { 300, 1, 300, 1, 1, 1, 0 } },
         { 40, 806, { 19, 2, 19, 2, 1, 1, 0 } }, { 330, 1300, { 70, 1, 70, 1, 1, 1, 0 } },
+        { 650, 1560, { 1, 1, 1, 1, 1, 1, 0 } },
     };
     const wf_products *tier = tiers[_i / (int)WF_LEN(gated)];
     const shape *s = &gated[_i % (int)WF_LEN(gated)];
@@ -340,7 +341,8 @@ START_TEST(a_batch_is_its_samples)
 {
     static const shape large[] = {
         { 128, 9, { 20, 27, 20, 27, 3, 1, 1 } }, { 40, 330, { 20, 27, 20, 27, 3, 1, 1 } },
-        { 645, 9, { 700, 1, 700, 1, 1, 1, 0 } }, { 128, 965, { 16, 32, 16, 32, 3, 1, 1 } },
+        { 645, 9, { 700, 1, 700, 1, 1, 1, 0 } }, { 700, 1290, { 2, 1, 2, 1, 1, 1, 0 } },
+        { 128, 965, { 16, 32, 16, 32, 3, 1, 1 } },
     };
     const wf_products *tier = tiers[_i];
     for (size_t i = 0; i < WF_LEN(large); i++) {
@@ -417,7 +419,7 @@ int main(void)
     tcase_set_timeout(c, 300);
     tcase_add_loop_test(c, small_products, 0, tier_count);
     tcase_add_loop_test(c, wide_products, 0, cases);
-    tcase_add_loop_test(c, gated_products, 0, 4 * tier_count);
+    tcase_add_loop_test(c, gated_products, 0, 5 * tier_count);
     tcase_add_loop_test(c, weights_of_every_type, 0, cases);
     tcase_add_loop_test(c, a_batch_is_its_samples, 0, tier_count);
     tcase_add_loop_test(c, thin_products, 0, cases);

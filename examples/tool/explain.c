@@ -59,7 +59,7 @@ int explain(settings *s)
     weft_model_info info = WEFT_MODEL_INFO_INIT;
     weft_text_info sequence = WEFT_TEXT_INFO_INIT;
     meter m = { .shown = !(s->flags & QUIET) && isatty(STDERR_FILENO) };
-    uint64_t bytes;
+    weft_run_info run = WEFT_RUN_INFO_INIT;
     size_t needed;
     int32_t evaluations = 0;
 
@@ -79,7 +79,7 @@ int explain(settings *s)
     must(weft_plan_text(plan, NULL, 0, &needed, &err));
     char *text = zeroed(needed, 1);
     must(weft_plan_text(plan, text, needed, NULL, &err));
-    must(weft_run_bytes(plan, &s->run, &bytes, &err));
+    must(weft_run_measure(plan, &s->run, &run, &err));
 
     int halves = is_guided(s, &info) ? 2 : 1;
     uint32_t flags = halves == 2 ? WEFT_COSTS_GUIDED : 0;
@@ -96,10 +96,23 @@ int explain(settings *s)
         printf(": %d calls, %d evaluations of the network%s\n", (int)calls, (int)evaluations * halves,
                halves == 2 ? " with guidance" : "");
         printf("a run at %dx%d takes ", (int)s->width, (int)s->height);
-        print_bytes((double)bytes);
+        print_bytes((double)run.bytes);
         printf(" besides the model's ");
         print_bytes((double)info.bytes);
-        printf("\narithmetic: %s%s, by %s\n", weft_arithmetic_name(info.arithmetic),
+        printf(":\n  scratch ");
+        print_bytes((double)run.scratch_bytes);
+        printf(" (a step ");
+        print_bytes((double)run.step_bytes);
+        printf(", prompts ");
+        print_bytes((double)run.encode_bytes);
+        printf(", decoding ");
+        print_bytes((double)run.decode_bytes);
+        printf("), copies ");
+        print_bytes((double)run.copy_bytes);
+        printf(", kept of the text ");
+        print_bytes((double)run.kept_bytes);
+        putchar('\n');
+        printf("arithmetic: %s%s, by %s\n", weft_arithmetic_name(info.arithmetic),
                info.emulated ? ", emulated" : "", info.tier);
     }
     if (s->output) {

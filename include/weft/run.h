@@ -25,12 +25,8 @@ extern "C" {
 typedef struct weft_run weft_run;
 
 enum weft_run_flag {
-    /**
-     * Keep the keys and values that cross-attentions make of the text from one call to the next;
-     * they depend on nothing else. Costs memory (at 77 tokens 8 MB a sample with SD1.5, 51 MB
-     * with SDXL) and saves at most 2 % of a call. The bits are the same. A text with rows for each
-     * cross-attention layer is not kept.
-     */
+    /** What every run does unless WEFT_RUN_FORGET_TEXT says otherwise: asking for it changes
+     * nothing. */
     WEFT_RUN_KEEP_TEXT = 1u << 0,
     /**
      * Do not look whether what is computed is finite. Without it a step, an encode or a decode
@@ -48,7 +44,16 @@ enum weft_run_flag {
      * a call a byte for each layer of the model and five for each adapter at each layer) and next
      * to no time. The bits are the same. @since 0.2
      */
-    WEFT_RUN_TRACE     = 1u << 3
+    WEFT_RUN_TRACE     = 1u << 3,
+    /**
+     * Do not keep the keys and values that cross-attentions make of the text from one call to the
+     * next. They depend on the text and on the adapters' coefficients, and are made again when
+     * these change. Keeping them costs memory (at 77 tokens 8 MB a sample with SD1.5, 51 MB with
+     * SDXL) and saves 0.4 to 2 % of a call. The bits are the same. Nothing is kept where a text has
+     * rows for each cross-attention layer, or under a plan with reused features.
+     * @since 0.2
+     */
+    WEFT_RUN_FORGET_TEXT = 1u << 4
 };
 
 typedef struct weft_run_options {
@@ -118,12 +123,28 @@ typedef struct weft_run_info {
     int32_t  text_streams; /* entries of weft_step.text                                        */
     double   reuse_error;  /* WEFT_RUN_MEASURE: most that reused features changed in a call's result
                               since the run has its plan, max|difference| / max|full result| */
+    uint64_t scratch_bytes; /* of `bytes`: what calls use one after the other, and between them
+                               nothing lives in                                                */
+    uint64_t copy_bytes;    /* of `bytes`: merged copies                                       */
+    uint64_t kept_bytes;    /* of `bytes`: keys and values of the text                         */
+    uint64_t step_bytes;    /* of the scratch: what a call of weft_run_step() needs            */
+    uint64_t encode_bytes;  /* ..., a prompt as long as the run takes; 0: no text encoder      */
+    uint64_t decode_bytes;  /* ..., decoding; 0: no VAE                                        */
+    uint64_t encode_image_bytes; /* ..., encoding an image; 0: no VAE                          */
 } weft_run_info;
-#define WEFT_RUN_INFO_INIT { sizeof(weft_run_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_RUN_INFO_INIT \
+    { sizeof(weft_run_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_RUN_INFO_INIT. @since 0.1 */
 WEFT_API void weft_run_info_init(weft_run_info *info, size_t size);
 /** Describe a run. @since 0.1 */
 WEFT_API weft_status weft_run_info_get(const weft_run *run, weft_run_info *info, weft_error *err);
+/**
+ * What weft_run_info_get() would say of a run with these options, before it is made: nothing is
+ * taken and nothing computed, but for the lists that the walk through the networks needs.
+ * @since 0.2
+ */
+WEFT_API weft_status weft_run_measure(const weft_plan *plan, const weft_run_options *options,
+                                      weft_run_info *info, weft_error *err);
 /**
  * Fill in `text->tokens` and `text->len` for one stream and a prompt of `chunks` chunks, as
  * weft_plan_prompt_size() counts them. If text->cross_layers is set, `len` has room for rows for
@@ -386,8 +407,9 @@ WEFT_API void weft_call_cost_init(weft_call_cost *cost, size_t size);
  * What each call of a sealed plan would cost a run with these options, without running it: the
  * network is walked with the call's coefficients, and nothing is computed. Parts of adapters whose
  * coefficient is 0 in every branch do not count. Sequences of text have the most tokens that the
- * options allow. What WEFT_RUN_KEEP_TEXT saves and WEFT_RUN_MEASURE adds is not counted, and calls
- * are taken one after the other from the first.
+ * options allow. Calls are taken one after the other from the first, with the same texts: what is
+ * kept of these (WEFT_RUN_FORGET_TEXT) is counted in the call that makes it. What WEFT_RUN_MEASURE
+ * adds is not counted.
  *
  * @param flags  WEFT_COSTS_GUIDED
  * @param costs  [count] written

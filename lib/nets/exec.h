@@ -209,6 +209,11 @@ wf_grid wf_layer_grid(const wf_layer *l, wf_grid g);
 /* y = layer(x), or y += layer(x) where `add`. x (rows of g, in), y (rows of the output grid,
  * out). */
 void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add);
+/* y = layer(x), and `more` (n, out) added to the rows of each sample, as a bias is. */
+void wf_layer_apply_to_each(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g,
+                            const float *more);
+/* y (rows of g, out / 2) = value * gelu(gate) with [value, gate] = layer(x), a linear one. */
+void wf_layer_apply_gated(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g);
 /* dst (out, K) = the layer's weight widened, K ordered (ky, kx, in). */
 void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l);
 
@@ -285,8 +290,6 @@ void wf_adapt_to_reference(wf_exec *e, float *x, wf_grid g, size_t c);
 void wf_activate(wf_exec *e, wf_act act, float *y, const float *x, size_t rows, size_t columns);
 /* y (rows, c) = value * gelu(gate) with x (rows, 2 c) = [value, gate] */
 void wf_geglu(wf_exec *e, float *y, const float *x, size_t rows, size_t c);
-/* x[s, row, :] += v[s, :] */
-void wf_add_per_sample(wf_exec *e, float *x, const float *v, wf_grid g, size_t c);
 /* y (rows, a + b) = [p, q] along channels */
 void wf_concat(wf_exec *e, float *y, const float *p, size_t a, const float *q, size_t b,
                size_t rows);

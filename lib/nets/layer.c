@@ -29,6 +29,7 @@ typedef struct job {
     const wf_stack *stack;  /* NULL: no parts                                */
     wf_grid         out;
     wf_product      base;   /* x W^T and what is added on the way            */
+    const float    *more;   /* (samples, out) added to their rows, or NULL   */
     size_t          row_tiles; /* of one sample                              */
     int32_t         part;   /* of a product of its own                       */
 } job;
@@ -250,22 +251,31 @@ static wf_product masked_product(job *j)
 
 /* ---- biases ---- */
 
-/* Each sample's bias: the layer's and the differences that no mask keeps apart, summed into `sums`
- * (n, out) if there are any. */
+/* sums += k d; before the first addition it takes the layer's bias. */
+static void add_bias(const job *j, const float **own, float *sums, float k, const float *d)
+{
+    size_t out = (size_t)j->l->out;
+    if (*own == NULL) memset(sums, 0, out * sizeof *sums);
+    else if (*own != sums) memcpy(sums, *own, out * sizeof *sums);
+    for (size_t i = 0; i < out; i++) sums[i] += k * d[i];
+    *own = sums;
+}
+
+/* Each sample's bias: the layer's, the differences that no mask keeps apart and what the sample has
+ * of its own, summed into `sums` (n, out) if there are any. */
 static void sum_biases(const job *j, const float **own, float *sums)
 {
     size_t out = (size_t)j->l->out;
+    bool any = j->stack != NULL && j->stack->nonpair != NULL;
     for (size_t n = 0; n < (size_t)j->out.n; n++, sums += out) {
         own[n] = j->base.bias;
-        for (int32_t p = 0; p < j->stack->parts; p++) {
+        for (int32_t p = 0; any && p < j->stack->parts; p++) {
             const float *db = j->stack->nonpair[p].bias;
             wf_coefficient k = coefficient(j, n, p);
             if (db == NULL || k.number == 0.0f || k.rows != NULL) continue;
-            if (own[n] != sums && own[n] != NULL) memcpy(sums, own[n], out * sizeof *sums);
-            else if (own[n] == NULL) memset(sums, 0, out * sizeof *sums);
-            for (size_t i = 0; i < out; i++) sums[i] += k.number * db[i];
-            own[n] = sums;
+            add_bias(j, &own[n], sums, k.number, db);
         }
+        if (j->more != NULL) add_bias(j, &own[n], sums, 1, j->more + n * out);
     }
 }
 
@@ -434,6 +444,9 @@ static double part_floats(const job *j)
     return n;
 }
 
+/* Columns of y that a product writes. */
+static size_t written(const wf_product *p) { return p->gated ? p->out / 2 : p->out; }
+
 /* A dry run's counts: products, and the bytes of what is read and written once. */
 static void count(job *j, wf_grid in)
 {
@@ -447,7 +460,8 @@ static void count(job *j, wf_grid in)
     if (e->stop != NULL) (void)e->stop(e->stop_user);
     e->flops += 2.0 * (double)j->out.n * rows * K * l->out;
     e->weight_bytes += K * l->out * weight + (j->base.bias != NULL ? 4.0 * l->out : 0);
-    e->moved_bytes += 4.0 * ((double)wf_rows(in) * l->in + (double)j->out.n * rows * l->out);
+    e->moved_bytes += 4.0 * ((double)wf_rows(in) * l->in +
+                             (double)j->out.n * rows * (double)written(&j->base));
     if (j->stack == NULL) return;
     e->weight_bytes += 4.0 * part_floats(j);
     for (size_t s = 0; s < (size_t)j->out.n; s++)
@@ -465,18 +479,32 @@ static wf_product base_product(const wf_layer *l, float *y, const float *x, wf_g
     };
 }
 
-/* What the parts make of the products: memory for h, for the spans of its ranks and for the
- * samples' own biases, and the scratch of all. */
+/* Memory for the samples' own biases, where they have any. */
+static void prepare_biases(job *j, bool own)
+{
+    wf_exec *e = j->e;
+    size_t n = (size_t)j->out.n;
+    bool any = own;
+
+    for (int32_t p = 0; j->stack != NULL && j->stack->nonpair != NULL && p < j->stack->parts; p++)
+        any |= j->stack->nonpair[p].bias != NULL;
+    if (!any) return;
+    const float **biases = wf_arena_take(&e->arena, n, sizeof *biases);
+    float *sums = wf_take(e, n, (size_t)j->l->out);
+    if (!e->dry && !e->stopped) sum_biases(j, biases, sums);
+    j->base.own_bias = biases;
+}
+
+/* What the parts make of the products: memory for h and for the spans of its ranks, and the scratch
+ * of all. */
 static void prepare_parts(job *j)
 {
     wf_exec *e = j->e;
     const wf_stack *s = j->stack;
     size_t n = (size_t)j->out.n, rows = sample_rows(j->out), need = 0;
-    bool biases = false;
 
     for (int32_t p = 0; s->nonpair != NULL && p < s->parts; p++) {
         const wf_nonpair *x = &s->nonpair[p];
-        biases |= x->bias != NULL;
         if (x->w1 != NULL)
             need = WF_MAX(need, kron_rows(j->l, x) * kron_width(j->l, x, e->vectors != NULL));
         if (x->dense == NULL) continue;
@@ -503,12 +531,6 @@ static void prepare_parts(job *j)
             if (amended != NULL) amended[i] = any_vector(j, i);
         }
         j->base.amended = amended;
-    }
-    if (biases) {
-        const float **own = wf_arena_take(&e->arena, n, sizeof *own);
-        float *sums = wf_take(e, n, (size_t)j->l->out);
-        if (!e->dry && !e->stopped) sum_biases(j, own, sums);
-        j->base.own_bias = own;
     }
 }
 
@@ -539,12 +561,20 @@ static void compute(job *j)
     if (after) wf_pool_run(e->pool, j->base.samples * j->row_tiles, after_task, j);
 }
 
-void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add)
+/* What is made of a product. */
+typedef struct use {
+    bool         add, gated;
+    bool         own; /* each sample has a bias of its own, `more` */
+    const float *more;
+} use;
+
+static void apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, use as)
 {
-    job j = { .e = e, .l = l, .out = wf_layer_grid(l, g) };
+    job j = { .e = e, .l = l, .out = wf_layer_grid(l, g), .more = as.more };
     size_t rows = sample_rows(j.out), mark = wf_arena_mark(&e->arena);
 
-    j.base = base_product(l, y, x, g, j.out, add);
+    j.base = base_product(l, y, x, g, j.out, as.add);
+    j.base.gated = as.gated;
     j.base.user = &j;
     j.row_tiles = (rows + ROWS - 1) / ROWS;
     if (e->deltas != NULL) j.delta = &e->deltas[l->id];
@@ -558,6 +588,7 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
     }
     if (j.stack != NULL && (e->dry || e->masks == NULL || wf_masks_fit(e, j.delta, j.out)))
         prepare_parts(&j);
+    prepare_biases(&j, as.own);
     wf_need_scratch(e, e->products->wide_scratch(&j.base));
     if (e->dry) {
         count(&j, g);
@@ -566,8 +597,35 @@ void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_
         compute(&j);
         wf_note_layer(e, l, j.out);
         if (e->tap != NULL && !e->stopped) e->tap->see(e->tap->user, e, l, &j.base, j.out);
-        wf_watch_layer(e, l, x, wf_rows(g) * (size_t)l->in, y, (size_t)g.n * rows * (size_t)l->out);
+        wf_watch_layer(e, l, x, wf_rows(g) * (size_t)l->in, y,
+                       (size_t)g.n * rows * written(&j.base));
     }
+    wf_arena_release(&e->arena, mark);
+}
+
+void wf_layer_apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g, bool add)
+{
+    apply(e, l, y, x, g, (use){ .add = add });
+}
+
+void wf_layer_apply_to_each(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g,
+                            const float *more)
+{
+    apply(e, l, y, x, g, (use){ .own = true, .more = more });
+}
+
+void wf_layer_apply_gated(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g)
+{
+    const wf_delta *d = e->deltas != NULL ? &e->deltas[l->id] : NULL;
+    size_t mark = wf_arena_mark(&e->arena);
+
+    if (d == NULL || d->merged != NULL || d->stack == NULL || d->stack->nonpair == NULL) {
+        apply(e, l, y, x, g, (use){ .gated = true });
+        return;
+    }
+    float *wide = wf_take(e, wf_rows(g), (size_t)l->out); /* some parts are added afterwards */
+    apply(e, l, wide, x, g, (use){ .add = false });
+    wf_geglu(e, y, wide, wf_rows(g), (size_t)l->out / 2);
     wf_arena_release(&e->arena, mark);
 }
 

@@ -13,7 +13,8 @@
 
 #include "nets/exec.h"
 
-enum { TILE = 64 }; /* rows of a task */
+/* Rows of a task; of a large picture more, since the tiles' sums are added up by one thread. */
+enum { TILE = 64, MOST_TILES = 128 };
 
 typedef struct norm {
     wf_exec        *e;
@@ -30,6 +31,7 @@ typedef struct norm {
     wf_grid         g;
     size_t          rows;   /* of one sample                                              */
     size_t          tiles;  /* likewise                                                   */
+    size_t          tile;   /* rows of a tile                                             */
     size_t          c;
     wf_act          act;
     bool            masked; /* weights differ from row to row                             */
@@ -114,21 +116,22 @@ static void finish_row(const norm *o, size_t sample, size_t row, float *y, float
 
 /* ---- GroupNorm ---- */
 
+static void cut(norm *o)
+{
+    o->rows = (size_t)o->g.h * (size_t)o->g.w;
+    o->tile = TILE * ((o->rows + TILE * MOST_TILES - 1) / (TILE * MOST_TILES));
+    o->tiles = (o->rows + o->tile - 1) / o->tile;
+}
+
 static void sum_task(void *user, size_t task, int32_t worker)
 {
     norm *o = user;
-    size_t row = task % o->tiles * TILE, last = WF_MIN(row + TILE, o->rows);
+    size_t row = task % o->tiles * o->tile, last = WF_MIN(row + o->tile, o->rows);
     double *sum = o->sums + task * 2 * o->c, *square = sum + o->c;
     (void)worker;
     memset(sum, 0, 2 * o->c * sizeof *sum);
-    for (; row < last; row++) {
-        const float *x = o->x + (task / o->tiles * o->rows + row) * o->c;
-        for (size_t i = 0; i < o->c; i++) {
-            double v = x[i];
-            sum[i] += v;
-            square[i] += v * v;
-        }
-    }
+    for (; row < last; row++)
+        o->e->k->sums(sum, square, o->x + (task / o->tiles * o->rows + row) * o->c, o->c);
 }
 
 /* The reference of a sample; NULL align: the sample itself. */
@@ -177,8 +180,8 @@ static void moments_task(void *user, size_t sample, int32_t worker)
 static void affine_task(void *user, size_t task, int32_t worker)
 {
     norm *o = user;
-    size_t sample = task / o->tiles, row = task % o->tiles * TILE;
-    size_t last = WF_MIN(row + TILE, o->rows);
+    size_t sample = task / o->tiles, row = task % o->tiles * o->tile;
+    size_t last = WF_MIN(row + o->tile, o->rows);
     for (; row < last; row++) {
         float *y = o->y + (sample * o->rows + row) * o->c;
         const float *x = o->x + (sample * o->rows + row) * o->c;
@@ -192,8 +195,7 @@ void wf_group_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_gr
 {
     norm o = { .e = e, .n = n, .y = y, .x = x, .g = g, .act = act, .c = (size_t)n->channels };
     size_t samples = (size_t)g.n, mark = wf_arena_mark(&e->arena);
-    o.rows = (size_t)g.h * (size_t)g.w;
-    o.tiles = (o.rows + TILE - 1) / TILE;
+    cut(&o);
     o.sums = wf_arena_take(&e->arena, samples * o.tiles, 2 * o.c * sizeof *o.sums);
     o.a = wf_take(e, samples, o.c);
     o.b = wf_take(e, samples, o.c);
@@ -243,8 +245,7 @@ void wf_adapt_to_reference(wf_exec *e, float *x, wf_grid g, size_t c)
 {
     norm o = { .e = e, .y = x, .x = x, .g = g, .act = WF_ACT_NONE, .c = c };
     size_t samples = (size_t)g.n, mark = wf_arena_mark(&e->arena);
-    o.rows = (size_t)g.h * (size_t)g.w;
-    o.tiles = (o.rows + TILE - 1) / TILE;
+    cut(&o);
     o.sums = wf_arena_take(&e->arena, samples * o.tiles, 2 * o.c * sizeof *o.sums);
     o.a = wf_take(e, samples, o.c);
     o.b = wf_take(e, samples, o.c);

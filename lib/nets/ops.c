@@ -5,7 +5,7 @@
 
 #include "nets/exec.h"
 
-enum { TILE = 64 }; /* rows of a task */
+enum { TILE = 64, COPIED = 1 << 16 }; /* rows, and floats of a copy, in a task */
 
 typedef struct op {
     wf_exec     *e;
@@ -88,20 +88,6 @@ void wf_geglu(wf_exec *e, float *y, const float *x, size_t rows, size_t c)
     run(&o, tiles_of(rows), geglu_task);
 }
 
-static void per_sample_task(void *user, size_t task, int32_t worker)
-{
-    op *o = user;
-    (void)worker;
-    for (size_t row = task * TILE; row < WF_MIN((task + 1) * TILE, o->rows); row++)
-        o->e->k->add(o->y + row * o->c, o->x + row / o->c2 * o->c, o->c);
-}
-
-void wf_add_per_sample(wf_exec *e, float *x, const float *v, wf_grid g, size_t c)
-{
-    op o = { .e = e, .y = x, .x = v, .rows = wf_rows(g), .c = c, .c2 = (size_t)g.h * (size_t)g.w };
-    run(&o, tiles_of(o.rows), per_sample_task);
-}
-
 static void weigh_task(void *user, size_t task, int32_t worker)
 {
     op *o = user;
@@ -160,9 +146,18 @@ void wf_upsample(wf_exec *e, float *y, wf_grid to, const float *x, wf_grid from,
     run(&o, tiles_of(o.rows), upsample_task);
 }
 
+static void copy_task(void *user, size_t task, int32_t worker)
+{
+    op *o = user;
+    size_t first = task * COPIED, n = WF_MIN((size_t)COPIED, o->rows - first);
+    (void)worker;
+    memcpy(o->y + first, o->x + first, n * sizeof *o->y);
+}
+
 void wf_copy(wf_exec *e, float *y, const float *x, size_t n)
 {
-    if (!e->dry && !e->stopped && y != x) memcpy(y, x, n * sizeof *y);
+    op o = { .e = e, .y = y, .x = x, .rows = n, .c = 1 };
+    if (y != x) run(&o, (n + COPIED - 1) / COPIED, copy_task);
 }
 
 void wf_rescale(wf_exec *e, float *x, float a, float b, size_t n)

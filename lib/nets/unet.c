@@ -1,7 +1,8 @@
 /* unet.c - noise in, noise out: down, through the middle, up again over the skip connections.
  *
  * The building part walks the configuration in the order in which the running part executes, so
- * layer ids are the order of execution. Running keeps one buffer per skip connection and one for
+ * layer ids are the order of execution, but for the time's projection in a resnet: it is the bias
+ * of the convolution before it. Running keeps one buffer per skip connection and one for
  * the way up; every other buffer lives for a block and is given back to the arena. */
 #include "nets/config.h"
 #include "nets/keys.h"
@@ -388,7 +389,7 @@ const wf_unet_config *wf_unet_get_config(const wf_denoiser *d)
 /* ---- running --------------------------------------------------------------------------------- */
 
 /* y = scale (shortcut(x) + conv2(act(norm2(conv1(act(norm1 x)) + time)))); y may be x where there
- * is no shortcut. */
+ * is no shortcut. The time is a bias of each sample. */
 static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, const float *x,
                        const float *temb, wf_grid g)
 {
@@ -399,10 +400,9 @@ static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, 
     float *a = wf_take(e, wf_rows(g), (size_t)r->in);
 
     wf_group_norm(e, &r->norm1, a, x, g, u->c.act);
-    wf_layer_apply(e, r->conv1, h, a, g, false);
-    wf_arena_release(&e->arena, inner);
     wf_layer_apply(e, r->time, t, temb, wf_vector_grid(g.n), false);
-    wf_add_per_sample(e, h, t, g, (size_t)r->out);
+    wf_layer_apply_to_each(e, r->conv1, h, a, g, t);
+    wf_arena_release(&e->arena, inner);
     float *b = wf_take(e, wf_rows(g), (size_t)r->out);
     wf_group_norm(e, &r->norm2, b, h, g, u->c.act);
     if (r->shortcut != NULL) wf_layer_apply(e, r->shortcut, y, x, g, false);
@@ -468,10 +468,11 @@ typedef struct source {
     wf_grid         g;
     const wf_cell  *cells;  /* other coefficients than the call's; NULL: those               */
     bool            alone;  /* the layers are none of the model's: nothing hangs beside them */
+    bool            unseen; /* nobody attends to them in this call: they are only kept       */
 } source;
 
-/* k and v of the source's rows, under the coefficients that count for it. */
-static void make_keys(wf_exec *e, const source *s, float *k, float *v)
+/* k and v of the source's rows, under the coefficients that count for it, or as they were kept. */
+static void make_keys(wf_exec *e, const source *s, float *k, float *v, bool kept)
 {
     const wf_cell *cells = e->cells;
     const size_t *lines = e->lines;
@@ -479,12 +480,17 @@ static void make_keys(wf_exec *e, const source *s, float *k, float *v)
 
     if (s->cells != NULL) e->cells = s->cells, e->lines = NULL;
     if (s->alone) e->deltas = NULL;
-    wf_layer_apply(e, s->k, k, s->rows, s->g, false);
-    wf_layer_apply(e, s->v, v, s->rows, s->g, false);
+    if (kept) {
+        wf_layer_kept(e, s->k, s->g);
+        wf_layer_kept(e, s->v, s->g);
+    } else {
+        wf_layer_apply(e, s->k, k, s->rows, s->g, false);
+        wf_layer_apply(e, s->v, v, s->rows, s->g, false);
+    }
     e->cells = cells, e->lines = lines, e->deltas = deltas;
 }
 
-/* o = attend(q, k(source), v(source)); o NULL: only keys and values are made, to be kept. */
+/* o = attend(q, k(source), v(source)). */
 static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, wf_grid g,
                       const source *s)
 {
@@ -494,17 +500,9 @@ static void attend_to(wf_exec *e, const attention *a, float *o, const float *q, 
     float *k = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
     float *v = kept ? wf_take_kept(e, keys, (size_t)channels) : wf_take(e, keys, (size_t)channels);
 
-    if (kept && e->kept->valid) {
-        const wf_layer *of[] = { s->k, s->v };
-        for (int i = 0; i < 2; i++) {
-            if (s->alone) wf_layer_skip(e);
-            else wf_layer_kept(e, of[i], s->g);
-        }
-    } else {
-        make_keys(e, s, k, v);
-    }
+    make_keys(e, s, k, v, kept && e->kept->valid);
     if (!s->alone && wf_locates(e, a->q, g)) wf_locate_seen(e, q, k, a->heads, g, lk);
-    if (o != NULL || e->dry)
+    if (!s->unseen)
         wf_attend(e, o, &(wf_attention){ .n = g.n, .heads = a->heads, .d = channels / a->heads,
                                          .lq = g.h * g.w, .q = q,
                                          .keys = &(wf_keys){ .k = k, .v = v, .length = lk },
@@ -641,10 +639,11 @@ static void attend_to_image(wf_exec *e, const attention *a, float *o, const floa
     float weight = in->weight * at->factor;
     size_t mark = wf_arena_mark(&e->arena), channels = (size_t)a->q->out,
            pixels = (size_t)g.h * (size_t)g.w;
-    const source s = { .k = at->pair.k, .v = at->pair.v, .rows = rows,
-                       .g = wf_text_grid(g.n, in->tokens), .alone = true };
+    source s = { .k = at->pair.k, .v = at->pair.v, .rows = rows,
+                 .g = wf_text_grid(g.n, in->tokens), .alone = true };
 
-    if (weight == 0 && (!e->dry || e->exact)) {
+    s.unseen = weight == 0 && (!e->dry || e->exact);
+    if (s.unseen) {
         if (e->kept != NULL) attend_to(e, a, NULL, q, g, &s);
         else wf_layer_skip(e), wf_layer_skip(e);
         return;
@@ -686,12 +685,10 @@ static void run_feed_forward(wf_exec *e, const block *k, float *x, wf_grid g, in
 {
     size_t mark = wf_arena_mark(&e->arena), rows = wf_rows(g), c = (size_t)channels;
     float *n = wf_take(e, rows, c);
-    float *wide = wf_take(e, rows, 8 * c);
     float *t = wf_take(e, rows, 4 * c);
 
     wf_layer_norm(e, &k->norm3, n, x, g);
-    wf_layer_apply(e, k->ff_in, wide, n, g, false);
-    wf_geglu(e, t, wide, rows, 4 * c);
+    wf_layer_apply_gated(e, k->ff_in, t, n, g);
     wf_layer_apply(e, k->ff_out, x, t, g, true);
     wf_arena_release(&e->arena, mark);
 }

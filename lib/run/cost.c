@@ -3,8 +3,8 @@
  *
  * memory.c walks the dearest call of each phase, since memory must do for all. Here every call is
  * walked, and of the adapters only those parts count that have a coefficient in some branch. Calls
- * with the same row of the table, the same image prompts and the same reuse of features cost the same
- * and are walked once. */
+ * with the same row of the table, the same image prompts, the same reuse of features and of what is
+ * kept of the text cost the same and are walked once. */
 #include "base/structs.h"
 #include "run/run_internal.h"
 
@@ -24,6 +24,15 @@ static weft_status make_masks(wf_mask **out, const weft_run *r, const weft_plan 
     return WEFT_OK;
 }
 
+/* Does call n find keys and values of the text as the call before it made them? */
+static bool finds_kept(const weft_run *r, const wf_run_memory *b, int32_t n)
+{
+    const wf_sheet *s = wf_plan_phase(b->plan, n);
+
+    return wf_run_keeps_text(r, b) && n > s->first &&
+           wf_sheet_row(s, n - 1) == wf_sheet_row(s, n);
+}
+
 static void walk(weft_call_cost *cost, const weft_run *r, wf_run_memory *b, const wf_mask *masks,
                  int32_t n, bool guided)
 {
@@ -31,8 +40,10 @@ static void walk(weft_call_cost *cost, const weft_run *r, wf_run_memory *b, cons
     const wf_sheet *s = wf_plan_phase(b->plan, n);
     weft_step step = WEFT_STEP_INIT;
     wf_call call = wf_run_dry_call(r, b, &step);
+    wf_kept kept = { .valid = finds_kept(r, b, n) };
     wf_exec e = { .k = p->kernels, .products = p->products, .dry = true, .arena = { .dry = true },
-                  .branch = b->branch, .masks = masks, .exact = true };
+                  .branch = b->branch, .masks = masks, .exact = true,
+                  .kept = wf_run_keeps_text(r, b) ? &kept : NULL };
 
     step.call = n;
     call.guided = guided;
@@ -60,15 +71,16 @@ static void walk(weft_call_cost *cost, const weft_run *r, wf_run_memory *b, cons
 }
 
 /* An earlier call that costs the same; n: none. */
-static int32_t find_like(const weft_plan *p, int32_t n)
+static int32_t find_like(const weft_run *r, const wf_run_memory *b, int32_t n)
 {
+    const weft_plan *p = b->plan;
     const wf_sheet *s = wf_plan_phase(p, n);
     const wf_row *row = wf_sheet_row(s, n);
 
     for (int32_t m = s->first; m < n; m++) {
-        bool same = wf_sheet_row(s, m) == row;
-        for (int32_t b = 0; b < row->branches && same; b++)
-            same = wf_plan_reuses(p, m, b) == wf_plan_reuses(p, n, b);
+        bool same = wf_sheet_row(s, m) == row && finds_kept(r, b, m) == finds_kept(r, b, n);
+        for (int32_t k = 0; k < row->branches && same; k++)
+            same = wf_plan_reuses(p, m, k) == wf_plan_reuses(p, n, k);
         for (int32_t i = 0; i < weft_plan_image_prompts(p) && same; i++)
             same = (wf_plan_image_weight(p, i, m) == 0) == (wf_plan_image_weight(p, i, n) == 0);
         if (same) return m;
@@ -88,7 +100,7 @@ static weft_status write_costs(weft_call_cost *costs, uint32_t stride, const wef
     st = WEFT_OK;
     for (int32_t n = 0; n < wf_plan_calls(b->plan) && st == WEFT_OK; n++) {
         weft_call_cost cost = WEFT_CALL_COST_INIT;
-        int32_t like = find_like(b->plan, n);
+        int32_t like = find_like(r, b, n);
         void *to = (char *)costs + (size_t)n * stride;
         if (like == n) walk(&cost, r, b, masks, n, guided);
         else memcpy(&cost, (char *)costs + (size_t)like * stride, WF_MIN(stride, sizeof cost));

@@ -85,6 +85,12 @@ static weft_status add_image(wf_doc *d, const weft_plan *plan, const weft_run_op
     wf_node_int(d, o, "factors", info.side_bytes);
     wf_node_int(d, o, "copies", info.merged_bytes);
     wf_node_int(d, o, "run", (int64_t)b.bytes);
+    wf_node_int(d, o, "scratch", (int64_t)b.use.scratch);
+    wf_node_int(d, o, "kept", (int64_t)b.use.kept);
+    wf_node_int(d, o, "step", (int64_t)b.use.step);
+    wf_node_int(d, o, "encode", (int64_t)b.use.encode);
+    wf_node_int(d, o, "decode", (int64_t)b.use.decode);
+    wf_node_int(d, o, "encode_image", (int64_t)b.use.encode_image);
     wf_run_memory_free(&b, &shape.alloc);
     return WEFT_OK;
 }

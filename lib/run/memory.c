@@ -5,8 +5,8 @@
  * arithmetic and the layers. So a step never allocates, and weft_run_bytes() tells what is taken
  * here before it is.
  *
- * A run that moves to another plan keeps what still fits: the scratch, and each merged copy whose
- * adapters and coefficients are the same. */
+ * A run that moves to another plan keeps what still fits: the scratch, the room for what is kept of
+ * the text, and each merged copy whose adapters and coefficients are the same. */
 #include "run/run_internal.h"
 
 /* ---- merged copies ---- */
@@ -106,7 +106,7 @@ static weft_status take_merged(const weft_run *r, wf_run_memory *b, const wf_run
                 return wf_nomem(err, wf_patch_merged_floats(at->patch, l) * sizeof(float), l->name);
             made[(*count)++] = m;
         }
-        if (!ours) b->bytes += m->floats * sizeof(float);
+        if (!ours) b->use.copies += m->floats * sizeof(float);
         d->merged[i] = m;
         d->deltas[at->layer].merged = m->weight;
         d->deltas[at->layer].merged_bias = m->bias;
@@ -128,6 +128,7 @@ static weft_status make_merged(const weft_run *r, wf_run_memory *b, const wf_run
     if (made == NULL) return wf_nomem(err, most * sizeof *made, "merged copies");
     for (size_t i = 0; i < b->phases && st == WEFT_OK; i++)
         st = take_merged(r, b, old, &b->phase[i], &phase[i], measure, made, &count, err);
+    b->bytes += b->use.copies;
     if (st == WEFT_OK && !measure) st = wf_merged_make(r, b->plan, made, count, err);
     wf_free(&r->alloc, made);
     return st;
@@ -229,12 +230,6 @@ static weft_status make_images(const weft_run *r, wf_run_memory *b, weft_error *
 
 /* ---- the dry walk ---- */
 
-/* Are keys and values of the text kept in any call of the plan (kept.c)? */
-static bool keeps(const weft_run *r, const wf_run_memory *b)
-{
-    return r->keep_text && wf_plan_regions(b->plan) == 0 && !wf_plan_ever_reuses(b->plan);
-}
-
 static bool count_layer(void *user)
 {
     (*(int64_t *)user)++;
@@ -252,6 +247,18 @@ wf_call wf_run_dry_call(const weft_run *r, const wf_run_memory *b, const weft_st
     for (int32_t i = 0; i < weft_plan_image_prompts(b->plan); i++)
         call.image[i] = wf_plan_image_tokens(b->plan, i);
     return call;
+}
+
+/* What was walked since the last time is one of the things that use the scratch in turn: its bytes,
+ * and the scratch has room for the largest. */
+static uint64_t end_use(wf_run_memory *b, wf_exec *e)
+{
+    uint64_t bytes = e->arena.peak + (uint64_t)b->threads * e->scratch_need;
+
+    b->arena_size = WF_MAX(b->arena_size, e->arena.peak);
+    b->scratch_size = WF_MAX(b->scratch_size, e->scratch_need);
+    e->arena.peak = e->scratch_need = 0;
+    return bytes;
 }
 
 /* False where what it needs cannot be counted in 64 bits. */
@@ -278,7 +285,7 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
         layers = 0;
         call.evaluations = wf_sheet_branches(&phase[i]) + phase[i].base;
         call.base = phase[i].base;
-        if (keeps(r, b)) { /* sized apart: a text for each layer is not kept and needs scratch */
+        if (wf_run_keeps_text(r, b)) { /* sized apart: a text for each layer needs scratch */
             wf_exec counting = e;
             int64_t ignored = 0;
             counting.kept = &kept;
@@ -291,7 +298,7 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
         b->step_layers = layers;
         *kept_floats = WF_MAX(*kept_floats, kept.used);
     }
-    if (keeps(r, b)) b->bytes += wf_run_kept_bytes(r, b, *kept_floats);
+    b->use.step = end_use(b, &e);
     e.sizes = NULL;
     e.masks = NULL;
     e.vectors = NULL;
@@ -304,6 +311,7 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
         layers = 0;
         wf_encode_forward(r, &e, &in);
         b->encode_layers = layers;
+        b->use.encode = end_use(b, &e);
     }
     e.deltas = NULL;
     if (p->vae != NULL) {
@@ -312,13 +320,14 @@ static bool walk(const weft_run *r, wf_run_memory *b, size_t *kept_floats, wf_si
         wf_decode_forward(r, &e, NULL, NULL);
         b->decode_flops = e.flops * r->batch;
         b->decode_layers = layers * r->batch;
+        b->use.decode = end_use(b, &e);
         layers = 0;
         wf_encode_image_forward(r, &e, NULL, NULL, NULL);
         b->encode_image_layers = layers * r->batch;
+        b->use.encode_image = end_use(b, &e);
     }
-    b->arena_size = e.arena.peak;
-    b->scratch_size = e.scratch_need;
-    b->bytes += b->arena_size + (uint64_t)r->threads * b->scratch_size;
+    b->use.scratch = b->arena_size + (uint64_t)r->threads * b->scratch_size;
+    b->bytes += b->use.scratch;
     return !e.arena.overflow;
 }
 
@@ -353,10 +362,23 @@ static bool scratch_serves(const wf_run_memory *b, const wf_run_memory *old)
     return old != NULL && old->arena_size >= b->arena_size && old->scratch_size >= b->scratch_size;
 }
 
+/* So does a larger one of what is kept of the text: nothing in it holds under another plan. */
+static void hand_on_kept(wf_run_memory *b, wf_run_memory *old)
+{
+    b->use.kept = old->kept->bytes;
+    b->bytes += b->use.kept;
+    b->kept = old->kept;
+    old->kept = NULL;
+    wf_run_kept_forget(b);
+}
+
 static void hand_on_scratch(wf_run_memory *b, wf_run_memory *old)
 {
-    b->bytes += old->arena_size - b->arena_size +
-                (uint64_t)b->threads * (old->scratch_size - b->scratch_size);
+    uint64_t more = old->arena_size - b->arena_size +
+                    (uint64_t)b->threads * (old->scratch_size - b->scratch_size);
+
+    b->use.scratch += more;
+    b->bytes += more;
     b->arena = old->arena;
     b->arena_size = old->arena_size;
     b->scratch = old->scratch;
@@ -365,7 +387,17 @@ static void hand_on_scratch(wf_run_memory *b, wf_run_memory *old)
     old->scratch = NULL;
 }
 
-/* All but the scratch where the old one's serves. */
+/* What is kept of the text, of `floats` of keys and values, unless the old one's serves. */
+static weft_status make_kept(const weft_run *r, wf_run_memory *b, const wf_run_memory *old,
+                             bool measure, size_t floats, weft_error *err)
+{
+    if (old != NULL && wf_run_kept_serves(old->kept, r, b, floats)) return WEFT_OK;
+    b->use.kept = wf_run_kept_bytes(r, b, floats);
+    b->bytes += b->use.kept;
+    return measure ? WEFT_OK : wf_run_kept_create(&b->kept, r, b, floats, err);
+}
+
+/* All but what the old one has and serves: scratch, and what is kept of the text. */
 static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memory *old,
                           bool measure, wf_run_memory *out, weft_error *err)
 {
@@ -399,8 +431,7 @@ static weft_status create(const weft_run *r, weft_plan *plan, const wf_run_memor
     if (st == WEFT_OK) st = make_merged(r, &b, old, measure, err);
     if (st == WEFT_OK && r->trace) st = wf_run_trace_create(&b.trace, r, &b, measure, err);
     if (st == WEFT_OK && !measure && !scratch_serves(&b, old)) st = make_scratch(r, &b, err);
-    if (st == WEFT_OK && !measure && keeps(r, &b))
-        st = wf_run_kept_create(&b.kept, r, &b, kept, err);
+    if (st == WEFT_OK && wf_run_keeps_text(r, &b)) st = make_kept(r, &b, old, measure, kept, err);
     if (st != WEFT_OK) wf_run_memory_free(&b, &r->alloc);
     else *out = b;
     return st;
@@ -418,6 +449,7 @@ weft_status wf_run_memory_replace(weft_run *r, weft_plan *plan, weft_error *err)
 
     WF_TRY(create(r, plan, &r->memory, false, &b, err));
     if (scratch_serves(&b, &r->memory)) hand_on_scratch(&b, &r->memory);
+    if (wf_run_keeps_text(r, &b) && b.kept == NULL) hand_on_kept(&b, &r->memory);
     wf_run_memory_free(&r->memory, &r->alloc);
     r->memory = b;
     return WEFT_OK;

@@ -7,7 +7,8 @@
 #include "run/run_internal.h"
 
 enum {
-    FLAGS = WEFT_RUN_KEEP_TEXT | WEFT_RUN_UNCHECKED | WEFT_RUN_MEASURE | WEFT_RUN_TRACE
+    FLAGS = WEFT_RUN_KEEP_TEXT | WEFT_RUN_UNCHECKED | WEFT_RUN_MEASURE | WEFT_RUN_TRACE |
+            WEFT_RUN_FORGET_TEXT
 };
 
 weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_options *o,
@@ -26,7 +27,7 @@ weft_status wf_run_shape(weft_run *r, const weft_plan *plan, const weft_run_opti
     r->width = o->width != 0 ? o->width : f->sample_size;
     r->text_tokens = o->text_tokens != 0 ? o->text_tokens : 4 * chunk;
     r->tile = o->tile;
-    r->keep_text = (o->flags & WEFT_RUN_KEEP_TEXT) != 0;
+    r->keep_text = (o->flags & WEFT_RUN_FORGET_TEXT) == 0;
     r->check = (o->flags & WEFT_RUN_UNCHECKED) == 0;
     r->measure = (o->flags & WEFT_RUN_MEASURE) != 0;
     r->trace = (o->flags & WEFT_RUN_TRACE) != 0;
@@ -183,27 +184,56 @@ weft_status weft_run_set_plan(weft_run *r, weft_plan *plan, weft_error *err)
     return WEFT_OK;
 }
 
-weft_status weft_run_info_get(const weft_run *r, weft_run_info *info, weft_error *err)
+/* What is told of a run's shape and memory, made or only measured. */
+static weft_run_info describe(const weft_run *r, const wf_run_memory *b)
 {
     weft_run_info i = WEFT_RUN_INFO_INIT;
-    if (r == NULL || info == NULL)
-        return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : "info");
+
     i.threads = r->threads;
-    i.bytes = r->memory.bytes;
-    i.step_flops = r->memory.step_flops;
-    i.side_flops = r->memory.side_flops;
-    i.decode_flops = r->memory.decode_flops;
-    i.branches = wf_plan_evaluations(r->memory.plan);
+    i.bytes = b->bytes;
+    i.step_flops = b->step_flops;
+    i.side_flops = b->side_flops;
+    i.decode_flops = b->decode_flops;
+    i.branches = wf_plan_evaluations(b->plan);
     i.latent_len = (size_t)r->batch * wf_run_latent_floats(r);
     i.extra_len = wf_run_extra_floats(r);
-    i.image_len = wf_run_networks(&r->memory)->vae != NULL
-        ? (size_t)r->batch * wf_run_image_floats(r) : 0;
+    i.image_len = wf_run_networks(b)->vae != NULL ? (size_t)r->batch * wf_run_image_floats(r) : 0;
     i.batch = r->batch;
     i.height = r->height;
     i.width = r->width;
     i.text_tokens = r->text_tokens;
-    i.text_streams = wf_run_networks(&r->memory)->streams;
-    i.reuse_error = r->memory.deep.error;
+    i.text_streams = wf_run_networks(b)->streams;
+    i.reuse_error = b->deep.error;
+    i.scratch_bytes = b->use.scratch;
+    i.copy_bytes = b->use.copies;
+    i.kept_bytes = b->use.kept;
+    i.step_bytes = b->use.step;
+    i.encode_bytes = b->use.encode;
+    i.decode_bytes = b->use.decode;
+    i.encode_image_bytes = b->use.encode_image;
+    return i;
+}
+
+weft_status weft_run_info_get(const weft_run *r, weft_run_info *info, weft_error *err)
+{
+    if (r == NULL || info == NULL)
+        return wf_fail(err, WEFT_E_ARG, "%s is NULL", r == NULL ? "run" : "info");
+    weft_run_info i = describe(r, &r->memory);
+    return WF_RESULT(info, &i, weft_run_info, err);
+}
+
+weft_status weft_run_measure(const weft_plan *plan, const weft_run_options *options,
+                             weft_run_info *info, weft_error *err)
+{
+    weft_plan *held = (weft_plan *)(uintptr_t)plan; /* as in weft_run_bytes() */
+    weft_run shape = { 0 };
+    wf_run_memory b = { 0 };
+
+    if (info == NULL) return wf_fail(err, WEFT_E_ARG, "info is NULL");
+    WF_TRY(wf_run_ready(plan, err));
+    WF_TRY(wf_run_measure(&shape, held, &b, options, err));
+    weft_run_info i = describe(&shape, &b);
+    wf_run_memory_free(&b, &shape.alloc);
     return WF_RESULT(info, &i, weft_run_info, err);
 }
 

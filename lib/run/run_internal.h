@@ -34,17 +34,20 @@ typedef struct wf_kept_origin {
     int32_t       count;   /* samples                */
     int32_t       tokens;  /* of the text            */
     int32_t       parts;   /* halves in the batch    */
-    int32_t       images[WF_IMAGES_MAX]; /* rows of each image prompt */
+    int32_t       regions[WF_REGIONS_MAX]; /* tokens of each region's text */
+    int32_t       images[WF_IMAGES_MAX];   /* rows of each image prompt    */
 } wf_kept_origin;
 
 /* Keys and values of the text, kept between calls (kept.c). */
 typedef struct wf_run_kept {
     wf_kept at[2];
     wf_kept_origin of[2];
-    float  *rows;      /* (samples, tokens, width) of the text, and behind it of image prompts */
+    float  *rows;      /* (samples, tokens, width) of the text, of the regions' and of image prompts */
     size_t  width;
-    size_t  tokens;    /* most, of both                             */
+    size_t  tokens;    /* most, of all                              */
     int32_t samples;   /* most                                      */
+    size_t  floats;    /* of keys and values, most                  */
+    size_t  bytes;     /* of all this                               */
 } wf_run_kept;
 
 /* The masks of the plan's adapters, regions and image prompts, in every size that the denoiser has
@@ -103,6 +106,9 @@ typedef struct wf_run_memory {
     int32_t          threads;
     int32_t          samples;    /* most evaluations * 2 * batch                     */
     uint64_t         bytes;      /* of all of this                                   */
+    struct {                     /* of these, and what each needs of the scratch     */
+        uint64_t scratch, copies, kept, step, encode, decode, encode_image;
+    } use;
     uint64_t         stamp;      /* of what the plan encodes with; 0: not yet known  */
     double           step_flops, side_flops, decode_flops;
     /* layers that each passes through: for progress */
@@ -253,9 +259,14 @@ int32_t wf_sequence_of(const wf_denoiser_facts *f);
 
 /* ---- kept.c ---- */
 
+/* Are keys and values of the text kept in any call of the plan? */
+bool        wf_run_keeps_text(const weft_run *r, const wf_run_memory *b);
+
 weft_status wf_run_kept_create(wf_run_kept **out, const weft_run *r, const wf_run_memory *b, size_t floats,
                                weft_error *err);
 void        wf_run_kept_free(wf_run_kept *x, const weft_allocator *alloc);
+/* Is it large enough for this memory, with `floats` of keys and values? NULL is not. */
+bool        wf_run_kept_serves(const wf_run_kept *x, const weft_run *r, const wf_run_memory *b, size_t floats);
 /* Bytes of one that holds `floats` of keys and values. */
 size_t      wf_run_kept_bytes(const weft_run *r, const wf_run_memory *b, size_t floats);
 /* Around an evaluation of samples [first, first + count): e->kept is its place, or NULL. */

@@ -20,6 +20,8 @@ typedef struct wf_kernels {
     void (*geglu)(float *y, const float *value, const float *gate, size_t n);
     /* y[i] = x[i] * a[i] + b[i] */
     void (*affine)(float *y, const float *x, const float *a, const float *b, size_t n);
+    /* sum[i] += x[i], square[i] += x[i]^2: the bits are the same in every table */
+    void (*sums)(double *sum, double *square, const float *x, size_t n);
     /* one row of LayerNorm */
     void (*layer_norm)(float *y, const float *x, const float *w, const float *b, float eps,
                        size_t n);
@@ -33,6 +35,8 @@ typedef struct wf_kernels {
 extern const wf_kernels wf_kernels_ref;  /* plain C and libm: the judge of the others */
 #if defined(__x86_64__)
 extern const wf_kernels wf_kernels_avx2; /* AVX2, FMA, F16C */
+#elif defined(__aarch64__)
+extern const wf_kernels wf_kernels_neon;
 #endif
 
 const wf_kernels *wf_kernels_pick(wf_cpu cpu);

@@ -151,6 +151,23 @@ static void affine(float *y, const float *x, const float *a, const float *b, siz
                    n - i);
 }
 
+/* A float's square is exact in a double, so a fused product rounds as a product and a sum do. */
+static void sums(double *sum, double *square, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (size_t j = i; j < i + 8; j += 4) {
+            __m256d v = _mm256_cvtps_pd(_mm_loadu_ps(x + j));
+            _mm256_storeu_pd(sum + j, _mm256_add_pd(_mm256_loadu_pd(sum + j), v));
+            _mm256_storeu_pd(square + j, _mm256_fmadd_pd(v, v, _mm256_loadu_pd(square + j)));
+        }
+    for (; i < n; i++) {
+        double v = x[i];
+        sum[i] += v;
+        square[i] += v * v;
+    }
+}
+
 static inline double sum_pd(__m256d v)
 {
     double t[4];
@@ -233,7 +250,7 @@ static void add(float *y, const float *x, size_t n)
 
 const wf_kernels wf_kernels_avx2 = {
     "avx2", widen_f16,  widen_bf16, silu, gelu,  quick_gelu, geglu,
-    affine, layer_norm, exp_sum,    max,  scale, add,
+    affine, sums,       layer_norm, exp_sum, max, scale, add,
 };
 #else
 typedef int wf_kernels_avx2_unused; /* a translation unit may not be empty */

@@ -15,7 +15,7 @@
  * a block. */
 #include "tensor/packed.h"
 
-enum { COLS = 320, BLOCK = WF_PACKED_BLOCK, LEAST_ROWS = 64, MOST_ROWS = 1024, TASKS = 2 };
+enum { COLS = 320, GATED_COLS = 192, BLOCK = WF_PACKED_BLOCK, LEAST_ROWS = 64, MOST_ROWS = 1024, TASKS = 2 };
 
 typedef struct job {
     const wf_packed  *m;
@@ -27,7 +27,11 @@ typedef struct job {
     size_t            all;       /* of all samples                     */
     size_t            tile_rows; /* of a task                          */
     size_t            row_tiles;
+    size_t            parts;     /* of a row of y: 2 where it is gated */
+    size_t            out;       /* columns of a part                  */
+    size_t            cols;      /* of a tile                          */
     size_t            col_tiles;
+    size_t            group;     /* column tiles of a task             */
     size_t            channels;  /* in a block of k                    */
     size_t            width;     /* values of x in a block: taps times */
 } job;
@@ -35,8 +39,10 @@ typedef struct job {
 /* A worker's scratch. */
 typedef struct place {
     float *panels;   /* (columns, width): a block of the weight, packed     */
-    float *gathered; /* (m->rows, width)                                    */
+    float *gathered; /* (m->rows, width); of pairs the task's rows          */
     float *room;     /* (m->cols, width) and a line: a panel before packing */
+    float *sums;     /* gated: (rows, values and gates) of a task's rows, or of a step's where there
+                      * is one block of k */
 } place;
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -65,6 +71,9 @@ static job begin(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
     job j = { .m = m, .pairs = is_plain(p) ? pairs : NULL, .p = p, .k = k,
               .rows = wf_window_rows(&p->window) };
     j.all = p->samples * j.rows;
+    j.parts = p->gated ? 2 : 1;
+    j.out = p->out / j.parts;
+    j.cols = p->gated ? GATED_COLS : COLS;
     j.channels = block_channels(p, j.pairs != NULL);
     j.width = j.channels * wf_window_taps(&p->window);
     return j;
@@ -72,19 +81,37 @@ static job begin(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
 
 static size_t panel_floats(const job *j)
 {
-    return round_up(WF_MIN(j->p->out, (size_t)COLS), j->m->cols) * j->width;
+    return j->parts * round_up(WF_MIN(j->out, j->cols), j->m->cols) * j->width;
+}
+
+/* Rows of a task at most, of which only multiples of the tile are there. */
+static size_t most_rows(const job *j)
+{
+    return round_up(WF_MAX(WF_MIN(j->all, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), j->m->rows);
+}
+
+static size_t gathered_floats(const job *j)
+{
+    return j->pairs != NULL ? most_rows(j) * ((j->channels + 1) / 2) : j->m->rows * j->width;
+}
+
+static size_t sum_floats(const job *j)
+{
+    if (!j->p->gated) return 0;
+    return (j->channels < j->p->in ? most_rows(j) : j->m->rows) * 2 * WF_MIN(j->out, j->cols);
 }
 
 static size_t scratch_floats(const job *j)
 {
-    return panel_floats(j) + j->m->rows * j->width + (j->m->cols + 1) * j->width;
+    return panel_floats(j) + gathered_floats(j) + (j->m->cols + 1) * j->width + sum_floats(j);
 }
 
 static place place_of(const job *j, int32_t worker)
 {
     float *s = (float *)(void *)j->scratch[worker];
     float *gathered = s + panel_floats(j);
-    return (place){ s, gathered, gathered + j->m->rows * j->width };
+    float *room = gathered + gathered_floats(j);
+    return (place){ s, gathered, room, room + (j->m->cols + 1) * j->width };
 }
 
 /* ---- a block of the weight ------------------------------------------------------------------- */
@@ -133,20 +160,22 @@ static void pack_pairs(const job *j, const place *at, float *panel, size_t width
     j->pairs->pack(panel, width, w, p->type, p->in, n, nc);
 }
 
-/* Columns [first, first + n) of a block, panel by panel, each m->cols wide but the last. */
-static void pack_block(const job *j, const place *at, size_t sample, bool amend, size_t first,
-                       size_t n, size_t c, size_t nc)
+/* Columns [first, first + n) of a block of one part, panel by panel, each m->cols wide but the
+ * last; the parts lie one behind the other. */
+static void pack_block(const job *j, const place *at, size_t part, size_t sample, bool amend,
+                       size_t first, size_t n, size_t c, size_t nc)
 {
     size_t depth = wf_window_taps(&j->p->window) * nc;
+    if (j->pairs != NULL) depth = (depth + 1) / 2;
+    float *panel = at->panels + part * round_up(n, j->m->lanes) * depth;
+    first += part * j->out;
     for (size_t col = 0; col < n; col += j->m->cols) {
-        size_t some = WF_MIN(j->m->cols, n - col);
-        if (j->pairs != NULL) {
-            pack_pairs(j, at, at->panels + col * ((depth + 1) / 2), round_up(some, j->m->lanes),
-                       sample, amend, first + col, some, c, nc);
-            continue;
-        }
-        wf_packed_panel(j->m, j->p, j->k, at->panels + col * depth, round_up(some, j->m->lanes),
-                        at->room, sample, amend, first + col, some, c, nc);
+        size_t some = WF_MIN(j->m->cols, n - col), width = round_up(some, j->m->lanes);
+        if (j->pairs != NULL)
+            pack_pairs(j, at, panel + col * depth, width, sample, amend, first + col, some, c, nc);
+        else
+            wf_packed_panel(j->m, j->p, j->k, panel + col * depth, width, at->room, sample, amend,
+                            first + col, some, c, nc);
     }
 }
 
@@ -165,13 +194,18 @@ static void gather(const job *j, float *to, size_t row, size_t n, size_t c, size
     }
 }
 
-/* Rows [row, row + n) as the tiles read them. The next ones are asked for. */
-static const float *take_rows(const job *j, const place *at, size_t row, size_t n, size_t end,
-                              size_t c, size_t nc, size_t *ldx)
+/* Rows [row, row + n) as the tiles read them, `first` the task's first. Those that have to be
+ * fetched are asked for one step ahead. */
+static const float *take_rows(const job *j, const place *at, size_t first, size_t row, size_t n,
+                              size_t end, size_t c, size_t nc, size_t *ldx)
 {
     const wf_product *p = j->p;
     const float *x = p->x + row * p->in + c;
     *ldx = p->in;
+    if (j->pairs != NULL && j->group > 1) {
+        *ldx = (nc + 1) / 2;
+        return at->gathered + (row - first) * *ldx;
+    }
     if (!is_plain(p)) {
         gather(j, at->gathered, row, n, c, nc);
         *ldx = wf_window_taps(&p->window) * nc;
@@ -185,22 +219,38 @@ static const float *take_rows(const job *j, const place *at, size_t row, size_t 
     return at->gathered;
 }
 
-/* Rows [row, end) of all samples, columns [col, col + n) of y. */
-static void multiply_rows(const job *j, const place *at, size_t row, size_t end, size_t col,
-                          size_t n, size_t c, size_t nc, const float *bias, bool add)
+/* Rows [row, row + rows) of y from their sums. */
+static void gate(const job *j, float *sums, size_t row, size_t rows, size_t col, size_t n)
 {
     const wf_product *p = j->p;
-    size_t depth = wf_window_taps(&p->window) * nc, step, ldx;
+    for (size_t part = 0; part < 2 && p->h != NULL; part++)
+        wf_packed_low_rank(j->m, p, sums + part * n, 2 * n, row, row + rows, part * j->out + col, n);
+    for (size_t r = 0; r < rows; r++, sums += 2 * n)
+        j->k->geglu(p->y + (row + r) * j->out + col, sums, sums + n, n);
+}
+
+/* Rows [row, end) of all samples, columns [col, col + n) of y, which of a task begins at row
+ * `first`. */
+static void multiply_rows(const job *j, const place *at, size_t first, size_t row, size_t end,
+                          size_t col, size_t n, size_t c, size_t nc, const float *bias, bool add)
+{
+    const wf_product *p = j->p;
+    size_t depth = wf_window_taps(&p->window) * nc, step, ldx, ldy = p->gated ? 2 * n : p->out;
     if (j->pairs != NULL) depth = (depth + 1) / 2;
     for (; row < end; row += step) {
         step = WF_MIN(j->m->rows, end - row);
-        const float *x = take_rows(j, at, row, step, end, c, nc, &ldx);
-        for (size_t i = 0; i < n; i += j->m->cols) {
-            size_t some = WF_MIN(j->m->cols, n - i), width = round_up(some, j->m->lanes);
+        const float *x = take_rows(j, at, first, row, step, end, c, nc, &ldx);
+        float *y = p->y + row * p->out + col, *sums = at->sums;
+        if (j->channels < p->in) sums += (row - first) * ldy;
+        if (p->gated) y = sums;
+        for (size_t i = 0; i < j->parts * n; i += WF_MIN(j->m->cols, n - i % n)) {
+            size_t some = WF_MIN(j->m->cols, n - i % n), width = round_up(some, j->m->lanes);
+            const float *panel = at->panels + i / n * round_up(n, j->m->lanes) * depth;
             (j->pairs != NULL ? j->pairs->multiply : j->m->multiply)(
-                p->y + row * p->out + col + i, p->out, x, ldx, at->panels + i * depth, width, depth,
-                step, some, bias != NULL ? bias + i : NULL, add);
+                y + i, ldy, x, ldx, panel + i % n * depth, width, depth, step, some,
+                bias != NULL ? bias + i / n * j->out + i % n : NULL, add);
         }
+        if (p->gated && c + nc == p->in) gate(j, sums, row, step, col, n);
     }
 }
 
@@ -222,18 +272,36 @@ static size_t same_bias(const job *j, size_t row, size_t end)
 
 /* ---- wide ------------------------------------------------------------------------------------ */
 
-/* y += h up, for rows [row, end) of all samples and columns [col, col + n). */
-void wf_packed_low_rank(const wf_packed *m, const wf_product *p, size_t row, size_t end,
-                        size_t col, size_t n)
+void wf_packed_low_rank(const wf_packed *m, const wf_product *p, float *y, size_t ldy, size_t row,
+                        size_t end, size_t col, size_t n)
 {
     size_t rows = wf_window_rows(&p->window);
     while (row < end) {
         size_t sample = row / rows, stop = WF_MIN(end, (sample + 1) * rows);
         size_t lo = p->live[sample].lo, hi = p->live[sample].hi;
         if (lo != hi)
-            wf_packed_nn(m, p->y + row * p->out + col, p->out, p->h + row * p->rank + lo, p->rank,
-                         p->up + lo * p->out + col, p->out, stop - row, n, hi - lo, 1.0f);
+            wf_packed_nn(m, y, ldy, p->h + row * p->rank + lo, p->rank, p->up + lo * p->out + col,
+                         p->out, stop - row, n, hi - lo, 1.0f);
+        y += (stop - row) * ldy;
         row = stop;
+    }
+}
+
+/* Columns [col, col + n) of rows [first, last), channels [c, c + nc). */
+static void wide_block(const job *j, const place *at, size_t first, size_t last, size_t col,
+                       size_t n, size_t c, size_t nc)
+{
+    const wf_product *p = j->p;
+    for (size_t row = first, end; row < last; row = end) {
+        end = same_weight(j, row, last);
+        for (size_t part = 0; part < j->parts; part++)
+            pack_block(j, at, part, row / j->rows, p->amend_weight != NULL, col, n, c, nc);
+        for (size_t part = row, stop; part < end; part = stop) {
+            const float *bias = p->own_bias != NULL ? p->own_bias[part / j->rows] : p->bias;
+            stop = same_bias(j, part, end);
+            multiply_rows(j, at, first, part, stop, col, n, c, nc,
+                          c == 0 && bias != NULL ? bias + col : NULL, c > 0 || p->add);
+        }
     }
 }
 
@@ -242,23 +310,22 @@ static void wide_task(void *user, size_t task, int32_t worker)
     const job *j = user;
     const wf_product *p = j->p;
     place at = place_of(j, worker);
-    size_t col = task % j->col_tiles * COLS, n = WF_MIN((size_t)COLS, p->out - col);
-    size_t first = task / j->col_tiles * j->tile_rows, last = WF_MIN(first + j->tile_rows, j->all);
+    size_t groups = (j->col_tiles + j->group - 1) / j->group;
+    size_t cols = j->group * j->cols, left = task % groups * cols;
+    size_t right = WF_MIN(left + cols, j->out);
+    size_t first = task / groups * j->tile_rows, last = WF_MIN(first + j->tile_rows, j->all);
 
     for (size_t c = 0; c < p->in; c += j->channels) {
         size_t nc = WF_MIN(j->channels, p->in - c);
-        for (size_t row = first, end; row < last; row = end) {
-            end = same_weight(j, row, last);
-            pack_block(j, &at, row / j->rows, p->amend_weight != NULL, col, n, c, nc);
-            for (size_t part = row, stop; part < end; part = stop) {
-                const float *bias = p->own_bias != NULL ? p->own_bias[part / j->rows] : p->bias;
-                stop = same_bias(j, part, end);
-                multiply_rows(j, &at, part, stop, col, n, c, nc,
-                              c == 0 && bias != NULL ? bias + col : NULL, c > 0 || p->add);
-            }
-        }
+        if (j->group > 1)
+            j->pairs->narrow(at.gathered, (nc + 1) / 2, p->x + first * p->in + c, p->in,
+                             last - first, nc);
+        for (size_t col = left; col < right; col += j->cols)
+            wide_block(j, &at, first, last, col, WF_MIN(j->cols, right - col), c, nc);
     }
-    if (p->h != NULL) wf_packed_low_rank(j->m, p, first, last, col, n);
+    if (p->h != NULL && !p->gated)
+        wf_packed_low_rank(j->m, p, p->y + first * p->out + left, p->out, first, last, left,
+                           right - left);
 }
 
 void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products *tier,
@@ -271,22 +338,25 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
         return;
     }
     if (wf_winograd_fits(p)) {
-        wf_winograd_wide(m, p, k, pool, scratch);
+        wf_winograd_wide(m, pairs, p, k, pool, scratch);
         return;
     }
     j.scratch = scratch;
-    j.col_tiles = (p->out + COLS - 1) / COLS;
+    j.col_tiles = (j.out + j.cols - 1) / j.cols;
     size_t threads = (size_t)wf_pool_threads(pool);
     size_t share = threads == 1 ? j.all : j.all * j.col_tiles / (TASKS * threads) + 1;
     j.tile_rows = round_up(WF_MAX(WF_MIN(share, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), m->rows);
     j.row_tiles = (j.all + j.tile_rows - 1) / j.tile_rows;
-    wf_pool_run(pool, j.row_tiles * j.col_tiles, wide_task, &j);
+    /* Rows are narrowed once for all columns of a task: as many as leave tasks enough. */
+    size_t groups = (TASKS * threads + j.row_tiles - 1) / j.row_tiles;
+    j.group = j.pairs == NULL ? 1 : WF_MAX(j.col_tiles / WF_MIN(groups, j.col_tiles), (size_t)1);
+    wf_pool_run(pool, j.row_tiles * ((j.col_tiles + j.group - 1) / j.group), wide_task, &j);
 }
 
 size_t wf_packed_wide_scratch(const wf_packed *m, const wf_pairs *pairs, const wf_product *p)
 {
     job j = begin(m, pairs, p, NULL);
-    if (wf_winograd_fits(p)) return wf_winograd_scratch(m, p);
+    if (wf_winograd_fits(p)) return wf_winograd_scratch(m, pairs, p);
     return fits(p) ? scratch_floats(&j) * sizeof(float) : wf_tiles_wide_scratch(p);
 }
 
@@ -306,8 +376,8 @@ static void thin_task(void *user, size_t task, int32_t worker)
     for (size_t col = live.lo; col < live.hi; col += COLS)
         for (size_t c = 0; c < p->in; c += j->channels) {
             size_t n = WF_MIN((size_t)COLS, live.hi - col), nc = WF_MIN(j->channels, p->in - c);
-            pack_block(j, &at, sample, amend, col, n, c, nc);
-            multiply_rows(j, &at, row, row + rows, col, n, c, nc, NULL, c > 0);
+            pack_block(j, &at, 0, sample, amend, col, n, c, nc);
+            multiply_rows(j, &at, row, row, row + rows, col, n, c, nc, NULL, c > 0);
         }
     if (p->finish != NULL)
         p->finish(p->user, sample, first, rows, p->y + row * p->out + live.lo);
@@ -438,4 +508,6 @@ TIER(plain, bf16_emulated, &wf_pairs_plain)
 TIER(avx2, avx2, NULL)
 TIER(avx512, avx512, NULL)
 TIER(avx512, avx512_bf16, &wf_pairs_avx512_bf16)
+#elif defined(__aarch64__)
+TIER(neon, neon, NULL)
 #endif

@@ -12,6 +12,20 @@
 
 #include "tensor/product.h"
 
+/* Winograd's transforms, for tiles of `tall` x 4 pixels of y, n channels or columns each; the parts,
+ * (tall + 2) 6 of them, are `plane` floats apart. */
+typedef struct wf_winograd {
+    size_t tall;
+    /* x: the pixels, as many as parts, each (n) */
+    void (*input)(float *to, size_t plane, const float *const *x, size_t n);
+    /* to (channels, width) from panel (9, channels, width), whole vectors */
+    void (*weight)(float *to, size_t plane, const float *panel, size_t channels, size_t width);
+    /* y: h x w pixels at most of n columns, in place or added, with bias (n) or NULL; m is read in
+     * whole vectors */
+    void (*output)(float *y, size_t line, size_t pixel, size_t h, size_t w, const float *m,
+                   size_t plane, size_t n, const float *bias, bool add);
+} wf_winograd;
+
 typedef struct wf_packed {
     const char *name;
     size_t      lanes; /* floats of a vector                     */
@@ -31,20 +45,13 @@ typedef struct wf_packed {
     void (*pack)(float *panel, size_t width, const void *from, wf_dtype type, size_t stride,
                  size_t n, size_t k, size_t taps);
 
-    /* Winograd's F(4x4, 3x3), for n channels or columns; the 36 parts are `plane` floats apart.
-     * x: 6 x 6 pixels, each (n). */
-    void (*winograd_input)(float *to, size_t plane, const float *const *x, size_t n);
-    /* panel (9, n), n whole vectors */
-    void (*winograd_weight)(float *to, size_t plane, const float *panel, size_t n);
-    /* y: h x w <= 4 x 4 pixels of n columns, in place or added, with bias (n) or NULL; m is read in
-     * whole vectors */
-    void (*winograd_output)(float *y, size_t line, size_t pixel, size_t h, size_t w,
-                            const float *m, size_t plane, size_t n, const float *bias, bool add);
+    wf_winograd winograd;
 
     /* One more block of keys in the softmax of `width` queries, whole vectors of them.
-     * s (keys, width) = 2^(s - top) with the new `top`; sum = sum shrink + what s sums to; shrink
-     * is what the new top makes of the sums so far. Is any of it not 1? Each (width); top begins as
-     * -INFINITY, and a score of -INFINITY counts for nothing. */
+     * s (keys, width) = 2^(s - top) with `top` the largest score, or up to 8 below it so as not to
+     * change; sum = sum shrink + what s sums to; shrink is what the new top makes of the sums so
+     * far. Is any of it not 1? Each (width); top begins as -INFINITY, and a score of -INFINITY
+     * counts for nothing. */
     bool (*softmax)(float *s, size_t width, size_t keys, float *top, float *sum, float *shrink);
 } wf_packed;
 
@@ -64,6 +71,7 @@ typedef struct wf_pairs {
     void (*weave)(float *to, size_t ld, const float *x, size_t ldx, size_t rows, size_t n);
     /* s becomes (keys / 2, width) */
     bool (*softmax)(float *s, size_t width, size_t keys, float *top, float *sum, float *shrink);
+    wf_winograd winograd; /* x and weights become pairs of neighbouring channels */
 } wf_pairs;
 
 extern const wf_packed wf_packed_plain;
@@ -72,9 +80,11 @@ extern const wf_pairs  wf_pairs_plain;       /* beside it: emulated         */
 extern const wf_packed wf_packed_avx2;
 extern const wf_packed wf_packed_avx512;
 extern const wf_pairs  wf_pairs_avx512_bf16; /* beside wf_packed_avx512     */
+#elif defined(__aarch64__)
+extern const wf_packed wf_packed_neon;
 #endif
 
-enum { WF_PACKED_QUERIES = 192 }; /* of a task of an attention, a multiple of every `cols` */
+enum { WF_PACKED_QUERIES = 384 }; /* of a task of an attention, a multiple of every `cols` */
 enum { WF_PACKED_BLOCK = 320 };   /* of k that is summed before it is added to y */
 
 /* Whole products, over a pool: what a tier's table has (product.h). With `pairs` layers without a
@@ -88,16 +98,17 @@ size_t wf_packed_wide_scratch(const wf_packed *m, const wf_pairs *pairs, const w
 size_t wf_packed_thin_scratch(const wf_packed *m, const wf_product *p);
 /* winograd.c: wide() for the layers that wf_winograd_fits(). */
 bool   wf_winograd_fits(const wf_product *p);
-void   wf_winograd_wide(const wf_packed *m, const wf_product *p, const wf_kernels *k, wf_pool *pool,
-                        uint8_t *const *scratch);
-size_t wf_winograd_scratch(const wf_packed *m, const wf_product *p);
+void   wf_winograd_wide(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
+                        const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
+size_t wf_winograd_scratch(const wf_packed *m, const wf_pairs *pairs, const wf_product *p);
 /* What wide() shares between its ways: panel (taps nc, width) = rows [first, first + n) of W,
  * channels [c, c + nc), n <= m->cols. `room` holds (m->cols + 1) taps nc floats. */
 void   wf_packed_panel(const wf_packed *m, const wf_product *p, const wf_kernels *k, float *panel,
                        size_t width, float *room, size_t sample, bool amend, size_t first,
                        size_t n, size_t c, size_t nc);
-void   wf_packed_low_rank(const wf_packed *m, const wf_product *p, size_t row, size_t end,
-                          size_t col, size_t n);
+/* y += h up, for rows [row, end) of all samples and columns [col, col + n); y begins there. */
+void   wf_packed_low_rank(const wf_packed *m, const wf_product *p, float *y, size_t ldy, size_t row,
+                          size_t end, size_t col, size_t n);
 /* attend_packed.c */
 void   wf_packed_attend(const wf_packed *m, const wf_pairs *pairs, float *o,
                         const wf_attention *a, size_t task, float *scratch);

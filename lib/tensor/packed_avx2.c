@@ -91,7 +91,7 @@ static inline void transpose(vec *r)
 
 const wf_packed wf_packed_avx2 = {
     "avx2", LANES, TILE_ROWS, TILE_VECTORS * LANES, multiply, multiply_turned, pack,
-    winograd_input, winograd_weight, winograd_output, softmax,
+    WINOGRAD, softmax,
 };
 #else
 typedef int wf_packed_avx2_unused; /* a translation unit may not be empty */

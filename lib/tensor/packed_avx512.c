@@ -8,7 +8,7 @@
 
 const wf_packed wf_packed_avx512 = {
     "avx512", LANES, TILE_ROWS, TILE_VECTORS * LANES, multiply, multiply_turned, pack,
-    winograd_input, winograd_weight, winograd_output, softmax,
+    WINOGRAD, softmax,
 };
 #else
 typedef int wf_packed_avx512_unused; /* a translation unit may not be empty */

@@ -20,11 +20,23 @@ static inline vec v_pair(vec first, vec second)
     return _mm512_castsi512_ps(_mm512_permutexvar_epi16(weave, both));
 }
 
+static inline void v_store_narrow(float *to, vec x)
+{
+    _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(x));
+}
+
 #define V_DOT dot
 #define PAIRS 1
 #include "tensor/packed_tiles.h"
+#include "tensor/packed_winograd.h"
 
-/* Pairs of neighbours among n <= 32 elements. */
+/* Pairs of neighbours. */
+static inline vec narrow_pairs(vec low, vec high)
+{
+    return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+
+/* The same among n <= 32 elements. */
 static inline vec load_pairs(const uint8_t *p, wf_dtype type, size_t n)
 {
     const size_t size = type == WF_F32 ? 4 : 2;
@@ -33,7 +45,7 @@ static inline vec load_pairs(const uint8_t *p, wf_dtype type, size_t n)
             _mm512_maskz_loadu_epi16((__mmask32)(n == 32 ? ~0u : (1u << n) - 1), p));
     vec low = v_load_type(p, type, WF_MIN(n, (size_t)LANES)), high = v_zero();
     if (n > LANES) high = v_load_type(p + LANES * size, type, n - LANES);
-    return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(high, low));
+    return narrow_pairs(low, high);
 }
 
 static void pack_pairs(float *panel, size_t width, const void *from, wf_dtype type, size_t stride,
@@ -63,30 +75,38 @@ static void pack_pairs(float *panel, size_t width, const void *from, wf_dtype ty
 
 static void narrow(float *to, size_t ld, const float *x, size_t ldx, size_t rows, size_t k)
 {
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < k; i += 2 * LANES) {
-            size_t some = WF_MIN((size_t)(2 * LANES), k - i), pairs = (some + 1) / 2;
-            const float *at = x + r * ldx + i;
-            vec low = v_load_some(at, WF_MIN(some, (size_t)LANES));
-            vec high = some > LANES ? v_load_some(at + LANES, some - LANES) : v_zero();
-            v_store_some(to + r * ld + i / 2,
-                         _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(high, low)), pairs);
+    for (size_t r = 0; r < rows; r++, to += ld, x += ldx) {
+        size_t i = 0;
+        for (; i + 2 * LANES <= k; i += 2 * LANES) {
+            __builtin_prefetch(x + ldx + i); /* the next row, before the processor asks */
+            __builtin_prefetch(x + ldx + i + LANES);
+            v_store(to + i / 2, narrow_pairs(v_load(x + i), v_load(x + i + LANES)));
         }
+        if (i == k) continue;
+        size_t some = k - i;
+        vec low = v_load_some(x + i, WF_MIN(some, (size_t)LANES));
+        vec high = some > LANES ? v_load_some(x + i + LANES, some - LANES) : v_zero();
+        v_store_some(to + i / 2, narrow_pairs(low, high), (some + 1) / 2);
+    }
 }
 
 static void weave(float *to, size_t ld, const float *x, size_t ldx, size_t rows, size_t n)
 {
-    for (size_t r = 0; r < rows; r += 2)
-        for (size_t i = 0; i < n; i += LANES) {
+    for (size_t r = 0; r < rows; r += 2, to += ld, x += 2 * ldx) {
+        const float *below = r + 1 < rows ? x + ldx : NULL;
+        size_t i = 0;
+        for (; i + LANES <= n && below != NULL; i += LANES)
+            v_store(to + i, v_pair(v_load(x + i), v_load(below + i)));
+        for (; i < n; i += LANES) {
             size_t some = WF_MIN((size_t)LANES, n - i);
-            vec first = v_load_some(x + r * ldx + i, some), second = v_zero();
-            if (r + 1 < rows) second = v_load_some(x + (r + 1) * ldx + i, some);
-            v_store_some(to + r / 2 * ld + i, v_pair(first, second), some);
+            vec second = below != NULL ? v_load_some(below + i, some) : v_zero();
+            v_store_some(to + i, v_pair(v_load_some(x + i, some), second), some);
         }
+    }
 }
 
 const wf_pairs wf_pairs_avx512_bf16 = {
-    multiply, multiply_turned, pack_pairs, narrow, weave, softmax,
+    multiply, multiply_turned, pack_pairs, narrow, weave, softmax, WINOGRAD,
 };
 #else
 typedef int wf_packed_avx512_bf16_unused; /* a translation unit may not be empty */

@@ -11,5 +11,5 @@ static inline vec multiply_add(vec a, vec b, vec c) { return a * b + c; }
 
 const wf_packed wf_packed_plain = {
     "plain", LANES, TILE_ROWS, TILE_VECTORS * LANES, multiply, multiply_turned, pack,
-    winograd_input, winograd_weight, winograd_output, softmax,
+    WINOGRAD, softmax,
 };

@@ -31,9 +31,17 @@ static inline vec v_pair(vec first, vec second)
     return (vec)(narrowed(first) >> 16 | narrowed(second));
 }
 
+static inline void v_store_narrow(float *to, vec x)
+{
+    v_bits b = narrowed(x) >> 16;
+    const uint16_t half[LANES] = { (uint16_t)b[0], (uint16_t)b[1], (uint16_t)b[2], (uint16_t)b[3] };
+    memcpy(to, half, sizeof half);
+}
+
 #define V_DOT dot
 #define PAIRS 1
 #include "tensor/packed_tiles.h"
+#include "tensor/packed_winograd.h"
 
 /* Pairs of neighbours among n <= 8 elements. */
 static inline vec load_pairs(const uint8_t *p, wf_dtype type, size_t n)
@@ -87,5 +95,5 @@ static void weave(float *to, size_t ld, const float *x, size_t ldx, size_t rows,
 }
 
 const wf_pairs wf_pairs_plain = {
-    multiply, multiply_turned, pack_pairs, narrow, weave, softmax,
+    multiply, multiply_turned, pack_pairs, narrow, weave, softmax, WINOGRAD,
 };

@@ -4,11 +4,12 @@
  * It defines before it includes this: LANES, TILE_ROWS, TILE_VECTORS, UNROLL; the type vec and on
  * it v_zero, v_set1, v_load, v_store, v_load_some and v_store_some (the first n lanes, 0 < n <=
  * LANES; the others are read as zero), v_load_type (n elements of F32, F16 or BF16, widened),
- * v_add, v_sub, v_mul, v_max (its second where one is NaN), v_fma (a b + c), v_round, v_scale2 (x
+ * v_add, v_sub, v_mul, v_max (a NaN where its second is one), v_fma (a b + c), v_round, v_scale2 (x
  * 2^n), v_finite_or_zero (0 for -INFINITY), v_all_ones; and transpose (LANES vectors, in place).
  *
  * V_DOT is what a step of k does: v_fma, or a dot product of pairs of bfloat16 that lie where a
- * float would. With PAIRS the softmax writes such pairs (v_pair) of its keys.
+ * float would. With PAIRS the softmax writes such pairs (v_pair) of its keys, and Winograd's
+ * transform LANES channels as bfloat16 one after another (v_store_narrow).
  *
  * The tile of registers is as large as the instruction set has registers for: each step of k loads
  * TILE_VECTORS vectors of the panel and TILE_ROWS single values of x, and does TILE_ROWS x
@@ -132,7 +133,7 @@ INLINE vec v_fma1(float a, vec b, vec c) { return v_fma(v_set1(a), b, c); }
  * (relative error 9e-8, and 2^0 is 1). Below -150 it is 0; a NaN stays one. */
 INLINE vec exp2_of(vec x)
 {
-    x = v_max(v_set1(-200.0f), x); /* of a NaN and a number, v_max takes its second */
+    x = v_max(v_set1(-200.0f), x); /* v_max keeps a NaN in its second */
     vec n = v_round(x), r = v_sub(x, n);
     vec p = v_fma1(0.001326472707f, r, v_set1(0.009671512649f));
     p = v_fma(p, r, v_set1(0.05550733744f));
@@ -147,8 +148,14 @@ static bool softmax(float *s, size_t width, size_t keys, float *top, float *sum,
     for (size_t c = 0; c < width; c += LANES) {
         vec old = v_load(top + c), high = old, total = v_zero();
         for (size_t i = 0; i < keys; i++) high = v_max(high, v_load(s + i * width + c));
+        /* What was summed is scaled down only where a score lies 8 above: 2^8 is far from what a
+         * float cannot hold. */
+        vec above = v_max(v_sub(v_sub(high, old), v_set1(7.0f)), v_set1(1.0f));
+        bool keeps = v_all_ones(above);
+        if (keeps) high = old;
         /* A query that sees no key yet has no largest score. */
-        vec base = v_finite_or_zero(high), less = exp2_of(v_sub(old, base));
+        vec base = v_finite_or_zero(high), less = v_set1(1.0f);
+        if (!keeps) less = exp2_of(v_sub(old, base));
 #if PAIRS
         for (size_t i = 0; i < keys; i += 2) {
             vec e = exp2_of(v_sub(v_load(s + i * width + c), base)), f = v_zero();
@@ -166,7 +173,7 @@ static bool softmax(float *s, size_t width, size_t keys, float *top, float *sum,
         v_store(sum + c, v_fma(v_load(sum + c), less, total));
         v_store(top + c, high);
         v_store(shrink + c, less);
-        any = any || !v_all_ones(less);
+        any = any || !keeps;
     }
     return any;
 }

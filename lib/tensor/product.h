@@ -58,6 +58,8 @@ typedef struct wf_product {
     const float   *h;       /* (samples, out_h out_w, rank): y += h up, or NULL                   */
     const float   *up;      /* (rank, out)                                                        */
     size_t         rank;
+    bool           gated;   /* W's rows are values, then as many gates: y (samples, out_h out_w,
+                             * out / 2) = value * gelu(gate) of all that; no `add`, no window     */
 
     /* Of h's columns for wide(), of y's for thin(): those that a sample has. [samples]           */
     const wf_span *live;
@@ -132,6 +134,8 @@ extern const wf_products wf_products_bf16_emulated; /* what the next does, by fl
 extern const wf_products wf_products_avx2;     /* float32, weft's own loops */
 extern const wf_products wf_products_avx512;
 extern const wf_products wf_products_avx512_bf16; /* bfloat16 where there is no window */
+#elif defined(__aarch64__)
+extern const wf_products wf_products_neon;
 #endif
 
 const wf_products *wf_products_pick(wf_cpu cpu);

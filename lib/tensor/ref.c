@@ -45,6 +45,15 @@ static void affine(float *y, const float *x, const float *a, const float *b, siz
     for (size_t i = 0; i < n; i++) y[i] = x[i] * a[i] + b[i];
 }
 
+static void sums(double *sum, double *square, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        double v = x[i];
+        sum[i] += v;
+        square[i] += v * v;
+    }
+}
+
 static void layer_norm(float *y, const float *x, const float *w, const float *b, float eps,
                        size_t n)
 {
@@ -85,5 +94,5 @@ static void add(float *y, const float *x, size_t n)
 
 const wf_kernels wf_kernels_ref = {
     "ref",  widen_f16,  widen_bf16, silu, gelu,  quick_gelu, geglu,
-    affine, layer_norm, exp_sum,    max,  scale, add,
+    affine, sums,       layer_norm, exp_sum, max, scale, add,
 };

@@ -179,75 +179,109 @@ void wf_tiles_thin(const wf_products *tier, const wf_product *p, const wf_kernel
 
 /* ---- wide: a task is one tile of y, for a group of samples ---- */
 
+/* A tile of y: rows [row, row + rows) of samples [first, last), columns [col, col + cols) of W. */
+typedef struct tile {
+    float *y; /* where its first row begins */
+    size_t ldy;
+    size_t first, last, row, rows, col, cols;
+} tile;
+
+static float *tile_rows(const job *j, const tile *t, size_t sample)
+{
+    return t->y + (sample - t->first) * j->rows * t->ldy;
+}
+
 /* What the products are added to: every block adds. */
-static void start_tile(const job *j, size_t sample, size_t row, size_t rows, size_t col,
-                       size_t cols)
+static void start_tile(const job *j, const tile *t, size_t sample)
 {
     const wf_product *p = j->p;
     const float *bias = p->own_bias != NULL ? p->own_bias[sample] : p->bias;
-    for (size_t r = 0; r < rows; r++) {
-        float *y = p->y + (sample * j->rows + row + r) * p->out + col;
-        if (p->add && bias != NULL) j->k->add(y, bias + col, cols);
-        else if (!p->add && bias != NULL) memcpy(y, bias + col, cols * sizeof *y);
-        else if (!p->add) memset(y, 0, cols * sizeof *y);
+    float *y = tile_rows(j, t, sample);
+    for (size_t r = 0; r < t->rows; r++, y += t->ldy) {
+        if (p->add && bias != NULL) j->k->add(y, bias + t->col, t->cols);
+        else if (!p->add && bias != NULL) memcpy(y, bias + t->col, t->cols * sizeof *y);
+        else if (!p->add) memset(y, 0, t->cols * sizeof *y);
     }
 }
 
-static void add_low_rank(const job *j, size_t sample, size_t row, size_t rows, size_t col,
-                         size_t cols)
+static void add_low_rank(const job *j, const tile *t, size_t sample)
 {
     const wf_product *p = j->p;
-    size_t lo = p->live[sample].lo, hi = p->live[sample].hi, at = sample * j->rows + row;
+    size_t lo = p->live[sample].lo, hi = p->live[sample].hi, at = sample * j->rows + t->row;
     if (lo == hi) return;
-    j->tier->nn(p->y + at * p->out + col, p->out, p->h + at * p->rank + lo, p->rank,
-                p->up + lo * p->out + col, p->out, rows, cols, hi - lo, 1.0f);
+    j->tier->nn(tile_rows(j, t, sample), t->ldy, p->h + at * p->rank + lo, p->rank,
+                p->up + lo * p->out + t->col, p->out, t->rows, t->cols, hi - lo, 1.0f);
+}
+
+static void wide_tile(const job *j, const tile *to, float *gathered)
+{
+    const wf_product *p = j->p;
+    size_t t = wf_window_taps(&p->window), channels = block_channels(p), cols = to->cols;
+    float *weight = gathered + gathered_floats(p), *line = weight + cols * t * channels;
+
+    for (size_t n = to->first; n < to->last; n++) start_tile(j, to, n);
+    for (size_t c = 0; c < p->in; c += channels) {
+        size_t nc = WF_MIN(channels, p->in - c), ldw = is_ready(p) ? p->in : t * nc;
+        const float *w = is_ready(p) ? (const float *)p->weight + to->col * p->in + c : weight;
+        for (size_t n = to->first; n < to->last; n++) {
+            const float *x = p->x + (n * j->rows + to->row) * p->in + c;
+            size_t ldx = p->in;
+            bool other = p->variant != NULL && p->amend_weight != NULL && n > to->first &&
+                         p->variant[n] != p->variant[n - 1];
+            if (!is_ready(p) && (n == to->first || other)) {
+                wf_load_weight(p, j->k, weight, line, to->col, cols, c, nc);
+                if (p->amend_weight != NULL)
+                    p->amend_weight(p->user, n, weight, to->col, cols, c, nc);
+            }
+            if (!is_plain(p)) {
+                wf_gather(p, gathered, n, to->row, to->rows, c, nc);
+                x = gathered;
+                ldx = t * nc;
+            }
+            if (p->amend_rows != NULL &&
+                !p->amend_rows(p->user, n, gathered, to->row, to->rows, c, nc))
+                continue;
+            j->tier->nt(tile_rows(j, to, n), to->ldy, x, ldx, w, ldw, to->rows, cols, t * nc, 1.0f);
+        }
+    }
+    for (size_t n = to->first; n < to->last && p->h != NULL; n++) add_low_rank(j, to, n);
 }
 
 static void wide_task(void *user, size_t task, int32_t worker)
 {
     const job *j = user;
     const wf_product *p = j->p;
-    size_t t = wf_window_taps(&p->window), channels = block_channels(p);
-    size_t col = task % j->col_tiles * COLS, cols = WF_MIN((size_t)COLS, p->out - col);
-    size_t row = task / j->col_tiles % j->row_tiles * ROWS;
-    size_t rows = WF_MIN((size_t)ROWS, j->rows - row);
-    size_t first = task / j->col_tiles / j->row_tiles * j->group;
-    size_t last = WF_MIN(first + j->group, p->samples);
-    float *gathered = (float *)(void *)j->scratch[worker], *tile = gathered + gathered_floats(p);
-    float *line = tile + cols * t * channels;
-
-    for (size_t n = first; n < last; n++) start_tile(j, n, row, rows, col, cols);
-    for (size_t c = 0; c < p->in; c += channels) {
-        size_t nc = WF_MIN(channels, p->in - c), ldw = is_ready(p) ? p->in : t * nc;
-        const float *w = is_ready(p) ? (const float *)p->weight + col * p->in + c : tile;
-        for (size_t n = first; n < last; n++) {
-            const float *x = p->x + (n * j->rows + row) * p->in + c;
-            size_t ldx = p->in;
-            bool other = p->variant != NULL && p->amend_weight != NULL && n > first &&
-                         p->variant[n] != p->variant[n - 1];
-            if (!is_ready(p) && (n == first || other)) {
-                wf_load_weight(p, j->k, tile, line, col, cols, c, nc);
-                if (p->amend_weight != NULL) p->amend_weight(p->user, n, tile, col, cols, c, nc);
-            }
-            if (!is_plain(p)) {
-                wf_gather(p, gathered, n, row, rows, c, nc);
-                x = gathered;
-                ldx = t * nc;
-            }
-            if (p->amend_rows != NULL && !p->amend_rows(p->user, n, gathered, row, rows, c, nc))
-                continue;
-            j->tier->nt(p->y + (n * j->rows + row) * p->out + col, p->out, x, ldx, w, ldw, rows,
-                        cols, t * nc, 1.0f);
-        }
+    size_t out = p->gated ? p->out / 2 : p->out;
+    tile t = { .col = task % j->col_tiles * COLS, .row = task / j->col_tiles % j->row_tiles * ROWS,
+               .first = task / j->col_tiles / j->row_tiles * j->group };
+    float *scratch = (float *)(void *)j->scratch[worker];
+    t.cols = WF_MIN((size_t)COLS, out - t.col);
+    t.rows = WF_MIN((size_t)ROWS, j->rows - t.row);
+    t.last = WF_MIN(t.first + j->group, p->samples);
+    float *y = p->y + (t.first * j->rows + t.row) * out + t.col;
+    if (!p->gated) {
+        t.y = y;
+        t.ldy = p->out;
+        wide_tile(j, &t, scratch);
+        return;
     }
-    for (size_t n = first; n < last && p->h != NULL; n++) add_low_rank(j, n, row, rows, col, cols);
+    tile gates = t; /* the values' sums, the gates' beside them, and behind them the rest */
+    t.y = scratch;
+    gates.y = scratch + t.cols;
+    t.ldy = gates.ldy = 2 * t.cols;
+    gates.col += out;
+    wide_tile(j, &t, scratch + ROWS * 2 * COLS);
+    wide_tile(j, &gates, scratch + ROWS * 2 * COLS);
+    size_t rows = (t.last - t.first - 1) * j->rows + t.rows;
+    for (size_t r = 0; r < rows; r++, y += out, scratch += t.ldy)
+        j->k->geglu(y, scratch, scratch + t.cols, t.cols);
 }
 
 size_t wf_tiles_wide_scratch(const wf_product *p)
 {
     size_t width = wf_window_taps(&p->window) * block_channels(p);
     size_t tile = is_ready(p) ? 0 : (WF_MIN(p->out, (size_t)COLS) + 1) * width;
-    return (gathered_floats(p) + tile) * sizeof(float);
+    return (gathered_floats(p) + tile + (p->gated ? ROWS * 2 * COLS : 0)) * sizeof(float);
 }
 
 void wf_tiles_wide(const wf_products *tier, const wf_product *p, const wf_kernels *k, wf_pool *pool,
@@ -256,7 +290,7 @@ void wf_tiles_wide(const wf_products *tier, const wf_product *p, const wf_kernel
     job j = { .p = p, .tier = tier, .k = k, .scratch = scratch,
               .rows = wf_window_rows(&p->window) };
     j.row_tiles = (j.rows + ROWS - 1) / ROWS;
-    j.col_tiles = (p->out + COLS - 1) / COLS;
+    j.col_tiles = ((p->gated ? p->out / 2 : p->out) + COLS - 1) / COLS;
     j.group = j.rows >= ROWS ? 1 : ROWS / j.rows; /* small images share the widened weights */
     wf_pool_run(pool, (p->samples + j.group - 1) / j.group * j.row_tiles * j.col_tiles, wide_task,
                 &j);

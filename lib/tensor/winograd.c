@@ -1,4 +1,4 @@
-/* winograd.c - 3x3 convolutions of stride 1 as F(4x4, 3x3), with both transforms on the fly.
+/* winograd.c - 3x3 convolutions of stride 1 by Winograd's transforms, both on the fly.
  *
  * A task has some tiles of 4 x 4 pixels of y and at most COLS of its channels. For each block of
  * input channels it transforms the tiles' pixels of x, once for all its columns; then, panel by
@@ -13,26 +13,30 @@
 
 enum {
     COLS = 320,
-    CHANNELS = 160,   /* of a block: x's tiles and a panel of weights stay in the cache */
+    CHANNELS = 160,   /* of a block: x's tiles and a panel of weights stay in the cache;
+                       * of pairs twice as many                                         */
     MOST_TILES = 128, /* of a task                                                      */
     LEAST_TILES = 32,
     TASKS = 2,        /* for each thread, where there are tiles enough                  */
     LEAST_IN = 128,   /* with fewer channels the direct sum rounds much less            */
-    SIDE = 4,         /* of a tile of y                                                 */
-    PARTS = 36,
+    SIDE = 4,         /* of a tile of y, the longer                                     */
+    MOST_PARTS = 36,
     TAPS = 9,
     LINE = 16,        /* floats of a cache line: parts lie an odd number of them apart,
                        * or all 36 would fall onto the same places of the cache         */
     STRIP = 32        /* channels whose weights are packed at a time                    */
 };
 
-static const float nothing[CHANNELS]; /* pixels outside of the image */
+static const float nothing[2 * CHANNELS]; /* pixels outside of the image */
 
 typedef struct job {
     const wf_packed  *m;
+    const wf_pairs   *pairs; /* NULL: float32 */
+    const wf_winograd *w;
     const wf_product *p;
     const wf_kernels *k;
     uint8_t *const   *scratch;
+    size_t            parts;        /* of a tile         */
     size_t            across, down; /* tiles of a sample */
     size_t            all;          /* of all samples    */
     size_t            tiles;        /* of a task         */
@@ -50,23 +54,29 @@ static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 /* An odd number of cache lines, at least n floats. */
 static size_t odd_lines(size_t n) { return (round_up(n, LINE) / LINE | 1) * LINE; }
 
+/* Values of x or rows of a panel that n channels are. */
+static size_t depth(const job *j, size_t n) { return j->pairs != NULL ? (n + 1) / 2 : n; }
+
 bool wf_winograd_fits(const wf_product *p)
 {
     const wf_window *w = &p->window;
     return w->kernel == 3 && w->stride == 1 && w->pad == 1 && w->out_h == w->h &&
            w->out_w == w->w && w->h >= SIDE && w->w >= SIDE && p->in >= LEAST_IN &&
-           p->amend_rows == NULL;
+           p->amend_rows == NULL && !p->gated;
 }
 
-static job begin(const wf_packed *m, const wf_product *p, const wf_kernels *k)
+static job begin(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
+                 const wf_kernels *k)
 {
-    size_t blocks = (p->in + CHANNELS - 1) / CHANNELS;
-    job j = { .m = m, .p = p, .k = k, .across = ((size_t)p->window.w + SIDE - 1) / SIDE,
-              .down = ((size_t)p->window.h + SIDE - 1) / SIDE,
+    size_t most = pairs != NULL ? 2 * CHANNELS : CHANNELS, blocks = (p->in + most - 1) / most;
+    job j = { .m = m, .pairs = pairs, .p = p, .k = k, .across = ((size_t)p->window.w + SIDE - 1) / SIDE,
               .col_tiles = (p->out + COLS - 1) / COLS,
               .channels = round_up((p->in + blocks - 1) / blocks, LINE) };
+    j.w = pairs != NULL ? &pairs->winograd : &m->winograd;
+    j.parts = (j.w->tall + 2) * 6;
+    j.down = ((size_t)p->window.h + j.w->tall - 1) / j.w->tall;
     j.all = p->samples * j.across * j.down;
-    j.ldx = odd_lines(j.channels);
+    j.ldx = odd_lines(depth(&j, j.channels));
     return j;
 }
 
@@ -76,22 +86,22 @@ static void share_out(job *j, size_t share)
     size_t tiles = WF_MIN(WF_MIN(share, j->all), (size_t)MOST_TILES);
     j->tiles = tiles = round_up(WF_MAX(tiles, (size_t)LEAST_TILES), j->m->rows);
     j->x_plane = odd_lines(tiles * j->ldx);
-    j->w_plane = odd_lines(j->channels * j->m->cols);
+    j->w_plane = odd_lines(depth(j, j->channels) * j->m->cols);
     j->sum_plane = odd_lines(tiles * j->m->cols);
 }
 
 static size_t sum_floats(const job *j)
 {
     size_t cols = WF_MIN(j->p->out, (size_t)COLS);
-    return (cols + j->m->cols - 1) / j->m->cols * PARTS * j->sum_plane;
+    return (cols + j->m->cols - 1) / j->m->cols * j->parts * j->sum_plane;
 }
 
 static place place_of(const job *j, uint8_t *scratch)
 {
     place at;
     at.x = (float *)(void *)scratch;
-    at.w = at.x + PARTS * j->x_plane;
-    at.sums = at.w + PARTS * j->w_plane;
+    at.w = at.x + j->parts * j->x_plane;
+    at.sums = at.w + j->parts * j->w_plane;
     at.packed = at.sums + sum_floats(j);
     at.room = at.packed + TAPS * STRIP * j->m->cols;
     return at;
@@ -101,7 +111,7 @@ static place place_of(const job *j, uint8_t *scratch)
 static void find_tile(const job *j, size_t t, size_t *sample, size_t *y, size_t *x)
 {
     *sample = t / (j->across * j->down);
-    *y = t / j->across % j->down * SIDE;
+    *y = t / j->across % j->down * j->w->tall;
     *x = t % j->across * SIDE;
 }
 
@@ -111,15 +121,15 @@ static void transform_tiles(const job *j, const place *at, size_t first, size_t 
     const wf_product *p = j->p;
     size_t h = (size_t)p->window.h, w = (size_t)p->window.w;
     for (size_t t = first; t < last; t++) {
-        const float *pixel[PARTS];
+        const float *pixel[MOST_PARTS];
         size_t sample, top, left;
         find_tile(j, t, &sample, &top, &left);
-        for (size_t i = 0; i < PARTS; i++) {
+        for (size_t i = 0; i < j->parts; i++) {
             size_t y = top + i / 6, x = left + i % 6; /* one pixel further down and right */
             bool inside = y >= 1 && y <= h && x >= 1 && x <= w;
             pixel[i] = inside ? p->x + ((sample * h + y - 1) * w + x - 1) * p->in + c : nothing;
         }
-        j->m->winograd_input(at->x + (t - first) * j->ldx, j->x_plane, pixel, nc);
+        j->w->input(at->x + (t - first) * j->ldx, j->x_plane, pixel, nc);
     }
 }
 
@@ -131,7 +141,7 @@ static void transform_weights(const job *j, const place *at, size_t width, size_
         size_t some = WF_MIN((size_t)STRIP, nc - i);
         wf_packed_panel(j->m, j->p, j->k, at->packed, width, at->room, sample,
                         j->p->amend_weight != NULL, col, n, c + i, some);
-        j->m->winograd_weight(at->w + i * width, j->w_plane, at->packed, some * width);
+        j->w->weight(at->w + depth(j, i) * width, j->w_plane, at->packed, some, width);
     }
 }
 
@@ -149,15 +159,16 @@ static void multiply_block(const job *j, const place *at, size_t first, size_t l
                            size_t n, size_t c, size_t nc)
 {
     float *sums = at->sums;
-    for (size_t i = 0; i < n; i += j->m->cols, sums += PARTS * j->sum_plane) {
+    for (size_t i = 0; i < n; i += j->m->cols, sums += j->parts * j->sum_plane) {
         size_t some = WF_MIN(j->m->cols, n - i), width = round_up(some, j->m->lanes);
         for (size_t t = first, end; t < last; t = end) {
             end = same_weight(j, t, last);
             transform_weights(j, at, width, t / (j->across * j->down), col + i, some, c, nc);
-            for (size_t part = 0; part < PARTS; part++)
-                j->m->multiply(sums + part * j->sum_plane + (t - first) * j->m->cols, j->m->cols,
-                               at->x + part * j->x_plane + (t - first) * j->ldx, j->ldx,
-                               at->w + part * j->w_plane, width, nc, end - t, width, NULL, c > 0);
+            for (size_t part = 0; part < j->parts; part++)
+                (j->pairs != NULL ? j->pairs->multiply : j->m->multiply)(
+                    sums + part * j->sum_plane + (t - first) * j->m->cols, j->m->cols,
+                    at->x + part * j->x_plane + (t - first) * j->ldx, j->ldx,
+                    at->w + part * j->w_plane, width, depth(j, nc), end - t, width, NULL, c > 0);
         }
     }
 }
@@ -169,18 +180,18 @@ static void finish(const job *j, const place *at, size_t first, size_t last, siz
     for (size_t t = first; t < last; t++) {
         size_t sample, y, x;
         find_tile(j, t, &sample, &y, &x);
-        size_t rows = WF_MIN((size_t)SIDE, h - y), cols = WF_MIN((size_t)SIDE, w - x);
+        size_t rows = WF_MIN(j->w->tall, h - y), cols = WF_MIN((size_t)SIDE, w - x);
         const float *bias = p->own_bias != NULL ? p->own_bias[sample] : p->bias;
         float *to = p->y + ((sample * h + y) * w + x) * p->out + col;
         for (size_t i = 0; i < n; i += j->m->cols)
-            j->m->winograd_output(to + i, w * p->out, p->out, rows, cols,
-                                  at->sums + i / j->m->cols * PARTS * j->sum_plane +
+            j->w->output(to + i, w * p->out, p->out, rows, cols,
+                                  at->sums + i / j->m->cols * j->parts * j->sum_plane +
                                       (t - first) * j->m->cols,
                                   j->sum_plane, WF_MIN(j->m->cols, n - i),
                                   bias != NULL ? bias + col + i : NULL, p->add);
         for (size_t r = 0; r < rows && p->h != NULL; r++) {
             size_t row = (sample * h + y + r) * w + x;
-            wf_packed_low_rank(j->m, p, row, row + cols, col, n);
+            wf_packed_low_rank(j->m, p, p->y + row * p->out + col, p->out, row, row + cols, col, n);
         }
     }
 }
@@ -199,10 +210,10 @@ static void task(void *user, size_t task, int32_t worker)
     finish(j, &at, first, last, col, n);
 }
 
-void wf_winograd_wide(const wf_packed *m, const wf_product *p, const wf_kernels *k, wf_pool *pool,
-                      uint8_t *const *scratch)
+void wf_winograd_wide(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
+                      const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch)
 {
-    job j = begin(m, p, k);
+    job j = begin(m, pairs, p, k);
     size_t threads = (size_t)wf_pool_threads(pool);
     size_t share = threads == 1 ? j.all : j.all * j.col_tiles / (TASKS * threads) + 1;
     j.scratch = scratch;
@@ -210,10 +221,10 @@ void wf_winograd_wide(const wf_packed *m, const wf_product *p, const wf_kernels 
     wf_pool_run(pool, (j.all + j.tiles - 1) / j.tiles * j.col_tiles, task, &j);
 }
 
-size_t wf_winograd_scratch(const wf_packed *m, const wf_product *p)
+size_t wf_winograd_scratch(const wf_packed *m, const wf_pairs *pairs, const wf_product *p)
 {
-    job j = begin(m, p, NULL);
+    job j = begin(m, pairs, p, NULL);
     share_out(&j, j.all); /* more than any number of threads makes of it */
-    size_t floats = PARTS * (j.x_plane + j.w_plane) + sum_floats(&j);
+    size_t floats = j.parts * (j.x_plane + j.w_plane) + sum_floats(&j);
     return (floats + TAPS * STRIP * (2 * m->cols + 1)) * sizeof(float);
 }

@@ -306,7 +306,9 @@ static void structs(void)
     F(weft_run_info, latent_len); F(weft_run_info, extra_len); F(weft_run_info, image_len);
     F(weft_run_info, branches); F(weft_run_info, batch); F(weft_run_info, height);
     F(weft_run_info, width); F(weft_run_info, text_tokens); F(weft_run_info, text_streams);
-    F(weft_run_info, reuse_error);
+    F(weft_run_info, reuse_error); F(weft_run_info, scratch_bytes); F(weft_run_info, copy_bytes);
+    F(weft_run_info, kept_bytes); F(weft_run_info, step_bytes); F(weft_run_info, encode_bytes);
+    F(weft_run_info, decode_bytes); F(weft_run_info, encode_image_bytes);
 
     S(weft_text);
     F(weft_text, struct_size); F(weft_text, flags); F(weft_text, data); F(weft_text, len);
@@ -452,6 +454,7 @@ static void constants(void)
     C(WEFT_ZIP_LAMBDA); C(WEFT_ZIP_STYLE); C(WEFT_BLORA_SQUARED);
     C(WEFT_KLORA_WRAP); C(WEFT_KLORA_IGNORE_ALPHA); C(WEFT_KLORA_ATTENTION_ONLY); C(WEFT_KLORA_PAPER_BETA);
     C(WEFT_RUN_KEEP_TEXT); C(WEFT_RUN_UNCHECKED); C(WEFT_RUN_MEASURE); C(WEFT_RUN_TRACE);
+    C(WEFT_RUN_FORGET_TEXT);
     C(WEFT_COSTS_GUIDED); C(WEFT_TRACE_SKIPPED); C(WEFT_TRACE_BASE); C(WEFT_TRACE_SIDE);
     C(WEFT_TRACE_MERGED); C(WEFT_TRACE_KEPT);
     C(WEFT_ENCODE_TRUNCATE); C(WEFT_ENCODE_ADAPTER); C(WEFT_ENCODE_WEIGHTS); C(WEFT_ENCODE_NO_MEAN);

@@ -76,9 +76,9 @@ static void sum_parts(const parts *p, int b, float *weight, float *bias)
     }
 }
 
-/* y of the layer over x; delta NULL: the layer alone. */
-static float *apply(const wf_layer *l, const wf_delta *delta, const float *x, wf_grid g, const int32_t *branch,
-                    const wf_cell *table, bool add, int32_t threads)
+/* y of the layer over x; delta NULL: the layer alone; more NULL: no sample has a bias of its own. */
+static float *apply_with(const wf_layer *l, const wf_delta *delta, const float *x, wf_grid g, const int32_t *branch,
+                         const wf_cell *table, bool add, const float *more, int32_t threads)
 {
     const wf_kernels *tables[2];
     workbench w;
@@ -89,11 +89,20 @@ static float *apply(const wf_layer *l, const wf_delta *delta, const float *x, wf
     w.e.cells = table;
     w.e.slots = SLOTS;
     w.e.branch = branch;
-    wf_layer_apply(&w.e, l, NULL, NULL, g, add);
+    if (more != NULL) wf_layer_apply_to_each(&w.e, l, NULL, NULL, g, NULL);
+    else wf_layer_apply(&w.e, l, NULL, NULL, g, add);
     bench_real(&w);
-    wf_layer_apply(&w.e, l, y, x, g, add);
+    if (more != NULL) wf_layer_apply_to_each(&w.e, l, y, x, g, more);
+    else wf_layer_apply(&w.e, l, y, x, g, add);
+    ck_assert(!w.e.stopped);
     bench_close(&w);
     return y;
+}
+
+static float *apply(const wf_layer *l, const wf_delta *delta, const float *x, wf_grid g, const int32_t *branch,
+                    const wf_cell *table, bool add, int32_t threads)
+{
+    return apply_with(l, delta, x, g, branch, table, add, NULL, threads);
 }
 
 static void close_to(const float *y, const float *want, size_t n, double limit, const char *what)
@@ -138,6 +147,32 @@ START_TEST(every_form_adds_its_part_in_each_branch)
             free(y), free(again);
         }
     free(x), free(weight), free(bias);
+    free_parts(&p);
+}
+END_TEST
+
+/* What each sample has of its own beside the layer's bias and the parts', with and without them. */
+START_TEST(each_sample_has_its_own_bias)
+{
+    const shape *s = &shapes[_i];
+    static const int32_t branch[3] = { 1, 0, 2 };
+    parts p;
+    make_parts(&p, s);
+    wf_grid g = wf_image_grid(s->n, s->h, s->w), one = wf_image_grid(1, s->h, s->w);
+    size_t rows = wf_rows(wf_layer_grid(&p.l, one)), out = p.out, n = (size_t)s->n * rows * out;
+    float *x = bench_floats(wf_rows(g) * p.in, 10), *more = bench_floats((size_t)s->n * out, 11);
+    for (int with = 0; with < 4; with++) { /* parts, the layer's bias */
+        wf_delta delta = { .stack = &p.stack, .slot = 2 };
+        wf_layer l = p.l;
+        if (with & 2) l.bias = NULL;
+        const wf_delta *d = with & 1 ? &delta : NULL;
+        float *y = apply_with(&l, d, x, g, branch, cells, false, more, 2);
+        float *want = apply(&l, d, x, g, branch, cells, false, 2);
+        for (size_t i = 0; i < n; i++) want[i] += more[i / (rows * out) * out + i % out];
+        close_to(y, want, n, 1e-6, "own biases");
+        free(y), free(want);
+    }
+    free(x), free(more);
     free_parts(&p);
 }
 END_TEST
@@ -243,6 +278,7 @@ static Suite *suite(void)
     TCase *c = tcase_create("nets");
     tcase_set_timeout(c, 300);
     tcase_add_loop_test(c, every_form_adds_its_part_in_each_branch, 0, (int)WF_LEN(shapes));
+    tcase_add_loop_test(c, each_sample_has_its_own_bias, 0, (int)WF_LEN(shapes));
     tcase_add_test(c, zero_leaves_the_bits_of_every_form);
     tcase_add_test(c, a_merged_copy_brings_its_bias);
     tcase_add_test(c, a_norm_has_its_branchs_weight_and_bias);

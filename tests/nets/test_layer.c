@@ -642,6 +642,7 @@ START_TEST(norms)
     static const struct { int32_t c, groups, n, h, w; float shift; } cases[] = {
         { 1, 1, 1, 1, 2, 0 },    { 8, 2, 2, 3, 5, 0 },  { 9, 3, 1, 63, 1, 5 },     { 33, 11, 3, 8, 8, -2 },
         { 16, 16, 1, 65, 2, 0 }, { 40, 8, 2, 1, 1, 1 }, { 4, 1, 1, 1, 129, 1000 },
+        { 4, 2, 2, 131, 127, 0 }, /* tiles of more rows */
     };
     for (size_t i = 0; i < WF_LEN(cases); i++)
         for (size_t t = 0; t < table_count; t++)
@@ -736,8 +737,6 @@ START_TEST(moving_rows)
         float *z = malloc(rows * C * sizeof *z);
         wf_to_rows(&w.e, z, y, from, C);
         ck_assert(memcmp(z, x, rows * C * sizeof *z) == 0);
-        wf_add_per_sample(&w.e, z, p, from, C);
-        for (size_t i = 0; i < rows * C; i++) ck_assert(z[i] == x[i] + p[i / (15 * C) * C + i % C]);
         wf_geglu(&w.e, z, x, rows / 2, C);
         for (size_t i = 0; i < rows / 2 * C; i++) {
             double value = x[i / C * 2 * C + i % C], gate = x[i / C * 2 * C + C + i % C];
@@ -747,6 +746,24 @@ START_TEST(moving_rows)
         bench_close(&w);
     }
     free(x), free(p), free(y);
+}
+END_TEST
+
+/* By several workers: to the last float, and no further. */
+START_TEST(a_long_copy_is_whole)
+{
+    enum { N = 200003 };
+    float *x = bench_floats(N + 1, 1), *y = calloc(N + 1, sizeof *y);
+    for (int32_t threads = 1; threads <= 3; threads++) {
+        workbench w;
+        bench_open(&w, tables[0], threads);
+        bench_real(&w);
+        memset(y, 0, (N + 1) * sizeof *y);
+        wf_copy(&w.e, y, x, N);
+        ck_assert(memcmp(y, x, N * sizeof *y) == 0 && y[N] == 0);
+        bench_close(&w);
+    }
+    free(x), free(y);
 }
 END_TEST
 
@@ -819,6 +836,7 @@ static Suite *suite(void)
     tcase_add_test(c, groups_do_not_see_each_other);
     tcase_add_test(c, norms);
     tcase_add_test(c, moving_rows);
+    tcase_add_test(c, a_long_copy_is_whole);
     tcase_add_test(c, a_stop_ends_it);
     tcase_add_test(c, kernels_that_no_layer_has_are_refused);
     suite_add_tcase(s, c);

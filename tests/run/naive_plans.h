@@ -1021,7 +1021,7 @@ static inline weft_run *run_of(weft_plan *plan, uint64_t seed)
     weft_run        *run;
     o.height = H, o.width = W, o.text_tokens = 77;
     o.threads = 1 + (int32_t)(seed % 2);
-    if (seed % 3 == 0) o.flags = WEFT_RUN_KEEP_TEXT;
+    if (seed % 3 == 0) o.flags = WEFT_RUN_FORGET_TEXT;
     must(weft_run_create(plan, &o, &run, &golden_err));
     return run;
 }

@@ -219,7 +219,7 @@ START_TEST(calls_read_the_text_of_their_time)
         for (int i = 0; i < 2; i++) texts[h][i] = golden_read(t, "delayed/%s%d", h ? "negative" : "text", i);
     must(weft_plan_create(on, NULL, &plan, &golden_err));
     must(weft_plan_seal(plan, calls, &golden_err));
-    for (uint32_t flags = 0; flags <= WEFT_RUN_KEEP_TEXT; flags += WEFT_RUN_KEEP_TEXT) {
+    for (uint32_t flags = 0; flags <= WEFT_RUN_FORGET_TEXT; flags += WEFT_RUN_FORGET_TEXT) {
         weft_run_options o = WEFT_RUN_OPTIONS_INIT;
         weft_run *run;
         o.flags = flags;
@@ -383,8 +383,8 @@ START_TEST(threads_and_kept_text_change_no_bit)
             predict(plan_of(true, flags[f], false), all, 3, threads, 0, got);
             same_bits("threads", got, one, MOST * N);
         }
-        predict(plan_of(true, flags[f], false), all, 3, 2, WEFT_RUN_KEEP_TEXT, got);
-        same_bits("kept text", got, one, MOST * N);
+        predict(plan_of(true, flags[f], false), all, 3, 2, WEFT_RUN_FORGET_TEXT, got);
+        same_bits("forgotten text", got, one, MOST * N);
     }
 }
 END_TEST

@@ -25,6 +25,7 @@ static weft_run_options options_of(json_t *entry)
     o.height = (int32_t)number(entry, "height");
     o.width = (int32_t)number(entry, "width");
     o.text_tokens = (int32_t)number(entry, "tokens");
+    o.flags = WEFT_RUN_FORGET_TEXT;
     return o;
 }
 
@@ -301,6 +302,45 @@ START_TEST(what_a_mask_hides_costs_nothing)
 }
 END_TEST
 
+/* Keys and values of the text are made by the calls in which an adapter's turn begins, and found by the others: these cost
+ * less by those layers alone. */
+START_TEST(what_is_kept_of_the_text_is_counted_once)
+{
+    three t = open_three();
+    weft_plan *p = all_three(&t, WEFT_PATH_AUTO);
+    weft_run_options o = options_of(t.entry);
+    weft_switch_options turns = WEFT_SWITCH_OPTIONS_INIT;
+    weft_plan_info info = WEFT_PLAN_INFO_INIT;
+    weft_call_cost every[6], c[6];
+    double keys = 0, bytes = 0;
+
+    turns.period = 3;
+    must(weft_plan_switch(p, &turns, &golden_err));
+    must(weft_plan_seal(p, 6, &golden_err));
+    must(weft_plan_info_get(p, &info, &golden_err));
+    for (int64_t l = 0; l < info.layers; l++) {
+        weft_layer_info layer = WEFT_LAYER_INFO_INIT;
+        must(weft_model_layer(t.m, l, &layer, &golden_err));
+        if (strstr(layer.name, "attn2.to_k") == NULL && strstr(layer.name, "attn2.to_v") == NULL) continue;
+        keys += 2.0 * o.text_tokens * layer.in * layer.out;
+        bytes += 4.0 * o.text_tokens * (layer.in + layer.out);
+    }
+    ck_assert_double_gt(keys, 0);
+    read_costs(p, &o, WEFT_COSTS_GUIDED, every, 6);
+    o.flags = 0;
+    read_costs(p, &o, WEFT_COSTS_GUIDED, c, 6);
+    for (int n = 0; n < 6; n++) {
+        bool found = n % 3 != 0;
+        ck_assert_double_eq(c[n].flops, every[n].flops - (found ? 2 * keys : 0));
+        ck_assert_double_eq(c[n].activation_bytes, every[n].activation_bytes - (found ? 2 * bytes : 0));
+        ck_assert_int_eq(c[n].side_flops < every[n].side_flops, found);
+        ck_assert_int_eq(c[n].weight_bytes < every[n].weight_bytes, found);
+    }
+    weft_plan_free(p);
+    close_three(&t);
+}
+END_TEST
+
 START_TEST(what_is_refused)
 {
     three t = open_three();
@@ -338,6 +378,7 @@ int main(void)
     tcase_add_test(c, reused_features_cost_the_outermost_level);
     tcase_add_test(c, copies_are_read_in_the_weights_place);
     tcase_add_test(c, what_a_mask_hides_costs_nothing);
+    tcase_add_test(c, what_is_kept_of_the_text_is_counted_once);
     tcase_add_test(c, what_is_refused);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

@@ -154,7 +154,7 @@ START_TEST(a_weight_that_is_infinite_is_found_where_it_is)
     if (places[_i / 2].bias) poison(l->bias, WF_F32, INFINITY);
     else poison(l->weight, l->dtype, NAN);
     s.flags = _i % 2 != 0 ? WEFT_STEP_SPLIT_GUIDANCE : 0;
-    weft_run *run = base_run(_i % 2 != 0 ? WEFT_RUN_KEEP_TEXT : 0);
+    weft_run *run = base_run(_i % 2 != 0 ? WEFT_RUN_FORGET_TEXT : 0);
     snprintf(want, sizeof want,
              "the prediction, unconditional half is not finite: it began in %s: a %s of the model "
              "is not finite there", l->name, places[_i / 2].bias ? "bias" : "weight");

@@ -579,7 +579,7 @@ START_TEST(keeping_does_not_show)
     float *out[2] = { malloc(n * sizeof(float)), malloc(n * sizeof(float)) };
     must(weft_plan_set_image_curve(plan, 0, 0, late, 2, &golden_err));
     must(weft_plan_seal(plan, 10, &golden_err));
-    weft_run *run[2] = { run_of(&s, plan, 1, 1, 0), run_of(&s, plan, 1, 1, WEFT_RUN_KEEP_TEXT) };
+    weft_run *run[2] = { run_of(&s, plan, 1, 1, WEFT_RUN_FORGET_TEXT), run_of(&s, plan, 1, 1, 0) };
     reading r;
     read_case(&r, &s, c, run[0]);
     for (int32_t call = 0; call < 8; call++) {
@@ -873,7 +873,7 @@ START_TEST(costs_count_the_pictures)
     must(weft_plan_remove_image_prompt(plain, 0, &golden_err));
     must(weft_plan_seal(plan, 2, &golden_err));
     must(weft_plan_seal(plain, 2, &golden_err));
-    ro.height = 12, ro.width = 16;
+    ro.height = 12, ro.width = 16, ro.flags = WEFT_RUN_FORGET_TEXT;
     must(weft_run_costs(plan, &ro, WEFT_COSTS_GUIDED, with, 2, &golden_err));
     must(weft_run_costs(plain, &ro, WEFT_COSTS_GUIDED, without, 2, &golden_err));
     const wf_layer *l = wf_model_layers(s.model, &count);

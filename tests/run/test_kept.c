@@ -110,8 +110,8 @@ START_TEST(the_bits_are_the_same)
     for (int32_t batch = 1; batch <= 2; batch++)
         for (int m = 0; m < METHODS; m++) {
             weft_plan *plan = plan_of(m, 0.8f), *other = plan_of(m, 0.3f);
-            weft_run *kept = run_of(plan, WEFT_RUN_KEEP_TEXT, batch),
-                     *plain = run_of(plan, 0, batch);
+            weft_run *kept = run_of(plan, 0, batch),
+                     *plain = run_of(plan, WEFT_RUN_FORGET_TEXT, batch);
             for (int twice = 0; twice < 2; twice++) {
                 for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
                     float got[2 * N], want[2 * N];
@@ -146,7 +146,7 @@ START_TEST(what_did_not_change_is_not_computed_again)
         { { 2, 2, 1, false, 40 }, true }, /* fewer tokens         */
     };
     weft_plan *plan = plan_of(SWITCH, 0.8f);
-    weft_run *run = run_of(plan, WEFT_RUN_KEEP_TEXT, 1);
+    weft_run *run = run_of(plan, 0, 1);
     float out[N];
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -163,7 +163,7 @@ END_TEST
 START_TEST(a_stopped_call_keeps_nothing)
 {
     weft_plan *plan = plan_of(MERGE, 0.8f);
-    weft_run *kept = run_of(plan, WEFT_RUN_KEEP_TEXT, 1), *plain = run_of(plan, 0, 1);
+    weft_run *kept = run_of(plan, 0, 1), *plain = run_of(plan, WEFT_RUN_FORGET_TEXT, 1);
     float got[N], want[N];
 
     for (int split = 0; split < 2; split++) {
@@ -188,10 +188,10 @@ START_TEST(the_memory_is_counted)
 
     o.height = H;
     o.width = W;
-    must(weft_run_bytes(plan, &o, &without, &golden_err));
-    o.flags = WEFT_RUN_KEEP_TEXT;
     must(weft_run_bytes(plan, &o, &with, &golden_err));
-    weft_run *run = run_of(plan, WEFT_RUN_KEEP_TEXT, 1);
+    o.flags = WEFT_RUN_FORGET_TEXT;
+    must(weft_run_bytes(plan, &o, &without, &golden_err));
+    weft_run *run = run_of(plan, 0, 1);
     weft_run_info info = WEFT_RUN_INFO_INIT;
     must(weft_run_info_get(run, &info, &golden_err));
     size_t floats = run->memory.kept->at[0].size + (size_t)run->memory.samples * 4 * TEXT;
@@ -221,11 +221,11 @@ START_TEST(beside_reused_features_nothing_is_kept)
     must(weft_plan_seal(plan, 8, &golden_err));
     o.height = H;
     o.width = W;
-    must(weft_run_bytes(plan, &o, &without, &golden_err));
-    o.flags = WEFT_RUN_KEEP_TEXT;
     must(weft_run_bytes(plan, &o, &with, &golden_err));
+    o.flags = WEFT_RUN_FORGET_TEXT;
+    must(weft_run_bytes(plan, &o, &without, &golden_err));
     ck_assert_uint_eq(with, without);
-    weft_run *kept = run_of(plan, WEFT_RUN_KEEP_TEXT, 1), *plain = run_of(plan, 0, 1);
+    weft_run *kept = run_of(plan, 0, 1), *plain = run_of(plan, WEFT_RUN_FORGET_TEXT, 1);
     ck_assert_ptr_null(kept->memory.kept);
     for (int32_t n = 0; n < 8; n++) {
         float got[N], want[N];

@@ -382,6 +382,56 @@ START_TEST(a_run_takes_what_was_told)
 }
 END_TEST
 
+static size_t merged_bytes(const weft_plan *p)
+{
+    weft_plan_info i = WEFT_PLAN_INFO_INIT;
+    must(weft_plan_info_get(p, &i, &golden_err));
+    return (size_t)i.merged_bytes;
+}
+
+/* What is told of a run before it is made is what the run then tells, and its parts are its own. */
+START_TEST(a_run_is_measured_before_it_is_made)
+{
+    for (int32_t path = WEFT_PATH_SIDE; path <= WEFT_PATH_MERGED; path++)
+        for (uint32_t flags = 0; flags <= WEFT_RUN_FORGET_TEXT; flags += WEFT_RUN_FORGET_TEXT) {
+            weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+            weft_run_info told = WEFT_RUN_INFO_INIT, is = WEFT_RUN_INFO_INIT;
+            weft_plan *p;
+            weft_run *r;
+            uint64_t bytes;
+            must(make_plan(NULL, 0, path, &p));
+            o.flags = flags;
+            o.batch = 2, o.height = 24, o.width = 16, o.threads = 3, o.text_tokens = 154;
+            must(weft_run_measure(p, &o, &told, &golden_err));
+            must(weft_run_bytes(p, &o, &bytes, &golden_err));
+            must(weft_run_create(p, &o, &r, &golden_err));
+            must(weft_run_info_get(r, &is, &golden_err));
+            ck_assert_mem_eq(&told, &is, sizeof told);
+            ck_assert_uint_eq(told.bytes, bytes);
+            ck_assert_uint_gt(told.bytes, told.scratch_bytes + told.copy_bytes + told.kept_bytes);
+            ck_assert_int_eq(told.copy_bytes > 0, path == WEFT_PATH_MERGED);
+            ck_assert_int_eq(told.kept_bytes > 0, flags == 0);
+            if (path == WEFT_PATH_MERGED) ck_assert_uint_eq(told.copy_bytes, merged_bytes(p));
+            if (flags == 0) /* two halves of two samples, 154 tokens: of each what the layers over the text give */
+                ck_assert_uint_gt(told.kept_bytes, 2 * 2 * 154 * 2 * 8 * sizeof(float));
+            uint64_t most = told.step_bytes;
+            if (told.encode_bytes > most) most = told.encode_bytes;
+            if (told.decode_bytes > most) most = told.decode_bytes;
+            if (told.encode_image_bytes > most) most = told.encode_image_bytes;
+            ck_assert(told.encode_bytes > 0 && told.decode_bytes > 0 && told.encode_image_bytes > 0);
+            ck_assert_uint_le(most, told.scratch_bytes);
+            /* workers' scratch is that of the use that needs most of it, whatever that needs besides */
+            ck_assert_uint_lt(told.scratch_bytes, told.step_bytes + told.encode_bytes + told.decode_bytes + told.encode_image_bytes);
+            weft_run_free(r);
+            o.struct_size = 0;
+            ck_assert_int_eq(weft_run_measure(p, &o, &told, &golden_err), WEFT_E_ARG);
+            ck_assert_int_eq(weft_run_measure(p, NULL, NULL, &golden_err), WEFT_E_ARG);
+            ck_assert_int_eq(weft_run_measure(NULL, NULL, &told, &golden_err), WEFT_E_ARG);
+            weft_plan_free(p);
+        }
+}
+END_TEST
+
 /* Content in the up blocks, style in the down blocks, where the slider is. */
 static weft_plan *with_slider(int32_t path, float weight)
 {
@@ -396,13 +446,6 @@ static weft_plan *with_slider(int32_t path, float weight)
     must(weft_plan_add(p, style, weight, &down, &golden_err));
     must(weft_plan_seal(p, 5, &golden_err));
     return p;
-}
-
-static size_t merged_bytes(const weft_plan *p)
-{
-    weft_plan_info i = WEFT_PLAN_INFO_INIT;
-    must(weft_plan_info_get(p, &i, &golden_err));
-    return (size_t)i.merged_bytes;
 }
 
 /* Memory that a run takes beyond its own while it moves to a copy of its plan with this weight. */
@@ -486,6 +529,7 @@ int main(void)
                         (int)(sizeof merged_files / sizeof *merged_files));
     tcase_add_test(c, a_step_takes_no_memory);
     tcase_add_test(c, a_run_takes_what_was_told);
+    tcase_add_test(c, a_run_is_measured_before_it_is_made);
     tcase_add_test(c, a_run_that_moves_takes_only_what_changes);
     tcase_add_test(c, half_an_allocator_is_refused);
     suite_add_tcase(s, c);

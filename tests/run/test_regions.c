@@ -6,6 +6,7 @@
 #include "golden.h"
 #include "plain.h"
 #include "plan/method/method.h"
+#include "run/run_internal.h"
 
 enum { ADAPTERS = 3 };
 
@@ -560,7 +561,7 @@ START_TEST(samples_of_a_batch_have_their_own_texts)
 
     weft_plan *copy;
     must(weft_plan_copy(plan, &copy, &golden_err));
-    run = run_of(copy, 1, WEFT_RUN_KEEP_TEXT, 2);
+    run = run_of(copy, 1, WEFT_RUN_FORGET_TEXT, 2);
     text.len = TEXT;
     must(step(run, &text, 1, &text, 1, got));
     must(step(run, &text, 1, &text, 1, keep));
@@ -573,6 +574,36 @@ START_TEST(samples_of_a_batch_have_their_own_texts)
     weft_run_free(run);
     weft_plan_free(plan);
     weft_plan_free(copy);
+}
+END_TEST
+
+/* Keys and values of the regions' texts are kept beside those of the whole image's, while all of them stay as they are. */
+START_TEST(texts_of_regions_are_kept)
+{
+    float got[N], want[N], second[TEXT], longer[2 * TEXT];
+    weft_plan *plan = plan_of(content, style), *copy;
+    memcpy(second, other, sizeof second);
+    for (size_t i = 0; i < 2 * TEXT; i++) longer[i] = other[i % TEXT] * (i < TEXT ? 1 : 0.5f);
+    set_mask(plan, 0, 0, 1);
+    add_region_of(plan, 0);
+    add_region(plan, 1, 0.2f, 0.6f);
+    must(weft_plan_copy(plan, &copy, &golden_err));
+    weft_run *kept = run_of(plan, 1, 0, 2), *plain = run_of(copy, 1, WEFT_RUN_FORGET_TEXT, 2);
+    ck_assert_ptr_null(plain->memory.kept);
+    for (int n = 0; n < 10; n++) {
+        weft_text texts[] = { plain_text(other, TEXT, 0, 0), plain_text(second, TEXT, 0, 0) };
+        if (n == 2) second[TEXT - 1] += 1;                                   /* the last region's text */
+        if (n == 4) cond[3] -= 1;                                            /* the whole image's      */
+        if (n >= 6 && n < 8) texts[1] = plain_text(longer, 2 * TEXT, 154, 0); /* one of more tokens     */
+        weft_text negatives[] = { texts[1], texts[0] };
+        if (n >= 6 && n < 8) negatives[0] = texts[0], negatives[1] = texts[1];
+        must(step(kept, texts, 2, negatives, 1, got));
+        must(step(plain, texts, 2, negatives, 1, want));
+        ck_assert_msg(memcmp(got, want, sizeof got) == 0, "call %d", n);
+        ck_assert_msg(kept->memory.kept->at[0].valid == (n % 2 != 0), "call %d: %d", n, kept->memory.kept->at[0].valid);
+    }
+    weft_run_free(kept), weft_run_free(plain);
+    weft_plan_free(plan), weft_plan_free(copy);
 }
 END_TEST
 
@@ -671,6 +702,7 @@ int main(void)
     tcase_add_test(c, a_full_region_is_its_prompt_and_an_empty_one_nothing);
     tcase_add_test(c, regions_make_the_whole_in_any_order);
     tcase_add_test(c, samples_of_a_batch_have_their_own_texts);
+    tcase_add_test(c, texts_of_regions_are_kept);
     tcase_add_test(c, a_wrong_region_is_refused);
     tcase_add_test(c, a_step_without_the_texts_of_regions_is_refused);
     suite_add_tcase(s, c);

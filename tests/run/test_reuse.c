@@ -141,7 +141,7 @@ END_TEST
 START_TEST(the_bits_are_the_same)
 {
     weft_plan *plan = plan_of(WEFT_COMPOSITE_CACHED, 0, 0), *plain = plan_of(0, 0, 0);
-    weft_run *one = run_of(plan, 0, 1, 1), *three = run_of(plan, WEFT_RUN_KEEP_TEXT, 1, 3),
+    weft_run *one = run_of(plan, 0, 1, 1), *three = run_of(plan, WEFT_RUN_FORGET_TEXT, 1, 3),
              *split = run_of(plan, 0, 1, 2), *two = run_of(plan, WEFT_RUN_MEASURE, 2, 2),
              *full = run_of(plain, 0, 1, 2);
     float want[N], got[2 * N], whole[N];
@@ -224,6 +224,7 @@ START_TEST(the_memory_is_counted)
     o.height = H;
     o.width = W;
     o.threads = 1;
+    o.flags = WEFT_RUN_FORGET_TEXT; /* beside reused features nothing is kept of it in any case */
 
     must(weft_run_bytes(plan, &o, &cached, &golden_err));
     must(weft_run_bytes(plain, &o, &without, &golden_err));

@@ -479,7 +479,7 @@ START_TEST(kept_keys_are_told)
     int kept = 0;
 
     must(weft_plan_seal(p, 2, &golden_err));
-    weft_run *run = run_of(p, WEFT_RUN_TRACE | WEFT_RUN_KEEP_TEXT, 1);
+    weft_run *run = run_of(p, WEFT_RUN_TRACE, 1);
     for (int32_t n = 0; n < 2; n++) take_call(run, out, n, 1, true, 0);
     for (int64_t l = 0; l < count; l++) {
         bool key = strstr(layers[l].name, "attn2.to_k") != NULL || strstr(layers[l].name, "attn2.to_v") != NULL;

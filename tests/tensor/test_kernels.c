@@ -187,6 +187,25 @@ END_TEST
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
+/* Every table has the bits of the plain loop. */
+START_TEST(sums_are_those_of_doubles)
+{
+    const wf_kernels *k = tables[_i];
+    float x[MOST];
+    double sum[MOST + 1], square[MOST + 1];
+    for (size_t l = 0; l < WF_LEN(lengths); l++) {
+        size_t n = lengths[l];
+        for (size_t i = 0; i <= n; i++) sum[i] = 0.1 * (double)i, square[i] = 1e-3 * (double)i;
+        fill(x, n, 100, 5);
+        k->sums(sum, square, x, n);
+        for (size_t i = 0; i <= n; i++) {
+            double v = i < n ? x[i] : 0, s = 0.1 * (double)i, q = 1e-3 * (double)i, vv = v * v;
+            ck_assert(sum[i] == s + v && square[i] == q + vv);
+        }
+    }
+}
+END_TEST
+
 START_TEST(layer_norm_is_its_formula)
 {
     const wf_kernels *k = tables[_i];
@@ -329,6 +348,8 @@ int main(void)
     TCase *c = tcase_create("kernels");
 #if defined(__x86_64__)
     if (wf_cpu_detect().avx2_fma_f16c) tables[table_count++] = &wf_kernels_avx2;
+#elif defined(__aarch64__)
+    if (wf_cpu_detect().neon) tables[table_count++] = &wf_kernels_neon;
 #endif
     int n = (int)table_count;
     tcase_add_loop_test(c, every_half_and_bfloat, 0, n);
@@ -336,6 +357,7 @@ int main(void)
     tcase_add_loop_test(c, activations_are_their_formulas, 0, n);
     tcase_add_loop_test(c, activations_of_extremes, 0, n);
     tcase_add_loop_test(c, geglu_and_affine, 0, n);
+    tcase_add_loop_test(c, sums_are_those_of_doubles, 0, n);
     tcase_add_loop_test(c, layer_norm_is_its_formula, 0, n);
     tcase_add_loop_test(c, layer_norm_of_a_constant_is_the_bias, 0, n);
     tcase_add_loop_test(c, exp_sum_and_max, 0, n);

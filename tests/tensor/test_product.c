@@ -35,6 +35,21 @@ static void close_to(const char *what, const float *y, const double *want, size_
     ck_assert_msg(worst <= 3e-6 * top, "%s: off by %g of %g", what, worst, top);
 }
 
+/* Factors that are rounded once they are transformed: no more than that, over all and at one place. */
+static void near_to(const char *what, const float *y, const double *want, size_t n)
+{
+    double top = 0, worst = 0, apart = 0, all = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = y[i] - want[i];
+        top = fmax(top, fabs(want[i]));
+        worst = fabs(d) <= worst ? worst : fabs(d);
+        apart += d * d;
+        all += want[i] * want[i];
+    }
+    ck_assert_msg(apart <= 6e-4 * all, "%s: off by %g of %g", what, sqrt(apart), sqrt(all));
+    ck_assert_msg(worst <= 0.06 * top, "%s: off by %g of %g", what, worst, top);
+}
+
 /* Small products with strides of their own; with beta 1 they add, and a transposed left factor sums
  * over its rows. */
 START_TEST(small_products)
@@ -128,15 +143,43 @@ static double weight_at(const wf_product *p, size_t o, size_t q, size_t i)
     return p->ordered ? w[(o * t + q) * p->in + i] : w[(o * p->in + i) * t + q];
 }
 
-/* A factor as the tier takes it: rounded to bfloat16 where a tier of that has a product without a window. */
+/* Is it a 3x3 convolution of a tier of bfloat16 that goes by Winograd's transforms? */
+static bool transforms(const wf_products *t, const wf_product *p)
+{
+    const wf_window *w = &p->window;
+    return strstr(t->name, "bf16") != NULL && p->amend_rows == NULL && w->kernel == 3 && w->stride == 1 &&
+           p->in >= 128 && WF_MIN(w->h, w->w) >= 4;
+}
+
+/* A factor as the tier takes it, NULL: as it is; rounded to bfloat16 where a tier of that has a product without a window. */
 static double taken(const wf_products *t, const wf_product *p, double v)
 {
     float f = (float)v;
     uint8_t narrow[2];
-    if (strstr(t->name, "bf16") == NULL || p->amend_rows != NULL || p->window.kernel * p->window.stride > 1) return v;
+    if (t == NULL || strstr(t->name, "bf16") == NULL || p->amend_rows != NULL || p->window.kernel * p->window.stride > 1) return v;
     wf_narrow(narrow, WF_BF16, &f, 1);
     wf_widen_any(&f, narrow, WF_BF16, 1);
     return f;
+}
+
+/* sum (samples rows, out) = window(x) W^T in double, element by element, with the weight's hook. */
+static void multiply(double *sum, const wf_products *t, const wf_product *p)
+{
+    size_t rows = wf_window_rows(&p->window), K = wf_window_taps(&p->window) * p->in;
+    double *x = malloc(K * sizeof *x), *w = malloc(p->out * K * sizeof *w);
+    for (size_t sample = 0; sample < p->samples; sample++) {
+        double more = p->amend_weight != NULL ? variant[sample] : 0;
+        for (size_t i = 0; i < p->out * K; i++)
+            w[i] = taken(t, p, weight_at(p, i / K, i % K / p->in, i % K % p->in) + more);
+        for (size_t row = 0; row < rows; row++) {
+            for (size_t k = 0; k < K; k++) x[k] = taken(t, p, seen(p, sample, row, k / p->in, k % p->in));
+            for (size_t o = 0; o < p->out; o++, sum++) {
+                *sum = 0;
+                for (size_t k = 0; k < K; k++) *sum += x[k] * w[o * K + k];
+            }
+        }
+    }
+    free(x), free(w);
 }
 
 static float *run(const wf_products *t, wf_product *p, bool thin, int32_t threads,
@@ -145,7 +188,7 @@ static float *run(const wf_products *t, wf_product *p, bool thin, int32_t thread
     weft_allocator alloc = wf_allocator(NULL);
     wf_pool *pool;
     uint8_t *scratch[3];
-    size_t n = p->samples * wf_window_rows(&p->window) * p->out;
+    size_t n = p->samples * wf_window_rows(&p->window) * (p->gated ? p->out / 2 : p->out);
     float *y = malloc(n * sizeof *y);
     memcpy(y, start, n * sizeof *y);
     ck_assert_int_eq(wf_pool_create(&alloc, threads, &pool, NULL), WEFT_OK);
@@ -180,7 +223,7 @@ START_TEST(wide_products)
     float *bias = floats(s->out, 3), *start = floats(n, 4), *h = floats(SAMPLES * rows * RANK, 5);
     float *up = floats(RANK * s->out, 6);
     static const wf_span live[SAMPLES] = { { 1, 3 }, { 0, 0 }, { 0, RANK } };
-    double *want = malloc(n * sizeof *want);
+    double *want = malloc(n * sizeof *want), *sums[16] = { NULL };
     for (int bits = 0; bits < 32; bits++) {
         wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = s->out,
                          .window = s->window, .weight = w, .type = WF_F32, .ordered = bits & 1,
@@ -190,24 +233,79 @@ START_TEST(wide_products)
         const float *own[SAMPLES] = { bias, NULL, w };
         if (bits & 16) p.own_bias = own;
         else p.bias = bias;
+        int factors = bits & (1 | 4 | 8); /* what changes the factors */
+        if (sums[factors] == NULL) multiply(sums[factors] = malloc(n * sizeof *want), tier, &p);
         for (size_t i = 0; i < n; i++) {
             size_t sample = i / s->out / rows, row = i / s->out % rows, o = i % s->out;
             double m = sample == 1 ? 0.01 * (double)(1 + row) : sample == 0;
             if ((bits & 8) == 0) m = 1;
             const float *b = bits & 16 ? own[sample] : bias;
-            want[i] = (p.add ? start[i] : 0) + (b != NULL ? b[o] : 0);
-            for (size_t k = 0; k < t * s->in; k++)
-                want[i] += m * taken(tier, &p, seen(&p, sample, row, k / s->in, k % s->in)) *
-                           taken(tier, &p, weight_at(&p, o, k / s->in, k % s->in) +
-                                               (bits & 4 ? variant[sample] : 0));
+            want[i] = (p.add ? start[i] : 0) + (b != NULL ? b[o] : 0) + m * sums[factors][i];
             for (size_t k = live[sample].lo; p.h != NULL && k < live[sample].hi; k++)
                 want[i] += (double)h[i / s->out * RANK + k] * up[k * s->out + o];
+        }
+        float *y = run(tier, &p, false, 1, start), *again = run(tier, &p, false, 3, start);
+        if (transforms(tier, &p)) near_to(tier->name, y, want, n);
+        else close_to(tier->name, y, want, n);
+        ck_assert(memcmp(y, again, n * sizeof *y) == 0);
+        free(y), free(again);
+    }
+    for (size_t i = 0; i < WF_LEN(sums); i++) free(sums[i]);
+    free(x), free(w), free(bias), free(start), free(h), free(up), free(want);
+}
+END_TEST
+
+/* Values and gates of one product, with all that may be added to it: y has half of W's rows. */
+START_TEST(gated_products)
+{
+    static const shape gated[] = {
+        { 5, 6, { 7, 1, 7, 1, 1, 1, 0 } }, { 700, 34, { 300, 1, 300, 1, 1, 1, 0 } },
+        { 40, 806, { 19, 2, 19, 2, 1, 1, 0 } }, { 330, 1300, { 70, 1, 70, 1, 1, 1, 0 } },
+    };
+    const wf_products *tier = tiers[_i / (int)WF_LEN(gated)];
+    const shape *s = &gated[_i % (int)WF_LEN(gated)];
+    size_t rows = wf_window_rows(&s->window), half = s->out / 2, n = SAMPLES * rows * half;
+    float *x = floats(SAMPLES * rows * s->in, 1), *w = floats(s->out * s->in, 2), *bias = floats(s->out, 3);
+    float *start = floats(n, 4), *h = floats(SAMPLES * rows * RANK, 5), *up = floats(RANK * s->out, 6);
+    static const wf_span live[SAMPLES] = { { 1, 3 }, { 0, 0 }, { 0, RANK } };
+    const float *own[SAMPLES] = { bias, NULL, w };
+    double *want = malloc(n * sizeof *want), *sums[2] = { NULL };
+    for (int bits = 0; bits < 8; bits++) {
+        wf_product p = { .x = x, .samples = SAMPLES, .in = s->in, .out = s->out, .window = s->window, .weight = w,
+                         .type = WF_F32, .live = live, .rank = RANK, .gated = true };
+        if (bits & 1) p.amend_weight = add_variant, p.variant = variant;
+        if (bits & 2) p.h = h, p.up = up;
+        if (bits & 4) p.own_bias = own;
+        else p.bias = bias;
+        double **sum = &sums[bits & 1]; /* what changes the factors */
+        if (*sum == NULL) multiply(*sum = malloc(2 * n * sizeof **sum), tier, &p);
+        for (size_t i = 0; i < n; i++) {
+            size_t sample = i / half / rows;
+            double part[2];
+            for (size_t g = 0; g < 2; g++) {
+                size_t o = g * half + i % half;
+                const float *b = bits & 4 ? own[sample] : bias;
+                part[g] = (*sum)[i / half * s->out + o] + (b != NULL ? b[o] : 0);
+                for (size_t k = live[sample].lo; p.h != NULL && k < live[sample].hi; k++)
+                    part[g] += (double)h[i / half * RANK + k] * up[k * s->out + o];
+            }
+            want[i] = part[0] * part[1] * (1 + erf(part[1] / sqrt(2))) / 2;
         }
         float *y = run(tier, &p, false, 1, start), *again = run(tier, &p, false, 3, start);
         close_to(tier->name, y, want, n);
         ck_assert(memcmp(y, again, n * sizeof *y) == 0);
         free(y), free(again);
+        p.x = x + rows * s->in; /* the second sample alone */
+        p.samples = 1;
+        p.live = live + 1;
+        p.h = p.h != NULL ? h + rows * RANK : NULL;
+        p.own_bias = bits & 4 ? own + 1 : NULL;
+        p.amend_weight = NULL; /* its variant is 0 */
+        y = run(tier, &p, false, 2, start);
+        close_to(tier->name, y, want + rows * half, rows * half);
+        free(y);
     }
+    free(sums[0]), free(sums[1]);
     free(x), free(w), free(bias), free(start), free(h), free(up), free(want);
 }
 END_TEST
@@ -286,16 +384,11 @@ START_TEST(thin_products)
                          .weight = w, .type = WF_F32, .ordered = true, .live = live };
         if (bits & 1) p.amend_weight = add_variant, p.amended = amended;
         if (bits & 2) p.finish = negate;
+        multiply(want, NULL, &p);
         for (size_t i = 0; i < n; i++) {
-            size_t sample = i / RANK / rows, row = i / RANK % rows, o = i % RANK;
-            want[i] = start[i];
-            if (o < live[sample].lo || o >= live[sample].hi) continue;
-            want[i] = 0;
-            for (size_t k = 0; k < t * s->in; k++)
-                want[i] += seen(&p, sample, row, k / s->in, k % s->in) *
-                           (weight_at(&p, o, k / s->in, k % s->in) +
-                            (bits & 1 ? variant[sample] : 0));
-            if (bits & 2) want[i] *= -1;
+            size_t sample = i / RANK / rows, o = i % RANK;
+            if (o < live[sample].lo || o >= live[sample].hi) want[i] = start[i];
+            else if (bits & 2) want[i] *= -1;
         }
         float *y = run(tier, &p, true, 1, start), *again = run(tier, &p, true, 3, start);
         close_to(tier->name, y, want, n);
@@ -308,9 +401,10 @@ END_TEST
 
 START_TEST(a_processor_gets_a_tier)
 {
+    const wf_products *all[TEST_TIERS_MAX];
     wf_cpu cpu = wf_cpu_detect();
-    ck_assert_ptr_eq(wf_products_pick(cpu), tiers[cpu.avx2_fma_f16c + cpu.avx512]); /* in float32 */
-    ck_assert_ptr_eq(wf_products_pick((wf_cpu){ false, false, false }), &wf_products_openblas);
+    ck_assert_ptr_eq(wf_products_pick(cpu), all[test_all_tiers(all, false) - 1]); /* the last in float32 */
+    ck_assert_ptr_eq(wf_products_pick((wf_cpu){ 0 }), &wf_products_openblas);
 }
 END_TEST
 
@@ -323,6 +417,7 @@ int main(void)
     tcase_set_timeout(c, 300);
     tcase_add_loop_test(c, small_products, 0, tier_count);
     tcase_add_loop_test(c, wide_products, 0, cases);
+    tcase_add_loop_test(c, gated_products, 0, 4 * tier_count);
     tcase_add_loop_test(c, weights_of_every_type, 0, cases);
     tcase_add_loop_test(c, a_batch_is_its_samples, 0, tier_count);
     tcase_add_loop_test(c, thin_products, 0, cases);

@@ -33,7 +33,8 @@ def count(unet, dtypes, inputs):
                 return
             rows, k = out.numel() // m.weight.shape[0], m.weight[0].numel()
             size = m.weight.numel() * BYTES[dtypes[name + ".weight"]] + (4 * m.bias.numel() if m.bias is not None else 0)
-            seen[name] = [2 * rows * k * m.weight.shape[0], size, 4 * (x.numel() + out.numel()), rows]
+            wrote = out.numel() // 2 if name.endswith("ff.net.0.proj") else out.numel()  # weft writes value * gelu(gate)
+            seen[name] = [2 * rows * k * m.weight.shape[0], size, 4 * (x.numel() + wrote), rows]
             sizes[name] = out.shape
         return hook
 

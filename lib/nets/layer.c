@@ -187,6 +187,7 @@ static wf_product down_product(job *j, float *h)
     d.weight = j->stack->down;
     d.type = WF_F32;
     d.ordered = true;
+    d.gated = false;
     d.user = j;
     d.finish = scale_h;
     d.amend_weight = j->e->vectors != NULL ? scale_down : NULL;

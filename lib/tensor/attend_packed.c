@@ -7,9 +7,9 @@
  * they lie, one value at a time, maxima and sums of the softmax run down the vectors, and no vector
  * is left half empty by a head of 40.
  *
- * For each query it keeps about the largest score so far, the sum of exponentials and the weighted sum of
- * values; when a later block brings one much larger, what was summed before is scaled down (Milakov
- * and Gimelshein, Online normalizer calculation for softmax, 2018).
+ * For each query it keeps about the largest score so far, the sum of exponentials and the weighted
+ * sum of values; when a later block brings one much larger, what was summed before is scaled down
+ * (Milakov and Gimelshein, Online normalizer calculation for softmax, 2018).
  *
  * With pairs of bfloat16 both products take them, and exponentials are rounded once they are
  * summed.

@@ -272,6 +272,41 @@ START_TEST(a_norm_has_its_branchs_weight_and_bias)
 }
 END_TEST
 
+/* Gates are those of the whole layer, whatever adapters add and however it is computed. */
+START_TEST(gates_come_after_every_part)
+{
+    for (size_t k = 0; k < WF_LEN(shapes); k++) {
+        const wf_kernels *tables[2];
+        parts p;
+        make_parts(&p, &shapes[k]);
+        wf_grid g = wf_image_grid(shapes[k].n, shapes[k].h, shapes[k].w);
+        wf_stack pairs = p.stack;
+        pairs.nonpair = NULL;
+        wf_delta deltas[] = { { 0 }, { .stack = &pairs, .slot = 2 }, { .stack = &p.stack, .slot = 2 } };
+        size_t half = p.out / 2, rows = wf_rows(g);
+        float *x = bench_floats(rows * p.in, 10);
+        for (size_t d = 0; d < WF_LEN(deltas) && p.taps == 1 && p.out % 2 == 0; d++) {
+            float *wide = apply(&p.l, &deltas[d], x, g, NULL, cells, false, 2), *want = bench_floats(rows * half, 0);
+            float *y = bench_floats(rows * half, 0);
+            workbench w;
+            bench_open(&w, tables[bench_tables(tables) - 1], 2);
+            w.e.deltas = &deltas[d];
+            w.e.cells = cells;
+            w.e.slots = SLOTS;
+            wf_layer_apply_gated(&w.e, &p.l, NULL, NULL, g);
+            bench_real(&w);
+            wf_layer_apply_gated(&w.e, &p.l, y, x, g);
+            wf_geglu(&w.e, want, wide, rows, half);
+            close_to(y, want, rows * half, 2e-6, "gates");
+            bench_close(&w);
+            free(wide), free(want), free(y);
+        }
+        free(x);
+        free_parts(&p);
+    }
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("forms of adapters");
@@ -281,6 +316,7 @@ static Suite *suite(void)
     tcase_add_loop_test(c, each_sample_has_its_own_bias, 0, (int)WF_LEN(shapes));
     tcase_add_test(c, zero_leaves_the_bits_of_every_form);
     tcase_add_test(c, a_merged_copy_brings_its_bias);
+    tcase_add_test(c, gates_come_after_every_part);
     tcase_add_test(c, a_norm_has_its_branchs_weight_and_bias);
     suite_add_tcase(s, c);
     return s;

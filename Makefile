@@ -69,10 +69,12 @@ LIB_FLAGS   = $(BASE_FLAGS) -Ilib -fPIC -fvisibility=hidden $(OPTIMISE) $(KERNEL
 EX_FLAGS    = $(BASE_FLAGS) -O2
 TEST_FLAGS  = $(BASE_FLAGS) -Ilib -Itests -g -O2 $(PKG_CFLAGS) $(CHECK_CFLAGS)
 
+# A sanitizer's build asks for -O1; lib/tensor is where its tests spend their time (TENSOR_CFLAGS).
 # A kernel file gets the instructions that its name promises, and lib/tensor/pick.c asks the CPU before it calls.
 OPTIMISE     = -O2
 KERNEL_FLAGS =
 $(B)/lib/tensor/%.o:        OPTIMISE = -O3
+$(B)/lib/tensor/%.o:        LAST = $(TENSOR_CFLAGS)
 $(B)/lib/tensor/%_avx2.o:   KERNEL_FLAGS = $(if $(filter x86_64%,$(MACHINE)),-mavx2 -mfma -mf16c)
 $(B)/lib/tensor/%_avx512.o: KERNEL_FLAGS = $(if $(filter x86_64%,$(MACHINE)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c)
 $(B)/lib/tensor/%_avx512_bf16.o: KERNEL_FLAGS = $(if $(filter x86_64%,$(MACHINE)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma -mf16c)
@@ -93,7 +95,7 @@ DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
 MAKEFLAGS += --no-builtin-rules
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all deps demo gallery docs-images programs check check-programs check-tests check-threads asan ubsan tsan fuzz fuzz-run mutate bench table install uninstall \
+.PHONY: all deps demo gallery docs-images programs check check-programs check-tests check-threads check-aarch64 check-emulated asan ubsan tsan fuzz fuzz-run mutate bench table install uninstall \
         clean help FORCE
 
 all: $(STATIC) $(SHARED) $(LINK) $(EXAMPLES)
@@ -103,7 +105,7 @@ FORCE:
 
 $(B)/lib/%.o: lib/%.c Makefile | $(DEPS_FIRST)
 	$(call say,CC,$<)
-	$(Q)$(CC) $(LIB_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(LIB_FLAGS) $(CPPFLAGS) $(CFLAGS) $(LAST) -MMD -MP -c -o $@ $<
 
 $(STATIC): $(LIB_OBJ)
 	$(call say,AR)
@@ -150,10 +152,12 @@ $(B)/tests/%.o: tests/%.c Makefile | $(DEPS_FIRST)
 	$(Q)$(CC) $(TEST_FLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/tests/examples/test_draw: $(DRAW)
+$(TESTS): $(B)/tests/marks.o
+$(TESTS) mutate: MARKS = $(B)/tests/marks.o -Wl,--wrap=_mark_point
 $(BENCHES): $(B)/tests/bench/measure.a
 $(TESTS) $(BENCHES) $(LAYOUT): %: %.o $(STATIC)
 	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(STATIC),$(filter %.a,$^)) $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(MARKS) $(filter-out $(STATIC),$(filter %.a,$^)) $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
 
 # The benchmark times the networks' operations: the linker sends their calls through its own functions.
 TIMED := wf_attend wf_group_norm wf_layer_norm wf_activate wf_geglu
@@ -191,12 +195,16 @@ docs-images: gallery
 	$(Q)cp $(B)/gallery/conflicts-monster-hatching.png docs/images/methods/conflicts.png
 	$(Q)cp $(B)/gallery/strips/bf16.png docs/images/bf16.png
 
-# Each item is one command line for tests/check.sh. The tests that multiply matrices run again with the products
-# that OpenBLAS would choose on an older CPU.
+# Each item is one command line for tests/check.sh. The tests of what OpenBLAS multiplies run again with the products
+# that it would choose on an older CPU: its tier of networks, and what is made of weights before (lib/tensor/gemm.h,
+# linalg.h), the latter on whole networks in run/test_pairs and run/test_families.
 corpus   = tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $1))
 REPLAYS  = $(foreach f,$(FUZZERS),'$f $(call corpus,$f)')
 HASWELL  = $(if $(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null),\
-             $(foreach t,$(filter $(foreach d,run nets adapter merge fuse tensor plan,$(B)/tests/$d/%),$(TESTS)),'env OPENBLAS_CORETYPE=Haswell $t'))
+             $(foreach t,$(filter $(BLAS_TESTS:%=$(B)/tests/%),$(TESTS)),'env OPENBLAS_CORETYPE=Haswell WEFT_TIER=openblas $t'))
+BLAS_TESTS = $(addprefix tensor/test_,gemm linalg product attend) $(addprefix nets/test_,layer cells forms) \
+             $(addprefix run/test_,aligned pairs families) \
+             $(addprefix adapter/test_,create families peft peft2 save slice units) merge/% fuse/% plan/test_zip
 PROGRAMS = $(TESTS:%='%') $(REPLAYS)
 SCRIPTS  = $(foreach s,$(sort $(foreach d,harness abi ffi install examples bench,$(wildcard tests/$d/*.sh))) \
              tests/mutate/fresh.sh,'$s')
@@ -216,13 +224,13 @@ SELF = +$(Q)$(MAKE) --no-print-directory
 
 # libcheck forks for each test, and a child that ends early hides its leaks: here all tests of a program share it.
 asan:
-	$(SELF) B=$(B)/asan CFLAGS='-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
+	$(SELF) B=$(B)/asan TENSOR_CFLAGS=-O2 CFLAGS='-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
 	  CK_FORK=no check-programs
 
 # clang's sanitizer finds undefined behaviour that gcc's does not. It traps (Illegal instruction; a debugger says where), so
 # that it needs nothing of clang's that is not installed with it. The same build has to be free of warnings.
 ubsan:
-	$(SELF) B=$(B)/clang CC=clang CFLAGS='-g -O1 -Wall -Wextra -Wpedantic -Werror -fsanitize=undefined -fsanitize-trap=undefined' \
+	$(SELF) B=$(B)/clang CC=clang TENSOR_CFLAGS=-O2 CFLAGS='-g -O1 -Wall -Wextra -Wpedantic -Werror -fsanitize=undefined -fsanitize-trap=undefined' \
 	  check-tests
 
 check-tests: all programs
@@ -234,6 +242,24 @@ tsan:
 # Where threads meet; a thousand failed allocations and twenty-step pictures show a race no better than one step.
 check-threads: $(filter-out %/test_memory %/test_compose,$(filter $(foreach d,base tensor run,$(B)/tests/$d/%),$(TESTS)))
 	$(Q)$(CHECK) $(^:%='%')
+
+# 64-bit ARM on another machine: a cross compiler, Debian's libraries for arm64 (.ci/aarch64), and qemu. Emulation is
+# slow: what runs is the tests of what differs there, which is lib/tensor, one of networks that sit on it, and the ABI.
+ARM_ROOT = $(CURDIR)/$(B)/aarch64/root
+ARM_LIBS = usr/lib/aarch64-linux-gnu
+ARM      = PKG_CONFIG_SYSROOT_DIR='$(ARM_ROOT)' PKG_CONFIG_LIBDIR='$(ARM_ROOT)/$(ARM_LIBS)/pkgconfig:$(ARM_ROOT)/$(ARM_LIBS)/openblas-pthread/pkgconfig' \
+           $(MAKE) --no-print-directory B='$(B)/aarch64' CC='$(ARM_CC) --sysroot=$(ARM_ROOT)' \
+           CFLAGS='-O2 -g -Wall -Wextra -Wpedantic -Werror' LDFLAGS='-Wl,-rpath,/$(ARM_LIBS)/openblas-pthread' \
+           EMULATOR='qemu-aarch64 -L $(ARM_ROOT)'
+ARM_CC   = aarch64-linux-gnu-gcc
+# Its own tier is the one that every such processor gets.
+EMULATED = $(filter $(foreach t,tensor/% nets/test_layer,$(B)/tests/$t),$(TESTS))
+
+check-aarch64:
+	+$(Q).ci/aarch64 $(B)/aarch64; status=$$?; [ $$status != 77 ] || exit 0; [ $$status = 0 ] && $(ARM) check-emulated
+
+check-emulated: all $(EMULATED) $(LAYOUT)
+	$(Q)EMULATOR='$(EMULATOR)' $(CHECK) $(EMULATED:%='env WEFT_TIER=neon $(EMULATOR) %') 'tests/abi/layout.sh'
 
 FUZZ_SECONDS ?= 60
 fuzz:
@@ -255,7 +281,7 @@ JOBS ?= $(shell nproc)
 mutate: programs
 	$(Q)B='$(B)' JOBS='$(JOBS)' MUTANTS='$(MUTANTS)' \
 	  COMPILE='$(CC) $(LIB_FLAGS) $(CPPFLAGS) $(CFLAGS)' LINK='$(CC) $(CFLAGS) $(LDFLAGS)' \
-	  LIBS='$(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread' tests/mutate/mutate.sh
+	  LIBS='$(MARKS) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread' tests/mutate/mutate.sh
 
 # For example BENCH_ARGS='--only steps --rounds 5', PYTHON=venv/bin/python for its peers; tests/bench/suite/main.c has all.
 bench: $(SUITE) $(BENCHES)
@@ -302,6 +328,7 @@ help:
 	@echo 'make demo        the bundled model under every method, as PNG pictures in $(B)/demo/'
 	@echo 'make gallery     every way to compose, as one page: $(B)/gallery/index.html; docs-images: the guide has them'
 	@echo 'make check       all tests; asan, ubsan, tsan: the same under sanitizers; fuzz: search with clang'
+	@echo 'make check-aarch64   what differs on 64-bit ARM, by a cross compiler and qemu (Debian)'
 	@echo 'make mutate      break the library in one place after the other; do the tests notice?'
 	@echo 'make bench       measure, beside PyTorch where PYTHON has it; table: adapter families against their libraries, into docs/adapters.md'
 	@echo 'make install     into PREFIX ($(PREFIX)), below DESTDIR when set; uninstall takes it away'

@@ -208,6 +208,7 @@ typedef struct wf_cpu {
     bool avx2_fma_f16c; /* all three, and the system saves the registers */
     bool avx512;        /* F, BW, DQ, VL, and the system saves those     */
     bool avx512_bf16;
+    bool neon;          /* Advanced SIMD, with the double precision of 64-bit ARM */
 } wf_cpu;
 wf_cpu wf_cpu_detect(void);
 

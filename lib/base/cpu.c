@@ -22,7 +22,7 @@ static uint32_t saved_registers(void)
 
 wf_cpu wf_cpu_detect(void)
 {
-    wf_cpu       cpu = { false, false, false };
+    wf_cpu       cpu = { 0 };
     unsigned int a, b, c, d, leaf1_c, saved;
 
     if (!__get_cpuid(1, &a, &b, &leaf1_c, &d) || !BIT(leaf1_c, 27))
@@ -43,9 +43,12 @@ wf_cpu wf_cpu_detect(void)
 
 wf_cpu wf_cpu_detect(void)
 {
-    const wf_cpu none = { false, false, false };
+    wf_cpu cpu = { 0 };
 
-    return none;
+#if defined(__aarch64__)
+    cpu.neon = true; /* part of what every compiler and system expects of the architecture */
+#endif
+    return cpu;
 }
 
 #endif

@@ -35,6 +35,8 @@ typedef struct wf_kernels {
 extern const wf_kernels wf_kernels_ref;  /* plain C and libm: the judge of the others */
 #if defined(__x86_64__)
 extern const wf_kernels wf_kernels_avx2; /* AVX2, FMA, F16C */
+#elif defined(__aarch64__)
+extern const wf_kernels wf_kernels_neon;
 #endif
 
 const wf_kernels *wf_kernels_pick(wf_cpu cpu);

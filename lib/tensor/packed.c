@@ -529,4 +529,6 @@ TIER(plain, bf16_emulated, &wf_pairs_plain)
 TIER(avx2, avx2, NULL)
 TIER(avx512, avx512, NULL)
 TIER(avx512, avx512_bf16, &wf_pairs_avx512_bf16)
+#elif defined(__aarch64__)
+TIER(neon, neon, NULL)
 #endif

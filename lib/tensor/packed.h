@@ -80,6 +80,8 @@ extern const wf_pairs  wf_pairs_plain;       /* beside it: emulated         */
 extern const wf_packed wf_packed_avx2;
 extern const wf_packed wf_packed_avx512;
 extern const wf_pairs  wf_pairs_avx512_bf16; /* beside wf_packed_avx512     */
+#elif defined(__aarch64__)
+extern const wf_packed wf_packed_neon;
 #endif
 
 enum { WF_PACKED_QUERIES = 384 }; /* of a task of an attention, a multiple of every `cols` */

@@ -4,7 +4,7 @@
  * It defines before it includes this: LANES, TILE_ROWS, TILE_VECTORS, UNROLL; the type vec and on
  * it v_zero, v_set1, v_load, v_store, v_load_some and v_store_some (the first n lanes, 0 < n <=
  * LANES; the others are read as zero), v_load_type (n elements of F32, F16 or BF16, widened),
- * v_add, v_sub, v_mul, v_max (its second where one is NaN), v_fma (a b + c), v_round, v_scale2 (x
+ * v_add, v_sub, v_mul, v_max (a NaN where its second is one), v_fma (a b + c), v_round, v_scale2 (x
  * 2^n), v_finite_or_zero (0 for -INFINITY), v_all_ones; and transpose (LANES vectors, in place).
  *
  * V_DOT is what a step of k does: v_fma, or a dot product of pairs of bfloat16 that lie where a
@@ -133,7 +133,7 @@ INLINE vec v_fma1(float a, vec b, vec c) { return v_fma(v_set1(a), b, c); }
  * (relative error 9e-8, and 2^0 is 1). Below -150 it is 0; a NaN stays one. */
 INLINE vec exp2_of(vec x)
 {
-    x = v_max(v_set1(-200.0f), x); /* of a NaN and a number, v_max takes its second */
+    x = v_max(v_set1(-200.0f), x); /* v_max keeps a NaN in its second */
     vec n = v_round(x), r = v_sub(x, n);
     vec p = v_fma1(0.001326472707f, r, v_set1(0.009671512649f));
     p = v_fma(p, r, v_set1(0.05550733744f));

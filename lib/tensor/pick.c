@@ -6,6 +6,8 @@ const wf_kernels *wf_kernels_pick(wf_cpu cpu)
 {
 #if defined(__x86_64__)
     if (cpu.avx2_fma_f16c) return &wf_kernels_avx2;
+#elif defined(__aarch64__)
+    if (cpu.neon) return &wf_kernels_neon;
 #endif
     (void)cpu;
     return &wf_kernels_ref;
@@ -16,6 +18,8 @@ const wf_products *wf_products_pick(wf_cpu cpu)
 #if defined(__x86_64__)
     if (cpu.avx512) return &wf_products_avx512;
     if (cpu.avx2_fma_f16c) return &wf_products_avx2;
+#elif defined(__aarch64__)
+    if (cpu.neon) return &wf_products_neon;
 #endif
     (void)cpu;
     return &wf_products_openblas;

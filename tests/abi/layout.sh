@@ -8,7 +8,7 @@ here=tests/abi
 tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
 status=0
 
-"$B"/tests/abi/layout | sort > "$tmp/now"
+${EMULATOR:-} "$B"/tests/abi/layout | sort > "$tmp/now"
 
 # Names in the headers: "struct weft_x", "weft_x.field", "WEFT_CONSTANT".
 $CC -E -P -DWEFT_FFI -Iinclude include/weft/weft.h | tr '\n' ' ' | sed 's/[{};,]/&\n/g' | awk '

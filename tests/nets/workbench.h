@@ -69,6 +69,8 @@ static inline size_t bench_tables(const wf_kernels *tables[2])
     tables[n++] = &wf_kernels_ref;
 #if defined(__x86_64__)
     if (wf_cpu_detect().avx2_fma_f16c) tables[n++] = &wf_kernels_avx2;
+#elif defined(__aarch64__)
+    if (wf_cpu_detect().neon) tables[n++] = &wf_kernels_neon;
 #endif
     return n;
 }

@@ -348,6 +348,8 @@ int main(void)
     TCase *c = tcase_create("kernels");
 #if defined(__x86_64__)
     if (wf_cpu_detect().avx2_fma_f16c) tables[table_count++] = &wf_kernels_avx2;
+#elif defined(__aarch64__)
+    if (wf_cpu_detect().neon) tables[table_count++] = &wf_kernels_neon;
 #endif
     int n = (int)table_count;
     tcase_add_loop_test(c, every_half_and_bfloat, 0, n);

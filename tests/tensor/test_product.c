@@ -148,7 +148,7 @@ static bool transforms(const wf_products *t, const wf_product *p)
 {
     const wf_window *w = &p->window;
     return strstr(t->name, "bf16") != NULL && p->amend_rows == NULL && w->kernel == 3 && w->stride == 1 &&
-           p->in >= 128 && WF_MIN(w->h, w->w) >= 4;
+           p->in >= 128 && WF_MIN(w->h, w->w) >= 4 && w->h * w->w <= 256;
 }
 
 /* A factor as the tier takes it, NULL: as it is; rounded to bfloat16 where a tier of that has a product without a window. */

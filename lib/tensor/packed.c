@@ -34,6 +34,7 @@ typedef struct job {
     size_t            group;     /* column tiles of a task             */
     size_t            channels;  /* in a block of k                    */
     size_t            width;     /* values of x in a block: taps times */
+    bool              up;        /* h up follows, while y is at hand   */
 } job;
 
 /* A worker's scratch. */
@@ -257,7 +258,9 @@ static void multiply_rows(const job *j, const place *at, size_t first, size_t ro
                 y + i, ldy, x, ldx, panel + i % n * depth, width, depth, step, some,
                 bias != NULL ? bias + i / n * j->out + i % n : NULL, add);
         }
-        if (p->gated && c + nc == p->in) gate(j, sums, row, step, col, n);
+        if (c + nc < p->in) continue;
+        if (p->gated) gate(j, sums, row, step, col, n);
+        else if (j->up) wf_packed_low_rank(j->m, p, y, p->out, row, row + step, col, n);
     }
 }
 
@@ -344,9 +347,6 @@ static void wide_task(void *user, size_t task, int32_t worker)
         for (size_t col = left; col < right; col += j->cols)
             wide_block(j, &at, first, last, col, WF_MIN(j->cols, right - col), c, nc);
     }
-    if (p->h != NULL)
-        wf_packed_low_rank(j->m, p, p->y + first * p->out + left, p->out, first, last, left,
-                           right - left);
 }
 
 void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products *tier,
@@ -363,6 +363,7 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
         return;
     }
     j.scratch = scratch;
+    j.up = p->h != NULL;
     j.col_tiles = (j.out + j.cols - 1) / j.cols;
     size_t threads = (size_t)wf_pool_threads(pool);
     size_t share = threads == 1 ? j.all : j.all * j.col_tiles / (TASKS * threads) + 1;

@@ -11,10 +11,11 @@ INLINE void pack_columns(float *panel, size_t width, const uint8_t *from, size_t
     size_t channels = k / taps, tap = 0, channel = 0, i = 0;
     vec t[LANES];
     for (; i + LANES <= k && rows == LANES; i += LANES) {
-        const uint8_t *at = from + i * size;
-        UNROLL for (int r = 0; r < LANES; r++, at += bytes) {
-            t[r] = v_load_type(at, type, LANES);
-            __builtin_prefetch(at + 256); /* as many rows are more than what a processor follows */
+        /* taps come a strip of channels at a time: what follows in the row is next */
+        size_t ahead = taps == 1 ? pack_ahead(bytes, i * size, k * size) : i * size + 256;
+        UNROLL for (size_t r = 0; r < LANES; r++) {
+            t[r] = v_load_type(from + r * bytes + i * size, type, LANES);
+            __builtin_prefetch(from + r * bytes + ahead);
         }
         transpose(t);
         if (taps == 1) {

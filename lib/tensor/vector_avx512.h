@@ -91,7 +91,8 @@ static inline void transpose(vec *r)
 
 /* LANES rows of F16 or BF16, `bytes` apart, turned: half as wide, they are turned before they are
  * widened. */
-static inline void load_turned(vec *t, const uint8_t *from, size_t bytes, wf_dtype type)
+static inline __attribute__((always_inline)) void load_turned(vec *t, const uint8_t *from,
+                                                              size_t bytes, wf_dtype type)
 {
     __m256i a[16], b[16];
     UNROLL for (size_t r = 0; r < 16; r++)

@@ -22,6 +22,7 @@
 #include "tensor/packed.h"
 
 enum { KEYS = 128, QUERIES = WF_PACKED_QUERIES };
+enum { FEW = 4 }; /* every tier's vectors are a multiple of it */
 
 static const float LOG2_E = 1.44269504f;
 
@@ -81,7 +82,8 @@ static void take_queries(job *j, size_t row, size_t rows, const float *first)
     float scale = (float)(1.44269504088896341 / sqrt((double)j->d)); /* e^x = 2^(x log2 e) */
     float *q = j->q + row * j->d, *o = j->o + row * j->d, *to = j->pairs != NULL ? o : q;
     j->m->pack(to, width, first, WF_F32, j->width, rows, j->d, 1);
-    for (size_t i = 0; i < n; i++) to[i] *= scale;
+    for (size_t i = 0; i < n; i += FEW) /* whole vectors */
+        for (size_t r = i; r < i + FEW; r++) to[r] *= scale;
     if (j->pairs != NULL) j->pairs->weave(q, width, o, width, j->d, width);
     memset(o, 0, n * sizeof *o);
     for (size_t r = row; r < row + width; r++) j->top[r] = -INFINITY, j->sum[r] = 0;
@@ -119,7 +121,8 @@ static void add_keys(job *j, const block *some)
         if (masked(j->a)) mask_scores(j, s, width, some, j->row + row, rows);
         if ((b != NULL ? b->softmax : m->softmax)(s, width, keys, top, sum, shrink))
             for (size_t i = 0; i < d; i++)
-                for (size_t r = 0; r < width; r++) o[i * width + r] *= shrink[r];
+                for (size_t c = 0; c < width; c += FEW)
+                    for (size_t r = c; r < c + FEW; r++) o[i * width + r] *= shrink[r];
         if (b != NULL)
             b->multiply_turned(o, width, j->v, j->ld, s, width, (keys + 1) / 2, d, width, true);
         else m->multiply_turned(o, width, j->v, j->ld, s, width, keys, d, width, true);

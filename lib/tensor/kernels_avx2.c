@@ -175,25 +175,45 @@ static inline double sum_pd(__m256d v)
     return (t[0] + t[1]) + (t[2] + t[3]);
 }
 
+static inline __m256d widen4(const float *x) { return _mm256_cvtps_pd(_mm_loadu_ps(x)); }
+
+/* Sums run in four vectors: one alone would wait for itself. */
 static void layer_norm(float *y, const float *x, const float *w, const float *b, float eps,
                        size_t n)
 {
-    __m256d sums = _mm256_setzero_pd(), squares = _mm256_setzero_pd();
+    __m256d s[4], d, zero = _mm256_setzero_pd();
     double sum, square;
     size_t i;
-    for (i = 0; i + 4 <= n; i += 4)
-        sums = _mm256_add_pd(sums, _mm256_cvtps_pd(_mm_loadu_ps(x + i)));
-    for (sum = sum_pd(sums); i < n; i++) sum += x[i];
+    for (int j = 0; j < 4; j++) s[j] = zero;
+    for (i = 0; i + 16 <= n; i += 16)
+        for (int j = 0; j < 4; j++) s[j] = _mm256_add_pd(s[j], widen4(x + i + 4 * j));
+    for (; i + 4 <= n; i += 4) s[0] = _mm256_add_pd(s[0], widen4(x + i));
+    sum = sum_pd(_mm256_add_pd(_mm256_add_pd(s[0], s[1]), _mm256_add_pd(s[2], s[3])));
+    for (; i < n; i++) sum += x[i];
     double mean = sum / (double)n;
-    for (i = 0; i + 4 <= n; i += 4) {
-        __m256d d = _mm256_sub_pd(_mm256_cvtps_pd(_mm_loadu_ps(x + i)), _mm256_set1_pd(mean));
-        squares = _mm256_fmadd_pd(d, d, squares);
+    const __m256d middle = _mm256_set1_pd(mean);
+    for (int j = 0; j < 4; j++) s[j] = zero;
+    for (i = 0; i + 16 <= n; i += 16)
+        for (int j = 0; j < 4; j++) {
+            d = _mm256_sub_pd(widen4(x + i + 4 * j), middle);
+            s[j] = _mm256_fmadd_pd(d, d, s[j]);
+        }
+    for (; i + 4 <= n; i += 4) {
+        d = _mm256_sub_pd(widen4(x + i), middle);
+        s[0] = _mm256_fmadd_pd(d, d, s[0]);
     }
-    for (square = sum_pd(squares); i < n; i++) square += (x[i] - mean) * (x[i] - mean);
+    square = sum_pd(_mm256_add_pd(_mm256_add_pd(s[0], s[1]), _mm256_add_pd(s[2], s[3])));
+    for (; i < n; i++) square += (x[i] - mean) * (x[i] - mean);
     float inverse =
         (float)(1.0 / _mm_cvtsd_f64(_mm_sqrt_pd(_mm_set1_pd(square / (double)n + eps))));
     float shift = (float)mean;
-    for (i = 0; i < n; i++) y[i] = (x[i] - shift) * inverse * w[i] + b[i];
+    const __m256 by = _mm256_set1_ps(inverse), from = _mm256_set1_ps(shift);
+    for (i = 0; i + 8 <= n; i += 8) {
+        __m256 v = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x + i), from), by);
+        v = _mm256_add_ps(_mm256_mul_ps(v, _mm256_loadu_ps(w + i)), _mm256_loadu_ps(b + i));
+        _mm256_storeu_ps(y + i, v);
+    }
+    for (; i < n; i++) y[i] = (x[i] - shift) * inverse * w[i] + b[i];
 }
 
 static inline float sum_ps(__m256 v)
@@ -240,12 +260,18 @@ static float max(const float *s, size_t n)
 
 static void scale(float *y, float a, size_t n)
 {
-    for (size_t i = 0; i < n; i++) y[i] *= a;
+    const __m256 by = _mm256_set1_ps(a);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(y + i, _mm256_mul_ps(_mm256_loadu_ps(y + i), by));
+    for (; i < n; i++) y[i] *= a;
 }
 
 static void add(float *y, const float *x, size_t n)
 {
-    for (size_t i = 0; i < n; i++) y[i] += x[i];
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, _mm256_add_ps(_mm256_loadu_ps(y + i), _mm256_loadu_ps(x + i)));
+    for (; i < n; i++) y[i] += x[i];
 }
 
 const wf_kernels wf_kernels_avx2 = {

@@ -124,6 +124,14 @@ static place place_of(const job *j, int32_t worker)
     return (place){ s, gathered, room, room + (j->m->cols + 1) * j->width };
 }
 
+size_t wf_packed_task_cols(const wf_packed *m, size_t out, size_t most, size_t row_tiles,
+                           size_t threads)
+{
+    size_t tiles = (out + most - 1) / most, wanted = (threads + row_tiles - 1) / row_tiles;
+    if (tiles >= wanted) return most;
+    return WF_MAX(wf_round_up((out + wanted - 1) / wanted, m->lanes), m->cols);
+}
+
 /* ---- a block of the weight ------------------------------------------------------------------- */
 
 /* Is the weight packed straight from where it lies? */
@@ -370,6 +378,8 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
     size_t share = threads == 1 ? j.all : j.all * j.col_tiles / (TASKS * threads) + 1;
     j.tile_rows = wf_round_up(WF_MAX(WF_MIN(share, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), m->rows);
     j.row_tiles = (j.all + j.tile_rows - 1) / j.tile_rows;
+    j.cols = wf_packed_task_cols(m, j.out, j.cols, j.row_tiles, threads);
+    j.col_tiles = (j.out + j.cols - 1) / j.cols;
     /* Rows are narrowed once for all columns of a task: as many as leave tasks enough. */
     size_t groups = (TASKS * threads + j.row_tiles - 1) / j.row_tiles;
     j.group = j.pairs == NULL ? 1 : WF_MAX(j.col_tiles / WF_MIN(groups, j.col_tiles), (size_t)1);

@@ -113,7 +113,11 @@ bool   wf_winograd_fits(const wf_product *p);
 void   wf_winograd_wide(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
                         const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
 size_t wf_winograd_scratch(const wf_packed *m, const wf_pairs *pairs, const wf_product *p);
-/* What wide() shares between its ways: panel (taps nc, width) = rows [first, first + n) of W,
+/* What wide() shares between its ways. Columns of a task: `most`, or fewer where there were not
+ * tasks enough for all threads otherwise. */
+size_t wf_packed_task_cols(const wf_packed *m, size_t out, size_t most, size_t row_tiles,
+                           size_t threads);
+/* Panel (taps nc, width) = rows [first, first + n) of W,
  * channels [c, c + nc), n <= m->cols. `room` holds (m->cols + 1) taps nc floats. */
 void   wf_packed_panel(const wf_packed *m, const wf_product *p, const wf_kernels *k, float *panel,
                        size_t width, float *room, size_t sample, bool amend, size_t first,

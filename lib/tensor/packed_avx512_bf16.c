@@ -58,13 +58,14 @@ static void pack_pairs(float *panel, size_t width, const void *from, wf_dtype ty
         first_row += WF_MIN(col, n) * bytes;
         for (size_t i = 0; i < k; i += 2 * LANES) {
             size_t some = WF_MIN((size_t)(2 * LANES), k - i);
+            size_t ahead = pack_ahead(bytes, i * size, k * size);
             vec t[LANES];
             UNROLL for (size_t r = 0; r < LANES; r++) {
                 t[r] = v_zero();
                 if (r >= rows) continue;
                 const uint8_t *at = first_row + r * bytes + i * size;
                 t[r] = load_pairs(at, type, some);
-                __builtin_prefetch(at + 256);
+                __builtin_prefetch(first_row + r * bytes + ahead);
             }
             transpose(t);
             for (size_t r = 0; r < (some + 1) / 2; r++)

@@ -3,6 +3,20 @@
 #include "tensor/packed_tiles.h"
 #include "tensor/packed_winograd.h"
 
+/* LANES rows of LANES elements, turned and widened. */
+INLINE void turn_rows(vec *t, const uint8_t *from, size_t bytes, const wf_dtype type)
+{
+#ifdef LOAD_TURNED
+    if (type != WF_F32) {
+        LOAD_TURNED(t, from, bytes, type);
+        return;
+    }
+#endif
+    UNROLL for (size_t r = 0; r < LANES; r++)
+        t[r] = v_load_type(from + r * bytes, type, LANES);
+    transpose(t);
+}
+
 /* LANES rows or fewer into LANES columns of the panel. */
 INLINE void pack_columns(float *panel, size_t width, const uint8_t *from, size_t bytes, size_t rows,
                          size_t k, size_t taps, const wf_dtype type)
@@ -11,12 +25,10 @@ INLINE void pack_columns(float *panel, size_t width, const uint8_t *from, size_t
     size_t channels = k / taps, tap = 0, channel = 0, i = 0;
     vec t[LANES];
     for (; i + LANES <= k && rows == LANES; i += LANES) {
-        const uint8_t *at = from + i * size;
-        UNROLL for (int r = 0; r < LANES; r++, at += bytes) {
-            t[r] = v_load_type(at, type, LANES);
-            __builtin_prefetch(at + 256); /* as many rows are more than what a processor follows */
-        }
-        transpose(t);
+        /* taps come a strip of channels at a time: what follows in the row is next */
+        size_t ahead = taps == 1 ? pack_ahead(bytes, i * size, k * size) : i * size + 256;
+        UNROLL for (size_t r = 0; r < LANES; r++) __builtin_prefetch(from + r * bytes + ahead);
+        turn_rows(t, from + i * size, bytes, type);
         if (taps == 1) {
             UNROLL for (int r = 0; r < LANES; r++) v_store(panel + (i + (size_t)r) * width, t[r]);
             continue;

@@ -130,6 +130,15 @@ static void multiply_turned(float *y, size_t ldy, const float *x, size_t ldx, co
     multiply_rows(y, ldy, x, ldx, w, ldw, k, rows, cols, NULL, add, true);
 }
 
+/* Where to look ahead while byte i of `all` of LANES rows is packed: further on in the rows, and at
+ * their end at the beginning of the next LANES rows. As many rows are more than what a processor
+ * follows by itself. */
+INLINE size_t pack_ahead(size_t bytes, size_t i, size_t all)
+{
+    enum { AHEAD = 256 };
+    return i + AHEAD < all ? i + AHEAD : i + AHEAD - all + LANES * bytes;
+}
+
 /* ---- softmax --------------------------------------------------------------------------------- */
 
 INLINE vec v_fma1(float a, vec b, vec c) { return v_fma(v_set1(a), b, c); }

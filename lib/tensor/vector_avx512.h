@@ -89,4 +89,35 @@ static inline void transpose(vec *r)
     }
 }
 
+/* LANES rows of F16 or BF16, `bytes` apart, turned: half as wide, they are turned before they are
+ * widened. */
+static inline __attribute__((always_inline)) void load_turned(vec *t, const uint8_t *from,
+                                                              size_t bytes, wf_dtype type)
+{
+    __m256i a[16], b[16];
+    UNROLL for (size_t r = 0; r < 16; r++)
+        a[r] = _mm256_loadu_si256((const __m256i *)(const void *)(from + r * bytes));
+    UNROLL for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm256_unpacklo_epi16(a[i], a[i + 1]);
+        b[i + 1] = _mm256_unpackhi_epi16(a[i], a[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 16; i += 4)
+        UNROLL for (int h = 0; h < 2; h++) {
+            a[i + 2 * h] = _mm256_unpacklo_epi32(b[i + h], b[i + 2 + h]);
+            a[i + 2 * h + 1] = _mm256_unpackhi_epi32(b[i + h], b[i + 2 + h]);
+        }
+    UNROLL for (int i = 0; i < 16; i += 8)
+        UNROLL for (int q = 0; q < 4; q++) {
+            b[i + 2 * q] = _mm256_unpacklo_epi64(a[i + q], a[i + 4 + q]);
+            b[i + 2 * q + 1] = _mm256_unpackhi_epi64(a[i + q], a[i + 4 + q]);
+        }
+    UNROLL for (int i = 0; i < 16; i++) {
+        __m256i h = i < 8 ? _mm256_permute2x128_si256(b[i], b[8 + i], 0x20)
+                          : _mm256_permute2x128_si256(b[i - 8], b[i], 0x31);
+        if (type == WF_F16) t[i] = _mm512_cvtph_ps(h);
+        else t[i] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+    }
+}
+#define LOAD_TURNED load_turned
+
 #endif

@@ -43,6 +43,7 @@ typedef struct job {
     size_t            across, down; /* tiles of a sample */
     size_t            all;          /* of all samples    */
     size_t            tiles;        /* of a task         */
+    size_t            cols;         /* of a task         */
     size_t            col_tiles;
     size_t            channels;     /* of a block        */
     /* floats from one part to the next: of x's tiles, of a panel of weights, of sums */
@@ -68,7 +69,7 @@ static job begin(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
 {
     if (wf_window_rows(&p->window) > MOST_PAIRED) pairs = NULL;
     size_t most = pairs != NULL ? 2 * CHANNELS : CHANNELS, blocks = (p->in + most - 1) / most;
-    job j = { .m = m, .pairs = pairs, .p = p, .k = k,
+    job j = { .m = m, .pairs = pairs, .p = p, .k = k, .cols = COLS,
               .across = ((size_t)p->window.w + SIDE - 1) / SIDE,
               .col_tiles = (p->out + COLS - 1) / COLS,
               .channels = wf_round_up((p->in + blocks - 1) / blocks, LINE) };
@@ -200,7 +201,7 @@ static void task(void *user, size_t task, int32_t worker)
 {
     const job *j = user;
     place at = place_of(j, j->scratch[worker]);
-    size_t col = task % j->col_tiles * COLS, n = WF_MIN((size_t)COLS, j->p->out - col);
+    size_t col = task % j->col_tiles * j->cols, n = WF_MIN(j->cols, j->p->out - col);
     size_t first = task / j->col_tiles * j->tiles, last = WF_MIN(first + j->tiles, j->all);
     for (size_t c = 0; c < j->p->in; c += j->channels) {
         size_t nc = WF_MIN(j->channels, j->p->in - c);
@@ -218,7 +219,10 @@ void wf_winograd_wide(const wf_packed *m, const wf_pairs *pairs, const wf_produc
     size_t share = threads == 1 ? j.all : j.all * j.col_tiles / (TASKS * threads) + 1;
     j.scratch = scratch;
     share_out(&j, share);
-    wf_pool_run(pool, (j.all + j.tiles - 1) / j.tiles * j.col_tiles, task, &j);
+    size_t row_tiles = (j.all + j.tiles - 1) / j.tiles;
+    j.cols = wf_packed_task_cols(m, p->out, COLS, row_tiles, threads);
+    j.col_tiles = (p->out + j.cols - 1) / j.cols;
+    wf_pool_run(pool, row_tiles * j.col_tiles, task, &j);
 }
 
 size_t wf_winograd_scratch(const wf_packed *m, const wf_pairs *pairs, const wf_product *p)

@@ -60,7 +60,7 @@ static void compare(const char *what, const char *tier, double clock, double bus
         *first = malloc(n * sizeof **first);
         memcpy(*first, got, n * sizeof **first);
     }
-    printf("%-7s %-12s %8.3f s, %8.3f s of processor time, %6.1f GFLOP/s of it, %.3g from the first\n", what, tier,
+    printf("%-7s %-12s %8.5f s, %8.5f s of processor time, %6.1f GFLOP/s of it, %.3g from the first\n", what, tier,
            clock, busy, flops / busy * 1e-9, apart(got, *first, n));
     fflush(stdout);
 }

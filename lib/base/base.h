@@ -77,6 +77,8 @@ weft_status wf_check_allocator(const weft_allocator *src, weft_error *err);
 void *wf_alloc(const weft_allocator *a, size_t size);
 void *wf_zalloc(const weft_allocator *a, size_t count, size_t size);
 void  wf_free(const weft_allocator *a, void *ptr);
+/* Asks the system for the pages of memory that is about to be written whole. */
+void  wf_touch(void *ptr, size_t bytes);
 char *wf_strdup(const weft_allocator *a, const char *s);
 char *wf_strndup(const weft_allocator *a, const char *s, size_t n);
 /* `err` gets "out of memory: <size> bytes for <what>". */

@@ -216,6 +216,9 @@ void wf_layer_apply_to_each(wf_exec *e, const wf_layer *l, float *y, const float
 void wf_layer_apply_gated(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_grid g);
 /* dst (out, K) = the layer's weight widened, K ordered (ky, kx, in). */
 void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l);
+/* dst (count, K) = rows [first, first + count) of the same. */
+void wf_layer_load_rows(float *dst, const wf_kernels *k, const wf_layer *l, size_t first,
+                        size_t count);
 
 /* A cell as one sample and one grid of output rows have it. */
 typedef struct wf_coefficient {

@@ -688,9 +688,18 @@ void wf_watch_layer(wf_exec *e, const wf_layer *l, const float *x, size_t nx, co
     if (e->watch->before || !wf_watch_result(e, y, ny)) e->watch->layer = l;
 }
 
+void wf_layer_load_rows(float *dst, const wf_kernels *k, const wf_layer *l, size_t first,
+                        size_t count)
+{
+    size_t         row = (size_t)l->in * taps(l) * (size_t)(wf_dtype_bits(l->dtype) / 8);
+    const uint8_t *weight = l->weight;
+
+    wf_order_weight(dst, k, weight + first * row, l->dtype, count, (size_t)l->in, taps(l));
+}
+
 void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l)
 {
-    wf_order_weight(dst, k, l->weight, l->dtype, (size_t)l->out, (size_t)l->in, taps(l));
+    wf_layer_load_rows(dst, k, l, 0, (size_t)l->out);
 }
 
 void wf_need_scratch(wf_exec *e, size_t bytes)

@@ -143,7 +143,7 @@ bool            wf_plan_ever_reuses(const weft_plan *p);
 /* Most branches of a row, the base's not counted. */
 int32_t         wf_sheet_branches(const wf_sheet *s);
 
-/* ---- merged copies (patch.c, weight_dependent.c) --------------------------------------------- */
+/* ---- merged copies (patch.c, pairs.c, weight_dependent.c) --------------------------------------------- */
 
 /* weight (out, K) = the layer's weight with the patch in it, under the plan's policy for adapters
  * that depend on the weight; and unless it is NULL, bias (out). cells [parts] of the patch;
@@ -151,6 +151,9 @@ int32_t         wf_sheet_branches(const wf_sheet *s);
 weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, const wf_cell *cells,
                                    const float *const *vectors, float *weight, float *bias,
                                    const weft_allocator *alloc, weft_error *err);
+/* Bytes that it takes from `alloc` at once where all parts are plain pairs (one block, the
+ * factors); 0: unknown. */
+size_t      wf_plan_pairs_scratch(const weft_plan *p, const wf_patch *patch, const wf_cell *cells);
 wf_patch   *wf_patch_ref(wf_patch *x);
 void        wf_patch_drop(wf_patch *x);
 /* Does any part change the bias? */

@@ -302,6 +302,16 @@ weft_status wf_patch_add(const wf_patch *patch, const wf_layer *layer, const wf_
 size_t      wf_stack_floats(const wf_layer *layer, const wf_stack *stack);
 size_t      wf_layer_columns(const wf_layer *layer); /* K = kernel^2 * in */
 
+/* ---- pairs.c --------------------------------------------------------------------------------- */
+
+/* Are all parts that add something plain pairs of factors, and their coefficients numbers? */
+bool        wf_patch_of_pairs(const wf_patch *patch, const wf_layer *layer, const wf_cell *cells);
+/* Of such a patch: weight (out, K) = the layer's with the patch in it, and bias (out), which holds
+ * the layer's, += what the parts add, unless it is NULL. */
+weft_status wf_patch_fill_pairs(const wf_patch *patch, const wf_layer *layer, const wf_kernels *k,
+                                const wf_cell *cells, float *weight, float *bias,
+                                const weft_allocator *alloc, weft_error *err);
+
 /* ---- weight_dependent.c ---------------------------------------------------------------------- */
 
 /* Does the plan's policy for adapters that depend on the weight apply to a layer with these parts?

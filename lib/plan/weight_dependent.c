@@ -235,12 +235,16 @@ weft_status wf_plan_patched_weight(const weft_plan *p, const wf_patch *patch, co
     const wf_layer *l = &wf_model_layers(p->model, &(size_t){ 0 })[patch->layer];
     making          x = { l, weight, bias, alloc };
 
-    wf_layer_load(weight, wf_model_networks(p->model)->kernels, l);
+    const wf_kernels *k = wf_model_networks(p->model)->kernels;
+    bool            mixed = l->component == WEFT_COMPONENT_DENOISER &&
+                 wf_mixed_matters(p, l, patch->part, patch->parts);
+
     if (bias != NULL && l->bias != NULL) memcpy(bias, l->bias, (size_t)l->out * sizeof *bias);
     else if (bias != NULL) memset(bias, 0, (size_t)l->out * sizeof *bias);
-    if (l->component != WEFT_COMPONENT_DENOISER ||
-        !wf_mixed_matters(p, l, patch->part, patch->parts))
-        return wf_patch_add(patch, l, cells, vectors, weight, bias, alloc, err);
+    if (!mixed && wf_patch_of_pairs(patch, l, cells))
+        return wf_patch_fill_pairs(patch, l, k, cells, weight, bias, alloc, err);
+    wf_layer_load(weight, k, l);
+    if (!mixed) return wf_patch_add(patch, l, cells, vectors, weight, bias, alloc, err);
     if (p->mixed == WEFT_MIXED_STACK) return make_stack(p, &x, patch, cells, err);
     return p->mixed == WEFT_MIXED_INSIDE ? make_inside(p, &x, patch, cells, err)
                                          : make_direction(&x, patch, cells, err);

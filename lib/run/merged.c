@@ -6,7 +6,8 @@
  * is measured: the caller's thread makes one layer with its own allocator, and all workers get as
  * much as that one took. Layers that needed more say so; the one that wants most is the next to be
  * made and measured, and the rest is tried again. So each round makes a layer at least, and as
- * layers of one adapter are alike there are one or two rounds. */
+ * layers of one adapter are alike there are one or two rounds. Where all parts are plain pairs the
+ * plan tells what they need, so nobody waits for the first layer. */
 #include "run/run_internal.h"
 
 /* A block that is used like a stack: an allocator for one worker. */
@@ -18,7 +19,10 @@ typedef struct scratch {
     size_t   need; /* bytes that would have served, 0: enough */
 } scratch;
 
-enum { ALIGN = 64 };
+enum {
+    ALIGN = 64,
+    BESIDE = 64 /* the head of a block, memory.c */
+};
 
 static bool rounded_up(size_t used, size_t size, size_t *end)
 {
@@ -169,20 +173,44 @@ static size_t next_layer(const job *j)
     return next;
 }
 
+/* Bytes of scratch that serve every layer, if all say what they need; else 0. */
+static size_t told(const job *j)
+{
+    size_t most = 0, size;
+
+    for (size_t i = 0; i < j->count; i++) {
+        size = wf_plan_pairs_scratch(j->plan, j->copy[i]->patch, j->copy[i]->cells);
+        if (size == 0) return 0;
+        most = WF_MAX(most, size);
+    }
+    return rounded_up(most, BESIDE, &size) ? size : 0;
+}
+
+/* All layers that are still to be made, on the scratch that is there. */
+static weft_status make_round(job *j, weft_error *err)
+{
+    wf_pool_run(j->run->pool, j->count, merge_task, j);
+    for (size_t i = 0; i < j->count; i++)
+        if (!j->merge[i].todo && j->merge[i].status != WEFT_OK) {
+            if (err != NULL) *err = j->merge[i].error;
+            return j->merge[i].status;
+        }
+    return WEFT_OK;
+}
+
 static weft_status make_all(job *j, weft_error *err)
 {
-    size_t size = 0;
+    size_t size = told(j);
 
+    if (size > 0) {
+        WF_TRY(share_out(j, size, err));
+        WF_TRY(make_round(j, err));
+    }
     for (size_t i; (i = next_layer(j)) < j->count;) {
         WF_TRY(make_first(j, i, &size, err));
         if (next_layer(j) == j->count) break;
         WF_TRY(share_out(j, size, err));
-        wf_pool_run(j->run->pool, j->count, merge_task, j);
-        for (i = 0; i < j->count; i++)
-            if (!j->merge[i].todo && j->merge[i].status != WEFT_OK) {
-                if (err != NULL) *err = j->merge[i].error;
-                return j->merge[i].status;
-            }
+        WF_TRY(make_round(j, err));
     }
     return WEFT_OK;
 }

@@ -375,8 +375,9 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
     j.up = p->h != NULL;
     j.col_tiles = (j.out + j.cols - 1) / j.cols;
     size_t threads = (size_t)wf_pool_threads(pool);
-    size_t share = threads == 1 ? j.all : j.all * j.col_tiles / (TASKS * threads) + 1;
-    j.tile_rows = wf_round_up(WF_MAX(WF_MIN(share, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), m->rows);
+    size_t share = wf_packed_share(j.all, j.col_tiles, threads == 1 ? 1 : TASKS * threads);
+    share = WF_MAX(WF_MIN(share, (size_t)MOST_ROWS), (size_t)LEAST_ROWS);
+    j.tile_rows = wf_packed_even(j.all, share, m->rows);
     j.row_tiles = (j.all + j.tile_rows - 1) / j.tile_rows;
     j.cols = wf_packed_task_cols(m, j.out, j.cols, j.row_tiles, threads);
     j.col_tiles = (j.out + j.cols - 1) / j.cols;

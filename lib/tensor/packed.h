@@ -113,12 +113,31 @@ bool   wf_winograd_fits(const wf_product *p);
 void   wf_winograd_wide(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
                         const wf_kernels *k, wf_pool *pool, uint8_t *const *scratch);
 size_t wf_winograd_scratch(const wf_packed *m, const wf_pairs *pairs, const wf_product *p);
-/* What wide() shares between its ways. Columns of a task: `most`, or fewer where there were not
+
+/* ---- how both cut a layer into tasks ---- */
+
+/* Rows or tiles of a task: of `all` in each of `columns` columns, for about `tasks` tasks. */
+static inline size_t wf_packed_share(size_t all, size_t columns, size_t tasks)
+{
+    return (all * columns + tasks - 1) / tasks;
+}
+
+/* At most about `share` of `all`, in multiples of `unit`, and all tasks alike: the thread whose
+ * tasks are the larger ones is waited for. */
+static inline size_t wf_packed_even(size_t all, size_t share, size_t unit)
+{
+    size_t groups = WF_MAX((all + share - 1) / share, (size_t)1);
+    return WF_MAX(wf_round_up((all + groups - 1) / groups, unit), unit);
+}
+
+/* Columns of a task: `most`, or fewer where there were not
  * tasks enough for all threads otherwise. */
 size_t wf_packed_task_cols(const wf_packed *m, size_t out, size_t most, size_t row_tiles,
                            size_t threads);
-/* Panel (taps nc, width) = rows [first, first + n) of W,
- * channels [c, c + nc), n <= m->cols. `room` holds (m->cols + 1) taps nc floats. */
+
+/* ---- what both do to a block ---- */
+
+/* Panel (taps nc, width) = rows [first, first + n) of W, channels [c, c + nc), n <= m->cols. `room` holds (m->cols + 1) taps nc floats. */
 void   wf_packed_panel(const wf_packed *m, const wf_product *p, const wf_kernels *k, float *panel,
                        size_t width, float *room, size_t sample, bool amend, size_t first,
                        size_t n, size_t c, size_t nc);

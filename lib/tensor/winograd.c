@@ -85,7 +85,8 @@ static job begin(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
 static void share_out(job *j, size_t share)
 {
     size_t tiles = WF_MIN(WF_MIN(share, j->all), (size_t)MOST_TILES);
-    j->tiles = tiles = wf_round_up(WF_MAX(tiles, (size_t)LEAST_TILES), j->m->rows);
+    tiles = wf_packed_even(j->all, WF_MAX(tiles, (size_t)LEAST_TILES), j->m->rows);
+    j->tiles = tiles;
     j->x_plane = wf_odd_lines(tiles * j->ldx);
     j->w_plane = wf_odd_lines(depth(j, j->channels) * j->m->cols);
     j->sum_plane = wf_odd_lines(tiles * j->m->cols);
@@ -216,7 +217,7 @@ void wf_winograd_wide(const wf_packed *m, const wf_pairs *pairs, const wf_produc
 {
     job j = begin(m, pairs, p, k);
     size_t threads = (size_t)wf_pool_threads(pool);
-    size_t share = threads == 1 ? j.all : j.all * j.col_tiles / (TASKS * threads) + 1;
+    size_t share = wf_packed_share(j.all, j.col_tiles, threads == 1 ? 1 : TASKS * threads);
     j.scratch = scratch;
     share_out(&j, share);
     size_t row_tiles = (j.all + j.tiles - 1) / j.tiles;

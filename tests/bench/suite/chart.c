@@ -70,7 +70,8 @@ static void paint_share(canvas *c, const figure *r, int32_t y)
     if (!isnan(r->stretch))
         fill(c, mark(fmin(0.5 * r->stretch / r->bar, 1)), y - 3, 1, HIGH + 6, INK);
     bool bare = r->unit[0] == 'G' || r->unit[0] == '\0'; /* its unit stands in the label */
-    snprintf(text, sizeof text, "%.3g%s%s (%.3g)", r->measured, bare ? "" : " ", bare ? "" : r->unit, r->bar);
+    snprintf(text, sizeof text, "%.3g%s%s (%s %.3g)", r->measured, bare ? "" : " ", bare ? "" : r->unit, r->more ? ">=" : "<=",
+             r->bar);
     write_text(c, PAD + LABEL + ACROSS + 20, y, 2, good ? INK : BAD, text);
 }
 
@@ -101,7 +102,7 @@ static void paint_targets(canvas *c, void *user)
         y += LINE + 24;
     }
     if (count_of(b, beside_bar) == 0) return;
-    write_text(c, PAD, y, 2, INK, "Shorter than the thick line is better; what is in GFLOP/s or times is to reach it.");
+    write_text(c, PAD, y, 2, INK, "Thick line: the bar, to stay below (<=) or to reach (>=); thin line: the stretch.");
     y += LINE;
     write_text(c, PAD, y, 2, INK, "Green: the bar is reached; orange: it is not; grey: the rounds spread over it.");
     y += LINE + 12;

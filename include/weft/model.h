@@ -36,9 +36,9 @@ enum weft_model_flag {
  */
 enum weft_arithmetic {
     WEFT_ARITHMETIC_F32  = 0, /* float32 */
-    WEFT_ARITHMETIC_BF16 = 1  /* the factors of the large products are rounded to bfloat16, sums and
-                                 all between products stay float32. Needs AVX512-BF16, or
-                                 WEFT_OPEN_EMULATE */
+    WEFT_ARITHMETIC_BF16 = 1  /* the factors of linear layers, of attention and of convolutions with
+                                 few pixels are rounded to bfloat16; sums and all between products
+                                 stay float32. Needs AVX512-BF16, or WEFT_OPEN_EMULATE */
 };
 
 typedef struct weft_model_options {

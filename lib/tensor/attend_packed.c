@@ -21,7 +21,7 @@
 
 #include "tensor/packed.h"
 
-enum { KEYS = 128, QUERIES = WF_PACKED_QUERIES, LINE = 16, MOST_COLS = 48 };
+enum { KEYS = 128, QUERIES = WF_PACKED_QUERIES };
 
 static const float LOG2_E = 1.44269504f;
 
@@ -47,11 +47,6 @@ typedef struct block {
     size_t at, from; /* the first of them among all, and in its segment */
     bool   weighed;
 } block;
-
-static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
-
-/* Key rows an odd number of cache lines apart, where they are longer than one. */
-static size_t spread(size_t d) { return (round_up(d, LINE) / LINE | 1) * LINE; }
 
 static bool masked(const wf_attention *a)
 {
@@ -82,7 +77,7 @@ static void mask_scores(const job *j, float *s, size_t width, const block *b, si
 /* A panel of queries, `first` its first row of q: turned and scaled. */
 static void take_queries(job *j, size_t row, size_t rows, const float *first)
 {
-    size_t width = round_up(rows, j->m->lanes), n = width * j->d;
+    size_t width = wf_round_up(rows, j->m->lanes), n = width * j->d;
     float scale = (float)(1.44269504088896341 / sqrt((double)j->d)); /* e^x = 2^(x log2 e) */
     float *q = j->q + row * j->d, *o = j->o + row * j->d, *to = j->pairs != NULL ? o : q;
     j->m->pack(to, width, first, WF_F32, j->width, rows, j->d, 1);
@@ -114,9 +109,9 @@ static void add_keys(job *j, const block *some)
     size_t d = j->d, keys = some->keys;
     float factor = j->a->factor, shift = LOG2_E * j->a->shift;
     for (size_t row = 0; row < j->rows; row += m->cols) {
-        size_t rows = WF_MIN(m->cols, j->rows - row), width = round_up(rows, m->lanes);
+        size_t rows = WF_MIN(m->cols, j->rows - row), width = wf_round_up(rows, m->lanes);
         float *q = j->q + row * d, *o = j->o + row * d, *s = j->s;
-        float *top = j->top + row, *sum = j->sum + row, shrink[MOST_COLS];
+        float *top = j->top + row, *sum = j->sum + row, shrink[WF_PACKED_MOST_COLS];
         if (b != NULL)
             b->multiply(s, width, j->k, j->ld, q, width, (d + 1) / 2, keys, width, NULL, false);
         else m->multiply(s, width, j->k, j->ld, q, width, d, keys, width, NULL, false);
@@ -134,9 +129,9 @@ static void add_keys(job *j, const block *some)
 /* o's rows from what was summed: turned back and divided. */
 static void finish(const job *j, float *to)
 {
-    size_t cols = round_up(j->d, j->m->lanes);
+    size_t cols = wf_round_up(j->d, j->m->lanes);
     for (size_t row = 0; row < j->rows; row += j->m->cols) {
-        size_t rows = WF_MIN(j->m->cols, j->rows - row), width = round_up(rows, j->m->lanes);
+        size_t rows = WF_MIN(j->m->cols, j->rows - row), width = wf_round_up(rows, j->m->lanes);
         for (size_t c = 0; c < cols; c += j->m->cols) {
             size_t some = WF_MIN(j->m->cols, cols - c), n = WF_MIN(some, j->d - c);
             j->m->pack(j->back, some, j->o + row * j->d + c * width, WF_F32, width, n, rows, 1);
@@ -152,7 +147,7 @@ static void finish(const job *j, float *to)
 size_t wf_packed_attend_scratch(const wf_packed *m, const wf_attention *a)
 {
     size_t d = (size_t)a->d;
-    return (2 * QUERIES * d + 2 * KEYS * spread(d) + KEYS * m->cols + m->cols * m->cols) *
+    return (2 * QUERIES * d + 2 * KEYS * wf_odd_lines(d) + KEYS * m->cols + m->cols * m->cols) *
            sizeof(float);
 }
 
@@ -161,7 +156,7 @@ void wf_packed_attend(const wf_packed *m, const wf_pairs *pairs, float *o, const
 {
     size_t heads = (size_t)a->heads, lq = (size_t)a->lq, tiles = (lq + QUERIES - 1) / QUERIES;
     job j = { .m = m, .pairs = pairs, .a = a, .d = (size_t)a->d, .width = heads * (size_t)a->d,
-              .ld = spread((size_t)a->d), .sample = task / tiles / heads,
+              .ld = wf_odd_lines((size_t)a->d), .sample = task / tiles / heads,
               .head = task / tiles % heads, .row = task % tiles * QUERIES };
     size_t base = 0, from = j.head * j.d, first = j.sample * lq + j.row;
     j.rows = WF_MIN((size_t)QUERIES, lq - j.row);

@@ -15,7 +15,10 @@
  * a block. */
 #include "tensor/packed.h"
 
-enum { COLS = 320, GATED_COLS = 192, BLOCK = WF_PACKED_BLOCK, LEAST_ROWS = 64, MOST_ROWS = 1024, TASKS = 2 };
+enum {
+    COLS = 320, GATED_COLS = 192, BLOCK = WF_PACKED_BLOCK,
+    LEAST_ROWS = 64, MOST_ROWS = 1024, TASKS = 2
+};
 
 typedef struct job {
     const wf_packed  *m;
@@ -34,7 +37,8 @@ typedef struct job {
     size_t            group;     /* column tiles of a task             */
     size_t            channels;  /* in a block of k                    */
     size_t            width;     /* values of x in a block: taps times */
-    bool              up;        /* h up follows, while y is at hand   */
+    bool              up;        /* wide(): h up follows, while y is at hand; thin() has an h that
+                                  * is not its own                     */
 } job;
 
 /* A worker's scratch. */
@@ -46,8 +50,6 @@ typedef struct place {
                       * is one block of k */
 } place;
 
-static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
-
 /* Input channels in one block of k: as equal as whole lines allow. Pairs take half of the room. */
 static size_t block_channels(const wf_product *p, bool pairs)
 {
@@ -56,7 +58,7 @@ static size_t block_channels(const wf_product *p, bool pairs)
     if (p->in <= most) return p->in;
     if (t > 1) return most >= 16 ? most / 16 * 16 : most;
     size_t blocks = (p->in + block - 1) / block;
-    return round_up((p->in + blocks - 1) / blocks, 16);
+    return wf_round_up((p->in + blocks - 1) / blocks, 16);
 }
 
 static bool is_plain(const wf_product *p) { return p->window.kernel == 1 && p->window.stride == 1; }
@@ -82,13 +84,13 @@ static job begin(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
 
 static size_t panel_floats(const job *j)
 {
-    return j->parts * round_up(WF_MIN(j->out, j->cols), j->m->cols) * j->width;
+    return j->parts * wf_round_up(WF_MIN(j->out, j->cols), j->m->cols) * j->width;
 }
 
 /* Rows of a task at most, of which only multiples of the tile are there. */
 static size_t most_rows(const job *j)
 {
-    return round_up(WF_MAX(WF_MIN(j->all, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), j->m->rows);
+    return wf_round_up(WF_MAX(WF_MIN(j->all, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), j->m->rows);
 }
 
 /* Floats of a row that is narrowed once for a task: of a block, or of all its blocks where the
@@ -175,10 +177,10 @@ static void pack_block(const job *j, const place *at, size_t part, size_t sample
 {
     size_t depth = wf_window_taps(&j->p->window) * nc;
     if (j->pairs != NULL) depth = (depth + 1) / 2;
-    float *panel = at->panels + part * round_up(n, j->m->lanes) * depth;
+    float *panel = at->panels + part * wf_round_up(n, j->m->lanes) * depth;
     first += part * j->out;
     for (size_t col = 0; col < n; col += j->m->cols) {
-        size_t some = WF_MIN(j->m->cols, n - col), width = round_up(some, j->m->lanes);
+        size_t some = WF_MIN(j->m->cols, n - col), width = wf_round_up(some, j->m->lanes);
         if (j->pairs != NULL)
             pack_pairs(j, at, panel + col * depth, width, sample, amend, first + col, some, c, nc);
         else
@@ -249,11 +251,10 @@ static void multiply_rows(const job *j, const place *at, size_t first, size_t ro
         step = WF_MIN(j->m->rows, end - row);
         const float *x = take_rows(j, at, first, row, step, end, c, nc, &ldx);
         float *y = p->y + row * p->out + col, *sums = at->sums;
-        if (j->channels < p->in) sums += (row - first) * ldy;
-        if (p->gated) y = sums;
+        if (p->gated) y = sums += j->channels < p->in ? (row - first) * ldy : 0;
         for (size_t i = 0; i < j->parts * n; i += WF_MIN(j->m->cols, n - i % n)) {
-            size_t some = WF_MIN(j->m->cols, n - i % n), width = round_up(some, j->m->lanes);
-            const float *panel = at->panels + i / n * round_up(n, j->m->lanes) * depth;
+            size_t some = WF_MIN(j->m->cols, n - i % n), width = wf_round_up(some, j->m->lanes);
+            const float *panel = at->panels + i / n * wf_round_up(n, j->m->lanes) * depth;
             (j->pairs != NULL ? j->pairs->multiply : j->m->multiply)(
                 y + i, ldy, x, ldx, panel + i % n * depth, width, depth, step, some,
                 bias != NULL ? bias + i / n * j->out + i % n : NULL, add);
@@ -367,7 +368,7 @@ void wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products
     j.col_tiles = (j.out + j.cols - 1) / j.cols;
     size_t threads = (size_t)wf_pool_threads(pool);
     size_t share = threads == 1 ? j.all : j.all * j.col_tiles / (TASKS * threads) + 1;
-    j.tile_rows = round_up(WF_MAX(WF_MIN(share, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), m->rows);
+    j.tile_rows = wf_round_up(WF_MAX(WF_MIN(share, (size_t)MOST_ROWS), (size_t)LEAST_ROWS), m->rows);
     j.row_tiles = (j.all + j.tile_rows - 1) / j.tile_rows;
     /* Rows are narrowed once for all columns of a task: as many as leave tasks enough. */
     size_t groups = (TASKS * threads + j.row_tiles - 1) / j.row_tiles;
@@ -437,11 +438,11 @@ static bool adds(float *y, size_t ldy, size_t rows, size_t n, float beta)
 void wf_packed_nt(const wf_packed *m, float *y, size_t ldy, const float *x, size_t ldx,
                   const float *w, size_t ldw, size_t rows, size_t n, size_t k, float beta)
 {
-    enum { DEPTH = 128, MOST_COLS = 48 };
-    float panel[DEPTH * MOST_COLS];
+    enum { DEPTH = 128 };
+    float panel[DEPTH * WF_PACKED_MOST_COLS];
     bool add = adds(y, ldy, rows, n, beta);
     for (size_t col = 0; col < n; col += m->cols) {
-        size_t some = WF_MIN(m->cols, n - col), width = round_up(some, m->lanes);
+        size_t some = WF_MIN(m->cols, n - col), width = wf_round_up(some, m->lanes);
         for (size_t i = 0; i < k; i += DEPTH) {
             size_t depth = WF_MIN((size_t)DEPTH, k - i);
             m->pack(panel, width, w + col * ldw + i, WF_F32, ldw, some, depth, 1);

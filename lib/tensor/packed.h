@@ -84,11 +84,23 @@ extern const wf_pairs  wf_pairs_avx512_bf16; /* beside wf_packed_avx512     */
 extern const wf_packed wf_packed_neon;
 #endif
 
+enum { WF_PACKED_MOST_COLS = 48 }; /* of any table's tile */
 enum { WF_PACKED_QUERIES = 384 }; /* of a task of an attention, a multiple of every `cols` */
 enum { WF_PACKED_BLOCK = 320 };   /* of k that is summed before it is added to y */
 
+enum { WF_CACHE_LINE = 16 }; /* floats */
+
+static inline size_t wf_round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+/* Floats of an odd number of cache lines, at least n. */
+static inline size_t wf_odd_lines(size_t n)
+{
+    return (wf_round_up(n, WF_CACHE_LINE) / WF_CACHE_LINE | 1) * WF_CACHE_LINE;
+}
+
 /* Whole products, over a pool: what a tier's table has (product.h). With `pairs` layers without a
- * window and attention are computed in bfloat16; NULL: in float32. */
+ * window, attention, and what winograd.c takes of 3x3 windows are computed in bfloat16; NULL: all
+ * in float32. */
 void   wf_packed_wide(const wf_packed *m, const wf_pairs *pairs, const wf_products *tier,
                       const wf_product *p, const wf_kernels *k, wf_pool *pool,
                       uint8_t *const *scratch);

@@ -19,6 +19,11 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+_Static_assert(TILE_ROWS == 4 || TILE_ROWS == 8, "tiles are halved down to a row");
+_Static_assert(TILE_VECTORS == 3, "tiles of one, two and three vectors");
+_Static_assert(TILE_VECTORS * LANES <= WF_PACKED_MOST_COLS, "panels have room for a tile");
+_Static_assert(WF_PACKED_QUERIES % (TILE_VECTORS * LANES) == 0, "queries fill whole tiles");
+
 /* ---- products -------------------------------------------------------------------------------- */
 
 /* A tile of R rows and V vectors; `some`: of the last vector only `last` columns are there;

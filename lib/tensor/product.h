@@ -133,7 +133,7 @@ extern const wf_products wf_products_bf16_emulated; /* what the next does, by fl
 #if defined(__x86_64__)
 extern const wf_products wf_products_avx2;     /* float32, weft's own loops */
 extern const wf_products wf_products_avx512;
-extern const wf_products wf_products_avx512_bf16; /* bfloat16 where there is no window */
+extern const wf_products wf_products_avx512_bf16; /* bfloat16 but for most windows */
 #elif defined(__aarch64__)
 extern const wf_products wf_products_neon;
 #endif

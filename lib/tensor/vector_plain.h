@@ -41,7 +41,7 @@ static inline vec v_fma(vec a, vec b, vec c)
 static inline vec v_load_some(const float *p, size_t n)
 {
     vec x = v_zero();
-    for (size_t i = 0; i < n; i++) x[i] = p[i];
+    memcpy(&x, p, n * sizeof *p);
     return x;
 }
 

@@ -25,8 +25,8 @@ enum {
     SIDE = 4,         /* of a tile of y, the longer                                     */
     MOST_PARTS = 36,
     TAPS = 9,
-    LINE = 16,        /* floats of a cache line: parts lie an odd number of them apart,
-                       * or all 36 would fall onto the same places of the cache         */
+    LINE = WF_CACHE_LINE, /* parts lie an odd number of lines apart, or all 36 would fall
+                           * onto the same places of the cache                          */
     STRIP = 32        /* channels whose weights are packed at a time                    */
 };
 
@@ -52,11 +52,6 @@ typedef struct job {
 
 typedef struct place { float *x, *w, *sums, *packed, *room; } place;
 
-static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
-
-/* An odd number of cache lines, at least n floats. */
-static size_t odd_lines(size_t n) { return (round_up(n, LINE) / LINE | 1) * LINE; }
-
 /* Values of x or rows of a panel that n channels are. */
 static size_t depth(const job *j, size_t n) { return j->pairs != NULL ? (n + 1) / 2 : n; }
 
@@ -71,16 +66,17 @@ bool wf_winograd_fits(const wf_product *p)
 static job begin(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
                  const wf_kernels *k)
 {
-    if (p->window.h * p->window.w > MOST_PAIRED) pairs = NULL;
+    if (wf_window_rows(&p->window) > MOST_PAIRED) pairs = NULL;
     size_t most = pairs != NULL ? 2 * CHANNELS : CHANNELS, blocks = (p->in + most - 1) / most;
-    job j = { .m = m, .pairs = pairs, .p = p, .k = k, .across = ((size_t)p->window.w + SIDE - 1) / SIDE,
+    job j = { .m = m, .pairs = pairs, .p = p, .k = k,
+              .across = ((size_t)p->window.w + SIDE - 1) / SIDE,
               .col_tiles = (p->out + COLS - 1) / COLS,
-              .channels = round_up((p->in + blocks - 1) / blocks, LINE) };
+              .channels = wf_round_up((p->in + blocks - 1) / blocks, LINE) };
     j.w = pairs != NULL ? &pairs->winograd : &m->winograd;
     j.parts = (j.w->tall + 2) * 6;
     j.down = ((size_t)p->window.h + j.w->tall - 1) / j.w->tall;
     j.all = p->samples * j.across * j.down;
-    j.ldx = odd_lines(depth(&j, j.channels));
+    j.ldx = wf_odd_lines(depth(&j, j.channels));
     return j;
 }
 
@@ -88,10 +84,10 @@ static job begin(const wf_packed *m, const wf_pairs *pairs, const wf_product *p,
 static void share_out(job *j, size_t share)
 {
     size_t tiles = WF_MIN(WF_MIN(share, j->all), (size_t)MOST_TILES);
-    j->tiles = tiles = round_up(WF_MAX(tiles, (size_t)LEAST_TILES), j->m->rows);
-    j->x_plane = odd_lines(tiles * j->ldx);
-    j->w_plane = odd_lines(depth(j, j->channels) * j->m->cols);
-    j->sum_plane = odd_lines(tiles * j->m->cols);
+    j->tiles = tiles = wf_round_up(WF_MAX(tiles, (size_t)LEAST_TILES), j->m->rows);
+    j->x_plane = wf_odd_lines(tiles * j->ldx);
+    j->w_plane = wf_odd_lines(depth(j, j->channels) * j->m->cols);
+    j->sum_plane = wf_odd_lines(tiles * j->m->cols);
 }
 
 static size_t sum_floats(const job *j)
@@ -164,7 +160,7 @@ static void multiply_block(const job *j, const place *at, size_t first, size_t l
 {
     float *sums = at->sums;
     for (size_t i = 0; i < n; i += j->m->cols, sums += j->parts * j->sum_plane) {
-        size_t some = WF_MIN(j->m->cols, n - i), width = round_up(some, j->m->lanes);
+        size_t some = WF_MIN(j->m->cols, n - i), width = wf_round_up(some, j->m->lanes);
         for (size_t t = first, end; t < last; t = end) {
             end = same_weight(j, t, last);
             transform_weights(j, at, width, t / (j->across * j->down), col + i, some, c, nc);

@@ -4,7 +4,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/tiers.h"
 #include "golden.h"
+#include "model/networks.h"
 #include "plain.h"
 
 enum { H = 12, W = 16, N = 4 * H * W, TEXT = 77 * 24 };
@@ -28,6 +30,14 @@ static void setup_with(const weft_model_options *o)
 }
 
 static void setup(void) { setup_with(NULL); }
+
+static const wf_products *tier;
+
+static void setup_tier(void)
+{
+    setup_with(NULL);
+    ((wf_networks *)(void *)(size_t)wf_model_networks(model))->products = tier; /* as no caller can */
+}
 
 static void setup_bf16(void)
 {
@@ -702,5 +712,18 @@ int main(void)
     srunner_run_all(r, CK_ENV);
     int failed = srunner_ntests_failed(r);
     srunner_free(r);
+    const wf_products *tiers[TEST_TIERS_MAX];
+    int count = test_tiers(tiers, false);
+    for (int i = 0; i < count; i++) {
+        tier = tiers[i];
+        if (tier == wf_products_pick(wf_cpu_detect())) continue; /* it was the first's */
+        s = suite_create("run");
+        suite_add_tcase(s, bits(tier->name, setup_tier));
+        r = srunner_create(s);
+        srunner_run_all(r, CK_ENV);
+        if (srunner_ntests_failed(r) > 0) printf("failed with the products of %s\n", tier->name);
+        failed += srunner_ntests_failed(r);
+        srunner_free(r);
+    }
     return failed != 0;
 }

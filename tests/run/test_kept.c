@@ -122,6 +122,8 @@ START_TEST(the_bits_are_the_same)
                 }
                 must(
                     weft_run_set_plan(kept, other, &golden_err)); /* other weights: nothing holds */
+                if (kept->memory.kept != NULL)
+                    for (int i = 0; i < 2; i++) ck_assert_ptr_null(kept->memory.kept->of[i].row);
                 must(weft_run_set_plan(plain, other, &golden_err));
             }
             weft_run_free(kept), weft_run_free(plain);

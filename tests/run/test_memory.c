@@ -432,6 +432,24 @@ START_TEST(a_run_is_measured_before_it_is_made)
 }
 END_TEST
 
+/* Images whose pixels are more than 32 bits count. */
+START_TEST(a_huge_run_is_measured)
+{
+    weft_run_options o = WEFT_RUN_OPTIONS_INIT;
+    weft_run_info small = WEFT_RUN_INFO_INIT, told = WEFT_RUN_INFO_INIT;
+    weft_plan *p;
+    must(make_plan(NULL, 0, WEFT_PATH_SIDE, &p));
+    o.threads = 1;
+    o.height = o.width = 58;
+    must(weft_run_measure(p, &o, &small, &golden_err));
+    o.height = o.width = 5800;
+    must(weft_run_measure(p, &o, &told, &golden_err));
+    ck_assert_uint_gt(told.decode_bytes, 9000 * small.decode_bytes);
+    ck_assert_uint_lt(told.decode_bytes, 10000 * small.decode_bytes);
+    weft_plan_free(p);
+}
+END_TEST
+
 /* Content in the up blocks, style in the down blocks, where the slider is. */
 static weft_plan *with_slider(int32_t path, float weight)
 {
@@ -530,6 +548,7 @@ int main(void)
     tcase_add_test(c, a_step_takes_no_memory);
     tcase_add_test(c, a_run_takes_what_was_told);
     tcase_add_test(c, a_run_is_measured_before_it_is_made);
+    tcase_add_test(c, a_huge_run_is_measured);
     tcase_add_test(c, a_run_that_moves_takes_only_what_changes);
     tcase_add_test(c, half_an_allocator_is_refused);
     suite_add_tcase(s, c);

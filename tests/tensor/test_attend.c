@@ -13,6 +13,7 @@ static int tier_count;
 static const struct { int32_t lq, lk, heads, d; } cases[] = {
     { 1, 1, 1, 1 },   { 5, 7, 2, 7 },     { 49, 77, 2, 40 }, { 193, 129, 1, 64 }, { 200, 257, 2, 80 },
     { 64, 64, 1, 160 }, { 23, 130, 1, 161 }, { 7, 300, 3, 33 }, { 50, 20, 1, 96 },  { 16, 40, 1, 512 },
+    { 400, 33, 1, 8 },
 };
 
 static float *floats(size_t n, uint32_t seed)
@@ -120,6 +121,7 @@ static const struct {
     { 70, { 1, 0, 300 }, 3, 64, false, false, false, 6, -1, 2 },
     { 21, { 513, 128, 9 }, 3, 10, false, true, false, 2, 0, 0 },
     { 65, { 65, 65, 65 }, 3, 12, true, false, true, 2, 1.5f, 1 },
+    { 400, { 70 }, 1, 9, false, true, false, 0, 0, 0 },
 };
 
 /* Bias, order, groups, and keys of another sample, together and in any number of segments. And the samples of a group

@@ -314,13 +314,13 @@ END_TEST
 /* A weight in the file's type gives the bits of the same numbers in float32, at odd addresses too. */
 START_TEST(weights_of_every_type)
 {
-    static const wf_dtype types[] = { WF_F16, WF_BF16, WF_F8_E4M3 };
+    static const wf_dtype types[] = { WF_F32, WF_F16, WF_BF16, WF_F8_E4M3 };
     const wf_products *tier = tiers[_i / (int)WF_LEN(shapes)];
     const shape *s = &shapes[_i % (int)WF_LEN(shapes)];
     size_t t = wf_window_taps(&s->window), n = SAMPLES * wf_window_rows(&s->window) * s->out, K = t * s->in;
     float *x = floats(SAMPLES * (size_t)(s->window.h * s->window.w) * s->in, 1), *w = floats(s->out * K, 2);
     float *start = floats(n, 4);
-    uint8_t *bytes = malloc(2 * s->out * K + 1);
+    uint8_t *bytes = malloc(4 * s->out * K + 1);
     for (size_t i = 0; i < WF_LEN(types); i++) {
         wf_narrow(bytes + 1, types[i], w, s->out * K);
         wf_widen_any(w, bytes + 1, types[i], s->out * K);
@@ -343,6 +343,7 @@ START_TEST(a_batch_is_its_samples)
         { 128, 9, { 20, 27, 20, 27, 3, 1, 1 } }, { 40, 330, { 20, 27, 20, 27, 3, 1, 1 } },
         { 645, 9, { 700, 1, 700, 1, 1, 1, 0 } }, { 700, 1290, { 2, 1, 2, 1, 1, 1, 0 } },
         { 128, 965, { 16, 32, 16, 32, 3, 1, 1 } },
+        { 645, 330, { 16, 16, 16, 16, 3, 1, 1 } },
     };
     const wf_products *tier = tiers[_i];
     for (size_t i = 0; i < WF_LEN(large); i++) {
@@ -365,6 +366,23 @@ START_TEST(a_batch_is_its_samples)
         }
         free(x), free(w), free(start), free(all), free(threads);
     }
+}
+END_TEST
+
+/* More channels than a block of Winograd's has, of floats or of pairs. */
+START_TEST(transforms_of_several_blocks)
+{
+    static const shape s = { 330, 51, { 5, 7, 5, 7, 3, 1, 1 } };
+    const wf_products *tier = tiers[_i];
+    size_t n = SAMPLES * wf_window_rows(&s.window) * s.out;
+    float *x = floats(SAMPLES * 35 * s.in, 1), *w = floats(s.out * 9 * s.in, 2), *start = floats(n, 4);
+    double *want = malloc(n * sizeof *want);
+    wf_product p = { .x = x, .samples = SAMPLES, .in = s.in, .out = s.out, .window = s.window, .weight = w,
+                     .type = WF_F32 };
+    multiply(want, tier, &p);
+    float *y = run(tier, &p, false, 2, start);
+    (transforms(tier, &p) ? near_to : close_to)(tier->name, y, want, n);
+    free(x), free(w), free(start), free(want), free(y);
 }
 END_TEST
 
@@ -421,6 +439,7 @@ int main(void)
     tcase_add_loop_test(c, wide_products, 0, cases);
     tcase_add_loop_test(c, gated_products, 0, 5 * tier_count);
     tcase_add_loop_test(c, weights_of_every_type, 0, cases);
+    tcase_add_loop_test(c, transforms_of_several_blocks, 0, tier_count);
     tcase_add_loop_test(c, a_batch_is_its_samples, 0, tier_count);
     tcase_add_loop_test(c, thin_products, 0, cases);
     tcase_add_test(c, a_processor_gets_a_tier);

@@ -1,6 +1,7 @@
 /* adapters.c - what adapters add to a step: side path, methods, a changed strength, a merged copy, a composite.
  *
- * All plans share one run, which moves from one to the next; the time of the move is not the step's. Each ratio is to
+ * All plans share one run, which moves from one to the next; the time of the move is not the step's, but every step that
+ * is measured here, the plain one too, is the first of its plan and makes the keys and values of the texts. Each ratio is to
  * the plain step of the same round. The peer's step has two of them through PEFT, unfused. What is added is a small
  * difference of two large times, so there are five rounds at least. */
 #include "suite.h"

@@ -268,6 +268,7 @@ static void run_groups(suite *b)
     fprintf(stderr, "sdxl\n");
     const char *path = path_of(b->dir, "sdxl");
     if (make(b, path, "gen_sdxl.py", NULL, parts)) group_sdxl(b);
+    else if (only_sdxl(b)) die("nothing to measure without SDXL");
 }
 
 static int number_of(const char *option, const char *text, long least, long most)

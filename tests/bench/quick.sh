@@ -57,17 +57,59 @@ awk -F'"' '/"group": "roofline"/ {
         exit bad || !("f32" in kinds)
     }' "$out/results.jsonl" || fail "the arithmetics differ in what they did"
 
-for picture in bench time; do
-    [ "$(head -c 8 "$out/$picture.png" | od -An -tx1 | tr -d ' \n')" = 89504e470d0a1a0a ] || fail "$picture.png is no PNG"
-done
+is_png() { [ "$(head -c 8 "$1" | od -An -tx1 | tr -d ' \n')" = 89504e470d0a1a0a ] || fail "$1 is no PNG"; }
+is_png "$out/time.png"
 grep -q '^| text encoding of both prompts' "$out/table.md" || fail "the table has no row for text encoding"
 
 # What it does not know it refuses.
 if "$bench" --only nonsense --out "$out" 2>/dev/null; then fail "a group that is none was taken"; fi
 if "$bench" --rounds 2>/dev/null; then fail "an option without its value was taken"; fi
+refused() {
+    code=0
+    "$bench" "$@" --out "$out" >"$out/refusal" 2>&1 || code=$?
+    [ $code = 2 ] && [ "$(wc -l <"$out/refusal")" = 1 ] || { cat "$out/refusal"; fail "not refused in one line: $*"; }
+}
+refused --only steps,nonsense
+refused --only steps,
+refused --rounds three
+refused --rounds 0
+refused --threads 2x
+refused --size 100
+refused --size ''
+refused --model "$out/no-such-model"
+refused --quick --sdxl
+refused --quick --only sdxl
+
+# What was not asked for is neither written nor named.
+mkdir "$out/part"
+"$bench" --quick --threads 2 --no-peers --only memory --out "$out/part" >"$out/part.said" 2>/dev/null
+tail -n 1 "$out/part.said" | grep -q 'results.jsonl, table.md$' || fail "files are named that were not asked for"
+[ "$(ls "$out/part")" = "results.jsonl
+table.md" ] || fail "files are written that were not asked for"
 
 # What was written can be read again: the same table, and the pictures.
 mkdir "$out/again"
 "$bench" --draw "$out/results.jsonl" --size 64 --out "$out/again" >"$out/again/table" 2>/dev/null
 cmp -s "$out/again/table" "$out/table.md" || fail "--draw prints another table"
 cmp -s "$out/again/time.png" "$out/time.png" || fail "--draw draws another picture of time"
+
+# Verdicts, from rows with bars: no stretch without the bar, no word on a share that the rounds spread over its bar.
+row() {
+    printf '{"group": "x", "id": "%s", "what": "row %s", "unit": "%s", "measured": %s, "least": %s, "most": %s, "bar": %s, ' \
+        "$1" "$1" "$2" "$3" "$4" "$5" "$6"
+    printf '"stretch": %s, "better": "%s", "verdict": "", "rounds": 3, "weft": 1, "peer": %s, "peer_name": "%s"}\n' \
+        "$7" "$8" "$9" "${10:-}"
+}
+{
+    row pass s 0.8 0.7 0.9 1 0.5 less null
+    row stretch s 0.4 0.4 0.5 1 0.5 less null
+    row miss GFLOP/s 80 70 90 100 60 more null
+    row noise % 2.4 1 3 2.5 1.4 less null
+    row sure % 2.4 2.3 2.45 2.5 1.4 less null
+    row beside x 1.6 1.5 1.8 1.7 1.5 more 1.6 PyTorch
+    row none s 1 1 1 null null less null
+} >"$out/rows.jsonl"
+"$bench" --draw "$out/rows.jsonl" --out "$out/again" >"$out/again/verdicts" 2>/dev/null
+is_png "$out/again/bench.png"
+said=$(awk -F'|' '/row / { gsub(/ /, "", $11); printf "%s ", $11 }' "$out/again/verdicts")
+[ "$said" = "pass stretch miss noise pass miss - " ] || fail "verdicts: $said"

@@ -4,7 +4,7 @@
 #include "../../../examples/draw/canvas.h"
 #include "../../../examples/draw/table.h"
 
-enum { LABEL = 620, ACROSS = 520, NUMBERS = 240, HIGH = 16, PAIR = 20, STEP = 28, APART = 2 * PAIR + 14, 
+enum { LABEL = 620, ACROSS = 520, NUMBERS = 240, HIGH = 16, PAIR = 20, STEP = 28, APART = 2 * PAIR + 14,
        WIDTH = PAD + LABEL + ACROSS + 20 + NUMBERS + PAD };
 
 static const uint32_t OURS = 0x0072b2, THEIRS = 0xc9c9c4, GOOD = 0x009e73, BAD = 0xd55e00;
@@ -55,21 +55,23 @@ static void paint_pair(canvas *c, const figure *r, int32_t y)
     write_text(c, PAD + LABEL + ACROSS + 20, y + PAIR - 7, 2, strcmp(verdict(r), "miss") == 0 ? BAD : INK, text);
 }
 
-/* How much of what the bar allows: the line stands at half of the width. */
+/* How much of the bar, whose line stands at half of the width: figures that are to be small end before the line, and
+ * figures that are to be large reach it. */
 static void paint_share(canvas *c, const figure *r, int32_t y)
 {
-    double  share = r->more ? r->bar / r->measured : r->measured / r->bar;
+    double  share = r->measured / r->bar;
     int32_t across = (int32_t)(ACROSS / 2 * fmin(fmax(share, 0), 2));
-    bool    good = strcmp(verdict(r), "miss") != 0;
+    bool    good = strcmp(verdict(r), "miss") != 0, noise = strcmp(verdict(r), "noise") == 0;
     char    text[64];
 
     label(c, y, r->what);
-    fill(c, PAD + LABEL, y - 1, MORE(across, 2), HIGH + 2, good ? GOOD : BAD);
+    fill(c, PAD + LABEL, y - 1, MORE(across, 2), HIGH + 2, noise ? THEIRS : good ? GOOD : BAD);
     fill(c, mark(0.5), y - 3, 3, HIGH + 6, INK);
     if (!isnan(r->stretch))
-        fill(c, mark(0.5 * (r->more ? r->bar / r->stretch : r->stretch / r->bar)), y - 3, 1, HIGH + 6, INK);
+        fill(c, mark(fmin(0.5 * r->stretch / r->bar, 1)), y - 3, 1, HIGH + 6, INK);
     bool bare = r->unit[0] == 'G' || r->unit[0] == '\0'; /* its unit stands in the label */
-    snprintf(text, sizeof text, "%.3g%s%s (%.3g)", r->measured, bare ? "" : " ", bare ? "" : r->unit, r->bar);
+    snprintf(text, sizeof text, "%.3g%s%s (%s %.3g)", r->measured, bare ? "" : " ", bare ? "" : r->unit, r->more ? ">=" : "<=",
+             r->bar);
     write_text(c, PAD + LABEL + ACROSS + 20, y, 2, good ? INK : BAD, text);
 }
 
@@ -100,13 +102,15 @@ static void paint_targets(canvas *c, void *user)
         y += LINE + 24;
     }
     if (count_of(b, beside_bar) == 0) return;
-    write_text(c, PAD, y, 2, INK, "What the bar allows is the thick line; shorter is better.");
+    write_text(c, PAD, y, 2, INK, "Thick line: the bar, to stay below (<=) or to reach (>=); thin line: the stretch.");
+    y += LINE;
+    write_text(c, PAD, y, 2, INK, "Green: the bar is reached; orange: it is not; grey: the rounds spread over it.");
     y += LINE + 12;
     for (int i = 0; i < b->row_count; i++)
         if (beside_bar(&b->rows[i])) paint_share(c, &b->rows[i], y), y += STEP;
 }
 
-void draw_targets(const suite *b, const char *path)
+bool draw_targets(const suite *b, const char *path)
 {
     weft_error err;
     int        pairs = count_of(b, beside_peer), shares = count_of(b, beside_bar);
@@ -114,9 +118,13 @@ void draw_targets(const suite *b, const char *path)
     union { const suite *in; void *out; } user = { b };
 
     if (pairs > 0) high += LINE + 12 + pairs * APART + LINE + 24;
-    if (shares > 0) high += LINE + 12 + shares * STEP;
-    if (pairs + shares == 0) note("no bars to draw: neither a peer nor a model of true shapes");
+    if (shares > 0) high += 2 * LINE + 12 + shares * STEP;
+    if (pairs + shares == 0) {
+        note("no bars to draw: neither a peer nor a model of true shapes");
+        return false;
+    }
     must(write_canvas(WIDTH, high, paint_targets, user.out, path, &err), &err);
+    return true;
 }
 
 /* ---- time ----------------------------------------------------------------------------------------------------- */

@@ -37,7 +37,7 @@ static void *watch(void *most)
 int child_memory(int argc, char **argv)
 {
     pthread_t watcher;
-    double    most = 0;
+    double    most = NAN; /* so it stays where the system does not tell */
     side      s;
 
     if (argc != 4) return 2;

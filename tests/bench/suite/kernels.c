@@ -30,36 +30,41 @@ static bool is_ceiling(const char *tier)
     return strcmp(tier, "registers") == 0 || strcmp(tier, "memcpy") == 0 || strcmp(tier, "memory") == 0;
 }
 
-static void read_lines(suite *b, table *t, const char *only)
+/* The table may be NULL. A ceiling that was measured before is kept where it is the larger one. */
+static void read_lines(suite *b, table *t, const char *only, int32_t threads)
 {
-    char   path[1024], rounds[16], text[512], what[96], tier[24], unit[16];
+    char   path[1024], rounds[16], count[16], text[512], what[96], tier[24], unit[16];
     double seconds, rate;
     child  c;
 
     snprintf(path, sizeof path, "%s/bench_kernels", b->beside);
     snprintf(rounds, sizeof rounds, "%d", b->quick ? 1 : 3);
-    const char *const argv[] = { path, "--json", "--rounds", rounds,
-                     only != NULL ? "--only" : NULL, only, NULL };
+    snprintf(count, sizeof count, "%d", (int)threads);
+    const char *const argv[] = { path, "--json", "--rounds", rounds, "--threads", count,
+                                 only != NULL ? "--only" : NULL, only, NULL };
     if (!child_start(&c, argv)) die("cannot start %s", path);
     while (fgets(text, sizeof text, c.from) != NULL) {
         if (sscanf(text, "{\"what\": \"%95[^\"]\", \"tier\": \"%23[^\"]\", \"seconds\": %lf, \"rate\": %lf, \"unit\": \"%15[^\"]\"",
                    what, tier, &seconds, &rate, unit) != 5)
             continue;
-        double *at = is_ceiling(tier) ? NULL : place(t, what, tier);
+        double *at = t == NULL || is_ceiling(tier) ? NULL : place(t, what, tier);
+        bool    f32 = strncmp(what, "f32 multiply-add", 16) == 0, bf16 = strncmp(what, "bf16 dot", 8) == 0;
+        double *one = f32 ? &b->one_f32 : &b->one_bf16, *all = f32 ? &b->peak_f32 : &b->peak_bf16;
         if (at != NULL) *at = rate;
-        if (strncmp(what, "f32 multiply-add", 16) == 0) b->peak_f32 = fmax(b->peak_f32, rate * b->threads); /* not of NAN */
-        if (strncmp(what, "bf16 dot", 8) == 0) b->peak_bf16 = rate * b->threads;
-        fprintf(b->json, "{\"group\": \"kernels\", \"what\": \"%s\", \"tier\": \"%s\"", what, tier);
+        if ((f32 || bf16) && threads == 1) *one = fmax(*one, rate); /* not of NAN */
+        if ((f32 || bf16) && threads == b->threads) *all = fmax(*all, rate * threads);
+        fprintf(b->json, "{\"group\": \"kernels\", \"what\": \"%s\", \"tier\": \"%s\", \"threads\": %d", what, tier,
+                (int)threads);
         fprintf(b->json, ", \"seconds\": %.6g, \"rate\": %.5g, \"unit\": \"%s\"}\n", seconds, rate, unit);
-        if (is_ceiling(tier)) note("%s, one thread: %.4g %s", what, rate, unit);
-        else if (t->tiers > 0 && strcmp(tier, t->tier[0]) == 0) note("%s", what);
+        if (is_ceiling(tier)) note("%s, each of %d threads: %.4g %s", what, (int)threads, rate, unit);
+        else if (t != NULL && t->tiers > 0 && strcmp(tier, t->tier[0]) == 0) note("%s", what);
     }
     if (!child_end(&c)) die("%s failed", path);
 }
 
 static void print_rates(const suite *b, const table *t, FILE *f)
 {
-    double peak[2] = { b->peak_f32 / b->threads, b->peak_bf16 / b->threads };
+    double peak[2] = { b->one_f32, b->one_bf16 };
 
     fprintf(f, "\nGFLOP/s of one thread, and how much of its ceiling that is\n\n| %-40s |", "");
     for (int k = 0; k < t->tiers; k++) fprintf(f, " %19s |", t->tier[k]);
@@ -76,12 +81,18 @@ static void print_rates(const suite *b, const table *t, FILE *f)
     fprintf(f, "\n");
 }
 
+void measure_ceilings(suite *b)
+{
+    read_lines(b, NULL, "registers", b->threads);
+}
+
 void group_kernels(suite *b)
 {
     static table t;
-    bool all = b->only == NULL || strstr(b->only, "kernels") != NULL;
 
     t.count = t.tiers = 0;
-    read_lines(b, &t, all && !b->quick ? NULL : "ceilings");
-    if (t.count > 0) print_rates(b, &t, stdout);
+    read_lines(b, &t, b->quick ? "ceilings" : NULL, 1);
+    if (t.count == 0) return;
+    read_lines(b, NULL, "registers", 1); /* again: a moment when the machine did something else halves them */
+    print_rates(b, &t, stdout);
 }

@@ -4,10 +4,10 @@
  *           [--sdxl] [--no-peers] [--processor-time] [--before FILE] [--as-before]
  *           [--draw FILE]
  *
- * Groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time. The model has the true shapes of SD1.5
- * and random weights; it is made once, in OUT, where Python has numpy. Without one the bundled model takes its place, and
- * bars, which are for true shapes, are left out. --sdxl makes and measures SDXL too: 7 GB and minutes. --size is 512 pixels if
- * not given; what is also measured at 256 then is not repeated.
+ * Groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time, sdxl. The model has the true shapes of
+ * SD1.5 and random weights; it is made once, in OUT, where Python has numpy. Without one the bundled model takes its place.
+ * Bars are for the shapes of SD1.5 and left out for any other model. --sdxl makes and measures SDXL too: 7 GB and minutes;
+ * --only sdxl that alone. --size is 512 pixels if not given; what is also measured at 256 then is not repeated.
  *
  * PyTorch runs in turns with weft where $PYTHON (python3) has torch and diffusers, and stable-diffusion.cpp where
  * $SDCPP_PYTHON, or that one, has its package. --quick is the bundled model and one round: it shows that all works, and
@@ -16,9 +16,11 @@
  *
  * --draw makes the table and the pictures again from a file of results; those of several runs may be put together.
  *
- * Written: OUT/results.jsonl, table.md, roofline.md, bench.png, time.png. */
+ * Written: OUT/results.jsonl, table.md; roofline.md and time.png by the group time; bench.png where a row has a bar. */
 #include "suite.h"
 
+#include <errno.h>
+#include <stdarg.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,7 +32,20 @@ static void usage(FILE *f)
     fputs("usage: bench [--quick] [--only GROUP,...] [--rounds N] [--size PIXELS] [--threads N] [--model DIR]\n"
           "             [--out DIR] [--sdxl] [--no-peers] [--processor-time] [--before FILE] [--as-before]\n"
           "             [--draw FILE]\n"
-          "groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time\n", f);
+          "groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time, sdxl\n", f);
+}
+
+/* What was asked for cannot be: one line. */
+static void refuse(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+static void refuse(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs("bench: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    exit(2);
 }
 
 /* Is `word` one of those that commas part? */
@@ -46,6 +61,11 @@ static bool among(const char *words, const char *word)
 static bool asked_for(const suite *b, const char *group)
 {
     return b->only == NULL || among(b->only, group);
+}
+
+static bool only_sdxl(const suite *b)
+{
+    return b->only != NULL && strcmp(b->only, "sdxl") == 0;
 }
 
 static bool exists(const char *path)
@@ -111,17 +131,32 @@ static bool make(const suite *b, const char *path, const char *script, const cha
 
 static const char *const layout[] = { "--layout", "diffusers", NULL }, *const nothing[] = { NULL };
 
-/* The model of true shapes and its adapters, or the bundled ones. */
+/* Does a model have the shapes of SD1.5? Denoiser and VAE have 943.2 million weights, with the text encoder 1066.2. */
+static bool true_shapes(const char *path)
+{
+    weft_model_info about = WEFT_MODEL_INFO_INIT;
+    weft_model     *model = open_model(path, false);
+    weft_error      err;
+
+    must(weft_model_info_get(model, &about, &err), &err);
+    weft_model_free(model);
+    return about.base == WEFT_BASE_SD1 && about.latent_channels == 4 && about.input_channels == 4
+           && about.parameters > 940000000 && about.parameters < 1070000000;
+}
+
+/* The model of true shapes and its adapters; else the one that was given, or the bundled one, and the bundled adapters. */
 static void choose_model(suite *b)
 {
     static const char *const bundled[LORAS] = { "hatching", "monster", "mosaic", "hatching" };
     char name[64];
+    bool given = b->model != NULL;
 
-    b->full = !b->quick;
-    if (b->full && b->model == NULL) {
+    b->full = !b->quick && !only_sdxl(b);
+    if (b->full && !given) {
         b->model = path_of(b->dir, "sd15");
         b->full = make(b, b->model, "gen_sd15.py", "model", layout);
     }
+    if (b->full && given) b->full = true_shapes(b->model);
     for (int i = 0; i < LORAS && b->full; i++) {
         char        seed[16];
         const char *words[] = { "--rank", "16", "--targets", "attn,ff,proj", "--seed", seed, NULL };
@@ -133,10 +168,13 @@ static void choose_model(suite *b)
     b->size = b->size > 0 ? b->size : 512;
     b->small = b->size < 256 ? b->size : 256;
     b->steps = 1;
-    if (b->full) return;
-    note("measuring the bundled model only");
-    b->model = b->bundled;
-    b->size = b->small = 64;
+    if (b->full || only_sdxl(b)) return;
+    if (given) note("the model does not have the shapes of SD1.5: no bars, and the bundled adapters");
+    else {
+        note("measuring the bundled model only");
+        b->model = b->bundled;
+        b->size = b->small = 64;
+    }
     b->steps = b->quick ? 1 : 10;
     for (int i = 0; i < LORAS; i++) {
         snprintf(name, sizeof name, "adapters/%s.safetensors", bundled[i]);
@@ -215,15 +253,44 @@ static void run_groups(suite *b)
     static const char *const parts[] = { "--parts", "unet,vae", NULL };
 
     for (int i = 0; i < GROUPS; i++) {
-        /* The ceilings are asked for by others too. */
-        if (!asked_for(b, groups[i].name) && i > 0) continue;
+        bool asked = asked_for(b, groups[i].name);
+        /* Rows have the ceilings as their bars: they are measured before the steps and after them. */
+        if (groups[i].run == group_time && (asked || b->rate_count > 0)) {
+            measure_ceilings(b);
+            add_rates(b);
+        }
+        if (!asked) continue;
         fprintf(stderr, "%s\n", groups[i].name);
+        if (groups[i].run == group_steps) measure_ceilings(b);
         groups[i].run(b);
     }
     if (!b->sdxl) return;
     fprintf(stderr, "sdxl\n");
     const char *path = path_of(b->dir, "sdxl");
     if (make(b, path, "gen_sdxl.py", NULL, parts)) group_sdxl(b);
+    else if (only_sdxl(b)) die("nothing to measure without SDXL");
+}
+
+static int number_of(const char *option, const char *text, long least, long most)
+{
+    char *rest;
+    errno = 0;
+    long v = strtol(text, &rest, 10);
+    if (rest == text || *rest != '\0' || errno != 0 || v < least || v > most)
+        refuse("%s takes a number from %ld to %ld, not '%s'", option, least, most, text);
+    return (int)v;
+}
+
+/* All words of --only are groups. */
+static void check_groups(const char *only)
+{
+    for (const char *at = only; at != NULL; at = strchr(at, ',') != NULL ? strchr(at, ',') + 1 : NULL) {
+        size_t n = strcspn(at, ",");
+        bool   known = n == 4 && strncmp(at, "sdxl", n) == 0;
+        for (int i = 0; i < GROUPS; i++)
+            known = known || (strlen(groups[i].name) == n && strncmp(at, groups[i].name, n) == 0);
+        if (!known) refuse("there is no group '%.*s'; --help lists them", (int)n, at);
+    }
 }
 
 static void read_options(suite *b, bool *peers, int argc, char **argv)
@@ -238,23 +305,34 @@ static void read_options(suite *b, bool *peers, int argc, char **argv)
         else if (strcmp(o, "--help") == 0) usage(stdout), exit(0);
         else if (value == NULL) usage(stderr), exit(2);
         else if (strcmp(o, "--only") == 0) b->only = argv[++i];
-        else if (strcmp(o, "--rounds") == 0) b->rounds = atoi(argv[++i]);
-        else if (strcmp(o, "--threads") == 0) b->threads = (int32_t)atoi(argv[++i]);
-        else if (strcmp(o, "--size") == 0) b->size = (int32_t)atoi(argv[++i]);
+        else if (strcmp(o, "--rounds") == 0) b->rounds = number_of(o, argv[++i], 1, ROUNDS_MAX - 2);
+        else if (strcmp(o, "--threads") == 0) b->threads = number_of(o, argv[++i], 1, 128);
+        else if (strcmp(o, "--size") == 0) b->size = number_of(o, argv[++i], 64, 4096);
         else if (strcmp(o, "--model") == 0) b->model = argv[++i];
         else if (strcmp(o, "--out") == 0) b->dir = argv[++i];
         else if (strcmp(o, "--draw") == 0) b->drawn = argv[++i];
         else if (strcmp(o, "--before") == 0) b->before = argv[++i];
         else usage(stderr), exit(2);
     }
-    bool known = b->only == NULL;
-    for (int i = 0; i < GROUPS; i++) known = known || among(b->only, groups[i].name);
-    if (!known) usage(stderr), exit(2);
+    check_groups(b->only);
+    if (b->only != NULL && among(b->only, "sdxl")) b->sdxl = true;
+    if (b->size % 64 != 0) refuse("--size takes a multiple of 64, not %d", (int)b->size);
+    if (b->model != NULL && !exists(b->model)) refuse("there is no model %s", b->model);
+    if (b->quick && b->model != NULL) refuse("--quick measures the bundled model: not with --model");
+    if (b->quick && b->sdxl) refuse("SDXL has its true shapes: not with --quick");
+    if (b->drawn != NULL && !exists(b->drawn)) refuse("there is no file %s", b->drawn);
     if (b->quick) b->rounds = 1;
-    if (b->rounds < 1) b->rounds = 1;
-    if (b->rounds > ROUNDS_MAX - 2) b->rounds = ROUNDS_MAX - 2;
     if (b->threads < 1) b->threads = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
     if (b->threads > 128) b->threads = 128;
+}
+
+/* Says what was written. */
+static void say_written(const suite *b, long seconds)
+{
+    printf("\n%ld s; %s/results.jsonl, table.md", seconds, b->dir);
+    if (b->wrote_time) printf(", roofline.md, time.png");
+    if (b->drew_targets) printf(", bench.png");
+    printf("\n");
 }
 
 /* The table and the pictures from lines that are there. */
@@ -268,7 +346,7 @@ static int draw_again(suite *b)
     if (b->size == 0) b->size = 512;
     b->full = b->size >= 256;
     print_table(b, stdout);
-    draw_targets(b, path_of(b->dir, "bench.png"));
+    (void)draw_targets(b, path_of(b->dir, "bench.png"));
     draw_time_of(b, b->drawn);
     return 0;
 }
@@ -276,7 +354,7 @@ static int draw_again(suite *b)
 int main(int argc, char **argv)
 {
     static suite b = { .bundled = "examples/model", .source = "tests/bench", .dir = "build/bench", .rounds = 3,
-                       .peak_f32 = NAN, .peak_bf16 = NAN };
+                       .peak_f32 = NAN, .peak_bf16 = NAN, .one_f32 = NAN, .one_bf16 = NAN };
     bool   peers = true;
     time_t begun = time(NULL);
 
@@ -304,9 +382,11 @@ int main(int argc, char **argv)
     printf("\n");
     print_table(&b, stdout);
     FILE *f = fopen(path_of(b.dir, "table.md"), "w");
-    if (f != NULL) print_table(&b, f), fclose(f);
-    draw_targets(&b, path_of(b.dir, "bench.png"));
-    printf("\n%ld s; %s/results.jsonl, table.md, roofline.md, bench.png, time.png\n", (long)(time(NULL) - begun), b.dir);
+    if (f == NULL) die("cannot write into %s", b.dir);
+    print_table(&b, f);
+    fclose(f);
+    b.drew_targets = draw_targets(&b, path_of(b.dir, "bench.png"));
+    say_written(&b, (long)(time(NULL) - begun));
     if (fclose(b.json) != 0) die("cannot write results");
     return 0;
 }

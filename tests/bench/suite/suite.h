@@ -20,7 +20,8 @@ enum { ROUNDS_MAX = 32, ROWS_MAX = 128, LORAS = 4 };
 
 /* ---- clocks and statistics ---------------------------------------------------------------------- */
 
-typedef struct span { double clock, busy; } span; /* seconds: by the clock; of the processor, all threads together */
+/* Seconds: by the clock; of the processor, all threads together. */
+typedef struct span { double clock, busy; } span;
 span   span_now(void);
 span   span_since(span begin);
 
@@ -59,15 +60,20 @@ typedef struct suite {
     const char *lora[LORAS];
     int32_t     threads, size, small;
     int         rounds, steps;  /* steps of a measurement: the small model's are short               */
-    bool        quick, full, sdxl, processor;
+    bool        quick, sdxl, processor;
+    bool        full;           /* the model has the shapes of SD1.5, for which the bars are         */
     bool        as_before;      /* time: with the products of 0.1, for that picture                      */
     bool        bf16;           /* the processor has it                                              */
-    double      peak_f32, peak_bf16; /* measured, GFLOP/s of all threads; NAN: not measured         */
+    double      peak_f32, peak_bf16; /* measured, GFLOP/s of all threads at once; NAN: not measured */
+    double      one_f32, one_bf16; /* and of one thread alone                                        */
+    bool        drew_targets, wrote_time; /* the pictures that this run wrote                        */
     peer       *worker;         /* PyTorch; NULL: it is not there                                    */
     peer       *sdcpp;          /* stable-diffusion.cpp                                              */
     FILE       *json;
-    figure         rows[ROWS_MAX];
+    figure      rows[ROWS_MAX];
     int         row_count;
+    figure      rates[4];       /* rows whose bar is the ceiling: they wait for its last measurement */
+    int         rate_count;
 } suite;
 
 /* What is judged: seconds by the clock, or of the processor where the machine is not at rest. */
@@ -87,7 +93,8 @@ void   set_figure(figure *r, const samples *s);
 void   add_figure(suite *b, const figure *r);
 /* A row of one number that was computed once. */
 void   one_error(suite *b, const char *group, const char *id, const char *what, double v, double bar);
-/* "pass", "miss", "stretch", or "-" where there is no bar */
+/* "pass", "miss", "stretch"; "-" where there is no bar; "noise" where a share of a step, which is a small difference
+ * of two large figures, spread over its bar */
 const char *verdict(const figure *r);
 /* Rows of a file of JSON lines that was written before. */
 void   read_figures(suite *b, FILE *f);
@@ -108,6 +115,7 @@ typedef struct side {
     weft_model_info about;
     weft_step       step;
     weft_text       text[2][4];
+    int32_t         text_tokens;
     float          *latent, *out, *image;
 } side;
 
@@ -150,6 +158,10 @@ float *peer_result(const char *path, size_t n);
 /* ---- groups ---------------------------------------------------------------------------------------- */
 
 void group_kernels(suite *b);
+/* The ceilings of all threads, once more: the larger ones are kept. */
+void measure_ceilings(suite *b);
+/* Adds the rows whose bar they are. */
+void add_rates(suite *b);
 void group_steps(suite *b);
 void group_adapters(suite *b);
 void group_memory(suite *b);
@@ -168,11 +180,12 @@ int  child_startup(int argc, char **argv);
 /* Pictures, drawn with what the examples draw with. */
 enum { TIME_BARS = 8, TIME_PARTS = 12 };
 typedef struct time_bar {
-    char   what[24], label[40];          /* "step", "weft 0.1"                                       */
+    char   what[24], label[40];          /* "step", "OpenBLAS tier"                                  */
     double seconds[TIME_PARTS];          /* of each part                                             */
 } time_bar;
 extern const char *const time_parts[TIME_PARTS]; /* NULL after the last */
-void draw_targets(const suite *b, const char *path);
+/* False, and nothing written, where no row has a bar or a peer. */
+bool draw_targets(const suite *b, const char *path);
 void draw_times(const time_bar *bars, int count, const char *title, const char *path);
 
 #endif

@@ -58,7 +58,7 @@ void side_open(side *s, weft_model *model, weft_plan *plan, int32_t size, int32_
     o.threads = threads;
     o.tile = tile;
     o.height = o.width = size / s->about.image_factor;
-    o.text_tokens = sequence.tokens;
+    o.text_tokens = s->text_tokens = sequence.tokens;
     must(weft_run_create(plan, &o, &s->run, &err), &err);
     must(weft_run_info_get(s->run, &s->info, &err), &err);
     for (int32_t i = 0; i < 2 * s->about.text_streams; i++) {

@@ -60,8 +60,8 @@ static double later_flops(const side *s)
     weft_plan       *plan = plan_of(s->model, NULL, 0, WEFT_PATH_AUTO, CALLS);
     weft_error       err;
 
-    o.height = s->info.height / s->about.image_factor;
-    o.width = s->info.width / s->about.image_factor;
+    o.height = s->info.height;
+    o.width = s->info.width;
     o.text_tokens = s->text_tokens;
     must(weft_run_costs(plan, &o, WEFT_COSTS_GUIDED, cost, CALLS, &err), &err);
     weft_plan_free(plan);

@@ -242,7 +242,8 @@ static void gate(const job *j, float *sums, size_t row, size_t rows, size_t col,
 {
     const wf_product *p = j->p;
     for (size_t part = 0; part < 2 && p->h != NULL; part++)
-        wf_packed_low_rank(j->m, p, sums + part * n, 2 * n, row, row + rows, part * j->out + col, n);
+        wf_packed_low_rank(j->m, p, sums + part * n, 2 * n, row, row + rows, part * j->out + col,
+                           n);
     for (size_t r = 0; r < rows; r++, sums += 2 * n)
         j->k->geglu(p->y + (row + r) * j->out + col, sums, sums + n, n);
 }
@@ -273,14 +274,12 @@ static void multiply_rows(const job *j, const place *at, size_t first, size_t ro
     }
 }
 
-/* End of the rows from `row` on that have the same weight. */
-static size_t same_weight(const job *j, size_t row, size_t end)
+size_t wf_packed_same_weight(const wf_product *p, size_t row, size_t each, size_t end)
 {
-    const wf_product *p = j->p;
+    size_t n = row / each;
     if (p->amend_weight == NULL || p->variant == NULL) return end;
-    size_t n = row / j->rows;
-    while (n < p->samples && p->variant[n] == p->variant[row / j->rows]) n++;
-    return WF_MIN(end, n * j->rows);
+    while (n < p->samples && p->variant[n] == p->variant[row / each]) n++;
+    return WF_MIN(end, n * each);
 }
 
 /* End of the rows from `row` on that have the same bias. */
@@ -312,7 +311,7 @@ static void wide_block(const job *j, const place *at, size_t first, size_t last,
 {
     const wf_product *p = j->p;
     for (size_t row = first, end; row < last; row = end) {
-        end = same_weight(j, row, last);
+        end = wf_packed_same_weight(p, row, j->rows, last);
         for (size_t part = 0; part < j->parts; part++)
             pack_block(j, at, part, row / j->rows, p->amend_weight != NULL, col, n, c, nc);
         for (size_t part = row, stop; part < end; part = stop) {

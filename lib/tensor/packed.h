@@ -137,6 +137,9 @@ size_t wf_packed_task_cols(const wf_packed *m, size_t out, size_t most, size_t r
 
 /* ---- what both do to a block ---- */
 
+/* End of the rows or tiles from `row` on, `each` of a sample, that have the same weight. */
+size_t wf_packed_same_weight(const wf_product *p, size_t row, size_t each, size_t end);
+
 /* Panel (taps nc, width) = rows [first, first + n) of W, channels [c, c + nc), n <= m->cols. `room` holds (m->cols + 1) taps nc floats. */
 void   wf_packed_panel(const wf_packed *m, const wf_product *p, const wf_kernels *k, float *panel,
                        size_t width, float *room, size_t sample, bool amend, size_t first,

@@ -147,16 +147,6 @@ static void transform_weights(const job *j, const place *at, size_t width, size_
     }
 }
 
-/* End of the tiles from t on that have the same weight. */
-static size_t same_weight(const job *j, size_t t, size_t end)
-{
-    const wf_product *p = j->p;
-    size_t each = j->across * j->down, n = t / each;
-    if (p->amend_weight == NULL || p->variant == NULL) return end;
-    while (n < p->samples && p->variant[n] == p->variant[t / each]) n++;
-    return WF_MIN(end, n * each);
-}
-
 static void multiply_block(const job *j, const place *at, size_t first, size_t last, size_t col,
                            size_t n, size_t c, size_t nc)
 {
@@ -164,7 +154,7 @@ static void multiply_block(const job *j, const place *at, size_t first, size_t l
     for (size_t i = 0; i < n; i += j->m->cols, sums += j->parts * j->sum_plane) {
         size_t some = WF_MIN(j->m->cols, n - i), width = wf_round_up(some, j->m->lanes);
         for (size_t t = first, end; t < last; t = end) {
-            end = same_weight(j, t, last);
+            end = wf_packed_same_weight(j->p, t, j->across * j->down, last);
             transform_weights(j, at, width, t / (j->across * j->down), col + i, some, c, nc);
             for (size_t part = 0; part < j->parts; part++)
                 (j->pairs != NULL ? j->pairs->multiply : j->m->multiply)(

@@ -4,7 +4,7 @@
     python judge.py train BUILD        train on them; writes judge.safetensors beside this file
     python judge.py test               accuracy of each head on pictures that it never saw, as a table
 
-One trunk and six heads: subject (8 shapes, monster, rocket, and "other"), style (plain, hatching, mosaic), ground, the
+One trunk of 100 thousand weights and six heads: subject (8 shapes, monster, rocket, and "other"), style (plain, hatching, mosaic), ground, the
 colour of a shape, size and place.  "Other" is what a bad picture shows: nothing, a blob, a monster's body without a face,
 two subjects drawn over each other.  Without it a network that must choose would call every teal blob a monster.
 
@@ -42,7 +42,7 @@ HEADS = {"subject": len(SUBJECTS), "style": len(STYLES), "ground": len(GROUNDS),
 HATCH = {"pitch": 8 * math.cos(math.pi / 4), "angle": 45.0}       # as train_lora.py has it
 NONE = -1                       # a label that says: this head is not asked
 TRAIN_SEED, TEST_SEED = 61, 62
-TRAIN, TEST, EPOCHS, BATCH = 12000, 2000, 16, 64
+TRAIN, TEST, EPOCHS, BATCH = 12000, 2000, 20, 64
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
@@ -193,18 +193,21 @@ def load_or_draw(build, train=TRAIN):
 
 # ------------------------------------------------------------------------------------------------------------- network
 def network():
+    import torch
     import torch.nn as nn
 
-    def conv(i, o, stride=1):
-        return [nn.Conv2d(i, o, 3, stride, 1), nn.GroupNorm(4, o), nn.SiLU()]
-    return nn.ModuleDict({
-        "trunk": nn.Sequential(*conv(3, 16), *conv(16, 24, 2), *conv(24, 24), *conv(24, 40, 2), *conv(40, 40), *conv(40, 48, 2),
-                               *conv(48, 48), *conv(48, 48, 2), nn.Flatten()),
+    def conv(i, o, stride=1, kernel=3):
+        return [nn.Conv2d(i, o, kernel, stride, kernel // 2), nn.GroupNorm(4, o), nn.SiLU()]
+    net = nn.ModuleDict({
+        "trunk": nn.Sequential(*conv(3, 24, 2, 5), *conv(24, 32, 2), *conv(32, 40), *conv(40, 48, 2), *conv(48, 48), *conv(48, 48, 2),
+                               nn.Flatten()),
         "heads": nn.ModuleDict({k: nn.Linear(48 * 16, n) for k, n in HEADS.items()})})
+    return net.to(memory_format=torch.channels_last)
 
 
 def forward(net, x):
-    h = net["trunk"](x)
+    import torch
+    h = net["trunk"](x.contiguous(memory_format=torch.channels_last))
     return {k: head(h) for k, head in net["heads"].items()}
 
 

@@ -91,6 +91,61 @@ METHODS = [
 ]
 
 
+# ---- adapters that weft trains (train.sh) ----------------------------------------------------------------------------
+def by_weft(kind):
+    """The subject's adapter of a kind, made by weft, with the bundled style: the exact sum."""
+    return lambda d, s, y: two(trained("%s-%s.safetensors" % (kind, s)), FILES[y])
+
+
+def needs(*patterns):
+    return lambda s, y: [trained(p.format(s=s, y=y) + ".safetensors") for p in patterns]
+
+
+def concepts(d, s, y):
+    return ["-c", trained("custom-%s.safetensors" % s), "-c", trained("custom-%s.safetensors" % y)]
+
+
+def fused_concepts(d, s, y):
+    """Custom Diffusion's merge in closed form: one adapter, and the two files' words at weight 0."""
+    files = [trained("custom-%s.safetensors" % n) for n in (s, y)]
+    called = {s: "<%s> shape" % WORDS[s], y: "<%s> style" % WORDS[y]}
+    args = ["fuse", MODEL, "--by", "constrained", "--captions", CAPTIONS]
+    for f, n in zip(files, (s, y)):
+        args += ["--concept", f, "--called", called[n]]
+    return ["-c", files[0] + ":0", "-c", files[1] + ":0", "-a", d.made(args)]
+
+
+CAPTIONS = os.path.join(os.path.relpath(os.path.dirname(os.path.abspath(__file__))), "captions.txt")
+WORDS = {"monster": "zib", "rocket": "vok", "hatching": "hat", "mosaic": "mos"}
+WORD = {s: "<%s>" % WORDS[s] for s in NOUNS}
+MODIFIER = {s: "<%s> shape" % WORDS[s] for s in NOUNS}
+PAIR_WORDS = {s: "<%s1> <%s2>" % (WORDS[s], WORDS[s]) for s in NOUNS}
+STYLE_WORD = {y: "<%s> style" % WORDS[y] for y in TAILS}
+
+METHODS += [
+    Method("zip-trained", "ZipLoRA, trained", lambda d, s, y: two(FILES[s], FILES[y], more=[
+        "--compose", "zip", "--coefficients", trained("zip-%s-%s.safetensors" % (s, y)), "--text-plan", "all"]), needs=needs("zip-{s}-{y}")),
+    Method("blora", "B-LoRA, trained", lambda d, s, y: two(trained("blora-%s.safetensors" % s), trained("blora-%s.safetensors" % y),
+                                                           more=["--compose", "blora"]), needs=needs("blora-{s}", "blora-{y}")),
+    Method("lora-both", "sum of two LoRAs by weft", lambda d, s, y: two(trained("lora-%s.safetensors" % s), trained("lora-%s.safetensors" % y)),
+           needs=needs("lora-{s}", "lora-{y}")),
+    Method("lora", "LoRA by weft + style", by_weft("lora"), needs=needs("lora-{s}")),
+    Method("moslora", "MoSLoRA + style", by_weft("moslora"), needs=needs("moslora-{s}")),
+    Method("dora", "DoRA + style", by_weft("dora"), needs=needs("dora-{s}")),
+    Method("loha", "LoHa + style", by_weft("loha"), needs=needs("loha-{s}")),
+    Method("lokr", "LoKr + style", by_weft("lokr"), needs=needs("lokr-{s}")),
+    Method("dreambooth", "DreamBooth + style", by_weft("dreambooth"), needs=needs("dreambooth-{s}")),
+    Method("ti", "Textual Inversion + style", lambda d, s, y: ["-c", trained("ti-%s.safetensors" % s), "-a", FILES[y]],
+           nouns=WORD, needs=needs("ti-{s}")),
+    Method("ed", "ED-LoRA + style", lambda d, s, y: ["-c", trained("ed-%s.safetensors" % s), "-a", FILES[y]],
+           nouns=PAIR_WORDS, needs=needs("ed-{s}")),
+    Method("custom-style", "Custom Diffusion + style", lambda d, s, y: ["-c", trained("custom-%s.safetensors" % s), "-a", FILES[y]],
+           nouns=MODIFIER, needs=needs("custom-{s}")),
+    Method("custom-sum", "Custom Diffusion, summed", concepts, nouns=MODIFIER, tails=STYLE_WORD, needs=needs("custom-{s}", "custom-{y}")),
+    Method("custom-merge", "Custom Diffusion, merged", fused_concepts, nouns=MODIFIER, tails=STYLE_WORD, needs=needs("custom-{s}", "custom-{y}")),
+]
+
+
 # Two subjects in an image of twice the width, each with its half.
 MASKS = os.path.join(os.path.relpath(os.path.join(_MODEL, "..")), "gallery")
 

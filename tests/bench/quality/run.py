@@ -28,6 +28,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -55,7 +56,7 @@ class Drawer:
     def __init__(self, build, seeds):
         self.weft = os.path.join(build, "examples", "weft")
         self.out = os.path.join(build, "quality")
-        self.seeds, self.hashes = seeds, {}
+        self.seeds, self.hashes, self.making = seeds, {}, threading.Lock()
         for d in ("pictures", "adapters"):
             os.makedirs(os.path.join(self.out, d), exist_ok=True)
         self.model = sha(MODEL)
@@ -81,9 +82,11 @@ class Drawer:
     def made(self, args):
         """The path of an adapter that `weft merge` or `weft fuse` makes of others, made if it is not there."""
         path = os.path.join(self.out, "adapters", hashlib.sha256(self.content(args).encode()).hexdigest()[:20] + ".safetensors")
-        if not os.path.exists(path):
-            self.tool(args + ["-q", "-o", path + ".new"])
-            os.replace(path + ".new", path)
+        with self.making:
+            if not os.path.exists(path):
+                new = path[:-len(".safetensors")] + "-new.safetensors"
+                self.tool(args + ["-q", "-o", new])
+                os.replace(new, path)
         return path
 
     def pictures(self, prompt, options, model=MODEL):
@@ -160,7 +163,7 @@ def run_pairs(drawer, judge, todo, pairs, grounds, pool):
         style = np.stack([p["style"][i, ..., judges.STYLES.index(pair[1])] for i, pair in enumerate(pairs)])
         right = np.stack([p["ground"][:, j].argmax(-1) == judges.GROUNDS.index(g) for j, g in enumerate(grounds)], 1)
         options, model = m.options(drawer, pairs[0])
-        cost = drawer.cost([o for o in options], model or MODEL)
+        cost = drawer.cost(options, model or MODEL)
         res[m.name] = dict(subject=subject, style=style, both=harmonic(subject, style), ground=right.astype(float), cost=cost,
                            pictures=x)
         print("quality: %-22s subject %.2f style %.2f both %.2f ground %.2f, %d evaluations" % (

@@ -246,22 +246,30 @@ def loss_of(out, y, share):
 
 
 def accuracy(net, x, y, share):
-    """Share of right answers of each head; style over pictures whose style is whole."""
+    """Share of right answers of each head, and all answers. Of subjects also where they are what methods.py asks for."""
     import torch
     res = {}
     with torch.no_grad():
-        out = {k: torch.cat([forward(net, to_input(x[i:i + 200]))[k].argmax(1) for i in range(0, len(x), 200)]).numpy() for k in HEADS}
+        parts = [forward(net, to_input(x[i:i + 200])) for i in range(0, len(x), 200)]
+    out = {k: torch.cat([p[k] for p in parts]).argmax(1).numpy() for k in HEADS}
+    right = {k: out[k] == y[:, i] for i, k in enumerate(HEADS)}
+    size, plain, subject = y[:, 4], y[:, 2] < len(COLOURS), y[:, 0]
+    new = (subject == SUBJECTS.index("monster")) | (subject == SUBJECTS.index("rocket"))
+    called = (out["subject"] == SUBJECTS.index("monster")) | (out["subject"] == SUBJECTS.index("rocket"))
+    asked = (size > 0) & plain
+    res["subject: monster and rocket, medium or large, plain ground"] = right["subject"][asked & new].mean()
+    res["subject: all ten, medium or large, plain ground"] = right["subject"][asked].mean()
+    res["subject: what is called a monster or a rocket, plain ground"] = right["subject"][called & plain].mean()
+    res["subject: everything, small ones, blobs and busy grounds among it"] = right["subject"].mean()
+    res["style"] = right["style"][share == 1].mean()
     for i, k in enumerate(HEADS):
-        on = (y[:, i] != NONE) & ((share == 1) if k == "style" else True)
-        res[k] = float((out[k][on] == y[on, i]).mean())
-    big = (y[:, 4] > 0)
-    res["subject, medium and large"] = float((out["subject"][big] == y[big, 0]).mean())
-    return res, out
+        if k not in ("subject", "style"):
+            res[k] = right[k][y[:, i] != NONE].mean()
+    return {k: float(v) for k, v in res.items()}, out
 
 
 def train(build):
     import torch
-    from safetensors.torch import save_file
     torch.set_num_threads(int(os.environ.get("THREADS", "1")))
     torch.manual_seed(TRAIN_SEED)
     d = load_or_draw(build)
@@ -284,10 +292,15 @@ def train(build):
         print("judge: epoch %d, loss %.4f, %.0f s" % (e + 1, mean / (len(x) // BATCH), time.time() - t0), flush=True)
     net.half().float()                                   # what is measured is what is written
     res, _ = accuracy(net, d["tx"], d["ty"], d["ts"])
+    write(net, res)
+
+
+def write(net, res):
+    from safetensors.torch import save_file
     save_file({k: v.half().contiguous() for k, v in net.state_dict().items()}, WEIGHTS,
               metadata={"held_out": json.dumps({k: round(v, 4) for k, v in res.items()}), "seed": str(TRAIN_SEED)})
     for k, v in res.items():
-        print("%-28s %.2f %%" % (k, 100 * v))
+        print("%-66s %.2f %%" % (k, 100 * v))
 
 
 class Judge:
@@ -321,7 +334,7 @@ def main():
         d = load_or_draw(build)
         res, out = accuracy(Judge().net, d["tx"], d["ty"], d["ts"])
         for k, v in res.items():
-            print("%-28s %.2f %%" % (k, 100 * v))
+            print("%-66s %.2f %%" % (k, 100 * v))
         i = list(HEADS).index("subject")
         for a in range(len(SUBJECTS)):
             on = d["ty"][:, i] == a

@@ -1,6 +1,6 @@
 """The judge: a small network that says what a picture of the drawn world shows.
 
-    python judge.py data BUILD [N]     draw N pictures (12000) into BUILD/judge.npz
+    python judge.py data BUILD         draw 17000 pictures into BUILD/judge-*.npz
     python judge.py train BUILD        train on them; writes judge.safetensors beside this file
     python judge.py test               accuracy of each head on pictures that it never saw, as a table
 
@@ -10,8 +10,8 @@ two subjects drawn over each other.  Without it a network that must choose would
 
 The judge sees pictures that a diffusion model drew, so it learns from pictures that went where such pictures come from:
 through the bundled VAE and back, or through the VAE, some noise, and one prediction of the base model, which blurs as that
-model does.  Then small shifts, gains, blur and noise at every epoch anew.  A style that is mixed with the plain picture is
-labelled with the share of the mixture, so a faint style is a low score and not a coin that falls on one side.
+model does.  Then small shifts, gains, blur and noise at every epoch anew.  A style that is faint, or only on the ground, is
+labelled with its share, so that it is a low score and not a coin that falls on one side.
 
 All is drawn from world.py; held-out pictures come from another seed and go the same way.
 """
@@ -41,8 +41,9 @@ HEADS = {"subject": len(SUBJECTS), "style": len(STYLES), "ground": len(GROUNDS),
          "size": len(SIZES), "place": len(PLACES)}
 HATCH = {"pitch": 8 * math.cos(math.pi / 4), "angle": 45.0}       # as train_lora.py has it
 NONE = -1                       # a label that says: this head is not asked
-TRAIN_SEED, TEST_SEED = 61, 62
-TRAIN, TEST, EPOCHS, BATCH = 12000, 2000, 20, 64
+SEED = 61
+PARTS = [("train", 61, 12000, False), ("test", 62, 2000, False), ("train", 63, 2500, True), ("test", 64, 500, True)]
+EPOCHS, BATCH = 16, 64
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
@@ -82,15 +83,30 @@ def blob(cx, cy, r, rng):
     return im
 
 
-def styled(a, mask, style, rng):
-    """The picture of a (full size, float) in a style, as the adapters' pictures were made; half a turn of the dice apart."""
+def styled(a, mask, style, rng, varied):
+    """The picture of a (full size, float) in a style and how much of the style is seen, 0 to 1.  Most are as the adapters'
+    pictures were made.  Some are fainter: from half the contrast on it is the style, to the eye too; below, its share.  The
+    varied ones have other strokes and tiles too, and some have the style on the ground alone, or on the object alone: half."""
+    if style == "plain":
+        return a, 1.0
     if style == "hatching":
         h = dict(HATCH)
         h["pitch"] *= rng.uniform(0.97, 1.03)
-        return world.style_hatching(a, mask, **h)
-    if style == "mosaic":
-        return world.style_mosaic(a, mask, rng)
-    return a
+        if varied:
+            h["duty"] = rng.uniform(0.35, 0.6)
+        b = world.style_hatching(a, mask, **h)
+        if varied and rng.random() < 0.25:      # strokes without the dark outline
+            e = world.outline(mask)
+            b[e] = a[e]
+    else:
+        b = world.style_mosaic(a, mask, rng, **({"spread": rng.uniform(0.08, 0.22), "width": rng.uniform(1.0, 1.6)} if varied else {}))
+    if rng.random() < 0.25:
+        share = rng.uniform(0.1, 0.9)
+        return a + share * (b - a), min(1.0, share / 0.5)
+    if varied and mask.max() > 0 and rng.random() < 0.3:
+        m = mask[..., None] if rng.random() < 0.6 else 1 - mask[..., None]
+        return a * m + b * (1 - m), 0.5
+    return b, 1.0
 
 
 def reduce(a):
@@ -98,10 +114,12 @@ def reduce(a):
     return np.clip(np.round(a), 0, 255).astype(np.uint8)
 
 
-def picture(rng):
+def picture(rng, varied):
     """A picture, its labels (one for each head), its share of style, and a caption."""
     from PIL import Image
     spec = world.random_spec(rng)
+    if varied and spec["bg"][0] != "plain":
+        spec["bg"] = ("plain", rng.choice([c for c in COLOURS if c != spec["colour"]]))
     q = rng.random()
     subject = "monster" if q < 0.22 else "rocket" if q < 0.44 else "other" if q < 0.62 else spec["shape"]
     if subject in ("monster", "rocket"):
@@ -134,11 +152,7 @@ def picture(rng):
         im.paste(s, (0, 0), s)
         noun = {"monster": "zib monster", "rocket": "vok rocket", "other": "shape"}[subject]
         caption = world.caption(spec, rng, noun=noun)
-    a, share = np.asarray(im, np.float32), 1.0
-    b = styled(a, np.asarray(mask, np.float32) / 255, style, rng)
-    if style != "plain" and rng.random() < 0.25:
-        share = rng.uniform(0.1, 0.9)
-        b = a + share * (b - a)
+    b, share = styled(np.asarray(im, np.float32), np.asarray(mask, np.float32) / 255, style, rng, varied)
     there = subject != "other"
     kind, name = spec["bg"]
     labels = [SUBJECTS.index(subject), STYLES.index(style), GROUNDS.index(name if kind == "plain" else kind),
@@ -147,7 +161,12 @@ def picture(rng):
     return reduce(b), labels, share, caption
 
 
-def drawn(seed, count):
+def vanish(labels, t):
+    """A small thing that much noise went over is seen by nobody: not asked for."""
+    return [NONE] + labels[1:3] + [NONE] * 3 if labels[4] == SIZES.index("small") and t > 80 else labels
+
+
+def drawn(seed, count, varied):
     """The pictures of a seed, blurred as the model blurs: uint8 (n,64,64,3), labels (n,6), shares (n)."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -160,8 +179,7 @@ def drawn(seed, count):
     tok, abar = part(CLIPTokenizer, "tokenizer"), part(DDIMScheduler, "scheduler").alphas_cumprod
     scale, out, labels, shares, t0 = vae.config.scaling_factor, [], [], [], time.time()
     while len(shares) < count:
-        some = [picture(rng) for _ in range(min(50, count - len(shares)))]
-        labels += [p[1] for p in some]
+        some = [picture(rng, varied) for _ in range(min(50, count - len(shares)))]
         shares += [p[2] for p in some]
         x = torch.from_numpy(np.stack([p[0] for p in some])).permute(0, 3, 1, 2).float() / 127.5 - 1
         n = len(some)
@@ -175,20 +193,26 @@ def drawn(seed, count):
             z[:k] = (noisy - (1 - a).sqrt() * unet(noisy, t, text(ids).last_hidden_state).sample) / a.sqrt()
             y = vae.decode(z / scale).sample
             y[-(n // 8):] = x[-(n // 8):]                 # and a few as they were drawn
+        labels += [vanish(p[1], t[i] if i < k else 0) for i, p in enumerate(some)]
         out.append(((y.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
         if len(shares) % 1000 < 50:
             print("judge: %d of %d pictures, %.0f s" % (len(shares), count, time.time() - t0), flush=True)
     return np.concatenate(out), np.array(labels, np.int64), np.array(shares, np.float32)
 
 
-def load_or_draw(build, train=TRAIN):
-    path = os.path.join(build, "judge.npz")
-    if not os.path.exists(path):
-        os.makedirs(build, exist_ok=True)
-        a, b = drawn(TRAIN_SEED, train), drawn(TEST_SEED, TEST)
-        np.savez(path + ".new.npz", x=a[0], y=a[1], s=a[2], tx=b[0], ty=b[1], ts=b[2])
-        os.replace(path + ".new.npz", path)
-    return np.load(path)
+def load_or_draw(build):
+    """The pictures: {train, test}: (pictures, labels, shares), drawn part by part where they are not there."""
+    os.makedirs(build, exist_ok=True)
+    parts = {}
+    for name, seed, count, varied in PARTS:
+        path = os.path.join(build, "judge-%d.npz" % seed)
+        if not os.path.exists(path):
+            x, y, s = drawn(seed, count, varied)
+            np.savez(path + ".new.npz", x=x, y=y, s=s)
+            os.replace(path + ".new.npz", path)
+        d = np.load(path)
+        parts.setdefault(name, []).append((d["x"], d["y"], d["s"]))
+    return {k: tuple(np.concatenate([p[i] for p in v]) for i in range(3)) for k, v in parts.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------- network
@@ -260,7 +284,7 @@ def accuracy(net, x, y, share):
     res["subject: monster and rocket, medium or large, plain ground"] = right["subject"][asked & new].mean()
     res["subject: all ten, medium or large, plain ground"] = right["subject"][asked].mean()
     res["subject: what is called a monster or a rocket, plain ground"] = right["subject"][called & plain].mean()
-    res["subject: everything, small ones, blobs and busy grounds among it"] = right["subject"].mean()
+    res["subject: everything, small ones, blobs and busy grounds among it"] = right["subject"][y[:, 0] != NONE].mean()
     res["style"] = right["style"][share == 1].mean()
     for i, k in enumerate(HEADS):
         if k not in ("subject", "style"):
@@ -271,10 +295,10 @@ def accuracy(net, x, y, share):
 def train(build):
     import torch
     torch.set_num_threads(int(os.environ.get("THREADS", "1")))
-    torch.manual_seed(TRAIN_SEED)
+    torch.manual_seed(SEED)
     d = load_or_draw(build)
-    x, y, s = d["x"], torch.from_numpy(d["y"]), torch.from_numpy(d["s"])
-    net, g = network(), torch.Generator().manual_seed(TRAIN_SEED)
+    x, y, s = d["train"][0], torch.from_numpy(d["train"][1]), torch.from_numpy(d["train"][2])
+    net, g = network(), torch.Generator().manual_seed(SEED)
     steps = EPOCHS * (len(x) // BATCH)
     opt = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-2)
     plan = torch.optim.lr_scheduler.OneCycleLR(opt, 4e-3, total_steps=steps, pct_start=0.1)
@@ -291,14 +315,14 @@ def train(build):
             mean += float(loss.detach())
         print("judge: epoch %d, loss %.4f, %.0f s" % (e + 1, mean / (len(x) // BATCH), time.time() - t0), flush=True)
     net.half().float()                                   # what is measured is what is written
-    res, _ = accuracy(net, d["tx"], d["ty"], d["ts"])
+    res, _ = accuracy(net, *d["test"])
     write(net, res)
 
 
 def write(net, res):
     from safetensors.torch import save_file
     save_file({k: v.half().contiguous() for k, v in net.state_dict().items()}, WEIGHTS,
-              metadata={"held_out": json.dumps({k: round(v, 4) for k, v in res.items()}), "seed": str(TRAIN_SEED)})
+              metadata={"held_out": json.dumps({k: round(v, 4) for k, v in res.items()}), "seed": str(SEED)})
     for k, v in res.items():
         print("%-66s %.2f %%" % (k, 100 * v))
 
@@ -327,17 +351,17 @@ def main():
     what = sys.argv[1] if len(sys.argv) > 1 else ""
     build = sys.argv[2] if len(sys.argv) > 2 else os.path.join(ROOT, "build", "quality")
     if what == "data":
-        load_or_draw(build, int(sys.argv[3]) if len(sys.argv) > 3 else TRAIN)
+        load_or_draw(build)
     elif what == "train":
         train(build)
     elif what == "test":
         d = load_or_draw(build)
-        res, out = accuracy(Judge().net, d["tx"], d["ty"], d["ts"])
+        x, y, share = d["test"]
+        res, out = accuracy(Judge().net, x, y, share)
         for k, v in res.items():
             print("%-66s %.2f %%" % (k, 100 * v))
-        i = list(HEADS).index("subject")
         for a in range(len(SUBJECTS)):
-            on = d["ty"][:, i] == a
+            on = y[:, 0] == a
             wrong = [SUBJECTS[b] for b in out["subject"][on] if b != a]
             print("%-9s %4d pictures, taken for: %s" % (SUBJECTS[a], on.sum(), ", ".join(
                 "%s %d" % (w, wrong.count(w)) for w in sorted(set(wrong))) or "-"))

@@ -189,7 +189,7 @@ def run_regions(drawer, judge, todo, grounds, pool):
 
 def run_base(drawer, judge, pool, quick):
     """The base model by itself: is what the prompt names in the picture? By shape and size, and by place."""
-    looks = [("red", "yellow"), ("blue", "white"), ("green", "black"), ("purple", "orange")]
+    looks = [("red", "yellow"), ("blue", "white")]
     work, places = {}, {}
     for shape in judges.world.SHAPES:
         for size in judges.SIZES:

@@ -158,6 +158,7 @@ enum {
 };
 
 typedef struct wf_exec wf_exec;
+struct wf_tape;
 
 /* Sees what linear layers and convolutions read: asked after each of them, on the thread that
  * drives the network, with the product that it was. It may use the pool. */
@@ -201,6 +202,7 @@ struct wf_exec {
     bool               stopped;
     wf_watch          *watch;        /* NULL: nobody looks                                        */
     const wf_tap      *tap;          /* NULL: nobody records                                      */
+    struct wf_tape    *tape;         /* NULL: no gradients are asked for (tape.h)                 */
 };
 
 /* Grid of a layer's output. */
@@ -302,6 +304,8 @@ void wf_upsample(wf_exec *e, float *y, wf_grid to, const float *x, wf_grid from,
  * all samples. Rows of weight 0 are not read. */
 void wf_weigh_rows(wf_exec *e, float *y, const float *x, const float *weight, wf_grid g, size_t c);
 void wf_copy(wf_exec *e, float *y, const float *x, size_t n);
+/* The same, and a tape takes no notice of it. */
+void wf_copy_floats(wf_exec *e, float *y, const float *x, size_t n);
 /* x = a x + b */
 void wf_rescale(wf_exec *e, float *x, float a, float b, size_t n);
 /* (n, c, h, w) <-> (n, h w, c) */

@@ -3,7 +3,7 @@
  * All of it is memory traffic, so each is one pass over the rows, in tiles for the workers. */
 #include <math.h>
 
-#include "nets/exec.h"
+#include "nets/tape.h"
 
 enum { TILE = 64, COPIED = 1 << 16 }; /* rows, and floats of a copy, in a task */
 
@@ -154,10 +154,27 @@ static void copy_task(void *user, size_t task, int32_t worker)
     memcpy(o->y + first, o->x + first, n * sizeof *o->y);
 }
 
-void wf_copy(wf_exec *e, float *y, const float *x, size_t n)
+void wf_copy_floats(wf_exec *e, float *y, const float *x, size_t n)
 {
     op o = { .e = e, .y = y, .x = x, .rows = n, .c = 1 };
     if (y != x) run(&o, (n + COPIED - 1) / COPIED, copy_task);
+}
+
+typedef struct copy_entry { float *gy, *gx; size_t n; } copy_entry;
+
+static void back_copy(wf_exec *e, const void *entry)
+{
+    const copy_entry *t = entry;
+    wf_grad_add(e, t->gx, t->gy, t->n);
+    wf_grad_done(e, t->gy, t->n);
+}
+
+void wf_copy(wf_exec *e, float *y, const float *x, size_t n)
+{
+    wf_copy_floats(e, y, x, n);
+    if (y == x || !wf_track(e, y, false, wf_wanted(e, x))) return;
+    copy_entry *t = wf_record(e, back_copy, sizeof *t);
+    if (t != NULL) *t = (copy_entry){ .gy = wf_grad(e, y), .gx = wf_grad(e, x), .n = n };
 }
 
 void wf_rescale(wf_exec *e, float *x, float a, float b, size_t n)

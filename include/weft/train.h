@@ -140,7 +140,7 @@ typedef struct weft_train_options {
 } weft_train_options;
 #define WEFT_TRAIN_OPTIONS_INIT                                                                     \
     { sizeof(weft_train_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
-      0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+      0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_TRAIN_OPTIONS_INIT. @since 0.2 */
 WEFT_API void weft_train_options_init(weft_train_options *options, size_t size);
 

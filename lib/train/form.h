@@ -80,7 +80,7 @@ struct wf_form {
     void   (*make)(const wf_site *s, const wf_form_choice *c);
     void   (*pull)(const wf_site *s, const wf_form_choice *c);
     /* As the tensors of kohya's (LyCORIS') or of diffusers' (PEFT's) names: count, or 0 if that
-     * dialect has no form for it. */
+     * dialect has no form for it; below 0 without memory. */
     int32_t (*write)(const wf_site *s, int32_t dialect, wf_bag *bag, wf_form_out *out);
 };
 enum { WF_FORM_OUTS = 8 };

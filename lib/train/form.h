@@ -50,6 +50,7 @@ typedef struct wf_site {
     float          *grad[WF_FORM_TENSORS];
     const float    *base;   /* (out, K) the frozen weight, widened and ordered; forms that read it */
     const float    *base_bias; /* (out) or NULL                                                   */
+    const void     *given;  /* what the recipe tells the form of this layer, or NULL              */
     /* What the network reads, and its gradients. In place: the values themselves. */
     float          *down, *up;        /* (rank, K), (rank, out)                                   */
     float          *weight, *bias;    /* (out, K), (out)                                          */

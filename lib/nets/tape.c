@@ -28,7 +28,7 @@ void wf_tape_begin(wf_exec *e)
 
     t->count = t->used = t->wanted_count = 0;
     t->back_need = t->segment_need = 0;
-    t->failed = false;
+    t->failed = t->unsupported = false;
     if (t->wanted != NULL) memset((void *)t->wanted, 0, t->wanted_cap * sizeof *t->wanted);
     set_mode(e, WF_TAPE_RECORD);
 }
@@ -112,6 +112,17 @@ bool wf_track(wf_exec *e, const float *y, bool add, bool wanted)
     if (wanted) insert(e, y);
     else if (!add) remove_buffer(t, y);
     return wanted && t->mode == WF_TAPE_RECORD && !e->stopped;
+}
+
+bool wf_recording(const wf_exec *e)
+{
+    return e->tape != NULL && e->tape->mode == WF_TAPE_RECORD && !e->stopped;
+}
+
+void wf_no_way_back(wf_exec *e)
+{
+    if (e->tape == NULL || e->tape->mode == WF_TAPE_OFF) return;
+    e->tape->unsupported = e->stopped = true;
 }
 
 /* ---- entries --------------------------------------------------------------------------------- */

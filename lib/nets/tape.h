@@ -69,6 +69,7 @@ typedef struct wf_tape {
     size_t                back_need;    /* bytes of the arena that the way back takes, a dry run's */
     size_t                segment_need; /* and those of the largest segment                        */
     bool                  failed;       /* no memory for an entry                                  */
+    bool                  unsupported;  /* something ran that has no way back (wf_no_way_back)     */
 } wf_tape;
 
 void wf_tape_init(wf_tape *t, const weft_allocator *alloc);
@@ -84,6 +85,11 @@ size_t wf_tape_bytes(const wf_exec *e);
 bool   wf_wanted(const wf_exec *e, const float *x);
 /* y was written, or added to. Does an entry belong here? */
 bool   wf_track(wf_exec *e, const float *y, bool add, bool wanted);
+/* Are entries made (in a dry run: counted) now? Asked before an operation computes, by one that must
+ * keep what it is about to write over. */
+bool   wf_recording(const wf_exec *e);
+/* What has no way back says so: a network under a tape stops. */
+void   wf_no_way_back(wf_exec *e);
 /* Room for an entry, zeroed; NULL in a dry run, and without memory: then `stopped` is set. */
 void  *wf_record(wf_exec *e, wf_back back, size_t size);
 /* The gradient of a buffer of the arena; NULL: not wanted, or a dry run. */

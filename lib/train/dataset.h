@@ -21,8 +21,6 @@ enum { WF_DATA_LISTS = 2 };
 typedef struct wf_dataset_options {
     int32_t     width, height;   /* of what is trained on, in pixels                              */
     int32_t     factor;          /* pixels for each latent pixel, wf_vae_factor()                 */
-    const char *prompt[WF_DATA_LISTS]; /* caption of pictures without one; NULL: each must have one.
-                                    Of class pictures without a prompt the same holds             */
     bool        random_crop;     /* else the middle is cut out                                    */
     bool        flip;            /* half of what is drawn is mirrored                             */
     bool        augment;         /* Custom Diffusion's: see wf_sample.phrase; instance pictures   */
@@ -37,16 +35,13 @@ weft_status wf_dataset_create(wf_dataset **out, const wf_dataset_options *option
 void        wf_dataset_free(wf_dataset *set); /* NULL is fine */
 
 /* Every picture (.png, .jpg, .jpeg) of a folder, by the bytes of the names. The caption of NAME.png
- * is in NAME.txt beside it: UTF-8, one line, without white space around it. Folders in it and
- * hidden files are passed over. On failure nothing of it is added.
+ * is in NAME.txt beside it, one line of UTF-8, or else `prompt`; with prompt NULL each must have one.
+ * Folders in it and hidden files are passed over. On failure nothing of it is added.
  * WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_ARG (no picture, one without a caption, one that is too small),
  * WEFT_E_STATE (latents are cached), WEFT_E_NOMEM: each names the file. */
 weft_status wf_dataset_add_folder(wf_dataset *set, wf_data_list list, const char *folder,
-                                  weft_error *err);
-/* One picture in a file. caption NULL: the list's prompt. */
-weft_status wf_dataset_add_file(wf_dataset *set, wf_data_list list, const char *path,
-                                const char *caption, weft_error *err);
-/* One in memory, which is copied: (height, width, 3). caption NULL: the list's prompt. */
+                                  const char *prompt, weft_error *err);
+/* One in memory, which is copied: (height, width, 3). */
 weft_status wf_dataset_add_pixels(wf_dataset *set, wf_data_list list, const uint8_t *rgb,
                                   size_t rgb_len, int32_t width, int32_t height,
                                   const char *caption, weft_error *err);

@@ -52,7 +52,7 @@ MANUALS  := $(sort $(wildcard docs/*.1))
 
 # ---- flags -----------------------------------------------------------------------------------------------
 
-PACKAGES := openblas libpng zlib jansson libutf8proc
+PACKAGES := openblas libpng libturbojpeg zlib jansson libutf8proc
 
 # $(call ask,NAME,COMMAND): the command's answer, asked once, when it is first needed, and kept under NAME.
 ask = $(eval $1 := $$(shell $2))$(if $(filter 0,$(.SHELLSTATUS)),,$(error '$2' failed; 'make deps' installs what is missing))$($1)

@@ -1,24 +1,24 @@
-/* forms.c - what forms share: random beginnings, and the order of a kernel in files. */
+/* forms.c - what forms share: numbers drawn at random, and the order of a convolution's columns. */
 #include <math.h>
 
 #include "train/form.h"
 
 float wf_draw_uniform(wf_mersenne *g, float bound)
 {
-    return (2 * wf_mersenne_uniform(g) - 1) * bound;
+    return bound * (2 * wf_mersenne_uniform(g) - 1);
 }
 
-/* Box and Muller (1958); the other number of the pair is not kept, so that there is no state. */
+/* Box and Muller's first number; the second is let go, so that draws are counted by their calls. */
 float wf_draw_normal(wf_mersenne *g)
 {
-    double u = 1.0 - (double)wf_mersenne_uniform(g), angle = (double)wf_mersenne_uniform(g);
-    return (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586476925286766559 * angle));
+    double u = 1 - (double)wf_mersenne_uniform(g), v = (double)wf_mersenne_uniform(g);
+
+    return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
 }
 
 void wf_unorder(float *dst, const float *src, size_t rows, size_t taps, size_t in)
 {
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < in; i++)
-            for (size_t k = 0; k < taps; k++)
-                dst[(r * in + i) * taps + k] = src[(r * taps + k) * in + i];
+    size_t K = taps * in;
+
+    for (size_t i = 0; i < rows * K; i++) dst[i] = src[i / K * K + i % taps * in + i % K / taps];
 }

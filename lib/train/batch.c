@@ -18,7 +18,7 @@
 /* ---- noise levels ---------------------------------------------------------------------------- */
 
 /* A_t of the model's training, and what it predicts. */
-static weft_status read_levels(weft_trainer *t, weft_error *err)
+weft_status wf_train_read_levels(weft_trainer *t, weft_error *err)
 {
     weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
     weft_sampler *s = NULL;
@@ -70,8 +70,9 @@ weft_status wf_train_take_batch(weft_trainer *t, weft_error *err)
     }
     ok = ok && b->latent != NULL && b->target != NULL && t->aside != NULL && b->timestep != NULL &&
          b->weight != NULL && b->time_ids != NULL && b->caption != NULL;
+    if (!ok) b->n = 0;
     if (!ok) return wf_nomem(err, 3 * n * t->image * sizeof(float), "a batch of latents");
-    return read_levels(t, err);
+    return WEFT_OK;
 }
 
 /* ---- one sample ------------------------------------------------------------------------------ */

@@ -82,11 +82,7 @@ struct wf_form {
     void   (*make)(const wf_site *s, const wf_form_choice *c);
     void   (*pull)(const wf_site *s, const wf_form_choice *c);
     /* As the tensors of kohya's (LyCORIS') or of diffusers' (PEFT's) names: count, or 0 if that
-<<<<<<< HEAD
-     * dialect has no form for it; below 0 without memory. */
-=======
      * dialect has no form for it; -1 without memory. */
->>>>>>> train
     int32_t (*write)(const wf_site *s, int32_t dialect, wf_bag *bag, wf_form_out *out);
 };
 enum { WF_FORM_OUTS = 8 };

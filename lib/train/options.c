@@ -11,7 +11,7 @@
     (WEFT_TRAIN_RECOMPUTE | WEFT_TRAIN_FLIP | WEFT_TRAIN_RANDOM_CROP | WEFT_TRAIN_SMALL)
 #define ALL_FLAGS                                                                              \
     (COMMON_FLAGS | WEFT_TRAIN_TEXT | WEFT_TRAIN_CONV | WEFT_TRAIN_FEED | WEFT_TRAIN_EXACT_NORM | \
-     WEFT_TRAIN_ZIP_CODE | WEFT_TRAIN_CROSS | WEFT_TRAIN_RESIZE)
+     WEFT_TRAIN_ZIP_CODE | WEFT_TRAIN_CROSS | WEFT_TRAIN_RESIZE | WEFT_TRAIN_BOTH)
 
 /* One number. `none`: below 0 means that there is none; `below`: it must stay under `most`. */
 typedef struct number {
@@ -113,6 +113,7 @@ static weft_status refuse_others(const weft_train_options *o, const wf_recipe *r
         { WEFT_TRAIN_TEXT, "TEXT" }, { WEFT_TRAIN_CONV, "CONV" }, { WEFT_TRAIN_FEED, "FEED" },
         { WEFT_TRAIN_EXACT_NORM, "EXACT_NORM" }, { WEFT_TRAIN_ZIP_CODE, "ZIP_CODE" },
         { WEFT_TRAIN_CROSS, "CROSS" }, { WEFT_TRAIN_RESIZE, "RESIZE" },
+        { WEFT_TRAIN_BOTH, "BOTH" },
     };
     const struct { const char *name; bool set; uint32_t uses; } pointers[] = {
         { "modules", o->modules != NULL, WF_USES_MODULES },
@@ -217,6 +218,7 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
     t->choice.rank = o->rank;
     t->choice.factor = o->factor;
     t->choice.exact_norm = (o->flags & WEFT_TRAIN_EXACT_NORM) != 0;
+    t->choice.both = (o->flags & WEFT_TRAIN_BOTH) != 0;
     t->choice.gaussian = r->gaussian;
     const char **strings[] = { &o->modules, &o->tokens, &o->initial, &o->name };
     for (size_t i = 0; i < WF_LEN(strings); i++) WF_TRY(keep_string(strings[i], &t->bag, err));

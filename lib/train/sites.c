@@ -199,7 +199,8 @@ static weft_status hang(weft_trainer *t, weft_error *err)
     single *one = wf_bag_take(&t->bag, t->sites, sizeof *one);
     t->deltas = wf_bag_take(&t->bag, t->layers, sizeof *t->deltas);
     t->layer_grads = wf_bag_take(&t->bag, t->layers, sizeof *t->layer_grads);
-    if (one == NULL || t->deltas == NULL || t->layer_grads == NULL)
+    t->turned = wf_bag_take(&t->bag, t->layers, sizeof *t->turned);
+    if (one == NULL || t->turned == NULL || t->deltas == NULL || t->layer_grads == NULL)
         return wf_nomem(err, t->layers * sizeof *t->deltas, "the trained layers");
     t->cell.number = 1;
     for (size_t i = 0; i < t->sites; i++) {

@@ -103,6 +103,7 @@ struct weft_trainer {
     wf_delta          *deltas;
     wf_layer_grads    *layer_grads;
     const void       **turned;
+    uint8_t           *turned_block;
     wf_cell            cell;        /* of every part: the number 1 */
     size_t             layers;      /* of the model */
 
@@ -125,7 +126,10 @@ struct weft_trainer {
     size_t             image;       /* floats of one sample's latents */
 
     int64_t            step;        /* done */
-    bool               prepared;
+    bool               prepared, cached, cancelled;
+    bool               counted;     /* wf_train_stop() counts layers for progress */
+    uint64_t           expected;    /* stamp of the pictures of a checkpoint; 0: none was read */
+    int64_t            evaluation_layers; /* that progress counts */
     const char        *doing;       /* for progress */
     int64_t            done, total;
     uint64_t           step_bytes, weight_bytes, cache_bytes;
@@ -203,12 +207,24 @@ void        wf_train_read_text(weft_trainer *t, wf_exec *e, const wf_batch *b, i
 /* ---- prepare.c, batch.c ------------------------------------------------------------------------ */
 
 weft_status wf_train_prepare(weft_trainer *t, weft_error *err);
+/* A_t of the model's training, and what the model predicts. */
+weft_status wf_train_read_levels(weft_trainer *t, weft_error *err);
 weft_status wf_train_take_batch(weft_trainer *t, weft_error *err);
+/* Read every caption once: refusals, tokens, rows that are kept. */
+weft_status wf_train_check_captions(weft_trainer *t, weft_error *err);
 weft_status wf_train_fill_batch(weft_trainer *t, int64_t evaluation, weft_error *err);
-/* Between these a call computes: threads' products, progress, cancelling. end tells what stopped
- * it, and leaves the tape's gradients zero. */
+/* Between these a call computes: threads' products, progress, cancelling. end leaves the
+ * tape's gradients zero, whatever happened, and gives the status back. */
 void        wf_train_begin_call(weft_trainer *t, const char *doing, int64_t total);
-weft_status wf_train_end_call(weft_trainer *t, weft_error *err);
+weft_status wf_train_end_call(weft_trainer *t, weft_status st, weft_error *err);
+/* Has it stopped? Then why. */
+weft_status wf_train_halted(weft_trainer *t, weft_error *err);
+/* What prepare took; the vectors stay. */
+void        wf_train_let_go(weft_trainer *t);
+/* WEFT_E_STATE in a child after fork(). */
+weft_status wf_train_own_process(const weft_trainer *t, weft_error *err);
+/* t->rows of a stream, as the denoiser reads them. */
+wf_text_input wf_train_text(const weft_trainer *t, int32_t stream);
 /* The progress function, asked; true: stop. wf_exec.stop. */
 bool        wf_train_stop(void *trainer);
 

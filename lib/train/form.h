@@ -13,6 +13,7 @@
 #define WF_TRAIN_FORM_H
 
 #include "nets/tape.h"
+#include "weft/adapter.h"
 
 enum { WF_FORM_TENSORS = 6 };
 
@@ -28,6 +29,7 @@ typedef struct wf_form_choice {
     int32_t rank, factor;
     float   alpha;
     bool    exact_norm;
+    bool    both;        /* LOKR: the first factor may be a product too                           */
     bool    gaussian;    /* the pair's A begins as N(0, 1 / rank^2), else uniform as PEFT's       */
 } wf_form_choice;
 
@@ -48,6 +50,7 @@ typedef struct wf_site {
     float          *grad[WF_FORM_TENSORS];
     const float    *base;   /* (out, K) the frozen weight, widened and ordered; forms that read it */
     const float    *base_bias; /* (out) or NULL                                                   */
+    const void     *given;  /* what the recipe tells the form of this layer, or NULL              */
     /* What the network reads, and its gradients. In place: the values themselves. */
     float          *down, *up;        /* (rank, K), (rank, out)                                   */
     float          *weight, *bias;    /* (out, K), (out)                                          */
@@ -79,13 +82,45 @@ struct wf_form {
     void   (*make)(const wf_site *s, const wf_form_choice *c);
     void   (*pull)(const wf_site *s, const wf_form_choice *c);
     /* As the tensors of kohya's (LyCORIS') or of diffusers' (PEFT's) names: count, or 0 if that
-     * dialect has no form for it. */
+     * dialect has no form for it; -1 without memory. */
     int32_t (*write)(const wf_site *s, int32_t dialect, wf_bag *bag, wf_form_out *out);
 };
 enum { WF_FORM_OUTS = 8 };
 
 extern const wf_form wf_form_lora, wf_form_dora, wf_form_loha, wf_form_lokr, wf_form_moslora,
     wf_form_full, wf_form_norm, wf_form_zip;
+
+/* form_write.c: a file's tensors one after another, into the `out` of write(); without memory count
+ * is -1, and stays so. `o->count` is what write() gives back. */
+typedef struct wf_outs {
+    wf_bag      *bag;
+    wf_form_out *out;
+    int32_t      count;
+} wf_outs;
+/* (rows, columns), (n), and one number, as they lie. */
+void wf_out_matrix(wf_outs *o, const char *ending, const float *v, size_t rows, size_t columns);
+void wf_out_vector(wf_outs *o, const char *ending, const float *v, size_t n);
+void wf_out_number(wf_outs *o, const char *ending, float v);
+/* (rows, taps, in) as (rows, in taps), always of two dimensions. */
+void wf_out_flat(wf_outs *o, const char *ending, const float *v, size_t rows, size_t taps,
+                 size_t in);
+/* (rows, taps, in) as (rows, in), beside a convolution as (rows, in, k, k). */
+void wf_out_inner(wf_outs *o, const wf_site *s, const char *ending, const float *v, size_t rows,
+                  size_t in);
+/* An up factor (rank, out) as (out, rank), beside a convolution as (out, rank, 1, 1). */
+void wf_out_outer(wf_outs *o, const wf_site *s, const char *ending, const float *up);
+/* A number for each output row: (out, 1) or (out, 1, 1, 1) if `first`, else (out) or
+ * (1, out, 1, 1). */
+void wf_out_rows(wf_outs *o, const wf_site *s, const char *ending, const float *v, bool first);
+/* form_pair.c: forms with a pair in value[0] (r, K) and value[1] (r, out), the up factor transposed.
+ * shape() is false for a normalisation; write's A and B are the values or what is made of them. */
+void wf_site_rank(wf_site *s, const wf_form_choice *c); /* rank, alpha, scale */
+bool wf_pair_shape(wf_site *s, const wf_form_choice *c);
+void wf_pair_begin(const wf_site *s, const wf_form_choice *c, wf_mersenne *g);
+void wf_pair_write(const wf_site *s, bool kohya, const float *A, const float *B, wf_outs *o);
+
+/* kernel^2 of the site's layer. */
+size_t wf_site_taps(const wf_site *s);
 
 /* forms.c: what they share. */
 float wf_draw_uniform(wf_mersenne *g, float bound); /* in -bound..bound */

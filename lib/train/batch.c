@@ -20,16 +20,25 @@
 /* A_t of the model's training, and what it predicts. */
 weft_status wf_train_read_levels(weft_trainer *t, weft_error *err)
 {
-    weft_sampler_options o = WEFT_SAMPLER_OPTIONS_INIT;
+    weft_sampler_options told = WEFT_SAMPLER_OPTIONS_INIT, o = WEFT_SAMPLER_OPTIONS_INIT;
     weft_sampler *s = NULL;
 
+    told.kind = WEFT_SAMPLER_DDIM;
+    WF_TRY(weft_sampler_options_from_model(t->model, &told, err));
+    t->prediction = told.prediction;
+    /* One step at timestep 0, which no table refuses; the table is what we are after. */
     o.kind = WEFT_SAMPLER_DDIM;
-    o.steps = 1;
     o.allocator = &t->alloc;
-    WF_TRY(weft_sampler_options_from_model(t->model, &o, err));
-    t->prediction = o.prediction;
-    o.spacing = WEFT_SPACING_LEADING; /* one step that any process can take; its table is ours */
-    o.schedule = 0;
+    o.steps = 1;
+    o.spacing = WEFT_SPACING_LEADING;
+    o.flags = told.flags & WEFT_SAMPLER_ZERO_SNR;
+    o.prediction = told.prediction;
+    o.betas = told.betas;
+    o.train_steps = told.train_steps;
+    o.beta_start = told.beta_start;
+    o.beta_end = told.beta_end;
+    o.trained_betas = told.trained_betas;
+    o.trained_betas_len = told.trained_betas_len;
     WF_TRY(weft_sampler_create(&o, &s, err));
     t->train_steps = o.train_steps != 0 ? o.train_steps : 1000;
     t->alpha = wf_bag_take(&t->bag, (size_t)t->train_steps, sizeof *t->alpha);
@@ -64,15 +73,10 @@ weft_status wf_train_take_batch(weft_trainer *t, weft_error *err)
         b->mask = wf_bag_take(&t->bag, n * plane, sizeof(float));
         ok = b->mask != NULL;
     }
-    for (int32_t i = 0; i < t->networks->streams; i++) {
-        t->rows[i] = wf_bag_take(&t->bag, n, sizeof *t->rows[i]);
-        ok = ok && t->rows[i] != NULL;
-    }
     ok = ok && b->latent != NULL && b->target != NULL && t->aside != NULL && b->timestep != NULL &&
          b->weight != NULL && b->time_ids != NULL && b->caption != NULL;
-    if (!ok) b->n = 0;
     if (!ok) return wf_nomem(err, 3 * n * t->image * sizeof(float), "a batch of latents");
-    return WEFT_OK;
+    return wf_train_take_text(t, err);
 }
 
 /* ---- one sample ------------------------------------------------------------------------------ */

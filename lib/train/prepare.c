@@ -96,7 +96,7 @@ static void walk(weft_trainer *t, wf_exec *e)
     const wf_denoiser *d = t->networks->denoiser;
     wf_denoise_input in = { .grid = wf_image_grid(t->batch.n, t->height, t->width) };
 
-    wf_train_read_text(t, e, NULL, 0, t->batch.n);
+    if (t->text_taped) wf_train_read_text(t, e, NULL, 0, t->batch.n);
     for (int32_t i = 0; i < t->networks->streams; i++) in.text[i] = wf_train_text(t, i);
     (void)wf_take(e, (size_t)t->batch.n, t->image);
     wf_denoise(d, e, NULL, &in);
@@ -134,11 +134,8 @@ static weft_status measure(weft_trainer *t, need *n, weft_error *err)
     if (unsupported)
         return wf_fail(err, WEFT_E_UNSUPPORTED,
                        "train: the model has an operation that no gradient goes back through");
-    bool taped = t->text_taped; /* captions that are kept are encoded without a tape */
-    e = dry_exec(t, NULL);
-    t->text_taped = true;
+    e = dry_exec(t, NULL); /* captions that are kept are encoded without a tape */
     wf_train_read_text(t, &e, NULL, 0, 1);
-    t->text_taped = taped;
     n->arena = WF_MAX(n->arena, e.arena.peak);
     n->scratch = WF_MAX(n->scratch, e.scratch_need);
     return overflow || e.arena.overflow ? wf_nomem(err, SIZE_MAX, "a step") : WEFT_OK;
@@ -226,7 +223,7 @@ static weft_status prepare(weft_trainer *t, weft_error *err)
     need n;
 
     WF_TRY(cache(t, err));
-    if (t->batch.n == 0) WF_TRY(wf_train_take_batch(t, err));
+    if (t->place == NULL) WF_TRY(wf_train_take_batch(t, err));
     WF_TRY(measure(t, &n, err));
     WF_TRY(take_memory(t, &n, err));
     turn_weights(t);

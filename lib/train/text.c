@@ -1,12 +1,9 @@
 /* text.c - captions become tokens, and tokens the rows of text that the denoiser reads.
  *
  * Where nothing of the text encoders is trained, a caption is encoded once and its rows are kept.
- * Else it is encoded in each evaluation, on the tape; samples with the same caption share its rows.
- * Each caption has buffers of its own in the arena, so that gradients find it by its address.
- *
- * A prompt is one chunk: what does not fit is cut off, with a line in the log. A word with a vector
- * for each cross-attention layer is encoded as a batch, one sequence for each layer, which differ in
- * the rows that follow the vocabulary: those of layer j begin at row j * words.rows. */
+ * Else the captions of a batch are encoded in each evaluation, on the tape, each different one once:
+ * samples with the same caption share its rows. A caption is one chunk: what does not fit is cut
+ * off, with a line in the log. */
 #include "model/prompt.h"
 #include "train/trainer_internal.h"
 
@@ -64,32 +61,24 @@ weft_status wf_train_place_words(weft_trainer *t, weft_error *err)
 
 /* ---- tokens ---------------------------------------------------------------------------------- */
 
-/* BOS, the tokens of the first chunk, EOS, padding; once for each layer. */
+/* BOS, the tokens of the first chunk, EOS, padding. */
 static weft_status lay_out(weft_trainer *t, wf_caption *c, int32_t which, const wf_chunks *chunks,
                            weft_error *err)
 {
     const wf_text_encoder *encoder = &t->networks->encoder[which];
     const wf_tokenizer *tokenizer = encoder->tokenizer;
-    int32_t positions = wf_encoder_positions(encoder), layers = WF_MAX(t->words.layers, 1);
-    int32_t vocab = wf_clip_get_config(encoder->net)->vocab, n = (int32_t)chunks->begin[1];
-    int32_t *ids = wf_bag_take(&t->bag, (size_t)(layers * positions), sizeof *ids);
-    int32_t *eos_at = wf_bag_take(&t->bag, (size_t)layers, sizeof *eos_at);
+    int32_t positions = wf_encoder_positions(encoder), n = (int32_t)chunks->begin[1];
+    int32_t *ids = wf_bag_take(&t->bag, (size_t)positions, sizeof *ids), at = 0;
 
-    if (ids == NULL || eos_at == NULL)
-        return wf_nomem(err, (size_t)(layers * positions) * sizeof *ids, "a caption's tokens");
-    for (int32_t j = 0; j < layers; j++) {
-        int32_t *row = ids + j * positions;
-        for (int32_t i = 0; i < positions; i++) {
-            int32_t id = i == 0 ? wf_tokenizer_bos(tokenizer)
-                         : i <= n ? chunks->ids[i - 1]
-                         : i == n + 1 ? wf_tokenizer_eos(tokenizer) : wf_tokenizer_pad(tokenizer);
-            row[i] = id >= vocab ? id + j * (int32_t)t->words.rows : id;
-        }
-        for (eos_at[j] = 0; eos_at[j] < n + 1; eos_at[j]++) /* a caption may have one itself */
-            if (row[eos_at[j]] == wf_tokenizer_eos(tokenizer)) break;
-    }
+    if (ids == NULL) return wf_nomem(err, (size_t)positions * sizeof *ids, "a caption's tokens");
+    for (int32_t i = 0; i < positions; i++)
+        ids[i] = i == 0       ? wf_tokenizer_bos(tokenizer)
+                 : i <= n     ? chunks->ids[i - 1]
+                 : i == n + 1 ? wf_tokenizer_eos(tokenizer)
+                              : wf_tokenizer_pad(tokenizer);
+    while (at < n + 1 && ids[at] != wf_tokenizer_eos(tokenizer)) at++; /* the caption's own counts */
     c->ids[which] = ids;
-    c->eos_at[which] = eos_at;
+    c->eos_at[which] = at;
     return WEFT_OK;
 }
 
@@ -118,79 +107,69 @@ static weft_status tokenize(weft_trainer *t, wf_caption *c, weft_error *err)
 
 /* ---- the text encoders ----------------------------------------------------------------------- */
 
-/* One source's columns after the others': the hidden states of encoders side by side. */
-static const float *join(const weft_trainer *t, wf_exec *e, const wf_stream *s,
-                         float *const hidden[WF_ENCODERS_MAX], size_t rows)
+weft_status wf_train_take_text(weft_trainer *t, weft_error *err)
 {
-    const float *wide = hidden[s->from[0].encoder];
-    size_t width = hidden_of(t->networks, s->from[0].encoder);
+    size_t n = (size_t)t->batch.n;
 
-    for (int32_t k = 1; k < s->sources; k++) { /* in the order of their columns: streams.c */
-        size_t more = hidden_of(t->networks, s->from[k].encoder);
-        float *y = wf_take(e, rows, width + more);
-        wf_concat(e, y, wide, width, hidden[s->from[k].encoder], more, rows);
-        wide = y;
-        width += more;
+    for (int32_t i = 0; i < t->networks->encoders; i++) {
+        size_t positions = (size_t)wf_encoder_positions(&t->networks->encoder[i]);
+        int32_t *ids = wf_bag_take(&t->bag, n * positions, sizeof *ids);
+        int32_t *eos_at = wf_bag_take(&t->bag, n, sizeof *eos_at);
+        if (ids == NULL || eos_at == NULL)
+            return wf_nomem(err, n * positions * sizeof *ids, "a batch's tokens");
+        t->ids[i] = ids;
+        t->eos_at[i] = eos_at;
+        t->from[i] = (wf_text_source){ .ids = ids, .eos_at = eos_at, .extra = t->extra[i],
+                                       .extra_grads = t->g_extra[i],
+                                       .extras = t->words.rows };
     }
-    return wide;
+    for (int32_t i = 0; i < t->networks->streams; i++)
+        if ((t->rows[i] = wf_bag_take(&t->bag, n, sizeof *t->rows[i])) == NULL)
+            return wf_nomem(err, n * sizeof *t->rows[i], "a batch's texts");
+    t->place = wf_bag_take(&t->bag, n, sizeof *t->place);
+    return t->place != NULL ? WEFT_OK : wf_nomem(err, n * sizeof *t->place, "a batch's texts");
 }
 
-/* Does a stream take this encoder's pooled vector? */
-static bool pools(const wf_networks *n, int32_t encoder)
+/* Caption c is what sequence `place` of the encoders reads. */
+static void put(weft_trainer *t, const wf_caption *c, int32_t place)
 {
-    for (int32_t i = 0; i < n->streams; i++)
-        if (n->stream[i].facts->kind == WEFT_TEXT_POOLED && n->stream[i].sources > 0 &&
-            n->stream[i].from[0].encoder == encoder)
-            return true;
-    return false;
+    for (int32_t i = 0; i < t->networks->encoders; i++) {
+        size_t positions = (size_t)wf_encoder_positions(&t->networks->encoder[i]);
+        memcpy(t->ids[i] + (size_t)place * positions, c->ids[i], positions * sizeof *c->ids[i]);
+        t->eos_at[i][place] = c->eos_at[i];
+    }
 }
 
-/* Rows of every stream of one caption, in the arena. Dry: c is NULL. */
-static void encode(weft_trainer *t, wf_exec *e, const wf_caption *c,
-                   const float *rows[WF_STREAMS_MAX])
+/* Floats of one caption's rows. */
+static size_t row_floats(const weft_trainer *t, int32_t stream)
 {
-    const wf_networks *n = t->networks;
-    int32_t layers = WF_MAX(t->words.layers, 1);
-    float *hidden[WF_ENCODERS_MAX] = { NULL }, *pooled[WF_ENCODERS_MAX] = { NULL };
-
-    for (int32_t i = 0; i < n->encoders; i++) {
-        const wf_text_encoder *encoder = &n->encoder[i];
-        const wf_clip_config *config = wf_clip_get_config(encoder->net);
-        size_t all = (size_t)layers * (size_t)config->positions;
-        hidden[i] = wf_take(e, all, (size_t)config->hidden);
-        if (config->projection > 0 && pools(n, i))
-            pooled[i] = wf_take(e, (size_t)layers, (size_t)config->projection);
-        if (e->tape != NULL) {
-            e->tape->extra = t->words.rows > 0 ? t->g_extra[i] : NULL;
-            e->tape->extras = (size_t)layers * t->words.rows;
-        }
-        wf_clip_input input = { .ids = c != NULL ? c->ids[i] : NULL, .extra = t->extra[i],
-                                .n = layers, .length = config->positions,
-                                .skip = encoder->left_out, .norm = encoder->norm,
-                                .eos_at = c != NULL ? c->eos_at[i] : NULL };
-        wf_clip_forward(encoder->net, e, &input, hidden[i], pooled[i]);
-    }
-    for (int32_t i = 0; i < n->streams; i++) {
-        const wf_stream *s = &n->stream[i];
-        if (s->facts->kind == WEFT_TEXT_POOLED) rows[i] = pooled[s->from[0].encoder];
-        else rows[i] = join(t, e, s, hidden, (size_t)layers * (size_t)s->tokens);
-    }
+    wf_text_input one = wf_train_text(t, stream);
+    return (size_t)WF_MAX(one.cross_layers, 1) * (size_t)one.tokens *
+           (size_t)t->networks->stream[stream].facts->width;
 }
 
 void wf_train_read_text(weft_trainer *t, wf_exec *e, const wf_batch *b, int32_t first,
                         int32_t count)
 {
-    const float *rows[WF_STREAMS_MAX] = { NULL };
+    int32_t layers = WF_MAX(t->words.layers, 1), different = 0;
+    float *rows[WF_STREAMS_MAX] = { NULL };
 
-    for (int32_t s = 0; s < count && !e->stopped; s++) {
-        const wf_caption *c = b != NULL ? b->caption[first + s] : NULL;
-        int32_t same = 0;
-        while (same < s && (c == NULL || b->caption[first + same] != c)) same++;
-        for (int32_t i = 0; i < t->networks->streams; i++)
-            rows[i] = same < s ? t->rows[i][same] : c != NULL ? c->rows[i] : NULL;
-        if (same == s && (c == NULL ? t->text_taped : c->rows[0] == NULL)) encode(t, e, c, rows);
-        for (int32_t i = 0; i < t->networks->streams && !e->dry; i++) t->rows[i][s] = rows[i];
+    if (b == NULL) { /* dry: every caption is another */
+        wf_text_rows(t->networks, e, t->from, count, layers, 0, rows);
+        return;
     }
+    for (int32_t s = 0; s < count; s++) {
+        const wf_caption *c = b->caption[first + s];
+        int32_t same = 0;
+        while (b->caption[first + same] != c) same++;
+        t->place[s] = same < s ? t->place[same] : different;
+        if (same == s) put(t, c, different++);
+    }
+    if (t->text_taped) wf_text_rows(t->networks, e, t->from, different, layers, 0, rows);
+    for (int32_t i = 0; i < t->networks->streams && !e->stopped; i++)
+        for (int32_t s = 0; s < count; s++)
+            t->rows[i][s] = t->text_taped ? rows[i] + (size_t)t->place[s] * row_floats(t, i)
+                                          : b->caption[first + s]->rows[i];
 }
 
 /* ---- captions that are kept ------------------------------------------------------------------ */
@@ -200,15 +179,15 @@ static weft_status keep_rows(weft_trainer *t, wf_caption *c, weft_error *err)
 {
     wf_exec *e = &t->exec;
     struct wf_tape *tape = e->tape;
-    const float *rows[WF_STREAMS_MAX];
+    float *rows[WF_STREAMS_MAX];
     size_t mark = wf_arena_mark(&e->arena);
     weft_status st = WEFT_OK;
 
     e->tape = NULL;
-    encode(t, e, c, rows);
+    put(t, c, 0);
+    wf_text_rows(t->networks, e, t->from, 1, 1, 0, rows);
     for (int32_t i = 0; i < t->networks->streams && !e->stopped && st == WEFT_OK; i++) {
-        const wf_stream *s = &t->networks->stream[i];
-        size_t n = (size_t)s->tokens * (size_t)s->facts->width;
+        size_t n = row_floats(t, i);
         c->rows[i] = wf_bag_take(&t->bag, n, sizeof(float));
         if (c->rows[i] == NULL) {
             st = wf_nomem(err, n * sizeof(float), "a caption's rows");

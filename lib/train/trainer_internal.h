@@ -19,6 +19,8 @@
 #define WF_TRAINER_INTERNAL_H
 
 #include "model/networks.h"
+#include "run/text_rows.h"
+#include "tensor/blas_guard.h"
 #include "train/recipe.h"
 
 /* Parts of the vector, each with a rate of its own. */
@@ -40,8 +42,8 @@ typedef struct wf_words {
 typedef struct wf_caption {
     struct wf_caption *next;
     char     *text;
-    int32_t  *ids[WF_ENCODERS_MAX];    /* (words.layers, positions)                               */
-    int32_t  *eos_at[WF_ENCODERS_MAX]; /* [words.layers]                                          */
+    int32_t  *ids[WF_ENCODERS_MAX];    /* (positions)                                             */
+    int32_t   eos_at[WF_ENCODERS_MAX];
     float    *rows[WF_STREAMS_MAX];    /* encoded once; NULL: in each evaluation                  */
 } wf_caption;
 
@@ -112,6 +114,9 @@ struct weft_trainer {
     bool               text_taped;  /* text encoders are on the tape */
     const float      **extra[WF_ENCODERS_MAX];   /* [words.layers][words.rows] vectors of words    */
     float            **g_extra[WF_ENCODERS_MAX]; /* and their gradients                           */
+    wf_text_source     from[WF_ENCODERS_MAX];    /* what the encoders read: ids (n, positions)    */
+    int32_t           *ids[WF_ENCODERS_MAX], *eos_at[WF_ENCODERS_MAX];
+    int32_t           *place;                    /* [n] which of the different captions it has    */
 
     struct wf_dataset *data;
     struct wf_encoder *encoder;     /* kept where not all latents are cached */
@@ -199,6 +204,8 @@ weft_status wf_train_caption(weft_trainer *t, const char *text, const wf_caption
                              weft_error *err);
 /* Where the vectors of words lie. */
 weft_status wf_train_place_words(weft_trainer *t, weft_error *err);
+/* What a batch's captions need beside the arena. */
+weft_status wf_train_take_text(weft_trainer *t, weft_error *err);
 /* Rows of text of samples [first, first + count) into t->rows: kept ones, or in the arena. In a dry
  * run b is NULL, and every sample counts as one of its own. */
 void        wf_train_read_text(weft_trainer *t, wf_exec *e, const wf_batch *b, int32_t first,

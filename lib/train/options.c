@@ -203,7 +203,6 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
 
     WF_TRY(check_model(t->model, r, err));
     WF_TRY(refuse_others(o, r, err));
-    t->choice.alpha = (float)o->alpha; /* 0: each layer's own rank */
     WF_TRY(settle_numbers(o, r, err));
     o->flags |= r->always;
     if (text_rate && !named && (o->flags & WEFT_TRAIN_TEXT) == 0)
@@ -216,6 +215,7 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
     if (o->threads == 0) o->threads = wf_cores();
     WF_TRY(settle_size(o, t->networks, err));
     t->choice.rank = o->rank;
+    t->choice.alpha = (float)o->alpha;
     t->choice.factor = o->factor;
     t->choice.exact_norm = (o->flags & WEFT_TRAIN_EXACT_NORM) != 0;
     t->choice.both = (o->flags & WEFT_TRAIN_BOTH) != 0;

@@ -87,7 +87,7 @@ static inline float *learner_forward(learner *l, float **text)
         free(rows), free(pooled);
         return NULL;
     }
-    if (!e->stopped && e->tape->mode == WF_TAPE_RECORD) { /* the rows' pointers must live until then */
+    if (!e->stopped && e->tape != NULL) { /* the rows' pointers must live until then */
         float *g = wf_grad(e, out), *texts[8] = { NULL };
         for (size_t i = 0; i < n && l->o.text; i++) texts[i] = wf_grad(e, text[i]);
         memcpy(l->out, out, l->outs * sizeof *out);

@@ -123,6 +123,7 @@ struct weft_trainer {
     wf_caption        *captions;
     wf_batch           batch;
     const float      **rows[WF_STREAMS_MAX]; /* [n] of the batch's text                       */
+    wf_denoise_input   input;       /* of the evaluation in progress */
     float             *aside;       /* (n, image) for what evaluate() computes without the tape */
     double            *alpha;       /* [train_steps] the share of the image's power, A_t */
     int32_t            train_steps;

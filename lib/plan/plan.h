@@ -238,4 +238,10 @@ void             wf_plan_take_tokens(weft_plan *to, const weft_plan *from);
 void             wf_tokens_fill(const wf_tokens *t, int32_t encoder, int32_t layer,
                                 const float **rows);
 
+/* ---- method/blora.c: where a model has content and style ------------------------------------- */
+
+enum { WF_PLACES_MAX = 1024 };
+/* Patterns of layers' names; false for a model that has no levels with attention. */
+bool wf_blora_places(const weft_model *m, char content[WF_PLACES_MAX], char style[WF_PLACES_MAX]);
+
 #endif

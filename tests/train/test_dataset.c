@@ -204,7 +204,15 @@ START_TEST(every_picture_comes_once_in_an_epoch)
         }
         for (int i = 0; i < 10; i++) ck_assert_int_eq(seen[i], 1);
     }
-    ck_assert_int_lt(same, 20); /* orders of their own */
+    ck_assert_int_lt(same, 20); /* orders of their own, and so has another seed */
+    same = 0;
+    for (uint64_t k = 0; k < 10; k++) {
+        good(wf_dataset_draw(set, WF_DATA_INSTANCE, 3, k, &s, &err));
+        good(wf_dataset_draw(set, WF_DATA_INSTANCE, 4, k, &again, &err));
+        ck_assert_uint_eq(s.picture, first[k]);
+        same += again.picture == s.picture;
+    }
+    ck_assert_int_lt(same, 8);
     /* an earlier position after a later one, and another seed between */
     good(wf_dataset_draw(set, WF_DATA_INSTANCE, 3, 7, &s, &err));
     good(wf_dataset_draw(set, WF_DATA_INSTANCE, 4, 41, &again, &err));
@@ -251,6 +259,20 @@ START_TEST(augmented_pictures_have_a_mask)
             }
         good(wf_dataset_draw(set, WF_DATA_CLASS, 5, k, &s, &err));
         ck_assert(s.cut_w == 64 && s.cut_h == 48 && s.phrase == NULL);
+    }
+    wf_dataset_free(set);
+
+    /* 21 of 64 pixels may cover no latent pixel of 8 with one to spare: still some of the picture counts */
+    o.factor = 8;
+    set = make(&o);
+    good(wf_dataset_add_pixels(set, WF_DATA_INSTANCE, rgb, sizeof rgb, 64, 48, "x", &err));
+    for (uint64_t k = 0; k < 300; k++) {
+        wf_sample s;
+        float     whole = 0;
+        good(wf_dataset_draw(set, WF_DATA_INSTANCE, 5, k, &s, &err));
+        wf_dataset_mask(set, &s, mask);
+        for (int i = 0; i < 8 * 6; i++) whole += mask[i];
+        ck_assert(whole >= 1 && whole <= (s.cut_w == 64 ? 48 : 35)); /* 7 x 5 at most beside a border */
     }
     ck_assert_msg(small > 50 && close > 70 && between > 50, "%d %d %d", small, close, between);
     wf_dataset_free(set);
@@ -312,6 +334,26 @@ START_TEST(a_folder_is_read_in_the_order_of_its_names)
     ck_assert_str_eq(wf_dataset_caption(set, WF_DATA_CLASS, 0), "other");
     ck_assert_uint_ne(wf_dataset_stamp(set), before);
     wf_dataset_free(set);
+}
+END_TEST
+
+/* What comes with the repository, for the bundled model. */
+START_TEST(the_example_folders_are_whole)
+{
+    static const struct { const char *name, *word; size_t count; } of[] = {
+        { "monster", "zib monster", 16 }, { "rocket", "vok rocket", 16 }, { "hatching", "hatched style", 64 },
+        { "mosaic", "mosaic style", 64 }, { "teal", "<teal>", 96 }, { "shapes", "", 96 },
+    };
+    for (size_t i = 0; i < WF_LEN(of); i++) {
+        wf_dataset_options o = plain(64, 64);
+        wf_dataset *set = make(&o);
+        good(wf_dataset_add_folder(set, WF_DATA_INSTANCE, data_path("../../examples/data/%s", of[i].name), NULL, &err));
+        ck_assert_uint_eq(wf_dataset_count(set, WF_DATA_INSTANCE), of[i].count);
+        for (size_t k = 0; k < of[i].count; k++)
+            ck_assert_ptr_nonnull(strstr(wf_dataset_caption(set, WF_DATA_INSTANCE, k), of[i].word));
+        wf_dataset_free(set);
+    }
+    ck_assert_str_eq(said, "");
 }
 END_TEST
 
@@ -641,6 +683,7 @@ int main(void)
     tcase_add_test(c, augmented_pictures_have_a_mask);
     tcase_add_test(c, random_crops_stay_inside_and_are_not_kept);
     tcase_add_test(c, a_folder_is_read_in_the_order_of_its_names);
+    tcase_add_test(c, the_example_folders_are_whole);
     tcase_add_test(c, the_stamp_is_the_data);
     tcase_add_test(c, a_bad_folder_is_refused_by_name);
     tcase_add_test(c, small_pictures_may_be_allowed);

@@ -31,7 +31,7 @@ const wf_recipe wf_recipe_textual_inversion = {
     .id = WEFT_RECIPE_TEXTUAL_INVERSION,
     .name = "textual-inversion",
     .uses = WF_USES_WORDS,
-    .defaults = { .token_rate = 5e-4, .weight_decay = 1e-2, .steps = 3000, .vectors = 1 },
+    .defaults = { .rate = 5e-4, .weight_decay = 1e-2, .steps = 3000, .vectors = 1 },
     .end = wf_recipe_words_end,
     .words = words,
     .caption = wf_recipe_words_caption,

@@ -251,4 +251,10 @@ extern const char *const wf_zip_names[2];
 /* Mean of |m n|, as the published program has the similarity of two vectors. */
 double wf_zip_similarity(const float *m, const float *n, size_t count);
 
+/* ---- method/blora.c: where a model has content and style ------------------------------------- */
+
+enum { WF_PLACES_MAX = 1024 };
+/* Patterns of layers' names; false for a model that has no levels with attention. */
+bool wf_blora_places(const weft_model *m, char content[WF_PLACES_MAX], char style[WF_PLACES_MAX]);
+
 #endif

@@ -548,6 +548,14 @@ START_TEST(rank_is_cut_to_the_layer_and_the_scale_stays)
     ck_assert_float_eq_tol(b.s.scale, 0.5f, 1e-7f);
     ck_assert_float_eq_tol(b.s.alpha, 1.5f, 1e-7f);
     tear_down(&b);
+    set_up(&b, &wf_form_lora, 3, 8, 1, (wf_form_choice){ .rank = 16 }); /* no alpha: the rank */
+    ck_assert_float_eq(b.s.scale, 1);
+    ck_assert_float_eq(b.s.alpha, 3);
+    tear_down(&b);
+    set_up(&b, &wf_form_lokr, 30, 8, 1, (wf_form_choice){ .rank = 2, .factor = -1 });
+    ck_assert_float_eq(b.s.scale, 1);
+    ck_assert_float_eq(b.s.alpha, 2);
+    tear_down(&b);
 }
 END_TEST
 

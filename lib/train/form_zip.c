@@ -44,12 +44,11 @@ static void begin(const wf_site *s, const wf_form_choice *c, wf_mersenne *g)
         for (size_t k = 0; k < s->K; k++) s->value[i][k] = 1;
 }
 
-static void make(const wf_site *s, const wf_form_choice *c)
+/* down (rank, K), up (rank, out) */
+static void merge(const wf_site *s, float *down, float *up)
 {
     const wf_zip_layer *z = s->given;
-    float              *down = s->down, *up = s->up;
 
-    (void)c;
     for (int part = 0; part < WF_ZIP_PARTS; part++) {
         if (z->rank[part] == 0) continue;
         const float *m = s->value[wf_zip_tensor(s, part)], *A = z->down[part];
@@ -59,6 +58,12 @@ static void make(const wf_site *s, const wf_form_choice *c)
         memcpy(up, z->up[part], r * s->out * sizeof *up);
         up += r * s->out;
     }
+}
+
+static void make(const wf_site *s, const wf_form_choice *c)
+{
+    (void)c;
+    merge(s, s->down, s->up);
 }
 
 static void pull(const wf_site *s, const wf_form_choice *c)
@@ -80,8 +85,12 @@ static void pull(const wf_site *s, const wf_form_choice *c)
 static int32_t write(const wf_site *s, int32_t dialect, wf_bag *bag, wf_form_out *out)
 {
     wf_outs o = { bag, out, 0 };
+    size_t  R = (size_t)s->rank;
+    float  *down = wf_bag_take(bag, R * (s->K + s->out), sizeof *down);
 
-    wf_pair_write(s, dialect == WEFT_DIALECT_KOHYA, s->down, s->up, &o);
+    if (down == NULL) return -1;
+    merge(s, down, down + R * s->K);
+    wf_pair_write(s, dialect == WEFT_DIALECT_KOHYA, down, down + R * s->K, &o);
     return o.count;
 }
 

@@ -13,8 +13,7 @@ static weft_status words(weft_trainer *t, wf_words *out, weft_error *err)
 
 static weft_status concept(weft_trainer *t, weft_concept **out, weft_error *err)
 {
-    return wf_new_words_concept(wf_trainer_new_words(t), wf_trainer_words(t), t->o.name, NULL, out,
-                                err);
+    return wf_trainer_concept_of(t, NULL, out, err);
 }
 
 static weft_status save(weft_trainer *t, const char *path, int32_t dialect, bool half,

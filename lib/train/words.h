@@ -82,8 +82,10 @@ weft_status wf_new_words_put(const wf_new_words *w, const float *values, bool ha
 weft_status wf_new_words_concept(const wf_new_words *w, const float *values, const char *name,
                                  weft_adapter *adapter, weft_concept **out, weft_error *err);
 
-/* For recipes: the concept of words and what weft_trainer_adapter() gives; and a file of the words
- * alone, with the trainer's metadata. */
+/* For recipes: the concept of the words and an adapter (NULL: none), or what weft_trainer_adapter()
+ * gives; and a file of the words alone, with the trainer's metadata. */
+weft_status wf_trainer_concept_of(const weft_trainer *t, weft_adapter *adapter,
+                                  weft_concept **out, weft_error *err);
 weft_status wf_trainer_concept_with_adapter(weft_trainer *t, weft_concept **out, weft_error *err);
 weft_status wf_trainer_save_words(weft_trainer *t, const char *path, bool half, weft_error *err);
 

@@ -78,13 +78,22 @@ weft_status wf_new_words_concept(const wf_new_words *w, const float *values, con
     return st;
 }
 
+weft_status wf_trainer_concept_of(const weft_trainer *t, weft_adapter *adapter,
+                                  weft_concept **out, weft_error *err)
+{
+    const char *name = t->o.name != NULL ? t->o.name : t->recipe->name;
+
+    return wf_new_words_concept(wf_trainer_new_words(t), wf_trainer_words(t), name, adapter, out,
+                                err);
+}
+
 weft_status wf_trainer_concept_with_adapter(weft_trainer *t, weft_concept **out, weft_error *err)
 {
     weft_adapter *a;
     weft_status   st;
 
     WF_TRY(weft_trainer_adapter(t, &a, err));
-    st = wf_new_words_concept(wf_trainer_new_words(t), wf_trainer_words(t), t->o.name, a, out, err);
+    st = wf_trainer_concept_of(t, a, out, err);
     weft_adapter_free(a);
     return st;
 }

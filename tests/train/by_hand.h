@@ -2,6 +2,8 @@
 #ifndef WF_TEST_BY_HAND_H
 #define WF_TEST_BY_HAND_H
 
+#include <stdbool.h>
+
 #include "golden.h"
 #include "train/trainer_internal.h"
 

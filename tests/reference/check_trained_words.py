@@ -3,7 +3,7 @@
     python check_trained_words.py ../../build/libweft.so
 
 Textual Inversion on tiny-sd1, tiny-sd2 and tiny-sdxl, and Custom Diffusion on tiny-sd1: two steps by weft, the files saved, loaded by
-diffusers' load_textual_inversion and load_attn_procs. Then the hidden states of a prompt with the word, and the UNet's prediction, are
+diffusers' load_textual_inversion and its reader of Custom Diffusion. Then the hidden states of a prompt with the word, and the UNet's prediction, are
 compared with a weft run whose plan has the trained concept. ED-LoRA's flat file is nested again and saved as the .pth of the authors'
 program, which weft must read as the same concept. A line for each.
 """
@@ -143,7 +143,8 @@ def custom(w, folder):
     path = os.path.join(folder, "cd.safetensors")
     w("weft_trainer_save", t, path.encode(), 0, 0)
     concept = w.make("weft_trainer_concept", t)
-    pipe.unet.load_attn_procs(folder, weight_name="cd.safetensors")
+    # load_attn_procs() itself wants a .bin, in which self-attentions are there and empty, and sets nothing without a pipeline
+    pipe.unet.set_attn_processor({**pipe.unet.attn_processors, **pipe.unet._process_custom_diffusion(load_file(path))})
     pipe.load_textual_inversion(os.path.join(folder, "cd.words.safetensors"))
     good = judge(w, model, pipe, concept, "a photo of a <new1> cat", "tiny-sd1, custom diffusion", False)
     w.free("weft_concept_free", concept)

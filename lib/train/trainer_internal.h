@@ -122,6 +122,7 @@ struct weft_trainer {
     struct wf_encoder *encoder;     /* kept where not all latents are cached */
     wf_caption        *captions;
     wf_batch           batch;
+    wf_denoise_input   in;          /* of the evaluation: segments read it on the way back    */
     const float      **rows[WF_STREAMS_MAX]; /* [n] of the batch's text                       */
     float             *aside;       /* (n, image) for what evaluate() computes without the tape */
     double            *alpha;       /* [train_steps] the share of the image's power, A_t */

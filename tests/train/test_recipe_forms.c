@@ -2,6 +2,7 @@
  * says. */
 #include <stdbool.h>
 
+#include "adapter/view.h"
 #include "base/support.h"
 #include "golden.h"
 #include "plain.h"
@@ -333,6 +334,41 @@ START_TEST(full_saves_the_mean_where_one_is_kept)
 }
 END_TEST
 
+/* With TEXT the text encoder's layers and norms too: each of them moves, and is in the adapter. */
+START_TEST(full_trains_text_encoders_if_told)
+{
+    weft_model *m = open_model("tiny-sd1");
+    weft_train_options o = options("full");
+    weft_adapter *a;
+    weft_adapter_info info = WEFT_ADAPTER_INFO_INIT;
+    size_t text = 0, still = 0;
+
+    o.flags = WEFT_TRAIN_TEXT;
+    weft_trainer *t = open_trainer(m, &o);
+    take_steps(t, 2);
+    for (size_t i = 0; i < t->sites; i++) {
+        const wf_site *s = &t->site[i];
+        float *base = calloc(s->out * s->K, sizeof *base);
+        if (!wf_is_text(s->layer->component)) {
+            free(base);
+            continue;
+        }
+        text++;
+        wf_layer_rows(s->layer, 0, s->out, base);
+        still += memcmp(base, s->value[0], s->out * s->K * sizeof *base) == 0;
+        free(base);
+    }
+    ck_assert_uint_gt(text, 10);
+    ck_assert_uint_eq(still, 0);
+    must(weft_trainer_adapter(t, &a, &golden_err));
+    must(weft_adapter_info_get(a, &info, &golden_err));
+    ck_assert_int_eq(info.modules, (int64_t)t->sites);
+    weft_adapter_free(a);
+    weft_trainer_free(t);
+    weft_model_free(m);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("train: recipes of layers");
@@ -350,6 +386,7 @@ int main(void)
     t = tcase_create("full");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, full_saves_the_model_itself);
+    tcase_add_test(t, full_trains_text_encoders_if_told);
     tcase_add_test(t, full_saves_the_mean_where_one_is_kept);
     suite_add_tcase(s, t);
     return run_suite(s);

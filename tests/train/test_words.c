@@ -512,6 +512,40 @@ START_TEST(files_hold_what_was_learnt)
 }
 END_TEST
 
+/* Words of ED-LoRA grow to one and a half of the length that they began with, and pairs go on. */
+START_TEST(words_stop_growing)
+{
+    weft_train_options o = small_options(model, WEFT_RECIPE_ED_LORA);
+    weft_train_step    done = WEFT_TRAIN_STEP_INIT;
+    weft_trainer      *t;
+    float             *words, *others;
+    bool               held = false;
+
+    o.tokens = "<new1>";
+    o.initial = "the";
+    o.token_rate = 0.5;
+    o.steps = 100;
+    t = new_trainer(model, &o);
+    add_picture(t, "a photo of {}", WEFT_PICTURE_INSTANCE, 1);
+    size_t at = t->begin[WF_GROUP_WORDS], n = t->begin[WF_GROUPS] - at;
+    words = malloc(n * sizeof *words), others = malloc(at * sizeof *others);
+    for (int i = 0; i < 12; i++) {
+        bool holds = t->recipe->holds(t, WF_GROUP_WORDS);
+        memcpy(words, t->values + at, n * sizeof *words);
+        memcpy(others, t->values, at * sizeof *others);
+        must(weft_trainer_step(t, &done, &golden_err));
+        ck_assert_int_eq(memcmp(words, t->values + at, n * sizeof *words) == 0, holds);
+        ck_assert(memcmp(others, t->values, at * sizeof *others) != 0);
+        ck_assert(!held || holds);
+        ck_assert(i > 0 || !holds);
+        held = holds;
+    }
+    ck_assert(held);
+    free(words), free(others);
+    weft_trainer_free(t);
+}
+END_TEST
+
 /* ED-LoRA is for one text encoder, and its files have no alpha. */
 START_TEST(what_ed_lora_refuses)
 {
@@ -575,6 +609,7 @@ int main(void)
     tcase_add_test(c, keys_and_values_against_autograd);
     tcase_add_test(c, only_the_word_changes);
     tcase_add_loop_test(c, files_hold_what_was_learnt, 0, sizeof saves / sizeof *saves);
+    tcase_add_test(c, words_stop_growing);
     tcase_add_test(c, what_ed_lora_refuses);
     tcase_add_test(c, memory_may_run_out);
     suite_add_tcase(s, c);

@@ -11,7 +11,8 @@
 #include "train/form.h"
 #include "weft/train.h"
 
-#define WF_RECIPES(X) X(lora)
+#define WF_RECIPES(X)                                                                             \
+    X(lora) X(textual_inversion) X(custom_diffusion) X(ed_lora) X(ziplora)
 
 /* Options that only some recipes take; the rest is refused there. */
 enum wf_uses {

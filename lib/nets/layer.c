@@ -578,9 +578,10 @@ static void compute(job *j)
 
 /* ---- the way back ----
  *
- * With G the gradient of y, and the pairs' h = c s (x A^T):
+ * With G the gradient of y, and the pairs' h = c s (x A^T), y += h B^T:
  *
- *     dH = c s (G B),  dB += h^T G,  dA += dH^T x,  dx += G W + dH A,  dW += G^T x,  db += sums of G
+ *     dH = c s (G B),    dB^T += h^T G,  dA += dH^T x
+ *     dx += G W + dH A,  dW += G^T x,    db += sums of G
  *
  * What stands to the right of a ^T is a sum over rows (tensor/outer.c), the others are products as
  * on the way there, with weights turned around (turn.h). */

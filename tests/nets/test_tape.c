@@ -44,7 +44,7 @@ static void step(learner *l)
 static learner_options options(int choice)
 {
     return (learner_options){ .picks = choices[choice], .rank = 3, .n = 2, .h = 8, .w = 6, .tokens = 5, .threads = 1,
-                              .turned = true, .text = choice % 2 == 0, .per_layer = choice == 1 };
+                              .turned = true, .text = choice % 2 == 0, .per_layer = choice < 2 };
 }
 
 /* 4 models x 4 choices */

@@ -12,7 +12,8 @@
 #include "weft/train.h"
 
 #define WF_RECIPES(X)                                                                             \
-    X(lora) X(textual_inversion) X(custom_diffusion) X(ed_lora) X(ziplora)
+    X(lora) X(dora) X(loha) X(lokr) X(moslora) X(full) X(blora)                                   \
+    X(textual_inversion) X(custom_diffusion) X(ed_lora) X(ziplora)
 
 /* Options that only some recipes take; the rest is refused there. */
 enum wf_uses {

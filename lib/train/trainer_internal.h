@@ -241,6 +241,9 @@ bool        wf_train_stop(void *trainer);
 /* What all forms write, under the names of a dialect, with metadata. */
 weft_status wf_trainer_tensors(weft_trainer *t, int32_t dialect, weft_tensors **out,
                                weft_error *err);
+/* What recipes do that have no save() of their own: an adapter in a dialect, 0: the usual one. */
+weft_status wf_trainer_save_adapter(weft_trainer *t, const char *path, int32_t dialect, bool half,
+                                    weft_error *err);
 /* Metadata of anything that is saved: pairs of strings in the bag, [2 * *pairs]. */
 weft_status wf_trainer_metadata(const weft_trainer *t, wf_bag *bag, const char *const **out,
                                 size_t *pairs, weft_error *err);

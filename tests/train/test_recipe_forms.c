@@ -96,7 +96,10 @@ START_TEST(every_recipe_learns)
     weft_train_options o = options(recipes[_i]);
     weft_trainer *t = open_trainer(m, &o);
     float *before = predict(t), *after;
+    const char *form = strcmp(recipes[_i], "blora") == 0 ? "lora" : recipes[_i];
 
+    for (size_t i = 0; i < t->sites; i++)
+        ck_assert_str_eq(t->site[i].form->name, t->site[i].layer->kind == WEFT_LAYER_NORM ? "norm" : form);
     double first = loss_of(t, before);
     take_steps(t, 25);
     after = predict(t);
@@ -231,6 +234,7 @@ START_TEST(blora_trains_where_plans_cut)
     ck_assert_int_eq(both, 3);
     ck_assert_int_eq(t->o.rank, 64);
     ck_assert_double_eq(t->o.weight_decay, 1e-4);
+    ck_assert(t->choice.gaussian);
     weft_trainer_free(t);
     weft_model_free(m);
 }
@@ -265,6 +269,10 @@ START_TEST(options_change_what_is_trained)
     o.recipe = WEFT_RECIPE_BLORA; /* the text encoders stay frozen */
     o.flags = WEFT_TRAIN_TEXT;
     ck_assert_int_eq(weft_trainer_create(m, &o, &t, &err), WEFT_E_ARG);
+    o.flags = 0;
+    o.modules = "text_encoder.*"; /* by name neither */
+    ck_assert_int_eq(weft_trainer_create(m, &o, &t, &err), WEFT_E_ARG);
+    ck_assert_ptr_nonnull(strstr(err.text, "text_encoder.*"));
     weft_model_free(m);
 }
 END_TEST

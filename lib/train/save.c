@@ -199,12 +199,23 @@ static int32_t usual_dialect(const weft_trainer *t)
     return WEFT_DIALECT_DIFFUSERS;
 }
 
-weft_status weft_trainer_save(weft_trainer *t, const char *path, int32_t dialect, int32_t half,
-                              weft_error *err)
+weft_status wf_trainer_save_adapter(weft_trainer *t, const char *path, int32_t dialect, bool half,
+                                    weft_error *err)
 {
     weft_save_options o = WEFT_SAVE_OPTIONS_INIT;
     weft_adapter *adapter;
 
+    WF_TRY(weft_trainer_adapter(t, &adapter, err));
+    o.dialect = dialect != 0 ? dialect : usual_dialect(t);
+    o.flags = half ? WEFT_SAVE_HALF : 0;
+    weft_status st = weft_adapter_save(adapter, t->model, path, &o, err);
+    weft_adapter_free(adapter);
+    return st;
+}
+
+weft_status weft_trainer_save(weft_trainer *t, const char *path, int32_t dialect, int32_t half,
+                              weft_error *err)
+{
     if (t == NULL || path == NULL)
         return wf_fail(err, WEFT_E_ARG, "%s is NULL", t == NULL ? "trainer" : "path");
     if (dialect < 0 || dialect > WEFT_DIALECT_PEFT)
@@ -213,10 +224,5 @@ weft_status weft_trainer_save(weft_trainer *t, const char *path, int32_t dialect
     if (half != 0 && half != 1)
         return wf_fail(err, WEFT_E_ARG, "train: half is %d, wanted 0 or 1", (int)half);
     if (t->recipe->save != NULL) return t->recipe->save(t, path, dialect, half == 1, err);
-    WF_TRY(weft_trainer_adapter(t, &adapter, err));
-    o.dialect = dialect != 0 ? dialect : usual_dialect(t);
-    o.flags = half == 1 ? WEFT_SAVE_HALF : 0;
-    weft_status st = weft_adapter_save(adapter, t->model, path, &o, err);
-    weft_adapter_free(adapter);
-    return st;
+    return wf_trainer_save_adapter(t, path, dialect, half == 1, err);
 }

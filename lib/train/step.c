@@ -71,14 +71,16 @@ wf_text_input wf_train_text(const weft_trainer *t, int32_t stream)
 static void predict(weft_trainer *t, const wf_batch *b, int32_t first, int32_t count, float *out)
 {
     const wf_denoiser *d = t->networks->denoiser;
-    wf_denoise_input in = { .grid = wf_image_grid(count, t->height, t->width),
-                            .latent = b->latent + (size_t)first * t->image,
-                            .timestep = b->timestep + first,
-                            .time_ids = b->time_ids + (size_t)first * (size_t)d->facts.time_ids };
+    wf_denoise_input *in = &t->in;
 
+    *in = (wf_denoise_input){ .grid = wf_image_grid(count, t->height, t->width),
+                              .latent = b->latent + (size_t)first * t->image,
+                              .timestep = b->timestep + first,
+                              .time_ids = b->time_ids +
+                                          (size_t)first * (size_t)d->facts.time_ids };
     wf_train_read_text(t, &t->exec, b, first, count);
-    for (int32_t i = 0; i < t->networks->streams; i++) in.text[i] = wf_train_text(t, i);
-    if (!t->exec.stopped) wf_denoise(d, &t->exec, out, &in);
+    for (int32_t i = 0; i < t->networks->streams; i++) in->text[i] = wf_train_text(t, i);
+    if (!t->exec.stopped) wf_denoise(d, &t->exec, out, in);
 }
 
 weft_status wf_trainer_predict(weft_trainer *t, const wf_delta *deltas, const wf_batch *b,

@@ -122,6 +122,7 @@ struct weft_trainer {
     struct wf_encoder *encoder;     /* kept where not all latents are cached */
     wf_caption        *captions;
     wf_batch           batch;
+    wf_denoise_input   in;          /* of the evaluation: segments read it on the way back    */
     const float      **rows[WF_STREAMS_MAX]; /* [n] of the batch's text                       */
     float             *aside;       /* (n, image) for what evaluate() computes without the tape */
     double            *alpha;       /* [train_steps] the share of the image's power, A_t */
@@ -240,6 +241,9 @@ bool        wf_train_stop(void *trainer);
 /* What all forms write, under the names of a dialect, with metadata. */
 weft_status wf_trainer_tensors(weft_trainer *t, int32_t dialect, weft_tensors **out,
                                weft_error *err);
+/* What recipes do that have no save() of their own: an adapter in a dialect, 0: the usual one. */
+weft_status wf_trainer_save_adapter(weft_trainer *t, const char *path, int32_t dialect, bool half,
+                                    weft_error *err);
 /* Metadata of anything that is saved: pairs of strings in the bag, [2 * *pairs]. */
 weft_status wf_trainer_metadata(const weft_trainer *t, wf_bag *bag, const char *const **out,
                                 size_t *pairs, weft_error *err);

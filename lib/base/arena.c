@@ -31,5 +31,5 @@ size_t wf_arena_mark(const wf_arena *a)
 
 void wf_arena_release(wf_arena *a, size_t mark)
 {
-    a->used = mark;
+    if (!a->held) a->used = mark;
 }

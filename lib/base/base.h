@@ -176,6 +176,7 @@ typedef struct wf_arena {
     size_t   used;
     size_t   peak;
     bool     dry;
+    bool     held;     /* nothing is given back: a tape needs it (nets/tape.h) */
     bool     overflow; /* more was asked for than there is: a defect of ours, reported as INTERNAL */
 } wf_arena;
 void  *wf_arena_take(wf_arena *a, size_t count, size_t size);

@@ -158,6 +158,7 @@ enum {
 };
 
 typedef struct wf_exec wf_exec;
+struct wf_tape;
 
 /* Sees what linear layers and convolutions read: asked after each of them, on the thread that
  * drives the network, with the product that it was. It may use the pool. */
@@ -201,6 +202,7 @@ struct wf_exec {
     bool               stopped;
     wf_watch          *watch;        /* NULL: nobody looks                                        */
     const wf_tap      *tap;          /* NULL: nobody records                                      */
+    struct wf_tape    *tape;         /* NULL: no gradients are asked for (tape.h)                 */
 };
 
 /* Grid of a layer's output. */
@@ -220,6 +222,12 @@ void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l);
 void wf_layer_load_rows(float *dst, const wf_kernels *k, const wf_layer *l, size_t first,
                         size_t count);
 
+/* ---- cells.c --------------------------------------------------------------------------------- */
+
+/* The cell of a part of a layer, for one sample. */
+const wf_cell *wf_cell_of(const wf_exec *e, const wf_delta *d, size_t sample, int32_t part);
+/* A cell's number, as it is where the rows have no place in the image. */
+float          wf_cell_number(const wf_exec *e, const wf_cell *cell, wf_grid g);
 /* A cell as one sample and one grid of output rows have it. */
 typedef struct wf_coefficient {
     float        number;  /* 0: the part is not there                      */
@@ -279,10 +287,15 @@ enum {
 bool wf_act_from_name(const char *name, wf_act *out);
 /* y = act(x) for n floats, on the calling thread; y may be x. */
 void wf_activate_floats(const wf_kernels *k, wf_act act, float *y, const float *x, size_t n);
+/* y = the slope of act at x; y may be x. */
+void wf_slope_floats(const wf_kernels *k, wf_act act, float *y, const float *x, size_t n);
+/* g *= the slope of act at x. */
+void wf_act_back_floats(const wf_kernels *k, wf_act act, float *g, const float *x, size_t n);
 
 /* A norm's weight is a diagonal, so a cell's vector runs over its channels. Under a mask the
  * statistics are those of all rows, and each row then has its own weight and bias:
- * w + sum c mask[row] v d, b + sum c mask[row] db. */
+ * w + sum c mask[row] v d, b + sum c mask[row] db. A merged copy stands in place of the weight,
+ * and its bias of the bias. Under a tape they keep their x. */
 void wf_group_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g,
                    wf_act act);
 void wf_layer_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g);
@@ -302,6 +315,8 @@ void wf_upsample(wf_exec *e, float *y, wf_grid to, const float *x, wf_grid from,
  * all samples. Rows of weight 0 are not read. */
 void wf_weigh_rows(wf_exec *e, float *y, const float *x, const float *weight, wf_grid g, size_t c);
 void wf_copy(wf_exec *e, float *y, const float *x, size_t n);
+/* The same, and a tape takes no notice of it. */
+void wf_copy_floats(wf_exec *e, float *y, const float *x, size_t n);
 /* x = a x + b */
 void wf_rescale(wf_exec *e, float *x, float a, float b, size_t n);
 /* (n, c, h, w) <-> (n, h w, c) */

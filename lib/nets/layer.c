@@ -15,9 +15,8 @@
  * A vector multiplies the columns of A_p, of D_p, or of X; a mask multiplies rows of h, of the
  * Kronecker middle, of a bias. A masked dense part cannot share the base's product, since its
  * weight would differ from row to row, and has one of its own. */
-#include <math.h>
-
-#include "nets/exec.h"
+#include "nets/tape.h"
+#include "nets/turn.h"
 
 enum { ROWS = WF_TILE_ROWS, KRON_FLOATS = 1 << 18 };
 
@@ -51,57 +50,6 @@ wf_grid wf_layer_grid(const wf_layer *l, wf_grid g)
 
 /* ---- coefficients ---- */
 
-static const wf_cell *cell_of(const wf_exec *e, const wf_delta *d, size_t sample, int32_t part)
-{
-    size_t branch = e->branch != NULL ? (size_t)e->branch[sample] : 0;
-    if (e->lines != NULL)
-        return &e->cells[e->lines[branch * e->patches + d->patch] + (size_t)part];
-    return &e->cells[branch * e->slots + d->slot + (size_t)part];
-}
-
-const float *wf_mask_rows(const wf_mask *m, int32_t h, int32_t w)
-{
-    for (int32_t i = 0; i < m->levels; i++)
-        if (m->level[i].h == h && m->level[i].w == w) return m->level[i].rows;
-    return NULL;
-}
-
-wf_coefficient wf_coefficient_of(const wf_exec *e, const wf_delta *d, size_t sample, int32_t part,
-                                 wf_grid g)
-{
-    const wf_cell *cell = cell_of(e, d, sample, part);
-    wf_coefficient c = { .number = cell->number };
-    if (c.number == 0.0f) return c;
-    if (cell->vector != 0) c.columns = e->vectors[cell->vector - 1];
-    if (cell->mask == 0) return c;
-    const wf_mask *m = &e->masks[cell->mask - 1];
-    if (g.domain == WF_DOMAIN_IMAGE) c.rows = wf_mask_rows(m, g.h, g.w);
-    else c.number *= m->elsewhere;
-    return c;
-}
-
-bool wf_masks_fit(wf_exec *e, const wf_delta *d, wf_grid g)
-{
-    for (size_t n = 0; n < (size_t)g.n && g.domain == WF_DOMAIN_IMAGE; n++)
-        for (int32_t p = 0; p < d->stack->parts; p++) {
-            const wf_cell *c = cell_of(e, d, n, p);
-            if (c->number == 0.0f || c->mask == 0 ||
-                wf_mask_rows(&e->masks[c->mask - 1], g.h, g.w) != NULL)
-                continue;
-            e->stopped = e->arena.overflow = true; /* whoever made the mask counted other sizes */
-            return false;
-        }
-    return true;
-}
-
-bool wf_part_masked(const wf_exec *e, const wf_delta *d, int32_t part, wf_grid g)
-{
-    bool any = false;
-    for (size_t n = 0; n < (size_t)g.n && e->masks != NULL && !any; n++)
-        any = wf_coefficient_of(e, d, n, part, g).rows != NULL;
-    return any;
-}
-
 static wf_coefficient coefficient(const job *j, size_t sample, int32_t part)
 {
     return wf_coefficient_of(j->e, j->delta, sample, part, j->out);
@@ -116,11 +64,13 @@ static void scale_columns(const wf_layer *l, float *tile, size_t rows, const flo
             for (size_t i = 0; i < nc; i++) tile[i] *= v[q * (size_t)l->in + c + i];
 }
 
-/* Ranks of the stack that have a coefficient for this sample. */
+/* Ranks of the stack that have a coefficient for this sample. Under a tape all: gradients are those
+ * of the whole stack. */
 static wf_span live_ranks(const job *j, size_t sample)
 {
     wf_span live = { 0, 0 };
     size_t at = 0;
+    if (wf_taped(j->e)) return (wf_span){ 0, (size_t)j->stack->rank };
     for (int32_t p = 0; p < j->stack->parts; p++) {
         size_t next = at + (size_t)j->stack->part_rank[p];
         if (next > at && coefficient(j, sample, p).number != 0.0f) {
@@ -379,24 +329,17 @@ static void note_size(wf_exec *e, wf_grid g)
     s->at[s->count++].w = g.w;
 }
 
-/* A cell's number where the rows have no place in the image. */
-static float number_of(const wf_exec *e, const wf_cell *cell, wf_grid g)
-{
-    bool elsewhere = cell->mask != 0 && g.domain != WF_DOMAIN_IMAGE;
-    return elsewhere ? cell->number * e->masks[cell->mask - 1].elsewhere : cell->number;
-}
-
 /* Does the part have a coefficient in this sample? In a dry run that is not exact, any may. */
 static bool counts(const job *j, size_t sample, int32_t part)
 {
     return !j->e->exact ||
-           number_of(j->e, cell_of(j->e, j->delta, sample, part), j->out) != 0.0f;
+           wf_cell_number(j->e, wf_cell_of(j->e, j->delta, sample, part), j->out) != 0.0f;
 }
 
 static bool masked_apart(const job *j, size_t sample, int32_t part)
 {
     return j->e->exact && j->out.domain == WF_DOMAIN_IMAGE &&
-           cell_of(j->e, j->delta, sample, part)->mask != 0;
+           wf_cell_of(j->e, j->delta, sample, part)->mask != 0;
 }
 
 /* Products of the parts for each row of a sample, besides the base's. */
@@ -478,6 +421,15 @@ static wf_product base_product(const wf_layer *l, float *y, const float *x, wf_g
         .window = { g.h, g.w, out.h, out.w, l->kernel, l->stride, l->pad },
         .weight = l->weight, .type = l->dtype, .bias = l->bias, .add = add,
     };
+}
+
+/* The layer's merged copy in place of its weight. */
+static void use_merged(job *j)
+{
+    j->base.weight = j->delta->merged;
+    j->base.type = WF_F32;
+    j->base.ordered = true;
+    if (j->delta->merged_bias != NULL) j->base.bias = j->delta->merged_bias;
 }
 
 /* Memory for the samples' own biases, where they have any. */
@@ -562,6 +514,215 @@ static void compute(job *j)
     if (after) wf_pool_run(e->pool, j->base.samples * j->row_tiles, after_task, j);
 }
 
+/* ---- the way back ----
+ *
+ * With G the gradient of y, and the pairs' h = c s (x A^T), y += h B^T:
+ *
+ *     dH = c s (G B),    dB^T += h^T G,  dA += dH^T x
+ *     dx += G W + dH A,  dW += G^T x,    db += sums of G
+ *
+ * What stands to the right of a ^T is a sum over rows (tensor/outer.c), the others are products as
+ * on the way there, with weights turned around (turn.h). */
+
+typedef struct layer_entry {
+    const wf_layer       *l;
+    const wf_delta       *delta;
+    const wf_layer_grads *trained; /* NULL: nothing of its own                 */
+    wf_grid               in, out;
+    const float          *x, *h;   /* h NULL: no pairs                         */
+    const wf_span        *live;
+    float                *gy, *gx, *gmore; /* gx, gmore NULL: they are not wanted */
+    bool                  done;    /* no gradient of y goes further back       */
+} layer_entry;
+
+/* Pairs under plain numbers have a way back, and dense parts and Kronecker products none: who
+ * trains merges those. */
+static bool has_way_back(const job *j)
+{
+    for (int32_t p = 0; j->stack != NULL && p < j->stack->parts; p++) {
+        const wf_nonpair *x = j->stack->nonpair != NULL ? &j->stack->nonpair[p] : NULL;
+        for (size_t n = 0; n < (size_t)j->out.n; n++) {
+            const wf_cell *c = wf_cell_of(j->e, j->delta, n, p);
+            if (c->number == 0.0f) continue;
+            if (c->vector != 0 || c->mask != 0) return false;
+            if (x != NULL && (x->w1 != NULL || x->dense != NULL)) return false;
+        }
+    }
+    return true;
+}
+
+/* The pairs' dH (rows, R). */
+static float *back_down(job *j, const layer_entry *t)
+{
+    wf_exec *e = j->e;
+    size_t R = (size_t)j->stack->rank;
+    float *dh = wf_take(e, wf_rows(t->out), R);
+    wf_product p = { .y = dh, .x = t->gy, .samples = (size_t)t->out.n, .in = (size_t)t->l->out,
+                     .out = R, .window = { t->out.h, t->out.w, t->out.h, t->out.w, 1, 1, 0 },
+                     .weight = j->stack->up, .type = WF_F32, .ordered = true, .user = j,
+                     .live = t->live, .finish = scale_h };
+
+    wf_need_scratch(e, e->products->thin_scratch(&p));
+    if (!e->dry && !e->stopped) e->products->thin(&p, e->k, e->pool, e->scratch);
+    return dh;
+}
+
+/* Gradients of what is trained: sums over rows. */
+static void back_trained(job *j, const layer_entry *t, const float *dh)
+{
+    wf_exec *e = j->e;
+    const wf_layer *l = t->l;
+    const wf_layer_grads none = { NULL, NULL, NULL, NULL }, *to = t->trained;
+    size_t n = (size_t)t->out.n, ins = (size_t)l->in, outs = (size_t)l->out, count = 0;
+    size_t R = j->stack != NULL ? (size_t)j->stack->rank : 0;
+    wf_window plain = { t->out.h, t->out.w, t->out.h, t->out.w, 1, 1, 0 };
+    wf_outer sums[3];
+
+    if (to == NULL) to = &none;
+    if (e->dry || (to->up != NULL && dh != NULL))
+        sums[count++] = (wf_outer){ to->up, t->h, t->gy, n, R, outs, plain };
+    if (e->dry || (to->down != NULL && dh != NULL))
+        sums[count++] = (wf_outer){ to->down, dh, t->x, n, R, ins, j->base.window };
+    if (e->dry || to->weight != NULL)
+        sums[count++] = (wf_outer){ to->weight, t->gy, t->x, n, outs, ins, j->base.window };
+    for (size_t i = 0; i < count; i++) wf_need_scratch(e, wf_outer_scratch(&sums[i]));
+    if (e->dry || e->stopped) return;
+    if (count > 0) wf_outer_products(e->products, sums, count, e->pool, e->scratch);
+    if (to->bias != NULL) wf_add_columns(e, to->bias, t->gy, 1, wf_rows(t->out), outs);
+    if (t->gmore != NULL)
+        wf_add_columns(e, t->gmore, t->gy, n, sample_rows(t->out), outs);
+}
+
+/* A gradient of y's rows, where pixels lie as they do in x: a stride's with zeros between them. */
+static const float *spread_out(wf_exec *e, const layer_entry *t, const float *g, size_t c,
+                               wf_grid to, int32_t first)
+{
+    if (t->l->stride == 1) return g;
+    float *wide = wf_take(e, wf_rows(to), c);
+    wf_spread(e, wide, to, g, t->out, t->l->stride, first, c);
+    return wide;
+}
+
+/* The weight of a product turned, in the arena. */
+static void turn_here(wf_exec *e, wf_product *back, const wf_product *there)
+{
+    float *turned = wf_take(e, there->in * wf_window_taps(&there->window), there->out);
+    wf_turn_product(e, turned, there);
+    back->weight = turned;
+    back->type = WF_F32;
+    back->ordered = true;
+}
+
+static void run_back(wf_exec *e, const wf_product *p)
+{
+    wf_need_scratch(e, e->products->wide_scratch(p));
+    if (!e->dry && !e->stopped) e->products->wide(p, e->k, e->pool, e->scratch);
+}
+
+/* gx += G W + dH A, as windows over the gradients. */
+static void back_input(job *j, const layer_entry *t, const float *dh)
+{
+    wf_exec *e = j->e;
+    const wf_layer *l = t->l;
+    const void *turned = e->tape->turned != NULL ? e->tape->turned[l->id] : NULL;
+    int32_t last = l->kernel - 1, first = 0; /* row that a stride's first one goes to */
+    wf_grid from = t->out;
+
+    if (l->stride > 1) {
+        first = WF_MAX(last / 2 - l->pad, 0);
+        from.h = WF_MAX(t->in.h, l->stride * (t->out.h - 1) + first + 1);
+        from.w = WF_MAX(t->in.w, l->stride * (t->out.w - 1) + first + 1);
+    }
+    wf_product p = { .y = t->gx, .samples = (size_t)t->in.n, .in = (size_t)l->out,
+                     .out = (size_t)l->in, .add = true,
+                     .window = { from.h, from.w, t->in.h, t->in.w, l->kernel, 1,
+                                 last - l->pad - first } };
+    bool merged = t->delta != NULL && t->delta->merged != NULL;
+    bool plain = l->kernel == 1 && l->stride == 1;
+    if (merged || turned == NULL) turn_here(e, &p, &j->base);
+    else p.weight = turned, p.type = l->dtype;
+    p.x = spread_out(e, t, t->gy, p.in, from, first);
+    if (j->stack != NULL && plain) { /* added at the product's end */
+        p.h = dh;
+        p.up = j->stack->down;
+        p.rank = (size_t)j->stack->rank;
+        p.live = t->live;
+    }
+    run_back(e, &p);
+    if (j->stack == NULL || plain) return;
+    wf_product down = j->base;
+    down.out = (size_t)j->stack->rank;
+    down.weight = j->stack->down;
+    down.type = WF_F32;
+    down.ordered = true;
+    p.in = down.out;
+    turn_here(e, &p, &down);
+    p.x = spread_out(e, t, dh, p.in, from, first);
+    run_back(e, &p);
+}
+
+static void back_layer(wf_exec *e, const void *entry)
+{
+    const layer_entry *t = entry;
+    size_t mark = wf_arena_mark(&e->arena);
+    job j = { .e = e, .l = t->l, .delta = t->delta, .out = t->out };
+
+    if (!e->dry && e->stop != NULL && e->stop(e->stop_user)) e->stopped = true;
+    if (t->h != NULL || (e->dry && t->live != NULL)) j.stack = t->delta->stack;
+    j.base = base_product(t->l, NULL, t->x, t->in, t->out, false);
+    j.base.live = t->live;
+    if (t->delta != NULL && t->delta->merged != NULL) use_merged(&j);
+    float *dh = j.stack != NULL ? back_down(&j, t) : NULL;
+    back_trained(&j, t, dh);
+    if (e->dry || t->gx != NULL) back_input(&j, t, dh);
+    if (t->done) wf_grad_done(e, t->gy, wf_rows(t->out) * (size_t)t->l->out);
+    wf_arena_release(&e->arena, mark);
+}
+
+/* What back_layer() will take, by a dry run of it. */
+static void measure_back(wf_exec *e, const layer_entry *t)
+{
+    wf_arena before = e->arena;
+
+    e->arena.held = false;
+    e->arena.peak = before.used;
+    back_layer(e, t);
+    wf_need_back(e, (e->arena.peak - before.used) / sizeof(float));
+    before.overflow = e->arena.overflow;
+    e->arena = before;
+}
+
+static void record(job *j, float *y, wf_grid in, bool add)
+{
+    wf_exec *e = j->e;
+    const float *x = j->base.x;
+    const wf_layer_grads *trained = wf_trained(e, j->l);
+    bool pairs = j->stack != NULL && j->stack->rank > 0;
+
+    bool done = !add || !wf_wanted(e, y);
+    bool wanted = trained != NULL || wf_wanted(e, x) || (j->more != NULL && wf_wanted(e, j->more));
+    if (!wf_track(e, y, add, wanted)) return;
+    layer_entry t = { .l = j->l, .delta = j->delta, .trained = trained, .in = in, .out = j->out,
+                      .x = x, .done = done };
+    if (e->dry) {
+        static const wf_span some = { 0, 0 };
+        t.live = pairs ? &some : NULL;
+        measure_back(e, &t);
+        return;
+    }
+    if (!has_way_back(j)) {
+        wf_no_way_back(e);
+        return;
+    }
+    layer_entry *entry = wf_record(e, back_layer, sizeof *entry);
+    if (entry == NULL) return;
+    t.gy = wf_grad(e, y);
+    t.gx = wf_grad(e, x);
+    t.gmore = wf_grad(e, j->more);
+    if (pairs) t.h = j->base.h, t.live = j->base.live;
+    *entry = t;
+}
+
 /* What is made of a product. */
 typedef struct use {
     bool         add, gated;
@@ -579,14 +740,8 @@ static void apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_gr
     j.base.user = &j;
     j.row_tiles = (rows + ROWS - 1) / ROWS;
     if (e->deltas != NULL) j.delta = &e->deltas[l->id];
-    if (j.delta != NULL && j.delta->merged != NULL) {
-        j.base.weight = j.delta->merged;
-        j.base.type = WF_F32;
-        j.base.ordered = true;
-        if (j.delta->merged_bias != NULL) j.base.bias = j.delta->merged_bias;
-    } else if (j.delta != NULL) {
-        j.stack = j.delta->stack;
-    }
+    if (j.delta != NULL && j.delta->merged != NULL) use_merged(&j);
+    else if (j.delta != NULL) j.stack = j.delta->stack;
     if (j.stack != NULL && (e->dry || e->masks == NULL || wf_masks_fit(e, j.delta, j.out)))
         prepare_parts(&j);
     prepare_biases(&j, as.own);
@@ -601,6 +756,7 @@ static void apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_gr
         wf_watch_layer(e, l, x, wf_rows(g) * (size_t)l->in, y,
                        (size_t)g.n * rows * written(&j.base));
     }
+    if (wf_taped(e)) record(&j, y, g, as.add);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -620,72 +776,16 @@ void wf_layer_apply_gated(wf_exec *e, const wf_layer *l, float *y, const float *
     const wf_delta *d = e->deltas != NULL ? &e->deltas[l->id] : NULL;
     size_t mark = wf_arena_mark(&e->arena);
 
-    if (d == NULL || d->merged != NULL || d->stack == NULL || d->stack->nonpair == NULL) {
+    /* Some parts are added afterwards, and a tape needs values and gates. */
+    bool at_once = d == NULL || d->merged != NULL || d->stack == NULL || d->stack->nonpair == NULL;
+    if (at_once && !wf_taped(e)) {
         apply(e, l, y, x, g, (use){ .gated = true });
         return;
     }
-    float *wide = wf_take(e, wf_rows(g), (size_t)l->out); /* some parts are added afterwards */
+    float *wide = wf_take(e, wf_rows(g), (size_t)l->out);
     apply(e, l, wide, x, g, (use){ .add = false });
     wf_geglu(e, y, wide, wf_rows(g), (size_t)l->out / 2);
     wf_arena_release(&e->arena, mark);
-}
-
-/* The cells under which a sample of the layer was computed. */
-static const wf_cell *noted_cells(const wf_exec *e, const wf_delta *d, size_t sample,
-                                  int32_t *parts)
-{
-    *parts = d->merged != NULL ? d->copied_parts : d->stack != NULL ? d->stack->parts : 0;
-    if (*parts == 0) return NULL;
-    return d->merged != NULL ? d->copied : cell_of(e, d, sample, 0);
-}
-
-/* Where nothing can hang beside a layer, it is none of the model's, and nobody asks. */
-static void note(wf_exec *e, const wf_layer *l, wf_grid out, uint8_t way)
-{
-    wf_notes *n = e->notes;
-    int32_t parts, last = -1;
-
-    if (n == NULL || e->deltas == NULL || e->dry || e->stopped) return;
-    const wf_delta *d = &e->deltas[l->id];
-    for (size_t s = 0; s < (size_t)out.n; s++) {
-        int32_t branch = e->branch != NULL ? e->branch[s] : 0;
-        const wf_cell *cells = noted_cells(e, d, s, &parts);
-        bool any = false;
-        if (branch == last) continue; /* samples of a branch are one behind the other */
-        last = branch;
-        for (int32_t p = 0; p < parts; p++) {
-            size_t at = (size_t)branch * n->slots + d->slot + (size_t)p;
-            float c = number_of(e, &cells[p], out);
-            any = any || c != 0.0f;
-            if (fabsf(c) <= fabsf(n->cells[at])) continue;
-            n->cells[at] = c;
-            n->kinds[at] = (uint8_t)((cells[p].vector != 0 ? WF_NOTE_VECTOR : 0) |
-                                     (cells[p].mask != 0 ? WF_NOTE_MASK : 0));
-        }
-        n->ways[(size_t)branch * n->layers + (size_t)l->id] |=
-            way | (!any ? WF_NOTE_BASE : d->merged != NULL ? WF_NOTE_MERGED
-                                                              : WF_NOTE_SIDE);
-    }
-}
-
-void wf_note_layer(wf_exec *e, const wf_layer *l, wf_grid out)
-{
-    if (l != NULL) note(e, l, out, 0);
-}
-
-bool wf_watch_result(wf_exec *e, const float *y, size_t n)
-{
-    if (e->watch == NULL || e->dry || e->stopped || wf_not_finite(y, n) == n) return true;
-    e->watch->found = e->stopped = true;
-    return false;
-}
-
-void wf_watch_layer(wf_exec *e, const wf_layer *l, const float *x, size_t nx, const float *y,
-                    size_t ny)
-{
-    if (e->watch == NULL || !e->watch->layers || e->dry || e->stopped) return;
-    e->watch->before = !wf_watch_result(e, x, nx);
-    if (e->watch->before || !wf_watch_result(e, y, ny)) e->watch->layer = l;
 }
 
 void wf_layer_load_rows(float *dst, const wf_kernels *k, const wf_layer *l, size_t first,
@@ -700,43 +800,4 @@ void wf_layer_load_rows(float *dst, const wf_kernels *k, const wf_layer *l, size
 void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l)
 {
     wf_layer_load_rows(dst, k, l, 0, (size_t)l->out);
-}
-
-void wf_need_scratch(wf_exec *e, size_t bytes)
-{
-    if (e->dry) e->scratch_need = WF_MAX(e->scratch_need, bytes);
-    else if (bytes > e->scratch_need) e->stopped = e->arena.overflow = true;
-}
-
-float *wf_take(wf_exec *e, size_t rows, size_t columns)
-{
-    void *floats = wf_arena_take(&e->arena, rows, columns * sizeof(float));
-    e->stopped = e->stopped || e->arena.overflow; /* who has no memory must not compute */
-    return floats;
-}
-
-float *wf_take_kept(wf_exec *e, size_t rows, size_t columns)
-{
-    size_t n, end;
-    float *at;
-
-    if (!wf_mul(rows, columns, &n) || !wf_add(e->kept->used, n, &end) ||
-        (!e->dry && end > e->kept->size)) {
-        e->stopped = e->arena.overflow = true;
-        return NULL;
-    }
-    at = e->dry ? NULL : e->kept->floats + e->kept->used;
-    e->kept->used = end;
-    return at;
-}
-
-void wf_layer_skip(wf_exec *e)
-{
-    if (!e->stopped) e->stopped = e->stop != NULL && e->stop(e->stop_user);
-}
-
-void wf_layer_kept(wf_exec *e, const wf_layer *l, wf_grid g)
-{
-    wf_layer_skip(e);
-    note(e, l, wf_layer_grid(l, g), WF_NOTE_KEPT);
 }

@@ -282,7 +282,7 @@ def sheet(todo, res, pairs, path, ground, seeds, scale=1, colours=None):
     for b, pair in enumerate(pairs):
         d.text((label + b * (seeds * w + gap), 2), "%s, %s" % methods.PAIRS[pair], fill=(30, 30, 30))
     for i, m in enumerate(shown):
-        d.text((4, 16 + i * w + n // 2 - 6), re.sub(r"[`*]", "", m.title)[:31], fill=(30, 30, 30))
+        d.text((4, 16 + i * w + n // 2 - 6), m.title.replace("**", "")[:31], fill=(30, 30, 30))
         for b, pair in enumerate(pairs):
             for s in range(seeds):
                 x = Image.fromarray(res[m.name]["pictures"][pair, ground, s]).resize((n, n), Image.NEAREST)
@@ -297,7 +297,7 @@ def wide_sheet(regions, path, seeds):
     im = Image.new("RGB", (190 + seeds * 130, len(shown) * 66), (250, 250, 250))
     d = ImageDraw.Draw(im)
     for i, m in enumerate(shown):
-        d.text((4, i * 66 + 26), m.title[:31], fill=(30, 30, 30))
+        d.text((4, i * 66 + 26), m.title.replace("**", "")[:31], fill=(30, 30, 30))
         for s in range(seeds):
             im.paste(Image.fromarray(regions[m.name]["pictures"][0, s]), (190 + s * 130, i * 66))
     im.save(path, optimize=True)

@@ -103,22 +103,22 @@ static const struct refusal {
     wf_words_choice c;
     const char     *text;
 } refusals[] = {
-    { { NULL, NULL, false, 1, 1 }, "train options: tokens is NULL: which words are to be learnt?" },
-    { { "<a>,", NULL, false, 1, 1 }, "train options: tokens: word 2 is empty" },
-    { { "<a>,<A>", NULL, false, 1, 1 }, "train options: tokens: <A> is there twice" },
+    { { NULL, NULL, false, 1, 1 }, "train: tokens is NULL: which words are to be learnt?" },
+    { { "<a>,", NULL, false, 1, 1 }, "train: tokens: word 2 is empty" },
+    { { "<a>,<A>", NULL, false, 1, 1 }, "train: tokens: <A> is there twice" },
     { { "the", NULL, false, 1, 1 },
-      "train options: tokens: the is in the model's vocabulary already" },
-    { { "<a>", NULL, false, 76, 1 }, "train options: vectors is 76, wanted 1 to 75" },
-    { { "<a>", NULL, false, 0, 1 }, "train options: vectors is 0, wanted 1 to 75" },
+      "train: tokens: the is in the model's vocabulary already" },
+    { { "<a>", NULL, false, 76, 1 }, "train: vectors is 76, wanted 1 to 75" },
+    { { "<a>", NULL, false, 0, 1 }, "train: vectors is 0, wanted 1 to 75" },
     { { "<a>", NULL, false, 2, 11 },
-      "train options: vectors is 2; a word with vectors for each layer has 1" },
+      "train: vectors is 2; a word with vectors for each layer has 1" },
     { { "<a>", "the of", false, 1, 1 },
-      "train options: initial: 'the of' is 2 tokens, wanted 1: a word has one vector" },
+      "train: initial: 'the of' is 2 tokens, wanted 1: a word has one vector" },
     { { "<a>", "the of", false, 3, 1 },
-      "train options: initial: 'the of' is 2 tokens, wanted 1, or as many as vectors" },
-    { { "<a>,<b>", "the", false, 1, 1 }, "train options: initial has 1 words, tokens 2" },
+      "train: initial: 'the of' is 2 tokens, wanted 1, or as many as vectors" },
+    { { "<a>,<b>", "the", false, 1, 1 }, "train: initial has 1 words, tokens 2" },
     { { "<a>", "the,of", false, 1, 1 },
-      "train options: initial has more words than tokens, which are 1" },
+      "train: initial has more words than tokens, which are 1" },
 };
 
 START_TEST(what_is_no_word)
@@ -560,7 +560,7 @@ START_TEST(what_ed_lora_refuses)
     o.alpha = 2;
     ck_assert_int_eq(weft_trainer_create(model, &o, &t, &golden_err), WEFT_E_ARG);
     ck_assert_str_eq(golden_err.text,
-                     "train options: alpha is for other recipes: files of ed-lora have none");
+                     "train: alpha is for other recipes: files of ed-lora have none");
     weft_model_free(xl);
 }
 END_TEST

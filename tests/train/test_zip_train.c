@@ -318,7 +318,7 @@ START_TEST(what_ziplora_refuses)
 
     o.style = NULL;
     ck_assert_int_eq(weft_trainer_create(model, &o, &t, &golden_err), WEFT_E_ARG);
-    ck_assert_str_eq(golden_err.text, "train options: style is NULL: ziplora takes two adapters");
+    ck_assert_str_eq(golden_err.text, "train: style is NULL: ziplora takes two adapters");
     must(weft_adapter_open(data_path("families/lyco_loha.safetensors"), NULL, &loha, &golden_err));
     o.style = loha;
     ck_assert_int_eq(weft_trainer_create(model, &o, &t, &golden_err), WEFT_E_UNSUPPORTED);

@@ -178,6 +178,55 @@ START_TEST(the_adapter_is_what_was_trained)
 }
 END_TEST
 
+/* Cut by shapes alone: any number of threads gives the same numbers. */
+START_TEST(threads_change_no_bit)
+{
+    weft_model *m = open_model("tiny-sd1");
+    weft_train_options o = options(recipes[_i]);
+    float *wanted = NULL;
+
+    for (o.threads = 1; o.threads <= 3; o.threads++) {
+        weft_trainer *t = open_trainer(m, &o);
+        take_steps(t, 2);
+        if (wanted == NULL) {
+            wanted = malloc(t->floats * sizeof *wanted);
+            memcpy(wanted, t->values, t->floats * sizeof *wanted);
+        }
+        ck_assert(memcmp(wanted, t->values, t->floats * sizeof *wanted) == 0);
+        weft_trainer_free(t);
+    }
+    free(wanted);
+    weft_model_free(m);
+}
+END_TEST
+
+/* Memory that ends anywhere between the first allocation and the last: an error, and nothing left. */
+START_TEST(without_memory_nothing_is_left)
+{
+    weft_model *m = open_model("tiny-sd1");
+    weft_train_options o = options(recipes[_i]);
+    size_t calls = 0;
+
+    for (size_t at = 0; at == 0 || at <= calls; at += 1 + calls / 40) {
+        test_memory memory;
+        weft_allocator alloc = test_allocator(&memory);
+        weft_trainer *t = NULL;
+        weft_adapter *a = NULL;
+        memory.fail_at = at; /* 0: never, which counts them */
+        o.allocator = &alloc;
+        weft_status st = weft_trainer_create(m, &o, &t, &err);
+        if (st == WEFT_OK) st = weft_trainer_adapter(t, &a, &err);
+        ck_assert_msg(st == (at == 0 ? WEFT_OK : WEFT_E_NOMEM), "%s, allocation %zu: %s", recipes[_i], at, err.text);
+        weft_adapter_free(a);
+        weft_trainer_free(t);
+        ck_assert_uint_eq(memory.live_blocks, 0);
+        if (at == 0) calls = memory.calls;
+    }
+    ck_assert_uint_gt(calls, 20);
+    weft_model_free(m);
+}
+END_TEST
+
 /* ---- which layers ---------------------------------------------------------------------------- */
 
 static size_t parameters_of(const weft_model *m)
@@ -385,6 +434,8 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, every_recipe_learns, 0, (int)WF_LEN(recipes));
     tcase_add_loop_test(t, the_adapter_is_what_was_trained, 0, (int)WF_LEN(recipes));
+    tcase_add_loop_test(t, threads_change_no_bit, 0, (int)WF_LEN(recipes));
+    tcase_add_loop_test(t, without_memory_nothing_is_left, 0, (int)WF_LEN(recipes));
     suite_add_tcase(s, t);
     t = tcase_create("layers");
     tcase_add_loop_test(t, full_trains_every_number_of_the_unet, 0, 2);

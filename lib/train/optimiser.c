@@ -157,7 +157,8 @@ void wf_train_update(weft_trainer *t, double norm)
                  .mean = (float)mean_share(t) };
 
     for (int g = 0; g < WF_GROUPS; g++) {
-        double rate = wf_none(rates[g]) * factor;
+        bool   held = t->recipe->holds != NULL && t->recipe->holds(t, g);
+        double rate = held ? 0 : wf_none(rates[g]) * factor;
         u.keep[g] = (float)(1 - rate * decay);
         u.step[g] = (float)(adam ? rate / (1 - pow(b1, k)) : rate);
     }

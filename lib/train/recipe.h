@@ -73,6 +73,9 @@ typedef struct wf_recipe {
     weft_status (*evaluate)(weft_trainer *t, struct wf_batch *b, struct wf_losses *l,
                             weft_error *err);
 
+    /* Does a group (WF_GROUP_*) stay as it is in this step? Of t->values alone. NULL: never. */
+    bool (*holds)(const weft_trainer *t, int32_t group);
+
     /* Results. NULL: an adapter of what the forms write; no words; weft_adapter_save(). */
     weft_status (*adapter)(weft_trainer *t, weft_adapter **out, weft_error *err);
     weft_status (*concept)(weft_trainer *t, weft_concept **out, weft_error *err);

@@ -12,6 +12,8 @@
  * The file is that of their program with its nested names flattened by dots
  * (params.unet.<path>.lora_down.weight, params.new_concept_embedding.<word>). There is no alpha in
  * it: factors are multiplied as they are. */
+#include <math.h>
+
 #include "train/words.h"
 
 static weft_status check(const weft_model *m, const weft_train_options *o, weft_error *err)
@@ -45,6 +47,31 @@ static int32_t cross_layers(const wf_networks *n)
 static weft_status words(weft_trainer *t, wf_words *out, weft_error *err)
 {
     return wf_recipe_words(t, false, cross_layers(t->networks), out, err);
+}
+
+/* Mean length of the words' vectors. */
+static double mean_length(const wf_new_words *w, const float *v)
+{
+    size_t width = (size_t)w->width[0], count = w->floats / width;
+    double all = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        double sum = 0;
+        for (size_t k = 0; k < width; k++) sum += (double)v[i * width + k] * v[i * width + k];
+        all += sqrt(sum);
+    }
+    return all / (double)count;
+}
+
+/* Words that have grown to this length stay as they are: the authors' number, for CLIP's vectors,
+ * which begin at two thirds of it; with longer ones the proportion holds. */
+static bool holds(const weft_trainer *t, int32_t group)
+{
+    const wf_new_words *w = wf_trainer_new_words(t);
+
+    if (group != WF_GROUP_WORDS) return false;
+    return mean_length(w, t->values + t->begin[WF_GROUP_WORDS]) >=
+           WF_MAX(0.55, 1.5 * mean_length(w, w->initial));
 }
 
 static weft_status concept(weft_trainer *t, weft_concept **out, weft_error *err)
@@ -99,6 +126,7 @@ const wf_recipe wf_recipe_ed_lora = {
     .picks = wf_pick_usual,
     .words = words,
     .caption = wf_recipe_words_caption,
+    .holds = holds,
     .concept = concept,
     .save = save,
 };

@@ -512,6 +512,40 @@ START_TEST(files_hold_what_was_learnt)
 }
 END_TEST
 
+/* Words of ED-LoRA grow to one and a half of the length that they began with, and pairs go on. */
+START_TEST(words_stop_growing)
+{
+    weft_train_options o = small_options(model, WEFT_RECIPE_ED_LORA);
+    weft_train_step    done = WEFT_TRAIN_STEP_INIT;
+    weft_trainer      *t;
+    float             *words, *others;
+    bool               held = false;
+
+    o.tokens = "<new1>";
+    o.initial = "the";
+    o.token_rate = 0.5;
+    o.steps = 100;
+    t = new_trainer(model, &o);
+    add_picture(t, "a photo of {}", WEFT_PICTURE_INSTANCE, 1);
+    size_t at = t->begin[WF_GROUP_WORDS], n = t->begin[WF_GROUPS] - at;
+    words = malloc(n * sizeof *words), others = malloc(at * sizeof *others);
+    for (int i = 0; i < 12; i++) {
+        bool holds = t->recipe->holds(t, WF_GROUP_WORDS);
+        memcpy(words, t->values + at, n * sizeof *words);
+        memcpy(others, t->values, at * sizeof *others);
+        must(weft_trainer_step(t, &done, &golden_err));
+        ck_assert_int_eq(memcmp(words, t->values + at, n * sizeof *words) == 0, holds);
+        ck_assert(memcmp(others, t->values, at * sizeof *others) != 0);
+        ck_assert(!held || holds);
+        ck_assert(i > 0 || !holds);
+        held = holds;
+    }
+    ck_assert(held);
+    free(words), free(others);
+    weft_trainer_free(t);
+}
+END_TEST
+
 /* ED-LoRA is for one text encoder, and its files have no alpha. */
 START_TEST(what_ed_lora_refuses)
 {
@@ -528,6 +562,68 @@ START_TEST(what_ed_lora_refuses)
     ck_assert_str_eq(golden_err.text,
                      "train options: alpha is for other recipes: files of ed-lora have none");
     weft_model_free(xl);
+}
+END_TEST
+
+/* Each recipe's trainer, from its options to the first step. */
+START_TEST(trainers_memory_may_run_out)
+{
+    static const int32_t recipes[] = { WEFT_RECIPE_TEXTUAL_INVERSION, WEFT_RECIPE_CUSTOM_DIFFUSION,
+                                       WEFT_RECIPE_ED_LORA };
+    test_memory          m;
+    weft_allocator       alloc = test_allocator(&m);
+    weft_train_options   o = small_options(model, recipes[_i]);
+    weft_status          st = WEFT_E_NOMEM;
+    size_t               n = 1;
+
+    o.allocator = &alloc;
+    o.threads = 1;
+    o.tokens = "<a>,<b>";
+    for (; st == WEFT_E_NOMEM; n++) {
+        weft_trainer *t;
+        weft_concept *concept = NULL;
+        m.calls = 0;
+        m.fail_at = n;
+        st = weft_trainer_create(model, &o, &t, &golden_err);
+        if (st == WEFT_OK) st = weft_trainer_concept(t, &concept, &golden_err);
+        ck_assert_msg(st == WEFT_OK || st == WEFT_E_NOMEM, "%s", golden_err.text);
+        weft_concept_free(concept);
+        weft_trainer_free(t);
+        ck_assert_uint_eq(m.live_blocks, 0);
+        ck_assert_uint_lt(n, 10000);
+    }
+    must(st);
+    ck_assert_uint_gt(n, 20);
+}
+END_TEST
+
+static float *trained_on(int32_t threads, int32_t recipe, size_t *n)
+{
+    weft_train_options o = small_options(model, recipe);
+    weft_train_step    done = WEFT_TRAIN_STEP_INIT;
+
+    o.threads = threads;
+    o.tokens = "<a>";
+    weft_trainer *t = new_trainer(model, &o);
+    add_picture(t, "a photo of {}", WEFT_PICTURE_INSTANCE, 1);
+    add_picture(t, "a photo of the cat", WEFT_PICTURE_CLASS, 1);
+    for (int i = 0; i < 2; i++) must(weft_trainer_step(t, &done, &golden_err));
+    float *v = malloc(t->floats * sizeof *v);
+    memcpy(v, t->values, t->floats * sizeof *v);
+    *n = t->floats;
+    weft_trainer_free(t);
+    return v;
+}
+
+START_TEST(any_number_of_threads_gives_the_same_bits)
+{
+    int32_t recipe = _i == 0 ? WEFT_RECIPE_CUSTOM_DIFFUSION : WEFT_RECIPE_ED_LORA;
+    size_t  n, m;
+    float  *one = trained_on(1, recipe, &n), *three = trained_on(3, recipe, &m);
+
+    ck_assert_uint_eq(n, m);
+    ck_assert_mem_eq(one, three, n * sizeof *one);
+    free(one), free(three);
 }
 END_TEST
 
@@ -575,8 +671,11 @@ int main(void)
     tcase_add_test(c, keys_and_values_against_autograd);
     tcase_add_test(c, only_the_word_changes);
     tcase_add_loop_test(c, files_hold_what_was_learnt, 0, sizeof saves / sizeof *saves);
+    tcase_add_test(c, words_stop_growing);
     tcase_add_test(c, what_ed_lora_refuses);
     tcase_add_test(c, memory_may_run_out);
+    tcase_add_loop_test(c, trainers_memory_may_run_out, 0, 3);
+    tcase_add_loop_test(c, any_number_of_threads_gives_the_same_bits, 0, 2);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

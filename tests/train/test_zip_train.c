@@ -3,6 +3,7 @@
  * did. */
 #include <unistd.h>
 
+#include "../base/support.h"
 #include "by_hand.h"
 
 #include "plain.h"
@@ -170,6 +171,17 @@ static void predict_by_plan(const wf_batch *b, size_t image, weft_adapter *merge
     weft_plan_free(p);
 }
 
+/* What the trainer predicts of the batch's first picture with the coefficients as they are. */
+static void predict_by_trainer(weft_trainer *t, float *out)
+{
+    weft_status st;
+
+    wf_train_begin_call(t, "a test", 1000000);
+    wf_train_make(t);
+    st = wf_trainer_predict(t, t->deltas, &t->batch, 0, 1, out, &golden_err);
+    must(wf_train_end_call(t, st, &golden_err));
+}
+
 /* Trained for some steps: both terms fall towards what each adapter does alone, the file brings a
  * plan to what the trainer predicts, and so does the merged adapter. */
 START_TEST(the_file_merges_as_the_trainer_did)
@@ -202,10 +214,7 @@ START_TEST(the_file_merges_as_the_trainer_did)
 
     fill_by_hand(t, g, "zip0/", captions);
     float *own = malloc(t->image * sizeof *own), *plan = malloc(t->image * sizeof *plan);
-    wf_train_begin_call(t, "a test", 1000000);
-    wf_train_make(t);
-    must(wf_train_end_call(t, wf_trainer_predict(t, t->deltas, &t->batch, 0, 1, own, &golden_err),
-                           &golden_err));
+    predict_by_trainer(t, own);
     predict_by_plan(&t->batch, t->image, NULL, file, plan);
     near_golden("coefficients", plan, own, t->image, 1e-5);
     predict_by_plan(&t->batch, t->image, merged, NULL, plan);
@@ -217,6 +226,87 @@ START_TEST(the_file_merges_as_the_trainer_did)
     weft_adapter_free(merged), weft_adapter_free(reread);
     weft_tensors_free(file), weft_tensors_free(g);
     weft_trainer_free(t);
+}
+END_TEST
+
+/* What adapters have in the text encoder acts while captions are encoded, as it does in a plan. */
+START_TEST(text_encoders_parts_act_as_they_stand)
+{
+    weft_train_options o = zip_options(false);
+    weft_train_step    done = WEFT_TRAIN_STEP_INIT;
+    weft_adapter      *text, *content = adapter[0];
+    weft_tensors      *file, *g = golden_open("train_words.safetensors");
+    char               path[64];
+
+    snprintf(path, sizeof path, "zip-text-%d.safetensors", (int)getpid());
+    must(weft_adapter_open(data_path("adapters/sd1_kohya.safetensors"), NULL, &text, &golden_err));
+    o.content = adapter[0] = text;
+    weft_trainer *t = zip_trainer(&o);
+    must(weft_trainer_step(t, &done, &golden_err));
+    must(weft_trainer_save(t, path, 0, 0, &golden_err));
+    must(weft_tensors_open(path, NULL, &file, &golden_err));
+    fill_by_hand(t, g, "zip0/", captions);
+    float *own = malloc(t->image * sizeof *own), *plan = malloc(t->image * sizeof *plan);
+    predict_by_trainer(t, own);
+    predict_by_plan(&t->batch, t->image, NULL, file, plan);
+    near_golden("with text", plan, own, t->image, 1e-5);
+    free(own), free(plan);
+    unlink(path);
+    weft_trainer_free(t);
+    weft_tensors_free(file), weft_tensors_free(g);
+    weft_adapter_free(text);
+    adapter[0] = content;
+}
+END_TEST
+
+static float *trained_on(int32_t threads, size_t *n)
+{
+    weft_train_options o = zip_options(false);
+    weft_train_step    done = WEFT_TRAIN_STEP_INIT;
+
+    o.threads = threads;
+    weft_trainer *t = zip_trainer(&o);
+    for (int i = 0; i < 2; i++) must(weft_trainer_step(t, &done, &golden_err));
+    float *v = malloc(t->floats * sizeof *v);
+    memcpy(v, t->values, t->floats * sizeof *v);
+    *n = t->floats;
+    weft_trainer_free(t);
+    return v;
+}
+
+START_TEST(any_number_of_threads_gives_the_same_bits)
+{
+    size_t n, m;
+    float *one = trained_on(1, &n), *three = trained_on(3, &m);
+
+    ck_assert_uint_eq(n, m);
+    ck_assert_mem_eq(one, three, n * sizeof *one);
+    free(one), free(three);
+}
+END_TEST
+
+START_TEST(memory_may_run_out)
+{
+    test_memory        m;
+    weft_allocator     alloc = test_allocator(&m);
+    weft_train_options o = zip_options(false);
+    weft_status        st = WEFT_E_NOMEM;
+    size_t             n = 1;
+
+    o.allocator = &alloc;
+    o.threads = 1;
+    for (; st == WEFT_E_NOMEM; n++) {
+        weft_trainer *t;
+        m.calls = 0;
+        m.fail_at = n;
+        st = weft_trainer_create(model, &o, &t, &golden_err);
+        ck_assert_msg(st == WEFT_OK || st == WEFT_E_NOMEM, "%s", golden_err.text);
+        weft_trainer_free(t);
+        ck_assert_uint_eq(m.live_blocks, 0);
+        ck_assert_uint_lt(n, 10000);
+    }
+    must(st);
+    ck_assert_uint_gt(n, 20);
 }
 END_TEST
 
@@ -252,6 +342,9 @@ int main(void)
     tcase_add_test(c, columns_as_worked_out);
     tcase_add_loop_test(c, coefficients_against_autograd, 0, 2);
     tcase_add_test(c, the_file_merges_as_the_trainer_did);
+    tcase_add_test(c, text_encoders_parts_act_as_they_stand);
+    tcase_add_test(c, any_number_of_threads_gives_the_same_bits);
+    tcase_add_test(c, memory_may_run_out);
     tcase_add_test(c, what_ziplora_refuses);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

@@ -106,6 +106,13 @@ float *floats(size_t count) { return zeroed(count, sizeof(float)); }
 
 /* ------------------------------------------------------------------ progress, and stopping in good order */
 
+void put_progress(const char *line)
+{
+    clear_progress();
+    fputs(line, stderr);
+    progress_shown = 1;
+}
+
 double now(void)
 {
     struct timespec t;

@@ -22,5 +22,6 @@
 #include "image_prompt.h"
 #include "sampler.h"
 #include "image.h"
+#include "train.h"
 
 #endif

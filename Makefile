@@ -52,7 +52,7 @@ MANUALS  := $(sort $(wildcard docs/*.1))
 
 # ---- flags -----------------------------------------------------------------------------------------------
 
-PACKAGES := openblas libpng zlib jansson libutf8proc
+PACKAGES := openblas libpng libturbojpeg zlib jansson libutf8proc
 
 # $(call ask,NAME,COMMAND): the command's answer, asked once, when it is first needed, and kept under NAME.
 ask = $(eval $1 := $$(shell $2))$(if $(filter 0,$(.SHELLSTATUS)),,$(error '$2' failed; 'make deps' installs what is missing))$($1)
@@ -155,9 +155,23 @@ $(B)/tests/examples/test_draw: $(DRAW)
 $(TESTS): $(B)/tests/marks.o
 $(TESTS) mutate: MARKS = $(B)/tests/marks.o -Wl,--wrap=_mark_point
 $(BENCHES): $(B)/tests/bench/measure.a
-$(TESTS) $(BENCHES) $(LAYOUT): %: %.o $(STATIC)
+$(filter-out $(B)/tests/nets/test_double,$(TESTS)) $(BENCHES) $(LAYOUT): %: %.o $(STATIC)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(MARKS) $(filter-out $(STATIC),$(filter %.a,$^)) $(STATIC) $(CHECK_LIBS) $(PKG_LIBS) -lm -ldl -pthread
+
+# The networks a second time, with doubles for floats (tests/nets/double.h). Below them lie the usual objects of lib/base
+# alone, which know no floats: what is missing in double is an error of the linker's.
+DOUBLE     := $(B)/tests/nets/test_double
+DOUBLE_SRC := $(patsubst %,lib/tensor/%.c,ref tiles attend) $(patsubst %,lib/nets/%.c,ops norm attention tape layer)
+DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(B)/double/%.o)
+$(DOUBLE).o: TEST_FLAGS += -include tests/nets/double.h
+$(B)/double/%.o: %.c Makefile | $(DEPS_FIRST)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(TEST_FLAGS) -include tests/nets/double.h $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(DOUBLE): %: %.o $(DOUBLE_OBJ) $(filter $(B)/lib/base/%,$(LIB_OBJ)) $(B)/tests/marks.o
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--wrap=_mark_point $(CHECK_LIBS) -lm -ldl -pthread
 
 # The benchmark times the networks' operations: the linker sends their calls through its own functions.
 TIMED := wf_attend wf_group_norm wf_layer_norm wf_activate wf_geglu
@@ -176,7 +190,7 @@ $(FUZZERS): %: %.o $(FUZZ_MAIN) $(STATIC)
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(if $(FUZZING),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $< $(FUZZ_MAIN) $(STATIC) $(PKG_LIBS) -lm -pthread
 
--include $(LIB_OBJ:.o=.d) $(EXAMPLES:=.d) $(TOOL_OBJ:.o=.d) $(DRAW_OBJ:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(SUITE_OBJ:.o=.d) $(LAYOUT).d
+-include $(LIB_OBJ:.o=.d) $(DOUBLE_OBJ:.o=.d) $(EXAMPLES:=.d) $(TOOL_OBJ:.o=.d) $(DRAW_OBJ:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BENCHES:=.d) $(SUITE_OBJ:.o=.d) $(LAYOUT).d
 
 # ---- trying it -------------------------------------------------------------------------------------------------
 

@@ -39,15 +39,15 @@ float *read_tensor(const weft_tensors *file, const char *path, const char *name,
 
 void image_size(const char *path, int32_t *width, int32_t *height)
 {
-    must(weft_png_size(path, width, height, &err));
+    must(weft_image_file_size(path, width, height, &err));
 }
 
 static uint8_t *read_rgb(const char *path, int32_t *width, int32_t *height)
 {
-    must(weft_png_size(path, width, height, &err));
+    must(weft_image_file_size(path, width, height, &err));
     size_t len = 3 * (size_t)*width * (size_t)*height;
     uint8_t *rgb = zeroed(len, 1);
-    must(weft_png_read(path, rgb, len, *width, *height, &err));
+    must(weft_image_file_read(path, rgb, len, *width, *height, &err));
     return rgb;
 }
 

@@ -1,4 +1,4 @@
-/* image.h - images as bytes: rounding, PNG. Pixels are RGB, rows top down, no padding. */
+/* image.h - images as bytes: rounding, PNG, JPEG. Pixels are RGB, rows top down, no padding. */
 #ifndef WEFT_IMAGE_H
 #define WEFT_IMAGE_H
 
@@ -55,6 +55,27 @@ WEFT_API weft_status weft_png_size(const char *path, int32_t *width, int32_t *he
  */
 WEFT_API weft_status weft_png_read(const char *path, uint8_t *rgb, size_t rgb_len, int32_t width,
                                    int32_t height, weft_error *err);
+
+/**
+ * Width and height of a picture in a PNG or a JPEG; the first bytes say which. Of a JPEG these are
+ * what is seen: EXIF's orientation is followed.
+ *
+ * @return WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_UNSUPPORTED
+ * @since 0.2
+ */
+WEFT_API weft_status weft_image_file_size(const char *path, int32_t *width, int32_t *height,
+                                          weft_error *err);
+/**
+ * Read it as RGB: a PNG as weft_png_read() does; a JPEG's grey is three equal values, its CMYK
+ * is taken without a colour profile. A file that ends early is refused.
+ *
+ * @param rgb  (height, width, 3), written; width and height must be those of
+ *             weft_image_file_size(). On failure it may be written in part
+ * @return WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_UNSUPPORTED, WEFT_E_ARG, WEFT_E_NOMEM
+ * @since 0.2
+ */
+WEFT_API weft_status weft_image_file_read(const char *path, uint8_t *rgb, size_t rgb_len,
+                                          int32_t width, int32_t height, weft_error *err);
 #ifdef __cplusplus
 }
 #endif

@@ -76,7 +76,9 @@ enum weft_train_flag {
                                             paper and PEFT leave out                               */
     WEFT_TRAIN_ZIP_CODE    = 1u << 8,  /**< ZIPLORA: losses as in the known re-implementation      */
     WEFT_TRAIN_CROSS       = 1u << 9,  /**< CUSTOM_DIFFUSION: queries and outputs too              */
-    WEFT_TRAIN_RESIZE      = 1u << 10  /**< CUSTOM_DIFFUSION: its changes of size, with a mask     */
+    WEFT_TRAIN_RESIZE      = 1u << 10, /**< CUSTOM_DIFFUSION: its changes of size, with a mask     */
+    WEFT_TRAIN_BOTH        = 1u << 11  /**< LOKR: the first factor as a product too, if it is large
+                                            beside the rank; else only the second                  */
 };
 
 enum weft_optimiser {

@@ -75,6 +75,28 @@ weft_status wf_png_read(const uint8_t *data, size_t size, const char *what, uint
                         int32_t width, int32_t height, const weft_allocator *alloc,
                         weft_error *err);
 
+/* WEFT_E_ARG unless `what` of len values is (height, width, 3); WEFT_E_UNSUPPORTED if that is past
+ * what is read or written. */
+weft_status wf_image_check(int32_t width, int32_t height, size_t len, const char *what,
+                           weft_error *err);
+
+/* ---- jpeg.c, exif.c, picture.c --------------------------------------------------------------- */
+
+/* As of a PNG: sizes and pixels are those that are seen, after the rotation that EXIF asks for. */
+weft_status wf_jpeg_size(const uint8_t *data, size_t size, const char *what, int32_t *width,
+                         int32_t *height, weft_error *err);
+weft_status wf_jpeg_read(const uint8_t *data, size_t size, const char *what, uint8_t *rgb,
+                         int32_t width, int32_t height, const weft_allocator *alloc,
+                         weft_error *err);
+/* 1 to 8: EXIF's orientation of a JPEG; 1 where it says nothing that can be followed. */
+int32_t     wf_exif_orientation(const uint8_t *jpeg, size_t size);
+/* PNG or JPEG, by the first bytes. */
+weft_status wf_image_size(const uint8_t *data, size_t size, const char *what, int32_t *width,
+                          int32_t *height, weft_error *err);
+weft_status wf_image_read(const uint8_t *data, size_t size, const char *what, uint8_t *rgb,
+                          int32_t width, int32_t height, const weft_allocator *alloc,
+                          weft_error *err);
+
 /* ---- bag.c ----------------------------------------------------------------------------------- */
 
 /* Memory for many small things that end together. Nothing in it moves. */

@@ -22,8 +22,8 @@
 
 /* ---- checks ---------------------------------------------------------------------------------- */
 
-static weft_status check_size(int32_t width, int32_t height, size_t len, const char *what,
-                              weft_error *err)
+weft_status wf_image_check(int32_t width, int32_t height, size_t len, const char *what,
+                           weft_error *err)
 {
     size_t need;
 
@@ -187,7 +187,7 @@ static weft_status encode(encoded *e, const uint8_t *rgb, size_t rgb_len, int32_
     wf_text_init(&e->chunks, &e->alloc);
     if (rgb == NULL) return wf_fail(err, WEFT_E_ARG, "rgb is NULL");
     if (text == NULL && pairs > 0) return wf_fail(err, WEFT_E_ARG, "text is NULL");
-    WF_TRY(check_size(width, height, rgb_len, "rgb", err));
+    WF_TRY(wf_image_check(width, height, rgb_len, "rgb", err));
     WF_TRY(make_chunks(&e->chunks, text, pairs, err));
     WF_TRY(compress_image(&e->alloc, rgb, width, height, &e->png, &size, err));
     split = find_pixels(e->png, size);
@@ -346,7 +346,7 @@ weft_status weft_png_read(const char *path, uint8_t *rgb, size_t rgb_len, int32_
 
     if (path == NULL || rgb == NULL)
         return wf_fail(err, WEFT_E_ARG, "%s is NULL", path == NULL ? "path" : "rgb");
-    if ((st = check_size(width, height, rgb_len, "rgb", err)) != WEFT_OK) return st;
+    if ((st = wf_image_check(width, height, rgb_len, "rgb", err)) != WEFT_OK) return st;
     st = wf_file_open(&file, path, false, &alloc, err);
     if (st == WEFT_OK)
         st = wf_png_read(file.data, file.size, path, rgb, width, height, &alloc, err);
@@ -364,8 +364,8 @@ weft_status weft_image_bytes(const float *image, size_t image_len, int32_t width
 
     if (image == NULL) return wf_fail(err, WEFT_E_ARG, "image is NULL");
     if (rgb == NULL) return wf_fail(err, WEFT_E_ARG, "rgb is NULL");
-    if ((st = check_size(width, height, image_len, "image", err)) != WEFT_OK) return st;
-    if ((st = check_size(width, height, rgb_len, "rgb", err)) != WEFT_OK) return st;
+    if ((st = wf_image_check(width, height, image_len, "image", err)) != WEFT_OK) return st;
+    if ((st = wf_image_check(width, height, rgb_len, "rgb", err)) != WEFT_OK) return st;
 
     plane = image_len / 3;
     for (size_t i = 0; i < plane; i++)

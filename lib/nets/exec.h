@@ -281,10 +281,15 @@ enum {
 bool wf_act_from_name(const char *name, wf_act *out);
 /* y = act(x) for n floats, on the calling thread; y may be x. */
 void wf_activate_floats(const wf_kernels *k, wf_act act, float *y, const float *x, size_t n);
+/* y = the slope of act at x; y may be x. */
+void wf_slope_floats(const wf_kernels *k, wf_act act, float *y, const float *x, size_t n);
+/* g *= the slope of act at x. */
+void wf_act_back_floats(const wf_kernels *k, wf_act act, float *g, const float *x, size_t n);
 
 /* A norm's weight is a diagonal, so a cell's vector runs over its channels. Under a mask the
  * statistics are those of all rows, and each row then has its own weight and bias:
- * w + sum c mask[row] v d, b + sum c mask[row] db. */
+ * w + sum c mask[row] v d, b + sum c mask[row] db. A merged copy stands in place of the weight,
+ * and its bias of the bias. Under a tape they keep their x. */
 void wf_group_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g,
                    wf_act act);
 void wf_layer_norm(wf_exec *e, const wf_norm *norm, float *y, const float *x, wf_grid g);

@@ -6,12 +6,20 @@
  * makes them differ from row to row, the rows are first normalised without a weight, and each then
  * gets its own. Under wf_align the sums are a sample's own and its reference's.
  *
+ * The way back of y = act(w u + b), with u the normalised x and g the gradient of w u + b, is the
+ * same three passes: sums of g and g x of each channel, then of each sample the numbers of
+ *
+ *     gx += (w g - mean(w g) - u mean(w g u)) / deviation = p g + q x + r
+ *
+ * with means over a group's rows and channels. LayerNorm has them row by row. What a weight and a
+ * bias get is added up over tiles, in their order.
+ *
  * The same sums bring a sample's channels to the mean and deviation of its reference's (AdaIN:
  * Huang and Belongie, Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization,
  * 2017). */
 #include <math.h>
 
-#include "nets/exec.h"
+#include "nets/tape.h"
 
 /* Rows of a task; of a large picture more, since the tiles' sums are added up by one thread. */
 enum { TILE = 64, MOST_TILES = 128 };
@@ -83,6 +91,11 @@ static void take_weights(norm *o)
 
     o->weight = o->n->weight;
     o->bias = o->n->bias;
+    if (d != NULL && d->merged != NULL) {
+        o->weight = d->merged;
+        if (d->merged_bias != NULL) o->bias = d->merged_bias;
+        return;
+    }
     if (d == NULL || d->stack == NULL || d->stack->nonpair == NULL) return;
     o->delta = d;
     float *own = wf_take(e, (size_t)o->g.n, 2 * o->c);
@@ -191,6 +204,162 @@ static void affine_task(void *user, size_t task, int32_t worker)
     }
 }
 
+/* ---- the way back ---- */
+
+typedef struct norm_back {
+    norm    o;       /* with its x kept                                                           */
+    float  *gy, *gx; /* gx NULL: not wanted                                                       */
+    float  *gweight, *gbias; /* NULL: frozen                                                      */
+    double *sums;    /* (samples, tiles, 2, c): of g and g x, then what bias and weight get;
+                      * of a LayerNorm (tiles, 2, c)                                              */
+    size_t  parts;   /* of `sums` for one channel that bias and weight get, `step` apart          */
+    size_t  step;
+    float  *p, *q, *r;       /* (samples, c)                                                      */
+    float  *ones, *zeros;    /* (c) of a LayerNorm                                                */
+} norm_back;
+
+/* The entry of y = norm(x), or NULL. */
+static norm_back *record(norm *o, wf_back back)
+{
+    wf_exec *e = o->e;
+    const wf_layer_grads *own = wf_trained(e, o->n->layer);
+    bool wanted = wf_wanted(e, o->x) || (own != NULL && (own->weight != NULL || own->bias != NULL));
+
+    if (!wf_track(e, o->y, false, wanted)) return NULL;
+    if (o->masked || e->align != NULL) wf_no_way_back(e);
+    const float *kept = wf_keep(e, o->x, wf_rows(o->g) * o->c);
+    norm_back *t = wf_record(e, back, sizeof *t);
+    if (t == NULL) return NULL;
+    t->gy = wf_grad(e, o->y);
+    t->gx = wf_grad(e, o->x);
+    t->gweight = own != NULL ? own->weight : NULL;
+    t->gbias = own != NULL ? own->bias : NULL;
+    o->x = kept;
+    t->o = *o;
+    return t;
+}
+
+enum { CHANNELS = 64 }; /* of a task that adds up */
+
+/* What weight and bias get of each channel, over samples or tiles in their order. */
+static void add_up_task(void *user, size_t task, int32_t worker)
+{
+    const norm_back *t = user;
+    size_t c = t->o.c, end = WF_MIN((task + 1) * CHANNELS, c);
+    (void)worker;
+    for (size_t i = task * CHANNELS; i < end; i++) {
+        double bias = 0, weight = 0;
+        for (size_t s = 0; s < t->parts; s++) {
+            bias += t->sums[s * t->step + i];
+            weight += t->sums[s * t->step + c + i];
+        }
+        if (t->gbias != NULL) t->gbias[i] += (float)bias;
+        if (t->gweight != NULL) t->gweight[i] += (float)weight;
+    }
+}
+
+static void add_up(norm_back *t, size_t parts, size_t step)
+{
+    t->parts = parts;
+    t->step = step;
+    if (t->gweight != NULL || t->gbias != NULL)
+        wf_pool_run(t->o.e->pool, (t->o.c + CHANNELS - 1) / CHANNELS, add_up_task, t);
+}
+
+/* gy becomes g, and is summed. */
+static void back_sum_task(void *user, size_t task, int32_t worker)
+{
+    enum { CHUNK = 512 };
+    const norm_back *t = user;
+    const norm *o = &t->o;
+    const wf_kernels *k = o->e->k;
+    size_t sample = task / o->tiles, row = task % o->tiles * o->tile;
+    size_t last = WF_MIN(row + o->tile, o->rows);
+    double *sum = t->sums + task * 2 * o->c;
+    float z[CHUNK];
+    (void)worker;
+    memset(sum, 0, 2 * o->c * sizeof *sum);
+    for (; row < last; row++) {
+        const float *x = o->x + (sample * o->rows + row) * o->c;
+        float *g = t->gy + (sample * o->rows + row) * o->c;
+        for (size_t i = 0; i < o->c && o->act != WF_ACT_NONE; i += CHUNK) {
+            size_t n = WF_MIN((size_t)CHUNK, o->c - i), at = sample * o->c + i;
+            k->affine(z, x + i, o->a + at, o->b + at, n);
+            wf_act_back_floats(k, o->act, g + i, z, n);
+        }
+        k->sum_products(sum, sum + o->c, g, x, o->c);
+    }
+}
+
+static void back_moments_task(void *user, size_t sample, int32_t worker)
+{
+    const norm_back *t = user;
+    const norm *o = &t->o;
+    size_t c = o->c, width = c / (size_t)o->n->groups;
+    const float *weight = o->weight + sample * o->stride;
+    double *bias_of = t->sums + sample * o->tiles * 2 * c, *weight_of = bias_of + c;
+    (void)worker;
+    for (size_t i = 2 * c; i < o->tiles * 2 * c; i++) bias_of[i % (2 * c)] += bias_of[i];
+    for (size_t first = 0; first < c; first += width) {
+        double sum = 0, square = 0, n = (double)o->rows * (double)width, mean_g = 0, mean_gu = 0;
+        add_sums(o, sample, first, first + width, &sum, &square);
+        double mean = sum / n, variance = square / n - mean * mean;
+        double inverse = 1.0 / sqrt(WF_MAX(variance, 0.0) + o->n->eps);
+        for (size_t i = first; i < first + width; i++) {
+            weight_of[i] = inverse * (weight_of[i] - mean * bias_of[i]);
+            mean_g += weight[i] * bias_of[i] / n;
+            mean_gu += weight[i] * weight_of[i] / n;
+        }
+        double q = -inverse * inverse * mean_gu, r = -inverse * mean_g - q * mean;
+        for (size_t i = first; i < first + width; i++) {
+            t->p[sample * c + i] = (float)(inverse * weight[i]);
+            t->q[sample * c + i] = (float)q;
+            t->r[sample * c + i] = (float)r;
+        }
+    }
+}
+
+static void back_affine_task(void *user, size_t task, int32_t worker)
+{
+    const norm_back *t = user;
+    const norm *o = &t->o;
+    const wf_kernels *k = o->e->k;
+    size_t sample = task / o->tiles, row = task % o->tiles * o->tile, at = sample * o->c;
+    size_t last = WF_MIN(row + o->tile, o->rows);
+    (void)worker;
+    for (; row < last; row++) {
+        size_t first = (sample * o->rows + row) * o->c;
+        float *g = t->gy + first, *gx = t->gx != NULL ? t->gx + first : NULL;
+        if (gx != NULL) {
+            k->affine(gx, g, t->p + at, gx, o->c);
+            k->affine(g, o->x + first, t->q + at, t->r + at, o->c);
+            k->add(gx, g, o->c);
+        }
+        memset(g, 0, o->c * sizeof *g);
+    }
+}
+
+static void back_group_norm(wf_exec *e, const void *entry)
+{
+    norm_back t = *(const norm_back *)entry;
+    const norm *o = &t.o;
+    size_t samples = (size_t)o->g.n, mark = wf_arena_mark(&e->arena);
+
+    t.sums = wf_arena_take(&e->arena, samples * o->tiles, 2 * o->c * sizeof *t.sums);
+    t.p = wf_take(e, samples, o->c);
+    t.q = wf_take(e, samples, o->c);
+    t.r = wf_take(e, samples, o->c);
+    if (!e->stopped) {
+        wf_pool_run(e->pool, samples * o->tiles, back_sum_task, &t);
+        wf_pool_run(e->pool, samples, back_moments_task, &t);
+        wf_pool_run(e->pool, samples * o->tiles, back_affine_task, &t);
+        add_up(&t, samples, o->tiles * 2 * o->c);
+    }
+    wf_arena_release(&e->arena, mark);
+}
+
+static size_t lines(size_t floats) { return (floats + 15) / 16 * 16; } /* as an arena takes them */
+
 void wf_group_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_grid g, wf_act act)
 {
     norm o = { .e = e, .n = n, .y = y, .x = x, .g = g, .act = act, .c = (size_t)n->channels };
@@ -206,6 +375,8 @@ void wf_group_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_gr
     run(&o, samples * o.tiles, affine_task);
     wf_watch_layer(e, n->layer, x, wf_rows(g) * o.c, y, wf_rows(g) * o.c);
     wf_note_layer(e, n->layer, g);
+    wf_need_back(e, lines(samples * o.tiles * 4 * o.c) + 3 * lines(samples * o.c));
+    (void)record(&o, back_group_norm);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -272,6 +443,46 @@ static void layer_norm_task(void *user, size_t task, int32_t worker)
     }
 }
 
+static void back_layer_norm_task(void *user, size_t task, int32_t worker)
+{
+    const norm_back *t = user;
+    const norm *o = &t->o;
+    const wf_kernels *k = o->e->k;
+    size_t c = o->c, last = WF_MIN((task + 1) * TILE, wf_rows(o->g));
+    float *u = (float *)(void *)o->e->scratch[worker];
+    double *sum = t->sums != NULL ? t->sums + task * 2 * c : NULL;
+
+    if (sum != NULL) memset(sum, 0, 2 * c * sizeof *sum);
+    for (size_t row = task * TILE; row < last; row++) {
+        const float *x = o->x + row * c, *weight = o->weight + row / o->rows * o->stride;
+        float *g = t->gy + row * c;
+        if (t->gx != NULL) k->layer_norm_back(t->gx + row * c, g, x, weight, o->n->eps, c);
+        if (sum != NULL) {
+            k->layer_norm(u, x, t->ones, t->zeros, o->n->eps, c);
+            k->sum_products(sum, sum + c, g, u, c);
+        }
+        memset(g, 0, c * sizeof *g);
+    }
+}
+
+static void back_layer_norm(wf_exec *e, const void *entry)
+{
+    norm_back t = *(const norm_back *)entry;
+    size_t c = t.o.c, tiles = (wf_rows(t.o.g) + TILE - 1) / TILE, mark = wf_arena_mark(&e->arena);
+
+    if (t.gweight != NULL || t.gbias != NULL) {
+        t.sums = wf_arena_take(&e->arena, tiles, 2 * c * sizeof *t.sums);
+        t.ones = wf_take(e, 1, c);
+        t.zeros = wf_take(e, 1, c);
+        for (size_t i = 0; i < c && !e->stopped; i++) t.ones[i] = 1, t.zeros[i] = 0;
+    }
+    if (!e->stopped) {
+        wf_pool_run(e->pool, tiles, back_layer_norm_task, &t);
+        add_up(&t, tiles, 2 * c);
+    }
+    wf_arena_release(&e->arena, mark);
+}
+
 void wf_layer_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_grid g)
 {
     norm o = { .e = e, .n = n, .y = y, .x = x, .g = g, .c = (size_t)n->channels };
@@ -290,5 +501,8 @@ void wf_layer_norm(wf_exec *e, const wf_norm *n, float *y, const float *x, wf_gr
     run(&o, (wf_rows(g) + TILE - 1) / TILE, layer_norm_task);
     wf_watch_layer(e, n->layer, x, wf_rows(g) * o.c, y, wf_rows(g) * o.c);
     wf_note_layer(e, n->layer, g);
+    if (wf_recording(e)) wf_need_scratch(e, o.c * sizeof(float));
+    wf_need_back(e, lines((wf_rows(g) + TILE - 1) / TILE * 4 * o.c) + 2 * lines(o.c));
+    (void)record(&o, back_layer_norm);
     wf_arena_release(&e->arena, mark);
 }

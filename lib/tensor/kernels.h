@@ -30,6 +30,19 @@ typedef struct wf_kernels {
     float (*max)(const float *s, size_t n);
     void (*scale)(float *y, float a, size_t n);                  /* y *= a            */
     void (*add)(float *y, const float *x, size_t n);             /* y += x            */
+    /* ---- the way back (nets/tape.h) ---- */
+    /* the slope of the activation at x, y may be x */
+    void (*silu_slope)(float *y, const float *x, size_t n);
+    void (*gelu_slope)(float *y, const float *x, size_t n);
+    void (*quick_gelu_slope)(float *y, const float *x, size_t n);
+    /* sum[i] += x[i], product[i] += x[i] z[i]: the bits are the same in every table */
+    void (*sum_products)(double *sum, double *product, const float *x, const float *z, size_t n);
+    /* s[i] *= a (t[i] - b): from probabilities s and the gradients t of them, with b the mean of t
+     * under s, to the gradients of scores that were multiplied with a */
+    void (*softmax_back)(float *s, const float *t, float b, float a, size_t n);
+    /* gx += the gradient of a row of LayerNorm, of gy */
+    void (*layer_norm_back)(float *gx, const float *gy, const float *x, const float *w, float eps,
+                            size_t n);
 } wf_kernels;
 
 extern const wf_kernels wf_kernels_ref;  /* plain C and libm: the judge of the others */

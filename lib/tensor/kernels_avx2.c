@@ -10,6 +10,7 @@
 
 #include "tensor/dtype.h"
 #include "tensor/kernels.h"
+#include "tensor/kernels_back.h"
 
 static inline __m256 exp8(__m256 x)
 {
@@ -274,9 +275,54 @@ static void add(float *y, const float *x, size_t n)
     for (; i < n; i++) y[i] += x[i];
 }
 
+/* of x s(a x), with s the logistic function: s + a x s (1 - s) */
+static inline __m256 logistic_slope8(__m256 x, __m256 a)
+{
+    const __m256 one = _mm256_set1_ps(1.0f);
+    __m256 t = _mm256_mul_ps(x, a), e = exp8(_mm256_xor_ps(t, _mm256_set1_ps(-0.0f)));
+    __m256 s = _mm256_div_ps(one, _mm256_add_ps(one, e));
+    return _mm256_fmadd_ps(_mm256_mul_ps(t, s), _mm256_sub_ps(one, s), s);
+}
+
+/* (1 + erf(x / sqrt 2)) / 2 + x exp(-x^2 / 2) / sqrt(2 pi) */
+static inline __m256 gelu_slope8(__m256 x)
+{
+    const __m256 half = _mm256_set1_ps(0.5f);
+    __m256 e = erf8(_mm256_mul_ps(x, _mm256_set1_ps(0.70710678f)));
+    __m256 d = exp8(_mm256_mul_ps(_mm256_mul_ps(x, x), _mm256_set1_ps(-0.5f)));
+    d = _mm256_mul_ps(_mm256_mul_ps(x, _mm256_set1_ps(0.39894228f)), d);
+    return _mm256_add_ps(_mm256_fmadd_ps(half, e, half), d);
+}
+
+static inline void logistic_slope(float *y, const float *x, float slope, size_t n)
+{
+    const __m256 a = _mm256_set1_ps(slope);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(y + i, logistic_slope8(_mm256_loadu_ps(x + i), a));
+    if (i < n) store_tail(y + i, logistic_slope8(load_tail(x + i, n - i), a), n - i);
+}
+
+static void silu_slope(float *y, const float *x, size_t n)
+{
+    logistic_slope(y, x, 1.0f, n);
+}
+
+static void quick_gelu_slope(float *y, const float *x, size_t n)
+{
+    logistic_slope(y, x, 1.702f, n);
+}
+
+static void gelu_slope(float *y, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(y + i, gelu_slope8(_mm256_loadu_ps(x + i)));
+    if (i < n) store_tail(y + i, gelu_slope8(load_tail(x + i, n - i)), n - i);
+}
+
 const wf_kernels wf_kernels_avx2 = {
     "avx2", widen_f16,  widen_bf16, silu, gelu,  quick_gelu, geglu,
     affine, sums,       layer_norm, exp_sum, max, scale, add,
+    silu_slope, gelu_slope, quick_gelu_slope, sum_products, softmax_back, layer_norm_back,
 };
 #else
 typedef int wf_kernels_avx2_unused; /* a translation unit may not be empty */

@@ -9,6 +9,7 @@
 
 #include "tensor/dtype.h"
 #include "tensor/kernels.h"
+#include "tensor/kernels_back.h"
 
 enum { LANES = 4 };
 
@@ -237,9 +238,52 @@ static void add(float *y, const float *x, size_t n)
     for (size_t i = 0; i < n; i++) y[i] += x[i];
 }
 
+/* of x s(a x), with s the logistic function: s + a x s (1 - s) */
+static inline vec logistic_slope4(vec x, vec a)
+{
+    const vec one = set1(1.0f);
+    vec t = vmulq_f32(x, a), s = vdivq_f32(one, vaddq_f32(one, exp4(vnegq_f32(t))));
+    return fma4(vmulq_f32(t, s), vsubq_f32(one, s), s);
+}
+
+/* (1 + erf(x / sqrt 2)) / 2 + x exp(-x^2 / 2) / sqrt(2 pi) */
+static inline vec gelu_slope4(vec x)
+{
+    vec e = erf4(vmulq_f32(x, set1(0.70710678f)));
+    vec d = exp4(vmulq_f32(vmulq_f32(x, x), set1(-0.5f)));
+    d = vmulq_f32(vmulq_f32(x, set1(0.39894228f)), d);
+    return vaddq_f32(fma4(set1(0.5f), e, set1(0.5f)), d);
+}
+
+static inline void logistic_slope(float *y, const float *x, float slope, size_t n)
+{
+    const vec a = set1(slope);
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) vst1q_f32(y + i, logistic_slope4(vld1q_f32(x + i), a));
+    if (i < n) store_tail(y + i, logistic_slope4(load_tail(x + i, n - i), a), n - i);
+}
+
+static void silu_slope(float *y, const float *x, size_t n)
+{
+    logistic_slope(y, x, 1.0f, n);
+}
+
+static void quick_gelu_slope(float *y, const float *x, size_t n)
+{
+    logistic_slope(y, x, 1.702f, n);
+}
+
+static void gelu_slope(float *y, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) vst1q_f32(y + i, gelu_slope4(vld1q_f32(x + i)));
+    if (i < n) store_tail(y + i, gelu_slope4(load_tail(x + i, n - i)), n - i);
+}
+
 const wf_kernels wf_kernels_neon = {
     "neon", widen_f16,  widen_bf16, silu, gelu,  quick_gelu, geglu,
     affine, sums,       layer_norm, exp_sum, max, scale, add,
+    silu_slope, gelu_slope, quick_gelu_slope, sum_products, softmax_back, layer_norm_back,
 };
 #else
 typedef int wf_kernels_neon_unused; /* a translation unit may not be empty */

@@ -4,6 +4,7 @@
 
 #include "tensor/dtype.h"
 #include "tensor/kernels.h"
+#include "tensor/kernels_back.h"
 
 static void widen_f16(float *dst, const void *src, size_t n)
 {
@@ -92,7 +93,35 @@ static void add(float *y, const float *x, size_t n)
     for (size_t i = 0; i < n; i++) y[i] += x[i];
 }
 
+/* of x s(a x), with s the logistic function: s + a x s (1 - s) */
+static void logistic_slope(float *y, const float *x, float a, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float s = 1.0f / (1.0f + expf(-a * x[i]));
+        y[i] = s + a * x[i] * s * (1.0f - s);
+    }
+}
+
+static void silu_slope(float *y, const float *x, size_t n)
+{
+    logistic_slope(y, x, 1.0f, n);
+}
+
+static void quick_gelu_slope(float *y, const float *x, size_t n)
+{
+    logistic_slope(y, x, 1.702f, n);
+}
+
+/* (1 + erf(x / sqrt 2)) / 2 + x exp(-x^2 / 2) / sqrt(2 pi) */
+static void gelu_slope(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = 0.5f * (1.0f + erff(x[i] * 0.70710678f)) +
+               x[i] * 0.39894228f * expf(-0.5f * x[i] * x[i]);
+}
+
 const wf_kernels wf_kernels_ref = {
     "ref",  widen_f16,  widen_bf16, silu, gelu,  quick_gelu, geglu,
     affine, sums,       layer_norm, exp_sum, max, scale, add,
+    silu_slope, gelu_slope, quick_gelu_slope, sum_products, softmax_back, layer_norm_back,
 };

@@ -43,7 +43,7 @@ use() {
     # gfortran, which `make deps` installs.
     mkdir "$tmp/a" && cp "$lib/libweft.a" "$tmp/a" && sed -i "s|^libdir=.*|libdir=$tmp/a|" "$tmp/pc/weft.pc"
     libs=$(pc --static --libs weft)
-    for word in openblas png jansson utf8proc; do
+    for word in openblas png turbojpeg jansson utf8proc; do
         case $libs in *"$word"*) ;; *) echo "a static link lacks $word: $libs"; return 1 ;; esac
     done
     $CC tests/install/hello.c $(pc --cflags weft) $libs -o "$tmp/static" ||
@@ -52,7 +52,7 @@ use() {
     readelf -d "$tmp/static" | grep -q libweft && { echo "the static program needs libweft.so"; return 1; }
 
     # Nothing shared at all, where every library is here as an archive too.
-    if echo 'int main(void) { return 0; }' | $CC -static -x c - -o "$tmp/probe" $(pkg-config --static --libs openblas libpng jansson libutf8proc) 2>/dev/null; then
+    if echo 'int main(void) { return 0; }' | $CC -static -x c - -o "$tmp/probe" $(pkg-config --static --libs openblas libpng libturbojpeg jansson libutf8proc) 2>/dev/null; then
         $CC -static tests/install/hello.c $(pc --cflags weft) $libs -o "$tmp/whole"
         "$tmp/whole"
         readelf -d "$tmp/whole" | grep -q NEEDED && { echo "the whole program needs shared libraries"; return 1; }

@@ -102,12 +102,14 @@ static void paint_curve(canvas *k, void *user)
     write_text(k, LEFT, 24, 2, INK, c->title);
     paint_axes(k, c);
     for (size_t i = 0; i < c->count; i++) {
-        int32_t y = row_of(c, c->loss[i]);
-        fill(k, column_of(c, i), y, 1, TOP + DOWN - y, blend(hues[0], 0.2));
+        int32_t x = column_of(c, i), y = row_of(c, c->loss[i]), next = i + 1 < c->count ? column_of(c, i + 1) : x + 1;
+        fill(k, x, y, MORE(LESS(next - x - 1, 8), 1), TOP + DOWN - y, blend(hues[0], 0.25));
     }
-    for (size_t i = 0; i < c->count; i++) {
-        int32_t x = column_of(c, i), y = row_of(c, c->mean[i]), from = before < 0 ? y : before;
-        fill(k, x, LESS(from, y) - 1, 2, abs(from - y) + 3, hues[1]);
+    for (int32_t x = 0; x < ACROSS; x++) { /* between steps a straight line */
+        double  at = (double)x / (ACROSS - 1) * (double)(c->count - 1);
+        size_t  i = LESS((size_t)at, c->count - 1), next = LESS(i + 1, c->count - 1);
+        int32_t y = row_of(c, c->mean[i] + (at - (double)i) * (c->mean[next] - c->mean[i])), from = before < 0 ? y : before;
+        fill(k, LEFT + x, LESS(from, y) - 1, 1, abs(from - y) + 3, hues[1]);
         before = y;
     }
 }

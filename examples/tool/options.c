@@ -150,12 +150,6 @@ static void parse_phase(settings *s, const char *name, const char *value);
 static void parse_size(settings *s, const char *name, const char *value);
 static void parse_seed(settings *s, const char *name, const char *value);
 static void parse_fuse_sampler(settings *s, const char *name, const char *value);
-static void parse_sample_prompt(settings *s, const char *name, const char *value)
-{
-    (void)name;
-    append_text(&s->train.sample_prompts, &s->train.sample_count, value);
-}
-
 static void parse_budget(settings *s, const char *name, const char *value);
 static void parse_fuse_prompt(settings *s, const char *name, const char *value);
 static void parse_ordinary(settings *s, const char *name, const char *value);
@@ -644,7 +638,7 @@ static const row rows[] = {
     { WORD, TRAIN, 0, "--dialect", "NAME", "of an adapter: kohya, diffusers or peft, which is a folder (diffusers)",
       IN(dialect), .words = dialects, .brief = 1 },
     { BIT, TRAIN, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", SETS(flags, HALF), .brief = 1 },
-    { STRING, TRAIN, 0, "--name", "TEXT", "of what is written, in its metadata (the recipe's)", LEARNS(name) },
+    { STRING, TRAIN, 0, "--title", "TEXT", "of what is written, in its metadata (the recipe's)", LEARNS(name) },
     { HEADING, TRAIN, .name = "What must stay as it is: class pictures (prior preservation)" },
     { STRING, TRAIN, 0, "--class-data", "FOLDER", "pictures of the class, with captions or --class-prompt (PATH-class/)",
       TRAINS(class_data), .brief = 1 },
@@ -682,6 +676,7 @@ static const row rows[] = {
     { STRING, TRAIN, 0, "--modules", "PATTERNS", "these layers in place of that: names with * and ?, separated by commas,\n"
       "as in 'unet.*.attn2.to_?,unet.*.ff.*'", LEARNS(modules) },
     { INT32, TRAIN, 0, "--factor", "N", "lokr: of the Kronecker product (as even as it can be)", LEARNS(factor), 1, 65536 },
+    { BIT, TRAIN, 0, "--both", NULL, "lokr: the first factor is a product of two matrices too", TRAIN_SETS(WEFT_TRAIN_BOTH) },
     { BIT, TRAIN, 0, "--exact-norm", NULL, "dora: the gradient of the row lengths too", TRAIN_SETS(WEFT_TRAIN_EXACT_NORM) },
     { DOUBLE, TRAIN, 0, "--ema", "X", "full: write the mean of the weights, with this decay (the recipe's)", LEARNS(ema), 0, 1, .none = 1 },
     { STRING, TRAIN, 0, "--tokens", "LIST", "words to learn, separated by commas, as in '<cup>'", LEARNS(tokens), .brief = 1 },
@@ -1099,6 +1094,12 @@ static void parse_ordinary(settings *s, const char *name, const char *value)
 {
     (void)name;
     append_text(&s->ordinary, &s->ordinary_count, value);
+}
+
+static void parse_sample_prompt(settings *s, const char *name, const char *value)
+{
+    (void)name;
+    append_text(&s->train.sample_prompts, &s->train.sample_count, value);
 }
 
 static void parse_budget(settings *s, const char *name, const char *value)

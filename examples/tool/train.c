@@ -234,8 +234,8 @@ static int is_checkpoint_due(const training *t)
     return now() - t->kept >= (pause > CHECKPOINT_SECONDS ? pause : CHECKPOINT_SECONDS);
 }
 
-/* Says how to go on, and ends the program. */
-static _Noreturn void stop(training *t)
+/* Says how to go on, and ends the program: as it was asked to by --stop-after, or in its middle. */
+static _Noreturn void stop(training *t, int status)
 {
     if (t->done > t->begun && !write_checkpoint(t)) fail("stopped at step %" PRId64 ", and there is no checkpoint of it", t->done);
     clear_progress();
@@ -245,7 +245,7 @@ static _Noreturn void stop(training *t)
         print_resume(stderr, t->s);
     }
     fputc('\n', stderr);
-    exit(1);
+    exit(status);
 }
 
 /* ------------------------------------------------------------------ pictures on the way */
@@ -421,12 +421,13 @@ static void run_steps(training *t)
     t->looping = 1;
     while (t->done < t->how.steps) {
         weft_status st = stopping ? WEFT_E_CANCELLED : weft_trainer_step(t->trainer, &step, &err);
-        if (st == WEFT_E_CANCELLED) stop(t);
+        if (st == WEFT_E_CANCELLED) stop(t, 1);
         must(st);
         keep_loss(t, step.loss);
         show_step(t, 0);
         if (u->sample_every && (t->done % u->sample_every == 0 || t->done == t->how.steps)) draw_samples(t);
-        if (stopping || (u->stop_after && t->done - t->begun >= u->stop_after && t->done < t->how.steps)) stop(t);
+        if (stopping) stop(t, 1);
+        if (u->stop_after && t->done - t->begun >= u->stop_after && t->done < t->how.steps) stop(t, 0);
         if (is_checkpoint_due(t)) write_checkpoint(t);
     }
     t->looping = 0;

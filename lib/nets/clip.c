@@ -4,6 +4,7 @@
  */
 #include "nets/clip.h"
 #include "nets/clip_layer.h"
+#include "nets/tape.h"
 
 struct wf_clip {
     wf_clip_config   c;
@@ -67,6 +68,43 @@ static void read_row(float *row, const wf_tensor *table, size_t index, size_t wi
     wf_widen_any(row, table->data + index * width * size, table->dtype, width);
 }
 
+/* What the rows of x had for gradients goes to the extra rows that they were. */
+typedef struct embed_entry {
+    float         *gx;
+    float *const  *extra; /* gradients; NULL: frozen */
+    const int32_t *ids;
+    size_t         rows, d, extras;
+    int32_t        vocab;
+} embed_entry;
+
+static void back_embed(wf_exec *e, const void *entry)
+{
+    const embed_entry *t = entry;
+    for (size_t r = 0; r < t->rows; r++) {
+        int32_t row = t->ids[r] - t->vocab;
+        if (row >= 0 && (size_t)row < t->extras && t->extra[row] != NULL)
+            e->k->add(t->extra[row], t->gx + r * t->d, t->d);
+    }
+    wf_grad_done(e, t->gx, t->rows * t->d);
+}
+
+static void record_embed(const wf_clip *m, wf_exec *e, const wf_clip_input *in, float *x,
+                         size_t rows)
+{
+    const wf_tape *tape = e->tape;
+    bool wanted = false;
+    for (size_t r = 0; tape != NULL && tape->extra != NULL && r < rows && !e->dry; r++) {
+        int32_t row = in->ids[r] - m->c.vocab;
+        wanted = wanted || (row >= 0 && (size_t)row < tape->extras && tape->extra[row] != NULL);
+    }
+    if (!wf_track(e, x, false, wanted)) return;
+    embed_entry *t = wf_record(e, back_embed, sizeof *t);
+    if (t != NULL)
+        *t = (embed_entry){ .gx = wf_grad(e, x), .extra = tape->extra, .ids = in->ids, .rows = rows,
+                            .d = (size_t)m->c.hidden, .extras = tape->extras,
+                            .vocab = m->c.vocab };
+}
+
 /* x = token + position of each */
 static void embed(const wf_clip *m, wf_exec *e, const wf_clip_input *in, float *x, float *t,
                   size_t rows)
@@ -79,6 +117,34 @@ static void embed(const wf_clip *m, wf_exec *e, const wf_clip_input *in, float *
         read_row(t + r * d, m->positions, r % (size_t)in->length, d);
         e->k->add(x + r * d, t + r * d, d);
     }
+    record_embed(m, e, in, x, rows);
+}
+
+typedef struct pick_entry {
+    float         *gy, *gx;
+    const int32_t *at;
+    size_t         n, length, d;
+} pick_entry;
+
+static void back_pick(wf_exec *e, const void *entry)
+{
+    const pick_entry *t = entry;
+    for (size_t s = 0; s < t->n; s++)
+        e->k->add(t->gx + (s * t->length + (size_t)t->at[s]) * t->d, t->gy + s * t->d, t->d);
+    wf_grad_done(e, t->gy, t->n * t->d);
+}
+
+/* y (n, d) = the row of each sequence at eos_at */
+static void pick_rows(wf_exec *e, const wf_clip_input *in, float *y, const float *x, size_t d)
+{
+    size_t n = (size_t)in->n, length = (size_t)in->length;
+    for (size_t s = 0; s < n && !e->dry && !e->stopped; s++)
+        memcpy(y + s * d, x + (s * length + (size_t)in->eos_at[s]) * d, d * sizeof *y);
+    if (!wf_track(e, y, false, wf_wanted(e, x))) return;
+    pick_entry *t = wf_record(e, back_pick, sizeof *t);
+    if (t != NULL)
+        *t = (pick_entry){ .gy = wf_grad(e, y), .gx = wf_grad(e, x), .at = in->eos_at, .n = n,
+                           .length = length, .d = d };
 }
 
 void wf_clip_forward(const wf_clip *m, wf_exec *e, const wf_clip_input *in, float *text,
@@ -89,11 +155,12 @@ void wf_clip_forward(const wf_clip *m, wf_exec *e, const wf_clip_input *in, floa
            mark = wf_arena_mark(&e->arena);
     wf_grid g = wf_text_grid(in->n, in->length);
     float *x = wf_take(e, rows, d);
+    size_t inner = wf_arena_mark(&e->arena);
     float *t = wf_take(e, rows, d);
 
     embed(m, e, in, x, t, rows);
     for (int32_t i = 0; i <= c->layers; i++) {
-        if (text != NULL && i == c->layers - in->skip) {
+        if ((text != NULL || (e->dry && e->tape != NULL)) && i == c->layers - in->skip) {
             if (in->norm) wf_layer_norm(e, &m->final, text, x, g);
             else wf_copy(e, text, x, rows * d);
         }
@@ -101,11 +168,12 @@ void wf_clip_forward(const wf_clip *m, wf_exec *e, const wf_clip_input *in, floa
     }
     if (m->projection != NULL &&
         (pooled != NULL || e->dry)) { /* a dry walk has no buffers, and needs its share */
-        wf_layer_norm(e, &m->final, t, x, g);
-        for (size_t s = 0; s < (size_t)in->n && !e->dry && !e->stopped; s++)
-            memcpy(x + s * d, t + (s * (size_t)in->length + (size_t)in->eos_at[s]) * d,
-                   d * sizeof *x);
-        wf_layer_apply(e, m->projection, pooled, x, wf_vector_grid(in->n), false);
+        wf_arena_release(&e->arena, inner);
+        float *normed = wf_take(e, rows, d);
+        float *picked = wf_take(e, (size_t)in->n, d);
+        wf_layer_norm(e, &m->final, normed, x, g);
+        pick_rows(e, in, picked, normed, d);
+        wf_layer_apply(e, m->projection, pooled, picked, wf_vector_grid(in->n), false);
     }
     wf_arena_release(&e->arena, mark);
 }

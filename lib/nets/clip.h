@@ -31,7 +31,9 @@ typedef struct wf_clip_input {
 } wf_clip_input;
 
 /* text   (n, length, hidden); may be NULL
- * pooled (n, projection): the last layer, final norm, at eos_at, then text_projection; may be NULL */
+ * pooled (n, projection): the last layer, final norm, at eos_at, then text_projection; may be NULL
+ * Under a tape `ids` and `eos_at` are read on the way back, and gradients of extra rows are added to
+ * the tape's. */
 void wf_clip_forward(const wf_clip *c, wf_exec *e, const wf_clip_input *in, float *text, float *pooled);
 
 #endif

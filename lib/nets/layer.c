@@ -17,7 +17,8 @@
  * weight would differ from row to row, and has one of its own. */
 #include <math.h>
 
-#include "nets/exec.h"
+#include "nets/tape.h"
+#include "nets/turn.h"
 
 enum { ROWS = WF_TILE_ROWS, KRON_FLOATS = 1 << 18 };
 
@@ -116,11 +117,15 @@ static void scale_columns(const wf_layer *l, float *tile, size_t rows, const flo
             for (size_t i = 0; i < nc; i++) tile[i] *= v[q * (size_t)l->in + c + i];
 }
 
-/* Ranks of the stack that have a coefficient for this sample. */
+static bool taped(const wf_exec *e) { return e->tape != NULL && e->tape->mode != WF_TAPE_OFF; }
+
+/* Ranks of the stack that have a coefficient for this sample. Under a tape all: gradients are those
+ * of the whole stack. */
 static wf_span live_ranks(const job *j, size_t sample)
 {
     wf_span live = { 0, 0 };
     size_t at = 0;
+    if (taped(j->e)) return (wf_span){ 0, (size_t)j->stack->rank };
     for (int32_t p = 0; p < j->stack->parts; p++) {
         size_t next = at + (size_t)j->stack->part_rank[p];
         if (next > at && coefficient(j, sample, p).number != 0.0f) {
@@ -480,6 +485,15 @@ static wf_product base_product(const wf_layer *l, float *y, const float *x, wf_g
     };
 }
 
+/* The layer's merged copy in place of its weight. */
+static void use_merged(job *j)
+{
+    j->base.weight = j->delta->merged;
+    j->base.type = WF_F32;
+    j->base.ordered = true;
+    if (j->delta->merged_bias != NULL) j->base.bias = j->delta->merged_bias;
+}
+
 /* Memory for the samples' own biases, where they have any. */
 static void prepare_biases(job *j, bool own)
 {
@@ -562,6 +576,213 @@ static void compute(job *j)
     if (after) wf_pool_run(e->pool, j->base.samples * j->row_tiles, after_task, j);
 }
 
+/* ---- the way back ----
+ *
+ * With G the gradient of y, and the pairs' h = c s (x A^T):
+ *
+ *     dH = c s (G B),  dB += h^T G,  dA += dH^T x,  dx += G W + dH A,  dW += G^T x,  db += sums of G
+ *
+ * What stands to the right of a ^T is a sum over rows (tensor/outer.c), the others are products as
+ * on the way there, with weights turned around (turn.h). */
+
+typedef struct layer_entry {
+    const wf_layer       *l;
+    const wf_delta       *delta;
+    const wf_layer_grads *trained; /* NULL: nothing of its own                 */
+    wf_grid               in, out;
+    const float          *x, *h;   /* h NULL: no pairs                         */
+    const wf_span        *live;
+    float                *gy, *gx, *gmore; /* gx, gmore NULL: they are not wanted */
+    bool                  add;
+} layer_entry;
+
+/* Pairs under plain numbers have a way back, and dense parts and Kronecker products none: who
+ * trains merges those. */
+static bool has_way_back(const job *j)
+{
+    for (int32_t p = 0; j->stack != NULL && p < j->stack->parts; p++) {
+        const wf_nonpair *x = j->stack->nonpair != NULL ? &j->stack->nonpair[p] : NULL;
+        for (size_t n = 0; n < (size_t)j->out.n; n++) {
+            const wf_cell *c = cell_of(j->e, j->delta, n, p);
+            if (c->number == 0.0f) continue;
+            if (c->vector != 0 || c->mask != 0) return false;
+            if (x != NULL && (x->w1 != NULL || x->dense != NULL)) return false;
+        }
+    }
+    return true;
+}
+
+/* The pairs' dH (rows, R). */
+static float *back_down(job *j, const layer_entry *t)
+{
+    wf_exec *e = j->e;
+    size_t R = (size_t)j->stack->rank;
+    float *dh = wf_take(e, wf_rows(t->out), R);
+    wf_product p = { .y = dh, .x = t->gy, .samples = (size_t)t->out.n, .in = (size_t)t->l->out,
+                     .out = R, .window = { t->out.h, t->out.w, t->out.h, t->out.w, 1, 1, 0 },
+                     .weight = j->stack->up, .type = WF_F32, .ordered = true, .user = j,
+                     .live = t->live, .finish = scale_h };
+
+    wf_need_scratch(e, e->products->thin_scratch(&p));
+    if (!e->dry && !e->stopped) e->products->thin(&p, e->k, e->pool, e->scratch);
+    return dh;
+}
+
+/* Gradients of what is trained: sums over rows. */
+static void back_trained(job *j, const layer_entry *t, const float *dh)
+{
+    wf_exec *e = j->e;
+    const wf_layer *l = t->l;
+    const wf_layer_grads none = { NULL, NULL, NULL, NULL }, *to = t->trained;
+    size_t n = (size_t)t->out.n, ins = (size_t)l->in, outs = (size_t)l->out, count = 0;
+    size_t R = j->stack != NULL ? (size_t)j->stack->rank : 0;
+    wf_window plain = { t->out.h, t->out.w, t->out.h, t->out.w, 1, 1, 0 };
+    wf_outer sums[3];
+
+    if (to == NULL) to = &none;
+    if (e->dry || (to->up != NULL && dh != NULL))
+        sums[count++] = (wf_outer){ to->up, t->h, t->gy, n, R, outs, plain };
+    if (e->dry || (to->down != NULL && dh != NULL))
+        sums[count++] = (wf_outer){ to->down, dh, t->x, n, R, ins, j->base.window };
+    if (e->dry || to->weight != NULL)
+        sums[count++] = (wf_outer){ to->weight, t->gy, t->x, n, outs, ins, j->base.window };
+    for (size_t i = 0; i < count; i++) wf_need_scratch(e, wf_outer_scratch(&sums[i]));
+    if (e->dry || e->stopped) return;
+    if (count > 0) wf_outer_products(e->products, sums, count, e->pool, e->scratch);
+    if (to->bias != NULL) wf_add_columns(e, to->bias, t->gy, 1, wf_rows(t->out), outs);
+    if (t->gmore != NULL)
+        wf_add_columns(e, t->gmore, t->gy, n, sample_rows(t->out), outs);
+}
+
+/* A gradient of y's rows, where pixels lie as they do in x: a stride's with zeros between them. */
+static const float *spread_out(wf_exec *e, const layer_entry *t, const float *g, size_t c,
+                               wf_grid to, int32_t first)
+{
+    if (t->l->stride == 1) return g;
+    float *wide = wf_take(e, wf_rows(to), c);
+    wf_spread(e, wide, to, g, t->out, t->l->stride, first, c);
+    return wide;
+}
+
+/* The weight of a product turned, in the arena. */
+static void turn_here(wf_exec *e, wf_product *back, const wf_product *there)
+{
+    float *turned = wf_take(e, there->in * wf_window_taps(&there->window), there->out);
+    wf_turn_product(e, turned, there);
+    back->weight = turned;
+    back->type = WF_F32;
+    back->ordered = true;
+}
+
+static void run_back(wf_exec *e, const wf_product *p)
+{
+    wf_need_scratch(e, e->products->wide_scratch(p));
+    if (!e->dry && !e->stopped) e->products->wide(p, e->k, e->pool, e->scratch);
+}
+
+/* gx += G W + dH A, as windows over the gradients. */
+static void back_input(job *j, const layer_entry *t, const float *dh)
+{
+    wf_exec *e = j->e;
+    const wf_layer *l = t->l;
+    const void *turned = e->tape->turned != NULL ? e->tape->turned[l->id] : NULL;
+    int32_t last = l->kernel - 1, first = 0; /* row that a stride's first one goes to */
+    wf_grid from = t->out;
+
+    if (l->stride > 1) {
+        first = WF_MAX(last / 2 - l->pad, 0);
+        from.h = WF_MAX(t->in.h, l->stride * (t->out.h - 1) + first + 1);
+        from.w = WF_MAX(t->in.w, l->stride * (t->out.w - 1) + first + 1);
+    }
+    wf_product p = { .y = t->gx, .samples = (size_t)t->in.n, .in = (size_t)l->out,
+                     .out = (size_t)l->in, .add = true,
+                     .window = { from.h, from.w, t->in.h, t->in.w, l->kernel, 1,
+                                 last - l->pad - first } };
+    bool merged = t->delta != NULL && t->delta->merged != NULL;
+    bool plain = l->kernel == 1 && l->stride == 1;
+    if (merged || turned == NULL) turn_here(e, &p, &j->base);
+    else p.weight = turned, p.type = l->dtype;
+    p.x = spread_out(e, t, t->gy, p.in, from, first);
+    if (j->stack != NULL && plain) { /* added at the product's end */
+        p.h = dh;
+        p.up = j->stack->down;
+        p.rank = (size_t)j->stack->rank;
+        p.live = t->live;
+    }
+    run_back(e, &p);
+    if (j->stack == NULL || plain) return;
+    wf_product down = j->base;
+    down.out = (size_t)j->stack->rank;
+    down.weight = j->stack->down;
+    down.type = WF_F32;
+    down.ordered = true;
+    p.in = down.out;
+    turn_here(e, &p, &down);
+    p.x = spread_out(e, t, dh, p.in, from, first);
+    run_back(e, &p);
+}
+
+static void back_layer(wf_exec *e, const void *entry)
+{
+    const layer_entry *t = entry;
+    size_t mark = wf_arena_mark(&e->arena);
+    job j = { .e = e, .l = t->l, .delta = t->delta, .out = t->out };
+
+    if (!e->dry && e->stop != NULL && e->stop(e->stop_user)) e->stopped = true;
+    if (t->h != NULL || (e->dry && t->live != NULL)) j.stack = t->delta->stack;
+    j.base = base_product(t->l, NULL, t->x, t->in, t->out, false);
+    j.base.live = t->live;
+    if (t->delta != NULL && t->delta->merged != NULL) use_merged(&j);
+    float *dh = j.stack != NULL ? back_down(&j, t) : NULL;
+    back_trained(&j, t, dh);
+    if (e->dry || t->gx != NULL) back_input(&j, t, dh);
+    if (!t->add) wf_grad_done(e, t->gy, wf_rows(t->out) * (size_t)t->l->out);
+    wf_arena_release(&e->arena, mark);
+}
+
+/* What back_layer() will take, by a dry run of it. */
+static void measure_back(wf_exec *e, const layer_entry *t)
+{
+    wf_arena before = e->arena;
+
+    e->arena.held = false;
+    e->arena.peak = before.used;
+    back_layer(e, t);
+    wf_need_back(e, (e->arena.peak - before.used) / sizeof(float));
+    before.overflow = e->arena.overflow;
+    e->arena = before;
+}
+
+static void record(job *j, float *y, wf_grid in, bool add)
+{
+    wf_exec *e = j->e;
+    const float *x = j->base.x;
+    const wf_layer_grads *trained = wf_trained(e, j->l);
+    bool pairs = j->stack != NULL && j->stack->rank > 0;
+
+    bool wanted = trained != NULL || wf_wanted(e, x) || (j->more != NULL && wf_wanted(e, j->more));
+    if (!wf_track(e, y, add, wanted)) return;
+    layer_entry t = { .l = j->l, .delta = j->delta, .trained = trained, .in = in, .out = j->out,
+                      .x = x, .add = add };
+    if (e->dry) {
+        static const wf_span some = { 0, 0 };
+        t.live = pairs ? &some : NULL;
+        measure_back(e, &t);
+        return;
+    }
+    if (!has_way_back(j)) {
+        wf_no_way_back(e);
+        return;
+    }
+    layer_entry *entry = wf_record(e, back_layer, sizeof *entry);
+    if (entry == NULL) return;
+    t.gy = wf_grad(e, y);
+    t.gx = wf_grad(e, x);
+    t.gmore = wf_grad(e, j->more);
+    if (pairs) t.h = j->base.h, t.live = j->base.live;
+    *entry = t;
+}
+
 /* What is made of a product. */
 typedef struct use {
     bool         add, gated;
@@ -579,14 +800,8 @@ static void apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_gr
     j.base.user = &j;
     j.row_tiles = (rows + ROWS - 1) / ROWS;
     if (e->deltas != NULL) j.delta = &e->deltas[l->id];
-    if (j.delta != NULL && j.delta->merged != NULL) {
-        j.base.weight = j.delta->merged;
-        j.base.type = WF_F32;
-        j.base.ordered = true;
-        if (j.delta->merged_bias != NULL) j.base.bias = j.delta->merged_bias;
-    } else if (j.delta != NULL) {
-        j.stack = j.delta->stack;
-    }
+    if (j.delta != NULL && j.delta->merged != NULL) use_merged(&j);
+    else if (j.delta != NULL) j.stack = j.delta->stack;
     if (j.stack != NULL && (e->dry || e->masks == NULL || wf_masks_fit(e, j.delta, j.out)))
         prepare_parts(&j);
     prepare_biases(&j, as.own);
@@ -601,6 +816,7 @@ static void apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_gr
         wf_watch_layer(e, l, x, wf_rows(g) * (size_t)l->in, y,
                        (size_t)g.n * rows * written(&j.base));
     }
+    if (taped(e)) record(&j, y, g, as.add);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -620,11 +836,13 @@ void wf_layer_apply_gated(wf_exec *e, const wf_layer *l, float *y, const float *
     const wf_delta *d = e->deltas != NULL ? &e->deltas[l->id] : NULL;
     size_t mark = wf_arena_mark(&e->arena);
 
-    if (d == NULL || d->merged != NULL || d->stack == NULL || d->stack->nonpair == NULL) {
+    /* Some parts are added afterwards, and a tape needs values and gates. */
+    bool at_once = d == NULL || d->merged != NULL || d->stack == NULL || d->stack->nonpair == NULL;
+    if (at_once && !taped(e)) {
         apply(e, l, y, x, g, (use){ .gated = true });
         return;
     }
-    float *wide = wf_take(e, wf_rows(g), (size_t)l->out); /* some parts are added afterwards */
+    float *wide = wf_take(e, wf_rows(g), (size_t)l->out);
     apply(e, l, wide, x, g, (use){ .add = false });
     wf_geglu(e, y, wide, wf_rows(g), (size_t)l->out / 2);
     wf_arena_release(&e->arena, mark);

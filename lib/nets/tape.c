@@ -1,7 +1,8 @@
 /* tape.c - the list of what was done, the set of buffers that matter, and the walk back. */
 #include "nets/tape.h"
 
-enum { FIRST_ENTRIES = 256, FIRST_ROOM = 1 << 16, FIRST_WANTED = 1024, PIECE = 1 << 15 };
+enum { FIRST_ENTRIES = 256, FIRST_ROOM = 1 << 16, FIRST_WANTED = 1024, PIECE = 1 << 15,
+       COLUMNS = 64 };
 
 void wf_tape_init(wf_tape *t, const weft_allocator *alloc)
 {
@@ -201,6 +202,27 @@ void wf_grad_done(wf_exec *e, float *gy, size_t n)
 void wf_grad_add(wf_exec *e, float *gx, const float *gy, size_t n)
 {
     run(e, &(piece){ .y = gx, .x = gy, .n = n }, add_task);
+}
+
+typedef struct columns { float *to; const float *g; size_t rows, c, tiles; } columns;
+
+static void columns_task(void *user, size_t task, int32_t worker)
+{
+    const columns *s = user;
+    double sum[COLUMNS] = { 0 };
+    size_t group = task / s->tiles, at = task % s->tiles * COLUMNS;
+    size_t n = WF_MIN((size_t)COLUMNS, s->c - at);
+    const float *g = s->g + group * s->rows * s->c + at;
+    (void)worker;
+    for (size_t r = 0; r < s->rows; r++, g += s->c)
+        for (size_t i = 0; i < n; i++) sum[i] += (double)g[i];
+    for (size_t i = 0; i < n; i++) s->to[group * s->c + at + i] += (float)sum[i];
+}
+
+void wf_add_columns(wf_exec *e, float *to, const float *g, size_t groups, size_t rows, size_t c)
+{
+    columns s = { to, g, rows, c, (c + COLUMNS - 1) / COLUMNS };
+    if (!e->dry && !e->stopped) wf_pool_run(e->pool, groups * s.tiles, columns_task, &s);
 }
 
 float *wf_keep(wf_exec *e, const float *x, size_t n)

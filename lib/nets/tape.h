@@ -103,6 +103,9 @@ void   wf_need_back(wf_exec *e, size_t floats);
 const wf_layer_grads *wf_trained(const wf_exec *e, const wf_layer *l);
 /* gx += gy over n floats. */
 void   wf_grad_add(wf_exec *e, float *gx, const float *gy, size_t n);
+/* to (groups, c) += sums over the rows of g (groups, rows, c): in double and in the rows' order, so
+ * the bits are the same for any number of threads. */
+void   wf_add_columns(wf_exec *e, float *to, const float *g, size_t groups, size_t rows, size_t c);
 
 /* A buffer that a segment reads (and may write, as a block adds to its rows). */
 typedef struct wf_segment_input {

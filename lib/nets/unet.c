@@ -6,6 +6,7 @@
  * the way up; every other buffer lives for a block and is given back to the arena. */
 #include "nets/config.h"
 #include "nets/keys.h"
+#include "nets/tape.h"
 #include "weft/model.h"
 
 typedef struct resnet {
@@ -412,6 +413,29 @@ static void run_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, 
     wf_arena_release(&e->arena, mark);
 }
 
+typedef struct resnet_args {
+    const wf_unet *u;
+    const resnet  *r;
+    float         *y;
+    const float   *x, *temb;
+    wf_grid        g;
+} resnet_args;
+
+static void run_resnet_segment(wf_exec *e, const void *args)
+{
+    const resnet_args *a = args;
+    run_resnet(a->u, e, a->r, a->y, a->x, a->temb, a->g);
+}
+
+/* A resnet as a segment of a tape. What it reads is not written over later, but where y is x. */
+static void pass_resnet(const wf_unet *u, wf_exec *e, const resnet *r, float *y, const float *x,
+                        const float *temb, wf_grid g)
+{
+    resnet_args args = { u, r, y, x, temb, g };
+    wf_segment_input in_place = { y, wf_rows(g) * (size_t)r->in };
+    wf_segment(e, run_resnet_segment, &args, sizeof args, y, &in_place, y == x);
+}
+
 /* Text rows for cross-attention: gathered once if shared by all layers, or per layer on demand. */
 typedef struct context {
     const wf_text_input *in;
@@ -421,11 +445,40 @@ typedef struct context {
     int32_t next;   /* layer          */
 } context;
 
-static void gather_text(const wf_exec *e, const context *c, int32_t layer)
+/* Rows were copied from where each sample has its own: gx (n) += gy's first n, gy (width) = 0. */
+typedef struct rows_entry { float *gx, *gy; size_t n, width; } rows_entry;
+
+static void back_rows(wf_exec *e, const void *entry)
 {
+    const rows_entry *t = entry;
+    if (t->gx != NULL) wf_grad_add(e, t->gx, t->gy, t->n);
+    wf_grad_done(e, t->gy, t->width);
+}
+
+/* y (samples, width) begins in each sample with n floats from place `at` of its rows. */
+static void record_rows(wf_exec *e, float *y, size_t samples, size_t width,
+                        const float *const *rows, size_t at, size_t n)
+{
+    bool wanted = e->dry;
+
+    for (size_t s = 0; s < samples && !wanted; s++) wanted = wf_wanted(e, rows[s]);
+    if (!wf_track(e, y, false, wanted)) return;
+    float *gy = wf_grad(e, y);
+    for (size_t s = 0; s < samples; s++) {
+        rows_entry *t = wf_record(e, back_rows, sizeof *t);
+        if (t == NULL) return;
+        float *gx = wf_grad(e, rows[s]);
+        *t = (rows_entry){ gx != NULL ? gx + at : NULL, gy + s * width, n, width };
+    }
+}
+
+static void gather_text(wf_exec *e, const context *c, int32_t layer)
+{
+    size_t at = (size_t)layer * c->width;
+
     for (int32_t s = 0; s < c->n && !e->dry && !e->stopped; s++)
-        memcpy(c->rows + (size_t)s * c->width, c->in->rows[s] + (size_t)layer * c->width,
-               c->width * sizeof *c->rows);
+        memcpy(c->rows + (size_t)s * c->width, c->in->rows[s] + at, c->width * sizeof *c->rows);
+    record_rows(e, c->rows, (size_t)c->n, c->width, c->in->rows, at, c->width);
 }
 
 static void begin_text(wf_exec *e, context *c, const wf_text_input *in, int32_t n, int32_t dim)
@@ -446,9 +499,13 @@ static float *gather_image(wf_exec *e, const wf_image_input *in, int32_t n, int3
     return rows;
 }
 
-static const float *next_text(const wf_exec *e, context *c)
+static bool taped(const wf_exec *e) { return e->tape != NULL && e->tape->mode != WF_TAPE_OFF; }
+
+static const float *next_text(wf_exec *e, context *c)
 {
-    if (c->in->cross_layers > 0) gather_text(e, c, c->next++);
+    if (c->in->cross_layers == 0) return c->rows;
+    if (taped(e)) c->rows = wf_take(e, (size_t)c->n, c->width); /* the last layer's are needed */
+    gather_text(e, c, c->next++);
     return c->rows;
 }
 
@@ -693,6 +750,45 @@ static void run_feed_forward(wf_exec *e, const block *k, float *x, wf_grid g, in
     wf_arena_release(&e->arena, mark);
 }
 
+typedef struct block_args {
+    const block *k;
+    float       *x;
+    wf_grid      g;
+    context      text; /* at the block's layer: running it moves a copy on */
+} block_args;
+
+static void run_self_segment(wf_exec *e, const void *args)
+{
+    const block_args *a = args;
+    sight none = { .regions = NULL };
+    run_attention(e, &a->k->self, &a->k->norm1, a->x, a->g, &none, false);
+}
+
+static void run_cross_segment(wf_exec *e, const void *args)
+{
+    const block_args *a = args;
+    sight s = { .text = { a->text } };
+    run_attention(e, &a->k->cross, &a->k->norm2, a->x, a->g, &s, true);
+}
+
+static void run_feed_segment(wf_exec *e, const void *args)
+{
+    const block_args *a = args;
+    run_feed_forward(e, a->k, a->x, a->g, a->k->ff_out->out);
+}
+
+/* A block as three segments of a tape. */
+static void pass_block(wf_exec *e, const block *k, float *x, wf_grid g, context *text)
+{
+    block_args args = { k, x, g, *text };
+    wf_segment_input in = { x, wf_rows(g) * (size_t)k->ff_out->out };
+
+    wf_segment(e, run_self_segment, &args, sizeof args, x, &in, 1);
+    wf_segment(e, run_cross_segment, &args, sizeof args, x, &in, 1);
+    wf_segment(e, run_feed_segment, &args, sizeof args, x, &in, 1);
+    if (text->in->cross_layers > 0) text->next++;
+}
+
 /* x += proj_out(blocks(proj_in(norm x))) */
 static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid g, sight *text)
 {
@@ -706,12 +802,44 @@ static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid 
     wf_arena_release(&e->arena, inner);
     for (int32_t i = 0; i < t->depth; i++) {
         const block *k = &t->blocks[i];
+        if (taped(e)) {
+            pass_block(e, k, h, g, &text->text[0]);
+            continue;
+        }
         run_attention(e, &k->self, &k->norm1, h, g, text, false);
         run_attention(e, &k->cross, &k->norm2, h, g, text, true);
         run_feed_forward(e, k, h, g, t->channels);
     }
     wf_layer_apply(e, t->proj_out, x, h, g, true);
     wf_arena_release(&e->arena, mark);
+}
+
+/* x = act(x); a tape needs the old x, so there the result lies elsewhere. */
+static float *activate_in_place(wf_exec *e, wf_act act, float *x, size_t n, size_t wide)
+{
+    float *y = act != WF_ACT_NONE && taped(e) ? wf_take(e, n, wide) : x;
+    wf_activate(e, act, y, x, n, wide);
+    return y;
+}
+
+/* [pooled text, sinusoids of the time ids] (n, added_dim) */
+static float *embed_size(const wf_unet *u, wf_exec *e, const wf_denoise_input *in)
+{
+    const wf_unet_config *c = &u->c;
+    size_t n = (size_t)in->grid.n, ids = (size_t)c->time_ids, dim = (size_t)c->time_id_dim;
+    size_t width = (size_t)c->added_dim, pooled = (size_t)c->pooled_dim;
+    const float *const *rows = in->text[POOLED].rows;
+    float *added = wf_take(e, n, width);
+    float *angles = wf_take(e, n * ids, dim);
+
+    wf_sinusoid(e, angles, in->time_ids, n * ids, c->time_id_dim, c->flip_sin_to_cos,
+                c->freq_shift);
+    for (size_t s = 0; s < n && !e->dry && !e->stopped; s++) {
+        memcpy(added + s * width, rows[s], pooled * sizeof *added);
+        memcpy(added + s * width + pooled, angles + s * ids * dim, ids * dim * sizeof *added);
+    }
+    record_rows(e, added, n, width, rows, 0, pooled);
+    return added;
 }
 
 /* act(time embedding + added conditioning), as every resnet wants it: (n, time_dim) */
@@ -722,10 +850,11 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_denoise_input *i
     wf_grid g = wf_vector_grid(in->grid.n);
     float *temb = wf_take(e, n, wide);
     size_t mark = wf_arena_mark(&e->arena);
-    float *sinusoid = wf_take(e, n, (size_t)c->channels[0]);
+    float *sum = wf_take(e, n, wide);
+    size_t inner = wf_arena_mark(&e->arena);
     float *hidden = wf_take(e, n, wide);
     float *acted = wf_take(e, n, wide);
-    float *sum = wf_take(e, n, wide);
+    float *sinusoid = wf_take(e, n, (size_t)c->channels[0]);
 
     wf_sinusoid(e, sinusoid, in->timestep, n, c->channels[0], c->flip_sin_to_cos, c->freq_shift);
     if (u->guidance != NULL) { /* Meng et al., On Distillation of Guided Diffusion Models (2022) */
@@ -739,24 +868,17 @@ static float *embed_time(const wf_unet *u, wf_exec *e, const wf_denoise_input *i
     wf_layer_apply(e, u->time1, hidden, sinusoid, g, false);
     wf_activate(e, c->act, acted, hidden, n, wide);
     wf_layer_apply(e, u->time2, sum, acted, g, false);
-    wf_activate(e, c->time_post_act, sum, sum, n, wide);
+    sum = activate_in_place(e, c->time_post_act, sum, n, wide);
     if (c->text_time) {
-        size_t ids = (size_t)c->time_ids, dim = (size_t)c->time_id_dim,
-               width = (size_t)c->added_dim;
-        size_t pooled = (size_t)c->pooled_dim;
-        float *added = wf_take(e, n, width);
-        float *angles = wf_take(e, n * ids, dim);
-        wf_sinusoid(e, angles, in->time_ids, n * ids, c->time_id_dim, c->flip_sin_to_cos,
-                    c->freq_shift);
-        for (size_t s = 0; s < n && !e->dry && !e->stopped; s++) {
-            memcpy(added + s * width, in->text[POOLED].rows[s], pooled * sizeof *added);
-            memcpy(added + s * width + pooled, angles + s * ids * dim, ids * dim * sizeof *added);
-        }
+        wf_arena_release(&e->arena, inner);
+        hidden = wf_take(e, n, wide);
+        acted = wf_take(e, n, wide);
+        float *added = embed_size(u, e, in);
         wf_layer_apply(e, u->add1, hidden, added, g, false);
         wf_activate(e, WF_ACT_SILU, acted, hidden, n, wide);
         wf_layer_apply(e, u->add2, sum, acted, g, true);
     }
-    wf_activate(e, c->time_act, sum, sum, n, wide);
+    sum = activate_in_place(e, c->time_act, sum, n, wide);
     wf_activate(e, c->act, temb, sum, n, wide);
     wf_arena_release(&e->arena, mark);
     return temb;
@@ -812,6 +934,9 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
     int32_t count = 0, last = c->levels - 1;
     wf_grid g = in->grid, grids[WF_LEVELS];
 
+    if (in->regions != NULL || in->images != NULL || e->kept != NULL || e->deep != NULL ||
+        e->align != NULL || e->locate != NULL)
+        wf_no_way_back(e);
     sight text = { .regions = in->regions, .prompts = in->images };
     begin_text(e, &text.text[0], &in->text[SEQUENCE], g.n, c->cross_dim[0]);
     for (int32_t i = 0; in->regions != NULL && i < in->regions->count; i++)
@@ -834,7 +959,7 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
         grids[i] = g;
         for (int32_t j = 0; j < s->count; j++) {
             float *y = wf_take(e, wf_rows(g), (size_t)c->channels[i]);
-            run_resnet(u, e, &s->resnets[j], y, h, temb, g);
+            pass_resnet(u, e, &s->resnets[j], y, h, temb, g);
             if (s->transformers != NULL) run_transformer(e, &s->transformers[j], y, g, &text);
             skips[count++] = (skip){ h = y, g, c->channels[i] };
         }
@@ -856,10 +981,10 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
         wf_copy(e, carry, h, wf_rows(g) * (size_t)wide);
     }
     if (c->has_mid && !reuse) {
-        run_resnet(u, e, &u->mid.resnets[0], carry, carry, temb, g);
+        pass_resnet(u, e, &u->mid.resnets[0], carry, carry, temb, g);
         if (c->mid_attention) {
             run_transformer(e, &u->mid.transformers[0], carry, g, &text);
-            run_resnet(u, e, &u->mid.resnets[1], carry, carry, temb, g);
+            pass_resnet(u, e, &u->mid.resnets[1], carry, carry, temb, g);
         }
     }
     for (int32_t i = reuse ? last : 0; i <= last; i++) {
@@ -870,7 +995,7 @@ static void forward(const wf_denoiser *d, wf_exec *e, float *out, const wf_denoi
             size_t mark = wf_arena_mark(&e->arena);
             float *both = wf_take(e, wf_rows(g), (size_t)(wide + k->channels));
             wf_concat(e, both, carry, (size_t)wide, k->x, (size_t)k->channels, wf_rows(g));
-            run_resnet(u, e, &s->resnets[j], carry, both, temb, g);
+            pass_resnet(u, e, &s->resnets[j], carry, both, temb, g);
             wf_arena_release(&e->arena, mark);
             wide = s->resnets[j].out;
             if (s->transformers != NULL) run_transformer(e, &s->transformers[j], carry, g, &text);

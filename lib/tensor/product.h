@@ -164,6 +164,23 @@ static inline size_t wf_window_taps(const wf_window *w)
     return (size_t)w->kernel * (size_t)w->kernel;
 }
 
+/* ---- outer.c: sums over rows ---- */
+
+/* y (m, taps in) += a^T window(x), over the rows of all samples; W's gradient where a is that of
+ * y. */
+typedef struct wf_outer {
+    float       *y;      /* ordered (m, ky, kx, in)         */
+    const float *a;      /* (samples, out_h out_w, m)       */
+    const float *x;      /* (samples, h w, in)              */
+    size_t       samples, m, in;
+    wf_window    window;
+} wf_outer;
+
+/* Several at once. Bits depend on shapes and the batch, not on the number of threads. */
+void   wf_outer_products(const wf_products *tier, const wf_outer *of, size_t count, wf_pool *pool,
+                         uint8_t *const *scratch);
+size_t wf_outer_scratch(const wf_outer *o); /* bytes for each worker */
+
 /* attend.c: the sample whose keys sample n sees in segment g, or SIZE_MAX: it sees none there. */
 size_t wf_keys_sample(const wf_attention *a, int32_t g, size_t n);
 /* Do factor and shift make something of the scores of segment g? */

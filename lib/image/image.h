@@ -3,12 +3,11 @@
 #ifndef WF_IMAGE_H
 #define WF_IMAGE_H
 
+#include "image/resize.h"
 #include "nets/clip_vision.h"
 #include "nets/denoiser.h"
 #include "nets/image_proj.h"
 #include "weft/image_prompt.h"
-
-enum { WF_PICTURE_MAX = 16384 }; /* side of a picture, in pixels */
 
 /* What a channel of a pixel in 0..1 is normalised by: (v - mean) / deviation. */
 typedef struct wf_picture_norm { float mean[3], deviation[3]; } wf_picture_norm;

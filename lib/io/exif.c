@@ -1,9 +1,9 @@
 /* exif.c - which way up a photograph is.
  *
- * A camera stores what its sensor saw and notes in the file's EXIF block how it was held: tag 0x0112
- * of the first directory of a TIFF that stands in a JPEG's APP1 segment. Only that number is looked
- * for. A block that cannot be followed says nothing, and the picture is taken as it lies, as every
- * program does. */
+ * A camera stores what its sensor saw and notes in the file's EXIF block how it was held: tag
+ * 0x0112 of the first directory of a TIFF that stands in a JPEG's APP1 segment. Only that number is
+ * looked for. A block that cannot be followed says nothing, and the picture is taken as it lies, as
+ * every program does. */
 #include "io/io.h"
 
 enum { APP1 = 0xe1, START_OF_SCAN = 0xda, ORIENTATION = 0x0112, SHORT = 3 };

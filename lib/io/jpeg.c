@@ -5,8 +5,8 @@
  * scan that makes no sense) is refused: half a picture with grey below is no picture to train on.
  *
  * Grey becomes three equal values. CMYK is laid on white without its colour profile, and is taken
- * for inverted, as Photoshop writes it and every other program reads it. The rotation that EXIF asks
- * for is done here, so that sizes and pixels are those that people see. */
+ * for inverted, as Photoshop writes it and every other program reads it. The rotation that EXIF
+ * asks for is done here, so that sizes and pixels are those that people see. */
 #include <turbojpeg.h>
 
 #include "io/io.h"

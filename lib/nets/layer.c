@@ -593,7 +593,7 @@ typedef struct layer_entry {
     const float          *x, *h;   /* h NULL: no pairs                         */
     const wf_span        *live;
     float                *gy, *gx, *gmore; /* gx, gmore NULL: they are not wanted */
-    bool                  add;
+    bool                  done;    /* no gradient of y goes further back       */
 } layer_entry;
 
 /* Pairs under plain numbers have a way back, and dense parts and Kronecker products none: who
@@ -736,7 +736,7 @@ static void back_layer(wf_exec *e, const void *entry)
     float *dh = j.stack != NULL ? back_down(&j, t) : NULL;
     back_trained(&j, t, dh);
     if (e->dry || t->gx != NULL) back_input(&j, t, dh);
-    if (!t->add) wf_grad_done(e, t->gy, wf_rows(t->out) * (size_t)t->l->out);
+    if (t->done) wf_grad_done(e, t->gy, wf_rows(t->out) * (size_t)t->l->out);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -760,10 +760,11 @@ static void record(job *j, float *y, wf_grid in, bool add)
     const wf_layer_grads *trained = wf_trained(e, j->l);
     bool pairs = j->stack != NULL && j->stack->rank > 0;
 
+    bool done = !add || !wf_wanted(e, y);
     bool wanted = trained != NULL || wf_wanted(e, x) || (j->more != NULL && wf_wanted(e, j->more));
     if (!wf_track(e, y, add, wanted)) return;
     layer_entry t = { .l = j->l, .delta = j->delta, .trained = trained, .in = in, .out = j->out,
-                      .x = x, .add = add };
+                      .x = x, .done = done };
     if (e->dry) {
         static const wf_span some = { 0, 0 };
         t.live = pairs ? &some : NULL;

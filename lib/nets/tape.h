@@ -13,8 +13,8 @@
  *     gradient is not wanted. (Later it may be: a buffer that is added to is one buffer.)
  *   - Backward: it adds to the gradients of its inputs, never sets them. If it wrote y anew (not
  *     added to it), it then sets y's gradient to zero with wf_grad_done(): what lay in y before is
- *     another value. So at the end of the way back all of `grads` is zero again, as it must be at
- *     the beginning.
+ *     another value. The same if it added to a y that nothing wanted before. So at the end of the
+ *     way back all of `grads` is zero again, as it must be at the beginning.
  *   - An input that may be written over later (x += ..) is copied with wf_keep().
  *   - What it needs on the way back is said on the way there: wf_need_back() floats of the arena,
  *     which it takes and releases there as in a forward pass, and wf_need_scratch().

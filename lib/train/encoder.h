@@ -16,6 +16,7 @@ weft_status wf_encoder_create(wf_encoder **out, const weft_model *model, wf_pool
 void        wf_encoder_free(wf_encoder *e); /* NULL is fine */
 /* Floats of a mean: (c, height / factor, width / factor). */
 size_t      wf_encoder_floats(const wf_encoder *e);
+const wf_vae_config *wf_encoder_vae(const wf_encoder *e);
 /* Of a picture (3, height, width) in -1..1: a latent is (mean + noise deviation - shift) scale,
  * with both of the VAE's configuration. Not in tiles: what weft_run_encode_image() gives without
  * `tile`, to the bit. `what` names the picture. WEFT_E_CANCELLED, WEFT_E_NOT_FINITE. */

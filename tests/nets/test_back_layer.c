@@ -155,6 +155,7 @@ static void walk(wf_exec *e, const wf_layer *l, const way *v, wf_grid g, const s
         memcpy(*x, d->x, z->x * sizeof **x);
         memset(*y, 0, z->y * sizeof **y);
         wf_track(e, *x, false, v->input);
+        wf_track(e, *y, false, v->add && v->turned);
         if (v->each) memcpy(*more, d->more, z->more * sizeof **more);
         if (v->each) wf_track(e, *more, false, true);
     }
@@ -218,7 +219,7 @@ static result run_case(const wf_kernels *k, const wf_layer *l, const way *v, wf_
         memcpy(r.more, gmore, z->more * sizeof *x);
         memset(gmore, 0, z->more * sizeof *x);
     }
-    if (v->add && gy != NULL) { /* what was there before has the same gradient */
+    if (v->add && v->turned) { /* what was there before has the same gradient, if it is wanted */
         ck_assert(memcmp(gy, d->gy, z->y * sizeof *y) == 0);
         memset(gy, 0, z->y * sizeof *y);
     }

@@ -1189,6 +1189,15 @@ static void set(settings *s, const row *o, const char *value)
     }
 }
 
+int is_option_of_train(const char *name, size_t length)
+{
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (o->kind != HEADING && (o->used_by & TRAIN) && strlen(o->name + 2) == length &&
+            strncmp(o->name + 2, name, length) == 0)
+            return 1;
+    return 0;
+}
+
 const char *word_of(const word *words, int32_t value)
 {
     while (words->name && words->value != value) words++;

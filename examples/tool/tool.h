@@ -219,6 +219,7 @@ void        print_options(int used_by);            /* of a subcommand: the most 
 void        print_topics(void);
 int         print_topic(const char *topic);        /* "all": all of them; 0: there is none such      */
 const char *word_of(const word *words, int32_t value);
+int         is_option_of_train(const char *name, size_t length); /* as the library calls it, with hyphens */
 void        read_notes(settings *s, const weft_plan *plan); /* options that a plan keeps, unless they are given */
 void        write_notes(const settings *s, weft_plan *plan);
 int         merges_a_plan(const settings *s);  /* and not adapters as they are: --compose, --blocks */

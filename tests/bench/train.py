@@ -16,8 +16,9 @@ import torch
 
 RANK, RATE = 8, 1e-3
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
-WIDE = ["ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut", "time_emb_proj"]
-TEXT = ["q_proj", "k_proj", "v_proj", "out_proj"]
+WIDE = ["ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut", "downsamplers.0.conv",
+        "upsamplers.0.conv"]
+TEXT = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 
 class Training:

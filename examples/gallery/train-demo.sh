@@ -27,7 +27,7 @@ learn() {
     echo "$name: $(($(date +%s) - began)) s in all"
 }
 pair() { learn lora --rank 8 --feed --weight-decay 1e-3 "$@"; }
-subject() { pair --conv --alpha 8 --rate 2.5e-3 --class-data $data/prior -b 8 "$@"; }
+subject() { pair --conv --alpha 8 --rate 2.5e-3 --class-data $data/shapes -b 8 "$@"; }
 
 draw() { # LABEL PROMPT SEED ARGUMENT...
     label=$1 prompt=$2 seed=$3; shift 3

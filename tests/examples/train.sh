@@ -60,7 +60,7 @@ that "a checkpoint" exists "$checkpoint"
 that "and nothing else" test ! -e "$tmp/part.safetensors"
 cp "$checkpoint" "$tmp/kept" && cp "$tmp/part.loss.csv" "$tmp/kept.csv"
 refuses 1 'of a training that was stopped: go on with --resume' $refused -o "$tmp/part.safetensors"
-refuses 1 'rank' $refused --resume --rank 8 -o "$tmp/part.safetensors"
+refuses 1 'alpha is "4"' $refused --resume --rank 8 -o "$tmp/part.safetensors"
 refuses 1 'seed' $refused --resume --seed 3 -o "$tmp/part.safetensors"
 that "which leaves it" cmp "$checkpoint" "$tmp/kept"
 that "the other two" lora --resume -o "$tmp/part.safetensors"
@@ -77,9 +77,9 @@ rm -f "$checkpoint"
 
 # A disk that is full when a checkpoint is due: a warning, and the last one is whole.
 lora -q -o "$tmp/full.safetensors" --stop-after 2 2>/dev/null
-(ulimit -f 8; lora -q --resume --checkpoint-every 1 -o "$tmp/full.safetensors") >"$tmp/full.said" 2>"$tmp/full.heard"
+(ulimit -f 8; lora -q --resume --checkpoint-every 1 -o "$tmp/full.safetensors") >"$tmp/spoken" 2>"$tmp/warned"
 that "it failed" test $? = 1
-that "in words" grep -q '^weft: warning: .*full.checkpoint.safetensors' "$tmp/full.heard"
+that "in words" grep -q '^weft: warning: .*full.checkpoint.safetensors' "$tmp/warned"
 that "the last checkpoint is whole" cmp "$tmp/full.checkpoint.safetensors" "$tmp/kept"
 that "with nothing beside it" test "$(ls "$tmp" | grep -c '^full')" = 2
 that "with more room it is gone on with" lora -q --resume -o "$tmp/full.safetensors"
@@ -131,9 +131,9 @@ mv "$tmp/it-1.txt" "$tmp/data/it-1.txt"
 
 refuses 2 'which recipe' "$weft" train
 refuses 2 "no recipe 'lore'" "$weft" train lore -m $model -d "$tmp/data" -o "$tmp/x.safetensors"
-refuses 2 'which model' "$weft" train $refused -d "$tmp/data" -o "$tmp/x.safetensors"
-refuses 2 'from which pictures' "$weft" train $refused -m $model -o "$tmp/x.safetensors"
-refuses 2 'where to' "$weft" train $refused -m $model -d "$tmp/data"
+refuses 2 'which model' "$weft" train lora -d "$tmp/data" -o "$tmp/x.safetensors"
+refuses 2 'from which pictures' "$weft" train lora -m $model -o "$tmp/x.safetensors"
+refuses 2 'where to' "$weft" train lora -m $model -d "$tmp/data"
 refuses 2 'keeps the class as it is' "$weft" train dreambooth -m $model -d "$tmp/data" -o "$tmp/x.safetensors"
 refuses 2 'what do they show' $refused --class-count 3 -o "$tmp/x.safetensors"
 refuses 2 'of ziplora' $refused --content "$tmp/whole.safetensors" -o "$tmp/x.safetensors"

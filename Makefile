@@ -162,7 +162,7 @@ $(filter-out $(B)/tests/nets/test_double,$(TESTS)) $(BENCHES) $(LAYOUT): %: %.o 
 # The networks a second time, with doubles for floats (tests/nets/double.h). Below them lie the usual objects of lib/base
 # alone, which know no floats: what is missing in double is an error of the linker's.
 DOUBLE     := $(B)/tests/nets/test_double
-DOUBLE_SRC := $(patsubst %,lib/tensor/%.c,ref tiles attend outer) $(patsubst %,lib/nets/%.c,ops norm attention tape layer turn)
+DOUBLE_SRC := $(patsubst %,lib/tensor/%.c,ref tiles attend outer) $(patsubst %,lib/nets/%.c,ops norm attention tape layer turn cells exec clip_layer)
 DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(B)/double/%.o)
 $(DOUBLE).o: TEST_FLAGS += -include tests/nets/double.h
 $(B)/double/%.o: %.c Makefile | $(DEPS_FIRST)

@@ -79,7 +79,10 @@
     X(weft_image_prompt_info, WEFT_IMAGE_PROMPT_INFO_INIT, masked)                  \
     X(weft_image_encode,      WEFT_IMAGE_ENCODE_INIT,      len)                     \
     X(weft_noise_options,     WEFT_NOISE_OPTIONS_INIT,     reserved0)               \
-    X(weft_sampler_options,   WEFT_SAMPLER_OPTIONS_INIT,   sigmas_len)
+    X(weft_sampler_options,   WEFT_SAMPLER_OPTIONS_INIT,   sigmas_len)              \
+    X(weft_train_options,     WEFT_TRAIN_OPTIONS_INIT,     reserved0)               \
+    X(weft_trainer_info,      WEFT_TRAINER_INFO_INIT,      class_pictures)          \
+    X(weft_train_step,        WEFT_TRAIN_STEP_INIT,        rate)
 
 /* WF_FIRST_weft_step: bytes of the struct in its first release. */
 #define WF_FIRST_SIZE(type, init, last) \

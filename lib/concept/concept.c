@@ -106,8 +106,7 @@ static weft_status rename_tokens(weft_concept *c, const char *names, weft_error 
     }
 }
 
-/* Why a token cannot be looked for in prompts, as "token 1 is empty"; or NULL. */
-static const char *unfit(const char *folded, size_t len)
+const char *wf_token_unfit(const char *folded, size_t len)
 {
     if (len == 0) return "is empty";
     if (len > 200) return "has more than 200 bytes";
@@ -122,7 +121,7 @@ static weft_status fold_tokens(weft_concept *c, weft_error *err)
     for (size_t i = 0; i < c->list.count; i++) {
         wf_concept_token *w = &c->list.tokens[i];
         WF_TRY(wf_tokenizer_fold(w->name, &c->alloc, &w->folded, &w->folded_len, err));
-        const char *why = unfit(w->folded, w->folded_len);
+        const char *why = wf_token_unfit(w->folded, w->folded_len);
         if (why != NULL)
             return wf_fail(err, WEFT_E_FORMAT, "%.200s: token %zu %s", c->name, i + 1, why);
         for (size_t k = 0; k < i; k++)
@@ -142,7 +141,7 @@ static weft_status name_after_file(weft_concept *c, weft_error *err)
 
     st = wf_tokenizer_fold(c->name, &c->alloc, &w->also_folded, &w->also_len, &why);
     if (st == WEFT_E_NOMEM) return wf_fail(err, st, "%s", why.text);
-    if (st == WEFT_OK && unfit(w->also_folded, w->also_len) == NULL &&
+    if (st == WEFT_OK && wf_token_unfit(w->also_folded, w->also_len) == NULL &&
         strcmp(w->also_folded, w->folded) != 0)
         return (w->also = wf_strdup(&c->alloc, c->name)) != NULL
                    ? WEFT_OK
@@ -247,6 +246,29 @@ weft_status weft_concept_open(const char *path, const weft_concept_options *opti
     c->name = stem_of(&c->alloc, path);
     st = c->name != NULL ? open_files(c, path, &o, err) : wf_nomem(err, strlen(path), "a name");
     if (st == WEFT_OK) st = remember(c, path, &o, err);
+    if (st == WEFT_OK) *out = c;
+    else weft_concept_free(c);
+    return st;
+}
+
+weft_status wf_concept_create(const weft_tensors *t, const char *name, weft_adapter *adapter,
+                              const weft_allocator *allocator, weft_concept **out, weft_error *err)
+{
+    weft_status   st;
+    weft_concept *c = wf_zalloc(allocator, 1, sizeof *c);
+
+    *out = NULL;
+    if (c == NULL) return wf_nomem(err, sizeof *c, "a concept");
+    wf_ref_init(&c->refs);
+    c->alloc = *allocator;
+    c->name = wf_strdup(&c->alloc, name);
+    st = c->name != NULL ? wf_tokens_read(&c->list, t, name, &c->alloc, err)
+                         : wf_nomem(err, strlen(name) + 1, "a name");
+    c->format = c->list.format;
+    if (st == WEFT_OK && c->list.count == 0)
+        st = wf_fail(err, WEFT_E_UNSUPPORTED, "%.200s: no token in it", name);
+    if (st == WEFT_OK) st = fold_tokens(c, err);
+    if (st == WEFT_OK && adapter != NULL) wf_adapter_ref(c->adapter = adapter);
     if (st == WEFT_OK) *out = c;
     else weft_concept_free(c);
     return st;

@@ -26,6 +26,12 @@ typedef struct wf_concept_token {
 
 enum { WF_CONCEPT_TOKENS = 256 }; /* most of one concept */
 
+/* A concept of what a file's tensors would be, and an adapter (NULL: none), which it keeps. */
+weft_status             wf_concept_create(const weft_tensors *t, const char *name,
+                                          weft_adapter *adapter, const weft_allocator *allocator,
+                                          weft_concept **out, weft_error *err);
+/* Why a folded token cannot be looked for in prompts, as in "token 1 is empty"; or NULL. */
+const char             *wf_token_unfit(const char *folded, size_t len);
 void                    wf_concept_ref(weft_concept *c);
 const char             *wf_concept_name(const weft_concept *c);
 weft_adapter           *wf_concept_adapter(const weft_concept *c); /* borrowed; NULL: none */

@@ -3,7 +3,9 @@
  * Pillow resizes bytes, rows first and then columns, with coefficients of 22 bits after the point,
  * and rounds to bytes between the two; a picture that gets smaller is filtered over as many pixels
  * more. Doing it in floats would be off by a level here and there, so it is done as Pillow does it
- * (Pillow 13, Resample.c). Only columns and rows that are kept are computed. */
+ * (Resample.c). Only columns and rows that are kept are computed. Pillow 13 takes columns first for
+ * some shapes (a picture over twice as high as wide); we never do, and may differ by a few levels
+ * there. */
 #include <math.h>
 
 #include "image/resize.h"

@@ -4,8 +4,8 @@
  *
  * On the way back a task is one head of one sample, so that gradients of keys and values, to which
  * all queries add, are added up in one order. It walks over tiles of queries and of keys, and makes
- * the probabilities p again from the scores; keys that fit one tile are gone over once, more of them
- * a first time for each query's largest score and sum of exponentials. With g the gradient of
+ * the probabilities p again from the scores; keys that fit one tile are gone over once, more keys a
+ * first time for each query's largest score and sum of exponentials. With g the gradient of
  * o = p v, and D = sum over columns of g o, which is the mean of g v^T under p:
  *
  *     gv += p^T g,   s = p (g v^T - D) / sqrt d,   gq += s k,   gk += s^T q */
@@ -39,7 +39,7 @@ static void count(wf_exec *e, const wf_attention *a)
 
 /* ---- the way back ---- */
 
-enum { QUERIES = 64, KEYS = 512 }; /* of a tile */
+enum { QUERIES = 64, KEYS = 1024 }; /* of a tile */
 
 typedef struct attend_entry {
     wf_exec     *e; /* of the task */
@@ -107,7 +107,8 @@ static void back_tile(const attend_entry *t, attend_room *m, size_t sample, size
 {
     const wf_products *p = t->e->products;
     const wf_kernels *k = t->e->k;
-    size_t d = (size_t)t->d, width = (size_t)t->heads * d, rows = WF_MIN(QUERIES, (size_t)t->lq - row);
+    size_t d = (size_t)t->d, width = (size_t)t->heads * d;
+    size_t rows = WF_MIN((size_t)QUERIES, (size_t)t->lq - row);
     size_t first = (sample * (size_t)t->lq + row) * width + head * d;
     size_t key = sample * (size_t)t->lk * width + head * d;
     size_t keys = t->causal ? WF_MIN((size_t)t->lk, row + rows) : (size_t)t->lk;
@@ -119,7 +120,8 @@ static void back_tile(const attend_entry *t, attend_room *m, size_t sample, size
         if (keys > KEYS) score(t, m, first, to, rows, cols);
         for (size_t r = 0; r < rows; r++) {
             float *s_r = m->s + r * cols;
-            float sum = exponentials(t, s_r, keys_seen(t, row + r, at, cols), cols, root, m->top[r]);
+            size_t seen = keys_seen(t, row + r, at, cols);
+            float sum = exponentials(t, s_r, seen, cols, root, m->top[r]);
             k->scale(s_r, 1.0f / (keys > KEYS ? m->sum[r] : sum), cols);
         }
         if (t->gv != NULL)

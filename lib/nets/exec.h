@@ -222,6 +222,12 @@ void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l);
 void wf_layer_load_rows(float *dst, const wf_kernels *k, const wf_layer *l, size_t first,
                         size_t count);
 
+/* ---- cells.c --------------------------------------------------------------------------------- */
+
+/* The cell of a part of a layer, for one sample. */
+const wf_cell *wf_cell_of(const wf_exec *e, const wf_delta *d, size_t sample, int32_t part);
+/* A cell's number, as it is where the rows have no place in the image. */
+float          wf_cell_number(const wf_exec *e, const wf_cell *cell, wf_grid g);
 /* A cell as one sample and one grid of output rows have it. */
 typedef struct wf_coefficient {
     float        number;  /* 0: the part is not there                      */

@@ -15,8 +15,6 @@
  * A vector multiplies the columns of A_p, of D_p, or of X; a mask multiplies rows of h, of the
  * Kronecker middle, of a bias. A masked dense part cannot share the base's product, since its
  * weight would differ from row to row, and has one of its own. */
-#include <math.h>
-
 #include "nets/tape.h"
 #include "nets/turn.h"
 
@@ -52,57 +50,6 @@ wf_grid wf_layer_grid(const wf_layer *l, wf_grid g)
 
 /* ---- coefficients ---- */
 
-static const wf_cell *cell_of(const wf_exec *e, const wf_delta *d, size_t sample, int32_t part)
-{
-    size_t branch = e->branch != NULL ? (size_t)e->branch[sample] : 0;
-    if (e->lines != NULL)
-        return &e->cells[e->lines[branch * e->patches + d->patch] + (size_t)part];
-    return &e->cells[branch * e->slots + d->slot + (size_t)part];
-}
-
-const float *wf_mask_rows(const wf_mask *m, int32_t h, int32_t w)
-{
-    for (int32_t i = 0; i < m->levels; i++)
-        if (m->level[i].h == h && m->level[i].w == w) return m->level[i].rows;
-    return NULL;
-}
-
-wf_coefficient wf_coefficient_of(const wf_exec *e, const wf_delta *d, size_t sample, int32_t part,
-                                 wf_grid g)
-{
-    const wf_cell *cell = cell_of(e, d, sample, part);
-    wf_coefficient c = { .number = cell->number };
-    if (c.number == 0.0f) return c;
-    if (cell->vector != 0) c.columns = e->vectors[cell->vector - 1];
-    if (cell->mask == 0) return c;
-    const wf_mask *m = &e->masks[cell->mask - 1];
-    if (g.domain == WF_DOMAIN_IMAGE) c.rows = wf_mask_rows(m, g.h, g.w);
-    else c.number *= m->elsewhere;
-    return c;
-}
-
-bool wf_masks_fit(wf_exec *e, const wf_delta *d, wf_grid g)
-{
-    for (size_t n = 0; n < (size_t)g.n && g.domain == WF_DOMAIN_IMAGE; n++)
-        for (int32_t p = 0; p < d->stack->parts; p++) {
-            const wf_cell *c = cell_of(e, d, n, p);
-            if (c->number == 0.0f || c->mask == 0 ||
-                wf_mask_rows(&e->masks[c->mask - 1], g.h, g.w) != NULL)
-                continue;
-            e->stopped = e->arena.overflow = true; /* whoever made the mask counted other sizes */
-            return false;
-        }
-    return true;
-}
-
-bool wf_part_masked(const wf_exec *e, const wf_delta *d, int32_t part, wf_grid g)
-{
-    bool any = false;
-    for (size_t n = 0; n < (size_t)g.n && e->masks != NULL && !any; n++)
-        any = wf_coefficient_of(e, d, n, part, g).rows != NULL;
-    return any;
-}
-
 static wf_coefficient coefficient(const job *j, size_t sample, int32_t part)
 {
     return wf_coefficient_of(j->e, j->delta, sample, part, j->out);
@@ -117,15 +64,13 @@ static void scale_columns(const wf_layer *l, float *tile, size_t rows, const flo
             for (size_t i = 0; i < nc; i++) tile[i] *= v[q * (size_t)l->in + c + i];
 }
 
-static bool taped(const wf_exec *e) { return e->tape != NULL && e->tape->mode != WF_TAPE_OFF; }
-
 /* Ranks of the stack that have a coefficient for this sample. Under a tape all: gradients are those
  * of the whole stack. */
 static wf_span live_ranks(const job *j, size_t sample)
 {
     wf_span live = { 0, 0 };
     size_t at = 0;
-    if (taped(j->e)) return (wf_span){ 0, (size_t)j->stack->rank };
+    if (wf_taped(j->e)) return (wf_span){ 0, (size_t)j->stack->rank };
     for (int32_t p = 0; p < j->stack->parts; p++) {
         size_t next = at + (size_t)j->stack->part_rank[p];
         if (next > at && coefficient(j, sample, p).number != 0.0f) {
@@ -384,24 +329,17 @@ static void note_size(wf_exec *e, wf_grid g)
     s->at[s->count++].w = g.w;
 }
 
-/* A cell's number where the rows have no place in the image. */
-static float number_of(const wf_exec *e, const wf_cell *cell, wf_grid g)
-{
-    bool elsewhere = cell->mask != 0 && g.domain != WF_DOMAIN_IMAGE;
-    return elsewhere ? cell->number * e->masks[cell->mask - 1].elsewhere : cell->number;
-}
-
 /* Does the part have a coefficient in this sample? In a dry run that is not exact, any may. */
 static bool counts(const job *j, size_t sample, int32_t part)
 {
     return !j->e->exact ||
-           number_of(j->e, cell_of(j->e, j->delta, sample, part), j->out) != 0.0f;
+           wf_cell_number(j->e, wf_cell_of(j->e, j->delta, sample, part), j->out) != 0.0f;
 }
 
 static bool masked_apart(const job *j, size_t sample, int32_t part)
 {
     return j->e->exact && j->out.domain == WF_DOMAIN_IMAGE &&
-           cell_of(j->e, j->delta, sample, part)->mask != 0;
+           wf_cell_of(j->e, j->delta, sample, part)->mask != 0;
 }
 
 /* Products of the parts for each row of a sample, besides the base's. */
@@ -578,9 +516,10 @@ static void compute(job *j)
 
 /* ---- the way back ----
  *
- * With G the gradient of y, and the pairs' h = c s (x A^T):
+ * With G the gradient of y, and the pairs' h = c s (x A^T), y += h B^T:
  *
- *     dH = c s (G B),  dB += h^T G,  dA += dH^T x,  dx += G W + dH A,  dW += G^T x,  db += sums of G
+ *     dH = c s (G B),    dB^T += h^T G,  dA += dH^T x
+ *     dx += G W + dH A,  dW += G^T x,    db += sums of G
  *
  * What stands to the right of a ^T is a sum over rows (tensor/outer.c), the others are products as
  * on the way there, with weights turned around (turn.h). */
@@ -603,7 +542,7 @@ static bool has_way_back(const job *j)
     for (int32_t p = 0; j->stack != NULL && p < j->stack->parts; p++) {
         const wf_nonpair *x = j->stack->nonpair != NULL ? &j->stack->nonpair[p] : NULL;
         for (size_t n = 0; n < (size_t)j->out.n; n++) {
-            const wf_cell *c = cell_of(j->e, j->delta, n, p);
+            const wf_cell *c = wf_cell_of(j->e, j->delta, n, p);
             if (c->number == 0.0f) continue;
             if (c->vector != 0 || c->mask != 0) return false;
             if (x != NULL && (x->w1 != NULL || x->dense != NULL)) return false;
@@ -817,7 +756,7 @@ static void apply(wf_exec *e, const wf_layer *l, float *y, const float *x, wf_gr
         wf_watch_layer(e, l, x, wf_rows(g) * (size_t)l->in, y,
                        (size_t)g.n * rows * written(&j.base));
     }
-    if (taped(e)) record(&j, y, g, as.add);
+    if (wf_taped(e)) record(&j, y, g, as.add);
     wf_arena_release(&e->arena, mark);
 }
 
@@ -839,7 +778,7 @@ void wf_layer_apply_gated(wf_exec *e, const wf_layer *l, float *y, const float *
 
     /* Some parts are added afterwards, and a tape needs values and gates. */
     bool at_once = d == NULL || d->merged != NULL || d->stack == NULL || d->stack->nonpair == NULL;
-    if (at_once && !taped(e)) {
+    if (at_once && !wf_taped(e)) {
         apply(e, l, y, x, g, (use){ .gated = true });
         return;
     }
@@ -847,64 +786,6 @@ void wf_layer_apply_gated(wf_exec *e, const wf_layer *l, float *y, const float *
     apply(e, l, wide, x, g, (use){ .add = false });
     wf_geglu(e, y, wide, wf_rows(g), (size_t)l->out / 2);
     wf_arena_release(&e->arena, mark);
-}
-
-/* The cells under which a sample of the layer was computed. */
-static const wf_cell *noted_cells(const wf_exec *e, const wf_delta *d, size_t sample,
-                                  int32_t *parts)
-{
-    *parts = d->merged != NULL ? d->copied_parts : d->stack != NULL ? d->stack->parts : 0;
-    if (*parts == 0) return NULL;
-    return d->merged != NULL ? d->copied : cell_of(e, d, sample, 0);
-}
-
-/* Where nothing can hang beside a layer, it is none of the model's, and nobody asks. */
-static void note(wf_exec *e, const wf_layer *l, wf_grid out, uint8_t way)
-{
-    wf_notes *n = e->notes;
-    int32_t parts, last = -1;
-
-    if (n == NULL || e->deltas == NULL || e->dry || e->stopped) return;
-    const wf_delta *d = &e->deltas[l->id];
-    for (size_t s = 0; s < (size_t)out.n; s++) {
-        int32_t branch = e->branch != NULL ? e->branch[s] : 0;
-        const wf_cell *cells = noted_cells(e, d, s, &parts);
-        bool any = false;
-        if (branch == last) continue; /* samples of a branch are one behind the other */
-        last = branch;
-        for (int32_t p = 0; p < parts; p++) {
-            size_t at = (size_t)branch * n->slots + d->slot + (size_t)p;
-            float c = number_of(e, &cells[p], out);
-            any = any || c != 0.0f;
-            if (fabsf(c) <= fabsf(n->cells[at])) continue;
-            n->cells[at] = c;
-            n->kinds[at] = (uint8_t)((cells[p].vector != 0 ? WF_NOTE_VECTOR : 0) |
-                                     (cells[p].mask != 0 ? WF_NOTE_MASK : 0));
-        }
-        n->ways[(size_t)branch * n->layers + (size_t)l->id] |=
-            way | (!any ? WF_NOTE_BASE : d->merged != NULL ? WF_NOTE_MERGED
-                                                              : WF_NOTE_SIDE);
-    }
-}
-
-void wf_note_layer(wf_exec *e, const wf_layer *l, wf_grid out)
-{
-    if (l != NULL) note(e, l, out, 0);
-}
-
-bool wf_watch_result(wf_exec *e, const float *y, size_t n)
-{
-    if (e->watch == NULL || e->dry || e->stopped || wf_not_finite(y, n) == n) return true;
-    e->watch->found = e->stopped = true;
-    return false;
-}
-
-void wf_watch_layer(wf_exec *e, const wf_layer *l, const float *x, size_t nx, const float *y,
-                    size_t ny)
-{
-    if (e->watch == NULL || !e->watch->layers || e->dry || e->stopped) return;
-    e->watch->before = !wf_watch_result(e, x, nx);
-    if (e->watch->before || !wf_watch_result(e, y, ny)) e->watch->layer = l;
 }
 
 void wf_layer_load_rows(float *dst, const wf_kernels *k, const wf_layer *l, size_t first,
@@ -919,43 +800,4 @@ void wf_layer_load_rows(float *dst, const wf_kernels *k, const wf_layer *l, size
 void wf_layer_load(float *dst, const wf_kernels *k, const wf_layer *l)
 {
     wf_layer_load_rows(dst, k, l, 0, (size_t)l->out);
-}
-
-void wf_need_scratch(wf_exec *e, size_t bytes)
-{
-    if (e->dry) e->scratch_need = WF_MAX(e->scratch_need, bytes);
-    else if (bytes > e->scratch_need) e->stopped = e->arena.overflow = true;
-}
-
-float *wf_take(wf_exec *e, size_t rows, size_t columns)
-{
-    void *floats = wf_arena_take(&e->arena, rows, columns * sizeof(float));
-    e->stopped = e->stopped || e->arena.overflow; /* who has no memory must not compute */
-    return floats;
-}
-
-float *wf_take_kept(wf_exec *e, size_t rows, size_t columns)
-{
-    size_t n, end;
-    float *at;
-
-    if (!wf_mul(rows, columns, &n) || !wf_add(e->kept->used, n, &end) ||
-        (!e->dry && end > e->kept->size)) {
-        e->stopped = e->arena.overflow = true;
-        return NULL;
-    }
-    at = e->dry ? NULL : e->kept->floats + e->kept->used;
-    e->kept->used = end;
-    return at;
-}
-
-void wf_layer_skip(wf_exec *e)
-{
-    if (!e->stopped) e->stopped = e->stop != NULL && e->stop(e->stop_user);
-}
-
-void wf_layer_kept(wf_exec *e, const wf_layer *l, wf_grid g)
-{
-    wf_layer_skip(e);
-    note(e, l, wf_layer_grid(l, g), WF_NOTE_KEPT);
 }

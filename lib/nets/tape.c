@@ -301,12 +301,16 @@ static void measure_segment(wf_exec *e, void (*run)(wf_exec *, const void *), co
 {
     wf_tape *t = e->tape;
     size_t mark = wf_arena_mark(&e->arena), peak = e->arena.peak;
+    double flops = e->flops, side = e->side_flops;
+    double weights = e->weight_bytes, moved = e->moved_bytes;
 
     run(e, args);
     t->segment_need = WF_MAX(t->segment_need, wf_arena_mark(&e->arena) - mark);
     e->arena.held = false;
     wf_arena_release(&e->arena, mark);
     e->arena.peak = peak;
+    e->flops = flops, e->side_flops = side; /* a forward pass is counted once */
+    e->weight_bytes = weights, e->moved_bytes = moved;
     set_mode(e, WF_TAPE_FOLLOW);
     run(e, args);
     set_mode(e, WF_TAPE_RECORD);

@@ -82,6 +82,11 @@ void wf_tape_back(wf_exec *e);
 /* Bytes of the arena that a step takes, after a dry forward pass. */
 size_t wf_tape_bytes(const wf_exec *e);
 
+/* Is there a tape that records, or follows? */
+static inline bool wf_taped(const wf_exec *e)
+{
+    return e->tape != NULL && e->tape->mode != WF_TAPE_OFF;
+}
 bool   wf_wanted(const wf_exec *e, const float *x);
 /* y was written, or added to. Does an entry belong here? */
 bool   wf_track(wf_exec *e, const float *y, bool add, bool wanted);

@@ -499,12 +499,10 @@ static float *gather_image(wf_exec *e, const wf_image_input *in, int32_t n, int3
     return rows;
 }
 
-static bool taped(const wf_exec *e) { return e->tape != NULL && e->tape->mode != WF_TAPE_OFF; }
-
 static const float *next_text(wf_exec *e, context *c)
 {
     if (c->in->cross_layers == 0) return c->rows;
-    if (taped(e)) c->rows = wf_take(e, (size_t)c->n, c->width); /* the last layer's are needed */
+    if (wf_taped(e)) c->rows = wf_take(e, (size_t)c->n, c->width); /* the last layer's are needed */
     gather_text(e, c, c->next++);
     return c->rows;
 }
@@ -802,7 +800,7 @@ static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid 
     wf_arena_release(&e->arena, inner);
     for (int32_t i = 0; i < t->depth; i++) {
         const block *k = &t->blocks[i];
-        if (taped(e)) {
+        if (wf_taped(e)) {
             pass_block(e, k, h, g, &text->text[0]);
             continue;
         }
@@ -817,7 +815,7 @@ static void run_transformer(wf_exec *e, const transformer *t, float *x, wf_grid 
 /* x = act(x); a tape needs the old x, so there the result lies elsewhere. */
 static float *activate_in_place(wf_exec *e, wf_act act, float *x, size_t n, size_t wide)
 {
-    float *y = act != WF_ACT_NONE && taped(e) ? wf_take(e, n, wide) : x;
+    float *y = act != WF_ACT_NONE && wf_taped(e) ? wf_take(e, n, wide) : x;
     wf_activate(e, act, y, x, n, wide);
     return y;
 }

@@ -237,5 +237,24 @@ void             wf_plan_take_tokens(weft_plan *to, const weft_plan *from);
 /* rows[k] = row k for this encoder, as cross-attention layer `layer` is to see it. */
 void             wf_tokens_fill(const wf_tokens *t, int32_t encoder, int32_t layer,
                                 const float **rows);
+/* Whether the model's vocabularies have a folded text as one token, and whether its tokenizers find
+ * it in a prompt if it stands for something. */
+weft_status      wf_tokens_look_up(const weft_model *m, const char *text, size_t len, bool *taken,
+                                   bool *found, weft_error *err);
+
+/* ---- method/zip.c: ZipLoRA's coefficients in files -------------------------------------------- */
+
+/* What stands behind a layer's name in a file of coefficients: content's, style's. And the metadata
+ * with the names of the adapters. */
+extern const char *const wf_zip_endings[2];
+extern const char *const wf_zip_names[2];
+/* Mean of |m n|, as the published program has the similarity of two vectors. */
+double wf_zip_similarity(const float *m, const float *n, size_t count);
+
+/* ---- method/blora.c: where a model has content and style ------------------------------------- */
+
+enum { WF_PLACES_MAX = 1024 };
+/* Patterns of layers' names; false for a model that has no levels with attention. */
+bool wf_blora_places(const weft_model *m, char content[WF_PLACES_MAX], char style[WF_PLACES_MAX]);
 
 #endif

@@ -257,12 +257,11 @@ static weft_status check_size(const entry *e, const wf_networks *n, weft_error *
 
 enum { APART = 1 << 25 }; /* past any vocabulary */
 
-/* Whether the vocabularies have a text as one token, and whether the tokenizers find it in a prompt
- * if it stands for something. */
-static weft_status look_up(const wf_networks *networks, const char *text, size_t len, bool *taken,
-                           bool *found, weft_error *err)
+weft_status wf_tokens_look_up(const weft_model *m, const char *text, size_t len, bool *taken,
+                              bool *found, weft_error *err)
 {
-    const wf_extra token = { text, len, 0, 1 };
+    const wf_networks *networks = wf_model_networks(m);
+    const wf_extra     token = { text, len, 0, 1 };
 
     *taken = false;
     *found = true;
@@ -283,11 +282,11 @@ static weft_status look_up(const wf_networks *networks, const char *text, size_t
 
 /* The vocabulary must not have the token, unless the caller wants it replaced; and the tokenizer
  * must be able to find it in a prompt. */
-static weft_status check_vocabulary(const entry *e, const wf_networks *networks, weft_error *err)
+static weft_status check_vocabulary(const entry *e, const weft_model *model, weft_error *err)
 {
     bool taken, found;
 
-    WF_TRY(look_up(networks, e->token->folded, e->token->folded_len, &taken, &found, err));
+    WF_TRY(wf_tokens_look_up(model, e->token->folded, e->token->folded_len, &taken, &found, err));
     if (taken && !e->replace)
         return refuse(e, err, "is in the model's vocabulary already: name it otherwise with "
                       "weft_concept_options.tokens, or add it with WEFT_ADD_REPLACE");
@@ -312,7 +311,7 @@ static bool named_by_another(const wf_tokens *w, const entry *e, const char *nam
 
 /* Second names, of all that hide nothing. They are looked at again whenever a concept is added, so
  * that the order of adding does not matter. */
-static weft_status add_second_names(wf_tokens *w, const wf_networks *networks, weft_error *err)
+static weft_status add_second_names(wf_tokens *w, const weft_model *model, weft_error *err)
 {
     for (size_t i = 0; i < w->count; i++) {
         entry                  *e = &w->entries[i];
@@ -321,7 +320,7 @@ static weft_status add_second_names(wf_tokens *w, const wf_networks *networks, w
 
         e->also = false;
         if (t->also_folded == NULL || named_by_another(w, e, t->also_folded)) continue;
-        WF_TRY(look_up(networks, t->also_folded, t->also_len, &taken, &found, err));
+        WF_TRY(wf_tokens_look_up(model, t->also_folded, t->also_len, &taken, &found, err));
         if (!found || (taken && !e->replace)) continue;
         e->also = true;
         w->extras[w->names++] = (wf_extra){ t->also_folded, t->also_len, e->row, t->vectors };
@@ -366,11 +365,11 @@ static weft_status extend(wf_tokens **out, const weft_plan *plan, weft_concept *
         entry e = { .concept = concept, .replace = replace };
         e.token = wf_concept_token_at(concept, i);
         if ((st = match_widths(&e, n, err)) == WEFT_OK) st = check_size(&e, n, err);
-        if (st == WEFT_OK) st = check_vocabulary(&e, n, err);
+        if (st == WEFT_OK) st = check_vocabulary(&e, plan->model, err);
         if (st == WEFT_OK) st = check_others(plan, &e, err);
         if (st == WEFT_OK) append(w, &e);
     }
-    if (st == WEFT_OK) st = add_second_names(w, n, err);
+    if (st == WEFT_OK) st = add_second_names(w, plan->model, err);
     w->encoders = n->encoders;
     for (int32_t i = 0; i < n->encoders; i++) {
         const wf_clip_config *c = wf_clip_get_config(n->encoder[i].net);

@@ -95,7 +95,8 @@ static void run_encoder(const wf_text_encoder *t, wf_exec *e, const wf_text_sour
 
     if (from->extra != NULL) in.extra = from->extra + layer * from->extras;
     if (e->tape != NULL) {
-        e->tape->extra = from->extra_grads != NULL ? from->extra_grads + layer * from->extras : NULL;
+        float *const *grads = from->extra_grads;
+        e->tape->extra = grads != NULL ? grads + layer * from->extras : NULL;
         e->tape->extras = from->extras;
     }
     to->hidden = wf_take(e, (size_t)samples * (size_t)c->positions, (size_t)c->hidden);

@@ -15,6 +15,8 @@ static inline double back_total(const double *s)
     return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
 }
 
+static inline double back_square(double x) { return x * x; }
+
 static void sum_products(double *sum, double *product, const float *x, const float *z, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -42,8 +44,8 @@ static void layer_norm_back(float *gx, const float *gy, const float *x, const fl
     double mean = back_total(s) / of;
     for (j = 0; j < BACK_LANES; j++) s[j] = 0;
     for (i = 0; i < whole; i += BACK_LANES)
-        for (j = 0; j < BACK_LANES; j++) s[j] += ((double)x[i + j] - mean) * ((double)x[i + j] - mean);
-    for (j = 0; i + j < n; j++) s[j] += ((double)x[i + j] - mean) * ((double)x[i + j] - mean);
+        for (j = 0; j < BACK_LANES; j++) s[j] += back_square((double)x[i + j] - mean);
+    for (j = 0; i + j < n; j++) s[j] += back_square((double)x[i + j] - mean);
     double inverse = 1.0 / sqrt(back_total(s) / of + (double)eps);
     for (j = 0; j < BACK_LANES; j++) s[j] = 0;
     for (i = 0; i < whole; i += BACK_LANES)

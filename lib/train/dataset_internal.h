@@ -47,6 +47,10 @@ void        wf_data_shorten(wf_dataset *set, wf_data_list list, size_t count);
 /* A picture as it is when nothing about it is drawn: what latents are kept of. */
 void        wf_data_plain(const wf_dataset *set, wf_data_list list, size_t picture, bool flip,
                           wf_sample *sample);
+/* The caption in the bytes of a file, a view of them: without a byte order mark and white space
+ * around it. Refused unless it is one line of UTF-8. */
+weft_status wf_data_caption(const char **text, size_t *length, const uint8_t *data, size_t size,
+                            const char *what, weft_error *err);
 /* WEFT_E_STATE where nothing can be added any more. */
 weft_status wf_data_open(const wf_dataset *set, weft_error *err);
 

@@ -105,24 +105,35 @@ static weft_status read_names(scan *s, const char *folder, const weft_allocator 
 
 static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 
-/* The text in a file, without white space around it: the bag's; "" if nothing else is there. */
+weft_status wf_data_caption(const char **text, size_t *length, const uint8_t *data, size_t size,
+                            const char *what, weft_error *err)
+{
+    const char *s = (const char *)data;
+    size_t      n = size;
+
+    if (n >= 3 && memcmp(s, "\xef\xbb\xbf", 3) == 0) s += 3, n -= 3;
+    while (n > 0 && is_space(*s)) s++, n--;
+    while (n > 0 && is_space(s[n - 1])) n--;
+    if (!wf_utf8_valid(s, n)) return wf_fail(err, WEFT_E_FORMAT, "%s: not UTF-8", what);
+    if (memchr(s, '\n', n) != NULL || memchr(s, '\r', n) != NULL)
+        return wf_fail(err, WEFT_E_FORMAT, "%s: several lines, and a caption is one", what);
+    *text = s;
+    *length = n;
+    return WEFT_OK;
+}
+
+/* The caption in a file: the bag's; "" if nothing but white space is there. */
 static weft_status read_caption(char **out, wf_bag *bag, const char *path,
                                 const weft_allocator *alloc, weft_error *err)
 {
     wf_file     file;
+    const char *text = NULL;
+    size_t      n = 0;
     weft_status st = wf_file_read(&file, path, CAPTION_BYTES, alloc, err);
 
     if (st != WEFT_OK) return st;
-    const char *text = (const char *)file.data;
-    size_t      n = file.size;
-    if (n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) text += 3, n -= 3;
-    while (n > 0 && is_space(*text)) text++, n--;
-    while (n > 0 && is_space(text[n - 1])) n--;
-    if (!wf_utf8_valid(text, n))
-        st = wf_fail(err, WEFT_E_FORMAT, "%s: not UTF-8", path);
-    else if (memchr(text, '\n', n) != NULL || memchr(text, '\r', n) != NULL)
-        st = wf_fail(err, WEFT_E_FORMAT, "%s: several lines, and a caption is one", path);
-    else if ((*out = wf_bag_string(bag, text, n)) == NULL)
+    st = wf_data_caption(&text, &n, file.data, file.size, path, err);
+    if (st == WEFT_OK && (*out = wf_bag_string(bag, text, n)) == NULL)
         st = wf_nomem(err, n, path);
     wf_file_close(&file, alloc);
     return st;

@@ -27,7 +27,7 @@ typedef struct wf_form_tensor {
 /* What the options say that forms need. */
 typedef struct wf_form_choice {
     int32_t rank, factor;
-    float   alpha;
+    float   alpha;       /* 0: the rank                                                            */
     bool    exact_norm;
     bool    both;        /* LOKR: the first factor may be a product too                           */
     bool    gaussian;    /* the pair's A begins as N(0, 1 / rank^2), else uniform as PEFT's       */

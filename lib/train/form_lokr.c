@@ -53,7 +53,7 @@ static bool shape(wf_site *s, const wf_form_choice *c)
     n[THIN_1] = c->both && 2 * (int64_t)c->rank < WF_MAX(n[O1], n[I1]);
     n[THIN_2] = 2 * (int64_t)c->rank < WF_MAX(n[O2], n[I2]);
     s->rank = c->rank;
-    s->alpha = c->alpha;
+    s->alpha = c->alpha != 0 ? c->alpha : (float)c->rank;
     s->scale = n[THIN_1] || n[THIN_2] ? s->alpha / (float)s->rank : 1;
     s->tensors = 0;
     if (n[THIN_1]) add_tensor(s, "w1_a", n[O1], s->rank);

@@ -2,7 +2,7 @@
  *
  * A is drawn and B is zero, so that training begins at the model as it is: uniform within
  * 1 / sqrt(K) as PEFT draws it (torch's Kaiming), or N(0, 1 / r^2). A layer with fewer rows or
- * columns than the rank gets as many as it has, and keeps the scale. */
+ * columns than the rank gets as many as it has, and keeps the scale. Without an alpha that is 1. */
 #include <math.h>
 
 #include "train/form.h"
@@ -10,8 +10,8 @@
 void wf_site_rank(wf_site *s, const wf_form_choice *c)
 {
     s->rank = (int32_t)WF_MIN((size_t)c->rank, WF_MIN(s->out, s->K));
-    s->alpha = s->rank == c->rank ? c->alpha : c->alpha * (float)s->rank / (float)c->rank;
-    s->scale = s->alpha / (float)s->rank;
+    s->scale = c->alpha != 0 ? c->alpha / (float)c->rank : 1;
+    s->alpha = s->rank == c->rank && c->alpha != 0 ? c->alpha : s->scale * (float)s->rank;
 }
 
 bool wf_pair_shape(wf_site *s, const wf_form_choice *c)

@@ -11,7 +11,9 @@
 #include "train/form.h"
 #include "weft/train.h"
 
-#define WF_RECIPES(X) X(lora)
+#define WF_RECIPES(X)                                                                             \
+    X(lora) X(dora) X(loha) X(lokr) X(moslora) X(full) X(blora)                                   \
+    X(textual_inversion) X(custom_diffusion) X(ed_lora) X(ziplora)
 
 /* Options that only some recipes take; the rest is refused there. */
 enum wf_uses {
@@ -70,6 +72,9 @@ typedef struct wf_recipe {
      * squares, wf_trainer_evaluate(). */
     weft_status (*evaluate)(weft_trainer *t, struct wf_batch *b, struct wf_losses *l,
                             weft_error *err);
+
+    /* Does a group (WF_GROUP_*) stay as it is in this step? Of t->values alone. NULL: never. */
+    bool (*holds)(const weft_trainer *t, int32_t group);
 
     /* Results. NULL: an adapter of what the forms write; no words; weft_adapter_save(). */
     weft_status (*adapter)(weft_trainer *t, weft_adapter **out, weft_error *err);

@@ -101,7 +101,7 @@ END_TEST
 /* 3 floats take one block of 64 bytes, 17 floats two. */
 START_TEST(a_dry_arena_tells_what_the_real_one_needs)
 {
-    wf_arena a = { NULL, 0, 0, 0, true, false };
+    wf_arena a = { .dry = true };
     size_t   mark;
 
     for (int real = 0; real < 2; real++) {
@@ -123,7 +123,7 @@ START_TEST(a_dry_arena_tells_what_the_real_one_needs)
         ck_assert_uint_eq(a.peak, 64 + 128);
         ck_assert(!a.overflow);
         if (!real) {
-            wf_arena sized = { aligned_alloc(64, a.peak), a.peak, 0, 0, false, false };
+            wf_arena sized = { .base = aligned_alloc(64, a.peak), .size = a.peak };
             a = sized;
         }
     }
@@ -135,7 +135,7 @@ END_TEST
 
 START_TEST(an_absurd_request_overflows_the_arena)
 {
-    wf_arena a = { NULL, 0, 0, 0, true, false }, b = a;
+    wf_arena a = { .dry = true }, b = a;
 
     ck_assert_ptr_null(wf_arena_take(&a, SIZE_MAX, 2));
     ck_assert(a.overflow);

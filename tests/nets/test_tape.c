@@ -44,7 +44,7 @@ static void step(learner *l)
 static learner_options options(int choice)
 {
     return (learner_options){ .picks = choices[choice], .rank = 3, .n = 2, .h = 8, .w = 6, .tokens = 5, .threads = 1,
-                              .turned = true, .text = choice % 2 == 0, .per_layer = choice == 1 };
+                              .turned = true, .text = choice % 2 == 0, .per_layer = choice < 2 };
 }
 
 /* 4 models x 4 choices */
@@ -68,6 +68,7 @@ START_TEST(segments_and_threads_change_no_bit)
         ck_assert(memcmp(a.gradient, b.gradient, a.numbers * sizeof(float)) == 0);
         ck_assert(memcmp(a.text_gradient, b.text_gradient, a.texts * sizeof(float)) == 0);
         ck_assert(o.segments ? b.bytes < whole : b.bytes == whole);
+        ck_assert(b.e.flops == a.e.flops && b.e.side_flops == a.e.side_flops);
         step(&b); /* nothing is left of the first: the gradients double */
         for (size_t i = 0; i < a.numbers; i++) ck_assert(b.gradient[i] == 2 * a.gradient[i]);
         learner_close(&b);

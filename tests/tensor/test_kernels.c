@@ -30,6 +30,17 @@ static void fill(float *v, size_t n, float scale, uint32_t seed)
 static double silu(double x, double slope) { return x / (1 + exp(-slope * x)); }
 static double gelu(double x) { return x * (1 + erf(x / sqrt(2))) / 2; }
 
+static double silu_slope(double x, double slope)
+{
+    double s = 1 / (1 + exp(-slope * x));
+    return s + slope * x * s * (1 - s);
+}
+
+static double gelu_slope(double x)
+{
+    return (1 + erf(x / sqrt(2))) / 2 + x * exp(-x * x / 2) / sqrt(2 * acos(-1.0));
+}
+
 /* Ends of rows are guarded: nothing is written beyond them. */
 static float *guarded(float *buf, size_t n)
 {
@@ -242,6 +253,106 @@ START_TEST(layer_norm_of_a_constant_is_the_bias)
 }
 END_TEST
 
+/* ---- the way back ---------------------------------------------------------------------------- */
+
+START_TEST(slopes_are_their_formulas)
+{
+    const wf_kernels *k = tables[_i];
+    static const float scales[] = { 0.01f, 1, 4, 12, 100 };
+    float x[MOST], buf[MOST + 2 * GUARD];
+    for (int which = 0; which < ACTIVATIONS; which++) {
+        activation slope = which == SILU ? k->silu_slope : which == GELU ? k->gelu_slope : k->quick_gelu_slope;
+        for (size_t s = 0; s < WF_LEN(scales); s++)
+            for (size_t l = 0; l < WF_LEN(lengths); l++) {
+                size_t n = lengths[l];
+                float *y = guarded(buf, n);
+                fill(x, n, scales[s], (uint32_t)n);
+                slope(y, x, n);
+                check_guards(y, n);
+                for (size_t i = 0; i < n; i++) {
+                    double want = which == SILU ? silu_slope(x[i], 1) : which == GELU ? gelu_slope(x[i])
+                                                                                      : silu_slope(x[i], 1.702);
+                    /* 1 - s has the rounding of s, and is multiplied with x */
+                    ck_assert_msg(fabs(y[i] - want) <= 4e-7 + 6e-8 * fmin(fabs(x[i]), 20), "%s %d: the slope at %g is %g, wanted %g", k->name, which,
+                                  x[i], y[i], want);
+                }
+                float last = y[n - 1];
+                memcpy(y, x, n * sizeof *x); /* and in place */
+                slope(y, y, n);
+                ck_assert(y[n - 1] == last);
+            }
+    }
+}
+END_TEST
+
+START_TEST(products_are_summed_in_double)
+{
+    const wf_kernels *k = tables[_i];
+    float x[MOST], z[MOST];
+    double sum[MOST + 1], product[MOST + 1];
+    for (size_t l = 0; l < WF_LEN(lengths); l++) {
+        size_t n = lengths[l];
+        for (size_t i = 0; i <= n; i++) sum[i] = 0.1 * (double)i, product[i] = 1e-3 * (double)i;
+        fill(x, n, 100, 5), fill(z, n, 3, 6);
+        k->sum_products(sum, product, x, z, n);
+        for (size_t i = 0; i <= n; i++) {
+            double v = i < n ? x[i] : 0, s = 0.1 * (double)i, q = 1e-3 * (double)i, vz = v * (i < n ? z[i] : 0);
+            ck_assert(sum[i] == s + v && product[i] == q + vz);
+        }
+    }
+}
+END_TEST
+
+/* p = [0.25 0.75], gradients [2 -1] of it: their mean is -0.25, so 0.5 p (t - mean) is [0.28125 -0.28125]. */
+START_TEST(softmax_goes_back)
+{
+    const wf_kernels *k = tables[_i];
+    float s[2] = { 0.25f, 0.75f }, t[2] = { 2, -1 }, x[MOST], z[MOST], buf[MOST + 2 * GUARD];
+    k->softmax_back(s, t, -0.25f, 0.5f, 2);
+    ck_assert(s[0] == 0.28125f && s[1] == -0.28125f);
+    for (size_t l = 0; l < WF_LEN(lengths); l++) {
+        size_t n = lengths[l];
+        float *y = guarded(buf, n);
+        fill(x, n, 1, 7), fill(z, n, 2, 8);
+        memcpy(y, x, n * sizeof *x);
+        k->softmax_back(y, z, 0.3f, 0.7f, n);
+        check_guards(y, n);
+        for (size_t i = 0; i < n; i++) ck_assert_double_eq_tol(y[i], x[i] * 0.7 * (z[i] - 0.3), 1e-6);
+    }
+}
+END_TEST
+
+START_TEST(layer_norm_goes_back)
+{
+    const wf_kernels *k = tables[_i];
+    float x[MOST], g[MOST], w[MOST], start[MOST], buf[MOST + 2 * GUARD], other[MOST];
+    static const float shifts[] = { 0, 10, -1000 };
+    for (size_t s = 0; s < WF_LEN(shifts); s++)
+        for (size_t l = 0; l < WF_LEN(lengths); l++) {
+            size_t n = lengths[l];
+            float *y = guarded(buf, n);
+            double sum = 0, square = 0, a = 0, b = 0, of = (double)n;
+            fill(x, n, 2, 1), fill(w, n, 1, 2), fill(g, n, 1, 3), fill(start, n, 1, 4);
+            for (size_t i = 0; i < n; i++) sum += x[i] += shifts[s];
+            for (size_t i = 0; i < n; i++) square += pow(x[i] - sum / of, 2);
+            double inverse = 1 / sqrt(square / of + 1e-5f);
+            for (size_t i = 0; i < n; i++) {
+                a += (double)g[i] * w[i] / of;
+                b += (double)g[i] * w[i] * (x[i] - sum / of) * inverse / of;
+            }
+            memcpy(y, start, n * sizeof *y), memcpy(other, start, n * sizeof *y);
+            k->layer_norm_back(y, g, x, w, 1e-5f, n);
+            check_guards(y, n);
+            for (size_t i = 0; i < n; i++) {
+                double u = (x[i] - sum / of) * inverse, want = start[i] + inverse * ((double)g[i] * w[i] - a - u * b);
+                ck_assert_double_eq_tol(y[i], want, (2e-6 + 1e-7 * fabs(shifts[s]) * inverse) * fmax(inverse, 1));
+            }
+            wf_kernels_ref.layer_norm_back(other, g, x, w, 1e-5f, n);
+            ck_assert(memcmp(y, other, n * sizeof *y) == 0);
+        }
+}
+END_TEST
+
 START_TEST(exp_sum_and_max)
 {
     const wf_kernels *k = tables[_i];
@@ -360,6 +471,10 @@ int main(void)
     tcase_add_loop_test(c, sums_are_those_of_doubles, 0, n);
     tcase_add_loop_test(c, layer_norm_is_its_formula, 0, n);
     tcase_add_loop_test(c, layer_norm_of_a_constant_is_the_bias, 0, n);
+    tcase_add_loop_test(c, slopes_are_their_formulas, 0, n);
+    tcase_add_loop_test(c, products_are_summed_in_double, 0, n);
+    tcase_add_loop_test(c, softmax_goes_back, 0, n);
+    tcase_add_loop_test(c, layer_norm_goes_back, 0, n);
     tcase_add_loop_test(c, exp_sum_and_max, 0, n);
     tcase_add_loop_test(c, the_largest_score_counts_one, 0, n);
     tcase_add_loop_test(c, scores_that_are_no_numbers_are_seen, 0, n);

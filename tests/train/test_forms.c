@@ -497,6 +497,25 @@ START_TEST(lokr_cuts_as_peft_does)
 }
 END_TEST
 
+/* 6 x 8 of 36 x 64: the first factor is whole unless it is asked for as a product, the second where the rank is no
+ * less than half of 8. */
+START_TEST(lokr_takes_products_where_they_are_thin)
+{
+    static const struct { int32_t rank; bool both; const char *names; } wanted[] = {
+        { 3, false, "w1 w2_a w2_b" }, { 3, true, "w1_a w1_b w2_a w2_b" }, { 4, true, "w1 w2" },
+    };
+    bench b;
+    char  names[64] = "";
+
+    set_up(&b, &wf_form_lokr, 36, 64, 1,
+           (wf_form_choice){ .rank = wanted[_i].rank, .alpha = 1, .factor = -1, .both = wanted[_i].both });
+    for (int32_t t = 0; t < b.s.tensors; t++)
+        snprintf(names + strlen(names), 16, "%s%s", t > 0 ? " " : "", b.s.tensor[t].name);
+    ck_assert_str_eq(names, wanted[_i].names);
+    tear_down(&b);
+}
+END_TEST
+
 /* 2.7: M = [[1, .5], [-.5, 2]], s = 1/2. */
 START_TEST(moslora_gives_the_worked_numbers)
 {
@@ -547,6 +566,14 @@ START_TEST(rank_is_cut_to_the_layer_and_the_scale_stays)
     ck_assert_int_eq(b.s.rank, 3);
     ck_assert_float_eq_tol(b.s.scale, 0.5f, 1e-7f);
     ck_assert_float_eq_tol(b.s.alpha, 1.5f, 1e-7f);
+    tear_down(&b);
+    set_up(&b, &wf_form_lora, 3, 8, 1, (wf_form_choice){ .rank = 16 }); /* no alpha: the rank */
+    ck_assert_float_eq(b.s.scale, 1);
+    ck_assert_float_eq(b.s.alpha, 3);
+    tear_down(&b);
+    set_up(&b, &wf_form_lokr, 30, 8, 1, (wf_form_choice){ .rank = 2, .factor = -1 });
+    ck_assert_float_eq(b.s.scale, 1);
+    ck_assert_float_eq(b.s.alpha, 2);
     tear_down(&b);
 }
 END_TEST
@@ -774,6 +801,7 @@ int main(void)
     tcase_add_test(t, loha_gives_the_worked_numbers);
     tcase_add_test(t, lokr_gives_the_worked_numbers);
     tcase_add_loop_test(t, lokr_cuts_as_peft_does, 0, 13);
+    tcase_add_loop_test(t, lokr_takes_products_where_they_are_thin, 0, 3);
     tcase_add_test(t, moslora_gives_the_worked_numbers);
     tcase_add_loop_test(t, dora_bears_a_row_of_zeros, 0, 2);
     suite_add_tcase(s, t);

@@ -15,7 +15,7 @@
 #include "base/structs.h"
 #include "plan/method/method.h"
 
-enum { PATTERN_MAX = 1024 };
+enum { PATTERN_MAX = WF_PLACES_MAX };
 
 /* The caller's options, and the patterns that they point to. */
 typedef struct kept_options {
@@ -88,8 +88,9 @@ static bool cut_by_level(const weft_model *m, char content[PATTERN_MAX], char st
     return with > 0;
 }
 
-static bool find_places(const weft_model *m, char content[PATTERN_MAX], char style[PATTERN_MAX])
+bool wf_blora_places(const weft_model *m, char content[WF_PLACES_MAX], char style[WF_PLACES_MAX])
 {
+    content[0] = style[0] = '\0';
     if (wf_model_base(m) != WEFT_BASE_SDXL) return cut_by_level(m, content, style);
     add_pattern(content, "unet.up_blocks.0.attentions.", 0, ".*");
     add_pattern(style, "unet.up_blocks.0.attentions.", 1, ".*");
@@ -100,7 +101,7 @@ static weft_status pick_layers(state *f, const weft_plan *p, const kept_options 
 {
     size_t          count;
     const wf_layer *layers = wf_model_layers(p->model, &count);
-    bool            found = find_places(p->model, f->content, f->style);
+    bool            found = wf_blora_places(p->model, f->content, f->style);
 
     if (!found && (o->content[0] == '\0' || o->style[0] == '\0'))
         return wf_fail(err, WEFT_E_UNSUPPORTED,

@@ -149,9 +149,5 @@ void wf_blend_pixel(float *out, const float *const *preds, const float *m, int32
 void wf_zip_columns(double a, double b, double lambda, double *m, double *n);
 /* Which of a plan's two adapters is content and which style. */
 weft_status wf_zip_roles(const weft_plan *p, int32_t *content, int32_t *style, weft_error *err);
-/* What stands behind a layer's name in a file of coefficients: content's, style's. */
-extern const char *const wf_zip_endings[2];
-/* Mean of |m n|, as the published program has the similarity of two vectors. */
-double wf_zip_similarity(const float *m, const float *n, size_t count);
 
 #endif

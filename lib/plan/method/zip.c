@@ -414,8 +414,7 @@ static void fill_vectors(state *f, const weft_plan *p, const wf_sheet *s)
     if (f->both > 0) f->similarity /= f->both;
 }
 
-/* What a file of coefficients calls the adapters that they are for. */
-static const char *const names[2] = { "weft.zip.content", "weft.zip.style" };
+const char *const wf_zip_names[2] = { "weft.zip.content", "weft.zip.style" };
 
 /* A file that names other adapters: nothing says that theirs are these under other names. */
 static void warn_of_others(const weft_plan *p, wf_table *t, const wf_sheet *s, const state *f)
@@ -424,7 +423,7 @@ static void warn_of_others(const weft_plan *p, wf_table *t, const wf_sheet *s, c
     const int32_t       own[2] = { f->content, f->style };
 
     for (int i = 0; i < 2; i++) {
-        const char *its = weft_tensors_metadata(file, names[i]);
+        const char *its = weft_tensors_metadata(file, wf_zip_names[i]);
         const char *ours = wf_plan_adapter_name(p, own[i]);
         if (its != NULL && strcmp(its, ours) != 0)
             wf_table_warn(p, t, "zip: %s was made for the %s %.100s, not for %.100s",
@@ -592,8 +591,8 @@ static weft_status write_vectors(const weft_plan *p, const wf_sheet *s, const we
                                  const char *path, weft_error *err)
 {
     const state *f = s->state->data;
-    const char  *meta[] = { "format", "pt", names[0], wf_plan_adapter_name(p, f->content),
-                            names[1], wf_plan_adapter_name(p, f->style) };
+    const char  *meta[] = { "format", "pt", wf_zip_names[0], wf_plan_adapter_name(p, f->content),
+                            wf_zip_names[1], wf_plan_adapter_name(p, f->style) };
     size_t       count = wf_tensors_count(t);
 
     if (count == 0)

@@ -4,6 +4,9 @@
 set -u
 . tests/examples/expect
 
+job=
+trap '[ -z "$job" ] || kill -KILL $job 2>/dev/null; rm -rf "$tmp"' EXIT
+
 mkdir "$tmp/data" "$tmp/empty"
 "$weft" generate $model -q -s 2 -p "a red circle" --batch 3 -o "$tmp/data/it.png" --no-parameters
 echo "a red circle" >"$tmp/data/it-1.txt"
@@ -91,12 +94,12 @@ begin() { $long --checkpoint-every 1 "$@" >"$tmp/said" 2>"$tmp/heard" & job=$!; 
 wait_for() { for i in $(seq 200); do [ -s "$1" ] && return; sleep 0.05; done; }
 begin
 wait_for "$tmp/long.checkpoint.safetensors"
-kill -TERM $job; wait $job
-that "a signal is a failure" test $? = 1
+kill -TERM $job; wait $job; status=$?; job=
+that "a signal is a failure" test $status = 1
 that "that says how to go on" grep -q 'to go on: weft train lora .*--resume' "$tmp/heard"
 for i in 1 2 3 4; do
     begin --resume
-    sleep 0.$((3 + 2 * i)); kill -KILL $job; wait $job 2>/dev/null
+    sleep 0.$((3 + 2 * i)); kill -KILL $job; wait $job 2>/dev/null; job=
     that "killed, it goes on" $long --stop-after 1 --checkpoint-every 1 --resume
 done
 
@@ -115,8 +118,8 @@ that "and counted" grep -q '3 pictures and 2 of the class' "$tmp/said"
 
 # ---- every recipe that learns from pictures alone
 
-for recipe in dora loha lokr moslora b-lora; do that "$recipe" learn $recipe -q -o "$tmp/$recipe.safetensors"; done
-for recipe in dora loha lokr moslora b-lora; do
+for recipe in dora loha lokr moslora blora; do that "$recipe" learn $recipe -q -o "$tmp/$recipe.safetensors"; done
+for recipe in dora loha lokr moslora blora; do
     that "$recipe fits the model" "$weft" inspect "$tmp/$recipe.safetensors" --model $model
 done
 that "full" learn full -q -s 1 -b 1 -o "$tmp/full-model"

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 
-from step import Error, Progress, Weft, E_CANCELLED, check_mirrors, find_model
+from step import Error, Progress, Weft, E_ARG, E_CANCELLED, check_mirrors, find_model
 
 LORA, INSTANCE = 1, 1
 
@@ -133,11 +133,12 @@ def main():
     weft.lib.weft_adapter_free(adapter)
     weft.lib.weft_plan_free(plan)
 
-    rgb = disc(8, 0)
-    status = weft.call("weft_trainer_add_picture", whole.handle, rgb, C.c_size_t(len(rgb) - 1), C.c_int32(8), C.c_int32(8),
-                       b"too short", C.c_int32(INSTANCE))
-    assert status != 0 and weft.err.text, "a short buffer was taken"
+    third, rgb = Training(weft, model, side), disc(side, 0)
+    status = weft.call("weft_trainer_add_picture", third.handle, rgb, C.c_size_t(len(rgb) - 1), C.c_int32(side),
+                       C.c_int32(side), b"too short", C.c_int32(INSTANCE))
+    assert status == E_ARG and weft.err.text, "a short buffer got status %d" % status
     print("refused as it should be: %s" % weft.err.text.decode())
+    third.free()
     weft.lib.weft_model_free(model)
     second.free()
     whole.free()

@@ -187,7 +187,7 @@ WEFT_API void weft_save_options_init(weft_save_options *options, size_t size);
  *
  * If a dialect has no name for a mixer (MoSLoRA), AdaLoRA's weights (all except PEFT) or a Tucker
  * core (all except kohya), these are multiplied into the inner factor. Metadata of the file is kept
- * only in kohya's dialect.
+ * in kohya's dialect; in diffusers' only what weft's trainer says, under "weft.".
  *
  * @param path  the file, or for WEFT_DIALECT_PEFT the folder, which is made
  * @return WEFT_E_MISMATCH, WEFT_E_UNSUPPORTED (the dialect has no form for a family; the text names

@@ -114,7 +114,9 @@ typedef struct weft_train_options {
     double                rate;        /* of pairs and weights                                     */
     double                text_rate;   /* of the text encoders' layers; 0: as `rate`               */
     double                token_rate;  /* of words                                                 */
-    double                beta1, beta2, epsilon;
+    double                beta1;
+    double                beta2;
+    double                epsilon;
     double                weight_decay; /* below 0: none                                           */
     double                clip;        /* largest norm of all gradients; 0: 1; below 0: none       */
     double                alpha;       /* of pairs; 0: the rank                                    */

@@ -336,13 +336,15 @@ static bool says_alpha(const wf_saver *s, const char *key)
     return false;
 }
 
-/* The metadata of the file itself, except what described its own dialect. */
-static size_t copy_metadata(const wf_saver *s, const char **pairs)
+/* The metadata of the file itself that begins with a prefix, except what described its own
+ * dialect. */
+static size_t copy_metadata(const wf_saver *s, const char *prefix, const char **pairs)
 {
     size_t n = 0;
 
     for (size_t i = 0; i < wf_tensors_meta_count(s->a->tensors); i++) {
         const char *key = wf_tensors_meta_key(s->a->tensors, i);
+        if (strncmp(key, prefix, strlen(prefix)) != 0) continue;
         if (strcmp(key, "lora_adapter_metadata") == 0 || strcmp(key, "format") == 0) continue;
         if (says_alpha(s, key)) continue;
         pairs[2 * n] = key;
@@ -368,8 +370,8 @@ static weft_status save_kohya(wf_saver *s, const char *path)
             st = put_module(s, i, stem);
     }
     if (st == WEFT_OK)
-        st = wf_tensors_write_as_stored(path, s->tensors, s->count, pairs, copy_metadata(s, pairs),
-                                        &s->alloc, s->err);
+        st = wf_tensors_write_as_stored(path, s->tensors, s->count, pairs,
+                                        copy_metadata(s, "", pairs), &s->alloc, s->err);
     wf_free(&s->alloc, pairs);
     return st;
 }
@@ -388,8 +390,18 @@ static weft_status save_diffusers(wf_saver *s, const char *path)
         st = put_module(s, i, wf_saver_layer(s, i)->name);
     if (st == WEFT_OK && config.failed) st = wf_nomem(s->err, config.len, "metadata");
     if (st == WEFT_OK) {
-        const char *pairs[] = { "format", "pt", "lora_adapter_metadata", config.s };
-        st = wf_tensors_write_as_stored(path, s->tensors, s->count, pairs, 2, &s->alloc, s->err);
+        size_t       own = wf_tensors_meta_count(s->a->tensors), n = 2;
+        const char **pairs = wf_zalloc(&s->alloc, 2 * (own + 2), sizeof *pairs);
+        if (pairs != NULL) {
+            const char *const said[] = { "format", "pt", "lora_adapter_metadata", config.s };
+            memcpy(pairs, said, sizeof said);
+            n += copy_metadata(s, "weft.", pairs + 4);
+            st = wf_tensors_write_as_stored(path, s->tensors, s->count, pairs, n, &s->alloc,
+                                            s->err);
+        } else {
+            st = wf_nomem(s->err, 2 * (own + 2) * sizeof *pairs, "metadata");
+        }
+        wf_free(&s->alloc, pairs);
     }
     wf_text_free(&config);
     return st;

@@ -39,7 +39,7 @@ static void count(wf_exec *e, const wf_attention *a)
 
 /* ---- the way back ---- */
 
-enum { QUERIES = 64, KEYS = 512 }; /* of a tile */
+enum { QUERIES = 64, KEYS = 1024 }; /* of a tile */
 
 typedef struct attend_entry {
     wf_exec     *e; /* of the task */

@@ -209,7 +209,7 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
         return wf_fail(err, WEFT_E_ARG,
                        "train: text_rate is set, but no layer of the text encoders is trained: set "
                        "WEFT_TRAIN_TEXT");
-    if (o->text_rate == 0 && (r->uses & WF_USES_TEXT) != 0) o->text_rate = o->rate;
+    if (o->text_rate == 0 && (named || (o->flags & WEFT_TRAIN_TEXT) != 0)) o->text_rate = o->rate;
     if (o->token_rate == 0 && (r->uses & WF_USES_WORDS) != 0) o->token_rate = o->rate;
     if (o->alpha == 0 && (r->uses & WF_USES_RANK) != 0) o->alpha = o->rank;
     if (o->threads == 0) o->threads = wf_cores();
@@ -223,4 +223,37 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
     const char **strings[] = { &o->modules, &o->tokens, &o->initial, &o->name };
     for (size_t i = 0; i < WF_LEN(strings); i++) WF_TRY(keep_string(strings[i], &t->bag, err));
     return r->check != NULL ? r->check(t->model, o, err) : WEFT_OK;
+}
+
+/* ---- as text --------------------------------------------------------------------------------- */
+
+/* Flags that change no bit. */
+#define FREE_FLAGS WEFT_TRAIN_RECOMPUTE
+
+void wf_train_say_options(const weft_train_options *o, wf_train_say say, void *user)
+{
+    const struct { const char *name, *value; } strings[] = {
+        { "modules", o->modules }, { "tokens", o->tokens }, { "initial", o->initial },
+    };
+    weft_train_options copy = *o;
+    wf_number_text text;
+    char whole[32];
+
+    say(user, "recipe", weft_recipe_name(o->recipe));
+    for (size_t i = 0; i < WF_LEN(strings); i++)
+        say(user, strings[i].name, strings[i].value != NULL ? strings[i].value : "");
+    wf_format(whole, sizeof whole, "%u", (unsigned)(o->flags & ~(uint32_t)FREE_FLAGS));
+    say(user, "flags", whole);
+    wf_format(whole, sizeof whole, "%llu", (unsigned long long)o->seed);
+    say(user, "seed", whole);
+    for (size_t i = 0; i < WF_LEN(doubles); i++)
+        say(user, doubles[i].name, wf_number_double(&text, *double_at(&copy, &doubles[i])));
+    for (size_t i = 0; i < WF_LEN(integers); i++) {
+        const char *name = integers[i].name;
+        bool open_end = o->rates == WEFT_RATES_CONSTANT && strcmp(name, "steps") == 0;
+        if (open_end || strcmp(name, "threads") == 0) continue;
+        say(user, name, wf_number_double(&text, *integer_at(&copy, &integers[i])));
+    }
+    say(user, "width", wf_number_double(&text, o->width));
+    say(user, "height", wf_number_double(&text, o->height));
 }

@@ -178,6 +178,9 @@ weft_status wf_train_read_options(weft_train_options *o, const weft_train_option
                                   weft_error *err);
 /* Fill in t->o and t->choice for t->model, or refuse. */
 weft_status wf_train_settle(weft_trainer *t, weft_error *err);
+/* Every option that has a part in what comes out, by name and as text. */
+typedef void (*wf_train_say)(void *user, const char *name, const char *value);
+void        wf_train_say_options(const weft_train_options *o, wf_train_say say, void *user);
 /* The factor of all rates after `done` steps. */
 double      wf_train_rate(const weft_train_options *o, int64_t done);
 /* Cut the vectors into pieces, once all tensors have their place. */
@@ -235,6 +238,23 @@ weft_status wf_train_own_process(const weft_trainer *t, weft_error *err);
 wf_text_input wf_train_text(const weft_trainer *t, int32_t stream);
 /* The progress function, asked; true: stop. wf_exec.stop. */
 bool        wf_train_stop(void *trainer);
+
+/* ---- checkpoint.c ------------------------------------------------------------------------------ */
+
+enum { WF_CHECKPOINT_VECTORS = 4 }; /* values, first and second moments, mean */
+
+/* What a checkpoint must be to be this training's. */
+typedef struct wf_checkpoint_want {
+    size_t             floats;                       /* of each vector                         */
+    bool               has[WF_CHECKPOINT_VECTORS];
+    const char *const *pairs;                        /* metadata, [2 * count]                  */
+    size_t             count;
+} wf_checkpoint_want;
+
+/* Look at a file's tensors: the vectors and the steps done, or what is wrong. */
+weft_status wf_checkpoint_read(const weft_tensors *file, const wf_checkpoint_want *want,
+                               const wf_tensor *vector[WF_CHECKPOINT_VECTORS], int64_t *step,
+                               weft_error *err);
 
 /* ---- save.c ------------------------------------------------------------------------------------ */
 

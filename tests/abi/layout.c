@@ -400,6 +400,36 @@ static void structs(void)
     F(weft_sampler_options, sigma_max); F(weft_sampler_options, rho);
     F(weft_sampler_options, trained_betas); F(weft_sampler_options, trained_betas_len);
     F(weft_sampler_options, uncorrected);
+
+    S(weft_train_options);
+    F(weft_train_options, struct_size); F(weft_train_options, flags);
+    F(weft_train_options, allocator); F(weft_train_options, log); F(weft_train_options, log_user);
+    F(weft_train_options, progress); F(weft_train_options, progress_user);
+    F(weft_train_options, modules); F(weft_train_options, tokens); F(weft_train_options, initial);
+    F(weft_train_options, name); F(weft_train_options, content); F(weft_train_options, style);
+    F(weft_train_options, seed); F(weft_train_options, rate); F(weft_train_options, text_rate);
+    F(weft_train_options, token_rate); F(weft_train_options, beta1); F(weft_train_options, beta2);
+    F(weft_train_options, epsilon); F(weft_train_options, weight_decay);
+    F(weft_train_options, clip); F(weft_train_options, alpha); F(weft_train_options, noise_offset);
+    F(weft_train_options, min_snr); F(weft_train_options, prior_weight);
+    F(weft_train_options, dropout); F(weft_train_options, ema); F(weft_train_options, similarity);
+    F(weft_train_options, recipe); F(weft_train_options, steps); F(weft_train_options, batch);
+    F(weft_train_options, accumulate); F(weft_train_options, rank); F(weft_train_options, factor);
+    F(weft_train_options, vectors); F(weft_train_options, optimiser); F(weft_train_options, rates);
+    F(weft_train_options, warmup); F(weft_train_options, width); F(weft_train_options, height);
+    F(weft_train_options, threads); F(weft_train_options, reserved0);
+
+    S(weft_trainer_info);
+    F(weft_trainer_info, struct_size); F(weft_trainer_info, flags);
+    F(weft_trainer_info, parameters); F(weft_trainer_info, step); F(weft_trainer_info, state_bytes);
+    F(weft_trainer_info, step_bytes); F(weft_trainer_info, weight_bytes);
+    F(weft_trainer_info, cache_bytes); F(weft_trainer_info, recipe); F(weft_trainer_info, layers);
+    F(weft_trainer_info, pictures); F(weft_trainer_info, class_pictures);
+
+    S(weft_train_step);
+    F(weft_train_step, struct_size); F(weft_train_step, flags); F(weft_train_step, step);
+    F(weft_train_step, loss); F(weft_train_step, prior_loss); F(weft_train_step, other_loss);
+    F(weft_train_step, gradient_norm); F(weft_train_step, rate);
 }
 
 static void constants(void)
@@ -487,6 +517,16 @@ static void constants(void)
     C(WEFT_SAMPLER_EULER_LAST); C(WEFT_SAMPLER_OF_NOISE); C(WEFT_SAMPLER_CLIP); C(WEFT_SAMPLER_THRESHOLD);
     C(WEFT_SAMPLER_CLIPPED_NOISE);
     C(WEFT_SAMPLER_LOG_TIMESTEPS);
+    C(WEFT_RECIPE_LORA); C(WEFT_RECIPE_DORA); C(WEFT_RECIPE_LOHA); C(WEFT_RECIPE_LOKR);
+    C(WEFT_RECIPE_MOSLORA); C(WEFT_RECIPE_FULL); C(WEFT_RECIPE_TEXTUAL_INVERSION);
+    C(WEFT_RECIPE_CUSTOM_DIFFUSION); C(WEFT_RECIPE_BLORA); C(WEFT_RECIPE_ED_LORA);
+    C(WEFT_RECIPE_ZIPLORA);
+    C(WEFT_TRAIN_TEXT); C(WEFT_TRAIN_CONV); C(WEFT_TRAIN_FEED); C(WEFT_TRAIN_RECOMPUTE);
+    C(WEFT_TRAIN_FLIP); C(WEFT_TRAIN_RANDOM_CROP); C(WEFT_TRAIN_SMALL); C(WEFT_TRAIN_EXACT_NORM);
+    C(WEFT_TRAIN_ZIP_CODE); C(WEFT_TRAIN_CROSS); C(WEFT_TRAIN_RESIZE); C(WEFT_TRAIN_BOTH);
+    C(WEFT_OPTIMISER_ADAMW); C(WEFT_OPTIMISER_SGD);
+    C(WEFT_RATES_CONSTANT); C(WEFT_RATES_COSINE); C(WEFT_RATES_LINEAR);
+    C(WEFT_PICTURE_INSTANCE); C(WEFT_PICTURE_CLASS);
 }
 
 /* Bytes that a caller's struct must have: never changes after a release. */

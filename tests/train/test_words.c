@@ -403,6 +403,26 @@ static void same_tokens(const weft_concept *a, const weft_concept *b)
     }
 }
 
+/* A concept's vectors are the trainer's numbers, layer by layer. */
+static void same_values(const weft_concept *c, const weft_trainer *t)
+{
+    const wf_new_words *w = wf_trainer_new_words(t);
+    const float        *values = t->values + t->begin[WF_GROUP_WORDS];
+
+    for (size_t i = 0; i < wf_concept_tokens(c); i++) {
+        const wf_concept_token *x = wf_concept_token_at(c, i);
+        int32_t                 k = 0;
+        while (strcmp(w->word[k].name, x->name) != 0) k++;
+        for (int32_t e = 0; e < w->encoders; e++)
+            for (size_t j = 0; j < (size_t)w->layers; j++) {
+                size_t       one = (size_t)w->vectors * (size_t)w->width[e];
+                const float *own = values + j * w->each + w->at[e] +
+                                   (size_t)w->word[k].row * (size_t)w->width[e];
+                ck_assert_mem_eq(x->of[e].v + j * one, own, one * sizeof *own);
+            }
+    }
+}
+
 static const struct saved {
     const char *model, *tokens, *format;
     int32_t     recipe, vectors, width_2, layers, adapter;
@@ -494,6 +514,10 @@ START_TEST(files_hold_what_was_learnt)
     ck_assert_int_eq(token.width_2, f->width_2);
     ck_assert_int_eq(token.layers, f->layers);
     same_tokens(learnt, read);
+    same_values(read, t);
+    if (f->recipe == WEFT_RECIPE_CUSTOM_DIFFUSION)
+        ck_assert_int_eq(site_named(t, "unet.mid_block.attentions.0.transformer_blocks.0.attn2."
+                                       "to_out.0")->tensors, 2); /* and its bias */
     if (f->adapter) {
         for (int k = 0; k < 2; k++) {
             snprintf(fold[k], sizeof fold[k], "words-fold-%d-%d-%d.safetensors", (int)getpid(), _i,

@@ -639,6 +639,37 @@ static float *trained_on(int32_t threads, int32_t recipe, size_t *n)
     return v;
 }
 
+/* A checkpoint after two of four steps, and another trainer that goes on from it. */
+START_TEST(a_break_changes_nothing)
+{
+    weft_train_options o = small_options(model, WEFT_RECIPE_ED_LORA);
+    weft_train_step    done = WEFT_TRAIN_STEP_INIT;
+    weft_trainer      *t[2];
+    char               path[64];
+
+    snprintf(path, sizeof path, "words-break-%d.safetensors", (int)getpid());
+    o.tokens = "<a>,<b>";
+    o.initial = ",the";
+    for (int k = 0; k < 2; k++) {
+        t[k] = new_trainer(model, &o);
+        add_picture(t[k], "{object}", WEFT_PICTURE_INSTANCE, 1);
+        add_picture(t[k], "{style} and more", WEFT_PICTURE_INSTANCE, 2);
+        if (k == 1) must(weft_trainer_resume(t[1], path, &golden_err));
+        for (int i = 2 * k; i < 4; i++) {
+            if (k == 0 && i == 2) must(weft_trainer_checkpoint(t[0], path, &golden_err));
+            must(weft_trainer_step(t[k], &done, &golden_err));
+        }
+    }
+    ck_assert_mem_eq(t[0]->values, t[1]->values, t[0]->floats * sizeof(float));
+    weft_trainer_free(t[0]), weft_trainer_free(t[1]);
+    o.tokens = "<a>,<c>"; /* other words are another training */
+    t[0] = new_trainer(model, &o);
+    ck_assert_int_eq(weft_trainer_resume(t[0], path, &golden_err), WEFT_E_MISMATCH);
+    weft_trainer_free(t[0]);
+    unlink(path);
+}
+END_TEST
+
 START_TEST(any_number_of_threads_gives_the_same_bits)
 {
     int32_t recipe = _i == 0 ? WEFT_RECIPE_CUSTOM_DIFFUSION : WEFT_RECIPE_ED_LORA;
@@ -699,6 +730,7 @@ int main(void)
     tcase_add_test(c, what_ed_lora_refuses);
     tcase_add_test(c, memory_may_run_out);
     tcase_add_loop_test(c, trainers_memory_may_run_out, 0, 3);
+    tcase_add_test(c, a_break_changes_nothing);
     tcase_add_loop_test(c, any_number_of_threads_gives_the_same_bits, 0, 2);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

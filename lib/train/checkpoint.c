@@ -2,8 +2,8 @@
  *
  * One safetensors file: the vectors of values, moments and mean as they lie in memory, and in its
  * metadata the steps done and all that the training is: options, a fingerprint of the model, a
- * stamp of the pictures, and a hash of the places of all tensors. What is drawn at a step depends on
- * the seed and the step alone, so nothing else is needed to go on with the same bits.
+ * stamp of the pictures, and a hash of the places of all tensors. What is drawn at a step depends
+ * on the seed and the step alone, so nothing else is needed to go on with the same bits.
  *
  * It is written beside its place and renamed, so that a kill or a full disk leaves the one before.
  * On the way back everything is compared, and the first difference named, before anything of the
@@ -151,7 +151,8 @@ static weft_status compare(const weft_tensors *file, const char *name, const cha
         return wf_fail(err, WEFT_E_MISMATCH, "%.300s was made with other pictures or captions",
                        wf_tensors_what(file));
     if (strcmp(name, "places") == 0)
-        return wf_fail(err, WEFT_E_MISMATCH, "%.300s trains other layers, or between other adapters",
+        return wf_fail(err, WEFT_E_MISMATCH,
+                       "%.300s trains other layers, or between other adapters",
                        wf_tensors_what(file));
     return wf_fail(err, WEFT_E_MISMATCH, "%.200s: %s is \"%.80s\", this training's is \"%.80s\"",
                    wf_tensors_what(file), name, found, want);

@@ -15,8 +15,8 @@ static weft_status need_pictures(const weft_trainer *t, weft_error *err)
         return wf_fail(err, WEFT_E_STATE, "train: no pictures were added");
     if (t->recipe->both && wf_dataset_count(t->data, WF_DATA_CLASS) == 0)
         return wf_fail(err, WEFT_E_STATE,
-                       "train: %s needs pictures of both kinds, and no WEFT_PICTURE_CLASS was added",
-                       t->recipe->name);
+                       "train: %s needs pictures of both kinds, and no WEFT_PICTURE_CLASS was "
+                       "added", t->recipe->name);
     if (t->expected != 0 && t->expected != wf_dataset_stamp(t->data))
         return wf_fail(err, WEFT_E_MISMATCH,
                        "train: the checkpoint was made with other pictures or captions");

@@ -95,7 +95,7 @@ DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
 MAKEFLAGS += --no-builtin-rules
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all deps demo gallery docs-images programs check check-programs check-tests check-threads check-aarch64 check-emulated asan ubsan tsan fuzz fuzz-run mutate bench quality table install uninstall \
+.PHONY: all deps demo gallery train-demo docs-images programs check check-programs check-tests check-threads check-aarch64 check-emulated asan ubsan tsan fuzz fuzz-run mutate bench quality table install uninstall \
         clean help FORCE
 
 all: $(STATIC) $(SHARED) $(LINK) $(EXAMPLES)
@@ -200,6 +200,10 @@ demo: all
 
 gallery: all
 	$(Q)sh examples/gallery/gallery.sh $(B) $(B)/gallery
+
+# The bundled adapters, made again by weft's own trainer.
+train-demo: all
+	$(Q)sh examples/gallery/train-demo.sh $(B) $(B)/train-demo
 
 # The guide's pictures are rows of the gallery, side by side.
 GUIDE = merge switch turns composite loratorio subbands klora klora-stronger zip blora blora-blocks balance curves masks find-masks \
@@ -345,6 +349,7 @@ help:
 	@echo 'make             the library, static and shared, and the examples, in $(B)/'
 	@echo 'make deps        install the libraries weft needs (Debian, Ubuntu; elsewhere it names them)'
 	@echo 'make demo        the bundled model under every method, as PNG pictures in $(B)/demo/'
+	@echo 'make train-demo  the bundled adapters, made again by weft train, beside the bundled ones: $(B)/train-demo/train-demo.png'
 	@echo 'make gallery     every way to compose, as one page: $(B)/gallery/index.html; docs-images: the guide has them'
 	@echo 'make check       all tests; asan, ubsan, tsan: the same under sanitizers; fuzz: search with clang'
 	@echo 'make check-aarch64   what differs on 64-bit ARM, by a cross compiler and qemu (Debian)'

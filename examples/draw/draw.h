@@ -31,12 +31,24 @@ weft_status draw_trace(const weft_run *run, const weft_plan *plan, const weft_mo
 weft_status draw_conflicts(const weft_conflicts *conflicts, const weft_plan *plan, const weft_model *model,
                            const char *path, weft_error *err);
 
+/* The loss of a training over its steps as a PNG: every number faint, and their mean over the last
+ * steps on top. loss[i] is of step `first` + i. */
+weft_status draw_loss(const double *loss, size_t count, int64_t first, const char *title, const char *path,
+                      weft_error *err);
+/* What the line shows at each step: a decaying mean of some 50 steps, without the pull of its
+ * beginning. *weight is 0 before the first step. */
+double draw_smooth(double mean, double *weight, double loss);
+
 /* An image with 20 steps of the model's own sampler and guidance 5. denoise.c has the same loop in
  * the open; here it is out of the way of examples that are about plans. */
 typedef struct draw_job {
     const char        *prompt;
     uint64_t           seed;
     int32_t            width;        /* of the latents; 0: the model's */
+    int32_t            height;       /* 0: likewise */
+    int32_t            layers;       /* of words with a vector for each cross-attention; 0: there are none */
+    weft_progress_fn   progress;     /* nonzero cancels; may be NULL */
+    void              *progress_user;
     const char *const *regions;      /* prompts of the plan's regions; region i is adapter i's */
     size_t             region_count;
     const char        *path;         /* of the PNG */

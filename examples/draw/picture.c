@@ -19,6 +19,7 @@ typedef struct easel {
     uint8_t        *rgb;
     weft_run_info   info;
     size_t          streams;
+    int32_t         layers[STREAMS]; /* that a stream has rows for; 0: one for all */
 } easel;
 
 static weft_status no_memory(weft_error *err)
@@ -36,6 +37,7 @@ static weft_status encode(easel *e, const char *prompt, int32_t adapter, int32_t
 
     for (size_t i = 0; i < e->streams && st == WEFT_OK; i++) {
         text[i] = (weft_text)WEFT_TEXT_INIT;
+        text[i].cross_layers = e->layers[i];
         if ((st = weft_run_text(e->run, (int32_t)i, chunks, &text[i], err)) != WEFT_OK) return st;
         if ((text[i].data = calloc(text[i].len, sizeof(float))) == NULL) return no_memory(err);
     }
@@ -136,6 +138,9 @@ weft_status draw_picture(weft_model *model, weft_plan *plan, const draw_job *p, 
     if (e == NULL) return no_memory(err);
     e->info = (weft_run_info)WEFT_RUN_INFO_INIT;
     options.width = p->width;
+    options.height = p->height;
+    options.progress = p->progress;
+    options.progress_user = p->progress_user;
     if ((st = draw_sampler(model, &e->sampler, err)) != WEFT_OK) goto done;
     if ((st = weft_run_create(plan, &options, &e->run, err)) != WEFT_OK) goto done;
     if ((st = weft_run_info_get(e->run, &e->info, err)) != WEFT_OK) goto done;
@@ -144,6 +149,11 @@ weft_status draw_picture(weft_model *model, weft_plan *plan, const draw_job *p, 
         if (err != NULL) *err = (weft_error){ .code = WEFT_E_ARG, .text = "more text streams or regions than draw_picture() takes" };
         st = WEFT_E_ARG;
         goto done;
+    }
+    for (size_t i = 0; i < e->streams && p->layers > 0; i++) {
+        weft_text_info about = WEFT_TEXT_INFO_INIT;
+        if ((st = weft_model_text(model, (int32_t)i, &about, err)) != WEFT_OK) goto done;
+        if (about.cross_layers > 0) e->layers[i] = p->layers;
     }
     if ((st = take_buffers(e, err)) != WEFT_OK) goto done;
     if ((st = encode_all(e, plan, p, &step, err)) != WEFT_OK) goto done;

@@ -48,12 +48,22 @@ static const struct {
       "  weft fuse sd15/ -c cat.bin --called '<new1> cat' -c dog.bin --tokens '<new2>' --called '<new2> dog' \\\n"
       "      --by constrained --captions captions.txt -o both.safetensors\n"
       "  weft generate sd15/ -p '<new1> cat and <new2> dog' -c cat.bin:0 -c dog.bin:0 --tokens '<new2>' -a both.safetensors", FUSE, fuse },
+    { "train", "weft train RECIPE --model MODEL --data FOLDER [OPTIONS] -o PATH",
+      "Learn from pictures: an adapter, the vectors of a word, or the whole denoiser. FOLDER holds PNG and\n"
+      "JPEG files, each with its caption in a .txt beside it, or --prompt speaks of all of them. Ctrl-C leaves\n"
+      "a checkpoint, and --resume goes on from it with the bits that there would have been.\n\n"
+      "  weft train lora -m sd15/ -d cat/ -p 'a sbu cat' --steps 800 -o cat.safetensors\n"
+      "  weft train dreambooth-lora -m sd15/ -d cat/ -p 'a sbu cat' --class-prompt 'a cat' --class-count 100 \\\n"
+      "      --text --sample-every 100 --sample-prompt 'a sbu cat on a beach' -o cat.safetensors\n"
+      "  weft train textual-inversion -m sd15/ -d cup/ --tokens '<cup>' --initial cup -p 'a photo of <cup>' -o cup.safetensors\n"
+      "  weft train ziplora -m sdxl/ --content cat.safetensors --style ink.safetensors -d cat/ -p 'a sbu cat' \\\n"
+      "      --style-data ink/ --style-prompt 'szn style' -o cat_ink.safetensors", TRAIN, train },
 };
 enum { SUBCOMMANDS = sizeof subcommands / sizeof subcommands[0] };
 
 static void print_help(void)
 {
-    printf("weft - compose LoRA adapters and draw images with diffusion models\n\n");
+    printf("weft - compose and train LoRA adapters, and draw images with diffusion models\n\n");
     for (int i = 0; i < SUBCOMMANDS; i++) printf("  %s\n", subcommands[i].usage);
     printf("  weft help [SUBCOMMAND | METHOD | TOPIC | all]\n  weft --version\n");
     print_topics();
@@ -63,6 +73,10 @@ static void print_help(void)
 static void print_subcommand(int i)
 {
     printf("usage: %s\n\n%s\n", subcommands[i].usage, subcommands[i].help);
+    if (subcommands[i].used_by == TRAIN) {
+        printf("\nRecipes:\n");
+        print_recipes();
+    }
     print_options(subcommands[i].used_by);
 }
 
@@ -99,7 +113,7 @@ int main(int argc, char **argv)
 
     want_no_idle_threads(argv);
     signal(SIGXFSZ, SIG_IGN);                    /* a file that may not grow is an error like a full disk */
-    if (argc < 2) misuse("which subcommand: generate, explain, inspect, convert, merge, conflicts or fuse?");
+    if (argc < 2) misuse("which subcommand: generate, explain, inspect, convert, merge, conflicts, fuse or train?");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         if (argc > 3) misuse("help is about one word, and there is '%s' too", argv[3]);
         help(argv[2]);

@@ -38,6 +38,8 @@ void settings_init(settings *s, int argc)
     weft_run_options_init(&s->run, sizeof s->run);
     weft_merge_options_init(&s->merge, sizeof s->merge);
     weft_fuse_options_init(&s->fuse, sizeof s->fuse);
+    weft_train_options_init(&s->train.how, sizeof s->train.how);
+    s->train.checkpoint_every = NOTHING_SAID;
     s->mix = NOTHING_SAID;
     weft_balance_options_init(&s->balance, sizeof s->balance);
     weft_align_options_init(&s->align, sizeof s->align);
@@ -68,6 +70,7 @@ typedef struct row {
     size_t      field;                               /* in what `about` says                              */
     double      low, high;                           /* of numbers                                        */
     int         not_zero;
+    int         none;                                /* 0 is none of it, which the library writes as -1   */
     uint32_t    bit;                                 /* of a BIT, and of a value that a flag must announce */
     size_t      flags;                               /* where that bit goes                               */
     int         about;                               /* OF_*                                              */
@@ -117,6 +120,9 @@ static const word fusions[] = { { "gradient", WEFT_FUSE_GRADIENT }, { "constrain
                                  { "routed", WEFT_FUSE_ROUTED }, { NULL, 0 } };
 static const word majorities[] = { { "total", WEFT_MAJORITY_TOTAL }, { "frequency", WEFT_MAJORITY_FREQUENCY }, { NULL, 0 } };
 
+static const word optimisers[] = { { "adamw", WEFT_OPTIMISER_ADAMW }, { "sgd", WEFT_OPTIMISER_SGD }, { NULL, 0 } };
+static const word courses[] = { { "constant", WEFT_RATES_CONSTANT }, { "cosine", WEFT_RATES_COSINE },
+                                { "linear", WEFT_RATES_LINEAR }, { NULL, 0 } };
 static const word arithmetics[] = { { "f32", WEFT_ARITHMETIC_F32 }, { "bf16", WEFT_ARITHMETIC_BF16 }, { NULL, 0 } };
 static const word ways[] = { { "inversion", BY_INVERSION }, { "noise", BY_NOISE }, { NULL, 0 } };
 
@@ -147,11 +153,15 @@ static void parse_fuse_sampler(settings *s, const char *name, const char *value)
 static void parse_budget(settings *s, const char *name, const char *value);
 static void parse_fuse_prompt(settings *s, const char *name, const char *value);
 static void parse_ordinary(settings *s, const char *name, const char *value);
+static void parse_sample_prompt(settings *s, const char *name, const char *value);
 
 #define USED(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, member)
 #define IN(member) .field = offsetof(settings, member)
 #define ADAPTERS(member) .about = OF_ADAPTER, .field = offsetof(adapter_use, how.member)
 #define NEW_ADAPTER .about = OF_NEW_ADAPTER
+#define TRAINS(member) .field = offsetof(settings, train.member)
+#define LEARNS(member) .field = offsetof(settings, train.how.member)
+#define TRAIN_SETS(mask) .flags = offsetof(settings, train.how.flags), .bit = (mask)
 #define IMAGES(member) .about = OF_IMAGE, .field = offsetof(image_use, member)
 #define CONCEPTS(member) .about = OF_CONCEPT, .field = offsetof(adapter_use, tokens.member)
 #define PHASES(member) .about = OF_PHASE, .field = offsetof(phase_use, member)
@@ -168,7 +178,7 @@ enum {
     PLANNED = COMBINED | CONFLICTS,
     TAKING = PLANNED | FUSE,                     /* adapters */
     RUNNING = GENERATE | EXPLAIN | FUSE,         /* runs the networks, or tells what they will do */
-    ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL | CONFLICTS | FUSE
+    ALL = GENERATE | EXPLAIN | INSPECT | CONVERT | MERGE_MODEL | CONFLICTS | FUSE | TRAIN
 };
 
 static const row rows[] = {
@@ -612,6 +622,100 @@ static const row rows[] = {
     { BIT, FUSE, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", SETS(flags, HALF) },
     { BIT, FUSE, 0, "--report", NULL, "list every layer with its errors", SETS(flags, REPORT), .brief = 1 },
 
+    { HEADING, TRAIN, .topic = "training", .name = "Training",
+      .value = "pictures, what is written, checkpoints, samples",
+      .help = "weft train --list names the recipes; where nothing is said each has numbers of its own, which are\n"
+      "shown before the first step. Files beside PATH.safetensors: PATH.checkpoint.safetensors until it is\n"
+      "done, PATH.loss.png and PATH.loss.csv, PATH-samples/, PATH-class/." },
+    { BIT, TRAIN, 0, "--list", NULL, "name the recipes", SETS(flags, LIST), .brief = 1 },
+    { STRING, TRAIN, 'm', "--model", "MODEL", "the model that learns: a folder or a single file, which stays as it is",
+      IN(against), .brief = 1 },
+    { STRING, TRAIN, 'd', "--data", "FOLDER", "pictures to learn from, PNG and JPEG; the caption of cat.png is in cat.txt",
+      TRAINS(data), .brief = 1 },
+    { STRING, TRAIN, 'p', "--prompt", "TEXT", "the caption of pictures without a .txt", TRAINS(prompt), .brief = 1 },
+    { STRING, TRAIN, 'o', "--output", "PATH", "what is written: a .safetensors file, or a folder (--dialect peft; of full,\n"
+      "the whole model)", IN(output), .brief = 1 },
+    { WORD, TRAIN, 0, "--dialect", "NAME", "of an adapter: kohya, diffusers or peft, which is a folder (diffusers)",
+      IN(dialect), .words = dialects, .brief = 1 },
+    { BIT, TRAIN, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", SETS(flags, HALF), .brief = 1 },
+    { STRING, TRAIN, 0, "--title", "TEXT", "of what is written, in its metadata (the recipe's)", LEARNS(name) },
+    { HEADING, TRAIN, .name = "What must stay as it is: class pictures (prior preservation)" },
+    { STRING, TRAIN, 0, "--class-data", "FOLDER", "pictures of the class, with captions or --class-prompt (PATH-class/)",
+      TRAINS(class_data), .brief = 1 },
+    { STRING, TRAIN, 0, "--class-prompt", "TEXT", "what they show, as in 'a cat'; those that are missing the model draws",
+      TRAINS(class_prompt), .brief = 1 },
+    { INT32, TRAIN, 0, "--class-count", "N", "draw so many before training, less those that are there (100; with\n"
+      "--class-data none)", TRAINS(class_count), 1, 100000, .brief = 1 },
+    { DOUBLE, TRAIN, 0, "--prior-weight", "X", "what their loss counts (1)", LEARNS(prior_weight), 0, 1e6, .none = 1 },
+    { HEADING, TRAIN, .name = "How a picture is cut" },
+    { OTHER, TRAIN, 0, "--size", "WxH", "to train at, in pixels (the size the model was trained at)", .parse = parse_size, .brief = 1 },
+    { BIT, TRAIN, 0, "--flip", NULL, "mirror half of the pictures", TRAIN_SETS(WEFT_TRAIN_FLIP) },
+    { BIT, TRAIN, 0, "--random-crop", NULL, "crop anywhere (in the centre)", TRAIN_SETS(WEFT_TRAIN_RANDOM_CROP) },
+    { BIT, TRAIN, 0, "--small", NULL, "enlarge pictures that are smaller than that, which are refused else",
+      TRAIN_SETS(WEFT_TRAIN_SMALL) },
+    { HEADING, TRAIN, .name = "Checkpoints" },
+    { BIT, TRAIN, 0, "--resume", NULL, "go on from the checkpoint, with the same command line", SETS(flags, RESUME), .brief = 1 },
+    { STRING, TRAIN, 0, "--checkpoint", "FILE", "where it is (PATH.checkpoint.safetensors)", TRAINS(checkpoint) },
+    { INT32, TRAIN, 0, "--checkpoint-every", "N", "write it every N steps; 0: when stopped only (every minute, or more seldom\n"
+      "where writing it takes long)", TRAINS(checkpoint_every), 0, 1e9 },
+    { BIT, TRAIN, 0, "--keep", NULL, "keep the checkpoint when training is done (it goes)", SETS(flags, KEEP) },
+    { INT32, TRAIN, 0, "--stop-after", "N", "stop after N steps of this time, with a checkpoint", TRAINS(stop_after), 1, 1e9 },
+    { HEADING, TRAIN, .name = "Seeing how it goes" },
+    { INT32, TRAIN, 0, "--sample-every", "N", "draw every N steps, and at the end, into PATH-samples/", TRAINS(sample_every), 1, 1e9, .brief = 1 },
+    { OTHER, TRAIN, 0, "--sample-prompt", "TEXT", "what is drawn, always from the same noise; may be repeated",
+      .parse = parse_sample_prompt, .brief = 1 },
+    { STRING, TRAIN, 0, "--curve", "PNG", "where the loss is drawn at the end (PATH.loss.png)", TRAINS(curve) },
+
+    { HEADING, TRAIN, .topic = "recipe", .name = "What is trained",
+      .value = "layers, ranks, words, and what recipes have of their own" },
+    { INT32, TRAIN, 0, "--rank", "N", "of pairs (the recipe's)", LEARNS(rank), 1, 65536, .brief = 1 },
+    { DOUBLE, TRAIN, 0, "--alpha", "X", "of pairs; they act times alpha / rank (the rank)", LEARNS(alpha), 1e-6, 1e6, .brief = 1 },
+    { BIT, TRAIN, 0, "--text", NULL, "the text encoders' layers too", TRAIN_SETS(WEFT_TRAIN_TEXT), .brief = 1 },
+    { BIT, TRAIN, 0, "--feed", NULL, "feed-forward layers and projections too", TRAIN_SETS(WEFT_TRAIN_FEED), .brief = 1 },
+    { BIT, TRAIN, 0, "--conv", NULL, "convolutions of the resnets too", TRAIN_SETS(WEFT_TRAIN_CONV), .brief = 1 },
+    { STRING, TRAIN, 0, "--modules", "PATTERNS", "these layers in place of that: names with * and ?, separated by commas,\n"
+      "as in 'unet.*.attn2.to_?,unet.*.ff.*'", LEARNS(modules) },
+    { INT32, TRAIN, 0, "--factor", "N", "lokr: of the Kronecker product (as even as it can be)", LEARNS(factor), 1, 65536 },
+    { BIT, TRAIN, 0, "--both", NULL, "lokr: the first factor is a product of two matrices too", TRAIN_SETS(WEFT_TRAIN_BOTH) },
+    { BIT, TRAIN, 0, "--exact-norm", NULL, "dora: the gradient of the row lengths too", TRAIN_SETS(WEFT_TRAIN_EXACT_NORM) },
+    { DOUBLE, TRAIN, 0, "--ema", "X", "full: write the mean of the weights, with this decay (the recipe's)", LEARNS(ema), 0, 1, .none = 1 },
+    { STRING, TRAIN, 0, "--tokens", "LIST", "words to learn, separated by commas, as in '<cup>'", LEARNS(tokens), .brief = 1 },
+    { STRING, TRAIN, 0, "--initial", "LIST", "a word of the vocabulary that each begins as", LEARNS(initial), .brief = 1 },
+    { INT32, TRAIN, 0, "--vectors", "N", "of each word (the recipe's)", LEARNS(vectors), 1, 75 },
+    { BIT, TRAIN, 0, "--cross", NULL, "custom-diffusion: queries and outputs too", TRAIN_SETS(WEFT_TRAIN_CROSS) },
+    { BIT, TRAIN, 0, "--resize", NULL, "custom-diffusion: its changes of size", TRAIN_SETS(WEFT_TRAIN_RESIZE) },
+    { STRING, TRAIN, 0, "--content", "FILE", "ziplora: the adapter of the subject; --data has its pictures", TRAINS(content) },
+    { STRING, TRAIN, 0, "--style", "FILE", "ziplora: the adapter of the style", TRAINS(style) },
+    { STRING, TRAIN, 0, "--style-data", "FOLDER", "ziplora: pictures of the style", TRAINS(class_data) },
+    { STRING, TRAIN, 0, "--style-prompt", "TEXT", "ziplora: the caption of those without a .txt", TRAINS(class_prompt) },
+    { DOUBLE, TRAIN, 0, "--similarity", "X", "ziplora: weight of the third term (0.01)", LEARNS(similarity), 0, 1e6, .none = 1 },
+    { BIT, TRAIN, 0, "--zip-code", NULL, "ziplora: losses as the known program has them", TRAIN_SETS(WEFT_TRAIN_ZIP_CODE) },
+
+    { HEADING, TRAIN, .topic = "learning", .name = "How it learns",
+      .value = "steps, rates, the optimiser, the loss, memory",
+      .help = "Numbers that are not given are the recipe's." },
+    { INT32, TRAIN, 's', "--steps", "N", "steps of the training", LEARNS(steps), 1, 1e9, .brief = 1 },
+    { INT32, TRAIN, 'b', "--batch", "N", "pictures at once; with class pictures as many of them besides", LEARNS(batch), 1, 1024, .brief = 1 },
+    { INT32, TRAIN, 0, "--accumulate", "N", "batches of a step", LEARNS(accumulate), 1, 100000 },
+    { DOUBLE, TRAIN, 'r', "--rate", "X", "learning rate", LEARNS(rate), 0, 1e3, .brief = 1 },
+    { DOUBLE, TRAIN, 0, "--text-rate", "X", "of the text encoders' layers (as --rate)", LEARNS(text_rate), 0, 1e3 },
+    { DOUBLE, TRAIN, 0, "--token-rate", "X", "of words", LEARNS(token_rate), 0, 1e3 },
+    { WORD, TRAIN, 0, "--rates", "COURSE", "constant; cosine or linear, down to 0 at the last step", LEARNS(rates), .words = courses },
+    { INT32, TRAIN, 0, "--warmup", "N", "steps in which the rate rises", LEARNS(warmup), 0, 1e9, .none = 1 },
+    { WORD, TRAIN, 0, "--optimiser", "NAME", "adamw or sgd", LEARNS(optimiser), .words = optimisers },
+    { DOUBLE, TRAIN, 0, "--beta1", "X", "of adamw; the momentum of sgd", LEARNS(beta1), 0, 1, .none = 1 },
+    { DOUBLE, TRAIN, 0, "--beta2", "X", "of adamw", LEARNS(beta2), 0, 1 },
+    { DOUBLE, TRAIN, 0, "--adam-epsilon", "X", "of adamw", LEARNS(epsilon), 1e-30, 1 },
+    { DOUBLE, TRAIN, 0, "--weight-decay", "X", "0: none", LEARNS(weight_decay), 0, 1e3, .none = 1 },
+    { DOUBLE, TRAIN, 0, "--clip", "X", "largest norm of all gradients; 0: no limit (1)", LEARNS(clip), 0, 1e9, .none = 1 },
+    { DOUBLE, TRAIN, 0, "--noise-offset", "X", "shift of each channel's noise; 0: none", LEARNS(noise_offset), 0, 1, .none = 1 },
+    { DOUBLE, TRAIN, 0, "--min-snr", "X", "gamma of Min-SNR weighting, as in 5; 0: none", LEARNS(min_snr), 0, 1e6, .none = 1 },
+    { DOUBLE, TRAIN, 0, "--dropout", "X", "share of captions that are left empty; 0: none", LEARNS(dropout), 0, 1, .none = 1 },
+    { OTHER, TRAIN, 0, "--seed", "N", "of all that is drawn by lot (0)", .parse = parse_seed, .brief = 1 },
+    { BIT, TRAIN, 0, "--recompute", NULL, "keep less and compute it twice: gradient checkpointing, with the same bits",
+      TRAIN_SETS(WEFT_TRAIN_RECOMPUTE), .brief = 1 },
+    { INT32, TRAIN, 't', "--threads", "N", "(one for each core); the result is the same for any number", LEARNS(threads), 1, 128 },
+
     { HEADING, INSPECT | CONVERT, .topic = "file", .name = "Looking at a file",
       .value = "against a model, key by key" },
     { STRING, INSPECT, 'm', "--model", "MODEL", "check the adapter against this model, key by key; the exit\n"
@@ -644,7 +748,7 @@ static const row rows[] = {
 
     { HEADING, ALL, .topic = "other", .name = "Other",
       .value = "help, and silence" },
-    { BIT, TAKING | CONVERT, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET), .brief = 1 },
+    { BIT, TAKING | CONVERT | TRAIN, 'q', "--quiet", NULL, "no progress, and no word on success", SETS(flags, QUIET), .brief = 1 },
     { BIT, ALL, 'h', "--help", NULL, "this text", SETS(flags, HELP), .brief = 1 },
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
@@ -992,6 +1096,12 @@ static void parse_ordinary(settings *s, const char *name, const char *value)
     append_text(&s->ordinary, &s->ordinary_count, value);
 }
 
+static void parse_sample_prompt(settings *s, const char *name, const char *value)
+{
+    (void)name;
+    append_text(&s->train.sample_prompts, &s->train.sample_count, value);
+}
+
 static void parse_budget(settings *s, const char *name, const char *value)
 {
     s->fuse.budget = (uint64_t)(1e6 * whole_number(name, value, 1, 1e9));
@@ -1059,18 +1169,33 @@ static void set(settings *s, const row *o, const char *value)
     char *field = base + o->field;
     if (o->bit) *(uint32_t *)(void *)(base + o->flags) |= o->bit;
     switch (o->kind) {
-    case INT32:  *(int32_t *)(void *)field = (int32_t)whole_number(o->name, value, o->low, o->high); break;
+    case INT32:
+        *(int32_t *)(void *)field = (int32_t)whole_number(o->name, value, o->low, o->high);
+        if (o->none && *(int32_t *)(void *)field == 0) *(int32_t *)(void *)field = -1;
+        break;
     case INT64:  *(int64_t *)(void *)field = (int64_t)whole_number(o->name, value, o->low, o->high); break;
     case FLOAT:
         *(float *)(void *)field = (float)number(o->name, value, o->low, o->high);
         if (o->not_zero && *(float *)(void *)field == 0) misuse("%s: 0 leaves nothing of the adapter", o->name);
         break;
-    case DOUBLE: *(double *)(void *)field = number(o->name, value, o->low, o->high); break;
+    case DOUBLE:
+        *(double *)(void *)field = number(o->name, value, o->low, o->high);
+        if (o->none && *(double *)(void *)field == 0) *(double *)(void *)field = -1;
+        break;
     case STRING: *(const char **)(void *)field = value; break;
     case WORD:   parse_word((int32_t *)(void *)field, o, value); break;
     case OTHER:  o->parse(s, o->name, value); break;
     default:     break;
     }
+}
+
+int is_option_of_train(const char *name, size_t length)
+{
+    for (const row *o = rows; o < rows + ROWS; o++)
+        if (o->kind != HEADING && (o->used_by & TRAIN) && strlen(o->name + 2) == length &&
+            strncmp(o->name + 2, name, length) == 0)
+            return 1;
+    return 0;
 }
 
 const char *word_of(const word *words, int32_t value)
@@ -1258,6 +1383,33 @@ static void refuse_idle_fuse_options(const settings *s)
     if (!constrained && was_given("--captions")) misuse("--captions is of --by constrained");
     if (!constrained && was_given("--skip-photo")) misuse("--skip-photo is of --by constrained");
     if (constrained && !was_given("--captions")) misuse("--by constrained needs --captions");
+}
+
+static void refuse_idle_train_options(const settings *s)
+{
+    static const char *const of_zip[] = { "--content", "--style", "--style-data", "--style-prompt", "--similarity", "--zip-code" };
+    static const char *const of_class[] = { "--class-data", "--class-prompt", "--class-count", "--prior-weight" };
+    const train_use  *t = &s->train;
+    const recipe_use *r = find_recipe(s->target);
+
+    if (r == NULL) misuse("there is no recipe '%s'; weft train --list names them", s->target);
+    int zip = r->recipe == WEFT_RECIPE_ZIPLORA;
+    for (size_t i = 0; i < sizeof of_zip / sizeof of_zip[0] && !zip; i++)
+        if (was_given(of_zip[i])) misuse("%s is of ziplora, and the recipe is %s", of_zip[i], s->target);
+    for (size_t i = 0; i < sizeof of_class / sizeof of_class[0] && zip; i++)
+        if (was_given(of_class[i])) misuse("%s is not for ziplora, which has --style-data", of_class[i]);
+    if (zip && (t->content == NULL || t->style == NULL)) misuse("ziplora needs --content FILE and --style FILE");
+    if (zip && t->class_data == NULL) misuse("ziplora needs --style-data FOLDER");
+    if (s->against == NULL) misuse("which model? --model MODEL");
+    if (t->data == NULL) misuse("from which pictures? --data FOLDER");
+    if (s->output == NULL) misuse("where to? --output PATH");
+    if (was_given("--class-count") && t->class_prompt == NULL) misuse("--class-count: what do they show? --class-prompt TEXT");
+    if (was_given("--prior-weight") && !t->class_data && !t->class_prompt)
+        misuse("--prior-weight is of class pictures: --class-data or --class-prompt");
+    if (r->with_class && !t->class_data && !t->class_prompt)
+        misuse("%s keeps the class as it is: which? --class-prompt TEXT or --class-data FOLDER", s->target);
+    if (t->sample_every && t->sample_count == 0) misuse("--sample-every: what shall be drawn? --sample-prompt TEXT");
+    if (t->sample_count && t->sample_every == 0) misuse("--sample-prompt: how often? --sample-every N");
 }
 
 /* ------------------------------------------------------------------ plans in files */
@@ -1458,8 +1610,10 @@ static void refuse_shared_files(const settings *s)
 {
     const struct { const char *name, *path; } out[] = {
         { "--output", s->output }, { "--trace", s->trace }, { "--save", s->save }, { "--save-plan", s->save_plan },
-        { "--save-coefficients", s->save_coefficients },
+        { "--save-coefficients", s->save_coefficients }, { "--checkpoint", s->train.checkpoint },
+        { "--curve", s->train.curve },
     };
+    const char *const in[] = { s->train.content, s->train.style };
     enum { COUNT = sizeof out / sizeof out[0] };
 
     for (size_t i = 0; i < COUNT; i++) {
@@ -1468,6 +1622,9 @@ static void refuse_shared_files(const settings *s)
                 misuse("%s and %s are both %s: wanted two files", out[k].name, out[i].name, out[i].path);
         for (size_t k = 0; k < s->adapter_count; k++)
             if (out[i].path && strcmp(out[i].path, s->adapters[k].file) == 0)
+                misuse("%s is %s, which is read: wanted another file", out[i].name, out[i].path);
+        for (size_t k = 0; k < sizeof in / sizeof in[0]; k++)
+            if (out[i].path && in[k] && strcmp(out[i].path, in[k]) == 0)
                 misuse("%s is %s, which is read: wanted another file", out[i].name, out[i].path);
     }
 }
@@ -1533,6 +1690,8 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     int      option;
 
     s->used_by = used_by;
+    s->word_count = argc;
+    s->words = argv;
     list_options(&a, used_by);
     while ((option = getopt_long(argc, argv, a.letters, a.names, NULL)) != -1) {
         if (option == 1) { take_target(s, optarg); continue; }
@@ -1547,7 +1706,8 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
         given[o - rows] |= here;
     }
     while (optind < argc) take_target(s, argv[optind++]); /* behind -- */
-    if (s->flags & HELP) return;
+    if (s->flags & (HELP | LIST)) return;
+    if (s->target == NULL && used_by == TRAIN) misuse("which recipe? weft train --list names them");
     if (s->target == NULL)
         misuse(used_by == INSPECT ? "which file or folder?" : used_by == CONVERT ? "which adapter?" : "which model?");
     if ((s->flags & COPY) && (s->flags & MAP)) misuse("--copy and --map: which of the two?");
@@ -1560,6 +1720,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
     if (used_by & PLANNED) refuse_idle_options(s);
     if (used_by & MERGE_MODEL) refuse_idle_merge_options(s);
     if (used_by & FUSE) refuse_idle_fuse_options(s);
+    if (used_by & TRAIN) refuse_idle_train_options(s);
 }
 
 /* ------------------------------------------------------------------ help, made from the same rows
@@ -1570,6 +1731,7 @@ void parse_arguments(settings *s, int used_by, int argc, char **argv)
 static const struct { int bit; const char *name; } users[] = {
     { GENERATE, "generate" }, { EXPLAIN, "explain" }, { INSPECT, "inspect" }, { CONVERT, "convert" },
     { MERGE_MODEL, "merge" }, { CONFLICTS, "conflicts" }, { FUSE, "fuse" },
+    { TRAIN, "train" },
 };
 
 static void print_users(int used_by)
@@ -1713,6 +1875,7 @@ void settings_free(settings *s)
     free(s->reference);
     free_notes();
     free(s->ordinary);
+    free(s->train.sample_prompts);
     free(s->regions);
     free(s->adapters);
     free(s->sigmas);

@@ -48,6 +48,8 @@ const char *in_tool_words(char *text)
 {
     static const struct { const char *theirs, *ours; } words[] = {
         { "weft_model_options.", "--" }, { "weft_concept_options.", "--" }, { "WEFT_ADD_REPLACE", "--replace" },
+        { "train: epsilon", "--adam-epsilon" }, { "train: WEFT_TRAIN_", "--" }, { "WEFT_TRAIN_", "--" },
+        { "unless small pictures are allowed", "or --small" },
         { "WEFT_ADD_PARTIAL", "--partial" }, { "WEFT_SAVE_HALF", "--half" },
         { "weft_adapter_options.", "--adapter-" }, { "weft_plan_add_concept()", "--concept" },
         { "weft_plan_add()", "--adapter" }, { "WEFT_ENCODE_WEIGHTS", "--weighting" },
@@ -74,9 +76,16 @@ const char *in_tool_words(char *text)
             size_t theirs = strlen(words[i].theirs), ours = strlen(words[i].ours);
             memmove(at + ours, at + theirs, strlen(at + theirs) + 1);
             memcpy(at, words[i].ours, ours);
-            for (char *c = at + ours; *c == '_' || (*c >= 'a' && *c <= 'z'); c++)
-                if (*c == '_') *c = '-';
+            for (char *c = at + ours; *c == '_' || (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z'); c++)
+                *c = *c == '_' ? '-' : *c <= 'Z' ? (char)(*c + ('a' - 'A')) : *c;
         }
+    if (strncmp(text, "train: ", 7) == 0) { /* "train: min_snr is ..", and "train: no pictures were added" */
+        size_t n = strspn(text + 7, "abcdefghijklmnopqrstuvwxyz_0123456789");
+        for (size_t i = 0; i < n; i++)
+            if (text[7 + i] == '_') text[7 + i] = '-';
+        if (!is_option_of_train(text + 7, n)) memmove(text, text + 7, strlen(text + 7) + 1);
+        else memmove(text, "--", 2), memmove(text + 2, text + 7, strlen(text + 7) + 1);
+    }
     for (char *at = text; (at = strstr(at, "weft_")) != NULL;) { /* "weft_sampler_start: strength ..." */
         size_t n = strspn(at, "abcdefghijklmnopqrstuvwxyz_0123456789");
         if (strncmp(at + n, ": ", 2) == 0) memmove(at, at + n + 2, strlen(at + n + 2) + 1);
@@ -105,6 +114,13 @@ void *zeroed(size_t count, size_t size)
 float *floats(size_t count) { return zeroed(count, sizeof(float)); }
 
 /* ------------------------------------------------------------------ progress, and stopping in good order */
+
+void put_progress(const char *line)
+{
+    clear_progress();
+    fputs(line, stderr);
+    progress_shown = 1;
+}
 
 double now(void)
 {

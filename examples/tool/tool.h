@@ -43,6 +43,7 @@ typedef struct meter {
 double  now(void);
 int32_t show_progress(void *user, const char *what, int64_t done, int64_t total);
 void    clear_progress(void);
+void    put_progress(const char *line);              /* on the terminal's last line */
 void    watch_interrupt(weft_run *run);              /* Ctrl-C stops it; NULL: no longer */
 
 /* ------------------------------------------------------------------ options.c: what was asked for */
@@ -55,7 +56,8 @@ enum { NOTHING_SAID = -1 };
 enum { TEXT_WEIGHT = 1 };                                        /* adapter_use.given */
 enum { WEIGH_NONE, WEIGH_A1111, WEIGH_PLAIN, WEIGH_EMPTY };       /* how brackets in prompts are read */
 enum { QUIET = 1, KARRAS = 2, KEYS = 4, NO_PARAMETERS = 8, HELP = 16, HALF = 32, COPY = 64, MAP = 128, REPORT = 256,
-       BALANCE = 512, JSON = 1024, ISOLATE = 2048, ALIGN = 4096, ANY_MODEL = 8192 };
+       BALANCE = 512, JSON = 1024, ISOLATE = 2048, ALIGN = 4096, ANY_MODEL = 8192, RESUME = 16384, LIST = 32768,
+       KEEP = 65536 };
 enum { BY_INVERSION, BY_NOISE };                                 /* how a picture becomes a reference */
 enum { INTO_MODEL = 0, INTO_ADAPTER = 1 };
 
@@ -131,8 +133,23 @@ typedef struct phase_use {
 } phase_use;
 enum { PHASES_MAX = 32 };
 
+/* What train asks for beside the library's options. */
+typedef struct train_use {
+    weft_train_options how;
+    const char        *data, *prompt;                /* pictures, and what is said of those without a text */
+    const char        *class_data, *class_prompt;    /* what must stay as it is; of ziplora the style      */
+    int32_t            class_count;
+    const char        *content, *style;              /* of ziplora: two adapters                           */
+    const char        *checkpoint, *curve;           /* NULL: beside what is written                       */
+    int32_t            checkpoint_every;             /* steps; NOTHING_SAID: by the clock; 0: never        */
+    int32_t            stop_after;                   /* steps of this time; 0: all                         */
+    int32_t            sample_every;
+    const char       **sample_prompts;
+    size_t             sample_count;
+} train_use;
+
 typedef struct settings {
-    const char             *target;              /* the model, or the file to look at */
+    const char             *target;              /* the model, the recipe, or the file to look at */
     adapter_use            *adapters;
     size_t                  adapter_count;
     region_use             *regions;
@@ -184,12 +201,16 @@ typedef struct settings {
     int                     used_by;             /* the subcommand */
     weft_balance_options    balance;             /* where flags & BALANCE */
     weft_run_options        run;
+    train_use               train;
+    int                     word_count;          /* of the command line, behind the program's name */
+    char                  **words;
 } settings;
 
 typedef struct word { const char *name; int32_t value; } word;
 extern const word methods[], mixes[];
 
-enum { GENERATE = 1, EXPLAIN = 2, INSPECT = 4, CONVERT = 8, MERGE_MODEL = 16, CONFLICTS = 32, FUSE = 64 };
+enum { GENERATE = 1, EXPLAIN = 2, INSPECT = 4, CONVERT = 8, MERGE_MODEL = 16, CONFLICTS = 32, FUSE = 64,
+       TRAIN = 128 };
 
 void        settings_init(settings *s, int argc);
 void        settings_free(settings *s);
@@ -198,6 +219,7 @@ void        print_options(int used_by);            /* of a subcommand: the most 
 void        print_topics(void);
 int         print_topic(const char *topic);        /* "all": all of them; 0: there is none such      */
 const char *word_of(const word *words, int32_t value);
+int         is_option_of_train(const char *name, size_t length); /* as the library calls it, with hyphens */
 void        read_notes(settings *s, const weft_plan *plan); /* options that a plan keeps, unless they are given */
 void        write_notes(const settings *s, weft_plan *plan);
 int         merges_a_plan(const settings *s);  /* and not adapters as they are: --compose, --blocks */
@@ -249,5 +271,33 @@ int convert(settings *s);
 int merge_model(settings *s);
 int conflicts(settings *s);
 int fuse(settings *s);
+int train(settings *s);
+
+/* ------------------------------------------------------------------ recipes.c: what train can train */
+
+typedef struct recipe_use {
+    const char *name;
+    int32_t     recipe;                              /* WEFT_RECIPE_* */
+    int         with_class;                          /* it is that only with class pictures */
+    const char *line;
+} recipe_use;
+const recipe_use *find_recipe(const char *name);     /* NULL: there is none such */
+void              print_recipes(void);
+
+/* ------------------------------------------------------------------ learned.c: pictures that train draws */
+
+typedef struct easel_use {                           /* what all of them have in common */
+    weft_model      *model;
+    int32_t          width, height;                  /* in pixels; 0: the model's */
+    int32_t          factor;                         /* pixels of a latent one */
+    uint64_t         seed;
+    weft_progress_fn progress;
+    void            *user;
+} easel_use;
+/* Draw those that a folder of class pictures lacks, by the model as it is; answers how many were drawn. */
+int32_t     draw_class(const easel_use *e, const char *folder, const char *prompt, int32_t count);
+/* One picture with what was learned so far; either may be NULL. */
+weft_status draw_learned(const easel_use *e, weft_adapter *adapter, weft_concept *concept, const char *prompt,
+                         const char *path);
 
 #endif

@@ -166,6 +166,14 @@ static void add_sums(const norm *o, size_t sample, size_t first, size_t end, dou
     }
 }
 
+/* Of n numbers with this sum and this sum of squares. */
+static double one_over_deviation(const norm *o, double sum, double square, double n, double *mean)
+{
+    *mean = sum / n;
+    double variance = square / n - *mean * *mean;
+    return 1.0 / sqrt(WF_MAX(variance, 0.0) + o->n->eps);
+}
+
 static void moments_task(void *user, size_t sample, int32_t worker)
 {
     norm *o = user;
@@ -180,8 +188,7 @@ static void moments_task(void *user, size_t sample, int32_t worker)
             add_sums(o, reference, first, first + width, &sum, &square);
             n *= 2;
         }
-        double mean = sum / n, variance = square / n - mean * mean;
-        double inverse = 1.0 / sqrt(WF_MAX(variance, 0.0) + o->n->eps);
+        double mean, inverse = one_over_deviation(o, sum, square, n, &mean);
         for (size_t i = first; i < first + width; i++) {
             double w = o->masked ? 1.0 : weight[i], b = o->masked ? 0.0 : bias[i];
             o->a[sample * o->c + i] = (float)(inverse * w);
@@ -301,10 +308,9 @@ static void back_moments_task(void *user, size_t sample, int32_t worker)
     (void)worker;
     for (size_t i = 2 * c; i < o->tiles * 2 * c; i++) bias_of[i % (2 * c)] += bias_of[i];
     for (size_t first = 0; first < c; first += width) {
-        double sum = 0, square = 0, n = (double)o->rows * (double)width, mean_g = 0, mean_gu = 0;
-        add_sums(o, sample, first, first + width, &sum, &square);
-        double mean = sum / n, variance = square / n - mean * mean;
-        double inverse = 1.0 / sqrt(WF_MAX(variance, 0.0) + o->n->eps);
+        double all = 0, squares = 0, n = (double)o->rows * (double)width, mean_g = 0, mean_gu = 0;
+        add_sums(o, sample, first, first + width, &all, &squares);
+        double mean, inverse = one_over_deviation(o, all, squares, n, &mean);
         for (size_t i = first; i < first + width; i++) {
             weight_of[i] = inverse * (weight_of[i] - mean * bias_of[i]);
             mean_g += weight[i] * bias_of[i] / n;

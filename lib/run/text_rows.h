@@ -19,7 +19,7 @@ typedef struct wf_text_source {
 
 /* The streams' rows of all samples, taken from the arena: rows[i] is (samples, layers, tokens,
  * width) of a sequence, (samples, width) of a pooled vector, and NULL of a stream that no encoder
- * gives. layers is 1, or the number of cross-attention layers: the encoders then run once for each.
+ * gives or once the exec has stopped. layers is 1, or the number of cross-attention layers: the encoders then run once for each.
  * Under a tape each sample's rows are a buffer of their own to wf_wanted() and wf_grad(), and what
  * `from` points to, itself included, must stay as it is until the way back. Nothing is given back
  * to the arena. */

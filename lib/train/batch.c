@@ -5,9 +5,9 @@
  * from a generator that begins with the sample's own seed. So a training that goes on from a
  * checkpoint draws what it would have drawn, and so does one that takes its batch in several parts.
  *
- * The noise is torch's for that seed (sampler/noise.c). With an offset b it is e + b c, c one normal
- * number for each channel of a sample (Guttenberg, Diffusion with Offset Noise, 2023); the target
- * has it too. */
+ * The noise is torch's for that seed (sampler/noise.c). With an offset b it is e + b c, c one
+ * normal number for each channel of a sample (Guttenberg, Diffusion with Offset Noise, 2023); the
+ * target has it too. */
 #include <math.h>
 
 #include "sampler/process.h"

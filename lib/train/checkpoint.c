@@ -2,8 +2,8 @@
  *
  * One safetensors file: the vectors of values, moments and mean as they lie in memory, and in its
  * metadata the steps done and all that the training is: options, a fingerprint of the model, a
- * stamp of the pictures, and a hash of the places of all tensors. What is drawn at a step depends on
- * the seed and the step alone, so nothing else is needed to go on with the same bits.
+ * stamp of the pictures, and a hash of the places of all tensors. What is drawn at a step depends
+ * on the seed and the step alone, so nothing else is needed to go on with the same bits.
  *
  * It is written beside its place and renamed, so that a kill or a full disk leaves the one before.
  * On the way back everything is compared, and the first difference named, before anything of the
@@ -12,6 +12,7 @@
 
 #include "train/dataset.h"
 #include "train/trainer_internal.h"
+#include "train/zip.h"
 
 #define VERSION "1"
 #define MOST_STEPS 9007199254740992.0 /* 2^53: every whole number up to it is a double */
@@ -49,6 +50,20 @@ static void say_hash(description *d, const char *name, uint64_t hash)
     say(d, name, text);
 }
 
+/* The two adapters between which ZipLoRA finds coefficients are frozen, and in no other option. */
+static uint64_t hash_zip(uint64_t hash, const wf_site *s)
+{
+    const wf_zip_layer *z = s->given;
+
+    for (int part = 0; part < WF_ZIP_PARTS; part++) {
+        size_t r = (size_t)z->rank[part];
+        if (r == 0) continue;
+        hash = wf_hash(hash, z->down[part], r * s->K * sizeof(float));
+        hash = wf_hash(hash, z->up[part], r * s->out * sizeof(float));
+    }
+    return hash;
+}
+
 /* Which number of the vectors is what. */
 static uint64_t places(const weft_trainer *t)
 {
@@ -63,6 +78,7 @@ static uint64_t places(const weft_trainer *t)
             hash = wf_hash(hash, s->tensor[k].name, strlen(s->tensor[k].name));
             hash = wf_hash(hash, size, sizeof size);
         }
+        if ((t->recipe->uses & WF_USES_ZIP) != 0) hash = hash_zip(hash, s);
     }
     return hash;
 }
@@ -135,7 +151,9 @@ static weft_status compare(const weft_tensors *file, const char *name, const cha
         return wf_fail(err, WEFT_E_MISMATCH, "%.300s was made with other pictures or captions",
                        wf_tensors_what(file));
     if (strcmp(name, "places") == 0)
-        return wf_fail(err, WEFT_E_MISMATCH, "%.300s trains other layers", wf_tensors_what(file));
+        return wf_fail(err, WEFT_E_MISMATCH,
+                       "%.300s trains other layers, or between other adapters",
+                       wf_tensors_what(file));
     return wf_fail(err, WEFT_E_MISMATCH, "%.200s: %s is \"%.80s\", this training's is \"%.80s\"",
                    wf_tensors_what(file), name, found, want);
 }

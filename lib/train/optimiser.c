@@ -17,41 +17,42 @@
 
 enum { PIECE = 1 << 15 };
 
-static weft_status add_pieces(weft_trainer *t, size_t at, size_t n, wf_group group, bool decay,
-                              size_t *count)
+/* Pieces of n numbers from `at` on; before there is an array they are only counted. */
+static void cut(weft_trainer *t, size_t at, size_t n, wf_group group, bool decay)
 {
     for (size_t i = 0; i < n; i += PIECE) {
-        if (t->piece != NULL)
-            t->piece[*count] = (wf_train_piece){ at + i, WF_MIN((size_t)PIECE, n - i), group, decay };
-        ++*count;
+        wf_train_piece piece = { at + i, WF_MIN((size_t)PIECE, n - i), group, decay };
+        if (t->piece != NULL) t->piece[t->pieces] = piece;
+        t->pieces++;
     }
-    return WEFT_OK;
 }
 
-static weft_status walk_tensors(weft_trainer *t, size_t *count)
+static void cut_all(weft_trainer *t)
 {
-    *count = 0;
+    size_t words = t->begin[WF_GROUP_WORDS];
+
+    t->pieces = 0;
     for (size_t i = 0; i < t->sites; i++) {
         const wf_site *s = &t->site[i];
         wf_group group = wf_is_text(s->layer->component) ? WF_GROUP_TEXT : WF_GROUP_LAYERS;
         for (int32_t k = 0; k < s->tensors; k++)
-            add_pieces(t, (size_t)(s->value[k] - t->values),
-                       s->tensor[k].rows * s->tensor[k].columns, group, !s->tensor[k].no_decay,
-                       count);
+            cut(t, (size_t)(s->value[k] - t->values), s->tensor[k].rows * s->tensor[k].columns,
+                group, !s->tensor[k].no_decay);
     }
-    return add_pieces(t, t->begin[WF_GROUP_WORDS],
-                      t->begin[WF_GROUPS] - t->begin[WF_GROUP_WORDS], WF_GROUP_WORDS, true, count);
+    cut(t, words, t->begin[WF_GROUPS] - words, WF_GROUP_WORDS, true);
 }
 
 weft_status wf_train_cut_pieces(weft_trainer *t, weft_error *err)
 {
-    WF_TRY(walk_tensors(t, &t->pieces));
-    t->piece = wf_bag_take(&t->bag, t->pieces, sizeof *t->piece);
+    cut_all(t);
+    wf_train_piece *piece = wf_bag_take(&t->bag, t->pieces, sizeof *piece);
     t->sums = wf_bag_take(&t->bag, t->pieces, sizeof *t->sums);
-    if (t->piece == NULL || t->sums == NULL)
-        return wf_nomem(err, t->pieces * (sizeof *t->piece + sizeof *t->sums),
+    if (piece == NULL || t->sums == NULL)
+        return wf_nomem(err, t->pieces * (sizeof *piece + sizeof *t->sums),
                         "the pieces of a training's numbers");
-    return walk_tensors(t, &t->pieces);
+    t->piece = piece;
+    cut_all(t);
+    return WEFT_OK;
 }
 
 /* ---- the norm -------------------------------------------------------------------------------- */

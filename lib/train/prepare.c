@@ -15,8 +15,8 @@ static weft_status need_pictures(const weft_trainer *t, weft_error *err)
         return wf_fail(err, WEFT_E_STATE, "train: no pictures were added");
     if (t->recipe->both && wf_dataset_count(t->data, WF_DATA_CLASS) == 0)
         return wf_fail(err, WEFT_E_STATE,
-                       "train: %s needs pictures of both kinds, and no WEFT_PICTURE_CLASS was added",
-                       t->recipe->name);
+                       "train: %s needs pictures of both kinds, and no WEFT_PICTURE_CLASS was "
+                       "added", t->recipe->name);
     if (t->expected != 0 && t->expected != wf_dataset_stamp(t->data))
         return wf_fail(err, WEFT_E_MISMATCH,
                        "train: the checkpoint was made with other pictures or captions");
@@ -62,15 +62,35 @@ static weft_status cache(weft_trainer *t, weft_error *err)
     return WEFT_OK;
 }
 
+enum { WF_TRAIN_COMPONENTS = 16 }; /* more than WEFT_COMPONENT_* has */
+
 /* ---- the dry walk ---------------------------------------------------------------------------- */
 
-/* Is a turned copy of the layer's weight read on the way back? */
-static bool turns(const weft_trainer *t, const wf_layer *l)
+/* The first layer of each component that is trained, in the order of execution: no gradient goes
+ * back behind it. */
+static void find_first(const weft_trainer *t, int32_t first[WF_TRAIN_COMPONENTS])
 {
-    bool text = wf_is_text(l->component);
-    if (l->kind == WEFT_LAYER_NORM || l->weight == NULL || t->deltas[l->id].merged != NULL)
-        return false;
-    return text ? t->text_taped : l->component == WEFT_COMPONENT_DENOISER;
+    for (int i = 0; i < WF_TRAIN_COMPONENTS; i++) {
+        bool words = t->words.rows > 0 && wf_is_text(i);
+        first[i] = words ? -1 : INT32_MAX;
+    }
+    for (size_t i = 0; i < t->sites; i++) {
+        const wf_layer *l = t->site[i].layer;
+        first[l->component] = WF_MIN(first[l->component], l->id);
+    }
+    if (t->text_taped) first[WEFT_COMPONENT_DENOISER] = -1; /* the text's gradient goes on there */
+}
+
+/* Is a turned copy of the layer's weight read on the way back? A layer that has none, and is asked
+ * all the same, is turned there and then. */
+static bool turns(const weft_trainer *t, const wf_layer *l, const int32_t *first)
+{
+    bool kind = wf_is_text(l->component) || l->component == WEFT_COMPONENT_DENOISER;
+
+    if (!kind || l->kind == WEFT_LAYER_NORM || l->weight == NULL) return false;
+    if (t->deltas[l->id].merged != NULL || l->id <= first[l->component]) return false;
+    if (wf_is_text(l->component)) return t->text_taped;
+    return t->text_taped || !wf_glob_any("*.attn2.to_k,*.attn2.to_v,*time_emb*", l->name);
 }
 
 static wf_exec dry_exec(weft_trainer *t, wf_tape *tape)
@@ -106,12 +126,14 @@ static void walk(weft_trainer *t, wf_exec *e)
 static weft_status measure(weft_trainer *t, need *n, weft_error *err)
 {
     const wf_layer *layers = wf_model_layers(t->model, &(size_t){ 0 });
+    int32_t first[WF_TRAIN_COMPONENTS];
     wf_tape tape;
     wf_exec e;
 
     *n = (need){ 0 };
+    find_first(t, first);
     for (size_t i = 0; i < t->layers; i++) {
-        t->turned[i] = turns(t, &layers[i]) ? &t->cell : NULL;
+        t->turned[i] = turns(t, &layers[i], first) ? &t->cell : NULL;
         if (t->turned[i] != NULL && !wf_add(n->turned, (wf_turned_bytes(&layers[i]) + 63) / 64 * 64,
                                             &n->turned))
             return wf_nomem(err, SIZE_MAX, "turned weights");

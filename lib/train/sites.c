@@ -44,7 +44,8 @@ static size_t list_sites(const weft_trainer *t, wf_site *site)
 
     for (int text = 0; text < 2; text++)
         for (size_t i = 0; i < layers; i++) {
-            const wf_form *form = wf_is_text(l[i].component) == (text != 0) ? choose(t, &l[i]) : NULL;
+            bool ours = wf_is_text(l[i].component) == (text != 0);
+            const wf_form *form = ours ? choose(t, &l[i]) : NULL;
             wf_site s;
             if (form == NULL || !shape_site(t, &l[i], form, &s)) continue;
             if (site != NULL) site[count] = s;

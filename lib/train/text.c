@@ -1,9 +1,9 @@
 /* text.c - captions become tokens, and tokens the rows of text that the denoiser reads.
  *
  * Where nothing of the text encoders is trained, a caption is encoded once and its rows are kept.
- * Else the captions of a batch are encoded in each evaluation, on the tape, each different one once:
- * samples with the same caption share its rows. A caption is one chunk: what does not fit is cut
- * off, with a line in the log. */
+ * Else the captions of a batch are encoded in each evaluation, on the tape, each different one
+ * once: samples with the same caption share its rows. A caption is one chunk: what does not fit is
+ * cut off, with a line in the log. */
 #include "model/prompt.h"
 #include "train/trainer_internal.h"
 
@@ -76,7 +76,8 @@ static weft_status lay_out(weft_trainer *t, wf_caption *c, int32_t which, const 
                  : i <= n     ? chunks->ids[i - 1]
                  : i == n + 1 ? wf_tokenizer_eos(tokenizer)
                               : wf_tokenizer_pad(tokenizer);
-    while (at < n + 1 && ids[at] != wf_tokenizer_eos(tokenizer)) at++; /* the caption's own counts */
+    /* a caption may have one itself: the first counts */
+    while (at < n + 1 && ids[at] != wf_tokenizer_eos(tokenizer)) at++;
     c->ids[which] = ids;
     c->eos_at[which] = at;
     return WEFT_OK;

@@ -13,8 +13,8 @@
  *   save.c        what was learnt, as an adapter and as files
  *   recipe_*.c, form_*.c
  *
- * All numbers that are trained lie in one vector: layers of the denoiser, then of the text encoders,
- * then words. Gradients, moments and means lie in vectors of the same shape. */
+ * All numbers that are trained lie in one vector: layers of the denoiser, then of the text
+ * encoders, then words. Gradients, moments and means lie in vectors of the same shape. */
 #ifndef WF_TRAINER_INTERNAL_H
 #define WF_TRAINER_INTERNAL_H
 
@@ -112,7 +112,7 @@ struct weft_trainer {
     wf_exec            exec;
     wf_tape            tape;
     bool               text_taped;  /* text encoders are on the tape */
-    const float      **extra[WF_ENCODERS_MAX];   /* [words.layers][words.rows] vectors of words    */
+    const float      **extra[WF_ENCODERS_MAX];   /* [words.layers][words.rows] vectors of words   */
     float            **g_extra[WF_ENCODERS_MAX]; /* and their gradients                           */
     wf_text_source     from[WF_ENCODERS_MAX];    /* what the encoders read: ids (n, positions)    */
     int32_t           *ids[WF_ENCODERS_MAX], *eos_at[WF_ENCODERS_MAX];
@@ -141,7 +141,7 @@ struct weft_trainer {
     uint64_t           step_bytes, weight_bytes, cache_bytes;
 };
 
-/* ---- for recipes: an evaluation ---------------------------------------------------------------- */
+/* ---- for recipes: an evaluation -------------------------------------------------------------- */
 
 /* The prediction of samples [first, first + count), copied into `out` (count, image), and no
  * gradient: with `deltas` in the place of what is trained. Before wf_trainer_record() only. */
@@ -152,13 +152,13 @@ weft_status wf_trainer_predict(weft_trainer *t, const wf_delta *deltas, const wf
 weft_status wf_trainer_record(weft_trainer *t, const wf_batch *b, const float **out, float **grad,
                               weft_error *err);
 weft_status wf_trainer_back(weft_trainer *t, weft_error *err);
-/* The mean of sample s's squares under its mask, and `grad` (image) = `share` times its gradient. */
+/* The mean of sample s's squares under its mask; `grad` (image) = `share` times its gradient. */
 double      wf_loss_square(const weft_trainer *t, const wf_batch *b, int32_t s, const float *out,
                            const float *target, double share, float *grad);
 /* What recipes do that have no evaluate() of their own. */
 weft_status wf_trainer_evaluate(weft_trainer *t, wf_batch *b, wf_losses *l, weft_error *err);
 
-/* ---- for recipes: words ------------------------------------------------------------------------ */
+/* ---- for recipes: words ---------------------------------------------------------------------- */
 
 /* Floats of all words in the vector. */
 size_t      wf_words_floats(const wf_networks *n, const wf_words *w);
@@ -168,7 +168,7 @@ size_t      wf_words_at(const wf_networks *n, const wf_words *w, int32_t layer, 
 /* The vectors of words as they are now (their mean, where one is kept). */
 const float *wf_trainer_words(const weft_trainer *t);
 
-/* ---- options.c, rates.c, optimiser.c ----------------------------------------------------------- */
+/* ---- options.c, rates.c, optimiser.c --------------------------------------------------------- */
 
 /* A number of the options where one below 0 means none. */
 static inline double wf_none(double v) { return v > 0 ? v : 0; }
@@ -190,7 +190,7 @@ double      wf_train_norm(weft_trainer *t);
 /* Clip, and take the step. */
 void        wf_train_update(weft_trainer *t, double norm);
 
-/* ---- sites.c ----------------------------------------------------------------------------------- */
+/* ---- sites.c --------------------------------------------------------------------------------- */
 
 /* Choose the layers, take the vectors, and let forms begin. */
 weft_status wf_train_make_sites(weft_trainer *t, weft_error *err);
@@ -201,7 +201,7 @@ void        wf_train_make(weft_trainer *t);
 void        wf_train_pull(weft_trainer *t);
 uint64_t    wf_train_state_bytes(const weft_trainer *t);
 
-/* ---- text.c ------------------------------------------------------------------------------------ */
+/* ---- text.c ---------------------------------------------------------------------------------- */
 
 /* A caption, read now or before, and encoded where it can be once and for all. */
 weft_status wf_train_caption(weft_trainer *t, const char *text, const wf_caption **out,
@@ -215,7 +215,7 @@ weft_status wf_train_take_text(weft_trainer *t, weft_error *err);
 void        wf_train_read_text(weft_trainer *t, wf_exec *e, const wf_batch *b, int32_t first,
                                int32_t count);
 
-/* ---- prepare.c, batch.c ------------------------------------------------------------------------ */
+/* ---- prepare.c, batch.c ---------------------------------------------------------------------- */
 
 weft_status wf_train_prepare(weft_trainer *t, weft_error *err);
 /* A_t of the model's training, and what the model predicts. */
@@ -239,7 +239,7 @@ wf_text_input wf_train_text(const weft_trainer *t, int32_t stream);
 /* The progress function, asked; true: stop. wf_exec.stop. */
 bool        wf_train_stop(void *trainer);
 
-/* ---- checkpoint.c ------------------------------------------------------------------------------ */
+/* ---- checkpoint.c ---------------------------------------------------------------------------- */
 
 enum { WF_CHECKPOINT_VECTORS = 4 }; /* values, first and second moments, mean */
 
@@ -256,7 +256,7 @@ weft_status wf_checkpoint_read(const weft_tensors *file, const wf_checkpoint_wan
                                const wf_tensor *vector[WF_CHECKPOINT_VECTORS], int64_t *step,
                                weft_error *err);
 
-/* ---- save.c ------------------------------------------------------------------------------------ */
+/* ---- save.c ---------------------------------------------------------------------------------- */
 
 /* What all forms write, under the names of a dialect, with metadata. */
 weft_status wf_trainer_tensors(weft_trainer *t, int32_t dialect, weft_tensors **out,

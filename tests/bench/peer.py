@@ -12,6 +12,8 @@ the work itself, after one time that does not count. Commands:
     step NAME COUNT C H W FACTOR TOKENS WIDTH POOLED INPUTS OUT    mean seconds of COUNT guided steps: clock, processor
     decode NAME C H W TILE INPUTS OUT               TILE latent pixels of a tile, 0: whole
     encode NAME IDS                                  two prompts of 77 token ids, parted by commas
+    training NAME MODEL SIZE BATCH WIDE              a LoRA's training, as train.py has it
+    train NAME COUNT                                 mean seconds of COUNT of its steps
 
 INPUTS are float32: latents, the text of both halves, of SDXL the pooled text of both. OUT gets what was computed."""
 import os
@@ -77,7 +79,7 @@ def load(name, model, kind, parts):
 def drop(name):
     import gc
     loaded.pop(name, None)
-    for key in [k for k in warm if k[1] == name]:
+    for key in [k for k in warm if name in (k, k[1])]:
         warm.discard(key)
     gc.collect()
 
@@ -151,7 +153,19 @@ def encode(name, ids):
     return repeat(("encode", name), 1, lambda: loaded[name]["text"](tokens))[0]
 
 
-COMMANDS = {f.__name__: f for f in (hello, threads, load, drop, lora, use, step, decode, encode)}
+def training(name, model, size, batch, wide):
+    from train import Training
+    loaded[name] = Training(model, int(size), int(batch), bool(int(wide)), False)
+
+
+def train(name, count):
+    if name not in warm:
+        loaded[name].step()
+        warm.add(name)
+    return loaded[name].steps(int(count))
+
+
+COMMANDS = {f.__name__: f for f in (hello, threads, load, drop, lora, use, step, decode, encode, training, train)}
 
 
 def main():

@@ -29,7 +29,7 @@ awk '
         else need("id what unit measured least most bar stretch better verdict rounds weft peer peer_name")
     }
     END {
-        n = split("machine kernels startup memory bundled threads steps adapters time roofline", group, " ")
+        n = split("machine kernels startup memory bundled threads steps adapters time roofline train", group, " ")
         for (i = 1; i <= n; i++) if (!(group[i] in seen)) { print "no line of the group " group[i]; bad = 1 }
         exit bad
     }' "$out/results.jsonl"

@@ -35,8 +35,9 @@ of_file gguf 'a GGUF file'
 of_file gzip 'compressed with gzip: unpack it'
 of_file header 'is it cut short?'
 of_file data 'is the file cut short?'
-for file in lfs:LFS page:'web page' jpeg:JPEG webp:WebP; do
-    refuses 1 "not a PNG: it is a.*${file#*:}" "$weft" generate $model -p x -i "$tmp/${file%%:*}"
+refuses 1 "not a JPEG that can be read" "$weft" generate $model -p x -i "$tmp/jpeg"
+for file in lfs:LFS page:'web page' webp:WebP; do
+    refuses 1 "not a PNG or a JPEG: it is a.*${file#*:}" "$weft" generate $model -p x -i "$tmp/${file%%:*}"
 done
 printf '\357\273\277<!doctype html>\n<html></html>' >"$tmp/marked"
 printf '{\n  "error": "Entry not found"\n}\n' >"$tmp/lines"

@@ -295,6 +295,47 @@ START_TEST(conflicts_show_who_drowns_and_who_is_the_same)
 }
 END_TEST
 
+/* ---- the loss of a training ---- */
+
+static image drawn_loss(const double *loss, size_t count, int64_t first)
+{
+    const char *dir = test_dir();
+    char        path[300];
+
+    snprintf(path, sizeof path, "%s/loss.png", dir);
+    must(draw_loss(loss, count, first, "loss", path, &golden_err));
+    image i = read_image(path);
+    unlink(path);
+    test_rmdir(dir);
+    return i;
+}
+
+/* A loss of 1 at every step: the axis goes to 1.2 in ticks of 0.2 over 352 rows below row 64, so the line of three pixels
+ * is around row 64 + 352 - 1 - round(351 / 1.2) = 122, all the 840 columns wide. One step
+ * alone is drawn as that too. */
+START_TEST(the_curve_is_where_the_loss_is)
+{
+    double loss[200], weight = 0;
+
+    for (int i = 0; i < 200; i++) loss[i] = 1;
+    image i = drawn_loss(loss, 200, 1);
+    ck_assert_int_eq(pixels_of(&i, 0xd55e00), 3 * 840);
+    for (int32_t y = 121; y <= 123; y++)
+        ck_assert_mem_eq(i.rgb + ((size_t)y * (size_t)i.width + 500) * 3, "\xd5\x5e\x00", 3);
+    free(i.rgb);
+    i = drawn_loss(loss, 1, 41);
+    ck_assert_int_eq(pixels_of(&i, 0xd55e00), 3 * 840);
+    free(i.rgb);
+    /* the mean of 2 and 4 is 2, then (0.98 * 2 + 4) / 1.98 */
+    ck_assert_double_eq_tol(draw_smooth(0, &weight, 2), 2, 1e-15);
+    ck_assert_double_eq_tol(draw_smooth(2, &weight, 4), 5.96 / 1.98, 1e-12);
+    ck_assert_double_eq_tol(weight, 0.0396, 1e-15);
+    ck_assert_int_eq(draw_loss(loss, 0, 1, "", "x.png", &golden_err), WEFT_E_ARG);
+    loss[3] = NAN;
+    ck_assert_int_eq(draw_loss(loss, 200, 1, "", "x.png", &golden_err), WEFT_E_ARG);
+}
+END_TEST
+
 /* ---- explanations and traces ---- */
 
 typedef weft_status drawer(const weft_plan *p, const weft_run *run, const char *path);
@@ -539,6 +580,7 @@ int main(void)
     tcase_add_test(c, an_image_of_another_size_is_not_touched);
     tcase_add_test(c, a_width_is_told_without_an_image);
     tcase_add_test(c, every_character_has_a_drawing_of_its_own);
+    tcase_add_test(c, the_curve_is_where_the_loss_is);
     suite_add_tcase(suite, c);
     tcase_add_checked_fixture(t, open_bundled, close_bundled);
     tcase_add_test(t, the_table_in_the_docs_is_what_is_drawn);

@@ -87,7 +87,7 @@ class SamplerOptions(C.Structure):
          ("reserved0", C.c_int32), ("sigmas", Floats), ("sigmas_len", C.c_size_t)]
 
 
-def check_mirrors(path):
+def check_mirrors(path, mirrors):
     """Each struct above has the fields of the layout in their order, at their offsets and of their
     sizes. Of one that grew, it may have those of an older release."""
     layout = {}
@@ -96,7 +96,7 @@ def check_mirrors(path):
             found = re.fullmatch(r"(\w+)\.(\w+) at (\d+) size (\d+)", line.rstrip())
             if found:
                 layout.setdefault(found[1], []).append((int(found[3]), int(found[4]), found[2]))
-    for mirror in (Error, ModelInfo, RunOptions, RunInfo, Text, Encode, Step, SamplerOptions):
+    for mirror in mirrors:
         fields = [(getattr(mirror, name).offset, getattr(mirror, name).size, name)
                   for name, _ in mirror._fields_]
         wanted = sorted(layout[mirror.weft])
@@ -198,7 +198,7 @@ def take_one_step(weft, prediction):
 
 
 def main():
-    check_mirrors(sys.argv[2])
+    check_mirrors(sys.argv[2], (Error, ModelInfo, RunOptions, RunInfo, Text, Encode, Step, SamplerOptions))
     found = find_model()
     if not found:
         print("SKIP no model: neither examples/model nor the tests' tiny-sd1 is there with an adapter")

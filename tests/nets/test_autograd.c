@@ -1,7 +1,7 @@
 /* Gradients of the three tiny models against torch's autograd on diffusers' networks, in double (make_train.py).
  *
  * A case trains what its goldens name: pairs on some layers of the UNet or of the text encoders, whole weights with
- * biases and norms, new words. Each gradient agrees to 1e-4 of its largest number, in some entries, in its length and
+ * biases and norms, new words, with rows of their own for each cross-attention or not. Each gradient agrees to 1e-4 of its largest number, in some entries, in its length and
  * in its product with a sine. Blocks that run twice, and threads, change no bit. With every tier of products. */
 #include "nets/turn.h"
 #include "nets/workbench.h"
@@ -9,10 +9,10 @@
 
 #include "golden.h"
 
-enum { PAIR = 3, ENTRIES = 12, LAYERS = 1024, WORDS = 2 };
+enum { PAIR = 3, ENTRIES = 12, LAYERS = 1024, WORDS = 2, CROSS = 64 };
 
 static const char *const models[] = { "tiny-sd1", "tiny-sd2", "tiny-sdxl" };
-static const char *const cases[] = { "lora", "lora_all", "full", "keys_values", "text", "words" };
+static const char *const cases[] = { "lora", "lora_all", "full", "keys_values", "text", "words", "layered" };
 
 /* ---- what is trained ------------------------------------------------------------------------- */
 
@@ -31,9 +31,10 @@ typedef struct school {
     wf_delta           delta[LAYERS];
     wf_layer_grads     grads[LAYERS];
     void              *turned[LAYERS];
-    const float       *extra[WF_ENCODERS_MAX][WORDS];
-    float             *extra_grads[WF_ENCODERS_MAX][WORDS];
+    const float       *extra[WF_ENCODERS_MAX][CROSS * WORDS];
+    float             *extra_grads[WF_ENCODERS_MAX][CROSS * WORDS];
     bool               encodes, words;
+    int32_t            cross; /* sets of rows: 1, or cross-attentions */
     golden             in[16]; /* freed at the end */
     size_t             ins;
     double             loss;
@@ -108,9 +109,9 @@ static void train_words(school *s)
         char name[16];
         size_t d = (size_t)wf_clip_get_config(s->nets->encoder[i].net)->hidden;
         snprintf(name, sizeof name, "words%d", i);
-        trained *t = add(s, name, "row", WORDS * d);
+        trained *t = add(s, name, "row", (size_t)s->cross * WORDS * d);
         wave(t->v, name, t->n, 0.05);
-        for (size_t r = 0; r < WORDS; r++) {
+        for (size_t r = 0; r < (size_t)s->cross * WORDS; r++) {
             s->extra[i][r] = t->v + r * d;
             s->extra_grads[i][r] = s->words ? t->g + r * d : NULL;
         }
@@ -128,7 +129,10 @@ static school *open_school(int model, const char *name)
     char file[64];
     snprintf(file, sizeof file, "train_%s.safetensors", models[model]);
     s->golden = golden_open(file);
-    s->words = strcmp(name, "words") == 0;
+    bool layered = strcmp(name, "layered") == 0;
+    s->words = layered || strcmp(name, "words") == 0;
+    s->cross = layered ? wf_facts(s->nets)->stream[0].cross_layers : 1;
+    ck_assert_int_le(s->cross, CROSS);
     s->encodes = s->words || strcmp(name, "text") == 0;
     wf_pool *pool;
     weft_allocator alloc = wf_allocator(NULL);
@@ -204,14 +208,14 @@ static void step(const lesson *t, wf_exec *e)
         for (int32_t i = 0; i < s->nets->encoders; i++)
             from[i] = (wf_text_source){ .ids = t->ids[i], .eos_at = t->eos[i], .extra = s->extra[i],
                                         .extra_grads = s->extra_grads[i], .extras = WORDS };
-        wf_text_rows(s->nets, e, from, N, 1, 0, given);
+        wf_text_rows(s->nets, e, from, N, s->cross, 0, given);
     }
     const float *first = s->encodes ? given[0] : t->context, *second = s->encodes ? given[1] : t->pooled;
     for (size_t i = 0; i < N && !e->dry; i++) {
-        rows[i] = first + i * (size_t)tokens * wide;
+        rows[i] = first + i * (size_t)(s->cross * tokens) * wide;
         pooled[i] = second != NULL ? second + i * narrow : NULL;
     }
-    in.text[0] = (wf_text_input){ rows, tokens, 0 };
+    in.text[0] = (wf_text_input){ rows, tokens, s->cross > 1 ? s->cross : 0 };
     in.text[1] = (wf_text_input){ pooled, 1, 0 };
     float *out = wf_take(e, count, 1);
     wf_denoise(s->nets->denoiser, e, out, &in);

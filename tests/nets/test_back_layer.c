@@ -38,7 +38,8 @@ static const way ways[] = {
     { .pairs = true, .up = true, .input = true },
     { .pairs = true, .input = true, .turned = true, .add = true },
     { .merged = true, .bias = true, .input = true },
-    { .merged = true, .turned = true, .each = true },
+    { .merged = true, .turned = true, .each = true, .input = true },
+    { .merged = true },
 };
 
 enum { PARTS = 3, RANK = 21, BRANCHES = 2 }; /* more ranks than are read where they lie */

@@ -123,7 +123,26 @@ class Setup:
                 pooled = last[torch.arange(len(eos)), eos] @ w.T
         return torch.cat(hidden, -1), pooled
 
+    def cross_attentions(self):
+        """In the order of execution."""
+        u = self.unet
+        for part in list(u.down_blocks) + [u.mid_block] + list(u.up_blocks):
+            for name, m in part.named_modules() if part is not None else ():
+                if name.endswith(".attn2"):
+                    yield m
+
     def predict(self, over, context=None, pooled=None):
+        """context: one for all cross-attentions, or a list with one for each."""
+        if isinstance(context, list):
+            hooks = []
+            for m, c in zip(self.cross_attentions(), context, strict=True):
+                own = lambda module, args, kwargs, c=c: (args, dict(kwargs, encoder_hidden_states=c))
+                hooks.append(m.register_forward_pre_hook(own, with_kwargs=True))
+            try:
+                return self.predict(over, context[0], pooled)
+            finally:
+                for h in hooks:
+                    h.remove()
         i = self.inputs
         context = i["context"].double() if context is None else context
         add = None
@@ -192,8 +211,14 @@ def words(setup):
     return {}, {}
 
 
+def layered(setup):
+    """Only the new words, which have rows of their own for each cross-attention, as ED-LoRA's."""
+    return {}, {}
+
+
 CASES = {"lora": (lora, False), "lora_all": (lora_all, False), "full": (full, False), "keys_values": (keys_values, False),
-         "text": (text, True), "words": (words, True)}
+         "text": (text, True), "words": (words, True),
+         "layered": (layered, True)}
 
 
 def run(setup, case):
@@ -203,10 +228,12 @@ def run(setup, case):
         leaves, over = make(setup)
         context = pooled = None
         if encodes:
-            rows = [leaf("words%d" % k, (2, e.config.hidden_size), 0.05) for k, e in enumerate(setup.encoders)]
-            if case == "words":
+            layers = len(list(setup.cross_attentions())) if case == "layered" else 1
+            rows = [leaf("words%d" % k, (layers, 2, e.config.hidden_size), 0.05) for k, e in enumerate(setup.encoders)]
+            if case != "text":
                 leaves.update({"words%d/row" % k: r for k, r in enumerate(rows)})
-            context, pooled = setup.encode(over, rows)
+            sets = [setup.encode(over, [r[j] for r in rows]) for j in range(layers)]
+            context, pooled = [c for c, _ in sets] if layers > 1 else sets[0][0], sets[0][1]
         loss = setup.loss(setup.predict(over, context, pooled))
         grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     for k, g in zip(leaves, grads):

@@ -178,6 +178,84 @@ START_TEST(the_adapter_is_what_was_trained)
 }
 END_TEST
 
+/* Cut by shapes alone: any number of threads gives the same numbers, and so does computing blocks twice. */
+START_TEST(threads_change_no_bit)
+{
+    weft_model *m = open_model("tiny-sd1");
+    weft_train_options o = options(recipes[_i]);
+    float *wanted = NULL;
+
+    for (o.threads = 1; o.threads <= 3; o.threads++) {
+        o.flags = o.threads == 2 ? WEFT_TRAIN_RECOMPUTE : 0;
+        weft_trainer *t = open_trainer(m, &o);
+        take_steps(t, 2);
+        if (wanted == NULL) {
+            wanted = malloc(t->floats * sizeof *wanted);
+            memcpy(wanted, t->values, t->floats * sizeof *wanted);
+        }
+        ck_assert(memcmp(wanted, t->values, t->floats * sizeof *wanted) == 0);
+        weft_trainer_free(t);
+    }
+    free(wanted);
+    weft_model_free(m);
+}
+END_TEST
+
+/* Two steps, a checkpoint, another trainer, two steps: as four steps. */
+START_TEST(a_break_changes_no_bit)
+{
+    weft_model *m = open_model("tiny-sd1");
+    weft_train_options o = options(recipes[_i]);
+    char dir[] = "/tmp/weft-recipe-XXXXXX", path[256];
+    weft_trainer *whole, *broken;
+
+    if (o.recipe == WEFT_RECIPE_FULL) o.ema = 0.9;
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/checkpoint.safetensors", dir);
+    whole = open_trainer(m, &o);
+    take_steps(whole, 2);
+    must(weft_trainer_checkpoint(whole, path, &golden_err));
+    take_steps(whole, 2);
+    broken = open_trainer(m, &o);
+    must(weft_trainer_resume(broken, path, &golden_err));
+    take_steps(broken, 2);
+    ck_assert(memcmp(whole->values, broken->values, whole->floats * sizeof(float)) == 0);
+    if (whole->mean != NULL) ck_assert(memcmp(whole->mean, broken->mean, whole->floats * sizeof(float)) == 0);
+    unlink(path);
+    rmdir(dir);
+    weft_trainer_free(whole);
+    weft_trainer_free(broken);
+    weft_model_free(m);
+}
+END_TEST
+
+/* Memory that ends anywhere between the first allocation and the last: an error, and nothing left. */
+START_TEST(without_memory_nothing_is_left)
+{
+    weft_model *m = open_model("tiny-sd1");
+    weft_train_options o = options(recipes[_i]);
+    size_t calls = 0;
+
+    for (size_t at = 0; at == 0 || at <= calls; at += 1 + calls / 40) {
+        test_memory memory;
+        weft_allocator alloc = test_allocator(&memory);
+        weft_trainer *t = NULL;
+        weft_adapter *a = NULL;
+        memory.fail_at = at; /* 0: never, which counts them */
+        o.allocator = &alloc;
+        weft_status st = weft_trainer_create(m, &o, &t, &err);
+        if (st == WEFT_OK) st = weft_trainer_adapter(t, &a, &err);
+        ck_assert_msg(st == (at == 0 ? WEFT_OK : WEFT_E_NOMEM), "%s, allocation %zu: %s", recipes[_i], at, err.text);
+        weft_adapter_free(a);
+        weft_trainer_free(t);
+        ck_assert_uint_eq(memory.live_blocks, 0);
+        if (at == 0) calls = memory.calls;
+    }
+    ck_assert_uint_gt(calls, 20);
+    weft_model_free(m);
+}
+END_TEST
+
 /* ---- which layers ---------------------------------------------------------------------------- */
 
 static size_t parameters_of(const weft_model *m)
@@ -385,6 +463,9 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, every_recipe_learns, 0, (int)WF_LEN(recipes));
     tcase_add_loop_test(t, the_adapter_is_what_was_trained, 0, (int)WF_LEN(recipes));
+    tcase_add_loop_test(t, threads_change_no_bit, 0, (int)WF_LEN(recipes));
+    tcase_add_loop_test(t, a_break_changes_no_bit, 0, (int)WF_LEN(recipes));
+    tcase_add_loop_test(t, without_memory_nothing_is_left, 0, (int)WF_LEN(recipes));
     suite_add_tcase(s, t);
     t = tcase_create("layers");
     tcase_add_loop_test(t, full_trains_every_number_of_the_unet, 0, 2);

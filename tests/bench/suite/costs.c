@@ -8,8 +8,7 @@ static weft_error err;
 
 /* ---- memory --------------------------------------------------------------------------------------------- */
 
-/* Kilobytes of a line of /proc/self/status; NAN where there is none. */
-static double status_kb(const char *key)
+double status_kb(const char *key)
 {
     FILE  *f = fopen("/proc/self/status", "r");
     char   line[256];
@@ -55,8 +54,7 @@ int child_memory(int argc, char **argv)
     return 0;
 }
 
-/* Numbers that a child of this program prints. */
-static bool ask_child(const char *const argv[], double *v, int count)
+bool ask_child(const char *const argv[], double *v, int count)
 {
     child c;
     int   got = 0;

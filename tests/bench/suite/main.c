@@ -4,7 +4,7 @@
  *           [--sdxl] [--no-peers] [--processor-time] [--before FILE] [--as-before]
  *           [--draw FILE]
  *
- * Groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time, sdxl. The model has the true shapes of
+ * Groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time, train, sdxl. The model has the true shapes of
  * SD1.5 and random weights; it is made once, in OUT, where Python has numpy. Without one the bundled model takes its place.
  * Bars are for the shapes of SD1.5 and left out for any other model. --sdxl makes and measures SDXL too: 7 GB and minutes;
  * --only sdxl that alone. --size is 512 pixels if not given; what is also measured at 256 then is not repeated.
@@ -32,7 +32,7 @@ static void usage(FILE *f)
     fputs("usage: bench [--quick] [--only GROUP,...] [--rounds N] [--size PIXELS] [--threads N] [--model DIR]\n"
           "             [--out DIR] [--sdxl] [--no-peers] [--processor-time] [--before FILE] [--as-before]\n"
           "             [--draw FILE]\n"
-          "groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time, sdxl\n", f);
+          "groups: kernels, startup, memory, bundled, threads, steps, sdcpp, adapters, time, train, sdxl\n", f);
 }
 
 /* What was asked for cannot be: one line. */
@@ -244,7 +244,7 @@ typedef struct group { const char *name; void (*run)(suite *b); } group;
 static const group groups[] = {
     { "kernels", group_kernels }, { "startup", group_startup }, { "memory", group_memory }, { "bundled", group_bundled },
     { "threads", group_threads }, { "steps", group_steps }, { "sdcpp", group_sdcpp },
-    { "adapters", group_adapters }, { "time", group_time },
+    { "adapters", group_adapters }, { "time", group_time }, { "train", group_train },
 };
 enum { GROUPS = sizeof groups / sizeof *groups };
 
@@ -360,6 +360,7 @@ int main(int argc, char **argv)
 
     if (argc > 1 && strcmp(argv[1], "--child-memory") == 0) return child_memory(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "--child-startup") == 0) return child_startup(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "--child-train") == 0) return child_train(argc - 1, argv + 1);
     b.before = "tests/bench/before.jsonl";
     read_options(&b, &peers, argc, argv);
     b.self = argv[0];

@@ -170,12 +170,18 @@ void group_threads(suite *b);
 void group_bundled(suite *b);
 void group_time(suite *b);
 void group_sdcpp(suite *b);
+void group_train(suite *b);
 /* The picture of time again, from files of JSON lines. */
 void draw_time_of(suite *b, const char *path);
 void group_sdxl(suite *b);
 /* What a child of the suite does: "memory" or "startup". */
 int  child_memory(int argc, char **argv);
 int  child_startup(int argc, char **argv);
+int  child_train(int argc, char **argv);
+/* Numbers that a child prints. */
+bool ask_child(const char *const argv[], double *v, int count);
+/* Kilobytes of a line of /proc/self/status; NAN where there is none. */
+double status_kb(const char *key);
 
 /* Pictures, drawn with what the examples draw with. */
 enum { TIME_BARS = 8, TIME_PARTS = 12 };

@@ -13,6 +13,9 @@
     (COMMON_FLAGS | WEFT_TRAIN_TEXT | WEFT_TRAIN_CONV | WEFT_TRAIN_FEED | WEFT_TRAIN_EXACT_NORM | \
      WEFT_TRAIN_ZIP_CODE | WEFT_TRAIN_CROSS | WEFT_TRAIN_RESIZE | WEFT_TRAIN_BOTH)
 
+/* Those that widen the choice of layers. */
+#define CHOOSING_FLAGS (WEFT_TRAIN_TEXT | WEFT_TRAIN_CONV | WEFT_TRAIN_FEED)
+
 /* One number. `none`: below 0 means that there is none; `below`: it must stay under `most`. */
 typedef struct number {
     const char *name;
@@ -21,6 +24,8 @@ typedef struct number {
     double      general, least, most;
     bool        none, below;
 } number;
+/* A use that no recipe names: the optimiser's. */
+enum { USES_ADAMW = 1 << 30 };
 #define AT(field) #field, offsetof(weft_train_options, field)
 
 static const number doubles[] = {
@@ -28,8 +33,8 @@ static const number doubles[] = {
     { AT(text_rate), WF_USES_TEXT, 0, 0, 1e3, true, false },
     { AT(token_rate), WF_USES_WORDS, 0, 0, 1e3, true, false },
     { AT(beta1), 0, 0.9, 0, 1, true, true },
-    { AT(beta2), 0, 0.999, 0, 1, true, true },
-    { AT(epsilon), 0, 1e-8, 0, 1, false, false },
+    { AT(beta2), USES_ADAMW, 0.999, 0, 1, true, true },
+    { AT(epsilon), USES_ADAMW, 1e-8, 0, 1, false, false },
     { AT(weight_decay), 0, 1e-2, 0, 1e3, true, false },
     { AT(clip), 0, 1, 0, 1e30, true, false },
     { AT(alpha), WF_USES_RANK, 0, 0, 1e6, false, false },
@@ -74,15 +79,15 @@ static double default_of(const wf_recipe *r, const number *n, bool whole)
 }
 
 /* The value that stands, or why not. */
-static weft_status settle(double *v, const wf_recipe *r, const number *n, bool whole,
+static weft_status settle(double *v, const wf_recipe *r, uint32_t uses, const number *n, bool whole,
                           weft_error *err)
 {
     wf_number_text found, least, most;
 
-    if (n->uses != 0 && (r->uses & n->uses) == 0) {
+    if (n->uses != 0 && (uses & n->uses) == 0) {
         if (*v == 0) return WEFT_OK;
         return wf_fail(err, WEFT_E_ARG, "train: %s is set, which %s does not take", n->name,
-                       r->name);
+                       n->uses == USES_ADAMW ? "SGD" : r->name);
     }
     if (*v == 0) *v = default_of(r, n, whole);
     bool fits = *v >= n->least && *v <= n->most && !(n->below && *v == n->most);
@@ -95,12 +100,14 @@ static weft_status settle(double *v, const wf_recipe *r, const number *n, bool w
 
 static weft_status settle_numbers(weft_train_options *o, const wf_recipe *r, weft_error *err)
 {
+    uint32_t uses = r->uses | (o->optimiser != WEFT_OPTIMISER_SGD ? (uint32_t)USES_ADAMW : 0);
+
     for (size_t i = 0; i < WF_LEN(doubles); i++)
-        WF_TRY(settle(double_at(o, &doubles[i]), r, &doubles[i], false, err));
+        WF_TRY(settle(double_at(o, &doubles[i]), r, uses, &doubles[i], false, err));
     for (size_t i = 0; i < WF_LEN(integers); i++) {
         int32_t *at = integer_at(o, &integers[i]);
         double   v = *at;
-        WF_TRY(settle(&v, r, &integers[i], true, err));
+        WF_TRY(settle(&v, r, uses, &integers[i], true, err));
         *at = (int32_t)v;
     }
     return WEFT_OK;
@@ -127,6 +134,10 @@ static weft_status refuse_others(const weft_train_options *o, const wf_recipe *r
         if ((o->flags & flags[i].flag & ~(r->flags | r->always)) != 0)
             return wf_fail(err, WEFT_E_ARG, "train: WEFT_TRAIN_%s is set, which %s does not take",
                            flags[i].name, r->name);
+        else if (o->modules != NULL && (o->flags & flags[i].flag & CHOOSING_FLAGS) != 0)
+            return wf_fail(err, WEFT_E_ARG,
+                           "train: WEFT_TRAIN_%s is set beside modules, which alone says which "
+                           "layers are trained", flags[i].name);
     for (size_t i = 0; i < WF_LEN(pointers); i++)
         if (pointers[i].set && (r->uses & pointers[i].uses) == 0)
             return wf_fail(err, WEFT_E_ARG, "train: %s is given, which %s does not take",
@@ -199,17 +210,11 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
 {
     const wf_recipe    *r = t->recipe;
     weft_train_options *o = &t->o;
-    bool                 named = o->modules != NULL, text_rate = o->text_rate != 0;
 
     WF_TRY(check_model(t->model, r, err));
     WF_TRY(refuse_others(o, r, err));
     WF_TRY(settle_numbers(o, r, err));
     o->flags |= r->always;
-    if (text_rate && !named && (o->flags & WEFT_TRAIN_TEXT) == 0)
-        return wf_fail(err, WEFT_E_ARG,
-                       "train: text_rate is set, but no layer of the text encoders is trained: set "
-                       "WEFT_TRAIN_TEXT");
-    if (o->text_rate == 0 && (named || (o->flags & WEFT_TRAIN_TEXT) != 0)) o->text_rate = o->rate;
     if (o->token_rate == 0 && (r->uses & WF_USES_WORDS) != 0) o->token_rate = o->rate;
     if (o->alpha == 0 && (r->uses & WF_USES_RANK) != 0) o->alpha = o->rank;
     if (o->threads == 0) o->threads = wf_cores();
@@ -223,6 +228,17 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
     const char **strings[] = { &o->modules, &o->tokens, &o->initial, &o->name };
     for (size_t i = 0; i < WF_LEN(strings); i++) WF_TRY(keep_string(strings[i], &t->bag, err));
     return r->check != NULL ? r->check(t->model, o, err) : WEFT_OK;
+}
+
+weft_status wf_train_settle_text_rate(weft_trainer *t, weft_error *err)
+{
+    bool trained = t->begin[WF_GROUP_WORDS] > t->begin[WF_GROUP_TEXT];
+
+    if (trained && t->o.text_rate == 0) t->o.text_rate = t->o.rate;
+    if (trained || t->o.text_rate == 0) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG,
+                   "train: text_rate is set, but no layer of the text encoders is trained: %s",
+                   t->o.modules != NULL ? "modules names none" : "set WEFT_TRAIN_TEXT");
 }
 
 /* ---- as text --------------------------------------------------------------------------------- */
@@ -246,14 +262,14 @@ void wf_train_say_options(const weft_train_options *o, wf_train_say say, void *u
     say(user, "flags", whole);
     wf_format(whole, sizeof whole, "%llu", (unsigned long long)o->seed);
     say(user, "seed", whole);
-    for (size_t i = 0; i < WF_LEN(doubles); i++)
-        say(user, doubles[i].name, wf_number_double(&text, *double_at(&copy, &doubles[i])));
     for (size_t i = 0; i < WF_LEN(integers); i++) {
         const char *name = integers[i].name;
         bool open_end = o->rates == WEFT_RATES_CONSTANT && strcmp(name, "steps") == 0;
         if (open_end || strcmp(name, "threads") == 0) continue;
         say(user, name, wf_number_double(&text, *integer_at(&copy, &integers[i])));
     }
+    for (size_t i = 0; i < WF_LEN(doubles); i++)
+        say(user, doubles[i].name, wf_number_double(&text, *double_at(&copy, &doubles[i])));
     say(user, "width", wf_number_double(&text, o->width));
     say(user, "height", wf_number_double(&text, o->height));
 }

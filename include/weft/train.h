@@ -106,7 +106,10 @@ typedef struct weft_train_options {
                                           commas; NULL: the recipe's choice and the flags          */
     const char           *tokens;      /* words to learn, separated by commas: "<new1>"; of the
                                           recipes that learn words                                 */
-    const char           *initial;     /* words that they begin as, one for each                   */
+    const char           *initial;     /* words that they begin as, one for each, likewise: of one
+                                          token, or of as many as `vectors`; an empty one, and
+                                          NULL: random numbers as large as the vocabulary's, but
+                                          rare words of CLIP's for CUSTOM_DIFFUSION                */
     const char           *name;        /* of what is saved; NULL: the recipe's                     */
     weft_adapter         *content;     /* ZIPLORA                                                  */
     weft_adapter         *style;       /* ZIPLORA                                                  */
@@ -174,7 +177,8 @@ enum weft_picture {
  * Add a picture from memory. All pictures are added before the first step.
  *
  * @param rgb      (height, width, 3), read and copied
- * @param caption  UTF-8
+ * @param caption  UTF-8. Of recipes that learn words it has one of them, or {} in their place;
+ *                 {object} and {style} stand for sentences with the words, drawn for each sample
  * @param kind     WEFT_PICTURE_*
  * @return WEFT_E_ARG (smaller than the resolution), WEFT_E_STATE (after the first step),
  *         WEFT_E_NOMEM
@@ -280,7 +284,7 @@ WEFT_API weft_status weft_trainer_resume(weft_trainer *trainer, const char *path
  */
 WEFT_API weft_status weft_trainer_adapter(weft_trainer *trainer, weft_adapter **out,
                                           weft_error *err);
-/** The words that were learnt so far. @since 0.2 */
+/** The words that were learnt so far, with the adapter that was learnt beside them. @since 0.2 */
 WEFT_API weft_status weft_trainer_concept(weft_trainer *trainer, weft_concept **out,
                                           weft_error *err);
 
@@ -290,7 +294,8 @@ WEFT_API weft_status weft_trainer_concept(weft_trainer *trainer, weft_concept **
  * @param path     a file ending in .safetensors, or a folder for WEFT_DIALECT_PEFT; words go into
  *                 the same file where the format has a place for them, else beside it
  * @param dialect  WEFT_DIALECT_DIFFUSERS, _KOHYA, _PEFT; 0: diffusers' names. CUSTOM_DIFFUSION,
- *                 TEXTUAL_INVERSION, ED_LORA and ZIPLORA have formats of their own: 0
+ *                 TEXTUAL_INVERSION and ED_LORA have formats of their own: 0; ZIPLORA too, the
+ *                 coefficients that weft_plan_zip() takes, and with a dialect the merged pairs
  * @param half     1: in float16, 0: in float32
  * @since 0.2
  */

@@ -35,11 +35,11 @@ static weft_status check(const weft_model *m, const weft_train_options *o, weft_
 {
     (void)m;
     if (o->content == NULL || o->style == NULL)
-        return wf_fail(err, WEFT_E_ARG, "train options: %s is NULL: ziplora takes two adapters",
+        return wf_fail(err, WEFT_E_ARG, "train: %s is NULL: ziplora takes two adapters",
                        o->content == NULL ? "content" : "style");
     if (o->min_snr != 0)
         return wf_fail(err, WEFT_E_ARG,
-                       "train options: min_snr weighs errors of noise, and ziplora has none");
+                       "train: min_snr weighs errors of noise, and ziplora has none");
     return WEFT_OK;
 }
 
@@ -47,7 +47,7 @@ static weft_status refuse_module(const weft_adapter *a, int part, const wf_layer
                                  const char *why, weft_error *err)
 {
     return wf_fail(err, WEFT_E_UNSUPPORTED,
-                   "train options: %s: %.80s: %.160s: ziplora takes pairs of factors, and this %s",
+                   "train: %s: %.80s: %.160s: ziplora takes pairs of factors, and this %s",
                    part_names[part], wf_adapter_name(a), l->name, why);
 }
 

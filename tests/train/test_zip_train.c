@@ -285,6 +285,28 @@ START_TEST(any_number_of_threads_gives_the_same_bits)
 }
 END_TEST
 
+START_TEST(a_break_changes_nothing)
+{
+    weft_train_options o = zip_options(true);
+    weft_train_step    done = WEFT_TRAIN_STEP_INIT;
+    weft_trainer      *t[2];
+    char               path[64];
+
+    snprintf(path, sizeof path, "zip-break-%d.safetensors", (int)getpid());
+    for (int k = 0; k < 2; k++) {
+        t[k] = zip_trainer(&o);
+        if (k == 1) must(weft_trainer_resume(t[1], path, &golden_err));
+        for (int i = k; i < 2; i++) {
+            if (k == 0 && i == 1) must(weft_trainer_checkpoint(t[0], path, &golden_err));
+            must(weft_trainer_step(t[k], &done, &golden_err));
+        }
+    }
+    ck_assert_mem_eq(t[0]->values, t[1]->values, t[0]->floats * sizeof(float));
+    weft_trainer_free(t[0]), weft_trainer_free(t[1]);
+    unlink(path);
+}
+END_TEST
+
 START_TEST(memory_may_run_out)
 {
     test_memory        m;
@@ -318,7 +340,7 @@ START_TEST(what_ziplora_refuses)
 
     o.style = NULL;
     ck_assert_int_eq(weft_trainer_create(model, &o, &t, &golden_err), WEFT_E_ARG);
-    ck_assert_str_eq(golden_err.text, "train options: style is NULL: ziplora takes two adapters");
+    ck_assert_str_eq(golden_err.text, "train: style is NULL: ziplora takes two adapters");
     must(weft_adapter_open(data_path("families/lyco_loha.safetensors"), NULL, &loha, &golden_err));
     o.style = loha;
     ck_assert_int_eq(weft_trainer_create(model, &o, &t, &golden_err), WEFT_E_UNSUPPORTED);
@@ -344,6 +366,7 @@ int main(void)
     tcase_add_test(c, the_file_merges_as_the_trainer_did);
     tcase_add_test(c, text_encoders_parts_act_as_they_stand);
     tcase_add_test(c, any_number_of_threads_gives_the_same_bits);
+    tcase_add_test(c, a_break_changes_nothing);
     tcase_add_test(c, memory_may_run_out);
     tcase_add_test(c, what_ziplora_refuses);
     suite_add_tcase(s, c);

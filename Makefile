@@ -95,7 +95,7 @@ DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
 MAKEFLAGS += --no-builtin-rules
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all deps demo gallery train-demo docs-images programs check check-programs check-tests check-threads check-aarch64 check-emulated asan ubsan tsan fuzz fuzz-run mutate bench table install uninstall \
+.PHONY: all deps demo gallery train-demo docs-images programs check check-programs check-tests check-threads check-aarch64 check-emulated asan ubsan tsan fuzz fuzz-run mutate bench quality table install uninstall \
         clean help FORCE
 
 all: $(STATIC) $(SHARED) $(LINK) $(EXAMPLES)
@@ -306,6 +306,11 @@ bench: $(SUITE) $(BENCHES)
 	$(Q)mkdir -p $(B)/bench
 	$(Q)PYTHON='$(PYTHON)' $(SUITE) --out $(B)/bench $(BENCH_ARGS)
 
+# What each way of composing keeps of subject and style, judged on the bundled world (docs/quality.md). PYTHON needs torch, for
+# the judge alone; QUALITY_ARGS='--only klora,zip' or --quick or --list.
+quality: programs
+	$(Q)$(PYTHON) tests/bench/quality/run.py --build '$(B)' $(QUALITY_ARGS)
+
 # ---- installing --------------------------------------------------------------------------------------------------
 
 TOOL := $(B)/install/weft
@@ -350,6 +355,7 @@ help:
 	@echo 'make check-aarch64   what differs on 64-bit ARM, by a cross compiler and qemu (Debian)'
 	@echo 'make mutate      break the library in one place after the other; do the tests notice?'
 	@echo 'make bench       measure, beside PyTorch where PYTHON has it; table: adapter families against their libraries, into docs/adapters.md'
+	@echo 'make quality     what each way of composing keeps of subject and style; PYTHON needs torch'
 	@echo 'make install     into PREFIX ($(PREFIX)), below DESTDIR when set; uninstall takes it away'
 	@echo 'make clean       remove $(B)/'
 	@echo 'V=1 shows the commands. CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX, LIBDIR, BINDIR, DESTDIR are yours.'

@@ -632,7 +632,8 @@ static const row rows[] = {
       IN(against), .brief = 1 },
     { STRING, TRAIN, 'd', "--data", "FOLDER", "pictures to learn from, PNG and JPEG; the caption of cat.png is in cat.txt",
       TRAINS(data), .brief = 1 },
-    { STRING, TRAIN, 'p', "--prompt", "TEXT", "the caption of pictures without a .txt", TRAINS(prompt), .brief = 1 },
+    { STRING, TRAIN, 'p', "--prompt", "TEXT", "the caption of pictures without a .txt; {} is the words that are learned,\n"
+      "{object} or {style} one of many sentences with them ('a photo of {}' where\nwords are learned, {object} of textual-inversion)", TRAINS(prompt), .brief = 1 },
     { STRING, TRAIN, 'o', "--output", "PATH", "what is written: a .safetensors file, or a folder (--dialect peft; of full,\n"
       "the whole model)", IN(output), .brief = 1 },
     { WORD, TRAIN, 0, "--dialect", "NAME", "of an adapter: kohya, diffusers or peft, which is a folder (diffusers)",

@@ -387,6 +387,7 @@ static void begin(training *t, weft_model *model)
     u->how.log = warn_line;
     u->how.progress = report;
     u->how.progress_user = t;
+    if (u->prompt == NULL && u->how.tokens != NULL) u->prompt = r->recipe == WEFT_RECIPE_TEXTUAL_INVERSION ? "{object}" : "a photo of {}";
     open_sources(u, s);
     must(weft_trainer_create(model, &u->how, &t->trainer, &err));
     weft_adapter_free(u->how.content);

@@ -106,7 +106,10 @@ typedef struct weft_train_options {
                                           commas; NULL: the recipe's choice and the flags          */
     const char           *tokens;      /* words to learn, separated by commas: "<new1>"; of the
                                           recipes that learn words                                 */
-    const char           *initial;     /* words that they begin as, one for each                   */
+    const char           *initial;     /* words that they begin as, one for each, likewise: of one
+                                          token, or of as many as `vectors`; an empty one, and
+                                          NULL: random numbers as large as the vocabulary's, but
+                                          rare words of CLIP's for CUSTOM_DIFFUSION                */
     const char           *name;        /* of what is saved; NULL: the recipe's                     */
     weft_adapter         *content;     /* ZIPLORA                                                  */
     weft_adapter         *style;       /* ZIPLORA                                                  */
@@ -123,7 +126,7 @@ typedef struct weft_train_options {
     double                noise_offset; /* 0: none                                                 */
     double                min_snr;     /* gamma of Hang et al. (2023); 0: none                     */
     double                prior_weight; /* of class pictures' loss; 0: 1                           */
-    double                dropout;     /* share of captions that are left empty; 0: none           */
+    double                dropout;     /* share of instance captions left empty; 0: none           */
     double                ema;         /* FULL: decay of the mean of the weights; 0: none          */
     double                similarity;  /* ZIPLORA: weight of the third term; 0: 0.01               */
     int32_t               recipe;      /* WEFT_RECIPE_*                                            */
@@ -136,7 +139,7 @@ typedef struct weft_train_options {
     int32_t               vectors;     /* of a word                                                */
     int32_t               optimiser;   /* WEFT_OPTIMISER_*                                         */
     int32_t               rates;       /* WEFT_RATES_*                                             */
-    int32_t               warmup;      /* steps                                                    */
+    int32_t               warmup;      /* steps that the rate rises in, from 0 at the first        */
     int32_t               width;       /* of the pictures; 0: the model's                          */
     int32_t               height;
     int32_t               threads;     /* 0: one for each core                                     */
@@ -174,7 +177,8 @@ enum weft_picture {
  * Add a picture from memory. All pictures are added before the first step.
  *
  * @param rgb      (height, width, 3), read and copied
- * @param caption  UTF-8
+ * @param caption  UTF-8. Of recipes that learn words it has one of them, or {} in their place;
+ *                 {object} and {style} stand for sentences with the words, drawn for each sample
  * @param kind     WEFT_PICTURE_*
  * @return WEFT_E_ARG (smaller than the resolution), WEFT_E_STATE (after the first step),
  *         WEFT_E_NOMEM
@@ -264,7 +268,8 @@ WEFT_API weft_status weft_trainer_checkpoint(weft_trainer *trainer, const char *
                                              weft_error *err);
 /**
  * Go on from a checkpoint: the trainer was created with the same options on the same model. The next
- * steps have the bits that they would have had without the break.
+ * steps have the bits that they would have had without the break. `threads` and RECOMPUTE may differ,
+ * and under a constant rate `steps`.
  *
  * @return WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_MISMATCH (another model, recipe or option; the text says
  *         which). The trainer is unchanged on failure
@@ -280,7 +285,7 @@ WEFT_API weft_status weft_trainer_resume(weft_trainer *trainer, const char *path
  */
 WEFT_API weft_status weft_trainer_adapter(weft_trainer *trainer, weft_adapter **out,
                                           weft_error *err);
-/** The words that were learnt so far. @since 0.2 */
+/** The words that were learnt so far, with the adapter that was learnt beside them. @since 0.2 */
 WEFT_API weft_status weft_trainer_concept(weft_trainer *trainer, weft_concept **out,
                                           weft_error *err);
 
@@ -290,7 +295,8 @@ WEFT_API weft_status weft_trainer_concept(weft_trainer *trainer, weft_concept **
  * @param path     a file ending in .safetensors, or a folder for WEFT_DIALECT_PEFT; words go into
  *                 the same file where the format has a place for them, else beside it
  * @param dialect  WEFT_DIALECT_DIFFUSERS, _KOHYA, _PEFT; 0: diffusers' names. CUSTOM_DIFFUSION,
- *                 TEXTUAL_INVERSION, ED_LORA and ZIPLORA have formats of their own: 0
+ *                 TEXTUAL_INVERSION and ED_LORA have formats of their own: 0; ZIPLORA too, the
+ *                 coefficients that weft_plan_zip() takes, and with a dialect the merged pairs
  * @param half     1: in float16, 0: in float32
  * @since 0.2
  */

@@ -26,7 +26,7 @@ static weft_status check(const weft_model *m, const weft_train_options *o, weft_
                        (int)n->encoders);
     if (o->alpha != o->rank)
         return wf_fail(err, WEFT_E_ARG,
-                       "train options: alpha is for other recipes: files of ed-lora have none");
+                       "train: alpha is for other recipes: files of ed-lora have none");
     return WEFT_OK;
 }
 

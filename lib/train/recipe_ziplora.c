@@ -35,15 +35,14 @@ static weft_status check(const weft_model *m, const weft_train_options *o, weft_
 {
     (void)m;
     if (o->content == NULL || o->style == NULL)
-        return wf_fail(err, WEFT_E_ARG, "train options: %s is NULL: ziplora takes two adapters",
+        return wf_fail(err, WEFT_E_ARG, "train: %s is NULL: ziplora takes two adapters",
                        o->content == NULL ? "content" : "style");
     if (o->min_snr > 0)
         return wf_fail(err, WEFT_E_ARG,
-                       "train: min_snr is set: it weighs errors of noise, and ziplora has none");
+                       "train: min_snr weighs errors of noise, and ziplora has none");
     if (o->prior_weight != 1)
         return wf_fail(err, WEFT_E_ARG,
-                       "train: prior_weight is set: pictures of the style are no prior, and ziplora "
-                       "weighs both losses alike");
+                       "train: prior_weight weighs a prior, and pictures of ziplora's style are none");
     return WEFT_OK;
 }
 
@@ -51,7 +50,7 @@ static weft_status refuse_module(const weft_adapter *a, int part, const wf_layer
                                  const char *why, weft_error *err)
 {
     return wf_fail(err, WEFT_E_UNSUPPORTED,
-                   "train options: %s: %.80s: %.160s: ziplora takes pairs of factors, and this %s",
+                   "train: %s: %.80s: %.160s: ziplora takes pairs of factors, and this %s",
                    part_names[part], wf_adapter_name(a), l->name, why);
 }
 

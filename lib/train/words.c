@@ -48,32 +48,32 @@ static weft_status add_word(wf_new_words *w, const weft_model *model, const char
     bool taken, found;
 
     if (w->count == WF_NEW_WORDS)
-        return wf_fail(err, WEFT_E_ARG, "train options: tokens names more than %d words",
+        return wf_fail(err, WEFT_E_ARG, "train: tokens names more than %d words",
                        WF_NEW_WORDS);
     wf_new_word *to = &w->word[w->count++];
     to->row = w->rows;
     w->rows += w->vectors;
     if (n > 200)
-        return wf_fail(err, WEFT_E_ARG, "train options: tokens: word %d has more than 200 bytes",
+        return wf_fail(err, WEFT_E_ARG, "train: tokens: word %d has more than 200 bytes",
                        (int)w->count);
     to->name = wf_strndup(&w->alloc, s, n);
     if (to->name == NULL) return wf_nomem(err, n + 1, "a word");
     WF_TRY(wf_tokenizer_fold(to->name, &w->alloc, &to->folded, &to->folded_len, err));
     const char *why = wf_token_unfit(to->folded, to->folded_len);
     if (why != NULL)
-        return wf_fail(err, WEFT_E_ARG, "train options: tokens: word %d %s", (int)w->count, why);
+        return wf_fail(err, WEFT_E_ARG, "train: tokens: word %d %s", (int)w->count, why);
     for (int32_t i = 0; i < w->count - 1; i++)
         if (strcmp(w->word[i].folded, to->folded) == 0)
-            return wf_fail(err, WEFT_E_ARG, "train options: tokens: %.80s is there twice",
+            return wf_fail(err, WEFT_E_ARG, "train: tokens: %.80s is there twice",
                            to->name);
     WF_TRY(wf_tokens_look_up(model, to->folded, to->folded_len, &taken, &found, err));
     if (taken)
         return wf_fail(err, WEFT_E_ARG,
-                       "train options: tokens: %.80s is in the model's vocabulary already",
+                       "train: tokens: %.80s is in the model's vocabulary already",
                        to->name);
     if (!found)
         return wf_fail(err, WEFT_E_ARG,
-                       "train options: tokens: %.80s contains a token that the model's tokenizer "
+                       "train: tokens: %.80s contains a token that the model's tokenizer "
                        "sets apart",
                        to->name);
     w->extra[w->count - 1] = (wf_extra){ to->folded, to->folded_len, to->row, w->vectors };
@@ -91,11 +91,11 @@ static weft_status add_words(wf_new_words *w, const weft_model *model, const cha
     for (int32_t i = 0; i < n->encoders; i++)
         fits = WF_MIN(fits, wf_encoder_positions(&n->encoder[i]) - 2);
     if (w->vectors < 1 || w->vectors > fits)
-        return wf_fail(err, WEFT_E_ARG, "train options: vectors is %d, wanted 1 to %d",
+        return wf_fail(err, WEFT_E_ARG, "train: vectors is %d, wanted 1 to %d",
                        (int)w->vectors, (int)fits);
     if (w->layers > 1 && w->vectors != 1)
         return wf_fail(err, WEFT_E_ARG,
-                       "train options: vectors is %d; a word with vectors for each layer has 1",
+                       "train: vectors is %d; a word with vectors for each layer has 1",
                        (int)w->vectors);
     for (int32_t i = 0; part_of(tokens, i, &s, &len); i++)
         WF_TRY(add_word(w, model, s, len, err));
@@ -193,7 +193,7 @@ static weft_status begin_as(wf_new_words *w, const weft_model *model, int32_t i,
         if (!given && count != 1) count = 0; /* a rare word that this vocabulary has not */
         if (given && len > 0 && count != 1 && count != room)
             st = wf_fail(err, WEFT_E_ARG,
-                         "train options: initial: '%.*s' is %zu tokens, wanted 1%s%s",
+                         "train: initial: '%.*s' is %zu tokens, wanted 1%s%s",
                          (int)WF_MIN(len, 80), s, count, room > 1 ? ", or as many as vectors" : "",
                          room > 1 ? "" : ": a word has one vector");
         else begin_word(w, n, k, i, ids, count, g);
@@ -213,7 +213,7 @@ static weft_status begin_all(wf_new_words *w, const weft_model *model, const wf_
         size_t      len = 0;
         bool        given = c->initial != NULL;
         if (given && !part_of(c->initial, i, &s, &len))
-            return wf_fail(err, WEFT_E_ARG, "train options: initial has %d words, tokens %d",
+            return wf_fail(err, WEFT_E_ARG, "train: initial has %d words, tokens %d",
                            (int)i, (int)w->count);
         if (!given && c->rare) s = rare_words[(size_t)i % WF_LEN(rare_words)], len = strlen(s);
         WF_TRY(begin_as(w, model, i, s, len, given, &g, err));
@@ -221,7 +221,7 @@ static weft_status begin_all(wf_new_words *w, const weft_model *model, const wf_
     const char *s;
     size_t      len;
     if (part_of(c->initial, w->count, &s, &len))
-        return wf_fail(err, WEFT_E_ARG, "train options: initial has more words than tokens, which "
+        return wf_fail(err, WEFT_E_ARG, "train: initial has more words than tokens, which "
                        "are %d", (int)w->count);
     for (int32_t j = 1; j < w->layers; j++) /* all layers begin equal */
         memcpy(w->initial + (size_t)j * w->each, w->initial, w->each * sizeof *w->initial);
@@ -237,7 +237,7 @@ weft_status wf_new_words_create(wf_new_words **out, const weft_model *model,
 
     *out = NULL;
     if (choice->tokens == NULL)
-        return wf_fail(err, WEFT_E_ARG, "train options: tokens is NULL: which words are to be "
+        return wf_fail(err, WEFT_E_ARG, "train: tokens is NULL: which words are to be "
                        "learnt?");
     WF_TRY(wf_model_need_tokenizer(model, err));
     w = wf_zalloc(alloc, 1, sizeof *w);

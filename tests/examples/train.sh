@@ -124,11 +124,27 @@ for recipe in dora loha lokr moslora blora; do
 done
 that "full" learn full -q -s 1 -b 1 -o "$tmp/full-model"
 that "is a model" "$weft" generate "$tmp/full-model" -q -s 2 -p "a red circle" -o "$tmp/drawn.png"
-word="--tokens <cup> --initial circle -p"
-mv "$tmp/data/it-1.txt" "$tmp/it-1.txt"
-that "textual-inversion" learn textual-inversion -q $word "a photo of <cup>" -o "$tmp/cup.safetensors"
+# Words, from sentences that are made up around them.
+mkdir "$tmp/plain" && cp "$tmp/data/it-2.png" "$tmp/data/it-3.png" "$tmp/plain"
+words() { recipe=$1; shift; "$weft" train $recipe -m $model -d "$tmp/plain" -b 2 -s 2 -q "$@"; }
+that "textual-inversion" words textual-inversion --tokens '<cup>' --initial circle -o "$tmp/cup.safetensors"
 that "gives a word" "$weft" generate $model -q -s 2 -p "a <cup>" -c "$tmp/cup.safetensors" -o "$tmp/drawn.png"
-mv "$tmp/it-1.txt" "$tmp/data/it-1.txt"
+that "custom-diffusion" words custom-diffusion --tokens '<cup>' --initial circle -o "$tmp/cd.safetensors"
+that "gives weights and a word" "$weft" generate $model -q -s 2 -p "a <cup>" -a "$tmp/cd.safetensors" \
+    -c "$tmp/cd.words.safetensors" --tokens '<cup>' -o "$tmp/drawn.png"
+that "ed-lora" words ed-lora --tokens '<my>,<cup>' --initial red,circle -o "$tmp/ed.safetensors" --sample-every 2 \
+    --sample-prompt "a <my> <cup>"
+that "draws on the way" is_png "$tmp/ed-samples/000002-1.png"
+that "gives both at once" "$weft" generate $model -q -s 2 -p "a <my> <cup>" -c "$tmp/ed.safetensors" -o "$tmp/drawn.png"
+refuses 1 "it-1.png: the caption 'a red circle' has none of the words" "$weft" train textual-inversion -m $model -d "$tmp/data" \
+    --tokens '<cup>' --initial circle -o "$tmp/x.safetensors"
+
+# Columns of two adapters.
+pair="--content $model/adapters/monster.safetensors --style $model/adapters/hatching.safetensors"
+that "ziplora" "$weft" train ziplora -m $model -d "$tmp/data" -p "a zib monster" $pair --style-data "$tmp/plain" \
+    --style-prompt "hatched style" -s 2 -q -o "$tmp/zip.safetensors"
+that "gives coefficients" "$weft" generate $model -q -s 2 -p "a zib monster" -a $model/adapters/monster.safetensors \
+    -a $model/adapters/hatching.safetensors --compose zip --coefficients "$tmp/zip.safetensors" -o "$tmp/drawn.png"
 
 # ---- refusals
 

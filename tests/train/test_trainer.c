@@ -314,6 +314,10 @@ static void check_batch(const char *name, double gamma)
             if (gamma > 0 && s < 3) want = (snr < gamma ? snr : gamma) / (v ? snr + 1 : snr);
             ck_assert_double_eq_tol(t->batch.weight[s], want, 1e-9);
             ck_assert_str_eq(t->batch.caption[s]->text, wf_dataset_caption(t->data, list, sample.picture));
+            if (wf_facts(t->networks)->time_ids == 0) continue;
+            const float *ids = t->batch.time_ids + 6 * s; /* of the file, the cut, the training: height first */
+            const int32_t want_ids[6] = { sample.original_h, sample.original_w, sample.top, sample.left, o.height, o.width };
+            for (int i = 0; i < 6; i++) ck_assert_float_eq(ids[i], (float)want_ids[i]);
         }
     }
     ck_assert(times[0] && times[1]);
@@ -328,6 +332,7 @@ START_TEST(a_batch_is_pictures_with_noise)
     check_batch("tiny-sd1", 0);
     check_batch("tiny-sd1", 5);
     check_batch("tiny-sd2", 5);
+    check_batch("tiny-sdxl", 0);
 }
 END_TEST
 
@@ -591,6 +596,83 @@ START_TEST(gradients_are_clipped)
         moved += ((double)t->values[i] - (double)first[i]) * ((double)t->values[i] - (double)first[i]);
     ck_assert_double_gt(s.gradient_norm, 2e-3);
     ck_assert_double_eq_tol(sqrt(moved), 0.5e-3, 1e-3 * 0.5e-3 + 1e-6); /* rate * clip */
+    free(first);
+    weft_trainer_free(t);
+    weft_model_free(m);
+}
+END_TEST
+
+/* The first step's mean is its values; then (1 + n) / (10 + n) of the old mean stays, at most `ema`. */
+START_TEST(the_mean_follows_and_is_what_is_saved)
+{
+    static const double stays[] = { 0, 2.0 / 11, 0.2, 0.2 };
+    weft_model *m = open_model("tiny-sd1");
+    weft_train_options o = usual(m);
+    o.recipe = WEFT_RECIPE_FULL;
+    o.ema = 0.2;
+    weft_trainer *t = begin(m, &o);
+    double *mean = calloc(t->floats, sizeof *mean);
+    weft_adapter *a, *b;
+    for (int k = 0; k < 4; k++) {
+        step(t);
+        for (size_t i = 0; i < t->floats; i++) {
+            mean[i] = stays[k] * mean[i] + (1 - stays[k]) * (double)t->values[i];
+            ck_assert_double_eq_tol(t->mean[i], mean[i], 1e-6 * (1 + fabs(mean[i])));
+        }
+    }
+    float *before = copy(t);
+    const float *read = t->site[0].weight;
+    must(weft_trainer_adapter(t, &a, &golden_err));
+    check_same(t, before, "an adapter was made");
+    ck_assert_ptr_eq(t->site[0].weight, read);
+    memcpy(t->values, t->mean, t->floats * sizeof(float)); /* of these as values it is the same adapter */
+    must(weft_trainer_adapter(t, &b, &golden_err));
+    weft_module_info ma = WEFT_MODULE_INFO_INIT, mb = WEFT_MODULE_INFO_INIT;
+    must(weft_adapter_module(a, 0, &ma, &golden_err));
+    must(weft_adapter_module(b, 0, &mb, &golden_err));
+    ck_assert_str_eq(ma.name, mb.name);
+    weft_tensors *x, *y;
+    must(wf_trainer_tensors(t, WEFT_DIALECT_KOHYA, &x, &golden_err));
+    float *kept = t->mean;
+    t->mean = NULL;
+    must(wf_trainer_tensors(t, WEFT_DIALECT_KOHYA, &y, &golden_err));
+    t->mean = kept;
+    ck_assert_uint_eq(wf_tensors_count(x), wf_tensors_count(y));
+    for (size_t i = 0; i < wf_tensors_count(x); i++)
+        ck_assert_mem_eq(wf_tensors_at(x, i)->data, wf_tensors_at(y, i)->data, wf_tensors_at(x, i)->bytes);
+    weft_tensors_free(x);
+    weft_tensors_free(y);
+    weft_adapter_free(a);
+    weft_adapter_free(b);
+    free(mean);
+    free(before);
+    weft_trainer_free(t);
+    weft_model_free(m);
+}
+END_TEST
+
+START_TEST(modules_are_those_that_are_named)
+{
+    weft_model *m = open_model("tiny-sdxl");
+    weft_train_options o = usual(m);
+    size_t layers, want = 0;
+    const wf_layer *l = wf_model_layers(m, &layers);
+    o.modules = "unet.*.attn2.to_k,text_encoder_2.*.fc1";
+    for (size_t i = 0; i < layers; i++) want += wf_glob_any(o.modules, l[i].name);
+    weft_trainer *t = begin(m, &o);
+    ck_assert_uint_gt(want, 2);
+    ck_assert_uint_eq(t->sites, want);
+    for (size_t i = 0; i < t->sites; i++) ck_assert(wf_glob_any(o.modules, t->site[i].layer->name));
+    ck_assert(t->text_taped);
+    float *first = copy(t);
+    step(t);
+    step(t); /* every pair moves: B in the first step, then A */
+    for (size_t i = 0; i < t->sites; i++)
+        for (int32_t k = 0; k < 2; k++) {
+            const wf_site *s = &t->site[i];
+            size_t n = s->tensor[k].rows * s->tensor[k].columns;
+            ck_assert_msg(memcmp(s->value[k], first + (s->value[k] - t->values), n * sizeof(float)) != 0, "%s stayed", s->layer->name);
+        }
     free(first);
     weft_trainer_free(t);
     weft_model_free(m);
@@ -1052,6 +1134,8 @@ int main(void)
     tcase_add_loop_test(bits, threads_and_recomputing_change_no_bit, 0, 2);
     tcase_add_test(bits, accumulating_is_a_larger_batch);
     tcase_add_test(bits, gradients_are_clipped);
+    tcase_add_test(bits, the_mean_follows_and_is_what_is_saved);
+    tcase_add_test(bits, modules_are_those_that_are_named);
     tcase_add_test(checkpoints, a_break_changes_no_bit);
     tcase_add_test(checkpoints, another_training_is_told_apart);
     tcase_add_test(checkpoints, a_cut_checkpoint_is_refused);

@@ -103,22 +103,22 @@ static const struct refusal {
     wf_words_choice c;
     const char     *text;
 } refusals[] = {
-    { { NULL, NULL, false, 1, 1 }, "train options: tokens is NULL: which words are to be learnt?" },
-    { { "<a>,", NULL, false, 1, 1 }, "train options: tokens: word 2 is empty" },
-    { { "<a>,<A>", NULL, false, 1, 1 }, "train options: tokens: <A> is there twice" },
+    { { NULL, NULL, false, 1, 1 }, "train: tokens is NULL: which words are to be learnt?" },
+    { { "<a>,", NULL, false, 1, 1 }, "train: tokens: word 2 is empty" },
+    { { "<a>,<A>", NULL, false, 1, 1 }, "train: tokens: <A> is there twice" },
     { { "the", NULL, false, 1, 1 },
-      "train options: tokens: the is in the model's vocabulary already" },
-    { { "<a>", NULL, false, 76, 1 }, "train options: vectors is 76, wanted 1 to 75" },
-    { { "<a>", NULL, false, 0, 1 }, "train options: vectors is 0, wanted 1 to 75" },
+      "train: tokens: the is in the model's vocabulary already" },
+    { { "<a>", NULL, false, 76, 1 }, "train: vectors is 76, wanted 1 to 75" },
+    { { "<a>", NULL, false, 0, 1 }, "train: vectors is 0, wanted 1 to 75" },
     { { "<a>", NULL, false, 2, 11 },
-      "train options: vectors is 2; a word with vectors for each layer has 1" },
+      "train: vectors is 2; a word with vectors for each layer has 1" },
     { { "<a>", "the of", false, 1, 1 },
-      "train options: initial: 'the of' is 2 tokens, wanted 1: a word has one vector" },
+      "train: initial: 'the of' is 2 tokens, wanted 1: a word has one vector" },
     { { "<a>", "the of", false, 3, 1 },
-      "train options: initial: 'the of' is 2 tokens, wanted 1, or as many as vectors" },
-    { { "<a>,<b>", "the", false, 1, 1 }, "train options: initial has 1 words, tokens 2" },
+      "train: initial: 'the of' is 2 tokens, wanted 1, or as many as vectors" },
+    { { "<a>,<b>", "the", false, 1, 1 }, "train: initial has 1 words, tokens 2" },
     { { "<a>", "the,of", false, 1, 1 },
-      "train options: initial has more words than tokens, which are 1" },
+      "train: initial has more words than tokens, which are 1" },
 };
 
 START_TEST(what_is_no_word)
@@ -270,6 +270,7 @@ START_TEST(rows_of_each_layer_against_autograd)
 
     o.batch = 2;
     o.tokens = "<new1>";
+    if (_i == 1) o.flags = WEFT_TRAIN_RECOMPUTE;
     weft_trainer *t = new_trainer(model, &o);
     ck_assert_int_eq(t->words.layers, 11);
     add_picture(t, two[0], WEFT_PICTURE_INSTANCE, 1);
@@ -291,7 +292,7 @@ START_TEST(keys_and_values_against_autograd)
     golden                   mask = golden_read(g, "cd/tiny-sd1/mask");
 
     o.tokens = "<new1>";
-    o.flags = WEFT_TRAIN_RESIZE;
+    o.flags = _i == 1 ? WEFT_TRAIN_RESIZE | WEFT_TRAIN_RECOMPUTE : WEFT_TRAIN_RESIZE;
     weft_trainer *t = new_trainer(model, &o);
     add_picture(t, captions[0], WEFT_PICTURE_INSTANCE, 1);
     add_picture(t, captions[1], WEFT_PICTURE_CLASS, 2);
@@ -403,6 +404,26 @@ static void same_tokens(const weft_concept *a, const weft_concept *b)
     }
 }
 
+/* A concept's vectors are the trainer's numbers, layer by layer. */
+static void same_values(const weft_concept *c, const weft_trainer *t)
+{
+    const wf_new_words *w = wf_trainer_new_words(t);
+    const float        *values = t->values + t->begin[WF_GROUP_WORDS];
+
+    for (size_t i = 0; i < wf_concept_tokens(c); i++) {
+        const wf_concept_token *x = wf_concept_token_at(c, i);
+        int32_t                 k = 0;
+        while (strcmp(w->word[k].name, x->name) != 0) k++;
+        for (int32_t e = 0; e < w->encoders; e++)
+            for (size_t j = 0; j < (size_t)w->layers; j++) {
+                size_t       one = (size_t)w->vectors * (size_t)w->width[e];
+                const float *own = values + j * w->each + w->at[e] +
+                                   (size_t)w->word[k].row * (size_t)w->width[e];
+                ck_assert_mem_eq(x->of[e].v + j * one, own, one * sizeof *own);
+            }
+    }
+}
+
 static const struct saved {
     const char *model, *tokens, *format;
     int32_t     recipe, vectors, width_2, layers, adapter;
@@ -494,6 +515,10 @@ START_TEST(files_hold_what_was_learnt)
     ck_assert_int_eq(token.width_2, f->width_2);
     ck_assert_int_eq(token.layers, f->layers);
     same_tokens(learnt, read);
+    same_values(read, t);
+    if (f->recipe == WEFT_RECIPE_CUSTOM_DIFFUSION)
+        ck_assert_int_eq(site_named(t, "unet.mid_block.attentions.0.transformer_blocks.0.attn2."
+                                       "to_out.0")->tensors, 2); /* and its bias */
     if (f->adapter) {
         for (int k = 0; k < 2; k++) {
             snprintf(fold[k], sizeof fold[k], "words-fold-%d-%d-%d.safetensors", (int)getpid(), _i,
@@ -560,7 +585,7 @@ START_TEST(what_ed_lora_refuses)
     o.alpha = 2;
     ck_assert_int_eq(weft_trainer_create(model, &o, &t, &golden_err), WEFT_E_ARG);
     ck_assert_str_eq(golden_err.text,
-                     "train options: alpha is for other recipes: files of ed-lora have none");
+                     "train: alpha is for other recipes: files of ed-lora have none");
     weft_model_free(xl);
 }
 END_TEST
@@ -615,6 +640,37 @@ static float *trained_on(int32_t threads, int32_t recipe, size_t *n)
     return v;
 }
 
+/* A checkpoint after two of four steps, and another trainer that goes on from it. */
+START_TEST(a_break_changes_nothing)
+{
+    weft_train_options o = small_options(model, WEFT_RECIPE_ED_LORA);
+    weft_train_step    done = WEFT_TRAIN_STEP_INIT;
+    weft_trainer      *t[2];
+    char               path[64];
+
+    snprintf(path, sizeof path, "words-break-%d.safetensors", (int)getpid());
+    o.tokens = "<a>,<b>";
+    o.initial = ",the";
+    for (int k = 0; k < 2; k++) {
+        t[k] = new_trainer(model, &o);
+        add_picture(t[k], "{object}", WEFT_PICTURE_INSTANCE, 1);
+        add_picture(t[k], "{style} and more", WEFT_PICTURE_INSTANCE, 2);
+        if (k == 1) must(weft_trainer_resume(t[1], path, &golden_err));
+        for (int i = 2 * k; i < 4; i++) {
+            if (k == 0 && i == 2) must(weft_trainer_checkpoint(t[0], path, &golden_err));
+            must(weft_trainer_step(t[k], &done, &golden_err));
+        }
+    }
+    ck_assert_mem_eq(t[0]->values, t[1]->values, t[0]->floats * sizeof(float));
+    weft_trainer_free(t[0]), weft_trainer_free(t[1]);
+    o.tokens = "<a>,<c>"; /* other words are another training */
+    t[0] = new_trainer(model, &o);
+    ck_assert_int_eq(weft_trainer_resume(t[0], path, &golden_err), WEFT_E_MISMATCH);
+    weft_trainer_free(t[0]);
+    unlink(path);
+}
+END_TEST
+
 START_TEST(any_number_of_threads_gives_the_same_bits)
 {
     int32_t recipe = _i == 0 ? WEFT_RECIPE_CUSTOM_DIFFUSION : WEFT_RECIPE_ED_LORA;
@@ -667,14 +723,15 @@ int main(void)
     tcase_add_test(c, captions_are_filled);
     tcase_add_test(c, a_caption_without_the_word_is_refused);
     tcase_add_loop_test(c, rows_against_autograd, 0, 6);
-    tcase_add_test(c, rows_of_each_layer_against_autograd);
-    tcase_add_test(c, keys_and_values_against_autograd);
+    tcase_add_loop_test(c, rows_of_each_layer_against_autograd, 0, 2);
+    tcase_add_loop_test(c, keys_and_values_against_autograd, 0, 2);
     tcase_add_test(c, only_the_word_changes);
     tcase_add_loop_test(c, files_hold_what_was_learnt, 0, sizeof saves / sizeof *saves);
     tcase_add_test(c, words_stop_growing);
     tcase_add_test(c, what_ed_lora_refuses);
     tcase_add_test(c, memory_may_run_out);
     tcase_add_loop_test(c, trainers_memory_may_run_out, 0, 3);
+    tcase_add_test(c, a_break_changes_nothing);
     tcase_add_loop_test(c, any_number_of_threads_gives_the_same_bits, 0, 2);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);

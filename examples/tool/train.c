@@ -401,6 +401,8 @@ static void begin(training *t, weft_model *model)
         weft_trainer_info about = WEFT_TRAINER_INFO_INIT;
         must(weft_trainer_resume(t->trainer, t->checkpoint, &err));
         must(weft_trainer_get_info(t->trainer, &about, &err));
+        if (about.step > t->how.steps)
+            fail("--steps is %d, and %s is of step %" PRId64 " already", (int)t->how.steps, t->checkpoint, about.step);
         read_numbers(t, about.step);
         t->has_checkpoint = 1;
     }

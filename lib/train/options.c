@@ -41,16 +41,17 @@ static const number doubles[] = {
     { AT(similarity), WF_USES_ZIP, 0.01, 0, 1e6, true, false },
 };
 
+/* `rates` before `steps`, which a checkpoint with constant rates does not say. */
 static const number integers[] = {
+    { AT(optimiser), 0, WEFT_OPTIMISER_ADAMW, WEFT_OPTIMISER_ADAMW, WEFT_OPTIMISER_SGD, false,
+      false },
+    { AT(rates), 0, WEFT_RATES_CONSTANT, WEFT_RATES_CONSTANT, WEFT_RATES_LINEAR, false, false },
     { AT(steps), 0, 1000, 1, 1e9, false, false },
     { AT(batch), 0, 1, 1, 512, false, false },
     { AT(accumulate), 0, 1, 1, 65536, false, false },
     { AT(rank), WF_USES_RANK, 4, 1, 4096, false, false },
     { AT(factor), WF_USES_FACTOR, -1, -1, 4096, true, false },
     { AT(vectors), WF_USES_WORDS, 1, 1, 64, false, false },
-    { AT(optimiser), 0, WEFT_OPTIMISER_ADAMW, WEFT_OPTIMISER_ADAMW, WEFT_OPTIMISER_SGD, false,
-      false },
-    { AT(rates), 0, WEFT_RATES_CONSTANT, WEFT_RATES_CONSTANT, WEFT_RATES_LINEAR, false, false },
     { AT(warmup), 0, 0, 0, 1e9, true, false },
     { AT(threads), 0, 0, 0, WF_MAX_THREADS, false, false },
 };

@@ -732,6 +732,8 @@ START_TEST(another_training_is_told_apart)
     p = o, p.flags = WEFT_TRAIN_CONV;
     refuse_resume(m, &p, true, path, WEFT_E_MISMATCH,
                   "WEFT_TRAIN_CONV is \"no\", this training's is \"yes\"");
+    p = o, p.rates = WEFT_RATES_COSINE;
+    refuse_resume(m, &p, true, path, WEFT_E_MISMATCH, "rates is \"1\", this training's is \"2\"");
     p = o, p.optimiser = WEFT_OPTIMISER_SGD;
     refuse_resume(m, &p, true, path, WEFT_E_MISMATCH, "optimiser is");
     p = o, p.modules = "*.to_q";

@@ -279,8 +279,11 @@ typedef struct recipe_use {
     const char *name;
     int32_t     recipe;                              /* WEFT_RECIPE_* */
     int         with_class;                          /* it is that only with class pictures */
+    int         words;                               /* it learns words */
+    uint32_t    dialects;                            /* 1 << WEFT_DIALECT_*; 0: a form of its own */
     const char *line;
 } recipe_use;
+int               ends_in_safetensors(const char *path); /* options.c; what does not is a folder */
 const recipe_use *find_recipe(const char *name);     /* NULL: there is none such */
 void              print_recipes(void);
 

@@ -273,7 +273,6 @@ static void draw_samples(training *t)
     int              looping = t->looping;
 
     t->looping = 0;
-    if (mkdir(t->samples, 0777) != 0 && errno != EEXIST) fail("cannot make %s: %s", t->samples, strerror(errno));
     weft_status st = take_learned(t, &adapter, &concept);
     for (size_t i = 0; i < u->sample_count && st == WEFT_OK; i++) {
         snprintf(path, room, "%s/%06" PRId64 "-%zu.png", t->samples, t->done, i + 1);
@@ -402,6 +401,8 @@ static void begin(training *t, weft_model *model)
         weft_trainer_info about = WEFT_TRAINER_INFO_INIT;
         must(weft_trainer_resume(t->trainer, t->checkpoint, &err));
         must(weft_trainer_get_info(t->trainer, &about, &err));
+        if (about.step > t->how.steps)
+            fail("--steps is %d, and %s is of step %" PRId64 " already", (int)t->how.steps, t->checkpoint, about.step);
         read_numbers(t, about.step);
         t->has_checkpoint = 1;
     }
@@ -418,6 +419,8 @@ static void run_steps(training *t)
     const train_use *u = &t->s->train;
     weft_train_step  step = WEFT_TRAIN_STEP_INIT;
 
+    if (u->sample_every && mkdir(t->samples, 0777) != 0 && errno != EEXIST)
+        fail("cannot make %s: %s", t->samples, strerror(errno));
     t->started = t->said = t->kept = now();
     t->looping = 1;
     while (t->done < t->how.steps) {
@@ -460,9 +463,37 @@ static void finish(training *t)
     if (s->flags & QUIET) return;
     double spent = now() - t->started;
     print_time(time, sizeof time, spent);
-    fprintf(stderr, "weft: wrote %s: %d steps, loss %.4f, %s", s->output, (int)t->how.steps, t->mean, time);
+    fprintf(stderr, "weft: wrote %s: %d steps, mean loss %.4f, %s", s->output, (int)t->how.steps, t->mean, time);
     if (t->done > t->begun && spent > 0) fprintf(stderr, ", %.2f steps/s", (double)(t->done - t->begun) / spent);
     fprintf(stderr, "; the loss: %s\n", t->curve);
+}
+
+/* Better to hear it before the first step than after the last. */
+static void check_place(const char *path, int folder, int must_be_new)
+{
+    struct stat about;
+
+    check_writable(path, NULL);
+    if (stat(path, &about) != 0) return;
+    if (must_be_new) fail("%s is there already: a whole model is written to a new folder", path);
+    if (folder && !S_ISDIR(about.st_mode)) fail("cannot write %s: it is no folder", path);
+    if (!folder && !S_ISREG(about.st_mode)) fail("cannot write %s: it is %s", path, S_ISDIR(about.st_mode) ? "a folder" : "no regular file");
+}
+
+static void check_places(const training *t)
+{
+    const settings *s = t->s;
+    int             file = ends_in_safetensors(s->output);
+
+    check_place(s->output, !file, !file && s->dialect != WEFT_DIALECT_PEFT);
+    check_writable(t->checkpoint, ".safetensors");
+    check_place(t->checkpoint, 0, 0);
+    check_writable(t->curve, ".png");
+    check_place(t->curve, 0, 0);
+    check_place(t->numbers, 0, 0);
+    if (s->train.sample_every) check_place(t->samples, 1, 0);
+    if (!(s->flags & RESUME) && exists(t->checkpoint))
+        fail("%s is of a training that was stopped: go on with --resume, or remove it to begin anew", t->checkpoint);
 }
 
 int train(settings *s)
@@ -476,15 +507,14 @@ int train(settings *s)
         print_recipes();
         return 0;
     }
+    char *output = copy_of(s->output);
+    for (size_t n = strlen(output); n > 1 && output[n - 1] == '/';) output[--n] = '\0';
+    s->output = output;
     t.checkpoint = u->checkpoint ? copy_of(u->checkpoint) : beside(s->output, ".checkpoint.safetensors");
     t.curve = u->curve ? copy_of(u->curve) : beside(s->output, ".loss.png");
     t.numbers = beside(s->output, ".loss.csv");
     t.samples = beside(s->output, "-samples");
-    check_writable(s->output, strrchr(s->output, '.') ? ".safetensors" : NULL);
-    check_writable(t.checkpoint, ".safetensors");
-    check_writable(t.curve, ".png");
-    if (!(s->flags & RESUME) && exists(t.checkpoint))
-        fail("%s is of a training that was stopped: go on with --resume, or remove it to begin anew", t.checkpoint);
+    check_places(&t);
     weft_model *model = open_model(s->against, s, &info);
     prepare_easel(&t, model, &info);
     begin(&t, model);
@@ -497,5 +527,6 @@ int train(settings *s)
     free(t.curve);
     free(t.numbers);
     free(t.samples);
+    free(output);
     return 0;
 }

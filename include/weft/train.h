@@ -126,7 +126,7 @@ typedef struct weft_train_options {
     double                noise_offset; /* 0: none                                                 */
     double                min_snr;     /* gamma of Hang et al. (2023); 0: none                     */
     double                prior_weight; /* of class pictures' loss; 0: 1                           */
-    double                dropout;     /* share of captions that are left empty; 0: none           */
+    double                dropout;     /* share of instance captions left empty; 0: none           */
     double                ema;         /* FULL: decay of the mean of the weights; 0: none          */
     double                similarity;  /* ZIPLORA: weight of the third term; 0: 0.01               */
     int32_t               recipe;      /* WEFT_RECIPE_*                                            */
@@ -139,7 +139,7 @@ typedef struct weft_train_options {
     int32_t               vectors;     /* of a word                                                */
     int32_t               optimiser;   /* WEFT_OPTIMISER_*                                         */
     int32_t               rates;       /* WEFT_RATES_*                                             */
-    int32_t               warmup;      /* steps                                                    */
+    int32_t               warmup;      /* steps that the rate rises in, from 0 at the first        */
     int32_t               width;       /* of the pictures; 0: the model's                          */
     int32_t               height;
     int32_t               threads;     /* 0: one for each core                                     */
@@ -268,7 +268,8 @@ WEFT_API weft_status weft_trainer_checkpoint(weft_trainer *trainer, const char *
                                              weft_error *err);
 /**
  * Go on from a checkpoint: the trainer was created with the same options on the same model. The next
- * steps have the bits that they would have had without the break.
+ * steps have the bits that they would have had without the break. `threads` and RECOMPUTE may differ,
+ * and under a constant rate `steps`.
  *
  * @return WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_MISMATCH (another model, recipe or option; the text says
  *         which). The trainer is unchanged on failure

@@ -69,3 +69,8 @@ for word in $sheet; do set -- "$@" "$(echo "$word" | sed '/\//!s/_/ /g')"; done
 "$B/examples/sheet" "$OUT/train-demo.png" 3 4 "$@"
 rm -f "$OUT"/picture-*.png
 echo "$OUT/train-demo.png"
+
+# What the judge of the drawn world says of both, where there is a Python with torch.
+if "${PYTHON:-python3}" -c 'import torch, safetensors, PIL' 2>/dev/null; then
+    "${PYTHON:-python3}" tests/bench/quality/demo.py "$B" "$OUT" $names
+fi

@@ -309,6 +309,17 @@ static void prepare_easel(training *t, weft_model *model, const weft_model_info 
     t->easel = (easel_use){ model, s->width, s->height, f, s->seed, t->doing, report, t };
 }
 
+/* A picture without a caption is told by the option that would give it one. */
+static void add_folder(training *t, const char *folder, const char *prompt, int32_t kind, const char *option)
+{
+    static const char nothing[] = "no prompt was given for all";
+    weft_status st = weft_trainer_add_folder(t->trainer, folder, prompt, kind, &err);
+    char       *at = st == WEFT_OK ? NULL : strstr(err.text, nothing);
+
+    if (at != NULL && at[sizeof nothing - 1] == '\0') fail("%.*sno %s was given", (int)(at - err.text), err.text, option);
+    must(st);
+}
+
 /* The class's pictures: those of the folder, and what the model draws where they are too few. */
 static void add_class(training *t)
 {
@@ -326,7 +337,8 @@ static void add_class(training *t)
         clear_progress();
         if (drawn > 0 && !(t->s->flags & QUIET)) fprintf(stderr, "weft: drew %d pictures of the class into %s\n", (int)drawn, u->class_data);
     }
-    must(weft_trainer_add_folder(t->trainer, u->class_data, u->class_prompt, WEFT_PICTURE_CLASS, &err));
+    add_folder(t, u->class_data, u->class_prompt, WEFT_PICTURE_CLASS,
+               find_recipe(t->s->target)->recipe == WEFT_RECIPE_ZIPLORA ? "--style-prompt" : "--class-prompt");
     if (own != NULL) u->class_data = NULL;
     free(own);
 }
@@ -398,7 +410,7 @@ static void begin(training *t, weft_model *model)
     must(weft_trainer_create(model, &u->how, &t->trainer, &err));
     weft_adapter_free(u->how.content);
     weft_adapter_free(u->how.style);
-    must(weft_trainer_add_folder(t->trainer, u->data, u->prompt, WEFT_PICTURE_INSTANCE, &err));
+    add_folder(t, u->data, u->prompt, WEFT_PICTURE_INSTANCE, "--prompt");
     watch_stop();
     add_class(t);
     must(weft_trainer_prepare(t->trainer, &err));

@@ -36,6 +36,7 @@ typedef struct training {
     meter               meter;
     int                 looping;                     /* steps are shown, and not pictures being encoded  */
     int                 has_checkpoint;
+    char                doing[DOING];                /* beside steps: "drawing picture 3 of 100 of the class" */
 } training;
 
 /* ------------------------------------------------------------------ stopping */
@@ -90,14 +91,16 @@ static void describe_progress(const training *t, double part, char *text, size_t
     if (n < size && left > 0) snprintf(text + n, size - n, ", %s to go", time);
 }
 
-static void show_step(training *t, double part)
+/* A line that takes the place of the last one, where there is a terminal; else one now and then. */
+static void show_line(training *t, double part)
 {
     char   text[256];
     double at = now();
 
     if (t->s->flags & QUIET) return;
     if (t->meter.shown ? at - t->meter.last < 0.1 : at - t->said < LINE_SECONDS || part > 0) return;
-    describe_progress(t, part, text, sizeof text);
+    if (t->doing[0] != '\0') snprintf(text, sizeof text, "%s", t->doing);
+    else describe_progress(t, part, text, sizeof text);
     if (t->meter.shown) {
         t->meter.last = at;
         put_progress(text);
@@ -112,7 +115,8 @@ static int32_t report(void *user, const char *what, int64_t done, int64_t total)
     training *t = user;
 
     if (stopping) return 1;
-    if (t->looping) show_step(t, total > 0 && done < total ? (double)done / (double)total : 0);
+    if (t->doing[0] != '\0') show_line(t, 0);
+    else if (t->looping) show_line(t, total > 0 && done < total ? (double)done / (double)total : 0);
     else show_progress(&t->meter, what, done, total);
     return 0;
 }
@@ -276,6 +280,7 @@ static void draw_samples(training *t)
     weft_status st = take_learned(t, &adapter, &concept);
     for (size_t i = 0; i < u->sample_count && st == WEFT_OK; i++) {
         snprintf(path, room, "%s/%06" PRId64 "-%zu.png", t->samples, t->done, i + 1);
+        snprintf(t->doing, sizeof t->doing, "step %" PRId64 " of %d, drawing sample %zu", t->done, (int)t->how.steps, i + 1);
         st = draw_learned(&t->easel, adapter, concept, u->sample_prompts[i], path);
     }
     if (st != WEFT_OK && st != WEFT_E_CANCELLED) {
@@ -286,6 +291,7 @@ static void draw_samples(training *t)
     weft_adapter_free(adapter);
     weft_concept_free(concept);
     free(path);
+    t->doing[0] = '\0';
     t->looping = looping;
 }
 
@@ -300,7 +306,18 @@ static void prepare_easel(training *t, weft_model *model, const weft_model_info 
         misuse("--size %dx%d: this model's images come in multiples of %d", (int)s->width, (int)s->height, (int)f);
     s->train.how.width = s->width;
     s->train.how.height = s->height;
-    t->easel = (easel_use){ model, s->width, s->height, f, s->seed, report, t };
+    t->easel = (easel_use){ model, s->width, s->height, f, s->seed, t->doing, report, t };
+}
+
+/* A picture without a caption is told by the option that would give it one. */
+static void add_folder(training *t, const char *folder, const char *prompt, int32_t kind, const char *option)
+{
+    static const char nothing[] = "no prompt was given for all";
+    weft_status st = weft_trainer_add_folder(t->trainer, folder, prompt, kind, &err);
+    char       *at = st == WEFT_OK ? NULL : strstr(err.text, nothing);
+
+    if (at != NULL && at[sizeof nothing - 1] == '\0') fail("%.*sno %s was given", (int)(at - err.text), err.text, option);
+    must(st);
 }
 
 /* The class's pictures: those of the folder, and what the model draws where they are too few. */
@@ -320,7 +337,8 @@ static void add_class(training *t)
         clear_progress();
         if (drawn > 0 && !(t->s->flags & QUIET)) fprintf(stderr, "weft: drew %d pictures of the class into %s\n", (int)drawn, u->class_data);
     }
-    must(weft_trainer_add_folder(t->trainer, u->class_data, u->class_prompt, WEFT_PICTURE_CLASS, &err));
+    add_folder(t, u->class_data, u->class_prompt, WEFT_PICTURE_CLASS,
+               find_recipe(t->s->target)->recipe == WEFT_RECIPE_ZIPLORA ? "--style-prompt" : "--class-prompt");
     if (own != NULL) u->class_data = NULL;
     free(own);
 }
@@ -381,6 +399,7 @@ static void begin(training *t, weft_model *model)
     train_use *u = &s->train;
     const recipe_use *r = find_recipe(s->target);
 
+    t->said = now();
     u->how.recipe = r->recipe;
     u->how.seed = s->seed;
     u->how.log = warn_line;
@@ -391,7 +410,7 @@ static void begin(training *t, weft_model *model)
     must(weft_trainer_create(model, &u->how, &t->trainer, &err));
     weft_adapter_free(u->how.content);
     weft_adapter_free(u->how.style);
-    must(weft_trainer_add_folder(t->trainer, u->data, u->prompt, WEFT_PICTURE_INSTANCE, &err));
+    add_folder(t, u->data, u->prompt, WEFT_PICTURE_INSTANCE, "--prompt");
     watch_stop();
     add_class(t);
     must(weft_trainer_prepare(t->trainer, &err));
@@ -428,7 +447,7 @@ static void run_steps(training *t)
         if (st == WEFT_E_CANCELLED) stop(t, 1);
         must(st);
         keep_loss(t, step.loss);
-        show_step(t, 0);
+        show_line(t, 0);
         if (u->sample_every && (t->done % u->sample_every == 0 || t->done == t->how.steps)) draw_samples(t);
         if (stopping) stop(t, 1);
         if (u->stop_after && t->done - t->begun >= u->stop_after && t->done < t->how.steps) stop(t, 0);

@@ -191,11 +191,11 @@ static weft_status check_model(const weft_model *m, const wf_recipe *r, weft_err
     return WEFT_OK;
 }
 
-static weft_status keep_string(const char **s, wf_bag *bag, weft_error *err)
+static weft_status keep_string(const char **s, const char *name, wf_bag *bag, weft_error *err)
 {
     if (*s == NULL) return WEFT_OK;
     size_t n = strlen(*s);
-    if (!wf_utf8_valid(*s, n)) return wf_fail(err, WEFT_E_ARG, "train: a string is not UTF-8");
+    if (!wf_utf8_valid(*s, n)) return wf_fail(err, WEFT_E_ARG, "train: %s is not UTF-8", name);
     *s = wf_bag_string(bag, *s, n);
     return *s != NULL ? WEFT_OK : wf_nomem(err, n + 1, "the options of a training");
 }
@@ -240,8 +240,12 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
     t->choice.exact_norm = (o->flags & WEFT_TRAIN_EXACT_NORM) != 0;
     t->choice.both = (o->flags & WEFT_TRAIN_BOTH) != 0;
     t->choice.gaussian = r->gaussian;
-    const char **strings[] = { &o->modules, &o->tokens, &o->initial, &o->name };
-    for (size_t i = 0; i < WF_LEN(strings); i++) WF_TRY(keep_string(strings[i], &t->bag, err));
+    const struct { const char **at, *name; } strings[] = {
+        { &o->modules, "modules" }, { &o->tokens, "tokens" }, { &o->initial, "initial" },
+        { &o->name, "name" },
+    };
+    for (size_t i = 0; i < WF_LEN(strings); i++)
+        WF_TRY(keep_string(strings[i].at, strings[i].name, &t->bag, err));
     return r->check != NULL ? r->check(t->model, o, err) : WEFT_OK;
 }
 

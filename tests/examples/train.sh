@@ -190,7 +190,9 @@ that "and leaves nothing" sh -c "! ls '$tmp'/x.* '$tmp'/.[a-z]* 2>/dev/null"
 bare="$weft train lora -m $model -q -s 1 -o $tmp/x.safetensors"
 refuses 1 "$tmp/empty" $bare -d "$tmp/empty" -p x
 refuses 1 "$tmp/nowhere" $bare -d "$tmp/nowhere" -p x
-refuses 1 'it-2.png' $bare -d "$tmp/data"
+refuses 1 'it-2.png: no caption: there is no it-2.txt, and no --prompt was given' $bare -d "$tmp/data"
+refuses 1 'and no --class-prompt was given' $bare -d "$tmp/data" -p x --class-data "$tmp/data"
+refuses 1 'title is not UTF-8' $bare -d "$tmp/data" -p x --title "$(printf 'a\377')"
 cp -r "$tmp/data" "$tmp/broken" && head -c 300 "$tmp/data/it-2.png" >"$tmp/broken/it-2.png"
 refuses 1 'it-2.png' $bare -d "$tmp/broken" -p x
 refuses 1 'it-1.png.*64 *x *64' $bare -d "$tmp/data" -p x --size 128x128

@@ -171,6 +171,9 @@ static weft_status compare(const weft_tensors *file, const char *name, const cha
         return wf_fail(err, WEFT_E_FORMAT, "%.300s is no checkpoint of this version: it does not "
                        "say %s", wf_tensors_what(file), name);
     if (strcmp(found, want) == 0) return WEFT_OK;
+    if (strcmp(name, "weft.checkpoint") == 0)
+        return wf_fail(err, WEFT_E_FORMAT, "%.300s is a checkpoint of version %.20s, wanted %s",
+                       wf_tensors_what(file), found, want);
     if (strcmp(name, "model") == 0)
         return wf_fail(err, WEFT_E_MISMATCH, "%.300s was made with another model",
                        wf_tensors_what(file));

@@ -13,9 +13,6 @@
     (COMMON_FLAGS | WEFT_TRAIN_TEXT | WEFT_TRAIN_CONV | WEFT_TRAIN_FEED | WEFT_TRAIN_EXACT_NORM | \
      WEFT_TRAIN_ZIP_CODE | WEFT_TRAIN_CROSS | WEFT_TRAIN_RESIZE | WEFT_TRAIN_BOTH)
 
-/* Those that widen the choice of layers. */
-#define CHOOSING_FLAGS (WEFT_TRAIN_TEXT | WEFT_TRAIN_CONV | WEFT_TRAIN_FEED)
-
 /* One number. `none`: below 0 means that there is none; `below`: it must stay under `most`. */
 typedef struct number {
     const char *name;
@@ -24,8 +21,6 @@ typedef struct number {
     double      general, least, most;
     bool        none, below;
 } number;
-/* A use that no recipe names: the optimiser's. */
-enum { USES_ADAMW = 1 << 30 };
 #define AT(field) #field, offsetof(weft_train_options, field)
 
 static const number doubles[] = {
@@ -33,8 +28,8 @@ static const number doubles[] = {
     { AT(text_rate), WF_USES_TEXT, 0, 0, 1e3, true, false },
     { AT(token_rate), WF_USES_WORDS, 0, 0, 1e3, true, false },
     { AT(beta1), 0, 0.9, 0, 1, true, true },
-    { AT(beta2), USES_ADAMW, 0.999, 0, 1, true, true },
-    { AT(epsilon), USES_ADAMW, 1e-8, 0, 1, false, false },
+    { AT(beta2), 0, 0.999, 0, 1, true, true },
+    { AT(epsilon), 0, 1e-8, 0, 1, false, false },
     { AT(weight_decay), 0, 1e-2, 0, 1e3, true, false },
     { AT(clip), 0, 1, 0, 1e30, true, false },
     { AT(alpha), WF_USES_RANK, 0, 0, 1e6, false, false },
@@ -46,18 +41,26 @@ static const number doubles[] = {
     { AT(similarity), WF_USES_ZIP, 0.01, 0, 1e6, true, false },
 };
 
+/* `rates` before `steps`, which a checkpoint with constant rates does not say. */
 static const number integers[] = {
+    { AT(optimiser), 0, WEFT_OPTIMISER_ADAMW, WEFT_OPTIMISER_ADAMW, WEFT_OPTIMISER_SGD, false,
+      false },
+    { AT(rates), 0, WEFT_RATES_CONSTANT, WEFT_RATES_CONSTANT, WEFT_RATES_LINEAR, false, false },
     { AT(steps), 0, 1000, 1, 1e9, false, false },
     { AT(batch), 0, 1, 1, 512, false, false },
     { AT(accumulate), 0, 1, 1, 65536, false, false },
     { AT(rank), WF_USES_RANK, 4, 1, 4096, false, false },
     { AT(factor), WF_USES_FACTOR, -1, -1, 4096, true, false },
     { AT(vectors), WF_USES_WORDS, 1, 1, 64, false, false },
-    { AT(optimiser), 0, WEFT_OPTIMISER_ADAMW, WEFT_OPTIMISER_ADAMW, WEFT_OPTIMISER_SGD, false,
-      false },
-    { AT(rates), 0, WEFT_RATES_CONSTANT, WEFT_RATES_CONSTANT, WEFT_RATES_LINEAR, false, false },
     { AT(warmup), 0, 0, 0, 1e9, true, false },
     { AT(threads), 0, 0, 0, WF_MAX_THREADS, false, false },
+};
+
+/* Those that change no bit, RECOMPUTE, are not among them. */
+#define FLAG(name) { WEFT_TRAIN_##name, "WEFT_TRAIN_" #name }
+static const struct { uint32_t flag; const char *name; } flags[] = {
+    FLAG(TEXT), FLAG(CONV), FLAG(FEED), FLAG(FLIP), FLAG(RANDOM_CROP), FLAG(SMALL),
+    FLAG(EXACT_NORM), FLAG(ZIP_CODE), FLAG(CROSS), FLAG(RESIZE), FLAG(BOTH),
 };
 
 static double *double_at(weft_train_options *o, const number *n)
@@ -79,15 +82,15 @@ static double default_of(const wf_recipe *r, const number *n, bool whole)
 }
 
 /* The value that stands, or why not. */
-static weft_status settle(double *v, const wf_recipe *r, uint32_t uses, const number *n, bool whole,
+static weft_status settle(double *v, const wf_recipe *r, const number *n, bool whole,
                           weft_error *err)
 {
     wf_number_text found, least, most;
 
-    if (n->uses != 0 && (uses & n->uses) == 0) {
+    if (n->uses != 0 && (r->uses & n->uses) == 0) {
         if (*v == 0) return WEFT_OK;
         return wf_fail(err, WEFT_E_ARG, "train: %s is set, which %s does not take", n->name,
-                       n->uses == USES_ADAMW ? "SGD" : r->name);
+                       r->name);
     }
     if (*v == 0) *v = default_of(r, n, whole);
     bool fits = *v >= n->least && *v <= n->most && !(n->below && *v == n->most);
@@ -100,14 +103,12 @@ static weft_status settle(double *v, const wf_recipe *r, uint32_t uses, const nu
 
 static weft_status settle_numbers(weft_train_options *o, const wf_recipe *r, weft_error *err)
 {
-    uint32_t uses = r->uses | (o->optimiser != WEFT_OPTIMISER_SGD ? (uint32_t)USES_ADAMW : 0);
-
     for (size_t i = 0; i < WF_LEN(doubles); i++)
-        WF_TRY(settle(double_at(o, &doubles[i]), r, uses, &doubles[i], false, err));
+        WF_TRY(settle(double_at(o, &doubles[i]), r, &doubles[i], false, err));
     for (size_t i = 0; i < WF_LEN(integers); i++) {
         int32_t *at = integer_at(o, &integers[i]);
         double   v = *at;
-        WF_TRY(settle(&v, r, uses, &integers[i], true, err));
+        WF_TRY(settle(&v, r, &integers[i], true, err));
         *at = (int32_t)v;
     }
     return WEFT_OK;
@@ -116,12 +117,6 @@ static weft_status settle_numbers(weft_train_options *o, const wf_recipe *r, wef
 /* Flags and strings of other recipes. */
 static weft_status refuse_others(const weft_train_options *o, const wf_recipe *r, weft_error *err)
 {
-    static const struct { uint32_t flag; const char *name; } flags[] = {
-        { WEFT_TRAIN_TEXT, "TEXT" }, { WEFT_TRAIN_CONV, "CONV" }, { WEFT_TRAIN_FEED, "FEED" },
-        { WEFT_TRAIN_EXACT_NORM, "EXACT_NORM" }, { WEFT_TRAIN_ZIP_CODE, "ZIP_CODE" },
-        { WEFT_TRAIN_CROSS, "CROSS" }, { WEFT_TRAIN_RESIZE, "RESIZE" },
-        { WEFT_TRAIN_BOTH, "BOTH" },
-    };
     const struct { const char *name; bool set; uint32_t uses; } pointers[] = {
         { "modules", o->modules != NULL, WF_USES_MODULES },
         { "tokens", o->tokens != NULL, WF_USES_WORDS },
@@ -131,17 +126,29 @@ static weft_status refuse_others(const weft_train_options *o, const wf_recipe *r
     };
 
     for (size_t i = 0; i < WF_LEN(flags); i++)
-        if ((o->flags & flags[i].flag & ~(r->flags | r->always)) != 0)
-            return wf_fail(err, WEFT_E_ARG, "train: WEFT_TRAIN_%s is set, which %s does not take",
+        if ((o->flags & flags[i].flag & ~(r->flags | r->always | COMMON_FLAGS)) != 0)
+            return wf_fail(err, WEFT_E_ARG, "train: %s is set, which %s does not take",
                            flags[i].name, r->name);
-        else if (o->modules != NULL && (o->flags & flags[i].flag & CHOOSING_FLAGS) != 0)
-            return wf_fail(err, WEFT_E_ARG,
-                           "train: WEFT_TRAIN_%s is set beside modules, which alone says which "
-                           "layers are trained", flags[i].name);
     for (size_t i = 0; i < WF_LEN(pointers); i++)
         if (pointers[i].set && (r->uses & pointers[i].uses) == 0)
             return wf_fail(err, WEFT_E_ARG, "train: %s is given, which %s does not take",
                            pointers[i].name, r->name);
+    return WEFT_OK;
+}
+
+/* What would change nothing beside another option. */
+static weft_status refuse_idle(const weft_train_options *o, const wf_recipe *r, weft_error *err)
+{
+    uint32_t choice = o->flags & (WEFT_TRAIN_TEXT | WEFT_TRAIN_CONV | WEFT_TRAIN_FEED) & ~r->always;
+
+    if (o->modules != NULL && choice != 0)
+        return wf_fail(err, WEFT_E_ARG,
+                       "train: modules is given, which names all layers: WEFT_TRAIN_%s adds none",
+                       (choice & WEFT_TRAIN_TEXT) != 0 ? "TEXT"
+                       : (choice & WEFT_TRAIN_CONV) != 0 ? "CONV" : "FEED");
+    if (o->optimiser == WEFT_OPTIMISER_SGD && (o->beta2 != 0 || o->epsilon != 0))
+        return wf_fail(err, WEFT_E_ARG, "train: %s is set, which sgd does not take",
+                       o->beta2 != 0 ? "beta2" : "epsilon");
     return WEFT_OK;
 }
 
@@ -184,11 +191,11 @@ static weft_status check_model(const weft_model *m, const wf_recipe *r, weft_err
     return WEFT_OK;
 }
 
-static weft_status keep_string(const char **s, wf_bag *bag, weft_error *err)
+static weft_status keep_string(const char **s, const char *name, wf_bag *bag, weft_error *err)
 {
     if (*s == NULL) return WEFT_OK;
     size_t n = strlen(*s);
-    if (!wf_utf8_valid(*s, n)) return wf_fail(err, WEFT_E_ARG, "train: a string is not UTF-8");
+    if (!wf_utf8_valid(*s, n)) return wf_fail(err, WEFT_E_ARG, "train: %s is not UTF-8", name);
     *s = wf_bag_string(bag, *s, n);
     return *s != NULL ? WEFT_OK : wf_nomem(err, n + 1, "the options of a training");
 }
@@ -213,7 +220,9 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
 
     WF_TRY(check_model(t->model, r, err));
     WF_TRY(refuse_others(o, r, err));
+    WF_TRY(refuse_idle(o, r, err));
     WF_TRY(settle_numbers(o, r, err));
+    if (o->optimiser == WEFT_OPTIMISER_SGD) o->beta2 = o->epsilon = 0;
     o->flags |= r->always;
     if (o->token_rate == 0 && (r->uses & WF_USES_WORDS) != 0) o->token_rate = o->rate;
     if (o->alpha == 0 && (r->uses & WF_USES_RANK) != 0) o->alpha = o->rank;
@@ -225,8 +234,12 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
     t->choice.exact_norm = (o->flags & WEFT_TRAIN_EXACT_NORM) != 0;
     t->choice.both = (o->flags & WEFT_TRAIN_BOTH) != 0;
     t->choice.gaussian = r->gaussian;
-    const char **strings[] = { &o->modules, &o->tokens, &o->initial, &o->name };
-    for (size_t i = 0; i < WF_LEN(strings); i++) WF_TRY(keep_string(strings[i], &t->bag, err));
+    const struct { const char **at, *name; } strings[] = {
+        { &o->modules, "modules" }, { &o->tokens, "tokens" }, { &o->initial, "initial" },
+        { &o->name, "name" },
+    };
+    for (size_t i = 0; i < WF_LEN(strings); i++)
+        WF_TRY(keep_string(strings[i].at, strings[i].name, &t->bag, err));
     return r->check != NULL ? r->check(t->model, o, err) : WEFT_OK;
 }
 
@@ -243,9 +256,6 @@ weft_status wf_train_settle_text_rate(weft_trainer *t, weft_error *err)
 
 /* ---- as text --------------------------------------------------------------------------------- */
 
-/* Flags that change no bit. */
-#define FREE_FLAGS WEFT_TRAIN_RECOMPUTE
-
 void wf_train_say_options(const weft_train_options *o, wf_train_say say, void *user)
 {
     const struct { const char *name, *value; } strings[] = {
@@ -258,8 +268,8 @@ void wf_train_say_options(const weft_train_options *o, wf_train_say say, void *u
     say(user, "recipe", weft_recipe_name(o->recipe));
     for (size_t i = 0; i < WF_LEN(strings); i++)
         say(user, strings[i].name, strings[i].value != NULL ? strings[i].value : "");
-    wf_format(whole, sizeof whole, "%u", (unsigned)(o->flags & ~(uint32_t)FREE_FLAGS));
-    say(user, "flags", whole);
+    for (size_t i = 0; i < WF_LEN(flags); i++)
+        say(user, flags[i].name, (o->flags & flags[i].flag) != 0 ? "yes" : "no");
     wf_format(whole, sizeof whole, "%llu", (unsigned long long)o->seed);
     say(user, "seed", whole);
     for (size_t i = 0; i < WF_LEN(integers); i++) {

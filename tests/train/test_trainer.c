@@ -150,18 +150,20 @@ START_TEST(options_are_refused_plainly)
     REFUSE(vectors, 2, "vectors is set, which lora does not take");
     REFUSE(ema, 0.9, "ema is set, which lora does not take");
     REFUSE(flags, WEFT_TRAIN_ZIP_CODE, "WEFT_TRAIN_ZIP_CODE is set, which lora does not take");
+    REFUSE(modules, "*.to_q,*.nowhere", "no layer that lora can train is named by \"*.nowhere\"");
+    REFUSE(modules, "*.to_q,", "no layer that lora can train is named by \"\"");
     REFUSE(modules, "*.nowhere", "no layer that lora can train is named by \"*.nowhere\"");
     REFUSE(text_rate, 0.1, "no layer of the text encoders is trained: set WEFT_TRAIN_TEXT");
+    o = usual(m), o.modules = "*.to_q", o.flags = WEFT_TRAIN_FEED;
+    refuse(m, &o, WEFT_E_ARG, "which names all layers: WEFT_TRAIN_FEED adds none");
+    o = usual(m), o.optimiser = WEFT_OPTIMISER_SGD, o.beta2 = 0.9;
+    refuse(m, &o, WEFT_E_ARG, "beta2 is set, which sgd does not take");
+    o = usual(m), o.optimiser = WEFT_OPTIMISER_SGD, o.epsilon = 1e-6;
+    refuse(m, &o, WEFT_E_ARG, "epsilon is set, which sgd does not take");
 #undef REFUSE
     /* what would have no effect */
     o = usual(m), o.modules = "unet.*.to_q", o.text_rate = 0.1;
     refuse(m, &o, WEFT_E_ARG, "no layer of the text encoders is trained: modules names none");
-    o = usual(m), o.modules = "unet.*.to_q", o.flags = WEFT_TRAIN_CONV;
-    refuse(m, &o, WEFT_E_ARG, "WEFT_TRAIN_CONV is set beside modules");
-    o = usual(m), o.optimiser = WEFT_OPTIMISER_SGD, o.beta2 = 0.99;
-    refuse(m, &o, WEFT_E_ARG, "beta2 is set, which SGD does not take");
-    o = usual(m), o.optimiser = WEFT_OPTIMISER_SGD, o.epsilon = 1e-6;
-    refuse(m, &o, WEFT_E_ARG, "epsilon is set, which SGD does not take");
     o = usual(m);
     o.flags = 1u << 31;
     refuse(m, &o, WEFT_E_UNSUPPORTED, "flags");
@@ -753,7 +755,10 @@ START_TEST(another_training_is_told_apart)
     p = o, p.seed = 8;
     refuse_resume(m, &p, true, path, WEFT_E_MISMATCH, "seed is \"7\"");
     p = o, p.flags = WEFT_TRAIN_CONV;
-    refuse_resume(m, &p, true, path, WEFT_E_MISMATCH, "flags is");
+    refuse_resume(m, &p, true, path, WEFT_E_MISMATCH,
+                  "WEFT_TRAIN_CONV is \"no\", this training's is \"yes\"");
+    p = o, p.rates = WEFT_RATES_COSINE;
+    refuse_resume(m, &p, true, path, WEFT_E_MISMATCH, "rates is \"1\", this training's is \"2\"");
     p = o, p.optimiser = WEFT_OPTIMISER_SGD;
     refuse_resume(m, &p, true, path, WEFT_E_MISMATCH, "optimiser is");
     p = o, p.modules = "*.to_q";

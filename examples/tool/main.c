@@ -55,7 +55,7 @@ static const struct {
       "  weft train lora -m sd15/ -d cat/ -p 'a sbu cat' --steps 800 -o cat.safetensors\n"
       "  weft train dreambooth-lora -m sd15/ -d cat/ -p 'a sbu cat' --class-prompt 'a cat' --class-count 100 \\\n"
       "      --text --sample-every 100 --sample-prompt 'a sbu cat on a beach' -o cat.safetensors\n"
-      "  weft train textual-inversion -m sd15/ -d cup/ --tokens '<cup>' --initial cup -p 'a photo of <cup>' -o cup.safetensors\n"
+      "  weft train textual-inversion -m sd15/ -d cup/ --tokens '<cup>' --initial cup -o cup.safetensors\n"
       "  weft train ziplora -m sdxl/ --content cat.safetensors --style ink.safetensors -d cat/ -p 'a sbu cat' \\\n"
       "      --style-data ink/ --style-prompt 'szn style' -o cat_ink.safetensors", TRAIN, train },
 };

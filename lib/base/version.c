@@ -63,8 +63,10 @@ static const char *const features[] = {
     "guidance-embed",
     "text-layers",
     "vae-tiles",
-    "png-read", /* images */
-    "bf16",     /* arithmetic */
+    "png-read",
+    "jpeg-read", /* images     */
+    "bf16",      /* arithmetic */
+    "train",     /* train.h: which recipes, weft_recipe_from_name() tells */
 };
 
 uint32_t weft_version(void)

@@ -11,6 +11,7 @@ START_TEST(features_are_asked_for_by_name)
 {
     ck_assert_int_eq(weft_has("klora"), 1);
     ck_assert_int_eq(weft_has("diffusers-old"), 1);
+    ck_assert_int_eq(weft_has("train"), 1);
     ck_assert_int_eq(weft_has("KLORA"), 0);
     ck_assert_int_eq(weft_has(""), 0);
     ck_assert_int_eq(weft_has(NULL), 0);

@@ -40,6 +40,7 @@ that "what it takes is said" grep -q '^memory: ' "$tmp/said"
 that "with the rank" grep -q 'rank 4' "$tmp/said"
 that "and the pictures" grep -q '^3 pictures at 64x64; 4 steps of 2' "$tmp/said"
 that "an adapter for the model" "$weft" inspect "$tmp/whole.safetensors" --model $model
+prints '^  trained   by weft .*: lora, 4 steps of 2, rate 0.0001, 64x64, seed 0' "$weft" inspect "$tmp/whole.safetensors"
 that "its curve" is_png "$tmp/whole.loss.png"
 that "its losses" test "$(wc -l <"$tmp/whole.loss.csv")" = 5
 that "no checkpoint is left" test ! -e "$tmp/whole.checkpoint.safetensors"
@@ -63,7 +64,10 @@ that "a checkpoint" exists "$checkpoint"
 that "and nothing else" test ! -e "$tmp/part.safetensors"
 cp "$checkpoint" "$tmp/kept" && cp "$tmp/part.loss.csv" "$tmp/kept.csv"
 refuses 1 'of a training that was stopped: go on with --resume' $refused -o "$tmp/part.safetensors"
-refuses 1 'alpha is "4"' $refused --resume --rank 8 -o "$tmp/part.safetensors"
+refuses 1 'rank is "4"' $refused --resume --rank 8 -o "$tmp/part.safetensors"
+refuses 1 'conv is "no"' $refused --resume --conv -o "$tmp/part.safetensors"
+refuses 1 'rates is "1"' $refused --resume --rates cosine -o "$tmp/part.safetensors"
+refuses 1 'steps is 1, and .* is of step 2 already' $refused --resume -s 1 -o "$tmp/part.safetensors"
 refuses 1 'seed' $refused --resume --seed 3 -o "$tmp/part.safetensors"
 that "which leaves it" cmp "$checkpoint" "$tmp/kept"
 that "the other two" lora --resume -o "$tmp/part.safetensors"
@@ -124,11 +128,27 @@ for recipe in dora loha lokr moslora blora; do
 done
 that "full" learn full -q -s 1 -b 1 -o "$tmp/full-model"
 that "is a model" "$weft" generate "$tmp/full-model" -q -s 2 -p "a red circle" -o "$tmp/drawn.png"
-word="--tokens <cup> --initial circle -p"
-mv "$tmp/data/it-1.txt" "$tmp/it-1.txt"
-that "textual-inversion" learn textual-inversion -q $word "a photo of <cup>" -o "$tmp/cup.safetensors"
+# Words, from sentences that are made up around them.
+mkdir "$tmp/plain" && cp "$tmp/data/it-2.png" "$tmp/data/it-3.png" "$tmp/plain"
+words() { recipe=$1; shift; "$weft" train $recipe -m $model -d "$tmp/plain" -b 2 -s 2 -q "$@"; }
+that "textual-inversion" words textual-inversion --tokens '<cup>' --initial circle -o "$tmp/cup.safetensors"
 that "gives a word" "$weft" generate $model -q -s 2 -p "a <cup>" -c "$tmp/cup.safetensors" -o "$tmp/drawn.png"
-mv "$tmp/it-1.txt" "$tmp/data/it-1.txt"
+that "custom-diffusion" words custom-diffusion --tokens '<cup>' --initial circle -o "$tmp/cd.safetensors"
+that "gives weights and a word" "$weft" generate $model -q -s 2 -p "a <cup>" -a "$tmp/cd.safetensors" \
+    -c "$tmp/cd.words.safetensors" --tokens '<cup>' -o "$tmp/drawn.png"
+that "ed-lora" words ed-lora --tokens '<my>,<cup>' --initial red,circle -o "$tmp/ed.safetensors" --sample-every 2 \
+    --sample-prompt "a <my> <cup>"
+that "draws on the way" is_png "$tmp/ed-samples/000002-1.png"
+that "gives both at once" "$weft" generate $model -q -s 2 -p "a <my> <cup>" -c "$tmp/ed.safetensors" -o "$tmp/drawn.png"
+refuses 1 "it-1.png: the caption 'a red circle' has none of the words" "$weft" train textual-inversion -m $model -d "$tmp/data" \
+    --tokens '<cup>' --initial circle -o "$tmp/x.safetensors"
+
+# Columns of two adapters.
+pair="--content $model/adapters/monster.safetensors --style $model/adapters/hatching.safetensors"
+that "ziplora" "$weft" train ziplora -m $model -d "$tmp/data" -p "a zib monster" $pair --style-data "$tmp/plain" \
+    --style-prompt "hatched style" -s 2 -q -o "$tmp/zip.safetensors"
+that "gives coefficients" "$weft" generate $model -q -s 2 -p "a zib monster" -a $model/adapters/monster.safetensors \
+    -a $model/adapters/hatching.safetensors --compose zip --coefficients "$tmp/zip.safetensors" -o "$tmp/drawn.png"
 
 # ---- refusals
 
@@ -147,10 +167,32 @@ refuses 2 'name it so' $refused -o "$tmp/x.png"
 refuses 1 'factor' $refused --factor 4 -o "$tmp/x.safetensors"
 refuses 1 'nosuch' $refused --modules 'unet.nosuch*' -o "$tmp/x.safetensors"
 refuses 1 'cannot write' $refused -o "$tmp/nowhere/x.safetensors"
+# What cannot be written, and what would change nothing, is refused before the first step.
+mkdir "$tmp/folder.safetensors"
+refuses 1 'it is a folder' $refused -o "$tmp/folder.safetensors"
+refuses 1 'no regular file' $refused --checkpoint /dev/full -o "$tmp/x.safetensors"
+refuses 1 'no regular file' $refused --curve /dev/full -o "$tmp/x.safetensors"
+refuses 2 'is empty' $refused -o ""
+refuses 2 'safetensors file: name it so' $refused -o "$tmp/x"
+refuses 2 'is a folder: name it so' $refused --dialect peft -o "$tmp/x.safetensors"
+bare_full="$weft train full -m $model -d $tmp/data -p round -s 1 -q"
+refuses 1 'is there already' $bare_full -o "$tmp/full-model"
+refuses 2 'keeps the types' $bare_full --half -o "$tmp/x"
+refuses 2 'a whole model has none' $bare_full --dialect kohya -o "$tmp/x"
+refuses 2 'written as kohya only' $bare_full --dialect peft -o "$tmp/y.safetensors"
+refuses 2 'a form of its own' "$weft" train textual-inversion -m $model -d "$tmp/data" --tokens '<x>' --dialect kohya -o "$tmp/x.safetensors"
+refuses 2 'learns words: which' "$weft" train textual-inversion -m $model -d "$tmp/data" -o "$tmp/x.safetensors"
+refuses 2 'between 1e-12 and' $refused --rate 0 -o "$tmp/x.safetensors"
+refuses 1 'beta2 is set, which sgd' $refused --optimiser sgd --beta2 0.9 -o "$tmp/x.safetensors"
+refuses 1 'which names all layers: --feed' $refused --modules 'unet.*.to_q' --feed -o "$tmp/x.safetensors"
+refuses 1 'named by "nosuch"' $refused --modules 'unet.*.to_q,nosuch' -o "$tmp/x.safetensors"
+that "and leaves nothing" sh -c "! ls '$tmp'/x.* '$tmp'/.[a-z]* 2>/dev/null"
 bare="$weft train lora -m $model -q -s 1 -o $tmp/x.safetensors"
 refuses 1 "$tmp/empty" $bare -d "$tmp/empty" -p x
 refuses 1 "$tmp/nowhere" $bare -d "$tmp/nowhere" -p x
-refuses 1 'it-2.png' $bare -d "$tmp/data"
+refuses 1 'it-2.png: no caption: there is no it-2.txt, and no --prompt was given' $bare -d "$tmp/data"
+refuses 1 'and no --class-prompt was given' $bare -d "$tmp/data" -p x --class-data "$tmp/data"
+refuses 1 'title is not UTF-8' $bare -d "$tmp/data" -p x --title "$(printf 'a\377')"
 cp -r "$tmp/data" "$tmp/broken" && head -c 300 "$tmp/data/it-2.png" >"$tmp/broken/it-2.png"
 refuses 1 'it-2.png' $bare -d "$tmp/broken" -p x
 refuses 1 'it-1.png.*64 *x *64' $bare -d "$tmp/data" -p x --size 128x128

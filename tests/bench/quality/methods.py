@@ -176,7 +176,7 @@ def region(name, title, words, *options, regions=True):
 REGIONS = [
     region("two-sum", "**sum**, no regions", "a large zib monster at the left and a large vok rocket at the right on a %s background", regions=False),
     region("two-masks", "regions in one pass", "a %s background"),
-    region("two-isolated", "the same, isolated", "a %s background", "--isolate"),
+    region("two-isolated", "regions in one pass, isolated", "a %s background", "--isolate"),
     region("two-blend", "blended predictions", "a %s background", "--compose", "blend"),
     region("two-blend-merge", "blended 30 %, then one pass", "a %s background", "--compose", "blend", "--phase", "0.3", "--compose", "merge"),
 ]

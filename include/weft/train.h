@@ -294,8 +294,9 @@ WEFT_API weft_status weft_trainer_concept(weft_trainer *trainer, weft_concept **
  *
  * @param path     a file ending in .safetensors, or a folder for WEFT_DIALECT_PEFT; words go into
  *                 the same file where the format has a place for them, else beside it
- * @param dialect  WEFT_DIALECT_DIFFUSERS, _KOHYA, _PEFT; 0: diffusers' names. CUSTOM_DIFFUSION,
- *                 TEXTUAL_INVERSION and ED_LORA have formats of their own: 0; ZIPLORA too, the
+ * @param dialect  WEFT_DIALECT_DIFFUSERS, _KOHYA, _PEFT; 0: the names of diffusers, or of kohya
+ *                 where diffusers has none: LOHA, LOKR, FULL. CUSTOM_DIFFUSION, TEXTUAL_INVERSION
+ *                 and ED_LORA have formats of their own: 0; ZIPLORA too, the
  *                 coefficients that weft_plan_zip() takes, and with a dialect the merged pairs
  * @param half     1: in float16, 0: in float32
  * @since 0.2

@@ -203,7 +203,7 @@ gallery: all
 
 # The bundled adapters, made again by weft's own trainer.
 train-demo: all
-	$(Q)sh examples/gallery/train-demo.sh $(B) $(B)/train-demo
+	$(Q)PYTHON='$(PYTHON)' sh examples/gallery/train-demo.sh $(B) $(B)/train-demo
 
 # The guide's pictures are rows of the gallery, side by side.
 GUIDE = merge switch turns composite loratorio subbands klora klora-stronger zip blora blora-blocks balance curves masks find-masks \

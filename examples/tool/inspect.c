@@ -42,7 +42,7 @@ static size_t frequent_tags(const char *json, tag *tags, size_t cap)
 static void print_triggers(const weft_adapter *adapter)
 {
     static const char *const keys[] = { "modelspec.trigger_phrase", "modelspec.usage_hint", "ss_trigger_words",
-                                        "trigger_words", "trigger", "instance_prompt" };
+                                        "trigger_words", "trigger", "instance_prompt", "weft.trigger" };
     const char *frequency = weft_adapter_metadata(adapter, "ss_tag_frequency");
     tag tags[8];
     int found = 0;
@@ -56,6 +56,24 @@ static void print_triggers(const weft_adapter *adapter)
         printf("%s%s (%.0f)", i ? ", " : "  trained on  ", tags[i].name, tags[i].count);
     if (count) putchar('\n');
     if (!found && !count) printf("  trigger   the file does not say\n");
+}
+
+/* "trained   by weft 0.2.0: lora, 400 steps of 8, rate 0.002, 64x64, seed 0, for SD1.x" */
+static void print_training(const weft_adapter *adapter)
+{
+    static const struct { const char *before, *key; } parts[] = {
+        { ": ", "weft.recipe" }, { ", ", "weft.steps" }, { " steps of ", "weft.batch" }, { ", rate ", "weft.rate" },
+        { ", ", "weft.resolution" }, { ", seed ", "weft.seed" }, { ", for ", "weft.base" },
+    };
+    const char *version = weft_adapter_metadata(adapter, "weft.version");
+
+    if (version == NULL || weft_adapter_metadata(adapter, "weft.recipe") == NULL) return;
+    printf("  trained   by weft %s", version);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        const char *value = weft_adapter_metadata(adapter, parts[i].key);
+        if (value != NULL) printf("%s%s", parts[i].before, value);
+    }
+    putchar('\n');
 }
 
 /* ", rank 4, alpha 16 (metadata: lora_alpha), scale 4" */
@@ -161,6 +179,7 @@ static int inspect_adapter(settings *s, weft_adapter *adapter)
     print_bytes((double)info.bytes);
     printf(", %" PRId64 " parameters\n", info.parameters);
     print_triggers(adapter);
+    print_training(adapter);
     if (s->flags & KEYS) print_modules(adapter, info.modules);
     return s->against && !print_report(adapter, s);
 }

@@ -89,12 +89,14 @@ int32_t draw_class(const easel_use *e, const char *folder, const char *prompt, i
         weft_plan  *plan;
         snprintf(path, room, "%s/drawn-%04d.png", folder, (int)i + 1);
         if (stat(path, &about) == 0) continue;
+        snprintf(e->doing, DOING, "drawing picture %d of %d of the class", (int)(there + drawn) + 1, (int)count);
         must(weft_plan_create(e->model, NULL, &plan, &err));
         weft_status st = draw(e, plan, prompt, e->seed + (uint64_t)i, 0, path);
         weft_plan_free(plan);
         must(st);
         drawn++;
     }
+    e->doing[0] = '\0';
     free(path);
     return drawn;
 }

@@ -636,7 +636,7 @@ static const row rows[] = {
       "{object} or {style} one of many sentences with them ('a photo of {}' where\nwords are learned, {object} of textual-inversion)", TRAINS(prompt), .brief = 1 },
     { STRING, TRAIN, 'o', "--output", "PATH", "what is written: a .safetensors file, or a folder (--dialect peft; of full,\n"
       "the whole model)", IN(output), .brief = 1 },
-    { WORD, TRAIN, 0, "--dialect", "NAME", "of an adapter: kohya, diffusers or peft, which is a folder (diffusers)",
+    { WORD, TRAIN, 0, "--dialect", "NAME", "of an adapter: kohya, diffusers or peft, which is a folder (diffusers; kohya\nof loha, lokr and full)",
       IN(dialect), .words = dialects, .brief = 1 },
     { BIT, TRAIN, 0, "--half", NULL, "write 16-bit floats (32-bit floats)", SETS(flags, HALF), .brief = 1 },
     { STRING, TRAIN, 0, "--title", "TEXT", "of what is written, in its metadata (the recipe's)", LEARNS(name) },
@@ -647,7 +647,7 @@ static const row rows[] = {
       TRAINS(class_prompt), .brief = 1 },
     { INT32, TRAIN, 0, "--class-count", "N", "draw so many before training, less those that are there (100; with\n"
       "--class-data none)", TRAINS(class_count), 1, 100000, .brief = 1 },
-    { DOUBLE, TRAIN, 0, "--prior-weight", "X", "what their loss counts (1)", LEARNS(prior_weight), 0, 1e6, .none = 1 },
+    { DOUBLE, TRAIN, 0, "--prior-weight", "X", "what their loss counts (1)", LEARNS(prior_weight), 0, 1e3, .none = 1 },
     { HEADING, TRAIN, .name = "How a picture is cut" },
     { OTHER, TRAIN, 0, "--size", "WxH", "to train at, in pixels (the size the model was trained at)", .parse = parse_size, .brief = 1 },
     { BIT, TRAIN, 0, "--flip", NULL, "mirror half of the pictures", TRAIN_SETS(WEFT_TRAIN_FLIP) },
@@ -669,20 +669,20 @@ static const row rows[] = {
 
     { HEADING, TRAIN, .topic = "recipe", .name = "What is trained",
       .value = "layers, ranks, words, and what recipes have of their own" },
-    { INT32, TRAIN, 0, "--rank", "N", "of pairs (the recipe's)", LEARNS(rank), 1, 65536, .brief = 1 },
+    { INT32, TRAIN, 0, "--rank", "N", "of pairs (the recipe's)", LEARNS(rank), 1, 4096, .brief = 1 },
     { DOUBLE, TRAIN, 0, "--alpha", "X", "of pairs; they act times alpha / rank (the rank)", LEARNS(alpha), 1e-6, 1e6, .brief = 1 },
     { BIT, TRAIN, 0, "--text", NULL, "the text encoders' layers too", TRAIN_SETS(WEFT_TRAIN_TEXT), .brief = 1 },
     { BIT, TRAIN, 0, "--feed", NULL, "feed-forward layers and projections too", TRAIN_SETS(WEFT_TRAIN_FEED), .brief = 1 },
     { BIT, TRAIN, 0, "--conv", NULL, "convolutions of the resnets too", TRAIN_SETS(WEFT_TRAIN_CONV), .brief = 1 },
     { STRING, TRAIN, 0, "--modules", "PATTERNS", "these layers in place of that: names with * and ?, separated by commas,\n"
       "as in 'unet.*.attn2.to_?,unet.*.ff.*'", LEARNS(modules) },
-    { INT32, TRAIN, 0, "--factor", "N", "lokr: of the Kronecker product (as even as it can be)", LEARNS(factor), 1, 65536 },
+    { INT32, TRAIN, 0, "--factor", "N", "lokr: of the Kronecker product (as even as it can be)", LEARNS(factor), 1, 4096 },
     { BIT, TRAIN, 0, "--both", NULL, "lokr: the first factor is a product of two matrices too", TRAIN_SETS(WEFT_TRAIN_BOTH) },
     { BIT, TRAIN, 0, "--exact-norm", NULL, "dora: the gradient of the row lengths too", TRAIN_SETS(WEFT_TRAIN_EXACT_NORM) },
-    { DOUBLE, TRAIN, 0, "--ema", "X", "full: write the mean of the weights, with this decay (the recipe's)", LEARNS(ema), 0, 1, .none = 1 },
+    { DOUBLE, TRAIN, 0, "--ema", "X", "full: write the mean of the weights, with this decay; 0: none", LEARNS(ema), 0, 0.999999, .none = 1 },
     { STRING, TRAIN, 0, "--tokens", "LIST", "words to learn, separated by commas, as in '<cup>'", LEARNS(tokens), .brief = 1 },
     { STRING, TRAIN, 0, "--initial", "LIST", "a word of the vocabulary that each begins as", LEARNS(initial), .brief = 1 },
-    { INT32, TRAIN, 0, "--vectors", "N", "of each word (the recipe's)", LEARNS(vectors), 1, 75 },
+    { INT32, TRAIN, 0, "--vectors", "N", "of each word (the recipe's)", LEARNS(vectors), 1, 64 },
     { BIT, TRAIN, 0, "--cross", NULL, "custom-diffusion: queries and outputs too", TRAIN_SETS(WEFT_TRAIN_CROSS) },
     { BIT, TRAIN, 0, "--resize", NULL, "custom-diffusion: its changes of size", TRAIN_SETS(WEFT_TRAIN_RESIZE) },
     { STRING, TRAIN, 0, "--content", "FILE", "ziplora: the adapter of the subject; --data has its pictures", TRAINS(content) },
@@ -696,16 +696,16 @@ static const row rows[] = {
       .value = "steps, rates, the optimiser, the loss, memory",
       .help = "Numbers that are not given are the recipe's." },
     { INT32, TRAIN, 's', "--steps", "N", "steps of the training", LEARNS(steps), 1, 1e9, .brief = 1 },
-    { INT32, TRAIN, 'b', "--batch", "N", "pictures at once; with class pictures as many of them besides", LEARNS(batch), 1, 1024, .brief = 1 },
-    { INT32, TRAIN, 0, "--accumulate", "N", "batches of a step", LEARNS(accumulate), 1, 100000 },
-    { DOUBLE, TRAIN, 'r', "--rate", "X", "learning rate", LEARNS(rate), 0, 1e3, .brief = 1 },
-    { DOUBLE, TRAIN, 0, "--text-rate", "X", "of the text encoders' layers (as --rate)", LEARNS(text_rate), 0, 1e3 },
-    { DOUBLE, TRAIN, 0, "--token-rate", "X", "of words", LEARNS(token_rate), 0, 1e3 },
+    { INT32, TRAIN, 'b', "--batch", "N", "pictures at once; with class pictures as many of them besides", LEARNS(batch), 1, 512, .brief = 1 },
+    { INT32, TRAIN, 0, "--accumulate", "N", "batches of a step", LEARNS(accumulate), 1, 65536 },
+    { DOUBLE, TRAIN, 'r', "--rate", "X", "learning rate", LEARNS(rate), 1e-12, 1e3, .brief = 1 },
+    { DOUBLE, TRAIN, 0, "--text-rate", "X", "of the text encoders' layers (the recipe's, or as --rate); 0: none", LEARNS(text_rate), 0, 1e3, .none = 1 },
+    { DOUBLE, TRAIN, 0, "--token-rate", "X", "of words (the recipe's, or as --rate); 0: none", LEARNS(token_rate), 0, 1e3, .none = 1 },
     { WORD, TRAIN, 0, "--rates", "COURSE", "constant; cosine or linear, down to 0 at the last step", LEARNS(rates), .words = courses },
     { INT32, TRAIN, 0, "--warmup", "N", "steps in which the rate rises", LEARNS(warmup), 0, 1e9, .none = 1 },
     { WORD, TRAIN, 0, "--optimiser", "NAME", "adamw or sgd", LEARNS(optimiser), .words = optimisers },
-    { DOUBLE, TRAIN, 0, "--beta1", "X", "of adamw; the momentum of sgd", LEARNS(beta1), 0, 1, .none = 1 },
-    { DOUBLE, TRAIN, 0, "--beta2", "X", "of adamw", LEARNS(beta2), 0, 1 },
+    { DOUBLE, TRAIN, 0, "--beta1", "X", "of adamw; the momentum of sgd", LEARNS(beta1), 0, 0.999999, .none = 1 },
+    { DOUBLE, TRAIN, 0, "--beta2", "X", "of adamw", LEARNS(beta2), 0, 0.999999, .none = 1 },
     { DOUBLE, TRAIN, 0, "--adam-epsilon", "X", "of adamw", LEARNS(epsilon), 1e-30, 1 },
     { DOUBLE, TRAIN, 0, "--weight-decay", "X", "0: none", LEARNS(weight_decay), 0, 1e3, .none = 1 },
     { DOUBLE, TRAIN, 0, "--clip", "X", "largest norm of all gradients; 0: no limit (1)", LEARNS(clip), 0, 1e9, .none = 1 },
@@ -1386,6 +1386,28 @@ static void refuse_idle_fuse_options(const settings *s)
     if (constrained && !was_given("--captions")) misuse("--by constrained needs --captions");
 }
 
+int ends_in_safetensors(const char *path)
+{
+    size_t n = strlen(path);
+    return n > 12 && strcmp(path + n - 12, ".safetensors") == 0;
+}
+
+/* What is written must be known before the first step: a file or a folder, and in which dialect. */
+static void refuse_form(const settings *s, const recipe_use *r)
+{
+    int file = ends_in_safetensors(s->output), model = !file && r->recipe == WEFT_RECIPE_FULL;
+    int folder = model || s->dialect == WEFT_DIALECT_PEFT;
+
+    if (*s->output == '\0') misuse("--output is empty: where to?");
+    if (s->dialect != 0 && r->dialects == 0) misuse("--dialect: what %s writes has a form of its own", s->target);
+    if (s->dialect != 0 && model) misuse("--dialect: a whole model has none; -o PATH.safetensors writes differences");
+    if (s->dialect != 0 && !(r->dialects & 1u << s->dialect))
+        misuse("--dialect: %s is written as kohya%s only", s->target, r->dialects & 1u << WEFT_DIALECT_PEFT ? " or peft" : "");
+    if (model && s->flags & HALF) misuse("--half: a whole model keeps the types of its weights");
+    if (folder && file) misuse("--output %s: --dialect peft is a folder: name it so", s->output);
+    if (!folder && !file) misuse("--output '%s': what is written is a .safetensors file: name it so", s->output);
+}
+
 static void refuse_idle_train_options(const settings *s)
 {
     static const char *const of_zip[] = { "--content", "--style", "--style-data", "--style-prompt", "--similarity", "--zip-code" };
@@ -1404,6 +1426,8 @@ static void refuse_idle_train_options(const settings *s)
     if (s->against == NULL) misuse("which model? --model MODEL");
     if (t->data == NULL) misuse("from which pictures? --data FOLDER");
     if (s->output == NULL) misuse("where to? --output PATH");
+    if (r->words && t->how.tokens == NULL) misuse("%s learns words: which? --tokens LIST", s->target);
+    refuse_form(s, r);
     if (was_given("--class-count") && t->class_prompt == NULL) misuse("--class-count: what do they show? --class-prompt TEXT");
     if (was_given("--prior-weight") && !t->class_data && !t->class_prompt)
         misuse("--prior-weight is of class pictures: --class-data or --class-prompt");

@@ -7,20 +7,26 @@
 
 #include "tool.h"
 
+enum {
+    KOHYA    = 1 << WEFT_DIALECT_KOHYA,
+    PRODUCTS = KOHYA | 1 << WEFT_DIALECT_PEFT,
+    PAIRS    = PRODUCTS | 1 << WEFT_DIALECT_DIFFUSERS
+};
+
 static const recipe_use recipes[] = {
-    { NULL, WEFT_RECIPE_LORA, 0, "pairs of thin matrices beside linear layers, Hu et al. (2021)" },
-    { NULL, WEFT_RECIPE_DORA, 0, "pairs, and the length of each row apart, Liu et al. (2024)" },
-    { NULL, WEFT_RECIPE_LOHA, 0, "two pairs, multiplied number by number, Hyeon-Woo et al. (2022)" },
-    { NULL, WEFT_RECIPE_LOKR, 0, "a Kronecker product, Yeh et al. (2024): small files" },
-    { NULL, WEFT_RECIPE_MOSLORA, 0, "pairs with a mixer between, Wu et al. (2024)" },
-    { NULL, WEFT_RECIPE_FULL, 0, "every weight of the denoiser" },
-    { "dreambooth", WEFT_RECIPE_FULL, 1, "that, with class pictures, Ruiz et al. (2023)" },
-    { "dreambooth-lora", WEFT_RECIPE_LORA, 1, "pairs, with class pictures" },
-    { NULL, WEFT_RECIPE_TEXTUAL_INVERSION, 0, "the vectors of a new word alone, Gal et al. (2022)" },
-    { NULL, WEFT_RECIPE_CUSTOM_DIFFUSION, 0, "a word, and keys and values of cross-attentions, Kumari et al. (2023)" },
-    { NULL, WEFT_RECIPE_BLORA, 0, "pairs of two blocks, which part content and style, Frenkel et al. (2024)" },
-    { NULL, WEFT_RECIPE_ED_LORA, 0, "two words with vectors for each layer, and pairs, Gu et al. (2023)" },
-    { NULL, WEFT_RECIPE_ZIPLORA, 0, "columns of two adapters that leave each other be, Shah et al. (2023)" },
+    { NULL, WEFT_RECIPE_LORA, 0, 0, PAIRS, "pairs of thin matrices beside linear layers, Hu et al. (2021)" },
+    { NULL, WEFT_RECIPE_DORA, 0, 0, PAIRS, "pairs, and the length of each row apart, Liu et al. (2024)" },
+    { NULL, WEFT_RECIPE_LOHA, 0, 0, PRODUCTS, "two pairs, multiplied number by number, Hyeon-Woo et al. (2022)" },
+    { NULL, WEFT_RECIPE_LOKR, 0, 0, PRODUCTS, "a Kronecker product, Yeh et al. (2024): small files" },
+    { NULL, WEFT_RECIPE_MOSLORA, 0, 0, PAIRS, "pairs with a mixer between, Wu et al. (2024)" },
+    { NULL, WEFT_RECIPE_FULL, 0, 0, KOHYA, "every weight of the denoiser" },
+    { "dreambooth", WEFT_RECIPE_FULL, 1, 0, KOHYA, "that, with class pictures, Ruiz et al. (2023)" },
+    { "dreambooth-lora", WEFT_RECIPE_LORA, 1, 0, PAIRS, "pairs, with class pictures" },
+    { NULL, WEFT_RECIPE_TEXTUAL_INVERSION, 0, 1, 0, "the vectors of a new word alone, Gal et al. (2022)" },
+    { NULL, WEFT_RECIPE_CUSTOM_DIFFUSION, 0, 1, 0, "a word, and keys and values of cross-attentions, Kumari et al. (2023)" },
+    { NULL, WEFT_RECIPE_BLORA, 0, 0, PAIRS, "pairs of two blocks, which part content and style, Frenkel et al. (2024)" },
+    { NULL, WEFT_RECIPE_ED_LORA, 0, 1, 0, "two words with vectors for each layer, and pairs, Gu et al. (2023)" },
+    { NULL, WEFT_RECIPE_ZIPLORA, 0, 0, PAIRS, "columns of two adapters that leave each other be, Shah et al. (2023)" },
 };
 enum { RECIPES = sizeof recipes / sizeof recipes[0] };
 

@@ -48,7 +48,7 @@ const char *in_tool_words(char *text)
 {
     static const struct { const char *theirs, *ours; } words[] = {
         { "weft_model_options.", "--" }, { "weft_concept_options.", "--" }, { "WEFT_ADD_REPLACE", "--replace" },
-        { "train: epsilon", "--adam-epsilon" }, { "train: WEFT_TRAIN_", "--" }, { "WEFT_TRAIN_", "--" },
+        { "train: epsilon", "--adam-epsilon" }, { "train: name", "--title" }, { "train: WEFT_TRAIN_", "--" }, { "WEFT_TRAIN_", "--" },
         { "unless small pictures are allowed", "or --small" },
         { "WEFT_ADD_PARTIAL", "--partial" }, { "WEFT_SAVE_HALF", "--half" },
         { "weft_adapter_options.", "--adapter-" }, { "weft_plan_add_concept()", "--concept" },

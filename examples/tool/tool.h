@@ -279,8 +279,11 @@ typedef struct recipe_use {
     const char *name;
     int32_t     recipe;                              /* WEFT_RECIPE_* */
     int         with_class;                          /* it is that only with class pictures */
+    int         words;                               /* it learns words */
+    uint32_t    dialects;                            /* 1 << WEFT_DIALECT_*; 0: a form of its own */
     const char *line;
 } recipe_use;
+int               ends_in_safetensors(const char *path); /* options.c; what does not is a folder */
 const recipe_use *find_recipe(const char *name);     /* NULL: there is none such */
 void              print_recipes(void);
 
@@ -291,9 +294,11 @@ typedef struct easel_use {                           /* what all of them have in
     int32_t          width, height;                  /* in pixels; 0: the model's */
     int32_t          factor;                         /* pixels of a latent one */
     uint64_t         seed;
+    char            *doing;                          /* [DOING] says what is drawn, while it is */
     weft_progress_fn progress;
     void            *user;
 } easel_use;
+enum { DOING = 80 };
 /* Draw those that a folder of class pictures lacks, by the model as it is; answers how many were drawn. */
 int32_t     draw_class(const easel_use *e, const char *folder, const char *prompt, int32_t count);
 /* One picture with what was learned so far; either may be NULL. */

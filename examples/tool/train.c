@@ -36,6 +36,7 @@ typedef struct training {
     meter               meter;
     int                 looping;                     /* steps are shown, and not pictures being encoded  */
     int                 has_checkpoint;
+    char                doing[DOING];                /* beside steps: "drawing picture 3 of 100 of the class" */
 } training;
 
 /* ------------------------------------------------------------------ stopping */
@@ -90,14 +91,16 @@ static void describe_progress(const training *t, double part, char *text, size_t
     if (n < size && left > 0) snprintf(text + n, size - n, ", %s to go", time);
 }
 
-static void show_step(training *t, double part)
+/* A line that takes the place of the last one, where there is a terminal; else one now and then. */
+static void show_line(training *t, double part)
 {
     char   text[256];
     double at = now();
 
     if (t->s->flags & QUIET) return;
     if (t->meter.shown ? at - t->meter.last < 0.1 : at - t->said < LINE_SECONDS || part > 0) return;
-    describe_progress(t, part, text, sizeof text);
+    if (t->doing[0] != '\0') snprintf(text, sizeof text, "%s", t->doing);
+    else describe_progress(t, part, text, sizeof text);
     if (t->meter.shown) {
         t->meter.last = at;
         put_progress(text);
@@ -112,7 +115,8 @@ static int32_t report(void *user, const char *what, int64_t done, int64_t total)
     training *t = user;
 
     if (stopping) return 1;
-    if (t->looping) show_step(t, total > 0 && done < total ? (double)done / (double)total : 0);
+    if (t->doing[0] != '\0') show_line(t, 0);
+    else if (t->looping) show_line(t, total > 0 && done < total ? (double)done / (double)total : 0);
     else show_progress(&t->meter, what, done, total);
     return 0;
 }
@@ -273,10 +277,10 @@ static void draw_samples(training *t)
     int              looping = t->looping;
 
     t->looping = 0;
-    if (mkdir(t->samples, 0777) != 0 && errno != EEXIST) fail("cannot make %s: %s", t->samples, strerror(errno));
     weft_status st = take_learned(t, &adapter, &concept);
     for (size_t i = 0; i < u->sample_count && st == WEFT_OK; i++) {
         snprintf(path, room, "%s/%06" PRId64 "-%zu.png", t->samples, t->done, i + 1);
+        snprintf(t->doing, sizeof t->doing, "step %" PRId64 " of %d, drawing sample %zu", t->done, (int)t->how.steps, i + 1);
         st = draw_learned(&t->easel, adapter, concept, u->sample_prompts[i], path);
     }
     if (st != WEFT_OK && st != WEFT_E_CANCELLED) {
@@ -287,6 +291,7 @@ static void draw_samples(training *t)
     weft_adapter_free(adapter);
     weft_concept_free(concept);
     free(path);
+    t->doing[0] = '\0';
     t->looping = looping;
 }
 
@@ -301,7 +306,18 @@ static void prepare_easel(training *t, weft_model *model, const weft_model_info 
         misuse("--size %dx%d: this model's images come in multiples of %d", (int)s->width, (int)s->height, (int)f);
     s->train.how.width = s->width;
     s->train.how.height = s->height;
-    t->easel = (easel_use){ model, s->width, s->height, f, s->seed, report, t };
+    t->easel = (easel_use){ model, s->width, s->height, f, s->seed, t->doing, report, t };
+}
+
+/* A picture without a caption is told by the option that would give it one. */
+static void add_folder(training *t, const char *folder, const char *prompt, int32_t kind, const char *option)
+{
+    static const char nothing[] = "no prompt was given for all";
+    weft_status st = weft_trainer_add_folder(t->trainer, folder, prompt, kind, &err);
+    char       *at = st == WEFT_OK ? NULL : strstr(err.text, nothing);
+
+    if (at != NULL && at[sizeof nothing - 1] == '\0') fail("%.*sno %s was given", (int)(at - err.text), err.text, option);
+    must(st);
 }
 
 /* The class's pictures: those of the folder, and what the model draws where they are too few. */
@@ -321,7 +337,8 @@ static void add_class(training *t)
         clear_progress();
         if (drawn > 0 && !(t->s->flags & QUIET)) fprintf(stderr, "weft: drew %d pictures of the class into %s\n", (int)drawn, u->class_data);
     }
-    must(weft_trainer_add_folder(t->trainer, u->class_data, u->class_prompt, WEFT_PICTURE_CLASS, &err));
+    add_folder(t, u->class_data, u->class_prompt, WEFT_PICTURE_CLASS,
+               find_recipe(t->s->target)->recipe == WEFT_RECIPE_ZIPLORA ? "--style-prompt" : "--class-prompt");
     if (own != NULL) u->class_data = NULL;
     free(own);
 }
@@ -382,6 +399,7 @@ static void begin(training *t, weft_model *model)
     train_use *u = &s->train;
     const recipe_use *r = find_recipe(s->target);
 
+    t->said = now();
     u->how.recipe = r->recipe;
     u->how.seed = s->seed;
     u->how.log = warn_line;
@@ -392,7 +410,7 @@ static void begin(training *t, weft_model *model)
     must(weft_trainer_create(model, &u->how, &t->trainer, &err));
     weft_adapter_free(u->how.content);
     weft_adapter_free(u->how.style);
-    must(weft_trainer_add_folder(t->trainer, u->data, u->prompt, WEFT_PICTURE_INSTANCE, &err));
+    add_folder(t, u->data, u->prompt, WEFT_PICTURE_INSTANCE, "--prompt");
     watch_stop();
     add_class(t);
     must(weft_trainer_prepare(t->trainer, &err));
@@ -402,6 +420,8 @@ static void begin(training *t, weft_model *model)
         weft_trainer_info about = WEFT_TRAINER_INFO_INIT;
         must(weft_trainer_resume(t->trainer, t->checkpoint, &err));
         must(weft_trainer_get_info(t->trainer, &about, &err));
+        if (about.step > t->how.steps)
+            fail("--steps is %d, and %s is of step %" PRId64 " already", (int)t->how.steps, t->checkpoint, about.step);
         read_numbers(t, about.step);
         t->has_checkpoint = 1;
     }
@@ -418,6 +438,8 @@ static void run_steps(training *t)
     const train_use *u = &t->s->train;
     weft_train_step  step = WEFT_TRAIN_STEP_INIT;
 
+    if (u->sample_every && mkdir(t->samples, 0777) != 0 && errno != EEXIST)
+        fail("cannot make %s: %s", t->samples, strerror(errno));
     t->started = t->said = t->kept = now();
     t->looping = 1;
     while (t->done < t->how.steps) {
@@ -425,7 +447,7 @@ static void run_steps(training *t)
         if (st == WEFT_E_CANCELLED) stop(t, 1);
         must(st);
         keep_loss(t, step.loss);
-        show_step(t, 0);
+        show_line(t, 0);
         if (u->sample_every && (t->done % u->sample_every == 0 || t->done == t->how.steps)) draw_samples(t);
         if (stopping) stop(t, 1);
         if (u->stop_after && t->done - t->begun >= u->stop_after && t->done < t->how.steps) stop(t, 0);
@@ -460,9 +482,37 @@ static void finish(training *t)
     if (s->flags & QUIET) return;
     double spent = now() - t->started;
     print_time(time, sizeof time, spent);
-    fprintf(stderr, "weft: wrote %s: %d steps, loss %.4f, %s", s->output, (int)t->how.steps, t->mean, time);
+    fprintf(stderr, "weft: wrote %s: %d steps, mean loss %.4f, %s", s->output, (int)t->how.steps, t->mean, time);
     if (t->done > t->begun && spent > 0) fprintf(stderr, ", %.2f steps/s", (double)(t->done - t->begun) / spent);
     fprintf(stderr, "; the loss: %s\n", t->curve);
+}
+
+/* Better to hear it before the first step than after the last. */
+static void check_place(const char *path, int folder, int must_be_new)
+{
+    struct stat about;
+
+    check_writable(path, NULL);
+    if (stat(path, &about) != 0) return;
+    if (must_be_new) fail("%s is there already: a whole model is written to a new folder", path);
+    if (folder && !S_ISDIR(about.st_mode)) fail("cannot write %s: it is no folder", path);
+    if (!folder && !S_ISREG(about.st_mode)) fail("cannot write %s: it is %s", path, S_ISDIR(about.st_mode) ? "a folder" : "no regular file");
+}
+
+static void check_places(const training *t)
+{
+    const settings *s = t->s;
+    int             file = ends_in_safetensors(s->output);
+
+    check_place(s->output, !file, !file && s->dialect != WEFT_DIALECT_PEFT);
+    check_writable(t->checkpoint, ".safetensors");
+    check_place(t->checkpoint, 0, 0);
+    check_writable(t->curve, ".png");
+    check_place(t->curve, 0, 0);
+    check_place(t->numbers, 0, 0);
+    if (s->train.sample_every) check_place(t->samples, 1, 0);
+    if (!(s->flags & RESUME) && exists(t->checkpoint))
+        fail("%s is of a training that was stopped: go on with --resume, or remove it to begin anew", t->checkpoint);
 }
 
 int train(settings *s)
@@ -476,15 +526,14 @@ int train(settings *s)
         print_recipes();
         return 0;
     }
+    char *output = copy_of(s->output);
+    for (size_t n = strlen(output); n > 1 && output[n - 1] == '/';) output[--n] = '\0';
+    s->output = output;
     t.checkpoint = u->checkpoint ? copy_of(u->checkpoint) : beside(s->output, ".checkpoint.safetensors");
     t.curve = u->curve ? copy_of(u->curve) : beside(s->output, ".loss.png");
     t.numbers = beside(s->output, ".loss.csv");
     t.samples = beside(s->output, "-samples");
-    check_writable(s->output, strrchr(s->output, '.') ? ".safetensors" : NULL);
-    check_writable(t.checkpoint, ".safetensors");
-    check_writable(t.curve, ".png");
-    if (!(s->flags & RESUME) && exists(t.checkpoint))
-        fail("%s is of a training that was stopped: go on with --resume, or remove it to begin anew", t.checkpoint);
+    check_places(&t);
     weft_model *model = open_model(s->against, s, &info);
     prepare_easel(&t, model, &info);
     begin(&t, model);
@@ -497,5 +546,6 @@ int train(settings *s)
     free(t.curve);
     free(t.numbers);
     free(t.samples);
+    free(output);
     return 0;
 }

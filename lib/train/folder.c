@@ -72,6 +72,15 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const entry *)a)->name, ((const entry *)b)->name);
 }
 
+/* "cat//": "cat", as the names of its files are said. */
+static const char *without_slashes(wf_bag *bag, const char *folder)
+{
+    size_t n = strlen(folder);
+
+    while (n > 1 && folder[n - 1] == '/') n--;
+    return wf_bag_string(bag, folder, n);
+}
+
 /* Everything in the folder that is neither hidden nor a folder. */
 static weft_status read_names(scan *s, const char *folder, const weft_allocator *alloc,
                               weft_error *err)
@@ -197,7 +206,9 @@ weft_status wf_dataset_add_folder(wf_dataset *set, wf_data_list list, const char
     if (folder == NULL) return wf_fail(err, WEFT_E_ARG, "folder is NULL");
     WF_TRY(wf_data_open(set, err));
     wf_bag_init(&s.bag, &set->alloc);
-    st = read_names(&s, folder, &set->alloc, err);
+    folder = without_slashes(&s.bag, folder);
+    st = folder != NULL ? read_names(&s, folder, &set->alloc, err)
+                        : wf_nomem(err, 1, "the name of a folder");
     for (size_t i = 0; i < s.count && st == WEFT_OK; i++)
         if (s.entries[i].is == PICTURE)
             st = add_picture(set, list, &s, &s.entries[i], folder, prompt, err);

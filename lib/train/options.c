@@ -41,18 +41,26 @@ static const number doubles[] = {
     { AT(similarity), WF_USES_ZIP, 0.01, 0, 1e6, true, false },
 };
 
+/* `rates` before `steps`, which a checkpoint with constant rates does not say. */
 static const number integers[] = {
+    { AT(optimiser), 0, WEFT_OPTIMISER_ADAMW, WEFT_OPTIMISER_ADAMW, WEFT_OPTIMISER_SGD, false,
+      false },
+    { AT(rates), 0, WEFT_RATES_CONSTANT, WEFT_RATES_CONSTANT, WEFT_RATES_LINEAR, false, false },
     { AT(steps), 0, 1000, 1, 1e9, false, false },
     { AT(batch), 0, 1, 1, 512, false, false },
     { AT(accumulate), 0, 1, 1, 65536, false, false },
     { AT(rank), WF_USES_RANK, 4, 1, 4096, false, false },
     { AT(factor), WF_USES_FACTOR, -1, -1, 4096, true, false },
     { AT(vectors), WF_USES_WORDS, 1, 1, 64, false, false },
-    { AT(optimiser), 0, WEFT_OPTIMISER_ADAMW, WEFT_OPTIMISER_ADAMW, WEFT_OPTIMISER_SGD, false,
-      false },
-    { AT(rates), 0, WEFT_RATES_CONSTANT, WEFT_RATES_CONSTANT, WEFT_RATES_LINEAR, false, false },
     { AT(warmup), 0, 0, 0, 1e9, true, false },
     { AT(threads), 0, 0, 0, WF_MAX_THREADS, false, false },
+};
+
+/* Those that change no bit, RECOMPUTE, are not among them. */
+#define FLAG(name) { WEFT_TRAIN_##name, "WEFT_TRAIN_" #name }
+static const struct { uint32_t flag; const char *name; } flags[] = {
+    FLAG(TEXT), FLAG(CONV), FLAG(FEED), FLAG(FLIP), FLAG(RANDOM_CROP), FLAG(SMALL),
+    FLAG(EXACT_NORM), FLAG(ZIP_CODE), FLAG(CROSS), FLAG(RESIZE), FLAG(BOTH),
 };
 
 static double *double_at(weft_train_options *o, const number *n)
@@ -109,12 +117,6 @@ static weft_status settle_numbers(weft_train_options *o, const wf_recipe *r, wef
 /* Flags and strings of other recipes. */
 static weft_status refuse_others(const weft_train_options *o, const wf_recipe *r, weft_error *err)
 {
-    static const struct { uint32_t flag; const char *name; } flags[] = {
-        { WEFT_TRAIN_TEXT, "TEXT" }, { WEFT_TRAIN_CONV, "CONV" }, { WEFT_TRAIN_FEED, "FEED" },
-        { WEFT_TRAIN_EXACT_NORM, "EXACT_NORM" }, { WEFT_TRAIN_ZIP_CODE, "ZIP_CODE" },
-        { WEFT_TRAIN_CROSS, "CROSS" }, { WEFT_TRAIN_RESIZE, "RESIZE" },
-        { WEFT_TRAIN_BOTH, "BOTH" },
-    };
     const struct { const char *name; bool set; uint32_t uses; } pointers[] = {
         { "modules", o->modules != NULL, WF_USES_MODULES },
         { "tokens", o->tokens != NULL, WF_USES_WORDS },
@@ -124,13 +126,29 @@ static weft_status refuse_others(const weft_train_options *o, const wf_recipe *r
     };
 
     for (size_t i = 0; i < WF_LEN(flags); i++)
-        if ((o->flags & flags[i].flag & ~(r->flags | r->always)) != 0)
-            return wf_fail(err, WEFT_E_ARG, "train: WEFT_TRAIN_%s is set, which %s does not take",
+        if ((o->flags & flags[i].flag & ~(r->flags | r->always | COMMON_FLAGS)) != 0)
+            return wf_fail(err, WEFT_E_ARG, "train: %s is set, which %s does not take",
                            flags[i].name, r->name);
     for (size_t i = 0; i < WF_LEN(pointers); i++)
         if (pointers[i].set && (r->uses & pointers[i].uses) == 0)
             return wf_fail(err, WEFT_E_ARG, "train: %s is given, which %s does not take",
                            pointers[i].name, r->name);
+    return WEFT_OK;
+}
+
+/* What would change nothing beside another option. */
+static weft_status refuse_idle(const weft_train_options *o, const wf_recipe *r, weft_error *err)
+{
+    uint32_t choice = o->flags & (WEFT_TRAIN_TEXT | WEFT_TRAIN_CONV | WEFT_TRAIN_FEED) & ~r->always;
+
+    if (o->modules != NULL && choice != 0)
+        return wf_fail(err, WEFT_E_ARG,
+                       "train: modules is given, which names all layers: WEFT_TRAIN_%s adds none",
+                       (choice & WEFT_TRAIN_TEXT) != 0 ? "TEXT"
+                       : (choice & WEFT_TRAIN_CONV) != 0 ? "CONV" : "FEED");
+    if (o->optimiser == WEFT_OPTIMISER_SGD && (o->beta2 != 0 || o->epsilon != 0))
+        return wf_fail(err, WEFT_E_ARG, "train: %s is set, which sgd does not take",
+                       o->beta2 != 0 ? "beta2" : "epsilon");
     return WEFT_OK;
 }
 
@@ -173,11 +191,11 @@ static weft_status check_model(const weft_model *m, const wf_recipe *r, weft_err
     return WEFT_OK;
 }
 
-static weft_status keep_string(const char **s, wf_bag *bag, weft_error *err)
+static weft_status keep_string(const char **s, const char *name, wf_bag *bag, weft_error *err)
 {
     if (*s == NULL) return WEFT_OK;
     size_t n = strlen(*s);
-    if (!wf_utf8_valid(*s, n)) return wf_fail(err, WEFT_E_ARG, "train: a string is not UTF-8");
+    if (!wf_utf8_valid(*s, n)) return wf_fail(err, WEFT_E_ARG, "train: %s is not UTF-8", name);
     *s = wf_bag_string(bag, *s, n);
     return *s != NULL ? WEFT_OK : wf_nomem(err, n + 1, "the options of a training");
 }
@@ -199,17 +217,13 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
 {
     const wf_recipe    *r = t->recipe;
     weft_train_options *o = &t->o;
-    bool                 named = o->modules != NULL, text_rate = o->text_rate != 0;
 
     WF_TRY(check_model(t->model, r, err));
     WF_TRY(refuse_others(o, r, err));
+    WF_TRY(refuse_idle(o, r, err));
     WF_TRY(settle_numbers(o, r, err));
+    if (o->optimiser == WEFT_OPTIMISER_SGD) o->beta2 = o->epsilon = 0;
     o->flags |= r->always;
-    if (text_rate && !named && (o->flags & WEFT_TRAIN_TEXT) == 0)
-        return wf_fail(err, WEFT_E_ARG,
-                       "train: text_rate is set, but no layer of the text encoders is trained: set "
-                       "WEFT_TRAIN_TEXT");
-    if (o->text_rate == 0 && (named || (o->flags & WEFT_TRAIN_TEXT) != 0)) o->text_rate = o->rate;
     if (o->token_rate == 0 && (r->uses & WF_USES_WORDS) != 0) o->token_rate = o->rate;
     if (o->alpha == 0 && (r->uses & WF_USES_RANK) != 0) o->alpha = o->rank;
     if (o->threads == 0) o->threads = wf_cores();
@@ -220,15 +234,27 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
     t->choice.exact_norm = (o->flags & WEFT_TRAIN_EXACT_NORM) != 0;
     t->choice.both = (o->flags & WEFT_TRAIN_BOTH) != 0;
     t->choice.gaussian = r->gaussian;
-    const char **strings[] = { &o->modules, &o->tokens, &o->initial, &o->name };
-    for (size_t i = 0; i < WF_LEN(strings); i++) WF_TRY(keep_string(strings[i], &t->bag, err));
+    const struct { const char **at, *name; } strings[] = {
+        { &o->modules, "modules" }, { &o->tokens, "tokens" }, { &o->initial, "initial" },
+        { &o->name, "name" },
+    };
+    for (size_t i = 0; i < WF_LEN(strings); i++)
+        WF_TRY(keep_string(strings[i].at, strings[i].name, &t->bag, err));
     return r->check != NULL ? r->check(t->model, o, err) : WEFT_OK;
 }
 
-/* ---- as text --------------------------------------------------------------------------------- */
+weft_status wf_train_settle_text_rate(weft_trainer *t, weft_error *err)
+{
+    bool trained = t->begin[WF_GROUP_WORDS] > t->begin[WF_GROUP_TEXT];
 
-/* Flags that change no bit. */
-#define FREE_FLAGS WEFT_TRAIN_RECOMPUTE
+    if (trained && t->o.text_rate == 0) t->o.text_rate = t->o.rate;
+    if (trained || t->o.text_rate == 0) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG,
+                   "train: text_rate is set, but no layer of the text encoders is trained: %s",
+                   t->o.modules != NULL ? "modules names none" : "set WEFT_TRAIN_TEXT");
+}
+
+/* ---- as text --------------------------------------------------------------------------------- */
 
 void wf_train_say_options(const weft_train_options *o, wf_train_say say, void *user)
 {
@@ -242,18 +268,18 @@ void wf_train_say_options(const weft_train_options *o, wf_train_say say, void *u
     say(user, "recipe", weft_recipe_name(o->recipe));
     for (size_t i = 0; i < WF_LEN(strings); i++)
         say(user, strings[i].name, strings[i].value != NULL ? strings[i].value : "");
-    wf_format(whole, sizeof whole, "%u", (unsigned)(o->flags & ~(uint32_t)FREE_FLAGS));
-    say(user, "flags", whole);
+    for (size_t i = 0; i < WF_LEN(flags); i++)
+        say(user, flags[i].name, (o->flags & flags[i].flag) != 0 ? "yes" : "no");
     wf_format(whole, sizeof whole, "%llu", (unsigned long long)o->seed);
     say(user, "seed", whole);
-    for (size_t i = 0; i < WF_LEN(doubles); i++)
-        say(user, doubles[i].name, wf_number_double(&text, *double_at(&copy, &doubles[i])));
     for (size_t i = 0; i < WF_LEN(integers); i++) {
         const char *name = integers[i].name;
         bool open_end = o->rates == WEFT_RATES_CONSTANT && strcmp(name, "steps") == 0;
         if (open_end || strcmp(name, "threads") == 0) continue;
         say(user, name, wf_number_double(&text, *integer_at(&copy, &integers[i])));
     }
+    for (size_t i = 0; i < WF_LEN(doubles); i++)
+        say(user, doubles[i].name, wf_number_double(&text, *double_at(&copy, &doubles[i])));
     say(user, "width", wf_number_double(&text, o->width));
     say(user, "height", wf_number_double(&text, o->height));
 }

@@ -62,7 +62,6 @@ static bool grow(size_t *total, size_t rows, size_t columns)
     return wf_mul(rows, columns, &n) && n < SIZE_MAX / 64 && wf_add(*total, aligned(n), total);
 }
 
-
 static bool count_floats(weft_trainer *t)
 {
     t->floats = t->made_floats = t->base_floats = 0;
@@ -240,6 +239,30 @@ static void begin_task(void *user, size_t task, int32_t worker)
     s->form->begin(s, &t->choice, &g);
 }
 
+/* A pattern that names nothing is usually a typo. */
+static weft_status check_modules(const weft_trainer *t, weft_error *err)
+{
+    weft_status st = WEFT_OK;
+    char       *one = wf_strdup(&t->alloc, t->o.modules);
+
+    if (one == NULL) return wf_nomem(err, strlen(t->o.modules) + 1, "a pattern");
+    for (const char *p = t->o.modules; st == WEFT_OK;) {
+        size_t n = strcspn(p, ","), hits = 0;
+        memcpy(one, p, n);
+        one[n] = '\0';
+        for (size_t i = 0; i < t->sites && hits == 0; i++)
+            hits += wf_glob_any(one, t->site[i].layer->name);
+        if (hits == 0)
+            st = wf_fail(err, WEFT_E_ARG,
+                         "train: modules: no layer that %s can train is named by \"%.200s\"",
+                         t->recipe->name, one);
+        if (p[n] == '\0') break;
+        p += n + 1;
+    }
+    wf_free(&t->alloc, one);
+    return st;
+}
+
 weft_status wf_train_make_sites(weft_trainer *t, weft_error *err)
 {
     const char *modules = t->o.modules;
@@ -247,7 +270,8 @@ weft_status wf_train_make_sites(weft_trainer *t, weft_error *err)
     wf_model_layers(t->model, &t->layers);
     t->sites = list_sites(t, NULL);
     if (modules != NULL && t->sites == 0)
-        return wf_fail(err, WEFT_E_ARG, "train: no layer that %s can train is named by \"%.200s\"",
+        return wf_fail(err, WEFT_E_ARG,
+                       "train: modules: no layer that %s can train is named by \"%.200s\"",
                        t->recipe->name, modules);
     if (t->sites == 0 && t->words.rows == 0)
         return wf_fail(err, WEFT_E_UNSUPPORTED, "%s finds nothing to train in this %s model",
@@ -255,6 +279,7 @@ weft_status wf_train_make_sites(weft_trainer *t, weft_error *err)
     t->site = wf_bag_take(&t->bag, t->sites, sizeof *t->site);
     if (t->site == NULL) return wf_nomem(err, t->sites * sizeof *t->site, "the trained layers");
     list_sites(t, t->site);
+    if (modules != NULL) WF_TRY(check_modules(t, err));
     t->begin[WF_GROUP_TEXT] = SIZE_MAX;
     if (!count_floats(t)) return wf_nomem(err, SIZE_MAX, "what is trained");
     WF_TRY(take_vectors(t, err));

@@ -42,7 +42,8 @@ static weft_status check(const weft_model *m, const weft_train_options *o, weft_
                        "train: min_snr weighs errors of noise, and ziplora has none");
     if (o->prior_weight != 1)
         return wf_fail(err, WEFT_E_ARG,
-                       "train: prior_weight weighs a prior, and pictures of ziplora's style are none");
+                       "train: prior_weight weighs a prior, and pictures of ziplora's style are "
+                       "none");
     return WEFT_OK;
 }
 

@@ -103,7 +103,8 @@ typedef struct weft_train_options {
                                           nonzero cancels                                          */
     void                 *progress_user;
     const char           *modules;     /* layers to train, patterns of their names, separated by
-                                          commas; NULL: the recipe's choice and the flags          */
+                                          commas, without TEXT, CONV, FEED; NULL: the recipe's
+                                          choice and these flags                                   */
     const char           *tokens;      /* words to learn, separated by commas: "<new1>"; of the
                                           recipes that learn words                                 */
     const char           *initial;     /* words that they begin as, one for each, likewise: of one
@@ -118,8 +119,8 @@ typedef struct weft_train_options {
     double                text_rate;   /* of the text encoders' layers; 0: as `rate`               */
     double                token_rate;  /* of words                                                 */
     double                beta1;
-    double                beta2;
-    double                epsilon;
+    double                beta2;       /* of ADAMW                                                 */
+    double                epsilon;     /* likewise                                                 */
     double                weight_decay; /* below 0: none                                           */
     double                clip;        /* largest norm of all gradients; 0: 1; below 0: none       */
     double                alpha;       /* of pairs; 0: the rank                                    */
@@ -180,7 +181,8 @@ enum weft_picture {
  * @param caption  UTF-8. Of recipes that learn words it has one of them, or {} in their place;
  *                 {object} and {style} stand for sentences with the words, drawn for each sample
  * @param kind     WEFT_PICTURE_*
- * @return WEFT_E_ARG (smaller than the resolution), WEFT_E_STATE (after the first step),
+ * @return WEFT_E_ARG (smaller than the resolution), WEFT_E_FORMAT (a caption that is not UTF-8),
+ *         WEFT_E_UNSUPPORTED (a side above 16384), WEFT_E_STATE (after the first step),
  *         WEFT_E_NOMEM
  * @since 0.2
  */
@@ -192,8 +194,10 @@ WEFT_API weft_status weft_trainer_add_picture(weft_trainer *trainer, const uint8
  * the file of the same name with the ending .txt, or `prompt`.
  *
  * @param prompt  for pictures without a .txt; may be NULL: then each must have one
- * @return WEFT_E_IO, WEFT_E_FORMAT (no picture; one that is broken, or too small, by name),
- *         WEFT_E_ARG, WEFT_E_STATE, WEFT_E_NOMEM. Nothing is added on failure
+ * @return WEFT_E_IO, WEFT_E_FORMAT (no picture; one that is broken; a caption that is not one line
+ *         of UTF-8), WEFT_E_ARG (a picture smaller than the resolution, or without a caption),
+ *         WEFT_E_UNSUPPORTED (a side above 16384), WEFT_E_STATE, WEFT_E_NOMEM: the text names the
+ *         file. Nothing is added on failure
  * @since 0.2
  */
 WEFT_API weft_status weft_trainer_add_folder(weft_trainer *trainer, const char *folder,
@@ -230,7 +234,9 @@ WEFT_API weft_status weft_trainer_get_options(const weft_trainer *trainer,
  * Encode pictures and captions and take all memory, so that the first step is as the others. The
  * first step does it if nobody did.
  *
- * @return WEFT_E_STATE (no pictures), WEFT_E_CANCELLED, WEFT_E_NOMEM and as encoding
+ * @return WEFT_E_STATE (no pictures), WEFT_E_MISMATCH (others than the checkpoint's),
+ *         WEFT_E_FORMAT (a caption without the words to be learnt), WEFT_E_CANCELLED, WEFT_E_NOMEM
+ *         and as encoding
  * @since 0.2
  */
 WEFT_API weft_status weft_trainer_prepare(weft_trainer *trainer, weft_error *err);
@@ -244,7 +250,8 @@ typedef struct weft_train_step {
     double   prior_loss;    /* of it: class pictures, unweighted                                   */
     double   other_loss;    /* of it: ZIPLORA's third term, unweighted                             */
     double   gradient_norm; /* before it was clipped                                               */
-    double   rate;          /* of this step                                                        */
+    double   rate;          /* of this step: of pairs and weights, or where only words are learnt,
+                               of these                                                            */
 } weft_train_step;
 #define WEFT_TRAIN_STEP_INIT { sizeof(weft_train_step), 0, 0, 0, 0, 0, 0, 0 }
 /** The function twin of WEFT_TRAIN_STEP_INIT. @since 0.2 */
@@ -262,6 +269,9 @@ WEFT_API weft_status weft_trainer_step(weft_trainer *trainer, weft_train_step *s
 /**
  * Write everything that a training needs to go on into one safetensors file, which appears whole
  * or not at all: what is trained, moments, the mean of the weights, the step, the options.
+ *
+ * @return WEFT_E_IO, WEFT_E_NOT_FINITE (a number that no step can go on from: the file that was there
+ *         stays), WEFT_E_NOMEM
  * @since 0.2
  */
 WEFT_API weft_status weft_trainer_checkpoint(weft_trainer *trainer, const char *path,
@@ -271,8 +281,8 @@ WEFT_API weft_status weft_trainer_checkpoint(weft_trainer *trainer, const char *
  * steps have the bits that they would have had without the break. `threads` and RECOMPUTE may differ,
  * and under a constant rate `steps`.
  *
- * @return WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_MISMATCH (another model, recipe or option; the text says
- *         which). The trainer is unchanged on failure
+ * @return WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_MISMATCH (another model, VAE, recipe or option, other
+ *         pictures; the text says which), WEFT_E_NOMEM. The trainer is unchanged on failure
  * @since 0.2
  */
 WEFT_API weft_status weft_trainer_resume(weft_trainer *trainer, const char *path, weft_error *err);
@@ -294,10 +304,17 @@ WEFT_API weft_status weft_trainer_concept(weft_trainer *trainer, weft_concept **
  *
  * @param path     a file ending in .safetensors, or a folder for WEFT_DIALECT_PEFT; words go into
  *                 the same file where the format has a place for them, else beside it
- * @param dialect  WEFT_DIALECT_DIFFUSERS, _KOHYA, _PEFT; 0: diffusers' names. CUSTOM_DIFFUSION,
+ * @param dialect  WEFT_DIALECT_DIFFUSERS, _KOHYA, _PEFT; 0: diffusers' names, and kohya's of LOHA,
+ *                 LOKR and FULL, for which diffusers has none. CUSTOM_DIFFUSION,
  *                 TEXTUAL_INVERSION and ED_LORA have formats of their own: 0; ZIPLORA too, the
  *                 coefficients that weft_plan_zip() takes, and with a dialect the merged pairs
  * @param half     1: in float16, 0: in float32
+ *
+ * FULL saves differences to a path that ends in .safetensors; any other is a folder, not there yet,
+ * for the whole model in its own types: dialect and half are 0.
+ *
+ * @return WEFT_E_ARG, WEFT_E_UNSUPPORTED (the dialect has no form for it, float16 no room for a
+ *         number), WEFT_E_IO, WEFT_E_NOMEM
  * @since 0.2
  */
 WEFT_API weft_status weft_trainer_save(weft_trainer *trainer, const char *path, int32_t dialect,

@@ -15,6 +15,8 @@ void            wf_model_ref(weft_model *m);
 const char     *wf_model_path(const weft_model *m); /* as it was opened */
 /* What tells this model from others, whatever layout it was opened from (fingerprint.c). */
 void            wf_model_fingerprint(const weft_model *m, wf_sha256_text *out);
+/* What tells latents that its VAE makes from those of others: of the encoder. */
+void            wf_vae_fingerprint(const weft_model *m, wf_sha256_text *out);
 
 /* Which text encoder a component is, from 0 on; -1: none. */
 int32_t wf_component_encoder(int32_t component);

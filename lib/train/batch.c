@@ -114,14 +114,16 @@ static weft_status draw_noise(const weft_trainer *t, uint64_t seed, float *noise
     return st;
 }
 
-/* w(t) = min(SNR, gamma) / SNR, or / (SNR + 1) where the network predicts v: Hang et al., Efficient
- * Diffusion Training via Min-SNR Weighting Strategy (2023). Without any signal it is 1, or 0. */
+/* w(t) = min(SNR, gamma) / SNR, or / (SNR + 1) where the network predicts v, or by nothing where it
+ * predicts the image: Hang et al., Efficient Diffusion Training via Min-SNR Weighting Strategy
+ * (2023). Without any signal it is 1, or 0. */
 static double snr_weight(const weft_trainer *t, double A)
 {
     double gamma = t->o.min_snr, snr = A / (1 - A);
 
     if (gamma <= 0) return 1;
     if (t->prediction == WEFT_PREDICT_V) return WF_MIN(snr, gamma) / (snr + 1);
+    if (t->prediction == WEFT_PREDICT_SAMPLE) return WF_MIN(snr, gamma);
     return snr <= gamma ? 1 : gamma / snr;
 }
 

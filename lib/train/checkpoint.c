@@ -15,11 +15,12 @@
 #include "train/zip.h"
 
 #define VERSION "1"
-#define MOST_STEPS 9007199254740992.0 /* 2^53: every whole number up to it is a double */
+#define MOST_STEPS 1099511627776.0 /* 2^40: times the most evaluations of a step it is an int64 */
 
 static const char *const vector_names[WF_CHECKPOINT_VECTORS] = { "values", "first", "second",
                                                                  "mean" };
 
+enum { SECOND = 2 };
 enum { MOST = 64 }; /* pairs of metadata */
 
 typedef struct description {
@@ -83,8 +84,15 @@ static uint64_t places(const weft_trainer *t)
     return hash;
 }
 
+/* How noise is mixed into latents, and what the network says of the mixture. */
+static uint64_t levels(const weft_trainer *t)
+{
+    return wf_hash((uint64_t)t->prediction, t->alpha, (size_t)t->train_steps * sizeof *t->alpha);
+}
+
 /* All but the step. The pictures are last: a trainer that has none yet cannot say. */
-static weft_status describe(const weft_trainer *t, bool pictures, description *d, weft_error *err)
+static weft_status describe(const weft_trainer *t, const uint64_t *pictures, description *d,
+                            weft_error *err)
 {
     wf_sha256_text model;
 
@@ -94,10 +102,26 @@ static weft_status describe(const weft_trainer *t, bool pictures, description *d
     wf_model_fingerprint(t->model, &model);
     say(d, "weft.checkpoint", VERSION);
     say(d, "model", model.text);
+    wf_vae_fingerprint(t->model, &model);
+    say(d, "latents", model.text);
+    say_hash(d, "levels", levels(t));
     wf_train_say_options(&t->o, say, d);
     say_hash(d, "places", places(t));
-    if (pictures) say_hash(d, "pictures", wf_dataset_stamp(t->data));
+    if (pictures != NULL) say_hash(d, "pictures", *pictures);
     return d->failed ? wf_nomem(err, sizeof *d, "a checkpoint's description") : WEFT_OK;
+}
+
+/* A checkpoint that nothing could go on from must not take the place of the one before. */
+static weft_status check_finite(const weft_trainer *t, const wf_tensor *v, weft_error *err)
+{
+    const float *x = (const float *)(const void *)v->data;
+
+    for (size_t i = 0; i < v->count; i++)
+        if (!isfinite(x[i]))
+            return wf_fail(err, WEFT_E_NOT_FINITE,
+                           "train: after step %lld \"%s\" has a value that is not finite: no "
+                           "checkpoint was written", (long long)t->step, v->name);
+    return WEFT_OK;
 }
 
 weft_status weft_trainer_checkpoint(weft_trainer *t, const char *path, weft_error *err)
@@ -110,7 +134,9 @@ weft_status weft_trainer_checkpoint(weft_trainer *t, const char *path, weft_erro
     if (t == NULL || path == NULL)
         return wf_fail(err, WEFT_E_ARG, "%s is NULL", t == NULL ? "trainer" : "path");
     const float *vectors[WF_CHECKPOINT_VECTORS] = { t->values, t->first, t->second, t->mean };
-    weft_status st = describe(t, true, &d, err);
+    /* where pictures are still to be added after resuming: those of the training */
+    uint64_t    pictures = t->expected != 0 ? t->expected : wf_dataset_stamp(t->data);
+    weft_status st = describe(t, &pictures, &d, err);
     wf_format(step, sizeof step, "%lld", (long long)t->step);
     say(&d, "step", step);
     for (int i = 0; i < WF_CHECKPOINT_VECTORS; i++)
@@ -121,6 +147,7 @@ weft_status weft_trainer_checkpoint(weft_trainer *t, const char *path, weft_erro
                                             .count = t->floats, .shape = { (int64_t)t->floats },
                                             .rank = 1, .dtype = WF_F32 };
     if (st == WEFT_OK && d.failed) st = wf_nomem(err, sizeof d, "a checkpoint's description");
+    for (size_t i = 0; i < count && st == WEFT_OK; i++) st = check_finite(t, &tensors[i], err);
     if (st == WEFT_OK)
         st = wf_tensors_write_as_stored(path, tensors, count, d.text, d.count, &t->alloc, err);
     wf_bag_free(&d.bag);
@@ -153,6 +180,13 @@ static weft_status compare(const weft_tensors *file, const char *name, const cha
     if (strcmp(name, "pictures") == 0)
         return wf_fail(err, WEFT_E_MISMATCH, "%.300s was made with other pictures or captions",
                        wf_tensors_what(file));
+    if (strcmp(name, "latents") == 0)
+        return wf_fail(err, WEFT_E_MISMATCH, "%.300s was made with another VAE",
+                       wf_tensors_what(file));
+    if (strcmp(name, "levels") == 0)
+        return wf_fail(err, WEFT_E_MISMATCH,
+                       "%.300s was made with other noise levels, or for another prediction",
+                       wf_tensors_what(file));
     if (strcmp(name, "places") == 0)
         return wf_fail(err, WEFT_E_MISMATCH,
                        "%.300s trains other layers, or between other adapters",
@@ -177,6 +211,9 @@ static weft_status read_vector(const weft_tensors *file, int which, size_t float
         memcpy(&x, v->data + i * sizeof x, sizeof x);
         if (!isfinite(x))
             return wf_fail(err, WEFT_E_FORMAT, "%.200s: %s has a value that is not finite, at %zu",
+                           wf_tensors_what(file), vector_names[which], i);
+        if (which == SECOND && x < 0) /* a mean of squares, of which roots are taken */
+            return wf_fail(err, WEFT_E_FORMAT, "%.200s: %s has a value below 0, at %zu",
                            wf_tensors_what(file), vector_names[which], i);
     }
     *out = v;
@@ -227,9 +264,9 @@ static weft_status resume(weft_trainer *t, const weft_tensors *file, weft_error 
     const wf_tensor *vector[WF_CHECKPOINT_VECTORS];
     wf_checkpoint_want want = { .floats = t->floats };
     description d;
-    uint64_t stamp;
+    uint64_t stamp, own = wf_dataset_stamp(t->data);
     int64_t step;
-    weft_status st = describe(t, has_pictures, &d, err);
+    weft_status st = describe(t, has_pictures ? &own : NULL, &d, err);
 
     for (int i = 0; i < WF_CHECKPOINT_VECTORS; i++) want.has[i] = vectors[i] != NULL;
     want.pairs = d.text;
@@ -241,7 +278,7 @@ static weft_status resume(weft_trainer *t, const weft_tensors *file, weft_error 
     for (int i = 0; i < WF_CHECKPOINT_VECTORS; i++)
         if (vectors[i] != NULL) memcpy(vectors[i], vector[i]->data, t->floats * sizeof(float));
     t->step = step;
-    t->expected = has_pictures ? 0 : stamp;
+    t->expected = stamp; /* more could be added before the next step */
     return WEFT_OK;
 }
 

@@ -56,8 +56,7 @@ void wf_dataset_free(wf_dataset *set)
     wf_free(&alloc, set);
 }
 
-/* ---- one picture -------------------------------------------------------------------------------
- * */
+/* ---- one picture ----------------------------------------------------------------------------- */
 
 static weft_status check_size(const wf_dataset *set, const wf_data_picture *p, weft_error *err)
 {
@@ -135,8 +134,7 @@ weft_status wf_data_open(const wf_dataset *set, weft_error *err)
                    "pictures were encoded already: all are to be added before the first step");
 }
 
-/* ---- from files
- * ---------------------------------------------------------------------------------- */
+/* ---- from files ------------------------------------------------------------------------------ */
 
 /* Decode what is in the file; the size is p's, or becomes p's where that is 0. */
 static weft_status decode(const wf_dataset *set, wf_data_picture *p, uint8_t **rgb, weft_error *err)
@@ -198,8 +196,7 @@ weft_status wf_data_add(wf_dataset *set, wf_data_list list, const char *path, co
     return st;
 }
 
-/* ---- from memory
- * --------------------------------------------------------------------------------- */
+/* ---- from memory ----------------------------------------------------------------------------- */
 
 weft_status wf_dataset_add_pixels(wf_dataset *set, wf_data_list list, const uint8_t *rgb,
                                   size_t rgb_len, int32_t width, int32_t height,
@@ -224,8 +221,7 @@ weft_status wf_dataset_add_pixels(wf_dataset *set, wf_data_list list, const uint
     return take(set, list, &p, rgb, err);
 }
 
-/* ---- looking
- * ------------------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------------------- */
 
 size_t wf_dataset_count(const wf_dataset *set, wf_data_list list) { return set->count[list]; }
 

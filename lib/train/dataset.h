@@ -38,8 +38,9 @@ void        wf_dataset_free(wf_dataset *set); /* NULL is fine */
 /* Every picture (.png, .jpg, .jpeg) of a folder, by the bytes of the names. The caption of NAME.png
  * is in NAME.txt beside it, one line of UTF-8, or else `prompt`; with prompt NULL each must have
  * one. Folders in it and hidden files are passed over. On failure nothing of it is added.
- * WEFT_E_IO, WEFT_E_FORMAT, WEFT_E_ARG (no picture, one without a caption, one that is too small),
- * WEFT_E_STATE (latents are cached), WEFT_E_NOMEM: each names the file. */
+ * WEFT_E_IO, WEFT_E_FORMAT (no picture, one that is broken, a caption that is not one line of UTF-8),
+ * WEFT_E_ARG (a picture without a caption, one that is too small), WEFT_E_STATE (latents are
+ * cached), WEFT_E_NOMEM: each names the file. */
 weft_status wf_dataset_add_folder(wf_dataset *set, wf_data_list list, const char *folder,
                                   const char *prompt, weft_error *err);
 /* One in memory, which is copied: (height, width, 3). */

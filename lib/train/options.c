@@ -217,7 +217,6 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
 {
     const wf_recipe    *r = t->recipe;
     weft_train_options *o = &t->o;
-    bool                 named = o->modules != NULL, text_rate = o->text_rate != 0;
 
     WF_TRY(check_model(t->model, r, err));
     WF_TRY(refuse_others(o, r, err));
@@ -225,11 +224,6 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
     WF_TRY(settle_numbers(o, r, err));
     if (o->optimiser == WEFT_OPTIMISER_SGD) o->beta2 = o->epsilon = 0;
     o->flags |= r->always;
-    if (text_rate && !named && (o->flags & WEFT_TRAIN_TEXT) == 0)
-        return wf_fail(err, WEFT_E_ARG,
-                       "train: text_rate is set, but no layer of the text encoders is trained: set "
-                       "WEFT_TRAIN_TEXT");
-    if (o->text_rate == 0 && (named || (o->flags & WEFT_TRAIN_TEXT) != 0)) o->text_rate = o->rate;
     if (o->token_rate == 0 && (r->uses & WF_USES_WORDS) != 0) o->token_rate = o->rate;
     if (o->alpha == 0 && (r->uses & WF_USES_RANK) != 0) o->alpha = o->rank;
     if (o->threads == 0) o->threads = wf_cores();
@@ -247,6 +241,17 @@ weft_status wf_train_settle(weft_trainer *t, weft_error *err)
     for (size_t i = 0; i < WF_LEN(strings); i++)
         WF_TRY(keep_string(strings[i].at, strings[i].name, &t->bag, err));
     return r->check != NULL ? r->check(t->model, o, err) : WEFT_OK;
+}
+
+weft_status wf_train_settle_text_rate(weft_trainer *t, weft_error *err)
+{
+    bool trained = t->begin[WF_GROUP_WORDS] > t->begin[WF_GROUP_TEXT];
+
+    if (trained && t->o.text_rate == 0) t->o.text_rate = t->o.rate;
+    if (trained || t->o.text_rate == 0) return WEFT_OK;
+    return wf_fail(err, WEFT_E_ARG,
+                   "train: text_rate is set, but no layer of the text encoders is trained: %s",
+                   t->o.modules != NULL ? "modules names none" : "set WEFT_TRAIN_TEXT");
 }
 
 /* ---- as text --------------------------------------------------------------------------------- */

@@ -51,10 +51,7 @@ static weft_status cache(weft_trainer *t, weft_error *err)
     WF_TRY(wf_dataset_cache(t->data, t->encoder, pass_on, t, err));
     t->doing = "preparing";
     t->cached = true;
-    for (int i = 0; i < WF_DATA_LISTS; i++)
-        if (wf_dataset_cacheable(t->data, (wf_data_list)i))
-            t->cache_bytes += wf_dataset_count(t->data, (wf_data_list)i) * 2 * t->image *
-                              sizeof(float) * ((t->o.flags & WEFT_TRAIN_FLIP) != 0 ? 2 : 1);
+    t->cache_bytes += wf_dataset_cache_bytes(t->data);
     if (!again) {
         wf_encoder_free(t->encoder);
         t->encoder = NULL;

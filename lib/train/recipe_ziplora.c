@@ -37,9 +37,13 @@ static weft_status check(const weft_model *m, const weft_train_options *o, weft_
     if (o->content == NULL || o->style == NULL)
         return wf_fail(err, WEFT_E_ARG, "train: %s is NULL: ziplora takes two adapters",
                        o->content == NULL ? "content" : "style");
-    if (o->min_snr != 0)
+    if (o->min_snr > 0)
         return wf_fail(err, WEFT_E_ARG,
                        "train: min_snr weighs errors of noise, and ziplora has none");
+    if (o->prior_weight != 1)
+        return wf_fail(err, WEFT_E_ARG,
+                       "train: prior_weight weighs a prior, and pictures of ziplora's style are "
+                       "none");
     return WEFT_OK;
 }
 
@@ -255,7 +259,7 @@ static double similarity(const float *m, const float *n, size_t K, bool code, do
     return fabs(dot);
 }
 
-static double all_similarities(weft_trainer *t)
+static double all_similarities(weft_trainer *t, double share)
 {
     bool   code = (t->o.flags & WEFT_TRAIN_ZIP_CODE) != 0;
     double sum = 0;
@@ -264,8 +268,7 @@ static double all_similarities(weft_trainer *t)
         wf_site *s = &t->site[i];
         int32_t  c = wf_zip_tensor(s, WF_ZIP_CONTENT), y = wf_zip_tensor(s, WF_ZIP_STYLE);
         if (c >= 0 && y >= 0)
-            sum += similarity(s->value[c], s->value[y], s->K, code, t->o.similarity, s->grad[c],
-                              s->grad[y]);
+            sum += similarity(s->value[c], s->value[y], s->K, code, share, s->grad[c], s->grad[y]);
     }
     return sum;
 }
@@ -276,7 +279,7 @@ static weft_status evaluate(weft_trainer *t, wf_batch *b, wf_losses *l, weft_err
     int32_t      n = b->instances, other = b->n - n;
     const float *out;
     float       *grad, *wanted = t->aside;
-    double       content = 0, style = 0;
+    double       content = 0, style = 0, share = wf_none(t->o.similarity);
 
     WF_TRY(wf_trainer_predict(t, z->alone[WF_ZIP_CONTENT], b, 0, n, wanted, err));
     WF_TRY(wf_trainer_predict(t, z->alone[WF_ZIP_STYLE], b, n, other,
@@ -290,8 +293,8 @@ static weft_status evaluate(weft_trainer *t, wf_batch *b, wf_losses *l, weft_err
     }
     WF_TRY(wf_trainer_back(t, err));
     l->prior = style;
-    l->other = all_similarities(t);
-    l->loss = content + style + t->o.similarity * l->other;
+    l->other = all_similarities(t, share);
+    l->loss = content + style + share * l->other;
     return WEFT_OK;
 }
 

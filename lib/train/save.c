@@ -140,8 +140,10 @@ weft_status wf_trainer_tensors(weft_trainer *t, int32_t dialect, weft_tensors **
     if (st != WEFT_OK) return st;
     wf_bag_init(&bag, &t->alloc);
     if (t->mean != NULL) wf_train_point(t, t->mean);
+    wf_blas_begin(); /* some forms multiply their factors */
     for (size_t i = 0; i < t->sites && st == WEFT_OK; i++)
         st = add_site(t, &t->site[i], dialect, to, err);
+    wf_blas_end();
     if (t->mean != NULL) wf_train_point(t, t->values);
     if (st == WEFT_OK) st = wf_trainer_metadata(t, &bag, &metadata, &pairs, err);
     for (size_t i = 0; st == WEFT_OK && i < pairs; i++)

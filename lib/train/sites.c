@@ -62,7 +62,6 @@ static bool grow(size_t *total, size_t rows, size_t columns)
     return wf_mul(rows, columns, &n) && n < SIZE_MAX / 64 && wf_add(*total, aligned(n), total);
 }
 
-
 static bool count_floats(weft_trainer *t)
 {
     t->floats = t->made_floats = t->base_floats = 0;

@@ -179,7 +179,8 @@ static weft_status take_step(weft_trainer *t, weft_train_step *done, weft_error 
     WF_TRY(gather(t, &sum, err));
     double norm = wf_train_norm(t);
     if (!isfinite(norm)) return not_finite(t, "a gradient", err);
-    done->rate = t->o.rate * wf_train_rate(&t->o, t->step);
+    done->rate = (t->sites > 0 ? t->o.rate : wf_none(t->o.token_rate)) *
+                 wf_train_rate(&t->o, t->step);
     wf_train_update(t, norm);
     t->step++;
     done->step = t->step;

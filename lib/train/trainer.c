@@ -44,6 +44,7 @@ static weft_status fill(weft_trainer *t, weft_error *err)
     if (r->begin != NULL) WF_TRY(r->begin(t, err));
     if (r->words != NULL) WF_TRY(r->words(t, &t->words, err));
     WF_TRY(wf_train_make_sites(t, err));
+    WF_TRY(wf_train_settle_text_rate(t, err));
     WF_TRY(wf_train_place_words(t, err));
     t->text_taped = tapes_text(t);
     WF_TRY(make_data(t, err));

@@ -178,6 +178,8 @@ weft_status wf_train_read_options(weft_train_options *o, const weft_train_option
                                   weft_error *err);
 /* Fill in t->o and t->choice for t->model, or refuse. */
 weft_status wf_train_settle(weft_trainer *t, weft_error *err);
+/* The same of text_rate, once the layers are chosen. */
+weft_status wf_train_settle_text_rate(weft_trainer *t, weft_error *err);
 /* Every option that has a part in what comes out, by name and as text. */
 typedef void (*wf_train_say)(void *user, const char *name, const char *value);
 void        wf_train_say_options(const weft_train_options *o, wf_train_say say, void *user);

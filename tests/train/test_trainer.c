@@ -153,7 +153,7 @@ START_TEST(options_are_refused_plainly)
     REFUSE(modules, "*.to_q,*.nowhere", "no layer that lora can train is named by \"*.nowhere\"");
     REFUSE(modules, "*.to_q,", "no layer that lora can train is named by \"\"");
     REFUSE(modules, "*.nowhere", "no layer that lora can train is named by \"*.nowhere\"");
-    REFUSE(text_rate, 0.1, "no layer of the text encoders is trained");
+    REFUSE(text_rate, 0.1, "no layer of the text encoders is trained: set WEFT_TRAIN_TEXT");
     o = usual(m), o.modules = "*.to_q", o.flags = WEFT_TRAIN_FEED;
     refuse(m, &o, WEFT_E_ARG, "which names all layers: WEFT_TRAIN_FEED adds none");
     o = usual(m), o.optimiser = WEFT_OPTIMISER_SGD, o.beta2 = 0.9;
@@ -161,6 +161,9 @@ START_TEST(options_are_refused_plainly)
     o = usual(m), o.optimiser = WEFT_OPTIMISER_SGD, o.epsilon = 1e-6;
     refuse(m, &o, WEFT_E_ARG, "epsilon is set, which sgd does not take");
 #undef REFUSE
+    /* what would have no effect */
+    o = usual(m), o.modules = "unet.*.to_q", o.text_rate = 0.1;
+    refuse(m, &o, WEFT_E_ARG, "no layer of the text encoders is trained: modules names none");
     o = usual(m);
     o.flags = 1u << 31;
     refuse(m, &o, WEFT_E_UNSUPPORTED, "flags");
@@ -332,6 +335,28 @@ START_TEST(a_batch_is_pictures_with_noise)
     check_batch("tiny-sd1", 5);
     check_batch("tiny-sd2", 5);
     check_batch("tiny-sdxl", 0);
+}
+END_TEST
+
+/* A network that says the image itself is weighted by min(SNR, gamma) alone. */
+START_TEST(an_image_predicted_is_weighted_by_the_signal)
+{
+    weft_model *m = open_model("tiny-sd1");
+    weft_train_options o = usual(m);
+    o.min_snr = 5;
+    o.batch = 2;
+    weft_trainer *t = begin(m, &o);
+    must(weft_trainer_prepare(t, &golden_err));
+    t->prediction = WEFT_PREDICT_SAMPLE;
+    for (int64_t k = 0; k < 8; k++) {
+        must(wf_train_fill_batch(t, k, &golden_err));
+        for (int32_t s = 0; s < 2; s++) {
+            double A = t->alpha[(int32_t)t->batch.timestep[s]], snr = A / (1 - A);
+            ck_assert_double_eq_tol(t->batch.weight[s], snr < 5 ? snr : 5, 1e-9);
+        }
+    }
+    weft_trainer_free(t);
+    weft_model_free(m);
 }
 END_TEST
 
@@ -752,6 +777,21 @@ START_TEST(another_training_is_told_apart)
     add(u, WEFT_PICTURE_INSTANCE, "another", 9);
     ck_assert_int_eq(weft_trainer_step(u, &(weft_train_step)WEFT_TRAIN_STEP_INIT, &err), WEFT_E_MISMATCH);
     weft_trainer_free(u);
+    u = begin(m, &o); /* and so are those that are added to the right ones */
+    must(weft_trainer_resume(u, path, &golden_err));
+    add(u, WEFT_PICTURE_INSTANCE, "another", 9);
+    ck_assert_int_eq(weft_trainer_step(u, &(weft_train_step)WEFT_TRAIN_STEP_INIT, &err), WEFT_E_MISMATCH);
+    weft_trainer_free(u);
+    u = bare(m, &o); /* written before they come, it is still the checkpoint of those pictures */
+    must(weft_trainer_resume(u, path, &golden_err));
+    must(weft_trainer_checkpoint(u, path, &golden_err));
+    weft_trainer_free(u);
+    u = begin(m, &o);
+    must(weft_trainer_resume(u, path, &golden_err));
+    u->alpha[3] += 1e-9; /* a scheduler's configuration that was edited */
+    ck_assert_int_eq(weft_trainer_resume(u, path, &err), WEFT_E_MISMATCH);
+    ck_assert_ptr_nonnull(strstr(err.text, "other noise levels"));
+    weft_trainer_free(u);
     ck_assert_int_eq(weft_trainer_checkpoint(t, file_in(dir, "no/such/folder"), &err), WEFT_E_IO);
     weft_trainer_free(t);
     unlink(path);
@@ -791,6 +831,22 @@ START_TEST(a_cut_checkpoint_is_refused)
     fclose(f);
     ck_assert_int_eq(weft_trainer_resume(t, cut, &err), WEFT_E_FORMAT);
     ck_assert_ptr_nonnull(strstr(err.text, "not finite"));
+    *t->second = -1; /* a mean of squares that is none */
+    must(weft_trainer_checkpoint(t, cut, &golden_err));
+    ck_assert_int_eq(weft_trainer_resume(t, cut, &err), WEFT_E_FORMAT);
+    ck_assert_ptr_nonnull(strstr(err.text, "second has a value below 0, at 0"));
+    *t->second = 0;
+    t->step = (int64_t)1 << 41; /* more than evaluations can be counted for */
+    must(weft_trainer_checkpoint(t, cut, &golden_err));
+    t->step = 1;
+    ck_assert_int_eq(weft_trainer_resume(t, cut, &err), WEFT_E_FORMAT);
+    ck_assert_ptr_nonnull(strstr(err.text, "its step is no whole number"));
+    check_same(t, before, "a hostile checkpoint");
+    must(weft_trainer_checkpoint(t, path, &golden_err)); /* what nothing can go on from is not written */
+    *t->first = NAN;
+    ck_assert_int_eq(weft_trainer_checkpoint(t, path, &err), WEFT_E_NOT_FINITE);
+    must(weft_trainer_resume(t, path, &golden_err));
+    ck_assert(isfinite(*t->first));
     free(before);
     weft_trainer_free(t);
     unlink(cut);
@@ -1076,6 +1132,7 @@ int main(void)
     tcase_add_test(options, pictures_are_needed_and_come_first);
     tcase_add_test(draws, rates_rise_and_fall);
     tcase_add_test(draws, a_batch_is_pictures_with_noise);
+    tcase_add_test(draws, an_image_predicted_is_weighted_by_the_signal);
     tcase_add_test(draws, captions_are_left_out_and_noise_has_an_offset);
     tcase_add_test(draws, a_mask_leaves_out_pixels);
     tcase_add_loop_test(steps, steps_are_torchs, 0, 3);

@@ -334,6 +334,27 @@ START_TEST(memory_may_run_out)
 }
 END_TEST
 
+/* Below 0 the third term has no weight: it is told, and neither minimised nor, with the sign of the
+ * number, maximised. At the beginning nothing else of the loss depends on it. */
+START_TEST(without_a_third_term)
+{
+    weft_train_options o = zip_options(false);
+    weft_train_step    with = WEFT_TRAIN_STEP_INIT, without = WEFT_TRAIN_STEP_INIT;
+
+    for (int i = 0; i < 2; i++) {
+        o.similarity = i == 0 ? 0.01 : -1;
+        weft_trainer *t = new_trainer(model, &o);
+        add_picture(t, captions[0], WEFT_PICTURE_INSTANCE, 1);
+        add_picture(t, captions[0], WEFT_PICTURE_CLASS, 2);
+        must(weft_trainer_step(t, i == 0 ? &with : &without, &golden_err));
+        weft_trainer_free(t);
+    }
+    ck_assert_double_gt(with.other_loss, 0);
+    ck_assert_double_eq(with.other_loss, without.other_loss);
+    ck_assert_double_eq_tol(with.loss - without.loss, 0.01 * with.other_loss, 1e-9 * with.loss);
+}
+END_TEST
+
 START_TEST(what_ziplora_refuses)
 {
     weft_train_options o = zip_options(false);
@@ -350,6 +371,14 @@ START_TEST(what_ziplora_refuses)
                                  "ziplora takes pairs of factors, and this is none"));
     weft_adapter_free(loha);
     o = zip_options(false);
+    o.min_snr = 5;
+    ck_assert_int_eq(weft_trainer_create(model, &o, &t, &golden_err), WEFT_E_ARG);
+    ck_assert_ptr_nonnull(strstr(golden_err.text, "train: min_snr weighs"));
+    o.min_snr = -1; /* none */
+    o.prior_weight = 0.5;
+    ck_assert_int_eq(weft_trainer_create(model, &o, &t, &golden_err), WEFT_E_ARG);
+    ck_assert_ptr_nonnull(strstr(golden_err.text, "train: prior_weight weighs"));
+    o.prior_weight = 0;
     t = new_trainer(model, &o);
     add_picture(t, captions[0], WEFT_PICTURE_INSTANCE, 1);
     ck_assert_int_eq(weft_trainer_prepare(t, &golden_err), WEFT_E_STATE);
@@ -364,6 +393,7 @@ int main(void)
     tcase_add_checked_fixture(c, open_all, close_all);
     tcase_set_timeout(c, 60);
     tcase_add_test(c, columns_as_worked_out);
+    tcase_add_test(c, without_a_third_term);
     tcase_add_loop_test(c, coefficients_against_autograd, 0, 4);
     tcase_add_test(c, the_file_merges_as_the_trainer_did);
     tcase_add_test(c, text_encoders_parts_act_as_they_stand);

@@ -101,18 +101,22 @@ def needs(*patterns):
     return lambda s, y: [trained(p.format(s=s, y=y) + ".safetensors") for p in patterns]
 
 
+def concept(name, weight=1):
+    """Custom Diffusion's two files: keys and values, and the word."""
+    return [trained("custom-%s.safetensors:%g" % (name, weight)), "--second", trained("custom-%s.words.safetensors" % name)]
+
+
 def concepts(d, s, y):
-    return ["-c", trained("custom-%s.safetensors" % s), "-c", trained("custom-%s.safetensors" % y)]
+    return ["-c"] + concept(s) + ["-c"] + concept(y)
 
 
 def fused_concepts(d, s, y):
     """Custom Diffusion's merge in closed form: one adapter, and the two files' words at weight 0."""
-    files = [trained("custom-%s.safetensors" % n) for n in (s, y)]
     called = {s: "<%s> shape" % WORDS[s], y: "<%s> style" % WORDS[y]}
     args = ["fuse", MODEL, "--by", "constrained", "--captions", CAPTIONS]
-    for f, n in zip(files, (s, y)):
-        args += ["--concept", f, "--called", called[n]]
-    return ["-c", files[0] + ":0", "-c", files[1] + ":0", "-a", d.made(args)]
+    for n in (s, y):
+        args += ["--concept"] + concept(n) + ["--called", called[n]]
+    return ["-c"] + concept(s, 0) + ["-c"] + concept(y, 0) + ["-a", d.made(args)]
 
 
 CAPTIONS = os.path.join(os.path.relpath(os.path.dirname(os.path.abspath(__file__))), "captions.txt")
@@ -139,7 +143,7 @@ METHODS += [
            nouns=WORD, needs=needs("ti-{s}")),
     Method("ed", "ED-LoRA + style", lambda d, s, y: ["-c", trained("ed-%s.safetensors" % s), "-a", FILES[y]],
            nouns=PAIR_WORDS, needs=needs("ed-{s}")),
-    Method("custom-style", "Custom Diffusion + style", lambda d, s, y: ["-c", trained("custom-%s.safetensors" % s), "-a", FILES[y]],
+    Method("custom-style", "Custom Diffusion + style", lambda d, s, y: ["-c"] + concept(s) + ["-a", FILES[y]],
            nouns=MODIFIER, needs=needs("custom-{s}")),
     Method("custom-sum", "Custom Diffusion, summed", concepts, nouns=MODIFIER, tails=STYLE_WORD, needs=needs("custom-{s}", "custom-{y}")),
     Method("custom-merge", "Custom Diffusion, merged", fused_concepts, nouns=MODIFIER, tails=STYLE_WORD, needs=needs("custom-{s}", "custom-{y}")),

@@ -89,16 +89,17 @@ class Drawer:
                 os.replace(new, path)
         return path
 
-    def pictures(self, prompt, options, model=MODEL):
+    def pictures(self, prompt, options, model=MODEL, seeds=None):
         """The pictures of all seeds, uint8 (seeds,h,w,3)."""
-        args = [model, "-p", prompt, "--seed", str(self.seeds[0]), "--batch", str(len(self.seeds)), "-s", "20", "-g", "5"] + options
+        seeds = seeds or self.seeds
+        args = [model, "-p", prompt, "--seed", str(seeds[0]), "--batch", str(len(seeds)), "-s", "20", "-g", "5"] + options
         key = hashlib.sha256(self.content(args).encode()).hexdigest()[:20]
         path = os.path.join(self.out, "pictures", key + ".npy")
         if not os.path.exists(path):
             folder = path + ".d"
             os.makedirs(folder, exist_ok=True)
             self.tool(["generate"] + args + ["--threads", "1", "-q", "--no-parameters", "-o", os.path.join(folder, "p.png")])
-            names = ["p-%d.png" % (i + 1) for i in range(len(self.seeds))] if len(self.seeds) > 1 else ["p.png"]
+            names = ["p-%d.png" % (i + 1) for i in range(len(seeds))] if len(seeds) > 1 else ["p.png"]
             x = np.stack([np.asarray(Image.open(os.path.join(folder, n)).convert("RGB")) for n in names])
             for n in names:
                 os.remove(os.path.join(folder, n))
@@ -195,10 +196,10 @@ def run_base(drawer, judge, pool, quick):
         for size in judges.SIZES:
             for c, g in looks[:1] if quick else looks:
                 text = "a %s%s %s on %s %s background" % ("" if size == "medium" else size + " ", c, shape, "an" if g == "orange" else "a", g)
-                work[shape, size, c, g] = pool.submit(drawer.pictures, text, [])
+                work[shape, size, c, g] = pool.submit(drawer.pictures, text, [], MODEL, drawer.seeds[:4])
     for place in judges.PLACES[1:]:
         for shape in ("circle", "star"):
-            places[place, shape] = pool.submit(drawer.pictures, "a red %s at the %s on a yellow background" % (shape, place), [])
+            places[place, shape] = pool.submit(drawer.pictures, "a red %s at the %s on a yellow background" % (shape, place), [], MODEL, drawer.seeds[:4])
     rows = {}
     for (shape, size, c, g), f in work.items():
         p = judge(f.result())

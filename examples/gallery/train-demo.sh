@@ -6,7 +6,7 @@
 # NAME is monster, rocket, hatching, mosaic or teal. The pictures are those of examples/data, the layers, ranks and rates
 # those of tests/reference/bundled/train_lora.py and train_word.py, which made the bundled ones. Subjects see base pictures
 # beside their own, so that shapes stay shapes. What comes out: OUT/NAME.safetensors, the curve of its loss, and
-# OUT/train-demo.png: for each name two prompts, by the bundled adapter and by the one that was made here.
+# OUT/train-demo.png: for each name two prompts, by the bundled adapter (PEFT) and by the one that was made here (weft).
 set -eu
 
 B=${1:-build} OUT=${2:-build/train-demo}
@@ -39,8 +39,8 @@ draw() { # LABEL PROMPT SEED ARGUMENT...
 compare() { # OPTION BUNDLED PROMPT PROMPT
     option=$1 bundled=$2; shift 2
     for prompt do
-        draw "$name bundled" "$prompt" 3 $option $bundled
-        draw "$name made here" "$prompt" 3 $option "$OUT/$name.safetensors"
+        draw "$name, PEFT" "$prompt" 3 $option $bundled
+        draw "$name, weft" "$prompt" 3 $option "$OUT/$name.safetensors"
     done
 }
 

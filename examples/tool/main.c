@@ -91,7 +91,9 @@ static void help(const char *word)
 
 static int finish(int status)
 {
-    if (fflush(stdout) != 0 || ferror(stdout)) fail("cannot write the output: %s", strerror(errno));
+    int unsaid = ferror(stdout);                     /* errno is of that time, and long gone */
+    if (fflush(stdout) != 0) fail("cannot write the output: %s", strerror(errno));
+    if (unsaid) fail("cannot write the output");
     return status;
 }
 

@@ -365,11 +365,11 @@ static void print_start(const training *t)
 
     must(weft_trainer_get_info(t->trainer, &about, &err));
     printf("%s: %" PRId64 " numbers", weft_recipe_name(about.recipe), about.parameters);
-    if (about.layers > 0) printf(" of %d layers", (int)about.layers);
+    if (about.layers > 0) printf(" of %d layer%s", (int)about.layers, about.layers == 1 ? "" : "s");
     if (o->rank > 0) printf(", rank %d, alpha %g", (int)o->rank, o->alpha);
-    printf("\n%d pictures", (int)about.pictures);
+    printf("\n%d picture%s", (int)about.pictures, about.pictures == 1 ? "" : "s");
     if (about.class_pictures > 0) printf(" and %d of the %s", (int)about.class_pictures, about.recipe == WEFT_RECIPE_ZIPLORA ? "style" : "class");
-    printf(" at %dx%d; %d steps of %d", (int)o->width, (int)o->height, (int)o->steps, (int)o->batch);
+    printf(" at %dx%d; %d step%s of %d", (int)o->width, (int)o->height, (int)o->steps, o->steps == 1 ? "" : "s", (int)o->batch);
     if (o->accumulate > 1) printf(" x %d", (int)o->accumulate);
     printf(", %s, rate %g", o->optimiser == WEFT_OPTIMISER_SGD ? "sgd" : "adamw", o->rate);
     if (o->text_rate > 0 && o->text_rate != o->rate && o->flags & WEFT_TRAIN_TEXT) printf(" (text %g)", o->text_rate);
@@ -482,7 +482,8 @@ static void finish(training *t)
     if (s->flags & QUIET) return;
     double spent = now() - t->started;
     print_time(time, sizeof time, spent);
-    fprintf(stderr, "weft: wrote %s: %d steps, mean loss %.4f, %s", s->output, (int)t->how.steps, t->mean, time);
+    fprintf(stderr, "weft: wrote %s: %d step%s, mean loss %.4f, %s", s->output, (int)t->how.steps, t->how.steps == 1 ? "" : "s",
+            t->mean, time);
     if (t->done > t->begun && spent > 0) fprintf(stderr, ", %.2f steps/s", (double)(t->done - t->begun) / spent);
     fprintf(stderr, "; the loss: %s\n", t->curve);
 }

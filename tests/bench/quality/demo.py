@@ -44,7 +44,7 @@ def main():
             scores = [np.stack([judge(draw(weft, a, prompt % g, folder))[head][:, which] for g in GROUNDS])
                       for a in (bundled, os.path.join(out, name + ".safetensors"))]
             d = (scores[1] - scores[0]).mean(0)                 # of each seed, over the prompts
-            spread = 2 * d.std(ddof=1) / SEEDS ** 0.5
+            spread = max(2 * d.std(ddof=1) / SEEDS ** 0.5, 0.01)   # what the table would round away is no difference
             said = "none" if abs(d.mean()) <= spread else "%+.2f" % d.mean()
             worse += d.mean() < -spread
             print("%-9s %8.2f %10.2f   %s (spread %.2f)" % (name, scores[0].mean(), scores[1].mean(), said, spread))

@@ -42,8 +42,16 @@ weft_status wf_image_read(const uint8_t *data, size_t size, const char *what, ui
     }
 }
 
-weft_status weft_image_file_size(const char *path, int32_t *width, int32_t *height,
-                                 weft_error *err)
+/* ---- files ----------------------------------------------------------------------------------- */
+
+typedef weft_status (*size_fn)(const uint8_t *data, size_t size, const char *what, int32_t *width,
+                               int32_t *height, weft_error *err);
+typedef weft_status (*read_fn)(const uint8_t *data, size_t size, const char *what, uint8_t *rgb,
+                               int32_t width, int32_t height, const weft_allocator *alloc,
+                               weft_error *err);
+
+static weft_status file_size(size_fn of, const char *path, int32_t *width, int32_t *height,
+                             weft_error *err)
 {
     const weft_allocator alloc = wf_allocator(NULL);
     wf_file     file = WF_FILE_NONE;
@@ -55,13 +63,13 @@ weft_status weft_image_file_size(const char *path, int32_t *width, int32_t *heig
                        : width == NULL ? "width"
                                        : "height");
     st = wf_file_open(&file, path, false, &alloc, err);
-    if (st == WEFT_OK) st = wf_image_size(file.data, file.size, path, width, height, err);
+    if (st == WEFT_OK) st = of(file.data, file.size, path, width, height, err);
     wf_file_close(&file, &alloc);
     return st;
 }
 
-weft_status weft_image_file_read(const char *path, uint8_t *rgb, size_t rgb_len, int32_t width,
-                                 int32_t height, weft_error *err)
+static weft_status file_read(read_fn of, const char *path, uint8_t *rgb, size_t rgb_len,
+                             int32_t width, int32_t height, weft_error *err)
 {
     const weft_allocator alloc = wf_allocator(NULL);
     wf_file     file = WF_FILE_NONE;
@@ -71,8 +79,30 @@ weft_status weft_image_file_read(const char *path, uint8_t *rgb, size_t rgb_len,
         return wf_fail(err, WEFT_E_ARG, "%s is NULL", path == NULL ? "path" : "rgb");
     WF_TRY(wf_image_check(width, height, rgb_len, "rgb", err));
     st = wf_file_open(&file, path, false, &alloc, err);
-    if (st == WEFT_OK)
-        st = wf_image_read(file.data, file.size, path, rgb, width, height, &alloc, err);
+    if (st == WEFT_OK) st = of(file.data, file.size, path, rgb, width, height, &alloc, err);
     wf_file_close(&file, &alloc);
     return st;
+}
+
+weft_status weft_image_file_size(const char *path, int32_t *width, int32_t *height,
+                                 weft_error *err)
+{
+    return file_size(wf_image_size, path, width, height, err);
+}
+
+weft_status weft_image_file_read(const char *path, uint8_t *rgb, size_t rgb_len, int32_t width,
+                                 int32_t height, weft_error *err)
+{
+    return file_read(wf_image_read, path, rgb, rgb_len, width, height, err);
+}
+
+weft_status weft_png_size(const char *path, int32_t *width, int32_t *height, weft_error *err)
+{
+    return file_size(wf_png_size, path, width, height, err);
+}
+
+weft_status weft_png_read(const char *path, uint8_t *rgb, size_t rgb_len, int32_t width,
+                          int32_t height, weft_error *err)
+{
+    return file_read(wf_png_read, path, rgb, rgb_len, width, height, err);
 }

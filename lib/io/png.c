@@ -320,40 +320,6 @@ weft_status wf_png_read(const uint8_t *data, size_t size, const char *what, uint
     return st;
 }
 
-weft_status weft_png_size(const char *path, int32_t *width, int32_t *height, weft_error *err)
-{
-    const weft_allocator alloc = wf_allocator(NULL);
-    wf_file     file = WF_FILE_NONE;
-    weft_status st;
-
-    if (path == NULL || width == NULL || height == NULL)
-        return wf_fail(err, WEFT_E_ARG, "%s is NULL",
-                       path == NULL    ? "path"
-                       : width == NULL ? "width"
-                                       : "height");
-    st = wf_file_open(&file, path, false, &alloc, err);
-    if (st == WEFT_OK) st = wf_png_size(file.data, file.size, path, width, height, err);
-    wf_file_close(&file, &alloc);
-    return st;
-}
-
-weft_status weft_png_read(const char *path, uint8_t *rgb, size_t rgb_len, int32_t width,
-                          int32_t height, weft_error *err)
-{
-    const weft_allocator alloc = wf_allocator(NULL);
-    wf_file     file = WF_FILE_NONE;
-    weft_status st;
-
-    if (path == NULL || rgb == NULL)
-        return wf_fail(err, WEFT_E_ARG, "%s is NULL", path == NULL ? "path" : "rgb");
-    if ((st = wf_image_check(width, height, rgb_len, "rgb", err)) != WEFT_OK) return st;
-    st = wf_file_open(&file, path, false, &alloc, err);
-    if (st == WEFT_OK)
-        st = wf_png_read(file.data, file.size, path, rgb, width, height, &alloc, err);
-    wf_file_close(&file, &alloc);
-    return st;
-}
-
 /* ---- planes to bytes ------------------------------------------------------------------------- */
 
 weft_status weft_image_bytes(const float *image, size_t image_len, int32_t width, int32_t height,
